@@ -1,0 +1,366 @@
+/* host/base/file.c - mapped reading, and writing beside the target and renaming.
+ *
+ *   open   PATH.partial-1234     a name no other process uses
+ *   put    ... bytes ...         a short write or ENOSPC ends it; the partial goes away
+ *   commit fflush, fsync, rename(PATH.partial-1234, PATH), fsync(folder)
+ *
+ * The rename is the only instant at which PATH changes, and it is atomic: a reader or a
+ * crash sees the old file or the new one, never half of either.                         */
+#include "host/base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+gt_status gt_map_open(gt_map *out, const char *path)
+{
+    memset(out, 0, sizeof *out);
+    struct stat info;
+    gt_status st = GT_OK;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return gt_fail(errno == ENOENT ? GT_NOT_FOUND : GT_IO, "cannot open '%s': %s", path,
+                       strerror(errno));
+    if (fstat(fd, &info) != 0) {
+        st = gt_fail(GT_IO, "cannot read '%s': %s", path, strerror(errno));
+        goto out;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        st = gt_fail(GT_IO, "cannot read '%s': not a regular file", path);
+        goto out;
+    }
+    if (info.st_size > 0) {
+        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            st = gt_fail(GT_IO, "cannot map '%s': %s", path, strerror(errno));
+            goto out;
+        }
+        out->data = data;
+        out->size = (size_t)info.st_size;
+    }
+    out->path = strdup(path);
+    if (!out->path) {
+        gt_map_close(out);
+        st = gt_fail(GT_NO_MEMORY, "cannot map '%s': out of memory", path);
+    }
+out:
+    close(fd);
+    return st;
+}
+
+void gt_map_close(gt_map *m)
+{
+    if (!m)
+        return;
+    if (m->data)
+        munmap((void *)(uintptr_t)m->data, m->size);
+    free(m->path);
+    memset(m, 0, sizeof *m);
+}
+
+gt_status gt_file_read(char **out, size_t *size, const char *path, size_t limit)
+{
+    *out = NULL;
+    gt_map map;
+    gt_status st = gt_map_open(&map, path);
+    if (st)
+        return st;
+    if (map.size > limit) {
+        st = gt_fail(GT_FORMAT, "cannot read '%s': %zu bytes, more than the %zu allowed here",
+                     path, map.size, limit);
+        goto out;
+    }
+    char *text = malloc(map.size + 1);
+    if (!text) {
+        st = gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", path);
+        goto out;
+    }
+    if (map.size)
+        memcpy(text, map.data, map.size);
+    text[map.size] = '\0';
+    *out = text;
+    if (size)
+        *size = map.size;
+out:
+    gt_map_close(&map);
+    return st;
+}
+
+struct gt_writer {
+    FILE *file;
+    char *path, *partial;
+    uint64_t size;
+    XXH3_state_t *hash;
+    int patched;
+};
+
+static gt_status writer_error(gt_writer *w, const char *what)
+{
+    return gt_fail(GT_IO, "cannot %s '%s': %s", what, w->path, strerror(errno));
+}
+
+void gt_writer_abandon(gt_writer *w)
+{
+    if (!w)
+        return;
+    if (w->file) {
+        fclose(w->file);
+        unlink(w->partial);
+    }
+    XXH3_freeState(w->hash);
+    free(w->path);
+    free(w->partial);
+    free(w);
+}
+
+gt_status gt_writer_open(gt_writer **out, const char *path)
+{
+    static atomic_uint serial;
+    *out = NULL;
+    gt_writer *w = calloc(1, sizeof *w);
+    size_t room = strlen(path) + 48;
+    if (w) {
+        w->path = strdup(path);
+        w->partial = malloc(room);
+        w->hash = XXH3_createState();
+    }
+    if (!w || !w->path || !w->partial || !w->hash) {
+        gt_writer_abandon(w);
+        return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+    }
+    XXH3_64bits_reset(w->hash);
+    snprintf(w->partial, room, "%s.partial-%ld-%u", path, (long)getpid(),
+             atomic_fetch_add(&serial, 1));
+    w->file = fopen(w->partial, "wbe");
+    if (!w->file) {
+        gt_status st = writer_error(w, "create");
+        gt_writer_abandon(w);
+        return st;
+    }
+    setvbuf(w->file, NULL, _IOFBF, 1 << 18);
+    *out = w;
+    return GT_OK;
+}
+
+gt_status gt_writer_put(gt_writer *w, const void *data, size_t size)
+{
+    if (size && fwrite(data, 1, size, w->file) != size)
+        return writer_error(w, "write");
+    w->size += size;
+    if (size)
+        XXH3_64bits_update(w->hash, data, size);
+    return GT_OK;
+}
+
+gt_status gt_writer_printf(gt_writer *w, const char *format, ...)
+{
+    char small[512], *text = small;
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(small, sizeof small, format, args);
+    va_end(args);
+    if (n < 0)
+        return gt_fail(GT_IO, "cannot write '%s': bad text", w->path);
+    if ((size_t)n >= sizeof small) {
+        text = malloc((size_t)n + 1);
+        if (!text)
+            return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", w->path);
+        va_start(args, format);
+        vsnprintf(text, (size_t)n + 1, format, args);
+        va_end(args);
+    }
+    gt_status st = gt_writer_put(w, text, (size_t)n);
+    if (text != small)
+        free(text);
+    return st;
+}
+
+gt_status gt_writer_patch(gt_writer *w, uint64_t offset, const void *data, size_t size)
+{
+    if (fseeko(w->file, (off_t)offset, SEEK_SET) != 0
+        || fwrite(data, 1, size, w->file) != size
+        || fseeko(w->file, (off_t)w->size, SEEK_SET) != 0)
+        return writer_error(w, "write");
+    return GT_OK;
+}
+
+uint64_t gt_writer_size(const gt_writer *w)
+{
+    return w->size;
+}
+
+uint64_t gt_writer_hash(const gt_writer *w)
+{
+    return XXH3_64bits_digest(w->hash);
+}
+
+/* The folder a path lies in, "." if it names none; a fresh string. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        return strdup(".");
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+gt_status gt_writer_commit(gt_writer *w)
+{
+    gt_status st = GT_OK;
+    if (fflush(w->file) != 0 || fsync(fileno(w->file)) != 0) {
+        st = writer_error(w, "write");
+        goto out;
+    }
+    int closed = fclose(w->file);
+    w->file = NULL;
+    if (closed != 0 || rename(w->partial, w->path) != 0) {
+        st = writer_error(w, "finish");
+        unlink(w->partial);
+        goto out;
+    }
+    char *folder = folder_of(w->path);
+    if (folder)
+        st = gt_folder_sync(folder);
+    free(folder);
+out:
+    gt_writer_abandon(w);
+    return st;
+}
+
+gt_status gt_file_write(const char *path, const void *data, size_t size)
+{
+    gt_writer *w;
+    gt_status st = gt_writer_open(&w, path);
+    if (st)
+        return st;
+    st = gt_writer_put(w, data, size);
+    if (st) {
+        gt_writer_abandon(w);
+        return st;
+    }
+    return gt_writer_commit(w);
+}
+
+int gt_path_is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+int gt_path_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+gt_status gt_folder_make(const char *path)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return gt_fail(GT_NO_MEMORY, "cannot make folder '%s': out of memory", path);
+    gt_status st = GT_OK;
+    for (char *p = copy + (*copy == '/'); !st && p; ) {
+        p = strchr(p, '/');
+        if (p)
+            *p = '\0';
+        if (*copy && mkdir(copy, 0777) != 0 && !gt_path_is_folder(copy))
+            st = gt_fail(GT_IO, "cannot make folder '%s': %s", copy, strerror(errno));
+        if (p)
+            *p++ = '/';
+    }
+    free(copy);
+    return st;
+}
+
+/* Removes what `name` names inside the folder open at `parent`. */
+static int remove_below(int parent, const char *name)
+{
+    if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return -1;
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return -1;
+    }
+    int failed = 0;
+    for (struct dirent *e; (e = readdir(dir)); )
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            failed |= remove_below(fd, e->d_name);
+    closedir(dir);
+    return failed || unlinkat(parent, name, AT_REMOVEDIR) != 0 ? -1 : 0;
+}
+
+gt_status gt_folder_remove(const char *path)
+{
+    if (remove_below(AT_FDCWD, path) != 0)
+        return gt_fail(GT_IO, "cannot remove '%s': %s", path, strerror(errno));
+    return GT_OK;
+}
+
+gt_status gt_folder_sync(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return gt_fail(GT_IO, "cannot open folder '%s': %s", path, strerror(errno));
+    int failed = fsync(fd) != 0 && errno != EINVAL;     /* EINVAL: no such thing here */
+    int why = errno;
+    close(fd);
+    return failed ? gt_fail(GT_IO, "cannot sync folder '%s': %s", path, strerror(why)) : GT_OK;
+}
+
+char *gt_path_join(const char *folder, const char *name)
+{
+    size_t a = strlen(folder), b = strlen(name);
+    char *path = malloc(a + b + 2);
+    if (path) {
+        memcpy(path, folder, a);
+        if (a && folder[a - 1] != '/')
+            path[a++] = '/';
+        memcpy(path + a, name, b + 1);
+    }
+    return path;
+}
+
+gt_status gt_cache_folder(char **out, const char *name)
+{
+    char base[4096];
+    const char *own = getenv("GEARTRAIN_CACHE"), *xdg = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    if (own && *own)
+        snprintf(base, sizeof base, "%s", own);
+    else if (xdg && *xdg)
+        snprintf(base, sizeof base, "%s/geartrain", xdg);
+    else if (home && *home && strcmp(home, "/"))
+        snprintf(base, sizeof base, "%s/.cache/geartrain", home);
+    else
+        snprintf(base, sizeof base, "/tmp/geartrain-%ld", (long)getuid());
+    *out = gt_path_join(base, name);
+    if (!*out)
+        return gt_fail(GT_NO_MEMORY, "cannot name cache folder '%s': out of memory", name);
+    gt_status st = gt_folder_make(*out);
+    if (st) {
+        free(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+uint64_t gt_hash(const void *data, size_t size)
+{
+    return XXH3_64bits(data, size);
+}

@@ -1,0 +1,270 @@
+/* host/base/options.c - the option table around getopt_long.
+ *
+ * Every option gets two rows for getopt: --name and, for flags, --no-name. The row's
+ * index travels in `val`, so no option needs a letter. After a typo the nearest name
+ * (by edit distance) is offered.                                                        */
+#include "host/base/options.h"
+#include "host/base/text.h"
+
+#include <assert.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_OPTIONS 160
+#define FIRST_VALUE 1000        /* val = FIRST_VALUE + 2 * row + (1 for --no-name) */
+
+static const gt_option *given_table;
+static unsigned char given[MAX_OPTIONS];
+
+static int row_count(const gt_option *table)
+{
+    int n = 0;
+    while (table[n].name || table[n].group)
+        n++;
+    assert(n < MAX_OPTIONS);
+    return n;
+}
+
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t n = strlen(b), row[80];
+    if (n >= sizeof row / sizeof row[0])
+        return SIZE_MAX;
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 1; a[i - 1]; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= n; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[n];
+}
+
+static gt_status unknown_option(const gt_option *table, const char *word)
+{
+    char name[80];
+    const char *start = word + strspn(word, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(start, "="), start);
+    const char *nearest = NULL;
+    size_t best = 4;
+    for (int i = 0; table[i].name || table[i].group; i++) {
+        size_t d = table[i].name ? edit_distance(name, table[i].name) : SIZE_MAX;
+        if (d < best && d < strlen(name)) {
+            best = d;
+            nearest = table[i].name;
+        }
+    }
+    if (nearest)
+        return gt_fail(GT_MISUSE, "unknown option '%s'; did you mean --%s?", word, nearest);
+    return gt_fail(GT_MISUSE, "unknown option '%s'; -h lists them", word);
+}
+
+static int is_choice(const char *choices, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *p = choices; *p; p += *p == '|') {
+        size_t n = strcspn(p, "|");
+        if (n == length && !strncmp(p, word, n))
+            return 1;
+        p += n;
+    }
+    return 0;
+}
+
+static gt_status set_value(const gt_option *o, const char *value)
+{
+    gt_status st = GT_OK;
+    uint64_t number;
+    switch (o->type) {
+    case GT_FLAG:
+        *(int *)o->target = 1;
+        return GT_OK;
+    case GT_INT:
+        st = gt_parse_u64(&number, value);
+        if (!st && number > INT_MAX)
+            st = gt_fail(GT_MISUSE, "'%s' is too large", value);
+        if (!st)
+            *(int *)o->target = (int)number;
+        break;
+    case GT_U64:
+        st = gt_parse_u64(o->target, value);
+        break;
+    case GT_DOUBLE:
+        st = gt_parse_double(o->target, value);
+        break;
+    case GT_BYTES:
+        st = gt_parse_bytes(o->target, value);
+        break;
+    case GT_DURATION:
+        st = gt_parse_duration(o->target, value);
+        break;
+    case GT_CHOICE:
+        if (!is_choice(o->value, value)) {
+            st = gt_fail(GT_MISUSE, "'%s' is not one of %s", value, o->value);
+            break;
+        }
+        *(const char **)o->target = value;
+        break;
+    case GT_STRING:
+        *(const char **)o->target = value;
+        break;
+    }
+    return st ? gt_fail_in(st, "option --%s", o->name) : GT_OK;
+}
+
+gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first,
+                           gt_option_help *help)
+{
+    static char negated[MAX_OPTIONS][40];
+    struct option rows[2 * MAX_OPTIONS + 2];
+    char letters[2 * MAX_OPTIONS + 4] = ":h";
+    size_t used = strlen(letters);
+    int n = row_count(table), k = 0;
+
+    memset(given, 0, sizeof given);
+    given_table = table;
+    *help = GT_HELP_NONE;
+    for (int i = 0; i < n; i++) {
+        const gt_option *o = &table[i];
+        if (!o->name)
+            continue;
+        int takes = o->type != GT_FLAG;
+        rows[k++] = (struct option){ o->name, takes, NULL, FIRST_VALUE + 2 * i };
+        if (!takes) {
+            snprintf(negated[i], sizeof negated[i], "no-%s", o->name);
+            rows[k++] = (struct option){ negated[i], 0, NULL, FIRST_VALUE + 2 * i + 1 };
+        }
+        if (o->letter) {
+            letters[used++] = (char)o->letter;
+            if (takes)
+                letters[used++] = ':';
+        }
+    }
+    letters[used] = '\0';
+    rows[k++] = (struct option){ "help", 0, NULL, 1 };
+    rows[k] = (struct option){ 0 };
+
+    optind = 0;                                     /* 0 restarts glibc's getopt */
+    opterr = 0;
+    for (;;) {
+        int at = optind ? optind : 1;
+        int c = getopt_long(argc, argv, letters, rows, NULL);
+        if (c == -1)
+            break;
+        if (c == 'h' || c == 1) {
+            *help = c == 'h' ? GT_HELP_SHORT : GT_HELP_LONG;
+            return GT_OK;
+        }
+        if (c == ':')
+            return gt_fail(GT_MISUSE, "option '%s' needs a value", argv[optind - 1]);
+        if (c == '?') {
+            if (optopt >= FIRST_VALUE)
+                return gt_fail(GT_MISUSE, "option '--%s' takes no value",
+                               table[(optopt - FIRST_VALUE) / 2].name);
+            return unknown_option(table, argv[optind > at ? optind - 1 : at]);
+        }
+        int row = -1;
+        if (c >= FIRST_VALUE)
+            row = (c - FIRST_VALUE) / 2;
+        else
+            for (int i = 0; i < n; i++)
+                if (table[i].name && table[i].letter == c)
+                    row = i;
+        assert(row >= 0);
+        given[row] = 1;
+        if (c >= FIRST_VALUE && (c - FIRST_VALUE) % 2) {
+            *(int *)table[row].target = 0;
+            continue;
+        }
+        gt_status st = set_value(&table[row], optarg);
+        if (st)
+            return st;
+    }
+    *first = optind;
+    return GT_OK;
+}
+
+static const char *value_text(const gt_option *o, char *out, size_t size)
+{
+    switch (o->type) {
+    case GT_FLAG:
+    case GT_INT:
+        snprintf(out, size, "%d", *(const int *)o->target);
+        break;
+    case GT_U64:
+        snprintf(out, size, "%llu", *(const unsigned long long *)o->target);
+        break;
+    case GT_DOUBLE:
+        snprintf(out, size, "%g", *(const double *)o->target);
+        break;
+    case GT_BYTES:
+        gt_format_bytes(out, size, *(const uint64_t *)o->target);
+        break;
+    case GT_DURATION:
+        snprintf(out, size, "%gs", (double)*(const uint64_t *)o->target * 1e-9);
+        break;
+    case GT_STRING:
+    case GT_CHOICE: {
+        const char *text = *(const char *const *)o->target;
+        snprintf(out, size, "%s", text ? text : "");
+        break;
+    }
+    }
+    return out;
+}
+
+void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
+{
+    for (int i = 0, n = row_count(table); i < n; i++) {
+        const gt_option *o = &table[i];
+        char left[96], value[128];
+        if (!o->name) {
+            fprintf(out, "%s%s:\n", i ? "\n" : "", o->group);
+            continue;
+        }
+        if (o->rare && which == GT_HELP_SHORT)
+            continue;
+        int used = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name)
+                             : snprintf(left, sizeof left, "    --%s", o->name);
+        if (o->type != GT_FLAG)
+            snprintf(left + used, sizeof left - (size_t)used, " %s", o->value);
+        value_text(o, value, sizeof value);
+        if (o->type == GT_FLAG)
+            fprintf(out, "  %-30s %s%s\n", left, o->help,
+                    *(const int *)o->target ? "  [on]" : "");
+        else if (value[0])
+            fprintf(out, "  %-30s %s  [%s]\n", left, o->help, value);
+        else
+            fprintf(out, "  %-30s %s\n", left, o->help);
+    }
+}
+
+void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o,
+                     const char *value), void *context)
+{
+    char value[4096];
+    for (int i = 0, n = row_count(table); i < n; i++)
+        if (table[i].name)
+            visit(context, &table[i], value_text(&table[i], value, sizeof value));
+}
+
+int gt_option_given(const gt_option *table, const char *name)
+{
+    if (table != given_table)
+        return 0;
+    for (int i = 0, n = row_count(table); i < n; i++)
+        if (table[i].name && !strcmp(table[i].name, name))
+            return given[i];
+    return 0;
+}
