@@ -1,0 +1,175 @@
+/* host/tensor/dtype.c - conversions between storage types, bit by bit.
+ *
+ * No hardware half type is used: the same bits come out on every host, and they are what
+ * vstore_half and the bf16 shifts of cl/common.clh give on every device.                */
+#include "host/tensor/dtype.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct { const char *name; size_t size; } types[DTYPE_COUNT] = {
+    [DTYPE_F32] = { "fp32", 4 }, [DTYPE_BF16] = { "bf16", 2 }, [DTYPE_F16] = { "fp16", 2 },
+    [DTYPE_I32] = { "i32", 4 },  [DTYPE_U32] = { "u32", 4 },   [DTYPE_F64] = { "fp64", 8 },
+    [DTYPE_I64] = { "i64", 8 },  [DTYPE_U16] = { "u16", 2 },   [DTYPE_U8] = { "u8", 1 },
+    [DTYPE_BOOL] = { "bool", 1 },
+};
+
+size_t dtype_size(dtype t)
+{
+    assert((unsigned)t < DTYPE_COUNT);
+    return types[t].size;
+}
+
+const char *dtype_name(dtype t)
+{
+    return (unsigned)t < DTYPE_COUNT ? types[t].name : "unknown";
+}
+
+int dtype_parse(dtype *out, const char *name)
+{
+    for (int t = 0; t < DTYPE_COUNT; t++)
+        if (!strcmp(types[t].name, name)) {
+            *out = (dtype)t;
+            return 1;
+        }
+    return 0;
+}
+
+static uint32_t bits_of(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static float float_of(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+uint16_t dtype_bf16_from_f32(float x)
+{
+    uint32_t u = bits_of(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(u >> 16 | 0x40u);             /* NaN: keep it quiet */
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+float dtype_f32_from_bf16(uint16_t x)
+{
+    return float_of((uint32_t)x << 16);
+}
+
+uint16_t dtype_f16_from_f32(float x)
+{
+    uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, rest = u & 0x7fffffffu;
+    if (rest > 0x7f800000u)
+        return (uint16_t)(sign | 0x7e00u);
+    if (rest >= 0x477ff000u)                            /* rounds to 65536 or more */
+        return (uint16_t)(sign | 0x7c00u);
+    if (rest < 0x38800000u) {                           /* subnormal: units of 2^-24 */
+        if (rest < 0x33000000u)
+            return (uint16_t)sign;
+        uint32_t exponent = rest >> 23, mantissa = (rest & 0x7fffffu) | 0x800000u;
+        uint32_t shift = 126u - exponent;               /* 14 .. 24 */
+        uint32_t half = mantissa >> shift, left = mantissa & ((1u << shift) - 1u);
+        uint32_t middle = 1u << (shift - 1u);
+        half += left > middle || (left == middle && (half & 1u));
+        return (uint16_t)(sign | half);
+    }
+    rest += 0xfffu + (rest >> 13 & 1u);
+    return (uint16_t)(sign | (rest - 0x38000000u) >> 13);
+}
+
+float dtype_f32_from_f16(uint16_t x)
+{
+    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, exponent = x >> 10 & 31u, mantissa = x & 0x3ffu;
+    if (exponent == 31u)
+        return float_of(sign | 0x7f800000u | mantissa << 13);
+    if (exponent)
+        return float_of(sign | (exponent + 112u) << 23 | mantissa << 13);
+    float small = (float)mantissa * 0x1p-24f;
+    return sign ? -small : small;
+}
+
+float dtype_load(dtype t, const void *data, size_t i)
+{
+    switch (t) {
+    case DTYPE_F32:
+        return ((const float *)data)[i];
+    case DTYPE_BF16:
+        return dtype_f32_from_bf16(((const uint16_t *)data)[i]);
+    case DTYPE_F16:
+        return dtype_f32_from_f16(((const uint16_t *)data)[i]);
+    case DTYPE_F64:
+        return (float)((const double *)data)[i];
+    default:
+        assert(!"not a float type");
+        return 0.0f;
+    }
+}
+
+void dtype_store(dtype t, void *data, size_t i, float x)
+{
+    switch (t) {
+    case DTYPE_F32:
+        ((float *)data)[i] = x;
+        break;
+    case DTYPE_BF16:
+        ((uint16_t *)data)[i] = dtype_bf16_from_f32(x);
+        break;
+    case DTYPE_F16:
+        ((uint16_t *)data)[i] = dtype_f16_from_f32(x);
+        break;
+    case DTYPE_F64:
+        ((double *)data)[i] = (double)x;
+        break;
+    default:
+        assert(!"not a float type");
+    }
+}
+
+shape shape_of(int rank, ...)
+{
+    assert(0 <= rank && rank <= SHAPE_MAX_RANK);
+    shape s = { .rank = rank };
+    va_list args;
+    va_start(args, rank);
+    for (int i = 0; i < rank; i++)
+        s.dim[i] = va_arg(args, int64_t);
+    va_end(args);
+    return s;
+}
+
+int64_t shape_count(const shape *s)
+{
+    int64_t n = 1;
+    for (int i = 0; i < s->rank; i++)
+        n *= s->dim[i];
+    return n;
+}
+
+int shape_equal(const shape *a, const shape *b)
+{
+    if (a->rank != b->rank)
+        return 0;
+    for (int i = 0; i < a->rank; i++)
+        if (a->dim[i] != b->dim[i])
+            return 0;
+    return 1;
+}
+
+char *shape_format(const shape *s, char *out, size_t size)
+{
+    size_t used = (size_t)snprintf(out, size, "(");
+    for (int i = 0; i < s->rank && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "",
+                                 (long long)s->dim[i]);
+    if (used < size)
+        snprintf(out + used, size - used, ")");
+    return out;
+}
