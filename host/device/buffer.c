@@ -1,0 +1,180 @@
+/* host/device/buffer.c - device memory: whole allocations, and views into them.
+ *
+ *   root   |======= one clCreateBuffer =======|
+ *   view        |== sub-buffer ==|               offset a multiple of info.align
+ *
+ * A view is an OpenCL sub-buffer, so kernels take plain pointers and never offsets. PoCL
+ * hands native kernels the root's pointer for a sub-buffer; every buffer therefore knows
+ * its root and its offset there, and launch.c adds the offset itself.                   */
+#include "host/device/device_private.h"
+
+#include "host/base/log.h"
+#include "host/base/text.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
+{
+    char need[32], limit[32];
+    *out = NULL;
+    if (!bytes)
+        bytes = 4;                              /* OpenCL has no empty buffers */
+    gt_format_bytes(need, sizeof need, bytes);
+    if (bytes > d->info.max_alloc_bytes)
+        return gt_fail(GT_NO_MEMORY, "cannot hold %s on device '%s': %s in one piece, the device "
+                       "allows %s", what, d->info.id, need,
+                       gt_format_bytes(limit, sizeof limit, d->info.max_alloc_bytes));
+    if (d->used + bytes > d->info.global_bytes)
+        return gt_fail(GT_NO_MEMORY, "cannot hold %s on device '%s': %s more than the %s it has; "
+                       "try a smaller model, micro-batch or sequence, or --recompute", what,
+                       d->info.id, need,
+                       gt_format_bytes(limit, sizeof limit, d->info.global_bytes));
+    dev_buffer *b = calloc(1, sizeof *b);
+    if (!b)
+        return gt_fail(GT_NO_MEMORY, "cannot hold %s: out of memory", what);
+    cl_int err;
+    b->mem = clCreateBuffer(d->context, CL_MEM_READ_WRITE, bytes, NULL, &err);
+    if (err != CL_SUCCESS) {
+        free(b);
+        return gt_fail(err == CL_MEM_OBJECT_ALLOCATION_FAILURE || err == CL_OUT_OF_RESOURCES
+                       || err == CL_OUT_OF_HOST_MEMORY ? GT_NO_MEMORY : GT_DEVICE,
+                       "cannot hold %s (%s) on device '%s': %s", what, need, d->info.id,
+                       cl_error_name(err));
+    }
+    b->device = d;
+    b->root = b;
+    b->bytes = bytes;
+    d->used += bytes;
+    *out = b;
+    return GT_OK;
+}
+
+gt_status dev_buffer_view(dev_buffer **out, dev_buffer *from, uint64_t offset, uint64_t bytes)
+{
+    dev_device *d = from->device;
+    *out = NULL;
+    assert(offset % d->info.align == 0 && offset + bytes <= from->bytes);
+    dev_buffer *b = calloc(1, sizeof *b);
+    if (!b)
+        return gt_fail(GT_NO_MEMORY, "cannot make a view of device memory: out of memory");
+    cl_buffer_region region = { from->offset + offset, bytes };
+    cl_int err;
+    b->mem = clCreateSubBuffer(from->root->mem, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION,
+                               &region, &err);
+    if (err != CL_SUCCESS) {
+        free(b);
+        return gt_fail(GT_DEVICE, "cannot make a view of device memory on '%s': %s", d->info.id,
+                       cl_error_name(err));
+    }
+    b->device = d;
+    b->root = from->root;
+    b->offset = region.origin;
+    b->bytes = bytes;
+    *out = b;
+    return GT_OK;
+}
+
+void dev_buffer_release(dev_buffer *b)
+{
+    if (!b)
+        return;
+    clReleaseMemObject(b->mem);
+    if (b->root == b)
+        b->device->used -= b->bytes;
+    free(b);
+}
+
+uint64_t dev_buffer_bytes(const dev_buffer *b)
+{
+    return b->bytes;
+}
+
+void *dev_cl_root(dev_buffer *b, uint64_t *offset)
+{
+    *offset = b->offset;
+    return b->root->mem;
+}
+
+void *dev_cl_mem(dev_buffer *b)
+{
+    return b->mem;
+}
+
+struct dev_event {
+    cl_event event;
+    const char *device;
+};
+
+static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host, uint64_t bytes,
+                      int write, int wait, dev_event **out)
+{
+    cl_event event = NULL;
+    dev_event *e = NULL;
+    assert(offset + bytes <= b->bytes);
+    if (out) {
+        *out = NULL;
+        e = malloc(sizeof *e);
+        if (!e)
+            return gt_fail(GT_NO_MEMORY, "cannot copy to device '%s': out of memory", d->info.id);
+    }
+    cl_int err = CL_SUCCESS;
+    if (bytes)
+        err = write ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
+                                           host, 0, NULL, e ? &event : NULL)
+                    : clEnqueueReadBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
+                                          host, 0, NULL, e ? &event : NULL);
+    if (err != CL_SUCCESS) {
+        free(e);
+        return gt_fail(GT_DEVICE, "cannot copy %s device '%s': %s", write ? "to" : "from",
+                       d->info.id, cl_error_name(err));
+    }
+    if (e) {
+        e->event = event;
+        e->device = d->info.id;
+        *out = e;
+        clFlush(d->queue);
+    }
+    return GT_OK;
+}
+
+gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes)
+{
+    return move(d, b, offset, (void *)(uintptr_t)from, bytes, 1, 1, NULL);
+}
+
+gt_status dev_read(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes)
+{
+    return move(d, b, offset, to, bytes, 0, 1, NULL);
+}
+
+gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const void *from,
+                          uint64_t bytes, dev_event **event)
+{
+    return move(d, b, offset, (void *)(uintptr_t)from, bytes, 1, 0, event);
+}
+
+gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to,
+                         uint64_t bytes, dev_event **event)
+{
+    return move(d, b, offset, to, bytes, 0, 0, event);
+}
+
+gt_status dev_event_wait(dev_event *e)
+{
+    if (!e)
+        return GT_OK;
+    gt_status st = GT_OK;
+    if (e->event) {
+        cl_int err = clWaitForEvents(1, &e->event);
+        cl_int status = CL_COMPLETE;
+        clGetEventInfo(e->event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL);
+        if (err != CL_SUCCESS || status < 0)
+            st = gt_fail(GT_DEVICE, "a copy on device '%s' failed: %s", e->device,
+                         cl_error_name(err != CL_SUCCESS ? err : status));
+        clReleaseEvent(e->event);
+    }
+    free(e);
+    return st;
+}
