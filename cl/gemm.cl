@@ -1,0 +1,406 @@
+/* cl/gemm.cl - the `tiled` engine: matrix products with everything around them fused.
+ *
+ *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))      or C += alpha * op(A) * op(B)
+ *
+ * Row-major. op(A) is A (M,K), or with TRANS_A the transpose of A (K,M); op(B) is B (K,N),
+ * or with TRANS_B the transpose of B (N,K). A and B are of type STORE, C of type STORE or
+ * fp32; sums are fp32, and C is rounded once.
+ *
+ * CPU body. The unit is a register tile of MR rows and NR = NV * VW columns, 24 vector
+ * accumulators on AVX-512, fed by one broadcast of A a row and NV vectors of B a k:
+ *
+ *        K                NR            a work-item's block: rows_each x (groups of panels)
+ *   MR [ a0 ---> ]   k [ b b b b ]      for each KC of K
+ *      [ a1 ---> ]     [ b b b b ]        pack B: KC x NR panels, so that b is contiguous
+ *      [ ...     ]     [ ...     ]        for each MC rows
+ *                                           pack A if it is not fp32 rows already
+ *                                           for each panel, for each MR rows: the tile
+ *
+ * B's panels stay in the second-level cache while all rows pass by; A's rows (6 x KC) in
+ * the first. A work-item packs for itself, into its own part of scratch, so there is one
+ * launch and no barrier. Between two KC the tile's sums wait in scratch too: C is written
+ * once, so it may be 16-bit, and may be the residual.
+ *
+ * GPU body. A work-group of 16 x 16 owns a TILE_M x TILE_N block of C, each work-item TM x TN
+ * of it in groups of 4 columns. Slices of 16 k of A and B go through local memory, the next
+ * one being fetched into registers while the present one is used.
+ *
+ * The host sets with -D (defaults in brackets); STORE and C_F32 are in gemm_epilogue.clh:
+ *   TRANS_A, TRANS_B                                                              [unset]
+ *   KC      CPU: k between two visits of a tile                                   [256]
+ *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
+ *   TM, TN  GPU: rows and columns of C a work-item owns, multiples of 4           [8]      */
+#ifndef KC
+#define KC 256
+#endif
+#ifndef MC
+#define MC 192
+#endif
+#ifndef TM
+#define TM 8
+#endif
+#ifndef TN
+#define TN 8
+#endif
+
+#ifdef STYLE_CPU
+
+#if VW == 16
+#define MR 6
+#define NV 4
+#elif VW == 8
+#define MR 6
+#define NV 2
+#else
+#define MR 4
+#define NV 2
+#endif
+#define NR (NV * VW)
+/* Row distance of packed A: not a power of two, so that rows fall into different sets. */
+#define LDP (KC + VW)
+
+/* r becomes its transpose: each of the log2(VW) rounds interleaves the upper half of the
+ * rows with the lower one. */
+static void transpose(floatV *r)
+{
+    for (int round = 1; round < VW; round *= 2) {
+        floatV t[VW];
+#pragma unroll
+        for (int i = 0; i < VW / 2; i++) {
+            t[2 * i].even = r[i].lo;
+            t[2 * i].odd = r[i + VW / 2].lo;
+            t[2 * i + 1].even = r[i].hi;
+            t[2 * i + 1].odd = r[i + VW / 2].hi;
+        }
+#pragma unroll
+        for (int i = 0; i < VW; i++)
+            r[i] = t[i];
+    }
+}
+
+/* Copies the transpose of a `rows` x `columns` corner at p (rows ld apart) to d (rows ldd
+ * apart, room for whole vectors); what is outside the corner becomes 0. rows and columns
+ * are at most VW. */
+static void pack_transposed(__global float *d, int ldd, __global const store_t *p, size_t ld,
+                            int rows, int columns)
+{
+    floatV r[VW];
+#pragma unroll
+    for (int i = 0; i < VW; i++)
+        r[i] = i < rows ? load_some(p, i * ld, columns) : (floatV)0.0f;
+    transpose(r);
+#pragma unroll
+    for (int i = 0; i < VW; i++)
+        if (i < columns)
+            vstoreV(r[i], 0, d + i * ldd);
+}
+
+/* Columns [n, n + NR) of rows [k, k + depth) of op(B), row after row; columns past N are 0. */
+static void pack_b(__global float *d, __global const store_t *B, int ldb, int k, int depth, int n,
+                   int N)
+{
+#ifdef TRANS_B
+    for (int kk = 0; kk < depth; kk += VW)
+        for (int j = 0; j < NR; j += VW)
+            pack_transposed(d + kk * NR + j, NR, B + (size_t)(n + j) * ldb + k + kk, ldb,
+                            min(VW, N - n - j), min(VW, depth - kk));
+#else
+    if (n + NR <= N) {
+        for (int kk = 0; kk < depth; kk++)
+#pragma unroll
+            for (int v = 0; v < NV; v++)
+                vstoreV(loadV(B, (size_t)(k + kk) * ldb + n + v * VW), 0, d + kk * NR + v * VW);
+        return;
+    }
+    for (int kk = 0; kk < depth; kk++)
+        for (int v = 0; v < NV; v++)
+            vstoreV(load_some(B, (size_t)(k + kk) * ldb + n + v * VW,
+                              max(0, min(VW, N - n - v * VW))), 0, d + kk * NR + v * VW);
+#endif
+}
+
+#if STORE != 0 || defined(TRANS_A)
+#define PACK_A
+/* Rows [m, m + rows) of columns [k, k + depth) of op(A), as fp32 rows LDP apart. */
+static void pack_a(__global float *d, __global const store_t *A, int lda, int m, int rows, int k,
+                   int depth)
+{
+#ifdef TRANS_A
+    for (int i = 0; i < rows; i += VW)
+        for (int kk = 0; kk < depth; kk += VW)
+            pack_transposed(d + i * LDP + kk, LDP, A + (size_t)(k + kk) * lda + m + i, lda,
+                            min(VW, depth - kk), min(VW, rows - i));
+#else
+    for (int i = 0; i < rows; i++)
+        for (int kk = 0; kk < depth; kk += VW)
+            vstoreV(load_some(A, (size_t)(m + i) * lda + k + kk, min(VW, depth - kk)), 0,
+                    d + i * LDP + kk);
+#endif
+}
+#endif
+
+/* One tile: MR rows of A (`a`, `lda` apart; rows past `rows` repeat the last one) times one
+ * packed panel, added to the sums of earlier k (`sums`, rows NR apart) if there are any. */
+static void tile(floatV c[MR][NV], __global const float *a, size_t lda, int rows,
+                 __global const float *b, int depth, __global const float *sums, int first)
+{
+    __global const float *row[MR];
+#pragma unroll
+    for (int i = 0; i < MR; i++) {
+        row[i] = a + min(i, rows - 1) * lda;
+#pragma unroll
+        for (int v = 0; v < NV; v++)
+            c[i][v] = first ? (floatV)0.0f : vloadV(0, sums + i * NR + v * VW);
+    }
+    int k = 0;
+    for (; k + 4 <= depth; k += 4, b += 4 * NR)
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+            floatV x[NV];
+#pragma unroll
+            for (int v = 0; v < NV; v++)
+                x[v] = vloadV(0, b + u * NR + v * VW);
+#pragma unroll
+            for (int i = 0; i < MR; i++)
+#pragma unroll
+                for (int v = 0; v < NV; v++)
+                    c[i][v] = fma((floatV)row[i][k + u], x[v], c[i][v]);
+        }
+    for (; k < depth; k++, b += NR) {
+        floatV x[NV];
+#pragma unroll
+        for (int v = 0; v < NV; v++)
+            x[v] = vloadV(0, b + v * VW);
+#pragma unroll
+        for (int i = 0; i < MR; i++)
+#pragma unroll
+            for (int v = 0; v < NV; v++)
+                c[i][v] = fma((floatV)row[i][k], x[v], c[i][v]);
+    }
+}
+
+/* scratch, for each work-item: panels_each * KC * NR of packed B, then (where A is packed)
+ * MC * LDP of A and (where K > KC) rows_each * panels_each * NR of sums; `item_floats` in all.
+ * Blocks of C are numbered group of panels first, then row block, then batch; a work-item
+ * takes every get_global_size(0)-th. rows_each is a multiple of MR. */
+KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
+                     __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
+                     ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+                     __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
+                     __global const uint *random, uint stream, uint limit, float factor,
+                     __global float *scratch, ulong item_floats, int panels_each, int rows_each,
+                     int groups, int row_blocks, int blocks)
+{
+    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor };
+    __global float *packed_b = scratch + get_global_id(0) * item_floats;
+    __global float *rest = packed_b + (size_t)panels_each * KC * NR;
+#ifdef PACK_A
+    __global float *packed_a = rest;
+    rest += MC * LDP;
+#endif
+
+    for (int block = get_global_id(0); block < blocks; block += get_global_size(0)) {
+        const int n0 = block % groups * panels_each * NR, n1 = min(N, n0 + panels_each * NR);
+        const int m0 = block / groups % row_blocks * rows_each, m1 = min(M, m0 + rows_each);
+        const int which = block / groups / row_blocks;
+        __global const store_t *a = A + which * stride_a, *b = B + which * stride_b;
+        const size_t c_start = which * stride_c;
+
+        for (int k = 0; k < K; k += KC) {
+            const int depth = min(KC, K - k), last = k + KC >= K;
+            for (int n = n0, p = 0; n < n1; n += NR, p++)
+                pack_b(packed_b + (size_t)p * KC * NR, b, ldb, k, depth, n, N);
+            for (int mc = m0; mc < m1; mc += MC) {
+                const int mc1 = min(m1, mc + MC);
+#ifdef PACK_A
+                pack_a(packed_a, a, lda, mc, mc1 - mc, k, depth);
+#endif
+                for (int n = n0, p = 0; n < n1; n += NR, p++)
+                    for (int m = mc; m < mc1; m += MR) {
+                        const int rows = min(MR, mc1 - m);
+                        __global float *sums = rest + ((size_t)p * rows_each + (m - m0)) * NR;
+                        floatV c[MR][NV];
+#ifdef PACK_A
+                        tile(c, packed_a + (m - mc) * LDP, LDP, rows,
+#else
+                        tile(c, a + (size_t)m * lda + k, lda, rows,
+#endif
+                             packed_b + (size_t)p * KC * NR, depth, sums, k == 0);
+                        if (!last) {
+#pragma unroll
+                            for (int i = 0; i < MR; i++)
+#pragma unroll
+                                for (int v = 0; v < NV; v++)
+                                    vstoreV(c[i][v], 0, sums + i * NR + v * VW);
+                            continue;
+                        }
+#pragma unroll
+                        for (int i = 0; i < MR; i++)
+#pragma unroll
+                            for (int v = 0; v < NV; v++) {
+                                const int column = n + v * VW, count = min(VW, N - column);
+                                if (i >= rows || count <= 0)
+                                    continue;
+                                const size_t at = c_start + (size_t)(m + i) * ldc + column;
+                                floatV x = alpha * c[i][v];
+                                if (add)
+                                    x += part_load(C, at, count, count == VW);
+                                else if (flags)
+                                    x = epilogue_apply(x, e, at,
+                                                       ((ulong)which * M + m + i) * N + column,
+                                                       column, count, count == VW);
+                                part_store(C, at, x, count, count == VW);
+                            }
+                    }
+            }
+        }
+    }
+}
+
+#else
+
+#define TILE_M (16 * TM)
+#define TILE_N (16 * TN)
+#define TILE_K 16
+/* Local rows are padded, so that a column of work-items writes to different banks. */
+#define PAD 4
+
+/* Four neighbours from p[i]; those at or past `count` are 0. Wide loads want alignment. */
+static float4 fetch(__global const store_t *p, size_t i, int count, int aligned)
+{
+    if (count >= 4 && aligned)
+        return loadV(p, i);
+    return (float4)(count > 0 ? load1(p, i) : 0.0f, count > 1 ? load1(p, i + 1) : 0.0f,
+                    count > 2 ? load1(p, i + 2) : 0.0f, count > 3 ? load1(p, i + 3) : 0.0f);
+}
+
+/* The slice [k, k + 16) of rows [r, r + 16 * T) of a matrix whose k run along its rows (by_k)
+ * or across them: T / 4 float4 a work-item. by_k: 4 work-items share a row's 16 k. Else a row
+ * k of 16 * T elements is shared by 4 * T work-items. */
+static void fetch_slice(float4 *part, int T, int by_k, __global const store_t *p, int ld, int r,
+                        int rows, int k, int K, int aligned)
+{
+    const int me = get_local_id(1) * 16 + get_local_id(0);
+#pragma unroll
+    for (int j = 0; j < T / 4; j++) {
+        const int i = me + j * 256;
+        if (by_k) {
+            const int row = r + i / 4, kk = k + i % 4 * 4;
+            part[j] = row < rows ? fetch(p, (size_t)row * ld + kk, K - kk, aligned) : (float4)0.0f;
+        } else {
+            const int kk = k + i / (4 * T), row = r + i % (4 * T) * 4;
+            part[j] = kk < K ? fetch(p, (size_t)kk * ld + row, rows - row, aligned) : (float4)0.0f;
+        }
+    }
+}
+
+/* Puts what fetch_slice got into local memory as 16 rows of k. */
+static void keep_slice(__local float *to, int T, int by_k, const float4 *part)
+{
+    const int me = get_local_id(1) * 16 + get_local_id(0), ld = 16 * T + PAD;
+#pragma unroll
+    for (int j = 0; j < T / 4; j++) {
+        const int i = me + j * 256;
+        if (by_k) {
+            __local float *d = to + i % 4 * 4 * ld + i / 4;
+            d[0] = part[j].s0;
+            d[ld] = part[j].s1;
+            d[2 * ld] = part[j].s2;
+            d[3 * ld] = part[j].s3;
+        } else {
+            *(__local float4 *)(to + i / (4 * T) * ld + i % (4 * T) * 4) = part[j];
+        }
+    }
+}
+
+#ifdef TRANS_A
+#define A_BY_K 0
+#else
+#define A_BY_K 1
+#endif
+#ifdef TRANS_B
+#define B_BY_K 1
+#else
+#define B_BY_K 0
+#endif
+
+/* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. A work-item owns rows
+ * 4 y + 64 g + (0..3) and columns 4 x + 64 h + (0..3) of the block, so that neighbours read
+ * neighbouring float4 of local memory. */
+__kernel __attribute__((reqd_work_group_size(16, 16, 1)))
+void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
+              __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
+              ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+              __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
+              __global const uint *random, uint stream, uint limit, float factor)
+{
+    __local float as[TILE_K * (TILE_M + PAD)] __attribute__((aligned(16)));
+    __local float bs[TILE_K * (TILE_N + PAD)] __attribute__((aligned(16)));
+    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor };
+    const int x = get_local_id(0), y = get_local_id(1), which = get_group_id(2);
+    const int m0 = get_group_id(1) * TILE_M, n0 = get_group_id(0) * TILE_N;
+    const size_t c_start = which * stride_c;
+    const int a_aligned = ((lda | (int)stride_a) & 3) == 0, b_aligned = ((ldb | (int)stride_b) & 3) == 0;
+    const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
+    A += which * stride_a;
+    B += which * stride_b;
+
+    float4 c[TM][TN / 4], next_a[TM / 4], next_b[TN / 4];
+#pragma unroll
+    for (int i = 0; i < TM; i++)
+#pragma unroll
+        for (int h = 0; h < TN / 4; h++)
+            c[i][h] = 0.0f;
+
+    fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
+    fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, 0, K, b_aligned);
+    for (int k = 0; k < K; k += TILE_K) {
+        keep_slice(as, TM, A_BY_K, next_a);
+        keep_slice(bs, TN, B_BY_K, next_b);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (k + TILE_K < K) {
+            fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
+            fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, k + TILE_K, K, b_aligned);
+        }
+#pragma unroll
+        for (int kk = 0; kk < TILE_K; kk++) {
+            float4 a[TM / 4], b[TN / 4];
+#pragma unroll
+            for (int g = 0; g < TM / 4; g++)
+                a[g] = *(__local float4 *)(as + kk * (TILE_M + PAD) + g * 64 + y * 4);
+#pragma unroll
+            for (int h = 0; h < TN / 4; h++)
+                b[h] = *(__local float4 *)(bs + kk * (TILE_N + PAD) + h * 64 + x * 4);
+#pragma unroll
+            for (int g = 0; g < TM / 4; g++)
+#pragma unroll
+                for (int h = 0; h < TN / 4; h++) {
+                    c[4 * g][h] = fma((float4)a[g].s0, b[h], c[4 * g][h]);
+                    c[4 * g + 1][h] = fma((float4)a[g].s1, b[h], c[4 * g + 1][h]);
+                    c[4 * g + 2][h] = fma((float4)a[g].s2, b[h], c[4 * g + 2][h]);
+                    c[4 * g + 3][h] = fma((float4)a[g].s3, b[h], c[4 * g + 3][h]);
+                }
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
+    }
+
+#pragma unroll
+    for (int i = 0; i < TM; i++)
+#pragma unroll
+        for (int h = 0; h < TN / 4; h++) {
+            const int row = m0 + i / 4 * 64 + y * 4 + i % 4, column = n0 + h * 64 + x * 4;
+            const int count = min(4, N - column), wide = count == 4 && c_aligned;
+            if (row >= M || count <= 0)
+                continue;
+            const size_t at = c_start + (size_t)row * ldc + column;
+            float4 r = alpha * c[i][h];
+            if (add)
+                r += part_load(C, at, count, wide);
+            else if (flags)
+                r = epilogue_apply(r, e, at, ((ulong)which * M + row) * N + column, column, count,
+                                   wide);
+            part_store(C, at, r, count, wide);
+        }
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* host/gemm/engine.h - what an engine is; private to this room.
+ *
+ * An engine is one row of the table in gemm.c. It is asked can() first, and only then
+ * anything else. Descriptions arrive here complete: gemm_append() has checked them and
+ * filled in every default (ld, batch, alpha), see gemm_complete() in gemm.c.           */
+#ifndef GT_GEMM_ENGINE_H
+#define GT_GEMM_ENGINE_H
+
+#include "host/gemm/gemm.h"
+
+typedef struct gemm_engine {
+    const char *name;
+    int version;        /* raised when its speed changes: old measurements are forgotten */
+    /* 1 if it can do this product on this device. */
+    int (*can)(gemm_context *c, const gemm_desc *g);
+    uint64_t (*scratch)(gemm_context *c, const gemm_desc *g);
+    gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
+                        gemm_slot *add_at);
+} gemm_engine;
+
+extern const gemm_engine gemm_native, gemm_tiled, gemm_clblast;
+
+dev_device *gemm_device(const gemm_context *c);
+
+/* Rows of the table, in order of preference; NULL after the last. */
+const gemm_engine *gemm_engine_row(int i);
+/* gemm_is_forced: the user asked for exactly this one. gemm_may_use: for no other. */
+int gemm_is_forced(const gemm_context *c, const gemm_engine *e);
+int gemm_may_use(const gemm_context *c, const gemm_engine *e);
+
+/* Checks a description and fills in its defaults. */
+gt_status gemm_complete(gemm_desc *out, const gemm_desc *in);
+
+/* The program of cl/`file` (behind the .clh files it needs) with these options; built at the first
+ * request, owned by the context. */
+gt_status gemm_program(gemm_context *c, const char *file, const char *options, dev_program **out);
+
+/* 1 if anything but C = alpha * A * B (+ C) is asked for. */
+int gemm_has_epilogue(const gemm_desc *g);
+
+/* Appends the epilogue, in place on C, for engines that only multiply. */
+gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
+                               const gemm_buffers *b);
+
+/* Appends a launch that stores `add` as an int32 at the front of scratch, for engines
+ * that read it there when they run. */
+gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch,
+                           gemm_slot *add_at);
+/* Appends a launch that clears C unless `add`, for engines that can only add. */
+gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
+                            gemm_slot *add_at);
+
+/* The -D options that give the types of a product: STORE, and C_F32 where C differs. */
+const char *gemm_type_options(const gemm_desc *g);
+
+/* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order
+ * (cl/gemm_epilogue.clh). */
+enum { GEMM_EPILOGUE_ARGS = 9 };
+void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b);
+
+#endif

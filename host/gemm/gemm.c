@@ -1,0 +1,537 @@
+/* host/gemm/gemm.c - the table of engines, and the choice between them.
+ *
+ * A choice is made per class: sizes rounded up to powers of two, types, transposes,
+ * batched or not, epilogue or not. The first product of a class is run on scratch memory
+ * by every engine that can, and the fastest is kept in the cache folder, one line a class:
+ *
+ *   geartrain gemm 1                                 the head; another one is ignored
+ *   nt fp32 fp32 fp32 1024 1024 1024 1 - native 1 0.0093
+ *
+ * (transposes, types of A B C, M N K, batch, e = epilogue, engine, its version, seconds).
+ * A line that does not parse, or names an engine or version this build lacks, is dropped,
+ * and its class is measured again. The first engine of the table wins unless another is
+ * more than 5 % faster, so that noise does not decide.                                  */
+#include "host/gemm/engine.h"
+
+#include "cl/kernels.h"
+#include "host/base/clock.h"
+#include "host/base/file.h"
+#include "host/base/log.h"
+#include "host/base/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const gemm_engine *const engines[] = {
+#ifdef GT_WITH_BLAS
+    &gemm_native,
+#endif
+    &gemm_tiled,
+#ifdef GT_WITH_CLBLAST
+    &gemm_clblast,
+#endif
+    NULL
+};
+
+static const char cache_head[] = "geartrain gemm 1\n";
+
+enum { CLASS_CHARS = 96, CACHE_LIMIT = 1 << 20 };
+
+typedef struct choice {
+    char class_name[CLASS_CHARS];
+    const gemm_engine *engine;
+    double seconds;
+} choice;
+
+typedef struct named_program {
+    char *name;                     /* file and options                                  */
+    dev_program *program;
+} named_program;
+
+struct gemm_context {
+    dev_device *device;
+    const gemm_engine *forced;      /* NULL: measure                                     */
+    char *cache_path;               /* NULL: no cache folder; choices live in memory     */
+    choice *choices;
+    int choice_count;
+    named_program *programs;
+    int program_count;
+};
+
+/* ---- descriptions --------------------------------------------------------------------- */
+
+static int is_storage(dtype t)
+{
+    return t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16;
+}
+
+int gemm_has_epilogue(const gemm_desc *g)
+{
+    return g->bias || g->gelu || g->gelu_grad || g->residual || g->drop_p > 0;
+}
+
+gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
+{
+    gemm_desc g = *in;
+    const int a_width = g.trans_a ? g.M : g.K, b_width = g.trans_b ? g.K : g.N;
+
+    if (g.M <= 0 || g.N <= 0 || g.K <= 0 || g.batch < 0)
+        return gt_fail(GT_MISUSE, "cannot multiply matrices of size %d x %d x %d: sizes must be"
+                       " positive", g.M, g.N, g.K);
+    if (!is_storage(g.a_type) || !is_storage(g.b_type) || !is_storage(g.c_type))
+        return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only fp32, bf16 and fp16 can be"
+                       " multiplied", dtype_name(g.a_type), dtype_name(g.b_type),
+                       dtype_name(g.c_type));
+    g.lda = g.lda ? g.lda : a_width;
+    g.ldb = g.ldb ? g.ldb : b_width;
+    g.ldc = g.ldc ? g.ldc : g.N;
+    g.batch = g.batch ? g.batch : 1;
+    g.alpha = g.alpha != 0 ? g.alpha : 1.0f;
+    if (g.lda < a_width || g.ldb < b_width || g.ldc < g.N)
+        return gt_fail(GT_MISUSE, "cannot multiply matrices with rows %d, %d, %d apart: rows are %d,"
+                       " %d, %d wide", g.lda, g.ldb, g.ldc, a_width, b_width, g.N);
+    if (g.batch > 1 && g.stride_c < (int64_t)(g.M - 1) * g.ldc + g.N)
+        return gt_fail(GT_MISUSE, "cannot multiply a batch: its results overlap, %lld elements apart",
+                       (long long)g.stride_c);
+    if (g.add && gemm_has_epilogue(&g))
+        return gt_fail(GT_MISUSE, "cannot add a product with an epilogue to a matrix");
+    if (g.a_type != g.b_type || (g.c_type != g.a_type && g.c_type != DTYPE_F32))
+        return gt_fail(GT_UNSUPPORTED, "cannot multiply %s by %s into %s: both factors have one type,"
+                       " and the result that type or fp32", dtype_name(g.a_type),
+                       dtype_name(g.b_type), dtype_name(g.c_type));
+    if (g.drop_p < 0 || g.drop_p >= 1)
+        return gt_fail(GT_MISUSE, "cannot drop a share of %g of the elements: it must be in [0, 1)",
+                       (double)g.drop_p);
+    *out = g;
+    return GT_OK;
+}
+
+/* Elements from the first to one past the last of a batch of matrices. */
+static uint64_t extent(int rows, int width, int ld, int batch, int64_t stride)
+{
+    return (uint64_t)(batch - 1) * (uint64_t)stride + (uint64_t)(rows - 1) * (uint64_t)ld
+         + (uint64_t)width;
+}
+
+static uint64_t a_bytes(const gemm_desc *g)
+{
+    return dtype_size(g->a_type) * extent(g->trans_a ? g->K : g->M, g->trans_a ? g->M : g->K,
+                                          g->lda, g->batch, g->stride_a);
+}
+
+static uint64_t b_bytes(const gemm_desc *g)
+{
+    return dtype_size(g->b_type) * extent(g->trans_b ? g->N : g->K, g->trans_b ? g->K : g->N,
+                                          g->ldb, g->batch, g->stride_b);
+}
+
+static uint64_t c_bytes(const gemm_desc *g)
+{
+    return dtype_size(g->c_type) * extent(g->M, g->N, g->ldc, g->batch, g->stride_c);
+}
+
+/* ---- the cache ------------------------------------------------------------------------ */
+
+static const gemm_engine *engine_named(const char *name)
+{
+    for (int i = 0; engines[i]; i++)
+        if (!strcmp(engines[i]->name, name))
+            return engines[i];
+    return NULL;
+}
+
+const gemm_engine *gemm_engine_row(int i)
+{
+    return engines[i];
+}
+
+const char *gemm_engine_at(int i)
+{
+    return engines[i] ? engines[i]->name : NULL;
+}
+
+static int power_above(int n)
+{
+    int p = 1;
+    while (p < n && p < 1 << 30)
+        p *= 2;
+    return p;
+}
+
+static void class_of(char out[CLASS_CHARS], const gemm_desc *g)
+{
+    snprintf(out, CLASS_CHARS, "%c%c %s %s %s %d %d %d %d %c", g->trans_a ? 't' : 'n',
+             g->trans_b ? 't' : 'n', dtype_name(g->a_type), dtype_name(g->b_type),
+             dtype_name(g->c_type), power_above(g->M), power_above(g->N), power_above(g->K),
+             power_above(g->batch), gemm_has_epilogue(g) ? 'e' : '-');
+}
+
+static const choice *choice_find(const gemm_context *c, const char *class_name)
+{
+    for (int i = 0; i < c->choice_count; i++)
+        if (!strcmp(c->choices[i].class_name, class_name))
+            return &c->choices[i];
+    return NULL;
+}
+
+static gt_status choice_add(gemm_context *c, const char *class_name, const gemm_engine *engine,
+                            double seconds)
+{
+    choice *grown = realloc(c->choices, ((size_t)c->choice_count + 1) * sizeof *grown);
+    if (!grown)
+        return gt_fail(GT_NO_MEMORY, "cannot hold the table of GEMM engines: out of memory");
+    c->choices = grown;
+    choice *x = &grown[c->choice_count++];
+    snprintf(x->class_name, sizeof x->class_name, "%s", class_name);
+    x->engine = engine;
+    x->seconds = seconds;
+    return GT_OK;
+}
+
+/* Takes over one line of the cache; 0 if it is not one this build can use. */
+static int cache_line(gemm_context *c, const char *line)
+{
+    char ab[3], ta[8], tb[8], tc[8], e[2], engine[16];
+    int M, N, K, batch, version, end = 0;
+    double seconds;
+    if (sscanf(line, "%2s %7s %7s %7s %d %d %d %d %1s %15s %d %lf%n", ab, ta, tb, tc, &M, &N, &K,
+               &batch, e, engine, &version, &seconds, &end) != 12 || line[end])
+        return 0;
+
+    char class_name[CLASS_CHARS];
+    snprintf(class_name, sizeof class_name, "%s %s %s %s %d %d %d %d %s", ab, ta, tb, tc, M, N, K,
+             batch, e);
+    const gemm_engine *found = engine_named(engine);
+    if (!found || found->version != version || choice_find(c, class_name))
+        return 0;
+    return choice_add(c, class_name, found, seconds) == GT_OK;
+}
+
+/* A cache that cannot be read is an empty one. */
+static void cache_read(gemm_context *c)
+{
+    char *text = NULL, *folder = NULL, name[32];
+    snprintf(name, sizeof name, "%016llx.txt", (unsigned long long)dev_fingerprint(c->device));
+    if (!gt_cache_folder(&folder, "gemm"))
+        c->cache_path = gt_path_join(folder, name);
+    free(folder);
+    if (c->cache_path && gt_path_exists(c->cache_path)
+        && !gt_file_read(&text, NULL, c->cache_path, CACHE_LIMIT)
+        && !strncmp(text, cache_head, sizeof cache_head - 1)) {
+        int dropped = 0;
+        char *rest = NULL;
+        for (char *line = strtok_r(text + sizeof cache_head - 1, "\n", &rest); line;
+             line = strtok_r(NULL, "\n", &rest))
+            dropped += !cache_line(c, line);
+        if (dropped)
+            gt_log(GT_LOG_INFO, "gemm", "%d lines of '%s' are of no use and will be measured again",
+                   dropped, c->cache_path);
+    }
+    free(text);
+    gt_message_clear();
+}
+
+/* A cache that cannot be written costs a measurement next time, and nothing else. */
+static void cache_write(const gemm_context *c)
+{
+    gt_text t = { 0 };
+    if (!c->cache_path)
+        return;
+    gt_text_printf(&t, "%s", cache_head);
+    for (int i = 0; i < c->choice_count; i++)
+        gt_text_printf(&t, "%s %s %d %.3g\n", c->choices[i].class_name, c->choices[i].engine->name,
+                       c->choices[i].engine->version, c->choices[i].seconds);
+    if (t.failed || gt_file_write(c->cache_path, t.data, t.size)) {
+        gt_log(GT_LOG_INFO, "gemm", "measurements are not kept: %s",
+               t.failed ? "out of memory" : gt_message());
+        gt_message_clear();
+    }
+    gt_text_release(&t);
+}
+
+/* ---- measuring ------------------------------------------------------------------------ */
+
+/* The fastest of a few runs of the launches from `first` on; stops after 60 ms of them. The first run is not counted: it
+ * compiles. */
+static gt_status time_list(dev_list *l, int first, dev_device *d, double *seconds)
+{
+    const uint64_t budget = 60000000;
+    uint64_t spent = 0, best = UINT64_MAX;
+    gt_status st = dev_run(l, first, -1);
+    if (!st)
+        st = dev_wait(d);
+    for (int i = 0; !st && i < 5 && (i == 0 || spent + best < budget); i++) {
+        const uint64_t start = gt_now_ns();
+        st = dev_run(l, first, -1);
+        if (!st)
+            st = dev_wait(d);
+        const uint64_t took = gt_now_ns() - start;
+        spent += took;
+        best = took < best ? took : best;
+    }
+    *seconds = (double)best * 1e-9;
+    return st;
+}
+
+static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, double *seconds)
+{
+    /* Operands a little off zero: denormals and zeros would not be typical. */
+    const uint32_t pattern = 0x3c003c00;
+    gemm_buffers b = { 0 };
+    dev_list *l = NULL;
+    uint64_t scratch = e->scratch(c, g);
+    scratch = scratch < 64 ? 64 : scratch;
+
+    gt_status st = dev_list_create(&l, c->device);
+    if (!st)
+        st = dev_buffer_create(&b.a, c->device, (a_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b.b, c->device, (b_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b.c, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b.bias, c->device, (uint64_t)g->N * 4, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b.random, c->device, 16, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b.scratch, c->device, scratch, "GEMM measurement");
+    if (!st && gemm_has_epilogue(g))
+        st = dev_buffer_create(&b.pre, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    b.aux = b.residual = b.pre;
+
+    dev_buffer *const filled[] = { b.a, b.b, b.c, b.bias, b.random, b.pre };
+    for (size_t i = 0; !st && i < sizeof filled / sizeof filled[0]; i++)
+        if (filled[i])
+            st = dev_list_fill(l, filled[i], 0, pattern, dev_buffer_bytes(filled[i]) & ~3ull);
+    const int first = st ? 0 : dev_list_count(l);
+    if (!st)
+        st = e->append(c, l, g, &b, NULL);
+    if (!st)
+        st = dev_run(l, 0, first);
+    if (!st)
+        st = time_list(l, first, c->device, seconds);
+
+    dev_list_release(l);
+    dev_buffer_release(b.a);
+    dev_buffer_release(b.b);
+    dev_buffer_release(b.c);
+    dev_buffer_release(b.bias);
+    dev_buffer_release(b.random);
+    dev_buffer_release(b.scratch);
+    dev_buffer_release(b.pre);
+    return st;
+}
+
+/* Below this a product takes no longer than its launch, and measuring shows only noise. */
+static int is_small(const gemm_desc *g)
+{
+    return 2.0 * g->M * g->N * g->K * g->batch < 2e7;
+}
+
+/* Takes the fastest engine that can. One that fails to run is left out; if there is none
+ * left, so is the device, and its error is the caller's. */
+static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out,
+                             double *seconds)
+{
+    gt_status st = GT_OK;
+    *out = NULL;
+    for (int i = 0; engines[i]; i++) {
+        double took = 0;
+        if (!engines[i]->can(c, g))
+            continue;
+        gt_status tried = measure(c, engines[i], g, &took);
+        if (tried) {
+            st = tried;
+            gt_log(GT_LOG_INFO, "gemm", "engine '%s' is left out: %s", engines[i]->name,
+                   gt_message());
+            continue;
+        }
+        gt_log(GT_LOG_DEBUG, "gemm", "%d x %d x %d: %s takes %.3f ms", g->M, g->N, g->K,
+               engines[i]->name, took * 1e3);
+        if (!*out || took < 0.95 * *seconds) {
+            *out = engines[i];
+            *seconds = took;
+        }
+    }
+    return *out ? GT_OK : st;
+}
+
+/* `g` is complete. */
+static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine **out)
+{
+    const gemm_engine *usual = NULL;
+    int able = 0;
+
+    if (c->forced) {
+        *out = c->forced->can(c, g) ? c->forced : &gemm_tiled;
+        return GT_OK;
+    }
+    for (int i = 0; engines[i]; i++)
+        if (engines[i]->can(c, g)) {
+            usual = usual ? usual : engines[i];
+            able++;
+        }
+    *out = usual;
+    if (able == 1 || is_small(g)
+        || a_bytes(g) + b_bytes(g) + 2 * c_bytes(g) > dev_info_of(c->device)->global_bytes / 8)
+        return GT_OK;
+
+    char class_name[CLASS_CHARS];
+    class_of(class_name, g);
+    const choice *known = choice_find(c, class_name);
+    if (known && known->engine->can(c, g)) {
+        *out = known->engine;
+        return GT_OK;
+    }
+    double seconds = 0;
+    gt_status st = measure_all(c, g, out, &seconds);
+    if (!st)
+        st = choice_add(c, class_name, *out, seconds);
+    if (!st)
+        cache_write(c);
+    return st;
+}
+
+/* ---- the context ---------------------------------------------------------------------- */
+
+gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *engine)
+{
+    *out = NULL;
+    if (!engine || !*engine || !strcmp(engine, "auto"))
+        engine = getenv("GEARTRAIN_GEMM");
+    if (engine && (!*engine || !strcmp(engine, "auto")))
+        engine = NULL;
+
+    gemm_context *c = calloc(1, sizeof *c);
+    if (!c)
+        return gt_fail(GT_NO_MEMORY, "cannot hold the GEMM engines: out of memory");
+    c->device = d;
+    if (engine) {
+        static const char *const all[] = { "native", "tiled", "clblast" };
+        const gemm_desc probe = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1,
+                                  .alpha = 1 };
+        int known = 0;
+        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+            known |= !strcmp(all[i], engine);
+        c->forced = engine_named(engine);
+        gt_status st = GT_OK;
+        if (!known)
+            st = gt_fail(GT_MISUSE, "cannot use GEMM engine '%s': it is none of native, tiled,"
+                         " clblast", engine);
+        else if (!c->forced)
+            st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': this program was built"
+                         " without it", engine);
+        else if (!c->forced->can(c, &probe))
+            st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': device '%s' does not offer"
+                         " what it needs", engine, dev_info_of(d)->id);
+        if (st) {
+            gemm_context_release(c);
+            return st;
+        }
+    } else {
+        cache_read(c);
+    }
+    *out = c;
+    return GT_OK;
+}
+
+void gemm_context_release(gemm_context *c)
+{
+    if (!c)
+        return;
+    for (int i = 0; i < c->program_count; i++) {
+        dev_program_release(c->programs[i].program);
+        free(c->programs[i].name);
+    }
+    free(c->programs);
+    free(c->choices);
+    free(c->cache_path);
+    free(c);
+}
+
+dev_device *gemm_device(const gemm_context *c)
+{
+    return c->device;
+}
+
+int gemm_is_forced(const gemm_context *c, const gemm_engine *e)
+{
+    return c->forced == e;
+}
+
+int gemm_may_use(const gemm_context *c, const gemm_engine *e)
+{
+    return !c->forced || c->forced == e;
+}
+
+gt_status gemm_program(gemm_context *c, const char *file, const char *options, dev_program **out)
+{
+    gt_text name = { 0 };
+    gt_text_printf(&name, "%s %s", file, options);
+    if (name.failed)
+        return gt_fail(GT_NO_MEMORY, "cannot hold program '%s': out of memory", file);
+    for (int i = 0; i < c->program_count; i++)
+        if (!strcmp(c->programs[i].name, name.data)) {
+            *out = c->programs[i].program;
+            gt_text_release(&name);
+            return GT_OK;
+        }
+
+    named_program *grown = realloc(c->programs, ((size_t)c->program_count + 1) * sizeof *grown);
+    if (!grown) {
+        gt_text_release(&name);
+        return gt_fail(GT_NO_MEMORY, "cannot hold program '%s': out of memory", file);
+    }
+    c->programs = grown;
+    const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
+                                    cl_source("gemm_epilogue.clh"), cl_source(file) };
+    gt_status st = dev_program_build(out, c->device, file, sources, 4, options);
+    if (st) {
+        gt_text_release(&name);
+        return st;
+    }
+    grown[c->program_count++] = (named_program){ name.data, *out };
+    return GT_OK;
+}
+
+gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *desc, const gemm_buffers *b,
+                      gemm_slot *add_at)
+{
+    gemm_desc g;
+    const gemm_engine *e;
+    gt_status st = gemm_complete(&g, desc);
+    if (!st && add_at && gemm_has_epilogue(&g))
+        st = gt_fail(GT_MISUSE, "cannot add a product with an epilogue to a matrix");
+    if (!st)
+        st = choose(c, &g, &e);
+    if (!st)
+        st = e->append(c, l, &g, b, add_at);
+    return st;
+}
+
+gt_status gemm_scratch(gemm_context *c, const gemm_desc *desc, uint64_t *bytes)
+{
+    gemm_desc g;
+    const gemm_engine *e;
+    gt_status st = gemm_complete(&g, desc);
+    if (!st)
+        st = choose(c, &g, &e);
+    if (!st) {
+        const uint64_t n = e->scratch(c, &g);
+        *bytes = n < 64 ? 64 : n;
+    }
+    return st;
+}
+
+gt_status gemm_engine_name(gemm_context *c, const gemm_desc *desc, const char **name)
+{
+    gemm_desc g;
+    const gemm_engine *e;
+    gt_status st = gemm_complete(&g, desc);
+    if (!st)
+        st = choose(c, &g, &e);
+    if (!st)
+        *name = e->name;
+    return st;
+}

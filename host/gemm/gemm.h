@@ -1,0 +1,114 @@
+/* host/gemm/gemm.h - matrix products: one call, several engines, the fastest one chosen.
+ *
+ *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))       row-major, batches of them
+ *
+ * Engines  native   a CBLAS called on the device's host thread (CPU devices, fp32)
+ *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
+ *          clblast  the CLBlast library (fp32)
+ * Which one runs is measured once per device and class of shapes, at the first use, and
+ * kept in the cache folder "gemm"; a later run reads it there, so the choice, and with it
+ * every bit of the result, stays the same. GEARTRAIN_GEMM=native|tiled|clblast decides by
+ * hand. Small products are not measured: they take the device's usual engine.
+ *
+ * Sums are fp32 whatever the storage; results are bit-identical from run to run.
+ * Errors   GT_MISUSE a description that makes no sense · GT_UNSUPPORTED the engine asked
+ *          for cannot do it · GT_BUILD, GT_DEVICE, GT_NO_MEMORY as in device.h
+ * Threads  a context belongs to its device: one thread at a time.                       */
+#ifndef GT_GEMM_GEMM_H
+#define GT_GEMM_GEMM_H
+
+#include "host/device/device.h"
+
+typedef struct gemm_context gemm_context;   /* programs, engines and choices of a device */
+
+/* `engine` forces one by name; NULL or "auto" asks GEARTRAIN_GEMM, then measures.
+ * GT_MISUSE for a name that is not known, GT_UNSUPPORTED for one this device or build
+ * lacks. The device must outlive the context, the context every list appended to. */
+gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *engine);
+void      gemm_context_release(gemm_context *c);        /* takes NULL */
+
+/* What is to be computed. Zero-initialise it: a 0 is the plain case of every field but
+ * M, N and K.
+ *
+ *   x = alpha * op(A) * op(B)
+ *   x = x + bias[column]                   if bias
+ *   pre = x; x = gelu(x)                   if gelu (pre is stored where a buffer is given)
+ *   x = x * gelu'(aux)                     if gelu_grad
+ *   x = dropout(x)                         if drop_p > 0
+ *   x = x + residual                       if residual
+ *   C = x, or C = C + x where `add`, which goes with none of the five lines above
+ *
+ * pre, aux and residual lie as C does: its type, ldc and stride_c. Residual may be C's own
+ * buffer, so may aux. gelu is the tanh form (host/graph/kernel.h); dropout is its rule
+ * too, with element (batch index * M + row) * N + column.                               */
+typedef struct gemm_desc {
+    int M, N, K;
+    int trans_a, trans_b;           /* 1: A is stored (K,M), B is stored (N,K)           */
+    dtype a_type, b_type, c_type;   /* DTYPE_F32, DTYPE_BF16, DTYPE_F16: A and B alike, C as
+                                       they are or fp32                                  */
+    int lda, ldb, ldc;              /* elements from a stored row to the next; 0 = dense */
+    int batch;                      /* how many products; 0 = 1                          */
+    int64_t stride_a, stride_b, stride_c;   /* elements from one to the next             */
+    float alpha;                    /* 0 = 1                                             */
+    int add;
+    int bias, gelu, gelu_grad, residual;
+    float drop_p;
+    uint32_t drop_stream;
+} gemm_desc;
+
+/* What it is computed on; what the description does not use may be NULL. Contents outside
+ * the matrices (between ld and width) are neither read into a result nor written. */
+typedef struct gemm_buffers {
+    dev_buffer *a, *b, *c;
+    dev_buffer *bias;               /* fp32 (N)                                          */
+    dev_buffer *pre, *aux, *residual;
+    dev_buffer *random;             /* uint32[4], see kernel_dropout in graph/kernel.h   */
+    dev_buffer *scratch;            /* gemm_scratch() bytes; free again after the launch */
+} gemm_buffers;
+
+/* Where a list keeps the argument that says 0 = overwrite C, 1 = add to it. */
+typedef struct gemm_slot { int launch, arg; } gemm_slot;
+
+/* Appends the product to `l`. If add_at is not NULL, `add` can be changed later with
+ *     dev_list_set(l, add_at->launch, add_at->arg, dev_arg_i32(add))
+ * whatever the engine: it takes effect for every dev_run after that, and not for those
+ * already queued, because the value travels with the launch. (Engines that have no such
+ * argument of their own read it from scratch memory, where a one-item kernel ahead of
+ * them in the list puts it.) */
+gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
+                      gemm_slot *add_at);
+
+/* Bytes of scratch a product needs, at least 64; part of the memory plan. Settles which
+ * engine it will be, so the first call for a shape may measure. */
+gt_status gemm_scratch(gemm_context *c, const gemm_desc *g, uint64_t *bytes);
+
+/* The engine gemm_append would use. */
+gt_status gemm_engine_name(gemm_context *c, const gemm_desc *g, const char **name);
+/* The name of the i-th engine this build has, fit for this device or not; NULL after the
+ * last. */
+const char *gemm_engine_at(int i);
+
+/* ---- measurements ------------------------------------------------------------------- */
+
+/* What the device reaches with nothing but fused multiply-adds in registers, and with
+ * nothing but copying (bytes read + bytes written); cl/peak.cl. Takes about 0.3 s. */
+typedef struct gemm_peak { double flops, copy_bytes; } gemm_peak;    /* a second */
+gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
+
+typedef struct gemm_result {
+    const char *engine;
+    int runs;
+    double min_s, median_s, p99_s;  /* of one product, device waited for               */
+    double flops;                   /* a second, of the median run                     */
+    double share;                   /* of the peak given to gemm_bench; 0 if that was 0 */
+    double error;                   /* largest difference from the host's own product, in
+                                       units of the sum of |a * b|, on sampled elements */
+} gemm_result;
+
+/* Runs one product on random data with every engine that can (or the one the context is
+ * forced to): checks it, warms up, times it at least `runs` times, and hands each result to
+ * `each`. GT_NUMERIC if an engine's result is wrong. */
+gt_status gemm_bench(gemm_context *c, const gemm_desc *g, int runs, double peak_flops,
+                     void (*each)(void *context, const gemm_result *r), void *context);
+
+#endif

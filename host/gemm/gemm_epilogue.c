@@ -1,0 +1,89 @@
+/* host/gemm/gemm_epilogue.c - the launches around engines that only multiply. */
+#include "host/gemm/engine.h"
+
+#include <string.h>
+
+/* As in cl/gemm_epilogue.clh. */
+enum { EPI_BIAS = 1, EPI_GELU = 2, EPI_GELU_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
+
+const char *gemm_type_options(const gemm_desc *g)
+{
+    switch (g->a_type) {
+    case DTYPE_BF16: return g->c_type == DTYPE_F32 ? "-DSTORE=1 -DC_F32" : "-DSTORE=1";
+    case DTYPE_F16:  return g->c_type == DTYPE_F32 ? "-DSTORE=2 -DC_F32" : "-DSTORE=2";
+    default:         return "-DSTORE=0";
+    }
+}
+
+void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
+{
+    const int flags = (g->bias ? EPI_BIAS : 0) | (g->gelu ? EPI_GELU : 0)
+                    | (g->gelu_grad ? EPI_GELU_GRAD : 0) | (g->drop_p > 0 ? EPI_DROP : 0)
+                    | (g->residual ? EPI_RESIDUAL : 0);
+    const double limit = (double)g->drop_p * 4294967296.0;
+
+    out[0] = dev_arg_i32(flags);
+    out[1] = dev_arg_buffer(g->bias ? b->bias : NULL);
+    out[2] = dev_arg_buffer(g->gelu ? b->pre : NULL);
+    out[3] = dev_arg_buffer(g->gelu_grad ? b->aux : NULL);
+    out[4] = dev_arg_buffer(g->residual ? b->residual : NULL);
+    out[5] = dev_arg_buffer(g->drop_p > 0 ? b->random : NULL);
+    out[6] = dev_arg_u32(g->drop_stream);
+    out[7] = dev_arg_u32((uint32_t)limit);
+    out[8] = dev_arg_f32((float)(1.0 / (1.0 - (double)g->drop_p)));
+}
+
+/* Rows in dimension 1; on a GPU, four columns a work-item in dimension 0. */
+static dev_grid row_grid(gemm_context *c, const gemm_desc *g)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    const size_t rows = (size_t)g->M * (size_t)g->batch;
+    if (info->style == DEV_STYLE_CPU)
+        return dev_grid_2d(1, rows, 1, 1);
+    size_t group = 256;                 /* WG, as dev_program_build chooses it */
+    while (group > info->max_group)
+        group /= 2;
+    return dev_grid_2d(((size_t)g->N + 3) / 4, rows, group, 1);
+}
+
+gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
+                               const gemm_buffers *b)
+{
+    dev_arg args[6 + GEMM_EPILOGUE_ARGS] = {
+        dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(b->c),
+        dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
+    };
+    dev_program *p;
+    gemm_epilogue_args(args + 6, g, b);
+    gt_status st = gemm_program(c, "gemm_epilogue.cl", gemm_type_options(g), &p);
+    if (!st)
+        st = dev_list_kernel(l, p, "gemm_epilogue", row_grid(c, g), args, 6 + GEMM_EPILOGUE_ARGS);
+    return st;
+}
+
+gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch,
+                           gemm_slot *add_at)
+{
+    const dev_arg args[] = { dev_arg_buffer(scratch), dev_arg_i32(add) };
+    dev_program *p;
+    gt_status st = gemm_program(c, "gemm_epilogue.cl", "-DSTORE=0", &p);
+    *add_at = (gemm_slot){ dev_list_count(l), 1 };
+    if (!st)
+        st = dev_list_kernel(l, p, "gemm_flag", dev_grid_1d(1, 1), args, 2);
+    return st;
+}
+
+gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
+                            gemm_slot *add_at)
+{
+    const dev_arg args[] = {
+        dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(cbuf),
+        dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c), dev_arg_i32(g->add),
+    };
+    dev_program *p;
+    gt_status st = gemm_program(c, "gemm_epilogue.cl", gemm_type_options(g), &p);
+    *add_at = (gemm_slot){ dev_list_count(l), 6 };
+    if (!st)
+        st = dev_list_kernel(l, p, "gemm_clear", row_grid(c, g), args, 7);
+    return st;
+}

@@ -1,0 +1,130 @@
+/* host/gemm/gemm_peak.c - the device's arithmetic and copy peaks, by cl/peak.cl. */
+#include "host/gemm/gemm.h"
+
+#include "cl/kernels.h"
+#include "host/base/clock.h"
+
+enum { CHAINS = 12, BLOCK = 4096 };
+
+static size_t group_size(const dev_info *info)
+{
+    size_t group = 256;                 /* WG, as dev_program_build chooses it */
+    if (info->style == DEV_STYLE_CPU)
+        return 1;
+    while (group > info->max_group)
+        group /= 2;
+    return group;
+}
+
+/* The shortest of `runs` runs of launch `index`, after one that is not counted. */
+static gt_status shortest(dev_list *l, int index, int runs, dev_device *d, double *seconds)
+{
+    uint64_t best = UINT64_MAX;
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i <= runs; i++) {
+        const uint64_t start = gt_now_ns();
+        st = dev_run(l, index, index + 1);
+        if (!st)
+            st = dev_wait(d);
+        const uint64_t took = gt_now_ns() - start;
+        if (i > 0 && took < best)
+            best = took;
+    }
+    *seconds = (double)best * 1e-9;
+    return st;
+}
+
+static gt_status measure_fma(dev_device *d, dev_program *p, double *flops)
+{
+    const dev_info *info = dev_info_of(d);
+    const int cpu = info->style == DEV_STYLE_CPU;
+    const size_t width = cpu ? (info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4) : 4;
+    const size_t items = (size_t)info->compute_units * (cpu ? 4 : 2048);
+    dev_buffer *out = NULL;
+    dev_list *l = NULL;
+    double seconds = 0;
+    int rounds = 512;
+
+    gt_status st = dev_buffer_create(&out, d, (items + group_size(info)) * width * sizeof(float),
+                                     "peak measurement");
+    if (!st)
+        st = dev_list_create(&l, d);
+    if (!st) {
+        /* 0.5 x + 1 goes to 2 and stays there: no overflow, no denormals. */
+        const dev_arg args[] = { dev_arg_buffer(out), dev_arg_i32(rounds), dev_arg_f32(0.5f),
+                                 dev_arg_f32(1.0f) };
+        st = dev_list_kernel(l, p, "peak_fma", dev_grid_1d(items, group_size(info)), args, 4);
+    }
+    /* Long enough that the launch does not show, short enough to catch a quiet moment. */
+    while (!st) {
+        st = shortest(l, 0, 3, d, &seconds);
+        if (st || seconds > 2e-3 || rounds > 1 << 24)
+            break;
+        rounds *= 2;
+        st = dev_list_set(l, 0, 1, dev_arg_i32(rounds));
+    }
+    if (!st)
+        st = shortest(l, 0, 30, d, &seconds);
+    if (!st)
+        *flops = 2.0 * (double)width * CHAINS * rounds * (double)items / seconds;
+    dev_list_release(l);
+    dev_buffer_release(out);
+    return st;
+}
+
+static gt_status measure_copy(dev_device *d, dev_program *p, double *bytes_per_second)
+{
+    const dev_info *info = dev_info_of(d);
+    const int cpu = info->style == DEV_STYLE_CPU;
+    const int width = cpu ? (info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4) : 4;
+    const int block = cpu ? BLOCK : 4;
+    uint64_t bytes = 64ull << 20;
+    dev_buffer *from = NULL, *to = NULL;
+    dev_list *l = NULL;
+    double seconds = 0;
+
+    if (bytes > info->max_alloc_bytes / 2)
+        bytes = info->max_alloc_bytes / 2 & ~0xffffull;
+    const int vectors = (int)(bytes / sizeof(float)) / width;
+    gt_status st = dev_buffer_create(&from, d, bytes, "peak measurement");
+    if (!st)
+        st = dev_buffer_create(&to, d, bytes, "peak measurement");
+    if (!st)
+        st = dev_list_create(&l, d);
+    if (!st)
+        st = dev_list_fill(l, from, 0, 0, bytes);
+    if (!st)
+        st = dev_run(l, 0, 1);
+    if (!st) {
+        const dev_arg args[] = { dev_arg_buffer(from), dev_arg_buffer(to), dev_arg_i32(block),
+                                 dev_arg_i32(vectors) };
+        st = dev_list_kernel(l, p, "peak_copy",
+                             dev_grid_1d((size_t)((vectors + block - 1) / block), group_size(info)),
+                             args, 4);
+    }
+    if (!st)
+        st = shortest(l, 1, 8, d, &seconds);
+    if (!st)
+        *bytes_per_second = 2.0 * (double)bytes / seconds;
+    dev_list_release(l);
+    dev_buffer_release(from);
+    dev_buffer_release(to);
+    return st;
+}
+
+gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
+{
+    const char *const sources[] = { cl_source("common.clh"), cl_source("peak.cl") };
+    dev_program *p;
+    gemm_peak peak = { 0 };
+    gt_status st = dev_program_build(&p, d, "peak.cl", sources, 2, "");
+    if (st)
+        return st;
+    st = measure_fma(d, p, &peak.flops);
+    if (!st)
+        st = measure_copy(d, p, &peak.copy_bytes);
+    dev_program_release(p);
+    if (!st)
+        *out = peak;
+    return st;
+}
