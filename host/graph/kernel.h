@@ -144,9 +144,11 @@ gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer 
 int64_t   kernel_norm_blocks(const kernel_set *k, int64_t n);
 /* Reduces `count` partial sums and the loss sum, and sets state: norm, clip factor (clip 0 =
  * no clipping), skip, step, bias corrections; with `dynamic`, halves the loss scale on
- * overflow and doubles it after `growth` good steps, else halts on a non-finite step. */
+ * overflow (and GRAD_SCALE with it) and doubles it after `growth` good steps, else halts on a
+ * non-finite step. The clip factor is PyTorch's: min(1, clip / (norm + 1e-6)). The betas are
+ * double because 1 - 0.999f is off by 1e-5 of itself. */
 gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                               dev_buffer *state, float clip, float beta1, float beta2,
+                               dev_buffer *state, float clip, double beta1, double beta2,
                                int dynamic, int growth);
 /* AdamW (Loshchilov and Hutter 2019, as PyTorch writes it): p -= lr * (m/bias1 / (sqrt(v/bias2)
  * + eps) + decay * p), m and v as usual, g * CLIP as gradient. fp32 n elements each; `copy`
@@ -154,7 +156,7 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
  * a launch argument (*lr_at). */
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
                        dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr,
-                       float beta1, float beta2, float eps, float decay, kernel_slot *lr_at);
+                       double beta1, double beta2, float eps, float decay, kernel_slot *lr_at);
 /* SGD with momentum as PyTorch: m = momentum*m + g + decay*p; p -= lr*m. m NULL: plain. */
 gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
                      dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, float momentum,
