@@ -1,0 +1,37 @@
+/* host/data/dataset.h - whatever --data names, opened: splits and the tokenizer.
+ *
+ *   data_set d;
+ *   st = data_open(&d, "input.txt", "char", NULL, NULL);
+ *   loader_open(&l, &d.train, ...);   loader_open(&e, &d.val, ...);
+ *
+ * PATH may be
+ *   a folder of token files   ours (host/data/tokenize.h), llm.c's or nanoGPT's: every
+ *                             *.bin whose name holds "train" or "val", in order of names
+ *   one token file            by its header, or by the name's end ".bin"; all of it trains
+ *   a text file               tokenized into the cache folder on first use, keyed by the
+ *                             text, the tokenizer and the split, and found there from then
+ *                             on; the last 10 % of its characters validate (nanoGPT's split).
+ *                             A trained tokenizer, char or bpe:SIZE, sees all of the text.
+ *
+ * Processes that open the same text at the same time wait for the first, which does it.  */
+#ifndef GT_DATA_DATASET_H
+#define GT_DATA_DATASET_H
+
+#include "host/data/tokenizer.h"
+#include "host/data/tokens.h"
+
+#define DATA_VAL_FRACTION 0.1
+
+typedef struct data_set {
+    tokenizer *tokenizer;       /* NULL: token files that came without one */
+    token_split train, val;     /* val.count is 0 if there is no such split */
+} data_set;
+
+/* `spec` is a tokenizer (tokenizer_open, tokenizer_train) or NULL: the folder's own, none for
+ * bare token files, "byte" for text. GT_MISMATCH if a folder's tokens were made by another
+ * tokenizer than `spec`. On failure *out is empty. */
+gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress,
+                    void *context);
+void      data_close(data_set *d);
+
+#endif

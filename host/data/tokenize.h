@@ -1,0 +1,42 @@
+/* host/data/tokenize.h - text files of any size to a folder of tokens.
+ *
+ *   DIR/train-000000.bin ...   host/data/tokens.h
+ *       val-000000.bin ...
+ *       tokenizer/             what made them, tokenizer_open() reads it
+ *       tokens.json            {"format": 1, "tokenizer": NAME, "tokenizer_hash": HEX,
+ *                               "vocab": V, "train_tokens": N, "val_tokens": N, "bytes": N}
+ *
+ * The folder is made aside and renamed, so it is whole or not there. Memory is bounded
+ * whatever the size of the text: files are mapped and encoded a chunk at a time, and the
+ * ids do not depend on the chunk.                                                       */
+#ifndef GT_DATA_TOKENIZE_H
+#define GT_DATA_TOKENIZE_H
+
+#include "host/data/tokenizer.h"
+
+typedef struct tokenize_options {
+    const char *const *files;           /* one text after the other */
+    size_t file_count;
+    /* The validation split: these files or, if there are none, the end of `files`:
+     * characters from int((1 - val_fraction) * characters) on, which is nanoGPT's split for
+     * 0.1. 0 makes no split. */
+    const char *const *val_files;
+    size_t val_file_count;
+    double val_fraction;
+    size_t chunk;                       /* bytes encoded at once, 0: 4 MiB */
+    uint64_t shard_tokens;              /* 0: 100 million */
+    data_progress progress;
+    void *context;
+} tokenize_options;
+
+typedef struct tokenize_result {
+    uint64_t bytes, train_tokens, val_tokens;
+} tokenize_result;
+
+/* Between two files, and nowhere else, goes the tokenizer's end-of-text id if it has one.
+ * A folder that is there is replaced if it is empty or holds a tokens.json, else GT_MISUSE.
+ * GT_FORMAT for an empty text; a text with no ids fails with its file and byte. */
+gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
+                   tokenize_result *result);
+
+#endif

@@ -1,0 +1,204 @@
+/* host/data/tokenizer.c - the parts of a tokenizer that no kind does differently.
+ *
+ * A kind is never stored: it is seen from the vocabulary. 256 bytes in order and nothing
+ * else is `byte`; characters without a byte-level alphabet are `char`; the rest is `bpe`.
+ * So a tokenizer.json needs no key of ours, and other programs' files need no conversion. */
+#include "host/data/tokenizer.h"
+
+#include "host/base/file.h"
+#include "host/data/tokenizer_kind.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define END_OF_TEXT "<|endoftext|>"
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot hold the tokenizer: out of memory");
+}
+
+gt_status token_ids_add(token_ids *ids, const uint32_t *data, size_t count)
+{
+    if (ids->room - ids->count < count) {
+        size_t room = ids->room ? ids->room : 256;
+        while (room - ids->count < count)
+            room *= 2;
+        uint32_t *grown = realloc(ids->data, room * sizeof *grown);
+        if (!grown)
+            return gt_fail(GT_NO_MEMORY, "cannot hold %zu tokens: out of memory", room);
+        ids->data = grown;
+        ids->room = room;
+    }
+    if (count)
+        memcpy(ids->data + ids->count, data, count * sizeof *data);
+    ids->count += count;
+    return GT_OK;
+}
+
+void token_ids_release(token_ids *ids)
+{
+    free(ids->data);
+    memset(ids, 0, sizeof *ids);
+}
+
+void tokenizer_close(tokenizer *t)
+{
+    if (!t)
+        return;
+    if (t->kind && t->kind->release)
+        t->kind->release(t->state);
+    vocabulary_release(&t->vocab);
+    free(t);
+}
+
+static int is_bytes(const vocabulary *v)
+{
+    if (!v->byte_level || v->pattern || v->merge_count || v->count != 256)
+        return 0;
+    for (uint32_t id = 0; id < 256; id++)
+        if (v->pieces[id].special || v->pieces[id].size != 1
+            || (unsigned char)*vocabulary_bytes(v, id) != id)
+            return 0;
+    return 1;
+}
+
+static int64_t end_of_text(const vocabulary *v)
+{
+    static const char *const names[] = { END_OF_TEXT, "<|end_of_text|>", "</s>" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int64_t id = vocabulary_find(v, names[i], strlen(names[i]));
+        if (id >= 0 && v->pieces[id].special)
+            return id;
+    }
+    return -1;
+}
+
+/* Takes the vocabulary over, also when it fails. */
+static gt_status finish(tokenizer **out, vocabulary *v)
+{
+    *out = NULL;
+    tokenizer *t = calloc(1, sizeof *t);
+    if (!t) {
+        vocabulary_release(v);
+        return no_memory();
+    }
+    t->vocab = *v;
+    memset(v, 0, sizeof *v);
+    t->kind = is_bytes(&t->vocab) ? &tokenizer_byte
+            : t->vocab.byte_level ? &tokenizer_bpe : &tokenizer_char;
+    t->eot = end_of_text(&t->vocab);
+    t->hash = vocabulary_hash(&t->vocab);
+    gt_status st = t->kind->prepare ? t->kind->prepare(t) : GT_OK;
+    if (st) {
+        tokenizer_close(t);
+        return st;
+    }
+    *out = t;
+    return GT_OK;
+}
+
+int tokenizer_needs_text(const char *spec)
+{
+    return !strcmp(spec, "char") || !strncmp(spec, "bpe:", 4);
+}
+
+gt_status tokenizer_open(tokenizer **out, const char *spec)
+{
+    vocabulary v = { 0 };
+    gt_status st;
+    *out = NULL;
+    if (tokenizer_needs_text(spec))
+        return gt_fail(GT_MISUSE, "cannot open tokenizer '%s': it has to be trained on a text",
+                       spec);
+    if (!strcmp(spec, "byte"))
+        st = tokenizer_byte_vocabulary(&v);
+    else if (!gt_path_exists(spec))
+        st = gt_fail(GT_NOT_FOUND, "cannot open tokenizer '%s': neither byte, char, bpe:SIZE nor "
+                     "a folder that is there", spec);
+    else
+        st = vocabulary_read(&v, spec);
+    if (!st) {
+        st = finish(out, &v);
+        if (st)
+            st = gt_fail_in(st, "cannot open tokenizer '%s'", spec);
+    }
+    vocabulary_release(&v);
+    return st;
+}
+
+gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files,
+                          size_t count, data_progress progress, void *context)
+{
+    vocabulary v = { 0 };
+    gt_status st;
+    *out = NULL;
+    if (!strcmp(spec, "byte")) {
+        st = tokenizer_byte_vocabulary(&v);
+    } else if (!strcmp(spec, "char")) {
+        st = tokenizer_char_train(&v, files, count, progress, context);
+    } else if (!strncmp(spec, "bpe:", 4)) {
+        uint64_t size;
+        st = gt_parse_u64(&size, spec + 4);
+        if (!st && (size < 257 || size > VOCABULARY_MAX))
+            st = gt_fail(GT_MISUSE, "the size is not between 257 and %u", VOCABULARY_MAX);
+        if (!st)
+            st = tokenizer_bpe_train(&v, (uint32_t)size, files, count, progress, context);
+    } else {
+        st = gt_fail(GT_MISUSE, "the kinds are byte, char and bpe:SIZE");
+    }
+    if (!st)
+        st = finish(out, &v);
+    vocabulary_release(&v);
+    return st ? gt_fail_in(st, "cannot train tokenizer '%s'", spec) : GT_OK;
+}
+
+gt_status tokenizer_save(const tokenizer *t, const char *folder)
+{
+    return vocabulary_write(&t->vocab, folder, t->eot);
+}
+
+gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last,
+                                size_t *used, token_ids *ids)
+{
+    return t->kind->encode(t, text, size, last, used, ids);
+}
+
+gt_status tokenizer_encode(tokenizer *t, const void *text, size_t size, token_ids *ids)
+{
+    size_t used;
+    gt_status st = tokenizer_encode_part(t, text, size, 1, &used, ids);
+    return st ? gt_fail_in(st, "cannot encode byte %zu", used) : GT_OK;
+}
+
+gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] >= t->vocab.count || !t->vocab.pieces[ids[i]].size)
+            return gt_fail(GT_MISMATCH, "cannot decode token %u: the %s tokenizer has no such id",
+                           ids[i], t->kind->name);
+        gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
+    }
+    return out->failed ? gt_fail(GT_NO_MEMORY, "cannot decode %zu tokens: out of memory", count)
+                       : GT_OK;
+}
+
+uint32_t tokenizer_vocab(const tokenizer *t)
+{
+    return t->vocab.count;
+}
+
+int64_t tokenizer_eot(const tokenizer *t)
+{
+    return t->eot;
+}
+
+const char *tokenizer_name(const tokenizer *t)
+{
+    return t->kind->name;
+}
+
+uint64_t tokenizer_hash(const tokenizer *t)
+{
+    return t->hash;
+}

@@ -1,0 +1,80 @@
+/* host/data/tokenizer.h - bytes of text to ids and back.
+ *
+ * Kinds: `byte` (256 ids, id = byte), `char` (the sorted distinct characters of a text),
+ * and `bpe`, byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019),
+ * trained here or read from GPT-2's and Hugging Face's files. All are saved as
+ * tokenizer.json, which Hugging Face `tokenizers` opens and agrees with.
+ *
+ *   tokenizer *t;
+ *   token_ids ids = { 0 };
+ *   tokenizer_open(&t, "gpt2-folder");
+ *   tokenizer_encode(t, "Hello world", 11, &ids);        15496 995
+ *
+ * Special tokens such as <|endoftext|> are recognised in the text, as Hugging Face does.
+ *
+ * Errors     a sentence; whatever is growing keeps what it had, perhaps more.
+ * Ownership  what open/train give goes to tokenizer_close(), which takes NULL.
+ * Threads    encoding keeps a cache, so one tokenizer, one encoding thread at a time;
+ *            everything that takes a const tokenizer may run anywhere.                 */
+#ifndef GT_DATA_TOKENIZER_H
+#define GT_DATA_TOKENIZER_H
+
+#include "host/base/status.h"
+#include "host/base/text.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct tokenizer tokenizer;
+
+/* A growing array of ids; zero-initialise, token_ids_release() at the end. */
+typedef struct token_ids {
+    uint32_t *data;
+    size_t count, room;
+} token_ids;
+
+gt_status token_ids_add(token_ids *ids, const uint32_t *data, size_t count);
+void      token_ids_release(token_ids *ids);
+
+/* Called now and then during long work with bytes done and in all; returning non-zero
+ * ends it with GT_INTERRUPTED. May be NULL wherever it is taken. */
+typedef int (*data_progress)(void *context, uint64_t done, uint64_t total);
+
+/* `spec` is "byte", a folder (tokenizer.json, or GPT-2's vocab.json/encoder.json with
+ * merges.txt/vocab.bpe; a `tokenizer` folder inside is found as well), or a tokenizer.json.
+ * GT_MISUSE for a spec that needs a text to be trained on. */
+gt_status tokenizer_open(tokenizer **out, const char *spec);
+
+/* 1 if `spec` is "char" or "bpe:SIZE", so that tokenizer_train() is what makes it. */
+int tokenizer_needs_text(const char *spec);
+
+/* Makes a tokenizer from texts: "byte" (reads nothing), "char", or "bpe:SIZE" with SIZE ids
+ * in all: 256 bytes, merges, and <|endoftext|> as the last. Fewer merges if the texts run
+ * out of pairs that occur twice. The result depends on the texts alone. */
+gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files,
+                          size_t count, data_progress progress, void *context);
+
+/* Writes tokenizer.json and tokenizer_config.json into a folder, made on the way. */
+gt_status tokenizer_save(const tokenizer *t, const char *folder);
+
+void tokenizer_close(tokenizer *t);
+
+/* Appends the ids of text[0..size). GT_MISMATCH if something in it has no id. */
+gt_status tokenizer_encode(tokenizer *t, const void *text, size_t size, token_ids *ids);
+
+/* As above for a text that comes in pieces: encodes as far as no following byte can change
+ * the ids and sets *used to that; the rest must come again with more behind it, or with
+ * last = 1. The ids are those of the whole text however it is cut. On failure *used is the
+ * offset of what has no id. */
+gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last,
+                                size_t *used, token_ids *ids);
+
+/* Appends the bytes of the ids. GT_MISMATCH names an id that is not in the vocabulary. */
+gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out);
+
+uint32_t    tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
+int64_t     tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */
+const char *tokenizer_name(const tokenizer *t);         /* "byte", "char", "bpe"          */
+uint64_t    tokenizer_hash(const tokenizer *t);         /* same number, same ids          */
+
+#endif

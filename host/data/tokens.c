@@ -1,0 +1,286 @@
+/* host/data/tokens.c - shards: a kilobyte of header, then ids of one width, mapped.
+ *
+ * The number of tokens is known when a shard is finished, so the header is written empty
+ * and patched. A header that disagrees with the size of its file is refused: that is what
+ * a half-copied file looks like.                                                        */
+#include "host/data/tokens.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token files are little-endian");
+
+#define HEADER_WORDS 256
+#define HEADER_BYTES (HEADER_WORDS * sizeof(int32_t))
+#define SHARD_TOKENS 100000000u
+
+static const struct { int32_t magic, version; int width; } forms[] = {
+    { 20240520, 1, 2 },
+    { 20240801, 7, 4 },
+};
+#define FORMS (sizeof forms / sizeof *forms)
+
+void token_file_close(token_file *f)
+{
+    if (!f)
+        return;
+    gt_map_close(&f->map);
+    memset(f, 0, sizeof *f);
+}
+
+static gt_status read_header(token_file *f, size_t form)
+{
+    int32_t head[3];
+    const char *path = f->map.path;
+    if (f->map.size < HEADER_BYTES)
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': it ends at byte %zu, inside its "
+                       "header of %zu", path, f->map.size, HEADER_BYTES);
+    memcpy(head, f->map.data, sizeof head);
+    if (head[1] != forms[form].version)
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': version %d, where %d is known",
+                       path, (int)head[1], (int)forms[form].version);
+    f->width = forms[form].width;
+    f->data = f->map.data + HEADER_BYTES;
+    uint64_t there = f->map.size - HEADER_BYTES, said = (uint64_t)(head[2] < 0 ? 0 : head[2]);
+    if (head[2] < 0 || there != said * (uint64_t)f->width)
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': the header says %d tokens of %d "
+                       "bytes, %llu bytes follow it", path, (int)head[2], f->width,
+                       (unsigned long long)there);
+    f->count = said;
+    return GT_OK;
+}
+
+/* Which form begins with this magic; FORMS if none does. */
+static size_t form_of(const gt_map *map)
+{
+    int32_t magic;
+    size_t form = 0;
+    if (map->size < sizeof magic)
+        return FORMS;
+    memcpy(&magic, map->data, sizeof magic);
+    while (form < FORMS && forms[form].magic != magic)
+        form++;
+    return form;
+}
+
+gt_status token_file_open(token_file *out, const char *path)
+{
+    memset(out, 0, sizeof *out);
+    gt_status st = gt_map_open(&out->map, path);
+    if (st)
+        return st;
+    size_t form = form_of(&out->map);
+    if (form < FORMS) {
+        st = read_header(out, form);
+    } else if (!out->map.size || out->map.size % 2) {
+        st = gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its %zu bytes "
+                     "are no row of 16-bit ids", path, out->map.size);
+    } else {
+        out->width = 2;
+        out->data = out->map.data;
+        out->count = out->map.size / 2;
+    }
+    if (st)
+        token_file_close(out);
+    return st;
+}
+
+int token_file_has_header(const char *path)
+{
+    gt_map map;
+    if (gt_map_open(&map, path)) {
+        gt_message_clear();
+        return 0;
+    }
+    int has = form_of(&map) < FORMS;
+    gt_map_close(&map);
+    return has;
+}
+
+gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
+                           uint32_t vocab)
+{
+    memset(out, 0, sizeof *out);
+    out->vocab = vocab;
+    out->files = calloc(count ? count : 1, sizeof *out->files);
+    if (!out->files)
+        return gt_fail(GT_NO_MEMORY, "cannot open %zu token files: out of memory", count);
+    for (size_t i = 0; i < count; i++) {
+        gt_status st = token_file_open(&out->files[i], paths[i]);
+        if (st) {
+            token_split_close(out);
+            return st;
+        }
+        out->file_count++;
+        out->count += out->files[i].count;
+    }
+    return GT_OK;
+}
+
+void token_split_close(token_split *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->file_count; i++)
+        token_file_close(&s->files[i]);
+    free(s->files);
+    memset(s, 0, sizeof *s);
+}
+
+static uint32_t id_at(const token_file *f, uint64_t i)
+{
+    uint16_t narrow;
+    uint32_t wide;
+    if (f->width == 2) {
+        memcpy(&narrow, f->data + 2 * i, sizeof narrow);
+        return narrow;
+    }
+    memcpy(&wide, f->data + 4 * i, sizeof wide);
+    return wide;
+}
+
+gt_status token_split_read(const token_split *s, uint64_t first, size_t count, int32_t *out)
+{
+    assert(first <= s->count && count <= s->count - first);
+    const uint32_t bound = s->vocab ? s->vocab : (uint32_t)INT32_MAX;
+    for (size_t i = 0; count && i < s->file_count; i++) {
+        const token_file *f = &s->files[i];
+        if (first >= f->count) {
+            first -= f->count;
+            continue;
+        }
+        uint64_t n = f->count - first < count ? f->count - first : count;
+        for (uint64_t k = 0; k < n; k++) {
+            uint32_t id = id_at(f, first + k);
+            if (id >= bound)
+                return gt_fail(GT_FORMAT, "cannot read token file '%s': token %llu is id %u, the "
+                               "vocabulary ends at %u", f->map.path,
+                               (unsigned long long)(first + k), id, bound - 1);
+            out[k] = (int32_t)id;
+        }
+        out += n;
+        count -= (size_t)n;
+        first = 0;
+    }
+    return GT_OK;
+}
+
+struct token_writer {
+    char *folder, *name;
+    size_t form;
+    uint64_t shard_tokens, total, in_shard;
+    unsigned shard;
+    gt_writer *file;                    /* NULL: the next token opens a shard */
+};
+
+void token_writer_abandon(token_writer *w)
+{
+    if (!w)
+        return;
+    gt_writer_abandon(w->file);
+    free(w->folder);
+    free(w->name);
+    free(w);
+}
+
+gt_status token_writer_open(token_writer **out, const char *folder, const char *name,
+                            uint32_t vocab, uint64_t shard_tokens)
+{
+    assert(vocab && shard_tokens <= INT32_MAX);
+    *out = NULL;
+    token_writer *w = calloc(1, sizeof *w);
+    if (w) {
+        w->folder = strdup(folder);
+        w->name = strdup(name);
+        w->form = vocab > 65536;
+        w->shard_tokens = shard_tokens ? shard_tokens : SHARD_TOKENS;
+    }
+    if (!w || !w->folder || !w->name) {
+        token_writer_abandon(w);
+        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", folder);
+    }
+    *out = w;
+    return GT_OK;
+}
+
+static gt_status begin_shard(token_writer *w)
+{
+    static const int32_t header[HEADER_WORDS];
+    char name[128];
+    snprintf(name, sizeof name, "%s-%06u.bin", w->name, w->shard);
+    char *path = gt_path_join(w->folder, name);
+    if (!path)
+        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", w->folder);
+    gt_status st = gt_writer_open(&w->file, path);
+    free(path);
+    return st ? st : gt_writer_put(w->file, header, sizeof header);
+}
+
+static gt_status end_shard(token_writer *w)
+{
+    int32_t head[3] = { forms[w->form].magic, forms[w->form].version, (int32_t)w->in_shard };
+    gt_writer *file = w->file;
+    gt_status st = gt_writer_patch(file, 0, head, sizeof head);
+    w->file = NULL;
+    w->in_shard = 0;
+    w->shard++;
+    if (st) {
+        gt_writer_abandon(file);
+        return st;
+    }
+    return gt_writer_commit(file);
+}
+
+/* Writes ids of one shard, narrowed if they are. */
+static gt_status put_ids(token_writer *w, const uint32_t *ids, size_t count)
+{
+    enum { BLOCK = 4096 };
+    uint16_t narrow[BLOCK];
+    if (forms[w->form].width == 4)
+        return gt_writer_put(w->file, ids, count * sizeof *ids);
+    for (size_t at = 0; at < count; ) {
+        size_t n = count - at < BLOCK ? count - at : BLOCK;
+        for (size_t i = 0; i < n; i++)
+            narrow[i] = (uint16_t)ids[at + i];
+        gt_status st = gt_writer_put(w->file, narrow, n * sizeof *narrow);
+        if (st)
+            return st;
+        at += n;
+    }
+    return GT_OK;
+}
+
+gt_status token_writer_put(token_writer *w, const uint32_t *ids, size_t count)
+{
+    while (count) {
+        gt_status st = w->file ? GT_OK : begin_shard(w);
+        if (st)
+            return st;
+        uint64_t room = w->shard_tokens - w->in_shard;
+        size_t n = count < room ? count : (size_t)room;
+        st = put_ids(w, ids, n);
+        if (st)
+            return st;
+        ids += n;
+        count -= n;
+        w->in_shard += n;
+        w->total += n;
+        if (w->in_shard == w->shard_tokens && (st = end_shard(w)))
+            return st;
+    }
+    return GT_OK;
+}
+
+uint64_t token_writer_count(const token_writer *w)
+{
+    return w->total;
+}
+
+gt_status token_writer_commit(token_writer *w)
+{
+    gt_status st = w->file ? end_shard(w) : GT_OK;
+    token_writer_abandon(w);
+    return st;
+}

@@ -1,0 +1,68 @@
+/* host/data/tokens.h - files of token ids.
+ *
+ * A shard, little-endian, as llm.c writes it (karpathy/llm.c, dev/data/data_common.py):
+ *
+ *   256 x int32   [0] magic  [1] version  [2] number of tokens, the rest 0
+ *   tokens        magic 20240520 version 1: u16;  magic 20240801 version 7: u32
+ *
+ * The second form is llm.c's own for Llama 3; it is written when a vocabulary is larger
+ * than 65,536. nanoGPT's files have no header: a file without the magic whose size is even
+ * is read as u16.
+ *
+ * A split is the shards of one kind, `train-000000.bin train-000001.bin ...`, seen as one
+ * row of tokens. Ids are checked against the vocabulary as they are read, not at opening:
+ * a terabyte opens at once.
+ *
+ * Errors     GT_FORMAT names the file and the byte or token.
+ * Ownership  zero-initialised structs; close takes NULL and half-built ones.
+ * Threads    reading is const and may run anywhere.                                    */
+#ifndef GT_DATA_TOKENS_H
+#define GT_DATA_TOKENS_H
+
+#include "host/base/file.h"
+#include "host/base/status.h"
+
+#include <stdint.h>
+
+typedef struct token_file {
+    gt_map map;
+    const unsigned char *data;          /* the first token */
+    uint64_t count;
+    int width;                          /* bytes a token: 2 or 4 */
+} token_file;
+
+gt_status token_file_open(token_file *out, const char *path);
+void      token_file_close(token_file *f);
+
+/* Does the file begin with the header of a shard? 0 too if it cannot be read. */
+int token_file_has_header(const char *path);
+
+typedef struct token_split {
+    token_file *files;
+    size_t file_count;
+    uint64_t count;                     /* tokens in all files */
+    uint32_t vocab;                     /* ids must be below; 0: not known, not checked */
+} token_split;
+
+/* Opens the files in the given order. */
+gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
+                           uint32_t vocab);
+void      token_split_close(token_split *s);
+
+/* Copies tokens [first, first + count) of the split, which must be inside it. GT_FORMAT
+ * names the file and the token whose id is not below the vocabulary. */
+gt_status token_split_read(const token_split *s, uint64_t first, size_t count, int32_t *out);
+
+/* Writes FOLDER/NAME-000000.bin and on, `shard_tokens` tokens each (0: 100 million). Each
+ * shard is written aside and renamed when it is full. */
+typedef struct token_writer token_writer;
+gt_status token_writer_open(token_writer **out, const char *folder, const char *name,
+                            uint32_t vocab, uint64_t shard_tokens);
+gt_status token_writer_put(token_writer *w, const uint32_t *ids, size_t count);
+uint64_t  token_writer_count(const token_writer *w);
+/* Both free w. commit: the last shard is there too; nothing put, no file. abandon: shards
+ * already full stay; takes NULL. */
+gt_status token_writer_commit(token_writer *w);
+void      token_writer_abandon(token_writer *w);
+
+#endif

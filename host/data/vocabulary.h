@@ -1,0 +1,85 @@
+/* host/data/vocabulary.h - what every tokenizer knows, and its form on disk.
+ *
+ * A vocabulary gives each id its bytes. Byte-pair encoding adds an ordered list of merges
+ * and a pattern that cuts text into words; special tokens are found in the text before
+ * anything else. One file form serves all kinds: Hugging Face's `tokenizer.json`
+ * (github.com/huggingface/tokenizers), so whatever is written here opens there as well:
+ *
+ *   byte   BPE over 256 bytes, no merges, byte-level, no pattern
+ *   char   BPE over characters, no merges, not byte-level
+ *   bpe    BPE with merges, byte-level, GPT-2's pattern or the file's own
+ *
+ * Read as well: GPT-2's pair `vocab.json`/`encoder.json` + `merges.txt`/`vocab.bpe`.
+ *
+ * Errors     GT_FORMAT names the file and the entry; GT_UNSUPPORTED names the feature.
+ * Ownership  zero-initialise, then vocabulary_release() whatever happened.
+ * Threads    any number may read one vocabulary.                                       */
+#ifndef GT_DATA_VOCABULARY_H
+#define GT_DATA_VOCABULARY_H
+
+#include "host/base/status.h"
+#include "host/base/text.h"
+
+#include <stdint.h>
+
+/* A bound on ids, so that a hostile file cannot ask for memory it did not bring. */
+#define VOCABULARY_MAX (1u << 20)
+
+/* GPT-2's words, as its own encoder.py writes them. */
+#define GPT2_PATTERN \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+
+typedef struct piece {
+    size_t offset;          /* in vocabulary.bytes                         */
+    uint32_t size;          /* 0: no token has this id                     */
+    uint32_t special;       /* 1: found in text before anything else       */
+} piece;
+
+typedef struct merge {
+    uint32_t left, right, joined;
+} merge;
+
+typedef struct vocabulary {
+    piece *pieces;
+    uint32_t count, room;   /* every id is below count                     */
+    gt_text bytes;          /* of all pieces                               */
+    merge *merges;          /* best first                                  */
+    size_t merge_count;
+    char *pattern;          /* NULL: text is one word                      */
+    int byte_level;         /* 0: a piece is a character, not bytes        */
+    int ignore_merges;      /* 1: a word that is a piece is never split    */
+    uint32_t *slots;        /* hash table, bytes -> id + 1                 */
+    size_t slot_count;
+} vocabulary;
+
+/* Gives `id` its bytes. GT_FORMAT if the id or the bytes are taken, or the id is
+ * VOCABULARY_MAX or more, or size is 0; the sentence does not name the file. */
+gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t size);
+
+/* The id of these bytes, or -1. */
+int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size);
+
+/* The bytes of a piece; valid until the next add. */
+const char *vocabulary_bytes(const vocabulary *v, uint32_t id);
+
+/* Appends a merge, best first; the piece it makes must be there. */
+gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right);
+
+/* The same pieces, merges, specials and pattern give the same number. */
+uint64_t vocabulary_hash(const vocabulary *v);
+
+/* Reads a folder, or a tokenizer.json itself. */
+gt_status vocabulary_read(vocabulary *out, const char *path);
+/* Parse from memory; `name` stands for the file in sentences. */
+gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, const char *name);
+gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size,
+                                const char *vocab_name, const char *merges, size_t merges_size,
+                                const char *merges_name);
+
+/* Writes FOLDER/tokenizer.json and FOLDER/tokenizer_config.json; makes the folder. `eot` is
+ * the id of the end of a text, or -1. */
+gt_status vocabulary_write(const vocabulary *v, const char *folder, int64_t eot);
+
+void vocabulary_release(vocabulary *v);
+
+#endif
