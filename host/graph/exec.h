@@ -1,0 +1,82 @@
+/* host/graph/exec.h - a graph placed in memory and turned into launch lists.
+ *
+ *   memory of a rank    parameters · gradients · optimizer state · activations + scratch
+ *                                                                  \__ one arena, planned __/
+ *
+ * The plan walks the nodes in the order they will run, gives every activation and scratch
+ * area a lifetime, and packs them so that no two that live at once overlap. After
+ * exec_create nothing is allocated any more.
+ *
+ *   exec_arena *a;  exec *train, *eval;          several graphs may share one arena,
+ *   exec_arena_create(&a, d);                    as long as they do not run interleaved
+ *   exec_create(&train, g, &(exec_options){ ... .arena = a });
+ *   dev_write(d, exec_input(train, "tokens"), ...);
+ *   exec_add(train, 0);                          first micro-batch: overwrite gradients
+ *   exec_run(train, EXEC_FORWARD); exec_run(train, EXEC_BACKWARD);                      */
+#ifndef GT_GRAPH_EXEC_H
+#define GT_GRAPH_EXEC_H
+
+#include "host/gemm/gemm.h"
+#include "host/graph/graph.h"
+#include "host/graph/kernel.h"
+#include "host/graph/params.h"
+
+typedef struct exec_arena exec_arena;
+typedef struct exec exec;
+
+gt_status exec_arena_create(exec_arena **out, dev_device *d);
+void      exec_arena_release(exec_arena *a);        /* takes NULL; after its execs */
+uint64_t  exec_arena_bytes(const exec_arena *a);
+
+/* An input of the graph that already has a buffer. */
+typedef struct exec_binding { const char *name; dev_buffer *buffer; } exec_binding;
+
+typedef struct exec_options {
+    dev_device *device;
+    kernel_set *kernels;
+    gemm_context *gemm;
+    params *params;
+    exec_arena *arena;
+    const exec_binding *bindings;       /* ends with { NULL, NULL }; may be NULL */
+    int split;      /* 1: input-gradient and weight-gradient programs may run apart; costs
+                       memory, since weight gradients' inputs must live until then */
+} exec_options;
+
+typedef enum exec_program { EXEC_FORWARD, EXEC_BACKWARD, EXEC_INPUT_GRAD, EXEC_WEIGHT_GRAD } exec_program;
+
+/* `g` must outlive the exec. The arena grows as needed, so all execs that share one must
+ * be created before the first of them runs. */
+gt_status exec_create(exec **out, const graph *g, const exec_options *options);
+/* Takes its place in the arena; call once after all execs of the arena were created. */
+gt_status exec_ready(exec *e);
+void      exec_release(exec *e);                    /* takes NULL */
+
+/* The buffer of an input, state or activation; NULL if there is no such name. Activations
+ * hold what they held last; good for tests and for finding a bad layer. */
+dev_buffer *exec_buffer(exec *e, const char *name);
+
+/* Gradients and the loss sum: 0 overwrites, 1 adds, from the next run on. */
+gt_status exec_add(exec *e, int add);
+/* Queues a program; EXEC_BACKWARD is input and weight gradients interleaved (not with
+ * `split`). Returns when it is queued. */
+gt_status exec_run(exec *e, exec_program program);
+
+/* ---- the plan --------------------------------------------------------------------------- */
+typedef struct exec_memory {
+    uint64_t activations;       /* peak of packed activations and scratch: the arena part */
+    uint64_t unpacked;          /* what they would take without sharing                   */
+    uint64_t inputs, states;
+} exec_memory;
+exec_memory exec_memory_of(const exec *e);
+
+/* Runs every node alone and prints a table: node, program, shape, engine, time, FLOP/s,
+ * bytes; then totals a kind of operation and the memory plan. Inputs should be filled. */
+gt_status exec_explain(exec *e, FILE *out, double peak_flops);
+/* Device seconds of one forward + backward, and of its GEMMs alone; waits for every launch. */
+gt_status exec_time(exec *e, double *all, double *gemms);
+
+/* Runs forward (and backward, if built) node by node and finds the first whose output is
+ * not finite; name (size bytes) becomes "" if all are. */
+gt_status exec_find_bad(exec *e, char *name, size_t size);
+
+#endif

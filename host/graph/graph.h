@@ -1,0 +1,117 @@
+/* host/graph/graph.h - the static graph of one stage of a model.
+ *
+ *   model  --builds-->  forward nodes   --graph_backward-->  + gradient nodes
+ *                                       --graph_plan------>  a place for every value
+ *                                       --graph_exec------>  flat launch lists
+ *
+ * A value is written by exactly one node (parameter gradients and the loss sum excepted:
+ * they accumulate). Every node belongs to one of three programs, so that a pipeline
+ * schedule can reorder them: forward, input gradient, weight gradient.
+ *
+ *   graph *g;
+ *   graph_create(&g, DTYPE_F32, B, T);
+ *   int w = graph_param(g, "fc.weight", shape_of(2, N, K), GRAPH_INIT_NORMAL, 0.02f);
+ *   int y = graph_linear(g, "fc", x, w, b, GRAPH_ACT_GELU, -1, 0.0f);
+ *   if (graph_failed(g)) ...
+ *
+ * Builders return a value's index, or -1 once anything has failed; a builder given -1
+ * where it needs a value does nothing, so a model checks once at the end.
+ * Layouts: activations are (B,T,C) or (R,C) row-major; linear weights are (out, in).     */
+#ifndef GT_GRAPH_GRAPH_H
+#define GT_GRAPH_GRAPH_H
+
+#include "host/base/status.h"
+#include "host/tensor/dtype.h"
+
+#include <stdio.h>
+
+typedef struct graph graph;
+
+typedef enum graph_init { GRAPH_INIT_ZERO, GRAPH_INIT_ONE, GRAPH_INIT_NORMAL } graph_init;
+typedef enum graph_act { GRAPH_ACT_NONE, GRAPH_ACT_GELU } graph_act;
+
+/* An empty graph for micro-batches of B sequences of T tokens, activations and matrix
+ * weights stored as `storage`. */
+gt_status graph_create(graph **out, dtype storage, int B, int T);
+void      graph_release(graph *g);                  /* takes NULL */
+/* GT_OK, or the first failure of a builder with its sentence recorded again. */
+gt_status graph_failed(graph *g);
+int       graph_batch(const graph *g);
+int       graph_tokens(const graph *g);
+dtype     graph_storage(const graph *g);
+
+/* Nodes built from now on belong to this layer (-1: none); names the unit of recomputation
+ * and of pipeline cuts. */
+void graph_layer(graph *g, int layer);
+
+/* ---- values that come from outside ---------------------------------------------------- */
+/* An int32 or fp32 or storage-type array that the caller fills or binds; found by name. */
+int graph_input(graph *g, const char *name, dtype type, shape s);
+/* A trainable tensor. Tensors of rank 2 and more decay and are stored as graph_storage();
+ * vectors do not decay and stay fp32. */
+int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation);
+/* Memory that outlives a run, such as a key cache; storage type, zero at first. */
+int graph_state(graph *g, const char *name, shape s);
+
+/* ---- operations --------------------------------------------------------------------------- */
+/* `drop` is a probability; 0 adds nothing to the graph. */
+int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table,
+                int first);
+int graph_dropout(graph *g, const char *name, int x, float drop);
+int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps);
+/* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
+int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
+                 float drop);
+/* x (B,T,3C) -> (B,T,C). */
+int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float drop);
+int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
+                           int first);
+/* Softmax cross-entropy of x w' against targets (negative ones are ignored): the sum over
+ * rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
+ * Logits exist for a block of rows at a time only. */
+int graph_head_loss(graph *g, const char *name, int x, int w, int targets);
+/* fp32 logits (R,V) of x w', for generation. */
+int graph_logits(graph *g, const char *name, int x, int w);
+
+/* ---- gradients ------------------------------------------------------------------------------ */
+/* Emits the gradient nodes of everything built so far, starting from the head loss, or, on
+ * a stage without one, from the input "dy" for value `y`. The gradient of input activation
+ * `x` (or -1) is computed too. With `recompute`, a layer's forward runs again before its
+ * backward instead of being kept. */
+gt_status graph_backward(graph *g, int y, int x, int recompute);
+
+/* ---- looking at it ------------------------------------------------------------------------ */
+typedef enum graph_phase { GRAPH_FORWARD, GRAPH_INPUT_GRAD, GRAPH_WEIGHT_GRAD } graph_phase;
+
+typedef enum graph_role {
+    GRAPH_INPUT, GRAPH_PARAM, GRAPH_PARAM_GRAD, GRAPH_ACTIVATION, GRAPH_STATE
+} graph_role;
+
+typedef struct graph_value {
+    char name[72];
+    graph_role role;
+    dtype type;
+    shape shape;
+    int param;                  /* PARAM, PARAM_GRAD: index among the parameters */
+} graph_value;
+
+typedef struct graph_param_info {
+    char name[72];
+    shape shape;
+    graph_init init;
+    float deviation;
+    int decay;
+    int value;                  /* the PARAM value  */
+    int grad;                   /* the PARAM_GRAD value, -1 before graph_backward */
+} graph_param_info;
+
+int graph_value_count(const graph *g);
+const graph_value *graph_value_at(const graph *g, int value);
+int graph_value_find(const graph *g, const char *name);         /* -1 if absent */
+int graph_param_count(const graph *g);
+const graph_param_info *graph_param_at(const graph *g, int param);
+int64_t graph_param_elements(const graph *g);
+/* What belongs to a phase, over the whole graph: 2 per multiply-add. */
+double graph_flops(const graph *g, graph_phase phase);
+
+#endif

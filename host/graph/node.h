@@ -1,0 +1,121 @@
+/* host/graph/node.h - nodes, and the op table: the one place where an operation exists.
+ *
+ * To add an operation: one graph_op_kind, one row in op_table (ops.c) with its functions,
+ * one builder in graph.h. Autodiff, planning, execution and --explain follow the table. */
+#ifndef GT_GRAPH_NODE_H
+#define GT_GRAPH_NODE_H
+
+#include "host/graph/graph.h"
+#include "host/graph/kernel.h"
+#include "host/gemm/gemm.h"
+
+#define NODE_INPUTS 6
+#define NODE_OUTPUTS 3
+
+typedef enum graph_op_kind {
+    OP_EMBED, OP_EMBED_TOKEN_GRAD, OP_EMBED_POSITION_GRAD,
+    OP_DROPOUT, OP_ADD,
+    OP_LAYERNORM, OP_LAYERNORM_INPUT_GRAD, OP_LAYERNORM_WEIGHT_GRAD,
+    OP_LINEAR, OP_LINEAR_INPUT_GRAD, OP_LINEAR_WEIGHT_GRAD, OP_BIAS_GRAD, OP_GELU_GRAD,
+    OP_ATTENTION, OP_ATTENTION_GRAD, OP_ATTENTION_CACHED,
+    OP_HEAD_LOSS, OP_LOGITS,
+    OP_COUNT
+} graph_op_kind;
+
+typedef struct graph_node {
+    graph_op_kind op;
+    graph_phase phase;
+    int layer;
+    char name[72];
+    int in[NODE_INPUTS], out[NODE_OUTPUTS];     /* values, -1 where there is none */
+    float eps, drop;
+    uint32_t stream;                            /* of the dropout                 */
+    int heads, causal;
+    graph_act act;
+    int train;                                  /* HEAD_LOSS: gradients too       */
+} graph_node;
+
+struct graph {
+    dtype storage;
+    int B, T, layer;
+    gt_status status;
+    char message[512];
+    graph_value *values;
+    int value_count, value_room;
+    graph_node *nodes;
+    int node_count, node_room;
+    graph_param_info *params;
+    int param_count, param_room;
+    uint32_t streams;                           /* dropouts so far                */
+    int *grad;                                  /* of each value: its gradient's value */
+    int *alias;                                 /* of each value: its recomputed copy  */
+    int grad_room;
+    unsigned char *grad_is_pre;                 /* gradient is already before the activation */
+};
+
+/* What launching needs besides the node. */
+typedef struct launch_context {
+    dev_device *device;
+    dev_list *list;
+    kernel_set *kernels;
+    gemm_context *gemm;
+    dev_buffer *(*buffer)(struct launch_context *c, int value);     /* NULL for -1 */
+    dev_buffer *scratch;                        /* op->scratch bytes               */
+    /* A part of a buffer, kept alive as long as the list; NULL after recording a failure. */
+    dev_buffer *(*view)(struct launch_context *c, dev_buffer *from, uint64_t offset, uint64_t bytes);
+    const graph *g;
+    /* For results that accumulate: 0/1 now, and whether the launch is to be remembered
+     * because the answer changes from run to run. */
+    int (*add)(struct launch_context *c, int value, int *changes);
+    gt_status (*remember)(struct launch_context *c, int launch, int arg);
+    /* Clears the value before each run that does not add. */
+    gt_status (*clear)(struct launch_context *c, int value);
+} launch_context;
+
+typedef struct graph_op {
+    const char *name;
+    gt_status (*launch)(launch_context *c, const graph_node *n);
+    /* Emits the nodes that carry gradients from the node's outputs to its inputs. */
+    void (*backward)(graph *g, const graph_node *n);
+    double (*flops)(const graph *g, const graph_node *n);
+    /* Bytes of scratch; NULL for none. */
+    gt_status (*scratch)(launch_context *c, const graph_node *n, uint64_t *bytes);
+    /* The GEMM inside, for --explain; 0 if there is none. */
+    int (*gemm)(const graph *g, const graph_node *n, gemm_desc *out);
+} graph_op;
+
+extern const graph_op op_table[OP_COUNT];
+/* Bytes a node must move: inputs read and outputs written once. */
+double graph_node_bytes(const graph *g, const graph_node *n);
+
+/* ---- for builders and backward functions ------------------------------------------------ */
+int         graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s);
+graph_node *graph_node_add(graph *g, graph_op_kind op, graph_phase phase, const char *name);
+void        graph_fail_build(graph *g, gt_status st);
+/* The gradient that has reached a value so far, -1 if none. */
+int  graph_grad(const graph *g, int value);
+/* Another gradient reaches `value`: the first is taken as it is, later ones are added. */
+void graph_grad_put(graph *g, int value, int grad, const char *name);
+/* The value as it exists while backward runs: its recomputed copy, if there is one. */
+int  graph_saved(const graph *g, int value);
+/* The accumulator of a parameter's gradient. */
+int  graph_param_grad(graph *g, int param_value);
+/* How many nodes read a value. */
+int  graph_uses(const graph *g, int value);
+/* The node that writes an activation, NULL for others. */
+const graph_node *graph_producer(const graph *g, int value);
+
+static inline int64_t rows_of(const graph_value *v)
+{
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < v->shape.rank; i++)
+        rows *= v->shape.dim[i];
+    return rows;
+}
+
+static inline int64_t columns_of(const graph_value *v)
+{
+    return v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
+}
+
+#endif

@@ -1,0 +1,707 @@
+/* host/graph/ops.c - the op table: launching, gradients and cost of every operation.
+ *
+ * A row's launch function only fetches buffers and calls kernel.h or gemm.h. Its backward
+ * function emits nodes; what it needs from forward it asks for through graph_saved(), so
+ * that recomputation works without its knowledge.
+ *
+ * The one fusion done here: the input gradient of a linear layer whose input came straight
+ * out of another linear layer's GELU multiplies by gelu' in its epilogue, so the gradient
+ * of the activation itself is never stored.                                             */
+#include "host/graph/node.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define LOGIT_BYTES (128u << 20)        /* most logits held at once, fp32 */
+
+static const graph_value *value(const graph *g, int v)
+{
+    return &g->values[v];
+}
+
+static int R_of(const graph *g, int v)
+{
+    return (int)rows_of(value(g, v));
+}
+
+static int C_of(const graph *g, int v)
+{
+    return (int)columns_of(value(g, v));
+}
+
+static int64_t count_of(const graph *g, int v)
+{
+    return shape_count(&value(g, v)->shape);
+}
+
+static uint64_t bytes_of(const graph *g, int v)
+{
+    return (uint64_t)count_of(g, v) * dtype_size(value(g, v)->type);
+}
+
+static uint64_t align_up(const launch_context *c, uint64_t bytes)
+{
+    const uint64_t a = dev_info_of(c->device)->align;
+    return (bytes + a - 1) / a * a;
+}
+
+/* NULL if the node drops nothing. */
+static const kernel_dropout *dropout_of(launch_context *c, const graph_node *n, int random,
+                                        kernel_dropout *room)
+{
+    if (n->drop <= 0.0f)
+        return NULL;
+    *room = (kernel_dropout){ n->drop, n->stream, c->buffer(c, random) };
+    return room;
+}
+
+/* Passes a result's add flag to a kernel, and remembers where it stands if it changes. */
+static gt_status remember(launch_context *c, int changes, kernel_slot slot)
+{
+    return changes ? c->remember(c, slot.launch, slot.arg) : GT_OK;
+}
+
+static double no_flops(const graph *g, const graph_node *n)
+{
+    (void)g;
+    (void)n;
+    return 0.0;
+}
+
+/* ---- embedding ---------------------------------------------------------------------------- */
+
+static gt_status embed_launch(launch_context *c, const graph_node *n)
+{
+    const graph *g = c->g;
+    const shape *s = &value(g, n->out[0])->shape;
+    return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
+                        R_of(g, n->in[1]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                        c->buffer(c, n->in[2]), c->buffer(c, n->in[3]), c->buffer(c, n->out[0]));
+}
+
+static void embed_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    if (dy < 0)
+        return;
+    const int64_t R = rows_of(value(g, dy));
+    int order = graph_input(g, "embed_order", DTYPE_I32, shape_of(1, R));
+    int starts = graph_input(g, "embed_starts", DTYPE_I32, shape_of(1, R + 2));
+    int dtoken = graph_param_grad(g, n->in[1]);
+    graph_node *t = graph_node_add(g, OP_EMBED_TOKEN_GRAD, GRAPH_WEIGHT_GRAD, n->name);
+    if (!t)
+        return;
+    t->in[0] = n->in[0];
+    t->in[1] = order;
+    t->in[2] = starts;
+    t->in[3] = dy;
+    t->out[0] = dtoken;
+    if (n->in[2] < 0)
+        return;
+    int dposition = graph_param_grad(g, n->in[2]);
+    graph_node *p = graph_node_add(g, OP_EMBED_POSITION_GRAD, GRAPH_WEIGHT_GRAD, n->name);
+    if (!p)
+        return;
+    p->in[0] = dy;
+    p->out[0] = dposition;
+}
+
+static gt_status embed_token_grad_launch(launch_context *c, const graph_node *n)
+{
+    const graph *g = c->g;
+    int changes;
+    c->add(c, n->out[0], &changes);
+    if (changes) {                          /* first to write, yet it can only add */
+        gt_status st = c->clear(c, n->out[0]);
+        if (st)
+            return st;
+    }
+    return kernel_embed_token_grad(c->list, c->kernels, R_of(g, n->in[3]), C_of(g, n->in[3]),
+                                   c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                                   c->buffer(c, n->in[2]), c->buffer(c, n->in[3]),
+                                   c->buffer(c, n->out[0]));
+}
+
+static gt_status embed_position_grad_launch(launch_context *c, const graph_node *n)
+{
+    const graph *g = c->g;
+    const shape *s = &value(g, n->in[0])->shape;
+    int changes, add = c->add(c, n->out[0], &changes);
+    kernel_slot slot;
+    gt_status st = kernel_embed_position_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
+                                              (int)s->dim[2], c->buffer(c, n->in[0]),
+                                              c->buffer(c, n->out[0]), add, &slot);
+    return st ? st : remember(c, changes, slot);
+}
+
+/* ---- elementwise ------------------------------------------------------------------------------ */
+
+static gt_status dropout_launch(launch_context *c, const graph_node *n)
+{
+    kernel_dropout room;
+    return kernel_dropout_apply(c->list, c->kernels, count_of(c->g, n->in[0]),
+                                dropout_of(c, n, n->in[1], &room), c->buffer(c, n->in[0]),
+                                c->buffer(c, n->out[0]));
+}
+
+/* Emits dropout of a gradient with the same mask; returns the new gradient. */
+static int dropout_again(graph *g, const graph_node *n, int random, int dy)
+{
+    int dx = graph_value_add(g, n->name, GRAPH_ACTIVATION, value(g, dy)->type, value(g, dy)->shape);
+    graph_node *d = graph_node_add(g, OP_DROPOUT, GRAPH_INPUT_GRAD, n->name);
+    if (!d)
+        return -1;
+    d->in[0] = dy;
+    d->in[1] = random;
+    d->out[0] = dx;
+    d->drop = n->drop;
+    d->stream = n->stream;
+    return dx;
+}
+
+static void dropout_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    if (dy >= 0)
+        graph_grad_put(g, n->in[0], dropout_again(g, n, n->in[1], dy), n->name);
+}
+
+static gt_status add_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_add(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                      c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static double one_flop_each(const graph *g, const graph_node *n)
+{
+    return (double)count_of(g, n->out[0]);
+}
+
+static gt_status gelu_grad_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_gelu_grad(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                            c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static double gelu_flops(const graph *g, const graph_node *n)
+{
+    return 12.0 * (double)count_of(g, n->in[0]);
+}
+
+/* ---- layernorm ---------------------------------------------------------------------------------- */
+
+static gt_status layernorm_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_layernorm(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), n->eps,
+                            c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                            c->buffer(c, n->out[0]), c->buffer(c, n->out[1]),
+                            c->buffer(c, n->out[2]));
+}
+
+static void layernorm_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]), x = n->in[0];
+    if (dy < 0)
+        return;
+    int mean = graph_saved(g, n->out[1]), rstd = graph_saved(g, n->out[2]);
+    int dx = graph_value_add(g, n->name, GRAPH_ACTIVATION, value(g, x)->type, value(g, x)->shape);
+    graph_node *i = graph_node_add(g, OP_LAYERNORM_INPUT_GRAD, GRAPH_INPUT_GRAD, n->name);
+    if (!i)
+        return;
+    i->in[0] = dy;
+    i->in[1] = graph_saved(g, x);
+    i->in[2] = n->in[1];
+    i->in[3] = mean;
+    i->in[4] = rstd;
+    i->in[5] = graph_grad(g, x);            /* what reached x around the norm, if anything */
+    i->out[0] = dx;
+    g->grad[x] = dx;
+
+    int dgain = graph_param_grad(g, n->in[1]), dbias = graph_param_grad(g, n->in[2]);
+    graph_node *w = graph_node_add(g, OP_LAYERNORM_WEIGHT_GRAD, GRAPH_WEIGHT_GRAD, n->name);
+    if (!w)
+        return;
+    w->in[0] = dy;
+    w->in[1] = graph_saved(g, x);
+    w->in[2] = mean;
+    w->in[3] = rstd;
+    w->out[0] = dgain;
+    w->out[1] = dbias;
+}
+
+static gt_status layernorm_input_grad_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_layernorm_input_grad(c->list, c->kernels, R_of(c->g, n->in[0]),
+                                       C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                                       c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                       c->buffer(c, n->in[3]), c->buffer(c, n->in[4]),
+                                       c->buffer(c, n->in[5]), c->buffer(c, n->out[0]));
+}
+
+static gt_status layernorm_weight_grad_launch(launch_context *c, const graph_node *n)
+{
+    int changes, ignored, add = c->add(c, n->out[0], &changes);
+    kernel_slot slot;
+    c->add(c, n->out[1], &ignored);         /* written by the same launch, so the same answer */
+    gt_status st = kernel_layernorm_weight_grad(
+        c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+        c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->in[3]),
+        c->buffer(c, n->out[0]), c->buffer(c, n->out[1]), c->scratch, add, &slot);
+    return st ? st : remember(c, changes, slot);
+}
+
+static gt_status layernorm_weight_grad_scratch(launch_context *c, const graph_node *n,
+                                               uint64_t *bytes)
+{
+    *bytes = kernel_column_scratch(c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), 2);
+    return GT_OK;
+}
+
+static double layernorm_flops(const graph *g, const graph_node *n)
+{
+    return 8.0 * (double)count_of(g, n->in[0]);
+}
+
+/* ---- linear --------------------------------------------------------------------------------------- */
+
+static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    const dtype s = g->storage;
+    memset(d, 0, sizeof *d);
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->out[0]), .K = C_of(g, n->in[0]),
+                      .trans_b = 1, .a_type = s, .b_type = s, .c_type = s,
+                      .bias = n->in[2] >= 0, .gelu = n->act == GRAPH_ACT_GELU,
+                      .residual = n->in[3] >= 0, .drop_p = n->drop, .drop_stream = n->stream };
+    return 1;
+}
+
+static gt_status linear_launch(launch_context *c, const graph_node *n)
+{
+    gemm_desc d;
+    linear_gemm(c->g, n, &d);
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]), .bias = c->buffer(c, n->in[2]),
+                       .pre = c->buffer(c, n->out[1]), .residual = c->buffer(c, n->in[3]),
+                       .random = c->buffer(c, n->in[4]), .scratch = c->scratch };
+    return gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+static void linear_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    const int x = n->in[0], w = n->in[1];
+    if (dy < 0)
+        return;
+    if (n->in[3] >= 0)
+        graph_grad_put(g, n->in[3], dy, n->name);
+    if (n->drop > 0.0f)
+        dy = dropout_again(g, n, n->in[4], dy);
+    if (n->act == GRAPH_ACT_GELU && !g->grad_is_pre[n->out[0]]) {
+        int dpre = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage,
+                                   value(g, n->out[0])->shape);
+        graph_node *a = graph_node_add(g, OP_GELU_GRAD, GRAPH_INPUT_GRAD, n->name);
+        if (!a)
+            return;
+        a->in[0] = dy;
+        a->in[1] = graph_saved(g, n->out[1]);
+        a->out[0] = dpre;
+        dy = dpre;
+    }
+    if (value(g, x)->role == GRAPH_ACTIVATION || !strcmp(value(g, x)->name, "x")) {
+        const graph_node *from = graph_producer(g, x);
+        int fused = from && from->op == OP_LINEAR && from->act == GRAPH_ACT_GELU
+                    && from->drop <= 0.0f && from->in[3] < 0 && graph_grad(g, x) < 0;
+        for (int i = 0, uses = 0; fused && i < g->node_count; i++)     /* forward readers */
+            for (int j = 0; j < NODE_INPUTS; j++)
+                if (g->nodes[i].phase == GRAPH_FORWARD && g->nodes[i].in[j] == x && ++uses > 1)
+                    fused = 0;
+        int pre = fused ? graph_saved(g, from->out[1]) : -1;
+        int dx = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
+        graph_node *i = graph_node_add(g, OP_LINEAR_INPUT_GRAD, GRAPH_INPUT_GRAD, n->name);
+        if (!i)
+            return;
+        i->in[0] = dy;
+        i->in[1] = w;
+        i->in[2] = pre;
+        i->out[0] = dx;
+        g->grad_is_pre[x] = (unsigned char)fused;
+        graph_grad_put(g, x, dx, n->name);
+    }
+    int dw = graph_param_grad(g, w);
+    graph_node *wn = graph_node_add(g, OP_LINEAR_WEIGHT_GRAD, GRAPH_WEIGHT_GRAD, n->name);
+    if (!wn)
+        return;
+    wn->in[0] = dy;
+    wn->in[1] = graph_saved(g, x);
+    wn->out[0] = dw;
+    if (n->in[2] < 0)
+        return;
+    int db = graph_param_grad(g, n->in[2]);
+    graph_node *bn = graph_node_add(g, OP_BIAS_GRAD, GRAPH_WEIGHT_GRAD, n->name);
+    if (!bn)
+        return;
+    bn->in[0] = dy;
+    bn->out[0] = db;
+}
+
+static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    const dtype s = g->storage;
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->in[1]), .K = C_of(g, n->in[0]),
+                      .a_type = s, .b_type = s, .c_type = s, .gelu_grad = n->in[2] >= 0 };
+    return 1;
+}
+
+static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n)
+{
+    gemm_desc d;
+    linear_input_grad_gemm(c->g, n, &d);
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]), .aux = c->buffer(c, n->in[2]),
+                       .scratch = c->scratch };
+    return gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    const dtype s = g->storage;
+    *d = (gemm_desc){ .M = C_of(g, n->in[0]), .N = C_of(g, n->in[1]), .K = R_of(g, n->in[0]),
+                      .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    return 1;
+}
+
+static gt_status linear_weight_grad_launch(launch_context *c, const graph_node *n)
+{
+    gemm_desc d;
+    linear_weight_grad_gemm(c->g, n, &d);
+    int changes;
+    d.add = c->add(c, n->out[0], &changes);
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]), .scratch = c->scratch };
+    gemm_slot slot;
+    gt_status st = gemm_append(c->gemm, c->list, &d, &b, changes ? &slot : NULL);
+    return st || !changes ? st : c->remember(c, slot.launch, slot.arg);
+}
+
+/* Scratch of the GEMM inside a node, whichever it is. */
+static gt_status gemm_node_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    gemm_desc d;
+    op_table[n->op].gemm(c->g, n, &d);
+    return gemm_scratch(c->gemm, &d, bytes);
+}
+
+static double gemm_flops(const graph *g, const graph_node *n)
+{
+    gemm_desc d;
+    op_table[n->op].gemm(g, n, &d);
+    return 2.0 * d.M * d.N * d.K;
+}
+
+static gt_status bias_grad_launch(launch_context *c, const graph_node *n)
+{
+    int changes, add = c->add(c, n->out[0], &changes);
+    kernel_slot slot;
+    gt_status st = kernel_bias_grad(c->list, c->kernels, R_of(c->g, n->in[0]),
+                                    C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                                    c->buffer(c, n->out[0]), c->scratch, add, &slot);
+    return st ? st : remember(c, changes, slot);
+}
+
+static gt_status bias_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    *bytes = kernel_column_scratch(c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), 1);
+    return GT_OK;
+}
+
+static double bias_grad_flops(const graph *g, const graph_node *n)
+{
+    return (double)count_of(g, n->in[0]);
+}
+
+/* ---- attention ---------------------------------------------------------------------------------- */
+
+static gt_status attention_launch(launch_context *c, const graph_node *n)
+{
+    kernel_dropout room;
+    const shape *s = &value(c->g, n->out[0])->shape;
+    return kernel_attention(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
+                            n->heads, n->causal, dropout_of(c, n, n->in[1], &room),
+                            c->buffer(c, n->in[0]), c->buffer(c, n->out[0]),
+                            c->buffer(c, n->out[1]));
+}
+
+static void attention_backward(graph *g, const graph_node *n)
+{
+    int dout = graph_grad(g, n->out[0]), qkv = n->in[0];
+    if (dout < 0)
+        return;
+    int dqkv = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, qkv)->shape);
+    graph_node *b = graph_node_add(g, OP_ATTENTION_GRAD, GRAPH_INPUT_GRAD, n->name);
+    if (!b)
+        return;
+    b->in[0] = graph_saved(g, qkv);
+    b->in[1] = graph_saved(g, n->out[0]);
+    b->in[2] = graph_saved(g, n->out[1]);
+    b->in[3] = dout;
+    b->in[4] = n->in[1];
+    b->out[0] = dqkv;
+    b->heads = n->heads;
+    b->causal = n->causal;
+    b->drop = n->drop;
+    b->stream = n->stream;
+    graph_grad_put(g, qkv, dqkv, n->name);
+}
+
+static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
+{
+    kernel_dropout room;
+    const shape *s = &value(c->g, n->in[1])->shape;
+    return kernel_attention_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
+                                 (int)s->dim[2], n->heads, n->causal,
+                                 dropout_of(c, n, n->in[4], &room), c->buffer(c, n->in[0]),
+                                 c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                 c->buffer(c, n->in[3]), c->buffer(c, n->out[0]), c->scratch);
+}
+
+static gt_status attention_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    const shape *s = &value(c->g, n->in[1])->shape;
+    *bytes = kernel_attention_scratch(c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
+                                      n->heads);
+    return GT_OK;
+}
+
+/* Two products of T x T x D a head forward, five backward; half of each if causal. */
+static double attention_products(const graph *g, const graph_node *n, int out, double products)
+{
+    const shape *s = &value(g, out)->shape;
+    return 2.0 * products * (double)s->dim[0] * (double)s->dim[1] * (double)s->dim[1]
+           * (double)s->dim[2] * (n->causal ? 0.5 : 1.0);
+}
+
+static double attention_flops(const graph *g, const graph_node *n)
+{
+    return attention_products(g, n, n->out[0], 2.0);
+}
+
+static double attention_grad_flops(const graph *g, const graph_node *n)
+{
+    return attention_products(g, n, n->in[1], 5.0);
+}
+
+static gt_status attention_cached_launch(launch_context *c, const graph_node *n)
+{
+    const shape *s = &value(c->g, n->out[0])->shape;
+    return kernel_attention_cached(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
+                                   (int)s->dim[2], n->heads,
+                                   (int)value(c->g, n->in[1])->shape.dim[2],
+                                   c->buffer(c, n->in[3]), c->buffer(c, n->in[0]),
+                                   c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                   c->buffer(c, n->out[0]));
+}
+
+/* ---- head: logits, softmax, cross-entropy, and both gradients, a block of rows at a time ------ */
+
+static int head_rows(const graph *g, const graph_node *n)
+{
+    const int64_t R = R_of(g, n->in[0]), V = R_of(g, n->in[1]);
+    int64_t most = (int64_t)LOGIT_BYTES / (4 * V) / 64 * 64;
+    if (most < 64)
+        most = 64;
+    const int64_t blocks = (R + most - 1) / most;
+    int64_t rows = ((R + blocks - 1) / blocks + 63) / 64 * 64;  /* views must stay aligned */
+    return (int)(rows < R ? rows : R);
+}
+
+static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits,
+                       gemm_desc *dx, gemm_desc *dw)
+{
+    const dtype s = g->storage;
+    const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
+    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s,
+                           .c_type = DTYPE_F32 };
+    *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
+    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s,
+                       .c_type = DTYPE_F32 };
+}
+
+/* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own. */
+static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t part[3])
+{
+    const graph *g = c->g;
+    const int R = R_of(g, n->in[0]), rows = head_rows(g, n);
+    const uint64_t cells = (uint64_t)rows * (uint64_t)R_of(g, n->in[1]);
+    part[0] = align_up(c, 4 * cells);
+    part[1] = n->train && g->storage != DTYPE_F32 ? align_up(c, dtype_size(g->storage) * cells) : 0;
+    part[2] = 0;
+    for (int block = rows; ; block = R % rows) {        /* a full block and the last one */
+        gemm_desc d[3];
+        head_gemms(g, n, block, &d[0], &d[1], &d[2]);
+        for (int i = 0; i < (n->train ? 3 : 1); i++) {
+            uint64_t bytes;
+            gt_status st = gemm_scratch(c->gemm, &d[i], &bytes);
+            if (st)
+                return st;
+            if (bytes > part[2])
+                part[2] = bytes;
+        }
+        if (block != rows || R % rows == 0)
+            return GT_OK;
+    }
+}
+
+static gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    uint64_t part[3];
+    gt_status st = head_parts(c, n, part);
+    *bytes = st ? 0 : part[0] + part[1] + part[2];
+    return st;
+}
+
+static gt_status head_block(launch_context *c, const graph_node *n, int from, int rows, int add,
+                            int changes, const uint64_t part[3])
+{
+    const graph *g = c->g;
+    const int V = R_of(g, n->in[1]);
+    const uint64_t cells = (uint64_t)rows * (uint64_t)V, item = dtype_size(g->storage);
+    const uint64_t x_row = (uint64_t)C_of(g, n->in[0]) * item;
+    gemm_desc logits, dx, dw;
+    gemm_slot slot;
+
+    head_gemms(g, n, rows, &logits, &dx, &dw);
+    dev_buffer *x = c->view(c, c->buffer(c, n->in[0]), (uint64_t)from * x_row, (uint64_t)rows * x_row);
+    dev_buffer *target = c->view(c, c->buffer(c, n->in[2]), (uint64_t)from * 4, (uint64_t)rows * 4);
+    dev_buffer *loss = c->view(c, c->buffer(c, n->out[0]), (uint64_t)from * 4, (uint64_t)rows * 4);
+    dev_buffer *z = c->view(c, c->scratch, 0, 4 * cells);
+    dev_buffer *dz = !n->train ? NULL : part[1] ? c->view(c, c->scratch, part[0], item * cells) : z;
+    dev_buffer *own = c->view(c, c->scratch, part[0] + part[1], part[2]);
+    if (!x || !target || !loss || !z || !own || (n->train && !dz))
+        return GT_DEVICE;                               /* the view has said why */
+
+    gemm_buffers b = { .a = x, .b = c->buffer(c, n->in[1]), .c = z, .scratch = own };
+    gt_status st = gemm_append(c->gemm, c->list, &logits, &b, NULL);
+    if (!st)
+        st = kernel_xent(c->list, c->kernels, rows, V, z, target, c->buffer(c, n->in[3]), loss, dz);
+    if (st || !n->train)
+        return st;
+    dev_buffer *dx_rows = c->view(c, c->buffer(c, n->out[1]), (uint64_t)from * x_row,
+                                  (uint64_t)rows * x_row);
+    if (!dx_rows)
+        return GT_DEVICE;
+    b = (gemm_buffers){ .a = dz, .b = c->buffer(c, n->in[1]), .c = dx_rows, .scratch = own };
+    st = gemm_append(c->gemm, c->list, &dx, &b, NULL);
+    if (st)
+        return st;
+    dw.add = from > 0 || add;
+    b = (gemm_buffers){ .a = dz, .b = x, .c = c->buffer(c, n->out[2]), .scratch = own };
+    const int flips = changes && from == 0;
+    st = gemm_append(c->gemm, c->list, &dw, &b, flips ? &slot : NULL);
+    return st || !flips ? st : c->remember(c, slot.launch, slot.arg);
+}
+
+static gt_status head_launch(launch_context *c, const graph_node *n)
+{
+    const int R = R_of(c->g, n->in[0]), rows = head_rows(c->g, n);
+    uint64_t part[3];
+    int changes = 0, add = 0;
+    kernel_slot slot;
+    gt_status st = head_parts(c, n, part);
+    if (!st && n->train)
+        add = c->add(c, n->out[2], &changes);
+    for (int from = 0; !st && from < R; from += rows)
+        st = head_block(c, n, from, R - from < rows ? R - from : rows, add, changes, part);
+    if (st)
+        return st;
+    add = c->add(c, n->in[4], &changes);
+    st = kernel_sum(c->list, c->kernels, R, c->buffer(c, n->out[0]), c->buffer(c, n->in[4]), add,
+                    &slot);
+    return st ? st : remember(c, changes, slot);
+}
+
+static void head_backward(graph *g, const graph_node *n)
+{
+    const int x = n->in[0];
+    char part[80];
+    snprintf(part, sizeof part, "%.60s.dx", n->name);
+    int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
+    int dw = graph_param_grad(g, n->in[1]);
+    if (dx < 0 || dw < 0)
+        return;
+    for (int i = 0; i < g->node_count; i++)
+        if (g->nodes[i].op == OP_HEAD_LOSS && g->nodes[i].out[0] == n->out[0]) {
+            g->nodes[i].train = 1;
+            g->nodes[i].out[1] = dx;
+            g->nodes[i].out[2] = dw;
+        }
+    graph_grad_put(g, x, dx, n->name);
+}
+
+static double head_flops(const graph *g, const graph_node *n)
+{
+    return (n->train ? 6.0 : 2.0) * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
+           * C_of(g, n->in[0]);
+}
+
+static int logits_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    const dtype s = g->storage;
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = R_of(g, n->in[1]), .K = C_of(g, n->in[0]),
+                      .trans_b = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    return 1;
+}
+
+static gt_status logits_launch(launch_context *c, const graph_node *n)
+{
+    gemm_desc d;
+    logits_gemm(c->g, n, &d);
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]), .scratch = c->scratch };
+    return gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+/* What --explain shows as traffic: every input read and every output written once. */
+double graph_node_bytes(const graph *g, const graph_node *n)
+{
+    double sum = 0.0;
+    for (int i = 0; i < NODE_INPUTS; i++)
+        if (n->in[i] >= 0 && !(n->op == OP_EMBED && i == 1))
+            sum += (double)bytes_of(g, n->in[i]);
+    for (int i = 0; i < NODE_OUTPUTS; i++)
+        if (n->out[i] >= 0)
+            sum += (double)bytes_of(g, n->out[i]);
+    return sum;
+}
+
+const graph_op op_table[OP_COUNT] = {
+    [OP_EMBED] = { "embed", embed_launch, embed_backward, one_flop_each, NULL, NULL },
+    [OP_EMBED_TOKEN_GRAD] = { "embed token grad", embed_token_grad_launch, NULL, no_flops, NULL,
+                              NULL },
+    [OP_EMBED_POSITION_GRAD] = { "embed position grad", embed_position_grad_launch, NULL, no_flops,
+                                 NULL, NULL },
+    [OP_DROPOUT] = { "dropout", dropout_launch, dropout_backward, one_flop_each, NULL, NULL },
+    [OP_ADD] = { "add", add_launch, NULL, one_flop_each, NULL, NULL },
+    [OP_LAYERNORM] = { "layernorm", layernorm_launch, layernorm_backward, layernorm_flops, NULL,
+                       NULL },
+    [OP_LAYERNORM_INPUT_GRAD] = { "layernorm input grad", layernorm_input_grad_launch, NULL,
+                                  layernorm_flops, NULL, NULL },
+    [OP_LAYERNORM_WEIGHT_GRAD] = { "layernorm weight grad", layernorm_weight_grad_launch, NULL,
+                                   layernorm_flops, layernorm_weight_grad_scratch, NULL },
+    [OP_LINEAR] = { "linear", linear_launch, linear_backward, gemm_flops, gemm_node_scratch,
+                    linear_gemm },
+    [OP_LINEAR_INPUT_GRAD] = { "linear input grad", linear_input_grad_launch, NULL, gemm_flops,
+                               gemm_node_scratch, linear_input_grad_gemm },
+    [OP_LINEAR_WEIGHT_GRAD] = { "linear weight grad", linear_weight_grad_launch, NULL, gemm_flops,
+                                gemm_node_scratch, linear_weight_grad_gemm },
+    [OP_BIAS_GRAD] = { "bias grad", bias_grad_launch, NULL, bias_grad_flops, bias_grad_scratch,
+                       NULL },
+    [OP_GELU_GRAD] = { "gelu grad", gelu_grad_launch, NULL, gelu_flops, NULL, NULL },
+    [OP_ATTENTION] = { "attention", attention_launch, attention_backward, attention_flops, NULL,
+                       NULL },
+    [OP_ATTENTION_GRAD] = { "attention grad", attention_grad_launch, NULL, attention_grad_flops,
+                            attention_grad_scratch, NULL },
+    [OP_ATTENTION_CACHED] = { "attention cached", attention_cached_launch, NULL, no_flops, NULL,
+                              NULL },
+    [OP_HEAD_LOSS] = { "head + loss", head_launch, head_backward, head_flops, head_scratch, NULL },
+    [OP_LOGITS] = { "logits", logits_launch, NULL, gemm_flops, gemm_node_scratch, logits_gemm },
+};

@@ -1,0 +1,277 @@
+/* host/graph/params.c - placing, filling and moving parameters. */
+#include "host/graph/params.h"
+
+#include "host/base/file.h"
+#include "host/base/random.h"
+#include "host/graph/kernel.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct param {
+    graph_param_info info;
+    int segment;
+    int64_t first;                          /* element within the segment */
+    dev_buffer *master, *grad, *copy;       /* views */
+} param;
+
+struct params {
+    dev_device *device;
+    dtype storage;
+    int count, segments;
+    param *param;
+    params_segment *segment;
+};
+
+/* Elements after which the next tensor may start: aligned in fp32 and in 16-bit storage. */
+static int64_t spacing(const dev_device *d)
+{
+    return (int64_t)(d ? dev_info_of(d)->align : 128) / 2;
+}
+
+static int64_t padded(int64_t count, int64_t step)
+{
+    return (count + step - 1) / step * step;
+}
+
+void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies)
+{
+    int64_t n = 0;
+    for (int i = 0; i < graph_param_count(g); i++)
+        n += padded(shape_count(&graph_param_at(g, i)->shape), spacing(NULL));
+    *masters = 4 * (uint64_t)n;
+    *copies = graph_storage(g) == DTYPE_F32 ? 0 : dtype_size(graph_storage(g)) * (uint64_t)n;
+}
+
+/* Gives every tensor its segment and place; returns GT_NO_MEMORY if one alone is too big. */
+static gt_status place(params *p)
+{
+    const int64_t most = (int64_t)(dev_info_of(p->device)->max_alloc_bytes / 4);
+    const int64_t step = spacing(p->device);
+    for (int decay = 1; decay >= 0; decay--) {
+        int open = -1;                      /* the segment being filled */
+        for (int i = 0; i < p->count; i++) {
+            param *t = &p->param[i];
+            if (t->info.decay != decay)
+                continue;
+            int64_t n = padded(shape_count(&t->info.shape), step);
+            if (n > most)
+                return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
+                               "bytes in one piece, the device allows %lld", t->info.name,
+                               dev_info_of(p->device)->id, (long long)n * 4, (long long)most * 4);
+            if (open < 0 || p->segment[open].count + n > most) {
+                params_segment *more = realloc(p->segment,
+                                               (size_t)(p->segments + 1) * sizeof *more);
+                if (!more)
+                    return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+                p->segment = more;
+                open = p->segments++;
+                memset(&more[open], 0, sizeof *more);
+                more[open].decay = decay;
+            }
+            t->segment = open;
+            t->first = p->segment[open].count;
+            p->segment[open].count += n;
+        }
+    }
+    return GT_OK;
+}
+
+static gt_status clear_segments(params *p)
+{
+    dev_list *l;
+    gt_status st = dev_list_create(&l, p->device);
+    for (int i = 0; !st && i < p->segments; i++) {
+        const params_segment *s = &p->segment[i];
+        st = dev_list_fill(l, s->master, 0, 0, 4 * (uint64_t)s->count);
+        if (!st && s->grad)
+            st = dev_list_fill(l, s->grad, 0, 0, 4 * (uint64_t)s->count);
+        if (!st && s->copy)
+            st = dev_list_fill(l, s->copy, 0, 0, dtype_size(p->storage) * (uint64_t)s->count);
+    }
+    if (!st)
+        st = dev_run(l, 0, -1);
+    if (!st)
+        st = dev_wait(p->device);
+    dev_list_release(l);
+    return st;
+}
+
+gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
+{
+    *out = NULL;
+    params *p = calloc(1, sizeof *p);
+    if (!p)
+        return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+    gt_status st = GT_OK;
+    p->device = d;
+    p->storage = graph_storage(g);
+    p->count = graph_param_count(g);
+    p->param = calloc((size_t)(p->count ? p->count : 1), sizeof *p->param);
+    if (!p->param) {
+        st = gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+        goto out;
+    }
+    for (int i = 0; i < p->count; i++)
+        p->param[i].info = *graph_param_at(g, i);
+    st = place(p);
+    const size_t item = dtype_size(p->storage);
+    for (int i = 0; !st && i < p->segments; i++) {
+        params_segment *s = &p->segment[i];
+        st = dev_buffer_create(&s->master, d, 4 * (uint64_t)s->count, "the parameters");
+        if (!st && gradients)
+            st = dev_buffer_create(&s->grad, d, 4 * (uint64_t)s->count, "the gradients");
+        if (!st && s->decay && p->storage != DTYPE_F32)
+            st = dev_buffer_create(&s->copy, d, item * (uint64_t)s->count,
+                                   "the parameters' 16-bit copies");
+    }
+    for (int i = 0; !st && i < p->count; i++) {
+        param *t = &p->param[i];
+        const params_segment *s = &p->segment[t->segment];
+        const uint64_t first = (uint64_t)t->first, n = (uint64_t)shape_count(&t->info.shape);
+        st = dev_buffer_view(&t->master, s->master, 4 * first, 4 * n);
+        if (!st && s->grad)
+            st = dev_buffer_view(&t->grad, s->grad, 4 * first, 4 * n);
+        if (!st && s->copy)
+            st = dev_buffer_view(&t->copy, s->copy, item * first, item * n);
+    }
+    if (!st)
+        st = clear_segments(p);
+    if (st)
+        goto out;
+    *out = p;
+    p = NULL;
+out:
+    params_release(p);
+    return st;
+}
+
+void params_release(params *p)
+{
+    if (!p)
+        return;
+    for (int i = 0; p->param && i < p->count; i++) {
+        dev_buffer_release(p->param[i].master);
+        dev_buffer_release(p->param[i].grad);
+        dev_buffer_release(p->param[i].copy);
+    }
+    for (int i = 0; i < p->segments; i++) {
+        dev_buffer_release(p->segment[i].master);
+        dev_buffer_release(p->segment[i].grad);
+        dev_buffer_release(p->segment[i].copy);
+    }
+    free(p->segment);
+    free(p->param);
+    free(p);
+}
+
+int params_count(const params *p)
+{
+    return p->count;
+}
+
+const graph_param_info *params_info(const params *p, int i)
+{
+    assert(0 <= i && i < p->count);
+    return &p->param[i].info;
+}
+
+int params_find(const params *p, const char *name)
+{
+    for (int i = 0; i < p->count; i++)
+        if (!strcmp(p->param[i].info.name, name))
+            return i;
+    return -1;
+}
+
+dev_buffer *params_master(params *p, int i)
+{
+    return p->param[i].master;
+}
+
+dev_buffer *params_grad(params *p, int i)
+{
+    return p->param[i].grad;
+}
+
+dev_buffer *params_used(params *p, int i)
+{
+    return p->param[i].copy ? p->param[i].copy : p->param[i].master;
+}
+
+int params_segments(const params *p)
+{
+    return p->segments;
+}
+
+const params_segment *params_segment_at(const params *p, int i)
+{
+    assert(0 <= i && i < p->segments);
+    return &p->segment[i];
+}
+
+void params_place(const params *p, int i, int *segment, int64_t *first)
+{
+    *segment = p->param[i].segment;
+    *first = p->param[i].first;
+}
+
+gt_status params_init(params *p, uint64_t seed)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < p->count; i++) {
+        const graph_param_info *info = &p->param[i].info;
+        const size_t n = (size_t)shape_count(&info->shape);
+        if (info->init == GRAPH_INIT_ZERO)
+            continue;                               /* as created */
+        float *x = malloc(n * sizeof *x);
+        if (!x)
+            return gt_fail(GT_NO_MEMORY, "cannot initialise '%s': out of memory", info->name);
+        if (info->init == GRAPH_INIT_NORMAL) {
+            gt_random r;
+            gt_random_init(&r, seed, gt_hash(info->name, strlen(info->name)));
+            gt_random_normal(&r, x, n, 0.0f, info->deviation);
+        } else {
+            for (size_t j = 0; j < n; j++)
+                x[j] = 1.0f;
+        }
+        st = params_write(p, i, x);
+        free(x);
+    }
+    return st;
+}
+
+gt_status params_write(params *p, int i, const float *from)
+{
+    param *t = &p->param[i];
+    return dev_write(p->device, t->master, 0, from, 4 * (uint64_t)shape_count(&t->info.shape));
+}
+
+gt_status params_read(params *p, int i, float *to)
+{
+    param *t = &p->param[i];
+    return dev_read(p->device, t->master, 0, to, 4 * (uint64_t)shape_count(&t->info.shape));
+}
+
+gt_status params_read_grad(params *p, int i, float *to)
+{
+    param *t = &p->param[i];
+    return dev_read(p->device, t->grad, 0, to, 4 * (uint64_t)shape_count(&t->info.shape));
+}
+
+gt_status params_refresh(params *p, struct kernel_set *k)
+{
+    dev_list *l;
+    gt_status st = dev_list_create(&l, p->device);
+    for (int i = 0; !st && i < p->segments; i++)
+        if (p->segment[i].copy)
+            st = kernel_store(l, k, p->segment[i].count, p->segment[i].master, p->segment[i].copy);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    if (!st)
+        st = dev_wait(p->device);
+    dev_list_release(l);
+    return st;
+}

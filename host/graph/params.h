@@ -1,0 +1,56 @@
+/* host/graph/params.h - a model's parameters and gradients on one device.
+ *
+ *   masters    |== decayed, chunk 0 ==|== decayed, chunk 1 ==|= not decayed =|   fp32
+ *   gradients  the same places                                                   fp32
+ *   copies     the same places, in storage type; only if that is not fp32
+ *
+ * Tensors lie side by side in few large buffers ("segments"), so that the norm of all
+ * gradients and the optimizer are a launch a segment instead of one a tensor. A segment
+ * holds only tensors that decay or only such that do not, and never exceeds the largest
+ * allocation of the device. Gaps between tensors are zero and stay zero.
+ * Tensors of rank 1 are always used as fp32 masters; others as copies, if there are any. */
+#ifndef GT_GRAPH_PARAMS_H
+#define GT_GRAPH_PARAMS_H
+
+#include "host/device/device.h"
+#include "host/graph/graph.h"
+
+typedef struct params params;
+
+typedef struct params_segment {
+    int64_t count;                      /* elements, gaps included */
+    int decay;
+    dev_buffer *master, *grad, *copy;   /* grad, copy: NULL where there is none */
+} params_segment;
+
+/* Places the parameters that `g` declares. Masters and gradients are zero. Without
+ * `gradients` there are none (evaluation, generation). */
+gt_status params_create(params **out, dev_device *d, const graph *g, int gradients);
+void      params_release(params *p);                /* takes NULL */
+/* Bytes that params_create would take, without a device; the plan prints them. */
+void      params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);
+
+int  params_count(const params *p);
+const graph_param_info *params_info(const params *p, int i);
+int  params_find(const params *p, const char *name);        /* -1 if absent */
+dev_buffer *params_master(params *p, int i);
+dev_buffer *params_grad(params *p, int i);
+dev_buffer *params_used(params *p, int i);          /* what kernels read: copy or master */
+int  params_segments(const params *p);
+const params_segment *params_segment_at(const params *p, int i);
+/* Where tensor i lies: its segment and first element there (optimizer state lies alike). */
+void params_place(const params *p, int i, int *segment, int64_t *first);
+
+/* Fills every tensor as its declaration says: a pure function of (seed, tensor name), so
+ * that any plan starts from the same weights. */
+gt_status params_init(params *p, uint64_t seed);
+/* Host <-> one tensor, fp32, shape_count elements. Writing also renews the copy when
+ * params_refresh is called afterwards. */
+gt_status params_write(params *p, int i, const float *from);
+gt_status params_read(params *p, int i, float *to);
+gt_status params_read_grad(params *p, int i, float *to);
+/* Makes all copies from the masters. */
+struct kernel_set;
+gt_status params_refresh(params *p, struct kernel_set *k);
+
+#endif
