@@ -1,0 +1,62 @@
+/* host/optim/optim.h - from gradients to new parameters, and the learning rate's course.
+ *
+ * A step on the device, with no word from the host in between:
+ *   norm of all gradients -> clip factor, skip?, step count -> AdamW or SGD -> 16-bit copies
+ *
+ * fp16 runs multiply the loss by a dynamic scale (Micikevicius et al., "Mixed precision
+ * training", 2018): halved, and the step skipped, when a gradient is not finite; doubled
+ * after `scale_growth` good steps. In fp32 and bf16 a gradient that is not finite halts
+ * all further updates, so that the parameters stay those of the last good step.         */
+#ifndef GT_OPTIM_OPTIM_H
+#define GT_OPTIM_OPTIM_H
+
+#include "host/graph/kernel.h"
+#include "host/graph/params.h"
+
+typedef enum optim_kind { OPTIM_ADAMW, OPTIM_SGD } optim_kind;
+typedef enum optim_schedule { LR_CONSTANT, LR_COSINE, LR_LINEAR, LR_WSD } optim_schedule;
+
+typedef struct optim_config {
+    optim_kind kind;
+    double lr, min_lr;              /* peak, and where the course ends             */
+    optim_schedule schedule;
+    uint64_t warmup, steps;         /* steps of linear warm-up; of the whole course */
+    double decay_share;             /* WSD: the last share of the steps that decays */
+    double beta1, beta2, eps, weight_decay, momentum, clip;     /* clip 0: none     */
+    double loss_scale;              /* first dynamic scale, fp16 only               */
+    int scale_growth;
+} optim_config;
+
+/* Defaults: AdamW, lr 3e-4 cosine to a tenth, betas .9 .95, eps 1e-8, decay .1, clip 1. */
+optim_config optim_defaults(void);
+gt_status    optim_config_check(const optim_config *c);
+/* The rate of step 0, 1, ...: warm-up (lr * (step+1) / warmup, nanoGPT's form), then the
+ * schedule. */
+double optim_lr(const optim_config *c, uint64_t step);
+/* 1 if known: "constant", "cosine", "linear", "wsd"; "adamw", "sgd". */
+int optim_schedule_parse(optim_schedule *out, const char *name);
+int optim_kind_parse(optim_kind *out, const char *name);
+
+typedef struct optim optim;
+/* `tokens` is how many the loss of a step is averaged over. p and k must outlive it. */
+gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
+                       const optim_config *c, double tokens);
+void      optim_release(optim *o);              /* takes NULL */
+
+/* What the loss graph binds: fp32[1] each. */
+dev_buffer *optim_grad_scale(optim *o);
+dev_buffer *optim_loss_sum(optim *o);
+
+/* Queues one update at rate lr; returns at once. */
+gt_status optim_step(optim *o, double lr);
+/* Starts reading what the last queued step left: OPTIM_STATE_FLOATS floats (kernel.h). */
+gt_status optim_state_read(optim *o, float *to, dev_event **event);
+
+/* Checkpoints: the moments of parameter i (which: 0 first, 1 second; GT_NOT_FOUND if this
+ * kind keeps none), fp32, and the scalars. */
+int       optim_moments(const optim *o);        /* 0, 1 or 2 */
+gt_status optim_moment_read(optim *o, int i, int which, float *to);
+gt_status optim_moment_write(optim *o, int i, int which, const float *from);
+gt_status optim_state_write(optim *o, const float *from);
+
+#endif

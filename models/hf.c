@@ -1,0 +1,181 @@
+/* models/hf.c - Hugging Face folders: GPT-2's tensors in and out.
+ *
+ *   ours   h.0.attn.c_attn.weight (3C, C)   a row per output
+ *   theirs h.0.attn.c_attn.weight (C, 3C)   "Conv1D": a row per input, so transposed
+ *
+ * Embeddings and vectors are alike. The head is tied, so lm_head.weight is not ours; masks
+ * that old files carry (attn.bias, attn.masked_bias) are not weights.                   */
+#include "models/model_private.h"
+
+#include "host/base/file.h"
+#include "host/tensor/safetensors.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int is_transposed(const graph_param_info *p)
+{
+    return p->shape.rank == 2 && !strncmp(p->name, "h.", 2);
+}
+
+static const st_tensor *find_tensor(const st_file *f, const char *name)
+{
+    char text[96];
+    const st_tensor *t = st_find(f, name);
+    if (!t) {
+        snprintf(text, sizeof text, "transformer.%s", name);
+        t = st_find(f, text);
+    }
+    return t;
+}
+
+static gt_status check_shape(const graph_param_info *p, const st_tensor *t, const char *folder)
+{
+    shape want = p->shape;
+    if (is_transposed(p)) {
+        want.dim[0] = p->shape.dim[1];
+        want.dim[1] = p->shape.dim[0];
+    }
+    if (shape_equal(&want, &t->dims))
+        return GT_OK;
+    char a[64], b[64];
+    return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is %s, the model needs %s", t->name, folder,
+                   shape_format(&t->dims, a, sizeof a), shape_format(&want, b, sizeof b));
+}
+
+static gt_status import_one(params *p, int i, const st_tensor *t, const char *folder)
+{
+    const graph_param_info *info = params_info(p, i);
+    const size_t n = (size_t)shape_count(&info->shape);
+    const int float_type = t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16
+                           || t->type == DTYPE_F64;
+    if (!float_type)
+        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is of type %s, not floating point",
+                       t->name, folder, dtype_name(t->type));
+    /* The data may lie unaligned in the file. */
+    unsigned char *raw = malloc(t->bytes + 1);
+    float *x = malloc((n + 1) * sizeof *x);
+    gt_status st = GT_OK;
+    if (!raw || !x) {
+        st = gt_fail(GT_NO_MEMORY, "cannot import '%s': out of memory", t->name);
+        goto out;
+    }
+    memcpy(raw, t->data, t->bytes);
+    const size_t rows = info->shape.rank == 2 ? (size_t)info->shape.dim[0] : 1, cols = n / rows;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) {
+            const float value = dtype_load(t->type, raw,
+                                           is_transposed(info) ? c * rows + r : r * cols + c);
+            if (!isfinite(value)) {
+                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite",
+                             t->name, folder);
+                goto out;
+            }
+            x[r * cols + c] = value;
+        }
+    st = params_write(p, i, x);
+out:
+    free(raw);
+    free(x);
+    return st;
+}
+
+gt_status model_import(const model_config *c, params *p, const char *folder)
+{
+    st_file *f;
+    gt_status st = st_open(&f, folder);
+    if (st)
+        return st;
+    for (size_t i = 0; !st && i < st_count(f); i++) {
+        const char *name = st_at(f, i)->name;
+        const char *rest = !strncmp(name, "transformer.", 12) ? name + 12 : name;
+        char *end;
+        if (!strncmp(rest, "h.", 2) && strtol(rest + 2, &end, 10) >= c->layers)
+            st = gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does "
+                         "not have", name, folder, c->layers);
+    }
+    for (int i = 0; !st && i < params_count(p); i++) {
+        const graph_param_info *info = params_info(p, i);
+        const st_tensor *t = find_tensor(f, info->name);
+        if (!t)
+            st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
+                         info->name);
+        if (!st)
+            st = check_shape(info, t, folder);
+        if (!st)
+            st = import_one(p, i, t, folder);
+    }
+    st_close(f);
+    return st;
+}
+
+static gt_status export_one(st_writer *w, params *p, int i, dtype type)
+{
+    const graph_param_info *info = params_info(p, i);
+    const size_t n = (size_t)shape_count(&info->shape);
+    const size_t rows = info->shape.rank == 2 ? (size_t)info->shape.dim[0] : 1, cols = n / rows;
+    float *x = malloc(n * sizeof *x);
+    unsigned char *out = malloc(n * dtype_size(type));
+    gt_status st = GT_OK;
+    if (!x || !out)
+        st = gt_fail(GT_NO_MEMORY, "cannot export '%s': out of memory", info->name);
+    if (!st)
+        st = params_read(p, i, x);
+    for (size_t r = 0; !st && r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            dtype_store(type, out, is_transposed(info) ? c * rows + r : r * cols + c,
+                        x[r * cols + c]);
+    if (!st)
+        st = st_writer_put(w, out, n * dtype_size(type));
+    free(x);
+    free(out);
+    return st;
+}
+
+static gt_status write_config(const model_config *c, const char *folder)
+{
+    char *text = NULL, *path = gt_path_join(folder, "config.json");
+    gt_status st = path ? model_config_json(&text, c)
+                        : gt_fail(GT_NO_MEMORY, "cannot export to '%s': out of memory", folder);
+    if (!st)
+        st = gt_file_write(path, text, strlen(text));
+    free(text);
+    free(path);
+    return st;
+}
+
+gt_status model_export(const model_config *c, params *p, dtype type, const char *folder)
+{
+    st_writer *w = NULL;
+    gt_status st = gt_folder_make(folder);
+    if (st)
+        return st;
+    char *path = gt_path_join(folder, "model.safetensors");
+    if (!path)
+        return gt_fail(GT_NO_MEMORY, "cannot export to '%s': out of memory", folder);
+    st = st_writer_open(&w, path);
+    if (!st)
+        st = st_writer_metadata(w, "format", "pt");
+    for (int i = 0; !st && i < params_count(p); i++) {
+        const graph_param_info *info = params_info(p, i);
+        char name[96];
+        shape s = info->shape;
+        snprintf(name, sizeof name, "transformer.%s", info->name);
+        if (is_transposed(info)) {
+            s.dim[0] = info->shape.dim[1];
+            s.dim[1] = info->shape.dim[0];
+        }
+        st = st_writer_add(w, name, type, &s);
+    }
+    if (!st)
+        st = st_writer_begin(w);
+    for (int i = 0; !st && i < params_count(p); i++)
+        st = export_one(w, p, i, type);
+    if (st)
+        st_writer_abandon(w);
+    else
+        st = st_writer_commit(w);
+    free(path);
+    return st ? st : write_config(c, folder);
+}

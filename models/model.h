@@ -1,0 +1,56 @@
+/* models/model.h - a model is a description and a function that builds its graph.
+ *
+ * Names   gpt2-124m 355m 774m 1558m · gpt3-125m ... gpt3-175b · gpt2-mini (nanoGPT's
+ *         CPU configuration) · gpt2-tiny; or a JSON file with the keys of Hugging Face's
+ *         config.json (n_layer, n_head, n_embd, n_positions, vocab_size, ...); or a folder
+ *         that holds such a config.json.
+ * Tensors are named as Hugging Face names them, without "transformer."; matrices are stored
+ * (out, in). GPT-2's files hold (in, out): import and export transpose.                  */
+#ifndef GT_MODELS_MODEL_H
+#define GT_MODELS_MODEL_H
+
+#include "host/graph/exec.h"
+#include "host/graph/graph.h"
+#include "host/graph/params.h"
+
+typedef struct model_config {
+    char family[16];                /* "gpt2" (GPT-3 shares its graph)             */
+    char name[64];                  /* "gpt2-124m", or the file's name             */
+    int layers, heads, channels, inner, context, vocab;
+    int vocab_given;                /* 0: the tokenizer decides                    */
+    float dropout_embed, dropout_attention, dropout_residual;
+    float eps;                      /* of the layer norms                          */
+    float init_deviation;           /* residual projections: / sqrt(2 layers)      */
+} model_config;
+
+/* Finds a preset, reads a file, or a folder's config.json. GT_MISUSE with the names known
+ * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files. */
+gt_status model_config_load(model_config *out, const char *name);
+/* Checks that sizes make sense together. */
+gt_status model_config_check(const model_config *c);
+/* HF's config.json as a fresh string. */
+gt_status model_config_json(char **out, const model_config *c);
+/* The i-th preset's name; NULL after the last. */
+const char *model_preset_name(int i);
+/* Parameters by arithmetic, without building anything. */
+int64_t model_parameters(const model_config *c);
+/* FLOPs of a step's token forward and backward: 6 N + 12 L C T / 2 (causal), with N the
+ * parameters in matrix products: the convention of PaLM's MFU, appendix B. */
+double model_flops_per_token(const model_config *c, int T);
+
+/* Builds tokens -> loss with gradients if `train`. Inputs: tokens, targets i32 (B,T); see
+ * graph.h for the rest. Dropout only when training. */
+gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute);
+/* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
+ * position of the first of them in the input "first". */
+gt_status model_build_generate(graph *g, const model_config *c, int capacity);
+
+/* Reads the tensors of an HF folder (model.safetensors, or shards and their index) into p;
+ * all must be there with the right shapes, and finite. Other tensors are ignored, except
+ * that none may be left over that the architecture should use. */
+gt_status model_import(const model_config *c, params *p, const char *folder);
+/* Writes config.json and model.safetensors as transformers' GPT2LMHeadModel reads them.
+ * type: DTYPE_F32, or what to round to. */
+gt_status model_export(const model_config *c, params *p, dtype type, const char *folder);
+
+#endif
