@@ -55,6 +55,11 @@ dtype kernel_set_storage(const kernel_set *k)
     return k->storage;
 }
 
+dev_device *kernel_set_device(const kernel_set *k)
+{
+    return k->device;
+}
+
 gt_status kernel_program(dev_program **out, kernel_set *k, kernel_family family)
 {
     static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };

@@ -21,6 +21,7 @@ typedef struct kernel_set kernel_set;
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage);
 void      kernel_set_release(kernel_set *k);
 dtype     kernel_set_storage(const kernel_set *k);
+dev_device *kernel_set_device(const kernel_set *k);
 
 /* Where a launch keeps an argument that changes from run to run (see dev_list_set). */
 typedef struct kernel_slot { int launch, arg; } kernel_slot;

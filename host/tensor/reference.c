@@ -120,16 +120,21 @@ void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add)
 
 static const double gelu_factor = 0.79788456080286535588;       /* sqrt(2/pi) */
 
+/* (1 + tanh u) / 2; written with tanh, nothing would be left of it where tanh is -1. */
+static double gelu_gate(double x)
+{
+    return 1.0 / (1.0 + exp(-2.0 * gelu_factor * (x + 0.044715 * x * x * x)));
+}
+
 double reference_gelu(double x)
 {
-    return 0.5 * x * (1.0 + tanh(gelu_factor * (x + 0.044715 * x * x * x)));
+    return x * gelu_gate(x);
 }
 
 double reference_gelu_slope(double x)
 {
-    const double t = tanh(gelu_factor * (x + 0.044715 * x * x * x));
-    return 0.5 * (1.0 + t)
-         + 0.5 * x * (1.0 - t * t) * gelu_factor * (1.0 + 3.0 * 0.044715 * x * x);
+    const double s = gelu_gate(x);
+    return s + x * s * (1.0 - s) * 2.0 * gelu_factor * (1.0 + 3.0 * 0.044715 * x * x);
 }
 
 void reference_bias_act(int R, int C, double *y, const double *bias, double *pre,
