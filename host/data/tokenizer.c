@@ -127,6 +127,20 @@ gt_status tokenizer_open(tokenizer **out, const char *spec)
     return st;
 }
 
+gt_status tokenizer_parse(tokenizer **out, const char *json, size_t size, const char *name)
+{
+    vocabulary v = { 0 };
+    *out = NULL;
+    gt_status st = vocabulary_parse_json(&v, json, size, name);
+    if (!st) {
+        st = finish(out, &v);
+        if (st)
+            st = gt_fail_in(st, "cannot open tokenizer '%s'", name);
+    }
+    vocabulary_release(&v);
+    return st;
+}
+
 gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files,
                           size_t count, data_progress progress, void *context)
 {

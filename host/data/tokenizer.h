@@ -45,6 +45,9 @@ typedef int (*data_progress)(void *context, uint64_t done, uint64_t total);
  * GT_MISUSE for a spec that needs a text to be trained on. */
 gt_status tokenizer_open(tokenizer **out, const char *spec);
 
+/* The same from a tokenizer.json in memory; `name` stands for the file in sentences. */
+gt_status tokenizer_parse(tokenizer **out, const char *json, size_t size, const char *name);
+
 /* 1 if `spec` is "char" or "bpe:SIZE", so that tokenizer_train() is what makes it. */
 int tokenizer_needs_text(const char *spec);
 

@@ -1,0 +1,619 @@
+/* tests/data/test_tokens.c - token files, the way from text to them, and batches out of them. */
+#include "tests/check.h"
+
+#include "host/base/file.h"
+#include "host/base/random.h"
+#include "host/data/dataset.h"
+#include "host/data/loader.h"
+#include "host/data/tokenize.h"
+#include "host/tensor/safetensors.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char *path_of(const char *name)
+{
+    return gt_path_join(check_folder(), name);
+}
+
+/* A folder that is not there yet. */
+static char *fresh(const char *name)
+{
+    char *path = path_of(name);
+    CHECK_OK(gt_folder_remove(path));
+    return path;
+}
+
+static char *file_of(const char *name, const void *text, size_t size)
+{
+    char *path = path_of(name);
+    CHECK_OK(gt_file_write(path, text, size));
+    return path;
+}
+
+/* A split of `count` tokens 0, 1, 2, ... in shards of `shard`, on disk below `name`. */
+static void open_counting(token_split *out, const char *name, uint32_t vocab, size_t count,
+                          uint64_t shard)
+{
+    char *folder = fresh(name), *paths[64];
+    uint32_t *ids = malloc(count * sizeof *ids);
+    token_writer *w;
+    size_t files = 0;
+    CHECK_OK(gt_folder_make(folder));
+    for (size_t i = 0; i < count; i++)
+        ids[i] = (uint32_t)i;
+    CHECK_OK(token_writer_open(&w, folder, "train", vocab, shard));
+    for (size_t at = 0, n; at < count; at += n) {       /* pieces that straddle the shards */
+        n = count - at < 37 ? count - at : 37;
+        CHECK_OK(token_writer_put(w, ids + at, n));
+    }
+    CHECK(token_writer_count(w) == count);
+    CHECK_OK(token_writer_commit(w));
+    for (uint64_t first = 0; first < count; first += shard) {
+        char shard_name[32];
+        snprintf(shard_name, sizeof shard_name, "train-%06zu.bin", files);
+        paths[files++] = gt_path_join(folder, shard_name);
+    }
+    CHECK_OK(token_split_open(out, (const char *const *)paths, files, vocab));
+    CHECK(out->count == count && out->file_count == files);
+    while (files)
+        free(paths[--files]);
+    free(ids);
+    free(folder);
+}
+
+static void shards_hold_what_was_put(void)
+{
+    static const struct { uint32_t vocab; int width; } kinds[] = {
+        { 1000, 2 }, { 65536, 2 }, { 65537, 4 }, { 128256, 4 } };
+    static const uint64_t shards[] = { 1, 99, 100, 101, 1000, 5000 };
+    for (size_t k = 0; k < 4; k++)
+        for (size_t s = 2; s < 6; s++) {
+            token_split split;
+            int32_t ids[1000];
+            open_counting(&split, "shards", kinds[k].vocab, 1000, shards[s]);
+            CHECK(split.files[0].width == kinds[k].width);
+            CHECK_OK(token_split_read(&split, 0, 1000, ids));
+            for (int i = 0; i < 1000; i++)
+                if (ids[i] != i)
+                    CHECKF(0, "token %d is %d", i, ids[i]);
+            CHECK_OK(token_split_read(&split, 95, 11, ids));        /* over a border */
+            CHECK(ids[0] == 95 && ids[10] == 105);
+            token_split_close(&split);
+        }
+}
+
+static void a_wrong_token_file_is_refused(void)
+{
+    static const struct { int32_t head[3]; size_t size; const char *says; } cases[] = {
+        { { 20240520, 1, 10 }, 1024 + 20, NULL },
+        { { 20240801, 7, 10 }, 1024 + 40, NULL },
+        { { 20240520, 1, 0 }, 1024, NULL },
+        { { 20240520, 1, 10 }, 1024 + 19, "header says 10 tokens of 2 bytes, 19 bytes follow" },
+        { { 20240520, 1, 10 }, 1024 + 22, "22 bytes follow" },
+        { { 20240520, 1, -10 }, 1024, "-10 tokens" },
+        { { 20240520, 2, 10 }, 1024 + 20, "version 2, where 1 is known" },
+        { { 20240801, 1, 10 }, 1024 + 40, "version 1, where 7 is known" },
+        { { 20240520, 1, 0 }, 1023, "ends at byte 1023" },
+        { { 1, 2, 3 }, 15, "15 bytes are no row" },
+        { { 1, 2, 3 }, 0, "0 bytes are no row" },
+        { { 1, 2, 3 }, 12, NULL },                              /* nanoGPT's: six ids */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        unsigned char bytes[2048] = { 0 };
+        token_file f;
+        memcpy(bytes, cases[i].head, sizeof cases[i].head);
+        char *path = file_of("case.bin", bytes, cases[i].size);
+        gt_status want = cases[i].says ? GT_FORMAT : GT_OK;
+        CHECK_FAILS(token_file_open(&f, path), want, cases[i].says);
+        CHECK(want ? strstr(gt_message(), "case.bin") != NULL : f.count * (uint64_t)f.width
+              <= cases[i].size);
+        token_file_close(&f);
+        free(path);
+    }
+}
+
+static void an_id_outside_the_vocabulary_is_named(void)
+{
+    static const uint16_t ids[5] = { 0, 1, 9, 10, 2 };
+    char *path = file_of("ids.bin", ids, sizeof ids);
+    token_split split;
+    int32_t out[5];
+    CHECK_OK(token_split_open(&split, (const char *const[]){ path }, 1, 10));
+    CHECK_OK(token_split_read(&split, 0, 3, out));
+    CHECK_FAILS(token_split_read(&split, 1, 4, out), GT_FORMAT, "ids.bin': token 3 is id 10, the vocabulary ends at 9");
+    token_split_close(&split);
+    CHECK_OK(token_split_open(&split, (const char *const[]){ path }, 1, 0));
+    CHECK_OK(token_split_read(&split, 0, 5, out));
+    CHECK(out[3] == 10);
+    token_split_close(&split);
+    free(path);
+}
+
+/* --- text to tokens --- */
+
+/* All ids of the split FOLDER/WORD*, NULL if it has none. */
+static int32_t *read_all(const char *folder, int val, uint64_t *count)
+{
+    data_set d;
+    *count = 0;
+    if (!CHECK_OK(data_open(&d, folder, NULL, NULL, NULL)))
+        return NULL;
+    const token_split *s = val ? &d.val : &d.train;
+    int32_t *ids = malloc((s->count + 1) * sizeof *ids);
+    CHECK_OK(token_split_read(s, 0, s->count, ids));
+    *count = s->count;
+    data_close(&d);
+    return ids;
+}
+
+static tokenizer *trained_on(const char *spec, const char *path)
+{
+    tokenizer *t;
+    CHECK_OK(tokenizer_train(&t, spec, &path, 1, NULL, NULL));
+    return t;
+}
+
+/* Prose with runs of spaces, an umlaut, an end-of-text in the middle and a long word. */
+static char *sample_text(size_t *size)
+{
+    gt_text t = { 0 };
+    for (int i = 0; i < 800; i++) {
+        gt_text_printf(&t, "Zeile %d:  it's  na\xc3\xafve,   sa\xc3\x9f er.%s", i,
+                       i % 7 ? "\n" : "\n\n\n ");
+        if (i == 300)
+            gt_text_printf(&t, "<|endoftext|>");
+        for (int k = 0; i == 310 && k < 5000; k++)
+            gt_text_printf(&t, "lang");
+    }
+    gt_text_printf(&t, " \xe6\x88\x91 end <|end");
+    *size = t.size;
+    return t.data;
+}
+
+static void tokens_do_not_depend_on_the_chunk(void)
+{
+    static const size_t chunks[] = { 0, 1, 2, 3, 7, 13, 64, 1000, 4096 };
+    size_t size;
+    char *text = sample_text(&size), *path = file_of("sample.txt", text, size);
+    tokenizer *t = trained_on("bpe:400", path);
+    uint64_t counts[2] = { 0, 0 };
+    int32_t *first[2] = { NULL, NULL };
+    for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+        const tokenize_options o = { .files = (const char *const[]){ path }, .file_count = 1,
+                                     .val_fraction = 0.1, .chunk = chunks[c],
+                                     .shard_tokens = 1 + 500 * c };
+        tokenize_result r;
+        char *folder = fresh("chunks");
+        CHECK_OK(tokenize(t, folder, c ? &o : &(tokenize_options){ .files = o.files,
+                          .file_count = 1, .val_fraction = 0.1 }, &r));
+        CHECK(r.bytes == size);
+        for (int val = 0; val < 2; val++) {
+            uint64_t n;
+            int32_t *ids = read_all(folder, val, &n);
+            CHECK(n == (val ? r.val_tokens : r.train_tokens) && n > 100);
+            if (!first[val]) {
+                first[val] = ids;
+                counts[val] = n;
+                continue;
+            }
+            CHECKF(n == counts[val] && !memcmp(ids, first[val], n * sizeof *ids),
+                   "chunk %zu: %llu tokens, not %llu", chunks[c], (unsigned long long)n,
+                   (unsigned long long)counts[val]);
+            free(ids);
+        }
+        free(folder);
+    }
+    free(first[0]);
+    free(first[1]);
+    tokenizer_close(t);
+    free(path);
+    free(text);
+}
+
+/* int(fraction * characters) by the definition: walk the characters one by one. */
+static void the_split_is_at_nanogpts_character(void)
+{
+    static const char *const texts[] = { "0123456789", "0123456789a", "\xc3\xa9" "12345678\xc3\xa9\xc3\xa9",
+                                         "ab", "\xf0\x9f\x98\x81\xf0\x9f\x98\x81\xf0\x9f\x98\x81" };
+    static const size_t train_bytes[] = { 9, 9, 10, 1, 8 };
+    tokenizer *t;
+    CHECK_OK(tokenizer_open(&t, "byte"));
+    for (size_t i = 0; i < 5; i++) {
+        char *path = file_of("split.txt", texts[i], strlen(texts[i])), *folder = fresh("split");
+        const tokenize_options o = { .files = (const char *const[]){ path }, .file_count = 1,
+                                     .val_fraction = DATA_VAL_FRACTION };
+        tokenize_result r;
+        CHECK_OK(tokenize(t, folder, &o, &r));
+        CHECKF(r.train_tokens == train_bytes[i] && r.val_tokens == strlen(texts[i]) - train_bytes[i],
+               "text %zu: %llu bytes train", i, (unsigned long long)r.train_tokens);
+        free(path);
+        free(folder);
+    }
+    tokenizer_close(t);
+}
+
+/* Encodes files with an end-of-text id between them and gives the ids as text. */
+static void expect_files(tokenizer *t, const tokenize_options *o, const char *train,
+                         const char *val)
+{
+    char *folder = fresh("files");
+    tokenize_result r;
+    CHECK_OK(tokenize(t, folder, o, &r));
+    for (int v = 0; v < 2; v++) {
+        uint64_t n;
+        int32_t *ids = read_all(folder, v, &n);
+        gt_text text = { 0 };
+        CHECK_OK(tokenizer_decode(t, (const uint32_t *)ids, n, &text));
+        CHECKF(!strcmp(text.data ? text.data : "", v ? val : train), "%s is '%s'",
+               v ? "val" : "train", text.data ? text.data : "");
+        gt_text_release(&text);
+        free(ids);
+    }
+    free(folder);
+}
+
+static void files_are_parted_by_end_of_text(void)
+{
+    char *a = file_of("a.txt", "aaaa", 4), *b = file_of("b.txt", "bbbb", 4);
+    char *c = file_of("c.txt", "cc", 2);
+    tokenizer *t = trained_on("bpe:300", a);
+    const char *const files[] = { a, b, c };
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3 },
+                 "aaaa<|endoftext|>bbbb<|endoftext|>cc", "");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.1 },
+                 "aaaa<|endoftext|>bbbb<|endoftext|>c", "c");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.4 },
+                 "aaaa<|endoftext|>bb", "bb<|endoftext|>cc");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.6 },
+                 "aaaa", "bbbb<|endoftext|>cc");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 1, .val_files = files + 1,
+                 .val_file_count = 2, .val_fraction = 0.5 }, "aaaa", "bbbb<|endoftext|>cc");
+    tokenizer_close(t);
+    free(a);
+    free(b);
+    free(c);
+}
+
+static int stop_at_once(void *context, uint64_t done, uint64_t total)
+{
+    int *calls = context;
+    ++*calls;
+    return done <= total;
+}
+
+static void a_text_that_cannot_be_tokenized_leaves_nothing(void)
+{
+    char *good = file_of("good.txt", "abcab", 5), *empty = file_of("empty.txt", "", 0);
+    char *stranger = file_of("stranger.txt", "abcabz", 6), *folder = fresh("nothing");
+    tokenizer *t = trained_on("char", good);
+    tokenize_result r;
+    int calls = 0;
+    const char *const one[] = { empty }, *const two[] = { good, stranger };
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = one, .file_count = 1 }, &r),
+                GT_FORMAT, "empty.txt': it is empty");
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 2,
+                .chunk = 2 }, &r), GT_MISMATCH, "stranger.txt': byte 5: character 'z'");
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1,
+                .progress = stop_at_once, .context = &calls }, &r), GT_INTERRUPTED, "good.txt");
+    CHECK(calls == 1 && !gt_path_exists(folder));
+    CHECK_OK(gt_folder_make(folder));
+    char *inside = gt_path_join(folder, "thesis.txt");
+    CHECK_OK(gt_file_write(inside, "years of work", 13));
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r),
+                GT_MISUSE, "something else");
+    CHECK(gt_path_exists(inside));
+    unlink(inside);
+    CHECK_OK(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r));
+    CHECK_OK(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r));
+    tokenizer_close(t);
+    free(inside);
+    free(good);
+    free(empty);
+    free(stranger);
+    free(folder);
+}
+
+/* --- batches --- */
+
+static void sequential_batches_are_the_tokens_in_order(void)
+{
+    enum { B = 3, T = 4 };
+    token_split split;
+    loader l;
+    int32_t x[B * T], y[B * T];
+    open_counting(&split, "sequential", 1000, 50, 17);
+    CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, B, T, 1));
+    CHECK(loader_epoch_steps(&l) == 4);                 /* 49 / 12 */
+    for (uint64_t s = 0; s < 10; s++) {
+        int32_t base = (int32_t)(s % 4) * B * T;
+        CHECK_OK(loader_read(&l, s, 0, B, x, y));
+        for (int i = 0; i < B * T; i++)
+            CHECK(x[i] == base + i && y[i] == base + i + 1);
+    }
+    CHECK_OK(loader_read(&l, 1, 2, 1, x, y));           /* one sample, as a rank asks */
+    CHECK(x[0] == 20 && y[T - 1] == 24);
+    token_split_close(&split);
+}
+
+static void an_epoch_visits_every_window_once(void)
+{
+    static const struct { size_t count; uint64_t batch, tokens; } cases[] = {
+        { 101, 4, 5 }, { 100, 1, 7 }, { 64, 8, 1 }, { 65, 3, 16 }, { 1000, 10, 3 }, { 9, 2, 8 },
+        { 16, 2, 8 }, { 17, 2, 8 } };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const uint64_t T = cases[c].tokens, B = cases[c].batch;
+        token_split split;
+        loader l;
+        int32_t x[16], y[16];
+        uint64_t moved = 0, offsets = 0, before = UINT64_MAX;
+        open_counting(&split, "epoch", 2000, cases[c].count, 1000);
+        CHECK_OK(loader_open(&l, &split, "it", LOADER_SHUFFLED, B, T, 5));
+        CHECK(l.windows >= 1 && l.windows * T < cases[c].count
+              && (l.windows + 2) * T >= cases[c].count - 1);
+        for (uint64_t epoch = 0; epoch < 8; epoch++) {
+            unsigned char seen[2000] = { 0 };
+            uint64_t first = UINT64_MAX;
+            for (uint64_t k = 0; k < l.windows; k++) {
+                uint64_t number = epoch * l.windows + k;
+                CHECK_OK(loader_read(&l, number / B, number % B, 1, x, y));
+                for (uint64_t i = 0; i < T; i++) {
+                    if (y[i] != x[0] + (int32_t)i + 1 || x[i] != x[0] + (int32_t)i || seen[x[i]]++)
+                        CHECKF(0, "case %zu epoch %d window %d", c, (int)epoch, (int)k);
+                    first = (uint64_t)x[0] < first ? (uint64_t)x[0] : first;
+                }
+                moved += (uint64_t)x[0] / T != k;
+            }
+            CHECK(first < T || l.windows == 1);
+            offsets += first != before;
+            before = first;
+        }
+        CHECKF(l.windows < 8 || moved > l.windows, "case %zu is in order", c);
+        CHECKF(T < 3 || cases[c].count < T + 5 || offsets > 2, "case %zu: %d offsets", c, (int)offsets);
+        token_split_close(&split);
+    }
+}
+
+static void a_sample_is_a_function_of_seed_step_and_index(void)
+{
+    enum { B = 6, T = 8 };
+    token_split split;
+    loader a, b, other;
+    int32_t x[B * T], y[B * T], u[B * T], v[B * T];
+    int same = 0;
+    open_counting(&split, "pure", 1000, 700, 300);
+    CHECK_OK(loader_open(&a, &split, "it", LOADER_SHUFFLED, B, T, 7));
+    CHECK_OK(loader_open(&b, &split, "it", LOADER_SHUFFLED, B, T, 7));
+    CHECK_OK(loader_open(&other, &split, "it", LOADER_SHUFFLED, B, T, 8));
+    for (uint64_t s = 50; s-- > 0; ) {                  /* backwards, and sample by sample */
+        CHECK_OK(loader_read(&a, s, 0, B, x, y));
+        for (uint64_t i = B; i-- > 0; )
+            CHECK_OK(loader_read(&b, s, i, 1, u + i * T, v + i * T));
+        CHECK(!memcmp(x, u, sizeof x) && !memcmp(y, v, sizeof y));
+        CHECK_OK(loader_read(&other, s, 0, B, u, v));
+        same += !memcmp(x, u, sizeof x);
+    }
+    CHECK(same == 0);
+    token_split_close(&split);
+}
+
+static void a_split_that_is_too_short_is_refused(void)
+{
+    token_split split;
+    loader l;
+    open_counting(&split, "short", 100, 16, 100);
+    CHECK_FAILS(loader_open(&l, &split, "short", LOADER_SHUFFLED, 2, 16, 1), GT_MISMATCH,
+                "'short': 16 tokens, but 1 x 16 + 1 are needed");
+    CHECK_OK(loader_open(&l, &split, "short", LOADER_SHUFFLED, 2, 15, 1));
+    CHECK_FAILS(loader_open(&l, &split, "short", LOADER_SEQUENTIAL, 4, 4, 1), GT_MISMATCH, "4 x 4 + 1");
+    CHECK_OK(loader_open(&l, &split, "short", LOADER_SEQUENTIAL, 3, 5, 1));
+    token_split_close(&split);
+    token_split none = { 0 };
+    CHECK_FAILS(loader_open(&l, &none, "none", LOADER_SHUFFLED, 1, 1, 1), GT_MISMATCH, "0 tokens");
+}
+
+static void evaluation_covers_the_split_once(void)
+{
+    enum { T = 8, ROWS = 5 };
+    token_split split;
+    loader l;
+    int32_t x[ROWS * T], y[ROWS * T];
+    uint64_t filled, rows = 0;
+    open_counting(&split, "eval", 1000, 99, 40);
+    CHECK_OK(loader_open(&l, &split, "it", LOADER_SHUFFLED, 4, T, 7));
+    CHECK(loader_eval_rows(&l) == 12);
+    for (uint64_t first = 0; first < 20; first += ROWS) {
+        CHECK_OK(loader_eval(&l, first, ROWS, x, y, &filled));
+        for (uint64_t i = 0; i < ROWS * T; i++)
+            CHECK(i < filled * T ? x[i] == (int32_t)(first * T + i) && y[i] == x[i] + 1
+                                 : x[i] == 0 && y[i] == LOADER_IGNORE);
+        rows += filled;
+    }
+    CHECK(rows == 12);
+    token_split_close(&split);
+}
+
+/* --- whatever --data names --- */
+
+static int count_calls(void *context, uint64_t done, uint64_t total)
+{
+    CHECK(done <= total);
+    ++*(int *)context;
+    return 0;
+}
+
+static void a_text_is_tokenized_once(void)
+{
+    static const char *const specs[] = { NULL, "byte", "char", "bpe:300" };
+    size_t size;
+    char *text = sample_text(&size), *path = file_of("once.txt", text, size), *cache = fresh("cache");
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    for (size_t i = 0; i < 4; i++) {
+        data_set a, b;
+        int first = 0, second = 0;
+        CHECK_OK(data_open(&a, path, specs[i], count_calls, &first));
+        CHECK_OK(data_open(&b, path, specs[i], count_calls, &second));
+        CHECKF(first >= (i != 1) && second == 0, "%d and %d calls", first, second);
+        CHECK(a.train.count == b.train.count && a.val.count == b.val.count && a.val.count > 0);
+        CHECK(tokenizer_hash(a.tokenizer) == tokenizer_hash(b.tokenizer));
+        CHECK(!strncmp(tokenizer_name(a.tokenizer), specs[i] ? specs[i] : "byte", 3));
+        data_close(&a);
+        data_close(&b);
+    }
+    text[0] = 'X';
+    free(path);
+    path = file_of("once.txt", text, size);
+    data_set d;
+    int calls = 0;
+    CHECK_OK(data_open(&d, path, "char", count_calls, &calls));     /* the text has changed */
+    CHECK(calls > 0);
+    data_close(&d);
+    CHECK_FAILS(data_open(&d, "/no/such", NULL, NULL, NULL), GT_NOT_FOUND, "/no/such");
+    free(path);
+    path = file_of("once.txt", "", 0);
+    CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, "is empty");
+    unsetenv("GEARTRAIN_CACHE");
+    free(cache);
+    free(path);
+    free(text);
+}
+
+static void processes_that_open_one_text_together_agree(void)
+{
+    size_t size;
+    char *text = sample_text(&size), *path = file_of("many.txt", text, size), *cache = fresh("cache");
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    pid_t child[4];
+    for (int i = 0; i < 4; i++)
+        if ((child[i] = fork()) == 0) {
+            data_set d;
+            int bad = data_open(&d, path, "bpe:320", NULL, NULL) || d.train.count == 0;
+            data_close(&d);
+            _exit(bad);
+        }
+    for (int i = 0; i < 4; i++) {
+        int status = -1;
+        waitpid(child[i], &status, 0);
+        CHECKF(status == 0, "child %d ended with %d", i, status);
+    }
+    unsetenv("GEARTRAIN_CACHE");
+    free(cache);
+    free(path);
+    free(text);
+}
+
+static void a_folder_of_tokens_is_checked(void)
+{
+    char *path = file_of("a.txt", "hello there, hello here", 23), *folder = fresh("folder");
+    tokenizer *t = trained_on("char", path);
+    tokenize_result r;
+    data_set d;
+    CHECK_OK(tokenize(t, folder, &(tokenize_options){ .files = (const char *const[]){ path },
+             .file_count = 1, .val_fraction = 0.2, .shard_tokens = 5 }, &r));
+    CHECK_OK(data_open(&d, folder, "char", NULL, NULL));
+    CHECK(d.train.count == r.train_tokens && d.train.file_count == 4 && d.train.vocab
+          == tokenizer_vocab(t));
+    data_close(&d);
+    CHECK_FAILS(data_open(&d, folder, "byte", NULL, NULL), GT_MISMATCH, "another tokenizer");
+    CHECK_FAILS(data_open(&d, folder, "bpe:300", NULL, NULL), GT_MISUSE, "tokens, not text");
+    char *shard = gt_path_join(folder, "train-000001.bin");
+    unlink(shard);
+    CHECK_FAILS(data_open(&d, folder, NULL, NULL, NULL), GT_FORMAT, "not what tokens.json says");
+    CHECK_FAILS(data_open(&d, check_folder(), NULL, NULL, NULL), GT_NOT_FOUND, "no token files");
+    tokenizer_close(t);
+    free(shard);
+    free(path);
+    free(folder);
+}
+
+static void files_of_nanogpt_and_llmc_open(void)
+{
+    static const uint16_t ids[6] = { 1, 2, 3, 4, 5, 6 };
+    unsigned char shard[1024 + 12] = { 0 };
+    const int32_t head[3] = { 20240520, 1, 6 };
+    memcpy(shard, head, sizeof head);
+    memcpy(shard + 1024, ids, sizeof ids);
+    char *folder = fresh("others"), *train = NULL, *val = NULL;
+    data_set d;
+    int32_t out[6];
+    CHECK_OK(gt_folder_make(folder));
+    train = gt_path_join(folder, "train.bin");
+    val = gt_path_join(folder, "tiny_val.bin");
+    CHECK_OK(gt_file_write(train, ids, sizeof ids));
+    CHECK_OK(gt_file_write(val, shard, sizeof shard));
+    CHECK_OK(data_open(&d, folder, NULL, NULL, NULL));
+    CHECK(!d.tokenizer && d.train.count == 6 && d.val.count == 6);
+    CHECK_OK(token_split_read(&d.val, 0, 6, out));
+    CHECK(out[5] == 6);
+    data_close(&d);
+    CHECK_OK(data_open(&d, train, "byte", NULL, NULL));
+    CHECK(d.train.count == 6 && d.train.vocab == 256 && d.val.count == 0);
+    data_close(&d);
+    free(train);
+    free(val);
+    free(folder);
+}
+
+static void batches_are_those_of_the_reference(void)
+{
+    const char *path = check_shared("reference/gpt2_tiny_llmc_ref.safetensors");
+    enum { B = 4, T = 64 };
+    st_file *ref;
+    if (!path) {
+        check_skip("no reference/gpt2_tiny_llmc_ref.safetensors");
+        return;
+    }
+    CHECK_OK(st_open(&ref, path));
+    path = check_shared("data/tinyshakespeare.txt");
+    if (!path) {
+        check_skip("no data/tinyshakespeare.txt");
+        st_close(ref);
+        return;
+    }
+    char *cache = fresh("cache");
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    data_set d;
+    loader l;
+    int32_t x[B * T], y[B * T];
+    CHECK_OK(data_open(&d, path, "char", NULL, NULL));
+    CHECK(tokenizer_vocab(d.tokenizer) == 65 && d.train.count == 1003854 && d.val.count == 111540);
+    CHECK_OK(loader_open(&l, &d.train, "train", LOADER_SEQUENTIAL, B, T, 1));
+    CHECK_OK(loader_read(&l, 0, 0, B, x, y));
+    const st_tensor *rx = st_find(ref, "x"), *ry = st_find(ref, "y");
+    int wrong = 0;
+    for (int i = 0; rx && ry && i < B * T; i++) {
+        int64_t a = 0, b = 0;
+        memcpy(&a, (const char *)rx->data + (size_t)i * dtype_size(rx->type), dtype_size(rx->type));
+        memcpy(&b, (const char *)ry->data + (size_t)i * dtype_size(ry->type), dtype_size(ry->type));
+        wrong += a != x[i] || b != y[i];
+    }
+    CHECKF(rx && ry && rx->bytes >= B * T * dtype_size(rx->type) && !wrong, "%d differ", wrong);
+    data_close(&d);
+    st_close(ref);
+    unsetenv("GEARTRAIN_CACHE");
+    free(cache);
+}
+
+const check_case check_cases[] = {
+    CASE(shards_hold_what_was_put),
+    CASE(a_wrong_token_file_is_refused),
+    CASE(an_id_outside_the_vocabulary_is_named),
+    CASE(tokens_do_not_depend_on_the_chunk),
+    CASE(the_split_is_at_nanogpts_character),
+    CASE(files_are_parted_by_end_of_text),
+    CASE(a_text_that_cannot_be_tokenized_leaves_nothing),
+    CASE(sequential_batches_are_the_tokens_in_order),
+    CASE(an_epoch_visits_every_window_once),
+    CASE(a_sample_is_a_function_of_seed_step_and_index),
+    CASE(a_split_that_is_too_short_is_refused),
+    CASE(evaluation_covers_the_split_once),
+    CASE(a_text_is_tokenized_once),
+    CASE(processes_that_open_one_text_together_agree),
+    CASE(a_folder_of_tokens_is_checked),
+    CASE(files_of_nanogpt_and_llmc_open),
+    CASE(batches_are_those_of_the_reference),
+    { 0 }
+};
