@@ -1,0 +1,298 @@
+/* tests/gemm/test_gemm.c - every engine against the obvious product; the choice between them.
+ *
+ * Kernels run in both styles: the GPU body is what GEARTRAIN_STYLE=gpu makes of a CPU
+ * device. CLBlast compiles for half a minute on one and has a slow program of its own. */
+#include "tests/gemm/gemm_oracle.h"
+
+#include "host/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const int sizes[] = { 1, 2, 31, 32, 33, 63, 64, 65, 100, 129 };
+enum { SIZES = sizeof sizes / sizeof sizes[0] };
+
+static const dtype types[] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
+
+typedef struct place {
+    dev_device *d;
+    gemm_context *c;
+} place;
+
+/* Opens the CPU device with a style ("cpu", "gpu") and an engine; 0 and a skip if this
+ * machine or build has none. */
+static int place_open(place *p, const char *style, const char *engine)
+{
+    *p = (place){ 0 };
+    setenv("GEARTRAIN_STYLE", style, 1);
+    gt_status st = dev_open(&p->d, "cpu:0");
+    unsetenv("GEARTRAIN_STYLE");
+    if (st) {
+        check_skip("no CPU device: %s", gt_message());
+        return 0;
+    }
+    st = gemm_context_create(&p->c, p->d, engine);
+    if (st == GT_UNSUPPORTED) {
+        check_skip("%s", gt_message());
+        dev_close(p->d);
+        return 0;
+    }
+    return CHECK_OK(st);
+}
+
+static void place_close(place *p)
+{
+    gemm_context_release(p->c);
+    dev_close(p->d);
+}
+
+/* Each size once in each role, against sizes that step through the list. */
+static void all_sizes(place *p, dtype in, dtype out)
+{
+    int good = 1;
+    for (int i = 0; i < SIZES && good; i++)
+        for (int trans = 0; trans < 4 && good; trans++) {
+            const gemm_desc g = {
+                .M = sizes[i], .N = sizes[(3 * i + trans) % SIZES],
+                .K = sizes[(7 * i + 2 * trans + 1) % SIZES],
+                .trans_a = trans & 1, .trans_b = trans >> 1,
+                .a_type = in, .b_type = in, .c_type = out, .add = i & 1,
+                .alpha = i % 3 ? 0.0f : 0.5f,
+            };
+            good = gemm_case(p->c, p->d, &g, 1);
+        }
+}
+
+/* Beyond the blocks of k, of rows and of columns. */
+static void large_sizes(place *p, dtype type)
+{
+    static const int large[][3] = { { 7, 300, 521 }, { 401, 70, 130 }, { 200, 193, 600 } };
+    int good = 1;
+    for (int i = 0; i < 3 && good; i++)
+        for (int trans = 0; trans < 4 && good; trans++) {
+            const gemm_desc g = {
+                .M = large[i][0], .N = large[i][1], .K = large[i][2],
+                .trans_a = trans & 1, .trans_b = trans >> 1,
+                .a_type = type, .b_type = type, .c_type = type,
+                .bias = i == 2, .residual = i == 2,
+            };
+            good = gemm_case(p->c, p->d, &g, 0);
+        }
+}
+
+static void padding_and_batches(place *p, dtype type)
+{
+    int good = 1;
+    for (int trans = 0; trans < 4 && good; trans++)
+        for (int odd = 0; odd < 2 && good; odd++) {
+            const int M = 33, N = 65, K = 31, pad = odd ? 3 : 4;
+            const int a_rows = trans & 1 ? K : M, a_width = trans & 1 ? M : K;
+            const int b_rows = trans >> 1 ? N : K, b_width = trans >> 1 ? K : N;
+            gemm_desc g = {
+                .M = M, .N = N, .K = K, .trans_a = trans & 1, .trans_b = trans >> 1,
+                .a_type = type, .b_type = type, .c_type = type,
+                .lda = a_width + pad, .ldb = b_width + pad, .ldc = N + pad, .batch = 3,
+            };
+            g.stride_a = a_rows * g.lda + 5;
+            g.stride_b = odd ? 0 : b_rows * g.ldb + 8;      /* one B for the whole batch */
+            g.stride_c = M * g.ldc + 7;
+            good = gemm_case(p->c, p->d, &g, 1);
+            g.bias = g.gelu = g.residual = 1;
+            g.drop_p = 0.25f;
+            good = good && gemm_case(p->c, p->d, &g, 0);
+        }
+}
+
+static void epilogues(place *p, dtype type)
+{
+    int good = 1;
+    for (int i = 0; i < SIZES && good; i++)
+        for (int e = 0; e < 32 && good; e += i % 3 ? 5 : 1) {
+            const gemm_desc g = {
+                .M = sizes[(i + e) % SIZES], .N = sizes[i], .K = 17, .trans_b = i & 1,
+                .a_type = type, .b_type = type, .c_type = e & 32 ? DTYPE_F32 : type,
+                .bias = e & 1, .gelu = e >> 1 & 1, .gelu_grad = e >> 2 & 1,
+                .drop_p = e & 8 ? 0.4f : 0.0f, .drop_stream = 5, .residual = e >> 4 & 1,
+            };
+            good = gemm_case(p->c, p->d, &g, 0);
+        }
+}
+
+static void everything(const char *style, const char *engine, int wide_only)
+{
+    place p;
+    if (!place_open(&p, style, engine))
+        return;
+    for (int t = 0; t < (wide_only ? 1 : 3); t++) {
+        all_sizes(&p, types[t], types[t]);
+        if (t)
+            all_sizes(&p, types[t], DTYPE_F32);
+        large_sizes(&p, types[t]);
+        padding_and_batches(&p, types[t]);
+        epilogues(&p, types[t]);
+    }
+    place_close(&p);
+}
+
+static void native_agrees_with_the_obvious_product(void) { everything("cpu", "native", 1); }
+static void tiled_agrees_with_the_obvious_product(void)  { everything("cpu", "tiled", 0); }
+static void tiled_agrees_in_the_gpu_style(void)          { everything("gpu", "tiled", 0); }
+
+static void results_are_the_same_from_run_to_run(void)
+{
+    enum { M = 150, N = 203, K = 700 };
+    static const char *const engines[] = { "native", "tiled" };
+    float *host = calloc((size_t)K * N, sizeof *host), *first = malloc(M * N * 4),
+          *again = malloc(M * N * 4);
+    for (size_t i = 0; i < (size_t)K * N; i++)
+        host[i] = (float)(i % 97) / 97.0f - 0.4f;
+    for (int e = 0; e < 2; e++) {
+        place p;
+        if (!place_open(&p, "cpu", engines[e]))
+            continue;
+        const gemm_desc g = { .M = M, .N = N, .K = K };
+        gemm_buffers on = { 0 };
+        dev_list *l = NULL;
+        uint64_t bytes = 0;
+        CHECK_OK(gemm_scratch(p.c, &g, &bytes));
+        CHECK_OK(dev_buffer_create(&on.a, p.d, M * K * 4, "a"));
+        CHECK_OK(dev_buffer_create(&on.b, p.d, K * N * 4, "b"));
+        CHECK_OK(dev_buffer_create(&on.c, p.d, M * N * 4, "c"));
+        CHECK_OK(dev_buffer_create(&on.scratch, p.d, bytes, "scratch"));
+        CHECK_OK(dev_write(p.d, on.a, 0, host, M * K * 4));
+        CHECK_OK(dev_write(p.d, on.b, 0, host, K * N * 4));
+        CHECK_OK(dev_list_create(&l, p.d));
+        CHECK_OK(gemm_append(p.c, l, &g, &on, NULL));
+        for (int i = 0; i < 5; i++) {
+            CHECK_OK(dev_run(l, 0, -1));
+            CHECK_OK(dev_read(p.d, on.c, 0, i ? again : first, M * N * 4));
+            CHECKF(!i || !memcmp(first, again, M * N * 4), "engine %s, run %d", engines[e], i);
+        }
+        dev_list_release(l);
+        dev_buffer_release(on.a);
+        dev_buffer_release(on.b);
+        dev_buffer_release(on.c);
+        dev_buffer_release(on.scratch);
+        place_close(&p);
+    }
+    free(host);
+    free(first);
+    free(again);
+}
+
+/* The file the choices of the CPU device are kept in. */
+static char *choice_file(dev_device *d)
+{
+    char name[32], *folder = NULL, *path = NULL;
+    snprintf(name, sizeof name, "%016llx.txt", (unsigned long long)dev_fingerprint(d));
+    if (CHECK_OK(gt_cache_folder(&folder, "gemm")))
+        path = gt_path_join(folder, name);
+    free(folder);
+    return path;
+}
+
+static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
+{
+    static const char bad[] = "geartrain gemm 1\nnn fp32 fp32 fp32 512 512 512 1 - native 99 1\n"
+                              "nonsense\nnn fp32 fp32\n\0\n";
+    const gemm_desc g = { .M = 300, .N = 300, .K = 300 };
+    const char *first = NULL, *second = NULL;
+    char *old = getenv("GEARTRAIN_CACHE") ? strdup(getenv("GEARTRAIN_CACHE")) : NULL;
+    setenv("GEARTRAIN_CACHE", check_folder(), 1);
+    place p;
+    if (!place_open(&p, "cpu", "auto"))
+        return;
+    char *path = choice_file(p.d);
+    CHECK_OK(gemm_engine_name(p.c, &g, &first));
+    if (gemm_engine_at(1) && first) {
+        CHECKF(gt_path_exists(path), "no '%s'", path);
+        gemm_context_release(p.c);
+
+        /* The other engine's name in the file must win over a new measurement. */
+        char *text = NULL;
+        char line[128];
+        const char *other = strcmp(first, "tiled") ? "tiled" : "native";
+        CHECK_OK(gt_file_read(&text, NULL, path, 1 << 20));
+        CHECK(text && strstr(text, first));
+        free(text);
+        const int n = snprintf(line, sizeof line, "geartrain gemm 1\n"
+                               "nn fp32 fp32 fp32 512 512 512 1 - %s 1 0.5\n", other);
+        CHECK_OK(gt_file_write(path, line, (size_t)n));
+        CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
+        CHECK_OK(gemm_engine_name(p.c, &g, &second));
+        CHECKF(second && !strcmp(second, other), "the file says %s", other);
+        gemm_context_release(p.c);
+
+        CHECK_OK(gt_file_write(path, bad, sizeof bad));
+        CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
+        CHECK_OK(gemm_engine_name(p.c, &g, &second));
+        CHECK_OK(gt_file_read(&text, NULL, path, 1 << 20));
+        CHECK(text && strstr(text, "nn fp32 fp32 fp32 512 512 512 1 - ") && !strstr(text, "nonsense"));
+        free(text);
+    }
+    free(path);
+    place_close(&p);
+    if (old)
+        setenv("GEARTRAIN_CACHE", old, 1);
+    else
+        unsetenv("GEARTRAIN_CACHE");
+    free(old);
+}
+
+static void what_makes_no_sense_is_refused(void)
+{
+    place p;
+    gemm_context *c = NULL;
+    uint64_t bytes;
+    if (!place_open(&p, "cpu", "tiled"))
+        return;
+    CHECK_FAILS(gemm_context_create(&c, p.d, "magic"), GT_MISUSE, "magic");
+    CHECK(!c);
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 0, .N = 1, .K = 1 }, &bytes), GT_MISUSE,
+                "positive");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .ldb = 2 }, &bytes),
+                GT_MISUSE, "wide");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .batch = 2 }, &bytes),
+                GT_MISUSE, "overlap");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .add = 1, .bias = 1 },
+                             &bytes), GT_MISUSE, "epilogue");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_I32 },
+                             &bytes), GT_MISUSE, "i32");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_F16 },
+                             &bytes), GT_UNSUPPORTED, "fp16");
+    place_close(&p);
+}
+
+static void count_result(void *context, const gemm_result *r)
+{
+    int *n = context;
+    *n += r->min_s > 0 && r->min_s <= r->median_s && r->median_s <= r->p99_s && r->flops > 0;
+}
+
+static void the_benchmark_and_the_peaks_give_plausible_numbers(void)
+{
+    place p;
+    gemm_peak peak = { 0 };
+    int results = 0;
+    if (!place_open(&p, "cpu", "tiled"))
+        return;
+    CHECK_OK(gemm_peak_measure(p.d, &peak));
+    CHECKF(peak.flops > 1e8 && peak.flops < 1e15, "%g flop/s", peak.flops);
+    CHECKF(peak.copy_bytes > 1e7 && peak.copy_bytes < 1e14, "%g byte/s", peak.copy_bytes);
+    CHECK_OK(gemm_bench(p.c, &(gemm_desc){ .M = 100, .N = 90, .K = 80 }, 3, peak.flops, count_result,
+                        &results));
+    CHECK(results == 1);
+    place_close(&p);
+}
+
+const check_case check_cases[] = {
+    CASE(native_agrees_with_the_obvious_product),
+    CASE(tiled_agrees_with_the_obvious_product),
+    CASE(tiled_agrees_in_the_gpu_style),
+    CASE(results_are_the_same_from_run_to_run),
+    CASE(the_choice_is_kept_and_a_bad_file_is_measured_again),
+    CASE(what_makes_no_sense_is_refused),
+    CASE(the_benchmark_and_the_peaks_give_plausible_numbers),
+    { 0 }
+};
