@@ -1,6 +1,6 @@
 /* tests/fuzz/replay.c - runs a fuzz target without libFuzzer.
  *
- *   fuzz_NAME [-n ROUNDS] [-s SEED] [-w DIR] [FILE...]        [3000 rounds, seed 1]
+ *   fuzz_NAME [-n ROUNDS] [-s SEED] [-w DIR] [FILE...]        [20000 rounds, seed 1]
  *
  * Every FILE, or without files every built-in seed, runs as it is and cut short at each of
  * its first 512 bytes. Then ROUNDS mutations of them run: bits flipped, numbers changed,
@@ -142,7 +142,7 @@ static int write_seeds(const char *folder)
 
 int main(int argc, char **argv)
 {
-    uint64_t rounds = 3000, seed = 1;
+    uint64_t rounds = 20000, seed = 1;
     const char *name = basename(argv[0]), *folder = NULL;
     for (int option; (option = getopt(argc, argv, "n:s:w:")) != -1; ) {
         gt_status st = GT_OK;
