@@ -22,6 +22,7 @@
 #include <string.h>
 
 #define U 0x1p-24
+#define TINY 0x1p-122           /* the least normal float, and room for a factor of 16 */
 #define ROUNDINGS(n) (4.0 + 0.5 * sqrt((double)(n)))
 
 enum { OPERANDS = 12, GUARD = 256 };
@@ -193,7 +194,7 @@ static void gelu_case(trial *t)
     t->flops = 14.0 * (double)n;
     for (int64_t i = 0; !t->status && i < n; i++) {
         const double want = reference_gelu(x->value[i]);
-        expect(y, i, want, gelu_slack(x->value[i]) * fabs(want));
+        expect(y, i, want, gelu_slack(x->value[i]) * fabs(want) + TINY);
     }
 }
 
@@ -208,7 +209,7 @@ static void gelu_grad_case(trial *t)
         const double a = x->value[i], s = 1.0 / (1.0 + exp(-1.5957691216 * (a + 0.044715 * a * a * a)));
         const double size = s + fabs(a) * s * (1.0 - s) * (1.6 + 0.22 * a * a);
         expect(dx, i, dy->value[i] * reference_gelu_slope(a),
-               fabs(dy->value[i]) * size * gelu_slack(a));
+               fabs(dy->value[i]) * size * gelu_slack(a) + TINY);
     }
 }
 
@@ -241,7 +242,7 @@ static void bias_act_with(trial *t, int with_bias, int act, int drop, int with_r
             pre->slack[i] = (float)(U * size);
         const double act_error = act ? U * 2.2 * size + gelu_slack(x) * fabs(reference_gelu(x))
                                      : U * size;
-        y->slack[i] = (float)(1.25 * act_error + 4.0 * U * (size + fabs(y->want[i])));
+        y->slack[i] = (float)(1.25 * act_error + 4.0 * U * (size + fabs(y->want[i])) + TINY);
     }
 }
 
@@ -593,7 +594,7 @@ static void xent_with(trial *t, int gradient, double deviation)
             const int64_t i = (int64_t)r * V + v;
             const double p = target->whole[r] < 0 ? 0.0
                            : fabs(slope[i] / s) + (v == target->whole[r] ? 2.0 : 0.0);
-            expect(dlogits, i, slope[i], s * p * U * (8.0 + f + 2.0 * (most - x[v])) + 1e-37);
+            expect(dlogits, i, slope[i], s * p * U * (8.0 + f + 2.0 * (most - x[v])) + TINY);
         }
     }
     free(slope);
