@@ -421,6 +421,14 @@ int64_t graph_param_elements(const graph *g)
     return n;
 }
 
+int graph_vocabulary(const graph *g)
+{
+    for (int i = 0; i < g->node_count; i++)
+        if (g->nodes[i].op == OP_EMBED)
+            return (int)g->values[g->nodes[i].in[1]].shape.dim[0];
+    return 0;
+}
+
 double graph_flops(const graph *g, graph_phase phase)
 {
     double sum = 0.0;

@@ -111,6 +111,8 @@ int graph_value_find(const graph *g, const char *name);         /* -1 if absent 
 int graph_param_count(const graph *g);
 const graph_param_info *graph_param_at(const graph *g, int param);
 int64_t graph_param_elements(const graph *g);
+/* Rows of the token table that the graph embeds from; 0 if this stage embeds nothing. */
+int graph_vocabulary(const graph *g);
 /* What belongs to a phase, over the whole graph: 2 per multiply-add. */
 double graph_flops(const graph *g, graph_phase phase);
 

@@ -1,0 +1,159 @@
+/* host/train/events.c - event records, encoded by hand: five fields do not need a
+ * protocol-buffer library. */
+#include "host/train/events.h"
+
+#include "host/base/clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct events {
+    FILE *file;
+    char path[1024];
+};
+
+static uint32_t table[256];
+static pthread_once_t table_once = PTHREAD_ONCE_INIT;
+
+static void make_table(void)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int bit = 0; bit < 8; bit++)
+            c = c >> 1 ^ (c & 1u ? 0x82F63B78u : 0u);
+        table[i] = c;
+    }
+}
+
+uint32_t events_crc32c(const void *data, size_t size)
+{
+    const unsigned char *p = data;
+    uint32_t c = 0xFFFFFFFFu;
+    pthread_once(&table_once, make_table);
+    for (size_t i = 0; i < size; i++)
+        c = c >> 8 ^ table[(c ^ p[i]) & 0xFFu];
+    return ~c;
+}
+
+static uint32_t masked(const void *data, size_t size)
+{
+    uint32_t c = events_crc32c(data, size);
+    return (c >> 15 | c << 17) + 0xA282EAD8u;
+}
+
+/* A record under construction; the largest has a tag and a few numbers. */
+typedef struct record { unsigned char data[256]; size_t size; } record;
+
+static void put_bytes(record *r, const void *data, size_t size)
+{
+    if (r->size + size <= sizeof r->data) {
+        memcpy(r->data + r->size, data, size);
+        r->size += size;
+    }
+}
+
+static void put_varint(record *r, uint64_t value)
+{
+    do {
+        unsigned char byte = (unsigned char)(value & 0x7Fu);
+        value >>= 7;
+        byte |= value ? 0x80u : 0u;
+        put_bytes(r, &byte, 1);
+    } while (value);
+}
+
+/* wire types: 0 varint, 1 64-bit, 2 bytes, 5 32-bit */
+static void put_key(record *r, unsigned field, unsigned wire)
+{
+    put_varint(r, field << 3 | wire);
+}
+
+static void put_block(record *r, unsigned field, const void *data, size_t size)
+{
+    put_key(r, field, 2);
+    put_varint(r, size);
+    put_bytes(r, data, size);
+}
+
+static gt_status write_record(events *e, const record *r)
+{
+    const uint64_t size = r->size;
+    const uint32_t size_crc = masked(&size, sizeof size), data_crc = masked(r->data, r->size);
+    if (fwrite(&size, sizeof size, 1, e->file) != 1
+        || fwrite(&size_crc, sizeof size_crc, 1, e->file) != 1
+        || fwrite(r->data, 1, r->size, e->file) != r->size
+        || fwrite(&data_crc, sizeof data_crc, 1, e->file) != 1)
+        return gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
+    return GT_OK;
+}
+
+static void put_time(record *r)
+{
+    const double now = gt_wall_seconds();
+    put_key(r, 1, 1);
+    put_bytes(r, &now, sizeof now);
+}
+
+gt_status events_open(events **out, const char *folder)
+{
+    char host[128] = "localhost";
+    *out = NULL;
+    events *e = calloc(1, sizeof *e);
+    if (!e)
+        return gt_fail(GT_NO_MEMORY, "cannot write events: out of memory");
+    gethostname(host, sizeof host - 1);
+    snprintf(e->path, sizeof e->path, "%.700s/events.out.tfevents.%.0f.%.120s.%ld", folder,
+             gt_wall_seconds(), host, (long)getpid());
+    e->file = fopen(e->path, "wbe");
+    if (!e->file) {
+        gt_status st = gt_fail(GT_IO, "cannot create '%s': %s", e->path, strerror(errno));
+        free(e);
+        return st;
+    }
+    record r = { .size = 0 };
+    put_time(&r);
+    put_block(&r, 3, "brain.Event:2", 13);
+    gt_status st = write_record(e, &r);
+    if (st) {
+        fclose(e->file);
+        free(e);
+        return st;
+    }
+    *out = e;
+    return GT_OK;
+}
+
+gt_status events_scalar(events *e, uint64_t step, const char *tag, float number)
+{
+    record value = { .size = 0 }, summary = { .size = 0 }, event = { .size = 0 };
+    put_block(&value, 1, tag, strlen(tag) < 100 ? strlen(tag) : 100);
+    put_key(&value, 2, 5);
+    put_bytes(&value, &number, sizeof number);
+    put_block(&summary, 1, value.data, value.size);
+    put_time(&event);
+    put_key(&event, 2, 0);
+    put_varint(&event, step);
+    put_block(&event, 5, summary.data, summary.size);
+    return write_record(e, &event);
+}
+
+gt_status events_flush(events *e)
+{
+    return fflush(e->file) == 0 ? GT_OK
+                                : gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
+}
+
+gt_status events_close(events *e)
+{
+    if (!e)
+        return GT_OK;
+    gt_status st = events_flush(e);
+    if (fclose(e->file) != 0 && !st)
+        st = gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
+    free(e);
+    return st;
+}

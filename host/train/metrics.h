@@ -1,0 +1,35 @@
+/* host/train/metrics.h - what a run leaves for people and tools to look at.
+ *
+ *   RUN/metrics.jsonl            one object a step
+ *   RUN/events.out.tfevents.*    the same for TensorBoard
+ *   RUN/loss.svg                 training and validation loss, drawn
+ *
+ * metrics.jsonl is the record: on resuming, lines of steps that will be done again are cut
+ * off, and the plot is drawn from what remains and what follows.                        */
+#ifndef GT_TRAIN_METRICS_H
+#define GT_TRAIN_METRICS_H
+
+#include "host/base/status.h"
+
+#include <stdint.h>
+
+typedef struct metrics metrics;
+
+/* A step's figures. step counts updates done: 1, 2, ...; val_loss NaN if not evaluated. */
+typedef struct metrics_row {
+    uint64_t step, tokens;              /* tokens trained on so far */
+    double loss, lr, grad_norm, tokens_per_s, step_ms, mfu, bubble, loss_scale, val_loss;
+    int skipped;                        /* 1: fp16 met an overflow, nothing moved */
+} metrics_row;
+
+/* Goes on after `done` steps; 0 starts anew. */
+gt_status metrics_open(metrics **out, const char *run, uint64_t done);
+gt_status metrics_put(metrics *m, const metrics_row *row);
+/* Draws loss.svg and flushes; also done by close. */
+gt_status metrics_draw(metrics *m);
+gt_status metrics_close(metrics *m);            /* takes NULL */
+
+/* One JSON object without a line end, as in metrics.jsonl, into out (size >= 512). */
+char *metrics_json(char *out, size_t size, const metrics_row *row);
+
+#endif
