@@ -96,7 +96,16 @@ static gt_status open_split(token_split *out, const char *folder, const char *wo
     return st;
 }
 
-/* Opens spec, else the folder's own tokenizer, else none. */
+/* "bpe:512" names the kind that "bpe" is. */
+static int names_kind(const char *spec, const tokenizer *t)
+{
+    const char *kind = tokenizer_name(t);
+    return !strncmp(spec, kind, strlen(kind));
+}
+
+/* Opens spec, else the folder's own tokenizer, else none. A spec that would train one is
+ * fine if it is the kind that is there: the same command line then works for text and for
+ * the tokens made of it. */
 static gt_status open_tokenizer(data_set *d, const char *folder, const char *spec)
 {
     if (spec && !tokenizer_needs_text(spec))
@@ -106,7 +115,7 @@ static gt_status open_tokenizer(data_set *d, const char *folder, const char *spe
         return no_memory(folder);
     gt_status st = gt_path_is_folder(own) ? tokenizer_open(&d->tokenizer, own) : GT_OK;
     free(own);
-    if (!st && spec && (!d->tokenizer || strncmp(spec, tokenizer_name(d->tokenizer), 3)))
+    if (!st && spec && (!d->tokenizer || !names_kind(spec, d->tokenizer)))
         st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
                      spec, folder);
     return st;

@@ -120,7 +120,7 @@ static gt_status encode_all(job *j, token_writer *train, token_writer *val)
             st = put_end(j, train);
         if (!st)
             st = encode(j, file, 0, border, train);
-        if (!st && border < file->size && token_writer_count(val) && i != split)
+        if (!st && border < file->size && token_writer_count(val))
             st = put_end(j, val);
         if (!st)
             st = encode(j, file, border, file->size, val);
@@ -231,7 +231,9 @@ gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
         st = open_texts(&j);
     if (!st) {
         snprintf(made, length + 32, "%s.partial-%ld", target, (long)getpid());
-        st = gt_folder_make(made);
+        st = gt_folder_remove(made);    /* of a process that was killed and had this number */
+        if (!st)
+            st = gt_folder_make(made);
         if (!st)
             st = fill(&j, made, result);
         if (!st)
