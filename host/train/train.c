@@ -12,6 +12,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/train/evaluate.h"
 
 #include <assert.h>
 #include <math.h>
@@ -43,13 +44,13 @@ struct train {
     train_data data;
     kernel_set *kernels;
     gemm_context *gemm;
-    graph *graph, *eval_graph;
+    graph *graph;
     params *params;
     optim *optim;
     exec_arena *arena;
-    exec *exec, *eval;
-    dev_buffer *eval_sum, *eval_scale;
-    loader loader, eval_loader;
+    exec *exec;
+    evaluate *evaluate;                 /* NULL without a validation split */
+    loader loader;
     uint64_t micros;                    /* micro-batches a step */
     int vocab;
     slot *slots;                        /* DEPTH * micros */
@@ -102,40 +103,29 @@ static gt_status make_slots(train *t)
     return GT_OK;
 }
 
-static gt_status make_graphs(train *t)
+static gt_status make_graph(train *t)
 {
-    const int B = (int)t->o.micro_batch, T = (int)t->o.seq;
-    gt_status st = graph_create(&t->graph, t->o.precision, B, T);
-    if (!st)
-        st = t->model.build(t->graph, t->model.config, 1, t->o.recompute);
-    if (!st && t->data.val) {
-        st = graph_create(&t->eval_graph, t->o.precision, B, T);
-        if (!st)
-            st = t->model.build(t->eval_graph, t->model.config, 0, 0);
-    }
-    return st;
+    gt_status st = graph_create(&t->graph, t->o.precision, (int)t->o.micro_batch, (int)t->o.seq);
+    return st ? st : t->model.build(t->graph, t->model.config, 1, t->o.recompute);
 }
 
+/* Places the training graph and the evaluation's in one arena: they never run at once. */
 static gt_status make_execs(train *t)
 {
-    exec_binding bindings[] = { { "grad_scale", optim_grad_scale(t->optim) },
-                                { "loss_sum", optim_loss_sum(t->optim) }, { NULL, NULL } };
-    exec_binding eval_bindings[] = { { "grad_scale", t->eval_scale }, { "loss_sum", t->eval_sum },
-                                     { "tokens", NULL }, { "targets", NULL }, { NULL, NULL } };
+    const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(t->optim) },
+                                      { "loss_sum", optim_loss_sum(t->optim) }, { NULL, NULL } };
     exec_options o = { .device = t->device, .kernels = t->kernels, .gemm = t->gemm,
                        .params = t->params, .arena = t->arena, .bindings = bindings };
     gt_status st = exec_create(&t->exec, t->graph, &o);
-    exec_options e = o;
-    e.bindings = eval_bindings;
-    if (!st && t->eval_graph)
-        st = exec_create(&t->eval, t->eval_graph, &e);
+    if (!st && t->data.val) {
+        evaluate_options e = { .place = o, .split = t->data.val, .batch = t->o.micro_batch,
+                               .seq = t->o.seq, .batches = t->o.eval_batches };
+        e.place.bindings = NULL;
+        st = evaluate_create(&t->evaluate, t->model.build, t->model.config, t->o.precision, &e);
+    }
     if (!st)
         st = exec_ready(t->exec);
-    eval_bindings[2].buffer = exec_buffer(t->exec, "tokens");   /* one set of inputs will do */
-    eval_bindings[3].buffer = exec_buffer(t->exec, "targets");
-    if (!st && t->eval)
-        st = exec_ready(t->eval);
-    return st;
+    return st || !t->evaluate ? st : evaluate_ready(t->evaluate);
 }
 
 /* The parameters' first values: a checkpoint's, another model's, or random. */
@@ -201,11 +191,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     t->o.optim.steps = t->o.steps;
 
     st = loader_open(&t->loader, data->train, "training", o->order, o->batch, o->seq, o->seed);
-    if (!st && data->val)
-        st = loader_open(&t->eval_loader, data->val, "validation", LOADER_SEQUENTIAL, 1, o->seq,
-                         o->seed);
     if (!st)
-        st = make_graphs(t);
+        st = make_graph(t);
     if (!st)
         st = kernel_set_create(&t->kernels, d, t->o.precision);
     if (!st)
@@ -217,10 +204,6 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
                           (double)(o->batch * o->seq));
     if (!st)
         st = exec_arena_create(&t->arena, d);
-    if (!st)
-        st = dev_buffer_create(&t->eval_sum, d, 4, "the validation loss");
-    if (!st)
-        st = dev_buffer_create(&t->eval_scale, d, 4, "the validation scale");
     if (!st)
         st = make_execs(t);
     if (!st) {
@@ -260,16 +243,13 @@ void train_release(train *t)
     free(t->slots);
     free(t->scratch);
     exec_release(t->exec);
-    exec_release(t->eval);
+    evaluate_release(t->evaluate);
     exec_arena_release(t->arena);
-    dev_buffer_release(t->eval_sum);
-    dev_buffer_release(t->eval_scale);
     optim_release(t->optim);
     params_release(t->params);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
     graph_release(t->graph);
-    graph_release(t->eval_graph);
     free(t);
 }
 
@@ -451,7 +431,7 @@ gt_status train_run(train *t, const train_hooks *hooks)
     while (!st && t->done < t->o.steps && !t->stop) {
         const uint64_t step = t->queued;        /* steps queued so far */
         const int last = step == t->o.steps;
-        const int eval = t->eval && step > 0 && step > t->done
+        const int eval = t->evaluate && step > 0 && step > t->done
                          && (falls_on(t->o.eval_every, step) || (last && t->o.eval_every));
         const int saves = step > t->done && falls_on(t->o.save_every, step);
         if (eval || saves || last) {
@@ -515,43 +495,9 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
 
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens)
 {
-    const uint64_t B = t->o.micro_batch, T = t->o.seq;
-    const uint64_t rows = t->eval ? loader_eval_rows(&t->eval_loader) : 0;
-    const size_t bytes = (size_t)(B * T) * sizeof(int32_t);
-    double sum = 0.0;
-    uint64_t counted = 0;
-    gt_status st = GT_OK;
-    *loss = NAN;
-    if (!rows)
-        return gt_fail(GT_MISMATCH, "cannot evaluate: there is no validation split of at least "
-                       "%llu tokens", (unsigned long long)T + 1);
-    int32_t *x = malloc(bytes), *y = malloc(bytes);
-    if (!x || !y)
-        st = no_memory();
-    for (uint64_t first = 0, batch = 0; !st && first < rows; first += B, batch++) {
-        uint64_t filled = 0;
-        float part = 0.0f;
-        if (t->o.eval_batches && batch == t->o.eval_batches)
-            break;
-        st = loader_eval(&t->eval_loader, first, B, x, y, &filled);
-        if (!st)
-            st = dev_write(t->device, exec_buffer(t->eval, "tokens"), 0, x, bytes);
-        if (!st)
-            st = dev_write(t->device, exec_buffer(t->eval, "targets"), 0, y, bytes);
-        if (!st)
-            st = exec_run(t->eval, EXEC_FORWARD);
-        if (!st)
-            st = dev_read(t->device, t->eval_sum, 0, &part, sizeof part);
-        sum += (double)part;
-        counted += filled * T;
-    }
-    if (!st && counted)
-        *loss = sum / (double)counted;
-    if (tokens)
-        *tokens = counted;
-    free(x);
-    free(y);
-    return st;
+    if (!t->evaluate)
+        return gt_fail(GT_MISUSE, "cannot evaluate: there is no validation split");
+    return evaluate_run(t->evaluate, loss, tokens);
 }
 
 uint64_t train_steps_done(const train *t)
