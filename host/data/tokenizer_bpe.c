@@ -227,7 +227,8 @@ static gt_status look_up(const vocabulary *v, bpe *b, const unsigned char *text,
 {
     size_t mask = CACHE_SLOTS - 1, i = (size_t)gt_hash(text, size) & mask;
     for (; b->cache[i].size; i = (i + 1) & mask)
-        if (b->cache[i].size == size && !memcmp(b->cache_text.data + b->cache[i].text, text, size)) {
+        if (b->cache[i].size == size
+            && !memcmp(b->cache_text.data + b->cache[i].text, text, size)) {
             *out = &b->cache[i];
             return GT_OK;
         }

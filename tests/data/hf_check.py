@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """tests/data/hf_check.py - our files against Hugging Face's own readers.
 
-    hf_check.py TOKENIZER_DIR TEXT IDS.u32 [VOCAB_SIZE]      ids of TEXT, little-endian u32
+    hf_check.py TOKENS TEXT [SIZE]     TOKENS is what `geartrain tokenize TEXT -o TOKENS` made
     hf_check.py FILE.safetensors
 
-Exit 0 they agree, 1 they do not, 77 a package is missing. With VOCAB_SIZE the trainer of
-`tokenizers` also learns from TEXT, and its merges must be those of TOKENIZER_DIR."""
+Exit 0 they agree, 1 they do not, 77 a package is missing. With SIZE the trainer of
+`tokenizers` also learns from TEXT, and its merges must be those of a `bpe:SIZE`."""
+import array
+import glob
 import json
 import os
 import sys
@@ -32,21 +34,35 @@ def check_merges(folder, text_path, size):
     return a == b
 
 
-def check_tokenizer(folder, text_path, ids_path, size=None):
+def read_split(folder, name):
+    """All ids of a split; the header says their width (host/data/tokens.h)."""
+    ids = []
+    for path in sorted(glob.glob(os.path.join(folder, name + "-*.bin"))):
+        data = open(path, "rb").read()
+        magic = int.from_bytes(data[:4], "little")
+        ids.extend(array.array({20240520: "H", 20240801: "I"}[magic], data[1024:]))
+    return ids
+
+
+def check_tokens(folder, text_path, size=None):
     try:
         from tokenizers import Tokenizer
     except ImportError:
         skip("tokenizers")
-    theirs = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
-    data = open(text_path, "rb").read()
-    want = theirs.encode(data.decode("utf-8"), add_special_tokens=False).ids
-    raw = open(ids_path, "rb").read()
-    got = [int.from_bytes(raw[i:i + 4], "little") for i in range(0, len(raw), 4)]
-    print(f"ids: {len(want)} theirs, {len(got)} ours, {'equal' if want == got else 'DIFFERENT'}")
-    back = theirs.decode(got, skip_special_tokens=False).encode("utf-8") == data
-    print(f"text decoded from our ids: {'equal' if back else 'DIFFERENT'}")
-    merged = check_merges(folder, text_path, int(size)) if size else True
-    return want == got and back and merged
+    own = os.path.join(folder, "tokenizer")
+    theirs = Tokenizer.from_file(os.path.join(own, "tokenizer.json"))
+    text = open(text_path, encoding="utf-8", newline="").read()
+    split = int((1 - 0.1) * len(text))
+    good = True
+    for name, part in ("train", text[:split]), ("val", text[split:]):
+        want = theirs.encode(part, add_special_tokens=False).ids
+        got = read_split(folder, name)
+        back = theirs.decode(got, skip_special_tokens=False) == part
+        print(f"{name}: {len(want)} ids theirs, {len(got)} ours, "
+              f"{'equal' if want == got else 'DIFFERENT'}; "
+              f"decoded {'equal' if back else 'DIFFERENT'}")
+        good = good and want == got and back
+    return check_merges(own, text_path, int(size)) and good if size else good
 
 
 def check_safetensors(path):
@@ -66,8 +82,8 @@ def check_safetensors(path):
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         good = check_safetensors(sys.argv[1])
-    elif len(sys.argv) in (4, 5):
-        good = check_tokenizer(*sys.argv[1:])
+    elif len(sys.argv) in (3, 4):
+        good = check_tokens(*sys.argv[1:])
     else:
         sys.exit(__doc__)
     sys.exit(0 if good else 1)
