@@ -6,8 +6,8 @@
  * or with TRANS_B the transpose of B (N,K). A and B are of type STORE, C of type STORE or
  * fp32; sums are fp32, and C is rounded once.
  *
- * CPU body. The unit is a register tile of MR rows and NR = NV * VW columns, 24 vector
- * accumulators on AVX-512, fed by one broadcast of A a row and NV vectors of B a k:
+ * CPU body. The unit is the register tile of tile.clh, MR rows and NR = NV * VW columns, fed
+ * by one broadcast of A a row and NV vectors of B a k:
  *
  *        K                NR            a work-item's block: rows_each x (groups of panels)
  *   MR [ a0 ---> ]   k [ b b b b ]      for each KC of K
@@ -45,38 +45,8 @@
 
 #ifdef STYLE_CPU
 
-#if VW == 16
-#define MR 6
-#define NV 4
-#elif VW == 8
-#define MR 6
-#define NV 2
-#else
-#define MR 4
-#define NV 2
-#endif
-#define NR (NV * VW)
 /* Row distance of packed A: not a power of two, so that rows fall into different sets. */
 #define LDP (KC + VW)
-
-/* r becomes its transpose: each of the log2(VW) rounds interleaves the upper half of the
- * rows with the lower one. */
-static void transpose(floatV *r)
-{
-    for (int round = 1; round < VW; round *= 2) {
-        floatV t[VW];
-#pragma unroll
-        for (int i = 0; i < VW / 2; i++) {
-            t[2 * i].even = r[i].lo;
-            t[2 * i].odd = r[i + VW / 2].lo;
-            t[2 * i + 1].even = r[i].hi;
-            t[2 * i + 1].odd = r[i + VW / 2].hi;
-        }
-#pragma unroll
-        for (int i = 0; i < VW; i++)
-            r[i] = t[i];
-    }
-}
 
 /* Copies the transpose of a `rows` x `columns` corner at p (rows ld apart) to d (rows ldd
  * apart, room for whole vectors); what is outside the corner becomes 0. rows and columns
@@ -85,10 +55,7 @@ static void pack_transposed(__global float *d, int ldd, __global const store_t *
                             int rows, int columns)
 {
     floatV r[VW];
-#pragma unroll
-    for (int i = 0; i < VW; i++)
-        r[i] = i < rows ? load_some(p, i * ld, columns) : (floatV)0.0f;
-    transpose(r);
+    load_transposed(r, p, ld, rows, columns);
 #pragma unroll
     for (int i = 0; i < VW; i++)
         if (i < columns)
@@ -219,6 +186,7 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
                     for (int m = mc; m < mc1; m += MR) {
                         const int rows = min(MR, mc1 - m);
                         __global float *sums = rest + ((size_t)p * rows_each + (m - m0)) * NR;
+                        float t[MR * NR];
                         floatV c[MR][NV];
 #ifdef PACK_A
                         tile(c, packed_a + (m - mc) * LDP, LDP, rows,
@@ -237,20 +205,24 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
 #pragma unroll
                         for (int i = 0; i < MR; i++)
 #pragma unroll
-                            for (int v = 0; v < NV; v++) {
-                                const int column = n + v * VW, count = min(VW, N - column);
-                                if (i >= rows || count <= 0)
-                                    continue;
-                                const size_t at = c_start + (size_t)(m + i) * ldc + column;
-                                floatV x = alpha * c[i][v];
-                                if (add)
-                                    x += part_load(C, at, count, count == VW);
-                                else if (flags)
-                                    x = epilogue_apply(x, e, at,
-                                                       ((ulong)which * M + m + i) * N + column,
-                                                       column, count, count == VW);
-                                part_store(C, at, x, count, count == VW);
-                            }
+                            for (int v = 0; v < NV; v++)
+                                vstoreV(c[i][v], i * NV + v, t);
+                        /* One copy of the epilogue, not one a register. */
+#pragma nounroll
+                        for (int i = 0; i < rows * NV; i++) {
+                            const int row = m + i / NV, column = n + i % NV * VW;
+                            const int count = min(VW, N - column), wide = count == VW;
+                            const size_t at = c_start + (size_t)row * ldc + column;
+                            floatV x = alpha * vloadV(i, t);
+                            if (count <= 0)
+                                continue;
+                            if (add)
+                                x += part_load(C, at, count, wide);
+                            else if (flags)
+                                x = epilogue_apply(x, e, at, ((ulong)which * M + row) * N + column,
+                                                   column, count, wide);
+                            part_store(C, at, x, count, wide);
+                        }
                     }
             }
         }

@@ -50,7 +50,7 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
                             gemm_slot *add_at);
 
-/* The -D options that give the types of a product: STORE, and C_F32 where C differs. */
+/* The -D options of a product's types and epilogue: STORE, C_F32, DROP. */
 const char *gemm_type_options(const gemm_desc *g);
 
 /* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order

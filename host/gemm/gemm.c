@@ -485,8 +485,9 @@ gt_status gemm_program(gemm_context *c, const char *file, const char *options, d
     }
     c->programs = grown;
     const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
-                                    cl_source("gemm_epilogue.clh"), cl_source(file) };
-    gt_status st = dev_program_build(out, c->device, file, sources, 4, options);
+                                    cl_source("tile.clh"), cl_source("gemm_epilogue.clh"),
+                                    cl_source(file) };
+    gt_status st = dev_program_build(out, c->device, file, sources, 5, options);
     if (st) {
         gt_text_release(&name);
         return st;

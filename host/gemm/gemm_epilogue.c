@@ -8,11 +8,13 @@ enum { EPI_BIAS = 1, EPI_GELU = 2, EPI_GELU_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL
 
 const char *gemm_type_options(const gemm_desc *g)
 {
-    switch (g->a_type) {
-    case DTYPE_BF16: return g->c_type == DTYPE_F32 ? "-DSTORE=1 -DC_F32" : "-DSTORE=1";
-    case DTYPE_F16:  return g->c_type == DTYPE_F32 ? "-DSTORE=2 -DC_F32" : "-DSTORE=2";
-    default:         return "-DSTORE=0";
-    }
+    static const char *const options[3][2][2] = {
+        { { "-DSTORE=0", "-DSTORE=0 -DDROP" }, { "-DSTORE=0", "-DSTORE=0 -DDROP" } },
+        { { "-DSTORE=1", "-DSTORE=1 -DDROP" }, { "-DSTORE=1 -DC_F32", "-DSTORE=1 -DC_F32 -DDROP" } },
+        { { "-DSTORE=2", "-DSTORE=2 -DDROP" }, { "-DSTORE=2 -DC_F32", "-DSTORE=2 -DC_F32 -DDROP" } },
+    };
+    const int type = g->a_type == DTYPE_BF16 ? 1 : g->a_type == DTYPE_F16 ? 2 : 0;
+    return options[type][g->c_type == DTYPE_F32][g->drop_p > 0];
 }
 
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
