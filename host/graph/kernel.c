@@ -16,8 +16,8 @@ enum { GRAIN = 16384, GRAIN_LEAST = 1024 };
 
 static const char *const files[KERNEL_FAMILIES] = {
     [KERNEL_EMBED] = "embed.cl",         [KERNEL_NORM] = "norm.cl",
-    [KERNEL_ELEMENTWISE] = "elementwise.cl", [KERNEL_ATTENTION] = "attention.cl",
-    [KERNEL_XENT] = "xent.cl",           [KERNEL_OPTIM] = "optim.cl",
+    [KERNEL_ELEMENTWISE] = "elementwise.cl", [KERNEL_XENT] = "xent.cl",
+    [KERNEL_OPTIM] = "optim.cl",
 };
 
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)
@@ -47,6 +47,8 @@ void kernel_set_release(kernel_set *k)
         return;
     for (int f = 0; f < KERNEL_FAMILIES; f++)
         dev_program_release(k->programs[f]);
+    for (int i = 0; i < KERNEL_HEADS; i++)
+        dev_program_release(k->attention[i]);
     free(k);
 }
 

@@ -11,9 +11,11 @@
 
 /* One program each: the text of common.clh, random.clh and the family's own file. */
 typedef enum kernel_family {
-    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_ATTENTION, KERNEL_XENT, KERNEL_OPTIM,
-    KERNEL_FAMILIES
+    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_FAMILIES
 } kernel_family;
+
+/* cl/attention.cl is built for heads of up to 64, 128 and 256 (a CPU body takes any: 0). */
+enum { KERNEL_HEADS = 3 };
 
 struct kernel_set {
     dev_device *device;
@@ -23,6 +25,7 @@ struct kernel_set {
     size_t group;               /* work-items a work-group: WG of cl/common.clh, 1 for cpu */
     size_t items;               /* work-items or groups that keep every unit busy evenly */
     dev_program *programs[KERNEL_FAMILIES];     /* NULL until needed */
+    dev_program *attention[KERNEL_HEADS];       /* one a size of heads, see there; the same */
 };
 
 /* How many arguments an array of dev_arg has. */

@@ -1,0 +1,366 @@
+/* tests/attention/test_attention.c - attention against the double-precision reference, forward
+ * and backward, in both styles; the reference's own gradient against finite differences.
+ *
+ * GT_TEST_TINY=1 keeps to sizes that an interpreter such as oclgrind gets through.       */
+#include "tests/check.h"
+
+#include "host/base/random.h"
+#include "host/graph/kernel.h"
+#include "host/tensor/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GUARD = 256 };           /* elements before and after every array */
+
+static int tiny(void)
+{
+    const char *s = getenv("GT_TEST_TINY");
+    return s && *s && strcmp(s, "0");
+}
+
+typedef struct place {
+    dev_device *d;
+    kernel_set *k;
+    dtype type;
+} place;
+
+static int place_open(place *p, const char *style, dtype type)
+{
+    *p = (place){ .type = type };
+    setenv("GEARTRAIN_STYLE", style, 1);
+    gt_status st = dev_open(&p->d, "cpu:0");
+    unsetenv("GEARTRAIN_STYLE");
+    if (st) {
+        check_skip("no CPU device: %s", gt_message());
+        return 0;
+    }
+    return CHECK_OK(kernel_set_create(&p->k, p->d, type));
+}
+
+static void place_close(place *p)
+{
+    kernel_set_release(p->k);
+    dev_close(p->d);
+}
+
+/* An array on the device between guards, and its values in double. */
+typedef struct array {
+    dtype type;
+    size_t count, bytes;
+    void *before, *after;       /* with guards */
+    double *value;
+    dev_buffer *root, *view;
+} array;
+
+static size_t guard_of(const array *a, const place *p)
+{
+    const size_t align = dev_info_of(p->d)->align / dtype_size(a->type);
+    return align > GUARD ? align : GUARD;
+}
+
+static int array_make(array *a, place *p, dtype type, size_t count, uint64_t stream)
+{
+    *a = (array){ .type = type, .count = count };
+    const size_t guard = guard_of(a, p);
+    a->bytes = ((count + 2 * guard) * dtype_size(type) + 3) & ~(size_t)3;
+    a->before = calloc(1, a->bytes);
+    a->after = calloc(1, a->bytes);
+    a->value = calloc(count, sizeof *a->value);
+    if (!CHECKF(a->before && a->after && a->value, "out of memory"))
+        return 0;
+    gt_random r;
+    gt_random_init(&r, 3, stream);
+    for (size_t i = 0; i < count + 2 * guard; i++)
+        dtype_store(type, a->before, i, 3.0f * gt_random_unit(&r) - 1.5f);
+    for (size_t i = 0; i < count; i++)
+        a->value[i] = (double)dtype_load(type, a->before, guard + i);
+    return CHECK_OK(dev_buffer_create(&a->root, p->d, a->bytes, "test"))
+        && CHECK_OK(dev_write(p->d, a->root, 0, a->before, a->bytes))
+        && CHECK_OK(dev_buffer_view(&a->view, a->root, guard * dtype_size(type),
+                                    a->bytes - guard * dtype_size(type)));
+}
+
+static void array_release(array *a)
+{
+    dev_buffer_release(a->view);
+    dev_buffer_release(a->root);
+    free(a->before);
+    free(a->after);
+    free(a->value);
+}
+
+/* Reads it back: the guards as before, the values within `allowed` + relative storage error
+ * of `want`. */
+static int array_is(array *a, place *p, const double *want, double allowed, const char *what)
+{
+    const size_t guard = guard_of(a, p), size = dtype_size(a->type);
+    const double store = a->type == DTYPE_BF16 ? 1.0 / 256 : a->type == DTYPE_F16 ? 1.0 / 2048 : 0;
+    if (!CHECK_OK(dev_read(p->d, a->root, 0, a->after, a->bytes)))
+        return 0;
+    int good = CHECKF(!memcmp(a->before, a->after, guard * size), "%s: front guard", what)
+            && CHECKF(!memcmp((char *)a->before + (guard + a->count) * size,
+                              (char *)a->after + (guard + a->count) * size, guard * size),
+                      "%s: back guard", what);
+    for (size_t i = 0; i < a->count && good; i++) {
+        const double got = (double)dtype_load(a->type, a->after, guard + i);
+        good = CHECKF(fabs(got - want[i]) <= allowed + store * fabs(want[i]),
+                      "%s[%zu]: %.8g is not %.8g within %.2g", what, i, got, want[i], allowed);
+    }
+    return good;
+}
+
+static const uint32_t words[4] = { 5, 6, 7, 8 };
+
+/* One shape, forward and backward, against the reference. */
+static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p)
+{
+    const int C = H * D;
+    const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
+    array qkv, out, lse, dout, dqkv, scratch;
+    dev_buffer *random = NULL;
+    dev_list *l = NULL;
+    char what[96];
+    const reference_dropout ref = { drop_p, words[0] | (uint64_t)words[1] << 32, words[2], words[3],
+                                    9 };
+    const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
+    double *want_out = malloc(tokens * c * sizeof *want_out);
+    double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
+    double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
+
+    snprintf(what, sizeof what, "%s B%d T%d D%d H%d %s drop %.1f", dtype_name(p->type), B, T, D, H,
+             causal ? "causal" : "full", (double)drop_p);
+    int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1)
+            && array_make(&out, p, p->type, tokens * c, 2)
+            && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3)
+            && array_make(&dout, p, p->type, tokens * c, 4)
+            && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
+            && array_make(&scratch, p, DTYPE_F32,
+                          (size_t)kernel_attention_scratch(p->k, B, T, C, H) / 4, 6)
+            && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
+            && CHECK_OK(dev_write(p->d, random, 0, words, 16))
+            && CHECK_OK(dev_list_create(&l, p->d));
+    const kernel_dropout drop = { drop_p, 9, random };
+    const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
+    if (good) {
+        const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
+        reference_attention(B, T, C, H, causal, ref_drop, qkv.value, want_out, want_lse);
+        reference_attention_grad(B, T, C, H, causal, ref_drop, qkv.value, dout.value, want_dqkv);
+        good = CHECK_OK(kernel_attention(l, p->k, B, T, C, H, causal, on, qkv.view, out.view, lse.view))
+            && CHECK_OK(kernel_attention_grad(l, p->k, B, T, C, H, causal, on, qkv.view, out.view,
+                                              lse.view, dout.view, dqkv.view, scratch.view))
+            && CHECK_OK(dev_run(l, 0, -1))
+            && array_is(&out, p, want_out, 1e-5, what)
+            && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
+            && array_is(&dqkv, p, want_dqkv, error * sqrt((double)D), what);
+    }
+    if (good) {                                         /* the scratch's guards */
+        for (size_t i = 0; i < scratch.count; i++)
+            scratch.value[i] = 0;
+        good = array_is(&scratch, p, scratch.value, 1e9, what);
+    }
+    dev_list_release(l);
+    dev_buffer_release(random);
+    array *const all[] = { &qkv, &out, &lse, &dout, &dqkv, &scratch };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        array_release(all[i]);
+    free(want_out);
+    free(want_lse);
+    free(want_dqkv);
+    return good;
+}
+
+static void all_shapes(const char *style, dtype type)
+{
+    static const int lengths[] = { 1, 2, 31, 32, 33, 63, 64, 65, 129, 200 };
+    static const int heads[] = { 1, 20, 33, 64, 128 };
+    place p;
+    int good = 1;
+    if (!place_open(&p, style, type))
+        return;
+    for (int t = 0; t < (tiny() ? 4 : 10) && good; t++)
+        for (int d = 0; d < (tiny() ? 3 : 5) && good; d++) {
+            if (type != DTYPE_F32 && (t + d) % 3)       /* the arithmetic is the same */
+                continue;
+            good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
+                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f);
+        }
+    if (!tiny())
+        good = good && attention_case(&p, 1, 70, 256, 1, 1, 0.0f)
+            && attention_case(&p, 1, 100, 250, 2, 0, 0.1f);
+    place_close(&p);
+}
+
+static void the_cpu_body_matches_in_fp32(void) { all_shapes("cpu", DTYPE_F32); }
+static void the_cpu_body_matches_in_bf16(void) { all_shapes("cpu", DTYPE_BF16); }
+static void the_cpu_body_matches_in_fp16(void) { all_shapes("cpu", DTYPE_F16); }
+static void the_gpu_body_matches_in_fp32(void) { all_shapes("gpu", DTYPE_F32); }
+static void the_gpu_body_matches_in_bf16(void) { all_shapes("gpu", DTYPE_BF16); }
+static void the_gpu_body_matches_in_fp16(void) { all_shapes("gpu", DTYPE_F16); }
+
+/* d/dx of sum(dout * out) by central differences, against the gradient all cases trust. */
+static void the_reference_gradient_is_the_slope_of_the_reference(void)
+{
+    enum { B = 1, T = 5, H = 2, D = 3, C = H * D, N = B * T * 3 * C };
+    const reference_dropout drop = { 0.3f, 1, 2, 3, 4 };
+    double qkv[N], dout[B * T * C], out[B * T * C], dqkv[N];
+    gt_random r;
+    gt_random_init(&r, 1, 1);
+    for (int i = 0; i < N; i++)
+        qkv[i] = 2 * (double)gt_random_unit(&r) - 1;
+    for (int i = 0; i < B * T * C; i++)
+        dout[i] = 2 * (double)gt_random_unit(&r) - 1;
+    for (int causal = 0; causal < 2; causal++) {
+        reference_attention_grad(B, T, C, H, causal, &drop, qkv, dout, dqkv);
+        for (int i = 0; i < N; i++) {
+            const double h = 1e-5, old = qkv[i];
+            double slope = 0;
+            for (int side = -1; side <= 1; side += 2) {
+                qkv[i] = old + side * h;
+                reference_attention(B, T, C, H, causal, &drop, qkv, out, NULL);
+                for (int j = 0; j < B * T * C; j++)
+                    slope += side * dout[j] * out[j] / (2 * h);
+            }
+            qkv[i] = old;
+            CHECKF(fabs(slope - dqkv[i]) < 1e-7, "element %d: slope %g, gradient %g", i, slope,
+                   dqkv[i]);
+        }
+    }
+}
+
+/* With equal scores and values of one, a row of the output is the share of probabilities
+ * kept, divided by what it is on average. */
+static void dropout_keeps_the_asked_share(void)
+{
+    enum { B = 1, T = 256, H = 4, D = 8, C = H * D };
+    place p;
+    array qkv, out, lse;
+    dev_buffer *random = NULL;
+    dev_list *l = NULL;
+    const size_t n = (size_t)T * C;
+    if (tiny() || !place_open(&p, "cpu", DTYPE_F32))
+        return;
+    if (array_make(&qkv, &p, DTYPE_F32, 3 * n, 1) && array_make(&out, &p, DTYPE_F32, n, 2)
+        && array_make(&lse, &p, DTYPE_F32, (size_t)T * H, 3)
+        && CHECK_OK(dev_buffer_create(&random, p.d, 16, "random"))
+        && CHECK_OK(dev_write(p.d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p.d))) {
+        const kernel_dropout drop = { 0.2f, 1, random };
+        float *x = calloc(3 * n, sizeof *x);
+        for (size_t i = 0; i < (size_t)T; i++)
+            for (size_t c = 0; c < C; c++)
+                x[i * 3 * C + 2 * C + c] = 1.0f;
+        CHECK_OK(dev_write(p.d, qkv.view, 0, x, 3 * n * 4));
+        CHECK_OK(kernel_attention(l, p.k, B, T, C, H, 0, &drop, qkv.view, out.view, lse.view));
+        CHECK_OK(dev_run(l, 0, -1));
+        CHECK_OK(dev_read(p.d, out.view, 0, x, n * 4));
+        double sum = 0;
+        for (size_t i = 0; i < n; i++)
+            sum += (double)x[i];
+        CHECKF(fabs(sum / (double)n - 1) < 0.01, "mean %f", sum / (double)n);
+        free(x);
+    }
+    dev_list_release(l);
+    dev_buffer_release(random);
+    array_release(&qkv);
+    array_release(&out);
+    array_release(&lse);
+    place_close(&p);
+}
+
+/* Generation in pieces of several lengths gives the rows of the whole. */
+static void cached_case(const char *style, dtype type, int B, int T, int D, int H)
+{
+    static const int pieces[] = { 5, 1, 1, 17, 2, 64 };
+    const int C = H * D, capacity = T + 3;
+    const size_t c = (size_t)C, cache = (size_t)B * (size_t)H * (size_t)capacity * (size_t)D;
+    place p;
+    array keys, values;
+    if (!place_open(&p, style, type))
+        return;
+    double *qkv = malloc((size_t)B * (size_t)T * 3 * c * sizeof *qkv);
+    double *want = malloc((size_t)B * (size_t)T * c * sizeof *want);
+    gt_random r;
+    gt_random_init(&r, 9, 9);
+    for (size_t i = 0; i < (size_t)B * (size_t)T * 3 * c; i++) {
+        uint32_t rounded = 0;
+        dtype_store(type, &rounded, 0, 2.0f * gt_random_unit(&r) - 1.0f);
+        qkv[i] = (double)dtype_load(type, &rounded, 0);
+    }
+    reference_attention(B, T, C, H, 1, NULL, qkv, want, NULL);
+    int good = array_make(&keys, &p, type, cache, 1) && array_make(&values, &p, type, cache, 2);
+    for (int i = 0, first = 0; first < T && good; i++) {
+        const int n = pieces[i % 6] < T - first ? pieces[i % 6] : T - first;
+        const size_t rows = (size_t)B * (size_t)n;
+        array in, out;
+        dev_buffer *at = NULL;
+        dev_list *l = NULL;
+        double *rows_want = malloc(rows * c * sizeof *rows_want);
+        good = array_make(&in, &p, type, rows * 3 * c, 3) && array_make(&out, &p, type, rows * c, 4)
+            && CHECK_OK(dev_buffer_create(&at, p.d, 4, "first"))
+            && CHECK_OK(dev_write(p.d, at, 0, &first, 4)) && CHECK_OK(dev_list_create(&l, p.d));
+        for (int b = 0; b < B && good; b++)
+            for (int t = 0; t < n; t++) {
+                const size_t from = (size_t)b * (size_t)T + (size_t)(first + t);
+                const size_t to = (size_t)b * (size_t)n + (size_t)t;
+                for (size_t j = 0; j < 3 * c; j++)
+                    dtype_store(type, in.before, guard_of(&in, &p) + to * 3 * c + j,
+                                (float)qkv[from * 3 * c + j]);
+                memcpy(rows_want + to * c, want + from * c, c * sizeof *want);
+            }
+        good = good && CHECK_OK(dev_write(p.d, in.root, 0, in.before, in.bytes))
+            && CHECK_OK(kernel_attention_cached(l, p.k, B, n, C, H, capacity, at, in.view, keys.view,
+                                                values.view, out.view))
+            && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, &p, rows_want, 1e-5, "cached");
+        dev_list_release(l);
+        dev_buffer_release(at);
+        array_release(&in);
+        array_release(&out);
+        free(rows_want);
+        first += n;
+    }
+    array_release(&keys);
+    array_release(&values);
+    free(qkv);
+    free(want);
+    place_close(&p);
+}
+
+static void a_cache_gives_the_rows_of_the_whole(void)
+{
+    static const char *const styles[] = { "cpu", "gpu" };
+    for (int s = 0; s < 2; s++)
+        for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 33, 3);
+            if (!tiny())
+                cached_case(styles[s], t, 3, 300, 64, 2);
+        }
+}
+
+static void heads_that_are_too_large_are_refused(void)
+{
+    place p;
+    dev_list *l = NULL;
+    if (!place_open(&p, "cpu", DTYPE_F32))
+        return;
+    CHECK_OK(dev_list_create(&l, p.d));
+    CHECK_FAILS(kernel_attention(l, p.k, 1, 4, 257, 1, 1, NULL, NULL, NULL, NULL), GT_UNSUPPORTED,
+                "257");
+    dev_list_release(l);
+    place_close(&p);
+}
+
+const check_case check_cases[] = {
+    CASE(the_reference_gradient_is_the_slope_of_the_reference),
+    CASE(the_cpu_body_matches_in_fp32),
+    CASE(the_cpu_body_matches_in_bf16),
+    CASE(the_cpu_body_matches_in_fp16),
+    CASE(the_gpu_body_matches_in_fp32),
+    CASE(the_gpu_body_matches_in_bf16),
+    CASE(the_gpu_body_matches_in_fp16),
+    CASE(dropout_keeps_the_asked_share),
+    CASE(a_cache_gives_the_rows_of_the_whole),
+    CASE(heads_that_are_too_large_are_refused),
+    { 0 }
+};
