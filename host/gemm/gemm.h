@@ -94,6 +94,8 @@ const char *gemm_engine_at(int i);
  * nothing but copying (bytes read + bytes written); cl/peak.cl. Takes about 0.3 s. */
 typedef struct gemm_peak { double flops, copy_bytes; } gemm_peak;    /* a second */
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
+/* The same, measured once a device and kept in the cache folder "peak". */
+gt_status gemm_peak_cached(dev_device *d, gemm_peak *out);
 
 typedef struct gemm_result {
     const char *engine;
