@@ -127,8 +127,14 @@ static gt_status load_file(model_config *out, const char *path)
         st = gt_fail(GT_FORMAT, "model file '%s', line %d: %s", path, error.line, error.text);
     else if (!json_is_object(root))
         st = gt_fail(GT_FORMAT, "model file '%s' is not a JSON object", path);
-    else
-        st = read_config(out, root, path);
+    else {
+        json_t *inner = json_object_get(root, "model");     /* a run directory's config.json */
+        json_t *body = json_is_object(inner) ? inner : root;
+        const char *name = json_string_value(json_object_get(body, "name"));
+        if (name)
+            snprintf(out->name, sizeof out->name, "%.63s", name);
+        st = read_config(out, body, path);
+    }
     json_decref(root);
     free(text);
     return st;
@@ -203,8 +209,8 @@ gt_status model_config_json(char **out, const model_config *c)
 {
     *out = NULL;
     json_t *root = json_pack(
-        "{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
-        "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "n_layer", c->layers, "n_head",
+        "{s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
+        "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "name", c->name, "n_layer", c->layers, "n_head",
         c->heads, "n_embd", c->channels, "n_inner", c->inner, "n_positions", c->context,
         "vocab_size", c->vocab, "activation_function", "gelu_new", "layer_norm_epsilon",
         short_real(c->eps), "embd_pdrop", short_real(c->dropout_embed), "attn_pdrop",

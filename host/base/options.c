@@ -195,6 +195,16 @@ gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *f
     return GT_OK;
 }
 
+/* The shortest decimal that reads back as the same number. */
+static void double_text(double x, char *out, size_t size)
+{
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(out, size, "%.*g", digits, x);
+        if (strtod(out, NULL) == x)
+            return;
+    }
+}
+
 static const char *value_text(const gt_option *o, char *out, size_t size)
 {
     switch (o->type) {
@@ -206,13 +216,14 @@ static const char *value_text(const gt_option *o, char *out, size_t size)
         snprintf(out, size, "%llu", *(const unsigned long long *)o->target);
         break;
     case GT_DOUBLE:
-        snprintf(out, size, "%g", *(const double *)o->target);
+        double_text(*(const double *)o->target, out, size);
         break;
     case GT_BYTES:
         gt_format_bytes(out, size, *(const uint64_t *)o->target);
         break;
     case GT_DURATION:
-        snprintf(out, size, "%gs", (double)*(const uint64_t *)o->target * 1e-9);
+        double_text((double)*(const uint64_t *)o->target * 1e-9, out, size);
+        strncat(out, "s", size - strlen(out) - 1);
         break;
     case GT_STRING:
     case GT_CHOICE: {
@@ -267,4 +278,19 @@ int gt_option_given(const gt_option *table, const char *name)
         if (table[i].name && !strcmp(table[i].name, name))
             return given[i];
     return 0;
+}
+
+gt_status gt_option_set(const gt_option *table, const char *name, const char *value)
+{
+    for (int i = 0, n = row_count(table); i < n; i++) {
+        const gt_option *o = &table[i];
+        if (!o->name || strcmp(o->name, name))
+            continue;
+        if (o->type == GT_FLAG) {
+            *(int *)o->target = !strcmp(value, "1");
+            return GT_OK;
+        }
+        return set_value(o, value);
+    }
+    return gt_fail(GT_NOT_FOUND, "there is no option --%s", name);
 }

@@ -56,6 +56,9 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which);
 void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o,
                      const char *value), void *context);
 
+/* Sets an option from text as gt_options_each gave it; strings must stay alive. */
+gt_status gt_option_set(const gt_option *table, const char *name, const char *value);
+
 /* 1 if the last gt_options_parse() in this process met the option `name`. */
 int gt_option_given(const gt_option *table, const char *name);
 

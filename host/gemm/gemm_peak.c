@@ -4,8 +4,9 @@
 #include "cl/kernels.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
-#include <stdlib.h>
+
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { CHAINS = 12, BLOCK = 4096 };
 

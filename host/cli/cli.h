@@ -1,0 +1,63 @@
+/* host/cli/cli.h - what the verbs of the program share.
+ *
+ * A verb is one file, verb_NAME.c, with one function and one row in main.c's table. It
+ * parses its option table, does its work through the rooms below, and returns a status;
+ * main prints the sentence and chooses the exit code:
+ *   0 done · 1 failed · 2 misuse · 3 lost a peer (restartable)                          */
+#ifndef GT_CLI_CLI_H
+#define GT_CLI_CLI_H
+
+#include "host/base/options.h"
+#include "host/base/status.h"
+#include "host/data/dataset.h"
+#include "host/device/device.h"
+#include "models/model.h"
+
+#include <stdint.h>
+
+typedef struct cli_verb {
+    const char *name, *summary;
+    gt_status (*run)(int argc, char **argv);
+} cli_verb;
+
+gt_status verb_devices(int argc, char **argv);
+gt_status verb_doctor(int argc, char **argv);
+gt_status verb_tokenize(int argc, char **argv);
+gt_status verb_train(int argc, char **argv);
+gt_status verb_eval(int argc, char **argv);
+gt_status verb_generate(int argc, char **argv);
+gt_status verb_bench(int argc, char **argv);
+gt_status verb_export(int argc, char **argv);
+
+/* What a verb's help shows above and below its options. */
+typedef struct cli_help { const char *usage, *summary, *examples; } cli_help;
+
+/* Parses options; *words and *count are the arguments that are none. If help was asked for
+ * it is printed and *done is 1: return GT_OK then. */
+gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
+                    char ***words, int *count, int *done);
+
+int cli_is_terminal(void);              /* standard output is a person's screen */
+
+/* Progress of something that has an end, on standard error if that is a terminal:
+ *   tokenizing  [########------]  57 %  12.3 MB of 21.6 MB  0:04 left               */
+typedef struct cli_progress { const char *what; uint64_t start_ns, last_ns; int shown; } cli_progress;
+/* A data_progress callback; context is a cli_progress with `what` set. */
+int  cli_progress_show(void *context, uint64_t done, uint64_t total);
+void cli_progress_end(cli_progress *p);
+
+/* ---- sources: RUN|DIR -> description, weights, tokenizer ------------------------------ */
+typedef struct cli_source {
+    char *path;
+    int is_run;                         /* a run directory; else a Hugging Face folder  */
+    char *checkpoint;                   /* of a run: the newest whole one               */
+    model_config config;
+    tokenizer *tokenizer;               /* NULL if there is none beside it              */
+} cli_source;
+
+gt_status cli_source_open(cli_source *out, const char *path);
+void      cli_source_close(cli_source *s);
+/* Fills the parameters; a train_model.fill, context is the cli_source. */
+gt_status cli_source_fill(const void *config, params *p, void *source);
+
+#endif

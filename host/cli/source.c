@@ -1,0 +1,84 @@
+/* host/cli/source.c - opens what --from names: a run directory or a Hugging Face folder. */
+#include "host/cli/cli.h"
+
+#include "host/base/file.h"
+#include "host/train/checkpoint.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static gt_status no_memory(const char *path)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot open '%s': out of memory", path);
+}
+
+/* A run's config.json holds the model's description under "model". */
+static gt_status has_run_config(const char *path, int *is_run)
+{
+    json_error_t error;
+    char *file = gt_path_join(path, "config.json"), *text = NULL;
+    gt_status st = file ? GT_OK : no_memory(path);
+    *is_run = 0;
+    if (!st && !gt_path_exists(file))
+        st = gt_fail(GT_NOT_FOUND, "'%s' is neither a run directory nor a Hugging Face folder: "
+                     "there is no config.json in it", path);
+    if (!st)
+        st = gt_file_read(&text, NULL, file, 1u << 24);
+    json_t *root = st ? NULL : json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    if (!st && !root)
+        st = gt_fail(GT_FORMAT, "'%s', line %d: %s", file, error.line, error.text);
+    *is_run = json_is_object(json_object_get(root, "model"));
+    json_decref(root);
+    free(text);
+    free(file);
+    return st;
+}
+
+gt_status cli_source_open(cli_source *out, const char *path)
+{
+    checkpoint_info info;
+    memset(out, 0, sizeof *out);
+    gt_status st = GT_OK;
+    if (!gt_path_exists(path))
+        return gt_fail(GT_NOT_FOUND, "cannot open '%s': no such folder", path);
+    out->path = strdup(path);
+    if (!out->path)
+        return no_memory(path);
+    st = has_run_config(path, &out->is_run);
+    if (!st)
+        st = model_config_load(&out->config, path);
+    if (!st && out->is_run)
+        st = checkpoint_find(&out->checkpoint, &info, path);
+    if (!st) {
+        char *folder = gt_path_join(path, "tokenizer");
+        const char *spec = folder && gt_path_is_folder(folder) ? folder : path;
+        if (tokenizer_open(&out->tokenizer, spec)) {
+            gt_message_clear();             /* weights may come without one */
+            out->tokenizer = NULL;
+        }
+        free(folder);
+    }
+    if (!st && out->tokenizer && (int)tokenizer_vocab(out->tokenizer) > out->config.vocab)
+        st = gt_fail(GT_MISMATCH, "'%s': its tokenizer has %u tokens, its model %d", path,
+                     tokenizer_vocab(out->tokenizer), out->config.vocab);
+    if (st)
+        cli_source_close(out);
+    return st;
+}
+
+void cli_source_close(cli_source *s)
+{
+    if (!s)
+        return;
+    tokenizer_close(s->tokenizer);
+    free(s->checkpoint);
+    free(s->path);
+    memset(s, 0, sizeof *s);
+}
+
+gt_status cli_source_fill(const void *config, params *p, void *source)
+{
+    const cli_source *s = source;
+    return s->is_run ? checkpoint_load(s->checkpoint, p, NULL) : model_import(config, p, s->path);
+}

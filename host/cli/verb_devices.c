@@ -1,0 +1,135 @@
+/* host/cli/verb_devices.c - what there is to train on. */
+#include "host/cli/cli.h"
+
+#include "host/base/text.h"
+#include "host/gemm/gemm.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct { int measure, json; } o;
+
+static const gt_option table[] = {
+    { .group = "Devices" },
+    { "measure", 0, GT_FLAG, NULL, "measure GEMM, FMA and copy speed of each", &o.measure, 0, NULL },
+    { "json", 0, GT_FLAG, NULL, "one JSON array", &o.json, 0, NULL },
+    { 0 } };
+
+static const cli_help help = {
+    "devices [options]", "List every device of every OpenCL platform, with the ids that "
+    "--devices takes.", "  geartrain devices --measure\n" };
+
+typedef struct speed { double fma, gemm, copy; const char *engine; } speed;
+
+static void keep_best(void *context, const gemm_result *r)
+{
+    speed *s = context;
+    if (r->flops > s->gemm) {
+        s->gemm = r->flops;
+        s->engine = r->engine;
+    }
+}
+
+static gt_status measure(const char *id, speed *out)
+{
+    dev_device *d;
+    gemm_context *g = NULL;
+    gemm_peak peak = { 0 };
+    gt_status st = dev_open(&d, id);
+    if (st)
+        return st;
+    st = gemm_peak_measure(d, &peak);
+    if (!st)
+        st = gemm_context_create(&g, d, NULL);
+    out->fma = peak.flops;
+    out->copy = peak.copy_bytes;
+    const int n = peak.flops > 2e13 ? 4096 : peak.flops > 1e11 ? 1024 : 512;
+    const gemm_desc desc = { .M = n, .N = n, .K = n, .trans_b = 1 };
+    if (!st)
+        st = gemm_bench(g, &desc, 5, peak.flops, keep_best, out);
+    gemm_context_release(g);
+    dev_close(d);
+    return st;
+}
+
+static const char *matrix_text(int matrix)
+{
+    return matrix & DEV_MATRIX_INTEL ? "XMX" : matrix & DEV_MATRIX_AMD ? "MFMA/WMMA"
+           : matrix & DEV_MATRIX_NV ? "tensor cores" : "none";
+}
+
+static void print_one(const dev_info *i, const speed *s)
+{
+    char a[32], b[32], c[32];
+    printf("%-7s %-5s %s\n", i->id, i->path, i->name);
+    printf("        %s, %s, driver %s\n", i->platform, i->version, i->driver);
+    printf("        %d compute units at %d MHz, %s memory (%s in one piece), %s local%s\n",
+           i->compute_units, i->clock_mhz, gt_format_bytes(a, sizeof a, i->global_bytes),
+           gt_format_bytes(b, sizeof b, i->max_alloc_bytes),
+           gt_format_bytes(c, sizeof c, i->local_bytes), i->local_is_real ? "" : " (emulated)");
+    printf("        vectors of %d floats, fp16 %s, sub-groups %s, matrix units %s, native kernels "
+           "%s, SVM %s%s\n", i->float_width, i->fp16 ? "yes" : "no", i->subgroups ? "yes" : "no",
+           matrix_text(i->matrix), i->native_kernels ? "yes" : "no", i->svm ? "yes" : "no",
+           i->unified ? ", memory shared with the host" : "");
+    if (i->sub_devices_max > 1)
+        printf("        can be split: %s/2 is two sub-devices, %s.0 and %s.1\n", i->id, i->id,
+               i->id);
+    if (s)
+        printf("        measured: fp32 GEMM %.1f GFLOP/s (%s), multiply-add peak %.1f GFLOP/s, "
+               "copy %.1f GB/s\n", s->gemm * 1e-9, s->engine ? s->engine : "?", s->fma * 1e-9,
+               s->copy * 1e-9);
+}
+
+static json_t *json_of(const dev_info *i, const speed *s)
+{
+    static const char *const kinds[] = { "cpu", "gpu", "accelerator" };
+    json_t *j = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:i, s:b, s:b, s:s, s:b, "
+        "s:b, s:b}",
+        "id", i->id, "path", i->path, "name", i->name, "vendor", i->vendor, "platform", i->platform,
+        "version", i->version, "driver", i->driver, "kind", kinds[i->kind], "compute_units",
+        i->compute_units, "clock_mhz", i->clock_mhz, "global_bytes", (json_int_t)i->global_bytes,
+        "max_alloc_bytes", (json_int_t)i->max_alloc_bytes, "local_bytes",
+        (json_int_t)i->local_bytes, "float_width", i->float_width, "fp16", i->fp16, "subgroups",
+        i->subgroups, "matrix", matrix_text(i->matrix), "native_kernels", i->native_kernels, "svm",
+        i->svm != 0, "unified_memory", i->unified);
+    if (j && s) {
+        json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
+        json_object_set_new(j, "fma_gflops", json_real(s->fma * 1e-9));
+        json_object_set_new(j, "copy_gbytes_per_s", json_real(s->copy * 1e-9));
+    }
+    return j;
+}
+
+gt_status verb_devices(int argc, char **argv)
+{
+    char **words;
+    int extra, done, count = 0;
+    dev_info *all = NULL;
+    gt_status st = cli_parse(table, &help, argc, argv, &words, &extra, &done);
+    if (st || done)
+        return st;
+    if (extra)
+        return gt_fail(GT_MISUSE, "devices takes no words such as '%s'", words[0]);
+    st = dev_find(&all, &count);
+    json_t *list = json_array();
+    for (int i = 0; !st && i < count; i++) {
+        speed s = { 0 };
+        if (o.measure)
+            st = measure(all[i].path, &s);
+        if (st)
+            break;
+        if (o.json)
+            json_array_append_new(list, json_of(&all[i], o.measure ? &s : NULL));
+        else
+            print_one(&all[i], o.measure ? &s : NULL);
+    }
+    if (!st && o.json) {
+        json_dumpf(list, stdout, JSON_INDENT(2));
+        printf("\n");
+    }
+    json_decref(list);
+    free(all);
+    return st;
+}

@@ -1,0 +1,489 @@
+/* host/cli/verb_train.c - trains a model on one device, and shows it.
+ *
+ *   before   what will run: model, device, data, batch, memory
+ *   during   a bar on a terminal, a line a step in a pipe, an object a step with --json
+ *   after    where everything lies and how to use it
+ *
+ * --resume takes every option that was not given again from the run's config.json, so that
+ * `geartrain train --out RUN --resume` goes on exactly as it began.                      */
+#include "host/cli/cli.h"
+
+#include "host/base/clock.h"
+#include "host/base/file.h"
+#include "host/base/text.h"
+#include "host/gemm/gemm.h"
+#include "host/train/train.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+    const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
+    const char *precision, *optimizer, *gemm;
+    uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
+    double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
+    int resume, recompute, json, explain, keep;
+} o;
+
+static const gt_option table[] = {
+    { .group = "Model and data" },
+    { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &o.model,
+      0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &o.data, 0,
+      NULL },
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, or a folder with one", &o.tokenizer,
+      0, NULL },
+    { "out", 'o', GT_STRING, "RUN", "run directory to write", &o.out, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "start from these weights", &o.from, 0, NULL },
+    { "resume", 0, GT_FLAG, NULL, "go on from the newest checkpoint in RUN", &o.resume, 0, NULL },
+    { .group = "Steps" },
+    { "steps", 'n', GT_U64, "N", "optimizer updates", &o.steps, 0, NULL },
+    { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
+    { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all of the batch", &o.micro_batch, 0,
+      NULL },
+    { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
+    { "order", 0, GT_CHOICE, "shuffled|sequential", "of the samples", &o.order, 1, NULL },
+    { "seed", 0, GT_U64, "S", "of weights, order and dropout", &o.seed, 0, NULL },
+    { .group = "Optimizing" },
+    { "optimizer", 0, GT_CHOICE, "adamw|sgd", "update rule", &o.optimizer, 1, NULL },
+    { "lr", 0, GT_DOUBLE, "X", "peak learning rate", &o.lr, 0, NULL },
+    { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "its course", &o.schedule, 0, NULL },
+    { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &o.warmup, 0, NULL },
+    { "min-lr", 0, GT_DOUBLE, "X", "at the end; default: a tenth of --lr", &o.min_lr, 0, NULL },
+    { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &o.decay_share,
+      1, NULL },
+    { "beta1", 0, GT_DOUBLE, "X", "of AdamW", &o.beta1, 1, NULL },
+    { "beta2", 0, GT_DOUBLE, "X", "of AdamW", &o.beta2, 1, NULL },
+    { "eps", 0, GT_DOUBLE, "X", "of AdamW", &o.eps, 1, NULL },
+    { "momentum", 0, GT_DOUBLE, "X", "of SGD", &o.momentum, 1, NULL },
+    { "weight-decay", 0, GT_DOUBLE, "X", "on matrices only", &o.weight_decay, 0, NULL },
+    { "clip", 0, GT_DOUBLE, "X", "limit of the gradient's norm, 0: none", &o.clip, 0, NULL },
+    { "dropout", 0, GT_DOUBLE, "X", "everywhere; default: the model's", &o.dropout, 0, NULL },
+    { .group = "Machine" },
+    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage of activations and weights",
+      &o.precision, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "run a layer again instead of keeping it", &o.recompute, 0,
+      NULL },
+    { "gemm", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine", &o.gemm, 1, NULL },
+    { .group = "Looking" },
+    { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &o.eval_every, 0, NULL },
+    { "eval-batches", 0, GT_U64, "N", "of a validation, 0: the whole split", &o.eval_batches, 1,
+      NULL },
+    { "eval-data", 0, GT_STRING, "FILE|DIR", "validate on this instead", &o.eval_data, 1, NULL },
+    { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &o.save_every, 0,
+      NULL },
+    { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &o.keep, 1, NULL },
+    { "explain", 0, GT_FLAG, NULL, "print the graph with times and memory, and stop", &o.explain, 0,
+      NULL },
+    { "json", 0, GT_FLAG, NULL, "one object a step", &o.json, 0, NULL },
+    { 0 } };
+
+static const cli_help help = {
+    "train --model NAME --data FILE --out RUN [options]", "Train a model.",
+    "  geartrain train --model gpt2-mini --data input.txt --tokenizer char --out runs/first \\\n"
+    "      --steps 2000 --batch 12 --lr 1e-3 --warmup 100 --eval-every 250\n"
+    "  geartrain train --out runs/first --resume\n"
+    "  geartrain train --model gpt2/ --from gpt2/ --data input.txt --tokenizer gpt2/ --out "
+    "runs/fine --lr 3e-5\n" };
+
+static void set_defaults(void)
+{
+    const optim_config d = optim_defaults();
+    memset(&o, 0, sizeof o);
+    o.order = "shuffled";
+    o.schedule = "cosine";
+    o.precision = "fp32";
+    o.optimizer = "adamw";
+    o.gemm = "auto";
+    o.steps = 1000;
+    o.batch = 8;
+    o.seed = 1;
+    o.eval_batches = 0;
+    o.eval_every = 250;
+    o.save_every = 500;
+    o.keep = 2;
+    o.lr = d.lr;
+    o.min_lr = d.min_lr;
+    o.beta1 = d.beta1;
+    o.beta2 = d.beta2;
+    o.eps = d.eps;
+    o.weight_decay = d.weight_decay;
+    o.clip = d.clip;
+    o.momentum = d.momentum;
+    o.decay_share = d.decay_share;
+    o.dropout = -1.0;
+}
+
+/* ---- config.json ------------------------------------------------------------------------------ */
+
+static void put_option(void *context, const gt_option *row, const char *value)
+{
+    if (strcmp(row->name, "resume") && strcmp(row->name, "explain") && strcmp(row->name, "json"))
+        json_object_set_new(context, row->name, json_string(value));
+}
+
+static gt_status write_config(const model_config *c)
+{
+    char *model = NULL, *path = gt_path_join(o.out, "config.json"), *text = NULL;
+    gt_status st = path ? model_config_json(&model, c)
+                        : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", o.out);
+    if (!st) {
+        json_t *options = json_object();
+        gt_options_each(table, put_option, options);
+        json_t *root = json_pack("{s:s, s:o, s:o}", "program", "geartrain " GT_VERSION, "model",
+                                 json_loads(model, 0, NULL), "options", options);
+        text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+        st = text ? gt_file_write(path, text, strlen(text))
+                  : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+        json_decref(root);
+    }
+    free(text);
+    free(model);
+    free(path);
+    return st;
+}
+
+/* Options of the run's config.json that were not given now; *kept owns their strings. */
+static gt_status take_options(json_t **kept)
+{
+    char *path = gt_path_join(o.out, "config.json"), *text = NULL;
+    const char *name;
+    json_error_t error;
+    json_t *value;
+    *kept = NULL;
+    gt_status st = path ? gt_file_read(&text, NULL, path, 1u << 24)
+                        : gt_fail(GT_NO_MEMORY, "cannot resume '%s': out of memory", o.out);
+    if (st == GT_NOT_FOUND && o.model && o.data) {
+        gt_message_clear();             /* nothing there yet: --resume begins the run */
+        st = GT_OK;
+        goto out;
+    }
+    if (st) {
+        st = gt_fail_in(st, "cannot resume");
+        goto out;
+    }
+    *kept = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    if (!*kept)
+        st = gt_fail(GT_FORMAT, "'%s', line %d: %s", path, error.line, error.text);
+    json_object_foreach(json_object_get(*kept, "options"), name, value) {
+        if (st || gt_option_given(table, name) || !json_string_length(value))
+            continue;
+        st = gt_option_set(table, name, json_string_value(value));
+        if (st)
+            st = gt_fail_in(st, "'%s'", path);
+    }
+out:
+    free(text);
+    free(path);
+    return st;
+}
+
+/* ---- showing ------------------------------------------------------------------------------------ */
+
+typedef struct view { uint64_t start_ns, last_ns, first_step; int bar; double val; } view;
+
+static void show_step(void *context, const metrics_row *r)
+{
+    view *v = context;
+    char text[1024], val[32] = "", left[32], rate[32];
+    const uint64_t now = gt_now_ns();
+    if (!isnan(r->val_loss)) {
+        v->val = r->val_loss;
+        snprintf(val, sizeof val, "  val %.4f", r->val_loss);
+    }
+    if (o.json) {
+        printf("%s\n", metrics_json(text, sizeof text, r));
+        fflush(stdout);
+        return;
+    }
+    gt_format_count(rate, sizeof rate, r->tokens_per_s);
+    if (!v->bar) {
+        printf("step %llu  loss %.4f%s  lr %.3g  grad %.3f  %.1f ms  %s tok/s%s\n",
+               (unsigned long long)r->step, r->loss, val, r->lr, r->grad_norm, r->step_ms, rate,
+               r->skipped ? "  skipped: fp16 overflow" : "");
+        fflush(stdout);
+        return;
+    }
+    if (now - v->last_ns < 100000000u && r->step < o.steps && !val[0])
+        return;
+    v->last_ns = now;
+    const double share = (double)r->step / (double)o.steps;
+    const double seconds = (double)(now - v->start_ns) * 1e-9;
+    const double ahead = seconds / (double)(r->step - v->first_step) * (double)(o.steps - r->step);
+    char bar[25];
+    for (int i = 0; i < 24; i++)
+        bar[i] = (double)i < 24.0 * share ? '#' : '-';
+    bar[24] = '\0';
+    if (!isnan(v->val))
+        snprintf(val, sizeof val, "  val %.4f", v->val);
+    printf("\r\033[Kstep %llu/%llu [%s] loss %.4f%s  %s tok/s  %s left",
+           (unsigned long long)r->step, (unsigned long long)o.steps, bar, r->loss, val, rate,
+           gt_format_duration(left, sizeof left, ahead));
+    if (!isnan(r->val_loss))
+        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step,
+               r->loss, r->val_loss, r->lr);
+    fflush(stdout);
+}
+
+static void show_phase(void *context, const char *what, int done)
+{
+    const view *v = context;
+    if (v->bar && !done) {
+        printf("  (%s)", what);
+        fflush(stdout);
+    }
+}
+
+static void show_plan(const model_config *c, const data_set *data, dev_device *d, train *t)
+{
+    char a[32], b[32], e[32], f[32];
+    const dev_info *i = dev_info_of(d);
+    const train_memory m = train_memory_of(t);
+    const double tokens = (double)(o.batch * o.seq);
+    const double epoch = (double)data->train.count;
+    fprintf(stderr, "model   %s: %d layers, %d heads, %d channels, context %d, vocabulary %d; %s "
+            "parameters\n", c->name, c->layers, c->heads, c->channels, c->context, c->vocab,
+            gt_format_count(a, sizeof a, (double)model_parameters(c)));
+    fprintf(stderr, "device  %s: %s, %d units, %s\n", i->id, i->name, i->compute_units, o.precision);
+    fprintf(stderr, "data    %s: %llu training and %llu validation tokens\n", o.data,
+            (unsigned long long)data->train.count, (unsigned long long)data->val.count);
+    fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o.steps,
+            (unsigned long long)o.batch, (unsigned long long)o.seq,
+            (double)o.steps * tokens / epoch);
+    fprintf(stderr, "memory  %s: parameters %s, gradients and moments %s, activations %s",
+            gt_format_bytes(a, sizeof a, m.total),
+            gt_format_bytes(b, sizeof b, m.parameters + m.copies),
+            gt_format_bytes(e, sizeof e, m.gradients + m.moments),
+            gt_format_bytes(f, sizeof f, m.activations));
+    fprintf(stderr, " (device has %s)\n", gt_format_bytes(a, sizeof a, i->global_bytes));
+    if (train_steps_done(t))
+        fprintf(stderr, "resume  after step %llu\n", (unsigned long long)train_steps_done(t));
+}
+
+/* ---- running -------------------------------------------------------------------------------------- */
+
+static train *running;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (running)
+        train_stop(running);
+}
+
+/* Says what a model takes before anything is built, if it can never fit. */
+static gt_status check_fit(const model_config *c, dev_device *d)
+{
+    char need[32], has[32], count[32];
+    const double per = !strcmp(o.optimizer, "adamw") ? 16.0 : o.momentum > 0.0 ? 12.0 : 8.0;
+    const double bytes = (double)model_parameters(c)
+                         * (per + (strcmp(o.precision, "fp32") ? 2.0 : 0.0));
+    if (bytes <= (double)dev_info_of(d)->global_bytes)
+        return GT_OK;
+    return gt_fail(GT_NO_MEMORY, "model '%s' with %s parameters needs %s for weights, gradients and "
+                   "optimizer, device '%s' has %s; take a smaller model", c->name,
+                   gt_format_count(count, sizeof count, (double)model_parameters(c)),
+                   gt_format_bytes(need, sizeof need, (uint64_t)bytes), dev_info_of(d)->id,
+                   gt_format_bytes(has, sizeof has, dev_info_of(d)->global_bytes));
+}
+
+static train_options options_of(void)
+{
+    train_options t = { .steps = o.steps, .batch = o.batch, .micro_batch = o.micro_batch,
+                        .seq = o.seq, .seed = o.seed, .recompute = o.recompute,
+                        .gemm = strcmp(o.gemm, "auto") ? o.gemm : NULL, .run = o.out,
+                        .resume = o.resume, .eval_every = o.eval_every,
+                        .eval_batches = o.eval_batches, .save_every = o.save_every,
+                        .keep = o.keep, .optim = optim_defaults() };
+    t.order = strcmp(o.order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
+    dtype_parse(&t.precision, o.precision);
+    optim_kind_parse(&t.optim.kind, o.optimizer);
+    optim_schedule_parse(&t.optim.schedule, o.schedule);
+    t.optim.lr = o.lr;
+    t.optim.min_lr = o.min_lr;
+    t.optim.warmup = o.warmup;
+    t.optim.beta1 = o.beta1;
+    t.optim.beta2 = o.beta2;
+    t.optim.eps = o.eps;
+    t.optim.momentum = o.momentum;
+    t.optim.weight_decay = o.weight_decay;
+    t.optim.clip = o.clip;
+    t.optim.decay_share = o.decay_share;
+    return t;
+}
+
+static gt_status explain(train *t, dev_device *d)
+{
+    gemm_peak peak;
+    double loss, norm;
+    gt_status st = train_once(t, 0, 0, &loss, &norm);
+    if (!st)
+        st = gemm_peak_measure(d, &peak);
+    return st ? st : exec_explain(train_exec(t), stdout, peak.flops);
+}
+
+static gt_status build(graph *g, const void *config, int training, int recompute)
+{
+    return model_build_loss(g, config, training, recompute);
+}
+
+static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
+                              cli_source *source, dev_device *d)
+{
+    train_options options = options_of();
+    train *t = NULL;
+    if (o.explain)
+        options.run = NULL;
+    gemm_peak peak = { 0 };
+    gt_status st = gemm_peak_cached(d, &peak);
+    options.peak_flops = st ? 0.0 : peak.flops;
+    const train_model model = { .config = c, .build = build,
+                                .fill = source ? cli_source_fill : NULL, .fill_context = source,
+                                .flops_per_token = model_flops_per_token(c, (int)o.seq) };
+    const train_data splits = { &data->train, val && val->count ? val : NULL };
+    st = train_create(&t, d, &model, &splits, &options);
+    if (!st && o.explain)
+        st = explain(t, d);
+    else if (!st) {
+        view v = { .start_ns = gt_now_ns(), .first_step = train_steps_done(t),
+                   .bar = !o.json && cli_is_terminal(), .val = NAN };
+        const train_hooks hooks = { &v, show_step, show_phase };
+        show_plan(c, data, d, t);
+        st = write_config(c);
+        running = t;
+        if (!st)
+            st = train_run(t, &hooks);
+        running = NULL;
+        if (v.bar)
+            printf("\n");
+        if (!st) {
+            char text[32];
+            fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
+                    gt_format_duration(text, sizeof text,
+                                       (double)(gt_now_ns() - v.start_ns) * 1e-9), o.out);
+        }
+    }
+    train_release(t);
+    return st;
+}
+
+/* The vocabulary is the tokenizer's unless the description fixes it. */
+static gt_status settle_vocabulary(model_config *c, const data_set *data)
+{
+    const int V = data->tokenizer ? (int)tokenizer_vocab(data->tokenizer) : 0;
+    if (!V && !c->vocab)
+        return gt_fail(GT_MISMATCH, "'%s' came without a tokenizer, and model '%s' leaves the "
+                       "vocabulary to it; name one with --tokenizer", o.data, c->name);
+    if (V > c->vocab && c->vocab_given)
+        return gt_fail(GT_MISMATCH, "the tokenizer has %d tokens, model '%s' only %d", V, c->name,
+                       c->vocab);
+    if (V && !c->vocab_given)
+        c->vocab = V;
+    return GT_OK;
+}
+
+static gt_status save_tokenizer(const data_set *data)
+{
+    char *folder = gt_path_join(o.out, "tokenizer");
+    gt_status st = folder ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s'", o.out);
+    if (!st && data->tokenizer)
+        st = tokenizer_save(data->tokenizer, folder);
+    free(folder);
+    return st;
+}
+
+static gt_status check_words(char **words, int count)
+{
+    if (count)
+        return gt_fail(GT_MISUSE, "train takes no words such as '%s'; -h lists the options",
+                       words[0]);
+    if (!o.out && o.explain)
+        o.out = "";
+    if (!o.out)
+        return gt_fail(GT_MISUSE, "where shall the run go? name a folder with --out RUN");
+    return GT_OK;
+}
+
+static gt_status check_run_folder(void)
+{
+    char *checkpoints = gt_path_join(o.out, "metrics.jsonl");
+    const int taken = checkpoints && gt_path_exists(checkpoints);
+    free(checkpoints);
+    if (taken && !o.resume && !o.explain)
+        return gt_fail(GT_MISUSE, "'%s' holds a run already; go on with --resume, or name another "
+                       "folder", o.out);
+    return GT_OK;
+}
+
+gt_status verb_train(int argc, char **argv)
+{
+    char **words;
+    int count, done;
+    json_t *kept = NULL;
+    model_config config;
+    cli_source source = { 0 };
+    data_set data = { 0 }, eval_data = { 0 };
+    dev_device *d = NULL;
+
+    set_defaults();
+    gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
+    if (st || done)
+        return st;
+    st = check_words(words, count);
+    if (!st)
+        st = check_run_folder();
+    if (!st && o.resume)
+        st = take_options(&kept);
+    if (!st && (!o.data || (!o.model && !o.from)))
+        st = gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (st)
+        goto out;
+    if (o.from && (st = cli_source_open(&source, o.from)))
+        goto out;
+    if (o.model)
+        st = model_config_load(&config, o.model);
+    else
+        config = source.config;
+    if (!st && o.dropout >= 0.0)
+        config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o.dropout;
+    if (!st && o.dropout >= 1.0)
+        st = gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o.dropout);
+    cli_progress p = { .what = "tokenizing" };
+    if (!st)
+        st = data_open(&data, o.data, o.tokenizer, cli_progress_show, &p);
+    if (!st && o.eval_data)
+        st = data_open(&eval_data, o.eval_data, o.tokenizer, cli_progress_show, &p);
+    cli_progress_end(&p);
+    if (!st)
+        st = settle_vocabulary(&config, &data);
+    if (!st && !o.seq)
+        o.seq = (uint64_t)config.context;
+    if (!st)
+        st = dev_open(&d, o.devices);
+    if (!st)
+        st = check_fit(&config, d);
+    if (!st && !o.explain)
+        st = gt_folder_make(o.out);
+    if (!st && !o.explain)
+        st = save_tokenizer(&data);
+    if (!st) {
+        const token_split *val = !o.eval_data ? &data.val
+                                 : eval_data.val.count ? &eval_data.val : &eval_data.train;
+        struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+        sigaction(SIGINT, &action, NULL);
+        sigaction(SIGTERM, &action, NULL);
+        st = run_training(&config, &data, val, o.from ? &source : NULL, d);
+    }
+out:
+    dev_close(d);
+    data_close(&data);
+    data_close(&eval_data);
+    cli_source_close(&source);
+    json_decref(kept);
+    return st;
+}
