@@ -430,4 +430,391 @@ KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
                    min(VW, D - d));
 }
 
+#else
+
+#define GROUP __kernel __attribute__((reqd_work_group_size(16, 16, 1)))
+#define SLICE 16
+#define LD    (BLOCK + 4)           /* of local arrays: padded, float4 stay aligned          */
+#define PANELS (HEAD / BLOCK)       /* groups of 64 columns of a result                      */
+
+/* Four neighbours of row p from column d on; those at or past D are 0. */
+static float4 fetch(__global const store_t *p, size_t at, int d, int D)
+{
+    if ((D & 3) == 0 && d < D)      /* then every row of every head is aligned */
+        return loadV(p, at + d);
+    return (float4)(d < D ? load1(p, at + d) : 0.0f, d + 1 < D ? load1(p, at + d + 1) : 0.0f,
+                    d + 2 < D ? load1(p, at + d + 2) : 0.0f, d + 3 < D ? load1(p, at + d + 3) : 0.0f);
+}
+
+/* to[d][row]: columns d .. d + 15 of rows r .. r + 63 of a head that starts at `at`. */
+static void slice_by_d(__local float *to, __global const store_t *p, size_t at, size_t ld, int r,
+                       int rows, int d, int D)
+{
+    const int me = get_local_id(1) * 16 + get_local_id(0), row = me / 4, dd = me % 4 * 4;
+    const float4 x = r + row < rows ? fetch(p, at + (r + row) * ld, d + dd, D) : (float4)0.0f;
+    to[dd * LD + row] = x.s0;
+    to[(dd + 1) * LD + row] = x.s1;
+    to[(dd + 2) * LD + row] = x.s2;
+    to[(dd + 3) * LD + row] = x.s3;
+}
+
+/* to[row][d]: columns d .. d + 63 of rows r .. r + 15. */
+static void slice_by_row(__local float *to, __global const store_t *p, size_t at, size_t ld, int r,
+                         int rows, int d, int D)
+{
+    const int row = get_local_id(1), dd = get_local_id(0) * 4;
+    *(__local float4 *)(to + row * LD + dd) =
+        r + row < rows ? fetch(p, at + (r + row) * ld, d + dd, D) : (float4)0.0f;
+}
+
+/* c += this work-item's 4 x 4 of a' b, both 16 x 64. */
+static void multiply(float4 c[4], const __local float *a, const __local float *b)
+{
+    a += get_local_id(1) * 4;
+    b += get_local_id(0) * 4;
+#pragma unroll
+    for (int k = 0; k < SLICE; k++) {
+        const float4 x = *(const __local float4 *)(a + k * LD);
+        const float4 y = *(const __local float4 *)(b + k * LD);
+        c[0] = fma((float4)x.s0, y, c[0]);
+        c[1] = fma((float4)x.s1, y, c[1]);
+        c[2] = fma((float4)x.s2, y, c[2]);
+        c[3] = fma((float4)x.s3, y, c[3]);
+    }
+}
+
+/* c = rows of P times rows of Q, both 64 x D. The barrier after each product keeps fast
+ * work-items from refilling slices that slow ones still read. */
+static void scores(float4 c[4], __local float *a, __local float *b, __global const store_t *P,
+                   size_t p_at, size_t p_ld, int p, __global const store_t *Q, size_t q_at,
+                   size_t q_ld, int q, int T, int D)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        c[i] = 0.0f;
+    for (int d = 0; d < D; d += SLICE) {
+        slice_by_d(a, P, p_at, p_ld, p, T, d, D);
+        slice_by_d(b, Q, q_at, q_ld, q, T, d, D);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        multiply(c, a, b);
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
+}
+
+/* block[column][row] = c. The caller puts a barrier behind it. */
+static void put_block(__local float *block, const float4 c[4])
+{
+    __local float *to = block + get_local_id(0) * 4 * LD + get_local_id(1) * 4;
+    *(__local float4 *)to = (float4)(c[0].s0, c[1].s0, c[2].s0, c[3].s0);
+    *(__local float4 *)(to + LD) = (float4)(c[0].s1, c[1].s1, c[2].s1, c[3].s1);
+    *(__local float4 *)(to + 2 * LD) = (float4)(c[0].s2, c[1].s2, c[2].s2, c[3].s2);
+    *(__local float4 *)(to + 3 * LD) = (float4)(c[0].s3, c[1].s3, c[2].s3, c[3].s3);
+}
+
+/* sums += block' times 64 rows of P from p on. Ends with a barrier: the block is free. */
+static void gather(float4 sums[PANELS][4], const __local float *block, __local float *b,
+                   __global const store_t *P, size_t p_at, size_t p_ld, int p, int T, int D)
+{
+#pragma unroll
+    for (int n = 0; n < PANELS; n++)
+        for (int j = 0; j < BLOCK; j += SLICE) {
+            slice_by_row(b, P, p_at, p_ld, p + j, T, n * BLOCK, D);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            multiply(sums[n], block + j * LD, b);
+            barrier(CLK_LOCAL_MEM_FENCE);
+        }
+}
+
+/* Rows first .. first + 63 of a head; factor[i] scales a work-item's i-th row. */
+static void put_rows(__global store_t *to, size_t at, size_t ld, int first, int T, int D,
+                     float4 sums[PANELS][4], const float *factors)
+{
+#pragma unroll
+    for (int n = 0; n < PANELS; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + get_local_id(1) * 4 + i, d = n * BLOCK + get_local_id(0) * 4;
+            const float4 x = sums[n][i] * factors[i];
+            const size_t start = at + row * ld + d;
+            if (row >= T || d >= D)
+                continue;
+            if ((D & 3) == 0) {
+                storeV(to, start, x);
+                continue;
+            }
+            store1(to, start, x.s0);
+            if (d + 1 < D)
+                store1(to, start + 1, x.s1);
+            if (d + 2 < D)
+                store1(to, start + 2, x.s2);
+            if (d + 3 < D)
+                store1(to, start + 3, x.s3);
+        }
+}
+
+GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
+                             __global store_t *out, __global float *lse, int rows_each)
+{
+    __local float a[SLICE * LD] __attribute__((aligned(16)));
+    __local float b_[SLICE * LD] __attribute__((aligned(16)));
+    __local float block[BLOCK * LD] __attribute__((aligned(16)));
+    __local float row_part[BLOCK * 17];
+    const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
+    const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
+    const int b = head / H, h = head % H, C = H * D;
+    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D;
+    const int keys = causal ? min(T, first + BLOCK) : T;
+    float4 o[PANELS][4], s[4];
+    float most[4], sum[4];
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        most[i] = HIDDEN;
+        sum[i] = 0.0f;
+#pragma unroll
+        for (int n = 0; n < PANELS; n++)
+            o[n][i] = 0.0f;
+    }
+    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+        scores(s, a, b_, qkv, q_at, ld, first, qkv, q_at + C, ld, j0, T, D);
+        const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + y * 4 + i, seen = causal ? min(row, T - 1) : T - 1;
+            s[i] = select(scale * s[i], (float4)HIDDEN, column > (int4)seen);
+            row_part[(y * 4 + i) * 17 + x] = maxV(s[i]);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + y * 4 + i;
+            float m = most[i];
+            for (int k = 0; k < 16; k++)
+                m = fmax(m, row_part[(y * 4 + i) * 17 + k]);
+            const float shrink = exp(most[i] - m);
+            most[i] = m;
+            s[i] = exp(s[i] - m);
+            sum[i] = sum[i] * shrink + sumV(s[i]);
+            if (limit)
+                s[i] = random_keep(s[i], random_words4(random, stream,
+                                   ((ulong)head * T + row) * T + j0 + x * 4), limit, factor);
+#pragma unroll
+            for (int n = 0; n < PANELS; n++)
+                o[n][i] *= shrink;
+        }
+        put_block(block, s);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        gather(o, block, b_, qkv, q_at + 2 * C, ld, j0, T, D);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        row_part[(y * 4 + i) * 17 + x] = sum[i];
+    barrier(CLK_LOCAL_MEM_FENCE);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = first + y * 4 + i;
+        float all = 0.0f;
+        for (int k = 0; k < 16; k++)
+            all += row_part[(y * 4 + i) * 17 + k];
+        if (x == 0 && row < T)
+            lse[(size_t)head * T + row] = most[i] + log(all);
+        sum[i] = 1.0f / all;
+    }
+    put_rows(out, (size_t)b * T * C + h * D, C, first, T, D, o, sum);
+}
+
+/* Four work-items share a row. */
+GROUP void attention_delta(SHAPE_ARGS, __global const store_t *out, __global const store_t *dout,
+                           __global float *delta, int rows_each)
+{
+    __local float part[BLOCK * 4];
+    const int me = get_local_id(1) * 16 + get_local_id(0), blocks = (T + rows_each - 1) / rows_each;
+    const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
+    const int b = head / H, h = head % H, C = H * D, row = first + me / 4;
+    float sum = 0.0f;
+    if (row < T)
+        for (int d = me % 4 * 4; d < D; d += 16) {
+            const size_t at = ((size_t)b * T + row) * C + h * D;
+            sum += sumV(fetch(out, at, d, D) * fetch(dout, at, d, D));
+        }
+    part[me] = sum;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (me % 4 == 0 && row < T)
+        delta[(size_t)head * T + row] = part[me] + part[me + 1] + part[me + 2] + part[me + 3];
+}
+
+GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
+                        __global const store_t *dout, __global const float *lse,
+                        __global const float *delta, __global store_t *dqkv, int rows_each)
+{
+    __local float a[SLICE * LD] __attribute__((aligned(16)));
+    __local float b_[SLICE * LD] __attribute__((aligned(16)));
+    __local float block[BLOCK * LD] __attribute__((aligned(16)));
+    const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
+    const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
+    const int b = head / H, h = head % H, C = H * D;
+    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D, g_at = (size_t)b * T * C + h * D;
+    const int keys = causal ? min(T, first + BLOCK) : T;
+    float4 dq[PANELS][4], s[4], dp[4];
+    float l[4], dl[4], ones[4];
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const int row = min(first + y * 4 + i, T - 1);
+        l[i] = lse[(size_t)head * T + row];
+        dl[i] = delta[(size_t)head * T + row];
+        ones[i] = 1.0f;
+#pragma unroll
+        for (int n = 0; n < PANELS; n++)
+            dq[n][i] = 0.0f;
+    }
+    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+        scores(s, a, b_, qkv, q_at, ld, first, qkv, q_at + C, ld, j0, T, D);
+        scores(dp, a, b_, dout, g_at, C, first, qkv, q_at + 2 * C, ld, j0, T, D);
+        const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = first + y * 4 + i, seen = causal ? min(row, T - 1) : T - 1;
+            const float4 p = select(exp(scale * s[i] - l[i]), (float4)0.0f, column > (int4)seen);
+            if (limit)
+                dp[i] = random_keep(dp[i], random_words4(random, stream,
+                                    ((ulong)head * T + row) * T + j0 + x * 4), limit, factor);
+            s[i] = scale * p * (dp[i] - dl[i]);
+        }
+        put_block(block, s);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        gather(dq, block, b_, qkv, q_at + C, ld, j0, T, D);
+    }
+    put_rows(dqkv, q_at, ld, first, T, D, dq, ones);
+}
+
+/* Rows are keys here and columns queries. */
+GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
+                         __global const store_t *dout, __global const float *lse,
+                         __global const float *delta, __global store_t *dqkv, int rows_each)
+{
+    __local float a[SLICE * LD] __attribute__((aligned(16)));
+    __local float b_[SLICE * LD] __attribute__((aligned(16)));
+    __local float block[BLOCK * LD] __attribute__((aligned(16)));
+    const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
+    const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
+    const int b = head / H, h = head % H, C = H * D;
+    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D, g_at = (size_t)b * T * C + h * D;
+    float4 dk[PANELS][4], dv[PANELS][4], s[4], dp[4];
+    float ones[4];
+
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        ones[i] = 1.0f;
+#pragma unroll
+        for (int n = 0; n < PANELS; n++)
+            dk[n][i] = dv[n][i] = 0.0f;
+    }
+    for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
+        scores(s, a, b_, qkv, q_at + C, ld, first, qkv, q_at, ld, i0, T, D);
+        scores(dp, a, b_, qkv, q_at + 2 * C, ld, first, dout, g_at, C, i0, T, D);
+        const int4 query = i0 + x * 4 + (int4)(0, 1, 2, 3), there = min(query, (int4)(T - 1));
+        const size_t at = (size_t)head * T;
+        const float4 l = (float4)(lse[at + there.s0], lse[at + there.s1], lse[at + there.s2],
+                                  lse[at + there.s3]);
+        const float4 dl = (float4)(delta[at + there.s0], delta[at + there.s1], delta[at + there.s2],
+                                   delta[at + there.s3]);
+        float4 kept[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            kept[i] = 1.0f;
+        if (limit) {
+            /* Neighbours in a row of P are this work-item's rows: four words a column. */
+            const ulong element = ((ulong)head * T + i0 + x * 4) * T + first + y * 4;
+            const float4 one = 1.0f;
+            const float4 k0 = random_keep(one, random_words4(random, stream, element), limit, factor);
+            const float4 k1 = random_keep(one, random_words4(random, stream, element + T), limit,
+                                          factor);
+            const float4 k2 = random_keep(one, random_words4(random, stream, element + 2 * (ulong)T),
+                                          limit, factor);
+            const float4 k3 = random_keep(one, random_words4(random, stream, element + 3 * (ulong)T),
+                                          limit, factor);
+            kept[0] = (float4)(k0.s0, k1.s0, k2.s0, k3.s0);
+            kept[1] = (float4)(k0.s1, k1.s1, k2.s1, k3.s1);
+            kept[2] = (float4)(k0.s2, k1.s2, k2.s2, k3.s2);
+            kept[3] = (float4)(k0.s3, k1.s3, k2.s3, k3.s3);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int key = causal ? first + y * 4 + i : 0;
+            float4 p = select(exp(scale * s[i] - l), (float4)0.0f, query >= (int4)T);
+            p = select(p, (float4)0.0f, query < (int4)key);
+            s[i] = p * kept[i];
+            dp[i] = scale * p * (dp[i] * kept[i] - dl);
+        }
+        put_block(block, s);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        gather(dv, block, b_, dout, g_at, C, i0, T, D);
+        put_block(block, dp);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        gather(dk, block, b_, qkv, q_at, ld, i0, T, D);
+    }
+    put_rows(dqkv, q_at + C, ld, first, T, D, dk, ones);
+    put_rows(dqkv, q_at + 2 * C, ld, first, T, D, dv, ones);
+}
+
+/* ---- generation --------------------------------------------------------------------------- */
+
+/* A work-group copies one token of one head. */
+KERNEL void attention_append(int n, int H, int D, int capacity, __global const int *first,
+                             __global const store_t *qkv, __global store_t *keys,
+                             __global store_t *values)
+{
+    const int i = get_group_id(0) % n, head = get_group_id(0) / n;
+    const int b = head / H, h = head % H, C = H * D;
+    const size_t from = ((size_t)b * n + i) * 3 * C + h * D;
+    const size_t to = ((size_t)head * capacity + first[0] + i) * D;
+    for (int d = get_local_id(0); d < D; d += WG) {
+        store1(keys, to + d, load1(qkv, from + C + d));
+        store1(values, to + d, load1(qkv, from + 2 * C + d));
+    }
+}
+
+/* A work-group owns one query of one head: a work-item a key for the scores, a work-item a
+ * column for the sums. */
+KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
+                             __global const int *first, __global const store_t *qkv,
+                             __global const store_t *keys, __global const store_t *values,
+                             __global store_t *out)
+{
+    __local float q[256], o[256], p[WG], tmp[WG];
+    const int me = get_local_id(0), i = get_group_id(0) % n, head = get_group_id(0) / n;
+    const int b = head / H, h = head % H, C = H * D, last = first[0] + i;
+    const size_t cache = (size_t)head * capacity * D;
+    float most = HIDDEN, all = 0.0f;
+
+    for (int d = me; d < D; d += WG) {
+        q[d] = scale * load1(qkv, ((size_t)b * n + i) * 3 * C + h * D + d);
+        o[d] = 0.0f;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int j0 = 0; j0 <= last; j0 += WG) {
+        float s = HIDDEN;
+        if (j0 + me <= last) {
+            s = 0.0f;
+            for (int d = 0; d < D; d++)
+                s = fma(q[d], load1(keys, cache + (size_t)(j0 + me) * D + d), s);
+        }
+        const float m = fmax(most, group_max(s, tmp));
+        const float shrink = exp(most - m);
+        p[me] = exp(s - m);
+        most = m;
+        all = all * shrink + group_sum(p[me], tmp);     /* its barriers show p to everybody */
+        const int count = min(WG, last + 1 - j0);
+        for (int d = me; d < D; d += WG) {
+            float sum = o[d] * shrink;
+            for (int j = 0; j < count; j++)
+                sum = fma(p[j], load1(values, cache + (size_t)(j0 + j) * D + d), sum);
+            o[d] = sum;
+        }
+    }
+    for (int d = me; d < D; d += WG)
+        store1(out, ((size_t)b * n + i) * C + h * D + d, o[d] / all);
+}
+
 #endif
