@@ -79,7 +79,7 @@ static gt_status read_id(uint32_t *out, const json_t *value, const char *text, c
 static gt_status read_piece(vocabulary *v, const char *text, const json_t *value,
                             const char *name)
 {
-    uint32_t id;
+    uint32_t id = 0;
     gt_status st = read_id(&id, value, text, name);
     if (st)
         return st;
@@ -189,7 +189,7 @@ static gt_status read_added(vocabulary *v, json_t *list, const char *name)
         return gt_fail(GT_FORMAT, "cannot read '%s': added_tokens is not a list", name);
     json_array_foreach(list, i, entry) {
         const char *text = json_string_value(json_object_get(entry, "content"));
-        uint32_t id;
+        uint32_t id = 0;
         if (!text)
             return gt_fail(GT_FORMAT, "cannot read '%s': added token %zu has no content", name, i);
         gt_status st = read_id(&id, json_object_get(entry, "id"), text, name);

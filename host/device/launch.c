@@ -18,14 +18,10 @@
 #define MAX_PAYLOAD 256
 #define SLOW_STRETCH_NS 2000000u        /* how much work a slowed device does between naps */
 
-/* PoCL takes each memory object at most once a native kernel, so views that share a root
- * share its entry in `addresses`. */
+/* What the driver copies when a native kernel is queued. */
 typedef struct native_call {
     dev_native run;
-    int count, roots;
-    void *addresses[MAX_NATIVE_BUFFERS];    /* of the distinct roots, patched by the driver */
-    int root_of[MAX_NATIVE_BUFFERS];        /* of each buffer, an index into addresses */
-    uint64_t offsets[MAX_NATIVE_BUFFERS];
+    void *pointers[MAX_NATIVE_BUFFERS];     /* buffer.c says why they are known here */
     unsigned char payload[MAX_PAYLOAD] __attribute__((aligned(16)));
 } native_call;
 
@@ -38,7 +34,6 @@ typedef struct launch {
     size_t global[3], local[3];
     int has_local;
     native_call *native;
-    cl_mem roots[MAX_NATIVE_BUFFERS];       /* distinct */
     dev_enqueue enqueue;
     void *context;
     void (*release)(void *);
@@ -155,7 +150,7 @@ static cl_int set_arg(cl_kernel kernel, cl_uint index, const dev_arg *a)
 gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_grid grid,
                           const dev_arg *args, int count)
 {
-    launch *x;
+    launch *x = NULL;
     cl_int err;
     assert(p->device == l->device && 1 <= grid.rank && grid.rank <= 3);
     gt_status st = next_launch(l, &x, kernel);
@@ -188,20 +183,16 @@ gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_g
     return GT_OK;
 }
 
-/* What the driver calls: it has patched the roots' addresses into the copied struct. */
 static void run_native(void *argument)
 {
-    native_call *n = argument;
-    void *pointers[MAX_NATIVE_BUFFERS] = { 0 };
-    for (int i = 0; i < n->count; i++)
-        pointers[i] = (char *)n->addresses[n->root_of[i]] + n->offsets[i];
-    n->run(n->payload, pointers);
+    const native_call *n = argument;
+    n->run(n->payload, n->pointers);
 }
 
 gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const void *payload,
                           size_t payload_bytes, dev_buffer *const *buffers, int count)
 {
-    launch *x;
+    launch *x = NULL;
     assert(count <= MAX_NATIVE_BUFFERS && payload_bytes <= MAX_PAYLOAD);
     if (!l->device->info.native_kernels)
         return gt_fail(GT_UNSUPPORTED, "device '%s' runs no native kernels ('%s')",
@@ -214,19 +205,10 @@ gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const v
     if (!x->native)
         return gt_fail(GT_NO_MEMORY, "cannot grow a launch list: out of memory");
     x->native->run = run;
-    x->native->count = count;
     if (payload_bytes)
         memcpy(x->native->payload, payload, payload_bytes);
-    for (int i = 0; i < count; i++) {
-        native_call *n = x->native;
-        int root = 0;
-        while (root < n->roots && x->roots[root] != buffers[i]->root->mem)
-            root++;
-        if (root == n->roots)
-            x->roots[n->roots++] = buffers[i]->root->mem;
-        n->root_of[i] = root;
-        n->offsets[i] = buffers[i]->offset;
-    }
+    for (int i = 0; i < count; i++)
+        x->native->pointers[i] = (char *)buffers[i]->root->host + buffers[i]->offset;
     l->count++;
     return GT_OK;
 }
@@ -234,7 +216,7 @@ gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const v
 gt_status dev_list_call(dev_list *l, const char *name, dev_enqueue enqueue, void *context,
                         void (*release)(void *context))
 {
-    launch *x;
+    launch *x = NULL;
     gt_status st = next_launch(l, &x, name);
     if (st)
         return st;
@@ -248,7 +230,7 @@ gt_status dev_list_call(dev_list *l, const char *name, dev_enqueue enqueue, void
 
 gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pattern, uint64_t bytes)
 {
-    launch *x;
+    launch *x = NULL;
     assert(offset % 4 == 0 && bytes % 4 == 0 && offset + bytes <= b->bytes);
     gt_status st = next_launch(l, &x, "fill");
     if (st)
@@ -265,7 +247,7 @@ gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pa
 gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from,
                         uint64_t from_offset, uint64_t bytes)
 {
-    launch *x;
+    launch *x = NULL;
     assert(to_offset + bytes <= to->bytes && from_offset + bytes <= from->bytes);
     gt_status st = next_launch(l, &x, "copy");
     if (st)
@@ -302,16 +284,10 @@ static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
         err = clEnqueueNDRangeKernel(queue, x->kernel, x->rank, NULL, x->global, x->local, 0, NULL,
                                      event);
         break;
-    case NATIVE: {
-        const native_call *n = x->native;
-        const void *places[MAX_NATIVE_BUFFERS];
-        for (int i = 0; i < n->roots; i++)
-            places[i] = &n->addresses[i];
-        err = clEnqueueNativeKernel(queue, run_native, x->native, sizeof *n, (cl_uint)n->roots,
-                                    n->roots ? x->roots : NULL, n->roots ? places : NULL, 0, NULL,
-                                    event);
+    case NATIVE:
+        err = clEnqueueNativeKernel(queue, run_native, x->native, sizeof *x->native, 0, NULL, NULL,
+                                    0, NULL, event);
         break;
-    }
     case CALL:
         return x->enqueue(x->context, queue, event);
     case FILL:
