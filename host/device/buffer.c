@@ -3,9 +3,12 @@
  *   root   |======= one clCreateBuffer =======|
  *   view        |== sub-buffer ==|               offset a multiple of info.align
  *
- * A view is an OpenCL sub-buffer, so kernels take plain pointers and never offsets. PoCL
- * hands native kernels the root's pointer for a sub-buffer; every buffer therefore knows
- * its root and its offset there, and launch.c adds the offset itself.                   */
+ * A view is an OpenCL sub-buffer, so kernels take plain pointers and never offsets.
+ *
+ * On devices that run native kernels (CPUs), a root lies in memory mapped here and given to
+ * OpenCL with CL_MEM_USE_HOST_PTR. Native kernels then take its address as it is: PoCL's own
+ * patching of addresses sorts the list of buffers and drops repeated ones, so the addresses
+ * arrive in another order than asked for. Large roots ask for huge pages.               */
 #include "host/device/device_private.h"
 
 #include "host/base/log.h"
@@ -14,6 +17,23 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((uint64_t)2 << 20)
+
+/* Memory for a root that native kernels will see; NULL if there is none. */
+static void *map_host(uint64_t bytes, uint64_t *mapped)
+{
+    *mapped = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    if (bytes < HUGE_PAGE)
+        *mapped = (bytes + 4095) / 4096 * 4096;
+    void *p = mmap(NULL, *mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (bytes >= HUGE_PAGE)
+        madvise(p, *mapped, MADV_HUGEPAGE);     /* only advice: failure changes nothing */
+    return p;
+}
 
 gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
 {
@@ -34,9 +54,17 @@ gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, con
     dev_buffer *b = calloc(1, sizeof *b);
     if (!b)
         return gt_fail(GT_NO_MEMORY, "cannot hold %s: out of memory", what);
-    cl_int err;
-    b->mem = clCreateBuffer(d->context, CL_MEM_READ_WRITE, bytes, NULL, &err);
+    cl_int err = CL_MEM_OBJECT_ALLOCATION_FAILURE;
+    cl_mem_flags flags = CL_MEM_READ_WRITE;
+    if (d->info.native_kernels) {
+        flags |= CL_MEM_USE_HOST_PTR;
+        b->host = map_host(bytes, &b->host_bytes);
+    }
+    if (b->host || !d->info.native_kernels)
+        b->mem = clCreateBuffer(d->context, flags, bytes, b->host, &err);
     if (err != CL_SUCCESS) {
+        if (b->host)
+            munmap(b->host, b->host_bytes);
         free(b);
         return gt_fail(err == CL_MEM_OBJECT_ALLOCATION_FAILURE || err == CL_OUT_OF_RESOURCES
                        || err == CL_OUT_OF_HOST_MEMORY ? GT_NO_MEMORY : GT_DEVICE,
@@ -81,6 +109,10 @@ void dev_buffer_release(dev_buffer *b)
     if (!b)
         return;
     clReleaseMemObject(b->mem);
+    if (b->host) {
+        clFinish(b->device->queue);             /* nothing may still use the memory */
+        munmap(b->host, b->host_bytes);
+    }
     if (b->root == b)
         b->device->used -= b->bytes;
     free(b);

@@ -27,6 +27,8 @@ struct dev_buffer {
     dev_buffer *root;               /* itself, if it is an allocation          */
     cl_mem mem;
     uint64_t offset, bytes;         /* offset within root                      */
+    void *host;                     /* of a root: its memory, where native kernels run */
+    uint64_t host_bytes;            /* mapped for it                           */
 };
 
 struct dev_program {
