@@ -1,0 +1,275 @@
+#!/bin/sh
+# tests/run.sh - the test command: installs what is missing, builds, runs every test.
+#
+#   sh tests/run.sh            everything, a quarter of an hour at most on two cores
+#   sh tests/run.sh fast       the fast CUnit programs alone
+#   sh tests/run.sh NAME...    these alone: test_gemm, fuzz_tokens, vendors, ...
+#
+# Works from any folder, on a bare Debian 12 as root; without root if the packages named
+# below are there already. Its last line is `N passed, N failed, N skipped`, and it exits 0
+# only if nothing failed. What it counts: the cases of CUnit programs, the cases of shell
+# tests, and one for each fuzz target.
+#
+# Nothing is listed here by hand. A CUnit program or fuzz target runs because CMake built it
+# (build/tests/programs.txt). A shell test is an executable tests/ROOM/NAME.sh; ROOM `bench`
+# is left out, for it measures and has no verdict. A shell test starts in the top folder, with
+# $BUILD, an empty $TMPDIR and $GEARTRAIN (the program); it closes with `N passed, N failed`
+# and exits 0, 1, or 77 if it cannot run here.
+#
+# Two builds: gcc with Release flags, and clang with AddressSanitizer and
+# UndefinedBehaviorSanitizer, both with warnings as errors. Every fast program and every fuzz
+# target runs in both; known leaks of OpenCL drivers are in tests/leaks.txt.
+#
+#   $BUILD      folder to build in                                     [build-test]
+#   $LIMIT      seconds a program may take before it counts as failed          [600]
+#   $ROUNDS     mutations a fuzz target tries                                [10000]
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+cd "$root" || exit 1
+: "${BUILD:=$root/build-test}" "${LIMIT:=600}" "${ROUNDS:=10000}"
+case $BUILD in /*) ;; *) BUILD=$root/$BUILD ;; esac
+GEARTRAIN=$BUILD/geartrain
+export BUILD GEARTRAIN
+logs=$BUILD/logs
+passed=0 failed=0 skipped=0 broken=
+
+mkdir -p "$logs" || exit 1
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-run-XXXXXX") || exit 1
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+
+close()
+{
+    [ -z "$broken" ] || printf '\nfailed:%s\n' "$broken"
+    printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+
+# fail NAME LOG: counts one failure and shows the end of its output.
+fail()
+{
+    failed=$((failed + 1))
+    broken="$broken $1"
+    printf '%s\n' "---- $1 failed; the end of $2:"
+    tail -n 60 "$2"
+    printf '%s\n' "----"
+}
+
+# ---- packages ------------------------------------------------------------------------------
+
+needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd-opencl-dev
+        opencl-headers pocl-opencl-icd libclblast-dev libopenblas-dev libcunit1-dev
+        libjansson-dev libpcre2-dev libxxhash-dev"
+# What shell tests make use of; a test skips what it does not find.
+helpful="clang-15 clang-19 rocm-device-libs libclc-15 llvm-spirv-15 spirv-tools oclgrind python3"
+
+missing()
+{
+    command -v dpkg-query > /dev/null || return
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null | grep -qx installed \
+            || printf '%s ' "$package"
+    done
+}
+
+updated=
+install()
+{
+    [ "$(id -u)" -eq 0 ] || return 1
+    [ -n "$updated" ] || apt-get update > "$logs/apt.log" 2>&1
+    updated=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" \
+        >> "$logs/apt.log" 2>&1
+}
+
+install_packages()
+{
+    absent=$(missing $needed)
+    if [ -n "$absent" ]; then
+        echo "installing $absent"
+        if ! install $absent; then
+            echo "cannot install: $absent" > "$logs/packages.log"
+            [ "$(id -u)" -eq 0 ] && tail -n 20 "$logs/apt.log" >> "$logs/packages.log" \
+                || echo "run this as root, or have these packages installed" >> "$logs/packages.log"
+            fail packages "$logs/packages.log"
+            close
+        fi
+    fi
+    [ "$1" = all ] || return 0
+    for package in $(missing $helpful); do
+        install "$package" || echo "without $package, which is not to be had: its tests are skipped"
+    done
+}
+
+# ---- building --------------------------------------------------------------------------------
+
+# build FOLDER COMPILER OPTIONS...: configures a new folder, and builds what changed.
+build()
+{
+    folder=$1 compiler=$2
+    shift 2
+    echo "building with $compiler in ${folder#"$root"/}"
+    if [ ! -f "$folder/CMakeCache.txt" ]; then
+        cmake -S . -B "$folder" -G Ninja -DCMAKE_C_COMPILER="$compiler" "$@" \
+            > "$logs/build-$compiler.log" 2>&1 || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
+    fi
+    cmake --build "$folder" > "$logs/build-$compiler.log" 2>&1 \
+        || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
+}
+
+# ---- running ---------------------------------------------------------------------------------
+
+# run LABEL COMMAND...: output to $log, its status to $status, seconds to $seconds.
+run()
+{
+    label=$1 log=$logs/$1.log
+    shift
+    rm -rf "$scratch/tmp" && mkdir "$scratch/tmp"
+    start=$(date +%s)
+    TMPDIR=$scratch/tmp timeout -k 10 "$LIMIT" "$@" > "$log" 2>&1 < /dev/null
+    status=$?
+    seconds=$(($(date +%s) - start))
+    [ $status -ne 124 ] && [ $status -ne 137 ] || echo "stopped after $seconds s" >> "$log"
+}
+
+# A CUnit program: its own summary counts. Whatever a case skipped did not pass.
+run_cunit()
+{
+    run "$@"
+    set -- $(awk '/^ *Test: /          { said = 0 }
+                  /skipped: / && !said { said = 1; skips++ }
+                  $1 == "tests"        { ok = $4; bad = $5; whole = 1 }
+                  END                  { print whole + 0, ok - skips, bad + 0, skips + 0 }' "$log")
+    printf '\n%s (%d s)\n' "$label" "$seconds"
+    sed -n '/^Run Summary/,$p' "$log" | grep -E '^Run Summary|^ +(suites|tests|asserts) '
+    grep 'skipped: ' "$log" | sed 's/^ *Test: /  /'
+    if [ "$1" -eq 0 ]; then
+        fail "$label" "$log"
+        return
+    fi
+    passed=$((passed + $2)) skipped=$((skipped + $4))
+    if [ "$3" -gt 0 ]; then
+        fail "$label" "$log"
+        failed=$((failed + $3 - 1))
+    elif [ "$status" -ne 0 ] && [ "$status" -ne 77 ]; then
+        fail "$label" "$log"            # all cases held, yet it died, or leaked
+    fi
+}
+
+# A shell test: its closing line counts, or its exit status where it prints none.
+run_shell()
+{
+    run "$@"
+    set -- $(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)
+    printf '\n%s (%d s)\n' "$label" "$seconds"
+    grep -vE '^ok |^[0-9]+ passed, [0-9]+ failed' "$log" | head -n 20 | sed 's/^/  /'
+    grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | sed 's/^/  /'
+    if [ "$status" -eq 77 ]; then
+        skipped=$((skipped + 1))
+        return
+    fi
+    passed=$((passed + ${1:-0}))
+    if [ "${2:-0}" -gt 0 ]; then
+        fail "$label" "$log"
+        failed=$((failed + $2 - 1))
+    elif [ "$status" -ne 0 ]; then
+        fail "$label" "$log"
+    elif [ $# -eq 0 ]; then
+        passed=$((passed + 1))
+    fi
+}
+
+run_fuzz()
+{
+    label=$1 program=$2
+    run "$label" "$program" -n "$ROUNDS"
+    printf '\n%s (%d s): %d rounds\n' "$label" "$seconds" "$ROUNDS"
+    if [ "$status" -eq 0 ]; then
+        passed=$((passed + 1))
+    else
+        fail "$label" "$log"
+        cp "$scratch"/tmp/*.input "$logs/" 2> /dev/null && echo "the input is in $logs"
+    fi
+}
+
+# programs FOLDER TIER: the programs that CMake listed.
+programs()
+{
+    [ ! -f "$1/tests/programs.txt" ] || sed -n "s/^$2 //p" "$1/tests/programs.txt"
+}
+
+shell_tests()
+{
+    for script in tests/*/*.sh; do
+        case $script in tests/bench/*) continue ;; esac
+        [ ! -x "$script" ] || echo "$script"
+    done
+}
+
+# wanted NAME: is it among the names asked for, if any were?
+wanted()
+{
+    [ -z "$names" ] && return 0
+    for name in $names; do
+        [ "$name" != "$1" ] || return 0
+    done
+    return 1
+}
+
+run_tier()      # FOLDER TIER SUFFIX
+{
+    for program in $(programs "$1" "$2"); do
+        name=${program##*/}
+        wanted "$name" || continue
+        found=yes
+        if [ "$2" = fuzz ]; then
+            run_fuzz "$name$3" "$program"
+        else
+            run_cunit "$name$3" "$program"
+        fi
+    done
+}
+
+# ---- all of it -------------------------------------------------------------------------------
+
+names=$* found=
+case $names in
+fast) names= tiers=fast ;;
+*)    tiers=all ;;
+esac
+if [ "$tiers" = fast ] || [ -n "$names" ]; then
+    install_packages needed
+else
+    install_packages all
+fi
+
+build "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
+run_tier "$BUILD" fast ''
+[ "$tiers" = all ] || close
+
+for script in $(shell_tests); do
+    name=${script##*/} name=${name%.sh}
+    wanted "$name" || continue
+    found=yes
+    run_shell "$name" "$root/$script"
+done
+run_tier "$BUILD" fuzz ''
+run_tier "$BUILD" slow ''
+if [ -n "$names" ]; then
+    if [ -z "$found" ]; then
+        echo "no test is called $names" > "$logs/names.log"
+        fail names "$logs/names.log"
+    fi
+    close
+fi
+
+ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
+LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
+UBSAN_OPTIONS=print_stacktrace=1
+export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS
+if build "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=address,undefined; then
+    run_tier "$BUILD/sanitized" fast '-sanitized'
+    run_tier "$BUILD/sanitized" fuzz '-sanitized'
+fi
+close
