@@ -1,0 +1,215 @@
+#!/bin/bash
+# tests/kernel/vendors.sh - compiles every kernel with the vendors' compilers, without a GPU.
+#
+#   amd     clang-19 with ROCm's device libraries, for six generations; no spills, no scratch
+#   intel   ocloc, for Arc (dg2) and Data Center Max (pvc); no spills
+#   nvidia  clang-19 to PTX with libclc, sm_80
+#   spirv   clang-15 and llvm-spirv-15 to SPIR-V, which spirv-val reads
+#
+# A compiler that is not installed leaves its targets out, in one line. Packages: clang-19
+# rocm-device-libs libclc-15 clang-15 llvm-spirv-15 spirv-tools; ocloc is downloaded and
+# unpacked into a folder of its own, for an installed one would add a platform to the machine.
+# With words given, only programs whose line contains one of them: vendors.sh norm.cl
+#
+# Exit 0 when all passed, 77 when no compiler is there.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-vendors-XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+
+# ---- the programs: file, then the -D the host gives it -------------------------------------
+
+# Every cl/*.cl must be in here; what the options mean stands in the head of each file.
+programs()
+{
+    local store head
+    for store in 0 1 2; do
+        for file in embed norm elementwise xent optim; do
+            echo "$file.cl -DSTORE=$store"
+        done
+        for head in 64 128 256; do
+            echo "attention.cl -DSTORE=$store -DHEAD=$head"
+        done
+        echo "gemm.cl -DSTORE=$store -DTM=8 -DTN=8"
+        echo "gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_A -DDROP"
+        echo "gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_B"
+        echo "gemm.cl -DSTORE=$store -DTM=4 -DTN=4 -DTRANS_B -DDROP"
+        echo "gemm_epilogue.cl -DSTORE=$store -DDROP"
+    done
+    for store in 1 2; do
+        echo "gemm.cl -DSTORE=$store -DC_F32 -DTM=8 -DTN=8 -DTRANS_A"
+        echo "gemm_epilogue.cl -DSTORE=$store -DC_F32"
+    done
+    echo "peak.cl"
+}
+
+# The text the host would give the compiler.
+program_text()
+{
+    local file=cl/$1
+    case $1 in
+    gemm*) cat cl/common.clh cl/random.clh cl/tile.clh cl/gemm_epilogue.clh "$file" ;;
+    attention.cl) cat cl/common.clh cl/random.clh cl/tile.clh "$file" ;;
+    *) cat cl/common.clh cl/random.clh "$file" ;;
+    esac
+}
+
+# ---- compilers --------------------------------------------------------------------------------
+
+# ROCm's device libraries in Debian end before gfx942 and gfx11; what a newer chip adds to
+# them is one number.
+prepare_amd()
+{
+    local libraries=/usr/lib/x86_64-linux-gnu/amdgcn/bitcode pair
+    command -v clang-19 > /dev/null && [ -d $libraries ] || return 1
+    mkdir "$work/bitcode" && cp -s $libraries/*.bc "$work/bitcode/"
+    for pair in 942:9402 1100:11000 1201:12001; do
+        echo "__constant const int __oclc_ISA_version = ${pair#*:};" > "$work/isa.cl"
+        clang-19 -x cl -cl-std=CL2.0 -target amdgcn-amd-amdhsa -nogpulib -emit-llvm -c \
+            "$work/isa.cl" -o "$work/bitcode/oclc_isa_version_${pair%:*}.bc" || return 1
+    done
+}
+
+compile_amd()       # chip source output options
+{
+    local chip=$1 source=$2 out=$3
+    shift 3
+    clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target amdgcn-amd-amdhsa \
+        -mcpu="$chip" --rocm-device-lib-path="$work/bitcode" -O3 -S "$@" "$source" -o "$out" || return 1
+    if grep -E '\.vgpr_spill_count: +[1-9]|ScratchSize: [1-9]' "$out"; then
+        echo "registers spill to memory"
+        return 1
+    fi
+}
+
+# $GT_VENDORS (default below the cache folder) keeps what was unpacked.
+prepare_intel()
+{
+    root=${GT_VENDORS:-${XDG_CACHE_HOME:-$HOME/.cache}/geartrain/vendors}/intel
+    if [ ! -x "$root/usr/bin/ocloc" ]; then
+        command -v dpkg > /dev/null || return 1
+        mkdir -p "$root" "$work/packages"
+        (cd "$work/packages" && apt-get download intel-opencl-icd libigc1 libigdfcl1 \
+            libopencl-clang14 libllvmspirvlib14 libigdgmm12) > "$work/download.log" 2>&1 || return 1
+        for package in "$work"/packages/*.deb; do
+            dpkg -x "$package" "$root" || return 1
+        done
+    fi
+    export root
+    LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu "$root/usr/bin/ocloc" --help > /dev/null 2>&1
+}
+
+compile_intel()
+{
+    local chip=$1 source=$2 out=$3 log
+    shift 3
+    mkdir -p "$out"
+    log=$(LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu "$root/usr/bin/ocloc" compile -file "$source" \
+        -device "$chip" -options "-cl-std=CL1.2 $*" -output k -out_dir "$out" 2>&1)
+    if [ $? != 0 ] || ! ls "$out" | grep -q bin || grep -qE 'spilled|[Bb]uild failed|error:' <<< "$log"; then
+        grep -vE '^$|Build succeeded' <<< "$log"
+        return 1
+    fi
+}
+
+prepare_nvidia()
+{
+    command -v clang-19 > /dev/null && [ -f /usr/lib/clc/nvptx64--nvidiacl.bc ]
+}
+
+compile_nvidia()
+{
+    local chip=$1 source=$2 out=$3
+    shift 3
+    clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target nvptx64-nvidia-nvcl \
+        -Xclang -target-cpu -Xclang "$chip" -Xclang -mlink-builtin-bitcode \
+        -Xclang /usr/lib/clc/nvptx64--nvidiacl.bc -Wno-linker-warnings -O3 -S "$@" "$source" -o "$out" || return 1
+    grep -q '\.entry' "$out"
+}
+
+prepare_spirv()
+{
+    command -v clang-15 > /dev/null && command -v llvm-spirv-15 > /dev/null \
+        && command -v spirv-val > /dev/null
+}
+
+compile_spirv()
+{
+    local source=$2 out=$3
+    shift 3
+    clang-15 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target spir64 -O2 \
+        -Xclang -disable-llvm-passes -emit-llvm -c "$@" "$source" -o "$out.bc" \
+        && llvm-spirv-15 --spirv-max-version=1.2 "$out.bc" -o "$out.spv" && spirv-val "$out.spv"
+}
+
+# ---- one compilation: "vendor chip number program options..." ------------------------------
+
+compile()
+{
+    local vendor=$1 chip=$2 number=$3 file=$4 log
+    shift 4
+    local group=-DWG=256
+    if log=$("compile_$vendor" "$chip" "$work/$number.cl" "$work/$number.$chip" -DSTYLE_GPU $group "$@" 2>&1)
+    then
+        echo passed >> "$work/passed"
+    else
+        echo "FAILED $vendor $chip: $file $*"
+        head -12 <<< "$log"
+        echo failed >> "$work/failed"
+    fi
+    rm -rf "$work/$number.$chip"*
+}
+
+missing=$(for file in cl/*.cl; do
+    programs | grep -q "^${file#cl/}\( \|\$\)" || echo "${file#cl/}"
+done)
+touch "$work/passed" "$work/failed"
+if [ -n "$missing" ]; then
+    echo "FAILED these files are compiled by nobody: $missing"
+    echo failed >> "$work/failed"
+fi
+
+targets=
+add_targets()
+{
+    local vendor=$1
+    shift
+    if "prepare_$vendor"; then
+        for chip in "$@"; do
+            targets="$targets $vendor:$chip"
+        done
+    else
+        echo "vendors: no compiler for $vendor here; left out"
+    fi
+}
+add_targets amd gfx906 gfx90a gfx942 gfx1030 gfx1100 gfx1201
+add_targets intel dg2 pvc
+add_targets nvidia sm_80
+add_targets spirv spirv
+if [ -z "$targets" ]; then
+    echo "0 passed, 0 failed"
+    exit 77
+fi
+
+export work
+export -f compile compile_amd compile_intel compile_nvidia compile_spirv
+number=0
+while read -r file options; do
+    if [ $# -gt 0 ]; then
+        wanted=0
+        for word in "$@"; do
+            [[ "$file $options" == *"$word"* ]] && wanted=1
+        done
+        [ $wanted = 1 ] || continue
+    fi
+    number=$((number + 1))
+    program_text "$file" > "$work/$number.cl"
+    for target in $targets; do
+        echo "compile ${target%%:*} ${target#*:} $number $file $options"
+    done
+done < <(programs) > "$work/jobs"
+xargs -P "$(nproc)" -d '\n' -n 1 bash -c < "$work/jobs"
+
+passed=$(wc -l < "$work/passed") failed=$(wc -l < "$work/failed")
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
