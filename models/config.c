@@ -193,7 +193,7 @@ gt_status model_config_check(const model_config *c)
     return GT_OK;
 }
 
-/* A float written as the shortest decimal that reads back the same. */
+/* A float as the nearest decimal that reads back the same: 1e-5, not 9.99999975e-6. */
 static json_t *short_real(float x)
 {
     char text[32];
@@ -217,7 +217,7 @@ gt_status model_config_json(char **out, const model_config *c)
         short_real(c->dropout_attention), "resid_pdrop", short_real(c->dropout_residual),
         "initializer_range", short_real(c->init_deviation), "tie_word_embeddings", 1);
     if (root)
-        *out = json_dumps(root, JSON_INDENT(2));
+        *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);
     return *out ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot describe model '%s': out of memory", c->name);
 }

@@ -9,11 +9,13 @@
 #include <assert.h>
 #include <getopt.h>
 #include <limits.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_OPTIONS 160
+#define LEFT_COLUMN 30
 #define FIRST_VALUE 1000        /* val = FIRST_VALUE + 2 * row + (1 for --no-name) */
 
 static const gt_option *given_table;
@@ -28,7 +30,7 @@ static int row_count(const gt_option *table)
     return n;
 }
 
-static size_t edit_distance(const char *a, const char *b)
+size_t gt_edit_distance(const char *a, const char *b)
 {
     size_t n = strlen(b), row[80];
     if (n >= sizeof row / sizeof row[0])
@@ -59,7 +61,7 @@ static gt_status unknown_option(const gt_option *table, const char *word)
     const char *nearest = NULL;
     size_t best = 4;
     for (int i = 0; table[i].name || table[i].group; i++) {
-        size_t d = table[i].name ? edit_distance(name, table[i].name) : SIZE_MAX;
+        size_t d = table[i].name ? gt_edit_distance(name, table[i].name) : SIZE_MAX;
         if (d < best && d < strlen(name)) {
             best = d;
             nearest = table[i].name;
@@ -198,7 +200,8 @@ gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *f
 /* The shortest decimal that reads back as the same number. */
 static void double_text(double x, char *out, size_t size)
 {
-    for (int digits = 6; digits <= 17; digits++) {
+    *out = '\0';                        /* not a number: there is no default */
+    for (int digits = 6; digits <= 17 && !isnan(x); digits++) {
         snprintf(out, size, "%.*g", digits, x);
         if (strtod(out, NULL) == x)
             return;
@@ -235,6 +238,18 @@ static const char *value_text(const gt_option *o, char *out, size_t size)
     return out;
 }
 
+/* A default as help shows it: a line end as "\n". */
+static void print_default(FILE *out, const char *value)
+{
+    fprintf(out, "  [");
+    for (; *value; value++)
+        if (*value == '\n')
+            fprintf(out, "\\n");
+        else
+            fputc(*value, out);
+    fprintf(out, "]");
+}
+
 void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
 {
     for (int i = 0, n = row_count(table); i < n; i++) {
@@ -248,16 +263,19 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
             continue;
         int used = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name)
                              : snprintf(left, sizeof left, "    --%s", o->name);
+        /* A list of choices too long for the left column goes behind the help. */
+        const int wide = o->type == GT_CHOICE && used + 1 + (int)strlen(o->value) > LEFT_COLUMN;
         if (o->type != GT_FLAG)
-            snprintf(left + used, sizeof left - (size_t)used, " %s", o->value);
+            snprintf(left + used, sizeof left - (size_t)used, " %s", wide ? "NAME" : o->value);
+        fprintf(out, "  %-*s %s", LEFT_COLUMN, left, o->help);
+        if (wide)
+            fprintf(out, ": %s", o->value);
         value_text(o, value, sizeof value);
         if (o->type == GT_FLAG)
-            fprintf(out, "  %-30s %s%s\n", left, o->help,
-                    *(const int *)o->target ? "  [on]" : "");
+            fprintf(out, "%s", *(const int *)o->target ? "  [on]" : "");
         else if (value[0])
-            fprintf(out, "  %-30s %s  [%s]\n", left, o->help, value);
-        else
-            fprintf(out, "  %-30s %s\n", left, o->help);
+            print_default(out, value);
+        fprintf(out, "\n");
     }
 }
 

@@ -23,7 +23,7 @@ typedef enum gt_option_type {
     GT_FLAG,        /* int *: set to 1; the name with "no-" in front sets 0           */
     GT_INT,         /* int *                                                          */
     GT_U64,         /* uint64_t *                                                     */
-    GT_DOUBLE,      /* double *                                                       */
+    GT_DOUBLE,      /* double *; NaN before parsing: there is no default              */
     GT_STRING,      /* const char **: points into argv                                */
     GT_BYTES,       /* uint64_t *: "64KiB"                                            */
     GT_DURATION,    /* uint64_t *: nanoseconds, "30s"                                 */
@@ -58,6 +58,9 @@ void gt_options_each(const gt_option *table, void (*visit)(void *context, const 
 
 /* Sets an option from text as gt_options_each gave it; strings must stay alive. */
 gt_status gt_option_set(const gt_option *table, const char *name, const char *value);
+
+/* How many letters must change to make one word of the other, for "did you mean". */
+size_t gt_edit_distance(const char *a, const char *b);
 
 /* 1 if the last gt_options_parse() in this process met the option `name`. */
 int gt_option_given(const gt_option *table, const char *name);

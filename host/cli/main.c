@@ -8,6 +8,8 @@
 #include "host/base/clock.h"
 #include "host/base/text.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,9 +56,9 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
     if (asked != GT_HELP_NONE) {
         printf("%s\n\nUsage: geartrain %s\n\n", help->summary, help->usage);
         gt_options_print(table, stdout, asked);
-        if (asked == GT_HELP_SHORT)
+        if (asked == GT_HELP_SHORT && help->examples)
             printf("\n  --help: all options, with examples\n");
-        else if (help->examples)
+        if (asked == GT_HELP_LONG && help->examples)
             printf("\nExamples:\n%s", help->examples);
         *done = 1;
         return GT_OK;
@@ -101,30 +103,78 @@ static int exit_code(gt_status st)
     return st == GT_OK ? 0 : st == GT_MISUSE ? 2 : st == GT_PEER || st == GT_TIMEOUT ? 3 : 1;
 }
 
+/* Offers the nearest name after a typo. */
+static int unknown_verb(const char *word)
+{
+    int nearest = -1;
+    size_t best = 3;
+    for (int i = 0; i < VERBS; i++) {
+        const size_t d = gt_edit_distance(word, verbs[i].name);
+        if (d < best && d < strlen(word)) {
+            best = d;
+            nearest = i;
+        }
+    }
+    if (nearest >= 0)
+        fprintf(stderr, "geartrain: unknown verb '%s'; did you mean %s?\n", word,
+                verbs[nearest].name);
+    else
+        fprintf(stderr, "geartrain: unknown verb '%s'; `geartrain -h` lists them\n", word);
+    return 2;
+}
+
+/* Whoever started us may have closed a standard stream. Its number would then go to the
+ * next file opened, and what is printed would end up in there. Read-only, so that writing
+ * to it still fails. A reader that leaves is no reason to die either: what is printed then
+ * fails to be written, and a run goes on to its end. */
+static void guard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+            _exit(1);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+/* What a verb printed must have arrived. */
+static gt_status close_output(void)
+{
+    const int bad = ferror(stdout);
+    return fflush(stdout) != 0 || bad
+               ? gt_fail(GT_IO, "cannot write to standard output; is it closed, or its disk full?")
+               : GT_OK;
+}
+
+static int leave(const char *who, gt_status st)
+{
+    if (st)
+        fprintf(stderr, "%s: %s\n", who, gt_message());
+    return exit_code(st);
+}
+
 int main(int argc, char **argv)
 {
+    guard_streams();
     if (argc < 2) {
         print_help(stderr);
         return 2;
     }
     if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
         print_help(stdout);
-        return 0;
+        return leave("geartrain", close_output());
     }
     if (!strcmp(argv[1], "--version")) {
         printf("geartrain %s\n", GT_VERSION);
-        return 0;
+        return leave("geartrain", close_output());
     }
     for (int i = 0; i < VERBS; i++) {
         if (strcmp(verbs[i].name, argv[1]))
             continue;
         gt_status st = verbs[i].run(argc - 1, argv + 1);
-        if (!st && (fflush(stdout) != 0 || ferror(stdout)))
-            st = gt_fail(GT_IO, "cannot write to standard output");
-        if (st)
-            fprintf(stderr, "geartrain %s: %s\n", argv[1], gt_message());
-        return exit_code(st);
+        if (!st)
+            st = close_output();
+        char name[64];
+        snprintf(name, sizeof name, "geartrain %s", argv[1]);
+        return leave(name, st);
     }
-    fprintf(stderr, "geartrain: unknown verb '%s'; `geartrain -h` lists them\n", argv[1]);
-    return 2;
+    return unknown_verb(argv[1]);
 }

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const gt_option table[] = { { .group = "Doctor has no options" }, { 0 } };
+static const gt_option table[] = { { 0 } };
 
 static const cli_help help = {
     "doctor", "Say what is wrong with this machine's OpenCL, and the fix.", NULL };

@@ -80,6 +80,8 @@ static gt_status write_text(generate *g, const tokenizer *t)
             st = token_ids_add(&ids, &id, 1);
         if (!st)
             st = print_new(t, &ids, &printed, made + 1 == o.tokens);
+        if (!st && ferror(stdout))
+            st = gt_fail(GT_IO, "cannot write to standard output; is it closed, or its disk full?");
         if (ids.count == 64) {
             gt_text whole = { 0 };
             if (!st && !tokenizer_decode(t, ids.data, ids.count, &whole) && printed == whole.size) {

@@ -88,8 +88,7 @@ static const cli_help help = {
     "  geartrain train --model gpt2-mini --data input.txt --tokenizer char --out runs/first \\\n"
     "      --steps 2000 --batch 12 --lr 1e-3 --warmup 100 --eval-every 250\n"
     "  geartrain train --out runs/first --resume\n"
-    "  geartrain train --model gpt2/ --from gpt2/ --data input.txt --tokenizer gpt2/ --out "
-    "runs/fine --lr 3e-5\n" };
+    "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n" };
 
 static void set_defaults(void)
 {
@@ -108,7 +107,7 @@ static void set_defaults(void)
     o.save_every = 500;
     o.keep = 2;
     o.lr = d.lr;
-    o.min_lr = d.min_lr;
+    o.min_lr = NAN;                     /* a tenth of lr */
     o.beta1 = d.beta1;
     o.beta2 = d.beta2;
     o.eps = d.eps;
@@ -116,7 +115,7 @@ static void set_defaults(void)
     o.clip = d.clip;
     o.momentum = d.momentum;
     o.decay_share = d.decay_share;
-    o.dropout = -1.0;
+    o.dropout = NAN;                    /* the model's   */
 }
 
 /* ---- config.json ------------------------------------------------------------------------------ */
@@ -137,7 +136,7 @@ static gt_status write_config(const model_config *c)
         gt_options_each(table, put_option, options);
         json_t *root = json_pack("{s:s, s:o, s:o}", "program", "geartrain " GT_VERSION, "model",
                                  json_loads(model, 0, NULL), "options", options);
-        text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+        text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
         st = text ? gt_file_write(path, text, strlen(text))
                   : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
         json_decref(root);
@@ -305,7 +304,7 @@ static train_options options_of(void)
     optim_kind_parse(&t.optim.kind, o.optimizer);
     optim_schedule_parse(&t.optim.schedule, o.schedule);
     t.optim.lr = o.lr;
-    t.optim.min_lr = o.min_lr;
+    t.optim.min_lr = isnan(o.min_lr) ? -1.0 : o.min_lr;
     t.optim.warmup = o.warmup;
     t.optim.beta1 = o.beta1;
     t.optim.beta2 = o.beta2;
@@ -332,6 +331,25 @@ static gt_status build(graph *g, const void *config, int training, int recompute
     return model_build_loss(g, config, training, recompute);
 }
 
+static gt_status save_tokenizer(const data_set *data)
+{
+    char *folder = gt_path_join(o.out, "tokenizer");
+    gt_status st = folder ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s'", o.out);
+    if (!st && data->tokenizer)
+        st = tokenizer_save(data->tokenizer, folder);
+    free(folder);
+    return st;
+}
+
+/* Weights to start from; a resumed run with a checkpoint never asks for them, and may go on
+ * when they are gone. */
+static gt_status fill_from(const void *config, params *p, void *context)
+{
+    cli_source *source = context;
+    gt_status st = source->path ? GT_OK : cli_source_open(source, o.from);
+    return st ? st : cli_source_fill(config, p, source);
+}
+
 static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
                               cli_source *source, dev_device *d)
 {
@@ -343,7 +361,7 @@ static gt_status run_training(const model_config *c, data_set *data, const token
     gt_status st = gemm_peak_cached(d, &peak);
     options.peak_flops = st ? 0.0 : peak.flops;
     const train_model model = { .config = c, .build = build,
-                                .fill = source ? cli_source_fill : NULL, .fill_context = source,
+                                .fill = o.from ? fill_from : NULL, .fill_context = source,
                                 .flops_per_token = model_flops_per_token(c, (int)o.seq) };
     const train_data splits = { &data->train, val && val->count ? val : NULL };
     st = train_create(&t, d, &model, &splits, &options);
@@ -354,7 +372,9 @@ static gt_status run_training(const model_config *c, data_set *data, const token
                    .bar = !o.json && cli_is_terminal(), .val = NAN };
         const train_hooks hooks = { &v, show_step, show_phase };
         show_plan(c, data, d, t);
-        st = write_config(c);
+        st = save_tokenizer(data);
+        if (!st)
+            st = write_config(c);
         running = t;
         if (!st)
             st = train_run(t, &hooks);
@@ -372,6 +392,40 @@ static gt_status run_training(const model_config *c, data_set *data, const token
     return st;
 }
 
+/* What is trained: on resuming what the run's config.json says, so that a preset, file or
+ * folder that changed meanwhile changes nothing. */
+static gt_status choose_model(model_config *c, cli_source *source, int resumed)
+{
+    if (resumed && !gt_option_given(table, "model"))
+        return model_config_load(c, o.out);
+    gt_status st = o.from ? cli_source_open(source, o.from) : GT_OK;
+    if (!st && o.model)
+        st = model_config_load(c, o.model);
+    else if (!st)
+        *c = source->config;
+    return st;
+}
+
+/* The tokenizer to read texts with, unless --tokenizer says: on resuming the run's own, with
+ * --from the one that the weights were trained with. *spec is freed with free(). */
+static gt_status choose_tokenizer(char **spec, const cli_source *source, int resumed)
+{
+    const char *from = source->tokenizer ? source->path : NULL;
+    if (gt_option_given(table, "tokenizer"))
+        from = o.tokenizer;
+    else if (resumed) {
+        *spec = gt_path_join(o.out, "tokenizer");
+        if (*spec && gt_path_is_folder(*spec))
+            return GT_OK;
+        free(*spec);
+        *spec = NULL;
+        from = o.tokenizer;
+    }
+    if (from && !(*spec = strdup(from)))
+        return gt_fail(GT_NO_MEMORY, "cannot open tokenizer '%s': out of memory", from);
+    return GT_OK;
+}
+
 /* The vocabulary is the tokenizer's unless the description fixes it. */
 static gt_status settle_vocabulary(model_config *c, const data_set *data)
 {
@@ -387,16 +441,6 @@ static gt_status settle_vocabulary(model_config *c, const data_set *data)
     return GT_OK;
 }
 
-static gt_status save_tokenizer(const data_set *data)
-{
-    char *folder = gt_path_join(o.out, "tokenizer");
-    gt_status st = folder ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s'", o.out);
-    if (!st && data->tokenizer)
-        st = tokenizer_save(data->tokenizer, folder);
-    free(folder);
-    return st;
-}
-
 static gt_status check_words(char **words, int count)
 {
     if (count)
@@ -409,10 +453,29 @@ static gt_status check_words(char **words, int count)
     return GT_OK;
 }
 
+static gt_status check_options(void)
+{
+    if (!o.data || (!o.model && !o.from))
+        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (!o.steps)
+        return gt_fail(GT_MISUSE, "option --steps: 0 steps are none");
+    if (o.dropout < 0.0 || o.dropout >= 1.0)
+        return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o.dropout);
+    if (o.min_lr < 0.0)
+        return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o.min_lr);
+    if (o.devices && strpbrk(o.devices, ",/"))
+        return gt_fail(GT_UNSUPPORTED, "cannot train on '%s': training on several devices is not "
+                       "there yet; name one of them", o.devices);
+    return GT_OK;
+}
+
 static gt_status check_run_folder(void)
 {
-    char *checkpoints = gt_path_join(o.out, "metrics.jsonl");
-    const int taken = checkpoints && gt_path_exists(checkpoints);
+    char *record = gt_path_join(o.out, "metrics.jsonl");
+    char *checkpoints = gt_path_join(o.out, "checkpoints");
+    const int taken = (record && gt_path_exists(record))
+                      || (checkpoints && gt_path_exists(checkpoints));
+    free(record);
     free(checkpoints);
     if (taken && !o.resume && !o.explain)
         return gt_fail(GT_MISUSE, "'%s' holds a run already; go on with --resume, or name another "
@@ -425,6 +488,7 @@ gt_status verb_train(int argc, char **argv)
     char **words;
     int count, done;
     json_t *kept = NULL;
+    char *tokenizer_spec = NULL;
     model_config config;
     cli_source source = { 0 };
     data_set data = { 0 }, eval_data = { 0 };
@@ -439,25 +503,21 @@ gt_status verb_train(int argc, char **argv)
         st = check_run_folder();
     if (!st && o.resume)
         st = take_options(&kept);
-    if (!st && (!o.data || (!o.model && !o.from)))
-        st = gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (!st)
+        st = check_options();
+    if (!st)
+        st = choose_model(&config, &source, kept != NULL);
+    if (!st && !isnan(o.dropout))
+        config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o.dropout;
+    if (!st)
+        st = choose_tokenizer(&tokenizer_spec, &source, kept != NULL);
     if (st)
         goto out;
-    if (o.from && (st = cli_source_open(&source, o.from)))
-        goto out;
-    if (o.model)
-        st = model_config_load(&config, o.model);
-    else
-        config = source.config;
-    if (!st && o.dropout >= 0.0)
-        config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o.dropout;
-    if (!st && o.dropout >= 1.0)
-        st = gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o.dropout);
     cli_progress p = { .what = "tokenizing" };
     if (!st)
-        st = data_open(&data, o.data, o.tokenizer, cli_progress_show, &p);
+        st = data_open(&data, o.data, tokenizer_spec, cli_progress_show, &p);
     if (!st && o.eval_data)
-        st = data_open(&eval_data, o.eval_data, o.tokenizer, cli_progress_show, &p);
+        st = data_open(&eval_data, o.eval_data, tokenizer_spec, cli_progress_show, &p);
     cli_progress_end(&p);
     if (!st)
         st = settle_vocabulary(&config, &data);
@@ -467,17 +527,13 @@ gt_status verb_train(int argc, char **argv)
         st = dev_open(&d, o.devices);
     if (!st)
         st = check_fit(&config, d);
-    if (!st && !o.explain)
-        st = gt_folder_make(o.out);
-    if (!st && !o.explain)
-        st = save_tokenizer(&data);
     if (!st) {
         const token_split *val = !o.eval_data ? &data.val
                                  : eval_data.val.count ? &eval_data.val : &eval_data.train;
         struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
-        st = run_training(&config, &data, val, o.from ? &source : NULL, d);
+        st = run_training(&config, &data, val, &source, d);
     }
 out:
     dev_close(d);
@@ -485,5 +541,6 @@ out:
     data_close(&eval_data);
     cli_source_close(&source);
     json_decref(kept);
+    free(tokenizer_spec);
     return st;
 }

@@ -19,14 +19,17 @@ optim_config optim_defaults(void)
 
 gt_status optim_config_check(const optim_config *c)
 {
-    if (!(c->lr >= 0.0) || c->lr > 1e3)
-        return gt_fail(GT_MISUSE, "learning rate %g is not in [0, 1000]", c->lr);
+    if (!(c->lr >= 0.0) || c->lr > 1e6)
+        return gt_fail(GT_MISUSE, "learning rate %g is not in [0, 1e6]", c->lr);
     if (!(c->beta1 >= 0.0 && c->beta1 < 1.0) || !(c->beta2 >= 0.0 && c->beta2 < 1.0))
         return gt_fail(GT_MISUSE, "betas %g and %g are not both in [0, 1)", c->beta1, c->beta2);
     if (!(c->eps > 0.0) || !(c->weight_decay >= 0.0) || !(c->clip >= 0.0))
         return gt_fail(GT_MISUSE, "eps must be above 0, weight decay and clip not below");
     if (!(c->momentum >= 0.0 && c->momentum < 1.0))
         return gt_fail(GT_MISUSE, "momentum %g is not in [0, 1)", c->momentum);
+    if (!(c->decay_share >= 0.0 && c->decay_share <= 1.0))
+        return gt_fail(GT_MISUSE, "the share of the steps that decays, %g, is not in [0, 1]",
+                       c->decay_share);
     if (c->min_lr > c->lr)
         return gt_fail(GT_MISUSE, "the last learning rate %g is above the peak %g", c->min_lr,
                        c->lr);

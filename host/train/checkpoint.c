@@ -334,13 +334,15 @@ out:
     return st;
 }
 
-gt_status checkpoint_prune(const char *run, int keep)
+gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
 {
     char *folder = gt_path_join(run, "checkpoints");
     entry *entries = NULL;
     int count = 0;
     gt_status st = folder ? list_entries(folder, &entries, &count, 1) : no_memory(run);
-    for (int i = keep; !st && keep > 0 && i < count; i++) {
+    for (int i = 0, kept = 0; !st && keep > 0 && i < count; i++) {
+        if (entries[i].step > newest || kept++ < keep)
+            continue;
         char *path = gt_path_join(folder, entries[i].name);
         st = path ? gt_folder_remove(path) : no_memory(run);
         free(path);

@@ -31,8 +31,9 @@ gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
 /* Fills p, and o if it is not NULL. GT_MISMATCH if tensors differ from the model's. The
  * caller refreshes 16-bit copies. */
 gt_status checkpoint_load(const char *path, params *p, optim *o);
-/* Removes unfinished folders that a killed run left, and all but the newest `keep` whole
- * ones (0 keeps all). */
-gt_status checkpoint_prune(const char *run, int keep);
+/* Removes unfinished folders that a killed run left, and of the checkpoints up to step
+ * `newest` all but the newest `keep` (0 keeps all). Later ones are damaged, or the run would
+ * have gone on from them: they neither count nor go. */
+gt_status checkpoint_prune(const char *run, int keep, uint64_t newest);
 
 #endif

@@ -33,7 +33,8 @@ typedef struct slot {
 typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
     float state[OPTIM_STATE_FLOATS];
-    dev_event *event;
+    dev_event *event;                   /* NULL once it has landed */
+    uint64_t end_ns;                    /* when it was seen to have landed */
     double lr;
 } flight;
 
@@ -165,7 +166,7 @@ static gt_status open_run(train *t)
         return GT_OK;
     gt_status st = gt_folder_make(t->o.run);
     if (!st)
-        st = checkpoint_prune(t->o.run, 0);
+        st = checkpoint_prune(t->o.run, 0, 0);
     return st ? st : metrics_open(&t->metrics, t->o.run, t->done);
 }
 
@@ -349,15 +350,25 @@ static gt_status explain_bad_step(train *t, const flight *f)
                    where[0] ? where : "the gradient's norm", last);
 }
 
+/* Waits for a queued step and notes the time. */
+static gt_status land(flight *f)
+{
+    if (!f->event)
+        return GT_OK;
+    gt_status st = dev_event_wait(f->event);
+    f->event = NULL;
+    f->end_ns = gt_now_ns();
+    return st;
+}
+
 /* Waits for the oldest queued step and records it. */
 static gt_status finish_step(train *t, const train_hooks *hooks)
 {
     flight *f = &t->flights[t->done % DEPTH];
-    gt_status st = dev_event_wait(f->event);
-    f->event = NULL;
+    gt_status st = land(f);
     if (st)
         return st;
-    const uint64_t now = gt_now_ns();
+    const uint64_t now = f->end_ns;
     const double tokens = (double)(t->o.batch * t->o.seq);
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
@@ -415,7 +426,7 @@ static gt_status save(train *t, const train_hooks *hooks)
         return gt_fail(st, "%s; the last whole checkpoint is %s", gt_message(), last);
     }
     t->last_saved = t->done;
-    st = checkpoint_prune(t->o.run, t->o.keep);
+    st = checkpoint_prune(t->o.run, t->o.keep, t->done);
     return st || !t->metrics ? st : metrics_draw(t->metrics);
 }
 
@@ -439,6 +450,8 @@ gt_status train_run(train *t, const train_hooks *hooks)
                 st = finish_until(t, step - 1, hooks);
                 announce(hooks, "evaluating", 0);
                 double loss = NAN;
+                if (!st)                        /* so that its time is its own */
+                    st = land(&t->flights[(step - 1) % DEPTH]);
                 if (!st)
                     st = train_evaluate(t, &loss, NULL);
                 t->pending_val = loss;
