@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A segment's usual size, 512 MiB of fp32. Not simply the largest allocation: some drivers
+ * derive that from the memory free at the moment, and the order in which the gradient's norm
+ * is summed must not change from run to run. A tensor larger than this gets its own. */
+#define SEGMENT_ELEMENTS ((int64_t)128 << 20)
+
 typedef struct param {
     graph_param_info info;
     int segment;
@@ -49,6 +54,7 @@ void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies)
 static gt_status place(params *p)
 {
     const int64_t most = (int64_t)(dev_info_of(p->device)->max_alloc_bytes / 4);
+    const int64_t full = most < SEGMENT_ELEMENTS ? most : SEGMENT_ELEMENTS;
     const int64_t step = spacing(p->device);
     for (int decay = 1; decay >= 0; decay--) {
         int open = -1;                      /* the segment being filled */
@@ -61,7 +67,7 @@ static gt_status place(params *p)
                 return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
                                "bytes in one piece, the device allows %lld", t->info.name,
                                dev_info_of(p->device)->id, (long long)n * 4, (long long)most * 4);
-            if (open < 0 || p->segment[open].count + n > most) {
+            if (open < 0 || p->segment[open].count + n > full) {
                 params_segment *more = realloc(p->segment,
                                                (size_t)(p->segments + 1) * sizeof *more);
                 if (!more)
