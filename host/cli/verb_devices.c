@@ -116,6 +116,12 @@ gt_status verb_devices(int argc, char **argv)
     json_t *list = json_array();
     for (int i = 0; !st && i < count; i++) {
         speed s = { 0 };
+        dev_device *d;
+        if (dev_open(&d, all[i].path))
+            gt_message_clear();             /* listed all the same; doctor says what is wrong */
+        else
+            all[i].matrix = dev_matrix_units(d);
+        dev_close(d);
         if (o.measure)
             st = measure(all[i].path, &s);
         if (st)

@@ -69,7 +69,7 @@ typedef struct dev_info {
     int wave;                   /* preferred work-group multiple                */
     size_t align;               /* bytes a view's offset must be a multiple of  */
     int fp16, fp64, subgroups, native_kernels, unified, out_of_order, svm;
-    int matrix;                 /* dev_matrix bits                              */
+    int matrix;                 /* dev_matrix bits told by extensions; see dev_matrix_units */
     int own_cache;              /* its driver keeps compiled programs itself    */
     int sub_devices_max;
 } dev_info;
@@ -89,6 +89,9 @@ void      dev_specs_free(char **specs, int count);
 gt_status dev_open(dev_device **out, const char *spec);
 void      dev_close(dev_device *d);                 /* takes NULL; waits for its work */
 const dev_info *dev_info_of(const dev_device *d);
+/* All dev_matrix bits, those that only a trial can find included: builds and runs a tiny
+ * matrix product at the first call (not on CPUs). */
+int       dev_matrix_units(dev_device *d);
 double    dev_slowdown(const dev_device *d);        /* 1.0, or what stood behind '@'  */
 uint64_t  dev_memory_used(const dev_device *d);     /* bytes in live buffers          */
 gt_status dev_wait(dev_device *d);                  /* until all work is done         */

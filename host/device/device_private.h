@@ -5,11 +5,13 @@
 #include "host/device/device.h"
 
 #include <CL/cl.h>
-#include <stdatomic.h>
+
+#define NV_COMPUTE_CAPABILITY_MAJOR 0x4000      /* cl_nv_device_attribute_query */
 
 struct dev_device {
     dev_info info;
     cl_device_id id;
+    int probed;                     /* matrix units were looked for            */
     int sub_device;                 /* id is a sub-device and must be released */
     cl_context context;
     cl_command_queue queue;         /* in order, with profiling                */

@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NV_COMPUTE_CAPABILITY_MAJOR 0x4000      /* cl_nv_device_attribute_query */
-
 static void ask_text(cl_device_id id, cl_device_info what, char *out, size_t size)
 {
     char text[4096] = "";
