@@ -1,0 +1,152 @@
+#!/bin/sh
+# tests/bench/peers.sh - the same training step here, in PyTorch, and in llm.c, side by side.
+#
+#   sh tests/bench/peers.sh [--batch B] [--seq T] [--rounds N] [--runs N]    [4 64 3 5]
+#
+# GPT-2 124M in fp32 on this machine's CPU, all cores: forward, backward, clipping, AdamW.
+# The programs take turns, round by round, so that whatever else the machine does meets them
+# alike; what counts is the median over the rounds. PyTorch gets the number of threads that
+# suits it best, found first.
+#
+#   $GEARTRAIN   the program                       [built here, Release, in $BUILD or build]
+#   $PYTHON      a Python that has torch           [/usr/bin/python3, of package python3-torch]
+#   $LLMC        a folder with llm.c's sources; without it that row is left out
+#
+# llm.c is built by its own flags (-Ofast -march=native -fopenmp) from a copy whose batch and
+# sequence are set to B and T; its step has neither clipping nor weight decay.
+#
+# A measurement, not a test: it ends with 0 unless geartrain itself failed.
+set -u
+root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
+batch=4 seq=64 rounds=3 runs=5
+while [ $# -gt 0 ]; do
+    case $1 in
+    --batch) batch=$2 ;;
+    --seq) seq=$2 ;;
+    --rounds) rounds=$2 ;;
+    --runs) runs=$2 ;;
+    *) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    esac
+    shift 2 || exit 2
+done
+work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-peers-XXXXXX") || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+cores=$(nproc)
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+
+# ---- the three of them: each prints the seconds of its median step --------------------------
+
+if [ -z "${GEARTRAIN:-}" ]; then
+    build=${BUILD:-$root/build}
+    [ -f "$build/CMakeCache.txt" ] \
+        || cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DGT_TESTS=OFF > "$work/log" 2>&1 \
+        || { cat "$work/log"; exit 1; }
+    cmake --build "$build" --target geartrain -j "$cores" > "$work/log" 2>&1 \
+        || { tail -n 30 "$work/log"; exit 1; }
+    GEARTRAIN=$build/geartrain
+fi
+
+geartrain_step()
+{
+    "$GEARTRAIN" bench step --model gpt2-124m --batch "$batch" --seq "$seq" --runs "$runs" \
+        --json > "$work/out" || return 1
+    sed -n 's/.*"median_ms": \([0-9.]*\).*/\1/p' "$work/out" | awk '{ print $1 / 1000 }'
+}
+
+torch_step()        # threads runs
+{
+    "$PYTHON" "$root/tests/bench/torch_step.py" --batch "$batch" --seq "$seq" --runs "$2" \
+        --threads "$1" > "$work/out" || return 1
+    sed -n 's/.*"median_s": \([0-9.e-]*\).*/\1/p' "$work/out"
+}
+
+llmc_step()
+{
+    (cd "$work/llmc" && OMP_NUM_THREADS=$cores stdbuf -oL ./train_gpt2 2>&1) \
+        | awk -v runs="$runs" '/^step .* took / { sub(/.*took /, ""); print $1 / 1000; n++ }
+                               n == runs + 2 { exit }' | tail -n +3 | median
+}
+
+median()
+{
+    sort -g | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)] }'
+}
+
+# ---- who is here -----------------------------------------------------------------------------
+
+peers=
+: "${PYTHON:=/usr/bin/python3}"
+if ! "$PYTHON" -c 'import torch' 2> /dev/null && [ "$PYTHON" = /usr/bin/python3 ] \
+        && [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
+    echo "installing python3-torch"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends python3-torch libopenblas0; } > "$work/log" 2>&1
+fi
+if "$PYTHON" -c 'import torch' 2> /dev/null; then
+    best=
+    for threads in "$cores" $(((cores + 1) / 2)); do
+        seconds=$(torch_step "$threads" 2) || continue
+        if [ -z "$best" ] || awk "BEGIN { exit !($seconds < $best) }"; then
+            best=$seconds best_threads=$threads
+        fi
+    done
+    [ -z "$best" ] || peers="torch"
+    version=$("$PYTHON" -c 'import torch; print(torch.__version__)')
+fi
+[ "$peers" = torch ] || echo "without PyTorch: '$PYTHON' has no working torch (package python3-torch)"
+
+if [ -f "${LLMC:-}/train_gpt2.c" ]; then
+    mkdir "$work/llmc"
+    sed -e "s/^    int B = 4;/    int B = $batch;/" -e "s/^    int T = 64;/    int T = $seq;/" \
+        -e 's/int val_num_batches = 5;/int val_num_batches = 1;/' "$LLMC/train_gpt2.c" \
+        > "$work/llmc/train_gpt2.c"
+    if gcc -Ofast -march=native -fopenmp -DOMP -w -I "$LLMC" "$work/llmc/train_gpt2.c" -lm \
+            -o "$work/llmc/train_gpt2" && python3 "$root/tests/bench/llmc_files.py" "$work/llmc"; then
+        peers="$peers llmc"
+    else
+        echo "without llm.c: '$LLMC' could not be built"
+    fi
+else
+    echo "without llm.c: \$LLMC names no folder with its train_gpt2.c"
+fi
+
+# ---- in turns --------------------------------------------------------------------------------
+
+
+for round in $(seq 1 "$rounds"); do
+    line="round $round "
+    for program in geartrain $peers; do
+        case $program in
+        torch) seconds=$(torch_step "$best_threads" "$runs") ;;
+        *)     seconds=$("${program}_step") ;;
+        esac
+        if [ -z "$seconds" ]; then
+            echo "$program failed"
+            [ "$program" != geartrain ] || exit 1
+        else
+            echo "$seconds" >> "$work/$program.times"
+            line="$line  $program $seconds s"
+        fi
+    done
+    echo "$line"
+done
+
+row()           # label file
+{
+    [ -s "$2" ] || return
+    awk -v label="$1" -v s="$(median < "$2")" -v own="$(median < "$work/geartrain.times")" \
+        -v tokens=$((batch * seq)) 'BEGIN {
+            printf "%-34s %8.3f %10.1f %8.2f\n", label, s, tokens / s, s / own }'
+}
+
+commit=$(git -C "$root" rev-parse --short HEAD 2> /dev/null || echo unknown)
+printf '\n# gpt2-124m, fp32, batch %s x %s tokens, %s cores of %s, commit %s\n' \
+    "$batch" "$seq" "$cores" "$processor" "$commit"
+printf '# medians of %s rounds of %s steps each, in turns; ratio: time against geartrain'"'"'s\n' \
+    "$rounds" "$runs"
+printf '%-34s %8s %10s %8s\n' program s/step tokens/s ratio
+row geartrain "$work/geartrain.times"
+row "PyTorch ${version:-}, ${best_threads:-} threads" "$work/torch.times"
+row "llm.c, $cores threads" "$work/llmc.times"

@@ -1,0 +1,113 @@
+#!/usr/bin/python3
+"""tests/bench/torch_step.py - the training step of `geartrain bench step`, in PyTorch.
+
+The same GPT-2: learned positions, layers normed before, GELU in its tanh form, the head
+tied to the token embedding, no dropout; the same step: forward, cross-entropy, backward,
+gradient clipped to norm 1, AdamW with decay on matrices only. fp32, random tokens.
+
+Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
+"""
+import argparse
+import json
+import math
+import statistics
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class Block(nn.Module):
+    def __init__(self, channels, heads):
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.up = nn.Linear(channels, 4 * channels)
+        self.down = nn.Linear(4 * channels, channels)
+
+    def attend(self, x, future):
+        B, T, C = x.shape
+        q, k, v = (p.view(B, T, self.heads, C // self.heads).transpose(1, 2)
+                   for p in self.qkv(x).split(C, dim=2))
+        if hasattr(F, "scaled_dot_product_attention"):      # since PyTorch 2
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:
+            scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(C // self.heads))
+            y = scores.masked_fill(future, float("-inf")).softmax(dim=-1) @ v
+        return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+    def forward(self, x, future):
+        x = x + self.attend(self.ln_1(x), future)
+        return x + self.down(F.gelu(self.up(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT2(nn.Module):
+    def __init__(self, layers, heads, channels, context, vocab):
+        super().__init__()
+        self.wte = nn.Embedding(vocab, channels)
+        self.wpe = nn.Embedding(context, channels)
+        self.blocks = nn.ModuleList(Block(channels, heads) for _ in range(layers))
+        self.ln_f = nn.LayerNorm(channels)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, tokens, targets):
+        T = tokens.shape[1]
+        future = torch.ones(T, T, dtype=torch.bool).triu(1)
+        x = self.wte(tokens) + self.wpe(torch.arange(T))
+        for block in self.blocks:
+            x = block(x, future)
+        logits = F.linear(self.ln_f(x), self.wte.weight)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+PRESETS = {     # layers, heads, channels, context, vocabulary
+    "gpt2-124m": (12, 12, 768, 1024, 50257),
+    "gpt2-355m": (24, 16, 1024, 1024, 50257),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=sorted(PRESETS), default="gpt2-124m")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--seq", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    o = parser.parse_args()
+    if o.threads:
+        torch.set_num_threads(o.threads)
+    torch.manual_seed(1)
+    shape = PRESETS[o.model]
+    model = GPT2(*shape)
+    decayed = [p for p in model.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
+                                   {"params": others, "weight_decay": 0.0}],
+                                  lr=3e-4, betas=(0.9, 0.95), eps=1e-8, foreach=True)
+    tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch, o.seq + 1))
+    seconds = []
+    for batch in tokens:
+        start = time.perf_counter()
+        loss = model(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss.item()
+        seconds.append(time.perf_counter() - start)
+    if not math.isfinite(loss):
+        raise SystemExit("the loss is not finite: the step is wrong, its time means nothing")
+    timed = seconds[o.warmup:]
+    print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
+                      "median_s": statistics.median(timed), "min_s": min(timed)}))
+
+
+main()
