@@ -436,6 +436,12 @@ KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
 #define SLICE 16
 #define LD    (BLOCK + 4)           /* of local arrays: padded, float4 stay aligned          */
 #define PANELS (HEAD / BLOCK)       /* groups of 64 columns of a result                      */
+/* Steps of a slice at once. All 16 suit AMD's compiler; Intel's runs out of registers. */
+#ifdef cl_intel_subgroups
+#define UNROLL 8
+#else
+#define UNROLL 16
+#endif
 
 /* Four neighbours of row p from column d on; those at or past D are 0. */
 static float4 fetch(__global const store_t *p, size_t at, int d, int D)
@@ -472,7 +478,7 @@ static void multiply(float4 c[4], const __local float *a, const __local float *b
 {
     a += get_local_id(1) * 4;
     b += get_local_id(0) * 4;
-#pragma unroll
+#pragma unroll UNROLL
     for (int k = 0; k < SLICE; k++) {
         const float4 x = *(const __local float4 *)(a + k * LD);
         const float4 y = *(const __local float4 *)(b + k * LD);

@@ -1,7 +1,8 @@
 /* tests/attention/test_attention.c - attention against the double-precision reference, forward
  * and backward, in both styles; the reference's own gradient against finite differences.
  *
- * GT_TEST_TINY=1 keeps to sizes that an interpreter such as oclgrind gets through.       */
+ * GT_TEST_DEVICE picks the device (default: the best). GT_TEST_TINY=1 keeps to sizes that an
+ * interpreter such as oclgrind gets through.                                            */
 #include "tests/check.h"
 
 #include "host/base/random.h"
@@ -30,11 +31,19 @@ typedef struct place {
 static int place_open(place *p, const char *style, dtype type)
 {
     *p = (place){ .type = type };
+    char **specs = NULL;
+    int count = 0;
+    if (!CHECK_OK(dev_specs(&specs, &count, getenv("GT_TEST_DEVICE"))))
+        return 0;
     setenv("GEARTRAIN_STYLE", style, 1);
-    gt_status st = dev_open(&p->d, "cpu:0");
+    gt_status st = dev_open(&p->d, specs[0]);
     unsetenv("GEARTRAIN_STYLE");
-    if (st) {
-        check_skip("no CPU device: %s", gt_message());
+    dev_specs_free(specs, count);
+    if (!CHECK_OK(st))
+        return 0;
+    if (!strcmp(style, "cpu") && dev_info_of(p->d)->kind == DEV_GPU) {
+        check_skip("'%s' is a GPU: only the GPU bodies are for it", dev_info_of(p->d)->id);
+        dev_close(p->d);
         return 0;
     }
     return CHECK_OK(kernel_set_create(&p->k, p->d, type));
@@ -172,6 +181,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     return good;
 }
 
+/* The GPU bodies crawl on a CPU device, so only some of the shapes are for them there. */
 static void all_shapes(const char *style, dtype type)
 {
     static const int lengths[] = { 1, 2, 31, 32, 33, 63, 64, 65, 129, 200 };
@@ -180,16 +190,18 @@ static void all_shapes(const char *style, dtype type)
     int good = 1;
     if (!place_open(&p, style, type))
         return;
+    const int crawls = !strcmp(style, "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
     for (int t = 0; t < (tiny() ? 4 : 10) && good; t++)
         for (int d = 0; d < (tiny() ? 3 : 5) && good; d++) {
             if (type != DTYPE_F32 && (t + d) % 3)       /* the arithmetic is the same */
                 continue;
+            if (!tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
+                continue;
             good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
                                   (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f);
         }
-    if (!tiny())
-        good = good && attention_case(&p, 1, 70, 256, 1, 1, 0.0f)
-            && attention_case(&p, 1, 100, 250, 2, 0, 0.1f);
+    if (!tiny() && (!crawls || type == DTYPE_F32))
+        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f);
     place_close(&p);
 }
 
