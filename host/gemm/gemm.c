@@ -208,16 +208,11 @@ static int cache_line(gemm_context *c, const char *line)
     return choice_add(c, class_name, found, seconds) == GT_OK;
 }
 
-/* A cache that cannot be read is an empty one. */
-static void cache_read(gemm_context *c)
+/* Takes over every line of a file of choices that is of use and not yet known. */
+static void take_choices(gemm_context *c, const char *path)
 {
-    char *text = NULL, *folder = NULL, name[32];
-    snprintf(name, sizeof name, "%016llx.txt", (unsigned long long)dev_fingerprint(c->device));
-    if (!gt_cache_folder(&folder, "gemm"))
-        c->cache_path = gt_path_join(folder, name);
-    free(folder);
-    if (c->cache_path && gt_path_exists(c->cache_path)
-        && !gt_file_read(&text, NULL, c->cache_path, CACHE_LIMIT)
+    char *text = NULL;
+    if (gt_path_exists(path) && !gt_file_read(&text, NULL, path, CACHE_LIMIT)
         && !strncmp(text, cache_head, sizeof cache_head - 1)) {
         int dropped = 0;
         char *rest = NULL;
@@ -225,35 +220,71 @@ static void cache_read(gemm_context *c)
              line = strtok_r(NULL, "\n", &rest))
             dropped += !cache_line(c, line);
         if (dropped)
-            gt_log(GT_LOG_INFO, "gemm", "%d lines of '%s' are of no use and will be measured again",
-                   dropped, c->cache_path);
+            gt_log(GT_LOG_DEBUG, "gemm", "%d lines of '%s' are known or of no use", dropped, path);
     }
     free(text);
     gt_message_clear();
 }
 
-/* A cache that cannot be written costs a measurement next time, and nothing else. */
-static void cache_write(const gemm_context *c)
+/* A cache that cannot be read is an empty one. */
+static void cache_read(gemm_context *c)
+{
+    char *folder = NULL, name[32];
+    snprintf(name, sizeof name, "%016llx.txt", (unsigned long long)dev_fingerprint(c->device));
+    if (!gt_cache_folder(&folder, "gemm"))
+        c->cache_path = gt_path_join(folder, name);
+    free(folder);
+    if (c->cache_path)
+        take_choices(c, c->cache_path);
+    gt_message_clear();
+}
+
+static gt_status write_choices(const gemm_context *c, const char *path)
 {
     gt_text t = { 0 };
-    if (!c->cache_path)
-        return;
     gt_text_printf(&t, "%s", cache_head);
     for (int i = 0; i < c->choice_count; i++)
         gt_text_printf(&t, "%s %s %d %.3g\n", c->choices[i].class_name, c->choices[i].engine->name,
                        c->choices[i].engine->version, c->choices[i].seconds);
-    if (t.failed || gt_file_write(c->cache_path, t.data, t.size)) {
-        gt_log(GT_LOG_INFO, "gemm", "measurements are not kept: %s",
-               t.failed ? "out of memory" : gt_message());
+    gt_status st = t.failed ? gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path)
+                            : gt_file_write(path, t.data, t.size);
+    gt_text_release(&t);
+    return st;
+}
+
+/* A cache that cannot be written costs a measurement next time, and nothing else. */
+static void cache_write(const gemm_context *c)
+{
+    if (c->cache_path && write_choices(c, c->cache_path)) {
+        gt_log(GT_LOG_INFO, "gemm", "measurements are not kept: %s", gt_message());
         gt_message_clear();
     }
-    gt_text_release(&t);
+}
+
+gt_status gemm_choices_save(const gemm_context *c, const char *path)
+{
+    return write_choices(c, path);
+}
+
+void gemm_choices_load(gemm_context *c, const char *path)
+{
+    /* What was chosen for that run goes before what this machine has measured since. */
+    choice *known = c->choices;
+    const int count = c->choice_count;
+    c->choices = NULL;
+    c->choice_count = 0;
+    take_choices(c, path);
+    for (int i = 0; i < count; i++)
+        if (!choice_find(c, known[i].class_name)
+            && choice_add(c, known[i].class_name, known[i].engine, known[i].seconds))
+            gt_message_clear();
+    free(known);
 }
 
 /* ---- measuring ------------------------------------------------------------------------ */
 
-/* The fastest of a few runs of the launches from `first` on; stops after 60 ms of them. The first run is not counted: it
- * compiles. */
+/* The fastest of a few runs of the launches from `first` on; stops after 60 ms of them. The
+ * first run is not counted: it compiles. */
 static gt_status time_list(dev_list *l, int first, dev_device *d, double *seconds)
 {
     const uint64_t budget = 60000000;

@@ -27,6 +27,12 @@ typedef struct gemm_context gemm_context;   /* programs, engines and choices of 
 gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *engine);
 void      gemm_context_release(gemm_context *c);        /* takes NULL */
 
+/* The engines chosen so far, to a file and back. A run keeps them beside its checkpoints, so
+ * that it resumes with the same sums whatever has been measured since. Loading a file that
+ * is not there, or lines of no use, changes nothing. */
+gt_status gemm_choices_save(const gemm_context *c, const char *path);
+void      gemm_choices_load(gemm_context *c, const char *path);
+
 /* What is to be computed. Zero-initialise it: a 0 is the plain case of every field but
  * M, N and K.
  *

@@ -166,6 +166,8 @@ static gt_status open_run(train *t)
         return GT_OK;
     gt_status st = gt_folder_make(t->o.run);
     if (!st)
+        st = gt_folder_tidy(t->o.run);
+    if (!st)
         st = checkpoint_prune(t->o.run, 0, 0);
     return st ? st : metrics_open(&t->metrics, t->o.run, t->done);
 }
@@ -198,6 +200,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = kernel_set_create(&t->kernels, d, t->o.precision);
     if (!st)
         st = gemm_context_create(&t->gemm, d, o->gemm);
+    if (!st)
+        st = load_choices(t);
     if (!st)
         st = params_create(&t->params, d, t->graph, 1);
     if (!st)
