@@ -129,6 +129,23 @@ static gt_status make_execs(train *t)
     return st || !t->evaluate ? st : evaluate_ready(t->evaluate);
 }
 
+static char *choices_path(const train *t)
+{
+    return t->o.run ? gt_path_join(t->o.run, "gemm.txt") : NULL;
+}
+
+/* A resumed run multiplies with the engines it began with, or its sums would differ. */
+static gt_status load_choices(train *t)
+{
+    char *path = choices_path(t);
+    if (t->o.run && !path)
+        return no_memory();
+    if (path && t->o.resume)
+        gemm_choices_load(t->gemm, path);
+    free(path);
+    return GT_OK;
+}
+
 /* The parameters' first values: a checkpoint's, another model's, or random. */
 static gt_status fill_params(train *t)
 {
@@ -164,11 +181,15 @@ static gt_status open_run(train *t)
 {
     if (!t->o.run)
         return GT_OK;
-    gt_status st = gt_folder_make(t->o.run);
+    char *path = choices_path(t);
+    gt_status st = path ? gt_folder_make(t->o.run) : no_memory();
     if (!st)
         st = gt_folder_tidy(t->o.run);
     if (!st)
+        st = gemm_choices_save(t->gemm, path);
+    if (!st)
         st = checkpoint_prune(t->o.run, 0, 0);
+    free(path);
     return st ? st : metrics_open(&t->metrics, t->o.run, t->done);
 }
 
