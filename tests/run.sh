@@ -18,7 +18,8 @@
 #
 # Two builds: gcc with Release flags, and clang with AddressSanitizer and
 # UndefinedBehaviorSanitizer, both with warnings as errors. Every fast program and every fuzz
-# target runs in both; known leaks of OpenCL drivers are in tests/leaks.txt.
+# target runs in both, kernel tests at tiny sizes in the second, for a sanitizer sees nothing
+# of a kernel; known leaks of OpenCL drivers are in tests/leaks.txt.
 #
 #   $BUILD      folder to build in                                     [build-test]
 #   $LIMIT      seconds a program may take before it counts as failed          [600]
@@ -62,7 +63,8 @@ needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd
         opencl-headers pocl-opencl-icd libclblast-dev libopenblas-dev libcunit1-dev
         libjansson-dev libpcre2-dev libxxhash-dev"
 # What shell tests make use of; a test skips what it does not find.
-helpful="clang-15 clang-19 rocm-device-libs libclc-15 llvm-spirv-15 spirv-tools oclgrind python3"
+helpful="clang-15 clang-19 rocm-device-libs libclc-15 llvm-spirv-15 spirv-tools oclgrind python3
+         python3-pip"
 
 missing()
 {
@@ -267,7 +269,8 @@ fi
 ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
 LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
 UBSAN_OPTIONS=print_stacktrace=1
-export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS
+GT_TEST_TINY=1
+export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS GT_TEST_TINY
 if build "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=address,undefined; then
     run_tier "$BUILD/sanitized" fast '-sanitized'
     run_tier "$BUILD/sanitized" fuzz '-sanitized'
