@@ -100,6 +100,9 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
         return gt_fail(GT_UNSUPPORTED, "cannot multiply %s by %s into %s: both factors have one type,"
                        " and the result that type or fp32", dtype_name(g.a_type),
                        dtype_name(g.b_type), dtype_name(g.c_type));
+    if ((int64_t)g.M * g.batch > INT32_MAX)
+        return gt_fail(GT_UNSUPPORTED, "cannot multiply %d matrices of %d rows at once: rows are"
+                       " counted with 32 bits", g.batch, g.M);
     if (g.drop_p < 0 || g.drop_p >= 1)
         return gt_fail(GT_MISUSE, "cannot drop a share of %g of the elements: it must be in [0, 1)",
                        (double)g.drop_p);
@@ -394,8 +397,8 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
     const gemm_engine *usual = NULL;
     int able = 0;
 
-    if (c->forced) {
-        *out = c->forced->can(c, g) ? c->forced : &gemm_tiled;
+    if (c->forced && c->forced->can(c, g)) {
+        *out = c->forced;
         return GT_OK;
     }
     for (int i = 0; engines[i]; i++)
@@ -404,7 +407,10 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
             able++;
         }
     *out = usual;
-    if (able == 1 || is_small(g)
+    if (!usual)
+        return gt_fail(GT_UNSUPPORTED, "cannot multiply %s matrices on device '%s': no GEMM engine can",
+                       dtype_name(g->a_type), dev_info_of(c->device)->id);
+    if (c->forced || able == 1 || is_small(g)
         || a_bytes(g) + b_bytes(g) + 2 * c_bytes(g) > dev_info_of(c->device)->global_bytes / 8)
         return GT_OK;
 

@@ -8,7 +8,8 @@
  * Which one runs is measured once per device and class of shapes, at the first use, and
  * kept in the cache folder "gemm"; a later run reads it there, so the choice, and with it
  * every bit of the result, stays the same. GEARTRAIN_GEMM=native|tiled|clblast decides by
- * hand. Small products are not measured: they take the device's usual engine.
+ * hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
+ * products are not measured: they take the device's usual engine, the first that can.
  *
  * Sums are fp32 whatever the storage; results are bit-identical from run to run.
  * Errors   GT_MISUSE a description that makes no sense · GT_UNSUPPORTED the engine asked

@@ -77,8 +77,9 @@ static int tile_for_gpu(gemm_context *c, const gemm_desc *g)
 
 static int can(gemm_context *c, const gemm_desc *g)
 {
-    (void)c, (void)g;
-    return 1;
+    const dev_info *info = dev_info_of(gemm_device(c));
+    (void)g;
+    return info->style == DEV_STYLE_CPU || info->max_group >= 256;
 }
 
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
