@@ -312,6 +312,27 @@ gt_status gt_folder_remove(const char *path)
     return GT_OK;
 }
 
+gt_status gt_folder_tidy(const char *path)
+{
+    DIR *dir = opendir(path);
+    gt_status st = GT_OK;
+    if (!dir)
+        return errno == ENOENT ? GT_OK : gt_fail(GT_IO, "cannot read folder '%s': %s", path,
+                                                 strerror(errno));
+    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+        const char *mark = strstr(e->d_name, ".partial-");
+        long pid;
+        unsigned serial;
+        int end = 0;
+        if (!mark || sscanf(mark, ".partial-%ld-%u%n", &pid, &serial, &end) != 2 || mark[end])
+            continue;
+        if (unlinkat(dirfd(dir), e->d_name, 0) != 0 && errno != ENOENT)
+            st = gt_fail(GT_IO, "cannot remove '%s/%s': %s", path, e->d_name, strerror(errno));
+    }
+    closedir(dir);
+    return st;
+}
+
 gt_status gt_folder_sync(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

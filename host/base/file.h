@@ -47,6 +47,9 @@ gt_status gt_file_write(const char *path, const void *data, size_t size);
 gt_status gt_folder_make(const char *path);
 /* Removes a folder and all in it; fine if it is not there. Follows no links. */
 gt_status gt_folder_remove(const char *path);
+/* Removes the partial files that writers killed half-way left in a folder; fine if it is not
+ * there. Only for a folder that nobody else is writing to. */
+gt_status gt_folder_tidy(const char *path);
 /* fsyncs the folder itself, so that names in it survive a power cut. */
 gt_status gt_folder_sync(const char *path);
 int gt_path_is_folder(const char *path);

@@ -335,6 +335,8 @@ static gt_status save_tokenizer(const data_set *data)
 {
     char *folder = gt_path_join(o.out, "tokenizer");
     gt_status st = folder ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s'", o.out);
+    if (!st)
+        st = gt_folder_tidy(folder);
     if (!st && data->tokenizer)
         st = tokenizer_save(data->tokenizer, folder);
     free(folder);

@@ -1,0 +1,170 @@
+#!/bin/sh
+# tests/cli/misuse.sh - whatever is asked for wrongly gets one sentence that says what and
+# what to do, the right exit status (2 misuse, 1 failed), and leaves nothing behind.
+. "$(dirname "$0")/cli_checks.sh"
+good="--model gpt2-tiny --data $text --tokenizer char --seq 32 --batch 4 --steps 2"
+
+train_tiny --steps 2 --out run > stdout 2> stderr || { echo "cannot train"; cat stderr; exit 1; }
+printf 'abc \377\376 def%.0s' 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 > broken.txt
+: > empty.txt
+printf 'hi' > short.txt
+mkdir emptydir
+
+# ---- words and options -------------------------------------------------------------------------
+
+"$geartrain" > stdout 2> stderr
+check "no verb: help, and status 2" [ $? -eq 2 ] && grep -q '^Usage' stderr
+refuses "an unknown verb" 2 "unknown verb 'frobnicate'; .geartrain -h. lists" frobnicate
+refuses "a mistyped verb" 2 "unknown verb 'trian'; did you mean train\?" trian
+for verb in devices tokenize train eval generate bench export doctor; do
+    refuses "$verb: an unknown option" 2 "unknown option '--frobnicate'" $verb --frobnicate
+done
+refuses "a mistyped option" 2 'did you mean --model\?' train --modle gpt2-tiny
+refuses "an option without its value" 2 "'--steps' needs a value" train --steps
+refuses "a number that is none" 2 "option --steps: 'many' is not a whole number" train --steps many
+refuses "a negative count" 2 "option --steps: '-1'" train --steps -1
+refuses "a fraction that is none" 2 "option --lr: 'fast' is not a number" train --lr fast
+refuses "a choice that is none" 2 "'fp8' is not one of fp32\|bf16\|fp16" train --precision fp8
+refuses "a flag with a value" 2 'takes no value' train --resume=yes
+refuses "train without anything" 2 '--out RUN' train
+refuses "train without data" 2 'usage: geartrain train' train --model gpt2-tiny --out new
+refuses "train with a word" 2 "'word'" train word --out new
+refuses "eval without anything" 2 'usage: geartrain eval' eval
+refuses "generate without anything" 2 'usage: geartrain generate' generate
+refuses "export without a folder" 2 'usage: geartrain export' export run
+refuses "tokenize without a text" 2 'which text' tokenize -o new
+refuses "tokenize without a folder" 2 'where to' tokenize "$text"
+refuses "bench of nothing known" 2 "no bench 'frobnicate'" bench frobnicate
+refuses "devices with a word" 2 "'word'" devices word
+
+# ---- numbers out of range ------------------------------------------------------------------------
+
+refuses "batch 0" 2 'batch' train $good --out new --batch 0
+refuses "0 steps" 2 'option --steps' train $good --out new --steps 0
+refuses "a batch that micro-batches do not divide" 2 'batch 4 is not a multiple of micro-batch 3' \
+    train $good --out new --micro-batch 3
+refuses "a sequence longer than the context" 2 '128 tokens: it has 64 positions' \
+    train $good --out new --seq 128
+refuses "eval: a sequence longer than the context" 2 '128 tokens: it has 64 positions' \
+    eval --from run --data "$text" --seq 128
+refuses "dropout 1.5" 2 'option --dropout: 1.5' train $good --out new --dropout 1.5
+refuses "dropout below 0" 2 'option --dropout: -0.5' train $good --out new --dropout -0.5
+refuses "a negative learning rate" 2 'learning rate -1' train $good --out new --lr -1
+refuses "a last rate above the peak" 2 'above the peak' train $good --out new --min-lr 1
+refuses "beta 1" 2 'not both in \[0, 1\)' train $good --out new --beta1 1
+refuses "a decay share of 7" 2 'decays, 7' train $good --out new --decay-share 7
+refuses "a validation share of 2" 2 'option --val-fraction: 2' tokenize "$text" -o new --val-fraction 2
+refuses "eval of 0 sequences" 2 'option --batch' eval --from run --data "$text" --batch 0
+refuses "a negative temperature" 2 'option --temperature' generate --from run --temperature -1
+refuses "a vocabulary too small" 2 "'bpe:10'.*257" train $good --out new --tokenizer bpe:10
+
+# ---- things that are not there ---------------------------------------------------------------------
+
+refuses "a missing text" 1 "cannot open 'nothing': No such file" train $good --data nothing --out new
+refuses "a missing validation text" 1 "cannot open 'nothing'" train $good --eval-data nothing --out new
+refuses "a folder without tokens" 1 "'emptydir': the folder holds no token files" \
+    train --model gpt2-tiny --data emptydir --out new
+refuses "tokenize: a folder for a text" 1 "'emptydir': not a regular file" tokenize emptydir -o new
+refuses "a missing tokenizer" 1 "tokenizer 'nothing'.*byte, char, bpe:SIZE" \
+    train $good --tokenizer nothing --out new
+refuses "an unknown model" 2 "'nothing' is neither a file nor one of: gpt2-124m" \
+    train --model nothing --data "$text" --out new
+refuses "a folder without a model" 1 "config.json'" train --model emptydir --data "$text" --out new
+refuses "eval from nowhere" 1 "'nothing': no such folder" eval --from nothing --data "$text"
+refuses "eval from a folder without a model" 1 'neither a run directory nor a Hugging Face folder' \
+    eval --from emptydir --data "$text"
+refuses "generate from nowhere" 1 "'nothing': no such folder" generate --from nothing
+refuses "export of nothing" 1 "'nothing': no such folder" export nothing -o new
+refuses "--resume without a run" 1 'cannot resume.*config.json' train --out new --resume
+refuses "an unknown device" 1 "cannot find device 'gpu:99'.*geartrain devices" \
+    train $good --out new --devices gpu:99
+refuses "a device that is no id" 2 "device 'fastest' is not an id.*geartrain devices" \
+    train $good --out new --devices fastest
+refuses "several devices" 1 "several devices is not there yet; name one" \
+    train $good --out new --devices cpu:0,cpu:0
+refuses "two sub-devices" 1 "several devices is not there yet; name one" \
+    train $good --out new --devices cpu:0/2
+
+# ---- texts that cannot be used -------------------------------------------------------------------------
+
+refuses "an empty text" 1 "'empty.txt': it is empty" train $good --data empty.txt --out new
+refuses "tokenize: an empty text" 1 "'empty.txt': it is empty" tokenize empty.txt -o new
+refuses "a text too short" 1 'tokens, but .* are needed; lower --seq or give more text' \
+    train $good --data short.txt --out new
+refuses "bytes that are no characters" 1 "'broken.txt' is not UTF-8 at byte 4: use byte or bpe" \
+    train $good --data broken.txt --out new
+refuses "eval: characters the model does not know" 1 "'broken.txt': byte 1: character 'b'.*not among" \
+    eval --from run --data broken.txt
+refuses "a prompt of unknown characters" 1 'U\+00E9' generate --from run --prompt 'é'
+refuses "an empty prompt" 2 '--prompt TEXT' generate --from run --prompt ''
+
+# ---- things that do not fit together ----------------------------------------------------------------------
+
+printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 8}' > small.json
+refuses "more tokens than the model has" 1 "the tokenizer has 256 tokens, model 'small.json' only 8" \
+    train $good --model small.json --tokenizer byte --out new
+"$geartrain" tokenize "$text" -o bytes > stdout 2> stderr
+refuses "a tokenizer trained on tokens" 2 "'bytes': it holds tokens, not text" \
+    train $good --data bytes --tokenizer char --out new
+refuses "eval: tokens made by another tokenizer" 1 'tokenizer' eval --from run --data bytes
+head -c 20000 bytes/train-000000.bin | tail -c 18000 > bare_train.bin
+refuses "bare tokens with a model that leaves the vocabulary open" 1 'without a tokenizer.*--tokenizer' \
+    train --model gpt2-tiny --data bare_train.bin --out new
+refuses "a token the model does not have" 1 'holds token [0-9]+, the model has 8; was it tokenized for' \
+    train --model small.json --data bare_train.bin --seq 32 --batch 4 --steps 2 --out new
+rm -rf new
+refuses "a model that fits no machine" 1 "'gpt3-175b' with 17[0-9]B parameters needs .* smaller model" \
+    train --model gpt3-175b --data "$text" --out new
+refuses "a folder that holds a run" 2 "'run' holds a run already; go on with --resume" \
+    train $good --out run
+mkdir -p other/checkpoints
+refuses "a folder that holds checkpoints" 2 "'other' holds a run already" train $good --out other
+refuses "--resume as another model" 1 "tensor.*model" train $good --out run --resume --model gpt2-mini --steps 5
+refuses "--resume with another seed" 1 'seed 1, not 2' train $good --out run --resume --seed 2 --steps 5
+
+# ---- descriptions of models ------------------------------------------------------------------------------
+
+describe()  # NAME CODE PATTERN JSON
+{
+    printf '%s' "$4" > bad.json
+    refuses "$1" "$2" "$3" train --model bad.json --data "$text" --out new
+}
+describe "cut JSON" 1 "'bad.json', line 1: " '{"n_layer": 2,'
+describe "JSON that is no object" 1 'not a JSON object' '[1]'
+describe "a missing key" 1 "'n_head' is missing" '{"n_layer": 2, "n_embd": 64}'
+describe "a key twice" 1 'duplicate' '{"n_layer": 2, "n_layer": 3, "n_head": 2, "n_embd": 64}'
+describe "a size below 1" 1 "'n_layer' is not a whole number" '{"n_layer": 0, "n_head": 2, "n_embd": 64}'
+describe "a size that is no number" 1 "'n_layer' is not" '{"n_layer": "x", "n_head": 2, "n_embd": 64}'
+describe "heads that do not divide" 2 '64 channels do not divide into 3 heads' \
+    '{"n_layer": 2, "n_head": 3, "n_embd": 64}'
+describe "another architecture" 1 "model_type 'bloom'" \
+    '{"model_type": "bloom", "n_layer": 2, "n_head": 2, "n_embd": 64}'
+describe "another activation" 1 "activation 'relu'" \
+    '{"activation_function": "relu", "n_layer": 2, "n_head": 2, "n_embd": 64}'
+describe "an enormous model" 1 'needs .* smaller model' \
+    '{"n_layer": 1, "n_head": 1048576, "n_embd": 268435456, "n_positions": 9, "vocab_size": 268435456}'
+
+# ---- places that cannot be written --------------------------------------------------------------------------
+
+refuses "a file where the run shall go" 1 "'run/config.json'" train $good --out run/config.json
+refuses "a file where the export shall go" 1 "cannot make folder" export run -o run/config.json
+refuses "a folder in use where tokens shall go" 2 'holds something else already; name a new folder' \
+    tokenize "$text" -o run
+refuses "a run that nobody may write" 1 'cannot make folder' train $good --out /proc/geartrain
+"$geartrain" eval --from run --data "$text" 2> stderr > /dev/full
+said "a full standard output" 1 'cannot write to standard output' $?
+"$geartrain" eval --from run --data "$text" 2> stderr >&-
+said "a closed standard output" 1 'cannot write to standard output' $?
+"$geartrain" generate --from run -n 100000 -q 2> stderr > /dev/full
+said "generate stops when nobody can read it" 1 'cannot write to standard output' $?
+{ "$geartrain" generate --from run -n 100000 -q 2> stderr; echo $? > status; } | head -c 10 > /dev/null
+said "generate stops when its reader leaves" 1 'cannot write to standard output' "$(cat status)"
+train_tiny --steps 6 --out unread >&- 2> stderr
+said "a closed standard output does not stop a run" 1 'cannot write to standard output' $?
+check "it is trained to its end" [ -f unread/checkpoints/step-000006/manifest.json ]
+check "and what it said is in no file of its" [ "$(grep -c '^step' unread/metrics.jsonl)" -eq 0 ]
+check "and all steps are recorded" [ "$(wc -l < unread/metrics.jsonl)" -eq 6 ]
+
+check "nothing was left by what was refused" [ ! -e new ]
+
+close_checks
