@@ -937,7 +937,7 @@ static int case_named(const char *name)
     for (int i = 0; i < kernel_case_count(); i++)
         if (!strcmp(cases[i].name, name))
             return i;
-    assert(!"no such case");
+    assert(0 && "no such case");
     return 0;
 }
 
