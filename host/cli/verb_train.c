@@ -202,9 +202,11 @@ static void show_step(void *context, const metrics_row *r)
     }
     gt_format_count(rate, sizeof rate, r->tokens_per_s);
     if (!v->bar) {
-        printf("step %llu  loss %.4f%s  lr %.3g  grad %.3f  %.1f ms  %s tok/s%s\n",
-               (unsigned long long)r->step, r->loss, val, r->lr, r->grad_norm, r->step_ms, rate,
-               r->skipped ? "  skipped: fp16 overflow" : "");
+        char grad[32] = "skipped: fp16 overflow";
+        if (!r->skipped)
+            snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
+        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s\n",
+               (unsigned long long)r->step, r->loss, val, r->lr, grad, r->step_ms, rate);
         fflush(stdout);
         return;
     }
