@@ -64,7 +64,7 @@ needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd
         libjansson-dev libpcre2-dev libxxhash-dev"
 # What shell tests make use of; a test skips what it does not find.
 helpful="clang-15 clang-19 rocm-device-libs libclc-15 llvm-spirv-15 spirv-tools oclgrind python3
-         python3-pip"
+         python3-pip python3-venv"
 
 missing()
 {
