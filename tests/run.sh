@@ -89,7 +89,7 @@ install_packages()
 {
     absent=$(missing $needed)
     if [ -n "$absent" ]; then
-        echo "installing $absent"
+        [ "$(id -u)" -ne 0 ] || echo "installing $absent"
         if ! install $absent; then
             echo "cannot install: $absent" > "$logs/packages.log"
             [ "$(id -u)" -eq 0 ] && tail -n 20 "$logs/apt.log" >> "$logs/packages.log" \
