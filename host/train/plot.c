@@ -126,7 +126,8 @@ static gt_status draw(gt_writer *w, const plot_series *train, const plot_series 
     widen(&f, val);
     if (!(f.x1 > f.x0))
         f.x1 = f.x0 + 1.0;
-    const double margin = fmax(0.05 * (f.y1 - f.y0), 1e-3);
+    const double largest = fmax(fabs(f.y0), fabs(f.y1));
+    const double margin = fmax(0.05 * (f.y1 - f.y0), 1e-3 * fmax(largest, 1.0));
     f.y0 -= margin;
     f.y1 += margin;
     gt_status st = gt_writer_printf(

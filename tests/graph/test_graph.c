@@ -1,0 +1,260 @@
+/* tests/graph/test_graph.c - one model's gradients, made in every way that must not matter. */
+#include "tests/check.h"
+#include "tests/train/tiny_run.h"
+
+#include "host/optim/optim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double relative(const float *a, const float *b, size_t n)
+{
+    double difference = 0.0, norm = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(difference / (norm > 0.0 ? norm : 1.0));
+}
+
+/* Gradients and loss of step 3 under these options; NULL after a failed check. */
+static float *gradients(dev_device *d, const model_config *c, const train_options *o, size_t *count,
+                        double *loss, train_memory *memory)
+{
+    double norm;
+    float *g = NULL;
+    train *t = tiny_train(d, c, o);
+    if (t && CHECK_OK(train_once(t, 3, 0, loss, &norm)))
+        g = tiny_params(t, 1, count);
+    if (t)
+        *memory = train_memory_of(t);
+    train_release(t);
+    return g;
+}
+
+static model_config with_dropout(int layers)
+{
+    model_config c = tiny_config();
+    c.layers = layers;
+    c.dropout_embed = 0.1f;
+    c.dropout_attention = 0.2f;
+    c.dropout_residual = 0.15f;
+    return c;
+}
+
+static void recomputing_changes_no_bit_and_takes_less(void)
+{
+    static const dtype types[] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
+    dev_device *d = tiny_device();
+    const model_config c = with_dropout(6);
+    for (int i = 0; d && i < 3; i++) {
+        train_options o = tiny_options();
+        double loss[2] = { 0.0, 1.0 };
+        size_t n = 0, m = 1;
+        train_memory a = { 0 }, b = { 0 };
+        o.precision = types[i];
+        float *kept = gradients(d, &c, &o, &n, &loss[0], &a);
+        o.recompute = 1;
+        float *again = gradients(d, &c, &o, &m, &loss[1], &b);
+        CHECK(kept && again && n == m && !memcmp(kept, again, n * sizeof *kept));
+        CHECK(loss[0] == loss[1] && isfinite(loss[0]));
+        CHECKF(b.activations < a.activations, "%s: %llu bytes kept, %llu recomputed",
+               dtype_name(types[i]), (unsigned long long)a.activations,
+               (unsigned long long)b.activations);
+        free(kept);
+        free(again);
+    }
+    dev_close(d);
+}
+
+static void micro_batches_add_up_to_the_batch(void)
+{
+    dev_device *d = tiny_device();
+    const model_config c = tiny_config();
+    train_options o = tiny_options();
+    double whole_loss = 0.0, loss = 0.0;
+    size_t n = 0, m = 0;
+    train_memory memory;
+    float *whole = d ? gradients(d, &c, &o, &n, &whole_loss, &memory) : NULL;
+    for (uint64_t micro = 1; whole && micro < TINY_B; micro++) {
+        if (TINY_B % micro)
+            continue;
+        o.micro_batch = micro;
+        float *parts = gradients(d, &c, &o, &m, &loss, &memory);
+        CHECK(parts && n == m);
+        CHECKF(parts && relative(parts, whole, n) < 2e-6, "micro-batches of %d: off by %g",
+               (int)micro, parts ? relative(parts, whole, n) : NAN);
+        CHECKF(fabs(loss / whole_loss - 1.0) < 1e-6, "loss %.9g and %.9g", loss, whole_loss);
+        free(parts);
+    }
+    free(whole);
+    dev_close(d);
+}
+
+static void the_same_step_twice_is_the_same(void)
+{
+    dev_device *d = tiny_device();
+    const model_config c = with_dropout(2);
+    train *t = NULL;
+    const train_options o = tiny_options();
+    double loss[3] = { 0 }, norm;
+    size_t n;
+    if (d && (t = tiny_train(d, &c, &o))) {
+        CHECK_OK(train_once(t, 5, 0, &loss[0], &norm));
+        float *a = tiny_params(t, 1, &n);
+        CHECK_OK(train_once(t, 6, 0, &loss[1], &norm));
+        float *b = tiny_params(t, 1, &n);
+        CHECK_OK(train_once(t, 5, 0, &loss[2], &norm));
+        float *e = tiny_params(t, 1, &n);
+        CHECK(loss[0] == loss[2] && !memcmp(a, e, n * sizeof *a));
+        CHECK(loss[0] != loss[1] && memcmp(a, b, n * sizeof *a));
+        free(a);
+        free(b);
+        free(e);
+    }
+    train_release(t);
+    dev_close(d);
+}
+
+/* (loss(p + h d) - loss(p - h d)) / 2h along each tensor's own gradient d, against the
+ * gradient's length: with dropout on, whose bits depend on step and place alone. */
+static void gradients_are_slopes(void)
+{
+    dev_device *d = tiny_device();
+    const model_config c = with_dropout(2);
+    const train_options o = tiny_options();
+    train *t = d ? tiny_train(d, &c, &o) : NULL;
+    double loss, low = 0.0, high = 0.0, norm;
+    int compared = 0;
+    if (t && CHECK_OK(train_once(t, 3, 0, &loss, &norm))) {
+        params *p = train_params(t);
+        for (int i = 0; i < params_count(p); i++) {
+            const size_t n = (size_t)shape_count(&params_info(p, i)->shape);
+            float *g = malloc(4 * n), *x = malloc(4 * n), *moved = malloc(4 * n);
+            double length = 0.0;
+            CHECK_OK(train_once(t, 3, 0, &loss, &norm));
+            CHECK_OK(params_read_grad(p, i, g));
+            CHECK_OK(params_read(p, i, x));
+            for (size_t k = 0; k < n; k++)
+                length += (double)g[k] * (double)g[k];
+            length = sqrt(length);
+            if (length > 1e-3) {
+                const double h = fmin(4e-3 / length, 0.1);      /* moves the loss by 4e-3 */
+                for (size_t k = 0; k < n; k++)
+                    moved[k] = (float)((double)x[k] + h * (double)g[k] / length);
+                CHECK_OK(params_write(p, i, moved));
+                CHECK_OK(train_once(t, 3, 0, &high, &norm));
+                for (size_t k = 0; k < n; k++)
+                    moved[k] = (float)((double)x[k] - h * (double)g[k] / length);
+                CHECK_OK(params_write(p, i, moved));
+                CHECK_OK(train_once(t, 3, 0, &low, &norm));
+                CHECK_OK(params_write(p, i, x));
+                const double slope = (high - low) / (2.0 * h);
+                CHECKF(fabs(slope / length - 1.0) < 0.02, "'%s': slope %g, gradient %g",
+                       params_info(p, i)->name, slope, length);
+                compared++;
+            }
+            free(g);
+            free(x);
+            free(moved);
+        }
+        CHECKF(compared > 20, "only %d of %d tensors had a gradient", compared, params_count(p));
+    }
+    train_release(t);
+    dev_close(d);
+}
+
+/* Forward, input gradients and weight gradients as separate programs against the two
+ * interleaved, on the same inputs and weights. */
+static void split_programs_change_no_bit(void)
+{
+    enum { N = TINY_B * TINY_T };
+    dev_device *d = tiny_device();
+    const model_config c = with_dropout(3);
+    const optim_config oc = optim_defaults();
+    kernel_set *k = NULL;
+    gemm_context *gemm = NULL;
+    graph *g = NULL;
+    params *p = NULL;
+    optim *o = NULL;
+    float *grads[2] = { NULL, NULL };
+    size_t count = 0;
+    if (!d)
+        return;
+    CHECK_OK(kernel_set_create(&k, d, DTYPE_F32));
+    CHECK_OK(gemm_context_create(&gemm, d, "tiled"));
+    CHECK_OK(graph_create(&g, DTYPE_F32, TINY_B, TINY_T));
+    CHECK_OK(model_build_loss(g, &c, 1, 0));
+    CHECK_OK(params_create(&p, d, g, 1));
+    CHECK_OK(params_init(p, 5));
+    CHECK_OK(optim_create(&o, d, k, p, &oc, N));
+    for (int split = 0; split < 2; split++) {
+        const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(o) },
+                                          { "loss_sum", optim_loss_sum(o) }, { NULL, NULL } };
+        exec_arena *arena = NULL;
+        exec *e = NULL;
+        int32_t x[N], y[N], order[N], starts[N + 2], scratch[TINY_VOCAB + 1];
+        const uint32_t random[4] = { 1, 2, 3, 4 };
+        for (int i = 0; i < N; i++) {
+            x[i] = i * i % TINY_VOCAB;
+            y[i] = (i + 1) * (i + 1) % TINY_VOCAB;
+        }
+        kernel_embed_sort(x, N, TINY_VOCAB, order, starts, scratch);
+        CHECK_OK(exec_arena_create(&arena, d));
+        const exec_options place = { .device = d, .kernels = k, .gemm = gemm, .params = p,
+                                     .arena = arena, .bindings = bindings, .split = split };
+        if (!CHECK_OK(exec_create(&e, g, &place)) || !CHECK_OK(exec_ready(e)))
+            break;
+        CHECK_OK(dev_write(d, exec_buffer(e, "tokens"), 0, x, sizeof x));
+        CHECK_OK(dev_write(d, exec_buffer(e, "targets"), 0, y, sizeof y));
+        CHECK_OK(dev_write(d, exec_buffer(e, "random"), 0, random, sizeof random));
+        CHECK_OK(dev_write(d, exec_buffer(e, "embed_order"), 0, order, sizeof order));
+        CHECK_OK(dev_write(d, exec_buffer(e, "embed_starts"), 0, starts, sizeof starts));
+        CHECK_OK(exec_add(e, 0));
+        CHECK_OK(exec_run(e, EXEC_FORWARD));
+        if (split) {
+            CHECK_OK(exec_run(e, EXEC_INPUT_GRAD));
+            CHECK_OK(exec_run(e, EXEC_WEIGHT_GRAD));
+        } else {
+            CHECK_OK(exec_run(e, EXEC_BACKWARD));
+        }
+        CHECK_OK(dev_wait(d));
+        size_t at = 0;
+        for (int i = 0; i < params_count(p); i++)
+            at += (size_t)shape_count(&params_info(p, i)->shape);
+        count = at;
+        grads[split] = calloc(count + 1, sizeof(float));
+        at = 0;
+        for (int i = 0; i < params_count(p); i++) {
+            CHECK_OK(params_read_grad(p, i, grads[split] + at));
+            at += (size_t)shape_count(&params_info(p, i)->shape);
+        }
+        exec_release(e);
+        exec_arena_release(arena);
+    }
+    CHECK(count && grads[0] && grads[1] && relative(grads[0], grads[0], count) == 0.0);
+    CHECK(grads[0] && grads[1] && !memcmp(grads[0], grads[1], count * sizeof(float)));
+    double sum = 0.0;
+    for (size_t i = 0; grads[0] && i < count; i++)
+        sum += fabs((double)grads[0][i]);
+    CHECK(sum > 0.0 && isfinite(sum));
+    free(grads[0]);
+    free(grads[1]);
+    optim_release(o);
+    params_release(p);
+    graph_release(g);
+    gemm_context_release(gemm);
+    kernel_set_release(k);
+    dev_close(d);
+}
+
+const check_case check_cases[] = {
+    CASE(recomputing_changes_no_bit_and_takes_less),
+    CASE(micro_batches_add_up_to_the_batch),
+    CASE(the_same_step_twice_is_the_same),
+    CASE(gradients_are_slopes),
+    CASE(split_programs_change_no_bit),
+    { 0 }
+};

@@ -1,0 +1,208 @@
+/* tests/models/test_models.c - presets, descriptions, and Hugging Face's folders. */
+#include "tests/check.h"
+
+#include "host/base/file.h"
+#include "models/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void presets_have_the_published_sizes(void)
+{
+    static const struct { const char *name; int64_t count; } known[] = {
+        { "gpt2-124m", 124439808 }, { "gpt2-355m", 354823168 }, { "gpt2-774m", 774030080 },
+        { "gpt2-1558m", 1557611200 }, { "gpt3-175b", 174604259328 },
+    };
+    model_config c;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        CHECK_OK(model_config_load(&c, known[i].name));
+        CHECKF(model_parameters(&c) == known[i].count, "%s has %lld", known[i].name,
+               (long long)model_parameters(&c));
+    }
+}
+
+/* Building a graph allocates nothing on a device, so even the largest can be counted. */
+static void arithmetic_agrees_with_the_graph(void)
+{
+    for (int i = 0; model_preset_name(i); i++) {
+        graph *g = NULL;
+        model_config c;
+        CHECK_OK(model_config_load(&c, model_preset_name(i)));
+        CHECK_OK(model_config_check(&c));
+        if (!c.vocab)
+            c.vocab = 65;
+        CHECK_OK(graph_create(&g, DTYPE_F32, 1, 8));
+        CHECK_OK(model_build_loss(g, &c, 0, 0));
+        CHECKF(graph_param_elements(g) == model_parameters(&c), "%s: graph %lld, arithmetic %lld",
+               c.name, (long long)graph_param_elements(g), (long long)model_parameters(&c));
+        graph_release(g);
+    }
+}
+
+static void descriptions_come_back(void)
+{
+    char *text = NULL, *path = gt_path_join(check_folder(), "round.json");
+    const model_config c = { .family = "gpt2", .name = "round", .layers = 5, .heads = 3,
+                             .channels = 96, .inner = 100, .context = 77, .vocab = 1234,
+                             .vocab_given = 1, .dropout_embed = 0.1f, .dropout_attention = 0.2f,
+                             .dropout_residual = 0.30000001f, .eps = 1e-5f,
+                             .init_deviation = 0.0123456f };
+    model_config back;
+    CHECK_OK(model_config_json(&text, &c));
+    CHECK(strstr(text, "1e-5") || strstr(text, "1.0e-5") || strstr(text, "1e-05"));
+    CHECK_OK(gt_file_write(path, text, strlen(text)));
+    CHECK_OK(model_config_load(&back, path));
+    CHECK(!strcmp(back.name, c.name) && back.layers == c.layers && back.heads == c.heads
+          && back.channels == c.channels && back.inner == c.inner && back.context == c.context
+          && back.vocab == c.vocab && back.vocab_given);
+    CHECK(back.dropout_embed == c.dropout_embed && back.dropout_attention == c.dropout_attention
+          && back.dropout_residual == c.dropout_residual && back.eps == c.eps
+          && back.init_deviation == c.init_deviation);
+    free(text);
+    free(path);
+}
+
+static void hostile_descriptions_are_refused(void)
+{
+    static const struct { const char *json; gt_status code; const char *part; } bad[] = {
+        { "", GT_FORMAT, "line 1" },
+        { "{", GT_FORMAT, "line 1" },
+        { "[]", GT_FORMAT, "not a JSON object" },
+        { "{}", GT_FORMAT, "'n_layer' is missing" },
+        { "{\"n_layer\":1,\"n_layer\":2}", GT_FORMAT, "duplicate" },
+        { "{\"n_layer\":-1,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
+        { "{\"n_layer\":1.5,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
+        { "{\"n_layer\":9223372036854775807,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
+        { "{\"n_layer\":99999999999999999999,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "line 1" },
+        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":268435457}", GT_FORMAT, "'n_embd'" },
+        { "{\"n_layer\":1025,\"n_head\":1,\"n_embd\":8}", GT_MISUSE, "more than 1024" },
+        { "{\"n_layer\":1,\"n_head\":3,\"n_embd\":8}", GT_MISUSE, "do not divide" },
+        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":512}", GT_UNSUPPORTED, "256" },
+        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"vocab_size\":\"x\"}", GT_FORMAT, "'vocab_size'" },
+        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":1.0}", GT_FORMAT, "'attn_pdrop'" },
+        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":-0.1}", GT_FORMAT, "'attn_pdrop'" },
+        { "{\"model_type\":\"llama\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED, "llama" },
+        { "{\"activation_function\":\"silu\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
+          "silu" },
+        { "{\"tie_word_embeddings\":false,\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
+          "untied" },
+    };
+    char *path = gt_path_join(check_folder(), "hostile.json");
+    model_config c;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_OK(gt_file_write(path, bad[i].json, strlen(bad[i].json)));
+        CHECK_FAILS(model_config_load(&c, path), bad[i].code, bad[i].part);
+    }
+    CHECK_FAILS(model_config_load(&c, "no-such-model"), GT_MISUSE, "gpt2-124m");
+    /* Deeper than any reader should go. */
+    char *deep = malloc(100001);
+    memset(deep, '[', 100000);
+    CHECK_OK(gt_file_write(path, deep, 100000));
+    CHECK_FAILS(model_config_load(&c, path), GT_FORMAT, "line 1");
+    free(deep);
+    free(path);
+}
+
+static void a_sequence_must_fit_the_context(void)
+{
+    graph *g = NULL;
+    model_config c;
+    CHECK_OK(model_config_load(&c, "gpt2-tiny"));
+    c.vocab = 65;
+    CHECK_OK(graph_create(&g, DTYPE_F32, 1, c.context + 1));
+    CHECK_FAILS(model_build_loss(g, &c, 1, 0), GT_MISUSE, "it has 64 positions");
+    graph_release(g);
+}
+
+/* 6 FLOPs a weight in matrix products, and attention's. */
+static void flops_follow_the_convention(void)
+{
+    model_config c;
+    CHECK_OK(model_config_load(&c, "gpt2-124m"));
+    const double weights = 12.0 * 12.0 * 768.0 * 768.0 + 50257.0 * 768.0;
+    CHECK(fabs(model_flops_per_token(&c, 1024) - 6.0 * weights - 6.0 * 12.0 * 768.0 * 1024.0) < 1.0);
+}
+
+typedef struct place { dev_device *device; graph *graph; params *params; } place;
+
+static int place_open(place *p, const model_config *c)
+{
+    memset(p, 0, sizeof *p);
+    return CHECK_OK(dev_open(&p->device, getenv("GT_TEST_DEVICE")))
+           && CHECK_OK(graph_create(&p->graph, DTYPE_F32, 1, 1))
+           && CHECK_OK(model_build_loss(p->graph, c, 0, 0))
+           && CHECK_OK(params_create(&p->params, p->device, p->graph, 0));
+}
+
+static void place_close(place *p)
+{
+    params_release(p->params);
+    graph_release(p->graph);
+    dev_close(p->device);
+}
+
+static void exports_come_back(void)
+{
+    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
+                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
+                             .init_deviation = 0.02f };
+    char *folder = gt_path_join(check_folder(), "exported");
+    model_config back;
+    place a, b;
+    if (place_open(&a, &c) && CHECK_OK(params_init(a.params, 5))
+        && CHECK_OK(model_export(&c, a.params, DTYPE_F32, folder))
+        && CHECK_OK(model_config_load(&back, folder)) && place_open(&b, &back)) {
+        CHECK_OK(model_import(&back, b.params, folder));
+        for (int i = 0; i < params_count(a.params); i++) {
+            const size_t n = (size_t)shape_count(&params_info(a.params, i)->shape);
+            float *x = malloc(4 * n), *y = malloc(4 * n);
+            CHECK_OK(params_read(a.params, i, x));
+            CHECK_OK(params_read(b.params, i, y));
+            CHECKF(!memcmp(x, y, 4 * n), "tensor '%s'", params_info(a.params, i)->name);
+            free(x);
+            free(y);
+        }
+        model_config other = back;
+        other.layers = 1;
+        CHECK_FAILS(model_import(&other, b.params, folder), GT_MISMATCH, "of a layer the model");
+        place_close(&b);
+    }
+    place_close(&a);
+    free(folder);
+}
+
+static void a_folder_of_theirs_is_read(void)
+{
+    model_config c;
+    place p;
+    const char *shared = check_shared("reference/tiny_gpt2_hf");
+    if (!shared) {
+        check_skip("no reference/tiny_gpt2_hf");
+        return;
+    }
+    char *folder = strdup(shared);
+    if (CHECK_OK(model_config_load(&c, folder))) {
+        CHECK(c.channels == 2);
+        if (place_open(&p, &c) && CHECK_OK(model_import(&c, p.params, folder))) {
+            float gain[2];
+            CHECK_OK(params_read(p.params, params_find(p.params, "ln_f.weight"), gain));
+            CHECK(isfinite(gain[0]) && isfinite(gain[1]));
+        }
+        place_close(&p);
+    }
+    free(folder);
+}
+
+const check_case check_cases[] = {
+    CASE(presets_have_the_published_sizes),
+    CASE(arithmetic_agrees_with_the_graph),
+    CASE(descriptions_come_back),
+    CASE(hostile_descriptions_are_refused),
+    CASE(a_sequence_must_fit_the_context),
+    CASE(flops_follow_the_convention),
+    CASE(exports_come_back),
+    CASE(a_folder_of_theirs_is_read),
+    { 0 }
+};

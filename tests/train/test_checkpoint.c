@@ -1,0 +1,287 @@
+/* tests/train/test_checkpoint.c - what is saved is what is loaded; what is damaged is found. */
+#include "tests/check.h"
+#include "tests/train/tiny_run.h"
+
+#include "host/base/file.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static dev_device *device;          /* opened by the first case, and kept */
+static model_config config;
+
+/* A run folder of this name that holds checkpoints of steps 2, 4, ..., `steps`, and its
+ * trainer; NULL after a failed check. */
+static train *run_of(const char *name, uint64_t steps, int keep, char **folder)
+{
+    if (!device)
+        device = tiny_device();
+    config = tiny_config();
+    *folder = gt_path_join(check_folder(), name);
+    train_options o = tiny_options();
+    o.steps = steps;
+    o.save_every = 2;
+    o.keep = keep;
+    o.run = *folder;
+    train *t = device ? tiny_train(device, &config, &o) : NULL;
+    if (t)
+        CHECK_OK(train_run(t, NULL));
+    return t;
+}
+
+static char *file_of(const char *run, uint64_t step, const char *name)
+{
+    char text[128];
+    snprintf(text, sizeof text, "checkpoints/step-%06llu/%s", (unsigned long long)step, name);
+    return gt_path_join(run, text);
+}
+
+static void everything_comes_back(void)
+{
+    char *folder;
+    size_t n = 0, same;
+    train *a = run_of("back", 6, 0, &folder), *b = NULL;
+    if (!a)
+        return;
+    train_options o = tiny_options();
+    o.run = folder;
+    o.resume = 1;
+    o.seed = 7;
+    b = tiny_train(device, &config, &o);
+    if (b) {
+        CHECK(train_steps_done(b) == 6);
+        float *x = tiny_params(a, 0, &n), *y = tiny_params(b, 0, &same);
+        CHECK(n == same && !memcmp(x, y, n * sizeof *x));
+        free(x);
+        free(y);
+        x = malloc(4 * n);
+        y = malloc(4 * n);
+        for (int i = 0; i < params_count(train_params(a)); i++)
+            for (int m = 0; m < 2; m++) {
+                const size_t bytes = 4 * (size_t)shape_count(&params_info(train_params(a), i)->shape);
+                CHECK_OK(optim_moment_read(train_optim(a), i, m, x));
+                CHECK_OK(optim_moment_read(train_optim(b), i, m, y));
+                CHECK(!memcmp(x, y, bytes));
+            }
+        free(x);
+        free(y);
+        float s[OPTIM_STATE_FLOATS], z[OPTIM_STATE_FLOATS];
+        dev_event *event = NULL;
+        CHECK_OK(optim_state_read(train_optim(a), s, &event));
+        CHECK_OK(dev_event_wait(event));
+        CHECK_OK(optim_state_read(train_optim(b), z, &event));
+        CHECK_OK(dev_event_wait(event));
+        CHECK(!memcmp(s, z, sizeof s));
+        CHECK(s[OPTIM_STEP] == 6.0f);
+    }
+    train_release(a);
+    train_release(b);
+    free(folder);
+}
+
+static void names_do_not_depend_on_how_many_steps(void)
+{
+    char *folder, *path;
+    checkpoint_info info = { 12345678901u, 18446744073709551615u, 99 }, found;
+    train *t = run_of("names", 2, 0, &folder);
+    if (!t)
+        return;
+    uint64_t bytes = 0;
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), NULL, &bytes));
+    CHECK(bytes > 0);
+    CHECK_OK(checkpoint_find(&path, &found, folder));
+    CHECK(strstr(path, "step-12345678901") != NULL);
+    CHECK(found.step == info.step && found.seed == info.seed && found.tokens == 99);
+    CHECK_OK(checkpoint_load(path, train_params(t), NULL));
+    CHECK_FAILS(checkpoint_load(path, train_params(t), train_optim(t)), GT_NOT_FOUND, "optimizer");
+    free(path);
+    /* The same step once more takes the place of the first. */
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), train_optim(t), NULL));
+    CHECK_OK(checkpoint_find(&path, &found, folder));
+    CHECK_OK(checkpoint_load(path, train_params(t), train_optim(t)));
+    free(path);
+    train_release(t);
+    free(folder);
+}
+
+typedef enum damage { FLIP, CUT, GROW, EMPTY, REMOVE } damage;
+
+static void spoil(const char *path, damage how)
+{
+    char *data = NULL;
+    size_t size = 0;
+    CHECK_OK(gt_file_read(&data, &size, path, (size_t)1 << 30));
+    if (how == FLIP)
+        data[size / 2] ^= 1;
+    if (how == REMOVE)
+        unlink(path);
+    else
+        CHECK_OK(gt_file_write(path, data, how == CUT ? size / 2 : how == EMPTY ? 0
+                                           : how == GROW ? size + 1 : size));
+    free(data);
+}
+
+static void damage_is_found_and_passed_over(void)
+{
+    static const char *const files[] = { "params.safetensors", "optimizer.safetensors",
+                                         "manifest.json" };
+    checkpoint_info info;
+    check_allow_warnings();
+    for (int file = 0; file < 3; file++)
+        for (damage how = FLIP; how <= REMOVE; how++) {
+            char *folder, *path = NULL, name[32];
+            if (file == 2 && (how == FLIP || how == GROW))
+                continue;                   /* a manifest may survive these */
+            snprintf(name, sizeof name, "damage-%d-%d", file, (int)how);
+            train *t = run_of(name, 4, 0, &folder);
+            if (!t)
+                return;
+            char *victim = file_of(folder, 4, files[file]);
+            spoil(victim, how);
+            CHECK_OK(checkpoint_find(&path, &info, folder));
+            CHECKF(path && info.step == 2, "%s, damage %d: step %llu", files[file], (int)how,
+                   (unsigned long long)info.step);
+            CHECK_OK(checkpoint_load(path, train_params(t), train_optim(t)));
+            free(path);
+            free(victim);
+            victim = file_of(folder, 2, "params.safetensors");
+            spoil(victim, CUT);
+            CHECK_FAILS(checkpoint_find(&path, &info, folder), GT_NOT_FOUND, "whole checkpoint");
+            CHECK(path == NULL);
+            free(victim);
+            free(folder);
+            train_release(t);
+        }
+}
+
+static int count_checkpoints(const char *folder, int *partial)
+{
+    char *path = gt_path_join(folder, "checkpoints");
+    DIR *dir = opendir(path);
+    int count = 0;
+    *partial = 0;
+    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+        count += !strncmp(e->d_name, "step-", 5);
+        *partial += !strncmp(e->d_name, ".partial", 8);
+    }
+    if (dir)
+        closedir(dir);
+    free(path);
+    return count;
+}
+
+static void old_and_unfinished_ones_go(void)
+{
+    char *folder;
+    int partial;
+    train *t = run_of("prune", 10, 0, &folder);
+    if (!t)
+        return;
+    CHECK(count_checkpoints(folder, &partial) == 5 && !partial);
+    char *unfinished = gt_path_join(folder, "checkpoints/.partial-step-000012-1");
+    CHECK_OK(gt_folder_make(unfinished));
+    CHECK_OK(checkpoint_prune(folder, 0, UINT64_MAX));
+    CHECK(count_checkpoints(folder, &partial) == 5 && !partial);
+    CHECK_OK(checkpoint_prune(folder, 1, 6));           /* 10 and 8 are later than 6 */
+    CHECK(count_checkpoints(folder, &partial) == 3);
+    char *kept = file_of(folder, 6, "manifest.json");
+    CHECK(gt_path_exists(kept));
+    CHECK_OK(checkpoint_prune(folder, 2, UINT64_MAX));
+    CHECK(count_checkpoints(folder, &partial) == 2 && !gt_path_exists(kept));
+    free(kept);
+    free(unfinished);
+    train_release(t);
+    char *other;
+    t = run_of("keep", 10, 3, &other);
+    CHECK(count_checkpoints(other, &partial) == 3);
+    train_release(t);
+    free(other);
+    free(folder);
+}
+
+static void another_model_is_refused(void)
+{
+    char *folder;
+    train *t = run_of("mismatch", 2, 0, &folder), *other = NULL;
+    if (!t)
+        return;
+    train_release(t);
+    train_options o = tiny_options();
+    o.run = folder;
+    o.resume = 1;
+    model_config c = tiny_config();
+    c.inner = 64;
+    CHECK_FAILS(tiny_create(&other, device, &c, &o), GT_MISMATCH, "h.0.mlp.c_fc");
+    CHECK(other == NULL);
+    c = tiny_config();
+    c.layers = 3;
+    CHECK_FAILS(tiny_create(&other, device, &c, &o), GT_MISMATCH, "tensors, the model has");
+    c = tiny_config();
+    o.seed = 8;
+    CHECK_FAILS(tiny_create(&other, device, &c, &o), GT_MISMATCH, "seed 7, not 8");
+    o.seed = 7;
+    o.optim.kind = OPTIM_SGD;
+    o.optim.momentum = 0.0;         /* needs less than there is */
+    t = tiny_train(device, &c, &o);
+    train_release(t);
+    free(folder);
+}
+
+static void weights_that_are_not_finite_are_refused(void)
+{
+    char *folder, *path = NULL;
+    checkpoint_info info = { 4, 7, 1 };
+    train *t = run_of("nan", 2, 0, &folder);
+    if (!t)
+        return;
+    params *p = train_params(t);
+    const int i = params_find(p, "ln_f.weight");
+    float row[32];
+    CHECK_OK(params_read(p, i, row));
+    row[5] = NAN;
+    CHECK_OK(params_write(p, i, row));
+    CHECK_OK(checkpoint_save(folder, &info, p, train_optim(t), NULL));
+    CHECK_OK(checkpoint_find(&path, &info, folder));
+    CHECK_FAILS(checkpoint_load(path, p, NULL), GT_NUMERIC, "'ln_f.weight' holds a value");
+    free(path);
+    train_release(t);
+    free(folder);
+}
+
+static void a_failed_save_leaves_the_last_one(void)
+{
+    char *folder, *path = NULL;
+    checkpoint_info info = { 4, 7, 1 };
+    train *t = run_of("refused", 2, 0, &folder);
+    if (!t)
+        return;
+    /* A file lies where the new folder must go. */
+    char *blocked = gt_path_join(folder, "checkpoints/step-000004");
+    CHECK_OK(gt_file_write(blocked, "x", 1));
+    gt_status st = checkpoint_save(folder, &info, train_params(t), train_optim(t), NULL);
+    CHECK(st == GT_OK || st == GT_IO);
+    unlink(blocked);
+    int partial;
+    count_checkpoints(folder, &partial);
+    CHECK(partial == 0);
+    CHECK_OK(checkpoint_find(&path, &info, folder));
+    free(path);
+    free(blocked);
+    train_release(t);
+    free(folder);
+}
+
+const check_case check_cases[] = {
+    CASE(everything_comes_back),
+    CASE(names_do_not_depend_on_how_many_steps),
+    CASE(damage_is_found_and_passed_over),
+    CASE(old_and_unfinished_ones_go),
+    CASE(another_model_is_refused),
+    CASE(weights_that_are_not_finite_are_refused),
+    CASE(a_failed_save_leaves_the_last_one),
+    { 0 }
+};

@@ -1,0 +1,93 @@
+/* tests/train/tiny_run.c - see tiny_run.h. */
+#include "tests/train/tiny_run.h"
+
+#include "host/base/random.h"
+#include "tests/check.h"
+
+#include <stdlib.h>
+
+dev_device *tiny_device(void)
+{
+    dev_device *d = NULL;
+    return CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) ? d : NULL;
+}
+
+model_config tiny_config(void)
+{
+    return (model_config){ .family = "gpt2", .name = "tiny", .layers = 2, .heads = 2,
+                           .channels = 32, .inner = 120, .context = TINY_T, .vocab = TINY_VOCAB,
+                           .eps = 1e-5f, .init_deviation = 0.1f };
+}
+
+train_options tiny_options(void)
+{
+    train_options o = { .steps = 10, .batch = TINY_B, .seq = TINY_T, .seed = 7,
+                        .precision = DTYPE_F32, .optim = optim_defaults() };
+    o.optim.schedule = LR_CONSTANT;
+    o.optim.lr = 1e-3;
+    return o;
+}
+
+/* Written once a program, into the folder that goes when it ends. */
+static gt_status open_text(token_split *out)
+{
+    static token_split split;
+    token_writer *w = NULL;
+    gt_random random;
+    char *path = NULL;
+    gt_status st = GT_OK;
+    if (!split.count) {
+        st = token_writer_open(&w, check_folder(), "tiny", TINY_VOCAB, 0);
+        gt_random_init(&random, 3, 1);
+        for (int i = 0; !st && i < 3000; i++) {
+            const uint32_t id = (uint32_t)gt_random_below(&random, TINY_VOCAB);
+            st = token_writer_put(w, &id, 1);
+        }
+        if (st)
+            token_writer_abandon(w);
+        else
+            st = token_writer_commit(w);
+        path = gt_path_join(check_folder(), "tiny-000000.bin");
+        if (!st)
+            st = token_split_open(&split, (const char *const[]){ path }, 1, TINY_VOCAB);
+        free(path);
+    }
+    *out = split;
+    return st;
+}
+
+static gt_status build(graph *g, const void *c, int training, int recompute)
+{
+    return model_build_loss(g, c, training, recompute);
+}
+
+gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o)
+{
+    static token_split text;        /* a train keeps its address */
+    gt_status st = open_text(&text);
+    const train_model m = { .config = c, .build = build };
+    const train_data data = { &text, o->eval_every ? &text : NULL };
+    *out = NULL;
+    return st ? st : train_create(out, d, &m, &data, o);
+}
+
+train *tiny_train(dev_device *d, const model_config *c, const train_options *o)
+{
+    train *t = NULL;
+    return CHECK_OK(tiny_create(&t, d, c, o)) ? t : NULL;
+}
+
+float *tiny_params(train *t, int gradients, size_t *count)
+{
+    params *p = train_params(t);
+    size_t at = 0;
+    *count = 0;
+    for (int i = 0; i < params_count(p); i++)
+        *count += (size_t)shape_count(&params_info(p, i)->shape);
+    float *out = calloc(*count + 1, sizeof *out);
+    for (int i = 0; out && i < params_count(p); i++) {
+        CHECK_OK(gradients ? params_read_grad(p, i, out + at) : params_read(p, i, out + at));
+        at += (size_t)shape_count(&params_info(p, i)->shape);
+    }
+    return out;
+}

@@ -1,0 +1,25 @@
+/* tests/train/tiny_run.h - a model and a text so small that a step takes milliseconds. */
+#ifndef TESTS_TINY_RUN_H
+#define TESTS_TINY_RUN_H
+
+#include "host/train/train.h"
+#include "models/model.h"
+
+enum { TINY_VOCAB = 29, TINY_T = 24, TINY_B = 6 };
+
+/* $GT_TEST_DEVICE, or the default one; NULL after a failed check. */
+dev_device *tiny_device(void);
+/* 2 layers of 32 channels; every size but the heads' is odd to a power of two. */
+model_config tiny_config(void);
+/* Batch TINY_B, all of it at once, constant rate, fp32, no run directory. */
+train_options tiny_options(void);
+/* A text of 3000 random tokens, the same ones always. c must outlive what comes back. NULL
+ * after a failed check. */
+train *tiny_train(dev_device *d, const model_config *c, const train_options *o);
+/* The same without checking. */
+gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o);
+
+/* All parameters (or gradients) one behind the other; *count is how many. free() it. */
+float *tiny_params(train *t, int gradients, size_t *count);
+
+#endif
