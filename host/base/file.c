@@ -273,8 +273,10 @@ gt_status gt_folder_make(const char *path)
         p = strchr(p, '/');
         if (p)
             *p = '\0';
-        if (*copy && mkdir(copy, 0777) != 0 && !gt_path_is_folder(copy))
-            st = gt_fail(GT_IO, "cannot make folder '%s': %s", copy, strerror(errno));
+        const int why = *copy && mkdir(copy, 0777) != 0 ? errno : 0;
+        if (why && !gt_path_is_folder(copy))
+            st = gt_fail(GT_IO, "cannot make folder '%s': %s", copy,
+                         why == EEXIST ? "something else has that name" : strerror(why));
         if (p)
             *p++ = '/';
     }

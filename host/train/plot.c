@@ -8,13 +8,14 @@
 #include "host/base/file.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define WIDTH 800.0
 #define HEIGHT 420.0
 #define LEFT 56.0
-#define RIGHT 16.0
+#define RIGHT 24.0
 #define TOP 28.0
 #define BOTTOM 40.0
 
@@ -65,6 +66,15 @@ static double tick_step(double range, int wanted)
     return power * (r < 1.5 ? 1.0 : r < 3.5 ? 2.0 : r < 7.5 ? 5.0 : 10.0);
 }
 
+/* With as many decimals as tell ticks this far apart from each other. */
+static void tick_text(char *out, size_t size, double value, double step)
+{
+    if (fabs(value) >= 1e6 || step < 1e-6)
+        snprintf(out, size, "%.4g", value);
+    else
+        snprintf(out, size, "%.*f", step < 1.0 ? (int)ceil(-log10(step) - 1e-9) : 0, value);
+}
+
 static void widen(frame *f, const plot_series *s)
 {
     for (size_t i = 0; i < s->count; i++) {
@@ -79,11 +89,14 @@ static gt_status draw_axes(gt_writer *w, const frame *f)
 {
     gt_status st = GT_OK;
     double step = tick_step(f->y1 - f->y0, 6);
-    for (double y = ceil(f->y0 / step) * step; !st && y <= f->y1 + 1e-9; y += step)
+    char label[64];
+    for (double y = ceil(f->y0 / step) * step; !st && y <= f->y1 + 1e-9; y += step) {
+        tick_text(label, sizeof label, y, step);
         st = gt_writer_printf(w, "<line class=\"grid\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" "
-                              "y2=\"%.1f\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.4g"
+                              "y2=\"%.1f\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%s"
                               "</text>\n", LEFT, at_y(f, y), WIDTH - RIGHT, at_y(f, y), LEFT - 6.0,
-                              at_y(f, y) + 4.0, y);
+                              at_y(f, y) + 4.0, label);
+    }
     step = fmax(tick_step(f->x1 - f->x0, 8), 1.0);
     for (double x = ceil(f->x0 / step) * step; !st && x <= f->x1 + 1e-9; x += step)
         st = gt_writer_printf(w, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.0f</text>\n",
@@ -147,12 +160,16 @@ static gt_status draw(gt_writer *w, const plot_series *train, const plot_series 
     for (size_t i = 0; !st && i < val->count && val->count <= 200; i++)
         st = gt_writer_printf(w, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>\n",
                               at_x(&f, val->x[i]), at_y(&f, val->y[i]));
+    const size_t window = train->count / 50 + 1;
+    double mean = 0.0;
+    for (size_t i = train->count - (train->count ? window : 0); i < train->count; i++)
+        mean += train->y[i] / (double)window;
     if (!st && train->count)
-        st = gt_writer_printf(w, "<text x=\"%.1f\" y=\"18\" fill=\"#1f6fb4\">training loss %.4f</text>\n",
-                              LEFT, train->y[train->count - 1]);
+        st = gt_writer_printf(w, "<text x=\"%.1f\" y=\"18\" style=\"fill:#1f6fb4\">training loss "
+                              "%.4f (mean of %zu)</text>\n", LEFT, mean, window);
     if (!st && val->count)
         st = gt_writer_printf(w, "<text x=\"%.1f\" y=\"18\" style=\"fill:#d9632a\">validation loss "
-                              "%.4f</text>\n", LEFT + 180.0, val->y[val->count - 1]);
+                              "%.4f</text>\n", LEFT + 230.0, val->y[val->count - 1]);
     return st ? st : gt_writer_printf(w, "</svg>\n");
 }
 
