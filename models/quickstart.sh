@@ -86,7 +86,7 @@ until mkdir "$RUNS/quickstart-$number" 2> /dev/null; do
 done
 run=$RUNS/quickstart-$number
 echo "== training a small GPT for $STEPS steps; the run is in $run"
-"$geartrain" train --model gpt2-mini --data "$text" --tokenizer char --out "$run" \
+"$geartrain" train --model gpt2-mini --data "$text" --tokenizer bpe:1024 --out "$run" \
     --steps "$STEPS" --batch 16 --lr 2e-3 --min-lr 2e-4 --warmup 100 --dropout 0 \
     --eval-every 500 --eval-batches 50 --save-every 500
 
@@ -96,9 +96,9 @@ prompt=
 [ -n "$given" ] || prompt="And the LORD said"
 echo "== what it writes"
 if [ -n "$prompt" ]; then
-    "$geartrain" generate --from "$run" --prompt "$prompt" --tokens 500 --temperature 0.7
+    "$geartrain" generate --from "$run" --prompt "$prompt" --tokens 200 --temperature 0.7 --quiet
 else
-    "$geartrain" generate --from "$run" --tokens 500 --temperature 0.7
+    "$geartrain" generate --from "$run" --tokens 200 --temperature 0.7 --quiet
 fi
 cat <<END
 
