@@ -38,9 +38,10 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
                     char ***words, int *count, int *done);
 
 int cli_is_terminal(void);              /* standard output is a person's screen */
+int cli_columns(void);                  /* how wide that screen is; 80 if it does not say */
 
 /* Progress of something that has an end, on standard error if that is a terminal:
- *   tokenizing  [########------]  57 %  12.3 MB of 21.6 MB  0:04 left               */
+ *   tokenizing  [#######-----]  57 %  12.3 MB of 21.6 MB  0:04 left               */
 typedef struct cli_progress { const char *what; uint64_t start_ns, last_ns; int shown; } cli_progress;
 /* A data_progress callback; context is a cli_progress with `what` set. */
 int  cli_progress_show(void *context, uint64_t done, uint64_t total);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static const cli_verb verbs[] = {
@@ -40,6 +41,12 @@ static void print_help(FILE *out)
 int cli_is_terminal(void)
 {
     return isatty(STDOUT_FILENO);
+}
+
+int cli_columns(void)
+{
+    struct winsize w;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
 gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
@@ -72,7 +79,7 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
 {
     cli_progress *p = context;
     const uint64_t now = gt_now_ns();
-    char bar[21], a[32], b[32], left[32];
+    char bar[13], a[32], b[32], left[32];
     if (!p->start_ns)
         p->start_ns = now;
     if (!isatty(STDERR_FILENO) || !total || (now - p->last_ns < 100000000u && done < total))
@@ -81,9 +88,9 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
     p->shown = 1;
     const double share = (double)done / (double)total;
     const double seconds = (double)(now - p->start_ns) * 1e-9;
-    for (int i = 0; i < 20; i++)
-        bar[i] = (double)i < 20.0 * share ? '#' : '-';
-    bar[20] = '\0';
+    for (int i = 0; i < 12; i++)
+        bar[i] = (double)i < 12.0 * share ? '#' : '-';
+    bar[12] = '\0';
     fprintf(stderr, "\r\033[K%s  [%s] %3.0f %%  %s of %s  %s left", p->what, bar, 100.0 * share,
             gt_format_bytes(a, sizeof a, done), gt_format_bytes(b, sizeof b, total),
             done ? gt_format_duration(left, sizeof left, seconds / share - seconds) : "?");

@@ -184,12 +184,38 @@ out:
 
 /* ---- showing ------------------------------------------------------------------------------------ */
 
-typedef struct view { uint64_t start_ns, last_ns, first_step; int bar; double val; } view;
+typedef struct view {
+    uint64_t start_ns, last_ns, first_step;
+    int bar;
+    double val;                 /* the last validation loss, NaN: none yet */
+    double ms;                  /* a step takes about so long now, 0: not known */
+    metrics_row last;
+} view;
+
+/* One line that never reaches the screen's last column: a line that wraps could not be
+ * drawn over by the next. */
+static void draw_bar(const view *v, const metrics_row *r)
+{
+    char left[64], right[160], val[32] = "", time[32], rate[32], bar[31];
+    if (!isnan(v->val))
+        snprintf(val, sizeof val, "  val %.4f", v->val);
+    snprintf(left, sizeof left, "step %llu/%llu ", (unsigned long long)r->step,
+             (unsigned long long)o.steps);
+    snprintf(right, sizeof right, " loss %.4f%s  %s tok/s  %s left", r->loss, val,
+             gt_format_count(rate, sizeof rate, (double)(o.batch * o.seq) / (v->ms * 1e-3)),
+             gt_format_duration(time, sizeof time, v->ms * 1e-3 * (double)(o.steps - r->step)));
+    int room = cli_columns() - 3 - (int)(strlen(left) + strlen(right));
+    room = room > 30 ? 30 : room < 0 ? 0 : room;
+    for (int i = 0; i < room; i++)
+        bar[i] = (double)i < room * (double)r->step / (double)o.steps ? '#' : '-';
+    bar[room] = '\0';
+    printf("\r\033[K%s%s%s%s%s", left, room ? "[" : "", bar, room ? "]" : "", right);
+}
 
 static void show_step(void *context, const metrics_row *r)
 {
     view *v = context;
-    char text[1024], val[32] = "", left[32], rate[32];
+    char text[1024], val[32] = "", rate[32];
     const uint64_t now = gt_now_ns();
     if (!isnan(r->val_loss)) {
         v->val = r->val_loss;
@@ -210,58 +236,55 @@ static void show_step(void *context, const metrics_row *r)
         fflush(stdout);
         return;
     }
-    if (now - v->last_ns < 100000000u && r->step < o.steps && !val[0])
-        return;
-    v->last_ns = now;
-    const double share = (double)r->step / (double)o.steps;
-    const double seconds = (double)(now - v->start_ns) * 1e-9;
-    const double ahead = seconds / (double)(r->step - v->first_step) * (double)(o.steps - r->step);
-    char bar[25];
-    for (int i = 0; i < 24; i++)
-        bar[i] = (double)i < 24.0 * share ? '#' : '-';
-    bar[24] = '\0';
-    if (!isnan(v->val))
-        snprintf(val, sizeof val, "  val %.4f", v->val);
-    printf("\r\033[Kstep %llu/%llu [%s] loss %.4f%s  %s tok/s  %s left",
-           (unsigned long long)r->step, (unsigned long long)o.steps, bar, r->loss, val, rate,
-           gt_format_duration(left, sizeof left, ahead));
+    /* The mean of about the last twenty steps; of all while they are fewer. */
+    const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
+    v->ms += weight * (r->step_ms - v->ms);
     if (!isnan(r->val_loss))
         printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step,
                r->loss, r->val_loss, r->lr);
+    else if (now - v->last_ns < 100000000u && r->step < o.steps)
+        return;
+    v->last_ns = now;
+    v->last = *r;
+    draw_bar(v, r);
     fflush(stdout);
 }
 
 static void show_phase(void *context, const char *what, int done)
 {
     const view *v = context;
-    if (v->bar && !done) {
-        printf("  (%s)", what);
-        fflush(stdout);
-    }
+    if (!v->bar)
+        return;
+    if (!done)
+        printf("\r\033[K%s ...", what);
+    else if (v->last.step)
+        draw_bar(v, &v->last);
+    fflush(stdout);
 }
 
 static void show_plan(const model_config *c, const data_set *data, dev_device *d, train *t)
 {
-    char a[32], b[32], e[32], f[32];
+    char a[32], b[32], e[32];
     const dev_info *i = dev_info_of(d);
     const train_memory m = train_memory_of(t);
     const double tokens = (double)(o.batch * o.seq);
     const double epoch = (double)data->train.count;
-    fprintf(stderr, "model   %s: %d layers, %d heads, %d channels, context %d, vocabulary %d; %s "
-            "parameters\n", c->name, c->layers, c->heads, c->channels, c->context, c->vocab,
-            gt_format_count(a, sizeof a, (double)model_parameters(c)));
-    fprintf(stderr, "device  %s: %s, %d units, %s\n", i->id, i->name, i->compute_units, o.precision);
-    fprintf(stderr, "data    %s: %llu training and %llu validation tokens\n", o.data,
-            (unsigned long long)data->train.count, (unsigned long long)data->val.count);
+    fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n",
+            c->name, gt_format_count(a, sizeof a, (double)model_parameters(c)), c->layers, c->heads,
+            c->channels, c->context);
+    fprintf(stderr, "device  %s, %s, %d units: %s\n", i->id, o.precision, i->compute_units, i->name);
+    fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
+            (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab,
+            o.data);
     fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o.steps,
             (unsigned long long)o.batch, (unsigned long long)o.seq,
             (double)o.steps * tokens / epoch);
-    fprintf(stderr, "memory  %s: parameters %s, gradients and moments %s, activations %s",
-            gt_format_bytes(a, sizeof a, m.total),
-            gt_format_bytes(b, sizeof b, m.parameters + m.copies),
-            gt_format_bytes(e, sizeof e, m.gradients + m.moments),
-            gt_format_bytes(f, sizeof f, m.activations));
-    fprintf(stderr, " (device has %s)\n", gt_format_bytes(a, sizeof a, i->global_bytes));
+    fprintf(stderr, "memory  %s of %s: ", gt_format_bytes(a, sizeof a, m.total),
+            gt_format_bytes(b, sizeof b, i->global_bytes));
+    fprintf(stderr, "weights %s, update %s, activations %s\n",
+            gt_format_bytes(a, sizeof a, m.parameters + m.copies),
+            gt_format_bytes(b, sizeof b, m.gradients + m.moments),
+            gt_format_bytes(e, sizeof e, m.activations));
     if (train_steps_done(t))
         fprintf(stderr, "resume  after step %llu\n", (unsigned long long)train_steps_done(t));
 }
