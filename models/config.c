@@ -208,10 +208,11 @@ static json_t *short_real(float x)
 gt_status model_config_json(char **out, const model_config *c)
 {
     *out = NULL;
+    json_t *name = json_string(c->name);    /* NULL for a file's name that is no UTF-8 */
     json_t *root = json_pack(
-        "{s:[s], s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
-        "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "name", c->name, "n_layer", c->layers, "n_head",
-        c->heads, "n_embd", c->channels, "n_inner", c->inner, "n_positions", c->context,
+        "{s:[s], s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
+        "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "name",
+        name ? name : json_string("model"), "n_layer", c->layers, "n_head", c->heads, "n_embd", c->channels, "n_inner", c->inner, "n_positions", c->context,
         "vocab_size", c->vocab, "activation_function", "gelu_new", "layer_norm_epsilon",
         short_real(c->eps), "embd_pdrop", short_real(c->dropout_embed), "attn_pdrop",
         short_real(c->dropout_attention), "resid_pdrop", short_real(c->dropout_residual),

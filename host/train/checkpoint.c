@@ -229,6 +229,7 @@ static gt_status verify(const char *folder, checkpoint_info *info)
 {
     json_t *root, *row;
     size_t i;
+    int weights = 0;                    /* files of them: a manifest without is no manifest */
     gt_status st = read_manifest(folder, &root, info);
     if (st)
         return st;
@@ -242,6 +243,7 @@ static gt_status verify(const char *folder, checkpoint_info *info)
             break;
         }
         snprintf(file.name, sizeof file.name, "%s", name);
+        weights += !strcmp(name, "params.safetensors");
         st = measure(folder, &file);
         if (!st && (file.bytes != (uint64_t)bytes || file.hash != strtoull(hash, NULL, 16)))
             st = gt_fail(GT_FORMAT, "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "
@@ -250,6 +252,8 @@ static gt_status verify(const char *folder, checkpoint_info *info)
         if (st)
             break;
     }
+    if (!st && weights != 1)
+        st = gt_fail(GT_FORMAT, "manifest of '%s' does not list params.safetensors", folder);
     json_decref(root);
     return st;
 }
