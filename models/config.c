@@ -212,8 +212,9 @@ gt_status model_config_json(char **out, const model_config *c)
     json_t *root = json_pack(
         "{s:[s], s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
         "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "name",
-        name ? name : json_string("model"), "n_layer", c->layers, "n_head", c->heads, "n_embd", c->channels, "n_inner", c->inner, "n_positions", c->context,
-        "vocab_size", c->vocab, "activation_function", "gelu_new", "layer_norm_epsilon",
+        name ? name : json_string("model"), "n_layer", c->layers, "n_head", c->heads, "n_embd",
+        c->channels, "n_inner", c->inner, "n_positions", c->context, "vocab_size", c->vocab,
+        "activation_function", "gelu_new", "layer_norm_epsilon",
         short_real(c->eps), "embd_pdrop", short_real(c->dropout_embed), "attn_pdrop",
         short_real(c->dropout_attention), "resid_pdrop", short_real(c->dropout_residual),
         "initializer_range", short_real(c->init_deviation), "tie_word_embeddings", 1);

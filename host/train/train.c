@@ -15,10 +15,14 @@
 #include "host/train/evaluate.h"
 
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #define DEPTH 2                         /* steps in flight */
 #define SKIPS_IN_A_ROW 50               /* fp16: more than the loss scale can explain */
@@ -63,6 +67,7 @@ struct train {
     uint64_t skips;                     /* in a row */
     double pending_val;                 /* loss to put on the next recorded row, NaN: none */
     metrics *metrics;
+    int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
 };
 
@@ -177,12 +182,25 @@ static gt_status fill_params(train *t)
     return st;
 }
 
+/* Two processes in one run would undo each other's files. The lock goes when the process
+ * does; where the file system has no locks, nothing is locked. */
+static gt_status lock_run(train *t)
+{
+    t->lock = open(t->o.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->lock >= 0 && flock(t->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return gt_fail(GT_MISUSE, "another process is training in '%s'; wait for it, or name "
+                       "another folder", t->o.run);
+    return GT_OK;
+}
+
 static gt_status open_run(train *t)
 {
     if (!t->o.run)
         return GT_OK;
     char *path = choices_path(t);
     gt_status st = path ? gt_folder_make(t->o.run) : no_memory();
+    if (!st)
+        st = lock_run(t);
     if (!st)
         st = gt_folder_tidy(t->o.run);
     if (!st)
@@ -208,6 +226,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     t->model = *m;
     t->data = *data;
     t->last_saved = UINT64_MAX;
+    t->lock = -1;
     t->pending_val = NAN;
     if (!t->o.micro_batch)
         t->o.micro_batch = t->o.batch;
@@ -276,6 +295,8 @@ void train_release(train *t)
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
     graph_release(t->graph);
+    if (t->lock >= 0)
+        close(t->lock);
     free(t);
 }
 

@@ -89,6 +89,18 @@ done
 
 # ---- asked to stop -------------------------------------------------------------------------
 
+STEPS=3000
+start busy --save-every 0
+until [ -s busy/metrics.jsonl ] || ! kill -0 $pid 2> /dev/null; do
+    sleep 0.05
+done
+"$geartrain" train --out busy --resume > "$work/stdout" 2> "$work/stderr"
+said "two processes do not train in one folder" 2 "another process is training in 'busy'" $?
+kill -9 $pid
+wait $pid 2> /dev/null
+run busy --resume --steps 2
+check "a killed one leaves no lock" [ $? -eq 0 ]
+
 for signal in INT TERM; do
     STEPS=3000
     start stopped-$signal --save-every 0
