@@ -5,6 +5,7 @@
 #include "host/graph/graph.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct { const char *out, *devices, *type; } o = { .type = "fp32" };
@@ -57,7 +58,12 @@ gt_status verb_export(int argc, char **argv)
     if (count != 1 || !o.out)
         return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
     dtype_parse(&type, o.type);
-    st = cli_source_open(&s, words[0]);
+    char *record = gt_path_join(o.out, "metrics.jsonl");
+    if (record && gt_path_exists(record))       /* its config.json would be lost */
+        st = gt_fail(GT_MISUSE, "cannot export to '%s': it holds a run; name another folder", o.out);
+    free(record);
+    if (!st)
+        st = cli_source_open(&s, words[0]);
     if (st)
         return st;
     st = write_folder(&s, type);

@@ -169,6 +169,8 @@ static gt_status take_options(json_t **kept)
     *kept = json_loads(text, JSON_REJECT_DUPLICATES, &error);
     if (!*kept)
         st = gt_fail(GT_FORMAT, "'%s', line %d: %s", path, error.line, error.text);
+    else if (!json_is_object(json_object_get(*kept, "options")))
+        st = gt_fail(GT_MISMATCH, "cannot resume '%s': its config.json is not that of a run", o.out);
     json_object_foreach(json_object_get(*kept, "options"), name, value) {
         if (st || gt_option_given(table, name) || !json_string_length(value))
             continue;
@@ -482,6 +484,9 @@ static gt_status check_words(char **words, int count)
 
 static gt_status check_options(void)
 {
+    if (o.resume && (!o.data || (!o.model && !o.from)))
+        return gt_fail(GT_MISUSE, "cannot resume '%s': its config.json does not say --%s; give it "
+                       "again", o.out, o.data ? "model" : "data");
     if (!o.data || (!o.model && !o.from))
         return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
     if (!o.steps)
@@ -496,17 +501,21 @@ static gt_status check_options(void)
     return GT_OK;
 }
 
+/* A new run must not write over an old one, nor over a model that lies there. */
 static gt_status check_run_folder(void)
 {
-    char *record = gt_path_join(o.out, "metrics.jsonl");
-    char *checkpoints = gt_path_join(o.out, "checkpoints");
-    const int taken = (record && gt_path_exists(record))
-                      || (checkpoints && gt_path_exists(checkpoints));
-    free(record);
-    free(checkpoints);
-    if (taken && !o.resume && !o.explain)
-        return gt_fail(GT_MISUSE, "'%s' holds a run already; go on with --resume, or name another "
-                       "folder", o.out);
+    static const char *const signs[] = { "metrics.jsonl", "checkpoints", "config.json" };
+    if (o.resume || o.explain)
+        return GT_OK;
+    for (int i = 0; i < 3; i++) {
+        char *sign = gt_path_join(o.out, signs[i]);
+        const int taken = sign && gt_path_exists(sign);
+        free(sign);
+        if (taken)
+            return gt_fail(GT_MISUSE, i < 2 ? "'%s' holds a run already; go on with --resume, or name "
+                           "another folder" : "'%s' holds a config.json already; name another "
+                           "folder", o.out);
+    }
     return GT_OK;
 }
 

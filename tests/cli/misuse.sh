@@ -119,6 +119,12 @@ refuses "a folder that holds a run" 2 "'run' holds a run already; go on with --r
     train $good --out run
 mkdir -p other/checkpoints
 refuses "a folder that holds checkpoints" 2 "'other' holds a run already" train $good --out other
+"$geartrain" export run -o exported > stdout 2> stderr
+refuses "a run where a model lies" 2 "'exported' holds a config.json already" train $good --out exported
+refuses "--resume where a model lies" 1 "'exported': its config.json is not that of a run" \
+    train $good --out exported --resume
+refuses "an export into a run" 2 "'run': it holds a run; name another folder" export run -o run
+check "which is still one" grep -q '"options"' run/config.json
 refuses "--resume as another model" 1 "tensor.*model" train $good --out run --resume --model gpt2-mini --steps 5
 refuses "--resume with another seed" 1 'seed 1, not 2' train $good --out run --resume --seed 2 --steps 5
 
