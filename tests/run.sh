@@ -3,6 +3,7 @@
 #
 #   sh tests/run.sh            everything, a quarter of an hour at most on two cores
 #   sh tests/run.sh fast       the fast CUnit programs alone
+#   sh tests/run.sh sanitized  the build with sanitizers alone
 #   sh tests/run.sh NAME...    these alone: test_gemm, fuzz_tokens, vendors, ...
 #
 # Works from any folder, on a bare Debian 12 as root; without root if the packages named
@@ -236,43 +237,52 @@ run_tier()      # FOLDER TIER SUFFIX
 # ---- all of it -------------------------------------------------------------------------------
 
 names=$* found=
-case $names in
-fast) names= tiers=fast ;;
-*)    tiers=all ;;
-esac
-if [ "$tiers" = fast ] || [ -n "$names" ]; then
-    install_packages needed
-else
-    install_packages all
-fi
 
-build "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
-run_tier "$BUILD" fast ''
-[ "$tiers" = all ] || close
+run_rest()
+{
+    for script in $(shell_tests); do
+        name=${script##*/} name=${name%.sh}
+        wanted "$name" || continue
+        found=yes
+        run_shell "$name" "$root/$script"
+    done
+    run_tier "$BUILD" fuzz ''
+    run_tier "$BUILD" slow ''
+}
 
-for script in $(shell_tests); do
-    name=${script##*/} name=${name%.sh}
-    wanted "$name" || continue
-    found=yes
-    run_shell "$name" "$root/$script"
-done
-run_tier "$BUILD" fuzz ''
-run_tier "$BUILD" slow ''
-if [ -n "$names" ]; then
-    if [ -z "$found" ]; then
-        echo "no test is called $names" > "$logs/names.log"
-        fail names "$logs/names.log"
-    fi
-    close
-fi
-
-ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
-LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
-UBSAN_OPTIONS=print_stacktrace=1
-GT_TEST_TINY=1
-export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS GT_TEST_TINY
-if build "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=address,undefined; then
+run_sanitized()
+{
+    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1
+    LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
+    UBSAN_OPTIONS=print_stacktrace=1
+    GT_TEST_TINY=1
+    export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS GT_TEST_TINY
+    build "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DGT_SANITIZE=address,undefined || return
     run_tier "$BUILD/sanitized" fast '-sanitized'
     run_tier "$BUILD/sanitized" fuzz '-sanitized'
+}
+
+case $names in
+''|fast|sanitized) tiers=${names:-all} names= ;;
+*)                 tiers=some ;;
+esac
+if [ "$tiers" = all ]; then
+    install_packages all
+else
+    install_packages needed
+fi
+if [ "$tiers" != sanitized ]; then
+    build "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
+    run_tier "$BUILD" fast ''
+fi
+case $tiers in
+all)       run_rest; run_sanitized ;;
+some)      run_rest ;;
+sanitized) run_sanitized ;;
+esac
+if [ "$tiers" = some ] && [ -z "$found" ]; then
+    echo "no test is called $names" > "$logs/names.log"
+    fail names "$logs/names.log"
 fi
 close
