@@ -7,14 +7,15 @@
 gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, int V, dev_buffer *x,
                        dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y)
 {
+    gt_status st = kernel_fits("tokens", (int64_t)B * T);
+    if (st)
+        return st;
     dev_arg args[] = {
         dev_arg_i32(1), dev_arg_i32(B * T), dev_arg_i32(T), dev_arg_i32(C), dev_arg_i32(V),
         dev_arg_buffer(x), dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first),
         dev_arg_buffer(y),
     };
-    gt_status st = kernel_fits("tokens", (int64_t)B * T);
-    return st ? st : kernel_launch_rows(l, k, KERNEL_EMBED, "embed", B * T, C, args,
-                                        KERNEL_ARGS(args));
+    return kernel_launch_rows(l, k, KERNEL_EMBED, "embed", B * T, C, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *x,
