@@ -24,11 +24,11 @@
 #
 #   $BUILD      folder to build in                                     [build-test]
 #   $LIMIT      seconds a program may take before it counts as failed         [1200]
-#   $ROUNDS     mutations a fuzz target tries                                [10000]
+#   $ROUNDS     mutations a fuzz target tries                                [50000]
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 cd "$root" || exit 1
-: "${BUILD:=$root/build-test}" "${LIMIT:=1200}" "${ROUNDS:=10000}"
+: "${BUILD:=$root/build-test}" "${LIMIT:=1200}" "${ROUNDS:=50000}"
 case $BUILD in /*) ;; *) BUILD=$root/$BUILD ;; esac
 GEARTRAIN=$BUILD/geartrain
 export BUILD GEARTRAIN
