@@ -41,6 +41,7 @@ programs()
         echo "gemm_epilogue.cl -DSTORE=$store -DC_F32"
     done
     echo "peak.cl"
+    echo "matrix_probe.cl"
 }
 
 # The text the host would give the compiler.
@@ -49,6 +50,7 @@ program_text()
     local file=cl/$1
     case $1 in
     gemm*) cat cl/common.clh cl/random.clh cl/tile.clh cl/gemm_epilogue.clh "$file" ;;
+    matrix_probe.cl) cat "$file" ;;
     attention.cl) cat cl/common.clh cl/random.clh cl/tile.clh "$file" ;;
     *) cat cl/common.clh cl/random.clh "$file" ;;
     esac
@@ -72,12 +74,21 @@ prepare_amd()
 
 compile_amd()       # chip source output options
 {
-    local chip=$1 source=$2 out=$3
+    local chip=$1 source=$2 out=$3 matrix
     shift 3
     clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target amdgcn-amd-amdhsa \
         -mcpu="$chip" --rocm-device-lib-path="$work/bitcode" -O3 -S "$@" "$source" -o "$out" || return 1
     if grep -E '\.vgpr_spill_count: +[1-9]|ScratchSize: [1-9]' "$out"; then
         echo "registers spill to memory"
+        return 1
+    fi
+    case $chip in
+    gfx90a | gfx942) matrix=v_mfma ;;
+    gfx11* | gfx12*) matrix=v_wmma ;;
+    *) return 0 ;;
+    esac
+    if grep -q 'matrix_probe:' "$out" && ! grep -q $matrix "$out"; then
+        echo "no $matrix instruction comes of the probe"
         return 1
     fi
 }
