@@ -15,7 +15,9 @@
  * and the sum of exp(S - m); a new block with a larger score rescales what is there (the
  * online softmax of Milakov and Gimelshein, as FlashAttention uses it). Backward computes P
  * again from lse, twice: attention_dq owns rows of Q, attention_dkv rows of K and V. So every
- * result has one owner that sums in a fixed order, and nothing is added atomically.
+ * result has one owner that sums in a fixed order, and nothing is added atomically. Where there
+ * are heads enough for every CPU core, one work-item owns a whole head instead: attention_dkv
+ * then sums dQ on the way, in fp32 behind delta, and P is computed once.
  *
  * CPU body: a work-item owns `rows_each` rows (at most ROWS) of one head and walks over blocks
  * of BLOCK of the other side. Every product is MR rows from private memory times a panel (see
@@ -298,79 +300,133 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     unpack_rows(dqkv + ((size_t)b * T + first) * ld + h * D, ld, dq, rows, D, ones);
 }
 
-/* Rows are keys here and columns queries: everything is the transpose of attention_dq. */
+/* BLOCK rows of sums (ld apart) += the transpose of p (depth x BLOCK) times depth rows of b. */
+static void gather_transposed(__global float *sums, int ld, const float *p, const float *b,
+                              int depth)
+{
+    for (int r = 0; r < BLOCK; r += MR)
+        for (int n = 0; n < ld; n += NR) {
+            floatV c[MR][NV];
+#pragma unroll
+            for (int i = 0; i < MR; i++)
+#pragma unroll
+                for (int v = 0; v < NV; v++)
+                    c[i][v] = 0.0f;
+            for (int k = 0; k < depth; k++) {
+                floatV x[NV];
+#pragma unroll
+                for (int v = 0; v < NV; v++)
+                    x[v] = vloadV(0, b + k * ld + n + v * VW);
+#pragma unroll
+                for (int i = 0; i < MR; i++)
+#pragma unroll
+                    for (int v = 0; v < NV; v++)
+                        c[i][v] = fma((floatV)p[k * BLOCK + r + i], x[v], c[i][v]);
+            }
+            for (int i = 0; i < min(MR, BLOCK - r); i++)
+                for (int v = 0; v < NV; v++) {
+                    __global float *to = sums + (r + i) * ld + n + v * VW;
+                    vstoreV(vloadV(0, to) + c[i][v], 0, to);
+                }
+        }
+}
+
+/* Rows are keys here and columns queries: everything is the transpose of attention_dq. A
+ * work-item owns rows_each keys; or, if dq_at is not 0, a whole head (rows_each is T) and its
+ * sums of dQ as well: delta + dq_at holds T rounded up to BLOCK rows of PADDED(D) a head. */
 KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
                           __global const store_t *dout, __global const float *lse,
-                          __global const float *delta, __global store_t *dqkv, int rows_each)
+                          __global float *delta, __global store_t *dqkv, int rows_each,
+                          ulong dq_at)
 {
     float k[ROWS * MOST_D], v[ROWS * MOST_D], dk[ROWS * MOST_D], dv[ROWS * MOST_D];
     float qt[MOST_D * BLOCK], got[MOST_D * BLOCK], q[BLOCK * MOST_D], go[BLOCK * MOST_D];
-    float s[MR * BLOCK], ds[MR * BLOCK], kept[(ROWS + BLOCK) * BLOCK], row_kept[BLOCK], ones[ROWS];
-    float l[BLOCK], dl[BLOCK];
+    float s[MR * BLOCK], ds[ROWS * BLOCK + MR], kept[(ROWS + BLOCK) * BLOCK], row_kept[BLOCK];
+    float l[BLOCK], dl[BLOCK], ones[ROWS];
     const int blocks = (T + rows_each - 1) / rows_each;
-    const int first = get_global_id(0) % blocks * rows_each, head = get_global_id(0) / blocks;
+    const int begin = get_global_id(0) % blocks * rows_each, head = get_global_id(0) / blocks;
     const int b = head / H, h = head % H, C = H * D, width = PADDED(D);
-    const int rows = min(rows_each, T - first), room = (rows + MR - 1) / MR * MR;
+    const int end = min(T, begin + rows_each);
     const size_t ld = 3 * (size_t)C;
     __global const store_t *base = qkv + b * T * ld + h * D;
     __global const store_t *gbase = dout + (size_t)b * T * C + h * D;
+    const size_t area = (size_t)((T + BLOCK - 1) / BLOCK * BLOCK) * width;
+    __global float *dq = delta + dq_at + head * area;
 
-    pack_rows(k, base + C + first * ld, ld, rows, room, D);
-    pack_rows(v, base + 2 * C + first * ld, ld, rows, room, D);
-    for (int i = 0; i < room * width; i++)
-        dk[i] = dv[i] = 0.0f;
+    if (dq_at)
+        for (size_t i = 0; i < area; i += VW)
+            vstoreV((floatV)0.0f, 0, dq + i);
     for (int i = 0; i < ROWS; i++)
         ones[i] = 1.0f;
+    for (int i = 0; i < ROWS * BLOCK + MR; i++)
+        ds[i] = 0.0f;
 
-    for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
-        const int there = min(BLOCK, T - i0);
-        pack_panel(qt, base + i0 * ld, ld, there, D);
-        pack_panel(got, gbase + (size_t)i0 * C, C, there, D);
-        pack_rows(q, base + i0 * ld, ld, there, BLOCK, D);
-        pack_rows(go, gbase + (size_t)i0 * C, C, there, BLOCK, D);
-        for (int i = 0; i < BLOCK; i++) {
-            l[i] = i < there ? lse[(size_t)head * T + i0 + i] : 0.0f;
-            dl[i] = i < there ? delta[(size_t)head * T + i0 + i] : 0.0f;
-        }
-        if (limit)
-            for (int i = 0; i < there; i++)
-                for (int r = 0; r < rows; r += BLOCK) {
-                    keep_row(row_kept, random, stream, limit, factor,
-                             ((ulong)head * T + i0 + i) * T + first + r);
-                    for (int j = 0; j < BLOCK; j++)
-                        kept[(r + j) * BLOCK + i] = row_kept[j];
-                }
-        for (int r = 0; r < rows; r += MR) {
-            if (causal && i0 + BLOCK - 1 < first + r)
-                continue;
-            scores(s, k + r * width, width, qt, D, scale);
-            scores(ds, v + r * width, width, got, D, 1.0f);
-            for (int j = 0; j < MR; j++) {
-                const int key = first + r + j;
-                for (int i = 0; i < BLOCK; i += VW) {
-                    const intV query = columns(i0 + i);
-                    floatV p = expV(vloadV(0, s + j * BLOCK + i) - vloadV(0, l + i));
-                    floatV dp = vloadV(0, ds + j * BLOCK + i);
-                    p = select(p, (floatV)0.0f, query >= (intV)T);
-                    if (causal)
-                        p = select(p, (floatV)0.0f, query < (intV)key);
-                    floatV left = p;
-                    if (limit) {
-                        const floatV f = vloadV(0, kept + (r + j) * BLOCK + i);
-                        dp *= f;
-                        left *= f;
-                    }
-                    vstoreV(left, 0, s + j * BLOCK + i);
-                    vstoreV(scale * p * (dp - vloadV(0, dl + i)), 0, ds + j * BLOCK + i);
-                }
+    for (int first = begin; first < end; first += ROWS) {
+        const int rows = min(ROWS, end - first), room = (rows + MR - 1) / MR * MR;
+        pack_rows(k, base + C + first * ld, ld, rows, room, D);
+        pack_rows(v, base + 2 * C + first * ld, ld, rows, room, D);
+        for (int i = 0; i < room * width; i++)
+            dk[i] = dv[i] = 0.0f;
+
+        for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
+            const int there = min(BLOCK, T - i0);
+            int depth = 0;                  /* keys that queries of this block can see */
+            pack_panel(qt, base + i0 * ld, ld, there, D);
+            pack_panel(got, gbase + (size_t)i0 * C, C, there, D);
+            pack_rows(q, base + i0 * ld, ld, there, BLOCK, D);
+            pack_rows(go, gbase + (size_t)i0 * C, C, there, BLOCK, D);
+            for (int i = 0; i < BLOCK; i++) {
+                l[i] = i < there ? lse[(size_t)head * T + i0 + i] : 0.0f;
+                dl[i] = i < there ? delta[(size_t)head * T + i0 + i] : 0.0f;
             }
-            gather(dv + r * width, width, ones, s, go);
-            gather(dk + r * width, width, ones, ds, q);
+            if (limit)
+                for (int i = 0; i < there; i++)
+                    for (int r = 0; r < rows; r += BLOCK) {
+                        keep_row(row_kept, random, stream, limit, factor,
+                                 ((ulong)head * T + i0 + i) * T + first + r);
+                        for (int j = 0; j < BLOCK; j++)
+                            kept[(r + j) * BLOCK + i] = row_kept[j];
+                    }
+            for (int r = 0; r < rows; r += MR) {
+                if (causal && i0 + BLOCK - 1 < first + r)
+                    break;
+                scores(s, k + r * width, width, qt, D, scale);
+                scores(ds + r * BLOCK, v + r * width, width, got, D, 1.0f);
+                for (int j = 0; j < MR; j++) {
+                    const int key = first + r + j;
+                    for (int i = 0; i < BLOCK; i += VW) {
+                        const intV query = columns(i0 + i);
+                        floatV p = expV(vloadV(0, s + j * BLOCK + i) - vloadV(0, l + i));
+                        floatV dp = vloadV(0, ds + (r + j) * BLOCK + i);
+                        p = select(p, (floatV)0.0f, query >= (intV)T);
+                        if (causal)
+                            p = select(p, (floatV)0.0f, query < (intV)key);
+                        floatV left = p;
+                        if (limit) {
+                            const floatV f = vloadV(0, kept + (r + j) * BLOCK + i);
+                            dp *= f;
+                            left *= f;
+                        }
+                        vstoreV(left, 0, s + j * BLOCK + i);
+                        vstoreV(scale * p * (dp - vloadV(0, dl + i)), 0, ds + (r + j) * BLOCK + i);
+                    }
+                }
+                gather(dv + r * width, width, ones, s, go);
+                gather(dk + r * width, width, ones, ds + r * BLOCK, q);
+                depth = r + MR;
+            }
+            if (dq_at)
+                gather_transposed(dq + (size_t)i0 * width, width, ds, k, depth);
         }
+        __global store_t *to = dqkv + ((size_t)b * T + first) * ld + h * D;
+        unpack_rows(to + C, ld, dk, rows, D, ones);
+        unpack_rows(to + 2 * C, ld, dv, rows, D, ones);
     }
-    __global store_t *to = dqkv + ((size_t)b * T + first) * ld + h * D;
-    unpack_rows(to + C, ld, dk, rows, D, ones);
-    unpack_rows(to + 2 * C, ld, dv, rows, D, ones);
+    if (dq_at)
+        for (int i = 0; i < T; i++)
+            for (int d = 0; d < D; d += VW)
+                store_some(dqkv, ((size_t)b * T + i) * ld + h * D + d,
+                           vloadV(0, dq + (size_t)i * width + d), min(VW, D - d));
 }
 
 /* ---- generation: keys and values of earlier tokens are kept ------------------------------- */

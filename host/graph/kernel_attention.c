@@ -1,7 +1,8 @@
 /* host/graph/kernel_attention.c - launches of cl/attention.cl.
  *
  * CPU: a work-item owns up to 96 rows of a head. More rows share the packing of the other
- * side's blocks; fewer give every core something to do when there are few heads.
+ * side's blocks; fewer give every core something to do when there are few heads. Backward, it
+ * owns a whole head where there are heads enough (owns_heads).
  * GPU: a work-group of 16 x 16 owns 64 rows of a head.                                   */
 #include "host/graph/kernel_private.h"
 
@@ -17,14 +18,16 @@ enum { ROWS = 96, ROW_STEP = 12, BLOCK = 64, MOST_HEAD = 256 };
 static gt_status attention_program(dev_program **out, kernel_set *k, int D)
 {
     static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };
-    const int i = k->cpu || D <= 64 ? 0 : D <= 128 ? 1 : 2;
+    const int narrow = k->cpu && D <= 32;       /* register tiles of 32 columns, not 64 */
+    const int i = narrow ? 1 : k->cpu || D <= 64 ? 0 : D <= 128 ? 1 : 2;
     gt_status st = GT_OK;
 
     if (!k->attention[i]) {
         const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
                                         cl_source("tile.clh"), cl_source("attention.cl") };
         char options[48];
-        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d", store[k->storage], 64 << i);
+        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s", store[k->storage], 64 << i,
+                 narrow ? " -DNV=2" : "");
         st = dev_program_build(&k->attention[i], k->device, "attention.cl", sources, 4, options);
     }
     *out = k->attention[i];
@@ -84,10 +87,26 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int 
                                    KERNEL_ARGS(args));
 }
 
+/* 1 if backward gives each CPU work-item a whole head: five products instead of seven, but
+ * only heads can go side by side, so there must be enough of them to share out evenly. */
+static int owns_heads(const kernel_set *k, int heads)
+{
+    const int units = k->info->compute_units > 0 ? k->info->compute_units : 1;
+    return k->cpu && (heads % units == 0 || heads >= 4 * units);
+}
+
+/* Floats of delta, rounded up so that what follows starts on a cache line. */
+static uint64_t delta_floats(int heads, int T)
+{
+    return ((uint64_t)heads * (uint64_t)T + 15) / 16 * 16;
+}
+
 uint64_t kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int H)
 {
-    (void)k, (void)C;
-    return (uint64_t)B * (uint64_t)H * (uint64_t)T * sizeof(float);     /* delta */
+    const uint64_t rows = (uint64_t)((T + BLOCK - 1) / BLOCK * BLOCK);
+    const uint64_t width = (uint64_t)((C / H + BLOCK - 1) / BLOCK * BLOCK);     /* PADDED(D) at most */
+    const uint64_t sums = owns_heads(k, B * H) ? (uint64_t)B * (uint64_t)H * rows * width : 0;
+    return (delta_floats(B * H, T) + sums) * sizeof(float);
 }
 
 gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
@@ -96,6 +115,7 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
                                 dev_buffer *scratch)
 {
     const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
+    const int whole = owns_heads(k, B * H);
     const dev_arg sizes[] = {
         dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
         dev_arg_f32(1.0f / sqrtf((float)D)),
@@ -109,16 +129,19 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
         dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
         dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
         dev_arg_buffer(qkv), dev_arg_buffer(dout), dev_arg_buffer(lse), dev_arg_buffer(scratch),
-        dev_arg_buffer(dqkv), dev_arg_i32(rows),
+        dev_arg_buffer(dqkv), dev_arg_i32(whole ? T : rows),
+        dev_arg_u64(whole ? delta_floats(B * H, T) : 0),    /* taken by the CPU's dkv alone */
     };
+    const int plain = KERNEL_ARGS(args) - 1;
     gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
     if (!st)
         st = launch_blocks(l, k, D, "attention_delta", B * H, T, rows, delta_args,
                            KERNEL_ARGS(delta_args));
+    if (!st && !whole)
+        st = launch_blocks(l, k, D, "attention_dq", B * H, T, rows, args, plain);
     if (!st)
-        st = launch_blocks(l, k, D, "attention_dq", B * H, T, rows, args, KERNEL_ARGS(args));
-    if (!st)
-        st = launch_blocks(l, k, D, "attention_dkv", B * H, T, rows, args, KERNEL_ARGS(args));
+        st = launch_blocks(l, k, D, "attention_dkv", B * H, T, whole ? T : rows, args,
+                           k->cpu ? plain + 1 : plain);
     return st;
 }
 
