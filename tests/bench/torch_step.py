@@ -91,7 +91,7 @@ def main():
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
                                    {"params": others, "weight_decay": 0.0}],
-                                  lr=3e-4, betas=(0.9, 0.95), eps=1e-8, foreach=True)
+                                  lr=3e-4, betas=(0.9, 0.95), eps=1e-8)
     tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch, o.seq + 1))
     seconds = []
     for batch in tokens:
