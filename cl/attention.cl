@@ -718,13 +718,10 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D, g_at = (size_t)b * T * C + h * D;
     const int keys = causal ? min(T, first + BLOCK) : T;
     float4 dq[PANELS][4], s[4], dp[4];
-    float l[4], dl[4], ones[4];
+    float ones[4];
 
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const int row = min(first + y * 4 + i, T - 1);
-        l[i] = lse[(size_t)head * T + row];
-        dl[i] = delta[(size_t)head * T + row];
         ones[i] = 1.0f;
 #pragma unroll
         for (int n = 0; n < PANELS; n++)
@@ -737,11 +734,15 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int row = first + y * 4 + i, seen = causal ? min(row, T - 1) : T - 1;
-            const float4 p = select(exp(scale * s[i] - l[i]), (float4)0.0f, column > (int4)seen);
+            /* Read here, not before the loop: it costs nothing, spares registers, and Intel's
+             * compiler for CPUs gave all work-items one item's lse across the barriers. */
+            const size_t at = (size_t)head * T + min(row, T - 1);
+            const float l = lse[at], dl = delta[at];
+            const float4 p = select(exp(scale * s[i] - l), (float4)0.0f, column > (int4)seen);
             if (limit)
                 dp[i] = random_keep(dp[i], random_words4(random, stream,
                                     ((ulong)head * T + row) * T + j0 + x * 4), limit, factor);
-            s[i] = scale * p * (dp[i] - dl[i]);
+            s[i] = scale * p * (dp[i] - dl);
         }
         put_block(block, s);
         barrier(CLK_LOCAL_MEM_FENCE);
