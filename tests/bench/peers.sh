@@ -65,8 +65,8 @@ torch_step()        # threads runs
 llmc_step()
 {
     (cd "$work/llmc" && OMP_NUM_THREADS=$cores stdbuf -oL ./train_gpt2 2>&1) \
-        | awk -v runs="$runs" '/^step .* took / { sub(/.*took /, ""); print $1 / 1000; n++ }
-                               n == runs + 2 { exit }' | tail -n +3 | median
+        | grep -m $((runs + 2)) '^step .* took ' | tail -n +3 \
+        | sed 's/.*took \([0-9.]*\) ms.*/\1/' | awk '{ print $1 / 1000 }' | median
 }
 
 median()
