@@ -26,10 +26,12 @@
  *
  * GPU body: a work-group of 16 x 16 owns BLOCK rows and walks over blocks of BLOCK; each
  * work-item holds 4 x 4 of a score block and 4 rows x HEAD / 16 columns of the results. Factors
- * go through local memory in slices of 16, probabilities as a whole block: 30 KiB.
+ * go through local memory in slices of 16, probabilities as a whole block: 30 KiB. More than
+ * 128 columns of results (64 on Intel's GPUs) do not fit into registers: of a larger head,
+ * group (., n) owns columns n * HEAD .., and each computes the scores for itself.
  *
  * The host sets with -D: STORE, and
- *   HEAD     GPU: D rounded up to 64, 128 or 256                                   [64]   */
+ *   HEAD     GPU: 64 or 128: columns of results a work-group owns                     [64]   */
 #define BLOCK 64
 #define HIDDEN -1e30f
 
@@ -492,9 +494,11 @@ KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
 #define SLICE 16
 #define LD    (BLOCK + 4)           /* of local arrays: padded, float4 stay aligned          */
 #define PANELS (HEAD / BLOCK)       /* groups of 64 columns of a result                      */
+/* The first column of this group's part of a head. */
+#define PART  ((int)get_group_id(1) * HEAD)
 /* Steps of a slice at once. All 16 suit AMD's compiler; Intel's runs out of registers. */
 #ifdef cl_intel_subgroups
-#define UNROLL 8
+#define UNROLL 4
 #else
 #define UNROLL 16
 #endif
@@ -580,7 +584,7 @@ static void gather(float4 sums[PANELS][4], const __local float *block, __local f
 #pragma unroll
     for (int n = 0; n < PANELS; n++)
         for (int j = 0; j < BLOCK; j += SLICE) {
-            slice_by_row(b, P, p_at, p_ld, p + j, T, n * BLOCK, D);
+            slice_by_row(b, P, p_at, p_ld, p + j, T, PART + n * BLOCK, D);
             barrier(CLK_LOCAL_MEM_FENCE);
             multiply(sums[n], block + j * LD, b);
             barrier(CLK_LOCAL_MEM_FENCE);
@@ -595,7 +599,8 @@ static void put_rows(__global store_t *to, size_t at, size_t ld, int first, int 
     for (int n = 0; n < PANELS; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int row = first + get_local_id(1) * 4 + i, d = n * BLOCK + get_local_id(0) * 4;
+            const int row = first + get_local_id(1) * 4 + i;
+            const int d = PART + n * BLOCK + get_local_id(0) * 4;
             const float4 x = sums[n][i] * factors[i];
             const size_t start = at + row * ld + d;
             if (row >= T || d >= D)
@@ -678,7 +683,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
         float all = 0.0f;
         for (int k = 0; k < 16; k++)
             all += row_part[(y * 4 + i) * 17 + k];
-        if (x == 0 && row < T)
+        if (x == 0 && row < T && get_group_id(1) == 0)
             lse[(size_t)head * T + row] = most[i] + log(all);
         sum[i] = 1.0f / all;
     }

@@ -3,7 +3,7 @@
  * CPU: a work-item owns up to 96 rows of a head. More rows share the packing of the other
  * side's blocks; fewer give every core something to do when there are few heads. Backward, it
  * owns a whole head where there are heads enough (owns_heads).
- * GPU: a work-group of 16 x 16 owns 64 rows of a head.                                   */
+ * GPU: a work-group of 16 x 16 owns 64 rows of a head, and 64 or 128 columns of its results. */
 #include "host/graph/kernel_private.h"
 
 #include "cl/kernels.h"
@@ -11,15 +11,22 @@
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* As in cl/attention.cl. ROW_STEP is a multiple of the rows of every register tile. */
 enum { ROWS = 96, ROW_STEP = 12, BLOCK = 64, MOST_HEAD = 256 };
+
+/* Columns of results a GPU's work-group owns: what its registers hold. Intel's hold half. */
+static int part_of(const kernel_set *k, int D)
+{
+    return D <= 64 || strstr(k->info->vendor, "Intel") ? 64 : 128;
+}
 
 static gt_status attention_program(dev_program **out, kernel_set *k, int D)
 {
     static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };
     const int narrow = k->cpu && D <= 32;       /* register tiles of 32 columns, not 64 */
-    const int i = narrow ? 1 : k->cpu || D <= 64 ? 0 : D <= 128 ? 1 : 2;
+    const int i = narrow || (!k->cpu && part_of(k, D) > 64);
     gt_status st = GT_OK;
 
     if (!k->attention[i]) {
@@ -57,17 +64,20 @@ static int rows_each(const kernel_set *k, int heads, int T)
     return rows;
 }
 
-/* One owner for every `rows` rows of every head. */
+/* One owner for every `rows` rows of every head; of a GPU's heads, for every part of its columns
+ * of results. */
 static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, const char *name, int heads, int T,
                                int rows, const dev_arg *args, int count)
 {
+    const int part = part_of(k, D);
+    const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
     dev_program *p;
     const size_t blocks = (size_t)heads * (size_t)((T + rows - 1) / rows);
     gt_status st = attention_program(&p, k, D);
     if (st)
         return st;
     return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1)
-                                              : dev_grid_2d(blocks * 16, 16, 16, 16), args, count);
+                                              : dev_grid_2d(blocks * 16, parts * 16, 16, 16), args, count);
 }
 
 gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,

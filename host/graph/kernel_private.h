@@ -14,8 +14,8 @@ typedef enum kernel_family {
     KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_FAMILIES
 } kernel_family;
 
-/* cl/attention.cl is built for heads of up to 64, 128 and 256 (a CPU body takes any: 0). */
-enum { KERNEL_HEADS = 3 };
+/* cl/attention.cl is built twice: for narrow heads and for others (see attention_program). */
+enum { KERNEL_HEADS = 2 };
 
 struct kernel_set {
     dev_device *device;

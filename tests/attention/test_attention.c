@@ -200,6 +200,8 @@ static void all_shapes(const char *style, dtype type)
             good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
                                   (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f);
         }
+    if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
+        good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f);
     if (!tiny() && (!crawls || type == DTYPE_F32))
         good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f);
     place_close(&p);
