@@ -218,7 +218,7 @@ static char *choice_file(dev_device *d)
 
 static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
 {
-    static const char bad[] = "geartrain gemm 2\nnn fp32 fp32 fp32 512 512 512 1 - native 99 1\n"
+    static const char bad[] = "geartrain gemm 2\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n"
                               "nonsense\nnn fp32 fp32\n\0\n";
     const gemm_desc g = { .M = 300, .N = 300, .K = 300 };
     const char *first = NULL, *second = NULL;
@@ -241,7 +241,7 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
         CHECK(text && strstr(text, first));
         free(text);
         const int n = snprintf(line, sizeof line, "geartrain gemm 2\n"
-                               "nn fp32 fp32 fp32 512 512 512 1 - %s 1 0.5\n", other);
+                               "nn fp32 fp32 fp32 300 300 300 1 - %s 1 0.5\n", other);
         CHECK_OK(gt_file_write(path, line, (size_t)n));
         CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
         CHECK_OK(gemm_engine_name(p.c, &g, &second));
@@ -252,7 +252,7 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
         CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
         CHECK_OK(gemm_engine_name(p.c, &g, &second));
         CHECK_OK(gt_file_read(&text, NULL, path, 1 << 20));
-        CHECK(text && strstr(text, "nn fp32 fp32 fp32 512 512 512 1 - ") && !strstr(text, "nonsense"));
+        CHECK(text && strstr(text, "nn fp32 fp32 fp32 300 300 300 1 - ") && !strstr(text, "nonsense"));
         free(text);
     }
     free(path);
