@@ -32,9 +32,11 @@ static gt_status attention_program(dev_program **out, kernel_set *k, int D)
     if (!k->attention[i]) {
         const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
                                         cl_source("tile.clh"), cl_source("attention.cl") };
-        char options[48];
-        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s", store[k->storage], 64 << i,
-                 narrow ? " -DNV=2" : "");
+        /* Intel's GPUs spill without twice the registers a thread. */
+        const int intel = k->info->kind == DEV_GPU && strstr(k->info->vendor, "Intel");
+        char options[96];
+        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s%s", store[k->storage], 64 << i,
+                 narrow ? " -DNV=2" : "", intel ? " -cl-intel-256-GRF-per-thread" : "");
         st = dev_program_build(&k->attention[i], k->device, "attention.cl", sources, 4, options);
     }
     *out = k->attention[i];

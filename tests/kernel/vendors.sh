@@ -224,8 +224,11 @@ while read -r who file options; do
         [ "$who" = one ] && [ "$vendor" = "$before" ] && continue
         before=$vendor
         # Intel's GPUs are given the program for 64 columns alone (host/graph/kernel_attention.c)
+        # and, for attention, twice the registers a thread.
         [ "$vendor" = intel ] && [[ $options == *HEAD=128* ]] && continue
-        echo "compile ${target%%:*} ${target#*:} $number $file $options"
+        more=
+        [ "$vendor" = intel ] && [ "$file" = attention.cl ] && more=" -cl-intel-256-GRF-per-thread"
+        echo "compile ${target%%:*} ${target#*:} $number $file $options$more"
     done
 done < <(programs) > "$work/jobs"
 xargs -P "$(nproc)" -d '\n' -n 1 bash -c < "$work/jobs"
