@@ -30,7 +30,8 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-peers-XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
+running=
+trap '[ -z "$running" ] || kill $running 2> /dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 cores=$(nproc)
@@ -62,11 +63,18 @@ torch_step()        # threads runs
     sed -n 's/.*"median_s": \([0-9.e-]*\).*/\1/p' "$work/out"
 }
 
+# It always makes forty steps; it is stopped after those that count.
 llmc_step()
 {
-    (cd "$work/llmc" && OMP_NUM_THREADS=$cores stdbuf -oL ./train_gpt2 2>&1) \
-        | grep -m $((runs + 2)) '^step .* took ' | tail -n +3 \
-        | sed 's/.*took \([0-9.]*\) ms.*/\1/' | awk '{ print $1 / 1000 }' | median
+    (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL ./train_gpt2 > steps 2>&1) &
+    running=$!
+    while kill -0 $running 2> /dev/null \
+            && [ "$(grep -c '^step .* took ' "$work/llmc/steps")" -lt $((runs + 1)) ]; do
+        sleep 0.2
+    done
+    { kill $running; wait $running; } 2> /dev/null
+    sed -n 's/^step .* took \([0-9.]*\) ms.*/\1/p' "$work/llmc/steps" | head -n $((runs + 1)) \
+        | tail -n +2 | awk '{ print $1 / 1000 }' | median
 }
 
 median()
