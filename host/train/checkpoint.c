@@ -358,9 +358,9 @@ gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
 
 /* ---- loading ------------------------------------------------------------------------------- */
 
-/* A tensor of the file, as fp32 of the expected shape, all finite. */
-static gt_status fetch(st_file *f, const char *path, const char *name, const shape *want,
-                       float *room)
+/* A tensor of the file, as fp32 of the expected shape. */
+static gt_status fetch_any(st_file *f, const char *path, const char *name, const shape *want,
+                           float *room)
 {
     const st_tensor *t = st_find(f, name);
     char a[64], b[64];
@@ -372,11 +372,32 @@ static gt_status fetch(st_file *f, const char *path, const char *name, const sha
                        path, name, dtype_name(t->type), shape_format(&t->dims, a, sizeof a),
                        shape_format(want, b, sizeof b));
     memcpy(room, t->data, t->bytes);
-    for (size_t i = 0; i < t->bytes / 4; i++)
-        if (!isfinite(room[i]))
-            return gt_fail(GT_NUMERIC, "cannot load '%s': tensor '%s' holds a value that is not "
-                           "finite", path, name);
     return GT_OK;
+}
+
+/* The same, all of it finite. */
+static gt_status fetch(st_file *f, const char *path, const char *name, const shape *want,
+                       float *room)
+{
+    gt_status st = fetch_any(f, path, name, want, room);
+    for (int64_t i = 0; !st && i < shape_count(want); i++)
+        if (!isfinite(room[i]))
+            st = gt_fail(GT_NUMERIC, "cannot load '%s': tensor '%s' holds a value that is not "
+                         "finite", path, name);
+    return st;
+}
+
+/* The norm and the loss of a step that fp16 skipped are not finite, and that is no fault; what
+ * the next step computes with must be. */
+static gt_status fetch_scalars(st_file *f, const char *path, float *room)
+{
+    static const int used[] = { OPTIM_STEP, OPTIM_GRAD_SCALE, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
+    const shape scalars = shape_of(1, (int64_t)OPTIM_STATE_FLOATS);
+    gt_status st = fetch_any(f, path, "scalars", &scalars, room);
+    for (size_t i = 0; !st && i < sizeof used / sizeof *used; i++)
+        if (!isfinite(room[used[i]]))
+            st = gt_fail(GT_NUMERIC, "cannot load '%s': scalar %d is not finite", path, used[i]);
+    return st;
 }
 
 static gt_status load_params(const char *folder, params *p, float *room)
@@ -400,7 +421,6 @@ static gt_status load_params(const char *folder, params *p, float *room)
 static gt_status load_optimizer(const char *folder, params *p, optim *o, float *room)
 {
     char *path = gt_path_join(folder, "optimizer.safetensors"), name[96];
-    const shape scalars = shape_of(1, (int64_t)OPTIM_STATE_FLOATS);
     st_file *f = NULL;
     gt_status st = path ? st_open(&f, path) : no_memory(folder);
     for (int m = 0; m < optim_moments(o); m++)
@@ -411,7 +431,7 @@ static gt_status load_optimizer(const char *folder, params *p, optim *o, float *
                 st = optim_moment_write(o, i, m, room);
         }
     if (!st)
-        st = fetch(f, path, "scalars", &scalars, room);
+        st = fetch_scalars(f, path, room);
     if (!st)
         st = optim_state_write(o, room);
     st_close(f);
