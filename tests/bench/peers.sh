@@ -66,6 +66,7 @@ torch_step()        # threads runs
 # It always makes forty steps; it is stopped after those that count.
 llmc_step()
 {
+    : > "$work/llmc/steps"
     (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL ./train_gpt2 > steps 2>&1) &
     running=$!
     while kill -0 $running 2> /dev/null \
