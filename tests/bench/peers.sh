@@ -70,11 +70,11 @@ llmc_step()
     (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL ./train_gpt2 > steps 2>&1) &
     running=$!
     while kill -0 $running 2> /dev/null \
-            && [ "$(grep -c '^step .* took ' "$work/llmc/steps")" -lt $((runs + 1)) ]; do
+            && [ "$(grep -c '^step .*(took ' "$work/llmc/steps")" -lt $((runs + 1)) ]; do
         sleep 0.2
     done
     { kill $running; wait $running; } 2> /dev/null
-    sed -n 's/^step .* took \([0-9.]*\) ms.*/\1/p' "$work/llmc/steps" | head -n $((runs + 1)) \
+    sed -n 's/^step .*(took \([0-9.]*\) ms.*/\1/p' "$work/llmc/steps" | head -n $((runs + 1)) \
         | tail -n +2 | awk '{ print $1 / 1000 }' | median
 }
 
