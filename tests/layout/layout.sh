@@ -16,7 +16,11 @@ cat > "$work/rooms" <<'END'
 base    host/base
 cl      cl
 tensor  host/tensor  base
-net     net          base
+net_job        net/job         base
+net_transport  net/transport   base net_job
+net_comm       net/comm        base net_job net_transport
+net_collective net/collective  base net_job net_transport net_comm
+net_ps         net/ps          base net_job net_transport net_comm
 data    host/data    base tensor
 device  host/device  base tensor cl
 gemm    host/gemm    base tensor cl device
@@ -24,7 +28,7 @@ graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
 train   host/train   base tensor device gemm graph optim data
 models  models       base tensor device gemm graph
-cli     host/cli     base tensor cl net data device gemm graph optim train models
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.
@@ -63,7 +67,7 @@ includes()
 }
 
 awk '{ print $2 }' "$work/rooms" > "$work/folders"
-sed -n 's,^\(host/[^/]*\|cl\|net\|models\)/[^/]*\.[ch]$,\1,p' "$work/files" | sort -u \
+sed -n 's,^\(host/[^/]*\|cl\|net/[^/]*\|models\)/[^/]*\.[ch]$,\1,p' "$work/files" | sort -u \
     | grep -vxFf "$work/folders" | sed 's/$/ is a room without a row in this test/' \
     | rule "every room has its row here"
 

@@ -1,0 +1,42 @@
+/* net/collective/cost.h - what a collective takes, and which one to take.
+ *
+ * The model is alpha-beta-gamma: a message of n bytes from i to j takes latency[i][j] + n /
+ * bandwidth[i][j]; adding costs gamma a byte. Formulas: Thakur, Rabenseifner & Gropp,
+ * "Optimization of collective communication operations in MPICH" (2005).
+ *
+ * Links are measured once, by all ranks together, and every rank holds the same matrix, so
+ * all choose alike.                                                                     */
+#ifndef NET_COLLECTIVE_COST_H
+#define NET_COLLECTIVE_COST_H
+
+#include "net/collective/collective.h"
+
+typedef struct net_link_matrix {
+    int size;
+    double *latency;                /* seconds, [from * size + to]; one way               */
+    double *bandwidth;              /* bytes a second, one pair alone                      */
+    double *uplink;                 /* bytes a second of a rank with all its peers at once  */
+    uint64_t *host;                 /* host_id of each rank                                */
+    double add;                     /* seconds a byte to add                               */
+} net_link_matrix;
+
+/* Measures all pairs of the group (rounds of disjoint pairs), about 20 ms a round. Collective. */
+gt_status net_links_measure(net_group *g, net_link_matrix *out);
+void net_links_release(net_link_matrix *m);
+/* The group's matrix, measured on first use (collective then). */
+gt_status net_group_links(net_group *g, const net_link_matrix **out);
+
+typedef enum net_algorithm {
+    NET_AUTO, NET_RING, NET_HALVING_DOUBLING, NET_RECURSIVE_DOUBLING, NET_DIRECT,
+    NET_HIERARCHICAL, NET_TREE, NET_ALGORITHMS
+} net_algorithm;
+const char *net_algorithm_name(net_algorithm a);
+gt_status net_algorithm_parse(net_algorithm *out, const char *name, net_kind kind);
+
+/* Seconds of the model; INFINITY where the algorithm does not exist for this kind. */
+double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes);
+net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes);
+/* A physical lower bound of any algorithm with these links. */
+double net_cost_bound(net_kind kind, const net_link_matrix *m, double bytes);
+
+#endif

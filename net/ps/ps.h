@@ -1,0 +1,61 @@
+/* net/ps/ps.h - a parameter server: keyed vectors that workers push to and pull from.
+ *
+ *      worker ── push(key, gradient) ──► the ranks that own parts of the key
+ *      worker ◄─ pull(key) ─────────────  (shares from net_shares())
+ *
+ * Servers run on any ranks of a group, also on ranks that work as well, also on CPU-only
+ * nodes. A key is a vector of fp32 elements; it is split over the servers by their shares.
+ * Each part has a version: the number of updates applied.
+ *
+ *   synchronous   a part's update is applied when every worker has pushed; a pull asks for
+ *                 the version it needs and gets it when it is there
+ *   stale         each push is applied when it comes; a worker more than `staleness` pushes
+ *                 ahead of the slowest is made to wait
+ *
+ * What "apply" means is the caller's: a function over host memory, run by the server. The
+ * default adds. Training modes stand on this (host/parallel).                            */
+#ifndef NET_PS_PS_H
+#define NET_PS_PS_H
+
+#include "net/comm/group.h"
+
+typedef struct net_ps net_ps;
+
+/* Run on the server for a part: value[count] is the stored part, at `offset` of the key,
+ * gradient[count] what was pushed (synchronous: the sum over workers in rank order), `pulled`
+ * the part as that worker last pulled it (stale mode with keep_pulled, else NULL). */
+typedef void (*net_ps_apply)(void *context, uint32_t key, uint64_t offset, float *value,
+                             const float *gradient, const float *pulled, uint64_t count,
+                             int worker, uint64_t version);
+
+typedef struct net_ps_options {
+    const int *servers;         /* ranks of the group; NULL: all                           */
+    int server_count;
+    const int *workers;         /* NULL: all                                               */
+    int worker_count;
+    const double *shares;       /* one a server; NULL: equal. From net_shares()            */
+    int synchronous;
+    int64_t staleness;          /* stale mode; -1: unbounded                               */
+    int keep_pulled;
+    net_ps_apply apply;         /* NULL: value += gradient                                 */
+    void *context;
+} net_ps_options;
+
+/* keys: element counts, the same on all ranks; initial: values of the keys one after the other
+ * on the ranks that serve (NULL: zeros). Collective over the group. Servers' work is done by a
+ * thread of the parameter server. */
+gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
+                      const uint64_t *keys, uint32_t key_count, const float *const *initial);
+/* Collective: all pushes are applied first. Takes NULL. */
+gt_status net_ps_close(net_ps *ps);
+
+/* Start to push / pull; buffers are left alone until the wait. A pull of the synchronous mode
+ * asks for version `version` exactly (it waits for it); of the stale mode for any from it on.
+ * *got: the version that came (lowest of the parts). */
+typedef struct net_ps_request net_ps_request;
+gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net_ps_request **out);
+gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value,
+                            net_ps_request **out);
+gt_status net_ps_wait(net_ps_request *r, uint64_t *got);
+
+#endif
