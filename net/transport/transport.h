@@ -72,9 +72,10 @@ typedef struct net_transport_ops {
     /* A link to `peer` is made in steps; `leads` is 1 on exactly one end. offer: writes up to
      * NET_OFFER bytes for the peer. GT_UNSUPPORTED if this pair cannot work. connect: takes
      * the peer's offer (untrusted bytes). After both ends have connected, messages may flow.
-     * More rounds: connect sets *again and fills `offer` for another one. `stream` is the
-     * authenticated socket of the pair; it stays the communicator's unless *stream is set to
-     * -1 by connect, which takes it over. */
+     * More rounds: connect sets *again and fills `offer` for another one, and is called again on
+     * both ends with the peer's. `stream` is the authenticated socket of the pair; it stays the
+     * communicator's unless connect takes it over (*stream = -1), which also says that the link
+     * needs no probe. */
     gt_status (*offer)(net_transport *t, int peer, int leads, void *up, net_link **link,
                        unsigned char *offer, size_t *size);
     gt_status (*connect)(net_link *link, const unsigned char *theirs, size_t theirs_size,
@@ -102,6 +103,12 @@ typedef struct net_transport_ops {
      * is something already, do not sleep. disarm: awake again. */
     int (*arm)(net_transport *t);
     void (*disarm)(net_transport *t);
+
+    /* Optional. The link has carried a probe both ways: it may take over the pair's stream now
+     * (*stream = -1), and is part of arm() from here on. */
+    void (*start)(net_link *link, int *stream);
+    /* Optional: send() may hold small messages back until this. */
+    void (*flush)(net_link *link);
 
     /* One line for people: "verbs mlx5_0:1 <-> mlx5_1:1, RoCE v2, GID 3, MTU 4096". */
     void (*describe)(net_link *link, char *out, size_t size);
