@@ -39,6 +39,7 @@ typedef struct net_agreement {
     int32_t root;               /* or -1                                                  */
     uint32_t algorithm;
     uint64_t count;             /* elements                                               */
+    const char *unit;           /* what count counts, for sentences: "f32"; NULL: elements */
 } net_agreement;
 
 /* Begins an operation; `name` is a literal, "all-reduce". At most one operation of a group is

@@ -167,11 +167,13 @@ gt_status net_memory_make(net_memory_set *s, size_t size, net_memory **out)
         unmap(m);
         return st;
     }
+    pthread_mutex_lock(&s->lock);
+    m->id = s->next_id++;
+    pthread_mutex_unlock(&s->lock);
     for (int i = 0; !st && i < NET_MEMORY_HOOKS; i++)
         if (s->hooks[i].add)
             st = s->hooks[i].add(s->hooks[i].context, m, &m->registered[i]);
     pthread_mutex_lock(&s->lock);
-    m->id = s->next_id++;
     if (!st)
         st = insert(s, m);
     pthread_mutex_unlock(&s->lock);
@@ -200,9 +202,8 @@ void net_memory_free(net_memory_set *s, net_memory *m)
     unmap(m);
 }
 
-net_memory *net_memory_find(const net_memory_set *set, const void *p, size_t size)
+net_memory *net_memory_find(net_memory_set *s, const void *p, size_t size)
 {
-    net_memory_set *s = (net_memory_set *)(uintptr_t)set;
     const unsigned char *at = p;
     net_memory *found = NULL;
     pthread_mutex_lock(&s->lock);

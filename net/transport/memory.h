@@ -40,6 +40,6 @@ gt_status net_memory_make(net_memory_set *s, size_t size, net_memory **out);
 void net_memory_free(net_memory_set *s, net_memory *m);
 
 /* The arena that holds all of [p, p + size), or NULL. */
-net_memory *net_memory_find(const net_memory_set *s, const void *p, size_t size);
+net_memory *net_memory_find(net_memory_set *s, const void *p, size_t size);
 
 #endif

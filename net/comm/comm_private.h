@@ -1,0 +1,214 @@
+/* net/comm/comm_private.h - what the files of this room share.
+ *
+ *   comm.c      opening, the one lock, progress, waiting
+ *   match.c     requests and messages find each other by tag
+ *   pair.c      two ranks agree on a transport and prove it
+ *   group.c     groups, operations, agreement
+ *   recorder.c  what happened lately, what is late                                      */
+#ifndef NET_COMM_PRIVATE_H
+#define NET_COMM_PRIVATE_H
+
+#include "net/comm/group.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { TRANSPORTS = 3, RECORDS = 256, AGREE_TEXT = 24 };
+
+/* ---- tags and what waits under them -------------------------------------------------------- */
+
+typedef struct tag {
+    uint64_t context;               /* a group's id                                            */
+    uint64_t sequence;              /* an operation's number, or channel << 32 | n-th message  */
+    uint32_t step;                  /* of the operation                                        */
+    int32_t peer;
+} tag;
+
+typedef enum node_kind {
+    NODE_RECEIVE,                   /* a request: waits for an eager message, or has a window  */
+    NODE_SEND,                      /* a request: waits for the peer's window                  */
+    NODE_EAGER,                     /* came before its receive was started                     */
+    NODE_READY,                     /* a window that opened before the send was started        */
+    NODE_INTENT,                    /* the peer wants to send more than an eager message       */
+    NODE_AGREED,                    /* what the previous rank of a group says about an operation */
+    NODE_EXPECTED,                  /* what we said, until it has spoken                       */
+    NODE_COUNT_SEND, NODE_COUNT_RECEIVE     /* messages of a channel so far                    */
+} node_kind;
+
+typedef struct node {
+    struct node *next;
+    tag key;
+    node_kind kind;
+} node;
+
+typedef struct table { node **bucket; size_t buckets, count; } table;
+
+gt_status table_open(table *t);
+void  table_insert(table *t, node *n);
+node *table_find(const table *t, const tag *key, node_kind kind);
+void  table_remove(table *t, node *n);
+/* Calls drop for every node left, and frees the table. */
+void  table_release(table *t, void (*drop)(node *n));
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+typedef struct pair pair;
+
+struct net_request {
+    node node;                      /* in the table while unfinished                           */
+    net_comm *comm;
+    pair *pair;
+    net_op *op;
+    atomic_int done;
+    int tabled, blocked;
+    uint32_t window;                /* 0: none                                                 */
+    net_sink sink;
+    const void *data;
+    size_t size;
+    net_request *next;              /* of the pair's blocked sends, or the free list           */
+    net_request *op_next, **op_link;
+};
+
+/* The head of every message. Host byte order: both ends have the same. */
+typedef enum message_type {
+    MESSAGE_EAGER = 1, MESSAGE_READY, MESSAGE_INTENT, MESSAGE_CREDIT, MESSAGE_AGREE,
+    MESSAGE_BYE, MESSAGE_PROBE, MESSAGE_PROBE_READY
+} message_type;
+
+typedef struct message {
+    uint32_t type, step;
+    uint64_t context, sequence, size;
+    uint32_t window, reserved;
+} message;
+
+typedef struct agreement_node {
+    node node;
+    net_agreement what;
+    char name[AGREE_TEXT];
+} agreement_node;
+
+/* ---- pairs ----------------------------------------------------------------------------------- */
+
+typedef enum pair_state { PAIR_NONE, PAIR_LEADING, PAIR_FOLLOWING, PAIR_UP, PAIR_BROKEN } pair_state;
+
+typedef struct probe {
+    int active, heard, opened, placed, sent;
+    uint64_t nonce;
+    unsigned char out[4096], in[4096];
+} probe;
+
+struct pair {
+    net_comm *comm;
+    int peer;
+    pair_state state;
+    const net_transport_ops *ops;
+    net_link *link;
+    probe *probe;
+    /* Eager messages may pile up at the other end; it says how much it has taken. */
+    uint64_t eager_sent, eager_acknowledged, eager_taken, eager_reported;
+    net_request *blocked, **blocked_last;
+    uint64_t messages_sent, messages_received, bye;
+    int bye_sent, bye_received;
+    uint64_t broken_since;
+    char *broken_why;
+    uint64_t bytes_sent, bytes_received;
+};
+
+/* ---- the communicator ------------------------------------------------------------------------- */
+
+typedef struct record {
+    const char *name, *phase;
+    uint64_t group, sequence, begun, ended;     /* ns; ended 0: running                       */
+    net_agreement what;
+    int step, members;
+    gt_status status;
+} record;
+
+typedef struct recorder {
+    pthread_mutex_t lock;           /* its own, so that the job's thread may ask at any time   */
+    record ring[RECORDS];
+    uint64_t started, finished;
+    uint64_t waiting_since;         /* of a wait that sleeps; 0: none                          */
+    int waiting_for;
+    char waiting[96];
+} recorder;
+
+struct net_comm {
+    const net_config *config;
+    net_job *job;
+    int rank, size;
+    net_memory_set *memory;
+    const net_transport_ops *ops[TRANSPORTS];
+    net_transport *transport[TRANSPORTS];
+    char *refused[TRANSPORTS];      /* why a transport cannot work here                        */
+    int transports;
+
+    pthread_mutex_t lock;           /* over all below and all calls of transports              */
+    atomic_int wanted;              /* threads that want the lock                              */
+    pthread_cond_t changed;         /* a request is done, the poller's place is free, a pair is up */
+    pthread_cond_t idle;            /* the background thread's bed                             */
+    int polling, waiters, closing, shut;
+    uint64_t outstanding, active_ns, spin;
+    int epoll, wake;
+
+    pair **pairs;
+    table tags;
+    net_request *spare;
+    net_request **windows;          /* by window number's low 20 bits                          */
+    uint32_t *window_round;
+    uint32_t window_count, window_free;
+
+    net_group *world, *groups;
+    recorder recorder;
+
+    pthread_t background, acceptor;
+    int background_runs, acceptor_runs;
+    struct arrival *arrivals;       /* streams that peers opened                               */
+    pthread_cond_t arrived;
+};
+
+/* comm.c */
+void comm_lock(net_comm *c);
+void comm_unlock(net_comm *c);
+/* One round of progress of everything, lock held. */
+int  comm_progress(net_comm *c);
+/* Waits until `*flag` or the job is over; lock held on entry and exit. */
+gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what);
+extern const net_events comm_events;
+
+/* match.c: lock held */
+gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce,
+                     net_request **out);
+gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **out);
+void match_message(pair *p, const message *m, const void *body, size_t size);
+void match_placed(pair *p, uint32_t window);
+void match_finish(net_request *r);
+void match_forget(net_request *r);          /* of a job that is over */
+void match_release(net_comm *c);
+gt_status match_post(pair *p, message *m, const void *body, size_t size);
+/* The n-th message of a channel in this direction. */
+gt_status match_count(net_comm *c, const tag *channel, node_kind kind, uint64_t *n);
+
+/* pair.c */
+/* The pair of a peer, its link up; takes and gives back the lock while it waits. Lock held. */
+gt_status pair_get(net_comm *c, int peer, pair **out);
+void pair_arrival(void *comm, int peer, int fd);
+void *pair_acceptor(void *comm);
+void pair_probe_message(pair *p, const message *m, const void *body, size_t size);
+void pair_release(pair *p);
+
+/* group.c: lock held */
+void group_agreed(pair *p, const message *m, const void *body, size_t size);
+gt_status group_world(net_comm *c);
+void group_release_all(net_comm *c);
+
+/* recorder.c: any time */
+void recorder_open(recorder *r);
+void recorder_close(recorder *r);
+uint64_t recorder_begin(recorder *r, const record *what);   /* its number */
+void recorder_phase(recorder *r, uint64_t number, const char *phase, int step);
+void recorder_end(recorder *r, uint64_t number, gt_status st);
+void recorder_waits(recorder *r, int peer, const char *what);       /* NULL: no more */
+void recorder_activity(void *comm, net_activity *out);
+
+#endif

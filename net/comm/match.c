@@ -1,0 +1,532 @@
+/* net/comm/match.c - requests and messages find each other.
+ *
+ *   up to config->eager bytes                more
+ *   send ── EAGER + bytes ──► receive        receive opens a window ── READY ──► send
+ *           (kept if it is early)            window ◄──────── put ───────────── send
+ *
+ * Everything matches by its tag, in any order of arrival, so transports may let messages
+ * overtake each other. Both ends know the size; a difference is an error that names both. A
+ * sender of much announces itself (INTENT) on channels, so that a receiver which expects
+ * little finds out as well.
+ *
+ * Eager bytes that nobody has asked for yet use the receiver's memory: a sender stops at
+ * EAGER_LIMIT of them until the receiver has taken some (CREDIT).                         */
+#include "net/comm/comm_private.h"
+
+#include "host/base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EAGER_LIMIT = 4 << 20, EAGER_COST = 128, SLOT_BITS = 20 };
+
+typedef struct kept {               /* NODE_EAGER, NODE_READY, NODE_INTENT */
+    node node;
+    size_t size, body_size;
+    uint32_t window;
+    unsigned char body[];
+} kept;
+
+typedef struct counted { node node; uint64_t n; } counted;
+
+/* ---- requests -------------------------------------------------------------------------- */
+
+static net_request *new_request(pair *p, const tag *key, node_kind kind, size_t size)
+{
+    net_comm *c = p->comm;
+    net_request *r = c->spare;
+    if (r)
+        c->spare = r->next;
+    else
+        r = malloc(sizeof *r);
+    if (!r) {
+        gt_fail(GT_NO_MEMORY, "out of memory");
+        return NULL;
+    }
+    *r = (net_request){ .node = { .key = *key, .kind = kind }, .comm = c, .pair = p, .size = size };
+    c->outstanding++;
+    return r;
+}
+
+static void enter(net_request *r)
+{
+    table_insert(&r->comm->tags, &r->node);
+    r->tabled = 1;
+}
+
+static gt_status new_window(net_request *r)
+{
+    net_comm *c = r->comm;
+    if (!c->window_free) {
+        const uint32_t room = c->window_count ? 2 * c->window_count : 256;
+        if (room > 1u << SLOT_BITS)
+            return gt_fail(GT_UNSUPPORTED, "cannot receive more than %u messages at once",
+                           1u << SLOT_BITS);
+        net_request **windows = realloc(c->windows, room * sizeof *windows);
+        if (windows)
+            c->windows = windows;
+        uint32_t *round = realloc(c->window_round, room * sizeof *round);
+        if (round)
+            c->window_round = round;
+        if (!windows || !round)
+            return gt_fail(GT_NO_MEMORY, "out of memory");
+        /* A free slot's round holds the next free one in its low bits; slot 0 is never used. */
+        for (uint32_t i = room - 1; i >= (c->window_count ? c->window_count : 1); i--) {
+            windows[i] = NULL;
+            round[i] = c->window_free;
+            c->window_free = i;
+        }
+        c->window_count = room;
+    }
+    const uint32_t slot = c->window_free;
+    c->window_free = c->window_round[slot] & ((1u << SLOT_BITS) - 1);
+    c->window_round[slot] = (c->window_round[slot] & ~((1u << SLOT_BITS) - 1)) + (1u << SLOT_BITS);
+    c->windows[slot] = r;
+    r->window = c->window_round[slot] | slot;
+    return GT_OK;
+}
+
+static net_request *window_of(net_comm *c, uint32_t window)
+{
+    const uint32_t slot = window & ((1u << SLOT_BITS) - 1);
+    net_request *r = slot && slot < c->window_count ? c->windows[slot] : NULL;
+    return r && r->window == window ? r : NULL;
+}
+
+static void free_window(net_request *r)
+{
+    net_comm *c = r->comm;
+    const uint32_t slot = r->window & ((1u << SLOT_BITS) - 1);
+    if (!r->window)
+        return;
+    c->windows[slot] = NULL;
+    c->window_round[slot] = (r->window & ~((1u << SLOT_BITS) - 1)) | c->window_free;
+    c->window_free = slot;
+    r->window = 0;
+}
+
+static void leave_table(net_request *r)
+{
+    if (r->tabled)
+        table_remove(&r->comm->tags, &r->node);
+    r->tabled = 0;
+    free_window(r);
+}
+
+void match_finish(net_request *r)
+{
+    leave_table(r);
+    r->comm->outstanding--;
+    atomic_store_explicit(&r->done, 1, memory_order_release);
+}
+
+void match_forget(net_request *r)
+{
+    leave_table(r);
+    if (r->blocked) {
+        pair *p = r->pair;
+        for (net_request **at = &p->blocked; *at; at = &(*at)->next)
+            if (*at == r) {
+                *at = r->next;
+                if (p->blocked_last == &r->next)
+                    p->blocked_last = at;
+                break;
+            }
+        r->blocked = 0;
+    }
+    if (!atomic_load(&r->done))
+        r->comm->outstanding--;
+}
+
+/* ---- disagreement ---------------------------------------------------------------------- */
+
+static const char *describe(const tag *key, char *out, size_t size)
+{
+    if (key->step == UINT32_MAX)
+        snprintf(out, size, "message %u on channel %u", (unsigned)(key->sequence & UINT32_MAX),
+                 (unsigned)(key->sequence >> 32));
+    else
+        snprintf(out, size, "step %u of operation #%llu", (unsigned)key->step,
+                 (unsigned long long)key->sequence);
+    return out;
+}
+
+static void disagree(pair *p, const tag *key, size_t sent, size_t expected, int we_send)
+{
+    net_comm *c = p->comm;
+    char us[160], them[160], what[96];
+    net_job_name(c->job, c->rank, us, sizeof us);
+    net_job_name(c->job, p->peer, them, sizeof them);
+    net_comm_abort(c, we_send ? c->rank : p->peer,
+                   "%s sends %zu bytes, but %s expects %zu (%s); both must ask for the same",
+                   we_send ? us : them, sent, we_send ? them : us, expected,
+                   describe(key, what, sizeof what));
+}
+
+/* ---- messages out ---------------------------------------------------------------------- */
+
+gt_status match_post(pair *p, message *m, const void *body, size_t size)
+{
+    gt_status st = p->ops->send(p->link, m, sizeof *m, body, size);
+    if (!st)
+        p->messages_sent++;
+    return st;
+}
+
+static gt_status post_tagged(pair *p, message_type type, const tag *key, size_t size,
+                             uint32_t window, const void *body, size_t body_size)
+{
+    message m = { .type = type, .step = key->step, .context = key->context,
+                  .sequence = key->sequence, .size = size, .window = window };
+    return match_post(p, &m, body, body_size);
+}
+
+static int may_send_eager(const pair *p, size_t size)
+{
+    return !p->blocked && p->eager_sent - p->eager_acknowledged + size + EAGER_COST <= EAGER_LIMIT;
+}
+
+static gt_status send_eager(net_request *r)
+{
+    pair *p = r->pair;
+    gt_status st = post_tagged(p, MESSAGE_EAGER, &r->node.key, r->size, 0, r->data, r->size);
+    if (st)
+        return st;
+    p->eager_sent += r->size + EAGER_COST;
+    p->bytes_sent += r->size;
+    match_finish(r);
+    return GT_OK;
+}
+
+/* Eager bytes have left our memory; the sender hears of it now and then. */
+static void taken(pair *p, size_t size)
+{
+    p->eager_taken += size + EAGER_COST;
+    p->bytes_received += size;
+    if (p->state != PAIR_UP || p->eager_taken - p->eager_reported < EAGER_LIMIT / 4)
+        return;
+    message m = { .type = MESSAGE_CREDIT, .size = p->eager_taken };
+    if (!match_post(p, &m, NULL, 0)) {
+        p->eager_reported = p->eager_taken;
+        if (p->ops->flush)
+            p->ops->flush(p->link);
+    }
+}
+
+static void unblock(pair *p)
+{
+    while (p->blocked) {
+        net_request *r = p->blocked;
+        p->blocked = r->next;
+        if (!may_send_eager(p, r->size)) {
+            p->blocked = r;
+            return;
+        }
+        if (!p->blocked)
+            p->blocked_last = &p->blocked;
+        r->blocked = 0;
+        if (send_eager(r))
+            net_comm_abort(p->comm, p->comm->rank, "%s", gt_message());
+    }
+    if (p->ops->flush)
+        p->ops->flush(p->link);
+}
+
+static gt_status put(net_request *r, uint32_t window, const unsigned char *descriptor, size_t size)
+{
+    r->pair->bytes_sent += r->size;
+    return r->pair->ops->put(r->pair->link, r->data, r->size, window, descriptor, size, r);
+}
+
+/* ---- sending to oneself ---------------------------------------------------------------- */
+
+/* Bytes from a receive buffer may begin anywhere; elements that are added must be aligned. */
+static void add_up(const net_sink *sink, const unsigned char *data, size_t size)
+{
+    _Alignas(16) unsigned char part[4096];
+    const size_t whole = sizeof part / sink->grain * sink->grain;
+    for (size_t at = 0; at < size; at += whole) {
+        const size_t n = size - at < whole ? size - at : whole;
+        memcpy(part, data + at, n);
+        sink->reduce((unsigned char *)sink->data + at, part, n);
+    }
+}
+
+static void fill(const net_sink *sink, const void *data, size_t size)
+{
+    if (!size)
+        return;
+    if (!sink->reduce)
+        memcpy(sink->data, data, size);
+    else if ((uintptr_t)data % sink->grain)
+        add_up(sink, data, size);
+    else
+        sink->reduce(sink->data, data, size);
+}
+
+static gt_status keep(pair *p, const tag *key, node_kind kind, size_t size, uint32_t window,
+                      const void *body, size_t body_size)
+{
+    kept *k = malloc(sizeof *k + body_size);
+    if (!k)
+        return gt_fail(GT_NO_MEMORY, "out of memory");
+    k->node = (node){ .key = *key, .kind = kind };
+    k->size = size;
+    k->body_size = body_size;
+    k->window = window;
+    if (body_size)
+        memcpy(k->body, body, body_size);
+    table_insert(&p->comm->tags, &k->node);
+    return GT_OK;
+}
+
+static gt_status send_to_self(net_request *r)
+{
+    net_comm *c = r->comm;
+    net_request *other = (net_request *)table_find(&c->tags, &r->node.key, NODE_RECEIVE);
+    if (other && other->size != r->size) {
+        disagree(r->pair, &r->node.key, r->size, other->size, 1);
+        return net_job_check(c->job);
+    }
+    if (other) {
+        fill(&other->sink, r->data, r->size);
+        match_finish(other);
+    } else {
+        gt_status st = keep(r->pair, &r->node.key, NODE_EAGER, r->size, 0, r->data, r->size);
+        if (st)
+            return st;
+    }
+    match_finish(r);
+    return GT_OK;
+}
+
+/* ---- starting -------------------------------------------------------------------------- */
+
+static gt_status start_send(net_request *r, int announce)
+{
+    pair *p = r->pair;
+    net_comm *c = r->comm;
+    if (p->peer == c->rank)
+        return send_to_self(r);
+    if (r->size <= c->config->eager) {
+        if (may_send_eager(p, r->size))
+            return send_eager(r);
+        *p->blocked_last = r;
+        p->blocked_last = &r->next;
+        r->blocked = 1;
+        return GT_OK;
+    }
+    kept *ready = (kept *)table_find(&c->tags, &r->node.key, NODE_READY);
+    if (!ready) {
+        enter(r);
+        return announce ? post_tagged(p, MESSAGE_INTENT, &r->node.key, r->size, 0, NULL, 0) : GT_OK;
+    }
+    table_remove(&c->tags, &ready->node);
+    gt_status st = GT_OK;
+    if (ready->size == r->size) {
+        st = put(r, ready->window, ready->body, ready->body_size);
+    } else {
+        disagree(p, &r->node.key, r->size, ready->size, 1);
+        st = net_job_check(c->job);
+    }
+    free(ready);
+    return st;
+}
+
+gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce,
+                     net_request **out)
+{
+    *out = NULL;
+    net_request *r = new_request(p, key, NODE_SEND, size);
+    if (!r)
+        return GT_NO_MEMORY;
+    r->data = data;
+    gt_status st = start_send(r, announce);
+    if (!st && p->ops && p->ops->flush)
+        p->ops->flush(p->link);
+    if (st) {
+        match_forget(r);
+        free(r);
+        return st;
+    }
+    *out = r;
+    return GT_OK;
+}
+
+/* Takes what came early. 1: the receive is done, or has failed (*st). */
+static int take_early(net_request *r, gt_status *st)
+{
+    net_comm *c = r->comm;
+    kept *k = (kept *)table_find(&c->tags, &r->node.key, NODE_EAGER);
+    if (k && k->size == r->size) {
+        fill(&r->sink, k->body, k->size);
+        if (r->pair->peer != c->rank)
+            taken(r->pair, k->size);
+        table_remove(&c->tags, &k->node);
+        free(k);
+        match_finish(r);
+        return 1;
+    }
+    kept *intent = k ? NULL : (kept *)table_find(&c->tags, &r->node.key, NODE_INTENT);
+    if (!k && !intent)
+        return 0;
+    const size_t size = k ? k->size : intent->size;
+    if (size != r->size) {
+        disagree(r->pair, &r->node.key, size, r->size, 0);
+        *st = net_job_check(c->job);
+        return 1;
+    }
+    table_remove(&c->tags, &intent->node);
+    free(intent);
+    return 0;
+}
+
+static gt_status open_window(net_request *r)
+{
+    unsigned char descriptor[NET_DESCRIPTOR];
+    size_t size = 0;
+    gt_status st = new_window(r);
+    if (!st)
+        st = r->pair->ops->expose(r->pair->link, r->window, r->sink, descriptor, &size);
+    if (!st)
+        st = post_tagged(r->pair, MESSAGE_READY, &r->node.key, r->size, r->window, descriptor, size);
+    return st;
+}
+
+gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **out)
+{
+    *out = NULL;
+    gt_status st = GT_OK;
+    net_request *r = new_request(p, key, NODE_RECEIVE, sink.size);
+    if (!r)
+        return GT_NO_MEMORY;
+    r->sink = sink;
+    if (!take_early(r, &st)) {
+        enter(r);
+        if (p->peer != p->comm->rank && sink.size > p->comm->config->eager)
+            st = open_window(r);
+        if (!st && p->ops && p->ops->flush)
+            p->ops->flush(p->link);
+    }
+    if (st) {
+        match_forget(r);
+        free(r);
+        return st;
+    }
+    *out = r;
+    return GT_OK;
+}
+
+gt_status match_count(net_comm *c, const tag *channel, node_kind kind, uint64_t *n)
+{
+    counted *k = (counted *)table_find(&c->tags, channel, kind);
+    if (!k) {
+        k = malloc(sizeof *k);
+        if (!k)
+            return gt_fail(GT_NO_MEMORY, "out of memory");
+        *k = (counted){ { .key = *channel, .kind = kind }, 0 };
+        table_insert(&c->tags, &k->node);
+    }
+    *n = k->n++;
+    return GT_OK;
+}
+
+/* ---- messages in ----------------------------------------------------------------------- */
+
+static void give_up(net_comm *c, gt_status st)
+{
+    if (st)
+        net_comm_abort(c, c->rank, "%s", gt_message());
+}
+
+static void came_eager(pair *p, const tag *key, const void *body, size_t size)
+{
+    net_request *r = (net_request *)table_find(&p->comm->tags, key, NODE_RECEIVE);
+    if (!r) {
+        give_up(p->comm, keep(p, key, NODE_EAGER, size, 0, body, size));
+    } else if (r->size != size) {
+        disagree(p, key, size, r->size, 0);
+    } else {
+        fill(&r->sink, body, size);
+        match_finish(r);
+        taken(p, size);
+    }
+}
+
+static void came_ready(pair *p, const tag *key, const message *m, const void *body, size_t size)
+{
+    net_request *r = (net_request *)table_find(&p->comm->tags, key, NODE_SEND);
+    if (!r) {
+        give_up(p->comm, keep(p, key, NODE_READY, (size_t)m->size, m->window, body, size));
+    } else if (r->size != m->size) {
+        disagree(p, key, r->size, (size_t)m->size, 1);
+    } else {
+        table_remove(&p->comm->tags, &r->node);
+        r->tabled = 0;
+        give_up(p->comm, put(r, m->window, body, size));
+    }
+}
+
+static void came_intent(pair *p, const tag *key, const message *m)
+{
+    const net_request *r = (const net_request *)table_find(&p->comm->tags, key, NODE_RECEIVE);
+    if (!r)
+        give_up(p->comm, keep(p, key, NODE_INTENT, (size_t)m->size, 0, NULL, 0));
+    else if (r->size != m->size)
+        disagree(p, key, (size_t)m->size, r->size, 0);
+}
+
+void match_message(pair *p, const message *m, const void *body, size_t size)
+{
+    const tag key = { m->context, m->sequence, m->step, p->peer };
+    p->messages_received++;
+    switch (m->type) {
+    case MESSAGE_EAGER:  came_eager(p, &key, body, size); break;
+    case MESSAGE_READY:  came_ready(p, &key, m, body, size); break;
+    case MESSAGE_INTENT: came_intent(p, &key, m); break;
+    case MESSAGE_AGREE:  group_agreed(p, m, body, size); break;
+    case MESSAGE_CREDIT:
+        if (m->size > p->eager_acknowledged && m->size <= p->eager_sent)
+            p->eager_acknowledged = m->size;
+        unblock(p);
+        break;
+    case MESSAGE_BYE:
+        p->bye_received = 1;
+        p->bye = m->size;
+        break;
+    default:
+        net_comm_abort(p->comm, p->peer, "rank %d sent a message of unknown type %u", p->peer,
+                       (unsigned)m->type);
+    }
+}
+
+void match_placed(pair *p, uint32_t window)
+{
+    net_request *r = window_of(p->comm, window);
+    if (!r || r->pair != p) {
+        net_comm_abort(p->comm, p->peer, "rank %d filled a window that is not open", p->peer);
+        return;
+    }
+    p->bytes_received += r->size;
+    match_finish(r);
+}
+
+/* ---- the end --------------------------------------------------------------------------- */
+
+static void drop(node *n)
+{
+    if (n->kind != NODE_SEND && n->kind != NODE_RECEIVE)
+        free(n);                    /* requests belong to who waits for them */
+}
+
+void match_release(net_comm *c)
+{
+    table_release(&c->tags, drop);
+    for (net_request *r = c->spare, *next; r; r = next) {
+        next = r->next;
+        free(r);
+    }
+    free(c->windows);
+    free(c->window_round);
+}

@@ -1,0 +1,103 @@
+/* net/comm/recorder.c - the flight recorder: the last operations, and what is late.
+ *
+ * A ring of the last 256 operations of the communicator, for the question after an accident:
+ * who was where. It has a lock of its own, so that the job's thread can ask at any time for
+ * the heartbeat, also when the communicator's lock is busy.                               */
+#include "net/comm/comm_private.h"
+
+#include "host/base/clock.h"
+#include "host/base/text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void recorder_open(recorder *r)
+{
+    pthread_mutex_init(&r->lock, NULL);
+    r->waiting_for = -1;
+}
+
+void recorder_close(recorder *r)
+{
+    pthread_mutex_destroy(&r->lock);
+}
+
+uint64_t recorder_begin(recorder *r, const record *what)
+{
+    pthread_mutex_lock(&r->lock);
+    const uint64_t number = r->started++;
+    record *slot = &r->ring[number % RECORDS];
+    *slot = *what;
+    slot->begun = gt_now_ns();
+    slot->ended = 0;
+    pthread_mutex_unlock(&r->lock);
+    return number;
+}
+
+void recorder_phase(recorder *r, uint64_t number, const char *phase, int step)
+{
+    pthread_mutex_lock(&r->lock);
+    record *slot = &r->ring[number % RECORDS];
+    slot->phase = phase;
+    slot->step = step;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void recorder_end(recorder *r, uint64_t number, gt_status st)
+{
+    pthread_mutex_lock(&r->lock);
+    record *slot = &r->ring[number % RECORDS];
+    slot->ended = gt_now_ns();
+    slot->status = st;
+    r->finished++;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void recorder_waits(recorder *r, int peer, const char *what)
+{
+    pthread_mutex_lock(&r->lock);
+    r->waiting_since = what ? gt_now_ns() : 0;
+    r->waiting_for = what ? peer : -1;
+    if (what)
+        snprintf(r->waiting, sizeof r->waiting, "%s", what);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static const record *oldest(const recorder *r)
+{
+    const uint64_t first = r->started > RECORDS ? r->started - RECORDS : 0;
+    for (uint64_t i = first; r->finished < r->started && i < r->started; i++)
+        if (!r->ring[i % RECORDS].ended)
+            return &r->ring[i % RECORDS];
+    return NULL;
+}
+
+static void say(const record *o, char *out, size_t size)
+{
+    snprintf(out, size, "%s #%llu of %llu %s%s%s%s", o->name, (unsigned long long)o->sequence,
+             (unsigned long long)o->what.count, o->what.unit ? o->what.unit : "elements",
+             o->phase ? ", " : "", o->phase ? o->phase : "", "");
+    const size_t used = strlen(out);
+    if (o->phase && used < size)
+        snprintf(out + used, size - used, " step %d", o->step);
+}
+
+/* Only waits that sleep are told of; a rank that computes is not late for anything. */
+void recorder_activity(void *context, net_activity *out)
+{
+    recorder *r = &((net_comm *)context)->recorder;
+    *out = (net_activity){ .waits_for = -1 };
+    pthread_mutex_lock(&r->lock);
+    out->started = r->started;
+    out->finished = r->finished;
+    const record *o = oldest(r);
+    if (r->waiting_since) {
+        out->since = o ? o->begun : r->waiting_since;
+        out->waits_for = r->waiting_for;
+        if (o)
+            say(o, out->text, sizeof out->text);
+        else
+            snprintf(out->text, sizeof out->text, "%s", r->waiting);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
