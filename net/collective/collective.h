@@ -31,7 +31,7 @@ gt_status net_type_parse(net_type *out, const char *name);
 
 typedef enum net_kind {                         /* net_agreement.kind; 0 is none */
     NET_OP_ALL_REDUCE = 1, NET_OP_REDUCE_SCATTER, NET_OP_ALL_GATHER, NET_OP_BROADCAST,
-    NET_OP_BARRIER, NET_OP_PS
+    NET_OP_BARRIER, NET_OP_PS, NET_OP_LINKS     /* the last: measuring links */
 } net_kind;
 
 typedef struct net_collective_options {

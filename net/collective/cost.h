@@ -25,13 +25,25 @@ gt_status net_links_measure(net_group *g, net_link_matrix *out);
 void net_links_release(net_link_matrix *m);
 /* The group's matrix, measured on first use (collective then). */
 gt_status net_group_links(net_group *g, const net_link_matrix **out);
+/* Gives a group a matrix instead of measuring one, copied; the same on all its ranks. Choices, and
+ * so the bits of sums of floats on more than two ranks, are then those of the run that it comes
+ * from. Before the group's first operation. GT_MISUSE if its size is another. */
+gt_status net_group_links_set(net_group *g, const net_link_matrix *m);
+/* A matrix of `size` ranks with everything zero. */
+gt_status net_links_create(net_link_matrix *out, int size);
 
 typedef enum net_algorithm {
     NET_AUTO, NET_RING, NET_HALVING_DOUBLING, NET_RECURSIVE_DOUBLING, NET_DIRECT,
     NET_HIERARCHICAL, NET_TREE, NET_ALGORITHMS
 } net_algorithm;
 const char *net_algorithm_name(net_algorithm a);
+/* A name, or NCCL's "ring;allreduce:tree": what it says about `kind`, NET_AUTO if nothing (also if
+ * a name for all kinds does not exist for this one). GT_MISUSE names what is not understood. */
 gt_status net_algorithm_parse(net_algorithm *out, const char *name, net_kind kind);
+
+/* Ranks' shares of a sum with `direct`: net_shares() of the uplinks, or equal ones where these
+ * differ by less than half, so that noise does not change sums from run to run. share[m->size]. */
+gt_status net_links_shares(const net_link_matrix *m, double *share);
 
 /* Seconds of the model; INFINITY where the algorithm does not exist for this kind. */
 double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes);

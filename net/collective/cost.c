@@ -1,0 +1,255 @@
+/* net/collective/cost.c - the alpha-beta-gamma model.
+ *
+ *   n bytes from i to j:   latency[i][j] + n / min(bandwidth[i][j], uplink[i], uplink[j])
+ *
+ * A step of an algorithm takes what its slowest pair takes. Formulas below are for p ranks and
+ * are those of Thakur, Rabenseifner & Gropp (2005), with one change: links are a matrix.
+ * All ranks hold the same numbers and do the same arithmetic, so all choose alike.        */
+#include "net/collective/algorithm.h"
+#include "net/collective/shares.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What pipelining of large vectors is reckoned with; config->pipeline moves it little. */
+static const double pipelined_piece = 256.0 * 1024.0;
+/* A rank's messages to several peers overlap: each after the first costs this much of a latency. */
+static const double further_message = 0.25;
+
+static double rate(const net_link_matrix *m, int from, int to)
+{
+    return fmin(m->bandwidth[from * m->size + to], fmin(m->uplink[from], m->uplink[to]));
+}
+
+static double wire(const net_link_matrix *m, int from, int to, double bytes)
+{
+    return m->latency[from * m->size + to] + bytes / rate(m, from, to);
+}
+
+/* The slowest of: every rank to the one `distance` further. */
+static double step_round(const net_link_matrix *m, int distance, double bytes)
+{
+    double most = 0.0;
+    for (int i = 0; i < m->size; i++)
+        most = fmax(most, wire(m, i, (i + distance) % m->size, bytes));
+    return most;
+}
+
+/* The slowest exchange of virtual participants at `distance`. */
+static double step_pairs(const net_link_matrix *m, const net_fold *f, int distance, double bytes)
+{
+    double most = 0.0;
+    for (int v = 0; v < f->size; v++)
+        most = fmax(most, wire(m, net_fold_real(f, v), net_fold_real(f, v ^ distance), bytes));
+    return most;
+}
+
+/* Odd ranks of pairs hand over `bytes`. */
+static double step_fold(const net_link_matrix *m, const net_fold *f, double bytes)
+{
+    double most = 0.0;
+    for (int i = 0; i < f->extra; i++)
+        most = fmax(most, wire(m, 2 * i + 1, 2 * i, bytes));
+    return most;
+}
+
+/* (p-1) (alpha + n/p beta), and n/p gamma where it adds; a broadcast is a chain. */
+static double cost_ring(net_kind kind, const net_link_matrix *m, double n)
+{
+    const int p = m->size;
+    const double once = (p - 1) * step_round(m, 1, n / p), adds = (p - 1) * (n / p) * m->add;
+    switch (kind) {
+    case NET_OP_ALL_REDUCE:     return 2.0 * once + adds;
+    case NET_OP_REDUCE_SCATTER: return once + adds;
+    case NET_OP_ALL_GATHER:     return once;
+    default:                    return step_round(m, 1, n)
+                                       + (p - 2) * step_round(m, 1, fmin(n, pipelined_piece));
+    }
+}
+
+/* log p (alpha + n/2, n/4, ... beta) each way, and the fold. */
+static double cost_halving_doubling(net_kind kind, const net_link_matrix *m, double n)
+{
+    const net_fold f = net_fold_of(0, m->size);
+    double once = 0.0, t = 0.0;
+    for (int d = f.size / 2; d > 0; d /= 2)
+        once += step_pairs(m, &f, d, n * d / f.size);
+    const double adds = n * (f.size - 1) / f.size * m->add;
+    if (kind != NET_OP_ALL_GATHER)
+        t += once + adds + step_fold(m, &f, n) + (f.extra ? n * m->add : 0.0);
+    if (kind != NET_OP_REDUCE_SCATTER)
+        t += once + step_fold(m, &f, n);
+    if (kind == NET_OP_REDUCE_SCATTER || kind == NET_OP_ALL_GATHER)
+        t += step_fold(m, &f, n / m->size);
+    return t;
+}
+
+/* log p (alpha + n beta + n gamma), and the fold. */
+static double cost_recursive_doubling(const net_link_matrix *m, double n)
+{
+    const net_fold f = net_fold_of(0, m->size);
+    double t = 2.0 * step_fold(m, &f, n) + (f.extra ? n * m->add : 0.0);
+    for (int d = 1; d < f.size; d *= 2)
+        t += step_pairs(m, &f, d, n) + n * m->add;
+    return t;
+}
+
+/* max_i (S + (p-2) s_i) / B_i in both directions at once, two rounds of p - 1 messages. */
+static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
+{
+    const int p = m->size;
+    double most = 0.0, alpha = 0.0, *share = malloc((size_t)p * sizeof *share);
+    if (!share)
+        return INFINITY;
+    for (int i = 0; i < p; i++)
+        share[i] = 1.0 / p;
+    if (kind == NET_OP_ALL_REDUCE && net_links_shares(m, share))
+        most = INFINITY;
+    for (int i = 0; i < p; i++) {
+        const double moved = kind == NET_OP_ALL_REDUCE ? n + (p - 2) * share[i] * n
+                                                       : (p - 1) * share[i] * n;
+        const double adds = kind == NET_OP_ALL_GATHER ? 0.0 : (p - 1) * share[i] * n * m->add;
+        most = fmax(most, moved / m->uplink[i] + adds);
+        for (int j = 0; j < p; j++) {
+            if (j == i)
+                continue;
+            const double pair = (share[i] + (kind == NET_OP_ALL_REDUCE ? share[j] : 0.0)) * n;
+            most = fmax(most, pair / m->bandwidth[i * p + j]);
+            alpha = fmax(alpha, m->latency[i * p + j]);
+        }
+    }
+    free(share);
+    const double round = alpha * (1.0 + further_message * (p - 2));
+    return most + (kind == NET_OP_ALL_REDUCE ? 2.0 : 1.0) * round;
+}
+
+/* log p (alpha + n beta) from the root; an all-reduce as much towards it, and sums. */
+static double cost_tree(net_kind kind, const net_link_matrix *m, double n)
+{
+    double once = 0.0, adds = 0.0;
+    for (int d = 1; d < m->size; d *= 2) {
+        once += step_round(m, d, n);
+        adds += n * m->add;
+    }
+    return kind == NET_OP_ALL_REDUCE ? 2.0 * once + adds : once;
+}
+
+static double cheapest(net_kind kind, const net_link_matrix *m, double n)
+{
+    return m->size < 2 ? 0.0 : net_cost(kind, net_choose(kind, m, n), m, n);
+}
+
+/* Inside, across, inside; hosts work at the same time, so the slowest one counts. */
+static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double n)
+{
+    double inside = 0.0, across = 0.0;
+    for (int r = 0; r < m->size; r++) {
+        net_layers l;
+        if (net_layers_make(&l, m, r))
+            return INFINITY;
+        const int hosts = l.hosts;
+        if (hosts > 1 && hosts < m->size && l.place == 0) {
+            const int broadcast = kind == NET_OP_BROADCAST;
+            inside = fmax(inside, broadcast ? cheapest(kind, &l.inside, n)
+                          : cheapest(NET_OP_REDUCE_SCATTER, &l.inside, n)
+                            + cheapest(NET_OP_ALL_GATHER, &l.inside, n));
+            across = cheapest(kind, &l.across, broadcast ? n : n / l.lanes);
+        }
+        net_layers_release(&l);
+        if (hosts < 2 || hosts == m->size)
+            return INFINITY;            /* one host, or nobody shares one */
+    }
+    return inside + across;
+}
+
+double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes)
+{
+    if (!net_algorithm_has(a, kind))
+        return INFINITY;
+    if (m->size < 2)
+        return 0.0;
+    switch (a) {
+    case NET_RING:               return cost_ring(kind, m, bytes);
+    case NET_HALVING_DOUBLING:   return cost_halving_doubling(kind, m, bytes);
+    case NET_RECURSIVE_DOUBLING: return cost_recursive_doubling(m, bytes);
+    case NET_DIRECT:             return cost_direct(kind, m, bytes);
+    case NET_HIERARCHICAL:       return cost_hierarchical(kind, m, bytes);
+    case NET_TREE:               return cost_tree(kind, m, bytes);
+    default:                     return INFINITY;
+    }
+}
+
+net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes)
+{
+    net_algorithm best = NET_RING;
+    double least = net_cost(kind, NET_RING, m, bytes);
+    for (int a = NET_RING + 1; a < NET_ALGORITHMS; a++) {
+        const double t = net_cost(kind, (net_algorithm)a, m, bytes);
+        if (t < least) {
+            least = t;
+            best = (net_algorithm)a;
+        }
+    }
+    return best;
+}
+
+/* Every rank's data must leave it and every sum reach it: S / B. And, all ranks together: each of
+ * the p vectors has to meet the others (p - 1 transfers) and the sum to come back (p - 1). */
+double net_cost_bound(net_kind kind, const net_link_matrix *m, double bytes)
+{
+    const int p = m->size;
+    double slowest = INFINITY, all = 0.0, alpha = INFINITY;
+    if (p < 2)
+        return 0.0;
+    for (int i = 0; i < p; i++) {
+        slowest = fmin(slowest, m->uplink[i]);
+        all += m->uplink[i];
+        for (int j = 0; j < p; j++)
+            if (i != j)
+                alpha = fmin(alpha, m->latency[i * p + j]);
+    }
+    double bound;
+    switch (kind) {
+    case NET_OP_ALL_REDUCE:
+        bound = fmax(bytes / slowest, 2.0 * (p - 1) * bytes / all);
+        break;
+    case NET_OP_REDUCE_SCATTER:
+    case NET_OP_ALL_GATHER:
+        bound = fmax((p - 1) * bytes / p / slowest, (p - 1) * bytes / all);
+        break;
+    default:
+        bound = bytes / slowest;
+    }
+    return fmax(bound, alpha * ceil(log2(p)));
+}
+
+gt_status net_links_shares(const net_link_matrix *m, double *share)
+{
+    const int p = m->size;
+    double most = 0.0, least = INFINITY, time;
+    gt_status st = GT_OK;
+    for (int i = 0; i < p; i++) {
+        most = fmax(most, m->uplink[i]);
+        least = fmin(least, m->uplink[i]);
+        share[i] = 1.0 / p;
+    }
+    if (most <= 1.5 * least)
+        return GT_OK;
+
+    /* In sixteenths of the fastest: measured twice, they are the same. */
+    double *uplink = malloc((size_t)p * sizeof *uplink);
+    int *worker = malloc((size_t)p * sizeof *worker);
+    if (!uplink || !worker) {
+        st = gt_fail(GT_NO_MEMORY, "cannot share a sum out: out of memory");
+    } else {
+        for (int i = 0; i < p; i++) {
+            uplink[i] = fmax(1.0, floor(16.0 * m->uplink[i] / most + 0.5));
+            worker[i] = 1;
+        }
+        st = net_shares(uplink, worker, p, share, &time);
+    }
+    free(uplink);
+    free(worker);
+    return st;
+}
