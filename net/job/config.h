@@ -19,6 +19,7 @@
 
 typedef struct net_config {
     /* start */
+    const char *rendezvous;     /* "" as the launcher says, or "host:port" of rank 0   */
     const char *interface;      /* "" any; "eth0", "^lo,docker" (prefixes)             */
     const char *port_range;     /* "" any, or "30000-30100"                            */
     const char *secret_file;    /* "" the default one                                  */
@@ -67,10 +68,15 @@ gt_status net_config_read(net_config **out);
 gt_status net_config_set(net_config *config, const char *name, const char *value);
 void net_config_release(net_config *config);
 
+/* Whether values fit together, after the last net_config_set(). */
+gt_status net_config_check(const net_config *config);
+
 /* A table of name, value, origin and help. */
 void net_config_print(const net_config *config, gt_text *out);
 
 /* Equal on all ranks of a job that can work together: knobs that both ends must agree on. */
 uint64_t net_config_hash(const net_config *config);
+/* The same as text, "name=value" a line, so that a mismatch can be named. */
+void net_config_shared(const net_config *config, gt_text *out);
 
 #endif
