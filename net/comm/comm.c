@@ -280,9 +280,14 @@ static int listed(const char *list, const char *name, int *place)
 /* The transports that are wanted, best first. */
 static gt_status choose_transports(net_comm *c)
 {
-    static const net_transport_ops *const all[TRANSPORTS] = { &net_shm, &net_verbs, &net_tcp };
+    static const net_transport_ops *const all[] = {
+        &net_shm,
+#ifdef GT_VERBS
+        &net_verbs,
+#endif
+        &net_tcp };
     int place, places[TRANSPORTS];
-    for (int i = 0; i < TRANSPORTS; i++) {
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const int automatic = !strcmp(c->config->transport, "auto");
         if (!listed(c->config->transport, all[i]->name, &place))
             continue;

@@ -182,9 +182,9 @@ static gt_status post_tagged(pair *p, message_type type, const tag *key, size_t 
     return match_post(p, &m, body, body_size);
 }
 
-static int may_send_eager(const pair *p, size_t size)
+static int has_credit(const pair *p, size_t size)
 {
-    return !p->blocked && p->eager_sent - p->eager_acknowledged + size + EAGER_COST <= EAGER_LIMIT;
+    return p->eager_sent - p->eager_acknowledged + size + EAGER_COST <= EAGER_LIMIT;
 }
 
 static gt_status send_eager(net_request *r)
@@ -218,11 +218,9 @@ static void unblock(pair *p)
 {
     while (p->blocked) {
         net_request *r = p->blocked;
+        if (!has_credit(p, r->size))
+            break;
         p->blocked = r->next;
-        if (!may_send_eager(p, r->size)) {
-            p->blocked = r;
-            return;
-        }
         if (!p->blocked)
             p->blocked_last = &p->blocked;
         r->blocked = 0;
@@ -310,7 +308,7 @@ static gt_status start_send(net_request *r, int announce)
     if (p->peer == c->rank)
         return send_to_self(r);
     if (r->size <= c->config->eager) {
-        if (may_send_eager(p, r->size))
+        if (!p->blocked && has_credit(p, r->size))
             return send_eager(r);
         *p->blocked_last = r;
         p->blocked_last = &r->next;

@@ -162,13 +162,32 @@ void pair_probe_message(pair *p, const message *m, const void *body, size_t size
     }
 }
 
+/* The peer's probe may come as soon as the link is there, so ours is made before. */
+static gt_status make_probe(pair *p)
+{
+    probe *b = calloc(1, sizeof *b);
+    if (!b)
+        return gt_fail(GT_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < sizeof b->out; i++)
+        b->out[i] = pattern(p->comm->rank, i);
+    p->probe = b;
+    return GT_OK;
+}
+
+static void drop_probe(pair *p)
+{
+    free(p->probe);
+    p->probe = NULL;
+    free(p->broken_why);
+    p->broken_why = NULL;
+    p->broken_since = 0;
+}
+
 static gt_status begin_probe(pair *p)
 {
     probe *b = p->probe;
     unsigned char descriptor[NET_DESCRIPTOR];
     size_t size = 0;
-    for (size_t i = 0; i < sizeof b->out; i++)
-        b->out[i] = pattern(p->comm->rank, i);
     message hello = { .type = MESSAGE_PROBE };
     message ready = { .type = MESSAGE_PROBE_READY, .window = PROBE_WINDOW, .size = sizeof b->in };
     gt_status st = p->ops->expose(p->link, PROBE_WINDOW,
@@ -214,20 +233,13 @@ static gt_status probe_rounds(meeting *m, net_transport *t)
 static gt_status prove(meeting *m, net_transport *t)
 {
     pair *p = m->p;
-    p->probe = calloc(1, sizeof *p->probe);
-    if (!p->probe)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
     comm_lock(m->c);
     gt_status st = probe_rounds(m, t);
     if (st) {                       /* the link may still write into the probe's memory */
         p->ops->disconnect(p->link);
         p->link = NULL;
     }
-    free(p->probe);
-    p->probe = NULL;
-    free(p->broken_why);
-    p->broken_why = NULL;
-    p->broken_since = 0;
+    drop_probe(p);
     comm_unlock(m->c);
     return st;
 }
@@ -241,6 +253,7 @@ static void drop_link(meeting *m)
         m->p->ops->disconnect(m->p->link);
     m->p->link = NULL;
     m->p->ops = NULL;
+    drop_probe(m->p);
     comm_unlock(m->c);
 }
 
@@ -257,7 +270,9 @@ static gt_status connect_rounds(meeting *m, net_transport *t, int *taken)
     frame mine = { .type = FRAME_OFFER }, theirs;
     size_t size = 0;
     comm_lock(m->c);
-    gt_status st = p->ops->offer(t, p->peer, m->leads, p, &p->link, mine.bytes, &size);
+    gt_status st = make_probe(p);
+    if (!st)
+        st = p->ops->offer(t, p->peer, m->leads, p, &p->link, mine.bytes, &size);
     comm_unlock(m->c);
     mine.size = (uint32_t)size;
     for (;;) {
@@ -277,6 +292,8 @@ static gt_status connect_rounds(meeting *m, net_transport *t, int *taken)
         size = 0;
         comm_lock(m->c);
         st = p->ops->connect(p->link, theirs.bytes, theirs.size, mine.bytes, &size, &again, &m->fd);
+        if (m->fd < 0)
+            drop_probe(p);
         comm_unlock(m->c);
         mine.size = (uint32_t)size;
         mine.again = (uint8_t)again;

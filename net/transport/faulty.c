@@ -375,20 +375,25 @@ static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *mem
                           const net_events *events, int poll_fd);
 static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *memory,
                           const net_events *events, int poll_fd);
+#ifdef GT_VERBS
 static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory,
                             const net_events *events, int poll_fd);
+#endif
 
-enum { WRAPPED = 3 };
 #define AROUND(NAME, OPEN) \
     { .name = NAME, .open = OPEN, .close = faulty_close, .offer = faulty_offer, \
       .connect = faulty_connect, .disconnect = faulty_disconnect, .send = faulty_send, \
       .expose = faulty_expose, .put = faulty_put, .progress = faulty_progress, \
       .arm = faulty_arm, .disarm = faulty_disarm, .start = faulty_start, \
       .flush = faulty_flush, .describe = faulty_describe, .counter = faulty_counter }
-static const struct { const net_transport_ops *inner; net_transport_ops outer; } wrapped[WRAPPED] = {
+static const struct { const net_transport_ops *inner; net_transport_ops outer; } wrapped[] = {
     { &net_shm, AROUND("shm", open_shm) },
     { &net_tcp, AROUND("tcp", open_tcp) },
-    { &net_verbs, AROUND("verbs", open_verbs) } };
+#ifdef GT_VERBS
+    { &net_verbs, AROUND("verbs", open_verbs) },
+#endif
+};
+enum { WRAPPED = sizeof wrapped / sizeof *wrapped };
 
 static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *memory,
                           const net_events *events, int poll_fd)
@@ -402,11 +407,13 @@ static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *mem
     return open_around(&net_tcp, &wrapped[1].outer, out, job, memory, events, poll_fd);
 }
 
+#ifdef GT_VERBS
 static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory,
                             const net_events *events, int poll_fd)
 {
     return open_around(&net_verbs, &wrapped[2].outer, out, job, memory, events, poll_fd);
 }
+#endif
 
 gt_status net_faulty_wrap(const net_transport_ops *inner, const net_config *config,
                           const net_transport_ops **out)
