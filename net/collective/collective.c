@@ -193,7 +193,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
         return st;
     const net_config *config = net_job_config(net_comm_job(net_group_comm(s->group)));
     net_task t = { .group = s->group, .op = op, .kind = c->kind,
-                   .rank = net_group_rank(s->group), .size = p, .root = c->root, .x = c->x,
+                   .rank = net_group_rank(s->group), .size = p, .root = c->root < 0 ? 0 : c->root, .x = c->x,
                    .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
                    .reduce = net_reduce_of(c->type),
                    .piece = config->pipeline > 64 ? (size_t)config->pipeline : 64,
