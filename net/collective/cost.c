@@ -2,8 +2,10 @@
  *
  *   n bytes from i to j:   latency[i][j] + n / min(bandwidth[i][j], uplink[i], uplink[j])
  *
- * A step of an algorithm takes what its slowest pair takes. Formulas below are for p ranks and
- * are those of Thakur, Rabenseifner & Gropp (2005), with one change: links are a matrix.
+ * A step of an algorithm takes what its slowest pair takes. Ranks of a host share its wire: k of
+ * them that send to other hosts in one step get 1/k each of what one pair alone gets.
+ * Formulas below are for p ranks and are those of Thakur, Rabenseifner & Gropp (2005),
+ * with one change: links are a matrix.
  * All ranks hold the same numbers and do the same arithmetic, so all choose alike.        */
 #include "net/collective/algorithm.h"
 #include "net/collective/shares.h"
@@ -15,43 +17,72 @@
 /* What pipelining of large vectors is reckoned with; config->pipeline moves it little. */
 static const double pipelined_piece = 256.0 * 1024.0;
 /* A rank's messages to several peers overlap: each after the first costs this much of a latency. */
-static const double further_message = 0.25;
+static const double further_message = 0.5;
 
 static double rate(const net_link_matrix *m, int from, int to)
 {
     return fmin(m->bandwidth[from * m->size + to], fmin(m->uplink[from], m->uplink[to]));
 }
 
-static double wire(const net_link_matrix *m, int from, int to, double bytes)
-{
-    return m->latency[from * m->size + to] + bytes / rate(m, from, to);
-}
-
-/* The slowest of: every rank to the one `distance` further. */
-static double step_round(const net_link_matrix *m, int distance, double bytes)
+/* What a rank's host sends to other hosts: the best of its pairs. */
+static double host_wire(const net_link_matrix *m, int rank)
 {
     double most = 0.0;
     for (int i = 0; i < m->size; i++)
-        most = fmax(most, wire(m, i, (i + distance) % m->size, bytes));
+        for (int j = 0; m->host[i] == m->host[rank] && j < m->size; j++)
+            if (m->host[j] != m->host[i])
+                most = fmax(most, m->bandwidth[i * m->size + j]);
     return most;
 }
 
-/* The slowest exchange of virtual participants at `distance`. */
-static double step_pairs(const net_link_matrix *m, const net_fold *f, int distance, double bytes)
+/* Every rank i sends `bytes` to to[i] (-1: nothing) at once. */
+static double step(const net_link_matrix *m, const int *to, double bytes)
 {
     double most = 0.0;
-    for (int v = 0; v < f->size; v++)
-        most = fmax(most, wire(m, net_fold_real(f, v), net_fold_real(f, v ^ distance), bytes));
+    for (int i = 0; i < m->size; i++) {
+        if (to[i] < 0)
+            continue;
+        double speed = rate(m, i, to[i]);
+        if (m->host[to[i]] != m->host[i]) {
+            int crossing = 0;
+            for (int k = 0; k < m->size; k++)
+                crossing += m->host[k] == m->host[i] && to[k] >= 0
+                            && m->host[to[k]] != m->host[k];
+            if (crossing > 1)
+                speed = fmin(speed, host_wire(m, i) / crossing);
+        }
+        most = fmax(most, m->latency[i * m->size + to[i]] + bytes / speed);
+    }
     return most;
+}
+
+/* Everybody to the rank `distance` further. */
+static double step_round(const net_link_matrix *m, int distance, double bytes)
+{
+    int to[m->size];
+    for (int i = 0; i < m->size; i++)
+        to[i] = (i + distance) % m->size;
+    return step(m, to, bytes);
+}
+
+/* Virtual participants exchange at `distance`. */
+static double step_pairs(const net_link_matrix *m, const net_fold *f, int distance, double bytes)
+{
+    int to[m->size];
+    for (int i = 0; i < m->size; i++)
+        to[i] = -1;
+    for (int v = 0; v < f->size; v++)
+        to[net_fold_real(f, v)] = net_fold_real(f, v ^ distance);
+    return step(m, to, bytes);
 }
 
 /* Odd ranks of pairs hand over `bytes`. */
 static double step_fold(const net_link_matrix *m, const net_fold *f, double bytes)
 {
-    double most = 0.0;
-    for (int i = 0; i < f->extra; i++)
-        most = fmax(most, wire(m, 2 * i + 1, 2 * i, bytes));
-    return most;
+    int to[m->size];
+    for (int i = 0; i < m->size; i++)
+        to[i] = i < 2 * f->extra && i % 2 ? i - 1 : -1;
+    return step(m, to, bytes);
 }
 
 /* (p-1) (alpha + n/p beta), and n/p gamma where it adds; a broadcast is a chain. */
@@ -111,13 +142,19 @@ static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
                                                        : (p - 1) * share[i] * n;
         const double adds = kind == NET_OP_ALL_GATHER ? 0.0 : (p - 1) * share[i] * n * m->add;
         most = fmax(most, moved / m->uplink[i] + adds);
+        double crossing = 0.0;
         for (int j = 0; j < p; j++) {
             if (j == i)
                 continue;
             const double pair = (share[i] + (kind == NET_OP_ALL_REDUCE ? share[j] : 0.0)) * n;
             most = fmax(most, pair / m->bandwidth[i * p + j]);
             alpha = fmax(alpha, m->latency[i * p + j]);
+            for (int k = 0; k < p; k++)             /* all of this host to all of the others */
+                if (m->host[k] == m->host[i] && m->host[j] != m->host[i])
+                    crossing += (share[j] + (kind == NET_OP_ALL_REDUCE ? share[k] : 0.0)) * n;
         }
+        if (crossing > 0.0)
+            most = fmax(most, crossing / host_wire(m, i));
     }
     free(share);
     const double round = alpha * (1.0 + further_message * (p - 2));
@@ -140,6 +177,13 @@ static double cheapest(net_kind kind, const net_link_matrix *m, double n)
     return m->size < 2 ? 0.0 : net_cost(kind, net_choose(kind, m, n), m, n);
 }
 
+/* All lanes cross at once. */
+static void share_wire(net_link_matrix *across, int lanes)
+{
+    for (int i = 0; i < across->size * across->size; i++)
+        across->bandwidth[i] /= lanes;
+}
+
 /* Inside, across, inside; hosts work at the same time, so the slowest one counts. */
 static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double n)
 {
@@ -151,6 +195,8 @@ static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double 
         const int hosts = l.hosts;
         if (hosts > 1 && hosts < m->size && l.place == 0) {
             const int broadcast = kind == NET_OP_BROADCAST;
+            if (!broadcast)
+                share_wire(&l.across, l.lanes);
             inside = fmax(inside, broadcast ? cheapest(kind, &l.inside, n)
                           : cheapest(NET_OP_REDUCE_SCATTER, &l.inside, n)
                             + cheapest(NET_OP_ALL_GATHER, &l.inside, n));
@@ -221,7 +267,7 @@ double net_cost_bound(net_kind kind, const net_link_matrix *m, double bytes)
     default:
         bound = bytes / slowest;
     }
-    return fmax(bound, alpha * ceil(log2(p)));
+    return fmax(bound, alpha);
 }
 
 gt_status net_links_shares(const net_link_matrix *m, double *share)
