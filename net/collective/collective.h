@@ -6,8 +6,11 @@
  * Started ones run one after the other, in the order started, on a thread of the group, while
  * the caller computes. All ranks of a group call the same operations in the same order.
  *
- * Sums are taken in a fixed order, so two runs on the same ranks give the same bits; 16-bit
- * types are added in fp32 and rounded once a hop (once in all with `direct`).
+ * All ranks get the same bits of a sum, and a given algorithm (with given shares, for `direct`)
+ * adds in a fixed order, so another run gives them again. What is chosen by measurement may
+ * differ between runs: to repeat one, name the algorithm, or hand the first run's matrix to
+ * the next with net_group_links_set(). Two ranks never differ: a + b is b + a. 16-bit types
+ * are added in fp32 and rounded once a hop (once in all with `direct`).
  *
  * The algorithm is chosen by net_choose() from the measured links; options->algorithm, --net
  * algorithm=NAME and NCCL_ALGO override it. Any count, 0 too; any number of ranks.

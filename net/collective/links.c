@@ -172,7 +172,7 @@ static gt_status find_uplinks(meter *w, uint64_t *bytes)
     const int p = w->t.size;
     gt_status st = GT_OK;
     for (int turn = 0; !st && turn < p; turn++) {
-        double sum = 0.0, took = 0.0, all = 0.0;
+        double sum = 0.0, took = INFINITY, all = 0.0;
         for (int j = 0; j < p; j++)
             sum += j == turn ? 0.0 : w->m->bandwidth[turn * p + j];
         /* Bytes for about `long_enough` if the fastest pair were the whole of the uplink. */
@@ -185,11 +185,11 @@ static gt_status find_uplinks(meter *w, uint64_t *bytes)
             bytes[j] = near ? 1 + (uint64_t)(total * w->m->bandwidth[turn * p + j] / sum * 0.99)
                             : 0;
         }
-        for (int i = 0; !st && i < 2; i++) {            /* the first warms up */
+        for (int i = 0; !st && i < 3; i++) {            /* the first warms up; the best counts */
             const uint64_t start = gt_now_ns();
             net_op_phase(w->t.op, "uplinks", turn);
             st = radiate(w, turn, bytes);
-            took = fmax(seconds(start), 1e-9);
+            took = fmin(took, fmax(seconds(start), 1e-9));
         }
         for (int j = 0; j < p; j++)
             all += (double)bytes[j];
@@ -225,6 +225,33 @@ static void make_symmetric(net_link_matrix *m)
         }
 }
 
+/* 1.0 if this rank reaches all others through shared memory. */
+static double all_in_memory(const meter *w)
+{
+    net_comm *c = net_group_comm(w->t.group);
+    for (int i = 0; i < w->t.size; i++)
+        if (i != w->t.rank && strcmp(net_comm_transport(c, net_group_member(w->t.group, i)), "shm"))
+            return 0.0;
+    return 1.0;
+}
+
+/* Ranks that share a memory have equal links, whatever a busy machine made of the measurement. */
+static gt_status level(meter *w, uint64_t *begin)
+{
+    const int p = w->t.size;
+    double most = 0.0, *flag = malloc((size_t)p * sizeof *flag);
+    if (!flag)
+        return gt_fail(GT_NO_MEMORY, "cannot measure links: out of memory");
+    flag[w->t.rank] = all_in_memory(w);
+    gt_status st = gather(w, flag, 1, begin);
+    for (int i = 0; !st && i < p; i++)
+        most = flag[i] > 0.0 ? fmax(most, w->m->uplink[i]) : most;
+    for (int i = 0; !st && i < p; i++)
+        w->m->uplink[i] = flag[i] > 0.0 ? most : w->m->uplink[i];
+    free(flag);
+    return st;
+}
+
 /* Seconds a byte to add fp32, in the cache as algorithms do it. */
 static double time_adding(unsigned char *a, const unsigned char *b)
 {
@@ -256,6 +283,8 @@ static gt_status measure(meter *w)
     }
     if (!st)
         st = gather(w, w->m->uplink, 1, bytes);
+    if (!st)
+        st = level(w, bytes);
     if (!st) {
         /* One number for all: rank 0's, sent along as everybody's "row". */
         double *add = malloc((size_t)p * sizeof *add);
