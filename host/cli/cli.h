@@ -28,6 +28,9 @@ gt_status verb_eval(int argc, char **argv);
 gt_status verb_generate(int argc, char **argv);
 gt_status verb_bench(int argc, char **argv);
 gt_status verb_export(int argc, char **argv);
+gt_status verb_launch(int argc, char **argv);
+
+int cli_is_verb(const char *word);
 
 /* What a verb's help shows above and below its options. */
 typedef struct cli_help { const char *usage, *summary, *examples; } cli_help;

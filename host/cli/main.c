@@ -18,15 +18,24 @@
 
 static const cli_verb verbs[] = {
     { "devices", "list OpenCL devices; --measure their speed", verb_devices },
-    { "doctor", "say what is wrong with this machine's OpenCL, and the fix", verb_doctor },
+    { "doctor", "say what is wrong with this machine's OpenCL or network, and the fix", verb_doctor },
     { "tokenize", "turn text into files of tokens", verb_tokenize },
     { "train", "train a model", verb_train },
     { "eval", "loss of a model on a text", verb_eval },
     { "generate", "write text with a model", verb_generate },
     { "bench", "measure gemm, kernels or whole steps", verb_bench },
     { "export", "write a run as a Hugging Face folder", verb_export },
+    { "launch", "start a verb as several ranks, here or over ssh", verb_launch },
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
+
+int cli_is_verb(const char *word)
+{
+    for (int i = 0; i < VERBS; i++)
+        if (!strcmp(verbs[i].name, word))
+            return 1;
+    return 0;
+}
 
 static void print_help(FILE *out)
 {

@@ -1,5 +1,5 @@
-/* host/cli/verb_doctor.c - what is wrong with this machine's OpenCL, in sentences, with the
- * fix.
+/* host/cli/verb_doctor.c - what is wrong with this machine's OpenCL or network, in sentences,
+ * with the fix. The network's part is doctor_net.c.
  *
  *   ICD files  ->  the libraries they name  ->  platforms  ->  devices  ->  a kernel that runs
  *
@@ -7,6 +7,7 @@
  * that cannot be loaded, a driver without a device, a render node without permission, a
  * device too old, a compiler that is missing, a result that is wrong.                    */
 #include "host/cli/cli.h"
+#include "host/cli/cli_net.h"
 
 #include "host/base/file.h"
 #include "host/base/text.h"
@@ -23,7 +24,7 @@
 static const gt_option table[] = { { 0 } };
 
 static const cli_help help = {
-    "doctor", "Say what is wrong with this machine's OpenCL, and the fix.", NULL };
+    "doctor", "Say what is wrong with this machine's OpenCL or network, and the fix.", NULL };
 
 static int bad, good;
 
@@ -216,6 +217,7 @@ gt_status verb_doctor(int argc, char **argv)
         check_device(&all[i]);
     free(all);
     check_cache();
+    doctor_net(say_good, say_bad);
     if (!bad) {
         printf("\nnothing is wrong here\n");
         return GT_OK;

@@ -29,7 +29,8 @@ typedef struct net_identity {
     uint16_t ports;
     int has_secret;
     unsigned char secret[NET_SECRET];
-    int listen_fd;                  /* rank 0's socket where one was inherited, else -1   */
+    int listen_fd;                  /* rank 0's socket where one was inherited or opened to
+                                       tell its port, else -1; open until the process ends  */
 } net_identity;
 
 gt_status net_identity_find(net_identity *out, const net_config *config);

@@ -1,0 +1,80 @@
+/* host/cli/verb_launch.c - starts a verb, or any program, as the ranks of one job.
+ *
+ * Everything behind `--` is the command. A word that is one of our verbs means this very
+ * program, wherever it lies, on every host.                                              */
+#include "host/cli/cli.h"
+#include "host/cli/cli_net.h"
+
+#include "net/job/launcher.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct { int ranks, restarts; const char *hosts, *ssh; uint64_t grace; } o = {
+    .ssh = "ssh", .grace = UINT64_C(5000000000) };
+static cli_net net;
+
+static const gt_option table[] = {
+    { .group = "Ranks" },
+    { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given",
+      &o.ranks, 0, NULL },
+    { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST [slots=N] a line", &o.hosts, 0,
+      NULL },
+    { .group = "Failure" },
+    { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts,
+      0, NULL },
+    { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace,
+      1, NULL },
+    { "ssh", 0, GT_STRING, "COMMAND", "what to call for --hosts, with its options", &o.ssh, 1, NULL },
+    CLI_NET_OPTIONS(net),
+    { 0 } };
+
+static const cli_help help = {
+    "launch --ranks N | --hosts FILE [options] -- VERB ...",
+    "Start a verb as the ranks of one job, here or over ssh.",
+    "  geartrain launch --ranks 4 -- bench allreduce\n"
+    "  geartrain launch --hosts hosts.txt -- train --model gpt2 --data tokens --out run\n"
+    "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
+    "Rank 0's output appears as it is, that of others on standard error behind [rank].\n"
+    "Over ssh, keys must work without questions, and program and folder have the same path on\n"
+    "all hosts. --net settings reach all ranks.\n" };
+
+/* Options end at `--`; without it, at the first word. */
+static int split(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--"))
+            return i;
+    return argc;
+}
+
+gt_status verb_launch(int argc, char **argv)
+{
+    char **words, self[PATH_MAX];
+    int count, done, code;
+    const int end = split(argc, argv);
+    gt_status st = cli_parse(table, &help, end, argv, &words, &count, &done);
+    if (!st && !done)
+        st = cli_net_read(&net, &done);
+    if (!st && !done)
+        st = cli_net_export(&net);
+    if (st || done) {
+        cli_net_close(&net);
+        return st;
+    }
+    char **command = argv + end + 1;
+    if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts)) {
+        cli_net_close(&net);
+        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    }
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n < 0 ? 0 : n] = '\0';
+    const net_launch_options options = { .ranks = o.ranks, .hosts = o.hosts, .ssh = o.ssh,
+        .program = cli_is_verb(command[0]) ? self : NULL, .grace = o.grace,
+        .max_restarts = o.restarts, .config = net.config };
+    st = net_launch(&options, command, &code);
+    cli_net_close(&net);
+    return st ? st : net_launch_status(code);
+}

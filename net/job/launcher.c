@@ -1,0 +1,721 @@
+/* net/job/launcher.c - one process a rank, one loop over their output, ends and signals.
+ *
+ * Local ranks are children. Rank 0 inherits a socket that listens already, so the port is
+ * known before anybody starts and cannot be taken in between. Over ssh that cannot be: there
+ * the port is drawn by lot, and PORTS behind it are tried.
+ *
+ * A remote rank hangs on its standard input: the script that starts it reads the secret's
+ * line, then waits for the end of the input and stops the rank when it comes. So a rank ends
+ * with the launcher, however that ended, and is stopped by closing a pipe.               */
+#include "net/job/launcher.h"
+
+#include "host/base/clock.h"
+#include "host/base/file.h"
+#include "host/base/log.h"
+#include "net/job/address.h"
+#include "net/job/hello.h"
+#include "net/job/hostlist.h"
+#include "net/job/secret.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, LOST = 3,
+       SSH_FAILED = 255 };
+#define GRACE (5 * UINT64_C(1000000000))
+
+typedef struct child {
+    pid_t pid;                          /* 0: ended                                          */
+    int output;                         /* both streams of ranks above 0, or -1              */
+    int lifeline;                       /* standard input over ssh, or -1                    */
+    int local_rank, local_size;
+    char host[HOST];                    /* "" here                                           */
+    char line[LINE];
+    size_t used;
+} child;
+
+typedef struct launch {
+    const net_launch_options *o;
+    char **argv;
+    int ranks, alive;
+    child *children;
+    int signals;                        /* a signalfd                                        */
+    int listener;
+    char secret[2 * NET_SECRET + 1], job[40], root[HOST + 8];
+    int restart;
+    /* what ended it */
+    int first_failed;                   /* rank, or -1                                       */
+    int killed_first, own_code, any_lost, stops;
+    uint64_t term_at, kill_at;          /* 0: not planned                                    */
+    char story[512];
+} launch;
+
+/* ---- what a rank is told ------------------------------------------------------------------- */
+
+/* Calls put(name, value) for each variable but the secret. */
+static void tell(const launch *l, int rank, void (*put)(void *, const char *, const char *), void *to)
+{
+    const child *c = &l->children[rank];
+    char number[32];
+    const struct { const char *name; int value; } numbers[] = {
+        { "GEARTRAIN_RANK", rank }, { "GEARTRAIN_SIZE", l->ranks },
+        { "GEARTRAIN_LOCAL_RANK", c->local_rank }, { "GEARTRAIN_LOCAL_SIZE", c->local_size },
+        { "GEARTRAIN_RESTART", l->restart }, { "GEARTRAIN_PORTS", l->listener >= 0 ? 1 : PORTS } };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        snprintf(number, sizeof number, "%d", numbers[i].value);
+        put(to, numbers[i].name, number);
+    }
+    put(to, "GEARTRAIN_JOB", l->job);
+    put(to, "GEARTRAIN_ROOT", l->root);
+}
+
+static void put_environment(void *to, const char *name, const char *value)
+{
+    (void)to;
+    setenv(name, value, 1);
+}
+
+/* 'it'\''s': one word for any POSIX shell. */
+static void put_quoted(gt_text *t, const char *word)
+{
+    gt_text_printf(t, "'");
+    for (const char *p = word; *p; p++)
+        if (*p == '\'')
+            gt_text_printf(t, "'\\''");
+        else
+            gt_text_put(t, p, 1);
+    gt_text_printf(t, "'");
+}
+
+static void put_export(void *to, const char *name, const char *value)
+{
+    gt_text_printf(to, "export %s=", name);
+    put_quoted(to, value);
+    gt_text_printf(to, "; ");
+}
+
+/* Settings that a remote rank should find as here. */
+static void put_settings(gt_text *t)
+{
+    static const char *const prefixes[] = { "GEARTRAIN_", "GT_", "NCCL_", "UCX_", "OCL_", "POCL_",
+                                            "OMP_" };
+    for (char **e = environ; *e; e++)
+        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+            char name[128];
+            const char *equals = strchr(*e, '=');
+            if (strncmp(*e, prefixes[i], strlen(prefixes[i])) || !equals
+                || equals - *e >= (long)sizeof name || !strncmp(*e, "GEARTRAIN_SECRET=", 17)
+                || !strncmp(*e, "GEARTRAIN_LISTEN_FD=", 20))
+                continue;
+            snprintf(name, sizeof name, "%.*s", (int)(equals - *e), *e);
+            if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+                == strlen(name))
+                put_export(t, name, equals + 1);
+        }
+}
+
+/* The script of a remote rank. */
+static void write_script(const launch *l, int rank, gt_text *t)
+{
+    char folder[PATH_MAX];
+    gt_text script = { 0 };
+    if (getcwd(folder, sizeof folder)) {
+        gt_text_printf(&script, "cd ");
+        put_quoted(&script, folder);
+        gt_text_printf(&script, " || exit 1; ");
+    }
+    gt_text_printf(&script, "IFS= read -r GEARTRAIN_SECRET || exit 1; export GEARTRAIN_SECRET; ");
+    put_settings(&script);
+    tell(l, rank, put_export, &script);
+    gt_text_printf(&script, "exec 3<&0; ");
+    if (l->o->program)
+        put_quoted(&script, l->o->program);
+    for (char **a = l->argv; *a; a++) {
+        gt_text_printf(&script, " ");
+        put_quoted(&script, *a);
+    }
+    gt_text_printf(&script,
+                   " < /dev/null 3<&- & rank=$!; "
+                   "{ cat <&3; kill -TERM $rank; sleep 5; kill -KILL $rank; } > /dev/null 2>&1 & "
+                   "guard=$!; exec 3<&-; wait $rank; code=$?; kill $guard 2> /dev/null; exit $code");
+    gt_text_printf(t, "exec /bin/sh -c ");
+    if (script.data)
+        put_quoted(t, script.data);
+    t->failed |= script.failed;
+    gt_text_release(&script);
+}
+
+/* ---- starting ------------------------------------------------------------------------------ */
+
+static void child_streams(int rank, int output, int input)
+{
+    if (input >= 0)
+        dup2(input, STDIN_FILENO);
+    else if (rank > 0) {
+        const int null = open("/dev/null", O_RDONLY);
+        if (null >= 0)
+            dup2(null, STDIN_FILENO);
+    }
+    if (output >= 0) {
+        dup2(output, STDOUT_FILENO);
+        dup2(output, STDERR_FILENO);
+    }
+}
+
+/* In the child, up to exec; never returns. */
+static void become_rank(launch *l, int rank, int output, int input, char **argv, pid_t parent,
+                        const sigset_t *mask)
+{
+    child_streams(rank, output, input);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(1);
+    if (!l->children[rank].host[0]) {
+        tell(l, rank, put_environment, NULL);
+        setenv("GEARTRAIN_SECRET", l->secret, 1);
+        unsetenv("GEARTRAIN_LISTEN_FD");
+        if (rank == 0 && l->listener >= 0) {
+            char number[16];
+            fcntl(l->listener, F_SETFD, 0);
+            snprintf(number, sizeof number, "%d", l->listener);
+            setenv("GEARTRAIN_LISTEN_FD", number, 1);
+        }
+    }
+    execvp(argv[0], argv);
+    dprintf(STDERR_FILENO, "geartrain launch: cannot run '%s': %s\n", argv[0], strerror(errno));
+    _exit(errno == ENOENT ? 127 : 126);
+}
+
+/* The words to run for a rank; free the array and, for ssh, its texts (`words` and `script`). */
+static char **local_words(const launch *l)
+{
+    size_t n = 0;
+    while (l->argv[n])
+        n++;
+    char **words = calloc(n + 2, sizeof *words);
+    if (!words)
+        return NULL;
+    size_t k = 0;
+    if (l->o->program)
+        words[k++] = (char *)(uintptr_t)l->o->program;
+    memcpy(words + k, l->argv, n * sizeof *words);
+    return words;
+}
+
+/* ssh, its options, the host, the script. `store` holds ssh's words. */
+static char **remote_words(const launch *l, const child *c, char *store, char *script)
+{
+    static const char *const options[] = { "-o", "BatchMode=yes", "-o", "ServerAliveInterval=5", "-T" };
+    char **words = calloc(64, sizeof *words), *save = NULL;
+    int n = 0;
+    if (!words)
+        return NULL;
+    snprintf(store, 1024, "%s", l->o->ssh ? l->o->ssh : "ssh");
+    for (char *w = strtok_r(store, " \t", &save); w && n < 48; w = strtok_r(NULL, " \t", &save))
+        words[n++] = w;
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        words[n++] = (char *)(uintptr_t)options[i];
+    words[n++] = (char *)(uintptr_t)c->host;
+    words[n++] = script;
+    return words;
+}
+
+static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
+{
+    child *c = &l->children[rank];
+    int output[2] = { -1, -1 }, input[2] = { -1, -1 };
+    char store[1024];
+    gt_text script = { 0 };
+    gt_status st = GT_OK;
+    const pid_t parent = getpid();
+    if (c->host[0])
+        write_script(l, rank, &script);
+    char **words = c->host[0] ? remote_words(l, c, store, script.data) : local_words(l);
+    if (!words || script.failed)
+        st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: out of memory", rank);
+    if (!st && ((rank > 0 && pipe2(output, O_CLOEXEC) != 0)
+                || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
+        st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
+    if (!st) {
+        c->pid = fork();
+        if (c->pid == 0)
+            become_rank(l, rank, output[1], input[0], words, parent, mask);
+        if (c->pid < 0) {
+            c->pid = 0;
+            st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
+        } else
+            l->alive++;
+    }
+    if (output[1] >= 0)
+        close(output[1]);
+    if (input[0] >= 0)
+        close(input[0]);
+    c->output = output[0];
+    c->lifeline = input[1];
+    if (c->output >= 0)
+        net_set_blocking(c->output, 0);
+    if (!st && c->lifeline >= 0 && dprintf(c->lifeline, "%s\n", l->secret) < 0)
+        st = gt_fail(GT_IO, "cannot hand the secret to rank %d: %s", rank, strerror(errno));
+    free(words);
+    gt_text_release(&script);
+    return st;
+}
+
+/* ---- where ------------------------------------------------------------------------------------ */
+
+static gt_status place_here(launch *l)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    net_address at = { .size = sizeof in };
+    uint16_t first = 0, last = 0;
+    gt_status st = l->o->config ? net_ports_parse(&first, &last, l->o->config->port_range) : GT_OK;
+    memcpy(&at.at, &in, sizeof in);
+    if (!st)
+        st = net_listen(&l->listener, &at, first, (uint16_t)(first ? last - first + 1 : 1));
+    if (!st)
+        st = net_address_own(&at, l->listener);
+    if (!st)
+        net_address_text(l->root, sizeof l->root, &at);
+    for (int i = 0; i < l->ranks; i++) {
+        l->children[i].local_rank = i;
+        l->children[i].local_size = l->ranks;
+    }
+    return st;
+}
+
+/* "user@node" -> "node". */
+static const char *bare(const char *host)
+{
+    const char *at = strrchr(host, '@');
+    return at ? at + 1 : host;
+}
+
+static int is_this_host(const char *host)
+{
+    return !strcmp(bare(host), "localhost") || !strncmp(bare(host), "127.", 4);
+}
+
+/* Gives the slots of the file to ranks, line by line; *slots counts them all. */
+static gt_status read_hosts(launch *l, const char *text, int *slots)
+{
+    char line[512], host[HOST];
+    int number = 0, mixed = 0, here = 0, n;
+    *slots = 0;
+    for (const char *p = text; *p; ) {
+        const size_t length = strcspn(p, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)(length < 511 ? length : 511), p);
+        p += length + (p[length] == '\n');
+        number++;
+        gt_status st = net_hosts_line(host, sizeof host, &n, line);
+        if (st)
+            return gt_fail_in(GT_MISUSE, "hosts file '%s', line %d", l->o->hosts, number);
+        for (int i = 0; i < n && l->children && *slots + i < l->ranks; i++) {
+            child *c = &l->children[*slots + i];
+            snprintf(c->host, sizeof c->host, "%s", host);
+            c->local_rank = c->local_size = -1;
+        }
+        *slots += n;
+        here |= n && is_this_host(host);
+        mixed |= n && !is_this_host(host);
+    }
+    if (*slots == 0)
+        return gt_fail(GT_MISUSE, "hosts file '%s' names no host", l->o->hosts);
+    if (here && mixed)
+        return gt_fail(GT_MISUSE, "hosts file '%s' names localhost beside other hosts; give it the name "
+                       "that the others know it by", l->o->hosts);
+    return GT_OK;
+}
+
+static gt_status place_there(launch *l)
+{
+    uint16_t first = 0, last = 0;
+    uint32_t lot;
+    gt_status st = l->o->config ? net_ports_parse(&first, &last, l->o->config->port_range) : GT_OK;
+    if (st)
+        return st;
+    if (!first) {
+        first = FIRST_PORT;
+        last = LAST_PORT;
+    }
+    net_secret_random(&lot, sizeof lot);
+    const unsigned there = (unsigned)(last - first) + 1;
+    const unsigned port = first + (there > PORTS ? lot % (there - PORTS + 1) : 0);
+    const char *host = bare(l->children[0].host);
+    snprintf(l->root, sizeof l->root, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
+    return GT_OK;
+}
+
+static gt_status set_up(launch *l)
+{
+    unsigned char secret[NET_SECRET];
+    uint32_t lot;
+    net_secret_random(secret, sizeof secret);
+    net_secret_format(l->secret, secret);
+    net_secret_random(&lot, sizeof lot);
+    snprintf(l->job, sizeof l->job, "launch-%ld-%08x", (long)getpid(), (unsigned)lot);
+    return l->o->hosts ? place_there(l) : place_here(l);
+}
+
+/* ---- output -------------------------------------------------------------------------------- */
+
+static void write_whole(const char *data, size_t size)
+{
+    while (size) {
+        const ssize_t n = write(STDERR_FILENO, data, size);
+        if (n < 0 && errno != EINTR)
+            return;                     /* nobody reads it                                   */
+        if (n > 0) {
+            data += n;
+            size -= (size_t)n;
+        }
+    }
+}
+
+static void print_line(int rank, const char *line, size_t size)
+{
+    char out[LINE + 32];
+    const int n = snprintf(out, sizeof out, "[%d] %.*s\n", rank, (int)size, line);
+    write_whole(out, (size_t)n < sizeof out ? (size_t)n : sizeof out - 1);
+}
+
+/* Prints whole lines; what has no end yet stays, unless it fills the room. */
+static void print_lines(child *c, int rank, int last)
+{
+    size_t done = 0;
+    for (;;) {
+        const char *end = memchr(c->line + done, '\n', c->used - done);
+        if (!end)
+            break;
+        print_line(rank, c->line + done, (size_t)(end - c->line) - done);
+        done = (size_t)(end - c->line) + 1;
+    }
+    if (done < c->used && (last || (done == 0 && c->used == sizeof c->line))) {
+        print_line(rank, c->line + done, c->used - done);
+        done = c->used;
+    }
+    memmove(c->line, c->line + done, c->used - done);
+    c->used -= done;
+}
+
+static void read_output(child *c, int rank)
+{
+    while (c->output >= 0) {
+        const ssize_t n = read(c->output, c->line + c->used, sizeof c->line - c->used);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return;
+        if (n <= 0) {
+            close(c->output);
+            c->output = -1;
+            print_lines(c, rank, 1);
+            return;
+        }
+        c->used += (size_t)n;
+        print_lines(c, rank, 0);
+    }
+}
+
+/* ---- ends ------------------------------------------------------------------------------------ */
+
+static void signal_rank(child *c, int sig)
+{
+    if (!c->pid)
+        return;
+    if (c->host[0] && sig != SIGKILL) {
+        if (c->lifeline >= 0)
+            close(c->lifeline);
+        c->lifeline = -1;
+        return;
+    }
+    kill(c->pid, sig);                  /* not reaped yet, so it is nobody else's number     */
+}
+
+static void signal_all(launch *l, int sig)
+{
+    for (int i = 0; i < l->ranks; i++)
+        signal_rank(&l->children[i], sig);
+}
+
+static uint64_t grace(const launch *l)
+{
+    return l->o->grace ? l->o->grace : GRACE;
+}
+
+/* The signal that a rank died of, 0 if none; ssh's remote shell says it in its exit code. */
+static int signal_of(const child *c, int status)
+{
+    if (WIFSIGNALED(status))
+        return WTERMSIG(status);
+    const int code = WEXITSTATUS(status);
+    return c->host[0] && code > 128 && code < 128 + NSIG ? code - 128 : 0;
+}
+
+/* The first failure, for people. */
+static void tell_story(launch *l, int rank, int sig, int code)
+{
+    const child *c = &l->children[rank];
+    const char *on = c->host[0] ? " on " : "";
+    if (sig)
+        snprintf(l->story, sizeof l->story, "rank %d%s%s was killed by signal %d (%s)", rank, on,
+                 c->host, sig, strsignal(sig));
+    else if (code == SSH_FAILED && c->host[0])
+        snprintf(l->story, sizeof l->story, "ssh lost rank %d on %s, or never reached it", rank, c->host);
+    else
+        snprintf(l->story, sizeof l->story, "rank %d%s%s failed with exit code %d", rank, on, c->host,
+                 code);
+}
+
+/* A rank ended. What we ended ourselves tells nothing about why the job failed. */
+static void note_end(launch *l, int rank, int status)
+{
+    const child *c = &l->children[rank];
+    const int sig = signal_of(c, status), code = sig ? LOST : WEXITSTATUS(status);
+    const int lost = code == LOST || (code == SSH_FAILED && c->host[0]);
+    if (code == 0 || (sig && l->term_at == UINT64_MAX))
+        return;
+    if (sig && l->stops) {
+        l->own_code = 128 + sig;        /* the user wanted it, and a shell should know       */
+        snprintf(l->story, sizeof l->story, "stopped by signal %d (%s)", sig, strsignal(sig));
+        return;
+    }
+    if (l->first_failed < 0) {
+        l->first_failed = rank;
+        l->killed_first = sig != 0;
+        l->term_at = gt_now_ns() + grace(l);
+        tell_story(l, rank, sig, code);
+    }
+    l->any_lost |= lost;
+    if (!lost && !l->own_code) {
+        l->own_code = code;
+        if (!l->killed_first)
+            tell_story(l, rank, sig, code);
+    }
+}
+
+static void reap(launch *l)
+{
+    for (int i = 0; i < l->ranks; i++) {
+        child *c = &l->children[i];
+        int status;
+        if (!c->pid || waitpid(c->pid, &status, WNOHANG) != c->pid)
+            continue;
+        c->pid = 0;
+        l->alive--;
+        read_output(c, i);
+        if (c->lifeline >= 0)
+            close(c->lifeline);
+        c->lifeline = -1;
+        note_end(l, i, status);
+    }
+}
+
+static void take_signals(launch *l)
+{
+    struct signalfd_siginfo s;
+    while (read(l->signals, &s, sizeof s) == (ssize_t)sizeof s) {
+        if (s.ssi_signo == SIGCHLD)
+            continue;
+        l->stops++;
+        if (l->stops >= 3)
+            signal_all(l, SIGKILL);
+        else if (s.ssi_code != SI_KERNEL)       /* a terminal tells the whole group itself   */
+            signal_all(l, (int)s.ssi_signo);
+        else
+            for (int i = 0; i < l->ranks; i++)
+                if (l->children[i].host[0])
+                    signal_rank(&l->children[i], (int)s.ssi_signo);
+    }
+}
+
+static void end_stragglers(launch *l, uint64_t now)
+{
+    if (l->term_at && l->term_at != UINT64_MAX && now >= l->term_at) {
+        l->term_at = UINT64_MAX;
+        l->kill_at = now + grace(l);
+        signal_all(l, SIGTERM);
+    }
+    if (l->kill_at && now >= l->kill_at) {
+        l->kill_at = 0;
+        signal_all(l, SIGKILL);
+    }
+}
+
+static int next_wait(const launch *l, uint64_t now)
+{
+    uint64_t at = UINT64_MAX;
+    if (l->term_at && l->term_at < at)
+        at = l->term_at;
+    if (l->kill_at && l->kill_at < at)
+        at = l->kill_at;
+    if (at == UINT64_MAX)
+        return 1000;
+    const uint64_t ms = at > now ? (at - now) / 1000000 + 1 : 0;
+    return ms < 1000 ? (int)ms : 1000;
+}
+
+static void look_after(launch *l)
+{
+    struct pollfd *p = calloc((size_t)l->ranks + 1, sizeof *p);
+    while (l->alive && p) {
+        p[0] = (struct pollfd){ l->signals, POLLIN, 0 };
+        for (int i = 0; i < l->ranks; i++)
+            p[i + 1] = (struct pollfd){ l->children[i].output, POLLIN, 0 };
+        const int n = poll(p, (nfds_t)l->ranks + 1, next_wait(l, gt_now_ns()));
+        for (int i = 0; i < l->ranks && n > 0; i++)
+            if (p[i + 1].revents)
+                read_output(&l->children[i], i);
+        take_signals(l);
+        reap(l);
+        end_stragglers(l, gt_now_ns());
+    }
+    free(p);
+}
+
+static void clean_up(launch *l)
+{
+    for (int i = 0; i < l->ranks; i++) {
+        child *c = &l->children[i];
+        if (c->pid) {                   /* only when starting failed half-way                */
+            kill(c->pid, SIGKILL);
+            waitpid(c->pid, NULL, 0);
+        }
+        if (c->output >= 0)
+            close(c->output);
+        if (c->lifeline >= 0)
+            close(c->lifeline);
+    }
+    memset(l->secret, 0, sizeof l->secret);
+}
+
+static int exit_code_of(const launch *l)
+{
+    if (l->killed_first)
+        return LOST;
+    return l->own_code ? l->own_code : l->any_lost ? LOST : 0;
+}
+
+/* One start of the whole job. */
+static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
+{
+    l->first_failed = -1;
+    l->killed_first = l->own_code = l->any_lost = l->alive = 0;
+    l->term_at = l->kill_at = 0;
+    l->listener = -1;
+    for (int i = 0; i < l->ranks; i++) {
+        l->children[i].pid = 0;
+        l->children[i].output = l->children[i].lifeline = -1;
+        l->children[i].used = 0;
+    }
+    gt_status st = set_up(l);
+    for (int i = 0; i < l->ranks && !st; i++)
+        st = start_rank(l, i, mask);
+    if (l->listener >= 0)
+        close(l->listener);             /* rank 0's alone: when it dies, so does the port    */
+    l->listener = -1;
+    if (!st)
+        look_after(l);
+    clean_up(l);
+    if (!st) {
+        *exit_code = exit_code_of(l);
+        if (*exit_code)
+            gt_fail(GT_PEER, "%s", l->story);
+    }
+    return st;
+}
+
+static gt_status run_all(launch *l, int *exit_code)
+{
+    sigset_t ours, before;
+    gt_status st = GT_OK;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGCHLD);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGHUP);
+    sigprocmask(SIG_BLOCK, &ours, &before);
+    l->signals = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (l->signals < 0)
+        st = gt_fail(GT_IO, "cannot look after ranks: %s", strerror(errno));
+    for (l->restart = 0; !st; l->restart++) {
+        st = run_once(l, &before, exit_code);
+        if (st || *exit_code != LOST || l->restart >= l->o->max_restarts || l->stops)
+            break;
+        gt_log(GT_LOG_WARN, "net", "%s; starting the job again (%d of %d)", l->story, l->restart + 1,
+               l->o->max_restarts);
+    }
+    if (l->signals >= 0)
+        close(l->signals);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return st;
+}
+
+gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
+{
+    launch l = { .o = o, .argv = argv, .ranks = o->ranks, .listener = -1, .first_failed = -1 };
+    char *hosts = NULL;
+    int slots = 0;
+    gt_status st = GT_OK;
+    *exit_code = 1;
+    if (o->hosts) {
+        st = gt_file_read(&hosts, NULL, o->hosts, 1 << 20);
+        if (!st)
+            st = read_hosts(&l, hosts, &slots);
+        if (!st && !l.ranks)
+            l.ranks = slots;
+        if (!st && l.ranks > slots)
+            st = gt_fail(GT_MISUSE, "hosts file '%s' has %d slots, too few for %d ranks; add slots=N "
+                         "behind a host", o->hosts, slots, l.ranks);
+    }
+    if (!st && (l.ranks < 1 || l.ranks > NET_WORLD))
+        st = gt_fail(GT_MISUSE, "cannot start %d ranks: 1 to %d are possible", l.ranks, NET_WORLD);
+    if (!st) {
+        l.children = calloc((size_t)l.ranks, sizeof *l.children);
+        if (!l.children)
+            st = gt_fail(GT_NO_MEMORY, "cannot start %d ranks: out of memory", l.ranks);
+    }
+    if (!st && hosts)
+        st = read_hosts(&l, hosts, &slots);
+    if (!st)
+        st = run_all(&l, exit_code);
+    free(l.children);
+    free(hosts);
+    return st;
+}
+
+gt_status net_launch_self(int ranks, char **argv, int *exit_code)
+{
+    char self[PATH_MAX];
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    *exit_code = 1;
+    if (n < 0)
+        return gt_fail(GT_IO, "cannot find this program: %s", strerror(errno));
+    self[n] = '\0';
+    const net_launch_options o = { .ranks = ranks, .program = self };
+    return net_launch(&o, argv, exit_code);
+}
+
+gt_status net_launch_status(int exit_code)
+{
+    char story[512];
+    if (exit_code == 0)
+        return GT_OK;
+    snprintf(story, sizeof story, "%s", gt_message());
+    return gt_fail(exit_code == LOST ? GT_PEER : exit_code == 2 ? GT_MISUSE : GT_IO, "%s", story);
+}
