@@ -144,6 +144,7 @@ static void shut(net_comm *c)
     if (c->shut)
         return;
     c->shut = 1;
+    dump_after_abort(c);
     for (int i = 0; i < c->size; i++) {
         pair *p = c->pairs[i];
         if (p && p->link && p->state == PAIR_UP) {

@@ -69,6 +69,11 @@ gt_status net_comm_connect_all(net_comm *c);
 
 /* Bytes of messages sent to / received from all peers so far. */
 void net_comm_traffic(net_comm *c, uint64_t *sent, uint64_t *received);
+/* The flight recorder as JSON: the last 256 operations, what is waited for, links and counters.
+ * Written by itself to <knob dump>/flight-rank-N.json when a job with that knob is aborted. Any
+ * thread, also while others are stuck. */
+gt_status net_comm_dump(net_comm *c, const char *why, gt_text *out);
+
 /* Every counter of every transport. */
 void net_comm_counters(net_comm *c, void (*visit)(void *context, const char *transport,
                        const char *name, uint64_t value), void *context);

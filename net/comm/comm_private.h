@@ -4,7 +4,7 @@
  *   match.c     requests and messages find each other by tag
  *   pair.c      two ranks agree on a transport and prove it
  *   group.c     groups, operations, agreement
- *   recorder.c  what happened lately, what is late                                      */
+ *   recorder.c  what happened lately, what is late; dump.c writes it as JSON                                      */
 #ifndef NET_COMM_PRIVATE_H
 #define NET_COMM_PRIVATE_H
 
@@ -210,5 +210,8 @@ void recorder_phase(recorder *r, uint64_t number, const char *phase, int step);
 void recorder_end(recorder *r, uint64_t number, gt_status st);
 void recorder_waits(recorder *r, int peer, const char *what);       /* NULL: no more */
 void recorder_activity(void *comm, net_activity *out);
+
+/* dump.c: lock held or not */
+void dump_after_abort(net_comm *c);
 
 #endif
