@@ -1,0 +1,368 @@
+/* host/cli/bench_device.c - measurements of one device: gemm, kernels, step.
+ *
+ * Every result is checked before it is timed, warmed up, repeated, and printed as
+ * min / median / p99 beside the ceiling it should be held against.                      */
+#include "host/cli/bench.h"
+#include "host/cli/cli.h"
+
+#include "host/base/clock.h"
+#include "host/base/random.h"
+#include "host/base/text.h"
+#include "host/gemm/gemm.h"
+#include "host/graph/kernel_cases.h"
+#include "host/train/train.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static struct {
+    const char *devices, *precision, *engine, *shapes, *pick, *model;
+    uint64_t batch, seq, runs, micro_batch;
+    int json, recompute, explain;
+} o = { .precision = "fp32", .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64,
+        .runs = 5 };
+
+static const gt_option table[] = {
+    { .group = "All" },
+    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { "runs", 'n', GT_U64, "N", "timed runs", &o.runs, 0, NULL },
+    { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
+    { .group = "gemm" },
+    { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
+    { "engine", 0, GT_CHOICE, "auto|native|tiled|clblast", "only this one", &o.engine, 0, NULL },
+    { .group = "kernels" },
+    { "kernel", 0, GT_STRING, "TEXT", "only names that hold it", &o.pick, 0, NULL },
+    { .group = "step" },
+    { "model", 'm', GT_STRING, "NAME|FILE", "what to train", &o.model, 0, NULL },
+    { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
+    { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all", &o.micro_batch, 0, NULL },
+    { "seq", 't', GT_U64, "T", "tokens a sequence", &o.seq, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "run layers again instead of keeping them", &o.recompute, 0,
+      NULL },
+    { "explain", 0, GT_FLAG, NULL, "print every node's time as well", &o.explain, 0, NULL },
+    { 0 } };
+
+static const cli_help help = {
+    "bench gemm|kernels|step [options]", "Measure matrix products, kernels or training steps; "
+    "between ranks: bench link,\nallreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
+    "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
+    "  geartrain bench gemm --shapes 1024x1024x1024 --engine tiled\n"
+    "  geartrain bench kernels --kernel layernorm\n" };
+
+/* ---- gemm -------------------------------------------------------------------------------------- */
+
+static const char default_shapes[] =
+    "512x512x512,1024x1024x1024,2048x2048x2048,256x768x768,256x3072x768,256x768x3072,"
+    "1024x3072x768,256x50257x768";
+
+typedef struct gemm_row { const gemm_desc *d; const char *trans; } gemm_row;
+
+static void show_gemm(void *context, const gemm_result *r)
+{
+    const gemm_row *row = context;
+    if (o.json)
+        printf("{\"bench\": \"gemm\", \"M\": %d, \"N\": %d, \"K\": %d, \"layout\": \"%s\", "
+               "\"engine\": \"%s\", \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
+               "\"gflops\": %.2f, \"share_of_peak\": %.4f}\n", row->d->M, row->d->N, row->d->K,
+               row->trans, r->engine, r->min_s * 1e3, r->median_s * 1e3, r->p99_s * 1e3,
+               r->flops * 1e-9, r->share);
+    else
+        printf("%6d %6d %6d  %-3s %-8s %9.3f %9.3f %9.3f %9.1f %6.1f%%\n", row->d->M, row->d->N,
+               row->d->K, row->trans, r->engine, r->min_s * 1e3, r->median_s * 1e3, r->p99_s * 1e3,
+               r->flops * 1e-9, 100.0 * r->share);
+    fflush(stdout);
+}
+
+static gt_status bench_gemm(dev_device *d, dtype storage)
+{
+    static const struct { const char *name; int a, b; } layouts[] = {
+        { "NT", 0, 1 }, { "NN", 0, 0 }, { "TN", 1, 0 } };
+    gemm_context *g = NULL;
+    gemm_peak peak;
+    gt_status st = gemm_peak_measure(d, &peak);
+    if (!st)
+        st = gemm_context_create(&g, d, strcmp(o.engine, "auto") ? o.engine : NULL);
+    if (!st && !o.json)
+        printf("# %s, %s, multiply-add peak %.1f GFLOP/s, results checked, %llu timed runs\n"
+               "     M      N      K      engine      min ms    median       p99   GFLOP/s   peak\n",
+               dev_info_of(d)->name, dtype_name(storage), peak.flops * 1e-9,
+               (unsigned long long)o.runs);
+    for (const char *p = o.shapes ? o.shapes : default_shapes; !st && *p; p += *p == ',') {
+        gemm_desc desc = { .a_type = storage, .b_type = storage, .c_type = storage };
+        int used = 0;
+        if (sscanf(p, "%dx%dx%d%n", &desc.M, &desc.N, &desc.K, &used) != 3 || desc.M < 1
+            || desc.N < 1 || desc.K < 1 || (p[used] && p[used] != ','))
+            st = gt_fail(GT_MISUSE, "option --shapes: '%s' does not begin with MxNxK", p);
+        for (int i = 0; !st && i < 3; i++) {
+            desc.trans_a = layouts[i].a;
+            desc.trans_b = layouts[i].b;
+            gemm_row row = { &desc, layouts[i].name };
+            st = gemm_bench(g, &desc, (int)o.runs, peak.flops, show_gemm, &row);
+        }
+        p += used;
+    }
+    gemm_context_release(g);
+    return st;
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------ */
+
+static void show_kernel(void *context, const kernel_timing *t)
+{
+    const double copy = *(const double *)context, rate = (double)t->bytes / t->median;
+    if (o.json)
+        printf("{\"bench\": \"kernels\", \"name\": \"%s\", \"R\": %d, \"C\": %d, \"min_ms\": %.4f, "
+               "\"median_ms\": %.4f, \"p99_ms\": %.4f, \"gbytes_per_s\": %.2f, \"gflops\": %.2f, "
+               "\"share_of_copy\": %.4f}\n", t->name, t->R, t->C, t->min * 1e3, t->median * 1e3,
+               t->p99 * 1e3, rate * 1e-9, t->flops / t->median * 1e-9, rate / copy);
+    else
+        printf("%-28s %6d %6d %9.3f %9.3f %9.3f %8.1f %8.1f%% %9.1f\n", t->name, t->R, t->C,
+               t->min * 1e3, t->median * 1e3, t->p99 * 1e3, rate * 1e-9, 100.0 * rate / copy,
+               t->flops / t->median * 1e-9);
+    fflush(stdout);
+}
+
+static gt_status bench_kernels(dev_device *d, dtype storage)
+{
+    double copy = 0.0;
+    if (!o.json)
+        printf("# %s, %s, results checked; GB/s counts operands once, %% is of a plain copy\n"
+               "kernel                            R      C    min ms    median       p99     GB/s"
+               "     copy   GFLOP/s\n", dev_info_of(d)->name, dtype_name(storage));
+    return kernel_bench(d, storage, o.pick, &copy, show_kernel, &copy);
+}
+
+/* ---- step --------------------------------------------------------------------------------------- */
+
+static uint64_t peak_bytes(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (uint64_t)usage.ru_maxrss * 1024u;
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (f && fscanf(f, "%*s %llu", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void keep_best(void *context, const gemm_result *r)
+{
+    double *best = context;
+    if (r->flops > *best)
+        *best = r->flops;
+}
+
+/* The best a single large product reaches: what a step's products are held against. */
+static gt_status gemm_ceiling(dev_device *d, dtype storage, double *flops)
+{
+    gemm_context *g;
+    *flops = 0.0;
+    gt_status st = gemm_context_create(&g, d, NULL);
+    if (st)
+        return st;
+    const int n = dev_info_of(d)->kind == DEV_GPU ? 4096 : 1024;
+    for (int trans = 0; !st && trans < 2; trans++) {
+        const gemm_desc desc = { .M = n, .N = n, .K = n, .trans_b = trans, .a_type = storage,
+                                 .b_type = storage, .c_type = storage };
+        st = gemm_bench(g, &desc, 5, 0.0, keep_best, flops);
+    }
+    gemm_context_release(g);
+    return st;
+}
+
+static gt_status build(graph *g, const void *config, int training, int recompute)
+{
+    return model_build_loss(g, config, training, recompute);
+}
+
+typedef struct step_result {
+    double min, median, p99, busy_share, peak, first_s;
+    uint64_t planned, before, measured;
+    train_memory memory;
+} step_result;
+
+static gt_status time_steps(train *t, dev_device *d, step_result *r)
+{
+    double *seconds = malloc((size_t)(o.runs + 1) * sizeof *seconds), loss, norm;
+    gt_status st = seconds ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot bench: out of memory");
+    for (int i = 0; !st && i < 2; i++)
+        st = train_once(t, (uint64_t)i, 1, &loss, &norm);
+    if (!st && !isfinite(loss))
+        st = gt_fail(GT_NUMERIC, "cannot bench: the loss of random weights is not finite");
+    for (uint64_t i = 0; !st && i < o.runs; i++) {
+        const uint64_t start = gt_now_ns();
+        st = train_once(t, 2 + i, 1, &loss, &norm);
+        seconds[i] = (double)(gt_now_ns() - start) * 1e-9;
+    }
+    if (!st) {
+        qsort(seconds, (size_t)o.runs, sizeof *seconds, by_value);
+        r->min = seconds[0];
+        r->median = seconds[o.runs / 2];
+        r->p99 = seconds[(o.runs - 1) * 99 / 100];
+        r->measured = peak_bytes();
+        /* A further run, with an event on every launch: how much of the time is kernels. */
+        dev_busy_count(d, 1);
+        const double busy = dev_busy_seconds(d);
+        const uint64_t start = gt_now_ns();
+        for (int i = 0; !st && i < 3; i++)
+            st = train_once(t, 100 + (uint64_t)i, 1, &loss, &norm);
+        r->busy_share = (dev_busy_seconds(d) - busy) / ((double)(gt_now_ns() - start) * 1e-9);
+        dev_busy_count(d, 0);
+    }
+    free(seconds);
+    return st;
+}
+
+static void show_step(const model_config *c, const step_result *r)
+{
+    char a[32], b[32], e[32], f[32];
+    const double tokens = (double)(o.batch * o.seq);
+    const double flops = model_flops_per_token(c, (int)o.seq) * tokens;
+    const double n = (double)model_parameters(c);
+    if (o.json) {
+        printf("{\"bench\": \"step\", \"model\": \"%s\", \"parameters\": %.0f, \"batch\": %llu, "
+               "\"seq\": %llu, \"precision\": \"%s\", \"min_ms\": %.3f, \"median_ms\": %.3f, "
+               "\"p99_ms\": %.3f, \"tokens_per_s\": %.2f, \"model_gflop\": %.3f, \"gflops\": %.2f, "
+               "\"gemm_peak_gflops\": %.2f, \"share_of_gemm_peak\": %.4f, \"outside_kernels\": "
+               "%.4f, \"planned_bytes\": %llu, \"measured_bytes\": %llu}\n", c->name, n,
+               (unsigned long long)o.batch, (unsigned long long)o.seq, o.precision, r->min * 1e3,
+               r->median * 1e3, r->p99 * 1e3, tokens / r->median, flops * 1e-9,
+               flops / r->median * 1e-9, r->peak * 1e-9, flops / r->median / r->peak,
+               1.0 - r->busy_share, (unsigned long long)r->planned,
+               (unsigned long long)r->measured);
+        return;
+    }
+    printf("model     %s, %s parameters, batch %llu x %llu tokens, %s\n", c->name,
+           gt_format_count(a, sizeof a, n), (unsigned long long)o.batch, (unsigned long long)o.seq,
+           o.precision);
+    printf("step      min %.1f ms, median %.1f ms, p99 %.1f ms over %llu steps\n", r->min * 1e3,
+           r->median * 1e3, r->p99 * 1e3, (unsigned long long)o.runs);
+    printf("speed     %.1f tokens/s, %.1f model GFLOP/s of %.1f GFLOP a step\n",
+           tokens / r->median, flops / r->median * 1e-9, flops * 1e-9);
+    printf("peak      %.1f GFLOP/s is the best GEMM here: the step reaches %.1f %% of it\n",
+           r->peak * 1e-9, 100.0 * flops / r->median / r->peak);
+    printf("outside   %.1f %% of the step is not in kernels; %.2f s from start to the first step's "
+           "end\n", 100.0 * (1.0 - r->busy_share), r->first_s);
+    printf("memory    plan %s: parameters %s, gradients and moments %s, activations and scratch %s",
+           gt_format_bytes(a, sizeof a, r->planned),
+           gt_format_bytes(b, sizeof b, r->memory.parameters + r->memory.copies),
+           gt_format_bytes(e, sizeof e, r->memory.gradients + r->memory.moments),
+           gt_format_bytes(f, sizeof f, r->memory.activations));
+    printf(", inputs and state %s, process and driver %s\n",
+           gt_format_bytes(a, sizeof a, r->memory.inputs),
+           gt_format_bytes(b, sizeof b, r->before));
+    if (r->measured)
+        printf("          measured %s at its peak, %+.1f %% of the plan\n",
+               gt_format_bytes(a, sizeof a, r->measured),
+               100.0 * ((double)r->measured / (double)r->planned - 1.0));
+}
+
+static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
+{
+    model_config c;
+    step_result r = { 0 };
+    train *t = NULL;
+    gt_status st = model_config_load(&c, o.model);
+    if (st)
+        return st;
+    if (!c.vocab)
+        c.vocab = 256;
+    if (o.batch * o.seq < 1 || o.batch > 1u << 20 || o.seq > (uint64_t)c.context)
+        return gt_fail(GT_MISUSE, "batch must be at least 1, and seq from 1 to the model's %d",
+                       c.context);
+    /* Random tokens: a step costs the same whatever they say. */
+    const uint64_t count = 64 * o.batch * o.seq + 1;
+    uint16_t *tokens = malloc(count * sizeof *tokens);
+    if (!tokens)
+        return gt_fail(GT_NO_MEMORY, "cannot bench: out of memory");
+    gt_random random;
+    gt_random_init(&random, 1, 2);
+    for (uint64_t i = 0; i < count; i++)
+        tokens[i] = (uint16_t)gt_random_below(&random, (uint64_t)(c.vocab < 65536 ? c.vocab : 65536));
+    token_file file = { .data = (const unsigned char *)tokens, .count = count, .width = 2 };
+    const token_split split = { .files = &file, .file_count = 1, .count = count,
+                                .vocab = (uint32_t)c.vocab };
+    const train_model model = { .config = &c, .build = build };
+    const train_data data = { &split, NULL };
+    train_options options = { .steps = 1000, .batch = o.batch, .micro_batch = o.micro_batch,
+                              .seq = o.seq, .seed = 1, .precision = storage,
+                              .recompute = o.recompute, .optim = optim_defaults(),
+                              .gemm = strcmp(o.engine, "auto") ? o.engine : NULL };
+    options.order = LOADER_SEQUENTIAL;
+    st = train_create(&t, d, &model, &data, &options);
+    double loss, norm;
+    if (!st)
+        st = train_once(t, 0, 1, &loss, &norm);
+    r.first_s = (double)(gt_now_ns() - start) * 1e-9;
+    if (!st) {
+        r.memory = train_memory_of(t);
+        /* What is resident and not in buffers: the program, the driver and its compiler. */
+        const uint64_t resident = resident_bytes();
+        const int unified = dev_info_of(d)->unified;
+        r.before = !unified ? 0 : resident > r.memory.total ? resident - r.memory.total : 0;
+        r.planned = r.memory.total + r.before;
+        st = time_steps(t, d, &r);
+        if (!unified)
+            r.measured = 0;             /* device memory has no peak counter in OpenCL */
+    }
+    if (!st && o.explain)
+        st = exec_explain(train_exec(t), stdout, 0.0);
+    train_release(t);
+    if (!st)
+        st = gemm_ceiling(d, storage, &r.peak);
+    if (!st)
+        show_step(&c, &r);
+    free(tokens);
+    return st;
+}
+
+gt_status bench_device(int argc, char **argv)
+{
+    const uint64_t start = gt_now_ns();
+    char **words;
+    int count, done;
+    dtype storage;
+    dev_device *d;
+    gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
+    if (st || done)
+        return st;
+    if (count != 1)
+        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (o.runs < 1 || o.runs > 100000)
+        return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000",
+                       (unsigned long long)o.runs);
+    dtype_parse(&storage, o.precision);
+    st = dev_open(&d, o.devices);
+    if (st)
+        return st;
+    if (!strcmp(words[0], "gemm"))
+        st = bench_gemm(d, storage);
+    else if (!strcmp(words[0], "kernels"))
+        st = bench_kernels(d, storage);
+    else if (!strcmp(words[0], "step"))
+        st = bench_step(d, storage, start);
+    else
+        st = gt_fail(GT_MISUSE, "there is no bench '%s'; there are gemm, kernels, step, link, "
+                     "allreduce, reduce-scatter, all-gather and broadcast", words[0]);
+    dev_close(d);
+    return st;
+}

@@ -1,0 +1,31 @@
+/* host/cli/cli_comm.h - verbs whose ranks talk to each other.
+ *
+ *   static struct { ...; cli_comm comm; } o;
+ *   static const gt_option table[] = { ..., CLI_COMM_OPTIONS(o.comm), { 0 } };
+ *   ... return cli_comm_run(&o.comm, argv, body);
+ *
+ * cli_comm_run() starts --ranks copies of the program unless a launcher has, joins the job,
+ * calls `body`, and leaves. A body that fails ends the job on all ranks with its sentence.
+ * SIGUSR1 writes the flight recorder to the folder of the knob `dump`, or to standard error. */
+#ifndef GT_CLI_CLI_COMM_H
+#define GT_CLI_CLI_COMM_H
+
+#include "host/cli/cli_net.h"
+#include "net/comm/comm.h"
+
+typedef struct cli_comm {
+    cli_net net;
+    uint64_t ranks;
+    const char *transport;
+} cli_comm;
+
+#define CLI_COMM_OPTIONS(n) \
+    { .group = "Ranks" }, \
+    { "ranks", 0, GT_U64, "N", "start N ranks on this host, unless a launcher has", &(n).ranks, 0, \
+      NULL }, \
+    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &(n).transport, 0, NULL }, \
+    CLI_NET_OPTIONS((n).net)
+
+gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c));
+
+#endif
