@@ -1,0 +1,176 @@
+/* net/ps/ps_client.c - a worker's pushes and pulls.
+ *
+ * A request goes to every server that has a part of the key, all under one slot number; it is
+ * done when all have answered. The answer of a push comes when the server has the bytes
+ * (synchronous) or has applied them (stale), so waiting for it is what holds a worker
+ * back that runs ahead.                                                                  */
+#include "net/ps/ps_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One server's share of a request. */
+typedef struct leg {
+    ps_request request;
+    ps_answer answer;
+    net_request *asked, *data, *answered;
+} leg;
+
+struct net_ps_request {
+    net_ps *ps;
+    uint32_t kind, key, slot;
+    uint64_t version;
+    int legs;
+    leg leg[];
+};
+
+/* ---- slots ------------------------------------------------------------------------------- */
+
+static gt_status take_slot(net_ps *ps, uint32_t *out)
+{
+    gt_status st = GT_OK;
+    uint32_t slot = 0;
+    pthread_mutex_lock(&ps->lock);
+    while (slot < ps->slot_count && ps->slots[slot])
+        slot++;
+    if (slot == ps->slot_count) {
+        const uint32_t room = slot ? 2 * slot : 64;
+        unsigned char *slots = room <= PS_MOST_SLOTS ? realloc(ps->slots, room) : NULL;
+        if (slots) {
+            memset(slots + slot, 0, room - slot);
+            ps->slots = slots;
+            ps->slot_count = room;
+        } else {
+            st = gt_fail(GT_NO_MEMORY, "cannot have %u requests to a parameter server under way",
+                         (unsigned)slot + 1);
+        }
+    }
+    if (!st)
+        ps->slots[slot] = 1;
+    pthread_mutex_unlock(&ps->lock);
+    *out = slot;
+    return st;
+}
+
+static void give_slot(net_ps *ps, uint32_t slot)
+{
+    pthread_mutex_lock(&ps->lock);
+    ps->slots[slot] = 0;
+    pthread_mutex_unlock(&ps->lock);
+}
+
+/* ---- requests ---------------------------------------------------------------------------- */
+
+/* Receives are posted before the server hears of the request. */
+static gt_status ask(net_ps_request *r, int server, const float *gradient, float *value)
+{
+    net_ps *ps = r->ps;
+    const ps_range *range = ps_range_of(ps, r->key, server);
+    const uint32_t up = ps_up(r->slot), down = ps_down(r->slot);
+    const int to = ps->servers[server];
+    leg *l = &r->leg[server];
+    if (!range->count)
+        return GT_OK;
+    l->request = (ps_request){ r->kind, r->key, r->slot, 0, r->version };
+    gt_status st = net_group_recv_start(ps->group, to, down,
+                                        (net_sink){ &l->answer, sizeof l->answer, NULL, 1 },
+                                        &l->answered);
+    if (!st && value)
+        st = net_group_recv_start(ps->group, to, down,
+                                  (net_sink){ value + range->offset, range->count * sizeof *value,
+                                              NULL, sizeof *value }, &l->data);
+    if (!st)
+        st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request,
+                                  &l->asked);
+    if (!st && gradient)
+        st = net_group_send_start(ps->group, to, up, gradient + range->offset,
+                                  range->count * sizeof *gradient, &l->data);
+    return st;
+}
+
+static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version,
+                       const float *gradient, float *value, net_ps_request **out)
+{
+    *out = NULL;
+    if (!ps->works)
+        return gt_fail(GT_MISUSE, "rank %d of the group is no worker of the parameter server",
+                       ps->rank);
+    if (key >= ps->key_count)
+        return gt_fail(GT_MISUSE, "the parameter server has no key %u, only %u", (unsigned)key,
+                       (unsigned)ps->key_count);
+    const int legs = ps->options.server_count;
+    net_ps_request *r = calloc(1, sizeof *r + (size_t)legs * sizeof(leg));
+    if (!r)
+        return gt_fail(GT_NO_MEMORY, "cannot ask a parameter server: out of memory");
+    r->ps = ps;
+    r->kind = kind;
+    r->key = key;
+    r->version = version;
+    r->legs = legs;
+    gt_status st = take_slot(ps, &r->slot);
+    if (st) {
+        free(r);
+        return st;
+    }
+    for (int i = 0; !st && i < legs; i++)
+        st = ask(r, i, gradient, value);
+    if (st) {                           /* the job is over: waiting gives the rest back */
+        net_ps_wait(r, NULL);
+        return st;
+    }
+    *out = r;
+    return GT_OK;
+}
+
+gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net_ps_request **out)
+{
+    return start(ps, PS_PUSH, key, 0, gradient, NULL, out);
+}
+
+gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value,
+                            net_ps_request **out)
+{
+    return start(ps, PS_PULL, key, version, NULL, value, out);
+}
+
+gt_status net_ps_wait(net_ps_request *r, uint64_t *got)
+{
+    gt_status st = GT_OK;
+    uint64_t lowest = UINT64_MAX;
+    if (!r)
+        return GT_OK;
+    for (int i = 0; i < r->legs; i++) {
+        leg *l = &r->leg[i];
+        net_request *const all[] = { l->asked, l->data, l->answered };
+        for (int k = 0; k < 3; k++) {
+            const gt_status one = net_wait(all[k]);
+            st = st ? st : one;
+        }
+        if (st || !l->answered)
+            continue;
+        lowest = l->answer.version < lowest ? l->answer.version : lowest;
+        if (l->answer.status == PS_TOO_LATE)
+            st = gt_fail(GT_MISUSE, "cannot pull version %llu of key %u: it is at %llu already",
+                         (unsigned long long)r->version, (unsigned)r->key,
+                         (unsigned long long)l->answer.version);
+    }
+    if (got)
+        *got = lowest == UINT64_MAX ? r->version : lowest;
+    give_slot(r->ps, r->slot);
+    free(r);
+    return st;
+}
+
+gt_status ps_client_close(net_ps *ps)
+{
+    const ps_request goodbye = { .kind = PS_CLOSE };
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < ps->options.server_count; i++) {
+        net_request *r;
+        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &goodbye, sizeof goodbye,
+                                  &r);
+        if (!st)
+            st = net_wait(r);
+    }
+    return st;
+}

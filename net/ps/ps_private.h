@@ -1,0 +1,63 @@
+/* net/ps/ps_private.h - what workers and servers say to each other. Only for this folder.
+ *
+ *   worker                                              server
+ *     ── request {push, key, slot} ── channel 0 ────────►
+ *     ── gradient of its part ─────── slot's up ────────►   kept until it may be applied
+ *     ◄────────────────────────────── slot's down ────── answer {status, version}
+ *     ── request {pull, key, slot, version} ────────────►   held until the version is there
+ *     ◄────────────────────────────── slot's down ────── answer, then the values
+ *
+ * A slot is a worker's number for one request under way; numbers are used again, so channels
+ * stay few. Each has a channel up and one down: a rank may be its own server, and hears what
+ * it says. Requests of a worker are answered in any order.                               */
+#ifndef NET_PS_PRIVATE_H
+#define NET_PS_PRIVATE_H
+
+#include "net/ps/ps.h"
+
+#include <pthread.h>
+
+enum { PS_PUSH = 1, PS_PULL, PS_CLOSE };
+enum { PS_REQUESTS = 0, PS_CONFER = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24 };
+
+typedef struct ps_request { uint32_t kind, key, slot, reserved; uint64_t version; } ps_request;
+typedef struct ps_answer { uint32_t status, reserved; uint64_t version; } ps_answer;
+enum { PS_DONE = 0, PS_TOO_LATE = 1 };
+
+static inline uint32_t ps_up(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot; }
+static inline uint32_t ps_down(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot + 1; }
+
+/* The part of a key that one server has. */
+typedef struct ps_range { uint64_t offset, count; } ps_range;
+
+struct net_ps {
+    net_group *group;                   /* its own                                        */
+    int rank, size;
+    net_ps_options options;             /* with `servers`, `workers`, `shares` filled in  */
+    int *servers, *workers;
+    double *shares;
+    uint32_t key_count;
+    uint64_t *keys;                     /* elements                                       */
+    ps_range *ranges;                   /* [key_count][server_count]                      */
+    int works;                          /* this rank is a worker                          */
+    struct ps_server *server;           /* NULL: this rank is none                        */
+    pthread_mutex_t lock;               /* over slots                                     */
+    unsigned char *slots;               /* 1: taken                                       */
+    uint32_t slot_count;
+};
+
+static inline const ps_range *ps_range_of(const net_ps *ps, uint32_t key, int server)
+{
+    return &ps->ranges[(size_t)key * (size_t)ps->options.server_count + (size_t)server];
+}
+
+/* ps_server.c: `index` is this rank's place among the servers. */
+gt_status ps_server_start(struct ps_server **out, net_ps *ps, int index,
+                          const float *const *initial);
+/* Waits until all workers have closed; frees it. */
+gt_status ps_server_finish(struct ps_server *s);
+
+/* ps_client.c: tells all servers that this worker has no more requests. */
+gt_status ps_client_close(net_ps *ps);
+
+#endif

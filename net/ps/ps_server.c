@@ -1,0 +1,548 @@
+/* net/ps/ps_server.c - a server's thread: takes pushes, applies them, answers pulls.
+ *
+ *   part of a key:   version 7   value ▓▓▓▓▓▓▓▓
+ *      mails    w0 ░░░░   w2 ░░░░   w0 ░░░░          pushes, in the order they were announced
+ *      pulls    w1 wants 8                           wait for their version
+ *
+ * synchronous: when the first mail of every worker is in, they are added in the order of the
+ * workers, whatever order they came in, and applied as one. stale: the first mail of a worker
+ * is applied when it is in and the worker is not too far ahead of the slowest.
+ *
+ * A value is never changed while it is being sent: an update waits for the sends under way, and
+ * pulls that come meanwhile wait for the update, so neither can starve the other.
+ *
+ * Buffers of mails are arenas and are used again; a server holds as many as workers have pushes
+ * under way. The thread only ever waits in net_wait_any().                                */
+#include "net/ps/ps_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct mail {
+    struct mail *next;
+    int worker, arrived;
+    uint32_t slot;
+    float *data;
+} mail;
+
+typedef struct pull {
+    struct pull *next;
+    int worker;
+    uint32_t slot;
+    uint64_t version;
+} pull;
+
+typedef struct part {
+    ps_range range;
+    float *value;
+    uint64_t version;
+    int readers;                        /* sends of the value under way                  */
+    mail *mails, *spare;
+    pull *pulls;
+    uint64_t *pushed;                   /* [workers] applied pushes                      */
+    float **pulled;                     /* [workers] with keep_pulled                    */
+} part;
+
+/* Something under way, and what to do when it is done. */
+typedef enum event_kind { REQUEST_CAME, MAIL_CAME, ANSWER_SENT, VALUE_SENT } event_kind;
+typedef struct event {
+    event_kind kind;
+    int worker;
+    part *part;
+    mail *mail;
+    ps_answer *answer;
+} event;
+
+typedef struct ps_server {
+    net_ps *ps;
+    int workers, open;                  /* workers that have not closed                  */
+    part *parts;                        /* [key_count]                                   */
+    ps_request *inbox;                  /* [workers]                                     */
+    unsigned char *closed;              /* [workers]                                     */
+    event *events;
+    net_request **requests;             /* beside events                                 */
+    int count, room;
+    pthread_t thread;
+    gt_status result;
+    char sentence[512];
+} ps_server;
+
+/* ---- things under way -------------------------------------------------------------------------- */
+
+static gt_status make_room(ps_server *s)
+{
+    if (s->count < s->room)
+        return GT_OK;
+    const int room = s->room ? 2 * s->room : 64;
+    event *events = realloc(s->events, (size_t)room * sizeof *events);
+    if (events)
+        s->events = events;
+    net_request **requests = realloc(s->requests, (size_t)room * sizeof *requests);
+    if (requests)
+        s->requests = requests;
+    if (!events || !requests)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    s->room = room;
+    return GT_OK;
+}
+
+static void watch(ps_server *s, net_request *r, event e)
+{
+    assert(s->count < s->room);
+    s->events[s->count] = e;
+    s->requests[s->count++] = r;
+}
+
+static int rank_of(const ps_server *s, int worker)
+{
+    return s->ps->workers[worker];
+}
+
+static gt_status receive(ps_server *s, int worker, uint32_t channel, void *data, size_t size,
+                         event e)
+{
+    net_request *r;
+    gt_status st = make_room(s);
+    if (!st)
+        st = net_group_recv_start(s->ps->group, rank_of(s, worker), channel,
+                                  (net_sink){ data, size, NULL, 1 }, &r);
+    if (!st)
+        watch(s, r, e);
+    return st;
+}
+
+static gt_status send(ps_server *s, int worker, uint32_t channel, const void *data, size_t size,
+                      event e)
+{
+    net_request *r;
+    gt_status st = make_room(s);
+    if (!st)
+        st = net_group_send_start(s->ps->group, rank_of(s, worker), channel, data, size, &r);
+    if (!st)
+        watch(s, r, e);
+    return st;
+}
+
+static gt_status expect_request(ps_server *s, int worker)
+{
+    return receive(s, worker, PS_REQUESTS, &s->inbox[worker], sizeof s->inbox[worker],
+                   (event){ .kind = REQUEST_CAME, .worker = worker });
+}
+
+static gt_status answer(ps_server *s, const part *p, int worker, uint32_t slot, uint32_t status)
+{
+    ps_answer *a = malloc(sizeof *a);
+    if (!a)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    *a = (ps_answer){ .status = status, .version = p->version };
+    gt_status st = send(s, worker, ps_down(slot), a, sizeof *a,
+                        (event){ .kind = ANSWER_SENT, .answer = a });
+    if (st)
+        free(a);
+    return st;
+}
+
+/* ---- updates ---------------------------------------------------------------------------------- */
+
+static void add(float *restrict to, const float *restrict from, uint64_t n)
+{
+    enum { BLOCK = 16 };
+    uint64_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (int k = 0; k < BLOCK; k++)
+            to[i + (uint64_t)k] += from[i + (uint64_t)k];
+    for (; i < n; i++)
+        to[i] += from[i];
+}
+
+static void apply(ps_server *s, part *p, const float *gradient, int worker)
+{
+    const net_ps_options *o = &s->ps->options;
+    const float *pulled = worker >= 0 && p->pulled ? p->pulled[worker] : NULL;
+    if (o->apply)
+        o->apply(o->context, (uint32_t)(p - s->parts), p->range.offset, p->value, gradient, pulled,
+                 p->range.count, worker, p->version);
+    else
+        add(p->value, gradient, p->range.count);
+    p->version++;
+}
+
+/* The first mail of a worker. */
+static mail **first_of(part *p, int worker)
+{
+    for (mail **m = &p->mails; *m; m = &(*m)->next)
+        if ((*m)->worker == worker)
+            return m;
+    return NULL;
+}
+
+static void take_off(part *p, mail **at)
+{
+    mail *m = *at;
+    *at = m->next;
+    m->next = p->spare;
+    p->spare = m;
+}
+
+/* One from every worker, summed in their order. */
+static int ready_synchronous(ps_server *s, part *p)
+{
+    for (int w = 0; w < s->workers; w++) {
+        mail **m = first_of(p, w);
+        if (!m || !(*m)->arrived)
+            return 0;
+    }
+    return 1;
+}
+
+static void update_synchronous(ps_server *s, part *p)
+{
+    float *sum = (*first_of(p, 0))->data;
+    for (int w = 1; w < s->workers; w++)
+        add(sum, (*first_of(p, w))->data, p->range.count);
+    apply(s, p, sum, -1);
+    for (int w = 0; w < s->workers; w++)
+        take_off(p, first_of(p, w));
+}
+
+/* A worker whose next push may be applied, or -1; in the order of announcement. */
+static int ready_stale(ps_server *s, part *p)
+{
+    uint64_t slowest = UINT64_MAX;
+    for (int w = 0; w < s->workers; w++)
+        if (!s->closed[w] && p->pushed[w] < slowest)
+            slowest = p->pushed[w];
+    for (mail *m = p->mails; m; m = m->next) {
+        const int bounded = s->ps->options.staleness >= 0 && slowest != UINT64_MAX
+                            && p->pushed[m->worker] > slowest
+                            && p->pushed[m->worker] - slowest > (uint64_t)s->ps->options.staleness;
+        if (m->arrived && !bounded && *first_of(p, m->worker) == m)
+            return m->worker;
+    }
+    return -1;
+}
+
+static gt_status update_stale(ps_server *s, part *p, int worker)
+{
+    mail **m = first_of(p, worker);
+    const uint32_t slot = (*m)->slot;
+    apply(s, p, (*m)->data, worker);
+    p->pushed[worker]++;
+    take_off(p, m);
+    return answer(s, p, worker, slot, PS_DONE);
+}
+
+static gt_status send_value(ps_server *s, part *p, int worker, uint32_t slot, uint32_t status)
+{
+    gt_status st = answer(s, p, worker, slot, status);
+    if (!st && p->pulled)
+        memcpy(p->pulled[worker], p->value, p->range.count * sizeof *p->value);
+    if (!st)
+        st = send(s, worker, ps_down(slot), p->value, p->range.count * sizeof *p->value,
+                  (event){ .kind = VALUE_SENT, .part = p });
+    if (!st)
+        p->readers++;
+    return st;
+}
+
+static gt_status answer_pulls(ps_server *s, part *p)
+{
+    gt_status st = GT_OK;
+    for (pull **at = &p->pulls; !st && *at;) {
+        pull *q = *at;
+        if (p->version < q->version) {
+            at = &q->next;
+            continue;
+        }
+        const int late = s->ps->options.synchronous && p->version > q->version;
+        st = send_value(s, p, q->worker, q->slot, late ? PS_TOO_LATE : PS_DONE);
+        *at = q->next;
+        free(q);
+    }
+    return st;
+}
+
+/* Does what can be done with a part now. Pulls of the version that is there go first in the
+ * synchronous mode, for the next update takes it away; there only a worker's own later push
+ * could make one, and that comes after the pull. */
+static gt_status settle(ps_server *s, part *p)
+{
+    const int synchronous = s->ps->options.synchronous;
+    gt_status st = synchronous ? answer_pulls(s, p) : GT_OK;
+    while (!st) {
+        const int worker = synchronous ? (ready_synchronous(s, p) ? 0 : -1) : ready_stale(s, p);
+        if (worker < 0)
+            return answer_pulls(s, p);
+        if (p->readers)
+            return GT_OK;               /* again when they are done */
+        if (synchronous) {
+            update_synchronous(s, p);
+            st = answer_pulls(s, p);
+        } else {
+            st = update_stale(s, p, worker);
+        }
+    }
+    return st;
+}
+
+/* ---- requests --------------------------------------------------------------------------------- */
+
+static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
+{
+    mail *m = p->spare, **last = &p->mails;
+    if (m) {
+        p->spare = m->next;
+    } else {
+        void *data = NULL;
+        m = calloc(1, sizeof *m);
+        gt_status st = m ? net_comm_memory(net_group_comm(s->ps->group),
+                                           p->range.count * sizeof(float), &data)
+                         : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        if (st) {
+            free(m);
+            return st;
+        }
+        m->data = data;
+    }
+    m->next = NULL;
+    m->worker = worker;
+    m->slot = slot;
+    m->arrived = 0;
+    while (*last)
+        last = &(*last)->next;
+    *last = m;
+    return receive(s, worker, ps_up(slot), m->data, p->range.count * sizeof *m->data,
+                   (event){ .kind = MAIL_CAME, .worker = worker, .part = p, .mail = m });
+}
+
+static gt_status take_pull(ps_server *s, int worker, part *p, const ps_request *r)
+{
+    pull *q = malloc(sizeof *q), **last = &p->pulls;
+    if (!q)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    *q = (pull){ NULL, worker, r->slot, r->version };
+    while (*last)
+        last = &(*last)->next;
+    *last = q;
+    return settle(s, p);
+}
+
+static gt_status take_close(ps_server *s, int worker)
+{
+    gt_status st = GT_OK;
+    s->closed[worker] = 1;
+    s->open--;
+    for (uint32_t k = 0; !st && k < s->ps->key_count; k++)   /* nobody waits for it any more */
+        if (s->parts[k].range.count)
+            st = settle(s, &s->parts[k]);
+    return st;
+}
+
+static gt_status take_request(ps_server *s, int worker)
+{
+    const ps_request r = s->inbox[worker];
+    if (r.kind == PS_CLOSE)
+        return take_close(s, worker);
+    if (r.key >= s->ps->key_count || r.slot >= PS_MOST_SLOTS || !s->parts[r.key].range.count
+        || (r.kind != PS_PUSH && r.kind != PS_PULL))
+        return net_comm_abort(net_group_comm(s->ps->group),
+                              net_group_member(s->ps->group, rank_of(s, worker)),
+                              "rank %d asked a parameter server for something that makes no sense",
+                              net_group_member(s->ps->group, rank_of(s, worker)));
+    part *p = &s->parts[r.key];
+    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot) : take_pull(s, worker, p, &r);
+    return st ? st : expect_request(s, worker);
+}
+
+static gt_status handle(ps_server *s, event e)
+{
+    gt_status st = GT_OK;
+    switch (e.kind) {
+    case REQUEST_CAME:
+        return take_request(s, e.worker);
+    case MAIL_CAME:
+        e.mail->arrived = 1;
+        if (s->ps->options.synchronous)         /* its buffer is free; the sum may take long */
+            st = answer(s, e.part, e.worker, e.mail->slot, PS_DONE);
+        return st ? st : settle(s, e.part);
+    case ANSWER_SENT:
+        free(e.answer);
+        return GT_OK;
+    case VALUE_SENT:
+        e.part->readers--;
+        return settle(s, e.part);
+    }
+    return GT_OK;
+}
+
+/* ---- the thread -------------------------------------------------------------------------------- */
+
+static gt_status loop(ps_server *s)
+{
+    net_comm *c = net_group_comm(s->ps->group);
+    gt_status st = GT_OK;
+    for (int w = 0; !st && w < s->workers; w++)
+        st = expect_request(s, w);
+    while (!st && s->count) {
+        int which;
+        st = net_wait_any(c, s->requests, s->count, 1000000000u, &which);
+        if (st || which < 0)
+            continue;
+        const event e = s->events[which];
+        net_request *r = s->requests[which];
+        s->count--;
+        s->events[which] = s->events[s->count];
+        s->requests[which] = s->requests[s->count];
+        st = net_wait(r);
+        if (st && e.kind == ANSWER_SENT)
+            free(e.answer);
+        if (!st)
+            st = handle(s, e);
+    }
+    return st;
+}
+
+/* All have closed and nothing is under way: what is left will never be complete. */
+static gt_status check_left(const ps_server *s)
+{
+    for (uint32_t k = 0; k < s->ps->key_count; k++)
+        if (s->parts[k].mails) {
+            const int w = s->parts[k].mails->worker;
+            return gt_fail(GT_MISUSE, "the parameter server closed before every worker had pushed "
+                           "key %u as often as rank %d of the group", (unsigned)k, rank_of(s, w));
+        } else if (s->parts[k].pulls) {
+            return gt_fail(GT_MISUSE, "the parameter server closed before version %llu of key %u, "
+                           "which rank %d of the group wants",
+                           (unsigned long long)s->parts[k].pulls->version, (unsigned)k,
+                           rank_of(s, s->parts[k].pulls->worker));
+        }
+    return GT_OK;
+}
+
+static void *serve(void *context)
+{
+    ps_server *s = context;
+    net_comm *c = net_group_comm(s->ps->group);
+    s->result = loop(s);
+    if (s->result) {
+        strncpy(s->sentence, gt_message(), sizeof s->sentence - 1);
+        if (!net_comm_check(c))         /* workers wait for answers that will not come */
+            net_comm_abort(c, net_comm_rank(c), "%s", s->sentence);
+        for (int i = 0; i < s->count; i++) {
+            net_wait(s->requests[i]);
+            if (s->events[i].kind == ANSWER_SENT)
+                free(s->events[i].answer);
+        }
+    } else {
+        s->result = check_left(s);
+        strncpy(s->sentence, gt_message(), sizeof s->sentence - 1);
+    }
+    return NULL;
+}
+
+/* ---- start and finish --------------------------------------------------------------------------- */
+
+static void mails_free(net_comm *c, mail *m)
+{
+    while (m) {
+        mail *next = m->next;
+        net_comm_memory_free(c, m->data);
+        free(m);
+        m = next;
+    }
+}
+
+static void release(ps_server *s)
+{
+    net_comm *c = net_group_comm(s->ps->group);
+    for (uint32_t k = 0; s->parts && k < s->ps->key_count; k++) {
+        part *p = &s->parts[k];
+        mails_free(c, p->mails);
+        mails_free(c, p->spare);
+        for (pull *q = p->pulls, *next; q; q = next) {
+            next = q->next;
+            free(q);
+        }
+        for (int w = 0; p->pulled && w < s->workers; w++)
+            free(p->pulled[w]);
+        free(p->pulled);
+        free(p->pushed);
+        net_comm_memory_free(c, p->value);
+    }
+    free(s->parts);
+    free(s->inbox);
+    free(s->closed);
+    free(s->events);
+    free(s->requests);
+    free(s);
+}
+
+static gt_status make_part(ps_server *s, part *p, const float *initial)
+{
+    const size_t bytes = p->range.count * sizeof *p->value;
+    void *value = NULL;
+    p->pushed = calloc((size_t)s->workers, sizeof *p->pushed);
+    if (!p->pushed)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    if (!bytes)
+        return GT_OK;
+    gt_status st = net_comm_memory(net_group_comm(s->ps->group), bytes, &value);
+    if (st)
+        return st;
+    p->value = value;
+    if (initial)
+        memcpy(p->value, initial + p->range.offset, bytes);
+    else
+        memset(p->value, 0, bytes);
+    if (s->ps->options.synchronous || !s->ps->options.keep_pulled)
+        return GT_OK;
+    p->pulled = calloc((size_t)s->workers, sizeof *p->pulled);
+    for (int w = 0; p->pulled && w < s->workers; w++) {
+        p->pulled[w] = malloc(bytes);
+        if (!p->pulled[w])
+            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        memcpy(p->pulled[w], p->value, bytes);
+    }
+    return p->pulled ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+}
+
+gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *const *initial)
+{
+    *out = NULL;
+    ps_server *s = calloc(1, sizeof *s);
+    if (!s)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    s->ps = ps;
+    s->workers = s->open = ps->options.worker_count;
+    s->parts = calloc(ps->key_count + (size_t)1, sizeof *s->parts);
+    s->inbox = calloc((size_t)s->workers, sizeof *s->inbox);
+    s->closed = calloc((size_t)s->workers, 1);
+    gt_status st = s->parts && s->inbox && s->closed
+        ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    for (uint32_t k = 0; !st && k < ps->key_count; k++) {
+        s->parts[k].range = *ps_range_of(ps, k, index);
+        st = make_part(s, &s->parts[k], initial ? initial[k] : NULL);
+    }
+    if (!st) {
+        const int err = pthread_create(&s->thread, NULL, serve, s);
+        if (err)
+            st = gt_fail(GT_NO_MEMORY, "cannot start a server's thread: %s", strerror(err));
+    }
+    if (st) {
+        release(s);
+        return st;
+    }
+    *out = s;
+    return GT_OK;
+}
+
+gt_status ps_server_finish(ps_server *s)
+{
+    pthread_join(s->thread, NULL);
+    gt_status st = s->result;
+    if (st)
+        gt_fail(st, "%s", s->sentence);
+    release(s);
+    return st;
+}
