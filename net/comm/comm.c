@@ -60,6 +60,14 @@ static void wake(void *context)
     }
 }
 
+void comm_wake(net_comm *c)
+{
+    if (c->waiters) {
+        wake(c);
+        pthread_cond_broadcast(&c->changed);
+    }
+}
+
 /* ---- events of transports -------------------------------------------------------------- */
 
 static void on_message(void *up, const void *head, size_t head_size, const void *body,

@@ -172,6 +172,8 @@ void comm_lock(net_comm *c);
 void comm_unlock(net_comm *c);
 /* One round of progress of everything, lock held. */
 int  comm_progress(net_comm *c);
+/* Wakes threads that sleep in a wait: a request is done that no transport had a part in. */
+void comm_wake(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what);
 extern const net_events comm_events;

@@ -290,6 +290,7 @@ static gt_status send_to_self(net_request *r)
     if (other) {
         fill(&other->sink, r->data, r->size);
         match_finish(other);
+        comm_wake(c);
     } else {
         gt_status st = keep(r->pair, &r->node.key, NODE_EAGER, r->size, 0, r->data, r->size);
         if (st)
