@@ -403,6 +403,7 @@ static gt_status measure(net_comm *c)
         printf("# to %s by %s; %s, %llu in flight, data verified before each run\n",
                net_job_name(net_comm_job(c), e.peer, name, sizeof name), how,
                o.plain ? "ordinary memory" : "arenas", (unsigned long long)o.depth);
+    fflush(stdout);
     if (!st && strcmp(o.test, "lat"))
         st = each_size(&e, 1);
     if (!st && strcmp(o.test, "bw"))

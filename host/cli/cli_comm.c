@@ -6,14 +6,28 @@
 #include "host/base/text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-/* A thread of its own takes SIGUSR1, so that it comes through when all others are stuck. */
-typedef struct watch { net_comm *comm; pthread_t thread; sigset_t signals; } watch;
+/* SIGUSR1 only rings a bell; a thread of its own answers it, so that it comes through when all
+ * others are stuck. */
+typedef struct watch { net_comm *comm; pthread_t thread; int bell[2]; } watch;
+static int bell = -1;
+
+static void on_signal(int number)
+{
+    const int before = errno;
+    const char letter = number == SIGUSR1 ? 'd' : 'q';
+    if (write(bell, &letter, 1) < 0) {
+        /* The pipe is full: it has rung. */
+    }
+    errno = before;
+}
 
 static void dump(net_comm *c)
 {
@@ -36,33 +50,46 @@ static void dump(net_comm *c)
 static void *dump_on_signal(void *context)
 {
     const watch *w = context;
-    for (int number; !sigwait(&w->signals, &number) && number == SIGUSR1;)
-        dump(w->comm);
-    return NULL;
+    char letter;
+    for (;;) {
+        const ssize_t n = read(w->bell[0], &letter, 1);
+        if (n == 1 && letter == 'd')
+            dump(w->comm);
+        else if (n >= 0 || errno != EINTR)
+            return NULL;
+    }
 }
 
 static gt_status watch_begin(watch *w, net_comm *c)
 {
     w->comm = c;
+    if (pipe2(w->bell, O_CLOEXEC) < 0)
+        return gt_fail(GT_IO, "cannot make a pipe: %s", strerror(errno));
+    bell = w->bell[1];
     const int failed = pthread_create(&w->thread, NULL, dump_on_signal, w);
-    return failed ? gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed)) : GT_OK;
+    if (failed) {
+        close(w->bell[0]);
+        close(w->bell[1]);
+        return gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed));
+    }
+    const struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+    sigaction(SIGUSR1, &action, NULL);
+    return GT_OK;
 }
 
 static void watch_end(watch *w)
 {
-    pthread_kill(w->thread, SIGUSR2);
+    signal(SIGUSR1, SIG_IGN);
+    on_signal(0);
     pthread_join(w->thread, NULL);
+    close(w->bell[0]);
+    close(w->bell[1]);
 }
 
 static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
 {
     net_comm *c = NULL;
     watch w;
-    /* Blocked before any thread is made: all of them inherit it. */
-    sigemptyset(&w.signals);
-    sigaddset(&w.signals, SIGUSR1);
-    sigaddset(&w.signals, SIGUSR2);
-    pthread_sigmask(SIG_BLOCK, &w.signals, NULL);
     gt_status st = net_comm_open(&c, o->net.config, &o->net.who);
     if (st)
         return st;
@@ -71,14 +98,12 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
         st = body(c);
         watch_end(&w);
     }
-    if (st && !net_comm_check(c)) {
-        char sentence[1024];
-        snprintf(sentence, sizeof sentence, "%s", gt_message());
+    char sentence[1024];
+    snprintf(sentence, sizeof sentence, "%s", gt_message());
+    if (st && !net_comm_check(c))
         net_comm_abort(c, net_comm_rank(c), "%s", sentence);
-        gt_fail(st, "%s", sentence);
-    }
     net_comm_close(c);
-    return st;
+    return st ? gt_fail(st, "%s", sentence) : GT_OK;
 }
 
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
