@@ -39,8 +39,10 @@ void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
     va_end(args);
     j->pending.on = 0;
     const size_t size = net_notice_format(body, &j->end);
-    for (int i = 1; i < j->size && j->rank == 0; i++)
+    for (int i = 1; i < j->size && j->rank == 0; i++) {
+        j->told += j->peers[i].linked;
         serve_send_bytes(j, i, NET_ABORT, body, size);
+    }
     atomic_store(&j->over, 1);
     gt_log(GT_LOG_INFO, "net", "the job is over: %s", j->end.sentence);
     pthread_cond_broadcast(&j->changed);
@@ -54,7 +56,7 @@ gt_status end_status(const net_job *j)
 
 void end_asked(net_job *j, int from, const net_notice *n)
 {
-    if (atomic_load(&j->over) || j->pending.on)
+    if (atomic_load(&j->over))
         return;
     if (n->culprit < 0 || n->culprit == from) {
         end_job(j, GT_PEER, n->culprit, "%s ended the job: %s", j->peers[from].name, n->sentence);
@@ -67,6 +69,8 @@ void end_asked(net_job *j, int from, const net_notice *n)
                 j->peers[n->culprit].last_words);
         return;
     }
+    if (j->pending.on)
+        return;                         /* the first blame counts                            */
     j->pending.on = 1;
     j->pending.deadline = gt_now_ns() + HOLD;
     j->pending.notice.culprit = n->culprit;

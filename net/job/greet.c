@@ -259,7 +259,7 @@ static int judge(net_job *j, const net_hello *theirs, net_notice *out)
         return theirs->role == NET_ROLE_CONTROL && j->rank == 0 && !j->joined;
     }
     if (atomic_load(&j->over)) {
-        out->code = GT_PEER;
+        out->code = j->end.code;
         snprintf(out->sentence, sizeof out->sentence, "%s", j->end.sentence);
     } else if (theirs->role == NET_ROLE_CONTROL && j->rank != 0) {
         out->code = GT_MISMATCH;
@@ -317,6 +317,10 @@ static void admit(net_job *j, int slot)
     g->fd = -1;                         /* the wire's now                                    */
     if (verdict.code || !done) {
         net_wire_close(&wire);
+        if (verdict.code && theirs.role == NET_ROLE_CONTROL) {
+            j->told++;
+            pthread_cond_broadcast(&j->changed);
+        }
         if (hopeless)
             end_job(j, GT_MISMATCH, -1, "%s", verdict.sentence);
         return;

@@ -81,6 +81,7 @@ struct net_job {
     int arrival_count;
 
     int joined;                         /* the roster is complete                            */
+    int told;                           /* ranks that know why the start failed              */
     int arrived;                        /* members so far, on rank 0                         */
     uint64_t start_deadline;
     char refused[256];                  /* the last connection turned away, and why          */

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #define MS UINT64_C(1000000)
+#define LINGER (1000 * MS)
 
 static uint64_t boot_id(void)
 {
@@ -527,9 +528,22 @@ static gt_status await_roster(net_job *j)
     if (!j->joined)
         end_job(j, GT_TIMEOUT, 0, "rank %d waited for rank 0 to gather all ranks, and it says nothing",
                 j->rank);
-    gt_status st = end_status(j);
+    /* A job that was complete and is over already is for net_job_check() to tell. */
+    gt_status st = j->joined ? GT_OK : end_status(j);
     pthread_mutex_unlock(&j->lock);
     return st;
+}
+
+/* Ranks that come a little later than the one that made the start fail should hear why. */
+static void linger(net_job *j)
+{
+    const uint64_t until = gt_now_ns() + LINGER;
+    pthread_mutex_lock(&j->lock);
+    while (gt_now_ns() < until && j->told < j->size - 1) {
+        const struct timespec t = { (time_t)(until / 1000000000), (long)(until % 1000000000) };
+        pthread_cond_timedwait(&j->changed, &j->lock, &t);
+    }
+    pthread_mutex_unlock(&j->lock);
 }
 
 gt_status net_job_join(net_job **out, const net_config *config, const net_identity *who)
@@ -558,6 +572,8 @@ gt_status net_job_join(net_job **out, const net_config *config, const net_identi
     if (st) {
         char why[NET_SENTENCE];
         snprintf(why, sizeof why, "%s", gt_message());
+        if (j->rank == 0 && j->started && st == GT_MISMATCH)
+            linger(j);
         net_job_leave(j);
         return gt_fail(st, "%s", why);
     }

@@ -1,10 +1,17 @@
-/* tests/job/test_job.c - ranks find each other, exchange, connect, and leave. */
+/* tests/job/test_job.c - ranks find each other, exchange, connect, and leave; and what they
+ * say when others lie, die, dawdle, or never come. Ranks are threads (gang.h). */
+#include "host/base/clock.h"
+#include "host/base/log.h"
 #include "tests/check.h"
 #include "tests/job/gang.h"
+#include "tests/job/stranger.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 /* CUnit's checks may be used by one thread only: ranks count what is wrong instead. */
@@ -104,7 +111,720 @@ static void any_two_ranks_have_streams(void)
     gang_release(&g);
 }
 
+/* ---- ranks that do not fit ------------------------------------------------------------------ */
+
+static void a_rank_with_another_secret_stays_outside(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    gang_set(&g, "start-timeout", "700ms");
+    memset(g.who[2].secret, 8, sizeof g.who[2].secret);
+    gang_go(&g);
+    CHECK(g.status[0] == GT_TIMEOUT && g.status[1] == GT_TIMEOUT && g.status[2] == GT_TIMEOUT);
+    CHECKF(strstr(g.message[0], "waited 0.7 s for rank 2; it never connected to 127.0.0.1:") != NULL
+               && strstr(g.message[0], "turned away, the last from 127.0.0.1: ") != NULL,
+           "%s", g.message[0]);
+    CHECKF(!strcmp(g.message[0], g.message[1]), "%s", g.message[1]);
+    CHECKF(strstr(g.message[2], "rank 2 waited 0.7 s for rank 0 at 127.0.0.1:") != NULL
+               && strstr(g.message[2], "it does not know this job's secret") != NULL, "%s", g.message[2]);
+    gang_release(&g);
+}
+
+static void ranks_that_never_come_are_named(void)
+{
+    gang g;
+    gang_init(&g, 5);
+    gang_set(&g, "start-timeout", "300ms");
+    g.absent[2] = g.absent[3] = 1;
+    gang_go(&g);
+    for (int i = 0; i < 5; i++)
+        CHECKF(g.absent[i] || (g.status[i] == GT_TIMEOUT
+                               && strstr(g.message[i], "waited 0.3 s for ranks 2 and 3; they never "
+                                                       "connected to 127.0.0.1:")), "%s", g.message[i]);
+    gang_release(&g);
+
+    gang_init(&g, 2);
+    gang_set(&g, "start-timeout", "300ms");
+    g.absent[0] = 1;
+    close(g.who[0].listen_fd);
+    g.who[0].listen_fd = -1;
+    gang_go(&g);
+    CHECKF(g.status[1] == GT_TIMEOUT && strstr(g.message[1], "Connection refused"), "%s", g.message[1]);
+    gang_release(&g);
+}
+
+static void different_settings_are_named_on_both_sides(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    CHECK_OK(net_config_set(g.config[2], "eager", "4KiB"));
+    gang_go(&g);
+    for (int i = 0; i < 3; i++)
+        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "eager=4KiB")
+                   && strstr(g.message[i], "eager=8KiB"), "%s", g.message[i]);
+    gang_release(&g);
+}
+
+static void different_numbers_of_ranks_are_named(void)
+{
+    gang g;
+    gang_init(&g, 2);
+    g.who[1].size = 3;
+    gang_go(&g);
+    for (int i = 0; i < 2; i++)
+        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "one of 3")
+                   && strstr(g.message[i], "one of 2"), "%s", g.message[i]);
+    gang_release(&g);
+}
+
+/* ---- strangers ------------------------------------------------------------------------------- */
+
+/* Runs beside a gang, against rank 0's port. */
+typedef struct visit { gang *g; int done; net_notice verdict; int entered; } visit;
+
+static void beside(gang *g, void *(*stranger)(void *), visit *v)
+{
+    pthread_t t;
+    v->g = g;
+    if (pthread_create(&t, NULL, stranger, v) != 0)
+        abort();
+    gang_go(g);
+    pthread_join(t, NULL);
+}
+
+static net_hello hello_of(const gang *g, int rank)
+{
+    net_hello h;
+    net_hello_init(&h, NET_ROLE_CONTROL, rank, g->size, 0, net_config_hash(g->config[0]));
+    net_secret_random(h.nonce, sizeof h.nonce);
+    return h;
+}
+
+static void *come_with_another_version(void *argument)
+{
+    visit *v = argument;
+    net_hello h = hello_of(v->g, 1);
+    net_wire wire;
+    snprintf(h.version, sizeof h.version, "0.0.9");
+    v->entered = stranger_enter(stranger_dial(gang_port(v->g)), &v->g->who[1], &h, &wire, &v->verdict);
+    net_wire_close(&wire);
+    return NULL;
+}
+
+static void another_version_is_named_on_both_sides(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 2);
+    g.absent[1] = 1;
+    beside(&g, come_with_another_version, &v);
+    CHECKF(g.status[0] == GT_MISMATCH && strstr(g.message[0], "rank 1 runs geartrain 0.0.9")
+               && strstr(g.message[0], "rank 0"), "%s", g.message[0]);
+    CHECK(v.entered && v.verdict.code == GT_MISMATCH && !strcmp(v.verdict.sentence, g.message[0]));
+    gang_release(&g);
+}
+
+static void *come_as_rank_1_too(void *argument)
+{
+    visit *v = argument;
+    net_hello h = hello_of(v->g, 1);
+    net_wire wire = { .fd = -1 };
+    usleep(100000);
+    v->entered = stranger_enter(stranger_dial(gang_port(v->g)), &v->g->who[1], &h, &wire, &v->verdict);
+    net_wire_close(&wire);
+    return NULL;
+}
+
+static void work_a_while(net_job *job, int rank, void *context)
+{
+    (void)context;
+    (void)rank;
+    for (int i = 0; i < 40; i++) {
+        WANT(net_job_barrier(job, "work") == GT_OK);
+        usleep(10000);
+    }
+}
+
+static void a_second_process_of_a_rank_is_sent_away(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 3);
+    g.run = work_a_while;
+    wrong = 0;
+    beside(&g, come_as_rank_1_too, &v);
+    CHECK(g.status[0] == GT_OK && g.status[1] == GT_OK && g.status[2] == GT_OK && wrong == 0);
+    CHECKF(v.entered && v.verdict.code == GT_MISMATCH && strstr(v.verdict.sentence, "already"), "%s",
+           v.verdict.sentence);
+    gang_release(&g);
+}
+
+/* Garbage, half a hello, silence, a port scan, a replay: 90 connections, more than GUESTS. */
+static void *disturb(void *argument)
+{
+    visit *v = argument;
+    enum { MANY = 90 };
+    int fd[MANY];
+    unsigned char bytes[NET_HELLO];
+    const net_hello h = hello_of(v->g, 1);
+    net_hello_format(bytes, &h);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < MANY; i++) {
+            fd[i] = stranger_dial(gang_port(v->g));
+            if (fd[i] < 0)
+                continue;
+            if (i % 5 == 0)
+                stranger_send(fd[i], "GET / HTTP/1.1\r\nHost: rank0\r\n\r\n", 31);
+            else if (i % 5 == 1)
+                stranger_send(fd[i], bytes, sizeof bytes / 2);
+            else if (i % 5 == 2)
+                stranger_send(fd[i], bytes, sizeof bytes);
+            else if (i % 5 == 3) {
+                close(fd[i]);
+                fd[i] = -1;
+            }
+        }
+        usleep(50000);
+        for (int i = 0; i < MANY; i++)
+            if (fd[i] >= 0)
+                close(fd[i]);
+    }
+    return NULL;
+}
+
+static void strangers_disturb_neither_start_nor_work(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 4);
+    gang_set(&g, "hello-timeout", "400ms");
+    g.run = work_a_while;
+    wrong = 0;
+    beside(&g, disturb, &v);
+    for (int i = 0; i < 4; i++)
+        CHECKF(g.status[i] == GT_OK, "%s", g.message[i]);
+    CHECK(wrong == 0);
+    gang_release(&g);
+}
+
+/* A byte now and then holds no place for longer than a hello may take. */
+static void *dawdle(void *argument)
+{
+    visit *v = argument;
+    const int fd = stranger_dial(gang_port(v->g));
+    unsigned char bytes[NET_HELLO];
+    const net_hello h = hello_of(v->g, 1);
+    net_hello_format(bytes, &h);
+    for (int i = 0; i < NET_HELLO; i++) {
+        if (!stranger_send(fd, bytes + i, 1))
+            break;
+        usleep(20000);
+        v->done = i;
+    }
+    v->entered = stranger_is_dropped(fd);
+    close(fd);
+    return NULL;
+}
+
+static void a_slow_hello_is_cut_off(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 2);
+    gang_set(&g, "hello-timeout", "200ms");
+    g.run = work_a_while;
+    wrong = 0;
+    beside(&g, dawdle, &v);
+    CHECK(v.entered && v.done < 60 && wrong == 0);
+    gang_release(&g);
+}
+
+/* What rank 0 recorded of one hello proves nothing in the next connection. */
+static void *replay(void *argument)
+{
+    visit *v = argument;
+    unsigned char ours[NET_HELLO], theirs[NET_HELLO], proof[NET_MAC], key[NET_SECRET];
+    const net_hello h = hello_of(v->g, 1);
+    net_secret_key(key, &v->g->who[1]);
+    net_hello_format(ours, &h);
+    for (int round = 0; round < 2; round++) {
+        const int fd = stranger_dial(gang_port(v->g));
+        if (!stranger_send(fd, ours, sizeof ours))
+            return NULL;
+        if (round == 0) {
+            unsigned char answer[NET_HELLO + NET_MAC];
+            size_t got = 0;
+            while (got < sizeof answer) {
+                const ssize_t n = read(fd, answer + got, sizeof answer - got);
+                if (n <= 0)
+                    return NULL;
+                got += (size_t)n;
+            }
+            memcpy(theirs, answer, sizeof theirs);
+            net_hello_proof(proof, key, 0, ours, theirs);       /* right, for this connection */
+        } else {
+            stranger_send(fd, proof, sizeof proof);
+            v->entered = stranger_is_dropped(fd);
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+static void a_replayed_hello_proves_nothing(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 2);
+    g.run = work_a_while;
+    wrong = 0;
+    beside(&g, replay, &v);
+    CHECK(v.entered && wrong == 0);
+    gang_release(&g);
+}
+
+/* ---- ends ------------------------------------------------------------------------------------ */
+
+static char sentences[GANG][1024];
+static _Atomic int woken;
+
+static void wake(void *context)
+{
+    (void)context;
+    woken++;
+}
+
+/* Works until the job ends, and keeps the sentence. */
+static void await_end(net_job *job, int rank)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; i < 2000 && !st; i++) {
+        st = net_job_check(job);
+        usleep(5000);
+    }
+    WANT(st == GT_PEER);
+    snprintf(sentences[rank], sizeof sentences[rank], "%s", gt_message());
+    net_blobs all;
+    WANT(net_job_exchange(job, "after", NULL, 0, &all) == GT_PEER);
+}
+
+static void check_sentences(const gang *g, const char *part)
+{
+    for (int i = 0; i < g->size; i++)
+        CHECKF(g->absent[i] || (strstr(sentences[i], part) && !strcmp(sentences[i], sentences[0])),
+               "rank %d: '%s', rank 0: '%s'", i, sentences[i], sentences[0]);
+}
+
+static void abort_at_2(net_job *job, int rank, void *context)
+{
+    (void)context;
+    net_job_on_abort(job, wake, NULL);
+    if (rank == 2)
+        WANT(net_job_abort(job, 2, "out of luck") == GT_PEER);
+    await_end(job, rank);
+    for (int i = 0; i < 400 && woken < net_job_size(job); i++)
+        usleep(5000);
+}
+
+static void an_abort_is_the_same_sentence_everywhere(void)
+{
+    gang g;
+    gang_init(&g, 4);
+    g.run = abort_at_2;
+    wrong = woken = 0;
+    gang_go(&g);
+    CHECK(wrong == 0 && woken == 4);
+    check_sentences(&g, "rank 2 (");
+    check_sentences(&g, "ended the job: out of luck");
+    gang_release(&g);
+}
+
+static void all_abort(net_job *job, int rank, void *context)
+{
+    (void)context;
+    char text[64];
+    snprintf(text, sizeof text, "reason %d", rank);
+    WANT(net_job_abort(job, (rank + 1) % net_job_size(job), text) == GT_PEER);
+    await_end(job, rank);
+}
+
+static void only_the_first_abort_counts(void)
+{
+    gang g;
+    gang_init(&g, 6);
+    g.run = all_abort;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    check_sentences(&g, "reason");
+    gang_release(&g);
+}
+
+/* Rank 1 sees only that a connection broke; rank 2 knows why, a little later. */
+static void blame_then_confess(net_job *job, int rank, void *context)
+{
+    (void)context;
+    if (rank == 1)
+        WANT(net_job_abort(job, 2, "cannot read from rank 2") == GT_PEER);
+    if (rank == 2) {
+        usleep(50000);
+        WANT(net_job_abort(job, -1, "the disk is full") == GT_PEER);
+    }
+    await_end(job, rank);
+}
+
+static void who_knows_better_is_heard(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    g.run = blame_then_confess;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    check_sentences(&g, "the disk is full");
+    gang_release(&g);
+}
+
+/* Joins as rank 2, and dies. */
+static void *join_and_die(void *argument)
+{
+    visit *v = argument;
+    net_wire wire = { .fd = -1 };
+    const unsigned char *body;
+    size_t length;
+    gang *g = v->g;
+    v->entered = stranger_join(&g->who[2], g->config[2], gang_port(g), 0, &wire)
+                 && stranger_receive(&wire, NET_ROSTER, &body, &length);
+    usleep(150000);                                 /* the others are at work then            */
+    net_wire_close(&wire);
+    return NULL;
+}
+
+/* Joins as rank 2, from another host. */
+static void *join_from_afar(void *argument)
+{
+    visit *v = argument;
+    net_wire wire = { .fd = -1 };
+    gang *g = v->g;
+    v->entered = stranger_join(&g->who[2], g->config[2], gang_port(g), 1, &wire)
+                 && stranger_is_dropped(wire.fd);
+    net_wire_close(&wire);
+    return NULL;
+}
+
+static void loopback_addresses_are_refused_across_hosts(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 3);
+    g.absent[2] = 1;
+    beside(&g, join_from_afar, &v);
+    for (int i = 0; i < 2; i++)
+        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "listens at 127.0.0.1, which only its "
+                                                                 "own machine can reach"),
+               "%s", g.message[i]);
+    CHECK(v.entered);
+    gang_release(&g);
+}
+
+static void just_wait(net_job *job, int rank, void *context)
+{
+    (void)context;
+    await_end(job, rank);
+}
+
+static void a_killed_rank_ends_the_job_by_name(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 4);
+    g.run = just_wait;
+    g.absent[2] = 1;
+    wrong = 0;
+    beside(&g, join_and_die, &v);
+    CHECK(v.entered && wrong == 0);
+    check_sentences(&g, "lost rank 2 (elsewhere, pid 4711): it was killed or crashed");
+    gang_release(&g);
+}
+
+/* Joins as rank 2, and sends a control message whose MAC does not fit. */
+static void *join_and_forge(void *argument)
+{
+    visit *v = argument;
+    net_wire wire = { .fd = -1 };
+    const unsigned char *body;
+    size_t length;
+    gang *g = v->g;
+    if (stranger_join(&g->who[2], g->config[2], gang_port(g), 0, &wire)
+        && stranger_receive(&wire, NET_ROSTER, &body, &length)) {
+        usleep(150000);
+        wire.sent = 0;                              /* a counter that was used already        */
+        v->entered = !net_wire_queue_bytes(&wire, NET_FAREWELL, NULL, 0) && !net_wire_flush(&wire)
+                     && stranger_is_dropped(wire.fd);
+    }
+    net_wire_close(&wire);
+    return NULL;
+}
+
+static void forged_control_messages_end_the_job(void)
+{
+    gang g;
+    visit v = { 0 };
+    gang_init(&g, 4);
+    g.run = just_wait;
+    g.absent[2] = 1;
+    wrong = 0;
+    beside(&g, join_and_forge, &v);
+    CHECK(v.entered && wrong == 0);
+    check_sentences(&g, "lost rank 2 (elsewhere, pid 4711): a control message came that its sender did "
+                        "not write");
+    gang_release(&g);
+}
+
+static void leave_early(net_job *job, int rank, void *context)
+{
+    (void)context;
+    if (rank == 1) {
+        gt_fail(GT_IO, "my disk is full");
+        return;                                     /* the gang's thread leaves               */
+    }
+    WANT(net_job_barrier(job, "the end") == GT_PEER);
+    await_end(job, rank);
+}
+
+/* A thread's last words are those of a rank that leaves without an abort. */
+static void whoever_left_is_named_to_those_who_wait(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    g.run = leave_early;
+    wrong = 0;
+    g.absent[1] = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    snprintf(sentences[1], sizeof sentences[1], "%s", sentences[0]);
+    check_sentences(&g, "rank 1 (");
+    check_sentences(&g, "left the job while");
+    check_sentences(&g, "waits for it in 'the end'");
+    gang_release(&g);
+}
+
+static void go_elsewhere(net_job *job, int rank, void *context)
+{
+    (void)context;
+    WANT(net_job_barrier(job, rank == 2 ? "there" : "here") == GT_PEER);
+    await_end(job, rank);
+}
+
+static void ranks_at_different_places_are_named(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    g.run = go_elsewhere;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    check_sentences(&g, "ranks are at different places");
+    check_sentences(&g, "'there'");
+    check_sentences(&g, "'here'");
+    gang_release(&g);
+}
+
+/* ---- stalls ------------------------------------------------------------------------------------ */
+
+static uint64_t began;
+
+static void say_stuck(void *context, net_activity *out)
+{
+    const int rank = *(const int *)context;
+    out->started = rank == 1 ? 6 : 7;
+    out->finished = 6;
+    out->since = rank == 1 ? 0 : began;
+    out->waits_for = rank == 1 ? -1 : 1;
+    snprintf(out->text, sizeof out->text, "all-reduce #7, 25.0 MB f32, ring, step 2");
+}
+
+static void get_stuck(net_job *job, int rank, void *context)
+{
+    (void)context;
+    net_job_on_activity(job, say_stuck, &rank);
+    await_end(job, rank);
+    net_job_on_activity(job, NULL, NULL);
+}
+
+static void a_stall_is_reported_then_ends_the_job(void)
+{
+    gang g;
+    const unsigned before = gt_log_warnings();
+    check_allow_warnings();
+    gang_init(&g, 3);
+    gang_set(&g, "stall-report", "200ms");
+    gang_set(&g, "stall-limit", "800ms");
+    g.run = get_stuck;
+    wrong = 0;
+    began = gt_now_ns();
+    gang_go(&g);
+    CHECK(wrong == 0);
+    CHECK(gt_log_warnings() == before + 1);
+    check_sentences(&g, "no progress for 0.8 s: \"all-reduce #7, 25.0 MB f32, ring, step 2\" is stuck: "
+                        "rank 1 (");
+    check_sentences(&g, "does nothing in the network (6 operations started, others 7); rank 0 waits for "
+                        "rank 1, rank 2 waits for rank 1");
+    gang_release(&g);
+}
+
+static void miss_an_exchange(net_job *job, int rank, void *context)
+{
+    (void)context;
+    if (rank != 1)
+        WANT(net_job_barrier(job, "offers") == GT_PEER);
+    await_end(job, rank);
+}
+
+static void a_rank_that_misses_an_exchange_is_named(void)
+{
+    gang g;
+    check_allow_warnings();
+    gang_init(&g, 3);
+    gang_set(&g, "stall-report", "200ms");
+    gang_set(&g, "stall-limit", "600ms");
+    g.run = miss_an_exchange;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    check_sentences(&g, "\"offers\" is stuck: rank 1 (");
+    gang_release(&g);
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
+
+static void ignore(int sig)
+{
+    (void)sig;
+}
+
+/* Every blocking call is interrupted, a thousand times a second. */
+static void interrupted_calls_go_on(void)
+{
+    struct sigaction a = { .sa_handler = ignore }, old;
+    const struct itimerval on = { { 0, 1000 }, { 0, 1000 } }, off = { { 0, 0 }, { 0, 0 } };
+    sigaction(SIGALRM, &a, &old);
+    setitimer(ITIMER_REAL, &on, NULL);
+    for (int i = 0; i < 5; i++) {
+        joins_of_all_sizes_exchange();
+        any_two_ranks_have_streams();
+    }
+    setitimer(ITIMER_REAL, &off, NULL);
+    sigaction(SIGALRM, &old, NULL);
+}
+
+static void without_a_secret_only_this_machine_is_let_in(void)
+{
+    net_config *c;
+    net_job *job;
+    net_identity who = { .rank = 1, .size = 2, .local_rank = -1, .local_size = -1, .ports = 1,
+                         .port = 9, .host = "192.0.2.77", .job = "x", .source = "test",
+                         .listen_fd = -1 };
+    CHECK_OK(net_config_read(&c));
+    CHECK_FAILS(net_job_join(&job, c, &who), GT_MISUSE, "without a secret");
+    CHECK(job == NULL);
+    net_config_release(c);
+}
+
+static void without_a_secret_ranks_of_this_machine_meet(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    for (int i = 0; i < 3; i++)
+        g.who[i].has_secret = 0;
+    g.run = exchange_sizes;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0 && g.status[0] == GT_OK && g.status[2] == GT_OK);
+    gang_release(&g);
+}
+
+static void big_exchange(net_job *job, int rank, void *context)
+{
+    (void)context;
+    unsigned char *mine = calloc(1, NET_BLOB);
+    net_blobs all;
+    WANT(mine != NULL);
+    mine[NET_BLOB - 1] = (unsigned char)(rank + 1);
+    WANT(net_job_exchange(job, "big", mine, NET_BLOB + 1, &all) == GT_MISUSE);
+    WANT(net_job_exchange(job, "big", mine, NET_BLOB, &all) == GT_OK);
+    for (int i = 0; i < all.count; i++)
+        WANT(all.size[i] == NET_BLOB && all.data[i][NET_BLOB - 1] == i + 1);
+    net_blobs_release(&all);
+    free(mine);
+}
+
+static void the_largest_blobs_pass(void)
+{
+    gang g;
+    gang_init(&g, 4);
+    g.run = big_exchange;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    gang_release(&g);
+}
+
+static void members_know_each_other(net_job *job, int rank, void *context)
+{
+    (void)context;
+    const int size = net_job_size(job);
+    char name[128];
+    WANT(net_job_rank(job) == rank);
+    for (int i = 0; i < size; i++) {
+        const net_member *m = net_job_member(job, i);
+        WANT(m->rank == i && m->local_rank == i && m->local_size == size && m->host_id != 0);
+        WANT(m->pid == (uint32_t)getpid() && m->port != 0 && !strcmp(m->address, "127.0.0.1"));
+        snprintf(name, sizeof name, "rank %d (%s, pid %ld)", i, m->host, (long)getpid());
+        char got[96];
+        WANT(!strcmp(net_job_name(job, i, got, sizeof got), name));
+    }
+    int fd;
+    WANT(net_job_connect(job, rank, &fd) == GT_MISUSE && fd == -1);
+    WANT(net_job_connect(job, size, &fd) == GT_MISUSE);
+}
+
+static void the_roster_is_complete(void)
+{
+    gang g;
+    gang_init(&g, 3);
+    g.run = members_know_each_other;
+    wrong = 0;
+    gang_go(&g);
+    CHECK(wrong == 0);
+    gang_release(&g);
+}
+
 const check_case check_cases[] = {
     CASE(joins_of_all_sizes_exchange),
     CASE(any_two_ranks_have_streams),
+    CASE(the_roster_is_complete),
+    CASE(the_largest_blobs_pass),
+    CASE(a_rank_with_another_secret_stays_outside),
+    CASE(ranks_that_never_come_are_named),
+    CASE(different_settings_are_named_on_both_sides),
+    CASE(different_numbers_of_ranks_are_named),
+    CASE(another_version_is_named_on_both_sides),
+    CASE(a_second_process_of_a_rank_is_sent_away),
+    CASE(strangers_disturb_neither_start_nor_work),
+    CASE(a_slow_hello_is_cut_off),
+    CASE(a_replayed_hello_proves_nothing),
+    CASE(an_abort_is_the_same_sentence_everywhere),
+    CASE(only_the_first_abort_counts),
+    CASE(who_knows_better_is_heard),
+    CASE(loopback_addresses_are_refused_across_hosts),
+    CASE(a_killed_rank_ends_the_job_by_name),
+    CASE(forged_control_messages_end_the_job),
+    CASE(whoever_left_is_named_to_those_who_wait),
+    CASE(ranks_at_different_places_are_named),
+    CASE(a_stall_is_reported_then_ends_the_job),
+    CASE(a_rank_that_misses_an_exchange_is_named),
+    CASE(without_a_secret_only_this_machine_is_let_in),
+    CASE(without_a_secret_ranks_of_this_machine_meet),
+    CASE(interrupted_calls_go_on),
     { 0 } };
