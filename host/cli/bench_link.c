@@ -48,7 +48,8 @@ static const cli_help help = {
     "  geartrain bench link --ranks 2 -a                  shared memory on this host\n"
     "  geartrain bench link --ranks 2 --transport tcp -s 1MiB\n"
     "  mpirun -n 2 -H a,b geartrain bench link -a --report_gbits\n"
-    "MB/s is 1e6 bytes a second; peak is the best of 20 slices of the run.\n" };
+    "MB/s is 1e6 bytes a second; peak is the best of 20 slices of the run; memcpy is what one\n"
+    "process of this host copies in blocks of that size.\n" };
 
 enum { SLICES = 20, CONTROL = 1, DATA = 2, BACK = 3 };
 
@@ -294,6 +295,18 @@ static gt_status verify(const ends *e, size_t size)
     return st;
 }
 
+/* What copying as much costs in one process: the limit of shared memory is this rate, or half of
+ * it where bytes must be copied in and out. */
+static double memcpy_rate(const ends *e, size_t size)
+{
+    uint64_t n = 0;
+    const uint64_t begin = gt_now_ns();
+    uint64_t now = begin;
+    for (; now - begin < 30000000u; now = gt_now_ns(), n++)
+        memcpy(e->in, e->out, size);
+    return (double)n * (double)size / ((double)(now - begin) * 1e-9);
+}
+
 /* ---- printing ------------------------------------------------------------------------------ */
 
 static double unit(double bytes_per_second)
@@ -301,16 +314,16 @@ static double unit(double bytes_per_second)
     return o.gbits ? bytes_per_second * 8e-9 : bytes_per_second * 1e-6;
 }
 
-static void print_speed(size_t size, const speed *s, const char *transport)
+static void print_speed(size_t size, const speed *s, const char *transport, double copying)
 {
     if (o.json)
         printf("{\"bench\": \"link\", \"test\": \"%s\", \"transport\": \"%s\", \"bytes\": %zu, "
                "\"iterations\": %llu, \"peak_bytes_per_s\": %.0f, \"average_bytes_per_s\": %.0f, "
-               "\"messages_per_s\": %.0f}\n", o.both ? "bibw" : "bw", transport, size,
-               (unsigned long long)s->count, s->peak, s->average, s->rate);
+               "\"messages_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n", o.both ? "bibw" : "bw",
+               transport, size, (unsigned long long)s->count, s->peak, s->average, s->rate, copying);
     else
-        printf(" %-12zu %-12llu %18.2f %20.2f %15.6f\n", size, (unsigned long long)s->count,
-               unit(s->peak), unit(s->average), s->rate * 1e-6);
+        printf(" %-12zu %-12llu %18.2f %20.2f %15.6f %14.2f\n", size, (unsigned long long)s->count,
+               unit(s->peak), unit(s->average), s->rate * 1e-6, unit(copying));
     fflush(stdout);
 }
 
@@ -335,7 +348,7 @@ static void print_head(int bandwidth_table)
     if (o.json)
         return;
     if (bandwidth_table)
-        printf(" #bytes       #iterations      BW peak[%s]    BW average[%s]   MsgRate[Mpps]\n", u, u);
+        printf(" #bytes       #iterations      BW peak[%s]    BW average[%s]   MsgRate[Mpps]   memcpy[%s]\n", u, u, u);
     else
         printf(" #bytes       #iterations   t_min[us]      t_max  t_typical      t_avg    t_stdev"
                "        99%%      99.9%%\n");
@@ -358,7 +371,7 @@ static gt_status each_size(const ends *e, int bandwidth_table)
         if (!st)
             st = bandwidth_table ? bandwidth(e, size, &s) : latency(e, size, &d);
         if (!st && e->rank == 0 && bandwidth_table)
-            print_speed(size, &s, transport);
+            print_speed(size, &s, transport, memcpy_rate(e, size));
         else if (!st && e->rank == 0)
             print_delay(size, &d, transport);
         if (!o.all || size >= e->room)

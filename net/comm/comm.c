@@ -197,11 +197,13 @@ static void doze(net_comm *c)
     check_broken(c);
 }
 
-/* Lets others have the lock between two polls. */
-static void breathe(net_comm *c)
+/* Lets others have the lock between two polls, and after a few polls the processor as well: the
+ * rank that is waited for may be queueing for it. */
+static void breathe(net_comm *c, uint64_t spins)
 {
+    enum { ALONE = 50 };
     comm_unlock(c);
-    if (atomic_load_explicit(&c->wanted, memory_order_relaxed))
+    if (spins > ALONE || atomic_load_explicit(&c->wanted, memory_order_relaxed))
         sched_yield();
     comm_lock(c);
 }
@@ -226,11 +228,11 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
         }
         c->polling = 1;
         if (comm_progress(c)) {
-            quiet = 0;
+            quiet = spins = 0;
         } else if (!quiet && c->spin) {
             quiet = gt_now_ns();
         } else if (c->spin && (++spins % 16 || gt_now_ns() - quiet < c->spin)) {
-            breathe(c);
+            breathe(c, spins);
         } else {
             if (!told && what)
                 recorder_waits(&c->recorder, peer, what);
