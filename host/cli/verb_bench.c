@@ -5,7 +5,9 @@
 #include <string.h>
 
 static const struct { const char *name; gt_status (*run)(int argc, char **argv); } between_ranks[] = {
-    { "link", bench_link } };
+    { "link", bench_link }, { "allreduce", bench_collective },
+    { "reduce-scatter", bench_collective }, { "all-gather", bench_collective },
+    { "broadcast", bench_collective } };
 
 gt_status verb_bench(int argc, char **argv)
 {

@@ -275,6 +275,24 @@ static gt_status run(net_group *g, net_call c, const net_collective_options *opt
     return st;
 }
 
+gt_status net_group_choice(net_group *g, net_kind kind, uint64_t count, net_type type,
+                           const net_collective_options *options, net_algorithm *out)
+{
+    char nothing;
+    net_state *s;
+    net_call c = { .kind = kind, .x = &nothing, .count = count, .type = type };
+    *out = NET_AUTO;
+    gt_status st = check(g, &c, options);
+    if (!st)
+        st = net_state_of(g, &s);
+    if (st || net_group_size(g) == 1)
+        return st;
+    net_state_enter(s);
+    st = choose(s, &c, out);
+    net_state_leave(s);
+    return st;
+}
+
 static gt_status start(net_group *g, net_call c, const net_collective_options *options,
                        net_collective **out)
 {

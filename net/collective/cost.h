@@ -48,6 +48,10 @@ gt_status net_links_shares(const net_link_matrix *m, double *share);
 /* Seconds of the model; INFINITY where the algorithm does not exist for this kind. */
 double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes);
 net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes);
+/* The algorithm that a call on this group would run, NET_AUTO on a group of one. Measures links on
+ * first use (collective then). */
+gt_status net_group_choice(net_group *g, net_kind kind, uint64_t count, net_type type,
+                           const net_collective_options *options, net_algorithm *out);
 /* A physical lower bound of any algorithm with these links. */
 double net_cost_bound(net_kind kind, const net_link_matrix *m, double bytes);
 
