@@ -20,7 +20,7 @@ typedef struct one {
     ranks_result result;
 } one;
 
-static gt_status set_knobs(net_config *config, const char *knobs)
+static gt_status set_knobs(net_config *config, const char *knobs, int rank)
 {
     gt_status st = GT_OK;
     while (!st && knobs && *knobs) {
@@ -31,7 +31,9 @@ static gt_status set_knobs(net_config *config, const char *knobs)
         if (!equals)
             return gt_fail(GT_MISUSE, "'%s' is no NAME=VALUE", knob);
         *equals = '\0';
-        st = net_config_set(config, knob, equals + 1);
+        char *colon = strchr(knob, ':');
+        if (!colon || atoi(knob) == rank)
+            st = net_config_set(config, colon ? colon + 1 : knob, equals + 1);
         knobs += n;
         knobs += *knobs == ' ';
     }
@@ -44,7 +46,9 @@ static gt_status live(one *r)
     net_comm *c = NULL;
     gt_status st = net_config_read(&config);
     if (!st)
-        st = set_knobs(config, r->knobs);
+        st = set_knobs(config, r->knobs, r->who.rank);
+    if (!st)                    /* the same cases over another transport: "transport=verbs" */
+        st = set_knobs(config, getenv("GT_TEST_NET"), r->who.rank);
     if (!st)
         st = net_comm_open(&c, config, &r->who);
     if (!st)
