@@ -21,7 +21,7 @@
 
 #include <stdlib.h>
 
-enum { DEPTH = 3 };
+enum { DEPTH = 4, PIECES = 32, SMALLEST = 32 << 10 };
 
 typedef struct slot {               /* what is under way of one piece and one peer */
     net_request *given, *taken;     /* towards the sum: to its owner, from others  */
@@ -138,13 +138,23 @@ static gt_status land(direct *d)
     return st;
 }
 
+/* The first piece's way to its owner and the last one's way back are time in which one direction of
+ * a link is idle: 1/32 of all at most, unless pieces would be too small to be worth a message. */
+static uint64_t pieces_of(const net_task *t)
+{
+    const uint64_t largest = net_task_largest(t), bytes = largest * t->grain;
+    const uint64_t by_size = net_task_pieces(t, largest), small = bytes / SMALLEST;
+    const uint64_t wanted = small < PIECES ? small : PIECES;
+    return by_size > wanted ? by_size : wanted;
+}
+
 static gt_status prepare(direct *d)
 {
     net_task *t = d->t;
     const int wide = t->grain == 2 && t->kind != NET_OP_ALL_GATHER;
     uint64_t from;
     void *scratch = NULL;
-    d->pieces = net_task_pieces(t, net_task_largest(t));
+    d->pieces = pieces_of(t);
     for (uint64_t k = 0; k < d->pieces; k++) {
         uint64_t count;
         net_task_piece(t, t->rank, k, d->pieces, &from, &count);

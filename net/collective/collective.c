@@ -168,6 +168,20 @@ static gt_status find_layers(net_state *s)
     return st;
 }
 
+/* Bytes of a pipelined piece. On slow links less than what is configured: several pieces of each
+ * pair queue in front of the wire, and what a queue of 100 ms does to TCP's acknowledgements
+ * costs more than smaller messages do. */
+static size_t piece_size(const net_state *s, const net_config *config)
+{
+    static const double longest = 4e-3;         /* seconds of the slowest link */
+    double piece = (double)config->pipeline, slowest = INFINITY;
+    for (int i = 0; s->measured && i < s->links.size; i++)
+        slowest = fmin(slowest, s->links.uplink[i]);
+    if (s->measured && slowest * longest < piece)
+        piece = fmin(piece, fmax(slowest * longest, 32768.0));
+    return piece > 64.0 ? (size_t)piece : 64;
+}
+
 gt_status net_call_run(net_state *s, const net_call *c)
 {
     const int p = net_group_size(s->group);
@@ -196,7 +210,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
                    .rank = net_group_rank(s->group), .size = p, .root = c->root < 0 ? 0 : c->root, .x = c->x,
                    .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
                    .reduce = net_reduce_of(c->type),
-                   .piece = config->pipeline > 64 ? (size_t)config->pipeline : 64,
+                   .piece = piece_size(s, config),
                    .layers = &s->layers };
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);
