@@ -529,12 +529,13 @@ static gt_status quarrel_over(net_group *g, int what)
     }
 }
 
-/* Ranks that only send may be through before they hear of it; the barrier they do not pass. */
+/* Ranks that only send may be through before they hear of it; after the barrier they have. */
 static gt_status quarrel_body(net_comm *c, void *context)
 {
     const quarrel *q = context;
     gt_status st = quarrel_over(net_group_world(c), q->what);
-    return st ? st : net_barrier(net_group_world(c));
+    st = st ? st : net_barrier(net_group_world(c));
+    return st ? st : net_comm_check(c);
 }
 
 static void ranks_that_disagree_are_told_so_by_name(void)
