@@ -28,7 +28,7 @@ static void say(const net_state *s, const net_call *c, net_algorithm a, double b
 {
     gt_text text = { 0 };
     char size[32];
-    if (!gt_log_on(GT_LOG_DEBUG, "collective"))
+    if (net_group_rank(s->group) != 0 || !gt_log_on(GT_LOG_DEBUG, "collective"))
         return;
     for (int i = NET_RING; i < NET_ALGORITHMS; i++) {
         const double t = net_cost(c->kind, (net_algorithm)i, &s->links, bytes);

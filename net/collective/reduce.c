@@ -11,6 +11,7 @@
  * of a power of two whose last mantissa bit weighs what the half's does (the method of
  * Maratyszcza's FP16 library, branches made into selects so that it vectorises).        */
 #include "net/collective/reduce.h"
+#include "net/collective/reduce_f16c.h"
 
 #include <assert.h>
 #include <string.h>
@@ -215,7 +216,9 @@ static void add_bf16(void *dst, const void *src, size_t bytes)
 
 static void add_f16(void *dst, const void *src, size_t bytes)
 {
-    sum_f16(dst, src, bytes / sizeof(uint16_t));
+    const size_t n = bytes / sizeof(uint16_t);
+    const size_t done = net_f16c_available() ? net_f16c_sum(dst, src, n) : 0;
+    sum_f16((uint16_t *)dst + done, (const uint16_t *)src + done, n - done);
 }
 
 static void add_i32(void *dst, const void *src, size_t bytes)
@@ -241,8 +244,10 @@ void net_widen(float *acc, const void *src, size_t count, net_type type)
         memcpy(acc, src, count * sizeof *acc);
     else if (type == NET_BF16)
         widen_bf16(acc, src, count);
-    else
-        widen_f16(acc, src, count);
+    else {
+        const size_t done = net_f16c_available() ? net_f16c_widen(acc, src, count) : 0;
+        widen_f16(acc + done, (const uint16_t *)src + done, count - done);
+    }
 }
 
 void net_widen_add(float *acc, const void *src, size_t count, net_type type)
@@ -252,8 +257,10 @@ void net_widen_add(float *acc, const void *src, size_t count, net_type type)
         sum_f32(acc, src, count);
     else if (type == NET_BF16)
         widen_add_bf16(acc, src, count);
-    else
-        widen_add_f16(acc, src, count);
+    else {
+        const size_t done = net_f16c_available() ? net_f16c_widen_add(acc, src, count) : 0;
+        widen_add_f16(acc + done, (const uint16_t *)src + done, count - done);
+    }
 }
 
 void net_narrow(void *dst, const float *acc, size_t count, net_type type)
@@ -263,6 +270,8 @@ void net_narrow(void *dst, const float *acc, size_t count, net_type type)
         memcpy(dst, acc, count * sizeof *acc);
     else if (type == NET_BF16)
         narrow_bf16(dst, acc, count);
-    else
-        narrow_f16(dst, acc, count);
+    else {
+        const size_t done = net_f16c_available() ? net_f16c_narrow(dst, acc, count) : 0;
+        narrow_f16((uint16_t *)dst + done, acc + done, count - done);
+    }
 }
