@@ -41,7 +41,6 @@ typedef struct net_config {
     const char *shm_mode;       /* auto | map | cma | copy                             */
     uint64_t shm_ring;          /* bytes of one direction's ring                       */
     uint64_t tcp_buffer;        /* socket buffer, 0: the kernel decides                */
-    int tcp_streams;            /* connections of one pair                             */
     /* verbs */
     int verbs;                  /* 0: never                                            */
     const char *hca;            /* "mlx5_0:1,mlx5_1", "^mlx5_bond", "=mlx5_0"          */

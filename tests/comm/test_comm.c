@@ -166,6 +166,84 @@ static void transfers_go_on_while_nobody_waits(void)
         CHECKF(!ranks_run(2, ways[w], unattended, NULL), "%s: %s", ways[w], gt_message());
 }
 
+/* ---- transports of pairs ------------------------------------------------------------------------ */
+
+static gt_status check_pairs(net_comm *c, void *context)
+{
+    const char *const *expected = context;      /* [rank * size + peer] */
+    RANK_OK(net_comm_connect_all(c));
+    for (int p = 0; p < net_comm_size(c); p++) {
+        const char *want = expected[net_comm_rank(c) * net_comm_size(c) + p];
+        if (strcmp(net_comm_transport(c, p), want))
+            return gt_fail(GT_MISMATCH, "rank %d talks by %s, not %s", p, net_comm_transport(c, p), want);
+    }
+    return all_to_all(c, &(exchange){ 1, 0, 0 });
+}
+
+/* 1, with a word about it: the transports are not this test's to choose. */
+static int transport_is_given(void)
+{
+    if (getenv("GT_TEST_NET"))
+        check_skip("GT_TEST_NET names the transport");
+    return getenv("GT_TEST_NET") != NULL;
+}
+
+static void pairs_of_one_job_may_differ(void)
+{
+    if (transport_is_given())
+        return;
+    static const char *const expected[] = { "self", "shm", "tcp",   "shm", "self", "tcp",
+                                            "tcp", "tcp", "self" };
+    CHECK_OK(ranks_run(3, "2:transport=tcp", check_pairs, (void *)(uintptr_t)expected));
+}
+
+static void an_order_of_transports_is_kept(void)
+{
+    if (transport_is_given())
+        return;
+    static const char *const expected[] = { "self", "tcp", "tcp", "self" };
+    CHECK_OK(ranks_run(2, "transport=tcp,shm", check_pairs, (void *)(uintptr_t)expected));
+}
+
+static void pairs_with_nothing_in_common_say_so(void)
+{
+    if (transport_is_given())
+        return;
+    ranks_result r[2];
+    check_allow_warnings();
+    ranks_run_each(2, "0:transport=shm 1:transport=tcp", check_pairs, NULL, r);
+    for (int k = 0; k < 2; k++)
+        CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, "no transport works")
+                   && strstr(r[k].sentence, "shm") && strstr(r[k].sentence, "tcp"), "rank %d: '%s'", k,
+               r[k].sentence);
+}
+
+/* Both ends of many pairs call each other at once. */
+static gt_status first_words(net_comm *c, void *context)
+{
+    (void)context;
+    const int n = net_comm_size(c), me = net_comm_rank(c);
+    unsigned char word = (unsigned char)me, heard[16];
+    net_request *r[32];
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        const int p = (me * 5 + i * 7) % n;         /* another order on every rank */
+        if (p == me)
+            continue;
+        RANK_OK(net_send_start(c, p, 0, &word, 1, &r[count++]));
+        RANK_OK(net_recv_start(c, p, 0, &heard[p], 1, &r[count++]));
+    }
+    for (int i = 0; i < count; i++)
+        RANK_OK(net_wait(r[i]));
+    return GT_OK;
+}
+
+static void calls_that_cross_are_one_link(void)
+{
+    for (int i = 0; i < 5; i++)
+        CHECK_OK(ranks_run(9, i % 2 ? "transport=tcp" : "transport=shm", first_words, NULL));
+}
+
 /* ---- disagreement ------------------------------------------------------------------------------ */
 
 static gt_status different_sizes(net_comm *c, void *context)
@@ -330,6 +408,10 @@ const check_case check_cases[] = {
     CASE(order_and_time_of_events_do_not_matter),
     CASE(a_flood_of_early_messages_is_held_back),
     CASE(transfers_go_on_while_nobody_waits),
+    CASE(pairs_of_one_job_may_differ),
+    CASE(an_order_of_transports_is_kept),
+    CASE(pairs_with_nothing_in_common_say_so),
+    CASE(calls_that_cross_are_one_link),
     CASE(a_difference_of_sizes_is_named_on_both_ends),
     CASE(ranks_that_call_different_operations_are_named),
     CASE(lost_cut_and_broken_end_in_a_sentence),
