@@ -86,7 +86,7 @@ typedef struct row {
     double limit;
 } row;
 
-/* ---- one operation --------------------------------------------------------------------------- */
+/* ---- one operation ---------------------------------------------------------------------- */
 
 static gt_status operate(const run *r, uint64_t count)
 {
@@ -103,7 +103,7 @@ static gt_status operate(const run *r, uint64_t count)
     }
 }
 
-/* ---- verifying --------------------------------------------------------------------------------- */
+/* ---- verifying -------------------------------------------------------------------------- */
 
 static float value(int rank, uint64_t i)
 {
@@ -189,7 +189,7 @@ static gt_status verify(const run *r, uint64_t count, uint64_t *wrong)
     return st;
 }
 
-/* ---- timing ------------------------------------------------------------------------------------ */
+/* ---- timing ----------------------------------------------------------------------------- */
 
 static double since(uint64_t start)
 {
@@ -294,7 +294,7 @@ static gt_status one_size(const run *r, row *w)
     return st;
 }
 
-/* ---- printing ------------------------------------------------------------------------------------ */
+/* ---- printing --------------------------------------------------------------------------- */
 
 /* The pair over which this many bytes take longest. */
 static void slowest(const net_link_matrix *m, double bytes, int *a, int *b)
@@ -360,7 +360,7 @@ static gt_status print_head(const run *r)
     return st;
 }
 
-/* ---- all of it ------------------------------------------------------------------------------------ */
+/* ---- all of it -------------------------------------------------------------------------- */
 
 static gt_status each_size(run *r)
 {

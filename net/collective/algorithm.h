@@ -10,7 +10,8 @@
 
 #include "net/collective/cost.h"
 
-/* Who shares a host. Lane j: the j-th rank of every host. Hosts may differ in size; `lanes` is the smallest one's. */
+/* Who shares a host. Lane j: the j-th rank of every host. Hosts may differ in size; `lanes` is the
+ * smallest one's. */
 typedef struct net_layers {
     int hosts, lanes, largest;
     int host, place;                /* this rank's host, and its place in it              */
@@ -50,13 +51,13 @@ gt_status net_run_tree(net_task *t);
 gt_status net_run_chain(net_task *t);          /* what ring is for a broadcast */
 gt_status net_run_barrier(net_task *t);
 
-/* The table's row for an algorithm: what runs it, in which kinds it exists, and why one takes it. */
+/* The table's row for an algorithm: what runs it, in which kinds it exists, why one takes it. */
 net_algorithm_run net_algorithm_runner(net_algorithm a);
 int net_algorithm_has(net_algorithm a, net_kind kind);
 const char *net_algorithm_reason(net_algorithm a);
 const char *net_kind_name(net_kind kind);
 
-/* ---- messages ------------------------------------------------------------------------------ */
+/* ---- messages --------------------------------------------------------------------------- */
 
 /* Elements [from, from + count) of x. */
 gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count,
@@ -74,7 +75,7 @@ gt_status net_flight_add(net_flight *f, net_request *r);
 gt_status net_flight_wait(net_flight *f, uint64_t upto);   /* all with index < upto */
 gt_status net_flight_land(net_flight *f);                  /* all */
 
-/* ---- cutting -------------------------------------------------------------------------------- */
+/* ---- cutting ---------------------------------------------------------------------------- */
 
 /* Elements of the largest part. */
 uint64_t net_task_largest(const net_task *t);
@@ -84,7 +85,7 @@ uint64_t net_task_pieces(const net_task *t, uint64_t count);
 void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, uint64_t *from,
                     uint64_t *count);
 
-/* ---- ranks beyond a power of two -------------------------------------------------------------- */
+/* ---- ranks beyond a power of two -------------------------------------------------------- */
 
 /* The first 2 `extra` participants go in pairs; the even one stands for both. virtual: -1 for
  * the odd ones, which only hand their data in and get the result. */

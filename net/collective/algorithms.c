@@ -61,7 +61,7 @@ const char *net_kind_name(net_kind kind)
     return "unknown";
 }
 
-/* ---- names: [KIND:]NAME[,NAME...][;...], as NCCL_ALGO has them ------------------------------------ */
+/* ---- names: [KIND:]NAME[,NAME...][;...], as NCCL_ALGO has them -------------------------- */
 
 /* Equal without case, '-' and '_': "AllReduce" is all-reduce. */
 static int same(const char *text, size_t size, const char *name)

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- choosing ------------------------------------------------------------------------------- */
+/* ---- choosing --------------------------------------------------------------------------- */
 
 /* Half powers of two: bucket b holds sizes up to 2^(b/2). */
 static int bucket_of(double bytes)
@@ -63,7 +63,7 @@ static gt_status choose(net_state *s, const net_call *c, net_algorithm *out)
     return GT_OK;
 }
 
-/* ---- parts ---------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------ */
 
 /* An all-reduce is free to cut where it likes: at cache lines. */
 static void cut_equally(uint64_t *begin, int p, uint64_t count, size_t grain)
@@ -155,7 +155,7 @@ static gt_status cut(net_state *s, const net_call *c, net_algorithm a, size_t gr
     return GT_OK;
 }
 
-/* ---- running --------------------------------------------------------------------------------- */
+/* ---- running ---------------------------------------------------------------------------- */
 
 static gt_status find_layers(net_state *s)
 {
@@ -207,8 +207,8 @@ gt_status net_call_run(net_state *s, const net_call *c)
         return st;
     const net_config *config = net_job_config(net_comm_job(net_group_comm(s->group)));
     net_task t = { .group = s->group, .op = op, .kind = c->kind,
-                   .rank = net_group_rank(s->group), .size = p, .root = c->root < 0 ? 0 : c->root, .x = c->x,
-                   .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
+                   .rank = net_group_rank(s->group), .size = p,
+                   .root = c->root < 0 ? 0 : c->root, .x = c->x, .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
                    .reduce = net_reduce_of(c->type),
                    .piece = piece_size(s, config),
                    .layers = &s->layers };
@@ -219,7 +219,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
     return net_op_end(op, st);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------ */
 
 static gt_status check_counts(const net_call *c, int p)
 {

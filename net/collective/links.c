@@ -358,7 +358,7 @@ gt_status net_state_links(net_state *s)
     return st;
 }
 
-/* ---- the header's ------------------------------------------------------------------------------- */
+/* ---- the header's ----------------------------------------------------------------------- */
 
 gt_status net_links_create(net_link_matrix *out, int size)
 {

@@ -1,10 +1,10 @@
 /* net/collective/reduce.c - sums over typed host memory.
  *
  * Every loop is: blocks of BLOCK elements with a constant trip count, then what is left. GCC at
- * -O2 vectorises only loops of the first kind, and trusts `restrict` on parameters alone. Each kernel is compiled
- * for several instruction sets and the right one is picked when the program is loaded, where
- * the platform has that (ifunc); the arithmetic has no fused or reordered step, so all give
- * the same bits.
+ * -O2 vectorises only loops of the first kind, and trusts `restrict` on parameters alone. Each
+ * kernel is compiled for several instruction sets and the right one is picked when the
+ * program is loaded, where the platform has that (ifunc); the arithmetic has no fused or
+ * reordered step, so all give the same bits.
  *
  * Half precision without a half type: the exponent is moved by an exact multiplication with a
  * power of two, which takes care of subnormals, and rounding is left to one float addition
@@ -99,7 +99,7 @@ INLINE uint16_t to_f16(float x)
     return (uint16_t)(sign | pick(rest >= 0x477ff000u, large, half));
 }
 
-/* ---- arrays ------------------------------------------------------------------------------ */
+/* ---- arrays ----------------------------------------------------------------------------- */
 
 MULTIVERSION static void sum_f32(float *restrict d, const float *restrict s, size_t n)
 {
@@ -202,7 +202,7 @@ MULTIVERSION static void narrow_f16(uint16_t *restrict d, const float *restrict 
         d[i] = to_f16(acc[i]);
 }
 
-/* ---- by type ----------------------------------------------------------------------------- */
+/* ---- by type ---------------------------------------------------------------------------- */
 
 static void add_f32(void *dst, const void *src, size_t bytes)
 {

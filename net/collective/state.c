@@ -71,7 +71,7 @@ void net_state_leave(net_state *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- in the background ------------------------------------------------------------------------ */
+/* ---- in the background ------------------------------------------------------------------ */
 
 static void *serve(void *data)
 {

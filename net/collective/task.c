@@ -31,7 +31,7 @@ gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, u
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 
-/* ---- flights ------------------------------------------------------------------------------- */
+/* ---- flights ---------------------------------------------------------------------------- */
 
 gt_status net_flight_wait(net_flight *f, uint64_t upto)
 {
@@ -58,7 +58,7 @@ gt_status net_flight_add(net_flight *f, net_request *r)
     return st;
 }
 
-/* ---- cutting ------------------------------------------------------------------------------- */
+/* ---- cutting ---------------------------------------------------------------------------- */
 
 uint64_t net_task_largest(const net_task *t)
 {
@@ -90,7 +90,7 @@ void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, ui
     *count = begin + (end < size ? end : size) - *from;
 }
 
-/* ---- folding ------------------------------------------------------------------------------- */
+/* ---- folding ---------------------------------------------------------------------------- */
 
 net_fold net_fold_of(int rank, int size)
 {

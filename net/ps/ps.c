@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- agreement ------------------------------------------------------------------------------- */
+/* ---- agreement -------------------------------------------------------------------------- */
 
 typedef struct word { uint64_t hash; int32_t status, rank; char text[240]; } word;
 
@@ -84,7 +84,7 @@ static uint64_t hash_of(const net_ps *ps)
     return gt_hash(parts, sizeof parts);
 }
 
-/* ---- who does what ---------------------------------------------------------------------------- */
+/* ---- who does what ---------------------------------------------------------------------- */
 
 /* A copy of the list, or all ranks; each named once. */
 static gt_status take_ranks(const net_ps *ps, const char *what, const int *given, int *count,
@@ -190,7 +190,7 @@ static gt_status take_options(net_ps *ps, const net_ps_options *options, const u
     return st;
 }
 
-/* ---- open and close ------------------------------------------------------------------------------ */
+/* ---- open and close --------------------------------------------------------------------- */
 
 static void release(net_ps *ps)
 {

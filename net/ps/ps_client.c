@@ -24,7 +24,7 @@ struct net_ps_request {
     leg leg[];
 };
 
-/* ---- slots ------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------ */
 
 static gt_status take_slot(net_ps *ps, uint32_t *out)
 {
@@ -59,7 +59,7 @@ static void give_slot(net_ps *ps, uint32_t slot)
     pthread_mutex_unlock(&ps->lock);
 }
 
-/* ---- requests ---------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 /* Receives are posted before the server hears of the request. */
 static gt_status ask(net_ps_request *r, int server, const float *gradient, float *value)

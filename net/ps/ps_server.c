@@ -68,7 +68,7 @@ typedef struct ps_server {
     char sentence[512];
 } ps_server;
 
-/* ---- things under way -------------------------------------------------------------------------- */
+/* ---- things under way ------------------------------------------------------------------- */
 
 static gt_status make_room(ps_server *s)
 {
@@ -143,7 +143,7 @@ static gt_status answer(ps_server *s, const part *p, int worker, uint32_t slot, 
     return st;
 }
 
-/* ---- updates ---------------------------------------------------------------------------------- */
+/* ---- updates ---------------------------------------------------------------------------- */
 
 static void add(float *restrict to, const float *restrict from, uint64_t n)
 {
@@ -286,7 +286,7 @@ static gt_status settle(ps_server *s, part *p)
     return st;
 }
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------- */
 
 static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
 {
@@ -351,7 +351,8 @@ static gt_status take_request(ps_server *s, int worker)
                               "rank %d asked a parameter server for something that makes no sense",
                               net_group_member(s->ps->group, rank_of(s, worker)));
     part *p = &s->parts[r.key];
-    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot) : take_pull(s, worker, p, &r);
+    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot)
+                                     : take_pull(s, worker, p, &r);
     return st ? st : expect_request(s, worker);
 }
 
@@ -376,7 +377,7 @@ static gt_status handle(ps_server *s, event e)
     return GT_OK;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------- */
 
 static gt_status loop(ps_server *s)
 {
@@ -441,7 +442,7 @@ static void *serve(void *context)
     return NULL;
 }
 
-/* ---- start and finish --------------------------------------------------------------------------- */
+/* ---- start and finish ------------------------------------------------------------------- */
 
 static void mails_free(net_comm *c, mail *m)
 {

@@ -33,7 +33,7 @@ running=
 trap '[ -z "$running" ] || kill $running 2> /dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# ---- the three of them: "BYTES MICROSECONDS" lines ---------------------------------------------
+# ---- the three of them: "BYTES MICROSECONDS" lines -------------------------------------------
 
 ours()          # TRANSPORT
 {
@@ -75,15 +75,14 @@ if command -v mpicc > /dev/null && command -v mpirun > /dev/null \
 else
     echo "# without Open MPI: no mpicc and mpirun (packages openmpi-bin, libopenmpi-dev)"
 fi
-if GLOO_SOCKET_IFNAME=lo "$python" -c 'import torch.distributed as d; d.is_gloo_available() if hasattr(d, "is_gloo_available") else 0' \
-    2> /dev/null; then
+if "$python" -c 'import torch.distributed as d, sys; sys.exit(not d.is_available())' 2> /dev/null; then
     have_gloo=1
 else
     echo "# without gloo: $python has no torch.distributed (package python3-torch)"
 fi
 export GLOO_SOCKET_IFNAME=lo
 
-# ---- rounds -------------------------------------------------------------------------------------
+# ---- rounds ----------------------------------------------------------------------------------
 
 round=1
 while [ "$round" -le "$rounds" ]; do
@@ -95,7 +94,7 @@ while [ "$round" -le "$rounds" ]; do
     round=$((round + 1))
 done
 
-# ---- table --------------------------------------------------------------------------------------
+# ---- table -----------------------------------------------------------------------------------
 
 median()        # FILE BYTES: bus bandwidth in GB/s
 {

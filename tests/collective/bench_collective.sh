@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/collective/bench_collective.sh - `geartrain bench allreduce` and its like, as processes: every
-# verb, type and algorithm sums right, says what it ran, and refuses what it cannot do.
+# tests/collective/bench_collective.sh - `geartrain bench allreduce` and its like, as processes:
+# every verb, type and algorithm sums right, says what it ran, and refuses what it cannot do.
 . "$(dirname "$0")/../cli/cli_checks.sh"
 
 # bench VERB OPTIONS...: its JSON lines in $work/lines
@@ -9,7 +9,8 @@ bench()
     "$geartrain" bench "$@" --iters 3 --warmup 1 --json > "$work/lines" 2> "$work/stderr" < /dev/null
 }
 
-# right NAME LINES PATTERN VERB OPTIONS...: so many lines, all without a wrong element, all with PATTERN
+# right NAME LINES PATTERN VERB OPTIONS...: so many lines, all without a wrong element and with
+# PATTERN
 right()
 {
     name=$1 lines=$2 pattern=$3

@@ -24,7 +24,7 @@ enum { COUNTS = sizeof counts / sizeof *counts };
 
 static const net_type types[] = { NET_F32, NET_BF16, NET_F16, NET_I32 };
 
-/* ---- values ------------------------------------------------------------------------------- */
+/* ---- values ----------------------------------------------------------------------------- */
 
 static uint16_t half_of(int v)                  /* small integers, exact */
 {
@@ -88,7 +88,7 @@ static int total(int size, uint64_t i)
     return sum;
 }
 
-/* ---- one operation, checked ---------------------------------------------------------------- */
+/* ---- one operation, checked ------------------------------------------------------------- */
 
 typedef struct probe { net_kind kind; net_type type; uint64_t count; int root; const char *algorithm;
                        const double *weights; const uint64_t *parts; } probe;
@@ -162,7 +162,7 @@ static gt_status check_one(net_group *g, const probe *p, void *x)
     return GT_OK;
 }
 
-/* ---- everything with everything -------------------------------------------------------------- */
+/* ---- everything with everything --------------------------------------------------------- */
 
 static int exists(net_kind kind, const char *algorithm)
 {
@@ -238,7 +238,7 @@ static void every_collective_sums_when_messages_are_late_and_overtake(void)
     CHECK_OK(ranks_run(4, "transport=tcp pipeline=16KiB fault=delay=100us,reorder=1", sweep_body, &s));
 }
 
-/* ---- parts and weights -------------------------------------------------------------------------- */
+/* ---- parts and weights ------------------------------------------------------------------ */
 
 static gt_status parts_body(net_comm *c, void *context)
 {
@@ -273,7 +273,7 @@ static void parts_and_shares_may_be_unequal_and_empty(void)
         CHECK_OK(ranks_run(size, "transport=shm pipeline=1KiB", parts_body, NULL));
 }
 
-/* ---- hosts ---------------------------------------------------------------------------------------- */
+/* ---- hosts ------------------------------------------------------------------------------ */
 
 /* Pretends that ranks are on hosts as `context` says: "aabbb". */
 static gt_status hosts_body(net_comm *c, void *context)
@@ -320,7 +320,7 @@ static void hierarchical_sums_on_hosts_of_any_size(void)
                            plans[i]));
 }
 
-/* ---- real numbers ------------------------------------------------------------------------------------ */
+/* ---- real numbers ----------------------------------------------------------------------- */
 
 typedef struct repeat { const char *algorithm; uint64_t hash[8]; uint32_t runs; } repeat;
 
@@ -384,7 +384,7 @@ static void sums_of_reals_have_the_same_bits_on_all_ranks_and_in_all_runs(void)
         }
 }
 
-/* ---- groups ------------------------------------------------------------------------------------------- */
+/* ---- groups ----------------------------------------------------------------------------- */
 
 static gt_status groups_body(net_comm *c, void *context)
 {
@@ -467,7 +467,7 @@ static void groups_of_the_same_ranks_work_at_the_same_time(void)
     CHECK_OK(ranks_run(3, "transport=tcp", concurrent_body, NULL));
 }
 
-/* ---- in the background ------------------------------------------------------------------------------------ */
+/* ---- in the background ------------------------------------------------------------------ */
 
 static gt_status background_body(net_comm *c, void *context)
 {
@@ -511,7 +511,7 @@ static void started_operations_run_in_order_beside_blocking_ones(void)
     CHECK_OK(ranks_run(3, "transport=tcp", background_body, NULL));
 }
 
-/* ---- mistakes ------------------------------------------------------------------------------------------------ */
+/* ---- mistakes --------------------------------------------------------------------------- */
 
 typedef struct quarrel { int what; } quarrel;
 
@@ -591,7 +591,7 @@ static void misuse_is_refused_before_anybody_is_bothered(void)
     CHECK_OK(ranks_run(2, "transport=shm", misuse_body, NULL));
 }
 
-/* ---- links ------------------------------------------------------------------------------------------------------ */
+/* ---- links ------------------------------------------------------------------------------ */
 
 typedef struct measured { net_link_matrix m[4]; } measured;
 

@@ -14,7 +14,7 @@ static int near(double a, double b)
     return fabs(a - b) <= 1e-9 * fmax(1.0, fabs(b));
 }
 
-/* ---- shares -------------------------------------------------------------------------------- */
+/* ---- shares ----------------------------------------------------------------------------- */
 
 /* n workers and k helpers with equal links, by the paper's formulas. */
 static void equal_links_give_the_theorem_of_byteps(void)
@@ -125,7 +125,7 @@ static void parts_cover_the_whole(void)
         }
 }
 
-/* ---- costs --------------------------------------------------------------------------------- */
+/* ---- costs ------------------------------------------------------------------------------ */
 
 /* `hosts` like "aabb"; links inside a host are `inside` times as fast as the others. */
 static net_link_matrix matrix(const char *hosts, double inside)
@@ -221,7 +221,7 @@ static void noise_does_not_change_shares(void)
     net_links_release(&m);
 }
 
-/* ---- names --------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------ */
 
 static void names_are_read_as_people_and_nccl_write_them(void)
 {
@@ -253,7 +253,7 @@ static void names_are_read_as_people_and_nccl_write_them(void)
     CHECK_FAILS(net_type_parse(&t, "f64"), GT_MISUSE, "'f64'");
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums ------------------------------------------------------------------------------- */
 
 static float real(uint32_t u)
 {

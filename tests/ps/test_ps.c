@@ -41,7 +41,7 @@ static int among(const int *list, int count, int rank)
     return 0;
 }
 
-/* ---- synchronous --------------------------------------------------------------------------- */
+/* ---- synchronous ------------------------------------------------------------------------ */
 
 typedef struct plan { int ranks; net_ps_options options; const char *knobs; } plan;
 
@@ -125,7 +125,8 @@ static void synchronous_pushes_are_plain_sums(void)
         { 3, { .synchronous = 1 }, "transport=tcp fault=delay=100us,reorder=1" },
     };
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++)
-        CHECK_OK(ranks_run(plans[i].ranks, plans[i].knobs, synchronous_body, (void *)(uintptr_t)&plans[i]));
+        CHECK_OK(ranks_run(plans[i].ranks, plans[i].knobs, synchronous_body,
+                           (void *)(uintptr_t)&plans[i]));
 }
 
 /* Sums of reals: the same bits whoever comes first. */
@@ -177,7 +178,7 @@ static void synchronous_sums_have_the_same_bits_whoever_is_late(void)
     }
 }
 
-/* ---- versions -------------------------------------------------------------------------------- */
+/* ---- versions --------------------------------------------------------------------------- */
 
 static gt_status versions_body(net_comm *c, void *context)
 {
@@ -217,7 +218,7 @@ static void versions_are_exact_in_the_synchronous_mode(void)
         CHECK_OK(ranks_run(size, "transport=shm", versions_body, NULL));
 }
 
-/* ---- stale ------------------------------------------------------------------------------------- */
+/* ---- stale ------------------------------------------------------------------------------ */
 
 typedef struct race { int64_t staleness; atomic_int slow, fast, worst; } race;
 
@@ -296,7 +297,7 @@ static void a_worker_that_has_closed_holds_nobody_back(void)
     CHECK_OK(ranks_run(3, "transport=shm", leaver_body, NULL));
 }
 
-/* ---- the caller's update -------------------------------------------------------------------------- */
+/* ---- the caller's update ---------------------------------------------------------------- */
 
 typedef struct ledger { atomic_int calls, wrong; } ledger;
 
@@ -358,7 +359,7 @@ static void servers_apply_the_callers_update(void)
     CHECKF(atomic_load(&l.calls) == 3 * 5 * 3 + 3, "%d calls", atomic_load(&l.calls));
 }
 
-/* ---- mistakes ---------------------------------------------------------------------------------------- */
+/* ---- mistakes --------------------------------------------------------------------------- */
 
 static gt_status mistakes_body(net_comm *c, void *context)
 {
