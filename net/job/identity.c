@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum { PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999 };     /* below ephemeral ports     */
 
@@ -277,12 +278,14 @@ static gt_status find_torchrun(net_identity *w, const net_config *config)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-/* The rendezvous setting overrides where, not who. A listener that was opened for another
- * place stays of use only if none was named. */
+/* The rendezvous setting overrides where, not who; a socket that listens elsewhere is closed. */
 static gt_status apply_rendezvous(net_identity *w, const net_config *config)
 {
-    if (!config->rendezvous[0] || w->listen_fd >= 0)
+    if (!config->rendezvous[0])
         return GT_OK;
+    if (w->listen_fd >= 0)
+        close(w->listen_fd);
+    w->listen_fd = -1;
     return set_root(w, config->rendezvous, "the network setting rendezvous");
 }
 

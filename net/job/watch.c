@@ -172,7 +172,8 @@ void watch_stalls(net_job *j, uint64_t now)
     if (s.found && !text.failed && s.age >= j->config->stall_limit)
         end_job(j, GT_PEER, s.culprit, "no progress for %g s: %s", seconds(j->config->stall_limit),
                 text.data);
-    else if (s.found && !text.failed && s.key != j->warned_stall)
+    else if (s.found && !text.failed && s.key != j->warned_stall
+             && !(s.culprit >= 0 && all[s.culprit].silent))    /* that was said already   */
         gt_log(GT_LOG_WARN, "net", "no progress for %.1f s: %s", seconds(s.age), text.data);
     j->warned_stall = s.found ? s.key : 0;
     gt_text_release(&text);

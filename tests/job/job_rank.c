@@ -118,7 +118,7 @@ int main(int argc, char **argv)
         if (round == 0)
             say_pid(who.rank);
         if (!st && round == 0 && who.rank == o.fail) {
-            fprintf(stderr, "job_rank: rank %d fails as told\n", who.rank);
+            fprintf(stderr, "rank %d fails as told\n", who.rank);
             _exit(o.code);
         }
         if (!st && round == 0 && o.stuck >= 0 && (o.activity || who.rank == o.stuck))
