@@ -18,6 +18,9 @@
 static const double pipelined_piece = 256.0 * 1024.0;
 /* A rank's messages to several peers overlap: each after the first costs this much of a latency. */
 static const double further_message = 0.5;
+/* What comes from several peers goes through scratch memory: as much again as adding, twice. And
+ * that they all send at once costs this share of the bandwidth for each peer beyond the first. */
+static const double scratch_passes = 2.0, incast = 0.01;
 
 static double rate(const net_link_matrix *m, int from, int to)
 {
@@ -140,8 +143,10 @@ static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
     for (int i = 0; i < p; i++) {
         const double moved = kind == NET_OP_ALL_REDUCE ? n + (p - 2) * share[i] * n
                                                        : (p - 1) * share[i] * n;
-        const double adds = kind == NET_OP_ALL_GATHER ? 0.0 : (p - 1) * share[i] * n * m->add;
-        most = fmax(most, moved / m->uplink[i] + adds);
+        const double passes = p > 2 ? 1.0 + scratch_passes : 1.0;
+        const double adds = kind == NET_OP_ALL_GATHER
+                                ? 0.0 : passes * (p - 1) * share[i] * n * m->add;
+        most = fmax(most, moved * (1.0 + incast * (p - 2)) / m->uplink[i] + adds);
         double crossing = 0.0;
         for (int j = 0; j < p; j++) {
             if (j == i)

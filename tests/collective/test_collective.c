@@ -563,6 +563,46 @@ static void ranks_that_disagree_are_told_so_by_name(void)
         }
 }
 
+/* A rank that gives up ends what the others have under way and all that comes after. */
+static gt_status giving_up_body(net_comm *c, void *context)
+{
+    net_group *g = net_group_world(c);
+    const char *algorithm = context;
+    const net_collective_options options = { algorithm, NULL };
+    net_collective *started[3];
+    float *x = calloc(MOST, sizeof *x);
+    RANK_CHECK(x);
+    gt_status st = net_all_reduce(g, x, MOST, NET_F32, &options);
+    if (!st && net_group_rank(g) == 1)
+        st = net_comm_abort(c, 1, "rank 1 has had enough");
+    int waits = 0;
+    for (int i = 0; i < 3; i++)
+        if (!net_all_reduce_start(g, x, MOST, NET_F32, &options, &started[waits]))
+            waits++;
+    for (int i = 0; i < waits; i++) {
+        const gt_status one = net_collective_wait(started[i]);
+        st = st ? st : one;
+    }
+    const gt_status last = net_barrier(g);
+    free(x);
+    return st ? st : last;
+}
+
+static void a_rank_that_gives_up_ends_everything_everywhere(void)
+{
+    static char *const some[] = { "ring", "direct", "tree", "halving-doubling" };
+    check_allow_warnings();
+    for (int i = 0; i < 4; i++)
+        for (int size = 2; size <= 4; size++) {
+            ranks_result results[4];
+            ranks_run_each(size, i % 2 ? "transport=tcp" : "transport=shm", giving_up_body,
+                           some[i], results);
+            for (int r = 0; r < size; r++)
+                CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"),
+                       "%s on %d ranks, rank %d: '%s'", some[i], size, r, results[r].sentence);
+        }
+}
+
 static gt_status misuse_body(net_comm *c, void *context)
 {
     net_group *g = net_group_world(c);
@@ -641,6 +681,7 @@ const check_case check_cases[] = {
     CASE(groups_of_the_same_ranks_work_at_the_same_time),
     CASE(started_operations_run_in_order_beside_blocking_ones),
     CASE(ranks_that_disagree_are_told_so_by_name),
+    CASE(a_rank_that_gives_up_ends_everything_everywhere),
     CASE(misuse_is_refused_before_anybody_is_bothered),
     CASE(all_ranks_measure_the_same_matrix),
     { 0 } };

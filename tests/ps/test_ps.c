@@ -394,6 +394,46 @@ static void mistakes_are_named_on_all_ranks(void)
     CHECK_OK(ranks_run(2, "transport=shm", mistakes_body, NULL));
 }
 
+/* A rank gives up while others wait for what it would have pushed. */
+static gt_status giving_up_body(net_comm *c, void *context)
+{
+    net_group *g = net_group_world(c);
+    const uint64_t keys[2] = { 50000, 10 };
+    const net_ps_options options = { .synchronous = 1 };
+    float *x = calloc(50000, sizeof *x);
+    net_ps *ps;
+    net_ps_request *push = NULL, *pull = NULL;
+    (void)context;
+    RANK_CHECK(x);
+    RANK_OK(net_ps_open(&ps, g, &options, keys, 2, NULL));
+    gt_status st = GT_OK;
+    if (net_group_rank(g) == 1) {
+        pause_ms(20);
+        st = net_comm_abort(c, 1, "rank 1 has had enough");
+    } else {
+        st = net_ps_push_start(ps, 0, x, &push);
+        if (!st)
+            st = net_ps_pull_start(ps, 0, 1, x, &pull);
+    }
+    const gt_status pulled = net_ps_wait(pull, NULL), pushed = net_ps_wait(push, NULL),
+                    closed = net_ps_close(ps);
+    free(x);
+    return st ? st : pulled ? pulled : pushed ? pushed : closed;
+}
+
+static void a_rank_that_gives_up_ends_it_on_all(void)
+{
+    check_allow_warnings();
+    for (int size = 2; size <= 4; size++) {
+        ranks_result results[4];
+        ranks_run_each(size, size % 2 ? "transport=tcp" : "transport=shm", giving_up_body, NULL,
+                       results);
+        for (int r = 0; r < size; r++)
+            CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"),
+                   "%d ranks, rank %d: '%s'", size, r, results[r].sentence);
+    }
+}
+
 const check_case check_cases[] = {
     CASE(synchronous_pushes_are_plain_sums),
     CASE(synchronous_sums_have_the_same_bits_whoever_is_late),
@@ -402,4 +442,5 @@ const check_case check_cases[] = {
     CASE(a_worker_that_has_closed_holds_nobody_back),
     CASE(servers_apply_the_callers_update),
     CASE(mistakes_are_named_on_all_ranks),
+    CASE(a_rank_that_gives_up_ends_it_on_all),
     { 0 } };
