@@ -1,5 +1,5 @@
 /* host/cli/verb_doctor.c - what is wrong with this machine's OpenCL or network, in sentences,
- * with the fix. The network's part is doctor_net.c.
+ * with the fix. The network's parts are doctor_net.c and doctor_verbs.c.
  *
  *   ICD files  ->  the libraries they name  ->  platforms  ->  devices  ->  a kernel that runs
  *
@@ -8,6 +8,7 @@
  * device too old, a compiler that is missing, a result that is wrong.                    */
 #include "host/cli/cli.h"
 #include "host/cli/cli_net.h"
+#include "host/cli/doctor_verbs.h"
 
 #include "host/base/file.h"
 #include "host/base/text.h"
@@ -218,6 +219,7 @@ gt_status verb_doctor(int argc, char **argv)
     free(all);
     check_cache();
     doctor_net(say_good, say_bad);
+    doctor_verbs(say_good, say_bad);
     if (!bad) {
         printf("\nnothing is wrong here\n");
         return GT_OK;

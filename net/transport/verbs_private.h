@@ -332,6 +332,8 @@ struct net_verbs_transport {
     int hardware_count;
 };
 
+/* Bytes that `devices` devices pin for a job of `ranks`, besides arenas. */
+uint64_t net_verbs_need(const net_config *config, int devices, int ranks);
 /* Opens what config->hca names and this machine has. GT_UNSUPPORTED says why there is none. */
 gt_status net_verbs_devices_open(net_verbs_transport *t);
 void net_verbs_devices_close(net_verbs_transport *t);

@@ -89,6 +89,11 @@ static void close_all(net_transport *base)
     free(t);
 }
 
+uint64_t net_verbs_need(const net_config *config, int devices, int ranks)
+{
+    return (uint64_t)devices * (staging_need + net_verbs_link_bytes(config) * (uint64_t)(ranks - 1));
+}
+
 static gt_status open_all(net_transport **out, net_job *job, net_memory_set *memory,
                           const net_events *events, int poll_fd)
 {
@@ -104,8 +109,7 @@ static gt_status open_all(net_transport **out, net_job *job, net_memory_set *mem
     if (!st)
         st = net_verbs_devices_open(t);
     if (!st)
-        st = net_verbs_memlock_check((uint64_t)t->devices * (staging_need + net_verbs_link_bytes(config)
-                                     * (uint64_t)(net_job_size(job) - 1)));
+        st = net_verbs_memlock_check(net_verbs_need(config, t->devices, net_job_size(job)));
     if (!st) {
         st = net_memory_hook(memory, NET_VERBS_HOOK, net_verbs_arena_add, net_verbs_arena_drop, t);
         t->hooked = !st;
