@@ -171,14 +171,16 @@ static gt_status find_layers(net_state *s)
 /* Bytes of a pipelined piece. On slow links less than what is configured: several pieces of each
  * pair queue in front of the wire, and what a queue of 100 ms does to TCP's acknowledgements
  * costs more than smaller messages do. */
-static size_t piece_size(const net_state *s, const net_config *config)
+static size_t piece_size(const net_state *s, const net_config *config, double bytes)
 {
     static const double longest = 4e-3;         /* seconds of the slowest link */
+    static const double most_pieces = 1 << 24;  /* messages of an operation count in 32 bits */
     double piece = (double)config->pipeline, slowest = INFINITY;
     for (int i = 0; s->measured && i < s->links.size; i++)
         slowest = fmin(slowest, s->links.uplink[i]);
     if (s->measured && slowest * longest < piece)
         piece = fmin(piece, fmax(slowest * longest, 32768.0));
+    piece = fmax(piece, bytes / most_pieces);
     return piece > 64.0 ? (size_t)piece : 64;
 }
 
@@ -210,7 +212,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
                    .rank = net_group_rank(s->group), .size = p,
                    .root = c->root < 0 ? 0 : c->root, .x = c->x, .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
                    .reduce = net_reduce_of(c->type),
-                   .piece = piece_size(s, config),
+                   .piece = piece_size(s, config, (double)c->count * (double)grain),
                    .layers = &s->layers };
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);

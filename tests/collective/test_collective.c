@@ -217,6 +217,8 @@ static void every_collective_sums_over_shared_memory(void)
 {
     sweep_over("transport=shm pipeline=4KiB", 1, 5, 0);
     sweep_over("transport=shm pipeline=4KiB", 2, 4, 1);
+    sweep_over("transport=shm shm-mode=copy pipeline=16KiB", 3, 3, 1);
+    sweep_over("transport=shm shm-mode=cma pipeline=16KiB", 3, 3, 0);
 }
 
 static void every_collective_sums_over_tcp(void)
