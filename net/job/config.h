@@ -3,7 +3,7 @@
  *   name        value   from
  *   gid-index   3       NCCL_IB_GID_INDEX          <- geartrain bench link --print-config
  *
- * One table (config.c) holds a knob's name, type, range, help, the environment variables
+ * One table (knobs.c) holds a knob's name, type, range, help, the environment variables
  * that set it and its default; `--print-config`, the environment, the configuration file
  * and this struct all follow from it. Strongest first: --net NAME=VALUE, GEARTRAIN_NET_NAME, the
  * names that NCCL's users know, the file $GEARTRAIN_NET_CONFIG, the default.

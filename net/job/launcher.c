@@ -176,16 +176,17 @@ static void child_streams(int rank, int output, int input)
     }
 }
 
-/* In the child, up to exec; never returns. */
-static void become_rank(launch *l, int rank, int output, int input, char **argv, pid_t parent,
-                        const sigset_t *mask)
+/* In the child, up to exec; never returns. What goes wrong is told over `report`, for the
+ * parent to say; a copy of the parent has no business running its exit handlers. */
+static void become_rank(launch *l, int rank, int output, int input, int report, char **argv,
+                        pid_t parent, const sigset_t *mask)
 {
     child_streams(rank, output, input);
     sigprocmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
-        _exit(1);
+        kill(getpid(), SIGKILL);
     if (!l->children[rank].host[0]) {
         tell(l, rank, put_environment, NULL);
         setenv("GEARTRAIN_SECRET", l->secret, 1);
@@ -198,8 +199,23 @@ static void become_rank(launch *l, int rank, int output, int input, char **argv,
         }
     }
     execvp(argv[0], argv);
-    dprintf(STDERR_FILENO, "geartrain launch: cannot run '%s': %s\n", argv[0], strerror(errno));
-    _exit(errno == ENOENT ? 127 : 126);
+    const int error = errno;
+    if (write(report, &error, sizeof error) != (ssize_t)sizeof error)
+        kill(getpid(), SIGABRT);
+    kill(getpid(), SIGKILL);
+}
+
+/* The pipe ends at exec without a word, or brings the reason why there was none. */
+static gt_status await_exec(int report, const char *program)
+{
+    int error = 0;
+    ssize_t n;
+    do
+        n = read(report, &error, sizeof error);
+    while (n < 0 && errno == EINTR);
+    if (n == (ssize_t)sizeof error)
+        return gt_fail(GT_NOT_FOUND, "cannot run '%s': %s", program, strerror(error));
+    return GT_OK;
 }
 
 /* The words to run for a rank; free the array and, for ssh, its texts (`words` and `script`). */
@@ -239,7 +255,7 @@ static char **remote_words(const launch *l, const child *c, char *store, char *s
 static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
 {
     child *c = &l->children[rank];
-    int output[2] = { -1, -1 }, input[2] = { -1, -1 };
+    int output[2] = { -1, -1 }, input[2] = { -1, -1 }, report[2] = { -1, -1 };
     char store[1024];
     gt_text script = { 0 };
     gt_status st = GT_OK;
@@ -249,23 +265,27 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
     char **words = c->host[0] ? remote_words(l, c, store, script.data) : local_words(l);
     if (!words || script.failed)
         st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: out of memory", rank);
-    if (!st && ((rank > 0 && pipe2(output, O_CLOEXEC) != 0)
+    if (!st && (pipe2(report, O_CLOEXEC) != 0 || (rank > 0 && pipe2(output, O_CLOEXEC) != 0)
                 || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
         st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
     if (!st) {
         c->pid = fork();
         if (c->pid == 0)
-            become_rank(l, rank, output[1], input[0], words, parent, mask);
+            become_rank(l, rank, output[1], input[0], report[1], words, parent, mask);
         if (c->pid < 0) {
             c->pid = 0;
             st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
         } else
             l->alive++;
     }
-    if (output[1] >= 0)
-        close(output[1]);
-    if (input[0] >= 0)
-        close(input[0]);
+    const int ours[] = { output[1], input[0], report[1] };
+    for (int i = 0; i < 3; i++)
+        if (ours[i] >= 0)
+            close(ours[i]);
+    if (!st)
+        st = await_exec(report[0], words[0]);
+    if (report[0] >= 0)
+        close(report[0]);
     c->output = output[0];
     c->lifeline = input[1];
     if (c->output >= 0)

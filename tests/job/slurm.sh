@@ -24,8 +24,15 @@ stop_all()
     for pid in $started $(cat ./*.pid 2> /dev/null); do
         kill "$pid" 2> /dev/null
     done
-    for pid in $started; do
+    for pid in $started; do             # one that hangs on a step of its own is not waited for
+        await 5 gone "$pid" || kill -9 "$pid" 2> /dev/null
         wait "$pid" 2> /dev/null
+    done
+    for process in /proc/[0-9]*; do     # steps outlive their slurmd; ours have our files open
+        if [ "$(cat "$process/comm" 2> /dev/null)" = slurmstepd ] \
+            && find "$process/fd" "$process/cwd" -lname "$work/*" 2> /dev/null | grep -q .; then
+            kill -9 "${process#/proc/}" 2> /dev/null
+        fi
     done
     rm -rf "$work"
 }

@@ -1,4 +1,4 @@
-/* net/job/config.c - the table of knobs, and the four places that may set one.
+/* net/job/knobs.c - the table of knobs, and the four places that may set one.
  *
  *   default  <  file  <  NCCL's and UCX's names  <  GEARTRAIN_NET_NAME  <  --net NAME=VALUE
  *
