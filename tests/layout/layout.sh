@@ -26,9 +26,10 @@ device  host/device  base tensor cl
 gemm    host/gemm    base tensor cl device
 graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
+pipeline host/pipeline base
 train   host/train   base tensor device gemm graph optim data
 models  models       base tensor device gemm graph
-cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph optim train models
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.
