@@ -241,9 +241,9 @@ static gt_status race_body(net_comm *c, void *context)
     for (int step = 0; step < STEPS; step++) {
         if (rank == 0)
             pause_ms(10);
-        RANK_OK(net_ps_push_start(ps, 0, y, &q));
-        if (rank == 0)                  /* counted before the server may know of it ... */
+        if (rank == 0)                  /* counted before a server can know of it ... */
             atomic_fetch_add(&r->slow, 1);
+        RANK_OK(net_ps_push_start(ps, 0, y, &q));
         RANK_OK(net_ps_wait(q, NULL));
         if (rank == 1) {                /* ... and after it does: the lead is never exaggerated */
             const int lead = atomic_fetch_add(&r->fast, 1) + 1 - atomic_load(&r->slow);
