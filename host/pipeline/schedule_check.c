@@ -4,7 +4,7 @@
  * empty. A channel is one direction of one boundary between virtual stages, and holds what
  * was sent and not yet received, in order. The proof fails with the first instruction that
  * does not fit, and a round in which nobody moves is a deadlock.                          */
-#include "host/pipeline/schedule.h"
+#include "host/pipeline/pipe_schedule.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef PIPELINE_SCHEDULE_PRIVATE_H
 #define PIPELINE_SCHEDULE_PRIVATE_H
 
-#include "host/pipeline/schedule.h"
+#include "host/pipeline/pipe_schedule.h"
 
 /* Writes behind the instructions of one rank; there is room for all that a schedule can have. */
 typedef struct writer { pipe_schedule *s; int rank; } writer;

@@ -6,7 +6,7 @@
 #ifndef PIPELINE_SIMULATE_H
 #define PIPELINE_SIMULATE_H
 
-#include "host/pipeline/schedule.h"
+#include "host/pipeline/pipe_schedule.h"
 
 typedef struct pipe_event { double begin, end; } pipe_event;
 

@@ -1,4 +1,4 @@
-/* host/pipeline/schedule.c - the orders that are known in closed form: GPipe, 1F1B, interleaved
+/* host/pipeline/pipe_schedule.c - the orders that are known in closed form: GPipe, 1F1B, interleaved
  * 1F1B, ZB-H1.
  *
  *   GPipe   F0 F1 F2 F3 B0 W0 B1 W1 ...          keeps every micro-batch
