@@ -121,7 +121,8 @@ gt_status net_job_connect(net_job *j, int peer, int *fd)
         return gt_fail(GT_MISUSE, "rank %d cannot connect to rank %d of %d", j->rank, peer, j->size);
     const net_member *m = &j->peers[peer].member;
     const net_stop stop = { is_over, j };
-    const uint64_t deadline = gt_now_ns() + j->config->hello_timeout;
+    /* A busy peer may take its time; if it is dead, the job's end stops us. */
+    const uint64_t deadline = gt_now_ns() + j->config->start_timeout;
     int s = -1;
     net_job_name(j, peer, name, sizeof name);
     st = net_address_resolve(to, &count, m->address, m->port);

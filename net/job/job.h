@@ -13,7 +13,10 @@
  *
  * Errors   after the first lost peer, abort or stall, net_job_check() gives GT_PEER and the
  *          same sentence on every rank, naming the rank, its host and the cause.
- * Threads  all calls from any thread, but join and leave.                               */
+ * Threads  all calls from any thread, but join and leave; exchanges one at a time. Callbacks
+ *          run on the job's thread, one at a time. Once net_job_on_...(job, NULL, NULL) has
+ *          returned none of that kind runs any more: so call it without a lock that the
+ *          callback takes.                                                               */
 #ifndef NET_JOB_JOB_H
 #define NET_JOB_JOB_H
 

@@ -380,29 +380,38 @@ void join_roster(net_job *j, const net_head *head, const unsigned char *body)
     pthread_cond_broadcast(&j->changed);
 }
 
+/* One attempt; *refused as in greet_connect, *met: somebody listened there. */
+static gt_status try_place(net_job *j, const net_address *to, net_wire *wire, int *refused, int *met)
+{
+    uint64_t deadline = gt_now_ns() + j->config->hello_timeout;
+    int fd = -1;
+    if (deadline > j->start_deadline)
+        deadline = j->start_deadline;
+    *refused = 0;
+    gt_status st = net_dial(&fd, to, deadline, NULL);
+    *met = !st;
+    return st ? st : greet_connect(j, fd, NET_ROLE_CONTROL, 0, deadline, NULL, wire, refused);
+}
+
 /* One round over rank 0's addresses and ports. GT_OK: the wire is open. *final: no use trying
- * again. */
+ * again. `why` is what was found, or the last failure: a port where nobody listens tells less
+ * than one where somebody does not know the secret. */
 static gt_status try_root(net_job *j, const net_address *all, int count, net_wire *wire,
-                          net_address *used, int *final)
+                          net_address *used, int *final, char why[300])
 {
     gt_status st = GT_IO;
-    *final = 0;
+    int told = 0, met;
     for (int i = 0; i < count; i++)
         for (int k = 0; k < (j->who->ports ? j->who->ports : 1); k++) {
-            const uint64_t now = gt_now_ns();
-            uint64_t deadline = now + j->config->hello_timeout;
-            int fd = -1, refused = 0;
-            if (deadline > j->start_deadline)
-                deadline = j->start_deadline;
             *used = all[i];
             net_address_set_port(used, (uint16_t)(j->who->port + k));
-            st = net_dial(&fd, used, deadline, NULL);
-            if (!st)
-                st = greet_connect(j, fd, NET_ROLE_CONTROL, 0, deadline, NULL, wire, &refused);
-            if (!st || refused) {
-                *final = refused;
+            st = try_place(j, used, wire, final, &met);
+            if (!st || *final)
                 return st;
-            }
+            if (met || !told)
+                snprintf(why, 300, "%s%.250s", met ? "who listens there is not rank 0: " : "",
+                         gt_message());
+            told |= met;
             if (gt_now_ns() >= j->start_deadline)
                 return st;
         }
@@ -436,12 +445,13 @@ static gt_status find_root(net_job *j)
         if (st == GT_MISUSE)
             return st;
         if (!st)
-            st = try_root(j, all, count, &wire, &used, &final);
+            st = try_root(j, all, count, &wire, &used, &final, last);
+        else
+            snprintf(last, sizeof last, "%s", gt_message());
         if (!st)
             break;
         if (final)
             return st;
-        snprintf(last, sizeof last, "%s", gt_message());
         if (gt_now_ns() + pause >= j->start_deadline)
             return gt_fail(GT_TIMEOUT, "rank %d waited %g s for rank 0 at %s:%d: %s; was it started, "
                            "and is a firewall between?", j->rank,

@@ -38,7 +38,8 @@ static void say_left(net_job *j, int rank)
 void watch_lost(net_job *j, int rank, const char *why)
 {
     rank_state *p = &j->peers[rank];
-    const int silent = !strcmp(why, strerror(ETIMEDOUT)) || !strcmp(why, strerror(EHOSTUNREACH));
+    const int silent = !strcmp(why, strerror(ETIMEDOUT)) || !strcmp(why, strerror(EHOSTUNREACH))
+                       || !strcmp(why, strerror(ENETUNREACH));
     const int gone = !strcmp(why, "closed") || !strcmp(why, strerror(ECONNRESET))
                      || !strcmp(why, strerror(EPIPE));
     serve_unlink(j, rank);
