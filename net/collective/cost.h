@@ -20,7 +20,7 @@ typedef struct net_link_matrix {
     double add;                     /* seconds a byte to add                               */
 } net_link_matrix;
 
-/* Measures all pairs of the group (rounds of disjoint pairs), about 20 ms a round. Collective. */
+/* Measures all pairs of the group (rounds of disjoint pairs), some ms a round. Collective. */
 gt_status net_links_measure(net_group *g, net_link_matrix *out);
 void net_links_release(net_link_matrix *m);
 /* The group's matrix, measured on first use (collective then). */

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PINGS = 9, WARM = 2, MOST_BYTES = 16 << 20, FIRST_BYTES = 128 << 10 };
+enum { PINGS = 9, WARM = 2, MOST_BYTES = 4 << 20, FIRST_BYTES = 128 << 10 };
 static const double long_enough = 6e-3;         /* seconds */
 
 typedef struct meter {
@@ -244,7 +244,7 @@ static double all_in_memory(const meter *w)
 static gt_status rush(meter *w, double *rate)
 {
     const int p = w->t.size, next = (w->t.rank + 1) % p, last = (w->t.rank + p - 1) % p;
-    const uint64_t bytes = MOST_BYTES / 4;
+    const uint64_t bytes = MOST_BYTES / 2;
     gt_status st = GT_OK;
     *rate = 0.0;
     for (int i = 0; !st && i < 3; i++) {
