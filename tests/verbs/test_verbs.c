@@ -7,6 +7,7 @@
 
 #include "host/base/log.h"
 #include "net/transport/verbs_private.h"
+#include "net/transport/verbs_survey.h"
 #include "tests/verbs/fake_verbs.h"
 #include "tests/verbs/verbs_ends.h"
 
@@ -319,6 +320,34 @@ static void what_is_missing_is_said(void)
     refused(&c, "setting `verbs` is 0");
 }
 
+static void a_survey_shows_the_choice_and_what_is_left_out(void)
+{
+    net_config c = end_config();
+    net_verbs_survey *s;
+    four_devices(32);
+    fake_gid(&fake.device[0], "fe80::1", 0, FAKE_V1);
+    fake_gid(&fake.device[0], "10.8.0.1", 9, FAKE_V2);
+    fake.device[0].gid[2].dead = 1;
+    fake.device[1].active = 0;
+    fake.device[2].refuse_open = 1;
+    c.hca = "^right1";
+    CHECK_OK(net_verbs_survey_take(&s, &c));
+    CHECK(s->ports == 4 && !s->trouble[0] && s->need > 1 << 20);
+    const net_verbs_survey_port *p = &s->port[0];
+    CHECK(p->active && p->mtu == 4096 && p->speed == 100000 && p->numa == -1 && p->gids == 3);
+    CHECK(p->gid[0].chosen && p->gid[0].operational && !strcmp(p->gid[0].address, "10.1.0.1")
+          && !strcmp(p->gid[0].kind, "IPv4, RoCE v2"));
+    CHECK(p->gid[1].operational && !p->gid[1].chosen && !p->gid[2].operational);
+    CHECK(strstr(s->port[1].trouble, "not active") && strstr(s->port[2].trouble, "does not open"));
+    CHECK(!s->port[3].wanted && s->port[0].wanted);
+    free(s);
+    fake_reset();
+    CHECK_OK(net_verbs_survey_take(&s, &c));
+    CHECK(strstr(s->trouble, "no device") && s->ports == 0);
+    free(s);
+    CHECK(fake.alive == 0);
+}
+
 static void memory_that_cannot_be_registered_is_said_and_undone(void)
 {
     net_config c = end_config();
@@ -526,6 +555,7 @@ const check_case check_cases[] = {
     CASE(a_pair_that_cannot_reach_each_other_is_told_why),
     CASE(infiniband_goes_by_lid),
     CASE(what_is_missing_is_said),
+    CASE(a_survey_shows_the_choice_and_what_is_left_out),
     CASE(memory_that_cannot_be_registered_is_said_and_undone),
     CASE(the_first_error_is_one_sentence),
     CASE(a_failed_device_ends_its_links_and_a_port_is_only_reported),
