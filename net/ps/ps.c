@@ -132,25 +132,62 @@ static gt_status take_shares(net_ps *ps, const double *given)
     return GT_OK;
 }
 
-/* Cuts every key at multiples of LINE elements, in proportion to the shares. */
-static gt_status cut_keys(net_ps *ps)
+/* Blocks of as many elements as give each server a pipelined piece. */
+static gt_status cut_blocks(net_ps *ps, uint64_t piece)
+{
+    enum { LINE = 16 };
+    const uint64_t each = (piece / sizeof(float) / LINE + 1) * LINE
+                          * (uint64_t)ps->options.server_count;
+    uint64_t n = 0;
+    for (uint32_t k = 0; k < ps->key_count; k++)
+        n += ps->keys[k] / each + 1;
+    if (n > UINT32_MAX / 2)
+        return gt_fail(GT_MISUSE, "a parameter server cannot hold so many elements");
+    ps->first = calloc(ps->key_count + (size_t)1, sizeof *ps->first);
+    ps->blocks = calloc((size_t)n + 1, sizeof *ps->blocks);
+    ps->key_of = calloc((size_t)n + 1, sizeof *ps->key_of);
+    if (!ps->first || !ps->blocks || !ps->key_of)
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+    for (uint32_t k = 0; k < ps->key_count; k++) {
+        ps->first[k] = ps->block_count;
+        for (uint64_t at = 0; at < ps->keys[k]; at += each) {
+            const uint64_t left = ps->keys[k] - at;
+            ps->key_of[ps->block_count] = k;
+            ps->blocks[ps->block_count++] = (ps_range){ at, left < each ? left : each };
+        }
+    }
+    ps->first[ps->key_count] = ps->block_count;
+    return GT_OK;
+}
+
+/* Cuts a block at multiples of LINE elements, in proportion to the shares. */
+static void cut_block(const net_ps *ps, const ps_range *block, ps_range *out)
 {
     enum { LINE = 16 };
     const int n = ps->options.server_count;
-    ps->ranges = calloc((size_t)ps->key_count * (size_t)n + 1, sizeof *ps->ranges);
+    uint64_t at = 0;
+    double before = 0.0;
+    for (int j = 0; j < n; j++) {
+        before += ps->shares[j];
+        uint64_t end = (uint64_t)(before * (double)block->count / LINE + 0.5) * LINE;
+        end = j == n - 1 || end > block->count ? block->count : end < at ? at : end;
+        out[j] = (ps_range){ block->offset + at, end - at };
+        at = end;
+    }
+}
+
+static gt_status cut_keys(net_ps *ps)
+{
+    const size_t n = (size_t)ps->options.server_count;
+    const net_config *config = net_job_config(net_comm_job(net_group_comm(ps->group)));
+    gt_status st = cut_blocks(ps, config->pipeline);
+    if (st)
+        return st;
+    ps->ranges = calloc(ps->block_count * n + 1, sizeof *ps->ranges);
     if (!ps->ranges)
         return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
-    for (uint32_t k = 0; k < ps->key_count; k++) {
-        uint64_t at = 0;
-        double before = 0.0;
-        for (int j = 0; j < n; j++) {
-            before += ps->shares[j];
-            uint64_t end = (uint64_t)(before * (double)ps->keys[k] / LINE + 0.5) * LINE;
-            end = j == n - 1 || end > ps->keys[k] ? ps->keys[k] : end < at ? at : end;
-            ps->ranges[(size_t)k * (size_t)n + (size_t)j] = (ps_range){ at, end - at };
-            at = end;
-        }
-    }
+    for (uint32_t b = 0; b < ps->block_count; b++)
+        cut_block(ps, &ps->blocks[b], &ps->ranges[b * n]);
     return GT_OK;
 }
 
@@ -203,6 +240,9 @@ static void release(net_ps *ps)
     free(ps->shares);
     free(ps->keys);
     free(ps->ranges);
+    free(ps->first);
+    free(ps->blocks);
+    free(ps->key_of);
     free(ps->slots);
     free(ps);
 }

@@ -5,7 +5,9 @@
  *
  * Servers run on any ranks of a group, also on ranks that work as well, also on CPU-only
  * nodes. A key is a vector of fp32 elements; it is split over the servers by their shares.
- * Each part has a version: the number of updates applied.
+ * Each part has a version: the number of updates applied. Long keys travel and are applied in
+ * blocks, so that wire and sums overlap; a server has room for one push of everything
+ * from every worker.
  *
  *   synchronous   a part's update is applied when every worker has pushed; a pull asks for
  *                 the version it needs and gets it when it is there

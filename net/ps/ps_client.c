@@ -1,7 +1,7 @@
 /* net/ps/ps_client.c - a worker's pushes and pulls.
  *
- * A request goes to every server that has a part of the key, all under one slot number; it is
- * done when all have answered. The answer of a push comes when the server has the bytes
+ * A request goes, block by block, to every server that has a part of it, a block's under one slot
+ * number; it is done when all have answered. The answer of a push comes when the server has the bytes
  * (synchronous) or has applied them (stale), so waiting for it is what holds a worker
  * back that runs ahead.                                                                  */
 #include "net/ps/ps_private.h"
@@ -16,12 +16,20 @@ typedef struct leg {
     net_request *asked, *data, *answered;
 } leg;
 
+/* One block of a key. */
+typedef struct asked {
+    uint32_t block, slot;
+    int has_slot;
+    leg *legs;                          /* [server_count] */
+} asked;
+
 struct net_ps_request {
     net_ps *ps;
-    uint32_t kind, key, slot;
+    uint32_t kind, key;
     uint64_t version;
-    int legs;
-    leg leg[];
+    uint32_t blocks;
+    leg *legs;                          /* of all blocks */
+    asked asked[];
 };
 
 /* ---- slots ------------------------------------------------------------------------------ */
@@ -62,16 +70,16 @@ static void give_slot(net_ps *ps, uint32_t slot)
 /* ---- requests --------------------------------------------------------------------------- */
 
 /* Receives are posted before the server hears of the request. */
-static gt_status ask(net_ps_request *r, int server, const float *gradient, float *value)
+static gt_status ask(net_ps_request *r, asked *a, int server, const float *gradient, float *value)
 {
     net_ps *ps = r->ps;
-    const ps_range *range = ps_range_of(ps, r->key, server);
-    const uint32_t up = ps_up(r->slot), down = ps_down(r->slot);
+    const ps_range *range = ps_range_of(ps, a->block, server);
+    const uint32_t up = ps_up(a->slot), down = ps_down(a->slot);
     const int to = ps->servers[server];
-    leg *l = &r->leg[server];
+    leg *l = &a->legs[server];
     if (!range->count)
         return GT_OK;
-    l->request = (ps_request){ r->kind, r->key, r->slot, 0, r->version };
+    l->request = (ps_request){ r->kind, a->block, a->slot, 0, r->version };
     gt_status st = net_group_recv_start(ps->group, to, down,
                                         (net_sink){ &l->answer, sizeof l->answer, NULL, 1 },
                                         &l->answered);
@@ -88,9 +96,30 @@ static gt_status ask(net_ps_request *r, int server, const float *gradient, float
     return st;
 }
 
+static net_ps_request *new_request(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version)
+{
+    const uint32_t blocks = ps->first[key + 1] - ps->first[key];
+    const size_t servers = (size_t)ps->options.server_count;
+    net_ps_request *r = calloc(1, sizeof *r + blocks * sizeof(asked));
+    leg *legs = calloc(blocks * servers + 1, sizeof *legs);
+    if (!r || !legs) {
+        free(r);
+        free(legs);
+        return NULL;
+    }
+    *r = (net_ps_request){ .ps = ps, .kind = kind, .key = key, .version = version,
+                           .blocks = blocks, .legs = legs };
+    for (uint32_t i = 0; i < blocks; i++) {
+        r->asked[i].block = ps->first[key] + i;
+        r->asked[i].legs = legs + i * servers;
+    }
+    return r;
+}
+
 static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version,
                        const float *gradient, float *value, net_ps_request **out)
 {
+    gt_status st = GT_OK;
     *out = NULL;
     if (!ps->works)
         return gt_fail(GT_MISUSE, "rank %d of the group is no worker of the parameter server",
@@ -98,22 +127,16 @@ static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version
     if (key >= ps->key_count)
         return gt_fail(GT_MISUSE, "the parameter server has no key %u, only %u", (unsigned)key,
                        (unsigned)ps->key_count);
-    const int legs = ps->options.server_count;
-    net_ps_request *r = calloc(1, sizeof *r + (size_t)legs * sizeof(leg));
+    net_ps_request *r = new_request(ps, kind, key, version);
     if (!r)
         return gt_fail(GT_NO_MEMORY, "cannot ask a parameter server: out of memory");
-    r->ps = ps;
-    r->kind = kind;
-    r->key = key;
-    r->version = version;
-    r->legs = legs;
-    gt_status st = take_slot(ps, &r->slot);
-    if (st) {
-        free(r);
-        return st;
+    for (uint32_t i = 0; !st && i < r->blocks; i++) {
+        asked *a = &r->asked[i];
+        st = take_slot(ps, &a->slot);
+        a->has_slot = !st;
+        for (int j = 0; !st && j < ps->options.server_count; j++)
+            st = ask(r, a, j, gradient, value);
     }
-    for (int i = 0; !st && i < legs; i++)
-        st = ask(r, i, gradient, value);
     if (st) {                           /* the job is over: waiting gives the rest back */
         net_ps_wait(r, NULL);
         return st;
@@ -133,30 +156,42 @@ gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *v
     return start(ps, PS_PULL, key, version, NULL, value, out);
 }
 
+static gt_status wait_leg(const net_ps_request *r, const leg *l, uint64_t *lowest)
+{
+    net_request *const all[] = { l->asked, l->data, l->answered };
+    gt_status st = GT_OK;
+    for (int k = 0; k < 3; k++) {
+        const gt_status one = net_wait(all[k]);
+        st = st ? st : one;
+    }
+    if (st || !l->answered)
+        return st;
+    *lowest = l->answer.version < *lowest ? l->answer.version : *lowest;
+    if (l->answer.status == PS_TOO_LATE)
+        st = gt_fail(GT_MISUSE, "cannot pull version %llu of key %u: it is at %llu already",
+                     (unsigned long long)r->version, (unsigned)r->key,
+                     (unsigned long long)l->answer.version);
+    return st;
+}
+
 gt_status net_ps_wait(net_ps_request *r, uint64_t *got)
 {
     gt_status st = GT_OK;
     uint64_t lowest = UINT64_MAX;
     if (!r)
         return GT_OK;
-    for (int i = 0; i < r->legs; i++) {
-        leg *l = &r->leg[i];
-        net_request *const all[] = { l->asked, l->data, l->answered };
-        for (int k = 0; k < 3; k++) {
-            const gt_status one = net_wait(all[k]);
+    for (uint32_t i = 0; i < r->blocks; i++) {
+        asked *a = &r->asked[i];
+        for (int j = 0; j < r->ps->options.server_count; j++) {
+            const gt_status one = wait_leg(r, &a->legs[j], &lowest);
             st = st ? st : one;
         }
-        if (st || !l->answered)
-            continue;
-        lowest = l->answer.version < lowest ? l->answer.version : lowest;
-        if (l->answer.status == PS_TOO_LATE)
-            st = gt_fail(GT_MISUSE, "cannot pull version %llu of key %u: it is at %llu already",
-                         (unsigned long long)r->version, (unsigned)r->key,
-                         (unsigned long long)l->answer.version);
+        if (a->has_slot)
+            give_slot(r->ps, a->slot);
     }
     if (got)
         *got = lowest == UINT64_MAX ? r->version : lowest;
-    give_slot(r->ps, r->slot);
+    free(r->legs);
     free(r);
     return st;
 }

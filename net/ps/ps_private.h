@@ -1,10 +1,10 @@
 /* net/ps/ps_private.h - what workers and servers say to each other. Only for this folder.
  *
  *   worker                                              server
- *     ── request {push, key, slot} ── channel 0 ────────►
+ *     ── request {push, block, slot} ─ channel 0 ───────►
  *     ── gradient of its part ─────── slot's up ────────►   kept until it may be applied
  *     ◄────────────────────────────── slot's down ────── answer {status, version}
- *     ── request {pull, key, slot, version} ────────────►   held until the version is there
+ *     ── request {pull, block, slot, version} ──────────►   held until the version is there
  *     ◄────────────────────────────── slot's down ────── answer, then the values
  *
  * A slot is a worker's number for one request under way; numbers are used again, so channels
@@ -20,14 +20,13 @@
 enum { PS_PUSH = 1, PS_PULL, PS_CLOSE };
 enum { PS_REQUESTS = 0, PS_CONFER = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24 };
 
-typedef struct ps_request { uint32_t kind, key, slot, reserved; uint64_t version; } ps_request;
+typedef struct ps_request { uint32_t kind, block, slot, reserved; uint64_t version; } ps_request;
 typedef struct ps_answer { uint32_t status, reserved; uint64_t version; } ps_answer;
 enum { PS_DONE = 0, PS_TOO_LATE = 1 };
 
 static inline uint32_t ps_up(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot; }
 static inline uint32_t ps_down(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot + 1; }
 
-/* The part of a key that one server has. */
 typedef struct ps_range { uint64_t offset, count; } ps_range;
 
 struct net_ps {
@@ -38,7 +37,13 @@ struct net_ps {
     double *shares;
     uint32_t key_count;
     uint64_t *keys;                     /* elements                                       */
-    ps_range *ranges;                   /* [key_count][server_count]                      */
+    /* Long keys are cut into blocks, and everything else deals with blocks: while one is summed
+     * another is on the wire. Blocks of key k: first[k] .. first[k + 1]. */
+    uint32_t *first;
+    uint32_t block_count;
+    ps_range *blocks;                   /* [block_count] where in its key                 */
+    uint32_t *key_of;                   /* [block_count]                                  */
+    ps_range *ranges;                   /* [block_count][server_count] where in its key   */
     int works;                          /* this rank is a worker                          */
     struct ps_server *server;           /* NULL: this rank is none                        */
     pthread_mutex_t lock;               /* over slots                                     */
@@ -46,9 +51,10 @@ struct net_ps {
     uint32_t slot_count;
 };
 
-static inline const ps_range *ps_range_of(const net_ps *ps, uint32_t key, int server)
+/* The part of a block that one server has. */
+static inline const ps_range *ps_range_of(const net_ps *ps, uint32_t block, int server)
 {
-    return &ps->ranges[(size_t)key * (size_t)ps->options.server_count + (size_t)server];
+    return &ps->ranges[(size_t)block * (size_t)ps->options.server_count + (size_t)server];
 }
 
 /* ps_server.c: `index` is this rank's place among the servers. */

@@ -1,6 +1,6 @@
 /* net/ps/ps_server.c - a server's thread: takes pushes, applies them, answers pulls.
  *
- *   part of a key:   version 7   value ▓▓▓▓▓▓▓▓
+ *   part of a block: version 7   value ▓▓▓▓▓▓▓▓
  *      mails    w0 ░░░░   w2 ░░░░   w0 ░░░░          pushes, in the order they were announced
  *      pulls    w1 wants 8                           wait for their version
  *
@@ -11,8 +11,9 @@
  * A value is never changed while it is being sent: an update waits for the sends under way, and
  * pulls that come meanwhile wait for the update, so neither can starve the other.
  *
- * Buffers of mails are arenas and are used again; a server holds as many as workers have pushes
- * under way. The thread only ever waits in net_wait_any().                                */
+ * Values are one arena, and each worker has one of the same shape for its mails; a worker's second
+ * push of a block that waits behind its first is kept in ordinary memory. The thread only
+ * ever waits in net_wait_any().                                                          */
 #include "net/ps/ps_private.h"
 
 #include <assert.h>
@@ -22,6 +23,7 @@
 typedef struct mail {
     struct mail *next;
     int worker, arrived;
+    int extra;                          /* in memory of its own, not in the worker's box */
     uint32_t slot;
     float *data;
 } mail;
@@ -38,7 +40,9 @@ typedef struct part {
     float *value;
     uint64_t version;
     int readers;                        /* sends of the value under way                  */
-    mail *mails, *spare;
+    uint64_t at;                        /* place in the arenas, in elements              */
+    mail *mails;
+    unsigned char *boxed;               /* [workers] 1: its box holds a mail             */
     pull *pulls;
     uint64_t *pushed;                   /* [workers] applied pushes                      */
     float **pulled;                     /* [workers] with keep_pulled                    */
@@ -57,7 +61,9 @@ typedef struct event {
 typedef struct ps_server {
     net_ps *ps;
     int workers, open;                  /* workers that have not closed                  */
-    part *parts;                        /* [key_count]                                   */
+    uint64_t total;                     /* elements of all parts                         */
+    float *values, **box;               /* arenas: [total], and [workers][total]         */
+    part *parts;                        /* [block_count]                                 */
     ps_request *inbox;                  /* [workers]                                     */
     unsigned char *closed;              /* [workers]                                     */
     event *events;
@@ -161,7 +167,7 @@ static void apply(ps_server *s, part *p, const float *gradient, int worker)
     const net_ps_options *o = &s->ps->options;
     const float *pulled = worker >= 0 && p->pulled ? p->pulled[worker] : NULL;
     if (o->apply)
-        o->apply(o->context, (uint32_t)(p - s->parts), p->range.offset, p->value, gradient, pulled,
+        o->apply(o->context, s->ps->key_of[p - s->parts], p->range.offset, p->value, gradient, pulled,
                  p->range.count, worker, p->version);
     else
         add(p->value, gradient, p->range.count);
@@ -181,8 +187,11 @@ static void take_off(part *p, mail **at)
 {
     mail *m = *at;
     *at = m->next;
-    m->next = p->spare;
-    p->spare = m;
+    if (m->extra)
+        free(m->data);
+    else
+        p->boxed[m->worker] = 0;
+    free(m);
 }
 
 /* One from every worker, summed in their order. */
@@ -288,27 +297,39 @@ static gt_status settle(ps_server *s, part *p)
 
 /* ---- requests --------------------------------------------------------------------------- */
 
+/* Where a push goes until it is applied. */
+static gt_status place_mail(ps_server *s, part *p, mail *m)
+{
+    void *box;
+    if (p->boxed[m->worker]) {
+        m->data = malloc(p->range.count * sizeof *m->data);
+        m->extra = 1;
+        return m->data ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    }
+    if (!s->box[m->worker]) {
+        gt_status st = net_comm_memory(net_group_comm(s->ps->group), s->total * sizeof *m->data,
+                                       &box);
+        if (st)
+            return st;
+        s->box[m->worker] = box;
+    }
+    m->data = s->box[m->worker] + p->at;
+    p->boxed[m->worker] = 1;
+    return GT_OK;
+}
+
 static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
 {
-    mail *m = p->spare, **last = &p->mails;
-    if (m) {
-        p->spare = m->next;
-    } else {
-        void *data = NULL;
-        m = calloc(1, sizeof *m);
-        gt_status st = m ? net_comm_memory(net_group_comm(s->ps->group),
-                                           p->range.count * sizeof(float), &data)
-                         : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
-        if (st) {
-            free(m);
-            return st;
-        }
-        m->data = data;
-    }
-    m->next = NULL;
+    mail *m = calloc(1, sizeof *m), **last = &p->mails;
+    if (!m)
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
     m->worker = worker;
     m->slot = slot;
-    m->arrived = 0;
+    gt_status st = place_mail(s, p, m);
+    if (st) {
+        free(m);
+        return st;
+    }
     while (*last)
         last = &(*last)->next;
     *last = m;
@@ -333,7 +354,7 @@ static gt_status take_close(ps_server *s, int worker)
     gt_status st = GT_OK;
     s->closed[worker] = 1;
     s->open--;
-    for (uint32_t k = 0; !st && k < s->ps->key_count; k++)   /* nobody waits for it any more */
+    for (uint32_t k = 0; !st && k < s->ps->block_count; k++)   /* nobody waits for it any more */
         if (s->parts[k].range.count)
             st = settle(s, &s->parts[k]);
     return st;
@@ -344,13 +365,13 @@ static gt_status take_request(ps_server *s, int worker)
     const ps_request r = s->inbox[worker];
     if (r.kind == PS_CLOSE)
         return take_close(s, worker);
-    if (r.key >= s->ps->key_count || r.slot >= PS_MOST_SLOTS || !s->parts[r.key].range.count
+    if (r.block >= s->ps->block_count || r.slot >= PS_MOST_SLOTS || !s->parts[r.block].range.count
         || (r.kind != PS_PUSH && r.kind != PS_PULL))
         return net_comm_abort(net_group_comm(s->ps->group),
                               net_group_member(s->ps->group, rank_of(s, worker)),
                               "rank %d asked a parameter server for something that makes no sense",
                               net_group_member(s->ps->group, rank_of(s, worker)));
-    part *p = &s->parts[r.key];
+    part *p = &s->parts[r.block];
     gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot)
                                      : take_pull(s, worker, p, &r);
     return st ? st : expect_request(s, worker);
@@ -407,15 +428,17 @@ static gt_status loop(ps_server *s)
 /* All have closed and nothing is under way: what is left will never be complete. */
 static gt_status check_left(const ps_server *s)
 {
-    for (uint32_t k = 0; k < s->ps->key_count; k++)
+    for (uint32_t k = 0; k < s->ps->block_count; k++)
         if (s->parts[k].mails) {
             const int w = s->parts[k].mails->worker;
             return gt_fail(GT_MISUSE, "the parameter server closed before every worker had pushed "
-                           "key %u as often as rank %d of the group", (unsigned)k, rank_of(s, w));
+                           "key %u as often as rank %d of the group", (unsigned)s->ps->key_of[k],
+                           rank_of(s, w));
         } else if (s->parts[k].pulls) {
             return gt_fail(GT_MISUSE, "the parameter server closed before version %llu of key %u, "
                            "which rank %d of the group wants",
-                           (unsigned long long)s->parts[k].pulls->version, (unsigned)k,
+                           (unsigned long long)s->parts[k].pulls->version,
+                           (unsigned)s->ps->key_of[k],
                            rank_of(s, s->parts[k].pulls->worker));
         }
     return GT_OK;
@@ -444,23 +467,13 @@ static void *serve(void *context)
 
 /* ---- start and finish ------------------------------------------------------------------- */
 
-static void mails_free(net_comm *c, mail *m)
-{
-    while (m) {
-        mail *next = m->next;
-        net_comm_memory_free(c, m->data);
-        free(m);
-        m = next;
-    }
-}
-
 static void release(ps_server *s)
 {
     net_comm *c = net_group_comm(s->ps->group);
-    for (uint32_t k = 0; s->parts && k < s->ps->key_count; k++) {
+    for (uint32_t k = 0; s->parts && k < s->ps->block_count; k++) {
         part *p = &s->parts[k];
-        mails_free(c, p->mails);
-        mails_free(c, p->spare);
+        while (p->mails && p->boxed)
+            take_off(p, &p->mails);
         for (pull *q = p->pulls, *next; q; q = next) {
             next = q->next;
             free(q);
@@ -469,8 +482,12 @@ static void release(ps_server *s)
             free(p->pulled[w]);
         free(p->pulled);
         free(p->pushed);
-        net_comm_memory_free(c, p->value);
+        free(p->boxed);
     }
+    for (int w = 0; s->box && w < s->workers; w++)
+        net_comm_memory_free(c, s->box[w]);
+    net_comm_memory_free(c, s->values);
+    free(s->box);
     free(s->parts);
     free(s->inbox);
     free(s->closed);
@@ -482,21 +499,16 @@ static void release(ps_server *s)
 static gt_status make_part(ps_server *s, part *p, const float *initial)
 {
     const size_t bytes = p->range.count * sizeof *p->value;
-    void *value = NULL;
+    p->value = s->values + p->at;
     p->pushed = calloc((size_t)s->workers, sizeof *p->pushed);
-    if (!p->pushed)
+    p->boxed = calloc((size_t)s->workers, 1);
+    if (!p->pushed || !p->boxed)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
-    if (!bytes)
-        return GT_OK;
-    gt_status st = net_comm_memory(net_group_comm(s->ps->group), bytes, &value);
-    if (st)
-        return st;
-    p->value = value;
-    if (initial)
+    if (initial && bytes)
         memcpy(p->value, initial + p->range.offset, bytes);
     else
         memset(p->value, 0, bytes);
-    if (s->ps->options.synchronous || !s->ps->options.keep_pulled)
+    if (s->ps->options.synchronous || !s->ps->options.keep_pulled || !bytes)
         return GT_OK;
     p->pulled = calloc((size_t)s->workers, sizeof *p->pulled);
     for (int w = 0; p->pulled && w < s->workers; w++) {
@@ -508,6 +520,24 @@ static gt_status make_part(ps_server *s, part *p, const float *initial)
     return p->pulled ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
 }
 
+/* Places of all parts, at cache lines, and the arena of their values. */
+static gt_status make_parts(ps_server *s, int index, const float *const *initial)
+{
+    const net_ps *ps = s->ps;
+    void *values = NULL;
+    for (uint32_t k = 0; k < ps->block_count; k++) {
+        s->parts[k].range = *ps_range_of(ps, k, index);
+        s->parts[k].at = s->total;
+        s->total += (s->parts[k].range.count + 15) / 16 * 16;
+    }
+    gt_status st = net_comm_memory(net_group_comm(ps->group), (s->total + 16) * sizeof(float),
+                                   &values);
+    s->values = values;
+    for (uint32_t k = 0; !st && k < ps->block_count; k++)
+        st = make_part(s, &s->parts[k], initial ? initial[ps->key_of[k]] : NULL);
+    return st;
+}
+
 gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *const *initial)
 {
     *out = NULL;
@@ -516,15 +546,14 @@ gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *c
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
     s->ps = ps;
     s->workers = s->open = ps->options.worker_count;
-    s->parts = calloc(ps->key_count + (size_t)1, sizeof *s->parts);
+    s->parts = calloc(ps->block_count + (size_t)1, sizeof *s->parts);
     s->inbox = calloc((size_t)s->workers, sizeof *s->inbox);
     s->closed = calloc((size_t)s->workers, 1);
-    gt_status st = s->parts && s->inbox && s->closed
+    s->box = calloc((size_t)s->workers, sizeof *s->box);
+    gt_status st = s->parts && s->inbox && s->closed && s->box
         ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
-    for (uint32_t k = 0; !st && k < ps->key_count; k++) {
-        s->parts[k].range = *ps_range_of(ps, k, index);
-        st = make_part(s, &s->parts[k], initial ? initial[k] : NULL);
-    }
+    if (!st)
+        st = make_parts(s, index, initial);
     if (!st) {
         const int err = pthread_create(&s->thread, NULL, serve, s);
         if (err)

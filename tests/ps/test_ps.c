@@ -122,6 +122,9 @@ static void synchronous_pushes_are_plain_sums(void)
         { 4, { .synchronous = 1, .servers = two, .server_count = 2, .workers = workers,
                .worker_count = 3, .shares = only_one }, "transport=tcp" },
         { 5, { .synchronous = 1 }, "transport=shm" },
+        { 3, { .synchronous = 1 }, "transport=shm pipeline=4KiB" },     /* keys of many blocks */
+        { 4, { .synchronous = 1, .servers = two, .server_count = 2, .shares = shares },
+          "transport=tcp pipeline=1KiB" },
         { 3, { .synchronous = 1 }, "transport=tcp fault=delay=100us,reorder=1" },
     };
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++)
