@@ -189,6 +189,15 @@ static int find_place(net_job *j, uint64_t now)
     return oldest;
 }
 
+/* Said once: it goes on for as long as the cause does. */
+static void cannot_accept(net_job *j, int error)
+{
+    if (!j->said_cannot_accept)
+        gt_log(GT_LOG_WARN, "net", "cannot accept connections: %s%s", strerror(error),
+               error == EMFILE ? "; raise `ulimit -n`, for every rank needs some descriptors" : "");
+    j->said_cannot_accept = 1;
+}
+
 void greet_accept_all(net_job *j)
 {
     for (int burst = 0; burst < GUESTS; burst++) {
@@ -198,8 +207,10 @@ void greet_accept_all(net_job *j)
             return;
         const int fd = accept4(j->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
-            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED)
-                stop_listening(j, now + 100000000);             /* out of descriptors, mostly */
+            if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR && errno != ECONNABORTED) {
+                cannot_accept(j, errno);
+                stop_listening(j, now + 100000000);
+            }
             return;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

@@ -194,6 +194,7 @@ static void finish_exchange(net_job *j)
         net_body_release(j->peers[i].part);
         j->peers[i].part = NULL;
     }
+    j->parts = 0;
     net_body_release(j->all);
     j->all = all;
     j->all_sequence = net_get64(all->data);
@@ -204,7 +205,7 @@ static void finish_exchange(net_job *j)
 static void add_part(net_job *j, int rank, net_body *part, uint64_t sequence, const char *what)
 {
     rank_state *p = &j->peers[rank];
-    int there = 0;
+    const rank_state *o = &j->peers[j->first_part];
     if (p->part) {
         net_body_release(part);
         end_job(j, GT_PEER, rank, "%s is in two exchanges at once, '%s' and '%s'", p->name,
@@ -215,18 +216,15 @@ static void add_part(net_job *j, int rank, net_body *part, uint64_t sequence, co
     p->part_sequence = sequence;
     p->part_since = gt_now_ns();
     snprintf(p->part_what, sizeof p->part_what, "%s", what);
-    for (int i = 0; i < j->size; i++) {
-        const rank_state *o = &j->peers[i];
-        there += o->part != NULL;
-        if (o->part && (o->part_sequence != sequence || strcmp(o->part_what, what))) {
-            end_job(j, GT_PEER, -1, "ranks are at different places: %s is at '%s' (exchange %llu) and "
-                    "%s at '%s' (exchange %llu)", o->name, o->part_what,
-                    (unsigned long long)o->part_sequence, p->name, what,
-                    (unsigned long long)sequence);
-            return;
-        }
+    if (j->parts++ == 0)
+        j->first_part = rank;
+    else if (o->part_sequence != sequence || strcmp(o->part_what, what)) {
+        end_job(j, GT_PEER, -1, "ranks are at different places: %s is at '%s' (exchange %llu) and %s at "
+                "'%s' (exchange %llu)", o->name, o->part_what, (unsigned long long)o->part_sequence,
+                p->name, what, (unsigned long long)sequence);
+        return;
     }
-    if (there == j->size)
+    if (j->parts == j->size)
         finish_exchange(j);
     else
         exchange_check_left(j);

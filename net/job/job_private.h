@@ -74,6 +74,7 @@ struct net_job {
     int started, stopping;
     int epoll, bell, listener;
     int listening;                      /* the listener is in the epoll set                  */
+    int said_cannot_accept;
     uint64_t listen_again;              /* after too many guests or descriptors              */
     net_address address;                /* where the listener is                             */
     guest guests[GUESTS];
@@ -94,6 +95,7 @@ struct net_job {
     int leaving, farewell;              /* this rank waits for the others · all have left    */
     uint64_t next_beat, last_pass;
     uint64_t sequence;                  /* exchanges begun by this rank                      */
+    int parts, first_part;              /* shares that rank 0 has, and whose came first      */
     net_body *all;                      /* the result of the running one                     */
     uint64_t all_sequence;
     uint64_t warned_stall;              /* the stall that was reported last                  */

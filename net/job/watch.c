@@ -139,18 +139,24 @@ static void check_left(net_job *j)
     }
 }
 
-/* One that waits in an exchange is busy with that, whatever else it says. */
-static void picture_exchange(const net_job *j, stall_rank *all, int rank, uint64_t now)
+/* One that waits in an exchange is busy with that, whatever else it says; `absent` is the first
+ * whose share has not come. */
+static void picture_exchange(const net_job *j, stall_rank *r, int rank, int absent, uint64_t now)
 {
     const rank_state *p = &j->peers[rank];
     if (!p->part)
         return;
-    all[rank].age = now > p->part_since ? now - p->part_since : 1;
-    all[rank].text = p->part_what;
-    all[rank].waits_for = -1;
-    for (int i = 0; i < j->size && all[rank].waits_for < 0; i++)
+    r->age = now > p->part_since ? now - p->part_since : 1;
+    r->text = p->part_what;
+    r->waits_for = absent;
+}
+
+static int first_absent(const net_job *j)
+{
+    for (int i = 0; i < j->size; i++)
         if (!j->peers[i].part)
-            all[rank].waits_for = i;
+            return i;
+    return -1;
 }
 
 void watch_stalls(net_job *j, uint64_t now)
@@ -159,6 +165,7 @@ void watch_stalls(net_job *j, uint64_t now)
     if (j->rank != 0 || !j->joined || j->size < 2)
         return;
     check_left(j);
+    const int absent = first_absent(j);
     stall_rank *all = calloc((size_t)j->size, sizeof *all);
     for (int i = 0; all && i < j->size; i++) {
         const rank_state *p = &j->peers[i];
@@ -167,7 +174,7 @@ void watch_stalls(net_job *j, uint64_t now)
             .finished = p->beat.activity.finished, .waits_for = p->beat.activity.waits_for,
             .age = p->beat.age ? p->beat.age + since_beat : 0, .text = p->beat.activity.text,
             .silent = i && now - p->heard >= j->config->stall_report, .left = p->left };
-        picture_exchange(j, all, i, now);
+        picture_exchange(j, &all[i], i, absent, now);
     }
     const stall s = all ? stall_find(all, j->size, j->config->stall_report, &text) : (stall){ 0 };
     if (s.found && !text.failed && s.age >= j->config->stall_limit)
