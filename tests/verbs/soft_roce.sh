@@ -159,7 +159,7 @@ guest_start left "$work/left" -netdev "socket,id=wire,listen=127.0.0.1:$port" \
 sleep 1
 guest_start right "$work/right" -netdev "socket,id=wire,connect=127.0.0.1:$port" \
     -device virtio-net-pci,netdev=wire,mac=52:54:00:00:00:02,host_mtu=9000,romfile=
-guest_wait left 180 || echo "FAILED the left guest: status $?" >> "$work/left.out"
+guest_wait left 150 || echo "FAILED the left guest: status $?" >> "$work/left.out"
 guest_wait right 60 || echo "FAILED the right guest: status $?" >> "$work/right.out"
 cat "$work/left.out" "$work/right.out"
 

@@ -66,6 +66,6 @@ gt_status end_say(end *e, size_t body);
 /* Goes on until nothing is outstanding; NULL for b if it is another process. Sleeps whenever the
  * transport says it may. GT_TIMEOUT after `seconds` without an event. */
 gt_status ends_run(end *a, end *b, int seconds);
-void end_forget(end *e);        /* frees the buffers of all windows; none may be open */
+void end_forget(end *e);        /* frees the buffers of all windows, if none is under way */
 
 #endif
