@@ -145,6 +145,12 @@ gt_status net_algorithm_parse(net_algorithm *out, const char *name, net_kind kin
 {
     int strict = 0;
     *out = NET_AUTO;
+    /* A plain name, as nearly always: this runs with every operation. */
+    for (int a = 0; a < NET_ALGORITHMS; a++)
+        if (!strcmp(name, rows[a].name)) {
+            *out = net_algorithm_has((net_algorithm)a, kind) ? (net_algorithm)a : NET_AUTO;
+            return GT_OK;
+        }
     for (const char *p = name; *p;) {
         const size_t size = strcspn(p, ";"), head = strcspn(p, ":;");
         net_algorithm a = NET_AUTO;
