@@ -208,7 +208,7 @@ static void breathe(net_comm *c, uint64_t spins)
     comm_lock(c);
 }
 
-gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what)
+gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size)
 {
     gt_status st = GT_OK;
     uint64_t quiet = 0, spins = 0;
@@ -235,7 +235,7 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
             breathe(c, spins);
         } else {
             if (!told && what)
-                recorder_waits(&c->recorder, peer, what);
+                recorder_waits(&c->recorder, peer, what, size);
             told = 1;
             doze(c);
         }
@@ -245,7 +245,7 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
     }
     c->waiters--;
     if (told && what)
-        recorder_waits(&c->recorder, -1, NULL);
+        recorder_waits(&c->recorder, -1, NULL, 0);
     return st;
 }
 
@@ -615,13 +615,9 @@ gt_status net_wait(net_request *r)
     net_comm *c = r->comm;
     comm_lock(c);
     gt_status st = GT_OK;
-    if (!atomic_load_explicit(&r->done, memory_order_acquire)) {
-        char what[96];
-        snprintf(what, sizeof what, "%s %zu bytes", r->node.kind == NODE_SEND ? "to send"
-                                                                               : "to receive",
-                 r->size);
-        st = comm_wait(c, &r->done, r->pair->peer, what);
-    }
+    if (!atomic_load_explicit(&r->done, memory_order_acquire))
+        st = comm_wait(c, &r->done, r->pair->peer,
+                       r->node.kind == NODE_SEND ? "to send" : "to receive", r->size);
     if (st)
         match_forget(r);
     release(r);

@@ -175,7 +175,7 @@ int  comm_progress(net_comm *c);
 /* Wakes threads that sleep in a wait: a request is done that no transport had a part in. */
 void comm_wake(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
-gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what);
+gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size);
 extern const net_events comm_events;
 
 /* match.c: lock held */
@@ -210,7 +210,8 @@ void recorder_close(recorder *r);
 uint64_t recorder_begin(recorder *r, const record *what);   /* its number */
 void recorder_phase(recorder *r, uint64_t number, const char *phase, int step);
 void recorder_end(recorder *r, uint64_t number, gt_status st);
-void recorder_waits(recorder *r, int peer, const char *what);       /* NULL: no more */
+/* "to receive", so many bytes; NULL: no more. The text is made here, not with every wait. */
+void recorder_waits(recorder *r, int peer, const char *what, size_t size);
 void recorder_activity(void *comm, net_activity *out);
 
 /* dump.c: lock held or not */

@@ -268,8 +268,8 @@ gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what
     mine.algorithm = what->algorithm;
     mine.root = what->root;
     mine.count = what->count;
-    snprintf(mine.name, sizeof mine.name, "%s", name);
-    snprintf(mine.unit, sizeof mine.unit, "%s", what->unit ? what->unit : "elements");
+    strncpy(mine.name, name, sizeof mine.name - 1);
+    strncpy(mine.unit, what->unit ? what->unit : "elements", sizeof mine.unit - 1);
     comm_lock(c);
     g->sequence++;
     g->busy = 1;

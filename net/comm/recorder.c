@@ -53,13 +53,13 @@ void recorder_end(recorder *r, uint64_t number, gt_status st)
     pthread_mutex_unlock(&r->lock);
 }
 
-void recorder_waits(recorder *r, int peer, const char *what)
+void recorder_waits(recorder *r, int peer, const char *what, size_t size)
 {
     pthread_mutex_lock(&r->lock);
     r->waiting_since = what ? gt_now_ns() : 0;
     r->waiting_for = what ? peer : -1;
     if (what)
-        snprintf(r->waiting, sizeof r->waiting, "%s", what);
+        snprintf(r->waiting, sizeof r->waiting, "%s %zu bytes", what, size);
     pthread_mutex_unlock(&r->lock);
 }
 
