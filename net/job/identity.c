@@ -49,7 +49,7 @@ static gt_status get_int(int *out, const char *name, int least, int most)
 
 static int int_or(const char *name, int standard)
 {
-    int v;
+    int v = standard;
     return variable(name) && !get_int(&v, name, 0, NET_WORLD) ? v : standard;
 }
 
