@@ -21,7 +21,9 @@
  *   recursive-doubling  log p steps of n bytes                       small n
  *   direct              2 steps, every rank owns a share and sums it; shares from net_shares(),
  *                       which makes it optimal on unequal links      small p, unequal links
- *   hierarchical        inside hosts, then between one rank of each, then inside again     */
+ *   hierarchical        inside hosts, then between hosts lane by lane, then inside again
+ *   tree                log p messages from a root (and to it)           broadcast of small n
+ * A broadcast's ring is a chain in pieces. Why what was chosen: GT_LOG=info,collective:debug. */
 #ifndef NET_COLLECTIVE_COLLECTIVE_H
 #define NET_COLLECTIVE_COLLECTIVE_H
 

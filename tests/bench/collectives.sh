@@ -103,7 +103,7 @@ median()        # FILE BYTES: bus bandwidth in GB/s
         { t[NR] = $1 }
         END { if (!NR) { print "-"; exit }
               m = NR % 2 ? t[(NR + 1) / 2] : (t[NR / 2] + t[NR / 2 + 1]) / 2
-              printf "%.3f", b * 2 * (p - 1) / p / m / 1e3 }'
+              printf "%.4g", b * 2 * (p - 1) / p / m / 1e3 }'
 }
 
 echo "# all-reduce, fp32, in place, $ranks ranks, median of $rounds rounds, bus bandwidth in GB/s"
