@@ -29,6 +29,7 @@ gt_status verb_generate(int argc, char **argv);
 gt_status verb_bench(int argc, char **argv);
 gt_status verb_export(int argc, char **argv);
 gt_status verb_launch(int argc, char **argv);
+gt_status verb_plan(int argc, char **argv);
 
 int cli_is_verb(const char *word);
 

@@ -23,8 +23,9 @@ static const cli_verb verbs[] = {
     { "train", "train a model", verb_train },
     { "eval", "loss of a model on a text", verb_eval },
     { "generate", "write text with a model", verb_generate },
-    { "bench", "measure gemm, kernels or whole steps", verb_bench },
+    { "bench", "measure gemm, kernels, steps, links or collectives", verb_bench },
     { "export", "write a run as a Hugging Face folder", verb_export },
+    { "plan", "say what would run where, how fast, and why", verb_plan },
     { "launch", "start a verb as several ranks, here or over ssh", verb_launch },
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };

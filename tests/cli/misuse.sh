@@ -16,7 +16,7 @@ mkdir emptydir
 check "no verb: help, and status 2" [ $? -eq 2 ] && grep -q '^Usage' stderr
 refuses "an unknown verb" 2 "unknown verb 'frobnicate'; .geartrain -h. lists" frobnicate
 refuses "a mistyped verb" 2 "unknown verb 'trian'; did you mean train\?" trian
-for verb in devices tokenize train eval generate bench export doctor; do
+for verb in devices tokenize train eval generate bench export doctor plan launch; do
     refuses "$verb: an unknown option" 2 "unknown option '--frobnicate'" $verb --frobnicate
 done
 refuses "a mistyped option" 2 'did you mean --model\?' train --modle gpt2-tiny
