@@ -133,6 +133,8 @@ static double cost_recursive_doubling(const net_link_matrix *m, double n)
 static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
 {
     const int p = m->size;
+    if (p == 2)                         /* it is the same then */
+        return cost_ring(kind, m, n);
     double most = 0.0, alpha = 0.0, *share = malloc((size_t)p * sizeof *share);
     if (!share)
         return INFINITY;
@@ -143,9 +145,8 @@ static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
     for (int i = 0; i < p; i++) {
         const double moved = kind == NET_OP_ALL_REDUCE ? n + (p - 2) * share[i] * n
                                                        : (p - 1) * share[i] * n;
-        const double passes = p > 2 ? 1.0 + scratch_passes : 1.0;
         const double adds = kind == NET_OP_ALL_GATHER
-                                ? 0.0 : passes * (p - 1) * share[i] * n * m->add;
+                                ? 0.0 : (1.0 + scratch_passes) * (p - 1) * share[i] * n * m->add;
         most = fmax(most, moved * (1.0 + incast * (p - 2)) / m->uplink[i] + adds);
         double crossing = 0.0;
         for (int j = 0; j < p; j++) {
