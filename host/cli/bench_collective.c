@@ -6,7 +6,7 @@
  * PERFORMANCE.md). Sizes are of the whole vector. Operations are in place.
  *
  * "limit" is the share of the best possible time that was reached. That time is the largest of
- *   - net_cost_bound() of the link matrix that the ranks measured when they started,
+ *   - net_cost_bound() of the link matrix, the best of three that the ranks measure first,
  *   - the bytes a rank must receive, at the rate all ranks at once copy memory (memcpy).
  *
  * Results are verified before anything is timed, with small integers, whose sums are exact in
@@ -360,14 +360,36 @@ static gt_status print_head(const run *r)
     return st;
 }
 
+/* What the links can do: the best of some measurements, for the limit to be one. */
+static gt_status best_links(const run *r, net_link_matrix *best)
+{
+    gt_status st = net_links_measure(r->g, best);
+    for (int again = 0; !st && again < 2; again++) {
+        net_link_matrix m;
+        st = net_links_measure(r->g, &m);
+        for (int i = 0; !st && i < r->size * r->size; i++) {
+            best->latency[i] = fmin(best->latency[i], m.latency[i]);
+            best->bandwidth[i] = fmax(best->bandwidth[i], m.bandwidth[i]);
+        }
+        for (int i = 0; !st && i < r->size; i++)
+            best->uplink[i] = fmax(best->uplink[i], m.uplink[i]);
+        net_links_release(&m);
+    }
+    if (st)
+        net_links_release(best);
+    return st;
+}
+
 /* ---- all of it -------------------------------------------------------------------------- */
 
 static gt_status each_size(run *r)
 {
     uint64_t wrong = 0;
+    net_link_matrix links = { 0 };
     gt_status st = net_comm_connect_all(r->c);
     if (!st)
-        st = net_group_links(r->g, &r->links);
+        st = best_links(r, &links);
+    r->links = &links;
     if (!st && r->rank == 0)
         st = print_head(r);
     for (uint64_t bytes = o.min_bytes; !st && bytes <= o.max_bytes; bytes *= o.factor) {
@@ -381,6 +403,7 @@ static gt_status each_size(run *r)
     }
     if (!st && wrong)
         st = gt_fail(GT_NUMERIC, "%llu elements are wrong", (unsigned long long)wrong);
+    net_links_release(&links);
     return st;
 }
 

@@ -238,7 +238,7 @@ net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes)
     double least = net_cost(kind, NET_RING, m, bytes);
     for (int a = NET_RING + 1; a < NET_ALGORITHMS; a++) {
         const double t = net_cost(kind, (net_algorithm)a, m, bytes);
-        if (t < least) {
+        if (t < least * (1.0 - 1e-9)) {         /* of equals the first, whatever rounding says */
             least = t;
             best = (net_algorithm)a;
         }
