@@ -502,6 +502,14 @@ static void tell_story(launch *l, int rank, int sig, int code)
                  code);
 }
 
+/* The job is over: ranks that were stopped shall see it, and end by themselves. */
+static void wake_all(launch *l)
+{
+    for (int i = 0; i < l->ranks; i++)
+        if (!l->children[i].host[0])
+            signal_rank(&l->children[i], SIGCONT);
+}
+
 /* A rank ended. What we ended ourselves tells nothing about why the job failed. */
 static void note_end(launch *l, int rank, int status)
 {
@@ -520,6 +528,7 @@ static void note_end(launch *l, int rank, int status)
         l->killed_first = sig != 0;
         l->term_at = gt_now_ns() + grace(l);
         tell_story(l, rank, sig, code);
+        wake_all(l);
     }
     l->any_lost |= lost;
     if (!lost && !l->own_code) {
