@@ -6,6 +6,7 @@
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
+#include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/pipeline/planner.h"
 #include "models/model.h"
@@ -17,7 +18,7 @@
 #include <string.h>
 
 static struct {
-    const char *model, *cluster, *precision;
+    const char *model, *cluster, *precision, *timeline;
     uint64_t batch, seq;
     int json;
 } o = { .precision = "fp32", .batch = 512 };
@@ -31,6 +32,7 @@ static const gt_option table[] = {
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
     { .group = "Output" },
+    { "timeline", 0, GT_STRING, "FILE", "an SVG picture of replica 0's step", &o.timeline, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
     { 0 } };
 
@@ -215,6 +217,16 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
     return GT_OK;
 }
 
+static gt_status draw(const pipe_cluster *c, const pipe_plan *p)
+{
+    gt_text svg = { 0 };
+    gt_status st = pipe_plan_picture(&svg, c, p, 0);
+    if (!st)
+        st = gt_file_write(o.timeline, svg.data, svg.size);
+    gt_text_release(&svg);
+    return st;
+}
+
 /* ---- the verb ------------------------------------------------------------------------------ */
 
 static gt_status plan(const model_config *m, const pipe_cluster *c)
@@ -223,7 +235,7 @@ static gt_status plan(const model_config *m, const pipe_cluster *c)
     const double T = (double)(o.seq ? o.seq : (uint64_t)m->context);
     pipe_job job = { .batch = (int)o.batch, .state_bytes = full ? 16.0 : 18.0, .gradient_bytes = 4.0 };
     pipe_unit *units = units_of(m, T, full ? 4.0 : 2.0, &job.units);
-    pipe_choice choice;
+    pipe_choice choice = { 0 };
     double uniform = INFINITY;
     int tensor, stages;
     if (!units)
@@ -238,8 +250,9 @@ static gt_status plan(const model_config *m, const pipe_cluster *c)
         st = print_json(c, &choice, uniform);
     else if (!st)
         print_plan(c, &job, &choice, uniform, tensor, stages, took);
-    if (!st)
-        pipe_choice_release(&choice);
+    if (!st && o.timeline)
+        st = draw(c, &choice.best);
+    pipe_choice_release(&choice);
     free(units);
     return st;
 }

@@ -6,6 +6,7 @@
  * simulated again, which is what makes thousands of devices a matter of seconds.          */
 #include "host/pipeline/planner_private.h"
 #include "host/pipeline/simulate.h"
+#include "host/pipeline/timeline.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -210,12 +211,24 @@ static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan 
     return st;
 }
 
-/* Puts a plan among the three best; releases what drops out. */
+static int same(const pipe_plan *a, const pipe_plan *b)
+{
+    return a->tensor == b->tensor && a->replicas == b->replicas && a->micro_batch == b->micro_batch
+           && a->recompute == b->recompute && a->replica[0].stages == b->replica[0].stages
+           && fabs(a->step - b->step) <= 1e-9 * b->step;
+}
+
+/* Puts a plan among the three best, unless it is there; releases what drops out. */
 static void place(pipe_choice *c, pipe_plan *p, int *count)
 {
     pipe_plan *slots[1 + PIPE_RUNNERS_UP] = { &c->best };
     for (int i = 0; i < PIPE_RUNNERS_UP; i++)
         slots[i + 1] = &c->runner_up[i];
+    for (int i = 0; i < *count; i++)
+        if (same(slots[i], p)) {
+            pipe_plan_release(p);
+            return;
+        }
     for (int i = 0; i <= PIPE_RUNNERS_UP; i++) {
         if (i < *count && slots[i]->step <= p->step)
             continue;
@@ -287,6 +300,52 @@ void pipe_choice_release(pipe_choice *c)
     pipe_plan_release(&c->best);
     for (int i = 0; i < PIPE_RUNNERS_UP; i++)
         pipe_plan_release(&c->runner_up[i]);
+}
+
+/* ---- a picture ------------------------------------------------------------------------- */
+
+static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica,
+                      pipe_cost *costs, double *memory, const char **names)
+{
+    const pipe_replica *r = &p->replica[replica];
+    pipe_schedule s;
+    pipe_simulation sim;
+    char title[160];
+    for (int i = 0; i < r->stages; i++) {
+        const pipe_stage *stage = &r->stage[i];
+        costs[i] = stage->cost;
+        names[i] = c->device[stage->first_device].name;
+        /* stage->memory counts what 1F1B keeps; the rest of the limit may be kept as well. */
+        memory[i] = stage->limit - stage->memory
+                    + stage->cost.activation * (r->stages - i < r->micro_batches ? r->stages - i
+                                                                                 : r->micro_batches);
+    }
+    gt_status st = pipe_schedule_make(&s, p->schedule, r->stages, 1, r->micro_batches, costs, memory);
+    if (st)
+        return st;
+    st = pipe_simulate(&sim, &s, costs, 1);
+    if (!st) {
+        snprintf(title, sizeof title, "replica %d: %d stages, %d micro-batches of %d, %s", replica,
+                 r->stages, r->micro_batches, p->micro_batch, p->schedule);
+        st = pipe_timeline_svg(out, title, &s, sim.event, names);
+        pipe_simulation_release(&sim);
+    }
+    pipe_schedule_release(&s);
+    return st;
+}
+
+gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica)
+{
+    const size_t stages = (size_t)p->replica[replica].stages;
+    pipe_cost *costs = malloc(stages * sizeof *costs);
+    double *memory = malloc(stages * sizeof *memory);
+    const char **names = malloc(stages * sizeof *names);
+    gt_status st = costs && memory && names ? draw(out, c, p, replica, costs, memory, names)
+                                            : gt_fail(GT_NO_MEMORY, "out of memory");
+    free(costs);
+    free(memory);
+    free(names);
+    return st;
 }
 
 /* ---- the yardstick --------------------------------------------------------------------- */

@@ -93,4 +93,7 @@ gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *
                             int *tensor, int *stages);
 void pipe_choice_release(pipe_choice *c);
 
+/* A picture of one replica's step as it was simulated; see timeline.h. */
+gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica);
+
 #endif
