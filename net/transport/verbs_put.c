@@ -239,6 +239,15 @@ static uint64_t longest_write(const net_verbs_link *link, const net_verbs_lane *
     return most < 64 ? 64 : most;
 }
 
+/* The largest share whose last write may be its own signal. Soft-RoCE drops what comes out of
+ * order instead of placing it, so there no signal overtakes anything. */
+static uint64_t signalled_alone(const net_verbs_link *link, const net_verbs_lane *lane)
+{
+    const net_verbs_transport *t = link->t;
+    const net_verbs_port *port = &t->port[link->rail[lane->rail].port];
+    return t->device[port->device].is_rxe ? UINT64_MAX : t->base.config->adaptive_routing;
+}
+
 /* Posts the next request of a lane's first share; 0 if it has to wait. */
 static int post_next(net_verbs_link *link, net_verbs_lane *lane, gt_status *st)
 {
@@ -248,9 +257,9 @@ static int post_next(net_verbs_link *link, net_verbs_lane *lane, gt_status *st)
     const int device = t->port[link->rail[lane->rail].port].device;
     const uint64_t left = s->end - s->next, longest = longest_write(link, lane);
     const net_verbs_signal signal = { p->window.slot, p->window.sequence, (uint8_t)p->lanes };
-    /* Its own signal: whole in one write, and small enough for no packet to overtake another. */
+    /* Its own signal: the last write, and no packet overtakes another. */
     const int alone = link->immediate && left && left <= longest
-        && s->size <= t->base.config->adaptive_routing;
+        && s->size <= signalled_alone(link, lane);
     const int signals = alone || !left;
     net_verbs_work work = { .opcode = IBV_WR_RDMA_WRITE, .remote = p->window.address + s->next,
                             .rkey = p->window.rkey[lane->rail] };

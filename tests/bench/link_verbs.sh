@@ -43,15 +43,27 @@ for round in $(seq $rounds); do
         a=$(theirs ib_write_bw -s $size -n $count -t 32 | awk '{ print $4 }')
         b=$(ours --test bw -s $size -n $count -t 32 | field average_bytes_per_s)
         # perftest's MB are of 2^20 bytes.
-        echo "$size $a $b" | awk '{ printf "bandwidth %8d B   ib_write_bw %10.2f MB/s   geartrain %10.2f MB/s   ratio %.3f\n",
-            $1, $2 * 1.048576, $3 / 1e6, $3 / 1e6 / ($2 * 1.048576) }'
+        echo "$size $a $b" | awk '{ printf "bandwidth %d B   ib_write_bw %.1f MB/s   geartrain %.1f MB/s   ratio %.3f\n",
+            $1, $2 * 1.048576, $3 / 1e6, $3 / 1e6 / ($2 * 1.048576) }' | tee -a "$work/lines"
     done
     a=$(theirs ib_send_lat -s 8 -n $turns | awk '{ print $5 }')
     c=$(theirs ib_write_lat -s 8 -n $turns | awk '{ print $5 }')
     b=$(ours --test lat -s 8 -n $turns | field typical_us)
-    echo "$a $c $b" | awk '{ printf "latency          8 B   ib_send_lat %8.2f us   ib_write_lat %8.2f us   geartrain %8.2f us   ratio to send %.2f, to write %.2f\n",
-        $1, $2, $3, $3 / $1, $3 / $2 }'
+    echo "$a $c $b" | awk '{ printf "latency 8 B   ib_send_lat %.2f us   ib_write_lat %.2f us   geartrain %.2f us   ratio to send %.2f, to write %.2f\n",
+        $1, $2, $3, $3 / $1, $3 / $2 }' | tee -a "$work/lines"
 done
+median()        # FIELD, of the lines on standard input
+{
+    awk -v f="$1" '{ print $f }' | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+}
+for size in $sizes; do
+    a=$(grep "^bandwidth $size " "$work/lines" | median 5)
+    b=$(grep "^bandwidth $size " "$work/lines" | median 8)
+    echo "$size $a $b" | awk '{ printf "median of rounds: %d B, ib_write_bw %s MB/s, geartrain %s MB/s, ratio %.3f\n", $1, $2, $3, $3 / $2 }'
+done
+a=$(grep "^latency" "$work/lines" | median 5)
+b=$(grep "^latency" "$work/lines" | median 11)
+echo "$a $b" | awk '{ printf "median of rounds: 8 B, ib_send_lat %s us, geartrain %s us, ratio %.2f\n", $1, $2, $2 / $1 }'
 [ ! -s "$work/ours.log" ] || tail -n 5 "$work/ours.log"
 END
 

@@ -133,7 +133,8 @@ END
     shift 2
     rm -f "$work/$name.status"
     : > "$work/$name.out"
-    qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "${GUEST_MEMORY:-2048}" -nographic \
+    # shellcheck disable=SC2086
+    qemu-system-x86_64 ${GUEST_ACCELERATOR:--accel tcg,thread=multi} -cpu max -smp "${GUEST_CPUS:-2}" -m "${GUEST_MEMORY:-2048}" -nographic \
         -no-reboot -nodefaults -serial "file:$work/$name.console" -kernel "$guest_kernel" \
         -initrd "$guest_first" \
         -append "console=ttyS0 panic=-1 quiet guest_name=$name guest_work=$work" \
