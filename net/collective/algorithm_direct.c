@@ -48,6 +48,8 @@ static slot *slot_of(direct *d, uint64_t k, int m)
 
 static unsigned char *place_of(direct *d, uint64_t k, int m)
 {
+    if (!d->arrived)                    /* a share of nothing */
+        return NULL;
     return d->arrived + (k % DEPTH * (uint64_t)(d->t->size - 1) + (uint64_t)(m - 1)) * d->room
                         * d->t->grain;
 }
@@ -95,6 +97,8 @@ static gt_status sum(direct *d, uint64_t k)
     net_task *t = d->t;
     uint64_t from, count;
     net_task_piece(t, t->rank, k, d->pieces, &from, &count);
+    if (!count)
+        return GT_OK;
     unsigned char *x = t->x + from * t->grain;
     const int wide = t->grain == 2;
     if (wide)
