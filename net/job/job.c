@@ -206,6 +206,10 @@ static void add_part(net_job *j, int rank, net_body *part, uint64_t sequence, co
 {
     rank_state *p = &j->peers[rank];
     const rank_state *o = &j->peers[j->first_part];
+    if (atomic_load(&j->over)) {
+        net_body_release(part);
+        return;
+    }
     if (p->part) {
         net_body_release(part);
         end_job(j, GT_PEER, rank, "%s is in two exchanges at once, '%s' and '%s'", p->name,
