@@ -18,9 +18,11 @@
 static const double pipelined_piece = 256.0 * 1024.0;
 /* A rank's messages to several peers overlap: each after the first costs this much of a latency. */
 static const double further_message = 0.5;
-/* What comes from several peers goes through scratch memory: as much again as adding, twice. And
- * that they all send at once costs this share of the bandwidth for each peer beyond the first. */
-static const double scratch_passes = 2.0, incast = 0.01;
+/* What goes through scratch memory instead of being added as it comes: as much again as adding,
+ * twice. */
+static const double scratch_passes = 2.0;
+/* That several peers send at once costs this share of the bandwidth for each beyond the first. */
+static const double incast = 0.01;
 
 static double rate(const net_link_matrix *m, int from, int to)
 {
@@ -119,13 +121,13 @@ static double cost_halving_doubling(net_kind kind, const net_link_matrix *m, dou
     return t;
 }
 
-/* log p (alpha + n beta + n gamma), and the fold. */
+/* log p (alpha + n beta + n gamma), and the fold; gamma with the way through scratch memory. */
 static double cost_recursive_doubling(const net_link_matrix *m, double n)
 {
     const net_fold f = net_fold_of(0, m->size);
     double t = 2.0 * step_fold(m, &f, n) + (f.extra ? n * m->add : 0.0);
     for (int d = 1; d < f.size; d *= 2)
-        t += step_pairs(m, &f, d, n) + n * m->add;
+        t += step_pairs(m, &f, d, n) + (1.0 + scratch_passes) * n * m->add;
     return t;
 }
 
