@@ -408,7 +408,8 @@ static gt_status try_root(net_job *j, const net_address *all, int count, net_wir
             st = try_place(j, used, wire, final, &met);
             if (!st || *final)
                 return st;
-            if (met || !told)
+            const int cut = gt_now_ns() >= j->start_deadline && why[0];    /* says only that */
+            if ((met || !told) && !cut)
                 snprintf(why, 300, "%s%.250s", met ? "who listens there is not rank 0: " : "",
                          gt_message());
             told |= met;
@@ -437,7 +438,7 @@ static gt_status find_root(net_job *j)
     net_wire wire;
     int count = 0, final = 0;
     uint64_t pause = 10 * MS;
-    char last[300] = "it was not tried";
+    char last[300] = "";
     for (;;) {
         gt_status st = net_address_resolve(all, &count, who->host, who->port);
         for (int i = 0; i < count && !st; i++)
