@@ -73,7 +73,7 @@ static void fill(unsigned char *data, size_t size, int rank, uint32_t window, en
     if (kind == END_REDUCE)
         for (size_t i = 0; i < size / sizeof(float); i++)
             ((float *)(void *)data)[i] = (float)((i + window) % 1000);
-    else
+    else if (kind != END_SPEED)
         for (size_t i = 0; i < size; i++)
             data[i] = byte_of(rank, window, i);
 }
@@ -89,6 +89,8 @@ static void add(void *to, const void *from, size_t size)
 static int is_right(const end *e, const end_window_state *w, uint32_t window)
 {
     const float *x = (const void *)w->sink;
+    if (w->kind == END_SPEED)
+        return 1;
     if (w->kind == END_REDUCE) {
         for (size_t i = 0; i < w->size / sizeof(float); i++)
             if (x[i] != (float)(i % 7) + (float)((i + window) % 1000))
@@ -105,6 +107,8 @@ static unsigned char *take_memory(end *e, size_t size, end_kind kind)
 {
     const size_t whole = (size + 1 + 63) / 64 * 64;
     unsigned char *p;
+    if (kind == END_SPEED)
+        return e->arena->data;
     if (kind != END_ARENA || e->used + whole > e->arena->size)
         return malloc(size + 1);
     p = e->arena->data + e->used;
@@ -290,8 +294,10 @@ gt_status end_window(end *e, size_t size, end_kind kind)
     w->open = 1;
     w->kind = kind;
     w->size = size;
-    memset(w->sink, 0x5a, size);
-    w->sink[size] = 0xa5;
+    if (kind != END_SPEED) {
+        memset(w->sink, 0x5a, size);
+        w->sink[size] = 0xa5;
+    }
     for (size_t i = 0; kind == END_REDUCE && i < size / sizeof(float); i++)
         ((float *)(void *)w->sink)[i] = (float)(i % 7);
     const net_sink sink = { w->sink, size, kind == END_REDUCE ? add : NULL, kind == END_REDUCE ? 4 : 1 };

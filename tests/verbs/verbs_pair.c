@@ -160,6 +160,34 @@ static int speed(end *a, end *b)
     return 0;
 }
 
+/* One way, several in flight and nothing looked at: what perftest's ib_write_bw does. */
+static int stream(end *a, end *b)
+{
+    static const size_t sizes[] = { 65536, 1 << 20 };
+    enum { DEPTH = 32, VOLUME = 24 << 20 };
+    for (size_t i = 0; b && i < sizeof sizes / sizeof *sizes; i++) {
+        const uint64_t times = VOLUME / sizes[i], first = a->opened, start = gt_now_ns();
+        gt_status st = GT_OK;
+        int did;
+        while (!st && a->placed < first + times) {
+            while (!st && a->opened < first + times && a->opened - a->placed < DEPTH)
+                st = end_window(a, sizes[i], END_SPEED);
+            a->ops->progress(a->t, &did);
+            b->ops->progress(b->t, &did);
+            if (a->failed || b->failed)
+                st = gt_fail(GT_PEER, "%s", a->failed ? a->why : b->why);
+        }
+        if (st)
+            return fail("stream");
+        printf("  %8zu B  one way, %d in flight %10.1f MB/s\n", sizes[i], DEPTH,
+               (double)(times * sizes[i]) / ((double)(gt_now_ns() - start) / 1e3));
+        st = step(a, b);
+        if (st)
+            return fail("stream");
+    }
+    return 0;
+}
+
 /* Until the link breaks, which somebody else sees to. Who only waits for a peer that is gone
  * notices nothing: one who has waited for long says something. */
 static int hold(end *a)
@@ -247,7 +275,7 @@ int main(int argc, char **argv)
     printf("%s\n", text);
     int bad = traffic(&a, other);
     if (!bad && !quick)
-        bad = speed(&a, other);
+        bad = speed(&a, other) || stream(&a, other);
     if (!bad && holds)
         bad = hold(&a);
     if (a.wrong + b.wrong) {
