@@ -43,6 +43,7 @@ static void fail_completion(net_verbs_link *link, const net_verbs_lane *lane, co
 {
     const int is_receive = (wc->wr_id >> 63) != 0;
     const uint32_t number = (uint32_t)wc->wr_id;
+    link->rail[lane->rail].broken = 1;
     if (link->failed && !link->flushed)
         return;
     if (link->flushed && wc->status == IBV_WC_WR_FLUSH_ERR)

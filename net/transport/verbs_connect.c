@@ -170,7 +170,7 @@ static gt_status raise_all(net_verbs_link *link, const unsigned char *theirs, si
     return GT_OK;
 }
 
-/* Writes a packet over each queue pair of the rail; 1 if all were acknowledged. */
+/* Writes a packet over each queue pair of the rail; 1 if all could be posted. */
 static int probe(net_verbs_link *link, int r)
 {
     net_verbs_rail *rail = &link->rail[r];
@@ -183,12 +183,10 @@ static int probe(net_verbs_link *link, int r)
         if (net_verbs_post(&link->lane[i], &work))
             return 0;
     }
-    const uint64_t deadline = gt_now_ns() + probe_patience;
-    while (!net_verbs_drain_rail(link, r) && gt_now_ns() < deadline && !link->failed)
-        ;
-    return net_verbs_drain_rail(link, r) && !link->failed;
+    return 1;
 }
 
+/* Probes all rails at once, so that a dead one costs the others no time. */
 static gt_status probe_all(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size,
                            unsigned char *offer, size_t *size)
 {
@@ -196,15 +194,25 @@ static gt_status probe_all(net_verbs_link *link, const unsigned char *theirs, si
     gt_status st = net_verbs_verdict_read(&peer, NET_VERBS_SAYS_READY, theirs, theirs_size);
     if (st)
         return st;
-    for (int r = 0; r < link->rails; r++) {
-        net_verbs_rail *rail = &link->rail[r];
-        rail->proven = peer.good[r] && rail->open && net_verbs_rail_is_raised(link, r)
-            && probe(link, r);
-        mine.good[r] = (uint8_t)rail->proven;
-        if (link->failed)
-            gt_log(GT_LOG_DEBUG, "verbs", "probe: %s", link->why);
-        link->failed = 0;               /* of an attempt, not of the link */
+    for (int r = 0; r < link->rails; r++)
+        link->rail[r].proven = peer.good[r] && net_verbs_rail_is_raised(link, r) && probe(link, r);
+    const uint64_t deadline = gt_now_ns() + probe_patience;
+    for (int waiting = 1; waiting; ) {
+        const int late = gt_now_ns() > deadline;
+        waiting = 0;
+        for (int r = 0; r < link->rails; r++) {
+            net_verbs_rail *rail = &link->rail[r];
+            if (!rail->proven || net_verbs_drain_rail(link, r))
+                continue;
+            rail->proven = !rail->broken && !late;
+            waiting |= rail->proven;
+        }
     }
+    for (int r = 0; r < link->rails; r++)
+        mine.good[r] = (uint8_t)link->rail[r].proven;
+    if (link->failed)
+        gt_log(GT_LOG_DEBUG, "verbs", "probe: %s", link->why);
+    link->failed = link->flushed = 0;   /* of an attempt, not of the link */
     *size = net_verbs_verdict_write(&mine, NET_VERBS_SAYS_PROVEN, offer);
     link->phase = NET_VERBS_SAYS_PROVEN;
     return GT_OK;

@@ -144,6 +144,7 @@ typedef struct net_verbs_lane {
 
 typedef struct net_verbs_rail {
     int open, proven;
+    int broken;                     /* one of its requests has failed                        */
     int port;                       /* index into the transport's                            */
     net_verbs_rail_choice choice;
     int attempt;                    /* which of choice.tried                                 */

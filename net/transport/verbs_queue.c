@@ -273,5 +273,5 @@ void net_verbs_rail_destroy(net_verbs_link *link, int r)
     if (rail->cq)
         t->api->destroy_cq(rail->cq);
     rail->cq = NULL;
-    rail->armed = rail->has_kept = rail->open = 0;
+    rail->armed = rail->has_kept = rail->open = rail->broken = 0;
 }

@@ -34,7 +34,7 @@ try()       # NAME COMMAND...
         echo "FAILED $what: status $?, after $(($(date +%s) - start)) s"
         tail -n 15 /tmp/log | sed 's/^/    /'
     fi
-    grep -E '^verbs |^broken | B  window' /tmp/log | sed 's/^/    /'
+    grep -E '^verbs |^broken | B  (window|one way)' /tmp/log | sed 's/^/    /'
 }
 END
 
