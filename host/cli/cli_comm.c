@@ -116,6 +116,7 @@ gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
         const int start = o->ranks > 1 && cli_net_alone(&o->net);
         st = o->ranks > 4096 ? gt_fail(GT_MISUSE, "option --ranks: at most 4096")
              : start        ? cli_net_start((int)o->ranks, argv)
+             : o->may_be_alone && o->net.who.size == 1 ? body(NULL)
                             : live(o, body);
     }
     cli_net_close(&o->net);

@@ -17,6 +17,7 @@ typedef struct cli_comm {
     cli_net net;
     uint64_t ranks;
     const char *transport;
+    int may_be_alone;           /* 1: a job of one rank needs no communicator: body(NULL) */
 } cli_comm;
 
 #define CLI_COMM_OPTIONS(n) \

@@ -1,12 +1,16 @@
-/* host/cli/verb_train.c - trains a model on one device, and shows it.
+/* host/cli/verb_train.c - trains a model on one device, or on one a rank, and shows it.
  *
  *   before   what will run: model, device, data, batch, memory
  *   during   a bar on a terminal, a line a step in a pipe, an object a step with --json
  *   after    where everything lies and how to use it
  *
  * --resume takes every option that was not given again from the run's config.json, so that
- * `geartrain train --out RUN --resume` goes on exactly as it began.                      */
+ * `geartrain train --out RUN --resume` goes on exactly as it began.
+ *
+ * With several devices every rank holds the whole model and takes micro-batches in proportion to
+ * its measured speed (cli/replicas.c); rank 0 alone writes and speaks.                    */
 #include "host/cli/cli.h"
+#include "host/cli/replicas.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -27,6 +31,7 @@ static struct {
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
     int resume, recompute, json, explain, keep;
+    cli_comm comm;
 } o;
 
 static const gt_option table[] = {
@@ -64,7 +69,15 @@ static const gt_option table[] = {
     { "clip", 0, GT_DOUBLE, "X", "limit of the gradient's norm, 0: none", &o.clip, 0, NULL },
     { "dropout", 0, GT_DOUBLE, "X", "everywhere; default: the model's", &o.dropout, 0, NULL },
     { .group = "Machine" },
-    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "devices", 0, GT_STRING, "ID,...", "see `geartrain devices`; several: one rank each",
+      &o.devices, 0, NULL },
+    { "ranks", 0, GT_U64, "N", "ranks of this host, unless a launcher started some", &o.comm.ranks,
+      1, NULL },
+    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &o.comm.transport, 1,
+      NULL },
+    { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &o.comm.net.settings, 1, NULL },
+    { "print-config", 0, GT_FLAG, NULL, "print all network settings and where they come from",
+      &o.comm.net.print, 1, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage of activations and weights",
       &o.precision, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "run a layer again instead of keeping it", &o.recompute, 0,
@@ -122,7 +135,8 @@ static void set_defaults(void)
 
 static void put_option(void *context, const gt_option *row, const char *value)
 {
-    if (strcmp(row->name, "resume") && strcmp(row->name, "explain") && strcmp(row->name, "json"))
+    if (strcmp(row->name, "resume") && strcmp(row->name, "explain") && strcmp(row->name, "json")
+        && strcmp(row->name, "print-config"))
         json_object_set_new(context, row->name, json_string(value));
 }
 
@@ -379,11 +393,41 @@ static gt_status fill_from(const void *config, params *p, void *context)
     return st ? st : cli_source_fill(config, p, source);
 }
 
+typedef struct sum_context { replicas *replicas; } sum_context;
+
+static gt_status sum_gradients(void *context, train *t, int *stop)
+{
+    return replicas_sum(((sum_context *)context)->replicas, t, stop);
+}
+
+/* What rank 0 writes and says before the first step. */
+static gt_status begin_run(const model_config *c, const data_set *data, dev_device *d, train *t,
+                           const replicas *r)
+{
+    show_plan(c, data, d, t);
+    replicas_show(r, stderr);
+    gt_status st = save_tokenizer(data);
+    return st ? st : write_config(c);
+}
+
+static void end_run(const view *v)
+{
+    char text[32];
+    fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
+            gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o.out);
+}
+
 static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
-                              cli_source *source, dev_device *d)
+                              cli_source *source, dev_device *d, net_comm *comm)
 {
     train_options options = options_of();
     train *t = NULL;
+    sum_context context = { NULL };
+    if (comm) {
+        options.rank = net_comm_rank(comm);
+        options.sum = sum_gradients;
+        options.sum_context = &context;
+    }
     if (o.explain)
         options.run = NULL;
     gemm_peak peak = { 0 };
@@ -392,30 +436,30 @@ static gt_status run_training(const model_config *c, data_set *data, const token
     const train_model model = { .config = c, .build = build,
                                 .fill = o.from ? fill_from : NULL, .fill_context = source,
                                 .flops_per_token = model_flops_per_token(c, (int)o.seq) };
-    const train_data splits = { &data->train, val && val->count ? val : NULL };
+    const train_data splits = { &data->train, !options.rank && val && val->count ? val : NULL };
+    replicas *r = NULL;
+    const int speaks = options.rank == 0;
     st = train_create(&t, d, &model, &splits, &options);
     if (!st && o.explain)
         st = explain(t, d);
     else if (!st) {
         view v = { .start_ns = gt_now_ns(), .first_step = train_steps_done(t),
-                   .bar = !o.json && cli_is_terminal(), .val = NAN };
+                   .bar = speaks && !o.json && cli_is_terminal(), .val = NAN };
         const train_hooks hooks = { &v, show_step, show_phase };
-        show_plan(c, data, d, t);
-        st = save_tokenizer(data);
-        if (!st)
-            st = write_config(c);
+        if (comm)
+            st = replicas_join(&r, comm, d, t, o.out, o.resume);
+        context.replicas = r;
+        if (!st && speaks)
+            st = begin_run(c, data, d, t, r);
         running = t;
         if (!st)
-            st = train_run(t, &hooks);
+            st = train_run(t, speaks ? &hooks : NULL);
         running = NULL;
         if (v.bar)
             printf("\n");
-        if (!st) {
-            char text[32];
-            fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
-                    gt_format_duration(text, sizeof text,
-                                       (double)(gt_now_ns() - v.start_ns) * 1e-9), o.out);
-        }
+        if (!st && speaks)
+            end_run(&v);
+        st = replicas_leave(r, st);
     }
     train_release(t);
     return st;
@@ -495,9 +539,6 @@ static gt_status check_options(void)
         return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o.dropout);
     if (o.min_lr < 0.0)
         return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o.min_lr);
-    if (o.devices && strpbrk(o.devices, ",/"))
-        return gt_fail(GT_UNSUPPORTED, "cannot train on '%s': training on several devices is not "
-                       "there yet; name one of them", o.devices);
     return GT_OK;
 }
 
@@ -519,48 +560,48 @@ static gt_status check_run_folder(void)
     return GT_OK;
 }
 
-gt_status verb_train(int argc, char **argv)
+static json_t *kept;                    /* what a resumed run's config.json says */
+
+/* Texts are tokenized once, by rank 0; the others find the tokens. */
+static gt_status open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c)
 {
-    char **words;
-    int count, done;
-    json_t *kept = NULL;
+    cli_progress p = { .what = "tokenizing" };
+    gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
+    if (!st)
+        st = data_open(data, o.data, spec, cli_progress_show, &p);
+    if (!st && o.eval_data)
+        st = data_open(eval_data, o.eval_data, spec, cli_progress_show, &p);
+    cli_progress_end(&p);
+    if (!st && c && !net_comm_rank(c))
+        st = net_job_barrier(net_comm_job(c), "tokenizing");
+    return st;
+}
+
+/* One rank, or the only one (c NULL). */
+static gt_status train_here(net_comm *c)
+{
     char *tokenizer_spec = NULL;
     model_config config;
     cli_source source = { 0 };
     data_set data = { 0 }, eval_data = { 0 };
     dev_device *d = NULL;
-
-    set_defaults();
-    gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
-    if (st || done)
-        return st;
-    st = check_words(words, count);
-    if (!st)
-        st = check_run_folder();
-    if (!st && o.resume)
-        st = take_options(&kept);
-    if (!st)
-        st = check_options();
+    gt_status st = !c || !net_comm_rank(c) ? check_run_folder() : GT_OK;
     if (!st)
         st = choose_model(&config, &source, kept != NULL);
     if (!st && !isnan(o.dropout))
         config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o.dropout;
     if (!st)
         st = choose_tokenizer(&tokenizer_spec, &source, kept != NULL);
-    if (st)
-        goto out;
-    cli_progress p = { .what = "tokenizing" };
     if (!st)
-        st = data_open(&data, o.data, tokenizer_spec, cli_progress_show, &p);
-    if (!st && o.eval_data)
-        st = data_open(&eval_data, o.eval_data, tokenizer_spec, cli_progress_show, &p);
-    cli_progress_end(&p);
+        st = open_data(&data, &eval_data, tokenizer_spec, c);
     if (!st)
         st = settle_vocabulary(&config, &data);
     if (!st && !o.seq)
         o.seq = (uint64_t)config.context;
+    if (!st && c && !o.micro_batch)
+        o.micro_batch = replicas_micro_batch(o.batch, net_comm_size(c));
     if (!st)
-        st = dev_open(&d, o.devices);
+        st = replicas_device(&d, o.devices, c);
     if (!st)
         st = check_fit(&config, d);
     if (!st) {
@@ -569,14 +610,34 @@ gt_status verb_train(int argc, char **argv)
         struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
-        st = run_training(&config, &data, val, &source, d);
+        st = run_training(&config, &data, val, &source, d, c);
     }
-out:
     dev_close(d);
     data_close(&data);
     data_close(&eval_data);
     cli_source_close(&source);
-    json_decref(kept);
     free(tokenizer_spec);
+    return st;
+}
+
+gt_status verb_train(int argc, char **argv)
+{
+    char **words;
+    int count, done;
+    set_defaults();
+    gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
+    if (st || done)
+        return st;
+    st = check_words(words, count);
+    if (!st && o.resume)
+        st = take_options(&kept);
+    if (!st)
+        st = check_options();
+    if (!st)
+        st = replicas_count(o.devices, &o.comm.ranks);
+    o.comm.may_be_alone = 1;
+    if (!st)
+        st = cli_comm_run(&o.comm, argv, train_here);
+    json_decref(kept);
     return st;
 }

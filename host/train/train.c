@@ -56,7 +56,9 @@ struct train {
     exec *exec;
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
-    uint64_t micros;                    /* micro-batches a step */
+    uint64_t micros;                    /* micro-batches a step, of all replicas */
+    uint64_t first, share;              /* this replica's */
+    int stopping;                       /* agreed by all replicas */
     int vocab;
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* vocab + 1, for sorting tokens */
@@ -136,7 +138,11 @@ static gt_status make_execs(train *t)
 
 static char *choices_path(const train *t)
 {
-    return t->o.run ? gt_path_join(t->o.run, "gemm.txt") : NULL;
+    char name[32] = "gemm.txt";
+    /* Devices may differ, and so may their engines. Rank 0 tidies the run's folder, not this one. */
+    if (t->o.rank)
+        snprintf(name, sizeof name, "ranks/gemm-%d.txt", t->o.rank);
+    return t->o.run ? gt_path_join(t->o.run, name) : NULL;
 }
 
 /* A resumed run multiplies with the engines it began with, or its sums would differ. */
@@ -198,17 +204,20 @@ static gt_status open_run(train *t)
     if (!t->o.run)
         return GT_OK;
     char *path = choices_path(t);
-    gt_status st = path ? gt_folder_make(t->o.run) : no_memory();
-    if (!st)
+    const int writes = t->o.rank == 0;
+    char *ranks = path && !writes ? gt_path_join(t->o.run, "ranks") : NULL;
+    gt_status st = path ? gt_folder_make(ranks ? ranks : t->o.run) : no_memory();
+    free(ranks);
+    if (!st && writes)
         st = lock_run(t);
-    if (!st)
+    if (!st && writes)
         st = gt_folder_tidy(t->o.run);
     if (!st)
         st = gemm_choices_save(t->gemm, path);
-    if (!st)
+    if (!st && writes)
         st = checkpoint_prune(t->o.run, 0, 0);
     free(path);
-    return st ? st : metrics_open(&t->metrics, t->o.run, t->done);
+    return st || !writes ? st : metrics_open(&t->metrics, t->o.run, t->done);
 }
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
@@ -230,7 +239,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     t->pending_val = NAN;
     if (!t->o.micro_batch)
         t->o.micro_batch = t->o.batch;
-    t->micros = t->o.batch / t->o.micro_batch;
+    t->micros = t->share = t->o.batch / t->o.micro_batch;
     t->o.optim.steps = t->o.steps;
 
     st = loader_open(&t->loader, data->train, "training", o->order, o->batch, o->seq, o->seed);
@@ -343,9 +352,9 @@ static gt_status send_inputs(train *t, slot *s, uint64_t step, uint64_t micro)
 static gt_status queue_gradients(train *t, uint64_t step)
 {
     gt_status st = GT_OK;
-    for (uint64_t micro = 0; !st && micro < t->micros; micro++) {
+    for (uint64_t micro = 0; !st && micro < t->share; micro++) {
         slot *s = &t->slots[(step % DEPTH) * t->micros + micro];
-        st = send_inputs(t, s, step, micro);
+        st = send_inputs(t, s, step, t->first + micro);
         if (!st)
             st = exec_add(t->exec, micro > 0);
         if (!st)
@@ -356,6 +365,17 @@ static gt_status queue_gradients(train *t, uint64_t step)
     return st;
 }
 
+/* Waits for a queued step and notes the time. */
+static gt_status land(flight *f)
+{
+    if (!f->event)
+        return GT_OK;
+    gt_status st = dev_event_wait(f->event);
+    f->event = NULL;
+    f->end_ns = gt_now_ns();
+    return st;
+}
+
 static gt_status queue_step(train *t, uint64_t step)
 {
     flight *f = &t->flights[step % DEPTH];
@@ -363,6 +383,13 @@ static gt_status queue_step(train *t, uint64_t step)
     f->step = step;
     f->lr = optim_lr(&t->o.optim, step);
     gt_status st = queue_gradients(t, step);
+    if (!st && t->o.sum) {
+        int stop = t->stop;
+        st = land(&t->flights[(step + DEPTH - 1) % DEPTH]);     /* the sum waits for it anyway */
+        if (!st)
+            st = t->o.sum(t->o.sum_context, t, &stop);
+        t->stopping |= stop;
+    }
     if (!st)
         st = optim_step(t->optim, f->lr);
     if (!st)
@@ -377,8 +404,9 @@ static gt_status explain_bad_step(train *t, const flight *f)
 {
     char where[160] = "", last[128] = "there is no checkpoint yet";
     gt_status st = dev_wait(t->device);
-    for (uint64_t micro = 0; !st && !where[0] && micro < t->micros; micro++) {
-        st = send_inputs(t, &t->slots[(f->step % DEPTH) * t->micros + micro], f->step, micro);
+    for (uint64_t micro = 0; !st && !where[0] && micro < t->share; micro++) {
+        st = send_inputs(t, &t->slots[(f->step % DEPTH) * t->micros + micro], f->step,
+                         t->first + micro);
         if (!st)
             st = dev_wait(t->device);
         if (!st)
@@ -394,17 +422,6 @@ static gt_status explain_bad_step(train *t, const flight *f)
                    "--lr, more --warmup, or --clip", (unsigned long long)f->step + 1,
                    isfinite(f->state[OPTIM_LOSS_SUM]) ? "gradient" : "loss",
                    where[0] ? where : "the gradient's norm", last);
-}
-
-/* Waits for a queued step and notes the time. */
-static gt_status land(flight *f)
-{
-    if (!f->event)
-        return GT_OK;
-    gt_status st = dev_event_wait(f->event);
-    f->event = NULL;
-    f->end_ns = gt_now_ns();
-    return st;
 }
 
 /* Waits for the oldest queued step and records it. */
@@ -460,7 +477,7 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 static gt_status save(train *t, const train_hooks *hooks)
 {
     checkpoint_info info = { t->done, t->o.seed, t->done * t->o.batch * t->o.seq };
-    if (!t->o.run || t->last_saved == t->done)
+    if (!t->o.run || t->o.rank || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);
     gt_status st = checkpoint_save(t->o.run, &info, t->params, t->optim, NULL);
@@ -481,11 +498,17 @@ static int falls_on(uint64_t every, uint64_t step)
     return every && step % every == 0;
 }
 
+/* Replicas stop after the same step: when all know of it. */
+static int stopping(const train *t)
+{
+    return t->o.sum ? t->stopping : t->stop;
+}
+
 gt_status train_run(train *t, const train_hooks *hooks)
 {
     gt_status st = GT_OK;
     t->last_end_ns = gt_now_ns();
-    while (!st && t->done < t->o.steps && !t->stop) {
+    while (!st && t->done < t->o.steps && !stopping(t)) {
         const uint64_t step = t->queued;        /* steps queued so far */
         const int last = step == t->o.steps;
         const int eval = t->evaluate && step > 0 && step > t->done
@@ -516,7 +539,7 @@ gt_status train_run(train *t, const train_hooks *hooks)
         if (!st && t->queued - t->done == DEPTH)
             st = finish_step(t, hooks);
     }
-    if (!st && t->stop) {
+    if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);
         if (!st)
             st = save(t, hooks);
@@ -549,6 +572,42 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     }
     *loss = (double)state[OPTIM_LOSS_SUM] / (double)(t->o.batch * t->o.seq);
     *grad_norm = (double)state[OPTIM_GRAD_NORM];
+    return st;
+}
+
+gt_status train_set_share(train *t, uint64_t first, uint64_t count)
+{
+    if (!count || count > t->micros || first > t->micros - count)
+        return gt_fail(GT_MISUSE, "micro-batches %llu to %llu are not among a step's %llu",
+                       (unsigned long long)first, (unsigned long long)(first + count),
+                       (unsigned long long)t->micros);
+    t->first = first;
+    t->share = count;
+    return GT_OK;
+}
+
+uint64_t train_micro_batches(const train *t)
+{
+    return t->micros;
+}
+
+gt_status train_time_micro_batch(train *t, double *seconds)
+{
+    const uint64_t first = t->first, share = t->share;
+    gt_status st = GT_OK;
+    t->first = 0;
+    t->share = 1;
+    for (int i = 0; !st && i < 3; i++) {        /* the first compiles and warms up */
+        const uint64_t start = gt_now_ns();
+        st = queue_gradients(t, 0);
+        if (!st)
+            st = dev_wait(t->device);
+        const double took = (double)(gt_now_ns() - start) * 1e-9;
+        if (i == 1 || (i == 2 && took < *seconds))
+            *seconds = took;
+    }
+    t->first = first;
+    t->share = share;
     return st;
 }
 

@@ -30,6 +30,8 @@ typedef struct train_model {
     double flops_per_token;
 } train_model;
 
+typedef struct train train;
+
 typedef struct train_options {
     uint64_t steps, batch, micro_batch, seq, seed;  /* batch: sequences a step; micro 0: batch */
     loader_order order;
@@ -42,13 +44,19 @@ typedef struct train_options {
     uint64_t eval_every, eval_batches, save_every;  /* 0: never; all of the split; at the end */
     int keep;                       /* checkpoints kept, 0: all                           */
     double peak_flops;              /* of the device, for mfu; 0: unknown                 */
+    /* One replica of several; all zero: the only one. Every replica holds the whole model and
+     * takes micro-batches [share_first, share_first + share) of each step (train_set_share).
+     * Rank 0 alone writes the run; others read it to resume. */
+    int rank;
+    /* Called after a step's gradients are queued: sums them, and the loss, over all replicas.
+     * *stop: in, this replica is asked to stop; out, some replica is. */
+    gt_status (*sum)(void *context, train *t, int *stop);
+    void *sum_context;
 } train_options;
 
 typedef struct train_data {
     const token_split *train, *val; /* val NULL: no evaluation */
 } train_data;
-
-typedef struct train train;
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o);
@@ -71,6 +79,12 @@ void train_stop(train *t);
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm);
 /* Mean loss over the validation split (or its first eval_batches batches). */
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens);
+
+/* Which micro-batches of a step are this replica's; before the first step. */
+gt_status train_set_share(train *t, uint64_t first, uint64_t count);
+uint64_t  train_micro_batches(const train *t);      /* of a whole step, all replicas */
+/* Seconds of forward and backward of one micro-batch, without an update: the second of two. */
+gt_status train_time_micro_batch(train *t, double *seconds);
 
 uint64_t  train_steps_done(const train *t);
 params   *train_params(train *t);

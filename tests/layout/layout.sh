@@ -27,9 +27,10 @@ gemm    host/gemm    base tensor cl device
 graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
 pipeline host/pipeline base
+parallel host/parallel base tensor device gemm graph net_job net_transport net_comm net_collective
 train   host/train   base tensor device gemm graph optim data
 models  models       base tensor device gemm graph
-cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline optim train models
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline parallel optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.
