@@ -46,8 +46,7 @@ static const gt_option table[] = {
       &o.iterations, 0, NULL },
     { "warmup", 'w', GT_U64, "N", "operations before", &o.warmup, 0, NULL },
     { "check", 'c', GT_INT, "0|1", "verify results first", &o.check, 0, NULL },
-    { "algorithm", 0, GT_STRING, "NAME", "auto, ring, halving-doubling, recursive-doubling, direct, "
-      "hierarchical, tree", &o.algorithm, 0, NULL },
+    { "algorithm", 0, GT_STRING, "NAME", "auto, ring, direct, ...; an unknown one lists them", &o.algorithm, 0, NULL },
     { "plain", 0, GT_FLAG, NULL, "ordinary memory, not arenas", &o.plain, 0, NULL },
     { .group = "Output" },
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },

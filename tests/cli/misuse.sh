@@ -80,10 +80,8 @@ refuses "an unknown device" 1 "cannot find device 'gpu:99'.*geartrain devices" \
     train $good --out new --devices gpu:99
 refuses "a device that is no id" 2 "device 'fastest' is not an id.*geartrain devices" \
     train $good --out new --devices fastest
-refuses "several devices" 1 "several devices is not there yet; name one" \
-    train $good --out new --devices cpu:0,cpu:0
-refuses "two sub-devices" 1 "several devices is not there yet; name one" \
-    train $good --out new --devices cpu:0/2
+refuses "more ranks than devices are named" 2 '--devices names 2 devices, --ranks asks for 3' \
+    train $good --out new --devices cpu:0/2 --ranks 3
 
 # ---- texts that cannot be used -------------------------------------------------------------------------
 
