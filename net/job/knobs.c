@@ -117,7 +117,7 @@ static const knob knobs[] = {
       "larger writes announce themselves by an empty one behind them", "NCCL_IB_AR_THRESHOLD" },
     { "algorithm", STRING, AT(algorithm), "auto", 0, 0, BOTH, NULL,
       "of collectives: auto, a name, or ring;allreduce:direct", "NCCL_ALGO" },
-    { "pipeline", BYTES, AT(pipeline), "256KiB", 64, GiB, BOTH, NULL,
+    { "pipeline", BYTES, AT(pipeline), "512KiB", 64, GiB, BOTH, NULL,
       "one piece of a pipelined collective", NULL },
 };
 enum { KNOBS = sizeof knobs / sizeof *knobs, ORIGIN = 64 };

@@ -7,8 +7,9 @@
  *        ┌──────────────── arena ───────────────┐
  *        │ data of a put                        │ ◄── pulled from where they are:
  *        └──────────────────────────────────────┘     map   the arena is mapped here as well
- *                                                     cma   process_vm_readv
- *                                                     copy  in pieces through the ring
+ *                                                     copy  other memory: in pieces through the ring
+ *                                                     cma   by process_vm_readv, if asked for: its
+ *                                                           pinning of pages costs more than a copy
  *
  * Small messages, and small puts, are copied into the peer's ring and out again. A large put is
  * pulled by the receiver: one copy, and none at all when the sink adds, which reads the
@@ -712,7 +713,7 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
     const net_config *config = net_job_config(job);
     t->transport = (net_transport){ &net_shm, job, config, memory, events, poll_fd };
     t->allow_map = strcmp(config->shm_mode, "cma") && strcmp(config->shm_mode, "copy");
-    t->allow_cma = strcmp(config->shm_mode, "map") && strcmp(config->shm_mode, "copy");
+    t->allow_cma = !strcmp(config->shm_mode, "cma");
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
     t->tile = aligned_alloc(ALIGN, TILE);
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 0 };
@@ -727,8 +728,8 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
         shm_close(&t->transport);
         return st;
     }
-    /* Where only ancestors may look into a process (Yama), ours lets its peers. */
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+    if (t->allow_cma)               /* where Yama lets only ancestors look into a process */
+        prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
     *out = &t->transport;
     return GT_OK;
 }
