@@ -230,7 +230,7 @@ static void defaults_are_complete(void)
     CHECK(c->eager == 8192 && c->chunk == 1048576 && c->spin == UINT64_MAX && c->gid_index == -1);
     CHECK(!strcmp(c->transport, "auto") && !strcmp(c->shm_mode, "auto") && c->shm_ring == 1048576);
     CHECK(c->ib_timeout == 17 && c->ib_retry == -1 && c->immediate == 1 && c->verbs == 1);
-    CHECK(c->pipeline == 262144 && !strcmp(c->algorithm, "auto") && c->interface[0] == '\0');
+    CHECK(c->pipeline == 524288 && !strcmp(c->algorithm, "auto") && c->interface[0] == '\0');
     net_config_release(c);
 }
 
