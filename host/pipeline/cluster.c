@@ -94,8 +94,8 @@ static gt_status add_node(pipe_cluster *c, const json_t *of)
         st = gt_fail(GT_FORMAT, "cluster file: a node has no 'devices'");
     size_t i;
     json_array_foreach(devices, i, entry) {
-        pipe_device d;
-        int count;
+        pipe_device d = { 0 };
+        int count = 0;
         if (!st)
             st = read_device(&d, &count, entry);
         d.node = c->nodes;

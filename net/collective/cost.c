@@ -65,6 +65,7 @@ static double step(const net_link_matrix *m, const int *to, double bytes)
 static double step_round(const net_link_matrix *m, int distance, double bytes)
 {
     int to[m->size];
+    memset(to, -1, sizeof to);                      /* nobody */
     for (int i = 0; i < m->size; i++)
         to[i] = (i + distance) % m->size;
     return step(m, to, bytes);
@@ -74,8 +75,7 @@ static double step_round(const net_link_matrix *m, int distance, double bytes)
 static double step_pairs(const net_link_matrix *m, const net_fold *f, int distance, double bytes)
 {
     int to[m->size];
-    for (int i = 0; i < m->size; i++)
-        to[i] = -1;
+    memset(to, -1, sizeof to);                      /* nobody */
     for (int v = 0; v < f->size; v++)
         to[net_fold_real(f, v)] = net_fold_real(f, v ^ distance);
     return step(m, to, bytes);
@@ -85,6 +85,7 @@ static double step_pairs(const net_link_matrix *m, const net_fold *f, int distan
 static double step_fold(const net_link_matrix *m, const net_fold *f, double bytes)
 {
     int to[m->size];
+    memset(to, -1, sizeof to);                      /* nobody */
     for (int i = 0; i < m->size; i++)
         to[i] = i < 2 * f->extra && i % 2 ? i - 1 : -1;
     return step(m, to, bytes);

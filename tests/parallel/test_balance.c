@@ -15,7 +15,7 @@ static double end_of(const double *seconds, const int *share, int n)
 /* The best end of all ways to share `left` among replicas [r, n), tried one by one. */
 static double best_of_all(const double *seconds, int r, int n, int left)
 {
-    if (r == n - 1)
+    if (r >= n - 1)
         return left * seconds[r];
     double best = 1e30;
     for (int mine = 1; mine <= left - (n - 1 - r); mine++) {
@@ -33,7 +33,7 @@ static void no_other_share_is_done_earlier(void)
     for (int round = 0; round < 300; round++) {
         const int n = 1 + (int)gt_random_below(&random, 4);
         const int total = n + (int)gt_random_below(&random, 12);
-        double seconds[4];
+        double seconds[8] = { 0 };
         int share[4], sum = 0;
         for (int r = 0; r < n; r++)
             seconds[r] = 0.1 + (double)gt_random_unit(&random);
