@@ -153,7 +153,7 @@ static void list_schedules_fit_unequal_stages(void)
 static void large_ones_are_made_as_well(void)
 {
     pipe_cost *c = equal_costs(64 * 4, 1, 1, 1);
-    double idle;
+    double idle = 1.0;
     for (int n = 0; pipe_schedule_names[n]; n++) {
         const int chunks = strcmp(pipe_schedule_names[n], "interleaved") ? 1 : 4;
         CHECK(simulated(pipe_schedule_names[n], 64, chunks, 512, c, &idle) > 0);
