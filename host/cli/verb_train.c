@@ -206,6 +206,7 @@ typedef struct view {
     double val;                 /* the last validation loss, NaN: none yet */
     double ms;                  /* a step takes about so long now, 0: not known */
     metrics_row last;
+    net_comm *comm;             /* of several replicas, or NULL */
 } view;
 
 /* One line that never reaches the screen's last column: a line that wraps could not be
@@ -269,6 +270,8 @@ static void show_step(void *context, const metrics_row *r)
 static void show_phase(void *context, const char *what, int done)
 {
     const view *v = context;
+    if (v->comm)                /* the others wait meanwhile */
+        net_comm_busy(v->comm, done ? NULL : what);
     if (!v->bar)
         return;
     if (!done)
@@ -444,7 +447,8 @@ static gt_status run_training(const model_config *c, data_set *data, const token
         st = explain(t, d);
     else if (!st) {
         view v = { .start_ns = gt_now_ns(), .first_step = train_steps_done(t),
-                   .bar = speaks && !o.json && cli_is_terminal(), .val = NAN };
+                   .bar = speaks && !o.json && cli_is_terminal(), .val = NAN,
+                   .comm = comm };
         const train_hooks hooks = { &v, show_step, show_phase };
         if (comm)
             st = replicas_join(&r, comm, d, t, o.out, o.resume);

@@ -69,6 +69,10 @@ gt_status net_comm_connect_all(net_comm *c);
 
 /* Bytes of messages sent to / received from all peers so far. */
 void net_comm_traffic(net_comm *c, uint64_t *sent, uint64_t *received);
+/* This rank computes something that may take longer than stall-limit ("evaluating"; a literal):
+ * while it does, ranks that wait for it are not stuck. NULL: it is over. */
+void net_comm_busy(net_comm *c, const char *what);
+
 /* The flight recorder as JSON: the last 256 operations, what is waited for, links and counters.
  * Written by itself to <knob dump>/flight-rank-N.json when a job with that knob is aborted. Any
  * thread, also while others are stuck. */

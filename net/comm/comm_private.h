@@ -130,6 +130,7 @@ typedef struct recorder {
     uint64_t started, finished;
     uint64_t waiting_since;         /* of a wait that sleeps; 0: none                          */
     int waiting_for;
+    const char *busy;               /* what it computes, NULL: nothing long                     */
     char waiting[96];
 } recorder;
 

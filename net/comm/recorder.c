@@ -63,6 +63,14 @@ void recorder_waits(recorder *r, int peer, const char *what, size_t size)
     pthread_mutex_unlock(&r->lock);
 }
 
+void net_comm_busy(net_comm *c, const char *what)
+{
+    recorder *r = &c->recorder;
+    pthread_mutex_lock(&r->lock);
+    r->busy = what;
+    pthread_mutex_unlock(&r->lock);
+}
+
 static const record *oldest(const recorder *r)
 {
     const uint64_t first = r->started > RECORDS ? r->started - RECORDS : 0;
@@ -91,7 +99,9 @@ void recorder_activity(void *context, net_activity *out)
     out->started = r->started;
     out->finished = r->finished;
     const record *o = oldest(r);
-    if (r->waiting_since) {
+    if (r->busy) {
+        snprintf(out->text, sizeof out->text, "%s", r->busy);
+    } else if (r->waiting_since) {
         out->since = o ? o->begun : r->waiting_since;
         out->waits_for = r->waiting_for;
         if (o)

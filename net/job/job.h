@@ -85,7 +85,7 @@ typedef struct net_activity {
     uint64_t started, finished;
     uint64_t since;                 /* gt_now_ns() when the oldest unfinished one began, 0: idle */
     int32_t waits_for;
-    char text[116];
+    char text[116];                 /* idle: what it computes, if others may wait for it long */
 } net_activity;
 void net_job_on_activity(net_job *job, void (*ask)(void *context, net_activity *out),
                          void *context);

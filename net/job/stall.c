@@ -16,6 +16,12 @@ static int waits(const stall_rank *r, uint64_t limit)
     return !r->left && r->age >= limit;
 }
 
+/* It has told what keeps it, and lives: waiting for it is no stall. */
+static int says_busy(const stall_rank *r)
+{
+    return !r->left && !r->silent && !r->age && r->text && r->text[0];
+}
+
 /* Lists the ranks with mark[i], and whom each waits for. */
 static void list_waiting(const stall_rank *ranks, const unsigned char *mark, int count, gt_text *out)
 {
@@ -124,6 +130,7 @@ stall stall_find(const stall_rank *ranks, int count, uint64_t limit, gt_text *ou
         free(mark);
         return s;
     }
+    const size_t begin = out->size;
     s.found = 1;
     s.age = ranks[oldest].age;
     s.key = 1 + most * 4096 + (uint64_t)oldest;
@@ -131,6 +138,12 @@ stall stall_find(const stall_rank *ranks, int count, uint64_t limit, gt_text *ou
     s.culprit = find_behind(ranks, count, most, out);
     if (s.culprit < 0)
         s.culprit = find_root(ranks, count, oldest, out);
+    if (s.culprit >= 0 && says_busy(&ranks[s.culprit])) {
+        if (out->size > begin)
+            out->data[out->size = begin] = '\0';
+        free(mark);
+        return (stall){ .culprit = -1 };
+    }
     if (s.culprit >= 0)
         mark[s.culprit] = 0;
     gt_text_printf(out, "; ");

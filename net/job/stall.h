@@ -18,7 +18,7 @@ typedef struct stall_rank {
     uint64_t started, finished;
     uint64_t age;                       /* of its oldest unfinished operation; 0: idle      */
     int waits_for;                      /* or -1                                            */
-    const char *text;
+    const char *text;                   /* with age 0: what it computes, so that others may wait */
     int silent;                         /* 1: it gives no sign of life                      */
     int left;
 } stall_rank;

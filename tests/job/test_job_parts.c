@@ -566,6 +566,19 @@ static void the_late_rank_is_found(void)
     CHECK(text[0] == '\0');
 }
 
+static void waiting_for_a_rank_that_computes_is_no_stall(void)
+{
+    char text[512] = "";
+    stall_rank r[2] = { { "rank 0", 4, 4, 0, -1, "evaluating", 0, 0 },
+                        { "rank 1", 5, 4, 500 * SECOND, 0, "all-reduce", 0, 0 } };
+    CHECK(!look(r, 2, text, sizeof text).found && !text[0]);
+    r[0].silent = 1;                        /* what it said last does not count when it is frozen */
+    CHECK(look(r, 2, text, sizeof text).found);
+    r[0].silent = 0;
+    r[0].text = "";
+    CHECK(look(r, 2, text, sizeof text).found);
+}
+
 static void one_stall_is_one_stall(void)
 {
     char text[2048];
@@ -601,4 +614,5 @@ const check_case check_cases[] = {
     CASE(the_secret_file_is_ours_alone),
     CASE(the_late_rank_is_found),
     CASE(one_stall_is_one_stall),
+    CASE(waiting_for_a_rank_that_computes_is_no_stall),
     { 0 } };
