@@ -99,6 +99,7 @@ struct net_job {
     net_body *all;                      /* the result of the running one                     */
     uint64_t all_sequence;
     uint64_t warned_stall;              /* the stall that was reported last                  */
+    uint64_t stall_key, stall_since;    /* the stall that is seen now, and since when        */
 
     void (*on_stream)(void *, int, int);
     void *stream_context;

@@ -177,13 +177,22 @@ void watch_stalls(net_job *j, uint64_t now)
         picture_exchange(j, &all[i], i, absent, now);
     }
     const stall s = all ? stall_find(all, j->size, j->config->stall_report, &text) : (stall){ 0 };
-    if (s.found && !text.failed && s.age >= j->config->stall_limit)
+    /* What ranks say is as old as their last heartbeat, so a stall counts once it has been seen for
+     * some of those; and ends the job only if nothing moved for the whole time. */
+    if (!s.found || s.key != j->stall_key)
+        j->stall_since = now;
+    j->stall_key = s.found ? s.key : 0;
+    const uint64_t seen = now - j->stall_since, report = j->config->stall_report;
+    const uint64_t rest = j->config->stall_limit > report ? j->config->stall_limit - report : 0;
+    if (s.found && !text.failed && s.age >= j->config->stall_limit && seen >= rest
+        && seen >= 2 * j->config->heartbeat)
         end_job(j, GT_PEER, s.culprit, "no progress for %g s: %s", seconds(j->config->stall_limit),
                 text.data);
-    else if (s.found && !text.failed && s.key != j->warned_stall
+    else if (s.found && !text.failed && s.key != j->warned_stall && seen >= 2 * j->config->heartbeat
              && !(s.culprit >= 0 && all[s.culprit].silent))    /* that was said already   */
         gt_log(GT_LOG_WARN, "net", "no progress for %.1f s: %s", seconds(s.age), text.data);
-    j->warned_stall = s.found ? s.key : 0;
+    if (!s.found || seen >= 2 * j->config->heartbeat)
+        j->warned_stall = s.found ? s.key : 0;
     gt_text_release(&text);
     free(all);
 }

@@ -656,7 +656,8 @@ static void say_stuck(void *context, net_activity *out)
     out->finished = 6;
     out->since = rank == 1 ? 0 : began;
     out->waits_for = rank == 1 ? -1 : 1;
-    snprintf(out->text, sizeof out->text, "all-reduce #7, 25.0 MB f32, ring, step 2");
+    if (rank != 1)
+        snprintf(out->text, sizeof out->text, "all-reduce #7, 25.0 MB f32, ring, step 2");
 }
 
 static void get_stuck(net_job *job, int rank, void *context)
