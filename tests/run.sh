@@ -4,6 +4,7 @@
 #   sh tests/run.sh            everything, a quarter of an hour at most on two cores
 #   sh tests/run.sh fast       the fast CUnit programs alone
 #   sh tests/run.sh sanitized  the build with sanitizers alone
+#   sh tests/run.sh threads    the network's programs under ThreadSanitizer alone
 #   sh tests/run.sh NAME...    these alone: test_gemm, fuzz_tokens, vendors, ...
 #
 # Works from any folder, on a bare Debian 12 as root; without root if the packages named
@@ -17,10 +18,11 @@
 # $BUILD, an empty $TMPDIR and $GEARTRAIN (the program); it closes with `N passed, N failed`
 # and exits 0, 1, or 77 if it cannot run here.
 #
-# Two builds: gcc with Release flags, and clang with AddressSanitizer and
-# UndefinedBehaviorSanitizer, both with warnings as errors. Every fast program and every fuzz
-# target runs in both, kernel tests at tiny sizes in the second, for a sanitizer sees nothing
-# of a kernel; known leaks of OpenCL drivers are in tests/leaks.txt.
+# Three builds, all with warnings as errors: gcc with Release flags, clang with AddressSanitizer
+# and UndefinedBehaviorSanitizer, and clang with ThreadSanitizer. Every fast program and every
+# fuzz target runs in the first two, kernel tests at tiny sizes in the second, for a sanitizer
+# sees nothing of a kernel; known leaks of OpenCL drivers are in tests/leaks.txt. The third is
+# for the fast programs of net/, whose ranks are threads.
 #
 #   $BUILD      folder to build in                                     [build-test]
 #   $LIMIT      seconds a program may take before it counts as failed         [1200]
@@ -109,7 +111,9 @@ install_packages()
 
 # ---- building --------------------------------------------------------------------------------
 
-# build FOLDER COMPILER OPTIONS...: configures a new folder, and builds what changed.
+# build FOLDER COMPILER OPTIONS...: configures a new folder, and builds what changed: all, or what
+# $targets names.
+targets=
 build()
 {
     folder=$1 compiler=$2
@@ -119,7 +123,7 @@ build()
         cmake -S . -B "$folder" -G Ninja -DCMAKE_C_COMPILER="$compiler" "$@" \
             > "$logs/build-$compiler.log" 2>&1 || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
     fi
-    cmake --build "$folder" > "$logs/build-$compiler.log" 2>&1 \
+    cmake --build "$folder" ${targets:+--target $targets} > "$logs/build-$compiler.log" 2>&1 \
         || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
 }
 
@@ -265,8 +269,23 @@ run_sanitized()
     run_tier "$BUILD/sanitized" fuzz '-sanitized'
 }
 
+run_threads()
+{
+    GT_TEST_TINY=1 TSAN_OPTIONS=second_deadlock_stack=1
+    export GT_TEST_TINY TSAN_OPTIONS
+    targets=
+    for part in net/*/ net/verbs/; do
+        part=tests/$(basename "$part")
+        [ ! -f "$part/CMakeLists.txt" ] || targets="$targets $part/all"
+    done
+    build "$BUILD/threads" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=thread || return
+    for program in $(programs "$BUILD/threads" fast); do
+        [ ! -x "$program" ] || run_cunit "${program##*/}-threads" "$program"
+    done
+}
+
 case $names in
-''|fast|sanitized) tiers=${names:-all} names= ;;
+''|fast|sanitized|threads) tiers=${names:-all} names= ;;
 *)                 tiers=some ;;
 esac
 if [ "$tiers" = all ]; then
@@ -274,14 +293,15 @@ if [ "$tiers" = all ]; then
 else
     install_packages needed
 fi
-if [ "$tiers" != sanitized ]; then
+if [ "$tiers" != sanitized ] && [ "$tiers" != threads ]; then
     build "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
     run_tier "$BUILD" fast ''
 fi
 case $tiers in
-all)       run_rest; run_sanitized ;;
+all)       run_rest; run_sanitized; run_threads ;;
 some)      run_rest ;;
 sanitized) run_sanitized ;;
+threads)   run_threads ;;
 esac
 if [ "$tiers" = some ] && [ -z "$found" ]; then
     echo "no test is called $names" > "$logs/names.log"
