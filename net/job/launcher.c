@@ -502,12 +502,28 @@ static void tell_story(launch *l, int rank, int sig, int code)
                  code);
 }
 
-/* The job is over: ranks that were stopped shall see it, and end by themselves. */
-static void wake_all(launch *l)
+static int is_stopped(pid_t pid)
 {
-    for (int i = 0; i < l->ranks; i++)
-        if (!l->children[i].host[0])
-            signal_rank(&l->children[i], SIGCONT);
+    char path[40], text[128] = "", state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    const size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    const char *behind = n ? strrchr(text, ')') : NULL;     /* the name may hold anything */
+    if (behind)
+        sscanf(behind + 1, " %c", &state);
+    if (f)
+        fclose(f);
+    return state == 'T';
+}
+
+/* The job is over, and ranks that are stopped cannot see it. */
+static void end_stopped(launch *l)
+{
+    for (int i = 0; i < l->ranks; i++) {
+        child *c = &l->children[i];
+        if (c->pid && !c->host[0] && is_stopped(c->pid))
+            signal_rank(c, SIGKILL);
+    }
 }
 
 /* A rank ended. What we ended ourselves tells nothing about why the job failed. */
@@ -528,7 +544,7 @@ static void note_end(launch *l, int rank, int status)
         l->killed_first = sig != 0;
         l->term_at = gt_now_ns() + grace(l);
         tell_story(l, rank, sig, code);
-        wake_all(l);
+        end_stopped(l);
     }
     l->any_lost |= lost;
     if (!lost && !l->own_code) {

@@ -266,6 +266,17 @@ static void ask_activity(net_job *j)
     pthread_mutex_unlock(&j->lock);
 }
 
+/* This process itself was stopped, or got no processor: what others said meanwhile lies unread, so
+ * their silence is not to be counted. */
+static int woke_late(net_job *j, uint64_t now)
+{
+    const int late = j->next_beat && now - j->next_beat > 2 * j->config->heartbeat;
+    for (int i = 0; late && i < j->size; i++)
+        if (j->peers[i].heard < now)
+            j->peers[i].heard = now;
+    return late;
+}
+
 static void beat(net_job *j)
 {
     const uint64_t now = gt_now_ns();
@@ -274,8 +285,9 @@ static void beat(net_job *j)
     if (!atomic_load(&j->over))
         ask_activity(j);
     pthread_mutex_lock(&j->lock);
+    const int late = woke_late(j, now);
     j->next_beat = now + j->config->heartbeat;
-    if (!atomic_load(&j->over)) {
+    if (!atomic_load(&j->over) && !late) {
         watch_beat(j, now);
         watch_silence(j, now);
         watch_stalls(j, now);

@@ -63,9 +63,10 @@ static void tell_activity(void *context, net_activity *out)
     out->since = stuck_since;
     out->started = *rank == o.stuck ? 41 : 42;
     out->waits_for = *rank == o.stuck ? -1 : o.stuck;
-    snprintf(out->text, sizeof out->text, "all-reduce #%d, 25.0 MB f32", *rank == o.stuck ? 41 : 42);
     if (*rank == o.stuck)
         out->since = 0;
+    else
+        snprintf(out->text, sizeof out->text, "all-reduce #42, 25.0 MB f32");
 }
 
 /* As a collective that never ends. */
