@@ -37,6 +37,7 @@ extern char **environ;
 enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, LOST = 3,
        SSH_FAILED = 255 };
 #define GRACE (5 * UINT64_C(1000000000))
+#define SETTLE (1 * UINT64_C(1000000000))
 
 typedef struct child {
     pid_t pid;                          /* 0: ended                                          */
@@ -61,6 +62,7 @@ typedef struct launch {
     int first_failed;                   /* rank, or -1                                       */
     int killed_first, own_code, any_lost, stops;
     uint64_t term_at, kill_at;          /* 0: not planned                                    */
+    uint64_t wake_at;                   /* when stopped ranks are ended                      */
     char story[512];
 } launch;
 
@@ -516,7 +518,8 @@ static int is_stopped(pid_t pid)
     return state == 'T';
 }
 
-/* The job is over, and ranks that are stopped cannot see it. */
+/* The job is over, and ranks that are stopped cannot see it. The others come first: the end of a
+ * stopped rank would be another reason to them than its silence. */
 static void end_stopped(launch *l)
 {
     for (int i = 0; i < l->ranks; i++) {
@@ -544,7 +547,7 @@ static void note_end(launch *l, int rank, int status)
         l->killed_first = sig != 0;
         l->term_at = gt_now_ns() + grace(l);
         tell_story(l, rank, sig, code);
-        end_stopped(l);
+        l->wake_at = gt_now_ns() + SETTLE;
     }
     l->any_lost |= lost;
     if (!lost && !l->own_code) {
@@ -591,6 +594,10 @@ static void take_signals(launch *l)
 
 static void end_stragglers(launch *l, uint64_t now)
 {
+    if (l->wake_at && now >= l->wake_at) {
+        l->wake_at = 0;
+        end_stopped(l);
+    }
     if (l->term_at && l->term_at != UINT64_MAX && now >= l->term_at) {
         l->term_at = UINT64_MAX;
         l->kill_at = now + grace(l);
@@ -609,6 +616,8 @@ static int next_wait(const launch *l, uint64_t now)
         at = l->term_at;
     if (l->kill_at && l->kill_at < at)
         at = l->kill_at;
+    if (l->wake_at && l->wake_at < at)
+        at = l->wake_at;
     if (at == UINT64_MAX)
         return 1000;
     const uint64_t ms = at > now ? (at - now) / 1000000 + 1 : 0;
@@ -661,7 +670,7 @@ static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
 {
     l->first_failed = -1;
     l->killed_first = l->own_code = l->any_lost = l->alive = 0;
-    l->term_at = l->kill_at = 0;
+    l->term_at = l->kill_at = l->wake_at = 0;
     l->listener = -1;
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].pid = 0;
