@@ -138,6 +138,8 @@ static gt_status exchange(replicas *r, const report *mine)
     net_blobs all;
     gt_status st = net_job_exchange(net_comm_job(r->comm), "speeds of replicas", mine, sizeof *mine,
                                     &all);
+    if (st)
+        return st;
     for (int i = 0; !st && i < r->ranks; i++) {
         report theirs;
         if (all.size[i] != sizeof theirs) {
@@ -155,8 +157,7 @@ static gt_status exchange(replicas *r, const report *mine)
         else if (theirs.kept != mine->kept)
             st = gt_fail(GT_MISMATCH, "rank %d and this one do not find the same plan.json", i);
     }
-    if (!st)
-        net_blobs_release(&all);
+    net_blobs_release(&all);
     return st;
 }
 

@@ -206,15 +206,6 @@ static void deal(int *to, const tensor_group *const *order, int count, int repli
     }
 }
 
-static double signature(const cutter *k)
-{
-    double h = k->stages;
-    for (int s = 0; s < k->stages; s++)
-        h = fmod(h * 1.6180339887 + k->group[s]->flops * 1e-9 + k->group[s]->memory * 1.1e-7
-                 + k->c->local_bandwidth[k->group[s]->node] * 1.3e-8, 1e12);
-    return h;
-}
-
 double group_wire(const pipe_cluster *c, const tensor_group *g)
 {
     int devices = 0;
@@ -255,22 +246,38 @@ static gt_status write_stages(pipe_replica *r, const cutter *k, const int *first
 }
 
 /* Cuts that were found before, for replicas that look the same. */
-typedef struct memory { int count, ok[SEEN], stages[SEEN]; double of[SEEN]; int *first[SEEN]; } memory;
+typedef struct memory {
+    int count, ok[SEEN], stages[SEEN];
+    const tensor_group **of[SEEN];
+    int *first[SEEN];
+} memory;
+
+static int alike_groups(const cutter *k, const tensor_group *const *seen)
+{
+    for (int s = 0; s < k->stages; s++)
+        if (k->group[s]->flops != seen[s]->flops || k->group[s]->memory != seen[s]->memory
+            || k->c->local_bandwidth[k->group[s]->node] != k->c->local_bandwidth[seen[s]->node])
+            return 0;
+    return 1;
+}
 
 static const int *cut_once(const cutter *k, memory *m, int *scratch, int *ok)
 {
-    const double h = signature(k);
     for (int i = 0; i < m->count; i++)
-        if (m->of[i] == h && m->stages[i] == k->stages) {
+        if (m->stages[i] == k->stages && alike_groups(k, m->of[i])) {
             *ok = m->ok[i];
             return m->first[i];
         }
     *ok = cut(k, scratch);
     int *copy = m->count < SEEN ? malloc((size_t)(k->stages + 1) * sizeof *copy) : NULL;
-    if (!copy)
+    const tensor_group **of = copy ? malloc((size_t)k->stages * sizeof *of) : NULL;
+    if (!of) {
+        free(copy);
         return scratch;
+    }
+    memcpy(of, k->group, (size_t)k->stages * sizeof *of);
     memcpy(copy, scratch, (size_t)(k->stages + 1) * sizeof *copy);
-    m->of[m->count] = h;
+    m->of[m->count] = of;
     m->stages[m->count] = k->stages;
     m->ok[m->count] = *ok;
     m->first[m->count++] = copy;
@@ -327,8 +334,10 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
             st = write_stages(&out->replica[r], &k, at);
         }
     }
-    for (int i = 0; i < seen.count; i++)
+    for (int i = 0; i < seen.count; i++) {
         free(seen.first[i]);
+        free(seen.of[i]);
+    }
     free(order);
     free(mine);
     free(to);
