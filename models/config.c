@@ -241,7 +241,19 @@ double model_flops_per_token(const model_config *c, int T)
 
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute)
 {
-    return gpt2_build_loss(g, c, train, recompute);
+    return model_build_part(g, c, NULL, train, recompute);
+}
+
+int model_units(const model_config *c)
+{
+    return c->layers + 2;
+}
+
+gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
+                           int recompute)
+{
+    const graph_part all = { .units = model_units(c) };
+    return gpt2_build_part(g, c, part ? part : &all, train, recompute);
 }
 
 gt_status model_build_generate(graph *g, const model_config *c, int capacity)

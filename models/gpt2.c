@@ -75,24 +75,38 @@ static int block(graph *g, const model_config *c, int layer, int x, int train,
     return linear(g, prefix, "mlp.c_proj", a, C, c->inner, narrow, GRAPH_ACT_NONE, x, drop);
 }
 
-gt_status gpt2_build_loss(graph *g, const model_config *c, int train, int recompute)
+gt_status gpt2_build_part(graph *g, const model_config *c, const graph_part *part, int train,
+                          int recompute)
 {
     const int64_t B = graph_batch(g), T = graph_tokens(g);
+    const int last = part->first_unit + part->units - 1, head = c->layers + 1;
+    int wte = -1, x, first = -1;
     if (T > c->context)
         return gt_fail(GT_MISUSE, "cannot build '%s' for sequences of %lld tokens: it has %d "
                        "positions", c->name, (long long)T, c->context);
-    int tokens = graph_input(g, "tokens", DTYPE_I32, shape_of(2, B, T));
-    int targets = graph_input(g, "targets", DTYPE_I32, shape_of(2, B, T));
-    int wte = weight(g, "", "wte", c->vocab, c->channels, c->init_deviation);
-    int wpe = weight(g, "", "wpe", c->context, c->channels, c->init_deviation);
-    int x = graph_embed(g, "embed", tokens, wte, wpe, -1);
-    x = graph_dropout(g, "embed.drop", x, train ? c->dropout_embed : 0.0f);
-    for (int layer = 0; layer < c->layers; layer++)
-        x = block(g, c, layer, x, train, NULL, -1);
+    if (part->first_unit < 0 || part->units < 1 || last > head)
+        return gt_fail(GT_MISUSE, "cannot build units %d to %d of '%s': it has %d", part->first_unit,
+                       last, c->name, model_units(c));
+    if (part->first_unit == 0 || last == head)
+        wte = weight(g, "", "wte", c->vocab, c->channels, c->init_deviation);
+    if (part->first_unit == 0) {
+        int tokens = graph_input(g, "tokens", DTYPE_I32, shape_of(2, B, T));
+        int wpe = weight(g, "", "wpe", c->context, c->channels, c->init_deviation);
+        x = graph_embed(g, "embed", tokens, wte, wpe, -1);
+        x = graph_dropout(g, "embed.drop", x, train ? c->dropout_embed : 0.0f);
+    } else {
+        x = first = graph_input(g, "x", graph_storage(g), shape_of(3, B, T, (int64_t)c->channels));
+    }
+    for (int unit = part->first_unit; unit <= last; unit++)
+        if (unit > 0 && unit < head)
+            x = block(g, c, unit - 1, x, train, NULL, -1);
     graph_layer(g, -1);
-    x = norm(g, c, "", "ln_f", x);
-    graph_head_loss(g, "loss", x, wte, targets);
-    return train ? graph_backward(g, -1, -1, recompute) : graph_failed(g);
+    if (last == head) {
+        int targets = graph_input(g, "targets", DTYPE_I32, shape_of(2, B, T));
+        x = norm(g, c, "", "ln_f", x);
+        graph_head_loss(g, "loss", x, wte, targets);
+    }
+    return train ? graph_backward(g, last == head ? -1 : x, first, recompute) : graph_failed(g);
 }
 
 gt_status gpt2_build_generate(graph *g, const model_config *c, int capacity)

@@ -41,6 +41,10 @@ double model_flops_per_token(const model_config *c, int T);
 /* Builds tokens -> loss with gradients if `train`. Inputs: tokens, targets i32 (B,T); see
  * graph.h for the rest. Dropout only when training. */
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute);
+/* How many units a pipeline can cut between, and a part of them (graph.h); NULL: all. */
+int       model_units(const model_config *c);
+gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
+                           int recompute);
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
  * position of the first of them in the input "first". */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);

@@ -4,7 +4,8 @@
 
 #include "models/model.h"
 
-gt_status gpt2_build_loss(graph *g, const model_config *c, int train, int recompute);
+gt_status gpt2_build_part(graph *g, const model_config *c, const graph_part *part, int train,
+                          int recompute);
 gt_status gpt2_build_generate(graph *g, const model_config *c, int capacity);
 
 #endif

@@ -127,7 +127,10 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     if (y >= 0) {
         shape s = g->values[y].shape;
         g->grad[y] = graph_input(g, "dy", g->storage, s);
+        g->ends.dy = g->grad[y];
     }
+    g->ends.y = y;
+    g->ends.x = x;
     for (int i = forward - 1; i >= 0 && !g->status; ) {
         const int layer = g->nodes[i].layer;
         int first = i;
@@ -150,5 +153,6 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     if (!g->status && x >= 0 && graph_grad(g, x) < 0)
         graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build gradients: '%s' is not used",
                                     g->values[x].name));
+    g->ends.dx = g->status ? -1 : graph_grad(g, x);
     return graph_failed(g);
 }

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { STREAMS_A_LAYER = 16 };          /* dropouts of a layer, at most */
+
 gt_status graph_create(graph **out, dtype storage, int B, int T)
 {
     *out = NULL;
@@ -20,6 +22,7 @@ gt_status graph_create(graph **out, dtype storage, int B, int T)
     g->B = B;
     g->T = T;
     g->layer = -1;
+    g->ends = (graph_ends){ -1, -1, -1, -1 };
     *out = g;
     return GT_OK;
 }
@@ -68,6 +71,35 @@ dtype graph_storage(const graph *g)
 void graph_layer(graph *g, int layer)
 {
     g->layer = layer;
+    g->streams = (uint32_t)(layer + 1) * STREAMS_A_LAYER;
+}
+
+graph_ends graph_ends_of(const graph *g)
+{
+    return g->ends;
+}
+
+void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
+                   int64_t *size)
+{
+    const int ranks = p->ranks > 1 ? p->ranks : 1;
+    const int64_t pieces = (count + quantum - 1) / quantum;
+    const int enough = pieces >= ranks;
+    double before = 0.0;
+    int64_t edge[2] = { 0, 0 };             /* where rank k and the next one begin */
+    for (int r = 1; r <= k + 1; r++) {
+        before += p->share && ranks > 1 ? p->share[r - 1] : 1.0 / ranks;
+        int64_t at = r >= ranks ? pieces : (int64_t)((double)pieces * before + 0.5);
+        edge[0] = edge[1];
+        if (enough && at < edge[0] + 1)     /* a piece for each before and each after */
+            at = edge[0] + 1;
+        if (enough && at > pieces - (ranks - r))
+            at = pieces - (ranks - r);
+        edge[1] = at < edge[0] ? edge[0] : at;
+    }
+    *begin = edge[0] * quantum < count ? edge[0] * quantum : count;
+    const int64_t end = edge[1] * quantum < count ? edge[1] * quantum : count;
+    *size = end - *begin;
 }
 
 /* Makes room for one more element of an array of the graph; 0 when out of memory. */
@@ -149,6 +181,21 @@ int graph_state(graph *g, const char *name, shape s)
 
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation)
 {
+    return graph_param_sliced(g, name, s, NULL, init, deviation);
+}
+
+int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice,
+                       graph_init init, float deviation)
+{
+    const tensor_slice all = { 0 };
+    if (!slice)
+        slice = &all;
+    if (!tensor_slice_fits(&full, slice)) {
+        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': its slice does not lie within it",
+                                    name));
+        return -1;
+    }
+    const shape s = tensor_slice_shape(&full, slice);
     dtype type = s.rank >= 2 ? g->storage : DTYPE_F32;
     int value = graph_value_add(g, name, GRAPH_PARAM, type, s);
     if (value < 0 || !grow(g, (void **)&g->params, g->param_count, &g->param_room,
@@ -157,6 +204,8 @@ int graph_param(graph *g, const char *name, shape s, graph_init init, float devi
     graph_param_info *p = &g->params[g->param_count];
     snprintf(p->name, sizeof p->name, "%s", name);
     p->shape = s;
+    p->full = full;
+    p->slice = *slice;
     p->init = init;
     p->deviation = deviation;
     p->decay = s.rank >= 2;

@@ -21,7 +21,7 @@
 #define GT_GRAPH_GRAPH_H
 
 #include "host/base/status.h"
-#include "host/tensor/dtype.h"
+#include "host/tensor/slice.h"
 
 #include <stdio.h>
 
@@ -41,8 +41,26 @@ int       graph_tokens(const graph *g);
 dtype     graph_storage(const graph *g);
 
 /* Nodes built from now on belong to this layer (-1: none); names the unit of recomputation
- * and of pipeline cuts. */
+ * and of pipeline cuts. Dropouts are numbered within a layer, so that a stage draws the bits that
+ * the whole model would. */
 void graph_layer(graph *g, int layer);
+
+/* ---- parts of a model ------------------------------------------------------------------ */
+/* What one rank of a plan builds. Units: 0 is the embedding, 1 .. L the layers, L + 1 the head.
+ * A stage that does not begin with unit 0 has an input "x", the activations; one that does not
+ * end with the head takes "dy". With several ranks in the tensor group every layer is split:
+ * heads, columns of the inner layer and rows of the vocabulary by share; between those the
+ * B x T rows of the activations are (sequence parallel norms, Korthikanti et al. 2022). */
+typedef struct graph_part {
+    int first_unit, units;
+    int ranks, rank;            /* of the tensor group; ranks 0 or 1: not split            */
+    const double *share;        /* [ranks], adds up to 1; NULL: equal                      */
+} graph_part;
+
+/* Of `count` things in pieces of `quantum` (the last one may be short), rank k's; every rank has
+ * at least one piece if there are as many. */
+void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
+                   int64_t *size);
 
 /* ---- values that come from outside ---------------------------------------------------- */
 /* An int32 or fp32 or storage-type array that the caller fills or binds; found by name. */
@@ -50,6 +68,9 @@ int graph_input(graph *g, const char *name, dtype type, shape s);
 /* A trainable tensor. Tensors of rank 2 and more decay and are stored as graph_storage();
  * vectors do not decay and stay fp32. */
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation);
+/* The same of which only a slice is held; `full` is the shape of all of it. */
+int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice,
+                       graph_init init, float deviation);
 /* Memory that outlives a run, such as a key cache; storage type, zero at first. */
 int graph_state(graph *g, const char *name, shape s);
 
@@ -80,6 +101,10 @@ int graph_logits(graph *g, const char *name, int x, int w);
  * backward instead of being kept. */
 gt_status graph_backward(graph *g, int y, int x, int recompute);
 
+/* What travels between stages: values, -1 where there is none. x and dy come in, y and dx go out. */
+typedef struct graph_ends { int x, dx, y, dy; } graph_ends;
+graph_ends graph_ends_of(const graph *g);           /* as graph_backward() was told */
+
 /* ---- looking at it ------------------------------------------------------------------------ */
 typedef enum graph_phase { GRAPH_FORWARD, GRAPH_INPUT_GRAD, GRAPH_WEIGHT_GRAD } graph_phase;
 
@@ -97,7 +122,9 @@ typedef struct graph_value {
 
 typedef struct graph_param_info {
     char name[72];
-    shape shape;
+    shape shape;                /* of what is held  */
+    shape full;                 /* of all of it     */
+    tensor_slice slice;
     graph_init init;
     float deviation;
     int decay;

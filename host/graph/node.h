@@ -46,7 +46,8 @@ struct graph {
     int node_count, node_room;
     graph_param_info *params;
     int param_count, param_room;
-    uint32_t streams;                           /* dropouts so far                */
+    uint32_t streams;                           /* the next dropout               */
+    graph_ends ends;
     int *grad;                                  /* of each value: its gradient's value */
     int *alias;                                 /* of each value: its recomputed copy  */
     int grad_room;

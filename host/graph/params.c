@@ -229,7 +229,7 @@ gt_status params_init(params *p, uint64_t seed)
     gt_status st = GT_OK;
     for (int i = 0; !st && i < p->count; i++) {
         const graph_param_info *info = &p->param[i].info;
-        const size_t n = (size_t)shape_count(&info->shape);
+        const size_t n = (size_t)shape_count(&info->full);
         if (info->init == GRAPH_INIT_ZERO)
             continue;                               /* as created */
         float *x = malloc(n * sizeof *x);
@@ -243,9 +243,23 @@ gt_status params_init(params *p, uint64_t seed)
             for (size_t j = 0; j < n; j++)
                 x[j] = 1.0f;
         }
-        st = params_write(p, i, x);
+        st = params_write_full(p, i, x);
         free(x);
     }
+    return st;
+}
+
+gt_status params_write_full(params *p, int i, const float *full)
+{
+    const graph_param_info *info = &p->param[i].info;
+    if (!info->slice.parts)
+        return params_write(p, i, full);
+    float *held = malloc((size_t)shape_count(&info->shape) * sizeof *held);
+    if (!held)
+        return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", info->name);
+    tensor_slice_take(held, full, &info->full, &info->slice);
+    gt_status st = params_write(p, i, held);
+    free(held);
     return st;
 }
 

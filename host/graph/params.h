@@ -49,6 +49,8 @@ gt_status params_init(params *p, uint64_t seed);
 gt_status params_write(params *p, int i, const float *from);
 gt_status params_read(params *p, int i, float *to);
 gt_status params_read_grad(params *p, int i, float *to);
+/* From the full tensor, of which this rank may hold a slice. */
+gt_status params_write_full(params *p, int i, const float *full);
 /* Makes all copies from the masters. */
 struct kernel_set;
 gt_status params_refresh(params *p, struct kernel_set *k);

@@ -1,0 +1,66 @@
+/* host/pipeline/run_plan.h - who does what in a run: plan.json, as planned, checked and followed.
+ *
+ *   replica 0   stage 0: ranks 0 1   units 0-8     6 micro-batches of 4      tensor 2: every stage is
+ *               stage 1: ranks 2 3   units 9-13                             split over two ranks
+ *   replica 1   stage 0: ranks 4 5   units 0-13    2 micro-batches of 4
+ *
+ * Replicas may differ in everything but the tensor width. With several chunks (interleaved
+ * schedule) a stage holds the virtual stages stage, stage + stages, stage + 2 stages, ...
+ * The plan alone decides in which order numbers are added: the same plan gives the same bits.
+ *
+ * Units: seconds, bytes; costs are of one micro-batch of the replica.                     */
+#ifndef PIPELINE_RUN_PLAN_H
+#define PIPELINE_RUN_PLAN_H
+
+#include "host/base/text.h"
+#include "host/pipeline/pipe_schedule.h"
+
+typedef struct run_replica {
+    int stages, micro_batches, micro_batch;     /* micro_batch: sequences at once            */
+    int *rank;                  /* [stage * tensor + k]: rank k of the stage's tensor group   */
+    int *cut;                   /* [stages * chunks + 1]: virtual stage v has units cut[v] .. */
+    pipe_cost *cost;            /* [stages * chunks], as predicted; all zero: not known       */
+} run_replica;
+
+typedef struct run_plan {
+    int ranks, units, batch;    /* batch: sequences a step                                    */
+    int tensor, chunks, recompute;
+    double *share;              /* [tensor] of every stage's heads, columns, vocabulary, rows */
+    char schedule[24];
+    char sync[16];              /* "allreduce", "sharded": optimizer state shared out         */
+    int replicas;
+    run_replica *replica;
+    char (*device)[32];         /* [rank] its id, for people and for noticing a change        */
+    double *memory, *limit;     /* [rank] bytes needed and there; 0: not known                */
+    double step, idle;          /* predicted; step 0: not known                               */
+} run_plan;
+
+/* One rank, all units, one stage. */
+gt_status run_plan_single(run_plan *out, int units, int batch, int micro_batch, int recompute);
+/* Room for a plan of this shape: every pointer but replica's members allocated, all zero,
+ * shares equal. Then run_plan_replica() for each. */
+gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int tensor, int chunks,
+                          int replicas);
+gt_status run_plan_replica(run_plan *p, int replica, int stages);
+gt_status run_plan_copy(run_plan *out, const run_plan *p);
+void      run_plan_release(run_plan *p);            /* leaves it empty */
+
+/* Every rank has exactly one place; cuts rise from 0 to `units`; every virtual stage has a unit;
+ * sequences add up to the batch; the schedule exists for that shape. GT_MISMATCH says what is
+ * wrong. */
+gt_status run_plan_check(const run_plan *p);
+
+/* Where a rank stands. first_sequence: of the batch, the replica's first. */
+typedef struct run_place { int replica, stage, tensor_rank, first_sequence; } run_place;
+run_place run_plan_place(const run_plan *p, int rank);
+/* The schedule of a replica, checked; release with pipe_schedule_release(). */
+gt_status run_plan_schedule(const run_plan *p, int replica, pipe_schedule *out);
+
+/* plan.json. Reading checks. GT_FORMAT, GT_MISMATCH name the file and the entry. */
+gt_status run_plan_write(const run_plan *p, const char *path);
+gt_status run_plan_read(run_plan *out, const char *path);
+/* The same as text, to hand to other ranks. */
+gt_status run_plan_text(const run_plan *p, gt_text *out);
+gt_status run_plan_parse(run_plan *out, const char *text, const char *name);
+
+#endif
