@@ -44,10 +44,12 @@ struct exec {
     int view_count, view_room;
     dev_list *list[LISTS], *clears;
     int *launch_from, *launch_to;           /* of each position, in its list */
+    int *done;                              /* of each graph parameter: see exec_gradient_done */
+    unsigned char *passing;                 /* of each area: lives within one program          */
     unsigned char *written;                 /* values that accumulate: somebody wrote it */
     slot *slots;
     int slot_count, slot_room;
-    int add, building;                      /* building: index of the list being built */
+    int add[LISTS], building;                      /* building: index of the list being built */
     exec_memory memory;
 };
 
@@ -99,10 +101,12 @@ static gt_status allocate(exec *e)
     e->owned = calloc(values, 1);
     e->written = calloc(values, 1);
     e->scratch = calloc(nodes, sizeof *e->scratch);
+    e->passing = calloc(nodes + values, 1);
+    e->done = calloc((size_t)e->g->param_count + 1, sizeof *e->done);
     e->launch_from = calloc(nodes, sizeof *e->launch_from);
     e->launch_to = calloc(nodes, sizeof *e->launch_to);
     if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written
-        || !e->scratch || !e->launch_from || !e->launch_to)
+        || !e->scratch || !e->passing || !e->done || !e->launch_from || !e->launch_to)
         return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
     return GT_OK;
 }
@@ -113,6 +117,12 @@ static void order_nodes(exec *e)
         for (int i = 0; i < e->g->node_count; i++)
             if (list_of(e, e->g->nodes[i].phase) == list)
                 e->order[e->count++] = i;
+}
+
+/* The list that position `at` of the order belongs to. */
+static int program_at(const exec *e, int at)
+{
+    return list_of(e, e->g->nodes[e->order[at]].phase);
 }
 
 static void find_lifetimes(exec *e)
@@ -141,6 +151,14 @@ static void find_lifetimes(exec *e)
                     || g->nodes[e->order[at]].op == OP_HEAD_LOSS))
                 e->last[v] = e->count - 1;
         }
+    /* What goes to another stage is fetched after its program. */
+    const int ends[] = { g->ends.y, g->ends.dx };
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0 && e->first[ends[i]] >= 0)
+            for (int at = e->first[ends[i]]; at < e->count
+                 && program_at(e, at) == program_at(e, e->first[ends[i]]); at++)
+                if (e->last[ends[i]] < at)
+                    e->last[ends[i]] = at;
 }
 
 static uint64_t value_bytes(const graph_value *v)
@@ -148,10 +166,42 @@ static uint64_t value_bytes(const graph_value *v)
     return (uint64_t)shape_count(&v->shape) * dtype_size(v->type);
 }
 
+/* Packs the areas of one arena, and lets the arena grow to what they take. */
+static gt_status pack(exec *e, int passing)
+{
+    const dev_info *info = dev_info_of(e->o.device);
+    exec_arena *arena = passing ? e->o.passing : e->o.arena;
+    const int all = e->g->value_count + e->count;
+    plan_area *some = malloc(((size_t)all + 1) * sizeof *some);
+    plan_result r;
+    int n = 0;
+    if (!some)
+        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+    for (int i = 0; i < all; i++)
+        if (e->passing[i] == passing)
+            some[n++] = e->areas[i];
+    gt_status st = plan_pack(some, n, info->align, info->max_alloc_bytes, &r);
+    n = 0;
+    for (int i = 0; !st && i < all; i++)
+        if (e->passing[i] == passing)
+            e->areas[i] = some[n++];
+    free(some);
+    if (st)
+        return st;
+    for (int i = 0; i < r.chunks; i++) {
+        e->memory.activations += r.chunk_bytes[i];
+        assert(i >= arena->chunks || !arena->chunk[i] || r.chunk_bytes[i] <= arena->bytes[i]);
+        if (r.chunk_bytes[i] > arena->bytes[i])
+            arena->bytes[i] = r.chunk_bytes[i];
+    }
+    if (r.chunks > arena->chunks)
+        arena->chunks = r.chunks;
+    return GT_OK;
+}
+
 static gt_status plan_memory(exec *e, launch_context *c)
 {
     const graph *g = e->g;
-    const dev_info *info = dev_info_of(e->o.device);
     gt_status st = GT_OK;
     for (int v = 0; v < g->value_count; v++) {
         plan_area *a = &e->areas[v];
@@ -173,21 +223,12 @@ static gt_status plan_memory(exec *e, launch_context *c)
             st = op_table[n->op].scratch(c, n, &a->bytes);
         e->memory.unpacked += a->bytes;
     }
-    plan_result r;
+    for (int i = 0; i < g->value_count + e->count; i++)
+        e->passing[i] = e->o.passing && e->areas[i].bytes
+                        && program_at(e, e->areas[i].from) == program_at(e, e->areas[i].to);
     if (!st)
-        st = plan_pack(e->areas, g->value_count + e->count, info->align, info->max_alloc_bytes, &r);
-    if (st)
-        return st;
-    exec_arena *arena = e->o.arena;
-    for (int i = 0; i < r.chunks; i++) {
-        e->memory.activations += r.chunk_bytes[i];
-        assert(i >= arena->chunks || !arena->chunk[i] || r.chunk_bytes[i] <= arena->bytes[i]);
-        if (r.chunk_bytes[i] > arena->bytes[i])
-            arena->bytes[i] = r.chunk_bytes[i];
-    }
-    if (r.chunks > arena->chunks)
-        arena->chunks = r.chunks;
-    return GT_OK;
+        st = pack(e, 0);
+    return st || !e->o.passing ? st : pack(e, 1);
 }
 
 /* ---- what launch functions call back ------------------------------------------------------- */
@@ -307,6 +348,8 @@ void exec_release(exec *e)
     free(e->scratch);
     free(e->launch_from);
     free(e->launch_to);
+    free(e->passing);
+    free(e->done);
     free(e->slots);
     free(e);
 }
@@ -351,6 +394,13 @@ static gt_status own_buffer(exec *e, int v)
     return st;
 }
 
+/* The memory that an area lies in. */
+static dev_buffer *chunk_of(const exec *e, int area)
+{
+    const exec_arena *arena = e->passing[area] ? e->o.passing : e->o.arena;
+    return arena->chunk[e->areas[area].chunk];
+}
+
 static gt_status place_values(exec *e)
 {
     gt_status st = GT_OK;
@@ -379,8 +429,8 @@ static gt_status place_values(exec *e)
         case GRAPH_ACTIVATION:
             if (e->first[v] < 0)
                 break;
-            st = dev_buffer_view(&e->buffer[v], e->o.arena->chunk[e->areas[v].chunk],
-                                 e->areas[v].offset, value_bytes(value));
+            st = dev_buffer_view(&e->buffer[v], chunk_of(e, v), e->areas[v].offset,
+                                 value_bytes(value));
             e->owned[v] = !st;
             break;
         case GRAPH_INPUT:
@@ -395,16 +445,30 @@ static gt_status place_values(exec *e)
         const plan_area *a = &e->areas[e->g->value_count + at];
         if (!a->bytes)
             continue;
-        st = dev_buffer_view(&e->scratch[at], e->o.arena->chunk[a->chunk], a->offset, a->bytes);
+        st = dev_buffer_view(&e->scratch[at], chunk_of(e, e->g->value_count + at), a->offset,
+                             a->bytes);
         if (!st)
             st = keep_view(e, e->scratch[at]);
     }
     return st;
 }
 
+/* Position `at` may be the last so far to write a gradient. */
+static void note_gradients(exec *e, int at)
+{
+    const graph_node *n = &e->g->nodes[e->order[at]];
+    if (e->building != (e->o.split ? 2 : 1))
+        return;
+    for (int j = 0; j < NODE_OUTPUTS; j++)
+        if (n->out[j] >= 0 && e->g->values[n->out[j]].role == GRAPH_PARAM_GRAD)
+            e->done[e->g->values[n->out[j]].param] = e->launch_to[at];
+}
+
 gt_status exec_ready(exec *e)
 {
     gt_status st = fill_arena(e->o.arena);
+    if (!st && e->o.passing)
+        st = fill_arena(e->o.passing);
     if (!st)
         st = place_values(e);
     if (!st)
@@ -425,14 +489,19 @@ gt_status exec_ready(exec *e)
         e->launch_from[at] = dev_list_count(b.c.list);
         st = op_table[n->op].launch(&b.c, n);
         e->launch_to[at] = dev_list_count(b.c.list);
+        note_gradients(e, at);
     }
     return st;
 }
 
+dev_buffer *exec_value(exec *e, int value)
+{
+    return value < 0 ? NULL : e->buffer[value];
+}
+
 dev_buffer *exec_buffer(exec *e, const char *name)
 {
-    int v = graph_value_find(e->g, name);
-    return v < 0 ? NULL : e->buffer[v];
+    return exec_value(e, graph_value_find(e->g, name));
 }
 
 exec_memory exec_memory_of(const exec *e)
@@ -440,27 +509,61 @@ exec_memory exec_memory_of(const exec *e)
     return e->memory;
 }
 
+static int list_of_program(const exec *e, exec_program program)
+{
+    assert(e->o.split ? program != EXEC_BACKWARD
+                      : program == EXEC_FORWARD || program == EXEC_BACKWARD);
+    return program == EXEC_FORWARD ? 0 : program == EXEC_WEIGHT_GRAD ? 2 : 1;
+}
+
+static gt_status set_add(exec *e, int list, int add)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && add != e->add[list] && i < e->slot_count; i++) {
+        const slot *s = &e->slots[i];
+        if (s->list == list)
+            st = dev_list_set(e->list[list], s->launch, s->arg, dev_arg_i32(add));
+    }
+    e->add[list] = add;
+    return st;
+}
+
 gt_status exec_add(exec *e, int add)
 {
     gt_status st = GT_OK;
-    for (int i = 0; !st && add != e->add && i < e->slot_count; i++) {
-        const slot *s = &e->slots[i];
-        st = dev_list_set(e->list[s->list], s->launch, s->arg, dev_arg_i32(add));
-    }
-    e->add = add;
+    for (int list = 0; !st && list < LISTS; list++)
+        st = set_add(e, list, add);
     return st;
+}
+
+gt_status exec_add_program(exec *e, exec_program program, int add)
+{
+    return set_add(e, list_of_program(e, program), add);
 }
 
 gt_status exec_run(exec *e, exec_program program)
 {
-    assert(e->o.split ? program != EXEC_BACKWARD
-                      : program == EXEC_FORWARD || program == EXEC_BACKWARD);
-    if (program == EXEC_FORWARD && !e->add && dev_list_count(e->clears)) {
+    const int list = list_of_program(e, program);
+    if (list == 0 && !e->add[0] && dev_list_count(e->clears)) {
         gt_status st = dev_run(e->clears, 0, -1);
         if (st)
             return st;
     }
-    return dev_run(e->list[program == EXEC_FORWARD ? 0 : program == EXEC_WEIGHT_GRAD ? 2 : 1], 0, -1);
+    return dev_run(e->list[list], 0, -1);
+}
+
+int exec_gradient_done(const exec *e, int i)
+{
+    const char *name = params_info(e->o.params, i)->name;
+    for (int p = 0; p < e->g->param_count; p++)
+        if (!strcmp(e->g->params[p].name, name))
+            return e->done[p];
+    return -1;
+}
+
+gt_status exec_run_last(exec *e, int from, int to)
+{
+    return dev_run(e->list[e->o.split ? 2 : 1], from, to);
 }
 
 /* ---- looking inside ------------------------------------------------------------------------- */
@@ -469,7 +572,7 @@ gt_status exec_run(exec *e, exec_program program)
 static gt_status time_nodes(exec *e, double *seconds)
 {
     gt_status st = GT_OK;
-    if (!e->add && dev_list_count(e->clears))
+    if (!e->add[0] && dev_list_count(e->clears))
         st = dev_run(e->clears, 0, -1);
     for (int list = 0; !st && list < LISTS; list++) {
         const int launches = dev_list_count(e->list[list]);
@@ -606,7 +709,7 @@ gt_status exec_find_bad(exec *e, char *name, size_t size)
             return GT_OK;
         }
     }
-    if (!st && !e->add && dev_list_count(e->clears))
+    if (!st && !e->add[0] && dev_list_count(e->clears))
         st = dev_run(e->clears, 0, -1);
     for (int at = 0; !st && at < e->count; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];

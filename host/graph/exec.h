@@ -12,7 +12,11 @@
  *   exec_create(&train, g, &(exec_options){ ... .arena = a });
  *   dev_write(d, exec_input(train, "tokens"), ...);
  *   exec_add(train, 0);                          first micro-batch: overwrite gradients
- *   exec_run(train, EXEC_FORWARD); exec_run(train, EXEC_BACKWARD);                      */
+ *   exec_run(train, EXEC_FORWARD); exec_run(train, EXEC_BACKWARD);
+ *
+ * A pipeline keeps several micro-batches in flight: one exec of the same graph for each, with an
+ * arena of its own for what lives from one program to another, and a common one (`passing`)
+ * for what dies within the program that made it.                                        */
 #ifndef GT_GRAPH_EXEC_H
 #define GT_GRAPH_EXEC_H
 
@@ -37,6 +41,7 @@ typedef struct exec_options {
     gemm_context *gemm;
     params *params;
     exec_arena *arena;
+    exec_arena *passing;                /* for values of one program only; NULL: `arena` too */
     const exec_binding *bindings;       /* ends with { NULL, NULL }; may be NULL */
     int split;      /* 1: input-gradient and weight-gradient programs may run apart; costs
                        memory, since weight gradients' inputs must live until then */
@@ -54,12 +59,23 @@ void      exec_release(exec *e);                    /* takes NULL */
 /* The buffer of an input, state or activation; NULL if there is no such name. Activations
  * hold what they held last; good for tests and for finding a bad layer. */
 dev_buffer *exec_buffer(exec *e, const char *name);
+/* The same by number (graph_ends). A stage's y stays until another program of its arenas runs, and
+ * so does dx. NULL for -1. */
+dev_buffer *exec_value(exec *e, int value);
 
 /* Gradients and the loss sum: 0 overwrites, 1 adds, from the next run on. */
 gt_status exec_add(exec *e, int add);
+/* For one program alone; a head's gradients are made in EXEC_FORWARD. */
+gt_status exec_add_program(exec *e, exec_program program, int add);
 /* Queues a program; EXEC_BACKWARD is input and weight gradients interleaved (not with
  * `split`). Returns when it is queued. */
 gt_status exec_run(exec *e, exec_program program);
+/* The gradient of parameter i (of the params) is complete after so many launches of the program
+ * that runs last (EXEC_WEIGHT_GRAD, or EXEC_BACKWARD without `split`); 0: before it begins. -1: this
+ * graph has no such parameter. */
+int       exec_gradient_done(const exec *e, int i);
+/* Queues launches [from, to) of that program; to -1: all the rest. */
+gt_status exec_run_last(exec *e, int from, int to);
 
 /* ---- the plan --------------------------------------------------------------------------- */
 typedef struct exec_memory {
