@@ -6,6 +6,7 @@
 #include "host/graph/kernel.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 
 typedef struct param {
     graph_param_info info;
-    int segment;
+    int group, segment;
     int64_t first;                          /* element within the segment */
     dev_buffer *master, *grad, *copy;       /* views */
 } param;
@@ -50,37 +51,67 @@ void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies)
     *copies = graph_storage(g) == DTYPE_F32 ? 0 : dtype_size(graph_storage(g)) * (uint64_t)n;
 }
 
-/* Gives every tensor its segment and place; returns GT_NO_MEMORY if one alone is too big. */
-static gt_status place(params *p)
+/* Places the tensors of one kind; returns GT_NO_MEMORY if one alone is too big. */
+static gt_status place_kind(params *p, int group, int decay)
 {
     const int64_t most = (int64_t)(dev_info_of(p->device)->max_alloc_bytes / 4);
     const int64_t full = most < SEGMENT_ELEMENTS ? most : SEGMENT_ELEMENTS;
     const int64_t step = spacing(p->device);
-    for (int decay = 1; decay >= 0; decay--) {
-        int open = -1;                      /* the segment being filled */
-        for (int i = 0; i < p->count; i++) {
-            param *t = &p->param[i];
-            if (t->info.decay != decay)
-                continue;
-            int64_t n = padded(shape_count(&t->info.shape), step);
-            if (n > most)
-                return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
-                               "bytes in one piece, the device allows %lld", t->info.name,
-                               dev_info_of(p->device)->id, (long long)n * 4, (long long)most * 4);
-            if (open < 0 || p->segment[open].count + n > full) {
-                params_segment *more = realloc(p->segment,
-                                               (size_t)(p->segments + 1) * sizeof *more);
-                if (!more)
-                    return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
-                p->segment = more;
-                open = p->segments++;
-                memset(&more[open], 0, sizeof *more);
-                more[open].decay = decay;
-            }
-            t->segment = open;
-            t->first = p->segment[open].count;
-            p->segment[open].count += n;
+    int open = -1;                          /* the segment being filled */
+    for (int i = 0; i < p->count; i++) {
+        param *t = &p->param[i];
+        if (t->info.decay != decay || t->group != group)
+            continue;
+        int64_t n = padded(shape_count(&t->info.shape), step);
+        if (n > most)
+            return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
+                           "bytes in one piece, the device allows %lld", t->info.name,
+                           dev_info_of(p->device)->id, (long long)n * 4, (long long)most * 4);
+        if (open < 0 || p->segment[open].count + n > full) {
+            params_segment *more = realloc(p->segment, (size_t)(p->segments + 1) * sizeof *more);
+            if (!more)
+                return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+            p->segment = more;
+            open = p->segments++;
+            memset(&more[open], 0, sizeof *more);
+            more[open].decay = decay;
+            more[open].group = group;
         }
+        t->segment = open;
+        t->first = p->segment[open].count;
+        p->segment[open].count += n;
+    }
+    return GT_OK;
+}
+
+/* Gives every tensor its segment and place. */
+static gt_status place(params *p)
+{
+    gt_status st = GT_OK;
+    for (int group = 0, next = 0; !st && next < INT_MAX; group = next) {
+        next = INT_MAX;
+        for (int i = 0; i < p->count; i++)
+            if (p->param[i].group > group && p->param[i].group < next)
+                next = p->param[i].group;
+        st = place_kind(p, group, 1);
+        if (!st)
+            st = place_kind(p, group, 0);
+    }
+    return st;
+}
+
+/* Takes over what a graph declares and is not there yet. */
+static gt_status declare(params *p, const graph *g)
+{
+    for (int i = 0; i < graph_param_count(g); i++) {
+        const graph_param_info *info = graph_param_at(g, i);
+        const int at = params_find(p, info->name);
+        if (at < 0)
+            p->param[p->count++].info = *info;
+        else if (!shape_equal(&p->param[at].info.shape, &info->shape)
+                 || !tensor_slice_equal(&p->param[at].info.slice, &info->slice))
+            return gt_fail(GT_MISMATCH, "cannot place parameter '%s': two parts of the model hold "
+                           "it in different shapes", info->name);
     }
     return GT_OK;
 }
@@ -107,22 +138,34 @@ static gt_status clear_segments(params *p)
 
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
 {
+    return params_create_grouped(out, d, &g, 1, NULL, NULL, gradients);
+}
+
+gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
+                                int (*group)(void *context, const graph_param_info *info),
+                                void *context, int gradients)
+{
     *out = NULL;
     params *p = calloc(1, sizeof *p);
     if (!p)
         return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
     gt_status st = GT_OK;
     p->device = d;
-    p->storage = graph_storage(g);
-    p->count = graph_param_count(g);
-    p->param = calloc((size_t)(p->count ? p->count : 1), sizeof *p->param);
+    p->storage = graph_storage(g[0]);
+    int room = 1;
+    for (int i = 0; i < graphs; i++)
+        room += graph_param_count(g[i]);
+    p->param = calloc((size_t)room, sizeof *p->param);
     if (!p->param) {
         st = gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
         goto out;
     }
-    for (int i = 0; i < p->count; i++)
-        p->param[i].info = *graph_param_at(g, i);
-    st = place(p);
+    for (int i = 0; !st && i < graphs; i++)
+        st = declare(p, g[i]);
+    for (int i = 0; group && i < p->count; i++)
+        p->param[i].group = group(context, &p->param[i].info);
+    if (!st)
+        st = place(p);
     const size_t item = dtype_size(p->storage);
     for (int i = 0; !st && i < p->segments; i++) {
         params_segment *s = &p->segment[i];

@@ -19,13 +19,20 @@ typedef struct params params;
 
 typedef struct params_segment {
     int64_t count;                      /* elements, gaps included */
-    int decay;
+    int decay, group;
     dev_buffer *master, *grad, *copy;   /* grad, copy: NULL where there is none */
 } params_segment;
 
 /* Places the parameters that `g` declares. Masters and gradients are zero. Without
  * `gradients` there are none (evaluation, generation). */
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients);
+/* Those of several graphs (the chunks of a stage), which agree in storage; what several declare
+ * is there once. group(context, info) gives a number >= 0, and segments hold tensors of one
+ * group only, lowest first, so that what is summed over the same ranks lies together. NULL: one
+ * group. */
+gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
+                                int (*group)(void *context, const graph_param_info *info),
+                                void *context, int gradients);
 void      params_release(params *p);                /* takes NULL */
 /* Bytes that params_create would take, without a device; the plan prints them. */
 void      params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);

@@ -49,6 +49,15 @@ dev_buffer *optim_loss_sum(optim *o);
 
 /* Queues one update at rate lr; returns at once. */
 gt_status optim_step(optim *o, double lr);
+
+/* One of several ranks, which hold different parameters, or the same ones: every rank counts the
+ * squares of segments with counted[i] != 0, each parameter of the model on one rank alone. Call
+ * before the first step. Then an update takes two calls, with an exchange between them:
+ * what this rank counts of the gradient's norm, squared, and its part of the loss (waits for the
+ * device); and the update with the sums over all ranks, which are the same on all. */
+gt_status optim_share(optim *o, const unsigned char *counted);
+gt_status optim_partial(optim *o, double *squares, double *loss);
+gt_status optim_step_with(optim *o, double lr, double squares, double loss);
 /* Starts reading what the last queued step left: OPTIM_STATE_FLOATS floats (kernel.h). */
 gt_status optim_state_read(optim *o, float *to, dev_event **event);
 
