@@ -296,3 +296,23 @@ gt_status optim_moment_write(optim *o, int i, int which, const float *from)
     return b ? dev_write(o->device, b, offset, from, bytes)
              : gt_fail(GT_NOT_FOUND, "this optimizer keeps no moment %d", which);
 }
+
+void optim_moment_range(const optim *o, int i, int64_t *begin, int64_t *end)
+{
+    *begin = 0;
+    *end = shape_count(&params_info(o->params, i)->shape);
+}
+
+gt_status optim_moment_write_full(optim *o, int i, int which, const float *full)
+{
+    const graph_param_info *info = params_info(o->params, i);
+    int64_t begin, end;
+    optim_moment_range(o, i, &begin, &end);
+    float *held = malloc(4 * (size_t)shape_count(&info->shape) + 1);
+    if (!held)
+        return gt_fail(GT_NO_MEMORY, "cannot write the moments of '%s': out of memory", info->name);
+    tensor_slice_take(held, full, &info->full, &info->slice);
+    gt_status st = begin < end ? optim_moment_write(o, i, which, held + begin) : GT_OK;
+    free(held);
+    return st;
+}

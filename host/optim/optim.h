@@ -66,6 +66,11 @@ gt_status optim_state_read(optim *o, float *to, dev_event **event);
 int       optim_moments(const optim *o);        /* 0, 1 or 2 */
 gt_status optim_moment_read(optim *o, int i, int which, float *to);
 gt_status optim_moment_write(optim *o, int i, int which, const float *from);
+/* From the full tensor's moment, of which this rank may hold a slice (params_write_full). */
+gt_status optim_moment_write_full(optim *o, int i, int which, const float *full);
+/* Which elements of the held tensor i this rank keeps moments of, and reads and writes above:
+ * [*begin, *end). */
+void      optim_moment_range(const optim *o, int i, int64_t *begin, int64_t *end);
 gt_status optim_state_write(optim *o, const float *from);
 
 #endif

@@ -39,7 +39,8 @@ int tensor_slice_fits(const shape *full, const tensor_slice *s)
 {
     return s->parts == 0
            || (s->parts > 0 && 0 <= s->dim && s->dim < full->rank && s->full > 0
-               && full->dim[s->dim] == s->parts * s->full && 0 <= s->begin && 0 < s->count
+               && full->dim[s->dim] % s->parts == 0
+               && full->dim[s->dim] / s->parts == s->full && 0 <= s->begin && 0 < s->count
                && s->begin <= s->full - s->count);
 }
 
@@ -55,4 +56,11 @@ void tensor_slice_put(float *full, const float *local, const shape *whole, const
     const runs r = runs_of(whole, s);
     for (int64_t i = 0; i < r.count; i++)
         memcpy(full + i * r.stride + r.first, local + i * r.run, (size_t)r.run * sizeof *local);
+}
+
+int64_t tensor_slice_run(const shape *whole, const tensor_slice *s, int64_t local, int64_t *full)
+{
+    const runs r = runs_of(whole, s);
+    *full = local / r.run * r.stride + r.first + local % r.run;
+    return r.run - local % r.run;
 }

@@ -25,5 +25,8 @@ int   tensor_slice_fits(const shape *full, const tensor_slice *s);
 /* Copies between the full tensor and what is held, both fp32. */
 void tensor_slice_take(float *local, const float *full, const shape *whole, const tensor_slice *s);
 void tensor_slice_put(float *full, const float *local, const shape *whole, const tensor_slice *s);
+/* Element `local` of what is held: *full is its index in the full tensor; returns how many
+ * elements from there on lie side by side in both. */
+int64_t tensor_slice_run(const shape *whole, const tensor_slice *s, int64_t local, int64_t *full);
 
 #endif
