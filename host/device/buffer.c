@@ -193,6 +193,25 @@ gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to
     return move(d, b, offset, to, bytes, 0, 0, event);
 }
 
+gt_status dev_mark(dev_device *d, dev_event **event)
+{
+    dev_event *e = malloc(sizeof *e);
+    *event = NULL;
+    if (!e)
+        return gt_fail(GT_NO_MEMORY, "cannot mark the queue of device '%s': out of memory",
+                       d->info.id);
+    const cl_int err = clEnqueueMarkerWithWaitList(d->queue, 0, NULL, &e->event);
+    if (err != CL_SUCCESS) {
+        free(e);
+        return gt_fail(GT_DEVICE, "cannot mark the queue of device '%s': %s", d->info.id,
+                       cl_error_name(err));
+    }
+    e->device = d->info.id;
+    clFlush(d->queue);
+    *event = e;
+    return GT_OK;
+}
+
 gt_status dev_event_wait(dev_event *e)
 {
     if (!e)

@@ -115,6 +115,8 @@ gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const v
                           uint64_t bytes, dev_event **event);
 gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to,
                          uint64_t bytes, dev_event **event);
+/* An event of all that is queued so far. */
+gt_status dev_mark(dev_device *d, dev_event **event);
 gt_status dev_event_wait(dev_event *event);         /* takes NULL; frees it in any case */
 
 /* ---- programs -------------------------------------------------------------------------- */
