@@ -150,8 +150,8 @@ static void zero_bubble_h1(const writer *w, int *left)
 
 /* ---- making one ------------------------------------------------------------------------ */
 
-static gt_status check_shape(const char *name, int ranks, int chunks, int micro_batches,
-                             const pipe_cost *costs)
+gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micro_batches,
+                               const pipe_cost *costs)
 {
     int known = 0;
     for (int i = 0; pipe_schedule_names[i]; i++)
@@ -215,7 +215,7 @@ gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, in
                              int micro_batches, const pipe_cost *costs, const double *memory)
 {
     *out = (pipe_schedule){ .ranks = ranks, .chunks = chunks, .micro_batches = micro_batches };
-    gt_status st = check_shape(name, ranks, chunks, micro_batches, costs);
+    gt_status st = schedule_check_shape(name, ranks, chunks, micro_batches, costs);
     if (st)
         return st;
     snprintf(out->name, sizeof out->name, "%s", name);

@@ -15,6 +15,8 @@
 #include "host/base/text.h"
 #include "host/pipeline/pipe_schedule.h"
 
+enum { RUN_PLAN_MOST = 65536 };        /* ranks, and units */
+
 typedef struct run_replica {
     int stages, micro_batches, micro_batch;     /* micro_batch: sequences at once            */
     int *rank;                  /* [stage * tensor + k]: rank k of the stage's tensor group   */

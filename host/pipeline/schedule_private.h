@@ -15,6 +15,9 @@ void schedule_backward_input(const writer *w, int chunk, int m);
 void schedule_backward_weight(const writer *w, int chunk, int m, int *left);
 
 gt_status schedule_allocate(pipe_schedule *s);
+/* GT_MISUSE says why there is no schedule of that name and shape. */
+gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micro_batches,
+                               const pipe_cost *costs);
 
 /* schedule_list.c */
 gt_status schedule_search(pipe_schedule *s, const pipe_cost *costs, const double *memory);
