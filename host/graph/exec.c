@@ -152,7 +152,8 @@ static void find_lifetimes(exec *e)
                 e->last[v] = e->count - 1;
         }
     /* What goes to another stage is fetched after its program. */
-    const int ends[] = { g->ends.y, g->ends.dx };
+    const graph_ends out = graph_ends_of(g);
+    const int ends[] = { out.y, out.dx };
     for (int i = 0; i < 2; i++)
         if (ends[i] >= 0 && e->first[ends[i]] >= 0)
             for (int at = e->first[ends[i]]; at < e->count

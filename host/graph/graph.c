@@ -76,7 +76,13 @@ void graph_layer(graph *g, int layer)
 
 graph_ends graph_ends_of(const graph *g)
 {
-    return g->ends;
+    graph_ends ends = g->ends;
+    if (!g->grad && g->node_count && !g->status) {      /* forward alone */
+        const graph_node *last = &g->nodes[g->node_count - 1];
+        ends.x = graph_value_find(g, "x");
+        ends.y = last->op == OP_HEAD_LOSS || last->op == OP_LOGITS ? -1 : last->out[0];
+    }
+    return ends;
 }
 
 void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
@@ -474,7 +480,7 @@ int graph_vocabulary(const graph *g)
 {
     for (int i = 0; i < g->node_count; i++)
         if (g->nodes[i].op == OP_EMBED)
-            return (int)g->values[g->nodes[i].in[1]].shape.dim[0];
+            return (int)g->params[g->values[g->nodes[i].in[1]].param].full.dim[0];
     return 0;
 }
 

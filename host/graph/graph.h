@@ -103,7 +103,7 @@ gt_status graph_backward(graph *g, int y, int x, int recompute);
 
 /* What travels between stages: values, -1 where there is none. x and dy come in, y and dx go out. */
 typedef struct graph_ends { int x, dx, y, dy; } graph_ends;
-graph_ends graph_ends_of(const graph *g);           /* as graph_backward() was told */
+graph_ends graph_ends_of(const graph *g);       /* of a forward graph: its input "x", its last value */
 
 /* ---- looking at it ------------------------------------------------------------------------ */
 typedef enum graph_phase { GRAPH_FORWARD, GRAPH_INPUT_GRAD, GRAPH_WEIGHT_GRAD } graph_phase;
@@ -138,7 +138,8 @@ int graph_value_find(const graph *g, const char *name);         /* -1 if absent 
 int graph_param_count(const graph *g);
 const graph_param_info *graph_param_at(const graph *g, int param);
 int64_t graph_param_elements(const graph *g);
-/* Rows of the token table that the graph embeds from; 0 if this stage embeds nothing. */
+/* Rows of the token table that the graph embeds from, those of other ranks too; 0 if this stage
+ * embeds nothing. */
 int graph_vocabulary(const graph *g);
 /* What belongs to a phase, over the whole graph: 2 per multiply-add. */
 double graph_flops(const graph *g, graph_phase phase);
