@@ -77,8 +77,24 @@ void cli_source_close(cli_source *s)
     memset(s, 0, sizeof *s);
 }
 
+/* p may be a part of the model; a larger model's weights would fill it all the same. */
+static gt_status check_model(const char *checkpoint, const model_config *c)
+{
+    graph *whole = NULL;
+    gt_status st = graph_create(&whole, DTYPE_F32, 1, 1);
+    if (!st)
+        st = model_build_loss(whole, c, 0, 0);
+    if (!st)
+        st = checkpoint_check_model(checkpoint, whole);
+    graph_release(whole);
+    return st;
+}
+
 gt_status cli_source_fill(const void *config, params *p, void *source)
 {
     const cli_source *s = source;
-    return s->is_run ? checkpoint_load(s->checkpoint, p, NULL) : model_import(config, p, s->path);
+    if (!s->is_run)
+        return model_import(config, p, s->path);
+    gt_status st = check_model(s->checkpoint, config);
+    return st ? st : checkpoint_load(s->checkpoint, p, NULL);
 }

@@ -3,17 +3,27 @@
  *   RUN/checkpoints/step-000200/
  *       params.safetensors       fp32 masters, named and shaped as the graph names them
  *       optimizer.safetensors    first.NAME, second.NAME, scalars (fp32[16], kernel.h)
- *       manifest.json            step, seed, samples; size and XXH3-64 of the two files
+ *       manifest.json            step, seed, samples; size and XXH3-64 of the other files
+ *
+ * Several ranks write params-RRRRR.safetensors and optimizer-RRRRR.safetensors, each what it is
+ * told to; one that is told nothing writes no file. A file says of every tensor that it does
+ * not hold whole which part of it that is, under the key "pieces" of its metadata.
  *
  * Written into `.partial-step-...`, every file fsynced, then renamed: a folder named step-*
  * is complete. Loading checks sizes and hashes; the newest whole checkpoint wins, a damaged
  * one is passed over with a warning. Names, not places, identify tensors, so a checkpoint
- * loads under any plan.                                                                 */
+ * loads under any plan: pieces from whatever files hold them become the full tensor, of which
+ * a rank takes its own slice.
+ *
+ * The run folder must be on a file system that all ranks share.
+ * Errors  where several ranks work together, all get the same status and sentence, which names
+ *         the rank that failed.                                                          */
 #ifndef GT_TRAIN_CHECKPOINT_H
 #define GT_TRAIN_CHECKPOINT_H
 
 #include "host/graph/params.h"
 #include "host/optim/optim.h"
+#include "net/comm/comm.h"
 
 #include <stdint.h>
 
@@ -22,15 +32,35 @@ typedef struct checkpoint_info {
     uint64_t seed, tokens;          /* tokens trained on       */
 } checkpoint_info;
 
-/* `o` may be NULL: parameters only. *bytes (may be NULL) is what was written. */
+/* Who writes what. Of every tensor, or every slice of it, exactly one of the ranks that hold it
+ * is told to write it. */
+typedef struct checkpoint_ranks {
+    net_comm *comm;
+    const unsigned char *mine;      /* [params_count] 1: this rank writes parameter i */
+    /* The same for moments; NULL: as `mine`. Where ranks keep moments of different elements
+     * (optim_moment_range), each is told to write its own. */
+    const unsigned char *mine_moments;
+} checkpoint_ranks;
+
+/* `ranks` NULL: this process writes all; else all ranks call it with the same info. `o` may be
+ * NULL: parameters only. *bytes (may be NULL) is what all wrote. */
 gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, optim *o,
-                          uint64_t *bytes);
+                          const checkpoint_ranks *ranks, uint64_t *bytes);
+
 /* Finds the newest whole checkpoint of a run, or takes a step-* folder itself; *path is
  * freed with free(). GT_NOT_FOUND if there is none. */
 gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
-/* Fills p, and o if it is not NULL. GT_MISMATCH if tensors differ from the model's. The
- * caller refreshes 16-bit copies. */
+/* The same for all ranks of `c` (NULL: alone): rank 0 looks, and the others take its answer. */
+gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,
+                                   const char *run);
+
+/* Fills p, and o if it is not NULL, from a checkpoint that was found. GT_MISMATCH if a tensor of
+ * p is not there, whole, in p's shape; tensors that p lacks are other ranks'. The caller
+ * refreshes 16-bit copies. */
 gt_status checkpoint_load(const char *path, params *p, optim *o);
+/* GT_MISMATCH if it holds parameters that the whole model's graph lacks: it is a larger one's. */
+gt_status checkpoint_check_model(const char *path, const graph *whole);
+
 /* Removes unfinished folders that a killed run left, and of the checkpoints up to step
  * `newest` all but the newest `keep` (0 keeps all). Later ones are damaged, or the run would
  * have gone on from them: they neither count nor go. */

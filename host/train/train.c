@@ -173,6 +173,8 @@ static gt_status fill_params(train *t)
             st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu",
                          path, (unsigned long long)info.seed, (unsigned long long)t->o.seed);
         if (!st && path)
+            st = checkpoint_check_model(path, t->graph);
+        if (!st && path)
             st = checkpoint_load(path, t->params, t->optim);
         if (!st && path) {
             t->done = t->queued = info.step;
@@ -480,7 +482,7 @@ static gt_status save(train *t, const train_hooks *hooks)
     if (!t->o.run || t->o.rank || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);
-    gt_status st = checkpoint_save(t->o.run, &info, t->params, t->optim, NULL);
+    gt_status st = checkpoint_save(t->o.run, &info, t->params, t->optim, NULL, NULL);
     announce(hooks, "saving", 1);
     if (st) {
         char last[64] = "none";

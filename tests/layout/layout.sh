@@ -28,7 +28,7 @@ graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
 pipeline host/pipeline base
 parallel host/parallel base tensor device gemm graph net_job net_transport net_comm net_collective
-train   host/train   base tensor device gemm graph optim data
+train   host/train   base tensor device gemm graph optim data net_job net_transport net_comm
 models  models       base tensor device gemm graph
 cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline parallel optim train models
 END

@@ -1,0 +1,220 @@
+/* host/train/checkpoint_find.c - the newest whole checkpoint of a run; and which ones go.
+ *
+ *   step-000300   damaged: a file is cut short        passed over, with a warning
+ *   step-000200   every file has its size and hash    this one
+ *   step-000100
+ *
+ * Where several ranks load, rank 0 alone reads and hashes all files: a checkpoint is read once
+ * and not once a rank before it is loaded, and no two ranks can come to different answers.
+ * The others make sure that they see the very same manifest.                             */
+#include "host/base/file.h"
+#include "host/base/log.h"
+#include "host/train/checkpoint_private.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every file of the manifest is there with its size and hash. */
+static gt_status verify(const char *folder, checkpoint_info *info)
+{
+    checkpoint_file *files;
+    checkpoint_kind kind = CHECKPOINT_OPTIMIZER;
+    int count, weights = 0;             /* files of them: a manifest without is no manifest */
+    gt_status st = checkpoint_manifest_read(folder, info, &files, &count);
+    for (int i = 0; !st && i < count; i++) {
+        checkpoint_file file = files[i];
+        weights += checkpoint_file_kind(file.name, &kind) && kind == CHECKPOINT_PARAMS;
+        st = checkpoint_file_measure(folder, &file);
+        if (!st && (file.bytes != files[i].bytes || file.hash != files[i].hash))
+            st = gt_fail(GT_FORMAT, "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "
+                         "says %llu and %016llx", folder, file.name, (unsigned long long)file.bytes,
+                         (unsigned long long)file.hash, (unsigned long long)files[i].bytes,
+                         (unsigned long long)files[i].hash);
+    }
+    if (!st && !weights)
+        st = gt_fail(GT_FORMAT, "manifest of '%s' lists no file of parameters", folder);
+    free(files);
+    return st;
+}
+
+typedef struct entry { uint64_t step; char name[48]; } entry;
+
+static int newest_first(const void *a, const void *b)
+{
+    const entry *x = a, *y = b;
+    return x->step < y->step ? 1 : x->step > y->step ? -1 : 0;
+}
+
+/* The step-* folders of a run, newest first; unfinished ones are removed if `tidy`. */
+static gt_status list_entries(const char *folder, entry **out, int *count, int tidy)
+{
+    *out = NULL;
+    *count = 0;
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return GT_OK;
+    gt_status st = GT_OK;
+    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+        unsigned long long step;
+        int end = 0;
+        if (tidy && !strncmp(e->d_name, ".partial-step-", 14)) {
+            char *path = gt_path_join(folder, e->d_name);
+            st = path ? gt_folder_remove(path) : checkpoint_no_memory(folder);
+            free(path);
+        }
+        if (sscanf(e->d_name, "step-%llu%n", &step, &end) != 1 || e->d_name[end]
+            || strlen(e->d_name) >= sizeof (*out)->name)
+            continue;
+        entry *more = realloc(*out, (size_t)(*count + 1) * sizeof *more);
+        if (!more) {
+            st = checkpoint_no_memory(folder);
+            break;
+        }
+        *out = more;
+        more[*count].step = step;
+        snprintf(more[(*count)++].name, sizeof more->name, "%.47s", e->d_name);
+    }
+    closedir(dir);
+    if (*count)
+        qsort(*out, (size_t)*count, sizeof **out, newest_first);
+    return st;
+}
+
+/* The newest of `folder` that is whole, or NULL. */
+static gt_status find_newest(char **path, checkpoint_info *info, const char *folder)
+{
+    entry *entries;
+    int count;
+    gt_status st = list_entries(folder, &entries, &count, 0);
+    for (int i = 0; !st && !*path && i < count; i++) {
+        char *candidate = gt_path_join(folder, entries[i].name);
+        if (!candidate)
+            st = checkpoint_no_memory(folder);
+        else if (verify(candidate, info)) {
+            gt_log(GT_LOG_WARN, "train", "passing over checkpoint '%s': %s", candidate,
+                   gt_message());
+            gt_message_clear();
+            free(candidate);
+        } else {
+            *path = candidate;
+        }
+    }
+    free(entries);
+    return st;
+}
+
+gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run)
+{
+    *path = NULL;
+    char *own = gt_path_join(run, "manifest.json"), *folder = gt_path_join(run, "checkpoints");
+    gt_status st = own && folder ? GT_OK : checkpoint_no_memory(run);
+    if (!st && gt_path_exists(own)) {
+        st = verify(run, info);
+        if (!st && !(*path = strdup(run)))
+            st = checkpoint_no_memory(run);
+    } else if (!st) {
+        st = find_newest(path, info, folder);
+        if (!st && !*path)
+            st = gt_fail(GT_NOT_FOUND, "cannot find a whole checkpoint in '%s'", run);
+    }
+    free(own);
+    free(folder);
+    return st;
+}
+
+/* ---- together ----------------------------------------------------------------------------------- */
+
+typedef struct answer {
+    checkpoint_info info;
+    uint64_t manifest;                  /* its hash                                  */
+    char inside[96];                    /* "checkpoints/step-000200", or "": the run */
+} answer;
+
+static gt_status hash_manifest(uint64_t *hash, const char *folder)
+{
+    checkpoint_file file = { .name = "manifest.json" };
+    gt_status st = checkpoint_file_measure(folder, &file);
+    *hash = file.hash;
+    return st;
+}
+
+static gt_status look(char **path, checkpoint_info *info, const char *run, answer *out)
+{
+    *out = (answer){ 0 };
+    gt_status st = checkpoint_find(path, info, run);
+    if (!st)
+        st = hash_manifest(&out->manifest, *path);
+    if (!st) {
+        const char *inside = *path + strlen(run);
+        out->info = *info;
+        snprintf(out->inside, sizeof out->inside, "%s", inside + (*inside == '/'));
+    }
+    return st;
+}
+
+/* Rank 0's answer as another rank sees it. */
+static gt_status follow(char **path, const char *run, const answer *a)
+{
+    uint64_t hash;
+    *path = *a->inside ? gt_path_join(run, a->inside) : strdup(run);
+    if (!*path)
+        return checkpoint_no_memory(run);
+    if (hash_manifest(&hash, *path))
+        return gt_fail(GT_IO, "cannot see checkpoint '%s', which rank 0 found; put the run on "
+                       "a file system that all ranks share", *path);
+    if (hash != a->manifest)
+        return gt_fail(GT_MISMATCH, "'%s' is not the checkpoint of that name which rank 0 found; put "
+                       "the run on a file system that all ranks share", *path);
+    return GT_OK;
+}
+
+gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,
+                                   const char *run)
+{
+    *path = NULL;
+    if (!c || net_comm_size(c) == 1)
+        return checkpoint_find(path, info, run);
+    const int rank = net_comm_rank(c);
+    net_blobs all;
+    answer a = { 0 };
+    net_comm_busy(c, "verifying a checkpoint");
+    gt_status st = rank ? GT_OK : look(path, info, run, &a);
+    net_comm_busy(c, NULL);
+    st = checkpoint_agree(c, "which checkpoint", st, &a, sizeof a, &all);
+    if (!st && all.size[0] == sizeof a)
+        memcpy(&a, all.data[0], sizeof a);
+    net_blobs_release(&all);
+    if (!st) {
+        if (rank)
+            st = follow(path, run, &a);
+        st = checkpoint_agree(c, "that checkpoint", st, NULL, 0, &all);
+        net_blobs_release(&all);
+    }
+    if (!st)
+        *info = a.info;
+    else {
+        free(*path);
+        *path = NULL;
+    }
+    return st;
+}
+
+gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
+{
+    char *folder = gt_path_join(run, "checkpoints");
+    entry *entries = NULL;
+    int count = 0;
+    gt_status st = folder ? list_entries(folder, &entries, &count, 1) : checkpoint_no_memory(run);
+    for (int i = 0, kept = 0; !st && keep > 0 && i < count; i++) {
+        if (entries[i].step > newest || kept++ < keep)
+            continue;
+        char *path = gt_path_join(folder, entries[i].name);
+        st = path ? gt_folder_remove(path) : checkpoint_no_memory(run);
+        free(path);
+    }
+    free(entries);
+    free(folder);
+    return st;
+}
