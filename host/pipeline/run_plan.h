@@ -52,7 +52,7 @@ void      run_plan_release(run_plan *p);            /* leaves it empty */
  * wrong. */
 gt_status run_plan_check(const run_plan *p);
 
-/* Where a rank stands. first_sequence: of the batch, the replica's first. */
+/* Where a rank stands; all -1 if it has no place. first_sequence: of the batch, the replica's first. */
 typedef struct run_place { int replica, stage, tensor_rank, first_sequence; } run_place;
 run_place run_plan_place(const run_plan *p, int rank);
 /* The schedule of a replica, checked; release with pipe_schedule_release(). */
