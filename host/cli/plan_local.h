@@ -1,0 +1,45 @@
+/* host/cli/plan_local.h - a plan for the devices that are here, from what they were measured to do.
+ *
+ *   all ranks    profile: each unit of the model, forward and backward, all at once     (cached)
+ *   rank 0       search: replicas, stages, micro-batches, schedule                  pipeline/local.h
+ *   all ranks    the same plan, from rank 0's text
+ *
+ * `geartrain plan` shows the plan, `geartrain train --plan auto` follows it. What the options fix is
+ * kept, what they leave open is searched.                                                 */
+#ifndef GT_CLI_PLAN_LOCAL_H
+#define GT_CLI_PLAN_LOCAL_H
+
+#include "host/device/device.h"
+#include "host/pipeline/run_plan.h"
+#include "models/model.h"
+#include "net/comm/comm.h"
+
+typedef struct plan_local_options {
+    const model_config *model;
+    dtype storage;
+    int batch, seq;             /* sequences a step; tokens a sequence                        */
+    /* 0, NULL and -1: open. stages: of every replica. */
+    int stages, replicas, tensor, micro_batch;
+    const char *schedule;       /* NULL or "auto": open                                       */
+    int recompute;
+    const char *sync;           /* NULL: "allreduce"                                          */
+    int again;                  /* measure even what the cache folder "profile" has           */
+} plan_local_options;
+
+/* What was found, and how. Only the plan is there on ranks other than 0. */
+typedef struct plan_local_result {
+    run_plan plan;
+    gt_text runners_up;         /* lines for people: the next best of other kinds, and why not */
+    int measured;               /* 0: everything was in the cache                             */
+    double profile_seconds, search_seconds;
+} plan_local_result;
+
+/* All ranks of c together, or c NULL: alone. GT_MISMATCH when nothing fits, on all ranks: the sentence
+ * says what came nearest. */
+gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o);
+void      plan_local_release(plan_local_result *r);
+
+/* Options' words: "auto" or a number from 1 up. GT_MISUSE names the option. */
+gt_status plan_local_number(int *out, const char *option, const char *word);
+
+#endif
