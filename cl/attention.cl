@@ -9,7 +9,8 @@
  *   dQ = dS K,   dK = dS' Q,   dV = keep(P)' dout
  *
  * qkv: (B,T,3C) as [q|k|v], heads of D side by side. out, dout: (B,T,C). lse, delta: fp32
- * (B,H,T). dqkv: as qkv. The element of P that dropout counts is ((b*H+h)*T + i)*T + j.
+ * (B,H,T). dqkv: as qkv. The element of P that dropout counts is ((b*H+h)*T + i)*T + j;
+ * where a rank has but some heads of a layer, H and h are those of the whole layer.
  *
  * Forward walks over the keys in blocks and keeps, for each row, the largest score so far, m,
  * and the sum of exp(S - m); a new block with a larger score rescales what is there (the
@@ -41,7 +42,10 @@
 
 /* What all kernels here take: sizes, mask and dropout. */
 #define SHAPE_ARGS int B, int T, int H, int D, int causal, float scale
-#define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor
+#define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor, \
+                   int first_head, int all_heads
+/* The head's number in the whole layer, times the batch. */
+#define DROP_HEAD  ((ulong)b * all_heads + first_head + h)
 
 #ifdef STYLE_CPU
 
@@ -136,7 +140,8 @@ static void unpack_rows(__global store_t *p, size_t ld, const float *from, int r
 }
 
 /* What dropout multiplies elements first .. first + BLOCK - 1 by: 0 or `factor`. */
-static void keep_row(float *to, DROP_ARGS, ulong first)
+static void keep_row(float *to, __global const uint *random, uint stream, uint limit, float factor,
+                     ulong first)
 {
     uint word[BLOCK];
     if ((first & 3) == 0)
@@ -218,7 +223,7 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv
                 vstoreV(all, 0, sum + (r + i) * VW);
                 if (limit) {
                     keep_row(kept, random, stream, limit, factor,
-                             ((ulong)head * T + first + r + i) * T + j0);
+                             (DROP_HEAD * T + first + r + i) * T + j0);
                     for (int j = 0; j < BLOCK; j += VW)
                         vstoreV(vloadV(0, s + i * BLOCK + j) * vloadV(0, kept + j), 0,
                                 s + i * BLOCK + j);
@@ -286,7 +291,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
                 const int row = min(first + r + i, T - 1), seen = causal ? row : T - 1;
                 const float l = lse[(size_t)head * T + row], dl = delta[(size_t)head * T + row];
                 if (limit)
-                    keep_row(kept, random, stream, limit, factor, ((ulong)head * T + row) * T + j0);
+                    keep_row(kept, random, stream, limit, factor, (DROP_HEAD * T + row) * T + j0);
                 for (int j = 0; j < BLOCK; j += VW) {
                     floatV p = expV(vloadV(0, s + i * BLOCK + j) - l);
                     floatV dp = vloadV(0, ds + i * BLOCK + j);
@@ -385,7 +390,7 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
                 for (int i = 0; i < there; i++)
                     for (int r = 0; r < rows; r += BLOCK) {
                         keep_row(row_kept, random, stream, limit, factor,
-                                 ((ulong)head * T + i0 + i) * T + first + r);
+                                 (DROP_HEAD * T + i0 + i) * T + first + r);
                         for (int j = 0; j < BLOCK; j++)
                             kept[(r + j) * BLOCK + i] = row_kept[j];
                     }
@@ -664,7 +669,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             sum[i] = sum[i] * shrink + sumV(s[i]);
             if (limit)
                 s[i] = random_keep(s[i], random_words4(random, stream,
-                                   ((ulong)head * T + row) * T + j0 + x * 4), limit, factor);
+                                   (DROP_HEAD * T + row) * T + j0 + x * 4), limit, factor);
 #pragma unroll
             for (int n = 0; n < PANELS; n++)
                 o[n][i] *= shrink;
@@ -746,7 +751,7 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             const float4 p = select(exp(scale * s[i] - l), (float4)0.0f, column > (int4)seen);
             if (limit)
                 dp[i] = random_keep(dp[i], random_words4(random, stream,
-                                    ((ulong)head * T + row) * T + j0 + x * 4), limit, factor);
+                                    (DROP_HEAD * T + row) * T + j0 + x * 4), limit, factor);
             s[i] = scale * p * (dp[i] - dl);
         }
         put_block(block, s);
@@ -793,7 +798,7 @@ GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             kept[i] = 1.0f;
         if (limit) {
             /* Neighbours in a row of P are this work-item's rows: four words a column. */
-            const ulong element = ((ulong)head * T + i0 + x * 4) * T + first + y * 4;
+            const ulong element = (DROP_HEAD * T + i0 + x * 4) * T + first + y * 4;
             const float4 one = 1.0f;
             const float4 k0 = random_keep(one, random_words4(random, stream, element), limit, factor);
             const float4 k1 = random_keep(one, random_words4(random, stream, element + T), limit,

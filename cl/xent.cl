@@ -11,6 +11,11 @@
  * e^(old m - new m). It is read a second time for the gradient.
  * -inf logits have probability 0; +inf or NaN make the row's loss NaN.
  *
+ * Where ranks have some columns [from, from + held) of the V each, it takes three kernels:
+ *   xent_statistics   (R,3): m and sum of the own columns, and the target's logit or 0
+ *   xent_combine      those of all ranks, (ranks,R,3), to loss and top (R,2): m and sum of the row
+ *   xent_gradient     dlogits of the own columns from top
+ *
  * Rows     CPU: a work-item owns `per` rows. GPU: a work-group owns a row.
  * sum_all  one work-item (CPU) or one work-group (GPU) adds everything, always in the same
  *          order: it gets one number a row.
@@ -20,57 +25,102 @@
 
 #define PIECE (64 * VW)         /* logits whose largest is found before their exps are summed */
 
+/* A row's largest logit, and the sum of e^(logit - it). */
+static void row_top(__global const float *logits, size_t at, int V, float *top, float *total)
+{
+    const floatV nothing = -INFINITY;
+    const int whole = V - V % VW;               /* the ragged end is handled lane by lane */
+    float m = -INFINITY;
+    floatV sum = 0.0f;
+    for (int v = whole; v < V; v++)
+        m = fmax(m, logits[at + v]);
+    if (whole < V) {
+        const float base = m == -INFINITY ? 0.0f : m;
+        sum = some(expV(load_part_f32(logits, at + whole, V - whole) - base), V - whole);
+    }
+    for (int piece = 0; piece < whole; piece += PIECE) {
+        const int end = min(whole, piece + PIECE);
+        floatV most = nothing;
+        for (int v = piece; v < end; v += VW)
+            most = fmax(most, loadV_f32(logits, at + v));
+        const float now = maxV(most);
+        if (now > m) {
+            sum *= m == -INFINITY ? 0.0f : exp(m - now);
+            m = now;
+        }
+        const float base = m == -INFINITY ? 0.0f : m;
+        floatV part = 0.0f;
+        for (int v = piece; v < end; v += VW)
+            part += expV(loadV_f32(logits, at + v) - base);
+        sum += part;
+    }
+    *top = m;
+    *total = sumV(sum);
+}
+
+static void row_clear(__global store_t *dlogits, size_t at, int V)
+{
+    for (int v = 0; v < V; v += VW)
+        store_some(dlogits, at + v, 0.0f, V - v);
+}
+
+/* hit: the target's column, or one outside [0, V). dlogits may be logits. */
+static void row_gradient(__global const float *logits, __global store_t *dlogits, size_t at, int V,
+                         int hit, float m, float total, float scale)
+{
+    const float factor = scale / total, chosen = 0 <= hit && hit < V ? logits[at + hit] : 0.0f;
+    for (int v = 0; v < V; v += VW)
+        store_some(dlogits, at + v, expV(load_some_f32(logits, at + v, V - v) - m) * factor, V - v);
+    if (0 <= hit && hit < V)
+        store1(dlogits, at + hit, exp(chosen - m) * factor - scale);
+}
+
 KERNEL void xent(int per, int R, int V, __global const float *logits, __global const int *target,
                  __global const float *scale, __global float *loss, __global store_t *dlogits)
 {
     const int first = get_global_id(0) * per, last = min(R, first + per);
-    const floatV nothing = -INFINITY;
-
     for (int r = first; r < last; r++) {
         const size_t at = (size_t)r * V;
         const int hit = target[r];
+        float m, total;
         if (hit < 0 || hit >= V) {
             loss[r] = 0.0f;
             if (dlogits)
-                for (int v = 0; v < V; v += VW)
-                    store_some(dlogits, at + v, 0.0f, V - v);
+                row_clear(dlogits, at, V);
             continue;
         }
-        const int whole = V - V % VW;           /* the ragged end is handled lane by lane */
-        float m = -INFINITY;
-        floatV sum = 0.0f;
-        for (int v = whole; v < V; v++)
-            m = fmax(m, logits[at + v]);
-        if (whole < V) {
-            const float base = m == -INFINITY ? 0.0f : m;
-            sum = some(expV(load_part_f32(logits, at + whole, V - whole) - base), V - whole);
-        }
-        for (int piece = 0; piece < whole; piece += PIECE) {
-            const int end = min(whole, piece + PIECE);
-            floatV most = nothing;
-            for (int v = piece; v < end; v += VW)
-                most = fmax(most, loadV_f32(logits, at + v));
-            const float now = maxV(most);
-            if (now > m) {
-                sum *= m == -INFINITY ? 0.0f : exp(m - now);
-                m = now;
-            }
-            const float base = m == -INFINITY ? 0.0f : m;
-            floatV part = 0.0f;
-            for (int v = piece; v < end; v += VW)
-                part += expV(loadV_f32(logits, at + v) - base);
-            sum += part;
-        }
-        const float total = sumV(sum);
-        const float chosen = logits[at + hit];
-        loss[r] = (m - chosen) + log(total);
-        if (!dlogits)
-            continue;
-        const float factor = scale[0] / total;
-        for (int v = 0; v < V; v += VW)
-            store_some(dlogits, at + v, expV(load_some_f32(logits, at + v, V - v) - m) * factor,
-                       V - v);
-        store1(dlogits, at + hit, exp(chosen - m) * factor - scale[0]);
+        row_top(logits, at, V, &m, &total);
+        loss[r] = (m - logits[at + hit]) + log(total);
+        if (dlogits)
+            row_gradient(logits, dlogits, at, V, hit, m, total, scale[0]);
+    }
+}
+
+KERNEL void xent_statistics(int per, int R, int from, int held, __global const float *logits,
+                            __global const int *target, __global float *statistics)
+{
+    const int first = get_global_id(0) * per, last = min(R, first + per);
+    for (int r = first; r < last; r++) {
+        const size_t at = (size_t)r * held;
+        const int hit = target[r] - from;
+        float m, total;
+        row_top(logits, at, held, &m, &total);
+        vstore3((float3)(m, total, 0 <= hit && hit < held ? logits[at + hit] : 0.0f), r, statistics);
+    }
+}
+
+KERNEL void xent_gradient(int per, int R, int V, int from, int held, __global const float *logits,
+                          __global const int *target, __global const float *scale,
+                          __global const float *top, __global store_t *dlogits)
+{
+    const int first = get_global_id(0) * per, last = min(R, first + per);
+    for (int r = first; r < last; r++) {
+        const size_t at = (size_t)r * held;
+        if (target[r] < 0 || target[r] >= V)
+            row_clear(dlogits, at, held);
+        else
+            row_gradient(logits, dlogits, at, held, target[r] - from, top[2 * r], top[2 * r + 1],
+                         scale[0]);
     }
 }
 
@@ -89,22 +139,11 @@ KERNEL void sum_all(ulong n, __global const float *x, __global float *out, int a
 
 #else
 
-KERNEL void xent(int per, int R, int V, __global const float *logits, __global const int *target,
-                 __global const float *scale, __global float *loss, __global store_t *dlogits)
+/* A row's largest logit, and the sum of e^(logit - it). Past the end of a row tiles read 0, which
+ * is no logit; -inf has no weight. */
+static void row_top(__global const float *logits, int r, int V, float *top, float *total,
+                    __local float *tmp)
 {
-    __local float tmp[WG];
-    const int r = get_group_id(0), me = get_local_id(0), hit = target[r];
-    const size_t at = (size_t)r * V;
-
-    if (hit < 0 || hit >= V) {                  /* the same for the whole group */
-        if (me == 0)
-            loss[r] = 0.0f;
-        if (dlogits)
-            for (int t = 0; t < V; t += TILE)
-                tile_store(dlogits, r, t, V, 0.0f);
-        return;
-    }
-    /* Past the end of a row tiles read 0, which is no logit; -inf has no weight. */
     float most = -INFINITY, sum = 0.0f;
     for (int t = 0; t < V; t += TILE) {
         const float4 x = select((float4)(-INFINITY), tile_load_f32(logits, r, t, V),
@@ -119,21 +158,77 @@ KERNEL void xent(int per, int R, int V, __global const float *logits, __global c
     const float m = group_max(most, tmp);
     if (most < m)
         sum *= most == -INFINITY ? 0.0f : exp(most - m);
-    const float total = group_sum(sum, tmp), chosen = logits[at + hit];
+    *top = m;
+    *total = group_sum(sum, tmp);
+}
+
+static void row_clear(__global store_t *dlogits, int r, int V)
+{
+    for (int t = 0; t < V; t += TILE)
+        tile_store(dlogits, r, t, V, 0.0f);
+}
+
+/* hit: the target's column, or one outside [0, V). dlogits may be logits: a work-item reads only
+ * what it then overwrites. */
+static void row_gradient(__global const float *logits, __global store_t *dlogits, int r, int V,
+                         int hit, float m, float total, float scale)
+{
+    const float factor = scale / total;
+    for (int t = 0; t < V; t += TILE) {
+        float4 d = exp(tile_load_f32(logits, r, t, V) - m) * factor;
+        d.s0 -= tile_column(t, 0, V) == hit ? scale : 0.0f;
+        d.s1 -= tile_column(t, 1, V) == hit ? scale : 0.0f;
+        d.s2 -= tile_column(t, 2, V) == hit ? scale : 0.0f;
+        d.s3 -= tile_column(t, 3, V) == hit ? scale : 0.0f;
+        tile_store(dlogits, r, t, V, d);
+    }
+}
+
+KERNEL void xent(int per, int R, int V, __global const float *logits, __global const int *target,
+                 __global const float *scale, __global float *loss, __global store_t *dlogits)
+{
+    __local float tmp[WG];
+    const int r = get_group_id(0), me = get_local_id(0), hit = target[r];
+    float m, total;
+
+    if (hit < 0 || hit >= V) {                  /* the same for the whole group */
+        if (me == 0)
+            loss[r] = 0.0f;
+        if (dlogits)
+            row_clear(dlogits, r, V);
+        return;
+    }
+    row_top(logits, r, V, &m, &total, tmp);
+    const float chosen = logits[(size_t)r * V + hit];
     if (me == 0)
         loss[r] = (m - chosen) + log(total);
     if (!dlogits)
         return;
     barrier(CLK_GLOBAL_MEM_FENCE);              /* dlogits may be logits: all have read chosen */
-    const float factor = scale[0] / total;
-    for (int t = 0; t < V; t += TILE) {
-        float4 d = exp(tile_load_f32(logits, r, t, V) - m) * factor;
-        d.s0 -= tile_column(t, 0, V) == hit ? scale[0] : 0.0f;
-        d.s1 -= tile_column(t, 1, V) == hit ? scale[0] : 0.0f;
-        d.s2 -= tile_column(t, 2, V) == hit ? scale[0] : 0.0f;
-        d.s3 -= tile_column(t, 3, V) == hit ? scale[0] : 0.0f;
-        tile_store(dlogits, r, t, V, d);
-    }
+    row_gradient(logits, dlogits, r, V, hit, m, total, scale[0]);
+}
+
+KERNEL void xent_statistics(int per, int R, int from, int held, __global const float *logits,
+                            __global const int *target, __global float *statistics)
+{
+    __local float tmp[WG];
+    const int r = get_group_id(0), hit = target[r] - from;
+    float m, total;
+    row_top(logits, r, held, &m, &total, tmp);
+    if (get_local_id(0) == 0)
+        vstore3((float3)(m, total, 0 <= hit && hit < held ? logits[(size_t)r * held + hit] : 0.0f),
+                r, statistics);
+}
+
+KERNEL void xent_gradient(int per, int R, int V, int from, int held, __global const float *logits,
+                          __global const int *target, __global const float *scale,
+                          __global const float *top, __global store_t *dlogits)
+{
+    const int r = get_group_id(0);
+    if (target[r] < 0 || target[r] >= V)
+        row_clear(dlogits, r, held);
+    else
+        row_gradient(logits, dlogits, r, held, target[r] - from, top[2 * r], top[2 * r + 1], scale[0]);
 }
 
 KERNEL void sum_all(ulong n, __global const float *x, __global float *out, int add)
@@ -150,3 +245,21 @@ KERNEL void sum_all(ulong n, __global const float *x, __global float *out, int a
 }
 
 #endif
+
+/* Few numbers a row, so one body for both styles: a work-item owns rows, get_global_size apart. */
+KERNEL void xent_combine(int R, int ranks, int V, __global const float *statistics,
+                         __global const int *target, __global float *loss, __global float *top)
+{
+    for (int r = get_global_id(0); r < R; r += get_global_size(0)) {
+        float m = -INFINITY, total = 0.0f, chosen = 0.0f;
+        for (int k = 0; k < ranks; k++)
+            m = fmax(m, statistics[3 * ((size_t)k * R + r)]);
+        for (int k = 0; k < ranks; k++) {
+            const float3 s = vload3((size_t)k * R + r, statistics);
+            total += s.s0 == m || s.s0 == -INFINITY ? s.s1 : s.s1 * exp(s.s0 - m);
+            chosen += s.s2;
+        }
+        loss[r] = target[r] < 0 || target[r] >= V ? 0.0f : (m - chosen) + log(total);
+        vstore2((float2)(m, total), r, top);
+    }
+}

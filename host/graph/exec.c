@@ -31,6 +31,9 @@ struct exec_arena {
 
 typedef struct slot { int list, launch, arg; } slot;
 
+/* An exchange, before launch `at` of its list. */
+typedef struct point { int list, at, position; exec_exchange x; } point;
+
 struct exec {
     const graph *g;
     exec_options o;
@@ -49,7 +52,9 @@ struct exec {
     unsigned char *written;                 /* values that accumulate: somebody wrote it */
     slot *slots;
     int slot_count, slot_room;
-    int add[LISTS], building;                      /* building: index of the list being built */
+    point *points;                          /* in the order they are met */
+    int point_count, point_room;
+    int add[LISTS], building, position;     /* building: index of the list being built */
     exec_memory memory;
 };
 
@@ -146,9 +151,9 @@ static void find_lifetimes(exec *e)
     for (int at = 0; at < e->count; at++)
         for (int j = 0; j < NODE_OUTPUTS; j++) {
             int v = g->nodes[e->order[at]].out[j];
+            const graph_op_kind op = g->nodes[e->order[at]].op;
             if (v >= 0 && g->values[v].role == GRAPH_ACTIVATION && e->last[v] == at
-                && (g->nodes[e->order[at]].op == OP_LOGITS
-                    || g->nodes[e->order[at]].op == OP_HEAD_LOSS))
+                && (op == OP_LOGITS || op == OP_HEAD_LOSS || op == OP_HEAD_COMBINE))
                 e->last[v] = e->count - 1;
         }
     /* What goes to another stage is fetched after its program. */
@@ -294,12 +299,34 @@ static gt_status clear_before(launch_context *c, int value)
     return dev_list_fill(e->clears, e->buffer[value], 0, 0, value_bytes(&e->g->values[value]));
 }
 
+static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exchange kind,
+                               const int64_t *rows)
+{
+    exec *e = ((build_context *)c)->e;
+    const graph_value *v = &e->g->values[n->in[0]];
+    if (e->point_count == e->point_room) {
+        int room = e->point_room ? 2 * e->point_room : 64;
+        point *more = realloc(e->points, (size_t)room * sizeof *more);
+        if (!more)
+            return gt_fail(GT_NO_MEMORY, "cannot place a graph: out of memory");
+        e->points = more;
+        e->point_room = room;
+    }
+    e->points[e->point_count++] = (point){
+        .list = e->building, .at = dev_list_count(c->list), .position = e->position,
+        .x = { .kind = kind, .name = n->name, .from = e->buffer[n->in[0]],
+               .to = e->buffer[n->out[0]], .type = v->type, .width = columns_of(v),
+               .ranks = e->g->ranks, .rank = e->g->rank, .rows = rows },
+    };
+    return GT_OK;
+}
+
 static build_context context_of(exec *e)
 {
     return (build_context){ .c = { .device = e->o.device, .kernels = e->o.kernels,
                                    .gemm = e->o.gemm, .g = e->g, .buffer = buffer_of,
                                    .view = view_of, .add = add_of, .remember = remember_slot,
-                                   .clear = clear_before },
+                                   .clear = clear_before, .exchange = exchange_here },
                             .e = e };
 }
 
@@ -352,6 +379,7 @@ void exec_release(exec *e)
     free(e->passing);
     free(e->done);
     free(e->slots);
+    free(e->points);
     free(e);
 }
 
@@ -481,6 +509,7 @@ gt_status exec_ready(exec *e)
         const graph_node *n = &e->g->nodes[e->order[at]];
         char label[96];
         e->building = list_of(e, n->phase);
+        e->position = at;
         b.c.list = e->list[e->building];
         b.c.scratch = e->scratch[at];
         snprintf(label, sizeof label, "%s %s", n->name,
@@ -542,6 +571,33 @@ gt_status exec_add_program(exec *e, exec_program program, int add)
     return set_add(e, list_of_program(e, program), add);
 }
 
+static gt_status make_exchange(exec *e, const exec_exchange *x)
+{
+    if (!e->o.exchange)
+        return gt_fail(GT_MISUSE, "cannot run '%s': it exchanges rows with %d other ranks, and there "
+                       "is nothing to do it with", x->name, x->ranks - 1);
+    return e->o.exchange(e->o.exchange_context, x);
+}
+
+/* Launches [from, to) of a list and the exchanges before each of them; to < 0: all the rest, and
+ * what is exchanged behind the last one. */
+static gt_status run_launches(exec *e, int list, int from, int to)
+{
+    const int end = to < 0 ? dev_list_count(e->list[list]) : to;
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < e->point_count; i++) {
+        const point *p = &e->points[i];
+        if (p->list != list || p->at < from || p->at > end || (p->at == end && to >= 0))
+            continue;
+        if (p->at > from)
+            st = dev_run(e->list[list], from, p->at);
+        if (!st)
+            st = make_exchange(e, &p->x);
+        from = p->at;
+    }
+    return st || from >= end ? st : dev_run(e->list[list], from, end);
+}
+
 gt_status exec_run(exec *e, exec_program program)
 {
     const int list = list_of_program(e, program);
@@ -550,7 +606,7 @@ gt_status exec_run(exec *e, exec_program program)
         if (st)
             return st;
     }
-    return dev_run(e->list[list], 0, -1);
+    return run_launches(e, list, 0, -1);
 }
 
 int exec_gradient_done(const exec *e, int i)
@@ -564,7 +620,7 @@ int exec_gradient_done(const exec *e, int i)
 
 gt_status exec_run_last(exec *e, int from, int to)
 {
-    return dev_run(e->list[e->o.split ? 2 : 1], from, to);
+    return run_launches(e, e->o.split ? 2 : 1, from, to);
 }
 
 /* ---- looking inside ------------------------------------------------------------------------- */
@@ -600,7 +656,8 @@ gt_status exec_time(exec *e, double *all, double *gemms)
     for (int at = 0; at < e->count; at++) {
         graph_op_kind op = e->g->nodes[e->order[at]].op;
         *all += seconds[at];
-        if (op_table[op].gemm || op == OP_HEAD_LOSS)
+        if (op_table[op].gemm || op == OP_HEAD_LOSS || op == OP_HEAD_STATISTICS
+            || op == OP_HEAD_GRADIENT)
             *gemms += seconds[at];
     }
     free(seconds);
@@ -697,6 +754,15 @@ static gt_status is_finite(exec *e, dev_buffer *b, dtype type, int64_t count, in
     return st;
 }
 
+/* The launches of one node, or its exchange. */
+static gt_status run_node(exec *e, int at)
+{
+    for (int i = 0; i < e->point_count; i++)
+        if (e->points[i].position == at)
+            return make_exchange(e, &e->points[i].x);
+    return dev_run(e->list[program_at(e, at)], e->launch_from[at], e->launch_to[at]);
+}
+
 gt_status exec_find_bad(exec *e, char *name, size_t size)
 {
     gt_status st = GT_OK;
@@ -714,7 +780,7 @@ gt_status exec_find_bad(exec *e, char *name, size_t size)
         st = dev_run(e->clears, 0, -1);
     for (int at = 0; !st && at < e->count; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];
-        st = dev_run(e->list[list_of(e, n->phase)], e->launch_from[at], e->launch_to[at]);
+        st = run_node(e, at);
         for (int j = 0; !st && j < NODE_OUTPUTS; j++) {
             if (n->out[j] < 0)
                 continue;

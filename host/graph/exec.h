@@ -35,6 +35,23 @@ uint64_t  exec_arena_bytes(const exec_arena *a);
 /* An input of the graph that already has a buffer. */
 typedef struct exec_binding { const char *name; dev_buffer *buffer; } exec_binding;
 
+/* Where ranks of a tensor group hand rows to each other, the host acts: the lists run up to there,
+ * and the rest is queued behind what it did. The ranks of a group make the same exchanges in the
+ * same order. */
+typedef struct exec_exchange {
+    graph_exchange kind;        /* GATHER: `from` is own rows, `to` all ranks' one after another;
+                                   SCATTER_SUM: `from` is all rows, `to` own rows of the sum   */
+    const char *name;           /* of the node, for sentences                                  */
+    dev_buffer *from, *to;      /* they do not overlap                                         */
+    dtype type;
+    int64_t width;              /* elements of a row                                           */
+    int ranks, rank;
+    const int64_t *rows;        /* [ranks]                                                     */
+} exec_exchange;
+
+/* Reads `from` after what is queued, and queues writing `to`; *from may be overwritten later on. */
+typedef gt_status (*exec_exchanger)(void *context, const exec_exchange *x);
+
 typedef struct exec_options {
     dev_device *device;
     kernel_set *kernels;
@@ -43,6 +60,8 @@ typedef struct exec_options {
     exec_arena *arena;
     exec_arena *passing;                /* for values of one program only; NULL: `arena` too */
     const exec_binding *bindings;       /* ends with { NULL, NULL }; may be NULL */
+    exec_exchanger exchange;            /* of a graph that is split over ranks (graph_split)   */
+    void *exchange_context;
     int split;      /* 1: input-gradient and weight-gradient programs may run apart; costs
                        memory, since weight gradients' inputs must live until then */
 } exec_options;
@@ -68,7 +87,8 @@ gt_status exec_add(exec *e, int add);
 /* For one program alone; a head's gradients are made in EXEC_FORWARD. */
 gt_status exec_add_program(exec *e, exec_program program, int add);
 /* Queues a program; EXEC_BACKWARD is input and weight gradients interleaved (not with
- * `split`). Returns when it is queued. */
+ * `split`). Returns when it is queued; of a graph that is split over ranks, when its last exchange
+ * is made and the rest is queued. */
 gt_status exec_run(exec *e, exec_program program);
 /* The gradient of parameter i (of the params) is complete after so many launches of the program
  * that runs last (EXEC_WEIGHT_GRAD, or EXEC_BACKWARD without `split`); 0: before it begins. -1: this
@@ -88,11 +108,12 @@ exec_memory exec_memory_of(const exec *e);
 /* Runs every node alone and prints a table: node, program, shape, engine, time, FLOP/s,
  * bytes; then totals a kind of operation and the memory plan. Inputs should be filled. */
 gt_status exec_explain(exec *e, FILE *out, double peak_flops);
-/* Device seconds of one forward + backward, and of its GEMMs alone; waits for every launch. */
+/* Device seconds of one forward + backward, and of its GEMMs alone; waits for every launch. Makes no
+ * exchanges, so one rank of a group can measure itself; explaining does not either. */
 gt_status exec_time(exec *e, double *all, double *gemms);
 
 /* Runs forward (and backward, if built) node by node and finds the first whose output is
- * not finite; name (size bytes) becomes "" if all are. */
+ * not finite; name (size bytes) becomes "" if all are. All ranks of a tensor group call it. */
 gt_status exec_find_bad(exec *e, char *name, size_t size);
 
 #endif

@@ -2,9 +2,10 @@
  *
  * A builder checks shapes, adds its node, and returns the output value. The first thing
  * that goes wrong is kept with its sentence; later builders do nothing.                 */
-#include "host/graph/node.h"
+#include "host/graph/ops_private.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +23,7 @@ gt_status graph_create(graph **out, dtype storage, int B, int T)
     g->B = B;
     g->T = T;
     g->layer = -1;
+    g->ranks = 1;
     g->ends = (graph_ends){ -1, -1, -1, -1 };
     *out = g;
     return GT_OK;
@@ -34,6 +36,7 @@ void graph_release(graph *g)
     free(g->values);
     free(g->nodes);
     free(g->params);
+    free(g->rows);
     free(g->grad);
     free(g->alias);
     free(g->grad_is_pre);
@@ -106,6 +109,57 @@ void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, i
     *begin = edge[0] * quantum < count ? edge[0] * quantum : count;
     const int64_t end = edge[1] * quantum < count ? edge[1] * quantum : count;
     *size = end - *begin;
+}
+
+gt_status graph_part_check(const graph_part *p)
+{
+    double sum = 0.0;
+    if (p->ranks < 2)
+        return GT_OK;
+    if (p->rank < 0 || p->rank >= p->ranks)
+        return gt_fail(GT_MISUSE, "cannot split a model over %d ranks for rank %d", p->ranks, p->rank);
+    for (int k = 0; p->share && k < p->ranks; k++) {
+        if (!(p->share[k] > 0.0))
+            return gt_fail(GT_MISUSE, "cannot split a model over %d ranks: the share of rank %d is %g, "
+                           "it must be above 0", p->ranks, k, p->share[k]);
+        sum += p->share[k];
+    }
+    if (p->share && !(fabs(sum - 1.0) < 1e-3))
+        return gt_fail(GT_MISUSE, "cannot split a model over %d ranks: their shares add up to %g, not "
+                       "to 1", p->ranks, sum);
+    return GT_OK;
+}
+
+void graph_split(graph *g, const graph_part *p)
+{
+    const int64_t all = (int64_t)g->B * g->T;
+    if (p->ranks < 2 || g->status)
+        return;
+    assert(g->value_count == 0 && !g->rows);
+    gt_status st = graph_part_check(p);
+    if (!st && all < p->ranks)
+        st = gt_fail(GT_MISUSE, "cannot split micro-batches of %lld tokens over %d ranks: each needs "
+                     "at least one; make the micro-batch larger", (long long)all, p->ranks);
+    g->rows = st ? NULL : calloc(2 * (size_t)p->ranks, sizeof *g->rows);
+    if (!st && !g->rows)
+        st = gt_fail(GT_NO_MEMORY, "cannot build a graph: out of memory");
+    if (st) {
+        graph_fail_build(g, st);
+        return;
+    }
+    g->ranks = p->ranks;
+    g->rank = p->rank;
+    g->all_rows = g->rows + p->ranks;
+    for (int k = 0; k < p->ranks; k++) {
+        int64_t begin;
+        graph_part_of(p, all, 1, k, &begin, &g->rows[k]);
+        g->all_rows[k] = all;
+    }
+}
+
+int64_t graph_rows(const graph *g)
+{
+    return g->ranks > 1 ? g->rows[g->rank] : (int64_t)g->B * g->T;
 }
 
 /* Makes room for one more element of an array of the graph; 0 when out of memory. */
@@ -282,6 +336,25 @@ int graph_dropout(graph *g, const char *name, int x, float drop)
     return y;
 }
 
+int graph_add(graph *g, const char *name, int a, int b)
+{
+    if (!has(g, name, a, 0) || !has(g, name, b, columns_of(&g->values[a])))
+        return -1;
+    if (rows_of(&g->values[a]) != rows_of(&g->values[b])) {
+        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' and '%s' differ in their "
+                                    "rows", name, g->values[a].name, g->values[b].name));
+        return -1;
+    }
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[a].shape);
+    graph_node *n = graph_node_add(g, OP_ADD, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = a;
+    n->in[1] = b;
+    n->out[0] = y;
+    return y;
+}
+
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps)
 {
     if (!has(g, name, x, 0))
@@ -359,6 +432,12 @@ static int64_t attention_width(graph *g, const char *name, int qkv, int heads)
 
 int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float drop)
 {
+    return graph_attention_part(g, name, qkv, heads, 0, heads, causal, drop);
+}
+
+int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
+                         int all_heads, int causal, float drop)
+{
     int64_t C = attention_width(g, name, qkv, heads);
     if (!C)
         return -1;
@@ -377,6 +456,8 @@ int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, 
     n->out[0] = y;
     n->out[1] = lse;
     n->heads = heads;
+    n->first_head = first_head;
+    n->all_heads = all_heads;
     n->causal = causal;
     n->drop = drop;
     n->stream = drop > 0.0f ? g->streams++ : 0;
@@ -403,10 +484,57 @@ int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int k
     return y;
 }
 
+/* The head of a tensor group; see ops_head.c. */
+static int head_loss_split(graph *g, const char *name, int x, int w, int targets)
+{
+    const int64_t R = rows_of(&g->values[x]);
+    const kernel_rows held = rows_held(g, w);
+    char part[80];
+    snprintf(part, sizeof part, "%.60s.statistics", name);
+    int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)3));
+    snprintf(part, sizeof part, "%.60s.statistics.all", name);
+    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
+                              shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
+    snprintf(part, sizeof part, "%.60s.logits", name);
+    int logits = !head_fits(g, x, w) ? -1
+               : graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)held.count));
+    snprintf(part, sizeof part, "%.60s.top", name);
+    int top = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)2));
+    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
+    int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
+    graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
+
+    graph_node *n = graph_node_add(g, OP_HEAD_STATISTICS, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->in[1] = w;
+    n->in[2] = targets;
+    n->out[0] = own;
+    n->out[1] = logits;
+    n = graph_node_add(g, OP_GATHER_STATISTICS, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = own;
+    n->out[0] = all;
+    n = graph_node_add(g, OP_HEAD_COMBINE, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = all;
+    n->in[1] = targets;
+    n->in[2] = sum;
+    n->out[0] = loss;
+    n->out[1] = top;
+    n->columns = held.V;
+    return loss;
+}
+
 int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
 {
     if (!has(g, name, x, 0) || !has(g, name, w, columns_of(&g->values[x])) || targets < 0)
         return -1;
+    if (g->ranks > 1)
+        return head_loss_split(g, name, x, w, targets);
     int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
                                shape_of(1, rows_of(&g->values[x])));
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));

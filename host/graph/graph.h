@@ -57,10 +57,18 @@ typedef struct graph_part {
     const double *share;        /* [ranks], adds up to 1; NULL: equal                      */
 } graph_part;
 
+/* GT_MISUSE if the shares are no shares: one for each rank, all above 0, adding up to 1. */
+gt_status graph_part_check(const graph_part *p);
 /* Of `count` things in pieces of `quantum` (the last one may be short), rank k's; every rank has
  * at least one piece if there are as many. */
 void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
                    int64_t *size);
+
+/* Before any builder: from now on activations between gather and scatter are whole, others the rows
+ * of this rank. Copies what it needs of p. */
+void    graph_split(graph *g, const graph_part *p);
+/* Rows of the activations that this rank holds between blocks: B x T if nothing is split. */
+int64_t graph_rows(const graph *g);
 
 /* ---- values that come from outside ---------------------------------------------------- */
 /* An int32 or fp32 or storage-type array that the caller fills or binds; found by name. */
@@ -85,11 +93,21 @@ int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act a
                  float drop);
 /* x (B,T,3C) -> (B,T,C). */
 int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float drop);
+/* The same of heads first_head .. first_head + heads - 1 of a layer that has all_heads. */
+int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
+                         int all_heads, int causal, float drop);
+int graph_add(graph *g, const char *name, int a, int b);
+/* All ranks' rows (B,T,C) of their own (graph_rows(),C); and own rows of the sum over ranks of
+ * (B,T,C). x itself if nothing is split. */
+int graph_gather_rows(graph *g, const char *name, int x);
+int graph_scatter_rows(graph *g, const char *name, int x);
 int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
                            int first);
 /* Softmax cross-entropy of x w' against targets (negative ones are ignored): the sum over
  * rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
- * Logits exist for a block of rows at a time only. */
+ * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x and
+ * targets are whole on every rank, and so are the losses; rank 0 alone adds them to "loss_sum",
+ * the others add 0. */
 int graph_head_loss(graph *g, const char *name, int x, int w, int targets);
 /* fp32 logits (R,V) of x w', for generation. */
 int graph_logits(graph *g, const char *name, int x, int w);
@@ -104,6 +122,9 @@ gt_status graph_backward(graph *g, int y, int x, int recompute);
 /* What travels between stages: values, -1 where there is none. x and dy come in, y and dx go out. */
 typedef struct graph_ends { int x, dx, y, dy; } graph_ends;
 graph_ends graph_ends_of(const graph *g);       /* of a forward graph: its input "x", its last value */
+
+/* An operation whose work is to hand rows between the ranks of a tensor group. */
+typedef enum graph_exchange { GRAPH_GATHER, GRAPH_SCATTER_SUM } graph_exchange;
 
 /* ---- looking at it ------------------------------------------------------------------------ */
 typedef enum graph_phase { GRAPH_FORWARD, GRAPH_INPUT_GRAD, GRAPH_WEIGHT_GRAD } graph_phase;

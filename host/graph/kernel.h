@@ -31,20 +31,30 @@ typedef struct kernel_slot { int launch, arg; } kernel_slot;
  * and backward compute it again from (seed, step, micro-batch, stream, element).
  * Element i of stream s uses word (i % 4) of Philox(key = seed, counter = (i / 4, s, step,
  * micro)); it is kept if the word >= p * 2^32, and then divided by (1 - p). */
-typedef struct kernel_dropout { float p; uint32_t stream; dev_buffer *random; } kernel_dropout;
+typedef struct kernel_dropout {
+    float p;
+    uint32_t stream;
+    dev_buffer *random;
+    int first_head, heads;      /* of attention that has but some heads of a layer: the first, and
+                                   of how many; heads 0: all are here                       */
+} kernel_dropout;
 
 /* ---- cl/embed.cl -------------------------------------------------------------------- */
-/* y[b,t,:] = token[x[b,t],:] + position[t,:]   x i32 (B,T); token S (V,C); position S (T.., C)
- * or NULL; y S (B,T,C). `first` (i32[1] on the device, or NULL for 0) is added to t for the
- * row of `position` (generation). */
-gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, int V, dev_buffer *x,
-                       dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y);
-/* dtoken[v,:] += sum of dy rows where x = v, in order of their index; fp32 (V,C). The host
- * gives the rows sorted: order i32[R] = row numbers grouped by token, starts i32[R+2] =
- * {groups, first of group 0, first of group 1, ..., R}; kernel_embed_sort makes both. */
-gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *x,
-                                  dev_buffer *order, dev_buffer *starts, dev_buffer *dy,
-                                  dev_buffer *dtoken);
+/* The rows of the token table that are held: [begin, begin + count) of V. */
+typedef struct kernel_rows { int begin, count, V; } kernel_rows;
+/* y[b,t,:] = token[x[b,t],:] + position[t,:]   x i32 (B,T); token S (held.count,C); position S
+ * (T.., C) or NULL; y S (B,T,C). A token whose row is not held adds nothing. `first` (i32[1] on
+ * the device, or NULL for 0) is added to t for the row of `position` (generation). */
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
+                       dev_buffer *x, dev_buffer *token, dev_buffer *position, dev_buffer *first,
+                       dev_buffer *y);
+/* dtoken[v,:] += sum of dy rows where x = held.begin + v, in order of their index; fp32
+ * (held.count,C). The host gives the rows sorted: order i32[R] = row numbers grouped by token,
+ * starts i32[R+2] = {groups, first of group 0, first of group 1, ..., R}; kernel_embed_sort makes
+ * both, of all V tokens. */
+gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
+                                  dev_buffer *x, dev_buffer *order, dev_buffer *starts,
+                                  dev_buffer *dy, dev_buffer *dtoken);
 void      kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts,
                             int32_t *scratch /* V + 1 */);
 /* dposition[t,:] (+)= sum over b of dy[b,t,:]; fp32. */
@@ -119,6 +129,20 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int 
  * device. */
 gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
                       dev_buffer *target, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits);
+/* The same in three steps, where several ranks have columns held.begin .. of the V logits each
+ * (Shoeybi et al., "Megatron-LM", 2019). statistics fp32 (R,3): of a row's own columns the largest
+ * logit m, the sum of e^(logit - m), and the target's logit (0 if another rank has it). */
+gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held,
+                                 dev_buffer *logits, dev_buffer *target, dev_buffer *statistics);
+/* All ranks' statistics fp32 (ranks,R,3) -> loss fp32 (R), and top fp32 (R,2): the row's largest
+ * logit and sum of e^(logit - it). Ranks are added in their order. */
+gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
+                              dev_buffer *statistics, dev_buffer *target, dev_buffer *loss,
+                              dev_buffer *top);
+/* dlogits of the own columns; as above it may be logits itself. */
+gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
+                               dev_buffer *logits, dev_buffer *target, dev_buffer *scale,
+                               dev_buffer *top, dev_buffer *dlogits);
 /* sum[0] (+)= sum of n fp32, always in the same order. */
 gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
                      kernel_slot *add_at);

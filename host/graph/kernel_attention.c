@@ -92,6 +92,7 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int 
         dev_arg_f32(1.0f / sqrtf((float)D)),
         dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
         dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
+        dev_arg_i32(drop ? drop->first_head : 0), dev_arg_i32(drop && drop->heads ? drop->heads : H),
         dev_arg_buffer(qkv), dev_arg_buffer(out), dev_arg_buffer(lse), dev_arg_i32(rows),
     };
     gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
@@ -140,6 +141,7 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
         sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5],
         dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
         dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
+        dev_arg_i32(drop ? drop->first_head : 0), dev_arg_i32(drop && drop->heads ? drop->heads : H),
         dev_arg_buffer(qkv), dev_arg_buffer(dout), dev_arg_buffer(lse), dev_arg_buffer(scratch),
         dev_arg_buffer(dqkv), dev_arg_i32(whole ? T : rows),
         dev_arg_u64(whole ? delta_floats(B * H, T) : 0),    /* taken by the CPU's dkv alone */

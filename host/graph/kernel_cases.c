@@ -170,7 +170,7 @@ static kernel_dropout dropout_of(trial *t, reference_dropout *same)
             .p = 0.2f, .stream = 11, .step = (uint32_t)o->whole[2], .micro = (uint32_t)o->whole[3],
             .seed = (uint32_t)o->whole[0] | (uint64_t)(uint32_t)o->whole[1] << 32,
         };
-    return (kernel_dropout){ 0.2f, 11, o->buffer };
+    return (kernel_dropout){ .p = 0.2f, .stream = 11, .random = o->buffer };
 }
 
 /* ---- the cases ------------------------------------------------------------------------------ */
@@ -476,6 +476,12 @@ static int vocabulary(const trial *t)
     return t->R / 3 + 2;                /* so that tokens repeat */
 }
 
+/* Some rows from the middle of the table, as one rank of several holds them. */
+static kernel_rows some_rows(int V)
+{
+    return (kernel_rows){ V / 4, V - V / 4 - V / 3, V };
+}
+
 static void embed_with(trial *t, int with_position, int at)
 {
     int B, T;
@@ -489,9 +495,9 @@ static void embed_with(trial *t, int with_position, int at)
         return;
     if (first)
         first->whole[0] = at;
-    append(t, kernel_embed(t->list, t->k, B, T, t->C, V, x->buffer, token->buffer,
-                           position ? position->buffer : NULL, first ? first->buffer : NULL,
-                           y->buffer));
+    append(t, kernel_embed(t->list, t->k, B, T, t->C, (kernel_rows){ 0, V, V }, x->buffer,
+                           token->buffer, position ? position->buffer : NULL,
+                           first ? first->buffer : NULL, y->buffer));
     reference_embed(B, T, t->C, x->whole, token->value, position ? position->value : NULL, at,
                     y->want);
     for (int64_t i = 0; i < elements(t); i++)
@@ -502,34 +508,57 @@ static void embed_case(trial *t)      { embed_with(t, 1, 0); }
 static void embed_bare_case(trial *t) { embed_with(t, 0, 0); }
 static void embed_at_case(trial *t)   { embed_with(t, 1, 5); }
 
-static void embed_token_grad_case(trial *t)
+static void embed_part_case(trial *t)
+{
+    const kernel_rows held = some_rows(vocabulary(t));
+    operand *x = give_below(t, "x", t->R, held.V);
+    operand *token = give(t, "token", STORED, (int64_t)held.count * t->C, 1.0);
+    operand *y = take(t, "y", STORED, elements(t));
+    append(t, kernel_embed(t->list, t->k, 1, t->R, t->C, held, x->buffer, token->buffer, NULL, NULL,
+                           y->buffer));
+    for (int64_t i = 0; !t->status && i < elements(t); i++) {
+        const int row = x->whole[i / t->C] - held.begin;
+        expect(y, i, 0 <= row && row < held.count ? token->value[row * t->C + i % t->C] : 0.0, 0.0);
+    }
+}
+
+static void embed_token_grad_with(trial *t, int some)
 {
     const int V = vocabulary(t);
+    const kernel_rows held = some ? some_rows(V) : (kernel_rows){ 0, V, V };
     operand *x = give_below(t, "x", t->R, V);
     operand *order = give_below(t, "order", t->R, 1);
     operand *starts = give_below(t, "starts", (int64_t)t->R + 2, 1);
     operand *dy = give(t, "dy", STORED, elements(t), 1.0);
-    operand *dtoken = give(t, "dtoken", FLOAT, (int64_t)V * t->C, 1.0);
+    operand *dtoken = give(t, "dtoken", FLOAT, (int64_t)held.count * t->C, 1.0);
+    const int64_t all = (int64_t)V * t->C, before = (int64_t)held.begin * t->C;
     int32_t *counts = calloc((size_t)V + 1, sizeof *counts);
-    double *size = calloc((size_t)V * (size_t)t->C, sizeof *size);
-    if (!t->status && (!counts || !size))
+    double *size = calloc((size_t)all, sizeof *size), *want = calloc((size_t)all, sizeof *want);
+    if (!t->status && (!counts || !size || !want))
         t->status = gt_fail(GT_NO_MEMORY, "cannot hold token counts: out of memory");
     if (!t->status) {
         kernel_embed_sort(x->whole, t->R, V, order->whole, starts->whole, counts);
-        append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, x->buffer, order->buffer,
+        append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, held, x->buffer, order->buffer,
                                           starts->buffer, dy->buffer, dtoken->buffer));
         t->flops = (double)elements(t);
         dtoken->checked = 1;
-        reference_embed_token_grad(t->R, t->C, x->whole, dy->value, dtoken->want);
+        reference_embed_token_grad(t->R, t->C, x->whole, dy->value, want);
         for (int64_t i = 0; i < elements(t); i++)
             size[(int64_t)x->whole[i / t->C] * t->C + i % t->C] += fabs(dy->value[i]);
-        for (int64_t i = 0; i < (int64_t)V * t->C; i++)
-            dtoken->slack[i] = size[i] == 0.0 ? 0.0f
-                : (float)(U * ROUNDINGS(t->R) * (size[i] + fabs(dtoken->value[i])));
+        for (int64_t i = 0; i < dtoken->n; i++) {
+            const double s = size[before + i];
+            dtoken->want[i] += want[before + i];
+            dtoken->slack[i] = s == 0.0 ? 0.0f
+                : (float)(U * ROUNDINGS(t->R) * (s + fabs(dtoken->value[i])));
+        }
     }
     free(counts);
     free(size);
+    free(want);
 }
+
+static void embed_token_grad_case(trial *t)      { embed_token_grad_with(t, 0); }
+static void embed_token_grad_part_case(trial *t) { embed_token_grad_with(t, 1); }
 
 static void embed_position_grad_with(trial *t, int add)
 {
@@ -558,6 +587,33 @@ static void embed_position_grad_with(trial *t, int add)
 static void embed_position_grad_case(trial *t) { embed_position_grad_with(t, 0); }
 static void embed_position_more_case(trial *t) { embed_position_grad_with(t, 1); }
 
+static double largest(const double *x, int n)
+{
+    double most = -INFINITY;
+    for (int i = 0; i < n; i++)
+        most = fmax(most, x[i]);
+    return most;
+}
+
+/* loss->want[r] is set; x: row r of V logits. */
+static void xent_expect_loss(operand *loss, int r, int V, const double *x, int target)
+{
+    if (target >= 0)
+        loss->slack[r] = (float)(U * (ROUNDINGS(V) + 8.0 * fabs(loss->want[r]) + fabs(largest(x, V))
+                                      + fabs(x[target])));
+}
+
+/* Columns [begin, begin + count) of a row whose gradient is `slope`, at element `at` on. */
+static void xent_expect_row(operand *dlogits, int64_t at, int begin, int count, int V,
+                            const double *x, const double *slope, int target, double scale)
+{
+    const double s = fabs(scale), most = largest(x, V), f = ROUNDINGS(V);
+    for (int v = begin; v < begin + count; v++) {
+        const double p = target < 0 ? 0.0 : fabs(slope[v] / s) + (v == target ? 2.0 : 0.0);
+        expect(dlogits, at + v - begin, slope[v], s * p * U * (8.0 + f + 2.0 * (most - x[v])) + TINY);
+    }
+}
+
 /* deviation 1000 makes most exps underflow: only differences from the largest may count. */
 static void xent_with(trial *t, int gradient, double deviation)
 {
@@ -581,21 +637,12 @@ static void xent_with(trial *t, int gradient, double deviation)
                           loss->buffer, dlogits ? dlogits->buffer : NULL));
     t->flops = 12.0 * (double)elements(t);
     reference_xent(t->R, V, logits->value, target->whole, scale->value[0], loss->want, slope);
-    const double f = ROUNDINGS(V), s = fabs(scale->value[0]);
     for (int r = 0; r < t->R; r++) {
         const double *x = logits->value + (int64_t)r * V;
-        double most = -INFINITY;
-        for (int v = 0; v < V; v++)
-            most = fmax(most, x[v]);
-        if (target->whole[r] >= 0)
-            loss->slack[r] = (float)(U * (f + 8.0 * fabs(loss->want[r]) + fabs(most)
-                                          + fabs(x[target->whole[r]])));
-        for (int v = 0; dlogits && v < V; v++) {
-            const int64_t i = (int64_t)r * V + v;
-            const double p = target->whole[r] < 0 ? 0.0
-                           : fabs(slope[i] / s) + (v == target->whole[r] ? 2.0 : 0.0);
-            expect(dlogits, i, slope[i], s * p * U * (8.0 + f + 2.0 * (most - x[v])) + TINY);
-        }
+        xent_expect_loss(loss, r, V, x, target->whole[r]);
+        if (dlogits)
+            xent_expect_row(dlogits, (int64_t)r * V, 0, V, V, x, slope + (int64_t)r * V,
+                            target->whole[r], scale->value[0]);
     }
     free(slope);
 }
@@ -603,6 +650,59 @@ static void xent_with(trial *t, int gradient, double deviation)
 static void xent_case(trial *t)      { xent_with(t, 1, 2.0); }
 static void xent_huge_case(trial *t) { xent_with(t, 1, 1000.0); }
 static void xent_loss_case(trial *t) { xent_with(t, 0, 2.0); }
+
+/* Two ranks' columns, and what they exchange; the columns of a third of the V are rank 0's. */
+static void xent_split_with(trial *t, double deviation)
+{
+    const int V = t->C, in_place = kernel_set_storage(t->k) == DTYPE_F32 && t->R % 2;
+    const uint64_t bytes = 12 * (uint64_t)t->R;
+    const kernel_rows held[2] = { { 0, V / 3, V }, { V / 3, V - V / 3, V } };
+    operand *logits[2], *part[2], *dlogits[2];
+    if (V < 3)
+        return;
+    operand *target = give_below(t, "target", t->R, V), *scale = give(t, "scale", FLOAT, 1, 1.0);
+    operand *loss = take(t, "loss", FLOAT, t->R);
+    operand *all = scratch(t, 2 * bytes), *top = scratch(t, 8 * (uint64_t)t->R);
+    for (int k = 0; k < 2; k++) {
+        const int64_t n = (int64_t)t->R * held[k].count;
+        logits[k] = give(t, k ? "logits 1" : "logits 0", FLOAT, n, deviation);
+        part[k] = scratch(t, bytes);
+        dlogits[k] = in_place ? logits[k] : take(t, k ? "dlogits 1" : "dlogits 0", STORED, n);
+    }
+    double *x = calloc((size_t)elements(t), sizeof *x), *slope = calloc((size_t)elements(t), sizeof *x);
+    if (!t->status && (!x || !slope))
+        t->status = gt_fail(GT_NO_MEMORY, "cannot hold logits: out of memory");
+    for (int r = 4; !t->status && r < t->R; r += 5)
+        target->whole[r] = -1;
+    for (int k = 0; !t->status && k < 2; k++) {
+        append(t, kernel_xent_statistics(t->list, t->k, t->R, held[k], logits[k]->buffer,
+                                         target->buffer, part[k]->buffer));
+        append(t, dev_list_copy(t->list, all->buffer, (uint64_t)k * bytes, part[k]->buffer, 0, bytes));
+    }
+    if (!t->status)
+        append(t, kernel_xent_combine(t->list, t->k, t->R, 2, V, all->buffer, target->buffer,
+                                      loss->buffer, top->buffer));
+    for (int k = 0; !t->status && k < 2; k++) {
+        append(t, kernel_xent_gradient(t->list, t->k, t->R, held[k], logits[k]->buffer, target->buffer,
+                                       scale->buffer, top->buffer, dlogits[k]->buffer));
+        for (int64_t i = 0; i < logits[k]->n; i++)
+            x[i / held[k].count * V + held[k].begin + i % held[k].count] = logits[k]->value[i];
+    }
+    if (!t->status)
+        reference_xent(t->R, V, x, target->whole, scale->value[0], loss->want, slope);
+    for (int r = 0; !t->status && r < t->R; r++) {
+        const int64_t at = (int64_t)r * V;
+        xent_expect_loss(loss, r, V, x + at, target->whole[r]);
+        for (int k = 0; k < 2; k++)
+            xent_expect_row(dlogits[k], (int64_t)r * held[k].count, held[k].begin, held[k].count, V,
+                            x + at, slope + at, target->whole[r], scale->value[0]);
+    }
+    free(x);
+    free(slope);
+}
+
+static void xent_split_case(trial *t)      { xent_split_with(t, 2.0); }
+static void xent_split_huge_case(trial *t) { xent_split_with(t, 1000.0); }
 
 static void sum_with(trial *t, int add)
 {
@@ -740,7 +840,9 @@ static const struct { const char *name; void (*run)(trial *t); int R, C; } cases
     { "embed", embed_case, 8192, 768 },
     { "embed without positions", embed_bare_case, 0, 0 },
     { "embed from a position on", embed_at_case, 0, 0 },
+    { "embed from some rows", embed_part_case, 0, 0 },
     { "embed token gradient", embed_token_grad_case, 8192, 768 },
+    { "embed token gradient of some rows", embed_token_grad_part_case, 0, 0 },
     { "embed position gradient", embed_position_grad_case, 8190, 768 },
     { "embed position gradient, added", embed_position_more_case, 0, 0 },
     { "layernorm", layernorm_case, 8192, 768 },
@@ -766,6 +868,8 @@ static const struct { const char *name; void (*run)(trial *t); int R, C; } cases
     { "cross-entropy", xent_case, 160, 50257 },
     { "cross-entropy of huge logits", xent_huge_case, 0, 0 },
     { "cross-entropy, loss only", xent_loss_case, 160, 50257 },
+    { "cross-entropy of two ranks' logits", xent_split_case, 160, 50257 },
+    { "cross-entropy of two ranks' huge logits", xent_split_huge_case, 0, 0 },
     { "sum", sum_case, 8192, 768 },
     { "sum, added", sum_more_case, 0, 0 },
     { "gradient norm", norm_partial_case, 8192, 768 },

@@ -4,28 +4,29 @@
 #include <assert.h>
 #include <string.h>
 
-gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, int V, dev_buffer *x,
-                       dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y)
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
+                       dev_buffer *x, dev_buffer *token, dev_buffer *position, dev_buffer *first,
+                       dev_buffer *y)
 {
     gt_status st = kernel_fits("tokens", (int64_t)B * T);
     if (st)
         return st;
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(B * T), dev_arg_i32(T), dev_arg_i32(C), dev_arg_i32(V),
-        dev_arg_buffer(x), dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first),
-        dev_arg_buffer(y),
+        dev_arg_i32(1), dev_arg_i32(B * T), dev_arg_i32(T), dev_arg_i32(C),
+        dev_arg_i32(held.V), dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
+        dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first), dev_arg_buffer(y),
     };
     return kernel_launch_rows(l, k, KERNEL_EMBED, "embed", B * T, C, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *x,
-                                  dev_buffer *order, dev_buffer *starts, dev_buffer *dy,
-                                  dev_buffer *dtoken)
+gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
+                                  dev_buffer *x, dev_buffer *order, dev_buffer *starts,
+                                  dev_buffer *dy, dev_buffer *dtoken)
 {
     assert(R >= 0 && C > 0);
     dev_arg args[] = {
-        dev_arg_i32(C), dev_arg_buffer(x), dev_arg_buffer(order), dev_arg_buffer(starts),
-        dev_arg_buffer(dy), dev_arg_buffer(dtoken),
+        dev_arg_i32(C), dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
+        dev_arg_buffer(order), dev_arg_buffer(starts), dev_arg_buffer(dy), dev_arg_buffer(dtoken),
     };
     const size_t owners = (size_t)R < 8 * k->items ? (size_t)R : 8 * k->items;
     return kernel_launch_groups(l, k, KERNEL_EMBED, "embed_token_grad", owners, args,

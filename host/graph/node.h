@@ -19,6 +19,8 @@ typedef enum graph_op_kind {
     OP_LINEAR, OP_LINEAR_INPUT_GRAD, OP_LINEAR_WEIGHT_GRAD, OP_BIAS_GRAD, OP_GELU_GRAD,
     OP_ATTENTION, OP_ATTENTION_GRAD, OP_ATTENTION_CACHED,
     OP_HEAD_LOSS, OP_LOGITS,
+    OP_HEAD_STATISTICS, OP_GATHER_STATISTICS, OP_HEAD_COMBINE, OP_HEAD_GRADIENT,
+    OP_GATHER_ROWS, OP_SCATTER_ROWS,
     OP_COUNT
 } graph_op_kind;
 
@@ -31,6 +33,8 @@ typedef struct graph_node {
     float eps, drop;
     uint32_t stream;                            /* of the dropout                 */
     int heads, causal;
+    int first_head, all_heads;                  /* of the whole layer; all_heads 0: all are here */
+    int columns;                                /* HEAD_COMBINE: logits of all ranks */
     graph_act act;
     int train;                                  /* HEAD_LOSS: gradients too       */
 } graph_node;
@@ -47,6 +51,8 @@ struct graph {
     graph_param_info *params;
     int param_count, param_room;
     uint32_t streams;                           /* the next dropout               */
+    int ranks, rank;                            /* of the tensor group, at least 1 */
+    int64_t *rows, *all_rows;                   /* [ranks]: of activations between blocks; B x T */
     graph_ends ends;
     int *grad;                                  /* of each value: its gradient's value */
     int *alias;                                 /* of each value: its recomputed copy  */
@@ -71,6 +77,9 @@ typedef struct launch_context {
     gt_status (*remember)(struct launch_context *c, int launch, int arg);
     /* Clears the value before each run that does not add. */
     gt_status (*clear)(struct launch_context *c, int value);
+    /* Here the host exchanges n->in[0] for n->out[0] with the group; rows[ranks] is kept, not copied. */
+    gt_status (*exchange)(struct launch_context *c, const graph_node *n, graph_exchange kind,
+                          const int64_t *rows);
 } launch_context;
 
 typedef struct graph_op {

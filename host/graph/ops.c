@@ -7,43 +7,9 @@
  * The one fusion done here: the input gradient of a linear layer whose input came straight
  * out of another linear layer's GELU multiplies by gelu' in its epilogue, so the gradient
  * of the activation itself is never stored.                                             */
-#include "host/graph/node.h"
+#include "host/graph/ops_private.h"
 
-#include <assert.h>
 #include <string.h>
-
-#define LOGIT_BYTES (128u << 20)        /* most logits held at once, fp32 */
-
-static const graph_value *value(const graph *g, int v)
-{
-    return &g->values[v];
-}
-
-static int R_of(const graph *g, int v)
-{
-    return (int)rows_of(value(g, v));
-}
-
-static int C_of(const graph *g, int v)
-{
-    return (int)columns_of(value(g, v));
-}
-
-static int64_t count_of(const graph *g, int v)
-{
-    return shape_count(&value(g, v)->shape);
-}
-
-static uint64_t bytes_of(const graph *g, int v)
-{
-    return (uint64_t)count_of(g, v) * dtype_size(value(g, v)->type);
-}
-
-static uint64_t align_up(const launch_context *c, uint64_t bytes)
-{
-    const uint64_t a = dev_info_of(c->device)->align;
-    return (bytes + a - 1) / a * a;
-}
 
 /* NULL if the node drops nothing. */
 static const kernel_dropout *dropout_of(launch_context *c, const graph_node *n, int random,
@@ -51,14 +17,9 @@ static const kernel_dropout *dropout_of(launch_context *c, const graph_node *n, 
 {
     if (n->drop <= 0.0f)
         return NULL;
-    *room = (kernel_dropout){ n->drop, n->stream, c->buffer(c, random) };
+    *room = (kernel_dropout){ .p = n->drop, .stream = n->stream, .random = c->buffer(c, random),
+                              .first_head = n->first_head, .heads = n->all_heads };
     return room;
-}
-
-/* Passes a result's add flag to a kernel, and remembers where it stands if it changes. */
-static gt_status remember(launch_context *c, int changes, kernel_slot slot)
-{
-    return changes ? c->remember(c, slot.launch, slot.arg) : GT_OK;
 }
 
 static double no_flops(const graph *g, const graph_node *n)
@@ -75,7 +36,7 @@ static gt_status embed_launch(launch_context *c, const graph_node *n)
     const graph *g = c->g;
     const shape *s = &value(g, n->out[0])->shape;
     return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                        R_of(g, n->in[1]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                        rows_held(g, n->in[1]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
                         c->buffer(c, n->in[2]), c->buffer(c, n->in[3]), c->buffer(c, n->out[0]));
 }
 
@@ -117,9 +78,9 @@ static gt_status embed_token_grad_launch(launch_context *c, const graph_node *n)
             return st;
     }
     return kernel_embed_token_grad(c->list, c->kernels, R_of(g, n->in[3]), C_of(g, n->in[3]),
-                                   c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
-                                   c->buffer(c, n->in[2]), c->buffer(c, n->in[3]),
-                                   c->buffer(c, n->out[0]));
+                                   rows_held(g, n->out[0]), c->buffer(c, n->in[0]),
+                                   c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                   c->buffer(c, n->in[3]), c->buffer(c, n->out[0]));
 }
 
 static gt_status embed_position_grad_launch(launch_context *c, const graph_node *n)
@@ -170,6 +131,13 @@ static gt_status add_launch(launch_context *c, const graph_node *n)
 {
     return kernel_add(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
                       c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static void add_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    graph_grad_put(g, n->in[0], dy, n->name);
+    graph_grad_put(g, n->in[1], dy, n->name);
 }
 
 static double one_flop_each(const graph *g, const graph_node *n)
@@ -450,6 +418,8 @@ static void attention_backward(graph *g, const graph_node *n)
     b->causal = n->causal;
     b->drop = n->drop;
     b->stream = n->stream;
+    b->first_head = n->first_head;
+    b->all_heads = n->all_heads;
     graph_grad_put(g, qkv, dqkv, n->name);
 }
 
@@ -501,147 +471,7 @@ static gt_status attention_cached_launch(launch_context *c, const graph_node *n)
                                    c->buffer(c, n->out[0]));
 }
 
-/* ---- head: logits, softmax, cross-entropy, and both gradients, a block of rows at a time ------ */
-
-static int head_rows(const graph *g, const graph_node *n)
-{
-    const int64_t R = R_of(g, n->in[0]), V = R_of(g, n->in[1]);
-    int64_t most = (int64_t)LOGIT_BYTES / (4 * V) / 64 * 64;
-    if (most < 64)
-        most = 64;
-    const int64_t blocks = (R + most - 1) / most;
-    int64_t rows = ((R + blocks - 1) / blocks + 63) / 64 * 64;  /* views must stay aligned */
-    return (int)(rows < R ? rows : R);
-}
-
-static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits,
-                       gemm_desc *dx, gemm_desc *dw)
-{
-    const dtype s = g->storage;
-    const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
-    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s,
-                           .c_type = DTYPE_F32 };
-    *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
-    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s,
-                       .c_type = DTYPE_F32 };
-}
-
-/* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own. */
-static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t part[3])
-{
-    const graph *g = c->g;
-    const int R = R_of(g, n->in[0]), rows = head_rows(g, n);
-    const uint64_t cells = (uint64_t)rows * (uint64_t)R_of(g, n->in[1]);
-    part[0] = align_up(c, 4 * cells);
-    part[1] = n->train && g->storage != DTYPE_F32 ? align_up(c, dtype_size(g->storage) * cells) : 0;
-    part[2] = 0;
-    for (int block = rows; ; block = R % rows) {        /* a full block and the last one */
-        gemm_desc d[3];
-        head_gemms(g, n, block, &d[0], &d[1], &d[2]);
-        for (int i = 0; i < (n->train ? 3 : 1); i++) {
-            uint64_t bytes;
-            gt_status st = gemm_scratch(c->gemm, &d[i], &bytes);
-            if (st)
-                return st;
-            if (bytes > part[2])
-                part[2] = bytes;
-        }
-        if (block != rows || R % rows == 0)
-            return GT_OK;
-    }
-}
-
-static gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
-{
-    uint64_t part[3];
-    gt_status st = head_parts(c, n, part);
-    *bytes = st ? 0 : part[0] + part[1] + part[2];
-    return st;
-}
-
-static gt_status head_block(launch_context *c, const graph_node *n, int from, int rows, int add,
-                            int changes, const uint64_t part[3])
-{
-    const graph *g = c->g;
-    const int V = R_of(g, n->in[1]);
-    const uint64_t cells = (uint64_t)rows * (uint64_t)V, item = dtype_size(g->storage);
-    const uint64_t x_row = (uint64_t)C_of(g, n->in[0]) * item;
-    gemm_desc logits, dx, dw;
-    gemm_slot slot;
-
-    head_gemms(g, n, rows, &logits, &dx, &dw);
-    dev_buffer *x = c->view(c, c->buffer(c, n->in[0]), (uint64_t)from * x_row, (uint64_t)rows * x_row);
-    dev_buffer *target = c->view(c, c->buffer(c, n->in[2]), (uint64_t)from * 4, (uint64_t)rows * 4);
-    dev_buffer *loss = c->view(c, c->buffer(c, n->out[0]), (uint64_t)from * 4, (uint64_t)rows * 4);
-    dev_buffer *z = c->view(c, c->scratch, 0, 4 * cells);
-    dev_buffer *dz = !n->train ? NULL : part[1] ? c->view(c, c->scratch, part[0], item * cells) : z;
-    dev_buffer *own = c->view(c, c->scratch, part[0] + part[1], part[2]);
-    if (!x || !target || !loss || !z || !own || (n->train && !dz))
-        return GT_DEVICE;                               /* the view has said why */
-
-    gemm_buffers b = { .a = x, .b = c->buffer(c, n->in[1]), .c = z, .scratch = own };
-    gt_status st = gemm_append(c->gemm, c->list, &logits, &b, NULL);
-    if (!st)
-        st = kernel_xent(c->list, c->kernels, rows, V, z, target, c->buffer(c, n->in[3]), loss, dz);
-    if (st || !n->train)
-        return st;
-    dev_buffer *dx_rows = c->view(c, c->buffer(c, n->out[1]), (uint64_t)from * x_row,
-                                  (uint64_t)rows * x_row);
-    if (!dx_rows)
-        return GT_DEVICE;
-    b = (gemm_buffers){ .a = dz, .b = c->buffer(c, n->in[1]), .c = dx_rows, .scratch = own };
-    st = gemm_append(c->gemm, c->list, &dx, &b, NULL);
-    if (st)
-        return st;
-    dw.add = from > 0 || add;
-    b = (gemm_buffers){ .a = dz, .b = x, .c = c->buffer(c, n->out[2]), .scratch = own };
-    const int flips = changes && from == 0;
-    st = gemm_append(c->gemm, c->list, &dw, &b, flips ? &slot : NULL);
-    return st || !flips ? st : c->remember(c, slot.launch, slot.arg);
-}
-
-static gt_status head_launch(launch_context *c, const graph_node *n)
-{
-    const int R = R_of(c->g, n->in[0]), rows = head_rows(c->g, n);
-    uint64_t part[3];
-    int changes = 0, add = 0;
-    kernel_slot slot;
-    gt_status st = head_parts(c, n, part);
-    if (!st && n->train)
-        add = c->add(c, n->out[2], &changes);
-    for (int from = 0; !st && from < R; from += rows)
-        st = head_block(c, n, from, R - from < rows ? R - from : rows, add, changes, part);
-    if (st)
-        return st;
-    add = c->add(c, n->in[4], &changes);
-    st = kernel_sum(c->list, c->kernels, R, c->buffer(c, n->out[0]), c->buffer(c, n->in[4]), add,
-                    &slot);
-    return st ? st : remember(c, changes, slot);
-}
-
-static void head_backward(graph *g, const graph_node *n)
-{
-    const int x = n->in[0];
-    char part[80];
-    snprintf(part, sizeof part, "%.60s.dx", n->name);
-    int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
-    int dw = graph_param_grad(g, n->in[1]);
-    if (dx < 0 || dw < 0)
-        return;
-    for (int i = 0; i < g->node_count; i++)
-        if (g->nodes[i].op == OP_HEAD_LOSS && g->nodes[i].out[0] == n->out[0]) {
-            g->nodes[i].train = 1;
-            g->nodes[i].out[1] = dx;
-            g->nodes[i].out[2] = dw;
-        }
-    graph_grad_put(g, x, dx, n->name);
-}
-
-static double head_flops(const graph *g, const graph_node *n)
-{
-    return (n->train ? 6.0 : 2.0) * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
-           * C_of(g, n->in[0]);
-}
+/* ---- logits ------------------------------------------------------------------------------------- */
 
 static int logits_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
@@ -680,7 +510,7 @@ const graph_op op_table[OP_COUNT] = {
     [OP_EMBED_POSITION_GRAD] = { "embed position grad", embed_position_grad_launch, NULL, no_flops,
                                  NULL, NULL },
     [OP_DROPOUT] = { "dropout", dropout_launch, dropout_backward, one_flop_each, NULL, NULL },
-    [OP_ADD] = { "add", add_launch, NULL, one_flop_each, NULL, NULL },
+    [OP_ADD] = { "add", add_launch, add_backward, one_flop_each, NULL, NULL },
     [OP_LAYERNORM] = { "layernorm", layernorm_launch, layernorm_backward, layernorm_flops, NULL,
                        NULL },
     [OP_LAYERNORM_INPUT_GRAD] = { "layernorm input grad", layernorm_input_grad_launch, NULL,
@@ -703,5 +533,17 @@ const graph_op op_table[OP_COUNT] = {
     [OP_ATTENTION_CACHED] = { "attention cached", attention_cached_launch, NULL, no_flops, NULL,
                               NULL },
     [OP_HEAD_LOSS] = { "head + loss", head_launch, head_backward, head_flops, head_scratch, NULL },
+    [OP_HEAD_STATISTICS] = { "head statistics", head_statistics_launch, NULL, head_flops,
+                             head_scratch, NULL },
+    [OP_GATHER_STATISTICS] = { "gather statistics", gather_statistics_launch, NULL, no_flops, NULL,
+                               NULL },
+    [OP_HEAD_COMBINE] = { "head combine", head_combine_launch, head_combine_backward, no_flops, NULL,
+                          NULL },
+    [OP_HEAD_GRADIENT] = { "head gradient", head_gradient_launch, NULL, head_flops, head_scratch,
+                           NULL },
+    [OP_GATHER_ROWS] = { "gather rows", gather_rows_launch, gather_rows_backward, no_flops, NULL,
+                         NULL },
+    [OP_SCATTER_ROWS] = { "scatter rows", scatter_rows_launch, scatter_rows_backward, no_flops, NULL,
+                          NULL },
     [OP_LOGITS] = { "logits", logits_launch, NULL, gemm_flops, gemm_node_scratch, logits_gemm },
 };

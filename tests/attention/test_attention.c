@@ -151,7 +151,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
             && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
             && CHECK_OK(dev_write(p->d, random, 0, words, 16))
             && CHECK_OK(dev_list_create(&l, p->d));
-    const kernel_dropout drop = { drop_p, 9, random };
+    const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random };
     const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
     if (good) {
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
@@ -260,7 +260,7 @@ static void dropout_keeps_the_asked_share(void)
         && array_make(&lse, &p, DTYPE_F32, (size_t)T * H, 3)
         && CHECK_OK(dev_buffer_create(&random, p.d, 16, "random"))
         && CHECK_OK(dev_write(p.d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p.d))) {
-        const kernel_dropout drop = { 0.2f, 1, random };
+        const kernel_dropout drop = { .p = 0.2f, .stream = 1, .random = random };
         float *x = calloc(3 * n, sizeof *x);
         for (size_t i = 0; i < (size_t)T; i++)
             for (size_t c = 0; c < C; c++)

@@ -1,0 +1,312 @@
+/* host/graph/ops_head.c - logits, softmax, cross-entropy and both gradients, a block of rows at
+ * a time.
+ *
+ *   one rank        x --head loss--> loss, dx, dw
+ *
+ *   several, each   x --statistics--> (R,3) --gather--> (ranks,R,3) --combine--> loss, top (R,2)
+ *   with columns    x ------------------------ gradient (top) ------------------> dx (partial), dw
+ *   of the logits        \____ logits kept if all rows fit at once, else made again ____/
+ *
+ * Logits of B x T x V are never held whole. Where ranks share the vocabulary (Shoeybi et al.,
+ * "Megatron-LM", 2019), they exchange three numbers a row, of all rows at once: one exchange
+ * instead of one a block costs at most a second product with the table.                   */
+#include "host/graph/ops_private.h"
+
+#define LOGIT_BYTES (128u << 20)        /* most logits held at once, fp32 */
+#define STEP 128                        /* a block's rows: views of 4 bytes a row stay aligned */
+
+/* Rows of a block. */
+static int head_rows(const graph *g, int x, int w)
+{
+    const int64_t R = R_of(g, x), V = R_of(g, w);
+    int64_t most = (int64_t)LOGIT_BYTES / (4 * V) / STEP * STEP;
+    if (most < STEP)
+        most = STEP;
+    const int64_t blocks = (R + most - 1) / most;
+    int64_t rows = ((R + blocks - 1) / blocks + STEP - 1) / STEP * STEP;
+    return (int)(rows < R ? rows : R);
+}
+
+int head_fits(const graph *g, int x, int w)
+{
+    return head_rows(g, x, w) == R_of(g, x);
+}
+
+/* What a node does with its logits. */
+enum { MAKES = 1, DERIVES = 2 };
+
+static int head_work(const graph_node *n)
+{
+    switch (n->op) {
+    case OP_HEAD_LOSS:
+        return n->train ? MAKES | DERIVES : MAKES;
+    case OP_HEAD_STATISTICS:
+        return MAKES;
+    default:
+        return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
+    }
+}
+
+static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits,
+                       gemm_desc *dx, gemm_desc *dw)
+{
+    const dtype s = g->storage;
+    const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
+    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s,
+                           .c_type = DTYPE_F32 };
+    *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
+    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s,
+                       .c_type = DTYPE_F32 };
+}
+
+/* Logits that stay for another node. */
+static int head_kept(const graph_node *n)
+{
+    return n->op == OP_HEAD_STATISTICS ? n->out[1] : n->op == OP_HEAD_GRADIENT ? n->in[5] : -1;
+}
+
+/* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own. */
+static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t part[3])
+{
+    const graph *g = c->g;
+    const int R = R_of(g, n->in[0]), rows = head_rows(g, n->in[0], n->in[1]), work = head_work(n);
+    const uint64_t cells = (uint64_t)rows * (uint64_t)R_of(g, n->in[1]);
+    part[0] = head_kept(n) < 0 ? align_up(c, 4 * cells) : 0;
+    part[1] = work & DERIVES && g->storage != DTYPE_F32
+                  ? align_up(c, dtype_size(g->storage) * cells) : 0;
+    part[2] = 0;
+    for (int block = rows; ; block = R % rows) {        /* a full block and the last one */
+        gemm_desc d[3];
+        head_gemms(g, n, block, &d[0], &d[1], &d[2]);
+        for (int i = work & MAKES ? 0 : 1; i < (work & DERIVES ? 3 : 1); i++) {
+            uint64_t bytes;
+            gt_status st = gemm_scratch(c->gemm, &d[i], &bytes);
+            if (st)
+                return st;
+            if (bytes > part[2])
+                part[2] = bytes;
+        }
+        if (block != rows || R % rows == 0)
+            return GT_OK;
+    }
+}
+
+gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    uint64_t part[3];
+    gt_status st = head_parts(c, n, part);
+    *bytes = st ? 0 : part[0] + part[1] + part[2];
+    return st;
+}
+
+/* Some rows, and where their things are. */
+typedef struct block {
+    int from, rows;
+    dev_buffer *x, *target;
+    dev_buffer *z, *dz;         /* logits, and their gradient: the same memory in fp32 */
+    dev_buffer *own;            /* the GEMMs' scratch                                  */
+    gemm_desc logits, dx, dw;
+} block;
+
+/* Rows of a buffer of `bytes` a row. */
+static dev_buffer *rows_view(launch_context *c, const block *b, int value, uint64_t bytes)
+{
+    return c->view(c, c->buffer(c, value), (uint64_t)b->from * bytes, (uint64_t)b->rows * bytes);
+}
+
+/* A part of the scratch; NULL where there is none. */
+static int scratch_view(launch_context *c, uint64_t at, uint64_t bytes, dev_buffer **out)
+{
+    *out = bytes ? c->view(c, c->scratch, at, bytes) : NULL;
+    return !bytes || *out;
+}
+
+static gt_status block_open(launch_context *c, const graph_node *n, int from, const uint64_t part[3],
+                            block *b)
+{
+    const graph *g = c->g;
+    const int R = R_of(g, n->in[0]), rows = head_rows(g, n->in[0], n->in[1]);
+    *b = (block){ .from = from, .rows = R - from < rows ? R - from : rows };
+    const uint64_t cells = (uint64_t)b->rows * (uint64_t)R_of(g, n->in[1]);
+    head_gemms(g, n, b->rows, &b->logits, &b->dx, &b->dw);
+    b->x = rows_view(c, b, n->in[0], (uint64_t)C_of(g, n->in[0]) * dtype_size(g->storage));
+    b->target = rows_view(c, b, n->in[2], 4);
+    int there = scratch_view(c, 0, part[0] ? 4 * cells : 0, &b->z)
+                && scratch_view(c, part[0], part[1] ? dtype_size(g->storage) * cells : 0, &b->dz)
+                && scratch_view(c, part[0] + part[1], part[2], &b->own);
+    if (!part[0])
+        b->z = c->buffer(c, head_kept(n));
+    if (!part[1])
+        b->dz = b->z;
+    return there && b->x && b->target ? GT_OK : GT_DEVICE;      /* the view has said why */
+}
+
+static gt_status block_logits(launch_context *c, const graph_node *n, const block *b)
+{
+    gemm_buffers m = { .a = b->x, .b = c->buffer(c, n->in[1]), .c = b->z, .scratch = b->own };
+    return gemm_append(c->gemm, c->list, &b->logits, &m, NULL);
+}
+
+/* dx of the rows and their part of dw. */
+static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw,
+                                int add, int changes)
+{
+    const uint64_t x_row = (uint64_t)C_of(c->g, n->in[0]) * dtype_size(c->g->storage);
+    const int flips = changes && b->from == 0;
+    gemm_slot slot;
+    dev_buffer *to = rows_view(c, b, dx, x_row);
+    if (!to)
+        return GT_DEVICE;
+    gemm_buffers m = { .a = b->dz, .b = c->buffer(c, n->in[1]), .c = to, .scratch = b->own };
+    gt_status st = gemm_append(c->gemm, c->list, &b->dx, &m, NULL);
+    if (st)
+        return st;
+    b->dw.add = b->from > 0 || add;
+    m = (gemm_buffers){ .a = b->dz, .b = b->x, .c = c->buffer(c, dw), .scratch = b->own };
+    st = gemm_append(c->gemm, c->list, &b->dw, &m, flips ? &slot : NULL);
+    return st || !flips ? st : c->remember(c, slot.launch, slot.arg);
+}
+
+/* Adds `count` losses to the sum; no losses make it 0, or leave it. */
+static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
+{
+    int changes, add = c->add(c, sum, &changes);
+    kernel_slot slot;
+    gt_status st = kernel_sum(c->list, c->kernels, count, c->buffer(c, loss), c->buffer(c, sum), add,
+                              &slot);
+    return st ? st : remember(c, changes, slot);
+}
+
+/* ---- one rank ------------------------------------------------------------------------------- */
+
+gt_status head_launch(launch_context *c, const graph_node *n)
+{
+    const int R = R_of(c->g, n->in[0]), V = R_of(c->g, n->in[1]);
+    uint64_t part[3];
+    int changes = 0, add = 0;
+    block b = { 0 };
+    gt_status st = head_parts(c, n, part);
+    if (!st && n->train)
+        add = c->add(c, n->out[2], &changes);
+    for (int from = 0; !st && from < R; from += b.rows) {
+        st = block_open(c, n, from, part, &b);
+        if (!st)
+            st = block_logits(c, n, &b);
+        dev_buffer *loss = st ? NULL : rows_view(c, &b, n->out[0], 4);
+        if (!st && !loss)
+            st = GT_DEVICE;
+        if (!st)
+            st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, c->buffer(c, n->in[3]),
+                             loss, n->train ? b.dz : NULL);
+        if (!st && n->train)
+            st = block_products(c, n, &b, n->out[1], n->out[2], add, changes);
+    }
+    return st ? st : sum_losses(c, n->out[0], n->in[4], R);
+}
+
+void head_backward(graph *g, const graph_node *n)
+{
+    const int x = n->in[0];
+    char part[80];
+    snprintf(part, sizeof part, "%.60s.dx", n->name);
+    int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
+    int dw = graph_param_grad(g, n->in[1]);
+    if (dx < 0 || dw < 0)
+        return;
+    for (int i = 0; i < g->node_count; i++)
+        if (g->nodes[i].op == OP_HEAD_LOSS && g->nodes[i].out[0] == n->out[0]) {
+            g->nodes[i].train = 1;
+            g->nodes[i].out[1] = dx;
+            g->nodes[i].out[2] = dw;
+        }
+    graph_grad_put(g, x, dx, n->name);
+}
+
+/* 2 for each multiply-add: of the logits, and twice as many of their gradient. */
+double head_flops(const graph *g, const graph_node *n)
+{
+    const int work = head_work(n);
+    return ((work & MAKES ? 2.0 : 0.0) + (work & DERIVES ? 4.0 : 0.0)) * (double)R_of(g, n->in[0])
+           * R_of(g, n->in[1]) * C_of(g, n->in[0]);
+}
+
+/* ---- several ranks, each with some columns of the logits ------------------------------------- */
+
+gt_status head_statistics_launch(launch_context *c, const graph_node *n)
+{
+    const int R = R_of(c->g, n->in[0]);
+    uint64_t part[3];
+    block b = { 0 };
+    gt_status st = head_parts(c, n, part);
+    for (int from = 0; !st && from < R; from += b.rows) {
+        st = block_open(c, n, from, part, &b);
+        if (!st)
+            st = block_logits(c, n, &b);
+        dev_buffer *own = st ? NULL : rows_view(c, &b, n->out[0], 12);
+        if (!st && !own)
+            st = GT_DEVICE;
+        if (!st)
+            st = kernel_xent_statistics(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z,
+                                        b.target, own);
+    }
+    return st;
+}
+
+gt_status head_combine_launch(launch_context *c, const graph_node *n)
+{
+    const graph *g = c->g;
+    const int R = (int)count_of(g, n->out[0]);
+    gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, n->columns,
+                                       c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                                       c->buffer(c, n->out[0]), c->buffer(c, n->out[1]));
+    /* Every rank knows all losses; one alone may count them. */
+    return st ? st : sum_losses(c, n->out[0], n->in[2], g->rank == 0 ? R : 0);
+}
+
+/* The gradient runs right behind, in the forward program, as it does on one rank. */
+void head_combine_backward(graph *g, const graph_node *n)
+{
+    const graph_node *gather = graph_producer(g, n->in[0]);
+    const graph_node s = *graph_producer(g, gather->in[0]);
+    const int x = s.in[0];
+    char part[80];
+    snprintf(part, sizeof part, "%.60s.dx", n->name);
+    int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
+    int dw = graph_param_grad(g, s.in[1]);
+    int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
+    graph_node *d = graph_node_add(g, OP_HEAD_GRADIENT, GRAPH_FORWARD, n->name);
+    if (!d)
+        return;
+    d->in[0] = x;
+    d->in[1] = s.in[1];
+    d->in[2] = s.in[2];
+    d->in[3] = scale;
+    d->in[4] = n->out[1];
+    d->in[5] = s.out[1];
+    d->out[0] = dx;
+    d->out[1] = dw;
+    graph_grad_put(g, x, dx, n->name);
+}
+
+gt_status head_gradient_launch(launch_context *c, const graph_node *n)
+{
+    const int R = R_of(c->g, n->in[0]);
+    uint64_t part[3];
+    int changes, add = c->add(c, n->out[1], &changes);
+    block b = { 0 };
+    gt_status st = head_parts(c, n, part);
+    for (int from = 0; !st && from < R; from += b.rows) {
+        st = block_open(c, n, from, part, &b);
+        if (!st && head_kept(n) < 0)
+            st = block_logits(c, n, &b);
+        dev_buffer *top = st ? NULL : rows_view(c, &b, n->in[4], 8);
+        if (!st && !top)
+            st = GT_DEVICE;
+        if (!st)
+            st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z,
+                                      b.target, c->buffer(c, n->in[3]), top, b.dz);
+        if (!st)
+            st = block_products(c, n, &b, n->out[0], n->out[1], add, changes);
+    }
+    return st;
+}
