@@ -1,0 +1,647 @@
+/* tests/train/test_checkpoint_ranks.c - checkpoints that several ranks write and load: every cut
+ * goes with every other, and what one rank cannot do, all of them say. */
+#include "tests/check.h"
+#include "tests/comm/ranks.h"
+#include "tests/train/parts.h"
+
+#include "host/base/file.h"
+#include "host/tensor/safetensors.h"
+#include "host/train/checkpoint.h"
+#include "models/model.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+typedef struct job {
+    parts_plan plan;
+    char run[512];
+    unsigned seed;
+    uint64_t step;
+} job;
+
+static void place(job *j, const char *name)
+{
+    snprintf(j->run, sizeof j->run, "%s/%s", check_folder(), name);
+}
+
+static gt_status save_parts(net_comm *c, const job *j, const parts *p, uint64_t *bytes)
+{
+    const checkpoint_info info = { j->step, j->seed, 77 };
+    const checkpoint_ranks ranks = { c, p->mine, NULL };
+    return checkpoint_save(j->run, &info, p->params, p->optim, &ranks, bytes);
+}
+
+static gt_status saves(net_comm *c, void *context)
+{
+    const job *j = context;
+    parts p;
+    uint64_t bytes = 0;
+    gt_status st = parts_open(&p, &j->plan, net_comm_rank(c));
+    if (!st)
+        st = parts_fill(&p, j->seed);
+    if (!st)
+        st = save_parts(c, j, &p, &bytes);
+    /* Every element of the model once, and twice more as moments; and headers. */
+    if (!st && bytes < 3 * 4 * (31 * 10 + 3 * (240 + 120 + 10) + 10))
+        st = gt_fail(GT_MISMATCH, "only %llu bytes were written", (unsigned long long)bytes);
+    parts_close(&p);
+    return st;
+}
+
+static gt_status loads(net_comm *c, void *context)
+{
+    const job *j = context;
+    parts p;
+    char *path = NULL;
+    checkpoint_info info = { 0 };
+    gt_status st = parts_open(&p, &j->plan, net_comm_rank(c));
+    if (!st)
+        st = checkpoint_find_together(c, &path, &info, j->run);
+    if (!st && (info.step != j->step || info.seed != j->seed || info.tokens != 77))
+        st = gt_fail(GT_MISMATCH, "found step %llu", (unsigned long long)info.step);
+    if (!st)
+        st = checkpoint_load(path, p.params, p.optim);
+    if (!st)
+        st = parts_check(&p, j->seed);
+    free(path);
+    parts_close(&p);
+    return st;
+}
+
+static void every_cut_loads_under_every_other(void)
+{
+    static const parts_plan plans[] = { { 1, 1, 1 }, { 1, 3, 1 }, { 1, 1, 2 }, { 1, 1, 3 },
+                                        { 1, 2, 2 }, { 2, 2, 1 } };
+    const int n = sizeof plans / sizeof *plans;
+    for (int a = 0; a < n; a++) {
+        job j = { .plan = plans[a], .seed = (unsigned)a, .step = 10 + (uint64_t)a };
+        char name[32];
+        snprintf(name, sizeof name, "cut-%d", a);
+        place(&j, name);
+        CHECK_OK(ranks_run(parts_ranks(&j.plan), "", saves, &j));
+        for (int b = 0; b < n; b++) {
+            j.plan = plans[b];
+            CHECKF(!ranks_run(parts_ranks(&j.plan), "", loads, &j), "from plan %d to %d: %s", a, b,
+                   gt_message());
+        }
+    }
+}
+
+/* Entries of a folder of the run that begin so. */
+static int count_names(const char *run, const char *inside, const char *start)
+{
+    char *path = gt_path_join(run, inside);
+    DIR *dir = opendir(path);
+    int count = 0;
+    for (struct dirent *e; dir && (e = readdir(dir)); )
+        count += !strncmp(e->d_name, start, strlen(start));
+    if (dir)
+        closedir(dir);
+    free(path);
+    return count;
+}
+
+static void a_rank_writes_only_what_is_its(void)
+{
+    job j = { .plan = { 2, 2, 1 }, .seed = 3, .step = 4 };
+    place(&j, "files");
+    CHECK_OK(ranks_run(4, "", saves, &j));
+    CHECK(count_names(j.run, "checkpoints/step-000004", "params-") == 2);
+    CHECK(count_names(j.run, "checkpoints/step-000004", "optimizer-") == 2);
+    CHECK(count_names(j.run, "checkpoints", ".partial") == 0);
+    j.plan = (parts_plan){ 1, 1, 1 };
+    j.step = 5;
+    CHECK_OK(ranks_run(1, "", saves, &j));
+    CHECK(count_names(j.run, "checkpoints/step-000005", "params.safetensors") == 1);
+    CHECK(count_names(j.run, "checkpoints/step-000005", "") == 2 + 3);      /* . and .. */
+}
+
+/* ---- failures ----------------------------------------------------------------------------------- */
+
+typedef struct failing {
+    job j;
+    int culprit;
+    gt_status code;
+    const char *part;
+    pthread_mutex_t lock;
+    char first[1024];               /* the sentence of the rank that came first */
+} failing;
+
+/* It failed as expected, and with everybody's sentence. */
+static gt_status same_failure(failing *f, gt_status st)
+{
+    char who[24];
+    snprintf(who, sizeof who, "rank %d (", f->culprit);
+    RANK_CHECK(st != GT_OK);
+    if (st != f->code || strncmp(gt_message(), who, strlen(who)) || !strstr(gt_message(), f->part))
+        return gt_fail(GT_MISMATCH, "%s: %s", gt_status_name(st), gt_message());
+    pthread_mutex_lock(&f->lock);
+    if (!f->first[0])
+        snprintf(f->first, sizeof f->first, "%s", gt_message());
+    const int same = !strcmp(f->first, gt_message());
+    pthread_mutex_unlock(&f->lock);
+    RANK_CHECK(same);
+    gt_message_clear();
+    return GT_OK;
+}
+
+/* The process may write files of so many bytes; 0: any. The ranks' other files are there by now. */
+static gt_status limit_files(net_comm *c, rlim_t bytes)
+{
+    gt_status st = net_job_barrier(net_comm_job(c), "before the limit");
+    struct rlimit limit;
+    if (!net_comm_rank(c)) {
+        signal(SIGXFSZ, bytes ? SIG_IGN : SIG_DFL);
+        getrlimit(RLIMIT_FSIZE, &limit);
+        limit.rlim_cur = bytes ? bytes : limit.rlim_max;
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
+    return st ? st : net_job_barrier(net_comm_job(c), "after the limit");
+}
+
+static gt_status fails_on_a_full_disk(net_comm *c, void *context)
+{
+    failing *f = context;
+    job j = f->j;
+    parts p;
+    RANK_OK(parts_open(&p, &j.plan, net_comm_rank(c)));
+    RANK_OK(parts_fill(&p, j.seed));
+    j.step = 6;
+    RANK_OK(save_parts(c, &j, &p, NULL));
+    j.step = 7;
+    RANK_OK(limit_files(c, 8 * 1024));              /* the last rank's shares are the largest */
+    gt_status st = save_parts(c, &j, &p, NULL);
+    st = same_failure(f, st);
+    RANK_OK(limit_files(c, 0));
+    RANK_OK(st);
+    RANK_CHECK(count_names(j.run, "checkpoints", ".partial") == 0);
+    RANK_CHECK(count_names(j.run, "checkpoints", "step-") == 1);
+    RANK_OK(net_job_barrier(net_comm_job(c), "looked"));
+    RANK_OK(save_parts(c, &j, &p, NULL));
+    parts_close(&p);
+    return GT_OK;
+}
+
+static void a_rank_that_cannot_write_is_everyones_failure(void)
+{
+    failing f = { .j = { .plan = { 1, 1, 3 }, .seed = 9 }, .culprit = 2, .code = GT_IO,
+                  .part = "File too large", .lock = PTHREAD_MUTEX_INITIALIZER };
+    place(&f.j, "full");
+    CHECK_OK(ranks_run(3, "", fails_on_a_full_disk, &f));
+    f.j.step = 7;
+    f.j.plan = (parts_plan){ 1, 1, 1 };
+    CHECK_OK(ranks_run(1, "", loads, &f.j));
+}
+
+/* Rank 1's run lies elsewhere: another machine's folder of that name. */
+static gt_status is_elsewhere(net_comm *c, void *context)
+{
+    failing *f = context;
+    job j = f->j;
+    parts p;
+    char *path = NULL;
+    checkpoint_info info;
+    RANK_OK(parts_open(&p, &j.plan, net_comm_rank(c)));
+    RANK_OK(parts_fill(&p, j.seed));
+    if (net_comm_rank(c) == 1)
+        strcat(j.run, "-elsewhere");
+    if (!strcmp(f->part, "cannot see folder")) {
+        RANK_OK(same_failure(f, save_parts(c, &j, &p, NULL)));
+        RANK_OK(net_job_barrier(net_comm_job(c), "rank 0 has cleared away"));
+        RANK_CHECK(count_names(f->j.run, "checkpoints", "") == 2);      /* . and .. */
+    } else {
+        RANK_OK(same_failure(f, checkpoint_find_together(c, &path, &info, j.run)));
+        RANK_CHECK(!path);
+    }
+    parts_close(&p);
+    return GT_OK;
+}
+
+static void a_folder_that_is_not_shared_is_told(void)
+{
+    failing f = { .j = { .plan = { 1, 2, 1 }, .seed = 9, .step = 3 }, .culprit = 1, .code = GT_IO,
+                  .part = "cannot see folder", .lock = PTHREAD_MUTEX_INITIALIZER };
+    place(&f.j, "elsewhere");
+    CHECK_OK(ranks_run(2, "", is_elsewhere, &f));
+    CHECK_OK(ranks_run(2, "", saves, &f.j));
+    f.part = "cannot see checkpoint";
+    f.first[0] = '\0';
+    CHECK_OK(ranks_run(2, "", is_elsewhere, &f));
+    job other = f.j;                            /* there, but another one */
+    strcat(other.run, "-elsewhere");
+    other.seed = 10;
+    CHECK_OK(ranks_run(2, "", saves, &other));
+    f.part = "is not the checkpoint of that name";
+    f.code = GT_MISMATCH;
+    f.first[0] = '\0';
+    CHECK_OK(ranks_run(2, "", is_elsewhere, &f));
+}
+
+static gt_status differ_in_step(net_comm *c, void *context)
+{
+    job j = *(job *)context;
+    parts p;
+    RANK_OK(parts_open(&p, &j.plan, net_comm_rank(c)));
+    j.step += (uint64_t)net_comm_rank(c);
+    RANK_CHECK(save_parts(c, &j, &p, NULL) == GT_MISMATCH);
+    RANK_CHECK(strstr(gt_message(), "rank 1 is after step 4, rank 0 after step 3") != NULL);
+    RANK_OK(net_job_barrier(net_comm_job(c), "rank 0 has cleared away"));
+    RANK_CHECK(count_names(j.run, "checkpoints", "") == 2);
+    parts_close(&p);
+    return GT_OK;
+}
+
+static void ranks_must_save_the_same_step(void)
+{
+    job j = { .plan = { 1, 2, 1 }, .step = 3 };
+    place(&j, "steps");
+    CHECK_OK(ranks_run(2, "", differ_in_step, &j));
+}
+
+/* ---- damage -------------------------------------------------------------------------------------- */
+
+static void cut_file(const char *run, const char *inside)
+{
+    char *path = gt_path_join(run, inside), *data = NULL;
+    size_t size = 0;
+    CHECK_OK(gt_file_read(&data, &size, path, 1u << 30));
+    CHECK_OK(gt_file_write(path, data, size / 2));
+    free(data);
+    free(path);
+}
+
+static gt_status finds_none(net_comm *c, void *context)
+{
+    const job *j = context;
+    char *path = NULL;
+    checkpoint_info info;
+    RANK_CHECK(checkpoint_find_together(c, &path, &info, j->run) == GT_NOT_FOUND);
+    RANK_CHECK(!path && strstr(gt_message(), "cannot find a whole checkpoint"));
+    gt_message_clear();
+    return GT_OK;
+}
+
+static void all_pass_over_one_that_is_damaged(void)
+{
+    job j = { .plan = { 1, 3, 1 }, .seed = 1, .step = 5 };
+    check_allow_warnings();
+    place(&j, "damaged");
+    CHECK_OK(ranks_run(3, "", saves, &j));
+    j.step = 6;
+    j.seed = 2;
+    CHECK_OK(ranks_run(3, "", saves, &j));
+    cut_file(j.run, "checkpoints/step-000006/optimizer-00002.safetensors");
+    j.step = 5;
+    j.seed = 1;
+    CHECK_OK(ranks_run(3, "", loads, &j));
+    cut_file(j.run, "checkpoints/step-000005/params-00001.safetensors");
+    CHECK_OK(ranks_run(3, "", finds_none, &j));
+}
+
+/* Rank 1 of 2 does not write "h.2.qkv", of which it holds a slice, or nobody does. */
+static gt_status forgets(net_comm *c, void *context)
+{
+    job *j = context;
+    parts p;
+    RANK_OK(parts_open(&p, &j->plan, net_comm_rank(c)));
+    RANK_OK(parts_fill(&p, j->seed));
+    if (net_comm_rank(c) >= (int)j->seed)
+        p.mine[params_find(p.params, "h.2.qkv")] = 0;
+    RANK_OK(save_parts(c, j, &p, NULL));
+    parts_close(&p);
+    return GT_OK;
+}
+
+/* Both ranks write "ln_f", and it is not the same on both. */
+static gt_status disagrees(net_comm *c, void *context)
+{
+    job *j = context;
+    parts p;
+    float row[10];
+    RANK_OK(parts_open(&p, &j->plan, net_comm_rank(c)));
+    RANK_OK(parts_fill(&p, j->seed));
+    const int i = params_find(p.params, "ln_f");
+    p.mine[i] = 1;
+    RANK_OK(params_read(p.params, i, row));
+    if (j->step == 2 && net_comm_rank(c))
+        row[3] = -1.0f;
+    RANK_OK(params_write(p.params, i, row));
+    RANK_OK(save_parts(c, j, &p, NULL));
+    parts_close(&p);
+    return GT_OK;
+}
+
+static void pieces_that_do_not_make_a_tensor_are_told(void)
+{
+    job j = { .plan = { 1, 1, 2 }, .seed = 1, .step = 1 };
+    char *path = NULL;
+    parts p;
+    checkpoint_info info;
+    const parts_plan alone = { 1, 1, 1 };
+    if (!CHECK_OK(parts_open(&p, &alone, 0)))
+        return;
+    place(&j, "forgotten");
+    CHECK_OK(ranks_run(2, "", forgets, &j));
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_MISMATCH,
+                "of tensor 'h.2.qkv', 180 elements of 240 are missing");
+    free(path);
+    j.seed = 0;
+    j.step = 2;
+    CHECK_OK(ranks_run(2, "", forgets, &j));
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_MISMATCH, "'h.2.qkv' is missing");
+    free(path);
+    place(&j, "disagreeing");
+    j.step = 1;
+    CHECK_OK(ranks_run(2, "", disagrees, &j));
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    CHECK_OK(checkpoint_load(path, p.params, p.optim));
+    free(path);
+    j.step = 2;
+    CHECK_OK(ranks_run(2, "", disagrees, &j));
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_FORMAT, "'ln_f' differs");
+    free(path);
+    parts_close(&p);
+}
+
+/* ---- by hand ------------------------------------------------------------------------------------ */
+
+/* One vector "v" of 6, as the files below hold it. */
+typedef struct hand_file {
+    const char *name, *pieces;
+    int64_t count;                  /* stored elements: first, first + 1, ... */
+    float first;
+} hand_file;
+
+static void write_by_hand(const char *folder, int format, const hand_file *files, int count)
+{
+    gt_text manifest = { 0 };
+    CHECK_OK(gt_folder_make(folder));
+    gt_text_printf(&manifest, "{\"format\": %d, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": [",
+                   format);
+    for (int i = 0; i < count; i++) {
+        char *path = gt_path_join(folder, files[i].name);
+        st_writer *w = NULL;
+        float x[8];
+        gt_map map;
+        const shape dims = shape_of(1, files[i].count);
+        for (int k = 0; k < 8; k++)
+            x[k] = files[i].first + (float)k;
+        CHECK_OK(st_writer_open(&w, path));
+        if (files[i].pieces)
+            CHECK_OK(st_writer_metadata(w, "pieces", files[i].pieces));
+        CHECK_OK(st_writer_add(w, "v", DTYPE_F32, &dims));
+        CHECK_OK(st_writer_begin(w));
+        CHECK_OK(st_writer_put(w, x, 4 * (size_t)files[i].count));
+        CHECK_OK(st_writer_commit(w));
+        CHECK_OK(gt_map_open(&map, path));
+        gt_text_printf(&manifest, "%s{\"name\": \"%s\", \"bytes\": %zu, \"xxh3\": \"%016llx\"}",
+                       i ? ", " : "", files[i].name, map.size,
+                       (unsigned long long)gt_hash(map.data, map.size));
+        gt_map_close(&map);
+        free(path);
+    }
+    gt_text_printf(&manifest, "]}");
+    char *path = gt_path_join(folder, "manifest.json");
+    CHECK_OK(gt_file_write(path, manifest.data, manifest.size));
+    free(path);
+    gt_text_release(&manifest);
+}
+
+static gt_status load_by_hand(params *p, const char *name, int format, const hand_file *files,
+                              int count)
+{
+    char *folder = gt_path_join(check_folder(), name), *path = NULL;
+    checkpoint_info info;
+    gt_folder_remove(folder);
+    write_by_hand(folder, format, files, count);
+    gt_status st = checkpoint_find(&path, &info, folder);
+    if (!st)
+        st = checkpoint_load(path, p, NULL);
+    free(path);
+    free(folder);
+    return st;
+}
+
+#define NOTE(slice, range) "{\"v\": {\"full\": [6], \"slice\": " slice ", \"range\": " range "}}"
+#define SLICE(dim, parts, full, begin, count) \
+    "{\"dim\": " #dim ", \"parts\": " #parts ", \"full\": " #full ", \"begin\": " #begin \
+    ", \"count\": " #count "}"
+
+static void files_by_hand_are_read_or_refused(void)
+{
+    static const hand_file whole[] = { { "params.safetensors", NULL, 6, 0.0f } };
+    /* Elements 0 1 2, 3 4 5; then of the slice 0 1 3 4 a range, and the rest. */
+    static const hand_file ranges[] = {
+        { "params-00000.safetensors", NOTE("null", "[0, 3]"), 3, 0.0f },
+        { "params-00001.safetensors", NOTE("null", "[3, 6]"), 3, 3.0f },
+    };
+    static const hand_file both[] = {
+        { "params-00000.safetensors", NOTE(SLICE(0, 2, 3, 0, 2), "[0, 2]"), 2, 0.0f },
+        { "params-00001.safetensors", NOTE(SLICE(0, 2, 3, 0, 2), "[2, 4]"), 2, 3.0f },
+        { "params-00002.safetensors", NOTE(SLICE(0, 6, 1, 0, 1), "[2, 3]"), 1, 2.0f },
+        { "params-00003.safetensors", NOTE("null", "[5, 6]"), 1, 5.0f },
+    };
+    static const struct { const char *pieces; int64_t count; const char *part; } bad[] = {
+        { "{", 6, "\"pieces\"" },
+        { "{\"v\": 3}", 6, "makes no sense" },
+        { "{\"v\": {\"full\": [6], \"slice\": null}}", 6, "makes no sense" },
+        { "{\"v\": {\"full\": [6, 1, 1, 1, 1, 1], \"slice\": null, \"range\": [0, 6]}}", 6,
+          "makes no sense" },
+        { "{\"v\": {\"full\": [7], \"slice\": null, \"range\": [0, 6]}}", 6, "is fp32 (7), the model" },
+        { "{\"v\": {\"full\": \"6\", \"slice\": null, \"range\": [0, 6]}}", 6, "makes no sense" },
+        { NOTE("null", "[0, 7]"), 7, "makes no sense" },
+        { NOTE("null", "[-1, 5]"), 6, "makes no sense" },
+        { NOTE("null", "[4, 3]"), 6, "makes no sense" },
+        { NOTE("null", "[0, 3]"), 4, "is fp32 (4), the model has fp32 (3)" },
+        { NOTE("null", "[0, 3]"), 3, "3 elements of 6 are missing" },
+        { NOTE(SLICE(1, 2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(-1, 2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, -2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, 2, 3, 2, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, 2, 3, 9223372036854775807, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, 2, 9223372036854775807, 0, 2), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, 2, 3, 0, 9223372036854775807), "[0, 4]"), 4, "makes no sense" },
+        { NOTE(SLICE(0, 2147483647, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
+    };
+    dev_device *d = NULL;
+    graph *g = NULL;
+    params *p = NULL;
+    float x[6];
+    if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) && CHECK_OK(graph_create(&g, DTYPE_F32, 1, 1))
+        && graph_param(g, "v", shape_of(1, (int64_t)6), GRAPH_INIT_ZERO, 0.0f) >= 0
+        && CHECK_OK(params_create(&p, d, g, 0))) {
+        static const struct { const hand_file *files; int format, count; } good[] = {
+            { whole, 1, 1 }, { whole, 2, 1 }, { ranges, 2, 2 }, { both, 2, 4 },
+        };
+        for (int i = 0; i < 4; i++) {
+            CHECK_OK(params_init(p, 1));
+            CHECK_OK(params_write(p, 0, (float[6]){ 9, 9, 9, 9, 9, 9 }));
+            CHECK_OK(load_by_hand(p, "good", good[i].format, good[i].files, good[i].count));
+            CHECK_OK(params_read(p, 0, x));
+            for (int k = 0; k < 6; k++)
+                CHECKF(x[k] == (float)k, "files %d, element %d: %g", i, k, (double)x[k]);
+        }
+        CHECK_FAILS(load_by_hand(p, "later", 3, whole, 1), GT_FORMAT, "format 1 to 2");
+        CHECK_FAILS(load_by_hand(p, "part", 2, both, 3), GT_MISMATCH, "1 elements of 6 are missing");
+        CHECK_OK(params_read(p, 0, x));
+        for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+            const hand_file file = { "params.safetensors", bad[i].pieces, bad[i].count, 0.0f };
+            const gt_status st = load_by_hand(p, "bad", 2, &file, 1);
+            CHECKF((st == GT_FORMAT || st == GT_MISMATCH) && strstr(gt_message(), bad[i].part),
+                   "%s: %s", bad[i].pieces, st ? gt_message() : "loads");
+        }
+        const hand_file odd = { "params-1.safetensors", NULL, 6, 0.0f };
+        CHECK_FAILS(load_by_hand(p, "odd", 2, &odd, 1), GT_FORMAT, "no proper files");
+    }
+    params_release(p);
+    graph_release(g);
+    dev_close(d);
+}
+
+/* ---- a real model ------------------------------------------------------------------------------- */
+
+static model_config small_model(void)
+{
+    return (model_config){ .family = "gpt2", .name = "small", .layers = 3, .heads = 2, .channels = 24,
+                           .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
+                           .init_deviation = 0.02f };
+}
+
+typedef struct model_part { dev_device *device; graph *graph; params *params; } model_part;
+
+/* Stage `rank` of `stages`, in units as even as they come. */
+static gt_status open_model_part(model_part *m, int rank, int stages)
+{
+    const model_config c = small_model();
+    const int units = model_units(&c), first = units * rank / stages;
+    const graph_part part = { .first_unit = first, .units = units * (rank + 1) / stages - first };
+    memset(m, 0, sizeof *m);
+    RANK_OK(dev_open(&m->device, getenv("GT_TEST_DEVICE")));
+    RANK_OK(graph_create(&m->graph, DTYPE_F32, 1, 4));
+    RANK_OK(model_build_part(m->graph, &c, &part, 1, 0));
+    return params_create(&m->params, m->device, m->graph, 0);
+}
+
+static void close_model_part(model_part *m)
+{
+    params_release(m->params);
+    graph_release(m->graph);
+    dev_close(m->device);
+}
+
+/* Holds what params_init() gives for that seed. */
+static gt_status is_initial(const model_part *m, uint64_t seed)
+{
+    static const int most = 24 * 24 * 4;
+    float *x = malloc(4 * (size_t)most), *y = malloc(4 * (size_t)most);
+    params *fresh = NULL;
+    gt_status st = params_create(&fresh, m->device, m->graph, 0);
+    if (!st)
+        st = params_init(fresh, seed);
+    for (int i = 0; !st && i < params_count(fresh); i++) {
+        const int64_t n = shape_count(&params_info(fresh, i)->shape);
+        st = n > most ? gt_fail(GT_MISMATCH, "a larger tensor") : params_read(fresh, i, x);
+        if (!st)
+            st = params_read(m->params, i, y);
+        if (!st && memcmp(x, y, 4 * (size_t)n))
+            st = gt_fail(GT_MISMATCH, "tensor '%s' is another", params_info(fresh, i)->name);
+    }
+    params_release(fresh);
+    free(x);
+    free(y);
+    return st;
+}
+
+static gt_status saves_stage(net_comm *c, void *context)
+{
+    const job *j = context;
+    model_part m;
+    const int rank = net_comm_rank(c), ranks = net_comm_size(c);
+    const checkpoint_info info = { j->step, j->seed, 1 };
+    unsigned char mine[64];
+    RANK_OK(open_model_part(&m, rank, ranks));
+    RANK_OK(params_init(m.params, j->seed));
+    for (int i = 0; i < params_count(m.params); i++)    /* the tied embedding lies on two stages */
+        mine[i] = !rank || strcmp(params_info(m.params, i)->name, "wte.weight");
+    const checkpoint_ranks of = { c, mine, NULL };
+    RANK_OK(checkpoint_save(j->run, &info, m.params, NULL, &of, NULL));
+    close_model_part(&m);
+    return GT_OK;
+}
+
+static gt_status loads_stage(net_comm *c, void *context)
+{
+    const job *j = context;
+    model_part m;
+    char *path = NULL;
+    checkpoint_info info;
+    RANK_OK(open_model_part(&m, net_comm_rank(c), net_comm_size(c)));
+    RANK_OK(checkpoint_find_together(c, &path, &info, j->run));
+    RANK_OK(checkpoint_load(path, m.params, NULL));
+    RANK_OK(is_initial(&m, j->seed));
+    free(path);
+    close_model_part(&m);
+    return GT_OK;
+}
+
+static void stages_of_a_model_come_together(void)
+{
+    static const int sizes[] = { 1, 2, 3, 5 };
+    for (int a = 0; a < 4; a++) {
+        job j = { .seed = 40 + (unsigned)a, .step = 1 + (uint64_t)a };
+        place(&j, "model");
+        CHECK_OK(ranks_run(sizes[a], "", saves_stage, &j));
+        for (int b = 0; b < 4; b++)
+            CHECK_OK(ranks_run(sizes[b], "", loads_stage, &j));
+    }
+}
+
+/* What eval, generate and export do with a run: parameters without gradients, of another graph. */
+static void generation_takes_any_checkpoint(void)
+{
+    job j = { .seed = 5, .step = 8 };
+    const model_config c = small_model();
+    model_part m = { 0 };
+    char *path = NULL, *folder = gt_path_join(check_folder(), "exported");
+    checkpoint_info info;
+    place(&j, "generate");
+    CHECK_OK(ranks_run(3, "", saves_stage, &j));
+    if (CHECK_OK(dev_open(&m.device, getenv("GT_TEST_DEVICE")))
+        && CHECK_OK(graph_create(&m.graph, DTYPE_F32, 1, 1))
+        && CHECK_OK(model_build_generate(m.graph, &c, 9))
+        && CHECK_OK(params_create(&m.params, m.device, m.graph, 0))
+        && CHECK_OK(checkpoint_find(&path, &info, j.run))) {
+        CHECK_OK(checkpoint_check_model(path, m.graph));
+        CHECK_OK(checkpoint_load(path, m.params, NULL));
+        CHECK_OK(is_initial(&m, j.seed));
+        CHECK_OK(model_export(&c, m.params, DTYPE_F32, folder));
+        CHECK_OK(params_init(m.params, 6));
+        CHECK_OK(model_import(&c, m.params, folder));
+        CHECK_OK(is_initial(&m, j.seed));
+    }
+    free(path);
+    free(folder);
+    close_model_part(&m);
+}
+
+const check_case check_cases[] = {
+    CASE(every_cut_loads_under_every_other),
+    CASE(a_rank_writes_only_what_is_its),
+    CASE(a_rank_that_cannot_write_is_everyones_failure),
+    CASE(a_folder_that_is_not_shared_is_told),
+    CASE(ranks_must_save_the_same_step),
+    CASE(all_pass_over_one_that_is_damaged),
+    CASE(pieces_that_do_not_make_a_tensor_are_told),
+    CASE(files_by_hand_are_read_or_refused),
+    CASE(stages_of_a_model_come_together),
+    CASE(generation_takes_any_checkpoint),
+    { 0 }
+};
