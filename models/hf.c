@@ -4,7 +4,9 @@
  *   theirs h.0.attn.c_attn.weight (C, 3C)   "Conv1D": a row per input, so transposed
  *
  * Embeddings and vectors are alike. The head is tied, so lm_head.weight is not ours; masks
- * that old files carry (attn.bias, attn.masked_bias) are not weights.                   */
+ * that old files carry (attn.bias, attn.masked_bias) are not weights.
+ * A rank that holds a part of the model still looks for all of its tensors: what is wrong with
+ * a file is then the same for all ranks, whatever they hold.                             */
 #include "models/model_private.h"
 
 #include "host/base/file.h"
@@ -16,7 +18,7 @@
 
 static int is_transposed(const graph_param_info *p)
 {
-    return p->shape.rank == 2 && !strncmp(p->name, "h.", 2);
+    return p->full.rank == 2 && !strncmp(p->name, "h.", 2);
 }
 
 static const st_tensor *find_tensor(const st_file *f, const char *name)
@@ -32,10 +34,10 @@ static const st_tensor *find_tensor(const st_file *f, const char *name)
 
 static gt_status check_shape(const graph_param_info *p, const st_tensor *t, const char *folder)
 {
-    shape want = p->shape;
+    shape want = p->full;
     if (is_transposed(p)) {
-        want.dim[0] = p->shape.dim[1];
-        want.dim[1] = p->shape.dim[0];
+        want.dim[0] = p->full.dim[1];
+        want.dim[1] = p->full.dim[0];
     }
     if (shape_equal(&want, &t->dims))
         return GT_OK;
@@ -47,7 +49,7 @@ static gt_status check_shape(const graph_param_info *p, const st_tensor *t, cons
 static gt_status import_one(params *p, int i, const st_tensor *t, const char *folder)
 {
     const graph_param_info *info = params_info(p, i);
-    const size_t n = (size_t)shape_count(&info->shape);
+    const size_t n = (size_t)shape_count(&info->full);
     const int float_type = t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16
                            || t->type == DTYPE_F64;
     if (!float_type)
@@ -62,7 +64,7 @@ static gt_status import_one(params *p, int i, const st_tensor *t, const char *fo
         goto out;
     }
     memcpy(raw, t->data, t->bytes);
-    const size_t rows = info->shape.rank == 2 ? (size_t)info->shape.dim[0] : 1, cols = n / rows;
+    const size_t rows = info->full.rank == 2 ? (size_t)info->full.dim[0] : 1, cols = n / rows;
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) {
             const float value = dtype_load(t->type, raw,
@@ -74,16 +76,43 @@ static gt_status import_one(params *p, int i, const st_tensor *t, const char *fo
             }
             x[r * cols + c] = value;
         }
-    st = params_write(p, i, x);
+    st = params_write_full(p, i, x);
 out:
     free(raw);
     free(x);
     return st;
 }
 
+/* Every tensor of the whole model must be in the file; p takes what it holds of them. */
+static gt_status import_tensors(const graph *whole, params *p, const st_file *f, const char *folder)
+{
+    gt_status st = GT_OK;
+    int taken = 0;
+    for (int i = 0; !st && i < graph_param_count(whole); i++) {
+        const graph_param_info *info = graph_param_at(whole, i);
+        const st_tensor *t = find_tensor(f, info->name);
+        const int held = params_find(p, info->name);
+        if (!t)
+            st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
+                         info->name);
+        if (!st)
+            st = check_shape(info, t, folder);
+        if (!st && held >= 0)
+            st = check_shape(params_info(p, held), t, folder);
+        if (!st && held >= 0)
+            st = import_one(p, held, t, folder);
+        taken += held >= 0;
+    }
+    if (!st && taken != params_count(p))
+        st = gt_fail(GT_MISMATCH, "cannot import '%s': the model's description has other tensors "
+                     "than the graph", folder);
+    return st;
+}
+
 gt_status model_import(const model_config *c, params *p, const char *folder)
 {
     st_file *f;
+    graph *whole = NULL;
     gt_status st = st_open(&f, folder);
     if (st)
         return st;
@@ -95,17 +124,13 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
             st = gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does "
                          "not have", name, folder, c->layers);
     }
-    for (int i = 0; !st && i < params_count(p); i++) {
-        const graph_param_info *info = params_info(p, i);
-        const st_tensor *t = find_tensor(f, info->name);
-        if (!t)
-            st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
-                         info->name);
-        if (!st)
-            st = check_shape(info, t, folder);
-        if (!st)
-            st = import_one(p, i, t, folder);
-    }
+    if (!st)
+        st = graph_create(&whole, DTYPE_F32, 1, 1);
+    if (!st)
+        st = model_build_loss(whole, c, 0, 0);
+    if (!st)
+        st = import_tensors(whole, p, f, folder);
+    graph_release(whole);
     st_close(f);
     return st;
 }
@@ -148,6 +173,10 @@ static gt_status write_config(const model_config *c, const char *folder)
 gt_status model_export(const model_config *c, params *p, dtype type, const char *folder)
 {
     st_writer *w = NULL;
+    for (int i = 0; i < params_count(p); i++)
+        if (params_info(p, i)->slice.parts)
+            return gt_fail(GT_MISUSE, "cannot export to '%s': only a slice of tensor '%s' is here; "
+                           "export a checkpoint instead", folder, params_info(p, i)->name);
     gt_status st = gt_folder_make(folder);
     if (st)
         return st;

@@ -173,6 +173,61 @@ static void exports_come_back(void)
     free(folder);
 }
 
+/* Units 2 and 3 of 4, and of those a slice of one matrix made by hand: a file holds it transposed. */
+static void parts_take_what_is_theirs(void)
+{
+    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
+                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
+                             .init_deviation = 0.02f };
+    const graph_part part = { .first_unit = 2, .units = 2 };
+    const tensor_slice cut = { .dim = 0, .parts = 3, .full = 24, .begin = 5, .count = 7 };
+    const char *name = "h.0.attn.c_attn.weight";
+    char *folder = gt_path_join(check_folder(), "whole");
+    place whole = { 0 }, some = { 0 }, slice = { 0 };
+    static float full[72 * 24], held[21 * 24];
+    float x[24 * 40], y[24 * 40];
+    if (place_open(&whole, &c) && CHECK_OK(params_init(whole.params, 8))
+        && CHECK_OK(model_export(&c, whole.params, DTYPE_F32, folder))
+        && CHECK_OK(dev_open(&some.device, getenv("GT_TEST_DEVICE")))
+        && CHECK_OK(graph_create(&some.graph, DTYPE_F32, 1, 1))
+        && CHECK_OK(model_build_part(some.graph, &c, &part, 0, 0))
+        && CHECK_OK(params_create(&some.params, some.device, some.graph, 0))) {
+        CHECK_OK(model_import(&c, some.params, folder));
+        CHECK(params_find(some.params, "h.0.ln_1.weight") < 0);
+        CHECK(params_find(some.params, "wte.weight") >= 0);
+        for (int i = 0; i < params_count(some.params); i++) {
+            const graph_param_info *info = params_info(some.params, i);
+            const size_t n = (size_t)shape_count(&info->shape) < 24 * 40
+                                 ? (size_t)shape_count(&info->shape) : 24 * 40;
+            const int same = params_find(whole.params, info->name);
+            CHECK_OK(dev_read(whole.device, params_master(whole.params, same), 0, x, 4 * n));
+            CHECK_OK(dev_read(some.device, params_master(some.params, i), 0, y, 4 * n));
+            CHECKF(!memcmp(x, y, 4 * n), "tensor '%s'", info->name);
+        }
+    }
+    if (CHECK_OK(dev_open(&slice.device, getenv("GT_TEST_DEVICE")))
+        && CHECK_OK(graph_create(&slice.graph, DTYPE_F32, 1, 1))
+        && graph_param_sliced(slice.graph, name, shape_of(2, (int64_t)72, (int64_t)24), &cut,
+                              GRAPH_INIT_ZERO, 0.0f) >= 0
+        && CHECK_OK(params_create(&slice.params, slice.device, slice.graph, 0))) {
+        CHECK_OK(model_import(&c, slice.params, folder));
+        CHECK_OK(params_read(slice.params, 0, held));
+        CHECK_OK(params_read(whole.params, params_find(whole.params, name), full));
+        for (int row = 0; row < 21; row++)
+            CHECKF(!memcmp(held + 24 * row, full + 24 * (row / 7 * 24 + 5 + row % 7), 24 * 4),
+                   "row %d", row);
+        CHECK_FAILS(model_export(&c, slice.params, DTYPE_F32, folder), GT_MISUSE, "only a slice");
+        /* Held or not, what the file lacks is missed. */
+        model_config more = c;
+        more.layers = 3;
+        CHECK_FAILS(model_import(&more, slice.params, folder), GT_MISMATCH, "'h.2.ln_1.weight' is");
+    }
+    place_close(&slice);
+    place_close(&some);
+    place_close(&whole);
+    free(folder);
+}
+
 static void a_folder_of_theirs_is_read(void)
 {
     model_config c;
@@ -203,6 +258,7 @@ const check_case check_cases[] = {
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
     CASE(exports_come_back),
+    CASE(parts_take_what_is_theirs),
     CASE(a_folder_of_theirs_is_read),
     { 0 }
 };
