@@ -26,7 +26,7 @@ device  host/device  base tensor cl
 gemm    host/gemm    base tensor cl device
 graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
-pipeline host/pipeline base
+pipeline host/pipeline base tensor device gemm graph optim
 parallel host/parallel base tensor device gemm graph net_job net_transport net_comm net_collective
 train   host/train   base tensor device gemm graph optim data net_job net_transport net_comm
 models  models       base tensor device gemm graph
