@@ -12,7 +12,7 @@
 
 #define SEED(text) { text, sizeof(text) - 1 }
 
-/* The only file there is empty: 0 bytes with the hash of nothing. */
+/* The files there are empty: 0 bytes with the hash of nothing. */
 #define NOTHING "2d06800538d394c2"
 
 const fuzz_seed fuzz_seeds[] = {
@@ -22,6 +22,11 @@ const fuzz_seed fuzz_seeds[] = {
          "\"params.safetensors\", \"bytes\": 4, \"xxh3\": \"0\"}, {\"name\": \"optimizer.safetensors"
          "\", \"bytes\": 9223372036854775807, \"xxh3\": \"ffffffffffffffff\"}]}"),
     SEED("{\"format\": 1, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": []}"),
+    SEED("{\"format\": 2, \"step\": 20, \"seed\": 1, \"tokens\": 2560, \"files\": [{\"name\": "
+         "\"params-00001.safetensors\", \"bytes\": 0, \"xxh3\": \"" NOTHING "\"}, {\"name\": "
+         "\"params.safetensors\", \"bytes\": 0, \"xxh3\": \"" NOTHING "\"}]}"),
+    SEED("{\"format\": 2, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": [{\"name\": "
+         "\"params-99999999999.safetensors\", \"bytes\": 0, \"xxh3\": \"0\"}]}"),
     SEED("{\"format\": 1, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": [{\"name\": "
          "\"../../etc/passwd\", \"bytes\": 0, \"xxh3\": \"0\"}, 3, null]}"),
 };
@@ -36,16 +41,18 @@ static void put(const char *path, const void *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static char folder[64], manifest[96], weights[96];
+    static char folder[64], manifest[96], weights[96], more[96];
     checkpoint_info info = { 0 };
     char *path;
     snprintf(folder, sizeof folder, "/tmp/fuzz-manifest-%ld", (long)getpid());
     snprintf(manifest, sizeof manifest, "%s/manifest.json", folder);
     snprintf(weights, sizeof weights, "%s/params.safetensors", folder);
+    snprintf(more, sizeof more, "%s/params-00001.safetensors", folder);
     if (mkdir(folder, 0700) != 0 && access(folder, W_OK) != 0)
         abort();
     put(manifest, data, size);
     put(weights, "", 0);
+    put(more, "", 0);
     if (!checkpoint_find(&path, &info, folder)) {
         if (strcmp(path, folder) || (int64_t)info.step < 0 || (int64_t)info.tokens < 0)
             abort();
@@ -54,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     unlink(manifest);
     unlink(weights);
+    unlink(more);
     rmdir(folder);
     return 0;
 }

@@ -517,12 +517,14 @@ static model_config small_model(void)
 
 typedef struct model_part { dev_device *device; graph *graph; params *params; } model_part;
 
-/* Stage `rank` of `stages`, in units as even as they come. */
-static gt_status open_model_part(model_part *m, int rank, int stages)
+/* Rank `rank` of `ranks`, of which `tensor` hold a stage; in units as even as they come. */
+static gt_status open_model_part(model_part *m, int rank, int ranks, int tensor)
 {
     const model_config c = small_model();
-    const int units = model_units(&c), first = units * rank / stages;
-    const graph_part part = { .first_unit = first, .units = units * (rank + 1) / stages - first };
+    const int units = model_units(&c), stages = ranks / tensor, stage = rank / tensor;
+    const int first = units * stage / stages;
+    const graph_part part = { .first_unit = first, .units = units * (stage + 1) / stages - first,
+                              .ranks = tensor, .rank = rank % tensor };
     memset(m, 0, sizeof *m);
     RANK_OK(dev_open(&m->device, getenv("GT_TEST_DEVICE")));
     RANK_OK(graph_create(&m->graph, DTYPE_F32, 1, 4));
@@ -567,10 +569,14 @@ static gt_status saves_stage(net_comm *c, void *context)
     const int rank = net_comm_rank(c), ranks = net_comm_size(c);
     const checkpoint_info info = { j->step, j->seed, 1 };
     unsigned char mine[64];
-    RANK_OK(open_model_part(&m, rank, ranks));
+    const int tensor = j->plan.tensor;
+    RANK_OK(open_model_part(&m, rank, ranks, tensor));
     RANK_OK(params_init(m.params, j->seed));
-    for (int i = 0; i < params_count(m.params); i++)    /* the tied embedding lies on two stages */
-        mine[i] = !rank || strcmp(params_info(m.params, i)->name, "wte.weight");
+    for (int i = 0; i < params_count(m.params); i++) {  /* the tied embedding lies on two stages */
+        const graph_param_info *p = params_info(m.params, i);
+        mine[i] = (rank < tensor || strcmp(p->name, "wte.weight"))
+                  && (p->slice.parts || rank % tensor == 0);
+    }
     const checkpoint_ranks of = { c, mine, NULL };
     RANK_OK(checkpoint_save(j->run, &info, m.params, NULL, &of, NULL));
     close_model_part(&m);
@@ -583,7 +589,7 @@ static gt_status loads_stage(net_comm *c, void *context)
     model_part m;
     char *path = NULL;
     checkpoint_info info;
-    RANK_OK(open_model_part(&m, net_comm_rank(c), net_comm_size(c)));
+    RANK_OK(open_model_part(&m, net_comm_rank(c), net_comm_size(c), j->plan.tensor));
     RANK_OK(checkpoint_find_together(c, &path, &info, j->run));
     RANK_OK(checkpoint_load(path, m.params, NULL));
     RANK_OK(is_initial(&m, j->seed));
@@ -592,22 +598,26 @@ static gt_status loads_stage(net_comm *c, void *context)
     return GT_OK;
 }
 
-static void stages_of_a_model_come_together(void)
+static void parts_of_a_model_come_together(void)
 {
-    static const int sizes[] = { 1, 2, 3, 5 };
-    for (int a = 0; a < 4; a++) {
+    static const struct { int ranks, tensor; } cuts[] = { { 1, 1 }, { 3, 1 }, { 5, 1 }, { 2, 2 },
+                                                          { 4, 2 } };
+    for (int a = 0; a < 5; a++) {
         job j = { .seed = 40 + (unsigned)a, .step = 1 + (uint64_t)a };
         place(&j, "model");
-        CHECK_OK(ranks_run(sizes[a], "", saves_stage, &j));
-        for (int b = 0; b < 4; b++)
-            CHECK_OK(ranks_run(sizes[b], "", loads_stage, &j));
+        j.plan.tensor = cuts[a].tensor;
+        CHECK_OK(ranks_run(cuts[a].ranks, "", saves_stage, &j));
+        for (int b = 0; b < 5; b++) {
+            j.plan.tensor = cuts[b].tensor;
+            CHECK_OK(ranks_run(cuts[b].ranks, "", loads_stage, &j));
+        }
     }
 }
 
 /* What eval, generate and export do with a run: parameters without gradients, of another graph. */
 static void generation_takes_any_checkpoint(void)
 {
-    job j = { .seed = 5, .step = 8 };
+    job j = { .plan = { 1, 3, 1 }, .seed = 5, .step = 8 };
     const model_config c = small_model();
     model_part m = { 0 };
     char *path = NULL, *folder = gt_path_join(check_folder(), "exported");
@@ -641,7 +651,7 @@ const check_case check_cases[] = {
     CASE(all_pass_over_one_that_is_damaged),
     CASE(pieces_that_do_not_make_a_tensor_are_told),
     CASE(files_by_hand_are_read_or_refused),
-    CASE(stages_of_a_model_come_together),
+    CASE(parts_of_a_model_come_together),
     CASE(generation_takes_any_checkpoint),
     { 0 }
 };
