@@ -41,12 +41,14 @@ typedef struct parts {
     graph *graph;
     params *params;
     exec_arena *arena;
+    run_plan plan;
     evaluate *evaluate;
 } parts;
 
-static gt_status build(graph *g, const void *config, int training, int recompute)
+static gt_status build(graph *g, const void *config, const graph_part *part, int training,
+                       int recompute)
 {
-    return model_build_loss(g, config, training, recompute);
+    return model_build_part(g, config, part, training, recompute);
 }
 
 static gt_status assemble(parts *p, cli_source *s, const token_split *split, dtype storage)
@@ -68,18 +70,22 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
         st = params_refresh(p->params, p->kernels);
     if (!st)
         st = exec_arena_create(&p->arena, p->device);
-    const evaluate_options e = {
-        .place = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
-                   .params = p->params, .arena = p->arena },
-        .split = split, .batch = o.batch, .seq = o.seq, .batches = o.batches };
     if (!st)
-        st = evaluate_create(&p->evaluate, build, &s->config, storage, &e);
+        st = run_plan_single(&p->plan, model_units(&s->config), (int)o.batch, (int)o.batch, 0);
+    const evaluate_options e = {
+        .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
+                             .params = p->params }, .passing = p->arena },
+        .plan = &p->plan, .split = split, .seq = o.seq, .rows = o.batches * o.batch };
+    const stage_model m = { &s->config, build, storage, (int)o.seq };
+    if (!st)
+        st = evaluate_create(&p->evaluate, &m, &e);
     return st ? st : evaluate_ready(p->evaluate);
 }
 
 static void release(parts *p)
 {
     evaluate_release(p->evaluate);
+    run_plan_release(&p->plan);
     exec_arena_release(p->arena);
     params_release(p->params);
     graph_release(p->graph);

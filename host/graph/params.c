@@ -27,6 +27,7 @@ struct params {
     dev_device *device;
     dtype storage;
     int count, segments;
+    int64_t step, most;                     /* elements: of places, of a segment */
     param *param;
     params_segment *segment;
 };
@@ -54,19 +55,17 @@ void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies)
 /* Places the tensors of one kind; returns GT_NO_MEMORY if one alone is too big. */
 static gt_status place_kind(params *p, int group, int decay)
 {
-    const int64_t most = (int64_t)(dev_info_of(p->device)->max_alloc_bytes / 4);
-    const int64_t full = most < SEGMENT_ELEMENTS ? most : SEGMENT_ELEMENTS;
-    const int64_t step = spacing(p->device);
+    const int64_t full = p->most < SEGMENT_ELEMENTS ? p->most : SEGMENT_ELEMENTS;
     int open = -1;                          /* the segment being filled */
     for (int i = 0; i < p->count; i++) {
         param *t = &p->param[i];
         if (t->info.decay != decay || t->group != group)
             continue;
-        int64_t n = padded(shape_count(&t->info.shape), step);
-        if (n > most)
+        int64_t n = padded(shape_count(&t->info.shape), p->step);
+        if (n > p->most)
             return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
                            "bytes in one piece, the device allows %lld", t->info.name,
-                           dev_info_of(p->device)->id, (long long)n * 4, (long long)most * 4);
+                           dev_info_of(p->device)->id, (long long)n * 4, (long long)p->most * 4);
         if (open < 0 || p->segment[open].count + n > full) {
             params_segment *more = realloc(p->segment, (size_t)(p->segments + 1) * sizeof *more);
             if (!more)
@@ -138,12 +137,11 @@ static gt_status clear_segments(params *p)
 
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
 {
-    return params_create_grouped(out, d, &g, 1, NULL, NULL, gradients);
+    return params_create_grouped(out, d, &g, 1, NULL, gradients);
 }
 
 gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
-                                int (*group)(void *context, const graph_param_info *info),
-                                void *context, int gradients)
+                                const params_grouping *how, int gradients)
 {
     *out = NULL;
     params *p = calloc(1, sizeof *p);
@@ -162,8 +160,10 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
     }
     for (int i = 0; !st && i < graphs; i++)
         st = declare(p, g[i]);
-    for (int i = 0; group && i < p->count; i++)
-        p->param[i].group = group(context, &p->param[i].info);
+    for (int i = 0; how && how->group && i < p->count; i++)
+        p->param[i].group = how->group(how->context, &p->param[i].info);
+    p->step = how && how->align ? (int64_t)how->align / 2 : spacing(d);
+    p->most = (int64_t)((how && how->most ? how->most : dev_info_of(d)->max_alloc_bytes) / 4);
     if (!st)
         st = place(p);
     const size_t item = dtype_size(p->storage);

@@ -30,9 +30,15 @@ gt_status params_create(params **out, dev_device *d, const graph *g, int gradien
  * is there once. group(context, info) gives a number >= 0, and segments hold tensors of one
  * group only, lowest first, so that what is summed over the same ranks lies together. NULL: one
  * group. */
+typedef struct params_grouping {
+    int (*group)(void *context, const graph_param_info *info);
+    void *context;
+    /* Bytes: where tensors may begin, and how large a segment may be; 0: as this device needs. Ranks
+     * that sum gradients need the same places, so they take the largest and the smallest of all. */
+    uint64_t align, most;
+} params_grouping;
 gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
-                                int (*group)(void *context, const graph_param_info *info),
-                                void *context, int gradients);
+                                const params_grouping *how, int gradients);
 void      params_release(params *p);                /* takes NULL */
 /* Bytes that params_create would take, without a device; the plan prints them. */
 void      params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);

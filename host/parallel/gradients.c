@@ -1,64 +1,166 @@
-/* host/parallel/gradients.c - all-reduce of gradient segments, chunk by chunk.
+/* host/parallel/gradients.c - buckets: who is complete leaves, in an order all ranks know.
  *
- * A chunk's life: read from the device (in its queue), all-reduced (on the wire), written back
- * (in the queue). While chunk k is on the wire, chunk k + 1 is read and k - 1 written.     */
+ * A bucket has host memory of its own (an arena of the network), so that ranks which wait for
+ * different groups never wait for each other's memory. Where a group has one rank there is
+ * nothing to sum and no bucket.                                                           */
 #include "host/parallel/gradients.h"
 
 #include "host/base/clock.h"
+#include "host/base/file.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { CHUNK = 8 << 20, SLOTS = 4 };        /* bytes; chunks under way */
+enum { BUCKET = 4 << 20 };              /* bytes: more tensors than that start the next one */
 
-typedef struct slot {
-    float *data;                    /* an arena                                             */
-    dev_event *reading, *writing;
-} slot;
+typedef struct bucket {
+    net_group *group;
+    int group_number;
+    dev_buffer *grad;
+    uint64_t offset, count;             /* bytes into grad; elements                        */
+    void *data;
+    uint64_t ticket;
+    net_collective *sum;
+    dev_event *writing;
+    int sent;
+} bucket;
 
 struct parallel_gradients {
-    net_group *group;
-    dev_device *device;
-    params *params;
-    slot slots[SLOTS];
-    float *scalars;                 /* loss, wishes to stop                                 */
-    uint64_t bytes, ns;
+    parallel_gradients_options o;
+    bucket *buckets;
+    int count, room;
+    int *done;                          /* [bucket * chunks + chunk]: see options.done      */
+    unsigned char *ended;               /* [chunk]: its last backward-weight is queued      */
+    int *queued;                        /* [chunk]: launches of it that are                 */
+    uint64_t step_bytes, bytes, ns;
 };
 
-/* Part k of all segments: where it lies. 0: there is none. */
-static int chunk_at(const params *p, uint64_t k, dev_buffer **grad, uint64_t *offset, uint64_t *bytes)
+static gt_status no_memory(void)
 {
-    for (int i = 0; i < params_segments(p); i++) {
-        const params_segment *s = params_segment_at(p, i);
-        const uint64_t size = (uint64_t)s->count * sizeof(float);
-        const uint64_t chunks = (size + CHUNK - 1) / CHUNK;
-        if (k < chunks) {
-            *grad = s->grad;
-            *offset = k * CHUNK;
-            *bytes = size - *offset < CHUNK ? size - *offset : CHUNK;
-            return 1;
-        }
-        k -= chunks;
-    }
-    return 0;
+    return gt_fail(GT_NO_MEMORY, "cannot sum gradients: out of memory");
 }
 
-gt_status parallel_gradients_create(parallel_gradients **out, net_group *g, dev_device *d, params *p)
+/* ---- buckets -------------------------------------------------------------------------------- */
+
+static gt_status add_bucket(parallel_gradients *s, const bucket *b)
+{
+    if (s->count == s->room) {
+        const int room = s->room ? 2 * s->room : 32;
+        bucket *more = realloc(s->buckets, (size_t)room * sizeof *more);
+        int *done = realloc(s->done, (size_t)(room * s->o.chunks) * sizeof *done);
+        s->buckets = more ? more : s->buckets;
+        s->done = done ? done : s->done;
+        if (!more || !done)
+            return no_memory();
+        s->room = room;
+    }
+    for (int c = 0; c < s->o.chunks; c++)
+        s->done[s->count * s->o.chunks + c] = -1;
+    s->buckets[s->count++] = *b;
+    return net_comm_memory(s->o.comm, b->count * sizeof(float), &s->buckets[s->count - 1].data);
+}
+
+/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
+static gt_status add_range(parallel_gradients *s, int segment, int64_t first, int64_t end,
+                           const int *tensors, int n)
+{
+    const params_segment *seg = params_segment_at(s->o.params, segment);
+    const int64_t most = 2 * (int64_t)BUCKET / 4;
+    gt_status st = GT_OK;
+    while (!st && first < end) {
+        const int64_t size = end - first > most ? most / 2 : end - first;
+        const bucket b = { .group = parallel_holders_net(s->o.holders, seg->group),
+                           .group_number = seg->group, .grad = seg->grad,
+                           .offset = 4 * (uint64_t)(end - size), .count = (uint64_t)size };
+        st = add_bucket(s, &b);
+        for (int c = 0; !st && c < s->o.chunks; c++)
+            for (int i = 0; i < n; i++) {
+                int *at = &s->done[(s->count - 1) * s->o.chunks + c];
+                const int done = s->o.done(s->o.context, c, tensors[i]);
+                *at = done > *at ? done : *at;
+            }
+        end -= size;
+    }
+    return st;
+}
+
+/* The buckets of a segment, the last tensors first. */
+static gt_status cut_segment(parallel_gradients *s, int segment)
+{
+    const int all = params_count(s->o.params);
+    int *tensors = malloc(((size_t)all + 1) * sizeof *tensors), n = 0;
+    int64_t end = params_segment_at(s->o.params, segment)->count;
+    gt_status st = tensors ? GT_OK : no_memory();
+    for (int i = all - 1; !st && i >= 0; i--) {
+        int at;
+        int64_t first;
+        params_place(s->o.params, i, &at, &first);
+        if (at != segment)
+            continue;
+        tensors[n++] = i;
+        if (end - first >= BUCKET / 4 || first == 0) {
+            st = add_range(s, segment, first, end, tensors, n);
+            end = first;
+            n = 0;
+        }
+    }
+    free(tensors);
+    return st;
+}
+
+/* All ranks of a group must have cut alike: they compare names and places. */
+static gt_status compare(parallel_gradients *s)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < s->count; i++) {
+        if (i && s->buckets[i].group == s->buckets[i - 1].group)
+            continue;
+        net_group *g = s->buckets[i].group;
+        const int ranks = net_group_size(g);
+        uint64_t mine = 0, *all = malloc((size_t)ranks * sizeof *all);
+        if (!all)
+            return no_memory();
+        for (int p = 0; p < params_count(s->o.params); p++) {
+            struct { uint64_t name, segment, first; } place = { 0 };
+            int segment, base = 0;
+            int64_t first;
+            params_place(s->o.params, p, &segment, &first);
+            while (params_segment_at(s->o.params, base)->group != s->buckets[i].group_number)
+                base++;
+            if (params_segment_at(s->o.params, segment)->group != s->buckets[i].group_number)
+                continue;
+            const char *name = params_info(s->o.params, p)->name;
+            place.name = gt_hash(name, strlen(name));
+            place.segment = (uint64_t)(segment - base);
+            place.first = (uint64_t)first;
+            mine ^= gt_hash(&place, sizeof place);
+        }
+        all[net_group_rank(g)] = mine;
+        st = net_all_gather(g, all, 2 * (uint64_t)ranks, NULL, NET_I32, NULL);
+        for (int r = 0; !st && r < ranks; r++)
+            if (all[r] != mine)
+                st = gt_fail(GT_MISMATCH, "rank %d and rank %d do not place the parameters they "
+                             "share alike", net_group_member(g, r), net_comm_rank(s->o.comm));
+        free(all);
+    }
+    return st;
+}
+
+gt_status parallel_gradients_create(parallel_gradients **out, const parallel_gradients_options *o)
 {
     *out = NULL;
-    net_comm *c = net_group_comm(g);
     parallel_gradients *s = calloc(1, sizeof *s);
     if (!s)
-        return gt_fail(GT_NO_MEMORY, "cannot sum gradients: out of memory");
-    s->group = g;
-    s->device = d;
-    s->params = p;
-    void *memory = NULL;
-    gt_status st = net_comm_memory(c, 2 * sizeof(float), &memory);
-    s->scalars = memory;
-    for (int i = 0; !st && i < SLOTS; i++) {
-        st = net_comm_memory(c, CHUNK, &memory);
-        s->slots[i].data = st ? NULL : memory;
-    }
+        return no_memory();
+    s->o = *o;
+    s->ended = calloc((size_t)o->chunks, 1);
+    s->queued = calloc((size_t)o->chunks, sizeof *s->queued);
+    gt_status st = s->ended && s->queued ? GT_OK : no_memory();
+    for (int i = 0; !st && i < params_segments(o->params); i++)
+        if (parallel_holders_net(o->holders, params_segment_at(o->params, i)->group))
+            st = cut_segment(s, i);
+    if (!st)
+        st = compare(s);
     if (st) {
         parallel_gradients_release(s);
         return st;
@@ -71,66 +173,112 @@ void parallel_gradients_release(parallel_gradients *s)
 {
     if (!s)
         return;
-    for (int i = 0; i < SLOTS; i++) {
-        dev_event_wait(s->slots[i].reading);
-        dev_event_wait(s->slots[i].writing);
-        net_comm_memory_free(net_group_comm(s->group), s->slots[i].data);
+    if (dev_courier_drain(s->o.courier))
+        gt_message_clear();
+    for (int i = 0; i < s->count; i++) {
+        const gt_status summed = s->buckets[i].sum ? net_collective_wait(s->buckets[i].sum) : GT_OK;
+        const gt_status written = dev_event_wait(s->buckets[i].writing);
+        if (summed || written)
+            gt_message_clear();
+        net_comm_memory_free(s->o.comm, s->buckets[i].data);
     }
-    net_comm_memory_free(net_group_comm(s->group), s->scalars);
+    free(s->buckets);
+    free(s->done);
+    free(s->ended);
+    free(s->queued);
     free(s);
 }
 
-static gt_status settle(dev_event **e)
+int parallel_gradients_stops(const parallel_gradients *s, int chunk, int stops[PARALLEL_STOPS])
 {
-    dev_event *event = *e;
-    *e = NULL;
-    return dev_event_wait(event);
-}
-
-static gt_status begin(parallel_gradients *s, uint64_t k)
-{
-    slot *at = &s->slots[k % SLOTS];
-    dev_buffer *grad;
-    uint64_t offset, bytes;
-    if (!chunk_at(s->params, k, &grad, &offset, &bytes))
-        return GT_OK;
-    gt_status st = settle(&at->writing);
-    return st ? st : dev_read_start(s->device, grad, offset, at->data, bytes, &at->reading);
-}
-
-static gt_status sum_scalars(parallel_gradients *s, dev_buffer *loss_sum, int *stop)
-{
-    gt_status st = dev_read(s->device, loss_sum, 0, &s->scalars[0], sizeof(float));
-    s->scalars[1] = *stop ? 1.0f : 0.0f;
-    if (!st)
-        st = net_all_reduce(s->group, s->scalars, 2, NET_F32, NULL);
-    *stop = s->scalars[1] > 0.0f;
-    return st ? st : dev_write(s->device, loss_sum, 0, &s->scalars[0], sizeof(float));
-}
-
-gt_status parallel_gradients_sum(parallel_gradients *s, dev_buffer *loss_sum, int *stop)
-{
-    dev_buffer *grad;
-    uint64_t offset, bytes;
-    gt_status st = GT_OK;
-    for (uint64_t k = 0; !st && k + 1 < SLOTS; k++)
-        st = begin(s, k);
-    if (!st)
-        st = sum_scalars(s, loss_sum, stop);    /* waits for the device: the clock starts after it */
-    const uint64_t start = gt_now_ns();
-    s->bytes = 0;
-    for (uint64_t k = 0; !st && chunk_at(s->params, k, &grad, &offset, &bytes); k++) {
-        slot *at = &s->slots[k % SLOTS];
-        st = begin(s, k + SLOTS - 1);
-        if (!st)
-            st = settle(&at->reading);
-        if (!st)
-            st = net_all_reduce(s->group, at->data, bytes / sizeof(float), NET_F32, NULL);
-        if (!st)
-            st = dev_write_start(s->device, grad, offset, at->data, bytes, &at->writing);
-        s->bytes += bytes;
+    int count = 0;
+    for (int i = 0; i < s->count; i++) {
+        const int at = s->done[i * s->o.chunks + chunk];
+        int k = 0;
+        while (k < count && stops[k] < at)
+            k++;
+        if (at <= 0 || (k < count && stops[k] == at))
+            continue;
+        if (count == PARALLEL_STOPS) {          /* enough: the latest goes, the end follows anyway */
+            if (k == count)
+                continue;
+            count--;
+        }
+        memmove(&stops[k + 1], &stops[k], (size_t)(count - k) * sizeof *stops);
+        stops[k] = at;
+        count++;
     }
+    return count;
+}
+
+/* ---- a step ---------------------------------------------------------------------------------- */
+
+static gt_status begin_sum(void *context, uint64_t now)
+{
+    bucket *b = context;
+    (void)now;
+    return net_all_reduce_start(b->group, b->data, b->count, NET_F32, NULL, &b->sum);
+}
+
+static gt_status send(parallel_gradients *s, bucket *b)
+{
+    dev_event *read = NULL, *writing = b->writing;
+    b->writing = NULL;
+    b->sent = 1;
+    s->step_bytes += b->count * sizeof(float);
+    gt_status st = dev_event_wait(writing);
+    if (!st)
+        st = dev_read_start(s->o.device, b->grad, b->offset, b->data, b->count * sizeof(float), &read);
+    return st ? st : dev_courier_put(s->o.courier, read, begin_sum, b, &b->ticket);
+}
+
+static int is_complete(const parallel_gradients *s, int i)
+{
+    for (int c = 0; c < s->o.chunks; c++)
+        if (!s->ended[c] && s->done[i * s->o.chunks + c] >= 0
+            && (s->done[i * s->o.chunks + c] > s->queued[c] || !s->queued[c]))
+            return 0;
+    return 1;
+}
+
+gt_status parallel_gradients_ready(parallel_gradients *s, int chunk, int done, int last)
+{
+    gt_status st = GT_OK;
+    s->queued[chunk] = done;
+    s->ended[chunk] = (unsigned char)last;
+    for (int i = 0; !st && i < s->count; i++) {
+        if (s->buckets[i].sent)
+            continue;
+        int first = 1;                      /* of its group among those not sent */
+        for (int k = 0; k < i; k++)
+            first &= s->buckets[k].sent || s->buckets[k].group != s->buckets[i].group;
+        if (first && is_complete(s, i))
+            st = send(s, &s->buckets[i]);
+    }
+    return st;
+}
+
+gt_status parallel_gradients_finish(parallel_gradients *s)
+{
+    const uint64_t start = gt_now_ns();
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < s->count; i++) {
+        bucket *b = &s->buckets[i];
+        st = dev_courier_wait(s->o.courier, b->ticket);
+        net_collective *sum = b->sum;
+        b->sum = NULL;
+        if (!st)
+            st = net_collective_wait(sum);
+        if (!st)
+            st = dev_write_start(s->o.device, b->grad, b->offset, b->data, b->count * sizeof(float),
+                                 &b->writing);
+        b->sent = 0;
+    }
+    memset(s->ended, 0, (size_t)s->o.chunks);
+    memset(s->queued, 0, (size_t)s->o.chunks * sizeof *s->queued);
     s->ns = gt_now_ns() - start;
+    s->bytes = s->step_bytes;
+    s->step_bytes = 0;
     return st;
 }
 
@@ -138,4 +286,28 @@ void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint6
 {
     *bytes = s->bytes;
     *ns = s->ns;
+}
+
+gt_status parallel_totals_sum(net_comm *c, parallel_totals *t, parallel_totals *each)
+{
+    const int ranks = net_comm_size(c);
+    parallel_totals *all = malloc((size_t)ranks * sizeof *all), sum = { 0 };
+    if (!all)
+        return gt_fail(GT_NO_MEMORY, "cannot sum over ranks: out of memory");
+    all[net_comm_rank(c)] = *t;
+    gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL,
+                                  NET_I32, NULL);
+    for (int r = 0; !st && r < ranks; r++) {    /* in the order of ranks: the same bits everywhere */
+        sum.loss += all[r].loss;
+        sum.squares += all[r].squares;
+        sum.stop += all[r].stop;
+        sum.busy += all[r].busy;
+        sum.seconds += all[r].seconds;
+        sum.sent += all[r].sent;
+    }
+    if (!st && each)
+        memcpy(each, all, (size_t)ranks * sizeof *all);
+    *t = sum;
+    free(all);
+    return st;
 }

@@ -1,31 +1,60 @@
-/* host/parallel/gradients.h - the sum of all replicas' gradients, on every replica.
+/* host/parallel/gradients.h - the sum of gradients over all ranks that hold a parameter.
  *
- *   device   grad segment  ──chunk 2──►            ◄──chunk 0── written back
- *   arenas                 [ chunk 1 ] all-reduce
+ *   device    last backward-weight  layer 3 | layer 2 | layer 1 | layer 0
+ *   courier                          read ──► all-reduce of layer 3, 2, ... on the wire meanwhile
+ *   after                                                    waits, writes back ──► update
  *
  * Each rank's loss is already weighted by the tokens of the whole step (optim_create), so the
- * sum of gradients is that of the big batch, whatever part of it a rank took. The ring adds in a
- * fixed order: the same ranks give the same bits, and all ranks the same ones.
- *
- * Chunks go through a few arenas, so that reading from the device, the wire and writing back
- * overlap, and host memory stays small however large the model is.                       */
+ * sum of gradients is that of the big batch, whatever part of it a rank took. Neighbouring
+ * tensors travel together in buckets (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2),
+ * the last layers first, since their gradients are complete first; a bucket leaves when the
+ * launches that make it are done. All ranks of a group have the same buckets in the same order,
+ * and each algorithm adds in a fixed order, so the same plan gives the same bits.           */
 #ifndef PARALLEL_GRADIENTS_H
 #define PARALLEL_GRADIENTS_H
 
-#include "host/graph/params.h"
-#include "net/collective/collective.h"
+#include "host/device/courier.h"
+#include "host/parallel/holders.h"
 
 typedef struct parallel_gradients parallel_gradients;
 
-/* All ranks of the group, with the same parameters. */
-gt_status parallel_gradients_create(parallel_gradients **out, net_group *g, dev_device *d, params *p);
+typedef struct parallel_gradients_options {
+    parallel_holders *holders;
+    net_comm *comm;
+    dev_device *device;
+    params *params;                 /* made with the grouping of `holders` */
+    dev_courier *courier;
+    int chunks;
+    /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
+     * not the chunk's (exec_gradient_done). */
+    int (*done)(void *context, int chunk, int i);
+    void *context;
+} parallel_gradients_options;
+
+/* All ranks. GT_MISMATCH if ranks of a group do not place their parameters alike. */
+gt_status parallel_gradients_create(parallel_gradients **out, const parallel_gradients_options *o);
 void      parallel_gradients_release(parallel_gradients *s);        /* takes NULL */
 
-/* Sums gradients and the loss in place, after what is queued on the device. *stop: in, whether this
- * rank wants to stop; out, whether any does. Blocks until written back is queued. */
-gt_status parallel_gradients_sum(parallel_gradients *s, dev_buffer *loss_sum, int *stop);
+/* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
+enum { PARALLEL_STOPS = 16 };
+int parallel_gradients_stops(const parallel_gradients *s, int chunk, int stops[PARALLEL_STOPS]);
 
-/* Bytes and nanoseconds of the last sum. */
+/* Launches [0, done) of the chunk are queued, all of them if `last`: sends what they complete. */
+gt_status parallel_gradients_ready(parallel_gradients *s, int chunk, int done, int last);
+/* After the last one of all chunks: waits for the sums and queues writing them back. */
+gt_status parallel_gradients_finish(parallel_gradients *s);
+
+/* Of the last step: bytes that were summed, and nanoseconds that finish() took. */
 void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint64_t *ns);
+
+/* What all ranks add up once a step; the same bits on all, whatever the network's algorithm. */
+typedef struct parallel_totals {
+    double loss, squares;           /* of the loss; of the gradient's norm                  */
+    double stop;                    /* > 0: some rank is asked to stop                      */
+    double busy, seconds;           /* of this rank; after: the sum over ranks                 */
+    double sent;                    /* bytes of this rank; after: of all                    */
+} parallel_totals;
+/* each: [ranks], what every rank gave; may be NULL. */
+gt_status parallel_totals_sum(net_comm *c, parallel_totals *t, parallel_totals *each);
 
 #endif

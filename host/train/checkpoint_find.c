@@ -12,6 +12,7 @@
 #include "host/train/checkpoint_private.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,22 @@ gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *in
     return st;
 }
 
+/* Killed half-way, a removal must not leave what is called a checkpoint: so first it is not. */
+static gt_status remove_entry(const char *folder, const char *name)
+{
+    char hidden[80];
+    snprintf(hidden, sizeof hidden, ".partial-%s-old", name);
+    char *path = gt_path_join(folder, name), *aside = gt_path_join(folder, hidden);
+    gt_status st = path && aside ? gt_folder_remove(aside) : checkpoint_no_memory(folder);
+    if (!st && rename(path, aside) != 0)
+        st = gt_fail(GT_IO, "cannot remove checkpoint '%s': %s", path, strerror(errno));
+    if (!st)
+        st = gt_folder_remove(aside);
+    free(path);
+    free(aside);
+    return st;
+}
+
 gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
 {
     char *folder = gt_path_join(run, "checkpoints");
@@ -210,9 +227,7 @@ gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
     for (int i = 0, kept = 0; !st && keep > 0 && i < count; i++) {
         if (entries[i].step > newest || kept++ < keep)
             continue;
-        char *path = gt_path_join(folder, entries[i].name);
-        st = path ? gt_folder_remove(path) : checkpoint_no_memory(run);
-        free(path);
+        st = remove_entry(folder, entries[i].name);
     }
     free(entries);
     free(folder);

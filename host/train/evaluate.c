@@ -1,22 +1,43 @@
-/* host/train/evaluate.c - forward only, window by window. Each batch's sum comes back to the
- * host and is added there in double: a split of a billion tokens would outgrow a float.   */
+/* host/train/evaluate.c - forward only, a few micro-batches at a time.
+ *
+ * So many go through the stages at once (a "round") as keep them all busy; the last stage's sum of
+ * each round comes back to the host and is added there in double: a split of a billion tokens
+ * would outgrow a float.                                                                  */
 #include "host/train/evaluate.h"
+
+#include "host/parallel/gradients.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 struct evaluate {
     evaluate_options o;
-    graph *graph;
-    exec *exec;
+    stage *stage;
     loader loader;
-    int vocab;
+    int vocab, round;               /* round: micro-batches at a time */
+    uint64_t batch, from, to;       /* sequences of a micro-batch; this replica's rows */
+    uint64_t at, filled;            /* the next row; rows of this round that are real  */
     int32_t *x, *y;
 };
 
-gt_status evaluate_create(evaluate **out, gt_status (*build)(graph *g, const void *config,
-                          int train, int recompute), const void *config, dtype storage,
-                          const evaluate_options *o)
+/* Rows of the split in proportion to what replicas take of a step. */
+static void take_part(evaluate *e)
+{
+    const run_plan *p = e->o.plan;
+    const run_place place = run_plan_place(p, e->o.rank);
+    const run_replica *r = &p->replica[place.replica];
+    uint64_t rows = loader_eval_rows(&e->loader);
+    if (e->o.rows && e->o.rows < rows)
+        rows = e->o.rows;
+    const uint64_t first = (uint64_t)place.first_sequence, batch = (uint64_t)p->batch;
+    const uint64_t mine = (uint64_t)r->micro_batches * (uint64_t)r->micro_batch;
+    e->batch = (uint64_t)r->micro_batch;
+    e->from = rows * first / batch;
+    e->to = rows * (first + mine) / batch;
+    e->round = r->stages > 1 ? 2 * r->stages : 1;
+}
+
+gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_options *o)
 {
     *out = NULL;
     evaluate *e = calloc(1, sizeof *e);
@@ -25,15 +46,14 @@ gt_status evaluate_create(evaluate **out, gt_status (*build)(graph *g, const voi
     e->o = *o;
     gt_status st = loader_open(&e->loader, o->split, "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
     if (!st)
-        st = graph_create(&e->graph, storage, (int)o->batch, (int)o->seq);
+        st = stage_build(&e->stage, o->plan, o->rank, o->comm, m, 0);
     if (!st)
-        st = build(e->graph, config, 0, 0);
-    if (!st)
-        st = exec_create(&e->exec, e->graph, &o->place);
+        st = stage_place(e->stage, &o->place);
     if (!st) {
-        e->vocab = graph_vocabulary(e->graph);
-        e->x = malloc((size_t)(o->batch * o->seq) * sizeof *e->x);
-        e->y = malloc((size_t)(o->batch * o->seq) * sizeof *e->y);
+        take_part(e);
+        e->vocab = graph_vocabulary(stage_graph(e->stage, 0));
+        e->x = malloc((size_t)(e->batch * o->seq) * sizeof *e->x);
+        e->y = malloc((size_t)(e->batch * o->seq) * sizeof *e->y);
         if (!e->x || !e->y)
             st = gt_fail(GT_NO_MEMORY, "cannot evaluate: out of memory");
     }
@@ -47,59 +67,88 @@ gt_status evaluate_create(evaluate **out, gt_status (*build)(graph *g, const voi
 
 gt_status evaluate_ready(evaluate *e)
 {
-    return exec_ready(e->exec);
+    return stage_ready(e->stage);
 }
 
 void evaluate_release(evaluate *e)
 {
     if (!e)
         return;
-    exec_release(e->exec);
-    graph_release(e->graph);
+    stage_release(e->stage);
     free(e->x);
     free(e->y);
     free(e);
 }
 
-/* Loads, runs and sums one batch. */
-static gt_status run_batch(evaluate *e, uint64_t first, double *sum, uint64_t *counted)
+static gt_status write(evaluate *e, exec *x, const char *name, const int32_t *data)
 {
-    dev_device *d = e->o.place.device;
-    const size_t n = (size_t)(e->o.batch * e->o.seq), bytes = n * sizeof(int32_t);
-    uint64_t filled = 0;
-    float part = 0.0f;
-    gt_status st = loader_eval(&e->loader, first, e->o.batch, e->x, e->y, &filled);
-    for (size_t i = 0; !st && i < n; i++)
-        if (e->x[i] >= e->vocab || e->y[i] >= e->vocab)
+    dev_buffer *b = exec_buffer(x, name);
+    return b ? dev_write(e->o.place.exec.device, b, 0, data,
+                         (size_t)(e->batch * e->o.seq) * sizeof *data) : GT_OK;
+}
+
+/* Loads the next micro-batch; rows beyond the part's end are masked. */
+static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
+{
+    evaluate *e = context;
+    const uint64_t first = e->at + (uint64_t)micro * e->batch;
+    const uint64_t n = e->batch * e->o.seq;
+    uint64_t filled = 0, wanted = first < e->to ? e->to - first : 0;
+    if (wanted > e->batch)
+        wanted = e->batch;
+    gt_status st = loader_eval(&e->loader, first, e->batch, e->x, e->y, &filled);
+    for (uint64_t i = 0; !st && i < n; i++)
+        if (e->vocab && (e->x[i] >= e->vocab || e->y[i] >= e->vocab))
             st = gt_fail(GT_MISMATCH, "validation data holds a token that is not among the "
                          "model's %d; was it tokenized for another model?", e->vocab);
+    for (uint64_t i = wanted * e->o.seq; i < n; i++)
+        e->y[i] = -1;
     if (!st)
-        st = dev_write(d, exec_buffer(e->exec, "tokens"), 0, e->x, bytes);
+        st = write(e, x, "tokens", e->x);
     if (!st)
-        st = dev_write(d, exec_buffer(e->exec, "targets"), 0, e->y, bytes);
+        st = write(e, x, "targets", e->y);
+    if (chunk == 0)
+        e->filled += wanted;
+    return st;
+}
+
+static gt_status run_round(evaluate *e, double *sum)
+{
+    const stage_calls calls = { e, send_inputs, NULL };
+    const uint64_t left = (e->to - e->at + e->batch - 1) / e->batch;
+    const int count = left < (uint64_t)e->round ? (int)left : e->round;
+    float part = 0.0f;
+    e->filled = 0;
+    gt_status st = stage_forward(e->stage, &calls, count);
+    dev_buffer *loss = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), "loss_sum");
     if (!st)
-        st = exec_run(e->exec, EXEC_FORWARD);
-    if (!st)
-        st = dev_read(d, exec_buffer(e->exec, "loss_sum"), 0, &part, sizeof part);
+        st = loss ? dev_read(e->o.place.exec.device, loss, 0, &part, sizeof part)
+                  : dev_wait(e->o.place.exec.device);
     *sum += (double)part;
-    *counted += filled * e->o.seq;
+    e->at += (uint64_t)count * e->batch;
     return st;
 }
 
 gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
 {
-    const uint64_t rows = loader_eval_rows(&e->loader);
     double sum = 0.0;
     uint64_t counted = 0;
     gt_status st = GT_OK;
     *loss = NAN;
-    if (!rows)
+    if (!loader_eval_rows(&e->loader))
         return gt_fail(GT_MISMATCH, "cannot evaluate: the validation split has fewer than %llu "
                        "tokens", (unsigned long long)e->o.seq + 1);
-    for (uint64_t batch = 0; !st && batch * e->o.batch < rows; batch++) {
-        if (e->o.batches && batch == e->o.batches)
-            break;
-        st = run_batch(e, batch * e->o.batch, &sum, &counted);
+    for (e->at = e->from; !st && e->at < e->to; ) {
+        st = run_round(e, &sum);
+        counted += e->filled * e->o.seq;
+    }
+    if (!st && e->o.comm) {
+        const run_place place = run_plan_place(e->o.plan, e->o.rank);
+        parallel_totals all = { .loss = sum };
+        all.squares = place.stage == 0 && place.tensor_rank == 0 ? (double)counted : 0.0;
+        st = parallel_totals_sum(e->o.comm, &all, NULL);
+        sum = all.loss;
+        counted = (uint64_t)all.squares;
     }
     if (!st)
         *loss = sum / (double)counted;

@@ -1,28 +1,31 @@
-/* host/train/evaluate.h - the mean loss of a model over a split, nothing trained. */
+/* host/train/evaluate.h - the mean loss of a model over a split, nothing trained.
+ *
+ * Follows the plan: each replica takes its part of the rows, through its stages, and the sums of all
+ * are added up.                                                                          */
 #ifndef GT_TRAIN_EVALUATE_H
 #define GT_TRAIN_EVALUATE_H
 
 #include "host/data/loader.h"
-#include "host/graph/exec.h"
+#include "host/pipeline/stage.h"
 
 typedef struct evaluate evaluate;
 
 typedef struct evaluate_options {
-    exec_options place;             /* device, kernels, gemm, params, arena; no bindings */
+    stage_place_options place;      /* device, kernels, gemm, params, arena; no bindings */
+    const run_plan *plan;
+    int rank;
+    net_comm *comm;                 /* NULL: the only rank */
     const token_split *split;
-    uint64_t batch, seq;
-    uint64_t batches;               /* stop after so many; 0: the whole split            */
+    uint64_t seq;
+    uint64_t rows;                  /* stop after so many sequences; 0: the whole split  */
 } evaluate_options;
 
-/* Builds the loss graph with `build` (see train_model). exec_ready is left to
- * evaluate_ready, since an arena may be shared with a training graph. */
-gt_status evaluate_create(evaluate **out, gt_status (*build)(graph *g, const void *config,
-                          int train, int recompute), const void *config, dtype storage,
-                          const evaluate_options *o);
+/* evaluate_ready follows when everything that shares memory was created. The plan must stay. */
+gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_options *o);
 gt_status evaluate_ready(evaluate *e);
 void      evaluate_release(evaluate *e);            /* takes NULL */
 
-/* Mean loss a token, in nats, and how many tokens that was (may be NULL). Waits. */
+/* Mean loss a token, in nats, and how many tokens that was (may be NULL). Waits. All ranks. */
 gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens);
 
 #endif

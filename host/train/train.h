@@ -1,12 +1,14 @@
 /* host/train/train.h - the step loop: batches in, updates out, a run directory behind it.
  *
  *   train *t;
- *   train_create(&t, device, &model, &data, &options);
+ *   train_create(&t, device, &model, &data, &options);         all ranks of options.comm
  *   train_run(t, &hooks);            until options.steps, an error, or train_stop()
  *   train_release(t);
  *
- * The host runs one step ahead: while the device works on step s, step s - 1's loss is
- * read and recorded. Nothing in a step waits for the device.
+ * Alone, the host runs one step ahead: while the device works on step s, step s - 1's loss is
+ * read and recorded, and nothing in a step waits for the device. Of several ranks each runs its
+ * stage of the plan (pipeline/stage.h); gradients, the loss and the norm are summed over ranks
+ * before the update. Rank 0 keeps the record, all ranks write checkpoints.
  * Errors   GT_NUMERIC: a loss or gradient was not finite; the sentence names the step, the
  *          first bad operation and the last good checkpoint. GT_INTERRUPTED after
  *          train_stop(); a checkpoint was written.                                       */
@@ -17,13 +19,15 @@
 #include "host/device/device.h"
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
+#include "host/pipeline/stage.h"
 #include "host/train/checkpoint.h"
 #include "host/train/metrics.h"
 
 /* What training needs to know of a model; models/ fills it in. */
 typedef struct train_model {
     const void *config;
-    gt_status (*build)(graph *g, const void *config, int train, int recompute);
+    int units;                      /* that a plan can cut between; 0: the model is one piece */
+    stage_builder build;            /* part NULL: the whole model                            */
     /* Fills parameters from elsewhere (an imported folder), or NULL: random ones. */
     gt_status (*fill)(const void *config, params *p, void *context);
     void *fill_context;
@@ -44,14 +48,8 @@ typedef struct train_options {
     uint64_t eval_every, eval_batches, save_every;  /* 0: never; all of the split; at the end */
     int keep;                       /* checkpoints kept, 0: all                           */
     double peak_flops;              /* of the device, for mfu; 0: unknown                 */
-    /* One replica of several; all zero: the only one. Every replica holds the whole model and
-     * takes micro-batches [share_first, share_first + share) of each step (train_set_share).
-     * Rank 0 alone writes the run; others read it to resume. */
-    int rank;
-    /* Called after a step's gradients are queued: sums them, and the loss, over all replicas.
-     * *stop: in, this replica is asked to stop; out, some replica is. */
-    gt_status (*sum)(void *context, train *t, int *stop);
-    void *sum_context;
+    net_comm *comm;                 /* NULL: the only rank                                */
+    const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
 } train_options;
 
 typedef struct train_data {
@@ -80,16 +78,21 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
 /* Mean loss over the validation split (or its first eval_batches batches). */
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens);
 
-/* Which micro-batches of a step are this replica's; before the first step. */
-gt_status train_set_share(train *t, uint64_t first, uint64_t count);
-uint64_t  train_micro_batches(const train *t);      /* of a whole step, all replicas */
-/* Seconds of forward and backward of one micro-batch, without an update: the second of two. */
-gt_status train_time_micro_batch(train *t, double *seconds);
+/* How the ranks of the newest recorded step shared its time; zeros when alone. */
+typedef struct train_balance {
+    double idle;                    /* share of all ranks' time without computation        */
+    int slowest;                    /* the rank that computed longest                      */
+    double slowest_busy, mean_busy; /* seconds                                             */
+    uint64_t sent;                  /* bytes of activations and gradients, of all ranks    */
+} train_balance;
+const train_balance *train_balance_of(const train *t);
+const run_plan *train_plan(const train *t);
+stage          *train_stage(train *t);
 
 uint64_t  train_steps_done(const train *t);
 params   *train_params(train *t);
 optim    *train_optim(train *t);
-exec     *train_exec(train *t);
+exec     *train_exec(train *t);                     /* of the first chunk, first micro-batch */
 
 /* What the run takes on the device, for printing before it starts. */
 typedef struct train_memory {

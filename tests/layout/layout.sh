@@ -26,9 +26,9 @@ device  host/device  base tensor cl
 gemm    host/gemm    base tensor cl device
 graph   host/graph   base tensor cl device gemm
 optim   host/optim   base tensor device graph
-pipeline host/pipeline base tensor device gemm graph optim
+pipeline host/pipeline base tensor device gemm graph optim net_job net_transport net_comm
 parallel host/parallel base tensor device gemm graph net_job net_transport net_comm net_collective
-train   host/train   base tensor device gemm graph optim data net_job net_transport net_comm
+train   host/train   base tensor device gemm graph optim data pipeline parallel net_job net_transport net_comm net_collective
 models  models       base tensor device gemm graph
 cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline parallel optim train models
 END

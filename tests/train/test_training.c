@@ -91,9 +91,9 @@ static gt_status fill(const void *unused, params *p, void *context)
     return st;
 }
 
-static gt_status build(graph *g, const void *c, int training, int recompute)
+static gt_status build(graph *g, const void *c, const graph_part *part, int training, int recompute)
 {
-    return model_build_loss(g, c, training, recompute);
+    return model_build_part(g, c, part, training, recompute);
 }
 
 static train *make(dev_device *d, dtype precision, int recompute, uint64_t micro, uint64_t steps)
@@ -106,7 +106,7 @@ static train *make(dev_device *d, dtype precision, int recompute, uint64_t micro
                         .recompute = recompute, .optim = optim_defaults() };
     o.optim.lr = 1e-3;
     o.optim.schedule = LR_CONSTANT;
-    const train_model m = { .config = &c, .build = build, .fill = fill };
+    const train_model m = { .config = &c, .units = model_units(&c), .build = build, .fill = fill };
     const train_data data = { &text.train, &text.val };
     CHECK_OK(train_create(&t, d, &m, &data, &o));
     return t;

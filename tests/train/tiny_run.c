@@ -56,16 +56,16 @@ static gt_status open_text(token_split *out)
     return st;
 }
 
-static gt_status build(graph *g, const void *c, int training, int recompute)
+static gt_status build(graph *g, const void *c, const graph_part *part, int training, int recompute)
 {
-    return model_build_loss(g, c, training, recompute);
+    return model_build_part(g, c, part, training, recompute);
 }
 
 gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o)
 {
     static token_split text;        /* a train keeps its address */
-    gt_status st = open_text(&text);
-    const train_model m = { .config = c, .build = build };
+    gt_status st = text.count ? GT_OK : open_text(&text);
+    const train_model m = { .config = c, .units = model_units(c), .build = build };
     const train_data data = { &text, o->eval_every ? &text : NULL };
     *out = NULL;
     return st ? st : train_create(out, d, &m, &data, o);

@@ -1,0 +1,513 @@
+/* host/pipeline/stage.c - graphs, copies of them for the micro-batches in flight, and the loop
+ * over instructions.
+ *
+ * A copy is an exec of the chunk's graph with its own inputs and kept activations. Which copy a
+ * micro-batch takes is settled while it runs: the first free one when its forward begins, free
+ * again after its backward-weight; how many there must be is counted beforehand on the same
+ * array.                                                                                  */
+#include "host/pipeline/stage.h"
+
+#include "host/base/clock.h"
+#include "host/pipeline/stage_wire.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHANNEL = 1 << 20 };             /* channels of net/comm: two a virtual stage from here */
+
+typedef struct chunk {
+    graph *graph;
+    graph_ends ends;
+    int copies;
+    exec **copy;
+    exec_arena **arena;                 /* one a copy                                       */
+    int *of;                            /* of each micro-batch: its copy, -1: none          */
+    unsigned char *taken;               /* of each copy                                     */
+    wire *in_y, *out_y, *in_dy, *out_dy;
+    int *stops, stop_count;
+    int forwards, inputs, weights;      /* programs run in this step                        */
+} chunk;
+
+/* When a program was queued, and (from the courier) when it was done. */
+typedef struct stamp { stage *of; int index; uint64_t queued; } stamp;
+
+struct stage {
+    const run_plan *plan;
+    net_comm *comm;
+    run_place place;
+    int virtual_stages, chunks, train, split, seq, micro_batches;
+    pipe_schedule schedule;
+    const pipe_instruction *list;
+    int count;
+    chunk *chunk;
+    dev_device *device;
+    dev_courier *courier;
+    pipe_event *events;
+    stamp *stamps;
+    uint64_t start, last_end, waited, sent_before;
+    stage_report report;
+};
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot make a stage: out of memory");
+}
+
+static const run_replica *replica_of(const stage *s)
+{
+    return &s->plan->replica[s->place.replica];
+}
+
+static int virtual_stage(const stage *s, int c)
+{
+    return c * replica_of(s)->stages + s->place.stage;
+}
+
+/* ---- building ------------------------------------------------------------------------------ */
+
+static gt_status build_chunk(stage *s, int c, const stage_model *m)
+{
+    const run_replica *r = replica_of(s);
+    const int v = virtual_stage(s, c);
+    const graph_part part = { .first_unit = r->cut[v], .units = r->cut[v + 1] - r->cut[v],
+                              .ranks = s->plan->tensor, .rank = s->place.tensor_rank,
+                              .share = s->plan->share };
+    chunk *k = &s->chunk[c];
+    gt_status st = graph_create(&k->graph, m->storage, r->micro_batch, m->seq);
+    if (!st)
+        st = m->build(k->graph, m->config, &part, s->train, s->train && s->plan->recompute);
+    if (!st)
+        k->ends = graph_ends_of(k->graph);
+    return st;
+}
+
+/* The most micro-batches of chunk c that are between forward and backward-weight at once. */
+static int copies_of(const stage *s, int c)
+{
+    int now = 0, most = 1;
+    for (int i = 0; i < s->count; i++) {
+        if (s->list[i].chunk != c)
+            continue;
+        now += s->list[i].kind == PIPE_FORWARD;
+        most = now > most ? now : most;
+        now -= s->list[i].kind == PIPE_BACKWARD_WEIGHT;
+    }
+    return s->train ? most : 1;
+}
+
+static gt_status allocate(stage *s)
+{
+    const size_t micros = (size_t)s->micro_batches;
+    s->events = calloc((size_t)s->count + 1, sizeof *s->events);
+    s->stamps = calloc((size_t)s->count + 1, sizeof *s->stamps);
+    if (!s->events || !s->stamps)
+        return no_memory();
+    for (int i = 0; i < s->count; i++)
+        s->stamps[i] = (stamp){ .of = s, .index = i };
+    for (int c = 0; c < s->chunks; c++) {
+        chunk *k = &s->chunk[c];
+        k->copies = copies_of(s, c);
+        k->copy = calloc((size_t)k->copies, sizeof(exec *));
+        k->arena = calloc((size_t)k->copies, sizeof(exec_arena *));
+        k->taken = calloc((size_t)k->copies, 1);
+        k->of = malloc(micros * sizeof *k->of);
+        if (!k->copy || !k->arena || !k->taken || !k->of)
+            return no_memory();
+        memset(k->of, -1, micros * sizeof *k->of);
+    }
+    return GT_OK;
+}
+
+gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm,
+                      const stage_model *m, int train)
+{
+    *out = NULL;
+    stage *s = calloc(1, sizeof *s);
+    if (!s)
+        return no_memory();
+    s->plan = plan;
+    s->comm = comm;
+    s->place = run_plan_place(plan, rank);
+    s->chunks = plan->chunks;
+    s->train = train;
+    s->seq = m->seq;
+    s->virtual_stages = replica_of(s)->stages * s->chunks;
+    s->micro_batches = replica_of(s)->micro_batches;
+    /* Nobody waits for the input gradients of a lone stage: both halves run as one program. */
+    s->split = train && s->virtual_stages > 1;
+    s->chunk = calloc((size_t)s->chunks, sizeof *s->chunk);
+    gt_status st = s->chunk ? run_plan_schedule(plan, s->place.replica, &s->schedule) : no_memory();
+    if (!st) {
+        s->list = s->schedule.list[s->place.stage];
+        s->count = s->schedule.count[s->place.stage];
+        st = allocate(s);
+    }
+    for (int c = 0; !st && c < s->chunks; c++)
+        st = build_chunk(s, c, m);
+    if (st) {
+        stage_release(s);
+        return st;
+    }
+    *out = s;
+    return GT_OK;
+}
+
+void stage_release(stage *s)
+{
+    if (!s)
+        return;
+    if (s->courier && dev_courier_drain(s->courier))
+        gt_message_clear();
+    for (int c = 0; s->chunk && c < s->chunks; c++) {
+        chunk *k = &s->chunk[c];
+        wire_release(k->in_y);
+        wire_release(k->out_y);
+        wire_release(k->in_dy);
+        wire_release(k->out_dy);
+        for (int i = 0; i < k->copies; i++) {
+            if (k->copy)
+                exec_release(k->copy[i]);
+            if (k->arena)
+                exec_arena_release(k->arena[i]);
+        }
+        graph_release(k->graph);
+        free(k->copy);
+        free(k->arena);
+        free(k->of);
+        free(k->taken);
+        free(k->stops);
+    }
+    free(s->chunk);
+    free(s->events);
+    free(s->stamps);
+    pipe_schedule_release(&s->schedule);
+    free(s);
+}
+
+int stage_chunks(const stage *s)
+{
+    return s->chunks;
+}
+
+const graph *stage_graph(const stage *s, int c)
+{
+    return s->chunk[c].graph;
+}
+
+int stage_is_first(const stage *s)
+{
+    return s->place.stage == 0;
+}
+
+int stage_is_last(const stage *s)
+{
+    return s->place.stage == replica_of(s)->stages - 1;
+}
+
+/* ---- placing ------------------------------------------------------------------------------- */
+
+/* An edge to or from virtual stage v, the end of this rank being `value`. */
+static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, int value,
+                         const graph *g)
+{
+    const run_replica *r = replica_of(s);
+    const graph_value *x = graph_value_at(g, value);
+    const int peer = r->rank[v % r->stages * s->plan->tensor + s->place.tensor_rank];
+    const uint64_t bytes = (uint64_t)shape_count(&x->shape) * dtype_size(x->type);
+    const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
+    const int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
+    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), bytes,
+                       depth < 2 ? 2 : depth);
+}
+
+static gt_status connect_chunk(stage *s, int c)
+{
+    chunk *k = &s->chunk[c];
+    const int v = virtual_stage(s, c), last = s->virtual_stages - 1;
+    gt_status st = GT_OK;
+    if (v > 0)
+        st = connect(s, &k->in_y, v - 1, 0, v - 1, k->ends.x, k->graph);
+    if (!st && v < last)
+        st = connect(s, &k->out_y, v + 1, 0, v, k->ends.y, k->graph);
+    if (!st && s->train && v < last)
+        st = connect(s, &k->in_dy, v + 1, 1, v + 1, k->ends.dy, k->graph);
+    if (!st && s->train && v > 0)
+        st = connect(s, &k->out_dy, v - 1, 1, v, k->ends.dx, k->graph);
+    return st;
+}
+
+gt_status stage_place(stage *s, const stage_place_options *o)
+{
+    gt_status st = GT_OK;
+    s->device = o->exec.device;
+    s->courier = o->courier;
+    for (int c = 0; !st && c < s->chunks; c++)
+        for (int i = 0; !st && i < s->chunk[c].copies; i++) {
+            exec_options e = o->exec;
+            st = exec_arena_create(&s->chunk[c].arena[i], s->device);
+            e.arena = s->chunk[c].arena[i];
+            e.passing = o->passing;
+            e.split = s->split;
+            if (!st)
+                st = exec_create(&s->chunk[c].copy[i], s->chunk[c].graph, &e);
+        }
+    for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
+        st = connect_chunk(s, c);
+    return st;
+}
+
+gt_status stage_ready(stage *s)
+{
+    gt_status st = GT_OK;
+    for (int c = 0; !st && c < s->chunks; c++)
+        for (int i = 0; !st && i < s->chunk[c].copies; i++)
+            st = exec_ready(s->chunk[c].copy[i]);
+    return st;
+}
+
+exec *stage_exec(stage *s, int c)
+{
+    return s->chunk[c].copy[0];
+}
+
+uint64_t stage_bytes(const stage *s)
+{
+    uint64_t sum = 0;
+    for (int c = 0; c < s->chunks; c++)
+        for (int i = 0; i < s->chunk[c].copies; i++)
+            sum += exec_arena_bytes(s->chunk[c].arena[i]);
+    return sum;
+}
+
+gt_status stage_stops(stage *s, int c, const int *stops, int count)
+{
+    int *copy = malloc(((size_t)count + 1) * sizeof *copy);
+    if (!copy)
+        return no_memory();
+    if (count)
+        memcpy(copy, stops, (size_t)count * sizeof *copy);
+    free(s->chunk[c].stops);
+    s->chunk[c].stops = copy;
+    s->chunk[c].stop_count = count;
+    return GT_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+/* The copy of a micro-batch; one is taken for it if it has none. */
+static exec *copy_for(chunk *k, int m)
+{
+    for (int i = 0; k->of[m] < 0; i++) {
+        assert(i < k->copies);
+        if (!k->taken[i]) {
+            k->taken[i] = 1;
+            k->of[m] = i;
+        }
+    }
+    return k->copy[k->of[m]];
+}
+
+static void copy_free(chunk *k, int m)
+{
+    k->taken[k->of[m]] = 0;
+    k->of[m] = -1;
+}
+
+static void begin(stage *s)
+{
+    s->start = s->last_end = gt_now_ns();
+    s->waited = 0;
+    memset(s->events, 0, (size_t)s->count * sizeof *s->events);
+    for (int c = 0; c < s->chunks; c++)
+        s->chunk[c].forwards = s->chunk[c].inputs = s->chunk[c].weights = 0;
+}
+
+/* On the courier's thread, one after the other: a program begins when it is queued or when the one
+ * before it ends. */
+static gt_status note_end(void *context, uint64_t now)
+{
+    const stamp *t = context;
+    stage *s = t->of;
+    const uint64_t from = t->queued > s->last_end ? t->queued : s->last_end;
+    s->events[t->index] = (pipe_event){ (double)(from - s->start) * 1e-9,
+                                        (double)(now - s->start) * 1e-9 };
+    s->last_end = now;
+    return GT_OK;
+}
+
+static gt_status stamp_end(stage *s, int index)
+{
+    dev_event *done;
+    if (!s->comm)                       /* nobody asks, and the host may be a step ahead */
+        return GT_OK;
+    gt_status st = dev_mark(s->device, &done);
+    return st ? st : dev_courier_put(s->courier, done, note_end, &s->stamps[index], NULL);
+}
+
+static gt_status forward(stage *s, const stage_calls *calls, int c, int m)
+{
+    chunk *k = &s->chunk[c];
+    exec *e = copy_for(k, m);
+    gt_status st = calls->inputs ? calls->inputs(calls->context, e, c, m) : GT_OK;
+    if (!st)
+        st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
+    return st ? st : exec_run(e, EXEC_FORWARD);
+}
+
+static gt_status backward_input(stage *s, int c, int m)
+{
+    chunk *k = &s->chunk[c];
+    exec *e = copy_for(k, m);
+    if (!s->split)
+        return GT_OK;
+    gt_status st = exec_add_program(e, EXEC_INPUT_GRAD, k->inputs++ > 0);
+    return st ? st : exec_run(e, EXEC_INPUT_GRAD);
+}
+
+/* The last one of a step pauses where gradients become complete. */
+static gt_status backward_weight(stage *s, const stage_calls *calls, int c, int m)
+{
+    chunk *k = &s->chunk[c];
+    exec *e = copy_for(k, m);
+    const exec_program program = s->split ? EXEC_WEIGHT_GRAD : EXEC_BACKWARD;
+    const int last = k->weights == s->micro_batches - 1;
+    int from = 0;
+    gt_status st = exec_add_program(e, program, k->weights++ > 0);
+    if (!st && !last)
+        st = exec_run(e, program);
+    for (int i = 0; !st && last && i < k->stop_count; i++) {
+        st = exec_run_last(e, from, k->stops[i]);
+        from = k->stops[i];
+        if (!st && calls->gradients)
+            st = calls->gradients(calls->context, c, from, 0);
+    }
+    if (!st && last)
+        st = exec_run_last(e, from, -1);
+    if (!st && last && calls->gradients)
+        st = calls->gradients(calls->context, c, from, 1);
+    copy_free(k, m);
+    return st;
+}
+
+static gt_status expect(stage *s, int count)
+{
+    gt_status st = GT_OK;
+    for (int c = 0; !st && c < s->chunks; c++) {
+        chunk *k = &s->chunk[c];
+        if (k->in_y)
+            st = wire_expect(k->in_y, count);
+        if (!st && k->in_dy)
+            st = wire_expect(k->in_dy, count);
+    }
+    return st;
+}
+
+static gt_status follow(stage *s, const stage_calls *calls, int index)
+{
+    const pipe_instruction *i = &s->list[index];
+    const int c = i->chunk, m = i->micro_batch;
+    chunk *k = &s->chunk[c];
+    gt_status st = GT_OK;
+    int computes = 0;
+    s->stamps[index].queued = gt_now_ns();
+    switch ((pipe_kind)i->kind) {
+    case PIPE_RECEIVE_ACTIVATION:
+        return wire_take(k->in_y, s->device, exec_value(copy_for(k, m), k->ends.x), &s->waited);
+    case PIPE_SEND_ACTIVATION:
+        return wire_give(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->courier,
+                         &s->waited);
+    case PIPE_RECEIVE_GRADIENT:
+        return wire_take(k->in_dy, s->device, exec_value(copy_for(k, m), k->ends.dy), &s->waited);
+    case PIPE_SEND_GRADIENT:
+        return wire_give(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->courier,
+                         &s->waited);
+    case PIPE_FORWARD:
+        st = forward(s, calls, c, m);
+        computes = 1;
+        break;
+    case PIPE_BACKWARD_INPUT:
+        st = backward_input(s, c, m);
+        computes = s->split;
+        break;
+    case PIPE_BACKWARD_WEIGHT:
+        st = backward_weight(s, calls, c, m);
+        computes = 1;
+        break;
+    case PIPE_REDUCE:                   /* the caller was told with the last backward-weight */
+    case PIPE_UPDATE:                   /* the caller's, after stage_run()                   */
+    case PIPE_KINDS:
+        break;
+    }
+    return st || !computes ? st : stamp_end(s, index);
+}
+
+gt_status stage_run(stage *s, const stage_calls *calls)
+{
+    begin(s);
+    gt_status st = expect(s, s->micro_batches);
+    for (int i = 0; !st && i < s->count; i++)
+        st = follow(s, calls, i);
+    return st;
+}
+
+gt_status stage_forward(stage *s, const stage_calls *calls, int count)
+{
+    assert(!s->train);
+    begin(s);
+    gt_status st = expect(s, count);
+    for (int m = 0; !st && m < count; m++)
+        for (int c = 0; !st && c < s->chunks; c++) {
+            chunk *k = &s->chunk[c];
+            exec *e = k->copy[0];
+            if (k->in_y)
+                st = wire_take(k->in_y, s->device, exec_value(e, k->ends.x), &s->waited);
+            if (!st && calls->inputs)
+                st = calls->inputs(calls->context, e, c, m);
+            if (!st)
+                st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
+            if (!st)
+                st = exec_run(e, EXEC_FORWARD);
+            if (!st && k->out_y)
+                st = wire_give(k->out_y, s->device, exec_value(e, k->ends.y), s->courier, &s->waited);
+        }
+    return st || !s->courier ? st : dev_courier_drain(s->courier);
+}
+
+static uint64_t sent(const stage *s)
+{
+    uint64_t sum = 0;
+    for (int c = 0; c < s->chunks; c++) {
+        sum += s->chunk[c].out_y ? wire_sent(s->chunk[c].out_y) : 0;
+        sum += s->chunk[c].out_dy ? wire_sent(s->chunk[c].out_dy) : 0;
+    }
+    return sum;
+}
+
+gt_status stage_settle(stage *s)
+{
+    gt_status st = dev_courier_drain(s->courier);
+    const uint64_t all = sent(s);
+    s->report = (stage_report){ .seconds = (double)(s->last_end - s->start) * 1e-9,
+                                .waited = (double)s->waited * 1e-9, .sent = all - s->sent_before };
+    s->sent_before = all;
+    for (int i = 0; i < s->count; i++)
+        s->report.busy += s->events[i].end - s->events[i].begin;
+    return st;
+}
+
+const pipe_schedule *stage_schedule(const stage *s)
+{
+    return &s->schedule;
+}
+
+const pipe_event *stage_events(const stage *s)
+{
+    return s->events;
+}
+
+stage_report stage_last(const stage *s)
+{
+    return s->report;
+}

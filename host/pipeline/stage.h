@@ -1,0 +1,93 @@
+/* host/pipeline/stage.h - runs one rank's part of a plan: the instructions of its schedule.
+ *
+ *   wire      ══ activation 3 ══►  inbox                        outbox  ══ activation 2 ══►
+ *   device       write x │ forward 3 │ read y │ backward-input 1 │ read dx │ ...
+ *   courier                                   └► send y                    └► send dx
+ *
+ * One interpreter for every schedule: it queues programs as the array says, waits on the host only
+ * where an instruction receives, and leaves sending to the courier, so that wires and
+ * devices work at once. A stage without neighbours (data parallelism, one device) is the same
+ * with nothing to send; its backward runs as one program, since nobody waits for the first
+ * half of it.
+ *
+ *   stage_build()   graphs of its chunks        -> who holds which parameter, params, optimizer
+ *   stage_place()   memory and launch lists     -> stage_ready()
+ *   stage_run()     forward and backward of a step; gradients are ready, not yet summed
+ *
+ * With tensor groups, rank k of a stage talks to rank k of the next: both hold the same rows.
+ * Activations travel in storage type. All calls of all ranks of a replica go together.     */
+#ifndef PIPELINE_STAGE_H
+#define PIPELINE_STAGE_H
+
+#include "host/device/courier.h"
+#include "host/graph/exec.h"
+#include "host/pipeline/run_plan.h"
+#include "host/pipeline/simulate.h"
+#include "net/comm/comm.h"
+
+typedef struct stage stage;
+
+typedef gt_status (*stage_builder)(graph *g, const void *config, const graph_part *part, int train,
+                                   int recompute);
+
+typedef struct stage_model {
+    const void *config;
+    stage_builder build;
+    dtype storage;
+    int seq;
+} stage_model;
+
+/* plan and comm must outlive the stage. comm NULL: the only rank. train 0: forward only, without
+ * dropout, one micro-batch in flight (validation). */
+gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm,
+                      const stage_model *m, int train);
+void      stage_release(stage *s);                  /* takes NULL */
+
+int          stage_chunks(const stage *s);
+const graph *stage_graph(const stage *s, int chunk);
+int          stage_is_first(const stage *s);        /* holds the embedding */
+int          stage_is_last(const stage *s);         /* holds the head      */
+
+typedef struct stage_place_options {
+    exec_options exec;              /* device, kernels, gemm, params, bindings, exchange       */
+    exec_arena *passing;            /* shared with others that never run at the same time      */
+    dev_courier *courier;           /* may be NULL without neighbours                          */
+} stage_place_options;
+/* As exec_create() and exec_ready(): all that share `passing` are placed before one is ready. */
+gt_status stage_place(stage *s, const stage_place_options *o);
+gt_status stage_ready(stage *s);
+exec     *stage_exec(stage *s, int chunk);          /* the first of its copies             */
+/* Bytes of activations of all micro-batches in flight, without `passing`. */
+uint64_t  stage_bytes(const stage *s);
+
+/* What a run asks its caller for. */
+typedef struct stage_calls {
+    void *context;
+    /* Queues the inputs of a micro-batch (counted from 0 within the replica) into e. */
+    gt_status (*inputs)(void *context, exec *e, int chunk, int micro_batch);
+    /* Launches [0, done) of the chunk's last backward-weight are queued: gradients with
+     * exec_gradient_done() <= done are complete. Called for each of `stops` and at the end. NULL:
+     * not wanted. */
+    gt_status (*gradients)(void *context, int chunk, int done, int last);
+} stage_calls;
+
+/* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */
+gt_status stage_stops(stage *s, int chunk, const int *stops, int count);
+
+/* Queues forward and backward of a step. Returns when everything is queued. */
+gt_status stage_run(stage *s, const stage_calls *calls);
+/* Forward of `count` micro-batches; for stages built with train 0. */
+gt_status stage_forward(stage *s, const stage_calls *calls, int count);
+/* Waits until everything is sent and every time is known. */
+gt_status stage_settle(stage *s);
+
+/* Of the last settled run, seconds from its begin: one entry an instruction of this rank. */
+const pipe_schedule *stage_schedule(const stage *s);
+const pipe_event    *stage_events(const stage *s);
+typedef struct stage_report {
+    double seconds, busy, waited;   /* of the run; of programs; of the host, for others      */
+    uint64_t sent;                  /* bytes of activations and gradients                    */
+} stage_report;
+stage_report stage_last(const stage *s);
+
+#endif

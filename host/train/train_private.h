@@ -1,0 +1,71 @@
+/* host/train/train_private.h - what the files of the step loop share.
+ *
+ *   train.c        making everything: plan, stage, parameters, optimizer, run folder
+ *   train_run.c    a step, and the loop over steps                                      */
+#ifndef GT_TRAIN_PRIVATE_H
+#define GT_TRAIN_PRIVATE_H
+
+#include "host/parallel/gradients.h"
+#include "host/train/evaluate.h"
+#include "host/train/train.h"
+
+#include <signal.h>
+
+enum { DEPTH = 2 };                     /* steps in flight */
+
+/* One micro-batch's inputs on the host. */
+typedef struct slot {
+    int32_t *x, *y, *order, *starts;
+    uint32_t random[4];
+} slot;
+
+/* A step that has been queued and not yet waited for. */
+typedef struct flight {
+    uint64_t step;                      /* its index: 0, 1, ... */
+    float state[OPTIM_STATE_FLOATS];
+    dev_event *event;                   /* NULL once it has landed */
+    uint64_t end_ns;                    /* when it was seen to have landed */
+    double lr;
+    train_balance balance;
+} flight;
+
+struct train {
+    dev_device *device;
+    train_options o;
+    train_model model;
+    train_data data;
+    run_plan plan;
+    run_place place;
+    int rank, ranks;
+    kernel_set *kernels;
+    gemm_context *gemm;
+    stage *stage;
+    params *params;
+    optim *optim;
+    exec_arena *arena;                  /* what passes within a program */
+    dev_courier *courier;
+    parallel_holders *holders;          /* of several ranks; NULL: alone */
+    parallel_gradients *gradients;
+    unsigned char *mine;                /* [parameter] this rank writes it */
+    parallel_totals *totals;            /* [rank] of the newest step */
+    evaluate *evaluate;                 /* NULL without a validation split */
+    loader loader;
+    uint64_t micros, micro_batch;       /* this replica's */
+    uint64_t running;                   /* the step whose inputs are being queued */
+    int stopping;                       /* agreed by all ranks */
+    int vocab;
+    slot *slots;                        /* DEPTH * micros */
+    int32_t *scratch;                   /* vocab + 1, for sorting tokens */
+    flight flights[DEPTH];
+    uint64_t done, queued;              /* steps recorded; steps queued */
+    uint64_t last_saved;                /* step of the newest checkpoint, UINT64_MAX: none */
+    uint64_t last_end_ns;
+    uint64_t skips;                     /* in a row */
+    train_balance balance;              /* of the newest recorded step */
+    double pending_val;                 /* loss to put on the next recorded row, NaN: none */
+    metrics *metrics;
+    int lock;                           /* the run's folder, held open and locked; -1: none */
+    volatile sig_atomic_t stop;
+};
+
+#endif

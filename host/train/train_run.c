@@ -1,0 +1,335 @@
+/* host/train/train_run.c - a step, and the loop over steps.
+ *
+ *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...
+ *             device   ........ step s ........ | ........ step s+1 ........ |
+ *   together  stage: forward, backward | sums of gradients | norm and loss of all | update
+ *
+ * A step's inputs live in a ring of host slots, two steps deep: a slot is written again
+ * only after the step that used it has been waited for. What the host learns of a step
+ * (loss, norm, whether it was skipped) it reads from the optimizer's scalars one step late,
+ * which is why the device itself must refuse to apply a bad gradient (optim.h).         */
+#include "host/base/clock.h"
+#include "host/train/train_private.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+
+#define SKIPS_IN_A_ROW 50               /* fp16: more than the loss scale can explain */
+
+static gt_status send(train *t, exec *e, const char *name, const void *data, size_t bytes)
+{
+    dev_buffer *b = exec_buffer(e, name);
+    return b ? dev_write_start(t->device, b, 0, data, bytes, NULL) : GT_OK;
+}
+
+/* Queues the inputs of one micro-batch of the replica from its slot. */
+static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
+{
+    train *t = context;
+    slot *s = &t->slots[(t->running % DEPTH) * t->micros + (uint64_t)micro];
+    const int n = (int)(t->micro_batch * t->o.seq);
+    const size_t bytes = (size_t)n * sizeof(int32_t);
+    const uint64_t first = (uint64_t)t->place.first_sequence + (uint64_t)micro * t->micro_batch;
+    (void)chunk;
+    gt_status st = loader_read(&t->loader, t->running, first, t->micro_batch, s->x, s->y);
+    for (int i = 0; !st && i < n; i++)
+        if (t->vocab && s->x[i] >= t->vocab)
+            st = gt_fail(GT_MISMATCH, "training data holds token %d, the model has %d; was it "
+                         "tokenized for another model?", s->x[i], t->vocab);
+    if (st)
+        return st;
+    s->random[0] = (uint32_t)t->o.seed;
+    s->random[1] = (uint32_t)(t->o.seed >> 32);
+    s->random[2] = (uint32_t)t->running;
+    s->random[3] = (uint32_t)first;             /* so that no plan repeats a dropout */
+    st = send(t, e, "tokens", s->x, bytes);
+    if (!st)
+        st = send(t, e, "targets", s->y, bytes);
+    if (!st)
+        st = send(t, e, "random", s->random, sizeof s->random);
+    if (!st && t->vocab && exec_buffer(e, "embed_order")) {
+        kernel_embed_sort(s->x, n, t->vocab, s->order, s->starts, t->scratch);
+        st = send(t, e, "embed_order", s->order, bytes);
+        if (!st)
+            st = send(t, e, "embed_starts", s->starts, bytes + 2 * sizeof(int32_t));
+    }
+    return st;
+}
+
+static gt_status gradients_ready(void *context, int chunk, int done, int last)
+{
+    return parallel_gradients_ready(((train *)context)->gradients, chunk, done, last);
+}
+
+/* Queues forward and backward of a whole step; with several ranks the sums have begun. */
+static gt_status queue_gradients(train *t, uint64_t step)
+{
+    const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL };
+    t->running = step;
+    return stage_run(t->stage, &calls);
+}
+
+/* Waits for a queued step and notes the time. */
+static gt_status land(flight *f)
+{
+    if (!f->event)
+        return GT_OK;
+    gt_status st = dev_event_wait(f->event);
+    f->event = NULL;
+    f->end_ns = gt_now_ns();
+    return st;
+}
+
+/* Who computed how long. */
+static train_balance balance_of(const train *t, double seconds)
+{
+    train_balance b = { 0 };
+    double sum = 0.0;
+    for (int r = 0; r < t->ranks; r++) {
+        sum += t->totals[r].busy;
+        b.sent += (uint64_t)t->totals[r].sent;
+        if (t->totals[r].busy > b.slowest_busy) {
+            b.slowest_busy = t->totals[r].busy;
+            b.slowest = r;
+        }
+    }
+    b.mean_busy = sum / t->ranks;
+    b.idle = seconds > 0.0 ? fmax(0.0, 1.0 - b.mean_busy / seconds) : 0.0;
+    return b;
+}
+
+/* Adds up over all ranks what this one has of a step, and queues the update. */
+static gt_status update_together(train *t, flight *f, uint64_t start)
+{
+    parallel_totals sum = { .stop = t->stop };
+    uint64_t bytes, ns;
+    gt_status st = parallel_gradients_finish(t->gradients);
+    if (!st)
+        st = optim_partial(t->optim, &sum.squares, &sum.loss);
+    if (!st)
+        st = stage_settle(t->stage);
+    parallel_gradients_last(t->gradients, &bytes, &ns);
+    const stage_report report = stage_last(t->stage);
+    sum.busy = report.busy;
+    sum.seconds = (double)(gt_now_ns() - start) * 1e-9;
+    sum.sent = (double)(report.sent + bytes);
+    const double mine = sum.seconds;
+    if (!st)
+        st = parallel_totals_sum(t->o.comm, &sum, t->totals);
+    t->stopping |= sum.stop > 0.0;
+    f->balance = st ? (train_balance){ 0 } : balance_of(t, mine);
+    return st ? st : optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
+}
+
+static gt_status queue_step(train *t, uint64_t step)
+{
+    flight *f = &t->flights[step % DEPTH];
+    const uint64_t start = gt_now_ns();
+    gt_status st = GT_OK;
+    assert(!f->event);
+    f->step = step;
+    f->lr = optim_lr(&t->o.optim, step);
+    f->balance = (train_balance){ 0 };
+    if (t->gradients)                           /* its sums wait for the step before anyway */
+        st = land(&t->flights[(step + DEPTH - 1) % DEPTH]);
+    if (!st)
+        st = queue_gradients(t, step);
+    if (!st)
+        st = t->gradients ? update_together(t, f, start) : optim_step(t->optim, f->lr);
+    if (!st)
+        st = optim_state_read(t->optim, f->state, &f->event);
+    if (!st)
+        t->queued = step + 1;
+    return st;
+}
+
+/* Finds what went wrong in a step, with its own inputs, if this rank has all of a replica. */
+static gt_status explain_bad_step(train *t, const flight *f)
+{
+    char where[160] = "", last[128] = "there is no checkpoint yet";
+    const int whole = t->plan.tensor == 1 && t->plan.replica[t->place.replica].stages == 1;
+    gt_status st = dev_wait(t->device);
+    t->running = f->step;
+    for (uint64_t micro = 0; whole && !st && !where[0] && micro < t->micros; micro++) {
+        st = send_inputs(t, stage_exec(t->stage, 0), 0, (int)micro);
+        if (!st)
+            st = dev_wait(t->device);
+        if (!st)
+            st = exec_find_bad(stage_exec(t->stage, 0), where, sizeof where);
+    }
+    if (st)
+        return gt_fail_in(st, "step %llu is not finite; looking for the reason",
+                          (unsigned long long)f->step + 1);
+    if (t->last_saved != UINT64_MAX)
+        snprintf(last, sizeof last, "the last good checkpoint is 'step-%06llu'",
+                 (unsigned long long)t->last_saved);
+    return gt_fail(GT_NUMERIC, "step %llu: the %s is not finite; first bad: %s; %s; try a lower "
+                   "--lr, more --warmup, or --clip", (unsigned long long)f->step + 1,
+                   isfinite(f->state[OPTIM_LOSS_SUM]) ? "gradient" : "loss",
+                   where[0] ? where : "the gradient's norm", last);
+}
+
+/* Waits for the oldest queued step and records it. */
+static gt_status finish_step(train *t, const train_hooks *hooks)
+{
+    flight *f = &t->flights[t->done % DEPTH];
+    gt_status st = land(f);
+    if (st)
+        return st;
+    const uint64_t now = f->end_ns;
+    const double tokens = (double)(t->o.batch * t->o.seq);
+    const double seconds = (double)(now - t->last_end_ns) * 1e-9;
+    t->last_end_ns = now;
+    const int skipped = f->state[OPTIM_SKIP] != 0.0f;
+    if (skipped && t->o.precision != DTYPE_F16)
+        return explain_bad_step(t, f);
+    t->skips = skipped ? t->skips + 1 : 0;
+    if (t->skips >= SKIPS_IN_A_ROW)
+        return gt_fail_in(explain_bad_step(t, f), "%d steps in a row overflowed fp16, loss scale "
+                          "is down to %g", SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
+    t->done++;
+    metrics_row row = {
+        .step = t->done, .tokens = t->done * t->o.batch * t->o.seq,
+        .loss = (double)f->state[OPTIM_LOSS_SUM] / tokens, .lr = f->lr,
+        .grad_norm = (double)f->state[OPTIM_GRAD_NORM], .tokens_per_s = tokens / seconds,
+        .step_ms = seconds * 1e3, .bubble = f->balance.idle, .skipped = skipped,
+        .loss_scale = (double)f->state[OPTIM_LOSS_SCALE], .val_loss = t->pending_val,
+        .mfu = t->o.peak_flops > 0.0
+                   ? tokens / seconds * t->model.flops_per_token / t->o.peak_flops : NAN };
+    t->pending_val = NAN;
+    t->balance = f->balance;
+    if (t->metrics)
+        st = metrics_put(t->metrics, &row);
+    if (hooks && hooks->step)
+        hooks->step(hooks->context, &row);
+    return st;
+}
+
+/* Waits for all queued steps but the newest one, whose row a validation loss belongs to. */
+static gt_status finish_until(train *t, uint64_t done, const train_hooks *hooks)
+{
+    gt_status st = GT_OK;
+    while (!st && t->done < done)
+        st = finish_step(t, hooks);
+    return st;
+}
+
+static void announce(const train_hooks *hooks, const char *what, int done)
+{
+    if (hooks && hooks->phase)
+        hooks->phase(hooks->context, what, done);
+}
+
+static gt_status save(train *t, const train_hooks *hooks)
+{
+    checkpoint_info info = { t->done, t->o.seed, t->done * t->o.batch * t->o.seq };
+    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine };
+    if (!t->o.run || t->last_saved == t->done)
+        return GT_OK;
+    announce(hooks, "saving", 0);
+    gt_status st = checkpoint_save(t->o.run, &info, t->params, t->optim,
+                                   t->o.comm ? &ranks : NULL, NULL);
+    announce(hooks, "saving", 1);
+    if (st) {
+        char last[64] = "none";
+        if (t->last_saved != UINT64_MAX)
+            snprintf(last, sizeof last, "step-%06llu", (unsigned long long)t->last_saved);
+        return gt_fail(st, "%s; the last whole checkpoint is %s", gt_message(), last);
+    }
+    t->last_saved = t->done;
+    if (t->rank)
+        return GT_OK;
+    st = checkpoint_prune(t->o.run, t->o.keep, t->done);
+    return st || !t->metrics ? st : metrics_draw(t->metrics);
+}
+
+static int falls_on(uint64_t every, uint64_t step)
+{
+    return every && step % every == 0;
+}
+
+/* Ranks stop after the same step: when all know of it. */
+static int stopping(const train *t)
+{
+    return t->gradients ? t->stopping : t->stop;
+}
+
+gt_status train_run(train *t, const train_hooks *hooks)
+{
+    gt_status st = GT_OK;
+    t->last_end_ns = gt_now_ns();
+    while (!st && t->done < t->o.steps && !stopping(t)) {
+        const uint64_t step = t->queued;        /* steps queued so far */
+        const int last = step == t->o.steps;
+        const int eval = t->evaluate && step > 0 && step > t->done
+                         && (falls_on(t->o.eval_every, step) || (last && t->o.eval_every));
+        const int saves = step > t->done && falls_on(t->o.save_every, step);
+        if (eval || saves || last) {
+            if (eval) {                         /* goes onto the row of the newest step */
+                st = finish_until(t, step - 1, hooks);
+                announce(hooks, "evaluating", 0);
+                double loss = NAN;
+                if (!st)                        /* so that its time is its own */
+                    st = land(&t->flights[(step - 1) % DEPTH]);
+                if (!st)
+                    st = train_evaluate(t, &loss, NULL);
+                t->pending_val = loss;
+                announce(hooks, "evaluating", 1);
+            }
+            if (!st)
+                st = finish_until(t, step, hooks);
+            if (!st && (saves || last))
+                st = save(t, hooks);
+            t->last_end_ns = gt_now_ns();       /* neither counts as step time */
+            if (last)
+                break;
+        }
+        if (!st)
+            st = queue_step(t, t->queued);
+        if (!st && t->queued - t->done == DEPTH)
+            st = finish_step(t, hooks);
+    }
+    if (!st && stopping(t)) {
+        st = finish_until(t, t->queued, hooks);
+        if (!st)
+            st = save(t, hooks);
+        if (!st && t->done < t->o.steps)
+            st = gt_fail(GT_INTERRUPTED, "stopped after step %llu of %llu%s",
+                         (unsigned long long)t->done, (unsigned long long)t->o.steps,
+                         t->o.run ? "; a checkpoint is written, --resume goes on from it" : "");
+    }
+    return st;
+}
+
+void train_stop(train *t)
+{
+    t->stop = 1;
+}
+
+gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm)
+{
+    float state[OPTIM_STATE_FLOATS] = { 0 };
+    flight f = { .lr = optim_lr(&t->o.optim, step) };
+    dev_event *event = NULL;
+    gt_status st = queue_gradients(t, step);
+    if (!st && (update || t->gradients)) {
+        st = t->gradients ? update_together(t, &f, gt_now_ns()) : optim_step(t->optim, f.lr);
+        if (!st)
+            st = optim_state_read(t->optim, state, &event);
+        if (!st)
+            st = dev_event_wait(event);
+    } else if (!st) {
+        st = dev_read(t->device, optim_loss_sum(t->optim), 0, &state[OPTIM_LOSS_SUM], 4);
+    }
+    *loss = (double)state[OPTIM_LOSS_SUM] / (double)(t->o.batch * t->o.seq);
+    *grad_norm = (double)state[OPTIM_GRAD_NORM];
+    return st;
+}
+
+gt_status train_evaluate(train *t, double *loss, uint64_t *tokens)
+{
+    if (!t->evaluate)
+        return gt_fail(GT_MISUSE, "cannot evaluate: there is no validation split");
+    return evaluate_run(t->evaluate, loss, tokens);
+}

@@ -1,0 +1,250 @@
+/* tests/train/test_plans.c - any plan trains as one device does.
+ *
+ *   one device, 20 steps ──► losses, parameters
+ *   every schedule x stages x micro-batches x replicas of unequal shape ──► the same, to 1e-5
+ *
+ * Ranks are threads, each with its own OpenCL context and its own communicator.          */
+#include "host/parallel/gradients.h"
+#include "tests/check.h"
+#include "tests/comm/ranks.h"
+#include "tests/train/tiny_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STEPS = 20, LAYERS = 4, UNITS = LAYERS + 2, BATCH = 24 };
+
+static model_config config;
+
+/* The reference: what one device makes of the same steps. */
+typedef struct outcome {
+    double loss[STEPS];
+    float *x;                           /* all parameters, in the order of the whole graph */
+    size_t count;
+    graph *whole;
+} outcome;
+
+static train_options options_of(float dropout)
+{
+    train_options o = tiny_options();
+    config = tiny_config();
+    config.layers = LAYERS;
+    config.heads = 4;
+    config.dropout_embed = config.dropout_attention = config.dropout_residual = dropout;
+    o.steps = STEPS;
+    o.batch = BATCH;
+    o.micro_batch = 2;
+    o.gemm = "native";
+    /* A key's bias has no gradient but rounding; Adam must not make whole steps of that. */
+    o.optim.eps = 1e-4;
+    return o;
+}
+
+static void note_loss(void *context, const metrics_row *row)
+{
+    outcome *out = context;
+    out->loss[row->step - 1] = row->loss;
+}
+
+static int make_reference(outcome *out, const train_options *o)
+{
+    dev_device *d = tiny_device();
+    train *t = d ? tiny_train(d, &config, o) : NULL;
+    const train_hooks hooks = { out, note_loss, NULL };
+    const int good = t && CHECK_OK(train_run(t, &hooks));
+    if (good)
+        out->x = tiny_params(t, 0, &out->count);
+    train_release(t);
+    dev_close(d);
+    return good && CHECK_OK(graph_create(&out->whole, DTYPE_F32, 1, TINY_T))
+           && CHECK_OK(model_build_part(out->whole, &config, NULL, 0, 0));
+}
+
+static void release(outcome *o)
+{
+    free(o->x);
+    graph_release(o->whole);
+}
+
+/* ---- one plan -------------------------------------------------------------------------------- */
+
+typedef struct job {
+    const run_plan *plan;
+    const train_options *options;
+    const outcome *want;
+    double loss[2][STEPS];              /* of two runs */
+    int turn;
+    double worst;                       /* relative distance of any tensor, on any rank */
+    uint64_t sent;
+} job;
+
+/* Where a parameter lies in the reference. */
+static const float *reference_of(const outcome *want, const char *name, shape *full)
+{
+    size_t at = 0;
+    for (int i = 0; i < graph_param_count(want->whole); i++) {
+        const graph_param_info *p = graph_param_at(want->whole, i);
+        if (!strcmp(p->name, name)) {
+            *full = p->shape;
+            return want->x + at;
+        }
+        at += (size_t)shape_count(&p->shape);
+    }
+    return NULL;
+}
+
+static gt_status compare_params(train *t, const job *j, double *worst)
+{
+    params *p = train_params(t);
+    for (int i = 0; i < params_count(p); i++) {
+        const graph_param_info *info = params_info(p, i);
+        const size_t n = (size_t)shape_count(&info->shape);
+        shape full;
+        const float *want = reference_of(j->want, info->name, &full);
+        RANK_CHECK(want && shape_equal(&full, &info->full));
+        float *got = malloc(n * sizeof *got), *part = malloc(n * sizeof *part);
+        tensor_slice_take(part, want, &full, &info->slice);
+        gt_status st = params_read(p, i, got);
+        double distance = 0.0, norm = 0.0;
+        for (size_t k = 0; !st && k < n; k++) {
+            distance += pow((double)got[k] - (double)part[k], 2);
+            norm += pow((double)part[k], 2);
+        }
+        free(got);
+        free(part);
+        RANK_OK(st);
+        *worst = fmax(*worst, sqrt(distance / fmax(norm, 1e-30)));
+    }
+    return GT_OK;
+}
+
+static void note_row(void *context, const metrics_row *row)
+{
+    job *j = context;
+    j->loss[j->turn][row->step - 1] = row->loss;
+}
+
+static gt_status body(net_comm *c, void *context)
+{
+    job *j = context;
+    train_options o = *j->options;
+    dev_device *d = NULL;
+    train *t = NULL;
+    double worst = 0.0;
+    const train_hooks hooks = { j, note_row, NULL };
+    o.comm = c;
+    o.plan = j->plan;
+    gt_status st = dev_open(&d, getenv("GT_TEST_DEVICE"));
+    if (!st)
+        st = tiny_create(&t, d, &config, &o);
+    if (!st)
+        st = train_run(t, net_comm_rank(c) ? NULL : &hooks);
+    if (!st)
+        st = compare_params(t, j, &worst);
+    parallel_totals all = { .loss = worst };
+    parallel_totals each[16];
+    if (!st)
+        st = parallel_totals_sum(c, &all, each);
+    for (int r = 0; !st && !net_comm_rank(c) && r < net_comm_size(c); r++)
+        j->worst = fmax(j->worst, each[r].loss);
+    if (!st && !net_comm_rank(c))
+        j->sent = train_balance_of(t)->sent;
+    train_release(t);
+    dev_close(d);
+    return st;
+}
+
+static void check_plan(const char *what, const run_plan *plan, const train_options *o,
+                       const outcome *want, const char *knobs, int turns)
+{
+    job j = { .plan = plan, .options = o, .want = want };
+    if (!CHECK_OK(run_plan_check(plan)))
+        return;
+    for (j.turn = 0; j.turn < turns; j.turn++)
+        if (!CHECK_OK(ranks_run(plan->ranks, knobs, body, &j))) {
+            printf("    in plan %s\n", what);
+            return;
+        }
+    double worst = 0.0;
+    for (int s = 0; s < STEPS; s++)
+        worst = fmax(worst, fabs(j.loss[0][s] - want->loss[s]) / want->loss[s]);
+    CHECKF(worst <= 1e-5, "%s: a loss differs by %.2g of itself", what, worst);
+    CHECKF(j.worst <= 1e-5, "%s: a parameter differs by %.2g of itself", what, j.worst);
+    CHECKF(plan->ranks == 1 || j.sent > 0, "%s: nothing was sent", what);
+    if (turns > 1)
+        CHECKF(!memcmp(j.loss[0], j.loss[1], sizeof j.loss[0]), "%s: two runs differ", what);
+}
+
+/* A replica whose stages share units as evenly as can be, or unevenly. */
+static int fill_replica(run_plan *p, int r, int stages, int micro_batches, int micro_batch, int *rank)
+{
+    if (!CHECK_OK(run_plan_replica(p, r, stages)))
+        return 0;
+    run_replica *q = &p->replica[r];
+    const int parts = stages * p->chunks;
+    q->micro_batches = micro_batches;
+    q->micro_batch = micro_batch;
+    for (int i = 0; i < stages * p->tensor; i++)
+        q->rank[i] = (*rank)++;
+    for (int v = 0; v <= parts; v++)
+        q->cut[v] = v == parts ? p->units : v * p->units / parts;
+    for (int v = 0; v < parts; v++)      /* for the list schedule */
+        q->cost[v] = (pipe_cost){ .forward = 1 + 0.3 * v, .backward_input = 1.2, .backward_weight = 0.8,
+                                  .send = 0.1, .activation = 1 };
+    return 1;
+}
+
+static void one_replica(const char *schedule, int stages, int chunks, int micro_batches, float dropout,
+                        const char *knobs, int turns)
+{
+    train_options o = options_of(dropout);
+    outcome want = { 0 };
+    run_plan p = { 0 };
+    char what[96];
+    int rank = 0;
+    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches", schedule, stages, chunks,
+             micro_batches);
+    o.micro_batch = (uint64_t)(BATCH / micro_batches);
+    if (make_reference(&want, &o) && CHECK_OK(run_plan_create(&p, stages, UNITS, BATCH, 1, chunks, 1))
+        && fill_replica(&p, 0, stages, micro_batches, BATCH / micro_batches, &rank)) {
+        snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
+        check_plan(what, &p, &o, &want, knobs, turns);
+    }
+    run_plan_release(&p);
+    release(&want);
+}
+
+static void stages_of_every_schedule(void)
+{
+    static const char *const names[] = { "gpipe", "1f1b", "zb-h1", "list" };
+    static const int micro_batches[] = { 1, 2, 3, 8 };
+    for (int n = 0; n < 4; n++)
+        for (int stages = 2; stages <= 4; stages++)
+            one_replica(names[n], stages, 1, micro_batches[(n + stages) % 4], 0.0f, "", 1);
+    one_replica("1f1b", 1, 1, 4, 0.0f, "", 1);
+}
+
+static void interleaved(void)
+{
+    one_replica("interleaved", 2, 2, 4, 0.0f, "", 1);
+    one_replica("interleaved", 3, 2, 6, 0.0f, "", 1);
+    one_replica("interleaved", 2, 3, 8, 0.0f, "", 1);
+}
+
+static void dropout_draws_the_same_bits(void)
+{
+    one_replica("1f1b", 3, 1, 4, 0.2f, "", 1);
+    one_replica("zb-h1", 2, 1, 8, 0.2f, "", 1);
+}
+
+static void every_transport_repeats_bit_for_bit(void)
+{
+    one_replica("zb-h1", 3, 1, 8, 0.0f, "transport=shm", 2);
+    one_replica("1f1b", 3, 1, 4, 0.0f, "transport=tcp", 2);
+}
+
+const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
+                                   CASE(dropout_draws_the_same_bits),
+                                   CASE(every_transport_repeats_bit_for_bit), { 0 } };
