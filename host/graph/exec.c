@@ -541,6 +541,7 @@ exec_memory exec_memory_of(const exec *e)
 
 static int list_of_program(const exec *e, exec_program program)
 {
+    (void)e;                                /* asserts alone need it */
     assert(e->o.split ? program != EXEC_BACKWARD
                       : program == EXEC_FORWARD || program == EXEC_BACKWARD);
     return program == EXEC_FORWARD ? 0 : program == EXEC_WEIGHT_GRAD ? 2 : 1;
