@@ -63,7 +63,7 @@ gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const
         data = sentence;
         size = strlen(sentence);
     }
-    const int32_t code = fared;
+    const int32_t code = (int32_t)fared;
     unsigned char *share = malloc(HEAD + size);
     if (!share)             /* nothing can be said; the caller's end will tell the others */
         return gt_fail(GT_NO_MEMORY, "cannot tell other ranks of '%s': out of memory", what);

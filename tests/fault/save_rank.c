@@ -51,7 +51,8 @@ static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t ste
     const checkpoint_ranks ranks = { c, p->mine, NULL };
     gt_status st = GT_OK;
     while (!st && step < steps) {
-        const checkpoint_info info = { ++step, 7, step };
+        const checkpoint_info info = { step + 1, 7, step };
+        step++;
         st = parts_fill(p, (unsigned)step);
         if (!st)
             st = checkpoint_save(run, &info, p->params, p->optim, &ranks, NULL);
