@@ -1,0 +1,179 @@
+/* tests/base/test_trace.c - spans in order, a ring that forgets the oldest, and a file that
+ * others read. */
+#include "tests/check.h"
+
+#include "host/base/clock.h"
+#include "host/base/file.h"
+#include "host/base/trace.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void off_it_records_nothing(void)
+{
+    gt_trace t;
+    CHECK(!gt_trace_on() && gt_trace_begin() == 0);
+    gt_trace_span(GT_TRACE_HOST, GT_TRACK_HOST, "nowhere", 1, 2);
+    gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "nowhere", gt_trace_begin());
+    CHECK_OK(gt_trace_take(&t));
+    CHECK(t.count == 0 && t.lost == 0);
+    gt_trace_release(&t);
+    CHECK_OK(gt_trace_start(4));
+    CHECK(gt_trace_on());
+    gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "began before", 0);
+    CHECK_OK(gt_trace_take(&t));
+    CHECK(t.count == 0);
+    gt_trace_release(&t);
+    gt_trace_stop();
+    CHECK(!gt_trace_on());
+}
+
+static void spans_come_in_order_and_nest(void)
+{
+    gt_trace t;
+    CHECK_OK(gt_trace_start(16));
+    const uint64_t outer = gt_trace_begin(), before = gt_now_ns();
+    const uint64_t inner = gt_trace_begin();
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "inner", inner);
+    gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "outer", outer);
+    gt_trace_span(GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "backwards", 700, 600);
+    gt_trace_span(GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "short", 500, 501);
+    gt_trace_span(GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "long", 500, 900);
+    CHECK_OK(gt_trace_take(&t));
+    static const char *const names[] = { "long", "short", "backwards", "outer", "inner" };
+    if (CHECKF(t.count == 5 && !t.lost, "%zu spans", t.count)) {
+        for (int i = 0; i < 5; i++)
+            CHECKF(!strcmp(t.span[i].name, names[i]), "%d: %s", i, t.span[i].name);
+        CHECK(t.span[2].begin == 700 && t.span[2].end == 700);
+        CHECK(t.span[3].begin <= before && t.span[4].begin >= t.span[3].begin
+              && t.span[4].end <= t.span[3].end && t.span[3].end <= gt_now_ns());
+    }
+    gt_trace_release(&t);
+    gt_trace_stop();
+}
+
+static void a_full_ring_forgets_the_oldest(void)
+{
+    gt_trace t;
+    char name[8];
+    CHECK_OK(gt_trace_start(7));
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "%u", i);
+        gt_trace_span(GT_TRACE_COPY, GT_TRACK_COPY, name, i, i + 1);
+    }
+    CHECK_OK(gt_trace_take(&t));
+    CHECK(t.count == 7 && t.lost == 93);
+    for (unsigned i = 0; i < t.count; i++)
+        CHECK(t.span[i].begin == 93 + i);
+    gt_trace_release(&t);
+    gt_trace_stop();
+}
+
+static void *record(void *context)
+{
+    const uint64_t *first = context;
+    for (uint64_t i = 0; i < 5000; i++)
+        gt_trace_span(GT_TRACE_WIRE, GT_TRACK_WIRE, "x", *first + i, *first + i + 1);
+    return NULL;
+}
+
+static void threads_record_together(void)
+{
+    pthread_t threads[4];
+    uint64_t first[4];
+    gt_trace t;
+    CHECK_OK(gt_trace_start(20000));
+    for (unsigned i = 0; i < 4; i++) {
+        first[i] = 1 + 5000 * i;
+        CHECK(!pthread_create(&threads[i], NULL, record, &first[i]));
+    }
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    CHECK_OK(gt_trace_take(&t));
+    CHECK(t.count == 20000 && !t.lost);
+    size_t wrong = 0;
+    for (size_t i = 0; i < t.count; i++)
+        wrong += t.span[i].begin != i + 1 || t.span[i].end != i + 2;
+    CHECK(wrong == 0);
+    gt_trace_release(&t);
+    gt_trace_stop();
+}
+
+/* ---- the file ------------------------------------------------------------------------------- */
+
+static double number_at(const json_t *o, const char *key)
+{
+    return json_number_value(json_object_get(o, key));
+}
+
+static const char *text_at(const json_t *o, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    return text ? text : "";
+}
+
+static void a_file_is_what_viewers_expect(void)
+{
+    gt_span a[] = { { 5000001234, 5000001235, GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "h.0 \"x\" \\ y" },
+                    { 5000002000, 6000000000, GT_TRACE_WIRE, GT_TRACK_WIRE, "tab\there" } };
+    gt_span b[] = { { 5000001000, 5000003500, GT_TRACE_WAIT, GT_TRACK_HOST, "wait" } };
+    const gt_trace traces[] = { { .rank = 0, .device = "gpu:0", .span = a, .count = 2, .lost = 3 },
+                                { .rank = 3, .device = "cpu:0.1@0.25", .span = b, .count = 1 } };
+    char *path = gt_path_join(check_folder(), "trace.json"), *text = NULL;
+    json_error_t error;
+    size_t i;
+    json_t *event;
+    int spans = 0, processes = 0, threads = 0;
+    CHECK_OK(gt_trace_write(path, traces, 2));
+    CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    CHECKF(root != NULL, "line %d: %s", error.line, error.text);
+    CHECK(!strcmp(text_at(json_object_get(root, "otherData"), "spans lost"), "3"));
+    json_array_foreach(json_object_get(root, "traceEvents"), i, event) {
+        const char *name = text_at(event, "name"), *given = text_at(json_object_get(event, "args"),
+                                                                    "name");
+        const int pid = (int)number_at(event, "pid");
+        if (!strcmp(name, "process_name")) {
+            CHECKF(!strcmp(given, pid ? "rank 3 cpu:0.1@0.25" : "rank 0 gpu:0"), "%s", given);
+            processes++;
+        }
+        threads += !strcmp(name, "thread_name");
+        if (strcmp(text_at(event, "ph"), "X"))
+            continue;
+        spans++;
+        if (pid == 3) {
+            CHECK(number_at(event, "ts") == 0.0 && number_at(event, "dur") == 2.5
+                  && !strcmp(text_at(event, "cat"), "wait") && number_at(event, "tid") == GT_TRACK_HOST);
+        } else if (number_at(event, "tid") == GT_TRACK_COMPUTE) {
+            CHECK(fabs(number_at(event, "ts") - 0.234) < 1e-9
+                  && fabs(number_at(event, "dur") - 0.001) < 1e-9
+                  && !strcmp(name, "h.0 \"x\" \\ y"));
+        } else {
+            CHECK(number_at(event, "dur") == 999998.0 && !strcmp(name, "tab?here"));
+        }
+    }
+    CHECK(spans == 3 && processes == 2 && threads == 2 * GT_TRACKS);
+    json_decref(root);
+    free(text);
+    CHECK_FAILS(gt_trace_write("/proc/nowhere/trace.json", traces, 2), GT_IO, "/proc/nowhere");
+    CHECK_OK(gt_trace_write(path, NULL, 0));            /* nothing happened anywhere */
+    CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
+    root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    CHECK(json_is_array(json_object_get(root, "traceEvents")));
+    json_decref(root);
+    free(text);
+    free(path);
+}
+
+const check_case check_cases[] = {
+    CASE(off_it_records_nothing),
+    CASE(spans_come_in_order_and_nest),
+    CASE(a_full_ring_forgets_the_oldest),
+    CASE(threads_record_together),
+    CASE(a_file_is_what_viewers_expect),
+    { 0 }
+};
