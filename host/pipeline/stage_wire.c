@@ -78,6 +78,7 @@ static gt_status post(wire *w)
             st = net_recv_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
         w->posted += !st;
     }
+    net_comm_nudge(w->comm);
     return st;
 }
 
@@ -115,7 +116,9 @@ static gt_status send(void *context, uint64_t now)
     parcel *p = context;
     const wire *w = p->of;
     (void)now;
-    return net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+    gt_status st = net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+    net_comm_nudge(w->comm);
+    return st;
 }
 
 gt_status wire_give(wire *w, dev_device *d, dev_buffer *b, dev_courier *c, uint64_t *waited)

@@ -60,6 +60,12 @@ static void wake(void *context)
     }
 }
 
+void comm_rouse(net_comm *c)
+{
+    if (c->dozing)
+        wake(c);
+}
+
 void comm_wake(net_comm *c)
 {
     if (c->waiters) {
@@ -186,9 +192,11 @@ static void doze(net_comm *c)
     struct epoll_event events[8];
     uint64_t count;
     if (!arm(c)) {
+        c->dozing = 1;
         comm_unlock(c);
         epoll_wait(c->epoll, events, 8, 100);
         comm_lock(c);
+        c->dozing = 0;
         if (read(c->wake, &count, sizeof count) < 0) {
             /* Nothing to take back. */
         }
@@ -538,6 +546,14 @@ void net_comm_memory_free(net_comm *c, void *data)
         return;
     comm_lock(c);                   /* transports drop what they keep of it */
     net_memory_free(c->memory, net_memory_find(c->memory, data, 1));
+    comm_unlock(c);
+}
+
+void net_comm_nudge(net_comm *c)
+{
+    comm_lock(c);
+    if (c->outstanding && !c->waiters && !c->polling)
+        pthread_cond_signal(&c->idle);
     comm_unlock(c);
 }
 

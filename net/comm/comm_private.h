@@ -149,6 +149,7 @@ struct net_comm {
     pthread_cond_t changed;         /* a request is done, the poller's place is free, a pair is up */
     pthread_cond_t idle;            /* the background thread's bed                             */
     int polling, waiters, closing, shut;
+    int dozing;                     /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
     int epoll, wake;
 
@@ -175,6 +176,8 @@ void comm_unlock(net_comm *c);
 int  comm_progress(net_comm *c);
 /* Wakes threads that sleep in a wait: a request is done that no transport had a part in. */
 void comm_wake(net_comm *c);
+/* The same for a poller that sleeps while another thread starts something: to start is no news. */
+void comm_rouse(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size);
 extern const net_events comm_events;

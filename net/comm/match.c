@@ -344,6 +344,7 @@ gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int
     gt_status st = start_send(r, announce);
     if (!st && p->ops && p->ops->flush)
         p->ops->flush(p->link);
+    comm_rouse(r->comm);
     if (st) {
         match_forget(r);
         free(r);
@@ -407,6 +408,7 @@ gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **ou
             st = open_window(r);
         if (!st && p->ops && p->ops->flush)
             p->ops->flush(p->link);
+        comm_rouse(p->comm);
     }
     if (st) {
         match_forget(r);
