@@ -15,6 +15,7 @@
 #include "host/base/text.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -144,19 +145,26 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
 {
     cl_event event = NULL;
     dev_event *e = NULL;
+    const int traced = gt_trace_on() && bytes;
     assert(offset + bytes <= b->bytes);
+    gt_status st = traced ? dev_clock_match(d) : GT_OK;
+    if (st)
+        return st;
     if (out) {
         *out = NULL;
         e = malloc(sizeof *e);
         if (!e)
             return gt_fail(GT_NO_MEMORY, "cannot copy to device '%s': out of memory", d->info.id);
     }
+    cl_event *ask = e || traced ? &event : NULL;
     cl_int err = CL_SUCCESS;
     if (bytes)
         err = write ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
-                                           host, 0, NULL, e ? &event : NULL)
+                                           host, 0, NULL, ask)
                     : clEnqueueReadBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
-                                          host, 0, NULL, e ? &event : NULL);
+                                          host, 0, NULL, ask);
+    if (err == CL_SUCCESS && traced && e)
+        err = clRetainEvent(event);
     if (err != CL_SUCCESS) {
         free(e);
         return gt_fail(GT_DEVICE, "cannot copy %s device '%s': %s", write ? "to" : "from",
@@ -168,7 +176,12 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
         *out = e;
         clFlush(d->queue);
     }
-    return GT_OK;
+    if (!traced)
+        return GT_OK;
+    gt_span span = { .category = GT_TRACE_COPY, .track = GT_TRACK_COPY };
+    snprintf(span.name, sizeof span.name, "%s %llu bytes", write ? "write" : "read",
+             (unsigned long long)bytes);
+    return dev_event_note(d, event, 0, &span);
 }
 
 gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes)

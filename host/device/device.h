@@ -16,6 +16,8 @@
  *          does not compile (the sentence holds the log) · GT_DEVICE an OpenCL call failed
  * Order    work on one device is done in the order it was asked for (one in-order queue);
  *          nothing but dev_wait, dev_read and dev_event_wait waits for it.
+ * Tracing  while gt_trace_on() (host/base/trace.h) launches and copies of the device become spans,
+ *          at the latest when dev_wait or dev_close returns.
  * Threads  one device, one thread at a time. Two devices never share state.
  * Units    bytes and nanoseconds.                                                       */
 #ifndef GT_DEVICE_DEVICE_H

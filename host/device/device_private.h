@@ -2,6 +2,7 @@
 #ifndef GT_DEVICE_PRIVATE_H
 #define GT_DEVICE_PRIVATE_H
 
+#include "host/base/trace.h"
 #include "host/device/device.h"
 
 #include <CL/cl.h>
@@ -18,10 +19,12 @@ struct dev_device {
     double speed;                   /* 1.0, or what stood behind '@'           */
     uint64_t used;                  /* bytes in live buffers                   */
     int counting;                   /* launches carry events for busy seconds  */
-    struct pending { cl_event event; } *pending;
+    struct pending *pending;        /* events noted, in the queue's order      */
     int pending_count, pending_room;
     double busy;                    /* seconds, of events already collected    */
     uint64_t owed_ns;               /* slowed devices: sleep not yet taken     */
+    int clock_known;
+    uint64_t clock_ahead;           /* gt_trace_now() less the device's clock, modulo 2^64 */
 };
 
 struct dev_buffer {
@@ -51,10 +54,18 @@ gt_status dev_discover(found **out, int *count);
 /* Reads what a device says of itself into *info (all but id and path). */
 void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform);
 
-/* Records an event of one launch for busy seconds or slowing down; takes it over. */
-gt_status dev_event_note(dev_device *d, cl_event event);
+/* An event that something is to be learnt from when it is over: its seconds, if it counts, for
+ * dev_busy_seconds() or slowing down; when it was, for a trace, with the name, category and
+ * track of `span` (NULL: not traced). Takes the event over. Those that are over already may go
+ * first, so that a trace does not gather them without end. */
+struct pending { cl_event event; int counts, traced; gt_span span; };
+gt_status dev_event_note(dev_device *d, cl_event event, int counts, const gt_span *span);
 /* Waits for the noted events and adds their device time; returns what was added. */
 gt_status dev_events_collect(dev_device *d, double *seconds);
+/* The same of those that are over by now; cannot fail. */
+void      dev_events_reap(dev_device *d);
+/* Finds out, once, how far the host's clock is ahead of the device's. */
+gt_status dev_clock_match(dev_device *d);
 double dev_event_seconds(cl_event event);
 
 #endif

@@ -4,7 +4,7 @@
  *
  * Every kernel launch owns a cl_kernel with its arguments already set, so that running the
  * list is one enqueue a launch: 2-3 us on PoCL, no allocation, no waiting. A list runs
- * without events unless something is being measured or the device is slowed down.        */
+ * without events unless something is being measured or traced, or the device is slowed down. */
 #include "host/device/device_private.h"
 
 #include "host/base/clock.h"
@@ -305,52 +305,6 @@ static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
     return GT_OK;
 }
 
-double dev_event_seconds(cl_event event)
-{
-    cl_ulong start = 0, end = 0;
-    if (clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof start, &start, NULL)
-            != CL_SUCCESS
-        || clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof end, &end, NULL)
-            != CL_SUCCESS || end < start)
-        return 0.0;
-    return (double)(end - start) * 1e-9;
-}
-
-gt_status dev_event_note(dev_device *d, cl_event event)
-{
-    if (d->pending_count == d->pending_room) {
-        int room = d->pending_room ? 2 * d->pending_room : 256;
-        struct pending *more = realloc(d->pending, (size_t)room * sizeof *more);
-        if (!more) {
-            clReleaseEvent(event);
-            return gt_fail(GT_NO_MEMORY, "cannot time device '%s': out of memory", d->info.id);
-        }
-        d->pending = more;
-        d->pending_room = room;
-    }
-    d->pending[d->pending_count++].event = event;
-    return GT_OK;
-}
-
-gt_status dev_events_collect(dev_device *d, double *seconds)
-{
-    double sum = 0.0;
-    cl_int err = CL_SUCCESS;
-    if (d->pending_count)
-        err = clWaitForEvents(1, &d->pending[d->pending_count - 1].event);
-    for (int i = 0; i < d->pending_count; i++) {
-        sum += dev_event_seconds(d->pending[i].event);
-        clReleaseEvent(d->pending[i].event);
-    }
-    d->pending_count = 0;
-    d->busy += sum;
-    if (seconds)
-        *seconds = sum;
-    if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "work on device '%s' failed: %s", d->info.id, cl_error_name(err));
-    return GT_OK;
-}
-
 /* A slowed device: wait for what was queued, then sleep in proportion to its kernel time.
  * Sleeps are taken in stretches, since one of a few microseconds would take fifty. */
 static gt_status slow_down(dev_device *d)
@@ -369,19 +323,40 @@ static gt_status slow_down(dev_device *d)
     return GT_OK;
 }
 
+/* What a launch is called in a trace: "h.3.attn forward: attention_forward". */
+static gt_span span_of(const dev_list *l, int i)
+{
+    const launch *x = &l->launches[i];
+    const int copies = x->type == FILL || x->type == COPY;
+    const char *label = dev_list_label_of(l, i);
+    gt_span s = { .category = copies ? GT_TRACE_COPY : GT_TRACE_KERNEL, .track = GT_TRACK_COMPUTE };
+    char whole[128];
+    snprintf(whole, sizeof whole, "%.64s%s%s", label, *label ? ": " : "", x->name);
+    snprintf(s.name, sizeof s.name, "%.45s", whole);
+    return s;
+}
+
+static gt_status note(dev_list *l, int i, cl_event event, int counts, int traced)
+{
+    if (!traced)
+        return dev_event_note(l->device, event, counts, NULL);
+    const gt_span span = span_of(l, i);
+    return dev_event_note(l->device, event, counts, &span);
+}
+
 gt_status dev_run(dev_list *l, int from, int to)
 {
     dev_device *d = l->device;
-    gt_status st = GT_OK;
     if (to < 0)
         to = l->count;
     assert(0 <= from && from <= to && to <= l->count);
-    const int events = d->counting || d->speed < 1.0;
+    const int counts = d->counting || d->speed < 1.0, traced = gt_trace_on();
+    gt_status st = traced ? dev_clock_match(d) : GT_OK;
     for (int i = from; !st && i < to; i++) {
         cl_event event = NULL;
-        st = enqueue(l, &l->launches[i], events ? &event : NULL);
+        st = enqueue(l, &l->launches[i], counts || traced ? &event : NULL);
         if (!st && event)
-            st = dev_event_note(d, event);
+            st = note(l, i, event, counts, traced);
         if (!st && d->speed < 1.0 && (d->pending_count >= 8 || i + 1 == to))
             st = slow_down(d);
         else if (!st && d->counting && d->pending_count >= 4096)

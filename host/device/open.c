@@ -264,6 +264,7 @@ void dev_close(dev_device *d)
         return;
     if (d->queue)
         clFinish(d->queue);
+    dev_events_reap(d);
     for (int i = 0; i < d->pending_count; i++)
         clReleaseEvent(d->pending[i].event);
     free(d->pending);

@@ -3,6 +3,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/trace.h"
 #include "host/device/device.h"
 
 #include <dirent.h>
@@ -342,6 +343,70 @@ static void sub_devices_open_and_run(void)
     free(all);
 }
 
+/* In the queue's order, none before the one ahead of it is over, all between begin and end. */
+static void traced_work_becomes_spans(void)
+{
+    static const char *const names[] = { "write 4096 bytes", "first: scale", "first: copy",
+                                         "second: scale", "second: fill", "read 64 bytes",
+                                         "read 4096 bytes" };
+    enum { N = 1024, ROUNDS = 200 };
+    float x[N] = { 0 };
+    dev_device *d = open_default();
+    dev_program *p = d ? build(d, "-DFACTOR=1.0f") : NULL;
+    dev_buffer *a = NULL, *b = NULL;
+    dev_list *l = NULL;
+    dev_event *event = NULL;
+    gt_trace t = { 0 };
+    if (!p)
+        goto out;
+    CHECK_OK(dev_buffer_create(&a, d, sizeof x, "a"));
+    CHECK_OK(dev_buffer_create(&b, d, sizeof x, "b"));
+    CHECK_OK(dev_list_create(&l, d));
+    dev_arg args[] = { dev_arg_buffer(a), dev_arg_f32(2.0f), dev_arg_i32(N) };
+    dev_list_label(l, "first");
+    CHECK_OK(dev_list_kernel(l, p, "scale", dev_grid_1d(N, 1), args, 3));
+    CHECK_OK(dev_list_copy(l, b, 0, a, 0, sizeof x));
+    dev_list_label(l, "second");
+    CHECK_OK(dev_list_kernel(l, p, "scale", dev_grid_1d(N, 1), args, 3));
+    CHECK_OK(dev_list_fill(l, a, 0, 0, 4));
+    CHECK_OK(dev_run(l, 0, -1));                /* not traced */
+    CHECK_OK(gt_trace_start(10000));
+    const uint64_t before = gt_now_ns();
+    CHECK_OK(dev_write(d, a, 0, x, sizeof x));
+    CHECK_OK(dev_run(l, 0, -1));
+    CHECK_OK(dev_read_start(d, a, 0, x, 64, &event));
+    CHECK_OK(dev_event_wait(event));
+    CHECK_OK(dev_read(d, b, 0, x, sizeof x));
+    CHECK_OK(dev_wait(d));
+    const uint64_t after = gt_now_ns();
+    CHECK_OK(gt_trace_take(&t));
+    if (CHECKF(t.count == 7, "%zu spans", t.count))
+        for (int i = 0; i < 7; i++) {
+            const int moves = i == 0 || i > 4;
+            CHECKF(!strcmp(t.span[i].name, names[i]), "%d: '%s'", i, t.span[i].name);
+            CHECK(t.span[i].begin <= t.span[i].end && (!i || t.span[i].begin >= t.span[i - 1].end));
+            CHECK(t.span[i].track == (moves ? GT_TRACK_COPY : GT_TRACK_COMPUTE));
+            CHECK(t.span[i].category == (i == 1 || i == 3 ? GT_TRACE_KERNEL : GT_TRACE_COPY));
+            /* The clocks are matched to microseconds; a second tells them apart at all. */
+            CHECK(t.span[i].begin + 1000000000u > before && t.span[i].end < after + 1000000000u);
+        }
+    gt_trace_release(&t);
+    for (int i = 0; i < ROUNDS; i++)            /* nobody waits for the device in between */
+        CHECK_OK(dev_run(l, 0, -1));
+    CHECK_OK(dev_wait(d));
+    CHECK_OK(gt_trace_take(&t));
+    CHECKF(t.count == 7 + 4 * ROUNDS, "%zu spans", t.count);
+    CHECK(dev_busy_seconds(d) == 0.0);          /* tracing is not counting */
+    gt_trace_release(&t);
+out:
+    gt_trace_stop();
+    dev_list_release(l);
+    dev_buffer_release(a);
+    dev_buffer_release(b);
+    dev_program_release(p);
+    dev_close(d);
+}
+
 const check_case check_cases[] = {
     CASE(every_device_has_an_id_and_can_be_found_by_it),
     CASE(lists_of_ids_are_split),
@@ -353,5 +418,6 @@ const check_case check_cases[] = {
     CASE(ranks_may_build_at_the_same_time),
     CASE(a_slowed_device_sleeps_in_proportion),
     CASE(sub_devices_open_and_run),
+    CASE(traced_work_becomes_spans),
     { 0 }
 };
