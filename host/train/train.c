@@ -78,6 +78,16 @@ static gt_status settle_plan(train *t)
     return GT_OK;
 }
 
+static gt_status join_tensor_group(train *t)
+{
+    const int width = t->plan.tensor;
+    const run_replica *r = &t->plan.replica[t->place.replica];
+    if (width < 2)
+        return GT_OK;
+    gt_status st = net_group_create(&t->tensor_group, t->o.comm, &r->rank[t->place.stage * width], width);
+    return st ? st : tensor_exchange_create(&t->exchange, t->tensor_group, t->device);
+}
+
 /* Graphs, and from them who holds what. */
 static gt_status make_stage(train *t)
 {
@@ -149,7 +159,9 @@ static gt_status place_stages(train *t)
     const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(t->optim) },
                                       { "loss_sum", optim_loss_sum(t->optim) }, { NULL, NULL } };
     stage_place_options o = { .exec = { .device = t->device, .kernels = t->kernels, .gemm = t->gemm,
-                                        .params = t->params, .bindings = bindings },
+                                        .params = t->params, .bindings = bindings,
+                                        .exchange = t->exchange ? tensor_exchange_make : NULL,
+                                        .exchange_context = t->exchange },
                               .passing = t->arena, .courier = t->courier };
     gt_status st = stage_place(t->stage, &o);
     if (!st && t->data.val) {
@@ -299,6 +311,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st)
         st = dev_courier_create(&t->courier);
     if (!st)
+        st = join_tensor_group(t);
+    if (!st)
         st = make_stage(t);
     if (!st)
         st = optim_create(&t->optim, d, t->kernels, t->params, &t->o.optim,
@@ -355,6 +369,9 @@ void train_release(train *t)
     optim_release(t->optim);
     params_release(t->params);
     parallel_holders_release(t->holders);
+    tensor_exchange_release(t->exchange);
+    if (t->tensor_group)
+        net_group_release(t->tensor_group);
     free(t->mine);
     free(t->totals);
     gemm_context_release(t->gemm);

@@ -6,6 +6,7 @@
 #define GT_TRAIN_PRIVATE_H
 
 #include "host/parallel/gradients.h"
+#include "host/parallel/tensor_exchange.h"
 #include "host/train/evaluate.h"
 #include "host/train/train.h"
 
@@ -44,6 +45,8 @@ struct train {
     optim *optim;
     exec_arena *arena;                  /* what passes within a program */
     dev_courier *courier;
+    net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
+    tensor_exchange *exchange;
     parallel_holders *holders;          /* of several ranks; NULL: alone */
     parallel_gradients *gradients;
     unsigned char *mine;                /* [parameter] this rank writes it */

@@ -207,6 +207,18 @@ static int fill_replica(run_plan *p, int r, int stages, int micro_batches, int m
     return 1;
 }
 
+/* Without dropout the reference is the same whatever the micro-batches: made once. */
+static int reference(outcome *out, const train_options *o, float dropout)
+{
+    static outcome plain;
+    if (dropout > 0.0f)
+        return make_reference(out, o);
+    if (!plain.x && !make_reference(&plain, o))
+        return 0;
+    *out = plain;
+    return 1;
+}
+
 static void one_replica(const char *schedule, int stages, int chunks, int micro_batches, float dropout,
                         const char *knobs, int turns)
 {
@@ -218,13 +230,59 @@ static void one_replica(const char *schedule, int stages, int chunks, int micro_
     snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches", schedule, stages, chunks,
              micro_batches);
     o.micro_batch = (uint64_t)(BATCH / micro_batches);
-    if (make_reference(&want, &o) && CHECK_OK(run_plan_create(&p, stages, UNITS, BATCH, 1, chunks, 1))
+    if (reference(&want, &o, dropout) && CHECK_OK(run_plan_create(&p, stages, UNITS, BATCH, 1, chunks, 1))
         && fill_replica(&p, 0, stages, micro_batches, BATCH / micro_batches, &rank)) {
         snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
         check_plan(what, &p, &o, &want, knobs, turns);
     }
     run_plan_release(&p);
-    release(&want);
+    if (dropout > 0.0f)
+        release(&want);
+}
+
+/* Replicas of so many stages each, which take unlike shares in micro-batches of unlike size. */
+typedef struct shape_of_replica { int stages, micro_batches, micro_batch; } shape_of_replica;
+
+static void replicas(const char *schedule, const shape_of_replica *r, int count, int tensor,
+                     const double *share, const char *knobs, int turns)
+{
+    train_options o = options_of(0.0f);
+    outcome want = { 0 };
+    run_plan p = { 0 };
+    char what[96];
+    int rank = 0, ranks = 0, good;
+    for (int i = 0; i < count; i++)
+        ranks += r[i].stages * tensor;
+    snprintf(what, sizeof what, "%s, %d replicas, the first of %d stages, tensor %d", schedule, count,
+             r[0].stages, tensor);
+    good = reference(&want, &o, 0.0f)
+           && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, 1, count));
+    for (int i = 0; good && i < count; i++)
+        good = fill_replica(&p, i, r[i].stages, r[i].micro_batches, r[i].micro_batch, &rank);
+    for (int k = 0; good && share && k < tensor; k++)
+        p.share[k] = share[k];
+    if (good) {
+        snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
+        check_plan(what, &p, &o, &want, knobs, turns);
+    }
+    run_plan_release(&p);
+}
+
+static void replicas_of_unequal_shape(void)
+{
+    replicas("1f1b", (shape_of_replica[]){ { 1, 4, 3 }, { 1, 6, 2 } }, 2, 1, NULL, "", 1);
+    replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 8, 1 } }, 2, 1, NULL, "", 1);
+    replicas("zb-h1", (shape_of_replica[]){ { 1, 2, 6 }, { 3, 4, 2 }, { 2, 1, 4 } }, 3, 1, NULL, "", 1);
+    replicas("list", (shape_of_replica[]){ { 2, 3, 4 }, { 1, 3, 2 }, { 1, 6, 1 } }, 3, 1, NULL,
+             "algorithm=ring", 2);
+}
+
+static void tensor_ranks(void)
+{
+    static const double unequal[] = { 0.75, 0.25 };
+    replicas("1f1b", (shape_of_replica[]){ { 1, 6, 4 } }, 1, 2, NULL, "", 1);
+    replicas("zb-h1", (shape_of_replica[]){ { 2, 6, 4 } }, 1, 2, unequal, "algorithm=ring", 2);
+    replicas("gpipe", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 4, 2 } }, 2, 2, unequal, "", 1);
 }
 
 static void stages_of_every_schedule(void)
@@ -258,4 +316,5 @@ static void every_transport_repeats_bit_for_bit(void)
 
 const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
                                    CASE(dropout_draws_the_same_bits),
+                                   CASE(replicas_of_unequal_shape), CASE(tensor_ranks),
                                    CASE(every_transport_repeats_bit_for_bit), { 0 } };
