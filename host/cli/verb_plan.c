@@ -1,27 +1,26 @@
 /* host/cli/verb_plan.c - what would run where, how fast, and why.
  *
- * Costs come from the model's description alone: FLOPs of its matrix products and attention,
- * and the activations that this program keeps. A device's "tflops" in the cluster file is
- * therefore what `geartrain bench step` reaches on it, not what its data sheet says.       */
+ *   plan --model M                    devices that are here, measured: one rank each (plan_local.h)
+ *   plan --model M --cluster FILE     devices that need not be here, described (plan_cluster.c)
+ *
+ * --out writes the plan that `train --plan FILE` follows to the letter.                     */
 #include "host/cli/cli.h"
+#include "host/cli/plan_show.h"
+#include "host/cli/replicas.h"
 
-#include "host/base/clock.h"
-#include "host/base/file.h"
 #include "host/base/text.h"
-#include "host/pipeline/planner.h"
-#include "models/model.h"
 
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct {
-    const char *model, *cluster, *precision, *timeline;
+    const char *model, *cluster, *precision, *timeline, *devices, *out, *schedule, *sync;
+    const char *stages, *replicas, *tensor, *micro_batch;
     uint64_t batch, seq;
-    int json;
-} o = { .precision = "fp32", .batch = 512 };
+    int json, recompute, again;
+    cli_comm comm;
+} o = { .precision = "fp32", .batch = 512, .schedule = "auto", .sync = "allreduce", .stages = "auto",
+        .replicas = "auto", .tensor = "auto", .micro_batch = "auto" };
 
 static const gt_option table[] = {
     { .group = "What to plan" },
@@ -31,256 +30,117 @@ static const gt_option table[] = {
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { .group = "Devices that are here" },
+    { "devices", 0, GT_STRING, "ID,...", "see `geartrain devices`; one rank each", &o.devices, 0, NULL },
+    { "stages", 0, GT_STRING, "N|auto", "of every replica", &o.stages, 0, NULL },
+    { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &o.replicas, 0, NULL },
+    { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer; auto: if memory is short",
+      &o.tensor, 0, NULL },
+    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "of a pipeline", &o.schedule, 0,
+      NULL },
+    { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "run a layer again instead of keeping it; else if memory is short",
+      &o.recompute, 0, NULL },
+    { "sync", 0, GT_CHOICE, "allreduce|sharded", "sharded: optimizer state shared out", &o.sync, 0, NULL },
+    { "again", 0, GT_FLAG, NULL, "measure what was measured before", &o.again, 0, NULL },
     { .group = "Output" },
+    { "out", 'o', GT_STRING, "FILE", "write the plan for `train --plan FILE`", &o.out, 0, NULL },
     { "timeline", 0, GT_STRING, "FILE", "an SVG picture of replica 0's step", &o.timeline, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
+    CLI_COMM_OPTIONS(o.comm),
     { 0 } };
 
 static const cli_help help = {
-    "plan --model NAME --cluster FILE [options]",
+    "plan --model NAME [--devices LIST | --cluster FILE] [options]",
     "Say which device would hold which layers, how fast a step would be, and why.",
+    "  geartrain plan --model gpt2-mini --devices cpu:0.0,cpu:0.1@0.25 --batch 16\n"
     "  geartrain plan --model gpt3-175b --cluster cluster.json --batch 1536 --precision bf16\n"
     "A cluster file:\n"
     "  { \"latency\": \"20us\", \"nodes\": [ { \"count\": 16, \"uplink\": \"25GB\", \"local\": \"200GB\",\n"
     "    \"devices\": [ { \"name\": \"A\", \"count\": 8, \"tflops\": 120, \"memory\": \"40GB\" } ] } ] }\n" };
 
-/* ---- the model as units -------------------------------------------------------------------- */
+static model_config model;
 
-/* Activations that a block keeps, in widths of T x C: both norms, q k v, attention, two residual
- * sums, the inner layer before and after its activation function. */
-static double kept_widths(const model_config *c)
+static plan_question question(void)
 {
-    return 7.0 + 2.0 * c->inner / c->channels + 1.0;
+    plan_question q = { .model = &model, .batch = (int)o.batch,
+                        .seq = (int)(o.seq ? o.seq : (uint64_t)model.context), .json = o.json,
+                        .timeline = o.timeline };
+    dtype_parse(&q.storage, o.precision);
+    return q;
 }
 
-static pipe_unit *units_of(const model_config *c, double T, double element, int *count)
+static gt_status local_options(plan_local_options *out)
 {
-    const double C = c->channels, I = c->inner, V = c->vocab;
-    *count = c->layers + 2;
-    pipe_unit *u = calloc((size_t)*count, sizeof *u);
-    if (!u)
-        return NULL;
-    u[0] = (pipe_unit){ .parameters = (V + T) * C, .kept = T * C * element,
-                        .kept_recompute = T * C * element, .output = T * C * element };
-    for (int i = 1; i <= c->layers; i++)
-        u[i] = (pipe_unit){ .flops = 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C,
-                            .parameters = 4.0 * C * C + 2.0 * C * I + 9.0 * C + I,
-                            .kept = kept_widths(c) * T * C * element,
-                            .kept_recompute = T * C * element, .output = T * C * element,
-                            .reductions = 2 };
-    /* The head is the embedding again: a copy of it, where they are on different stages. */
-    u[c->layers + 1] = (pipe_unit){ .flops = 2.0 * T * V * C, .parameters = V * C + 2.0 * C,
-                                    .kept = 2.0 * T * C * element,
-                                    .kept_recompute = 2.0 * T * C * element };
-    return u;
-}
-
-/* ---- printing ------------------------------------------------------------------------------ */
-
-static const char *device_name(const pipe_cluster *c, const pipe_stage *s, char *out, size_t size)
-{
-    const pipe_device *d = &c->device[s->first_device];
-    snprintf(out, size, "%d x %s of node %d", s->devices, d->name, d->node);
-    return out;
-}
-
-static void unit_range(const pipe_stage *s, int units, char *out, size_t size)
-{
-    const int first = s->first_unit, last = first + s->units - 1;
-    const int from = first < 1 ? 1 : first, to = last > units - 2 ? units - 2 : last;
-    int n = snprintf(out, size, "%s", first == 0 ? "embedding" : "");
-    if (to >= from)
-        n += snprintf(out + n, size - (size_t)n, "%slayers %d-%d", n ? ", " : "", from - 1, to - 1);
-    if (last == units - 1)
-        snprintf(out + n, size - (size_t)n, "%shead", n ? ", " : "");
-}
-
-static int same_shape(const pipe_cluster *c, const pipe_replica *a, const pipe_replica *b)
-{
-    if (a->stages != b->stages || a->micro_batches != b->micro_batches)
-        return 0;
-    for (int s = 0; s < a->stages; s++)
-        if (a->stage[s].units != b->stage[s].units
-            || strcmp(c->device[a->stage[s].first_device].name, c->device[b->stage[s].first_device].name))
-            return 0;
-    return 1;
-}
-
-static void print_replica(const pipe_cluster *c, const pipe_job *job, const pipe_plan *p, int r, int alike)
-{
-    const pipe_replica *replica = &p->replica[r];
-    char where[96], what[64], need[24], limit[24];
-    printf("\nreplica %d", r);
-    if (alike > 1)
-        printf(" and %d like it", alike - 1);
-    printf(": %d micro-batches of %d, %.3f s\n", replica->micro_batches, p->micro_batch, replica->seconds);
-    for (int s = 0; s < replica->stages; s++) {
-        const pipe_stage *stage = &replica->stage[s];
-        unit_range(stage, job->units, what, sizeof what);
-        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s,
-               device_name(c, stage, where, sizeof where), what,
-               gt_format_bytes(need, sizeof need, (uint64_t)stage->memory),
-               gt_format_bytes(limit, sizeof limit, (uint64_t)stage->limit),
-               1e3 * (stage->cost.forward + stage->cost.backward_input + stage->cost.backward_weight));
-    }
-}
-
-static void describe(const pipe_plan *p, char *out, size_t size)
-{
-    int least = p->replica[0].stages, most = least;
-    for (int r = 1; r < p->replicas; r++) {
-        least = p->replica[r].stages < least ? p->replica[r].stages : least;
-        most = p->replica[r].stages > most ? p->replica[r].stages : most;
-    }
-    char stages[32];
-    snprintf(stages, sizeof stages, least == most ? "%d" : "%d-%d", least, most);
-    snprintf(out, size, "%d replicas x %s stages x %d tensor, micro-batches of %d%s, %s, dealt %s",
-             p->replicas, stages, p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "",
-             p->schedule, p->dealt);
-}
-
-static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice,
-                       double uniform, int tensor, int stages, double took)
-{
-    const pipe_plan *p = &choice->best;
-    char what[160];
-    describe(p, what, sizeof what);
-    printf("%d devices in %d nodes, %llu plans tried, %llu fit, %.2f s\n\nplan       %s\n"
-           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it\n", c->devices, c->nodes,
-           (unsigned long long)choice->tried, (unsigned long long)choice->fitting, took, what, p->step,
-           100.0 * p->idle, p->reduce);
-    if (p->unused)
-        printf("unused     %d devices without equal neighbours\n", p->unused);
-    for (int i = 0; i < choice->runners_up; i++) {
-        const pipe_plan *q = &choice->runner_up[i];
-        describe(q, what, sizeof what);
-        printf("%-10s %s: %+.1f %%, idles %.1f %%, gradient sums %.3f s\n", i ? "" : "runners-up", what,
-               100.0 * (q->step / p->step - 1.0), 100.0 * q->idle, q->reduce);
-    }
-    if (isfinite(uniform))
-        printf("uniform    %.3f s with %d stages x %d tensor and equal shares: %.2f x slower\n", uniform,
-               stages, tensor, uniform / p->step);
-    else
-        printf("uniform    no split with equal shares fits\n");
-    enum { SHOWN = 2 };
-    int shown = 0;
-    char *done = calloc((size_t)p->replicas, 1);
-    for (int r = 0; done && r < p->replicas && shown < SHOWN; r++) {
-        int alike = 0;
-        if (done[r])
-            continue;
-        for (int k = r; k < p->replicas; k++)
-            if (!done[k] && same_shape(c, &p->replica[r], &p->replica[k])) {
-                done[k] = 1;
-                alike++;
-            }
-        print_replica(c, job, p, r, alike);
-        shown++;
-    }
-    int left = 0;
-    for (int r = 0; done && r < p->replicas; r++)
-        left += !done[r];
-    if (left)
-        printf("\n%d more replicas of other shapes; --json has them all\n", left);
-    free(done);
-}
-
-static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, double uniform)
-{
-    const pipe_plan *p = &choice->best;
-    json_t *replicas = json_array();
-    for (int r = 0; r < p->replicas; r++) {
-        json_t *stages = json_array();
-        for (int s = 0; s < p->replica[r].stages; s++) {
-            const pipe_stage *t = &p->replica[r].stage[s];
-            json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}",
-                "device", c->device[t->first_device].name, "first_device", t->first_device,
-                "devices", t->devices, "first_unit", t->first_unit, "units", t->units,
-                "memory", t->memory, "limit", t->limit, "forward_s", t->cost.forward,
-                "backward_input_s", t->cost.backward_input, "backward_weight_s", t->cost.backward_weight));
-        }
-        json_array_append_new(replicas, json_pack("{s:i, s:f, s:o}", "micro_batches",
-                              p->replica[r].micro_batches, "seconds", p->replica[r].seconds,
-                              "stages", stages));
-    }
-    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step,
-                            "idle", p->idle, "reduce_s", p->reduce, "tensor", p->tensor,
-                            "micro_batch", p->micro_batch, "recompute", p->recompute,
-                            "schedule", p->schedule, "dealt", p->dealt, "uniform_s",
-                            isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas);
-    char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
-    json_decref(all);
-    if (!text)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
-    puts(text);
-    free(text);
-    return GT_OK;
-}
-
-static gt_status draw(const pipe_cluster *c, const pipe_plan *p)
-{
-    gt_text svg = { 0 };
-    gt_status st = pipe_plan_picture(&svg, c, p, 0);
+    const plan_question q = question();
+    *out = (plan_local_options){ .model = &model, .storage = q.storage, .batch = q.batch, .seq = q.seq,
+                                 .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
+                                 .sync = o.sync, .again = o.again };
+    gt_status st = plan_local_number(&out->stages, "stages", o.stages);
     if (!st)
-        st = gt_file_write(o.timeline, svg.data, svg.size);
-    gt_text_release(&svg);
+        st = plan_local_number(&out->replicas, "replicas", o.replicas);
+    if (!st)
+        st = plan_local_number(&out->tensor, "tensor", o.tensor);
+    if (!st)
+        st = plan_local_number(&out->micro_batch, "micro-batch", o.micro_batch);
     return st;
 }
 
-/* ---- the verb ------------------------------------------------------------------------------ */
-
-static gt_status plan(const model_config *m, const pipe_cluster *c)
+/* Every rank; rank 0 speaks. */
+static gt_status plan_here(net_comm *c)
 {
-    const int full = !strcmp(o.precision, "fp32");
-    const double T = (double)(o.seq ? o.seq : (uint64_t)m->context);
-    pipe_job job = { .batch = (int)o.batch, .state_bytes = full ? 16.0 : 18.0, .gradient_bytes = 4.0 };
-    pipe_unit *units = units_of(m, T, full ? 4.0 : 2.0, &job.units);
-    pipe_choice choice = { 0 };
-    double uniform = INFINITY;
-    int tensor, stages;
-    if (!units)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
-    job.unit = units;
-    const uint64_t begin = gt_now_ns();
-    gt_status st = pipe_plan_search(&choice, c, &job);
-    const double took = (double)(gt_now_ns() - begin) * 1e-9;
+    dev_device *d = NULL;
+    plan_local_options options;
+    plan_local_result r = { 0 };
+    const plan_question q = question();
+    gt_status st = local_options(&options);
     if (!st)
-        st = pipe_plan_uniform(c, &job, &uniform, &tensor, &stages);
-    if (!st && o.json)
-        st = print_json(c, &choice, uniform);
-    else if (!st)
-        print_plan(c, &job, &choice, uniform, tensor, stages, took);
-    if (!st && o.timeline)
-        st = draw(c, &choice.best);
-    pipe_choice_release(&choice);
-    free(units);
+        st = replicas_device(&d, o.devices, c);
+    if (!st)
+        st = plan_local(&r, c, d, &options);
+    if (!st && (!c || net_comm_rank(c) == 0)) {
+        st = plan_show(&q, &r);
+        if (!st && o.out)
+            st = run_plan_write(&r.plan, o.out);
+    }
+    plan_local_release(&r);
+    dev_close(d);
     return st;
+}
+
+static gt_status check_options(void)
+{
+    plan_local_options options;
+    if (o.batch < 1 || o.batch > 65535)
+        return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535",
+                       (unsigned long long)o.batch);
+    if (o.cluster && (o.devices || o.out))
+        return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster",
+                       o.devices ? "devices" : "out");
+    gt_status st = model_config_load(&model, o.model);
+    if (!st && !model.vocab)
+        model.vocab = 256;
+    if (!st && o.seq > (uint64_t)model.context)
+        st = gt_fail(GT_MISUSE, "option --seq: the model's context is %d tokens", model.context);
+    return st ? st : local_options(&options);
 }
 
 gt_status verb_plan(int argc, char **argv)
 {
     char **words;
     int count, done;
-    model_config m;
-    pipe_cluster c;
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;
-    if (count || !o.model || !o.cluster)
+    if (count || !o.model)
         return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
-    if (o.batch < 1 || o.batch > 65535)
-        return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535",
-                       (unsigned long long)o.batch);
-    st = model_config_load(&m, o.model);
-    if (!st && !m.vocab)
-        m.vocab = 256;
-    if (!st && o.seq > (uint64_t)m.context)
-        st = gt_fail(GT_MISUSE, "option --seq: the model's context is %d tokens", m.context);
+    st = check_options();
+    if (!st && o.cluster) {
+        const plan_question q = question();
+        return plan_cluster(&q, o.cluster);
+    }
     if (!st)
-        st = pipe_cluster_read(&c, o.cluster);
-    if (st)
-        return st;
-    st = plan(&m, &c);
-    pipe_cluster_release(&c);
-    return st;
+        st = replicas_count(o.devices, &o.comm.ranks);
+    o.comm.may_be_alone = 1;
+    return st ? st : cli_comm_run(&o.comm, argv, plan_here);
 }

@@ -29,7 +29,7 @@ int local_sizes(const local_job *job, int seats, int size[MOST_SIZES])
         const profile *p = &job->rank[r].profile;
         most = p->size[p->sizes - 1] < most ? p->size[p->sizes - 1] : most;
     }
-    const int small = seats <= 4 ? 12 : 0, kinds = seats <= 4 ? MOST_SIZES : 12;
+    const int small = seats <= 4 ? 12 : seats <= 6 ? 8 : 0, kinds = seats <= 4 ? MOST_SIZES : 14;
     for (int n = most; n >= 1; n--) {
         int good = n <= small || n == 1;
         for (int i = 0; i < job->rank[0].profile.sizes; i++)

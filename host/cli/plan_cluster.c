@@ -1,0 +1,230 @@
+/* host/cli/plan_cluster.c - plans for machines that need not be here.
+ *
+ * Costs come from the model's description alone: FLOPs of its matrix products and attention,
+ * and the activations that this program keeps. A device's "tflops" in the cluster file is
+ * therefore what `geartrain bench step` reaches on it, not what its data sheet says.       */
+#include "host/cli/plan_show.h"
+
+#include "host/base/clock.h"
+#include "host/base/file.h"
+#include "host/base/text.h"
+#include "host/pipeline/planner.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the model as units -------------------------------------------------------------------- */
+
+/* Activations that a block keeps, in widths of T x C: both norms, q k v, attention, two residual
+ * sums, the inner layer before and after its activation function. */
+static double kept_widths(const model_config *c)
+{
+    return 7.0 + 2.0 * c->inner / c->channels + 1.0;
+}
+
+static pipe_unit *units_of(const model_config *c, double T, double element, int *count)
+{
+    const double C = c->channels, I = c->inner, V = c->vocab;
+    *count = c->layers + 2;
+    pipe_unit *u = calloc((size_t)*count, sizeof *u);
+    if (!u)
+        return NULL;
+    u[0] = (pipe_unit){ .parameters = (V + T) * C, .kept = T * C * element,
+                        .kept_recompute = T * C * element, .output = T * C * element };
+    for (int i = 1; i <= c->layers; i++)
+        u[i] = (pipe_unit){ .flops = 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C,
+                            .parameters = 4.0 * C * C + 2.0 * C * I + 9.0 * C + I,
+                            .kept = kept_widths(c) * T * C * element,
+                            .kept_recompute = T * C * element, .output = T * C * element,
+                            .reductions = 2 };
+    /* The head is the embedding again: a copy of it, where they are on different stages. */
+    u[c->layers + 1] = (pipe_unit){ .flops = 2.0 * T * V * C, .parameters = V * C + 2.0 * C,
+                                    .kept = 2.0 * T * C * element,
+                                    .kept_recompute = 2.0 * T * C * element };
+    return u;
+}
+
+/* ---- printing ------------------------------------------------------------------------------ */
+
+static const char *device_name(const pipe_cluster *c, const pipe_stage *s, char *out, size_t size)
+{
+    const pipe_device *d = &c->device[s->first_device];
+    snprintf(out, size, "%d x %s of node %d", s->devices, d->name, d->node);
+    return out;
+}
+
+static int same_shape(const pipe_cluster *c, const pipe_replica *a, const pipe_replica *b)
+{
+    if (a->stages != b->stages || a->micro_batches != b->micro_batches)
+        return 0;
+    for (int s = 0; s < a->stages; s++)
+        if (a->stage[s].units != b->stage[s].units
+            || strcmp(c->device[a->stage[s].first_device].name, c->device[b->stage[s].first_device].name))
+            return 0;
+    return 1;
+}
+
+static void print_replica(const pipe_cluster *c, const pipe_job *job, const pipe_plan *p, int r, int alike)
+{
+    const pipe_replica *replica = &p->replica[r];
+    char where[96], what[64], need[24], limit[24];
+    printf("\nreplica %d", r);
+    if (alike > 1)
+        printf(" and %d like it", alike - 1);
+    printf(": %d micro-batches of %d, %.3f s\n", replica->micro_batches, p->micro_batch, replica->seconds);
+    for (int s = 0; s < replica->stages; s++) {
+        const pipe_stage *stage = &replica->stage[s];
+        plan_unit_range(stage->first_unit, stage->first_unit + stage->units, job->units, what, sizeof what);
+        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s,
+               device_name(c, stage, where, sizeof where), what,
+               gt_format_bytes(need, sizeof need, (uint64_t)stage->memory),
+               gt_format_bytes(limit, sizeof limit, (uint64_t)stage->limit),
+               1e3 * (stage->cost.forward + stage->cost.backward_input + stage->cost.backward_weight));
+    }
+}
+
+static void describe(const pipe_plan *p, char *out, size_t size)
+{
+    int least = p->replica[0].stages, most = least;
+    for (int r = 1; r < p->replicas; r++) {
+        least = p->replica[r].stages < least ? p->replica[r].stages : least;
+        most = p->replica[r].stages > most ? p->replica[r].stages : most;
+    }
+    char stages[32];
+    snprintf(stages, sizeof stages, least == most ? "%d" : "%d-%d", least, most);
+    snprintf(out, size, "%d replicas x %s stages x %d tensor, micro-batches of %d%s, %s, dealt %s",
+             p->replicas, stages, p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "",
+             p->schedule, p->dealt);
+}
+
+static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice,
+                       double uniform, int tensor, int stages, double took)
+{
+    const pipe_plan *p = &choice->best;
+    char what[160];
+    describe(p, what, sizeof what);
+    printf("%d devices in %d nodes, %llu plans tried, %llu fit, %.2f s\n\nplan       %s\n"
+           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it\n", c->devices, c->nodes,
+           (unsigned long long)choice->tried, (unsigned long long)choice->fitting, took, what, p->step,
+           100.0 * p->idle, p->reduce);
+    if (p->unused)
+        printf("unused     %d devices without equal neighbours\n", p->unused);
+    for (int i = 0; i < choice->runners_up; i++) {
+        const pipe_plan *q = &choice->runner_up[i];
+        describe(q, what, sizeof what);
+        printf("%-10s %s: %+.1f %%, idles %.1f %%, gradient sums %.3f s\n", i ? "" : "runners-up", what,
+               100.0 * (q->step / p->step - 1.0), 100.0 * q->idle, q->reduce);
+    }
+    if (isfinite(uniform))
+        printf("uniform    %.3f s with %d stages x %d tensor and equal shares: %.2f x slower\n", uniform,
+               stages, tensor, uniform / p->step);
+    else
+        printf("uniform    no split with equal shares fits\n");
+    enum { SHOWN = 2 };
+    int shown = 0;
+    char *done = calloc((size_t)p->replicas, 1);
+    for (int r = 0; done && r < p->replicas && shown < SHOWN; r++) {
+        int alike = 0;
+        if (done[r])
+            continue;
+        for (int k = r; k < p->replicas; k++)
+            if (!done[k] && same_shape(c, &p->replica[r], &p->replica[k])) {
+                done[k] = 1;
+                alike++;
+            }
+        print_replica(c, job, p, r, alike);
+        shown++;
+    }
+    int left = 0;
+    for (int r = 0; done && r < p->replicas; r++)
+        left += !done[r];
+    if (left)
+        printf("\n%d more replicas of other shapes; --json has them all\n", left);
+    free(done);
+}
+
+static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, double uniform)
+{
+    const pipe_plan *p = &choice->best;
+    json_t *replicas = json_array();
+    for (int r = 0; r < p->replicas; r++) {
+        json_t *stages = json_array();
+        for (int s = 0; s < p->replica[r].stages; s++) {
+            const pipe_stage *t = &p->replica[r].stage[s];
+            json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}",
+                "device", c->device[t->first_device].name, "first_device", t->first_device,
+                "devices", t->devices, "first_unit", t->first_unit, "units", t->units,
+                "memory", t->memory, "limit", t->limit, "forward_s", t->cost.forward,
+                "backward_input_s", t->cost.backward_input, "backward_weight_s", t->cost.backward_weight));
+        }
+        json_array_append_new(replicas, json_pack("{s:i, s:f, s:o}", "micro_batches",
+                              p->replica[r].micro_batches, "seconds", p->replica[r].seconds,
+                              "stages", stages));
+    }
+    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step,
+                            "idle", p->idle, "reduce_s", p->reduce, "tensor", p->tensor,
+                            "micro_batch", p->micro_batch, "recompute", p->recompute,
+                            "schedule", p->schedule, "dealt", p->dealt, "uniform_s",
+                            isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas);
+    char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
+    json_decref(all);
+    if (!text)
+        return gt_fail(GT_NO_MEMORY, "out of memory");
+    puts(text);
+    free(text);
+    return GT_OK;
+}
+
+static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *p)
+{
+    gt_text svg = { 0 };
+    gt_status st = pipe_plan_picture(&svg, c, p, 0);
+    if (!st)
+        st = gt_file_write(path, svg.data, svg.size);
+    gt_text_release(&svg);
+    return st;
+}
+
+/* ---- all together --------------------------------------------------------------------------- */
+
+static gt_status plan(const plan_question *q, const pipe_cluster *c)
+{
+    const int full = q->storage == DTYPE_F32;
+    const double T = q->seq;
+    pipe_job job = { .batch = q->batch, .state_bytes = full ? 16.0 : 18.0, .gradient_bytes = 4.0 };
+    pipe_unit *units = units_of(q->model, T, full ? 4.0 : 2.0, &job.units);
+    pipe_choice choice = { 0 };
+    double uniform = INFINITY;
+    int tensor, stages;
+    if (!units)
+        return gt_fail(GT_NO_MEMORY, "out of memory");
+    job.unit = units;
+    const uint64_t begin = gt_now_ns();
+    gt_status st = pipe_plan_search(&choice, c, &job);
+    const double took = (double)(gt_now_ns() - begin) * 1e-9;
+    if (!st)
+        st = pipe_plan_uniform(c, &job, &uniform, &tensor, &stages);
+    if (!st && q->json)
+        st = print_json(c, &choice, uniform);
+    else if (!st)
+        print_plan(c, &job, &choice, uniform, tensor, stages, took);
+    if (!st && q->timeline)
+        st = draw(q->timeline, c, &choice.best);
+    pipe_choice_release(&choice);
+    free(units);
+    return st;
+}
+
+gt_status plan_cluster(const plan_question *q, const char *path)
+{
+    pipe_cluster c;
+    gt_status st = pipe_cluster_read(&c, path);
+    if (st)
+        return st;
+    st = plan(q, &c);
+    pipe_cluster_release(&c);
+    return st;
+}

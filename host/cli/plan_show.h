@@ -1,0 +1,23 @@
+/* host/cli/plan_show.h - plans for people: what `geartrain plan` prints, writes and draws. */
+#ifndef GT_CLI_PLAN_SHOW_H
+#define GT_CLI_PLAN_SHOW_H
+
+#include "host/cli/plan_local.h"
+
+/* What is to be planned, and how it is to be told. */
+typedef struct plan_question {
+    const model_config *model;
+    dtype storage;
+    int batch, seq, json;
+    const char *timeline;       /* an SVG of replica 0's step, or NULL */
+} plan_question;
+
+/* "embedding, layers 0-5, head" of units [from, to) into out. */
+void plan_unit_range(int from, int to, int units, char *out, size_t size);
+
+/* A plan for the devices that are here, on standard output. */
+gt_status plan_show(const plan_question *q, const plan_local_result *r);
+/* Plans for a cluster file's devices, and shows it. */
+gt_status plan_cluster(const plan_question *q, const char *path);
+
+#endif
