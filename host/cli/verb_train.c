@@ -7,15 +7,19 @@
  * --resume takes every option that was not given again from the run's config.json, so that
  * `geartrain train --out RUN --resume` goes on exactly as it began.
  *
- * With several devices every rank holds the whole model and takes micro-batches in proportion to
- * its measured speed (cli/replicas.c); rank 0 alone writes and speaks.                    */
+ * With several devices each rank runs its part of a plan (cli/train_plan.c); rank 0 alone speaks.
+ * When a rank becomes slow and --replan is given, the run stops at a step, is planned again from
+ * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
 #include "host/cli/cli.h"
 #include "host/cli/replicas.h"
+#include "host/cli/train_plan.h"
+#include "host/cli/train_view.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
+#include "host/parallel/trace_merge.h"
 #include "host/train/train.h"
 
 #include <jansson.h>
@@ -31,6 +35,9 @@ static struct {
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
     int resume, recompute, json, explain, keep;
+    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *trace;
+    int replan;
+    double slow;
     cli_comm comm;
 } o;
 
@@ -73,6 +80,17 @@ static const gt_option table[] = {
       &o.devices, 0, NULL },
     { "ranks", 0, GT_U64, "N", "ranks of this host, unless a launcher started some", &o.comm.ranks,
       1, NULL },
+    { "plan", 0, GT_STRING, "FILE|auto", "who does what: a file of `geartrain plan`, or measured",
+      &o.plan, 0, NULL },
+    { "stages", 0, GT_STRING, "N|auto", "pipeline stages of a replica", &o.stages, 0, NULL },
+    { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &o.replicas, 0, NULL },
+    { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &o.tensor, 0, NULL },
+    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "order of the pipeline",
+      &o.pipe_schedule, 0, NULL },
+    { "sync", 0, GT_CHOICE, "allreduce|sharded", "of gradients; sharded: optimizer state shared out",
+      &o.sync, 0, NULL },
+    { "replan", 0, GT_FLAG, NULL, "move work when a rank becomes slow", &o.replan, 0, NULL },
+    { "slow", 0, GT_DOUBLE, "X", "so many times as long as at first is slow", &o.slow, 1, NULL },
     { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &o.comm.transport, 1,
       NULL },
     { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &o.comm.net.settings, 1, NULL },
@@ -93,6 +111,8 @@ static const gt_option table[] = {
     { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &o.keep, 1, NULL },
     { "explain", 0, GT_FLAG, NULL, "print the graph with times and memory, and stop", &o.explain, 0,
       NULL },
+    { "trace", 0, GT_STRING, "FILE", "what all ranks did when, for ui.perfetto.dev", &o.trace, 0,
+      NULL },
     { "json", 0, GT_FLAG, NULL, "one object a step", &o.json, 0, NULL },
     { 0 } };
 
@@ -112,6 +132,9 @@ static void set_defaults(void)
     o.precision = "fp32";
     o.optimizer = "adamw";
     o.gemm = "auto";
+    o.plan = o.stages = o.replicas = o.tensor = o.pipe_schedule = "auto";
+    o.sync = "allreduce";
+    o.slow = 1.3;
     o.steps = 1000;
     o.batch = 8;
     o.seed = 1;
@@ -136,7 +159,7 @@ static void set_defaults(void)
 static void put_option(void *context, const gt_option *row, const char *value)
 {
     if (strcmp(row->name, "resume") && strcmp(row->name, "explain") && strcmp(row->name, "json")
-        && strcmp(row->name, "print-config"))
+        && strcmp(row->name, "print-config") && strcmp(row->name, "trace"))
         json_object_set_new(context, row->name, json_string(value));
 }
 
@@ -198,88 +221,7 @@ out:
     return st;
 }
 
-/* ---- showing ------------------------------------------------------------------------------------ */
-
-typedef struct view {
-    uint64_t start_ns, last_ns, first_step;
-    int bar;
-    double val;                 /* the last validation loss, NaN: none yet */
-    double ms;                  /* a step takes about so long now, 0: not known */
-    metrics_row last;
-    net_comm *comm;             /* of several replicas, or NULL */
-} view;
-
-/* One line that never reaches the screen's last column: a line that wraps could not be
- * drawn over by the next. */
-static void draw_bar(const view *v, const metrics_row *r)
-{
-    char left[64], right[160], val[32] = "", time[32], rate[32], bar[31];
-    if (!isnan(v->val))
-        snprintf(val, sizeof val, "  val %.4f", v->val);
-    snprintf(left, sizeof left, "step %llu/%llu ", (unsigned long long)r->step,
-             (unsigned long long)o.steps);
-    snprintf(right, sizeof right, " loss %.4f%s  %s tok/s  %s left", r->loss, val,
-             gt_format_count(rate, sizeof rate, (double)(o.batch * o.seq) / (v->ms * 1e-3)),
-             gt_format_duration(time, sizeof time, v->ms * 1e-3 * (double)(o.steps - r->step)));
-    int room = cli_columns() - 3 - (int)(strlen(left) + strlen(right));
-    room = room > 30 ? 30 : room < 0 ? 0 : room;
-    for (int i = 0; i < room; i++)
-        bar[i] = (double)i < room * (double)r->step / (double)o.steps ? '#' : '-';
-    bar[room] = '\0';
-    printf("\r\033[K%s%s%s%s%s", left, room ? "[" : "", bar, room ? "]" : "", right);
-}
-
-static void show_step(void *context, const metrics_row *r)
-{
-    view *v = context;
-    char text[1024], val[32] = "", rate[32];
-    const uint64_t now = gt_now_ns();
-    if (!isnan(r->val_loss)) {
-        v->val = r->val_loss;
-        snprintf(val, sizeof val, "  val %.4f", r->val_loss);
-    }
-    if (o.json) {
-        printf("%s\n", metrics_json(text, sizeof text, r));
-        fflush(stdout);
-        return;
-    }
-    gt_format_count(rate, sizeof rate, r->tokens_per_s);
-    if (!v->bar) {
-        char grad[32] = "skipped: fp16 overflow";
-        if (!r->skipped)
-            snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
-        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s\n",
-               (unsigned long long)r->step, r->loss, val, r->lr, grad, r->step_ms, rate);
-        fflush(stdout);
-        return;
-    }
-    /* The mean of about the last twenty steps; of all while they are fewer. */
-    const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
-    v->ms += weight * (r->step_ms - v->ms);
-    if (!isnan(r->val_loss))
-        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step,
-               r->loss, r->val_loss, r->lr);
-    else if (now - v->last_ns < 100000000u && r->step < o.steps)
-        return;
-    v->last_ns = now;
-    v->last = *r;
-    draw_bar(v, r);
-    fflush(stdout);
-}
-
-static void show_phase(void *context, const char *what, int done)
-{
-    const view *v = context;
-    if (v->comm)                /* the others wait meanwhile */
-        net_comm_busy(v->comm, done ? NULL : what);
-    if (!v->bar)
-        return;
-    if (!done)
-        printf("\r\033[K%s ...", what);
-    else if (v->last.step)
-        draw_bar(v, &v->last);
-    fflush(stdout);
-}
+/* ---- what will run --------------------------------------------------------------------------- */
 
 static void show_plan(const model_config *c, const data_set *data, dev_device *d, train *t)
 {
@@ -370,9 +312,10 @@ static gt_status explain(train *t, dev_device *d)
     return st ? st : exec_explain(train_exec(t), stdout, peak.flops);
 }
 
-static gt_status build(graph *g, const void *config, int training, int recompute)
+static gt_status build(graph *g, const void *config, const graph_part *part, int training,
+                       int recompute)
 {
-    return model_build_loss(g, config, training, recompute);
+    return model_build_part(g, config, part, training, recompute);
 }
 
 static gt_status save_tokenizer(const data_set *data)
@@ -396,76 +339,162 @@ static gt_status fill_from(const void *config, params *p, void *context)
     return st ? st : cli_source_fill(config, p, source);
 }
 
-typedef struct sum_context { replicas *replicas; } sum_context;
-
-static gt_status sum_gradients(void *context, train *t, int *stop)
-{
-    return replicas_sum(((sum_context *)context)->replicas, t, stop);
-}
-
 /* What rank 0 writes and says before the first step. */
 static gt_status begin_run(const model_config *c, const data_set *data, dev_device *d, train *t,
-                           const replicas *r)
+                           const gt_text *why)
 {
+    enum { SHOWN = 16 };
     show_plan(c, data, d, t);
-    replicas_show(r, stderr);
-    gt_status st = save_tokenizer(data);
+    if (train_plan(t)->ranks > 1)
+        train_plan_show(train_plan(t), SHOWN, stderr);
+    if (why->size)
+        fprintf(stderr, "%s", why->data);
+    gt_status st = train_plan_write(train_plan(t), o.out);
+    if (!st)
+        st = save_tokenizer(data);
     return st ? st : write_config(c);
 }
 
-static void end_run(const view *v)
+static void end_run(const train_view *v)
 {
     char text[32];
+    train_view_compare(v, stderr);
     fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
             gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o.out);
+}
+
+static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
+{
+    const train_options t = options_of();
+    *w = (train_plan_wish){ .file = again ? NULL : o.plan, .run = o.out,
+                            .resume = o.resume && !again };
+    w->local = (plan_local_options){ .model = c, .storage = t.precision, .batch = (int)o.batch,
+                                     .seq = (int)o.seq, .micro_batch = (int)o.micro_batch,
+                                     .schedule = o.pipe_schedule, .sync = o.sync,
+                                     .recompute = o.recompute ? 1 : -1, .again = again };
+    gt_status st = plan_local_number(&w->local.stages, "stages", o.stages);
+    if (!st)
+        st = plan_local_number(&w->local.replicas, "replicas", o.replicas);
+    return st ? st : plan_local_number(&w->local.tensor, "tensor", o.tensor);
+}
+
+/* What all ranks need, in one piece. */
+typedef struct scene {
+    const model_config *config;
+    data_set *data;
+    const token_split *val;
+    cli_source *source;
+    dev_device *device;
+    net_comm *comm;
+    double peak_flops;
+    int again;                      /* planned anew in mid-run                               */
+} scene;
+
+/* Did rank 0 stop the training only to plan again? The same answer on all ranks. */
+static gt_status ask_again(net_comm *c, int wants, int *again)
+{
+    net_blobs all;
+    const unsigned char mine = (unsigned char)wants;
+    *again = wants;
+    if (!c)
+        return GT_OK;
+    gt_status st = net_job_exchange(net_comm_job(c), "planning again", &mine, 1, &all);
+    if (!st) {
+        *again = all.size[0] == 1 && all.data[0][0];
+        net_blobs_release(&all);
+    }
+    return st;
+}
+
+/* After the last step: pictures of it, and all ranks leave together. */
+static gt_status finish_run(const scene *x, train *t, gt_status st)
+{
+    gt_status last = GT_OK;
+    char sentence[1024];
+    if (st && st != GT_INTERRUPTED)
+        return st;
+    snprintf(sentence, sizeof sentence, "%s", gt_message());
+    if (o.trace)
+        last = trace_save(x->comm, dev_info_of(x->device)->id, o.trace);
+    if (!last && x->comm)
+        last = train_plan_timeline(t, x->comm, o.out);
+    if (!last && x->comm)
+        last = net_job_barrier(net_comm_job(x->comm), "the end of training");
+    return last ? last : st ? gt_fail(st, "%s", sentence) : GT_OK;
+}
+
+/* From a plan to the end, or to where work must move: then *again, and a checkpoint to go on from. */
+static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text *why, int *again)
+{
+    train_options options = options_of();
+    const train_model model = { .config = x->config, .units = model_units(x->config), .build = build,
+                                .fill = o.from ? fill_from : NULL, .fill_context = x->source,
+                                .flops_per_token = model_flops_per_token(x->config, (int)o.seq) };
+    const train_data splits = { &x->data->train, x->val && x->val->count ? x->val : NULL };
+    const int speaks = !x->comm || net_comm_rank(x->comm) == 0;
+    train *t = NULL;
+    options.comm = x->comm;
+    options.plan = plan;
+    options.peak_flops = x->peak_flops;
+    options.resume |= x->again;
+    if (o.explain)
+        options.run = NULL;
+    gt_status st = train_create(&t, x->device, &model, &splits, &options);
+    if (!st && o.explain)
+        st = explain(t, x->device);
+    else if (!st) {
+        train_view v = { .of = t, .comm = x->comm, .steps = o.steps,
+                         .step_tokens = (double)(o.batch * o.seq), .json = o.json,
+                         .bar = speaks && !o.json && cli_is_terminal(), .replan = o.replan,
+                         .slow = o.slow };
+        const train_hooks hooks = train_view_hooks(&v);
+        st = train_view_begin(&v);
+        if (!st && speaks)
+            st = begin_run(x->config, x->data, x->device, t, why);
+        running = t;
+        if (!st)
+            st = train_run(t, speaks ? &hooks : NULL);
+        running = NULL;
+        if (st == GT_INTERRUPTED && o.replan) {
+            char sentence[256];
+            snprintf(sentence, sizeof sentence, "%s", gt_message());
+            const gt_status asked = ask_again(x->comm, v.wants_plan, again);
+            st = asked ? asked : *again ? GT_OK : gt_fail(st, "%s", sentence);
+        }
+        train_view_end(&v);
+        if (!*again)
+            st = finish_run(x, t, st);
+        if (!st && speaks && !*again)
+            end_run(&v);
+    }
+    train_release(t);
+    return st;
 }
 
 static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
                               cli_source *source, dev_device *d, net_comm *comm)
 {
-    train_options options = options_of();
-    train *t = NULL;
-    sum_context context = { NULL };
-    if (comm) {
-        options.rank = net_comm_rank(comm);
-        options.sum = sum_gradients;
-        options.sum_context = &context;
-    }
-    if (o.explain)
-        options.run = NULL;
+    scene x = { c, data, val, source, d, comm, 0.0, 0 };
     gemm_peak peak = { 0 };
+    int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);
-    options.peak_flops = st ? 0.0 : peak.flops;
-    const train_model model = { .config = c, .build = build,
-                                .fill = o.from ? fill_from : NULL, .fill_context = source,
-                                .flops_per_token = model_flops_per_token(c, (int)o.seq) };
-    const train_data splits = { &data->train, !options.rank && val && val->count ? val : NULL };
-    replicas *r = NULL;
-    const int speaks = options.rank == 0;
-    st = train_create(&t, d, &model, &splits, &options);
-    if (!st && o.explain)
-        st = explain(t, d);
-    else if (!st) {
-        view v = { .start_ns = gt_now_ns(), .first_step = train_steps_done(t),
-                   .bar = speaks && !o.json && cli_is_terminal(), .val = NAN,
-                   .comm = comm };
-        const train_hooks hooks = { &v, show_step, show_phase };
-        if (comm)
-            st = replicas_join(&r, comm, d, t, o.out, o.resume);
-        context.replicas = r;
-        if (!st && speaks)
-            st = begin_run(c, data, d, t, r);
-        running = t;
+    x.peak_flops = st ? 0.0 : peak.flops;
+    st = o.trace ? gt_trace_start(GT_TRACE_ROOM) : GT_OK;
+    do {
+        train_plan_wish wish;
+        run_plan plan = { 0 };
+        gt_text why = { 0 };
+        x.again = again;
+        again = 0;
         if (!st)
-            st = train_run(t, speaks ? &hooks : NULL);
-        running = NULL;
-        if (v.bar)
-            printf("\n");
-        if (!st && speaks)
-            end_run(&v);
-        st = replicas_leave(r, st);
-    }
-    train_release(t);
+            st = wish_of(&wish, c, x.again);
+        if (!st)
+            st = train_plan_settle(&plan, &why, comm, d, &wish);
+        if (!st)
+            st = follow_plan(&x, &plan, &why, &again);
+        gt_text_release(&why);
+        run_plan_release(&plan);
+    } while (!st && again);
     return st;
 }
 
@@ -602,8 +631,6 @@ static gt_status train_here(net_comm *c)
         st = settle_vocabulary(&config, &data);
     if (!st && !o.seq)
         o.seq = (uint64_t)config.context;
-    if (!st && c && !o.micro_batch)
-        o.micro_batch = replicas_micro_batch(o.batch, net_comm_size(c));
     if (!st)
         st = replicas_device(&d, o.devices, c);
     if (!st)

@@ -407,6 +407,11 @@ stage *train_stage(train *t)
     return t->stage;
 }
 
+double train_busy_of(const train *t, int rank)
+{
+    return t->totals ? t->totals[rank].busy : 0.0;
+}
+
 const run_plan *train_plan(const train *t)
 {
     return &t->plan;

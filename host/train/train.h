@@ -86,6 +86,8 @@ typedef struct train_balance {
     uint64_t sent;                  /* bytes of activations and gradients, of all ranks    */
 } train_balance;
 const train_balance *train_balance_of(const train *t);
+/* Seconds that a rank computed in the newest queued step; 0 when alone. */
+double          train_busy_of(const train *t, int rank);
 const run_plan *train_plan(const train *t);
 stage          *train_stage(train *t);
 

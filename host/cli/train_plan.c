@@ -1,0 +1,280 @@
+/* host/cli/train_plan.c - settling, showing and drawing the plan of a run. */
+#include "host/cli/train_plan.h"
+
+#include "host/base/file.h"
+#include "host/base/log.h"
+#include "host/pipeline/timeline.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- settling ---------------------------------------------------------------------------- */
+
+/* Does the plan of the run that is resumed still suit? Its text, or nothing. */
+static void kept_plan(gt_text *text, const train_plan_wish *w, int ranks)
+{
+    char *path = w->run ? gt_path_join(w->run, "plan.json") : NULL;
+    run_plan p = { 0 };
+    if (path && w->resume && gt_path_exists(path)) {
+        if (run_plan_read(&p, path)) {
+            gt_log(GT_LOG_WARN, "train", "planning anew: %s", gt_message());
+            gt_message_clear();
+        } else if (p.ranks == ranks && p.units == model_units(w->local.model)
+                   && p.batch == w->local.batch) {
+            run_plan_text(&p, text);
+        }
+    }
+    run_plan_release(&p);
+    free(path);
+}
+
+static int is_open(const train_plan_wish *w)
+{
+    const plan_local_options *l = &w->local;
+    return !l->stages && !l->replicas && !l->tensor && !l->micro_batch
+           && (!l->schedule || !strcmp(l->schedule, "auto"));
+}
+
+/* Rank 0's choice; empty: plan from measurements. */
+static gt_status choose(gt_text *text, gt_text *why, const train_plan_wish *w, int ranks)
+{
+    gt_status st = GT_OK;
+    run_plan p = { 0 };
+    if (w->file && strcmp(w->file, "auto")) {
+        st = run_plan_read(&p, w->file);
+        if (!st)
+            st = run_plan_text(&p, text);
+        if (!st)
+            gt_text_printf(why, "        as '%s' says\n", w->file);
+    } else {
+        kept_plan(text, w, ranks);
+        if (text->size)
+            gt_text_printf(why, "        as the run began\n");
+    }
+    run_plan_release(&p);
+    return st;
+}
+
+/* Rank 0's text on every rank. */
+static gt_status share(run_plan *out, gt_text *text, net_comm *c, int *found)
+{
+    net_blobs all;
+    const int speaks = net_comm_rank(c) == 0;
+    gt_status st = net_job_exchange(net_comm_job(c), "the plan", speaks ? text->data : NULL,
+                                    speaks ? text->size : 0, &all);
+    if (st)
+        return st;
+    *found = all.size[0] > 0;
+    if (*found) {
+        char *copy = malloc(all.size[0] + 1);
+        if (copy) {
+            memcpy(copy, all.data[0], all.size[0]);
+            copy[all.size[0]] = '\0';
+            st = run_plan_parse(out, copy, "the plan");
+        } else {
+            st = gt_fail(GT_NO_MEMORY, "cannot take the plan: out of memory");
+        }
+        free(copy);
+    }
+    net_blobs_release(&all);
+    return st;
+}
+
+/* One device: nothing to plan but the size of a micro-batch. */
+static gt_status alone(run_plan *out, const train_plan_wish *w)
+{
+    const plan_local_options *l = &w->local;
+    const int micro = l->micro_batch ? l->micro_batch : l->batch;
+    if (l->stages > 1 || l->replicas > 1 || l->tensor > 1)
+        return gt_fail(GT_MISUSE, "%d stages, %d replicas and tensor width %d need as many devices; name "
+                       "them with --devices, or start ranks with --ranks", l->stages ? l->stages : 1,
+                       l->replicas ? l->replicas : 1, l->tensor ? l->tensor : 1);
+    if (micro < 1 || l->batch % micro)
+        return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", l->batch, micro);
+    return run_plan_single(out, model_units(l->model), l->batch, micro, l->recompute > 0);
+}
+
+gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
+                            const train_plan_wish *w)
+{
+    const int ranks = c ? net_comm_size(c) : 1;
+    gt_text text = { 0 };
+    int found = 0;
+    gt_status st = GT_OK;
+    *out = (run_plan){ 0 };
+    if (!c && (!w->file || !strcmp(w->file, "auto")))
+        return alone(out, w);
+    if (!c || net_comm_rank(c) == 0)
+        st = choose(&text, why, w, ranks);
+    if (!st && c)
+        st = share(out, &text, c, &found);
+    else if (!st)
+        st = run_plan_parse(out, text.data, w->file);
+    gt_text_release(&text);
+    if (!st && c && !found) {
+        plan_local_result r = { 0 };
+        st = plan_local(&r, c, d, &w->local);
+        if (!st) {
+            st = run_plan_copy(out, &r.plan);
+            gt_text_printf(why, "        %s in %.1f s, searched in %.2f s\n",
+                           r.measured ? "measured" : "measured before, looked up", r.profile_seconds,
+                           r.search_seconds);
+            if (r.runners_up.size && is_open(w))
+                gt_text_put(why, r.runners_up.data, r.runners_up.size);
+        }
+        plan_local_release(&r);
+    }
+    if (!st && out->ranks != ranks)
+        st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, there are %d", out->ranks, ranks);
+    return st;
+}
+
+/* ---- showing ----------------------------------------------------------------------------- */
+
+static void unit_range(char *out, size_t size, int first, int last, int units)
+{
+    const int from = first < 1 ? 1 : first, to = last > units - 2 ? units - 2 : last;
+    int n = snprintf(out, size, "%s", first == 0 ? "embedding" : "");
+    if (to > from)
+        n += snprintf(out + n, size - (size_t)n, "%slayers %d-%d", n ? ", " : "", from - 1, to - 1);
+    else if (to == from)
+        n += snprintf(out + n, size - (size_t)n, "%slayer %d", n ? ", " : "", from - 1);
+    if (last == units - 1)
+        snprintf(out + n, size - (size_t)n, "%shead", n ? ", " : "");
+}
+
+static void show_rank(const run_plan *p, int rank, FILE *out)
+{
+    const run_place at = run_plan_place(p, rank);
+    const run_replica *r = &p->replica[at.replica];
+    char where[64], what[128] = "";
+    int n = snprintf(where, sizeof where, "replica %d", at.replica);
+    n += snprintf(where + n, sizeof where - (size_t)n, " stage %d", at.stage);
+    if (p->tensor > 1)
+        snprintf(where + n, sizeof where - (size_t)n, " tensor %d (%.0f %%)", at.tensor_rank,
+                 100.0 * p->share[at.tensor_rank]);
+    for (int c = 0; c < p->chunks; c++) {
+        const int v = c * r->stages + at.stage;
+        char range[64];
+        const size_t used = strlen(what);
+        unit_range(range, sizeof range, r->cut[v], r->cut[v + 1] - 1, p->units);
+        snprintf(what + used, sizeof what - used, "%s%s", c ? " and " : "", range);
+    }
+    fprintf(out, "        rank %-3d %-12s %-22s %-34s %d x %d sequences\n", rank, p->device[rank], where,
+            what, r->micro_batches, r->micro_batch);
+}
+
+void train_plan_show(const run_plan *p, int most, FILE *out)
+{
+    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s%s", p->ranks,
+            p->replicas, p->replicas > 1 ? "s" : "", p->tensor, p->schedule,
+            p->recompute ? ", recomputed" : "", strcmp(p->sync, "sharded") ? "" : ", optimizer sharded");
+    if (p->step > 0.0)
+        fprintf(out, "; predicted %.1f ms a step, %.1f %% idle", p->step * 1e3, 100.0 * p->idle);
+    fprintf(out, "\n");
+    for (int r = 0; r < p->ranks && r < most; r++)
+        show_rank(p, r, out);
+    if (p->ranks > most)
+        fprintf(out, "        and %d more; plan.json has them all\n", p->ranks - most);
+}
+
+gt_status train_plan_write(const run_plan *p, const char *run)
+{
+    char *path = gt_path_join(run, "plan.json");
+    gt_status st = path ? run_plan_write(p, path)
+                        : gt_fail(GT_NO_MEMORY, "cannot write the plan: out of memory");
+    free(path);
+    return st;
+}
+
+/* ---- the picture ------------------------------------------------------------------------- */
+
+/* All replicas as one schedule, a row a stage (its first tensor rank). */
+typedef struct picture {
+    int rows;
+    pipe_schedule all, *of;             /* of: each replica's                               */
+    pipe_event **event;
+    const char **name;
+    char (*text)[64];
+} picture;
+
+static void picture_release(picture *q, int replicas)
+{
+    for (int r = 0; q->of && r < replicas; r++)
+        pipe_schedule_release(&q->of[r]);
+    free(q->of);
+    free(q->all.count);
+    free(q->all.list);
+    free(q->event);
+    free(q->name);
+    free(q->text);
+}
+
+static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *events)
+{
+    const size_t n = (size_t)p->ranks;
+    gt_status st = GT_OK;
+    q->of = calloc((size_t)p->replicas, sizeof *q->of);
+    q->all = (pipe_schedule){ .chunks = p->chunks, .count = calloc(n, sizeof(int)),
+                              .list = calloc(n, sizeof(pipe_instruction *)) };
+    q->event = calloc(n, sizeof(pipe_event *));
+    q->name = calloc(n, sizeof(char *));
+    q->text = calloc(n, sizeof *q->text);
+    if (!q->of || !q->all.count || !q->all.list || !q->event || !q->name || !q->text)
+        return gt_fail(GT_NO_MEMORY, "cannot draw the timeline: out of memory");
+    for (int r = 0; !st && r < p->replicas; r++) {
+        const run_replica *replica = &p->replica[r];
+        st = run_plan_schedule(p, r, &q->of[r]);
+        for (int s = 0; !st && s < replica->stages; s++) {
+            const int rank = replica->rank[s * p->tensor], row = q->rows;
+            if (events->size[rank] != (size_t)q->of[r].count[s] * sizeof(pipe_event))
+                st = gt_fail(GT_PEER, "rank %d sends no timeline", rank);
+            q->all.count[row] = q->of[r].count[s];
+            q->all.list[row] = q->of[r].list[s];
+            q->event[row] = (pipe_event *)(void *)events->data[rank];
+            snprintf(q->text[row], sizeof q->text[row], "rank %d %s", rank, p->device[rank]);
+            q->name[row] = q->text[row];
+            q->rows++;
+        }
+        if (replica->micro_batches > q->all.micro_batches)
+            q->all.micro_batches = replica->micro_batches;
+    }
+    q->all.ranks = q->rows;
+    return st;
+}
+
+static gt_status draw(const run_plan *p, const net_blobs *events, const char *run, uint64_t step)
+{
+    picture q = { 0 };
+    gt_text svg = { 0 };
+    char title[128], *path = gt_path_join(run, "timeline.svg");
+    gt_status st = path ? picture_make(&q, p, events) : gt_fail(GT_NO_MEMORY, "out of memory");
+    snprintf(title, sizeof title, "step %llu as measured: %d replica%s, %s", (unsigned long long)step,
+             p->replicas, p->replicas > 1 ? "s" : "", p->schedule);
+    if (!st)
+        st = pipe_timeline_svg(&svg, title, &q.all, q.event, q.name);
+    if (!st)
+        st = gt_file_write(path, svg.data, svg.size);
+    picture_release(&q, p->replicas);
+    gt_text_release(&svg);
+    free(path);
+    return st;
+}
+
+gt_status train_plan_timeline(train *t, net_comm *c, const char *run)
+{
+    const run_plan *p = train_plan(t);
+    const stage *s = train_stage(t);
+    const run_place at = run_plan_place(p, net_comm_rank(c));
+    net_blobs all;
+    gt_status st = net_job_exchange(net_comm_job(c), "timelines", stage_events(s),
+                                    (size_t)stage_schedule(s)->count[at.stage] * sizeof(pipe_event),
+                                    &all);
+    if (st)
+        return st;
+    if (net_comm_rank(c) == 0)
+        st = draw(p, &all, run, train_steps_done(t));
+    net_blobs_release(&all);
+    return st;
+}

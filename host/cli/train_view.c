@@ -1,0 +1,178 @@
+/* host/cli/train_view.c - drawing steps, and noticing slow ranks. */
+#include "host/cli/train_view.h"
+
+#include "host/base/clock.h"
+#include "host/base/log.h"
+#include "host/base/text.h"
+#include "host/cli/cli.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SETTLE = 3, LEARN = 8, PATIENCE = 4 };   /* steps: warming up; learning what is normal; slow
+                                                   in a row before it is said                   */
+
+/* Remembers what steps and ranks take, and says when a rank has become slow. Only rank 0 shows
+ * steps, so it decides for all; training stops on all ranks alike (train_stop). */
+static void watch(train_view *v, const metrics_row *r)
+{
+    const int ranks = v->comm ? net_comm_size(v->comm) : 1;
+    const uint64_t seen = r->step - v->first_step;
+    if (seen <= SETTLE)
+        return;
+    v->measured[v->measured_count++ % 64] = r->step_ms;
+    v->measured_idle = r->bubble;
+    for (int i = 0; v->comm && v->normal && i < ranks; i++) {
+        const double busy = train_busy_of(v->of, i);
+        if (seen <= SETTLE + LEARN) {
+            v->normal[i] += busy / LEARN;
+            continue;
+        }
+        v->behind[i] = busy > v->slow * v->normal[i] ? v->behind[i] + 1 : 0;
+        if (v->behind[i] != PATIENCE || (v->told && !v->replan))
+            continue;
+        v->told = 1;
+        gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) computes %.1f times as long as at first, "
+               "for %d steps now; %s", (unsigned long long)r->step, i, train_plan(v->of)->device[i],
+               busy / v->normal[i], PATIENCE,
+               v->replan ? "planning again" : "--replan would move work away from it");
+        if (v->replan) {
+            v->wants_plan = 1;
+            train_stop(v->of);
+        }
+    }
+}
+
+static const char *describe_balance(const train_view *v, char *out, size_t size)
+{
+    char sent[32];
+    const train_balance *b = train_balance_of(v->of);
+    out[0] = '\0';
+    if (v->comm && b->mean_busy > 0.0)
+        snprintf(out, size, "  idle %.1f %%  slowest rank %d  sent %s", 100.0 * b->idle, b->slowest,
+                 gt_format_bytes(sent, sizeof sent, b->sent));
+    return out;
+}
+
+/* One line that never reaches the screen's last column: a line that wraps could not be
+ * drawn over by the next. */
+static void draw_bar(const train_view *v, const metrics_row *r)
+{
+    char left[64], right[160], val[32] = "", time[32], rate[32], bar[31];
+    if (!isnan(v->val))
+        snprintf(val, sizeof val, "  val %.4f", v->val);
+    snprintf(left, sizeof left, "step %llu/%llu ", (unsigned long long)r->step,
+             (unsigned long long)v->steps);
+    snprintf(right, sizeof right, " loss %.4f%s  %s tok/s  %s left", r->loss, val,
+             gt_format_count(rate, sizeof rate, v->step_tokens / (v->ms * 1e-3)),
+             gt_format_duration(time, sizeof time, v->ms * 1e-3 * (double)(v->steps - r->step)));
+    int room = cli_columns() - 3 - (int)(strlen(left) + strlen(right));
+    room = room > 30 ? 30 : room < 0 ? 0 : room;
+    for (int i = 0; i < room; i++)
+        bar[i] = (double)i < room * (double)r->step / (double)v->steps ? '#' : '-';
+    bar[room] = '\0';
+    printf("\r\033[K%s%s%s%s%s", left, room ? "[" : "", bar, room ? "]" : "", right);
+}
+
+static void show_step(void *context, const metrics_row *r)
+{
+    train_view *v = context;
+    char text[1024], val[32] = "", rate[32], balance[96];
+    const uint64_t now = gt_now_ns();
+    if (!isnan(r->val_loss)) {
+        v->val = r->val_loss;
+        snprintf(val, sizeof val, "  val %.4f", r->val_loss);
+    }
+    watch(v, r);
+    if (v->json) {
+        printf("%s\n", metrics_json(text, sizeof text, r));
+        fflush(stdout);
+        return;
+    }
+    gt_format_count(rate, sizeof rate, r->tokens_per_s);
+    if (!v->bar) {
+        char grad[32] = "skipped: fp16 overflow";
+        if (!r->skipped)
+            snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
+        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n",
+               (unsigned long long)r->step, r->loss, val, r->lr, grad, r->step_ms, rate,
+               describe_balance(v, balance, sizeof balance));
+        fflush(stdout);
+        return;
+    }
+    /* The mean of about the last twenty steps; of all while they are fewer. */
+    const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
+    v->ms += weight * (r->step_ms - v->ms);
+    if (!isnan(r->val_loss))
+        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step,
+               r->loss, r->val_loss, r->lr);
+    else if (now - v->last_ns < 100000000u && r->step < v->steps)
+        return;
+    v->last_ns = now;
+    v->last = *r;
+    draw_bar(v, r);
+    fflush(stdout);
+}
+
+static void show_phase(void *context, const char *what, int done)
+{
+    const train_view *v = context;
+    if (v->comm)                /* the others wait meanwhile */
+        net_comm_busy(v->comm, done ? NULL : what);
+    if (!v->bar)
+        return;
+    if (!done)
+        printf("\r\033[K%s ...", what);
+    else if (v->last.step)
+        draw_bar(v, &v->last);
+    fflush(stdout);
+}
+
+gt_status train_view_begin(train_view *v)
+{
+    const size_t ranks = v->comm ? (size_t)net_comm_size(v->comm) : 1;
+    v->start_ns = gt_now_ns();
+    v->first_step = train_steps_done(v->of);
+    v->val = NAN;
+    v->normal = calloc(ranks, sizeof *v->normal);
+    v->behind = calloc(ranks, sizeof *v->behind);
+    return v->normal && v->behind ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+}
+
+void train_view_end(train_view *v)
+{
+    if (v->bar)
+        printf("\n");
+    free(v->normal);
+    free(v->behind);
+    v->normal = NULL;
+    v->behind = NULL;
+}
+
+train_hooks train_view_hooks(train_view *v)
+{
+    return (train_hooks){ v, show_step, show_phase };
+}
+
+static int rising(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void train_view_compare(const train_view *v, FILE *out)
+{
+    const run_plan *p = train_plan(v->of);
+    double sorted[64];
+    const int n = v->measured_count < 64 ? v->measured_count : 64;
+    if (p->step <= 0.0 || n < 4)
+        return;
+    memcpy(sorted, v->measured, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, rising);
+    const double middle = sorted[n / 2], predicted = p->step * 1e3;
+    fprintf(out, "plan    predicted %.1f ms a step and %.1f %% idle, measured %.1f ms (%+.1f %%) and %.1f %% "
+            "idle\n", predicted, 100.0 * p->idle, middle, 100.0 * (middle / predicted - 1.0),
+            100.0 * v->measured_idle);
+}

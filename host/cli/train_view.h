@@ -1,0 +1,38 @@
+/* host/cli/train_view.h - what a person sees of a training run: a bar, lines, or objects.
+ *
+ *   step 120/500 [######------] loss 3.1234  12.3k tok/s  1:02 left          on a terminal
+ *   step 120  loss 3.1234  lr 0.0003  grad 1.012  83.0 ms  12.3k tok/s  idle 2.1 %  ...   in a pipe
+ *
+ * It also watches how long each rank computes: one that becomes slower than it was is named.  */
+#ifndef GT_CLI_TRAIN_VIEW_H
+#define GT_CLI_TRAIN_VIEW_H
+
+#include "host/train/train.h"
+
+typedef struct train_view {
+    train *of;
+    net_comm *comm;                 /* NULL: alone                                          */
+    uint64_t steps;
+    double step_tokens;
+    int json, bar, replan;          /* replan: stop when a rank has become slow             */
+    double slow;                    /* so many times as long as at first is slow            */
+    /* What it keeps. */
+    uint64_t start_ns, last_ns, first_step;
+    double val;                     /* the last validation loss, NaN: none yet              */
+    double ms;                      /* a step takes about so long now, 0: not known         */
+    double measured[64], measured_idle;     /* milliseconds of steps; of the last ones      */
+    int measured_count;
+    metrics_row last;
+    double *normal;                 /* [rank] seconds of computing at first                 */
+    int *behind;                    /* [rank] steps in a row that it was slow               */
+    int told, wants_plan;           /* wants_plan: stopped in order to plan again           */
+} train_view;
+
+/* Fill in the first part, zero the rest. */
+gt_status  train_view_begin(train_view *v);
+void       train_view_end(train_view *v);
+train_hooks train_view_hooks(train_view *v);
+/* "predicted 83.0 ms a step, measured 85.1 (+2.5 %)", when there is something to say. */
+void       train_view_compare(const train_view *v, FILE *out);
+
+#endif
