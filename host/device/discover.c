@@ -10,6 +10,7 @@
  * and query tokens that only such drivers know.                                         */
 #include "host/device/device_private.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,7 +111,7 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
                       || has_word(extensions, "cl_pocl_content_size");
 }
 
-gt_status dev_discover(found **out, int *count)
+static gt_status discover(found **out, int *count)
 {
     cl_platform_id platforms[64];
     cl_uint n = 0;
@@ -155,6 +156,17 @@ gt_status dev_discover(found **out, int *count)
     }
     *count = total;
     return GT_OK;
+}
+
+/* One thread at a time: drivers set themselves up in the first of these calls, and PoCL 3.1 finds
+ * no device, or crashes, where two threads come first together. */
+gt_status dev_discover(found **out, int *count)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
+    gt_status st = discover(out, count);
+    pthread_mutex_unlock(&lock);
+    return st;
 }
 
 gt_status dev_find(dev_info **out, int *count)
