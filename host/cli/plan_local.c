@@ -23,7 +23,12 @@ enum { PIECE = 512 << 10 };             /* of a text, below the limit of an exch
 static const double cpu_share = 0.8, gpu_share = 0.9;   /* of the memory, for us */
 
 /* What every rank tells the others. */
-typedef struct report { int cpu, node; char device[32], path[32]; double memory; profile profile; } report;
+typedef struct report {
+    int cpu, node;
+    char device[32], path[32];
+    double memory;              /* of the whole device at first, then what this rank may use */
+    profile profile;
+} report;
 
 typedef struct session {
     net_comm *comm;             /* NULL: alone */
@@ -109,41 +114,78 @@ static gt_status build_part(graph *g, const void *config, const graph_part *part
     return model_build_part(g, config, part, training, recompute);
 }
 
-/* Says where every rank is and what it drives; the devices of this host are the company in which this
- * one is measured. */
+/* Ranks of one host have the number of the first of them. */
+static void find_nodes(session *s)
+{
+    for (int i = 0; i < s->ranks; i++) {
+        int k = 0;
+        while (s->comm && k < i && net_job_member(net_comm_job(s->comm), k)->host_id
+                                       != net_job_member(net_comm_job(s->comm), i)->host_id)
+            k++;
+        s->reports[i].node = k < i ? k : i;
+    }
+}
+
+static double usable(const session *s, int rank)
+{
+    const report *r = &s->reports[rank];
+    int sharers = 0;
+    for (int i = 0; i < s->ranks; i++) {
+        const report *x = &s->reports[i];
+        sharers += x->node == r->node && (r->cpu ? x->cpu : !strcmp(x->path, r->path));
+    }
+    return (r->cpu ? cpu_share : gpu_share) * r->memory / sharers;
+}
+
+/* All ranks say where they are and what they drive; the devices of this host are the company in which
+ * this one is measured. */
 static gt_status introduce(session *s)
 {
     const dev_info *info = dev_info_of(s->d);
     report mine;
     memset(&mine, 0, sizeof mine);
     mine.cpu = info->kind == DEV_CPU;
+    mine.memory = (double)info->global_bytes;
     memcpy(mine.device, info->id, sizeof mine.device);
     memcpy(mine.path, info->path, sizeof mine.path);
-    gt_status st = gather(s, "devices", &mine, sizeof mine, s->reports);
-    if (st)
-        return st;
-    for (int i = 0; i < s->ranks; i++) {
-        s->reports[i].node = i;
-        for (int k = 0; s->comm && k < i; k++)
-            if (net_job_member(net_comm_job(s->comm), k)->host_id
-                == net_job_member(net_comm_job(s->comm), i)->host_id) {
-                s->reports[i].node = s->reports[k].node;
-                break;
-            }
-    }
+    double *memory = calloc((size_t)s->ranks, sizeof *memory);
+    gt_status st = memory ? gather(s, "devices", &mine, sizeof mine, s->reports)
+                          : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    if (!st)
+        find_nodes(s);
+    for (int i = 0; !st && i < s->ranks; i++)
+        memory[i] = usable(s, i);
     size_t n = 0;
-    int sharers = 0;
-    for (int i = 0; i < s->ranks; i++) {
-        const report *r = &s->reports[i];
-        if (r->node != s->reports[s->rank].node)
-            continue;
-        sharers += mine.cpu ? r->cpu : !strcmp(r->path, mine.path);
-        if (n < sizeof s->company)
+    for (int i = 0; !st && i < s->ranks; i++) {
+        report *r = &s->reports[i];
+        r->memory = memory[i];
+        if (r->node == s->reports[s->rank].node && n < sizeof s->company)
             n += (size_t)snprintf(s->company + n, sizeof s->company - n, "%s ", r->device);
     }
-    const double share = mine.cpu ? cpu_share : gpu_share;
-    s->reports[s->rank].memory = share * (double)info->global_bytes / sharers;
-    return GT_OK;
+    free(memory);
+    return st;
+}
+
+/* Bytes of a parameter with its gradient, moments and copy. */
+static double state_bytes(const plan_local_options *o)
+{
+    return o->storage == DTYPE_F32 ? 16.0 : 18.0;
+}
+
+/* Measuring a model that cannot fit takes long and says nothing. */
+static gt_status check_fit(const session *s)
+{
+    const double parameters = (double)model_parameters(s->o->model), need = parameters * state_bytes(s->o);
+    double all = 0;
+    char a[24], b[24], c[24];
+    for (int i = 0; i < s->ranks; i++)
+        all += s->reports[i].memory;
+    return need <= all ? GT_OK
+                       : gt_fail(GT_MISMATCH, "model '%s' with %s parameters needs %s for weights, gradients "
+                                 "and optimizer, all devices together may use %s; take a smaller model or more "
+                                 "devices", s->o->model->name, gt_format_count(a, sizeof a, parameters),
+                                 gt_format_bytes(b, sizeof b, (uint64_t)need),
+                                 gt_format_bytes(c, sizeof c, (uint64_t)all));
 }
 
 static int all_found(const session *s, int found, gt_status *st)
@@ -179,6 +221,8 @@ static gt_status take_profiles(session *s, plan_local_result *out)
                                : profile_load(&mine.profile, &found, s->d, &s->model, s->size, s->sizes,
                                               s->company);
     const int have = st ? 0 : all_found(s, found, &st);
+    if (!st && !have && s->o->phase && s->rank == 0)
+        s->o->phase("measuring the devices");
     if (!st && !have)
         st = measure(s, &mine.profile);
     out->measured = !have;
@@ -205,7 +249,7 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
     *job = (local_job){ .ranks = s->ranks, .units = s->model.units, .batch = o->batch, .rank = ranks,
                         .latency = links ? links->latency : NULL,
                         .bandwidth = links ? links->bandwidth : NULL,
-                        .state_bytes = o->storage == DTYPE_F32 ? 16.0 : 18.0, .stages = o->stages,
+                        .state_bytes = state_bytes(o), .stages = o->stages,
                         .replicas = o->replicas, .tensor = o->tensor, .micro_batch = o->micro_batch,
                         .recompute = o->recompute, .schedule = o->schedule,
                         .sync = o->sync ? o->sync : "allreduce" };
@@ -283,15 +327,6 @@ static gt_status agree(session *s, plan_local_result *out)
     return st;
 }
 
-/* The largest micro-batch worth measuring: what a rank takes when all share the batch alike, or the whole
- * of a replica's part where replicas are fixed. */
-static int largest_size(const session *s)
-{
-    const plan_local_options *o = s->o;
-    const int shares = o->replicas ? o->replicas : o->stages ? s->ranks / o->stages : s->ranks;
-    return shares < 1 ? o->batch : (o->batch + shares - 1) / shares;
-}
-
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o)
 {
     *out = (plan_local_result){ 0 };
@@ -301,10 +336,12 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
     s.sizes = 1;
     s.size[0] = o->micro_batch;
     if (!o->micro_batch)
-        s.sizes = profile_ladder(s.size, largest_size(&s), o->seq);
+        s.sizes = profile_ladder(s.size, o->batch, o->seq);
     s.reports = calloc((size_t)s.ranks, sizeof *s.reports);
     const uint64_t start = gt_now_ns();
     gt_status st = s.reports ? introduce(&s) : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    if (!st)
+        st = check_fit(&s);
     if (!st)
         st = take_profiles(&s, out);
     out->profile_seconds = (double)(gt_now_ns() - start) * 1e-9;

@@ -70,12 +70,20 @@ static plan_question question(void)
     return q;
 }
 
+/* Overwritten by what is printed next. */
+static void show_phase(const char *what)
+{
+    fprintf(stderr, "%s ...\r", what);
+    fflush(stderr);
+}
+
 static gt_status local_options(plan_local_options *out)
 {
     const plan_question q = question();
     *out = (plan_local_options){ .model = &model, .storage = q.storage, .batch = q.batch, .seq = q.seq,
                                  .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
-                                 .sync = o.sync, .again = o.again };
+                                 .sync = o.sync, .again = o.again,
+                                 .phase = cli_is_terminal() ? show_phase : NULL };
     gt_status st = plan_local_number(&out->stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&out->replicas, "replicas", o.replicas);

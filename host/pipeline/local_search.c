@@ -337,6 +337,9 @@ static gt_status check_job(const local_job *job)
                        job->replicas, job->stages, tensor, job->replicas * job->stages * tensor, job->ranks);
     if (job->stages > job->units)
         return gt_fail(GT_MISUSE, "%d stages cannot be made of %d units", job->stages, job->units);
+    if (job->stages && job->ranks % (job->stages * tensor))
+        return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into replicas of %d stages%s", job->ranks,
+                       job->stages, tensor > 1 ? " of such tensor groups" : "");
     return GT_OK;
 }
 

@@ -400,6 +400,10 @@ static void what_cannot_be_is_said(void)
     CHECK_FAILS(local_search(&c, job), GT_MISUSE, "2 replicas of 2 stages");
     b.job = good;
     b.job.stages = 2;
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "3 ranks cannot be dealt into replicas of 2 stages");
+    b.job = good;
+    b.job.schedule = "interleaved";
+    b.job.replicas = 3;
     CHECK_FAILS(local_search(&c, job), GT_MISMATCH, "there is no plan for 3 ranks");
     b.job = good;
     b.job.batch = 2;
