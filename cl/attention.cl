@@ -32,7 +32,10 @@
  * group (., n) owns columns n * HEAD .., and each computes the scores for itself.
  *
  * The host sets with -D: STORE, and
- *   HEAD     GPU: 64 or 128: columns of results a work-group owns                     [64]   */
+ *   HEAD     GPU: 64 or 128: columns of results a work-group owns                     [64]
+ *   SOME_HEADS  dropout counts heads first_head .. of all_heads; else all are here, and the two
+ *            are not looked at. Apart because one more number in the loop makes Intel's largest
+ *            GPU spill registers, which layers that are not split need not pay for.     [off]  */
 #define BLOCK 64
 #define HIDDEN -1e30f
 
@@ -44,8 +47,11 @@
 #define SHAPE_ARGS int B, int T, int H, int D, int causal, float scale
 #define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor, \
                    int first_head, int all_heads
-/* The head's number in the whole layer, times the batch. */
-#define DROP_HEAD  ((ulong)b * all_heads + first_head + h)
+#ifdef SOME_HEADS
+#define DROP_HEAD  ((ulong)(b * all_heads + first_head + h))
+#else
+#define DROP_HEAD  ((ulong)head)
+#endif
 
 #ifdef STYLE_CPU
 

@@ -22,11 +22,12 @@ static int part_of(const kernel_set *k, int D)
     return D <= 64 || strstr(k->info->vendor, "Intel") ? 64 : 128;
 }
 
-static gt_status attention_program(dev_program **out, kernel_set *k, int D)
+/* some: the kernels whose dropout counts the heads of other ranks, too. */
+static gt_status attention_program(dev_program **out, kernel_set *k, int D, int some)
 {
     static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };
     const int narrow = k->cpu && D <= 32;       /* register tiles of 32 columns, not 64 */
-    const int i = narrow || (!k->cpu && part_of(k, D) > 64);
+    const int wide = narrow || (!k->cpu && part_of(k, D) > 64), i = 2 * some + wide;
     gt_status st = GT_OK;
 
     if (!k->attention[i]) {
@@ -34,13 +35,19 @@ static gt_status attention_program(dev_program **out, kernel_set *k, int D)
                                         cl_source("tile.clh"), cl_source("attention.cl") };
         /* Intel's GPUs spill without twice the registers a thread. */
         const int intel = k->info->kind == DEV_GPU && strstr(k->info->vendor, "Intel");
-        char options[96];
-        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s%s", store[k->storage], 64 << i,
-                 narrow ? " -DNV=2" : "", intel ? " -cl-intel-256-GRF-per-thread" : "");
+        char options[128];
+        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s%s%s", store[k->storage], 64 << wide,
+                 narrow ? " -DNV=2" : "", some ? " -DSOME_HEADS" : "", intel ? " -cl-intel-256-GRF-per-thread" : "");
         st = dev_program_build(&k->attention[i], k->device, "attention.cl", sources, 4, options);
     }
     *out = k->attention[i];
     return st;
+}
+
+/* 1: dropout must count heads that are not here. */
+static int some_heads(const kernel_dropout *drop, int H)
+{
+    return drop && drop->heads && drop->heads != H;
 }
 
 /* Sizes the kernels can take; the head size is C / H. */
@@ -68,14 +75,14 @@ static int rows_each(const kernel_set *k, int heads, int T)
 
 /* One owner for every `rows` rows of every head; of a GPU's heads, for every part of its columns
  * of results. */
-static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, const char *name, int heads, int T,
-                               int rows, const dev_arg *args, int count)
+static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, int some, const char *name, int heads,
+                               int T, int rows, const dev_arg *args, int count)
 {
     const int part = part_of(k, D);
     const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
     dev_program *p;
     const size_t blocks = (size_t)heads * (size_t)((T + rows - 1) / rows);
-    gt_status st = attention_program(&p, k, D);
+    gt_status st = attention_program(&p, k, D, some);
     if (st)
         return st;
     return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1)
@@ -96,8 +103,8 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int 
         dev_arg_buffer(qkv), dev_arg_buffer(out), dev_arg_buffer(lse), dev_arg_i32(rows),
     };
     gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
-    return st ? st : launch_blocks(l, k, D, "attention_forward", B * H, T, rows, args,
-                                   KERNEL_ARGS(args));
+    return st ? st : launch_blocks(l, k, D, some_heads(drop, H), "attention_forward", B * H, T, rows,
+                                   args, KERNEL_ARGS(args));
 }
 
 /* 1 if backward gives each CPU work-item a whole head: five products instead of seven, but
@@ -128,7 +135,7 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
                                 dev_buffer *scratch)
 {
     const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
-    const int whole = owns_heads(k, B * H);
+    const int whole = owns_heads(k, B * H), some = some_heads(drop, H);
     const dev_arg sizes[] = {
         dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
         dev_arg_f32(1.0f / sqrtf((float)D)),
@@ -149,12 +156,12 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
     const int plain = KERNEL_ARGS(args) - 1;
     gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
     if (!st)
-        st = launch_blocks(l, k, D, "attention_delta", B * H, T, rows, delta_args,
+        st = launch_blocks(l, k, D, some, "attention_delta", B * H, T, rows, delta_args,
                            KERNEL_ARGS(delta_args));
     if (!st && !whole)
-        st = launch_blocks(l, k, D, "attention_dq", B * H, T, rows, args, plain);
+        st = launch_blocks(l, k, D, some, "attention_dq", B * H, T, rows, args, plain);
     if (!st)
-        st = launch_blocks(l, k, D, "attention_dkv", B * H, T, whole ? T : rows, args,
+        st = launch_blocks(l, k, D, some, "attention_dkv", B * H, T, whole ? T : rows, args,
                            k->cpu ? plain + 1 : plain);
     return st;
 }
@@ -178,7 +185,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int 
     dev_program *p;
     gt_status st = check_shape(k, (int64_t)B * H * n, C, H);
     if (!st)
-        st = attention_program(&p, k, D);
+        st = attention_program(&p, k, D, 0);
     if (!st)
         st = dev_list_kernel(l, p, "attention_append", grid, append, KERNEL_ARGS(append));
     if (!st)

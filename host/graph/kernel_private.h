@@ -14,8 +14,9 @@ typedef enum kernel_family {
     KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_FAMILIES
 } kernel_family;
 
-/* cl/attention.cl is built twice: for narrow heads and for others (see attention_program). */
-enum { KERNEL_HEADS = 2 };
+/* cl/attention.cl is built for narrow heads and for others, and again for dropout where some heads
+ * are other ranks' (see attention_program). */
+enum { KERNEL_HEADS = 4 };
 
 struct kernel_set {
     dev_device *device;
@@ -25,7 +26,7 @@ struct kernel_set {
     size_t group;               /* work-items a work-group: WG of cl/common.clh, 1 for cpu */
     size_t items;               /* work-items or groups that keep every unit busy evenly */
     dev_program *programs[KERNEL_FAMILIES];     /* NULL until needed */
-    dev_program *attention[KERNEL_HEADS];       /* one a size of heads, see there; the same */
+    dev_program *attention[KERNEL_HEADS];       /* see there; the same */
 };
 
 /* How many arguments an array of dev_arg has. */

@@ -195,10 +195,11 @@ static void probabilities(const head *a, double *p, double *lse)
     }
 }
 
-static double keep_at(const reference_dropout *drop, int T, int head_index, int i, int j)
+static double keep_at(const reference_dropout *drop, int T, int b, int h, int H, int i, int j)
 {
-    return reference_keep(drop, ((uint64_t)head_index * (uint64_t)T + (uint64_t)i) * (uint64_t)T
-                                + (uint64_t)j);
+    const int heads = drop && drop->heads ? drop->heads : H, first = drop ? drop->first_head : 0;
+    const uint64_t row = (uint64_t)(b * heads + first + h) * (uint64_t)T + (uint64_t)i;
+    return reference_keep(drop, row * (uint64_t)T + (uint64_t)j);
 }
 
 void reference_attention(int B, int T, int C, int H, int causal, const reference_dropout *drop,
@@ -216,7 +217,7 @@ void reference_attention(int B, int T, int C, int H, int causal, const reference
                 for (int d = 0; d < D; d++) {
                     double sum = p ? 0.0 : (double)NAN;
                     for (int j = 0; p && j < T; j++)
-                        sum += p[(ptrdiff_t)i * T + j] * keep_at(drop, T, b * H + h, i, j)
+                        sum += p[(ptrdiff_t)i * T + j] * keep_at(drop, T, b, h, H, i, j)
                              * a.v[j * a.step + d];
                     out[((ptrdiff_t)b * T + i) * C + h * D + d] = sum;
                 }
@@ -244,7 +245,7 @@ void reference_attention_grad(int B, int T, int C, int H, int causal,
                 double mean = 0.0;              /* sum over j of p[i,j] dp[i,j] */
                 for (int pass = 0; pass < 2; pass++)
                     for (int j = 0; j < T; j++) {
-                        const double keep = keep_at(drop, T, b * H + h, i, j);
+                        const double keep = keep_at(drop, T, b, h, H, i, j);
                         const double prob = p[(ptrdiff_t)i * T + j];
                         double dp = 0.0;
                         for (int d = 0; d < D; d++)

@@ -19,6 +19,7 @@ typedef struct reference_dropout {
     float p;
     uint64_t seed;
     uint32_t step, micro, stream;
+    int first_head, heads;      /* of attention: as kernel_dropout's */
 } reference_dropout;
 
 /* What element i is multiplied by: 0 or 1 / (1 - p); 1 if drop is NULL. */

@@ -123,8 +123,9 @@ static int array_is(array *a, place *p, const double *want, double allowed, cons
 
 static const uint32_t words[4] = { 5, 6, 7, 8 };
 
-/* One shape, forward and backward, against the reference. */
-static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p)
+/* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
+ * in front of these and some behind. */
+static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others)
 {
     const int C = H * D;
     const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
@@ -132,15 +133,16 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     char what[96];
-    const reference_dropout ref = { drop_p, words[0] | (uint64_t)words[1] << 32, words[2], words[3],
-                                    9 };
+    const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
+                                    .step = words[2], .micro = words[3], .stream = 9,
+                                    .first_head = others / 2, .heads = H + others };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     double *want_out = malloc(tokens * c * sizeof *want_out);
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
 
-    snprintf(what, sizeof what, "%s B%d T%d D%d H%d %s drop %.1f", dtype_name(p->type), B, T, D, H,
-             causal ? "causal" : "full", (double)drop_p);
+    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s drop %.1f", dtype_name(p->type), B, T,
+             D, H, H + others, causal ? "causal" : "full", (double)drop_p);
     int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1)
             && array_make(&out, p, p->type, tokens * c, 2)
             && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3)
@@ -151,7 +153,8 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
             && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
             && CHECK_OK(dev_write(p->d, random, 0, words, 16))
             && CHECK_OK(dev_list_create(&l, p->d));
-    const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random };
+    const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random,
+                                  .first_head = others / 2, .heads = others ? H + others : 0 };
     const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
     if (good) {
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
@@ -198,12 +201,13 @@ static void all_shapes(const char *style, dtype type)
             if (!tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
                 continue;
             good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
-                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f);
+                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0);
         }
     if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
-        good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f);
+        good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0)
+            && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3);
     if (!tiny() && (!crawls || type == DTYPE_F32))
-        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f);
+        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0);
     place_close(&p);
 }
 
@@ -218,7 +222,7 @@ static void the_gpu_body_matches_in_fp16(void) { all_shapes("gpu", DTYPE_F16); }
 static void the_reference_gradient_is_the_slope_of_the_reference(void)
 {
     enum { B = 1, T = 5, H = 2, D = 3, C = H * D, N = B * T * 3 * C };
-    const reference_dropout drop = { 0.3f, 1, 2, 3, 4 };
+    const reference_dropout drop = { .p = 0.3f, .seed = 1, .step = 2, .micro = 3, .stream = 4 };
     double qkv[N], dout[B * T * C], out[B * T * C], dqkv[N];
     gt_random r;
     gt_random_init(&r, 1, 1);

@@ -33,6 +33,8 @@ programs()
         done
         echo "$most attention.cl -DSTORE=$store -DHEAD=64"
         echo "$most attention.cl -DSTORE=$store -DHEAD=128"
+        echo "one attention.cl -DSTORE=$store -DHEAD=64 -DSOME_HEADS"
+        echo "one attention.cl -DSTORE=$store -DHEAD=128 -DSOME_HEADS"
         echo "$most gemm.cl -DSTORE=$store -DTM=8 -DTN=8"
         echo "$most gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_A -DDROP"
         echo "one gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_B"

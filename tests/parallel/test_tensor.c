@@ -27,6 +27,7 @@ typedef struct trial {
     int stages;                         /* 2: cut behind the first layer                */
     int recompute, split, evaluate;     /* evaluate: forward alone, without dropout     */
     int long_ones;                      /* sequences of LONG instead of SHORT           */
+    int look;                           /* for bad numbers, when all is done            */
 } trial;
 
 /* Full gradients, in the order of the whole model's parameters; what a rank does not hold is 0. */
@@ -273,6 +274,20 @@ static gt_status collect(stage *s, result *r)
     return GT_OK;
 }
 
+/* Node by node, exchanges too: nothing is wrong, and then a token is. */
+static gt_status look(machine *m)
+{
+    const int32_t foreign = m->t->config.vocab;
+    stage *s = &m->stage[0];
+    char name[96];
+    RANK_OK(exec_find_bad(s->e, name, sizeof name));
+    RANK_CHECK(!name[0]);
+    RANK_OK(dev_write(m->d, exec_buffer(s->e, "tokens"), 0, &foreign, sizeof foreign));
+    RANK_OK(exec_find_bad(s->e, name, sizeof name));
+    RANK_CHECK(strstr(name, "'embed'"));
+    return GT_OK;
+}
+
 static gt_status run_rank(const trial *t, net_group *group, int rank, result *r)
 {
     machine m = { 0 };
@@ -288,6 +303,8 @@ static gt_status run_rank(const trial *t, net_group *group, int rank, result *r)
     r->loss = (double)loss;
     for (int i = 0; !st && !t->evaluate && i < t->stages; i++)
         st = collect(&m.stage[i], r);
+    if (!st && t->look)
+        st = look(&m);
     if (m.exchange)
         r->spent = tensor_exchange_spent_of(m.exchange);
     machine_release(&m);
@@ -445,6 +462,35 @@ static void the_same_ranks_give_the_same_bits(void)
     result_release(&b);
 }
 
+static void a_bad_number_is_found_by_all_ranks(void)
+{
+    same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = three_to_one, .stages = 1,
+                            .look = 1 }, 1e-5);
+}
+
+/* Everybody's part, one behind the other, is all there is; as near to the shares as pieces allow. */
+static void parts_cover_everything_once(void)
+{
+    static const double tilted[] = { 0.9, 0.05, 0.05 };
+    for (int ranks = 1; ranks <= 3; ranks++)
+        for (int64_t count = 1; count < 200; count += 7)
+            for (int64_t quantum = 1; quantum <= 16; quantum += 5) {
+                const int64_t pieces = (count + quantum - 1) / quantum;
+                const graph_part p = { .ranks = ranks, .share = ranks == 3 ? tilted : NULL };
+                int64_t end = 0;
+                for (int k = 0; k < ranks; k++) {
+                    int64_t begin, size;
+                    graph_part_of(&p, count, quantum, k, &begin, &size);
+                    const double ideal = (double)count * (p.share ? p.share[k] : 1.0 / ranks);
+                    CHECK(begin == end && (size > 0 ? begin % quantum == 0 : pieces < ranks));
+                    CHECKF(fabs((double)size - ideal) <= 2.0 * (double)quantum,
+                           "rank %d of %d has %lld of %lld", k, ranks, (long long)size, (long long)count);
+                    end = begin + size;
+                }
+                CHECK(end == count);
+            }
+}
+
 /* ---- what cannot be split ---------------------------------------------------------------------- */
 
 static void cannot_build(model_config c, int ranks, const double *share, const char *part)
@@ -494,6 +540,8 @@ const check_case check_cases[] = {
     CASE(evaluation_has_the_same_loss),
     CASE(logits_in_blocks_give_the_same_gradients),
     CASE(the_same_ranks_give_the_same_bits),
+    CASE(a_bad_number_is_found_by_all_ranks),
+    CASE(parts_cover_everything_once),
     CASE(what_cannot_be_split_is_refused),
     CASE(without_the_others_nothing_runs),
     { 0 }
