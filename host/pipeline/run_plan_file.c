@@ -224,7 +224,7 @@ static gt_status read_sizes(run_plan *p, const json_t *root)
 {
     const size_t ranks = json_array_size(json_object_get(root, "ranks"));
     const size_t replicas = json_array_size(json_object_get(root, "replicas"));
-    int batch, units, tensor, chunks;
+    int batch = 0, units = 0, tensor = 0, chunks = 0;
     if (!ranks || ranks > RUN_PLAN_MOST)
         return gt_fail(GT_FORMAT, "'ranks' is not a list of 1 to %d ranks", RUN_PLAN_MOST);
     if (!replicas || replicas > ranks)
