@@ -81,6 +81,14 @@ static gt_status share(run_plan *out, gt_text *text, net_comm *c, int *found)
     return st;
 }
 
+static void put_indented(gt_text *to, const char *lines)
+{
+    for (size_t n; *lines; lines += n + (lines[n] == '\n')) {
+        n = strcspn(lines, "\n");
+        gt_text_printf(to, "        not %.*s\n", (int)n, lines);
+    }
+}
+
 /* One device: nothing to plan but the size of a micro-batch. */
 static gt_status alone(run_plan *out, const train_plan_wish *w)
 {
@@ -121,7 +129,7 @@ gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device
                            r.measured ? "measured" : "measured before, looked up", r.profile_seconds,
                            r.search_seconds);
             if (r.runners_up.size && is_open(w))
-                gt_text_put(why, r.runners_up.data, r.runners_up.size);
+                put_indented(why, r.runners_up.data);
         }
         plan_local_release(&r);
     }

@@ -11,11 +11,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETTLE = 3, LEARN = 8, PATIENCE = 4 };   /* steps: warming up; learning what is normal; slow
+enum { SETTLE = 3, LEARN = 8, PATIENCE = 6 };   /* steps: warming up; learning what is normal; slow
                                                    in a row before it is said                   */
 
-/* Remembers what steps and ranks take, and says when a rank has become slow. Only rank 0 shows
- * steps, so it decides for all; training stops on all ranks alike (train_stop). */
+/* How many times as long as at first a rank computes now. */
+static double factor_of(const train_view *v, int rank)
+{
+    return v->normal[rank] > 0.0 ? train_busy_of(v->of, rank) / v->normal[rank] : 1.0;
+}
+
+static void say_slow(train_view *v, const metrics_row *r, int rank, double factor)
+{
+    v->told = 1;
+    gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) has become %.1f times as slow as the others, "
+           "for %d steps now; %s", (unsigned long long)r->step, rank, train_plan(v->of)->device[rank],
+           factor, PATIENCE, v->replan ? "planning again" : "--replan would move work away from it");
+    if (v->replan) {
+        v->wants_plan = 1;
+        train_stop(v->of);
+    }
+}
+
+/* Remembers what steps and ranks take, and says when one rank has become slow: slow against what it
+ * was, and against what became of the others, since moving work helps only then. Rank 0, which
+ * shows the steps, decides for all (train_stop). */
 static void watch(train_view *v, const metrics_row *r)
 {
     const int ranks = v->comm ? net_comm_size(v->comm) : 1;
@@ -23,25 +42,20 @@ static void watch(train_view *v, const metrics_row *r)
     if (seen <= SETTLE)
         return;
     v->measured[v->measured_count++ % 64] = r->step_ms;
-    v->measured_idle = r->bubble;
-    for (int i = 0; v->comm && v->normal && i < ranks; i++) {
-        const double busy = train_busy_of(v->of, i);
-        if (seen <= SETTLE + LEARN) {
-            v->normal[i] += busy / LEARN;
-            continue;
-        }
-        v->behind[i] = busy > v->slow * v->normal[i] ? v->behind[i] + 1 : 0;
-        if (v->behind[i] != PATIENCE || (v->told && !v->replan))
-            continue;
-        v->told = 1;
-        gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) computes %.1f times as long as at first, "
-               "for %d steps now; %s", (unsigned long long)r->step, i, train_plan(v->of)->device[i],
-               busy / v->normal[i], PATIENCE,
-               v->replan ? "planning again" : "--replan would move work away from it");
-        if (v->replan) {
-            v->wants_plan = 1;
-            train_stop(v->of);
-        }
+    v->measured_idle += (r->bubble - v->measured_idle) / v->measured_count;
+    if (seen <= SETTLE + LEARN) {
+        for (int i = 0; v->comm && i < ranks; i++)
+            v->normal[i] += train_busy_of(v->of, i) / LEARN;
+        return;
+    }
+    double least = INFINITY;
+    for (int i = 0; v->comm && i < ranks; i++)
+        least = fmin(least, factor_of(v, i));
+    for (int i = 0; v->comm && i < ranks; i++) {
+        const double factor = factor_of(v, i) / least;
+        v->behind[i] = factor > v->slow ? v->behind[i] + 1 : 0;
+        if (v->behind[i] == PATIENCE && !v->told)
+            say_slow(v, r, i, factor);
     }
 }
 
@@ -133,7 +147,6 @@ static void show_phase(void *context, const char *what, int done)
 gt_status train_view_begin(train_view *v)
 {
     const size_t ranks = v->comm ? (size_t)net_comm_size(v->comm) : 1;
-    v->start_ns = gt_now_ns();
     v->first_step = train_steps_done(v->of);
     v->val = NAN;
     v->normal = calloc(ranks, sizeof *v->normal);

@@ -15,12 +15,13 @@ typedef struct train_view {
     uint64_t steps;
     double step_tokens;
     int json, bar, replan;          /* replan: stop when a rank has become slow             */
-    double slow;                    /* so many times as long as at first is slow            */
+    double slow;                    /* against the others: from how many times on           */
+    uint64_t start_ns;              /* of the run                                           */
     /* What it keeps. */
-    uint64_t start_ns, last_ns, first_step;
+    uint64_t last_ns, first_step;
     double val;                     /* the last validation loss, NaN: none yet              */
     double ms;                      /* a step takes about so long now, 0: not known         */
-    double measured[64], measured_idle;     /* milliseconds of steps; of the last ones      */
+    double measured[64], measured_idle;     /* milliseconds of the last steps; mean of all  */
     int measured_count;
     metrics_row last;
     double *normal;                 /* [rank] seconds of computing at first                 */

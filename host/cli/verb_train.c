@@ -90,7 +90,7 @@ static const gt_option table[] = {
     { "sync", 0, GT_CHOICE, "allreduce|sharded", "of gradients; sharded: optimizer state shared out",
       &o.sync, 0, NULL },
     { "replan", 0, GT_FLAG, NULL, "move work when a rank becomes slow", &o.replan, 0, NULL },
-    { "slow", 0, GT_DOUBLE, "X", "so many times as long as at first is slow", &o.slow, 1, NULL },
+    { "slow", 0, GT_DOUBLE, "X", "from how many times the others' slowing a rank is slow", &o.slow, 1, NULL },
     { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &o.comm.transport, 1,
       NULL },
     { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &o.comm.net.settings, 1, NULL },
@@ -341,10 +341,11 @@ static gt_status fill_from(const void *config, params *p, void *context)
 
 /* What rank 0 writes and says before the first step. */
 static gt_status begin_run(const model_config *c, const data_set *data, dev_device *d, train *t,
-                           const gt_text *why)
+                           const gt_text *why, int again)
 {
     enum { SHOWN = 16 };
-    show_plan(c, data, d, t);
+    if (!again)
+        show_plan(c, data, d, t);
     if (train_plan(t)->ranks > 1)
         train_plan_show(train_plan(t), SHOWN, stderr);
     if (why->size)
@@ -388,6 +389,7 @@ typedef struct scene {
     net_comm *comm;
     double peak_flops;
     int again;                      /* planned anew in mid-run                               */
+    uint64_t start_ns;
 } scene;
 
 /* Did rank 0 stop the training only to plan again? The same answer on all ranks. */
@@ -446,11 +448,11 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
         train_view v = { .of = t, .comm = x->comm, .steps = o.steps,
                          .step_tokens = (double)(o.batch * o.seq), .json = o.json,
                          .bar = speaks && !o.json && cli_is_terminal(), .replan = o.replan,
-                         .slow = o.slow };
+                         .slow = o.slow, .start_ns = x->start_ns };
         const train_hooks hooks = train_view_hooks(&v);
         st = train_view_begin(&v);
         if (!st && speaks)
-            st = begin_run(x->config, x->data, x->device, t, why);
+            st = begin_run(x->config, x->data, x->device, t, why, x->again);
         running = t;
         if (!st)
             st = train_run(t, speaks ? &hooks : NULL);
@@ -474,7 +476,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
 static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
                               cli_source *source, dev_device *d, net_comm *comm)
 {
-    scene x = { c, data, val, source, d, comm, 0.0, 0 };
+    scene x = { c, data, val, source, d, comm, 0.0, 0, gt_now_ns() };
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);

@@ -12,6 +12,7 @@
  *          cpu:0/2             two equal sub-devices (only where a list is expected)
  *          cpu:0.1             one of those two;  cpu:0.1/4  one of four
  *          ...@0.25            any of these, slowed to a quarter of its speed
+ *          ...@0.25+20s        so from 20 seconds after it was opened
  * Errors   GT_NOT_FOUND no such device · GT_NO_MEMORY it does not fit · GT_BUILD a kernel
  *          does not compile (the sentence holds the log) · GT_DEVICE an OpenCL call failed
  * Order    work on one device is done in the order it was asked for (one in-order queue);

@@ -350,14 +350,15 @@ gt_status dev_run(dev_list *l, int from, int to)
     if (to < 0)
         to = l->count;
     assert(0 <= from && from <= to && to <= l->count);
-    const int counts = d->counting || d->speed < 1.0, traced = gt_trace_on();
+    const int slow = d->speed < 1.0 && (!d->slow_from || gt_now_ns() >= d->slow_from);
+    const int counts = d->counting || slow, traced = gt_trace_on();
     gt_status st = traced ? dev_clock_match(d) : GT_OK;
     for (int i = from; !st && i < to; i++) {
         cl_event event = NULL;
         st = enqueue(l, &l->launches[i], counts || traced ? &event : NULL);
         if (!st && event)
             st = note(l, i, event, counts, traced);
-        if (!st && d->speed < 1.0 && (d->pending_count >= 8 || i + 1 == to))
+        if (!st && slow && (d->pending_count >= 8 || i + 1 == to))
             st = slow_down(d);
         else if (!st && d->counting && d->pending_count >= 4096)
             st = dev_events_collect(d, NULL);

@@ -26,6 +26,7 @@ typedef struct spec {
     int part, parts;            /* parts 0: the whole device            */
     int all_parts;              /* "cpu:0/2": every part, in a list     */
     double speed;
+    uint64_t after_ns;          /* slow only so long after it was opened */
 } spec;
 
 static gt_status bad_spec(const char *text)
@@ -70,8 +71,15 @@ static gt_status parse_spec(spec *out, const char *text)
             return bad_spec(text);
     }
     if (*p == '@') {
-        if (gt_parse_double(&out->speed, p + 1) || out->speed <= 0.0 || out->speed > 1.0)
+        char number[24];
+        const size_t digits = strcspn(p + 1, "+");
+        snprintf(number, sizeof number, "%.*s", (int)digits, p + 1);
+        if (digits >= sizeof number || gt_parse_double(&out->speed, number) || out->speed <= 0.0
+            || out->speed > 1.0)
             return gt_fail(GT_MISUSE, "device '%s': the speed behind '@' must lie in (0, 1]", text);
+        p += 1 + digits;
+        if (*p == '+' && gt_parse_duration(&out->after_ns, p + 1))
+            return gt_fail_in(GT_MISUSE, "device '%s', from when it is slow", text);
         p += strlen(p);
     }
     if (*p || (!out->all_parts && out->parts && out->part >= out->parts))
@@ -138,8 +146,8 @@ gt_status dev_specs(char ***out, int *count, const char *list)
         }
         if (!st && s.all_parts)
             for (int i = 0; !st && i < s.parts; i++) {
-                snprintf(part, sizeof part, s.speed < 1.0 ? "%s.%d/%d@%g" : "%s.%d/%d", s.base, i,
-                         s.parts, s.speed);
+                const char *tail = strchr(word, '@');
+                snprintf(part, sizeof part, "%s.%d/%d%s", s.base, i, s.parts, tail ? tail : "");
                 st = add_spec(out, count, part);
             }
         else if (!st)
@@ -232,6 +240,7 @@ gt_status dev_open(dev_device **out, const char *text)
     d->info = all[at].info;
     d->id = all[at].id;
     d->speed = s.speed;
+    d->slow_from = s.after_ns ? gt_now_ns() + s.after_ns : 0;
     snprintf(d->info.id, sizeof d->info.id, "%.31s", text);
     if (s.parts && (st = take_part(d, &s, text)))
         goto out;
