@@ -7,6 +7,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/trace.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -260,7 +261,7 @@ gt_status parallel_gradients_ready(parallel_gradients *s, int chunk, int done, i
 
 gt_status parallel_gradients_finish(parallel_gradients *s)
 {
-    const uint64_t start = gt_now_ns();
+    const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
     gt_status st = GT_OK;
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
@@ -277,6 +278,7 @@ gt_status parallel_gradients_finish(parallel_gradients *s)
     memset(s->ended, 0, (size_t)s->o.chunks);
     memset(s->queued, 0, (size_t)s->o.chunks * sizeof *s->queued);
     s->ns = gt_now_ns() - start;
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "sums of gradients", traced);
     s->bytes = s->step_bytes;
     s->step_bytes = 0;
     return st;
@@ -294,9 +296,11 @@ gt_status parallel_totals_sum(net_comm *c, parallel_totals *t, parallel_totals *
     parallel_totals *all = malloc((size_t)ranks * sizeof *all), sum = { 0 };
     if (!all)
         return gt_fail(GT_NO_MEMORY, "cannot sum over ranks: out of memory");
+    const uint64_t traced = gt_trace_begin();
     all[net_comm_rank(c)] = *t;
     gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL,
                                   NET_I32, NULL);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "loss and norm of all ranks", traced);
     for (int r = 0; !st && r < ranks; r++) {    /* in the order of ranks: the same bits everywhere */
         sum.loss += all[r].loss;
         sum.squares += all[r].squares;

@@ -5,8 +5,10 @@
 #include "host/pipeline/stage_wire.h"
 
 #include "host/base/clock.h"
+#include "host/base/trace.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 typedef struct parcel {
@@ -22,6 +24,7 @@ struct wire {
     int peer, depth;
     uint32_t channel;
     uint64_t bytes, sent;
+    char name[40];                  /* for the trace                                        */
     parcel *parcels;
     uint64_t total, posted, taken;  /* in: of this run; out: taken counts for ever          */
 };
@@ -38,6 +41,7 @@ gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint6
     }
     *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes,
                  .parcels = parcels };
+    snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
     gt_status st = GT_OK;
     for (int i = 0; !st && i < depth; i++) {
         parcels[i].of = w;
@@ -95,8 +99,9 @@ static gt_status finish(parcel *p, uint64_t *waited)
     p->request = NULL;
     if (!r)
         return GT_OK;
-    const uint64_t start = gt_now_ns();
+    const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
     gt_status st = net_wait(r);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, p->of->name, traced);
     *waited += gt_now_ns() - start;
     return st;
 }

@@ -624,6 +624,14 @@ static void release(net_request *r)
     r->comm->spare = r;
 }
 
+static void trace_wait(const net_request *r, uint64_t begin)
+{
+    char name[64], bytes[32];
+    snprintf(name, sizeof name, "wait: %s %s rank %d", gt_format_bytes(bytes, sizeof bytes, r->size),
+             r->node.kind == NODE_SEND ? "to" : "from", r->pair->peer);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, name, begin);
+}
+
 gt_status net_wait(net_request *r)
 {
     if (!r)
@@ -631,9 +639,13 @@ gt_status net_wait(net_request *r)
     net_comm *c = r->comm;
     comm_lock(c);
     gt_status st = GT_OK;
-    if (!atomic_load_explicit(&r->done, memory_order_acquire))
+    if (!atomic_load_explicit(&r->done, memory_order_acquire)) {
+        const uint64_t begin = r->node.key.step == UINT32_MAX ? gt_trace_begin() : 0;
         st = comm_wait(c, &r->done, r->pair->peer,
                        r->node.kind == NODE_SEND ? "to send" : "to receive", r->size);
+        if (begin)
+            trace_wait(r, begin);
+    }
     if (st)
         match_forget(r);
     release(r);

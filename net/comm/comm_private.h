@@ -65,6 +65,7 @@ struct net_request {
     net_sink sink;
     const void *data;
     size_t size;
+    uint64_t began;                 /* gt_trace_now() of a traced send, else 0                 */
     net_request *next;              /* of the pair's blocked sends, or the free list           */
     net_request *op_next, **op_link;
 };
@@ -151,6 +152,7 @@ struct net_comm {
     int polling, waiters, closing, shut;
     int dozing;                     /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
+    uint64_t traced_until;          /* the end of the last span on the wire's track            */
     int epoll, wake;
 
     pair **pairs;

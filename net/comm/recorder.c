@@ -43,6 +43,14 @@ void recorder_phase(recorder *r, uint64_t number, const char *phase, int step)
     pthread_mutex_unlock(&r->lock);
 }
 
+static void trace_operation(const record *o)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s %llu %s", o->name, (unsigned long long)o->what.count,
+             o->what.unit ? o->what.unit : "elements");
+    gt_trace_span(GT_TRACE_WIRE, GT_TRACK_WIRE, name, o->begun, o->ended);
+}
+
 void recorder_end(recorder *r, uint64_t number, gt_status st)
 {
     pthread_mutex_lock(&r->lock);
@@ -50,7 +58,10 @@ void recorder_end(recorder *r, uint64_t number, gt_status st)
     slot->ended = gt_now_ns();
     slot->status = st;
     r->finished++;
+    const record ended = *slot;
     pthread_mutex_unlock(&r->lock);
+    if (gt_trace_on())
+        trace_operation(&ended);
 }
 
 void recorder_waits(recorder *r, int peer, const char *what, size_t size)
