@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Speeds that differ by no more are equal: slices of equal size are simpler, and measured times vary. */
+static const double noise = 0.1;
+
 static int by_number(const void *a, const void *b)
 {
     return *(const int *)a - *(const int *)b;
@@ -50,17 +53,22 @@ static double speed(const local_job *job, int rank)
     return p->size[p->sizes - 1] / (c.forward + c.backward_input + c.backward_weight);
 }
 
+/* Whether seat order wants a before b: by node, then by speed if they differ by more than noise. */
+static int goes_before(const local_job *job, int tensor, int a, int b)
+{
+    if (job->rank[a].node != job->rank[b].node)
+        return job->rank[a].node < job->rank[b].node;
+    return tensor == 1 || speed(job, a) >= (1.0 - noise) * speed(job, b);
+}
+
 int local_groups(const local_job *job, int tensor, int *rank, double *share)
 {
     double sum = 0;
+    int equal = 1;
     for (int i = 0; i < job->ranks; i++) {
         int at = i;
-        for (; at > 0; at--) {
-            const local_rank *a = &job->rank[rank[at - 1]], *b = &job->rank[i];
-            if (a->node < b->node || (a->node == b->node && (tensor == 1 || speed(job, rank[at - 1]) >= speed(job, i))))
-                break;
+        for (; at > 0 && !goes_before(job, tensor, rank[at - 1], i); at--)
             rank[at] = rank[at - 1];
-        }
         rank[at] = i;
     }
     for (int k = 0; k < tensor; k++)
@@ -71,8 +79,12 @@ int local_groups(const local_job *job, int tensor, int *rank, double *share)
         share[i % tensor] += speed(job, rank[i]);
         sum += speed(job, rank[i]);
     }
-    for (int k = 0; k < tensor; k++)
+    for (int k = 0; k < tensor; k++) {
         share[k] /= sum;
+        equal &= fabs(share[k] * tensor - 1.0) <= noise;
+    }
+    for (int k = 0; equal && k < tensor; k++)
+        share[k] = 1.0 / tensor;
     return 1;
 }
 

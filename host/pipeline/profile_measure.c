@@ -199,10 +199,11 @@ static gt_status run_once(const rig *r, const bench *b, double seconds[PROGRAMS]
 /* The least mean of some runs of `stretch` seconds each, or of one of a program that takes long. */
 static gt_status clock_programs(const rig *r, const bench *b, double seconds[PROGRAMS])
 {
-    const double stretch = dev_slowdown(b->d) < 1.0 ? 0.06 : 0.015;
+    const int slowed = dev_slowdown(b->d) < 1.0, groups = slowed ? 3 : 6;
+    const double stretch = slowed ? 0.06 : 0.012;
     double least = INFINITY;
     gt_status st = run_once(r, b, (double[PROGRAMS]){ 0 });
-    for (int group = 0; !st && group < 3 && !(least > profile_long && isfinite(least)); group++) {
+    for (int group = 0; !st && group < groups && !(least > profile_long && isfinite(least)); group++) {
         double sum[PROGRAMS] = { 0 }, all = 0;
         int times = 0;
         for (const uint64_t start = gt_now_ns(); !st && (!times || since(start) < stretch); times++)
