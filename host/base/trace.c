@@ -116,7 +116,7 @@ void gt_trace_release(gt_trace *t)
 
 /* ---- the file ------------------------------------------------------------------------------- */
 
-/* As a JSON string's inside; what is not plain ASCII becomes a question mark. */
+/* Into `out`, as a JSON string's inside; what is not plain ASCII becomes a question mark. */
 static const char *escape(char *out, size_t size, const char *text)
 {
     size_t used = 0;
@@ -130,32 +130,82 @@ static const char *escape(char *out, size_t size, const char *text)
     return out;
 }
 
-static gt_status write_names(gt_writer *w, const gt_trace *t)
+/* A viewer draws a row's spans above each other where they nest, and loses those that only
+ * overlap, as transfers under way at once do. So a track is as many rows as it takes. */
+enum { ROWS = 32, DEEP = 16 };
+
+typedef struct row { uint64_t end[DEEP]; int depth; } row;
+typedef struct rows { row row[GT_TRACKS][ROWS]; int used[GT_TRACKS]; } rows;
+
+/* 1 if the span may stand in that row; then it does. */
+static int enter(row *r, const gt_span *s)
+{
+    while (r->depth && r->end[r->depth - 1] <= s->begin)
+        r->depth--;
+    if (r->depth == DEEP || (r->depth && r->end[r->depth - 1] < s->end))
+        return 0;
+    r->end[r->depth++] = s->end;
+    return 1;
+}
+
+/* The row of a span, the last one if there are too many; numbers are those of the file. */
+static int row_of(rows *all, const gt_span *s)
+{
+    int i = 0;
+    while (i < ROWS - 1 && !enter(&all->row[s->track][i], s))
+        i++;
+    if (all->used[s->track] <= i)
+        all->used[s->track] = i + 1;
+    return s->track * ROWS + i;
+}
+
+static gt_status write_process(gt_writer *w, const gt_trace *t)
 {
     char device[2 * sizeof t->device];
-    gt_status st = gt_writer_printf(w, "{\"ph\":\"M\",\"pid\":%d,\"name\":\"process_name\",\"args\":"
-                                    "{\"name\":\"rank %d %s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"name\":"
-                                    "\"process_sort_index\",\"args\":{\"sort_index\":%d}}", t->rank,
-                                    t->rank, escape(device, sizeof device, t->device), t->rank,
-                                    t->rank);
-    for (int i = 0; !st && i < GT_TRACKS; i++)
-        st = gt_writer_printf(w, ",\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"name\":\"thread_name\","
-                              "\"args\":{\"name\":\"%s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,"
-                              "\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}", t->rank, i,
-                              tracks[i], t->rank, i, i);
-    return st;
+    return gt_writer_printf(w, "{\"ph\":\"M\",\"pid\":%d,\"name\":\"process_name\",\"args\":"
+                            "{\"name\":\"rank %d %s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"name\":"
+                            "\"process_sort_index\",\"args\":{\"sort_index\":%d}}", t->rank,
+                            t->rank, escape(device, sizeof device, t->device), t->rank, t->rank);
+}
+
+static gt_status write_row_name(gt_writer *w, int rank, int track, int i)
+{
+    char number[16] = "";
+    if (i)
+        snprintf(number, sizeof number, " %d", i + 1);
+    return gt_writer_printf(w, ",\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"name\":\"thread_name\","
+                            "\"args\":{\"name\":\"%s%s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,"
+                            "\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}", rank,
+                            track * ROWS + i, tracks[track], number, rank, track * ROWS + i,
+                            track * ROWS + i);
 }
 
 /* Microseconds with the nanoseconds behind the point: a double would lose them after some days. */
-static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, uint64_t zero)
+static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, int at_row,
+                            uint64_t zero)
 {
     char name[2 * GT_SPAN_NAME];
     const uint64_t at = s->begin - zero, lasts = s->end - s->begin;
     return gt_writer_printf(w, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"cat\":\"%s\",\"name\":\"%s\","
-                            "\"ts\":%llu.%03u,\"dur\":%llu.%03u}", t->rank, s->track,
+                            "\"ts\":%llu.%03u,\"dur\":%llu.%03u}", t->rank, at_row,
                             categories[s->category], escape(name, sizeof name, s->name),
                             (unsigned long long)(at / 1000), (unsigned)(at % 1000),
                             (unsigned long long)(lasts / 1000), (unsigned)(lasts % 1000));
+}
+
+static gt_status write_trace(gt_writer *w, const gt_trace *t, uint64_t zero)
+{
+    rows *all = calloc(1, sizeof *all);
+    if (!all)
+        return gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory");
+    gt_status st = write_process(w, t);
+    for (size_t i = 0; !st && i < t->count; i++)
+        st = write_span(w, t, &t->span[i], row_of(all, &t->span[i]), zero);
+    for (int track = 0; track < GT_TRACKS; track++)
+        for (int i = 0; !st && i < all->used[track]; i++)
+            st = write_row_name(w, t->rank, track, i);
+    free(all);
+    return st;
 }
 
 gt_status gt_trace_write(const char *path, const gt_trace *traces, int count)
@@ -176,9 +226,7 @@ gt_status gt_trace_write(const char *path, const gt_trace *traces, int count)
         if (i)
             st = gt_writer_printf(w, ",\n");
         if (!st)
-            st = write_names(w, &traces[i]);
-        for (size_t k = 0; !st && k < traces[i].count; k++)
-            st = write_span(w, &traces[i], &traces[i].span[k], zero);
+            st = write_trace(w, &traces[i], zero);
     }
     if (!st)
         st = gt_writer_printf(w, "\n]}\n");

@@ -27,7 +27,8 @@ typedef enum gt_trace_category {
     GT_TRACE_KERNEL, GT_TRACE_COPY, GT_TRACE_WIRE, GT_TRACE_WAIT, GT_TRACE_HOST, GT_TRACE_CATEGORIES
 } gt_trace_category;
 
-/* A row of the picture. Spans of one row must not overlap unless one lies within the other. */
+/* What the picture has rows for. Spans of one track that overlap get rows of their own, unless one
+ * lies within the other. */
 typedef enum gt_trace_track {
     GT_TRACK_COMPUTE, GT_TRACK_COPY, GT_TRACK_WIRE, GT_TRACK_HOST, GT_TRACKS
 } gt_trace_track;
@@ -73,7 +74,8 @@ typedef struct gt_trace {
 /* What was recorded so far; it stays recorded. Release it. */
 gt_status gt_trace_take(gt_trace *out);
 void      gt_trace_release(gt_trace *t);        /* takes NULL; leaves it empty */
-/* Writes the traces of `count` processes, whose clocks agree, as one file; it begins at 0 us. */
+/* Writes the traces of `count` processes, whose clocks agree, as one file; it begins at 0 us. Spans
+ * are to be in order, as taken. */
 gt_status gt_trace_write(const char *path, const gt_trace *traces, int count);
 
 #endif

@@ -12,6 +12,8 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
+#include "host/base/text.h"
+#include "host/base/trace.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -152,7 +152,6 @@ struct net_comm {
     int polling, waiters, closing, shut;
     int dozing;                     /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
-    uint64_t traced_until;          /* the end of the last span on the wire's track            */
     int epoll, wake;
 
     pair **pairs;

@@ -16,8 +16,6 @@
 #include "host/base/clock.h"
 #include "host/base/text.h"
 #include "host/base/trace.h"
-#include "host/base/text.h"
-#include "host/base/trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,8 +49,6 @@ static net_request *new_request(pair *p, const tag *key, node_kind kind, size_t 
     *r = (net_request){ .node = { .key = *key, .kind = kind }, .comm = c, .pair = p, .size = size };
     if (kind == NODE_SEND && size)
         r->began = gt_trace_begin();
-    if (key->step == UINT32_MAX && kind == NODE_SEND)   /* an operation's are seen as one */
-        r->begun = gt_trace_begin();
     c->outstanding++;
     return r;
 }
@@ -122,17 +118,12 @@ static void leave_table(net_request *r)
     free_window(r);
 }
 
-/* Spans of one track do not overlap: a send that began while another ran is drawn from that one's
- * end on. */
-static void trace_send(net_request *r)
+static void trace_send(const net_request *r)
 {
-    char name[GT_SPAN_NAME], size[32];
-    net_comm *c = r->comm;
-    const uint64_t now = gt_trace_now(), from = r->began > c->traced_until ? r->began : c->traced_until;
+    char name[64], size[32];
     snprintf(name, sizeof name, "%s to rank %d", gt_format_bytes(size, sizeof size, r->size),
              r->pair->peer);
-    gt_trace_span(GT_TRACE_WIRE, GT_TRACK_WIRE, name, from, now);
-    c->traced_until = now;
+    gt_trace_end(GT_TRACE_WIRE, GT_TRACK_WIRE, name, r->began);
 }
 
 void match_finish(net_request *r)

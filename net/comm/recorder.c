@@ -7,6 +7,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/text.h"
+#include "host/base/trace.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -46,8 +47,11 @@ void recorder_phase(recorder *r, uint64_t number, const char *phase, int step)
 static void trace_operation(const record *o)
 {
     char name[96];
-    snprintf(name, sizeof name, "%s %llu %s", o->name, (unsigned long long)o->what.count,
-             o->what.unit ? o->what.unit : "elements");
+    if (o->what.count)
+        snprintf(name, sizeof name, "%s %llu %s", o->name, (unsigned long long)o->what.count,
+                 o->what.unit ? o->what.unit : "elements");
+    else
+        snprintf(name, sizeof name, "%s", o->name);
     gt_trace_span(GT_TRACE_WIRE, GT_TRACK_WIRE, name, o->begun, o->ended);
 }
 

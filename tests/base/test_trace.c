@@ -116,6 +116,8 @@ static const char *text_at(const json_t *o, const char *key)
     return text ? text : "";
 }
 
+enum { ROWS = 32 };                 /* row numbers of a track in the file */
+
 static void a_file_is_what_viewers_expect(void)
 {
     gt_span a[] = { { 5000001234, 5000001235, GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "h.0 \"x\" \\ y" },
@@ -147,7 +149,7 @@ static void a_file_is_what_viewers_expect(void)
         spans++;
         if (pid == 3) {
             CHECK(number_at(event, "ts") == 0.0 && number_at(event, "dur") == 2.5
-                  && !strcmp(text_at(event, "cat"), "wait") && number_at(event, "tid") == GT_TRACK_HOST);
+                  && !strcmp(text_at(event, "cat"), "wait") && number_at(event, "tid") == GT_TRACK_HOST * ROWS);
         } else if (number_at(event, "tid") == GT_TRACK_COMPUTE) {
             CHECK(fabs(number_at(event, "ts") - 0.234) < 1e-9
                   && fabs(number_at(event, "dur") - 0.001) < 1e-9
@@ -156,7 +158,7 @@ static void a_file_is_what_viewers_expect(void)
             CHECK(number_at(event, "dur") == 999998.0 && !strcmp(name, "tab?here"));
         }
     }
-    CHECK(spans == 3 && processes == 2 && threads == 2 * GT_TRACKS);
+    CHECK(spans == 3 && processes == 2 && threads == 3);
     json_decref(root);
     free(text);
     CHECK_FAILS(gt_trace_write("/proc/nowhere/trace.json", traces, 2), GT_IO, "/proc/nowhere");
@@ -169,11 +171,49 @@ static void a_file_is_what_viewers_expect(void)
     free(path);
 }
 
+/* No two spans of a row overlap but where one lies within the other, and no more rows are used
+ * than spans are under way at once. */
+static void spans_that_overlap_get_rows(void)
+{
+    enum { N = 400 };
+    static gt_span spans[N];
+    gt_trace t = { .span = spans, .count = N };
+    char *path = gt_path_join(check_folder(), "rows.json"), *text = NULL;
+    double end[GT_TRACKS * ROWS][N];
+    int depth[GT_TRACKS * ROWS] = { 0 }, most = 0, wrong = 0, seen = 0;
+    size_t i;
+    json_t *event;
+    for (unsigned k = 0; k < N; k++) {      /* four at a time, and each fourth within one */
+        spans[k] = (gt_span){ 1000 * k, 1000 * k + (k % 4 ? 3500 : 400), GT_TRACE_WIRE,
+                              GT_TRACK_WIRE, "x" };
+    }
+    CHECK_OK(gt_trace_write(path, &t, 1));
+    CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
+    json_t *root = json_loads(text, 0, NULL);
+    json_array_foreach(json_object_get(root, "traceEvents"), i, event) {
+        const int row = (int)number_at(event, "tid");
+        const double from = number_at(event, "ts"), to = from + number_at(event, "dur");
+        if (strcmp(text_at(event, "ph"), "X"))
+            continue;
+        while (depth[row] && end[row][depth[row] - 1] <= from)
+            depth[row]--;
+        wrong += depth[row] && end[row][depth[row] - 1] < to;
+        end[row][depth[row]++] = to;
+        most = row - GT_TRACK_WIRE * ROWS > most ? row - GT_TRACK_WIRE * ROWS : most;
+        seen++;
+    }
+    CHECKF(seen == N && !wrong && most == 2, "%d spans, %d overlap, %d rows", seen, wrong, most + 1);
+    json_decref(root);
+    free(text);
+    free(path);
+}
+
 const check_case check_cases[] = {
     CASE(off_it_records_nothing),
     CASE(spans_come_in_order_and_nest),
     CASE(a_full_ring_forgets_the_oldest),
     CASE(threads_record_together),
     CASE(a_file_is_what_viewers_expect),
+    CASE(spans_that_overlap_get_rows),
     { 0 }
 };
