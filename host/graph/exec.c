@@ -31,8 +31,8 @@ struct exec_arena {
 
 typedef struct slot { int list, launch, arg; } slot;
 
-/* An exchange, before launch `at` of its list. */
-typedef struct point { int list, at, position; exec_exchange x; } point;
+/* An exchange, to be done before launch `at` of its list; what it reads is there before `begin`. */
+typedef struct point { int list, begin, at, position; exec_exchange x; } point;
 
 struct exec {
     const graph *g;
@@ -312,8 +312,13 @@ static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exc
         e->points = more;
         e->point_room = room;
     }
+    const point *before = e->point_count ? &e->points[e->point_count - 1] : NULL;
+    const int made = e->first[n->in[0]];    /* -1: an input */
+    int begin = made >= 0 && program_at(e, made) == e->building ? e->launch_to[made] : 0;
+    if (before && before->list == e->building && before->at > begin)
+        begin = before->at;
     e->points[e->point_count++] = (point){
-        .list = e->building, .at = dev_list_count(c->list), .position = e->position,
+        .list = e->building, .begin = begin, .at = dev_list_count(c->list), .position = e->position,
         .x = { .kind = kind, .name = n->name, .from = e->buffer[n->in[0]],
                .to = e->buffer[n->out[0]], .type = v->type, .width = columns_of(v),
                .ranks = e->g->ranks, .rank = e->g->rank, .rows = rows },
@@ -572,12 +577,12 @@ gt_status exec_add_program(exec *e, exec_program program, int add)
     return set_add(e, list_of_program(e, program), add);
 }
 
-static gt_status make_exchange(exec *e, const exec_exchange *x)
+static gt_status make_exchange(exec *e, const exec_exchange *x, exec_exchange_step step)
 {
     if (!e->o.exchange)
         return gt_fail(GT_MISUSE, "cannot run '%s': it exchanges rows with %d other ranks, and there "
                        "is nothing to do it with", x->name, x->ranks - 1);
-    return e->o.exchange(e->o.exchange_context, x);
+    return e->o.exchange(e->o.exchange_context, x, step);
 }
 
 /* Launches [from, to) of a list and the exchanges before each of them; to < 0: all the rest, and
@@ -590,10 +595,15 @@ static gt_status run_launches(exec *e, int list, int from, int to)
         const point *p = &e->points[i];
         if (p->list != list || p->at < from || p->at > end || (p->at == end && to >= 0))
             continue;
-        if (p->at > from)
-            st = dev_run(e->list[list], from, p->at);
+        const int begin = p->begin > from ? p->begin : from;
+        if (begin > from)
+            st = dev_run(e->list[list], from, begin);
         if (!st)
-            st = make_exchange(e, &p->x);
+            st = make_exchange(e, &p->x, EXEC_EXCHANGE_START);
+        if (!st && p->at > begin)
+            st = dev_run(e->list[list], begin, p->at);
+        if (!st)
+            st = make_exchange(e, &p->x, EXEC_EXCHANGE_FINISH);
         from = p->at;
     }
     return st || from >= end ? st : dev_run(e->list[list], from, end);
@@ -759,8 +769,10 @@ static gt_status is_finite(exec *e, dev_buffer *b, dtype type, int64_t count, in
 static gt_status run_node(exec *e, int at)
 {
     for (int i = 0; i < e->point_count; i++)
-        if (e->points[i].position == at)
-            return make_exchange(e, &e->points[i].x);
+        if (e->points[i].position == at) {
+            gt_status st = make_exchange(e, &e->points[i].x, EXEC_EXCHANGE_START);
+            return st ? st : make_exchange(e, &e->points[i].x, EXEC_EXCHANGE_FINISH);
+        }
     return dev_run(e->list[program_at(e, at)], e->launch_from[at], e->launch_to[at]);
 }
 

@@ -35,9 +35,16 @@ uint64_t  exec_arena_bytes(const exec_arena *a);
 /* An input of the graph that already has a buffer. */
 typedef struct exec_binding { const char *name; dev_buffer *buffer; } exec_binding;
 
-/* Where ranks of a tensor group hand rows to each other, the host acts: the lists run up to there,
- * and the rest is queued behind what it did. The ranks of a group make the same exchanges in the
- * same order. */
+/* Where ranks of a tensor group hand rows to each other, the host acts: a list is queued up to there,
+ * and the rest behind what it did. In two steps, so that launches which need not wait (weight
+ * gradients, mostly) run beside it:
+ *
+ *   queue   ... makes `from` | READ | others ...          | WRITE | uses `to` ...
+ *   host                      START   queues others  FINISH: waits for READ, exchanges, queues WRITE
+ *
+ * One exchange is under way at a time. The ranks of a group make the same in the same order. */
+typedef enum exec_exchange_step { EXEC_EXCHANGE_START, EXEC_EXCHANGE_FINISH } exec_exchange_step;
+
 typedef struct exec_exchange {
     graph_exchange kind;        /* GATHER: `from` is own rows, `to` all ranks' one after another;
                                    SCATTER_SUM: `from` is all rows, `to` own rows of the sum   */
@@ -49,8 +56,8 @@ typedef struct exec_exchange {
     const int64_t *rows;        /* [ranks]                                                     */
 } exec_exchange;
 
-/* Reads `from` after what is queued, and queues writing `to`; *from may be overwritten later on. */
-typedef gt_status (*exec_exchanger)(void *context, const exec_exchange *x);
+/* START queues reading `from`, which launches queued later may overwrite. */
+typedef gt_status (*exec_exchanger)(void *context, const exec_exchange *x, exec_exchange_step step);
 
 typedef struct exec_options {
     dev_device *device;
