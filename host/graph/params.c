@@ -250,6 +250,11 @@ dev_buffer *params_used(params *p, int i)
     return p->param[i].copy ? p->param[i].copy : p->param[i].master;
 }
 
+int64_t params_step(const params *p)
+{
+    return p->step;
+}
+
 int params_segments(const params *p)
 {
     return p->segments;

@@ -49,6 +49,8 @@ int  params_find(const params *p, const char *name);        /* -1 if absent */
 dev_buffer *params_master(params *p, int i);
 dev_buffer *params_grad(params *p, int i);
 dev_buffer *params_used(params *p, int i);          /* what kernels read: copy or master */
+/* Elements between which tensors may begin: parts of a segment that begin at a multiple can be views. */
+int64_t params_step(const params *p);
 int  params_segments(const params *p);
 const params_segment *params_segment_at(const params *p, int i);
 /* Where tensor i lies: its segment and first element there (optimizer state lies alike). */

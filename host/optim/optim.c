@@ -6,8 +6,9 @@
  * Moments lie as the parameters do (params.h), one buffer a segment, so the update of a
  * segment is one launch over plain arrays, gaps included: zeros stay zeros.
  *
- * Of several ranks each counts some segments; the list ends before "prepare" there, and what the
- * host then adds up over the ranks takes the place of the partial sums.                  */
+ * Of several ranks each updates its part of a segment, mostly all of it, and counts some of them; the
+ * list ends before "prepare" there, and what the host then adds up over the ranks takes the
+ * place of the partial sums.                                                             */
 #include "host/optim/optim.h"
 
 #include <assert.h>
@@ -19,8 +20,11 @@ struct optim {
     params *params;
     optim_config config;
     int moments, segments;
-    dev_buffer *(*moment)[2];           /* of each segment */
-    dev_buffer **partial;               /* of each segment: sums of squares of blocks */
+    optim_part *part;                   /* of each segment: what is updated here */
+    int shared;                         /* one of several ranks */
+    dev_buffer *(*own)[3];              /* of each part: master, gradient, copy (views) */
+    dev_buffer *(*moment)[2];           /* of each part */
+    dev_buffer **partial;               /* of each part: sums of squares of blocks */
     dev_buffer *squares, *state, *grad_scale, *loss_sum;
     kernel_set *kernels;
     dev_list *norms, *update;           /* `norms` is empty unless shared */
@@ -30,21 +34,40 @@ struct optim {
     int64_t blocks;                     /* of the segments counted */
 };
 
+/* The part's weights, gradients and 16-bit copies. */
+static gt_status view_part(optim *o, int i, const kernel_set *k)
+{
+    const params_segment *s = params_segment_at(o->params, i);
+    dev_buffer *const all[3] = { s->master, s->grad, s->copy };
+    gt_status st = GT_OK;
+    for (int b = 0; !st && b < 3; b++) {
+        const uint64_t item = b < 2 ? 4 : dtype_size(kernel_set_storage(k));
+        if (all[b])
+            st = dev_buffer_view(&o->own[i][b], all[b], item * (uint64_t)o->part[i].first,
+                                 item * (uint64_t)o->part[i].count);
+    }
+    return st;
+}
+
 static gt_status make_buffers(optim *o, kernel_set *k)
 {
     gt_status st = GT_OK;
     int64_t blocks = 0;
     for (int i = 0; !st && i < o->segments; i++) {
-        const params_segment *s = params_segment_at(o->params, i);
-        blocks += kernel_norm_blocks(k, s->count);
-        st = dev_buffer_create(&o->partial[i], o->device,
-                               4 * (uint64_t)kernel_norm_blocks(k, s->count), "partial norms");
+        const int64_t count = o->part[i].count;
+        if (!count)
+            continue;
+        blocks += kernel_norm_blocks(k, count);
+        st = view_part(o, i, k);
+        if (!st)
+            st = dev_buffer_create(&o->partial[i], o->device,
+                                   4 * (uint64_t)kernel_norm_blocks(k, count), "partial norms");
         for (int m = 0; !st && m < o->moments; m++)
-            st = dev_buffer_create(&o->moment[i][m], o->device, 4 * (uint64_t)s->count,
+            st = dev_buffer_create(&o->moment[i][m], o->device, 4 * (uint64_t)count,
                                    "the optimizer's moments");
     }
     if (!st)
-        st = dev_buffer_create(&o->squares, o->device, 4 * (uint64_t)blocks, "partial norms");
+        st = dev_buffer_create(&o->squares, o->device, 4 * (uint64_t)(blocks + 1), "partial norms");
     if (!st)
         st = dev_buffer_create(&o->state, o->device, 4 * OPTIM_STATE_FLOATS, "optimizer state");
     if (!st)
@@ -60,8 +83,8 @@ static gt_status clear_buffers(optim *o)
     gt_status st = dev_list_create(&l, o->device);
     for (int i = 0; !st && i < o->segments; i++)
         for (int m = 0; !st && m < o->moments; m++)
-            st = dev_list_fill(l, o->moment[i][m], 0, 0,
-                               4 * (uint64_t)params_segment_at(o->params, i)->count);
+            st = o->moment[i][m] ? dev_list_fill(l, o->moment[i][m], 0, 0, 4 * (uint64_t)o->part[i].count)
+                                 : GT_OK;
     if (!st)                            /* a stage without the head never writes it */
         st = dev_list_fill(l, o->loss_sum, 0, 0, 4);
     if (!st)
@@ -74,17 +97,16 @@ static gt_status clear_buffers(optim *o)
 
 /* The partial sums of all segments are gathered by small copies: a view into one array
  * would need an alignment that the counts do not have. */
-static gt_status append_norms(optim *o, dev_list *l, const unsigned char *counted)
+static gt_status append_norms(optim *o, dev_list *l)
 {
     gt_status st = GT_OK;
     o->blocks = 0;
     dev_list_label(l, "gradient norm");
     for (int i = 0; !st && i < o->segments; i++) {
-        const params_segment *s = params_segment_at(o->params, i);
-        const int64_t blocks = kernel_norm_blocks(o->kernels, s->count);
-        if (counted && !counted[i])
+        const int64_t count = o->part[i].count, blocks = kernel_norm_blocks(o->kernels, count);
+        if (!o->part[i].counted || !count)
             continue;
-        st = kernel_norm_partial(l, o->kernels, s->count, s->grad, o->partial[i]);
+        st = kernel_norm_partial(l, o->kernels, count, o->own[i][1], o->partial[i]);
         if (!st)
             st = dev_list_copy(l, o->squares, 4 * (uint64_t)o->blocks, o->partial[i], 0,
                                4 * (uint64_t)blocks);
@@ -101,42 +123,37 @@ static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
     gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip,
                                         c->beta1, c->beta2, dynamic, c->scale_growth);
     for (int i = 0; !st && i < o->segments; i++) {
-        const params_segment *s = params_segment_at(o->params, i);
-        const float decay = s->decay ? (float)c->weight_decay : 0.0f;
+        const int64_t count = o->part[i].count;
+        dev_buffer *const *own = o->own[i];
+        const float decay = params_segment_at(o->params, i)->decay ? (float)c->weight_decay : 0.0f;
+        if (!count)
+            continue;
         if (c->kind == OPTIM_ADAMW)
-            st = kernel_adamw(l, o->kernels, s->count, s->master, s->grad, o->moment[i][0],
-                              o->moment[i][1], s->copy, o->state, (float)c->lr, c->beta1,
-                              c->beta2, (float)c->eps, decay, &o->lr_at[i]);
+            st = kernel_adamw(l, o->kernels, count, own[0], own[1], o->moment[i][0], o->moment[i][1],
+                              own[2], o->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps,
+                              decay, &o->lr_at[i]);
         else
-            st = kernel_sgd(l, o->kernels, s->count, s->master, s->grad, o->moment[i][0], s->copy,
-                            o->state, (float)c->lr, (float)c->momentum, decay, &o->lr_at[i]);
+            st = kernel_sgd(l, o->kernels, count, own[0], own[1], o->moment[i][0], own[2], o->state,
+                            (float)c->lr, (float)c->momentum, decay, &o->lr_at[i]);
     }
     if (!st)
         st = dev_list_copy(l, o->grad_scale, 0, o->state, 4 * OPTIM_GRAD_SCALE, 4);
     return st;
 }
 
-static gt_status build_lists(optim *o, const unsigned char *counted)
+static gt_status build_lists(optim *o)
 {
-    dev_list_release(o->norms);
-    dev_list_release(o->update);
-    o->norms = o->update = NULL;
     gt_status st = dev_list_create(&o->norms, o->device);
     if (!st)
         st = dev_list_create(&o->update, o->device);
-    if (!st && !counted)
+    if (!st && !o->shared)
         st = dev_list_copy(o->update, o->state, 4 * OPTIM_LOSS_SUM, o->loss_sum, 0, 4);
     if (!st)
-        st = append_norms(o, counted ? o->norms : o->update, counted);
-    return st ? st : append_updates(o, o->update, counted ? 1 : o->blocks);
-}
-
-gt_status optim_share(optim *o, const unsigned char *counted)
-{
-    gt_status st = build_lists(o, counted);
-    free(o->sums);
+        st = append_norms(o, o->shared ? o->norms : o->update);
+    if (!st)
+        st = append_updates(o, o->update, o->shared ? 1 : o->blocks);
     o->sums = malloc(((size_t)o->blocks + 1) * sizeof *o->sums);
-    return st || o->sums ? st : gt_fail(GT_NO_MEMORY, "cannot share an optimizer: out of memory");
+    return st || o->sums ? st : gt_fail(GT_NO_MEMORY, "cannot make an optimizer: out of memory");
 }
 
 gt_status optim_partial(optim *o, double *squares, double *loss)
@@ -158,7 +175,9 @@ static gt_status run_update(optim *o, double lr)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < o->segments; i++)
-        st = dev_list_set(o->update, o->lr_at[i].launch, o->lr_at[i].arg, dev_arg_f32((float)lr));
+        if (o->part[i].count)
+            st = dev_list_set(o->update, o->lr_at[i].launch, o->lr_at[i].arg,
+                              dev_arg_f32((float)lr));
     return st ? st : dev_run(o->update, 0, -1);
 }
 
@@ -174,7 +193,7 @@ gt_status optim_step_with(optim *o, double lr, double squares, double loss)
 }
 
 gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
-                       const optim_config *c, double tokens)
+                       const optim_config *c, double tokens, const optim_part *parts)
 {
     *out = NULL;
     gt_status st = optim_config_check(c);
@@ -192,14 +211,19 @@ gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
     o->moment = calloc((size_t)o->segments + 1, sizeof *o->moment);
     o->lr_at = calloc((size_t)o->segments + 1, sizeof *o->lr_at);
     o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
-    if (!o->moment || !o->lr_at || !o->partial)
+    o->own = calloc((size_t)o->segments + 1, sizeof *o->own);
+    o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
+    o->shared = parts != NULL;
+    for (int i = 0; o->part && i < o->segments; i++)
+        o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(p, i)->count, 1 };
+    if (!o->moment || !o->lr_at || !o->partial || !o->own || !o->part)
         st = gt_fail(GT_NO_MEMORY, "cannot make an optimizer: out of memory");
     if (!st)
         st = make_buffers(o, k);
     if (!st)
         st = clear_buffers(o);
     if (!st)
-        st = build_lists(o, NULL);
+        st = build_lists(o);
     if (!st) {
         float state[OPTIM_STATE_FLOATS] = { 0 };
         const double scale = kernel_set_storage(k) == DTYPE_F16 ? c->loss_scale : 1.0;
@@ -226,8 +250,13 @@ void optim_release(optim *o)
     for (int i = 0; o->moment && i < o->segments; i++)
         for (int m = 0; m < 2; m++)
             dev_buffer_release(o->moment[i][m]);
+    for (int i = 0; o->own && i < o->segments; i++)
+        for (int b = 0; b < 3; b++)
+            dev_buffer_release(o->own[i][b]);
     for (int i = 0; o->partial && i < o->segments; i++)
         dev_buffer_release(o->partial[i]);
+    free(o->own);
+    free(o->part);
     dev_buffer_release(o->squares);
     dev_buffer_release(o->state);
     dev_buffer_release(o->grad_scale);
@@ -273,10 +302,11 @@ int optim_moments(const optim *o)
 static dev_buffer *moment_place(optim *o, int i, int which, uint64_t *offset, uint64_t *bytes)
 {
     int segment;
-    int64_t first;
+    int64_t first, begin, end;
     params_place(o->params, i, &segment, &first);
-    *offset = 4 * (uint64_t)first;
-    *bytes = 4 * (uint64_t)shape_count(&params_info(o->params, i)->shape);
+    optim_moment_range(o, i, &begin, &end);
+    *offset = 4 * (uint64_t)(first + begin - o->part[segment].first);
+    *bytes = 4 * (uint64_t)(end - begin);
     assert(0 <= which && which < 2);
     return o->moment[segment][which];
 }
@@ -299,8 +329,13 @@ gt_status optim_moment_write(optim *o, int i, int which, const float *from)
 
 void optim_moment_range(const optim *o, int i, int64_t *begin, int64_t *end)
 {
-    *begin = 0;
-    *end = shape_count(&params_info(o->params, i)->shape);
+    const int64_t count = shape_count(&params_info(o->params, i)->shape);
+    int segment;
+    int64_t first;
+    params_place(o->params, i, &segment, &first);
+    const int64_t from = o->part[segment].first - first, to = from + o->part[segment].count;
+    *begin = from < 0 ? 0 : from < count ? from : count;
+    *end = to < *begin ? *begin : to < count ? to : count;
 }
 
 gt_status optim_moment_write_full(optim *o, int i, int which, const float *full)

@@ -37,10 +37,16 @@ double optim_lr(const optim_config *c, uint64_t step);
 int optim_schedule_parse(optim_schedule *out, const char *name);
 int optim_kind_parse(optim_kind *out, const char *name);
 
+/* What one of several ranks updates of a segment, and keeps moments of: [first, first + count), where
+ * first is a multiple of params_step(). counted: it adds its squares to the norm, which each
+ * parameter of the model does on one rank alone. */
+typedef struct optim_part { int64_t first, count; int counted; } optim_part;
+
 typedef struct optim optim;
-/* `tokens` is how many the loss of a step is averaged over. p and k must outlive it. */
+/* `tokens` is how many the loss of a step is averaged over. p and k must outlive it. parts: one a
+ * segment, of one of several ranks; NULL: this rank is alone and has all of them. */
 gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
-                       const optim_config *c, double tokens);
+                       const optim_config *c, double tokens, const optim_part *parts);
 void      optim_release(optim *o);              /* takes NULL */
 
 /* What the loss graph binds: fp32[1] each. */
@@ -50,12 +56,9 @@ dev_buffer *optim_loss_sum(optim *o);
 /* Queues one update at rate lr; returns at once. */
 gt_status optim_step(optim *o, double lr);
 
-/* One of several ranks, which hold different parameters, or the same ones: every rank counts the
- * squares of segments with counted[i] != 0, each parameter of the model on one rank alone. Call
- * before the first step. Then an update takes two calls, with an exchange between them:
- * what this rank counts of the gradient's norm, squared, and its part of the loss (waits for the
- * device); and the update with the sums over all ranks, which are the same on all. */
-gt_status optim_share(optim *o, const unsigned char *counted);
+/* One of several ranks takes two calls for an update, with an exchange between them: what this rank
+ * counts of the gradient's norm, squared, and its part of the loss (waits for the device); and the
+ * update with the sums over all ranks, which are the same on all. */
 gt_status optim_partial(optim *o, double *squares, double *loss);
 gt_status optim_step_with(optim *o, double lr, double squares, double loss);
 /* Starts reading what the last queued step left: OPTIM_STATE_FLOATS floats (kernel.h). */

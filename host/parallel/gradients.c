@@ -17,8 +17,10 @@ enum { BUCKET = 4 << 20 };              /* bytes: more tensors than that start t
 typedef struct bucket {
     net_group *group;
     int group_number;
-    dev_buffer *grad;
-    uint64_t offset, count;             /* bytes into grad; elements                        */
+    dev_buffer *grad, *master;          /* of the segment                                   */
+    uint64_t offset, count;             /* bytes into the segment; elements                 */
+    uint64_t *counts;                   /* sharded: elements of each rank's part            */
+    uint64_t own_offset, own_count;     /* of this rank's: elements into the bucket         */
     void *data;
     uint64_t ticket;
     net_collective *sum;
@@ -61,6 +63,29 @@ static gt_status add_bucket(parallel_gradients *s, const bucket *b)
     return net_comm_memory(s->o.comm, b->count * sizeof(float), &s->buckets[s->count - 1].data);
 }
 
+/* How much of a bucket each rank's part has. */
+static gt_status share_bucket(const parallel_gradients *s, bucket *b, int segment)
+{
+    const int ranks = net_group_size(b->group), me = net_group_rank(b->group);
+    const int64_t from = (int64_t)b->offset / 4, to = from + (int64_t)b->count;
+    uint64_t before = 0;
+    b->counts = calloc((size_t)ranks, sizeof *b->counts);
+    if (!b->counts)
+        return no_memory();
+    for (int r = 0; r < ranks; r++) {
+        int64_t first, count;
+        parallel_holders_part(s->o.holders, s->o.params, segment, r, &first, &count);
+        const int64_t begin = first > from ? first : from;
+        const int64_t end = first + count < to ? first + count : to;
+        b->counts[r] = end > begin ? (uint64_t)(end - begin) : 0;
+        if (r == me)
+            b->own_offset = before;
+        before += b->counts[r];
+    }
+    b->own_count = b->counts[me];
+    return GT_OK;
+}
+
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
 static gt_status add_range(parallel_gradients *s, int segment, int64_t first, int64_t end,
                            const int *tensors, int n)
@@ -71,9 +96,11 @@ static gt_status add_range(parallel_gradients *s, int segment, int64_t first, in
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
         const bucket b = { .group = parallel_holders_net(s->o.holders, seg->group),
-                           .group_number = seg->group, .grad = seg->grad,
+                           .group_number = seg->group, .grad = seg->grad, .master = seg->master,
                            .offset = 4 * (uint64_t)(end - size), .count = (uint64_t)size };
         st = add_bucket(s, &b);
+        if (!st && s->o.sharded)
+            st = share_bucket(s, &s->buckets[s->count - 1], segment);
         for (int c = 0; !st && c < s->o.chunks; c++)
             for (int i = 0; i < n; i++) {
                 int *at = &s->done[(s->count - 1) * s->o.chunks + c];
@@ -182,6 +209,7 @@ void parallel_gradients_release(parallel_gradients *s)
         if (summed || written)
             gt_message_clear();
         net_comm_memory_free(s->o.comm, s->buckets[i].data);
+        free(s->buckets[i].counts);
     }
     free(s->buckets);
     free(s->done);
@@ -218,6 +246,8 @@ static gt_status begin_sum(void *context, uint64_t now)
 {
     bucket *b = context;
     (void)now;
+    if (b->counts)
+        return net_reduce_scatter_start(b->group, b->data, b->count, b->counts, NET_F32, NULL, &b->sum);
     return net_all_reduce_start(b->group, b->data, b->count, NET_F32, NULL, &b->sum);
 }
 
@@ -259,6 +289,17 @@ gt_status parallel_gradients_ready(parallel_gradients *s, int chunk, int done, i
     return st;
 }
 
+/* Own part of a sharded bucket between a segment's buffer and host memory. */
+static gt_status move_own(parallel_gradients *s, bucket *b, dev_buffer *segment, int write)
+{
+    float *own = (float *)b->data + b->own_offset;
+    const uint64_t offset = b->offset + 4 * b->own_offset, bytes = 4 * b->own_count;
+    if (!bytes)
+        return GT_OK;
+    return write ? dev_write_start(s->o.device, segment, offset, own, bytes, &b->writing)
+                 : dev_read_start(s->o.device, segment, offset, own, bytes, &b->writing);
+}
+
 gt_status parallel_gradients_finish(parallel_gradients *s)
 {
     const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
@@ -270,7 +311,9 @@ gt_status parallel_gradients_finish(parallel_gradients *s)
         b->sum = NULL;
         if (!st)
             st = net_collective_wait(sum);
-        if (!st)
+        if (!st && b->counts)
+            st = move_own(s, b, b->grad, 1);
+        else if (!st)
             st = dev_write_start(s->o.device, b->grad, b->offset, b->data, b->count * sizeof(float),
                                  &b->writing);
         b->sent = 0;
@@ -281,6 +324,62 @@ gt_status parallel_gradients_finish(parallel_gradients *s)
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "sums of gradients", traced);
     s->bytes = s->step_bytes;
     s->step_bytes = 0;
+    return st;
+}
+
+static gt_status settle(dev_event **e)
+{
+    dev_event *event = *e;
+    *e = NULL;
+    return dev_event_wait(event);
+}
+
+static gt_status begin_gather(void *context, uint64_t now)
+{
+    bucket *b = context;
+    (void)now;
+    return net_all_gather_start(b->group, b->data, b->count, b->counts, NET_F32, NULL, &b->sum);
+}
+
+/* What came of the others, around one's own. */
+static gt_status write_others(parallel_gradients *s, bucket *b)
+{
+    const float *data = b->data;
+    const uint64_t after = b->own_offset + b->own_count;
+    gt_status st = GT_OK;
+    if (b->own_offset)
+        st = dev_write_start(s->o.device, b->master, b->offset, data, 4 * b->own_offset, NULL);
+    if (!st && after < b->count)
+        st = dev_write_start(s->o.device, b->master, b->offset + 4 * after, data + after,
+                             4 * (b->count - after), NULL);
+    return st ? st : dev_mark(s->o.device, &b->writing);
+}
+
+gt_status parallel_gradients_gather(parallel_gradients *s)
+{
+    gt_status st = GT_OK;
+    const uint64_t traced = gt_trace_begin();
+    for (int i = 0; !st && i < s->count; i++) {
+        bucket *b = &s->buckets[i];
+        st = settle(&b->writing);
+        if (!st)
+            st = move_own(s, b, b->master, 0);
+        dev_event *read = b->writing;
+        b->writing = NULL;
+        if (!st)
+            st = dev_courier_put(s->o.courier, read, begin_gather, b, &b->ticket);
+    }
+    for (int i = 0; !st && i < s->count; i++) {
+        bucket *b = &s->buckets[i];
+        st = dev_courier_wait(s->o.courier, b->ticket);
+        net_collective *gathered = b->sum;
+        b->sum = NULL;
+        if (!st)
+            st = net_collective_wait(gathered);
+        if (!st)
+            st = write_others(s, b);
+    }
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "new weights of the others", traced);
     return st;
 }
 

@@ -9,7 +9,11 @@
  * tensors travel together in buckets (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2),
  * the last layers first, since their gradients are complete first; a bucket leaves when the
  * launches that make it are done. All ranks of a group have the same buckets in the same order,
- * and each algorithm adds in a fixed order, so the same plan gives the same bits.           */
+ * and each algorithm adds in a fixed order, so the same plan gives the same bits.
+ *
+ * Sharded (Rajbhandari et al., "ZeRO", SC 2020, stage 1): a rank gets the sums of its part alone
+ * (parallel_holders_part), updates that, and gathers the others' new weights: as many bytes on
+ * the wire, a share of the update's work, and of the memory of the optimizer's moments.     */
 #ifndef PARALLEL_GRADIENTS_H
 #define PARALLEL_GRADIENTS_H
 
@@ -24,6 +28,7 @@ typedef struct parallel_gradients_options {
     dev_device *device;
     params *params;                 /* made with the grouping of `holders` */
     dev_courier *courier;
+    int sharded;
     int chunks;
     /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
      * not the chunk's (exec_gradient_done). */
@@ -43,6 +48,10 @@ int parallel_gradients_stops(const parallel_gradients *s, int chunk, int stops[P
 gt_status parallel_gradients_ready(parallel_gradients *s, int chunk, int done, int last);
 /* After the last one of all chunks: waits for the sums and queues writing them back. */
 gt_status parallel_gradients_finish(parallel_gradients *s);
+
+/* Sharded: after the update is queued, queues writing what the other ranks updated. Waits for it to
+ * arrive; 16-bit copies are the caller's to renew. */
+gt_status parallel_gradients_gather(parallel_gradients *s);
 
 /* Of the last step: bytes that were summed, and nanoseconds that finish() took. */
 void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint64_t *ns);

@@ -221,3 +221,17 @@ int parallel_holders_first(const parallel_holders *h, int group)
 {
     return h->group[group].rank[0] == h->mine;
 }
+
+void parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
+                           int64_t *first, int64_t *count)
+{
+    const params_segment *s = params_segment_at(p, segment);
+    const net_group *g = h->net[s->group];
+    const int64_t step = params_step(p), pieces = (s->count + step - 1) / step;
+    uint64_t begin = 0, size = (uint64_t)pieces;
+    if (g)
+        net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
+    const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
+    *first = from < s->count ? from : s->count;
+    *count = (to < s->count ? to : s->count) - *first;
+}

@@ -28,4 +28,9 @@ net_group *parallel_holders_net(const parallel_holders *h, int group);
 /* 1 if this rank is the one that counts and writes that group's parameters. */
 int        parallel_holders_first(const parallel_holders *h, int group);
 
+/* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
+ * of params_step(). All of it where the group is one rank. */
+void       parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
+                                 int64_t *first, int64_t *count);
+
 #endif

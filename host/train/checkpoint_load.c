@@ -6,6 +6,7 @@
  * By way of the full tensor, one at a time: then every cut there was goes with every cut there
  * is. An element that two pieces hold must be the same in both.                           */
 #include "host/base/file.h"
+#include "host/base/trace.h"
 #include "host/train/checkpoint_private.h"
 
 #include <math.h>
@@ -214,8 +215,12 @@ static gt_status load_optimizer(const char *folder, params *p, optim *o)
 
 gt_status checkpoint_load(const char *path, params *p, optim *o)
 {
+    const uint64_t traced = gt_trace_begin();
     gt_status st = load_params(path, p);
-    return st || !o ? st : load_optimizer(path, p, o);
+    if (!st && o)
+        st = load_optimizer(path, p, o);
+    gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "load a checkpoint", traced);
+    return st;
 }
 
 static int declares(const graph *g, const char *name)

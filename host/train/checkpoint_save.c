@@ -10,6 +10,7 @@
  * Hashes are of what is read back, and must be those of what was put.                     */
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/trace.h"
 #include "host/train/checkpoint_private.h"
 
 #include <errno.h>
@@ -382,6 +383,7 @@ gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *
 {
     saving s = { .run = run, .info = info, .params = p, .optim = o, .only = 1 };
     net_blobs written = { 0 };
+    const uint64_t traced = gt_trace_begin();
     if (ranks) {
         s.comm = ranks->comm;
         s.mine = ranks->mine;
@@ -396,6 +398,7 @@ gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *
         st = finish(&s, &written);
     if (st)
         st = clear_away(&s, st);
+    gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "save a checkpoint", traced);
     if (bytes)
         *bytes = st ? 0 : bytes_of(&written);
     net_blobs_release(&written);

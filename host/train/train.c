@@ -73,6 +73,7 @@ static gt_status settle_plan(train *t)
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
+    t->sharded = t->ranks > 1 && !strcmp(t->plan.sync, "sharded");
     t->micros = (uint64_t)t->plan.replica[t->place.replica].micro_batches;
     t->micro_batch = (uint64_t)t->plan.replica[t->place.replica].micro_batch;
     return GT_OK;
@@ -107,29 +108,40 @@ static gt_status make_stage(train *t)
                                            t->holders ? &how : NULL, 1);
 }
 
-/* What this rank counts of the norm, and what it writes of a checkpoint: what it holds as the first
- * of its holders. */
-static gt_status share_optimizer(train *t)
+/* What this rank updates, counts of the norm, and writes of a checkpoint: what it holds as the first
+ * of its holders; of moments, its own part where they are shared out. */
+static gt_status make_optimizer(train *t)
 {
     const int segments = params_segments(t->params), count = params_count(t->params);
-    unsigned char *counted = calloc((size_t)segments + 1, 1);
+    const double tokens = (double)(t->o.batch * t->o.seq);
+    if (!t->holders)
+        return optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, NULL);
+    optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
     t->mine = calloc((size_t)count + 1, 1);
+    t->mine_moments = calloc((size_t)count + 1, 1);
     t->totals = calloc((size_t)t->ranks, sizeof *t->totals);
-    if (!counted || !t->mine || !t->totals) {
-        free(counted);
-        return no_memory();
+    gt_status st = parts && t->mine && t->mine_moments && t->totals ? GT_OK : no_memory();
+    for (int i = 0; !st && i < segments; i++) {
+        const params_segment *s = params_segment_at(t->params, i);
+        const net_group *g = parallel_holders_net(t->holders, s->group);
+        parts[i] = (optim_part){ 0, s->count, parallel_holders_first(t->holders, s->group) };
+        if (t->sharded) {
+            parallel_holders_part(t->holders, t->params, i, g ? net_group_rank(g) : 0, &parts[i].first,
+                                  &parts[i].count);
+            parts[i].counted = 1;
+        }
     }
-    for (int i = 0; i < segments; i++)
-        counted[i] = (unsigned char)parallel_holders_first(t->holders,
-                                                           params_segment_at(t->params, i)->group);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; !st && i < count; i++) {
         int segment;
         int64_t first;
         params_place(t->params, i, &segment, &first);
-        t->mine[i] = counted[segment];
+        t->mine[i] = (unsigned char)parallel_holders_first(t->holders,
+                                                           params_segment_at(t->params, segment)->group);
+        t->mine_moments[i] = t->sharded || t->mine[i];
     }
-    gt_status st = optim_share(t->optim, counted);
-    free(counted);
+    if (!st)
+        st = optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, parts);
+    free(parts);
     return st;
 }
 
@@ -142,7 +154,7 @@ static gt_status make_gradients(train *t)
 {
     const parallel_gradients_options o = {
         .holders = t->holders, .comm = t->o.comm, .device = t->device, .params = t->params,
-        .courier = t->courier, .chunks = stage_chunks(t->stage), .done = gradient_done,
+        .courier = t->courier, .sharded = t->sharded, .chunks = stage_chunks(t->stage), .done = gradient_done,
         .context = t };
     gt_status st = parallel_gradients_create(&t->gradients, &o);
     for (int c = 0; !st && c < o.chunks; c++) {
@@ -315,10 +327,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st)
         st = make_stage(t);
     if (!st)
-        st = optim_create(&t->optim, d, t->kernels, t->params, &t->o.optim,
-                          (double)(o->batch * o->seq));
-    if (!st && t->holders)
-        st = share_optimizer(t);
+        st = make_optimizer(t);
     if (!st)
         st = exec_arena_create(&t->arena, d);
     if (!st)
@@ -373,6 +382,7 @@ void train_release(train *t)
     if (t->tensor_group)
         net_group_release(t->tensor_group);
     free(t->mine);
+    free(t->mine_moments);
     free(t->totals);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);

@@ -49,7 +49,8 @@ struct train {
     tensor_exchange *exchange;
     parallel_holders *holders;          /* of several ranks; NULL: alone */
     parallel_gradients *gradients;
-    unsigned char *mine;                /* [parameter] this rank writes it */
+    int sharded;                        /* optimizer state is shared out over holders */
+    unsigned char *mine, *mine_moments; /* [parameter] this rank writes it, or its moments */
     parallel_totals *totals;            /* [rank] of the newest step */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;

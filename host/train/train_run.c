@@ -119,7 +119,13 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         st = parallel_totals_sum(t->o.comm, &sum, t->totals);
     t->stopping |= sum.stop > 0.0;
     f->balance = st ? (train_balance){ 0 } : balance_of(t, mine);
-    return st ? st : optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
+    if (!st)
+        st = optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
+    if (!st && t->sharded)
+        st = parallel_gradients_gather(t->gradients);
+    if (!st && t->sharded && t->o.precision != DTYPE_F32)
+        st = params_refresh(t->params, t->kernels);
+    return st;
 }
 
 static gt_status queue_step(train *t, uint64_t step)
@@ -224,7 +230,8 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 static gt_status save(train *t, const train_hooks *hooks)
 {
     checkpoint_info info = { t->done, t->o.seed, t->done * t->o.batch * t->o.seq };
-    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine };
+    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine,
+                                     .mine_moments = t->mine_moments };
     if (!t->o.run || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);

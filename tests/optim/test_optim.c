@@ -119,7 +119,7 @@ static int bench_open(bench *b, dtype storage, const optim_config *c)
         || !CHECK_OK(params_create(&b->params, b->device, b->graph, 1))
         || !CHECK_OK(params_init(b->params, 3))
         || !CHECK_OK(params_refresh(b->params, b->kernels))
-        || !CHECK_OK(optim_create(&b->optim, b->device, b->kernels, b->params, c, 1.0)))
+        || !CHECK_OK(optim_create(&b->optim, b->device, b->kernels, b->params, c, 1.0, NULL)))
         return 0;
     float x[MOST];
     for (int i = 0; i < TENSORS; i++) {

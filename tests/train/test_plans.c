@@ -243,6 +243,8 @@ static void one_replica(const char *schedule, int stages, int chunks, int micro_
 /* Replicas of so many stages each, which take unlike shares in micro-batches of unlike size. */
 typedef struct shape_of_replica { int stages, micro_batches, micro_batch; } shape_of_replica;
 
+static const char *sync_mode = "allreduce";
+
 static void replicas(const char *schedule, const shape_of_replica *r, int count, int tensor,
                      const double *share, const char *knobs, int turns)
 {
@@ -263,9 +265,20 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
         p.share[k] = share[k];
     if (good) {
         snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
+        snprintf(p.sync, sizeof p.sync, "%s", sync_mode);
         check_plan(what, &p, &o, &want, knobs, turns);
     }
     run_plan_release(&p);
+}
+
+static void optimizer_state_shared_out(void)
+{
+    static const double unequal[] = { 0.25, 0.75 };
+    sync_mode = "sharded";
+    replicas("1f1b", (shape_of_replica[]){ { 1, 4, 3 }, { 1, 6, 2 } }, 2, 1, NULL, "algorithm=ring", 2);
+    replicas("zb-h1", (shape_of_replica[]){ { 1, 2, 6 }, { 3, 4, 2 }, { 2, 1, 4 } }, 3, 1, NULL, "", 1);
+    replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 4, 2 } }, 2, 2, unequal, "", 1);
+    sync_mode = "allreduce";
 }
 
 static void replicas_of_unequal_shape(void)
@@ -317,4 +330,5 @@ static void every_transport_repeats_bit_for_bit(void)
 const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
                                    CASE(dropout_draws_the_same_bits),
                                    CASE(replicas_of_unequal_shape), CASE(tensor_ranks),
+                                   CASE(optimizer_state_shared_out),
                                    CASE(every_transport_repeats_bit_for_bit), { 0 } };
