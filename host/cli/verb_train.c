@@ -184,6 +184,17 @@ static gt_status write_config(const model_config *c)
     return st;
 }
 
+/* A resumed run has its plan in plan.json; where that does not suit any more (other devices), what was
+ * fixed for the old ones must not stand in the way of a new one. */
+static int is_of_plan(const char *name)
+{
+    static const char *const names[] = { "plan", "stages", "replicas", "tensor", "schedule" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i]))
+            return 1;
+    return 0;
+}
+
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
 static gt_status take_options(json_t **kept)
 {
@@ -209,7 +220,7 @@ static gt_status take_options(json_t **kept)
     else if (!json_is_object(json_object_get(*kept, "options")))
         st = gt_fail(GT_MISMATCH, "cannot resume '%s': its config.json is not that of a run", o.out);
     json_object_foreach(json_object_get(*kept, "options"), name, value) {
-        if (st || gt_option_given(table, name) || !json_string_length(value))
+        if (st || gt_option_given(table, name) || !json_string_length(value) || is_of_plan(name))
             continue;
         st = gt_option_set(table, name, json_string_value(value));
         if (st)
