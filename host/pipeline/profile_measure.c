@@ -4,9 +4,9 @@
  *
  * Each program is waited for, so its time holds one trip to the driver and back; that trip is
  * measured with a launch that does nothing and taken off, since a stage queues its programs
- * without waiting. A run of some milliseconds is repeated and the least mean is taken: what
- * else the machine does only ever adds. A slowed device sleeps every now and then instead of
- * after every launch, so its runs are longer, that the sleeps fall where they belong.      */
+ * without waiting. Of many runs the least counts: what else the machine does only ever adds. The other
+ * ranks of the job are there in every run, so what they cost stays in. A slowed device sleeps
+ * now and then and not after every launch: its time is worked out from that of its kernels. */
 #include "host/pipeline/profile.h"
 
 #include "host/base/clock.h"
@@ -21,7 +21,7 @@
 const double profile_long = 0.3;
 
 static const exec_program programs[] = { EXEC_FORWARD, EXEC_INPUT_GRAD, EXEC_WEIGHT_GRAD };
-enum { PROGRAMS = 3 };
+enum { PROGRAMS = 3, LEAST_RUNS = 5, MOST_RUNS = 100 };
 
 typedef struct bench {
     dev_device *d;
@@ -182,37 +182,53 @@ static gt_status measure_trip(bench *b)
     return st;
 }
 
-/* Each program once; adds its seconds. */
-static gt_status run_once(const rig *r, const bench *b, double seconds[PROGRAMS])
+/* The least that each program took: by the clock, and in kernels. */
+typedef struct least { double wall[PROGRAMS], busy[PROGRAMS]; } least;
+
+/* Each program once; the slowed device counts its kernels. */
+static gt_status run_once(const rig *r, const bench *b, int slowed, least *out)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < PROGRAMS; i++) {
+        const double busy = slowed ? dev_busy_seconds(b->d) : 0.0;
         const uint64_t start = gt_now_ns();
         st = exec_run(r->e, programs[i]);
         if (!st)
             st = dev_wait(b->d);
-        seconds[i] += since(start);
+        out->wall[i] = fmin(out->wall[i], since(start));
+        out->busy[i] = slowed ? fmin(out->busy[i], dev_busy_seconds(b->d) - busy) : 0.0;
     }
     return st;
 }
 
-/* The least mean of some runs of `stretch` seconds each, or of one of a program that takes long. */
+/* A slowed device sleeps off what it owes once that is enough, so a run had either no sleep in it or one of
+ * its own length at least. What is not kernel time is not slowed. */
+static double slowed_seconds(double wall, double busy, double speed)
+{
+    return wall < busy / speed ? busy / speed + fmax(0.0, wall - busy) : wall;
+}
+
 static gt_status clock_programs(const rig *r, const bench *b, double seconds[PROGRAMS])
 {
-    const int slowed = dev_slowdown(b->d) < 1.0, groups = slowed ? 3 : 6;
-    const double stretch = slowed ? 0.06 : 0.012;
-    double least = INFINITY;
-    gt_status st = run_once(r, b, (double[PROGRAMS]){ 0 });
-    for (int group = 0; !st && group < groups && !(least > profile_long && isfinite(least)); group++) {
-        double sum[PROGRAMS] = { 0 }, all = 0;
-        int times = 0;
-        for (const uint64_t start = gt_now_ns(); !st && (!times || since(start) < stretch); times++)
-            st = run_once(r, b, sum);
-        for (int i = 0; i < PROGRAMS; i++)
-            all += sum[i] / times;
-        for (int i = 0; all < least && i < PROGRAMS; i++)
-            seconds[i] = fmax(sum[i] / times - b->trip, 0.2 * sum[i] / times);
-        least = fmin(least, all);
+    const double speed = dev_slowdown(b->d);
+    const int slowed = speed < 1.0;
+    least first, best;
+    for (int i = 0; i < PROGRAMS; i++)
+        first.wall[i] = first.busy[i] = best.wall[i] = best.busy[i] = INFINITY;
+    if (slowed)
+        dev_busy_count(b->d, 1);
+    const uint64_t start = gt_now_ns();
+    gt_status st = run_once(r, b, slowed, &first);      /* touches memory */
+    const int few = since(start) > profile_long;
+    int runs = 0;
+    for (const uint64_t begin = gt_now_ns();
+         !st && (few ? runs < 1 : runs < LEAST_RUNS || (runs < MOST_RUNS && since(begin) < 0.06)); runs++)
+        st = run_once(r, b, slowed, &best);
+    if (slowed)
+        dev_busy_count(b->d, 0);
+    for (int i = 0; i < PROGRAMS; i++) {
+        const double all = slowed ? slowed_seconds(best.wall[i], best.busy[i], speed) : best.wall[i];
+        seconds[i] = fmax(all - b->trip, 0.2 * all);
     }
     return st;
 }
@@ -319,26 +335,26 @@ static gt_status measure_update(profile *out, const bench *b)
     graph *g = NULL;
     params *p = NULL;
     optim *o = NULL;
-    double least = INFINITY;
+    double shortest = INFINITY;
     gt_status st = build_unit(&g, b, kind, out->size[0], 0);
     if (!st)
         st = params_create(&p, b->d, g, 1);
     if (!st)
-        st = optim_create(&o, b->d, b->kernels, p, &config, 1.0);
-    for (int i = 0; !st && i < 4; i++) {
-        double sum = 0;
-        int times = 0;
-        for (const uint64_t start = gt_now_ns(); !st && (!times || (i && since(start) < 0.015)); times++) {
-            const uint64_t begin = gt_now_ns();
-            st = optim_step(o, 1e-6);
-            if (!st)
-                st = dev_wait(b->d);
-            sum += since(begin);
-        }
-        if (i)                              /* the first builds and touches */
-            least = fmin(least, sum / times);
+        st = optim_create(&o, b->d, b->kernels, p, &config, 1.0, NULL);
+    const double speed = dev_slowdown(b->d);
+    dev_busy_count(b->d, speed < 1.0);
+    for (int i = 0; !st && i < LEAST_RUNS; i++) {
+        const double busy = speed < 1.0 ? dev_busy_seconds(b->d) : 0.0;
+        const uint64_t start = gt_now_ns();
+        st = optim_step(o, 1e-6);
+        if (!st)
+            st = dev_wait(b->d);
+        const double wall = since(start), kernels = speed < 1.0 ? dev_busy_seconds(b->d) - busy : 0.0;
+        if (i)                              /* the first touches memory */
+            shortest = fmin(shortest, speed < 1.0 ? slowed_seconds(wall, kernels, speed) : wall);
     }
-    out->update = fmax(least - b->trip, 0.2 * least) / out->parameters[kind];
+    dev_busy_count(b->d, 0);
+    out->update = fmax(shortest - b->trip, 0.2 * shortest) / out->parameters[kind];
     optim_release(o);
     params_release(p);
     graph_release(g);
