@@ -11,6 +11,20 @@
 
 /* ---- settling ---------------------------------------------------------------------------- */
 
+/* Is a plan one of those that the options leave open? */
+static int suits(const run_plan *p, const train_plan_wish *w, int ranks)
+{
+    const plan_local_options *l = &w->local;
+    int good = p->ranks == ranks && p->units == model_units(l->model) && p->batch == l->batch
+               && (!l->replicas || l->replicas == p->replicas) && (!l->tensor || l->tensor == p->tensor)
+               && (!l->schedule || !strcmp(l->schedule, "auto") || !strcmp(l->schedule, p->schedule))
+               && (!l->sync || !strcmp(l->sync, p->sync));
+    for (int r = 0; good && r < p->replicas; r++)
+        good = (!l->stages || l->stages == p->replica[r].stages)
+               && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch);
+    return good;
+}
+
 /* Does the plan of the run that is resumed still suit? Its text, or nothing. */
 static void kept_plan(gt_text *text, const train_plan_wish *w, int ranks)
 {
@@ -20,8 +34,7 @@ static void kept_plan(gt_text *text, const train_plan_wish *w, int ranks)
         if (run_plan_read(&p, path)) {
             gt_log(GT_LOG_WARN, "train", "planning anew: %s", gt_message());
             gt_message_clear();
-        } else if (p.ranks == ranks && p.units == model_units(w->local.model)
-                   && p.batch == w->local.batch) {
+        } else if (suits(&p, w, ranks)) {
             run_plan_text(&p, text);
         }
     }
