@@ -4,7 +4,7 @@
  *   save_rank RUN                                        loads RUN, or a step of it, whole
  *
  * The first goes on from what is there, which must be what was saved, under whatever plan;
- * after step s everything is a function of s. SAY.RANK gets its pid once it saves. The second
+ * after step s everything is a function of s. Replicas shard their moments. SAY.RANK gets its pid once it saves. The second
  * prints the step, after checking every number. Exit: as geartrain's verbs.              */
 #include "tests/train/parts.h"
 
@@ -48,7 +48,7 @@ static gt_status load(net_comm *c, const char *run, parts *p, uint64_t *step)
 
 static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t step, uint64_t steps)
 {
-    const checkpoint_ranks ranks = { c, p->mine, NULL };
+    const checkpoint_ranks ranks = { c, p->mine, p->mine_moments };
     gt_status st = GT_OK;
     while (!st && step < steps) {
         const checkpoint_info info = { step + 1, 7, step };
@@ -64,7 +64,7 @@ static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t ste
 
 static gt_status be_rank(net_comm *c, char **argv, const char *say)
 {
-    const parts_plan plan = { atoi(argv[2]), atoi(argv[3]), atoi(argv[4]) };
+    const parts_plan plan = { atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[2]) > 1 };
     uint64_t step = 0;
     parts p = { 0 };
     gt_status st = plan.replicas > 0 && plan.stages > 0 && plan.tensor > 0
@@ -85,7 +85,7 @@ static gt_status be_rank(net_comm *c, char **argv, const char *say)
 
 static gt_status look(const char *run)
 {
-    const parts_plan alone = { 1, 1, 1 };
+    const parts_plan alone = { 1, 1, 1, 0 };
     uint64_t step = 0;
     parts p;
     gt_status st = parts_open(&p, &alone, 0);

@@ -6,7 +6,8 @@
  *   h.L.norm (10)          on every rank of the tensor group
  *   ln_f (10)              last stage
  *
- * Three layers. Ranks of a tensor group hold unequal shares. Which element lies where is
+ * Three layers. Ranks of a tensor group hold unequal shares. Sharded: of the replicas, each keeps the
+ * moments of a part of every segment. Which element lies where is
  * reckoned here once more, one element at a time, and not by host/tensor/slice.c.        */
 #ifndef TESTS_PARTS_H
 #define TESTS_PARTS_H
@@ -15,7 +16,7 @@
 
 enum { PARTS_MAX = 16 };        /* parameters a rank may hold */
 
-typedef struct parts_plan { int replicas, stages, tensor; } parts_plan;
+typedef struct parts_plan { int replicas, stages, tensor, sharded; } parts_plan;
 int parts_ranks(const parts_plan *p);
 
 typedef struct parts {
@@ -24,7 +25,7 @@ typedef struct parts {
     kernel_set *kernels;
     params *params;
     optim *optim;
-    unsigned char mine[PARTS_MAX];      /* as checkpoint_ranks */
+    unsigned char mine[PARTS_MAX], mine_moments[PARTS_MAX];     /* as checkpoint_ranks */
 } parts;
 
 /* A rank's; on $GT_TEST_DEVICE. Release what came even after a failure. */

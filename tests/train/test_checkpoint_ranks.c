@@ -32,7 +32,7 @@ static void place(job *j, const char *name)
 static gt_status save_parts(net_comm *c, const job *j, const parts *p, uint64_t *bytes)
 {
     const checkpoint_info info = { j->step, j->seed, 77 };
-    const checkpoint_ranks ranks = { c, p->mine, NULL };
+    const checkpoint_ranks ranks = { c, p->mine, p->mine_moments };
     return checkpoint_save(j->run, &info, p->params, p->optim, &ranks, bytes);
 }
 
@@ -75,8 +75,9 @@ static gt_status loads(net_comm *c, void *context)
 
 static void every_cut_loads_under_every_other(void)
 {
-    static const parts_plan plans[] = { { 1, 1, 1 }, { 1, 3, 1 }, { 1, 1, 2 }, { 1, 1, 3 },
-                                        { 1, 2, 2 }, { 2, 2, 1 } };
+    static const parts_plan plans[] = { { 1, 1, 1, 0 }, { 1, 3, 1, 0 }, { 1, 1, 2, 0 },
+                                        { 1, 1, 3, 0 }, { 1, 2, 2, 0 }, { 2, 2, 1, 0 },
+                                        { 3, 1, 1, 1 }, { 2, 1, 2, 1 } };
     const int n = sizeof plans / sizeof *plans;
     for (int a = 0; a < n; a++) {
         job j = { .plan = plans[a], .seed = (unsigned)a, .step = 10 + (uint64_t)a };
@@ -108,13 +109,18 @@ static int count_names(const char *run, const char *inside, const char *start)
 
 static void a_rank_writes_only_what_is_its(void)
 {
-    job j = { .plan = { 2, 2, 1 }, .seed = 3, .step = 4 };
+    job j = { .plan = { 2, 2, 1, 0 }, .seed = 3, .step = 4 };
     place(&j, "files");
     CHECK_OK(ranks_run(4, "", saves, &j));
     CHECK(count_names(j.run, "checkpoints/step-000004", "params-") == 2);
     CHECK(count_names(j.run, "checkpoints/step-000004", "optimizer-") == 2);
     CHECK(count_names(j.run, "checkpoints", ".partial") == 0);
-    j.plan = (parts_plan){ 1, 1, 1 };
+    j.plan.sharded = 1;
+    j.step = 6;
+    CHECK_OK(ranks_run(4, "", saves, &j));
+    CHECK(count_names(j.run, "checkpoints/step-000006", "params-") == 2);
+    CHECK(count_names(j.run, "checkpoints/step-000006", "optimizer-") == 4);
+    j.plan = (parts_plan){ 1, 1, 1, 0 };
     j.step = 5;
     CHECK_OK(ranks_run(1, "", saves, &j));
     CHECK(count_names(j.run, "checkpoints/step-000005", "params.safetensors") == 1);
@@ -189,12 +195,12 @@ static gt_status fails_on_a_full_disk(net_comm *c, void *context)
 
 static void a_rank_that_cannot_write_is_everyones_failure(void)
 {
-    failing f = { .j = { .plan = { 1, 1, 3 }, .seed = 9 }, .culprit = 2, .code = GT_IO,
+    failing f = { .j = { .plan = { 1, 1, 3, 0 }, .seed = 9 }, .culprit = 2, .code = GT_IO,
                   .part = "File too large", .lock = PTHREAD_MUTEX_INITIALIZER };
     place(&f.j, "full");
     CHECK_OK(ranks_run(3, "", fails_on_a_full_disk, &f));
     f.j.step = 7;
-    f.j.plan = (parts_plan){ 1, 1, 1 };
+    f.j.plan = (parts_plan){ 1, 1, 1, 0 };
     CHECK_OK(ranks_run(1, "", loads, &f.j));
 }
 
@@ -224,7 +230,7 @@ static gt_status is_elsewhere(net_comm *c, void *context)
 
 static void a_folder_that_is_not_shared_is_told(void)
 {
-    failing f = { .j = { .plan = { 1, 2, 1 }, .seed = 9, .step = 3 }, .culprit = 1, .code = GT_IO,
+    failing f = { .j = { .plan = { 1, 2, 1, 0 }, .seed = 9, .step = 3 }, .culprit = 1, .code = GT_IO,
                   .part = "cannot see folder", .lock = PTHREAD_MUTEX_INITIALIZER };
     place(&f.j, "elsewhere");
     CHECK_OK(ranks_run(2, "", is_elsewhere, &f));
@@ -258,7 +264,7 @@ static gt_status differ_in_step(net_comm *c, void *context)
 
 static void ranks_must_save_the_same_step(void)
 {
-    job j = { .plan = { 1, 2, 1 }, .step = 3 };
+    job j = { .plan = { 1, 2, 1, 0 }, .step = 3 };
     place(&j, "steps");
     CHECK_OK(ranks_run(2, "", differ_in_step, &j));
 }
@@ -288,7 +294,7 @@ static gt_status finds_none(net_comm *c, void *context)
 
 static void all_pass_over_one_that_is_damaged(void)
 {
-    job j = { .plan = { 1, 3, 1 }, .seed = 1, .step = 5 };
+    job j = { .plan = { 1, 3, 1, 0 }, .seed = 1, .step = 5 };
     check_allow_warnings();
     place(&j, "damaged");
     CHECK_OK(ranks_run(3, "", saves, &j));
@@ -311,7 +317,7 @@ static gt_status forgets(net_comm *c, void *context)
     RANK_OK(parts_open(&p, &j->plan, net_comm_rank(c)));
     RANK_OK(parts_fill(&p, j->seed));
     if (net_comm_rank(c) >= (int)j->seed)
-        p.mine[params_find(p.params, "h.2.qkv")] = 0;
+        p.mine[params_find(p.params, "h.2.qkv")] = 0;       /* its moments all the same */
     RANK_OK(save_parts(c, j, &p, NULL));
     parts_close(&p);
     return GT_OK;
@@ -338,11 +344,11 @@ static gt_status disagrees(net_comm *c, void *context)
 
 static void pieces_that_do_not_make_a_tensor_are_told(void)
 {
-    job j = { .plan = { 1, 1, 2 }, .seed = 1, .step = 1 };
+    job j = { .plan = { 1, 1, 2, 0 }, .seed = 1, .step = 1 };
     char *path = NULL;
     parts p;
     checkpoint_info info;
-    const parts_plan alone = { 1, 1, 1 };
+    const parts_plan alone = { 1, 1, 1, 0 };
     if (!CHECK_OK(parts_open(&p, &alone, 0)))
         return;
     place(&j, "forgotten");
@@ -617,7 +623,7 @@ static void parts_of_a_model_come_together(void)
 /* What eval, generate and export do with a run: parameters without gradients, of another graph. */
 static void generation_takes_any_checkpoint(void)
 {
-    job j = { .plan = { 1, 3, 1 }, .seed = 5, .step = 8 };
+    job j = { .plan = { 1, 3, 1, 0 }, .seed = 5, .step = 8 };
     const model_config c = small_model();
     model_part m = { 0 };
     char *path = NULL, *folder = gt_path_join(check_folder(), "exported");
