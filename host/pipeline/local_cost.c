@@ -28,17 +28,19 @@ static double largest(double a, double b)
     return a > b ? a : b;
 }
 
-/* Seconds to gather, or to sum, `bytes` over the ranks of a seat. */
+/* Seconds to gather, or to sum, `bytes` over the ranks of a seat: read, exchanged, written. */
 static double exchange(const seat_table *t, int seat, double bytes)
 {
     const int *rank = &t->rank[seat * t->tensor], p = t->tensor;
-    double latency = 0, bandwidth = INFINITY;
+    double latency = 0, bandwidth = INFINITY, trip = 0;
+    for (int i = 0; i < p; i++)
+        trip = largest(trip, t->job->rank[rank[i]].profile.trip);
     for (int i = 0; i < p; i++)
         for (int k = 0; k < p; k++) {
             latency = largest(latency, link_of(t->job->latency, t->job, rank[i], rank[k], 0.0));
             bandwidth = fmin(bandwidth, link_of(t->job->bandwidth, t->job, rank[i], rank[k], INFINITY));
         }
-    return (p - 1) * latency + bytes * (p - 1) / p / bandwidth;
+    return 2 * trip + (p - 1) * latency + bytes * (p - 1) / p / bandwidth;
 }
 
 /* Exchanges of a unit's rows in each program. */
@@ -184,7 +186,8 @@ double seat_send(const seat_table *t, int from, int to, int i)
     for (int k = 0; k < t->tensor; k++) {
         const int a = t->rank[from * t->tensor + k], b = t->rank[to * t->tensor + k];
         const double bytes = t->share[k] * t->job->rank[a].profile.output * t->size[i];
-        seconds = largest(seconds, link_of(t->job->latency, t->job, a, b, 0.0)
+        const double ends = t->job->rank[a].profile.trip + t->job->rank[b].profile.trip;
+        seconds = largest(seconds, ends + link_of(t->job->latency, t->job, a, b, 0.0)
                                        + bytes / link_of(t->job->bandwidth, t->job, a, b, INFINITY));
     }
     return seconds;

@@ -1,10 +1,10 @@
 /* host/pipeline/profile.c - profiles read off between sizes, and kept on disk.
  *
- *   geartrain profile 1
+ *   geartrain profile 2
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
- *   rest  parameters... tied update output
+ *   rest  parameters... tied update output trip
  *   end  hash of all above
  *
  * The hash makes a file that was cut short or changed the same as none: it is only a cache, and a
@@ -133,7 +133,7 @@ enum { NUMBERS = sizeof(profile_cost) / sizeof(double) };
 
 static void write_text(gt_text *out, const profile *p)
 {
-    gt_text_printf(out, "geartrain profile 1\nsizes %d ", p->sizes);
+    gt_text_printf(out, "geartrain profile 2\nsizes %d ", p->sizes);
     for (int i = 0; i < p->sizes; i++)
         gt_text_printf(out, " %d", p->size[i]);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
@@ -142,8 +142,8 @@ static void write_text(gt_text *out, const profile *p)
             for (int k = 0; k < NUMBERS; k++)
                 gt_text_printf(out, " %.17g", numbers_of(&p->unit[kind][i])[k]);
         }
-    gt_text_printf(out, "\nrest  %.17g %.17g %.17g %.17g %.17g %.17g\n", p->parameters[0], p->parameters[1],
-                   p->parameters[2], p->tied, p->update, p->output);
+    gt_text_printf(out, "\nrest  %.17g %.17g %.17g %.17g %.17g %.17g %.17g\n", p->parameters[0],
+                   p->parameters[1], p->parameters[2], p->tied, p->update, p->output, p->trip);
     gt_text_printf(out, "end  %016" PRIx64 "\n", gt_hash(out->data, out->size));
 }
 
@@ -177,7 +177,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!end)
         return 0;
     snprintf(sum, sizeof sum, "end  %016" PRIx64 "\n", gt_hash(text, (size_t)(end - text)));
-    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 1") || !take_word(&at, "sizes"))
+    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 2") || !take_word(&at, "sizes"))
         return 0;
     const double sizes = take(&at);
     if (!(sizes >= 1 && sizes <= count))
@@ -196,7 +196,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!take_word(&at, "rest"))
         return 0;
     double *const rest[] = { &p->parameters[0], &p->parameters[1], &p->parameters[2], &p->tied,
-                             &p->update, &p->output };
+                             &p->update, &p->output, &p->trip };
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         check += 0.0 * (*rest[i] = take(&at));
     return check == 0.0;

@@ -43,6 +43,8 @@ typedef struct profile {
     double tied;                                /* of these are in both the first and the last */
     double update;                              /* of the optimizer, a parameter               */
     double output;                              /* bytes of one sequence to the next unit      */
+    double trip;                                /* to the device and back, for nothing: what passes
+                                                   through the host waits so long at each end  */
 } profile;
 
 /* For micro-batches of n sequences. recompute: a layer's forward runs again in backward-input, and

@@ -385,6 +385,7 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
     gt_status st = look_at_ends(out, b);
     if (!st)
         st = measure_trip(b);
+    out->trip = b->trip;
     for (int i = 0; !st && i < count; i++) {
         double seconds;
         st = measure_size(out, b, i, size[i], meet, context, &seconds);

@@ -62,7 +62,7 @@ static void check_measured(const profile *p, const model_config *c, const int *s
     const double V = c->vocab, C = c->channels;
     CHECK(p->sizes == count && !memcmp(p->size, size, (size_t)count * sizeof *size));
     CHECK(p->tied == V * C && p->output == TINY_T * C * 4);
-    CHECK(p->parameters[PROFILE_HEAD] == V * C + 2 * C && p->update > 0);
+    CHECK(p->parameters[PROFILE_HEAD] == V * C + 2 * C && p->update > 0 && p->trip > 0);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < p->sizes; i++) {
             const profile_cost *u = &p->unit[kind][i];
@@ -134,7 +134,7 @@ static void only_whole_profiles_are_taken_from_the_cache(void)
     char *cache = gt_path_join(check_folder(), "cache"), *folder = gt_path_join(cache, "profile");
     setenv("GEARTRAIN_CACHE", cache, 1);
     profile p = { .sizes = 2, .size = { 1, 3 }, .parameters = { 1, 2, 3 }, .tied = 4, .update = 1e-9,
-                  .output = 1.0 / 3.0 };
+                  .output = 1.0 / 3.0, .trip = 1e-5 };
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < 2; i++)
             p.unit[kind][i] = (profile_cost){ kind / 3.0, i / 7.0, 1e-5 / 3.0, 1e9, 0, 12 };
