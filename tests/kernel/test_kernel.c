@@ -256,6 +256,37 @@ static void a_foreign_token_gives_not_a_number(void)
     dev_close(d);
 }
 
+/* What ranks say of rows where one has only -inf, all have, one has +inf, and one has NaN. */
+static void statistics_of_odd_rows_combine(void)
+{
+    enum { R = 4, RANKS = 2 };
+    const float inf = INFINITY, given[RANKS][R][3] = {
+        { { 1, 2, 0 }, { -inf, 0, -inf }, { inf, NAN, inf }, { -inf, NAN, 0 } },
+        { { -inf, 0, -inf }, { -inf, 0, 0 }, { 0, 1, 0 }, { 0, 1, 0 } } };
+    const int32_t target[R] = { 0, 0, 0, 0 };
+    float loss[R], top[R][2];
+    dev_device *d = open_device();
+    kernel_set *k = NULL;
+    dev_list *l = NULL;
+    if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
+        dev_buffer *from = buffer_of(d, given, sizeof given), *hit = buffer_of(d, target, sizeof target);
+        dev_buffer *a = buffer_of(d, NULL, sizeof loss), *b = buffer_of(d, NULL, sizeof top);
+        CHECK_OK(kernel_xent_combine(l, k, R, RANKS, 3, from, hit, a, b));
+        run(&l, d);
+        CHECK_OK(dev_read(d, a, 0, loss, sizeof loss));
+        CHECK_OK(dev_read(d, b, 0, top, sizeof top));
+        CHECK(top[0][0] == 1.0f && top[0][1] == 2.0f && loss[0] == INFINITY);
+        CHECK(isnan(loss[1]) && isnan(loss[2]) && isnan(loss[3]));
+        dev_buffer_release(from);
+        dev_buffer_release(hit);
+        dev_buffer_release(a);
+        dev_buffer_release(b);
+    }
+    dev_list_release(l);
+    kernel_set_release(k);
+    dev_close(d);
+}
+
 /* ---- the optimizer's scalars ------------------------------------------------------------ */
 
 typedef struct optimizer {
@@ -424,6 +455,7 @@ const check_case check_cases[] = {
     CASE(every_case_matches_in_fp16),
     CASE(storage_has_the_bits_of_the_host),
     CASE(cross_entropy_keeps_its_head),
+    CASE(statistics_of_odd_rows_combine),
     CASE(gelu_has_its_limits),
     CASE(a_foreign_token_gives_not_a_number),
     CASE(a_step_sets_norm_clip_and_bias_corrections),
