@@ -34,14 +34,21 @@ static int seats_of(int set)
     return n;
 }
 
-/* Sequences are dealt in grains, so that there are not too many ways. */
+/* Sequences are dealt in grains, so that there are not too many ways; a batch with few divisors has more
+ * grains rather than too few to share out. */
 static int grain_of(int batch, int unit, int seats)
 {
-    const int most = seats <= 4 ? MOST_GRAINS : MOST_GRAINS / 4, parts = batch / unit;
-    for (int g = 1; g < parts; g++)
-        if (parts % g == 0 && parts / g <= most)
-            return g * unit;
-    return batch;
+    const int most = seats <= 4 ? MOST_GRAINS : MOST_GRAINS / 4, least = 8 * seats, parts = batch / unit;
+    int finer = 1;
+    for (int g = 1; g <= parts; g++) {
+        if (parts % g)
+            continue;
+        if (parts / g > most)
+            finer = g;
+        else
+            return (parts / g >= least ? g : finer) * unit;
+    }
+    return unit;
 }
 
 static int near(double a, double b)

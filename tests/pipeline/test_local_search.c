@@ -339,6 +339,29 @@ static void a_slow_rank_gets_as_little_as_it_can(void)
     local_choice_release(&c);
 }
 
+/* A prime number of sequences cannot be shared out in larger pieces. */
+static void a_prime_batch_is_shared_out(void)
+{
+    static const double speed[] = { 1.0, 0.5 };
+    static const int batches[] = { 7, 257, 1031 };
+    static bench b;
+    for (int i = 0; i < 3; i++) {
+        local_choice c;
+        make_bench(&b, 2, 6, batches[i], speed);
+        b.job.replicas = 2;
+        if (!CHECK_OK(local_search(&c, job_of(&b))))
+            continue;
+        for (int k = 0; k < 2; k++) {
+            const run_replica *r = &c.best.replica[k];
+            const double share = (double)(r->micro_batches * r->micro_batch) / batches[i];
+            CHECKF(fabs(share - (r->rank[0] ? 1.0 : 2.0) / 3.0) < 0.1, "rank %d takes %.3f of %d", r->rank[0],
+                   share, batches[i]);
+        }
+        check_choice(&c, &b.job);
+        local_choice_release(&c);
+    }
+}
+
 static void what_is_fixed_stays(void)
 {
     static const double speed[] = { 1.0, 0.8, 0.5, 0.4 };
@@ -448,6 +471,7 @@ const check_case check_cases[] = {
     CASE(memory_limits_are_kept),
     CASE(recomputing_comes_when_memory_is_short),
     CASE(a_slow_rank_gets_as_little_as_it_can),
+    CASE(a_prime_batch_is_shared_out),
     CASE(what_is_fixed_stays),
     CASE(what_cannot_be_is_said),
     CASE(many_ranks_are_planned),
