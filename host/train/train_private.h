@@ -47,6 +47,7 @@ struct train {
     dev_courier *courier;
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
     tensor_exchange *exchange;
+    uint64_t exchanged;                 /* bytes, up to the newest step */
     parallel_holders *holders;          /* of several ranks; NULL: alone */
     parallel_gradients *gradients;
     int sharded;                        /* optimizer state is shared out over holders */

@@ -111,6 +111,11 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         st = stage_settle(t->stage);
     parallel_gradients_last(t->gradients, &bytes, &ns);
     const stage_report report = stage_last(t->stage);
+    if (t->exchange) {
+        const uint64_t all = tensor_exchange_spent_of(t->exchange).bytes;
+        bytes += all - t->exchanged;
+        t->exchanged = all;
+    }
     sum.busy = report.busy;
     sum.seconds = (double)(gt_now_ns() - start) * 1e-9;
     sum.sent = (double)(report.sent + bytes);
