@@ -12,6 +12,7 @@
  * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
 #include "host/cli/cli.h"
 #include "host/cli/replicas.h"
+#include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
 #include "host/cli/train_view.h"
 
@@ -644,13 +645,15 @@ static gt_status train_here(net_comm *c)
         st = settle_vocabulary(&config, &data);
     if (!st && !o.seq)
         o.seq = (uint64_t)config.context;
+    const token_split *val = !o.eval_data ? &data.val
+                             : eval_data.val.count ? &eval_data.val : &eval_data.train;
+    if (!st && c)
+        st = train_agree(c, table, &config, &data.train, val);
     if (!st)
         st = replicas_device(&d, o.devices, c);
     if (!st)
         st = check_fit(&config, d);
     if (!st) {
-        const token_split *val = !o.eval_data ? &data.val
-                                 : eval_data.val.count ? &eval_data.val : &eval_data.train;
         struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);

@@ -1,0 +1,123 @@
+/* host/cli/train_agree.c - what a rank was told, as lines "name <tab> value", compared with rank 0's.
+ *
+ * Options that ranks may differ in are listed, not those they must share: one that is forgotten
+ * here is compared, and the mistake shows. Tokens come before the model, whose vocabulary may
+ * follow from them. */
+#include "host/cli/train_agree.h"
+
+#include "host/base/text.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE = 4096, PIECES = 256 };    /* of a large token file: bytes, how many */
+
+/* Where files lie, what drives a rank, and how it speaks. --model and --data are compared by what
+ * came of them; the plan is rank 0's. */
+static int may_differ(const char *name)
+{
+    static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from", "out", "devices",
+                                         "ranks", "plan", "transport", "net", "print-config", "gemm",
+                                         "json" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i]))
+            return 1;
+    return 0;
+}
+
+static void put_option(void *lines, const gt_option *row, const char *value)
+{
+    if (!may_differ(row->name))
+        gt_text_printf(lines, "--%s\t%s\n", row->name, *value ? value : "not given");
+}
+
+static uint64_t sum_of(uint64_t before, const token_file *f)
+{
+    const uint64_t bytes = f->count * (uint64_t)f->width;
+    uint64_t mixed[3] = { before, bytes, 0 };
+    if (bytes <= (uint64_t)PIECE * PIECES) {
+        mixed[2] = gt_hash(f->data, (size_t)bytes);
+        return gt_hash(mixed, sizeof mixed);
+    }
+    for (uint64_t i = 0; i < PIECES; i++) {     /* the first and the last bytes are among them */
+        const uint64_t first = (bytes - PIECE) / (PIECES - 1) * i;
+        const uint64_t at = i == PIECES - 1 ? bytes - PIECE : first;
+        mixed[2] = gt_hash(f->data + at, PIECE);
+        mixed[0] = gt_hash(mixed, sizeof mixed);
+    }
+    return mixed[0];
+}
+
+static void put_tokens(gt_text *lines, const char *what, const token_split *s)
+{
+    uint64_t sum = 0;
+    gt_text_printf(lines, "the number of %s tokens\t%" PRIu64 "\n", what, s ? s->count : 0);
+    for (size_t i = 0; s && i < s->file_count; i++)
+        sum = sum_of(sum, &s->files[i]);
+    gt_text_printf(lines, "the checksum of the %s tokens\t%016" PRIx64 "\n", what, sum);
+}
+
+static void put_model(gt_text *lines, const model_config *m)
+{
+    gt_text_printf(lines, "the model's family\t%s\n", m->family);
+    gt_text_printf(lines, "the model's n_layer\t%d\n", m->layers);
+    gt_text_printf(lines, "the model's n_head\t%d\n", m->heads);
+    gt_text_printf(lines, "the model's n_embd\t%d\n", m->channels);
+    gt_text_printf(lines, "the model's n_inner\t%d\n", m->inner);
+    gt_text_printf(lines, "the model's n_positions\t%d\n", m->context);
+    gt_text_printf(lines, "the model's vocab_size\t%d\n", m->vocab);
+    gt_text_printf(lines, "the model's embd_pdrop\t%.9g\n", (double)m->dropout_embed);
+    gt_text_printf(lines, "the model's attn_pdrop\t%.9g\n", (double)m->dropout_attention);
+    gt_text_printf(lines, "the model's resid_pdrop\t%.9g\n", (double)m->dropout_residual);
+    gt_text_printf(lines, "the model's layer_norm_epsilon\t%.9g\n", (double)m->eps);
+    gt_text_printf(lines, "the model's initializer_range\t%.9g\n", (double)m->init_deviation);
+}
+
+/* Both have the same names in the same order: joining the job compares versions. */
+static gt_status compare(net_comm *c, int rank, const char *first, const char *other)
+{
+    char who[256];
+    while (*first && *other) {
+        const size_t a = strcspn(first, "\n"), b = strcspn(other, "\n");
+        if (a != b || memcmp(first, other, a)) {
+            const size_t name = strcspn(first, "\t"), its = strcspn(other, "\t");
+            if (name >= a || its >= b)
+                break;
+            return gt_fail(GT_MISMATCH, "the ranks would not train the same: %.*s is %.*s on rank 0, but "
+                           "%.*s on %s; start all ranks with the same options, data and model", (int)name,
+                           first, (int)(a - name - 1), first + name + 1, (int)(b - its - 1),
+                           other + its + 1, net_job_name(net_comm_job(c), rank, who, sizeof who));
+        }
+        first += a + (first[a] == '\n');
+        other += b + (other[b] == '\n');
+    }
+    return *first == *other ? GT_OK
+           : gt_fail(GT_MISMATCH, "rank %d was told other things than rank 0", rank);
+}
+
+gt_status train_agree(net_comm *c, const gt_option *table, const model_config *model,
+                      const token_split *train, const token_split *val)
+{
+    gt_text mine = { 0 };
+    net_blobs all;
+    gt_options_each(table, put_option, &mine);
+    put_tokens(&mine, "training", train);
+    put_tokens(&mine, "validation", val);
+    put_model(&mine, model);
+    gt_text_put(&mine, "", 1);          /* with the end of the text */
+    gt_status st = mine.failed ? gt_fail(GT_NO_MEMORY, "cannot compare the ranks: out of memory")
+                               : net_job_exchange(net_comm_job(c), "what is trained", mine.data, mine.size,
+                                                  &all);
+    gt_text_release(&mine);
+    if (st)
+        return st;
+    for (int rank = 0; !st && rank < all.count; rank++) {
+        if (!all.size[rank] || all.data[rank][all.size[rank] - 1])
+            st = gt_fail(GT_PEER, "rank %d does not say what it trains", rank);
+        else
+            st = compare(c, rank, (const char *)all.data[0], (const char *)all.data[rank]);
+    }
+    net_blobs_release(&all);
+    return st;
+}
