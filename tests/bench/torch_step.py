@@ -6,6 +6,8 @@ tied to the token embedding, no dropout; the same step: forward, cross-entropy, 
 gradient clipped to norm 1, AdamW with decay on matrices only. fp32, random tokens.
 
 Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
+With --world N and --rank R it is one of N processes that train together through
+DistributedDataParallel over gloo, each with its part of the batch; --store names a new file.
 """
 import argparse
 import json
@@ -14,6 +16,7 @@ import statistics
 import time
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,6 +73,7 @@ class GPT2(nn.Module):
 PRESETS = {     # layers, heads, channels, context, vocabulary
     "gpt2-124m": (12, 12, 768, 1024, 50257),
     "gpt2-355m": (24, 16, 1024, 1024, 50257),
+    "10m": (6, 6, 384, 128, 256),           # data_parallel.sh
 }
 
 
@@ -81,18 +85,26 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--store")
     o = parser.parse_args()
+    if o.world > 1:
+        dist.init_process_group("gloo", init_method="file://" + o.store, rank=o.rank,
+                                world_size=o.world)
     if o.threads:
         torch.set_num_threads(o.threads)
     torch.manual_seed(1)
     shape = PRESETS[o.model]
     model = GPT2(*shape)
+    if o.world > 1:
+        model = nn.parallel.DistributedDataParallel(model)
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
                                    {"params": others, "weight_decay": 0.0}],
                                   lr=3e-4, betas=(0.9, 0.95), eps=1e-8)
-    tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch, o.seq + 1))
+    tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch // o.world, o.seq + 1))
     seconds = []
     for batch in tokens:
         start = time.perf_counter()
@@ -106,8 +118,11 @@ def main():
     if not math.isfinite(loss):
         raise SystemExit("the loss is not finite: the step is wrong, its time means nothing")
     timed = seconds[o.warmup:]
-    print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
-                      "median_s": statistics.median(timed), "min_s": min(timed)}))
+    if o.rank == 0:
+        print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
+                          "median_s": statistics.median(timed), "min_s": min(timed)}))
+    if o.world > 1:
+        dist.destroy_process_group()
 
 
 main()
