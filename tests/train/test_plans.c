@@ -327,8 +327,58 @@ static void every_transport_repeats_bit_for_bit(void)
     one_replica("1f1b", 3, 1, 4, 0.0f, "transport=tcp", 2);
 }
 
+/* One combination of the sweep; 0: there is no such plan. */
+static int sweep_case(int schedule, int stages, int micro_batches, int tensor, int count)
+{
+    static const char *const names[] = { "gpipe", "1f1b", "zb-h1", "list", "interleaved" };
+    const int per = BATCH / count, chunks = schedule == 4 ? 2 : 1;
+    train_options o = options_of(0.0f);
+    outcome want = { 0 };
+    run_plan p = { 0 };
+    char what[128];
+    int rank = 0, ranks = 0;
+    for (int r = 0; r < count; r++)
+        ranks += (stages > r + 1 ? stages - r : 1) * tensor;
+    if (per % micro_batches || ranks > 12 || stages * chunks > UNITS
+        || (chunks > 1 && (stages < 2 || count > 1 || micro_batches % stages)))
+        return 0;
+    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches, tensor %d, %d replicas",
+             names[schedule], stages, chunks, micro_batches, tensor, count);
+    int good = reference(&want, &o, 0.0f)
+               && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, chunks, count));
+    for (int r = 0; good && r < count; r++) {       /* each one stage shorter, and finer */
+        const int m = r % 2 && per % (2 * micro_batches) == 0 ? 2 * micro_batches : micro_batches;
+        good = fill_replica(&p, r, stages > r + 1 ? stages - r : 1, m, per / m, &rank);
+    }
+    if (good) {
+        snprintf(p.schedule, sizeof p.schedule, "%s", names[schedule]);
+        check_plan(what, &p, &o, &want, "", 1);
+    }
+    run_plan_release(&p);
+    return good;
+}
+
+/* Every schedule x stages x micro-batches x tensor x replicas: a sample, spread evenly, or with
+ * GT_TEST_PLANS=all every one (half an hour). */
+static void a_sweep_of_all_plans(void)
+{
+    static const int micro_batches[] = { 1, 2, 3, 4, 6, 8 };
+    const char *wish = getenv("GT_TEST_PLANS");
+    const int every = wish && !strcmp(wish, "all") ? 1 : 23;
+    int seen = 0, run = 0;
+    for (int schedule = 0; schedule < 5; schedule++)
+        for (int stages = 1; stages <= 4; stages++)
+            for (int m = 0; m < 6; m++)
+                for (int tensor = 1; tensor <= 2; tensor++)
+                    for (int count = 1; count <= 3; count++)
+                        if (seen++ % every == 0)
+                            run += sweep_case(schedule, stages, micro_batches[m], tensor, count);
+    printf("    %d plans\n", run);
+    CHECK(run >= 10);
+}
+
 const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
                                    CASE(dropout_draws_the_same_bits),
                                    CASE(replicas_of_unequal_shape), CASE(tensor_ranks),
-                                   CASE(optimizer_state_shared_out),
+                                   CASE(optimizer_state_shared_out), CASE(a_sweep_of_all_plans),
                                    CASE(every_transport_repeats_bit_for_bit), { 0 } };
