@@ -95,7 +95,7 @@ const dev_info *dev_info_of(const dev_device *d);
 /* All dev_matrix bits, those that only a trial can find included: builds and runs a tiny
  * matrix product at the first call (not on CPUs). */
 int       dev_matrix_units(dev_device *d);
-double    dev_slowdown(const dev_device *d);        /* 1.0, or what stood behind '@'  */
+double    dev_slowdown(const dev_device *d);        /* now: 1.0, or what stands behind '@' */
 uint64_t  dev_memory_used(const dev_device *d);     /* bytes in live buffers          */
 gt_status dev_wait(dev_device *d);                  /* until all work is done         */
 uint64_t  dev_fingerprint(const dev_device *d);     /* hash of name, driver, versions, units */

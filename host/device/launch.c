@@ -350,7 +350,7 @@ gt_status dev_run(dev_list *l, int from, int to)
     if (to < 0)
         to = l->count;
     assert(0 <= from && from <= to && to <= l->count);
-    const int slow = d->speed < 1.0 && (!d->slow_from || gt_now_ns() >= d->slow_from);
+    const int slow = dev_slowdown(d) < 1.0;
     const int counts = d->counting || slow, traced = gt_trace_on();
     gt_status st = traced ? dev_clock_match(d) : GT_OK;
     for (int i = from; !st && i < to; i++) {

@@ -293,7 +293,7 @@ const dev_info *dev_info_of(const dev_device *d)
 
 double dev_slowdown(const dev_device *d)
 {
-    return d->speed;
+    return !d->slow_from || gt_now_ns() >= d->slow_from ? d->speed : 1.0;
 }
 
 uint64_t dev_memory_used(const dev_device *d)
