@@ -1,0 +1,185 @@
+/* host/graph/exec_explain.c - looking inside a graph: every node timed, or run and searched.
+ *
+ *   time, explain    all launches of a list, one after another with the device's clock; a node is
+ *                    the sum of its own
+ *   find bad         node by node, each result read back before the next one runs
+ *
+ * Timing makes no exchanges between ranks, so that one rank alone can be measured; searching makes
+ * them, for what comes out of them is searched as well.                                  */
+#include "host/graph/exec_private.h"
+
+#include "host/base/text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Device seconds of every node, by position; waits for every launch. */
+static gt_status time_nodes(exec *e, double *seconds)
+{
+    gt_status st = exec_clear(e);
+    for (int list = 0; !st && list < EXEC_LISTS; list++) {
+        const int launches = dev_list_count(e->list[list]);
+        double *each = calloc((size_t)launches + 1, sizeof *each);
+        if (!each)
+            return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+        st = dev_run_timed(e->list[list], each);
+        for (int at = 0; !st && at < e->count; at++)
+            if (exec_list_at(e, at) == list)
+                for (int i = e->launch_from[at]; i < e->launch_to[at]; i++)
+                    seconds[at] += each[i];
+        free(each);
+    }
+    return st;
+}
+
+gt_status exec_time(exec *e, double *all, double *gemms)
+{
+    double *seconds = calloc((size_t)e->count + 1, sizeof *seconds);
+    if (!seconds)
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+    gt_status st = time_nodes(e, seconds);
+    *all = *gemms = 0.0;
+    for (int at = 0; at < e->count; at++) {
+        graph_op_kind op = e->g->nodes[e->order[at]].op;
+        *all += seconds[at];
+        if (op_table[op].gemm || op == OP_HEAD_LOSS || op == OP_HEAD_STATISTICS
+            || op == OP_HEAD_GRADIENT)
+            *gemms += seconds[at];
+    }
+    free(seconds);
+    return st;
+}
+
+static const char *engine_of(exec *e, const graph_node *n)
+{
+    gemm_desc d;
+    const char *name = "";
+    if (op_table[n->op].gemm && op_table[n->op].gemm(e->g, n, &d)
+        && gemm_engine_name(e->o.gemm, &d, &name))
+        name = "?";
+    return name;
+}
+
+static void print_memory(const exec *e, FILE *out)
+{
+    char a[32], b[32], c[32];
+    uint64_t masters, copies;
+    params_bytes(e->g, &masters, &copies);
+    fprintf(out, "memory: parameters %s (+ copies %s)", gt_format_bytes(a, sizeof a, masters),
+            gt_format_bytes(b, sizeof b, copies));
+    fprintf(out, ", gradients and two moments %s", gt_format_bytes(a, sizeof a, 3 * masters));
+    fprintf(out, ", activations and scratch %s (%s without sharing), inputs %s\n",
+            gt_format_bytes(a, sizeof a, e->memory.activations),
+            gt_format_bytes(b, sizeof b, e->memory.unpacked),
+            gt_format_bytes(c, sizeof c, e->memory.inputs + e->memory.states));
+}
+
+gt_status exec_explain(exec *e, FILE *out, double peak_flops)
+{
+    static const char *const phases[] = { "forward", "input", "weight" };
+    double *seconds = calloc((size_t)e->count + 1, sizeof *seconds);
+    double op_seconds[OP_COUNT] = { 0 }, op_flops[OP_COUNT] = { 0 }, total = 0.0, flops = 0.0;
+    if (!seconds)
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+    gt_status st = time_nodes(e, seconds);              /* once to warm up, once to count */
+    memset(seconds, 0, (size_t)e->count * sizeof *seconds);
+    if (!st)
+        st = time_nodes(e, seconds);
+    if (st)
+        goto out;
+    fprintf(out, "%-28s %-22s %-8s %-18s %-8s %9s %9s %8s\n", "node", "operation", "program",
+            "result", "engine", "ms", "GFLOP/s", "GB/s");
+    for (int at = 0; at < e->count; at++) {
+        const graph_node *n = &e->g->nodes[e->order[at]];
+        const graph_op *op = &op_table[n->op];
+        const int result = n->out[0];
+        char text[64] = "";
+        double f = op->flops(e->g, n);
+        if (result >= 0)
+            shape_format(&e->g->values[result].shape, text, sizeof text);
+        fprintf(out, "%-28.28s %-22s %-8s %-18s %-8s %9.3f %9.1f %8.1f\n", n->name, op->name,
+                phases[n->phase], text, engine_of(e, n), seconds[at] * 1e3,
+                seconds[at] > 0.0 ? f / seconds[at] * 1e-9 : 0.0,
+                seconds[at] > 0.0 ? graph_node_bytes(e->g, n) / seconds[at] * 1e-9 : 0.0);
+        op_seconds[n->op] += seconds[at];
+        op_flops[n->op] += f;
+        total += seconds[at];
+        flops += f;
+    }
+    fprintf(out, "\n%-28s %9s %7s %10s %9s\n", "operation", "ms", "share", "GFLOP", "GFLOP/s");
+    for (int op = 0; op < OP_COUNT; op++)
+        if (op_seconds[op] > 0.0)
+            fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f\n", op_table[op].name,
+                    op_seconds[op] * 1e3, 100.0 * op_seconds[op] / total, op_flops[op] * 1e-9,
+                    op_flops[op] / op_seconds[op] * 1e-9);
+    fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f", "forward + backward", total * 1e3, 100.0,
+            flops * 1e-9, total > 0.0 ? flops / total * 1e-9 : 0.0);
+    if (peak_flops > 0.0 && total > 0.0)
+        fprintf(out, "  (%.0f%% of the GEMM peak)", 100.0 * flops / total / peak_flops);
+    fprintf(out, "\n");
+    print_memory(e, out);
+out:
+    free(seconds);
+    return st;
+}
+
+/* 1 if all of a float buffer is finite (or if it is no float buffer). */
+static gt_status is_finite(exec *e, dev_buffer *b, dtype type, int64_t count, int *finite)
+{
+    *finite = 1;
+    if (!b || (type != DTYPE_F32 && type != DTYPE_BF16 && type != DTYPE_F16))
+        return GT_OK;
+    const size_t bytes = (size_t)count * dtype_size(type);
+    void *host = malloc(bytes ? bytes : 1);
+    if (!host)
+        return gt_fail(GT_NO_MEMORY, "cannot look for bad numbers: out of memory");
+    gt_status st = dev_read(e->o.device, b, 0, host, bytes);
+    for (int64_t i = 0; !st && *finite && i < count; i++)
+        *finite = isfinite(dtype_load(type, host, (size_t)i));
+    free(host);
+    return st;
+}
+
+/* The launches of one node, or its exchange. */
+static gt_status run_node(exec *e, int at)
+{
+    for (int i = 0; i < e->point_count; i++)
+        if (e->points[i].position == at) {
+            gt_status st = exec_make_exchange(e, &e->points[i].x, EXEC_EXCHANGE_START);
+            return st ? st : exec_make_exchange(e, &e->points[i].x, EXEC_EXCHANGE_FINISH);
+        }
+    return dev_run(e->list[exec_list_at(e, at)], e->launch_from[at], e->launch_to[at]);
+}
+
+gt_status exec_find_bad(exec *e, char *name, size_t size)
+{
+    gt_status st = GT_OK;
+    int finite = 1;
+    name[0] = '\0';
+    for (int i = 0; !st && i < params_count(e->o.params); i++) {
+        const graph_param_info *p = params_info(e->o.params, i);
+        st = is_finite(e, params_master(e->o.params, i), DTYPE_F32, shape_count(&p->shape), &finite);
+        if (!st && !finite) {
+            snprintf(name, size, "weight '%s'", p->name);
+            return GT_OK;
+        }
+    }
+    if (!st)
+        st = exec_clear(e);
+    for (int at = 0; !st && at < e->count; at++) {
+        const graph_node *n = &e->g->nodes[e->order[at]];
+        st = run_node(e, at);
+        for (int j = 0; !st && j < NODE_OUTPUTS; j++) {
+            if (n->out[j] < 0)
+                continue;
+            const graph_value *v = &e->g->values[n->out[j]];
+            st = is_finite(e, e->buffer[n->out[j]], v->type, shape_count(&v->shape), &finite);
+            if (!st && !finite) {
+                snprintf(name, size, "%s of '%s'", op_table[n->op].name, n->name);
+                return GT_OK;
+            }
+        }
+    }
+    return st;
+}

@@ -1,0 +1,197 @@
+/* host/graph/exec_plan.c - when the nodes of a graph run, and where their results lie.
+ *
+ *   lists      forward | input gradients (or all) | weight gradients
+ *   areas      one a value and one a node's scratch, from the position that writes it to the
+ *              last that reads it; those of one arena are packed by plan.c
+ *
+ * With a `passing` arena, what dies within the program that made it goes there, and the rest into
+ * an arena of its own for each micro-batch in flight.                                     */
+#include "host/graph/exec_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+gt_status exec_arena_create(exec_arena **out, dev_device *d)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return gt_fail(GT_NO_MEMORY, "cannot make an arena: out of memory");
+    (*out)->device = d;
+    return GT_OK;
+}
+
+void exec_arena_release(exec_arena *a)
+{
+    if (!a)
+        return;
+    for (int i = 0; i < a->chunks; i++)
+        dev_buffer_release(a->chunk[i]);
+    free(a);
+}
+
+uint64_t exec_arena_bytes(const exec_arena *a)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < a->chunks; i++)
+        sum += a->bytes[i];
+    return sum;
+}
+
+/* ---- planning ----------------------------------------------------------------------------- */
+
+int exec_list_of(const exec *e, graph_phase phase)
+{
+    return phase == GRAPH_FORWARD ? 0 : phase == GRAPH_INPUT_GRAD || !e->o.split ? 1 : 2;
+}
+
+static gt_status allocate(exec *e)
+{
+    const size_t nodes = (size_t)e->g->node_count + 1, values = (size_t)e->g->value_count + 1;
+    e->order = calloc(nodes, sizeof *e->order);
+    e->areas = calloc(nodes + values, sizeof *e->areas);
+    e->first = malloc(values * sizeof *e->first);
+    e->last = malloc(values * sizeof *e->last);
+    e->buffer = calloc(values, sizeof *e->buffer);
+    e->owned = calloc(values, 1);
+    e->written = calloc(values, 1);
+    e->scratch = calloc(nodes, sizeof *e->scratch);
+    e->passing = calloc(nodes + values, 1);
+    e->done = calloc((size_t)e->g->param_count + 1, sizeof *e->done);
+    e->launch_from = calloc(nodes, sizeof *e->launch_from);
+    e->launch_to = calloc(nodes, sizeof *e->launch_to);
+    if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written
+        || !e->scratch || !e->passing || !e->done || !e->launch_from || !e->launch_to)
+        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+    return GT_OK;
+}
+
+static void order_nodes(exec *e)
+{
+    for (int list = 0; list < EXEC_LISTS; list++)
+        for (int i = 0; i < e->g->node_count; i++)
+            if (exec_list_of(e, e->g->nodes[i].phase) == list)
+                e->order[e->count++] = i;
+}
+
+int exec_list_at(const exec *e, int at)
+{
+    return exec_list_of(e, e->g->nodes[e->order[at]].phase);
+}
+
+static void find_lifetimes(exec *e)
+{
+    const graph *g = e->g;
+    for (int v = 0; v < g->value_count; v++)
+        e->first[v] = e->last[v] = -1;
+    for (int at = 0; at < e->count; at++) {
+        const graph_node *n = &g->nodes[e->order[at]];
+        for (int j = 0; j < NODE_OUTPUTS; j++)
+            if (n->out[j] >= 0 && g->values[n->out[j]].role == GRAPH_ACTIVATION) {
+                e->first[n->out[j]] = at;
+                if (e->last[n->out[j]] < at)
+                    e->last[n->out[j]] = at;
+            }
+        for (int j = 0; j < NODE_INPUTS; j++)
+            if (n->in[j] >= 0 && e->last[n->in[j]] < at)
+                e->last[n->in[j]] = at;
+    }
+    /* What a forward-only graph hands out is read after the run. */
+    for (int at = 0; at < e->count; at++)
+        for (int j = 0; j < NODE_OUTPUTS; j++) {
+            int v = g->nodes[e->order[at]].out[j];
+            const graph_op_kind op = g->nodes[e->order[at]].op;
+            if (v >= 0 && g->values[v].role == GRAPH_ACTIVATION && e->last[v] == at
+                && (op == OP_LOGITS || op == OP_HEAD_LOSS || op == OP_HEAD_COMBINE))
+                e->last[v] = e->count - 1;
+        }
+    /* What goes to another stage is fetched after its program. */
+    const graph_ends out = graph_ends_of(g);
+    const int ends[] = { out.y, out.dx };
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0 && e->first[ends[i]] >= 0)
+            for (int at = e->first[ends[i]]; at < e->count
+                 && exec_list_at(e, at) == exec_list_at(e, e->first[ends[i]]); at++)
+                if (e->last[ends[i]] < at)
+                    e->last[ends[i]] = at;
+}
+
+uint64_t exec_value_bytes(const graph_value *v)
+{
+    return (uint64_t)shape_count(&v->shape) * dtype_size(v->type);
+}
+
+/* Packs the areas of one arena, and lets the arena grow to what they take. */
+static gt_status pack(exec *e, int passing)
+{
+    const dev_info *info = dev_info_of(e->o.device);
+    exec_arena *arena = passing ? e->o.passing : e->o.arena;
+    const int all = e->g->value_count + e->count;
+    plan_area *some = malloc(((size_t)all + 1) * sizeof *some);
+    plan_result r;
+    int n = 0;
+    if (!some)
+        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+    for (int i = 0; i < all; i++)
+        if (e->passing[i] == passing)
+            some[n++] = e->areas[i];
+    gt_status st = plan_pack(some, n, info->align, info->max_alloc_bytes, &r);
+    n = 0;
+    for (int i = 0; !st && i < all; i++)
+        if (e->passing[i] == passing)
+            e->areas[i] = some[n++];
+    free(some);
+    if (st)
+        return st;
+    for (int i = 0; i < r.chunks; i++) {
+        e->memory.activations += r.chunk_bytes[i];
+        assert(i >= arena->chunks || !arena->chunk[i] || r.chunk_bytes[i] <= arena->bytes[i]);
+        if (r.chunk_bytes[i] > arena->bytes[i])
+            arena->bytes[i] = r.chunk_bytes[i];
+    }
+    if (r.chunks > arena->chunks)
+        arena->chunks = r.chunks;
+    return GT_OK;
+}
+
+static gt_status plan_memory(exec *e)
+{
+    const graph *g = e->g;
+    exec_context b = exec_context_of(e);
+    gt_status st = GT_OK;
+    for (int v = 0; v < g->value_count; v++) {
+        plan_area *a = &e->areas[v];
+        *a = (plan_area){ 0 };
+        if (g->values[v].role == GRAPH_ACTIVATION && e->first[v] >= 0)
+            *a = (plan_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v],
+                              .to = e->last[v] };
+        e->memory.unpacked += a->bytes;
+        if (g->values[v].role == GRAPH_INPUT)
+            e->memory.inputs += exec_value_bytes(&g->values[v]);
+        if (g->values[v].role == GRAPH_STATE)
+            e->memory.states += exec_value_bytes(&g->values[v]);
+    }
+    for (int at = 0; !st && at < e->count; at++) {
+        const graph_node *n = &g->nodes[e->order[at]];
+        plan_area *a = &e->areas[g->value_count + at];
+        *a = (plan_area){ .from = at, .to = at };
+        if (op_table[n->op].scratch)
+            st = op_table[n->op].scratch(&b.c, n, &a->bytes);
+        e->memory.unpacked += a->bytes;
+    }
+    for (int i = 0; i < g->value_count + e->count; i++)
+        e->passing[i] = e->o.passing && e->areas[i].bytes
+                        && exec_list_at(e, e->areas[i].from) == exec_list_at(e, e->areas[i].to);
+    if (!st)
+        st = pack(e, 0);
+    return st || !e->o.passing ? st : pack(e, 1);
+}
+
+gt_status exec_plan(exec *e)
+{
+    gt_status st = allocate(e);
+    if (st)
+        return st;
+    order_nodes(e);
+    find_lifetimes(e);
+    return plan_memory(e);
+}
