@@ -6,7 +6,7 @@
  * --out writes the plan that `train --plan FILE` follows to the letter.                     */
 #include "host/cli/cli.h"
 #include "host/cli/plan_show.h"
-#include "host/cli/replicas.h"
+#include "host/cli/rank_device.h"
 
 #include "host/base/text.h"
 
@@ -103,7 +103,7 @@ static gt_status plan_here(net_comm *c)
     const plan_question q = question();
     gt_status st = local_options(&options);
     if (!st)
-        st = replicas_device(&d, o.devices, c);
+        st = rank_device_open(&d, o.devices, c);
     if (!st)
         st = plan_local(&r, c, d, &options);
     if (!st && (!c || net_comm_rank(c) == 0)) {
@@ -148,7 +148,7 @@ gt_status verb_plan(int argc, char **argv)
         return plan_cluster(&q, o.cluster);
     }
     if (!st)
-        st = replicas_count(o.devices, &o.comm.ranks);
+        st = rank_device_count(o.devices, &o.comm.ranks);
     o.comm.may_be_alone = 1;
     return st ? st : cli_comm_run(&o.comm, argv, plan_here);
 }

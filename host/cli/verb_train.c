@@ -11,7 +11,7 @@
  * When a rank becomes slow and --replan is given, the run stops at a step, is planned again from
  * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
 #include "host/cli/cli.h"
-#include "host/cli/replicas.h"
+#include "host/cli/rank_device.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
 #include "host/cli/train_view.h"
@@ -650,7 +650,7 @@ static gt_status train_here(net_comm *c)
     if (!st && c)
         st = train_agree(c, table, &config, &data.train, val);
     if (!st)
-        st = replicas_device(&d, o.devices, c);
+        st = rank_device_open(&d, o.devices, c);
     if (!st)
         st = check_fit(&config, d);
     if (!st) {
@@ -681,7 +681,7 @@ gt_status verb_train(int argc, char **argv)
     if (!st)
         st = check_options();
     if (!st)
-        st = replicas_count(o.devices, &o.comm.ranks);
+        st = rank_device_count(o.devices, &o.comm.ranks);
     o.comm.may_be_alone = 1;
     if (!st)
         st = cli_comm_run(&o.comm, argv, train_here);

@@ -1,5 +1,5 @@
 /* host/cli/rank_device.c - which device a rank drives. */
-#include "host/cli/replicas.h"
+#include "host/cli/rank_device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 /* ---- devices ----------------------------------------------------------------------------------- */
 
-gt_status replicas_count(const char *devices, uint64_t *ranks)
+gt_status rank_device_count(const char *devices, uint64_t *ranks)
 {
     char **specs;
     int count;
@@ -49,7 +49,7 @@ static gt_status own_device(char *out, size_t size, int place, int places)
     return GT_OK;
 }
 
-gt_status replicas_device(dev_device **out, const char *devices, net_comm *c)
+gt_status rank_device_open(dev_device **out, const char *devices, net_comm *c)
 {
     if (!c)
         return dev_open(out, devices);
