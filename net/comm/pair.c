@@ -588,14 +588,21 @@ const char *net_comm_transport(net_comm *c, int peer)
     return name;
 }
 
+/* A pair is led by its lower rank. The barrier says that all leaders are through; a follower hears
+ * the last verdict at the same moment on a thread of its own, and may still be at it. */
 gt_status net_comm_connect_all(net_comm *c)
 {
+    pair *p;
     gt_status st = GT_OK;
     comm_lock(c);
-    for (int i = c->rank + 1; !st && i < c->size; i++) {    /* each pair is led by its lower rank */
-        pair *p;
+    for (int i = c->rank + 1; !st && i < c->size; i++)
         st = pair_get(c, i, &p);
-    }
     comm_unlock(c);
-    return st ? st : net_job_barrier(c->job, "links");
+    if (!st)
+        st = net_job_barrier(c->job, "links");
+    comm_lock(c);
+    for (int i = 0; !st && i < c->rank; i++)
+        st = pair_get(c, i, &p);
+    comm_unlock(c);
+    return st;
 }

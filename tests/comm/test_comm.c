@@ -175,7 +175,8 @@ static gt_status check_pairs(net_comm *c, void *context)
     for (int p = 0; p < net_comm_size(c); p++) {
         const char *want = expected[net_comm_rank(c) * net_comm_size(c) + p];
         if (strcmp(net_comm_transport(c, p), want))
-            return gt_fail(GT_MISMATCH, "rank %d talks by %s, not %s", p, net_comm_transport(c, p), want);
+            return gt_fail(GT_MISMATCH, "rank %d talks with rank %d by '%s', not '%s'", net_comm_rank(c), p,
+                           net_comm_transport(c, p), want);
     }
     return all_to_all(c, &(exchange){ 1, 0, 0 });
 }
