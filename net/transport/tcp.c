@@ -9,7 +9,7 @@
  * (a reducing sink adds them up from the receive buffer, while they are in the cache).
  *
  * Frames are in the host's byte order: the hello has made sure that both ends have the same. */
-#include "net/transport/transport.h"
+#include "net/transport/windows.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -41,8 +41,6 @@ typedef struct put {
     void *cookie;
 } put;
 
-typedef struct window { uint32_t number; net_sink sink; size_t got; } window;
-
 typedef struct tcp_link {
     net_link link;
     struct tcp_link *next;
@@ -57,8 +55,7 @@ typedef struct tcp_link {
     /* in */
     unsigned char *input;
     size_t input_size, have, at;
-    window *open;
-    size_t open_count, open_room;
+    net_windows windows;
     size_t data_left;               /* of the piece being read                          */
     uint32_t data_window;
 } tcp_link;
@@ -130,7 +127,7 @@ static void tcp_disconnect(net_link *link)
     free(l->small.data);
     free(l->later.data);
     free(l->input);
-    free(l->open);
+    free(l->windows.open);
     free(l);
 }
 
@@ -348,48 +345,24 @@ static gt_status tcp_put(net_link *link, const void *data, size_t size, uint32_t
 static gt_status tcp_expose(net_link *link, uint32_t number, net_sink sink,
                             unsigned char *descriptor, size_t *size)
 {
-    tcp_link *l = (tcp_link *)link;
     (void)descriptor;
     *size = 0;
-    if (l->open_count == l->open_room) {
-        const size_t room = l->open_room ? 2 * l->open_room : 16;
-        window *grown = realloc(l->open, room * sizeof *grown);
-        if (!grown)
-            return gt_fail(GT_NO_MEMORY, "out of memory");
-        l->open = grown;
-        l->open_room = room;
-    }
-    l->open[l->open_count++] = (window){ number, sink, 0 };
-    return GT_OK;
+    return net_windows_expose(&((tcp_link *)link)->windows, number, sink);
 }
 
-static window *find(tcp_link *l, uint32_t number)
+/* n bytes of the piece are in the sink; closes the window with its last one. */
+static void landed(tcp_link *l, net_window *w, size_t n, int *did)
 {
-    for (size_t i = 0; i < l->open_count; i++)
-        if (l->open[i].number == number)
-            return &l->open[i];
-    return NULL;
-}
-
-/* Books n bytes that are in the sink, and closes the window with its last one. */
-static void landed(tcp_link *l, window *w, size_t n, int *did)
-{
-    w->got += n;
     l->data_left -= n;
-    if (w->got < w->sink.size)
-        return;
-    const uint32_t number = w->number;
-    *w = l->open[--l->open_count];
-    (*did)++;
-    l->link.transport->events->placed(l->link.up, number);
+    if (w->got == w->sink.size)
+        net_windows_close(&l->windows, w, &l->link, did);
 }
 
 /* Takes bytes of the piece from the input. 0: it needs more to go on. */
 static int take_data(tcp_link *l, int *did)
 {
-    window *w = find(l, l->data_window);
+    net_window *w = net_windows_find(&l->windows, l->data_window);
     size_t n = l->have - l->at < l->data_left ? l->have - l->at : l->data_left;
-    unsigned char *dst = (unsigned char *)w->sink.data + w->got;
     if (w->sink.reduce) {
         const size_t off = l->at % w->sink.grain;
         if (off) {                  /* elements that are added must be aligned */
@@ -399,20 +372,18 @@ static int take_data(tcp_link *l, int *did)
         }
         if (n < l->data_left)
             n -= n % w->sink.grain;
-        if (n)
-            w->sink.reduce(dst, l->input + l->at, n);
-    } else {
-        memcpy(dst, l->input + l->at, n);
     }
+    if (!n)
+        return 0;
+    net_window_take(w, l->input + l->at, n);
     l->at += n;
-    if (n)
-        landed(l, w, n, did);
-    return n > 0;
+    landed(l, w, n, did);
+    return 1;
 }
 
 static void begin_data(tcp_link *l, const frame *f)
 {
-    const window *w = find(l, f->window);
+    const net_window *w = net_windows_find(&l->windows, f->window);
     if (!w || !f->size || f->size > w->sink.size - w->got)
         fail(l, GT_PEER, "take data of", "it sent data that nobody asked for");
     else if (w->sink.reduce && f->size % w->sink.grain)
@@ -469,7 +440,7 @@ static ssize_t fetch(tcp_link *l, size_t *direct)
     int count = 0;
     *direct = 0;
     if (l->data_left && !l->have) {
-        const window *w = find(l, l->data_window);
+        const net_window *w = net_windows_find(&l->windows, l->data_window);
         if (!w->sink.reduce) {
             v[count++] = (struct iovec){ (unsigned char *)w->sink.data + w->got, l->data_left };
             *direct = l->data_left;
@@ -503,7 +474,9 @@ static void pull(tcp_link *l, int *did)
         (*did)++;
         if (direct) {
             const size_t taken = (size_t)n < direct ? (size_t)n : direct;
-            landed(l, find(l, l->data_window), taken, did);
+            net_window *w = net_windows_find(&l->windows, l->data_window);
+            w->got += taken;
+            landed(l, w, taken, did);
             l->have += (size_t)n - taken;
         } else {
             l->have += (size_t)n;

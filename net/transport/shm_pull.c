@@ -1,0 +1,162 @@
+/* net/transport/shm_pull.c - large puts, fetched by the receiver from where they are.
+ *
+ *   sender   PULL_MAP: arena 3, offset ──►  receiver   maps arena 3 once, reads it as its own
+ *            PULL_CMA: an address      ──►             process_vm_readv, by way of a tile to add
+ *            data free again  ◄── GOT ───
+ *
+ * Pulls of a link are made one after another, a budget at a time. An arena stays mapped until its
+ * owner says FREED, for training sends from the same few arenas again and again.         */
+#include "net/transport/shm_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static int open_theirs(uint32_t pid, uint32_t fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%u/fd/%u", (unsigned)pid, (unsigned)fd);
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+unsigned char *shm_map_theirs(uint32_t pid, uint32_t number, size_t *size)
+{
+    struct stat info;
+    void *p = MAP_FAILED;
+    const int fd = open_theirs(pid, number);
+    if (fd < 0)
+        return NULL;
+    const int seals = fcntl(fd, F_GET_SEALS);
+    if (fstat(fd, &info) == 0 && info.st_size > 0 && seals >= 0 && (seals & F_SEAL_SHRINK)) {
+        *size = (size_t)info.st_size;
+        p = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    close(fd);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static const shm_mapping *arena_of(shm_link *l, uint32_t id, uint32_t fd)
+{
+    for (size_t i = 0; i < l->mapping_count; i++)
+        if (l->mappings[i].arena == id)
+            return &l->mappings[i];
+    shm_mapping *grown = realloc(l->mappings, (l->mapping_count + 1) * sizeof *grown);
+    if (!grown)
+        return NULL;
+    l->mappings = grown;
+    shm_mapping m = { .arena = id };
+    m.data = shm_map_theirs(l->pid, fd, &m.size);
+    if (!m.data)
+        return NULL;
+    l->mappings[l->mapping_count++] = m;
+    return &l->mappings[l->mapping_count - 1];
+}
+
+void shm_pull_forget(shm_link *l, uint32_t id)
+{
+    for (size_t i = 0; i < l->mapping_count; i++)
+        if (l->mappings[i].arena == id) {
+            munmap(l->mappings[i].data, l->mappings[i].size);
+            l->mappings[i] = l->mappings[--l->mapping_count];
+            return;
+        }
+}
+
+void shm_pull_begin(shm_link *l, const shm_record *r)
+{
+    const net_window *w = net_windows_find(&l->windows, r->window);
+    if (!w || w->got || r->size != w->sink.size) {
+        shm_fail(l, "it sent data that nobody asked for");
+        return;
+    }
+    shm_pull *p = malloc(sizeof *p);
+    if (!p) {
+        shm_fail(l, "out of memory");
+        return;
+    }
+    *p = (shm_pull){ .window = r->window, .kind = r->kind, .at = r->address, .left = r->size,
+                 .cookie = r->cookie };
+    if (r->kind == RECORD_PULL_MAP) {
+        const shm_mapping *m = arena_of(l, r->arena, r->fd);
+        if (!m || r->address > m->size || r->size > m->size - r->address) {
+            shm_fail(l, "its arena cannot be mapped");
+            free(p);
+            return;
+        }
+        p->mapped = m->data + r->address;
+    }
+    *l->last_pull = p;
+    l->last_pull = &p->next;
+}
+
+/* The next n bytes of a pull that reads the other process. */
+static int read_process(shm_link *l, shm_pull *p, net_window *w, size_t n)
+{
+    shm_transport *t = shm_of(l);
+    unsigned char *to = w->sink.reduce ? t->tile : (unsigned char *)w->sink.data + w->got;
+    for (size_t have = 0; have < n;) {
+        const struct iovec mine = { to + have, n - have };
+        const struct iovec theirs = { (void *)(uintptr_t)(p->at + have), n - have };
+        const ssize_t got = process_vm_readv((pid_t)l->pid, &mine, 1, &theirs, 1, 0);
+        if (got <= 0) {
+            shm_fail(l, got ? strerror(errno) : "its memory is gone");
+            return 0;
+        }
+        have += (size_t)got;
+    }
+    t->vm_read += n;
+    if (w->sink.reduce)
+        net_window_take(w, t->tile, n);
+    else
+        w->got += n;
+    return 1;
+}
+
+void shm_pull_progress(shm_link *l, int *did)
+{
+    shm_transport *t = shm_of(l);
+    for (size_t budget = SHM_BUDGET; l->pulls && !l->broken && budget;) {
+        shm_pull *p = l->pulls;
+        net_window *w = net_windows_find(&l->windows, p->window);
+        const size_t most = p->kind == RECORD_PULL_CMA && w->sink.reduce ? SHM_TILE : SHM_BUDGET;
+        size_t n = p->left < most ? (size_t)p->left : most;
+        if (p->kind == RECORD_PULL_MAP) {
+            net_window_take(w, p->mapped, n);
+            p->mapped += n;
+            t->mapped += n;
+        } else if (!read_process(l, p, w, n)) {
+            return;
+        }
+        p->at += n;
+        p->left -= n;
+        budget -= n < budget ? n : budget;
+        (*did)++;
+        if (p->left)
+            continue;
+        const shm_record got = { .kind = RECORD_GOT, .cookie = p->cookie };
+        if (shm_ring_write(l, &got, NULL, 0, NULL, 0))
+            shm_fail(l, "out of memory");
+        l->pulls = p->next;
+        if (!l->pulls)
+            l->last_pull = &l->pulls;
+        free(p);
+        net_windows_close(&l->windows, w, &l->link, did);
+    }
+}
+
+void shm_pull_clear(shm_link *l)
+{
+    for (shm_pull *p = l->pulls, *next; p; p = next) {
+        next = p->next;
+        free(p);
+    }
+    for (size_t i = 0; i < l->mapping_count; i++)
+        munmap(l->mappings[i].data, l->mappings[i].size);
+    free(l->mappings);
+}
