@@ -1,8 +1,8 @@
 #!/bin/sh
-# tests/bench/plans.sh - what plans reach on two sub-devices of this CPU, one of them slowed, next to
+# tests/bench/plan_speeds.sh - what plans reach on two sub-devices of this CPU, one of them slowed, next to
 # the two alone and to what was predicted.
 #
-#   plans.sh [SPEED...]          [1 0.5 0.25]: of the second device; needs a quiet machine
+#   plan_speeds.sh [SPEED...]          [1 0.5 0.25]: of the second device; needs a quiet machine
 #
 # $GEARTRAIN [build/geartrain], $DATA a text, $STEPS [24] measured after 6, $ROUNDS [2] in turns, the
 # better one counts for each. "of sum" is against the speeds of both devices alone, added up.
