@@ -105,8 +105,10 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
     parallel_totals sum = { .stop = t->stop };
     uint64_t bytes, ns;
     gt_status st = parallel_gradients_finish(t->gradients);
+    const uint64_t summed = gt_now_ns();
     if (!st)
         st = optim_partial(t->optim, &sum.squares, &sum.loss);
+    const double norm = (double)(gt_now_ns() - summed) * 1e-9;
     if (!st)
         st = stage_settle(t->stage);
     parallel_gradients_last(t->gradients, &bytes, &ns);
@@ -116,7 +118,7 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         bytes += all - t->exchanged;
         t->exchanged = all;
     }
-    sum.busy = report.busy;
+    sum.busy = report.busy + norm;
     sum.seconds = (double)(gt_now_ns() - start) * 1e-9;
     sum.sent = (double)(report.sent + bytes);
     const double mine = sum.seconds;
