@@ -206,7 +206,7 @@ static gt_status measure(session *s, profile *p)
     gt_status st = profile_measure(p, s->d, &s->model, s->size, s->sizes, s->comm ? meet : NULL, s);
     if (s->comm)
         net_comm_busy(s->comm, NULL);
-    if (!st && profile_keep(p, s->d, &s->model, s->size, s->sizes, s->company)) {
+    if (!st && !s->o->in_passing && profile_keep(p, s->d, &s->model, s->size, s->sizes, s->company)) {
         gt_log(GT_LOG_WARN, "plan", "%s; the next run measures again", gt_message());
         gt_message_clear();
     }

@@ -384,7 +384,8 @@ static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
     w->local = (plan_local_options){ .model = c, .storage = t.precision, .batch = (int)o.batch,
                                      .seq = (int)o.seq, .micro_batch = (int)o.micro_batch,
                                      .schedule = o.pipe_schedule, .sync = o.sync,
-                                     .recompute = o.recompute ? 1 : -1, .again = again };
+                                     .recompute = o.recompute ? 1 : -1, .again = again,
+                                     .in_passing = again };
     gt_status st = plan_local_number(&w->local.stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&w->local.replicas, "replicas", o.replicas);
