@@ -94,7 +94,7 @@ static void take_piece(shm_link *l, const shm_record *r, const unsigned char *pa
 {
     net_window *w = net_windows_find(&l->windows, r->window);
     if (!w || !r->payload || r->payload > w->sink.size - w->got
-        || (w->sink.reduce && r->payload % w->sink.grain)) {
+        || (w->sink.reduce && r->payload % w->sink.grain) || shm_pull_holds(l, r->window)) {
         shm_fail(l, "it sent data that nobody asked for");
         return;
     }

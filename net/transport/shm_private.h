@@ -142,6 +142,8 @@ void shm_ring_clear(shm_link *l);           /* what is still to go out */
 
 /* shm_pull.c */
 void shm_pull_begin(shm_link *l, const shm_record *r);
+/* 1: a pull fills this window, so nothing else may. */
+int  shm_pull_holds(const shm_link *l, uint32_t window);
 void shm_pull_progress(shm_link *l, int *did);
 void shm_pull_forget(shm_link *l, uint32_t arena);
 void shm_pull_clear(shm_link *l);           /* pulls under way and mapped arenas */

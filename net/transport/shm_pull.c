@@ -68,10 +68,18 @@ void shm_pull_forget(shm_link *l, uint32_t id)
         }
 }
 
+int shm_pull_holds(const shm_link *l, uint32_t window)
+{
+    for (const shm_pull *p = l->pulls; p; p = p->next)
+        if (p->window == window)
+            return 1;
+    return 0;
+}
+
 void shm_pull_begin(shm_link *l, const shm_record *r)
 {
     const net_window *w = net_windows_find(&l->windows, r->window);
-    if (!w || w->got || r->size != w->sink.size) {
+    if (!w || w->got || r->size != w->sink.size || shm_pull_holds(l, r->window)) {
         shm_fail(l, "it sent data that nobody asked for");
         return;
     }
