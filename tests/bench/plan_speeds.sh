@@ -20,7 +20,7 @@ if [ -z "${DATA:-}" ]; then
     done > "$DATA"
 fi
 cat > "$work/model.json" <<'END'
-{ "model_type": "gpt2", "n_layer": 8, "n_head": 6, "n_embd": 384, "n_positions": 128, "n_ctx": 128 }
+{ "model_type": "gpt2", "n_layer": 8, "n_head": 4, "n_embd": 256, "n_positions": 128, "n_ctx": 128 }
 END
 [ -z "${MODEL:-}" ] || cp "$MODEL" "$work/model.json"
 export GEARTRAIN_CACHE="$work/cache"
