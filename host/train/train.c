@@ -352,10 +352,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     return GT_OK;
 }
 
-void train_release(train *t)
+static void release(train *t)
 {
-    if (!t)
-        return;
     if (dev_wait(t->device))
         gt_message_clear();
     for (int i = 0; i < DEPTH; i++)
@@ -390,6 +388,20 @@ void train_release(train *t)
     if (t->lock >= 0)
         close(t->lock);
     free(t);
+}
+
+/* Transfers that were under way end with the same lost peer, and what they say is dropped; why
+ * training ended must outlive that. */
+void train_release(train *t)
+{
+    char before[1024];
+    if (!t)
+        return;
+    snprintf(before, sizeof before, "%s", gt_message());
+    release(t);
+    gt_message_clear();
+    if (*before)
+        gt_fail(GT_PEER, "%s", before);     /* the code is the caller's; this keeps the sentence */
 }
 
 uint64_t train_steps_done(const train *t)
