@@ -78,6 +78,28 @@ check "and is told" grep -q "it does not know this job's secret" err.1
 wait $zero
 check "rank 0 names who is missing" grep -q 'waited 3 s for rank 1; it never connected to 10.213.7.1:27500; .* turned away, the last from 10.213.7.2' err.0
 
+# ---- training --------------------------------------------------------------------------------------
+
+# trainer NAMESPACE RANK RUN: one stage of two; both write below the same folder.
+trainer()
+{
+    ns=$1 number=$2 out=$3
+    exec ip netns exec "$ns" env RANK="$number" WORLD_SIZE=2 MASTER_ADDR=10.213.7.1 MASTER_PORT=27500 \
+        timeout 120 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 8 \
+        --micro-batch 2 --steps 10 --dropout 0.1 --devices cpu:0/2 --stages 2 --replicas 1 --transport tcp \
+        --out "$out" > "out.$number" 2> "err.$number" < /dev/null
+}
+losses() { sed -n 's/.*"loss": \([0-9.]*\),.*/\1/p' "$1/metrics.jsonl"; }
+train_tiny --batch 8 --micro-batch 2 --steps 10 --dropout 0.1 --out one > stdout 2> stderr
+trainer $a 0 piped & zero=$!
+trainer $b 1 piped & one=$!
+wait $zero && wait $one
+check "two stages train on two hosts" [ $? -eq 0 ]
+losses one > curve.one
+losses piped > curve.piped
+check "on the curve of one device" sh -c '[ "$(wc -l < curve.piped)" -eq 10 ] && paste curve.one curve.piped | awk "
+    { d = \$1 - \$2; if (!(\$1 > 0) || d > 1e-5 * \$1 || d < -1e-5 * \$1) bad = 1 } END { exit bad || NR != 10 }"'
+
 # ---- the cable is cut ---------------------------------------------------------------------------
 
 GEARTRAIN_NET_HEARTBEAT=200ms GEARTRAIN_NET_DEAD_AFTER=2s
