@@ -112,6 +112,13 @@ check "all six came" [ "$(grep -c '^rank [0-5] of 6 by Slurm at ' stdout)" -eq 6
 by_srun -N1 -n1 "$rank"
 check "one rank alone" [ $? -eq 0 ]
 
+# Two stages by srun.
+by_srun -N1 -n2 "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 8 \
+    --micro-batch 2 --steps 6 --stages 2 --replicas 1 --out "$work/piped"
+check "two stages train under srun" [ $? -eq 0 ]
+check "and say every step once" [ "$(grep -c '^step [1-6] .*idle' stdout)" -eq 6 ]
+check "and leave a checkpoint of two parts" [ "$(ls piped/checkpoints/step-000006/params-*.safetensors | wc -l)" -eq 2 ]
+
 # A second job at the same time has another port, or the next.
 by_srun -N2 -n2 "$rank" --rounds 60 --pause 50 &
 first=$!
