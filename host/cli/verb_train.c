@@ -265,12 +265,12 @@ static void show_plan(const model_config *c, const data_set *data, dev_device *d
 /* ---- running -------------------------------------------------------------------------------------- */
 
 static train *running;
-static volatile sig_atomic_t asked;     /* to stop; perhaps before there is anything to stop */
+static volatile sig_atomic_t stop_asked; /* to stop; perhaps before there is anything to stop */
 
 static void on_signal(int number)
 {
     (void)number;
-    asked = 1;
+    stop_asked = 1;
     if (running)
         train_stop(running);
 }
@@ -469,7 +469,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
         if (!st && speaks)
             st = begin_run(x->config, x->data, x->device, t, why, x->again);
         running = t;
-        if (asked)
+        if (stop_asked)
             train_stop(t);
         if (!st)
             st = train_run(t, speaks ? &hooks : NULL);
