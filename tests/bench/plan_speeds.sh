@@ -4,8 +4,9 @@
 #
 #   plan_speeds.sh [SPEED...]          [1 0.5 0.25]: of the second device; needs a quiet machine
 #
-# $GEARTRAIN [build/geartrain], $DATA a text, $STEPS [24] measured after 6, $ROUNDS [2] in turns, the
-# better one counts for each. "of sum" is against the speeds of both devices alone, added up.
+# $GEARTRAIN [build/geartrain], $DATA a text, $STEPS [24] measured after 6, $ROUNDS [2] in turns; of each
+# the quickest step counts, which the rest of the machine disturbed least. "of sum" is against the
+# speeds of both devices alone, added up; "off" is how far the prediction was.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${GEARTRAIN:=$PWD/build/geartrain}" "${STEPS:=24}" "${ROUNDS:=2}" "${BATCH:=16}"
@@ -40,9 +41,9 @@ run()
     sed -n 's/.*"step": *\([0-9]*\),.*"step_ms": *\([0-9.]*\).*"bubble": *\([0-9.]*\).*/\1 \2 \3/p' \
         "$work/run/metrics.jsonl" | awk '$1 > 6' | sort -k 2 -n \
         | awk -v name="$name" -v plan="$(sed -n 's/^plan .*; predicted \([0-9.]*\) ms a step, \([0-9.]*\) % idle.*/\1 \2/p' "$work/err" | head -n 1)" '
-            { ms[NR] = $2; idle += $3 } END {
+            NR == 1 { ms = $2; idle = $3 } END {
                 split(plan, p, " ")
-                print name, ms[int((NR + 1) / 2)], 100 * idle / NR, p[1] + 0, p[2] + 0 }' >> "$work/raw"
+                print name, ms, 100 * idle, p[1] + 0, p[2] + 0 }' >> "$work/raw"
 }
 
 # The data plan with as many micro-batches for each, whatever their speeds.
