@@ -39,7 +39,8 @@ run()
         return
     fi
     sed -n 's/.*"step": *\([0-9]*\),.*"step_ms": *\([0-9.]*\).*"bubble": *\([0-9.]*\).*/\1 \2 \3/p' \
-        "$work/run/metrics.jsonl" | awk '$1 > 6' | sort -k 2 -n \
+        "$work/run/metrics.jsonl" | awk -v last=$((STEPS + 6)) '$1 > 6 && $1 < last' \
+        | sort -k 2 -n \
         | awk -v name="$name" -v plan="$(sed -n 's/^plan .*; predicted \([0-9.]*\) ms a step, \([0-9.]*\) % idle.*/\1 \2/p' "$work/err" | head -n 1)" '
             NR == 1 { ms = $2; idle = $3 } END {
                 split(plan, p, " ")
