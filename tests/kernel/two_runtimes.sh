@@ -1,5 +1,5 @@
 #!/bin/sh
-# tests/kernel/mixed_runtimes.sh - devices of two OpenCL implementations train one model: Intel's
+# tests/kernel/two_runtimes.sh - devices of two OpenCL implementations train one model: Intel's
 # runtime for CPUs beside PoCL, as replicas and as stages.
 #
 # Losses may differ from one device's by 1e-5: the two compilers contract multiplications and
