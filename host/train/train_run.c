@@ -269,7 +269,20 @@ static int stopping(const train *t)
     return t->gradients ? t->stopping : t->stop;
 }
 
-gt_status train_run(train *t, const train_hooks *hooks)
+/* What failed on this rank alone ends the job before anything is released: receives that are posted
+ * and sums that have begun would wait for ranks which wait for this one. */
+static gt_status end_together(train *t, gt_status st)
+{
+    char sentence[1024];
+    if (!st || st == GT_INTERRUPTED || !t->o.comm)
+        return st;
+    snprintf(sentence, sizeof sentence, "%s", gt_message());
+    if (!net_comm_check(t->o.comm) && net_comm_abort(t->o.comm, t->rank, "%s", sentence))
+        gt_message_clear();
+    return gt_fail(st, "%s", sentence);
+}
+
+static gt_status run_steps(train *t, const train_hooks *hooks)
 {
     gt_status st = GT_OK;
     t->last_end_ns = gt_now_ns();
@@ -314,6 +327,11 @@ gt_status train_run(train *t, const train_hooks *hooks)
                          t->o.run ? "; a checkpoint is written, --resume goes on from it" : "");
     }
     return st;
+}
+
+gt_status train_run(train *t, const train_hooks *hooks)
+{
+    return end_together(t, run_steps(t, hooks));
 }
 
 void train_stop(train *t)

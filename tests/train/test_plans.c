@@ -377,8 +377,27 @@ static void a_sweep_of_all_plans(void)
     CHECK(run >= 10);
 }
 
+/* The first stage finds a token that the model lacks while the second waits for it: all end, and say
+ * why, though receives are posted. */
+static void a_failure_of_one_stage_ends_all(void)
+{
+    train_options o = options_of(0.0f);
+    outcome none = { 0 };
+    run_plan p = { 0 };
+    int rank = 0;
+    if (reference(&none, &o, 0.0f) && CHECK_OK(run_plan_create(&p, 2, UNITS, BATCH, 1, 1, 1))
+        && fill_replica(&p, 0, 2, 4, BATCH / 4, &rank)) {
+        job j = { .plan = &p, .options = &o, .want = &none };
+        o.micro_batch = BATCH / 4;
+        config.vocab = 4;
+        CHECK_FAILS(ranks_run(2, "stall-limit=60s", body, &j), GT_MISMATCH, "training data holds token");
+    }
+    run_plan_release(&p);
+}
+
 const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
                                    CASE(dropout_draws_the_same_bits),
                                    CASE(replicas_of_unequal_shape), CASE(tensor_ranks),
                                    CASE(optimizer_state_shared_out), CASE(a_sweep_of_all_plans),
+                                   CASE(a_failure_of_one_stage_ends_all),
                                    CASE(every_transport_repeats_bit_for_bit), { 0 } };
