@@ -259,7 +259,9 @@ static void show_plan(const model_config *c, const data_set *data, dev_device *d
             gt_format_bytes(b, sizeof b, m.gradients + m.moments),
             gt_format_bytes(e, sizeof e, m.activations));
     if (train_steps_done(t))
-        fprintf(stderr, "resume  after step %llu\n", (unsigned long long)train_steps_done(t));
+        fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",
+                (unsigned long long)train_steps_done(t), (unsigned long long)train_tokens_done(t),
+                (unsigned long long)train_samples_done(t));
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */
@@ -296,7 +298,8 @@ static train_options options_of(void)
     train_options t = { .steps = o.steps, .batch = o.batch, .micro_batch = o.micro_batch,
                         .seq = o.seq, .seed = o.seed, .recompute = o.recompute,
                         .gemm = strcmp(o.gemm, "auto") ? o.gemm : NULL, .run = o.out,
-                        .resume = o.resume, .eval_every = o.eval_every,
+                        .resume = o.resume, .new_data = gt_option_given(table, "data"),
+                        .eval_every = o.eval_every,
                         .eval_batches = o.eval_batches, .save_every = o.save_every,
                         .keep = o.keep, .optim = optim_defaults() };
     t.order = strcmp(o.order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;

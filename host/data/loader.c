@@ -1,4 +1,4 @@
-/* host/data/loader.c - from (seed, step, sample) to the place of a window.
+/* host/data/loader.c - from (seed, sample) to the place of a window.
  *
  *   split     |......................................................|
  *   epoch 0     |  w0  |  w1  |  w2  |  w3  |  w4  |  w5  |              offset 2
@@ -18,6 +18,12 @@
 /* Sets the offsets apart from other uses of the seed. */
 #define OFFSET_STREAM ((uint64_t)0x6c6f61646572 << 16)
 
+/* Windows of a shuffled epoch. */
+static uint64_t windows_of(const token_split *split, uint64_t tokens)
+{
+    return split->count >= 2 * tokens ? (split->count - tokens) / tokens : 1;
+}
+
 gt_status loader_open(loader *out, const token_split *split, const char *name,
                       loader_order order, uint64_t batch, uint64_t tokens, uint64_t seed)
 {
@@ -29,12 +35,40 @@ gt_status loader_open(loader *out, const token_split *split, const char *name,
                        "+ 1 are needed; lower --seq%s or give more text", name,
                        (unsigned long long)split->count, (unsigned long long)rows,
                        (unsigned long long)tokens, rows > 1 ? " or --batch" : "");
-    *out = (loader){ split, order, batch, tokens, seed, 1 };
+    *out = (loader){ split, order, batch, tokens, seed, 1, (split->count - 1) / tokens };
     if (order == LOADER_SEQUENTIAL)
-        out->windows = (split->count - 1) / (batch * tokens);
-    else if (split->count >= 2 * tokens)
-        out->windows = (split->count - tokens) / tokens;
+        out->windows = out->rows / batch;
+    else
+        out->windows = windows_of(split, tokens);
     return GT_OK;
+}
+
+uint64_t loader_begin(const loader *l, uint64_t position)
+{
+    if (l->order != LOADER_SEQUENTIAL || position % l->rows + l->batch <= l->rows)
+        return position;
+    return (position / l->rows + 1) * l->rows;
+}
+
+uint64_t loader_step(const loader *l, uint64_t step, uint64_t batch)
+{
+    if (!batch)
+        batch = l->batch;
+    if (l->order != LOADER_SEQUENTIAL || batch > l->rows)
+        return step * batch;
+    const uint64_t batches = l->rows / batch;
+    return step / batches * l->rows + step % batches * batch;
+}
+
+uint64_t loader_convert(const loader *l, uint64_t samples, uint64_t tokens)
+{
+    const int in_order = l->order == LOADER_SEQUENTIAL;
+    const uint64_t rows = in_order ? (l->split->count - 1) / tokens : windows_of(l->split, tokens);
+    const uint64_t mine = in_order ? l->rows : l->windows;
+    if (tokens == l->tokens || !rows)
+        return samples;
+    const uint64_t within = samples % rows * tokens / l->tokens;
+    return samples / rows * mine + (within < mine ? within : mine);
 }
 
 /* Where the windows of an epoch begin. */
@@ -48,11 +82,11 @@ static uint64_t offset_of(const loader *l, uint64_t epoch)
 }
 
 /* The first token of a sample. */
-static uint64_t place_of(const loader *l, uint64_t step, uint64_t sample)
+static uint64_t place_of(const loader *l, uint64_t number)
 {
     if (l->order == LOADER_SEQUENTIAL)
-        return (step % l->windows * l->batch + sample) * l->tokens;
-    uint64_t number = step * l->batch + sample, epoch = number / l->windows;
+        return number % l->rows * l->tokens;
+    const uint64_t epoch = number / l->windows;
     uint64_t window = gt_random_permute(l->seed, epoch, l->windows, number % l->windows);
     return offset_of(l, epoch) + window * l->tokens;
 }
@@ -68,13 +102,13 @@ static gt_status read_row(const loader *l, uint64_t place, int32_t *x, int32_t *
     return token_split_read(l->split, place + n, 1, y + n - 1);
 }
 
-gt_status loader_read(const loader *l, uint64_t step, uint64_t first, uint64_t count,
+gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count,
                       int32_t *x, int32_t *y)
 {
     assert(first + count <= l->batch);
+    const uint64_t begin = loader_begin(l, position) + first;
     for (uint64_t i = 0; i < count; i++) {
-        gt_status st = read_row(l, place_of(l, step, first + i), x + i * l->tokens,
-                                y + i * l->tokens);
+        gt_status st = read_row(l, place_of(l, begin + i), x + i * l->tokens, y + i * l->tokens);
         if (st)
             return st;
     }
@@ -90,7 +124,7 @@ uint64_t loader_epoch_steps(const loader *l)
 
 uint64_t loader_eval_rows(const loader *l)
 {
-    return (l->split->count - 1) / l->tokens;
+    return l->rows;
 }
 
 gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *x, int32_t *y,

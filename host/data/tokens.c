@@ -167,6 +167,36 @@ gt_status token_split_read(const token_split *s, uint64_t first, size_t count, i
     return GT_OK;
 }
 
+/* Ids [first, first + count) as they are, unchecked. */
+static void copy_ids(const token_split *s, uint64_t first, size_t count, uint32_t *out)
+{
+    for (size_t i = 0; count && i < s->file_count; i++) {
+        const token_file *f = &s->files[i];
+        for (; count && first < f->count; count--)
+            *out++ = id_at(f, first++);
+        first -= f->count;
+    }
+}
+
+uint64_t token_split_hash(const token_split *s)
+{
+    enum { BLOCK = 2048, BLOCKS = 256 };
+    uint32_t ids[BLOCK];
+    uint64_t mixed[2] = { 0, s->count };
+    const int whole = s->count <= TOKEN_HASH_WHOLE;
+    const uint64_t blocks = whole ? (s->count + BLOCK - 1) / BLOCK : BLOCKS;
+    for (uint64_t i = 0; i < blocks; i++) {
+        const uint64_t last = whole ? i * BLOCK : s->count - BLOCK;
+        const uint64_t at = whole || i == blocks - 1 ? last : last / (BLOCKS - 1) * i;
+        const size_t n = s->count - at < BLOCK ? (size_t)(s->count - at) : BLOCK;
+        copy_ids(s, at, n, ids);
+        mixed[1] = gt_hash(ids, n * sizeof *ids);
+        mixed[0] = gt_hash(mixed, sizeof mixed);
+    }
+    mixed[1] = s->count;
+    return gt_hash(mixed, sizeof mixed);
+}
+
 struct token_writer {
     char *folder, *name;
     size_t form;

@@ -53,6 +53,13 @@ void      token_split_close(token_split *s);
  * names the file and the token whose id is not below the vocabulary. */
 gt_status token_split_read(const token_split *s, uint64_t first, size_t count, int32_t *out);
 
+/* Tells splits apart: a hash of the number of tokens and of their ids, whatever shards hold them in
+ * whatever width. All ids of a split of up to TOKEN_HASH_WHOLE tokens go in; of a longer one 256
+ * blocks, the first and the last among them, so that a terabyte opens at once: a longer split in
+ * which only ids between those blocks were exchanged looks the same. */
+#define TOKEN_HASH_WHOLE ((uint64_t)8 << 20)
+uint64_t token_split_hash(const token_split *s);
+
 /* Writes FOLDER/NAME-000000.bin and on, `shard_tokens` tokens each (0: 100 million). Each
  * shard is written aside and renamed when it is full. */
 typedef struct token_writer token_writer;

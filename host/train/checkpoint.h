@@ -3,7 +3,8 @@
  *   RUN/checkpoints/step-000200/
  *       params.safetensors       fp32 masters, named and shaped as the graph names them
  *       optimizer.safetensors    first.NAME, second.NAME, scalars (fp32[16], kernel.h)
- *       manifest.json            step, seed, samples; size and XXH3-64 of the other files
+ *       manifest.json            step, seed, tokens, the position in the data and what those
+ *                                were; size and XXH3-64 of the other files
  *
  * Several ranks write params-RRRRR.safetensors and optimizer-RRRRR.safetensors, each what it is
  * told to; one that is told nothing writes no file. A file says of every tensor that it does
@@ -21,15 +22,25 @@
 #ifndef GT_TRAIN_CHECKPOINT_H
 #define GT_TRAIN_CHECKPOINT_H
 
+#include "host/data/loader.h"
 #include "host/graph/params.h"
 #include "host/optim/optim.h"
 #include "net/comm/comm.h"
 
 #include <stdint.h>
 
+/* Where training stands in which data. */
+typedef struct checkpoint_data {
+    uint64_t samples;               /* the next sample, as host/data/loader.h numbers them     */
+    uint64_t seq;                   /* tokens of a sample; 0: the manifest says nothing of data */
+    loader_order order;
+    uint64_t tokens, hash;          /* of the training split, token_split_hash()               */
+} checkpoint_data;
+
 typedef struct checkpoint_info {
     uint64_t step;                  /* updates done            */
     uint64_t seed, tokens;          /* tokens trained on       */
+    checkpoint_data data;
 } checkpoint_info;
 
 /* Who writes what. Of every tensor, or every slice of it, exactly one of the ranks that hold it

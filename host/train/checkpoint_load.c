@@ -193,11 +193,28 @@ static gt_status load_scalars(source *s, optim *o)
     return st ? st : optim_state_write(o, s->room);
 }
 
+/* AdamW's first moment would pass for SGD's momentum, which it is not. */
+static gt_status check_moments(const source *s, params *p, int moments)
+{
+    char name[96];
+    for (int m = moments; m < 2 && params_count(p); m++) {
+        snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, 0)->name);
+        for (int i = 0; i < s->count; i++)
+            if (st_find(s->shards[i].file, name))
+                return gt_fail(GT_MISMATCH, "cannot load '%s': it holds %s moments, which this "
+                               "optimizer does not keep; go on with the --optimizer and --momentum it "
+                               "was trained with", s->folder, checkpoint_moments[m]);
+    }
+    return GT_OK;
+}
+
 static gt_status load_optimizer(const char *folder, params *p, optim *o)
 {
     source s;
     char name[96];
     gt_status st = source_open(&s, folder, CHECKPOINT_OPTIMIZER);
+    if (!st)
+        st = check_moments(&s, p, optim_moments(o));
     if (!st)
         st = source_room(&s, p);
     for (int m = 0; m < optim_moments(o); m++)

@@ -1,7 +1,12 @@
 /* host/train/checkpoint_manifest.c - manifest.json, and the names of the files it lists.
  *
- *   {"format": 2, "step": 200, "seed": 1, "tokens": 1638400, "files": [
+ *   {"format": 2, "step": 200, "seed": 1, "tokens": 1638400,
+ *    "data": {"samples": 6400, "seq": 256, "order": "shuffled", "tokens": 1003854,
+ *             "hash": "5b0e5d6f2f4f8a11"},
+ *    "files": [
  *       {"name": "params-00000.safetensors", "bytes": 49771216, "xxh3": "9d6b2c0a11f0e4aa"}, ...]}
+ *
+ * "data" may be missing: earlier versions did not write it.
  *
  * Format 1 differs in that a tensor is always whole and in the one file of its kind, which
  * format 2 allows as well: so both are read alike.                                       */
@@ -15,6 +20,7 @@
 enum { MANIFEST_MAX = 1 << 26 };        /* bytes: hundreds of thousands of files */
 
 static const char *const kind_names[] = { "params", "optimizer" };
+static const char *const order_names[] = { "shuffled", "sequential" };  /* [loader_order] */
 
 gt_status checkpoint_no_memory(const char *path)
 {
@@ -63,6 +69,35 @@ gt_status checkpoint_file_measure(const char *folder, checkpoint_file *file)
     return st;
 }
 
+/* NULL if nothing is known of the data. */
+static json_t *pack_data(const checkpoint_data *d)
+{
+    char hash[20];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)d->hash);
+    return !d->seq ? NULL
+                   : json_pack("{s:I, s:I, s:s, s:I, s:s}", "samples", (json_int_t)d->samples, "seq",
+                               (json_int_t)d->seq, "order", order_names[d->order], "tokens",
+                               (json_int_t)d->tokens, "hash", hash);
+}
+
+static gt_status read_data(const char *path, json_t *row, checkpoint_data *out)
+{
+    json_int_t samples, seq, tokens;
+    const char *order, *hash;
+    *out = (checkpoint_data){ 0 };
+    if (!row)
+        return GT_OK;
+    if (json_unpack(row, "{s:I, s:I, s:s, s:I, s:s}", "samples", &samples, "seq", &seq, "order", &order,
+                    "tokens", &tokens, "hash", &hash)
+        || samples < 0 || seq < 1 || tokens < 0
+        || (strcmp(order, order_names[0]) && strcmp(order, order_names[1])))
+        return gt_fail(GT_FORMAT, "'%s': \"data\" is no position in data", path);
+    *out = (checkpoint_data){ (uint64_t)samples, (uint64_t)seq,
+                              strcmp(order, order_names[0]) ? LOADER_SEQUENTIAL : LOADER_SHUFFLED,
+                              (uint64_t)tokens, strtoull(hash, NULL, 16) };
+    return GT_OK;
+}
+
 gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info,
                                     const checkpoint_file *files, int count)
 {
@@ -76,9 +111,9 @@ gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *i
                                                         "bytes", (json_int_t)files[i].bytes, "xxh3",
                                                         hash));
     }
-    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o}", "format", CHECKPOINT_FORMAT, "step",
+    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o}", "format", CHECKPOINT_FORMAT, "step",
                              (json_int_t)info->step, "seed", (json_int_t)info->seed, "tokens",
-                             (json_int_t)info->tokens, "files", list);
+                             (json_int_t)info->tokens, "data", pack_data(&info->data), "files", list);
     if (root && !failed)
         text = json_dumps(root, JSON_INDENT(2));
     if (!path || !text)
@@ -120,6 +155,7 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info,
     char *path = gt_path_join(folder, "manifest.json"), *text = NULL;
     json_error_t error;
     json_t *root = NULL, *list;
+    checkpoint_data data;
     json_int_t format, step, seed, tokens;
     *files = NULL;
     *count = 0;
@@ -134,9 +170,11 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info,
                 || !json_is_array(list)))
         st = gt_fail(GT_FORMAT, "'%s' is not a manifest of format 1 to %d", path, CHECKPOINT_FORMAT);
     if (!st)
+        st = read_data(path, json_object_get(root, "data"), &data);
+    if (!st)
         st = read_files(folder, list, files, count);
     if (!st)
-        *info = (checkpoint_info){ (uint64_t)step, (uint64_t)seed, (uint64_t)tokens };
+        *info = (checkpoint_info){ (uint64_t)step, (uint64_t)seed, (uint64_t)tokens, data };
     if (st) {
         free(*files);
         *files = NULL;

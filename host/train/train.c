@@ -179,7 +179,7 @@ static gt_status place_stages(train *t)
     if (!st && t->data.val) {
         evaluate_options e = { .place = o, .plan = &t->plan, .rank = t->rank, .comm = t->o.comm,
                                .split = t->data.val, .seq = t->o.seq,
-                               .rows = t->o.eval_batches * t->micro_batch };
+                               .rows = t->o.eval_batches * t->o.batch };
         const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
         e.place.exec.bindings = NULL;
         st = evaluate_create(&t->evaluate, &m, &e);
@@ -223,6 +223,44 @@ static gt_status check_model(train *t, const char *path)
     return st;
 }
 
+/* The position in the data, from what the checkpoint says. Rank 0 tells what a change of options
+ * makes of it. */
+static gt_status find_position(train *t, const char *path, const checkpoint_info *info)
+{
+    const checkpoint_data *was = &info->data;
+    const uint64_t before = info->step ? info->tokens / t->o.seq : 0;
+    const int tells = t->rank == 0;
+    t->tokens = info->tokens;
+    if (!was->seq) {                    /* an earlier version's: one batch size from the start */
+        t->samples = info->step ? loader_step(&t->loader, info->step, before / info->step) : 0;
+        return GT_OK;
+    }
+    if (was->tokens != t->data.train->count || was->hash != t->data_hash) {
+        if (!t->o.new_data)
+            return gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained on %llu tokens with checksum "
+                           "%016llx, and the data hold %llu with %016llx; bring the old data back, or "
+                           "name these with --data to begin at their start", path,
+                           (unsigned long long)was->tokens, (unsigned long long)was->hash,
+                           (unsigned long long)t->data.train->count,
+                           (unsigned long long)t->data_hash);
+        if (tells)
+            gt_log(GT_LOG_WARN, "train", "the data are not those of the checkpoint; training begins at "
+                   "their start");
+    } else if (was->order != t->o.order) {
+        if (tells)
+            gt_log(GT_LOG_WARN, "train", "the order of the samples is another than the checkpoint's; "
+                   "training begins at the start of the data");
+    } else {
+        t->samples = loader_convert(&t->loader, was->samples, was->seq);
+        if (was->seq != t->o.seq && tells)
+            gt_log(GT_LOG_WARN, "train", "sequences have %llu tokens, and had %llu: training goes on at "
+                   "the same part of this pass over the data%s", (unsigned long long)t->o.seq,
+                   (unsigned long long)was->seq, t->o.order == LOADER_SEQUENTIAL ? ""
+                   : ", in which some text may come twice or not at all");
+    }
+    return GT_OK;
+}
+
 /* The parameters' first values: a checkpoint's, another model's, or random. */
 static gt_status fill_params(train *t)
 {
@@ -238,6 +276,8 @@ static gt_status fill_params(train *t)
         if (!st && path && info.seed != t->o.seed)
             st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu",
                          path, (unsigned long long)info.seed, (unsigned long long)t->o.seed);
+        if (!st && path)
+            st = find_position(t, path, &info);
         if (!st && path)
             st = check_model(t, path);
         if (!st && path)
@@ -314,6 +354,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     st = settle_plan(t);
     if (!st)
         st = loader_open(&t->loader, data->train, "training", o->order, o->batch, o->seq, o->seed);
+    if (!st && o->run)
+        t->data_hash = token_split_hash(data->train);
     if (!st)
         st = kernel_set_create(&t->kernels, d, t->o.precision);
     if (!st)
@@ -407,6 +449,16 @@ void train_release(train *t)
 uint64_t train_steps_done(const train *t)
 {
     return t->done;
+}
+
+uint64_t train_tokens_done(const train *t)
+{
+    return t->tokens;
+}
+
+uint64_t train_samples_done(const train *t)
+{
+    return t->samples;
 }
 
 params *train_params(train *t)

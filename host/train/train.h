@@ -45,7 +45,9 @@ typedef struct train_options {
     const char *gemm;               /* engine by name, NULL: choose by measurement        */
     const char *run;                /* run directory, NULL: none (benchmarks, tests)      */
     int resume;                     /* go on from the newest checkpoint in `run`          */
-    uint64_t eval_every, eval_batches, save_every;  /* 0: never; all of the split; at the end */
+    int new_data;                   /* which may have been trained on other data; else GT_MISMATCH */
+    /* 0: never; all of the split; at the end. eval_batches are batches of `batch` sequences. */
+    uint64_t eval_every, eval_batches, save_every;
     int keep;                       /* checkpoints kept, 0: all                           */
     double peak_flops;              /* of the device, for mfu; 0: unknown                 */
     net_comm *comm;                 /* NULL: the only rank                                */
@@ -72,7 +74,7 @@ gt_status train_run(train *t, const train_hooks *hooks);
 /* Asks a running train_run to end after the current step; safe in a signal handler. */
 void train_stop(train *t);
 
-/* One step without loop, record or checkpoint: batch `step` of the data, forward, backward
+/* One step without loop, record or checkpoint: batch `step` from the data's start, forward, backward
  * and (if `update`) the optimizer; waits, and gives the loss. For tests and benchmarks. */
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm);
 /* Mean loss over the validation split (or its first eval_batches batches). */
@@ -92,6 +94,8 @@ const run_plan *train_plan(const train *t);
 stage          *train_stage(train *t);
 
 uint64_t  train_steps_done(const train *t);
+uint64_t  train_tokens_done(const train *t);
+uint64_t  train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
 params   *train_params(train *t);
 optim    *train_optim(train *t);
 exec     *train_exec(train *t);                     /* of the first chunk, first micro-batch */

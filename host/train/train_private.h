@@ -23,6 +23,7 @@ typedef struct slot {
 /* A step that has been queued and not yet waited for. */
 typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
+    uint64_t begin;                     /* its first sample */
     float state[OPTIM_STATE_FLOATS];
     dev_event *event;                   /* NULL once it has landed */
     uint64_t end_ns;                    /* when it was seen to have landed */
@@ -56,13 +57,16 @@ struct train {
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
     uint64_t micros, micro_batch;       /* this replica's */
-    uint64_t running;                   /* the step whose inputs are being queued */
+    uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */
     int vocab;
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* vocab + 1, for sorting tokens */
     flight flights[DEPTH];
     uint64_t done, queued;              /* steps recorded; steps queued */
+    uint64_t samples;                   /* the position in the data behind what is queued */
+    uint64_t tokens;                    /* trained on, of the steps recorded */
+    uint64_t data_hash;                 /* of the training split; with a run folder only */
     uint64_t last_saved;                /* step of the newest checkpoint, UINT64_MAX: none */
     uint64_t last_end_ns;
     uint64_t skips;                     /* in a row */

@@ -32,7 +32,7 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
     const size_t bytes = (size_t)n * sizeof(int32_t);
     const uint64_t first = (uint64_t)t->place.first_sequence + (uint64_t)micro * t->micro_batch;
     (void)chunk;
-    gt_status st = loader_read(&t->loader, t->running, first, t->micro_batch, s->x, s->y);
+    gt_status st = loader_read(&t->loader, t->running_at, first, t->micro_batch, s->x, s->y);
     for (int i = 0; !st && i < n; i++)
         if (t->vocab && s->x[i] >= t->vocab)
             st = gt_fail(GT_MISMATCH, "training data holds token %d, the model has %d; was it "
@@ -62,11 +62,13 @@ static gt_status gradients_ready(void *context, int chunk, int done, int last)
     return parallel_gradients_ready(((train *)context)->gradients, chunk, done, last);
 }
 
-/* Queues forward and backward of a whole step; with several ranks the sums have begun. */
-static gt_status queue_gradients(train *t, uint64_t step)
+/* Queues forward and backward of a whole step, whose samples begin at `begin`; with several ranks
+ * the sums have begun. */
+static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
 {
     const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL };
     t->running = step;
+    t->running_at = begin;
     return stage_run(t->stage, &calls);
 }
 
@@ -142,18 +144,21 @@ static gt_status queue_step(train *t, uint64_t step)
     gt_status st = GT_OK;
     assert(!f->event);
     f->step = step;
+    f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };
     if (t->gradients)                           /* its sums wait for the step before anyway */
         st = land(&t->flights[(step + DEPTH - 1) % DEPTH]);
     if (!st)
-        st = queue_gradients(t, step);
+        st = queue_gradients(t, step, f->begin);
     if (!st)
         st = t->gradients ? update_together(t, f, start) : optim_step(t->optim, f->lr);
     if (!st)
         st = optim_state_read(t->optim, f->state, &f->event);
-    if (!st)
+    if (!st) {
         t->queued = step + 1;
+        t->samples = f->begin + t->o.batch;
+    }
     return st;
 }
 
@@ -164,6 +169,7 @@ static gt_status explain_bad_step(train *t, const flight *f)
     const int whole = t->plan.tensor == 1 && t->plan.replica[t->place.replica].stages == 1;
     gt_status st = dev_wait(t->device);
     t->running = f->step;
+    t->running_at = f->begin;
     for (uint64_t micro = 0; whole && !st && !where[0] && micro < t->micros; micro++) {
         st = send_inputs(t, stage_exec(t->stage, 0), 0, (int)micro);
         if (!st)
@@ -202,8 +208,9 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         return gt_fail_in(explain_bad_step(t, f), "%d steps in a row overflowed fp16, loss scale "
                           "is down to %g", SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
     t->done++;
+    t->tokens += t->o.batch * t->o.seq;
     metrics_row row = {
-        .step = t->done, .tokens = t->done * t->o.batch * t->o.seq,
+        .step = t->done, .tokens = t->tokens,
         .loss = (double)f->state[OPTIM_LOSS_SUM] / tokens, .lr = f->lr,
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM], .tokens_per_s = tokens / seconds,
         .step_ms = seconds * 1e3, .bubble = f->balance.idle, .skipped = skipped,
@@ -236,7 +243,10 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 
 static gt_status save(train *t, const train_hooks *hooks)
 {
-    checkpoint_info info = { t->done, t->o.seed, t->done * t->o.batch * t->o.seq };
+    assert(t->done == t->queued);               /* t->samples is that of what is queued */
+    const checkpoint_info info = { t->done, t->o.seed, t->tokens,
+                                   { t->samples, t->o.seq, t->o.order, t->data.train->count,
+                                     t->data_hash } };
     const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine,
                                      .mine_moments = t->mine_moments };
     if (!t->o.run || t->last_saved == t->done)
@@ -344,7 +354,7 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     float state[OPTIM_STATE_FLOATS] = { 0 };
     flight f = { .lr = optim_lr(&t->o.optim, step) };
     dev_event *event = NULL;
-    gt_status st = queue_gradients(t, step);
+    gt_status st = queue_gradients(t, step, loader_step(&t->loader, step, 0));
     if (!st && (update || t->gradients)) {
         st = t->gradients ? update_together(t, &f, gt_now_ns()) : optim_step(t->optim, f.lr);
         if (!st)

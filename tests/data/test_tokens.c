@@ -330,11 +330,11 @@ static void sequential_batches_are_the_tokens_in_order(void)
     CHECK(loader_epoch_steps(&l) == 4);                 /* 49 / 12 */
     for (uint64_t s = 0; s < 10; s++) {
         int32_t base = (int32_t)(s % 4) * B * T;
-        CHECK_OK(loader_read(&l, s, 0, B, x, y));
+        CHECK_OK(loader_read(&l, loader_step(&l, s, 0), 0, B, x, y));
         for (int i = 0; i < B * T; i++)
             CHECK(x[i] == base + i && y[i] == base + i + 1);
     }
-    CHECK_OK(loader_read(&l, 1, 2, 1, x, y));           /* one sample, as a rank asks */
+    CHECK_OK(loader_read(&l, 3, 2, 1, x, y));           /* one sample, as a rank asks */
     CHECK(x[0] == 20 && y[T - 1] == 24);
     token_split_close(&split);
 }
@@ -359,7 +359,7 @@ static void an_epoch_visits_every_window_once(void)
             uint64_t first = UINT64_MAX;
             for (uint64_t k = 0; k < l.windows; k++) {
                 uint64_t number = epoch * l.windows + k;
-                CHECK_OK(loader_read(&l, number / B, number % B, 1, x, y));
+                CHECK_OK(loader_read(&l, number - number % B, number % B, 1, x, y));
                 for (uint64_t i = 0; i < T; i++) {
                     if (y[i] != x[0] + (int32_t)i + 1 || x[i] != x[0] + (int32_t)i || seen[x[i]]++)
                         CHECKF(0, "case %zu epoch %d window %d", c, (int)epoch, (int)k);
@@ -389,15 +389,128 @@ static void a_sample_is_a_function_of_seed_step_and_index(void)
     CHECK_OK(loader_open(&b, &split, "it", LOADER_SHUFFLED, B, T, 7));
     CHECK_OK(loader_open(&other, &split, "it", LOADER_SHUFFLED, B, T, 8));
     for (uint64_t s = 50; s-- > 0; ) {                  /* backwards, and sample by sample */
-        CHECK_OK(loader_read(&a, s, 0, B, x, y));
+        CHECK_OK(loader_read(&a, s * B, 0, B, x, y));
         for (uint64_t i = B; i-- > 0; )
-            CHECK_OK(loader_read(&b, s, i, 1, u + i * T, v + i * T));
+            CHECK_OK(loader_read(&b, s * B, i, 1, u + i * T, v + i * T));
         CHECK(!memcmp(x, u, sizeof x) && !memcmp(y, v, sizeof y));
-        CHECK_OK(loader_read(&other, s, 0, B, u, v));
+        CHECK_OK(loader_read(&other, s * B, 0, B, u, v));
         same += !memcmp(x, u, sizeof x);
     }
     CHECK(same == 0);
     token_split_close(&split);
+}
+
+/* Batches of changing size, each where the one before ended: in every pass each sample at most
+ * once, and left out are only those of a batch that did not fit. */
+static void a_changed_batch_repeats_and_skips_nothing(void)
+{
+    enum { T = 4, ROWS = 23 };
+    static const uint64_t sizes[] = { 8, 8, 4, 4, 1, 5, 3, 7, 2 };
+    const size_t n = sizeof sizes / sizeof *sizes;
+    for (int order = LOADER_SHUFFLED; order <= LOADER_SEQUENTIAL; order++) {
+        token_split split;
+        unsigned seen[ROWS] = { 0 };
+        uint64_t position = 0, passes = 0;
+        open_counting(&split, "changed", 1000, ROWS * T + (order == LOADER_SEQUENTIAL ? 1 : T), 50);
+        for (size_t k = 0; k < 60; k++) {
+            loader l;
+            int32_t x[8 * T], y[8 * T];
+            const uint64_t B = sizes[k % n];
+            CHECK_OK(loader_open(&l, &split, "it", (loader_order)order, B, T, 9));
+            const uint64_t begin = loader_begin(&l, position);
+            CHECK(begin - position < B && (order == LOADER_SEQUENTIAL || begin == position));
+            if (begin / ROWS != passes) {
+                passes = begin / ROWS;
+                CHECK(begin % ROWS == 0 || order == LOADER_SHUFFLED);
+            }
+            CHECK_OK(loader_read(&l, position, 0, B, x, y));
+            for (uint64_t i = 0; i < B; i++) {
+                const uint64_t number = begin + i;
+                const int want = order == LOADER_SEQUENTIAL
+                                     ? x[i * T] == (int32_t)(number % ROWS * T)
+                                     : seen[x[i * T] / T] == (unsigned)(number / ROWS);  /* passes */
+                CHECKF(want, "batch %d, sample %d", (int)k, (int)i);
+                seen[x[i * T] / T]++;
+            }
+            position = begin + B;
+        }
+        CHECK(passes > 8);
+        token_split_close(&split);
+    }
+}
+
+static void another_sequence_length_goes_on_at_the_same_tokens(void)
+{
+    token_split split;
+    loader from, to;
+    open_counting(&split, "lengths", 2000, 1001, 300);
+    CHECK_OK(loader_open(&from, &split, "it", LOADER_SEQUENTIAL, 2, 8, 1));     /* 125 rows */
+    CHECK_OK(loader_open(&to, &split, "it", LOADER_SEQUENTIAL, 2, 20, 1));      /*  50 rows */
+    CHECK(loader_convert(&to, 50, 8) == 20);            /* 400 tokens in */
+    CHECK(loader_convert(&to, 125 + 50, 8) == 50 + 20); /* of the second pass */
+    CHECK(loader_convert(&to, 125 + 51, 8) == 50 + 20); /* rather twice than not at all */
+    CHECK(loader_convert(&from, 20, 20) == 50);
+    CHECK(loader_convert(&from, 77, 8) == 77);
+    CHECK_OK(loader_open(&to, &split, "it", LOADER_SHUFFLED, 2, 20, 1));
+    CHECK(to.windows == 49);
+    CHECK(loader_convert(&to, 2 * 124 + 62, 8) == 2 * 49 + 24);     /* half of the third pass */
+    token_split_close(&split);
+}
+
+static void steps_of_one_batch_size_have_their_places(void)
+{
+    token_split split;
+    loader l;
+    open_counting(&split, "steps", 2000, 10 * 4 + 1, 300);
+    CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, 3, 4, 1));
+    uint64_t position = 0;
+    for (uint64_t s = 0; s < 20; s++) {
+        CHECK(loader_begin(&l, position) == loader_step(&l, s, 3));
+        position = loader_begin(&l, position) + 3;
+    }
+    CHECK(loader_step(&l, 3, 4) == 10 + 4);             /* two batches of 4 a pass */
+    CHECK_OK(loader_open(&l, &split, "it", LOADER_SHUFFLED, 3, 4, 1));
+    CHECK(loader_step(&l, 7, 0) == 21 && loader_step(&l, 7, 4) == 28);
+    token_split_close(&split);
+}
+
+/* Shards and widths change nothing, any id and the number of tokens do. */
+static void a_split_is_known_by_its_tokens(void)
+{
+    token_split a, b;
+    open_counting(&a, "hash", 1000, 5000, 700);
+    open_counting(&b, "hash", 128256, 5000, 5000);
+    CHECK(a.files[0].width != b.files[0].width);
+    const uint64_t hash = token_split_hash(&a);
+    CHECK(token_split_hash(&b) == hash);
+    token_split_close(&b);
+    open_counting(&b, "hash", 1000, 4999, 700);
+    CHECK(token_split_hash(&b) != hash);
+    token_split_close(&b);
+    token_split_close(&a);
+
+    enum { N = 9 << 20 };                               /* longer than what is hashed whole */
+    uint16_t *ids = calloc(N, sizeof *ids);
+    static const struct { size_t at; int differs; } changes[] = {
+        { 0, 1 }, { N - 1, 1 }, { N - 2048, 1 }, { 2047, 1 } };
+    for (size_t i = 0; i < 300; i++)
+        ids[i] = (uint16_t)(i * 77);
+    char *path = file_of("long.bin", ids, N * sizeof *ids);
+    CHECK_OK(token_split_open(&a, (const char *const[]){ path }, 1, 0));
+    const uint64_t whole = token_split_hash(&a);
+    token_split_close(&a);
+    for (size_t k = 0; k < sizeof changes / sizeof *changes; k++) {
+        ids[changes[k].at] ^= 1;
+        free(path);
+        path = file_of("long.bin", ids, N * sizeof *ids);
+        CHECK_OK(token_split_open(&a, (const char *const[]){ path }, 1, 0));
+        CHECK((token_split_hash(&a) != whole) == changes[k].differs);
+        token_split_close(&a);
+        ids[changes[k].at] ^= 1;
+    }
+    unlink(path);
+    free(path);
+    free(ids);
 }
 
 static void a_split_that_is_too_short_is_refused(void)
@@ -608,6 +721,10 @@ const check_case check_cases[] = {
     CASE(sequential_batches_are_the_tokens_in_order),
     CASE(an_epoch_visits_every_window_once),
     CASE(a_sample_is_a_function_of_seed_step_and_index),
+    CASE(a_changed_batch_repeats_and_skips_nothing),
+    CASE(another_sequence_length_goes_on_at_the_same_tokens),
+    CASE(steps_of_one_batch_size_have_their_places),
+    CASE(a_split_is_known_by_its_tokens),
     CASE(a_split_that_is_too_short_is_refused),
     CASE(evaluation_covers_the_split_once),
     CASE(a_text_is_tokenized_once),

@@ -51,7 +51,7 @@ static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t ste
     const checkpoint_ranks ranks = { c, p->mine, p->mine_moments };
     gt_status st = GT_OK;
     while (!st && step < steps) {
-        const checkpoint_info info = { step + 1, 7, step };
+        const checkpoint_info info = { .step = step + 1, .seed = 7, .tokens = step };
         step++;
         st = parts_fill(p, (unsigned)step);
         if (!st)

@@ -89,7 +89,7 @@ static void everything_comes_back(void)
 static void names_do_not_depend_on_how_many_steps(void)
 {
     char *folder, *path;
-    checkpoint_info info = { 12345678901u, 18446744073709551615u, 99 }, found;
+    checkpoint_info info = { .step = 12345678901u, .seed = 18446744073709551615u, .tokens = 99 }, found;
     train *t = run_of("names", 2, 0, &folder);
     if (!t)
         return;
@@ -239,7 +239,7 @@ static void another_model_is_refused(void)
 static void weights_that_are_not_finite_are_refused(void)
 {
     char *folder, *path = NULL;
-    checkpoint_info info = { 4, 7, 1 };
+    checkpoint_info info = { .step = 4, .seed = 7, .tokens = 1 };
     train *t = run_of("nan", 2, 0, &folder);
     if (!t)
         return;
@@ -260,7 +260,7 @@ static void weights_that_are_not_finite_are_refused(void)
 static void a_failed_save_leaves_the_last_one(void)
 {
     char *folder, *path = NULL;
-    checkpoint_info info = { 4, 7, 1 };
+    checkpoint_info info = { .step = 4, .seed = 7, .tokens = 1 };
     train *t = run_of("refused", 2, 0, &folder);
     if (!t)
         return;

@@ -30,7 +30,7 @@ static void place(job *j, const char *name)
 
 static gt_status save_parts(net_comm *c, const job *j, const parts *p, uint64_t *bytes)
 {
-    const checkpoint_info info = { j->step, j->seed, 77 };
+    const checkpoint_info info = { .step = j->step, .seed = j->seed, .tokens = 77 };
     const checkpoint_ranks ranks = { c, p->mine, p->mine_moments };
     return checkpoint_save(j->run, &info, p->params, p->optim, &ranks, bytes);
 }
@@ -437,7 +437,7 @@ static gt_status saves_stage(net_comm *c, void *context)
     const job *j = context;
     model_part m;
     const int rank = net_comm_rank(c), ranks = net_comm_size(c);
-    const checkpoint_info info = { j->step, j->seed, 1 };
+    const checkpoint_info info = { .step = j->step, .seed = j->seed, .tokens = 1 };
     unsigned char mine[64];
     const int tensor = j->plan.tensor;
     RANK_OK(open_model_part(&m, rank, ranks, tensor));
