@@ -359,6 +359,12 @@ char *gt_path_join(const char *folder, const char *name)
     return path;
 }
 
+char *gt_path_absolute(const char *path)
+{
+    char here[PATH_MAX];
+    return *path == '/' || !getcwd(here, sizeof here) ? strdup(path) : gt_path_join(here, path);
+}
+
 gt_status gt_cache_folder(char **out, const char *name)
 {
     char base[4096];

@@ -58,6 +58,10 @@ int gt_path_exists(const char *path);
 /* "a/b" from "a" and "b" into a fresh string (free()); NULL only when out of memory. */
 char *gt_path_join(const char *folder, const char *name);
 
+/* `path` from the root on, into a fresh string (free()); links and ".." stay as they are. NULL only
+ * when out of memory; a relative path comes back as it is if the current folder has no name. */
+char *gt_path_absolute(const char *path);
+
 /* Where caches go: $GEARTRAIN_CACHE, else $XDG_CACHE_HOME/geartrain, else
  * ~/.cache/geartrain, else /tmp/geartrain-UID. `name` is a folder in it, made on the way.
  * *out is freed with free(). */

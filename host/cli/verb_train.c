@@ -157,11 +157,29 @@ static void set_defaults(void)
 
 /* ---- config.json ------------------------------------------------------------------------------ */
 
+/* Is the value of an option a path, and not the name of a model or kind of tokenizer? */
+static int is_path(const char *option, const char *value)
+{
+    static const char *const names[] = { "data", "eval-data", "from", "model", "tokenizer" };
+    int may = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        may |= !strcmp(option, names[i]);
+    for (int i = 0; !strcmp(option, "model") && model_preset_name(i); i++)
+        may &= strcmp(value, model_preset_name(i)) != 0;
+    if (!strcmp(option, "tokenizer"))
+        may &= strcmp(value, "byte") && !tokenizer_needs_text(value);
+    return may && *value;
+}
+
+/* Paths from the root on: a run goes on from any folder. */
 static void put_option(void *context, const gt_option *row, const char *value)
 {
-    if (strcmp(row->name, "resume") && strcmp(row->name, "explain") && strcmp(row->name, "json")
-        && strcmp(row->name, "print-config") && strcmp(row->name, "trace"))
-        json_object_set_new(context, row->name, json_string(value));
+    if (!strcmp(row->name, "resume") || !strcmp(row->name, "explain") || !strcmp(row->name, "json")
+        || !strcmp(row->name, "print-config") || !strcmp(row->name, "trace"))
+        return;
+    char *absolute = is_path(row->name, value) ? gt_path_absolute(value) : NULL;
+    json_object_set_new(context, row->name, json_string(absolute ? absolute : value));
+    free(absolute);
 }
 
 static gt_status write_config(const model_config *c)
