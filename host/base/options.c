@@ -222,7 +222,7 @@ static const char *value_text(const gt_option *o, char *out, size_t size)
         double_text(*(const double *)o->target, out, size);
         break;
     case GT_BYTES:
-        gt_format_bytes(out, size, *(const uint64_t *)o->target);
+        gt_format_size(out, size, *(const uint64_t *)o->target);
         break;
     case GT_DURATION:
         double_text((double)*(const uint64_t *)o->target * 1e-9, out, size);

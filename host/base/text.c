@@ -100,16 +100,28 @@ gt_status gt_parse_bytes(uint64_t *out, const char *text)
 {
     static const unit units[] = {
         { "", 1 }, { "B", 1 },
-        { "K", 1e3 }, { "KB", 1e3 }, { "k", 1e3 }, { "kB", 1e3 }, { "Ki", 0x1p10 }, { "KiB", 0x1p10 },
-        { "M", 1e6 }, { "MB", 1e6 }, { "Mi", 0x1p20 }, { "MiB", 0x1p20 },
-        { "G", 1e9 }, { "GB", 1e9 }, { "Gi", 0x1p30 }, { "GiB", 0x1p30 },
-        { "T", 1e12 }, { "TB", 1e12 }, { "Ti", 0x1p40 }, { "TiB", 0x1p40 }, { NULL, 0 },
+        { "K", 0x1p10 }, { "k", 0x1p10 }, { "Ki", 0x1p10 }, { "KiB", 0x1p10 }, { "KB", 1e3 }, { "kB", 1e3 },
+        { "M", 0x1p20 }, { "m", 0x1p20 }, { "Mi", 0x1p20 }, { "MiB", 0x1p20 }, { "MB", 1e6 },
+        { "G", 0x1p30 }, { "g", 0x1p30 }, { "Gi", 0x1p30 }, { "GiB", 0x1p30 }, { "GB", 1e9 },
+        { "T", 0x1p40 }, { "t", 0x1p40 }, { "Ti", 0x1p40 }, { "TiB", 0x1p40 }, { "TB", 1e12 }, { NULL, 0 },
     };
     double value;
     if (!parse_scaled(&value, text, units))
         return gt_fail(GT_MISUSE, "'%s' is not a size such as 64KiB, 1.5GB or 4096", text);
     *out = (uint64_t)value;
     return GT_OK;
+}
+
+char *gt_format_size(char *out, size_t size, uint64_t bytes)
+{
+    static const char *const units[] = { "", "KiB", "MiB", "GiB", "TiB" };
+    int i = 0;
+    while (bytes && bytes % 1024 == 0 && i < 4) {
+        bytes /= 1024;
+        i++;
+    }
+    snprintf(out, size, "%llu%s", (unsigned long long)bytes, units[i]);
+    return out;
 }
 
 gt_status gt_parse_duration(uint64_t *out, const char *text)

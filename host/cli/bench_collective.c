@@ -35,9 +35,9 @@ static struct {
 
 static const gt_option table[] = {
     { .group = "Sizes" },
-    { "min-bytes", 'b', GT_BYTES, "BYTES", "the first size, of the whole vector", &o.min_bytes, 0,
-      NULL },
-    { "max-bytes", 'e', GT_BYTES, "BYTES", "the last size", &o.max_bytes, 0, NULL },
+    { "min-bytes", 'b', GT_BYTES, "BYTES", "the first size, of the whole vector; K, M, G are binary",
+      &o.min_bytes, 0, NULL },
+    { "max-bytes", 'e', GT_BYTES, "BYTES", "no size is larger", &o.max_bytes, 0, NULL },
     { "step-factor", 'f', GT_U64, "N", "each size is N times the one before", &o.factor, 0, NULL },
     { "datatype", 'd', GT_CHOICE, "f32|bf16|f16|i32", "of the elements", &o.type, 0, NULL },
     { "root", 'r', GT_U64, "RANK", "whose data are broadcast", &o.root, 0, NULL },

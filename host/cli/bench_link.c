@@ -27,7 +27,7 @@ static struct {
 static const gt_option table[] = {
     { .group = "Test" },
     { "test", 0, GT_CHOICE, "bw|lat|all", "bandwidth, latency, or both", &o.test, 0, NULL },
-    { "size", 's', GT_BYTES, "BYTES", "of a message", &o.size, 0, NULL },
+    { "size", 's', GT_BYTES, "BYTES", "of a message; K, M, G are binary", &o.size, 0, NULL },
     { "all", 'a', GT_FLAG, NULL, "every power of two from 2 bytes to 64 MiB", &o.all, 0, NULL },
     { "iters", 'n', GT_U64, "N", "messages, 0: enough for half a second", &o.iterations, 0, NULL },
     { "duration", 'D', GT_DURATION, "TIME", "run this long instead of --iters", &o.duration, 0, NULL },

@@ -167,8 +167,8 @@ static void range_text(const knob *k, char *out, size_t size)
         snprintf(out, size, "%lld to %lld", (long long)(int64_t)k->least, (long long)k->most);
         break;
     case BYTES:
-        snprintf(out, size, "%s to %s%s", gt_format_bytes(a, sizeof a, k->least),
-                 gt_format_bytes(b, sizeof b, k->most), k->flags & POWER ? ", a power of two" : "");
+        snprintf(out, size, "%s to %s%s", gt_format_size(a, sizeof a, k->least),
+                 gt_format_size(b, sizeof b, k->most), k->flags & POWER ? ", a power of two" : "");
         break;
     case DURATION:
     case SPIN:
@@ -420,16 +420,9 @@ static void value_text(const net_config *c, const knob *k, char *out, size_t siz
     case CHOICE:
         snprintf(out, size, "%s", *(const char *const *)field(c, k));
         return;
-    case BYTES: {
-        const uint64_t v = *(const uint64_t *)field(c, k);
-        if (v && v % MiB == 0)
-            snprintf(out, size, "%lluMiB", (unsigned long long)(v / MiB));
-        else if (v && v % KiB == 0)
-            snprintf(out, size, "%lluKiB", (unsigned long long)(v / KiB));
-        else
-            snprintf(out, size, "%llu", (unsigned long long)v);
+    case BYTES:
+        gt_format_size(out, size, *(const uint64_t *)field(c, k));
         return;
-    }
     case SPIN:
     case DURATION: {
         const uint64_t v = *(const uint64_t *)field(c, k);

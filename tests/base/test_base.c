@@ -152,6 +152,21 @@ static void numbers_with_units_are_read_and_written(void)
     CHECK(n == 65536);
     CHECK_OK(gt_parse_bytes(&n, "1.5GB"));
     CHECK(n == 1500000000u);
+    static const struct { const char *text; uint64_t bytes; } sizes[] = {
+        { "1K", 1024 }, { "1k", 1024 }, { "1M", 1048576 }, { "1m", 1048576 }, { "1G", 1u << 30 },
+        { "2T", UINT64_C(2) << 40 }, { "1kB", 1000 }, { "1MB", 1000000 }, { "1Mi", 1048576 }, { "0.5M", 524288 } };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        CHECK_OK(gt_parse_bytes(&n, sizes[i].text));
+        CHECK(n == sizes[i].bytes);
+    }
+    static const struct { uint64_t bytes; const char *text; } exact[] = {
+        { 0, "0" }, { 1000, "1000" }, { 1024, "1KiB" }, { 1536, "1536" }, { 67108864, "64MiB" },
+        { UINT64_C(3) << 40, "3TiB" }, { UINT64_C(1) << 50, "1024TiB" } };
+    for (size_t i = 0; i < sizeof exact / sizeof *exact; i++) {
+        CHECK(!strcmp(gt_format_size(text, sizeof text, exact[i].bytes), exact[i].text));
+        CHECK_OK(gt_parse_bytes(&n, text));
+        CHECK(n == exact[i].bytes);
+    }
     CHECK_FAILS(gt_parse_bytes(&n, "12 parsecs"), GT_MISUSE, "12 parsecs");
     CHECK_FAILS(gt_parse_bytes(&n, "-1"), GT_MISUSE, "-1");
     CHECK_OK(gt_parse_duration(&n, "150ms"));
