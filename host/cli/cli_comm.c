@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* SIGUSR1 only rings a bell; a thread of its own answers it, so that it comes through when all
+/* SIGUSR2 only rings a bell; a thread of its own answers it, so that it comes through when all
  * others are stuck. */
 typedef struct watch { net_comm *comm; pthread_t thread; int bell[2]; } watch;
 static int bell = -1;
@@ -22,7 +22,7 @@ static int bell = -1;
 static void on_signal(int number)
 {
     const int before = errno;
-    const char letter = number == SIGUSR1 ? 'd' : 'q';
+    const char letter = number == SIGUSR2 ? 'd' : 'q';
     if (write(bell, &letter, 1) < 0) {
         /* The pipe is full: it has rung. */
     }
@@ -35,7 +35,7 @@ static void dump(net_comm *c)
     char name[64];
     gt_text text = { 0 };
     snprintf(name, sizeof name, "flight-rank-%d.json", net_comm_rank(c));
-    gt_status st = net_comm_dump(c, "SIGUSR1", &text);
+    gt_status st = net_comm_dump(c, "SIGUSR2", &text);
     char *path = *folder ? gt_path_join(folder, name) : NULL;
     if (!st && path)
         st = gt_file_write(path, text.data, text.size);
@@ -60,28 +60,34 @@ static void *dump_on_signal(void *context)
     }
 }
 
+void cli_comm_listen(void)
+{
+    const struct sigaction action = { .sa_handler = bell < 0 ? SIG_IGN : on_signal, .sa_flags = SA_RESTART };
+    sigaction(SIGUSR2, &action, NULL);
+}
+
 static gt_status watch_begin(watch *w, net_comm *c)
 {
     w->comm = c;
     if (pipe2(w->bell, O_CLOEXEC) < 0)
         return gt_fail(GT_IO, "cannot make a pipe: %s", strerror(errno));
-    bell = w->bell[1];
     const int failed = pthread_create(&w->thread, NULL, dump_on_signal, w);
     if (failed) {
         close(w->bell[0]);
         close(w->bell[1]);
         return gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed));
     }
-    const struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-    sigaction(SIGUSR1, &action, NULL);
+    bell = w->bell[1];
+    cli_comm_listen();
     return GT_OK;
 }
 
 static void watch_end(watch *w)
 {
-    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     on_signal(0);
     pthread_join(w->thread, NULL);
+    bell = -1;
     close(w->bell[0]);
     close(w->bell[1]);
 }
@@ -109,6 +115,7 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
 {
     int done;
+    cli_comm_listen();
     gt_status st = cli_net_open(&o->net, &done);
     if (!st && !done && o->transport)
         st = net_config_set(o->net.config, "transport", o->transport);

@@ -6,7 +6,7 @@
  *
  * cli_comm_run() starts --ranks copies of the program unless a launcher has, joins the job,
  * calls `body`, and leaves. A body that fails ends the job on all ranks with its sentence.
- * SIGUSR1 writes the flight recorder to the folder of the knob `dump`, or to standard error. */
+ * SIGUSR2 writes the flight recorder to the folder of the knob `dump`, or to standard error. */
 #ifndef GT_CLI_CLI_COMM_H
 #define GT_CLI_CLI_COMM_H
 
@@ -26,6 +26,10 @@ typedef struct cli_comm {
       NULL }, \
     { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &(n).transport, 0, NULL }, \
     CLI_NET_OPTIONS((n).net)
+
+/* Before there is a record, and without ranks, SIGUSR2 is ignored. To be called again after a device
+ * was opened, see base/stop.h. */
+void cli_comm_listen(void);
 
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c));
 

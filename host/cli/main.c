@@ -6,6 +6,7 @@
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
 
 #include <fcntl.h>
@@ -45,7 +46,8 @@ static void print_help(FILE *out)
     for (int i = 0; i < VERBS; i++)
         fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
     fprintf(out, "\n`geartrain VERB -h` shows a verb's options, --help all of them.\n"
-                 "Exit codes: 0 done, 1 failed, 2 misuse, 3 lost a peer (restartable).\n");
+                 "Exit codes: 0 done, 1 failed, 2 misuse, 3 lost a peer (restartable), 128 + N stopped by "
+                 "signal N.\n");
 }
 
 int cli_is_terminal(void)
@@ -117,6 +119,8 @@ void cli_progress_end(cli_progress *p)
 
 static int exit_code(gt_status st)
 {
+    if (st == GT_INTERRUPTED && gt_stop_asked())
+        return 128 + gt_stop_asked();
     return st == GT_OK ? 0 : st == GT_MISUSE ? 2 : st == GT_PEER || st == GT_TIMEOUT ? 3 : 1;
 }
 
@@ -171,6 +175,7 @@ static int leave(const char *who, gt_status st)
 int main(int argc, char **argv)
 {
     guard_streams();
+    gt_stop_start();
     if (argc < 2) {
         print_help(stderr);
         return 2;

@@ -18,6 +18,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
 #include "host/parallel/trace_merge.h"
@@ -25,7 +26,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -284,13 +284,10 @@ static void show_plan(const model_config *c, const data_set *data, dev_device *d
 
 /* ---- running -------------------------------------------------------------------------------------- */
 
-static train *running;
-static volatile sig_atomic_t stop_asked; /* to stop; perhaps before there is anything to stop */
+static train *running;                  /* a stop may be asked for before there is one */
 
-static void on_signal(int number)
+static void stop_running(void)
 {
-    (void)number;
-    stop_asked = 1;
     if (running)
         train_stop(running);
 }
@@ -428,18 +425,26 @@ typedef struct scene {
     uint64_t start_ns;
 } scene;
 
-/* Did rank 0 stop the training only to plan again? The same answer on all ranks. */
-static gt_status ask_again(net_comm *c, int wants, int *again)
+/* Why all ranks stopped together: did rank 0 only want to plan again, or did a signal come to any of
+ * them? The same answer on all ranks, and the same exit code. */
+static gt_status ask_why(net_comm *c, int wants, int *again)
 {
     net_blobs all;
-    const unsigned char mine = (unsigned char)wants;
+    const unsigned char mine[2] = { (unsigned char)wants, (unsigned char)gt_stop_asked() };
+    int number = mine[1];
     *again = wants;
-    if (!c)
-        return GT_OK;
-    gt_status st = net_job_exchange(net_comm_job(c), "planning again", &mine, 1, &all);
-    if (!st) {
-        *again = all.size[0] == 1 && all.data[0][0];
+    gt_status st = c ? net_job_exchange(net_comm_job(c), "why training stopped", mine, sizeof mine, &all)
+                     : GT_OK;
+    if (!st && c) {
+        *again = all.size[0] == sizeof mine && all.data[0][0];
+        for (int r = net_comm_size(c) - 1; r >= 0; r--)
+            if (all.size[r] == sizeof mine && all.data[r][1])
+                number = all.data[r][1];
         net_blobs_release(&all);
+    }
+    if (number) {
+        *again = 0;
+        gt_stop_note(number);
     }
     return st;
 }
@@ -490,15 +495,15 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
         if (!st && speaks)
             st = begin_run(x->config, x->data, x->device, t, why, x->again);
         running = t;
-        if (stop_asked)
+        if (gt_stop_asked())
             train_stop(t);
         if (!st)
             st = train_run(t, speaks ? &hooks : NULL);
         running = NULL;
-        if (st == GT_INTERRUPTED && o.replan) {
+        if (st == GT_INTERRUPTED) {
             char sentence[256];
             snprintf(sentence, sizeof sentence, "%s", gt_message());
-            const gt_status asked = ask_again(x->comm, v.wants_plan, again);
+            const gt_status asked = ask_why(x->comm, v.wants_plan, again);
             st = asked ? asked : *again ? GT_OK : gt_fail(st, "%s", sentence);
         }
         train_view_end(&v);
@@ -680,9 +685,8 @@ static gt_status train_here(net_comm *c)
     if (!st)
         st = check_fit(&config, d);
     if (!st) {
-        struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
-        sigaction(SIGINT, &action, NULL);
-        sigaction(SIGTERM, &action, NULL);
+        gt_stop_listen(stop_running);
+        cli_comm_listen();
         st = run_training(&config, &data, val, &source, d, c);
     }
     dev_close(d);

@@ -5,13 +5,14 @@
  * the port is drawn by lot, and PORTS behind it are tried.
  *
  * A remote rank hangs on its standard input: the script that starts it reads the secret's
- * line, then waits for the end of the input and stops the rank when it comes. So a rank ends
- * with the launcher, however that ended, and is stopped by closing a pipe.               */
+ * line, passes on each signal whose name comes as a line, and stops the rank when the input ends.
+ * So a rank ends with the launcher, however that ended.                                  */
 #include "net/job/launcher.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/base/stop.h"
 #include "net/job/address.h"
 #include "net/job/hello.h"
 #include "net/job/hostlist.h"
@@ -60,7 +61,9 @@ typedef struct launch {
     int restart;
     /* what ended it */
     int first_failed;                   /* rank, or -1                                       */
-    int killed_first, own_code, any_lost, stops;
+    int killed_first, own_code, any_lost;
+    int stops;                          /* how often the user asked for the end              */
+    uint64_t stopped_at;                /* when last                                         */
     uint64_t term_at, kill_at;          /* 0: not planned                                    */
     uint64_t wake_at;                   /* when stopped ranks are ended                      */
     char story[512];
@@ -152,7 +155,8 @@ static void write_script(const launch *l, int rank, gt_text *t)
     }
     gt_text_printf(&script,
                    " < /dev/null 3<&- & rank=$!; "
-                   "{ cat <&3; kill -TERM $rank; sleep 5; kill -KILL $rank; } > /dev/null 2>&1 & "
+                   "{ while IFS= read -r s <&3; do kill -s \"$s\" $rank; done; "
+                   "kill -TERM $rank; sleep 5; kill -KILL $rank; } > /dev/null 2>&1 & "
                    "guard=$!; exec 3<&-; wait $rank; code=$?; kill $guard 2> /dev/null; exit $code");
     gt_text_printf(t, "exec /bin/sh -c ");
     if (script.data)
@@ -456,17 +460,25 @@ static void read_output(child *c, int rank)
 
 /* ---- ends ------------------------------------------------------------------------------------ */
 
+/* A rank that cannot be told any more loses its lifeline, which ends it. */
+static void signal_there(child *c, int sig)
+{
+    char line[16];
+    const int n = snprintf(line, sizeof line, "%s\n", sigabbrev_np(sig));
+    if (c->lifeline < 0 || write(c->lifeline, line, (size_t)n) == n)
+        return;
+    close(c->lifeline);
+    c->lifeline = -1;
+}
+
 static void signal_rank(child *c, int sig)
 {
     if (!c->pid)
         return;
-    if (c->host[0] && sig != SIGKILL) {
-        if (c->lifeline >= 0)
-            close(c->lifeline);
-        c->lifeline = -1;
-        return;
-    }
-    kill(c->pid, sig);                  /* not reaped yet, so it is nobody else's number     */
+    if (c->host[0])
+        signal_there(c, sig);
+    if (!c->host[0] || sig == SIGKILL)
+        kill(c->pid, sig);              /* not reaped yet, so it is nobody else's number     */
 }
 
 static void signal_all(launch *l, int sig)
@@ -487,6 +499,16 @@ static int signal_of(const child *c, int status)
         return WTERMSIG(status);
     const int code = WEXITSTATUS(status);
     return c->host[0] && code > 128 && code < 128 + NSIG ? code - 128 : 0;
+}
+
+/* The signal that made a rank stop, 0 if none did: it says so by its exit code (base/stop.h), or had
+ * not begun to listen. */
+static int stop_of(const launch *l, const child *c, int status)
+{
+    const int sig = signal_of(c, status), code = WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+    if (code > 128 && gt_stop_is(code - 128))
+        return code - 128;
+    return l->stops ? sig : 0;
 }
 
 /* The first failure, for people. */
@@ -535,11 +557,14 @@ static void note_end(launch *l, int rank, int status)
     const child *c = &l->children[rank];
     const int sig = signal_of(c, status), code = sig ? LOST : WEXITSTATUS(status);
     const int lost = code == LOST || (code == SSH_FAILED && c->host[0]);
-    if (code == 0 || (sig && l->term_at == UINT64_MAX))
+    const int stop = stop_of(l, c, status);
+    if (code == 0 || ((sig || stop) && l->term_at == UINT64_MAX))
         return;
-    if (sig && l->stops) {
-        l->own_code = 128 + sig;        /* the user wanted it, and a shell should know       */
-        snprintf(l->story, sizeof l->story, "stopped by signal %d (%s)", sig, strsignal(sig));
+    if (stop) {                         /* somebody wanted it, and a shell should know       */
+        l->own_code = 128 + stop;
+        snprintf(l->story, sizeof l->story, "stopped by signal %d (%s)", stop, strsignal(stop));
+        if (!l->stops && !l->term_at)   /* it was told alone; the others know, or never will */
+            l->term_at = gt_now_ns() + grace(l);
         return;
     }
     if (l->first_failed < 0) {
@@ -574,21 +599,27 @@ static void reap(launch *l)
     }
 }
 
+/* A terminal tells the whole group itself. */
+static void pass_on(launch *l, int sig, int from_terminal)
+{
+    for (int i = 0; i < l->ranks; i++)
+        if (!from_terminal || l->children[i].host[0])
+            signal_rank(&l->children[i], sig);
+}
+
 static void take_signals(launch *l)
 {
     struct signalfd_siginfo s;
     while (read(l->signals, &s, sizeof s) == (ssize_t)sizeof s) {
-        if (s.ssi_signo == SIGCHLD)
+        const int sig = (int)s.ssi_signo;
+        const uint64_t now = gt_now_ns();
+        if (sig == SIGCHLD)
             continue;
-        l->stops++;
-        if (l->stops >= 3)
-            signal_all(l, SIGKILL);
-        else if (s.ssi_code != SI_KERNEL)       /* a terminal tells the whole group itself   */
-            signal_all(l, (int)s.ssi_signo);
-        else
-            for (int i = 0; i < l->ranks; i++)
-                if (l->children[i].host[0])
-                    signal_rank(&l->children[i], (int)s.ssi_signo);
+        if (gt_stop_is(sig)) {
+            l->stops += !l->stops || now - l->stopped_at >= GT_STOP_SAME;
+            l->stopped_at = now;
+        }
+        pass_on(l, l->stops >= 3 ? SIGKILL : sig, l->stops < 3 && s.ssi_code == SI_KERNEL);
     }
 }
 
@@ -698,11 +729,9 @@ static gt_status run_all(launch *l, int *exit_code)
 {
     sigset_t ours, before;
     gt_status st = GT_OK;
-    sigemptyset(&ours);
+    gt_stop_set(&ours);
     sigaddset(&ours, SIGCHLD);
-    sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGHUP);
+    sigaddset(&ours, SIGUSR2);          /* ranks write their flight records                  */
     sigprocmask(SIG_BLOCK, &ours, &before);
     l->signals = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     if (l->signals < 0)
@@ -771,5 +800,9 @@ gt_status net_launch_status(int exit_code)
     if (exit_code == 0)
         return GT_OK;
     snprintf(story, sizeof story, "%s", gt_message());
+    if (exit_code > 128 && gt_stop_is(exit_code - 128)) {
+        gt_stop_note(exit_code - 128);
+        return gt_fail(GT_INTERRUPTED, "%s", story);
+    }
     return gt_fail(exit_code == LOST ? GT_PEER : exit_code == 2 ? GT_MISUSE : GT_IO, "%s", story);
 }

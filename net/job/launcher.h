@@ -8,11 +8,13 @@
  * and goes over the environment, or over ssh's standard input; never into arguments.
  *
  * When a rank fails the others have `grace` to end by themselves (they know within
- * milliseconds, see job.h); then SIGTERM, and after as long again SIGKILL. SIGINT, SIGTERM and
- * SIGHUP are passed on; the third kills. If the launcher dies its ranks are told to end.
+ * milliseconds, see job.h); then SIGTERM, and after as long again SIGKILL. The signals that ask for
+ * an end (base/stop.h) are passed on; the third kills. So is SIGUSR2, which asks for flight records.
+ * If the launcher dies its ranks are told to end.
  *
  * Exit code: that of the first rank that failed by itself (neither 0 nor 3); 3 if ranks were
- * only killed or lost others, or if the first failure was a killed rank; else 0.         */
+ * only killed or lost others, or if the first failure was a killed rank; 128 + the signal's number
+ * if a signal stopped it; else 0.                                                        */
 #ifndef NET_JOB_LAUNCHER_H
 #define NET_JOB_LAUNCHER_H
 

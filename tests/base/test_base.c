@@ -1,10 +1,11 @@
-/* tests/base/test_base.c - messages, random numbers, files, units and options. */
+/* tests/base/test_base.c - messages, random numbers, files, units, options and stops. */
 #include "tests/check.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/options.h"
 #include "host/base/random.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
 
 #include <dirent.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -180,6 +182,57 @@ static void numbers_with_units_are_read_and_written(void)
     CHECK(!strcmp(gt_format_duration(text, sizeof text, 3723), "1:02:03"));
 }
 
+/* A child that listens and goes on; what it died of, or 0 if it ended by itself. */
+static int killed_by(void (*signals)(pid_t child))
+{
+    int ready[2], status = 0;
+    char byte = 0;
+    if (pipe(ready) != 0)
+        return -1;
+    const pid_t child = fork();
+    if (child == 0) {
+        signal(SIGHUP, SIG_IGN);
+        gt_stop_start();
+        gt_stop_listen(NULL);
+        if (write(ready[1], &byte, 1) != 1)
+            _exit(9);
+        for (int i = 0; i < 20000 && !gt_stop_asked(); i++)
+            usleep(1000);
+        for (int i = 0; i < (gt_stop_asked() == SIGINT ? 20000 : 200); i++)
+            usleep(1000);               /* what must not be lost                             */
+        _exit(gt_stop_asked());
+    }
+    if (read(ready[0], &byte, 1) == 1)
+        signals(child);
+    waitpid(child, &status, 0);
+    close(ready[0]);
+    close(ready[1]);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
+}
+
+static void both_kinds(pid_t child)
+{
+    kill(child, SIGHUP);                /* ignored                                           */
+    kill(child, SIGUSR1);
+    usleep(20000);
+    kill(child, SIGUSR1);               /* its group was told as well                        */
+    kill(child, SIGTERM);
+}
+
+static void with_patience_lost(pid_t child)
+{
+    for (int i = 0; i < 4; i++) {
+        kill(child, SIGINT);
+        usleep(600000);
+    }
+}
+
+static void a_stop_is_heard_once_and_kills_when_repeated(void)
+{
+    CHECK(killed_by(both_kinds) == -SIGUSR1);
+    CHECK(killed_by(with_patience_lost) == SIGINT);
+}
+
 static void options_come_from_their_table(void)
 {
     struct { uint64_t steps; double lr; const char *out, *mode; int json; } o = {
@@ -224,6 +277,7 @@ const check_case check_cases[] = {
     CASE(a_file_is_whole_or_as_it_was),
     CASE(a_full_disk_leaves_the_old_file),
     CASE(numbers_with_units_are_read_and_written),
+    CASE(a_stop_is_heard_once_and_kills_when_repeated),
     CASE(options_come_from_their_table),
     { 0 }
 };

@@ -79,9 +79,9 @@ for transport in shm tcp; do
     check "$transport: rank 0 leaves a flight record" grep -q '"waits_for"' "$work/flight-rank-0.json"
 done
 begin 3 tcp heartbeat=200ms
-kill -USR1 "$(pid 0)"
+kill -USR2 "$(pid 0)"
 sleep 1
-check "SIGUSR1 prints the flight record" says '"why": "SIGUSR1"'
+check "SIGUSR2 prints the flight record" says '"why": "SIGUSR2"'
 check "and the job goes on" kill -0 "$job"
 port=$(ss -ltnpH 2> /dev/null | sed -n "s/.*:\([0-9]*\) .*pid=$(pid 0),.*/\1/p" | head -n 1)
 if [ -n "$port" ] && command -v python3 > /dev/null; then

@@ -103,7 +103,7 @@ await 20 [ -s pid.0 -a -s pid.1 ]
 launcher=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(cat pid.0)/status")
 kill -TERM "$launcher"
 wait $!
-ended "a launcher that is told to end" 1 'stopped by signal 15' $?
+ended "a launcher that is told to end" 143 'stopped by signal 15' $?
 check "its ranks are gone" gone "$(cat pid.0)"
 rm -f pid.*
 launch --ranks 2 -- "$rank" --rounds 1000000 --pause 20 --say pid &
