@@ -23,6 +23,7 @@ static struct {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static atomic_int log_rank = -1;
 static atomic_uint warnings;
+static void (*_Atomic before)(void);
 
 static int parse_level(const char *text, size_t length)
 {
@@ -89,8 +90,16 @@ void gt_log(gt_log_level level, const char *room, const char *format, ...)
     if (length > sizeof line - 2)
         length = sizeof line - 2;
     line[length++] = '\n';
+    void (*hook)(void) = atomic_load(&before);
+    if (hook)
+        hook();
     if (write(STDERR_FILENO, line, length) < 0)
         return;                     /* nowhere left to say so */
+}
+
+void gt_log_before(void (*hook)(void))
+{
+    atomic_store(&before, hook);
 }
 
 void gt_log_rank(int rank)

@@ -23,6 +23,10 @@ int gt_log_on(gt_log_level level, const char *room);
 /* Lines begin with this rank from now on; -1 (the default) leaves it out. */
 void gt_log_rank(int rank);
 
+/* Called before a line is written, on the thread that writes it, so that what stands unfinished on
+ * the screen can be taken away; NULL: nothing is. */
+void gt_log_before(void (*hook)(void));
+
 /* How many warnings and errors were logged so far; a test that logs one fails. */
 unsigned gt_log_warnings(void);
 

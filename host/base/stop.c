@@ -75,6 +75,13 @@ int gt_stop_asked(void)
     return asked;
 }
 
+void gt_stop_withdraw(void)
+{
+    asked = 0;
+    for (int i = 0; i < GT_STOP_SIGNALS; i++)
+        first[i] = 0;
+}
+
 void gt_stop_note(int number)
 {
     if (!asked)

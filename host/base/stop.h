@@ -31,6 +31,9 @@ int gt_stop_asked(void);
 /* As if that signal had come: it came to another process of the job. The first one counts. */
 void gt_stop_note(int number);
 
+/* Forgets it, for a program that goes on. */
+void gt_stop_withdraw(void);
+
 /* The four, without a SIGHUP that is ignored; and whether a number is one of the four. */
 void gt_stop_set(sigset_t *out);
 int gt_stop_is(int number);

@@ -195,8 +195,11 @@ gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buf
 /* Changes one value argument of launch `index` for all later runs. */
 gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value);
 
-/* Enqueues launches [from, to); to < 0 means all. Returns as soon as they are queued. */
+/* Enqueues launches [from, to); to < 0 means all. Returns as soon as they are queued, and the device
+ * is at most some tenths of a second behind. */
 gt_status dev_run(dev_list *l, int from, int to);
+/* The same, but GT_INTERRUPTED, with some of them queued, once gt_stop_asked() (host/base/activity.h). */
+gt_status dev_run_stoppable(dev_list *l, int from, int to);
 
 /* Runs the list once, waiting for each launch, and adds each launch's device time in
  * seconds to seconds[index] (count entries). */

@@ -24,6 +24,9 @@ struct dev_device {
     int pending_count, pending_room;
     double busy;                    /* seconds, of events already collected    */
     uint64_t owed_ns;               /* slowed devices: sleep not yet taken     */
+    cl_event ahead[2];              /* ends of the stretches that may still run (launch.c) */
+    int stretch, since_stretch;     /* launches of a stretch; since the last one ended     */
+    uint64_t stretch_ns;            /* when the host last waited for one                   */
     int clock_known;
     uint64_t clock_ahead;           /* gt_trace_now() less the device's clock, modulo 2^64 */
 };

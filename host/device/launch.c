@@ -3,10 +3,16 @@
  *   list   [ kernel | native | call | fill | copy | kernel | ... ]
  *
  * Every kernel launch owns a cl_kernel with its arguments already set, so that running the
- * list is one enqueue a launch: 2-3 us on PoCL, no allocation, no waiting. A list runs
- * without events unless something is being measured or traced, or the device is slowed down. */
+ * list is one enqueue a launch: 2-3 us on PoCL, no allocation. A list runs without events unless
+ * something is being measured or traced, or the device is slowed down.
+ *
+ * What is queued cannot be taken back. So that a step of minutes can be stopped within a second, the
+ * host is never more than two stretches of work ahead of the device: so many launches that they
+ * take about a tenth of a second, hundreds of them for a small model. The first run of a launch is
+ * a stretch of its own, since a driver may compile the kernel then.                       */
 #include "host/device/device_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 
 #include <assert.h>
@@ -17,6 +23,9 @@
 #define MAX_NATIVE_BUFFERS 8
 #define MAX_PAYLOAD 256
 #define SLOW_STRETCH_NS 2000000u        /* how much work a slowed device does between naps */
+#define STRETCH_LEAST_NS 50000000u      /* a stretch that took less becomes longer, */
+#define STRETCH_MOST_NS 150000000u      /* one that took more shorter               */
+#define STRETCH_LAUNCHES 65536
 
 /* What the driver copies when a native kernel is queued. */
 typedef struct native_call {
@@ -29,6 +38,7 @@ typedef struct launch {
     enum { KERNEL, NATIVE, CALL, FILL, COPY, NOTHING } type;
     char name[48];
     int label;
+    int ran;                            /* at least once */
     cl_kernel kernel;
     cl_uint rank;
     size_t global[3], local[3];
@@ -344,35 +354,99 @@ static gt_status note(dev_list *l, int i, cl_event event, int counts, int traced
     return dev_event_note(l->device, event, counts, &span);
 }
 
-gt_status dev_run(dev_list *l, int from, int to)
+/* Ends a stretch with this launch's event, which it takes over, and waits for the last but one. */
+static gt_status end_stretch(dev_device *d, cl_event event, int adapt)
+{
+    enum { AHEAD = sizeof d->ahead / sizeof *d->ahead };
+    cl_event oldest = d->ahead[0];
+    cl_int err = CL_SUCCESS;
+    for (int i = 0; i + 1 < AHEAD; i++)
+        d->ahead[i] = d->ahead[i + 1];
+    d->ahead[AHEAD - 1] = event;
+    d->since_stretch = 0;
+    clFlush(d->queue);
+    if (oldest) {
+        err = clWaitForEvents(1, &oldest);
+        clReleaseEvent(oldest);
+    }
+    const uint64_t now = gt_now_ns(), took = now - d->stretch_ns;
+    d->stretch_ns = now;
+    if (adapt && took < STRETCH_LEAST_NS && d->stretch < STRETCH_LAUNCHES)
+        d->stretch *= 2;
+    else if (adapt && took > STRETCH_MOST_NS && d->stretch > 1)
+        d->stretch /= 2;
+    if (err != CL_SUCCESS)
+        return gt_fail(GT_DEVICE, "work on device '%s' failed: %s", d->info.id, cl_error_name(err));
+    return GT_OK;
+}
+
+static gt_status run_one(dev_list *l, int i, int last, int slow, int traced)
+{
+    dev_device *d = l->device;
+    launch *x = &l->launches[i];
+    const int counts = d->counting || slow;
+    const int ends = !x->ran || ++d->since_stretch >= d->stretch;
+    cl_event event = NULL;
+    gt_status st = enqueue(l, x, counts || traced || ends ? &event : NULL);
+    if (!st && event && ends) {
+        if (counts || traced)
+            clRetainEvent(event);
+        st = end_stretch(d, event, x->ran);
+    }
+    x->ran = 1;
+    if (!st && event && (counts || traced))
+        st = note(l, i, event, counts, traced);
+    if (!st && slow && (d->pending_count >= 8 || last))
+        st = slow_down(d);
+    else if (!st && d->counting && d->pending_count >= 4096)
+        st = dev_events_collect(d, NULL);
+    return st;
+}
+
+static gt_status run(dev_list *l, int from, int to, gt_activity *a)
 {
     dev_device *d = l->device;
     if (to < 0)
         to = l->count;
     assert(0 <= from && from <= to && to <= l->count);
-    const int slow = dev_slowdown(d) < 1.0;
-    const int counts = d->counting || slow, traced = gt_trace_on();
+    const int slow = dev_slowdown(d) < 1.0, traced = gt_trace_on();
     gt_status st = traced ? dev_clock_match(d) : GT_OK;
     for (int i = from; !st && i < to; i++) {
-        cl_event event = NULL;
-        st = enqueue(l, &l->launches[i], counts || traced ? &event : NULL);
-        if (!st && event)
-            st = note(l, i, event, counts, traced);
-        if (!st && slow && (d->pending_count >= 8 || i + 1 == to))
-            st = slow_down(d);
-        else if (!st && d->counting && d->pending_count >= 4096)
-            st = dev_events_collect(d, NULL);
+        if (a && (d->since_stretch == 0 || i == from))
+            gt_activity_set(a, (uint64_t)i);
+        if (a)
+            st = gt_stop_check();
+        if (!st)
+            st = run_one(l, i, i + 1 == to, slow, traced);
     }
     clFlush(d->queue);
+    return st;
+}
+
+gt_status dev_run(dev_list *l, int from, int to)
+{
+    return run(l, from, to, NULL);
+}
+
+gt_status dev_run_stoppable(dev_list *l, int from, int to)
+{
+    gt_activity a;
+    gt_activity_begin(&a, "kernels", NULL, (uint64_t)l->count);
+    gt_status st = run(l, from, to, &a);
+    gt_activity_end(&a);
     return st;
 }
 
 gt_status dev_run_timed(dev_list *l, double *seconds)
 {
     gt_status st = GT_OK;
+    gt_activity a;
+    gt_activity_begin(&a, "timing kernels", NULL, (uint64_t)l->count);
     for (int i = 0; !st && i < l->count; i++) {
         cl_event event = NULL;
-        st = enqueue(l, &l->launches[i], &event);
+        st = gt_activity_at(&a, (uint64_t)i);
+        if (!st)
+            st = enqueue(l, &l->launches[i], &event);
         if (!st && event) {
             cl_int err = clWaitForEvents(1, &event);
             if (err != CL_SUCCESS)
@@ -382,6 +456,7 @@ gt_status dev_run_timed(dev_list *l, double *seconds)
             clReleaseEvent(event);
         }
     }
+    gt_activity_end(&a);
     return st;
 }
 

@@ -240,6 +240,7 @@ gt_status dev_open(dev_device **out, const char *text)
     d->info = all[at].info;
     d->id = all[at].id;
     d->speed = s.speed;
+    d->stretch = 1;
     d->slow_from = s.after_ns ? gt_now_ns() + s.after_ns : 0;
     snprintf(d->info.id, sizeof d->info.id, "%.31s", text);
     if (s.parts && (st = take_part(d, &s, text)))
@@ -274,6 +275,9 @@ void dev_close(dev_device *d)
     if (d->queue)
         clFinish(d->queue);
     dev_events_reap(d);
+    for (size_t i = 0; i < sizeof d->ahead / sizeof *d->ahead; i++)
+        if (d->ahead[i])
+            clReleaseEvent(d->ahead[i]);
     for (int i = 0; i < d->pending_count; i++)
         clReleaseEvent(d->pending[i].event);
     free(d->pending);

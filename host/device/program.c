@@ -11,6 +11,7 @@
  * (NVIDIA, PoCL) are left to it: asking PoCL for a binary compiles everything once more. */
 #include "host/device/device_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -134,13 +135,16 @@ out:
 gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
                             const char *const *sources, int count, const char *options)
 {
-    char style[64], *folder = NULL, path[4096] = "";
+    char style[64], what[64], *folder = NULL, path[4096] = "";
     gt_text all = { 0 };
     gt_status st = GT_OK;
     cl_int err;
     const uint64_t start = gt_now_ns();
 
     *out = NULL;
+    gt_activity compiling;
+    snprintf(what, sizeof what, "compiling %s", name);
+    gt_activity_begin(&compiling, what, NULL, 0);
     dev_program *p = calloc(1, sizeof *p);
     style_options(&d->info, style, sizeof style);
     gt_text_printf(&all, "%016llx %s %s -cl-std=CL1.2", (unsigned long long)dev_fingerprint(d),
@@ -164,6 +168,9 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
         snprintf(path, sizeof path, "%s/%016llx.bin", folder, (unsigned long long)key);
         p->program = load_cached(d, path, key, build);
     }
+    st = gt_activity_at(&compiling, 0);
+    if (st)
+        goto out;
     if (!p->program) {
         p->program = clCreateProgramWithSource(d->context, 1, &text, NULL, &err);
         if (err != CL_SUCCESS) {
@@ -185,6 +192,7 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
     *out = p;
     p = NULL;
 out:
+    gt_activity_end(&compiling);
     free(folder);
     gt_text_release(&all);
     dev_program_release(p);

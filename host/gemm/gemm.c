@@ -1,8 +1,10 @@
 /* host/gemm/gemm.c - the table of engines, and the choice between them.
  *
- * A choice is made per class: sizes, types, transposes, batch, kind of epilogue. The first
- * product of a class is run on scratch memory by every engine that can, and the fastest is
- * kept in the cache folder, one line a class:
+ * A choice is made per class: sizes, types, transposes, batch, kind of epilogue. Which engine is
+ * the fastest does not change any more beyond some size, so a large product belongs to the class
+ * of a smaller one of its kind that takes about a hundredth of a second (shrink()): measuring a
+ * product of seconds would take a minute. The first product of a class is run on scratch memory
+ * by every engine that can, and the fastest is kept in the cache folder, one line a class:
  *
  *   geartrain gemm 2                                 the head; another one is ignored
  *   nt fp32 fp32 fp32 1024 768 768 1 - native 1 0.0063
@@ -16,6 +18,7 @@
 #include "host/gemm/engine.h"
 
 #include "cl/kernels.h"
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -165,6 +168,35 @@ static void class_of(char out[CLASS_CHARS], const gemm_desc *g)
              g->gelu || g->gelu_grad ? 'g' : gemm_has_epilogue(g) ? 'e' : '-');
 }
 
+static double flops_of(const gemm_desc *g)
+{
+    return 2.0 * g->M * g->N * g->K * g->batch;
+}
+
+/* The largest product of g's kind that is measured for it: batches and sides are halved, the longest
+ * first, until it has a thousand million operations a core, or two a unit of a GPU. */
+static gemm_desc shrink(const gemm_context *c, const gemm_desc *g)
+{
+    const dev_info *info = dev_info_of(c->device);
+    const double most = (info->kind == DEV_CPU ? 1e9 : 2e9)
+                        * (info->compute_units > 0 ? info->compute_units : 1);
+    gemm_desc s = *g;
+    if (flops_of(&s) <= most)
+        return s;
+    while (flops_of(&s) > most) {
+        int *longest = s.M >= s.N && s.M >= s.K ? &s.M : s.N >= s.K ? &s.N : &s.K;
+        int *side = s.batch > 1 ? &s.batch : longest;
+        *side = (*side + 1) / 2;
+    }
+    s.lda = s.trans_a ? s.M : s.K;
+    s.ldb = s.trans_b ? s.K : s.N;
+    s.ldc = s.N;
+    s.stride_a = (int64_t)s.M * s.K;
+    s.stride_b = (int64_t)s.K * s.N;
+    s.stride_c = (int64_t)s.M * s.N;
+    return s;
+}
+
 static const choice *choice_find(const gemm_context *c, const char *class_name)
 {
     for (int i = 0; i < c->choice_count; i++)
@@ -281,11 +313,11 @@ void gemm_choices_load(gemm_context *c, const char *path)
 
 /* ---- measuring ------------------------------------------------------------------------ */
 
-/* The fastest of a few runs of the launches from `first` on; stops after 60 ms of them. The
+/* The fastest of a few runs of the launches from `first` on; stops after 30 ms of them. The
  * first run is not counted: it compiles. */
 static gt_status time_list(dev_list *l, int first, dev_device *d, double *seconds)
 {
-    const uint64_t budget = 60000000;
+    const uint64_t budget = 30000000;
     uint64_t spent = 0, best = UINT64_MAX;
     gt_status st = dev_run(l, first, -1);
     if (!st)
@@ -355,7 +387,7 @@ static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc 
 /* Below this a product takes no longer than its launch, and measuring shows only noise. */
 static int is_small(const gemm_desc *g)
 {
-    return 2.0 * g->M * g->N * g->K * g->batch < 2e7;
+    return flops_of(g) < 2e7;
 }
 
 /* Takes the fastest engine that can. One that fails to run is left out; if there is none
@@ -376,6 +408,9 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
             const int behind = round > 0 && best[i] > 1.5 * best[winner];
             if (!engines[i]->can(c, g) || behind)
                 continue;
+            st = gt_stop_check();
+            if (st)
+                return st;
             gt_status tried = measure(c, engines[i], g, &took);
             if (tried) {
                 st = tried;
@@ -423,19 +458,32 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
         || a_bytes(g) + b_bytes(g) + 2 * c_bytes(g) > dev_info_of(c->device)->global_bytes / 8)
         return GT_OK;
 
+    /* A run that began with an older version may know the exact product. */
+    const gemm_desc smaller = shrink(c, g);
     char class_name[CLASS_CHARS];
     class_of(class_name, g);
     const choice *known = choice_find(c, class_name);
-    if (known && known->engine->can(c, g)) {
-        *out = known->engine;
+    if (!known) {
+        class_of(class_name, &smaller);
+        known = choice_find(c, class_name);
+    }
+    if (known) {
+        *out = known->engine->can(c, g) ? known->engine : usual;
         return GT_OK;
     }
     double seconds = 0;
-    gt_status st = measure_all(c, g, out, &seconds);
+    char what[64];
+    gt_activity a;
+    snprintf(what, sizeof what, "measuring a product of %d x %d x %d", smaller.M, smaller.K, smaller.N);
+    gt_activity_begin(&a, what, NULL, 0);
+    gt_status st = measure_all(c, &smaller, out, &seconds);
+    gt_activity_end(&a);
     if (!st)
         st = choice_add(c, class_name, *out, seconds);
     if (!st)
         cache_write(c);
+    if (!st && !(*out)->can(c, g))              /* what it could do was the smaller product */
+        *out = usual;
     return st;
 }
 

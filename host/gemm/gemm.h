@@ -5,10 +5,10 @@
  * Engines  native   a CBLAS called on the device's host thread (CPU devices, fp32)
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
- * Which one runs is measured once per device and shape, at the first use, and
- * kept in the cache folder "gemm"; a later run reads it there, so the choice, and with it
- * every bit of the result, stays the same. GEARTRAIN_GEMM=native|tiled|clblast decides by
- * hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
+ * Which one runs is measured once per device and shape (for a large product: on a smaller one of
+ * its kind), at the first use, and kept in the cache folder "gemm"; a later run reads it there, so
+ * the choice, and with it every bit of the result, stays the same. GEARTRAIN_GEMM=native|tiled|clblast
+ * decides by hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
  * products are not measured: they take the device's usual engine, the first that can.
  *
  * Sums are fp32 whatever the storage; results are bit-identical from run to run.

@@ -5,6 +5,7 @@
  *
  * Whether a gradient is overwritten or added to is an argument of launches that are in
  * their lists already; exec_add() changes those arguments and nothing else (see exec_place.c).       */
+#include "host/base/activity.h"
 #include "host/graph/exec_private.h"
 
 #include <assert.h>
@@ -114,6 +115,24 @@ gt_status exec_make_exchange(exec *e, const exec_exchange *x, exec_exchange_step
     return e->o.exchange(e->o.exchange_context, x, step);
 }
 
+int exec_stopped(const exec *e)
+{
+    return e->stopped;
+}
+
+static gt_status run_part(exec *e, int list, int from, int to)
+{
+    if (e->stopped && gt_stop_asked())
+        return GT_OK;
+    e->stopped = 0;
+    const gt_status st = dev_run_stoppable(e->list[list], from, to);
+    if (st != GT_INTERRUPTED || !e->o.together)
+        return st;
+    gt_message_clear();
+    e->stopped = 1;
+    return GT_OK;
+}
+
 /* Launches [from, to) of a list and the exchanges before each of them; to < 0: all the rest, and
  * what is exchanged behind the last one. */
 static gt_status run_launches(exec *e, int list, int from, int to)
@@ -126,16 +145,16 @@ static gt_status run_launches(exec *e, int list, int from, int to)
             continue;
         const int begin = p->begin > from ? p->begin : from;
         if (begin > from)
-            st = dev_run(e->list[list], from, begin);
+            st = run_part(e, list, from, begin);
         if (!st)
             st = exec_make_exchange(e, &p->x, EXEC_EXCHANGE_START);
         if (!st && p->at > begin)
-            st = dev_run(e->list[list], begin, p->at);
+            st = run_part(e, list, begin, p->at);
         if (!st)
             st = exec_make_exchange(e, &p->x, EXEC_EXCHANGE_FINISH);
         from = p->at;
     }
-    return st || from >= end ? st : dev_run(e->list[list], from, end);
+    return st || from >= end ? st : run_part(e, list, from, end);
 }
 
 gt_status exec_clear(exec *e)

@@ -69,6 +69,8 @@ typedef struct exec_options {
     const exec_binding *bindings;       /* ends with { NULL, NULL }; may be NULL */
     exec_exchanger exchange;            /* of a graph that is split over ranks (graph_split)   */
     void *exchange_context;
+    int together;   /* 1: other ranks go on with this one's results, so a program that is told to
+                       stop still runs to its end, without computing: see exec_stopped() */
     int split;      /* 1: input-gradient and weight-gradient programs may run apart; costs
                        memory, since weight gradients' inputs must live until then */
 } exec_options;
@@ -95,8 +97,12 @@ gt_status exec_add(exec *e, int add);
 gt_status exec_add_program(exec *e, exec_program program, int add);
 /* Queues a program; EXEC_BACKWARD is input and weight gradients interleaved (not with
  * `split`). Returns when it is queued; of a graph that is split over ranks, when its last exchange
- * is made and the rest is queued. */
+ * is made and the rest is queued. GT_INTERRUPTED once gt_stop_asked() (host/base/activity.h), with
+ * part of it queued; with `together` GT_OK and exec_stopped(). */
 gt_status exec_run(exec *e, exec_program program);
+/* 1 if a program since the last gt_stop_withdraw() was left unfinished: the values and gradients it
+ * should have made are void. Exchanges were made all the same, so that no rank waits. */
+int       exec_stopped(const exec *e);
 /* The gradient of parameter i (of the params) is complete after so many launches of the program
  * that runs last (EXEC_WEIGHT_GRAD, or EXEC_BACKWARD without `split`); 0: before it begins. -1: this
  * graph has no such parameter. */

@@ -6,6 +6,7 @@
  *
  * Timing makes no exchanges between ranks, so that one rank alone can be measured; searching makes
  * them, for what comes out of them is searched as well.                                  */
+#include "host/base/activity.h"
 #include "host/graph/exec_private.h"
 
 #include "host/base/text.h"
@@ -167,19 +168,24 @@ gt_status exec_find_bad(exec *e, char *name, size_t size)
     }
     if (!st)
         st = exec_clear(e);
-    for (int at = 0; !st && at < e->count; at++) {
+    gt_activity a;
+    gt_activity_begin(&a, "looking for the first bad number", "nodes", (uint64_t)e->count);
+    for (int at = 0; !st && at < e->count && !name[0]; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];
-        st = run_node(e, at);
+        gt_activity_set(&a, (uint64_t)at);
+        if (!e->o.together)
+            st = gt_stop_check();
+        if (!st)
+            st = run_node(e, at);
         for (int j = 0; !st && j < NODE_OUTPUTS; j++) {
             if (n->out[j] < 0)
                 continue;
             const graph_value *v = &e->g->values[n->out[j]];
             st = is_finite(e, e->buffer[n->out[j]], v->type, shape_count(&v->shape), &finite);
-            if (!st && !finite) {
+            if (!st && !finite && !name[0])
                 snprintf(name, size, "%s of '%s'", op_table[n->op].name, n->name);
-                return GT_OK;
-            }
         }
     }
+    gt_activity_end(&a);
     return st;
 }

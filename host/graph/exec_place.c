@@ -7,6 +7,7 @@
  * `buffer` hands out the places. What accumulates asks `add`: the first node that writes a
  * gradient overwrites it on the first micro-batch and adds on later ones, so its argument
  * is remembered and set by exec_add(); every further writer always adds.                */
+#include "host/base/activity.h"
 #include "host/graph/exec_private.h"
 
 #include <stdio.h>
@@ -235,9 +236,14 @@ gt_status exec_ready(exec *e)
     for (int i = 0; !st && i < EXEC_LISTS; i++)
         st = dev_list_create(&e->list[i], e->o.device);
     exec_context b = exec_context_of(e);
+    gt_activity a;
+    gt_activity_begin(&a, "making launches of", "nodes", (uint64_t)e->count);
     for (int at = 0; !st && at < e->count; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];
         char label[96];
+        st = gt_activity_at(&a, (uint64_t)at);
+        if (st)
+            break;
         e->building = exec_list_of(e, n->phase);
         e->position = at;
         b.c.list = e->list[e->building];
@@ -251,5 +257,6 @@ gt_status exec_ready(exec *e)
         e->launch_to[at] = dev_list_count(b.c.list);
         note_gradients(e, at);
     }
+    gt_activity_end(&a);
     return st;
 }

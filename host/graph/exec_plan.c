@@ -6,6 +6,7 @@
  *
  * With a `passing` arena, what dies within the program that made it goes there, and the rest into
  * an arena of its own for each micro-batch in flight.                                     */
+#include "host/base/activity.h"
 #include "host/graph/exec_private.h"
 
 #include <assert.h>
@@ -170,14 +171,18 @@ static gt_status plan_memory(exec *e)
         if (g->values[v].role == GRAPH_STATE)
             e->memory.states += exec_value_bytes(&g->values[v]);
     }
+    gt_activity now;
+    gt_activity_begin(&now, "planning memory of", "nodes", (uint64_t)e->count);
     for (int at = 0; !st && at < e->count; at++) {
         const graph_node *n = &g->nodes[e->order[at]];
         plan_area *a = &e->areas[g->value_count + at];
         *a = (plan_area){ .from = at, .to = at };
-        if (op_table[n->op].scratch)
+        st = gt_activity_at(&now, (uint64_t)at);
+        if (!st && op_table[n->op].scratch)
             st = op_table[n->op].scratch(&b.c, n, &a->bytes);
         e->memory.unpacked += a->bytes;
     }
+    gt_activity_end(&now);
     for (int i = 0; i < g->value_count + e->count; i++)
         e->passing[i] = e->o.passing && e->areas[i].bytes
                         && exec_list_at(e, e->areas[i].from) == exec_list_at(e, e->areas[i].to);

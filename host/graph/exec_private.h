@@ -51,6 +51,7 @@ struct exec {
     exec_point *points;                     /* in the order they are met */
     int point_count, point_room;
     int add[EXEC_LISTS], building, position;    /* building: index of the list being built */
+    int stopped;                            /* together: programs only make exchanges now */
     exec_memory memory;
 };
 

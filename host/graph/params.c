@@ -1,8 +1,10 @@
 /* host/graph/params.c - placing, filling and moving parameters. */
 #include "host/graph/params.h"
 
+#include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/random.h"
+#include "host/base/workers.h"
 #include "host/graph/kernel.h"
 
 #include <assert.h>
@@ -272,28 +274,59 @@ void params_place(const params *p, int i, int *segment, int64_t *first)
     *first = p->param[i].first;
 }
 
+/* A tensor of normal numbers, filled in pieces. */
+typedef struct normal_fill {
+    uint64_t seed;
+    const graph_param_info *info;
+    float *out;
+    size_t count;
+} normal_fill;
+
+enum { PIECE = 1 << 16 };
+
+static void fill_piece(void *context, size_t i)
+{
+    const normal_fill *f = context;
+    const size_t first = i * PIECE, left = f->count - first;
+    gt_random r;
+    gt_random_init(&r, f->seed, gt_hash(f->info->name, strlen(f->info->name)));
+    gt_random_seek(&r, first);
+    gt_random_normal(&r, f->out + first, left < PIECE ? left : PIECE, 0.0f, f->info->deviation);
+}
+
+static void fill(float *x, const graph_param_info *info, size_t n, uint64_t seed)
+{
+    normal_fill f = { seed, info, x, n };
+    if (info->init == GRAPH_INIT_NORMAL)
+        gt_workers_run((n + PIECE - 1) / PIECE, fill_piece, &f);
+    else
+        for (size_t j = 0; j < n; j++)
+            x[j] = 1.0f;
+}
+
 gt_status params_init(params *p, uint64_t seed)
 {
+    size_t most = 1;
+    for (int i = 0; i < p->count; i++)
+        if ((size_t)shape_count(&p->param[i].info.full) > most)
+            most = (size_t)shape_count(&p->param[i].info.full);
+    float *x = malloc(most * sizeof *x);
+    if (!x)
+        return gt_fail(GT_NO_MEMORY, "cannot initialise parameters: no memory for the largest, %zu "
+                       "numbers", most);
     gt_status st = GT_OK;
+    gt_activity a;
+    gt_activity_begin(&a, "initialising", "tensors", (uint64_t)p->count);
     for (int i = 0; !st && i < p->count; i++) {
         const graph_param_info *info = &p->param[i].info;
-        const size_t n = (size_t)shape_count(&info->full);
-        if (info->init == GRAPH_INIT_ZERO)
+        st = gt_activity_at(&a, (uint64_t)i);
+        if (st || info->init == GRAPH_INIT_ZERO)
             continue;                               /* as created */
-        float *x = malloc(n * sizeof *x);
-        if (!x)
-            return gt_fail(GT_NO_MEMORY, "cannot initialise '%s': out of memory", info->name);
-        if (info->init == GRAPH_INIT_NORMAL) {
-            gt_random r;
-            gt_random_init(&r, seed, gt_hash(info->name, strlen(info->name)));
-            gt_random_normal(&r, x, n, 0.0f, info->deviation);
-        } else {
-            for (size_t j = 0; j < n; j++)
-                x[j] = 1.0f;
-        }
+        fill(x, info, (size_t)shape_count(&info->full), seed);
         st = params_write_full(p, i, x);
-        free(x);
     }
+    gt_activity_end(&a);
+    free(x);
     return st;
 }
 

@@ -404,6 +404,7 @@ gt_status parallel_totals_sum(net_comm *c, parallel_totals *t, parallel_totals *
         sum.loss += all[r].loss;
         sum.squares += all[r].squares;
         sum.stop += all[r].stop;
+        sum.stopped += all[r].stopped;
         sum.busy += all[r].busy;
         sum.seconds += all[r].seconds;
         sum.sent += all[r].sent;

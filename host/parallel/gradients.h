@@ -60,6 +60,7 @@ void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint6
 typedef struct parallel_totals {
     double loss, squares;           /* of the loss; of the gradient's norm                  */
     double stop;                    /* > 0: some rank is asked to stop                      */
+    double stopped;                 /* > 0: some rank did not compute all of its part       */
     double busy, seconds;           /* of this rank; after: the sum over ranks                 */
     double sent;                    /* bytes of this rank; after: of all                    */
 } parallel_totals;

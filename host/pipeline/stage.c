@@ -7,6 +7,7 @@
  * array.                                                                                  */
 #include "host/pipeline/stage.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/pipeline/stage_wire.h"
 
@@ -246,6 +247,7 @@ gt_status stage_place(stage *s, const stage_place_options *o)
     for (int c = 0; !st && c < s->chunks; c++)
         for (int i = 0; !st && i < s->chunk[c].copies; i++) {
             exec_options e = o->exec;
+            e.together = s->comm != NULL;
             st = exec_arena_create(&s->chunk[c].arena[i], s->device);
             e.arena = s->chunk[c].arena[i];
             e.passing = o->passing;
@@ -443,12 +445,38 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     return st || !computes ? st : stamp_end(s, index);
 }
 
+int stage_stopped(const stage *s)
+{
+    for (int c = 0; c < s->chunks; c++)
+        for (int i = 0; i < s->chunk[c].copies; i++)
+            if (exec_stopped(s->chunk[c].copy[i]))
+                return 1;
+    return 0;
+}
+
+/* A step that was broken off leaves micro-batches with copies that nobody will free. */
+static void free_copies(stage *s)
+{
+    for (int c = 0; c < s->chunks; c++)
+        for (int m = 0; m < s->micro_batches; m++)
+            if (s->chunk[c].of[m] >= 0)
+                copy_free(&s->chunk[c], m);
+}
+
 gt_status stage_run(stage *s, const stage_calls *calls)
 {
+    gt_activity a;
+    gt_activity_begin(&a, "micro-batch", NULL, (uint64_t)s->micro_batches);
     begin(s);
     gt_status st = expect(s, s->micro_batches);
-    for (int i = 0; !st && i < s->count; i++)
+    for (int i = 0; !st && i < s->count; i++) {
+        if (s->list[i].kind == PIPE_FORWARD || s->list[i].kind == PIPE_BACKWARD_WEIGHT)
+            gt_activity_set(&a, (uint64_t)s->list[i].micro_batch + 1);
         st = follow(s, calls, i);
+    }
+    gt_activity_end(&a);
+    if (st)
+        free_copies(s);
     return st;
 }
 

@@ -74,8 +74,11 @@ typedef struct stage_calls {
 /* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */
 gt_status stage_stops(stage *s, int chunk, const int *stops, int count);
 
-/* Queues forward and backward of a step. Returns when everything is queued. */
+/* Queues forward and backward of a step. Returns when everything is queued. Once the user asks to
+ * stop (host/base/activity.h): GT_INTERRUPTED; with other ranks it goes through to the end, without
+ * computing, since they wait for what it sends, and stage_stopped() says that the step is void. */
 gt_status stage_run(stage *s, const stage_calls *calls);
+int       stage_stopped(const stage *s);
 /* Forward of `count` micro-batches; for stages built with train 0. */
 gt_status stage_forward(stage *s, const stage_calls *calls, int count);
 /* Waits until everything is sent and every time is known. */

@@ -5,6 +5,7 @@
  * would outgrow a float.                                                                  */
 #include "host/train/evaluate.h"
 
+#include "host/base/activity.h"
 #include "host/parallel/gradients.h"
 
 #include <math.h>
@@ -138,17 +139,23 @@ gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
     if (!loader_eval_rows(&e->loader))
         return gt_fail(GT_MISMATCH, "cannot evaluate: the validation split has fewer than %llu "
                        "tokens", (unsigned long long)e->o.seq + 1);
+    gt_activity a;
+    gt_activity_begin(&a, "evaluating", "sequences", e->to - e->from);
     for (e->at = e->from; !st && e->at < e->to; ) {
+        gt_activity_set(&a, e->at - e->from);
         st = run_round(e, &sum);
         counted += e->filled * e->o.seq;
     }
+    gt_activity_end(&a);
     if (!st && e->o.comm) {
         const run_place place = run_plan_place(e->o.plan, e->o.rank);
-        parallel_totals all = { .loss = sum };
+        parallel_totals all = { .loss = sum, .stopped = stage_stopped(e->stage) };
         all.squares = place.stage == 0 && place.tensor_rank == 0 ? (double)counted : 0.0;
         st = parallel_totals_sum(e->o.comm, &all, NULL);
         sum = all.loss;
         counted = (uint64_t)all.squares;
+        if (!st && all.stopped > 0.0)
+            st = gt_fail(GT_INTERRUPTED, "stopped while evaluating");
     }
     if (!st)
         *loss = sum / (double)counted;

@@ -71,7 +71,8 @@ typedef struct train_hooks {
 } train_hooks;
 
 gt_status train_run(train *t, const train_hooks *hooks);
-/* Asks a running train_run to end after the current step; safe in a signal handler. */
+/* Asks a running train_run to end after the current step; safe in a signal handler. gt_stop_ask()
+ * (host/base/activity.h) does not wait for that: the step under way is given up. */
 void train_stop(train *t);
 
 /* One step without loop, record or checkpoint: batch `step` from the data's start, forward, backward

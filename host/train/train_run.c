@@ -8,6 +8,7 @@
  * only after the step that used it has been waited for. What the host learns of a step
  * (loss, norm, whether it was skipped) it reads from the optimizer's scalars one step late,
  * which is why the device itself must refuse to apply a bad gradient (optim.h).         */
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/train/train_private.h"
 
@@ -67,9 +68,14 @@ static gt_status gradients_ready(void *context, int chunk, int done, int last)
 static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
 {
     const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL };
+    gt_activity a;
     t->running = step;
     t->running_at = begin;
-    return stage_run(t->stage, &calls);
+    gt_activity_begin(&a, "step", NULL, t->o.steps);
+    gt_activity_set(&a, step + 1);
+    gt_status st = stage_run(t->stage, &calls);
+    gt_activity_end(&a);
+    return st;
 }
 
 /* Waits for a queued step and notes the time. */
@@ -104,7 +110,7 @@ static train_balance balance_of(const train *t, double seconds)
 /* Adds up over all ranks what this one has of a step, and queues the update. */
 static gt_status update_together(train *t, flight *f, uint64_t start)
 {
-    parallel_totals sum = { .stop = t->stop };
+    parallel_totals sum = { .stop = t->stop || gt_stop_asked(), .stopped = stage_stopped(t->stage) };
     uint64_t bytes, ns;
     gt_status st = parallel_gradients_finish(t->gradients);
     const uint64_t summed = gt_now_ns();
@@ -128,6 +134,8 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         st = parallel_totals_sum(t->o.comm, &sum, t->totals);
     t->stopping |= sum.stop > 0.0;
     f->balance = st ? (train_balance){ 0 } : balance_of(t, mine);
+    if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
+        st = gt_fail(GT_INTERRUPTED, "stopped within step %llu", (unsigned long long)f->step + 1);
     if (!st)
         st = optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
     if (!st && t->sharded)
@@ -276,7 +284,7 @@ static int falls_on(uint64_t every, uint64_t step)
 /* Ranks stop after the same step: when all know of it. */
 static int stopping(const train *t)
 {
-    return t->gradients ? t->stopping : t->stop;
+    return t->gradients ? t->stopping : t->stop || gt_stop_asked();
 }
 
 /* What failed on this rank alone ends the job before anything is released: receives that are posted
@@ -290,6 +298,15 @@ static gt_status end_together(train *t, gt_status st)
     if (!net_comm_check(t->o.comm) && net_comm_abort(t->o.comm, t->rank, "%s", sentence))
         gt_message_clear();
     return gt_fail(st, "%s", sentence);
+}
+
+/* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
+ * kept. All ranks come here together. */
+static gt_status give_up(train *t)
+{
+    t->stop = t->stopping = 1;
+    gt_message_clear();
+    return dev_wait(t->device);
 }
 
 static gt_status run_steps(train *t, const train_hooks *hooks)
@@ -311,6 +328,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
                     st = land(&t->flights[(step - 1) % DEPTH]);
                 if (!st)
                     st = train_evaluate(t, &loss, NULL);
+                if (st == GT_INTERRUPTED)
+                    st = give_up(t);
                 t->pending_val = loss;
                 announce(hooks, "evaluating", 1);
             }
@@ -322,16 +341,23 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             if (last)
                 break;
         }
+        if (!st && stopping(t))
+            break;
         if (!st)
             st = queue_step(t, t->queued);
+        if (st == GT_INTERRUPTED)
+            st = give_up(t);
         if (!st && t->queued - t->done == DEPTH)
             st = finish_step(t, hooks);
     }
     if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);
-        if (!st)
+        if (!st && t->done)
             st = save(t, hooks);
-        if (!st && t->done < t->o.steps)
+        if (!st && !t->done)
+            st = gt_fail(GT_INTERRUPTED, "stopped before the first of %llu steps was done",
+                         (unsigned long long)t->o.steps);
+        else if (!st && t->done < t->o.steps)
             st = gt_fail(GT_INTERRUPTED, "stopped after step %llu of %llu%s",
                          (unsigned long long)t->done, (unsigned long long)t->o.steps,
                          t->o.run ? "; a checkpoint is written, --resume goes on from it" : "");
