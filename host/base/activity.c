@@ -5,6 +5,7 @@
 #include "host/base/activity.h"
 
 #include "host/base/clock.h"
+#include "host/base/stop.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -19,7 +19,6 @@
 #define GT_BASE_ACTIVITY_H
 
 #include "host/base/status.h"
-#include "host/base/stop.h"
 
 #include <stdint.h>
 

@@ -4,6 +4,7 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/log.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
 
 #include <pthread.h>

@@ -6,6 +6,7 @@
  * Whether a gradient is overwritten or added to is an argument of launches that are in
  * their lists already; exec_add() changes those arguments and nothing else (see exec_place.c).       */
 #include "host/base/activity.h"
+#include "host/base/stop.h"
 #include "host/graph/exec_private.h"
 
 #include <assert.h>

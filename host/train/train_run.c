@@ -10,6 +10,7 @@
  * which is why the device itself must refuse to apply a bad gradient (optim.h).         */
 #include "host/base/activity.h"
 #include "host/base/clock.h"
+#include "host/base/stop.h"
 #include "host/train/train_private.h"
 
 #include <assert.h>
