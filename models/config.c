@@ -74,22 +74,143 @@ static gt_status read_float(float *out, json_t *root, const char *key, float fal
     return GT_OK;
 }
 
+/* ---- what every other key must say -------------------------------------------------------------
+ *
+ * A description is transformers' GPT2Config, versions 2 to 5 (configuration_utils.py,
+ * configuration_gpt2.py). Each key is one of:
+ *   read       read_config() takes it
+ *   anything   it does not touch the loss: what the weights were saved by and as, how text is
+ *              generated, heads of other tasks
+ *   off        only false, null, 0 or an empty list or object is what is computed here
+ *   on         only true is
+ *   an alias   must say what the key that it stands for says
+ * A key that is not in this table may change the model, so anything but null is refused.         */
+typedef enum key_kind { KEY_READ, KEY_ANYTHING, KEY_OFF, KEY_ON, KEY_LAYERS, KEY_HEADS, KEY_CHANNELS,
+                        KEY_CONTEXT } key_kind;
+
+static const struct { const char *name; key_kind kind; } keys[] = {
+    { "n_layer", KEY_READ }, { "n_head", KEY_READ }, { "n_embd", KEY_READ }, { "n_inner", KEY_READ },
+    { "n_positions", KEY_READ }, { "vocab_size", KEY_READ }, { "embd_pdrop", KEY_READ },
+    { "attn_pdrop", KEY_READ }, { "resid_pdrop", KEY_READ }, { "layer_norm_epsilon", KEY_READ },
+    { "initializer_range", KEY_READ }, { "model_type", KEY_READ }, { "activation_function", KEY_READ },
+    { "name", KEY_READ },
+
+    { "num_hidden_layers", KEY_LAYERS }, { "num_attention_heads", KEY_HEADS },
+    { "hidden_size", KEY_CHANNELS }, { "max_position_embeddings", KEY_CONTEXT },
+    { "n_ctx", KEY_CONTEXT },
+
+    { "scale_attn_weights", KEY_ON }, { "tie_word_embeddings", KEY_ON },
+    { "scale_attn_by_inverse_layer_idx", KEY_OFF }, { "add_cross_attention", KEY_OFF },
+    { "cross_attention_hidden_size", KEY_OFF }, { "is_encoder_decoder", KEY_OFF },
+    { "tie_encoder_decoder", KEY_OFF }, { "pruned_heads", KEY_OFF }, { "per_layer_config", KEY_OFF },
+    { "quantization_config", KEY_OFF }, { "auto_map", KEY_OFF },
+
+    /* The order of the same sums; here they are always fp32. */
+    { "reorder_and_upcast_attn", KEY_ANYTHING }, { "chunk_size_feed_forward", KEY_ANYTHING },
+    { "architectures", KEY_ANYTHING }, { "transformers_version", KEY_ANYTHING },
+    { "torch_dtype", KEY_ANYTHING }, { "dtype", KEY_ANYTHING }, { "use_bfloat16", KEY_ANYTHING },
+    { "torchscript", KEY_ANYTHING }, { "gradient_checkpointing", KEY_ANYTHING },
+    { "_name_or_path", KEY_ANYTHING }, { "name_or_path", KEY_ANYTHING },
+    { "_commit_hash", KEY_ANYTHING }, { "_attn_implementation", KEY_ANYTHING },
+    { "_attn_implementation_autoset", KEY_ANYTHING }, { "attn_implementation", KEY_ANYTHING },
+    { "transformers.js_config", KEY_ANYTHING }, { "custom_pipelines", KEY_ANYTHING },
+    { "use_cache", KEY_ANYTHING }, { "is_decoder", KEY_ANYTHING }, { "return_dict", KEY_ANYTHING },
+    { "output_attentions", KEY_ANYTHING }, { "output_hidden_states", KEY_ANYTHING },
+    { "output_past", KEY_ANYTHING }, { "tf_legacy_loss", KEY_ANYTHING }, { "tie_last_hidden_states", KEY_ANYTHING },
+    { "predict_special_tokens", KEY_ANYTHING }, { "tokenizer_class", KEY_ANYTHING },
+    { "bos_token_id", KEY_ANYTHING }, { "eos_token_id", KEY_ANYTHING },
+    { "pad_token_id", KEY_ANYTHING }, { "sep_token_id", KEY_ANYTHING },
+    { "cls_token_id", KEY_ANYTHING }, { "mask_token_id", KEY_ANYTHING },
+    { "unk_token_id", KEY_ANYTHING }, { "decoder_start_token_id", KEY_ANYTHING },
+    { "task_specific_params", KEY_ANYTHING }, { "finetuning_task", KEY_ANYTHING },
+    { "problem_type", KEY_ANYTHING }, { "num_labels", KEY_ANYTHING }, { "_num_labels", KEY_ANYTHING },
+    { "id2label", KEY_ANYTHING }, { "label2id", KEY_ANYTHING }, { "summary_type", KEY_ANYTHING },
+    { "summary_use_proj", KEY_ANYTHING }, { "summary_activation", KEY_ANYTHING },
+    { "summary_proj_to_labels", KEY_ANYTHING }, { "summary_first_dropout", KEY_ANYTHING },
+
+    { "max_length", KEY_ANYTHING }, { "min_length", KEY_ANYTHING }, { "max_new_tokens", KEY_ANYTHING },
+    { "do_sample", KEY_ANYTHING }, { "early_stopping", KEY_ANYTHING }, { "num_beams", KEY_ANYTHING },
+    { "num_beam_groups", KEY_ANYTHING }, { "diversity_penalty", KEY_ANYTHING },
+    { "temperature", KEY_ANYTHING }, { "top_k", KEY_ANYTHING }, { "top_p", KEY_ANYTHING },
+    { "typical_p", KEY_ANYTHING }, { "repetition_penalty", KEY_ANYTHING },
+    { "length_penalty", KEY_ANYTHING }, { "no_repeat_ngram_size", KEY_ANYTHING },
+    { "encoder_no_repeat_ngram_size", KEY_ANYTHING }, { "bad_words_ids", KEY_ANYTHING },
+    { "num_return_sequences", KEY_ANYTHING }, { "output_scores", KEY_ANYTHING },
+    { "return_dict_in_generate", KEY_ANYTHING }, { "forced_bos_token_id", KEY_ANYTHING },
+    { "forced_eos_token_id", KEY_ANYTHING }, { "remove_invalid_values", KEY_ANYTHING },
+    { "exponential_decay_length_penalty", KEY_ANYTHING }, { "suppress_tokens", KEY_ANYTHING },
+    { "begin_suppress_tokens", KEY_ANYTHING }, { "prefix", KEY_ANYTHING },
+};
+
+static int is_off(const json_t *v)
+{
+    return json_is_null(v) || json_is_false(v) || (json_is_number(v) && json_number_value(v) == 0.0)
+           || (json_is_array(v) && !json_array_size(v)) || (json_is_object(v) && !json_object_size(v));
+}
+
+static gt_status check_key(const char *key, const json_t *v, const model_config *c, const char *path)
+{
+    size_t row = 0;
+    char text[64];
+    while (row < sizeof keys / sizeof *keys && strcmp(keys[row].name, key))
+        row++;
+    const int known = row < sizeof keys / sizeof *keys;
+    const int sizes[] = { c->layers, c->heads, c->channels, c->context };
+    const key_kind kind = known ? keys[row].kind : KEY_OFF;
+    int fits = kind == KEY_READ || kind == KEY_ANYTHING;
+    if (!known)
+        fits = json_is_null(v);
+    else if (kind == KEY_OFF)
+        fits = is_off(v);
+    else if (kind == KEY_ON)
+        fits = json_is_true(v);
+    else if (kind >= KEY_LAYERS)
+        fits = json_is_null(v) || (json_is_integer(v)
+                                   && json_integer_value(v) == sizes[kind - KEY_LAYERS]);
+    if (fits)
+        return GT_OK;
+    const size_t n = json_dumpb(v, text, sizeof text - 1, JSON_ENCODE_ANY | JSON_COMPACT);
+    text[n < sizeof text ? n : 0] = '\0';
+    const char *shown = *text ? text : "what it says";
+    if (!known)
+        return gt_fail(GT_UNSUPPORTED, "model file '%s': key '%.60s' is not known here and may change the "
+                       "model; remove it if it does not", path, key);
+    if (kind >= KEY_LAYERS)
+        return gt_fail(GT_FORMAT, "model file '%s': '%s' is %s, which contradicts %d by its other name",
+                       path, key, shown, sizes[kind - KEY_LAYERS]);
+    if (!strcmp(key, "tie_word_embeddings"))
+        return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s: an untied head is not supported",
+                       path, key, shown);
+    return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s, which is not supported; only %s is", path,
+                   key, shown, kind == KEY_ON ? "true" : "false, or nothing,");
+}
+
+/* Text at `key`, one of `known` (ends with NULL); absent is its first. */
+static gt_status check_text(json_t *root, const char *key, const char *const *known, const char *what,
+                            const char *path)
+{
+    const json_t *v = json_object_get(root, key);
+    const char *text = json_string_value(v);
+    if (!v)
+        return GT_OK;
+    for (const char *const *name = known; text && *name; name++)
+        if (!strcmp(text, *name))
+            return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s", path, what,
+                   text ? text : json_is_null(v) ? "null" : "that is no text", *known);
+}
+
 static gt_status read_config(model_config *c, json_t *root, const char *path)
 {
-    gt_status st = GT_OK;
-    const char *type = json_string_value(json_object_get(root, "model_type"));
-    const char *act = json_string_value(json_object_get(root, "activation_function"));
-    if (type && strcmp(type, "gpt2"))
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': model_type '%s' is not gpt2", path, type);
-    if (act && strcmp(act, "gelu_new") && strcmp(act, "gelu_pytorch_tanh"))
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': activation '%s' is not gelu_new", path,
-                       act);
-    if (json_is_true(json_object_get(root, "scale_attn_by_inverse_layer_idx")))
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': scale_attn_by_inverse_layer_idx is not "
-                       "supported", path);
-    if (json_is_false(json_object_get(root, "tie_word_embeddings")))
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': an untied head is not supported", path);
-    st = read_int(&c->layers, root, "n_layer", -1, path);
+    static const char *const types[] = { "gpt2", NULL };
+    static const char *const activations[] = { "gelu_new", "gelu_pytorch_tanh", NULL };
+    const char *key;
+    json_t *value;
+    gt_status st = check_text(root, "model_type", types, "model_type", path);
+    if (!st)
+        st = check_text(root, "activation_function", activations, "activation", path);
+    if (!st)
+        st = read_int(&c->layers, root, "n_layer", -1, path);
     if (!st)
         st = read_int(&c->heads, root, "n_head", -1, path);
     if (!st)
@@ -110,6 +231,9 @@ static gt_status read_config(model_config *c, json_t *root, const char *path)
         st = read_float(&c->eps, root, "layer_norm_epsilon", 1e-5f, path);
     if (!st)
         st = read_float(&c->init_deviation, root, "initializer_range", 0.02f, path);
+    json_object_foreach(root, key, value)
+        if (!st)
+            st = check_key(key, value, c, path);
     c->vocab_given = c->vocab > 0;
     return st;
 }
@@ -170,7 +294,9 @@ gt_status model_config_load(model_config *out, const char *name)
         char *path = gt_path_join(name, "config.json");
         if (!path)
             return gt_fail(GT_NO_MEMORY, "cannot read model '%s': out of memory", name);
-        st = load_file(out, path);
+        st = model_folder_check(name);
+        if (!st)
+            st = load_file(out, path);
         free(path);
     } else {
         st = load_file(out, name);

@@ -3,15 +3,19 @@
  *   ours   h.0.attn.c_attn.weight (3C, C)   a row per output
  *   theirs h.0.attn.c_attn.weight (C, 3C)   "Conv1D": a row per input, so transposed
  *
- * Embeddings and vectors are alike. The head is tied, so lm_head.weight is not ours; masks
- * that old files carry (attn.bias, attn.masked_bias) are not weights.
+ * Embeddings and vectors are alike. The head is tied: lm_head.weight must be what wte.weight is,
+ * or stands for it where a file holds the head alone, as transformers ties both ways. Masks
+ * that old files carry (attn.bias, attn.masked_bias) are not weights. Any other tensor would be
+ * a part of the model that is not computed here, so none is left aside in silence.
  * A rank that holds a part of the model still looks for all of its tensors: what is wrong with
  * a file is then the same for all ranks, whatever they hold.                             */
 #include "models/model_private.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/tensor/safetensors.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,15 +25,19 @@ static int is_transposed(const graph_param_info *p)
     return p->full.rank == 2 && !strncmp(p->name, "h.", 2);
 }
 
+#define PREFIX "transformer."
+#define EMBEDDING "wte.weight"
+#define HEAD "lm_head.weight"
+
 static const st_tensor *find_tensor(const st_file *f, const char *name)
 {
     char text[96];
     const st_tensor *t = st_find(f, name);
     if (!t) {
-        snprintf(text, sizeof text, "transformer.%s", name);
+        snprintf(text, sizeof text, PREFIX "%s", name);
         t = st_find(f, text);
     }
-    return t;
+    return t ? t : strcmp(name, EMBEDDING) ? NULL : st_find(f, HEAD);
 }
 
 static gt_status check_shape(const graph_param_info *p, const st_tensor *t, const char *folder)
@@ -109,29 +117,141 @@ static gt_status import_tensors(const graph *whole, params *p, const st_file *f,
     return st;
 }
 
+/* h.N.attn.bias and h.N.attn.masked_bias: where attention may look, and with what it hides the rest. */
+static int is_mask(const char *name)
+{
+    static const char *const ends[] = { ".attn.bias", ".attn.masked_bias" };
+    if (strncmp(name, "h.", 2))
+        return 0;
+    const char *end = name + 2 + strspn(name + 2, "0123456789");
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (!strcmp(end, ends[i]))
+            return 1;
+    return 0;
+}
+
+/* Beginnings of what heads of other tasks are named: transformers' classifiers and GPT2DoubleHeadsModel,
+ * and trl's value head. They read what the model puts out and change nothing of it. */
+static int is_other_task(const char *name)
+{
+    static const char *const heads[] = { "score.", "classifier.", "multiple_choice_head.", "v_head." };
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        if (!strncmp(name, heads[i], strlen(heads[i])))
+            return 1;
+    return 0;
+}
+
+static int is_parameter(const graph *whole, const char *name)
+{
+    for (int i = 0; i < graph_param_count(whole); i++)
+        if (!strcmp(graph_param_at(whole, i)->name, name))
+            return 1;
+    return 0;
+}
+
+/* Every tensor of the file must have its place. */
+static gt_status check_tensors(const model_config *c, const graph *whole, const st_file *f,
+                               const char *folder)
+{
+    for (size_t i = 0; i < st_count(f); i++) {
+        const char *name = st_at(f, i)->name;
+        const int prefixed = !strncmp(name, PREFIX, sizeof PREFIX - 1);
+        const char *rest = prefixed ? name + sizeof PREFIX - 1 : name;
+        char *end;
+        if (prefixed && st_find(f, rest))
+            return gt_fail(GT_MISMATCH, "cannot import '%s': it holds both '%s' and '%s'", folder, name,
+                           rest);
+        if (!strcmp(name, HEAD) || is_parameter(whole, rest) || is_mask(rest))
+            continue;
+        if (!strncmp(rest, "h.", 2) && strtol(rest + 2, &end, 10) >= c->layers)
+            return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does "
+                           "not have", name, folder, c->layers);
+        if (!is_other_task(rest))
+            return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is no part of the model as it is computed "
+                           "here; leaving it out would change what the model says", name, folder);
+        gt_log(GT_LOG_WARN, "models", "tensor '%s' of '%s' belongs to another task and is left out", name,
+               folder);
+    }
+    return GT_OK;
+}
+
+static int same_numbers(const st_tensor *a, const st_tensor *b)
+{
+    const int64_t n = shape_count(&a->dims);
+    if (!shape_equal(&a->dims, &b->dims))
+        return 0;
+    if (a->type == b->type)
+        return !memcmp(a->data, b->data, a->bytes);
+    for (int64_t i = 0; i < n; i++)
+        if (dtype_load(a->type, a->data, (size_t)i) != dtype_load(b->type, b->data, (size_t)i))
+            return 0;
+    return 1;
+}
+
+/* transformers, from version 5 on, does not tie a head whose numbers are others, whatever the
+ * description says; before, it dropped them. */
+static gt_status check_head(const st_file *f, const char *folder)
+{
+    const st_tensor *head = st_find(f, HEAD), *embedding = find_tensor(f, EMBEDDING);
+    if (!head || head == embedding || same_numbers(head, embedding))
+        return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "cannot import '%s': '%s' holds other numbers than '%s', so the head is "
+                   "not tied, whatever config.json says; an untied head is not supported", folder, HEAD,
+                   embedding->name);
+}
+
 gt_status model_import(const model_config *c, params *p, const char *folder)
 {
     st_file *f;
     graph *whole = NULL;
-    gt_status st = st_open(&f, folder);
+    gt_status st = model_folder_check(folder);
     if (st)
         return st;
-    for (size_t i = 0; !st && i < st_count(f); i++) {
-        const char *name = st_at(f, i)->name;
-        const char *rest = !strncmp(name, "transformer.", 12) ? name + 12 : name;
-        char *end;
-        if (!strncmp(rest, "h.", 2) && strtol(rest + 2, &end, 10) >= c->layers)
-            st = gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does "
-                         "not have", name, folder, c->layers);
-    }
-    if (!st)
-        st = graph_create(&whole, DTYPE_F32, 1, 1);
+    st = st_open(&f, folder);
+    if (st)
+        return st;
+    st = graph_create(&whole, DTYPE_F32, 1, 1);
     if (!st)
         st = model_build_loss(whole, c, 0, 0);
+    if (!st)
+        st = check_tensors(c, whole, f, folder);
+    if (!st)
+        st = check_head(f, folder);
     if (!st)
         st = import_tensors(whole, p, f, folder);
     graph_release(whole);
     st_close(f);
+    return st;
+}
+
+/* ---- adapters ---------------------------------------------------------------------------------- */
+
+/* What peft writes into a folder (adapter_config.json): how it trained, and what model it changes. */
+static gt_status name_adapter(const char *folder, const char *path)
+{
+    char *text;
+    gt_status st = gt_file_read(&text, NULL, path, 1u << 20);
+    if (st)
+        return st;
+    json_t *root = json_loads(text, 0, NULL);
+    const char *kind = json_string_value(json_object_get(root, "peft_type"));
+    const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
+    st = gt_fail(GT_UNSUPPORTED, "'%s' holds %s adapter, not a model of its own: it changes the weights of "
+                 "'%.200s'; merge it into them (peft's merge_and_unload(), then save_pretrained()) and "
+                 "name that folder", folder, !kind ? "an" : strcmp(kind, "LORA") ? "a peft" : "a LoRA",
+                 base && *base ? base : "another model");
+    json_decref(root);
+    free(text);
+    return st;
+}
+
+gt_status model_folder_check(const char *folder)
+{
+    char *path = gt_path_join(folder, "adapter_config.json");
+    if (!path)
+        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': out of memory", folder);
+    gt_status st = gt_path_exists(path) ? name_adapter(folder, path) : GT_OK;
+    free(path);
     return st;
 }
 

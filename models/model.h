@@ -24,7 +24,8 @@ typedef struct model_config {
 } model_config;
 
 /* Finds a preset, reads a file, or a folder's config.json. GT_MISUSE with the names known
- * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files. */
+ * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files: every key must be known not to change
+ * the model, or say what is computed here. */
 gt_status model_config_load(model_config *out, const char *name);
 /* Checks that sizes make sense together. */
 gt_status model_config_check(const model_config *c);
@@ -49,9 +50,13 @@ gt_status model_build_part(graph *g, const model_config *c, const graph_part *pa
  * position of the first of them in the input "first". */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);
 
+/* GT_UNSUPPORTED, by name, if a folder holds an adapter (peft's LoRA and its like): transformers
+ * would read its base model from elsewhere and change it. Needs no config.json to be there. */
+gt_status model_folder_check(const char *folder);
 /* Reads the tensors of an HF folder (model.safetensors, or shards and their index) into p;
- * all must be there with the right shapes, and finite. Other tensors are ignored, except
- * that none may be left over that the architecture should use. */
+ * all must be there with the right shapes, and finite. A tensor that is no part of the model is
+ * refused by name, but for masks of old files and, with a warning, heads of other tasks; so is a
+ * head that is not the embedding. A file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
 /* Writes config.json and model.safetensors as transformers' GPT2LMHeadModel reads them.
  * type: DTYPE_F32, or what to round to. */

@@ -23,6 +23,14 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+/* What git leaves in place of a file whose content lies in git's large file storage, unless it was
+ * fetched (git-lfs, docs/spec.md): some lines of text, the first of them this one's. */
+static int is_lfs_pointer(const gt_map *m)
+{
+    static const char first[] = "version https://git-lfs.github.com/spec/";
+    return m->size >= sizeof first - 1 && m->size < 1024 && !memcmp(m->data, first, sizeof first - 1);
+}
+
 gt_status gt_map_open(gt_map *out, const char *path)
 {
     memset(out, 0, sizeof *out);
@@ -53,6 +61,10 @@ gt_status gt_map_open(gt_map *out, const char *path)
     if (!out->path) {
         gt_map_close(out);
         st = gt_fail(GT_NO_MEMORY, "cannot map '%s': out of memory", path);
+    } else if (is_lfs_pointer(out)) {
+        gt_map_close(out);
+        st = gt_fail(GT_FORMAT, "cannot read '%s': it is a git-lfs pointer, not the file that it stands "
+                     "for; run `git lfs pull` in its folder, or download the file itself", path);
     }
 out:
     close(fd);

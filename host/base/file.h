@@ -12,7 +12,8 @@
 
 #include <stdint.h>
 
-/* A whole file, mapped read-only. size may be 0 (data is then NULL). */
+/* A whole file, mapped read-only. size may be 0 (data is then NULL). GT_FORMAT for a pointer that
+ * git-lfs left in place of a file: nothing that is read here is one. */
 typedef struct gt_map {
     const unsigned char *data;
     size_t size;

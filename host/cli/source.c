@@ -45,7 +45,9 @@ gt_status cli_source_open(cli_source *out, const char *path)
     out->path = strdup(path);
     if (!out->path)
         return no_memory(path);
-    st = has_run_config(path, &out->is_run);
+    st = model_folder_check(path);
+    if (!st)
+        st = has_run_config(path, &out->is_run);
     if (!st)
         st = model_config_load(&out->config, path);
     if (!st && out->is_run)

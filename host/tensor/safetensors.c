@@ -11,6 +11,7 @@
 #include "host/tensor/safetensors.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors data is little-endian");
 
 #define HEADER_MAX 100000000u
+#define WHOLE_NAME "model.safetensors"
 #define INDEX_NAME "model.safetensors.index.json"
 #define METADATA "__metadata__"
 
@@ -368,21 +370,39 @@ static int is_index(const char *path)
     return a > b && !strcmp(path + a - b, end);
 }
 
-/* What to open in a folder: the index if there is one. */
+/* FOLDER/NAME if it is there, else *out is NULL. */
+static gt_status find_file(char **out, const char *folder, const char *name)
+{
+    *out = gt_path_join(folder, name);
+    if (!*out)
+        return no_memory(folder);
+    if (!gt_path_exists(*out)) {
+        free(*out);
+        *out = NULL;
+    }
+    return GT_OK;
+}
+
+/* What to open in a folder: the one file of weights before an index of several, as transformers
+ * does (modeling_utils.py, _get_resolved_checkpoint_files). Where both are there one of them is a
+ * leftover, and which one was read must be said. */
 static gt_status find_in_folder(char **out, const char *folder)
 {
-    static const char *const names[] = { INDEX_NAME, "model.safetensors" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        *out = gt_path_join(folder, names[i]);
-        if (!*out)
-            return no_memory(folder);
-        if (gt_path_exists(*out))
-            return GT_OK;
-        free(*out);
-    }
-    *out = NULL;
-    return gt_fail(GT_NOT_FOUND, "cannot read '%s': the folder holds neither %s nor %s", folder,
-                   names[1], names[0]);
+    char *whole = NULL, *index = NULL;
+    gt_status st = find_file(&whole, folder, WHOLE_NAME);
+    if (!st)
+        st = find_file(&index, folder, INDEX_NAME);
+    if (!st && !whole && !index)
+        st = gt_fail(GT_NOT_FOUND, "cannot read '%s': the folder holds neither %s nor %s", folder,
+                     WHOLE_NAME, INDEX_NAME);
+    if (!st && whole && index)
+        gt_log(GT_LOG_WARN, "tensor", "'%s' holds both %s and %s; the first is read, as transformers "
+               "does, and the files that the second names are not: remove the one that is out of date",
+               folder, WHOLE_NAME, INDEX_NAME);
+    *out = whole ? whole : index;
+    if (whole)
+        free(index);
+    return st;
 }
 
 gt_status st_open(st_file **out, const char *path)

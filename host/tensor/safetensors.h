@@ -10,7 +10,7 @@
  * before anything points into the file; then a tensor is a pointer into the mapping.
  *
  * Reading accepts a file, a `model.safetensors.index.json` that names several, or a folder
- * that holds either.
+ * that holds either; `model.safetensors` is read, with a warning, where both are there.
  *
  * Errors     one sentence with the file and the tensor. GT_FORMAT: the file is wrong;
  *            GT_UNSUPPORTED: right, but of a dtype or rank that dtype.h does not know.

@@ -125,6 +125,28 @@ static void a_file_is_whole_or_as_it_was(void)
 }
 
 /* A file size limit stands in for a full disk: write() fails half-way in the same way. */
+/* Half of a pointer's first line, or a large file that begins with it, is a file like others. */
+static void a_pointer_of_git_lfs_is_told_as_such(void)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+        "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    char *path = gt_path_join(check_folder(), "pointer.bin"), *text;
+    char large[2048] = { 0 };
+    gt_map map;
+    CHECK_OK(gt_file_write(path, pointer, sizeof pointer - 1));
+    CHECK_FAILS(gt_map_open(&map, path), GT_FORMAT, "pointer.bin': it is a git-lfs pointer");
+    CHECK(!map.data && !map.path);
+    CHECK_FAILS(gt_file_read(&text, NULL, path, 4096), GT_FORMAT, "run `git lfs pull`");
+    CHECK_OK(gt_file_write(path, pointer, 30));
+    CHECK_OK(gt_map_open(&map, path));
+    gt_map_close(&map);
+    memcpy(large, pointer, sizeof pointer - 1);
+    CHECK_OK(gt_file_write(path, large, sizeof large));
+    CHECK_OK(gt_map_open(&map, path));
+    gt_map_close(&map);
+    free(path);
+}
+
 static void a_full_disk_leaves_the_old_file(void)
 {
     char *path = gt_path_join(check_folder(), "full"), *text;
@@ -275,6 +297,7 @@ const check_case check_cases[] = {
     CASE(normal_numbers_have_the_asked_mean_and_deviation),
     CASE(a_permutation_visits_everything_once),
     CASE(a_file_is_whole_or_as_it_was),
+    CASE(a_pointer_of_git_lfs_is_told_as_such),
     CASE(a_full_disk_leaves_the_old_file),
     CASE(numbers_with_units_are_read_and_written),
     CASE(a_stop_is_heard_once_and_kills_when_repeated),

@@ -2,6 +2,7 @@
 #include "tests/check.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/tensor/safetensors.h"
 
 #include <stdio.h>
@@ -192,6 +193,33 @@ static void an_index_opens_all_its_files(void)
     free(index);
 }
 
+/* As transformers chooses, and never without a word. */
+static void one_file_goes_before_an_old_index(void)
+{
+    static const char index_text[] = "{\"weight_map\":{\"x\":\"old.safetensors\"}}";
+    char *folder = path_of("both");
+    CHECK_OK(gt_folder_make(folder));
+    char *whole = gt_path_join(folder, "model.safetensors"), *old = gt_path_join(folder, "old.safetensors");
+    char *index = gt_path_join(folder, "model.safetensors.index.json");
+    st_file *f;
+    write_raw(old, "{" ONE("x", "U8", "[4]", "0", "4") "}", 4);
+    write_raw(whole, "{" ONE("x", "U8", "[2]", "0", "2") "}", 2);
+    const unsigned before = gt_log_warnings();
+    CHECK_OK(st_open(&f, folder));
+    st_close(f);
+    CHECK(gt_log_warnings() == before);
+    CHECK_OK(gt_file_write(index, index_text, sizeof index_text - 1));
+    check_allow_warnings();
+    CHECK_OK(st_open(&f, folder));
+    CHECK(st_find(f, "x")->bytes == 2);
+    CHECK(gt_log_warnings() == before + 1);
+    st_close(f);
+    free(folder);
+    free(whole);
+    free(old);
+    free(index);
+}
+
 static void files_of_other_programs_open(void)
 {
     const char *path = check_shared("reference/gpt2_tiny_llmc_ref.safetensors");
@@ -217,6 +245,7 @@ const check_case check_cases[] = {
     CASE(deep_nesting_is_refused),
     CASE(a_header_longer_than_its_file_is_refused),
     CASE(an_index_opens_all_its_files),
+    CASE(one_file_goes_before_an_old_index),
     CASE(files_of_other_programs_open),
     { 0 }
 };

@@ -2,6 +2,8 @@
 #include "tests/check.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
+#include "host/tensor/safetensors.h"
 #include "models/model.h"
 
 #include <math.h>
@@ -88,6 +90,29 @@ static void hostile_descriptions_are_refused(void)
           "silu" },
         { "{\"tie_word_embeddings\":false,\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
           "untied" },
+#define SIZES "\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
+        /* What would change the model, and what contradicts a size. */
+        { "{\"scale_attn_weights\":false," SIZES "}", GT_UNSUPPORTED,
+          "'scale_attn_weights' is false, which is not supported; only true is" },
+        { "{\"scale_attn_weights\":null," SIZES "}", GT_UNSUPPORTED, "'scale_attn_weights' is null" },
+        { "{\"tie_word_embeddings\":null," SIZES "}", GT_UNSUPPORTED, "untied" },
+        { "{\"scale_attn_by_inverse_layer_idx\":true," SIZES "}", GT_UNSUPPORTED,
+          "'scale_attn_by_inverse_layer_idx' is true" },
+        { "{\"scale_attn_by_inverse_layer_idx\":1," SIZES "}", GT_UNSUPPORTED,
+          "'scale_attn_by_inverse_layer_idx' is 1" },
+        { "{\"add_cross_attention\":true," SIZES "}", GT_UNSUPPORTED, "'add_cross_attention' is true" },
+        { "{\"is_encoder_decoder\":true," SIZES "}", GT_UNSUPPORTED, "'is_encoder_decoder'" },
+        { "{\"pruned_heads\":{\"0\":[1]}," SIZES "}", GT_UNSUPPORTED, "'pruned_heads' is {\"0\":[1]}" },
+        { "{\"quantization_config\":{\"bits\":4}," SIZES "}", GT_UNSUPPORTED, "'quantization_config'" },
+        { "{\"auto_map\":{\"AutoModel\":\"m.M\"}," SIZES "}", GT_UNSUPPORTED, "'auto_map'" },
+        { "{\"multi_query\":true," SIZES "}", GT_UNSUPPORTED, "key 'multi_query' is not known here" },
+        { "{\"rope_theta\":10000," SIZES "}", GT_UNSUPPORTED, "key 'rope_theta'" },
+        { "{\"n_ctx\":512," SIZES "}", GT_FORMAT, "'n_ctx' is 512, which contradicts 1024" },
+        { "{\"hidden_size\":16," SIZES "}", GT_FORMAT, "'hidden_size' is 16, which contradicts 8" },
+        { "{\"num_hidden_layers\":\"1\"," SIZES "}", GT_FORMAT, "'num_hidden_layers' is \"1\"" },
+        { "{\"activation_function\":7," SIZES "}", GT_UNSUPPORTED, "that is no text' is not gelu_new" },
+        { "{\"activation_function\":null," SIZES "}", GT_UNSUPPORTED, "'null' is not gelu_new" },
+        { "{\"model_type\":null," SIZES "}", GT_UNSUPPORTED, "'null' is not gpt2" },
     };
     char *path = gt_path_join(check_folder(), "hostile.json");
     model_config c;
@@ -102,6 +127,43 @@ static void hostile_descriptions_are_refused(void)
     CHECK_OK(gt_file_write(path, deep, 100000));
     CHECK_FAILS(model_config_load(&c, path), GT_FORMAT, "line 1");
     free(deep);
+    free(path);
+}
+
+/* What transformers 2 to 5 write beside the sizes, and what only other tasks read. */
+static void harmless_keys_are_known(void)
+{
+    static const char *const good[] = {
+        /* openai-community/gpt2 */
+        "\"activation_function\":\"gelu_new\",\"architectures\":[\"GPT2LMHeadModel\"],\"attn_pdrop\":0.1,"
+        "\"bos_token_id\":50256,\"embd_pdrop\":0.1,\"eos_token_id\":50256,\"initializer_range\":0.02,"
+        "\"layer_norm_epsilon\":1e-05,\"model_type\":\"gpt2\",\"n_ctx\":1024,\"n_positions\":1024,"
+        "\"resid_pdrop\":0.1,\"summary_activation\":null,\"summary_first_dropout\":0.1,"
+        "\"summary_proj_to_labels\":true,\"summary_type\":\"cls_index\",\"summary_use_proj\":true,"
+        "\"task_specific_params\":{\"text-generation\":{\"do_sample\":true,\"max_length\":50}},"
+        "\"vocab_size\":50257",
+        /* transformers 4: all defaults of PretrainedConfig */
+        "\"_name_or_path\":\"gpt2\",\"_num_labels\":1,\"add_cross_attention\":false,\"bad_words_ids\":null,"
+        "\"chunk_size_feed_forward\":0,\"cross_attention_hidden_size\":null,\"is_decoder\":false,"
+        "\"is_encoder_decoder\":false,\"id2label\":{\"0\":\"LABEL_0\"},\"label2id\":{\"LABEL_0\":0},"
+        "\"max_length\":20,\"n_inner\":null,\"pruned_heads\":{},\"reorder_and_upcast_attn\":false,"
+        "\"return_dict\":true,\"scale_attn_by_inverse_layer_idx\":false,\"scale_attn_weights\":true,"
+        "\"tf_legacy_loss\":null,\"tie_encoder_decoder\":false,\"tie_word_embeddings\":true,"
+        "\"torch_dtype\":\"float16\",\"torchscript\":false,\"transformers_version\":\"4.36.2\","
+        "\"use_bfloat16\":false,\"use_cache\":true",
+        /* transformers 5, its other names for sizes, and a key that says nothing */
+        "\"dtype\":\"bfloat16\",\"pad_token_id\":null,\"quantization_config\":null,\"hidden_size\":8,"
+        "\"num_attention_heads\":2,\"num_hidden_layers\":1,\"max_position_embeddings\":1024,"
+        "\"of_tomorrow\":null,\"activation_function\":\"gelu_pytorch_tanh\"",
+    };
+    char *path = gt_path_join(check_folder(), "harmless.json"), text[2048];
+    model_config c;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        snprintf(text, sizeof text, "{" SIZES ",%s}", good[i]);
+        CHECK_OK(gt_file_write(path, text, strlen(text)));
+        CHECK_OK(model_config_load(&c, path));
+        CHECK(c.layers == 1 && c.heads == 2 && c.channels == 8 && c.inner == 32 && c.context == 1024);
+    }
     free(path);
 }
 
@@ -228,6 +290,109 @@ static void parts_take_what_is_theirs(void)
     free(folder);
 }
 
+/* Copies FROM/model.safetensors to the folder TO without tensor `drop`, and with one more, `add`: the
+ * numbers of wte.weight, stored as `type`, the last of them greater by `more`. NULL: none. */
+static void change_folder(const char *to, const char *from, const char *drop, const char *add, dtype type,
+                          float more)
+{
+    char *whole = gt_path_join(to, "model.safetensors");
+    st_file *f = NULL;
+    st_writer *w = NULL;
+    CHECK_OK(gt_folder_make(to));
+    CHECK_OK(st_open(&f, from));
+    CHECK_OK(st_writer_open(&w, whole));
+    const st_tensor *wte = st_find(f, "transformer.wte.weight");
+    const size_t n = wte->bytes / sizeof(float);
+    for (size_t i = 0; i < st_count(f); i++)
+        if (!drop || strcmp(st_at(f, i)->name, drop))
+            CHECK_OK(st_writer_add(w, st_at(f, i)->name, st_at(f, i)->type, &st_at(f, i)->dims));
+    if (add)
+        CHECK_OK(st_writer_add(w, add, type, &wte->dims));
+    CHECK_OK(st_writer_begin(w));
+    for (size_t i = 0; i < st_count(f); i++)
+        if (!drop || strcmp(st_at(f, i)->name, drop))
+            CHECK_OK(st_writer_put(w, st_at(f, i)->data, st_at(f, i)->bytes));
+    if (add) {
+        void *x = malloc(n * dtype_size(type));
+        for (size_t i = 0; i < n; i++)
+            dtype_store(type, x, i, dtype_load(DTYPE_F32, wte->data, i) + (i + 1 == n ? more : 0.0f));
+        CHECK_OK(st_writer_put(w, x, n * dtype_size(type)));
+        free(x);
+    }
+    CHECK_OK(st_writer_commit(w));
+    st_close(f);
+    free(whole);
+}
+
+/* A head that is the embedding is no news, alone it is the embedding; any other is refused, and so is
+ * whatever else would have to be computed. */
+static void no_tensor_is_left_aside_in_silence(void)
+{
+    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
+                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
+                             .init_deviation = 0.02f };
+    static const struct { const char *drop, *add; dtype type; float more; gt_status code; const char *says; }
+    cases[] = {
+        { NULL, "lm_head.weight", DTYPE_F32, 0.0f, GT_OK, NULL },
+        { NULL, "lm_head.weight", DTYPE_F64, 0.0f, GT_OK, NULL },
+        { "transformer.wte.weight", "lm_head.weight", DTYPE_F32, 0.0f, GT_OK, NULL },
+        { NULL, "transformer.h.1.attn.masked_bias", DTYPE_F32, 0.0f, GT_OK, NULL },
+        { NULL, "h.0.attn.bias", DTYPE_F32, 0.0f, GT_OK, NULL },
+        { NULL, "lm_head.weight", DTYPE_F32, 1e-3f, GT_UNSUPPORTED, "'lm_head.weight' holds other numbers" },
+        { NULL, "lm_head.weight", DTYPE_F64, 1e-3f, GT_UNSUPPORTED, "not tied, whatever config.json says" },
+        { "transformer.wte.weight", NULL, DTYPE_F32, 0.0f, GT_MISMATCH, "'wte.weight' is missing" },
+        { NULL, "wte.weight", DTYPE_F32, 0.0f, GT_MISMATCH, "both 'transformer.wte.weight' and 'wte.weight'" },
+        { NULL, "lm_head.bias", DTYPE_F32, 0.0f, GT_UNSUPPORTED, "'lm_head.bias' of" },
+        { NULL, "transformer.h.0.attn.c_attn.lora_A.weight", DTYPE_F32, 0.0f, GT_UNSUPPORTED, "no part of" },
+        { NULL, "transformer.h.1.crossattention.c_attn.weight", DTYPE_F32, 0.0f, GT_UNSUPPORTED, "crossatt" },
+        { NULL, "transformer.h.2.ln_1.weight", DTYPE_F32, 0.0f, GT_MISMATCH, "of a layer the model, with 2" },
+        { NULL, "h", DTYPE_F32, 0.0f, GT_UNSUPPORTED, "tensor 'h'" },
+    };
+    char *folder = gt_path_join(check_folder(), "tied"), *other = gt_path_join(check_folder(), "changed");
+    place a, b;
+    if (place_open(&a, &c) && CHECK_OK(params_init(a.params, 5))
+        && CHECK_OK(model_export(&c, a.params, DTYPE_F32, folder)) && place_open(&b, &c)) {
+        float x[31 * 24], y[31 * 24];
+        CHECK_OK(params_read(a.params, params_find(a.params, "wte.weight"), x));
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            change_folder(other, folder, cases[i].drop, cases[i].add, cases[i].type, cases[i].more);
+            CHECK_OK(params_init(b.params, 6));
+            CHECK_FAILS(model_import(&c, b.params, other), cases[i].code, cases[i].says);
+            CHECK_OK(params_read(b.params, params_find(b.params, "wte.weight"), y));
+            CHECKF(cases[i].code || !memcmp(x, y, sizeof x), "case %zu", i);
+        }
+        change_folder(other, folder, NULL, "score.weight", DTYPE_F32, 0.0f);
+        const unsigned before = gt_log_warnings();
+        check_allow_warnings();
+        CHECK_OK(model_import(&c, b.params, other));
+        CHECK(gt_log_warnings() == before + 1);
+        place_close(&b);
+    }
+    place_close(&a);
+    free(folder);
+    free(other);
+}
+
+static void an_adapter_is_called_what_it_is(void)
+{
+    static const char lora[] = "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"gpt2\"}";
+    static const char prefix[] = "{\"peft_type\": \"PREFIX_TUNING\", \"base_model_name_or_path\": \"x/y\"}";
+    char *folder = gt_path_join(check_folder(), "adapter");
+    CHECK_OK(gt_folder_make(folder));
+    char *path = gt_path_join(folder, "adapter_config.json");
+    model_config c;
+    CHECK_OK(model_folder_check(folder));
+    CHECK_OK(gt_file_write(path, lora, sizeof lora - 1));
+    CHECK_FAILS(model_config_load(&c, folder), GT_UNSUPPORTED, "a LoRA adapter, not a model of its own");
+    CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "the weights of 'gpt2'; merge it into them");
+    CHECK_OK(gt_file_write(path, prefix, sizeof prefix - 1));
+    CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "a peft adapter");
+    CHECK_OK(gt_file_write(path, "[", 1));
+    CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "an adapter");
+    free(path);
+    free(folder);
+}
+
 static void a_folder_of_theirs_is_read(void)
 {
     model_config c;
@@ -255,10 +420,13 @@ const check_case check_cases[] = {
     CASE(arithmetic_agrees_with_the_graph),
     CASE(descriptions_come_back),
     CASE(hostile_descriptions_are_refused),
+    CASE(harmless_keys_are_known),
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
     CASE(exports_come_back),
     CASE(parts_take_what_is_theirs),
+    CASE(no_tensor_is_left_aside_in_silence),
+    CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
     { 0 }
 };
