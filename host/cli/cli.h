@@ -7,6 +7,7 @@
 #ifndef GT_CLI_CLI_H
 #define GT_CLI_CLI_H
 
+#include "host/base/activity.h"
 #include "host/base/options.h"
 #include "host/base/status.h"
 #include "host/data/dataset.h"
@@ -46,7 +47,12 @@ int cli_columns(void);                  /* how wide that screen is; 80 if it doe
 
 /* Progress of something that has an end, on standard error if that is a terminal:
  *   tokenizing  [#######-----]  57 %  12.3 MB of 21.6 MB  0:04 left               */
-typedef struct cli_progress { const char *what; uint64_t start_ns, last_ns; int shown; } cli_progress;
+typedef struct cli_progress {
+    const char *what;
+    uint64_t start_ns, last_ns;
+    int shown;
+    gt_activity activity;
+} cli_progress;
 /* A data_progress callback; context is a cli_progress with `what` set. */
 int  cli_progress_show(void *context, uint64_t done, uint64_t total);
 void cli_progress_end(cli_progress *p);

@@ -1,5 +1,6 @@
 /* host/cli/cli_comm.c - from options to a communicator, and back. */
 #include "host/cli/cli_comm.h"
+#include "host/cli/busy.h"
 
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -96,6 +97,8 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
 {
     net_comm *c = NULL;
     watch w;
+    if (o->net.who.rank == 0)
+        cli_busy_start();
     gt_status st = net_comm_open(&c, o->net.config, &o->net.who);
     if (st)
         return st;

@@ -3,6 +3,7 @@
  *   geartrain VERB [words] [--options]
  *
  * The only place that prints a failure's sentence and turns a status into an exit code.  */
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
@@ -92,8 +93,12 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
     cli_progress *p = context;
     const uint64_t now = gt_now_ns();
     char bar[13], a[32], b[32], left[32];
-    if (!p->start_ns)
+    if (!p->start_ns) {
         p->start_ns = now;
+        gt_activity_begin(&p->activity, p->what, "bytes", total);
+    }
+    if (gt_activity_at(&p->activity, done))
+        return 1;
     if (!isatty(STDERR_FILENO) || !total || (now - p->last_ns < 100000000u && done < total))
         return 0;
     p->last_ns = now;
@@ -112,9 +117,11 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
 
 void cli_progress_end(cli_progress *p)
 {
+    if (p->start_ns)
+        gt_activity_end(&p->activity);
     if (p->shown)
         fprintf(stderr, "\r\033[K");
-    p->shown = 0;
+    *p = (cli_progress){ .what = p->what };
 }
 
 static int exit_code(gt_status st)
@@ -192,6 +199,7 @@ int main(int argc, char **argv)
         if (strcmp(verbs[i].name, argv[1]))
             continue;
         gt_status st = verbs[i].run(argc - 1, argv + 1);
+        cli_busy_stop();
         if (!st)
             st = close_output();
         char name[64];

@@ -10,6 +10,7 @@
  * With several devices each rank runs its part of a plan (cli/train_plan.c); rank 0 alone speaks.
  * When a rank becomes slow and --replan is given, the run stops at a step, is planned again from
  * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/train_agree.h"
@@ -253,11 +254,12 @@ out:
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
-static void show_plan(const model_config *c, const data_set *data, dev_device *d, train *t)
+/* At once: whatever takes time comes after it. */
+static void show_job(const model_config *c, const data_set *data, dev_device *d)
 {
-    char a[32], b[32], e[32];
+    char a[32];
     const dev_info *i = dev_info_of(d);
-    const train_memory m = train_memory_of(t);
+    cli_busy_clear();
     const double tokens = (double)(o.batch * o.seq);
     const double epoch = (double)data->train.count;
     fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n",
@@ -270,6 +272,15 @@ static void show_plan(const model_config *c, const data_set *data, dev_device *d
     fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o.steps,
             (unsigned long long)o.batch, (unsigned long long)o.seq,
             (double)o.steps * tokens / epoch);
+}
+
+/* What is known when everything is in its place. */
+static void show_memory(dev_device *d, train *t)
+{
+    char a[32], b[32], e[32];
+    const dev_info *i = dev_info_of(d);
+    const train_memory m = train_memory_of(t);
+    cli_busy_clear();
     fprintf(stderr, "memory  %s of %s: ", gt_format_bytes(a, sizeof a, m.total),
             gt_format_bytes(b, sizeof b, i->global_bytes));
     fprintf(stderr, "weights %s, update %s, activations %s\n",
@@ -377,7 +388,7 @@ static gt_status begin_run(const model_config *c, const data_set *data, dev_devi
 {
     enum { SHOWN = 16 };
     if (!again)
-        show_plan(c, data, d, t);
+        show_memory(d, t);
     if (train_plan(t)->ranks > 1)
         train_plan_show(train_plan(t), SHOWN, stderr);
     if (why->size)
@@ -663,6 +674,8 @@ static gt_status train_here(net_comm *c)
     cli_source source = { 0 };
     data_set data = { 0 }, eval_data = { 0 };
     dev_device *d = NULL;
+    if (!c)                             /* else rank 0 has begun to when it joined */
+        cli_busy_start();
     gt_status st = !c || !net_comm_rank(c) ? check_run_folder() : GT_OK;
     if (!st)
         st = choose_model(&config, &source, kept != NULL);
@@ -684,6 +697,8 @@ static gt_status train_here(net_comm *c)
         st = rank_device_open(&d, o.devices, c);
     if (!st)
         st = check_fit(&config, d);
+    if (!st && (!c || !net_comm_rank(c)))
+        show_job(&config, &data, d);
     if (!st) {
         gt_stop_listen(stop_running);
         cli_comm_listen();

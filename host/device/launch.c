@@ -385,13 +385,14 @@ static gt_status run_one(dev_list *l, int i, int last, int slow, int traced)
     dev_device *d = l->device;
     launch *x = &l->launches[i];
     const int counts = d->counting || slow;
-    const int ends = !x->ran || ++d->since_stretch >= d->stretch;
+    const int compiles = !x->ran && x->type != FILL && x->type != COPY;
+    const int ends = compiles || ++d->since_stretch >= d->stretch;
     cl_event event = NULL;
     gt_status st = enqueue(l, x, counts || traced || ends ? &event : NULL);
     if (!st && event && ends) {
         if (counts || traced)
             clRetainEvent(event);
-        st = end_stretch(d, event, x->ran);
+        st = end_stretch(d, event, !compiles);
     }
     x->ran = 1;
     if (!st && event && (counts || traced))

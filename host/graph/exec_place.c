@@ -148,8 +148,6 @@ static gt_status own_buffer(exec *e, int v)
         st = dev_list_fill(l, e->buffer[v], 0, 0, bytes);
     if (!st)
         st = dev_run(l, 0, -1);
-    if (!st)
-        st = dev_wait(e->o.device);
     dev_list_release(l);
     return st;
 }

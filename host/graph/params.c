@@ -130,9 +130,7 @@ static gt_status clear_segments(params *p)
             st = dev_list_fill(l, s->copy, 0, 0, dtype_size(p->storage) * (uint64_t)s->count);
     }
     if (!st)
-        st = dev_run(l, 0, -1);
-    if (!st)
-        st = dev_wait(p->device);
+        st = dev_run(l, 0, -1);         /* not waited for: the host has enough to do meanwhile */
     dev_list_release(l);
     return st;
 }

@@ -89,8 +89,6 @@ static gt_status clear_buffers(optim *o)
         st = dev_list_fill(l, o->loss_sum, 0, 0, 4);
     if (!st)
         st = dev_run(l, 0, -1);
-    if (!st)
-        st = dev_wait(o->device);
     dev_list_release(l);
     return st;
 }

@@ -398,8 +398,6 @@ static void release(train *t)
 {
     if (dev_wait(t->device))
         gt_message_clear();
-    for (int i = 0; i < DEPTH; i++)
-        dev_event_wait(t->flights[i].event);
     if (metrics_close(t->metrics))
         gt_log(GT_LOG_WARN, "train", "%s", gt_message());
     for (size_t i = 0; t->slots && i < (size_t)(DEPTH * t->micros); i++) {

@@ -5,8 +5,8 @@
  *   train_run(t, &hooks);            until options.steps, an error, or train_stop()
  *   train_release(t);
  *
- * Alone, the host runs one step ahead: while the device works on step s, step s - 1's loss is
- * read and recorded, and nothing in a step waits for the device. Of several ranks each runs its
+ * Alone, the host runs one step ahead where steps are short: while the device works on step s, step
+ * s - 1's loss is read and recorded, and nothing in a step waits for the device. Of several ranks each runs its
  * stage of the plan (pipeline/stage.h); gradients, the loss and the norm are summed over ranks
  * before the update. Rank 0 keeps the record, all ranks write checkpoints.
  * Errors   GT_NUMERIC: a loss or gradient was not finite; the sentence names the step, the

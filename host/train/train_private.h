@@ -25,8 +25,8 @@ typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
     uint64_t begin;                     /* its first sample */
     float state[OPTIM_STATE_FLOATS];
-    dev_event *event;                   /* NULL once it has landed */
-    uint64_t end_ns;                    /* when it was seen to have landed */
+    uint64_t ticket;                    /* of the courier; 0 once it has landed */
+    uint64_t end_ns;                    /* when the device was done with it, from the courier */
     double lr;
     train_balance balance;
 } flight;
@@ -69,6 +69,7 @@ struct train {
     uint64_t data_hash;                 /* of the training split; with a run folder only */
     uint64_t last_saved;                /* step of the newest checkpoint, UINT64_MAX: none */
     uint64_t last_end_ns;
+    double last_seconds;                /* of the newest recorded step; 0: none yet */
     uint64_t skips;                     /* in a row */
     train_balance balance;              /* of the newest recorded step */
     double pending_val;                 /* loss to put on the next recorded row, NaN: none */

@@ -1,6 +1,6 @@
 /* host/train/train_run.c - a step, and the loop over steps.
  *
- *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...
+ *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...       of short steps
  *             device   ........ step s ........ | ........ step s+1 ........ |
  *   together  stage: forward, backward | sums of gradients | norm and loss of all | update
  *
@@ -17,6 +17,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#define AHEAD_SECONDS 0.25
 #define SKIPS_IN_A_ROW 50               /* fp16: more than the loss scale can explain */
 
 static gt_status send(train *t, exec *e, const char *name, const void *data, size_t bytes)
@@ -79,15 +80,19 @@ static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
     return st;
 }
 
-/* Waits for a queued step and notes the time. */
-static gt_status land(flight *f)
+/* On the courier's thread, as soon as the device is done with a step. */
+static gt_status note_landed(void *context, uint64_t now)
 {
-    if (!f->event)
-        return GT_OK;
-    gt_status st = dev_event_wait(f->event);
-    f->event = NULL;
-    f->end_ns = gt_now_ns();
-    return st;
+    ((flight *)context)->end_ns = now;
+    return GT_OK;
+}
+
+/* Waits for a queued step. */
+static gt_status land(train *t, flight *f)
+{
+    const uint64_t ticket = f->ticket;
+    f->ticket = 0;
+    return dev_courier_wait(t->courier, ticket);
 }
 
 /* Who computed how long. */
@@ -151,19 +156,22 @@ static gt_status queue_step(train *t, uint64_t step)
     flight *f = &t->flights[step % DEPTH];
     const uint64_t start = gt_now_ns();
     gt_status st = GT_OK;
-    assert(!f->event);
+    dev_event *event;
+    assert(!f->ticket);
     f->step = step;
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };
     if (t->gradients)                           /* its sums wait for the step before anyway */
-        st = land(&t->flights[(step + DEPTH - 1) % DEPTH]);
+        st = land(t, &t->flights[(step + DEPTH - 1) % DEPTH]);
     if (!st)
         st = queue_gradients(t, step, f->begin);
     if (!st)
         st = t->gradients ? update_together(t, f, start) : optim_step(t->optim, f->lr);
     if (!st)
-        st = optim_state_read(t->optim, f->state, &f->event);
+        st = optim_state_read(t->optim, f->state, &event);
+    if (!st)
+        st = dev_courier_put(t->courier, event, note_landed, f, &f->ticket);
     if (!st) {
         t->queued = step + 1;
         t->samples = f->begin + t->o.batch;
@@ -202,13 +210,14 @@ static gt_status explain_bad_step(train *t, const flight *f)
 static gt_status finish_step(train *t, const train_hooks *hooks)
 {
     flight *f = &t->flights[t->done % DEPTH];
-    gt_status st = land(f);
+    gt_status st = land(t, f);
     if (st)
         return st;
     const uint64_t now = f->end_ns;
     const double tokens = (double)(t->o.batch * t->o.seq);
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
+    t->last_seconds = seconds;
     const int skipped = f->state[OPTIM_SKIP] != 0.0f;
     if (skipped && t->o.precision != DTYPE_F16)
         return explain_bad_step(t, f);
@@ -301,6 +310,13 @@ static gt_status end_together(train *t, gt_status st)
     return gt_fail(st, "%s", sentence);
 }
 
+/* Whether the host may be a step ahead: it need not where queueing takes no time beside the step, and
+ * what is known of a long step should not have to wait for the next one. */
+static int is_short(const train *t)
+{
+    return t->last_seconds > 0.0 && t->last_seconds < AHEAD_SECONDS;
+}
+
 /* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
  * kept. All ranks come here together. */
 static gt_status give_up(train *t)
@@ -326,7 +342,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
                 announce(hooks, "evaluating", 0);
                 double loss = NAN;
                 if (!st)                        /* so that its time is its own */
-                    st = land(&t->flights[(step - 1) % DEPTH]);
+                    st = land(t, &t->flights[(step - 1) % DEPTH]);
                 if (!st)
                     st = train_evaluate(t, &loss, NULL);
                 if (st == GT_INTERRUPTED)
@@ -348,8 +364,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             st = queue_step(t, t->queued);
         if (st == GT_INTERRUPTED)
             st = give_up(t);
-        if (!st && t->queued - t->done == DEPTH)
-            st = finish_step(t, hooks);
+        if (!st)
+            st = finish_until(t, t->queued - (is_short(t) ? DEPTH - 1 : 0), hooks);
     }
     if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);
