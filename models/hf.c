@@ -11,6 +11,7 @@
  * a file is then the same for all ranks, whatever they hold.                             */
 #include "models/model_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/tensor/safetensors.h"
@@ -96,7 +97,12 @@ static gt_status import_tensors(const graph *whole, params *p, const st_file *f,
 {
     gt_status st = GT_OK;
     int taken = 0;
+    gt_activity a;
+    gt_activity_begin(&a, "importing weights", "tensors", (uint64_t)graph_param_count(whole));
     for (int i = 0; !st && i < graph_param_count(whole); i++) {
+        st = gt_activity_at(&a, (uint64_t)i);
+        if (st)
+            break;
         const graph_param_info *info = graph_param_at(whole, i);
         const st_tensor *t = find_tensor(f, info->name);
         const int held = params_find(p, info->name);
@@ -111,6 +117,7 @@ static gt_status import_tensors(const graph *whole, params *p, const st_file *f,
             st = import_one(p, held, t, folder);
         taken += held >= 0;
     }
+    gt_activity_end(&a);
     if (!st && taken != params_count(p))
         st = gt_fail(GT_MISMATCH, "cannot import '%s': the model's description has other tensors "
                      "than the graph", folder);

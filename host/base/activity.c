@@ -14,6 +14,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static gt_activity *shown;                  /* innermost of the main thread */
 static pthread_t owner;
 static int owned;                           /* owner is known */
+static void (*after)(void);
 static _Thread_local gt_activity *innermost;
 
 static int is_shown(void)
@@ -51,10 +52,22 @@ gt_status gt_activity_at(gt_activity *a, uint64_t done)
 
 void gt_activity_end(gt_activity *a)
 {
+    void (*hook)(void) = NULL;
     innermost = a->around;
     pthread_mutex_lock(&lock);
-    if (is_shown())
+    if (is_shown()) {
         shown = a->around;
+        hook = shown ? NULL : after;
+    }
+    pthread_mutex_unlock(&lock);
+    if (hook)
+        hook();
+}
+
+void gt_activity_after(void (*hook)(void))
+{
+    pthread_mutex_lock(&lock);
+    after = hook;
     pthread_mutex_unlock(&lock);
 }
 

@@ -38,6 +38,9 @@ gt_status gt_activity_at(gt_activity *a, uint64_t done);
 /* In any order of success or failure, but innermost first. */
 void gt_activity_end(gt_activity *a);
 
+/* Called on the main thread when its outermost activity has ended; NULL: nothing is. */
+void gt_activity_after(void (*hook)(void));
+
 /* What the main thread is busy with now, outermost first, as one line: "planning memory 12/340
  * nodes: measuring a product". *since_ns is when the outermost began. 0: with nothing. Any thread. */
 int gt_activity_describe(char *out, size_t size, uint64_t *since_ns);

@@ -3,6 +3,7 @@
  * Every result is checked before it is timed, warmed up, repeated, and printed as
  * min / median / p99 beside the ceiling it should be held against.                      */
 #include "host/cli/bench.h"
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
@@ -352,6 +353,7 @@ gt_status bench_device(int argc, char **argv)
         return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000",
                        (unsigned long long)o.runs);
     dtype_parse(&storage, o.precision);
+    cli_busy_start();
     st = dev_open(&d, o.devices);
     if (st)
         return st;

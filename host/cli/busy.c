@@ -116,6 +116,7 @@ void cli_busy_start(void)
     b.terminal = isatty(STDERR_FILENO);
     b.running = pthread_create(&b.thread, NULL, watch, NULL) == 0;
     gt_log_before(b.running ? cli_busy_clear : NULL);
+    gt_activity_after(b.running ? cli_busy_clear : NULL);
 }
 
 void cli_busy_stop(void)
@@ -123,6 +124,7 @@ void cli_busy_stop(void)
     if (!b.running)
         return;
     gt_log_before(NULL);
+    gt_activity_after(NULL);
     pthread_mutex_lock(&b.lock);
     b.over = 1;
     pthread_cond_signal(&b.wake);

@@ -221,8 +221,6 @@ static gt_status take_profiles(session *s, plan_local_result *out)
                                : profile_load(&mine.profile, &found, s->d, &s->model, s->size, s->sizes,
                                               s->company);
     const int have = st ? 0 : all_found(s, found, &st);
-    if (!st && !have && s->o->phase && s->rank == 0)
-        s->o->phase("measuring the devices");
     if (!st && !have)
         st = measure(s, &mine.profile);
     out->measured = !have;

@@ -25,8 +25,6 @@ typedef struct plan_local_options {
     const char *sync;           /* NULL: "allreduce"                                          */
     int again;                  /* measure even what the cache folder "profile" has           */
     int in_passing;             /* and do not keep it: what slows a device now may pass       */
-    /* Called with "measuring the devices" before that takes its time; NULL: not wanted.     */
-    void (*phase)(const char *what);
 } plan_local_options;
 
 /* What was found, and how. Only the plan is there on ranks other than 0. */

@@ -1,4 +1,5 @@
 /* host/cli/verb_eval.c - the loss of a model on a text. */
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
@@ -143,6 +144,7 @@ gt_status verb_eval(int argc, char **argv)
     if (!o.batch)
         return gt_fail(GT_MISUSE, "option --batch: 0 sequences are none");
     dtype_parse(&storage, o.precision);
+    cli_busy_start();
     st = cli_source_open(&s, o.from);
     if (st)
         return st;

@@ -1,4 +1,5 @@
 /* host/cli/verb_generate.c - text from a model, printed as it comes. */
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
 #include "host/base/clock.h"
@@ -141,6 +142,7 @@ gt_status verb_generate(int argc, char **argv)
     if (!(o.temperature >= 0.0))
         return gt_fail(GT_MISUSE, "option --temperature: %g is below 0", o.temperature);
     dtype_parse(&storage, o.precision);
+    cli_busy_start();
     st = cli_source_open(&s, o.from);
     if (!st && !s.tokenizer)
         st = gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer; put its tokenizer.json, or vocab.json and "

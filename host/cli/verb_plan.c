@@ -4,6 +4,7 @@
  *   plan --model M --cluster FILE     devices that need not be here, described (plan_cluster.c)
  *
  * --out writes the plan that `train --plan FILE` follows to the letter.                     */
+#include "host/cli/busy.h"
 #include "host/cli/cli.h"
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
@@ -70,20 +71,12 @@ static plan_question question(void)
     return q;
 }
 
-/* Overwritten by what is printed next. */
-static void show_phase(const char *what)
-{
-    fprintf(stderr, "%s ...\r", what);
-    fflush(stderr);
-}
-
 static gt_status local_options(plan_local_options *out)
 {
     const plan_question q = question();
     *out = (plan_local_options){ .model = &model, .storage = q.storage, .batch = q.batch, .seq = q.seq,
                                  .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
-                                 .sync = o.sync, .again = o.again,
-                                 .phase = cli_is_terminal() ? show_phase : NULL };
+                                 .sync = o.sync, .again = o.again };
     gt_status st = plan_local_number(&out->stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&out->replicas, "replicas", o.replicas);
@@ -100,6 +93,8 @@ static gt_status plan_here(net_comm *c)
     dev_device *d = NULL;
     plan_local_options options;
     plan_local_result r = { 0 };
+    if (!c)
+        cli_busy_start();
     const plan_question q = question();
     gt_status st = local_options(&options);
     if (!st)

@@ -348,10 +348,9 @@ static train_options options_of(void)
 static gt_status explain(train *t, dev_device *d)
 {
     gemm_peak peak;
-    double loss, norm;
-    gt_status st = train_once(t, 0, 0, &loss, &norm);
+    gt_status st = train_load(t, 0);
     if (!st)
-        st = gemm_peak_measure(d, &peak);
+        st = gemm_peak_cached(d, &peak);
     return st ? st : exec_explain(train_exec(t), stdout, peak.flops);
 }
 

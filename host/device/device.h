@@ -201,9 +201,9 @@ gt_status dev_run(dev_list *l, int from, int to);
 /* The same, but GT_INTERRUPTED, with some of them queued, once gt_stop_asked() (host/base/activity.h). */
 gt_status dev_run_stoppable(dev_list *l, int from, int to);
 
-/* Runs the list once, waiting for each launch, and adds each launch's device time in
- * seconds to seconds[index] (count entries). */
-gt_status dev_run_timed(dev_list *l, double *seconds);
+/* Runs launches [from, to) once (to < 0: all the rest), waiting for each, and adds each launch's
+ * device time in seconds to seconds[index] (an entry for each of the list). */
+gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds);
 
 /* Device seconds spent in kernels since the device was opened; only counted after
  * dev_busy_count(d, 1), which makes every launch carry an event. */

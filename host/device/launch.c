@@ -438,12 +438,14 @@ gt_status dev_run_stoppable(dev_list *l, int from, int to)
     return st;
 }
 
-gt_status dev_run_timed(dev_list *l, double *seconds)
+gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds)
 {
     gt_status st = GT_OK;
+    if (to < 0)
+        to = l->count;
     gt_activity a;
     gt_activity_begin(&a, "timing kernels", NULL, (uint64_t)l->count);
-    for (int i = 0; !st && i < l->count; i++) {
+    for (int i = from; !st && i < to; i++) {
         cl_event event = NULL;
         st = gt_activity_at(&a, (uint64_t)i);
         if (!st)

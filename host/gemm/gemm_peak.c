@@ -2,6 +2,7 @@
 #include "host/gemm/gemm.h"
 
 #include "cl/kernels.h"
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
 
@@ -121,13 +122,16 @@ gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
     const char *const sources[] = { cl_source("common.clh"), cl_source("peak.cl") };
     dev_program *p;
     gemm_peak peak = { 0 };
+    gt_activity a;
+    gt_activity_begin(&a, "measuring the device's peak", NULL, 0);
     gt_status st = dev_program_build(&p, d, "peak.cl", sources, 2, "");
-    if (st)
-        return st;
-    st = measure_fma(d, p, &peak.flops);
-    if (!st)
-        st = measure_copy(d, p, &peak.copy_bytes);
-    dev_program_release(p);
+    if (!st) {
+        st = measure_fma(d, p, &peak.flops);
+        if (!st)
+            st = measure_copy(d, p, &peak.copy_bytes);
+        dev_program_release(p);
+    }
+    gt_activity_end(&a);
     if (!st)
         *out = peak;
     return st;

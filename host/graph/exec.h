@@ -118,8 +118,9 @@ typedef struct exec_memory {
 } exec_memory;
 exec_memory exec_memory_of(const exec *e);
 
-/* Runs every node alone and prints a table: node, program, shape, engine, time, FLOP/s,
- * bytes; then totals a kind of operation and the memory plan. Inputs should be filled. */
+/* Runs nodes alone and prints a table: node, program, shape, engine, time, FLOP/s, bytes; then
+ * totals a kind of operation and the memory plan. Of nodes that are alike not all are run. Inputs
+ * should be filled. GT_INTERRUPTED once gt_stop_asked(). */
 gt_status exec_explain(exec *e, FILE *out, double peak_flops);
 /* Device seconds of one forward + backward, and of its GEMMs alone; waits for every launch. Makes no
  * exchanges, so one rank of a group can measure itself; explaining does not either. */

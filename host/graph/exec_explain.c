@@ -1,7 +1,9 @@
 /* host/graph/exec_explain.c - looking inside a graph: every node timed, or run and searched.
  *
- *   time, explain    all launches of a list, one after another with the device's clock; a node is
+ *   time             all launches of a list, one after another with the device's clock; a node is
  *                    the sum of its own
+ *   explain          the same, but of nodes that are alike (a layer's and the next one's) only as many
+ *                    as it takes to know: the others are given the same time
  *   find bad         node by node, each result read back before the next one runs
  *
  * Timing makes no exchanges between ranks, so that one rank alone can be measured; searching makes
@@ -9,6 +11,7 @@
 #include "host/base/activity.h"
 #include "host/graph/exec_private.h"
 
+#include "host/base/clock.h"
 #include "host/base/text.h"
 
 #include <math.h>
@@ -24,7 +27,7 @@ static gt_status time_nodes(exec *e, double *seconds)
         double *each = calloc((size_t)launches + 1, sizeof *each);
         if (!each)
             return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
-        st = dev_run_timed(e->list[list], each);
+        st = dev_run_timed(e->list[list], 0, -1, each);
         for (int at = 0; !st && at < e->count; at++)
             if (exec_list_at(e, at) == list)
                 for (int i = e->launch_from[at]; i < e->launch_to[at]; i++)
@@ -49,6 +52,75 @@ gt_status exec_time(exec *e, double *all, double *gemms)
             *gemms += seconds[at];
     }
     free(seconds);
+    return st;
+}
+
+/* Do both the same with as many numbers? */
+static int are_alike(const graph *g, const graph_node *a, const graph_node *b)
+{
+    if (a->op != b->op || a->phase != b->phase || a->act != b->act || a->heads != b->heads
+        || a->causal != b->causal || a->train != b->train || (a->drop > 0.0f) != (b->drop > 0.0f))
+        return 0;
+    for (int j = 0; j < NODE_INPUTS + NODE_OUTPUTS; j++) {
+        const int x = j < NODE_INPUTS ? a->in[j] : a->out[j - NODE_INPUTS];
+        const int y = j < NODE_INPUTS ? b->in[j] : b->out[j - NODE_INPUTS];
+        if ((x < 0) != (y < 0))
+            return 0;
+        if (x >= 0 && (g->values[x].type != g->values[y].type
+                       || !shape_equal(&g->values[x].shape, &g->values[y].shape)))
+            return 0;
+    }
+    return 1;
+}
+
+/* The launches of one node, once; *took is the host's time for it. */
+static gt_status time_node(exec *e, int at, double *seconds, double *took)
+{
+    dev_list *l = e->list[exec_list_at(e, at)];
+    double *each = calloc((size_t)dev_list_count(l) + 1, sizeof *each);
+    if (!each)
+        return gt_fail(GT_NO_MEMORY, "cannot time node %d of a graph: out of memory", at);
+    const uint64_t start = gt_now_ns();
+    const gt_status st = dev_run_timed(l, e->launch_from[at], e->launch_to[at], each);
+    *took = (double)(gt_now_ns() - start) * 1e-9;
+    *seconds = 0.0;
+    for (int i = e->launch_from[at]; i < e->launch_to[at]; i++)
+        *seconds += each[i];
+    free(each);
+    return st;
+}
+
+/* Seconds of every node, by position. A short node runs twice, since its first run touches memory and
+ * may compile; nodes of a kind are run until that took KNOWN seconds, and the rest are given what
+ * the last one took. */
+static gt_status sample_nodes(exec *e, double *seconds)
+{
+    static const double known = 0.05;
+    double *spent = calloc((size_t)e->count + 1, sizeof *spent), took;
+    gt_activity a;
+    if (!spent)
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+    gt_activity_begin(&a, "timing node", NULL, (uint64_t)e->count);
+    gt_status st = exec_clear(e);
+    for (int at = 0; !st && at < e->count; at++) {
+        const graph_node *n = &e->g->nodes[e->order[at]];
+        int like = at - 1;
+        while (like >= 0 && !are_alike(e->g, n, &e->g->nodes[e->order[like]]))
+            like--;
+        if (like >= 0 && spent[like] > known) {
+            seconds[at] = seconds[like];
+            spent[at] = spent[like];
+            continue;
+        }
+        st = gt_activity_at(&a, (uint64_t)at + 1);
+        if (!st)
+            st = time_node(e, at, &seconds[at], &took);
+        if (!st && took < known)
+            st = time_node(e, at, &seconds[at], &took);
+        spent[at] = took + (like >= 0 ? spent[like] : 0.0);
+    }
+    gt_activity_end(&a);
+    free(spent);
     return st;
 }
 
@@ -83,10 +155,7 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
     double op_seconds[OP_COUNT] = { 0 }, op_flops[OP_COUNT] = { 0 }, total = 0.0, flops = 0.0;
     if (!seconds)
         return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
-    gt_status st = time_nodes(e, seconds);              /* once to warm up, once to count */
-    memset(seconds, 0, (size_t)e->count * sizeof *seconds);
-    if (!st)
-        st = time_nodes(e, seconds);
+    gt_status st = sample_nodes(e, seconds);
     if (st)
         goto out;
     fprintf(out, "%-28s %-22s %-8s %-18s %-8s %9s %9s %8s\n", "node", "operation", "program",

@@ -217,7 +217,7 @@ static gt_status trial_time(trial *t, kernel_timing *out)
     assert(launches <= (int)(sizeof steps / sizeof *steps));
     for (int run = -2; run < MOST && !st && (run < LEAST || total < 0.5); run++) {
         memset(steps, 0, sizeof steps);
-        st = dev_run_timed(t->list, steps);
+        st = dev_run_timed(t->list, 0, -1, steps);
         double sum = 0.0;
         for (int i = 0; i < launches; i++)
             sum += steps[i];

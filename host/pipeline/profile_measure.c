@@ -9,6 +9,7 @@
  * now and then and not after every launch: its time is worked out from that of its kernels. */
 #include "host/pipeline/profile.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/random.h"
 #include "host/graph/exec.h"
@@ -386,8 +387,13 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
     if (!st)
         st = measure_trip(b);
     out->trip = b->trip;
+    gt_activity a;
+    gt_activity_begin(&a, "measuring layers,", "sizes of a micro-batch", (uint64_t)count);
     for (int i = 0; !st && i < count; i++) {
         double seconds;
+        st = gt_activity_at(&a, (uint64_t)i + 1);
+        if (st)
+            break;
         st = measure_size(out, b, i, size[i], meet, context, &seconds);
         if (st || isinf(seconds))
             break;
@@ -395,6 +401,7 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
         if (seconds > profile_long)
             break;
     }
+    gt_activity_end(&a);
     double none = 0;
     if (!st && meet)
         st = meet(context, &none);

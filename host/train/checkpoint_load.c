@@ -5,6 +5,7 @@
  *
  * By way of the full tensor, one at a time: then every cut there was goes with every cut there
  * is. An element that two pieces hold must be the same in both.                           */
+#include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/trace.h"
 #include "host/train/checkpoint_private.h"
@@ -171,11 +172,16 @@ static gt_status load_params(const char *folder, params *p)
     gt_status st = source_open(&s, folder, CHECKPOINT_PARAMS);
     if (!st)
         st = source_room(&s, p);
+    gt_activity a;
+    gt_activity_begin(&a, "loading the weights of a checkpoint", "tensors", (uint64_t)params_count(p));
     for (int i = 0; !st && i < params_count(p); i++) {
-        st = gather_finite(&s, params_info(p, i)->name, &params_info(p, i)->full);
+        st = gt_activity_at(&a, (uint64_t)i);
+        if (!st)
+            st = gather_finite(&s, params_info(p, i)->name, &params_info(p, i)->full);
         if (!st)
             st = params_write_full(p, i, s.room);
     }
+    gt_activity_end(&a);
     source_close(&s);
     return st;
 }
@@ -217,13 +223,20 @@ static gt_status load_optimizer(const char *folder, params *p, optim *o)
         st = check_moments(&s, p, optim_moments(o));
     if (!st)
         st = source_room(&s, p);
+    gt_activity a;
+    gt_activity_begin(&a, "loading the optimizer's state", "tensors",
+                      (uint64_t)params_count(p) * (uint64_t)optim_moments(o));
     for (int m = 0; m < optim_moments(o); m++)
         for (int i = 0; !st && i < params_count(p); i++) {
+            st = gt_activity_at(&a, a.done + 1);
+            if (st)
+                break;
             snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, i)->name);
             st = gather_finite(&s, name, &params_info(p, i)->full);
             if (!st)
                 st = optim_moment_write_full(o, i, m, s.room);
         }
+    gt_activity_end(&a);
     if (!st)
         st = load_scalars(&s, o);
     source_close(&s);

@@ -8,6 +8,7 @@
  * A rank that dies leaves a .partial folder, whenever that is: the name step-N appears last and
  * at once. A rank that fails says so at the next line, and all of them fail with its sentence.
  * Hashes are of what is read back, and must be those of what was put.                     */
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/trace.h"
@@ -38,6 +39,7 @@ typedef struct saving {
     float *room;                        /* the largest tensor */
     checkpoint_file files[2];           /* written by this rank */
     int count;
+    gt_activity activity;
 } saving;
 
 static int is_mine(const unsigned char *mine, int i)
@@ -142,6 +144,7 @@ static gt_status save_params(saving *s)
         const checkpoint_piece p = param_piece(s, i);
         if (!is_mine(s->mine, i))
             continue;
+        gt_activity_set(&s->activity, s->activity.done + 1);
         st = params_read(s->params, i, s->room);
         if (!st)
             st = st_writer_put(o.writer, s->room, piece_bytes(&p));
@@ -163,6 +166,7 @@ static gt_status put_moments(saving *s, output *o, int which)
         const checkpoint_piece p = moment_piece(s, i);
         if (!has_moments(s, i))
             continue;
+        gt_activity_set(&s->activity, s->activity.done + 1);
         st = optim_moment_read(s->optim, i, which, s->room);
         if (!st)
             st = st_writer_put(o->writer, s->room, piece_bytes(&p));
@@ -391,6 +395,8 @@ gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *
         s.rank = s.comm ? net_comm_rank(s.comm) : 0;
         s.only = !s.comm || net_comm_size(s.comm) == 1;
     }
+    gt_activity_begin(&s.activity, "saving", "tensors",
+                      (uint64_t)params_count(p) * (uint64_t)(1 + (o ? optim_moments(o) : 0)));
     gt_status st = begin(&s);
     if (!st)
         st = write_files(&s, &written);
@@ -398,6 +404,7 @@ gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *
         st = finish(&s, &written);
     if (st)
         st = clear_away(&s, st);
+    gt_activity_end(&s.activity);
     gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "save a checkpoint", traced);
     if (bytes)
         *bytes = st ? 0 : bytes_of(&written);

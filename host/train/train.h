@@ -75,6 +75,9 @@ gt_status train_run(train *t, const train_hooks *hooks);
  * (host/base/activity.h) does not wait for that: the step under way is given up. */
 void train_stop(train *t);
 
+/* Sends the inputs of this rank's first micro-batch of a step to train_exec(), for exec_explain(). */
+gt_status train_load(train *t, uint64_t step);
+
 /* One step without loop, record or checkpoint: batch `step` from the data's start, forward, backward
  * and (if `update`) the optimizer; waits, and gives the loss. For tests and benchmarks. */
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm);

@@ -392,6 +392,13 @@ void train_stop(train *t)
     t->stop = 1;
 }
 
+gt_status train_load(train *t, uint64_t step)
+{
+    t->running = step;
+    t->running_at = loader_step(&t->loader, step, 0);
+    return send_inputs(t, stage_exec(t->stage, 0), 0, 0);
+}
+
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm)
 {
     float state[OPTIM_STATE_FLOATS] = { 0 };

@@ -5,6 +5,7 @@
  * places of the program find out here, by name, instead of mixing up their bytes.        */
 #include "net/job/job_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "net/job/bigendian.h"
 
@@ -339,10 +340,15 @@ gt_status net_job_exchange(net_job *j, const char *what, const void *mine, size_
     if (!st) {
         if (size)
             memcpy(part->data + NET_PART_HEAD, mine, size);
+        gt_activity waiting, why;
+        gt_activity_begin(&waiting, "waiting for the other ranks", NULL, 0);
+        gt_activity_begin(&why, what, NULL, 0);
         pthread_mutex_lock(&j->lock);
         st = run_exchange(j, part, what, &result);
         net_body_release(part);         /* counts are the lock's */
         pthread_mutex_unlock(&j->lock);
+        gt_activity_end(&why);
+        gt_activity_end(&waiting);
     }
     if (!st)
         st = copy_blobs(j, result, out);

@@ -113,7 +113,7 @@ static void a_list_runs_in_order_and_again(void)
     CHECK_OK(dev_event_wait(event));
     CHECK(y[0] == 1.0f && y[N - 1] == 1.0f);
     double seconds[4] = { 0 };
-    CHECK_OK(dev_run_timed(l, seconds));
+    CHECK_OK(dev_run_timed(l, 0, -1, seconds));
     CHECK(seconds[0] > 0.0 && seconds[2] == 0.0);
     CHECK(dev_memory_used(d) == 4 * align + 2 * sizeof x);
 out:
