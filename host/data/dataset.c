@@ -4,14 +4,15 @@
  *   CACHE/tokens/K/          a token folder; K = hash of (text, tokenizer or spec, split)
  *
  * The key of a trained tokenizer is its spec: it is a function of the text, which is in the
- * key as well. The folder appears by a rename, so one that is there is whole; the lock
- * only spares the other ranks of a node the work.                                       */
+ * key as well. The folder appears by a rename, so one that is there is whole unless something
+ * damaged it later: then it is made again. The lock spares the other ranks of a node the work. */
 #include "host/data/dataset.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
+#include "host/data/foreign.h"
 #include "host/data/tokenize.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -44,58 +45,6 @@ static int ends_with(const char *text, const char *end)
     return a >= b && !strcmp(text + a - b, end);
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void free_paths(char **paths, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        free(paths[i]);
-    free(paths);
-}
-
-/* The token files of a folder whose names hold `word`, sorted. */
-static gt_status find_shards(char ***out, size_t *count, const char *folder, const char *word)
-{
-    *out = NULL;
-    *count = 0;
-    DIR *dir = opendir(folder);
-    if (!dir)
-        return gt_fail(GT_IO, "cannot open folder '%s': %s", folder, strerror(errno));
-    gt_status st = GT_OK;
-    for (struct dirent *e; !st && (e = readdir(dir)); ) {
-        if (!ends_with(e->d_name, ".bin") || !strstr(e->d_name, word))
-            continue;
-        char **grown = realloc(*out, (*count + 1) * sizeof *grown);
-        if (grown) {
-            *out = grown;
-            grown[*count] = gt_path_join(folder, e->d_name);
-        }
-        if (!grown || !grown[*count])
-            st = no_memory(folder);
-        else
-            ++*count;
-    }
-    closedir(dir);
-    if (*count)
-        qsort(*out, *count, sizeof **out, by_name);
-    return st;
-}
-
-static gt_status open_split(token_split *out, const char *folder, const char *word,
-                            uint32_t vocab)
-{
-    char **paths;
-    size_t count;
-    gt_status st = find_shards(&paths, &count, folder, word);
-    if (!st)
-        st = token_split_open(out, (const char *const *)paths, count, vocab);
-    free_paths(paths, count);
-    return st;
-}
-
 /* "bpe:512" names the kind that "bpe" is. */
 static int names_kind(const char *spec, const tokenizer *t)
 {
@@ -119,6 +68,13 @@ static gt_status open_tokenizer(data_set *d, const char *folder, const char *spe
         st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
                      spec, folder);
     return st;
+}
+
+/* Folders of earlier versions have none. */
+static int has_hash(const json_t *summary, const char *key, const token_split *s)
+{
+    const char *hash = json_string_value(json_object_get(summary, key));
+    return !hash || strtoull(hash, NULL, 16) == token_split_hash(s);
 }
 
 /* What tokens.json says must be what is there; a folder without one says nothing. */
@@ -150,6 +106,9 @@ static gt_status check_summary(const data_set *d, const char *folder)
         st = gt_fail(GT_FORMAT, "cannot use data '%s': its shards hold %llu + %llu tokens, not "
                      "what tokens.json says; copy the whole folder again", folder,
                      (unsigned long long)d->train.count, (unsigned long long)d->val.count);
+    else if (!has_hash(root, "train_hash", &d->train) || !has_hash(root, "val_hash", &d->val))
+        st = gt_fail(GT_FORMAT, "cannot use data '%s': its shards hold other ids than tokens.json "
+                     "says; copy the whole folder again", folder);
 out:
     json_decref(root);
     free(text);
@@ -157,32 +116,37 @@ out:
     return st;
 }
 
-static gt_status open_folder(data_set *d, const char *folder, const char *spec)
+static gt_status open_folder(data_set *d, const char *folder, const data_request *r)
 {
-    gt_status st = open_tokenizer(d, folder, spec);
+    gt_status st = open_tokenizer(d, folder, r->spec);
     uint32_t vocab = st || !d->tokenizer ? 0 : tokenizer_vocab(d->tokenizer);
     if (!st)
-        st = open_split(&d->train, folder, "train", vocab);
+        st = token_split_open_folder(&d->train, folder, "train", vocab, r->token_bits);
     if (!st)
-        st = open_split(&d->val, folder, "val", vocab);
+        st = token_split_open_folder(&d->val, folder, "val", vocab, r->token_bits);
     if (!st && !d->train.file_count && !d->val.file_count)
         st = gt_fail(GT_NOT_FOUND, "cannot open data '%s': the folder holds no token files "
                      "(*train*.bin, *val*.bin)", folder);
-    return st ? st : check_summary(d, folder);
+    if (!st)
+        st = check_summary(d, folder);
+    return st || !r->whole ? st : token_split_append(&d->train, &d->val);
 }
 
-static gt_status open_token_file(data_set *d, const char *path, const char *spec)
+static gt_status open_token_file(data_set *d, const char *path, const data_request *r)
 {
+    const char *spec = r->spec;
     if (spec && tokenizer_needs_text(spec))
         return gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
                        spec, path);
     gt_status st = spec ? tokenizer_open(&d->tokenizer, spec) : GT_OK;
-    return st ? st : token_split_open(&d->train, &path, 1,
-                                      d->tokenizer ? tokenizer_vocab(d->tokenizer) : 0);
+    return st ? st : token_split_open_as(&d->train, &path, 1,
+                                         d->tokenizer ? tokenizer_vocab(d->tokenizer) : 0,
+                                         r->token_bits);
 }
 
 /* The name of the cache entry of a text. */
-static gt_status cache_key(char key[32], const char *path, const char *spec, const tokenizer *t)
+static gt_status cache_key(char key[32], const char *path, const char *spec, const tokenizer *t,
+                           int whole)
 {
     gt_map map;
     gt_status st = gt_map_open(&map, path);
@@ -190,9 +154,13 @@ static gt_status cache_key(char key[32], const char *path, const char *spec, con
         return st;
     if (!map.size)
         st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", path);
-    uint64_t parts[4] = { map.size, map.size ? gt_hash(map.data, map.size) : 0,
-                          t ? tokenizer_hash(t) : gt_hash(spec, strlen(spec)), CACHE_FORMAT };
-    snprintf(key, 32, "%016llx", (unsigned long long)gt_hash(parts, sizeof parts));
+    else
+        st = data_foreign_check(&map, DATA_AS_TEXT);
+    const uint64_t parts[4] = { map.size, map.size ? gt_hash(map.data, map.size) : 0,
+                                t ? tokenizer_hash(t) : gt_hash(spec, strlen(spec)),
+                                CACHE_FORMAT };
+    snprintf(key, 32, "%016llx%s", (unsigned long long)gt_hash(parts, sizeof parts),
+             whole ? "-whole" : "");
     gt_map_close(&map);
     return st;
 }
@@ -210,13 +178,16 @@ static gt_status lock(int *fd, const char *path)
 }
 
 static gt_status tokenize_into(const char *folder, const char *path, const char *spec,
-                               tokenizer *t, data_progress progress, void *context)
+                               tokenizer *t, const data_request *r)
 {
     tokenizer *trained = NULL;
-    gt_status st = t ? GT_OK : tokenizer_train(&trained, spec, &path, 1, progress, context);
+    gt_status st = gt_folder_remove(folder);
+    if (!st && !t)
+        st = tokenizer_train(&trained, spec, &path, 1, r->progress, r->context);
     if (!st) {
-        const tokenize_options o = { .files = &path, .file_count = 1, .progress = progress,
-                                     .val_fraction = DATA_VAL_FRACTION, .context = context };
+        const tokenize_options o = { .files = &path, .file_count = 1, .progress = r->progress,
+                                     .val_fraction = r->whole ? 0.0 : DATA_VAL_FRACTION,
+                                     .context = r->context };
         tokenize_result ignored;
         st = tokenize(t ? t : trained, folder, &o, &ignored);
     }
@@ -224,16 +195,45 @@ static gt_status tokenize_into(const char *folder, const char *path, const char 
     return st;
 }
 
-static gt_status open_text(data_set *d, const char *path, const char *spec,
-                           data_progress progress, void *context)
+/* An entry of the cache folder has what a folder of the user's may lack. */
+static gt_status open_entry(data_set *d, const char *folder)
+{
+    const data_request as_it_is = { 0 };
+    char *summary = gt_path_join(folder, "tokens.json");
+    gt_status st = !summary ? no_memory(folder)
+                   : gt_path_exists(summary) ? GT_OK
+                   : gt_fail(GT_NOT_FOUND, "there is no '%s'", summary);
+    free(summary);
+    if (!st)
+        st = open_folder(d, folder, &as_it_is);
+    if (!st && !d->tokenizer)
+        st = gt_fail(GT_NOT_FOUND, "there is no '%s/tokenizer'", folder);
+    if (st)
+        data_close(d);
+    return st;
+}
+
+/* Opens what was kept of a text; 0 if nothing was, or it is damaged: then that is said. */
+static int open_kept(data_set *d, const char *folder)
+{
+    if (!gt_path_exists(folder))
+        return 0;
+    if (!open_entry(d, folder))
+        return 1;
+    gt_log(GT_LOG_WARN, "data", "tokenizing anew, what was kept is damaged: %s", gt_message());
+    gt_message_clear();
+    return 0;
+}
+
+static gt_status open_text(data_set *d, const char *path, const data_request *r)
 {
     tokenizer *given = NULL;
-    char *cache = NULL, *folder = NULL, *summary = NULL, *lock_path = NULL;
-    char key[32], lock_name[48];
+    const char *spec = r->spec ? r->spec : "byte";
+    char *cache = NULL, *folder = NULL, *lock_path = NULL, key[32], lock_name[48];
     int held = -1;
     gt_status st = tokenizer_needs_text(spec) ? GT_OK : tokenizer_open(&given, spec);
     if (!st)
-        st = cache_key(key, path, spec, given);
+        st = cache_key(key, path, spec, given, r->whole);
     if (!st)
         st = gt_cache_folder(&cache, "tokens");
     if (st)
@@ -241,41 +241,60 @@ static gt_status open_text(data_set *d, const char *path, const char *spec,
     snprintf(lock_name, sizeof lock_name, "%s.lock", key);
     folder = gt_path_join(cache, key);
     lock_path = gt_path_join(cache, lock_name);
-    summary = folder ? gt_path_join(folder, "tokens.json") : NULL;
-    if (!summary || !lock_path) {
+    if (!folder || !lock_path) {
         st = no_memory(path);
         goto out;
     }
-    if (!gt_path_exists(summary)) {
+    /* Who waits for the lock finds what its holder made. One that is damaged is looked at under the
+     * lock only, so that it is told of once. */
+    if (!gt_path_exists(folder) || open_entry(d, folder)) {
+        gt_message_clear();
         st = lock(&held, lock_path);
-        if (!st && !gt_path_exists(summary))
-            st = tokenize_into(folder, path, spec, given, progress, context);
+        if (!st && !open_kept(d, folder)) {
+            st = tokenize_into(folder, path, spec, given, r);
+            if (!st)
+                st = open_entry(d, folder);
+        }
     }
-    if (!st)
-        st = open_folder(d, folder, NULL);
 out:
     if (held >= 0)
         close(held);
     tokenizer_close(given);
     free(cache);
     free(folder);
-    free(summary);
     free(lock_path);
+    return st;
+}
+
+data_kind data_kind_of(const char *path)
+{
+    if (gt_path_is_folder(path))
+        return DATA_FOLDER;
+    return token_file_has_header(path) || ends_with(path, ".bin") ? DATA_TOKEN_FILE : DATA_TEXT;
+}
+
+gt_status data_open_as(data_set *out, const char *path, const data_request *r)
+{
+    const data_kind kind = data_kind_of(path);
+    gt_status st;
+    memset(out, 0, sizeof *out);
+    if (r->token_bits && kind == DATA_TEXT)
+        return gt_fail(GT_MISUSE, "--token-bits is for files of token ids, and '%s' is read as text; "
+                       "leave it out, or name the file *.bin", path);
+    if (kind == DATA_FOLDER)
+        st = open_folder(out, path, r);
+    else if (kind == DATA_TOKEN_FILE)
+        st = open_token_file(out, path, r);
+    else
+        st = open_text(out, path, r);
+    if (st)
+        data_close(out);
     return st;
 }
 
 gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress,
                     void *context)
 {
-    gt_status st;
-    memset(out, 0, sizeof *out);
-    if (gt_path_is_folder(path))
-        st = open_folder(out, path, spec);
-    else if (token_file_has_header(path) || ends_with(path, ".bin"))
-        st = open_token_file(out, path, spec);
-    else
-        st = open_text(out, path, spec ? spec : "byte", progress, context);
-    if (st)
-        data_close(out);
-    return st;
+    const data_request r = { .spec = spec, .progress = progress, .context = context };
+    return data_open_as(out, path, &r);
 }

@@ -13,7 +13,8 @@
  *                             on; the last 10 % of its characters validate (nanoGPT's split).
  *                             A trained tokenizer, char or bpe:SIZE, sees all of the text.
  *
- * Processes that open the same text at the same time wait for the first, which does it.  */
+ * Processes that open the same text at the same time wait for the first, which does it. What was
+ * kept and is damaged is made again, with a warning.                                      */
 #ifndef GT_DATA_DATASET_H
 #define GT_DATA_DATASET_H
 
@@ -27,9 +28,23 @@ typedef struct data_set {
     token_split train, val;     /* val.count is 0 if there is no such split */
 } data_set;
 
-/* `spec` is a tokenizer (tokenizer_open, tokenizer_train) or NULL: the folder's own, none for
- * bare token files, "byte" for text. GT_MISMATCH if a folder's tokens were made by another
- * tokenizer than `spec`. On failure *out is empty. */
+typedef enum data_kind { DATA_FOLDER, DATA_TOKEN_FILE, DATA_TEXT } data_kind;
+data_kind data_kind_of(const char *path);
+
+typedef struct data_request {
+    /* A tokenizer (tokenizer_open, tokenizer_train) or NULL: the folder's own, none for bare token
+     * files, "byte" for text. */
+    const char *spec;
+    int token_bits;                     /* of bare token files, 0: see token_file_open()        */
+    int whole;                          /* everything in `train`: a text is not cut in two      */
+    data_progress progress;
+    void *context;
+} data_request;
+
+/* GT_MISMATCH if a folder's tokens were made by another tokenizer than `spec`. On failure *out is
+ * empty. */
+gt_status data_open_as(data_set *out, const char *path, const data_request *r);
+/* The same with both splits and token_bits 0. */
 gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress,
                     void *context);
 void      data_close(data_set *d);

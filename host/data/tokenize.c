@@ -10,6 +10,7 @@
 #include "host/data/tokenize.h"
 
 #include "host/base/file.h"
+#include "host/data/foreign.h"
 #include "host/data/tokens.h"
 #include "host/data/utf8.h"
 
@@ -49,6 +50,8 @@ static gt_status open_texts(job *j)
         st = gt_map_open(&j->maps[i], path);
         if (!st && !j->maps[i].size)
             st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", path);
+        if (!st)
+            st = data_foreign_check(&j->maps[i], DATA_AS_TEXT);
         j->map_count++;
         j->total += j->maps[i].size;
     }
@@ -128,18 +131,35 @@ static gt_status encode_all(job *j, token_writer *train, token_writer *val)
     return st;
 }
 
+static gt_status hash_of(uint64_t *hash, const char *folder, const char *name)
+{
+    token_split s;
+    gt_status st = token_split_open_folder(&s, folder, name, 0, 0);
+    *hash = st ? 0 : token_split_hash(&s);
+    token_split_close(&s);
+    return st;
+}
+
 static gt_status write_summary(const job *j, const char *folder, const tokenize_result *r)
 {
     char text[512];
+    uint64_t train, val;
+    gt_status st = hash_of(&train, folder, "train");
+    if (!st)
+        st = hash_of(&val, folder, "val");
+    if (st)
+        return st;
     int n = snprintf(text, sizeof text, "{\"format\": 1, \"tokenizer\": \"%s\", "
                      "\"tokenizer_hash\": \"%016llx\", \"vocab\": %u, \"train_tokens\": %llu, "
-                     "\"val_tokens\": %llu, \"bytes\": %llu}\n", tokenizer_name(j->tokenizer),
+                     "\"val_tokens\": %llu, \"train_hash\": \"%016llx\", \"val_hash\": \"%016llx\", "
+                     "\"bytes\": %llu}\n", tokenizer_name(j->tokenizer),
                      (unsigned long long)tokenizer_hash(j->tokenizer),
                      tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens,
-                     (unsigned long long)r->val_tokens, (unsigned long long)r->bytes);
+                     (unsigned long long)r->val_tokens, (unsigned long long)train,
+                     (unsigned long long)val, (unsigned long long)r->bytes);
     assert(n > 0 && (size_t)n < sizeof text);
     char *path = gt_path_join(folder, "tokens.json");
-    gt_status st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
+    st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
     free(path);
     return st;
 }

@@ -4,7 +4,8 @@
  *       val-000000.bin ...
  *       tokenizer/             what made them, tokenizer_open() reads it
  *       tokens.json            {"format": 1, "tokenizer": NAME, "tokenizer_hash": HEX,
- *                               "vocab": V, "train_tokens": N, "val_tokens": N, "bytes": N}
+ *                               "vocab": V, "train_tokens": N, "val_tokens": N,
+ *                               "train_hash": HEX, "val_hash": HEX, "bytes": N}
  *
  * The folder is made aside and renamed, so it is whole or not there. Memory is bounded
  * whatever the size of the text: files are mapped and encoded a chunk at a time, and the

@@ -5,7 +5,11 @@
  * a half-copied file looks like.                                                        */
 #include "host/data/tokens.h"
 
+#include "host/data/foreign.h"
+
 #include <assert.h>
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,22 +69,63 @@ static size_t form_of(const gt_map *map)
     return form;
 }
 
-gt_status token_file_open(token_file *out, const char *path)
+/* Are the upper halves of a row of `width`-byte units all small where the lower ones are not? Ids of
+ * twice the size look so, since no vocabulary has a million entries; a text of half the size would
+ * have a rare id in every second place. */
+static int looks_wider(const gt_map *map, size_t width)
+{
+    enum { LEAST = 8, PAIRS = 65536, SMALL = 15 };
+    const size_t pairs = map->size / (2 * width);
+    const size_t step = pairs > PAIRS ? pairs / PAIRS : 1;
+    int lower = 0;
+    if (map->size % (2 * width) || pairs < LEAST)
+        return 0;
+    for (size_t i = 0; i < pairs; i += step) {
+        uint32_t half[2] = { 0, 0 };
+        memcpy(&half[0], map->data + 2 * width * i, width);
+        memcpy(&half[1], map->data + 2 * width * i + width, width);
+        if (half[1] > SMALL)
+            return 0;
+        lower |= half[0] > SMALL;
+    }
+    return lower;
+}
+
+static gt_status read_bare(token_file *f, int bits)
+{
+    const char *path = f->map.path;
+    const size_t width = bits == 32 ? 4 : 2;
+    if (!f->map.size || f->map.size % width)
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its %zu bytes "
+                       "are no row of %zu-bit ids", path, f->map.size, 8 * width);
+    if (bits != 16 && looks_wider(&f->map, 4))
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': its ids look like 64-bit ones; write "
+                       "them as 16-bit or 32-bit ones, as ids.astype('uint16').tofile() does", path);
+    if (!bits && looks_wider(&f->map, 2))
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its ids look like "
+                       "32-bit ones; say --token-bits 32, or --token-bits 16 if they are not", path);
+    f->width = (int)width;
+    f->data = f->map.data;
+    f->count = f->map.size / width;
+    return GT_OK;
+}
+
+gt_status token_file_open(token_file *out, const char *path, int bits)
 {
     memset(out, 0, sizeof *out);
     gt_status st = gt_map_open(&out->map, path);
     if (st)
         return st;
     size_t form = form_of(&out->map);
-    if (form < FORMS) {
-        st = read_header(out, form);
-    } else if (!out->map.size || out->map.size % 2) {
-        st = gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its %zu bytes "
-                     "are no row of 16-bit ids", path, out->map.size);
+    if (form == FORMS) {
+        st = data_foreign_check(&out->map, DATA_AS_TOKENS);
+        if (!st)
+            st = read_bare(out, bits);
     } else {
-        out->width = 2;
-        out->data = out->map.data;
-        out->count = out->map.size / 2;
+        st = read_header(out, form);
+        if (!st && bits && bits != 8 * out->width)
+            st = gt_fail(GT_MISMATCH, "token file '%s' has %d-bit ids by its header, not %d-bit ones; "
+                         "leave out --token-bits", path, 8 * out->width, bits);
     }
     if (st)
         token_file_close(out);
@@ -102,13 +147,19 @@ int token_file_has_header(const char *path)
 gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
                            uint32_t vocab)
 {
+    return token_split_open_as(out, paths, count, vocab, 0);
+}
+
+gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count,
+                              uint32_t vocab, int bits)
+{
     memset(out, 0, sizeof *out);
     out->vocab = vocab;
     out->files = calloc(count ? count : 1, sizeof *out->files);
     if (!out->files)
         return gt_fail(GT_NO_MEMORY, "cannot open %zu token files: out of memory", count);
     for (size_t i = 0; i < count; i++) {
-        gt_status st = token_file_open(&out->files[i], paths[i]);
+        gt_status st = token_file_open(&out->files[i], paths[i], bits);
         if (st) {
             token_split_close(out);
             return st;
@@ -127,6 +178,75 @@ void token_split_close(token_split *s)
         token_file_close(&s->files[i]);
     free(s->files);
     memset(s, 0, sizeof *s);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int is_shard(const char *name, const char *word)
+{
+    const size_t n = strlen(name);
+    return n >= 4 && !strcmp(name + n - 4, ".bin") && strstr(name, word);
+}
+
+/* The paths of a folder's shards, sorted. */
+static gt_status find_shards(char ***out, size_t *count, const char *folder, const char *word)
+{
+    *out = NULL;
+    *count = 0;
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return gt_fail(GT_IO, "cannot open folder '%s': %s", folder, strerror(errno));
+    gt_status st = GT_OK;
+    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+        if (!is_shard(e->d_name, word))
+            continue;
+        char **grown = realloc(*out, (*count + 1) * sizeof *grown);
+        if (grown) {
+            *out = grown;
+            grown[*count] = gt_path_join(folder, e->d_name);
+        }
+        if (!grown || !grown[*count])
+            st = gt_fail(GT_NO_MEMORY, "cannot open the token files of '%s': out of memory", folder);
+        else
+            ++*count;
+    }
+    closedir(dir);
+    if (*count)
+        qsort(*out, *count, sizeof **out, by_name);
+    return st;
+}
+
+gt_status token_split_open_folder(token_split *out, const char *folder, const char *word,
+                                  uint32_t vocab, int bits)
+{
+    char **paths;
+    size_t count;
+    memset(out, 0, sizeof *out);
+    gt_status st = find_shards(&paths, &count, folder, word);
+    if (!st)
+        st = token_split_open_as(out, (const char *const *)paths, count, vocab, bits);
+    for (size_t i = 0; i < count; i++)
+        free(paths[i]);
+    free(paths);
+    return st;
+}
+
+gt_status token_split_append(token_split *out, token_split *s)
+{
+    token_file *files = realloc(out->files, (out->file_count + s->file_count + 1) * sizeof *files);
+    if (!files)
+        return gt_fail(GT_NO_MEMORY, "cannot join token files: out of memory");
+    if (s->file_count)
+        memcpy(files + out->file_count, s->files, s->file_count * sizeof *files);
+    out->files = files;
+    out->file_count += s->file_count;
+    out->count += s->count;
+    free(s->files);
+    memset(s, 0, sizeof *s);
+    return GT_OK;
 }
 
 static uint32_t id_at(const token_file *f, uint64_t i)

@@ -6,8 +6,8 @@
  *   tokens        magic 20240520 version 1: u16;  magic 20240801 version 7: u32
  *
  * The second form is llm.c's own for Llama 3; it is written when a vocabulary is larger
- * than 65,536. nanoGPT's files have no header: a file without the magic whose size is even
- * is read as u16.
+ * than 65,536. nanoGPT's files have no header: u16 ids, or u32 where that is said. What looks like
+ * wider ids than is said, or is known to be something else (host/data/foreign.h), is refused.
  *
  * A split is the shards of one kind, `train-000000.bin train-000001.bin ...`, seen as one
  * row of tokens. Ids are checked against the vocabulary as they are read, not at opening:
@@ -31,7 +31,9 @@ typedef struct token_file {
     int width;                          /* bytes a token: 2 or 4 */
 } token_file;
 
-gt_status token_file_open(token_file *out, const char *path);
+/* `bits` of an id in a file without a header: 16, 32, or 0: 16, unless they look like 32. A header
+ * that says otherwise is GT_MISMATCH. */
+gt_status token_file_open(token_file *out, const char *path, int bits);
 void      token_file_close(token_file *f);
 
 /* Does the file begin with the header of a shard? 0 too if it cannot be read. */
@@ -44,9 +46,16 @@ typedef struct token_split {
     uint32_t vocab;                     /* ids must be below; 0: not known, not checked */
 } token_split;
 
-/* Opens the files in the given order. */
+/* Opens the files in the given order; token_split_open() with bits 0. */
 gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
                            uint32_t vocab);
+gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count,
+                              uint32_t vocab, int bits);
+/* The files of a folder whose names hold `word` and end in .bin, in order of names; perhaps none. */
+gt_status token_split_open_folder(token_split *out, const char *folder, const char *word,
+                                  uint32_t vocab, int bits);
+/* Puts the files of `s` behind those of `out`; *s is empty then. */
+gt_status token_split_append(token_split *out, token_split *s);
 void      token_split_close(token_split *s);
 
 /* Copies tokens [first, first + count) of the split, which must be inside it. GT_FORMAT

@@ -3,6 +3,7 @@
 
 #include "host/base/file.h"
 #include "host/base/random.h"
+#include "host/base/log.h"
 #include "host/data/dataset.h"
 #include "host/data/loader.h"
 #include "host/data/tokenize.h"
@@ -108,12 +109,119 @@ static void a_wrong_token_file_is_refused(void)
         memcpy(bytes, cases[i].head, sizeof cases[i].head);
         char *path = file_of("case.bin", bytes, cases[i].size);
         gt_status want = cases[i].says ? GT_FORMAT : GT_OK;
-        CHECK_FAILS(token_file_open(&f, path), want, cases[i].says);
+        CHECK_FAILS(token_file_open(&f, path, 0), want, cases[i].says);
         CHECK(want ? strstr(gt_message(), "case.bin") != NULL : f.count * (uint64_t)f.width
               <= cases[i].size);
         token_file_close(&f);
         free(path);
     }
+}
+
+/* Ids of 0 .. below, in a row of `width` bytes each. */
+static char *bare_ids(const char *name, size_t count, uint64_t below, size_t width)
+{
+    unsigned char *bytes = calloc(count, width);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t id = (i * 2654435761u >> 7) % below;
+        memcpy(bytes + i * width, &id, width);
+    }
+    char *path = file_of(name, bytes, count * width);
+    free(bytes);
+    return path;
+}
+
+/* Nothing is guessed: ids that look wider than is said are refused, and said widths are taken. */
+static void bare_ids_are_read_in_the_width_they_have(void)
+{
+    static const struct { uint64_t below; size_t count, width; int bits; const char *says; } cases[] = {
+        { 50257, 1000, 2, 0, NULL },
+        { 50257, 1000, 2, 16, NULL },
+        { 65, 1000, 2, 0, NULL },                           /* characters */
+        { 4, 1000, 2, 0, NULL },
+        { 50257, 4, 2, 0, NULL },                           /* too few to tell */
+        { 50257, 1000, 4, 0, "look like 32-bit ones; say --token-bits 32" },
+        { 128256, 1000, 4, 0, "look like 32-bit ones" },
+        { 256, 1000, 4, 0, "look like 32-bit ones" },
+        { 128256, 1000, 4, 32, NULL },
+        { 50257, 1000, 8, 0, "look like 64-bit ones" },
+        { 50257, 1000, 8, 32, "look like 64-bit ones" },
+        { 50257, 1001, 2, 32, "are no row of 32-bit ids" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *path = bare_ids("width.bin", cases[i].count, cases[i].below, cases[i].width);
+        token_file f;
+        if (cases[i].says) {
+            CHECK_FAILS(token_file_open(&f, path, cases[i].bits), GT_FORMAT, cases[i].says);
+        } else {
+            CHECK_OK(token_file_open(&f, path, cases[i].bits));
+            CHECKF(f.count == cases[i].count && (size_t)f.width == cases[i].width, "case %d", (int)i);
+        }
+        token_file_close(&f);
+        free(path);
+    }
+    /* 32-bit ids taken for 16-bit ones, because that was said: the user's word counts. */
+    char *path = bare_ids("width.bin", 100, 256, 4);
+    token_file f;
+    CHECK_OK(token_file_open(&f, path, 16));
+    CHECK(f.count == 200);
+    token_file_close(&f);
+    free(path);
+    unsigned char shard[1024 + 4] = { 0 };
+    memcpy(shard, (const int32_t[]){ 20240520, 1, 2 }, 12);
+    path = file_of("width.bin", shard, sizeof shard);
+    CHECK_FAILS(token_file_open(&f, path, 32), GT_MISMATCH, "has 16-bit ids by its header");
+    CHECK_OK(token_file_open(&f, path, 16));
+    token_file_close(&f);
+    free(path);
+}
+
+/* Whatever the extension, as tokens and as text. */
+static void other_formats_are_named(void)
+{
+#define WITH(bytes, says) { bytes, sizeof bytes - 1, says }
+    static const struct { const char *begins; size_t size; const char *says; } cases[] = {
+        WITH("\xc6\xd7\x34\x01\3\0\0\0", "a model of llm.c"),             /* 20240326 */
+        WITH("\xc7\xd7\x34\x01\2\0\0\0", "a debugging state of llm.c"),
+        WITH("\xc8\xd7\x34\x01\2\0\0\0", "a tokenizer of llm.c"),
+        WITH("\x8a\xd8\x34\x01\1\0\0\0", "an evaluation set of llm.c"),
+        WITH("\x8f\xd8\x34\x01\1\0\0\0", "a training state of llm.c"),
+        WITH("\xa3\xd9\x34\x01\3\0\0\0", "a Llama 3 model of llm.c"),
+        WITH("\x93NUMPY\1\0", "a NumPy .npy file; write its ids alone"),
+        WITH("\x1f\x8b\x08\0\x11\x22\x33\x44\0\3", "a gzip file; unpack it first"),
+        WITH("\x28\xb5\x2f\xfd\x24", "a zstd file"),
+        WITH("\xfd" "7zXZ\0", "an xz file"),
+        WITH("BZh91AY&SY", "a bzip2 file"),
+        WITH("PK\3\4\x14", "a zip file"),
+        WITH("PAR1\x15", "a Parquet file"),
+        WITH("\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        WITH("GGUF\3", "a GGUF model"),
+        WITH("\x40\0\0\0\0\0\0\0{\"wte\": ", "a safetensors file"),
+        WITH("version https://git-lfs.github.com/spec/v1\noid sha256:", "a git-lfs pointer"),
+    };
+#undef WITH
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static const char *const names[] = { "foreign.bin", "foreign.txt" };
+        unsigned char bytes[2000];
+        for (size_t k = 0; k < sizeof bytes; k++)
+            bytes[k] = (unsigned char)(97 + k * 7 % 26);
+        memcpy(bytes, cases[i].begins, cases[i].size);
+        for (int k = 0; k < 2; k++) {
+            char *path = file_of(names[k], bytes, sizeof bytes);
+            data_set d;
+            CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, cases[i].says);
+            CHECK(strstr(gt_message(), k ? "as text" : "as tokens") != NULL);
+            free(path);
+        }
+    }
+    data_set d;
+    char *path = file_of("foreign.txt", "\xff\xfeh\0i\0", 6);
+    CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, "UTF-16 text; convert it");
+    free(path);
+    path = bare_ids("ids.u16", 1000, 2000, 2);
+    CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, "has to be named *.bin");
+    const data_request wide = { .token_bits = 32 };
+    CHECK_FAILS(data_open_as(&d, path, &wide), GT_MISUSE, "--token-bits is for files of token ids");
+    free(path);
 }
 
 static void an_id_outside_the_vocabulary_is_named(void)
@@ -594,6 +702,93 @@ static void a_text_is_tokenized_once(void)
     free(text);
 }
 
+static void a_damaged_cache_is_made_again(void)
+{
+    enum { CUT, GROWN, CHANGED, HEADER, GONE, EMPTIED, KINDS };
+    static const char *const files[] = { "train-000000.bin", "val-000000.bin", "tokens.json",
+                                         "tokenizer/tokenizer.json" };
+    size_t size;
+    char *text = sample_text(&size), *path = file_of("kept.txt", text, size), *cache = fresh("damaged");
+    check_allow_warnings();
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    data_set d;
+    CHECK_OK(data_open(&d, path, "bpe:300", NULL, NULL));
+    const uint64_t train = token_split_hash(&d.train), val = token_split_hash(&d.val);
+    char *shard = strdup(d.train.files[0].map.path);
+    *strrchr(shard, '/') = '\0';                    /* the entry's folder */
+    data_close(&d);
+    for (size_t f = 0; f < sizeof files / sizeof *files; f++)
+        for (int how = 0; how < KINDS; how++) {
+            char *victim = gt_path_join(shard, files[f]), *bytes = NULL;
+            size_t n;
+            int calls = 0;
+            const unsigned before = gt_log_warnings();
+            if (!CHECK_OK(gt_file_read(&bytes, &n, victim, 1u << 24)))
+                return;
+            unlink(victim);
+            if (how == HEADER)
+                bytes[0] ^= 1;
+            if (how == CHANGED)                     /* in a tokenizer: a token's name */
+                bytes[f == 2 ? 60 : n * 3 / 4] ^= 1;
+            if (how != GONE)
+                CHECK_OK(gt_file_write(victim, bytes, how == CUT ? n / 2 : how == EMPTIED ? 0
+                                                      : how == GROWN ? n + 1 : n));
+            const int harmless = how == GROWN && f >= 2;
+            if (CHECK_OK(data_open(&d, path, "bpe:300", count_calls, &calls))) {
+                CHECK(token_split_hash(&d.train) == train && token_split_hash(&d.val) == val);
+                CHECKF(harmless || (calls > 0 && gt_log_warnings() == before + 1),
+                       "%s, damage %d: %d calls, %u warnings", files[f], how, calls,
+                       gt_log_warnings() - before);
+                data_close(&d);
+            }
+            free(bytes);
+            free(victim);
+        }
+    CHECK_OK(gt_folder_remove(shard));              /* as a whole: no damage, nothing there */
+    const unsigned before = gt_log_warnings();
+    CHECK_OK(data_open(&d, path, "bpe:300", NULL, NULL));
+    CHECK(gt_log_warnings() == before);
+    data_close(&d);
+    unsetenv("GEARTRAIN_CACHE");
+    free(shard);
+    free(cache);
+    free(path);
+    free(text);
+}
+
+/* A text that is wanted whole is not cut before its last tenth; of a folder both parts are joined. */
+static void everything_can_be_had_in_one_split(void)
+{
+    size_t size;
+    char *text = sample_text(&size), *path = file_of("whole.txt", text, size), *cache = fresh("cache");
+    const data_request whole = { .spec = "byte", .whole = 1 };
+    data_set d;
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    CHECK_OK(data_open_as(&d, path, &whole));
+    CHECK(d.train.count == size && d.val.count == 0);
+    data_close(&d);
+    CHECK_OK(data_open(&d, path, "byte", NULL, NULL));
+    const uint64_t train = d.train.count, val = d.val.count;
+    CHECK(train + val == size && val >= size / 11);
+    char *folder = strdup(d.train.files[0].map.path);
+    *strrchr(folder, '/') = '\0';
+    data_close(&d);
+    CHECK_OK(data_open_as(&d, folder, &whole));
+    int32_t *ids = calloc(size, sizeof *ids);
+    CHECK(d.train.count == size && d.val.count == 0);
+    CHECK_OK(token_split_read(&d.train, 0, size, ids));
+    for (size_t i = 0; i < size; i++)
+        if (ids[i] != (unsigned char)text[i])
+            CHECKF(0, "byte %zu", i);
+    data_close(&d);
+    unsetenv("GEARTRAIN_CACHE");
+    free(ids);
+    free(folder);
+    free(cache);
+    free(path);
+    free(text);
+}
+
 static void processes_that_open_one_text_together_agree(void)
 {
     size_t size;
@@ -713,6 +908,8 @@ static void batches_are_those_of_the_reference(void)
 const check_case check_cases[] = {
     CASE(shards_hold_what_was_put),
     CASE(a_wrong_token_file_is_refused),
+    CASE(bare_ids_are_read_in_the_width_they_have),
+    CASE(other_formats_are_named),
     CASE(an_id_outside_the_vocabulary_is_named),
     CASE(tokens_do_not_depend_on_the_chunk),
     CASE(the_split_is_at_nanogpts_character),
@@ -728,6 +925,8 @@ const check_case check_cases[] = {
     CASE(a_split_that_is_too_short_is_refused),
     CASE(evaluation_covers_the_split_once),
     CASE(a_text_is_tokenized_once),
+    CASE(a_damaged_cache_is_made_again),
+    CASE(everything_can_be_had_in_one_split),
     CASE(processes_that_open_one_text_together_agree),
     CASE(a_folder_of_tokens_is_checked),
     CASE(files_of_nanogpt_and_llmc_open),
