@@ -12,6 +12,7 @@
 #include "host/base/status.h"
 #include "host/data/dataset.h"
 #include "host/device/device.h"
+#include "host/train/checkpoint.h"
 #include "models/model.h"
 
 #include <stdint.h>
@@ -62,6 +63,7 @@ typedef struct cli_source {
     char *path;
     int is_run;                         /* a run directory; else a Hugging Face folder  */
     char *checkpoint;                   /* of a run: the newest whole one               */
+    checkpoint_info info;               /* what it says                                 */
     model_config config;
     tokenizer *tokenizer;               /* NULL if there is none beside it              */
 } cli_source;

@@ -37,7 +37,6 @@ static gt_status has_run_config(const char *path, int *is_run)
 
 gt_status cli_source_open(cli_source *out, const char *path)
 {
-    checkpoint_info info;
     memset(out, 0, sizeof *out);
     gt_status st = GT_OK;
     if (!gt_path_exists(path))
@@ -51,7 +50,7 @@ gt_status cli_source_open(cli_source *out, const char *path)
     if (!st)
         st = model_config_load(&out->config, path);
     if (!st && out->is_run)
-        st = checkpoint_find(&out->checkpoint, &info, path);
+        st = checkpoint_find(&out->checkpoint, &out->info, path);
     if (!st) {
         char *folder = gt_path_join(path, "tokenizer");
         const char *spec = folder && gt_path_is_folder(folder) ? folder : path;

@@ -1,4 +1,13 @@
-/* host/cli/verb_eval.c - the loss of a model on a text. */
+/* host/cli/verb_eval.c - the loss of a model on a text.
+ *
+ * What is measured, unless --split says:
+ *
+ *   data that the run was trained on     their validation part: the rest it has seen
+ *   another text, or one token file      all of it
+ *   another folder with val shards       those; without: all of it
+ *
+ * Data are the run's if their training split is what its checkpoint says it was trained on. The
+ * line that is printed says what was measured.                                            */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
@@ -6,22 +15,27 @@
 #include "host/base/file.h"
 #include "host/train/evaluate.h"
 
+#include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static struct {
-    const char *from, *data, *devices, *precision, *split;
+    const char *from, *data, *devices, *precision, *split, *bits;
     uint64_t batch, seq, batches;
     int json;
-} o = { .precision = "fp32", .split = "val", .batch = 8 };
+} o = { .precision = "fp32", .bits = "auto", .batch = 8 };
 
 static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens", &o.data, 0, NULL },
-    { "split", 0, GT_CHOICE, "train|val", "which part of it", &o.split, 0, NULL },
+    { "split", 0, GT_CHOICE, "train|val|all", "which part; default: val of what the run was trained on, "
+      "else all", &o.split, 0, NULL },
+    { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &o.bits, 1,
+      NULL },
     { "batch", 'b', GT_U64, "N", "sequences at once", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "batches", 0, GT_U64, "N", "only the first N batches, 0: all", &o.batches, 0, NULL },
@@ -52,6 +66,15 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
     return model_build_part(g, config, part, training, recompute);
 }
 
+/* The part of the data that is measured, and how to call it. */
+typedef struct choice {
+    data_set data;
+    const token_split *split;
+    const char *name;                   /* "train", "val" or "all" */
+    const char *part;
+    int trained_on;                     /* the run was trained on these data */
+} choice;
+
 static gt_status assemble(parts *p, cli_source *s, const token_split *split, dtype storage)
 {
     gt_status st = dev_open(&p->device, o.devices);
@@ -76,7 +99,7 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
     const evaluate_options e = {
         .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
                              .params = p->params }, .passing = p->arena },
-        .plan = &p->plan, .split = split, .seq = o.seq, .rows = o.batches * o.batch };
+        .plan = &p->plan, .split = split, .name = o.data, .seq = o.seq, .rows = o.batches * o.batch };
     const stage_model m = { &s->config, build, storage, (int)o.seq };
     if (!st)
         st = evaluate_create(&p->evaluate, &m, &e);
@@ -95,38 +118,119 @@ static void release(parts *p)
     dev_close(p->device);
 }
 
-static gt_status run(cli_source *s, const token_split *split, dtype storage)
+static void show(const parts *p, const choice *c, double loss, uint64_t tokens, double seconds)
+{
+    uint64_t all;
+    const uint64_t rows = evaluate_rows(p->evaluate, &all);
+    if (o.json)
+        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %llu, \"split\": \"%s\", "
+               "\"trained_on\": %s, \"sequences\": %llu, \"of\": %llu, \"seq\": %llu, "
+               "\"tokens_per_s\": %.1f}\n", loss, exp(loss), (unsigned long long)tokens, c->name,
+               c->trained_on ? "true" : "false", (unsigned long long)rows, (unsigned long long)all,
+               (unsigned long long)o.seq, (double)tokens / seconds);
+    else
+        printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s\n"
+               "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n", loss, exp(loss),
+               (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows,
+               (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
+               !c->trained_on             ? ""
+               : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
+                                         : ", which the run was trained on");
+}
+
+static gt_status run(cli_source *s, const choice *c, dtype storage)
 {
     parts p = { 0 };
     double loss = NAN;
     uint64_t tokens = 0;
-    gt_status st = assemble(&p, s, split, storage);
+    gt_status st = assemble(&p, s, c->split, storage);
     const uint64_t start = gt_now_ns();
     if (!st)
         st = evaluate_run(p.evaluate, &loss, &tokens);
     const double seconds = (double)(gt_now_ns() - start) * 1e-9;
     if (!st && !isfinite(loss))
         st = gt_fail(GT_NUMERIC, "the loss is not finite; are the weights of '%s' whole?", o.from);
-    if (!st && o.json)
-        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %llu, \"tokens_per_s\": %.1f}\n",
-               loss, exp(loss), (unsigned long long)tokens, (double)tokens / seconds);
-    else if (!st)
-        printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s\n", loss, exp(loss),
-               (unsigned long long)tokens, (double)tokens / seconds);
+    if (!st)
+        show(&p, c, loss, tokens, seconds);
     release(&p);
     return st;
 }
 
+/* An earlier version's checkpoint says nothing of its data: then their path has to do. */
+static int same_path(const cli_source *s)
+{
+    char a[PATH_MAX], b[PATH_MAX], *file = gt_path_join(s->path, "config.json"), *text = NULL;
+    json_t *root = NULL;
+    if (!file || gt_file_read(&text, NULL, file, 1u << 24))
+        gt_message_clear();
+    else
+        root = json_loads(text, 0, NULL);
+    const char *data = json_string_value(json_object_get(json_object_get(root, "options"), "data"));
+    const int same = data && realpath(data, a) && realpath(o.data, b) && !strcmp(a, b);
+    json_decref(root);
+    free(text);
+    free(file);
+    return same;
+}
+
+static int was_trained_on(const cli_source *s, const data_set *d)
+{
+    const checkpoint_data *of = &s->info.data;
+    if (!s->is_run)
+        return 0;
+    if (!of->seq)
+        return same_path(s);
+    return of->tokens == d->train.count && of->hash == token_split_hash(&d->train);
+}
+
 /* The tokenizer that belongs to the model reads a text; token files bring their own. */
-static gt_status open_data(data_set *data, const cli_source *s)
+static gt_status open_data(data_set *data, const cli_source *s, int whole)
 {
     char *folder = s->is_run ? gt_path_join(s->path, "tokenizer") : NULL;
-    const char *spec = !s->tokenizer ? NULL : folder ? folder : s->path;
     cli_progress p = { .what = "tokenizing" };
-    gt_status st = data_open(data, o.data, spec, cli_progress_show, &p);
+    const data_request r = { .spec = !s->tokenizer ? NULL : folder ? folder : s->path,
+                             .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0, .whole = whole,
+                             .progress = cli_progress_show, .context = &p };
+    gt_status st = data_open_as(data, o.data, &r);
     cli_progress_end(&p);
     free(folder);
     return st;
+}
+
+static gt_status take_all(choice *c, const cli_source *s, data_kind kind)
+{
+    data_close(&c->data);
+    c->name = "all";
+    c->part = kind == DATA_FOLDER ? "all shards" : "all";
+    c->split = &c->data.train;
+    return open_data(&c->data, s, 1);
+}
+
+/* Opens the data and settles which part is measured. */
+static gt_status choose(choice *c, const cli_source *s)
+{
+    const data_kind kind = data_kind_of(o.data);
+    const int open = !o.split;
+    /* Whether data are the run's shows when they are cut as for training. */
+    if (!s->is_run && (open ? kind == DATA_TEXT : !strcmp(o.split, "all")))
+        return take_all(c, s, kind);
+    gt_status st = open_data(&c->data, s, 0);
+    if (st)
+        return st;
+    c->trained_on = was_trained_on(s, &c->data);
+    if (open ? !c->data.val.count || (kind == DATA_TEXT && !c->trained_on) : !strcmp(o.split, "all"))
+        return take_all(c, s, kind);
+    c->name = open ? "val" : o.split;
+    c->split = strcmp(c->name, "val") ? &c->data.train : &c->data.val;
+    c->part = kind == DATA_FOLDER ? c->split == &c->data.val ? "the validation shards"
+                                                             : "the training shards"
+              : kind == DATA_TOKEN_FILE ? "all"
+              : c->split == &c->data.val ? "the validation part, the last tenth,"
+                                         : "the training part";
+    if (!c->split->count)
+        return gt_fail(GT_MISMATCH, "'%s' has no %s part; leave out --split, or say --split all", o.data,
+                       c->split == &c->data.val ? "validation" : "training");
+    return GT_OK;
 }
 
 gt_status verb_eval(int argc, char **argv)
@@ -134,7 +238,7 @@ gt_status verb_eval(int argc, char **argv)
     char **words;
     int count, done;
     cli_source s;
-    data_set data = { 0 };
+    choice c = { 0 };
     dtype storage;
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
@@ -150,13 +254,10 @@ gt_status verb_eval(int argc, char **argv)
         return st;
     if (!o.seq)
         o.seq = (uint64_t)s.config.context;
-    st = open_data(&data, &s);
-    if (!st) {
-        const int train = !strcmp(o.split, "train");
-        const token_split *split = train || !data.val.count ? &data.train : &data.val;
-        st = run(&s, split, storage);
-    }
-    data_close(&data);
+    st = choose(&c, &s);
+    if (!st)
+        st = run(&s, &c, storage);
+    data_close(&c.data);
     cli_source_close(&s);
     return st;
 }

@@ -3,6 +3,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/text.h"
+#include "host/data/foreign.h"
 #include "host/data/tokenize.h"
 
 #include <stdio.h>
@@ -34,10 +35,15 @@ static const cli_help help = {
 /* The tokenizer, trained on the texts if the spec asks for that. */
 static gt_status make_tokenizer(tokenizer **out, char **files, int count)
 {
+    gt_status st = GT_OK;
     if (!tokenizer_needs_text(o.tokenizer))
         return tokenizer_open(out, o.tokenizer);
+    for (int i = 0; !st && i < count; i++)
+        st = data_foreign_check_text(files[i]);
+    if (st)
+        return st;
     cli_progress p = { .what = "training the tokenizer" };
-    gt_status st = tokenizer_train(out, o.tokenizer, (const char *const *)files, (size_t)count,
+    st = tokenizer_train(out, o.tokenizer, (const char *const *)files, (size_t)count,
                                    cli_progress_show, &p);
     cli_progress_end(&p);
     return st;

@@ -33,7 +33,7 @@
 
 static struct {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
-    const char *precision, *optimizer, *gemm;
+    const char *precision, *optimizer, *gemm, *bits;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
     int resume, recompute, json, explain, keep;
@@ -48,6 +48,8 @@ static const gt_option table[] = {
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &o.model,
       0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &o.data, 0,
+      NULL },
+    { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &o.bits, 1,
       NULL },
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, or a folder with one", &o.tokenizer,
       0, NULL },
@@ -105,9 +107,10 @@ static const gt_option table[] = {
     { "gemm", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine", &o.gemm, 1, NULL },
     { .group = "Looking" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &o.eval_every, 0, NULL },
-    { "eval-batches", 0, GT_U64, "N", "of a validation, 0: the whole split", &o.eval_batches, 1,
+    { "eval-batches", 0, GT_U64, "N", "validate on N x --batch sequences, 0: on all", &o.eval_batches, 1,
       NULL },
-    { "eval-data", 0, GT_STRING, "FILE|DIR", "validate on this instead", &o.eval_data, 1, NULL },
+    { "eval-data", 0, GT_STRING, "FILE|DIR", "validate on all of this text, or a folder's val shards",
+      &o.eval_data, 1, NULL },
     { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &o.save_every, 0,
       NULL },
     { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &o.keep, 1, NULL },
@@ -133,7 +136,7 @@ static void set_defaults(void)
     o.schedule = "cosine";
     o.precision = "fp32";
     o.optimizer = "adamw";
-    o.gemm = "auto";
+    o.gemm = o.bits = "auto";
     o.plan = o.stages = o.replicas = o.tensor = o.pipe_schedule = "auto";
     o.sync = "allreduce";
     o.slow = 1.3;
@@ -274,13 +277,32 @@ static void show_job(const model_config *c, const data_set *data, dev_device *d)
             (double)o.steps * tokens / epoch);
 }
 
+/* How often on how much of what there is a validation; or why there is none. */
+static void show_validation(const data_set *data, const train *t)
+{
+    uint64_t all;
+    const uint64_t rows = train_evaluated_rows(t, &all);
+    if (rows)
+        fprintf(stderr, "eval    every %llu steps on %llu of %llu sequences of %llu tokens: %s%s\n",
+                (unsigned long long)o.eval_every, (unsigned long long)rows, (unsigned long long)all,
+                (unsigned long long)o.seq, o.eval_data ? "" : "the validation part of ",
+                o.eval_data ? o.eval_data : o.data);
+    else if (!o.eval_every)
+        fprintf(stderr, "eval    none, as --eval-every 0 says\n");
+    else
+        fprintf(stderr, "eval    none: %s has a validation part of %llu tokens, a sequence takes %llu + 1; "
+                "name a text with --eval-data\n", o.data, (unsigned long long)data->val.count,
+                (unsigned long long)o.seq);
+}
+
 /* What is known when everything is in its place. */
-static void show_memory(dev_device *d, train *t)
+static void show_memory(const data_set *data, dev_device *d, train *t)
 {
     char a[32], b[32], e[32];
     const dev_info *i = dev_info_of(d);
     const train_memory m = train_memory_of(t);
     cli_busy_clear();
+    show_validation(data, t);
     fprintf(stderr, "memory  %s of %s: ", gt_format_bytes(a, sizeof a, m.total),
             gt_format_bytes(b, sizeof b, i->global_bytes));
     fprintf(stderr, "weights %s, update %s, activations %s\n",
@@ -387,7 +409,7 @@ static gt_status begin_run(const model_config *c, const data_set *data, dev_devi
 {
     enum { SHOWN = 16 };
     if (!again)
-        show_memory(d, t);
+        show_memory(data, d, t);
     if (train_plan(t)->ranks > 1)
         train_plan_show(train_plan(t), SHOWN, stderr);
     if (why->size)
@@ -483,7 +505,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
     const train_model model = { .config = x->config, .units = model_units(x->config), .build = build,
                                 .fill = o.from ? fill_from : NULL, .fill_context = x->source,
                                 .flops_per_token = model_flops_per_token(x->config, (int)o.seq) };
-    const train_data splits = { &x->data->train, x->val && x->val->count ? x->val : NULL };
+    const train_data splits = { &x->data->train, x->val };
     const int speaks = !x->comm || net_comm_rank(x->comm) == 0;
     train *t = NULL;
     options.comm = x->comm;
@@ -654,15 +676,36 @@ static json_t *kept;                    /* what a resumed run's config.json says
 static gt_status open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c)
 {
     cli_progress p = { .what = "tokenizing" };
+    data_request r = { .spec = spec, .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0,
+                       .progress = cli_progress_show, .context = &p };
     gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
     if (!st)
-        st = data_open(data, o.data, spec, cli_progress_show, &p);
-    if (!st && o.eval_data)
-        st = data_open(eval_data, o.eval_data, spec, cli_progress_show, &p);
+        st = data_open_as(data, o.data, &r);
+    r.whole = o.eval_data && data_kind_of(o.eval_data) == DATA_TEXT;
+    r.token_bits = r.whole ? 0 : r.token_bits;
+    if (!st && o.eval_data && o.eval_every)
+        st = data_open_as(eval_data, o.eval_data, &r);
     cli_progress_end(&p);
     if (!st && c && !net_comm_rank(c))
         st = net_job_barrier(net_comm_job(c), "tokenizing");
     return st;
+}
+
+/* What is validated on; *val NULL: nothing. Who asked for it is told that there is nothing to
+ * validate on; who did not reads it among what will run (show_validation). */
+static gt_status choose_validation(const token_split **val, const data_set *data,
+                                   const data_set *eval_data)
+{
+    const token_split *s = !o.eval_data ? &data->val
+                           : eval_data->val.count ? &eval_data->val : &eval_data->train;
+    *val = o.eval_every && s->count > o.seq ? s : NULL;
+    if (*val || !o.eval_every
+        || (!gt_option_given(table, "eval-every") && !gt_option_given(table, "eval-data")))
+        return GT_OK;
+    return gt_fail(GT_MISMATCH, "cannot validate on %s'%s': it has %llu tokens, a sequence takes %llu + 1; "
+                   "%slower --seq, or say --eval-every 0", o.eval_data ? "" : "the validation part of ",
+                   o.eval_data ? o.eval_data : o.data, (unsigned long long)s->count,
+                   (unsigned long long)o.seq, o.eval_data ? "give more text, " : "name a text with --eval-data, ");
 }
 
 /* One rank, or the only one (c NULL). */
@@ -688,8 +731,9 @@ static gt_status train_here(net_comm *c)
         st = settle_vocabulary(&config, &data);
     if (!st && !o.seq)
         o.seq = (uint64_t)config.context;
-    const token_split *val = !o.eval_data ? &data.val
-                             : eval_data.val.count ? &eval_data.val : &eval_data.train;
+    const token_split *val = NULL;
+    if (!st)
+        st = choose_validation(&val, &data, &eval_data);
     if (!st && c)
         st = train_agree(c, table, &config, &data.train, val);
     if (!st)

@@ -106,3 +106,14 @@ gt_status data_foreign_check(const gt_map *file, data_reading how)
                       "a file of token ids has to be named *.bin");
     return is_safetensors(file) ? refuse(file, how, "a safetensors file", NO_TOKENS) : GT_OK;
 }
+
+gt_status data_foreign_check_text(const char *path)
+{
+    gt_map map;
+    gt_status st = gt_map_open(&map, path);
+    if (st)
+        return st;
+    st = data_foreign_check(&map, DATA_AS_TEXT);
+    gt_map_close(&map);
+    return st;
+}

@@ -199,11 +199,12 @@ static gt_status load_scalars(source *s, optim *o)
     return st ? st : optim_state_write(o, s->room);
 }
 
-/* AdamW's first moment would pass for SGD's momentum, which it is not. */
+/* AdamW's first moment would pass for SGD's momentum, which it is not. An optimizer that keeps none
+ * needs none of what there is. */
 static gt_status check_moments(const source *s, params *p, int moments)
 {
     char name[96];
-    for (int m = moments; m < 2 && params_count(p); m++) {
+    for (int m = moments; moments && m < 2 && params_count(p); m++) {
         snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, 0)->name);
         for (int i = 0; i < s->count; i++)
             if (st_find(s->shards[i].file, name))

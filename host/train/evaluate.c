@@ -21,15 +21,20 @@ struct evaluate {
     int32_t *x, *y;
 };
 
+uint64_t evaluate_rows(const evaluate *e, uint64_t *all)
+{
+    *all = loader_eval_rows(&e->loader);
+    return e->o.rows && e->o.rows < *all ? e->o.rows : *all;
+}
+
 /* Rows of the split in proportion to what replicas take of a step. */
 static void take_part(evaluate *e)
 {
     const run_plan *p = e->o.plan;
     const run_place place = run_plan_place(p, e->o.rank);
     const run_replica *r = &p->replica[place.replica];
-    uint64_t rows = loader_eval_rows(&e->loader);
-    if (e->o.rows && e->o.rows < rows)
-        rows = e->o.rows;
+    uint64_t all;
+    const uint64_t rows = evaluate_rows(e, &all);
     const uint64_t first = (uint64_t)place.first_sequence, batch = (uint64_t)p->batch;
     const uint64_t mine = (uint64_t)r->micro_batches * (uint64_t)r->micro_batch;
     e->batch = (uint64_t)r->micro_batch;
@@ -45,7 +50,7 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
     if (!e)
         return gt_fail(GT_NO_MEMORY, "cannot evaluate: out of memory");
     e->o = *o;
-    gt_status st = loader_open(&e->loader, o->split, "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
+    gt_status st = loader_open(&e->loader, o->split, o->name ? o->name : "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
     if (!st)
         st = stage_build(&e->stage, o->plan, o->rank, o->comm, m, 0);
     if (!st)

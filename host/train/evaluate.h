@@ -16,6 +16,7 @@ typedef struct evaluate_options {
     int rank;
     net_comm *comm;                 /* NULL: the only rank */
     const token_split *split;
+    const char *name;               /* of the data, for sentences; NULL: "validation"    */
     uint64_t seq;
     uint64_t rows;                  /* stop after so many sequences; 0: the whole split  */
 } evaluate_options;
@@ -24,6 +25,9 @@ typedef struct evaluate_options {
 gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_options *o);
 gt_status evaluate_ready(evaluate *e);
 void      evaluate_release(evaluate *e);            /* takes NULL */
+
+/* How many sequences evaluate_run() measures, and of how many. */
+uint64_t evaluate_rows(const evaluate *e, uint64_t *all);
 
 /* Mean loss a token, in nats, and how many tokens that was (may be NULL). Waits. All ranks. */
 gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens);

@@ -46,8 +46,10 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
         put_number(&t, "loss_scale", r->loss_scale, "%.9g");
     if (r->skipped)
         gt_text_printf(&t, ", \"skipped\": true");
-    if (!isnan(r->val_loss))
+    if (!isnan(r->val_loss)) {
         put_number(&t, "val_loss", r->val_loss, "%.9g");
+        gt_text_printf(&t, ", \"val_tokens\": %llu", (unsigned long long)r->val_tokens);
+    }
     gt_text_printf(&t, "}");
     snprintf(out, size, "%s", t.data ? t.data : "{}");
     gt_text_release(&t);

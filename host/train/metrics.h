@@ -19,6 +19,7 @@ typedef struct metrics metrics;
 typedef struct metrics_row {
     uint64_t step, tokens;              /* tokens trained on so far */
     double loss, lr, grad_norm, tokens_per_s, step_ms, mfu, bubble, loss_scale, val_loss;
+    uint64_t val_tokens;                /* that val_loss is the mean of */
     int skipped;                        /* 1: fp16 met an overflow, nothing moved */
 } metrics_row;
 

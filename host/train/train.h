@@ -81,8 +81,10 @@ gt_status train_load(train *t, uint64_t step);
 /* One step without loop, record or checkpoint: batch `step` from the data's start, forward, backward
  * and (if `update`) the optimizer; waits, and gives the loss. For tests and benchmarks. */
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm);
-/* Mean loss over the validation split (or its first eval_batches batches). */
+/* Mean loss over the validation split, or its first eval_batches * batch sequences. */
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens);
+/* How many sequences of how many of the split that takes; 0 without one. The same for every plan. */
+uint64_t  train_evaluated_rows(const train *t, uint64_t *all);
 
 /* How the ranks of the newest recorded step shared its time; zeros when alone. */
 typedef struct train_balance {

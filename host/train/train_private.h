@@ -73,6 +73,7 @@ struct train {
     uint64_t skips;                     /* in a row */
     train_balance balance;              /* of the newest recorded step */
     double pending_val;                 /* loss to put on the next recorded row, NaN: none */
+    uint64_t pending_tokens;            /* it was measured on */
     metrics *metrics;
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;

@@ -233,6 +233,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM], .tokens_per_s = tokens / seconds,
         .step_ms = seconds * 1e3, .bubble = f->balance.idle, .skipped = skipped,
         .loss_scale = (double)f->state[OPTIM_LOSS_SCALE], .val_loss = t->pending_val,
+        .val_tokens = t->pending_tokens,
         .mfu = t->o.peak_flops > 0.0
                    ? tokens / seconds * t->model.flops_per_token / t->o.peak_flops : NAN };
     t->pending_val = NAN;
@@ -344,7 +345,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
                 if (!st)                        /* so that its time is its own */
                     st = land(t, &t->flights[(step - 1) % DEPTH]);
                 if (!st)
-                    st = train_evaluate(t, &loss, NULL);
+                    st = train_evaluate(t, &loss, &t->pending_tokens);
                 if (st == GT_INTERRUPTED)
                     st = give_up(t);
                 t->pending_val = loss;
@@ -417,6 +418,12 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     *loss = (double)state[OPTIM_LOSS_SUM] / (double)(t->o.batch * t->o.seq);
     *grad_norm = (double)state[OPTIM_GRAD_NORM];
     return st;
+}
+
+uint64_t train_evaluated_rows(const train *t, uint64_t *all)
+{
+    *all = 0;
+    return t->evaluate ? evaluate_rows(t->evaluate, all) : 0;
 }
 
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens)

@@ -102,8 +102,6 @@ check "from then on they are the run's" [ $? -eq 0 ]
 check "without a word" eval '! grep -q WARN stderr'
 
 cp -r straight other
-refuses "moments of another optimizer" 1 "holds first moments.*--optimizer" \
-    train --out other --resume --optimizer sgd --momentum 0 --steps 9
 refuses "AdamW's moments for SGD" 1 "holds second moments.*--optimizer" train --out other --resume --optimizer sgd --steps 9
 
 # ---- from anywhere ---------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ check "writes as much as was asked" [ "$(wc -m < stdout)" -eq 155 ]
 does "export" '^exported: ' export run -o exported
 check "makes the three files" [ -s exported/config.json ] && [ -s exported/model.safetensors ] \
     && [ -s exported/tokenizer.json ]
-"$geartrain" eval --from run --data "$text" > a && "$geartrain" eval --from exported --data "$text" > b
+"$geartrain" eval --from run --data "$text" > a && "$geartrain" eval --from exported --data "$text" --split val > b
 check "whose loss is the run's" [ "$(cut -d' ' -f1-8 a)" = "$(cut -d' ' -f1-8 b)" ]
 does "export --type bf16" '^half: ' export run -o half --type bf16
 check "takes half the room" [ "$(wc -c < half/model.safetensors)" -lt "$(($(wc -c < exported/model.safetensors) * 6 / 10))" ]
