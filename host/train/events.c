@@ -1,10 +1,11 @@
-/* host/train/events.c - event records, encoded by hand: five fields do not need a
+/* host/train/events.c - event records, encoded by hand: seven fields do not need a
  * protocol-buffer library. */
 #include "host/train/events.h"
 
 #include "host/base/clock.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,17 +99,41 @@ static void put_time(record *r)
     put_bytes(r, &now, sizeof now);
 }
 
-gt_status events_open(events **out, const char *folder)
+/* TensorBoard reads a folder's files in the order of their names: so by time, and among those of
+ * one second by number. None that is there is written over. */
+static FILE *create(events *e, const char *folder)
 {
     char host[128] = "localhost";
+    const double now = gt_wall_seconds();
+    FILE *file = NULL;
+    gethostname(host, sizeof host - 1);
+    for (int number = 0; !file && number < 1000 && (!number || errno == EEXIST); number++) {
+        snprintf(e->path, sizeof e->path, "%.700s/events.out.tfevents.%010.0f.%.120s.%ld.%d", folder,
+                 floor(now), host, (long)getpid(), number);
+        file = fopen(e->path, "wbxe");
+    }
+    return file;
+}
+
+static gt_status put_start(events *e, uint64_t first)
+{
+    record log = { .size = 0 }, event = { .size = 0 };
+    put_key(&log, 1, 0);                    /* status */
+    put_varint(&log, 1);                    /* START  */
+    put_time(&event);
+    put_key(&event, 2, 0);
+    put_varint(&event, first);
+    put_block(&event, 7, log.data, log.size);
+    return write_record(e, &event);
+}
+
+gt_status events_open(events **out, const char *folder, uint64_t first)
+{
     *out = NULL;
     events *e = calloc(1, sizeof *e);
     if (!e)
         return gt_fail(GT_NO_MEMORY, "cannot write events: out of memory");
-    gethostname(host, sizeof host - 1);
-    snprintf(e->path, sizeof e->path, "%.700s/events.out.tfevents.%.0f.%.120s.%ld", folder,
-             gt_wall_seconds(), host, (long)getpid());
-    e->file = fopen(e->path, "wbe");
+    e->file = create(e, folder);
     if (!e->file) {
         gt_status st = gt_fail(GT_IO, "cannot create '%s': %s", e->path, strerror(errno));
         free(e);
@@ -118,6 +143,10 @@ gt_status events_open(events **out, const char *folder)
     put_time(&r);
     put_block(&r, 3, "brain.Event:2", 13);
     gt_status st = write_record(e, &r);
+    if (!st)
+        st = put_start(e, first);
+    if (!st)
+        st = events_flush(e);
     if (st) {
         fclose(e->file);
         free(e);

@@ -113,7 +113,7 @@ gt_status metrics_open(metrics **out, const char *run, uint64_t done)
             st = gt_fail(GT_IO, "cannot write '%s': %s", m->path, strerror(errno));
     }
     if (!st)
-        st = events_open(&m->events, run);
+        st = events_open(&m->events, run, done + 1);
     if (st) {
         char why[1024];
         snprintf(why, sizeof why, "%s", gt_message());

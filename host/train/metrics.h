@@ -5,7 +5,8 @@
  *   RUN/loss.svg                 training and validation loss, drawn
  *
  * metrics.jsonl is the record: on resuming, lines of steps that will be done again are cut
- * off, and the plot is drawn from what remains and what follows.                        */
+ * off, and the plot is drawn from what remains and what follows. Event files stay as they are;
+ * the new one tells TensorBoard which steps of the others it takes the place of.         */
 #ifndef GT_TRAIN_METRICS_H
 #define GT_TRAIN_METRICS_H
 

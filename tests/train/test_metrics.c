@@ -72,7 +72,7 @@ static void event_records_have_their_bytes(void)
     events *e = NULL;
     gt_map map;
     CHECK_OK(gt_folder_make(folder));
-    CHECK_OK(events_open(&e, folder));
+    CHECK_OK(events_open(&e, folder, 300));
     CHECK_OK(events_scalar(e, 300, "loss/train", 1.5f));
     CHECK_OK(events_close(e));
     path = event_file(folder);
@@ -82,6 +82,10 @@ static void event_records_have_their_bytes(void)
     CHECK(next_record(&p, end, &data) == 9 + 2 + 13);
     CHECK(data[0] == 0x09 && data[9] == 0x1A && data[10] == 13);
     CHECK(!memcmp(data + 11, "brain.Event:2", 13));
+    /* time; field 2, 300; field 7, a session log { field 1, 1: it starts }. */
+    static const unsigned char start[] = { 0x10, 0xAC, 0x02, 0x3A, 2, 0x08, 0x01 };
+    CHECK(next_record(&p, end, &data) == 9 + sizeof start);
+    CHECK(!memcmp(data + 9, start, sizeof start));
     /* time; field 2, 300 as a varint; field 5 { field 1 { field 1 tag, field 2 float } } */
     static const unsigned char want[] = { 0x10, 0xAC, 0x02, 0x2A, 19, 0x0A, 17, 0x0A, 10, 'l', 'o',
                                           's', 's', '/', 't', 'r', 'a', 'i', 'n', 0x15, 0, 0, 0xC0,
@@ -98,7 +102,7 @@ static metrics_row row_of(uint64_t step)
 {
     return (metrics_row){ .step = step, .tokens = 64 * step, .loss = 4.0 / (double)step, .lr = 1e-3,
                           .grad_norm = 0.5, .tokens_per_s = 1e4, .step_ms = 6.4, .mfu = NAN,
-                          .loss_scale = 1.0, .val_loss = step % 5 ? NAN : 4.2 };
+                          .loss_scale = 1.0, .val_loss = step % 5 ? NAN : 4.2, .val_tokens = 320 };
 }
 
 static size_t lines_of(const char *path, uint64_t *last)
@@ -148,6 +152,80 @@ static void resuming_cuts_what_will_be_done_again(void)
     free(folder);
 }
 
+typedef struct seen { int files, starts; uint64_t steps[64], count, last_start; } seen;
+
+/* Reads an event file as TensorBoard does: a session log that starts drops what came before of that
+ * step and later ones. */
+static void read_events(seen *s, const char *path)
+{
+    gt_map map;
+    uint64_t size;
+    if (!CHECK_OK(gt_map_open(&map, path)))
+        return;
+    const unsigned char *p = map.data, *end = map.data + map.size, *data = NULL;
+    s->files++;
+    while ((size = next_record(&p, end, &data)) != 0) {
+        if (data[9] != 0x10)                            /* no step: the version */
+            continue;
+        uint64_t step = data[10] & 0x7Fu;
+        const size_t after = data[10] & 0x80 ? 12 : 11;
+        if (after == 12)
+            step |= (uint64_t)data[11] << 7;
+        if (data[after] == 0x3A) {
+            uint64_t kept = 0;
+            for (uint64_t i = 0; i < s->count; i++)
+                if (s->steps[i] < step)
+                    s->steps[kept++] = s->steps[i];
+            s->count = kept;
+            s->starts++;
+            s->last_start = step;
+        } else if (data[after] == 0x2A && !memcmp(data + after + 6, "loss/train", 10) && s->count < 64) {
+            s->steps[s->count++] = step;
+        }
+    }
+    CHECK(p == end);
+    gt_map_close(&map);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void a_resumed_run_takes_the_place_of_its_steps(void)
+{
+    static const struct { uint64_t from, to; } parts[] = { { 0, 20 }, { 15, 18 }, { 0, 3 }, { 3, 30 } };
+    char *folder = gt_path_join(check_folder(), "again"), *names[8];
+    seen s = { 0 };
+    size_t files = 0;
+    CHECK_OK(gt_folder_make(folder));
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {     /* within one second */
+        metrics *m = NULL;
+        CHECK_OK(metrics_open(&m, folder, parts[i].from));
+        for (uint64_t step = parts[i].from + 1; step <= parts[i].to; step++) {
+            metrics_row row = row_of(step);
+            CHECK_OK(metrics_put(m, &row));
+        }
+        CHECK_OK(metrics_close(m));
+    }
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir)) && files < 8; )
+        if (!strncmp(e->d_name, "events.out.tfevents.", 20))
+            names[files++] = gt_path_join(folder, e->d_name);
+    if (dir)
+        closedir(dir);
+    qsort(names, files, sizeof *names, by_name);
+    for (size_t i = 0; i < files; i++) {
+        read_events(&s, names[i]);
+        free(names[i]);
+    }
+    CHECK(s.files == 4 && s.starts == 4 && s.last_start == 4);
+    CHECK(s.count == 30);
+    for (uint64_t i = 0; i < s.count; i++)
+        CHECKF(s.steps[i] == i + 1, "step %d stands in place %d", (int)s.steps[i], (int)i + 1);
+    free(folder);
+}
+
 static void numbers_that_are_none_become_null(void)
 {
     char text[1024];
@@ -167,6 +245,7 @@ static void numbers_that_are_none_become_null(void)
     row = row_of(5);
     o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
     CHECK(json_number_value(json_object_get(o, "val_loss")) == 4.2);
+    CHECK(json_integer_value(json_object_get(o, "val_tokens")) == 320);
     CHECK(json_object_get(o, "loss_scale") == NULL && json_object_get(o, "skipped") == NULL);
     json_decref(o);
 }
@@ -234,6 +313,7 @@ const check_case check_cases[] = {
     CASE(crc32c_of_known_texts),
     CASE(event_records_have_their_bytes),
     CASE(resuming_cuts_what_will_be_done_again),
+    CASE(a_resumed_run_takes_the_place_of_its_steps),
     CASE(numbers_that_are_none_become_null),
     CASE(the_picture_is_well_formed),
     { 0 }
