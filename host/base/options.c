@@ -20,6 +20,7 @@
 
 static const gt_option *given_table;
 static unsigned char given[MAX_OPTIONS];
+static const char *given_value[MAX_OPTIONS];    /* the word; of a flag "on" or "off" */
 
 static int row_count(const gt_option *table)
 {
@@ -125,6 +126,17 @@ static gt_status set_value(const gt_option *o, const char *value)
     return st ? gt_fail_in(st, "option --%s", o->name) : GT_OK;
 }
 
+/* Notes that an option is there; once, or again with the same value. */
+static gt_status note_given(const gt_option *table, int row, const char *value)
+{
+    if (given[row] && strcmp(given_value[row], value))
+        return gt_fail(GT_MISUSE, "option --%s is given twice, as '%s' and as '%s'; give it once",
+                       table[row].name, given_value[row], value);
+    given[row] = 1;
+    given_value[row] = value;
+    return GT_OK;
+}
+
 gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first,
                            gt_option_help *help)
 {
@@ -184,12 +196,12 @@ gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *f
                 if (table[i].name && table[i].letter == c)
                     row = i;
         assert(row >= 0);
-        given[row] = 1;
-        if (c >= FIRST_VALUE && (c - FIRST_VALUE) % 2) {
+        const int off = c >= FIRST_VALUE && (c - FIRST_VALUE) % 2;
+        gt_status st = note_given(table, row, table[row].type != GT_FLAG ? optarg : off ? "off" : "on");
+        if (!st && off)
             *(int *)table[row].target = 0;
-            continue;
-        }
-        gt_status st = set_value(&table[row], optarg);
+        else if (!st)
+            st = set_value(&table[row], optarg);
         if (st)
             return st;
     }

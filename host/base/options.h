@@ -45,7 +45,8 @@ typedef enum gt_option_help { GT_HELP_NONE, GT_HELP_SHORT, GT_HELP_LONG } gt_opt
 
 /* Parses argv[1..argc). Words that are not options are moved behind them; *first is the
  * index of the first such word (as getopt does). -h and --help set *help and stop.
- * GT_MISUSE with a sentence that names the option, and the nearest name for a typo. */
+ * GT_MISUSE with a sentence that names the option, and the nearest name for a typo; also for an
+ * option that is given twice with different values: one of them would be dropped. */
 gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first,
                            gt_option_help *help);
 

@@ -21,7 +21,7 @@ trap 'exit 1' HUP INT TERM
 GEARTRAIN_CACHE=$work/cache
 export GEARTRAIN_CACHE
 cd "$work" || exit 1
-passed=0 failed=0
+passed=0 failed=0 limit= as=
 
 text=$work/text.txt
 awk 'BEGIN {
@@ -32,10 +32,35 @@ awk 'BEGIN {
     }
 }' > "$text"
 
+# program ARGUMENTS...: the program, without options that are given again further on: it refuses
+# those, and tests lay theirs over what they share. An option's value must not begin with "--".
+# $limit are the seconds it may take, none if empty; with as=exec it takes the place of the shell.
+program()
+{
+    left=$#
+    while [ "$left" -gt 0 ]; do
+        word=$1 again=0 i=0
+        shift
+        left=$((left - 1))
+        case $word in --?*)
+            for other do
+                [ "$i" -lt "$left" ] && [ "$other" = "$word" ] && again=1
+                i=$((i + 1))
+            done ;;
+        esac
+        if [ "$again" -eq 0 ]; then
+            set -- "$@" "$word"
+        else
+            case $1 in --*) ;; *) shift; left=$((left - 1)) ;; esac
+        fi
+    done
+    ${as:+exec} ${limit:+timeout "$limit"} "$geartrain" "$@"
+}
+
 # A run of a second: options may follow.
 train_tiny()
 {
-    "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 4 "$@"
+    program train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 --batch 4 "$@"
 }
 
 pass()
@@ -81,16 +106,20 @@ refuses()   # NAME CODE PATTERN ARGUMENTS...
 {
     name=$1 code=$2 pattern=$3
     shift 3
-    timeout 120 "$geartrain" "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
+    limit=120
+    program "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
     said "$name" "$code" "$pattern" $?
+    limit=
 }
 
 does()      # NAME PATTERN ARGUMENTS...: exits 0 and prints a line that matches
 {
     name=$1 pattern=$2
     shift 2
-    timeout 120 "$geartrain" "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
+    limit=120
+    program "$@" > "$work/stdout" 2> "$work/stderr" < /dev/null
     status=$?
+    limit=
     if [ $status -ne 0 ]; then
         fail "$name" "exit status $status"
     elif ! grep -Eq -- "$pattern" "$work/stdout"; then

@@ -17,7 +17,7 @@ train()     # RUN OPTIONS...
 {
     run=$1
     shift
-    timeout 120 "$geartrain" train $common --out "$run" "$@" > stdout 2> stderr < /dev/null
+    (limit=120 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
 }
 
 losses()    # RUN: a line a step: its loss, and that of validation if there is one
@@ -187,13 +187,24 @@ check "four stages have four" [ "$(grep -c '>rank [0-3] cpu:0' four/timeline.svg
 
 # ---- started apart: launch, mpirun -------------------------------------------------------------------
 
-# One program, but rank 1 is told $OTHER as well.
+# One program, but rank 1 is told $OTHER, and not what it was told of that option.
 cat > told <<END
 #!/bin/sh
-[ "\${GEARTRAIN_RANK:-\$OMPI_COMM_WORLD_RANK}" != 1 ] || set -- "\$@" \$OTHER
-exec "$geartrain" "\$@"
-#!/bin/sh
-[ "\${GEARTRAIN_RANK:-\$OMPI_COMM_WORLD_RANK}" != 1 ] || set -- "\$@" \$OTHER
+if [ "\${GEARTRAIN_RANK:-\$OMPI_COMM_WORLD_RANK}" = 1 ]; then
+    left=\$#
+    while [ \$left -gt 0 ]; do
+        word=\$1
+        shift
+        left=\$((left - 1))
+        if [ "\$word" = "\${OTHER%% *}" ]; then
+            shift
+            left=\$((left - 1))
+        else
+            set -- "\$@" "\$word"
+        fi
+    done
+    set -- "\$@" \$OTHER
+fi
 exec "$geartrain" "\$@"
 END
 chmod +x told

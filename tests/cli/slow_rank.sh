@@ -19,7 +19,7 @@ train()     # RUN OPTIONS...
 {
     run=$1
     shift
-    timeout 300 "$geartrain" train $common --out "$run" "$@" > stdout 2> stderr < /dev/null
+    (limit=300 as=exec; program train $common --out "$run" "$@") > stdout 2> stderr < /dev/null
 }
 
 losses() { sed -n 's/.*"step": \([0-9]*\),.*"loss": \([0-9.]*\),.*/\1 \2/p' "$1/metrics.jsonl"; }

@@ -15,7 +15,7 @@ begin()
     folder=$1
     shift
     rm -f stdout stderr
-    "$geartrain" train $common --out "$folder" --save-every 5 --steps 100000 "$@" > stdout 2> stderr < /dev/null &
+    { as=exec; program train $common --out "$folder" --save-every 5 --steps 100000 "$@"; } > stdout 2> stderr < /dev/null &
     pid=$!
     tries=0
     until grep -q '^step 12 ' stdout 2> /dev/null || [ $tries -ge 600 ]; do
@@ -134,7 +134,8 @@ full()
 printf '{"n_layer": 3, "n_head": 4, "n_embd": 128, "n_positions": 64}' > wide.json
 for shape in "--stages 2 --replicas 1" "--replicas 2 --stages 1 --sync sharded"; do
     rm -rf small
-    timeout 60 "$geartrain" train $common --model wide.json --out small --steps 4 --save-every 2 $two $shape > stdout 2> stderr < /dev/null
+    (limit=60 as=exec; program train $common --model wide.json --out small --steps 4 --save-every 2 $two $shape) \
+        > stdout 2> stderr < /dev/null
     timeout 60 "$geartrain" train --out small --resume --steps 5 > stdout 2> stderr < /dev/null     # compiles all
     (trap '' XFSZ; ulimit -f 2000; exec timeout 60 "$geartrain" train --out small --resume --steps 8) \
         > stdout 2> stderr < /dev/null

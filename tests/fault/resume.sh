@@ -19,8 +19,8 @@ start()
 {
     folder=$1
     shift
-    "$geartrain" train --out "$folder" --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
-        --batch 4 --micro-batch 2 --steps $STEPS --dropout 0.1 --save-every 5 --eval-every 20 "$@" \
+    { as=exec; program train --out "$folder" --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
+        --batch 4 --micro-batch 2 --steps $STEPS --dropout 0.1 --save-every 5 --eval-every 20 "$@"; } \
         > "$work/stdout" 2> "$work/stderr" < /dev/null &
     pid=$!
 }

@@ -10,9 +10,9 @@ start()     # FOLDER OPTIONS...: in the background, $pid
 {
     folder=$1
     shift
-    "$geartrain" train --out "$folder" --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
+    { as=exec; program train --out "$folder" --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
         --batch 4 --micro-batch 2 --steps $STEPS --dropout 0.1 --eval-every 10 --devices cpu:0/2 \
-        "$@" > stdout 2> stderr < /dev/null &
+        "$@"; } > stdout 2> stderr < /dev/null &
     pid=$!
 }
 
