@@ -1,6 +1,8 @@
 /* host/cli/rank_device.c - which device a rank drives. */
 #include "host/cli/rank_device.h"
 
+#include "host/base/log.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,25 +28,32 @@ gt_status rank_device_count(const char *devices, uint64_t *ranks)
 }
 
 /* Without a list: the n-th GPU if there are enough, else an n-th of the CPU, or all of it where it
- * has fewer units than ranks. */
+ * has fewer units than ranks. Devices that compute wrongly do not count, unless all do: then opening
+ * one says why. */
 static gt_status own_device(char *out, size_t size, int place, int places)
 {
     dev_info *all;
-    int count, gpus = 0, units = 0;
+    int count, gpus = 0, cpu = -1, mine = -1;
     gt_status st = dev_find(&all, &count);
     if (st)
         return st;
     for (int i = 0; i < count; i++) {
-        gpus += all[i].kind == DEV_GPU;
-        if (all[i].kind == DEV_CPU && !units)
-            units = all[i].compute_units;
+        if (count > 1 && dev_usable(&all[i])) {
+            gt_log(GT_LOG_WARN, "device", "%s is passed over: %s", all[i].id, gt_message());
+            gt_message_clear();
+            continue;
+        }
+        if (all[i].kind == DEV_GPU && gpus++ == place)
+            mine = i;
+        if (all[i].kind == DEV_CPU && cpu < 0)
+            cpu = i;
     }
     if (gpus >= places)
-        snprintf(out, size, "gpu:%d", place);
-    else if (units >= places)
-        snprintf(out, size, "cpu:0.%d/%d", place, places);
+        snprintf(out, size, "%s", all[mine].id);
+    else if (cpu >= 0 && all[cpu].compute_units >= places)
+        snprintf(out, size, "%.31s.%d/%d", all[cpu].id, place, places);
     else
-        snprintf(out, size, units ? "cpu:0" : "gpu:0");
+        snprintf(out, size, "%s", cpu >= 0 ? all[cpu].id : "gpu:0");
     free(all);
     return GT_OK;
 }

@@ -59,7 +59,7 @@ static const char *matrix_text(int matrix)
            : matrix & DEV_MATRIX_NV ? "tensor cores" : "none";
 }
 
-static void print_one(const dev_info *i, const speed *s)
+static void print_one(const dev_info *i, const speed *s, const char *refusal)
 {
     char a[32], b[32], c[32];
     printf("%-7s %-5s %s\n", i->id, i->path, i->name);
@@ -75,31 +75,53 @@ static void print_one(const dev_info *i, const speed *s)
     if (i->sub_devices_max > 1)
         printf("        can be split: %s/2 is two sub-devices, %s.0 and %s.1\n", i->id, i->id,
                i->id);
+    if (*refusal)
+        printf("        not used, for it computes wrongly; `geartrain doctor` says what it gets "
+               "wrong\n");
+    if (i->host_clock)
+        printf("        timed by the host's clock, for its own time stamps are wrong\n");
     if (s)
         printf("        measured: fp32 GEMM %.1f GFLOP/s (%s), multiply-add peak %.1f GFLOP/s, "
                "copy %.1f GB/s\n", s->gemm * 1e-9, s->engine ? s->engine : "?", s->fma * 1e-9,
                s->copy * 1e-9);
 }
 
-static json_t *json_of(const dev_info *i, const speed *s)
+static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
 {
     static const char *const kinds[] = { "cpu", "gpu", "accelerator" };
     json_t *j = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:i, s:b, s:b, s:s, s:b, "
-        "s:b, s:b}",
+        "s:b, s:b, s:b, s:b}",
         "id", i->id, "path", i->path, "name", i->name, "vendor", i->vendor, "platform", i->platform,
         "version", i->version, "driver", i->driver, "kind", kinds[i->kind], "compute_units",
         i->compute_units, "clock_mhz", i->clock_mhz, "global_bytes", (json_int_t)i->global_bytes,
         "max_alloc_bytes", (json_int_t)i->max_alloc_bytes, "local_bytes",
         (json_int_t)i->local_bytes, "float_width", i->float_width, "fp16", i->fp16, "subgroups",
         i->subgroups, "matrix", matrix_text(i->matrix), "native_kernels", i->native_kernels, "svm",
-        i->svm != 0, "unified_memory", i->unified);
+        i->svm != 0, "unified_memory", i->unified, "refused", *refusal != '\0', "host_clock",
+        i->host_clock);
     if (j && s) {
         json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
         json_object_set_new(j, "fma_gflops", json_real(s->fma * 1e-9));
         json_object_set_new(j, "copy_gbytes_per_s", json_real(s->copy * 1e-9));
     }
     return j;
+}
+
+/* Adds what only opening a device tells; one that does not open is listed all the same, and the
+ * doctor says what is wrong. `refusal` becomes why it is refused, or "". */
+static void look_at(dev_info *i, char *refusal, size_t size)
+{
+    dev_device *d;
+    *refusal = '\0';
+    if (dev_usable(i) == GT_UNSUPPORTED)
+        snprintf(refusal, size, "%s", gt_message());
+    else if (!dev_open(&d, i->path)) {
+        i->matrix = dev_matrix_units(d);
+        i->host_clock = dev_info_of(d)->host_clock;
+        dev_close(d);
+    }
+    gt_message_clear();
 }
 
 gt_status verb_devices(int argc, char **argv)
@@ -116,20 +138,17 @@ gt_status verb_devices(int argc, char **argv)
     json_t *list = json_array();
     for (int i = 0; !st && i < count; i++) {
         speed s = { 0 };
-        dev_device *d;
-        if (dev_open(&d, all[i].path))
-            gt_message_clear();             /* listed all the same; doctor says what is wrong */
-        else
-            all[i].matrix = dev_matrix_units(d);
-        dev_close(d);
-        if (o.measure)
+        char refusal[1024];
+        look_at(&all[i], refusal, sizeof refusal);
+        const int measured = o.measure && !*refusal;
+        if (measured)
             st = measure(all[i].path, &s);
         if (st)
             break;
         if (o.json)
-            json_array_append_new(list, json_of(&all[i], o.measure ? &s : NULL));
+            json_array_append_new(list, json_of(&all[i], measured ? &s : NULL, refusal));
         else
-            print_one(&all[i], o.measure ? &s : NULL);
+            print_one(&all[i], measured ? &s : NULL, refusal);
     }
     if (!st && o.json) {
         json_dumpf(list, stdout, JSON_INDENT(2));

@@ -157,6 +157,7 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
             return gt_fail(GT_NO_MEMORY, "cannot copy to device '%s': out of memory", d->info.id);
     }
     cl_event *ask = e || traced ? &event : NULL;
+    const uint64_t asked = traced ? dev_event_asked(d) : 0;
     cl_int err = CL_SUCCESS;
     if (bytes)
         err = write ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
@@ -181,7 +182,7 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
     gt_span span = { .category = GT_TRACE_COPY, .track = GT_TRACK_COPY };
     snprintf(span.name, sizeof span.name, "%s %llu bytes", write ? "write" : "read",
              (unsigned long long)bytes);
-    return dev_event_note(d, event, 0, &span);
+    return dev_event_note(d, event, asked, 0, &span);
 }
 
 gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes)

@@ -74,6 +74,8 @@ typedef struct dev_info {
     int fp16, fp64, subgroups, native_kernels, unified, out_of_order, svm;
     int matrix;                 /* dev_matrix bits told by extensions; see dev_matrix_units */
     int own_cache;              /* its driver keeps compiled programs itself    */
+    int host_clock;             /* of an opened one: its events' stamps are wrong, so all times
+                                 * are the host's                               */
     int sub_devices_max;
 } dev_info;
 
@@ -83,12 +85,18 @@ gt_status dev_find(dev_info **out, int *count);
 
 /* Splits "cpu:0/2@0.5,gpu:0" into single-device specs: an array of strings to free with
  * dev_specs_free(). NULL or "" or "auto" means the best device of this machine: the first
- * GPU if there is one, else the first of any kind. */
+ * GPU if there is one, else the first of any kind; none that dev_usable() refuses. */
 gt_status dev_specs(char ***out, int *count, const char *list);
 void      dev_specs_free(char **specs, int count);
 
 /* ---- one device ----------------------------------------------------------------------- */
 
+/* What is relied on is proved before anything is computed: see dev_prove(). The outcome is kept in
+ * the cache folder under the device's fingerprint; where it is not known yet, the first
+ * dev_program_build() finds it out, since that takes a compilation, and a program wants to say
+ * first what it is about to do. A device that computes wrongly is refused by either call:
+ * GT_UNSUPPORTED, in a sentence that says what it got wrong. One with wrong time stamps is warned
+ * of, once, and timed by the host's clock. */
 gt_status dev_open(dev_device **out, const char *spec);
 void      dev_close(dev_device *d);                 /* takes NULL; waits for its work */
 const dev_info *dev_info_of(const dev_device *d);
@@ -99,6 +107,29 @@ double    dev_slowdown(const dev_device *d);        /* now: 1.0, or what stands 
 uint64_t  dev_memory_used(const dev_device *d);     /* bytes in live buffers          */
 gt_status dev_wait(dev_device *d);                  /* until all work is done         */
 uint64_t  dev_fingerprint(const dev_device *d);     /* hash of name, driver, versions, units */
+
+/* ---- what is relied on ---------------------------------------------------------------- */
+
+typedef enum dev_verdict {
+    DEV_HOLDS,
+    DEV_WRONG,                  /* the device is refused                        */
+    DEV_NO_CLOCK                /* it is timed by the host's clock              */
+} dev_verdict;
+
+typedef struct dev_proof {
+    const char *name;           /* "long loop"                                  */
+    const char *checks;         /* "a loop of 200,003 turns"                    */
+    dev_verdict verdict;
+    char found[512];            /* "a loop of 200003 turns ended after 65535"; "" if it holds */
+} dev_proof;
+
+/* Opens a device without asking it anything, to look at it. */
+gt_status dev_open_unproven(dev_device **out, const char *spec);
+/* Asks everything anew, and tells the answers one by one. A failure is one to ask at all. */
+gt_status dev_prove(dev_device *d, void (*each)(void *context, const dev_proof *proof),
+                    void *context);
+/* GT_OK, or the sentence with which dev_open() refuses it, found out now if it is not known. */
+gt_status dev_usable(const dev_info *i);
 
 /* ---- memory --------------------------------------------------------------------------- */
 

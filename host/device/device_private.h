@@ -12,6 +12,7 @@
 struct dev_device {
     dev_info info;
     cl_device_id id;
+    int unproven;                   /* the first program asks for the verdict  */
     int probed;                     /* matrix units were looked for            */
     int sub_device;                 /* id is a sub-device and must be released */
     cl_context context;
@@ -62,14 +63,37 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform);
  * dev_busy_seconds() or slowing down; when it was, for a trace, with the name, category and
  * track of `span` (NULL: not traced). Takes the event over. Those that are over already may go
  * first, so that a trace does not gather them without end. */
-struct pending { cl_event event; int counts, traced; gt_span span; };
-gt_status dev_event_note(dev_device *d, cl_event event, int counts, const gt_span *span);
+struct pending { cl_event event; int counts, traced; uint64_t begin, end; gt_span span; };
+gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts,
+                         const gt_span *span);
+/* To be asked right before something is enqueued that is to be timed. On a device that is timed by
+ * the host's clock it waits until the queue is empty, and `asked` is when the work begins. */
+uint64_t dev_event_asked(dev_device *d);
 /* Waits for the noted events and adds their device time; returns what was added. */
 gt_status dev_events_collect(dev_device *d, double *seconds);
 /* The same of those that are over by now; cannot fail. */
 void      dev_events_reap(dev_device *d);
 /* Finds out, once, how far the host's clock is ahead of the device's. */
 gt_status dev_clock_match(dev_device *d);
-double dev_event_seconds(cl_event event);
+/* How long what was asked for at `asked` took; it is over by now. */
+double dev_event_seconds(const dev_device *d, cl_event event, uint64_t asked);
+/* By its stamps, whatever they are worth. */
+double dev_stamp_seconds(cl_event event);
+
+/* VW and WG of cl/common.clh. A GPU row kernel's group is a power of two of at most 256 (AMD's
+ * default limit), a CPU's is 1; a CPU body's vector is the native one, 4 to 16 floats. */
+int    dev_vector_width(const dev_info *i);
+size_t dev_group_size(const dev_info *i);
+
+uint64_t dev_fingerprint_of(const dev_info *i);
+/* Changes with every change of what dev_prove() asks. */
+uint64_t dev_prove_version(void);
+/* Runs a list's only launch and waits for it: seconds by the host's clock, and by the stamps. */
+gt_status dev_run_both_clocks(dev_list *l, double *host, double *device);
+/* The verdict on an open device, known or found now: GT_OK, with info.host_clock set where its
+ * stamps are wrong, or GT_UNSUPPORTED with the sentence that refuses it. */
+gt_status dev_judge(dev_device *d);
+/* 1 if it is known, so that dev_judge() asks nothing. */
+int dev_judged(const dev_info *i);
 
 #endif

@@ -346,12 +346,12 @@ static gt_span span_of(const dev_list *l, int i)
     return s;
 }
 
-static gt_status note(dev_list *l, int i, cl_event event, int counts, int traced)
+static gt_status note(dev_list *l, int i, cl_event event, uint64_t asked, int counts, int traced)
 {
     if (!traced)
-        return dev_event_note(l->device, event, counts, NULL);
+        return dev_event_note(l->device, event, asked, counts, NULL);
     const gt_span span = span_of(l, i);
-    return dev_event_note(l->device, event, counts, &span);
+    return dev_event_note(l->device, event, asked, counts, &span);
 }
 
 /* Ends a stretch with this launch's event, which it takes over, and waits for the last but one. */
@@ -387,6 +387,7 @@ static gt_status run_one(dev_list *l, int i, int last, int slow, int traced)
     const int counts = d->counting || slow;
     const int compiles = !x->ran && x->type != FILL && x->type != COPY;
     const int ends = compiles || ++d->since_stretch >= d->stretch;
+    const uint64_t asked = counts || traced ? dev_event_asked(d) : 0;
     cl_event event = NULL;
     gt_status st = enqueue(l, x, counts || traced || ends ? &event : NULL);
     if (!st && event && ends) {
@@ -396,7 +397,7 @@ static gt_status run_one(dev_list *l, int i, int last, int slow, int traced)
     }
     x->ran = 1;
     if (!st && event && (counts || traced))
-        st = note(l, i, event, counts, traced);
+        st = note(l, i, event, asked, counts, traced);
     if (!st && slow && (d->pending_count >= 8 || last))
         st = slow_down(d);
     else if (!st && d->counting && d->pending_count >= 4096)
@@ -438,6 +439,21 @@ gt_status dev_run_stoppable(dev_list *l, int from, int to)
     return st;
 }
 
+/* Enqueues launch i and waits until it is over; *event is NULL if it does nothing. */
+static gt_status run_alone(dev_list *l, int i, cl_event *event)
+{
+    *event = NULL;
+    gt_status st = enqueue(l, &l->launches[i], event);
+    if (st || !*event)
+        return st;
+    cl_int err = clWaitForEvents(1, event);
+    if (err == CL_SUCCESS)
+        return GT_OK;
+    clReleaseEvent(*event);
+    return gt_fail(GT_DEVICE, "launch '%s' on device '%s' failed: %s", l->launches[i].name,
+                   l->device->info.id, cl_error_name(err));
+}
+
 gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds)
 {
     gt_status st = GT_OK;
@@ -447,19 +463,32 @@ gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds)
     gt_activity_begin(&a, "timing kernels", NULL, (uint64_t)l->count);
     for (int i = from; !st && i < to; i++) {
         cl_event event = NULL;
+        const uint64_t asked = dev_event_asked(l->device);
         st = gt_activity_at(&a, (uint64_t)i);
         if (!st)
-            st = enqueue(l, &l->launches[i], &event);
+            st = run_alone(l, i, &event);
         if (!st && event) {
-            cl_int err = clWaitForEvents(1, &event);
-            if (err != CL_SUCCESS)
-                st = gt_fail(GT_DEVICE, "launch '%s' on device '%s' failed: %s",
-                             l->launches[i].name, l->device->info.id, cl_error_name(err));
-            seconds[i] += dev_event_seconds(event);
+            seconds[i] += dev_event_seconds(l->device, event, asked);
             clReleaseEvent(event);
         }
     }
     gt_activity_end(&a);
+    return st;
+}
+
+gt_status dev_run_both_clocks(dev_list *l, double *host, double *device)
+{
+    cl_event event;
+    assert(l->count == 1);
+    clFinish(l->device->queue);
+    const uint64_t start = gt_now_ns();
+    gt_status st = run_alone(l, 0, &event);
+    *host = (double)(gt_now_ns() - start) * 1e-9;
+    *device = 0.0;
+    if (!st && event) {
+        *device = dev_stamp_seconds(event);
+        clReleaseEvent(event);
+    }
     return st;
 }
 

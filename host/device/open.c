@@ -105,21 +105,34 @@ static gt_status add_spec(char ***specs, int *count, const char *text)
     return GT_OK;
 }
 
-/* The id of the device to use when none is named: the first GPU, else the first of all. */
+/* The id of the device to use when none is named: the first GPU, else the first of all. One that
+ * is refused is passed over; the only one there is is named all the same, and opening it tells why
+ * it is refused. */
 static gt_status best_device(char out[32])
 {
     dev_info *all;
-    int n;
+    int n, best = -1;
     gt_status st = dev_find(&all, &n);
     if (st)
         return st;
-    int best = 0;
-    for (int i = n - 1; i >= 0; i--)
-        if (all[i].kind == DEV_GPU)
-            best = i;
-    memcpy(out, all[best].id, sizeof all[best].id);
+    for (int gpus = 1; gpus >= 0; gpus--)
+        for (int i = 0; best < 0 && i < n; i++) {
+            if ((all[i].kind == DEV_GPU) != gpus)
+                continue;
+            if (n == 1 || !dev_usable(&all[i])) {
+                best = i;
+                continue;
+            }
+            gt_log(GT_LOG_WARN, "device", "%s is passed over: %s", all[i].id, gt_message());
+            gt_message_clear();
+        }
+    if (best < 0)
+        st = gt_fail(GT_UNSUPPORTED, "none of the %d OpenCL devices here can be used; `geartrain "
+                     "doctor` says why", n);
+    else
+        memcpy(out, all[best].id, sizeof all[best].id);
     free(all);
-    return GT_OK;
+    return st;
 }
 
 gt_status dev_specs(char ***out, int *count, const char *list)
@@ -203,7 +216,7 @@ static gt_status override_style(dev_device *d)
     return GT_OK;
 }
 
-gt_status dev_open(dev_device **out, const char *text)
+gt_status dev_open_unproven(dev_device **out, const char *text)
 {
     found *all = NULL;
     int n = 0;
@@ -268,6 +281,24 @@ out:
     return st;
 }
 
+gt_status dev_open(dev_device **out, const char *text)
+{
+    dev_device *d;
+    *out = NULL;
+    gt_status st = dev_open_unproven(&d, text);
+    if (st)
+        return st;
+    d->unproven = 1;
+    if (dev_judged(&d->info))
+        st = dev_judge(d);
+    if (st) {
+        dev_close(d);
+        return st;
+    }
+    *out = d;
+    return GT_OK;
+}
+
 void dev_close(dev_device *d)
 {
     if (!d)
@@ -305,13 +336,17 @@ uint64_t dev_memory_used(const dev_device *d)
     return d->used;
 }
 
-uint64_t dev_fingerprint(const dev_device *d)
+uint64_t dev_fingerprint_of(const dev_info *i)
 {
     char text[640];
-    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%d|%d", d->info.platform, d->info.name,
-                     d->info.version, d->info.driver, d->info.c_version, d->info.compute_units,
-                     (int)d->info.style, d->info.float_width);
+    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%d|%d", i->platform, i->name, i->version,
+                     i->driver, i->c_version, i->compute_units, (int)i->style, i->float_width);
     return gt_hash(text, n > 0 ? (size_t)n : 0);
+}
+
+uint64_t dev_fingerprint(const dev_device *d)
+{
+    return dev_fingerprint_of(&d->info);
 }
 
 gt_status dev_wait(dev_device *d)

@@ -43,19 +43,28 @@ static gt_status fail_build(dev_device *d, cl_program program, const char *name,
     return st;
 }
 
-/* What the device adds to every build. A GPU row kernel's group is a power of two of at most
- * 256 (AMD's default limit); a CPU body's vector is the native one, 4 to 16 floats. */
-static void style_options(const dev_info *i, char *out, size_t size)
+int dev_vector_width(const dev_info *i)
 {
-    if (i->style == DEV_STYLE_CPU) {
-        int width = i->float_width >= 16 ? 16 : i->float_width >= 8 ? 8 : 4;
-        snprintf(out, size, "-DSTYLE_CPU -DVW=%d", width);
-        return;
-    }
-    size_t group = 256;
+    if (i->style == DEV_STYLE_GPU)
+        return 4;
+    return i->float_width >= 16 ? 16 : i->float_width >= 8 ? 8 : 4;
+}
+
+size_t dev_group_size(const dev_info *i)
+{
+    size_t group = i->style == DEV_STYLE_CPU ? 1 : 256;
     while (group > i->max_group)
         group /= 2;
-    snprintf(out, size, "-DSTYLE_GPU -DWG=%zu", group);
+    return group;
+}
+
+/* What the device adds to every build. */
+static void style_options(const dev_info *i, char *out, size_t size)
+{
+    if (i->style == DEV_STYLE_CPU)
+        snprintf(out, size, "-DSTYLE_CPU -DVW=%d", dev_vector_width(i));
+    else
+        snprintf(out, size, "-DSTYLE_GPU -DWG=%zu", dev_group_size(i));
 }
 
 static int cache_wanted(const dev_device *d)
@@ -137,11 +146,13 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
 {
     char style[64], what[64], *folder = NULL, path[4096] = "";
     gt_text all = { 0 };
-    gt_status st = GT_OK;
     cl_int err;
-    const uint64_t start = gt_now_ns();
 
     *out = NULL;
+    gt_status st = d->unproven ? dev_judge(d) : GT_OK;
+    if (st)
+        return st;
+    const uint64_t start = gt_now_ns();
     gt_activity compiling;
     snprintf(what, sizeof what, "compiling %s", name);
     gt_activity_begin(&compiling, what, NULL, 0);

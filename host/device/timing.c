@@ -6,7 +6,10 @@
  * A device counts from an origin of its own. The driver stamps `queued` while the host is inside
  * the call that enqueues, so it lies between t0 and t1: of a few tries the shortest such call
  * tells how far the clocks are apart, to half its length (Cristian, "Probabilistic clock
- * synchronization", 1989).                                                               */
+ * synchronization", 1989).
+ *
+ * Where the stamps are wrong (dev_info.host_clock) what is to be timed is enqueued into an empty
+ * queue and waited for, and the host's clock counts: slower, and with the launch in it.  */
 #include "host/device/device_private.h"
 
 #include <stdlib.h>
@@ -22,20 +25,48 @@ static int stamps_of(cl_event event, cl_ulong *start, cl_ulong *end)
                   == CL_SUCCESS && *end >= *start;
 }
 
-double dev_event_seconds(cl_event event)
+double dev_stamp_seconds(cl_event event)
 {
     cl_ulong start, end;
     return stamps_of(event, &start, &end) ? (double)(end - start) * 1e-9 : 0.0;
 }
 
+double dev_event_seconds(const dev_device *d, cl_event event, uint64_t asked)
+{
+    return d->info.host_clock ? (double)(gt_trace_now() - asked) * 1e-9 : dev_stamp_seconds(event);
+}
+
+uint64_t dev_event_asked(dev_device *d)
+{
+    if (d->info.host_clock)
+        clFinish(d->queue);             /* its failure is the next call's as well */
+    return gt_trace_now();
+}
+
+/* Leaves when p was on the device, by the trace's clock; 0 if nobody knows. */
+static int when(const dev_device *d, const struct pending *p, uint64_t *begin, uint64_t *end)
+{
+    cl_ulong start, stop;
+    *begin = p->begin;
+    *end = p->end;
+    if (d->info.host_clock)
+        return 1;
+    if (!stamps_of(p->event, &start, &stop))
+        return 0;
+    *begin = start + d->clock_ahead;
+    *end = stop + d->clock_ahead;
+    return 1;
+}
+
 static void settle(dev_device *d, struct pending *p, double *seconds)
 {
-    cl_ulong start, end;
-    if (p->counts)
-        *seconds += dev_event_seconds(p->event);
-    if (p->traced && stamps_of(p->event, &start, &end))
-        gt_trace_span(p->span.category, p->span.track, p->span.name, start + d->clock_ahead,
-                      end + d->clock_ahead);
+    uint64_t begin, end;
+    if (when(d, p, &begin, &end)) {
+        if (p->counts)
+            *seconds += (double)(end - begin) * 1e-9;
+        if (p->traced)
+            gt_trace_span(p->span.category, p->span.track, p->span.name, begin, end);
+    }
     clReleaseEvent(p->event);
 }
 
@@ -54,8 +85,12 @@ void dev_events_reap(dev_device *d)
         memmove(d->pending, d->pending + over, (size_t)d->pending_count * sizeof *d->pending);
 }
 
-gt_status dev_event_note(dev_device *d, cl_event event, int counts, const gt_span *span)
+gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts,
+                         const gt_span *span)
 {
+    if (d->info.host_clock)
+        clWaitForEvents(1, &event);     /* a failure shows when it is collected */
+    const uint64_t now = gt_trace_now();
     if (span && d->pending_count >= REAP && d->speed >= 1.0)
         dev_events_reap(d);
     if (d->pending_count == d->pending_room) {
@@ -69,7 +104,8 @@ gt_status dev_event_note(dev_device *d, cl_event event, int counts, const gt_spa
         d->pending_room = room;
     }
     struct pending *p = &d->pending[d->pending_count++];
-    *p = (struct pending){ .event = event, .counts = counts, .traced = span != NULL };
+    *p = (struct pending){ .event = event, .counts = counts, .traced = span != NULL,
+                            .begin = asked, .end = now };
     if (span)
         p->span = *span;
     return GT_OK;
@@ -116,7 +152,7 @@ gt_status dev_clock_match(dev_device *d)
 {
     uint64_t shortest = UINT64_MAX, ahead;
     cl_int err;
-    if (d->clock_known)
+    if (d->clock_known || d->info.host_clock)
         return GT_OK;
     cl_mem memory = clCreateBuffer(d->context, CL_MEM_READ_WRITE, sizeof(cl_uint), NULL, &err);
     for (int i = 0; err == CL_SUCCESS && i < TRIES; i++) {
