@@ -85,6 +85,10 @@ double dev_stamp_seconds(cl_event event);
 int    dev_vector_width(const dev_info *i);
 size_t dev_group_size(const dev_info *i);
 
+/* dev_program_build() without a look at the verdict; keep: from and to the cache folder. */
+gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
+                           const char *const *sources, int count, const char *options, int keep);
+
 uint64_t dev_fingerprint_of(const dev_info *i);
 /* Changes with every change of what dev_prove() asks. */
 uint64_t dev_prove_version(void);

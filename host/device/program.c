@@ -141,18 +141,16 @@ out:
     free(binary);
 }
 
-gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
-                            const char *const *sources, int count, const char *options)
+gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
+                           const char *const *sources, int count, const char *options, int keep)
 {
     char style[64], what[64], *folder = NULL, path[4096] = "";
     gt_text all = { 0 };
+    gt_status st = GT_OK;
     cl_int err;
+    const uint64_t start = gt_now_ns();
 
     *out = NULL;
-    gt_status st = d->unproven ? dev_judge(d) : GT_OK;
-    if (st)
-        return st;
-    const uint64_t start = gt_now_ns();
     gt_activity compiling;
     snprintf(what, sizeof what, "compiling %s", name);
     gt_activity_begin(&compiling, what, NULL, 0);
@@ -175,7 +173,7 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
     snprintf(p->name, sizeof p->name, "%s", name);
 
     uint64_t key = gt_hash(all.data, all.size);
-    if (cache_wanted(d) && !gt_cache_folder(&folder, "programs")) {
+    if (keep && !gt_cache_folder(&folder, "programs")) {
         snprintf(path, sizeof path, "%s/%016llx.bin", folder, (unsigned long long)key);
         p->program = load_cached(d, path, key, build);
     }
@@ -208,6 +206,14 @@ out:
     gt_text_release(&all);
     dev_program_release(p);
     return st;
+}
+
+gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
+                            const char *const *sources, int count, const char *options)
+{
+    *out = NULL;
+    gt_status st = d->unproven ? dev_judge(d) : GT_OK;
+    return st ? st : dev_program_make(out, d, name, sources, count, options, cache_wanted(d));
 }
 
 void dev_program_release(dev_program *p)

@@ -465,7 +465,7 @@ static gt_status prover_open(prover *p, dev_device *d)
     if (!st)
         st = dev_buffer_create(&p->out, d, out, "a probe");
     if (!st)
-        st = dev_program_build(&p->program, d, "prove.cl", sources, 2, options.data);
+        st = dev_program_make(&p->program, d, "prove.cl", sources, 2, options.data, 0);
     gt_text_release(&options);
     return st;
 }
