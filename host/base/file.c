@@ -8,6 +8,8 @@
  * crash sees the old file or the new one, never half of either.                         */
 #include "host/base/file.h"
 
+#include "host/base/log.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -377,27 +379,99 @@ char *gt_path_absolute(const char *path)
     return *path == '/' || !getcwd(here, sizeof here) ? strdup(path) : gt_path_join(here, path);
 }
 
-gt_status gt_cache_folder(char **out, const char *name)
+int gt_folder_writable(const char *path)
 {
-    char base[4096];
+    char trial[4096];
+    snprintf(trial, sizeof trial - sizeof "/.geartrain-XXXXXX", "%s", path);
+    while (!gt_path_exists(trial)) {            /* up to what is there already */
+        char *slash = strrchr(trial, '/');
+        if (!slash)
+            strcpy(trial, ".");
+        else
+            slash[slash == trial] = '\0';
+    }
+    strcat(trial, "/.geartrain-XXXXXX");
+    return mkdtemp(trial) && rmdir(trial) == 0;
+}
+
+/* Where caches are wanted, or GT_NOT_FOUND and why there is no such place. */
+static gt_status wanted_base(char *out, size_t size)
+{
     const char *own = getenv("GEARTRAIN_CACHE"), *xdg = getenv("XDG_CACHE_HOME");
     const char *home = getenv("HOME");
     if (own && *own)
-        snprintf(base, sizeof base, "%s", own);
+        snprintf(out, size, "%s", own);
     else if (xdg && *xdg)
-        snprintf(base, sizeof base, "%s/geartrain", xdg);
-    else if (home && *home && strcmp(home, "/"))
-        snprintf(base, sizeof base, "%s/.cache/geartrain", home);
+        snprintf(out, size, "%s/geartrain", xdg);
+    else if (!home || !*home)
+        return gt_fail(GT_NOT_FOUND, "HOME is not set");
+    else if (!strcmp(home, "/") || !gt_path_is_folder(home))
+        return gt_fail(GT_NOT_FOUND, "HOME is '%s'%s", home,
+                       strcmp(home, "/") ? ", which is no folder" : "");
     else
-        snprintf(base, sizeof base, "/tmp/geartrain-%ld", (long)getuid());
+        snprintf(out, size, "%s/.cache/geartrain", home);
+    return GT_OK;
+}
+
+/* base/name, made if need be, if files can be made in it. */
+static gt_status usable_below(char **out, const char *base, const char *name)
+{
     *out = gt_path_join(base, name);
     if (!*out)
         return gt_fail(GT_NO_MEMORY, "cannot name cache folder '%s': out of memory", name);
     gt_status st = gt_folder_make(*out);
+    if (!st && !gt_folder_writable(*out))
+        st = gt_fail(GT_IO, "cannot write in cache folder '%s': %s", *out, strerror(errno));
     if (st) {
         free(*out);
         *out = NULL;
     }
+    return st;
+}
+
+/* A folder of this user's in the temporary folder, which everybody writes in: what stands there
+ * under that name may be another user's, or lead elsewhere. */
+static gt_status temporary_base(char *out, size_t size)
+{
+    const char *folder = getenv("TMPDIR");
+    struct stat is;
+    snprintf(out, size, "%s/geartrain-%ld", folder && *folder ? folder : "/tmp", (long)geteuid());
+    if (mkdir(out, 0700) != 0 && errno != EEXIST)
+        return gt_fail(GT_IO, "cannot make folder '%s': %s; name a folder for caches in "
+                       "GEARTRAIN_CACHE", out, strerror(errno));
+    if (lstat(out, &is) != 0 || !S_ISDIR(is.st_mode) || is.st_uid != geteuid())
+        return gt_fail(GT_IO, "cannot keep caches in '%s': it is not a folder of this user's; name "
+                       "another in GEARTRAIN_CACHE", out);
+    if ((is.st_mode & 077) && chmod(out, 0700) != 0)
+        return gt_fail(GT_IO, "cannot keep caches in '%s': others may write there; name another "
+                       "folder in GEARTRAIN_CACHE", out);
+    return GT_OK;
+}
+
+gt_status gt_cache_find(char **out, const char *name, char *trouble, size_t trouble_size)
+{
+    char base[3072];
+    *out = NULL;
+    *trouble = '\0';
+    gt_status st = wanted_base(base, sizeof base);
+    if (!st)
+        st = usable_below(out, base, name);
+    if (!st || st == GT_NO_MEMORY)
+        return st;
+    snprintf(trouble, trouble_size, "%s", gt_message());
+    gt_message_clear();
+    st = temporary_base(base, sizeof base);
+    return st ? st : usable_below(out, base, name);
+}
+
+gt_status gt_cache_folder(char **out, const char *name)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    char trouble[4096];
+    gt_status st = gt_cache_find(out, name, trouble, sizeof trouble);
+    if (!st && *trouble && !atomic_flag_test_and_set(&told))
+        gt_log(GT_LOG_WARN, "base", "%s; caches are kept in '%.*s', which may not last: name a "
+               "folder in GEARTRAIN_CACHE", trouble, (int)(strlen(*out) - strlen(name) - 1), *out);
     return st;
 }
 

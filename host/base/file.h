@@ -63,10 +63,16 @@ char *gt_path_join(const char *folder, const char *name);
  * when out of memory; a relative path comes back as it is if the current folder has no name. */
 char *gt_path_absolute(const char *path);
 
-/* Where caches go: $GEARTRAIN_CACHE, else $XDG_CACHE_HOME/geartrain, else
- * ~/.cache/geartrain, else /tmp/geartrain-UID. `name` is a folder in it, made on the way.
- * *out is freed with free(). */
+/* 1 if files can be made in this folder, or it can be made; tries, and leaves nothing. */
+int gt_folder_writable(const char *path);
+
+/* Where caches go: $GEARTRAIN_CACHE, else $XDG_CACHE_HOME/geartrain, else ~/.cache/geartrain. Where
+ * that cannot be, a folder of the user's own in the temporary folder, $TMPDIR/geartrain-UID, with
+ * one warning a process. `name` is a folder in it, made on the way, that can be written in. *out is
+ * freed with free(). */
 gt_status gt_cache_folder(char **out, const char *name);
+/* The same without the warning: `trouble` becomes what is wrong with the first choice, or "". */
+gt_status gt_cache_find(char **out, const char *name, char *trouble, size_t trouble_size);
 
 uint64_t gt_hash(const void *data, size_t size);    /* XXH3-64 */
 

@@ -6,13 +6,11 @@
 #include "host/cli/doctor_verbs.h"
 
 #include "host/base/file.h"
+#include "host/device/device.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 static const gt_option table[] = { { 0 } };
 
@@ -45,19 +43,24 @@ void doctor_bad(const char *fix, const char *format, ...)
     bad++;
 }
 
-static void check_cache(void)
+/* Compiled programs, measurements and tokens, and PoCL's programs. */
+static void check_caches(void)
 {
-    char *folder;
-    if (gt_cache_folder(&folder, "programs")) {
-        doctor_bad("make it writable, or name another folder in GEARTRAIN_CACHE", "%s", gt_message());
-        return;
-    }
-    if (access(folder, W_OK) == 0)
-        doctor_good("programs are kept in %s", folder);
+    char *folder, trouble[2048];
+    if (gt_cache_find(&folder, "programs", trouble, sizeof trouble))
+        doctor_bad("name a folder that can be written in GEARTRAIN_CACHE", "%s, and %s", trouble,
+                   gt_message());
+    else if (*trouble)
+        doctor_bad("set HOME to a folder that can be written, or name one in GEARTRAIN_CACHE",
+                   "%s; for now caches are in '%s'", trouble, folder);
     else
-        doctor_bad("make it writable, or name another folder in GEARTRAIN_CACHE",
-                "%s cannot be written: %s", folder, strerror(errno));
+        doctor_good("programs are kept in %s", folder);
+    gt_message_clear();
     free(folder);
+    if (*dev_driver_trouble())
+        doctor_bad("set HOME to a folder that can be written, or name one in POCL_CACHE_DIR",
+                   "%s, and would show no device; for now it writes '%s'", dev_driver_trouble(),
+                   getenv("POCL_CACHE_DIR") ? getenv("POCL_CACHE_DIR") : "");
 }
 
 gt_status verb_doctor(int argc, char **argv)
@@ -70,7 +73,7 @@ gt_status verb_doctor(int argc, char **argv)
     if (count)
         return gt_fail(GT_MISUSE, "doctor takes no words such as '%s'", words[0]);
     doctor_opencl();
-    check_cache();
+    check_caches();
     doctor_net(doctor_good, doctor_bad);
     doctor_verbs(doctor_good, doctor_bad);
     if (!bad) {

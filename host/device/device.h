@@ -83,6 +83,10 @@ typedef struct dev_info {
  * device at all is GT_NOT_FOUND with a sentence that points to `geartrain doctor`. */
 gt_status dev_find(dev_info **out, int *count);
 
+/* What this process did not leave to a driver because it would have failed, in words: PoCL's cache
+ * folder. "" if nothing; after dev_find(). */
+const char *dev_driver_trouble(void);
+
 /* Splits "cpu:0/2@0.5,gpu:0" into single-device specs: an array of strings to free with
  * dev_specs_free(). NULL or "" or "auto" means the best device of this machine: the first
  * GPU if there is one, else the first of any kind; none that dev_usable() refuses. */

@@ -10,6 +10,9 @@
  * and query tokens that only such drivers know.                                         */
 #include "host/device/device_private.h"
 
+#include "host/base/file.h"
+#include "host/base/log.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +114,42 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
                       || has_word(extensions, "cl_pocl_content_size");
 }
 
+static char pocl_trouble[512];
+
+/* PoCL shows no device at all where it cannot make its cache folder, and does not say why. Its own
+ * rule for where that is, before any driver is loaded. */
+static void settle_pocl_cache(void)
+{
+    const char *own = getenv("POCL_CACHE_DIR"), *xdg = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME"), *ours = getenv("GEARTRAIN_CACHE");
+    char wanted[4096], *folder;
+    if (own && *own)
+        snprintf(wanted, sizeof wanted, "%s", own);
+    else if (xdg && *xdg)
+        snprintf(wanted, sizeof wanted, "%s/pocl/kcache", xdg);
+    else if (home && *home)
+        snprintf(wanted, sizeof wanted, "%s/.cache/pocl/kcache", home);
+    else
+        snprintf(wanted, sizeof wanted, "/tmp/pocl/kcache");
+    if (gt_folder_writable(wanted))
+        return;
+    snprintf(pocl_trouble, sizeof pocl_trouble, "PoCL cannot write its cache folder '%.400s'", wanted);
+    if (gt_cache_folder(&folder, "pocl")) {
+        gt_message_clear();                     /* the driver fails as it does */
+        return;
+    }
+    setenv("POCL_CACHE_DIR", folder, 1);
+    /* A home that cannot be written was warned of already, unless our caches are not there. */
+    gt_log((own && *own) || (ours && *ours) ? GT_LOG_WARN : GT_LOG_INFO, "device", "%s; it gets '%s': "
+           "name a folder in POCL_CACHE_DIR", pocl_trouble, folder);
+    free(folder);
+}
+
+const char *dev_driver_trouble(void)
+{
+    return pocl_trouble;
+}
+
 static gt_status discover(found **out, int *count)
 {
     cl_platform_id platforms[64];
@@ -163,7 +202,10 @@ static gt_status discover(found **out, int *count)
 gt_status dev_discover(found **out, int *count)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static int settled;
     pthread_mutex_lock(&lock);
+    if (!settled++)
+        settle_pocl_cache();
     gt_status st = discover(out, count);
     pthread_mutex_unlock(&lock);
     return st;
