@@ -117,7 +117,9 @@ static void check_icd(drivers *d, const char *path)
     char *text;
     d->found++;
     if (gt_file_read(&text, NULL, path, 65536)) {
-        doctor_bad("make the file readable", "%s", gt_message());
+        doctor_bad(gt_path_exists(path) ? "make the file readable" : "name a file that is there",
+                   "%s", gt_message());
+        gt_message_clear();
         return;
     }
     text[strcspn(text, "\r\n")] = '\0';
@@ -262,15 +264,14 @@ void doctor_opencl(void)
     const drivers d = check_drivers();
     check_render_nodes();
     if (d.usable && dev_find(&all, &count)) {
+        gt_message_clear();
         if (d.hidden)
             doctor_bad("set RUSTICL_ENABLE to the drivers it shall show: llvmpipe (any CPU), radeonsi, "
                        "iris, nouveau, separated by commas", "rusticl loads, but shows only what "
-                       "RUSTICL_ENABLE names, and that is not set: %s", gt_message());
+                       "RUSTICL_ENABLE names, and that is not set: there is no device");
         else
-            doctor_bad("see the lines above; a driver that loads and shows no device wants its "
-                       "hardware, its kernel module, or permission", "drivers load, but %s",
-                       gt_message());
-        gt_message_clear();
+            doctor_bad("a driver that loads and shows no device wants its hardware, its kernel module, "
+                       "or permission: see the other lines", "drivers load, but none shows a device");
     } else if (d.usable && d.hidden)
         doctor_good("rusticl loads, and shows no device, since RUSTICL_ENABLE is not set: it would "
                     "name llvmpipe, radeonsi, iris, ...");

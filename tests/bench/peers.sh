@@ -10,10 +10,10 @@
 #
 #   $GEARTRAIN   the program                       [built here, Release, in $BUILD or build]
 #   $PYTHON      a Python that has torch           [/usr/bin/python3, of package python3-torch]
-#   $LLMC        a folder with llm.c's sources; without it that row is left out
+#   $LLMC        llm.c's train_gpt2, as you built it; without it that row is left out
 #
-# llm.c is built by its own flags (-Ofast -march=native -fopenmp) from a copy whose batch and
-# sequence are set to B and T; its step has neither clipping nor weight decay.
+# llm.c's batch and sequence stand in its train_gpt2.c ("int B", "int T"), and are to be B and T;
+# its step has neither clipping nor weight decay.
 #
 # A measurement, not a test: it ends with 0 unless geartrain itself failed.
 set -u
@@ -67,13 +67,19 @@ torch_step()        # threads runs
 llmc_step()
 {
     : > "$work/llmc/steps"
-    (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL ./train_gpt2 > steps 2>&1) &
+    (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL "$LLMC" > steps 2>&1) &
     running=$!
     while kill -0 $running 2> /dev/null \
             && [ "$(grep -c '^step .*(took ' "$work/llmc/steps")" -lt $((runs + 1)) ]; do
         sleep 0.2
     done
     { kill $running; wait $running; } 2> /dev/null
+    # It says how many batches its file of tokens holds.
+    batches=$(sed -n 's/^train dataset num_batches: \([0-9]*\).*/\1/p' "$work/llmc/steps")
+    if [ "${batches:-$llmc_batches}" -ne "$llmc_batches" ]; then
+        echo "llm.c takes another batch or sequence than $batch x $seq: build it with these" >&2
+        return
+    fi
     sed -n 's/^step .*(took \([0-9.]*\) ms.*/\1/p' "$work/llmc/steps" | head -n $((runs + 1)) \
         | tail -n +2 | awk '{ print $1 / 1000 }' | median
 }
@@ -106,19 +112,21 @@ if "$PYTHON" -c 'import torch' 2> /dev/null; then
 fi
 [ "$peers" = torch ] || echo "without PyTorch: '$PYTHON' has no working torch (package python3-torch)"
 
-if [ -f "${LLMC:-}/train_gpt2.c" ]; then
+case ${LLMC:-} in
+'')  echo "without llm.c: \$LLMC names no program" ;;
+/*)  ;;
+*/*) LLMC=$PWD/$LLMC ;;
+*)   LLMC=$(command -v "$LLMC" || echo "$PWD/$LLMC") ;;
+esac
+if [ -n "${LLMC:-}" ] && { [ ! -f "$LLMC" ] || [ ! -x "$LLMC" ]; }; then
+    echo "without llm.c: \$LLMC is '$LLMC', which is no program; it wants llm.c's train_gpt2, built"
+elif [ -n "${LLMC:-}" ]; then
     mkdir "$work/llmc"
-    sed -e "s/^    int B = 4;/    int B = $batch;/" -e "s/^    int T = 64;/    int T = $seq;/" \
-        -e 's/int val_num_batches = 5;/int val_num_batches = 1;/' "$LLMC/train_gpt2.c" \
-        > "$work/llmc/train_gpt2.c"
-    if gcc -Ofast -march=native -fopenmp -DOMP -w -I "$LLMC" "$work/llmc/train_gpt2.c" -lm \
-            -o "$work/llmc/train_gpt2" && python3 "$root/tests/bench/llmc_files.py" "$work/llmc"; then
-        peers="$peers llmc"
+    if ! python3 "$root/tests/bench/llmc_files.py" "$work/llmc"; then
+        echo "without llm.c: its files could not be made"
     else
-        echo "without llm.c: '$LLMC' could not be built"
+        peers="$peers llmc" llmc_batches=$(((1 << 17) / (batch * seq)))    # of llmc_files.py's tokens
     fi
-else
-    echo "without llm.c: \$LLMC names no folder with its train_gpt2.c"
 fi
 
 # ---- in turns --------------------------------------------------------------------------------
