@@ -39,7 +39,9 @@ static const cli_help help = {
     "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
     "Rank 0's output appears as it is, that of others on standard error behind [rank].\n"
     "Over ssh, keys must work without questions, and program and folder have the same path on\n"
-    "all hosts. --net settings reach all ranks.\n" };
+    "all hosts. --net settings reach all ranks.\n"
+    "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
+    "that its earlier start began; one that another job began needs --resume.\n" };
 
 /* Options end at `--`; without it, at the first word. */
 static int split(int argc, char **argv)

@@ -13,6 +13,7 @@
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 #include "host/cli/rank_device.h"
+#include "host/cli/run_starts.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
 #include "host/cli/train_view.h"
@@ -653,13 +654,15 @@ static gt_status check_options(void)
     return GT_OK;
 }
 
-/* A new run must not write over an old one, nor over a model that lies there. */
-static gt_status check_run_folder(void)
+/* A new run must not write over an old one, nor over a model that lies there. *again: the run is this
+ * job's own, from a start before. */
+static gt_status check_run_folder(int *again)
 {
     static const char *const signs[] = { "metrics.jsonl", "checkpoints", "config.json" };
     if (o.resume || o.explain)
         return GT_OK;
-    for (int i = 0; i < 3; i++) {
+    *again = run_starts_again(o.out);
+    for (int i = 0; i < 3 && !*again; i++) {
         char *sign = gt_path_join(o.out, signs[i]);
         const int taken = sign && gt_path_exists(sign);
         free(sign);
@@ -669,6 +672,30 @@ static gt_status check_run_folder(void)
                            "folder", o.out);
     }
     return GT_OK;
+}
+
+/* Rank 0 looks; a job that starts again goes on from the newest checkpoint, or starts over, on all
+ * ranks. */
+static gt_status settle_run_folder(net_comm *c)
+{
+    net_blobs all;
+    int again = 0;
+    const int speaks = !c || !net_comm_rank(c);
+    gt_status st = speaks ? check_run_folder(&again) : GT_OK;
+    const unsigned char mine = (unsigned char)again;
+    if (!st && c) {
+        st = net_job_exchange(net_comm_job(c), "the run's folder", &mine, 1, &all);
+        if (!st) {
+            again = all.size[0] == 1 && all.data[0][0];
+            net_blobs_release(&all);
+        }
+    }
+    if (!st && again) {
+        o.resume = 1;
+        if (speaks)
+            fprintf(stderr, "again   an earlier start of this job began '%s'; going on with it\n", o.out);
+    }
+    return st;
 }
 
 static json_t *kept;                    /* what a resumed run's config.json says */
@@ -719,7 +746,7 @@ static gt_status train_here(net_comm *c)
     dev_device *d = NULL;
     if (!c)                             /* else rank 0 has begun to when it joined */
         cli_busy_start();
-    gt_status st = !c || !net_comm_rank(c) ? check_run_folder() : GT_OK;
+    gt_status st = settle_run_folder(c);
     if (!st)
         st = choose_model(&config, &source, kept != NULL);
     if (!st && !isnan(o.dropout))
@@ -743,6 +770,8 @@ static gt_status train_here(net_comm *c)
         st = check_fit(&config, d);
     if (!st && (!c || !net_comm_rank(c)))
         show_job(&config, &data, d);
+    if (!st && !o.explain && (!c || !net_comm_rank(c)))
+        st = run_starts_write(o.out);
     if (!st) {
         gt_stop_listen(stop_running);
         cli_comm_listen();

@@ -58,6 +58,7 @@ typedef struct launch {
     int signals;                        /* a signalfd                                        */
     int listener;
     char secret[2 * NET_SECRET + 1], job[40], root[HOST + 8];
+    char name[40];                      /* the same at all starts                            */
     int restart;
     /* what ended it */
     int first_failed;                   /* rank, or -1                                       */
@@ -85,6 +86,7 @@ static void tell(const launch *l, int rank, void (*put)(void *, const char *, co
         put(to, numbers[i].name, number);
     }
     put(to, "GEARTRAIN_JOB", l->job);
+    put(to, "GEARTRAIN_LAUNCH", l->name);
     put(to, "GEARTRAIN_ROOT", l->root);
 }
 
@@ -736,6 +738,10 @@ static gt_status run_all(launch *l, int *exit_code)
     l->signals = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     if (l->signals < 0)
         st = gt_fail(GT_IO, "cannot look after ranks: %s", strerror(errno));
+    unsigned char lot[8];
+    net_secret_random(lot, sizeof lot);
+    for (size_t i = 0; i < sizeof lot; i++)
+        snprintf(l->name + 2 * i, sizeof l->name - 2 * i, "%02x", lot[i]);
     for (l->restart = 0; !st; l->restart++) {
         st = run_once(l, &before, exit_code);
         if (st || *exit_code != LOST || l->restart >= l->o->max_restarts || l->stops)
