@@ -19,7 +19,7 @@ gt_status rank_device_count(const char *devices, uint64_t *ranks)
     if (st)
         return st;
     dev_specs_free(specs, count);
-    if (*ranks > 1 && count > 1 && *ranks != (uint64_t)count)
+    if (*ranks && count > 1 && *ranks != (uint64_t)count)
         return gt_fail(GT_MISUSE, "--devices names %d devices, --ranks asks for %llu ranks", count,
                        (unsigned long long)*ranks);
     if (count > 1)

@@ -18,15 +18,53 @@ static int suits(const run_plan *p, const train_plan_wish *w, int ranks)
     int good = p->ranks == ranks && p->units == model_units(l->model) && p->batch == l->batch
                && (!l->replicas || l->replicas == p->replicas) && (!l->tensor || l->tensor == p->tensor)
                && (!l->schedule || !strcmp(l->schedule, "auto") || !strcmp(l->schedule, p->schedule))
-               && (!l->sync || !strcmp(l->sync, p->sync));
+               && (!l->sync || !strcmp(l->sync, p->sync))
+               && (l->recompute < 0 || l->recompute == p->recompute);
     for (int r = 0; good && r < p->replicas; r++)
         good = (!l->stages || l->stages == p->replica[r].stages)
                && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch);
     return good;
 }
 
-/* Does the plan of the run that is resumed still suit? Its text, or nothing. */
-static void kept_plan(gt_text *text, const train_plan_wish *w, int ranks)
+/* Every rank's device; *out is freed with free(). */
+static gt_status find_devices(char (**out)[32], net_comm *c, const dev_device *d)
+{
+    const char *id = dev_info_of(d)->id;
+    const size_t ranks = c ? (size_t)net_comm_size(c) : 1;
+    net_blobs all = { 0 };
+    *out = calloc(ranks, sizeof **out);
+    if (!*out)
+        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    snprintf(**out, sizeof **out, "%s", id);
+    gt_status st = c ? net_job_exchange(net_comm_job(c), "devices", id, strlen(id), &all) : GT_OK;
+    for (size_t r = 0; c && !st && r < ranks; r++)
+        snprintf((*out)[r], sizeof **out, "%.*s", (int)all.size[r], (const char *)all.data[r]);
+    if (c && !st)
+        net_blobs_release(&all);
+    return st;
+}
+
+/* Plans of before ranks had names say nothing. */
+static int is_for(const run_plan *p, char (*device)[32], int ranks)
+{
+    int same = p->ranks == ranks;
+    for (int r = 0; same && r < ranks; r++)
+        same = !p->device[r][0] || !strcmp(p->device[r], device[r]);
+    return same;
+}
+
+static void put_devices(gt_text *to, const run_plan *p)
+{
+    enum { SHOWN = 8 };
+    gt_text_printf(to, "%d rank%s on ", p->ranks, p->ranks > 1 ? "s" : "");
+    for (int r = 0; r < p->ranks && r < SHOWN; r++)
+        gt_text_printf(to, "%s%s", r ? ", " : "", p->device[r][0] ? p->device[r] : "a device");
+    if (p->ranks > SHOWN)
+        gt_text_printf(to, ", ...");
+}
+
+/* Does the plan of the run that is resumed still suit? Its text, or nothing and what changed. */
+static void kept_plan(gt_text *text, gt_text *why, const train_plan_wish *w, char (*device)[32], int ranks)
 {
     char *path = w->run ? gt_path_join(w->run, "plan.json") : NULL;
     run_plan p = { 0 };
@@ -34,7 +72,13 @@ static void kept_plan(gt_text *text, const train_plan_wish *w, int ranks)
         if (run_plan_read(&p, path)) {
             gt_log(GT_LOG_WARN, "train", "planning anew: %s", gt_message());
             gt_message_clear();
-        } else if (suits(&p, w, ranks)) {
+        } else if (!is_for(&p, device, ranks)) {
+            gt_text_printf(why, "before  ");
+            put_devices(why, &p);
+            gt_text_printf(why, ranks > 1 ? "; planned anew\n" : "; now on this one\n");
+        } else if (ranks > 1 && (w->fresh || !suits(&p, w, ranks))) {
+            gt_text_printf(why, "before  another plan; planned anew, as is asked for now\n");
+        } else {
             run_plan_text(&p, text);
         }
     }
@@ -50,7 +94,7 @@ static int is_open(const train_plan_wish *w)
 }
 
 /* Rank 0's choice; empty: plan from measurements. */
-static gt_status choose(gt_text *text, gt_text *why, const train_plan_wish *w, int ranks)
+static gt_status choose(gt_text *text, gt_text *why, const train_plan_wish *w, char (*device)[32], int ranks)
 {
     gt_status st = GT_OK;
     run_plan p = { 0 };
@@ -60,9 +104,14 @@ static gt_status choose(gt_text *text, gt_text *why, const train_plan_wish *w, i
             st = run_plan_text(&p, text);
         if (!st)
             gt_text_printf(why, "        as '%s' says\n", w->file);
+        if (!st && p.ranks == ranks && !is_for(&p, device, ranks)) {
+            gt_text_printf(why, "        which was made for ");
+            put_devices(why, &p);
+            gt_text_printf(why, "\n");
+        }
     } else {
-        kept_plan(text, w, ranks);
-        if (text->size)
+        kept_plan(text, why, w, device, ranks);
+        if (text->size && ranks > 1)
             gt_text_printf(why, "        as the run began\n");
     }
     run_plan_release(&p);
@@ -116,18 +165,19 @@ static gt_status alone(run_plan *out, const train_plan_wish *w)
     return run_plan_single(out, model_units(l->model), l->batch, micro, l->recompute > 0);
 }
 
-gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
-                            const train_plan_wish *w)
+/* The plan of several ranks, or of a file. */
+static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const train_plan_wish *w,
+                        char (*device)[32], int ranks)
 {
-    const int ranks = c ? net_comm_size(c) : 1;
     gt_text text = { 0 };
     int found = 0;
     gt_status st = GT_OK;
-    *out = (run_plan){ 0 };
-    if (!c && (!w->file || !strcmp(w->file, "auto")))
-        return alone(out, w);
     if (!c || net_comm_rank(c) == 0)
-        st = choose(&text, why, w, ranks);
+        st = choose(&text, why, w, device, ranks);
+    if (!st && !c && (!w->file || !strcmp(w->file, "auto"))) {
+        gt_text_release(&text);
+        return alone(out, w);
+    }
     if (!st && c)
         st = share(out, &text, c, &found);
     else if (!st)
@@ -146,8 +196,23 @@ gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device
         }
         plan_local_release(&r);
     }
+    return st;
+}
+
+gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
+                            const train_plan_wish *w)
+{
+    const int ranks = c ? net_comm_size(c) : 1;
+    char (*device)[32] = NULL;
+    *out = (run_plan){ 0 };
+    gt_status st = find_devices(&device, c, d);
+    if (!st)
+        st = settle(out, why, c, d, w, device, ranks);
     if (!st && out->ranks != ranks)
         st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, there are %d", out->ranks, ranks);
+    if (!st)                            /* what runs, whatever a plan was made for           */
+        memcpy(out->device, device, (size_t)ranks * sizeof *device);
+    free(device);
     return st;
 }
 

@@ -1,7 +1,7 @@
 /* host/cli/train_plan.h - the plan that a training run follows, and what became of it.
  *
  *   --plan FILE · RUN/plan.json of a run that is resumed · else planned from measurements
- *                                └─ if it still has as many ranks, units and sequences
+ *                                └─ if devices, units, sequences and options are still its own
  *
  * Rank 0 decides and hands the plan to all, so that nobody follows another one.           */
 #ifndef GT_CLI_TRAIN_PLAN_H
@@ -15,6 +15,7 @@ typedef struct train_plan_wish {
     const char *file;               /* --plan; NULL or "auto": see above                    */
     const char *run;                /* its plan.json                                        */
     int resume;
+    int fresh;                      /* --plan auto was asked for: not as the run began      */
 } train_plan_wish;
 
 /* All ranks (c NULL: alone). *why (rank 0): lines about where it came from and what else there was. */

@@ -219,6 +219,13 @@ static int is_of_plan(const char *name)
     return 0;
 }
 
+/* Devices and ranks go together: who names one of them now does not want the other of before. Devices
+ * of before that do not match the ranks asked for now are dropped when those are known. */
+static int is_outdated(const char *name)
+{
+    return !strcmp(name, "ranks") && gt_option_given(table, "devices");
+}
+
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
 static gt_status take_options(json_t **kept)
 {
@@ -244,7 +251,8 @@ static gt_status take_options(json_t **kept)
     else if (!json_is_object(json_object_get(*kept, "options")))
         st = gt_fail(GT_MISMATCH, "cannot resume '%s': its config.json is not that of a run", o.out);
     json_object_foreach(json_object_get(*kept, "options"), name, value) {
-        if (st || gt_option_given(table, name) || !json_string_length(value) || is_of_plan(name))
+        if (st || gt_option_given(table, name) || !json_string_length(value) || is_of_plan(name)
+            || is_outdated(name))
             continue;
         st = gt_option_set(table, name, json_string_value(value));
         if (st)
@@ -255,6 +263,8 @@ out:
     free(path);
     return st;
 }
+
+static int started_again;               /* by whoever started this job before: same options */
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
@@ -434,11 +444,13 @@ static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
 {
     const train_options t = options_of();
     *w = (train_plan_wish){ .file = again ? NULL : o.plan, .run = o.out,
-                            .resume = o.resume && !again };
+                            .resume = o.resume && !again,
+                            .fresh = gt_option_given(table, "plan") && !started_again };
     w->local = (plan_local_options){ .model = c, .storage = t.precision, .batch = (int)o.batch,
                                      .seq = (int)o.seq, .micro_batch = (int)o.micro_batch,
                                      .schedule = o.pipe_schedule, .sync = o.sync,
-                                     .recompute = o.recompute ? 1 : -1, .again = again,
+                                     .recompute = o.recompute ? 1 : gt_option_given(table, "recompute") ? 0 : -1,
+                                     .again = again,
                                      .in_passing = again };
     gt_status st = plan_local_number(&w->local.stages, "stages", o.stages);
     if (!st)
@@ -516,7 +528,9 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
     options.resume |= x->again;
     if (o.explain)
         options.run = NULL;
-    gt_status st = train_create(&t, x->device, &model, &splits, &options);
+    gt_status st = speaks && !o.explain ? run_starts_write(o.out) : GT_OK;
+    if (!st)
+        st = train_create(&t, x->device, &model, &splits, &options);
     if (!st && o.explain)
         st = explain(t, x->device);
     else if (!st) {
@@ -691,6 +705,7 @@ static gt_status settle_run_folder(net_comm *c)
         }
     }
     if (!st && again) {
+        started_again = 1;
         o.resume = 1;
         if (speaks)
             fprintf(stderr, "again   an earlier start of this job began '%s'; going on with it\n", o.out);
@@ -736,6 +751,18 @@ static gt_status choose_validation(const token_split **val, const data_set *data
                    (unsigned long long)o.seq, o.eval_data ? "give more text, " : "name a text with --eval-data, ");
 }
 
+/* A resumed run's devices, unless there are now other ranks on this host than it had devices. */
+static gt_status keep_devices(uint64_t ranks)
+{
+    uint64_t count = 0;
+    if (!kept || !o.devices || gt_option_given(table, "devices") || !ranks)
+        return GT_OK;
+    gt_status st = rank_device_count(o.devices, &count);
+    if (!st && count > 1 && count != ranks)
+        o.devices = NULL;
+    return st;
+}
+
 /* One rank, or the only one (c NULL). */
 static gt_status train_here(net_comm *c)
 {
@@ -765,13 +792,13 @@ static gt_status train_here(net_comm *c)
     if (!st && c)
         st = train_agree(c, table, &config, &data.train, val);
     if (!st)
+        st = keep_devices(c ? (uint64_t)net_job_member(net_comm_job(c), net_comm_rank(c))->local_size : 1);
+    if (!st)
         st = rank_device_open(&d, o.devices, c);
     if (!st)
         st = check_fit(&config, d);
     if (!st && (!c || !net_comm_rank(c)))
         show_job(&config, &data, d);
-    if (!st && !o.explain && (!c || !net_comm_rank(c)))
-        st = run_starts_write(o.out);
     if (!st) {
         gt_stop_listen(stop_running);
         cli_comm_listen();
@@ -798,6 +825,8 @@ gt_status verb_train(int argc, char **argv)
         st = take_options(&kept);
     if (!st)
         st = check_options();
+    if (!st)
+        st = keep_devices(o.comm.ranks);
     if (!st)
         st = rank_device_count(o.devices, &o.comm.ranks);
     o.comm.may_be_alone = 1;

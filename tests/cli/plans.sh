@@ -68,7 +68,7 @@ goes_on()       # RUN OPTIONS...
     folder=$1
     shift
     timeout 120 "$geartrain" train --out "$folder" --resume "$@" > stdout 2> stderr < /dev/null \
-        && grep -q '^resume  after step 6$' stderr
+        && grep -q '^resume  after step 6 ' stderr
 }
 
 holds()         # RUN PYTHON: a condition on plan.json, p; true where there is no python3
