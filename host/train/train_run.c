@@ -318,6 +318,13 @@ static int is_short(const train *t)
     return t->last_seconds > 0.0 && t->last_seconds < AHEAD_SECONDS;
 }
 
+/* Whether a step is evaluated or saved: run_steps() does that while it is still queued. */
+static int is_looked_at(const train *t, uint64_t step)
+{
+    return step == t->o.steps || falls_on(t->o.save_every, step)
+           || (t->evaluate && falls_on(t->o.eval_every, step));
+}
+
 /* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
  * kept. All ranks come here together. */
 static gt_status give_up(train *t)
@@ -366,7 +373,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         if (st == GT_INTERRUPTED)
             st = give_up(t);
         if (!st)
-            st = finish_until(t, t->queued - (is_short(t) ? DEPTH - 1 : 0), hooks);
+            st = finish_until(t, t->queued - (is_short(t) || is_looked_at(t, t->queued) ? DEPTH - 1 : 0),
+                              hooks);
     }
     if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);

@@ -50,6 +50,10 @@ check "from one to two" [ $? -eq 0 ]
 title="from one to two"
 tells "what was before" '^before  1 rank on cpu:0; planned anew'
 check "from one to two: both run" [ "$(ranks_in_plan)" -eq 2 ]
+# A run of one step has no time to get ahead of its checkpoint and validation.
+train_tiny --steps 1 --eval-every 1 --out short > stdout 2> stderr < /dev/null
+check "one step is saved" [ -f short/checkpoints/step-000001/params.safetensors ]
+check "and validated" grep -q '"val_loss": [0-9]' short/metrics.jsonl
 refuses "two devices for one rank" 2 'names 2 devices, --ranks asks for 1' train --out new --model gpt2-tiny \
     --data "$text" --tokenizer char --devices cpu:0.0,cpu:0.1 --ranks 1
 close_checks
