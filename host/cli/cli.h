@@ -65,11 +65,21 @@ typedef struct cli_source {
     char *checkpoint;                   /* of a run: the newest whole one               */
     checkpoint_info info;               /* what it says                                 */
     model_config config;
-    tokenizer *tokenizer;               /* NULL if there is none beside it              */
+    tokenizer *tokenizer;               /* NULL: there is none, or none that can be read */
+    char *tokenizer_path;               /* where it lies, or would; NULL: there is none */
+    gt_status tokenizer_status;         /* why it cannot be read, and the sentence      */
+    char *tokenizer_why;
 } cli_source;
 
 gt_status cli_source_open(cli_source *out, const char *path);
 void      cli_source_close(cli_source *s);
+/* To be called before anything is done that needs its tokenizer: what is wrong with it if it cannot
+ * be read, and GT_NOT_FOUND with `fix` behind the sentence if there is none. */
+gt_status cli_source_tokenizer(const cli_source *s, const char *fix);
+/* A model reads texts with the tokenizer it was trained with, `own`, which lies in `path`. GT_MISUSE,
+ * naming both, if `other`, which came from `what`, gives other ids; if one is NULL nothing is known. */
+gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path,
+                             const tokenizer *other, const char *what);
 /* Fills the parameters; a train_model.fill, context is the cli_source. */
 gt_status cli_source_fill(const void *config, params *p, void *source);
 

@@ -5,6 +5,7 @@
 #include "host/train/checkpoint.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,46 @@ static gt_status has_run_config(const char *path, int *is_run)
     return st;
 }
 
+/* The tokenizer beside the weights. One that cannot be read is kept as a sentence for whoever needs
+ * it: weights may be used with tokens alone, but never with another tokenizer. */
+static gt_status find_tokenizer(cli_source *s)
+{
+    if (!tokenizer_is_in(s->path))
+        return GT_OK;
+    char *folder = gt_path_join(s->path, "tokenizer");
+    s->tokenizer_path = folder && !gt_path_is_folder(folder) ? strdup(s->path) : folder;
+    if (folder != s->tokenizer_path)
+        free(folder);
+    if (!s->tokenizer_path)
+        return no_memory(s->path);
+    s->tokenizer_status = tokenizer_open(&s->tokenizer, s->tokenizer_path);
+    if (s->tokenizer_status && !(s->tokenizer_why = strdup(gt_message())))
+        return no_memory(s->path);
+    if (s->tokenizer_status)
+        gt_message_clear();
+    return s->tokenizer_status == GT_NO_MEMORY ? cli_source_tokenizer(s, "") : GT_OK;
+}
+
+gt_status cli_source_tokenizer(const cli_source *s, const char *fix)
+{
+    if (s->tokenizer_status)
+        return gt_fail(s->tokenizer_status, "%s", s->tokenizer_why);
+    return s->tokenizer ? GT_OK : gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer; %s", s->path, fix);
+}
+
+gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path,
+                             const tokenizer *other, const char *what)
+{
+    if (!own || !other || tokenizer_hash(own) == tokenizer_hash(other))
+        return GT_OK;
+    return gt_fail(GT_MISUSE, "'%s' was trained with the tokenizer in '%s' (%s, %u tokens, %016llx), and %s "
+                   "is another one (%s, %u tokens, %016llx): its ids mean other texts; leave --tokenizer "
+                   "out, give text or tokens of the first, or train a new model", model, path,
+                   tokenizer_name(own), tokenizer_vocab(own), (unsigned long long)tokenizer_hash(own), what,
+                   tokenizer_name(other), tokenizer_vocab(other),
+                   (unsigned long long)tokenizer_hash(other));
+}
+
 gt_status cli_source_open(cli_source *out, const char *path)
 {
     memset(out, 0, sizeof *out);
@@ -51,15 +92,8 @@ gt_status cli_source_open(cli_source *out, const char *path)
         st = model_config_load(&out->config, path);
     if (!st && out->is_run)
         st = checkpoint_find(&out->checkpoint, &out->info, path);
-    if (!st) {
-        char *folder = gt_path_join(path, "tokenizer");
-        const char *spec = folder && gt_path_is_folder(folder) ? folder : path;
-        if (tokenizer_open(&out->tokenizer, spec)) {
-            gt_message_clear();             /* weights may come without one */
-            out->tokenizer = NULL;
-        }
-        free(folder);
-    }
+    if (!st)
+        st = find_tokenizer(out);
     if (!st && out->tokenizer && (int)tokenizer_vocab(out->tokenizer) > out->config.vocab)
         st = gt_fail(GT_MISMATCH, "'%s': its tokenizer has %u tokens, its model %d", path,
                      tokenizer_vocab(out->tokenizer), out->config.vocab);
@@ -73,6 +107,8 @@ void cli_source_close(cli_source *s)
     if (!s)
         return;
     tokenizer_close(s->tokenizer);
+    free(s->tokenizer_path);
+    free(s->tokenizer_why);
     free(s->checkpoint);
     free(s->path);
     memset(s, 0, sizeof *s);

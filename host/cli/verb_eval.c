@@ -23,7 +23,7 @@
 #include <string.h>
 
 static struct {
-    const char *from, *data, *devices, *precision, *split, *bits;
+    const char *from, *data, *tokenizer, *devices, *precision, *split, *bits;
     uint64_t batch, seq, batches;
     int json;
 } o = { .precision = "fp32", .bits = "auto", .batch = 8 };
@@ -32,6 +32,8 @@ static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens", &o.data, 0, NULL },
+    { "tokenizer", 0, GT_STRING, "byte|DIR", "for a text, if there is none beside the weights",
+      &o.tokenizer, 0, NULL },
     { "split", 0, GT_CHOICE, "train|val|all", "which part; default: val of what the run was trained on, "
       "else all", &o.split, 0, NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &o.bits, 1,
@@ -183,18 +185,39 @@ static int was_trained_on(const cli_source *s, const data_set *d)
     return of->tokens == d->train.count && of->hash == token_split_hash(&d->train);
 }
 
+/* Whatever is read must have been read with the model's tokenizer, as far as that is known; bare
+ * token files need none. */
+static gt_status check_tokenizer(const data_set *data, const cli_source *s)
+{
+    char what[512];
+    snprintf(what, sizeof what, o.tokenizer ? "--tokenizer %s" : "that of '%s'",
+             o.tokenizer ? o.tokenizer : o.data);
+    if (data->tokenizer && s->tokenizer_status)
+        return cli_source_tokenizer(s, "");
+    if (data->tokenizer && (int)tokenizer_vocab(data->tokenizer) > s->config.vocab)
+        return gt_fail(GT_MISMATCH, "%s has %u tokens, the model of '%s' %d", what,
+                       tokenizer_vocab(data->tokenizer), o.from, s->config.vocab);
+    return cli_same_tokenizer(o.from, s->tokenizer, s->tokenizer_path, data->tokenizer, what);
+}
+
 /* The tokenizer that belongs to the model reads a text; token files bring their own. */
 static gt_status open_data(data_set *data, const cli_source *s, int whole)
 {
-    char *folder = s->is_run ? gt_path_join(s->path, "tokenizer") : NULL;
     cli_progress p = { .what = "tokenizing" };
-    const data_request r = { .spec = !s->tokenizer ? NULL : folder ? folder : s->path,
+    if (o.tokenizer && tokenizer_needs_text(o.tokenizer))
+        return gt_fail(GT_MISUSE, "option --tokenizer: '%s' would be made of what is measured; name the folder "
+                       "of the one that the model was trained with", o.tokenizer);
+    gt_status st = data_kind_of(o.data) == DATA_TEXT && (!o.tokenizer || s->tokenizer_status)
+                       ? cli_source_tokenizer(s, "name the one that it was trained with: --tokenizer DIR, or "
+                                              "byte")
+                       : GT_OK;
+    const data_request r = { .spec = o.tokenizer ? o.tokenizer : s->tokenizer ? s->tokenizer_path : NULL,
                              .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0, .whole = whole,
                              .progress = cli_progress_show, .context = &p };
-    gt_status st = data_open_as(data, o.data, &r);
+    if (!st)
+        st = data_open_as(data, o.data, &r);
     cli_progress_end(&p);
-    free(folder);
-    return st;
+    return st ? st : check_tokenizer(data, s);
 }
 
 static gt_status take_all(choice *c, const cli_source *s, data_kind kind)

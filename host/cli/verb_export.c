@@ -66,7 +66,10 @@ gt_status verb_export(int argc, char **argv)
         st = cli_source_open(&s, words[0]);
     if (st)
         return st;
-    st = write_folder(&s, type);
+    if (s.tokenizer_path)               /* one that cannot be read must not be left out */
+        st = cli_source_tokenizer(&s, "");
+    if (!st)
+        st = write_folder(&s, type);
     if (!st)
         printf("%s: %s, %s%s\n", o.out, s.config.name, o.type,
                s.tokenizer ? ", with its tokenizer" : "");

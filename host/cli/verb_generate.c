@@ -144,9 +144,9 @@ gt_status verb_generate(int argc, char **argv)
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open(&s, o.from);
-    if (!st && !s.tokenizer)
-        st = gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer; put its tokenizer.json, or vocab.json and "
-                     "merges.txt, beside the weights", o.from);
+    if (!st)
+        st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
+                                  "weights");
     if (!st)
         st = run(&s, storage);
     cli_source_close(&s);

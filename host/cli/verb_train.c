@@ -52,8 +52,8 @@ static const gt_option table[] = {
       NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &o.bits, 1,
       NULL },
-    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, or a folder with one", &o.tokenizer,
-      0, NULL },
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or byte",
+      &o.tokenizer, 0, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &o.out, 0, NULL },
     { "from", 0, GT_STRING, "RUN|DIR", "start from these weights", &o.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "go on from the newest checkpoint in RUN", &o.resume, 0, NULL },
@@ -394,14 +394,19 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
     return model_build_part(g, config, part, training, recompute);
 }
 
+/* Written once: what checkpoints were made with is not replaced, not even by what says the same. */
 static gt_status save_tokenizer(const data_set *data)
 {
+    tokenizer *there = NULL;
     char *folder = gt_path_join(o.out, "tokenizer");
     gt_status st = folder ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s'", o.out);
     if (!st)
         st = gt_folder_tidy(folder);
-    if (!st && data->tokenizer)
+    if (!st && data->tokenizer && gt_path_is_folder(folder) && tokenizer_open(&there, folder))
+        gt_message_clear();             /* half of one, from a run that was killed as it began */
+    if (!st && data->tokenizer && (!there || tokenizer_hash(there) != tokenizer_hash(data->tokenizer)))
         st = tokenizer_save(data->tokenizer, folder);
+    tokenizer_close(there);
     free(folder);
     return st;
 }
@@ -605,24 +610,106 @@ static gt_status choose_model(model_config *c, cli_source *source, int resumed)
     return st;
 }
 
-/* The tokenizer to read texts with, unless --tokenizer says: on resuming the run's own, with
- * --from the one that the weights were trained with. *spec is freed with free(). */
-static gt_status choose_tokenizer(char **spec, const cli_source *source, int resumed)
+/* The tokenizer that texts are read with if nothing else is said; path NULL: there is none yet. */
+typedef struct own_tokenizer {
+    const char *model;                  /* the run or folder it belongs to */
+    char *path;
+    tokenizer *tokenizer;
+    int binding;                        /* weights were trained with it: no other will do */
+} own_tokenizer;
+
+static void own_tokenizer_close(own_tokenizer *own)
 {
-    const char *from = source->tokenizer ? source->path : NULL;
-    if (gt_option_given(table, "tokenizer"))
-        from = o.tokenizer;
-    else if (resumed) {
-        *spec = gt_path_join(o.out, "tokenizer");
-        if (*spec && gt_path_is_folder(*spec))
-            return GT_OK;
-        free(*spec);
-        *spec = NULL;
-        from = o.tokenizer;
+    tokenizer_close(own->tokenizer);
+    free(own->path);
+}
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot open the tokenizer: out of memory");
+}
+
+/* What a run that is resumed was begun with. A run that was killed before it had written that has
+ * no checkpoint either. */
+static gt_status run_tokenizer(own_tokenizer *own)
+{
+    char *folder = gt_path_join(o.out, "tokenizer");
+    char *file = folder ? gt_path_join(folder, "tokenizer.json") : NULL;
+    gt_status st = file ? GT_OK : no_memory();
+    if (!st && gt_path_exists(file)) {
+        *own = (own_tokenizer){ .model = o.out, .path = folder, .binding = 1 };
+        st = tokenizer_open(&own->tokenizer, folder);
+        folder = NULL;
     }
-    if (from && !(*spec = strdup(from)))
-        return gt_fail(GT_NO_MEMORY, "cannot open tokenizer '%s': out of memory", from);
-    return GT_OK;
+    free(file);
+    free(folder);
+    return st;
+}
+
+/* That of a folder which describes a new model: its vocabulary was made for it. */
+static gt_status folder_tokenizer(own_tokenizer *own, const char *folder)
+{
+    if (!gt_path_is_folder(folder) || !tokenizer_is_in(folder))
+        return GT_OK;
+    own->model = folder;
+    own->path = strdup(folder);
+    return own->path ? tokenizer_open(&own->tokenizer, folder) : no_memory();
+}
+
+/* Takes it from the source: nobody else asks there. */
+static gt_status weights_tokenizer(own_tokenizer *own, cli_source *source)
+{
+    if (!source->tokenizer_path)
+        return GT_OK;
+    *own = (own_tokenizer){ .model = o.from, .path = source->tokenizer_path,
+                            .tokenizer = source->tokenizer, .binding = 1 };
+    source->tokenizer_path = NULL;
+    source->tokenizer = NULL;
+    return source->tokenizer_status ? cli_source_tokenizer(source, "") : GT_OK;
+}
+
+static gt_status find_own_tokenizer(own_tokenizer *own, cli_source *source, int resumed)
+{
+    gt_status st = o.resume ? run_tokenizer(own) : GT_OK;
+    if (st || own->path || resumed)
+        return st;
+    if (o.from)
+        return weights_tokenizer(own, source);
+    return gt_option_given(table, "tokenizer") ? GT_OK : folder_tokenizer(own, o.model);
+}
+
+/* A text is read with the model's own tokenizer unless --tokenizer says, and only a new model may
+ * go without. Token files may bring the one that they were made with. */
+static gt_status choose_tokenizer(own_tokenizer *own, cli_source *source, int resumed,
+                                  const char **spec)
+{
+    const int text = data_kind_of(o.data) == DATA_TEXT;
+    const int eval_text = o.eval_data && data_kind_of(o.eval_data) == DATA_TEXT;
+    char *brought = gt_path_join(o.data, "tokenizer");
+    const int brings = !text && brought && gt_path_is_folder(brought);
+    free(brought);
+    gt_status st = find_own_tokenizer(own, source, resumed);
+    if (st && !text && !eval_text && !brings && !o.tokenizer) {
+        gt_message_clear();             /* bare tokens can do without it */
+        st = GT_OK;
+    }
+    const int given = gt_option_given(table, "tokenizer");
+    *spec = given ? o.tokenizer : brings ? NULL : own->tokenizer ? own->path : o.tokenizer;
+    if (!st && !*spec && !brings && (eval_text || (text && (o.from || resumed))))
+        st = gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: %s '%s' came without one; name "
+                     "the one that it was made with by --tokenizer", text ? o.data : o.eval_data,
+                     resumed ? "run" : text ? "the model of" : "the data of",
+                     resumed ? o.out : text ? o.from : o.data);
+    return st;
+}
+
+static gt_status check_tokenizer(const own_tokenizer *own, const data_set *data)
+{
+    char what[512];
+    const int given = gt_option_given(table, "tokenizer");
+    snprintf(what, sizeof what, given ? "--tokenizer %s" : "that of '%s'", given ? o.tokenizer : o.data);
+    return own->binding ? cli_same_tokenizer(own->model, own->tokenizer, own->path, data->tokenizer, what)
+                        : GT_OK;
 }
 
 /* The vocabulary is the tokenizer's unless the description fixes it. */
@@ -726,6 +813,7 @@ static gt_status open_data(data_set *data, data_set *eval_data, const char *spec
         st = data_open_as(data, o.data, &r);
     r.whole = o.eval_data && data_kind_of(o.eval_data) == DATA_TEXT;
     r.token_bits = r.whole ? 0 : r.token_bits;
+    r.spec = data->tokenizer_path;
     if (!st && o.eval_data && o.eval_every)
         st = data_open_as(eval_data, o.eval_data, &r);
     cli_progress_end(&p);
@@ -766,7 +854,8 @@ static gt_status keep_devices(uint64_t ranks)
 /* One rank, or the only one (c NULL). */
 static gt_status train_here(net_comm *c)
 {
-    char *tokenizer_spec = NULL;
+    const char *tokenizer_spec = NULL;
+    own_tokenizer own = { 0 };
     model_config config;
     cli_source source = { 0 };
     data_set data = { 0 }, eval_data = { 0 };
@@ -779,9 +868,11 @@ static gt_status train_here(net_comm *c)
     if (!st && !isnan(o.dropout))
         config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o.dropout;
     if (!st)
-        st = choose_tokenizer(&tokenizer_spec, &source, kept != NULL);
+        st = choose_tokenizer(&own, &source, kept != NULL, &tokenizer_spec);
     if (!st)
         st = open_data(&data, &eval_data, tokenizer_spec, c);
+    if (!st)
+        st = check_tokenizer(&own, &data);
     if (!st)
         st = settle_vocabulary(&config, &data);
     if (!st && !o.seq)
@@ -808,7 +899,7 @@ static gt_status train_here(net_comm *c)
     data_close(&data);
     data_close(&eval_data);
     cli_source_close(&source);
-    free(tokenizer_spec);
+    own_tokenizer_close(&own);
     return st;
 }
 

@@ -29,6 +29,7 @@ void data_close(data_set *d)
     if (!d)
         return;
     tokenizer_close(d->tokenizer);
+    free(d->tokenizer_path);
     token_split_close(&d->train);
     token_split_close(&d->val);
     memset(d, 0, sizeof *d);
@@ -45,6 +46,12 @@ static int ends_with(const char *text, const char *end)
     return a >= b && !strcmp(text + a - b, end);
 }
 
+static gt_status open_known(data_set *d, const char *spec)
+{
+    d->tokenizer_path = strdup(spec);
+    return d->tokenizer_path ? tokenizer_open(&d->tokenizer, spec) : no_memory(spec);
+}
+
 /* "bpe:512" names the kind that "bpe" is. */
 static int names_kind(const char *spec, const tokenizer *t)
 {
@@ -58,11 +65,11 @@ static int names_kind(const char *spec, const tokenizer *t)
 static gt_status open_tokenizer(data_set *d, const char *folder, const char *spec)
 {
     if (spec && !tokenizer_needs_text(spec))
-        return tokenizer_open(&d->tokenizer, spec);
+        return open_known(d, spec);
     char *own = gt_path_join(folder, "tokenizer");
     if (!own)
         return no_memory(folder);
-    gt_status st = gt_path_is_folder(own) ? tokenizer_open(&d->tokenizer, own) : GT_OK;
+    gt_status st = gt_path_is_folder(own) ? open_known(d, own) : GT_OK;
     free(own);
     if (!st && spec && (!d->tokenizer || !names_kind(spec, d->tokenizer)))
         st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
@@ -138,7 +145,7 @@ static gt_status open_token_file(data_set *d, const char *path, const data_reque
     if (spec && tokenizer_needs_text(spec))
         return gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
                        spec, path);
-    gt_status st = spec ? tokenizer_open(&d->tokenizer, spec) : GT_OK;
+    gt_status st = spec ? open_known(d, spec) : GT_OK;
     return st ? st : token_split_open_as(&d->train, &path, 1,
                                          d->tokenizer ? tokenizer_vocab(d->tokenizer) : 0,
                                          r->token_bits);

@@ -25,6 +25,7 @@
 
 typedef struct data_set {
     tokenizer *tokenizer;       /* NULL: token files that came without one */
+    char *tokenizer_path;       /* what tokenizer_open() made it of; other data are read with it */
     token_split train, val;     /* val.count is 0 if there is no such split */
 } data_set;
 

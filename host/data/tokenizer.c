@@ -103,6 +103,22 @@ int tokenizer_needs_text(const char *spec)
     return !strcmp(spec, "char") || !strncmp(spec, "bpe:", 4);
 }
 
+/* Of byte-level BPE, SentencePiece and WordPiece, as they lie beside weights; `tokenizer` is a folder. */
+int tokenizer_is_in(const char *folder)
+{
+    static const char *const names[] = {
+        "tokenizer", "tokenizer.json", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe",
+        "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt",
+        "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json" };
+    int found = 0;
+    for (size_t i = 0; !found && i < sizeof names / sizeof *names; i++) {
+        char *path = gt_path_join(folder, names[i]);
+        found = !path || gt_path_exists(path);      /* without memory, opening it fails as well */
+        free(path);
+    }
+    return found;
+}
+
 gt_status tokenizer_open(tokenizer **out, const char *spec)
 {
     vocabulary v = { 0 };
@@ -188,7 +204,7 @@ gt_status tokenizer_encode(tokenizer *t, const void *text, size_t size, token_id
 gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out)
 {
     for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= t->vocab.count || !t->vocab.pieces[ids[i]].size)
+        if (!tokenizer_has(t, ids[i]))
             return gt_fail(GT_MISMATCH, "cannot decode token %u: the %s tokenizer has no such id",
                            ids[i], t->kind->name);
         gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
@@ -200,6 +216,11 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
 uint32_t tokenizer_vocab(const tokenizer *t)
 {
     return t->vocab.count;
+}
+
+int tokenizer_has(const tokenizer *t, uint32_t id)
+{
+    return id < t->vocab.count && t->vocab.pieces[id].size > 0;
 }
 
 int64_t tokenizer_eot(const tokenizer *t)

@@ -45,6 +45,10 @@ typedef int (*data_progress)(void *context, uint64_t done, uint64_t total);
  * GT_MISUSE for a spec that needs a text to be trained on. */
 gt_status tokenizer_open(tokenizer **out, const char *spec);
 
+/* 1 if the folder of a model holds anything of a tokenizer, whether it can be opened or not: its
+ * texts are then read with that one and no other. */
+int tokenizer_is_in(const char *folder);
+
 /* The same from a tokenizer.json in memory; `name` stands for the file in sentences. */
 gt_status tokenizer_parse(tokenizer **out, const char *json, size_t size, const char *name);
 
@@ -76,6 +80,7 @@ gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int
 gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out);
 
 uint32_t    tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
+int         tokenizer_has(const tokenizer *t, uint32_t id);     /* 0: beyond it, or a hole */
 int64_t     tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */
 const char *tokenizer_name(const tokenizer *t);         /* "byte", "char", "bpe"          */
 uint64_t    tokenizer_hash(const tokenizer *t);         /* same number, same ids          */
