@@ -25,6 +25,8 @@ struct generate {
     int position;
     float *logits;
     int *order;                         /* scratch for top-k */
+    int *drawn;                         /* the ids that may be drawn, ascending */
+    int drawn_count;
 };
 
 static gt_status feeder_create(generate *g, feeder *f, int T)
@@ -79,7 +81,10 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
     g->history = malloc((size_t)c->context * sizeof *g->history);
     g->logits = malloc((size_t)c->vocab * sizeof *g->logits);
     g->order = malloc((size_t)c->vocab * sizeof *g->order);
-    gt_status st = g->history && g->logits && g->order
+    g->drawn = malloc((size_t)c->vocab * sizeof *g->drawn);
+    for (int i = 0; g->drawn && i < c->vocab; i++)
+        g->drawn[g->drawn_count++] = i;
+    gt_status st = g->history && g->logits && g->order && g->drawn
                        ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
     if (!st)
         st = kernel_set_create(&g->kernels, d, storage);
@@ -115,7 +120,17 @@ void generate_release(generate *g)
     free(g->history);
     free(g->logits);
     free(g->order);
+    free(g->drawn);
     free(g);
+}
+
+gt_status generate_allow(generate *g, const unsigned char *may)
+{
+    g->drawn_count = 0;
+    for (int i = 0; i < g->config.vocab; i++)
+        if (may[i])
+            g->drawn[g->drawn_count++] = i;
+    return g->drawn_count ? GT_OK : gt_fail(GT_MISUSE, "cannot generate: no token may be drawn");
 }
 
 params *generate_params(generate *g)
@@ -198,14 +213,13 @@ static int by_logit(const void *a, const void *b, void *logits)
     return x < y ? -1 : x > y;
 }
 
-/* Softmax over the `count` likeliest tokens at a temperature, and one of them by `unit`. */
+/* Softmax over the `count` likeliest of the tokens that may be drawn, at a temperature, and one of
+ * them by `unit`. */
 static uint32_t pick(generate *g, int count, double temperature, double unit)
 {
-    const int V = g->config.vocab;
-    for (int i = 0; i < V; i++)
-        g->order[i] = i;
-    if (count < V)
-        qsort_r(g->order, (size_t)V, sizeof *g->order, by_logit, g->logits);
+    memcpy(g->order, g->drawn, (size_t)g->drawn_count * sizeof *g->order);
+    if (count < g->drawn_count)
+        qsort_r(g->order, (size_t)g->drawn_count, sizeof *g->order, by_logit, g->logits);
     double most = -INFINITY, sum = 0.0, reached = 0.0;
     for (int i = 0; i < count; i++)
         most = fmax(most, (double)g->logits[g->order[i]]);
@@ -221,19 +235,19 @@ static uint32_t pick(generate *g, int count, double temperature, double unit)
 
 gt_status generate_next(generate *g, const generate_sampling *s, gt_random *r, uint32_t *id)
 {
-    const int V = g->config.vocab;
-    int best = 0;
+    const int D = g->drawn_count;
+    int best = g->drawn[0];
     if (!g->position)
         return gt_fail(GT_MISUSE, "cannot generate from nothing: the prompt is empty");
-    for (int i = 0; i < V; i++) {
+    for (int i = 0; i < g->config.vocab; i++)
         if (!isfinite(g->logits[i]))
             return gt_fail(GT_NUMERIC, "the model's output is not finite; are its weights whole?");
-        if (g->logits[i] > g->logits[best])
-            best = i;
-    }
+    for (int i = 0; i < D; i++)
+        if (g->logits[g->drawn[i]] > g->logits[best])
+            best = g->drawn[i];
     *id = (uint32_t)best;
     if (s->temperature > 0.0)
-        *id = pick(g, s->top_k > 0 && s->top_k < V ? s->top_k : V, s->temperature,
+        *id = pick(g, s->top_k > 0 && s->top_k < D ? s->top_k : D, s->temperature,
                    (double)gt_random_unit(r));
     return generate_feed(g, id, 1);
 }

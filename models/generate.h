@@ -27,6 +27,11 @@ params   *generate_params(generate *g);
 /* Call once the parameters are filled: makes their 16-bit copies. */
 gt_status generate_refresh(generate *g);
 
+/* Which ids may be drawn: may[id] is 1 or 0, for config.vocab of them, and is copied. A model may have
+ * more rows than its tokenizer has tokens (padding, holes), and whatever those say is no text. Without
+ * this call all may. GT_MISUSE if none may. */
+gt_status generate_allow(generate *g, const unsigned char *may);
+
 gt_status generate_feed(generate *g, const uint32_t *ids, size_t count);
 /* GT_MISUSE before anything was fed; GT_NUMERIC if the logits are not finite. */
 gt_status generate_next(generate *g, const generate_sampling *s, gt_random *r, uint32_t *id);

@@ -6,6 +6,7 @@
 #include "models/generate.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct {
@@ -100,6 +101,19 @@ static gt_status write_text(generate *g, const tokenizer *t)
     return st;
 }
 
+/* Only what the tokenizer can spell is drawn. */
+static gt_status allow_tokens(generate *g, const cli_source *s)
+{
+    unsigned char *may = malloc((size_t)s->config.vocab);
+    if (!may)
+        return gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+    for (int id = 0; id < s->config.vocab; id++)
+        may[id] = (unsigned char)tokenizer_has(s->tokenizer, (uint32_t)id);
+    gt_status st = generate_allow(g, may);
+    free(may);
+    return st;
+}
+
 static gt_status run(cli_source *s, dtype storage)
 {
     dev_device *d = NULL;
@@ -112,6 +126,8 @@ static gt_status run(cli_source *s, dtype storage)
         st = dev_open(&d, o.devices);
     if (!st)
         st = generate_create(&g, d, &s->config, storage, NULL);
+    if (!st)
+        st = allow_tokens(g, s);
     if (!st)
         st = cli_source_fill(&s->config, generate_params(g), s);
     if (!st)

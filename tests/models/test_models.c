@@ -4,6 +4,7 @@
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/tensor/safetensors.h"
+#include "models/generate.h"
 #include "models/model.h"
 
 #include <math.h>
@@ -373,6 +374,62 @@ static void no_tensor_is_left_aside_in_silence(void)
     free(other);
 }
 
+/* What may not be drawn is drawn on no path, however likely the model finds it. Of 31 ids the multiples
+ * of 3 may. */
+static void only_what_may_be_drawn_is(void)
+{
+    const model_config c = { .family = "gpt2", .name = "small", .layers = 1, .heads = 2,
+                             .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
+                             .init_deviation = 0.3f };
+    static const generate_sampling samplings[] = { { 0.0, 0 }, { 1.0, 1 }, { 50.0, 4 }, { 50.0, 0 },
+                                                   { 50.0, 30 }, { 0.5, 200 } };
+    const uint32_t prompt[] = { 1, 2, 4 };
+    unsigned char may[31] = { 0 };
+    dev_device *d = NULL;
+    generate *g = NULL;
+    gt_random random;
+    gt_random_init(&random, 7, 7);
+    if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")))
+        || !CHECK_OK(generate_create(&g, d, &c, DTYPE_F32, NULL)))
+        goto out;
+    CHECK_OK(params_init(generate_params(g), 3));
+    CHECK_OK(generate_refresh(g));
+    CHECK_FAILS(generate_allow(g, may), GT_MISUSE, "no token may be drawn");
+    for (int i = 0; i < 31; i += 3)
+        may[i] = 1;
+    CHECK_OK(generate_allow(g, may));
+    CHECK_OK(generate_feed(g, prompt, 3));
+    for (size_t s = 0; s < sizeof samplings / sizeof *samplings; s++) {
+        int seen[31] = { 0 }, kinds = 0;
+        for (int draw = 0; draw < 60; draw++) {
+            float z[31];
+            uint32_t id = 0;
+            int above = 0;
+            memcpy(z, generate_logits(g), sizeof z);
+            if (!CHECK_OK(generate_next(g, &samplings[s], &random, &id)))
+                goto out;
+            for (int i = 0; i < 31; i += 3)
+                above += z[i] > z[id];
+            CHECKF(id < 31 && id % 3 == 0, "sampling %zu drew %u", s, id);
+            CHECKF(samplings[s].temperature > 0.0 || !above, "%d are likelier than %u", above, id);
+            CHECKF(!samplings[s].top_k || above < samplings[s].top_k, "%d are likelier", above);
+            kinds += !seen[id]++;
+        }
+        CHECKF(samplings[s].temperature < 50.0 || kinds > 3, "sampling %zu drew only %d", s, kinds);
+    }
+    memset(may, 1, sizeof may);
+    CHECK_OK(generate_allow(g, may));
+    for (int draw = 0, other = 0; draw < 60; draw++) {
+        uint32_t id = 0;
+        CHECK_OK(generate_next(g, &samplings[3], &random, &id));
+        other += id % 3 != 0;
+        CHECK(draw < 59 || other > 20);
+    }
+out:
+    generate_release(g);
+    dev_close(d);
+}
+
 static void an_adapter_is_called_what_it_is(void)
 {
     static const char lora[] = "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"gpt2\"}";
@@ -426,6 +483,7 @@ const check_case check_cases[] = {
     CASE(exports_come_back),
     CASE(parts_take_what_is_theirs),
     CASE(no_tensor_is_left_aside_in_silence),
+    CASE(only_what_may_be_drawn_is),
     CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
     { 0 }

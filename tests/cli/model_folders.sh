@@ -1,0 +1,113 @@
+#!/bin/sh
+# tests/cli/model_folders.sh - folders of models as they come: what would change the model is refused
+# by name, files that are not what they are called are told as such, and the rest is read.
+. "$(dirname "$0")/cli_checks.sh"
+
+trained="--seq 32 --batch 4 --steps 2 --eval-every 0"
+printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 400}' > padded.json
+"$geartrain" train --model padded.json --data "$text" --tokenizer char $trained --out run \
+    > stdout 2> stderr || { cat stderr; exit 1; }
+"$geartrain" export run -o whole > stdout 2> stderr || { cat stderr; exit 1; }
+"$geartrain" eval --from whole --data "$text" --seq 32 > want 2> stderr
+same_loss() { [ "$(cut -d' ' -f1-8 stdout)" = "$(cut -d' ' -f1-8 want)" ]; }
+fresh() { rm -rf folder && cp -r whole folder; }
+
+# ---- more rows than tokens ---------------------------------------------------------------------------
+
+for options in '--temperature 0' '--temperature 9 --top-k 0' '--temperature 9 --top-k 390' '--top-k 1'; do
+    does "padded rows are never drawn: $options" '^the' \
+        generate --from run --prompt the -n 150 --seed 2 -q $options
+    check "as much was written as asked" [ "$(wc -m < stdout)" -eq 154 ]
+done
+does "padded rows of a folder" '^the' generate --from whole --prompt the -n 150 --temperature 9 --top-k 0
+fresh
+last=$(sed -n 's/^ *"[a-z]": \([0-9]*\),*$/\1/p' whole/tokenizer.json | sort -n | tail -n 1)
+sed "s/\\(^ *\"[a-z]\": \\)$last\\b/\\1390/" whole/tokenizer.json > folder/tokenizer.json
+check "a hole was made" [ "$(grep -c ': 390' folder/tokenizer.json)" -eq 1 ]
+does "holes are never drawn" '^the' generate --from folder --prompt the -n 150 --temperature 9 --top-k 0
+
+# ---- descriptions --------------------------------------------------------------------------------------
+
+described() # NAME PATTERN KEY-AND-VALUE
+{
+    fresh
+    sed "s/^{/{ $3,/" whole/config.json > folder/config.json
+    refuses "$1: eval" 1 "$2" eval --from folder --data "$text"
+    refuses "$1: generate" 1 "$2" generate --from folder --prompt the
+    refuses "$1: train" 1 "$2" train --model folder --data "$text" $trained --out new
+}
+described "attention that is not scaled" "'scale_attn_weights' is false, .* only true" '"scale_attn_weights": false'
+described "attention scaled by layer" "'scale_attn_by_inverse_layer_idx' is true" \
+    '"scale_attn_by_inverse_layer_idx": true'
+described "cross attention" "'add_cross_attention'" '"add_cross_attention": true'
+described "weights in 4 bits" "'quantization_config' is" '"quantization_config": {"bits": 4}'
+described "a key nobody knows" "key 'rope_theta' is not known here and may change" '"rope_theta": 10000'
+fresh
+sed 's/^{/{ "transformers_version": "4.36.2", "torch_dtype": "float32", "n_ctx": 64, "scale_attn_weights": true,/' \
+    whole/config.json > folder/config.json
+does "keys that change nothing" '^loss ' eval --from folder --data "$text" --seq 32
+check "change nothing" same_loss
+
+# ---- weights ---------------------------------------------------------------------------------------------
+
+fresh
+# The header keeps its length: JSON has room for spaces before the colon.
+LC_ALL=C sed 's/"transformer.wte.weight":/"lm_head.weight"        :/' whole/model.safetensors \
+    > folder/model.safetensors
+check "the head alone is there" grep -q lm_head.weight folder/model.safetensors
+does "a tied head alone is the embedding" '^loss ' eval --from folder --data "$text" --seq 32
+check "with the same loss" same_loss
+LC_ALL=C sed 's/"transformer.ln_f.weight":/"transformer.ln_f.weighs":/' whole/model.safetensors \
+    > folder/model.safetensors
+refuses "a tensor that nobody knows" 1 "'transformer.ln_f.weighs' .* is no part of the model" \
+    eval --from folder --data "$text"
+fresh
+printf '{"weight_map": {"transformer.wte.weight": "old.safetensors"}}' > folder/model.safetensors.index.json
+"$geartrain" export run -o other --type bf16 > stdout 2> stderr
+cp other/model.safetensors folder/old.safetensors
+does "an old index beside a whole file" '^loss ' eval --from folder --data "$text" --seq 32
+check "is not what is read" same_loss
+check "and that is said" grep -q 'holds both model.safetensors and model.safetensors.index.json; the first' stderr
+
+# ---- files that are not what they are called -------------------------------------------------------------
+
+pointer='version https://git-lfs.github.com/spec/v1
+oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393
+size 548105171'
+for file in model.safetensors config.json tokenizer.json; do
+    fresh
+    printf '%s\n' "$pointer" > folder/$file
+    refuses "a pointer for $file" 1 "'folder/$file': it is a git-lfs pointer.*git lfs pull" \
+        eval --from folder --data "$text"
+done
+fresh
+mv folder/model.safetensors folder/part.safetensors
+printf '%s\n' "$pointer" > folder/model.safetensors.index.json
+refuses "a pointer for an index" 1 "'folder/model.safetensors.index.json': it is a git-lfs pointer" \
+    eval --from folder --data "$text"
+printf '{"weight_map": {"transformer.wte.weight": "part.safetensors"}}' > folder/model.safetensors.index.json
+printf '%s\n' "$pointer" > folder/part.safetensors
+refuses "a pointer for a shard" 1 "'folder/part.safetensors': it is a git-lfs pointer" \
+    eval --from folder --data "$text"
+printf '%s\n' "$pointer" > pointer.txt
+printf '%s\n' "$pointer" > pointer_train.bin
+refuses "a pointer for a text" 1 "'pointer.txt': it is a git-lfs pointer" \
+    train --model gpt2-tiny --data pointer.txt $trained --out new
+refuses "a pointer for tokens" 1 "'pointer_train.bin': it is a git-lfs pointer" \
+    eval --from whole --data pointer_train.bin
+
+mkdir lora
+printf '{"peft_type": "LORA", "base_model_name_or_path": "openai-community/gpt2", "r": 8}' \
+    > lora/adapter_config.json
+cp whole/model.safetensors lora/adapter_model.safetensors
+for verb in "eval --from lora --data $text" "generate --from lora" "export lora -o new" \
+            "train --from lora --data $text $trained --out new" \
+            "train --model lora --data $text $trained --out new"; do
+    refuses "a LoRA folder: ${verb%% --data*}" 1 \
+        "'lora' holds a LoRA adapter, not a model .*'openai-community/gpt2'; merge it" $verb
+done
+cp whole/* lora
+refuses "a LoRA folder with a model beside it" 1 "'lora' holds a LoRA adapter" eval --from lora --data "$text"
+check "what was refused left nothing" [ ! -e new ]
+
+close_checks
