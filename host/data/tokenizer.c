@@ -63,6 +63,7 @@ static int is_bytes(const vocabulary *v)
     return 1;
 }
 
+/* What ends a text in a tokenizer that does not say. */
 static int64_t end_of_text(const vocabulary *v)
 {
     static const char *const names[] = { END_OF_TEXT, "<|end_of_text|>", "</s>" };
@@ -87,8 +88,13 @@ static gt_status finish(tokenizer **out, vocabulary *v)
     memset(v, 0, sizeof *v);
     t->kind = is_bytes(&t->vocab) ? &tokenizer_byte
             : t->vocab.byte_level ? &tokenizer_bpe : &tokenizer_char;
-    t->eot = end_of_text(&t->vocab);
+    const int64_t usual = end_of_text(&t->vocab);
+    t->eot = t->vocab.end ? (int64_t)t->vocab.end - 1 : usual;
     t->hash = vocabulary_hash(&t->vocab);
+    if (t->eot != usual) {                      /* texts are joined by another id */
+        const uint64_t both[2] = { t->hash, (uint64_t)t->eot };
+        t->hash = gt_hash(both, sizeof both);
+    }
     gt_status st = t->kind->prepare ? t->kind->prepare(t) : GT_OK;
     if (st) {
         tokenizer_close(t);

@@ -9,7 +9,9 @@
  *   char   BPE over characters, no merges, not byte-level
  *   bpe    BPE with merges, byte-level, GPT-2's pattern or the file's own
  *
- * Read as well: GPT-2's pair `vocab.json`/`encoder.json` + `merges.txt`/`vocab.bpe`.
+ * Read as well: GPT-2's pair `vocab.json`/`encoder.json` + `merges.txt`/`vocab.bpe`, and for both
+ * forms what transformers keeps beside them: `added_tokens.json`, `special_tokens_map.json`,
+ * `tokenizer_config.json`.
  *
  * Errors     GT_FORMAT names the file and the entry; GT_UNSUPPORTED names the feature.
  * Ownership  zero-initialise, then vocabulary_release() whatever happened.
@@ -48,6 +50,7 @@ typedef struct vocabulary {
     char *pattern;          /* NULL: text is one word                      */
     int byte_level;         /* 0: a piece is a character, not bytes        */
     int ignore_merges;      /* 1: a word that is a piece is never split    */
+    uint32_t end;           /* id + 1 of what ends a text, 0: not said     */
     uint32_t *slots;        /* hash table, bytes -> id + 1                 */
     size_t slot_count;
 } vocabulary;
@@ -75,6 +78,18 @@ gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, 
 gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size,
                                 const char *vocab_name, const char *merges, size_t merges_size,
                                 const char *merges_name);
+
+/* The files beside a tokenizer; text NULL: it is not there. */
+enum { BESIDE_ADDED, BESIDE_MAP, BESIDE_CONFIG, BESIDE_FILES };
+typedef struct vocabulary_text { const char *text, *name; size_t size; } vocabulary_text;
+
+/* Adds their tokens that have ids; what is there already becomes special. Before the vocab.json that
+ * belongs to them is parsed, as added tokens stand there unchanged. GT_FORMAT if a token would have
+ * two ids or an id two tokens, GT_UNSUPPORTED for what would cut text in another way. */
+gt_status vocabulary_add_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES]);
+/* Makes special what they name (bos_token, pad_token, ...), and eos_token the end of a text. Last of
+ * all. A name that has no id is text like other text; that is logged as a warning. */
+gt_status vocabulary_name_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES]);
 
 /* Writes FOLDER/tokenizer.json and FOLDER/tokenizer_config.json; makes the folder. `eot` is
  * the id of the end of a text, or -1. */

@@ -6,6 +6,12 @@
  *                                      "merges": ["a b"] or [["a","b"]] } }
  *   vocab.json            {text: id}
  *   merges.txt            "#version: 0.2", then a merge a line, "a b", best first
+ *   added_tokens.json     {text: id}, tokens added after training
+ *   special_tokens_map.json, tokenizer_config.json
+ *                         {"eos_token": text or {"content": text}, ...,
+ *                          "additional_special_tokens": [ ... ]}
+ *   tokenizer_config.json { "added_tokens_decoder": {"id": {content, ...}},
+ *                           "add_prefix_space", "tokenizer_class", ... }
  *
  * A tokenizer.json can ask for much more than byte-level BPE. Whatever would change an id
  * (a normalizer, a prefix space, another model) is refused by name: a wrong tokenizer that
@@ -14,6 +20,7 @@
 #include "host/data/vocabulary.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/data/utf8.h"
 
 #include <jansson.h>
@@ -31,14 +38,25 @@ static gt_status no_memory(const char *name)
     return gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", name);
 }
 
-static gt_status parse(json_t **out, const char *text, size_t size, const char *name)
+static gt_status parse_as(json_t **out, const char *text, size_t size, const char *name, size_t flags)
 {
     json_error_t error;
-    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | flags, &error);
     if (!*out)
         return gt_fail(GT_FORMAT, "cannot read '%s': byte %d: %s", name, error.position,
                        error.text);
     return GT_OK;
+}
+
+static gt_status parse(json_t **out, const char *text, size_t size, const char *name)
+{
+    return parse_as(out, text, size, name, 0);
+}
+
+/* tokenizer_config.json says model_max_length: 1000000000000000019884624838656 where there is none. */
+static gt_status parse_config(json_t **out, const vocabulary_text *f)
+{
+    return parse_as(out, f->text, f->size, f->name, JSON_DECODE_INT_AS_REAL);
 }
 
 /* Turns visible characters back into bytes, in place of `text`. Returns the number of
@@ -180,9 +198,19 @@ static gt_status read_merges(vocabulary *v, json_t *merges, const char *name)
     return GT_OK;
 }
 
-static gt_status read_added(vocabulary *v, json_t *list, const char *name)
+/* What an added token may ask for that would cut text in another way. */
+static gt_status check_flags(const json_t *entry, const char *text, const char *name)
 {
     static const char *const refused[] = { "single_word", "lstrip", "rstrip" };
+    for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
+        if (json_is_true(json_object_get(entry, refused[k])))
+            return gt_fail(GT_UNSUPPORTED, "cannot read '%s': added token '%.60s' asks for "
+                           "%s, which is not known here", name, text, refused[k]);
+    return GT_OK;
+}
+
+static gt_status read_added(vocabulary *v, json_t *list, const char *name)
+{
     size_t i;
     json_t *entry;
     if (list && !json_is_null(list) && !json_is_array(list))
@@ -195,10 +223,8 @@ static gt_status read_added(vocabulary *v, json_t *list, const char *name)
         gt_status st = read_id(&id, json_object_get(entry, "id"), text, name);
         if (st)
             return st;
-        for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
-            if (json_is_true(json_object_get(entry, refused[k])))
-                return gt_fail(GT_UNSUPPORTED, "cannot read '%s': added token '%.60s' asks for "
-                               "%s, which is not known here", name, text, refused[k]);
+        if ((st = check_flags(entry, text, name)))
+            return st;
         if ((st = vocabulary_add(v, id, text, strlen(text))))
             return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
         v->pieces[id].special = 1;
@@ -364,6 +390,167 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
     return st;
 }
 
+/* ---- the files beside ---------------------------------------------------------------------------- */
+
+/* An added token: special, with its own id, which nothing else may have. */
+static gt_status add_special(vocabulary *v, uint32_t id, const char *text, const char *name)
+{
+    const size_t size = strlen(text);
+    const int64_t there = vocabulary_find(v, text, size);
+    if (there >= 0 && there != (int64_t)id)
+        return gt_fail(GT_FORMAT, "cannot read '%s': added token '%.60s' has id %u, but %lld elsewhere",
+                       name, text, id, (long long)there);
+    gt_status st = there < 0 ? vocabulary_add(v, id, text, size) : GT_OK;
+    if (st)
+        return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
+    v->pieces[id].special = 1;
+    return GT_OK;
+}
+
+/* added_tokens.json */
+static gt_status add_tokens(vocabulary *v, json_t *root, const char *name)
+{
+    const char *text;
+    json_t *value;
+    gt_status st = json_is_object(root) ? GT_OK
+                   : gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
+    json_object_foreach(root, text, value) {
+        uint32_t id = 0;
+        if (!st)
+            st = read_id(&id, value, text, name);
+        if (!st)
+            st = add_special(v, id, text, name);
+    }
+    return st;
+}
+
+/* "added_tokens_decoder" of tokenizer_config.json */
+static gt_status add_decoder(vocabulary *v, json_t *list, const char *name)
+{
+    const char *key;
+    json_t *entry;
+    gt_status st = absent(list) || json_is_object(list) ? GT_OK
+                   : gt_fail(GT_FORMAT, "cannot read '%s': added_tokens_decoder is not an object", name);
+    json_object_foreach(list, key, entry) {
+        const char *text = json_string_value(json_object_get(entry, "content"));
+        uint64_t id = VOCABULARY_MAX;
+        if (st)
+            break;
+        if (!text)
+            return gt_fail(GT_FORMAT, "cannot read '%s': added token %.20s has no content", name, key);
+        if (gt_parse_u64(&id, key) || id >= VOCABULARY_MAX)
+            return bad_id(name, text, "is out of range");
+        st = check_flags(entry, text, name);
+        if (!st)
+            st = add_special(v, (uint32_t)id, text, name);
+    }
+    return st;
+}
+
+/* What in tokenizer_config.json would change ids and is not done here. A class says how vocab.json is
+ * used; tokenizer.json says so itself, and says more of what is in it. */
+static gt_status check_tokenizer_config(const vocabulary *v, const json_t *root, const char *name)
+{
+    /* All byte-level BPE over GPT-2's words. */
+    static const char *const classes[] = { "GPT2Tokenizer", "CodeGenTokenizer", "RobertaTokenizer",
+                                           "BartTokenizer", "LongformerTokenizer" };
+    const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
+    if (!json_is_object(root))
+        return gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
+    if (json_is_true(json_object_get(root, "add_prefix_space")))
+        return unsupported(name, "option", "add_prefix_space");
+    if (!class || v->byte_level || v->count)        /* tokenizer.json was read before */
+        return GT_OK;
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (!strncmp(class, classes[i], strlen(classes[i])))
+            return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "cannot read '%s': tokenizer_class '%.60s' may cut text into other words "
+                   "than GPT-2's; give a folder with its tokenizer.json", name, class);
+}
+
+gt_status vocabulary_add_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES])
+{
+    const vocabulary_text *config = &files[BESIDE_CONFIG], *added = &files[BESIDE_ADDED];
+    json_t *root;
+    gt_status st = GT_OK;
+    if (config->text) {
+        st = parse_config(&root, config);
+        if (!st)
+            st = check_tokenizer_config(v, root, config->name);
+        if (!st)
+            st = add_decoder(v, json_object_get(root, "added_tokens_decoder"), config->name);
+        json_decref(root);
+    }
+    if (!st && added->text) {
+        st = parse(&root, added->text, added->size, added->name);
+        if (!st)
+            st = add_tokens(v, root, added->name);
+        json_decref(root);
+    }
+    return st;
+}
+
+/* A name is a text, or an added token with its flags. */
+static gt_status name_one(vocabulary *v, const char *key, const json_t *value, const char *name)
+{
+    const char *text = json_string_value(json_is_object(value) ? json_object_get(value, "content") : value);
+    if (absent(value))
+        return GT_OK;
+    if (!text)
+        return gt_fail(GT_FORMAT, "cannot read '%s': %s is no token", name, key);
+    gt_status st = check_flags(value, text, name);
+    const int64_t id = st ? -1 : vocabulary_find(v, text, strlen(text));
+    if (!st && id < 0 && *text)
+        gt_log(GT_LOG_WARN, "data", "special token '%.60s', %s of '%s', has no id in the vocabulary; where a "
+               "text holds it, it is read as other text", text, key, name);
+    if (id >= 0)
+        v->pieces[id].special = 1;
+    if (id >= 0 && !strcmp(key, "eos_token"))
+        v->end = (uint32_t)id + 1;
+    return st;
+}
+
+static gt_status name_all(vocabulary *v, const json_t *root, const char *name)
+{
+    static const char *const single[] = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
+                                          "cls_token", "mask_token" };
+    static const char *const lists[] = { "additional_special_tokens", "extra_special_tokens" };
+    gt_status st = GT_OK;
+    for (size_t i = 0; !st && i < sizeof single / sizeof *single; i++)
+        st = name_one(v, single[i], json_object_get(root, single[i]), name);
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        json_t *list = json_object_get(root, lists[i]), *entry;
+        const char *key;
+        size_t k;
+        if (!st && !absent(list) && !json_is_array(list) && !json_is_object(list))
+            st = gt_fail(GT_FORMAT, "cannot read '%s': %s is not a list", name, lists[i]);
+        json_array_foreach(list, k, entry)
+            st = st ? st : name_one(v, lists[i], entry, name);
+        json_object_foreach(list, key, entry)
+            st = st ? st : name_one(v, lists[i], entry, name);
+    }
+    return st;
+}
+
+gt_status vocabulary_name_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES])
+{
+    static const int named[] = { BESIDE_MAP, BESIDE_CONFIG };
+    gt_status st = GT_OK;
+    for (size_t i = 0; !st && i < sizeof named / sizeof *named; i++) {
+        const vocabulary_text *f = &files[named[i]];
+        json_t *root = NULL;
+        if (!f->text)
+            continue;
+        st = parse_config(&root, f);
+        if (!st && !json_is_object(root))
+            st = gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", f->name);
+        if (!st)
+            st = name_all(v, root, f->name);
+        json_decref(root);
+    }
+    return st;
+}
+
 /* FOLDER/NAME of the first name that is there; *out NULL if none is. */
 static gt_status find_file(char **out, const char *folder, const char *const *names)
 {
@@ -377,6 +564,34 @@ static gt_status find_file(char **out, const char *folder, const char *const *na
         *out = NULL;
     }
     return GT_OK;
+}
+
+/* The files beside, read; what is not there is left NULL. */
+typedef struct beside { char *text[BESIDE_FILES], *path[BESIDE_FILES]; size_t size[BESIDE_FILES]; } beside;
+
+static void beside_release(beside *b)
+{
+    for (int i = 0; i < BESIDE_FILES; i++) {
+        free(b->text[i]);
+        free(b->path[i]);
+    }
+}
+
+static gt_status beside_read(beside *b, vocabulary_text files[BESIDE_FILES], const char *folder)
+{
+    static const char *const names[BESIDE_FILES] = {
+        [BESIDE_ADDED] = "added_tokens.json", [BESIDE_MAP] = "special_tokens_map.json",
+        [BESIDE_CONFIG] = "tokenizer_config.json" };
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < BESIDE_FILES; i++) {
+        b->path[i] = gt_path_join(folder, names[i]);
+        if (!b->path[i])
+            st = no_memory(folder);
+        else if (gt_path_exists(b->path[i]))
+            st = gt_file_read(&b->text[i], &b->size[i], b->path[i], FILE_LIMIT);
+        files[i] = (vocabulary_text){ b->text[i], b->path[i], b->size[i] };
+    }
+    return st;
 }
 
 static gt_status read_json(vocabulary *out, const char *path)
@@ -405,6 +620,39 @@ static gt_status read_pair(vocabulary *out, const char *vocab_path, const char *
     return st;
 }
 
+static gt_status read_json_folder(vocabulary *out, const char *json)
+{
+    vocabulary_text files[BESIDE_FILES];
+    beside b = { 0 };
+    char *folder = strndup(json, strlen(json) - strlen("/tokenizer.json"));
+    gt_status st = folder ? read_json(out, json) : no_memory(json);
+    if (!st)
+        st = beside_read(&b, files, folder);
+    if (!st)
+        st = vocabulary_add_beside(out, files);
+    if (!st)
+        st = vocabulary_name_beside(out, files);
+    beside_release(&b);
+    free(folder);
+    return st;
+}
+
+static gt_status read_pair_folder(vocabulary *out, const char *folder, const char *vocab,
+                                  const char *merges)
+{
+    vocabulary_text files[BESIDE_FILES];
+    beside b = { 0 };
+    gt_status st = beside_read(&b, files, folder);
+    if (!st)
+        st = vocabulary_add_beside(out, files);
+    if (!st)
+        st = read_pair(out, vocab, merges);
+    if (!st)
+        st = vocabulary_name_beside(out, files);
+    beside_release(&b);
+    return st;
+}
+
 gt_status vocabulary_read(vocabulary *out, const char *path)
 {
     static const char *const json_names[] = { "tokenizer.json", "tokenizer/tokenizer.json", NULL };
@@ -420,9 +668,9 @@ gt_status vocabulary_read(vocabulary *out, const char *path)
     if (!st)
         st = find_file(&merges, path, merges_names);
     if (!st && json)
-        st = read_json(out, json);
+        st = read_json_folder(out, json);
     else if (!st && vocab && merges)
-        st = read_pair(out, vocab, merges);
+        st = read_pair_folder(out, path, vocab, merges);
     else if (!st)
         st = gt_fail(GT_NOT_FOUND, "cannot read tokenizer '%s': the folder holds neither "
                      "tokenizer.json nor vocab.json with merges.txt", path);

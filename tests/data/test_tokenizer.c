@@ -3,6 +3,7 @@
 #include "tests/check.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/random.h"
 #include "host/data/tokenizer.h"
 #include "host/data/utf8.h"
@@ -576,6 +577,140 @@ static void a_wrong_file_gets_one_sentence(void)
     free(deep);
 }
 
+/* Writes files of a folder, "name", "text", ..., NULL; *folder is removed first. */
+static void fill_folder(const char *folder, const char *const *files)
+{
+    CHECK_OK(gt_folder_remove(folder));
+    CHECK_OK(gt_folder_make(folder));
+    for (; *files; files += 2) {
+        char *path = gt_path_join(folder, files[0]);
+        CHECK_OK(gt_file_write(path, files[1], strlen(files[1])));
+        free(path);
+    }
+}
+
+#define VOCAB "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}"
+#define MERGES "merges.txt", "#version: 0.2\na b\n"
+#define JSON_HEAD "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+#define JSON_MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}," \
+    "\"merges\":[\"a b\"]}}"
+
+/* The ids are those of the files. transformers 5.24 gives the same where they leave no hole, and numbers
+ * on from the last one, whatever the files say, where they do. */
+static void tokens_added_beside_have_their_ids(void)
+{
+    static const char decoder[] = "{\"model_max_length\": 1000000000000000019884624838656,"
+        "\"added_tokens_decoder\":{\"3\":{\"content\":\"<|endoftext|>\",\"lstrip\":false},"
+        "\"4\":{\"content\":\"[PAD]\",\"special\":true},\"6\":{\"content\":\"<x>\",\"special\":false}},"
+        "\"eos_token\":\"<|endoftext|>\",\"tokenizer_class\":\"GPT2Tokenizer\"}";
+    static const struct { const char *files[11]; int64_t eot; uint32_t vocab, ids[8]; } cases[] = {
+        { { VOCAB, MERGES }, 3, 4, { 2, 3 } },
+        { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}", "special_tokens_map.json",
+            "{\"bos_token\":\"<|endoftext|>\",\"pad_token\":{\"content\":\"[PAD]\",\"lstrip\":false}}" },
+          3, 7, { 2, 3, 4, 0, 6, 1 } },
+        { { VOCAB, MERGES, "tokenizer_config.json", decoder }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
+        /* Both say it, and the end of a text is another. */
+        { { VOCAB, MERGES, "tokenizer_config.json", decoder, "added_tokens.json", "{\"[PAD]\": 4}",
+            "special_tokens_map.json", "{\"additional_special_tokens\":[\"<x>\"]}" },
+          3, 7, { 2, 3, 4, 0, 6, 1 } },
+        { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}", "special_tokens_map.json",
+            "{\"eos_token\":\"<x>\"}" }, 6, 7, { 2, 3, 4, 0, 6, 1 } },
+        { { "tokenizer.json", JSON_HEAD JSON_MODEL, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}",
+            "special_tokens_map.json", "{\"eos_token\":\"<|endoftext|>\"}" }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
+        { { "tokenizer.json", JSON_HEAD "\"added_tokens\":[{\"id\":4,\"content\":\"[PAD]\"}]," JSON_MODEL,
+            "tokenizer_config.json", decoder }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
+    };
+    static const char text[] = "ab<|endoftext|>[PAD]a<x>b";
+    char *folder = gt_path_join(check_folder(), "beside"), *saved = gt_path_join(check_folder(), "again");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tokenizer *t, *again;
+        token_ids ids = { 0 };
+        size_t want = i ? 6 : 2;
+        fill_folder(folder, cases[i].files);
+        if (!CHECK_OK(tokenizer_open(&t, folder)))
+            continue;
+        CHECKF(tokenizer_vocab(t) == cases[i].vocab && tokenizer_eot(t) == cases[i].eot,
+               "case %zu: %u ids, the end is %lld", i, tokenizer_vocab(t), (long long)tokenizer_eot(t));
+        CHECK(!tokenizer_has(t, 5) && tokenizer_has(t, 3) && !tokenizer_has(t, 7));
+        CHECK_OK(tokenizer_encode(t, text, i ? sizeof text - 1 : 15, &ids));
+        CHECKF(ids.count == want && !memcmp(ids.data, cases[i].ids, want * sizeof *ids.data), "case %zu", i);
+        CHECK_OK(gt_folder_remove(saved));
+        CHECK_OK(tokenizer_save(t, saved));
+        if (CHECK_OK(tokenizer_open(&again, saved))) {
+            CHECK(tokenizer_hash(again) == tokenizer_hash(t) && tokenizer_eot(again) == cases[i].eot);
+            tokenizer_close(again);
+        }
+        token_ids_release(&ids);
+        tokenizer_close(t);
+    }
+    free(folder);
+    free(saved);
+}
+
+static void files_beside_are_not_believed(void)
+{
+#define DECODER(entry) "tokenizer_config.json", "{\"added_tokens_decoder\":{" entry "}}"
+    static const struct { const char *files[7]; gt_status code; const char *says; } cases[] = {
+        { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 2}" }, GT_FORMAT, "vocab.json': token 'ab'" },
+        { { VOCAB, MERGES, "added_tokens.json", "{\"ab\": 7}" }, GT_FORMAT, "same text" },
+        { { VOCAB, MERGES, "added_tokens.json", "{\"x\": \"7\"}" }, GT_FORMAT, "'x' is not a whole number" },
+        { { VOCAB, MERGES, "added_tokens.json", "{\"x\": 1048576}" }, GT_FORMAT, "out of range" },
+        { { VOCAB, MERGES, "added_tokens.json", "[\"x\"]" }, GT_FORMAT, "not a JSON object" },
+        { { VOCAB, MERGES, "added_tokens.json", "{" }, GT_FORMAT, "added_tokens.json': byte" },
+        { { VOCAB, MERGES, DECODER("\"9\":{}") }, GT_FORMAT, "added token 9 has no content" },
+        { { VOCAB, MERGES, DECODER("\"x\":{\"content\":\"y\"}") }, GT_FORMAT, "'y' is out of range" },
+        { { VOCAB, MERGES, DECODER("\"-1\":{\"content\":\"y\"}") }, GT_FORMAT, "'y' is out of range" },
+        { { VOCAB, MERGES, DECODER("\"9\":{\"content\":\"y\",\"rstrip\":true}") }, GT_UNSUPPORTED, "rstrip" },
+        { { VOCAB, MERGES, DECODER("\"8\":{\"content\":\"y\"},\"9\":{\"content\":\"y\"}") }, GT_FORMAT,
+          "'y' has id 9, but 8 elsewhere" },
+        { { VOCAB, MERGES, "special_tokens_map.json", "[]" }, GT_FORMAT, "not a JSON object" },
+        { { VOCAB, MERGES, "special_tokens_map.json", "{\"pad_token\":7}" }, GT_FORMAT, "pad_token is no token" },
+        { { VOCAB, MERGES, "special_tokens_map.json", "{\"mask_token\":{\"content\":\"ab\",\"lstrip\":true}}" },
+          GT_UNSUPPORTED, "lstrip" },
+        { { VOCAB, MERGES, "tokenizer_config.json", "{\"add_prefix_space\":true}" }, GT_UNSUPPORTED,
+          "tokenizer_config.json': option 'add_prefix_space'" },
+        { { VOCAB, MERGES, "tokenizer_config.json", "{\"tokenizer_class\":\"Qwen2Tokenizer\"}" },
+          GT_UNSUPPORTED, "'Qwen2Tokenizer' may cut text into other words" },
+        { { "tokenizer.json", JSON_HEAD JSON_MODEL, "added_tokens.json", "{\"x\": 2}" }, GT_FORMAT,
+          "added token 'x': token id 2 is given twice" },
+        { { "tokenizer.json", JSON_HEAD JSON_MODEL, "tokenizer_config.json", "{\"add_prefix_space\":true}" },
+          GT_UNSUPPORTED, "add_prefix_space" },
+    };
+    char *folder = gt_path_join(check_folder(), "unbelievable");
+    tokenizer *t;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fill_folder(folder, cases[i].files);
+        CHECK_FAILS(tokenizer_open(&t, folder), cases[i].code, cases[i].says);
+    }
+    /* A name without an id is text like other text, and that is said. */
+    static const char *const nameless[] = { VOCAB, MERGES, "special_tokens_map.json",
+                                            "{\"pad_token\":\"[PAD]\"}", NULL };
+    const unsigned before = gt_log_warnings();
+    check_allow_warnings();
+    fill_folder(folder, nameless);
+    if (CHECK_OK(tokenizer_open(&t, folder))) {
+        CHECK(tokenizer_vocab(t) == 4 && gt_log_warnings() == before + 1);
+        tokenizer_close(t);
+    }
+    free(folder);
+}
+
+static void a_folder_has_a_tokenizer_or_not(void)
+{
+    static const char *const names[] = { "tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model",
+                                         "tokenizer_config.json" };
+    char *folder = gt_path_join(check_folder(), "any");
+    static const char *const none[] = { "config.json", "{}", "model.safetensors", "x", NULL };
+    fill_folder(folder, none);
+    CHECK(!tokenizer_is_in(folder));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *const files[] = { names[i], "x", NULL };
+        fill_folder(folder, files);
+        CHECKF(tokenizer_is_in(folder), "%s", names[i]);
+    }
+    free(folder);
+}
+
 static void a_spec_that_is_no_tokenizer_is_refused(void)
 {
     tokenizer *t;
@@ -613,6 +748,9 @@ const check_case check_cases[] = {
     CASE(both_ways_to_write_merges_are_read),
     CASE(a_pattern_of_the_file_cuts_words),
     CASE(a_wrong_file_gets_one_sentence),
+    CASE(tokens_added_beside_have_their_ids),
+    CASE(files_beside_are_not_believed),
+    CASE(a_folder_has_a_tokenizer_or_not),
     CASE(a_spec_that_is_no_tokenizer_is_refused),
     { 0 }
 };
