@@ -74,6 +74,19 @@ static gt_status read_float(float *out, json_t *root, const char *key, float fal
     return GT_OK;
 }
 
+static gt_status read_flag(int *out, json_t *root, const char *key, int fallback, const char *path)
+{
+    json_t *v = json_object_get(root, key);
+    *out = fallback;
+    if (!fallback && json_is_null(v))
+        return GT_OK;
+    if (v && !json_is_boolean(v))
+        return gt_fail(GT_FORMAT, "model file '%s': '%s' is neither true nor false", path, key);
+    if (v)
+        *out = json_is_true(v);
+    return GT_OK;
+}
+
 /* ---- what every other key must say -------------------------------------------------------------
  *
  * A description is transformers' GPT2Config, versions 2 to 5 (configuration_utils.py,
@@ -93,14 +106,14 @@ static const struct { const char *name; key_kind kind; } keys[] = {
     { "n_positions", KEY_READ }, { "vocab_size", KEY_READ }, { "embd_pdrop", KEY_READ },
     { "attn_pdrop", KEY_READ }, { "resid_pdrop", KEY_READ }, { "layer_norm_epsilon", KEY_READ },
     { "initializer_range", KEY_READ }, { "model_type", KEY_READ }, { "activation_function", KEY_READ },
-    { "name", KEY_READ },
+    { "name", KEY_READ }, { "scale_attn_weights", KEY_READ },
+    { "scale_attn_by_inverse_layer_idx", KEY_READ },
 
     { "num_hidden_layers", KEY_LAYERS }, { "num_attention_heads", KEY_HEADS },
     { "hidden_size", KEY_CHANNELS }, { "max_position_embeddings", KEY_CONTEXT },
     { "n_ctx", KEY_CONTEXT },
 
-    { "scale_attn_weights", KEY_ON }, { "tie_word_embeddings", KEY_ON },
-    { "scale_attn_by_inverse_layer_idx", KEY_OFF }, { "add_cross_attention", KEY_OFF },
+    { "tie_word_embeddings", KEY_ON }, { "add_cross_attention", KEY_OFF },
     { "cross_attention_hidden_size", KEY_OFF }, { "is_encoder_decoder", KEY_OFF },
     { "tie_encoder_decoder", KEY_OFF }, { "pruned_heads", KEY_OFF }, { "per_layer_config", KEY_OFF },
     { "quantization_config", KEY_OFF }, { "auto_map", KEY_OFF },
@@ -231,6 +244,12 @@ static gt_status read_config(model_config *c, json_t *root, const char *path)
         st = read_float(&c->eps, root, "layer_norm_epsilon", 1e-5f, path);
     if (!st)
         st = read_float(&c->init_deviation, root, "initializer_range", 0.02f, path);
+    int scaled = 1;
+    if (!st)
+        st = read_flag(&scaled, root, "scale_attn_weights", 1, path);
+    c->attention_unscaled = !scaled;
+    if (!st)
+        st = read_flag(&c->attention_by_layer, root, "scale_attn_by_inverse_layer_idx", 0, path);
     json_object_foreach(root, key, value)
         if (!st)
             st = check_key(key, value, c, path);
@@ -336,14 +355,16 @@ gt_status model_config_json(char **out, const model_config *c)
     *out = NULL;
     json_t *name = json_string(c->name);    /* NULL for a file's name that is no UTF-8 */
     json_t *root = json_pack(
-        "{s:[s], s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b}",
+        "{s:[s], s:s, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:b}",
         "architectures", "GPT2LMHeadModel", "model_type", "gpt2", "name",
         name ? name : json_string("model"), "n_layer", c->layers, "n_head", c->heads, "n_embd",
         c->channels, "n_inner", c->inner, "n_positions", c->context, "vocab_size", c->vocab,
         "activation_function", "gelu_new", "layer_norm_epsilon",
         short_real(c->eps), "embd_pdrop", short_real(c->dropout_embed), "attn_pdrop",
         short_real(c->dropout_attention), "resid_pdrop", short_real(c->dropout_residual),
-        "initializer_range", short_real(c->init_deviation), "tie_word_embeddings", 1);
+        "initializer_range", short_real(c->init_deviation), "scale_attn_weights",
+        !c->attention_unscaled, "scale_attn_by_inverse_layer_idx", c->attention_by_layer,
+        "tie_word_embeddings", 1);
     if (root)
         *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);

@@ -124,13 +124,20 @@ static int project(const builder *b, const char *prefix, const char *name, int x
     return graph_add(b->g, label, y, residual);
 }
 
+/* What scores are multiplied by: 1 / sqrt(D), unless the description says otherwise. */
+static float attention_scale(const model_config *c, int layer)
+{
+    const float usual = c->attention_unscaled ? 1.0f : 1.0f / sqrtf((float)(c->channels / c->heads));
+    return c->attention_by_layer ? usual / (float)(layer + 1) : usual;
+}
+
 /* One layer; `cache` is NULL when whole sequences are processed. */
 static int block(const builder *b, int layer, int x, const layer_caches *cache, int first)
 {
     const model_config *c = b->c;
     const int64_t C = c->channels, D = C / c->heads;
     const tensor_slice qkv = own(b, 0, 3, C, D), columns = own(b, 0, 1, c->inner, 0);
-    const float drop = b->train ? c->dropout_attention : 0.0f;
+    const float drop = b->train ? c->dropout_attention : 0.0f, scale = attention_scale(c, layer);
     const int heads = qkv.parts ? (int)(qkv.count / D) : c->heads;
     char prefix[32], label[64];
 
@@ -139,8 +146,9 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
     snprintf(label, sizeof label, "%sattn", prefix);
     int a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_1", x));
     a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, GRAPH_ACT_NONE);
-    a = cache ? graph_attention_cached(b->g, label, a, heads, cache->keys, cache->values, first)
-              : graph_attention_part(b->g, label, a, heads, (int)(qkv.begin / D), c->heads, 1, drop);
+    a = cache ? graph_attention_cached(b->g, label, a, heads, cache->keys, cache->values, first, scale)
+              : graph_attention_part(b->g, label, a, heads, (int)(qkv.begin / D), c->heads, 1, scale,
+                                     drop);
     x = project(b, prefix, "attn.c_proj", a, C, C, own(b, 1, 1, C, D), x);
 
     snprintf(label, sizeof label, "%smlp", prefix);

@@ -18,6 +18,8 @@ typedef struct model_config {
     char name[64];                  /* "gpt2-124m", or the file's name             */
     int layers, heads, channels, inner, context, vocab;
     int vocab_given;                /* 0: the tokenizer decides                    */
+    int attention_unscaled;         /* scores are not divided by sqrt(channels / heads)     */
+    int attention_by_layer;         /* scores of the i-th layer are divided by i as well    */
     float dropout_embed, dropout_attention, dropout_residual;
     float eps;                      /* of the layer norms                          */
     float init_deviation;           /* residual projections: / sqrt(2 layers)      */

@@ -430,13 +430,19 @@ static int64_t attention_width(graph *g, const char *name, int qkv, int heads)
     return width / 3;
 }
 
-int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float drop)
+static float attention_scale(float scale, int64_t C, int heads)
 {
-    return graph_attention_part(g, name, qkv, heads, 0, heads, causal, drop);
+    return scale > 0.0f ? scale : 1.0f / sqrtf((float)(C / heads));
+}
+
+int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float scale,
+                    float drop)
+{
+    return graph_attention_part(g, name, qkv, heads, 0, heads, causal, scale, drop);
 }
 
 int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
-                         int all_heads, int causal, float drop)
+                         int all_heads, int causal, float scale, float drop)
 {
     int64_t C = attention_width(g, name, qkv, heads);
     if (!C)
@@ -459,13 +465,14 @@ int graph_attention_part(graph *g, const char *name, int qkv, int heads, int fir
     n->first_head = first_head;
     n->all_heads = all_heads;
     n->causal = causal;
+    n->scale = attention_scale(scale, C, heads);
     n->drop = drop;
     n->stream = drop > 0.0f ? g->streams++ : 0;
     return y;
 }
 
 int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
-                           int first)
+                           int first, float scale)
 {
     int64_t C = attention_width(g, name, qkv, heads);
     if (!C || keys < 0 || values < 0 || first < 0)
@@ -481,6 +488,7 @@ int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int k
     n->in[3] = first;
     n->out[0] = y;
     n->heads = heads;
+    n->scale = attention_scale(scale, C, heads);
     return y;
 }
 

@@ -91,18 +91,19 @@ int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
 int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
                  float drop);
-/* x (B,T,3C) -> (B,T,C). */
-int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float drop);
+/* x (B,T,3C) -> (B,T,C). `scale` is what scores are multiplied by; 0: 1 / sqrt(C / heads). */
+int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float scale,
+                    float drop);
 /* The same of heads first_head .. first_head + heads - 1 of a layer that has all_heads. */
 int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
-                         int all_heads, int causal, float drop);
+                         int all_heads, int causal, float scale, float drop);
 int graph_add(graph *g, const char *name, int a, int b);
 /* All ranks' rows (B,T,C) of their own (graph_rows(),C); and own rows of the sum over ranks of
  * (B,T,C). x itself if nothing is split. */
 int graph_gather_rows(graph *g, const char *name, int x);
 int graph_scatter_rows(graph *g, const char *name, int x);
 int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
-                           int first);
+                           int first, float scale);
 /* Softmax cross-entropy of x w' against targets (negative ones are ignored): the sum over
  * rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
  * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x and

@@ -103,23 +103,23 @@ gt_status kernel_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from_f
 gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to_f32);
 
 /* ---- cl/attention.cl ---------------------------------------------------------------- */
-/* Causal softmax(q k' / sqrt(D)) v per head. qkv S (B,T,3C) as [q|k|v], heads of D side by
+/* Causal softmax(scale q k') v per head. qkv S (B,T,3C) as [q|k|v], heads of D side by
  * side; out S (B,T,C); lse fp32 (B,H,T) = log-sum-exp of each row, kept for backward.
  * drop (or NULL) drops probabilities; its element index is ((b*H+h)*T + row)*T + column. */
 gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                           const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
+                           float scale, const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
                            dev_buffer *lse);
 /* dqkv S (B,T,3C), all of it written. scratch: kernel_attention_scratch() bytes. */
 gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                                const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
-                                dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
+                                float scale, const kernel_dropout *drop, dev_buffer *qkv,
+                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
                                 dev_buffer *scratch);
 uint64_t  kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int H);
 /* Generation: n new tokens a sequence (qkv S (B,n,3C)) at positions first..first+n-1, where
  * first is i32[1] on the device. Appends their k and v to the caches S (B,H,capacity,D) and
  * attends to all up to each. out S (B,n,C). */
 gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int C, int H,
-                                  int capacity, dev_buffer *first, dev_buffer *qkv,
+                                  int capacity, float scale, dev_buffer *first, dev_buffer *qkv,
                                   dev_buffer *keys, dev_buffer *values, dev_buffer *out);
 
 /* ---- cl/xent.cl --------------------------------------------------------------------- */

@@ -90,13 +90,13 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, int some, cons
 }
 
 gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                           const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
+                           float scale, const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
                            dev_buffer *lse)
 {
     const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
     const dev_arg args[] = {
         dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
-        dev_arg_f32(1.0f / sqrtf((float)D)),
+        dev_arg_f32(scale),
         dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
         dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
         dev_arg_i32(drop ? drop->first_head : 0), dev_arg_i32(drop && drop->heads ? drop->heads : H),
@@ -130,15 +130,15 @@ uint64_t kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int 
 }
 
 gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                                const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
-                                dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
+                                float scale, const kernel_dropout *drop, dev_buffer *qkv,
+                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
                                 dev_buffer *scratch)
 {
     const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
     const int whole = owns_heads(k, B * H), some = some_heads(drop, H);
     const dev_arg sizes[] = {
         dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
-        dev_arg_f32(1.0f / sqrtf((float)D)),
+        dev_arg_f32(scale),
     };
     const dev_arg delta_args[] = {
         sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], dev_arg_buffer(out),
@@ -167,7 +167,7 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C,
 }
 
 gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int C, int H,
-                                  int capacity, dev_buffer *first, dev_buffer *qkv,
+                                  int capacity, float scale, dev_buffer *first, dev_buffer *qkv,
                                   dev_buffer *keys, dev_buffer *values, dev_buffer *out)
 {
     const int D = C / H;
@@ -177,7 +177,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int 
     };
     const dev_arg attend[] = {
         dev_arg_i32(n), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(capacity),
-        dev_arg_f32(1.0f / sqrtf((float)D)), dev_arg_buffer(first), dev_arg_buffer(qkv),
+        dev_arg_f32(scale), dev_arg_buffer(first), dev_arg_buffer(qkv),
         dev_arg_buffer(keys), dev_arg_buffer(values), dev_arg_buffer(out),
     };
     /* One row is one work-item or work-group of WG. */

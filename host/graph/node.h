@@ -30,7 +30,7 @@ typedef struct graph_node {
     int layer;
     char name[72];
     int in[NODE_INPUTS], out[NODE_OUTPUTS];     /* values, -1 where there is none */
-    float eps, drop;
+    float eps, drop, scale;
     uint32_t stream;                            /* of the dropout                 */
     int heads, causal;
     int first_head, all_heads;                  /* of the whole layer; all_heads 0: all are here */

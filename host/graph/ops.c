@@ -394,7 +394,7 @@ static gt_status attention_launch(launch_context *c, const graph_node *n)
     kernel_dropout room;
     const shape *s = &value(c->g, n->out[0])->shape;
     return kernel_attention(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                            n->heads, n->causal, dropout_of(c, n, n->in[1], &room),
+                            n->heads, n->causal, n->scale, dropout_of(c, n, n->in[1], &room),
                             c->buffer(c, n->in[0]), c->buffer(c, n->out[0]),
                             c->buffer(c, n->out[1]));
 }
@@ -416,6 +416,7 @@ static void attention_backward(graph *g, const graph_node *n)
     b->out[0] = dqkv;
     b->heads = n->heads;
     b->causal = n->causal;
+    b->scale = n->scale;
     b->drop = n->drop;
     b->stream = n->stream;
     b->first_head = n->first_head;
@@ -428,7 +429,7 @@ static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
     kernel_dropout room;
     const shape *s = &value(c->g, n->in[1])->shape;
     return kernel_attention_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
-                                 (int)s->dim[2], n->heads, n->causal,
+                                 (int)s->dim[2], n->heads, n->causal, n->scale,
                                  dropout_of(c, n, n->in[4], &room), c->buffer(c, n->in[0]),
                                  c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
                                  c->buffer(c, n->in[3]), c->buffer(c, n->out[0]), c->scratch);
@@ -465,7 +466,7 @@ static gt_status attention_cached_launch(launch_context *c, const graph_node *n)
     const shape *s = &value(c->g, n->out[0])->shape;
     return kernel_attention_cached(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
                                    (int)s->dim[2], n->heads,
-                                   (int)value(c->g, n->in[1])->shape.dim[2],
+                                   (int)value(c->g, n->in[1])->shape.dim[2], n->scale,
                                    c->buffer(c, n->in[3]), c->buffer(c, n->in[0]),
                                    c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
                                    c->buffer(c, n->out[0]));

@@ -161,15 +161,16 @@ void reference_dropout_apply(int64_t n, const reference_dropout *drop, const dou
 /* Where one head's q, k and v lie. */
 typedef struct head {
     int T, D, causal;
+    double scale;
     ptrdiff_t step;                     /* from one token to the next: 3C */
     const double *q, *k, *v;
 } head;
 
-static head head_of(int T, int C, int H, int causal, const double *qkv, int b, int h)
+static head head_of(int T, int C, int H, int causal, double scale, const double *qkv, int b, int h)
 {
     const int D = C / H;
     const double *base = qkv + (ptrdiff_t)b * T * 3 * C + (ptrdiff_t)h * D;
-    return (head){ T, D, causal, (ptrdiff_t)3 * C, base, base + C, base + 2 * (ptrdiff_t)C };
+    return (head){ T, D, causal, scale, (ptrdiff_t)3 * C, base, base + C, base + 2 * (ptrdiff_t)C };
 }
 
 /* p (T,T) receives the softmax of the scores, lse (T), if not NULL, its log-sum-exp. */
@@ -182,7 +183,7 @@ static void probabilities(const head *a, double *p, double *lse)
             double score = 0.0;
             for (int d = 0; d < a->D; d++)
                 score += a->q[i * a->step + d] * a->k[j * a->step + d];
-            score = j <= last ? score / sqrt(a->D) : -INFINITY;
+            score = j <= last ? score * a->scale : -INFINITY;
             p[(ptrdiff_t)i * a->T + j] = score;
             most = fmax(most, score);
         }
@@ -202,15 +203,15 @@ static double keep_at(const reference_dropout *drop, int T, int b, int h, int H,
     return reference_keep(drop, row * (uint64_t)T + (uint64_t)j);
 }
 
-void reference_attention(int B, int T, int C, int H, int causal, const reference_dropout *drop,
-                         const double *qkv, double *out, double *lse)
+void reference_attention(int B, int T, int C, int H, int causal, double scale,
+                         const reference_dropout *drop, const double *qkv, double *out, double *lse)
 {
     const int D = C / H;
     double *p = malloc((size_t)T * (size_t)T * sizeof *p + 1);
 
     for (int b = 0; b < B; b++)
         for (int h = 0; h < H; h++) {
-            const head a = head_of(T, C, H, causal, qkv, b, h);
+            const head a = head_of(T, C, H, causal, scale, qkv, b, h);
             if (p)
                 probabilities(&a, p, lse ? lse + ((ptrdiff_t)b * H + h) * T : NULL);
             for (int i = 0; i < T; i++)
@@ -225,7 +226,7 @@ void reference_attention(int B, int T, int C, int H, int causal, const reference
     free(p);
 }
 
-void reference_attention_grad(int B, int T, int C, int H, int causal,
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
                               const reference_dropout *drop, const double *qkv,
                               const double *dout, double *dqkv)
 {
@@ -237,7 +238,7 @@ void reference_attention_grad(int B, int T, int C, int H, int causal,
         dqkv[i] = p ? 0.0 : (double)NAN;
     for (int b = 0; p && b < B; b++)
         for (int h = 0; h < H; h++) {
-            const head a = head_of(T, C, H, causal, qkv, b, h);
+            const head a = head_of(T, C, H, causal, scale, qkv, b, h);
             double *dq = dqkv + (a.q - qkv), *dk = dqkv + (a.k - qkv), *dv = dqkv + (a.v - qkv);
             const double *dy = dout + (ptrdiff_t)b * T * C + (ptrdiff_t)h * D;
             probabilities(&a, p, NULL);
@@ -254,7 +255,7 @@ void reference_attention_grad(int B, int T, int C, int H, int causal,
                             mean += prob * dp;
                             continue;
                         }
-                        const double ds = prob * (dp - mean) / sqrt(D);
+                        const double ds = prob * (dp - mean) * scale;
                         for (int d = 0; d < D; d++) {
                             dq[i * step + d] += ds * a.k[j * step + d];
                             dk[j * step + d] += ds * a.q[i * step + d];

@@ -49,10 +49,10 @@ void reference_bias_act(int R, int C, double *y, const double *bias, double *pre
                         const reference_dropout *drop, const double *residual);
 void reference_dropout_apply(int64_t n, const reference_dropout *drop, const double *x, double *y);
 
-/* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL. */
-void reference_attention(int B, int T, int C, int H, int causal, const reference_dropout *drop,
-                         const double *qkv, double *out, double *lse);
-void reference_attention_grad(int B, int T, int C, int H, int causal,
+/* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. */
+void reference_attention(int B, int T, int C, int H, int causal, double scale,
+                         const reference_dropout *drop, const double *qkv, double *out, double *lse);
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
                               const reference_dropout *drop, const double *qkv,
                               const double *dout, double *dqkv);
 

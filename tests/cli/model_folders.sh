@@ -4,12 +4,13 @@
 . "$(dirname "$0")/cli_checks.sh"
 
 trained="--seq 32 --batch 4 --steps 2 --eval-every 0"
-printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 400}' > padded.json
+printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 400, "initializer_range": 0.3}' > padded.json
 "$geartrain" train --model padded.json --data "$text" --tokenizer char $trained --out run \
     > stdout 2> stderr || { cat stderr; exit 1; }
 "$geartrain" export run -o whole > stdout 2> stderr || { cat stderr; exit 1; }
 "$geartrain" eval --from whole --data "$text" --seq 32 > want 2> stderr
 same_loss() { [ "$(cut -d' ' -f1-8 stdout)" = "$(cut -d' ' -f1-8 want)" ]; }
+differs() { ! same_loss; }
 fresh() { rm -rf folder && cp -r whole folder; }
 
 # ---- more rows than tokens ---------------------------------------------------------------------------
@@ -31,22 +32,26 @@ does "holes are never drawn" '^the' generate --from folder --prompt the -n 150 -
 described() # NAME PATTERN KEY-AND-VALUE
 {
     fresh
-    sed "s/^{/{ $3,/" whole/config.json > folder/config.json
+    sed "1s/{/{ $3,/; 2,\$ s/\"tie_word_embeddings\": true/\"name\": \"folder\"/; s/^  \"name\": \"padded.json\",\$//" \
+        whole/config.json > folder/config.json
     refuses "$1: eval" 1 "$2" eval --from folder --data "$text"
     refuses "$1: generate" 1 "$2" generate --from folder --prompt the
     refuses "$1: train" 1 "$2" train --model folder --data "$text" $trained --out new
 }
-described "attention that is not scaled" "'scale_attn_weights' is false, .* only true" '"scale_attn_weights": false'
-described "attention scaled by layer" "'scale_attn_by_inverse_layer_idx' is true" \
-    '"scale_attn_by_inverse_layer_idx": true'
+described "an untied head" "'tie_word_embeddings' is false: an untied head" '"tie_word_embeddings": false'
 described "cross attention" "'add_cross_attention'" '"add_cross_attention": true'
 described "weights in 4 bits" "'quantization_config' is" '"quantization_config": {"bits": 4}'
 described "a key nobody knows" "key 'rope_theta' is not known here and may change" '"rope_theta": 10000'
 fresh
-sed 's/^{/{ "transformers_version": "4.36.2", "torch_dtype": "float32", "n_ctx": 64, "scale_attn_weights": true,/' \
+sed 's/^{/{ "transformers_version": "4.36.2", "torch_dtype": "float32", "n_ctx": 64, "summary_type": "mean",/' \
     whole/config.json > folder/config.json
 does "keys that change nothing" '^loss ' eval --from folder --data "$text" --seq 32
 check "change nothing" same_loss
+sed 's/"scale_attn_weights": true/"scale_attn_weights": false/' whole/config.json > folder/config.json
+does "attention that is not scaled" '^loss ' eval --from folder --data "$text" --seq 32
+check "is another model" differs
+"$geartrain" train --from folder --data "$text" $trained --out unscaled > stdout 2> stderr
+check "and stays so in a run" grep -q '"scale_attn_weights": false' unscaled/config.json
 
 # ---- weights ---------------------------------------------------------------------------------------------
 

@@ -166,6 +166,62 @@ static void gradients_are_slopes(void)
     dev_close(d);
 }
 
+/* Scores multiplied by another number are those of queries multiplied by what makes up for it, and so
+ * are loss and gradients: GPT-2s that are not scaled by sqrt(D), and by the layer's number instead. */
+static void attention_scales_as_described(void)
+{
+    dev_device *d = tiny_device();
+    const train_options o = tiny_options();
+    for (int way = 0; d && way < 4; way++) {
+        const model_config usual = tiny_config();
+        model_config c = usual;
+        double loss[2], norm;
+        c.attention_unscaled = way & 1;
+        c.attention_by_layer = way >> 1;
+        train *a = tiny_train(d, &usual, &o), *b = tiny_train(d, &c, &o);
+        const size_t C = (size_t)c.channels, room = 3 * C * C;
+        float *x = malloc(room * sizeof *x), *y = malloc(room * sizeof *y);
+        float factor[8];
+        for (int layer = 0; a && b && layer < c.layers; layer++) {
+            static const char *const parts[] = { "weight", "bias" };
+            factor[layer] = (way & 1 ? 1.0f / sqrtf((float)(c.channels / c.heads)) : 1.0f)
+                            * (way >> 1 ? (float)(layer + 1) : 1.0f);
+            for (int part = 0; part < 2; part++) {
+                char name[64];
+                snprintf(name, sizeof name, "h.%d.attn.c_attn.%s", layer, parts[part]);
+                const int i = params_find(train_params(b), name);
+                CHECK_OK(params_read(train_params(b), i, x));
+                for (size_t k = 0; k < (part ? C : C * C); k++)
+                    x[k] *= factor[layer];
+                CHECK_OK(params_write(train_params(b), i, x));
+            }
+        }
+        if (a && b && CHECK_OK(train_once(a, 3, 0, &loss[0], &norm))
+            && CHECK_OK(train_once(b, 3, 0, &loss[1], &norm))) {
+            CHECKF(fabs(loss[1] / loss[0] - 1.0) < 1e-6, "way %d: %.9g and %.9g", way, loss[0], loss[1]);
+            for (int i = 0; i < params_count(train_params(a)); i++) {
+                const graph_param_info *info = params_info(train_params(a), i);
+                const size_t n = (size_t)shape_count(&info->shape);
+                float *ga = malloc(n * sizeof *ga), *gb = malloc(n * sizeof *gb);
+                CHECK_OK(params_read_grad(train_params(a), i, ga));
+                CHECK_OK(params_read_grad(train_params(b), params_find(train_params(b), info->name), gb));
+                if (strstr(info->name, "attn.c_attn."))     /* of queries: the other way round */
+                    for (size_t k = 0; k < n / 3; k++)
+                        gb[k] *= factor[info->name[2] - '0'];
+                CHECKF(relative(gb, ga, n) < 2e-5, "way %d, '%s': off by %g", way, info->name,
+                       relative(gb, ga, n));
+                free(ga);
+                free(gb);
+            }
+        }
+        free(x);
+        free(y);
+        train_release(a);
+        train_release(b);
+    }
+    dev_close(d);
+}
+
 /* Forward, input gradients and weight gradients as separate programs against the two
  * interleaved, on the same inputs and weights. */
 static void split_programs_change_no_bit(void)
@@ -255,6 +311,7 @@ const check_case check_cases[] = {
     CASE(micro_batches_add_up_to_the_batch),
     CASE(the_same_step_twice_is_the_same),
     CASE(gradients_are_slopes),
+    CASE(attention_scales_as_described),
     CASE(split_programs_change_no_bit),
     { 0 }
 };

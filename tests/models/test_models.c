@@ -49,7 +49,8 @@ static void descriptions_come_back(void)
     char *text = NULL, *path = gt_path_join(check_folder(), "round.json");
     const model_config c = { .family = "gpt2", .name = "round", .layers = 5, .heads = 3,
                              .channels = 96, .inner = 100, .context = 77, .vocab = 1234,
-                             .vocab_given = 1, .dropout_embed = 0.1f, .dropout_attention = 0.2f,
+                             .vocab_given = 1, .attention_unscaled = 1, .attention_by_layer = 1,
+                             .dropout_embed = 0.1f, .dropout_attention = 0.2f,
                              .dropout_residual = 0.30000001f, .eps = 1e-5f,
                              .init_deviation = 0.0123456f };
     model_config back;
@@ -60,6 +61,7 @@ static void descriptions_come_back(void)
     CHECK(!strcmp(back.name, c.name) && back.layers == c.layers && back.heads == c.heads
           && back.channels == c.channels && back.inner == c.inner && back.context == c.context
           && back.vocab == c.vocab && back.vocab_given);
+    CHECK(back.attention_unscaled && back.attention_by_layer);
     CHECK(back.dropout_embed == c.dropout_embed && back.dropout_attention == c.dropout_attention
           && back.dropout_residual == c.dropout_residual && back.eps == c.eps
           && back.init_deviation == c.init_deviation);
@@ -93,14 +95,11 @@ static void hostile_descriptions_are_refused(void)
           "untied" },
 #define SIZES "\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
         /* What would change the model, and what contradicts a size. */
-        { "{\"scale_attn_weights\":false," SIZES "}", GT_UNSUPPORTED,
-          "'scale_attn_weights' is false, which is not supported; only true is" },
-        { "{\"scale_attn_weights\":null," SIZES "}", GT_UNSUPPORTED, "'scale_attn_weights' is null" },
+        { "{\"scale_attn_weights\":null," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
+        { "{\"scale_attn_weights\":0.5," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
         { "{\"tie_word_embeddings\":null," SIZES "}", GT_UNSUPPORTED, "untied" },
-        { "{\"scale_attn_by_inverse_layer_idx\":true," SIZES "}", GT_UNSUPPORTED,
-          "'scale_attn_by_inverse_layer_idx' is true" },
-        { "{\"scale_attn_by_inverse_layer_idx\":1," SIZES "}", GT_UNSUPPORTED,
-          "'scale_attn_by_inverse_layer_idx' is 1" },
+        { "{\"scale_attn_by_inverse_layer_idx\":1," SIZES "}", GT_FORMAT,
+          "'scale_attn_by_inverse_layer_idx' is neither" },
         { "{\"add_cross_attention\":true," SIZES "}", GT_UNSUPPORTED, "'add_cross_attention' is true" },
         { "{\"is_encoder_decoder\":true," SIZES "}", GT_UNSUPPORTED, "'is_encoder_decoder'" },
         { "{\"pruned_heads\":{\"0\":[1]}," SIZES "}", GT_UNSUPPORTED, "'pruned_heads' is {\"0\":[1]}" },
@@ -163,6 +162,7 @@ static void harmless_keys_are_known(void)
         snprintf(text, sizeof text, "{" SIZES ",%s}", good[i]);
         CHECK_OK(gt_file_write(path, text, strlen(text)));
         CHECK_OK(model_config_load(&c, path));
+        CHECK(!c.attention_unscaled && !c.attention_by_layer);
         CHECK(c.layers == 1 && c.heads == 2 && c.channels == 8 && c.inner == 32 && c.context == 1024);
     }
     free(path);
@@ -374,6 +374,46 @@ static void no_tensor_is_left_aside_in_silence(void)
     free(other);
 }
 
+/* Generation scales attention as training does: the chunk of a prompt and single tokens after it. */
+static void generation_scales_attention_as_described(void)
+{
+    const model_config usual = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
+                                 .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
+                                 .init_deviation = 0.3f };
+    model_config c = usual;
+    uint32_t prompt[35];
+    float logits[2][31], x[72 * 24];
+    dev_device *d = NULL;
+    c.attention_unscaled = c.attention_by_layer = 1;
+    for (uint32_t i = 0; i < 35; i++)
+        prompt[i] = i * i % 31;
+    if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))))
+        return;
+    for (int way = 0; way < 3; way++) {         /* usual, made up for, not made up for */
+        generate *g = NULL;
+        if (!CHECK_OK(generate_create(&g, d, way ? &c : &usual, DTYPE_F32, NULL)))
+            break;
+        params *p = generate_params(g);
+        CHECK_OK(params_init(p, 3));
+        for (int layer = 0; way == 1 && layer < 2; layer++) {
+            const int i = params_find(p, layer ? "h.1.attn.c_attn.weight" : "h.0.attn.c_attn.weight");
+            CHECK_OK(params_read(p, i, x));     /* biases begin as 0 */
+            for (int k = 0; k < 24 * 24; k++)
+                x[k] *= (float)(layer + 1) / sqrtf(12.0f);
+            CHECK_OK(params_write(p, i, x));
+        }
+        CHECK_OK(generate_refresh(g));
+        CHECK_OK(generate_feed(g, prompt, 35));
+        memcpy(logits[way > 0], generate_logits(g), sizeof logits[0]);
+        float most = 0.0f;
+        for (int i = 0; i < 31; i++)
+            most = fmaxf(most, fabsf(logits[0][i] - logits[1][i]));
+        CHECKF(!way || (way == 1 ? most < 1e-4f : most > 1e-2f), "way %d: %g", way, (double)most);
+        generate_release(g);
+    }
+    dev_close(d);
+}
+
 /* What may not be drawn is drawn on no path, however likely the model finds it. Of 31 ids the multiples
  * of 3 may. */
 static void only_what_may_be_drawn_is(void)
@@ -483,6 +523,7 @@ const check_case check_cases[] = {
     CASE(exports_come_back),
     CASE(parts_take_what_is_theirs),
     CASE(no_tensor_is_left_aside_in_silence),
+    CASE(generation_scales_attention_as_described),
     CASE(only_what_may_be_drawn_is),
     CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
