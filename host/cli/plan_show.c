@@ -158,23 +158,33 @@ static gt_status draw(const plan_question *q, const run_plan *p)
     pipe_schedule s = { 0 };
     pipe_simulation sim = { 0 };
     gt_text svg = { 0 };
-    char title[160];
+    char note[160];
     const char **names = calloc((size_t)r->stages, sizeof *names);
-    gt_status st = names ? run_plan_schedule(p, 0, &s) : gt_fail(GT_NO_MEMORY, "out of memory");
+    char (*text)[64] = calloc((size_t)r->stages, sizeof *text);
+    gt_status st = names && text ? run_plan_schedule(p, 0, &s) : gt_fail(GT_NO_MEMORY, "out of memory");
     if (!st)
         st = pipe_simulate(&sim, &s, r->cost, 1);
-    for (int k = 0; !st && k < r->stages; k++)
-        names[k] = p->device[r->rank[k * p->tensor]];
-    snprintf(title, sizeof title, "replica 0: %d stages, %d micro-batches of %d, %s", r->stages,
-             r->micro_batches, r->micro_batch, p->schedule);
+    for (int k = 0; !st && k < r->stages; k++) {
+        const int rank = r->rank[k * p->tensor];
+        char more[16] = "";
+        if (p->tensor > 1)                      /* of a tensor group the first stands for all */
+            snprintf(more, sizeof more, "-%d", r->rank[(k + 1) * p->tensor - 1]);
+        snprintf(text[k], sizeof text[k], "rank %d%s %.40s", rank, more, p->device[rank]);
+        names[k] = text[k];
+    }
+    snprintf(note, sizeof note, "%d stage%s, %d micro-batch%s of %d, schedule %s; %.1f ms, %.1f %% idle", r->stages,
+             r->stages > 1 ? "s" : "", r->micro_batches, r->micro_batches > 1 ? "es" : "", r->micro_batch, p->schedule,
+             1e3 * sim.step, 100.0 * sim.idle);
     if (!st)
-        st = pipe_timeline_svg(&svg, title, &s, sim.event, names);
+        st = pipe_timeline_svg(&svg, &(pipe_picture){ "One step of replica 0, predicted", note, &s, sim.event,
+                                                      names, NULL });
     if (!st)
         st = gt_file_write(q->timeline, svg.data, svg.size);
     gt_text_release(&svg);
     pipe_simulation_release(&sim);
     pipe_schedule_release(&s);
     free(names);
+    free(text);
     return st;
 }
 

@@ -3,6 +3,7 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/parallel/trace_merge.h"
 #include "host/pipeline/timeline.h"
 
 #include <stdio.h>
@@ -276,13 +277,13 @@ gt_status train_plan_write(const run_plan *p, const char *run)
 
 /* ---- the picture ------------------------------------------------------------------------- */
 
-/* All replicas as one schedule, a row a stage (its first tensor rank). */
+/* All ranks as one schedule: a row a rank, replica after replica and stage after stage. */
 typedef struct picture {
     int rows;
     pipe_schedule all, *of;             /* of: each replica's                               */
-    pipe_event **event;
-    const char **name;
-    char (*text)[64];
+    pipe_event **event;                 /* [row]                                            */
+    const char **name, **place;
+    char (*text)[2][64];                /* name and place                                   */
 } picture;
 
 static void picture_release(picture *q, int replicas)
@@ -294,10 +295,35 @@ static void picture_release(picture *q, int replicas)
     free(q->all.list);
     free(q->event);
     free(q->name);
+    free(q->place);
     free(q->text);
 }
 
-static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *events)
+/* What a rank sends: gt_now_ns() when its step began, then its events. */
+static int is_whole(const net_blobs *said, int rank, int events)
+{
+    return said->size[rank] == sizeof(uint64_t) + (size_t)events * sizeof(pipe_event);
+}
+
+static void add_row(picture *q, const run_plan *p, int replica, int k, const net_blobs *said)
+{
+    const run_replica *r = &p->replica[replica];
+    const int rank = r->rank[k], at = k / p->tensor, row = q->rows++;
+    char *name = q->text[row][0], *place = q->text[row][1];
+    q->all.count[row] = q->of[replica].count[at];
+    q->all.list[row] = q->of[replica].list[at];
+    q->event[row] = (pipe_event *)(void *)(said->data[rank] + sizeof(uint64_t));
+    q->name[row] = name;
+    q->place[row] = place;
+    snprintf(name, sizeof q->text[row][0], "rank %d %s", rank, p->device[rank]);
+    int n = p->replicas > 1 ? snprintf(place, sizeof q->text[row][1], "replica %d", replica) : 0;
+    if (r->stages > 1)
+        n += snprintf(place + n, sizeof q->text[row][1] - (size_t)n, "%sstage %d", n ? ", " : "", at);
+    if (p->tensor > 1)
+        snprintf(place + n, sizeof q->text[row][1] - (size_t)n, "%stensor %d", n ? ", " : "", k % p->tensor);
+}
+
+static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *said)
 {
     const size_t n = (size_t)p->ranks;
     gt_status st = GT_OK;
@@ -306,22 +332,18 @@ static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *ev
                               .list = calloc(n, sizeof(pipe_instruction *)) };
     q->event = calloc(n, sizeof(pipe_event *));
     q->name = calloc(n, sizeof(char *));
+    q->place = calloc(n, sizeof(char *));
     q->text = calloc(n, sizeof *q->text);
-    if (!q->of || !q->all.count || !q->all.list || !q->event || !q->name || !q->text)
+    if (!q->of || !q->all.count || !q->all.list || !q->event || !q->name || !q->place || !q->text)
         return gt_fail(GT_NO_MEMORY, "cannot draw the timeline: out of memory");
     for (int r = 0; !st && r < p->replicas; r++) {
         const run_replica *replica = &p->replica[r];
         st = run_plan_schedule(p, r, &q->of[r]);
-        for (int s = 0; !st && s < replica->stages; s++) {
-            const int rank = replica->rank[s * p->tensor], row = q->rows;
-            if (events->size[rank] != (size_t)q->of[r].count[s] * sizeof(pipe_event))
-                st = gt_fail(GT_PEER, "rank %d sends no timeline", rank);
-            q->all.count[row] = q->of[r].count[s];
-            q->all.list[row] = q->of[r].list[s];
-            q->event[row] = (pipe_event *)(void *)events->data[rank];
-            snprintf(q->text[row], sizeof q->text[row], "rank %d %s", rank, p->device[rank]);
-            q->name[row] = q->text[row];
-            q->rows++;
+        for (int k = 0; !st && k < replica->stages * p->tensor; k++) {
+            if (!is_whole(said, replica->rank[k], q->of[r].count[k / p->tensor]))
+                st = gt_fail(GT_PEER, "rank %d sends no timeline", replica->rank[k]);
+            else
+                add_row(q, p, r, k, said);
         }
         if (replica->micro_batches > q->all.micro_batches)
             q->all.micro_batches = replica->micro_batches;
@@ -330,16 +352,54 @@ static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *ev
     return st;
 }
 
-static gt_status draw(const run_plan *p, const net_blobs *events, const char *run, uint64_t step)
+/* Every rank counts from its own beginning of the step; here all count from the earliest one. */
+static void align(picture *q, const run_plan *p, const net_blobs *said, const trace_clock *clock)
+{
+    int64_t first = INT64_MAX;
+    for (int pass = 0; pass < 2; pass++)
+        for (int r = 0, row = 0; r < p->replicas; r++)
+            for (int k = 0; k < p->replica[r].stages * p->tensor; k++, row++) {
+                const int rank = p->replica[r].rank[k];
+                uint64_t began;
+                memcpy(&began, said->data[rank], sizeof began);
+                const int64_t at = (int64_t)(began - (uint64_t)clock[rank].ahead);
+                first = at < first ? at : first;
+                for (int i = 0; pass && i < q->all.count[row]; i++) {
+                    q->event[row][i].begin += (double)(at - first) * 1e-9;
+                    q->event[row][i].end += (double)(at - first) * 1e-9;
+                }
+            }
+}
+
+static void say_plan(const run_plan *p, char *out, size_t size)
+{
+    const run_replica *r = &p->replica[0];
+    size_t n = (size_t)snprintf(out, size, "%d rank%s, ", p->ranks, p->ranks > 1 ? "s" : "");
+    if (p->replicas > 1)
+        n += (size_t)snprintf(out + n, size - n, "%d replicas, ", p->replicas);
+    if (p->replicas == 1 && r->stages > 1)
+        n += (size_t)snprintf(out + n, size - n, "%d stages, ", r->stages);
+    if (p->tensor > 1)
+        n += (size_t)snprintf(out + n, size - n, "tensor width %d, ", p->tensor);
+    if (p->replicas == 1)
+        n += (size_t)snprintf(out + n, size - n, "%d micro-batch%s of %d, ", r->micro_batches,
+                              r->micro_batches > 1 ? "es" : "", r->micro_batch);
+    snprintf(out + n, size - n, "schedule %s", p->schedule);
+}
+
+static gt_status draw(const run_plan *p, const net_blobs *said, const trace_clock *clock, const char *run,
+                      const train *t)
 {
     picture q = { 0 };
     gt_text svg = { 0 };
-    char title[128], *path = gt_path_join(run, "timeline.svg");
-    gt_status st = path ? picture_make(&q, p, events) : gt_fail(GT_NO_MEMORY, "out of memory");
-    snprintf(title, sizeof title, "step %llu as measured: %d replica%s, %s", (unsigned long long)step,
-             p->replicas, p->replicas > 1 ? "s" : "", p->schedule);
-    if (!st)
-        st = pipe_timeline_svg(&svg, title, &q.all, q.event, q.name);
+    char title[64], note[256], *path = gt_path_join(run, "timeline.svg");
+    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY, "out of memory");
+    snprintf(title, sizeof title, "Step %llu as measured", (unsigned long long)train_steps_done(t));
+    say_plan(p, note, sizeof note);
+    if (!st) {
+        align(&q, p, said, clock);
+        st = pipe_timeline_svg(&svg, &(pipe_picture){ title, note, &q.all, q.event, q.name, q.place });
+    }
     if (!st)
         st = gt_file_write(path, svg.data, svg.size);
     picture_release(&q, p->replicas);
@@ -352,15 +412,25 @@ gt_status train_plan_timeline(train *t, net_comm *c, const char *run)
 {
     const run_plan *p = train_plan(t);
     const stage *s = train_stage(t);
-    const run_place at = run_plan_place(p, net_comm_rank(c));
-    net_blobs all;
-    gt_status st = net_job_exchange(net_comm_job(c), "timelines", stage_events(s),
-                                    (size_t)stage_schedule(s)->count[at.stage] * sizeof(pipe_event),
-                                    &all);
-    if (st)
-        return st;
-    if (net_comm_rank(c) == 0)
-        st = draw(p, &all, run, train_steps_done(t));
-    net_blobs_release(&all);
+    const int rank = net_comm_rank(c);
+    const size_t size = (size_t)stage_schedule(s)->count[run_plan_place(p, rank).stage] * sizeof(pipe_event);
+    const uint64_t began = stage_began(s);
+    unsigned char *mine = malloc(sizeof began + size);
+    trace_clock *clock = calloc((size_t)p->ranks, sizeof *clock);
+    net_blobs all = { 0 };
+    gt_status st = mine && clock ? trace_clocks(c, clock)
+                                 : gt_fail(GT_NO_MEMORY, "cannot draw the timeline: out of memory");
+    if (!st) {
+        memcpy(mine, &began, sizeof began);
+        if (size)
+            memcpy(mine + sizeof began, stage_events(s), size);
+        st = net_job_exchange(net_comm_job(c), "timelines", mine, sizeof began + size, &all);
+    }
+    if (!st && rank == 0)
+        st = draw(p, &all, clock, run, t);
+    if (!st)
+        net_blobs_release(&all);
+    free(mine);
+    free(clock);
     return st;
 }

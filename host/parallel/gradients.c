@@ -24,6 +24,7 @@ typedef struct bucket {
     void *data;
     uint64_t ticket;
     net_collective *sum;
+    uint64_t began, ended;              /* of the newest sum                                */
     dev_event *writing;
     int sent;
 } bucket;
@@ -310,7 +311,7 @@ gt_status parallel_gradients_finish(parallel_gradients *s)
         net_collective *sum = b->sum;
         b->sum = NULL;
         if (!st)
-            st = net_collective_wait(sum);
+            st = net_collective_wait_when(sum, &b->began, &b->ended);
         if (!st && b->counts)
             st = move_own(s, b, b->grad, 1);
         else if (!st)
@@ -381,6 +382,20 @@ gt_status parallel_gradients_gather(parallel_gradients *s)
     }
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "new weights of the others", traced);
     return st;
+}
+
+int parallel_gradients_when(const parallel_gradients *s, int chunk, uint64_t *began, uint64_t *ended)
+{
+    *began = UINT64_MAX;
+    *ended = 0;
+    for (int i = 0; i < s->count; i++) {
+        const bucket *b = &s->buckets[i];
+        if (s->done[i * s->o.chunks + chunk] < 0 || !b->ended)
+            continue;
+        *began = b->began < *began ? b->began : *began;
+        *ended = b->ended > *ended ? b->ended : *ended;
+    }
+    return *ended > 0;
 }
 
 void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint64_t *ns)

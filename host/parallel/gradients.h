@@ -53,6 +53,9 @@ gt_status parallel_gradients_finish(parallel_gradients *s);
  * arrive; 16-bit copies are the caller's to renew. */
 gt_status parallel_gradients_gather(parallel_gradients *s);
 
+/* From when to when the last step's sums of a chunk were carried out, gt_now_ns(); 0 if it has none. */
+int parallel_gradients_when(const parallel_gradients *s, int chunk, uint64_t *began, uint64_t *ended);
+
 /* Of the last step: bytes that were summed, and nanoseconds that finish() took. */
 void parallel_gradients_last(const parallel_gradients *s, uint64_t *bytes, uint64_t *ns);
 

@@ -304,30 +304,43 @@ void pipe_choice_release(pipe_choice *c)
 
 /* ---- a picture ------------------------------------------------------------------------- */
 
-static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica,
-                      pipe_cost *costs, double *memory, const char **names)
+/* What a picture needs of each stage. */
+typedef struct drawn {
+    pipe_cost *costs;
+    double *memory;
+    const char **name, **place;
+    char (*text)[2][64];
+} drawn;
+
+static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica, const drawn *d)
 {
     const pipe_replica *r = &p->replica[replica];
     pipe_schedule s;
     pipe_simulation sim;
-    char title[160];
+    char title[96], note[160];
     for (int i = 0; i < r->stages; i++) {
         const pipe_stage *stage = &r->stage[i];
-        costs[i] = stage->cost;
-        names[i] = c->device[stage->first_device].name;
+        const pipe_device *device = &c->device[stage->first_device];
+        d->costs[i] = stage->cost;
+        d->name[i] = d->text[i][0];
+        d->place[i] = d->text[i][1];
+        snprintf(d->text[i][0], sizeof d->text[i][0], "stage %d", i);
+        snprintf(d->text[i][1], sizeof d->text[i][1], "%d x %s of node %d", stage->devices, device->name,
+                 device->node);
         /* stage->memory counts what 1F1B keeps; the rest of the limit may be kept as well. */
-        memory[i] = stage->limit - stage->memory
-                    + stage->cost.activation * (r->stages - i < r->micro_batches ? r->stages - i
-                                                                                 : r->micro_batches);
+        d->memory[i] = stage->limit - stage->memory
+                       + stage->cost.activation * (r->stages - i < r->micro_batches ? r->stages - i
+                                                                                    : r->micro_batches);
     }
-    gt_status st = pipe_schedule_make(&s, p->schedule, r->stages, 1, r->micro_batches, costs, memory);
+    gt_status st = pipe_schedule_make(&s, p->schedule, r->stages, 1, r->micro_batches, d->costs, d->memory);
     if (st)
         return st;
-    st = pipe_simulate(&sim, &s, costs, 1);
+    st = pipe_simulate(&sim, &s, d->costs, 1);
     if (!st) {
-        snprintf(title, sizeof title, "replica %d: %d stages, %d micro-batches of %d, %s", replica,
-                 r->stages, r->micro_batches, p->micro_batch, p->schedule);
-        st = pipe_timeline_svg(out, title, &s, sim.event, names);
+        snprintf(title, sizeof title, "One step of replica %d, simulated", replica);
+        snprintf(note, sizeof note, "%d stages, %d micro-batches of %d, schedule %s; %.4g s, %.1f %% idle", r->stages,
+                 r->micro_batches, p->micro_batch, p->schedule, sim.step, 100.0 * sim.idle);
+        st = pipe_timeline_svg(out, &(pipe_picture){ title, note, &s, sim.event, d->name, d->place });
         pipe_simulation_release(&sim);
     }
     pipe_schedule_release(&s);
@@ -337,14 +350,16 @@ static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, i
 gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica)
 {
     const size_t stages = (size_t)p->replica[replica].stages;
-    pipe_cost *costs = malloc(stages * sizeof *costs);
-    double *memory = malloc(stages * sizeof *memory);
-    const char **names = malloc(stages * sizeof *names);
-    gt_status st = costs && memory && names ? draw(out, c, p, replica, costs, memory, names)
-                                            : gt_fail(GT_NO_MEMORY, "out of memory");
-    free(costs);
-    free(memory);
-    free(names);
+    drawn d = { .costs = malloc(stages * sizeof *d.costs), .memory = malloc(stages * sizeof *d.memory),
+                .name = malloc(stages * sizeof *d.name), .place = malloc(stages * sizeof *d.place),
+                .text = malloc(stages * sizeof *d.text) };
+    gt_status st = d.costs && d.memory && d.name && d.place && d.text
+                       ? draw(out, c, p, replica, &d) : gt_fail(GT_NO_MEMORY, "out of memory");
+    free(d.costs);
+    free(d.memory);
+    free(d.name);
+    free(d.place);
+    free(d.text);
     return st;
 }
 

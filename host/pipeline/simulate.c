@@ -37,7 +37,7 @@ static int step(play *p, int r)
     const int v = i->chunk * s->ranks + r;
     const pipe_cost *c = &p->costs[v];
     const double begin = p->now[r];
-    double work = 0;
+    double work = 0, summing = 0;
     wire *w;
     switch (i->kind) {
     case PIPE_RECEIVE_ACTIVATION:
@@ -52,7 +52,8 @@ static int step(play *p, int r)
     case PIPE_FORWARD:         work = c->forward; break;
     case PIPE_BACKWARD_INPUT:  work = c->backward_input; break;
     case PIPE_BACKWARD_WEIGHT: work = c->backward_weight; break;
-    case PIPE_REDUCE:          p->reduced[r] = later(p->reduced[r], begin) + c->reduce; break;
+    case PIPE_REDUCE:          summing = later(p->reduced[r], begin);
+                               p->reduced[r] = summing + c->reduce; break;
     default:
         p->now[r] = later(begin, p->reduced[r]);
         for (int chunk = 0; chunk < s->chunks; chunk++)
@@ -61,7 +62,9 @@ static int step(play *p, int r)
     p->now[r] += work;
     p->out->busy[r] += work;
     if (p->out->event)
-        p->out->event[r][p->next[r]] = (pipe_event){ work > 0 ? p->now[r] - work : begin, p->now[r] };
+        p->out->event[r][p->next[r]] = i->kind == PIPE_REDUCE
+                                           ? (pipe_event){ summing, p->reduced[r] }
+                                           : (pipe_event){ work > 0 ? p->now[r] - work : begin, p->now[r] };
     p->next[r]++;
     return 1;
 }

@@ -16,7 +16,8 @@ typedef struct pipe_simulation {
     int ranks;
     double *busy;               /* [rank] seconds of computation                           */
     double *end;                /* [rank] when its update is done                          */
-    pipe_event **event;         /* [rank][instruction]; NULL unless asked for              */
+    pipe_event **event;         /* [rank][instruction]; NULL unless asked for. Of a receive how long
+                                   it waits, of a reduce how long its sum is under way     */
 } pipe_simulation;
 
 /* costs: one a virtual stage. want_events: fill `event`. The schedule must pass

@@ -406,6 +406,15 @@ static gt_status expect(stage *s, int count)
     return st;
 }
 
+static gt_status receive(stage *s, int index, wire *from, dev_buffer *to)
+{
+    const double begin = (double)(s->stamps[index].queued - s->start) * 1e-9;
+    const uint64_t before = s->waited;
+    gt_status st = wire_take(from, s->device, to, &s->waited);
+    s->events[index] = (pipe_event){ begin, begin + (double)(s->waited - before) * 1e-9 };
+    return st;
+}
+
 static gt_status follow(stage *s, const stage_calls *calls, int index)
 {
     const pipe_instruction *i = &s->list[index];
@@ -416,12 +425,12 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     s->stamps[index].queued = gt_now_ns();
     switch ((pipe_kind)i->kind) {
     case PIPE_RECEIVE_ACTIVATION:
-        return wire_take(k->in_y, s->device, exec_value(copy_for(k, m), k->ends.x), &s->waited);
+        return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
     case PIPE_SEND_ACTIVATION:
         return wire_give(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->courier,
                          &s->waited);
     case PIPE_RECEIVE_GRADIENT:
-        return wire_take(k->in_dy, s->device, exec_value(copy_for(k, m), k->ends.dy), &s->waited);
+        return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
     case PIPE_SEND_GRADIENT:
         return wire_give(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->courier,
                          &s->waited);
@@ -513,6 +522,11 @@ static uint64_t sent(const stage *s)
     return sum;
 }
 
+static int computes(unsigned char kind)
+{
+    return kind == PIPE_FORWARD || kind == PIPE_BACKWARD_INPUT || kind == PIPE_BACKWARD_WEIGHT;
+}
+
 gt_status stage_settle(stage *s)
 {
     gt_status st = dev_courier_drain(s->courier);
@@ -521,7 +535,8 @@ gt_status stage_settle(stage *s)
                                 .waited = (double)s->waited * 1e-9, .sent = all - s->sent_before };
     s->sent_before = all;
     for (int i = 0; i < s->count; i++)
-        s->report.busy += s->events[i].end - s->events[i].begin;
+        if (computes(s->list[i].kind))
+            s->report.busy += s->events[i].end - s->events[i].begin;
     return st;
 }
 
@@ -533,6 +548,19 @@ const pipe_schedule *stage_schedule(const stage *s)
 const pipe_event *stage_events(const stage *s)
 {
     return s->events;
+}
+
+uint64_t stage_began(const stage *s)
+{
+    return s->start;
+}
+
+void stage_note(stage *s, pipe_kind kind, int c, uint64_t begin, uint64_t end)
+{
+    for (int i = 0; i < s->count; i++)
+        if (s->list[i].kind == kind && s->list[i].chunk == c)
+            s->events[i] = (pipe_event){ ((double)begin - (double)s->start) * 1e-9,
+                                         ((double)end - (double)s->start) * 1e-9 };
 }
 
 stage_report stage_last(const stage *s)

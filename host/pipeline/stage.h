@@ -84,9 +84,14 @@ gt_status stage_forward(stage *s, const stage_calls *calls, int count);
 /* Waits until everything is sent and every time is known. */
 gt_status stage_settle(stage *s);
 
-/* Of the last settled run, seconds from its begin: one entry an instruction of this rank. */
+/* Of the last settled run, seconds from its begin: one entry an instruction of this rank. Of a receive
+ * how long the host waited; of a reduce and the update what stage_note() said. Sends have none. */
 const pipe_schedule *stage_schedule(const stage *s);
 const pipe_event    *stage_events(const stage *s);
+uint64_t             stage_began(const stage *s);   /* gt_now_ns() of its begin           */
+/* When what the caller does itself was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
+ * Kept until the next run. */
+void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t end);
 typedef struct stage_report {
     double seconds, busy, waited;   /* of the run; of programs; of the host, for others      */
     uint64_t sent;                  /* bytes of activations and gradients                    */

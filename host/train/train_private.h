@@ -27,6 +27,7 @@ typedef struct flight {
     float state[OPTIM_STATE_FLOATS];
     uint64_t ticket;                    /* of the courier; 0 once it has landed */
     uint64_t end_ns;                    /* when the device was done with it, from the courier */
+    uint64_t update_ns;                 /* of several ranks: when its update was queued */
     double lr;
     train_balance balance;
 } flight;

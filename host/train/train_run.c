@@ -92,7 +92,10 @@ static gt_status land(train *t, flight *f)
 {
     const uint64_t ticket = f->ticket;
     f->ticket = 0;
-    return dev_courier_wait(t->courier, ticket);
+    gt_status st = dev_courier_wait(t->courier, ticket);
+    if (!st && ticket && t->gradients)
+        stage_note(t->stage, PIPE_UPDATE, 0, f->update_ns, f->end_ns);
+    return st;
 }
 
 /* Who computed how long. */
@@ -113,6 +116,14 @@ static train_balance balance_of(const train *t, double seconds)
     return b;
 }
 
+static void note_sums(train *t)
+{
+    uint64_t began, ended;
+    for (int c = 0; c < stage_chunks(t->stage); c++)
+        if (parallel_gradients_when(t->gradients, c, &began, &ended))
+            stage_note(t->stage, PIPE_REDUCE, c, began, ended);
+}
+
 /* Adds up over all ranks what this one has of a step, and queues the update. */
 static gt_status update_together(train *t, flight *f, uint64_t start)
 {
@@ -123,6 +134,7 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
     if (!st)
         st = optim_partial(t->optim, &sum.squares, &sum.loss);
     const double norm = (double)(gt_now_ns() - summed) * 1e-9;
+    note_sums(t);
     if (!st)
         st = stage_settle(t->stage);
     parallel_gradients_last(t->gradients, &bytes, &ns);
@@ -142,6 +154,7 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
     f->balance = st ? (train_balance){ 0 } : balance_of(t, mine);
     if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
         st = gt_fail(GT_INTERRUPTED, "stopped within step %llu", (unsigned long long)f->step + 1);
+    f->update_ns = gt_now_ns();
     if (!st)
         st = optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
     if (!st && t->sharded)

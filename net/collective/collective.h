@@ -74,6 +74,8 @@ gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint
                                net_type type, const net_collective_options *options,
                                net_collective **out);
 gt_status net_collective_wait(net_collective *c);           /* frees it */
+/* The same, and when it was carried out, gt_now_ns(); c NULL leaves both as they are. */
+gt_status net_collective_wait_when(net_collective *c, uint64_t *began, uint64_t *ended);
 int net_collective_test(const net_collective *c);
 
 #endif

@@ -7,6 +7,8 @@
  * lets ranks match them by counting. The thread is made by the first start().             */
 #include "net/collective/state.h"
 
+#include "host/base/clock.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +88,9 @@ static void *serve(void *data)
         s->busy = 1;
         pthread_mutex_unlock(&s->lock);
 
+        c->began = gt_now_ns();
         const gt_status st = net_call_run(s, &c->call);
+        c->ended = gt_now_ns();
         char *sentence = st ? strdup(gt_message()) : NULL;
 
         pthread_mutex_lock(&s->lock);
@@ -177,6 +181,12 @@ gt_status net_call_start(net_group *g, const net_call *call, net_collective **ou
 
 gt_status net_collective_wait(net_collective *c)
 {
+    uint64_t began, ended;
+    return net_collective_wait_when(c, &began, &ended);
+}
+
+gt_status net_collective_wait_when(net_collective *c, uint64_t *began, uint64_t *ended)
+{
     if (!c)
         return GT_OK;
     net_state *s = c->state;
@@ -185,6 +195,8 @@ gt_status net_collective_wait(net_collective *c)
         pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
     gt_status st = c->result;
+    *began = c->began;
+    *ended = c->ended;
     if (st)
         gt_fail(st, "%s", c->sentence ? c->sentence : "cannot finish a collective");
     collective_free(c);

@@ -25,6 +25,7 @@ struct net_collective {
     struct net_state *state;
     net_collective *next;
     int done;
+    uint64_t began, ended;
     gt_status result;
     char *sentence;                 /* of a failure: messages belong to threads           */
 };
