@@ -521,7 +521,8 @@ static gt_status finish_run(const scene *x, train *t, gt_status st)
 static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text *why, int *again)
 {
     train_options options = options_of();
-    const train_model model = { .config = x->config, .units = model_units(x->config), .build = build,
+    const train_model model = { .name = x->config->name, .config = x->config,
+                                .units = model_units(x->config), .build = build,
                                 .fill = o.from ? fill_from : NULL, .fill_context = x->source,
                                 .flops_per_token = model_flops_per_token(x->config, (int)o.seq) };
     const train_data splits = { &x->data->train, x->val };

@@ -18,6 +18,7 @@ struct metrics {
     FILE *file;
     events *events;
     plot_series train, val;
+    char title[128];                    /* of the plot */
 };
 
 /* A number as JSON has it: NaN and infinities do not exist there. */
@@ -120,8 +121,20 @@ gt_status metrics_open(metrics **out, const char *run, uint64_t done)
         metrics_close(m);
         return gt_fail(st, "%s", why);
     }
+    metrics_title(m, NULL);
     *out = m;
     return GT_OK;
+}
+
+void metrics_title(metrics *m, const char *model)
+{
+    size_t end = strlen(m->run), from;
+    while (end > 1 && m->run[end - 1] == '/')
+        end--;
+    for (from = end; from > 0 && m->run[from - 1] != '/'; from--)
+        ;
+    snprintf(m->title, sizeof m->title, "Loss of %.*s%s%s", (int)(end - from > 60 ? 60 : end - from), m->run + from,
+             model ? ": " : "", model ? model : "");
 }
 
 gt_status metrics_put(metrics *m, const metrics_row *r)
@@ -152,7 +165,7 @@ gt_status metrics_draw(metrics *m)
     gt_status st = events_flush(m->events);
     char *path = gt_path_join(m->run, "loss.svg");
     if (!st && path)
-        st = plot_loss(path, &m->train, &m->val);
+        st = plot_loss(path, m->title, &m->train, &m->val);
     free(path);
     return st;
 }

@@ -325,7 +325,11 @@ static gt_status open_run(train *t)
     if (!st && writes)
         st = checkpoint_prune(t->o.run, 0, 0);
     free(path);
-    return st || !writes ? st : metrics_open(&t->metrics, t->o.run, t->done);
+    if (!st && writes)
+        st = metrics_open(&t->metrics, t->o.run, t->done);
+    if (t->metrics)
+        metrics_title(t->metrics, t->model.name);
+    return st;
 }
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,

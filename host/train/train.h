@@ -25,6 +25,7 @@
 
 /* What training needs to know of a model; models/ fills it in. */
 typedef struct train_model {
+    const char *name;               /* for titles; may be NULL                               */
     const void *config;
     int units;                      /* that a plan can cut between; 0: the model is one piece */
     stage_builder build;            /* part NULL: the whole model                            */

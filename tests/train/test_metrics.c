@@ -1,5 +1,6 @@
 /* tests/train/test_metrics.c - the record of a run, its events and its picture. */
 #include "tests/check.h"
+#include "tests/svg_check.h"
 
 #include "host/base/file.h"
 #include "host/train/events.h"
@@ -250,37 +251,6 @@ static void numbers_that_are_none_become_null(void)
     json_decref(o);
 }
 
-/* Every tag that opens closes, in order; attributes are quoted; no number is nan or inf. */
-static int well_formed(const char *text)
-{
-    char stack[16][32];
-    int depth = 0;
-    for (const char *p = text; (p = strchr(p, '<')); p++) {
-        char name[32] = "";
-        const int closing = p[1] == '/';
-        const char *end = strchr(p, '>');
-        int quotes = 0;
-        if (!end || sscanf(p + 1 + closing, "%31[a-z]", name) != 1)
-            return 0;
-        for (const char *q = p + 1; q < end; q++) {
-            quotes += *q == '"';
-            if (*q == '<')
-                return 0;
-        }
-        if (quotes % 2)
-            return 0;
-        if (closing) {
-            if (!depth || strcmp(stack[--depth], name))
-                return 0;
-        } else if (end[-1] != '/') {
-            if (depth == 16)
-                return 0;
-            snprintf(stack[depth++], sizeof stack[0], "%s", name);
-        }
-    }
-    return depth == 0 && !strstr(text, "nan") && !strstr(text, "inf");
-}
-
 static void the_picture_is_well_formed(void)
 {
     static const size_t counts[] = { 1, 2, 3, 49, 50, 51, 1500, 1501, 40000 };
@@ -298,15 +268,118 @@ static void the_picture_is_well_formed(void)
                 if (i % 10 == 9)
                     CHECK_OK(plot_add(&b, x, y + 0.1));
             }
-            CHECK_OK(plot_loss(path, &a, &b));
+            CHECK_OK(plot_loss(path, "Loss of <a> & b", &a, &b));
             CHECK_OK(gt_file_read(&text, &size, path, 1u << 24));
-            CHECKF(text && well_formed(text), "%zu points of shape %d", counts[k], shape);
+            CHECKF(text && svg_well_formed(text), "%zu points of shape %d", counts[k], shape);
             CHECKF(size < 400000, "%zu bytes for %zu points", size, counts[k]);
+            char which[256] = "";
+            const int outside = svg_texts_outside(text, which, sizeof which);
+            CHECKF(!outside, "%zu points of shape %d: %d texts are cut off, first '%s'", counts[k], shape, outside,
+                   which);
+            CHECK(strstr(text, ">Loss of &#60;a&#62; &#38; b<") && strstr(text, ">step<")
+                  && strstr(text, ">loss (nats per token)<"));
             free(text);
             plot_release(&a);
             plot_release(&b);
         }
     free(path);
+}
+
+enum { POINTS = 8000 };
+
+/* Pixels of a curve's points; returns how many there are. */
+static int points_of(const char *svg, const char *class, double x[POINTS], double y[POINTS])
+{
+    char tag[64];
+    int n = 0;
+    snprintf(tag, sizeof tag, "<polyline class=\"%s\" points=\"", class);
+    const char *p = NULL;
+    for (const char *next = svg; (next = strstr(next, tag)); next++)
+        p = next + strlen(tag);                     /* the last one: the first may be the legend's */
+    for (char *end; p && *p && *p != '"' && n < POINTS; n++) {
+        x[n] = strtod(p, &end);
+        y[n] = strtod(end + 1, &end);
+        p = end + strspn(end, " ");
+    }
+    return n;
+}
+
+/* On a loss that falls as losses do, the mean stays within three pixels of it from its first point to its
+ * last: a trailing one runs far above. */
+static void the_mean_neither_lags_nor_runs_above(void)
+{
+    static const size_t counts[] = { 60, 500, 2000, 50000 };
+    static double x[2][POINTS], y[2][POINTS];
+    char *path = gt_path_join(check_folder(), "mean.svg"), *text = NULL;
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+        plot_series a = { 0 }, none = { 0 };
+        double worst = 0.0;
+        for (size_t i = 0; i < counts[k]; i++)
+            CHECK_OK(plot_add(&a, (double)i + 1.0, 2.0 + 9.0 * pow((double)i + 1.0, -0.4)));
+        CHECK_OK(plot_loss(path, NULL, &a, &none));
+        CHECK_OK(gt_file_read(&text, NULL, path, 1u << 24));
+        const int mean = points_of(text, "mean", x[0], y[0]), each = points_of(text, "each", x[1], y[1]);
+        for (int i = 0, at = 0; i < mean; i++) {
+            while (at < each - 1 && x[1][at] < x[0][i] - 0.06)
+                at++;
+            worst = fmax(worst, fabs(y[1][at] - y[0][i]));
+        }
+        CHECKF(mean > 40 && worst < 3.0, "%zu steps: %d points, %.1f pixels off", counts[k], mean, worst);
+        free(text);
+        plot_release(&a);
+    }
+    free(path);
+}
+
+/* Validation has points, its last value is written beside them, and the legend says what is drawn alone. */
+static void the_legend_names_what_is_drawn(void)
+{
+    static const struct { size_t train, val; } cases[] = { { 1, 0 }, { 1, 1 }, { 30, 3 }, { 200, 0 }, { 4000, 250 },
+                                                           { 0, 4 } };
+    char *path = gt_path_join(check_folder(), "legend.svg"), *text = NULL;
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        plot_series a = { 0 }, b = { 0 };
+        size_t dots = 0;
+        for (size_t i = 1; i <= cases[k].train; i++)
+            CHECK_OK(plot_add(&a, (double)i, 3.0));
+        for (size_t i = 1; i <= cases[k].val; i++)
+            CHECK_OK(plot_add(&b, 10.0 * (double)i, 3.25 - 1e-3 * (double)(i - cases[k].val)));
+        CHECK_OK(plot_loss(path, NULL, &a, &b));
+        CHECK_OK(gt_file_read(&text, NULL, path, 1u << 24));
+        for (const char *p = text; (p = strstr(p, "<circle class=\"dot\"")); p++)
+            dots++;
+        CHECK(dots == (cases[k].val > 200 ? 2 : cases[k].val + (cases[k].val > 0)));    /* one is the legend's */
+        CHECK((strstr(text, ">validation loss<") != NULL) == (cases[k].val > 0));
+        CHECK((strstr(text, ">3.2500<") != NULL) == (cases[k].val > 0));
+        CHECK((strstr(text, ">training loss") != NULL) == (cases[k].train > 0));
+        CHECK((strstr(text, ">centred mean of ") != NULL) == (cases[k].train >= 40));
+        CHECK((strstr(text, "lowest and highest of 2 steps") != NULL) == (cases[k].train == 4000));
+        free(text);
+        plot_release(&a);
+        plot_release(&b);
+    }
+    free(path);
+}
+
+static void a_plot_is_named_after_run_and_model(void)
+{
+    static const struct { const char *model, *title; } cases[] = {
+        { NULL, ">Loss of named run<" }, { "gpt2-mini", ">Loss of named run: gpt2-mini<" } };
+    char *folder = gt_path_join(check_folder(), "named run/"), *path = gt_path_join(folder, "loss.svg"), *text;
+    CHECK_OK(gt_folder_make(folder));
+    for (int i = 0; i < 2; i++) {
+        metrics *m = NULL;
+        const metrics_row row = row_of(1);
+        CHECK_OK(metrics_open(&m, folder, 0));
+        metrics_title(m, cases[i].model);
+        CHECK_OK(metrics_put(m, &row));
+        CHECK_OK(metrics_close(m));
+        CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
+        CHECKF(strstr(text, cases[i].title) != NULL, "%s", cases[i].title);
+        free(text);
+    }
+    free(path);
+    free(folder);
 }
 
 const check_case check_cases[] = {
@@ -316,5 +389,8 @@ const check_case check_cases[] = {
     CASE(a_resumed_run_takes_the_place_of_its_steps),
     CASE(numbers_that_are_none_become_null),
     CASE(the_picture_is_well_formed),
+    CASE(the_mean_neither_lags_nor_runs_above),
+    CASE(the_legend_names_what_is_drawn),
+    CASE(a_plot_is_named_after_run_and_model),
     { 0 }
 };
