@@ -577,7 +577,11 @@ static gt_status run_training(const model_config *c, data_set *data, const token
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);
-    x.peak_flops = st ? 0.0 : peak.flops;
+    if (!st) {
+        dtype storage = DTYPE_F32;
+        dtype_parse(&storage, o.precision);
+        x.peak_flops = gemm_peak_of(dev_info_of(d), storage == DTYPE_F32 ? 0 : dev_matrix_units(d), &peak, storage);
+    }
     st = o.trace ? gt_trace_start(GT_TRACE_ROOM) : GT_OK;
     do {
         train_plan_wish wish;

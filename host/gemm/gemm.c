@@ -256,6 +256,22 @@ static void take_choices(gemm_context *c, const char *path)
     gt_message_clear();
 }
 
+double gemm_best_rate(const gemm_context *c, dtype storage)
+{
+    double best = 0.0;
+    for (int i = 0; i < c->choice_count; i++) {
+        const choice *x = &c->choices[i];
+        char type[8];
+        double M, N, K, batch;
+        if (sscanf(x->class_name, "%*s %7s %*s %*s %lf %lf %lf %lf", type, &M, &N, &K, &batch) != 5
+            || strcmp(type, dtype_name(storage)) || x->seconds <= 0.0)
+            continue;
+        const double rate = 2.0 * M * N * K * (batch > 1.0 ? batch : 1.0) / x->seconds;
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
 /* A cache that cannot be read is an empty one. */
 static void cache_read(gemm_context *c)
 {

@@ -91,6 +91,9 @@ gt_status gemm_scratch(gemm_context *c, const gemm_desc *g, uint64_t *bytes);
 
 /* The engine gemm_append would use. */
 gt_status gemm_engine_name(gemm_context *c, const gemm_desc *g, const char **name);
+/* The most FLOPs a second that a product of matrices of this storage has been measured to reach on the
+ * device, now or in an earlier run; 0 if none has been measured. */
+double gemm_best_rate(const gemm_context *c, dtype storage);
 /* The name of the i-th engine this build has, fit for this device or not; NULL after the
  * last. */
 const char *gemm_engine_at(int i);
@@ -103,6 +106,12 @@ typedef struct gemm_peak { double flops, copy_bytes; } gemm_peak;    /* a second
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
 /* The same, measured once a device and kept in the cache folder "peak". */
 gt_status gemm_peak_cached(dev_device *d, gemm_peak *out);
+
+/* What the device can do at most, in FLOPs a second, with operands of a storage type: its peak, of which a
+ * model's FLOPs are a share (MFU; Chowdhery et al., "PaLM", 2022, appendix B). fp32: measured
+ * multiply-adds. 16-bit types: the same where the device widens them in order to compute; 0, not known,
+ * where it has matrix units or arithmetic of its own for them, which cl/peak.cl does not reach. */
+double gemm_peak_of(const dev_info *info, int matrix_units, const gemm_peak *peak, dtype storage);
 
 typedef struct gemm_result {
     const char *engine;

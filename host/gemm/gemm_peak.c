@@ -117,6 +117,12 @@ static gt_status measure_copy(dev_device *d, dev_program *p, double *bytes_per_s
     return st;
 }
 
+double gemm_peak_of(const dev_info *info, int matrix_units, const gemm_peak *peak, dtype storage)
+{
+    const int own = matrix_units || (storage == DTYPE_F16 && info->fp16);
+    return storage != DTYPE_F32 && own ? 0.0 : peak->flops;
+}
+
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
 {
     const char *const sources[] = { cl_source("common.clh"), cl_source("peak.cl") };

@@ -42,6 +42,7 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
     put_number(&t, "tokens_per_s", r->tokens_per_s, "%.1f");
     put_number(&t, "step_ms", r->step_ms, "%.3f");
     put_number(&t, "mfu", r->mfu, "%.4f");
+    put_number(&t, "gemm_share", r->gemm_share, "%.4f");
     put_number(&t, "bubble", r->bubble, "%.4f");
     if (r->loss_scale != 1.0)
         put_number(&t, "loss_scale", r->loss_scale, "%.9g");

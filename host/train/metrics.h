@@ -19,8 +19,12 @@ typedef struct metrics metrics;
 /* A step's figures. step counts updates done: 1, 2, ...; val_loss NaN if not evaluated. */
 typedef struct metrics_row {
     uint64_t step, tokens;              /* tokens trained on so far */
-    double loss, lr, grad_norm, tokens_per_s, step_ms, mfu, bubble, loss_scale, val_loss;
+    double loss, lr, grad_norm, tokens_per_s, step_ms, bubble, loss_scale, val_loss;
     uint64_t val_tokens;                /* that val_loss is the mean of */
+    /* The model's FLOPs (6 a parameter and token, and attention's) in the step's time, as a share of the
+     * peak of all ranks' devices for the storage type (gemm_peak_of), and of the best product of matrices
+     * that was measured on them; NaN where that is not known. */
+    double mfu, gemm_share;
     int skipped;                        /* 1: fp16 met an overflow, nothing moved */
 } metrics_row;
 

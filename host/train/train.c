@@ -332,6 +332,33 @@ static gt_status open_run(train *t)
     return st;
 }
 
+/* What all ranks' devices reach together; what one of them does not know, all do not. */
+static gt_status add_rates(train *t)
+{
+    const double mine[2] = { t->o.peak_flops, gemm_best_rate(t->gemm, t->o.precision) };
+    net_blobs all;
+    t->peak = mine[0];
+    t->gemm_rate = mine[1];
+    if (!t->o.comm)
+        return GT_OK;
+    gt_status st = net_job_exchange(net_comm_job(t->o.comm), "what devices reach", mine, sizeof mine, &all);
+    if (st)
+        return st;
+    int known[2] = { 1, 1 };
+    double sum[2] = { 0.0, 0.0 };
+    for (int r = 0; r < all.count; r++)
+        for (int i = 0; i < 2 && all.size[r] == sizeof mine; i++) {
+            double rate;
+            memcpy(&rate, all.data[r] + (size_t)i * sizeof rate, sizeof rate);
+            known[i] &= rate > 0.0;
+            sum[i] += rate;
+        }
+    t->peak = known[0] ? sum[0] : 0.0;
+    t->gemm_rate = known[1] ? sum[1] : 0.0;
+    net_blobs_release(&all);
+    return GT_OK;
+}
+
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o)
 {
@@ -384,6 +411,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         t->vocab = graph_vocabulary(stage_graph(t->stage, 0));
         st = make_slots(t);
     }
+    if (!st)
+        st = add_rates(t);
     if (!st)
         st = fill_params(t);
     if (!st)

@@ -50,7 +50,7 @@ typedef struct train_options {
     /* 0: never; all of the split; at the end. eval_batches are batches of `batch` sequences. */
     uint64_t eval_every, eval_batches, save_every;
     int keep;                       /* checkpoints kept, 0: all                           */
-    double peak_flops;              /* of the device, for mfu; 0: unknown                 */
+    double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
 } train_options;

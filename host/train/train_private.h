@@ -58,6 +58,7 @@ struct train {
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
     uint64_t micros, micro_batch;       /* this replica's */
+    double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */
     int vocab;

@@ -219,6 +219,11 @@ static gt_status explain_bad_step(train *t, const flight *f)
                    where[0] ? where : "the gradient's norm", last);
 }
 
+static double share_of(double all, double part)
+{
+    return all > 0.0 ? part / all : NAN;
+}
+
 /* Waits for the oldest queued step and records it. */
 static gt_status finish_step(train *t, const train_hooks *hooks)
 {
@@ -240,6 +245,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
                           "is down to %g", SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
     t->done++;
     t->tokens += t->o.batch * t->o.seq;
+    const double rate = tokens / seconds * t->model.flops_per_token;
     metrics_row row = {
         .step = t->done, .tokens = t->tokens,
         .loss = (double)f->state[OPTIM_LOSS_SUM] / tokens, .lr = f->lr,
@@ -247,8 +253,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         .step_ms = seconds * 1e3, .bubble = f->balance.idle, .skipped = skipped,
         .loss_scale = (double)f->state[OPTIM_LOSS_SCALE], .val_loss = t->pending_val,
         .val_tokens = t->pending_tokens,
-        .mfu = t->o.peak_flops > 0.0
-                   ? tokens / seconds * t->model.flops_per_token / t->o.peak_flops : NAN };
+        .mfu = share_of(t->peak, rate), .gemm_share = share_of(t->gemm_rate, rate) };
     t->pending_val = NAN;
     t->balance = f->balance;
     if (t->metrics)

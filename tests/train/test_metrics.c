@@ -102,7 +102,7 @@ static void event_records_have_their_bytes(void)
 static metrics_row row_of(uint64_t step)
 {
     return (metrics_row){ .step = step, .tokens = 64 * step, .loss = 4.0 / (double)step, .lr = 1e-3,
-                          .grad_norm = 0.5, .tokens_per_s = 1e4, .step_ms = 6.4, .mfu = NAN,
+                          .grad_norm = 0.5, .tokens_per_s = 1e4, .step_ms = 6.4, .mfu = NAN, .gemm_share = NAN,
                           .loss_scale = 1.0, .val_loss = step % 5 ? NAN : 4.2, .val_tokens = 320 };
 }
 
@@ -242,11 +242,16 @@ static void numbers_that_are_none_become_null(void)
     CHECK(json_is_true(json_object_get(o, "skipped")));
     CHECK(json_number_value(json_object_get(o, "loss_scale")) == 32768.0);
     CHECK(json_object_get(o, "val_loss") == NULL);
+    CHECK(json_is_null(json_object_get(o, "mfu")) && json_is_null(json_object_get(o, "gemm_share")));
     json_decref(o);
     row = row_of(5);
+    row.mfu = 0.25;
+    row.gemm_share = 0.5;
     o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
     CHECK(json_number_value(json_object_get(o, "val_loss")) == 4.2);
     CHECK(json_integer_value(json_object_get(o, "val_tokens")) == 320);
+    CHECK(json_number_value(json_object_get(o, "mfu")) == 0.25);
+    CHECK(json_number_value(json_object_get(o, "gemm_share")) == 0.5);
     CHECK(json_object_get(o, "loss_scale") == NULL && json_object_get(o, "skipped") == NULL);
     json_decref(o);
 }
