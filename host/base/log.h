@@ -9,6 +9,8 @@
 #ifndef GT_BASE_LOG_H
 #define GT_BASE_LOG_H
 
+#include <stddef.h>
+
 typedef enum gt_log_level {
     GT_LOG_ERROR, GT_LOG_WARN, GT_LOG_INFO, GT_LOG_DEBUG, GT_LOG_TRACE
 } gt_log_level;
@@ -26,6 +28,10 @@ void gt_log_rank(int rank);
 /* Called before a line is written, on the thread that writes it, so that what stands unfinished on
  * the screen can be taken away; NULL: nothing is. */
 void gt_log_before(void (*hook)(void));
+
+/* Lines go through it on their way to standard error: a terminal's, say, where long ones are to be
+ * broken between words. NULL: straight there. Call it before there are threads. */
+void gt_log_through(void (*print)(const char *line, size_t size));
 
 /* How many warnings and errors were logged so far; a test that logs one fails. */
 unsigned gt_log_warnings(void);
