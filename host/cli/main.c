@@ -5,6 +5,7 @@
  * The only place that prints a failure's sentence and turns a status into an exit code.  */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/screen.h"
 
 #include "host/base/clock.h"
 #include "host/base/stop.h"
@@ -83,6 +84,8 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
         *done = 1;
         return GT_OK;
     }
+    if (gt_option_given(table, "json"))
+        cli_screen_raw();
     *words = argv + first;
     *count = argc - first;
     return GT_OK;
@@ -182,6 +185,7 @@ static int leave(const char *who, gt_status st)
 int main(int argc, char **argv)
 {
     guard_streams();
+    cli_screen_open();
     gt_stop_start();
     if (argc < 2) {
         print_help(stderr);

@@ -5,6 +5,7 @@
 #include "host/base/log.h"
 #include "host/base/text.h"
 #include "host/cli/cli.h"
+#include "host/cli/train_bar.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -70,24 +71,14 @@ static const char *describe_balance(const train_view *v, char *out, size_t size)
     return out;
 }
 
-/* One line that never reaches the screen's last column: a line that wraps could not be
- * drawn over by the next. */
 static void draw_bar(const train_view *v, const metrics_row *r)
 {
-    char left[64], right[160], val[32] = "", time[32], rate[32], bar[31];
-    if (!isnan(v->val))
-        snprintf(val, sizeof val, "  val %.4f", v->val);
-    snprintf(left, sizeof left, "step %llu/%llu ", (unsigned long long)r->step,
-             (unsigned long long)v->steps);
-    snprintf(right, sizeof right, " loss %.4f%s  %s tok/s  %s left", r->loss, val,
-             gt_format_count(rate, sizeof rate, v->step_tokens / (v->ms * 1e-3)),
-             gt_format_duration(time, sizeof time, v->ms * 1e-3 * (double)(v->steps - r->step)));
-    int room = cli_columns() - 3 - (int)(strlen(left) + strlen(right));
-    room = room > 30 ? 30 : room < 0 ? 0 : room;
-    for (int i = 0; i < room; i++)
-        bar[i] = (double)i < room * (double)r->step / (double)v->steps ? '#' : '-';
-    bar[room] = '\0';
-    printf("\r\033[K%s%s%s%s%s", left, room ? "[" : "", bar, room ? "]" : "", right);
+    char line[256];
+    const train_bar b = { .step = r->step, .steps = v->steps, .loss = r->loss, .val = v->val, .lr = r->lr,
+                          .grad_norm = r->grad_norm, .skipped = r->skipped,
+                          .tokens_per_s = v->step_tokens / (v->ms * 1e-3),
+                          .seconds_left = v->ms * 1e-3 * (double)(v->steps - r->step) };
+    printf("\r\033[K%s", train_bar_line(line, sizeof line, &b, cli_columns()));
 }
 
 static void show_step(void *context, const metrics_row *r)

@@ -1,6 +1,6 @@
 /* host/cli/train_view.h - what a person sees of a training run: a bar, lines, or objects.
  *
- *   step 120/500 [######------] loss 3.1234  12.3k tok/s  1:02 left          on a terminal
+ *   step 120/500 [##----] loss 3.1234  lr 0.0003  grad 1.012  12.3k tok/s  1:02 left   on a terminal
  *   step 120  loss 3.1234  lr 0.0003  grad 1.012  83.0 ms  12.3k tok/s  idle 2.1 %  ...   in a pipe
  *
  * It also watches how long each rank computes: one that becomes slower than it was is named.  */

@@ -1,6 +1,7 @@
 /* host/cli/verb_generate.c - text from a model, printed as it comes. */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/screen.h"
 
 #include "host/base/clock.h"
 #include "models/generate.h"
@@ -153,6 +154,7 @@ gt_status verb_generate(int argc, char **argv)
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;
+    cli_screen_raw();                   /* lines of the model's text are the model's */
     if (count || !o.from)
         return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
     if (!(o.temperature >= 0.0))
