@@ -95,7 +95,7 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
 {
     cli_progress *p = context;
     const uint64_t now = gt_now_ns();
-    char bar[13], a[32], b[32], left[32];
+    char bar[13], a[32], b[32], left[32], line[256];
     if (!p->start_ns) {
         p->start_ns = now;
         gt_activity_begin(&p->activity, p->what, "bytes", total);
@@ -111,9 +111,14 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
     for (int i = 0; i < 12; i++)
         bar[i] = (double)i < 12.0 * share ? '#' : '-';
     bar[12] = '\0';
-    fprintf(stderr, "\r\033[K%s  [%s] %3.0f %%  %s of %s  %s left", p->what, bar, 100.0 * share,
-            gt_format_bytes(a, sizeof a, done), gt_format_bytes(b, sizeof b, total),
-            done ? gt_format_duration(left, sizeof left, seconds / share - seconds) : "?");
+    gt_format_bytes(a, sizeof a, done);
+    gt_format_bytes(b, sizeof b, total);
+    gt_format_duration(left, sizeof left, done ? seconds / share - seconds : 0.0);
+    const int full = snprintf(line, sizeof line, "%s  [%s] %3.0f %%  %s of %s  %s left", p->what, bar, 100.0 * share,
+                              a, b, done ? left : "?");
+    if (full >= cli_columns())
+        snprintf(line, sizeof line, "%s  %3.0f %%  %s left", p->what, 100.0 * share, done ? left : "?");
+    fprintf(stderr, "\r\033[K%.*s", cli_columns() - 1, line);
     fflush(stderr);
     return 0;
 }

@@ -53,43 +53,37 @@ static pipe_cost stage_cost(const run_plan *p, const run_replica *r, int stage)
 }
 
 /* Wide enough for the longest, so that columns stand. */
-static int widest(const run_plan *p, int devices)
+static int widest(const run_plan *p)
 {
-    int most = devices ? 6 : 5;
-    for (int i = 0; i < p->replicas; i++)
-        for (int k = 0; k < p->replica[i].stages * p->tensor; k++) {
-            char what[160];
-            stage_units(p, &p->replica[i], k / p->tensor, what, sizeof what);
-            const int n = (int)strlen(devices ? p->device[p->replica[i].rank[k]] : what);
-            most = n > most ? n : most;
-        }
+    int most = 6;
+    for (int r = 0; r < p->ranks; r++)
+        most = (int)strlen(p->device[r]) > most ? (int)strlen(p->device[r]) : most;
     return most;
 }
 
-static void print_rank(const run_plan *p, const run_replica *r, int k, int devices, int holds)
+static void print_rank(const run_plan *p, const run_replica *r, int k, int devices)
 {
     char what[160], need[24], limit[24];
     const int stage = k / p->tensor, rank = r->rank[k];
     const pipe_cost c = stage_cost(p, r, stage);
     stage_units(p, r, stage, what, sizeof what);
-    printf("  %5d  %4d  %-*s  %-*s %8.2f %8.2f %8.2f   %9s of %s\n", stage, rank, devices, p->device[rank],
-           holds, what, 1e3 * c.forward, 1e3 * c.backward_input, 1e3 * c.backward_weight,
+    printf("%7d %5d  %-*s %7.2f %7.2f %7.2f  %8s of %-8s %s\n", stage, rank, devices, p->device[rank],
+           1e3 * c.forward, 1e3 * c.backward_input, 1e3 * c.backward_weight,
            gt_format_bytes(need, sizeof need, (uint64_t)p->memory[rank]),
-           gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]));
+           gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]), what);
 }
 
 static void print_replicas(const run_plan *p)
 {
-    const int devices = widest(p, 1), holds = widest(p, 0);
+    const int devices = widest(p);
     for (int i = 0; i < p->replicas; i++) {
         const run_replica *r = &p->replica[i];
         const int sequences = r->micro_batches * r->micro_batch;
         printf("\nreplica %d   %d of %d sequences: %d micro-batch%s of %d\n", i, sequences, p->batch,
                r->micro_batches, r->micro_batches > 1 ? "es" : "", r->micro_batch);
-        printf("  stage  rank  %-*s  %-*s     F ms     B ms     W ms      memory\n", devices, "device", holds,
-               "holds");
+        printf("  stage  rank  %-*s    F ms    B ms    W ms  memory               holds\n", devices, "device");
         for (int k = 0; k < r->stages * p->tensor; k++)
-            print_rank(p, r, k, devices, holds);
+            print_rank(p, r, k, devices);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "host/base/log.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,7 +17,8 @@
 
 enum { NARROWEST = 20 };
 
-typedef struct screen { int fd, raw, unfinished; } screen;  /* unfinished: part of a line is shown already */
+/* unfinished: part of a line is shown already; bar: it is one that is drawn over and over. */
+typedef struct screen { int fd, raw, unfinished; atomic_int bar; } screen;
 
 static screen screens[2] = { { .fd = STDOUT_FILENO }, { .fd = STDERR_FILENO } };
 
@@ -99,6 +101,9 @@ static int columns_of(int fd)
     return ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
+/* What takes a line away in order to write it anew. */
+static const char anew[] = "\r\033[K";
+
 static int controls(const char *line, size_t size)
 {
     return memchr(line, '\r', size) || memchr(line, '\033', size) || memchr(line, '\t', size);
@@ -109,14 +114,25 @@ static int put(screen *s, const char *data, size_t size)
 {
     gt_text out = { 0 };
     const int columns = columns_of(s->fd);
+    if (s != &screens[0] && atomic_exchange(&screens[0].bar, 0))
+        gt_text_printf(&out, "%s", anew);           /* it comes again, below */
     for (size_t n; size; data += n, size -= n) {
+        int bar = 0;
+        while (size >= sizeof anew - 1 && !memcmp(data, anew, sizeof anew - 1)) {
+            gt_text_printf(&out, "%s", anew);
+            data += sizeof anew - 1;
+            size -= sizeof anew - 1;
+            s->unfinished = 0;
+            bar = 1;
+        }
         const char *end = memchr(data, '\n', size);
         n = end ? (size_t)(end - data) + 1 : size;
         if (s->raw || s->unfinished || !end || columns < NARROWEST || controls(data, n))
             gt_text_put(&out, data, n);
         else
             cli_screen_break(&out, data, n, columns);
-        s->unfinished = !end;
+        s->unfinished = !end && n > 0;
+        atomic_store(&s->bar, bar && s->unfinished);
     }
     const int good = !out.failed && (!out.size || write_all(s->fd, out.data, out.size));
     gt_text_release(&out);
