@@ -5,6 +5,8 @@
  *   SLURM_STEP_ID SLURM_PROCID SLURM_STEP_NUM_TASKS SLURM_STEP_NODELIST     Slurm
  *   RANK WORLD_SIZE MASTER_ADDR MASTER_PORT                                 torchrun and its like
  *
+ * A launcher started by another leaves the other's variables in place: the innermost is followed.
+ *
  * Slurm's and torchrun's ranks never spoke to each other, so port and secret must follow from
  * what all of them know: the port from the job's number, the secret from the user's file.
  * PORTS ports are tried in turn, for another job may have hashed to the same.            */
@@ -120,8 +122,9 @@ static gt_status take_listener(net_identity *w)
     return GT_OK;
 }
 
-static gt_status find_launch(net_identity *w)
+static gt_status find_launch(net_identity *w, const net_config *config)
 {
+    (void)config;
     gt_status st = get_int(&w->rank, "GEARTRAIN_RANK", 0, NET_WORLD - 1);
     if (!st)
         st = get_int(&w->size, "GEARTRAIN_SIZE", 1, NET_WORLD);
@@ -289,21 +292,85 @@ static gt_status apply_rendezvous(net_identity *w, const net_config *config)
     return set_root(w, config->rendezvous, "the network setting rendezvous");
 }
 
+/* What a launcher's variables say of this process, read without joining anything. */
+typedef struct seat {
+    const char *name;
+    int there;
+    int rank, size;                     /* -1: cannot be read, or needs more than variables  */
+    gt_status (*find)(net_identity *w, const net_config *config);
+} seat;
+
+/* Innermost first. torchrun stands inside srun and mpirun, which start one of it on each host; mpirun
+ * stands inside Slurm, whose srun starts its daemons; and whatever of these has left variables
+ * beside those of `geartrain launch` stands inside that, which removes what it finds. */
+enum { TORCHRUN, PMIX, SLURM, LAUNCH, BY_HAND, SEATS };
+
+static void look_at_seats(seat s[SEATS])
+{
+    const int ompi = variable("OMPI_COMM_WORLD_RANK") != NULL;
+    const int by_hand = variable("RANK") && variable("WORLD_SIZE");
+    const int elastic = by_hand && variable("TORCHELASTIC_RUN_ID");
+    s[TORCHRUN] = (seat){ "torchrun", elastic, int_or("RANK", -1), int_or("WORLD_SIZE", -1), find_torchrun };
+    s[PMIX] = (seat){ ompi ? "Open MPI" : "PMIx", ompi || (variable("PMIX_RANK") && variable("PMIX_NAMESPACE")),
+                      int_or(ompi ? "OMPI_COMM_WORLD_RANK" : "PMIX_RANK", -1),
+                      int_or("OMPI_COMM_WORLD_SIZE", -1), find_pmix };
+    s[SLURM] = (seat){ "Slurm", in_slurm_step(), int_or("SLURM_PROCID", -1),
+                       int_or("SLURM_STEP_NUM_TASKS", -1), find_slurm };
+    s[LAUNCH] = (seat){ "geartrain launch", variable("GEARTRAIN_RANK") != NULL, int_or("GEARTRAIN_RANK", -1),
+                        int_or("GEARTRAIN_SIZE", -1), find_launch };
+    s[BY_HAND] = (seat){ "RANK and WORLD_SIZE", by_hand && !elastic, s[TORCHRUN].rank, s[TORCHRUN].size,
+                         find_torchrun };
+}
+
+/* Variables of torchrun's without torchrun: set by a script for the ranks that it starts, or left over
+ * in a shell. Inside a launcher they count if they say the same, or divide what is one rank there. */
+static gt_status weigh_by_hand(const seat *s, int *chosen)
+{
+    const seat *hand = &s[BY_HAND], *outer = &s[*chosen];
+    const int width = int_or("LOCAL_WORLD_SIZE", 1);
+    if (outer->size < 0 || (hand->rank == outer->rank && hand->size == outer->size))
+        return GT_OK;
+    if (outer->size == 1
+        || (outer->size > 1 && width > 1 && hand->size == outer->size * width
+            && hand->rank / width == outer->rank)) {
+        *chosen = BY_HAND;
+        return GT_OK;
+    }
+    return gt_fail(GT_MISUSE, "%s says that this is rank %d of %d, but the variables RANK and WORLD_SIZE say "
+                   "rank %d of %d; unset these two if they are left over", outer->name, outer->rank,
+                   outer->size, hand->rank, hand->size);
+}
+
+/* The launcher to follow, or SEATS: none. */
+static gt_status choose_seat(const seat *s, int *chosen)
+{
+    *chosen = 0;
+    while (*chosen < SEATS && !s[*chosen].there)
+        ++*chosen;
+    return *chosen < BY_HAND && s[BY_HAND].there ? weigh_by_hand(s, chosen) : GT_OK;
+}
+
+/* Once in a job, and only what differs. */
+static void tell_seats(const seat *s, int chosen, const net_identity *w)
+{
+    for (int i = 0; i < SEATS; i++)
+        if (i != chosen && s[i].there && s[i].size >= 0 && (s[i].rank != w->rank || s[i].size != w->size))
+            gt_log(w->rank ? GT_LOG_INFO : GT_LOG_WARN, "net", "this is rank %d of %d, as %s says; around it, "
+                   "%s says rank %d of %d", w->rank, w->size, s[chosen].name, s[i].name, s[i].rank, s[i].size);
+}
+
 gt_status net_identity_find(net_identity *out, const net_config *config)
 {
     net_identity w = { .rank = 0, .size = 1, .local_rank = -1, .local_size = -1, .listen_fd = -1,
                        .ports = 1, .source = "alone", .job = "alone", .host = "127.0.0.1" };
-    gt_status st = GT_OK;
-    if (variable("GEARTRAIN_RANK"))
-        st = find_launch(&w);
-    else if (variable("OMPI_COMM_WORLD_RANK") || (variable("PMIX_RANK") && variable("PMIX_NAMESPACE")))
-        st = find_pmix(&w, config);
-    else if (in_slurm_step())
-        st = find_slurm(&w, config);
-    else if (variable("RANK") && variable("WORLD_SIZE"))
-        st = find_torchrun(&w, config);
+    seat seats[SEATS];
+    int chosen;
+    look_at_seats(seats);
+    gt_status st = choose_seat(seats, &chosen);
+    if (!st && chosen < SEATS)
+        st = seats[chosen].find(&w, config);
     /* srun's PMIx server without our library: Slurm's own variables do as well. */
-    if (st == GT_UNSUPPORTED && in_slurm_step())
+    if (st == GT_UNSUPPORTED && chosen == PMIX && in_slurm_step())
         st = find_slurm(&w, config);
     if (!st)
         st = apply_rendezvous(&w, config);
@@ -314,5 +381,16 @@ gt_status net_identity_find(net_identity *out, const net_config *config)
     *out = w;
     gt_log(GT_LOG_INFO, "net", "rank %d of %d, says %s; rank 0 is at %s:%d", w.rank, w.size, w.source,
            w.host, w.port);
+    if (chosen < SEATS)
+        tell_seats(seats, chosen, &w);
     return GT_OK;
+}
+
+void net_identity_forget(void (*forget)(void *context, const char *name), void *context)
+{
+    static const char *const names[] = { "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE",
+        "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_RANK", "PMIX_NAMESPACE", "SLURM_PROCID" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        forget(context, names[i]);
 }

@@ -1,8 +1,10 @@
 /* net/job/identity.h - which rank this process is, and who said so.
  *
- * Looked for in this order: `geartrain launch` (GEARTRAIN_RANK ...), Open MPI and other
- * PMIx launchers, Slurm, torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT,
- * LOCAL_RANK). Nothing of it: a job of one rank.
+ * Known are `geartrain launch` (GEARTRAIN_RANK ...), Open MPI and other PMIx launchers, Slurm, and
+ * torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_RANK). Where one was
+ * started by another (srun torchrun, mpirun in salloc, geartrain launch in sbatch) the inner one
+ * counts, and what the others say is logged if it differs. Variables like torchrun's that come from
+ * no torchrun and contradict a launcher are refused. Nothing of it: a job of one rank.
  *
  * Where the ranks meet: rank 0 listens at `host`, on the first free port of [port, port +
  * ports); the others try those in turn until one proves to know the job's secret, so a
@@ -34,5 +36,9 @@ typedef struct net_identity {
 } net_identity;
 
 gt_status net_identity_find(net_identity *out, const net_config *config);
+
+/* Names the variables of other launchers that one which starts ranks must remove, so that what
+ * stands beside its own comes from a launcher inside it. */
+void net_identity_forget(void (*forget)(void *context, const char *name), void *context);
 
 #endif

@@ -16,6 +16,7 @@
 #include "net/job/address.h"
 #include "net/job/hello.h"
 #include "net/job/hostlist.h"
+#include "net/job/identity.h"
 #include "net/job/secret.h"
 
 #include <arpa/inet.h>
@@ -108,6 +109,17 @@ static void put_quoted(gt_text *t, const char *word)
     gt_text_printf(t, "'");
 }
 
+static void forget_here(void *context, const char *name)
+{
+    (void)context;
+    unsetenv(name);
+}
+
+static void forget_there(void *script, const char *name)
+{
+    gt_text_printf(script, "unset %s; ", name);
+}
+
 static void put_export(void *to, const char *name, const char *value)
 {
     gt_text_printf(to, "export %s=", name);
@@ -146,6 +158,7 @@ static void write_script(const launch *l, int rank, gt_text *t)
         gt_text_printf(&script, " || exit 1; ");
     }
     gt_text_printf(&script, "IFS= read -r GEARTRAIN_SECRET || exit 1; export GEARTRAIN_SECRET; ");
+    net_identity_forget(forget_there, &script);
     put_settings(&script);
     tell(l, rank, put_export, &script);
     gt_text_printf(&script, "exec 3<&0; ");
@@ -196,6 +209,7 @@ static void become_rank(launch *l, int rank, int output, int input, int report, 
     if (getppid() != parent)
         kill(getpid(), SIGKILL);
     if (!l->children[rank].host[0]) {
+        net_identity_forget(forget_here, NULL);
         tell(l, rank, put_environment, NULL);
         setenv("GEARTRAIN_SECRET", l->secret, 1);
         unsetenv("GEARTRAIN_LISTEN_FD");

@@ -119,6 +119,15 @@ check "two stages train under srun" [ $? -eq 0 ]
 check "and say every step once" [ "$(grep -c '^step [1-6] .*idle' stdout)" -eq 6 ]
 check "and leave a checkpoint of two parts" [ "$(ls piped/checkpoints/step-000006/params-*.safetensors | wc -l)" -eq 2 ]
 
+# Two ranks of a launcher that srun started, as srun torchrun does.
+by_srun -N1 -n1 "$geartrain" launch --ranks 2 -- "$rank"
+check "geartrain launch inside srun" [ $? -eq 0 ]
+check "is followed" grep -q '^rank 0 of 2 by geartrain launch' stdout
+by_srun -N1 -n1 sh -c 'for r in 0 1; do
+    RANK=$r WORLD_SIZE=2 LOCAL_RANK=$r LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$1 TORCHELASTIC_RUN_ID=none "$2" &
+    done; wait' sh $((base + 4100)) "$rank"
+check "torchrun inside srun" [ "$(grep -c '^rank [01] of 2 by torchrun' stdout)" -eq 2 ]
+
 # A second job at the same time has another port, or the next.
 by_srun -N2 -n2 "$rank" --rounds 60 --pause 50 &
 first=$!

@@ -437,6 +437,7 @@ static void clear_identity(void)
         "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_ID", "SLURM_PROCID",
         "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURM_LOCALID", "SLURM_NODEID",
         "SLURM_STEP_TASKS_PER_NODE", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
+        "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NPROCS",
         "GEARTRAIN_LOCAL_RANK", "GEARTRAIN_LOCAL_SIZE", "GEARTRAIN_LISTEN_FD" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unsetenv(names[i]);
@@ -476,6 +477,7 @@ static void every_launcher_names_the_rank(void)
     setenv("SLURM_STEP_NUM_TASKS", "3", 1);
     setenv("SLURM_STEP_TASKS_PER_NODE", "2,1", 1);
     setenv("SLURM_STEP_NODELIST", "localhost,other[1-2]", 1);
+    unsetenv("RANK");
     CHECK_OK(net_identity_find(&a, c));
     CHECK(a.rank == 2 && a.size == 3 && a.local_rank == 0 && a.local_size == 1 && a.has_secret);
     CHECK(!strcmp(a.host, "localhost") && !strcmp(a.source, "Slurm") && a.ports == 16);
@@ -485,7 +487,7 @@ static void every_launcher_names_the_rank(void)
     CHECK(memcmp(a.secret, b.secret, NET_SECRET) != 0);
     setenv("SLURM_STEP_ID", "4294967291", 1);            /* a batch script is no rank */
     CHECK_OK(net_identity_find(&b, c));
-    CHECK(!strcmp(b.source, "torchrun"));
+    CHECK(!strcmp(b.source, "alone"));
 
     setenv("GEARTRAIN_RANK", "0", 1);
     setenv("GEARTRAIN_SIZE", "2", 1);
@@ -504,6 +506,78 @@ static void every_launcher_names_the_rank(void)
     CHECK_FAILS(net_identity_find(&a, c), GT_MISUSE, "GEARTRAIN_RANK is 'x'");
     net_config_release(c);
     clear_identity();
+}
+
+/* "NAME=VALUE ..." into the environment. */
+static void set_all(const char *words)
+{
+    char text[512], *save = NULL;
+    snprintf(text, sizeof text, "%s", words);
+    for (char *w = strtok_r(text, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        char *equals = strchr(w, '=');
+        *equals = '\0';
+        setenv(w, equals + 1, 1);
+    }
+}
+
+#define SLURM(rank, size) "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NODELIST=localhost SLURM_PROCID=" #rank \
+                          " SLURM_STEP_NUM_TASKS=" #size " "
+#define BY_HAND(rank, size) "RANK=" #rank " WORLD_SIZE=" #size " MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 "
+#define TORCHRUN(rank, size, width) BY_HAND(rank, size) "TORCHELASTIC_RUN_ID=none LOCAL_WORLD_SIZE=" #width " "
+#define MPIRUN(rank, size) "OMPI_COMM_WORLD_RANK=" #rank " OMPI_COMM_WORLD_SIZE=" #size " "
+#define LAUNCH(rank, size) "GEARTRAIN_RANK=" #rank " GEARTRAIN_SIZE=" #size " GEARTRAIN_ROOT=127.0.0.1:4000 "
+
+/* Who is followed when several launchers have left variables. */
+static void the_inner_launcher_is_followed(void)
+{
+    static const struct { const char *words, *source; int rank, size; } cases[] = {
+        /* srun -N2 --ntasks-per-node=1 torchrun --nproc-per-node=4 */
+        { SLURM(1, 2) TORCHRUN(5, 8, 4), "torchrun", 5, 8 },
+        { SLURM(0, 1) TORCHRUN(3, 4, 4), "torchrun", 3, 4 },
+        /* srun of torchruns that know nothing of each other */
+        { SLURM(2, 3) TORCHRUN(1, 2, 2), "torchrun", 1, 2 },
+        { MPIRUN(1, 2) TORCHRUN(5, 8, 4), "torchrun", 5, 8 },
+        /* mpirun in salloc: srun started its daemons, of which this host's is the second */
+        { SLURM(1, 2) MPIRUN(0, 1), "Open MPI", 0, 1 },
+        /* sbatch: the script's own process is no rank */
+        { "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_NTASKS=8 SLURM_NPROCS=8 ", "alone", 0, 1 },
+        { "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_STEP_ID=4294967291 SLURM_STEP_NUM_TASKS=1 ", "alone", 0, 1 },
+        { "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_NTASKS=8 " LAUNCH(1, 2), "geartrain launch", 1, 2 },
+        { "SLURM_JOB_ID=7 SLURM_PROCID=0 SLURM_NTASKS=8 " BY_HAND(1, 2), "torchrun", 1, 2 },
+        /* srun inside a batch script */
+        { "SLURM_NTASKS=8 " SLURM(3, 4), "Slurm", 3, 4 },
+        /* something inside geartrain launch, which removes what it finds */
+        { LAUNCH(0, 1) SLURM(2, 4), "Slurm", 2, 4 },
+        { LAUNCH(0, 1) TORCHRUN(2, 4, 4), "torchrun", 2, 4 },
+        /* torchrun's variables, by a script */
+        { SLURM(2, 4) BY_HAND(2, 4), "Slurm", 2, 4 },
+        { SLURM(0, 1) BY_HAND(3, 4), "torchrun", 3, 4 },
+        { SLURM(1, 2) BY_HAND(5, 8) "LOCAL_WORLD_SIZE=4 ", "torchrun", 5, 8 },
+        { LAUNCH(1, 2) BY_HAND(1, 2), "geartrain launch", 1, 2 } };
+    static const char *const contradictions[] = { SLURM(2, 4) BY_HAND(0, 1), LAUNCH(1, 2) BY_HAND(0, 2),
+        MPIRUN(1, 2) BY_HAND(1, 4), SLURM(1, 2) BY_HAND(3, 8) "LOCAL_WORLD_SIZE=4 " };
+    net_config *c;
+    net_identity w;
+    char path[256];
+    check_allow_warnings();             /* what the outer one says                           */
+    clear_settings();
+    CHECK_OK(net_config_read(&c));
+    snprintf(path, sizeof path, "%s/inner/secret", check_folder());
+    CHECK_OK(net_config_set(c, "secret-file", path));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        clear_identity();
+        set_all(cases[i].words);
+        if (CHECK_OK(net_identity_find(&w, c)))
+            CHECKF(!strcmp(w.source, cases[i].source) && w.rank == cases[i].rank && w.size == cases[i].size,
+                   "%s: rank %d of %d by %s", cases[i].words, w.rank, w.size, w.source);
+    }
+    for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
+        clear_identity();
+        set_all(contradictions[i]);
+        CHECK_FAILS(net_identity_find(&w, c), GT_MISUSE, "but the variables RANK and WORLD_SIZE say");
+    }
+    clear_identity();
+    net_config_release(c);
 }
 
 static void the_secret_file_is_ours_alone(void)
@@ -611,6 +685,7 @@ const check_case check_cases[] = {
     CASE(what_is_no_host_list_is_refused),
     CASE(tasks_and_hosts_files_are_read),
     CASE(every_launcher_names_the_rank),
+    CASE(the_inner_launcher_is_followed),
     CASE(the_secret_file_is_ours_alone),
     CASE(the_late_rank_is_found),
     CASE(one_stall_is_one_stall),
