@@ -8,6 +8,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/text.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -24,9 +25,14 @@ static struct {
 } ring = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local int64_t shift;
+static _Thread_local struct { int32_t step, micro_batch, chunk; } now_at;
+static _Atomic int32_t newest_step;
 
-static const char *const categories[] = { "kernel", "copy", "wire", "wait", "host" };
-static const char *const tracks[] = { "compute", "copy", "wire", "host" };
+static const char *const categories[] = { "kernel", "copy", "wire", "wait", "host", "step" };
+static const char *const tracks[] = { "compute", "copy", "wire", "host", "steps", "arrived" };
+/* Which stands above which. */
+static const int shown_at[GT_TRACKS] = { [GT_TRACK_STEPS] = 0, [GT_TRACK_COMPUTE] = 1, [GT_TRACK_COPY] = 2,
+                                         [GT_TRACK_WIRE] = 3, [GT_TRACK_ARRIVED] = 4, [GT_TRACK_HOST] = 5 };
 
 gt_status gt_trace_start(size_t spans)
 {
@@ -39,6 +45,7 @@ gt_status gt_trace_start(size_t spans)
     ring.room = spans ? spans : 1;
     ring.next = 0;
     ring.total = 0;
+    atomic_store(&newest_step, 0);
     pthread_mutex_unlock(&ring.lock);
     atomic_store(&gt_trace_recording, 1);
     return GT_OK;
@@ -64,18 +71,51 @@ void gt_trace_shift(int64_t nanoseconds)
     shift = nanoseconds;
 }
 
-void gt_trace_span(gt_trace_category category, gt_trace_track track, const char *name,
-                   uint64_t begin, uint64_t end)
+void gt_trace_of(int32_t step, int32_t micro_batch, int32_t chunk)
 {
-    gt_span s = { begin, end < begin ? begin : end, (uint8_t)category, (uint8_t)track, "" };
-    snprintf(s.name, sizeof s.name, "%s", name);
+    now_at.step = step;
+    now_at.micro_batch = micro_batch;
+    now_at.chunk = chunk;
+    if (step)
+        atomic_store_explicit(&newest_step, step, memory_order_relaxed);
+}
+
+void gt_trace_stamp(gt_span *s)
+{
+    s->step = now_at.step ? now_at.step : atomic_load_explicit(&newest_step, memory_order_relaxed);
+    s->micro_batch = now_at.micro_batch;
+    s->chunk = now_at.chunk;
+}
+
+void gt_trace_put(const gt_span *s)
+{
     pthread_mutex_lock(&ring.lock);
     if (ring.room) {
-        ring.span[ring.next] = s;
+        gt_span *at = &ring.span[ring.next];
+        *at = *s;
+        at->end = s->end < s->begin ? s->begin : s->end;
         ring.next = (ring.next + 1) % ring.room;
         ring.total++;
     }
     pthread_mutex_unlock(&ring.lock);
+}
+
+void gt_trace_span(gt_trace_category category, gt_trace_track track, const char *name,
+                   uint64_t begin, uint64_t end)
+{
+    gt_span s = { .begin = begin, .end = end, .category = (uint8_t)category, .track = (uint8_t)track };
+    gt_trace_stamp(&s);
+    snprintf(s.name, sizeof s.name, "%s", name);
+    gt_trace_put(&s);
+}
+
+void gt_trace_counter(const char *name, uint64_t value)
+{
+    const uint64_t now = gt_trace_now();
+    gt_span s = { .begin = now, .end = now, .bytes = value, .category = GT_TRACE_HOST, .track = GT_TRACK_HOST,
+                  .kind = GT_SPAN_COUNTS };
+    snprintf(s.name, sizeof s.name, "%s", name);
+    gt_trace_put(&s);
 }
 
 static int in_order(const void *a, const void *b)
@@ -177,30 +217,134 @@ static gt_status write_row_name(gt_writer *w, int rank, int track, int i)
                             "\"args\":{\"name\":\"%s%s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,"
                             "\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}", rank,
                             track * ROWS + i, tracks[track], number, rank, track * ROWS + i,
-                            track * ROWS + i);
+                            shown_at[track] * ROWS + i);
 }
 
-/* Microseconds with the nanoseconds behind the point: a double would lose them after some days. */
-static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, int at_row,
-                            uint64_t zero)
+/* ---- arrows --------------------------------------------------------------------------------- */
+
+/* One end of a message. An arrow is drawn where both are known, and it does not lead back in time, as
+ * clocks that are not quite alike could have it. */
+typedef struct arrow { uint64_t flow, at; int receives; } arrow;
+typedef struct arrows { arrow *end; size_t count; } arrows;
+
+static int by_flow(const void *a, const void *b)
 {
-    char name[2 * GT_SPAN_NAME];
-    const uint64_t at = s->begin - zero, lasts = s->end - s->begin;
-    return gt_writer_printf(w, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"cat\":\"%s\",\"name\":\"%s\","
-                            "\"ts\":%llu.%03u,\"dur\":%llu.%03u}", t->rank, at_row,
-                            categories[s->category], escape(name, sizeof name, s->name),
-                            (unsigned long long)(at / 1000), (unsigned)(at % 1000),
-                            (unsigned long long)(lasts / 1000), (unsigned)(lasts % 1000));
+    const arrow *x = a, *y = b;
+    return x->flow != y->flow ? (x->flow < y->flow ? -1 : 1) : x->receives - y->receives;
 }
 
-static gt_status write_trace(gt_writer *w, const gt_trace *t, uint64_t zero)
+/* All ends, of which only those that have their other end remain. */
+static gt_status find_arrows(arrows *out, const gt_trace *traces, int count)
+{
+    size_t room = 1, n = 0, kept = 0;
+    for (int i = 0; i < count; i++)
+        for (size_t k = 0; k < traces[i].count; k++)
+            room += traces[i].span[k].flow != 0;
+    out->count = 0;
+    out->end = calloc(room, sizeof *out->end);
+    if (!out->end)
+        return gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory");
+    for (int i = 0; i < count; i++)
+        for (size_t k = 0; k < traces[i].count; k++) {
+            const gt_span *s = &traces[i].span[k];
+            if (s->flow)
+                out->end[n++] = (arrow){ s->flow, s->begin, s->kind == GT_SPAN_RECEIVES };
+        }
+    qsort(out->end, n, sizeof *out->end, by_flow);
+    for (size_t i = 0, next; i < n; i = next) {
+        for (next = i + 1; next < n && out->end[next].flow == out->end[i].flow; next++)
+            ;
+        if (next == i + 2 && !out->end[i].receives && out->end[i + 1].receives
+            && out->end[i].at <= out->end[i + 1].at) {
+            out->end[kept++] = out->end[i];
+            out->end[kept++] = out->end[i + 1];
+        }
+    }
+    out->count = kept;
+    return GT_OK;
+}
+
+static int has_arrow(const arrows *a, const gt_span *s)
+{
+    const arrow key = { s->flow, s->begin, s->kind == GT_SPAN_RECEIVES };
+    return s->flow && a->count && bsearch(&key, a->end, a->count, sizeof key, by_flow) != NULL;
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+/* "ts" and the like: microseconds with the nanoseconds behind the point: a double would lose them after
+ * some days. */
+static void put_us(gt_text *t, const char *key, uint64_t ns)
+{
+    gt_text_printf(t, ",\"%s\":%llu.%03u", key, (unsigned long long)(ns / 1000), (unsigned)(ns % 1000));
+}
+
+static void put_args(gt_text *t, const gt_span *s)
+{
+    char text[2 * GT_SPAN_DETAIL];
+    const char *comma = "";
+    gt_text_printf(t, ",\"args\":{");
+    if (s->step) {
+        gt_text_printf(t, "\"step\":%d", s->step);
+        comma = ",";
+    }
+    if (s->micro_batch) {
+        gt_text_printf(t, "%s\"micro-batch\":%d", comma, s->micro_batch - 1);
+        comma = ",";
+    }
+    if (s->chunk) {
+        gt_text_printf(t, "%s\"chunk\":%d", comma, s->chunk - 1);
+        comma = ",";
+    }
+    if (s->bytes) {
+        gt_text_printf(t, "%s\"bytes\":%llu", comma, (unsigned long long)s->bytes);
+        comma = ",";
+    }
+    if (s->detail[0])
+        gt_text_printf(t, "%s\"parameters\":\"%s\"", comma, escape(text, sizeof text, s->detail));
+    gt_text_printf(t, "}");
+}
+
+static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, int at_row,
+                            uint64_t zero, const arrows *a)
+{
+    gt_text e = { 0 };
+    char name[2 * GT_SPAN_NAME];
+    const uint64_t at = s->begin - zero;
+    escape(name, sizeof name, s->name);
+    if (s->kind == GT_SPAN_COUNTS) {
+        gt_text_printf(&e, ",\n{\"ph\":\"C\",\"pid\":%d,\"name\":\"%s\"", t->rank, name);
+        put_us(&e, "ts", at);
+        gt_text_printf(&e, ",\"args\":{\"bytes\":%llu}}", (unsigned long long)s->bytes);
+    } else {
+        gt_text_printf(&e, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"cat\":\"%s\",\"name\":\"%s\"", t->rank, at_row,
+                       categories[s->category], name);
+        put_us(&e, "ts", at);
+        put_us(&e, "dur", s->end - s->begin);
+        put_args(&e, s);
+        gt_text_printf(&e, "}");
+    }
+    if (s->kind != GT_SPAN_COUNTS && has_arrow(a, s)) {     /* at its slice's begin, so it is bound to it */
+        const int receives = s->kind == GT_SPAN_RECEIVES;
+        gt_text_printf(&e, ",\n{\"ph\":\"%s\",\"pid\":%d,\"tid\":%d,\"cat\":\"message\",\"name\":\"message\","
+                       "\"id\":\"0x%llx\"", receives ? "f" : "s", t->rank, at_row, (unsigned long long)s->flow);
+        put_us(&e, "ts", at);
+        gt_text_printf(&e, "%s}", receives ? ",\"bp\":\"e\"" : "");
+    }
+    gt_status st = e.failed ? gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory")
+                            : gt_writer_put(w, e.data, e.size);
+    gt_text_release(&e);
+    return st;
+}
+
+static gt_status write_trace(gt_writer *w, const gt_trace *t, uint64_t zero, const arrows *a)
 {
     rows *all = calloc(1, sizeof *all);
     if (!all)
         return gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory");
     gt_status st = write_process(w, t);
     for (size_t i = 0; !st && i < t->count; i++)
-        st = write_span(w, t, &t->span[i], row_of(all, &t->span[i]), zero);
+        st = write_span(w, t, &t->span[i], t->span[i].kind == GT_SPAN_COUNTS ? 0 : row_of(all, &t->span[i]), zero, a);
     for (int track = 0; track < GT_TRACKS; track++)
         for (int i = 0; !st && i < all->used[track]; i++)
             st = write_row_name(w, t->rank, track, i);
@@ -217,16 +361,21 @@ gt_status gt_trace_write(const char *path, const gt_trace *traces, int count)
         for (size_t k = 0; k < traces[i].count; k++)
             zero = traces[i].span[k].begin < zero ? traces[i].span[k].begin : zero;
     }
-    gt_status st = gt_writer_open(&w, path);
-    if (st)
+    arrows a;
+    gt_status st = find_arrows(&a, traces, count);
+    if (!st)
+        st = gt_writer_open(&w, path);
+    if (st) {
+        free(a.end);
         return st;
-    st = gt_writer_printf(w, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"spans lost\":\"%llu\"},"
-                          "\"traceEvents\":[\n", (unsigned long long)lost);
+    }
+    st = gt_writer_printf(w, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"program\":\"geartrain\",\"ranks\":\"%d\","
+                          "\"spans lost\":\"%llu\"},\"traceEvents\":[\n", count, (unsigned long long)lost);
     for (int i = 0; !st && i < count; i++) {
         if (i)
             st = gt_writer_printf(w, ",\n");
         if (!st)
-            st = write_trace(w, &traces[i], zero);
+            st = write_trace(w, &traces[i], zero, &a);
     }
     if (!st)
         st = gt_writer_printf(w, "\n]}\n");
@@ -234,5 +383,6 @@ gt_status gt_trace_write(const char *path, const gt_trace *traces, int count)
         gt_writer_abandon(w);
     else
         st = gt_writer_commit(w);
+    free(a.end);
     return st;
 }

@@ -179,7 +179,8 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
     }
     if (!traced)
         return GT_OK;
-    gt_span span = { .category = GT_TRACE_COPY, .track = GT_TRACK_COPY };
+    gt_span span = { .category = GT_TRACE_COPY, .track = GT_TRACK_COPY, .bytes = bytes };
+    gt_trace_stamp(&span);
     snprintf(span.name, sizeof span.name, "%s %llu bytes", write ? "write" : "read",
              (unsigned long long)bytes);
     return dev_event_note(d, event, asked, 0, &span);

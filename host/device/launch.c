@@ -340,6 +340,7 @@ static gt_span span_of(const dev_list *l, int i)
     const int copies = x->type == FILL || x->type == COPY;
     const char *label = dev_list_label_of(l, i);
     gt_span s = { .category = copies ? GT_TRACE_COPY : GT_TRACE_KERNEL, .track = GT_TRACK_COMPUTE };
+    gt_trace_stamp(&s);
     char whole[128];
     snprintf(whole, sizeof whole, "%.64s%s%s", label, *label ? ": " : "", x->name);
     snprintf(s.name, sizeof s.name, "%.45s", whole);

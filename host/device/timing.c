@@ -58,6 +58,13 @@ static int when(const dev_device *d, const struct pending *p, uint64_t *begin, u
     return 1;
 }
 
+static void put_span(gt_span *s, uint64_t begin, uint64_t end)
+{
+    s->begin = begin;
+    s->end = end;
+    gt_trace_put(s);
+}
+
 static void settle(dev_device *d, struct pending *p, double *seconds)
 {
     uint64_t begin, end;
@@ -65,7 +72,7 @@ static void settle(dev_device *d, struct pending *p, double *seconds)
         if (p->counts)
             *seconds += (double)(end - begin) * 1e-9;
         if (p->traced)
-            gt_trace_span(p->span.category, p->span.track, p->span.name, begin, end);
+            put_span(&p->span, begin, end);
     }
     clReleaseEvent(p->event);
 }

@@ -9,6 +9,7 @@
 #include "host/base/file.h"
 #include "host/base/trace.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +28,7 @@ typedef struct bucket {
     uint64_t began, ended;              /* of the newest sum                                */
     dev_event *writing;
     int sent;
+    char name[GT_SPAN_DETAIL];          /* the parameters in it, for the trace              */
 } bucket;
 
 struct parallel_gradients {
@@ -87,6 +89,17 @@ static gt_status share_bucket(const parallel_gradients *s, bucket *b, int segmen
     return GT_OK;
 }
 
+/* "h.3.mlp.w", or the first and the last of several. */
+static void name_bucket(const parallel_gradients *s, bucket *b, const int *tensors, int n)
+{
+    const char *last = params_info(s->o.params, tensors[0])->name;
+    const char *first = params_info(s->o.params, tensors[n - 1])->name;
+    if (n > 1)
+        snprintf(b->name, sizeof b->name, "%.20s ... %.20s", first, last);
+    else
+        snprintf(b->name, sizeof b->name, "%.45s", first);
+}
+
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
 static gt_status add_range(parallel_gradients *s, int segment, int64_t first, int64_t end,
                            const int *tensors, int n)
@@ -100,6 +113,8 @@ static gt_status add_range(parallel_gradients *s, int segment, int64_t first, in
                            .group_number = seg->group, .grad = seg->grad, .master = seg->master,
                            .offset = 4 * (uint64_t)(end - size), .count = (uint64_t)size };
         st = add_bucket(s, &b);
+        if (!st)
+            name_bucket(s, &s->buckets[s->count - 1], tensors, n);
         if (!st && s->o.sharded)
             st = share_bucket(s, &s->buckets[s->count - 1], segment);
         for (int c = 0; !st && c < s->o.chunks; c++)
@@ -301,6 +316,16 @@ static gt_status move_own(parallel_gradients *s, bucket *b, dev_buffer *segment,
                  : dev_read_start(s->o.device, segment, offset, own, bytes, &b->writing);
 }
 
+static void trace_sum(const bucket *b)
+{
+    gt_span span = { .begin = b->began, .end = b->ended, .bytes = b->count * sizeof(float), .category = GT_TRACE_WIRE,
+                     .track = GT_TRACK_WIRE };
+    gt_trace_stamp(&span);
+    snprintf(span.name, sizeof span.name, "sum of gradients");
+    snprintf(span.detail, sizeof span.detail, "%s", b->name);
+    gt_trace_put(&span);
+}
+
 gt_status parallel_gradients_finish(parallel_gradients *s)
 {
     const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
@@ -312,6 +337,8 @@ gt_status parallel_gradients_finish(parallel_gradients *s)
         b->sum = NULL;
         if (!st)
             st = net_collective_wait_when(sum, &b->began, &b->ended);
+        if (!st && gt_trace_on())
+            trace_sum(b);
         if (!st && b->counts)
             st = move_own(s, b, b->grad, 1);
         else if (!st)

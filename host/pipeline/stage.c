@@ -9,6 +9,7 @@
 
 #include "host/base/activity.h"
 #include "host/base/clock.h"
+#include "host/base/trace.h"
 #include "host/pipeline/stage_wire.h"
 
 #include <assert.h>
@@ -34,11 +35,16 @@ typedef struct chunk {
 /* When a program was queued, and (from the courier) when it was done. */
 typedef struct stamp { stage *of; int index; uint64_t queued; } stamp;
 
+/* The same for the trace, where the host may be a step ahead: a ring of them. */
+typedef struct traced { stage *of; uint64_t queued; gt_span span; } traced;
+enum { STEPS_AHEAD = 3 };
+
 struct stage {
     const run_plan *plan;
     net_comm *comm;
     run_place place;
     int virtual_stages, chunks, train, split, seq, micro_batches;
+    int32_t step;                       /* of the run, for the trace                        */
     pipe_schedule schedule;
     const pipe_instruction *list;
     int count;
@@ -47,6 +53,9 @@ struct stage {
     dev_courier *courier;
     pipe_event *events;
     stamp *stamps;
+    traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
+    uint64_t traced_count;
+    uint64_t traced_end;                /* on the courier's thread: the newest program's     */
     uint64_t start, last_end, waited, sent_before;
     stage_report report;
 };
@@ -183,6 +192,7 @@ void stage_release(stage *s)
     free(s->chunk);
     free(s->events);
     free(s->stamps);
+    free(s->traced);
     pipe_schedule_release(&s->schedule);
     free(s);
 }
@@ -339,9 +349,54 @@ static gt_status note_end(void *context, uint64_t now)
     return GT_OK;
 }
 
+static const char *program_name(const stage *s, pipe_kind kind)
+{
+    return kind == PIPE_FORWARD ? "forward" : kind == PIPE_BACKWARD_INPUT ? "backward, inputs"
+           : s->split ? "backward, weights" : "backward";
+}
+
+/* On the courier's thread. */
+static gt_status trace_end(void *context, uint64_t now)
+{
+    traced *t = context;
+    stage *s = t->of;
+    t->span.begin = t->queued > s->traced_end ? t->queued : s->traced_end;
+    t->span.end = now;
+    s->traced_end = now;
+    gt_trace_put(&t->span);
+    return GT_OK;
+}
+
+/* A span from the program's begin to its end. */
+static gt_status trace_program(stage *s, int index)
+{
+    const uint64_t room = (uint64_t)STEPS_AHEAD * (uint64_t)s->count;
+    dev_event *done;
+    if (!s->traced && !(s->traced = calloc(room, sizeof *s->traced)))
+        return no_memory();
+    traced *t = &s->traced[s->traced_count++ % room];
+    *t = (traced){ s, s->stamps[index].queued, { .category = GT_TRACE_STEP, .track = GT_TRACK_STEPS } };
+    gt_trace_stamp(&t->span);
+    snprintf(t->span.name, sizeof t->span.name, "%s", program_name(s, (pipe_kind)s->list[index].kind));
+    gt_status st = dev_mark(s->device, &done);
+    return st ? st : dev_courier_put(s->courier, done, trace_end, t, NULL);
+}
+
+uint64_t stage_traced_until(stage *s, uint64_t now)
+{
+    const uint64_t before = s->traced_end;
+    s->traced_end = now;
+    return before;
+}
+
 static gt_status stamp_end(stage *s, int index)
 {
     dev_event *done;
+    if (gt_trace_on() && s->courier) {
+        gt_status st = trace_program(s, index);
+        if (st)
+            return st;
+    }
     if (!s->comm)                       /* nobody asks, and the host may be a step ahead */
         return GT_OK;
     gt_status st = dev_mark(s->device, &done);
@@ -423,6 +478,7 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     gt_status st = GT_OK;
     int computes = 0;
     s->stamps[index].queued = gt_now_ns();
+    gt_trace_of(s->step, m + 1, c + 1);
     switch ((pipe_kind)i->kind) {
     case PIPE_RECEIVE_ACTIVATION:
         return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
@@ -477,6 +533,7 @@ gt_status stage_run(stage *s, const stage_calls *calls)
     gt_activity a;
     gt_activity_begin(&a, "micro-batch", NULL, (uint64_t)s->micro_batches);
     begin(s);
+    s->step = calls->step;
     gt_status st = expect(s, s->micro_batches);
     for (int i = 0; !st && i < s->count; i++) {
         if (s->list[i].kind == PIPE_FORWARD || s->list[i].kind == PIPE_BACKWARD_WEIGHT)
@@ -484,6 +541,7 @@ gt_status stage_run(stage *s, const stage_calls *calls)
         st = follow(s, calls, i);
     }
     gt_activity_end(&a);
+    gt_trace_of(s->step, 0, 0);
     if (st)
         free_copies(s);
     return st;

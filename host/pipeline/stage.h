@@ -69,6 +69,7 @@ typedef struct stage_calls {
      * exec_gradient_done() <= done are complete. Called for each of `stops` and at the end. NULL:
      * not wanted. */
     gt_status (*gradients)(void *context, int chunk, int done, int last);
+    int32_t step;                   /* for traces: counted from 1; 0: not told               */
 } stage_calls;
 
 /* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */
@@ -88,6 +89,9 @@ gt_status stage_settle(stage *s);
  * how long the host waited; of a reduce and the update what stage_note() said. Sends have none. */
 const pipe_schedule *stage_schedule(const stage *s);
 const pipe_event    *stage_events(const stage *s);
+/* For who traces what comes after the programs of a step, on the courier's thread: when the newest
+ * program ended, and that something else lasted until `now`. */
+uint64_t             stage_traced_until(stage *s, uint64_t now);
 uint64_t             stage_began(const stage *s);   /* gt_now_ns() of its begin           */
 /* When what the caller does itself was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
  * Kept until the next run. */

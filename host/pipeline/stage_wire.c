@@ -16,6 +16,7 @@ typedef struct parcel {
     net_request *request;
     dev_event *writing;             /* in: until then the device reads it                   */
     uint64_t ticket;                /* out: the courier's, who starts sending               */
+    gt_span about;                  /* out: step, micro-batch and chunk, for the trace      */
     wire *of;
 } parcel;
 
@@ -121,6 +122,7 @@ static gt_status send(void *context, uint64_t now)
     parcel *p = context;
     const wire *w = p->of;
     (void)now;
+    gt_trace_of(p->about.step, p->about.micro_batch, p->about.chunk);
     gt_status st = net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
     net_comm_nudge(w->comm);
     return st;
@@ -135,6 +137,7 @@ gt_status wire_give(wire *w, dev_device *d, dev_buffer *b, dev_courier *c, uint6
         st = finish(p, waited);
     if (!st)
         st = dev_read_start(d, b, 0, p->data, w->bytes, &read);
+    gt_trace_stamp(&p->about);
     if (!st)
         st = dev_courier_put(c, read, send, p, &p->ticket);
     w->taken += !st;

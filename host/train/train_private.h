@@ -27,6 +27,8 @@ typedef struct flight {
     float state[OPTIM_STATE_FLOATS];
     uint64_t ticket;                    /* of the courier; 0 once it has landed */
     uint64_t end_ns;                    /* when the device was done with it, from the courier */
+    struct train *of;
+    uint64_t start_ns;                  /* when the host began to queue it */
     uint64_t update_ns;                 /* of several ranks: when its update was queued */
     double lr;
     train_balance balance;
@@ -58,6 +60,7 @@ struct train {
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
     uint64_t micros, micro_batch;       /* this replica's */
+    uint64_t landed_ns;                 /* on the courier's thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */

@@ -11,6 +11,7 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/stop.h"
+#include "host/base/trace.h"
 #include "host/train/train_private.h"
 
 #include <assert.h>
@@ -69,7 +70,7 @@ static gt_status gradients_ready(void *context, int chunk, int done, int last)
  * the sums have begun. */
 static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
 {
-    const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL };
+    const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL, (int32_t)(step + 1) };
     gt_activity a;
     t->running = step;
     t->running_at = begin;
@@ -80,10 +81,28 @@ static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
     return st;
 }
 
+/* A step from the end of the one before it, if it was queued by then, and within it the update. */
+static void trace_step(train *t, const flight *f, uint64_t now)
+{
+    const uint64_t programs = stage_traced_until(t->stage, now);
+    gt_span s = { .begin = f->start_ns > t->landed_ns ? f->start_ns : t->landed_ns, .end = now,
+                  .step = (int32_t)(f->step + 1), .category = GT_TRACE_STEP, .track = GT_TRACK_STEPS };
+    t->landed_ns = now;
+    snprintf(s.name, sizeof s.name, "step %llu", (unsigned long long)f->step + 1);
+    gt_trace_put(&s);
+    s.begin = f->update_ns > programs ? f->update_ns : programs;
+    snprintf(s.name, sizeof s.name, "update");
+    gt_trace_put(&s);
+    gt_trace_counter("device memory", dev_memory_used(t->device));
+}
+
 /* On the courier's thread, as soon as the device is done with a step. */
 static gt_status note_landed(void *context, uint64_t now)
 {
-    ((flight *)context)->end_ns = now;
+    flight *f = context;
+    f->end_ns = now;
+    if (gt_trace_on())
+        trace_step(f->of, f, now);
     return GT_OK;
 }
 
@@ -172,6 +191,8 @@ static gt_status queue_step(train *t, uint64_t step)
     dev_event *event;
     assert(!f->ticket);
     f->step = step;
+    f->of = t;
+    f->start_ns = start;
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };

@@ -65,7 +65,8 @@ struct net_request {
     net_sink sink;
     const void *data;
     size_t size;
-    uint64_t began;                 /* gt_trace_now() of a traced send, else 0                 */
+    uint64_t began;                 /* gt_trace_now() of one that is traced, else 0            */
+    int32_t of_step, of_micro_batch, of_chunk;  /* of a traced send, as in gt_span             */
     net_request *next;              /* of the pair's blocked sends, or the free list           */
     net_request *op_next, **op_link;
 };
@@ -152,6 +153,7 @@ struct net_comm {
     int polling, waiters, closing, shut;
     int dozing;                     /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
+    uint64_t traced_bytes;          /* sent while tracing                                      */
     int epoll, wake;
 
     pair **pairs;

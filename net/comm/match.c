@@ -14,6 +14,7 @@
 #include "net/comm/comm_private.h"
 
 #include "host/base/clock.h"
+#include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/base/trace.h"
 
@@ -47,8 +48,15 @@ static net_request *new_request(pair *p, const tag *key, node_kind kind, size_t 
         return NULL;
     }
     *r = (net_request){ .node = { .key = *key, .kind = kind }, .comm = c, .pair = p, .size = size };
-    if (kind == NODE_SEND && size)
-        r->began = gt_trace_begin();
+    if (size && gt_trace_on()) {
+        r->began = gt_trace_now();
+        gt_span s = { 0 };
+        if (kind == NODE_SEND)
+            gt_trace_stamp(&s);
+        r->of_step = s.step;
+        r->of_micro_batch = s.micro_batch;
+        r->of_chunk = s.chunk;
+    }
     c->outstanding++;
     return r;
 }
@@ -118,18 +126,46 @@ static void leave_table(net_request *r)
     free_window(r);
 }
 
-static void trace_send(const net_request *r)
+/* The same at both ends, and of no other message. */
+static uint64_t flow_of(const net_request *r)
 {
-    char name[64], size[32];
-    snprintf(name, sizeof name, "%s to rank %d", gt_format_bytes(size, sizeof size, r->size),
-             r->pair->peer);
-    gt_trace_end(GT_TRACE_WIRE, GT_TRACK_WIRE, name, r->began);
+    const int sends = r->node.kind == NODE_SEND, me = r->comm->rank;
+    struct { uint64_t context, sequence; uint32_t step, from, to, zero; } key;
+    memset(&key, 0, sizeof key);
+    key.context = r->node.key.context;
+    key.sequence = r->node.key.sequence;
+    key.step = r->node.key.step;
+    key.from = (uint32_t)(sends ? me : r->pair->peer);
+    key.to = (uint32_t)(sends ? r->pair->peer : me);
+    const uint64_t hash = gt_hash(&key, sizeof key);
+    return hash ? hash : 1;
+}
+
+/* A send lasts from its start; of a receive, which is posted long before, its last microsecond is shown. */
+static void trace_message(const net_request *r)
+{
+    char size[32];
+    const int sends = r->node.kind == NODE_SEND;
+    const uint64_t now = gt_trace_now();
+    gt_span s = { .begin = sends ? r->began : now - 1000, .end = now, .bytes = r->size, .flow = flow_of(r),
+                  .category = GT_TRACE_WIRE, .track = sends ? GT_TRACK_WIRE : GT_TRACK_ARRIVED,
+                  .kind = sends ? GT_SPAN_SENDS : GT_SPAN_RECEIVES };
+    if (sends) {
+        s.step = r->of_step;
+        s.micro_batch = r->of_micro_batch;
+        s.chunk = r->of_chunk;
+    }
+    snprintf(s.name, sizeof s.name, "%s %s rank %d", gt_format_bytes(size, sizeof size, r->size),
+             sends ? "to" : "from", r->pair->peer);
+    gt_trace_put(&s);
+    if (sends)
+        gt_trace_counter("bytes sent", r->comm->traced_bytes += r->size);
 }
 
 void match_finish(net_request *r)
 {
     if (r->began)
-        trace_send(r);
+        trace_message(r);
     leave_table(r);
     r->comm->outstanding--;
     atomic_store_explicit(&r->done, 1, memory_order_release);

@@ -120,9 +120,12 @@ enum { ROWS = 32 };                 /* row numbers of a track in the file */
 
 static void a_file_is_what_viewers_expect(void)
 {
-    gt_span a[] = { { 5000001234, 5000001235, GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "h.0 \"x\" \\ y" },
-                    { 5000002000, 6000000000, GT_TRACE_WIRE, GT_TRACK_WIRE, "tab\there" } };
-    gt_span b[] = { { 5000001000, 5000003500, GT_TRACE_WAIT, GT_TRACK_HOST, "wait" } };
+    gt_span a[] = { { .begin = 5000001234, .end = 5000001235, .category = GT_TRACE_KERNEL,
+                      .track = GT_TRACK_COMPUTE, .name = "h.0 \"x\" \\ y" },
+                    { .begin = 5000002000, .end = 6000000000, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
+                      .name = "tab\there" } };
+    gt_span b[] = { { .begin = 5000001000, .end = 5000003500, .category = GT_TRACE_WAIT, .track = GT_TRACK_HOST,
+                      .name = "wait" } };
     const gt_trace traces[] = { { .rank = 0, .device = "gpu:0", .span = a, .count = 2, .lost = 3 },
                                 { .rank = 3, .device = "cpu:0.1@0.25", .span = b, .count = 1 } };
     char *path = gt_path_join(check_folder(), "trace.json"), *text = NULL;
@@ -184,8 +187,8 @@ static void spans_that_overlap_get_rows(void)
     size_t i;
     json_t *event;
     for (unsigned k = 0; k < N; k++) {      /* four at a time, and each fourth within one */
-        spans[k] = (gt_span){ 1000 * k, 1000 * k + (k % 4 ? 3500 : 400), GT_TRACE_WIRE,
-                              GT_TRACK_WIRE, "x" };
+        spans[k] = (gt_span){ .begin = 1000 * k, .end = 1000 * k + (k % 4 ? 3500 : 400),
+                              .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE, .name = "x" };
     }
     CHECK_OK(gt_trace_write(path, &t, 1));
     CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
@@ -208,6 +211,83 @@ static void spans_that_overlap_get_rows(void)
     free(path);
 }
 
+/* A send's arrow leads to the receive of the same message where both are known and time goes forward;
+ * arguments say what a span is of; counters are curves of their own. */
+static void arrows_counters_and_arguments(void)
+{
+    gt_span a[] = {
+        { .begin = 1000, .end = 3000, .flow = 7, .bytes = 64, .step = 2, .micro_batch = 1, .chunk = 2,
+          .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE, .kind = GT_SPAN_SENDS, .name = "64 B to rank 1",
+          .detail = "wte \"x\"" },
+        { .begin = 2000, .end = 2500, .flow = 8, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
+          .kind = GT_SPAN_SENDS, .name = "never received" },
+        { .begin = 2600, .end = 2600, .bytes = 4096, .kind = GT_SPAN_COUNTS, .name = "device memory" },
+        { .begin = 9000, .end = 9500, .flow = 9, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
+          .kind = GT_SPAN_SENDS, .name = "received before" } };
+    gt_span b[] = {
+        { .begin = 2900, .end = 3900, .flow = 7, .category = GT_TRACE_WIRE, .track = GT_TRACK_ARRIVED,
+          .kind = GT_SPAN_RECEIVES, .name = "64 B from rank 0" },
+        { .begin = 4000, .end = 5000, .flow = 9, .category = GT_TRACE_WIRE, .track = GT_TRACK_ARRIVED,
+          .kind = GT_SPAN_RECEIVES, .name = "too early" } };
+    const gt_trace traces[] = { { .rank = 0, .device = "x", .span = a, .count = 4 },
+                                { .rank = 1, .device = "y", .span = b, .count = 2 } };
+    char *path = gt_path_join(check_folder(), "arrows.json"), *text = NULL;
+    int starts = 0, ends = 0, counters = 0;
+    size_t i;
+    json_t *event;
+    CHECK_OK(gt_trace_write(path, traces, 2));
+    CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_array_foreach(json_object_get(root, "traceEvents"), i, event) {
+        const char *ph = text_at(event, "ph");
+        const json_t *args = json_object_get(event, "args");
+        if (*ph == 's' || *ph == 'f') {
+            CHECK(!strcmp(text_at(event, "id"), "0x7"));
+            CHECK(number_at(event, "pid") == (*ph == 's' ? 0.0 : 1.0));
+            CHECK(fabs(number_at(event, "ts") - (*ph == 's' ? 0.0 : 1.9)) < 1e-9);
+            CHECK(*ph == 's' || !strcmp(text_at(event, "bp"), "e"));
+        }
+        starts += *ph == 's';
+        ends += *ph == 'f';
+        if (*ph == 'C') {
+            counters++;
+            CHECK(!strcmp(text_at(event, "name"), "device memory") && number_at(args, "bytes") == 4096.0);
+        }
+        if (*ph == 'X' && !strcmp(text_at(event, "name"), "64 B to rank 1"))
+            CHECK(number_at(args, "step") == 2.0 && number_at(args, "micro-batch") == 0.0
+                  && number_at(args, "chunk") == 1.0 && number_at(args, "bytes") == 64.0
+                  && !strcmp(text_at(args, "parameters"), "wte \"x\""));
+        if (*ph == 'X' && !strcmp(text_at(event, "name"), "too early"))
+            CHECK(json_object_size(args) == 0);
+    }
+    CHECK(starts == 1 && ends == 1 && counters == 1);
+    json_decref(root);
+    free(text);
+    free(path);
+}
+
+static void spans_say_what_they_are_of(void)
+{
+    gt_trace t;
+    CHECK_OK(gt_trace_start(8));
+    gt_trace_of(3, 2, 1);
+    gt_trace_span(GT_TRACE_HOST, GT_TRACK_HOST, "a", 10, 11);
+    gt_trace_of(3, 0, 0);
+    gt_trace_span(GT_TRACE_HOST, GT_TRACK_HOST, "b", 12, 13);
+    gt_trace_of(0, 0, 0);               /* no step of its own: the newest of any thread */
+    gt_trace_span(GT_TRACE_HOST, GT_TRACK_HOST, "c", 14, 15);
+    gt_trace_counter("n", 5);
+    CHECK_OK(gt_trace_take(&t));
+    if (CHECKF(t.count == 4, "%zu spans", t.count)) {
+        CHECK(t.span[0].step == 3 && t.span[0].micro_batch == 2 && t.span[0].chunk == 1);
+        CHECK(t.span[1].step == 3 && t.span[1].micro_batch == 0 && t.span[1].chunk == 0);
+        CHECK(t.span[2].step == 3);
+        CHECK(t.span[3].kind == GT_SPAN_COUNTS && t.span[3].bytes == 5 && t.span[3].begin == t.span[3].end);
+    }
+    gt_trace_release(&t);
+    gt_trace_stop();
+}
+
 const check_case check_cases[] = {
     CASE(off_it_records_nothing),
     CASE(spans_come_in_order_and_nest),
@@ -215,5 +295,7 @@ const check_case check_cases[] = {
     CASE(threads_record_together),
     CASE(a_file_is_what_viewers_expect),
     CASE(spans_that_overlap_get_rows),
+    CASE(arrows_counters_and_arguments),
+    CASE(spans_say_what_they_are_of),
     { 0 }
 };

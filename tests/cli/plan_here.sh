@@ -18,7 +18,7 @@ does "unless it is asked for" 'measured now' plan $tiny --devices cpu:0 --again
 
 does "two devices are planned for" '^plan +2 ranks in' plan $tiny $two --out two.json --timeline step.svg
 check "the runners-up are told" grep -q '^runners-up' stdout
-check "memory is told with its limit" grep -Eq '[0-9.]+ [MG]B of [0-9.]+ [MG]B$' stdout
+check "memory is told with its limit" grep -Eq '[0-9.]+ [MG]B of [0-9.]+ [MG]B ' stdout
 check "the picture is one" grep -q '</svg>' step.svg
 check "the plan is in the file" grep -q '"format": "geartrain plan 1"' two.json
 

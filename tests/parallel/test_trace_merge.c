@@ -59,8 +59,8 @@ static gt_status record(net_comm *c, size_t count, gt_trace *out)
     const uint64_t start = gt_trace_now();
     for (size_t i = 0; i < count; i++) {
         gt_span *s = &out->span[i];
-        *s = (gt_span){ start - 100 * (count - i), start - 100 * (count - i) + 100,
-                        GT_TRACE_KERNEL, GT_TRACK_COMPUTE, "" };
+        *s = (gt_span){ .begin = start - 100 * (count - i), .end = start - 100 * (count - i) + 100,
+                        .category = GT_TRACE_KERNEL, .track = GT_TRACK_COMPUTE };
         snprintf(s->name, sizeof s->name, "%d.%zu", rank, i);
     }
     for (int turn = 0; turn < RANKS; turn++) {
