@@ -13,6 +13,7 @@
  * engine, its version, seconds). A line that does not parse, or names an engine or version
  * this build lacks, is dropped, and its class is measured again.
  *
+ * What is measured is checked as well, since an engine that a runtime lets down is often the fastest.
  * Machines are shared and noisy: engines take turns over several rounds, each one's best run
  * counts, and the first engine of the table wins unless another is 10 % faster.          */
 #include "host/gemm/engine.h"
@@ -351,10 +352,53 @@ static gt_status time_list(dev_list *l, int first, dev_device *d, double *second
     return st;
 }
 
-static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, double *seconds)
+/* What every operand of a measurement is filled with: a little off zero, for denormals and zeros
+ * would not be typical; 1 in fp16, 1/128 or so in the others. */
+static const uint32_t pattern = 0x3c003c00;
+
+/* Is the plain product of `g` right, at the size it will have? All its elements are the same sum, so
+ * that turns, tiles or work-items left out show. Runtimes that cut long loops short return success. */
+static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm_desc *g,
+                               const gemm_buffers *b)
 {
-    /* Operands a little off zero: denormals and zeros would not be typical. */
-    const uint32_t pattern = 0x3c003c00;
+    const size_t size = dtype_size(g->c_type);
+    gemm_desc plain = *g;
+    dev_list *l = NULL;
+    unsigned char *got = malloc(c_bytes(g) + 4), want_bits[4] = { 0 };
+    plain.bias = plain.gelu = plain.gelu_grad = plain.residual = plain.add = 0;
+    plain.drop_p = 0;
+    gt_status st = got ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a GEMM engine: out of memory");
+    if (!st)
+        st = dev_list_create(&l, c->device);
+    if (!st)
+        st = e->append(c, l, &plain, b, NULL);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    if (!st)
+        st = dev_read(c->device, b->c, 0, got, c_bytes(g));
+    const double one = (double)dtype_load(g->a_type, &pattern, 0);
+    dtype_store(g->c_type, want_bits, 0, (float)((double)g->alpha * g->K * one * one));
+    const double want = (double)dtype_load(g->c_type, want_bits, 0);
+    const double allowed = (1e-5 + 6e-8 * g->K + (size == 2 ? 1.0 / 128 : 0.0)) * fabs(want);
+    for (int i = 0; !st && i < g->batch; i++)
+        for (int m = 0; !st && m < g->M; m++)
+            for (int n = 0; !st && n < g->N; n++) {
+                const size_t at = (size_t)i * (size_t)g->stride_c + (size_t)m * (size_t)g->ldc
+                                + (size_t)n;
+                const double x = (double)dtype_load(g->c_type, got, at);
+                if (!(fabs(x - want) <= allowed) && memcmp(got + at * size, want_bits, size))
+                    st = gt_fail(GT_NUMERIC, "%d x %d x %d gave %g at row %d, column %d, not %g", g->M,
+                                 g->N, g->K, x, m, n, want);
+            }
+    dev_list_release(l);
+    free(got);
+    return st;
+}
+
+/* check: look at the result as well. */
+static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, int check,
+                         double *seconds)
+{
     gemm_buffers b = { 0 };
     dev_list *l = NULL;
     uint64_t scratch = e->scratch(c, g);
@@ -388,6 +432,8 @@ static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc 
         st = dev_run(l, 0, first);
     if (!st)
         st = time_list(l, first, c->device, seconds);
+    if (!st && check)
+        st = check_product(c, e, g, &b);
 
     dev_list_release(l);
     dev_buffer_release(b.a);
@@ -406,8 +452,8 @@ static int is_small(const gemm_desc *g)
     return flops_of(g) < 2e7;
 }
 
-/* Takes the fastest engine that can. One that fails to run is left out; if there is none
- * left, so is the device, and its error is the caller's. Engines take turns; one that is far
+/* Takes the fastest engine that can. One that fails to run, or computes wrongly, is left out; if
+ * there is none left, so is the device, and its error is the caller's. Engines take turns; one that is far
  * behind after a round is not run again. */
 static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out,
                              double *seconds)
@@ -421,17 +467,20 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
     for (int round = 0; round < ROUNDS; round++) {
         for (int i = 0; engines[i]; i++) {
             double took = INFINITY;
-            const int behind = round > 0 && best[i] > 1.5 * best[winner];
+            const int behind = round > 0 && !(best[i] <= 1.5 * best[winner]);
             if (!engines[i]->can(c, g) || behind)
                 continue;
-            st = gt_stop_check();
-            if (st)
-                return st;
-            gt_status tried = measure(c, engines[i], g, &took);
+            gt_status tried = gt_stop_check();
+            if (!tried)
+                tried = measure(c, engines[i], g, round == 0, &took);
+            if (tried == GT_INTERRUPTED)
+                return tried;
             if (tried) {
                 st = tried;
-                gt_log(GT_LOG_INFO, "gemm", "engine '%s' is left out: %s", engines[i]->name,
-                       gt_message());
+                gt_log(tried == GT_NUMERIC ? GT_LOG_WARN : GT_LOG_INFO, "gemm", "engine '%s' %son '%s' "
+                       "and is left out: %s", engines[i]->name,
+                       tried == GT_NUMERIC ? "computes wrongly " : "fails ",
+                       dev_info_of(c->device)->id, gt_message());
             }
             best[i] = tried ? INFINITY : fmin(best[i], took);
         }
@@ -440,7 +489,8 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
             if (isfinite(best[i]) && (winner < 0 || best[i] < 0.9 * best[winner]))
                 winner = i;
         if (winner < 0)
-            return st;
+            return gt_fail_in(st, "no GEMM engine can be used on device '%s'",
+                              dev_info_of(c->device)->id);
     }
     for (int i = 0; engines[i]; i++)
         if (isfinite(best[i]))

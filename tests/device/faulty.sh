@@ -55,6 +55,20 @@ check "a refusal is not kept" test ! -e "$(echo "$work"/cache-loops/*/proof/*.tx
 check "what holds is kept" sh -c "'$geartrain' bench gemm --shapes 32x32x32 > /dev/null 2>&1
     grep -qx holds '$work'/cache/proof/*.txt"
 
+# ---- a wrong engine ----------------------------------------------------------------------------
+# What the native engine gives is right, and what remains where the tiled one is left out.
+small_run() { "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 64 --batch 16 --steps 3 "$@"; }
+losses() { sed -n 's/^\(step [0-9]*  loss [0-9.]*\).*/\1/p' "$1"; }
+if GEARTRAIN_GEMM=native small_run --out native > native.txt 2> stderr; then
+    with tiles "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 64 \
+        --batch 16 --steps 3 --out tiles > tiles.txt 2> stderr
+    check "a wrong engine is left out by name, and how wrong it was" grep -Eq "warning: engine 'tiled' computes wrongly on 'cpu:0' and is left out: [0-9]+ x [0-9]+ x [0-9]+ gave .* at row 0, column 0, not " stderr
+    check "training goes on with another" test "$(losses tiles.txt)" = "$(losses native.txt)"
+    check "it is chosen for no product that packs B so" sh -c '! grep -q "^[nt]n .* tiled " cache-tiles/gemm/*.txt'
+else
+    echo "without the native engine there is none to go on with: not tried"
+fi
+
 # ---- wrong time stamps -------------------------------------------------------------------------
 with stamps "$geartrain" bench kernels --kernel gelu --json > stdout 2> stderr
 check "bench kernels runs" test $? -eq 0
