@@ -9,7 +9,6 @@
 
 #include "host/base/file.h"
 #include "host/base/text.h"
-#include "host/device/device.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -234,7 +233,7 @@ static void say_proof(void *context, const dev_proof *p)
 }
 
 /* Its memory, its compiler and every probe; what follows needs all of them. */
-static void check_device(const dev_info *i)
+static void check_device(const dev_info *i, int prove)
 {
     dev_device *d = NULL;
     answers a = { .device = i };
@@ -255,9 +254,11 @@ static void check_device(const dev_info *i)
     else if (!a.wrong)
         doctor_good("%s (%s, driver %s, %s) compiles and runs kernels", i->id, i->name, i->driver,
                     gt_format_bytes(bytes, sizeof bytes, i->global_bytes));
+    if (!st && !a.wrong && prove)
+        doctor_prove_step(i);
 }
 
-void doctor_opencl(void)
+void doctor_opencl(int prove)
 {
     dev_info *all = NULL;
     int count = 0;
@@ -276,6 +277,6 @@ void doctor_opencl(void)
         doctor_good("rusticl loads, and shows no device, since RUSTICL_ENABLE is not set: it would "
                     "name llvmpipe, radeonsi, iris, ...");
     for (int i = 0; all && i < count; i++)
-        check_device(&all[i]);
+        check_device(&all[i], prove);
     free(all);
 }

@@ -6,16 +6,22 @@
 #include "host/cli/doctor_verbs.h"
 
 #include "host/base/file.h"
-#include "host/device/device.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static const gt_option table[] = { { 0 } };
+static struct { int prove; } o;
+
+static const gt_option table[] = {
+    { .group = "Devices" },
+    { "prove", 0, GT_FLAG, NULL, "also a training step on each device, against the host's", &o.prove, 0,
+      NULL },
+    { 0 } };
 
 static const cli_help help = {
-    "doctor", "Say what is wrong with this machine's OpenCL or network, and the fix.", NULL };
+    "doctor [--prove]", "Say what is wrong with this machine's OpenCL or network, and the fix.",
+    "  geartrain doctor --prove\n" };
 
 static int bad, good;
 
@@ -72,7 +78,7 @@ gt_status verb_doctor(int argc, char **argv)
         return st;
     if (count)
         return gt_fail(GT_MISUSE, "doctor takes no words such as '%s'", words[0]);
-    doctor_opencl();
+    doctor_opencl(o.prove);
     check_caches();
     doctor_net(doctor_good, doctor_bad);
     doctor_verbs(doctor_good, doctor_bad);

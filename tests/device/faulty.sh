@@ -69,6 +69,15 @@ else
     echo "without the native engine there is none to go on with: not tried"
 fi
 
+# ---- the last probe ----------------------------------------------------------------------------
+"$geartrain" doctor --prove > stdout 2> stderr
+check "a right device makes the host's training step" grep -Eq "^ok .*cpu:0 training step: loss [0-9.]+, gradient norm [0-9.]+ and every tensor as the host" stdout
+check "and the products of all engines" grep -Eq "^ok .*cpu:0 products: .*tiled.*, with 65543 terms a sum" stdout
+with tiles env GEARTRAIN_GEMM=tiled "$geartrain" doctor --prove > stdout 2> stderr
+check "one that passes every other probe and trains wrongly is found out" \
+    grep -Eq "^BAD .*cpu:0 \(.*driver .*training step: the gradient of .* off" stdout
+check "with what to do" grep -q "fix: .*training on this one would be wrong without an error" stdout
+
 # ---- wrong time stamps -------------------------------------------------------------------------
 with stamps "$geartrain" bench kernels --kernel gelu --json > stdout 2> stderr
 check "bench kernels runs" test $? -eq 0
