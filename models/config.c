@@ -95,10 +95,9 @@ static gt_status read_flag(int *out, json_t *root, const char *key, int fallback
  *   anything   it does not touch the loss: what the weights were saved by and as, how text is
  *              generated, heads of other tasks
  *   off        only false, null, 0 or an empty list or object is what is computed here
- *   on         only true is
  *   an alias   must say what the key that it stands for says
  * A key that is not in this table may change the model, so anything but null is refused.         */
-typedef enum key_kind { KEY_READ, KEY_ANYTHING, KEY_OFF, KEY_ON, KEY_LAYERS, KEY_HEADS, KEY_CHANNELS,
+typedef enum key_kind { KEY_READ, KEY_ANYTHING, KEY_OFF, KEY_LAYERS, KEY_HEADS, KEY_CHANNELS,
                         KEY_CONTEXT } key_kind;
 
 static const struct { const char *name; key_kind kind; } keys[] = {
@@ -107,13 +106,13 @@ static const struct { const char *name; key_kind kind; } keys[] = {
     { "attn_pdrop", KEY_READ }, { "resid_pdrop", KEY_READ }, { "layer_norm_epsilon", KEY_READ },
     { "initializer_range", KEY_READ }, { "model_type", KEY_READ }, { "activation_function", KEY_READ },
     { "name", KEY_READ }, { "scale_attn_weights", KEY_READ },
-    { "scale_attn_by_inverse_layer_idx", KEY_READ },
+    { "scale_attn_by_inverse_layer_idx", KEY_READ }, { "tie_word_embeddings", KEY_READ },
 
     { "num_hidden_layers", KEY_LAYERS }, { "num_attention_heads", KEY_HEADS },
     { "hidden_size", KEY_CHANNELS }, { "max_position_embeddings", KEY_CONTEXT },
     { "n_ctx", KEY_CONTEXT },
 
-    { "tie_word_embeddings", KEY_ON }, { "add_cross_attention", KEY_OFF },
+    { "add_cross_attention", KEY_OFF },
     { "cross_attention_hidden_size", KEY_OFF }, { "is_encoder_decoder", KEY_OFF },
     { "tie_encoder_decoder", KEY_OFF }, { "pruned_heads", KEY_OFF }, { "per_layer_config", KEY_OFF },
     { "quantization_config", KEY_OFF }, { "auto_map", KEY_OFF },
@@ -175,8 +174,6 @@ static gt_status check_key(const char *key, const json_t *v, const model_config 
         fits = json_is_null(v);
     else if (kind == KEY_OFF)
         fits = is_off(v);
-    else if (kind == KEY_ON)
-        fits = json_is_true(v);
     else if (kind >= KEY_LAYERS)
         fits = json_is_null(v) || (json_is_integer(v)
                                    && json_integer_value(v) == sizes[kind - KEY_LAYERS]);
@@ -191,11 +188,7 @@ static gt_status check_key(const char *key, const json_t *v, const model_config 
     if (kind >= KEY_LAYERS)
         return gt_fail(GT_FORMAT, "model file '%s': '%s' is %s, which contradicts %d by its other name",
                        path, key, shown, sizes[kind - KEY_LAYERS]);
-    if (!strcmp(key, "tie_word_embeddings"))
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s: an untied head is not supported",
-                       path, key, shown);
-    return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s, which is not supported; only %s is", path,
-                   key, shown, kind == KEY_ON ? "true" : "false, or nothing,");
+    return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s, which is not supported", path, key, shown);
 }
 
 /* Text at `key`, one of `known` (ends with NULL); absent is its first. */
@@ -244,7 +237,10 @@ static gt_status read_config(model_config *c, json_t *root, const char *path)
         st = read_float(&c->eps, root, "layer_norm_epsilon", 1e-5f, path);
     if (!st)
         st = read_float(&c->init_deviation, root, "initializer_range", 0.02f, path);
-    int scaled = 1;
+    int scaled = 1, tied = 1;
+    if (!st)
+        st = read_flag(&tied, root, "tie_word_embeddings", 1, path);
+    c->untied_head = !tied;
     if (!st)
         st = read_flag(&scaled, root, "scale_attn_weights", 1, path);
     c->attention_unscaled = !scaled;
@@ -364,7 +360,7 @@ gt_status model_config_json(char **out, const model_config *c)
         short_real(c->dropout_attention), "resid_pdrop", short_real(c->dropout_residual),
         "initializer_range", short_real(c->init_deviation), "scale_attn_weights",
         !c->attention_unscaled, "scale_attn_by_inverse_layer_idx", c->attention_by_layer,
-        "tie_word_embeddings", 1);
+        "tie_word_embeddings", !c->untied_head);
     if (root)
         *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);
@@ -375,7 +371,8 @@ int64_t model_parameters(const model_config *c)
 {
     const int64_t C = c->channels, I = c->inner;
     const int64_t layer = 4 * C + 3 * C * C + 3 * C + C * C + C + 2 * C * I + I + C;
-    return ((int64_t)c->vocab + c->context) * C + c->layers * layer + 2 * C;
+    const int64_t tables = (c->untied_head ? 2 : 1) * (int64_t)c->vocab + c->context;
+    return tables * C + c->layers * layer + 2 * C;
 }
 
 double model_flops_per_token(const model_config *c, int T)

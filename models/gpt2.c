@@ -2,7 +2,7 @@
  *
  *   x = wte[token] + wpe[position]
  *   layer:  x = x + attn(ln_1(x));   x = x + mlp(ln_2(x))          pre-norm residual stream
- *   loss = cross-entropy(ln_f(x) wte', target)                      tied head
+ *   loss = cross-entropy(ln_f(x) wte', target)                      tied head, or lm_head for wte
  *
  * Radford et al., "Language models are unsupervised multitask learners" (2019); Brown et
  * al., "Language models are few-shot learners" (2020). GPT-3's sparse layers are dense
@@ -157,6 +157,14 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
     return project(b, prefix, "mlp.c_proj", a, C, c->inner, own(b, 1, 1, c->inner, 0), x);
 }
 
+/* The rows of the vocabulary as the head sees them: wte's, unless it has its own. */
+static int head_table(const builder *b, int wte)
+{
+    const model_config *c = b->c;
+    return !c->untied_head ? wte : weight(b, "", "lm_head", c->vocab, c->channels,
+                                          own(b, 0, 1, c->vocab, 0), c->init_deviation);
+}
+
 /* wte, wpe: values; a rank without positions has wpe -1. */
 static int embed(const builder *b, int wte, int wpe)
 {
@@ -167,12 +175,12 @@ static int embed(const builder *b, int wte, int wpe)
     return graph_scatter_rows(b->g, "embed", x);
 }
 
-static void head(const builder *b, int x, int wte)
+static void head(const builder *b, int x, int table)
 {
     const int64_t B = graph_batch(b->g), T = graph_tokens(b->g);
     int targets = graph_input(b->g, "targets", DTYPE_I32, shape_of(2, B, T));
     x = graph_gather_rows(b->g, "ln_f", norm(b, "", "ln_f", x));
-    graph_head_loss(b->g, "loss", x, wte, targets);
+    graph_head_loss(b->g, "loss", x, table, targets);
 }
 
 /* The activations that come from the stage before. */
@@ -207,7 +215,7 @@ gt_status gpt2_build_part(graph *g, const model_config *c, const graph_part *par
     if (st)
         return st;
     graph_split(g, &b.part);
-    if (first == 0 || last == end)
+    if (first == 0 || (last == end && !c->untied_head))
         wte = weight(&b, "", "wte", c->vocab, c->channels, own(&b, 0, 1, c->vocab, 0),
                      c->init_deviation);
     if (first == 0 && b.part.rank == 0)
@@ -221,7 +229,7 @@ gt_status gpt2_build_part(graph *g, const model_config *c, const graph_part *par
             x = block(&b, unit - 1, x, NULL, -1);
     graph_layer(g, -1);
     if (last == end)
-        head(&b, x, wte);
+        head(&b, x, head_table(&b, wte));
     return train ? graph_backward(g, last == end ? -1 : x, input, recompute) : graph_failed(g);
 }
 
@@ -246,6 +254,6 @@ gt_status gpt2_build_generate(graph *g, const model_config *c, int capacity)
     }
     graph_layer(g, -1);
     x = norm(&b, "", "ln_f", x);
-    graph_logits(g, "logits", x, wte);
+    graph_logits(g, "logits", x, head_table(&b, wte));
     return graph_failed(g);
 }

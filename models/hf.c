@@ -3,8 +3,8 @@
  *   ours   h.0.attn.c_attn.weight (3C, C)   a row per output
  *   theirs h.0.attn.c_attn.weight (C, 3C)   "Conv1D": a row per input, so transposed
  *
- * Embeddings and vectors are alike. The head is tied: lm_head.weight must be what wte.weight is,
- * or stands for it where a file holds the head alone, as transformers ties both ways. Masks
+ * Embeddings and vectors are alike. A head that is tied must be what wte.weight is, or stands for
+ * it where a file holds the head alone, as transformers ties both ways. Masks
  * that old files carry (attn.bias, attn.masked_bias) are not weights. Any other tensor would be
  * a part of the model that is not computed here, so none is left aside in silence.
  * A rank that holds a part of the model still looks for all of its tensors: what is wrong with
@@ -30,7 +30,7 @@ static int is_transposed(const graph_param_info *p)
 #define EMBEDDING "wte.weight"
 #define HEAD "lm_head.weight"
 
-static const st_tensor *find_tensor(const st_file *f, const char *name)
+static const st_tensor *find_tensor(const st_file *f, const model_config *c, const char *name)
 {
     char text[96];
     const st_tensor *t = st_find(f, name);
@@ -38,7 +38,7 @@ static const st_tensor *find_tensor(const st_file *f, const char *name)
         snprintf(text, sizeof text, PREFIX "%s", name);
         t = st_find(f, text);
     }
-    return t ? t : strcmp(name, EMBEDDING) ? NULL : st_find(f, HEAD);
+    return t || c->untied_head || strcmp(name, EMBEDDING) ? t : st_find(f, HEAD);
 }
 
 static gt_status check_shape(const graph_param_info *p, const st_tensor *t, const char *folder)
@@ -93,7 +93,8 @@ out:
 }
 
 /* Every tensor of the whole model must be in the file; p takes what it holds of them. */
-static gt_status import_tensors(const graph *whole, params *p, const st_file *f, const char *folder)
+static gt_status import_tensors(const graph *whole, const model_config *c, params *p, const st_file *f,
+                                const char *folder)
 {
     gt_status st = GT_OK;
     int taken = 0;
@@ -104,7 +105,7 @@ static gt_status import_tensors(const graph *whole, params *p, const st_file *f,
         if (st)
             break;
         const graph_param_info *info = graph_param_at(whole, i);
-        const st_tensor *t = find_tensor(f, info->name);
+        const st_tensor *t = find_tensor(f, c, info->name);
         const int held = params_find(p, info->name);
         if (!t)
             st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
@@ -197,14 +198,14 @@ static int same_numbers(const st_tensor *a, const st_tensor *b)
 
 /* transformers, from version 5 on, does not tie a head whose numbers are others, whatever the
  * description says; before, it dropped them. */
-static gt_status check_head(const st_file *f, const char *folder)
+static gt_status check_head(const model_config *c, const st_file *f, const char *folder)
 {
-    const st_tensor *head = st_find(f, HEAD), *embedding = find_tensor(f, EMBEDDING);
-    if (!head || head == embedding || same_numbers(head, embedding))
+    const st_tensor *head = st_find(f, HEAD), *embedding = find_tensor(f, c, EMBEDDING);
+    if (c->untied_head || !head || head == embedding || same_numbers(head, embedding))
         return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "cannot import '%s': '%s' holds other numbers than '%s', so the head is "
-                   "not tied, whatever config.json says; an untied head is not supported", folder, HEAD,
-                   embedding->name);
+    return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though its "
+                   "config.json says that they are tied; if the head is one of its own, let it say "
+                   "\"tie_word_embeddings\": false", folder, HEAD, embedding->name);
 }
 
 gt_status model_import(const model_config *c, params *p, const char *folder)
@@ -223,9 +224,9 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     if (!st)
         st = check_tensors(c, whole, f, folder);
     if (!st)
-        st = check_head(f, folder);
+        st = check_head(c, f, folder);
     if (!st)
-        st = import_tensors(whole, p, f, folder);
+        st = import_tensors(whole, c, p, f, folder);
     graph_release(whole);
     st_close(f);
     return st;
@@ -317,7 +318,7 @@ gt_status model_export(const model_config *c, params *p, dtype type, const char 
         const graph_param_info *info = params_info(p, i);
         char name[96];
         shape s = info->shape;
-        snprintf(name, sizeof name, "transformer.%s", info->name);
+        snprintf(name, sizeof name, "%s%s", strcmp(info->name, HEAD) ? PREFIX : "", info->name);
         if (is_transposed(info)) {
             s.dim[0] = info->shape.dim[1];
             s.dim[1] = info->shape.dim[0];

@@ -18,6 +18,7 @@ typedef struct model_config {
     char name[64];                  /* "gpt2-124m", or the file's name             */
     int layers, heads, channels, inner, context, vocab;
     int vocab_given;                /* 0: the tokenizer decides                    */
+    int untied_head;                /* the head is a table of its own, "lm_head.weight"     */
     int attention_unscaled;         /* scores are not divided by sqrt(channels / heads)     */
     int attention_by_layer;         /* scores of the i-th layer are divided by i as well    */
     float dropout_embed, dropout_attention, dropout_residual;
@@ -57,8 +58,8 @@ gt_status model_build_generate(graph *g, const model_config *c, int capacity);
 gt_status model_folder_check(const char *folder);
 /* Reads the tensors of an HF folder (model.safetensors, or shards and their index) into p;
  * all must be there with the right shapes, and finite. A tensor that is no part of the model is
- * refused by name, but for masks of old files and, with a warning, heads of other tasks; so is a
- * head that is not the embedding. A file that holds the head alone has its embedding in it. */
+ * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
+ * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
 /* Writes config.json and model.safetensors as transformers' GPT2LMHeadModel reads them.
  * type: DTYPE_F32, or what to round to. */

@@ -70,6 +70,7 @@ static void put_model(gt_text *lines, const model_config *m)
     gt_text_printf(lines, "the model's embd_pdrop\t%.9g\n", (double)m->dropout_embed);
     gt_text_printf(lines, "the model's attn_pdrop\t%.9g\n", (double)m->dropout_attention);
     gt_text_printf(lines, "the model's resid_pdrop\t%.9g\n", (double)m->dropout_residual);
+    gt_text_printf(lines, "the model's tie_word_embeddings\t%d\n", !m->untied_head);
     gt_text_printf(lines, "the model's scale_attn_weights\t%d\n", !m->attention_unscaled);
     gt_text_printf(lines, "the model's scale_attn_by_inverse_layer_idx\t%d\n", m->attention_by_layer);
     gt_text_printf(lines, "the model's layer_norm_epsilon\t%.9g\n", (double)m->eps);

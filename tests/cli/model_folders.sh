@@ -32,13 +32,11 @@ does "holes are never drawn" '^the' generate --from folder --prompt the -n 150 -
 described() # NAME PATTERN KEY-AND-VALUE
 {
     fresh
-    sed "1s/{/{ $3,/; 2,\$ s/\"tie_word_embeddings\": true/\"name\": \"folder\"/; s/^  \"name\": \"padded.json\",\$//" \
-        whole/config.json > folder/config.json
+    sed "s/^{/{ $3,/" whole/config.json > folder/config.json
     refuses "$1: eval" 1 "$2" eval --from folder --data "$text"
     refuses "$1: generate" 1 "$2" generate --from folder --prompt the
     refuses "$1: train" 1 "$2" train --model folder --data "$text" $trained --out new
 }
-described "an untied head" "'tie_word_embeddings' is false: an untied head" '"tie_word_embeddings": false'
 described "cross attention" "'add_cross_attention'" '"add_cross_attention": true'
 described "weights in 4 bits" "'quantization_config' is" '"quantization_config": {"bits": 4}'
 described "a key nobody knows" "key 'rope_theta' is not known here and may change" '"rope_theta": 10000'
@@ -52,6 +50,37 @@ does "attention that is not scaled" '^loss ' eval --from folder --data "$text" -
 check "is another model" differs
 "$geartrain" train --from folder --data "$text" $trained --out unscaled > stdout 2> stderr
 check "and stays so in a run" grep -q '"scale_attn_weights": false' unscaled/config.json
+
+# ---- a head of its own -------------------------------------------------------------------------------
+
+# The same curve however the model is cut, and the same model after it has been a folder.
+sed 's/"n_layer": 1,/"n_layer": 2, "tie_word_embeddings": false,/' padded.json > own.json
+trained_own()
+{
+    out=$1
+    shift
+    "$geartrain" train --model own.json --data "$text" --tokenizer char --seq 32 --batch 4 --steps 3 \
+        --eval-every 0 --out "$out" "$@" > stdout 2> stderr || sed 's/^/    /' stderr
+    sed -n 's/.*"step": 3,.*"loss": \([0-9.]*\).*/\1/p' "$out/metrics.jsonl"
+}
+close_to() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > 0 && b > 0 && a / b < 1.00002 && b / a < 1.00002) }'; }
+alone=$(trained_own own)
+check "in two stages" close_to "$alone" "$(trained_own own-stages --devices cpu:0.0,cpu:0.1 --stages 2)"
+check "on two ranks that split layers" close_to "$alone" \
+    "$(trained_own own-tensor --devices cpu:0.0,cpu:0.1 --tensor 2)"
+check "on two replicas" close_to "$alone" \
+    "$(trained_own own-data --devices cpu:0.0,cpu:0.1 --replicas 2)"
+"$geartrain" export own-stages -o own-folder > stdout 2> stderr
+check "its folder says so" grep -q '"tie_word_embeddings": false' own-folder/config.json
+check "and has it" grep -q '"lm_head.weight"' own-folder/model.safetensors
+"$geartrain" eval --from own-stages --data "$text" --seq 32 > want-own 2> stderr
+does "eval of the folder" '^loss ' eval --from own-folder --data "$text" --seq 32
+check "gives the run's loss" [ "$(cut -d' ' -f1-8 stdout)" = "$(cut -d' ' -f1-8 want-own)" ]
+sed 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' own-folder/config.json > tied.json
+mv tied.json own-folder/config.json
+refuses "a head of its own that is said to be tied" 1 \
+    "'lm_head.weight' holds other numbers than 'transformer.wte.weight'.*\"tie_word_embeddings\": false" \
+    eval --from own-folder --data "$text"
 
 # ---- weights ---------------------------------------------------------------------------------------------
 

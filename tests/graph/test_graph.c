@@ -222,6 +222,50 @@ static void attention_scales_as_described(void)
     dev_close(d);
 }
 
+/* A head of its own that is the embedding gives the tied model's loss, and its gradient and the
+ * embedding's add up to the tied one's. */
+static void a_head_of_its_own_takes_its_part_of_the_gradient(void)
+{
+    dev_device *d = tiny_device();
+    const model_config tied = tiny_config();
+    const train_options o = tiny_options();
+    model_config c = tied;
+    double loss[2], norm;
+    c.untied_head = 1;
+    train *a = d ? tiny_train(d, &tied, &o) : NULL, *b = d ? tiny_train(d, &c, &o) : NULL;
+    const size_t n = (size_t)c.vocab * (size_t)c.channels;
+    float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y), *z = malloc(n * sizeof *z);
+    if (a && b) {
+        params *p = train_params(a), *q = train_params(b);
+        for (int i = 0; i < params_count(p); i++) {
+            float *w = malloc((size_t)shape_count(&params_info(p, i)->shape) * sizeof *w);
+            CHECK_OK(params_read(p, i, w));
+            CHECK_OK(params_write(q, params_find(q, params_info(p, i)->name), w));
+            free(w);
+        }
+        const int wte = params_find(q, "wte.weight"), head = params_find(q, "lm_head.weight");
+        CHECK(params_count(q) == params_count(p) + 1 && wte >= 0 && head >= 0);
+        CHECK_OK(params_read(q, wte, x));
+        CHECK_OK(params_write(q, head, x));
+        CHECK_OK(train_once(a, 3, 0, &loss[0], &norm));
+        CHECK_OK(train_once(b, 3, 0, &loss[1], &norm));
+        CHECKF(fabs(loss[1] / loss[0] - 1.0) < 1e-6, "%.9g and %.9g", loss[0], loss[1]);
+        CHECK_OK(params_read_grad(p, params_find(p, "wte.weight"), x));
+        CHECK_OK(params_read_grad(q, wte, y));
+        CHECK_OK(params_read_grad(q, head, z));
+        CHECK(relative(y, x, n) > 0.01 && relative(z, x, n) > 0.01);
+        for (size_t k = 0; k < n; k++)
+            y[k] += z[k];
+        CHECKF(relative(y, x, n) < 2e-5, "off by %g", relative(y, x, n));
+    }
+    free(x);
+    free(y);
+    free(z);
+    train_release(a);
+    train_release(b);
+    dev_close(d);
+}
+
 /* Forward, input gradients and weight gradients as separate programs against the two
  * interleaved, on the same inputs and weights. */
 static void split_programs_change_no_bit(void)
@@ -312,6 +356,7 @@ const check_case check_cases[] = {
     CASE(the_same_step_twice_is_the_same),
     CASE(gradients_are_slopes),
     CASE(attention_scales_as_described),
+    CASE(a_head_of_its_own_takes_its_part_of_the_gradient),
     CASE(split_programs_change_no_bit),
     { 0 }
 };

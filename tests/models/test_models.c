@@ -36,6 +36,7 @@ static void arithmetic_agrees_with_the_graph(void)
         CHECK_OK(model_config_check(&c));
         if (!c.vocab)
             c.vocab = 65;
+        c.untied_head = i % 2;
         CHECK_OK(graph_create(&g, DTYPE_F32, 1, 8));
         CHECK_OK(model_build_loss(g, &c, 0, 0));
         CHECKF(graph_param_elements(g) == model_parameters(&c), "%s: graph %lld, arithmetic %lld",
@@ -49,7 +50,7 @@ static void descriptions_come_back(void)
     char *text = NULL, *path = gt_path_join(check_folder(), "round.json");
     const model_config c = { .family = "gpt2", .name = "round", .layers = 5, .heads = 3,
                              .channels = 96, .inner = 100, .context = 77, .vocab = 1234,
-                             .vocab_given = 1, .attention_unscaled = 1, .attention_by_layer = 1,
+                             .vocab_given = 1, .attention_unscaled = 1, .attention_by_layer = 1, .untied_head = 1,
                              .dropout_embed = 0.1f, .dropout_attention = 0.2f,
                              .dropout_residual = 0.30000001f, .eps = 1e-5f,
                              .init_deviation = 0.0123456f };
@@ -61,7 +62,7 @@ static void descriptions_come_back(void)
     CHECK(!strcmp(back.name, c.name) && back.layers == c.layers && back.heads == c.heads
           && back.channels == c.channels && back.inner == c.inner && back.context == c.context
           && back.vocab == c.vocab && back.vocab_given);
-    CHECK(back.attention_unscaled && back.attention_by_layer);
+    CHECK(back.attention_unscaled && back.attention_by_layer && back.untied_head);
     CHECK(back.dropout_embed == c.dropout_embed && back.dropout_attention == c.dropout_attention
           && back.dropout_residual == c.dropout_residual && back.eps == c.eps
           && back.init_deviation == c.init_deviation);
@@ -91,13 +92,11 @@ static void hostile_descriptions_are_refused(void)
         { "{\"model_type\":\"llama\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED, "llama" },
         { "{\"activation_function\":\"silu\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
           "silu" },
-        { "{\"tie_word_embeddings\":false,\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
-          "untied" },
 #define SIZES "\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
         /* What would change the model, and what contradicts a size. */
         { "{\"scale_attn_weights\":null," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
         { "{\"scale_attn_weights\":0.5," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
-        { "{\"tie_word_embeddings\":null," SIZES "}", GT_UNSUPPORTED, "untied" },
+        { "{\"tie_word_embeddings\":null," SIZES "}", GT_FORMAT, "'tie_word_embeddings' is neither" },
         { "{\"scale_attn_by_inverse_layer_idx\":1," SIZES "}", GT_FORMAT,
           "'scale_attn_by_inverse_layer_idx' is neither" },
         { "{\"add_cross_attention\":true," SIZES "}", GT_UNSUPPORTED, "'add_cross_attention' is true" },
@@ -162,7 +161,7 @@ static void harmless_keys_are_known(void)
         snprintf(text, sizeof text, "{" SIZES ",%s}", good[i]);
         CHECK_OK(gt_file_write(path, text, strlen(text)));
         CHECK_OK(model_config_load(&c, path));
-        CHECK(!c.attention_unscaled && !c.attention_by_layer);
+        CHECK(!c.attention_unscaled && !c.attention_by_layer && !c.untied_head);
         CHECK(c.layers == 1 && c.heads == 2 && c.channels == 8 && c.inner == 32 && c.context == 1024);
     }
     free(path);
@@ -206,11 +205,11 @@ static void place_close(place *p)
     dev_close(p->device);
 }
 
-static void exports_come_back(void)
+static void export_comes_back(int untied)
 {
     const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
                              .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
-                             .init_deviation = 0.02f };
+                             .init_deviation = 0.02f, .untied_head = untied };
     char *folder = gt_path_join(check_folder(), "exported");
     model_config back;
     place a, b;
@@ -233,6 +232,24 @@ static void exports_come_back(void)
         place_close(&b);
     }
     place_close(&a);
+    free(folder);
+}
+
+static void exports_come_back(void)
+{
+    export_comes_back(0);
+}
+
+/* As transformers names it, outside of what it calls the transformer. */
+static void a_head_of_its_own_comes_back(void)
+{
+    st_file *f = NULL;
+    export_comes_back(1);
+    char *folder = gt_path_join(check_folder(), "exported");
+    if (CHECK_OK(st_open(&f, folder)))
+        CHECK(st_find(f, "lm_head.weight") && st_find(f, "transformer.wte.weight")
+              && !st_find(f, "transformer.lm_head.weight"));
+    st_close(f);
     free(folder);
 }
 
@@ -339,8 +356,8 @@ static void no_tensor_is_left_aside_in_silence(void)
         { "transformer.wte.weight", "lm_head.weight", DTYPE_F32, 0.0f, GT_OK, NULL },
         { NULL, "transformer.h.1.attn.masked_bias", DTYPE_F32, 0.0f, GT_OK, NULL },
         { NULL, "h.0.attn.bias", DTYPE_F32, 0.0f, GT_OK, NULL },
-        { NULL, "lm_head.weight", DTYPE_F32, 1e-3f, GT_UNSUPPORTED, "'lm_head.weight' holds other numbers" },
-        { NULL, "lm_head.weight", DTYPE_F64, 1e-3f, GT_UNSUPPORTED, "not tied, whatever config.json says" },
+        { NULL, "lm_head.weight", DTYPE_F32, 1e-3f, GT_MISMATCH, "'lm_head.weight' holds other numbers" },
+        { NULL, "lm_head.weight", DTYPE_F64, 1e-3f, GT_MISMATCH, "let it say \"tie_word_embeddings\": false" },
         { "transformer.wte.weight", NULL, DTYPE_F32, 0.0f, GT_MISMATCH, "'wte.weight' is missing" },
         { NULL, "wte.weight", DTYPE_F32, 0.0f, GT_MISMATCH, "both 'transformer.wte.weight' and 'wte.weight'" },
         { NULL, "lm_head.bias", DTYPE_F32, 0.0f, GT_UNSUPPORTED, "'lm_head.bias' of" },
@@ -362,6 +379,22 @@ static void no_tensor_is_left_aside_in_silence(void)
             CHECK_OK(params_read(b.params, params_find(b.params, "wte.weight"), y));
             CHECKF(cases[i].code || !memcmp(x, y, sizeof x), "case %zu", i);
         }
+        /* Where the description says that it is another, it is another. */
+        model_config untied = c;
+        place own;
+        untied.untied_head = 1;
+        change_folder(other, folder, NULL, "lm_head.weight", DTYPE_F32, 1e-3f);
+        if (place_open(&own, &untied)) {
+            CHECK_OK(model_import(&untied, own.params, other));
+            CHECK_OK(params_read(own.params, params_find(own.params, "lm_head.weight"), y));
+            CHECK(!memcmp(x, y, sizeof x - sizeof *x) && y[31 * 24 - 1] == x[31 * 24 - 1] + 1e-3f);
+            CHECK_OK(params_read(own.params, params_find(own.params, "wte.weight"), y));
+            CHECK(!memcmp(x, y, sizeof x));
+            CHECK_FAILS(model_import(&untied, own.params, folder), GT_MISMATCH, "'lm_head.weight' is missing");
+            change_folder(other, folder, "transformer.wte.weight", "lm_head.weight", DTYPE_F32, 0.0f);
+            CHECK_FAILS(model_import(&untied, own.params, other), GT_MISMATCH, "'wte.weight' is missing");
+        }
+        place_close(&own);
         change_folder(other, folder, NULL, "score.weight", DTYPE_F32, 0.0f);
         const unsigned before = gt_log_warnings();
         check_allow_warnings();
@@ -411,6 +444,45 @@ static void generation_scales_attention_as_described(void)
         CHECKF(!way || (way == 1 ? most < 1e-4f : most > 1e-2f), "way %d: %g", way, (double)most);
         generate_release(g);
     }
+    dev_close(d);
+}
+
+/* Logits of a head of twice the embedding are twice those of the embedding. */
+static void generation_uses_a_head_of_its_own(void)
+{
+    const model_config usual = { .family = "gpt2", .name = "small", .layers = 1, .heads = 2,
+                                 .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
+                                 .init_deviation = 0.3f };
+    const uint32_t prompt[] = { 1, 2, 4 };
+    model_config untied = usual;
+    float tied[31], x[72 * 24];
+    dev_device *d = NULL;
+    generate *g[2] = { NULL, NULL };
+    untied.untied_head = 1;
+    if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")))
+        && CHECK_OK(generate_create(&g[0], d, &usual, DTYPE_F32, NULL))
+        && CHECK_OK(generate_create(&g[1], d, &untied, DTYPE_F32, NULL))) {
+        params *a = generate_params(g[0]), *b = generate_params(g[1]);
+        CHECK_OK(params_init(a, 3));
+        CHECK_OK(params_init(b, 3));
+        for (int i = 0; i < params_count(a); i++) {
+            CHECK_OK(params_read(a, i, x));
+            CHECK_OK(params_write(b, params_find(b, params_info(a, i)->name), x));
+        }
+        CHECK_OK(params_read(a, params_find(a, "wte.weight"), x));
+        for (int k = 0; k < 31 * 24; k++)
+            x[k] *= 2.0f;
+        CHECK_OK(params_write(b, params_find(b, "lm_head.weight"), x));
+        for (int i = 0; i < 2; i++) {
+            CHECK_OK(generate_refresh(g[i]));
+            CHECK_OK(generate_feed(g[i], prompt, 3));
+        }
+        memcpy(tied, generate_logits(g[0]), sizeof tied);
+        for (int i = 0; i < 31; i++)
+            CHECKF(fabsf(generate_logits(g[1])[i] - 2.0f * tied[i]) < 1e-5f, "token %d", i);
+    }
+    generate_release(g[0]);
+    generate_release(g[1]);
     dev_close(d);
 }
 
@@ -521,9 +593,11 @@ const check_case check_cases[] = {
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
     CASE(exports_come_back),
+    CASE(a_head_of_its_own_comes_back),
     CASE(parts_take_what_is_theirs),
     CASE(no_tensor_is_left_aside_in_silence),
     CASE(generation_scales_attention_as_described),
+    CASE(generation_uses_a_head_of_its_own),
     CASE(only_what_may_be_drawn_is),
     CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
