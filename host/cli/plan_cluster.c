@@ -40,7 +40,7 @@ static pipe_unit *units_of(const model_config *c, double T, double element, int 
                             .kept = kept_widths(c) * T * C * element,
                             .kept_recompute = T * C * element, .output = T * C * element,
                             .reductions = 2 };
-    /* The head is the embedding again: a copy of it, where they are on different stages. */
+    /* A tied head is the embedding again: a copy of it, where they are on different stages. */
     u[c->layers + 1] = (pipe_unit){ .flops = 2.0 * T * V * C, .parameters = V * C + 2.0 * C,
                                     .kept = 2.0 * T * C * element,
                                     .kept_recompute = 2.0 * T * C * element };

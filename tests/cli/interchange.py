@@ -48,7 +48,7 @@ def run(*words):
 
 
 def tokens_of(data):
-    """The bytes of the text's last tenth: what `eval` reads of a text with byte tokens."""
+    """The bytes of the text's last tenth: what `eval --split val` reads of a text with byte tokens."""
     return data[int(0.9 * len(data)):]
 
 
@@ -63,7 +63,7 @@ def loss_of(model, ids, T):
 
 
 def our_loss(source, data, *more):
-    done = run("eval", "--from", source, "--data", data, "--json", *more)
+    done = run("eval", "--from", source, "--data", data, "--split", "val", "--json", *more)
     return json.loads(done.stdout)["loss"] if done.returncode == 0 else math.nan
 
 
@@ -126,6 +126,30 @@ shutil.copy("theirs/config.json", "bare")
 shutil.copytree("bytes/tokenizer", "bare", dirs_exist_ok=True)
 got = our_loss("bare", text)
 check("names without 'transformer.'", near(got, want, 1e-5), f"{got} and {want}")
+
+# ---- theirs, of other kinds ------------------------------------------------------------------------
+
+
+def other_kind(name, **keys):
+    """A model of theirs whose description says something else has their loss here."""
+    other = GPT2LMHeadModel(GPT2Config(**{**config.to_dict(), **keys}))
+    missing = other.load_state_dict(model.state_dict(), strict=False).missing_keys
+    other.eval()
+    if not keys.get("tie_word_embeddings", True):
+        with torch.no_grad():
+            other.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn_like(other.lm_head.weight))
+    other.save_pretrained(name)
+    shutil.copytree("bytes/tokenizer", name, dirs_exist_ok=True)
+    got, want = our_loss(name, text), loss_of(other, ids, T)
+    check(f"the loss of {name}", near(got, want, 1e-5) and not missing, f"{got} and {want}")
+    return want
+
+
+usual = loss_of(model, ids, T)
+for name, keys in (("attention that is not scaled", {"scale_attn_weights": False}),
+                   ("attention scaled by layer", {"scale_attn_by_inverse_layer_idx": True}),
+                   ("a head of its own", {"tie_word_embeddings": False})):
+    check(f"{name} makes a difference", not near(other_kind(name, **keys), usual, 1e-4))
 
 # ---- theirs, broken ----------------------------------------------------------------------------
 
@@ -232,6 +256,15 @@ got, want = our_loss("run", text), loss_of(ours, ids, T)
 check("the loss of an exported run", near(got, want, 1e-5), f"{got} and {want}")
 again = our_loss("ours", text)
 check("the same folder, read back by us", again == got, f"{again} and {got}")
+done = run("train", "--from", "a head of its own", "--data", text, "--out", "run-own", "--steps", "3",
+           "--batch", "4", "--seq", "32", "--eval-every", "0", "--lr", "1e-3")
+check("a run from a head of its own", done.returncode == 0)
+check("its export", run("export", "run-own", "-o", "ours-own").returncode == 0)
+own, loading = GPT2LMHeadModel.from_pretrained("ours-own", output_loading_info=True)
+check("transformers reads its head", not loading["missing_keys"] and not loading["unexpected_keys"]
+      and not torch.equal(own.lm_head.weight, own.transformer.wte.weight), loading)
+got, want = our_loss("ours-own", text), loss_of(own.eval(), list(tokens_of(data)), T)
+check("the loss of its export", near(got, want, 1e-5), f"{got} and {want}")
 weights = load_file("ours/model.safetensors")
 check("safetensors reads every tensor", len(weights) == 3 * 12 + 4 and
       all(torch.isfinite(w).all() for w in weights.values()), len(weights))
