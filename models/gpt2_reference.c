@@ -9,6 +9,7 @@
 #include "host/tensor/reference.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,9 +115,16 @@ static void linear_grad(int R, int in, int out, const double *dy, const double *
     reference_gemm(0, 0, R, in, out, 1.0, dy, out, w[0].value, in, dx, in, 0);
 }
 
+/* What scores are multiplied by, as in gpt2.c. */
+static double attention_scale(const model_config *c, int layer)
+{
+    const double usual = c->attention_unscaled ? 1.0 : 1.0 / sqrt((double)(c->channels / c->heads));
+    return c->attention_by_layer ? usual / (layer + 1) : usual;
+}
+
 /* x becomes the layer's output; s keeps what came by. */
-static void layer_forward(const model_config *c, int B, int T, model_reference_tensor *w, saved *s,
-                          double *x)
+static void layer_forward(const model_config *c, int layer, int B, int T, model_reference_tensor *w,
+                          saved *s, double *x)
 {
     const int R = B * T, C = c->channels, I = c->inner;
     const size_t row_bytes = (size_t)R * (size_t)C * sizeof(double);
@@ -124,7 +132,7 @@ static void layer_forward(const model_config *c, int B, int T, model_reference_t
     reference_layernorm(R, C, (double)c->eps, x, w[GAIN_1].value, w[BIAS_1].value, s->norm_1,
                         s->mean_1, s->rstd_1);
     linear(R, C, 3 * C, s->norm_1, &w[QKV], s->qkv);
-    reference_attention(B, T, C, c->heads, 1, NULL, s->qkv, s->attention, NULL);
+    reference_attention(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, s->qkv, s->attention, NULL);
     linear(R, C, C, s->attention, &w[PROJECT], x);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)R * C; i++)
         x[i] += s->in[i];
@@ -140,7 +148,7 @@ static void layer_forward(const model_config *c, int B, int T, model_reference_t
 }
 
 /* dx becomes the derivative of the layer's input; wide (R, 3C and R, I) and narrow (R,C) are room. */
-static void layer_backward(const model_config *c, int B, int T, model_reference_tensor *w,
+static void layer_backward(const model_config *c, int layer, int B, int T, model_reference_tensor *w,
                            const saved *s, double *dx, double *wide, double *narrow)
 {
     const int R = B * T, C = c->channels, I = c->inner;
@@ -154,7 +162,7 @@ static void layer_backward(const model_config *c, int B, int T, model_reference_
                                    wide);
     memcpy(dx, wide, (size_t)R * (size_t)C * sizeof(double));
     linear_grad(R, C, C, dx, s->attention, &w[PROJECT], narrow);
-    reference_attention_grad(B, T, C, c->heads, 1, NULL, s->qkv, narrow, wide);
+    reference_attention_grad(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, s->qkv, narrow, wide);
     linear_grad(R, C, 3 * C, wide, s->norm_1, &w[QKV], narrow);
     reference_layernorm_weight_grad(R, C, narrow, s->in, s->mean_1, s->rstd_1, w[GAIN_1].grad,
                                     w[BIAS_1].grad, 0);
@@ -202,7 +210,7 @@ gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *t
 
     reference_embed(B, T, (int)C, tokens, w[WTE].value, w[WPE].value, 0, x);
     for (size_t l = 0; l < L; l++)
-        layer_forward(c, B, T, &w[OUTSIDE + l * IN_LAYER], &s[l], x);
+        layer_forward(c, (int)l, B, T, &w[OUTSIDE + l * IN_LAYER], &s[l], x);
     reference_layernorm(rows, (int)C, (double)c->eps, x, w[FINAL_GAIN].value, w[FINAL_BIAS].value,
                         norm, mean, rstd);
     reference_gemm(0, 1, rows, (int)V, (int)C, 1.0, norm, (int)C, w[WTE].value, (int)C, logits, (int)V,
@@ -218,7 +226,7 @@ gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *t
                                     w[FINAL_BIAS].grad, 0);
     reference_layernorm_input_grad(rows, (int)C, narrow, x, w[FINAL_GAIN].value, mean, rstd, NULL, dx);
     for (size_t l = L; l-- > 0; )
-        layer_backward(c, B, T, &w[OUTSIDE + l * IN_LAYER], &s[l], dx, wide, narrow);
+        layer_backward(c, (int)l, B, T, &w[OUTSIDE + l * IN_LAYER], &s[l], dx, wide, narrow);
     reference_embed_token_grad(rows, (int)C, tokens, dx, w[WTE].grad);
     memset(w[WPE].grad, 0, (size_t)w[WPE].count * sizeof(double));
     reference_embed_position_grad(B, T, (int)C, dx, w[WPE].grad, 0);
