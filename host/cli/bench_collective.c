@@ -444,7 +444,8 @@ gt_status bench_collective(int argc, char **argv)
     if (st || done)
         return st;
     if (count != 1)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+        return count ? gt_fail(GT_MISUSE, "bench takes one name, not '%s' and '%s'", words[0], words[1])
+                     : cli_missing(&help, "what to measure");
     for (verb = 0; verb < VERBS && strcmp(words[0], verbs[verb].name); verb++)
         ;
     if (verb == VERBS)

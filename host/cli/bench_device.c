@@ -348,7 +348,8 @@ gt_status bench_device(int argc, char **argv)
     if (st || done)
         return st;
     if (count != 1)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+        return count ? gt_fail(GT_MISUSE, "bench takes one name, not '%s' and '%s'", words[0], words[1])
+                     : cli_missing(&help, "what to measure");
     if (o.runs < 1 || o.runs > 100000)
         return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000",
                        (unsigned long long)o.runs);

@@ -434,7 +434,8 @@ gt_status bench_link(int argc, char **argv)
     if (st || done)
         return st;
     if (count != 1)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+        return count ? gt_fail(GT_MISUSE, "bench takes one name, not '%s' and '%s'", words[0], words[1])
+                     : cli_missing(&help, "what to measure");
     if (o.depth < 1 || o.depth > 65536 || o.size < 1 || o.size > (uint64_t)1 << 40)
         return gt_fail(GT_MISUSE, "--tx-depth goes from 1 to 65536, --size from 1 to 1 TiB");
     return cli_comm_run(&o.comm, argv, measure);

@@ -43,6 +43,16 @@ typedef struct cli_help { const char *usage, *summary, *examples; } cli_help;
 gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
                     char ***words, int *count, int *done);
 
+/* GT_MISUSE: the verb cannot go on without `what` ("--from RUN|DIR"). */
+gt_status cli_missing(const cli_help *help, const char *what);
+/* GT_MISUSE: the verb takes no words, and there is one. */
+gt_status cli_no_words(char **words, const cli_help *help);
+
+/* An option that was given, and why it would do nothing. */
+typedef struct cli_useless { const char *option; int useless; const char *because; } cli_useless;
+/* GT_MISUSE for the first of them that was given and is useless: nothing is ignored in silence. */
+gt_status cli_check_useless(const gt_option *table, const cli_useless *rules, size_t count);
+
 int cli_is_terminal(void);              /* standard output is a person's screen */
 int cli_columns(void);                  /* how wide that screen is; 80 if it does not say */
 

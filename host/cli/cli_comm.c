@@ -128,7 +128,10 @@ gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
         st = net_config_set(o->net.config, "transport", o->transport);
     if (!st && !done) {
         const int start = o->ranks > 1 && cli_net_alone(&o->net);
-        st = o->ranks > 4096 ? gt_fail(GT_MISUSE, "option --ranks: at most 4096")
+        if (start && o->check && o->ranks <= 4096)
+            st = o->check((int)o->ranks);
+        st = st ? st
+             : o->ranks > 4096 ? gt_fail(GT_MISUSE, "option --ranks: at most 4096")
              : start        ? cli_net_start((int)o->ranks, argv)
              : o->may_be_alone && o->net.who.size == 1 ? body(NULL)
                             : live(o, body);

@@ -18,6 +18,8 @@ typedef struct cli_comm {
     uint64_t ranks;
     const char *transport;
     int may_be_alone;           /* 1: a job of one rank needs no communicator: body(NULL) */
+    gt_status (*check)(int ranks);      /* before it starts ranks: what all of them would refuse is
+                                           said once; NULL: nothing */
 } cli_comm;
 
 #define CLI_COMM_OPTIONS(n) \

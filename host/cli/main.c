@@ -91,6 +91,31 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
     return GT_OK;
 }
 
+static int name_length(const cli_help *help)
+{
+    return (int)strcspn(help->usage, " ");
+}
+
+gt_status cli_missing(const cli_help *help, const char *what)
+{
+    return gt_fail(GT_MISUSE, "%s is missing; usage: geartrain %s", what, help->usage);
+}
+
+gt_status cli_no_words(char **words, const cli_help *help)
+{
+    return gt_fail(GT_MISUSE, "%.*s takes no words such as '%s'; -h lists the options", name_length(help),
+                   help->usage, words[0]);
+}
+
+gt_status cli_check_useless(const gt_option *table, const cli_useless *rules, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rules[i].useless && gt_option_given(table, rules[i].option))
+            return gt_fail(GT_MISUSE, "option --%s would be ignored: %s; leave it out", rules[i].option,
+                           rules[i].because);
+    return GT_OK;
+}
+
 int cli_progress_show(void *context, uint64_t done, uint64_t total)
 {
     cli_progress *p = context;

@@ -52,6 +52,15 @@ gt_status plan_local_number(int *out, const char *option, const char *word)
     return GT_OK;
 }
 
+gt_status plan_local_check(const plan_local_options *o, int ranks)
+{
+    const local_job job = { .ranks = ranks, .units = o->model ? model_units(o->model) : 0,
+                            .batch = o->batch, .stages = o->stages, .replicas = o->replicas,
+                            .tensor = o->tensor, .micro_batch = o->micro_batch,
+                            .schedule = o->schedule };
+    return local_search_check(&job);
+}
+
 /* ---- all ranks together --------------------------------------------------------------------- */
 
 /* Everybody's `size` bytes, in the order of ranks. */

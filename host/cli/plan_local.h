@@ -40,6 +40,10 @@ typedef struct plan_local_result {
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o);
 void      plan_local_release(plan_local_result *r);
 
+/* What of the options cannot be with so many ranks, before any is started: GT_MISUSE. The model may be
+ * missing. */
+gt_status plan_local_check(const plan_local_options *o, int ranks);
+
 /* Options' words: "auto" or a number from 1 up. GT_MISUSE names the option. */
 gt_status plan_local_number(int *out, const char *option, const char *word);
 

@@ -94,13 +94,74 @@ static int is_open(const train_plan_wish *w)
            && (!l->schedule || !strcmp(l->schedule, "auto"));
 }
 
+static gt_status contradicts(const char *file, const char *option, const char *given, const char *its)
+{
+    return gt_fail(GT_MISUSE, "--%s%s%s contradicts the plan '%s', which has %s; leave one of them out",
+                   option, *given ? " " : "", given, file, its);
+}
+
+/* Options that fix a part of the plan may only repeat what the file says. */
+static gt_status check_file(const run_plan *p, const train_plan_wish *w)
+{
+    const plan_local_options *l = &w->local;
+    const struct { const char *option; int given, first, same; } numbers[] = {
+        { "replicas", l->replicas, p->replicas, l->replicas == p->replicas },
+        { "tensor", l->tensor, p->tensor, l->tensor == p->tensor } };
+    char given[32], its[32];
+    if (l->batch != p->batch)
+        return gt_fail(GT_MISUSE, "the plan '%s' is for batches of %d, not %d; say --batch %d, or make "
+                       "another plan", w->file, p->batch, l->batch, p->batch);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].given && !numbers[i].same) {
+            snprintf(given, sizeof given, "%d", numbers[i].given);
+            snprintf(its, sizeof its, "%d", numbers[i].first);
+            return contradicts(w->file, numbers[i].option, given, its);
+        }
+    for (int r = 0; r < p->replicas; r++) {
+        const int stages = p->replica[r].stages, micro = p->replica[r].micro_batch;
+        if ((!l->stages || l->stages == stages) && (!l->micro_batch || l->micro_batch == micro))
+            continue;
+        const int of_stages = l->stages && l->stages != stages;
+        snprintf(given, sizeof given, "%d", of_stages ? l->stages : l->micro_batch);
+        snprintf(its, sizeof its, "%d", of_stages ? stages : micro);
+        return contradicts(w->file, of_stages ? "stages" : "micro-batch", given, its);
+    }
+    if (l->schedule && strcmp(l->schedule, "auto") && strcmp(l->schedule, p->schedule))
+        return contradicts(w->file, "schedule", l->schedule, p->schedule);
+    if (l->sync && strcmp(l->sync, p->sync))
+        return contradicts(w->file, "sync", l->sync, p->sync);
+    if (l->recompute >= 0 && l->recompute != p->recompute)
+        return contradicts(w->file, l->recompute ? "recompute" : "no-recompute", "",
+                           p->recompute ? "--recompute" : "none");
+    return GT_OK;
+}
+
+static int names_file(const train_plan_wish *w)
+{
+    return w->file && strcmp(w->file, "auto");
+}
+
+gt_status train_plan_check(const train_plan_wish *w, int ranks)
+{
+    run_plan p = { 0 };
+    if (!names_file(w))
+        return plan_local_check(&w->local, ranks);
+    gt_status st = run_plan_read(&p, w->file);
+    if (!st)
+        st = check_file(&p, w);
+    run_plan_release(&p);
+    return st;
+}
+
 /* Rank 0's choice; empty: plan from measurements. */
 static gt_status choose(gt_text *text, gt_text *why, const train_plan_wish *w, char (*device)[32], int ranks)
 {
     gt_status st = GT_OK;
     run_plan p = { 0 };
-    if (w->file && strcmp(w->file, "auto")) {
+    if (names_file(w)) {
         st = run_plan_read(&p, w->file);
+        if (!st)
+            st = check_file(&p, w);
         if (!st)
             st = run_plan_text(&p, text);
         if (!st)
@@ -175,7 +236,7 @@ static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
     gt_status st = GT_OK;
     if (!c || net_comm_rank(c) == 0)
         st = choose(&text, why, w, device, ranks);
-    if (!st && !c && (!w->file || !strcmp(w->file, "auto"))) {
+    if (!st && !c && !names_file(w)) {
         gt_text_release(&text);
         return alone(out, w);
     }

@@ -18,6 +18,8 @@ typedef struct train_plan_wish {
     int fresh;                      /* --plan auto was asked for: not as the run began      */
 } train_plan_wish;
 
+/* What of a wish cannot be with so many ranks, before any is started: GT_MISUSE. */
+gt_status train_plan_check(const train_plan_wish *w, int ranks);
 /* All ranks (c NULL: alone). *why (rank 0): lines about where it came from and what else there was. */
 gt_status train_plan_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
                             const train_plan_wish *w);

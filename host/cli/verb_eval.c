@@ -266,8 +266,10 @@ gt_status verb_eval(int argc, char **argv)
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;
-    if (count || !o.from || !o.data)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (count)
+        return cli_no_words(words, &help);
+    if (!o.from || !o.data)
+        return cli_missing(&help, o.from ? "--data FILE|DIR" : "--from RUN|DIR");
     if (!o.batch)
         return gt_fail(GT_MISUSE, "option --batch: 0 sequences are none");
     dtype_parse(&storage, o.precision);

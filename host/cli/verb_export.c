@@ -55,8 +55,10 @@ gt_status verb_export(int argc, char **argv)
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;
-    if (count != 1 || !o.out)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (count > 1)
+        return gt_fail(GT_MISUSE, "export takes one run, not '%s' as well", words[1]);
+    if (!count || !o.out)
+        return cli_missing(&help, count ? "-o DIR" : "RUN");
     dtype_parse(&type, o.type);
     char *record = gt_path_join(o.out, "metrics.jsonl");
     if (record && gt_path_exists(record))       /* its config.json would be lost */

@@ -155,8 +155,10 @@ gt_status verb_generate(int argc, char **argv)
     if (st || done)
         return st;
     cli_screen_raw();                   /* lines of the model's text are the model's */
-    if (count || !o.from)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (count)
+        return cli_no_words(words, &help);
+    if (!o.from)
+        return cli_missing(&help, "--from RUN|DIR");
     if (!(o.temperature >= 0.0))
         return gt_fail(GT_MISUSE, "option --temperature: %g is below 0", o.temperature);
     dtype_parse(&storage, o.precision);

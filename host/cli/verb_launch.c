@@ -69,7 +69,16 @@ gt_status verb_launch(int argc, char **argv)
     char **command = argv + end + 1;
     if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts)) {
         cli_net_close(&net);
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+        if (count)
+            return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0],
+                           help.usage);
+        return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N or --hosts FILE");
+    }
+    const cli_useless rules[] = { { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" } };
+    st = cli_check_useless(table, rules, 1);
+    if (st) {
+        cli_net_close(&net);
+        return st;
     }
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n < 0 ? 0 : n] = '\0';

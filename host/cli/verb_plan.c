@@ -117,15 +117,26 @@ static gt_status check_options(void)
     if (o.batch < 1 || o.batch > 65535)
         return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535",
                        (unsigned long long)o.batch);
-    if (o.cluster && (o.devices || o.out))
-        return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster",
-                       o.devices ? "devices" : "out");
+    static const char *const here[] = { "devices", "out", "stages", "replicas", "tensor", "schedule",
+                                        "micro-batch", "recompute", "sync", "again", "ranks",
+                                        "transport", "net" };
+    for (size_t i = 0; o.cluster && i < sizeof here / sizeof *here; i++)
+        if (gt_option_given(table, here[i]))
+            return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster",
+                           here[i]);
     gt_status st = model_config_load(&model, o.model);
     if (!st && !model.vocab)
         model.vocab = 256;
     if (!st && o.seq > (uint64_t)model.context)
         st = gt_fail(GT_MISUSE, "option --seq: the model's context is %d tokens", model.context);
     return st ? st : local_options(&options);
+}
+
+static gt_status check_shares(int ranks)
+{
+    plan_local_options options;
+    gt_status st = local_options(&options);
+    return st ? st : plan_local_check(&options, ranks);
 }
 
 gt_status verb_plan(int argc, char **argv)
@@ -135,8 +146,10 @@ gt_status verb_plan(int argc, char **argv)
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;
-    if (count || !o.model)
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+    if (count)
+        return cli_no_words(words, &help);
+    if (!o.model)
+        return cli_missing(&help, "--model NAME|FILE");
     st = check_options();
     if (!st && o.cluster) {
         const plan_question q = question();
@@ -145,5 +158,6 @@ gt_status verb_plan(int argc, char **argv)
     if (!st)
         st = rank_device_count(o.devices, &o.comm.ranks);
     o.comm.may_be_alone = 1;
+    o.comm.check = check_shares;
     return st ? st : cli_comm_run(&o.comm, argv, plan_here);
 }

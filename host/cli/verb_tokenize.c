@@ -59,11 +59,15 @@ gt_status verb_tokenize(int argc, char **argv)
     if (st || done)
         return st;
     if (!count)
-        return gt_fail(GT_MISUSE, "which text? usage: geartrain %s", help.usage);
+        return cli_missing(&help, "FILE: which text?");
     if (!o.out)
         return gt_fail(GT_MISUSE, "where to? name a folder with -o DIR");
     if (!(o.val_fraction >= 0.0 && o.val_fraction < 1.0))
         return gt_fail(GT_MISUSE, "option --val-fraction: %g is not in [0, 1)", o.val_fraction);
+    const cli_useless rules[] = { { "val-fraction", o.val != NULL, "--val names the validation text" } };
+    st = cli_check_useless(table, rules, 1);
+    if (st)
+        return st;
     const uint64_t start = gt_now_ns();
     st = make_tokenizer(&t, files, count);
     if (!st) {

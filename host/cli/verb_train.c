@@ -226,6 +226,21 @@ static int is_outdated(const char *name)
     return !strcmp(name, "ranks") && gt_option_given(table, "devices");
 }
 
+/* A run that is there goes on from its own checkpoints. --from may only repeat what it began with, so
+ * that one command line begins a run and goes on with it. */
+static gt_status check_from(const char *began)
+{
+    if (!gt_option_given(table, "from"))
+        return GT_OK;
+    char *now = gt_path_absolute(o.from), *then = began ? gt_path_absolute(began) : NULL;
+    const int same = now && then && !strcmp(now, then);
+    free(now);
+    free(then);
+    return same ? GT_OK
+           : gt_fail(GT_MISUSE, "--resume goes on from the checkpoints of '%s', so --from '%s' would be "
+                     "ignored; leave one of them out, or name another folder with --out", o.out, o.from);
+}
+
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
 static gt_status take_options(json_t **kept)
 {
@@ -258,6 +273,8 @@ static gt_status take_options(json_t **kept)
         if (st)
             st = gt_fail_in(st, "'%s'", path);
     }
+    if (!st)
+        st = check_from(json_string_value(json_object_get(json_object_get(*kept, "options"), "from")));
 out:
     free(text);
     free(path);
@@ -457,6 +474,11 @@ static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
                                      .recompute = o.recompute ? 1 : gt_option_given(table, "recompute") ? 0 : -1,
                                      .again = again,
                                      .in_passing = again };
+    if (w->file && strcmp(w->file, "auto")) {   /* settles these, unless they were given as well */
+        w->local.micro_batch = gt_option_given(table, "micro-batch") ? w->local.micro_batch : 0;
+        w->local.sync = gt_option_given(table, "sync") ? o.sync : NULL;
+        w->local.recompute = gt_option_given(table, "recompute") ? o.recompute : -1;
+    }
     gt_status st = plan_local_number(&w->local.stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&w->local.replicas, "replicas", o.replicas);
@@ -735,13 +757,45 @@ static gt_status settle_vocabulary(model_config *c, const data_set *data)
 static gt_status check_words(char **words, int count)
 {
     if (count)
-        return gt_fail(GT_MISUSE, "train takes no words such as '%s'; -h lists the options",
-                       words[0]);
+        return cli_no_words(words, &help);
     if (!o.out && o.explain)
         o.out = "";
     if (!o.out)
         return gt_fail(GT_MISUSE, "where shall the run go? name a folder with --out RUN");
     return GT_OK;
+}
+
+static gt_status check_useless(void)
+{
+    const int adamw = !strcmp(o.optimizer, "adamw");
+    const cli_useless rules[] = {
+        { "slow", !o.replan, "it says when --replan moves work" },
+        { "eval-data", !o.eval_every, "--eval-every 0 asks for no validation" },
+        { "eval-batches", !o.eval_every && o.eval_batches, "--eval-every 0 asks for no validation" },
+        { "min-lr", !strcmp(o.schedule, "constant"), "--lr-schedule constant stays at --lr" },
+        { "decay-share", strcmp(o.schedule, "wsd") != 0, "it belongs to --lr-schedule wsd" },
+        { "momentum", adamw, "it belongs to --optimizer sgd" },
+        { "beta1", !adamw, "it belongs to --optimizer adamw" },
+        { "beta2", !adamw, "it belongs to --optimizer adamw" },
+        { "eps", !adamw, "it belongs to --optimizer adamw" },
+        { "trace", o.explain, "--explain trains nothing" },
+        { "json", o.explain, "--explain prints a table" },
+    };
+    return cli_check_useless(table, rules, sizeof rules / sizeof *rules);
+}
+
+/* It is written after the last step: too late to learn that there is no such folder. */
+static gt_status check_trace(void)
+{
+    const char *end = o.trace ? strrchr(o.trace, '/') : NULL;
+    char *folder = end && end > o.trace ? strndup(o.trace, (size_t)(end - o.trace)) : NULL;
+    gt_status st = GT_OK;
+    if (folder && !gt_path_is_folder(folder))
+        st = gt_fail(GT_MISUSE, "option --trace: there is no folder '%s'", folder);
+    else if (o.trace && (!*o.trace || gt_path_is_folder(o.trace)))
+        st = gt_fail(GT_MISUSE, "option --trace: '%s' is no file", o.trace);
+    free(folder);
+    return st;
 }
 
 static gt_status check_options(void)
@@ -750,14 +804,15 @@ static gt_status check_options(void)
         return gt_fail(GT_MISUSE, "cannot resume '%s': its config.json does not say --%s; give it "
                        "again", o.out, o.data ? "model" : "data");
     if (!o.data || (!o.model && !o.from))
-        return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
+        return cli_missing(&help, o.data ? "--model NAME|FILE|DIR" : "--data FILE|DIR");
     if (!o.steps)
         return gt_fail(GT_MISUSE, "option --steps: 0 steps are none");
     if (o.dropout < 0.0 || o.dropout >= 1.0)
         return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o.dropout);
     if (o.min_lr < 0.0)
         return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o.min_lr);
-    return GT_OK;
+    gt_status st = check_useless();
+    return st ? st : check_trace();
 }
 
 /* A new run must not write over an old one, nor over a model that lies there. *again: the run is this
@@ -885,6 +940,9 @@ static gt_status train_here(net_comm *c)
     const token_split *val = NULL;
     if (!st)
         st = choose_validation(&val, &data, &eval_data);
+    if (!st && !c && o.replan && gt_option_given(table, "replan"))
+        st = gt_fail(GT_MISUSE, "option --replan would be ignored: one rank has nobody to move work to; "
+                     "name several devices with --devices");
     if (!st && c)
         st = train_agree(c, table, &config, &data.train, val);
     if (!st)
@@ -908,6 +966,16 @@ static gt_status train_here(net_comm *c)
     return st;
 }
 
+/* Before ranks are started: what they would all say is said once. */
+static gt_status check_shares(int ranks)
+{
+    train_plan_wish w;
+    gt_status st = wish_of(&w, NULL, 0);
+    if (!st && o.batch && o.batch <= INT32_MAX)
+        st = train_plan_check(&w, ranks);
+    return st;
+}
+
 gt_status verb_train(int argc, char **argv)
 {
     char **words;
@@ -926,6 +994,7 @@ gt_status verb_train(int argc, char **argv)
     if (!st)
         st = rank_device_count(o.devices, &o.comm.ranks);
     o.comm.may_be_alone = 1;
+    o.comm.check = check_shares;
     if (!st)
         st = cli_comm_run(&o.comm, argv, train_here);
     json_decref(kept);

@@ -318,7 +318,7 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
 
 /* ---- all ---------------------------------------------------------------------------------------- */
 
-static gt_status check_job(const local_job *job)
+gt_status local_search_check(const local_job *job)
 {
     const int tensor = job->tensor ? job->tensor : 1;
     int known = !job->schedule || !strcmp(job->schedule, "auto");
@@ -335,11 +335,21 @@ static gt_status check_job(const local_job *job)
     if (job->stages && job->replicas && job->stages * job->replicas * (job->tensor ? tensor : 1) > job->ranks)
         return gt_fail(GT_MISUSE, "%d replicas of %d stages of %d ranks need %d ranks, there are %d",
                        job->replicas, job->stages, tensor, job->replicas * job->stages * tensor, job->ranks);
-    if (job->stages > job->units)
+    if (job->units && job->stages > job->units)
         return gt_fail(GT_MISUSE, "%d stages cannot be made of %d units", job->stages, job->units);
     if (job->stages && job->ranks % (job->stages * tensor))
         return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into replicas of %d stages%s", job->ranks,
                        job->stages, tensor > 1 ? " of such tensor groups" : "");
+    const int replicas = job->replicas ? job->replicas
+                         : job->stages ? job->ranks / (job->stages * tensor) : 1;
+    const int parts = job->micro_batch ? job->batch / job->micro_batch : job->batch;
+    if (parts < replicas && job->micro_batch > 1)
+        return gt_fail(GT_MISUSE, "a batch of %d in micro-batches of %d cannot be shared by %d replicas; take "
+                       "fewer replicas, smaller micro-batches or a larger --batch", job->batch,
+                       job->micro_batch, replicas);
+    if (parts < replicas)
+        return gt_fail(GT_MISUSE, "a batch of %d cannot be shared by %d replicas; take fewer replicas or a "
+                       "larger --batch", job->batch, replicas);
     return GT_OK;
 }
 
@@ -357,7 +367,7 @@ gt_status local_search(local_choice *out, const local_job *job)
 {
     *out = (local_choice){ 0 };
     misfit why = { .over = INFINITY };
-    gt_status st = check_job(job);
+    gt_status st = local_search_check(job);
     int found = 0;
     const int widest = job->tensor ? job->tensor : job->ranks;
     for (int tensor = job->tensor ? job->tensor : 1; !st && !found && tensor <= widest; tensor++) {

@@ -50,6 +50,8 @@ typedef struct local_choice {
 /* All plans pass run_plan_check(). GT_MISMATCH if nothing fits: the sentence says what came nearest;
  * GT_MISUSE if what is fixed cannot be. */
 gt_status local_search(local_choice *out, const local_job *job);
+/* The GT_MISUSE part of it alone: ranks, batch and what is fixed are enough; units 0: not known. */
+gt_status local_search_check(const local_job *job);
 void      local_choice_release(local_choice *c);
 
 /* Fills in what this job's times say of a plan: costs, devices, each rank's memory and limit, step and

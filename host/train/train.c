@@ -32,6 +32,9 @@ static gt_status check_options(const train_options *o)
     if (o->micro_batch && o->batch % o->micro_batch)
         return gt_fail(GT_MISUSE, "batch %llu is not a multiple of micro-batch %llu",
                        (unsigned long long)o->batch, (unsigned long long)o->micro_batch);
+    if (o->steps && o->optim.warmup > o->steps)
+        return gt_fail(GT_MISUSE, "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
+                       "raise --steps", (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
     return optim_config_check(&o->optim);
 }
 

@@ -27,12 +27,24 @@ refuses "a fraction that is none" 2 "option --lr: 'fast' is not a number" train 
 refuses "a choice that is none" 2 "'fp8' is not one of fp32\|bf16\|fp16" train --precision fp8
 refuses "a flag with a value" 2 'takes no value' train --resume=yes
 refuses "train without anything" 2 '--out RUN' train
-refuses "train without data" 2 'usage: geartrain train' train --model gpt2-tiny --out new
+refuses "train without data" 2 '\-\-data FILE\|DIR is missing; usage: geartrain train' train --model gpt2-tiny --out new
+refuses "train without a model" 2 '\-\-model NAME\|FILE\|DIR is missing' train --data "$text" --out new
 refuses "train with a word" 2 "'word'" train word --out new
-refuses "eval without anything" 2 'usage: geartrain eval' eval
-refuses "generate without anything" 2 'usage: geartrain generate' generate
-refuses "export without a folder" 2 'usage: geartrain export' export run
-refuses "tokenize without a text" 2 'which text' tokenize -o new
+refuses "eval without anything" 2 '\-\-from RUN\|DIR is missing; usage: geartrain eval' eval
+refuses "eval without data" 2 '\-\-data FILE\|DIR is missing' eval --from run
+refuses "eval with a word" 2 "eval takes no words such as 'word'" eval word --from run --data "$text"
+refuses "generate without anything" 2 '\-\-from RUN\|DIR is missing; usage: geartrain generate' generate
+refuses "generate with a word" 2 "generate takes no words such as 'word'" generate word --from run
+refuses "export without a folder" 2 '\-o DIR is missing; usage: geartrain export' export run
+refuses "export without a run" 2 'RUN is missing' export -o new
+refuses "export of two runs" 2 "one run, not 'other' as well" export run other -o new
+refuses "plan without a model" 2 '\-\-model NAME\|FILE is missing; usage: geartrain plan' plan
+refuses "launch without a number" 2 '\-\-ranks N or --hosts FILE is missing; usage: geartrain launch' launch -- train
+refuses "launch without a verb" 2 '`-- VERB ...` is missing' launch --ranks 2
+refuses "bench of nothing" 2 'what to measure is missing; usage: geartrain bench' bench
+refuses "bench of two things" 2 "one name, not 'gemm' and 'step'" bench gemm step
+refuses "bench link of two things" 2 "one name, not 'link' and 'more'" bench link more
+refuses "tokenize without a text" 2 'which text\? is missing' tokenize -o new
 refuses "tokenize without a folder" 2 'where to' tokenize "$text"
 refuses "bench of nothing known" 2 "no bench 'frobnicate'" bench frobnicate
 refuses "devices with a word" 2 "'word'" devices word
@@ -52,7 +64,7 @@ refuses "dropout below 0" 2 'option --dropout: -0.5' train $good --out new --dro
 refuses "a negative learning rate" 2 'learning rate -1' train $good --out new --lr -1
 refuses "a last rate above the peak" 2 'above the peak' train $good --out new --min-lr 1
 refuses "beta 1" 2 'not both in \[0, 1\)' train $good --out new --beta1 1
-refuses "a decay share of 7" 2 'decays, 7' train $good --out new --decay-share 7
+refuses "a decay share of 7" 2 'decays, 7' train $good --out new --lr-schedule wsd --decay-share 7
 refuses "a validation share of 2" 2 'option --val-fraction: 2' tokenize "$text" -o new --val-fraction 2
 refuses "eval of 0 sequences" 2 'option --batch' eval --from run --data "$text" --batch 0
 refuses "a negative temperature" 2 'option --temperature' generate --from run --temperature -1

@@ -165,9 +165,17 @@ all_refuse()
     check "$title: and leave nothing" [ ! -e wrong ]
 }
 all_refuse "a plan for other ranks" 1 3 'the plan is for 2 ranks, there are 3' --ranks 3 --plan planned.json
-all_refuse "more stages than ranks" 2 2 '99 stages' $two --stages 99
-all_refuse "fewer micro-batches than replicas" 1 2 'there is no plan for 2 ranks, batch 2' $two --replicas 2 --stages 1 \
-    --batch 2
+all_refuse "more stages than ranks" 2 1 '99 stages' $two --stages 99
+all_refuse "fewer micro-batches than replicas" 2 1 'batch of 2 in micro-batches of 2 cannot be shared by 2 replicas' $two \
+    --replicas 2 --stages 1 --batch 2
+all_refuse "one sequence for two replicas" 2 1 'a batch of 1 cannot be shared by 2 replicas; take fewer replicas or a larger' \
+    $two --stages 1 --batch 1 --micro-batch 0
+for other in "stages 1:stages 1" "replicas 2:replicas 2" "schedule gpipe:schedule gpipe" "micro-batch 1:micro-batch 1" \
+             "sync sharded:sync sharded" "tensor 2:tensor 2" "recompute:recompute"; do
+    all_refuse "--plan and --${other%%:*}" 2 1 ": --${other#*:} contradicts the plan 'planned.json', which has .*; leave one" \
+        $two --plan planned.json --${other%%:*}
+done
+all_refuse "--plan and another batch" 2 1 "'planned.json' is for batches of 8, not 4; say --batch 8" $two --plan planned.json --batch 4
 
 # ---- what a run says and leaves ---------------------------------------------------------------------
 

@@ -431,7 +431,10 @@ static void what_cannot_be_is_said(void)
     b.job = good;
     b.job.batch = 2;
     b.job.replicas = 3;
-    CHECK_FAILS(local_search(&c, job), GT_MISMATCH, "there is no plan for 3 ranks, batch 2");
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "a batch of 2 cannot be shared by 3 replicas");
+    b.job.batch = 9;
+    b.job.micro_batch = 9;
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "a batch of 9 in micro-batches of 9 cannot be shared by 3");
 }
 
 /* Eight different ranks, and more than partitions are tried for. */
