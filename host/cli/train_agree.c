@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 4096, PIECES = 256 };    /* of a large token file: bytes, how many */
-
 /* Where files lie, what drives a rank, and how it speaks. --model and --data are compared by what
  * came of them; the plan is rank 0's. */
 static int may_differ(const char *name)
@@ -32,30 +30,11 @@ static void put_option(void *lines, const gt_option *row, const char *value)
         gt_text_printf(lines, "--%s\t%s\n", row->name, *value ? value : "not given");
 }
 
-static uint64_t sum_of(uint64_t before, const token_file *f)
-{
-    const uint64_t bytes = f->count * (uint64_t)f->width;
-    uint64_t mixed[3] = { before, bytes, 0 };
-    if (bytes <= (uint64_t)PIECE * PIECES) {
-        mixed[2] = gt_hash(f->data, (size_t)bytes);
-        return gt_hash(mixed, sizeof mixed);
-    }
-    for (uint64_t i = 0; i < PIECES; i++) {     /* the first and the last bytes are among them */
-        const uint64_t first = (bytes - PIECE) / (PIECES - 1) * i;
-        const uint64_t at = i == PIECES - 1 ? bytes - PIECE : first;
-        mixed[2] = gt_hash(f->data + at, PIECE);
-        mixed[0] = gt_hash(mixed, sizeof mixed);
-    }
-    return mixed[0];
-}
-
 static void put_tokens(gt_text *lines, const char *what, const token_split *s)
 {
-    uint64_t sum = 0;
     gt_text_printf(lines, "the number of %s tokens\t%" PRIu64 "\n", what, s ? s->count : 0);
-    for (size_t i = 0; s && i < s->file_count; i++)
-        sum = sum_of(sum, &s->files[i]);
-    gt_text_printf(lines, "the checksum of the %s tokens\t%016" PRIx64 "\n", what, sum);
+    gt_text_printf(lines, "the checksum of the %s tokens\t%016" PRIx64 "\n", what,
+                   s ? token_split_hash(s) : 0);
 }
 
 static void put_model(gt_text *lines, const model_config *m)

@@ -458,8 +458,12 @@ static void end_run(const train_view *v)
 {
     char text[32];
     train_view_compare(v, stderr);
-    fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
-            gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o.out);
+    if (v->first_step >= o.steps)
+        fprintf(stderr, "done    nothing: the run has its %llu steps already; --steps N asks for more than "
+                "%llu\n", (unsigned long long)v->first_step, (unsigned long long)o.steps);
+    else
+        fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
+                gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o.out);
 }
 
 static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)

@@ -71,6 +71,9 @@ does "what a run began with may be repeated" '^step 2 ' train $good --model gpt2
 does "also with --resume" '^step 3 ' train $good --out fine --from run --resume --steps 3
 does "--resume of what is not there begins it" '^step 2 ' train $good --out begun --from run --resume
 refuses "another --from there" 2 "so --from 'same' would be ignored" train --out fine --resume --from same --steps 4
+"$geartrain" train --out fine --resume --steps 2 > stdout 2> stderr
+check "a run that has its steps already" [ $? -eq 0 ]
+check "says so" grep -q 'nothing: the run has its 3 steps already; --steps N asks for more than 2' stderr
 check "nothing was left by what was refused" [ ! -e new ]
 
 close_checks
