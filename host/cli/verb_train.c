@@ -773,7 +773,6 @@ static gt_status check_useless(void)
 {
     const int adamw = !strcmp(o.optimizer, "adamw");
     const cli_useless rules[] = {
-        { "slow", !o.replan, "it says when --replan moves work" },
         { "eval-data", !o.eval_every, "--eval-every 0 asks for no validation" },
         { "eval-batches", !o.eval_every && o.eval_batches, "--eval-every 0 asks for no validation" },
         { "min-lr", !strcmp(o.schedule, "constant"), "--lr-schedule constant stays at --lr" },

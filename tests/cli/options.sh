@@ -35,7 +35,6 @@ useless()   # OPTION VALUE BECAUSE OPTIONS...
     shift 3
     refuses "$option: $because" 2 "option $option would be ignored: .*$because" train $good --out new "$option" $value "$@"
 }
-useless --slow 2 "when --replan moves work"
 useless --eval-data "$text" "--eval-every 0 asks for no validation"
 useless --eval-batches 3 "--eval-every 0 asks for no validation"
 useless --min-lr 1e-5 "--lr-schedule constant stays at --lr" --lr-schedule constant

@@ -53,5 +53,5 @@ refuses "an algorithm of another collective" 2 "all-gather has no algorithm 'tre
     bench all-gather --ranks 2 --algorithm allgather:tree
 refuses "sizes that go down" 2 'sizes must go up' bench allreduce --ranks 2 -b 1MiB -e 1KiB
 refuses "one rank" 2 'needs two ranks' bench allreduce
-refuses "two verbs" 2 'usage:' bench allreduce broadcast
+refuses "two verbs" 2 "one name, not 'allreduce' and 'broadcast'" bench allreduce broadcast
 close_checks
