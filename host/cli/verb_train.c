@@ -715,7 +715,7 @@ static gt_status choose_tokenizer(own_tokenizer *own, cli_source *source, int re
                                   const char **spec)
 {
     const int text = data_kind_of(o.data) == DATA_TEXT;
-    const int eval_text = o.eval_data && data_kind_of(o.eval_data) == DATA_TEXT;
+    const int eval_text = o.eval_data && o.eval_every && data_kind_of(o.eval_data) == DATA_TEXT;
     char *brought = gt_path_join(o.data, "tokenizer");
     const int brings = !text && brought && gt_path_is_folder(brought);
     free(brought);

@@ -73,8 +73,8 @@ check "on two replicas" close_to "$alone" \
 "$geartrain" export own-stages -o own-folder > stdout 2> stderr
 check "its folder says so" grep -q '"tie_word_embeddings": false' own-folder/config.json
 check "and has it" grep -q '"lm_head.weight"' own-folder/model.safetensors
-"$geartrain" eval --from own-stages --data "$text" --seq 32 > want-own 2> stderr
-does "eval of the folder" '^loss ' eval --from own-folder --data "$text" --seq 32
+"$geartrain" eval --from own-stages --data "$text" --seq 32 --split all > want-own 2> stderr
+does "eval of the folder" '^loss ' eval --from own-folder --data "$text" --seq 32 --split all
 check "gives the run's loss" [ "$(cut -d' ' -f1-8 stdout)" = "$(cut -d' ' -f1-8 want-own)" ]
 sed 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' own-folder/config.json > tied.json
 mv tied.json own-folder/config.json

@@ -46,9 +46,9 @@ refuses "generate without a tokenizer" 1 "'none' has no tokenizer; put its token
 refuses "train --from without a tokenizer" 1 "read '.*text.txt'.* 'none' came without one.*--tokenizer" \
     train --from none --data "$text" $trained --out new
 does "eval of tokens needs none" '^loss ' eval --from none --data bare_val.bin --seq 32
-does "nor of a folder of tokens" '^loss ' eval --from none --data tokens --seq 32
+does "nor of a folder of tokens" '^loss ' eval --from none --data tokens --seq 32 --split val
 cp stdout want
-does "eval with the tokenizer named" '^loss ' eval --from none --data "$text" --tokenizer kept --seq 32
+does "eval with the tokenizer named" '^loss ' eval --from none --data "$text" --tokenizer kept --seq 32 --split val
 check "gives the loss of those tokens" [ "$(cut -d' ' -f1-8 stdout)" = "$(cut -d' ' -f1-8 want)" ]
 "$geartrain" tokenize "$text" other.txt --tokenizer bpe:310 -o larger > stdout 2> stderr
 refuses "eval with more tokens than the model has" 1 "tokenizer larger has 310 tokens, the model of 'none' 300" \
@@ -108,8 +108,8 @@ does "--eval-data is read with the tokenizer of the data" '"val_loss"' train --m
     --out valid --json
 printf 'zebra' | cat - "$text" > strange.txt
 refuses "and what that does not know is refused" 1 "strange.txt': byte 0: character 'z'" \
-    train --model gpt2-tiny --data "$text" --eval-data strange.txt --tokenizer char $trained --out new
+    train --model gpt2-tiny --data "$text" --eval-data strange.txt --tokenizer char $trained --eval-every 2 --out new
 refuses "a text beside tokens of nobody" 1 "read '.*text.txt' with: the data of 'bare_train.bin'" \
-    train --model whole/config.json --data bare_train.bin --eval-data "$text" $trained --out new
+    train --model whole/config.json --data bare_train.bin --eval-data "$text" $trained --eval-every 2 --out new
 
 close_checks
