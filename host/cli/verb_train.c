@@ -606,7 +606,8 @@ static gt_status run_training(const model_config *c, data_set *data, const token
     if (!st) {
         dtype storage = DTYPE_F32;
         dtype_parse(&storage, o.precision);
-        x.peak_flops = gemm_peak_of(dev_info_of(d), storage == DTYPE_F32 ? 0 : dev_matrix_units(d), &peak, storage);
+        x.peak_flops = gemm_peak_of(dev_info_of(d), storage == DTYPE_F32 ? 0 : dev_matrix_units(d), &peak, storage)
+                       * dev_slowdown(d);
     }
     st = o.trace ? gt_trace_start(GT_TRACE_ROOM) : GT_OK;
     do {

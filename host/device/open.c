@@ -326,9 +326,14 @@ const dev_info *dev_info_of(const dev_device *d)
     return &d->info;
 }
 
+void dev_full_speed(dev_device *d, int on)
+{
+    d->full_speed = on;
+}
+
 double dev_slowdown(const dev_device *d)
 {
-    return !d->slow_from || gt_now_ns() >= d->slow_from ? d->speed : 1.0;
+    return d->full_speed || (d->slow_from && gt_now_ns() < d->slow_from) ? 1.0 : d->speed;
 }
 
 uint64_t dev_memory_used(const dev_device *d)

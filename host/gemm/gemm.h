@@ -101,7 +101,8 @@ const char *gemm_engine_at(int i);
 /* ---- measurements ------------------------------------------------------------------- */
 
 /* What the device reaches with nothing but fused multiply-adds in registers, and with
- * nothing but copying (bytes read + bytes written); cl/peak.cl. Takes about 0.3 s. */
+ * nothing but copying (bytes read + bytes written); cl/peak.cl. Takes about 0.3 s. Of a slowed
+ * device: what it would reach at full speed. */
 typedef struct gemm_peak { double flops, copy_bytes; } gemm_peak;    /* a second */
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
 /* The same, measured once a device and kept in the cache folder "peak". */

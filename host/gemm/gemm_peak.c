@@ -28,7 +28,7 @@ static gt_status shortest(dev_list *l, int index, int runs, dev_device *d, doubl
     gt_status st = GT_OK;
     for (int i = 0; !st && i <= runs; i++) {
         const uint64_t start = gt_now_ns();
-        st = dev_run(l, index, index + 1);
+        st = dev_run_stoppable(l, index, index + 1);
         if (!st)
             st = dev_wait(d);
         const uint64_t took = gt_now_ns() - start;
@@ -130,6 +130,7 @@ gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
     gemm_peak peak = { 0 };
     gt_activity a;
     gt_activity_begin(&a, "measuring the device's peak", NULL, 0);
+    dev_full_speed(d, 1);
     gt_status st = dev_program_build(&p, d, "peak.cl", sources, 2, "");
     if (!st) {
         st = measure_fma(d, p, &peak.flops);
@@ -137,6 +138,7 @@ gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
             st = measure_copy(d, p, &peak.copy_bytes);
         dev_program_release(p);
     }
+    dev_full_speed(d, 0);
     gt_activity_end(&a);
     if (!st)
         *out = peak;
