@@ -338,8 +338,7 @@ static void show_memory(const data_set *data, dev_device *d, train *t)
             gt_format_bytes(b, sizeof b, m.gradients + m.moments),
             gt_format_bytes(e, sizeof e, m.activations));
     if (train_steps_done(t))
-        fprintf(stderr, "resume  after step %llu\n        trained on %llu tokens; goes on at sample %llu of the "
-                "data\n",
+        fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",
                 (unsigned long long)train_steps_done(t), (unsigned long long)train_tokens_done(t),
                 (unsigned long long)train_samples_done(t));
 }

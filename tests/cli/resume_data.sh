@@ -30,7 +30,7 @@ for order in sequential shuffled; do
     run $order "$@" --batch 8 --steps 4 || fail "$order: train" "exit $?"
     cp -r $order $order-old
     run $order --resume --batch 4 --steps 6 || fail "$order: resume" "exit $?"
-    check "$order: says where it goes on" grep -q 'trained on 1024 tokens; goes on at sample 32 ' stderr
+    check "$order: says where it goes on" grep -q 'after step 4 and 1024 tokens, at sample 32 ' stderr
     run by4-$order "$@" --batch 4 --steps 12 || fail "$order: by fours" "exit $?"
     for k in 5 6; do
         check "$order: step $k reads samples $((12 + k * 4)) to $((15 + k * 4))" \
@@ -79,7 +79,7 @@ check "two ranks count the same tokens" [ "$(tokens two 6)" = 1280 ]
 run lengths $model --order sequential --seq 32 --batch 4 --steps 4
 run lengths --resume --seq 64 --steps 5
 check "another --seq is told" grep -q 'sequences have 64 tokens, and had 32' stderr
-check "another --seq goes on at the same token" grep -q 'trained on 512 tokens; goes on at sample 8 ' stderr
+check "another --seq goes on at the same token" grep -q 'after step 4 and 512 tokens, at sample 8 ' stderr
 check "and counts on" [ "$(tokens lengths 5)" = 768 ]
 run orders $model --order sequential --seq 32 --batch 4 --steps 4
 run orders --resume --order shuffled --steps 5
@@ -96,7 +96,7 @@ check "the run is as it was" [ "$(wc -l < changing/metrics.jsonl)" -eq 4 ]
 run changing --resume --steps 5 --data changing.txt
 check "other data that are named are trained on" [ $? -eq 0 ]
 check "which is told" grep -q 'data are not those of the checkpoint; training begins at their start' stderr
-check "they begin at their start" grep -q 'trained on 512 tokens; goes on at sample 0 ' stderr
+check "they begin at their start" grep -q 'after step 4 and 512 tokens, at sample 0 ' stderr
 run changing --resume --steps 6
 check "from then on they are the run's" [ $? -eq 0 ]
 check "without a word" eval '! grep -q WARN stderr'

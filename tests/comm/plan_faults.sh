@@ -51,7 +51,7 @@ ends_well()
     shift
     from=$(newest "$folder")
     timeout 120 "$geartrain" train --out "$folder" --resume --steps $((from + 2)) "$@" > stdout 2> stderr < /dev/null \
-        && grep -q "^resume  after step $from$" stderr && [ -z "$(find "$folder" -name '*partial*')" ]
+        && grep -q "^resume  after step $from " stderr && [ -z "$(find "$folder" -name '*partial*')" ]
 }
 
 two="--devices cpu:0/2"
