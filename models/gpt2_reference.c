@@ -4,7 +4,7 @@
  *   x = wte[token] + wpe[position]
  *   layer:  x = x + attn(ln_1(x));   x = x + mlp(ln_2(x))
  *   loss = cross-entropy(ln_f(x) wte', target)                                            */
-#include "models/reference.h"
+#include "models/model_reference.h"
 
 #include "host/tensor/reference.h"
 

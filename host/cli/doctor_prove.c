@@ -2,7 +2,7 @@
  *
  * The probes of host/device/prove.c ask for what kernels are known to rely on; the next runtime may
  * fail in another way. So `doctor --prove` lets a device do what it is there for, and computes the
- * same on the host in double (models/reference.h):
+ * same on the host in double (models/model_reference.h):
  *
  *   products   each GEMM engine, with more than 65,536 turns a work-item
  *   forward    the loss
@@ -16,7 +16,7 @@
 #include "host/tensor/reference.h"
 #include "host/train/train.h"
 #include "models/model.h"
-#include "models/reference.h"
+#include "models/model_reference.h"
 
 #include <math.h>
 #include <stdio.h>

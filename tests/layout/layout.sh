@@ -141,7 +141,7 @@ grep -v 'CMakeLists\.txt$' "$work/files" | sed 's,.*/,,' | sort | uniq -d \
 
 for entry in *; do
     case $entry in
-    CMakeLists.txt|README.md|LICENSE|cl|host|net|models|tests) ;;
+    CMakeLists.txt|README.md|LICENSE|cl|host|net|models|tests|findings) ;;
     build*|compile_commands.json) ;;
     *) echo "$entry" ;;
     esac

@@ -1,4 +1,4 @@
-/* models/reference.h - a model's loss and gradients in double, by host/tensor/reference.h alone.
+/* models/model_reference.h - a model's loss and gradients in double, by host/tensor/reference.h alone.
  *
  *   model_reference *r;
  *   model_reference_create(&r, &config);
@@ -7,8 +7,8 @@
  *
  * Nothing in it is shared with the kernels, graphs or devices, so it tells who is right where a
  * device's training step is in doubt. Slow: for models of some hundred channels. No dropout. */
-#ifndef GT_MODELS_REFERENCE_H
-#define GT_MODELS_REFERENCE_H
+#ifndef GT_MODELS_MODEL_REFERENCE_H
+#define GT_MODELS_MODEL_REFERENCE_H
 
 #include "models/model.h"
 
