@@ -48,7 +48,7 @@ programs()
     echo "one peak.cl"
     echo "all matrix_probe.cl"
     echo "one prove.cl -DSTORE=1 -DLONG_LOOP=0 -DNESTED_LOOPS=1 -DWORK_ITEMS=2 -DWHOLE_NUMBERS=3" \
-        "-DSPECIAL_VALUES=4 -DBF16=5 -DFUNCTIONS=6 -DVECTORS=7"
+        "-DSPECIAL_VALUES=4 -DBF16=5 -DEXP=6 -DLOG=7 -DSQRT=8 -DFMA=9 -DVECTORS=10"
 }
 
 # The text the host would give the compiler.
