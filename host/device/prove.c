@@ -401,7 +401,7 @@ static gt_status clocks(prover *p)
     int agreed = 0;
     p->given[0] = 1;
     for (uint32_t i = 0; !st && (i < LOOKS || (!agreed && i < TRIES)); i++) {
-        const dev_arg args[] = { dev_arg_u32(LONG_LOOP), dev_arg_u32(1), dev_arg_u32(TURNS << i),
+        const dev_arg args[] = { dev_arg_u32(LONG_LOOP), dev_arg_u32(1), dev_arg_u32((uint32_t)TURNS << i),
                                  dev_arg_u32(0), dev_arg_buffer(p->in), dev_arg_buffer(p->out) };
         st = launch(p, "prove", args, 6, 1, 1, &host, &device);
         if (!st && device > 1.05 * host + 20e-6) {
