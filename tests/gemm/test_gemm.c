@@ -7,7 +7,9 @@
 #include "tests/gemm/gemm_oracle.h"
 
 #include "host/base/file.h"
+#include "host/gemm/engine.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -310,6 +312,39 @@ static void the_benchmark_and_the_peaks_give_plausible_numbers(void)
     place_close(&p);
 }
 
+/* 2 M N K a product over its seconds, the best of the storage type asked for; a batch is that many. */
+static void the_best_rate_is_that_of_the_measured_products(void)
+{
+    static const char known[] = "geartrain gemm 2\n"
+                                "nt fp32 fp32 fp32 1000 1000 1000 1 - tiled %d 0.1\n"
+                                "nn fp32 fp32 fp32 1000 1000 1000 4 - tiled %d 0.2\n"
+                                "nt bf16 bf16 bf16 1000 1000 1000 1 - tiled %d 0.001\n"
+                                "nt fp32 fp32 fp32 9000 9000 9000 1 - noengine 1 0.001\n";
+    char *path = gt_path_join(check_folder(), "rates.txt"), text[512];
+    place p;
+    if (!place_open(&p, "cpu", "tiled"))
+        return;
+    const int version = gemm_tiled.version;
+    snprintf(text, sizeof text, known, version, version, version);
+    CHECK_OK(gt_file_write(path, text, strlen(text)));
+    gemm_choices_load(p.c, path);
+    CHECKF(fabs(gemm_best_rate(p.c, DTYPE_F32) / 4e10 - 1.0) < 1e-9, "%g", gemm_best_rate(p.c, DTYPE_F32));
+    CHECKF(fabs(gemm_best_rate(p.c, DTYPE_BF16) / 2e12 - 1.0) < 1e-9, "%g", gemm_best_rate(p.c, DTYPE_BF16));
+    CHECK(gemm_best_rate(p.c, DTYPE_F16) < 1.0);            /* none was measured */
+    place_close(&p);
+    free(path);
+}
+
+static void a_peak_that_is_not_measured_is_not_known(void)
+{
+    const gemm_peak peak = { .flops = 1e12 };
+    const dev_info plain = { 0 }, halves = { .fp16 = 1 };
+    CHECK(gemm_peak_of(&plain, 0, &peak, DTYPE_F32) == 1e12 && gemm_peak_of(&halves, 1, &peak, DTYPE_F32) == 1e12);
+    CHECK(gemm_peak_of(&plain, 0, &peak, DTYPE_BF16) == 1e12 && gemm_peak_of(&plain, 0, &peak, DTYPE_F16) == 1e12);
+    CHECK(gemm_peak_of(&halves, 0, &peak, DTYPE_BF16) == 1e12 && gemm_peak_of(&halves, 0, &peak, DTYPE_F16) == 0.0);
+    CHECK(gemm_peak_of(&plain, 1, &peak, DTYPE_BF16) == 0.0 && gemm_peak_of(&plain, 1, &peak, DTYPE_F16) == 0.0);
+}
+
 const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
     CASE(tiled_agrees_with_the_obvious_product),
@@ -318,5 +353,7 @@ const check_case check_cases[] = {
     CASE(the_choice_is_kept_and_a_bad_file_is_measured_again),
     CASE(what_makes_no_sense_is_refused),
     CASE(the_benchmark_and_the_peaks_give_plausible_numbers),
+    CASE(the_best_rate_is_that_of_the_measured_products),
+    CASE(a_peak_that_is_not_measured_is_not_known),
     { 0 }
 };
