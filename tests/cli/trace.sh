@@ -101,7 +101,7 @@ e = [x for x in json.load(open("trace.json"))["traceEvents"] if x["name"] == "su
 assert e and all(x["args"]["parameters"] and x["args"]["bytes"] and x["args"]["step"] for x in e)' 2> stderr
 check "replicas: sums name their parameters" [ $? -eq 0 ]
 picture "stages" 2 kernel:h. wire:rank wait: copy: host:save \
-    -- --devices cpu:0/2 --stages 2 --micro-batch 2
+    -- --devices cpu:0/2 --stages 2 --micro-batch 2 --schedule 1f1b
 python3 -c 'import json
 e = [x for x in json.load(open("trace.json"))["traceEvents"] if x["ph"] == "X"]
 m = {x["args"]["micro-batch"] for x in e if x["name"] == "forward"}
