@@ -20,7 +20,7 @@ static const gt_option table[] = {
     { .group = "Ranks" },
     { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given",
       &o.ranks, 0, NULL },
-    { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST [slots=N] a line", &o.hosts, 0,
+    { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST, HOST:N or HOST slots=N a line", &o.hosts, 0,
       NULL },
     { .group = "Failure" },
     { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts,
@@ -38,7 +38,7 @@ static const cli_help help = {
     "  geartrain launch --hosts hosts.txt -- train --model gpt2 --data tokens --out run\n"
     "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
     "Rank 0's output appears as it is, that of others on standard error behind [rank].\n"
-    "Over ssh, keys must work without questions, and program and folder have the same path on\n"
+    "This host's own names in the file need no ssh. Over ssh, keys must work without questions, and program and folder have the same path on\n"
     "all hosts. --net settings reach all ranks.\n"
     "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
     "that its earlier start began; one that another job began needs --resume.\n" };

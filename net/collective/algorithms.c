@@ -116,13 +116,53 @@ static gt_status algorithm_named(net_algorithm *out, const char *text, size_t si
                    (int)size, text);
 }
 
+/* "^a,b": all but these. Bits of those that are ours; unknown names are an error. */
+static gt_status barred_in(unsigned *out, const char *text, size_t size)
+{
+    const char *end = text + size;
+    net_algorithm a;
+    for (const char *p = text + 1; p <= end;) {
+        const char *comma = memchr(p, ',', (size_t)(end - p));
+        const size_t length = (size_t)((comma ? comma : end) - p);
+        gt_status st = algorithm_named(&a, p, length);
+        if (st)
+            return st;
+        *out |= a == NET_AUTO ? 0u : 1u << a;
+        p += length + 1;
+    }
+    return GT_OK;
+}
+
+unsigned net_algorithm_barred(const char *name, net_kind kind)
+{
+    unsigned all = 0, own = 0;
+    int strict = 0;
+    for (const char *p = name; *p;) {
+        const size_t size = strcspn(p, ";"), head = strcspn(p, ":;");
+        const int named = head < size ? kind_named(p, head) : 0;
+        const char *list = head < size ? p + head + 1 : p;
+        if (head == size && *list == '^')
+            barred_in(&all, list, size);
+        else if (head < size && named == (int)kind) {
+            strict = 1;
+            if (*list == '^')
+                barred_in(&own, list, size - head - 1);
+        }
+        p += size + (p[size] == ';');
+    }
+    return strict ? own : all;
+}
+
 /* One list of names, the first that exists for the kind. strict: it was written for this kind. */
 static gt_status first_fitting(net_algorithm *out, const char *text, size_t size, net_kind kind,
                                int strict)
 {
     const char *end = text + size;
     net_algorithm a = NET_AUTO;
+    unsigned barred = 0;
     *out = NET_AUTO;
+    if (*text == '^')
+        return barred_in(&barred, text, size);
     for (const char *p = text; p <= end;) {
         const char *comma = memchr(p, ',', (size_t)(end - p));
         const size_t length = (size_t)((comma ? comma : end) - p);

@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* ---- choosing --------------------------------------------------------------------------- */
@@ -56,7 +57,14 @@ static gt_status choose(net_state *s, const net_call *c, net_algorithm *out)
         if (st)
             return st;
         const double upper = exp2(0.5 * bucket_of(bytes));
-        *kept = (unsigned char)net_choose(c->kind, &s->links, upper);
+        const char *setting = net_job_config(net_comm_job(net_group_comm(s->group)))->algorithm;
+        const unsigned barred = net_algorithm_barred(setting, c->kind);
+        const net_algorithm a = barred ? net_choose_but(c->kind, &s->links, upper, barred)
+                                       : net_choose(c->kind, &s->links, upper);
+        if (a == NET_AUTO)
+            return gt_fail(GT_MISUSE, "the network setting algorithm = '%s' leaves none for %s", setting,
+                           net_kind_name(c->kind));
+        *kept = (unsigned char)a;
         say(s, c, (net_algorithm)*kept, upper);
     }
     *out = (net_algorithm)*kept;
@@ -240,6 +248,16 @@ static gt_status check_counts(const net_call *c, int p)
     return GT_OK;
 }
 
+/* NCCL_ALGO names what there is not: the choice is free, and that is said once. */
+static gt_status pass_over(const char *algorithm, int rank)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&told))
+        gt_log(rank ? GT_LOG_INFO : GT_LOG_WARN, "net", "NCCL_ALGO = '%s' is passed over: %s", algorithm, gt_message());
+    gt_message_clear();
+    return GT_OK;
+}
+
 /* Checks what one rank can, and finds out which algorithm is wished for. */
 static gt_status check(net_group *g, net_call *c, const net_collective_options *options)
 {
@@ -267,13 +285,18 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
         if (options->algorithm) {
             st = net_algorithm_parse(&c->wish, options->algorithm, c->kind);
             if (!st && c->wish == NET_AUTO && strcmp(options->algorithm, "auto")
-                && !strpbrk(options->algorithm, ":;,"))
+                && (!strpbrk(options->algorithm, ":;,") || strchr(options->algorithm, '^')))
                 st = gt_fail(GT_MISUSE, "%s has no algorithm '%s'", net_kind_name(c->kind),
                              options->algorithm);
         }
     }
-    if (!st && c->wish == NET_AUTO && config->algorithm)
+    if (!st && c->wish == NET_AUTO && config->algorithm) {
         st = net_algorithm_parse(&c->wish, config->algorithm, c->kind);
+        if (st && net_config_is_foreign(config, "algorithm")) {
+            c->wish = NET_AUTO;
+            st = pass_over(config->algorithm, net_group_rank(g));
+        }
+    }
     return st;
 }
 

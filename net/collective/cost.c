@@ -235,18 +235,24 @@ double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double
     }
 }
 
-net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes)
+net_algorithm net_choose_but(net_kind kind, const net_link_matrix *m, double bytes, unsigned barred)
 {
-    net_algorithm best = NET_RING;
-    double least = net_cost(kind, NET_RING, m, bytes);
-    for (int a = NET_RING + 1; a < NET_ALGORITHMS; a++) {
-        const double t = net_cost(kind, (net_algorithm)a, m, bytes);
+    net_algorithm best = NET_AUTO;
+    double least = INFINITY;
+    for (int a = NET_RING; a < NET_ALGORITHMS; a++) {
+        const double t = barred >> a & 1u ? INFINITY : net_cost(kind, (net_algorithm)a, m, bytes);
         if (t < least * (1.0 - 1e-9)) {         /* of equals the first, whatever rounding says */
             least = t;
             best = (net_algorithm)a;
         }
     }
     return best;
+}
+
+net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes)
+{
+    const net_algorithm a = net_choose_but(kind, m, bytes, 0);
+    return a == NET_AUTO ? NET_RING : a;
 }
 
 /* Every rank's data must leave it and every sum reach it: S / B. And, all ranks together: each of

@@ -40,6 +40,9 @@ const char *net_algorithm_name(net_algorithm a);
 /* A name, or NCCL's "ring;allreduce:tree": what it says about `kind`, NET_AUTO if nothing (also if
  * a name for all kinds does not exist for this one). GT_MISUSE names what is not understood. */
 gt_status net_algorithm_parse(net_algorithm *out, const char *name, net_kind kind);
+/* The algorithms that such a text forbids by '^', NCCL's "all but these": 1 << algorithm each. Of a text
+ * that net_algorithm_parse() takes. */
+unsigned net_algorithm_barred(const char *name, net_kind kind);
 
 /* Ranks' shares of a sum with `direct`: net_shares() of the uplinks, or equal ones where these
  * differ by less than half, so that noise does not change sums from run to run. share[m->size]. */
@@ -48,6 +51,8 @@ gt_status net_links_shares(const net_link_matrix *m, double *share);
 /* Seconds of the model; INFINITY where the algorithm does not exist for this kind. */
 double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes);
 net_algorithm net_choose(net_kind kind, const net_link_matrix *m, double bytes);
+/* The same without the algorithms in `barred`; NET_AUTO if none is left. */
+net_algorithm net_choose_but(net_kind kind, const net_link_matrix *m, double bytes, unsigned barred);
 /* The algorithm that a call on this group would run, NET_AUTO on a group of one. Measures links on
  * first use (collective then). */
 gt_status net_group_choice(net_group *g, net_kind kind, uint64_t count, net_type type,

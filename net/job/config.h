@@ -7,7 +7,10 @@
  * that set it and its default; `--print-config`, the environment, the configuration file
  * and this struct all follow from it. Strongest first: --net NAME=VALUE, GEARTRAIN_NET_NAME, the
  * names that NCCL's users know, the file $GEARTRAIN_NET_CONFIG, the default.
- * Units: bytes and nanoseconds. Strings belong to the config.                           */
+ * Units: bytes and nanoseconds. Strings belong to the config.
+ *
+ * Our own settings are strict. What NCCL's and UCX's variables say beyond what we have is read as
+ * the nearest that we have or passed over, with a warning: they are often set for a whole site. */
 #ifndef NET_JOB_CONFIG_H
 #define NET_JOB_CONFIG_H
 
@@ -66,6 +69,8 @@ gt_status net_config_read(net_config **out);
 /* Sets a knob by its name, "gid-index", as --net does. */
 gt_status net_config_set(net_config *config, const char *name, const char *value);
 void net_config_release(net_config *config);
+/* 1: its value came from another library's variable, and must not end a job. */
+int net_config_is_foreign(const net_config *config, const char *name);
 
 /* Whether values fit together, after the last net_config_set(). */
 gt_status net_config_check(const net_config *config);

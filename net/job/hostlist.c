@@ -183,14 +183,23 @@ gt_status net_hosts_line(char *host, size_t size, int *slots, const char *line)
     memcpy(host, p, length);
     host[length] = '\0';
     p += length + strspn(p + length, blank);
-    if (!strncmp(p, "slots=", 6)) {
+    /* "node1:2" as mpirun and MPICH have it; an IPv6 address has more colons. */
+    char *colon = strchr(host, ':');
+    if (colon && !strchr(colon + 1, ':')) {
+        const char *count = colon + 1;
+        if (!get_number(&count, &n, &digits) || *count || n < 1 || n > 4096 || colon == host)
+            return gt_fail(GT_FORMAT, "'%.100s': HOST:N should have 1 to 4096 slots", line);
+        *colon = '\0';
+        if (*p && *p != '#')
+            return gt_fail(GT_FORMAT, "'%.100s' says twice how many slots", line);
+    } else if (!strncmp(p, "slots=", 6)) {
         p += 6;
         if (!get_number(&p, &n, &digits) || n < 1 || n > 4096)
             return gt_fail(GT_FORMAT, "'%.100s': slots should be 1 to 4096", line);
         p += strspn(p, blank);
     }
     if (*p && *p != '#')
-        return gt_fail(GT_FORMAT, "'%.100s' is not HOST [slots=N]", line);
+        return gt_fail(GT_FORMAT, "'%.100s' is not HOST, HOST:N or HOST slots=N", line);
     *slots = (int)n;
     return GT_OK;
 }

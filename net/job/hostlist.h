@@ -17,7 +17,7 @@ gt_status net_hostlist_get(char *out, size_t size, const char *list, uint64_t in
 /* The number at `index` of "2(x3),1". */
 gt_status net_tasks_get(int *out, const char *list, uint64_t index);
 
-/* A line of a hosts file: "nodeA slots=4", "user@nodeB", "# ...". *slots is 1 if not said, and 0
+/* A line of a hosts file: "nodeA slots=4", "nodeA:4", "user@nodeB", "fd00::7", "# ...". *slots is 1 if not said, and 0
  * for a line that names no host. GT_FORMAT for anything else. */
 gt_status net_hosts_line(char *host, size_t size, int *slots, const char *line);
 

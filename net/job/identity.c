@@ -281,10 +281,12 @@ static gt_status find_torchrun(net_identity *w, const net_config *config)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-/* The rendezvous setting overrides where, not who; a socket that listens elsewhere is closed. */
+/* The rendezvous setting overrides where, not who; a socket that listens elsewhere is closed.
+ * NCCL_COMM_ID overrides no launcher that knows the place. */
 static gt_status apply_rendezvous(net_identity *w, const net_config *config)
 {
-    if (!config->rendezvous[0])
+    if (!config->rendezvous[0] || w->size == 1
+        || (w->port && net_config_is_foreign(config, "rendezvous")))
         return GT_OK;
     if (w->listen_fd >= 0)
         close(w->listen_fd);

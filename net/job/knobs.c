@@ -9,6 +9,7 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "net/job/address.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -346,24 +347,99 @@ static void rdma_part(const char *devices, char *out, size_t size)
     }
 }
 
-/* Another library's variable; some say the same in other words. */
+/* ---- other libraries' variables: what they say in other words, or cannot say to us ---------- */
+
+/* All ranks of a job find the same; one line is enough. */
+static int is_first_process(void)
+{
+    static const char *const ranks[] = { "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID", "RANK" };
+    for (size_t i = 0; i < sizeof ranks / sizeof *ranks; i++)
+        if (getenv(ranks[i]) && strcmp(getenv(ranks[i]), "0"))
+            return 0;
+    return !getenv("GEARTRAIN_RANK");   /* the launcher has told it                          */
+}
+
+static void tell_foreign(const knob *k, const char *name, const char *value, const char *outcome)
+{
+    gt_log(is_first_process() ? GT_LOG_WARN : GT_LOG_INFO, "net", "%s = '%s' is %s the network setting %s", name,
+           value, outcome, k->name);
+}
+
+/* A number as strtoll(..., 0) reads it, as NCCL does. What is too large for us becomes the most there
+ * is; what is none, or too small, is passed over. 0: passed over. */
+static int read_foreign_number(const knob *k, const char *name, const char *value, char *out, size_t size)
+{
+    char *end, outcome[96];
+    const long long v = strtoll(value, &end, 0);
+    const long long least = k->type == INT ? (long long)(int64_t)k->least : (long long)k->least;
+    if (end == value || *end || v < least) {
+        tell_foreign(k, name, value, "nothing for");
+        return 0;
+    }
+    if (v > (long long)k->most) {
+        snprintf(outcome, sizeof outcome, "read as %llu, the most, for", (unsigned long long)k->most);
+        tell_foreign(k, name, value, outcome);
+    }
+    snprintf(out, size, "%lld", v > (long long)k->most ? (long long)k->most : v);
+    return 1;
+}
+
+/* "mlx5_0:1,,=x" -> "mlx5_0:1": words that name no device are left out. 0: nothing is left. */
+static int read_foreign_devices(const knob *k, const char *value, char *out, size_t size)
+{
+    static const char names[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    const char *p = value + strspn(value, "^=");
+    size_t used = (size_t)(p - value);
+    int words = 0, bad = used > 2 || (used == 2 && value[0] != '^') || (used == 2 && value[1] != '=');
+    snprintf(out, size, "%.*s", (int)used, value);
+    for (; *p; p += *p == ',') {
+        const size_t n = strcspn(p, ","), name = strspn(p, names);
+        const size_t digits = name < n && p[name] == ':' ? strspn(p + name + 1, "0123456789") : 0;
+        const int good = name && (name == n || (digits && digits < 4 && name + 1 + digits == n
+                                                && atoi(p + name + 1) > 0));
+        if (good && used + n + 2 < size)
+            used += (size_t)snprintf(out + used, size - used, "%s%.*s", words++ ? "," : "", (int)n, p);
+        bad |= !good && n;
+        p += n;
+    }
+    if (bad)
+        tell_foreign(k, "NCCL_IB_HCA", value, words ? "understood in part for" : "nothing for");
+    return words;
+}
+
+/* Puts what another library's variable means into `out`; 0: nothing to us. */
+static int read_foreign(const knob *k, const char *name, const char *value, char *out, size_t size)
+{
+    net_address any;
+    snprintf(out, size, "%s", value);
+    if (!strcmp(name, "NCCL_IB_DISABLE"))
+        snprintf(out, size, "%d", atoi(value) == 0);
+    else if (!strcmp(name, "NCCL_IB_PCI_RELAXED_ORDERING"))
+        snprintf(out, size, "%d", atoi(value) != 0);                /* 2 is "if possible" */
+    else if (!strcmp(name, "UCX_NET_DEVICES"))
+        rdma_part(value, out, size);
+    else if (!strcmp(name, "NCCL_IB_HCA"))
+        return read_foreign_devices(k, value, out, size);
+    else if (k->type == INT || k->type == BYTES)
+        return read_foreign_number(k, name, value, out, size);
+    else if (!strcmp(name, "NCCL_ALGO"))
+        for (char *p = out; *p; p++)
+            *p = (char)tolower((unsigned char)*p);
+    else if (!strcmp(name, "NCCL_SOCKET_IFNAME") && net_interface_choose(&any, value, NULL)) {
+        gt_message_clear();
+        tell_foreign(k, name, value, "no interface of this host, and nothing for");
+        return 0;
+    }
+    return *out != '\0';
+}
+
 static gt_status read_alias(config_box *box, const knob *k, const char *name)
 {
     char text[512];
     const char *value = getenv(name);
-    if (!value || !*value)
+    if (!value || !*value || !read_foreign(k, name, value, text, sizeof text))
         return GT_OK;
-    snprintf(text, sizeof text, "%s", value);
-    if (!strcmp(name, "NCCL_IB_DISABLE"))
-        snprintf(text, sizeof text, "%d", atoi(value) == 0);
-    else if (!strcmp(name, "NCCL_IB_PCI_RELAXED_ORDERING"))
-        snprintf(text, sizeof text, "%d", atoi(value) != 0);        /* 2 is "if possible" */
-    else if (!strcmp(name, "UCX_NET_DEVICES"))
-        rdma_part(value, text, sizeof text);
-    else if (!strcmp(name, "NCCL_ALGO"))
-        for (char *p = text; *p; p++)
-            *p = (char)tolower((unsigned char)*p);
-    return *text ? set_knob(box, k, text, name) : GT_OK;
+    return set_knob(box, k, text, name);
 }
 
 static gt_status read_aliases(config_box *box)
@@ -471,6 +547,14 @@ gt_status net_config_read(net_config **out)
     log_changes(box);
     *out = &box->c;
     return GT_OK;
+}
+
+int net_config_is_foreign(const net_config *config, const char *name)
+{
+    const config_box *box = (const config_box *)(const void *)config;
+    const knob *k = find_knob(name, strlen(name));
+    const char *origin = k ? box->origin[k - knobs] : "";
+    return !strncmp(origin, "NCCL_", 5) || !strncmp(origin, "UCX_", 4);
 }
 
 gt_status net_config_set(net_config *config, const char *name, const char *value)

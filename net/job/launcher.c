@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -60,6 +61,8 @@ typedef struct launch {
     int listener;
     char secret[2 * NET_SECRET + 1], job[40], root[HOST + 8];
     char name[40];                      /* the same at all starts                            */
+    char first[HOST];                   /* of the hosts: where rank 0 is                     */
+    int there;                          /* some hosts are not this one                       */
     int restart;
     /* what ended it */
     int first_failed;                   /* rank, or -1                                       */
@@ -348,9 +351,38 @@ static const char *bare(const char *host)
     return at ? at + 1 : host;
 }
 
-static int is_this_host(const char *host)
+static int is_loopback(const char *host)
 {
-    return !strcmp(bare(host), "localhost") || !strncmp(bare(host), "127.", 4);
+    return !strcmp(bare(host), "localhost") || !strncmp(bare(host), "127.", 4) || !strcmp(bare(host), "::1");
+}
+
+typedef struct wanted { const char *host; int found; } wanted;
+
+static void look_at_address(void *context, const char *interface, const net_address *a)
+{
+    wanted *w = context;
+    char text[64];
+    (void)interface;
+    w->found |= !strcmp(net_address_host(text, sizeof text, a), w->host);
+}
+
+/* Names and addresses of this host, which need no ssh; somebody@here does. A name with a domain is
+ * this host's if the other has none. */
+static int is_here(const char *host)
+{
+    char own[HOST] = "";
+    wanted w = { host, 0 };
+    if (strchr(host, '@'))
+        return 0;
+    if (is_loopback(host))
+        return 1;
+    net_interface_each(look_at_address, &w);
+    if (w.found || gethostname(own, sizeof own - 1) != 0)
+        return w.found;
+    const size_t label = strcspn(own, ".");
+    const int one_is_short = !own[label] || !host[strcspn(host, ".")];
+    return !strcasecmp(host, own)
+           || (one_is_short && strcspn(host, ".") == label && !strncasecmp(host, own, label));
 }
 
 /* Gives the slots of the file to ranks, line by line; *slots counts them all. */
@@ -367,14 +399,18 @@ static gt_status read_hosts(launch *l, const char *text, int *slots)
         gt_status st = net_hosts_line(host, sizeof host, &n, line);
         if (st)
             return gt_fail_in(GT_MISUSE, "hosts file '%s', line %d", l->o->hosts, number);
+        const int there = n && !is_here(host);
         for (int i = 0; i < n && l->children && *slots + i < l->ranks; i++) {
             child *c = &l->children[*slots + i];
-            snprintf(c->host, sizeof c->host, "%s", host);
+            snprintf(c->host, sizeof c->host, "%s", there ? host : "");
             c->local_rank = c->local_size = -1;
+            l->there |= there;
         }
+        if (n && !*slots)
+            snprintf(l->first, sizeof l->first, "%s", host);
         *slots += n;
-        here |= n && is_this_host(host);
-        mixed |= n && !is_this_host(host);
+        here |= n && is_loopback(host);
+        mixed |= n && !is_loopback(host);
     }
     if (*slots == 0)
         return gt_fail(GT_MISUSE, "hosts file '%s' names no host", l->o->hosts);
@@ -398,7 +434,7 @@ static gt_status place_there(launch *l)
     net_secret_random(&lot, sizeof lot);
     const unsigned there = (unsigned)(last - first) + 1;
     const unsigned port = first + (there > PORTS ? lot % (there - PORTS + 1) : 0);
-    const char *host = bare(l->children[0].host);
+    const char *host = bare(l->first);
     snprintf(l->root, sizeof l->root, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
     return GT_OK;
 }
@@ -411,7 +447,7 @@ static gt_status set_up(launch *l)
     net_secret_format(l->secret, secret);
     net_secret_random(&lot, sizeof lot);
     snprintf(l->job, sizeof l->job, "launch-%ld-%08x", (long)getpid(), (unsigned)lot);
-    return l->o->hosts ? place_there(l) : place_here(l);
+    return l->there ? place_there(l) : place_here(l);
 }
 
 /* ---- output -------------------------------------------------------------------------------- */
@@ -584,11 +620,14 @@ static void note_end(launch *l, int rank, int status)
         return;
     }
     if (l->first_failed < 0) {
+        l->term_at = gt_now_ns() + grace(l);
+        l->wake_at = gt_now_ns() + SETTLE;
+    }
+    /* Who was killed was so before others lost it, though both may be seen at once. */
+    if (l->first_failed < 0 || (sig && !l->killed_first && !l->own_code)) {
         l->first_failed = rank;
         l->killed_first = sig != 0;
-        l->term_at = gt_now_ns() + grace(l);
         tell_story(l, rank, sig, code);
-        l->wake_at = gt_now_ns() + SETTLE;
     }
     l->any_lost |= lost;
     if (!lost && !l->own_code) {

@@ -22,7 +22,8 @@
 
 typedef struct net_launch_options {
     int ranks;                          /* 0: as many as the hosts have slots               */
-    const char *hosts;                  /* a file, "host [slots=N]" a line; NULL: this host */
+    const char *hosts;                  /* a file, net_hosts_line() a line; NULL: this host.
+                                           Its own names need no ssh, user@name does       */
     const char *ssh;                    /* NULL: "ssh"; words split at blanks               */
     const char *program;                /* gets argv as its arguments; NULL: argv[0] itself */
     uint64_t grace;                     /* nanoseconds; 0: 5 s                              */

@@ -173,6 +173,8 @@ static void choices_fit_sizes_and_links(void)
                     uneven = matrix("abcd", 1.0), one = matrix("a", 1.0);
     CHECK(net_choose(NET_OP_ALL_REDUCE, &flat, 8) == NET_RECURSIVE_DOUBLING);
     CHECK(net_choose(NET_OP_ALL_REDUCE, &flat, 64e3) == NET_HALVING_DOUBLING);
+    CHECK(net_choose_but(NET_OP_ALL_REDUCE, &flat, 8, 1u << NET_RECURSIVE_DOUBLING) != NET_RECURSIVE_DOUBLING);
+    CHECK(net_choose_but(NET_OP_ALL_REDUCE, &flat, 8, ~0u) == NET_AUTO);
     CHECK(net_choose(NET_OP_BROADCAST, &flat, 8) == NET_TREE);
     CHECK(net_choose(NET_OP_BROADCAST, &flat, 1e8) == NET_RING);
     CHECK(net_choose(NET_OP_ALL_REDUCE, &two, 1e8) == NET_HIERARCHICAL);
@@ -243,6 +245,16 @@ static void names_are_read_as_people_and_nccl_write_them(void)
         CHECK_OK(net_algorithm_parse(&a, good[i].text, good[i].kind));
         CHECKF(a == good[i].want, "'%s' is %s", good[i].text, net_algorithm_name(a));
     }
+    /* NCCL's "all but these". */
+    const unsigned ring = 1u << NET_RING, tree = 1u << NET_TREE;
+    CHECK(net_algorithm_barred("^NVLS", NET_OP_ALL_REDUCE) == 0);
+    CHECK(net_algorithm_barred("^ring,Tree", NET_OP_ALL_REDUCE) == (ring | tree));
+    CHECK(net_algorithm_barred("^ring;allreduce:^tree", NET_OP_ALL_REDUCE) == tree);
+    CHECK(net_algorithm_barred("^ring;allreduce:^tree", NET_OP_ALL_GATHER) == ring);
+    CHECK(net_algorithm_barred("ring", NET_OP_ALL_REDUCE) == 0);
+    CHECK_OK(net_algorithm_parse(&a, "^ring,tree", NET_OP_ALL_REDUCE));
+    CHECK(a == NET_AUTO);
+    CHECK_FAILS(net_algorithm_parse(&a, "^rings", NET_OP_ALL_REDUCE), GT_MISUSE, "'rings'");
     CHECK_FAILS(net_algorithm_parse(&a, "rings", NET_OP_ALL_REDUCE), GT_MISUSE, "'rings'");
     CHECK_FAILS(net_algorithm_parse(&a, "alltoall:ring", NET_OP_ALL_REDUCE), GT_MISUSE, "'alltoall'");
     CHECK_FAILS(net_algorithm_parse(&a, "allgather:tree", NET_OP_ALL_GATHER), GT_MISUSE,

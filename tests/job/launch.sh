@@ -125,6 +125,29 @@ launch --ranks 2 --max-restarts 2 -- sh -c 'echo x >> starts; exit 1'
 ended "a job that failed by itself does not" 1 'failed with exit code 1' $?
 check "only one start" [ "$(wc -l < starts)" -eq 2 ]
 
+# ---- hosts that are this one -------------------------------------------------------------------------
+
+on_hosts()  # NAME RANKS LINES...: without any ssh
+{
+    name=$1 want=$2
+    shift 2
+    printf '%s\n' "$@" > hosts
+    launch --hosts hosts --ssh "$work/no-such-ssh" -- "$rank"
+    check "$name" [ $? -eq 0 ]
+    check "$name: $want ranks" grep -q "^rank 0 of $want by geartrain launch" stdout
+}
+on_hosts "localhost needs no ssh" 1 localhost
+on_hosts "two slots behind a colon" 2 127.0.0.1:2
+on_hosts "slots on several lines" 4 localhost:1 '127.0.0.1 slots=3'
+on_hosts "this host's name" 2 "$(hostname):2"
+on_hosts "with a domain" 1 "$(hostname -s).example.org"
+printf 'localhost:0\n' > hosts
+launch --hosts hosts -- "$rank"
+ended "no slots" 2 '1 to 4096 slots' $?
+printf 'localhost:2 slots=3\n' > hosts
+launch --hosts hosts -- "$rank"
+ended "slots said twice" 2 'twice' $?
+
 # ---- over ssh ----------------------------------------------------------------------------------------
 
 sshd=$(command -v sshd || echo /usr/sbin/sshd)
@@ -174,7 +197,7 @@ over_ssh()
 {
     launch --ssh "ssh -F $work/ssh_config" --hosts hosts "$@"
 }
-printf '# a file\n127.0.0.1 slots=2\n127.0.0.2\n' > hosts
+printf '# a file\nroot@127.0.0.1 slots=2\nroot@127.0.0.2\n' > hosts
 over_ssh -- "$rank"
 check "ranks meet over ssh" [ $? -eq 0 ]
 check "as many as there are slots" grep -q '^rank 0 of 3 by geartrain launch' stdout
@@ -186,14 +209,14 @@ cd ..
 over_ssh -- sh -c 'cat /proc/$$/cmdline /proc/$PPID/cmdline | tr "\0" "\n"'
 check "no secret in arguments over ssh" [ -z "$(grep -E '[0-9a-f]{64}' stdout stderr)" ]
 over_ssh -- "$rank" --rounds 100 --pause 20 --fail 1 7
-ended "a rank that fails over ssh" 1 'rank 1 on 127.0.0.1 failed with exit code 7' $?
+ended "a rank that fails over ssh" 1 'rank 1 on root@127.0.0.1 failed with exit code 7' $?
 rm -f pid.*
 over_ssh -- "$rank" --rounds 1000000 --pause 20 --say "$work/pid" &
 job=$!
 await 20 [ -s pid.0 -a -s pid.1 -a -s pid.2 ]
 kill -9 "$(cat pid.2)"
 wait $job
-ended "a rank is killed over ssh" 3 'rank 2 on 127.0.0.2 was killed by signal 9' $?
+ended "a rank is killed over ssh" 3 'rank 2 on root@127.0.0.2 was killed by signal 9' $?
 rm -f pid.*
 "$geartrain" launch --ssh "ssh -F $work/ssh_config" --hosts hosts \
     -- "$rank" --rounds 1000000 --pause 20 --say "$work/pid" > stdout 2> stderr < /dev/null &
@@ -208,9 +231,9 @@ ended "a wrong hosts file" 2 "hosts file 'hosts', line 1" $?
 printf 'localhost\nnodeB\n' > hosts
 over_ssh -- "$rank"
 ended "localhost beside others" 2 'names localhost beside other hosts' $?
-printf '127.0.0.1\n' > hosts
+printf 'root@127.0.0.1\n' > hosts
 over_ssh --ranks 2 -- "$rank"
 ended "too few slots" 2 'too few for 2 ranks' $?
 launch --ssh "ssh -F $work/ssh_config -i /dev/null -o IdentityAgent=none -o User=nobody-here" --hosts hosts -- "$rank"
-ended "ssh that does not let us in" 3 'ssh lost rank 0 on 127.0.0.1, or never reached it' $?
+ended "ssh that does not let us in" 3 'ssh lost rank 0 on root@127.0.0.1, or never reached it' $?
 close_checks

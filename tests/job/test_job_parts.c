@@ -1,6 +1,7 @@
 /* tests/job/test_job_parts.c - the pieces of net/job that need no other rank: proofs, hellos,
  * control messages, settings, host lists, identities, the secret file, who is stuck. */
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "net/job/address.h"
 #include "net/job/control.h"
 #include "net/job/hello.h"
@@ -296,15 +297,48 @@ static void other_libraries_names_are_understood(void)
     clear_settings();
 }
 
+/* A site's settings for NCCL end no job of ours. */
+static void what_other_libraries_know_better_is_passed_over(void)
+{
+    static const struct { const char *name, *value, *knob, *want; unsigned warnings; } cases[] = {
+        { "NCCL_IB_QPS_PER_CONNECTION", "32", "queue-pairs", "16", 1 },
+        { "NCCL_IB_QPS_PER_CONNECTION", "8", "queue-pairs", "8", 0 },
+        { "NCCL_IB_QPS_PER_CONNECTION", "0", "queue-pairs", "1", 1 },
+        { "NCCL_IB_TIMEOUT", "99", "ib-timeout", "31", 1 }, { "NCCL_IB_TC", "0x6a", "traffic-class", "106", 0 },
+        { "NCCL_IB_GID_INDEX", "auto", "gid-index", "-1", 1 }, { "NCCL_IB_GID_INDEX", "-1", "gid-index", "-1", 0 },
+        { "NCCL_IB_AR_THRESHOLD", "16384", "adaptive-routing", "16KiB", 0 },
+        { "NCCL_IB_AR_THRESHOLD", "9223372036854775807", "adaptive-routing", "1GiB", 1 },
+        { "NCCL_IB_AR_THRESHOLD", "-1", "adaptive-routing", "8KiB", 1 },
+        { "NCCL_IB_HCA", "^mlx5_3", "hca", "^mlx5_3", 0 }, { "NCCL_IB_HCA", "=mlx5_0:1,mlx5_1", "hca", "=mlx5_0:1,mlx5_1", 0 },
+        { "NCCL_IB_HCA", "mlx5_0,", "hca", "mlx5_0", 0 }, { "NCCL_IB_HCA", "mlx5_0:1:2,mlx5_1", "hca", "mlx5_1", 1 },
+        { "NCCL_IB_HCA", "^=mlx5_0", "hca", "^=mlx5_0", 0 }, { "NCCL_IB_HCA", "=", "hca", "-", 0 },
+        { "NCCL_SOCKET_IFNAME", "nosuch0", "interface", "-", 1 }, { "NCCL_SOCKET_IFNAME", "=lo", "interface", "=lo", 0 },
+        { "NCCL_ALGO", "^NVLS", "algorithm", "^nvls", 0 } };
+    check_allow_warnings();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        net_config *c;
+        clear_settings();
+        unsetenv("GEARTRAIN_RANK");
+        setenv(cases[i].name, cases[i].value, 1);
+        const unsigned before = (unsigned)gt_log_warnings();
+        if (CHECK_OK(net_config_read(&c))) {
+            CHECKF(printed(c, cases[i].knob, cases[i].want, cases[i].name)
+                       || printed(c, cases[i].knob, cases[i].want, "default"), "%s=%s", cases[i].name, cases[i].value);
+            CHECKF((unsigned)gt_log_warnings() - before == cases[i].warnings, "%s=%s", cases[i].name,
+                   cases[i].value);
+            net_config_release(c);
+        }
+        unsetenv(cases[i].name);
+    }
+    clear_settings();
+}
+
 static void wrong_settings_are_refused_by_name(void)
 {
     net_config *c;
     clear_settings();
     setenv("GEARTRAIN_NET_EAGRE", "1", 1);
     CHECK_FAILS(net_config_read(&c), GT_MISUSE, "did you mean eager");
-    clear_settings();
-    setenv("NCCL_IB_TIMEOUT", "99", 1);
-    CHECK_FAILS(net_config_read(&c), GT_MISUSE, "ib-timeout cannot be '99' (from NCCL_IB_TIMEOUT)");
     clear_settings();
     CHECK_OK(net_config_read(&c));
     CHECK_FAILS(net_config_set(c, "shm-ring", "3MiB"), GT_MISUSE, "power of two");
@@ -420,6 +454,16 @@ static void tasks_and_hosts_files_are_read(void)
     CHECK(n == 4 && !strcmp(host, "user@nodeA"));
     CHECK_OK(net_hosts_line(host, sizeof host, &n, "nodeB\r"));
     CHECK(n == 1 && !strcmp(host, "nodeB"));
+    CHECK_OK(net_hosts_line(host, sizeof host, &n, "node1:2 # as mpirun has it"));
+    CHECK(n == 2 && !strcmp(host, "node1"));
+    CHECK_OK(net_hosts_line(host, sizeof host, &n, "user@node1:16"));
+    CHECK(n == 16 && !strcmp(host, "user@node1"));
+    CHECK_OK(net_hosts_line(host, sizeof host, &n, "fd00::2 slots=3"));
+    CHECK(n == 3 && !strcmp(host, "fd00::2"));
+    CHECK_FAILS(net_hosts_line(host, sizeof host, &n, "node1:x"), GT_FORMAT, "HOST:N");
+    CHECK_FAILS(net_hosts_line(host, sizeof host, &n, "node1:"), GT_FORMAT, "HOST:N");
+    CHECK_FAILS(net_hosts_line(host, sizeof host, &n, ":4"), GT_FORMAT, "HOST:N");
+    CHECK_FAILS(net_hosts_line(host, sizeof host, &n, "node1:2 slots=2"), GT_FORMAT, "twice");
     CHECK_OK(net_hosts_line(host, sizeof host, &n, "# nothing"));
     CHECK(n == 0);
     CHECK_FAILS(net_hosts_line(host, sizeof host, &n, "-oProxyCommand=x"), GT_FORMAT, "no host");
@@ -676,6 +720,7 @@ const check_case check_cases[] = {
     CASE(defaults_are_complete),
     CASE(the_strongest_origin_wins),
     CASE(other_libraries_names_are_understood),
+    CASE(what_other_libraries_know_better_is_passed_over),
     CASE(wrong_settings_are_refused_by_name),
     CASE(only_what_must_agree_is_hashed),
     CASE(interface_patterns_fit_names),
