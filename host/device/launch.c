@@ -14,6 +14,7 @@
 
 #include "host/base/activity.h"
 #include "host/base/clock.h"
+#include "host/base/stop.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 #define MAX_NATIVE_BUFFERS 8
 #define MAX_PAYLOAD 256
 #define SLOW_STRETCH_NS 2000000u        /* how much work a slowed device does between naps */
+#define NAP_NS          100000000u      /* the longest nap: a wish to stop must be noticed */
 #define STRETCH_LEAST_NS 50000000u      /* a stretch that took less becomes longer, */
 #define STRETCH_MOST_NS 150000000u      /* one that took more shorter               */
 #define STRETCH_LAUNCHES 65536
@@ -324,9 +326,9 @@ static gt_status slow_down(dev_device *d)
     if (st)
         return st;
     d->owed_ns += (uint64_t)(seconds * (1.0 / d->speed - 1.0) * 1e9);
-    if (d->owed_ns >= SLOW_STRETCH_NS) {
+    while (d->owed_ns >= SLOW_STRETCH_NS && !gt_stop_asked()) {
         uint64_t start = gt_now_ns();
-        gt_sleep_ns(d->owed_ns);
+        gt_sleep_ns(d->owed_ns < NAP_NS ? d->owed_ns : NAP_NS);
         uint64_t slept = gt_now_ns() - start;
         d->owed_ns = slept < d->owed_ns ? d->owed_ns - slept : 0;
     }

@@ -409,8 +409,10 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             break;
         if (!st)
             st = queue_step(t, t->queued);
-        if (st == GT_INTERRUPTED)
+        if (st == GT_INTERRUPTED) {
             st = give_up(t);
+            break;
+        }
         if (!st)
             st = finish_until(t, t->queued - (is_short(t) || is_looked_at(t, t->queued) ? DEPTH - 1 : 0),
                               hooks);
