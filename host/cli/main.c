@@ -5,6 +5,7 @@
  * The only place that prints a failure's sentence and turns a status into an exit code.  */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/limits.h"
 #include "host/cli/screen.h"
 
 #include "host/base/clock.h"
@@ -207,16 +208,21 @@ static gt_status close_output(void)
 
 static int leave(const char *who, gt_status st)
 {
+    char hint[160];
     if (st)
-        fprintf(stderr, "%s: %s\n", who, gt_message());
+        fprintf(stderr, "%s: %s%s\n", who, gt_message(), cli_limits_hint(hint, sizeof hint, st));
     return exit_code(st);
 }
 
 int main(int argc, char **argv)
 {
     guard_streams();
-    cli_screen_open();
     gt_stop_start();
+    if (cli_limits_settle()) {
+        fprintf(stderr, "geartrain: %s\n", gt_message());
+        _exit(1);
+    }
+    cli_screen_open();
     if (argc < 2) {
         print_help(stderr);
         return 2;

@@ -7,11 +7,18 @@
  * While the BLAS runs with its own threads, the driver's are idle: the queue is in order. */
 #include "host/gemm/engine.h"
 
+#include "host/base/log.h"
+
 #include <cblas.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 /* Only OpenBLAS has it; with another CBLAS the address is NULL. */
 extern void openblas_set_num_threads(int num_threads) __attribute__((weak));
+extern int openblas_get_num_threads(void) __attribute__((weak));
 
 typedef struct native_payload {
     gemm_desc g;
@@ -41,8 +48,38 @@ static void multiply(const void *payload, void *const *pointers)
                     add ? 1.0f : 0.0f, c + i * g->stride_c, g->ldc);
 }
 
+/* OpenBLAS takes a buffer for each thread that multiplies, keeps it, and where the address space is
+ * limited (ulimit -v) and full tries for one for ever. There it takes them all now, or is not used. */
+static int has_room;
+
+static void look_for_room(void)
+{
+    enum { BUFFER = 128 << 20, N = 192 };
+    struct rlimit limit;
+    const size_t bytes = (size_t)BUFFER * ((size_t)(openblas_get_num_threads ? openblas_get_num_threads() : 0) + 1);
+    has_room = 1;
+    if (!openblas_get_num_threads || getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return;
+    void *trial = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    float *x = calloc(3 * (size_t)N * N, sizeof *x);
+    has_room = trial != MAP_FAILED && x;
+    if (trial != MAP_FAILED)
+        munmap(trial, bytes);
+    if (has_room)
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, N, N, N, 1.0f, x, N, x + N * N, N, 0.0f,
+                    x + 2 * N * N, N);
+    else
+        gt_log(GT_LOG_WARN, "gemm", "this shell's limit of address space (ulimit -v) leaves no room for "
+               "OpenBLAS; going on without engine native");
+    free(x);
+}
+
 static int can(gemm_context *c, const gemm_desc *g)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, look_for_room);
+    if (!has_room)
+        return 0;
     const dev_info *info = dev_info_of(gemm_device(c));
     return info->kind == DEV_CPU && info->native_kernels && g->a_type == DTYPE_F32
         && g->b_type == DTYPE_F32 && g->c_type == DTYPE_F32;

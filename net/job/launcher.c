@@ -208,6 +208,7 @@ static void become_rank(launch *l, int rank, int output, int input, int report, 
     child_streams(rank, output, input);
     sigprocmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
         kill(getpid(), SIGKILL);
