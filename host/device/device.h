@@ -107,7 +107,7 @@ const dev_info *dev_info_of(const dev_device *d);
 /* All dev_matrix bits, those that only a trial can find included: builds and runs a tiny
  * matrix product at the first call (not on CPUs). */
 int       dev_matrix_units(dev_device *d);
-/* 1: no slowing, for measuring what the device itself can do; 0: as before. */
+/* 1: no slowing, for measuring what the device itself can do; 0: as before that. They nest. */
 void      dev_full_speed(dev_device *d, int on);
 double    dev_slowdown(const dev_device *d);        /* now: 1.0, or what stands behind '@' */
 uint64_t  dev_memory_used(const dev_device *d);     /* bytes in live buffers          */

@@ -19,7 +19,7 @@ struct dev_device {
     cl_command_queue queue;         /* in order, with profiling                */
     double speed;                   /* 1.0, or what stood behind '@'           */
     uint64_t slow_from;             /* it counts from here on, gt_now_ns()     */
-    int full_speed;                 /* it does not count now                   */
+    int full_speed;                 /* above 0: it does not count now          */
     uint64_t used;                  /* bytes in live buffers                   */
     int counting;                   /* launches carry events for busy seconds  */
     struct pending *pending;        /* events noted, in the queue's order      */

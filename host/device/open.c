@@ -328,7 +328,7 @@ const dev_info *dev_info_of(const dev_device *d)
 
 void dev_full_speed(dev_device *d, int on)
 {
-    d->full_speed = on;
+    d->full_speed += on ? 1 : -1;
 }
 
 double dev_slowdown(const dev_device *d)

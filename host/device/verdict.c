@@ -11,6 +11,7 @@
  * the old one for ever. It costs a bad device its questions at each start.                */
 #include "host/device/device_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
 
@@ -142,10 +143,11 @@ static gt_status apply(dev_device *d, verdict *v)
 gt_status dev_judge(dev_device *d)
 {
     verdict fresh = { .fingerprint = dev_fingerprint(d) };
-    const double speed = d->speed;
+    gt_activity a;
     gt_status st = GT_OK;
     d->unproven = 0;
-    d->speed = 1.0;
+    gt_activity_begin(&a, "proving that the device computes rightly", NULL, 0);
+    dev_full_speed(d, 1);
     pthread_mutex_lock(&known.lock);
     verdict *v = find(fresh.fingerprint);
     if (!v && load(&fresh))
@@ -161,7 +163,8 @@ gt_status dev_judge(dev_device *d)
     if (!st)
         st = apply(d, v);
     pthread_mutex_unlock(&known.lock);
-    d->speed = speed;
+    dev_full_speed(d, 0);
+    gt_activity_end(&a);
     d->unproven = st != GT_OK;
     return st;
 }
