@@ -1,0 +1,341 @@
+/* host/cli/train_settings.c - the option table of `train`, its defaults and checks, and config.json.
+ *
+ * --resume takes every option that was not given again from the run's config.json, so that
+ * `geartrain train --out RUN --resume` goes on exactly as it began.                       */
+#include "host/cli/train_settings.h"
+
+#include "host/base/file.h"
+#include "host/base/text.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+train_settings train_set;
+static train_settings *const o = &train_set;
+
+const gt_option train_table[] = {
+    { .group = "Model and data" },
+    { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model,
+      0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &train_set.data, 0,
+      NULL },
+    { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &train_set.bits, 1,
+      NULL },
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or byte",
+      &train_set.tokenizer, 0, NULL },
+    { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "start from these weights", &train_set.from, 0, NULL },
+    { "resume", 0, GT_FLAG, NULL, "go on from the newest checkpoint in RUN", &train_set.resume, 0, NULL },
+    { .group = "Steps" },
+    { "steps", 'n', GT_U64, "N", "optimizer updates", &train_set.steps, 0, NULL },
+    { "batch", 'b', GT_U64, "N", "sequences a step", &train_set.batch, 0, NULL },
+    { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all of the batch", &train_set.micro_batch, 0,
+      NULL },
+    { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &train_set.seq, 0, NULL },
+    { "order", 0, GT_CHOICE, "shuffled|sequential", "of the samples", &train_set.order, 1, NULL },
+    { "seed", 0, GT_U64, "S", "of weights, order and dropout", &train_set.seed, 0, NULL },
+    { .group = "Optimizing" },
+    { "optimizer", 0, GT_CHOICE, "adamw|sgd", "update rule", &train_set.optimizer, 1, NULL },
+    { "lr", 0, GT_DOUBLE, "X", "peak learning rate", &train_set.lr, 0, NULL },
+    { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "its course", &train_set.schedule, 0, NULL },
+    { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &train_set.warmup, 0, NULL },
+    { "min-lr", 0, GT_DOUBLE, "X", "at the end; default: a tenth of --lr", &train_set.min_lr, 0, NULL },
+    { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &train_set.decay_share,
+      1, NULL },
+    { "beta1", 0, GT_DOUBLE, "X", "of AdamW", &train_set.beta1, 1, NULL },
+    { "beta2", 0, GT_DOUBLE, "X", "of AdamW", &train_set.beta2, 1, NULL },
+    { "eps", 0, GT_DOUBLE, "X", "of AdamW", &train_set.eps, 1, NULL },
+    { "momentum", 0, GT_DOUBLE, "X", "of SGD", &train_set.momentum, 1, NULL },
+    { "weight-decay", 0, GT_DOUBLE, "X", "on matrices only", &train_set.weight_decay, 0, NULL },
+    { "clip", 0, GT_DOUBLE, "X", "limit of the gradient's norm, 0: none", &train_set.clip, 0, NULL },
+    { "dropout", 0, GT_DOUBLE, "X", "everywhere; default: the model's", &train_set.dropout, 0, NULL },
+    { .group = "Machine" },
+    { "devices", 0, GT_STRING, "ID,...", "see `geartrain devices`; several: one rank each",
+      &train_set.devices, 0, NULL },
+    { "ranks", 0, GT_U64, "N", "ranks of this host, unless a launcher started some", &train_set.comm.ranks,
+      1, NULL },
+    { "plan", 0, GT_STRING, "FILE|auto", "who does what: a file of `geartrain plan`, or measured",
+      &train_set.plan, 1, NULL },
+    { "stages", 0, GT_STRING, "N|auto", "pipeline stages of a replica", &train_set.stages, 0, NULL },
+    { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &train_set.replicas, 0, NULL },
+    { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
+    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "of a pipeline",
+      &train_set.pipe_schedule, 0, NULL },
+    { "sync", 0, GT_CHOICE, "allreduce|sharded", "of gradients; sharded: optimizer state shared out",
+      &train_set.sync, 1, NULL },
+    { "replan", 0, GT_FLAG, NULL, "move work when a rank becomes slow", &train_set.replan, 1, NULL },
+    { "slow", 0, GT_DOUBLE, "X", "from how many times the others' slowing a rank is slow", &train_set.slow, 1, NULL },
+    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &train_set.comm.transport, 1,
+      NULL },
+    { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &train_set.comm.net.settings, 1, NULL },
+    { "print-config", 0, GT_FLAG, NULL, "print all network settings and where they come from",
+      &train_set.comm.net.print, 1, NULL },
+    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage of activations and weights",
+      &train_set.precision, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "run a layer again instead of keeping it", &train_set.recompute, 0,
+      NULL },
+    { "gemm", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine", &train_set.gemm, 1, NULL },
+    { .group = "Looking" },
+    { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
+    { "eval-batches", 0, GT_U64, "N", "validate on N x --batch sequences, 0: on all", &train_set.eval_batches, 1,
+      NULL },
+    { "eval-data", 0, GT_STRING, "FILE|DIR", "validate on all of this text, or a folder's val shards",
+      &train_set.eval_data, 1, NULL },
+    { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &train_set.save_every, 0,
+      NULL },
+    { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &train_set.keep, 1, NULL },
+    { "explain", 0, GT_FLAG, NULL, "print the graph with times and memory, and stop", &train_set.explain, 0,
+      NULL },
+    { "trace", 0, GT_STRING, "FILE", "what all ranks did when, for ui.perfetto.dev", &train_set.trace, 0,
+      NULL },
+    { "json", 0, GT_FLAG, NULL, "one object a step", &train_set.json, 0, NULL },
+    { 0 } };
+
+const cli_help train_help = {
+    "train --model NAME --data FILE --out RUN [options]", "Train a model.",
+    "  geartrain train --model gpt2-mini --data input.txt --tokenizer char --out runs/first \\\n"
+    "      --steps 2000 --batch 12 --lr 1e-3 --warmup 100 --eval-every 250\n"
+    "  geartrain train --out runs/first --resume\n"
+    "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n" };
+
+void train_settings_default(void)
+{
+    const optim_config d = optim_defaults();
+    *o = (train_settings){ 0 };
+    o->order = "shuffled";
+    o->schedule = "cosine";
+    o->precision = "fp32";
+    o->optimizer = "adamw";
+    o->gemm = o->bits = "auto";
+    o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
+    o->sync = "allreduce";
+    o->slow = 1.3;
+    o->steps = 1000;
+    o->batch = 8;
+    o->seed = 1;
+    o->eval_batches = 0;
+    o->eval_every = 250;
+    o->save_every = 500;
+    o->keep = 2;
+    o->lr = d.lr;
+    o->min_lr = NAN;                     /* a tenth of lr */
+    o->beta1 = d.beta1;
+    o->beta2 = d.beta2;
+    o->eps = d.eps;
+    o->weight_decay = d.weight_decay;
+    o->clip = d.clip;
+    o->momentum = d.momentum;
+    o->decay_share = d.decay_share;
+    o->dropout = NAN;                    /* the model's   */
+}
+
+/* ---- checks --------------------------------------------------------------------------------- */
+
+gt_status train_settings_words(char **words, int count)
+{
+    if (count)
+        return cli_no_words(words, &train_help);
+    if (!o->out && o->explain)
+        o->out = "";
+    if (!o->out)
+        return cli_missing(&train_help, "--out RUN");
+    return GT_OK;
+}
+
+static gt_status check_useless(void)
+{
+    const int adamw = !strcmp(o->optimizer, "adamw");
+    const cli_useless rules[] = {
+        { "eval-data", !o->eval_every, "--eval-every 0 asks for no validation" },
+        { "eval-batches", !o->eval_every && o->eval_batches, "--eval-every 0 asks for no validation" },
+        { "min-lr", !strcmp(o->schedule, "constant"), "--lr-schedule constant stays at --lr" },
+        { "decay-share", strcmp(o->schedule, "wsd") != 0, "it belongs to --lr-schedule wsd" },
+        { "momentum", adamw, "it belongs to --optimizer sgd" },
+        { "beta1", !adamw, "it belongs to --optimizer adamw" },
+        { "beta2", !adamw, "it belongs to --optimizer adamw" },
+        { "eps", !adamw, "it belongs to --optimizer adamw" },
+        { "trace", o->explain, "--explain trains nothing" },
+        { "json", o->explain, "--explain prints a train_table" },
+    };
+    return cli_check_useless(train_table, rules, sizeof rules / sizeof *rules);
+}
+
+/* It is written after the last step: too late to learn that there is no such folder. */
+static gt_status check_trace(void)
+{
+    const char *end = o->trace ? strrchr(o->trace, '/') : NULL;
+    char *folder = end && end > o->trace ? strndup(o->trace, (size_t)(end - o->trace)) : NULL;
+    gt_status st = GT_OK;
+    if (folder && !gt_path_is_folder(folder))
+        st = gt_fail(GT_MISUSE, "option --trace: there is no folder '%s'", folder);
+    else if (o->trace && (!*o->trace || gt_path_is_folder(o->trace)))
+        st = gt_fail(GT_MISUSE, "option --trace: '%s' is no file", o->trace);
+    free(folder);
+    return st;
+}
+
+gt_status train_settings_check(void)
+{
+    if (o->resume && (!o->data || (!o->model && !o->from)))
+        return gt_fail(GT_MISUSE, "cannot resume '%s': its config.json does not say --%s; give it "
+                       "again", o->out, o->data ? "model" : "data");
+    if (!o->data || (!o->model && !o->from))
+        return cli_missing(&train_help, o->data ? "--model NAME|FILE|DIR" : "--data FILE|DIR");
+    if (!o->steps)
+        return gt_fail(GT_MISUSE, "option --steps: a run has at least one step");
+    if (o->dropout < 0.0 || o->dropout >= 1.0)
+        return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o->dropout);
+    if (o->min_lr < 0.0)
+        return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o->min_lr);
+    gt_status st = check_useless();
+    return st ? st : check_trace();
+}
+
+/* ---- config.json ------------------------------------------------------------------------------ */
+
+/* Is the value of an option a path, and not the name of a model or kind of tokenizer? */
+static int is_path(const char *option, const char *value)
+{
+    static const char *const names[] = { "data", "eval-data", "from", "model", "tokenizer" };
+    int may = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        may |= !strcmp(option, names[i]);
+    for (int i = 0; !strcmp(option, "model") && model_preset_name(i); i++)
+        may &= strcmp(value, model_preset_name(i)) != 0;
+    if (!strcmp(option, "tokenizer"))
+        may &= strcmp(value, "byte") && !tokenizer_needs_text(value);
+    return may && *value;
+}
+
+/* Paths from the root on: a run goes on from any folder. */
+static void put_option(void *context, const gt_option *row, const char *value)
+{
+    if (!strcmp(row->name, "resume") || !strcmp(row->name, "explain") || !strcmp(row->name, "json")
+        || !strcmp(row->name, "print-config") || !strcmp(row->name, "trace"))
+        return;
+    char *absolute = is_path(row->name, value) ? gt_path_absolute(value) : NULL;
+    json_object_set_new(context, row->name, json_string(absolute ? absolute : value));
+    free(absolute);
+}
+
+gt_status train_settings_write(const model_config *c)
+{
+    char *model = NULL, *path = gt_path_join(o->out, "config.json"), *text = NULL;
+    gt_status st = path ? model_config_json(&model, c)
+                        : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", o->out);
+    if (!st) {
+        json_t *options = json_object();
+        gt_options_each(train_table, put_option, options);
+        json_t *root = json_pack("{s:s, s:o, s:o}", "program", "geartrain " GT_VERSION, "model",
+                                 json_loads(model, 0, NULL), "options", options);
+        text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+        st = text ? gt_file_write(path, text, strlen(text))
+                  : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+        json_decref(root);
+    }
+    free(text);
+    free(model);
+    free(path);
+    return st;
+}
+
+/* A resumed run has its plan in plan.json; where that does not suit any more (other devices), what was
+ * fixed for the old ones must not stand in the way of a new one. */
+static int is_of_plan(const char *name)
+{
+    static const char *const names[] = { "plan", "stages", "replicas", "tensor", "schedule" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i]))
+            return 1;
+    return 0;
+}
+
+/* Devices and ranks go together: who names one of them now does not want the other of before. Devices
+ * of before that do not match the ranks asked for now are dropped when those are known. */
+static int is_outdated(const char *name)
+{
+    return !strcmp(name, "ranks") && gt_option_given(train_table, "devices");
+}
+
+/* A run that is there goes on from its own checkpoints. --from may only repeat what it began with, so
+ * that one command line begins a run and goes on with it. */
+static gt_status check_from(const char *began)
+{
+    if (!gt_option_given(train_table, "from"))
+        return GT_OK;
+    char *now = gt_path_absolute(o->from), *then = began ? gt_path_absolute(began) : NULL;
+    const int same = now && then && !strcmp(now, then);
+    free(now);
+    free(then);
+    return same ? GT_OK
+           : gt_fail(GT_MISUSE, "--resume goes on from the checkpoints of '%s', so --from '%s' would be "
+                     "ignored; leave one of them out, or name another folder with --out", o->out, o->from);
+}
+
+/* Options of the run's config.json that were not given now; *kept owns their strings. */
+gt_status train_settings_take(json_t **kept)
+{
+    char *path = gt_path_join(o->out, "config.json"), *text = NULL;
+    const char *name;
+    json_error_t error;
+    json_t *value;
+    *kept = NULL;
+    gt_status st = path ? gt_file_read(&text, NULL, path, 1u << 24)
+                        : gt_fail(GT_NO_MEMORY, "cannot resume '%s': out of memory", o->out);
+    if (st == GT_NOT_FOUND && o->model && o->data) {
+        gt_message_clear();             /* nothing there yet: --resume begins the run */
+        st = GT_OK;
+        goto out;
+    }
+    if (st) {
+        st = gt_fail_in(st, "cannot resume");
+        goto out;
+    }
+    *kept = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    if (!*kept)
+        st = gt_fail(GT_FORMAT, "'%s', line %d: %s", path, error.line, error.text);
+    else if (!json_is_object(json_object_get(*kept, "options")))
+        st = gt_fail(GT_MISMATCH, "cannot resume '%s': its config.json is not that of a run", o->out);
+    json_object_foreach(json_object_get(*kept, "options"), name, value) {
+        if (st || gt_option_given(train_table, name) || !json_string_length(value) || is_of_plan(name)
+            || is_outdated(name))
+            continue;
+        st = gt_option_set(train_table, name, json_string_value(value));
+        if (st)
+            st = gt_fail_in(st, "'%s'", path);
+    }
+    if (!st)
+        st = check_from(json_string_value(json_object_get(json_object_get(*kept, "options"), "from")));
+out:
+    free(text);
+    free(path);
+    return st;
+}
+
+train_options train_settings_options(void)
+{
+    train_options t = { .steps = o->steps, .batch = o->batch, .micro_batch = o->micro_batch,
+                        .seq = o->seq, .seed = o->seed, .recompute = o->recompute,
+                        .gemm = strcmp(o->gemm, "auto") ? o->gemm : NULL, .run = o->out,
+                        .resume = o->resume, .new_data = gt_option_given(train_table, "data"),
+                        .eval_every = o->eval_every,
+                        .eval_batches = o->eval_batches, .save_every = o->save_every,
+                        .keep = o->keep, .optim = optim_defaults() };
+    t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
+    dtype_parse(&t.precision, o->precision);
+    optim_kind_parse(&t.optim.kind, o->optimizer);
+    optim_schedule_parse(&t.optim.schedule, o->schedule);
+    t.optim.lr = o->lr;
+    t.optim.min_lr = isnan(o->min_lr) ? -1.0 : o->min_lr;
+    t.optim.warmup = o->warmup;
+    t.optim.beta1 = o->beta1;
+    t.optim.beta2 = o->beta2;
+    t.optim.eps = o->eps;
+    t.optim.momentum = o->momentum;
+    t.optim.weight_decay = o->weight_decay;
+    t.optim.clip = o->clip;
+    t.optim.decay_share = o->decay_share;
+    return t;
+}

@@ -1,0 +1,44 @@
+/* host/cli/train_settings.h - what `geartrain train` was told: options, and what a resumed run's config.json
+ * says of those that were not given again.
+ *
+ *   defaults ─► command line ─► config.json of the run ─► checks ─► train_options
+ */
+#ifndef GT_CLI_TRAIN_SETTINGS_H
+#define GT_CLI_TRAIN_SETTINGS_H
+
+#include "host/cli/cli.h"
+#include "host/cli/cli_comm.h"
+#include "host/train/train.h"
+
+#include <jansson.h>
+
+typedef struct train_settings {
+    const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
+    const char *precision, *optimizer, *gemm, *bits;
+    uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
+    double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
+    int resume, recompute, json, explain, keep;
+    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *trace;
+    int replan;
+    double slow;
+    cli_comm comm;
+} train_settings;
+
+extern train_settings train_set;                /* of this process */
+extern const gt_option train_table[];
+extern const cli_help train_help;
+
+void train_settings_default(void);
+/* What lies behind the options, and --out. */
+gt_status train_settings_words(char **words, int count);
+/* On resuming: options of the run's config.json that were not given now. *kept owns their strings; NULL:
+ * there is no run yet. */
+gt_status train_settings_take(json_t **kept);
+/* GT_MISUSE if something is missing, contradicts or would be ignored. */
+gt_status train_settings_check(void);
+/* Writes the run's config.json. */
+gt_status train_settings_write(const model_config *c);
+/* The same for the room that trains; plan, comm and peak are the caller's. */
+train_options train_settings_options(void);
+
+#endif

@@ -1,0 +1,171 @@
+/* host/cli/train_subject.c - what a run is of: its model, the tokenizer of its texts, and its data. */
+#include "host/cli/train_subject.h"
+
+#include "host/base/file.h"
+#include "host/cli/train_settings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const train_settings *const o = &train_set;
+
+/* What is trained: on resuming what the run's config.json says, so that a preset, file or
+ * folder that changed meanwhile changes nothing. */
+gt_status train_choose_model(model_config *c, cli_source *source, int resumed)
+{
+    if (resumed && !gt_option_given(train_table, "model"))
+        return model_config_load(c, o->out);
+    gt_status st = o->from ? cli_source_open(source, o->from) : GT_OK;
+    if (!st && o->model)
+        st = model_config_load(c, o->model);
+    else if (!st)
+        *c = source->config;
+    return st;
+}
+
+void train_tokenizer_close(train_tokenizer *own)
+{
+    tokenizer_close(own->tokenizer);
+    free(own->path);
+}
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot open the tokenizer: out of memory");
+}
+
+/* What a run that is resumed was begun with. A run that was killed before it had written that has
+ * no checkpoint either. */
+static gt_status run_tokenizer(train_tokenizer *own)
+{
+    char *folder = gt_path_join(o->out, "tokenizer");
+    char *file = folder ? gt_path_join(folder, "tokenizer.json") : NULL;
+    gt_status st = file ? GT_OK : no_memory();
+    if (!st && gt_path_exists(file)) {
+        *own = (train_tokenizer){ .model = o->out, .path = folder, .binding = 1 };
+        st = tokenizer_open(&own->tokenizer, folder);
+        folder = NULL;
+    }
+    free(file);
+    free(folder);
+    return st;
+}
+
+/* That of a folder which describes a new model: its vocabulary was made for it. */
+static gt_status folder_tokenizer(train_tokenizer *own, const char *folder)
+{
+    if (!gt_path_is_folder(folder) || !tokenizer_is_in(folder))
+        return GT_OK;
+    own->model = folder;
+    own->path = strdup(folder);
+    return own->path ? tokenizer_open(&own->tokenizer, folder) : no_memory();
+}
+
+/* Takes it from the source: nobody else asks there. */
+static gt_status weights_tokenizer(train_tokenizer *own, cli_source *source)
+{
+    if (!source->tokenizer_path)
+        return GT_OK;
+    *own = (train_tokenizer){ .model = o->from, .path = source->tokenizer_path,
+                            .tokenizer = source->tokenizer, .binding = 1 };
+    source->tokenizer_path = NULL;
+    source->tokenizer = NULL;
+    return source->tokenizer_status ? cli_source_tokenizer(source, "") : GT_OK;
+}
+
+static gt_status find_own_tokenizer(train_tokenizer *own, cli_source *source, int resumed)
+{
+    gt_status st = o->resume ? run_tokenizer(own) : GT_OK;
+    if (st || own->path || resumed)
+        return st;
+    if (o->from)
+        return weights_tokenizer(own, source);
+    return gt_option_given(train_table, "tokenizer") ? GT_OK : folder_tokenizer(own, o->model);
+}
+
+/* A text is read with the model's own tokenizer unless --tokenizer says, and only a new model may
+ * go without. Token files may bring the one that they were made with. */
+gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int resumed,
+                                  const char **spec)
+{
+    const int text = data_kind_of(o->data) == DATA_TEXT;
+    const int eval_text = o->eval_data && o->eval_every && data_kind_of(o->eval_data) == DATA_TEXT;
+    char *brought = gt_path_join(o->data, "tokenizer");
+    const int brings = !text && brought && gt_path_is_folder(brought);
+    free(brought);
+    gt_status st = find_own_tokenizer(own, source, resumed);
+    if (st && !text && !eval_text && !brings && !o->tokenizer) {
+        gt_message_clear();             /* bare tokens can do without it */
+        st = GT_OK;
+    }
+    const int given = gt_option_given(train_table, "tokenizer");
+    *spec = given ? o->tokenizer : brings ? NULL : own->tokenizer ? own->path : o->tokenizer;
+    if (!st && !*spec && !brings && (eval_text || (text && (o->from || resumed))))
+        st = gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: %s '%s' came without one; name "
+                     "the one that it was made with by --tokenizer", text ? o->data : o->eval_data,
+                     resumed ? "run" : text ? "the model of" : "the data of",
+                     resumed ? o->out : text ? o->from : o->data);
+    return st;
+}
+
+gt_status train_check_tokenizer(const train_tokenizer *own, const data_set *data)
+{
+    char what[512];
+    const int given = gt_option_given(train_table, "tokenizer");
+    snprintf(what, sizeof what, given ? "--tokenizer %s" : "that of '%s'", given ? o->tokenizer : o->data);
+    return own->binding ? cli_same_tokenizer(own->model, own->tokenizer, own->path, data->tokenizer, what)
+                        : GT_OK;
+}
+
+/* The vocabulary is the tokenizer's unless the description fixes it. */
+gt_status train_settle_vocabulary(model_config *c, const data_set *data)
+{
+    const int V = data->tokenizer ? (int)tokenizer_vocab(data->tokenizer) : 0;
+    if (!V && !c->vocab)
+        return gt_fail(GT_MISMATCH, "'%s' came without a tokenizer, and model '%s' leaves the "
+                       "vocabulary to it; name one with --tokenizer", o->data, c->name);
+    if (V > c->vocab && c->vocab_given)
+        return gt_fail(GT_MISMATCH, "the tokenizer has %d tokens, model '%s' only %d", V, c->name,
+                       c->vocab);
+    if (V && !c->vocab_given)
+        c->vocab = V;
+    return GT_OK;
+}
+
+/* Texts are tokenized once, by rank 0; the others find the tokens. */
+gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c)
+{
+    cli_progress p = { .what = "tokenizing" };
+    data_request r = { .spec = spec, .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
+                       .progress = cli_progress_show, .context = &p };
+    gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
+    if (!st)
+        st = data_open_as(data, o->data, &r);
+    r.whole = o->eval_data && data_kind_of(o->eval_data) == DATA_TEXT;
+    r.token_bits = r.whole ? 0 : r.token_bits;
+    r.spec = data->tokenizer_path;
+    if (!st && o->eval_data && o->eval_every)
+        st = data_open_as(eval_data, o->eval_data, &r);
+    cli_progress_end(&p);
+    if (!st && c && !net_comm_rank(c))
+        st = net_job_barrier(net_comm_job(c), "tokenizing");
+    return st;
+}
+
+/* What is validated on; *val NULL: nothing. Who asked for it is told that there is nothing to
+ * validate on; who did not reads it among what will run (show_validation). */
+gt_status train_choose_validation(const token_split **val, const data_set *data,
+                                   const data_set *eval_data)
+{
+    const token_split *s = !o->eval_data ? &data->val
+                           : eval_data->val.count ? &eval_data->val : &eval_data->train;
+    *val = o->eval_every && s->count > o->seq ? s : NULL;
+    if (*val || !o->eval_every
+        || (!gt_option_given(train_table, "eval-every") && !gt_option_given(train_table, "eval-data")))
+        return GT_OK;
+    return gt_fail(GT_MISMATCH, "cannot validate on %s'%s': it has %llu tokens, a sequence takes %llu + 1; "
+                   "%slower --seq, or say --eval-every 0", o->eval_data ? "" : "the validation part of ",
+                   o->eval_data ? o->eval_data : o->data, (unsigned long long)s->count,
+                   (unsigned long long)o->seq, o->eval_data ? "give more text, " : "name a text with --eval-data, ");
+}

@@ -1,0 +1,32 @@
+/* host/cli/train_subject.h - what a run is of: its model, the tokenizer of its texts, and its data, as the
+ * settings (train_settings.h) name them.
+ *
+ *   model ─► tokenizer ─► data ─► vocabulary ─► validation
+ */
+#ifndef GT_CLI_TRAIN_SUBJECT_H
+#define GT_CLI_TRAIN_SUBJECT_H
+
+#include "host/cli/cli.h"
+#include "net/comm/comm.h"
+
+/* The tokenizer that texts are read with if nothing else is said; path NULL: there is none yet. */
+typedef struct train_tokenizer {
+    const char *model;                  /* the run or folder it belongs to */
+    char *path;
+    tokenizer *tokenizer;
+    int binding;                        /* weights were trained with it: no other will do */
+} train_tokenizer;
+
+gt_status train_choose_model(model_config *c, cli_source *source, int resumed);
+/* *spec is what data_open() is to be asked for; it belongs to `own` or to the settings. */
+gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int resumed, const char **spec);
+void      train_tokenizer_close(train_tokenizer *own);
+/* All ranks of c (NULL: alone). */
+gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c);
+/* GT_MISUSE if the data came with another tokenizer than the weights. */
+gt_status train_check_tokenizer(const train_tokenizer *own, const data_set *data);
+gt_status train_settle_vocabulary(model_config *c, const data_set *data);
+/* *val NULL: nothing is validated on. */
+gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data);
+
+#endif
