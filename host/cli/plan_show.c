@@ -92,10 +92,10 @@ static void print_replicas(const run_plan *p)
 static void print_why(const plan_local_result *r)
 {
     const char *line = r->runners_up.data;
-    if (!line)
+    if (r->plan.ranks < 2)
         return;
-    printf("\nrunners-up\n");
-    while (*line) {
+    printf("\nrunners-up\n%s", line ? "" : "  none: of what was left open nothing comes near it\n");
+    while (line && *line) {
         const char *end = strchr(line, '\n');
         printf("  %.*s\n", (int)(end - line), line);
         line = end + 1;
