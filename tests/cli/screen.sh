@@ -60,7 +60,7 @@ for columns in 60 80 120; do
 done
 check "at 120 columns the bar has all" grep -Eq \
     '^step 30/30 \[#+\] loss [0-9.]+  val [0-9.]+  lr [0-9.e-]+  grad [0-9.]+  .* tok/s  0:00 left$' stdout
-python3 terminal.py 80 "$geartrain" generate --from run --prompt "the" --tokens 120 --seed 3 > stdout
+python3 terminal.py 80 sh -c "exec \"$geartrain\" generate --from run --prompt the --tokens 120 --seed 3 2> stderr" > stdout
 "$geartrain" generate --from run --prompt "the" --tokens 120 --seed 3 > piped 2> stderr
 check "generated text is what it is in a pipe" [ "$(grep -v '^ *$' piped | tr -s '\n')" = \
     "$(sed '/tok\/s/d; /tokens\/s/d' stdout | grep -v '^ *$' | tr -s '\n')" ]
