@@ -38,8 +38,8 @@ static const cli_help help = {
     "  geartrain launch --hosts hosts.txt -- train --model gpt2 --data tokens --out run\n"
     "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
     "Rank 0's output appears as it is, that of others on standard error behind [rank].\n"
-    "This host's own names in the file need no ssh. Over ssh, keys must work without questions, and program and folder have the same path on\n"
-    "all hosts. --net settings reach all ranks.\n"
+    "This host's own names in the file need no ssh. Over ssh, keys must work without questions, and\n"
+    "program and folder have the same path on all hosts. --net settings reach all ranks.\n"
     "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
     "that its earlier start began; one that another job began needs --resume.\n" };
 
