@@ -2,7 +2,6 @@
 #include "host/cli/cli_comm.h"
 #include "host/cli/busy.h"
 
-#include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/base/text.h"
@@ -100,10 +99,7 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
     watch w;
     if (o->net.who.rank == 0)
         cli_busy_start();
-    gt_activity joining;
-    gt_activity_begin(&joining, "waiting until all ranks have joined, of", "ranks", (uint64_t)o->net.who.size);
     gt_status st = net_comm_open(&c, o->net.config, &o->net.who);
-    gt_activity_end(&joining);
     if (st)
         return st;
     st = watch_begin(&w, c);

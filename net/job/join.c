@@ -10,6 +10,7 @@
  * is here.                                                                               */
 #include "net/job/job_private.h"
 
+#include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -529,9 +530,13 @@ static gt_status open_other(net_job *j)
 
 static gt_status await_roster(net_job *j)
 {
+    gt_activity a;
+    gt_activity_begin(&a, "waiting for all ranks to join:", "are here", (uint64_t)j->size);
     pthread_mutex_lock(&j->lock);
     while (!j->joined && !atomic_load(&j->over)
            && (j->rank == 0 || gt_now_ns() < j->start_deadline)) {
+        if (j->rank == 0)
+            gt_activity_set(&a, (uint64_t)j->arrived);
         const uint64_t until = gt_now_ns() + 100 * MS;
         const struct timespec t = { (time_t)(until / 1000000000), (long)(until % 1000000000) };
         pthread_cond_timedwait(&j->changed, &j->lock, &t);
@@ -542,6 +547,7 @@ static gt_status await_roster(net_job *j)
     /* A job that was complete and is over already is for net_job_check() to tell. */
     gt_status st = j->joined ? GT_OK : end_status(j);
     pthread_mutex_unlock(&j->lock);
+    gt_activity_end(&a);
     return st;
 }
 
