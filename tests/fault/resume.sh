@@ -101,7 +101,8 @@ wait $pid 2> /dev/null
 run busy --resume --steps 2
 check "a killed one leaves no lock" [ $? -eq 0 ]
 
-for signal in INT TERM; do
+for number in 2 15; do
+    signal=$(kill -l $number)
     STEPS=3000
     start stopped-$signal --save-every 0
     tries=0
@@ -112,7 +113,7 @@ for signal in INT TERM; do
     done
     kill -$signal $pid
     wait $pid
-    said "SIG$signal ends the run with a sentence" 1 'stopped after step [0-9]+ of 3000.*--resume' $?
+    said "SIG$signal ends the run with a sentence" $((128 + number)) 'stopped after step [0-9]+ of 3000.*--resume' $?
     done=$(sed -n 's/.*stopped after step \([0-9]*\) .*/\1/p' "$work/stderr")
     check "a checkpoint of that step is there" \
         [ -f "stopped-$signal/checkpoints/step-$(printf %06d "${done:-0}")/manifest.json" ]
