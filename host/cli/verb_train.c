@@ -20,6 +20,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/stop.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
@@ -413,6 +414,20 @@ static gt_status keep_devices(uint64_t ranks)
     return st;
 }
 
+/* One command line is often used with one device and with several, so this is no misuse. */
+static void tell_idle_options(void)
+{
+    static const char *const names[] = { "transport", "net", "sync", "schedule", "slow" };
+    gt_text list = { 0 };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (gt_option_given(train_table, names[i]))
+            gt_text_printf(&list, "%s--%s", list.size ? ", " : "", names[i]);
+    if (list.size)
+        gt_log(GT_LOG_WARN, "train", "there is one rank, so %s %s nothing", list.data,
+               strchr(list.data, ',') ? "do" : "does");
+    gt_text_release(&list);
+}
+
 /* One rank, or the only one (c NULL). */
 static gt_status train_here(net_comm *c)
 {
@@ -424,6 +439,8 @@ static gt_status train_here(net_comm *c)
     dev_device *d = NULL;
     if (!c)                             /* else rank 0 has begun to when it joined */
         cli_busy_start();
+    if (!c)
+        tell_idle_options();
     gt_status st = settle_run_folder(c);
     if (!st)
         st = train_choose_model(&config, &source, kept != NULL);

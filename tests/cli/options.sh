@@ -75,4 +75,7 @@ check "a run that has its steps already" [ $? -eq 0 ]
 check "says so" grep -q 'nothing: the run has its 3 steps already; --steps N asks for more than 2' stderr
 check "nothing was left by what was refused" [ ! -e new ]
 
+train_tiny --steps 1 --out idle --sync sharded --schedule gpipe > stdout 2> stderr
+check "what one rank has no use for is told" [ $? -eq 0 -a \
+    "$(grep -c 'there is one rank, so --sync, --schedule do nothing' stderr)" -eq 1 ]
 close_checks
