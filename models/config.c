@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -336,15 +337,91 @@ gt_status model_config_check(const model_config *c)
 }
 
 /* A float as the nearest decimal that reads back the same: 1e-5, not 9.99999975e-6. */
-static json_t *short_real(float x)
+static const char *short_text(char text[32], float x)
 {
-    char text[32];
     for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)x);
+        snprintf(text, 32, "%.*g", digits, (double)x);
         if (strtof(text, NULL) == x)
             break;
     }
-    return json_real(strtod(text, NULL));
+    return text;
+}
+
+static json_t *short_real(float x)
+{
+    char text[32];
+    return json_real(strtod(short_text(text, x), NULL));
+}
+
+/* ---- what two descriptions differ in ------------------------------------------------------------ */
+
+/* A flag that is the opposite of its key is FIELD_NOT. */
+typedef enum field_type { FIELD_TEXT, FIELD_INT, FIELD_FLAG, FIELD_NOT, FIELD_FLOAT } field_type;
+
+#define FIELD(key, type, member, kind) { key, type, offsetof(model_config, member), kind }
+
+/* All of a model_config but its name, the sizes first: they show best that it is another model. */
+static const struct { const char *key; field_type type; size_t at; int kind; } fields[] = {
+    FIELD("model_type", FIELD_TEXT, family, MODEL_COMPUTES),
+    FIELD("n_layer", FIELD_INT, layers, MODEL_COMPUTES),
+    FIELD("n_head", FIELD_INT, heads, MODEL_COMPUTES),
+    FIELD("n_embd", FIELD_INT, channels, MODEL_COMPUTES),
+    FIELD("n_inner", FIELD_INT, inner, MODEL_COMPUTES),
+    FIELD("n_positions", FIELD_INT, context, MODEL_COMPUTES),
+    FIELD("vocab_size", FIELD_INT, vocab, MODEL_COMPUTES),
+    FIELD("tie_word_embeddings", FIELD_NOT, untied_head, MODEL_COMPUTES),
+    FIELD("scale_attn_weights", FIELD_NOT, attention_unscaled, MODEL_COMPUTES),
+    FIELD("scale_attn_by_inverse_layer_idx", FIELD_FLAG, attention_by_layer, MODEL_COMPUTES),
+    FIELD("layer_norm_epsilon", FIELD_FLOAT, eps, MODEL_COMPUTES),
+    FIELD("initializer_range", FIELD_FLOAT, init_deviation, MODEL_BEGINS),
+    FIELD("embd_pdrop", FIELD_FLOAT, dropout_embed, MODEL_DROPS),
+    FIELD("attn_pdrop", FIELD_FLOAT, dropout_attention, MODEL_DROPS),
+    FIELD("resid_pdrop", FIELD_FLOAT, dropout_residual, MODEL_DROPS),
+};
+enum { FIELDS = sizeof fields / sizeof *fields };
+
+/* In `text`, or a constant. */
+static const char *field_text(char text[32], const model_config *c, int i)
+{
+    const void *at = (const char *)c + fields[i].at;
+    switch (fields[i].type) {
+    case FIELD_TEXT:
+        snprintf(text, 32, "%.31s", (const char *)at);
+        break;
+    case FIELD_INT:
+        snprintf(text, 32, "%d", *(const int *)at);
+        break;
+    case FIELD_FLAG:
+        return *(const int *)at ? "true" : "false";
+    case FIELD_NOT:
+        return *(const int *)at ? "false" : "true";
+    case FIELD_FLOAT:
+        return short_text(text, *(const float *)at);
+    }
+    return text;
+}
+
+void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key,
+                                                                     const char *value), void *context)
+{
+    char text[32];
+    for (int i = 0; i < FIELDS; i++)
+        if (fields[i].kind & kinds)
+            put(context, fields[i].key, field_text(text, c, i));
+}
+
+int model_config_difference(char *out, size_t size, const model_config *a, const model_config *b, int kinds)
+{
+    char room[2][32];
+    for (int i = 0; i < FIELDS; i++) {
+        const char *x = field_text(room[0], a, i), *y = field_text(room[1], b, i);
+        const int open = fields[i].at == offsetof(model_config, vocab) && (!a->vocab_given || !b->vocab_given);
+        if (!(fields[i].kind & kinds) || open || !strcmp(x, y))
+            continue;
+        snprintf(out, size, "%s %s, not %s", fields[i].key, x, y);
+        return 1;
+    }
+    return 0;
 }
 
 gt_status model_config_json(char **out, const model_config *c)

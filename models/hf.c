@@ -203,9 +203,9 @@ static gt_status check_head(const model_config *c, const st_file *f, const char 
     const st_tensor *head = st_find(f, HEAD), *embedding = find_tensor(f, c, EMBEDDING);
     if (c->untied_head || !head || head == embedding || same_numbers(head, embedding))
         return GT_OK;
-    return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though its "
-                   "config.json says that they are tied; if the head is one of its own, let it say "
-                   "\"tie_word_embeddings\": false", folder, HEAD, embedding->name);
+    return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though "
+                   "the model's description says that they are tied; if the head is one of its own, let "
+                   "it say \"tie_word_embeddings\": false", folder, HEAD, embedding->name);
 }
 
 gt_status model_import(const model_config *c, params *p, const char *folder)

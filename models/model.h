@@ -32,6 +32,16 @@ typedef struct model_config {
 gt_status model_config_load(model_config *out, const char *name);
 /* Checks that sizes make sense together. */
 gt_status model_config_check(const model_config *c);
+/* What a key of a description is for. */
+typedef enum model_key { MODEL_COMPUTES = 1,    /* shapes and mathematics: the weights mean nothing else */
+                         MODEL_BEGINS = 2,      /* what weights are drawn from                           */
+                         MODEL_DROPS = 4 } model_key;   /* dropout, which --dropout may change           */
+/* Calls put with each key of these kinds (of model_key, or'ed), as config.json names it, and its value. */
+void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key,
+                                                                     const char *value), void *context);
+/* 1 if a key of these kinds differs, with the first that does in out: "n_head 2, not 4", a's value
+ * before b's. The name is not compared, nor a vocabulary that one of them leaves open. */
+int model_config_difference(char *out, size_t size, const model_config *a, const model_config *b, int kinds);
 /* HF's config.json as a fresh string. */
 gt_status model_config_json(char **out, const model_config *c);
 /* The i-th preset's name; NULL after the last. */

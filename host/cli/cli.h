@@ -90,6 +90,9 @@ gt_status cli_source_tokenizer(const cli_source *s, const char *fix);
  * naming both, if `other`, which came from `what`, gives other ids; if one is NULL nothing is known. */
 gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path,
                              const tokenizer *other, const char *what);
+/* GT_MISUSE, naming the first difference, if --model `name`, c, computes anything else than the weights
+ * of the source are for. */
+gt_status cli_source_check_model(const cli_source *s, const model_config *c, const char *name);
 /* Fills the parameters; a train_model.fill, context is the cli_source. */
 gt_status cli_source_fill(const void *config, params *p, void *source);
 

@@ -127,11 +127,23 @@ static gt_status check_model(const char *checkpoint, const model_config *c)
     return st;
 }
 
+gt_status cli_source_check_model(const cli_source *s, const model_config *c, const char *name)
+{
+    char what[128];
+    if (!model_config_difference(what, sizeof what, c, &s->config, MODEL_COMPUTES))
+        return GT_OK;
+    return gt_fail(GT_MISUSE, "model '%s' has %s as the weights of '%s': they would compute something else; "
+                   "leave --model out to take what '%s' says", name, what, s->path, s->path);
+}
+
+/* Shapes that fit do not say that it is the same model. */
 gt_status cli_source_fill(const void *config, params *p, void *source)
 {
     const cli_source *s = source;
-    if (!s->is_run)
-        return model_import(config, p, s->path);
-    gt_status st = check_model(s->checkpoint, config);
+    const model_config *c = config;
+    gt_status st = cli_source_check_model(s, c, c->name);
+    if (st || !s->is_run)
+        return st ? st : model_import(c, p, s->path);
+    st = check_model(s->checkpoint, c);
     return st ? st : checkpoint_load(s->checkpoint, p, NULL);
 }

@@ -37,23 +37,9 @@ static void put_tokens(gt_text *lines, const char *what, const token_split *s)
                    s ? token_split_hash(s) : 0);
 }
 
-static void put_model(gt_text *lines, const model_config *m)
+static void put_model(void *lines, const char *key, const char *value)
 {
-    gt_text_printf(lines, "the model's family\t%s\n", m->family);
-    gt_text_printf(lines, "the model's n_layer\t%d\n", m->layers);
-    gt_text_printf(lines, "the model's n_head\t%d\n", m->heads);
-    gt_text_printf(lines, "the model's n_embd\t%d\n", m->channels);
-    gt_text_printf(lines, "the model's n_inner\t%d\n", m->inner);
-    gt_text_printf(lines, "the model's n_positions\t%d\n", m->context);
-    gt_text_printf(lines, "the model's vocab_size\t%d\n", m->vocab);
-    gt_text_printf(lines, "the model's embd_pdrop\t%.9g\n", (double)m->dropout_embed);
-    gt_text_printf(lines, "the model's attn_pdrop\t%.9g\n", (double)m->dropout_attention);
-    gt_text_printf(lines, "the model's resid_pdrop\t%.9g\n", (double)m->dropout_residual);
-    gt_text_printf(lines, "the model's tie_word_embeddings\t%d\n", !m->untied_head);
-    gt_text_printf(lines, "the model's scale_attn_weights\t%d\n", !m->attention_unscaled);
-    gt_text_printf(lines, "the model's scale_attn_by_inverse_layer_idx\t%d\n", m->attention_by_layer);
-    gt_text_printf(lines, "the model's layer_norm_epsilon\t%.9g\n", (double)m->eps);
-    gt_text_printf(lines, "the model's initializer_range\t%.9g\n", (double)m->init_deviation);
+    gt_text_printf(lines, "the model's %s\t%s\n", key, value);
 }
 
 /* Both have the same names in the same order: joining the job compares versions. */
@@ -86,7 +72,7 @@ gt_status train_agree(net_comm *c, const gt_option *table, const model_config *m
     gt_options_each(table, put_option, &mine);
     put_tokens(&mine, "training", train);
     put_tokens(&mine, "validation", val);
-    put_model(&mine, model);
+    model_config_each(model, MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS, put_model, &mine);
     gt_text_put(&mine, "", 1);          /* with the end of the text */
     gt_status st = mine.failed ? gt_fail(GT_NO_MEMORY, "cannot compare the ranks: out of memory")
                                : net_job_exchange(net_comm_job(c), "what is trained", mine.data, mine.size,

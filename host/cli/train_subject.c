@@ -10,17 +10,49 @@
 
 static const train_settings *const o = &train_set;
 
+/* A vocabulary that the description leaves open is that of the weights. */
+static void take_vocabulary(model_config *c, const model_config *weights)
+{
+    if (!c->vocab_given) {
+        c->vocab = weights->vocab;
+        c->vocab_given = weights->vocab_given;
+    }
+}
+
+/* The run's config.json says what its checkpoints are of; --model may repeat it. */
+static gt_status repeat_model(model_config *c)
+{
+    char what[128];
+    model_config run;
+    gt_status st = model_config_load(&run, o->out);
+    if (!st)
+        st = model_config_load(c, o->model);
+    if (!st && model_config_difference(what, sizeof what, c, &run, MODEL_COMPUTES | MODEL_BEGINS))
+        st = gt_fail(GT_MISUSE, "cannot resume '%s' as model '%s': that has %s as the run's config.json says; "
+                     "leave --model out to go on as it began, or name another folder with --out", o->out,
+                     o->model, what);
+    if (!st)
+        take_vocabulary(c, &run);
+    return st;
+}
+
 /* What is trained: on resuming what the run's config.json says, so that a preset, file or
  * folder that changed meanwhile changes nothing. */
 gt_status train_choose_model(model_config *c, cli_source *source, int resumed)
 {
-    if (resumed && !gt_option_given(train_table, "model"))
-        return model_config_load(c, o->out);
+    if (resumed)
+        return gt_option_given(train_table, "model") ? repeat_model(c) : model_config_load(c, o->out);
     gt_status st = o->from ? cli_source_open(source, o->from) : GT_OK;
-    if (!st && o->model)
-        st = model_config_load(c, o->model);
-    else if (!st)
+    if (!st && !o->model) {
         *c = source->config;
+        return GT_OK;
+    }
+    if (!st)
+        st = model_config_load(c, o->model);
+    if (!st && o->from) {
+        st = cli_source_check_model(source, c, o->model);
+        take_vocabulary(c, &source->config);
+    }
     return st;
 }
 

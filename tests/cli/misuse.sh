@@ -135,7 +135,8 @@ refuses "--resume where a model lies" 1 "'exported': its config.json is not that
     train $good --out exported --resume
 refuses "an export into a run" 2 "'run': it holds a run; name another folder" export run -o run
 check "which is still one" grep -q '"options"' run/config.json
-refuses "--resume as another model" 1 "tensor.*model" train $good --out run --resume --model gpt2-mini --steps 5
+refuses "--resume as another model" 2 "cannot resume 'run' as model 'gpt2-mini': that has n_layer 4, not 3" \
+    train $good --out run --resume --model gpt2-mini --steps 5
 refuses "--resume with another seed" 1 'seed 1, not 2' train $good --out run --resume --seed 2 --steps 5
 
 # ---- descriptions of models ------------------------------------------------------------------------------

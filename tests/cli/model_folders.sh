@@ -82,6 +82,49 @@ refuses "a head of its own that is said to be tied" 1 \
     "'lm_head.weight' holds other numbers than 'transformer.wte.weight'.*\"tie_word_embeddings\": false" \
     eval --from own-folder --data "$text"
 
+# ---- weights and a description that is not theirs ----------------------------------------------------
+
+# Each is of the same shapes, or says less than the weights do, but computes something else.
+cp -r run begun
+cp begun/config.json begun.json
+other()     # DIFFERENCE KEY-AND-VALUE [DESCRIPTION]
+{
+    sed "s/^{/{ $2,/" "${3:-padded.json}" > other.json
+    refuses "--resume as a model with $1" 2 "cannot resume 'begun' as model 'other.json': that has $1 as the run" \
+        train --out begun --resume --model other.json --steps 4
+    refuses "--from a folder with $1" 2 "model 'other.json' has $1 as the weights of 'whole'.*leave --model out" \
+        train --model other.json --from whole --data "$text" $trained --out new
+    refuses "--from a run with $1" 2 "model 'other.json' has $1 as the weights of 'run'" \
+        train --model other.json --from run --data "$text" $trained --out new
+}
+other "layer_norm_epsilon 0.1, not 1e-05" '"layer_norm_epsilon": 0.1'
+other "scale_attn_weights false, not true" '"scale_attn_weights": false'
+other "scale_attn_by_inverse_layer_idx true, not false" '"scale_attn_by_inverse_layer_idx": true'
+other "tie_word_embeddings false, not true" '"tie_word_embeddings": false'
+sed 's/"n_head": 2, //; s/"n_positions": 64, //; s/"vocab_size": 400, //' padded.json > open.json
+other "n_head 4, not 2" '"n_head": 4, "n_positions": 64, "vocab_size": 400' open.json
+other "n_positions 32, not 64" '"n_head": 2, "n_positions": 32, "vocab_size": 400' open.json
+other "vocab_size 300, not 400" '"n_head": 2, "n_positions": 64, "vocab_size": 300' open.json
+check "the run's description is as it was" cmp -s begun/config.json begun.json
+sed 's/0.3/0.2/' padded.json > other.json
+refuses "--resume as a model drawn otherwise" 2 "has initializer_range 0.2, not 0.3 as the run" \
+    train --out begun --resume --model other.json --steps 4
+does "which weights that are there do not ask" '^step 2 ' \
+    train --model other.json --from whole --data "$text" $trained --out drawn
+sed 's/^{/{ "name": "same", "n_head": 2, "n_positions": 64, "resid_pdrop": 0.1,/' open.json > other.json
+does "--resume as the same, its vocabulary left open" '^step 4 ' \
+    train --out begun --resume --model other.json --steps 4
+check "has the run's vocabulary" grep -q '"vocab_size": 400' begun/config.json
+check "and the dropout that was asked for" grep -q '"resid_pdrop": 0.1' begun/config.json
+does "--from as the same, its vocabulary left open" '^step 2 ' \
+    train --model other.json --from whole --data "$text" $trained --out same
+check "has the vocabulary of the weights" grep -q '"vocab_size": 400' same/config.json
+"$geartrain" export own -o own-head > stdout 2> stderr
+sed 's/"n_layer": 1,/"n_layer": 2,/' padded.json > other.json
+refuses "--from a folder with a head of its own" 2 \
+    "has tie_word_embeddings true, not false as the weights of 'own-head'" \
+    train --model other.json --from own-head --data "$text" $trained --out new
+
 # ---- weights ---------------------------------------------------------------------------------------------
 
 fresh

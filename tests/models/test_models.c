@@ -187,6 +187,57 @@ static void flops_follow_the_convention(void)
     CHECK(fabs(model_flops_per_token(&c, 1024) - 6.0 * weights - 6.0 * 12.0 * 768.0 * 1024.0) < 1.0);
 }
 
+static void count_key(void *context, const char *key, const char *value)
+{
+    (void)key;
+    (void)value;
+    ++*(int *)context;
+}
+
+static void a_difference_is_named(void)
+{
+    model_config a, b[15];
+    static const char *const want[15] = {
+        "model_type other, not gpt2", "n_layer 7, not 3", "n_head 2, not 4", "n_embd 32, not 64", "n_inner 7, not 256",
+        "n_positions 8, not 64", "vocab_size 66, not 65", "tie_word_embeddings false, not true",
+        "scale_attn_weights false, not true", "scale_attn_by_inverse_layer_idx true, not false",
+        "layer_norm_epsilon 1e-06, not 1e-05", "initializer_range 0.3, not 0.02", "embd_pdrop 0.1, not 0",
+        "attn_pdrop 0.1, not 0", "resid_pdrop 0.1, not 0" };
+    char text[128];
+    int keys = 0;
+    const int all = MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS;
+    CHECK_OK(model_config_load(&a, "gpt2-tiny"));
+    a.vocab = 65;
+    a.vocab_given = 1;
+    for (int i = 0; i < 15; i++) {
+        b[i] = a;
+        snprintf(b[i].name, sizeof b[i].name, "another name");
+    }
+    CHECK(!model_config_difference(text, sizeof text, &b[0], &a, all));
+    snprintf(b[0].family, sizeof b[0].family, "other");
+    b[1].layers = 7;
+    b[2].heads = 2;
+    b[3].channels = 32;
+    b[4].inner = 7;
+    b[5].context = 8;
+    b[6].vocab = 66;
+    b[7].untied_head = b[8].attention_unscaled = b[9].attention_by_layer = 1;
+    b[10].eps = 1e-6f;
+    b[11].init_deviation = 0.3f;
+    b[12].dropout_embed = b[13].dropout_attention = b[14].dropout_residual = 0.1f;
+    for (int i = 0; i < 15; i++) {
+        const int kind = i < 11 ? MODEL_COMPUTES : i == 11 ? MODEL_BEGINS : MODEL_DROPS;
+        CHECKF(model_config_difference(text, sizeof text, &b[i], &a, all) && !strcmp(text, want[i]), "%s: '%s'",
+               want[i], text);
+        CHECKF(model_config_difference(text, sizeof text, &b[i], &a, kind), "%s", want[i]);
+        CHECKF(!model_config_difference(text, sizeof text, &b[i], &a, all & ~kind), "%s", want[i]);
+    }
+    b[6].vocab_given = 0;
+    CHECK(!model_config_difference(text, sizeof text, &b[6], &a, all));
+    model_config_each(&a, all, count_key, &keys);
+    CHECK(keys == 15);
+}
+
 typedef struct place { dev_device *device; graph *graph; params *params; } place;
 
 static int place_open(place *p, const model_config *c)
@@ -592,6 +643,7 @@ const check_case check_cases[] = {
     CASE(harmless_keys_are_known),
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
+    CASE(a_difference_is_named),
     CASE(exports_come_back),
     CASE(a_head_of_its_own_comes_back),
     CASE(parts_take_what_is_theirs),
