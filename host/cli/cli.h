@@ -69,6 +69,24 @@ int  cli_progress_show(void *context, uint64_t done, uint64_t total);
 void cli_progress_end(cli_progress *p);
 
 /* ---- sources: RUN|DIR -> description, weights, tokenizer ------------------------------ */
+/* What a run's config.json keeps of the tokenizer that its weights were trained with, so that another
+ * cannot take its place when RUN/tokenizer is gone or was replaced. known 0: a run on bare tokens, or of
+ * a version that did not keep it. */
+typedef struct cli_tokenizer_mark {
+    int known;
+    char kind[16];                      /* tokenizer_name()  */
+    uint32_t tokens;                    /* tokenizer_vocab() */
+    uint64_t hash;                      /* tokenizer_hash()  */
+} cli_tokenizer_mark;
+
+/* Of t; NULL: not known. */
+cli_tokenizer_mark cli_tokenizer_mark_of(const tokenizer *t);
+/* From the config.json of a run; not known if there is none yet. */
+gt_status cli_tokenizer_mark_read(cli_tokenizer_mark *out, const char *run);
+/* GT_MISUSE, naming both, if t, which came from `what`, is not the one of `run`'s mark; t may be NULL. */
+gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t,
+                                   const char *what);
+
 typedef struct cli_source {
     char *path;
     int is_run;                         /* a run directory; else a Hugging Face folder  */
@@ -77,8 +95,9 @@ typedef struct cli_source {
     model_config config;
     tokenizer *tokenizer;               /* NULL: there is none, or none that can be read */
     char *tokenizer_path;               /* where it lies, or would; NULL: there is none */
-    gt_status tokenizer_status;         /* why it cannot be read, and the sentence      */
+    gt_status tokenizer_status;         /* why it cannot be used, and the sentence      */
     char *tokenizer_why;
+    cli_tokenizer_mark mark;            /* of a run */
 } cli_source;
 
 gt_status cli_source_open(cli_source *out, const char *path);

@@ -14,8 +14,55 @@ static gt_status no_memory(const char *path)
     return gt_fail(GT_NO_MEMORY, "cannot open '%s': out of memory", path);
 }
 
+/* ---- which tokenizer a run was trained with ----------------------------------------------------- */
+
+cli_tokenizer_mark cli_tokenizer_mark_of(const tokenizer *t)
+{
+    cli_tokenizer_mark m = { 0 };
+    if (t) {
+        m.known = 1;
+        m.tokens = tokenizer_vocab(t);
+        m.hash = tokenizer_hash(t);
+        snprintf(m.kind, sizeof m.kind, "%s", tokenizer_name(t));
+    }
+    return m;
+}
+
+/* "tokenizer": {"kind": "bpe", "tokens": 300, "hash": "0123456789abcdef"} */
+static gt_status parse_mark(cli_tokenizer_mark *out, const json_t *root, const char *file)
+{
+    const json_t *entry = json_object_get(root, "tokenizer");
+    const char *kind = json_string_value(json_object_get(entry, "kind"));
+    const char *hash = json_string_value(json_object_get(entry, "hash"));
+    const json_int_t tokens = json_integer_value(json_object_get(entry, "tokens"));
+    *out = (cli_tokenizer_mark){ 0 };
+    if (!entry)
+        return GT_OK;
+    if (!kind || !hash || strlen(hash) != 16 || strspn(hash, "0123456789abcdef") != 16 || tokens < 1
+        || tokens > INT32_MAX)
+        return gt_fail(GT_FORMAT, "'%s': \"tokenizer\" is not {\"kind\": text, \"tokens\": number, "
+                       "\"hash\": 16 hexadecimal digits}", file);
+    out->known = 1;
+    out->tokens = (uint32_t)tokens;
+    out->hash = strtoull(hash, NULL, 16);
+    snprintf(out->kind, sizeof out->kind, "%s", kind);
+    return GT_OK;
+}
+
+gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t,
+                                   const char *what)
+{
+    if (!m->known || !t || m->hash == tokenizer_hash(t))
+        return GT_OK;
+    return gt_fail(GT_MISUSE, "'%s' was trained with another tokenizer, as its config.json says (%s, %u tokens, "
+                   "%016llx), than %s (%s, %u tokens, %016llx), whose ids mean other texts; put the first one "
+                   "back into '%s/tokenizer' from a copy or an export of the run, or name it with --tokenizer",
+                   run, m->kind, m->tokens, (unsigned long long)m->hash, what, tokenizer_name(t),
+                   tokenizer_vocab(t), (unsigned long long)tokenizer_hash(t), run);
+}
+
 /* A run's config.json holds the model's description under "model". */
-static gt_status has_run_config(const char *path, int *is_run)
+static gt_status read_run_config(const char *path, int *is_run, cli_tokenizer_mark *mark)
 {
     json_error_t error;
     char *file = gt_path_join(path, "config.json"), *text = NULL;
@@ -30,13 +77,40 @@ static gt_status has_run_config(const char *path, int *is_run)
     if (!st && !root)
         st = gt_fail(GT_FORMAT, "'%s', line %d: %s", file, error.line, error.text);
     *is_run = json_is_object(json_object_get(root, "model"));
+    if (!st && *is_run)
+        st = parse_mark(mark, root, file);
     json_decref(root);
     free(text);
     free(file);
     return st;
 }
 
-/* The tokenizer beside the weights. One that cannot be read is kept as a sentence for whoever needs
+gt_status cli_tokenizer_mark_read(cli_tokenizer_mark *out, const char *run)
+{
+    int is_run;
+    char *file = gt_path_join(run, "config.json");
+    const int there = file && gt_path_exists(file);
+    const gt_status st = file ? GT_OK : no_memory(run);
+    free(file);
+    *out = (cli_tokenizer_mark){ 0 };
+    return st || !there ? st : read_run_config(run, &is_run, out);
+}
+
+static gt_status open_tokenizer(cli_source *s)
+{
+    char what[512];
+    gt_status st = tokenizer_open(&s->tokenizer, s->tokenizer_path);
+    snprintf(what, sizeof what, "that in '%s'", s->tokenizer_path);
+    if (!st)
+        st = cli_tokenizer_mark_check(&s->mark, s->path, s->tokenizer, what);
+    if (st) {
+        tokenizer_close(s->tokenizer);
+        s->tokenizer = NULL;
+    }
+    return st;
+}
+
+/* The tokenizer beside the weights. One that cannot be read, or is not theirs, is kept as a sentence for whoever needs
  * it: weights may be used with tokens alone, but never with another tokenizer. */
 static gt_status find_tokenizer(cli_source *s)
 {
@@ -48,7 +122,7 @@ static gt_status find_tokenizer(cli_source *s)
         free(folder);
     if (!s->tokenizer_path)
         return no_memory(s->path);
-    s->tokenizer_status = tokenizer_open(&s->tokenizer, s->tokenizer_path);
+    s->tokenizer_status = open_tokenizer(s);
     if (s->tokenizer_status && !(s->tokenizer_why = strdup(gt_message())))
         return no_memory(s->path);
     if (s->tokenizer_status)
@@ -60,6 +134,9 @@ gt_status cli_source_tokenizer(const cli_source *s, const char *fix)
 {
     if (s->tokenizer_status)
         return gt_fail(s->tokenizer_status, "%s", s->tokenizer_why);
+    if (!s->tokenizer && s->mark.known)
+        return gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer, and was trained with one (%s, %u tokens, %016llx); "
+                       "%s", s->path, s->mark.kind, s->mark.tokens, (unsigned long long)s->mark.hash, fix);
     return s->tokenizer ? GT_OK : gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer; %s", s->path, fix);
 }
 
@@ -87,7 +164,7 @@ gt_status cli_source_open(cli_source *out, const char *path)
         return no_memory(path);
     st = model_folder_check(path);
     if (!st)
-        st = has_run_config(path, &out->is_run);
+        st = read_run_config(path, &out->is_run, &out->mark);
     if (!st)
         st = model_config_load(&out->config, path);
     if (!st && out->is_run)

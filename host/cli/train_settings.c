@@ -7,6 +7,7 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -220,7 +221,15 @@ static void put_option(void *context, const gt_option *row, const char *value)
     free(absolute);
 }
 
-gt_status train_settings_write(const model_config *c)
+static json_t *mark_json(const cli_tokenizer_mark *m)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, m->hash);
+    return m->known ? json_pack("{s:s, s:I, s:s}", "kind", m->kind, "tokens", (json_int_t)m->tokens, "hash", hash)
+                    : NULL;
+}
+
+gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *mark)
 {
     char *model = NULL, *path = gt_path_join(o->out, "config.json"), *text = NULL;
     gt_status st = path ? model_config_json(&model, c)
@@ -228,8 +237,9 @@ gt_status train_settings_write(const model_config *c)
     if (!st) {
         json_t *options = json_object();
         gt_options_each(train_table, put_option, options);
-        json_t *root = json_pack("{s:s, s:o, s:o}", "program", "geartrain " GT_VERSION, "model",
-                                 json_loads(model, 0, NULL), "options", options);
+        json_t *root = json_pack("{s:s, s:o, s:o*, s:o}", "program", "geartrain " GT_VERSION, "model",
+                                 json_loads(model, 0, NULL), "tokenizer", mark_json(mark), "options",
+                                 options);
         text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
         st = text ? gt_file_write(path, text, strlen(text))
                   : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);

@@ -36,8 +36,8 @@ gt_status train_settings_words(char **words, int count);
 gt_status train_settings_take(json_t **kept);
 /* GT_MISUSE if something is missing, contradicts or would be ignored. */
 gt_status train_settings_check(void);
-/* Writes the run's config.json. */
-gt_status train_settings_write(const model_config *c);
+/* Writes the run's config.json, with the mark if it is known. */
+gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *mark);
 /* The same for the room that trains; plan, comm and peak are the caller's. */
 train_options train_settings_options(void);
 

@@ -2,7 +2,9 @@
 #include "host/cli/train_subject.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/cli/train_settings.h"
+#include "host/train/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,10 +76,19 @@ static gt_status run_tokenizer(train_tokenizer *own)
     char *folder = gt_path_join(o->out, "tokenizer");
     char *file = folder ? gt_path_join(folder, "tokenizer.json") : NULL;
     gt_status st = file ? GT_OK : no_memory();
+    own->marked = o->out;
+    if (!st)
+        st = cli_tokenizer_mark_read(&own->mark, o->out);
     if (!st && gt_path_exists(file)) {
-        *own = (train_tokenizer){ .model = o->out, .path = folder, .binding = 1 };
+        char what[512];
+        own->model = o->out;
+        own->path = folder;
+        own->binding = 1;
         st = tokenizer_open(&own->tokenizer, folder);
+        snprintf(what, sizeof what, "that in '%s'", folder);
         folder = NULL;
+        if (!st)
+            st = cli_tokenizer_mark_check(&own->mark, o->out, own->tokenizer, what);
     }
     free(file);
     free(folder);
@@ -97,10 +108,16 @@ static gt_status folder_tokenizer(train_tokenizer *own, const char *folder)
 /* Takes it from the source: nobody else asks there. */
 static gt_status weights_tokenizer(train_tokenizer *own, cli_source *source)
 {
+    if (!own->mark.known) {
+        own->marked = o->from;
+        own->mark = source->mark;
+    }
     if (!source->tokenizer_path)
         return GT_OK;
-    *own = (train_tokenizer){ .model = o->from, .path = source->tokenizer_path,
-                            .tokenizer = source->tokenizer, .binding = 1 };
+    own->model = o->from;
+    own->path = source->tokenizer_path;
+    own->tokenizer = source->tokenizer;
+    own->binding = 1;
     source->tokenizer_path = NULL;
     source->tokenizer = NULL;
     return source->tokenizer_status ? cli_source_tokenizer(source, "") : GT_OK;
@@ -117,7 +134,8 @@ static gt_status find_own_tokenizer(train_tokenizer *own, cli_source *source, in
 }
 
 /* A text is read with the model's own tokenizer unless --tokenizer says, and only a new model may
- * go without. Token files may bring the one that they were made with. */
+ * go without. Token files may bring the one that they were made with, and none can be made of them, as
+ * the run's own option may say that was given for a text. */
 gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int resumed,
                                   const char **spec)
 {
@@ -132,8 +150,16 @@ gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int r
         st = GT_OK;
     }
     const int given = gt_option_given(train_table, "tokenizer");
-    *spec = given ? o->tokenizer : brings ? NULL : own->tokenizer ? own->path : o->tokenizer;
-    if (!st && !*spec && !brings && (eval_text || (text && (o->from || resumed))))
+    const int made = !given && !text && o->tokenizer && tokenizer_needs_text(o->tokenizer);
+    *spec = given ? o->tokenizer : brings ? NULL : own->tokenizer ? own->path : made ? NULL : o->tokenizer;
+    const int none = !*spec && !brings && (eval_text || (text && (o->from || resumed)));
+    if (!st && none && own->mark.known)
+        return gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: '%s' was trained with one (%s, %u "
+                       "tokens, %016llx) that is not in '%s/tokenizer' any more; put it back there from a copy "
+                       "or an export of the run, or name it with --tokenizer", text ? o->data : o->eval_data,
+                       own->marked, own->mark.kind, own->mark.tokens, (unsigned long long)own->mark.hash,
+                       own->marked);
+    if (!st && none)
         st = gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: %s '%s' came without one; name "
                      "the one that it was made with by --tokenizer", text ? o->data : o->eval_data,
                      resumed ? "run" : text ? "the model of" : "the data of",
@@ -141,13 +167,42 @@ gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int r
     return st;
 }
 
-gt_status train_check_tokenizer(const train_tokenizer *own, const data_set *data)
+static int has_checkpoint(void)
+{
+    char *path = NULL;
+    checkpoint_info info;
+    const gt_status st = checkpoint_find(&path, &info, o->out);
+    free(path);
+    if (st)
+        gt_message_clear();
+    return st != GT_NOT_FOUND;
+}
+
+static void settle_mark(train_tokenizer *own, const data_set *data)
+{
+    if (own->mark.known)
+        return;
+    if (own->binding)
+        own->mark = cli_tokenizer_mark_of(own->tokenizer);
+    else if (!o->resume || !has_checkpoint())
+        own->mark = cli_tokenizer_mark_of(data->tokenizer);
+    else if (data->tokenizer)
+        gt_log(GT_LOG_WARN, "train", "nothing in '%s' says which tokenizer it was trained with; that of '%s' is "
+               "used, and not kept there", o->out, o->data);
+}
+
+gt_status train_check_tokenizer(train_tokenizer *own, const data_set *data)
 {
     char what[512];
     const int given = gt_option_given(train_table, "tokenizer");
     snprintf(what, sizeof what, given ? "--tokenizer %s" : "that of '%s'", given ? o->tokenizer : o->data);
-    return own->binding ? cli_same_tokenizer(own->model, own->tokenizer, own->path, data->tokenizer, what)
-                        : GT_OK;
+    gt_status st = own->binding ? cli_same_tokenizer(own->model, own->tokenizer, own->path, data->tokenizer, what)
+                                : GT_OK;
+    if (!st)
+        st = cli_tokenizer_mark_check(&own->mark, own->marked, data->tokenizer, what);
+    if (!st)
+        settle_mark(own, data);
+    return st;
 }
 
 /* The vocabulary is the tokenizer's unless the description fixes it. */

@@ -15,6 +15,8 @@ typedef struct train_tokenizer {
     char *path;
     tokenizer *tokenizer;
     int binding;                        /* weights were trained with it: no other will do */
+    const char *marked;                 /* the run that `mark` was read from              */
+    cli_tokenizer_mark mark;            /* what config.json keeps; see train_check_tokenizer() */
 } train_tokenizer;
 
 gt_status train_choose_model(model_config *c, cli_source *source, int resumed);
@@ -23,8 +25,10 @@ gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int r
 void      train_tokenizer_close(train_tokenizer *own);
 /* All ranks of c (NULL: alone). */
 gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c);
-/* GT_MISUSE if the data came with another tokenizer than the weights. */
-gt_status train_check_tokenizer(const train_tokenizer *own, const data_set *data);
+/* GT_MISUSE if the data came with another tokenizer than the weights. Settles own->mark: the tokenizer of
+ * the weights, or that of the data for weights that are new or came without one; not known where the run
+ * has checkpoints and nothing says what they were made with. */
+gt_status train_check_tokenizer(train_tokenizer *own, const data_set *data);
 gt_status train_settle_vocabulary(model_config *c, const data_set *data);
 /* *val NULL: nothing is validated on. */
 gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data);

@@ -197,7 +197,8 @@ static gt_status check_tokenizer(const data_set *data, const cli_source *s)
     if (data->tokenizer && (int)tokenizer_vocab(data->tokenizer) > s->config.vocab)
         return gt_fail(GT_MISMATCH, "%s has %u tokens, the model of '%s' %d", what,
                        tokenizer_vocab(data->tokenizer), o.from, s->config.vocab);
-    return cli_same_tokenizer(o.from, s->tokenizer, s->tokenizer_path, data->tokenizer, what);
+    const gt_status st = cli_same_tokenizer(o.from, s->tokenizer, s->tokenizer_path, data->tokenizer, what);
+    return st ? st : cli_tokenizer_mark_check(&s->mark, o.from, data->tokenizer, what);
 }
 
 /* The tokenizer that belongs to the model reads a text; token files bring their own. */

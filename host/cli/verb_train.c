@@ -138,8 +138,9 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
     return model_build_part(g, config, part, training, recompute);
 }
 
-/* Written once: what checkpoints were made with is not replaced, not even by what says the same. */
-static gt_status save_tokenizer(const data_set *data)
+/* Written once: what checkpoints were made with is not replaced, not even by what says the same. Nothing
+ * is written where it is not known what they were made with. */
+static gt_status save_tokenizer(const data_set *data, const cli_tokenizer_mark *mark)
 {
     tokenizer *there = NULL;
     char *folder = gt_path_join(o->out, "tokenizer");
@@ -148,7 +149,7 @@ static gt_status save_tokenizer(const data_set *data)
         st = gt_folder_tidy(folder);
     if (!st && data->tokenizer && gt_path_is_folder(folder) && tokenizer_open(&there, folder))
         gt_message_clear();             /* half of one, from a run that was killed as it began */
-    if (!st && data->tokenizer && (!there || tokenizer_hash(there) != tokenizer_hash(data->tokenizer)))
+    if (!st && mark->known && data->tokenizer && (!there || tokenizer_hash(there) != tokenizer_hash(data->tokenizer)))
         st = tokenizer_save(data->tokenizer, folder);
     tokenizer_close(there);
     free(folder);
@@ -165,8 +166,8 @@ static gt_status fill_from(const void *config, params *p, void *context)
 }
 
 /* What rank 0 writes and says before the first step. */
-static gt_status begin_run(const model_config *c, const data_set *data, dev_device *d, train *t,
-                           const gt_text *why, int again)
+static gt_status begin_run(const model_config *c, const data_set *data, const cli_tokenizer_mark *mark,
+                           dev_device *d, train *t, const gt_text *why, int again)
 {
     enum { SHOWN = 16 };
     if (!again)
@@ -177,8 +178,8 @@ static gt_status begin_run(const model_config *c, const data_set *data, dev_devi
         fprintf(stderr, "%s", why->data);
     gt_status st = train_plan_write(train_plan(t), o->out);
     if (!st)
-        st = save_tokenizer(data);
-    return st ? st : train_settings_write(c);
+        st = save_tokenizer(data, mark);
+    return st ? st : train_settings_write(c, mark);
 }
 
 static void end_run(const train_view *v)
@@ -220,6 +221,7 @@ static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
 typedef struct scene {
     const model_config *config;
     data_set *data;
+    const cli_tokenizer_mark *mark; /* of the tokenizer the run's weights are trained with   */
     const token_split *val;
     cli_source *source;
     dev_device *device;
@@ -300,7 +302,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
         const train_hooks hooks = train_view_hooks(&v);
         st = train_view_begin(&v);
         if (!st && speaks)
-            st = begin_run(x->config, x->data, x->device, t, why, x->again);
+            st = begin_run(x->config, x->data, x->mark, x->device, t, why, x->again);
         running = t;
         if (gt_stop_asked())
             train_stop(t);
@@ -323,10 +325,10 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
     return st;
 }
 
-static gt_status run_training(const model_config *c, data_set *data, const token_split *val,
-                              cli_source *source, dev_device *d, net_comm *comm)
+static gt_status run_training(const model_config *c, data_set *data, const cli_tokenizer_mark *mark,
+                              const token_split *val, cli_source *source, dev_device *d, net_comm *comm)
 {
-    scene x = { c, data, val, source, d, comm, 0.0, 0, gt_now_ns() };
+    scene x = { c, data, mark, val, source, d, comm, 0.0, 0, gt_now_ns() };
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);
@@ -475,7 +477,7 @@ static gt_status train_here(net_comm *c)
     if (!st) {
         gt_stop_listen(stop_running);
         cli_comm_listen();
-        st = run_training(&config, &data, val, &source, d, c);
+        st = run_training(&config, &data, &own.mark, val, &source, d, c);
     }
     dev_close(d);
     data_close(&data);

@@ -100,6 +100,67 @@ does "--from with the same, named" '^step 2 ' \
 check "--resume on two ranks with bytes" [ $? -eq 2 ]
 check "says so" grep -Eq "$another --tokenizer byte" stderr
 
+# ---- runs whose tokenizer is gone, or was replaced ---------------------------------------------------
+
+hash=$(sed -n 's/.*"tokenizer_hash": "\([0-9a-f]*\)".*/\1/p' tokens/tokens.json)
+check "the run's config.json keeps which one it was" [ "$(tr -d ' \n' < run/config.json \
+    | grep -c "\"tokenizer\":{\"kind\":\"bpe\",\"tokens\":300,\"hash\":\"$hash\"}")" -eq 1 ]
+cp -r run lost && rm -r lost/tokenizer
+was="'lost' was trained with another tokenizer, as its config.json says \(bpe, 300 tokens, $hash\), than"
+back="put the first one back into 'lost/tokenizer'.*or name it with --tokenizer"
+cp lost/config.json lost.json
+refuses "--resume on another text, whose tokenizer would be trained anew" 2 \
+    "$was that of 'other.txt' \(bpe, 300 tokens, [0-9a-f]{16}\).*$back" train --out lost --resume --data other.txt --steps 10
+refuses "--resume with bytes" 2 "$was --tokenizer byte \(byte, 256" \
+    train --out lost --resume --data "$text" --tokenizer byte --steps 10
+refuses "--resume on tokens of another" 2 "$was that of 'other-tokens'" \
+    train --out lost --resume --data other-tokens --steps 10
+refuses "--from it with one trained on another text" 2 "$was --tokenizer bpe:300 .*$back" \
+    train --from lost --data other.txt --tokenizer bpe:300 $trained --out new
+refuses "--from it without one" 1 "'lost' was trained with one \(bpe, 300 tokens, $hash\) that is not in 'lost/tokenizer'" \
+    train --from lost --data "$text" $trained --out new
+refuses "eval of it with another" 2 "$was --tokenizer byte" eval --from lost --data "$text" --tokenizer byte
+refuses "eval of it without one" 1 "'lost' has no tokenizer, and was trained with one \(bpe, 300 tokens, $hash" \
+    eval --from lost --data "$text"
+check "nothing was written there" [ ! -e lost/tokenizer ]
+check "nor in its config.json" cmp -s lost/config.json lost.json
+does "--from it on bare tokens" '^step 2 ' train --from lost --data bare_train.bin $trained --out heir
+refuses "hands on which one it was" 2 "'heir' was trained with another tokenizer, .* $hash\)" \
+    train --out heir --resume --data "$text" --tokenizer byte --steps 4
+does "--resume on bare tokens" '^step 10 ' train --out lost --resume --data bare_train.bin --steps 10
+check "keeps which one it was" grep -q "$hash" lost/config.json
+does "--resume with the same, named" '^step 12 ' \
+    train --out lost --resume --data "$text" --tokenizer kept --steps 12
+check "puts it back" cmp -s lost/tokenizer/tokenizer.json kept/tokenizer.json
+rm -r lost/tokenizer
+does "--resume on the text that it is made of" '^step 14 ' \
+    train --out lost --resume --data "$text" --tokenizer bpe:300 --steps 14
+check "puts it back as well" cmp -s lost/tokenizer/tokenizer.json kept/tokenizer.json
+
+rm -r lost/tokenizer && cp -r other-tokens/tokenizer lost/tokenizer
+refuses "--resume with another in its place" 2 "$was that in 'lost/tokenizer' \(byte, 256" \
+    train --out lost --resume --data "$text" --steps 16
+refuses "eval with another in its place" 2 "$was that in 'lost/tokenizer'" eval --from lost --data "$text"
+refuses "generate with another in its place" 2 "$was that in 'lost/tokenizer'" generate --from lost --prompt the
+refuses "--from it with another in its place" 2 "$was that in 'lost/tokenizer'" \
+    train --from lost --data "$text" $trained --out new
+sed 's/"hash": "[0-9a-f]*"/"hash": "beyond"/' run/config.json > lost/config.json
+refuses "a hash that is none" 1 'config.json.: "tokenizer" is not .*16 hexadecimal digits' eval --from lost --data "$text"
+
+# A run of an earlier version says nothing of its tokenizer.
+rm -rf lost && cp -r run lost
+sed '/^  "tokenizer": {/,/^  },/d' run/config.json > lost/config.json
+check "the entry was taken out" [ "$(grep -c '"hash"' lost/config.json)" -eq 0 ]
+cp lost/config.json lost.json
+does "--resume of an earlier version's run" '^step 10 ' train --out lost --resume --data "$text" --steps 10
+check "keeps from now on which one it is" grep -q "\"hash\": \"$hash\"" lost/config.json
+rm -r lost/tokenizer && cp lost.json lost/config.json
+does "nor can what is gone be known" '^step 12 ' train --out lost --resume --data "$text" --steps 12
+check "which is said" grep -q "nothing in 'lost' says which tokenizer it was trained with" stderr
+check "so none is written" [ ! -e lost/tokenizer/tokenizer.json ]
+check "nor kept" [ "$(grep -c '"hash"' lost/config.json)" -eq 0 ]
+check "what was refused left nothing" [ ! -e new ]
+
 # ---- texts beside the data -------------------------------------------------------------------------
 
 # A char tokenizer made of the validation text would give other ids.
