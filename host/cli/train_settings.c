@@ -177,6 +177,30 @@ static gt_status check_trace(void)
     return st;
 }
 
+static const char *of_run(const char *option)
+{
+    return o->resume && !gt_option_given(train_table, option) ? " of the run's config.json" : "";
+}
+
+static gt_status check_batch(void)
+{
+    if (!o->batch)
+        return gt_fail(GT_MISUSE, "option --batch: a step has at least 1 sequence");
+    if (o->micro_batch && o->batch % o->micro_batch)
+        return gt_fail(GT_MISUSE, "batch %llu%s is not a multiple of micro-batch %llu%s; change --batch or "
+                       "--micro-batch", (unsigned long long)o->batch, of_run("batch"),
+                       (unsigned long long)o->micro_batch, of_run("micro-batch"));
+    return GT_OK;
+}
+
+/* What is wrong with the numbers is said once, before ranks are started. */
+static gt_status check_numbers(void)
+{
+    train_options t = train_settings_options();
+    t.seq = t.seq ? t.seq : 1;              /* the model's context, which is not known yet */
+    return train_options_check(&t);
+}
+
 gt_status train_settings_check(void)
 {
     if (o->resume && (!o->data || (!o->model && !o->from)))
@@ -190,7 +214,11 @@ gt_status train_settings_check(void)
         return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o->dropout);
     if (o->min_lr < 0.0)
         return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o->min_lr);
-    gt_status st = check_useless();
+    gt_status st = check_batch();
+    if (!st)
+        st = check_useless();
+    if (!st)
+        st = check_numbers();
     return st ? st : check_trace();
 }
 
@@ -322,6 +350,20 @@ out:
     free(text);
     free(path);
     return st;
+}
+
+static uint64_t kept_number(const json_t *kept, const char *name, uint64_t now)
+{
+    const char *word = json_string_value(json_object_get(json_object_get(kept, "options"), name));
+    uint64_t n = 0;
+    return word && !gt_parse_u64(&n, word) ? n : now;
+}
+
+uint64_t train_settings_first_save(const json_t *kept)
+{
+    const uint64_t every = kept_number(kept, "save-every", o->save_every);
+    const uint64_t steps = kept_number(kept, "steps", o->steps);
+    return every && every < steps ? every : steps;
 }
 
 train_options train_settings_options(void)

@@ -34,6 +34,8 @@ gt_status train_settings_words(char **words, int count);
 /* On resuming: options of the run's config.json that were not given now. *kept owns their strings; NULL:
  * there is no run yet. */
 gt_status train_settings_take(json_t **kept);
+/* The step after which a run with these settings (NULL: those of now) writes its first checkpoint. */
+uint64_t train_settings_first_save(const json_t *kept);
 /* GT_MISUSE if something is missing, contradicts or would be ignored. */
 gt_status train_settings_check(void);
 /* Writes the run's config.json, with the mark if it is known. */

@@ -36,6 +36,7 @@
 static train_settings *const o = &train_set;
 
 static int started_again;               /* by whoever started this job before: same options */
+static json_t *kept;                    /* what a resumed run's config.json says */
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
@@ -95,6 +96,10 @@ static void show_memory(const data_set *data, dev_device *d, train *t)
         fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",
                 (unsigned long long)train_steps_done(t), (unsigned long long)train_tokens_done(t),
                 (unsigned long long)train_samples_done(t));
+    else if (o->resume && (kept || started_again))
+        fprintf(stderr, "resume  no checkpoint was written yet: begins again at step 1\n");
+    else if (o->resume)
+        fprintf(stderr, "resume  there is no run in '%s' yet: it begins\n", o->out);
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */
@@ -187,8 +192,8 @@ static void end_run(const train_view *v)
     char text[32];
     train_view_compare(v, stderr);
     if (v->first_step >= o->steps)
-        fprintf(stderr, "done    nothing: the run has its %llu steps already; --steps N asks for more than "
-                "%llu\n", (unsigned long long)v->first_step, (unsigned long long)o->steps);
+        fprintf(stderr, "done    nothing: the run has %llu steps, and --steps %llu asks for no more; give a "
+                "larger --steps to go on\n", (unsigned long long)v->first_step, (unsigned long long)o->steps);
     else
         fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
                 gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o->out);
@@ -287,11 +292,15 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
     options.plan = plan;
     options.peak_flops = x->peak_flops;
     options.resume |= x->again;
+    options.first_save = train_settings_first_save(kept);
     if (o->explain)
         options.run = NULL;
-    gt_status st = speaks && !o->explain ? run_starts_write(o->out) : GT_OK;
+    const int notes = speaks && !o->explain;
+    gt_status st = notes && !options.resume ? run_starts_write(o->out) : GT_OK;
     if (!st)
         st = train_create(&t, x->device, &model, &splits, &options);
+    if (!st && notes && options.resume)     /* a run that cannot be resumed is not touched */
+        st = run_starts_write(o->out);
     if (!st && o->explain)
         st = explain(t, x->device);
     else if (!st) {
@@ -401,8 +410,6 @@ static gt_status settle_run_folder(net_comm *c)
     }
     return st;
 }
-
-static json_t *kept;                    /* what a resumed run's config.json says */
 
 /* A resumed run's devices, unless there are now other ranks on this host than it had devices. */
 static gt_status keep_devices(uint64_t ranks)

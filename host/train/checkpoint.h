@@ -59,7 +59,8 @@ gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *
                           const checkpoint_ranks *ranks, uint64_t *bytes);
 
 /* Finds the newest whole checkpoint of a run, or takes a step-* folder itself; *path is
- * freed with free(). GT_NOT_FOUND if there is none. */
+ * freed with free(). GT_NOT_FOUND if there is none, GT_FORMAT if none of those that are there is
+ * whole. */
 gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
 /* The same for all ranks of `c` (NULL: alone): rank 0 looks, and the others take its answer. */
 gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,

@@ -40,7 +40,14 @@ static gt_status verify(const char *folder, checkpoint_info *info)
     return st;
 }
 
-typedef struct entry { uint64_t step; char name[48]; } entry;
+typedef struct entry { uint64_t step; char name[48]; char *why; } entry;   /* why: it is not whole */
+
+static void free_entries(entry *entries, int count)
+{
+    for (int i = 0; i < count; i++)
+        free(entries[i].why);
+    free(entries);
+}
 
 static int newest_first(const void *a, const void *b)
 {
@@ -75,6 +82,7 @@ static gt_status list_entries(const char *folder, entry **out, int *count, int t
         }
         *out = more;
         more[*count].step = step;
+        more[*count].why = NULL;
         snprintf(more[(*count)++].name, sizeof more->name, "%.47s", e->d_name);
     }
     closedir(dir);
@@ -83,26 +91,35 @@ static gt_status list_entries(const char *folder, entry **out, int *count, int t
     return st;
 }
 
-/* The newest of `folder` that is whole, or NULL. */
+/* The newest of `folder` that is whole. Where there are some and none is whole, their weights may still
+ * be recovered: that is not the same as a run which has none yet. */
 static gt_status find_newest(char **path, checkpoint_info *info, const char *folder)
 {
     entry *entries;
-    int count;
+    int count, passed = 0;
     gt_status st = list_entries(folder, &entries, &count, 0);
     for (int i = 0; !st && !*path && i < count; i++) {
         char *candidate = gt_path_join(folder, entries[i].name);
-        if (!candidate)
+        if (!candidate) {
             st = checkpoint_no_memory(folder);
-        else if (verify(candidate, info)) {
-            gt_log(GT_LOG_WARN, "train", "passing over checkpoint '%s': %s", candidate,
-                   gt_message());
+        } else if (verify(candidate, info)) {
+            passed = i + 1;
+            entries[i].why = strdup(gt_message());
             gt_message_clear();
             free(candidate);
         } else {
             *path = candidate;
         }
     }
-    free(entries);
+    for (int i = 0; !st && *path && i < passed; i++)
+        gt_log(GT_LOG_WARN, "train", "passing over checkpoint '%s/%s': %s", folder, entries[i].name,
+               entries[i].why ? entries[i].why : "it is not whole");
+    if (!st && !*path && count)
+        st = gt_fail(GT_FORMAT, "there is no whole checkpoint in '%s', which holds %d that cannot be used; "
+                     "the newest: %s; repair one, start from other weights with --from, or name another "
+                     "folder with --out", folder, count,
+                     entries[0].why ? entries[0].why : entries[0].name);
+    free_entries(entries, count);
     return st;
 }
 
@@ -229,7 +246,7 @@ gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
             continue;
         st = remove_entry(folder, entries[i].name);
     }
-    free(entries);
+    free_entries(entries, count);
     free(folder);
     return st;
 }

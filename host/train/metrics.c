@@ -96,6 +96,26 @@ static gt_status cut_record(metrics *m, uint64_t done)
     return st;
 }
 
+gt_status metrics_last(uint64_t *last, const char *run)
+{
+    char *text = NULL, *path = gt_path_join(run, "metrics.jsonl");
+    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot read metrics: out of memory");
+    *last = 0;
+    if (!st && gt_path_exists(path))
+        st = gt_file_read(&text, NULL, path, (size_t)4 << 30);
+    for (char *line = text, *end; !st && line && (end = strchr(line, '\n')); line = end + 1) {
+        json_error_t error;
+        json_t *row = json_loadb(line, (size_t)(end - line), 0, &error);
+        const json_int_t step = json_integer_value(json_object_get(row, "step"));
+        if (step > 0 && (uint64_t)step > *last)
+            *last = (uint64_t)step;
+        json_decref(row);
+    }
+    free(text);
+    free(path);
+    return st;
+}
+
 gt_status metrics_open(metrics **out, const char *run, uint64_t done)
 {
     *out = NULL;

@@ -28,6 +28,8 @@ typedef struct metrics_row {
     int skipped;                        /* 1: fp16 met an overflow, nothing moved */
 } metrics_row;
 
+/* The last step that the record of a run has; 0 if there is none. Changes nothing. */
+gt_status metrics_last(uint64_t *step, const char *run);
 /* Goes on after `done` steps; 0 starts anew. */
 gt_status metrics_open(metrics **out, const char *run, uint64_t done);
 /* What the picture is called: by the run's folder and, unless NULL, the model's name. */

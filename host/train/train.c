@@ -6,6 +6,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/train/checkpoint_private.h"
 #include "host/train/train_private.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@ static gt_status no_memory(void)
     return gt_fail(GT_NO_MEMORY, "cannot train: out of memory");
 }
 
-static gt_status check_options(const train_options *o)
+gt_status train_options_check(const train_options *o)
 {
     if (!o->batch || !o->seq)
         return gt_fail(GT_MISUSE, "batch and sequence length must be at least 1");
@@ -264,6 +265,26 @@ static gt_status find_position(train *t, const char *path, const checkpoint_info
     return GT_OK;
 }
 
+/* A run without a checkpoint begins again, if it was killed before it wrote one. The row of a step is
+ * written before the checkpoint after that step, and this before the next row: a record that goes
+ * further than the first checkpoint says that there was one. Rank 0 reads it, before it is cut. */
+static gt_status check_lost(train *t)
+{
+    const uint64_t first = t->o.first_save;
+    uint64_t last = 0;
+    net_blobs all;
+    gt_status st = t->rank ? GT_OK : metrics_last(&last, t->o.run);
+    if (!st && first && last > first)
+        st = gt_fail(GT_NOT_FOUND, "cannot resume '%s': there is no checkpoint in '%s/checkpoints', but "
+                     "metrics.jsonl has %llu steps, and one was written after step %llu; bring it back, start "
+                     "from other weights with --from, or name another folder with --out", t->o.run, t->o.run,
+                     (unsigned long long)last, (unsigned long long)first);
+    st = checkpoint_agree(t->o.comm, "whether a checkpoint was lost", st, NULL, 0, &all);
+    if (!st)
+        net_blobs_release(&all);
+    return st;
+}
+
 /* The parameters' first values: a checkpoint's, another model's, or random. */
 static gt_status fill_params(train *t)
 {
@@ -272,9 +293,9 @@ static gt_status fill_params(train *t)
     gt_status st = GT_OK;
     if (t->o.resume && t->o.run) {
         st = checkpoint_find_together(t->o.comm, &path, &info, t->o.run);
-        if (st == GT_NOT_FOUND) {       /* killed before its first checkpoint: start anew */
+        if (st == GT_NOT_FOUND) {
             gt_message_clear();
-            st = GT_OK;
+            st = check_lost(t);
         }
         if (!st && path && info.seed != t->o.seed)
             st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu",
@@ -368,7 +389,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
                        const train_options *o)
 {
     *out = NULL;
-    gt_status st = check_options(o);
+    gt_status st = train_options_check(o);
     if (st)
         return st;
     train *t = calloc(1, sizeof *t);

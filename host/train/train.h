@@ -46,6 +46,8 @@ typedef struct train_options {
     const char *gemm;               /* engine by name, NULL: choose by measurement        */
     const char *run;                /* run directory, NULL: none (benchmarks, tests)      */
     int resume;                     /* go on from the newest checkpoint in `run`          */
+    uint64_t first_save;            /* step after which that run was to write its first
+                                       checkpoint: behind it, one must be there; 0: not known */
     int new_data;                   /* which may have been trained on other data; else GT_MISMATCH */
     /* 0: never; all of the split; at the end. eval_batches are batches of `batch` sequences. */
     uint64_t eval_every, eval_batches, save_every;
@@ -58,6 +60,9 @@ typedef struct train_options {
 typedef struct train_data {
     const token_split *train, *val; /* val NULL: no evaluation */
 } train_data;
+
+/* GT_MISUSE if the numbers among the options cannot be trained with; train_create() asks as well. */
+gt_status train_options_check(const train_options *o);
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o);

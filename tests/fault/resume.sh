@@ -167,10 +167,49 @@ run damaged --resume --steps 57 --keep 1
 check "a damaged later checkpoint does not push out the whole one" \
     [ -f damaged/checkpoints/step-000057/params.safetensors ]
 
+# Nothing may be lost of a run whose checkpoints are all damaged, or gone.
+sums()
+{
+    (cd "$1" && find . -type f | sort | xargs cksum)
+}
+rm -rf damaged && cp -r whole-fp32 damaged
+for folder in damaged/checkpoints/step-*; do
+    flip "$folder/params.safetensors"
+done
+sums damaged > before
+run damaged --resume
+said "a run whose checkpoints are all damaged is refused" 1 \
+    "no whole checkpoint in 'damaged/checkpoints'.*the newest: '.*/step-000060/params.safetensors' is damaged.*--from.*--out" $?
+sums damaged > after
+check "and nothing of it is changed" cmp before after
+run damaged --resume --devices cpu:0/2
+said_by_ranks=$?
+check "two ranks refuse it as well" [ "$said_by_ranks" -eq 1 ]
+sums damaged > after
+check "and change nothing either" cmp before after
+
 rm -rf damaged && cp -r whole-fp32 damaged
 rm -rf damaged/checkpoints/*
-run damaged --resume
-check "without any checkpoint the run starts anew and ends the same" same whole-fp32 damaged
+sums damaged > before
+run damaged --resume --save-every 500
+said "a run whose checkpoints are gone is refused" 1 \
+    "no checkpoint in 'damaged/checkpoints', but metrics.jsonl has 60 steps, and one was written after step 5;" $?
+sums damaged > after
+check "and nothing of it is changed" cmp before after
+
+# Killed before its first checkpoint, which may have been in the making.
+for rows in 1 5; do
+    rm -rf damaged && cp -r whole-fp32 damaged
+    rm -rf damaged/checkpoints damaged/loss.svg
+    head -n $rows whole-fp32/metrics.jsonl > damaged/metrics.jsonl
+    run damaged --resume
+    check "killed after step $rows of 5 to the first checkpoint, it begins again and says so" \
+        grep -q '^resume  no checkpoint was written yet: begins again at step 1' "$work/stderr"
+    check "and ends the same" same whole-fp32 damaged
+done
+run fresh --resume --steps 2
+check "--resume of a run that is not there says that it begins" \
+    grep -q "^resume  there is no run in 'fresh' yet: it begins" "$work/stderr"
 
 # ---- numbers that are none ------------------------------------------------------------------
 

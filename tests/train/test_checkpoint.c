@@ -153,7 +153,7 @@ static void damage_is_found_and_passed_over(void)
             free(victim);
             victim = file_of(folder, 2, "params.safetensors");
             spoil(victim, CUT);
-            CHECK_FAILS(checkpoint_find(&path, &info, folder), GT_NOT_FOUND, "whole checkpoint");
+            CHECK_FAILS(checkpoint_find(&path, &info, folder), GT_FORMAT, "whole checkpoint");
             CHECK(path == NULL);
             free(victim);
             free(folder);
