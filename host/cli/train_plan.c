@@ -219,9 +219,7 @@ static gt_status alone(run_plan *out, const train_plan_wish *w)
     const plan_local_options *l = &w->local;
     const int micro = l->micro_batch ? l->micro_batch : l->batch;
     if (l->stages > 1 || l->replicas > 1 || l->tensor > 1)
-        return gt_fail(GT_MISUSE, "%d stages, %d replicas and tensor width %d need as many devices; name "
-                       "them with --devices, or start ranks with --ranks", l->stages ? l->stages : 1,
-                       l->replicas ? l->replicas : 1, l->tensor ? l->tensor : 1);
+        return plan_local_check(l, 1);
     if (micro < 1 || l->batch % micro)
         return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", l->batch, micro);
     return run_plan_single(out, model_units(l->model), l->batch, micro, l->recompute > 0);

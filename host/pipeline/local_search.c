@@ -11,6 +11,7 @@
 #include "host/pipeline/local_private.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -318,6 +319,30 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
 
 /* ---- all ---------------------------------------------------------------------------------------- */
 
+/* What is asked for needs at least so many ranks, whatever is left open. */
+static gt_status check_ranks(const local_job *job)
+{
+    const struct { int n; const char *one, *many; } part[] = {
+        { job->replicas, "replica", "replicas" }, { job->stages, "stage", "stages" },
+        { job->tensor, "tensor rank", "tensor ranks" } };
+    char what[128] = "";
+    int64_t need = 1;
+    int n = 0;
+    for (int i = 0; i < 3; i++) {
+        if (!part[i].n)
+            continue;
+        need *= part[i].n;
+        n += snprintf(what + n, sizeof what - (size_t)n, "%s%d %s", n ? " of " : "", part[i].n,
+                      part[i].n == 1 ? part[i].one : part[i].many);
+        if (need > INT32_MAX)
+            break;
+    }
+    if (need <= job->ranks)
+        return GT_OK;
+    return gt_fail(GT_MISUSE, "%s need at least %lld ranks, there %s %d; ask for fewer, or name more devices "
+                   "with --devices", what, (long long)need, job->ranks == 1 ? "is" : "are", job->ranks);
+}
+
 gt_status local_search_check(const local_job *job)
 {
     const int tensor = job->tensor ? job->tensor : 1;
@@ -330,13 +355,13 @@ gt_status local_search_check(const local_job *job)
     if (job->micro_batch && job->batch % job->micro_batch)
         return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", job->batch,
                        job->micro_batch);
-    if (job->ranks % tensor)
-        return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into tensor groups of %d", job->ranks, tensor);
-    if (job->stages && job->replicas && job->stages * job->replicas * (job->tensor ? tensor : 1) > job->ranks)
-        return gt_fail(GT_MISUSE, "%d replicas of %d stages of %d ranks need %d ranks, there are %d",
-                       job->replicas, job->stages, tensor, job->replicas * job->stages * tensor, job->ranks);
     if (job->units && job->stages > job->units)
         return gt_fail(GT_MISUSE, "%d stages cannot be made of %d units", job->stages, job->units);
+    gt_status st = check_ranks(job);
+    if (st)
+        return st;
+    if (job->ranks % tensor)
+        return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into tensor groups of %d", job->ranks, tensor);
     if (job->stages && job->ranks % (job->stages * tensor))
         return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into replicas of %d stages%s", job->ranks,
                        job->stages, tensor > 1 ? " of such tensor groups" : "");

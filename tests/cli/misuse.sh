@@ -51,7 +51,18 @@ refuses "devices with a word" 2 "'word'" devices word
 
 # ---- numbers out of range ------------------------------------------------------------------------
 
-refuses "batch 0" 2 'batch' train $good --out new --batch 0
+refuses "batch 0" 2 'option --batch: a step has at least 1 sequence' train $good --out new --batch 0
+two="--devices cpu:0.0,cpu:0.1"
+refuses "two ranks: batch 0, said once" 2 'option --batch: a step has at least 1 sequence' train $good --out new $two --batch 0
+refuses "more replicas than ranks" 2 '3 replicas need at least 3 ranks, there are 2;' \
+    train $good --out new $two --replicas 3
+refuses "replicas of a tensor width" 2 '2 replicas of 2 tensor ranks need at least 4 ranks, there are 2;' \
+    train $good --out new $two --replicas 2 --tensor 2
+refuses "more replicas than one device" 2 '2 replicas of 1 stage need at least 2 ranks, there is 1;' \
+    train $good --out new --replicas 2 --stages 1
+refuses "two ranks: a warm-up longer than the run, said once" 2 'warm-up of 3 steps is longer than the run of 2' \
+    train $good --out new $two --warmup 3
+refuses "two ranks: a negative learning rate, said once" 2 'learning rate -1' train $good --out new $two --lr -1
 refuses "0 steps" 2 'option --steps' train $good --out new --steps 0
 refuses "a batch that micro-batches do not divide" 2 'batch 4 is not a multiple of micro-batch 3' \
     train $good --out new --micro-batch 3

@@ -420,7 +420,14 @@ static void what_cannot_be_is_said(void)
     CHECK_FAILS(local_search(&c, job), GT_MISUSE, "7 stages cannot be made of 6 units");
     b.job = good;
     b.job.stages = b.job.replicas = 2;
-    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "2 replicas of 2 stages");
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "2 replicas of 2 stages need at least 4 ranks, there are 3");
+    b.job = good;
+    b.job.replicas = 4;
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "4 replicas need at least 4 ranks, there are 3");
+    b.job = good;
+    b.job.replicas = 2;
+    b.job.tensor = 2;
+    CHECK_FAILS(local_search(&c, job), GT_MISUSE, "2 replicas of 2 tensor ranks need at least 4 ranks");
     b.job = good;
     b.job.stages = 2;
     CHECK_FAILS(local_search(&c, job), GT_MISUSE, "3 ranks cannot be dealt into replicas of 2 stages");

@@ -154,7 +154,7 @@ static void ranks_fail_together(void)
     s.o.stages = 3;
     ranks_run_each(RANKS, NULL, plan_on_rank, &s, results);
     for (int i = 0; i < RANKS; i++)
-        CHECKF(results[i].status == GT_MISUSE && strstr(results[i].sentence, "2 ranks cannot be dealt into"),
+        CHECKF(results[i].status == GT_MISUSE && strstr(results[i].sentence, "3 stages need at least 3 ranks"),
                "rank %d: %s", i, results[i].sentence);
     model.layers = 100000;
     model.channels = model.inner = 16384;
