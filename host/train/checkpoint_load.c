@@ -199,11 +199,28 @@ static gt_status load_scalars(source *s, optim *o)
     return st ? st : optim_state_write(o, s->room);
 }
 
+static int holds_any(const source *s, const char *moment)
+{
+    const size_t n = strlen(moment);
+    for (int i = 0; i < s->count; i++)
+        for (size_t k = 0; k < st_count(s->shards[i].file); k++) {
+            const char *name = st_at(s->shards[i].file, k)->name;
+            if (!strncmp(name, moment, n) && name[n] == '.')
+                return 1;
+        }
+    return 0;
+}
+
 /* AdamW's first moment would pass for SGD's momentum, which it is not. An optimizer that keeps none
  * needs none of what there is. */
 static gt_status check_moments(const source *s, params *p, int moments)
 {
     char name[96];
+    for (int m = 0; m < moments && params_count(p); m++)
+        if (!holds_any(s, checkpoint_moments[m]))
+            return gt_fail(GT_MISMATCH, "cannot load '%s': it holds no %s moments, which this optimizer "
+                           "keeps; go on with the --optimizer and --momentum it was trained with", s->folder,
+                           checkpoint_moments[m]);
     for (int m = moments; moments && m < 2 && params_count(p); m++) {
         snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, 0)->name);
         for (int i = 0; i < s->count; i++)

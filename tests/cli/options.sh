@@ -72,7 +72,7 @@ does "--resume of what is not there begins it" '^step 2 ' train $good --out begu
 refuses "another --from there" 2 "so --from 'same' would be ignored" train --out fine --resume --from same --steps 4
 "$geartrain" train --out fine --resume --steps 2 > stdout 2> stderr
 check "a run that has its steps already" [ $? -eq 0 ]
-check "says so" grep -q 'nothing: the run has its 3 steps already; --steps N asks for more than 2' stderr
+check "says so" grep -q 'nothing: the run has 3 steps, and --steps 2 asks for no more; give a larger --steps to go on' stderr
 check "nothing was left by what was refused" [ ! -e new ]
 
 train_tiny --steps 1 --out idle --sync sharded --schedule gpipe > stdout 2> stderr

@@ -103,6 +103,16 @@ check "without a word" eval '! grep -q WARN stderr'
 
 cp -r straight other
 refuses "AdamW's moments for SGD" 1 "holds second moments.*--optimizer" train --out other --resume --optimizer sgd --steps 9
+train_tiny --optimizer sgd --momentum 0 --micro-batch 4 --steps 2 --eval-every 0 --out sgd > stdout 2> stderr
+check "an SGD run" [ $? -eq 0 ]
+refuses "nothing of SGD for AdamW" 1 "holds no first moments, which this optimizer keeps; .*--optimizer" \
+    train --out sgd --resume --optimizer adamw --steps 9
+refuses "a batch that the run's micro-batch does not divide" 2 \
+    "batch 2 is not a multiple of micro-batch 4 of the run's config.json;" \
+    train --out sgd --resume --batch 2 --steps 9
+refuses "a micro-batch that does not divide the run's batch" 2 \
+    "batch 4 of the run's config.json is not a multiple of micro-batch 3;" \
+    train --out sgd --resume --micro-batch 3 --steps 9
 
 # ---- from anywhere ---------------------------------------------------------------------------------
 
