@@ -4,6 +4,8 @@
 #include "host/base/file.h"
 #include "host/graph/graph.h"
 
+#include <dirent.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,70 @@ static const cli_help help = {
     "export RUN -o DIR [options]",
     "Write a run as config.json, model.safetensors and tokenizer.json, as transformers reads "
     "them.", "  geartrain export runs/shakespeare -o exported/\n" };
+
+/* What an export writes; a killed one may have left the beginning of such a file. */
+static int is_ours(const char *name)
+{
+    static const char *const names[] = { ".", "..", "config.json", "model.safetensors", "tokenizer.json",
+                                         "tokenizer_config.json" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const size_t n = strlen(names[i]);
+        if (!strcmp(name, names[i]) || (n > 2 && !strncmp(name, names[i], n)
+                                        && !strncmp(name + n, ".partial-", 9)))
+            return 1;
+    }
+    return 0;
+}
+
+static gt_status holds_others(const char *what)
+{
+    return gt_fail(GT_MISUSE, "cannot export to '%s': it holds %s; name another folder, or remove what is "
+                   "there", o.out, what);
+}
+
+/* Is config.json there, and just what this export will write? */
+static gt_status same_config(const model_config *c, int *same)
+{
+    char *path = gt_path_join(o.out, "config.json"), *text = NULL;
+    gt_status st = path ? model_config_json(&text, c) : gt_fail(GT_NO_MEMORY, "cannot export: out of memory");
+    json_t *now = st ? NULL : json_loads(text, 0, NULL), *then = st ? NULL : json_load_file(path, 0, NULL);
+    *same = now && then && json_equal(now, then);
+    json_decref(now);
+    json_decref(then);
+    free(text);
+    free(path);
+    return st;
+}
+
+/* Only an earlier export of a model like this one may be replaced: files that export writes, with the
+ * same config.json and tokenizer. */
+static gt_status check_target(const cli_source *s)
+{
+    char what[300] = "";
+    int files = 0, same = 0;
+    DIR *dir = opendir(o.out);
+    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+        files += strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && !strstr(e->d_name, ".partial-");
+        if (!*what && !is_ours(e->d_name))
+            snprintf(what, sizeof what, "'%s', which no export wrote", e->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    if (*what)
+        return holds_others(what);
+    gt_status st = files ? same_config(&s->config, &same) : GT_OK;
+    if (st || !files)
+        return st;
+    if (!same)
+        return holds_others("another model");
+    tokenizer *there = NULL;
+    if (tokenizer_is_in(o.out) && tokenizer_open(&there, o.out))
+        gt_message_clear();
+    const int fits = tokenizer_is_in(o.out) ? there && s->tokenizer
+                                                  && tokenizer_hash(there) == tokenizer_hash(s->tokenizer) : 1;
+    tokenizer_close(there);
+    return fits ? GT_OK : holds_others("another tokenizer");
+}
 
 static gt_status write_folder(const cli_source *s, dtype type)
 {
@@ -70,6 +136,8 @@ gt_status verb_export(int argc, char **argv)
         return st;
     if (s.tokenizer_path)               /* one that cannot be read must not be left out */
         st = cli_source_tokenizer(&s, "");
+    if (!st)
+        st = check_target(&s);
     if (!st)
         st = write_folder(&s, type);
     if (!st)

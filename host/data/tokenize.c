@@ -17,6 +17,7 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,24 +214,54 @@ static int is_empty(const char *folder)
     return !names;
 }
 
-/* May this path be replaced by a token folder? */
-static gt_status check_target(const char *folder)
+static gt_status holds_others(const char *folder, const char *what)
+{
+    return gt_fail(GT_MISUSE, "cannot write tokens to '%s': it holds %s already; name a new folder, or "
+                   "remove that one", folder, what);
+}
+
+/* May this path be replaced by a token folder? By one of the same tokens only; those of another
+ * tokenizer are known before the work is done. */
+static gt_status check_target(const char *folder, const tokenizer *t)
 {
     if (!gt_path_exists(folder) || is_empty(folder))
         return GT_OK;
     char *summary = gt_path_join(folder, "tokens.json");
     if (!summary)
         return no_memory(folder);
-    int ours = gt_path_exists(summary);
+    json_t *root = json_load_file(summary, 0, NULL);
+    const char *hash = json_string_value(json_object_get(root, "tokenizer_hash"));
+    const int ours = gt_path_exists(summary);
+    const int same = hash && strtoull(hash, NULL, 16) == tokenizer_hash(t);
+    json_decref(root);
     free(summary);
-    return ours ? GT_OK : gt_fail(GT_MISUSE, "cannot write tokens to '%s': it holds something "
-                                  "else already; name a new folder", folder);
+    return !ours ? holds_others(folder, "something else")
+           : !same ? holds_others(folder, "tokens of another tokenizer") : GT_OK;
+}
+
+/* Do both say that they hold the same tokens? */
+static gt_status check_same(const char *made, const char *folder)
+{
+    char *a = gt_path_join(made, "tokens.json"), *b = gt_path_join(folder, "tokens.json");
+    gt_status st = a && b ? GT_OK : no_memory(folder);
+    if (!st && gt_path_exists(b)) {
+        json_t *now = json_load_file(a, 0, NULL), *then = json_load_file(b, 0, NULL);
+        if (!now || !json_equal(now, then))
+            st = holds_others(folder, "other tokens");
+        json_decref(now);
+        json_decref(then);
+    }
+    free(a);
+    free(b);
+    return st;
 }
 
 /* Puts the finished folder in its place. */
 static gt_status put_in_place(const char *made, const char *folder)
 {
-    gt_status st = gt_folder_remove(folder);
+    gt_status st = check_same(made, folder);
+    if (!st)
+        st = gt_folder_remove(folder);
     if (!st && rename(made, folder) != 0)
         st = gt_fail(GT_IO, "cannot rename '%s' to '%s': %s", made, folder, strerror(errno));
     return st;
@@ -246,7 +277,7 @@ gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
     char *target = strndup(folder, length), *made = malloc(length + 32);
     gt_status st = target && made && length ? GT_OK : no_memory(folder);
     if (!st)
-        st = check_target(target);
+        st = check_target(target, t);
     if (!st)
         st = open_texts(&j);
     if (!st) {

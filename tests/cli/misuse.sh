@@ -178,6 +178,28 @@ refuses "a file where the run shall go" 1 "'run/config.json'" train $good --out 
 refuses "a file where the export shall go" 1 "cannot make folder" export run -o run/config.json
 refuses "a folder in use where tokens shall go" 2 'holds something else already; name a new folder' \
     tokenize "$text" -o run
+"$geartrain" tokenize "$text" --tokenizer char -o taken > stdout 2> stderr
+sums() { find taken other-model -type f | sort | xargs cksum; }
+mkdir other-model && cp exported/* other-model && sed 's/"n_layer": [0-9]*/"n_layer": 7/' exported/config.json > other-model/config.json
+sums > before
+refuses "tokens of another tokenizer where tokens shall go" 2 \
+    "'taken': it holds tokens of another tokenizer already; name a new folder" tokenize "$text" -o taken
+refuses "other tokens where tokens shall go" 2 "'taken': it holds other tokens already; name a new folder" \
+    tokenize "$text" --val-fraction 0.5 --tokenizer taken/tokenizer -o taken
+refuses "another model where the export shall go" 2 "'other-model': it holds another model; name another folder" \
+    export run -o other-model
+sums > after
+check "which all stay as they are" cmp before after
+check "nothing half-made lies beside them" [ -z "$(ls -d *.partial* 2> /dev/null)" ]
+does "the same tokens again" '^taken: ' tokenize "$text" --tokenizer char -o taken
+does "the same export again" '^exported: ' export run -o exported
+: > other-model/pytorch_model.bin && cp exported/config.json other-model
+refuses "weights of another kind where the export shall go" 2 \
+    "'other-model': it holds 'pytorch_model.bin', which no export wrote" export run -o other-model
+mkdir emptied
+does "an export into an empty folder" '^emptied: ' export run -o emptied
+rm -r emptied/config.json
+refuses "weights without a config where the export shall go" 2 "'emptied': it holds another model" export run -o emptied
 refuses "a run that nobody may write" 1 'cannot make folder' train $good --out /proc/geartrain
 "$geartrain" eval --from run --data "$text" 2> stderr > /dev/full
 said "a full standard output" 1 'cannot write to standard output' $?
