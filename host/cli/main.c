@@ -153,8 +153,10 @@ void cli_progress_end(cli_progress *p)
 {
     if (p->start_ns)
         gt_activity_end(&p->activity);
-    if (p->shown)
+    if (p->shown) {
         fprintf(stderr, "\r\033[K");
+        fflush(stderr);                 /* before anything goes to standard output          */
+    }
     *p = (cli_progress){ .what = p->what };
 }
 

@@ -50,6 +50,9 @@ for columns in 60 80 120; do
         fits "$words fits $columns columns" $columns
     done
 done
+for i in 1 2 3 4 5 6 7 8; do cat "$text" "$text" "$text" "$text" "$text" "$text" "$text" "$text"; done > longer.txt
+python3 terminal.py 120 "$geartrain" tokenize longer.txt --tokenizer bpe:300 -o tokenized > stdout
+check "what tokenize says does not run into its bar" grep -q '^tokenized: [0-9]* training' stdout
 for columns in 60 80 120; do
     rm -rf run
     python3 terminal.py $columns "$geartrain" train --model gpt2-tiny --data "$text" --tokenizer char --seq 32 \
