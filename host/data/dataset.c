@@ -13,6 +13,7 @@
 #include "host/data/foreign.h"
 #include "host/data/tokenize.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -172,6 +173,30 @@ static gt_status cache_key(char key[32], const char *path, const char *spec, con
     return st;
 }
 
+/* Removes what was left half-made by a process that was killed: nobody holds the lock of its key. What
+ * cannot be removed costs room only. */
+static void tidy_cache(const char *cache)
+{
+    DIR *dir = opendir(cache);
+    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+        const char *mark = strstr(e->d_name, ".partial-");
+        char name[64];
+        if (!mark || mark - e->d_name > 32)
+            continue;
+        snprintf(name, sizeof name, "%.*s.lock", (int)(mark - e->d_name), e->d_name);
+        char *path = gt_path_join(cache, name), *left = gt_path_join(cache, e->d_name);
+        const int fd = path && left ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666) : -1;
+        if (fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB) && gt_folder_remove(left))
+            gt_message_clear();
+        if (fd >= 0)
+            close(fd);
+        free(path);
+        free(left);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 /* Waits for the lock file; *fd is closed to let go. */
 static gt_status lock(int *fd, const char *path)
 {
@@ -245,6 +270,7 @@ static gt_status open_text(data_set *d, const char *path, const data_request *r)
         st = gt_cache_folder(&cache, "tokens");
     if (st)
         goto out;
+    tidy_cache(cache);
     snprintf(lock_name, sizeof lock_name, "%s.lock", key);
     folder = gt_path_join(cache, key);
     lock_path = gt_path_join(cache, lock_name);

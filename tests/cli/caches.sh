@@ -60,6 +60,19 @@ check "a link is not followed" test -z "$(ls elsewhere)"
 check "and the doctor says so" grep -Eq "^BAD .*HOME is .*cannot keep caches in '$own': it is not a folder of this user's" stdout
 rm "$own"
 
+# What a killed tokenizing left goes with the next run, unless somebody is still at it.
+tokens=$work/kept/tokens
+mkdir -p "$tokens/0123456789abcdef.partial-77" "$tokens/fedcba9876543210.partial-78"
+: > "$tokens/fedcba9876543210.partial-78/train-000000.bin"
+(flock 9 && GEARTRAIN_CACHE=$work/kept train_tiny --steps 1 --out tidied 9>&-) 9> "$tokens/0123456789abcdef.lock" \
+    > stdout 2> stderr
+check "a run beside a half-made cache entry" [ $? -eq 0 ]
+check "an entry that nobody makes any more is removed" [ ! -e "$tokens/fedcba9876543210.partial-78" ]
+check "and one in the making is not" [ -d "$tokens/0123456789abcdef.partial-77" ]
+rm -r tidied
+GEARTRAIN_CACHE=$work/kept train_tiny --steps 1 --out tidied > stdout 2> stderr
+check "until its maker is gone" [ -z "$(ls -d "$tokens"/*.partial-* 2> /dev/null)" ]
+
 unset POCL_CACHE_DIR
 HOME=$work/file timeout 60 "$geartrain" doctor > stdout 2> stderr
 check "the doctor names the cause" grep -Eq "^BAD .*HOME is '$work/file', which is no folder; for now caches are in '$own/programs'" stdout
