@@ -116,8 +116,7 @@ static gt_status find_newest(char **path, checkpoint_info *info, const char *fol
                entries[i].why ? entries[i].why : "it is not whole");
     if (!st && !*path && count)
         st = gt_fail(GT_FORMAT, "there is no whole checkpoint in '%s', which holds %d that cannot be used; "
-                     "the newest: %s; repair one, start from other weights with --from, or name another "
-                     "folder with --out", folder, count,
+                     "the newest: %s; repair one of them or bring it back", folder, count,
                      entries[0].why ? entries[0].why : entries[0].name);
     free_entries(entries, count);
     return st;

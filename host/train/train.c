@@ -296,6 +296,9 @@ static gt_status fill_params(train *t)
         if (st == GT_NOT_FOUND) {
             gt_message_clear();
             st = check_lost(t);
+        } else if (st == GT_FORMAT) {
+            st = gt_fail(st, "%s, start from other weights with --from, or name another folder with --out",
+                         gt_message());
         }
         if (!st && path && info.seed != t->o.seed)
             st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu",

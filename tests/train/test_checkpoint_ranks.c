@@ -285,8 +285,8 @@ static gt_status finds_none(net_comm *c, void *context)
     const job *j = context;
     char *path = NULL;
     checkpoint_info info;
-    RANK_CHECK(checkpoint_find_together(c, &path, &info, j->run) == GT_NOT_FOUND);
-    RANK_CHECK(!path && strstr(gt_message(), "cannot find a whole checkpoint"));
+    RANK_CHECK(checkpoint_find_together(c, &path, &info, j->run) == GT_FORMAT);
+    RANK_CHECK(!path && strstr(gt_message(), "there is no whole checkpoint"));
     gt_message_clear();
     return GT_OK;
 }
