@@ -14,7 +14,6 @@ struct dev_device {
     cl_device_id id;
     int unproven;                   /* the first program asks for the verdict  */
     int probed;                     /* matrix units were looked for            */
-    int sub_device;                 /* id is a sub-device and must be released */
     cl_context context;
     cl_command_queue queue;         /* in order, with profiling                */
     double speed;                   /* 1.0, or what stood behind '@'           */
