@@ -99,9 +99,20 @@ static void say_load_failure(const char *who, const char *library, const char *r
  * unloaded. */
 static int check_library(const char *who, const char *library)
 {
-    if (!dlopen(library, RTLD_LAZY | RTLD_LOCAL)) {
+    if (!*library) {                    /* dlopen would take it for this program */
+        doctor_bad("install the driver that it came with again, or remove the file", "%s is empty: it "
+                   "names no library", who);
+        return 0;
+    }
+    void *loaded = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
+    if (!loaded) {
         const char *reason = dlerror();
         say_load_failure(who, library, reason ? reason : "no reason given");
+        return 0;
+    }
+    if (!dlsym(loaded, "clGetExtensionFunctionAddress")) {      /* what every loader asks for first */
+        doctor_bad("name the driver's library there", "%s names %s, which loads but is no OpenCL driver", who,
+                   library);
         return 0;
     }
     doctor_good("%s names %s, which loads", who, library);
@@ -109,6 +120,24 @@ static int check_library(const char *who, const char *library)
 }
 
 typedef struct drivers { int found, usable, hidden; } drivers;
+
+/* Variables by which drivers are told what to show; one that was set for another program hides all. */
+static void say_no_device(void)
+{
+    static const char *const names[] = { "POCL_DEVICES", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+                                         "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ONEAPI_DEVICE_SELECTOR",
+                                         "ZE_AFFINITY_MASK" };
+    int set = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) {
+            doctor_bad("unset it, or let it name a device that is here", "%s is '%s': drivers load, but none "
+                       "shows a device", names[i], getenv(names[i]));
+            set = 1;
+        }
+    if (!set)
+        doctor_bad("a driver that loads and shows no device wants its hardware, its kernel module, or "
+                   "permission: see the other lines", "drivers load, but none shows a device");
+}
 
 /* One .icd file: its first line names a library that must load. */
 static void check_icd(drivers *d, const char *path)
@@ -271,8 +300,7 @@ void doctor_opencl(int prove)
                        "iris, nouveau, separated by commas", "rusticl loads, but shows only what "
                        "RUSTICL_ENABLE names, and that is not set: there is no device");
         else
-            doctor_bad("a driver that loads and shows no device wants its hardware, its kernel module, "
-                       "or permission: see the other lines", "drivers load, but none shows a device");
+            say_no_device();
     } else if (d.usable && d.hidden)
         doctor_good("rusticl loads, and shows no device, since RUSTICL_ENABLE is not set: it would "
                     "name llvmpipe, radeonsi, iris, ...");

@@ -47,11 +47,21 @@ if command -v cc > /dev/null; then
         "install intel-cmplr-lib-rt .*which has libimf.so; or, if it is there, add its folder to LD_LIBRARY_PATH"
     cc -shared -fPIC -o libRusticlOpenCL.so.1 nothing.c
     echo "$work/libRusticlOpenCL.so.1" > vendors/intel.icd
+    says "a library of another kind" "$work/vendors" "which loads but is no OpenCL driver" "name the driver's library"
+    : > vendors/intel.icd
+    says "an empty .icd file" "$work/vendors" "intel.icd is empty: it names no library" "or remove the file"
+    echo 'void *clGetExtensionFunctionAddress(const char *name) { (void)name; return 0; }' > driver.c
+    cc -shared -fPIC -o libRusticlOpenCL.so.1 driver.c
+    echo "$work/libRusticlOpenCL.so.1" > vendors/intel.icd
     says "rusticl without its variable" "$work/vendors" "RUSTICL_ENABLE names, and that is not set: there is no device" \
         "set RUSTICL_ENABLE to .*llvmpipe"
     RUSTICL_ENABLE=llvmpipe
     export RUSTICL_ENABLE
     says "a driver that shows no device" "$work/vendors" "drivers load, but none shows a device" "hardware"
+    POCL_DEVICES=another
+    export POCL_DEVICES
+    says "a variable that hides what there is" "$work/vendors" "POCL_DEVICES is 'another': drivers load, but none" "unset it"
+    unset POCL_DEVICES
 else
     echo "no C compiler: libraries that load and fail are not tried"
 fi
