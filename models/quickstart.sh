@@ -88,7 +88,7 @@ done
 run=$RUNS/quickstart-$number
 echo "== training a small GPT for $STEPS steps; the run is in $run"
 "$geartrain" train --model gpt2-mini --data "$text" --tokenizer bpe:1024 --out "$run" \
-    --steps "$STEPS" --batch 16 --lr 2e-3 --min-lr 2e-4 --warmup 100 --dropout 0 \
+    --steps "$STEPS" --batch 16 --lr 2e-3 --min-lr 2e-4 --warmup $((STEPS > 1000 ? 100 : STEPS / 10)) --dropout 0 \
     --eval-every 500 --eval-batches 50 --save-every 500
 
 # ---- a sample --------------------------------------------------------------------------------
