@@ -21,7 +21,7 @@
 /* ---- drivers ---------------------------------------------------------------------------------- */
 
 /* Whose file is it? The beginning of a library's name, and what brings it. */
-static const struct { const char *library, *package; } packages[] = {
+static const struct { const char *soname, *package; } packages[] = {
     { "libpocl.so", "pocl-opencl-icd" },
     { "libRusticlOpenCL.so", "mesa-opencl-icd" },
     { "libMesaOpenCL.so", "mesa-opencl-icd" },
@@ -44,7 +44,7 @@ static const char *package_of(const char *library)
 {
     const char *slash = strrchr(library, '/'), *name = slash ? slash + 1 : library;
     for (size_t i = 0; i < sizeof packages / sizeof *packages; i++)
-        if (!strncmp(name, packages[i].library, strlen(packages[i].library)))
+        if (!strncmp(name, packages[i].soname, strlen(packages[i].soname)))
             return packages[i].package;
     return NULL;
 }
