@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static void ask_text(cl_device_id id, cl_device_info what, char *out, size_t size)
 {
@@ -150,6 +151,19 @@ const char *dev_driver_trouble(void)
     return pocl_trouble;
 }
 
+/* The loader passes over drivers that it could not open, for whatever reason. */
+static gt_status no_platform(void)
+{
+    enum { FEW_FILES = 64 };            /* a driver and its compiler open some dozens */
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FEW_FILES)
+        return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL platform; this shell allows %llu open files, "
+                       "too few to load a driver: raise it with `ulimit -n`",
+                       (unsigned long long)files.rlim_cur);
+    return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL platform; install a driver "
+                   "(pocl-opencl-icd runs on every CPU) or ask `geartrain doctor`");
+}
+
 static gt_status discover(found **out, int *count)
 {
     cl_platform_id platforms[64];
@@ -160,8 +174,7 @@ static gt_status discover(found **out, int *count)
     *count = 0;
     cl_int err = clGetPlatformIDs(64, platforms, &n);
     if (err != CL_SUCCESS || n == 0)
-        return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL platform; install a driver "
-                       "(pocl-opencl-icd runs on every CPU) or ask `geartrain doctor`");
+        return no_platform();
     for (cl_uint p = 0; p < n && p < 64; p++) {
         cl_device_id ids[64];
         cl_uint devices = 0;

@@ -39,6 +39,11 @@ else
     done
 fi
 
+# With 16 there is no room for a driver beside the files of two ranks.
+under -n 16 $tiny --out small --devices cpu:0.0,cpu:0.1
+check "few open files: it ends" [ "$status" -eq 1 ]
+check "and says so" grep -Eq 'open files|Too many open files' stderr
+
 under -f 600 $tiny --out small
 check "files of a few hundred kilobytes: it ends" [ "$status" -eq 1 ]
 check "and says why" grep -q 'File too large' stderr
