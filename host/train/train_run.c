@@ -18,7 +18,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#define AHEAD_SECONDS 0.25
+#define AHEAD_SECONDS 0.25              /* of shorter steps the next one is queued before they are over */
 #define SKIPS_IN_A_ROW 50               /* fp16: more than the loss scale can explain */
 
 static gt_status send(train *t, exec *e, const char *name, const void *data, size_t bytes)

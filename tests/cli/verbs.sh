@@ -80,8 +80,7 @@ does "generate beyond the context" . generate --from run --prompt 'the ' -n 150 
 check "writes as much as was asked" [ "$(wc -m < stdout)" -eq 155 ]
 
 does "export" '^exported: ' export run -o exported
-check "makes the three files" [ -s exported/config.json ] && [ -s exported/model.safetensors ] \
-    && [ -s exported/tokenizer.json ]
+check "makes the three files" [ -s exported/config.json -a -s exported/model.safetensors -a -s exported/tokenizer.json ]
 "$geartrain" eval --from run --data "$text" > a && "$geartrain" eval --from exported --data "$text" --split val > b
 check "whose loss is the run's" [ "$(cut -d' ' -f1-8 a)" = "$(cut -d' ' -f1-8 b)" ]
 does "export --type bf16" '^half: ' export run -o half --type bf16

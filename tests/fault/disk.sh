@@ -19,7 +19,7 @@ limited 2000 "$geartrain" train --out small --resume --steps 8
 said "no room for a checkpoint" 1 'cannot write .*; the last whole checkpoint is step-000004' $?
 check "nothing half-written is left" [ -z "$(find small -name '*partial*')" ]
 "$geartrain" train --out small --resume --steps 8 > stdout 2> stderr
-check "with room again, the run goes on" [ $? -eq 0 ] && [ -f small/checkpoints/step-000008/manifest.json ]
+check "with room again, the run goes on" [ $? -eq 0 -a -f small/checkpoints/step-000008/manifest.json ]
 
 mkdir kept
 limited 100 "$geartrain" export run -o kept
