@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/attention.cl - softmax attention, forward and backward, without ever holding T x T.
  *
  *   S = scale * Q K'      (scale = 1 / sqrt(D); S[i][j] = -inf where j may not be seen by i)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/elementwise.cl - formulas an element: GELU, bias and activation, dropout, sums, casts.
  *
  *   gelu(x)  = x/2 (1 + tanh u) = x / (1 + e^-2u),   u = sqrt(2/pi) (x + 0.044715 x^3)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/embed.cl - rows of the embedding tables, and their gradients.
  *
  *   y[b,t,:]       = token[x[b,t],:] + position[first + t,:]

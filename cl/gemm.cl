@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/gemm.cl - the `tiled` engine: matrix products with everything around them fused.
  *
  *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))      or C += alpha * op(A) * op(B)

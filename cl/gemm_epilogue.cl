@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/gemm_epilogue.cl - what an engine that only multiplies needs around its product.
  *
  *   gemm_epilogue   C = epilogue(C) in place; the formula is in gemm_epilogue.clh

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/kernels.h - the texts of the kernel files, compiled into the program. */
 #ifndef GT_CL_KERNELS_H
 #define GT_CL_KERNELS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/matrix_probe.cl - does this device's compiler reach matrix units, and do they count?
  *
  * One wave multiplies matrices of ones, 16 deep, so every element of the product is 16; each

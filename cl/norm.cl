@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/norm.cl - layer normalisation of rows, and sums of columns.
  *
  *   y    = xhat * gain + bias,    xhat = (x - mean) * rstd,   rstd = 1 / sqrt(var + eps)
@@ -15,7 +16,7 @@
  *          slabs of a column. Rows are added four at a time before they meet the running
  *          sum, so 8192 rows cost the rounding of 16 + 128 additions, in a fixed order.
  * Nothing but the macros of cl/common.clh is set by the host; SLAB and STRIP stand in
- * host/graph/kernel_norm.c as well.                                                       */
+ * host/kernel/kernel_norm.c as well.                                                       */
 
 #define SLAB 64                 /* rows a partial sum covers */
 #define STRIP 256               /* CPU: columns a work-item walks in a slab */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/optim.cl - norm of gradients, the optimizer's scalars, AdamW and SGD.
  *
  * AdamW (Loshchilov and Hutter 2019), in the order PyTorch computes it:
@@ -13,8 +14,8 @@
  *
  * Flat kernels own `block` elements a work-item. norm_partial: a work-item (CPU) or group
  * (GPU) owns a block of SQUARES. prepare: one work-item or group does it all.
- * The numbers of the scalars are those of host/graph/kernel.h, SQUARES that of
- * host/graph/kernel_optim.c. Nothing but the macros of cl/common.clh is set by the host.  */
+ * The numbers of the scalars are those of host/kernel/kernel.h, SQUARES that of
+ * host/kernel/kernel_optim.c. Nothing but the macros of cl/common.clh is set by the host.  */
 
 #define SQUARES 16384
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/peak.cl - what a device can do at most: the ceilings that other numbers are held against.
  *
  *   peak_fma    chains of fused multiply-adds in registers. A chain's next step waits for

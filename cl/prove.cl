@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/prove.cl - small questions with known answers: does this device compute what kernels stand on?
  *
  * host/device/prove.c asks them when a device is opened and holds the answers. A question is a

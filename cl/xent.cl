@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* cl/xent.cl - softmax cross-entropy of rows, and the sum of a vector.
  *
  *   loss[r]     = log(sum over v of e^logits[r,v]) - logits[r,target[r]]

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # findings/oclgrind_switch.sh - Oclgrind takes the wrong case of a switch whose value was masked.
 #
 # One would guess: the simulator that is run to find a kernel's faults computes what the kernel says;

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # findings/rusticl_event_stamps.sh - Mesa's rusticl on llvmpipe stamps every event 0, 1, 2, 3 ns.
 #
 # One would guess: on a queue with CL_QUEUE_PROFILING_ENABLE, CL_PROFILING_COMMAND_END less START is

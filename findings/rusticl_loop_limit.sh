@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # findings/rusticl_loop_limit.sh - Mesa's rusticl on llvmpipe ends long loops early and reports success.
 #
 # One would guess: `for (uint k = 0; k < n; k++) turns++;` leaves n, for any n, or the driver fails.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/config.c - presets, and descriptions read from and written to config.json. */
 #include "models/model_private.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/generate.c - two graphs over the same parameters and caches: one takes a chunk of
  * the prompt at once, the other a single token.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/generate.h - text from a model, one token at a time, with key and value caches.
  *
  *   generate *g;

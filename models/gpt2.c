@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/gpt2.c - GPT-2 and GPT-3 as graphs.
  *
  *   x = wte[token] + wpe[position]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/gpt2_reference.c - GPT-2's forward and backward pass in double, one operation a line.
  *
  * The same formulas as gpt2.c's head, with their derivatives in reverse order:
@@ -6,7 +7,7 @@
  *   loss = cross-entropy(ln_f(x) wte', target)                                            */
 #include "models/model_reference.h"
 
-#include "host/tensor/reference.h"
+#include "host/kernel/reference.h"
 
 #include <assert.h>
 #include <math.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/hf.c - Hugging Face folders: GPT-2's tensors in and out.
  *
  *   ours   h.0.attn.c_attn.weight (3C, C)   a row per output

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/model.h - a model is a description and a function that builds its graph.
  *
  * Names   gpt2-124m 355m 774m 1558m · gpt3-125m ... gpt3-175b · gpt2-mini (nanoGPT's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* models/model_private.h - what the files of this room share. */
 #ifndef GT_MODELS_PRIVATE_H
 #define GT_MODELS_PRIVATE_H

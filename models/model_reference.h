@@ -1,4 +1,5 @@
-/* models/model_reference.h - a model's loss and gradients in double, by host/tensor/reference.h alone.
+/* SPDX-License-Identifier: MIT */
+/* models/model_reference.h - a model's loss and gradients in double, by host/kernel/reference.h alone.
  *
  *   model_reference *r;
  *   model_reference_create(&r, &config);

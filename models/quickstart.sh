@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # models/quickstart.sh - from nothing to text written by a model trained here, in minutes.
 #
 #   sh models/quickstart.sh [TEXT]

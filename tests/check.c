@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/check.c - the main of every test program, over CUnit's basic interface. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/check.h - what every test program shares: one main, and checks that say more.
  *
  *   static void adds_up(void) { CHECK(1 + 1 == 2); }

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/run.sh - the test command: installs what is missing, builds, runs every test.
 #
 #   sh tests/run.sh            everything, a quarter of an hour at most on two cores

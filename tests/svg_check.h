@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/svg_check.h - is a picture (SVG) what a viewer can show? Shared by the tests of those who draw. */
 #ifndef TESTS_SVG_CHECK_H
 #define TESTS_SVG_CHECK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/activity.c - a list of activities a thread, of which one thread's is shown.
  *
  * Activities live on their callers' stacks; the lock guards the shown list against the thread that

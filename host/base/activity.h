@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/activity.h - what a thread is busy with, for whoever shows it, and whether to stop.
  *
  *   gt_activity a;

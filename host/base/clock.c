@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/clock.c - monotonic and wall time from clock_gettime. */
 #include "host/base/clock.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/clock.h - time. */
 #ifndef GT_BASE_CLOCK_H
 #define GT_BASE_CLOCK_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/file.c - mapped reading, and writing beside the target and renaming.
  *
  *   open   PATH.partial-1234     a name no other process uses

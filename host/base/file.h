@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/file.h - files, read by mapping and written so that a crash loses nothing.
  *
  * Writing: gt_writer collects into `PATH.partial-PID`; gt_writer_commit() flushes, fsyncs,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/log.c - one line a message, written with one write() so that ranks and
  * threads never mix within a line. GT_LOG is read once, at the first message.           */
 #include "host/base/log.h"

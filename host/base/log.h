@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/log.h - what the program says while it runs, on standard error.
  *
  *   GT_LOG=info,device:debug     default level, then levels of single rooms

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/options.c - the option table around getopt_long.
  *
  * Every option gets two rows for getopt: --name and, for flags, --no-name. The row's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/options.h - command-line options as one table.
  *
  * Name, help, unit, parser and default come from the same row; defaults are printed from

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/random.c - Philox4x32-10, and streams and permutations made from it. */
 #include "host/base/random.h"
 

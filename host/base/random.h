@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/random.h - counter-based random numbers, the same on every device.
  *
  * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):

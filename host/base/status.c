@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/status.c - the per-thread sentence of the last failure.
  *
  * The sentence lives in a fixed thread-local array: reporting "out of memory" must not

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/status.h - how a call says that it failed, and why.
  *
  * Every fallible call returns a gt_status; GT_OK is 0. The first function that *knows*

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/stop.c - one flag, set by four signals. */
 #include "host/base/stop.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/stop.h - the signals by which a user, a terminal or a batch system asks for an end.
  *
  *   SIGINT    Ctrl-C                 SIGTERM   kill, a batch system's time limit

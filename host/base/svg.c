@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/svg.c - measuring text, ticks and shades. */
 #include "host/base/svg.h"
 

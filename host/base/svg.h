@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/svg.h - what the pictures (SVG) of several rooms share: text that is measured before it is
  * placed, round ticks, and colours.
  *

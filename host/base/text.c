@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/text.c - growing strings; numbers with units, both ways. */
 #include "host/base/text.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/text.h - growing strings, and numbers with units as people write them. */
 #ifndef GT_BASE_TEXT_H
 #define GT_BASE_TEXT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/trace.c - the ring of spans, and the file.
  *
  *   ring   [ 5 6 7 | 1 2 3 4 ]     written at the bar; 8 takes the place of 1

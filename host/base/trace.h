@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/trace.h - what this process did when, for the picture that ui.perfetto.dev draws.
  *
  *   rank 0 gpu:0   steps    |step 7                                    |step 8 ...

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/workers.c - threads that take the next turn until there is none. */
 #include "host/base/workers.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/base/workers.h - a loop whose turns do not depend on each other, on all cores.
  *
  * For the host's own work at start-up and at checkpoints (random numbers, hashes); what a step does

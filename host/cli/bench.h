@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/bench.h - the measurements behind `geartrain bench`, each with its own options. */
 #ifndef GT_CLI_BENCH_H
 #define GT_CLI_BENCH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/bench_collective.c - `geartrain bench allreduce`, reduce-scatter, all-gather, broadcast.
  *
  * nccl-tests' options and columns. algbw is size over time; busbw is what each rank's wire

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/bench_device.c - measurements of one device: gemm, kernels, step.
  *
  * Every result is checked before it is timed, warmed up, repeated, and printed as
@@ -10,7 +11,7 @@
 #include "host/base/random.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
-#include "host/graph/kernel_cases.h"
+#include "host/kernel/kernel_cases.h"
 #include "host/train/train.h"
 
 #include <jansson.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/bench_link.c - `geartrain bench link`: how fast bytes go from one rank to another.
  *
  * perftest's options and columns, over any transport. One rank prints: the sender, which sees

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/busy.c - the thread that shows activities. */
 #include "host/cli/busy.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/busy.h - tells the user what takes so long, until it is over.
  *
  *   terminal   planning memory of 120/340 nodes: compiling gemm.cl  0:02       drawn over

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/cli.h - what the verbs of the program share.
  *
  * A verb is one file, verb_NAME.c, with one function and one row in main.c's table. It

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/cli_comm.c - from options to a communicator, and back. */
 #include "host/cli/cli_comm.h"
 #include "host/cli/busy.h"

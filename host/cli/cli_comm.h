@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/cli_comm.h - verbs whose ranks talk to each other.
  *
  *   static struct { ...; cli_comm comm; } o;

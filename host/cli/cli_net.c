@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/cli_net.c - network settings and identity for verbs.
  *
  * --net takes a list, and a value may hold commas itself ("hca=mlx5_0,mlx5_1"): a comma begins

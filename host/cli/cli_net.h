@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/cli_net.h - what verbs that use the network share: --net, --print-config, who we are.
  *
  *   static cli_net net;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor.h - what the files of `geartrain doctor` share. */
 #ifndef GT_CLI_DOCTOR_H
 #define GT_CLI_DOCTOR_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor_net.c - what would keep ranks from finding each other, and the fix.
  *
  *   settings  ->  address  ->  ports  ->  secret  ->  launcher  ->  a connection to ourselves

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor_opencl.c - what the doctor says of OpenCL.
  *
  *   ICD files  ->  the libraries they name  ->  platforms  ->  devices  ->  every probe

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor_prove.c - the last of the probes: products of each engine, and a training step.
  *
  * The probes of host/device/prove.c ask for what kernels are known to rely on; the next runtime may
@@ -13,7 +14,7 @@
 
 #include "host/base/random.h"
 #include "host/gemm/gemm.h"
-#include "host/tensor/reference.h"
+#include "host/kernel/reference.h"
 #include "host/train/train.h"
 #include "models/model.h"
 #include "models/model_reference.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor_verbs.c - what keeps RDMA from being used, and the fix.
  *
  *   adapters on the PCI bus  ->  kernel modules  ->  /dev/infiniband  ->  the library  ->  devices

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/doctor_verbs.h - the doctor's look at RDMA. */
 #ifndef GT_CLI_DOCTOR_VERBS_H
 #define GT_CLI_DOCTOR_VERBS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/limits.c - stack, address space and file size.
  *
  * Threads that do not ask for a size get that of `ulimit -s`. Drivers start such threads and run

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/limits.h - limits of the shell (ulimit) under which libraries hang or crash. */
 #ifndef GT_CLI_LIMITS_H
 #define GT_CLI_LIMITS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/main.c - the program: one table of verbs.
  *
  *   geartrain VERB [words] [--options]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/plan_cluster.c - plans for machines that need not be here.
  *
  * Costs come from the model's description alone: FLOPs of its matrix products and attention,
@@ -8,7 +9,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/text.h"
-#include "host/pipeline/planner.h"
+#include "host/planner/planner.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/plan_local.c - from devices and a model to a plan that all ranks hold.
  *
  *   rank 0   profile ╗                ╔ links ╗ search ─ text ╗
@@ -11,7 +12,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
-#include "host/pipeline/local_search.h"
+#include "host/planner/local_search.h"
 #include "net/collective/cost.h"
 
 #include <math.h>

@@ -1,7 +1,8 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/plan_local.h - a plan for the devices that are here, from what they were measured to do.
  *
  *   all ranks    profile: each unit of the model, forward and backward, all at once     (cached)
- *   rank 0       search: replicas, stages, micro-batches, schedule                  pipeline/local_search.h
+ *   rank 0       search: replicas, stages, micro-batches, schedule                  planner/local_search.h
  *   all ranks    the same plan, from rank 0's text
  *
  * `geartrain plan` shows the plan, `geartrain train --plan auto` follows it. What the options fix is

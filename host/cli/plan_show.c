@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/plan_show.c - a plan of a run as a person reads it.
  *
  *   what     model, batch                       where the times come from

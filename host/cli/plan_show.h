@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/plan_show.h - plans for people: what `geartrain plan` prints, writes and draws. */
 #ifndef GT_CLI_PLAN_SHOW_H
 #define GT_CLI_PLAN_SHOW_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/rank_device.c - which device a rank drives. */
 #include "host/cli/rank_device.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/rank_device.h - which device a rank drives. */
 #ifndef GT_CLI_RANK_DEVICE_H
 #define GT_CLI_RANK_DEVICE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/run_starts.c - RUN/starts.json: {"launch": {"job": "...", "start": 0}, "slurm": ...} */
 #include "host/cli/run_starts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/run_starts.h - does a run belong to the job that now starts again?
  *
  * RUN/starts.json says which start of which job worked on the run last (net/job/starts.h). A later

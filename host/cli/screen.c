@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/screen.c - breaking lines, and the two streams through which they go.
  *
  *   stdio ──► a stream of our own ──► whole lines, broken ──► file descriptor

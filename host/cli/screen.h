@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/screen.h - standard output and error as a person sees them: on a terminal, long lines are broken
  * between words, and go on indented below the text that they continue.
  *

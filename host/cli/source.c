@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/source.c - opens what --from names: a run directory or a Hugging Face folder. */
 #include "host/cli/cli.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_agree.c - what a rank was told, as lines "name <tab> value", compared with rank 0's.
  *
  * Options that ranks may differ in are listed, not those they must share: one that is forgotten

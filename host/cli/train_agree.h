@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_agree.h - ranks that were started apart must mean the same training.
  *
  *   rank 0   --steps 100   --lr 0.001   6624 training tokens  ...  n_layer 3

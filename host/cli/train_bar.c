@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_bar.c - what of a step fits into a line. */
 #include "host/cli/train_bar.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_bar.h - the line of a running training on a terminal.
  *
  *   step 120/500 [####----------] loss 3.1234  val 3.2000  lr 0.00098  grad 2.57  12.3k tok/s  1:02 left

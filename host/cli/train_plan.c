@@ -1,9 +1,10 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_plan.c - settling, showing and drawing the plan of a run. */
 #include "host/cli/train_plan.h"
 
 #include "host/base/file.h"
 #include "host/base/log.h"
-#include "host/parallel/trace_merge.h"
+#include "host/trace/trace_merge.h"
 #include "host/pipeline/timeline.h"
 
 #include <stdio.h>

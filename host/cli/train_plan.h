@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_plan.h - the plan that a training run follows, and what became of it.
  *
  *   --plan FILE · RUN/plan.json of a run that is resumed · else planned from measurements

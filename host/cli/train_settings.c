@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_settings.c - the option table of `train`, its defaults and checks, and config.json.
  *
  * --resume takes every option that was not given again from the run's config.json, so that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_settings.h - what `geartrain train` was told: options, and what a resumed run's config.json
  * says of those that were not given again.
  *

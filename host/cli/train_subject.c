@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_subject.c - what a run is of: its model, the tokenizer of its texts, and its data. */
 #include "host/cli/train_subject.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_subject.h - what a run is of: its model, the tokenizer of its texts, and its data, as the
  * settings (train_settings.h) name them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_view.c - drawing steps, and noticing slow ranks. */
 #include "host/cli/train_view.h"
 

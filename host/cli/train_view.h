@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/train_view.h - what a person sees of a training run: a bar, lines, or objects.
  *
  *   step 120/500 [##----] loss 3.1234  lr 0.0003  grad 1.012  12.3k tok/s  1:02 left   on a terminal

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_bench.c - which measurement? Its name may stand anywhere among the options. */
 #include "host/cli/bench.h"
 #include "host/cli/cli.h"

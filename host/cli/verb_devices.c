@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_devices.c - what there is to train on. */
 #include "host/cli/cli.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_doctor.c - what is wrong with this machine's OpenCL or network, in sentences,
  * with the fix. OpenCL's part is doctor_opencl.c, the network's doctor_net.c and doctor_verbs.c. */
 #include "host/cli/cli.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_eval.c - the loss of a model on a text.
  *
  * What is measured, unless --split says:

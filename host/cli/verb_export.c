@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_export.c - a run's newest checkpoint as a Hugging Face folder. */
 #include "host/cli/cli.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_generate.c - text from a model, printed as it comes. */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_launch.c - starts a verb, or any program, as the ranks of one job.
  *
  * Everything behind `--` is the command. A word that is one of our verbs means this very

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_plan.c - what would run where, how fast, and why.
  *
  *   plan --model M                    devices that are here, measured: one rank each (plan_local.h)

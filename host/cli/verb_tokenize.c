@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_tokenize.c - text files to a folder of tokens. */
 #include "host/cli/cli.h"
 

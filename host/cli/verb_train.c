@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/cli/verb_train.c - trains a model on one device, or on one a rank, and shows it.
  *
  *   before   what will run: model, device, data, batch, memory
@@ -24,7 +25,7 @@
 #include "host/base/stop.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
-#include "host/parallel/trace_merge.h"
+#include "host/trace/trace_merge.h"
 #include "host/train/train.h"
 
 #include <jansson.h>

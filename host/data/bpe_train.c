@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/bpe_train.c - learns byte-pair merges from text.
  *
  * The text is cut into words once, and only distinct words with their counts are kept.

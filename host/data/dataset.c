@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/dataset.c - tells the kinds of data apart and keeps tokenized texts.
  *
  *   CACHE/tokens/K.lock      held while K is being made

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/dataset.h - whatever --data names, opened: splits and the tokenizer.
  *
  *   data_set d;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/foreign.c - the table of beginnings. */
 #include "host/data/foreign.h"
 

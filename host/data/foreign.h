@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/foreign.h - files that are neither text nor tokens, known by how they begin.
  *
  * Any bytes can be read as a text of bytes or as a row of 16-bit ids, so a compressed text, an

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/loader.c - from (seed, sample) to the place of a window.
  *
  *   split     |......................................................|

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/loader.h - which tokens are the samples of a batch.
  *
  * A pure function of (seed, position, i) and the split, so every rank computes its own samples,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenize.c - from text to shards, once over the text to count its characters
  * and once to encode it.
  *

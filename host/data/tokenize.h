@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenize.h - text files of any size to a folder of tokens.
  *
  *   DIR/train-000000.bin ...   host/data/tokens.h

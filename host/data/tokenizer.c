@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer.c - the parts of a tokenizer that no kind does differently.
  *
  * A kind is never stored: it is seen from the vocabulary. 256 bytes in order and nothing

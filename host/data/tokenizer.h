@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer.h - bytes of text to ids and back.
  *
  * Kinds: `byte` (256 ids, id = byte), `char` (the sorted distinct characters of a text),

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer_bpe.c - byte-pair encoding of words, fast.
  *
  * A word starts as its bytes; the pair with the best merge becomes one symbol, the

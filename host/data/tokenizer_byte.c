@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer_byte.c - an id is a byte. No training, no unknown text, 256 ids. */
 #include "host/data/tokenizer_kind.h"
 

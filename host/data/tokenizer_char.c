@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer_char.c - an id is one of the characters seen in training, in order
  * of their code points, as nanoGPT's shakespeare_char numbers them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer_kind.h - what one kind of tokenizer adds to a vocabulary.
  *
  * For the files of this room. Reading, writing, decoding and hashing work on the

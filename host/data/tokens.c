@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokens.c - shards: a kilobyte of header, then ids of one width, mapped.
  *
  * The number of tokens is known when a shard is finished, so the header is written empty

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/tokens.h - files of token ids.
  *
  * A shard, little-endian, as llm.c writes it (karpathy/llm.c, dev/data/data_common.py):

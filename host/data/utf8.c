@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/utf8.c - decoding by the table of well-formed sequences (Unicode 15, 3-7).
  *
  * The second byte alone decides what is overlong, a surrogate or too large:

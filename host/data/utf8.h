@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/utf8.h - UTF-8, and the way GPT-2 writes bytes as visible characters.
  *
  * Source of the byte-level alphabet: bytes_to_unicode() of openai/gpt-2, encoder.py.

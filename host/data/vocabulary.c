@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/vocabulary.c - pieces in one run of bytes, and a hash table back to their ids.
  *
  *   bytes    l o w e r _ t h e ...        pieces[id] = offset and size in it

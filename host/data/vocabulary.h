@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/vocabulary.h - what every tokenizer knows, and its form on disk.
  *
  * A vocabulary gives each id its bytes. Byte-pair encoding adds an ordered list of merges

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/vocabulary_file.c - tokenizer.json and GPT-2's pair of files.
  *
  *   tokenizer.json        { "added_tokens": [ {id, content, ...} ],

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/words.c - special tokens, then valid UTF-8, then the pattern.
  *
  *   text      H e l l o   w o r l d ! <|endoftext|> n e x t FF ...

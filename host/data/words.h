@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/data/words.h - cuts text into the words that byte-pair encoding works inside.
  *
  * First special tokens are found (the longest at the earliest place), then each stretch

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/buffer.c - device memory: whole allocations, and views into them.
  *
  *   root   |======= one clCreateBuffer =======|

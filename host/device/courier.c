@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/courier.c - a queue and a thread. */
 #include "host/device/courier.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/courier.h - acts on the host as soon as the device has come so far.
  *
  *   queue    | forward 3 | read y | forward 4 | ...

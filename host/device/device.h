@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/device.h - OpenCL devices of every platform behind one small interface.
  *
  *   dev_find / dev_open      which devices there are, and one of them to work with

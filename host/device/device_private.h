@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/device_private.h - what the files of this room share. */
 #ifndef GT_DEVICE_PRIVATE_H
 #define GT_DEVICE_PRIVATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/discover.c - every device of every OpenCL platform, and what it can do.
  *
  *   platform 0  AMD      gpu -> gpu:0 (0:0)

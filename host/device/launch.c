@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/launch.c - flat lists of launches: made once, run every step.
  *
  *   list   [ kernel | native | call | fill | copy | kernel | ... ]

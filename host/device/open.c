@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/open.c - from a spec such as "cpu:0.1@0.25" to a device ready for work.
  *
  *   gpu:1      kind : index            1:0        platform : index

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/probe.c - matrix units, found by using them.
  *
  * AMD's and NVIDIA's OpenCL name no extension for their matrix units, so a tiny product is

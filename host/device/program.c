@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/program.c - from kernel text to a built program, kept on disk between runs.
  *
  * A cache file holds what clGetProgramInfo(CL_PROGRAM_BINARIES) gave, behind a header:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/prove.c - what kernels and plans rely on, asked of a device before it is used.
  *
  * Some runtimes answer wrongly and return success: one ends every loop of a work-item after

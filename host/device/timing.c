@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/timing.c - what the device was busy with, and when, by OpenCL's events.
  *
  *   host clock    --------|t0 enqueue t1|-------------------  gt_trace_now()

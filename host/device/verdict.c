@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/device/verdict.c - may this device be used, and whose clock times it?
  *
  *   known in this process  ->  kept on disk  ->  asked now (prove.c), and kept

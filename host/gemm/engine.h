@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/engine.h - what an engine is; private to this room.
  *
  * An engine is one row of the table in gemm.c. It is asked can() first, and only then

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm.c - the table of engines, and the choice between them.
  *
  * A choice is made per class: sizes, types, transposes, batch, kind of epilogue. Which engine is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm.h - matrix products: one call, several engines, the fastest one chosen.
  *
  *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))       row-major, batches of them
@@ -46,7 +47,7 @@ void      gemm_choices_load(gemm_context *c, const char *path);
  *   C = x, or C = C + x where `add`, which goes with none of the five lines above
  *
  * pre, aux and residual lie as C does: its type, ldc and stride_c. Residual may be C's own
- * buffer, so may aux. gelu is the tanh form (host/graph/kernel.h); dropout is its rule
+ * buffer, so may aux. gelu is the tanh form (host/kernel/kernel.h); dropout is its rule
  * too, with element (batch index * M + row) * N + column.                               */
 typedef struct gemm_desc {
     int M, N, K;
@@ -69,7 +70,7 @@ typedef struct gemm_buffers {
     dev_buffer *a, *b, *c;
     dev_buffer *bias;               /* fp32 (N)                                          */
     dev_buffer *pre, *aux, *residual;
-    dev_buffer *random;             /* uint32[4], see kernel_dropout in graph/kernel.h   */
+    dev_buffer *random;             /* uint32[4], see kernel_dropout in kernel/kernel.h   */
     dev_buffer *scratch;            /* gemm_scratch() bytes; free again after the launch */
 } gemm_buffers;
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_bench.c - times one product on every engine, after checking it. */
 #include "host/gemm/engine.h"
 

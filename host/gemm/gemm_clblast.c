@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_clblast.c - products by CLBlast, which enqueues its own kernels.
  *
  * A second opinion and a baseline on GPUs. On CPU devices it is 15 to 50 times slower than

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_epilogue.c - the launches around engines that only multiply. */
 #include "host/gemm/engine.h"
 

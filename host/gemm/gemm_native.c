@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_native.c - products by a CBLAS inside the device's own queue.
  *
  * A CPU device's memory is the host's, and OpenCL can call a host function in queue order

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_peak.c - the device's arithmetic and copy peaks, by cl/peak.cl. */
 #include "host/gemm/gemm.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_tiled.c - products by Geartrain's own kernels, cl/gemm.cl.
  *
  * Any device, any type, every epilogue fused. What is decided here is how C is cut: into

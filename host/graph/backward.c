@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/backward.c - gradients: walks the forward nodes in reverse and lets every op
  * emit its own gradient nodes.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec.c - a graph that is planned and placed runs, program after program.
  *
  *   list       launch launch launch | launch launch | launch ...

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec.h - a graph placed in memory and turned into launch lists.
  *
  *   memory of a rank    parameters · gradients · optimizer state · activations + scratch
@@ -22,7 +23,7 @@
 
 #include "host/gemm/gemm.h"
 #include "host/graph/graph.h"
-#include "host/graph/kernel.h"
+#include "host/kernel/kernel.h"
 #include "host/graph/params.h"
 
 typedef struct exec_arena exec_arena;

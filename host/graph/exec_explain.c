@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec_explain.c - looking inside a graph: every node timed, or run and searched.
  *
  *   time             all launches of a list, one after another with the device's clock; a node is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec_place.c - from a plan to buffers and launch lists.
  *
  *   values    a parameter's buffer · a view of the arena · a bound or an own buffer

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec_plan.c - when the nodes of a graph run, and where their results lie.
  *
  *   lists      forward | input gradients (or all) | weight gradients

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/exec_private.h - what the files of an exec share.
  *
  *   exec_plan.c      order, lifetimes, a place in the arena      exec_create()

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/graph.c - values and nodes, and the builders that models call.
  *
  * A builder checks shapes, adds its node, and returns the output value. The first thing

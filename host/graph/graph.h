@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/graph.h - the static graph of one stage of a model.
  *
  *   model  --builds-->  forward nodes   --graph_backward-->  + gradient nodes

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/node.h - nodes, and the op table: the one place where an operation exists.
  *
  * To add an operation: one graph_op_kind, one row in op_table (ops.c) with its functions,
@@ -6,7 +7,7 @@
 #define GT_GRAPH_NODE_H
 
 #include "host/graph/graph.h"
-#include "host/graph/kernel.h"
+#include "host/kernel/kernel.h"
 #include "host/gemm/gemm.h"
 
 #define NODE_INPUTS 6

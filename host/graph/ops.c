@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/ops.c - the op table: launching, gradients and cost of every operation.
  *
  * A row's launch function only fetches buffers and calls kernel.h or gemm.h. Its backward

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/ops_exchange.c - what the ranks of a tensor group tell each other.
  *
  *   rows of rank 0 | rank 1 | rank 2        gather    (R_k,C) on each  ->  (R,C), all of it

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/ops_head.c - logits, softmax, cross-entropy and both gradients, a block of rows at
  * a time.
  *

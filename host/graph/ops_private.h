@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/ops_private.h - what the rows of the op table share.
  *
  * The table is in ops.c; the head's operations and those between ranks have files of their own. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/params.c - placing, filling and moving parameters. */
 #include "host/graph/params.h"
 
@@ -5,7 +6,7 @@
 #include "host/base/file.h"
 #include "host/base/random.h"
 #include "host/base/workers.h"
-#include "host/graph/kernel.h"
+#include "host/kernel/kernel.h"
 
 #include <assert.h>
 #include <limits.h>

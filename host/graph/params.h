@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/params.h - a model's parameters and gradients on one device.
  *
  *   masters    |== decayed, chunk 0 ==|== decayed, chunk 1 ==|= not decayed =|   fp32

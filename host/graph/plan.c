@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/plan.c - greedy-by-size packing of lifetimes.
  *
  *   offset                                     time goes right; an area is a rectangle that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/graph/plan.h - packs areas with lifetimes into as little memory as it can. */
 #ifndef GT_GRAPH_PLAN_H
 #define GT_GRAPH_PLAN_H

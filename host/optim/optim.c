@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/optim/optim.c - one launch list an update.
  *
  *   loss sum -> state | norm of each segment -> partial sums | prepare | update of each

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/optim/optim.h - from gradients to new parameters, and the learning rate's course.
  *
  * A step on the device, with no word from the host in between:
@@ -10,7 +11,7 @@
 #ifndef GT_OPTIM_OPTIM_H
 #define GT_OPTIM_OPTIM_H
 
-#include "host/graph/kernel.h"
+#include "host/kernel/kernel.h"
 #include "host/graph/params.h"
 
 typedef enum optim_kind { OPTIM_ADAMW, OPTIM_SGD } optim_kind;

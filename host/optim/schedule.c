@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/optim/schedule.c - the course of the learning rate.
  *
  *      /-----\              warm-up is linear from lr/warmup to lr

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/pipe_schedule.c - the orders that are known in closed form: GPipe, 1F1B, interleaved
  * 1F1B, ZB-H1.
  *

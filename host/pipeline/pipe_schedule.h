@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/pipe_schedule.h - the order of work in a pipeline, as data.
  *
  *   rank 0  F0 F1 F2 F3 .. .. B0 W0 B1 W1 ...           time ──►

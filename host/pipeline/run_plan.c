@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/run_plan.c - the plan of a run in memory: made, checked, looked up.
  *
  *   rank     0  1  2  3  4  5         every rank is named by exactly one place of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/run_plan.h - who does what in a run: plan.json, as planned, checked and followed.
  *
  *   replica 0   stage 0: ranks 0 1   units 0-8     6 micro-batches of 4      tensor 2: every stage is

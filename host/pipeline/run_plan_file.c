@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/run_plan_file.c - plan.json, written and read.
  *
  *   { "format": "geartrain plan 1", "batch": 32, "units": 14, "tensor": 2, "chunks": 1,

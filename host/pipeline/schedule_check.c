@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/schedule_check.c - the proof of a schedule.
  *
  * All ranks are run together, without time: each goes on until a receive finds its channel

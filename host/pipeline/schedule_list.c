@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/schedule_list.c - a schedule for stages that are not equal.
  *
  * Several orders are made, simulated with the measured times, and the fastest that fits the

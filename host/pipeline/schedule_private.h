@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/schedule_private.h - writing a schedule, for the files that make some. */
 #ifndef PIPELINE_SCHEDULE_PRIVATE_H
 #define PIPELINE_SCHEDULE_PRIVATE_H

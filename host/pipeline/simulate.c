@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/simulate.c - plays a schedule with times.
  *
  * Ranks take turns as in the proof (schedule_check.c): each runs until it meets a receive whose

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/simulate.h - how long a schedule takes, before anybody runs it.
  *
  * Computation of a rank is serial; a wire carries one message at a time in each direction and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/stage.c - graphs, copies of them for the micro-batches in flight, and the loop
  * over instructions.
  *
@@ -10,7 +11,7 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/trace.h"
-#include "host/pipeline/stage_wire.h"
+#include "host/exchange/stage_wire.h"
 
 #include <assert.h>
 #include <stdio.h>

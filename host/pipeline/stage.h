@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/stage.h - runs one rank's part of a plan: the instructions of its schedule.
  *
  *   wire      ══ activation 3 ══►  inbox                        outbox  ══ activation 2 ══►

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/timeline.c - a step as a picture.
  *
  *   title                          rows are drawn first, into a text of their own: only then is it

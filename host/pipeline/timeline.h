@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/pipeline/timeline.h - a picture of one step: a row a rank, time to the right.
  *
  *   rank 0 cpu:0.0     ▓0▓▓1▓▓2▓░░░░▒0▒▓3▓▒1▒....▒2▒▒3▒ U    boxes: what it computes; their numbers

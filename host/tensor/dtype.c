@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/dtype.c - conversions between storage types, bit by bit.
  *
  * No hardware half type is used: the same bits come out on every host, and they are what

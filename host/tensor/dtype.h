@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/dtype.h - storage types of tensors, and shapes. */
 #ifndef GT_TENSOR_DTYPE_H
 #define GT_TENSOR_DTYPE_H

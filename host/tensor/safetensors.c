@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/safetensors.c - reads by mapping, and trusts nothing that it has not checked.
  *
  *   0        8                 8+N                              size

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/safetensors.h - tensors in files, as Hugging Face's safetensors stores them.
  *
  *   u64        N, the bytes of the header, at most 100,000,000

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/slice.c - a slice is runs of contiguous memory at a stride. */
 #include "host/tensor/slice.h"
 

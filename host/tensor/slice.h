@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/tensor/slice.h - the part of a tensor that a rank holds.
  *
  *   q k v of 4 heads, rank 1 of 2:   [ q0 q1 q2 q3 | k0 k1 k2 k3 | v0 v1 v2 v3 ]   dim 0, parts 3

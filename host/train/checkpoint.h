@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint.h - everything a step depends on, on disk, whole or absent.
  *
  *   RUN/checkpoints/step-000200/

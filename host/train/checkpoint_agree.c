@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_agree.c - how all ranks learn how all ranks fared.
  *
  *   a share   status, as 4 bytes | of a rank that failed: its sentence

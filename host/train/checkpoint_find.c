@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_find.c - the newest whole checkpoint of a run; and which ones go.
  *
  *   step-000300   damaged: a file is cut short        passed over, with a warning

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_load.c - from pieces in any files to what this rank holds.
  *
  *   params-00000   h.0 rows 0-15   ──┐

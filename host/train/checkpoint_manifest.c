@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_manifest.c - manifest.json, and the names of the files it lists.
  *
  *   {"format": 2, "step": 200, "seed": 1, "tokens": 1638400,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_piece.c - which part of a tensor a file holds.
  *
  *   "pieces": {"h.0.attn.c_attn.weight": {"full": [96, 32],

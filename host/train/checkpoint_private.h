@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_private.h - what saving, finding and loading of checkpoints share. */
 #ifndef GT_TRAIN_CHECKPOINT_PRIVATE_H
 #define GT_TRAIN_CHECKPOINT_PRIVATE_H

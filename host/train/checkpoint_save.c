@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/checkpoint_save.c - writing aside, all ranks at once, and renaming.
  *
  *   rank 0    make .partial-step-N | write, fsync |         | manifest, rename |

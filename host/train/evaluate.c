@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/evaluate.c - forward only, a few micro-batches at a time.
  *
  * So many go through the stages at once (a "round") as keep them all busy; the last stage's sum of
@@ -6,7 +7,7 @@
 #include "host/train/evaluate.h"
 
 #include "host/base/activity.h"
-#include "host/parallel/gradients.h"
+#include "host/sync/gradients.h"
 
 #include <math.h>
 #include <stdlib.h>

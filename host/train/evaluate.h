@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/evaluate.h - the mean loss of a model over a split, nothing trained.
  *
  * Follows the plan: each replica takes its part of the rows, through its stages, and the sums of all

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/events.c - event records, encoded by hand: seven fields do not need a
  * protocol-buffer library. */
 #include "host/train/events.h"

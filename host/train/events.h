@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/events.h - TensorBoard's event files.
  *
  * A TFRecord a record: u64 length, masked crc32c of it, data, masked crc32c of the data;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/metrics.c - metrics.jsonl, and the event file and plot that follow it. */
 #include "host/train/metrics.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/metrics.h - what a run leaves for people and tools to look at.
  *
  *   RUN/metrics.jsonl            one object a step

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/plot.c - a loss curve in SVG.
  *
  * Long runs are thinned to about two points a pixel, keeping the extremes of each stretch,

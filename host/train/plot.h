@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/plot.h - the loss curve as a picture (SVG).
  *
  *   title

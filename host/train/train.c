@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/train.c - makes all that a step needs, and takes it apart again.
  *
  *   plan ──► stage graphs ──► holders ──► parameters ──► optimizer ──► memory, launch lists

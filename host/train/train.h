@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/train.h - the step loop: batches in, updates out, a run directory behind it.
  *
  *   train *t;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/train_private.h - what the files of the step loop share.
  *
  *   train.c        making everything: plan, stage, parameters, optimizer, run folder
@@ -5,8 +6,8 @@
 #ifndef GT_TRAIN_PRIVATE_H
 #define GT_TRAIN_PRIVATE_H
 
-#include "host/parallel/gradients.h"
-#include "host/parallel/tensor_exchange.h"
+#include "host/sync/gradients.h"
+#include "host/exchange/tensor_exchange.h"
 #include "host/train/evaluate.h"
 #include "host/train/train.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* host/train/train_run.c - a step, and the loop over steps.
  *
  *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...       of short steps

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm.h - what an algorithm gets, and the table of them.
  *
  * Only for the files of this folder. An algorithm sees participants 0..size, a vector x cut into

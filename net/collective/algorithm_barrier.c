@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_barrier.c - nobody leaves before everybody has come.
  *
  *   step 0: to rank + 1, from rank - 1     step 1: + 2, - 2     step 2: + 4, - 4 ...

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_direct.c - every rank owns a share, and all send it theirs.
  *
  *        rank 0   rank 1   rank 2              rank 0   rank 1   rank 2

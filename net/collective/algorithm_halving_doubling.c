@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_halving_doubling.c - half the vector, half the distance.
  *
  * Eight ranks; what a rank still sums (▓) after each exchange with the rank at distance 4, 2, 1:

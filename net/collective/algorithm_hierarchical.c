@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_hierarchical.c - inside hosts, across hosts, inside hosts.
  *
  *      host A          host B            two hosts of 2 and 3 ranks: 2 lanes

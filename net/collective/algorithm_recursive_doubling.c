@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_recursive_doubling.c - everybody's sum doubles at each step.
  *
  *   rank   0   1   2   3   4   5   6   7

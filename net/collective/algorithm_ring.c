@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_ring.c - parts travel round a ring.
  *
  * Four ranks, part c of rank r on its way; to the right neighbour at each step:

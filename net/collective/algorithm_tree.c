@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithm_tree.c - from a root to all, and back.
  *
  *   binomial tree, 8 ranks from root 0            chain (what `ring` is for a broadcast)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/algorithms.c - the table of algorithms, and how people name them. */
 #include "net/collective/algorithm.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/collective.c - from a call to an algorithm.
  *
  *   call ──► checked ──► algorithm: wish, configuration, or cheapest ──► parts ──► run

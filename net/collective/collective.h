@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/collective.h - operations of all ranks of a group.
  *
  *   net_all_reduce(group, x, n, NET_F32, NULL);           blocking

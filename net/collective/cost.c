@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/cost.c - the alpha-beta-gamma model.
  *
  *   n bytes from i to j:   latency[i][j] + n / min(bandwidth[i][j], uplink[i], uplink[j])

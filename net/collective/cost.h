@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/cost.h - what a collective takes, and which one to take.
  *
  * The model is alpha-beta-gamma: a message of n bytes from i to j takes latency[i][j] + n /

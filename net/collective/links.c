@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/links.c - what the links between ranks do, measured by all ranks together.
  *
  *   round 0:  0-1  2-3  4-5       each round is a set of disjoint pairs (a tournament's

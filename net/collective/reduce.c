@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/reduce.c - sums over typed host memory.
  *
  * Every loop is: blocks of BLOCK elements with a constant trip count, then what is left. GCC at

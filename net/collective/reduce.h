@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/reduce.h - sums over typed host memory.
  *
  * 16-bit types are widened to fp32, added and rounded to nearest even. Written so that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/reduce_f16c.c - see reduce_f16c.h.
  *
  * Compilers turn no integer arithmetic into these instructions, so they are asked for by name.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/reduce_f16c.h - fp16 sums with the processor's own conversions, where it has
  * them. Only for reduce.c. Each handles the elements up to a multiple of 8 and says how many;
  * NaNs keep their payload here, all else has the bits of reduce.c's arithmetic.         */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/shares.c - the water-filling solver.
  *
  *   time t ─┬───────────────────────────── smallest t where the water adds up to S

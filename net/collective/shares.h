@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/shares.h - who sums how much, when links are unequal.
  *
  * Workers hold n bytes each, helpers (servers) none; rank i owns a share s_i of the sum: all

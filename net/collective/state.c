@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/state.c - turns, and the thread for what runs in the background.
  *
  *   start ──► first ─► ... ─► last ──► thread: enter, run, leave, wake the waiter

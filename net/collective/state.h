@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/state.h - what this room keeps with a group. Only for this folder. */
 #ifndef NET_COLLECTIVE_STATE_H
 #define NET_COLLECTIVE_STATE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/task.c - what algorithms are written with. */
 #include "net/collective/algorithm.h"
 

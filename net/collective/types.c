@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/collective/types.c - element types, and equal parts. */
 #include "net/collective/collective.h"
 

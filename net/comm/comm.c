@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/comm.c - a communicator: transports, one lock, and who moves the bytes.
  *
  *      user thread ── net_wait ──┐                      (polls, then sleeps in epoll)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/comm.h - messages between ranks.
  *
  *   net_comm *c;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/comm_private.h - what the files of this room share.
  *
  *   comm.c      opening, the one lock, progress, waiting

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/dump.c - the flight recorder as JSON, for the question after an accident.
  *
  * It is written while things are stuck, so it waits only a second for the communicator's lock

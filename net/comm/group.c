@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/group.c - groups, and operations that all ranks of one agree on.
  *
  *   rank 0 ── "#12 is all-reduce of 1000 f32" ──► rank 1 ── ... ──► rank p-1 ──► rank 0

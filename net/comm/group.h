@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/group.h - some ranks in an order, and what collectives are written with.
  *
  * Rank i of a group is ranks[i] of the communicator; the world is a group as well. Each

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/match.c - requests and messages find each other.
  *
  *   up to config->eager bytes                more

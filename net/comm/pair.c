@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/pair.c - two ranks agree on a transport, and prove it.
  *
  *   leader ── call, "shm,verbs,tcp" ──► follower          over an authenticated stream,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/recorder.c - the flight recorder: the last operations, and what is late.
  *
  * A ring of the last 256 operations of the communicator, for the question after an accident:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/comm/table.c - a hash table of things that wait under a tag; it grows, and never shrinks. */
 #include "net/comm/comm_private.h"
 

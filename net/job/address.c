@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/address.c - interfaces, ports, and connecting within a time.
  *
  * Everything here is close to the system calls; what the addresses mean is decided in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/address.h - which address is ours, and sockets that listen on or connect to one.
  *
  * An address is chosen, never guessed from a host name: Debian's /etc/hosts maps a machine's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/bigendian.h - numbers on the wire: big-endian, at any address. */
 #ifndef NET_JOB_BIGENDIAN_H
 #define NET_JOB_BIGENDIAN_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/config.h - every knob of the network, once.
  *
  *   name        value   from

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/control.c - control messages as bytes. No sockets, no clock, no state; fed with any
  * bytes by tests/fuzz/fuzz_control.c. Texts travel zero-filled to a fixed size, and a parser
  * takes only those that end inside it.                                                   */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/control.h - control messages as bytes: what ranks and rank 0 tell each other.
  *
  *    0 type u8, zeros   4 length of the body u32   8 counter u64   16 body   .. MAC, 32 bytes

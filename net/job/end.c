@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/end.c - how a job ends, so that every rank says the same sentence.
  *
  *   rank 1 ──ASK "lost the connection to rank 2"──► rank 0   waits 250 ms for a better reason:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/greet.c - the hello of hello.h over sockets, from both ends.
  *
  * Who connects may block, up to a deadline. Who accepts never does: each guest is a small

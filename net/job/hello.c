@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/hello.c - hellos as bytes, and the proofs over them. No sockets, no clock, no state:
  * these functions meet the bytes of strangers, and tests/fuzz/fuzz_hello.c feeds them any. */
 #include "net/job/hello.h"

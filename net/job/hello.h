@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/hello.h - how a connection begins: who are you, and do you know the secret?
  *
  *     connects                                   accepts

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/hostlist.c - Slurm's short forms, without expanding them: item by item, counts are
  * subtracted from the index until it falls into one, so "n[0-99999999]" costs nothing. Fed with
  * any bytes by tests/fuzz/fuzz_hostlist.c. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/hostlist.h - Slurm's short forms: lists of hosts, tasks per node. Pure.
  *
  *   "gpu[01-03,7],login"        gpu01 gpu02 gpu03 gpu7 login

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/identity.c - which rank this process is, from whatever started it.
  *
  *   GEARTRAIN_RANK SIZE LOCAL_RANK LOCAL_SIZE JOB ROOT PORTS SECRET LISTEN_FD   geartrain launch

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/identity.h - which rank this process is, and who said so.
  *
  * Known are `geartrain launch` (GEARTRAIN_RANK ...), Open MPI and other PMIx launchers, Slurm, and

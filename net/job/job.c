@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/job.c - the calls of a member: exchanges, streams, callbacks, and small answers.
  *
  * An exchange goes through rank 0: everyone sends a share, rank 0 joins them in one body and

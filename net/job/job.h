@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/job.h - the ranks find each other, and know of each other's end.
  *
  *      rank 1 ──hello, HMAC──► rank 0 ◄──hello, HMAC── rank 2       control links: a star

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/job_private.h - the job, as the files of this room see it.
  *
  *   join.c     becoming a member: listener, finding rank 0, roster

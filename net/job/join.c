@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/join.c - how ranks find each other.
  *
  *   rank 0: listens at the meeting place, gathers MEMBERs, sends the ROSTER to all

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/knobs.c - the table of knobs, and the four places that may set one.
  *
  *   default  <  file  <  NCCL's and UCX's names  <  GEARTRAIN_NET_NAME  <  --net NAME=VALUE

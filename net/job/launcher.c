@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/launcher.c - one process a rank, one loop over their output, ends and signals.
  *
  * Local ranks are children. Rank 0 inherits a socket that listens already, so the port is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/launcher.h - starts the ranks of a job, here or over ssh, and looks after them.
  *
  *   stdout of rank 0 ───────────────► stdout        as it is

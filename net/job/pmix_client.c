@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/pmix_client.c - the meeting place by PMIx.
  *
  *   rank 0   opens its listening socket, makes a secret, puts "host port secret"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/pmix_client.h - rank, and rank 0's meeting place, from a PMIx server: mpirun, prterun,
  * srun --mpi=pmix. The library is loaded when needed; without it this says GT_UNSUPPORTED. */
 #ifndef NET_JOB_PMIX_CLIENT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/secret.c - keys and proofs by HMAC-SHA256, and the user's secret file.
  *
  * The file is made by link(): many ranks may start at once, on one host or on several that

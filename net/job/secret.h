@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/secret.h - the job's secret, and what is proven with it.
  *
  *   secret ── job's name ──► key ──┬─► proofs of a hello          (hello.h)

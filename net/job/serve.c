@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/serve.c - the job's thread: one epoll set for listener, guests and control links.
  *
  *   wait for events or the next timer  ->  handle them under the lock  ->  callbacks without

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/stall.c - who is late, told from counts and from who waits for whom.
  *
  * Two clues. Ranks that have started fewer operations than others have not even come to the

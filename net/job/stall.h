@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/stall.h - from what every rank says that it does to one sentence: who is late?
  *
  *   rank 0   started 183   waits for 3

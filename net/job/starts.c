@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/starts.c - a job and its start, from variables. */
 #include "net/job/starts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/starts.h - which start of one and the same job this is.
  *
  *   who starts again          the job                         the start

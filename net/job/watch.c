@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/watch.c - who is dead, silent, stuck, or gone.
  *
  *   link ended        its process is gone            ends the job at once

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/wire.c - framed, authenticated messages over a non-blocking socket.
  *
  * A body's room grows with the bytes that came, not with the length that the head claims:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/job/wire.h - control messages over one socket, without ever blocking.
  *
  * Outgoing messages queue; the same body may stand in many queues at once (an abort, an

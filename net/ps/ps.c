@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/ps/ps.c - opening and closing a parameter server.
  *
  * Every rank of the group opens it, whatever it does there; all tell rank 0 of the group what

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/ps/ps.h - a parameter server: keyed vectors that workers push to and pull from.
  *
  *      worker ── push(key, gradient) ──► the ranks that own parts of the key

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/ps/ps_client.c - a worker's pushes and pulls.
  *
  * A request goes, block by block, to every server that has a part of it, a block's under one slot

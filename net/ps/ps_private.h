@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/ps/ps_private.h - what workers and servers say to each other. Only for this folder.
  *
  *   worker                                              server

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/ps/ps_server.c - a server's thread: takes pushes, applies them, answers pulls.
  *
  *   part of a block: version 7   value ▓▓▓▓▓▓▓▓

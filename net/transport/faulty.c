@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/faulty.c - a transport that misbehaves on purpose, around any other.
  *
  *      wire ──► inner transport ──► event ──► [drop? cut? wait? swap?] ──► communicator

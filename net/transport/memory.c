@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/memory.c - arenas, and who has registered them.
  *
  *   set ─┬─ arena 1 [0x7f..0000, 64 MiB)  memfd 12   registered: { verbs: keys, shm: - }

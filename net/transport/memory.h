@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/memory.h - memory that transports can reach without copying.
  *
  * Arenas come from here: page-aligned, in a sealed memfd, so that a peer on the same host can

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/shm.c - bytes between two ranks of one host, through shared memory.
  *
  *   send, put ──► shm_ring.c ══► peer's inbox ══► shm_ring.c ──► record ─┬─ message, piece of a put

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/shm_link.c - how a link through shared memory is made, and ends.
  *
  *   offer     host, process, the inbox's descriptor, and a nonce that stands in the inbox as well

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/shm_private.h - what the files of shared memory share.
  *
  *        sender's process                         receiver's process

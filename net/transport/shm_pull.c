@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/shm_pull.c - large puts, fetched by the receiver from where they are.
  *
  *   sender   PULL_MAP: arena 3, offset ──►  receiver   maps arena 3 once, reads it as its own

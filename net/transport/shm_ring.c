@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/shm_ring.c - records into the peer's ring, and out of one's own.
  *
  *     tail                          head

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/tcp.c - bytes between two ranks over one TCP connection.
  *
  *      small ──► [frame head body][frame head body][frame] ──┐

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/transport.h - how bytes travel between two ranks: the seam.
  *
  *      sender                                   receiver

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_api.c - libibverbs, loaded when it is first wanted.
  *
  * Most calls are symbols of the library. Those of the fast path (poll, post, arm) are inline

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_api.h - every call of libibverbs that we make, as one table.
  *
  * The program is not linked with libibverbs: the table is filled when verbs are first wanted,

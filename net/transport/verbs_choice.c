@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_choice.c - device names, GIDs, rails and shares: the choices.
  *
  * A port of RoCE has a GID for each address of its interface, twice (v1 and v2), and which of

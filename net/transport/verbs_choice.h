@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_choice.h - which device, which GID, which rails, how much on each.
  *
  * Nothing here touches hardware: all of it works on tables, so recorded ones can be tested. */

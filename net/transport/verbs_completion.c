@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_completion.c - what the devices report, and sleeping until they do.
  *
  *   awake    poll ─► completions ─► events

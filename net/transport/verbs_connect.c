@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_connect.c - from two offers to a proven link, step by step.
  *
  *   we          PORTS ►      QUEUES ►        READY ►       PROVEN ►

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_device.c - devices, their ports and GIDs, and what they report unasked.
  *
  * Every active port of every device that config->hca wants is opened once for the whole

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_error.c - one sentence for whatever the hardware reports.
  *
  *   cannot write 1048576 bytes from rank 0 (n1, pid 7) to rank 3 (n2, pid 9): transport retry

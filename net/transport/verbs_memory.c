@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_memory.c - memory that the devices may read and write.
  *
  *   arena           registered when it is made            no cost at a transfer

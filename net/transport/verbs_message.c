@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_message.c - small messages, and the credits of all lanes.
  *
  *   slot of a message, sent whole over lane 0:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_offer.c - offers, windows and message heads to bytes and back.
  *
  * One cursor writes and one reads. The reader's cursor cannot leave the buffer: past the end it

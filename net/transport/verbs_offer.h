@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_offer.h - what two ends of a verbs link tell each other, as bytes.
  *
  *   1  ports    every port with all its valid GIDs           both ends choose the same rails

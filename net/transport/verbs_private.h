@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_private.h - the parts of the verbs transport, as its files see them.
  *
  *   transport ── device ── port            opened once, with all arenas registered

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_put.c - windows, and the remote writes that fill them.
  *
  *   put of 5 MiB over two rails, chunks of 1 MiB, rail 0 twice as fast:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_queue.c - queue pairs: made, raised, posted to.
  *
  *   lane's send queue, depth 8:     done=21      posted=26

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_survey.c - looks at all devices the way the transport does, and keeps what it
  * sees instead of only what it can use.                                                  */
 #include "net/transport/verbs_survey.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_survey.h - this machine's RDMA as libibverbs shows it, for people.
  *
  * Opens every device for a moment, changes nothing, and needs no job. Strings are in the struct;

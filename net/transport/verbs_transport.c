@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/verbs_transport.c - RDMA over libibverbs, as one of the transports.
  *
  * See verbs_private.h for the parts. Here: the table of the seam, opening, and counters. */

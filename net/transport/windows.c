@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/windows.c - the table of a link's open windows.
  *
  *   close 7:   { 7 } { 9 } { 4 }   ──►   { 4 } { 9 }      the last one takes the free place

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* net/transport/windows.h - the open windows of one link, for transports that place bytes in order.
  *
  *   open    { 7: sink 64 KiB, got 12 KiB } { 9: sink 1 MiB, got 0 } ...

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/attention/test_attention.c - attention against the double-precision reference, forward
  * and backward, in both styles; the reference's own gradient against finite differences.
  *
@@ -6,8 +7,8 @@
 #include "tests/check.h"
 
 #include "host/base/random.h"
-#include "host/graph/kernel.h"
-#include "host/tensor/reference.h"
+#include "host/kernel/kernel.h"
+#include "host/kernel/reference.h"
 
 #include <math.h>
 #include <stdio.h>

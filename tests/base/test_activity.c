@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/base/test_activity.c - what long work says of itself, stopping it, and loops on all cores. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/base/test_base.c - messages, random numbers, files, units, options and stops. */
 #include "tests/check.h"
 

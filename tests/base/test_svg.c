@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/base/test_svg.c - text is measured, escaped and numbered as pictures need it. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/base/test_trace.c - spans in order, a ring that forgets the oldest, and a file that
  * others read. */
 #include "tests/check.h"

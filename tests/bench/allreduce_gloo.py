@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tests/bench/allreduce_gloo.py - gloo's all-reduce through torch.distributed, timed as
 # `geartrain bench allreduce` times its own: in place, float sums of zeros, verified once with
 # small integers, about half a second a size. Prints "BYTES MICROSECONDS" lines.

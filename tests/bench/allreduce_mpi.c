@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/bench/allreduce_mpi.c - MPI_Allreduce, timed as `geartrain bench allreduce` times its own:
  * in place, float sums of zeros, verified once with small integers, about half a second a size.
  *

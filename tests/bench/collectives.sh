@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/collectives.sh - all-reduce here, in Open MPI and in gloo, side by side.
 #
 #   sh tests/bench/collectives.sh [--ranks N] [--rounds N] [--sizes "BYTES..."] [--over "shm tcp"]

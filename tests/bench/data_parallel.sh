@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/data_parallel.sh - one model on two ranks of a core each, next to one rank with both cores,
 # and to PyTorch's DistributedDataParallel over gloo doing the same.
 #

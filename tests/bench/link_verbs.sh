@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/link_verbs.sh - `geartrain bench link` over verbs beside perftest, in turns.
 #
 #   link_verbs.sh [BUILD]        [build]        ROUNDS=N        [3]

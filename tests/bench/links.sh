@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/links.sh - one rank to another, beside the machine's own limits, in turns.
 #
 #   links.sh [BUILD]        [build]

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT
 """tests/bench/llmc_files.py - what llm.c's train_gpt2 wants to find before it starts.
 
     llmc_files.py FOLDER

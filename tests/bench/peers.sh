@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/peers.sh - the same training step here, in PyTorch, and in llm.c, side by side.
 #
 #   sh tests/bench/peers.sh [--batch B] [--seq T] [--rounds N] [--runs N]    [4 64 3 5]

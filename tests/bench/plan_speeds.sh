@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/plan_speeds.sh - what plans reach on two sub-devices of this CPU, one of them slowed, next to
 # the two alone and to what was predicted.
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/python3
+# SPDX-License-Identifier: MIT
 """tests/bench/torch_step.py - the training step of `geartrain bench step`, in PyTorch.
 
 The same GPT-2: learned positions, layers normed before, GELU in its tanh form, the head

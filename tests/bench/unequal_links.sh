@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/bench/unequal_links.sh - all-reduce over three links of 4 units and one of 1.
 #
 #   sh tests/bench/unequal_links.sh [--unit MBIT] [--bytes N] [--iters N] [--limit X]

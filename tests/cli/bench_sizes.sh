@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/bench_sizes.sh - sizes of the network's benches mean what they mean in nccl-tests and
 # perftest, whose options these are: K, M and G are powers of 1024.
 . "$(dirname "$0")/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/busy.sh - nothing takes long in silence, and nothing that does cannot be stopped: the job
 # is shown before anything is compiled or measured, long work is told with its count, and a signal
 # ends it wherever it is. A slowed device makes a step that would take minutes.

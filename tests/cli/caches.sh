@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/caches.sh - a home that is not there, or cannot be written: the caches, and PoCL's, go to
 # a folder of the user's own in the temporary folder, with one warning, and the doctor says why.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tests/cli/cli_checks.sh - what shell tests of the program share; sourced, not run.
 #
 #   . "$(dirname "$0")/../cli/cli_checks.sh"

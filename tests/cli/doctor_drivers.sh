@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/doctor_drivers.sh - what the doctor says of drivers that do not load: the loader's reason
 # and the package that helps, for .icd files and libraries made here.
 . "$(dirname "$0")/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """tests/cli/interchange.py - our files and our arithmetic against Hugging Face's.
 
     interchange.py PROGRAM TEXT FOLDER       works in FOLDER, which is empty

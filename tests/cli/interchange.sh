@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/interchange.sh - interchange.py with the Python packages it needs.
 #
 # They are installed by name below $TMPDIR when a package index answers; torch is not, for

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/limits.sh - small limits of the shell (ulimit) end in a sentence: no hang, no crash, and no
 # wrong number.
 . "$(dirname "$0")/cli_checks.sh"

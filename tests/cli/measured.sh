@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/measured.sh - what a validation and `eval` measure, and that they say it.
 . "$(dirname "$0")/cli_checks.sh"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/misuse.sh - whatever is asked for wrongly gets one sentence that says what and
 # what to do, the right exit status (2 misuse, 1 failed), and leaves nothing behind.
 . "$(dirname "$0")/cli_checks.sh"

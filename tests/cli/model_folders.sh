@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/model_folders.sh - folders of models as they come: what would change the model is refused
 # by name, files that are not what they are called are told as such, and the rest is read.
 . "$(dirname "$0")/cli_checks.sh"

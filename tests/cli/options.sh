@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/options.sh - options that contradict each other, or would do nothing: each is refused by
 # name before anything is written; what only repeats itself is fine.
 . "$(dirname "$0")/cli_checks.sh"

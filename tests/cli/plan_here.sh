@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/plan_here.sh - plans for the devices that are here: shown, written, followed by train, and what
 # cannot be planned said in one sentence.
 . "$(dirname "$0")/../cli/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/plans.sh - train on several devices as a user does: whatever the plan, it is the curve of
 # one device; the same plan gives the same bits; any plan goes on from any checkpoint.
 #

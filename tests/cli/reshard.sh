@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/reshard.sh - a checkpoint that several ranks wrote is as good as one that one wrote: to
 # eval, generate and export, and to a run that goes on from it, which ends with the same bits.
 . "$(dirname "$0")/cli_checks.sh"

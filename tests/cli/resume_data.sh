@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/resume_data.sh - where in which data a resumed run goes on: by samples, whatever the
 # batch was before; and never without a word on other data than the checkpoint's.
 #

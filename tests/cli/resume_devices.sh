@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/resume_devices.sh - what is said on the command line of a resumed run wins over what the
 # run began with: fewer, more and other devices, ranks, a part of the plan. The header tells what
 # runs and what did before.

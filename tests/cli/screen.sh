@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/screen.sh - what a person sees: on terminals of several widths no line is longer than the
 # screen and no word is broken, the bar tells what matters, and a warning does not run into it. In a
 # pipe a sentence stays one line.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/signals.sh - a run that is told to stop writes a checkpoint of its last step, says how to
 # go on, and ends with the status that shells expect, 128 + the signal: one rank, several, and
 # under a launcher.

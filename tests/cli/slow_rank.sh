@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/slow_rank.sh - a device becomes slow in mid-run: it is named, and with --replan work
 # moves away from it, on the same curve of losses.
 #

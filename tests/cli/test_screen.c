@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/cli/test_screen.c - lines on a terminal: broken between words alone, and bars that fit. */
 #include "tests/check.h"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/tokenizer_kept.sh - a model's texts are read with the tokenizer it was trained with, or
 # not at all: no other one takes its place in silence, and none is written over.
 . "$(dirname "$0")/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/trace.sh - train --trace: one picture of all ranks that viewers can read, with what the
 # devices computed, what was on the wire and what was waited for.
 . "$(dirname "$0")/cli_checks.sh"

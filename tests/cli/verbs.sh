@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/cli/verbs.sh - every verb does what its help says: a text becomes tokens, tokens a
 # run, a run a loss, a text and a Hugging Face folder, and that folder a run again.
 . "$(dirname "$0")/cli_checks.sh"

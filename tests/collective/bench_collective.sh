@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/collective/bench_collective.sh - `geartrain bench allreduce` and its like, as processes:
 # every verb, type and algorithm sums right, says what it ran, and refuses what it cannot do.
 . "$(dirname "$0")/../cli/cli_checks.sh"

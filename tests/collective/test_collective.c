@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/collective/test_collective.c - every collective, type, algorithm, awkward size and number
  * of ranks against plain sums; groups, background operations, disagreement, repeatability.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/collective/test_endurance.c - hundreds of thousands of small operations: sums stay right,
  * and neither memory nor descriptors grow. */
 #include "net/collective/collective.h"

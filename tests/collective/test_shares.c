@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/collective/test_shares.c - the pure half: shares, costs, choices, names, and sums of
  * every 16-bit number. */
 #include "net/collective/cost.h"

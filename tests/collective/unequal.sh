@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/collective/unequal.sh - sums over links of unequal speed, in network namespaces, by a ring,
 # by direct, and by what is chosen for them. Sums are verified; how fast they are is for
 # tests/bench/unequal_links.sh to say.

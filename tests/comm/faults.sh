@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/comm/faults.sh - what a job of real processes does when a rank is killed, stopped or
 # disturbed: it ends on all ranks, by name, with exit code 3, and never hangs.
 set -u

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/comm/plan_faults.sh - ranks of a pipeline and of a tensor group that are killed, stopped,
 # interrupted or left without room: the job ends on all ranks, by name, with the right exit code,
 # and what it had saved is whole and goes on, on fewer devices as well.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/comm/ranks.c - several ranks as threads of one process. */
 #include "tests/comm/ranks.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/comm/ranks.h - several ranks as threads of one process.
  *
  *   static void body(net_comm *c, void *context) { ... CHECK_OK(net_barrier(...)); ... }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/comm/test_comm.c - messages between ranks: every size, both ends first, many at once,
  * over every transport, healthy and faulty; and that nothing hangs when ranks disagree. */
 #include "net/comm/group.h"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """tests/data/hf_check.py - our files against Hugging Face's own readers.
 
     hf_check.py TOKENS TEXT [SIZE]     TOKENS is what `geartrain tokenize TEXT -o TOKENS` made

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/data/test_safetensors.c - files that must open, and files that must not. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/data/test_tokenizer.c - ids against other programs' ids and against slow, obvious
  * encoders and trainers written here. */
 #include "tests/check.h"

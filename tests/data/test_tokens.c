@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/data/test_tokens.c - token files, the way from text to them, and batches out of them. */
 #include "tests/check.h"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/device/faulty.sh - a runtime that answers wrongly without an error: refused by name, or timed
 # by the host's clock.
 #

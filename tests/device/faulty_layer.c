@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/device/faulty_layer.c - an OpenCL runtime that answers wrongly without an error, for tests.
  *
  * A layer between the loader and the driver (OPENCL_LAYERS, libOpenCL(7)). $GT_FAULT names what

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/device/rusticl.sh - Mesa's rusticl on llvmpipe, which computes wrongly without an error: it is
 # refused by name, and never chosen while there is another device.
 #

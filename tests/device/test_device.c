@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/device/test_device.c - ids, buffers and views, the program cache, launch lists. */
 #include "tests/check.h"
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/fault/checkpoint.sh - ranks that save together are killed, one at a time and at odd
 # moments: whatever is called a checkpoint is whole, and the next job goes on from it, under
 # another plan. And a rank whose disk is full: all ranks say so, and nothing is left behind.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/fault/disk.sh - disks that are full or may not be written: one sentence, and what was
 # there before is still whole.
 . "$(dirname "$0")/../cli/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/fault/resume.sh - a run that is killed again and again ends where one that was left
 # alone ends, bit for bit; and a damaged checkpoint costs some steps, never the run.
 . "$(dirname "$0")/../cli/cli_checks.sh"

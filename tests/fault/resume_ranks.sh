@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/fault/resume_ranks.sh - a job of two stages that loses a rank again and again ends where one
 # that was left alone ends, bit for bit; and one of its ranks may do the rest alone.
 . "$(dirname "$0")/../cli/cli_checks.sh"

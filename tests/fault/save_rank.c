@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fault/save_rank.c - a rank that does nothing but save checkpoints, for checkpoint.sh.
  *
  *   save_rank RUN REPLICAS STAGES TENSOR STEPS [SAY]     one rank of a job under a launcher

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz.h - what a fuzz target gives: a function that takes any bytes, and seeds,
  * inputs that already reach far into the parser.
  *

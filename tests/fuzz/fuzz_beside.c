@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_beside.c - the files beside a tokenizer: the input is added_tokens.json, a zero byte,
  * special_tokens_map.json, a zero byte, and tokenizer_config.json. Whatever is read, an id has one text
  * and a text one id. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_config.c - no bytes make a model's description crash, and one that is taken
  * can be built on, written and read again. */
 #include "tests/fuzz/fuzz.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_control.c - the body of every control message, from any bytes: the first says
  * which kind and for how many ranks, the rest is the body. */
 #include "tests/fuzz/fuzz.h"

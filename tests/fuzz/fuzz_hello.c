@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_hello.c - no bytes of a stranger make a hello that breaks its promises, and
  * one that is taken is written again as it was. */
 #include "tests/fuzz/fuzz.h"

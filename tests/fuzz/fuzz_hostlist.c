@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_hostlist.c - Slurm's lists, hosts files, interface patterns and port ranges,
  * from any text: what comes out is a name that no shell would mistake for more. */
 #include "tests/fuzz/fuzz.h"

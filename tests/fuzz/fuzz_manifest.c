@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_manifest.c - no manifest makes a checkpoint whole that is not, or has
  * anything read outside its folder. */
 #include "tests/fuzz/fuzz.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_merges.c - GPT-2's pair of files: the input is vocab.json, a zero byte,
  * and merges.txt. Whatever is read has merges over tokens that are there. */
 #include "tests/fuzz/fuzz.h"

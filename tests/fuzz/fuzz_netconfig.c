@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_netconfig.c - no file of network settings crashes, and what is read can be
  * printed and fits together. */
 #include "tests/fuzz/fuzz.h"

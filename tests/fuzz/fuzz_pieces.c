@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_pieces.c - whatever a file says its tensor is a piece of, loading it writes
  * nowhere but into the tensor, and takes no element twice with two values. */
 #include "tests/fuzz/fuzz.h"

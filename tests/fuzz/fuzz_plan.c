@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_plan.c - no text becomes a plan that its check would refuse, and one that is taken is the
  * same after it was written. */
 #include "tests/fuzz/fuzz.h"

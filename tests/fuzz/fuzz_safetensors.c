@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_safetensors.c - no bytes make the reader point outside its file. */
 #include "tests/fuzz/fuzz.h"
 

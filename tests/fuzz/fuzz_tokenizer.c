@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_tokenizer.c - no tokenizer.json breaks the reader, and whatever opens
  * gives back the bytes it encodes, however the text is cut. */
 #include "tests/fuzz/fuzz.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_tokens.c - no token file makes a loader read outside it or give an id
  * outside the vocabulary. */
 #include "tests/fuzz/fuzz.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/fuzz_verbs.c - no bytes of a peer make the readers of a verbs link crash, or give back
  * more than there can be; what is taken says the same when it is written again, and both ends
  * choose the same rails from it.

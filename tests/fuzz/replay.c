@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/fuzz/replay.c - runs a fuzz target without libFuzzer.
  *
  *   fuzz_NAME [-n ROUNDS] [-s SEED] [-w DIR] [FILE...]        [20000 rounds, seed 1]

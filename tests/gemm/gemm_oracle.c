@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/gemm/gemm_oracle.c - see gemm_oracle.h. */
 #include "tests/gemm/gemm_oracle.h"
 

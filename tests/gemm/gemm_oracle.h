@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/gemm/gemm_oracle.h - products as one would write them on paper, and a case that runs
  * an engine against them: operands with padding, guard words around and inside C.       */
 #ifndef TESTS_GEMM_ORACLE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/gemm/test_gemm.c - every engine against the obvious product; the choice between them.
  *
  * Kernels run in both styles: the GPU body is what GEARTRAIN_STYLE=gpu makes of a CPU

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/gemm/test_gemm_clblast.c - the clblast engine against the obvious product. Slow:
  * on a CPU device CLBlast's kernels take the better part of a minute to compile.        */
 #include "tests/gemm/gemm_oracle.h"

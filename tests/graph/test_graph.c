@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/graph/test_graph.c - one model's gradients, made in every way that must not matter. */
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/graph/test_plan.c - packing: nothing that lives at once overlaps, on many instances. */
 #include "tests/check.h"
 

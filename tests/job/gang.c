@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/gang.c - ranks as threads; rank 0 inherits a listening socket, as from a launcher,
  * so that the port is known before anybody starts and nobody else can take it. */
 #include "tests/job/gang.h"

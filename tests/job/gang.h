@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/gang.h - ranks as threads of one process, with identities made by hand.
  *
  *   static void meet(net_job *job, int rank, void *context) { ... }

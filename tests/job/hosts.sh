@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/hosts.sh - ranks on hosts with addresses of their own: network namespaces, joined by
 # a cable that can be cut.
 #

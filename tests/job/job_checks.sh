@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tests/job/job_checks.sh - what shell tests of jobs share, on top of tests/cli/cli_checks.sh;
 # sourced, not run. Leaves $rank, a program that joins and works (job_rank.c).
 . "$(dirname "$0")/../cli/cli_checks.sh"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/job_rank.c - a rank of a job, for tests with real processes.
  *
  *   job_rank [--rounds N] [--pause MS] [--say FILE] [--fail RANK CODE] [--stuck RANK] [--activity]

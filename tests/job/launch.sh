@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/launch.sh - geartrain launch with real processes: they meet, and when one fails, is
 # killed or stopped, the others end with the same sentence and the right exit code.
 . "$(dirname "$0")/job_checks.sh"

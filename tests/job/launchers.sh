@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/launchers.sh - a launcher that another one started is followed: the variables that
 # Slurm's srun, Open MPI's mpirun and torchrun would leave, set by hand.
 . "$(dirname "$0")/job_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/openmpi.sh - mpirun starts ranks; PMIx tells them where rank 0 is.
 . "$(dirname "$0")/job_checks.sh"
 

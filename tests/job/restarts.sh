@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/restarts.sh - a job that is started again after a crash goes on with its run by itself and
 # ends where an undisturbed one ends, bit for bit; a run that another job began is not touched.
 . "$(dirname "$0")/../cli/cli_checks.sh"

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/site.sh - what a site sets for NCCL on all its machines ends no job of ours: read as the
 # nearest that there is, or passed over with one line.
 . "$(dirname "$0")/job_checks.sh"

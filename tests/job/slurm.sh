@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/job/slurm.sh - srun starts ranks: a whole Slurm of our own, one controller and three
 # nodes, all on this machine, with a munge of its own, below $TMPDIR.
 . "$(dirname "$0")/job_checks.sh"

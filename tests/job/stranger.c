@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/stranger.c - a member's part of the protocol, written a second time and as simply as
  * can be, so that net/job meets another hand than its own. */
 #include "tests/job/stranger.h"

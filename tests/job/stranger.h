@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/stranger.h - the other end of a hello, by hand: for tests that lie, stop half-way,
  * or die. All of it blocks, a few seconds at most; -1 or 0 when the other end hung up. */
 #ifndef TESTS_JOB_STRANGER_H

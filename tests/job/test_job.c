@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/test_job.c - ranks find each other, exchange, connect, and leave; and what they
  * say when others lie, die, dawdle, or never come. Ranks are threads (gang.h). */
 #include "host/base/clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/job/test_job_parts.c - the pieces of net/job that need no other rank: proofs, hellos,
  * control messages, settings, host lists, identities, the secret file, who is stuck. */
 #include "host/base/file.h"

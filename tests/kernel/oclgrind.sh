@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/kernel/oclgrind.sh - the kernel tests at tiny sizes inside oclgrind, an interpreter that
 # watches every access: out of bounds, races between work-items, barriers that not all reach,
 # use of what was never written.

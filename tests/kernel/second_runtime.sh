@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/kernel/second_runtime.sh - the kernel tests on a second OpenCL implementation.
 #
 # What PoCL lets pass another driver may not, so the tests run on Intel's runtime for CPUs as

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/kernel/test_kernel.c - every kernel against the reference, at awkward sizes.
  *
  * GT_TEST_DEVICE picks the device (default: the best), GEARTRAIN_STYLE=cpu|gpu the bodies.
@@ -5,8 +6,8 @@
 #include "tests/check.h"
 
 #include "host/base/random.h"
-#include "host/graph/kernel_cases.h"
-#include "host/tensor/reference.h"
+#include "host/kernel/kernel_cases.h"
+#include "host/kernel/reference.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/kernel/test_reference.c - the oracle's gradients against finite differences.
  *
  * For f(x) = sum of w * output(x) with random w, the backward function fed with w gives
@@ -6,7 +7,7 @@
 #include "tests/check.h"
 
 #include "host/base/random.h"
-#include "host/tensor/reference.h"
+#include "host/kernel/reference.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/kernel/two_runtimes.sh - devices of two OpenCL implementations train one model: Intel's
 # runtime for CPUs beside PoCL, as replicas and as stages.
 #

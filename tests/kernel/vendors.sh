@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # tests/kernel/vendors.sh - compiles every kernel with the vendors' compilers, without a GPU.
 #
 #   amd     clang-19 with ROCm's device libraries, for six generations; no spills, no scratch
@@ -227,7 +228,7 @@ while read -r who file options; do
         vendor=${target%%:*}
         [ "$who" = one ] && [ "$vendor" = "$before" ] && continue
         before=$vendor
-        # Intel's GPUs are given the program for 64 columns alone (host/graph/kernel_attention.c)
+        # Intel's GPUs are given the program for 64 columns alone (host/kernel/kernel_attention.c)
         # and, for attention, twice the registers a thread.
         [ "$vendor" = intel ] && [[ $options == *HEAD=128* ]] && continue
         more=

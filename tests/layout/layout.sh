@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/layout/layout.sh - the shape of the tree: which room may include which, and the rest
 # of what a reader relies on without looking.
 #
@@ -23,14 +24,18 @@ net_collective net/collective  base net_job net_transport net_comm
 net_ps         net/ps          base net_job net_transport net_comm
 data    host/data    base tensor
 device  host/device  base tensor cl
+kernel  host/kernel  base tensor cl device
 gemm    host/gemm    base tensor cl device
-graph   host/graph   base tensor cl device gemm
-optim   host/optim   base tensor device graph
-pipeline host/pipeline base tensor device gemm graph optim net_job net_transport net_comm
-parallel host/parallel base tensor device gemm graph net_job net_transport net_comm net_collective
-train   host/train   base tensor device gemm graph optim data pipeline parallel net_job net_transport net_comm net_collective
-models  models       base tensor device gemm graph
-cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm graph pipeline parallel optim train models
+graph   host/graph   base tensor device gemm kernel
+optim   host/optim   base tensor device gemm kernel graph
+trace   host/trace   base net_job net_transport net_comm
+exchange host/exchange base device graph net_job net_transport net_comm net_collective
+pipeline host/pipeline base tensor device gemm kernel graph exchange net_job net_transport net_comm
+planner host/planner base tensor device gemm kernel graph optim pipeline net_job net_transport net_comm
+sync    host/sync    base tensor device kernel graph optim net_job net_transport net_comm net_collective net_ps
+train   host/train   base tensor device gemm kernel graph optim data exchange pipeline sync net_job net_transport net_comm net_collective
+models  models       base tensor device gemm kernel graph
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm kernel graph exchange pipeline planner sync trace optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/layout/layout_catches.sh - layout.sh must fail: each breach below is planted in a copy
 # of the tree, and has to be named. A rule that nothing can break protects nothing.
 set -u

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/models/test_models.c - presets, descriptions, and Hugging Face's folders. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/optim/test_optim.c - schedules at known points; updates on the device against the
  * same formulas in double precision; what happens when a gradient is not finite.          */
 #include "tests/check.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/pipeline/test_run_plan.c - plans of runs: the same after a trip through text, wrong ones
  * refused with the reason, and files of any kind read without harm. */
 #include "host/base/file.h"

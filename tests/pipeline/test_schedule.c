@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/pipeline/test_schedule.c - every schedule at every size passes the proof, takes the time
  * that its paper says, and keeps the memory it promises; and the proof catches what is wrong. */
 #include "host/base/random.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/pipeline/test_timeline.c - the picture of a step: nothing is cut off, the legend names what is
  * drawn and nothing else, and the time of each kind is the schedule's.                    */
 #include "tests/check.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/ps/test_ps.c - the parameter server: synchronous pushes are plain sums whoever is late,
  * staleness is honoured, versions count, servers may be anywhere.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/parts.c - see parts.h. */
 #include "tests/train/parts.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/parts.h - a few tensors, held by ranks as a plan would have it, never trained.
  *
  *   wte (31, 10)           first and last stage, rows cut

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/reshard.c - writes a run's newest checkpoint again, as the ranks of a plan would.
  *
  *   reshard RUN STAGES TENSOR

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_checkpoint.c - what is saved is what is loaded; what is damaged is found. */
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"

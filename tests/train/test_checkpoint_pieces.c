@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_checkpoint_pieces.c - what files say of pieces, written by hand: every form of it
  * that makes a tensor is read, and what makes none is refused with a sentence.            */
 #include "tests/check.h"

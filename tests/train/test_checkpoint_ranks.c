@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_checkpoint_ranks.c - checkpoints that several ranks write and load: every cut
  * goes with every other, and what one rank cannot do, all of them say. */
 #include "tests/check.h"

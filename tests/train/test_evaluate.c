@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_evaluate.c - what a validation measures depends on the batch alone. */
 #include "tests/check.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_metrics.c - the record of a run, its events and its picture. */
 #include "tests/check.h"
 #include "tests/svg_check.h"

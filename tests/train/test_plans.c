@@ -1,10 +1,11 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_plans.c - any plan trains as one device does.
  *
  *   one device, 20 steps ──► losses, parameters
  *   every schedule x stages x micro-batches x replicas of unequal shape ──► the same, to 1e-5
  *
  * Ranks are threads, each with its own OpenCL context and its own communicator.          */
-#include "host/parallel/gradients.h"
+#include "host/sync/gradients.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"

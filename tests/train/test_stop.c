@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_stop.c - a wish to stop within a step: the step is given up on all ranks, what was
  * done is kept, and the run that goes on ends with the bits of one that was never stopped.
  *

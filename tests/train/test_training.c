@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/test_training.c - whole training against an independent implementation.
  *
  * The reference file holds a tiny GPT-2 of llm.c's train_gpt2.py: its weights, the logits,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/tiny_run.c - see tiny_run.h. */
 #include "tests/train/tiny_run.h"
 

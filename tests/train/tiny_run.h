@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/train/tiny_run.h - a model and a text so small that a step takes milliseconds. */
 #ifndef TESTS_TINY_RUN_H
 #define TESTS_TINY_RUN_H

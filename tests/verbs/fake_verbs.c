@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/fake_verbs.c - see fake_verbs.h. */
 #include "tests/verbs/fake_verbs.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/fake_verbs.h - RDMA devices that exist in this file alone.
  *
  *   fake_reset();

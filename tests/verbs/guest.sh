@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # tests/verbs/guest.sh - a virtual machine with Soft-RoCE, for tests that source this file.
 #
 #   . tests/verbs/guest.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # tests/verbs/soft_roce.sh - the verbs transport over the kernel's Soft-RoCE, in a guest.
 #
 #   one guest    two ends on one device, under every setting; ranks of a job as threads; a user

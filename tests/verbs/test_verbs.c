@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/test_verbs.c - the verbs transport between two ends over devices that are made up:
  * every path of a transfer, every way to fail, and that nothing is left over.
  *

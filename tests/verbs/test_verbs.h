@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/test_verbs.h - the cases of test_verbs.c that live in other files. */
 #ifndef TESTS_TEST_VERBS_H
 #define TESTS_TEST_VERBS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/test_verbs_choice.c - the choices on recorded tables, and offers as bytes. */
 #include "tests/verbs/test_verbs.h"
 

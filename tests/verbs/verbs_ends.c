@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/verbs_ends.c - see verbs_ends.h. */
 #include "tests/verbs/verbs_ends.h"
 

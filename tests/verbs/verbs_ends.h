@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/verbs_ends.h - two ends of a verbs link without the rest of the network.
  *
  *   end a, b;

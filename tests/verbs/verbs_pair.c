@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* tests/verbs/verbs_pair.c - a verbs link of two ends, driven as the communicator drives it.
  *
  *   verbs_pair [SETTING=VALUE...]                       both ends in this process

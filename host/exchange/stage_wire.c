@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* host/exchange/stage_wire.c - rings of parcels.
+ *
+ * Receives are posted one parcel less than there are, so that the parcel whose write to the device
+ * was queued last need not be waited for.                                                 */
+#include "host/exchange/stage_wire.h"
+
+#include "host/base/clock.h"
+#include "host/base/trace.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct parcel {
+    void *data;                     /* an arena                                             */
+    net_request *request;
+    dev_event *writing;             /* in: until then the device reads it                   */
+    uint64_t ticket;                /* out: the courier's, who starts sending               */
+    gt_span about;                  /* out: step, micro-batch and chunk, for the trace      */
+    wire *of;
+} parcel;
+
+struct wire {
+    net_comm *comm;
+    int peer, depth;
+    uint32_t channel;
+    uint64_t bytes, sent;
+    char name[40];                  /* for the trace                                        */
+    parcel *parcels;
+    uint64_t total, posted, taken;  /* in: of this run; out: taken counts for ever          */
+};
+
+gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint64_t bytes, int depth)
+{
+    *out = NULL;
+    wire *w = calloc(1, sizeof *w);
+    parcel *parcels = calloc((size_t)depth, sizeof *parcels);
+    if (!w || !parcels) {
+        free(w);
+        free(parcels);
+        return gt_fail(GT_NO_MEMORY, "cannot connect stages: out of memory");
+    }
+    *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes,
+                 .parcels = parcels };
+    snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < depth; i++) {
+        parcels[i].of = w;
+        st = net_comm_memory(c, bytes, &parcels[i].data);
+    }
+    if (st) {
+        wire_release(w);
+        return st;
+    }
+    *out = w;
+    return GT_OK;
+}
+
+void wire_release(wire *w)
+{
+    if (!w)
+        return;
+    for (int i = 0; i < w->depth; i++) {
+        parcel *p = &w->parcels[i];
+        const gt_status arrived = net_wait(p->request), written = dev_event_wait(p->writing);
+        if (arrived || written)
+            gt_message_clear();                 /* the job is over, and has said why */
+        net_comm_memory_free(w->comm, p->data);
+    }
+    free(w->parcels);
+    free(w);
+}
+
+static gt_status post(wire *w)
+{
+    gt_status st = GT_OK;
+    while (!st && w->posted < w->total && w->posted - w->taken < (uint64_t)w->depth - 1) {
+        parcel *p = &w->parcels[w->posted % (uint64_t)w->depth];
+        dev_event *writing = p->writing;
+        p->writing = NULL;
+        st = dev_event_wait(writing);
+        if (!st)
+            st = net_recv_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+        w->posted += !st;
+    }
+    net_comm_nudge(w->comm);
+    return st;
+}
+
+gt_status wire_expect(wire *w, int total)
+{
+    assert(w->taken == w->total);
+    w->total += (uint64_t)total;
+    return post(w);
+}
+
+static gt_status finish(parcel *p, uint64_t *waited)
+{
+    net_request *r = p->request;
+    p->request = NULL;
+    if (!r)
+        return GT_OK;
+    const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
+    gt_status st = net_wait(r);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, p->of->name, traced);
+    *waited += gt_now_ns() - start;
+    return st;
+}
+
+gt_status wire_take(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited)
+{
+    parcel *p = &w->parcels[w->taken % (uint64_t)w->depth];
+    gt_status st = finish(p, waited);
+    if (!st)
+        st = dev_write_start(d, b, 0, p->data, w->bytes, &p->writing);
+    w->taken += !st;
+    return st ? st : post(w);
+}
+
+static gt_status send(void *context, uint64_t now)
+{
+    parcel *p = context;
+    const wire *w = p->of;
+    (void)now;
+    gt_trace_of(p->about.step, p->about.micro_batch, p->about.chunk);
+    gt_status st = net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+    net_comm_nudge(w->comm);
+    return st;
+}
+
+gt_status wire_give(wire *w, dev_device *d, dev_buffer *b, dev_courier *c, uint64_t *waited)
+{
+    parcel *p = &w->parcels[w->taken % (uint64_t)w->depth];
+    dev_event *read = NULL;
+    gt_status st = dev_courier_wait(c, p->ticket);
+    if (!st)
+        st = finish(p, waited);
+    if (!st)
+        st = dev_read_start(d, b, 0, p->data, w->bytes, &read);
+    gt_trace_stamp(&p->about);
+    if (!st)
+        st = dev_courier_put(c, read, send, p, &p->ticket);
+    w->taken += !st;
+    w->sent += st ? 0 : w->bytes;
+    return st;
+}
+
+uint64_t wire_sent(const wire *w)
+{
+    return w->sent;
+}

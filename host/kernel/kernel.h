@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/kernel.h - one typed function per kernel: appends its launches to a list.
+ *
+ * Each knows which body suits the device (cl/common.clh), the grid, and the order of the
+ * arguments; nobody else does. Formulas and layouts stand in the head of the .cl files.
+ *
+ * Storage  tensors marked S are stored as the set's storage type (fp32, bf16, fp16);
+ *          everything else is fp32 or int32 as said. Sums are fp32 always.
+ * add      where a function takes `add`: 0 overwrites the result, 1 adds to it (gradient
+ *          accumulation over micro-batches). It is a launch argument, so that one list
+ *          serves both: the function gives back where it stands in *add_at (may be NULL).
+ * Dims     B batch, T tokens, C channels, H heads, D = C/H, V vocabulary, R rows.
+ * Errors   GT_NO_MEMORY, GT_DEVICE; sizes that do not fit an int32 are GT_UNSUPPORTED.
+ * Results are bit-identical from run to run: no float atomics anywhere.                 */
+#ifndef GT_KERNEL_H
+#define GT_KERNEL_H
+
+#include "host/device/device.h"
+
+/* The programs of one device for one storage type. */
+typedef struct kernel_set kernel_set;
+gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage);
+void      kernel_set_release(kernel_set *k);
+dtype     kernel_set_storage(const kernel_set *k);
+dev_device *kernel_set_device(const kernel_set *k);
+
+/* Where a launch keeps an argument that changes from run to run (see dev_list_set). */
+typedef struct kernel_slot { int launch, arg; } kernel_slot;
+
+/* Random bits for dropout: uint32[4] on the device = seed low, seed high, step, micro-batch.
+ * `stream` tells one dropout of a model from the next. The mask is never stored: forward
+ * and backward compute it again from (seed, step, micro-batch, stream, element).
+ * Element i of stream s uses word (i % 4) of Philox(key = seed, counter = (i / 4, s, step,
+ * micro)); it is kept if the word >= p * 2^32, and then divided by (1 - p). */
+typedef struct kernel_dropout {
+    float p;
+    uint32_t stream;
+    dev_buffer *random;
+    int first_head, heads;      /* of attention that has but some heads of a layer: the first, and
+                                   of how many; heads 0: all are here                       */
+} kernel_dropout;
+
+/* ---- cl/embed.cl -------------------------------------------------------------------- */
+/* The rows of the token table that are held: [begin, begin + count) of V. */
+typedef struct kernel_rows { int begin, count, V; } kernel_rows;
+/* y[b,t,:] = token[x[b,t],:] + position[t,:]   x i32 (B,T); token S (held.count,C); position S
+ * (T.., C) or NULL; y S (B,T,C). A token whose row is not held adds nothing. `first` (i32[1] on
+ * the device, or NULL for 0) is added to t for the row of `position` (generation). */
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
+                       dev_buffer *x, dev_buffer *token, dev_buffer *position, dev_buffer *first,
+                       dev_buffer *y);
+/* dtoken[v,:] += sum of dy rows where x = held.begin + v, in order of their index; fp32
+ * (held.count,C). The host gives the rows sorted: order i32[R] = row numbers grouped by token,
+ * starts i32[R+2] = {groups, first of group 0, first of group 1, ..., R}; kernel_embed_sort makes
+ * both, of all V tokens. */
+gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
+                                  dev_buffer *x, dev_buffer *order, dev_buffer *starts,
+                                  dev_buffer *dy, dev_buffer *dtoken);
+void      kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts,
+                            int32_t *scratch /* V + 1 */);
+/* dposition[t,:] (+)= sum over b of dy[b,t,:]; fp32. */
+gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C,
+                                     dev_buffer *dy, dev_buffer *dposition, int add,
+                                     kernel_slot *add_at);
+
+/* ---- cl/norm.cl --------------------------------------------------------------------- */
+/* y = (x - mean) * rstd * gain + bias per row; x, y S (R,C); gain, bias fp32 (C);
+ * mean, rstd fp32 (R), kept for backward (both NULL: not kept). */
+gt_status kernel_layernorm(dev_list *l, kernel_set *k, int R, int C, float eps, dev_buffer *x,
+                           dev_buffer *gain, dev_buffer *bias, dev_buffer *y, dev_buffer *mean,
+                           dev_buffer *rstd);
+/* dx = gradient through the norm, + residual if not NULL (S (R,C): the gradient that reached
+ * x by another way). dx may be residual. */
+gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
+                                      dev_buffer *x, dev_buffer *gain, dev_buffer *mean,
+                                      dev_buffer *rstd, dev_buffer *residual, dev_buffer *dx);
+/* dgain (+)= sum dy*xhat, dbias (+)= sum dy; fp32 (C). scratch: kernel_column_scratch(R, C, 2)
+ * bytes. */
+gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
+                                       dev_buffer *x, dev_buffer *mean, dev_buffer *rstd,
+                                       dev_buffer *dgain, dev_buffer *dbias, dev_buffer *scratch,
+                                       int add, kernel_slot *add_at);
+/* dbias (+)= column sums of dy (R,C) S; fp32 (C). scratch: kernel_column_scratch(R, C, 1). */
+gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
+                           dev_buffer *dbias, dev_buffer *scratch, int add, kernel_slot *add_at);
+uint64_t  kernel_column_scratch(const kernel_set *k, int R, int C, int sums);
+
+/* ---- cl/elementwise.cl -------------------------------------------------------------- */
+/* dx = dy * gelu'(x); gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). n elements S. */
+gt_status kernel_gelu(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y);
+gt_status kernel_gelu_grad(dev_list *l, kernel_set *k, int64_t n, dev_buffer *dy, dev_buffer *x,
+                           dev_buffer *dx);
+/* What a GEMM engine that cannot fuse does after the product, in place on y S (R,C):
+ * y += bias (fp32 (C) or NULL); if pre is not NULL, pre = y and y = gelu(y) (S (R,C)); then
+ * y = dropout(y) if drop is not NULL; then y += residual (S (R,C) or NULL). */
+gt_status kernel_bias_act(dev_list *l, kernel_set *k, int R, int C, dev_buffer *y, dev_buffer *bias,
+                          dev_buffer *pre, const kernel_dropout *drop, dev_buffer *residual);
+gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y);
+/* y = dropout(x); the gradient is the same function of dy. */
+gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
+                               dev_buffer *x, dev_buffer *y);
+/* Between fp32 and the set's storage type. */
+gt_status kernel_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from_f32, dev_buffer *to);
+gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to_f32);
+
+/* ---- cl/attention.cl ---------------------------------------------------------------- */
+/* Causal softmax(scale q k') v per head. qkv S (B,T,3C) as [q|k|v], heads of D side by
+ * side; out S (B,T,C); lse fp32 (B,H,T) = log-sum-exp of each row, kept for backward.
+ * drop (or NULL) drops probabilities; its element index is ((b*H+h)*T + row)*T + column. */
+gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
+                           float scale, const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
+                           dev_buffer *lse);
+/* dqkv S (B,T,3C), all of it written. scratch: kernel_attention_scratch() bytes. */
+gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
+                                float scale, const kernel_dropout *drop, dev_buffer *qkv,
+                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
+                                dev_buffer *scratch);
+uint64_t  kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int H);
+/* Generation: n new tokens a sequence (qkv S (B,n,3C)) at positions first..first+n-1, where
+ * first is i32[1] on the device. Appends their k and v to the caches S (B,H,capacity,D) and
+ * attends to all up to each. out S (B,n,C). */
+gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int C, int H,
+                                  int capacity, float scale, dev_buffer *first, dev_buffer *qkv,
+                                  dev_buffer *keys, dev_buffer *values, dev_buffer *out);
+
+/* ---- cl/xent.cl --------------------------------------------------------------------- */
+/* Softmax cross-entropy of R rows. logits fp32 (R,V); target i32 (R), negative = ignored
+ * (loss 0, gradient 0). loss fp32 (R). dlogits S (R,V) or NULL (loss only); for fp32 storage
+ * it may be logits itself. dlogits = (softmax - onehot) * scale[0]; scale fp32[1] on the
+ * device. */
+gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
+                      dev_buffer *target, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits);
+/* The same in three steps, where several ranks have columns held.begin .. of the V logits each
+ * (Shoeybi et al., "Megatron-LM", 2019). statistics fp32 (R,3): of a row's own columns the largest
+ * logit m, the sum of e^(logit - m), and the target's logit (0 if another rank has it). */
+gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held,
+                                 dev_buffer *logits, dev_buffer *target, dev_buffer *statistics);
+/* All ranks' statistics fp32 (ranks,R,3) -> loss fp32 (R), and top fp32 (R,2): the row's largest
+ * logit and sum of e^(logit - it). Ranks are added in their order. */
+gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
+                              dev_buffer *statistics, dev_buffer *target, dev_buffer *loss,
+                              dev_buffer *top);
+/* dlogits of the own columns; as above it may be logits itself. */
+gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
+                               dev_buffer *logits, dev_buffer *target, dev_buffer *scale,
+                               dev_buffer *top, dev_buffer *dlogits);
+/* sum[0] (+)= sum of n fp32, always in the same order. */
+gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
+                     kernel_slot *add_at);
+
+/* ---- cl/optim.cl -------------------------------------------------------------------- */
+/* The optimizer's scalars on the device, so that no step waits for the host. All fp32. */
+enum {
+    OPTIM_STEP,             /* updates done so far                                     */
+    OPTIM_GRAD_SCALE,       /* what loss gradients are multiplied by (loss scale / tokens) */
+    OPTIM_LOSS_SCALE,
+    OPTIM_GOOD_STEPS,       /* since the loss scale last changed                       */
+    OPTIM_GRAD_NORM,        /* of the last step, unscaled, before clipping             */
+    OPTIM_CLIP,             /* what gradients are multiplied by: clip / loss scale     */
+    OPTIM_SKIP,             /* 1: the last gradients were not finite, nothing moved    */
+    OPTIM_SKIPPED,          /* how often that happened                                 */
+    OPTIM_BIAS1, OPTIM_BIAS2,   /* 1 - beta^step                                       */
+    OPTIM_HALTED,           /* 1: fp32/bf16 met a non-finite step; no update moves any more */
+    OPTIM_LOSS_SUM,         /* of the step, in units of tokens * nats; kernel_sum adds */
+    OPTIM_STATE_FLOATS = 16
+};
+/* partial[i] = sum of squares of the i-th block of g; kernel_norm_blocks(n) floats. */
+gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g,
+                              dev_buffer *partial);
+int64_t   kernel_norm_blocks(const kernel_set *k, int64_t n);
+/* Reduces `count` partial sums and the loss sum, and sets state: norm, clip factor (clip 0 =
+ * no clipping), skip, step, bias corrections; with `dynamic`, halves the loss scale on
+ * overflow (and GRAD_SCALE with it) and doubles it after `growth` good steps, else halts on a
+ * non-finite step. The clip factor is PyTorch's: min(1, clip / (norm + 1e-6)). The betas are
+ * double because 1 - 0.999f is off by 1e-5 of itself. */
+gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
+                               dev_buffer *state, float clip, double beta1, double beta2,
+                               int dynamic, int growth);
+/* AdamW (Loshchilov and Hutter 2019, as PyTorch writes it): p -= lr * (m/bias1 / (sqrt(v/bias2)
+ * + eps) + decay * p), m and v as usual, g * CLIP as gradient. fp32 n elements each; `copy`
+ * S (n) or NULL receives the new p in storage type. Does nothing when SKIP or HALTED. lr is
+ * a launch argument (*lr_at). */
+gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
+                       dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr,
+                       double beta1, double beta2, float eps, float decay, kernel_slot *lr_at);
+/* SGD with momentum as PyTorch: m = momentum*m + g + decay*p; p -= lr*m. m NULL: plain. */
+gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
+                     dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, float momentum,
+                     float decay, kernel_slot *lr_at);
+
+#endif

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/kernel_cases_private.h - what the cases of all kernel families are written with.
+ *
+ * A case function does everything at once, for nothing runs before it returns:
+ *
+ *     operand *x = give(t, "x", STORED, n, 1.0), *y = take(t, "y", STORED, n);
+ *     append(t, kernel_gelu(t->list, t->k, n, x->buffer, y->buffer));
+ *     for (...) expect(y, i, reference_gelu(x->value[i]), slack);
+ *
+ * Slack is absolute, per element: U = 2^-24, half a unit in the last place of 1, times the
+ * magnitudes whose rounding reaches the result, times a small count of roundings.
+ * A sum of n terms may add ROUNDINGS(n), between the 1 of a perfect tree and the sqrt(n) of
+ * a random walk in one running sum.
+ *
+ * Each kernel_cases_FAMILY.c stands beside its launchers in kernel_FAMILY.c and ends with its rows;
+ * kernel_cases.c runs them.                                                             */
+#ifndef GT_KERNEL_CASES_PRIVATE_H
+#define GT_KERNEL_CASES_PRIVATE_H
+
+#include "host/kernel/kernel.h"
+
+#include "host/base/random.h"
+#include "host/kernel/reference.h"
+
+#include <math.h>
+#include <stdint.h>
+
+#define U 0x1p-24
+#define TINY 0x1p-122           /* the least normal float, and room for a factor of 16 */
+#define ROUNDINGS(n) (4.0 + 0.5 * sqrt((double)(n)))
+
+enum { OPERANDS = 12 };
+
+typedef enum kind { STORED, FLOAT, INT } kind;
+
+typedef struct operand {
+    const char *name;
+    dtype type;
+    int64_t n;
+    int given, checked;         /* filled by the case; compared with want */
+    dev_buffer *root, *buffer;  /* buffer is a view behind the first guard */
+    double *value;              /* what the device was given, after rounding; 0 if taken */
+    int32_t *whole;             /* the same of an INT operand */
+    double *want;
+    float *slack;
+} operand;
+
+typedef struct trial {
+    kernel_set *k;
+    dev_device *device;
+    dev_list *list;
+    gt_random random;
+    gt_status status;
+    int R, C, count;
+    double flops;
+    operand operands[OPERANDS];
+} trial;
+
+/* R and C are the size to time it at; 0: not timed, because another row says the same about speed. */
+typedef struct kernel_case {
+    const char *name;
+    void (*run)(trial *t);
+    int R, C;
+} kernel_case;
+
+/* In this order, a { 0 } behind the last of each. */
+extern const kernel_case kernel_embed_cases[], kernel_norm_cases[], kernel_elementwise_cases[],
+                         kernel_xent_cases[], kernel_optim_cases[];
+
+/* A fresh operand of n elements; t->status says whether it can be used. */
+operand *operand_add(trial *t, const char *name, kind what, int64_t n);
+
+/* An input: normal numbers around 0 with the given deviation. */
+static inline operand *give(trial *t, const char *name, kind what, int64_t n, double deviation)
+{
+    operand *o = operand_add(t, name, what, n);
+    o->given = 1;
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        float x[2];
+        unsigned char stored[4];
+        gt_random_normal(&t->random, x, 1, 0.0f, (float)deviation);
+        dtype_store(o->type, stored, 0, x[0]);
+        o->value[i] = o->want[i] = (double)dtype_load(o->type, stored, 0);
+    }
+    return o;
+}
+
+/* An input of whole numbers below `limit`. */
+static inline operand *give_below(trial *t, const char *name, int64_t n, int limit)
+{
+    operand *o = operand_add(t, name, INT, n);
+    o->given = 1;
+    for (int64_t i = 0; !t->status && i < n; i++)
+        o->whole[i] = (int32_t)gt_random_below(&t->random, (uint64_t)limit);
+    return o;
+}
+
+/* An output; every element must be expected. */
+static inline operand *take(trial *t, const char *name, kind what, int64_t n)
+{
+    operand *o = operand_add(t, name, what, n);
+    o->checked = 1;
+    return o;
+}
+
+/* Working memory whose contents nobody looks at, but its guards. */
+static inline operand *scratch(trial *t, uint64_t bytes)
+{
+    return operand_add(t, "scratch", FLOAT, (int64_t)(bytes + 3) / 4);
+}
+
+static inline void expect(operand *o, int64_t i, double want, double slack)
+{
+    o->checked = 1;
+    o->want[i] = want;
+    o->slack[i] = (float)slack;
+}
+
+static inline void append(trial *t, gt_status st)
+{
+    if (!t->status)
+        t->status = st;
+}
+
+/* Another value for an argument of a launch that was appended. */
+static inline void set_slot(trial *t, kernel_slot at, dev_arg value)
+{
+    if (!t->status)
+        t->status = dev_list_set(t->list, at.launch, at.arg, value);
+}
+
+static inline int64_t elements(const trial *t)
+{
+    return (int64_t)t->R * t->C;
+}
+
+#endif

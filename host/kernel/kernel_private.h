@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/kernel_private.h - what the launchers of one kernel set share.
+ *
+ * A launcher asserts what only a programming mistake can break, lists the arguments in the
+ * order of the kernel, and appends one launch through one of the kernel_launch calls.
+ * Programs are built at the first launch that needs them: a run that only generates text
+ * never compiles an optimizer.                                                          */
+#ifndef GT_KERNEL_PRIVATE_H
+#define GT_KERNEL_PRIVATE_H
+
+#include "host/kernel/kernel.h"
+
+/* One program each: the text of common.clh, random.clh and the family's own file. */
+typedef enum kernel_family {
+    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_FAMILIES
+} kernel_family;
+
+/* cl/attention.cl is built for narrow heads and for others, and again for dropout where some heads
+ * are other ranks' (see attention_program). */
+enum { KERNEL_HEADS = 4 };
+
+struct kernel_set {
+    dev_device *device;
+    const dev_info *info;       /* of the device */
+    dtype storage;
+    int cpu;                    /* 1: STYLE_CPU bodies, work-groups of one */
+    size_t group;               /* work-items a work-group: WG of cl/common.clh, 1 for cpu */
+    size_t items;               /* work-items or groups that keep every unit busy evenly */
+    dev_program *programs[KERNEL_FAMILIES];     /* NULL until needed */
+    dev_program *attention[KERNEL_HEADS];       /* see there; the same */
+};
+
+/* How many arguments an array of dev_arg has. */
+#define KERNEL_ARGS(a) (int)(sizeof (a) / sizeof *(a))
+
+/* The program of a family, built if it is not yet. It stays the set's. */
+gt_status kernel_program(dev_program **out, kernel_set *k, kernel_family family);
+
+/* Appends one launch of `name`; the grid's group size must be k->group in dimension 0. */
+gt_status kernel_launch(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+                        dev_grid grid, const dev_arg *args, int count);
+
+/* A flat kernel: args[0] and args[1] are set here to n (ulong) and block (uint). */
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+                             int64_t n, dev_arg *args, int count);
+
+/* A row kernel: args[0] is set here to `per`, the rows a work-item (CPU) owns or 1 (GPU: a
+ * work-group a row); `cost` is elements touched a row. */
+gt_status kernel_launch_rows(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+                             int R, int cost, dev_arg *args, int count);
+
+/* `groups` work-groups (GPU) or work-items (CPU). */
+gt_status kernel_launch_groups(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+                               size_t groups, const dev_arg *args, int count);
+
+/* Argument `arg` of the launch just appended; slot may be NULL. */
+void kernel_slot_last(kernel_slot *slot, const dev_list *l, int arg);
+
+/* A count that a kernel indexes with 32 bits; GT_UNSUPPORTED above. */
+gt_status kernel_fits(const char *what, int64_t n);
+
+/* The dropout of a kernel as its arguments: limit (uint), factor (float). No dropout is
+ * limit 0 and factor 1. */
+uint32_t kernel_dropout_limit(const kernel_dropout *drop);
+float    kernel_dropout_factor(const kernel_dropout *drop);
+
+#endif

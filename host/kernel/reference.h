@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/reference.h - every operation again, slow and obvious: what kernels are held to.
+ *
+ * All in double, one loop a formula, nothing shared with the kernels but the text of
+ * host/kernel/kernel.h. A test loads what the device was given (already rounded to its
+ * storage type) into doubles, asks here, and compares. The backward functions are checked
+ * against finite differences of the forward ones (tests/kernel), so they are an oracle too.
+ *
+ * Arrays   row-major and dense unless an ld is given; outputs may not overlap inputs.
+ * Dims     B batch, T tokens, C channels, H heads, D = C/H, V vocabulary, R rows.
+ * add      0 overwrites, 1 adds.
+ * Out of memory, which only attention can run into, gives NaN results.                   */
+#ifndef GT_KERNEL_REFERENCE_H
+#define GT_KERNEL_REFERENCE_H
+
+#include <stdint.h>
+
+/* Dropout as kernel.h says it: kept if the element's Philox word >= p * 2^32. */
+typedef struct reference_dropout {
+    float p;
+    uint64_t seed;
+    uint32_t step, micro, stream;
+    int first_head, heads;      /* of attention: as kernel_dropout's */
+} reference_dropout;
+
+/* What element i is multiplied by: 0 or 1 / (1 - p); 1 if drop is NULL. */
+double reference_keep(const reference_dropout *drop, uint64_t i);
+
+void reference_embed(int B, int T, int C, const int32_t *x, const double *token,
+                     const double *position, int first, double *y);
+void reference_embed_token_grad(int R, int C, const int32_t *x, const double *dy, double *dtoken);
+void reference_embed_position_grad(int B, int T, int C, const double *dy, double *dposition,
+                                   int add);
+
+/* mean and rstd may be NULL. */
+void reference_layernorm(int R, int C, double eps, const double *x, const double *gain,
+                         const double *bias, double *y, double *mean, double *rstd);
+void reference_layernorm_input_grad(int R, int C, const double *dy, const double *x,
+                                    const double *gain, const double *mean, const double *rstd,
+                                    const double *residual, double *dx);
+void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x,
+                                     const double *mean, const double *rstd, double *dgain,
+                                     double *dbias, int add);
+void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add);
+
+double reference_gelu(double x);
+double reference_gelu_slope(double x);
+/* In place on y (R,C): bias (C), pre (out), drop, residual, each or NULL. */
+void reference_bias_act(int R, int C, double *y, const double *bias, double *pre,
+                        const reference_dropout *drop, const double *residual);
+void reference_dropout_apply(int64_t n, const reference_dropout *drop, const double *x, double *y);
+
+/* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. */
+void reference_attention(int B, int T, int C, int H, int causal, double scale,
+                         const reference_dropout *drop, const double *qkv, double *out, double *lse);
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
+                              const reference_dropout *drop, const double *qkv,
+                              const double *dout, double *dqkv);
+
+/* loss (R); dlogits (R,V) or NULL. A target outside [0,V) is ignored. */
+void reference_xent(int R, int V, const double *logits, const int32_t *target, double scale,
+                    double *loss, double *dlogits);
+double reference_sum(int64_t n, const double *x);
+double reference_square_sum(int64_t n, const double *x);
+
+/* c (M,N) = alpha op(a) op(b) (+ c). trans_a: a is stored (K,M); trans_b: b is stored (N,K). */
+void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha, const double *a,
+                    int lda, const double *b, int ldb, double *c, int ldc, int add);
+
+/* Update number `step` (1, 2, ...) in PyTorch's form. */
+void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v, int64_t step,
+                     double clip, double lr, double beta1, double beta2, double eps, double decay);
+void reference_sgd(int64_t n, double *p, const double *g, double *m /* or NULL */, double clip,
+                   double lr, double momentum, double decay);
+
+#endif

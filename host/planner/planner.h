@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* host/planner/planner.h - who holds which layers, and how many micro-batches each replica takes.
+ *
+ *   cluster          devices ──► tensor groups ──► replicas ──► stages ──► layers
+ *   node 0  [A A A A]    [AA] [AA]      replica 0: [AA] 0-40, [bb] 41-47       12 micro-batches
+ *   node 1  [b b b b]    [bb] [bb]      replica 1: [AA] 0-40, [bb] 41-47       12
+ *
+ * Everything may be unequal: devices, memories, links, the stages of a replica, replicas. The
+ * search goes over tensor widths, numbers of replicas, ways to deal groups out to them,
+ * micro-batch sizes and recomputation; for each it cuts layers by speed under memory limits,
+ * hands out micro-batches, and reckons the step; the best are simulated with every schedule.
+ *
+ * Cutting: for a given bottleneck, filling stages greedily from the front is optimal, so the best
+ * cut of a replica is a bisection over the bottleneck (cf. PipeDream, SOSP 2019, whose dynamic
+ * program finds the same for equal devices).
+ *
+ * Units: seconds, bytes, FLOPs; costs of a unit are for one sequence.                    */
+#ifndef GT_PLANNER_PLANNER_H
+#define GT_PLANNER_PLANNER_H
+
+#include "host/base/text.h"
+#include "host/pipeline/pipe_schedule.h"
+
+typedef struct pipe_device {
+    char name[32];
+    int node;
+    double flops;               /* a second, of matrix products as training runs them       */
+    double memory;              /* bytes that may be used                                   */
+} pipe_device;
+
+typedef struct pipe_cluster {
+    int devices, nodes;
+    pipe_device *device;        /* those of a node stand together                            */
+    double *local_bandwidth;    /* [node] between two devices of it, bytes a second          */
+    double *uplink;             /* [node] of all its devices together, bytes a second        */
+    double local_latency, latency;
+} pipe_cluster;
+
+/* Reads a cluster file:
+ *   { "latency": "20us", "local_latency": "5us",
+ *     "nodes": [ { "count": 256, "uplink": "50GB", "local": "300GB",
+ *                  "devices": [ { "name": "A100", "count": 8, "tflops": 150, "memory": "76GB" } ] } ] }
+ * GT_FORMAT names the entry that is wrong. */
+gt_status pipe_cluster_read(pipe_cluster *out, const char *path);
+void pipe_cluster_release(pipe_cluster *c);
+
+/* A piece of the model that is never cut. */
+typedef struct pipe_unit {
+    double flops;               /* forward                                                   */
+    double parameters;
+    double kept, kept_recompute;    /* activation bytes from forward to backward-weight      */
+    double output;              /* bytes to the next unit                                    */
+    int reductions;             /* all-reduces of `output` in forward when split over tensor ranks */
+} pipe_unit;
+
+typedef struct pipe_job {
+    int units;
+    const pipe_unit *unit;
+    int batch;                  /* sequences a step                                          */
+    double state_bytes;         /* a parameter: weight, gradient, moments, copies            */
+    double gradient_bytes;      /* a parameter, on the wire                                  */
+} pipe_job;
+
+typedef struct pipe_stage {
+    int first_device, devices;  /* a tensor group                                            */
+    int first_unit, units;
+    double memory, limit;       /* bytes of its fullest device                               */
+    pipe_cost cost;             /* of one micro-batch                                        */
+} pipe_stage;
+
+typedef struct pipe_replica { int stages, micro_batches; pipe_stage *stage; double seconds; } pipe_replica;
+
+typedef struct pipe_plan {
+    int tensor, replicas, micro_batch, recompute, unused;   /* unused devices                */
+    pipe_replica *replica;
+    char schedule[24], dealt[24];
+    double step, idle;          /* simulated; idle: of all devices in use                    */
+    double reduce;              /* seconds of gradient sums, of which part is hidden         */
+} pipe_plan;
+
+enum { PIPE_RUNNERS_UP = 2 };
+typedef struct pipe_choice {
+    pipe_plan best, runner_up[PIPE_RUNNERS_UP];
+    int runners_up;
+    uint64_t tried, fitting;
+    char misfit[200];           /* why nothing fits, if so                                   */
+} pipe_choice;
+
+/* GT_MISMATCH if nothing fits: the sentence says what came nearest. */
+gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_job *job);
+/* What Megatron's uniform splits reach at best: the same tensor width, stages and micro-batches
+ * everywhere, layers in equal numbers. *seconds INFINITY: none fits. */
+gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds,
+                            int *tensor, int *stages);
+void pipe_choice_release(pipe_choice *c);
+
+/* A picture of one replica's step as it was simulated; see timeline.h. */
+gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica);
+
+#endif

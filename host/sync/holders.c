@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/holders.c - every rank says what it holds; all sort it the same way. */
+#include "host/sync/holders.h"
+
+#include "host/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct claim { uint64_t what; int rank; } claim;        /* of a parameter, by hash */
+typedef struct members { int *rank, count, named; } members;    /* named: sorts equal sets  */
+
+struct parallel_holders {
+    int groups, mine;               /* of all ranks; this rank's number                     */
+    members *group;
+    net_group **net;                /* of those this rank is in and not alone               */
+    claim *claims;                  /* sorted by what, then rank                            */
+    size_t claim_count;
+    int *group_of;                  /* of each claim                                        */
+    uint64_t align, most;
+    int *ranks;                     /* what members point into                              */
+};
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "cannot find who holds which parameter: out of memory");
+}
+
+/* Name, whole shape and slice: what must agree for two to be the same. */
+static uint64_t identity_of(const graph_param_info *p)
+{
+    char text[320];
+    int n = snprintf(text, sizeof text, "%s", p->name);
+    for (int i = 0; i < p->full.rank; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, " %lld", (long long)p->full.dim[i]);
+    if (p->slice.parts)
+        n += snprintf(text + n, sizeof text - (size_t)n, " / %d %d %lld %lld %lld", p->slice.dim,
+                      p->slice.parts, (long long)p->slice.full, (long long)p->slice.begin,
+                      (long long)p->slice.count);
+    return gt_hash(text, (size_t)n);
+}
+
+/* What a rank says: two numbers of its device, then its parameters. */
+static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const graph *const *graphs,
+                     int n)
+{
+    size_t all = 2;
+    for (int i = 0; i < n; i++)
+        all += (size_t)graph_param_count(graphs[i]);
+    uint64_t *words = malloc(all * sizeof *words);
+    if (!words)
+        return no_memory();
+    words[0] = dev_info_of(d)->align;
+    words[1] = dev_info_of(d)->max_alloc_bytes;
+    all = 2;
+    for (int i = 0; i < n; i++)
+        for (int p = 0; p < graph_param_count(graphs[i]); p++)
+            words[all++] = identity_of(graph_param_at(graphs[i], p));
+    *out = words;
+    *count = all;
+    return GT_OK;
+}
+
+static int by_what(const void *a, const void *b)
+{
+    const claim *x = a, *y = b;
+    return x->what != y->what ? (x->what < y->what ? -1 : 1) : x->rank - y->rank;
+}
+
+static gt_status collect(parallel_holders *h, const net_blobs *all, int ranks)
+{
+    size_t count = 0;
+    for (int r = 0; r < ranks; r++) {
+        if (all->size[r] % 8 || all->size[r] < 16)
+            return gt_fail(GT_PEER, "rank %d does not say which parameters it holds", r);
+        count += all->size[r] / 8 - 2;
+    }
+    h->claims = malloc((count + 1) * sizeof *h->claims);
+    if (!h->claims)
+        return no_memory();
+    for (int r = 0; r < ranks; r++) {
+        const size_t words = all->size[r] / 8;
+        for (size_t i = 0; i < words; i++) {
+            uint64_t word;
+            memcpy(&word, (const char *)all->data[r] + 8 * i, 8);
+            if (i == 0)
+                h->align = word > h->align ? word : h->align;
+            else if (i == 1)
+                h->most = !h->most || word < h->most ? word : h->most;
+            else
+                h->claims[h->claim_count++] = (claim){ word, r };
+        }
+    }
+    qsort(h->claims, h->claim_count, sizeof *h->claims, by_what);
+    size_t kept = 0;                        /* chunks of a rank may name one twice */
+    for (size_t i = 0; i < h->claim_count; i++)
+        if (!kept || by_what(&h->claims[kept - 1], &h->claims[i]))
+            h->claims[kept++] = h->claims[i];
+    h->claim_count = kept;
+    return GT_OK;
+}
+
+static int by_ranks(const void *a, const void *b)
+{
+    const members *x = a, *y = b;
+    const int least = x->count < y->count ? x->count : y->count;
+    for (int i = 0; i < least; i++)
+        if (x->rank[i] != y->rank[i])
+            return x->rank[i] - y->rank[i];
+    return x->count - y->count;
+}
+
+/* The sets of ranks, each once, in an order that all ranks find. */
+static gt_status make_groups(parallel_holders *h)
+{
+    h->ranks = malloc((h->claim_count + 1) * sizeof *h->ranks);
+    h->group = calloc(h->claim_count + 1, sizeof *h->group);
+    h->group_of = calloc(h->claim_count + 1, sizeof *h->group_of);
+    if (!h->ranks || !h->group || !h->group_of)
+        return no_memory();
+    for (size_t i = 0; i < h->claim_count; i++) {
+        h->ranks[i] = h->claims[i].rank;
+        if (!i || h->claims[i].what != h->claims[i - 1].what)
+            h->group[h->groups++] = (members){ &h->ranks[i], 0, (int)i };
+        h->group[h->groups - 1].count++;
+    }
+    const int sets = h->groups;
+    qsort(h->group, (size_t)sets, sizeof *h->group, by_ranks);
+    h->groups = 0;
+    for (int s = 0; s < sets; s++) {
+        const members m = h->group[s];
+        if (!h->groups || by_ranks(&h->group[h->groups - 1], &m))
+            h->group[h->groups++] = m;
+        for (int i = 0; i < m.count; i++)
+            h->group_of[m.named + i] = h->groups - 1;
+    }
+    return GT_OK;
+}
+
+static gt_status connect(parallel_holders *h, net_comm *c)
+{
+    gt_status st = GT_OK;
+    h->net = calloc((size_t)h->groups + 1, sizeof(net_group *));
+    if (!h->net)
+        return no_memory();
+    for (int g = 0; !st && g < h->groups; g++) {
+        int mine = 0;
+        for (int i = 0; i < h->group[g].count; i++)
+            mine |= h->group[g].rank[i] == h->mine;
+        if (mine && h->group[g].count > 1)
+            st = net_group_create(&h->net[g], c, h->group[g].rank, h->group[g].count);
+    }
+    return st;
+}
+
+gt_status parallel_holders_find(parallel_holders **out, net_comm *c, const dev_device *d,
+                                const graph *const *graphs, int count)
+{
+    *out = NULL;
+    parallel_holders *h = calloc(1, sizeof *h);
+    uint64_t *words = NULL;
+    size_t size = 0;
+    net_blobs all = { 0 };
+    if (!h)
+        return no_memory();
+    h->mine = net_comm_rank(c);
+    gt_status st = say(&words, &size, d, graphs, count);
+    if (!st)
+        st = net_job_exchange(net_comm_job(c), "parameters held", words, 8 * size, &all);
+    if (!st) {
+        st = collect(h, &all, net_comm_size(c));
+        net_blobs_release(&all);
+    }
+    free(words);
+    if (!st)
+        st = make_groups(h);
+    if (!st)
+        st = connect(h, c);
+    if (st) {
+        parallel_holders_release(h);
+        return st;
+    }
+    *out = h;
+    return GT_OK;
+}
+
+void parallel_holders_release(parallel_holders *h)
+{
+    if (!h)
+        return;
+    for (int g = 0; h->net && g < h->groups; g++)
+        if (h->net[g])
+            net_group_release(h->net[g]);
+    free(h->net);
+    free(h->group);
+    free(h->group_of);
+    free(h->ranks);
+    free(h->claims);
+    free(h);
+}
+
+static int group_of(void *context, const graph_param_info *info)
+{
+    const parallel_holders *h = context;
+    const claim key = { identity_of(info), h->mine };
+    const claim *at = bsearch(&key, h->claims, h->claim_count, sizeof *h->claims, by_what);
+    return at ? h->group_of[at - h->claims] : 0;
+}
+
+params_grouping parallel_holders_grouping(parallel_holders *h)
+{
+    return (params_grouping){ group_of, h, h->align, h->most };
+}
+
+net_group *parallel_holders_net(const parallel_holders *h, int group)
+{
+    return h->net[group];
+}
+
+int parallel_holders_first(const parallel_holders *h, int group)
+{
+    return h->group[group].rank[0] == h->mine;
+}
+
+void parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
+                           int64_t *first, int64_t *count)
+{
+    const params_segment *s = params_segment_at(p, segment);
+    const net_group *g = h->net[s->group];
+    const int64_t step = params_step(p), pieces = (s->count + step - 1) / step;
+    uint64_t begin = 0, size = (uint64_t)pieces;
+    if (g)
+        net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
+    const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
+    *first = from < s->count ? from : s->count;
+    *count = (to < s->count ? to : s->count) - *first;
+}
