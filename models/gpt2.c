@@ -188,8 +188,8 @@ static void head(const builder *b, int x, int table)
 static int stage_input(const builder *b)
 {
     const int64_t B = graph_batch(b->g), T = graph_tokens(b->g), C = b->c->channels;
-    return graph_input(b->g, "x", graph_storage(b->g),
-                       b->part.ranks > 1 ? shape_of(2, graph_rows(b->g), C) : shape_of(3, B, T, C));
+    return graph_stage_input(b->g, "x", b->part.ranks > 1 ? shape_of(2, graph_rows(b->g), C)
+                                                         : shape_of(3, B, T, C));
 }
 
 static gt_status check_part(const builder *b, int last)

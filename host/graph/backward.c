@@ -13,7 +13,7 @@
  * Recomputation copies a layer's forward nodes, with new outputs, in front of the layer's
  * gradient nodes; `alias` then leads backward functions to the copies, and copies nobody
  * reads are dropped again.                                                              */
-#include "host/graph/node.h"
+#include "host/graph/ops_private.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -40,14 +40,9 @@ void graph_grad_put(graph *g, int value, int grad, const char *name)
     }
     char part[80];
     snprintf(part, sizeof part, "%.60s.sum", name);
-    int sum = graph_value_add(g, part, GRAPH_ACTIVATION, g->values[grad].type,
-                              g->values[grad].shape);
-    graph_node *n = graph_node_add(g, OP_ADD, GRAPH_INPUT_GRAD, part);
-    if (!n)
+    int sum = emit_add(g, part, GRAPH_INPUT_GRAD, g->grad[value], grad, g->values[grad].type);
+    if (sum < 0)
         return;
-    n->in[0] = g->grad[value];
-    n->in[1] = grad;
-    n->out[0] = sum;
     g->grad[value] = sum;
 }
 
@@ -145,8 +140,8 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
         }
         for (; i >= first && !g->status; i--) {
             const graph_node n = g->nodes[i];       /* the array may move while emitting */
-            if (op_table[n.op].backward)
-                op_table[n.op].backward(g, &n);
+            if (n.op->backward)
+                n.op->backward(g, &n);
         }
         drop_unread(g, again, emitted);
     }

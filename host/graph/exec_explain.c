@@ -46,10 +46,9 @@ gt_status exec_time(exec *e, double *all, double *gemms)
     gt_status st = time_nodes(e, seconds);
     *all = *gemms = 0.0;
     for (int at = 0; at < e->count; at++) {
-        graph_op_kind op = e->g->nodes[e->order[at]].op;
+        const graph_op *op = e->g->nodes[e->order[at]].op;
         *all += seconds[at];
-        if (op_table[op].gemm || op == OP_HEAD_LOSS || op == OP_HEAD_STATISTICS
-            || op == OP_HEAD_GRADIENT)
+        if (op->gemm || op->flags & GRAPH_OP_MULTIPLIES)
             *gemms += seconds[at];
     }
     free(seconds);
@@ -59,8 +58,7 @@ gt_status exec_time(exec *e, double *all, double *gemms)
 /* Do both the same with as many numbers? */
 static int are_alike(const graph *g, const graph_node *a, const graph_node *b)
 {
-    if (a->op != b->op || a->phase != b->phase || a->act != b->act || a->heads != b->heads
-        || a->causal != b->causal || a->train != b->train || (a->drop > 0.0f) != (b->drop > 0.0f))
+    if (!graph_node_alike(a, b))
         return 0;
     for (int j = 0; j < NODE_INPUTS + NODE_OUTPUTS; j++) {
         const int x = j < NODE_INPUTS ? a->in[j] : a->out[j - NODE_INPUTS];
@@ -129,7 +127,7 @@ static const char *engine_of(exec *e, const graph_node *n)
 {
     gemm_desc d;
     const char *name = "";
-    if (op_table[n->op].gemm && op_table[n->op].gemm(e->g, n, &d)
+    if (n->op->gemm && n->op->gemm(e->g, n, &d)
         && gemm_engine_name(e->o.gemm, &d, &name))
         name = "?";
     return name;
@@ -149,11 +147,29 @@ static void print_memory(const exec *e, FILE *out)
             gt_format_bytes(c, sizeof c, e->memory.inputs + e->memory.states));
 }
 
+/* What all nodes of a kind take together, in the order of the table. */
+static void print_totals(const exec *e, const double *seconds, double total, FILE *out)
+{
+    fprintf(out, "\n%-28s %9s %7s %10s %9s\n", "operation", "ms", "share", "GFLOP", "GFLOP/s");
+    for (int i = 0; graph_op_at(i); i++) {
+        const graph_op *op = graph_op_at(i);
+        double own = 0.0, flops = 0.0;
+        for (int at = 0; at < e->count; at++)
+            if (e->g->nodes[e->order[at]].op == op) {
+                own += seconds[at];
+                flops += op->flops(e->g, &e->g->nodes[e->order[at]]);
+            }
+        if (own > 0.0)
+            fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f\n", op->name, own * 1e3,
+                    100.0 * own / total, flops * 1e-9, flops / own * 1e-9);
+    }
+}
+
 gt_status exec_explain(exec *e, FILE *out, double peak_flops)
 {
     static const char *const phases[] = { "forward", "input", "weight" };
     double *seconds = calloc((size_t)e->count + 1, sizeof *seconds);
-    double op_seconds[OP_COUNT] = { 0 }, op_flops[OP_COUNT] = { 0 }, total = 0.0, flops = 0.0;
+    double total = 0.0, flops = 0.0;
     if (!seconds)
         return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
     gt_status st = sample_nodes(e, seconds);
@@ -163,7 +179,7 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
             "result", "engine", "ms", "GFLOP/s", "GB/s");
     for (int at = 0; at < e->count; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];
-        const graph_op *op = &op_table[n->op];
+        const graph_op *op = n->op;
         const int result = n->out[0];
         char text[64] = "";
         double f = op->flops(e->g, n);
@@ -173,17 +189,10 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
                 phases[n->phase], text, engine_of(e, n), seconds[at] * 1e3,
                 seconds[at] > 0.0 ? f / seconds[at] * 1e-9 : 0.0,
                 seconds[at] > 0.0 ? graph_node_bytes(e->g, n) / seconds[at] * 1e-9 : 0.0);
-        op_seconds[n->op] += seconds[at];
-        op_flops[n->op] += f;
         total += seconds[at];
         flops += f;
     }
-    fprintf(out, "\n%-28s %9s %7s %10s %9s\n", "operation", "ms", "share", "GFLOP", "GFLOP/s");
-    for (int op = 0; op < OP_COUNT; op++)
-        if (op_seconds[op] > 0.0)
-            fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f\n", op_table[op].name,
-                    op_seconds[op] * 1e3, 100.0 * op_seconds[op] / total, op_flops[op] * 1e-9,
-                    op_flops[op] / op_seconds[op] * 1e-9);
+    print_totals(e, seconds, total, out);
     fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f", "forward + backward", total * 1e3, 100.0,
             flops * 1e-9, total > 0.0 ? flops / total * 1e-9 : 0.0);
     if (peak_flops > 0.0 && total > 0.0)
@@ -253,7 +262,7 @@ gt_status exec_find_bad(exec *e, char *name, size_t size)
             const graph_value *v = &e->g->values[n->out[j]];
             st = is_finite(e, e->buffer[n->out[j]], v->type, shape_count(&v->shape), &finite);
             if (!st && !finite && !name[0])
-                snprintf(name, size, "%s of '%s'", op_table[n->op].name, n->name);
+                snprintf(name, size, "%s of '%s'", n->op->name, n->name);
         }
     }
     gt_activity_end(&a);

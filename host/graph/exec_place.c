@@ -252,7 +252,7 @@ gt_status exec_ready(exec *e)
                                                              ? "input grad" : "weight grad");
         dev_list_label(b.c.list, label);
         e->launch_from[at] = dev_list_count(b.c.list);
-        st = op_table[n->op].launch(&b.c, n);
+        st = n->op->launch(&b.c, n);
         e->launch_to[at] = dev_list_count(b.c.list);
         note_gradients(e, at);
     }

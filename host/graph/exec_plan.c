@@ -9,6 +9,7 @@
  * an arena of its own for each micro-batch in flight.                                     */
 #include "host/base/activity.h"
 #include "host/graph/exec_private.h"
+#include "host/graph/order.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -43,7 +44,7 @@ uint64_t exec_arena_bytes(const exec_arena *a)
 
 int exec_list_of(const exec *e, graph_phase phase)
 {
-    return phase == GRAPH_FORWARD ? 0 : phase == GRAPH_INPUT_GRAD || !e->o.split ? 1 : 2;
+    return graph_list_of(phase, e->o.split);
 }
 
 static gt_status allocate(exec *e)
@@ -67,54 +68,9 @@ static gt_status allocate(exec *e)
     return GT_OK;
 }
 
-static void order_nodes(exec *e)
-{
-    for (int list = 0; list < EXEC_LISTS; list++)
-        for (int i = 0; i < e->g->node_count; i++)
-            if (exec_list_of(e, e->g->nodes[i].phase) == list)
-                e->order[e->count++] = i;
-}
-
 int exec_list_at(const exec *e, int at)
 {
     return exec_list_of(e, e->g->nodes[e->order[at]].phase);
-}
-
-static void find_lifetimes(exec *e)
-{
-    const graph *g = e->g;
-    for (int v = 0; v < g->value_count; v++)
-        e->first[v] = e->last[v] = -1;
-    for (int at = 0; at < e->count; at++) {
-        const graph_node *n = &g->nodes[e->order[at]];
-        for (int j = 0; j < NODE_OUTPUTS; j++)
-            if (n->out[j] >= 0 && g->values[n->out[j]].role == GRAPH_ACTIVATION) {
-                e->first[n->out[j]] = at;
-                if (e->last[n->out[j]] < at)
-                    e->last[n->out[j]] = at;
-            }
-        for (int j = 0; j < NODE_INPUTS; j++)
-            if (n->in[j] >= 0 && e->last[n->in[j]] < at)
-                e->last[n->in[j]] = at;
-    }
-    /* What a forward-only graph hands out is read after the run. */
-    for (int at = 0; at < e->count; at++)
-        for (int j = 0; j < NODE_OUTPUTS; j++) {
-            int v = g->nodes[e->order[at]].out[j];
-            const graph_op_kind op = g->nodes[e->order[at]].op;
-            if (v >= 0 && g->values[v].role == GRAPH_ACTIVATION && e->last[v] == at
-                && (op == OP_LOGITS || op == OP_HEAD_LOSS || op == OP_HEAD_COMBINE))
-                e->last[v] = e->count - 1;
-        }
-    /* What goes to another stage is fetched after its program. */
-    const graph_ends out = graph_ends_of(g);
-    const int ends[] = { out.y, out.dx };
-    for (int i = 0; i < 2; i++)
-        if (ends[i] >= 0 && e->first[ends[i]] >= 0)
-            for (int at = e->first[ends[i]]; at < e->count
-                 && exec_list_at(e, at) == exec_list_at(e, e->first[ends[i]]); at++)
-                if (e->last[ends[i]] < at)
-                    e->last[ends[i]] = at;
 }
 
 uint64_t exec_value_bytes(const graph_value *v)
@@ -179,8 +135,8 @@ static gt_status plan_memory(exec *e)
         plan_area *a = &e->areas[g->value_count + at];
         *a = (plan_area){ .from = at, .to = at };
         st = gt_activity_at(&now, (uint64_t)at);
-        if (!st && op_table[n->op].scratch)
-            st = op_table[n->op].scratch(&b.c, n, &a->bytes);
+        if (!st && n->op->scratch)
+            st = n->op->scratch(&b.c, n, &a->bytes);
         e->memory.unpacked += a->bytes;
     }
     gt_activity_end(&now);
@@ -197,7 +153,7 @@ gt_status exec_plan(exec *e)
     gt_status st = allocate(e);
     if (st)
         return st;
-    order_nodes(e);
-    find_lifetimes(e);
+    e->count = graph_order(e->g, e->o.split, e->order);
+    graph_lifetimes(e->g, e->o.split, e->order, e->first, e->last);
     return plan_memory(e);
 }

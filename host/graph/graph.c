@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/graph.c - values and nodes, and the builders that models call.
+/* host/graph/graph.c - values, parameters and nodes; what is asked of a graph.
  *
- * A builder checks shapes, adds its node, and returns the output value. The first thing
- * that goes wrong is kept with its sentence; later builders do nothing.                 */
+ * The builders of operations are in op_FAMILY.c: each checks shapes, adds its node, and returns
+ * the output value. The first thing that goes wrong is kept with its sentence; later builders do
+ * nothing.                                                                                */
 #include "host/graph/ops_private.h"
 
 #include <assert.h>
@@ -83,8 +84,10 @@ graph_ends graph_ends_of(const graph *g)
     graph_ends ends = g->ends;
     if (!g->grad && g->node_count && !g->status) {      /* forward alone */
         const graph_node *last = &g->nodes[g->node_count - 1];
-        ends.x = graph_value_find(g, "x");
-        ends.y = last->op == OP_HEAD_LOSS || last->op == OP_LOGITS ? -1 : last->out[0];
+        for (int v = 0; v < g->value_count; v++)
+            if (g->values[v].stage_input)
+                ends.x = v;
+        ends.y = last->op->flags & GRAPH_OP_RESULT ? -1 : last->out[0];
     }
     return ends;
 }
@@ -194,7 +197,7 @@ int graph_value_add(graph *g, const char *name, graph_role role, dtype type, sha
     return g->value_count++;
 }
 
-graph_node *graph_node_add(graph *g, graph_op_kind op, graph_phase phase, const char *name)
+graph_node *graph_node_add(graph *g, const graph_op *op, graph_phase phase, const char *name)
 {
     if (g->status || !grow(g, (void **)&g->nodes, g->node_count, &g->node_room, sizeof *g->nodes))
         return NULL;
@@ -233,6 +236,14 @@ int graph_input(graph *g, const char *name, dtype type, shape s)
 {
     int existing = graph_value_find(g, name);
     return existing >= 0 ? existing : graph_value_add(g, name, GRAPH_INPUT, type, s);
+}
+
+int graph_stage_input(graph *g, const char *name, shape s)
+{
+    int value = graph_input(g, name, g->storage, s);
+    if (value >= 0)
+        g->values[value].stage_input = 1;
+    return value;
 }
 
 int graph_state(graph *g, const char *name, shape s)
@@ -276,14 +287,7 @@ int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slic
     return value;
 }
 
-/* The random bits of dropout, one input for the whole graph. */
-static int random_input(graph *g)
-{
-    return graph_input(g, "random", DTYPE_U32, shape_of(1, (int64_t)4));
-}
-
-/* A builder's arguments: these values exist, and their last dimension is `columns`. */
-static int has(graph *g, const char *name, int value, int64_t columns)
+int graph_has(graph *g, const char *name, int value, int64_t columns)
 {
     if (g->status || value < 0)
         return 0;
@@ -297,282 +301,6 @@ static int has(graph *g, const char *name, int value, int64_t columns)
         return 0;
     }
     return 1;
-}
-
-int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table,
-                int first)
-{
-    if (!has(g, name, tokens, 0) || !has(g, name, token_table, 0))
-        return -1;
-    int64_t C = columns_of(&g->values[token_table]);
-    if (position_table >= 0 && !has(g, name, position_table, C))
-        return -1;
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
-    graph_node *n = graph_node_add(g, OP_EMBED, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = tokens;
-    n->in[1] = token_table;
-    n->in[2] = position_table;
-    n->in[3] = first;
-    n->out[0] = y;
-    return y;
-}
-
-int graph_dropout(graph *g, const char *name, int x, float drop)
-{
-    if (drop <= 0.0f || !has(g, name, x, 0))
-        return x;
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[x].shape);
-    int random = random_input(g);
-    graph_node *n = graph_node_add(g, OP_DROPOUT, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = random;
-    n->drop = drop;
-    n->stream = g->streams++;
-    n->out[0] = y;
-    return y;
-}
-
-int graph_add(graph *g, const char *name, int a, int b)
-{
-    if (!has(g, name, a, 0) || !has(g, name, b, columns_of(&g->values[a])))
-        return -1;
-    if (rows_of(&g->values[a]) != rows_of(&g->values[b])) {
-        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' and '%s' differ in their "
-                                    "rows", name, g->values[a].name, g->values[b].name));
-        return -1;
-    }
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[a].shape);
-    graph_node *n = graph_node_add(g, OP_ADD, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = a;
-    n->in[1] = b;
-    n->out[0] = y;
-    return y;
-}
-
-int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps)
-{
-    if (!has(g, name, x, 0))
-        return -1;
-    shape s = g->values[x].shape;
-    int64_t C = columns_of(&g->values[x]), R = rows_of(&g->values[x]);
-    if (!has(g, name, gain, C) || !has(g, name, bias, C))
-        return -1;
-    char part[80];
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, s);
-    snprintf(part, sizeof part, "%.60s.mean", name);
-    int mean = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
-    snprintf(part, sizeof part, "%.60s.rstd", name);
-    int rstd = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
-    graph_node *n = graph_node_add(g, OP_LAYERNORM, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = gain;
-    n->in[2] = bias;
-    n->out[0] = y;
-    n->out[1] = mean;
-    n->out[2] = rstd;
-    n->eps = eps;
-    return y;
-}
-
-int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
-                 float drop)
-{
-    if (!has(g, name, x, 0) || !has(g, name, w, columns_of(&g->values[x])))
-        return -1;
-    int64_t N = g->values[w].shape.dim[0];
-    shape s = g->values[x].shape;
-    s.dim[s.rank - 1] = N;
-    if ((bias >= 0 && !has(g, name, bias, N)) || (residual >= 0 && !has(g, name, residual, N)))
-        return -1;
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, s), pre = -1, random = -1;
-    if (act == GRAPH_ACT_GELU) {
-        char part[80];
-        snprintf(part, sizeof part, "%.60s.pre", name);
-        pre = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, s);
-    }
-    if (drop > 0.0f)
-        random = random_input(g);
-    graph_node *n = graph_node_add(g, OP_LINEAR, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->in[2] = bias;
-    n->in[3] = residual;
-    n->in[4] = random;
-    n->out[0] = y;
-    n->out[1] = pre;
-    n->act = act;
-    n->drop = drop;
-    n->stream = drop > 0.0f ? g->streams++ : 0;
-    return y;
-}
-
-/* (B,T,3C) -> C, or 0 with a failure recorded. */
-static int64_t attention_width(graph *g, const char *name, int qkv, int heads)
-{
-    if (!has(g, name, qkv, 0))
-        return 0;
-    int64_t width = columns_of(&g->values[qkv]);
-    if (heads < 1 || width % (3 * (int64_t)heads) != 0) {
-        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': %lld channels do not divide "
-                                    "into %d heads", name, (long long)width / 3, heads));
-        return 0;
-    }
-    return width / 3;
-}
-
-static float attention_scale(float scale, int64_t C, int heads)
-{
-    return scale > 0.0f ? scale : 1.0f / sqrtf((float)(C / heads));
-}
-
-int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float scale,
-                    float drop)
-{
-    return graph_attention_part(g, name, qkv, heads, 0, heads, causal, scale, drop);
-}
-
-int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
-                         int all_heads, int causal, float scale, float drop)
-{
-    int64_t C = attention_width(g, name, qkv, heads);
-    if (!C)
-        return -1;
-    char part[80];
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
-    snprintf(part, sizeof part, "%.60s.lse", name);
-    int lse = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
-                              shape_of(3, (int64_t)g->B, (int64_t)heads, (int64_t)g->T));
-    int random = drop > 0.0f ? random_input(g) : -1;
-    graph_node *n = graph_node_add(g, OP_ATTENTION, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = qkv;
-    n->in[1] = random;
-    n->out[0] = y;
-    n->out[1] = lse;
-    n->heads = heads;
-    n->first_head = first_head;
-    n->all_heads = all_heads;
-    n->causal = causal;
-    n->scale = attention_scale(scale, C, heads);
-    n->drop = drop;
-    n->stream = drop > 0.0f ? g->streams++ : 0;
-    return y;
-}
-
-int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
-                           int first, float scale)
-{
-    int64_t C = attention_width(g, name, qkv, heads);
-    if (!C || keys < 0 || values < 0 || first < 0)
-        return -1;
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
-    graph_node *n = graph_node_add(g, OP_ATTENTION_CACHED, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = qkv;
-    n->in[1] = keys;
-    n->in[2] = values;
-    n->in[3] = first;
-    n->out[0] = y;
-    n->heads = heads;
-    n->scale = attention_scale(scale, C, heads);
-    return y;
-}
-
-/* The head of a tensor group; see ops_head.c. */
-static int head_loss_split(graph *g, const char *name, int x, int w, int targets)
-{
-    const int64_t R = rows_of(&g->values[x]);
-    const kernel_rows held = rows_held(g, w);
-    char part[80];
-    snprintf(part, sizeof part, "%.60s.statistics", name);
-    int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)3));
-    snprintf(part, sizeof part, "%.60s.statistics.all", name);
-    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
-                              shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
-    snprintf(part, sizeof part, "%.60s.logits", name);
-    int logits = !head_fits(g, x, w) ? -1
-               : graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)held.count));
-    snprintf(part, sizeof part, "%.60s.top", name);
-    int top = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)2));
-    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
-    int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
-    graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
-
-    graph_node *n = graph_node_add(g, OP_HEAD_STATISTICS, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->in[2] = targets;
-    n->out[0] = own;
-    n->out[1] = logits;
-    n = graph_node_add(g, OP_GATHER_STATISTICS, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = own;
-    n->out[0] = all;
-    n = graph_node_add(g, OP_HEAD_COMBINE, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = all;
-    n->in[1] = targets;
-    n->in[2] = sum;
-    n->out[0] = loss;
-    n->out[1] = top;
-    n->columns = held.V;
-    return loss;
-}
-
-int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
-{
-    if (!has(g, name, x, 0) || !has(g, name, w, columns_of(&g->values[x])) || targets < 0)
-        return -1;
-    if (g->ranks > 1)
-        return head_loss_split(g, name, x, w, targets);
-    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
-                               shape_of(1, rows_of(&g->values[x])));
-    int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
-    int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
-    graph_node *n = graph_node_add(g, OP_HEAD_LOSS, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->in[2] = targets;
-    n->in[3] = scale;
-    n->in[4] = sum;
-    n->out[0] = loss;
-    return loss;
-}
-
-int graph_logits(graph *g, const char *name, int x, int w)
-{
-    if (!has(g, name, x, 0) || !has(g, name, w, columns_of(&g->values[x])))
-        return -1;
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
-                            shape_of(2, rows_of(&g->values[x]), g->values[w].shape.dim[0]));
-    graph_node *n = graph_node_add(g, OP_LOGITS, GRAPH_FORWARD, name);
-    if (!n)
-        return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->out[0] = y;
-    return y;
 }
 
 int graph_value_count(const graph *g)
@@ -616,8 +344,8 @@ int64_t graph_param_elements(const graph *g)
 int graph_vocabulary(const graph *g)
 {
     for (int i = 0; i < g->node_count; i++)
-        if (g->nodes[i].op == OP_EMBED)
-            return (int)g->params[g->values[g->nodes[i].in[1]].param].full.dim[0];
+        if (g->nodes[i].op->flags & GRAPH_OP_LOOKS_UP)
+            return (int)g->params[g->values[g->nodes[i].in[GRAPH_TABLE_INPUT]].param].full.dim[0];
     return 0;
 }
 
@@ -626,6 +354,6 @@ double graph_flops(const graph *g, graph_phase phase)
     double sum = 0.0;
     for (int i = 0; i < g->node_count; i++)
         if (g->nodes[i].phase == phase)
-            sum += op_table[g->nodes[i].op].flops(g, &g->nodes[i]);
+            sum += g->nodes[i].op->flops(g, &g->nodes[i]);
     return sum;
 }

@@ -48,7 +48,7 @@ void graph_layer(graph *g, int layer);
 
 /* ---- parts of a model ------------------------------------------------------------------ */
 /* What one rank of a plan builds. Units: 0 is the embedding, 1 .. L the layers, L + 1 the head.
- * A stage that does not begin with unit 0 has an input "x", the activations; one that does not
+ * A stage that does not begin with unit 0 has a stage input, the activations; one that does not
  * end with the head takes "dy". With several ranks in the tensor group every layer is split:
  * heads, columns of the inner layer and rows of the vocabulary by share; between those the
  * B x T rows of the activations are (sequence parallel norms, Korthikanti et al. 2022). */
@@ -74,6 +74,8 @@ int64_t graph_rows(const graph *g);
 /* ---- values that come from outside ---------------------------------------------------- */
 /* An int32 or fp32 or storage-type array that the caller fills or binds; found by name. */
 int graph_input(graph *g, const char *name, dtype type, shape s);
+/* The activations that come from the stage before, storage type: their gradient goes back there. */
+int graph_stage_input(graph *g, const char *name, shape s);
 /* A trainable tensor. Tensors of rank 2 and more decay and are stored as graph_storage();
  * vectors do not decay and stay fp32. */
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation);
@@ -123,7 +125,7 @@ gt_status graph_backward(graph *g, int y, int x, int recompute);
 
 /* What travels between stages: values, -1 where there is none. x and dy come in, y and dx go out. */
 typedef struct graph_ends { int x, dx, y, dy; } graph_ends;
-graph_ends graph_ends_of(const graph *g);       /* of a forward graph: its input "x", its last value */
+graph_ends graph_ends_of(const graph *g);       /* of a forward graph: its stage input, its last value */
 
 /* An operation whose work is to hand rows between the ranks of a tensor group. */
 typedef enum graph_exchange { GRAPH_GATHER, GRAPH_SCATTER_SUM } graph_exchange;
@@ -141,6 +143,7 @@ typedef struct graph_value {
     dtype type;
     shape shape;
     int param;                  /* PARAM, PARAM_GRAD: index among the parameters */
+    int stage_input;            /* 1: see graph_stage_input()                    */
 } graph_value;
 
 typedef struct graph_param_info {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/node.h - nodes, and the op table: the one place where an operation exists.
+/* host/graph/node.h - nodes, and what a row of the op table says: all that is known of an operation.
  *
- * To add an operation: one graph_op_kind, one row in op_table (ops.c) with its functions,
- * one builder in graph.h. Autodiff, planning, execution and --explain follow the table. */
+ * To add an operation: a builder in graph.h, and its rows with their functions in the op_FAMILY.c
+ * it belongs to (a new family: a line in ops_private.h). Autodiff, planning, execution, costs and
+ * --explain follow the rows. */
 #ifndef GT_GRAPH_NODE_H
 #define GT_GRAPH_NODE_H
 
@@ -10,34 +11,22 @@
 #include "host/kernel/kernel.h"
 #include "host/gemm/gemm.h"
 
+#include <assert.h>
+#include <string.h>
+
 #define NODE_INPUTS 6
 #define NODE_OUTPUTS 3
+#define NODE_ATTRIBUTES 48
 
-typedef enum graph_op_kind {
-    OP_EMBED, OP_EMBED_TOKEN_GRAD, OP_EMBED_POSITION_GRAD,
-    OP_DROPOUT, OP_ADD,
-    OP_LAYERNORM, OP_LAYERNORM_INPUT_GRAD, OP_LAYERNORM_WEIGHT_GRAD,
-    OP_LINEAR, OP_LINEAR_INPUT_GRAD, OP_LINEAR_WEIGHT_GRAD, OP_BIAS_GRAD, OP_GELU_GRAD,
-    OP_ATTENTION, OP_ATTENTION_GRAD, OP_ATTENTION_CACHED,
-    OP_HEAD_LOSS, OP_LOGITS,
-    OP_HEAD_STATISTICS, OP_GATHER_STATISTICS, OP_HEAD_COMBINE, OP_HEAD_GRADIENT,
-    OP_GATHER_ROWS, OP_SCATTER_ROWS,
-    OP_COUNT
-} graph_op_kind;
+typedef struct graph_op graph_op;
 
 typedef struct graph_node {
-    graph_op_kind op;
+    const graph_op *op;
     graph_phase phase;
     int layer;
     char name[72];
-    int in[NODE_INPUTS], out[NODE_OUTPUTS];     /* values, -1 where there is none */
-    float eps, drop, scale;
-    uint32_t stream;                            /* of the dropout                 */
-    int heads, causal;
-    int first_head, all_heads;                  /* of the whole layer; all_heads 0: all are here */
-    int columns;                                /* HEAD_COMBINE: logits of all ranks */
-    graph_act act;
-    int train;                                  /* HEAD_LOSS: gradients too       */
+    int in[NODE_INPUTS], out[NODE_OUTPUTS];     /* values, -1 where there is none        */
+    unsigned char attributes[NODE_ATTRIBUTES];  /* the operation's own: see graph_attributes_get */
 } graph_node;
 
 struct graph {
@@ -83,25 +72,53 @@ typedef struct launch_context {
                           const int64_t *rows);
 } launch_context;
 
-typedef struct graph_op {
+/* What others must know of an operation. */
+enum {
+    GRAPH_OP_RESULT = 1,        /* its outputs are handed out: they stay until the graph has run, and
+                                   a graph that ends with it hands no activation on               */
+    GRAPH_OP_MULTIPLIES = 2,    /* its time is the GEMMs', though it is more than the one in `gemm` */
+    GRAPH_OP_LOOKS_UP = 4,      /* in[GRAPH_TABLE_INPUT] is a table of which some rows are read    */
+    GRAPH_OP_EXCHANGES = 8,     /* no launch: in[0] for out[0] between the ranks of a tensor group */
+};
+enum { GRAPH_TABLE_INPUT = 1 };
+
+struct graph_op {
     const char *name;
+    unsigned flags;
     gt_status (*launch)(launch_context *c, const graph_node *n);
-    /* Emits the nodes that carry gradients from the node's outputs to its inputs. */
+    /* Emits the nodes that carry gradients from the node's outputs to its inputs; NULL: none do. */
     void (*backward)(graph *g, const graph_node *n);
     double (*flops)(const graph *g, const graph_node *n);
     /* Bytes of scratch; NULL for none. */
     gt_status (*scratch)(launch_context *c, const graph_node *n, uint64_t *bytes);
-    /* The GEMM inside, for --explain; 0 if there is none. */
+    /* The GEMM inside, for --explain; NULL if there is none. */
     int (*gemm)(const graph *g, const graph_node *n, gemm_desc *out);
-} graph_op;
+    /* 1 if nodes of this row take the same time for equal shapes; NULL: always. */
+    int (*alike)(const graph_node *a, const graph_node *b);
+};
 
-extern const graph_op op_table[OP_COUNT];
+/* The rows of all operations, 0, 1, 2, ...; NULL behind the last. */
+const graph_op *graph_op_at(int i);
+int graph_node_alike(const graph_node *a, const graph_node *b);
 /* Bytes a node must move: inputs read and outputs written once. */
 double graph_node_bytes(const graph *g, const graph_node *n);
 
+/* A node's attributes are a struct that only the file of its operation knows; size <= NODE_ATTRIBUTES. */
+static inline void graph_attributes_set(graph_node *n, const void *from, size_t size)
+{
+    assert(size <= sizeof n->attributes);
+    memcpy(n->attributes, from, size);
+}
+
+static inline void graph_attributes_get(const graph_node *n, void *to, size_t size)
+{
+    assert(size <= sizeof n->attributes);
+    memcpy(to, n->attributes, size);
+}
+
 /* ---- for builders and backward functions ------------------------------------------------ */
 int         graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s);
-graph_node *graph_node_add(graph *g, graph_op_kind op, graph_phase phase, const char *name);
+graph_node *graph_node_add(graph *g, const graph_op *op, graph_phase phase, const char *name);
 void        graph_fail_build(graph *g, gt_status st);
 /* The gradient that has reached a value so far, -1 if none. */
 int  graph_grad(const graph *g, int value);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/ops_private.h - what the rows of the op table share.
+/* host/graph/ops_private.h - what the files of the operations share, and the list of them.
  *
- * The table is in ops.c; the head's operations and those between ranks have files of their own. */
+ * op_FAMILY.c holds what there is of a family: builders, rows with launch, backward and costs. */
 #ifndef GT_GRAPH_OPS_PRIVATE_H
 #define GT_GRAPH_OPS_PRIVATE_H
 
@@ -52,22 +52,39 @@ static inline kernel_rows rows_held(const graph *g, int v)
                           (int)p->full.dim[0] };
 }
 
-/* ops_head.c */
-int       head_fits(const graph *g, int x, int w);      /* 1: all rows' logits fit at once */
-gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes);
-double    head_flops(const graph *g, const graph_node *n);
-gt_status head_launch(launch_context *c, const graph_node *n);
-void      head_backward(graph *g, const graph_node *n);
-gt_status head_statistics_launch(launch_context *c, const graph_node *n);
-gt_status head_combine_launch(launch_context *c, const graph_node *n);
-void      head_combine_backward(graph *g, const graph_node *n);
-gt_status head_gradient_launch(launch_context *c, const graph_node *n);
+/* A builder's arguments: these values exist, and the last dimension is `columns` (0: any). */
+int graph_has(graph *g, const char *name, int value, int64_t columns);
 
-/* ops_exchange.c */
-gt_status gather_rows_launch(launch_context *c, const graph_node *n);
-void      gather_rows_backward(graph *g, const graph_node *n);
-gt_status scatter_rows_launch(launch_context *c, const graph_node *n);
-void      scatter_rows_backward(graph *g, const graph_node *n);
-gt_status gather_statistics_launch(launch_context *c, const graph_node *n);
+/* ---- costs of rows (ops.c) ------------------------------------------------------------------- */
+double    ops_no_flops(const graph *g, const graph_node *n);
+double    ops_one_each(const graph *g, const graph_node *n);            /* one an element of the result */
+double    ops_gemm_flops(const graph *g, const graph_node *n);          /* of the row's gemm            */
+gt_status ops_gemm_scratch(launch_context *c, const graph_node *n, uint64_t *bytes);
+
+/* ---- dropout within an operation --------------------------------------------------------------- */
+typedef struct ops_drop { float p; uint32_t stream; } ops_drop;
+
+ops_drop  ops_drop_next(graph *g, float p);         /* takes the layer's next stream, if p is above 0 */
+int       ops_random_input(graph *g);               /* the random bits, one input for the whole graph */
+/* What kernels take; NULL if nothing is dropped. */
+const kernel_dropout *ops_dropout_of(launch_context *c, ops_drop drop, int random, kernel_dropout *room);
+
+/* ---- nodes that other families emit ------------------------------------------------------------ */
+/* Each returns its result, -1 after a failure. */
+int emit_dropout(graph *g, const char *name, graph_phase phase, int x, int random, ops_drop drop);
+int emit_add(graph *g, const char *name, graph_phase phase, int a, int b, dtype type);
+/* dy times the derivative of the activation at `pre`. */
+int emit_activation_grad(graph *g, const char *name, graph_act act, int dy, int pre);
+/* Every rank's statistics of all rows; 0 after a failure. */
+int emit_gather_statistics(graph *g, const char *name, int own, int all);
+
+/* ---- the table --------------------------------------------------------------------------------- */
+/* The families: each op_NAME.c ends with its rows, graph_NAME_ops, and a NULL behind them. */
+#define GRAPH_OP_FAMILIES(F) \
+    F(embed) F(elementwise) F(norm) F(linear) F(attention) F(head) F(exchange)
+
+#define DECLARE(family) extern const graph_op *const graph_##family##_ops[];
+GRAPH_OP_FAMILIES(DECLARE)
+#undef DECLARE
 
 #endif

@@ -3,6 +3,7 @@
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"
 
+#include "host/graph/graph_cost.h"
 #include "host/optim/optim.h"
 
 #include <math.h>
@@ -351,7 +352,94 @@ static void split_programs_change_no_bit(void)
     dev_close(d);
 }
 
+/* A part of the tiny model, priced. */
+static graph_cost price(const model_config *c, const graph_part *part, int recompute, int split)
+{
+    graph_cost cost = { 0 };
+    graph *g = NULL;
+    if (CHECK_OK(graph_create(&g, DTYPE_BF16, TINY_B, TINY_T))
+        && CHECK_OK(model_build_part(g, c, part, 1, recompute)))
+        CHECK_OK(graph_cost_of(g, split, &cost));
+    graph_release(g);
+    return cost;
+}
+
+/* Sums by hand, of a graph that no device has seen. */
+static void a_graph_says_what_it_takes_without_a_device(void)
+{
+    const model_config c = tiny_config();
+    const double R = TINY_B * TINY_T, C = c.channels, I = c.inner, V = c.vocab;
+    const double matrices = 4 * C * C + 2 * C * I, products = R * TINY_T * C;   /* of attention */
+    const graph_part layer = { .first_unit = 1, .units = 1 }, first = { .first_unit = 0, .units = 1 };
+    const graph_part head = { .first_unit = c.layers + 1, .units = 1 };
+    const graph_cost a = price(&c, &layer, 0, 1), e = price(&c, &first, 0, 1), h = price(&c, &head, 0, 1);
+    const double norms = 2 * 8 * R * C;
+    CHECKF(a.flops[GRAPH_FORWARD] == 2 * R * matrices + 2 * products + norms, "%.9g", a.flops[GRAPH_FORWARD]);
+    CHECK(a.flops[GRAPH_WEIGHT_GRAD] > 2 * R * matrices && a.flops[GRAPH_INPUT_GRAD] > 2 * R * matrices);
+    CHECK(a.parameters == (int64_t)(matrices + 9 * C + I) && a.decayed == (int64_t)matrices);
+    CHECK(a.input == 2 * R * C && a.output == 2 * R * C && a.exchanges[GRAPH_FORWARD] == 0);
+    CHECK(e.input == 0 && e.output == 2 * R * C && e.parameters == (int64_t)((V + c.context) * C));
+    CHECK(h.output == 0 && h.input == 2 * R * C
+          && h.flops[GRAPH_FORWARD] == 6 * R * V * C + 8 * R * C);
+    /* Two norms and their two numbers a row, q k v, attention and its number a row and head, the stream
+     * once (the second sum goes to the next stage), the inner layer before and after its activation. */
+    const double kept = 2 * (2 * R * C + 2 * 4 * R) + 3 * 2 * R * C + 2 * R * C + 4 * R * c.heads
+                        + 2 * R * C + 2 * 2 * R * I;
+    const graph_cost together = price(&c, &layer, 0, 0);
+    CHECKF(together.kept == kept, "kept %.0f, want %.0f", together.kept, kept);
+    CHECKF(a.kept >= kept, "kept %.0f, not less than %.0f", a.kept, kept);
+    const graph_cost again = price(&c, &layer, 1, 0);
+    CHECKF(again.kept == 0 && again.passing > kept / 2, "kept %.0f, passing %.0f", again.kept, again.passing);
+    CHECK(again.flops[GRAPH_INPUT_GRAD] > a.flops[GRAPH_INPUT_GRAD] + 2 * R * matrices / 2);
+    /* Of a tensor group: rows of the norm's result to all and sums of the projections back, twice. */
+    const graph_part half = { .first_unit = 1, .units = 1, .ranks = 2 };
+    const graph_cost two = price(&c, &half, 0, 1);
+    CHECK(two.exchanges[GRAPH_FORWARD] == 4 && two.exchanges[GRAPH_INPUT_GRAD] == 4
+          && two.exchanges[GRAPH_WEIGHT_GRAD] == 0);
+    CHECK(two.exchanged[GRAPH_FORWARD] == 4 * 2 * R * C && two.input == R * C);
+}
+
+/* The same lifetimes as the plan of the device: what it keeps is that, but for alignment. */
+static void the_plan_of_a_device_keeps_what_the_graph_says(void)
+{
+    dev_device *d = tiny_device();
+    const model_config c = with_dropout(3);
+    kernel_set *k = NULL;
+    gemm_context *gemm = NULL;
+    graph *g = NULL;
+    exec_arena *keeps = NULL, *passing = NULL;
+    exec *e = NULL;
+    graph_cost cost = { 0 };
+    if (!d || !CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) || !CHECK_OK(gemm_context_create(&gemm, d, "tiled")))
+        return;
+    for (int split = 0; split < 2; split++) {
+        if (CHECK_OK(graph_create(&g, DTYPE_F32, TINY_B, TINY_T)) && CHECK_OK(model_build_loss(g, &c, 1, 0))
+            && CHECK_OK(graph_cost_of(g, split, &cost)) && CHECK_OK(exec_arena_create(&keeps, d))
+            && CHECK_OK(exec_arena_create(&passing, d))) {
+            const exec_options o = { .device = d, .kernels = k, .gemm = gemm, .arena = keeps,
+                                     .passing = passing, .split = split };
+            CHECK_OK(exec_create(&e, g, &o));
+            const double bytes = (double)exec_arena_bytes(keeps);
+            const double most = cost.kept + (double)dev_info_of(d)->align * graph_value_count(g);
+            CHECKF(cost.kept > 0 && cost.kept <= bytes && bytes <= most, "split %d: %.0f of %.0f kept",
+                   split, cost.kept, bytes);
+        }
+        exec_release(e);
+        exec_arena_release(keeps);
+        exec_arena_release(passing);
+        graph_release(g);
+        e = NULL;
+        keeps = passing = NULL;
+        g = NULL;
+    }
+    gemm_context_release(gemm);
+    kernel_set_release(k);
+    dev_close(d);
+}
+
 const check_case check_cases[] = {
+    CASE(a_graph_says_what_it_takes_without_a_device),
+    CASE(the_plan_of_a_device_keeps_what_the_graph_says),
     CASE(recomputing_changes_no_bit_and_takes_less),
     CASE(micro_batches_add_up_to_the_batch),
     CASE(the_same_step_twice_is_the_same),

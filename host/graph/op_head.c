@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/ops_head.c - logits, softmax, cross-entropy and both gradients, a block of rows at
+/* host/graph/op_head.c - logits, softmax, cross-entropy and both gradients, a block of rows at
  * a time.
  *
  *   one rank        x --head loss--> loss, dx, dw
@@ -12,6 +12,8 @@
  * "Megatron-LM", 2019), they exchange three numbers a row, of all rows at once: one exchange
  * instead of one a block costs at most a second product with the table.                   */
 #include "host/graph/ops_private.h"
+
+static const graph_op op_head_loss, op_head_statistics, op_head_gradient;
 
 #define LOGIT_BYTES (128u << 20)        /* most logits held at once, fp32 */
 #define STEP 128                        /* a block's rows: views of 4 bytes a row stay aligned */
@@ -28,7 +30,7 @@ static int head_rows(const graph *g, int x, int w)
     return (int)(rows < R ? rows : R);
 }
 
-int head_fits(const graph *g, int x, int w)
+static int head_fits(const graph *g, int x, int w)
 {
     return head_rows(g, x, w) == R_of(g, x);
 }
@@ -38,14 +40,11 @@ enum { MAKES = 1, DERIVES = 2 };
 
 static int head_work(const graph_node *n)
 {
-    switch (n->op) {
-    case OP_HEAD_LOSS:
-        return n->train ? MAKES | DERIVES : MAKES;
-    case OP_HEAD_STATISTICS:
+    if (n->op == &op_head_loss)
+        return n->out[1] >= 0 ? MAKES | DERIVES : MAKES;
+    if (n->op == &op_head_statistics)
         return MAKES;
-    default:
-        return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
-    }
+    return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
 }
 
 static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits,
@@ -63,7 +62,7 @@ static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc 
 /* Logits that stay for another node. */
 static int head_kept(const graph_node *n)
 {
-    return n->op == OP_HEAD_STATISTICS ? n->out[1] : n->op == OP_HEAD_GRADIENT ? n->in[5] : -1;
+    return n->op == &op_head_statistics ? n->out[1] : n->op == &op_head_gradient ? n->in[5] : -1;
 }
 
 /* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own. */
@@ -92,7 +91,7 @@ static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t par
     }
 }
 
-gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+static gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
 {
     uint64_t part[3];
     gt_status st = head_parts(c, n, part);
@@ -180,14 +179,15 @@ static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
 
 /* ---- one rank ------------------------------------------------------------------------------- */
 
-gt_status head_launch(launch_context *c, const graph_node *n)
+static gt_status head_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]), V = R_of(c->g, n->in[1]);
+    const int train = n->out[1] >= 0;
     uint64_t part[3];
     int changes = 0, add = 0;
     block b = { 0 };
     gt_status st = head_parts(c, n, part);
-    if (!st && n->train)
+    if (!st && train)
         add = c->add(c, n->out[2], &changes);
     for (int from = 0; !st && from < R; from += b.rows) {
         st = block_open(c, n, from, part, &b);
@@ -198,14 +198,14 @@ gt_status head_launch(launch_context *c, const graph_node *n)
             st = GT_DEVICE;
         if (!st)
             st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, c->buffer(c, n->in[3]),
-                             loss, n->train ? b.dz : NULL);
-        if (!st && n->train)
+                             loss, train ? b.dz : NULL);
+        if (!st && train)
             st = block_products(c, n, &b, n->out[1], n->out[2], add, changes);
     }
     return st ? st : sum_losses(c, n->out[0], n->in[4], R);
 }
 
-void head_backward(graph *g, const graph_node *n)
+static void head_backward(graph *g, const graph_node *n)
 {
     const int x = n->in[0];
     char part[80];
@@ -214,17 +214,14 @@ void head_backward(graph *g, const graph_node *n)
     int dw = graph_param_grad(g, n->in[1]);
     if (dx < 0 || dw < 0)
         return;
-    for (int i = 0; i < g->node_count; i++)
-        if (g->nodes[i].op == OP_HEAD_LOSS && g->nodes[i].out[0] == n->out[0]) {
-            g->nodes[i].train = 1;
-            g->nodes[i].out[1] = dx;
-            g->nodes[i].out[2] = dw;
-        }
+    graph_node *own = &g->nodes[graph_producer(g, n->out[0]) - g->nodes];
+    own->out[1] = dx;
+    own->out[2] = dw;
     graph_grad_put(g, x, dx, n->name);
 }
 
 /* 2 for each multiply-add: of the logits, and twice as many of their gradient. */
-double head_flops(const graph *g, const graph_node *n)
+static double head_flops(const graph *g, const graph_node *n)
 {
     const int work = head_work(n);
     return ((work & MAKES ? 2.0 : 0.0) + (work & DERIVES ? 4.0 : 0.0)) * (double)R_of(g, n->in[0])
@@ -233,7 +230,7 @@ double head_flops(const graph *g, const graph_node *n)
 
 /* ---- several ranks, each with some columns of the logits ------------------------------------- */
 
-gt_status head_statistics_launch(launch_context *c, const graph_node *n)
+static gt_status head_statistics_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]);
     uint64_t part[3];
@@ -253,11 +250,13 @@ gt_status head_statistics_launch(launch_context *c, const graph_node *n)
     return st;
 }
 
-gt_status head_combine_launch(launch_context *c, const graph_node *n)
+static gt_status head_combine_launch(launch_context *c, const graph_node *n)
 {
     const graph *g = c->g;
     const int R = (int)count_of(g, n->out[0]);
-    gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, n->columns,
+    int columns;
+    graph_attributes_get(n, &columns, sizeof columns);
+    gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, columns,
                                        c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
                                        c->buffer(c, n->out[0]), c->buffer(c, n->out[1]));
     /* Every rank knows all losses; one alone may count them. */
@@ -265,7 +264,7 @@ gt_status head_combine_launch(launch_context *c, const graph_node *n)
 }
 
 /* The gradient runs right behind, in the forward program, as it does on one rank. */
-void head_combine_backward(graph *g, const graph_node *n)
+static void head_combine_backward(graph *g, const graph_node *n)
 {
     const graph_node *gather = graph_producer(g, n->in[0]);
     const graph_node s = *graph_producer(g, gather->in[0]);
@@ -275,7 +274,7 @@ void head_combine_backward(graph *g, const graph_node *n)
     int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
     int dw = graph_param_grad(g, s.in[1]);
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
-    graph_node *d = graph_node_add(g, OP_HEAD_GRADIENT, GRAPH_FORWARD, n->name);
+    graph_node *d = graph_node_add(g, &op_head_gradient, GRAPH_FORWARD, n->name);
     if (!d)
         return;
     d->in[0] = x;
@@ -289,7 +288,7 @@ void head_combine_backward(graph *g, const graph_node *n)
     graph_grad_put(g, x, dx, n->name);
 }
 
-gt_status head_gradient_launch(launch_context *c, const graph_node *n)
+static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]);
     uint64_t part[3];
@@ -311,3 +310,127 @@ gt_status head_gradient_launch(launch_context *c, const graph_node *n)
     }
     return st;
 }
+
+/* ---- rows and builders ----------------------------------------------------------------------- */
+
+static int logits_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    const dtype s = g->storage;
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = R_of(g, n->in[1]), .K = C_of(g, n->in[0]),
+                      .trans_b = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    return 1;
+}
+
+static gt_status logits_launch(launch_context *c, const graph_node *n)
+{
+    gemm_desc d;
+    logits_gemm(c->g, n, &d);
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]), .scratch = c->scratch };
+    return gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+static const graph_op op_head_loss = {
+    .name = "head + loss", .flags = GRAPH_OP_RESULT | GRAPH_OP_MULTIPLIES,
+    .launch = head_launch, .backward = head_backward, .flops = head_flops,
+    .scratch = head_scratch,
+};
+static const graph_op op_head_statistics = {
+    .name = "head statistics", .flags = GRAPH_OP_MULTIPLIES,
+    .launch = head_statistics_launch, .flops = head_flops, .scratch = head_scratch,
+};
+static const graph_op op_head_combine = {
+    .name = "head combine", .flags = GRAPH_OP_RESULT,
+    .launch = head_combine_launch, .backward = head_combine_backward, .flops = ops_no_flops,
+};
+static const graph_op op_head_gradient = {
+    .name = "head gradient", .flags = GRAPH_OP_MULTIPLIES,
+    .launch = head_gradient_launch, .flops = head_flops, .scratch = head_scratch,
+};
+static const graph_op op_logits = {
+    .name = "logits", .flags = GRAPH_OP_RESULT,
+    .launch = logits_launch, .flops = ops_gemm_flops, .scratch = ops_gemm_scratch,
+    .gemm = logits_gemm,
+};
+
+/* The head of a tensor group. */
+static int head_loss_split(graph *g, const char *name, int x, int w, int targets)
+{
+    const int64_t R = rows_of(&g->values[x]);
+    const kernel_rows held = rows_held(g, w);
+    char part[80];
+    snprintf(part, sizeof part, "%.60s.statistics", name);
+    int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)3));
+    snprintf(part, sizeof part, "%.60s.statistics.all", name);
+    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
+                              shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
+    snprintf(part, sizeof part, "%.60s.logits", name);
+    int logits = !head_fits(g, x, w) ? -1
+               : graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)held.count));
+    snprintf(part, sizeof part, "%.60s.top", name);
+    int top = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)2));
+    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
+    int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
+    graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
+
+    graph_node *n = graph_node_add(g, &op_head_statistics, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->in[1] = w;
+    n->in[2] = targets;
+    n->out[0] = own;
+    n->out[1] = logits;
+    if (!emit_gather_statistics(g, name, own, all))
+        return -1;
+    n = graph_node_add(g, &op_head_combine, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = all;
+    n->in[1] = targets;
+    n->in[2] = sum;
+    n->out[0] = loss;
+    n->out[1] = top;
+    graph_attributes_set(n, &held.V, sizeof held.V);
+    return loss;
+}
+
+int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
+{
+    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])) || targets < 0)
+        return -1;
+    if (g->ranks > 1)
+        return head_loss_split(g, name, x, w, targets);
+    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
+                               shape_of(1, rows_of(&g->values[x])));
+    int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
+    int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
+    graph_node *n = graph_node_add(g, &op_head_loss, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->in[1] = w;
+    n->in[2] = targets;
+    n->in[3] = scale;
+    n->in[4] = sum;
+    n->out[0] = loss;
+    return loss;
+}
+
+int graph_logits(graph *g, const char *name, int x, int w)
+{
+    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])))
+        return -1;
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
+                            shape_of(2, rows_of(&g->values[x]), g->values[w].shape.dim[0]));
+    graph_node *n = graph_node_add(g, &op_logits, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->in[1] = w;
+    n->out[0] = y;
+    return y;
+}
+
+const graph_op *const graph_head_ops[] = { &op_head_loss, &op_logits, &op_head_statistics, &op_head_combine,
+                                           &op_head_gradient, NULL };

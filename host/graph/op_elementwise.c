@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* host/graph/op_elementwise.c - one element, one result: dropout, sums, the gradient of an activation. */
+#include "host/graph/ops_private.h"
+
+static const graph_op op_dropout;
+
+static gt_status dropout_launch(launch_context *c, const graph_node *n)
+{
+    ops_drop drop;
+    kernel_dropout room;
+    graph_attributes_get(n, &drop, sizeof drop);
+    return kernel_dropout_apply(c->list, c->kernels, count_of(c->g, n->in[0]),
+                                ops_dropout_of(c, drop, n->in[1], &room), c->buffer(c, n->in[0]),
+                                c->buffer(c, n->out[0]));
+}
+
+int emit_dropout(graph *g, const char *name, graph_phase phase, int x, int random, ops_drop drop)
+{
+    if (g->status || x < 0)
+        return -1;
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, value(g, x)->type, value(g, x)->shape);
+    graph_node *n = graph_node_add(g, &op_dropout, phase, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->in[1] = random;
+    n->out[0] = y;
+    graph_attributes_set(n, &drop, sizeof drop);
+    return y;
+}
+
+static void dropout_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    ops_drop drop;
+    graph_attributes_get(n, &drop, sizeof drop);
+    if (dy >= 0)
+        graph_grad_put(g, n->in[0], emit_dropout(g, n->name, GRAPH_INPUT_GRAD, dy, n->in[1], drop), n->name);
+}
+
+int graph_dropout(graph *g, const char *name, int x, float drop)
+{
+    if (drop <= 0.0f || !graph_has(g, name, x, 0))
+        return x;
+    const ops_drop how = ops_drop_next(g, drop);
+    return emit_dropout(g, name, GRAPH_FORWARD, x, ops_random_input(g), how);
+}
+
+static const graph_op op_dropout = {
+    .name = "dropout",
+    .launch = dropout_launch, .backward = dropout_backward, .flops = ops_one_each,
+};
+
+static gt_status add_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_add(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                      c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static void add_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    graph_grad_put(g, n->in[0], dy, n->name);
+    graph_grad_put(g, n->in[1], dy, n->name);
+}
+
+static const graph_op op_add = {
+    .name = "add",
+    .launch = add_launch, .backward = add_backward, .flops = ops_one_each,
+};
+
+int emit_add(graph *g, const char *name, graph_phase phase, int a, int b, dtype type)
+{
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, type, value(g, a)->shape);
+    graph_node *n = graph_node_add(g, &op_add, phase, name);
+    if (!n)
+        return -1;
+    n->in[0] = a;
+    n->in[1] = b;
+    n->out[0] = y;
+    return y;
+}
+
+int graph_add(graph *g, const char *name, int a, int b)
+{
+    if (!graph_has(g, name, a, 0) || !graph_has(g, name, b, columns_of(&g->values[a])))
+        return -1;
+    if (rows_of(&g->values[a]) != rows_of(&g->values[b])) {
+        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' and '%s' differ in their "
+                                    "rows", name, g->values[a].name, g->values[b].name));
+        return -1;
+    }
+    return emit_add(g, name, GRAPH_FORWARD, a, b, g->storage);
+}
+
+static gt_status activation_grad_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_gelu_grad(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                            c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static double activation_flops(const graph *g, const graph_node *n)
+{
+    return 12.0 * (double)count_of(g, n->in[0]);
+}
+
+static const graph_op op_activation_grad = {
+    .name = "gelu grad",
+    .launch = activation_grad_launch, .flops = activation_flops,
+};
+
+int emit_activation_grad(graph *g, const char *name, graph_act act, int dy, int pre)
+{
+    int dx = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, value(g, pre)->shape);
+    graph_node *n = graph_node_add(g, &op_activation_grad, GRAPH_INPUT_GRAD, name);
+    if (!n)
+        return -1;
+    n->in[0] = dy;
+    n->in[1] = pre;
+    n->out[0] = dx;
+    graph_attributes_set(n, &act, sizeof act);
+    return dx;
+}
+
+const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add, &op_activation_grad, NULL };
