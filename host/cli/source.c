@@ -223,5 +223,5 @@ gt_status cli_source_fill(const void *config, params *p, void *source)
     if (st || !s->is_run)
         return st ? st : model_import(c, p, s->path);
     st = check_model(s->checkpoint, c);
-    return st ? st : checkpoint_load(s->checkpoint, p, NULL);
+    return st ? st : checkpoint_load(s->checkpoint, p, NULL, 0, NULL);
 }

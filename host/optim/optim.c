@@ -13,6 +13,8 @@
 #include "host/optim/optim.h"
 
 #include <assert.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -292,61 +294,135 @@ gt_status optim_state_write(optim *o, const float *from)
     return st ? st : dev_write(o->device, o->grad_scale, 0, &from[OPTIM_GRAD_SCALE], 4);
 }
 
-int optim_moments(const optim *o)
+int optim_slots(const optim *o)
 {
     return o->moments;
 }
 
-/* Where moment `which` of parameter i lies. */
-static dev_buffer *moment_place(optim *o, int i, int which, uint64_t *offset, uint64_t *bytes)
+/* Where slot `which` of parameter i lies. */
+static dev_buffer *slot_place(optim *o, int i, int which, uint64_t *offset, uint64_t *bytes)
 {
     int segment;
     int64_t first, begin, end;
     params_place(o->params, i, &segment, &first);
-    optim_moment_range(o, i, &begin, &end);
+    optim_slot_range(o, i, which, &begin, &end);
     *offset = 4 * (uint64_t)(first + begin - o->part[segment].first);
     *bytes = 4 * (uint64_t)(end - begin);
     assert(0 <= which && which < 2);
     return o->moment[segment][which];
 }
 
-gt_status optim_moment_read(optim *o, int i, int which, float *to)
+gt_status optim_slot_read(optim *o, int i, int which, float *to)
 {
     uint64_t offset, bytes;
-    dev_buffer *b = moment_place(o, i, which, &offset, &bytes);
+    dev_buffer *b = slot_place(o, i, which, &offset, &bytes);
     return b ? dev_read(o->device, b, offset, to, bytes)
              : gt_fail(GT_NOT_FOUND, "this optimizer keeps no moment %d", which);
 }
 
-gt_status optim_moment_write(optim *o, int i, int which, const float *from)
+gt_status optim_slot_write(optim *o, int i, int which, const float *from)
 {
     uint64_t offset, bytes;
-    dev_buffer *b = moment_place(o, i, which, &offset, &bytes);
+    dev_buffer *b = slot_place(o, i, which, &offset, &bytes);
     return b ? dev_write(o->device, b, offset, from, bytes)
              : gt_fail(GT_NOT_FOUND, "this optimizer keeps no moment %d", which);
 }
 
-void optim_moment_range(const optim *o, int i, int64_t *begin, int64_t *end)
+void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end)
 {
     const int64_t count = shape_count(&params_info(o->params, i)->shape);
     int segment;
     int64_t first;
+    (void)which;
     params_place(o->params, i, &segment, &first);
     const int64_t from = o->part[segment].first - first, to = from + o->part[segment].count;
     *begin = from < 0 ? 0 : from < count ? from : count;
     *end = to < *begin ? *begin : to < count ? to : count;
 }
 
-gt_status optim_moment_write_full(optim *o, int i, int which, const float *full)
+/* ---- checkpoints ---------------------------------------------------------------------------- */
+
+static const char *const slot_names[2] = { "first", "second" };
+
+/* Slot by slot all parameters, then the scalars. */
+static int saved_count(void *context)
 {
-    const graph_param_info *info = params_info(o->params, i);
-    int64_t begin, end;
-    optim_moment_range(o, i, &begin, &end);
-    float *held = malloc(4 * (size_t)shape_count(&info->shape) + 1);
-    if (!held)
-        return gt_fail(GT_NO_MEMORY, "cannot write the moments of '%s': out of memory", info->name);
-    tensor_slice_take(held, full, &info->full, &info->slice);
-    gt_status st = begin < end ? optim_moment_write(o, i, which, held + begin) : GT_OK;
-    free(held);
-    return st;
+    const optim *o = context;
+    return o->moments * params_count(o->params) + 1;
+}
+
+static void saved_entry(void *context, int i, checkpoint_entry *e)
+{
+    const optim *o = context;
+    const int count = params_count(o->params), which = count ? i / count : 0;
+    *e = (checkpoint_entry){ .param = -1 };
+    if (i == o->moments * count) {
+        snprintf(e->name, sizeof e->name, "scalars");
+        e->full = shape_of(1, (int64_t)OPTIM_STATE_FLOATS);
+        e->end = OPTIM_STATE_FLOATS;
+        e->any_value = 1;               /* norm and loss of a step that fp16 skipped: no fault */
+        return;
+    }
+    const graph_param_info *info = params_info(o->params, i % count);
+    snprintf(e->name, sizeof e->name, "%s.%s", slot_names[which], info->name);
+    e->param = i % count;
+    e->full = info->full;
+    e->slice = info->slice;
+    optim_slot_range(o, i % count, which, &e->begin, &e->end);
+}
+
+static gt_status saved_read(void *context, int i, float *to)
+{
+    optim *o = context;
+    const int count = params_count(o->params);
+    dev_event *event = NULL;
+    if (i < o->moments * count)
+        return optim_slot_read(o, i % count, i / count, to);
+    gt_status st = optim_state_read(o, to, &event);
+    return st ? st : dev_event_wait(event);
+}
+
+static gt_status saved_write(void *context, int i, const float *from)
+{
+    static const int used[] = { OPTIM_STEP, OPTIM_GRAD_SCALE, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
+    optim *o = context;
+    const int count = params_count(o->params);
+    if (i < o->moments * count)
+        return optim_slot_write(o, i % count, i / count, from);
+    for (size_t k = 0; k < sizeof used / sizeof *used; k++)
+        if (!isfinite(from[used[k]]))
+            return gt_fail(GT_NUMERIC, "the optimizer's scalar %d is not finite", used[k]);
+    return optim_state_write(o, from);
+}
+
+static int holds_slot(const char *const *names, int count, const char *slot)
+{
+    const size_t n = strlen(slot);
+    for (int i = 0; i < count; i++)
+        if (!strncmp(names[i], slot, n) && names[i][n] == '.')
+            return 1;
+    return 0;
+}
+
+/* AdamW's first moment would pass for SGD's momentum, which it is not. An optimizer that keeps none
+ * needs none of what there is. */
+static gt_status saved_check(void *context, const char *const *names, int count)
+{
+    const optim *o = context;
+    for (int m = 0; m < o->moments; m++)
+        if (!holds_slot(names, count, slot_names[m]))
+            return gt_fail(GT_MISMATCH, "it holds no %s moments, which this optimizer keeps; go on with "
+                           "the --optimizer and --momentum it was trained with", slot_names[m]);
+    for (int m = o->moments; o->moments && m < 2; m++)
+        if (holds_slot(names, count, slot_names[m]))
+            return gt_fail(GT_MISMATCH, "it holds %s moments, which this optimizer does not keep; go "
+                           "on with the --optimizer and --momentum it was trained with", slot_names[m]);
+    return GT_OK;
+}
+
+checkpoint_state optim_saved(optim *o)
+{
+    return (checkpoint_state){ .owner = "optimizer", .what = "optimizer's state", .context = o,
+                               .count = saved_count, .entry = saved_entry, .read = saved_read,
+                               .write = saved_write, .check = saved_check };
 }

@@ -13,6 +13,7 @@
 
 #include "host/kernel/kernel.h"
 #include "host/graph/params.h"
+#include "host/tensor/checkpoint_state.h"
 
 typedef enum optim_kind { OPTIM_ADAMW, OPTIM_SGD } optim_kind;
 typedef enum optim_schedule { LR_CONSTANT, LR_COSINE, LR_LINEAR, LR_WSD } optim_schedule;
@@ -65,16 +66,17 @@ gt_status optim_step_with(optim *o, double lr, double squares, double loss);
 /* Starts reading what the last queued step left: OPTIM_STATE_FLOATS floats (kernel.h). */
 gt_status optim_state_read(optim *o, float *to, dev_event **event);
 
-/* Checkpoints: the moments of parameter i (which: 0 first, 1 second; GT_NOT_FOUND if this
- * kind keeps none), fp32, and the scalars. */
-int       optim_moments(const optim *o);        /* 0, 1 or 2 */
-gt_status optim_moment_read(optim *o, int i, int which, float *to);
-gt_status optim_moment_write(optim *o, int i, int which, const float *from);
-/* From the full tensor's moment, of which this rank may hold a slice (params_write_full). */
-gt_status optim_moment_write_full(optim *o, int i, int which, const float *full);
-/* Which elements of the held tensor i this rank keeps moments of, and reads and writes above:
- * [*begin, *end). */
-void      optim_moment_range(const optim *o, int i, int64_t *begin, int64_t *end);
 gt_status optim_state_write(optim *o, const float *from);
+
+/* What a rule keeps of the parameters, one tensor a state slot and parameter: slot `which` of
+ * parameter i, fp32. GT_NOT_FOUND if it keeps none such. */
+int       optim_slots(const optim *o);
+gt_status optim_slot_read(optim *o, int i, int which, float *to);
+gt_status optim_slot_write(optim *o, int i, int which, const float *from);
+/* Which elements of it this rank keeps, and reads and writes above: [*begin, *end). */
+void      optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end);
+
+/* All of that and the scalars, for checkpoints. */
+checkpoint_state optim_saved(optim *o);
 
 #endif

@@ -3,11 +3,12 @@
  *
  *   RUN/checkpoints/step-000200/
  *       params.safetensors       fp32 masters, named and shaped as the graph names them
- *       optimizer.safetensors    first.NAME, second.NAME, scalars (fp32[16], kernel.h)
+ *       OWNER.safetensors        what else the run keeps (host/tensor/checkpoint_state.h):
+ *       optimizer.safetensors    SLOT.NAME of each state slot of the rule, scalars (fp32[16], kernel.h)
  *       manifest.json            step, seed, tokens, the position in the data and what those
  *                                were; size and XXH3-64 of the other files
  *
- * Several ranks write params-RRRRR.safetensors and optimizer-RRRRR.safetensors, each what it is
+ * Several ranks write params-RRRRR.safetensors and OWNER-RRRRR.safetensors, each what it is
  * told to; one that is told nothing writes no file. A file says of every tensor that it does
  * not hold whole which part of it that is, under the key "pieces" of its metadata.
  *
@@ -25,7 +26,7 @@
 
 #include "host/data/loader.h"
 #include "host/graph/params.h"
-#include "host/optim/optim.h"
+#include "host/tensor/checkpoint_state.h"
 #include "net/comm/comm.h"
 
 #include <stdint.h>
@@ -49,15 +50,17 @@ typedef struct checkpoint_info {
 typedef struct checkpoint_ranks {
     net_comm *comm;
     const unsigned char *mine;      /* [params_count] 1: this rank writes parameter i */
-    /* The same for moments; NULL: as `mine`. Where ranks keep moments of different elements
-     * (optim_moment_range), each is told to write its own. */
-    const unsigned char *mine_moments;
+    /* The same for the state of owners; NULL: as `mine`. Where ranks keep different elements of a
+     * tensor's state, each is told to write its own. */
+    const unsigned char *mine_state;
 } checkpoint_ranks;
 
-/* `ranks` NULL: this process writes all; else all ranks call it with the same info. `o` may be
- * NULL: parameters only. *bytes (may be NULL) is what all wrote. */
-gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, optim *o,
-                          const checkpoint_ranks *ranks, uint64_t *bytes);
+/* The parameters and the state of `count` owners (up to CHECKPOINT_STATES). `ranks` NULL: this process
+ * writes all; else all ranks call it with the same info and the same owners. *bytes (may be
+ * NULL) is what all wrote. */
+gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p,
+                          const checkpoint_state *states, int count, const checkpoint_ranks *ranks,
+                          uint64_t *bytes);
 
 /* Finds the newest whole checkpoint of a run, or takes a step-* folder itself; *path is
  * freed with free(). GT_NOT_FOUND if there is none, GT_FORMAT if none of those that are there is
@@ -67,10 +70,12 @@ gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
 gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,
                                    const char *run);
 
-/* Fills p, and o if it is not NULL, from a checkpoint that was found. GT_MISMATCH if a tensor of
- * p is not there, whole, in p's shape; tensors that p lacks are other ranks'. The caller
- * refreshes 16-bit copies. */
-gt_status checkpoint_load(const char *path, params *p, optim *o);
+/* Fills p and the state of the owners from a checkpoint that was found. GT_MISMATCH if a tensor of
+ * p is not there, whole, in p's shape; tensors that p lacks are other ranks'. GT_NOT_FOUND if there is
+ * nothing of an owner that is not optional. The caller refreshes 16-bit copies. ranks: as
+ * checkpoint_save(); all ranks call it together if an owner's state is each rank's own. */
+gt_status checkpoint_load(const char *path, params *p, const checkpoint_state *states, int count,
+                          const checkpoint_ranks *ranks);
 /* GT_MISMATCH if it holds parameters that the whole model's graph lacks: it is a larger one's. */
 gt_status checkpoint_check_model(const char *path, const graph *whole);
 

@@ -22,12 +22,12 @@
 static gt_status verify(const char *folder, checkpoint_info *info)
 {
     checkpoint_file *files;
-    checkpoint_kind kind = CHECKPOINT_OPTIMIZER;
+    char owner[CHECKPOINT_OWNER];
     int count, weights = 0;             /* files of them: a manifest without is no manifest */
     gt_status st = checkpoint_manifest_read(folder, info, &files, &count);
     for (int i = 0; !st && i < count; i++) {
         checkpoint_file file = files[i];
-        weights += checkpoint_file_kind(file.name, &kind) && kind == CHECKPOINT_PARAMS;
+        weights += checkpoint_file_owner(file.name, owner) && !strcmp(owner, CHECKPOINT_PARAMS);
         st = checkpoint_file_measure(folder, &file);
         if (!st && (file.bytes != files[i].bytes || file.hash != files[i].hash))
             st = gt_fail(GT_FORMAT, "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "

@@ -8,6 +8,7 @@
  * is. An element that two pieces hold must be the same in both.                           */
 #include "host/base/activity.h"
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/trace.h"
 #include "host/train/checkpoint_private.h"
 
@@ -22,12 +23,12 @@ typedef struct shard {
     json_t *pieces;                     /* NULL: all whole */
 } shard;
 
-/* The files of one kind. */
+/* The files of one owner. */
 typedef struct source {
     const char *folder;
     shard *shards;
     int count;
-    float *room;                        /* the largest full tensor     */
+    float *room, *held;                 /* the largest full tensor; what is held of it */
     unsigned char *filled;              /* a bit for each element of it */
 } source;
 
@@ -40,6 +41,7 @@ static void source_close(source *s)
     }
     free(s->shards);
     free(s->room);
+    free(s->held);
     free(s->filled);
     *s = (source){ 0 };
 }
@@ -55,42 +57,40 @@ static gt_status open_shard(shard *s, const char *folder, const char *name)
     return st;
 }
 
-static gt_status source_open(source *s, const char *folder, checkpoint_kind kind)
+/* GT_NOT_FOUND if there is no file of that owner. */
+static gt_status source_open(source *s, const char *folder, const char *owner, const char *what)
 {
     checkpoint_info info;
     checkpoint_file *files;
-    checkpoint_kind has;
+    char has[CHECKPOINT_OWNER];
     int count;
     *s = (source){ .folder = folder };
     gt_status st = checkpoint_manifest_read(folder, &info, &files, &count);
     if (!st && !(s->shards = calloc((size_t)count + 1, sizeof *s->shards)))
         st = checkpoint_no_memory(folder);
     for (int i = 0; !st && i < count; i++)
-        if (checkpoint_file_kind(files[i].name, &has) && has == kind)
+        if (checkpoint_file_owner(files[i].name, has) && !strcmp(has, owner))
             st = open_shard(&s->shards[s->count++], folder, files[i].name);
     free(files);
     if (!st && !s->count)
-        st = gt_fail(GT_NOT_FOUND, "cannot load '%s': it holds no %s", folder,
-                     kind == CHECKPOINT_PARAMS ? "parameters" : "optimizer's state");
+        st = gt_fail(GT_NOT_FOUND, "cannot load '%s': it holds no %s", folder, what);
     return st;
 }
 
-static gt_status source_room(source *s, const params *p)
+/* Room for full tensors of so many elements. */
+static gt_status source_room(source *s, int64_t most)
 {
-    int64_t most = OPTIM_STATE_FLOATS;
-    for (int i = 0; i < params_count(p); i++) {
-        const int64_t n = shape_count(&params_info(p, i)->full);
-        most = n > most ? n : most;
-    }
-    s->room = malloc(4 * (size_t)most);
+    s->room = malloc(4 * (size_t)most + 4);
+    s->held = malloc(4 * (size_t)most + 4);
     s->filled = malloc((size_t)most / 8 + 1);
-    return s->room && s->filled ? GT_OK : checkpoint_no_memory(s->folder);
+    return s->room && s->held && s->filled ? GT_OK : checkpoint_no_memory(s->folder);
 }
 
 /* ---- one tensor ----------------------------------------------------------------------------- */
 
-/* Puts n elements at `at`; -1 if one was there with another value, else how many are new. */
-static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n)
+/* Puts n elements at `at`; -1 if one was there with another value, else how many are new. add: those that
+ * were there are added to. */
+static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n, int add)
 {
     int64_t fresh = 0;
     for (int64_t i = at; i < at + n; i++, from += 4) {
@@ -99,6 +99,10 @@ static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n)
             s->filled[i / 8] |= bit;
             memcpy(&s->room[i], from, 4);
             fresh++;
+        } else if (add) {
+            float more;
+            memcpy(&more, from, 4);
+            s->room[i] += more;
         } else if (memcmp(&s->room[i], from, 4)) {
             return -1;
         }
@@ -106,14 +110,14 @@ static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n)
     return fresh;
 }
 
-static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data)
+static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data, int add)
 {
     const unsigned char *from = data;
     int64_t fresh = 0;
     for (int64_t at = p->begin, full; at < p->end; ) {
         int64_t n = tensor_slice_run(&p->full, &p->slice, at, &full);
         n = n < p->end - at ? n : p->end - at;
-        const int64_t more = fill(s, full, from, n);
+        const int64_t more = fill(s, full, from, n, add);
         if (more < 0)
             return -1;
         fresh += more;
@@ -124,7 +128,7 @@ static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data
 }
 
 /* The full tensor into s->room. */
-static gt_status gather(source *s, const char *name, const shape *full)
+static gt_status gather(source *s, const char *name, const shape *full, int add)
 {
     const int64_t count = shape_count(full);
     int64_t have = 0;
@@ -139,7 +143,7 @@ static gt_status gather(source *s, const char *name, const shape *full)
         gt_status st = checkpoint_piece_read(&p, from->pieces, t, full, from->path);
         if (st)
             return st;
-        const int64_t fresh = fill_piece(s, &p, t->data);
+        const int64_t fresh = fill_piece(s, &p, t->data, add);
         if (fresh < 0)
             return gt_fail(GT_FORMAT, "cannot load '%s': tensor '%s' differs from what another file "
                            "holds of it", from->path, name);
@@ -154,15 +158,13 @@ static gt_status gather(source *s, const char *name, const shape *full)
                   s->folder, name, (long long)(count - have), (long long)count);
 }
 
-/* The same, all of it finite. */
-static gt_status gather_finite(source *s, const char *name, const shape *full)
+static gt_status check_finite(const source *s, const char *name, const float *x, int64_t count)
 {
-    gt_status st = gather(s, name, full);
-    for (int64_t i = 0; !st && i < shape_count(full); i++)
-        if (!isfinite(s->room[i]))
-            st = gt_fail(GT_NUMERIC, "cannot load '%s': tensor '%s' holds a value that is not "
-                         "finite", s->folder, name);
-    return st;
+    for (int64_t i = 0; i < count; i++)
+        if (!isfinite(x[i]))
+            return gt_fail(GT_NUMERIC, "cannot load '%s': tensor '%s' holds a value that is not "
+                           "finite", s->folder, name);
+    return GT_OK;
 }
 
 /* ---- all of them ------------------------------------------------------------------------------ */
@@ -170,15 +172,23 @@ static gt_status gather_finite(source *s, const char *name, const shape *full)
 static gt_status load_params(const char *folder, params *p)
 {
     source s;
-    gt_status st = source_open(&s, folder, CHECKPOINT_PARAMS);
+    int64_t most = 1;
+    gt_status st = source_open(&s, folder, CHECKPOINT_PARAMS, "parameters");
+    for (int i = 0; i < params_count(p); i++) {
+        const int64_t n = shape_count(&params_info(p, i)->full);
+        most = n > most ? n : most;
+    }
     if (!st)
-        st = source_room(&s, p);
+        st = source_room(&s, most);
     gt_activity a;
     gt_activity_begin(&a, "loading the weights of a checkpoint", "tensors", (uint64_t)params_count(p));
     for (int i = 0; !st && i < params_count(p); i++) {
+        const graph_param_info *info = params_info(p, i);
         st = gt_activity_at(&a, (uint64_t)i);
         if (!st)
-            st = gather_finite(&s, params_info(p, i)->name, &params_info(p, i)->full);
+            st = gather(&s, info->name, &info->full, 0);
+        if (!st)
+            st = check_finite(&s, info->name, s.room, shape_count(&info->full));
         if (!st)
             st = params_write_full(p, i, s.room);
     }
@@ -187,87 +197,190 @@ static gt_status load_params(const char *folder, params *p)
     return st;
 }
 
-/* The norm and the loss of a step that fp16 skipped are not finite, and that is no fault; what
- * the next step computes with must be. */
-static gt_status load_scalars(source *s, optim *o)
-{
-    static const int used[] = { OPTIM_STEP, OPTIM_GRAD_SCALE, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
-    const shape scalars = shape_of(1, (int64_t)OPTIM_STATE_FLOATS);
-    gt_status st = gather(s, "scalars", &scalars);
-    for (size_t i = 0; !st && i < sizeof used / sizeof *used; i++)
-        if (!isfinite(s->room[used[i]]))
-            st = gt_fail(GT_NUMERIC, "cannot load '%s': scalar %d is not finite", s->folder, used[i]);
-    return st ? st : optim_state_write(o, s->room);
-}
+/* ---- the state of an owner --------------------------------------------------------------------- */
 
-static int holds_any(const source *s, const char *moment)
+/* Whether the tensors that lie there are such as this owner keeps. */
+static gt_status check_names(const source *s, const checkpoint_state *state)
 {
-    const size_t n = strlen(moment);
+    size_t most = 0, count = 0;
+    if (!state->check)
+        return GT_OK;
     for (int i = 0; i < s->count; i++)
-        for (size_t k = 0; k < st_count(s->shards[i].file); k++) {
-            const char *name = st_at(s->shards[i].file, k)->name;
-            if (!strncmp(name, moment, n) && name[n] == '.')
-                return 1;
-        }
-    return 0;
+        most += st_count(s->shards[i].file);
+    const char **names = malloc((most + 1) * sizeof *names);
+    if (!names)
+        return checkpoint_no_memory(s->folder);
+    for (int i = 0; i < s->count; i++)
+        for (size_t k = 0; k < st_count(s->shards[i].file); k++)
+            names[count++] = st_at(s->shards[i].file, k)->name;
+    gt_status st = state->check(state->context, names, (int)count);
+    free(names);
+    return st ? gt_fail_in(st, "cannot load '%s'", s->folder) : GT_OK;
 }
 
-/* AdamW's first moment would pass for SGD's momentum, which it is not. An optimizer that keeps none
- * needs none of what there is. */
-static gt_status check_moments(const source *s, params *p, int moments)
+static int same_piece(const checkpoint_piece *a, const checkpoint_piece *b)
 {
-    char name[96];
-    for (int m = 0; m < moments && params_count(p); m++)
-        if (!holds_any(s, checkpoint_moments[m]))
-            return gt_fail(GT_MISMATCH, "cannot load '%s': it holds no %s moments, which this optimizer "
-                           "keeps; go on with the --optimizer and --momentum it was trained with", s->folder,
-                           checkpoint_moments[m]);
-    for (int m = moments; moments && m < 2 && params_count(p); m++) {
-        snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, 0)->name);
-        for (int i = 0; i < s->count; i++)
-            if (st_find(s->shards[i].file, name))
-                return gt_fail(GT_MISMATCH, "cannot load '%s': it holds %s moments, which this "
-                               "optimizer does not keep; go on with the --optimizer and --momentum it "
-                               "was trained with", s->folder, checkpoint_moments[m]);
+    return shape_equal(&a->full, &b->full) && a->begin == b->begin && a->end == b->end
+           && tensor_slice_equal(&a->slice, &b->slice);
+}
+
+/* The file that this rank wrote, if it holds all this rank's entries as they are now; else NULL. */
+static const shard *own_shard(const source *s, const checkpoint_state *state, int rank, int only)
+{
+    checkpoint_file mine;
+    const shard *found = NULL;
+    checkpoint_file_name(&mine, state->owner, only ? -1 : rank);
+    for (int i = 0; i < s->count; i++) {
+        const char *name = strrchr(s->shards[i].path, '/');
+        if (!strcmp(name ? name + 1 : s->shards[i].path, mine.name))
+            found = &s->shards[i];
     }
+    for (int i = 0; found && i < state->count(state->context); i++) {
+        checkpoint_entry e;
+        checkpoint_piece there;
+        state->entry(state->context, i, &e);
+        const checkpoint_piece here = checkpoint_entry_piece(&e);
+        const st_tensor *t = st_find(found->file, e.name);
+        if (e.param < 0 || e.begin >= e.end)
+            continue;
+        if (!t || checkpoint_piece_read(&there, found->pieces, t, &e.full, found->path)
+            || !same_piece(&here, &there)) {
+            gt_message_clear();
+            return NULL;
+        }
+    }
+    return found;
+}
+
+/* Do all ranks go on with what they wrote themselves, and is that all there is? */
+static gt_status find_own(const shard **own, const source *s, const checkpoint_state *state,
+                          const checkpoint_ranks *ranks)
+{
+    net_comm *c = ranks ? ranks->comm : NULL;
+    const int size = c ? net_comm_size(c) : 1;
+    net_blobs all;
+    *own = own_shard(s, state, c ? net_comm_rank(c) : 0, size == 1);
+    const unsigned char mine = *own != NULL && s->count == size;
+    gt_status st = checkpoint_agree(c, "whose state is whose", GT_OK, &mine, 1, &all);
+    if (st)
+        return st;
+    for (int r = 0; r < all.count; r++)
+        if (all.size[r] != 1 || !all.data[r][0])
+            *own = NULL;
+    net_blobs_release(&all);
     return GT_OK;
 }
 
-static gt_status load_optimizer(const char *folder, params *p, optim *o)
+/* This rank's part of an entry into s->held, beginning there with the slice's first element. */
+static gt_status take_entry(source *s, const checkpoint_state *state, const checkpoint_entry *e,
+                            const checkpoint_ranks *ranks)
+{
+    const int64_t count = shape_count(&e->full);
+    gt_status st = gather(s, e->name, &e->full, state->each_rank && e->param >= 0);
+    if (!st && !e->any_value)
+        st = check_finite(s, e->name, s->room, count);
+    if (st)
+        return st;
+    tensor_slice_take(s->held, s->room, &e->full, &e->slice);
+    if (state->each_rank && e->param >= 0 && ranks && ranks->mine && !ranks->mine[e->param])
+        memset(s->held, 0, 4 * (size_t)count);
+    return GT_OK;
+}
+
+static gt_status load_entry(source *s, const checkpoint_state *state, int i, const shard *own,
+                            const checkpoint_ranks *ranks)
+{
+    checkpoint_entry e;
+    state->entry(state->context, i, &e);
+    gt_status st = GT_OK;
+    if (own && e.param >= 0) {
+        const int64_t count = e.end - e.begin;
+        if (count <= 0)
+            return GT_OK;
+        memcpy(s->held, st_find(own->file, e.name)->data, 4 * (size_t)count);
+        if (!e.any_value)
+            st = check_finite(s, e.name, s->held, count);
+        return st ? st : state->write(state->context, i, s->held);
+    }
+    st = take_entry(s, state, &e, ranks);
+    if (!st && e.begin < e.end)
+        st = state->write(state->context, i, s->held + e.begin);
+    return st;
+}
+
+static gt_status load_entries(source *s, const checkpoint_state *state, const checkpoint_ranks *ranks)
+{
+    const int count = state->count(state->context);
+    const shard *own = NULL;
+    int64_t most = 1;
+    for (int i = 0; i < count; i++) {
+        checkpoint_entry e;
+        state->entry(state->context, i, &e);
+        most = shape_count(&e.full) > most ? shape_count(&e.full) : most;
+    }
+    gt_status st = source_room(s, most);
+    if (!st && state->each_rank)
+        st = find_own(&own, s, state, ranks);
+    gt_activity a;
+    gt_activity_begin(&a, "loading state from a checkpoint", "tensors", (uint64_t)count);
+    for (int i = 0; !st && i < count; i++) {
+        st = gt_activity_at(&a, (uint64_t)i);
+        if (!st)
+            st = load_entry(s, state, i, own, ranks);
+    }
+    gt_activity_end(&a);
+    return st;
+}
+
+static gt_status load_state(const char *folder, const checkpoint_state *state,
+                            const checkpoint_ranks *ranks)
 {
     source s;
-    char name[96];
-    gt_status st = source_open(&s, folder, CHECKPOINT_OPTIMIZER);
+    gt_status st = source_open(&s, folder, state->owner, state->what);
+    if (st == GT_NOT_FOUND && state->optional) {
+        gt_message_clear();
+        source_close(&s);
+        return GT_OK;
+    }
     if (!st)
-        st = check_moments(&s, p, optim_moments(o));
+        st = check_names(&s, state);
     if (!st)
-        st = source_room(&s, p);
-    gt_activity a;
-    gt_activity_begin(&a, "loading the optimizer's state", "tensors",
-                      (uint64_t)params_count(p) * (uint64_t)optim_moments(o));
-    for (int m = 0; m < optim_moments(o); m++)
-        for (int i = 0; !st && i < params_count(p); i++) {
-            st = gt_activity_at(&a, a.done + 1);
-            if (st)
-                break;
-            snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m], params_info(p, i)->name);
-            st = gather_finite(&s, name, &params_info(p, i)->full);
-            if (!st)
-                st = optim_moment_write_full(o, i, m, s.room);
-        }
-    gt_activity_end(&a);
-    if (!st)
-        st = load_scalars(&s, o);
+        st = load_entries(&s, state, ranks);
     source_close(&s);
     return st;
 }
 
-gt_status checkpoint_load(const char *path, params *p, optim *o)
+/* A run that is told to keep less than before should hear of it. */
+static gt_status tell_unclaimed(const char *folder, const checkpoint_state *states, int count)
+{
+    checkpoint_info info;
+    checkpoint_file *files;
+    char has[CHECKPOINT_OWNER], last[CHECKPOINT_OWNER] = "";
+    int n;
+    gt_status st = checkpoint_manifest_read(folder, &info, &files, &n);
+    for (int i = 0; !st && i < n; i++) {
+        int claimed = !checkpoint_file_owner(files[i].name, has) || !strcmp(has, CHECKPOINT_PARAMS);
+        for (int k = 0; k < count; k++)
+            claimed |= !strcmp(has, states[k].owner);
+        if (!claimed && strcmp(has, last))
+            gt_log(GT_LOG_WARN, "train", "'%s' holds %s, which this run does not keep; they are left out",
+                   folder, has);
+        if (!claimed)
+            memcpy(last, has, sizeof last);
+    }
+    free(files);
+    return st;
+}
+
+gt_status checkpoint_load(const char *path, params *p, const checkpoint_state *states, int count,
+                          const checkpoint_ranks *ranks)
 {
     const uint64_t traced = gt_trace_begin();
     gt_status st = load_params(path, p);
-    if (!st && o)
-        st = load_optimizer(path, p, o);
+    for (int i = 0; !st && i < count; i++)
+        st = load_state(path, &states[i], ranks);
+    if (!st && count && !(ranks && ranks->comm && net_comm_rank(ranks->comm)))
+        st = tell_unclaimed(path, states, count);
     gt_trace_end(GT_TRACE_HOST, GT_TRACK_HOST, "load a checkpoint", traced);
     return st;
 }
@@ -283,7 +396,7 @@ static int declares(const graph *g, const char *name)
 gt_status checkpoint_check_model(const char *path, const graph *whole)
 {
     source s;
-    gt_status st = source_open(&s, path, CHECKPOINT_PARAMS);
+    gt_status st = source_open(&s, path, CHECKPOINT_PARAMS, "parameters");
     for (int i = 0; !st && i < s.count; i++)
         for (size_t k = 0; !st && k < st_count(s.shards[i].file); k++) {
             const char *name = st_at(s.shards[i].file, k)->name;

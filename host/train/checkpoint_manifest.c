@@ -20,7 +20,6 @@
 
 enum { MANIFEST_MAX = 1 << 26 };        /* bytes: hundreds of thousands of files */
 
-static const char *const kind_names[] = { "params", "optimizer" };
 static const char *const order_names[] = { "shuffled", "sequential" };  /* [loader_order] */
 
 gt_status checkpoint_no_memory(const char *path)
@@ -28,32 +27,30 @@ gt_status checkpoint_no_memory(const char *path)
     return gt_fail(GT_NO_MEMORY, "cannot handle checkpoint '%s': out of memory", path);
 }
 
-void checkpoint_file_name(checkpoint_file *out, checkpoint_kind kind, int rank)
+void checkpoint_file_name(checkpoint_file *out, const char *owner, int rank)
 {
     *out = (checkpoint_file){ 0 };
     if (rank < 0)
-        snprintf(out->name, sizeof out->name, "%s.safetensors", kind_names[kind]);
+        snprintf(out->name, sizeof out->name, "%.15s.safetensors", owner);
     else
-        snprintf(out->name, sizeof out->name, "%s-%05d.safetensors", kind_names[kind], rank);
+        snprintf(out->name, sizeof out->name, "%.15s-%05d.safetensors", owner, rank);
 }
 
-int checkpoint_file_kind(const char *name, checkpoint_kind *kind)
+int checkpoint_file_owner(const char *name, char owner[CHECKPOINT_OWNER])
 {
-    for (int i = 0; i < 2; i++) {
-        const size_t n = strlen(kind_names[i]);
-        if (strncmp(name, kind_names[i], n))
-            continue;
-        const char *rest = name + n;
-        if (*rest == '-') {
-            const size_t digits = strspn(rest + 1, "0123456789");
-            if (digits < 5 || digits > 9)
-                return 0;
-            rest += 1 + digits;
-        }
-        *kind = (checkpoint_kind)i;
-        return !strcmp(rest, ".safetensors");
+    const size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz_");
+    const char *rest = name + n;
+    if (!n || n >= CHECKPOINT_OWNER)
+        return 0;
+    if (*rest == '-') {
+        const size_t digits = strspn(rest + 1, "0123456789");
+        if (digits < 5 || digits > 9)
+            return 0;
+        rest += 1 + digits;
     }
-    return 0;
+    memcpy(owner, name, n);
+    owner[n] = '\0';
+    return !strcmp(rest, ".safetensors");
 }
 
 gt_status checkpoint_file_measure(const char *folder, checkpoint_file *file)
@@ -138,10 +135,10 @@ static gt_status read_files(const char *folder, const json_t *list, checkpoint_f
     json_array_foreach(list, i, row) {
         const char *name, *hash;
         json_int_t bytes;
-        checkpoint_kind kind;
+        char owner[CHECKPOINT_OWNER];
         checkpoint_file *f = &(*files)[(*count)++];
         if (json_unpack(row, "{s:s, s:I, s:s}", "name", &name, "bytes", &bytes, "xxh3", &hash)
-            || strlen(name) >= sizeof f->name || !checkpoint_file_kind(name, &kind))
+            || strlen(name) >= sizeof f->name || !checkpoint_file_owner(name, owner))
             return gt_fail(GT_FORMAT, "manifest of '%s' lists no proper files", folder);
         snprintf(f->name, sizeof f->name, "%s", name);
         f->bytes = (uint64_t)bytes;

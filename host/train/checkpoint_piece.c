@@ -11,6 +11,11 @@
  * so files of one rank are what any reader of safetensors expects.                       */
 #include "host/train/checkpoint_private.h"
 
+checkpoint_piece checkpoint_entry_piece(const checkpoint_entry *e)
+{
+    return (checkpoint_piece){ e->full, e->slice, e->begin, e->end };
+}
+
 int checkpoint_piece_is_whole(const checkpoint_piece *p)
 {
     return !p->slice.parts && p->begin == 0 && p->end == shape_count(&p->full);

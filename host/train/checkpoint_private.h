@@ -11,18 +11,16 @@
 /* 1: one params.safetensors, one optimizer.safetensors. 2: any number of each, with pieces. */
 enum { CHECKPOINT_FORMAT = 2 };
 
-extern const char *const checkpoint_moments[2];         /* "first", "second" */
-
 gt_status checkpoint_no_memory(const char *path);
 
 /* ---- files ----------------------------------------------------------------------------------- */
-typedef enum checkpoint_kind { CHECKPOINT_PARAMS, CHECKPOINT_OPTIMIZER } checkpoint_kind;
+#define CHECKPOINT_PARAMS "params"      /* whose the parameters' files are */
 typedef struct checkpoint_file { char name[40]; uint64_t bytes, hash; } checkpoint_file;
 
 /* rank -1: the only one. */
-void checkpoint_file_name(checkpoint_file *out, checkpoint_kind kind, int rank);
+void checkpoint_file_name(checkpoint_file *out, const char *owner, int rank);
 /* 1 if the name is one that checkpoint_file_name() gives. */
-int  checkpoint_file_kind(const char *name, checkpoint_kind *kind);
+int  checkpoint_file_owner(const char *name, char owner[CHECKPOINT_OWNER]);
 /* Size and hash of the file as it lies there. */
 gt_status checkpoint_file_measure(const char *folder, checkpoint_file *file);
 
@@ -40,6 +38,7 @@ typedef struct checkpoint_piece {
     int64_t begin, end;
 } checkpoint_piece;
 
+checkpoint_piece checkpoint_entry_piece(const checkpoint_entry *e);
 int   checkpoint_piece_is_whole(const checkpoint_piece *p);
 /* As it lies in the file: the slice's shape, or a vector if it is not all of the slice. */
 shape checkpoint_piece_shape(const checkpoint_piece *p);

@@ -15,6 +15,7 @@
 #include "host/base/trace.h"
 #include "host/train/checkpoint_private.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,23 +23,22 @@
 #include <string.h>
 #include <unistd.h>
 
-const char *const checkpoint_moments[2] = { "first", "second" };
-
 enum { LOOKS = 20 };                    /* for the folder, on file systems that show it late */
 #define LOOK_NS 100000000u
 
 typedef struct saving {
     const checkpoint_info *info;
     params *params;
-    optim *optim;
+    const checkpoint_state *states;
+    int state_count;
     net_comm *comm;                     /* NULL: alone */
-    const unsigned char *mine, *mine_moments;   /* NULL: all */
+    const unsigned char *mine, *mine_state;     /* NULL: all */
     int rank, only;                     /* only: there is no other rank */
     const char *run;
     char partial[64];                   /* the folder aside, as rank 0 names it */
     char *all, *aside, *final;
     float *room;                        /* the largest tensor */
-    checkpoint_file files[2];           /* written by this rank */
+    checkpoint_file files[1 + CHECKPOINT_STATES];       /* written by this rank */
     int count;
     gt_activity activity;
 } saving;
@@ -54,11 +54,14 @@ static checkpoint_piece param_piece(const saving *s, int i)
     return (checkpoint_piece){ info->full, info->slice, 0, shape_count(&info->shape) };
 }
 
-static checkpoint_piece moment_piece(const saving *s, int i)
+/* Is it this rank that writes an entry? */
+static int writes_entry(const saving *s, const checkpoint_state *state, const checkpoint_entry *e)
 {
-    checkpoint_piece p = param_piece(s, i);
-    optim_moment_range(s->optim, i, &p.begin, &p.end);
-    return p;
+    if (e->begin >= e->end)
+        return 0;
+    if (e->param < 0)
+        return !s->rank;
+    return state->each_rank || is_mine(s->mine_state, e->param);
 }
 
 static size_t piece_bytes(const checkpoint_piece *p)
@@ -76,10 +79,10 @@ typedef struct output {
     json_t *pieces;
 } output;
 
-static gt_status output_open(output *o, const saving *s, checkpoint_kind kind)
+static gt_status output_open(output *o, const saving *s, const char *owner)
 {
     *o = (output){ 0 };
-    checkpoint_file_name(&o->file, kind, s->only ? -1 : s->rank);
+    checkpoint_file_name(&o->file, owner, s->only ? -1 : s->rank);
     o->path = gt_path_join(s->aside, o->file.name);
     o->pieces = json_object();
     return o->path && o->pieces ? st_writer_open(&o->writer, o->path)
@@ -153,67 +156,42 @@ static gt_status save_params(saving *s)
     return output_close(&o, s, st);
 }
 
-/* 1 if this rank writes moments of parameter i. */
-static int has_moments(const saving *s, int i)
+static gt_status put_entry(saving *s, output *o, const checkpoint_state *state, int i)
 {
-    const checkpoint_piece p = moment_piece(s, i);
-    return is_mine(s->mine_moments, i) && p.begin < p.end;
+    checkpoint_entry e;
+    state->entry(state->context, i, &e);
+    if (!writes_entry(s, state, &e))
+        return GT_OK;
+    const checkpoint_piece p = checkpoint_entry_piece(&e);
+    gt_activity_set(&s->activity, s->activity.done + 1);
+    gt_status st = state->read(state->context, i, s->room);
+    return st ? st : st_writer_put(o->writer, s->room, piece_bytes(&p));
 }
 
-static gt_status put_moments(saving *s, output *o, int which)
-{
-    gt_status st = GT_OK;
-    for (int i = 0; !st && i < params_count(s->params); i++) {
-        const checkpoint_piece p = moment_piece(s, i);
-        if (!has_moments(s, i))
-            continue;
-        gt_activity_set(&s->activity, s->activity.done + 1);
-        st = optim_moment_read(s->optim, i, which, s->room);
-        if (!st)
-            st = st_writer_put(o->writer, s->room, piece_bytes(&p));
-    }
-    return st;
-}
-
-static gt_status put_scalars(saving *s, output *o)
-{
-    dev_event *event = NULL;
-    gt_status st = optim_state_read(s->optim, s->room, &event);
-    if (!st)
-        st = dev_event_wait(event);
-    return st ? st : st_writer_put(o->writer, s->room, 4 * OPTIM_STATE_FLOATS);
-}
-
-/* Moments, and from rank 0 the scalars, which are alike everywhere. */
-static gt_status save_optimizer(saving *s)
+/* What this rank writes of an owner's state; no file if that is nothing. */
+static gt_status save_state(saving *s, const checkpoint_state *state)
 {
     output o;
-    char name[96];
-    const checkpoint_piece scalars = { .full = shape_of(1, (int64_t)OPTIM_STATE_FLOATS),
-                                       .end = OPTIM_STATE_FLOATS };
-    const int moments = optim_moments(s->optim);
+    checkpoint_entry e;
+    const int count = state->count(state->context);
     int some = 0;
-    for (int i = 0; moments && i < params_count(s->params); i++)
-        some |= has_moments(s, i);
-    if (!some && s->rank)
+    for (int i = 0; !some && i < count; i++) {
+        state->entry(state->context, i, &e);
+        some = writes_entry(s, state, &e);
+    }
+    if (!some)
         return GT_OK;
-    gt_status st = output_open(&o, s, CHECKPOINT_OPTIMIZER);
-    for (int m = 0; m < moments; m++)
-        for (int i = 0; !st && i < params_count(s->params); i++) {
-            const checkpoint_piece p = moment_piece(s, i);
-            snprintf(name, sizeof name, "%s.%s", checkpoint_moments[m],
-                     params_info(s->params, i)->name);
-            if (has_moments(s, i))
-                st = output_add(&o, name, &p);
-        }
-    if (!st && !s->rank)
-        st = output_add(&o, "scalars", &scalars);
+    gt_status st = output_open(&o, s, state->owner);
+    for (int i = 0; !st && i < count; i++) {
+        state->entry(state->context, i, &e);
+        const checkpoint_piece p = checkpoint_entry_piece(&e);
+        if (writes_entry(s, state, &e))
+            st = output_add(&o, e.name, &p);
+    }
     if (!st)
         st = output_begin(&o);
-    for (int m = 0; !st && m < moments; m++)
-        st = put_moments(s, &o, m);
-    if (!st && !s->rank)
-        st = put_scalars(s, &o);
+    for (int i = 0; !st && i < count; i++)
+        st = put_entry(s, &o, state, i);
     return output_close(&o, s, st);
 }
 
@@ -232,11 +210,17 @@ static gt_status name_folders(saving *s)
 
 static gt_status make_room(saving *s)
 {
-    int64_t most = OPTIM_STATE_FLOATS;
+    int64_t most = 1;
+    checkpoint_entry e;
     for (int i = 0; i < params_count(s->params); i++) {
         const int64_t n = shape_count(&params_info(s->params, i)->shape);
         most = n > most ? n : most;
     }
+    for (int k = 0; k < s->state_count; k++)
+        for (int i = 0; i < s->states[k].count(s->states[k].context); i++) {
+            s->states[k].entry(s->states[k].context, i, &e);
+            most = e.end - e.begin > most ? e.end - e.begin : most;
+        }
     s->room = malloc(4 * (size_t)most);
     return s->room ? GT_OK : checkpoint_no_memory(s->all);
 }
@@ -304,8 +288,8 @@ static gt_status write_files(saving *s, net_blobs *all)
         st = make_room(s);
     if (!st)
         st = save_params(s);
-    if (!st && s->optim)
-        st = save_optimizer(s);
+    for (int i = 0; !st && i < s->state_count; i++)
+        st = save_state(s, &s->states[i]);
     if (s->comm)
         net_comm_busy(s->comm, NULL);
     return checkpoint_agree(s->comm, "a checkpoint's files", st, s->files,
@@ -315,7 +299,7 @@ static gt_status write_files(saving *s, net_blobs *all)
 static gt_status write_manifest(const saving *s, const net_blobs *all)
 {
     int count = 0;
-    checkpoint_file *files = calloc((size_t)all->count * 2, sizeof *files);
+    checkpoint_file *files = calloc((size_t)all->count * (1 + CHECKPOINT_STATES), sizeof *files);
     if (!files)
         return checkpoint_no_memory(s->run);
     for (int i = 0; i < all->count; i++) {
@@ -383,21 +367,26 @@ static gt_status clear_away(const saving *s, gt_status st)
     return gt_fail(st, "%s", why);
 }
 
-gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, optim *o,
-                          const checkpoint_ranks *ranks, uint64_t *bytes)
+gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p,
+                          const checkpoint_state *states, int count, const checkpoint_ranks *ranks,
+                          uint64_t *bytes)
 {
-    saving s = { .run = run, .info = info, .params = p, .optim = o, .only = 1 };
+    saving s = { .run = run, .info = info, .params = p, .states = states, .state_count = count,
+                 .only = 1 };
+    uint64_t tensors = (uint64_t)params_count(p);
     net_blobs written = { 0 };
     const uint64_t traced = gt_trace_begin();
     if (ranks) {
         s.comm = ranks->comm;
         s.mine = ranks->mine;
-        s.mine_moments = ranks->mine_moments ? ranks->mine_moments : ranks->mine;
+        s.mine_state = ranks->mine_state ? ranks->mine_state : ranks->mine;
         s.rank = s.comm ? net_comm_rank(s.comm) : 0;
         s.only = !s.comm || net_comm_size(s.comm) == 1;
     }
-    gt_activity_begin(&s.activity, "saving", "tensors",
-                      (uint64_t)params_count(p) * (uint64_t)(1 + (o ? optim_moments(o) : 0)));
+    assert(0 <= count && count <= CHECKPOINT_STATES);
+    for (int i = 0; i < count; i++)
+        tensors += (uint64_t)states[i].count(states[i].context);
+    gt_activity_begin(&s.activity, "saving", "tensors", tensors);
     gt_status st = begin(&s);
     if (!st)
         st = write_files(&s, &written);

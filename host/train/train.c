@@ -123,9 +123,9 @@ static gt_status make_optimizer(train *t)
         return optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, NULL);
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
     t->mine = calloc((size_t)count + 1, 1);
-    t->mine_moments = calloc((size_t)count + 1, 1);
+    t->mine_state = calloc((size_t)count + 1, 1);
     t->totals = calloc((size_t)t->ranks, sizeof *t->totals);
-    gt_status st = parts && t->mine && t->mine_moments && t->totals ? GT_OK : no_memory();
+    gt_status st = parts && t->mine && t->mine_state && t->totals ? GT_OK : no_memory();
     for (int i = 0; !st && i < segments; i++) {
         const params_segment *s = params_segment_at(t->params, i);
         const net_group *g = parallel_holders_net(t->holders, s->group);
@@ -142,7 +142,7 @@ static gt_status make_optimizer(train *t)
         params_place(t->params, i, &segment, &first);
         t->mine[i] = (unsigned char)parallel_holders_first(t->holders,
                                                            params_segment_at(t->params, segment)->group);
-        t->mine_moments[i] = t->sharded || t->mine[i];
+        t->mine_state[i] = t->sharded || t->mine[i];
     }
     if (!st)
         st = optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, parts);
@@ -290,6 +290,8 @@ static gt_status check_lost(train *t)
 static gt_status fill_params(train *t)
 {
     checkpoint_info info;
+    checkpoint_state states[CHECKPOINT_STATES];
+    const checkpoint_ranks ranks = { t->o.comm, t->mine, t->mine_state };
     char *path = NULL;
     gt_status st = GT_OK;
     if (t->o.resume && t->o.run) {
@@ -309,7 +311,7 @@ static gt_status fill_params(train *t)
         if (!st && path)
             st = check_model(t, path);
         if (!st && path)
-            st = checkpoint_load(path, t->params, t->optim);
+            st = checkpoint_load(path, t->params, states, train_states(t, states), &ranks);
         if (!st && path) {
             t->done = t->queued = info.step;
             t->last_saved = info.step;
@@ -483,7 +485,7 @@ static void release(train *t)
     if (t->tensor_group)
         net_group_release(t->tensor_group);
     free(t->mine);
-    free(t->mine_moments);
+    free(t->mine_state);
     free(t->totals);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
@@ -505,6 +507,12 @@ void train_release(train *t)
     gt_message_clear();
     if (*before)
         gt_fail(GT_PEER, "%s", before);     /* the code is the caller's; this keeps the sentence */
+}
+
+int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES])
+{
+    states[0] = optim_saved(t->optim);
+    return 1;
 }
 
 uint64_t train_steps_done(const train *t)
@@ -565,7 +573,7 @@ train_memory train_memory_of(const train *t)
         m.parameters += dev_buffer_bytes(s->master);
         m.gradients += dev_buffer_bytes(s->grad);
         m.copies += s->copy ? dev_buffer_bytes(s->copy) : 0;
-        m.moments += (uint64_t)optim_moments(t->optim) * dev_buffer_bytes(s->master);
+        m.moments += (uint64_t)optim_slots(t->optim) * dev_buffer_bytes(s->master);
     }
     m.activations = exec_arena_bytes(t->arena) + stage_bytes(t->stage);
     m.total = dev_memory_used(t->device);

@@ -56,7 +56,7 @@ struct train {
     parallel_holders *holders;          /* of several ranks; NULL: alone */
     parallel_gradients *gradients;
     int sharded;                        /* optimizer state is shared out over holders */
-    unsigned char *mine, *mine_moments; /* [parameter] this rank writes it, or its moments */
+    unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */
     parallel_totals *totals;            /* [rank] of the newest step */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
@@ -84,5 +84,8 @@ struct train {
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
 };
+
+/* Everything beside parameters that a checkpoint of this run holds; how many owners. */
+int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES]);
 
 #endif

@@ -307,11 +307,12 @@ static gt_status save(train *t, const train_hooks *hooks)
                                    { t->samples, t->o.seq, t->o.order, t->data.train->count,
                                      t->data_hash } };
     const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine,
-                                     .mine_moments = t->mine_moments };
+                                     .mine_state = t->mine_state };
+    checkpoint_state states[CHECKPOINT_STATES];
     if (!t->o.run || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);
-    gt_status st = checkpoint_save(t->o.run, &info, t->params, t->optim,
+    gt_status st = checkpoint_save(t->o.run, &info, t->params, states, train_states(t, states),
                                    t->o.comm ? &ranks : NULL, NULL);
     announce(hooks, "saving", 1);
     if (st) {

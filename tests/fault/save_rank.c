@@ -39,7 +39,7 @@ static gt_status load(net_comm *c, const char *run, parts *p, uint64_t *step)
         return GT_OK;
     }
     if (!st)
-        st = checkpoint_load(path, p->params, p->optim);
+        st = checkpoint_load(path, p->params, (checkpoint_state[]){ optim_saved(p->optim) }, 1, NULL);
     if (!st)
         st = parts_check(p, (unsigned)info.step);
     *step = info.step;
@@ -56,7 +56,7 @@ static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t ste
         step++;
         st = parts_fill(p, (unsigned)step);
         if (!st)
-            st = checkpoint_save(run, &info, p->params, p->optim, &ranks, NULL);
+            st = checkpoint_save(run, &info, p->params, (checkpoint_state[]){ optim_saved(p->optim) }, 1, &ranks, NULL);
         if (!st && !net_comm_rank(c))
             st = checkpoint_prune(run, 3, step);
     }

@@ -123,7 +123,7 @@ static void range_of(const parts *p, int i, int which, int64_t *begin, int64_t *
     *begin = 0;
     *end = shape_count(&params_info(p->params, i)->shape);
     if (which)
-        optim_moment_range(p->optim, i, begin, end);
+        optim_slot_range(p->optim, i, which - 1, begin, end);
 }
 
 static void expect_scalars(unsigned seed, float *out)
@@ -142,7 +142,7 @@ gt_status parts_fill(parts *p, unsigned seed)
             expect(params_info(p->params, i), which, seed, x);
             range_of(p, i, which, &begin, &end);
             if (begin < end)
-                st = which ? optim_moment_write(p->optim, i, which - 1, x + begin)
+                st = which ? optim_slot_write(p->optim, i, which - 1, x + begin)
                            : params_write(p->params, i, x);
         }
     expect_scalars(seed, x);
@@ -173,7 +173,7 @@ gt_status parts_check(parts *p, unsigned seed)
             expect(info, which, seed, x);
             range_of(p, i, which, &begin, &end);
             if (begin < end)
-                st = which ? optim_moment_read(p->optim, i, which - 1, y)
+                st = which ? optim_slot_read(p->optim, i, which - 1, y)
                            : params_read(p->params, i, y);
             if (!st && begin < end && memcmp(x + begin, y, 4 * (size_t)(end - begin)))
                 st = gt_fail(GT_MISMATCH, "tensor '%s', %d: not what was saved", info->name, which);

@@ -7,6 +7,7 @@
  * step, which takes the place of the one it was loaded from. For tests/cli/reshard.sh.   */
 #include "tests/comm/ranks.h"
 
+#include "host/optim/optim.h"
 #include "host/train/checkpoint.h"
 #include "models/model.h"
 
@@ -70,9 +71,9 @@ static gt_status write_again(net_comm *c, void *context)
     if (!st)
         st = checkpoint_find_together(c, &path, &info, w->run);
     if (!st)
-        st = checkpoint_load(path, s.params, s.optim);
+        st = checkpoint_load(path, s.params, (checkpoint_state[]){ optim_saved(s.optim) }, 1, NULL);
     if (!st)
-        st = checkpoint_save(w->run, &info, s.params, s.optim, &ranks, NULL);
+        st = checkpoint_save(w->run, &info, s.params, (checkpoint_state[]){ optim_saved(s.optim) }, 1, &ranks, NULL);
     free(path);
     close_share(&s);
     return st;

@@ -50,7 +50,7 @@ static float *snapshot(train *t, size_t *count)
     *count = n;
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < params_count(train_params(t)); i++) {
-            CHECK_OK(optim_moment_read(train_optim(t), i, m, all + *count));
+            CHECK_OK(optim_slot_read(train_optim(t), i, m, all + *count));
             *count += (size_t)shape_count(&params_info(train_params(t), i)->shape);
         }
     dev_event *event = NULL;
@@ -95,18 +95,18 @@ static void names_do_not_depend_on_how_many_steps(void)
     if (!t)
         return;
     uint64_t bytes = 0;
-    CHECK_OK(checkpoint_save(folder, &info, train_params(t), NULL, NULL, &bytes));
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), NULL, 0, NULL, &bytes));
     CHECK(bytes > 0);
     CHECK_OK(checkpoint_find(&path, &found, folder));
     CHECK(strstr(path, "step-12345678901") != NULL);
     CHECK(found.step == info.step && found.seed == info.seed && found.tokens == 99);
-    CHECK_OK(checkpoint_load(path, train_params(t), NULL));
-    CHECK_FAILS(checkpoint_load(path, train_params(t), train_optim(t)), GT_NOT_FOUND, "optimizer");
+    CHECK_OK(checkpoint_load(path, train_params(t), NULL, 0, NULL));
+    CHECK_FAILS(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL), GT_NOT_FOUND, "optimizer");
     free(path);
     /* The same step once more takes the place of the first. */
-    CHECK_OK(checkpoint_save(folder, &info, train_params(t), train_optim(t), NULL, NULL));
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL, NULL));
     CHECK_OK(checkpoint_find(&path, &found, folder));
-    CHECK_OK(checkpoint_load(path, train_params(t), train_optim(t)));
+    CHECK_OK(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL));
     free(path);
     train_release(t);
     free(folder);
@@ -149,7 +149,7 @@ static void damage_is_found_and_passed_over(void)
             CHECK_OK(checkpoint_find(&path, &info, folder));
             CHECKF(path && info.step == 2, "%s, damage %d: step %llu", files[file], (int)how,
                    (unsigned long long)info.step);
-            CHECK_OK(checkpoint_load(path, train_params(t), train_optim(t)));
+            CHECK_OK(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL));
             free(path);
             free(victim);
             victim = file_of(folder, 2, "params.safetensors");
@@ -251,9 +251,9 @@ static void weights_that_are_not_finite_are_refused(void)
     CHECK_OK(params_read(p, i, row));
     row[5] = NAN;
     CHECK_OK(params_write(p, i, row));
-    CHECK_OK(checkpoint_save(folder, &info, p, train_optim(t), NULL, NULL));
+    CHECK_OK(checkpoint_save(folder, &info, p, (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL, NULL));
     CHECK_OK(checkpoint_find(&path, &info, folder));
-    CHECK_FAILS(checkpoint_load(path, p, NULL), GT_NUMERIC, "'ln_f.weight' holds a value");
+    CHECK_FAILS(checkpoint_load(path, p, NULL, 0, NULL), GT_NUMERIC, "'ln_f.weight' holds a value");
     free(path);
     train_release(t);
     free(folder);
@@ -269,7 +269,7 @@ static void a_failed_save_leaves_the_last_one(void)
     /* A file lies where the new folder must go. */
     char *blocked = gt_path_join(folder, "checkpoints/step-000004");
     CHECK_OK(gt_file_write(blocked, "x", 1));
-    gt_status st = checkpoint_save(folder, &info, train_params(t), train_optim(t), NULL, NULL);
+    gt_status st = checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL, NULL);
     CHECK(st == GT_OK || st == GT_IO);
     unlink(blocked);
     int partial;

@@ -62,7 +62,7 @@ static gt_status load_by_hand(params *p, const char *name, int format, const han
     write_by_hand(folder, format, files, count);
     gt_status st = checkpoint_find(&path, &info, folder);
     if (!st)
-        st = checkpoint_load(path, p, NULL);
+        st = checkpoint_load(path, p, NULL, 0, NULL);
     free(path);
     free(folder);
     return st;

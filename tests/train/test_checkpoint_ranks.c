@@ -33,7 +33,7 @@ static gt_status save_parts(net_comm *c, const job *j, const parts *p, uint64_t 
 {
     const checkpoint_info info = { .step = j->step, .seed = j->seed, .tokens = 77 };
     const checkpoint_ranks ranks = { c, p->mine, p->mine_moments };
-    return checkpoint_save(j->run, &info, p->params, p->optim, &ranks, bytes);
+    return checkpoint_save(j->run, &info, p->params, (checkpoint_state[]){ optim_saved(p->optim) }, 1, &ranks, bytes);
 }
 
 static gt_status saves(net_comm *c, void *context)
@@ -65,7 +65,7 @@ static gt_status loads(net_comm *c, void *context)
     if (!st && (info.step != j->step || info.seed != j->seed || info.tokens != 77))
         st = gt_fail(GT_MISMATCH, "found step %llu", (unsigned long long)info.step);
     if (!st)
-        st = checkpoint_load(path, p.params, p.optim);
+        st = checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL);
     if (!st)
         st = parts_check(&p, j->seed);
     free(path);
@@ -354,25 +354,25 @@ static void pieces_that_do_not_make_a_tensor_are_told(void)
     place(&j, "forgotten");
     CHECK_OK(ranks_run(2, "", forgets, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_MISMATCH,
+    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_MISMATCH,
                 "of tensor 'h.2.qkv', 180 elements of 240 are missing");
     free(path);
     j.seed = 0;
     j.step = 2;
     CHECK_OK(ranks_run(2, "", forgets, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_MISMATCH, "'h.2.qkv' is missing");
+    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_MISMATCH, "'h.2.qkv' is missing");
     free(path);
     place(&j, "disagreeing");
     j.step = 1;
     CHECK_OK(ranks_run(2, "", disagrees, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_OK(checkpoint_load(path, p.params, p.optim));
+    CHECK_OK(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL));
     free(path);
     j.step = 2;
     CHECK_OK(ranks_run(2, "", disagrees, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_FAILS(checkpoint_load(path, p.params, p.optim), GT_FORMAT, "'ln_f' differs");
+    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_FORMAT, "'ln_f' differs");
     free(path);
     parts_close(&p);
 }
@@ -449,7 +449,7 @@ static gt_status saves_stage(net_comm *c, void *context)
                   && (p->slice.parts || rank % tensor == 0);
     }
     const checkpoint_ranks of = { c, mine, NULL };
-    RANK_OK(checkpoint_save(j->run, &info, m.params, NULL, &of, NULL));
+    RANK_OK(checkpoint_save(j->run, &info, m.params, NULL, 0, &of, NULL));
     close_model_part(&m);
     return GT_OK;
 }
@@ -462,7 +462,7 @@ static gt_status loads_stage(net_comm *c, void *context)
     checkpoint_info info;
     RANK_OK(open_model_part(&m, net_comm_rank(c), net_comm_size(c), j->plan.tensor));
     RANK_OK(checkpoint_find_together(c, &path, &info, j->run));
-    RANK_OK(checkpoint_load(path, m.params, NULL));
+    RANK_OK(checkpoint_load(path, m.params, NULL, 0, NULL));
     RANK_OK(is_initial(&m, j->seed));
     free(path);
     close_model_part(&m);
@@ -501,7 +501,7 @@ static void generation_takes_any_checkpoint(void)
         && CHECK_OK(params_create(&m.params, m.device, m.graph, 0))
         && CHECK_OK(checkpoint_find(&path, &info, j.run))) {
         CHECK_OK(checkpoint_check_model(path, m.graph));
-        CHECK_OK(checkpoint_load(path, m.params, NULL));
+        CHECK_OK(checkpoint_load(path, m.params, NULL, 0, NULL));
         CHECK_OK(is_initial(&m, j.seed));
         CHECK_OK(model_export(&c, m.params, DTYPE_F32, folder));
         CHECK_OK(params_init(m.params, 6));
@@ -511,6 +511,167 @@ static void generation_takes_any_checkpoint(void)
     free(path);
     free(folder);
     close_model_part(&m);
+}
+
+/* ---- state of another owner ---------------------------------------------------------------------- */
+
+/* Each rank's own values of every element it holds, and a flat vector that is alike everywhere. */
+enum { OWN_MOST = 310, OWN_FLAT = 5 };
+typedef struct own_state {
+    const parts *p;
+    float value[PARTS_MAX][OWN_MOST], flat[OWN_FLAT];
+} own_state;
+
+static int own_count(void *context)
+{
+    const own_state *o = context;
+    return params_count(o->p->params) + 1;
+}
+
+static void own_entry(void *context, int i, checkpoint_entry *e)
+{
+    const own_state *o = context;
+    *e = (checkpoint_entry){ .name = "seeds", .param = -1, .full = shape_of(1, (int64_t)OWN_FLAT),
+                             .end = OWN_FLAT };
+    if (i == params_count(o->p->params))
+        return;
+    const graph_param_info *info = params_info(o->p->params, i);
+    snprintf(e->name, sizeof e->name, "residual.%s", info->name);
+    e->param = i;
+    e->full = info->full;
+    e->slice = info->slice;
+    e->end = shape_count(&info->shape);
+}
+
+static float *own_place(own_state *o, int i)
+{
+    return i == params_count(o->p->params) ? o->flat : o->value[i];
+}
+
+static gt_status own_read(void *context, int i, float *to)
+{
+    checkpoint_entry e;
+    own_entry(context, i, &e);
+    memcpy(to, own_place(context, i), 4 * (size_t)(e.end - e.begin));
+    return GT_OK;
+}
+
+static gt_status own_write(void *context, int i, const float *from)
+{
+    checkpoint_entry e;
+    own_entry(context, i, &e);
+    memcpy(own_place(context, i), from, 4 * (size_t)(e.end - e.begin));
+    return GT_OK;
+}
+
+static checkpoint_state own_saved(own_state *o)
+{
+    return (checkpoint_state){ .owner = "residuals", .what = "residuals", .each_rank = 1, .optional = 1,
+                               .context = o, .count = own_count, .entry = own_entry, .read = own_read,
+                               .write = own_write };
+}
+
+/* 16 to the power of the rank, and a little of the parameter: sums of ranks are exact and differ. */
+static float own_value(int rank, int i)
+{
+    return (float)(1 << (4 * rank)) + (float)(i + 1) / 64.0f;
+}
+
+static gt_status saves_own(net_comm *c, void *context)
+{
+    const job *j = context;
+    const checkpoint_info info = { .step = j->step, .seed = j->seed, .tokens = 77 };
+    own_state o = { 0 };
+    parts p;
+    RANK_OK(parts_open(&p, &j->plan, net_comm_rank(c)));
+    RANK_OK(parts_fill(&p, j->seed));
+    o.p = &p;
+    for (int i = 0; i < params_count(p.params); i++)
+        for (int k = 0; k < OWN_MOST; k++)
+            o.value[i][k] = own_value(net_comm_rank(c), i);
+    for (int k = 0; k < OWN_FLAT; k++)
+        o.flat[k] = (float)k + 0.5f;
+    const checkpoint_state states[] = { optim_saved(p.optim), own_saved(&o) };
+    const checkpoint_ranks ranks = { c, p.mine, p.mine_moments };
+    RANK_OK(checkpoint_save(j->run, &info, p.params, states, 2, &ranks, NULL));
+    parts_close(&p);
+    return GT_OK;
+}
+
+/* seed 1: the ranks that wrote; 2: others, of which one holds the sum of both replicas. */
+static gt_status loads_own(net_comm *c, void *context)
+{
+    const job *j = context;
+    const int rank = net_comm_rank(c), same = j->seed == 1;
+    char *path = NULL;
+    checkpoint_info info;
+    own_state o = { 0 };
+    parts p;
+    RANK_OK(parts_open(&p, &j->plan, rank));
+    o.p = &p;
+    const checkpoint_state states[] = { optim_saved(p.optim), own_saved(&o) };
+    const checkpoint_ranks ranks = { c, p.mine, p.mine_moments };
+    RANK_OK(checkpoint_find_together(c, &path, &info, j->run));
+    RANK_OK(checkpoint_load(path, p.params, states, 2, &ranks));
+    for (int i = 0; i < params_count(p.params); i++) {
+        const graph_param_info *part = params_info(p.params, i);
+        const float sum = own_value(0, i) + own_value(1, i);
+        const float want = same ? own_value(rank, i) : p.mine[i] ? sum : 0.0f;
+        for (int64_t k = 0; k < shape_count(&part->shape); k++)
+            RANK_CHECK(same || p.mine[i] || o.value[i][k] == 0.0f);
+        /* parameters are numbered as on one rank where a rank holds the whole model */
+        for (int64_t k = 0; (same || j->plan.stages == 1) && k < shape_count(&part->shape); k++)
+            RANK_CHECK(o.value[i][k] == want);
+    }
+    for (int k = 0; k < OWN_FLAT; k++)
+        RANK_CHECK(o.flat[k] == (float)k + 0.5f);
+    free(path);
+    parts_close(&p);
+    return GT_OK;
+}
+
+static void what_each_rank_keeps_comes_back_or_is_summed(void)
+{
+    static const parts_plan others[] = { { 1, 1, 1, 0 }, { 3, 1, 1, 0 }, { 1, 1, 2, 0 }, { 1, 3, 1, 0 } };
+    job j = { .plan = { 2, 1, 1, 0 }, .seed = 1, .step = 3 };
+    place(&j, "own");
+    CHECK_OK(ranks_run(2, "", saves_own, &j));
+    CHECK(count_names(j.run, "checkpoints/step-000003", "residuals-") == 2);
+    CHECK_OK(ranks_run(2, "", loads_own, &j));
+    j.seed = 2;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        j.plan = others[i];
+        CHECK_OK(ranks_run(parts_ranks(&j.plan), "", loads_own, &j));
+    }
+}
+
+/* A checkpoint from before there was such an owner; and one of an owner that is no more. */
+static void an_owner_may_come_and_go(void)
+{
+    job j = { .plan = { 1, 1, 1, 0 }, .seed = 4, .step = 2 };
+    own_state o = { .flat = { 9.0f } };
+    char *path = NULL;
+    checkpoint_info info;
+    parts p;
+    place(&j, "come");
+    CHECK_OK(ranks_run(1, "", saves, &j));
+    if (!CHECK_OK(parts_open(&p, &j.plan, 0)))
+        return;
+    o.p = &p;
+    checkpoint_state states[] = { optim_saved(p.optim), own_saved(&o) };
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    CHECK_OK(checkpoint_load(path, p.params, states, 2, NULL));
+    CHECK(o.flat[0] == 9.0f);
+    states[1].optional = 0;
+    CHECK_FAILS(checkpoint_load(path, p.params, states, 2, NULL), GT_NOT_FOUND, "holds no residuals");
+    free(path);
+    place(&j, "gone");
+    CHECK_OK(ranks_run(1, "", saves_own, &j));
+    CHECK_OK(checkpoint_find(&path, &info, j.run));
+    check_allow_warnings();
+    CHECK_OK(checkpoint_load(path, p.params, states, 1, NULL));
+    free(path);
+    parts_close(&p);
 }
 
 const check_case check_cases[] = {
@@ -523,5 +684,7 @@ const check_case check_cases[] = {
     CASE(pieces_that_do_not_make_a_tensor_are_told),
     CASE(parts_of_a_model_come_together),
     CASE(generation_takes_any_checkpoint),
+    CASE(what_each_rank_keeps_comes_back_or_is_summed),
+    CASE(an_owner_may_come_and_go),
     { 0 }
 };
