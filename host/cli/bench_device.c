@@ -268,7 +268,7 @@ static void show_step(const model_config *c, const step_result *r)
     printf("memory    plan %s: parameters %s, gradients and moments %s, activations and scratch %s",
            gt_format_bytes(a, sizeof a, r->planned),
            gt_format_bytes(b, sizeof b, r->memory.parameters + r->memory.copies),
-           gt_format_bytes(e, sizeof e, r->memory.gradients + r->memory.moments),
+           gt_format_bytes(e, sizeof e, r->memory.gradients + r->memory.state),
            gt_format_bytes(f, sizeof f, r->memory.activations));
     printf(", inputs and state %s, process and driver %s\n",
            gt_format_bytes(a, sizeof a, r->memory.inputs),

@@ -378,7 +378,7 @@ train_options train_settings_options(void)
                         .keep = o->keep, .optim = optim_defaults() };
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
-    optim_kind_parse(&t.optim.kind, o->optimizer);
+    optim_config_rule(&t.optim, optim_rule_find(o->optimizer));
     optim_schedule_parse(&t.optim.schedule, o->schedule);
     t.optim.lr = o->lr;
     t.optim.min_lr = isnan(o->min_lr) ? -1.0 : o->min_lr;

@@ -91,7 +91,7 @@ static void show_memory(const data_set *data, dev_device *d, train *t)
             gt_format_bytes(b, sizeof b, i->global_bytes));
     fprintf(stderr, "weights %s, update %s, activations %s\n",
             gt_format_bytes(a, sizeof a, m.parameters + m.copies),
-            gt_format_bytes(b, sizeof b, m.gradients + m.moments),
+            gt_format_bytes(b, sizeof b, m.gradients + m.state),
             gt_format_bytes(e, sizeof e, m.activations));
     if (train_steps_done(t))
         fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",

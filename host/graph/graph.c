@@ -166,6 +166,12 @@ int64_t graph_rows(const graph *g)
     return g->ranks > 1 ? g->rows[g->rank] : (int64_t)g->B * g->T;
 }
 
+void graph_mark_table(graph *g, int value)
+{
+    if (value >= 0 && g->values[value].role == GRAPH_PARAM)
+        g->params[g->values[value].param].table = 1;
+}
+
 /* Makes room for one more element of an array of the graph; 0 when out of memory. */
 static int grow(graph *g, void **array, int count, int *room, size_t size)
 {

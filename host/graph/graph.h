@@ -154,6 +154,7 @@ typedef struct graph_param_info {
     graph_init init;
     float deviation;
     int decay;
+    int table;                  /* 1: a row a token or position (embedding, head), not a map between channels */
     int value;                  /* the PARAM value  */
     int grad;                   /* the PARAM_GRAD value, -1 before graph_backward */
 } graph_param_info;

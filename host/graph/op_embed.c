@@ -93,6 +93,8 @@ int graph_embed(graph *g, const char *name, int tokens, int token_table, int pos
     int64_t C = columns_of(&g->values[token_table]);
     if (position_table >= 0 && !graph_has(g, name, position_table, C))
         return -1;
+    graph_mark_table(g, token_table);
+    graph_mark_table(g, position_table);
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
                             shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
     graph_node *n = graph_node_add(g, &op_embed, GRAPH_FORWARD, name);

@@ -399,6 +399,7 @@ int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
 {
     if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])) || targets < 0)
         return -1;
+    graph_mark_table(g, w);
     if (g->ranks > 1)
         return head_loss_split(g, name, x, w, targets);
     int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,

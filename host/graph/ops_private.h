@@ -54,6 +54,8 @@ static inline kernel_rows rows_held(const graph *g, int v)
 
 /* A builder's arguments: these values exist, and the last dimension is `columns` (0: any). */
 int graph_has(graph *g, const char *name, int value, int64_t columns);
+/* Notes of a parameter that its rows belong to tokens or positions. */
+void graph_mark_table(graph *g, int value);
 
 /* ---- costs of rows (ops.c) ------------------------------------------------------------------- */
 double    ops_no_flops(const graph *g, const graph_node *n);

@@ -114,6 +114,8 @@ static gt_status declare(params *p, const graph *g)
                  || !tensor_slice_equal(&p->param[at].info.slice, &info->slice))
             return gt_fail(GT_MISMATCH, "cannot place parameter '%s': two parts of the model hold "
                            "it in different shapes", info->name);
+        else
+            p->param[at].info.table |= info->table;
     }
     return GT_OK;
 }

@@ -2,72 +2,150 @@
 /* host/optim/optim.c - one launch list an update.
  *
  *   loss sum -> state | norm of each segment -> partial sums | prepare | update of each
- *   segment | state -> gradient scale
+ *   unit | state -> gradient scale
  *
- * Moments lie as the parameters do (params.h), one buffer a segment, so the update of a
- * segment is one launch over plain arrays, gaps included: zeros stay zeros.
+ * State lies as the parameters do (params.h), one buffer a unit and slot, so the update of a range is one
+ * launch over plain arrays, gaps included: zeros stay zeros.
  *
  * Of several ranks each updates its part of a segment, mostly all of it, and counts some of them; the
  * list ends before "prepare" there, and what the host then adds up over the ranks takes the
  * place of the partial sums.                                                             */
-#include "host/optim/optim.h"
+#include "host/optim/optim_private.h"
 
 #include <assert.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct optim {
-    dev_device *device;
-    params *params;
-    optim_config config;
-    int moments, segments;
-    optim_part *part;                   /* of each segment: what is updated here */
-    int shared;                         /* one of several ranks */
-    dev_buffer *(*own)[3];              /* of each part: master, gradient, copy (views) */
-    dev_buffer *(*moment)[2];           /* of each part */
-    dev_buffer **partial;               /* of each part: sums of squares of blocks */
-    dev_buffer *squares, *state, *grad_scale, *loss_sum;
-    kernel_set *kernels;
-    dev_list *norms, *update;           /* `norms` is empty unless shared */
-    kernel_slot *lr_at;                 /* of each segment's update */
-    float *sums;                        /* shared: partial sums, read here; then the total */
-    float total_loss;
-    int64_t blocks;                     /* of the segments counted */
-};
-
-/* The part's weights, gradients and 16-bit copies. */
-static gt_status view_part(optim *o, int i, const kernel_set *k)
+static gt_status no_memory(const char *what)
 {
-    const params_segment *s = params_segment_at(o->params, i);
-    dev_buffer *const all[3] = { s->master, s->grad, s->copy };
+    return gt_fail(GT_NO_MEMORY, "cannot make an optimizer: no memory for %s", what);
+}
+
+/* ---- units ----------------------------------------------------------------------------------- */
+
+int64_t optim_slot_count(optim_extent extent, int64_t elements, int64_t rows, int64_t columns)
+{
+    return extent == OPTIM_AS_PARAM ? elements : extent == OPTIM_PER_ROW ? rows : columns;
+}
+
+static gt_status add_unit(optim *o, const optim_unit *u)
+{
+    optim_unit *more = realloc(o->unit, (size_t)(o->units + 1) * sizeof *more);
+    if (!more)
+        return no_memory("its units");
+    o->unit = more;
+    more[o->units++] = *u;
+    return GT_OK;
+}
+
+/* Elements [first, end) of a segment that no tensor has to itself, as far as they are this rank's. */
+static gt_status add_range(optim *o, int segment, int64_t first, int64_t end)
+{
+    const optim_part *p = &o->part[segment];
+    first = first > p->first ? first : p->first;
+    end = end < p->first + p->count ? end : p->first + p->count;
+    const optim_unit u = { .count = end - first, .param = -1, .segment = segment, .first = first };
+    return end > first ? add_unit(o, &u) : GT_OK;
+}
+
+static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
+{
+    const graph_param_info *info = params_info(o->params, i);
+    const optim_part *p = &o->part[segment];
+    const int64_t count = shape_count(&info->shape), columns = info->shape.rank ? info->shape.dim[info->shape.rank - 1] : 1;
+    const optim_unit u = { .count = count, .rows = (int)(info->shape.rank > 1 ? count / columns : 1),
+                           .columns = (int)columns, .param = i, .segment = segment, .first = first };
+    if (first >= p->first + p->count || first + count <= p->first)
+        return GT_OK;
+    if (info->slice.parts || first < p->first || first + count > p->first + p->count)
+        return gt_fail(GT_UNSUPPORTED, "optimizer %s needs '%s' whole, and this rank has a part of it; use "
+                       "--tensor 1 and --sync allreduce, or another --optimizer", o->config.rule->name,
+                       info->name);
+    return add_unit(o, &u);
+}
+
+/* Cuts a segment at the tensors that the rule wants whole. */
+static gt_status cut_segment(optim *o, int segment)
+{
+    int64_t from = 0, first;
+    int at;
     gt_status st = GT_OK;
-    for (int b = 0; !st && b < 3; b++) {
-        const uint64_t item = b < 2 ? 4 : dtype_size(kernel_set_storage(k));
-        if (all[b])
-            st = dev_buffer_view(&o->own[i][b], all[b], item * (uint64_t)o->part[i].first,
-                                 item * (uint64_t)o->part[i].count);
+    for (int i = 0; !st && o->config.rule->whole && i < params_count(o->params); i++) {
+        const graph_param_info *info = params_info(o->params, i);
+        params_place(o->params, i, &at, &first);    /* rising within a segment */
+        if (at != segment || !o->config.rule->whole(info))
+            continue;
+        st = add_range(o, segment, from, first);
+        if (!st)
+            st = add_tensor(o, i, segment, first);
+        from = first + shape_count(&info->shape);
+    }
+    return st ? st : add_range(o, segment, from, params_segment_at(o->params, segment)->count);
+}
+
+static gt_status view(dev_buffer **out, dev_buffer *of, uint64_t item, int64_t first, int64_t count)
+{
+    return of ? dev_buffer_view(out, of, item * (uint64_t)first, item * (uint64_t)count) : GT_OK;
+}
+
+/* Views of what is updated, and its state. */
+static gt_status fill_unit(optim *o, optim_unit *u)
+{
+    const params_segment *s = params_segment_at(o->params, u->segment);
+    const optim_rule *rule = o->config.rule;
+    const graph_param_info *info = u->param < 0 ? NULL : params_info(o->params, u->param);
+    const unsigned kept = optim_rule_keeps(&o->config, info);
+    u->decay = s->decay ? (float)o->config.weight_decay : 0.0f;
+    gt_status st = view(&u->master, s->master, 4, u->first, u->count);
+    if (!st)
+        st = view(&u->grad, s->grad, 4, u->first, u->count);
+    if (!st)
+        st = view(&u->copy, s->copy, dtype_size(kernel_set_storage(o->kernels)), u->first, u->count);
+    for (int k = 0; !st && k < rule->slot_count; k++) {
+        const int64_t n = optim_slot_count(rule->slots[k].extent, u->count, u->rows, u->columns);
+        if (kept >> k & 1)
+            st = dev_buffer_create(&u->slot[k], o->device, 4 * (uint64_t)n, "the optimizer's state");
     }
     return st;
 }
 
-static gt_status make_buffers(optim *o, kernel_set *k)
+static gt_status make_units(optim *o)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < o->segments; i++)
+        st = cut_segment(o, i);
+    for (int i = 0; !st && i < o->units; i++)
+        st = fill_unit(o, &o->unit[i]);
+    return st;
+}
+
+/* ---- buffers --------------------------------------------------------------------------------- */
+
+static gt_status make_scratch(optim *o)
+{
+    uint64_t bytes[OPTIM_SCRATCH] = { 0 };
+    gt_status st = GT_OK;
+    for (int i = 0; !st && o->config.rule->scratch && i < o->units; i++)
+        st = o->config.rule->scratch(&o->with, &o->unit[i], bytes);
+    for (int i = 0; !st && i < OPTIM_SCRATCH; i++)
+        if (bytes[i])
+            st = dev_buffer_create(&o->with.scratch[i], o->device, bytes[i], "the optimizer's scratch memory");
+    return st;
+}
+
+static gt_status make_buffers(optim *o)
 {
     gt_status st = GT_OK;
     int64_t blocks = 0;
     for (int i = 0; !st && i < o->segments; i++) {
-        const int64_t count = o->part[i].count;
-        if (!count)
+        const optim_part *p = &o->part[i];
+        const int64_t sums = kernel_norm_blocks(o->kernels, p->count);
+        if (!p->count)
             continue;
-        blocks += kernel_norm_blocks(k, count);
-        st = view_part(o, i, k);
+        blocks += sums;
+        st = view(&o->grad[i], params_segment_at(o->params, i)->grad, 4, p->first, p->count);
         if (!st)
-            st = dev_buffer_create(&o->partial[i], o->device,
-                                   4 * (uint64_t)kernel_norm_blocks(k, count), "partial norms");
-        for (int m = 0; !st && m < o->moments; m++)
-            st = dev_buffer_create(&o->moment[i][m], o->device, 4 * (uint64_t)count,
-                                   "the optimizer's moments");
+            st = dev_buffer_create(&o->partial[i], o->device, 4 * (uint64_t)sums, "partial norms");
     }
     if (!st)
         st = dev_buffer_create(&o->squares, o->device, 4 * (uint64_t)(blocks + 1), "partial norms");
@@ -84,10 +162,13 @@ static gt_status clear_buffers(optim *o)
 {
     dev_list *l;
     gt_status st = dev_list_create(&l, o->device);
-    for (int i = 0; !st && i < o->segments; i++)
-        for (int m = 0; !st && m < o->moments; m++)
-            st = o->moment[i][m] ? dev_list_fill(l, o->moment[i][m], 0, 0, 4 * (uint64_t)o->part[i].count)
-                                 : GT_OK;
+    for (int i = 0; !st && i < o->units; i++)
+        for (int k = 0; !st && k < OPTIM_SLOTS; k++)
+            if (o->unit[i].slot[k])
+                st = dev_list_fill(l, o->unit[i].slot[k], 0, 0, dev_buffer_bytes(o->unit[i].slot[k]));
+    for (int i = 0; !st && i < OPTIM_SCRATCH; i++)
+        if (o->with.scratch[i])             /* a skipped step computes with what is there */
+            st = dev_list_fill(l, o->with.scratch[i], 0, 0, dev_buffer_bytes(o->with.scratch[i]));
     if (!st)                            /* a stage without the head never writes it */
         st = dev_list_fill(l, o->loss_sum, 0, 0, 4);
     if (!st)
@@ -95,6 +176,8 @@ static gt_status clear_buffers(optim *o)
     dev_list_release(l);
     return st;
 }
+
+/* ---- launches -------------------------------------------------------------------------------- */
 
 /* The partial sums of all segments are gathered by small copies: a view into one array
  * would need an alignment that the counts do not have. */
@@ -107,13 +190,28 @@ static gt_status append_norms(optim *o, dev_list *l)
         const int64_t count = o->part[i].count, blocks = kernel_norm_blocks(o->kernels, count);
         if (!o->part[i].counted || !count)
             continue;
-        st = kernel_norm_partial(l, o->kernels, count, o->own[i][1], o->partial[i]);
+        st = kernel_norm_partial(l, o->kernels, count, o->grad[i], o->partial[i]);
         if (!st)
             st = dev_list_copy(l, o->squares, 4 * (uint64_t)o->blocks, o->partial[i], 0,
                                4 * (uint64_t)blocks);
         o->blocks += blocks;
     }
     return st;
+}
+
+gt_status optim_takes_lr(optim_update *u, kernel_slot at, double scale)
+{
+    optim *o = u->of;
+    if (o->rates == o->rate_room) {
+        const int room = o->rate_room ? 2 * o->rate_room : 16;
+        optim_rate *more = realloc(o->rate, (size_t)room * sizeof *more);
+        if (!more)
+            return no_memory("its learning rates");
+        o->rate = more;
+        o->rate_room = room;
+    }
+    o->rate[o->rates++] = (optim_rate){ at, scale };
+    return GT_OK;
 }
 
 static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
@@ -123,20 +221,9 @@ static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
     dev_list_label(l, "optimizer");
     gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip,
                                         c->beta1, c->beta2, dynamic, c->scale_growth);
-    for (int i = 0; !st && i < o->segments; i++) {
-        const int64_t count = o->part[i].count;
-        dev_buffer *const *own = o->own[i];
-        const float decay = params_segment_at(o->params, i)->decay ? (float)c->weight_decay : 0.0f;
-        if (!count)
-            continue;
-        if (c->kind == OPTIM_ADAMW)
-            st = kernel_adamw(l, o->kernels, count, own[0], own[1], o->moment[i][0], o->moment[i][1],
-                              own[2], o->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps,
-                              decay, &o->lr_at[i]);
-        else
-            st = kernel_sgd(l, o->kernels, count, own[0], own[1], o->moment[i][0], own[2], o->state,
-                            (float)c->lr, (float)c->momentum, decay, &o->lr_at[i]);
-    }
+    o->with.list = l;
+    for (int i = 0; !st && i < o->units; i++)
+        st = c->rule->append(&o->with, &o->unit[i]);
     if (!st)
         st = dev_list_copy(l, o->grad_scale, 0, o->state, 4 * OPTIM_GRAD_SCALE, 4);
     return st;
@@ -154,8 +241,107 @@ static gt_status build_lists(optim *o)
     if (!st)
         st = append_updates(o, o->update, o->shared ? 1 : o->blocks);
     o->sums = malloc(((size_t)o->blocks + 1) * sizeof *o->sums);
-    return st || o->sums ? st : gt_fail(GT_NO_MEMORY, "cannot make an optimizer: out of memory");
+    return st || o->sums ? st : no_memory("partial norms");
 }
+
+/* ---- making it ------------------------------------------------------------------------------- */
+
+static gt_status make_parts(optim *o, const optim_part *parts)
+{
+    o->segments = params_segments(o->params);
+    o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
+    o->grad = calloc((size_t)o->segments + 1, sizeof *o->grad);
+    o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
+    o->shared = parts != NULL;
+    for (int i = 0; o->part && i < o->segments; i++)
+        o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(o->params, i)->count, 1 };
+    return o->partial && o->grad && o->part ? GT_OK : no_memory("its parts");
+}
+
+static gt_status begin_state(optim *o, double tokens)
+{
+    float state[OPTIM_STATE_FLOATS] = { 0 };
+    const double scale = kernel_set_storage(o->kernels) == DTYPE_F16 ? o->config.loss_scale : 1.0;
+    state[OPTIM_LOSS_SCALE] = (float)scale;
+    state[OPTIM_GRAD_SCALE] = (float)(scale / tokens);
+    state[OPTIM_CLIP] = 1.0f;
+    return optim_state_write(o, state);
+}
+
+gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
+                       const optim_config *c, double tokens, const optim_part *parts)
+{
+    *out = NULL;
+    gt_status st = optim_config_check(c);
+    if (st)
+        return st;
+    assert(g || !c->rule->products);
+    optim *o = calloc(1, sizeof *o);
+    if (!o)
+        return no_memory("itself");
+    o->device = d;
+    o->kernels = k;
+    o->params = p;
+    o->config = *c;
+    st = make_parts(o, parts);
+    if (!st)
+        st = make_units(o);
+    if (!st)
+        st = make_buffers(o);
+    o->with = (optim_update){ .kernels = k, .gemm = g, .config = &o->config, .state = o->state, .of = o };
+    if (!st)
+        st = make_scratch(o);
+    if (!st)
+        st = clear_buffers(o);
+    if (!st)
+        st = build_lists(o);
+    if (!st)
+        st = begin_state(o, tokens);
+    if (st) {
+        optim_release(o);
+        return st;
+    }
+    *out = o;
+    return GT_OK;
+}
+
+static void release_unit(optim_unit *u)
+{
+    dev_buffer_release(u->master);
+    dev_buffer_release(u->grad);
+    dev_buffer_release(u->copy);
+    for (int k = 0; k < OPTIM_SLOTS; k++)
+        dev_buffer_release(u->slot[k]);
+}
+
+void optim_release(optim *o)
+{
+    if (!o)
+        return;
+    dev_list_release(o->norms);
+    dev_list_release(o->update);
+    for (int i = 0; i < o->units; i++)
+        release_unit(&o->unit[i]);
+    for (int i = 0; o->grad && i < o->segments; i++)
+        dev_buffer_release(o->grad[i]);
+    for (int i = 0; o->partial && i < o->segments; i++)
+        dev_buffer_release(o->partial[i]);
+    for (int i = 0; i < OPTIM_SCRATCH; i++)
+        dev_buffer_release(o->with.scratch[i]);
+    dev_buffer_release(o->squares);
+    dev_buffer_release(o->state);
+    dev_buffer_release(o->grad_scale);
+    dev_buffer_release(o->loss_sum);
+    free(o->sums);
+    free(o->unit);
+    free(o->rate);
+    free(o->part);
+    free(o->grad);
+    free(o->partial);
+    free(o);
+}
+
+/* ---- a step ---------------------------------------------------------------------------------- */
 
 gt_status optim_partial(optim *o, double *squares, double *loss)
 {
@@ -175,10 +361,9 @@ gt_status optim_partial(optim *o, double *squares, double *loss)
 static gt_status run_update(optim *o, double lr)
 {
     gt_status st = GT_OK;
-    for (int i = 0; !st && i < o->segments; i++)
-        if (o->part[i].count)
-            st = dev_list_set(o->update, o->lr_at[i].launch, o->lr_at[i].arg,
-                              dev_arg_f32((float)lr));
+    for (int i = 0; !st && i < o->rates; i++)
+        st = dev_list_set(o->update, o->rate[i].at.launch, o->rate[i].at.arg,
+                          dev_arg_f32((float)(lr * o->rate[i].scale)));
     return st ? st : dev_run(o->update, 0, -1);
 }
 
@@ -191,81 +376,6 @@ gt_status optim_step_with(optim *o, double lr, double squares, double loss)
     if (!st)
         st = dev_write_start(o->device, o->state, 4 * OPTIM_LOSS_SUM, &o->total_loss, 4, NULL);
     return st ? st : run_update(o, lr);
-}
-
-gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
-                       const optim_config *c, double tokens, const optim_part *parts)
-{
-    *out = NULL;
-    gt_status st = optim_config_check(c);
-    if (st)
-        return st;
-    optim *o = calloc(1, sizeof *o);
-    if (!o)
-        return gt_fail(GT_NO_MEMORY, "cannot make an optimizer: out of memory");
-    o->device = d;
-    o->kernels = k;
-    o->params = p;
-    o->config = *c;
-    o->segments = params_segments(p);
-    o->moments = c->kind == OPTIM_ADAMW ? 2 : c->momentum > 0.0 ? 1 : 0;
-    o->moment = calloc((size_t)o->segments + 1, sizeof *o->moment);
-    o->lr_at = calloc((size_t)o->segments + 1, sizeof *o->lr_at);
-    o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
-    o->own = calloc((size_t)o->segments + 1, sizeof *o->own);
-    o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
-    o->shared = parts != NULL;
-    for (int i = 0; o->part && i < o->segments; i++)
-        o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(p, i)->count, 1 };
-    if (!o->moment || !o->lr_at || !o->partial || !o->own || !o->part)
-        st = gt_fail(GT_NO_MEMORY, "cannot make an optimizer: out of memory");
-    if (!st)
-        st = make_buffers(o, k);
-    if (!st)
-        st = clear_buffers(o);
-    if (!st)
-        st = build_lists(o);
-    if (!st) {
-        float state[OPTIM_STATE_FLOATS] = { 0 };
-        const double scale = kernel_set_storage(k) == DTYPE_F16 ? c->loss_scale : 1.0;
-        state[OPTIM_LOSS_SCALE] = (float)scale;
-        state[OPTIM_GRAD_SCALE] = (float)(scale / tokens);
-        state[OPTIM_CLIP] = 1.0f;
-        st = optim_state_write(o, state);
-    }
-    if (st) {
-        optim_release(o);
-        return st;
-    }
-    *out = o;
-    return GT_OK;
-}
-
-void optim_release(optim *o)
-{
-    if (!o)
-        return;
-    dev_list_release(o->norms);
-    dev_list_release(o->update);
-    free(o->sums);
-    for (int i = 0; o->moment && i < o->segments; i++)
-        for (int m = 0; m < 2; m++)
-            dev_buffer_release(o->moment[i][m]);
-    for (int i = 0; o->own && i < o->segments; i++)
-        for (int b = 0; b < 3; b++)
-            dev_buffer_release(o->own[i][b]);
-    for (int i = 0; o->partial && i < o->segments; i++)
-        dev_buffer_release(o->partial[i]);
-    free(o->own);
-    free(o->part);
-    dev_buffer_release(o->squares);
-    dev_buffer_release(o->state);
-    dev_buffer_release(o->grad_scale);
-    dev_buffer_release(o->loss_sum);
-    free(o->partial);
-    free(o->moment);
-    free(o->lr_at);
-    free(o);
 }
 
 dev_buffer *optim_grad_scale(optim *o)
@@ -292,137 +402,4 @@ gt_status optim_state_write(optim *o, const float *from)
 {
     gt_status st = dev_write(o->device, o->state, 0, from, 4 * OPTIM_STATE_FLOATS);
     return st ? st : dev_write(o->device, o->grad_scale, 0, &from[OPTIM_GRAD_SCALE], 4);
-}
-
-int optim_slots(const optim *o)
-{
-    return o->moments;
-}
-
-/* Where slot `which` of parameter i lies. */
-static dev_buffer *slot_place(optim *o, int i, int which, uint64_t *offset, uint64_t *bytes)
-{
-    int segment;
-    int64_t first, begin, end;
-    params_place(o->params, i, &segment, &first);
-    optim_slot_range(o, i, which, &begin, &end);
-    *offset = 4 * (uint64_t)(first + begin - o->part[segment].first);
-    *bytes = 4 * (uint64_t)(end - begin);
-    assert(0 <= which && which < 2);
-    return o->moment[segment][which];
-}
-
-gt_status optim_slot_read(optim *o, int i, int which, float *to)
-{
-    uint64_t offset, bytes;
-    dev_buffer *b = slot_place(o, i, which, &offset, &bytes);
-    return b ? dev_read(o->device, b, offset, to, bytes)
-             : gt_fail(GT_NOT_FOUND, "this optimizer keeps no moment %d", which);
-}
-
-gt_status optim_slot_write(optim *o, int i, int which, const float *from)
-{
-    uint64_t offset, bytes;
-    dev_buffer *b = slot_place(o, i, which, &offset, &bytes);
-    return b ? dev_write(o->device, b, offset, from, bytes)
-             : gt_fail(GT_NOT_FOUND, "this optimizer keeps no moment %d", which);
-}
-
-void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end)
-{
-    const int64_t count = shape_count(&params_info(o->params, i)->shape);
-    int segment;
-    int64_t first;
-    (void)which;
-    params_place(o->params, i, &segment, &first);
-    const int64_t from = o->part[segment].first - first, to = from + o->part[segment].count;
-    *begin = from < 0 ? 0 : from < count ? from : count;
-    *end = to < *begin ? *begin : to < count ? to : count;
-}
-
-/* ---- checkpoints ---------------------------------------------------------------------------- */
-
-static const char *const slot_names[2] = { "first", "second" };
-
-/* Slot by slot all parameters, then the scalars. */
-static int saved_count(void *context)
-{
-    const optim *o = context;
-    return o->moments * params_count(o->params) + 1;
-}
-
-static void saved_entry(void *context, int i, checkpoint_entry *e)
-{
-    const optim *o = context;
-    const int count = params_count(o->params), which = count ? i / count : 0;
-    *e = (checkpoint_entry){ .param = -1 };
-    if (i == o->moments * count) {
-        snprintf(e->name, sizeof e->name, "scalars");
-        e->full = shape_of(1, (int64_t)OPTIM_STATE_FLOATS);
-        e->end = OPTIM_STATE_FLOATS;
-        e->any_value = 1;               /* norm and loss of a step that fp16 skipped: no fault */
-        return;
-    }
-    const graph_param_info *info = params_info(o->params, i % count);
-    snprintf(e->name, sizeof e->name, "%s.%s", slot_names[which], info->name);
-    e->param = i % count;
-    e->full = info->full;
-    e->slice = info->slice;
-    optim_slot_range(o, i % count, which, &e->begin, &e->end);
-}
-
-static gt_status saved_read(void *context, int i, float *to)
-{
-    optim *o = context;
-    const int count = params_count(o->params);
-    dev_event *event = NULL;
-    if (i < o->moments * count)
-        return optim_slot_read(o, i % count, i / count, to);
-    gt_status st = optim_state_read(o, to, &event);
-    return st ? st : dev_event_wait(event);
-}
-
-static gt_status saved_write(void *context, int i, const float *from)
-{
-    static const int used[] = { OPTIM_STEP, OPTIM_GRAD_SCALE, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
-    optim *o = context;
-    const int count = params_count(o->params);
-    if (i < o->moments * count)
-        return optim_slot_write(o, i % count, i / count, from);
-    for (size_t k = 0; k < sizeof used / sizeof *used; k++)
-        if (!isfinite(from[used[k]]))
-            return gt_fail(GT_NUMERIC, "the optimizer's scalar %d is not finite", used[k]);
-    return optim_state_write(o, from);
-}
-
-static int holds_slot(const char *const *names, int count, const char *slot)
-{
-    const size_t n = strlen(slot);
-    for (int i = 0; i < count; i++)
-        if (!strncmp(names[i], slot, n) && names[i][n] == '.')
-            return 1;
-    return 0;
-}
-
-/* AdamW's first moment would pass for SGD's momentum, which it is not. An optimizer that keeps none
- * needs none of what there is. */
-static gt_status saved_check(void *context, const char *const *names, int count)
-{
-    const optim *o = context;
-    for (int m = 0; m < o->moments; m++)
-        if (!holds_slot(names, count, slot_names[m]))
-            return gt_fail(GT_MISMATCH, "it holds no %s moments, which this optimizer keeps; go on with "
-                           "the --optimizer and --momentum it was trained with", slot_names[m]);
-    for (int m = o->moments; o->moments && m < 2; m++)
-        if (holds_slot(names, count, slot_names[m]))
-            return gt_fail(GT_MISMATCH, "it holds %s moments, which this optimizer does not keep; go "
-                           "on with the --optimizer and --momentum it was trained with", slot_names[m]);
-    return GT_OK;
-}
-
-checkpoint_state optim_saved(optim *o)
-{
-    return (checkpoint_state){ .owner = "optimizer", .what = "optimizer's state", .context = o,
-                               .count = saved_count, .entry = saved_entry, .read = saved_read,
-                               .write = saved_write, .check = saved_check };
 }

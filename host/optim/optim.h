@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* host/optim/optim.h - from gradients to new parameters, and the learning rate's course.
+/* host/optim/optim.h - from gradients to new parameters, and the learning rate of each step.
  *
  * A step on the device, with no word from the host in between:
- *   norm of all gradients -> clip factor, skip?, step count -> AdamW or SGD -> 16-bit copies
+ *   norm of all gradients -> clip factor, skip?, step count -> the rule's update -> 16-bit copies
+ *
+ * Rules (adamw, sgd, lion, muon, adafactor) are rows of a table: rule.h says how one is made.
  *
  * fp16 runs multiply the loss by a dynamic scale (Micikevicius et al., "Mixed precision
  * training", 2018): halved, and the step skipped, when a gradient is not finite; doubled
@@ -11,43 +13,66 @@
 #ifndef GT_OPTIM_OPTIM_H
 #define GT_OPTIM_OPTIM_H
 
-#include "host/kernel/kernel.h"
+#include "host/gemm/gemm.h"
 #include "host/graph/params.h"
+#include "host/kernel/kernel.h"
 #include "host/tensor/checkpoint_state.h"
 
-typedef enum optim_kind { OPTIM_ADAMW, OPTIM_SGD } optim_kind;
+typedef struct optim_rule optim_rule;
+typedef struct optim_setting optim_setting;
 typedef enum optim_schedule { LR_CONSTANT, LR_COSINE, LR_LINEAR, LR_WSD } optim_schedule;
 
 typedef struct optim_config {
-    optim_kind kind;
-    double lr, min_lr;              /* peak, and where the course ends             */
+    const optim_rule *rule;
+    double lr, min_lr;              /* peak, and where the schedule ends           */
     optim_schedule schedule;
-    uint64_t warmup, steps;         /* steps of linear warm-up; of the whole course */
+    uint64_t warmup, steps;         /* steps of linear warm-up; of the whole run    */
     double decay_share;             /* WSD: the last share of the steps that decays */
-    double beta1, beta2, eps, weight_decay, momentum, clip;     /* clip 0: none     */
+    double weight_decay, clip;      /* clip 0: none                                 */
+    double beta1, beta2, eps, momentum, adamw_lr, decay_rate, update_clip;     /* settings of rules */
     double loss_scale;              /* first dynamic scale, fp16 only               */
     int scale_growth;
 } optim_config;
 
 /* Defaults: AdamW, lr 3e-4 cosine to a tenth, betas .9 .95, eps 1e-8, decay .1, clip 1. */
 optim_config optim_defaults(void);
+/* Takes another rule, with the usual values of its settings. */
+void         optim_config_rule(optim_config *c, const optim_rule *r);
 gt_status    optim_config_check(const optim_config *c);
 /* The rate of step 0, 1, ...: warm-up (lr * (step+1) / warmup, nanoGPT's form), then the
  * schedule. */
 double optim_lr(const optim_config *c, uint64_t step);
-/* 1 if known: "constant", "cosine", "linear", "wsd"; "adamw", "sgd". */
+/* 1 if known: "constant", "cosine", "linear", "wsd". */
 int optim_schedule_parse(optim_schedule *out, const char *name);
-int optim_kind_parse(optim_kind *out, const char *name);
 
-/* What one of several ranks updates of a segment, and keeps moments of: [first, first + count), where
+/* All rules, the usual one first; NULL behind the last. */
+extern const optim_rule *const optim_rules[];
+const optim_rule *optim_rule_find(const char *name);            /* NULL: there is none */
+const char *optim_rule_name(const optim_rule *r);
+const char *optim_rule_help(const optim_rule *r);
+/* 1: it updates some tensors as wholes, so a rank must have all of such a tensor and its gradient. */
+int         optim_rule_sees_tensors(const optim_rule *r);
+/* Its settings; NULL behind the last. Settings of several rules may share a name. */
+const optim_setting *optim_setting_at(const optim_rule *r, int i);
+const char *optim_setting_name(const optim_setting *s);
+const char *optim_setting_help(const optim_setting *s);
+double      optim_setting_usual(const optim_setting *s);
+double     *optim_setting_place(optim_config *c, const optim_setting *s);
+
+/* Bytes of state that the rule keeps of a parameter, of the tensors of which it keeps least and most. */
+void optim_state_bytes(const optim_config *c, double *least, double *most);
+
+/* What one of several ranks updates of a segment, and keeps state of: [first, first + count), where
  * first is a multiple of params_step(). counted: it adds its squares to the norm, which each
  * parameter of the model does on one rank alone. */
 typedef struct optim_part { int64_t first, count; int counted; } optim_part;
 
 typedef struct optim optim;
-/* `tokens` is how many the loss of a step is averaged over. p and k must outlive it. parts: one a
- * segment, of one of several ranks; NULL: this rank is alone and has all of them. */
-gt_status optim_create(optim **out, dev_device *d, kernel_set *k, params *p,
+/* `tokens` is how many the loss of a step is averaged over. p, k and g must outlive it. g: for rules that
+ * multiply matrices; may be NULL for others. parts: one a segment, of one of several ranks; NULL: this rank
+ * is alone and has all of them. GT_UNSUPPORTED if the rule needs whole a tensor of which this rank
+ * holds or updates a part. */
+gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
                        const optim_config *c, double tokens, const optim_part *parts);
 void      optim_release(optim *o);              /* takes NULL */
 
@@ -71,6 +96,7 @@ gt_status optim_state_write(optim *o, const float *from);
 /* What a rule keeps of the parameters, one tensor a state slot and parameter: slot `which` of
  * parameter i, fp32. GT_NOT_FOUND if it keeps none such. */
 int       optim_slots(const optim *o);
+uint64_t  optim_slot_bytes(const optim *o);         /* of all state slots on this device */
 gt_status optim_slot_read(optim *o, int i, int which, float *to);
 gt_status optim_slot_write(optim *o, int i, int which, const float *from);
 /* Which elements of it this rank keeps, and reads and writes above: [*begin, *end). */

@@ -342,7 +342,7 @@ static gt_status measure_update(profile *out, const bench *b)
     if (!st)
         st = params_create(&p, b->d, g, 1);
     if (!st)
-        st = optim_create(&o, b->d, b->kernels, p, &config, 1.0, NULL);
+        st = optim_create(&o, b->d, b->kernels, b->gemm, p, &config, 1.0, NULL);
     const double speed = dev_slowdown(b->d);
     dev_busy_count(b->d, speed < 1.0);
     for (int i = 0; !st && i < LEAST_RUNS; i++) {

@@ -120,7 +120,7 @@ static gt_status make_optimizer(train *t)
     const int segments = params_segments(t->params), count = params_count(t->params);
     const double tokens = (double)(t->o.batch * t->o.seq);
     if (!t->holders)
-        return optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, NULL);
+        return optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, NULL);
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
     t->mine = calloc((size_t)count + 1, 1);
     t->mine_state = calloc((size_t)count + 1, 1);
@@ -145,7 +145,7 @@ static gt_status make_optimizer(train *t)
         t->mine_state[i] = t->sharded || t->mine[i];
     }
     if (!st)
-        st = optim_create(&t->optim, t->device, t->kernels, t->params, &t->o.optim, tokens, parts);
+        st = optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, parts);
     free(parts);
     return st;
 }
@@ -573,10 +573,10 @@ train_memory train_memory_of(const train *t)
         m.parameters += dev_buffer_bytes(s->master);
         m.gradients += dev_buffer_bytes(s->grad);
         m.copies += s->copy ? dev_buffer_bytes(s->copy) : 0;
-        m.moments += (uint64_t)optim_slots(t->optim) * dev_buffer_bytes(s->master);
     }
+    m.state = optim_slot_bytes(t->optim);
     m.activations = exec_arena_bytes(t->arena) + stage_bytes(t->stage);
     m.total = dev_memory_used(t->device);
-    m.inputs = m.total - m.parameters - m.gradients - m.copies - m.moments - m.activations;
+    m.inputs = m.total - m.parameters - m.gradients - m.copies - m.state - m.activations;
     return m;
 }

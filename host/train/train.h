@@ -115,7 +115,7 @@ exec     *train_exec(train *t);                     /* of the first chunk, first
 
 /* What the run takes on the device, for printing before it starts. */
 typedef struct train_memory {
-    uint64_t parameters, copies, gradients, moments, activations, inputs;
+    uint64_t parameters, copies, gradients, state, activations, inputs;    /* state: the optimizer's */
     uint64_t total;
 } train_memory;
 train_memory train_memory_of(const train *t);

@@ -291,7 +291,7 @@ static void split_programs_change_no_bit(void)
     CHECK_OK(model_build_loss(g, &c, 1, 0));
     CHECK_OK(params_create(&p, d, g, 1));
     CHECK_OK(params_init(p, 5));
-    CHECK_OK(optim_create(&o, d, k, p, &oc, N, NULL));
+    CHECK_OK(optim_create(&o, d, k, NULL, p, &oc, N, NULL));
     for (int split = 0; split < 2; split++) {
         const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(o) },
                                           { "loss_sum", optim_loss_sum(o) }, { NULL, NULL } };

@@ -39,7 +39,7 @@ static gt_status open_share(share *s, const work *w, int rank)
     RANK_OK(model_build_part(s->graph, &w->config, &part, 1, 0));
     RANK_OK(params_create(&s->params, s->device, s->graph, 1));
     RANK_OK(kernel_set_create(&s->kernels, s->device, DTYPE_F32));
-    RANK_OK(optim_create(&s->optim, s->device, s->kernels, s->params, &c, 1.0, NULL));
+    RANK_OK(optim_create(&s->optim, s->device, s->kernels, NULL, s->params, &c, 1.0, NULL));
     s->mine = calloc((size_t)params_count(s->params) + 1, 1);
     RANK_CHECK(s->mine != NULL);
     for (int i = 0; i < params_count(s->params); i++) {     /* the embedding lies on two stages */

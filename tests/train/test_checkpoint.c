@@ -230,7 +230,7 @@ static void another_model_is_refused(void)
     o.seed = 8;
     CHECK_FAILS(tiny_create(&other, device, &c, &o), GT_MISMATCH, "seed 7, not 8");
     o.seed = 7;
-    o.optim.kind = OPTIM_SGD;
+    optim_config_rule(&o.optim, optim_rule_find("sgd"));
     CHECK_FAILS(tiny_create(&other, device, &c, &o), GT_MISMATCH, "holds second moments, which this");
     o.optim.momentum = 0.0;         /* needs less than there is */
     t = tiny_train(device, &c, &o);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* host/optim/optim_private.h - what the files of the optimizer share.
+ *
+ *   optim.c         units, buffers and launch lists; a step
+ *   optim_state.c   slots of a parameter, and the checkpoint's view of them
+ *   rules.c         the table of rules; optim_NAME.c is one rule
+ *   schedule.c      learning rates                                                       */
+#ifndef GT_OPTIM_PRIVATE_H
+#define GT_OPTIM_PRIVATE_H
+
+#include "host/optim/rule.h"
+
+/* A launch that takes the learning rate. */
+typedef struct optim_rate { kernel_slot at; double scale; } optim_rate;
+
+struct optim {
+    dev_device *device;
+    params *params;
+    optim_config config;
+    int segments;
+    optim_part *part;                   /* of each segment: what is updated here */
+    int shared;                         /* one of several ranks */
+    optim_unit *unit;
+    int units;
+    dev_buffer **grad;                  /* of each part: its gradients (views) */
+    dev_buffer **partial;               /* of each part: sums of squares of blocks */
+    dev_buffer *squares, *state, *grad_scale, *loss_sum;
+    kernel_set *kernels;
+    dev_list *norms, *update;           /* `norms` is empty unless shared */
+    optim_update with;                  /* what rules append with */
+    optim_rate *rate;
+    int rates, rate_room;
+    float *sums;                        /* shared: partial sums, read here; then the total */
+    float total_loss;
+    int64_t blocks;                     /* of the segments counted */
+};
+
+unsigned  optim_rule_keeps(const optim_config *c, const graph_param_info *info);
+gt_status optim_settings_check(const optim_config *c);
+/* Values of a slot of a tensor of those dims. */
+int64_t   optim_slot_count(optim_extent extent, int64_t elements, int64_t rows, int64_t columns);
+
+#endif
