@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* cl/optim.cl - norm of gradients, the optimizer's scalars, AdamW and SGD.
+/* cl/optim.cl - norm of gradients, the optimizer's scalars, AdamW, SGD and Lion.
  *
  * AdamW (Loshchilov and Hutter 2019), in the order PyTorch computes it:
  *   g = grad * CLIP;  p = p - lr decay p;  m = m + (1 - beta1)(g - m)
  *   v = beta2 v + (1 - beta2) g g;  p = p - (lr / BIAS1) m / (sqrt(v) / sqrt(BIAS2) + eps)
  * SGD:
  *   g = grad * CLIP + decay p;  m = momentum m + g;  p = p - lr m
+ * Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023):
+ *   g = grad * CLIP;  p = p - lr (sign(beta1 m + (1 - beta1) g) + decay p);  m = beta2 m + (1 - beta2) g
  *
  * p, g, m, v: fp32, n elements. copy: storage type or null, receives the new p.
  * partial: fp32, one sum of squares for each SQUARES elements of g.
@@ -184,6 +186,30 @@ KERNEL void sgd(ulong n, uint block, __global float *p, __global const float *g,
             store_some_f32(m, i, move, count);
         }
         weight -= lr * move;
+        store_some_f32(p, i, weight, count);
+        if (copy)
+            store_some(copy, i, weight, count);
+    }
+}
+
+/* rest1 and rest2 as in adamw. sign(0) is 0. */
+KERNEL void lion(ulong n, uint block, __global float *p, __global const float *g, __global float *m,
+                 __global store_t *copy, __global const float *state, float lr, float rest1,
+                 float rest2, float decay)
+{
+    if (state[SKIP] != 0.0f || state[HALTED] != 0.0f)
+        return;
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float clip = state[CLIP], keep = 1.0f - lr * decay;
+
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const floatV grad = load_some_f32(g, i, count) * clip;
+        floatV moment = load_some_f32(m, i, count);
+        const floatV weight = load_some_f32(p, i, count) * keep
+                              - lr * sign(moment + rest1 * (grad - moment));
+        moment += rest2 * (grad - moment);
+        store_some_f32(m, i, moment, count);
         store_some_f32(p, i, weight, count);
         if (copy)
             store_some(copy, i, weight, count);

@@ -18,7 +18,7 @@ enum { GRAIN = 16384, GRAIN_LEAST = 1024 };
 static const char *const files[KERNEL_FAMILIES] = {
     [KERNEL_EMBED] = "embed.cl",         [KERNEL_NORM] = "norm.cl",
     [KERNEL_ELEMENTWISE] = "elementwise.cl", [KERNEL_XENT] = "xent.cl",
-    [KERNEL_OPTIM] = "optim.cl",
+    [KERNEL_OPTIM] = "optim.cl",         [KERNEL_OPTIM_TENSOR] = "optim_tensor.cl",
 };
 
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)

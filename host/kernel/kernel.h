@@ -187,5 +187,32 @@ gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev
 gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
                      dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, float momentum,
                      float decay, kernel_slot *lr_at);
+/* Lion: p -= lr*(sign(beta1 m + (1 - beta1) g) + decay p); m = beta2 m + (1 - beta2) g. */
+gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
+                      dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, double beta1,
+                      double beta2, float decay, kernel_slot *lr_at);
+
+/* ---- cl/optim_tensor.cl --------------------------------------------------------------- */
+/* m += (1 - mu)(g - m), u = g + mu (m - g), g times CLIP; n fp32 each. */
+gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m,
+                               dev_buffer *u, dev_buffer *state, double mu);
+/* out[0] = 1 / (sqrt(sum of the partial sums) + eps); fp32. */
+gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
+                              dev_buffer *out, float eps);
+/* y = factor x by[0]; n fp32; by fp32[1] on the device, or NULL for 1. */
+gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
+                       dev_buffer *by, float factor);
+/* p -= lr*(decay p + factor o); n fp32, copy S (n) or NULL. */
+gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o,
+                           dev_buffer *copy, dev_buffer *state, float lr, float factor, float decay,
+                           kernel_slot *lr_at);
+/* Adafactor of a matrix (R,C) with state rows fp32 (R), columns fp32 (C); or, where second fp32 (C) is
+ * not NULL, of a vector: R is 1, rows and columns are NULL. rate: the state's share of the new square is
+ * step^-rate. limit: of the RMS of the update. found fp32[2] and partial fp32 (R) are scratch. */
+gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g,
+                           dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
+                           dev_buffer *found, dev_buffer *partial, dev_buffer *copy,
+                           dev_buffer *state, float lr, float rate, float limit, float decay,
+                           kernel_slot *lr_at);
 
 #endif

@@ -12,7 +12,7 @@
 
 /* One program each: the text of common.clh, random.clh and the family's own file. */
 typedef enum kernel_family {
-    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_FAMILIES
+    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_OPTIM_TENSOR, KERNEL_FAMILIES
 } kernel_family;
 
 /* cl/attention.cl is built for narrow heads and for others, and again for dropout where some heads

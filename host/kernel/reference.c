@@ -4,6 +4,7 @@
 
 #include "host/base/random.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -344,5 +345,95 @@ void reference_sgd(int64_t n, double *p, const double *g, double *m, double clip
             m[i] = move;
         }
         p[i] -= lr * move;
+    }
+}
+
+void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr,
+                    double beta1, double beta2, double decay)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double grad = g[i] * clip, c = beta1 * m[i] + (1.0 - beta1) * grad;
+        p[i] -= lr * ((c > 0.0 ? 1.0 : c < 0.0 ? -1.0 : 0.0) + decay * p[i]);
+        m[i] = beta2 * m[i] + (1.0 - beta2) * grad;
+    }
+}
+
+/* x (R,C) becomes a x + (b A + c A A) x with A = x x', whatever is larger. */
+static void newton_schulz(int R, int C, double *x, double *A, double *B, double *y)
+{
+    const double a = 3.4445, b = -4.7750, c = 2.0315;
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < R; j++) {
+            A[i * R + j] = 0.0;
+            for (int k = 0; k < C; k++)
+                A[i * R + j] += x[i * C + k] * x[j * C + k];
+        }
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < R; j++) {
+            B[i * R + j] = b * A[i * R + j];
+            for (int k = 0; k < R; k++)
+                B[i * R + j] += c * A[i * R + k] * A[k * R + j];
+        }
+    for (int i = 0; i < R; i++)
+        for (int j = 0; j < C; j++) {
+            y[i * C + j] = a * x[i * C + j];
+            for (int k = 0; k < R; k++)
+                y[i * C + j] += B[i * R + k] * x[k * C + j];
+        }
+    for (int i = 0; i < R * C; i++)
+        x[i] = y[i];
+}
+
+void reference_muon(int R, int C, double *p, const double *g, double *m, double clip, double lr, double mu,
+                    double decay)
+{
+    const int n = R * C;
+    double *x = malloc((size_t)(2 * n + 2 * R * R) * sizeof *x), squares = 0.0;
+    assert(x);
+    for (int i = 0; i < n; i++) {
+        const double grad = g[i] * clip;
+        m[i] = mu * m[i] + (1.0 - mu) * grad;
+        x[i] = (1.0 - mu) * grad + mu * m[i];
+        squares += x[i] * x[i];
+    }
+    for (int i = 0; i < n; i++)
+        x[i] /= sqrt(squares) + 1e-7;
+    for (int k = 0; k < 5; k++)
+        newton_schulz(R, C, x, x + 2 * n, x + 2 * n + R * R, x + n);
+    for (int i = 0; i < n; i++)
+        p[i] -= lr * (0.2 * sqrt((double)(R > C ? R : C)) * x[i] + decay * p[i]);
+    free(x);
+}
+
+void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns,
+                         double *second, int64_t step, double clip, double lr, double rate,
+                         double limit, double decay)
+{
+    const double keep = 1.0 - pow((double)step, -rate);
+    double mean = 0.0, squares = 0.0;
+    for (int i = 0; rows && i < R; i++) {
+        double sum = 0.0;
+        for (int j = 0; j < C; j++)
+            sum += pow(g[i * C + j] * clip, 2.0) + 1e-30;
+        rows[i] = keep * rows[i] + (1.0 - keep) * sum / C;
+        mean += rows[i] / R;
+    }
+    for (int j = 0; j < C; j++) {
+        double sum = 0.0, *v = second ? &second[j] : &columns[j];
+        for (int i = 0; i < R; i++)
+            sum += pow(g[i * C + j] * clip, 2.0) + 1e-30;
+        *v = keep * *v + (1.0 - keep) * sum / R;
+    }
+    for (int pass = 0; pass < 2; pass++) {          /* how large, then the update */
+        const double most = fmax(1.0, sqrt(squares / R / C) / limit);
+        for (int i = 0; i < R; i++)
+            for (int j = 0; j < C; j++) {
+                const double v = second ? second[j] : rows[i] * columns[j] / mean;
+                const double u = g[i * C + j] * clip / sqrt(fmax(v, 1e-30));
+                if (pass == 0)
+                    squares += u * u;
+                else
+                    p[i * C + j] -= lr * (u / most + decay * p[i * C + j]);
+            }
     }
 }

@@ -72,5 +72,14 @@ void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v
                      double clip, double lr, double beta1, double beta2, double eps, double decay);
 void reference_sgd(int64_t n, double *p, const double *g, double *m /* or NULL */, double clip,
                    double lr, double momentum, double decay);
+void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr,
+                    double beta1, double beta2, double decay);
+/* Of a matrix (R,C). */
+void reference_muon(int R, int C, double *p, const double *g, double *m, double clip, double lr, double mu,
+                    double decay);
+/* rows (R), columns (C); or second (C), R 1: of a vector. */
+void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns,
+                         double *second, int64_t step, double clip, double lr, double rate,
+                         double limit, double decay);
 
 #endif

@@ -67,6 +67,7 @@ static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
 /* Cuts a segment at the tensors that the rule wants whole. */
 static gt_status cut_segment(optim *o, int segment)
 {
+    const int64_t step = params_step(o->params);
     int64_t from = 0, first;
     int at;
     gt_status st = GT_OK;
@@ -78,7 +79,7 @@ static gt_status cut_segment(optim *o, int segment)
         st = add_range(o, segment, from, first);
         if (!st)
             st = add_tensor(o, i, segment, first);
-        from = first + shape_count(&info->shape);
+        from = (first + shape_count(&info->shape) + step - 1) / step * step;    /* gaps are left out */
     }
     return st ? st : add_range(o, segment, from, params_segment_at(o->params, segment)->count);
 }

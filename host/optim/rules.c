@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* The first is the usual one. */
-const optim_rule *const optim_rules[] = { &optim_adamw, &optim_sgd, NULL };
+const optim_rule *const optim_rules[] = { &optim_adamw, &optim_sgd, &optim_lion, &optim_muon,
+                                         &optim_adafactor, NULL };
 
 const optim_rule *optim_rule_find(const char *name)
 {

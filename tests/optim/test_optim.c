@@ -4,6 +4,7 @@
 #include "tests/check.h"
 
 #include "host/base/random.h"
+#include "host/kernel/reference.h"
 #include "host/optim/optim.h"
 
 #include <math.h>
@@ -94,6 +95,7 @@ enum { TENSORS = sizeof shapes / sizeof *shapes, MOST = 16900 };
 typedef struct bench {
     dev_device *device;
     kernel_set *kernels;
+    gemm_context *gemm;
     graph *graph;
     params *params;
     optim *optim;
@@ -111,6 +113,7 @@ static int bench_open(bench *b, dtype storage, const optim_config *c)
     gt_random_init(&b->random, 11, 1);
     if (!CHECK_OK(dev_open(&b->device, getenv("GT_TEST_DEVICE")))
         || !CHECK_OK(kernel_set_create(&b->kernels, b->device, storage))
+        || !CHECK_OK(gemm_context_create(&b->gemm, b->device, NULL))
         || !CHECK_OK(graph_create(&b->graph, storage, 1, 1)))
         return 0;
     for (int i = 0; i < TENSORS; i++)
@@ -121,7 +124,7 @@ static int bench_open(bench *b, dtype storage, const optim_config *c)
         || !CHECK_OK(params_create(&b->params, b->device, b->graph, 1))
         || !CHECK_OK(params_init(b->params, 3))
         || !CHECK_OK(params_refresh(b->params, b->kernels))
-        || !CHECK_OK(optim_create(&b->optim, b->device, b->kernels, NULL, b->params, c, 1.0, NULL)))
+        || !CHECK_OK(optim_create(&b->optim, b->device, b->kernels, b->gemm, b->params, c, 1.0, NULL)))
         return 0;
     float x[MOST];
     for (int i = 0; i < TENSORS; i++) {
@@ -148,6 +151,7 @@ static void bench_close(bench *b)
     optim_release(b->optim);
     params_release(b->params);
     graph_release(b->graph);
+    gemm_context_release(b->gemm);
     kernel_set_release(b->kernels);
     dev_close(b->device);
 }
@@ -184,27 +188,41 @@ static double reference_norm(const bench *b)
     return sqrt(squares);
 }
 
-/* Step t = 1, 2, ... in double. */
+/* What Lion adds to is near 0: its sign is a matter of rounding, and the element is not looked at again. */
+static void doubt(bench *b, int i, double clip)
+{
+    for (size_t k = 0; k < b->n[i]; k++) {
+        const double m = b->config.beta1 * b->m[i][k], g = (1.0 - b->config.beta1) * clip * b->g[i][k];
+        if (fabs(m + g) < 1e-5 * (fabs(m) + fabs(g)))
+            b->p[i][k] = NAN;
+    }
+}
+
+/* Step t = 1, 2, ... in double. Of Adafactor, m holds rows and then columns. */
 static void reference_step(bench *b, double lr, int t)
 {
     const optim_config *c = &b->config;
+    const char *rule = optim_rule_name(c->rule);
     const double norm = reference_norm(b);
     const double clip = c->clip > 0.0 ? fmin(1.0, c->clip / (norm + 1e-6)) : 1.0;
     for (int i = 0; i < TENSORS; i++) {
+        const int64_t n = (int64_t)b->n[i];
+        const int R = shapes[i].rows ? (int)shapes[i].rows : 1, C = (int)shapes[i].cols;
         const double decay = shapes[i].rows ? c->weight_decay : 0.0;
-        for (size_t k = 0; k < b->n[i]; k++) {
-            double *p = &b->p[i][k], *m = &b->m[i][k], *v = &b->v[i][k], g = clip * b->g[i][k];
-            if (c->rule == optim_rule_find("sgd")) {
-                *m = c->momentum * *m + g + decay * *p;
-                *p -= lr * *m;
-                continue;
-            }
-            *p -= lr * decay * *p;
-            *m = c->beta1 * *m + (1.0 - c->beta1) * g;
-            *v = c->beta2 * *v + (1.0 - c->beta2) * g * g;
-            *p -= lr * (*m / (1.0 - pow(c->beta1, t)))
-                  / (sqrt(*v / (1.0 - pow(c->beta2, t))) + c->eps);
-        }
+        const double adam = !strcmp(rule, "muon") && c->adamw_lr > 0.0 ? c->adamw_lr / c->lr : 1.0;
+        double *p = b->p[i], *m = b->m[i], *v = b->v[i];
+        if (!strcmp(rule, "sgd"))
+            reference_sgd(n, p, b->g[i], m, clip, lr, c->momentum, decay);
+        else if (!strcmp(rule, "lion")) {
+            doubt(b, i, clip);
+            reference_lion(n, p, b->g[i], m, clip, lr, c->beta1, c->beta2, decay);
+        } else if (!strcmp(rule, "adafactor"))
+            reference_adafactor(R, C, p, b->g[i], R > 1 ? m : NULL, R > 1 ? m + R : NULL, R > 1 ? NULL : v, t,
+                                clip, lr, c->decay_rate, c->update_clip, decay);
+        else if (!strcmp(rule, "muon") && R > 1)
+            reference_muon(R, C, p, b->g[i], m, clip, lr, c->momentum, decay);
+        else
+            reference_adamw(n, p, b->g[i], m, v, t, clip, lr * adam, c->beta1, c->beta2, c->eps, decay);
     }
 }
 
@@ -232,7 +250,9 @@ static void updates_follow_the_formulas(void)
     static const struct { const char *rule; double decay, clip, momentum; float size; } cases[] = {
         { "adamw", 0.1, 1.0, 0.0, 1.0f }, { "adamw", 0.0, 0.0, 0.0, 1e-4f },
         { "adamw", 0.5, 1e6, 0.0, 10.0f }, { "sgd", 0.1, 1.0, 0.9, 1.0f },
-        { "sgd", 0.0, 0.0, 0.0, 0.1f },
+        { "sgd", 0.0, 0.0, 0.0, 0.1f }, { "lion", 0.3, 1.0, 0.0, 1.0f }, { "lion", 0.0, 0.0, 0.0, 0.1f },
+        { "muon", 0.1, 1.0, 0.95, 1.0f }, { "muon", 0.0, 0.0, 0.0, 1e-3f }, { "adafactor", 0.1, 1.0, 0.0, 1.0f },
+        { "adafactor", 0.0, 0.0, 0.0, 1e-4f },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         optim_config c = optim_defaults();
@@ -240,6 +260,7 @@ static void updates_follow_the_formulas(void)
         c.weight_decay = cases[i].decay;
         c.clip = cases[i].clip;
         c.momentum = cases[i].momentum;
+        c.adamw_lr = 2.0 * c.lr;
         bench b;
         float state[OPTIM_STATE_FLOATS];
         if (bench_open(&b, DTYPE_F32, &c)) {
@@ -254,7 +275,105 @@ static void updates_follow_the_formulas(void)
                        reference_norm(&b));
                 CHECK(state[OPTIM_STEP] == (float)t && state[OPTIM_SKIP] == 0.0f);
             }
-            CHECKF(worst_difference(&b) < 2e-6, "case %zu: off by %g", i, worst_difference(&b));
+            CHECKF(worst_difference(&b) < 2e-6, "case %zu, %s: off by %g", i, cases[i].rule,
+                   worst_difference(&b));
+        }
+        bench_close(&b);
+    }
+}
+
+/* A rule's state of all tensors and its scalars, in the order of a checkpoint; or back. */
+static void carry_state(bench *b, float *state, int back)
+{
+    const checkpoint_state s = optim_saved(b->optim);
+    for (int i = 0; i < s.count(s.context); i++) {
+        checkpoint_entry e;
+        s.entry(s.context, i, &e);
+        CHECK(e.begin < e.end && (e.param >= 0 || !strcmp(e.name, "scalars")));
+        CHECK_OK(back ? s.write(s.context, i, state) : s.read(s.context, i, state));
+        state += e.end - e.begin;
+    }
+}
+
+static void all_params(bench *b, float *x)
+{
+    for (int i = 0; i < TENSORS; i++) {
+        CHECK_OK(params_read(b->params, i, x));
+        x += b->n[i];
+    }
+}
+
+static void take_steps(bench *b, int first, int end)
+{
+    for (int t = 1; t <= end; t++) {
+        put_gradients(b, 1.0f, 1.0f, -1);       /* those of all steps are drawn, from one seed */
+        if (t >= first)
+            CHECK_OK(optim_step(b->optim, 0.01 / t));
+    }
+}
+
+/* Three steps, then two more of another optimizer that took over the state: the same bits. */
+static void every_rule_goes_on_from_its_state(void)
+{
+    enum { ALL = 1 << 17 };
+    float *x[2] = { calloc(ALL, sizeof(float)), calloc(ALL, sizeof(float)) }, *state = calloc(ALL, sizeof(float));
+    for (int r = 0; optim_rules[r]; r++) {
+        optim_config c = optim_defaults();
+        optim_config_rule(&c, optim_rules[r]);
+        bench a, b;
+        if (bench_open(&a, DTYPE_F32, &c)) {
+            take_steps(&a, 1, 3);
+            carry_state(&a, state, 0);
+            if (bench_open(&b, DTYPE_F32, &c)) {
+                for (int i = 0; i < TENSORS; i++) {
+                    CHECK_OK(params_read(a.params, i, x[0]));
+                    CHECK_OK(params_write(b.params, i, x[0]));
+                }
+                carry_state(&b, state, 1);
+                take_steps(&b, 4, 5);
+                gt_random_init(&a.random, 11, 1);
+                take_steps(&a, 4, 5);
+                all_params(&a, x[0]);
+                all_params(&b, x[1]);
+                CHECKF(!memcmp(x[0], x[1], ALL * sizeof(float)), "%s: other parameters", optim_rule_name(c.rule));
+                carry_state(&a, x[0], 0);
+                carry_state(&b, x[1], 0);
+                CHECKF(!memcmp(x[0], x[1], ALL * sizeof(float)), "%s: other state", optim_rule_name(c.rule));
+            }
+            bench_close(&b);
+        }
+        bench_close(&a);
+    }
+    free(x[0]);
+    free(x[1]);
+    free(state);
+}
+
+/* Slots are what estimates count, and what lies on the device. */
+static void slots_say_what_is_kept(void)
+{
+    static const struct { const char *rule; double least, most; } kept[] = {
+        { "adamw", 8, 8 }, { "sgd", 4, 4 }, { "lion", 4, 4 }, { "muon", 4, 8 }, { "adafactor", 0, 0 } };
+    const int64_t matrices = 3 * 5 + 129 * 131 + 64 * 256, vectors = 5 + 1 + 16385;
+    const int64_t want[] = { 8 * (matrices + vectors), 4 * (matrices + vectors), 4 * (matrices + vectors),
+                             4 * matrices + 8 * vectors,
+                             4 * (3 + 5 + 129 + 131 + 64 + 256) + 4 * vectors };
+    for (int i = 0; i < 5; i++) {
+        optim_config c = optim_defaults();
+        double least, most;
+        int64_t bytes = 0;
+        bench b;
+        optim_config_rule(&c, optim_rule_find(kept[i].rule));
+        optim_state_bytes(&c, &least, &most);
+        CHECK(least == kept[i].least && most == kept[i].most);
+        if (bench_open(&b, DTYPE_F32, &c)) {
+            const checkpoint_state s = optim_saved(b.optim);
+            for (int k = 0; k < s.count(s.context); k++) {
+                checkpoint_entry e;
+                s.entry(s.context, k, &e);
+                bytes += e.param < 0 ? 0 : 4 * (e.end - e.begin);
+            }
+            CHECKF(bytes == want[i], "%s: %lld bytes", kept[i].rule, (long long)bytes);
         }
         bench_close(&b);
     }
@@ -371,6 +490,8 @@ const check_case check_cases[] = {
     CASE(schedules_pass_known_points),
     CASE(settings_out_of_range_are_refused),
     CASE(updates_follow_the_formulas),
+    CASE(every_rule_goes_on_from_its_state),
+    CASE(slots_say_what_is_kept),
     CASE(only_matrices_decay),
     CASE(a_gradient_that_is_not_finite_halts_fp32),
     CASE(the_loss_scale_grows_and_backs_off),
