@@ -5,7 +5,7 @@
  *   x = wte[token] + wpe[position]
  *   layer:  x = x + attn(ln_1(x));   x = x + mlp(ln_2(x))
  *   loss = cross-entropy(ln_f(x) wte', target)                                            */
-#include "models/model_reference.h"
+#include "models/gpt2.h"
 
 #include "host/kernel/reference.h"
 
@@ -19,12 +19,6 @@ enum { WTE, WPE, FINAL_GAIN, FINAL_BIAS, OUTSIDE };      /* tensors outside of l
 enum { GAIN_1, BIAS_1, QKV, QKV_BIAS, PROJECT, PROJECT_BIAS, GAIN_2, BIAS_2, FC, FC_BIAS, OUT,
        OUT_BIAS, IN_LAYER };
 
-struct model_reference {
-    model_config c;
-    model_reference_tensor *tensors;
-    int count;
-};
-
 /* What a layer's backward pass wants of its forward pass; R rows. */
 typedef struct saved {
     double *in, *norm_1, *mean_1, *rstd_1, *qkv, *attention, *middle, *norm_2, *mean_2, *rstd_2, *pre,
@@ -33,17 +27,12 @@ typedef struct saved {
 
 /* ---- parameters ---------------------------------------------------------------------------- */
 
-static int add_tensor(model_reference *r, const char *prefix, const char *name, int64_t count)
+static int count_tensors(const model_config *c)
 {
-    model_reference_tensor *t = &r->tensors[r->count++];
-    snprintf(t->name, sizeof t->name, "%s%s", prefix, name);
-    t->count = count;
-    t->value = calloc((size_t)count, sizeof *t->value);
-    t->grad = calloc((size_t)count, sizeof *t->grad);
-    return t->value && t->grad;
+    return OUTSIDE + c->layers * IN_LAYER;
 }
 
-gt_status model_reference_create(model_reference **out, const model_config *c)
+static void describe_tensor(const model_config *c, int i, char name[72], int64_t *count)
 {
     const int64_t C = c->channels, I = c->inner;
     const struct { const char *name; int64_t count; } outside[OUTSIDE] = {
@@ -54,48 +43,12 @@ gt_status model_reference_create(model_reference **out, const model_config *c)
         { "attn.c_attn.bias", 3 * C }, { "attn.c_proj.weight", C * C }, { "attn.c_proj.bias", C },
         { "ln_2.weight", C }, { "ln_2.bias", C }, { "mlp.c_fc.weight", I * C }, { "mlp.c_fc.bias", I },
         { "mlp.c_proj.weight", C * I }, { "mlp.c_proj.bias", C } };
-    int whole = 1;
-    *out = NULL;
-    model_reference *r = calloc(1, sizeof *r);
-    if (r) {
-        r->c = *c;
-        r->tensors = calloc((size_t)(OUTSIDE + c->layers * IN_LAYER), sizeof *r->tensors);
-    }
-    whole = r && r->tensors;
-    for (int i = 0; whole && i < OUTSIDE; i++)
-        whole = add_tensor(r, "", outside[i].name, outside[i].count);
-    for (int l = 0; whole && l < c->layers; l++) {
-        char prefix[16];
-        snprintf(prefix, sizeof prefix, "h.%d.", l);
-        for (int i = 0; whole && i < IN_LAYER; i++)
-            whole = add_tensor(r, prefix, layer[i].name, layer[i].count);
-    }
-    if (!whole) {
-        model_reference_release(r);
-        return gt_fail(GT_NO_MEMORY, "cannot hold the reference of '%s': out of memory", c->name);
-    }
-    *out = r;
-    return GT_OK;
-}
-
-void model_reference_release(model_reference *r)
-{
-    if (!r)
-        return;
-    for (int i = 0; r->tensors && i < r->count; i++) {
-        free(r->tensors[i].value);
-        free(r->tensors[i].grad);
-    }
-    free(r->tensors);
-    free(r);
-}
-
-model_reference_tensor *model_reference_find(model_reference *r, const char *name)
-{
-    for (int i = 0; i < r->count; i++)
-        if (!strcmp(r->tensors[i].name, name))
-            return &r->tensors[i];
-    return NULL;
+    const int at = (i - OUTSIDE) % IN_LAYER;
+    if (i < OUTSIDE)
+        snprintf(name, 72, "%s", outside[i].name);
+    else
+        snprintf(name, 72, "h.%d.%s", (i - OUTSIDE) / IN_LAYER, layer[at].name);
+    *count = i < OUTSIDE ? outside[i].count : layer[at].count;
 }
 
 /* ---- the pass -------------------------------------------------------------------------------- */
@@ -119,8 +72,8 @@ static void linear_grad(int R, int in, int out, const double *dy, const double *
 /* What scores are multiplied by, as in gpt2.c. */
 static double attention_scale(const model_config *c, int layer)
 {
-    const double usual = c->attention_unscaled ? 1.0 : 1.0 / sqrt((double)(c->channels / c->heads));
-    return c->attention_by_layer ? usual / (layer + 1) : usual;
+    const double usual = c->own[GPT2_UNSCALED] != 0.0 ? 1.0 : 1.0 / sqrt((double)(c->channels / c->heads));
+    return c->own[GPT2_BY_LAYER] != 0.0 ? usual / (layer + 1) : usual;
 }
 
 /* x becomes the layer's output; s keeps what came by. */
@@ -180,20 +133,21 @@ static double *take(double **room, size_t count)
     return mine;
 }
 
-gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens,
-                              const int32_t *targets, double *loss)
+static gt_status run(const model_config *c, model_reference_tensor *w, int B, int T, const int32_t *tokens,
+                     const int32_t *targets, double *loss)
 {
-    const model_config *c = &r->c;
     const size_t R = (size_t)B * (size_t)T, C = (size_t)c->channels, I = (size_t)c->inner;
     const size_t V = (size_t)c->vocab, L = (size_t)c->layers, most = I > 3 * C ? I : 3 * C;
     const int rows = (int)R;
     assert(T <= c->context);
+    if (c->untied_head)
+        return gt_fail(GT_UNSUPPORTED, "the reference of '%s' has no head of its own", c->name);
     saved *s = calloc(L, sizeof *s);
     double *all = calloc(L * R * (8 * C + 2 * I + 4) + R * (4 * C + 2 * V + most + 3), sizeof *all);
     if (!s || !all) {
         free(s);
         free(all);
-        return gt_fail(GT_NO_MEMORY, "cannot run the reference of '%s': out of memory", c->name);
+        return gt_fail(GT_NO_MEMORY, "no memory to run the reference of '%s'", c->name);
     }
     double *room = all;
     for (size_t l = 0; l < L; l++)
@@ -207,7 +161,6 @@ gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *t
     double *narrow = take(&room, R * C), *logits = take(&room, R * V), *dlogits = take(&room, R * V);
     double *wide = take(&room, R * most), *mean = take(&room, R), *rstd = take(&room, R);
     double *each = take(&room, R);
-    model_reference_tensor *w = r->tensors;
 
     reference_embed(B, T, (int)C, tokens, w[WTE].value, w[WPE].value, 0, x);
     for (size_t l = 0; l < L; l++)
@@ -235,3 +188,5 @@ gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *t
     free(all);
     return GT_OK;
 }
+
+const model_reference_rule gpt2_reference = { count_tensors, describe_tensor, run };

@@ -1,122 +1,280 @@
 /* SPDX-License-Identifier: MIT */
-/* models/hf.c - Hugging Face folders: GPT-2's tensors in and out.
+/* models/hf.c - Hugging Face folders: weights in and out, by the family's rows of tensors.
  *
- *   ours   h.0.attn.c_attn.weight (3C, C)   a row per output
- *   theirs h.0.attn.c_attn.weight (C, 3C)   "Conv1D": a row per input, so transposed
+ * A row says which of our tensors are which of theirs (family.h). Seen as one matrix with a row an
+ * output, its names on either side are pieces of it, from top to bottom:
  *
- * Embeddings and vectors are alike. A head that is tied must be what wte.weight is, or stands for
- * it where a file holds the head alone, as transformers ties both ways. Masks
- * that old files carry (attn.bias, attn.masked_bias) are not weights. Any other tensor would be
+ *   ours   [     qkv.weight     ]        theirs  [ q.weight | k.weight | v.weight ]
+ *
+ * A tensor that is tied must be what the other one is, or stands for it where a file holds it alone,
+ * as transformers ties both ways. Masks that old files carry are not weights. Any other tensor would be
  * a part of the model that is not computed here, so none is left aside in silence.
  * A rank that holds a part of the model still looks for all of its tensors: what is wrong with
  * a file is then the same for all ranks, whatever they hold.                             */
-#include "models/model_private.h"
+#include "models/family.h"
 
 #include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/tensor/safetensors.h"
 
+#include <ctype.h>
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int is_transposed(const graph_param_info *p)
+/* A model and the rows of its family. */
+typedef struct map {
+    const model_config *c;
+    const model_family *family;
+    const graph *whole;             /* the model, all of it */
+} map;
+
+/* A row, in one layer. */
+typedef struct row { const model_tensor *t; int layer; } row;
+
+/* ---- names --------------------------------------------------------------------------------- */
+
+enum { NAME = 96 };
+
+static const char *form(char out[NAME], const char *pattern, int layer)
 {
-    return p->full.rank == 2 && !strncmp(p->name, "h.", 2);
+    const char *number = strstr(pattern, "%d");
+    if (number)
+        snprintf(out, NAME, "%.*s%d%s", (int)(number - pattern), pattern, layer, number + 2);
+    else
+        snprintf(out, NAME, "%s", pattern);
+    return out;
 }
 
-#define PREFIX "transformer."
-#define EMBEDDING "wte.weight"
-#define HEAD "lm_head.weight"
-
-static const st_tensor *find_tensor(const st_file *f, const model_config *c, const char *name)
+/* A number of a layer at the beginning of a name; -1: none. */
+static int layer_at(const char *name)
 {
-    char text[96];
+    const long layer = isdigit((unsigned char)*name) ? strtol(name, NULL, 10) : -1;
+    return layer > INT_MAX ? INT_MAX : (int)layer;
+}
+
+/* *layer: 0 where the pattern has none. */
+static int matches(const char *pattern, const char *name, int *layer)
+{
+    const char *number = strstr(pattern, "%d");
+    const size_t head = number ? (size_t)(number - pattern) : strcspn(pattern, "*");
+    *layer = 0;
+    if (strncmp(pattern, name, head))
+        return 0;
+    if (number) {
+        *layer = layer_at(name + head);
+        name += head + strspn(name + head, "0123456789");
+        return *layer >= 0 && !strcmp(number + 2, name);
+    }
+    return pattern[head] == '*' || !name[head];
+}
+
+static int pieces_of(const char *const names[MODEL_PIECES])
+{
+    int n = 0;
+    while (n < MODEL_PIECES && names[n])
+        n++;
+    return n;
+}
+
+static int find_whole(const map *m, const char *name)
+{
+    for (int i = 0; i < graph_param_count(m->whole); i++)
+        if (!strcmp(graph_param_at(m->whole, i)->name, name))
+            return i;
+    return -1;
+}
+
+/* The row of one of our tensors, and which piece it is. */
+static gt_status find_row(const map *m, const char *ours, row *out, int *piece)
+{
+    for (out->t = m->family->tensors; out->t->ours[0] || out->t->theirs[0]; out->t++)
+        for (*piece = 0; *piece < pieces_of(out->t->ours); ++*piece)
+            if (matches(out->t->ours[*piece], ours, &out->layer))
+                return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' has no name in files of the family '%s'", ours,
+                   m->c->name, m->family->name);
+}
+
+/* Theirs, with and without the prefix. */
+static const st_tensor *find_named(const map *m, const st_file *f, const char *name)
+{
+    char text[2 * NAME];
     const st_tensor *t = st_find(f, name);
     if (!t) {
-        snprintf(text, sizeof text, PREFIX "%s", name);
+        snprintf(text, sizeof text, "%s%s", m->family->prefix, name);
         t = st_find(f, text);
     }
-    return t || c->untied_head || strcmp(name, EMBEDDING) ? t : st_find(f, HEAD);
+    return t;
 }
 
-static gt_status check_shape(const graph_param_info *p, const st_tensor *t, const char *folder)
+/* Is this one of ours tied in this model, since it is no parameter of its own? */
+static int is_tied(const map *m, const model_tensor *t)
 {
-    shape want = p->full;
-    if (is_transposed(p)) {
-        want.dim[0] = p->full.dim[1];
-        want.dim[1] = p->full.dim[0];
+    return t->tied && find_whole(m, t->ours[0]) < 0;
+}
+
+/* Piece i of theirs, or what is tied to it and stands for it. */
+static const st_tensor *find_tensor(const map *m, const st_file *f, const row *r, int i)
+{
+    char name[NAME], ours[NAME];
+    const st_tensor *t = find_named(m, f, form(name, r->t->theirs[i], r->layer));
+    form(ours, r->t->ours[0], r->layer);
+    for (const model_tensor *other = m->family->tensors; !t && (other->ours[0] || other->theirs[0]); other++)
+        if (is_tied(m, other) && !strcmp(other->tied, ours))
+            t = find_named(m, f, other->theirs[0]);
+    return t;
+}
+
+/* ---- pieces --------------------------------------------------------------------------------- */
+
+/* A row as one matrix: outputs of all of it, and of the pieces on both sides; cols each. */
+typedef struct matrix {
+    int64_t outputs, cols, begin_ours[MODEL_PIECES + 1], begin_theirs[MODEL_PIECES + 1];
+    int ours, theirs, rank;
+} matrix;
+
+static gt_status measure(const map *m, const row *r, matrix *out)
+{
+    char name[NAME];
+    *out = (matrix){ .ours = pieces_of(r->t->ours), .theirs = pieces_of(r->t->theirs) };
+    for (int i = 0; i < out->ours; i++) {
+        const int at = find_whole(m, form(name, r->t->ours[i], r->layer));
+        if (at < 0)
+            return gt_fail(GT_UNSUPPORTED, "model '%s' has no tensor '%s', which is one of several in files",
+                           m->c->name, name);
+        const shape *s = &graph_param_at(m->whole, at)->full;
+        out->rank = s->rank;
+        out->cols = shape_count(s) / s->dim[0];
+        out->outputs += s->dim[0];
+        out->begin_ours[i + 1] = out->outputs;
     }
-    if (shape_equal(&want, &t->dims))
+    for (int i = 0; i < out->theirs; i++)
+        out->begin_theirs[i + 1] = out->begin_theirs[i] + (r->t->outputs ? r->t->outputs(m->c, i)
+                                                                        : out->outputs / out->theirs);
+    if (out->begin_theirs[out->theirs] == out->outputs)
         return GT_OK;
-    char a[64], b[64];
-    return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is %s, the model needs %s", t->name, folder,
-                   shape_format(&t->dims, a, sizeof a), shape_format(&want, b, sizeof b));
+    return gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' does not divide into the %d of files",
+                   form(name, r->t->ours[0], r->layer), m->c->name, out->theirs);
 }
 
-static gt_status import_one(params *p, int i, const st_tensor *t, const char *folder)
+static int is_transposed(const row *r, const matrix *x)
 {
-    const graph_param_info *info = params_info(p, i);
-    const size_t n = (size_t)shape_count(&info->full);
-    const int float_type = t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16
-                           || t->type == DTYPE_F64;
-    if (!float_type)
-        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is of type %s, not floating point",
-                       t->name, folder, dtype_name(t->type));
-    /* The data may lie unaligned in the file. */
-    unsigned char *raw = malloc(t->bytes + 1);
-    float *x = malloc((n + 1) * sizeof *x);
-    gt_status st = GT_OK;
-    if (!raw || !x) {
-        st = gt_fail(GT_NO_MEMORY, "cannot import '%s': out of memory", t->name);
-        goto out;
+    return (r->t->flags & MODEL_TRANSPOSED) && x->rank == 2;
+}
+
+/* What piece i of theirs looks like in a file. */
+static shape shape_theirs(const row *r, const matrix *x, int i, const shape *ours)
+{
+    const int64_t n = x->begin_theirs[i + 1] - x->begin_theirs[i];
+    shape s = *ours;
+    s.dim[0] = n;
+    if (is_transposed(r, x)) {
+        s.dim[0] = x->cols;
+        s.dim[1] = n;
     }
+    return s;
+}
+
+/* ---- import --------------------------------------------------------------------------------- */
+
+static gt_status check_theirs(const row *r, const matrix *x, int i, const shape *ours, const st_tensor *t,
+                              const char *folder)
+{
+    const shape want = shape_theirs(r, x, i, ours);
+    char a[64], b[64];
+    if (!shape_equal(&want, &t->dims))
+        return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is %s, the model needs %s", t->name, folder,
+                       shape_format(&t->dims, a, sizeof a), shape_format(&want, b, sizeof b));
+    if (t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16 || t->type == DTYPE_F64)
+        return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is of type %s, not floating point", t->name, folder,
+                   dtype_name(t->type));
+}
+
+/* Outputs [from, to) of the matrix, out of piece i, to `values`, which begins with output `first`. */
+static gt_status take(const row *r, const matrix *x, int i, const st_tensor *t, int64_t from, int64_t to,
+                      int64_t first, float *values, const char *folder)
+{
+    const int64_t begin = x->begin_theirs[i], n = x->begin_theirs[i + 1] - begin;
+    unsigned char *raw = malloc(t->bytes + 1);      /* the data may lie unaligned in the file */
+    if (!raw)
+        return gt_fail(GT_NO_MEMORY, "cannot import '%s': no memory for its numbers", t->name);
     memcpy(raw, t->data, t->bytes);
-    const size_t rows = info->full.rank == 2 ? (size_t)info->full.dim[0] : 1, cols = n / rows;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < cols; c++) {
-            const float value = dtype_load(t->type, raw,
-                                           is_transposed(info) ? c * rows + r : r * cols + c);
-            if (!isfinite(value)) {
-                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite",
-                             t->name, folder);
-                goto out;
-            }
-            x[r * cols + c] = value;
+    gt_status st = GT_OK;
+    for (int64_t o = from; !st && o < to; o++)
+        for (int64_t k = 0; !st && k < x->cols; k++) {
+            const int64_t at = is_transposed(r, x) ? k * n + o - begin : (o - begin) * x->cols + k;
+            const float value = dtype_load(t->type, raw, (size_t)at);
+            values[(o - first) * x->cols + k] = value;
+            if (!isfinite(value))
+                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite", t->name,
+                             folder);
         }
-    st = params_write_full(p, i, x);
-out:
     free(raw);
-    free(x);
+    return st;
+}
+
+/* One of our tensors, piece `piece` of its row; held: its number in p, -1: it is only looked for. */
+static gt_status import_one(const map *m, const st_file *f, const row *r, int piece,
+                            const graph_param_info *info, params *p, int held, const char *folder)
+{
+    matrix x;
+    char name[NAME];
+    int missing = 0;
+    gt_status st = measure(m, r, &x);
+    if (st)
+        return st;
+    const int64_t first = x.begin_ours[piece], last = x.begin_ours[piece + 1];
+    float *values = held < 0 ? NULL : calloc((size_t)((last - first) * x.cols) + 1, sizeof *values);
+    if (held >= 0 && !values)
+        return gt_fail(GT_NO_MEMORY, "cannot import '%s': no memory for its numbers", info->name);
+    for (int i = 0; !st && i < x.theirs; i++) {
+        const int64_t from = x.begin_theirs[i] > first ? x.begin_theirs[i] : first;
+        const int64_t to = x.begin_theirs[i + 1] < last ? x.begin_theirs[i + 1] : last;
+        const st_tensor *t = from < to ? find_tensor(m, f, r, i) : NULL;
+        if (from >= to)
+            continue;
+        missing += !t;
+        if (!t && !(r->t->flags & MODEL_OPTIONAL))
+            st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
+                         form(name, r->t->theirs[i], r->layer));
+        if (!st && t)
+            st = check_theirs(r, &x, i, &info->full, t, folder);
+        if (!st && t && values)
+            st = take(r, &x, i, t, from, to, first, values, folder);
+    }
+    if (!st && missing && missing < x.theirs)
+        st = gt_fail(GT_MISMATCH, "cannot import '%s': of what makes up '%s' %d of %d tensors are missing", folder,
+                     info->name, missing, x.theirs);
+    if (!st && held >= 0 && !shape_equal(&params_info(p, held)->full, &info->full))
+        st = gt_fail(GT_MISMATCH, "tensor '%s' is not of the model's shape here", info->name);
+    if (!st && values)
+        st = params_write_full(p, held, values);
+    free(values);
     return st;
 }
 
 /* Every tensor of the whole model must be in the file; p takes what it holds of them. */
-static gt_status import_tensors(const graph *whole, const model_config *c, params *p, const st_file *f,
-                                const char *folder)
+static gt_status import_tensors(const map *m, params *p, const st_file *f, const char *folder)
 {
     gt_status st = GT_OK;
     int taken = 0;
     gt_activity a;
-    gt_activity_begin(&a, "importing weights", "tensors", (uint64_t)graph_param_count(whole));
-    for (int i = 0; !st && i < graph_param_count(whole); i++) {
-        st = gt_activity_at(&a, (uint64_t)i);
-        if (st)
-            break;
-        const graph_param_info *info = graph_param_at(whole, i);
-        const st_tensor *t = find_tensor(f, c, info->name);
+    gt_activity_begin(&a, "importing weights", "tensors", (uint64_t)graph_param_count(m->whole));
+    for (int i = 0; !st && i < graph_param_count(m->whole); i++) {
+        row r;
+        int piece;
+        const graph_param_info *info = graph_param_at(m->whole, i);
         const int held = params_find(p, info->name);
-        if (!t)
-            st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
-                         info->name);
+        st = gt_activity_at(&a, (uint64_t)i);
         if (!st)
-            st = check_shape(info, t, folder);
-        if (!st && held >= 0)
-            st = check_shape(params_info(p, held), t, folder);
-        if (!st && held >= 0)
-            st = import_one(p, held, t, folder);
+            st = find_row(m, info->name, &r, &piece);
+        if (!st)
+            st = import_one(m, f, &r, piece, info, p, held, folder);
         taken += held >= 0;
     }
     gt_activity_end(&a);
@@ -126,62 +284,67 @@ static gt_status import_tensors(const graph *whole, const model_config *c, param
     return st;
 }
 
-/* h.N.attn.bias and h.N.attn.masked_bias: where attention may look, and with what it hides the rest. */
-static int is_mask(const char *name)
+/* ---- what else is in a file ------------------------------------------------------------------- */
+
+/* The row whose name on their side this is; NULL if there is none. */
+static const model_tensor *find_theirs(const map *m, const char *name, int *layer)
 {
-    static const char *const ends[] = { ".attn.bias", ".attn.masked_bias" };
-    if (strncmp(name, "h.", 2))
-        return 0;
-    const char *end = name + 2 + strspn(name + 2, "0123456789");
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (!strcmp(end, ends[i]))
-            return 1;
+    char formed[NAME];
+    for (const model_tensor *t = m->family->tensors; t->ours[0] || t->theirs[0]; t++)
+        for (int i = 0; i < pieces_of(t->theirs); i++)
+            if (matches(t->theirs[i], name, layer)
+                && (!t->ours[0] || !strcmp(form(formed, t->theirs[i], *layer), name)))
+                return t;
+    return NULL;
+}
+
+/* Named as what layers hold, of a layer that the model does not have? */
+static int is_beyond(const map *m, const char *name)
+{
+    for (const model_tensor *t = m->family->tensors; t->ours[0] || t->theirs[0]; t++)
+        for (int i = 0; i < pieces_of(t->theirs); i++) {
+            const char *number = strstr(t->theirs[i], "%d");
+            const size_t head = number ? (size_t)(number - t->theirs[i]) : 0;
+            if (number && !strncmp(t->theirs[i], name, head) && layer_at(name + head) >= m->c->layers)
+                return 1;
+        }
     return 0;
 }
 
-/* Beginnings of what heads of other tasks are named: transformers' classifiers and GPT2DoubleHeadsModel,
- * and trl's value head. They read what the model puts out and change nothing of it. */
-static int is_other_task(const char *name)
+static gt_status check_one(const map *m, const char *name, const char *rest, const char *folder)
 {
-    static const char *const heads[] = { "score.", "classifier.", "multiple_choice_head.", "v_head." };
-    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
-        if (!strncmp(name, heads[i], strlen(heads[i])))
-            return 1;
-    return 0;
-}
-
-static int is_parameter(const graph *whole, const char *name)
-{
-    for (int i = 0; i < graph_param_count(whole); i++)
-        if (!strcmp(graph_param_at(whole, i)->name, name))
-            return 1;
-    return 0;
+    int layer;
+    char ours[NAME];
+    const model_tensor *t = find_theirs(m, rest, &layer);
+    if (t && t->flags & MODEL_MASK)
+        return GT_OK;
+    if (t && t->ours[0] && (is_tied(m, t) || find_whole(m, form(ours, t->ours[0], layer)) >= 0))
+        return GT_OK;
+    if (is_beyond(m, rest))
+        return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does not have", name,
+                       folder, m->c->layers);
+    if (!t || !(t->flags & MODEL_OTHER_TASK))
+        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is no part of the model as it is computed "
+                       "here; leaving it out would change what the model says", name, folder);
+    gt_log(GT_LOG_WARN, "models", "tensor '%s' of '%s' belongs to another task and is left out", name,
+           folder);
+    return GT_OK;
 }
 
 /* Every tensor of the file must have its place. */
-static gt_status check_tensors(const model_config *c, const graph *whole, const st_file *f,
-                               const char *folder)
+static gt_status check_tensors(const map *m, const st_file *f, const char *folder)
 {
-    for (size_t i = 0; i < st_count(f); i++) {
+    const size_t prefix = strlen(m->family->prefix);
+    gt_status st = GT_OK;
+    for (size_t i = 0; !st && i < st_count(f); i++) {
         const char *name = st_at(f, i)->name;
-        const int prefixed = !strncmp(name, PREFIX, sizeof PREFIX - 1);
-        const char *rest = prefixed ? name + sizeof PREFIX - 1 : name;
-        char *end;
-        if (prefixed && st_find(f, rest))
-            return gt_fail(GT_MISMATCH, "cannot import '%s': it holds both '%s' and '%s'", folder, name,
-                           rest);
-        if (!strcmp(name, HEAD) || is_parameter(whole, rest) || is_mask(rest))
-            continue;
-        if (!strncmp(rest, "h.", 2) && strtol(rest + 2, &end, 10) >= c->layers)
-            return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does "
-                           "not have", name, folder, c->layers);
-        if (!is_other_task(rest))
-            return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is no part of the model as it is computed "
-                           "here; leaving it out would change what the model says", name, folder);
-        gt_log(GT_LOG_WARN, "models", "tensor '%s' of '%s' belongs to another task and is left out", name,
-               folder);
+        const int prefixed = prefix && !strncmp(name, m->family->prefix, prefix);
+        const char *rest = prefixed ? name + prefix : name;
+        st = prefixed && st_find(f, rest)
+                 ? gt_fail(GT_MISMATCH, "cannot import '%s': it holds both '%s' and '%s'", folder, name, rest)
+                 : check_one(m, name, rest, folder);
     }
-    return GT_OK;
+    return st;
 }
 
 static int same_numbers(const st_tensor *a, const st_tensor *b)
@@ -197,37 +360,61 @@ static int same_numbers(const st_tensor *a, const st_tensor *b)
     return 1;
 }
 
-/* transformers, from version 5 on, does not tie a head whose numbers are others, whatever the
+/* transformers, from version 5 on, does not tie a tensor whose numbers are others, whatever the
  * description says; before, it dropped them. */
-static gt_status check_head(const model_config *c, const st_file *f, const char *folder)
+static gt_status check_tied(const map *m, const st_file *f, const char *folder)
 {
-    const st_tensor *head = st_find(f, HEAD), *embedding = find_tensor(f, c, EMBEDDING);
-    if (c->untied_head || !head || head == embedding || same_numbers(head, embedding))
-        return GT_OK;
-    return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though "
-                   "the model's description says that they are tied; if the head is one of its own, let "
-                   "it say \"tie_word_embeddings\": false", folder, HEAD, embedding->name);
+    for (const model_tensor *t = m->family->tensors; t->ours[0] || t->theirs[0]; t++) {
+        row r;
+        int piece;
+        const st_tensor *own = is_tied(m, t) ? find_named(m, f, t->theirs[0]) : NULL;
+        if (!own)
+            continue;
+        gt_status st = find_row(m, t->tied, &r, &piece);
+        if (st)
+            return st;
+        const st_tensor *other = find_tensor(m, f, &r, 0);
+        if (!other || own == other || same_numbers(own, other))
+            continue;
+        return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though "
+                       "the model's description says that they are tied; if the head is one of its own, let "
+                       "it say \"tie_word_embeddings\": false", folder, own->name, other->name);
+    }
+    return GT_OK;
+}
+
+/* The whole model; m->whole is released by the caller. */
+static gt_status build_whole(map *m, graph **whole, const model_config *c)
+{
+    m->c = c;
+    *whole = NULL;
+    gt_status st = model_family_of(&m->family, c);
+    if (!st)
+        st = graph_create(whole, DTYPE_F32, 1, 1);
+    if (!st)
+        st = model_build_loss(*whole, c, 0, 0);
+    m->whole = *whole;
+    return st;
 }
 
 gt_status model_import(const model_config *c, params *p, const char *folder)
 {
     st_file *f;
-    graph *whole = NULL;
+    graph *whole;
+    map m;
     gt_status st = model_folder_check(folder);
     if (st)
         return st;
     st = st_open(&f, folder);
     if (st)
         return st;
-    st = graph_create(&whole, DTYPE_F32, 1, 1);
+    st = build_whole(&m, &whole, c);
     if (!st)
-        st = model_build_loss(whole, c, 0, 0);
+        st = check_tensors(&m, f, folder);
     if (!st)
-        st = check_tensors(c, whole, f, folder);
+        st = check_tied(&m, f, folder);
     if (!st)
-        st = check_head(c, f, folder);
-    if (!st)
-        st = import_tensors(whole, c, p, f, folder);
+        st = import_tensors(&m, p, f, folder);
     graph_release(whole);
     st_close(f);
     return st;
@@ -258,32 +445,78 @@ gt_status model_folder_check(const char *folder)
 {
     char *path = gt_path_join(folder, "adapter_config.json");
     if (!path)
-        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': out of memory", folder);
+        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its path", folder);
     gt_status st = gt_path_exists(path) ? name_adapter(folder, path) : GT_OK;
     free(path);
     return st;
 }
 
-static gt_status export_one(st_writer *w, params *p, int i, dtype type)
+/* ---- export ---------------------------------------------------------------------------------- */
+
+/* All of a row's numbers, an output a row. */
+static gt_status read_row(float **out, params *p, const row *r, const matrix *x)
 {
-    const graph_param_info *info = params_info(p, i);
-    const size_t n = (size_t)shape_count(&info->shape);
-    const size_t rows = info->shape.rank == 2 ? (size_t)info->shape.dim[0] : 1, cols = n / rows;
-    float *x = malloc(n * sizeof *x);
-    unsigned char *out = malloc(n * dtype_size(type));
+    char name[NAME];
     gt_status st = GT_OK;
-    if (!x || !out)
-        st = gt_fail(GT_NO_MEMORY, "cannot export '%s': out of memory", info->name);
-    if (!st)
-        st = params_read(p, i, x);
-    for (size_t r = 0; !st && r < rows; r++)
-        for (size_t c = 0; c < cols; c++)
-            dtype_store(type, out, is_transposed(info) ? c * rows + r : r * cols + c,
-                        x[r * cols + c]);
-    if (!st)
-        st = st_writer_put(w, out, n * dtype_size(type));
-    free(x);
+    float *all = malloc((size_t)(x->outputs * x->cols) * sizeof *all);
+    if (!all)
+        st = gt_fail(GT_NO_MEMORY, "cannot export '%s': no memory for its numbers",
+                     form(name, r->t->ours[0], r->layer));
+    for (int i = 0; !st && i < x->ours; i++) {
+        const int at = params_find(p, form(name, r->t->ours[i], r->layer));
+        st = at < 0 ? gt_fail(GT_MISMATCH, "cannot export: tensor '%s' is not here", name)
+                    : params_read(p, at, all + x->begin_ours[i] * x->cols);
+    }
+    *out = all;
+    return st;
+}
+
+static gt_status write_piece(st_writer *w, const float *all, const row *r, const matrix *x, int i, dtype type)
+{
+    const int64_t begin = x->begin_theirs[i], n = x->begin_theirs[i + 1] - begin;
+    const size_t bytes = (size_t)(n * x->cols) * dtype_size(type);
+    unsigned char *out = malloc(bytes);
+    if (!out)
+        return gt_fail(GT_NO_MEMORY, "cannot export '%s': no memory for its numbers", r->t->theirs[i]);
+    for (int64_t o = 0; o < n; o++)
+        for (int64_t k = 0; k < x->cols; k++)
+            dtype_store(type, out, (size_t)(is_transposed(r, x) ? k * n + o : o * x->cols + k),
+                        all[(begin + o) * x->cols + k]);
+    gt_status st = st_writer_put(w, out, bytes);
     free(out);
+    return st;
+}
+
+/* Names a row's tensors (p NULL) or writes their numbers. */
+static gt_status export_row(const map *m, st_writer *w, params *p, const row *r, const shape *ours, dtype type)
+{
+    matrix x;
+    float *all = NULL;
+    char name[NAME], text[2 * NAME];
+    gt_status st = measure(m, r, &x);
+    if (!st && p)
+        st = read_row(&all, p, r, &x);
+    for (int i = 0; !st && i < x.theirs; i++) {
+        const shape s = shape_theirs(r, &x, i, ours);
+        snprintf(text, sizeof text, "%s%s", r->t->flags & MODEL_BARE ? "" : m->family->prefix,
+                 form(name, r->t->theirs[i], r->layer));
+        st = p ? write_piece(w, all, r, &x, i, type) : st_writer_add(w, text, type, &s);
+    }
+    free(all);
+    return st;
+}
+
+/* The rows in the order of our tensors; a row of several is met at the first. */
+static gt_status export_rows(const map *m, st_writer *w, params *p, int numbers, dtype type)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < params_count(p); i++) {
+        row r;
+        int piece;
+        st = find_row(m, params_info(p, i)->name, &r, &piece);
+        if (!st && piece == 0)
+            st = export_row(m, w, numbers ? p : NULL, &r, &params_info(p, i)->full, type);
+    }
     return st;
 }
 
@@ -291,7 +524,7 @@ static gt_status write_config(const model_config *c, const char *folder)
 {
     char *text = NULL, *path = gt_path_join(folder, "config.json");
     gt_status st = path ? model_config_json(&text, c)
-                        : gt_fail(GT_NO_MEMORY, "cannot export to '%s': out of memory", folder);
+                        : gt_fail(GT_NO_MEMORY, "cannot export to '%s': no memory for its path", folder);
     if (!st)
         st = gt_file_write(path, text, strlen(text));
     free(text);
@@ -299,9 +532,29 @@ static gt_status write_config(const model_config *c, const char *folder)
     return st;
 }
 
-gt_status model_export(const model_config *c, params *p, dtype type, const char *folder)
+static gt_status write_weights(const map *m, params *p, dtype type, const char *path)
 {
     st_writer *w = NULL;
+    gt_status st = st_writer_open(&w, path);
+    if (!st)
+        st = st_writer_metadata(w, "format", "pt");
+    if (!st)
+        st = export_rows(m, w, p, 0, type);
+    if (!st)
+        st = st_writer_begin(w);
+    if (!st)
+        st = export_rows(m, w, p, 1, type);
+    if (st)
+        st_writer_abandon(w);
+    else
+        st = st_writer_commit(w);
+    return st;
+}
+
+gt_status model_export(const model_config *c, params *p, dtype type, const char *folder)
+{
+    graph *whole;
+    map m;
     for (int i = 0; i < params_count(p); i++)
         if (params_info(p, i)->slice.parts)
             return gt_fail(GT_MISUSE, "cannot export to '%s': only a slice of tensor '%s' is here; "
@@ -311,29 +564,11 @@ gt_status model_export(const model_config *c, params *p, dtype type, const char 
         return st;
     char *path = gt_path_join(folder, "model.safetensors");
     if (!path)
-        return gt_fail(GT_NO_MEMORY, "cannot export to '%s': out of memory", folder);
-    st = st_writer_open(&w, path);
+        return gt_fail(GT_NO_MEMORY, "cannot export to '%s': no memory for its path", folder);
+    st = build_whole(&m, &whole, c);
     if (!st)
-        st = st_writer_metadata(w, "format", "pt");
-    for (int i = 0; !st && i < params_count(p); i++) {
-        const graph_param_info *info = params_info(p, i);
-        char name[96];
-        shape s = info->shape;
-        snprintf(name, sizeof name, "%s%s", strcmp(info->name, HEAD) ? PREFIX : "", info->name);
-        if (is_transposed(info)) {
-            s.dim[0] = info->shape.dim[1];
-            s.dim[1] = info->shape.dim[0];
-        }
-        st = st_writer_add(w, name, type, &s);
-    }
-    if (!st)
-        st = st_writer_begin(w);
-    for (int i = 0; !st && i < params_count(p); i++)
-        st = export_one(w, p, i, type);
-    if (st)
-        st_writer_abandon(w);
-    else
-        st = st_writer_commit(w);
+        st = write_weights(&m, p, type, path);
+    graph_release(whole);
     free(path);
     return st ? st : write_config(c, folder);
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* models/model.h - a model is a description and a function that builds its graph.
  *
+ * Which descriptions, graphs and files there are is up to families (family.h); here is what they share.
+ *
  * Names   gpt2-124m 355m 774m 1558m · gpt3-125m ... gpt3-175b · gpt2-mini (nanoGPT's
  *         CPU configuration) · gpt2-tiny; or a JSON file with the keys of Hugging Face's
- *         config.json (n_layer, n_head, n_embd, n_positions, vocab_size, ...); or a folder
+ *         config.json (model_type, n_layer, n_head, n_embd, n_positions, ...); or a folder
  *         that holds such a config.json.
- * Tensors are named as Hugging Face names them, without "transformer."; matrices are stored
- * (out, in). GPT-2's files hold (in, out): import and export transpose.                  */
+ * Tensors are named as Hugging Face names them, without the prefix of the architecture; matrices are
+ * stored (out, in), whatever files hold.                                                  */
 #ifndef GT_MODELS_MODEL_H
 #define GT_MODELS_MODEL_H
 
@@ -14,18 +16,24 @@
 #include "host/graph/graph.h"
 #include "host/graph/params.h"
 
+typedef struct model_family model_family;
+
+/* What planners, trainers and people ask of any model, and room for what its family has of its own. */
+enum { MODEL_OWN = 16 };
 typedef struct model_config {
     char family[16];                /* "gpt2" (GPT-3 shares its graph)             */
     char name[64];                  /* "gpt2-124m", or the file's name             */
     int layers, heads, channels, inner, context, vocab;
     int vocab_given;                /* 0: the tokenizer decides                    */
-    int untied_head;                /* the head is a table of its own, "lm_head.weight"     */
-    int attention_unscaled;         /* scores are not divided by sqrt(channels / heads)     */
-    int attention_by_layer;         /* scores of the i-th layer are divided by i as well    */
+    int untied_head;                /* the head has a table of its own             */
     float dropout_embed, dropout_attention, dropout_residual;
-    float eps;                      /* of the layer norms                          */
-    float init_deviation;           /* residual projections: / sqrt(2 layers)      */
+    float eps;                      /* of the norms                                */
+    float init_deviation;
+    double own[MODEL_OWN];          /* the family's: gpt2.h                        */
 } model_config;
+
+/* The family of a description; GT_UNSUPPORTED if this program has none of that name. */
+gt_status model_family_of(const model_family **out, const model_config *c);
 
 /* Finds a preset, reads a file, or a folder's config.json. GT_MISUSE with the names known
  * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files: every key must be known not to change
@@ -47,8 +55,11 @@ int model_config_difference(char *out, size_t size, const model_config *a, const
 gt_status model_config_json(char **out, const model_config *c);
 /* The i-th preset's name; NULL after the last. */
 const char *model_preset_name(int i);
-/* Parameters by arithmetic, without building anything. */
+/* Parameters of the whole model, counted on its graph; an open vocabulary counts as one token.
+ * INT64_MAX for what is too large to be built. */
 int64_t model_parameters(const model_config *c);
+/* How texts are read where neither the model's folder nor an option says: as --tokenizer takes it. */
+const char *model_tokenizer(const model_config *c);
 /* FLOPs of a step's token forward and backward: 6 N + 12 L C T / 2 (causal), with N the
  * parameters in matrix products: the convention of PaLM's MFU, appendix B. */
 double model_flops_per_token(const model_config *c, int T);
@@ -61,7 +72,7 @@ int       model_units(const model_config *c);
 gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
                            int recompute);
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
- * position of the first of them in the input "first". */
+ * position of the first of them in the input "first". GT_UNSUPPORTED if the family does not generate. */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);
 
 /* GT_UNSUPPORTED, by name, if a folder holds an adapter (peft's LoRA and its like): transformers
@@ -72,7 +83,7 @@ gt_status model_folder_check(const char *folder);
  * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
  * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
-/* Writes config.json and model.safetensors as transformers' GPT2LMHeadModel reads them.
+/* Writes config.json and model.safetensors as transformers' class of the family reads them.
  * type: DTYPE_F32, or what to round to. */
 gt_status model_export(const model_config *c, params *p, dtype type, const char *folder);
 

@@ -2,6 +2,7 @@
 /* tests/graph/test_graph.c - one model's gradients, made in every way that must not matter. */
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"
+#include "models/gpt2.h"
 
 #include "host/graph/graph_cost.h"
 #include "host/optim/optim.h"
@@ -178,8 +179,8 @@ static void attention_scales_as_described(void)
         const model_config usual = tiny_config();
         model_config c = usual;
         double loss[2], norm;
-        c.attention_unscaled = way & 1;
-        c.attention_by_layer = way >> 1;
+        c.own[GPT2_UNSCALED] = way & 1;
+        c.own[GPT2_BY_LAYER] = way >> 1;
         train *a = tiny_train(d, &usual, &o), *b = tiny_train(d, &c, &o);
         const size_t C = (size_t)c.channels, room = 3 * C * C;
         float *x = malloc(room * sizeof *x), *y = malloc(room * sizeof *y);

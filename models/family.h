@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* models/family.h - a family of models: all that one kind of transformer has of its own.
+ *
+ *   gpt2.c ─── struct model_family ─┬─ config.c     reads, compares and writes config.json by `fields`
+ *                                   ├─ model.c      builds graphs by its functions
+ *                                   ├─ hf.c         reads and writes weights by `tensors`
+ *                                   └─ model_reference.c
+ *
+ * To add a family: one file that fills this struct, and its line in families.c. No other file of
+ * the program names a family.                                                              */
+#ifndef GT_MODELS_FAMILY_H
+#define GT_MODELS_FAMILY_H
+
+#include "models/model.h"
+#include "models/model_reference.h"
+
+#include <stddef.h>
+
+/* ---- config.json ------------------------------------------------------------------------ */
+
+/* What may stand at a key. */
+typedef enum model_field_type {
+    MODEL_SIZE,             /* a whole number from 1 up                                      */
+    MODEL_SHARE,            /* a number in [0, 1)                                            */
+    MODEL_FLAG,             /* true or false                                                 */
+    MODEL_NOT,              /* the same, kept as its opposite                                */
+    MODEL_WORD,             /* one of `words`, which mean the same; the first is written     */
+    MODEL_ALIAS,            /* another name of the size at `at`: must say the same           */
+    MODEL_OFF,              /* only false, null, 0 or an empty list or object is computed    */
+    MODEL_IGNORED           /* does not touch the loss                                       */
+} model_field_type;
+
+/* A key and its member of model_config: an int (SIZE, FLAG, NOT, ALIAS) or a float (SHARE); a double
+ * within `own`, whatever the type. Rows are read, compared and written in their order; a key that has
+ * no row may change the model, so anything but null is refused. */
+typedef struct model_field {
+    const char *key;
+    model_field_type type;
+    size_t at;
+    int kinds;              /* of model_key, or'ed; 0: not compared                          */
+    double fallback;        /* where the key is absent or null; MODEL_REQUIRED: it may not be */
+    const char *const *words;           /* WORD: ends with NULL                              */
+} model_field;
+#define MODEL_REQUIRED (-1.0)
+#define MODEL_AT(member) offsetof(model_config, member)
+#define MODEL_AT_OWN(i) (offsetof(model_config, own) + (size_t)(i) * sizeof(double))
+
+/* A model that is known by name: the same keys that its config.json would have. Without a
+ * vocabulary the tokenizer decides. */
+typedef struct model_preset { const char *name, *json; } model_preset;
+
+/* ---- weights ------------------------------------------------------------------------------ */
+
+enum { MODEL_PIECES = 4 };
+typedef enum model_tensor_flag {
+    MODEL_TRANSPOSED = 1,   /* the file holds (in, out)                                       */
+    MODEL_BARE = 2,         /* stands outside of `prefix`                                    */
+    MODEL_OPTIONAL = 4,     /* a file without it means zeros                                  */
+    MODEL_MASK = 8,         /* of files alone, and no weight: passed over in silence          */
+    MODEL_OTHER_TASK = 16   /* of files alone: reads what the model puts out, changes nothing of
+                               it; left out with a warning                                    */
+} model_tensor_flag;
+
+/* What the graph calls a tensor, and what files do; "%d" stands for the layer, a final '*' for
+ * anything. Several names on one side: theirs are joined into one of ours, or one of theirs is split
+ * into ours, in their order along ours' outputs (dimension 0, or 1 where the file is transposed).
+ * Shapes are those of the graph. */
+typedef struct model_tensor {
+    const char *ours[MODEL_PIECES], *theirs[MODEL_PIECES];
+    int flags;
+    /* Joined: outputs of piece i of theirs; NULL: equal shares. */
+    int64_t (*outputs)(const model_config *c, int piece);
+    /* Another of ours whose numbers this one has in a model that has no such parameter: it may be in
+     * the file if it holds the same, and stand for the other one if that is missing. */
+    const char *tied;
+} model_tensor;
+
+/* ---- in double ----------------------------------------------------------------------------- */
+
+/* Loss and gradients by host/kernel/reference.h alone. */
+typedef struct model_reference_rule {
+    int (*count)(const model_config *c);
+    void (*describe)(const model_config *c, int i, char name[72], int64_t *count);
+    gt_status (*run)(const model_config *c, model_reference_tensor *tensors, int B, int T,
+                     const int32_t *tokens, const int32_t *targets, double *loss);
+} model_reference_rule;
+
+/* ---- the family ------------------------------------------------------------------------------ */
+
+struct model_family {
+    const char *name;                   /* model_config.family, and model_type as it is written */
+    const char *const *types;           /* values of model_type that it reads; ends with NULL   */
+    const char *architecture;           /* of transformers, as exports name it                   */
+    const char *tokenizer;              /* for texts, where neither options nor the model's folder
+                                           say: as --tokenizer takes it                          */
+    const model_field *fields;          /* end with { 0 }, as presets and tensors do             */
+    const model_preset *presets;
+    /* Fills what is still 0 from the rest; NULL: nothing. */
+    void (*complete)(model_config *c);
+    /* Whether its sizes fit together, beyond what model_config_check() sees; may be NULL. */
+    gt_status (*check)(const model_config *c);
+    gt_status (*build_part)(graph *g, const model_config *c, const graph_part *part, int train,
+                            int recompute);
+    gt_status (*build_generate)(graph *g, const model_config *c, int capacity);     /* NULL: it does not */
+    /* As model_flops_per_token(). */
+    double (*flops_per_token)(const model_config *c, int T);
+    const char *prefix;                 /* of files' names, or ""; files without it are read, too */
+    const model_tensor *tensors;
+    const model_reference_rule *reference;      /* NULL: there is none                           */
+};
+
+/* All families; the first reads files without a model_type. Ends with NULL. A program that defines
+ * its own list has that one instead (families.c holds nothing else). */
+extern const model_family *const model_families[];
+
+#endif
