@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/plan_cluster.c - plans for machines that need not be here.
  *
- * Costs come from the model's description alone: FLOPs of its matrix products and attention,
- * and the activations that this program keeps. A device's "tflops" in the cluster file is
+ * Costs come from the model's description alone: its units' graphs are built without a device and
+ * counted (unit_cost.h). A device's "tflops" in the cluster file is
  * therefore what `geartrain bench step` reaches on it, not what its data sheet says.       */
 #include "host/cli/plan_show.h"
 
@@ -10,43 +10,13 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/planner/planner.h"
+#include "host/planner/unit_cost.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- the model as units -------------------------------------------------------------------- */
-
-/* Activations that a block keeps, in widths of T x C: both norms, q k v, attention, two residual
- * sums, the inner layer before and after its activation function. */
-static double kept_widths(const model_config *c)
-{
-    return 7.0 + 2.0 * c->inner / c->channels + 1.0;
-}
-
-static pipe_unit *units_of(const model_config *c, double T, double element, int *count)
-{
-    const double C = c->channels, I = c->inner, V = c->vocab;
-    *count = c->layers + 2;
-    pipe_unit *u = calloc((size_t)*count, sizeof *u);
-    if (!u)
-        return NULL;
-    u[0] = (pipe_unit){ .parameters = (V + T) * C, .kept = T * C * element,
-                        .kept_recompute = T * C * element, .output = T * C * element };
-    for (int i = 1; i <= c->layers; i++)
-        u[i] = (pipe_unit){ .flops = 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C,
-                            .parameters = 4.0 * C * C + 2.0 * C * I + 9.0 * C + I,
-                            .kept = kept_widths(c) * T * C * element,
-                            .kept_recompute = T * C * element, .output = T * C * element,
-                            .reductions = 2 };
-    /* A tied head is the embedding again: a copy of it, where they are on different stages. */
-    u[c->layers + 1] = (pipe_unit){ .flops = 2.0 * T * V * C, .parameters = V * C + 2.0 * C,
-                                    .kept = 2.0 * T * C * element,
-                                    .kept_recompute = 2.0 * T * C * element };
-    return u;
-}
 
 /* ---- printing ------------------------------------------------------------------------------ */
 
@@ -173,7 +143,7 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
     char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);
     if (!text)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the plan as JSON");
     puts(text);
     free(text);
     return GT_OK;
@@ -191,20 +161,28 @@ static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *
 
 /* ---- all together --------------------------------------------------------------------------- */
 
+static gt_status build_part(graph *g, const void *config, const graph_part *part, int training, int recompute)
+{
+    return model_build_part(g, config, part, training, recompute);
+}
+
 static gt_status plan(const plan_question *q, const pipe_cluster *c)
 {
     const int full = q->storage == DTYPE_F32;
-    const double T = q->seq;
     pipe_job job = { .batch = q->batch, .state_bytes = full ? 16.0 : 18.0, .gradient_bytes = 4.0 };
-    pipe_unit *units = units_of(q->model, T, full ? 4.0 : 2.0, &job.units);
+    const profile_model m = { build_part, q->model, model_units(q->model), q->seq, q->storage };
+    pipe_unit *units = calloc((size_t)m.units, sizeof *units);
     pipe_choice choice = { 0 };
     double uniform = INFINITY;
     int tensor, stages;
     if (!units)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the costs of %d units", m.units);
     job.unit = units;
+    job.units = m.units;
+    gt_status st = unit_costs(units, &job.most_tensor, &m);
     const uint64_t begin = gt_now_ns();
-    gt_status st = pipe_plan_search(&choice, c, &job);
+    if (!st)
+        st = pipe_plan_search(&choice, c, &job);
     const double took = (double)(gt_now_ns() - begin) * 1e-9;
     if (!st)
         st = pipe_plan_uniform(c, &job, &uniform, &tensor, &stages);

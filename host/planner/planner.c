@@ -85,6 +85,11 @@ static void keep_best(search *q, const candidate *how, double estimate)
         q->best[at] = (finalist){ *how, estimate };
 }
 
+static int can_split(const pipe_job *job, int width)
+{
+    return !job->most_tensor || width <= job->most_tensor;
+}
+
 static gt_status try_width(search *q, int width)
 {
     gt_status st = groups_make(&q->groups, &q->group_count, &q->unused, q->c, width);
@@ -282,7 +287,7 @@ gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_j
     search q = { .c = c, .job = job, .out = out };
     int count = 0;
     gt_status st = sums_make(&q.sums, job);
-    for (int w = 0; !st && w < COUNT(widths); w++)
+    for (int w = 0; !st && w < COUNT(widths) && can_split(job, widths[w]); w++)
         st = try_width(&q, widths[w]);
     for (int i = 0; !st && i < q.finalists; i++)
         st = simulate_finalist(&q, &q.best[i].how, &count);
@@ -404,7 +409,7 @@ gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *
     gt_status st = sums_make(&s, job);
     *seconds = INFINITY;
     *tensor = *stages = 0;
-    for (int w = 0; !st && w < COUNT(widths); w++) {
+    for (int w = 0; !st && w < COUNT(widths) && can_split(job, widths[w]); w++) {
         tensor_group *groups = NULL;
         int count, unused;
         st = groups_make(&groups, &count, &unused, c, widths[w]);

@@ -59,6 +59,7 @@ typedef struct pipe_job {
     int batch;                  /* sequences a step                                          */
     double state_bytes;         /* a parameter: weight, gradient, moments, copies            */
     double gradient_bytes;      /* a parameter, on the wire                                  */
+    int most_tensor;            /* ranks that can split a layer; 0: any number               */
 } pipe_job;
 
 typedef struct pipe_stage {

@@ -54,7 +54,7 @@ static gt_status toy_part(graph *g, const model_config *c, const graph_part *par
     if (first == 0)
         x = graph_embed(g, "embed", graph_input(g, "tokens", DTYPE_I32, shape_of(2, B, T)), table, -1, -1);
     else
-        x = input = graph_input(g, "x", graph_storage(g), shape_of(3, B, T, C));
+        x = input = graph_stage_input(g, "x", shape_of(3, B, T, C));
     for (int unit = first; unit <= last; unit++)
         if (unit > 0 && unit < end)
             x = toy_layer(g, c, unit - 1, x);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/pipeline/test_planner.c - plans of random unequal clusters: everything is held once, fits,
+/* tests/planner/test_planner.c - plans of random unequal clusters: everything is held once, fits,
  * and is never faster than the sum of the devices; and the cluster file's mistakes are named. */
 #include "host/base/file.h"
 #include "host/base/random.h"
@@ -83,7 +83,7 @@ static void plans_of_random_clusters_hold(void)
         pipe_unit units[UNITS];
         make_units(units, 1e12);
         pipe_cluster c = random_cluster(&r, 1 + (int)gt_random_below(&r, 12));
-        const pipe_job job = { UNITS, units, 256, 16, 4 };
+        const pipe_job job = { UNITS, units, 256, 16, 4, 0 };
         pipe_choice choice;
         double uniform;
         int tensor, stages;
@@ -115,7 +115,7 @@ static void a_fast_and_a_slow_device_add_up(void)
                          { .name = "slow", .flops = 1e13, .memory = 6e10 } };
     double fast = 1e11;
     const pipe_cluster c = { 2, 1, d, &fast, &fast, 1e-6, 1e-6 };
-    const pipe_job job = { UNITS, units, 64, 16, 4 };
+    const pipe_job job = { UNITS, units, 64, 16, 4, 0 };
     pipe_choice choice;
     double flops = 0;
     if (!CHECK_OK(pipe_plan_search(&choice, &c, &job)))
@@ -136,7 +136,7 @@ static void what_fits_nowhere_is_said(void)
                          { .name = "tiny", .flops = 1e13, .memory = 1e8 } };
     double rate = 1e10;
     const pipe_cluster c = { 2, 1, d, &rate, &rate, 1e-6, 1e-6 };
-    const pipe_job job = { UNITS, units, 64, 16, 4 };
+    const pipe_job job = { UNITS, units, 64, 16, 4, 0 };
     pipe_choice choice;
     CHECK_FAILS(pipe_plan_search(&choice, &c, &job), GT_MISMATCH, "does not fit device 'tiny'");
 }

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* host/planner/unit_cost.h - what each unit of a model takes, counted on graphs of single units: no
+ * device, no memory, and no formula of any model.
+ *
+ * FLOPs are a third of those of forward and backward together, since the searches for devices that are
+ * not here take a backward pass for two forward ones. Bytes are of one sequence.            */
+#ifndef GT_PLANNER_UNIT_COST_H
+#define GT_PLANNER_UNIT_COST_H
+
+#include "host/planner/planner.h"
+#include "host/planner/profile.h"
+
+/* out: [m->units]; *most_tensor: ranks that can split a layer, a power of two up to 16. */
+gt_status unit_costs(pipe_unit *out, int *most_tensor, const profile_model *m);
+
+#endif
