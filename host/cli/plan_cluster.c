@@ -149,6 +149,17 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
     return GT_OK;
 }
 
+/* For `train --plan`. */
+static gt_status write_plan(const char *path, const pipe_cluster *c, const pipe_job *job, const pipe_plan *p)
+{
+    run_plan run;
+    gt_status st = pipe_plan_to_run(&run, c, job, p);
+    if (!st)
+        st = run_plan_write(&run, path);
+    run_plan_release(&run);
+    return st;
+}
+
 static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *p)
 {
     gt_text svg = { 0 };
@@ -190,6 +201,8 @@ static gt_status plan(const plan_question *q, const pipe_cluster *c)
         st = print_json(c, &choice, uniform);
     else if (!st)
         print_plan(c, &job, &choice, uniform, tensor, stages, took);
+    if (!st && q->out)
+        st = write_plan(q->out, c, &job, &choice.best);
     if (!st && q->timeline)
         st = draw(q->timeline, c, &choice.best);
     pipe_choice_release(&choice);

@@ -11,6 +11,7 @@ typedef struct plan_question {
     dtype storage;
     int batch, seq, json;
     const char *timeline;       /* an SVG of replica 0's step, or NULL */
+    const char *out;            /* a plan for `train --plan`, or NULL  */
 } plan_question;
 
 /* "embedding, layers 0-5, head" of units [from, to) into out. */

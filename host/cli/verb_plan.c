@@ -4,7 +4,8 @@
  *   plan --model M                    devices that are here, measured: one rank each (plan_local.h)
  *   plan --model M --cluster FILE     devices that need not be here, described (plan_cluster.c)
  *
- * --out writes the plan that `train --plan FILE` follows to the letter.                     */
+ * --out writes the plan that `train --plan FILE` follows to the letter; a cluster file's devices are
+ * its ranks, in their order.                                                              */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 #include "host/cli/plan_show.h"
@@ -67,7 +68,7 @@ static plan_question question(void)
 {
     plan_question q = { .model = &model, .batch = (int)o.batch,
                         .seq = (int)(o.seq ? o.seq : (uint64_t)model.context), .json = o.json,
-                        .timeline = o.timeline };
+                        .timeline = o.timeline, .out = o.out };
     dtype_parse(&q.storage, o.precision);
     return q;
 }
@@ -118,7 +119,7 @@ static gt_status check_options(void)
     if (o.batch < 1 || o.batch > 65535)
         return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535",
                        (unsigned long long)o.batch);
-    static const char *const here[] = { "devices", "out", "stages", "replicas", "tensor", "schedule",
+    static const char *const here[] = { "devices", "stages", "replicas", "tensor", "schedule",
                                         "micro-batch", "recompute", "sync", "again", "ranks",
                                         "transport", "net" };
     for (size_t i = 0; o.cluster && i < sizeof here / sizeof *here; i++)

@@ -19,7 +19,7 @@
 #define GT_PLANNER_PLANNER_H
 
 #include "host/base/text.h"
-#include "host/pipeline/pipe_schedule.h"
+#include "host/pipeline/run_plan.h"
 
 typedef struct pipe_device {
     char name[32];
@@ -94,6 +94,11 @@ gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_j
 gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds,
                             int *tensor, int *stages);
 void pipe_choice_release(pipe_choice *c);
+
+/* The same plan as one that a run can follow (`train --plan`): the devices that it uses are the ranks, in
+ * the order of the cluster file. GT_MISMATCH if the run's schedule would keep more than there is memory
+ * for. */
+gt_status pipe_plan_to_run(run_plan *out, const pipe_cluster *c, const pipe_job *job, const pipe_plan *p);
 
 /* A picture of one replica's step as it was simulated; see timeline.h. */
 gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica);
