@@ -13,52 +13,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETTLE = 3, LEARN = 8, PATIENCE = 6 };   /* steps: warming up; learning what is normal; slow
-                                                   in a row before it is said                   */
-
-/* How many times as long as at first a rank computes now. */
-static double factor_of(const train_view *v, int rank)
+static void say_slow(train_view *v, const metrics_row *r, const slow_rank_finding *f)
 {
-    return v->normal[rank] > 0.0 ? train_busy_of(v->of, rank) / v->normal[rank] : 1.0;
-}
-
-static void say_slow(train_view *v, const metrics_row *r, int rank, double factor)
-{
-    v->told = 1;
     gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) has become %.1f times as slow as the others, "
-           "for %d steps now; %s", (unsigned long long)r->step, rank, train_plan(v->of)->device[rank],
-           factor, PATIENCE, v->replan ? "planning again" : "--replan would move work away from it");
+           "for %d steps now, and takes %.1f ms of %.1f more; %s", (unsigned long long)r->step, f->rank,
+           train_plan(v->of)->device[f->rank], f->factor, SLOW_RANK_PATIENCE, 1e3 * f->longer, r->step_ms,
+           v->replan ? "planning again" : "--replan would move work away from it");
     if (v->replan) {
         v->wants_plan = 1;
         train_stop(v->of);
     }
 }
 
-/* Remembers what steps and ranks take, and says when one rank has become slow: slow against what it
- * was, and against what became of the others, since moving work helps only then. Rank 0, which
- * shows the steps, decides for all (train_stop). */
+/* Remembers what steps take, and says when one rank has become slow. Rank 0, which shows the steps,
+ * decides for all (train_stop). */
 static void watch(train_view *v, const metrics_row *r)
 {
-    const int ranks = v->comm ? net_comm_size(v->comm) : 1;
-    const uint64_t seen = r->step - v->first_step;
-    if (seen <= SETTLE)
-        return;
-    v->measured[v->measured_count++ % 64] = r->step_ms;
-    v->measured_idle += (r->bubble - v->measured_idle) / v->measured_count;
-    if (seen <= SETTLE + LEARN) {
-        for (int i = 0; v->comm && i < ranks; i++)
-            v->normal[i] += train_busy_of(v->of, i) / LEARN;
-        return;
+    slow_rank_finding found;
+    if (r->step - v->first_step > SLOW_RANK_WARM_UP) {
+        v->measured[v->measured_count++ % 64] = r->step_ms;
+        v->measured_idle += (r->bubble - v->measured_idle) / v->measured_count;
     }
-    double least = INFINITY;
-    for (int i = 0; v->comm && i < ranks; i++)
-        least = fmin(least, factor_of(v, i));
-    for (int i = 0; v->comm && i < ranks; i++) {
-        const double factor = factor_of(v, i) / least;
-        v->behind[i] = factor > v->slow ? v->behind[i] + 1 : 0;
-        if (v->behind[i] == PATIENCE && !v->told)
-            say_slow(v, r, i, factor);
-    }
+    for (int i = 0; v->comm && i < net_comm_size(v->comm); i++)
+        v->busy[i] = train_busy_of(v->of, i);
+    if (v->comm && slow_rank_step(v->slow_ranks, v->busy, 1e-3 * r->step_ms, &found))
+        say_slow(v, r, &found);
 }
 
 static const char *describe_balance(const train_view *v, char *out, size_t size)
@@ -138,22 +117,22 @@ static void show_phase(void *context, const char *what, int done)
 
 gt_status train_view_begin(train_view *v)
 {
-    const size_t ranks = v->comm ? (size_t)net_comm_size(v->comm) : 1;
+    const int ranks = v->comm ? net_comm_size(v->comm) : 1;
     v->first_step = train_steps_done(v->of);
     v->val = NAN;
-    v->normal = calloc(ranks, sizeof *v->normal);
-    v->behind = calloc(ranks, sizeof *v->behind);
-    return v->normal && v->behind ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    v->busy = calloc((size_t)ranks, sizeof *v->busy);
+    return v->busy ? slow_rank_create(&v->slow_ranks, ranks, v->slow)
+                   : gt_fail(GT_NO_MEMORY, "no memory to watch the times of %d ranks", ranks);
 }
 
 void train_view_end(train_view *v)
 {
     if (v->bar)
         printf("\n");
-    free(v->normal);
-    free(v->behind);
-    v->normal = NULL;
-    v->behind = NULL;
+    slow_rank_release(v->slow_ranks);
+    free(v->busy);
+    v->slow_ranks = NULL;
+    v->busy = NULL;
 }
 
 train_hooks train_view_hooks(train_view *v)

@@ -4,10 +4,11 @@
  *   step 120/500 [##----] loss 3.1234  lr 0.0003  grad 1.012  12.3k tok/s  1:02 left   on a terminal
  *   step 120  loss 3.1234  lr 0.0003  grad 1.012  83.0 ms  12.3k tok/s  idle 2.1 %  ...   in a pipe
  *
- * It also watches how long each rank computes: one that becomes slower than it was is named.  */
+ * It also names a rank that has become slow (planner/slow_rank.h).                            */
 #ifndef GT_CLI_TRAIN_VIEW_H
 #define GT_CLI_TRAIN_VIEW_H
 
+#include "host/planner/slow_rank.h"
 #include "host/train/train.h"
 
 typedef struct train_view {
@@ -25,9 +26,9 @@ typedef struct train_view {
     double measured[64], measured_idle;     /* milliseconds of the last steps; mean of all  */
     int measured_count;
     metrics_row last;
-    double *normal;                 /* [rank] seconds of computing at first                 */
-    int *behind;                    /* [rank] steps in a row that it was slow               */
-    int told, wants_plan;           /* wants_plan: stopped in order to plan again           */
+    slow_rank_watch *slow_ranks;
+    double *busy;                   /* [rank] seconds of computing in the newest step       */
+    int wants_plan;                 /* stopped in order to plan again                       */
 } train_view;
 
 /* Fill in the first part, zero the rest. */
