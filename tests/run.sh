@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # tests/run.sh - the test command: installs what is missing, builds, runs every test.
 #
-#   sh tests/run.sh            everything, a quarter of an hour at most on two cores
+#   sh tests/run.sh            everything, some twenty minutes on two cores
 #   sh tests/run.sh fast       the fast CUnit programs alone
 #   sh tests/run.sh sanitized  the build with sanitizers alone
 #   sh tests/run.sh threads    the network's programs under ThreadSanitizer alone
@@ -17,7 +17,9 @@
 # (build/tests/programs.txt). A shell test is an executable tests/ROOM/NAME.sh; ROOM `bench`
 # is left out, for it measures and has no verdict. A shell test starts in the top folder, with
 # $BUILD, an empty $TMPDIR and $GEARTRAIN (the program); it closes with `N passed, N failed`
-# and exits 0, 1, or 77 if it cannot run here.
+# and exits 0, 1, or 77 if it cannot run here. As many tests run at a time as there are cores. One
+# that cannot share the machine, because it judges by time or takes all of something, says so: a
+# script by a line `# Runs alone: WHY` in its head, a program by ALONE in its test_program().
 #
 # Three builds, all with warnings as errors: gcc with Release flags, clang with AddressSanitizer
 # and UndefinedBehaviorSanitizer, and clang with ThreadSanitizer. Every fast program and every
@@ -28,6 +30,7 @@
 #   $BUILD      folder to build in                                     [build-test]
 #   $LIMIT      seconds a program may take before it counts as failed         [1200]
 #   $ROUNDS     mutations a fuzz target tries                                [50000]
+#   $JOBS       tests that run at a time                            [number of cores]
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 cd "$root" || exit 1
@@ -40,11 +43,20 @@ passed=0 failed=0 skipped=0 broken=
 
 mkdir -p "$logs" || exit 1
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-run-XXXXXX") || exit 1
-trap 'rm -rf "$scratch"' EXIT
+trap 'stop_all; rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
+
+# Ends what still runs, if this is ended early.
+stop_all()
+{
+    pids=$(cat "$scratch"/running-* 2> /dev/null)
+    [ -z "$pids" ] || kill $pids 2> /dev/null
+    wait
+}
 
 close()
 {
+    finish
     [ -z "$broken" ] || printf '\nfailed:%s\n' "$broken"
     printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
     [ "$failed" -eq 0 ]
@@ -112,34 +124,101 @@ install_packages()
 
 # ---- building --------------------------------------------------------------------------------
 
-# build FOLDER COMPILER OPTIONS...: configures a new folder, and builds what changed: all, or what
-# $targets names.
-targets=
-build()
+# run_build NAME FOLDER COMPILER OPTIONS...: configures a new folder, and builds what changed: all, or
+# what $targets names, with $with (-j 1) if that is set.
+targets= with= launcher=
+! command -v ccache > /dev/null || launcher=-DCMAKE_C_COMPILER_LAUNCHER=ccache
+run_build()
 {
-    folder=$1 compiler=$2
-    shift 2
+    label=build-$1 log=$logs/build-$1.log folder=$2 compiler=$3
+    shift 3
     echo "building with $compiler in ${folder#"$root"/}"
     if [ ! -f "$folder/CMakeCache.txt" ]; then
-        cmake -S . -B "$folder" -G Ninja -DCMAKE_C_COMPILER="$compiler" "$@" \
-            > "$logs/build-$compiler.log" 2>&1 || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
+        cmake -S . -B "$folder" -G Ninja -DCMAKE_C_COMPILER="$compiler" -DGT_WERROR=ON $launcher "$@" \
+            > "$log" 2>&1 || { fail "$label" "$log"; return 1; }
     fi
-    cmake --build "$folder" ${targets:+--target $targets} > "$logs/build-$compiler.log" 2>&1 \
-        || { fail "build-$compiler" "$logs/build-$compiler.log"; return 1; }
+    cmake --build "$folder" $with ${targets:+--target $targets} > "$log" 2>&1 \
+        || { fail "$label" "$log"; return 1; }
 }
 
 # ---- running ---------------------------------------------------------------------------------
 
-# run LABEL COMMAND...: output to $log, its status to $status, seconds to $seconds.
+# Tests run $JOBS at a time, each in a folder of its own below $scratch; a test that measures, or needs
+# all of the machine, waits until the others are done and has it alone. Whoever ends first, what they
+# print comes in the order they were started in.
+#
+# The pool is a pipe with as many lines in it as tests may run: a test takes one and puts it back,
+# one that runs alone takes all.
+: "${JOBS:=$(nproc 2> /dev/null || echo 1)}"
+mkdir "$scratch/results" && mkfifo "$scratch/places" && exec 3<> "$scratch/places" || exit 1
+yes free | head -n "$JOBS" >&3
+started=0 shown=0 before=
+
+take_places()
+{
+    for place in $(seq "$1"); do
+        read -r place <&3
+    done
+}
+
+# start alone|beside HOW LABEL ...: runs it by run_HOW in the background, after what $before says.
+start()
+{
+    places=1
+    [ "$1" != alone ] || places=$JOBS
+    shift
+    take_places "$places"
+    show
+    started=$((started + 1)) number=$started result=$scratch/results/$started
+    (
+        passed=0 failed=0 skipped=0 broken= how=$1
+        shift
+        $before
+        "run_$how" "$@" > "$result.text" 2>&1
+        echo "$passed $failed $skipped $broken" > "$result.new"
+        mv "$result.new" "$result"
+        rm -rf "$scratch/tmp-$number"
+        yes free | head -n "$places" >&3
+        [ "$failed" -eq 0 ]
+    ) &
+}
+
+# Shows and counts what has ended, up to the first that has not.
+show()
+{
+    while [ "$shown" -lt "$started" ] && [ -f "$scratch/results/$((shown + 1))" ]; do
+        shown=$((shown + 1))
+        cat "$scratch/results/$shown.text"
+        read -r good bad skips names_of_bad < "$scratch/results/$shown"
+        passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + skips))
+        [ -z "$names_of_bad" ] || broken="$broken $names_of_bad"
+        rm -f "$scratch/results/$shown" "$scratch/results/$shown.text"
+    done
+}
+
+# Waits for all that was started.
+finish()
+{
+    take_places "$JOBS"
+    show
+    yes free | head -n "$JOBS" >&3
+}
+
+# run LABEL COMMAND...: output to $log, its status to $status, seconds to $seconds. What a shell runs
+# in the background ignores SIGINT and SIGQUIT, which tests send.
 run()
 {
-    label=$1 log=$logs/$1.log
+    label=$1 log=$logs/$1.log temporary=$scratch/tmp-$number
     shift
-    rm -rf "$scratch/tmp" && mkdir "$scratch/tmp"
-    start=$(date +%s)
-    TMPDIR=$scratch/tmp timeout -k 10 "$LIMIT" "$@" > "$log" 2>&1 < /dev/null
+    mkdir "$temporary"
+    begun=$(date +%s)
+    TMPDIR=$temporary env --default-signal=INT,QUIT timeout -k 10 "$LIMIT" "$@" \
+        > "$log" 2>&1 < /dev/null 3>&- &
+    echo $! > "$scratch/running-$number"
+    wait $!
     status=$?
-    seconds=$(($(date +%s) - start))
+    rm -f "$scratch/running-$number"
+    seconds=$(($(date +%s) - begun))
     [ $status -ne 124 ] && [ $status -ne 137 ] || echo "stopped after $seconds s" >> "$log"
 }
 
@@ -199,11 +278,11 @@ run_fuzz()
         passed=$((passed + 1))
     else
         fail "$label" "$log"
-        cp "$scratch"/tmp/*.input "$logs/" 2> /dev/null && echo "the input is in $logs"
+        cp "$temporary"/*.input "$logs/" 2> /dev/null && echo "the input is in $logs"
     fi
 }
 
-# programs FOLDER TIER: the programs that CMake listed.
+# programs FOLDER TIER: the programs that CMake listed, each behind `alone` or `beside`.
 programs()
 {
     [ ! -f "$1/tests/programs.txt" ] || sed -n "s/^$2 //p" "$1/tests/programs.txt"
@@ -229,15 +308,26 @@ wanted()
 
 run_tier()      # FOLDER TIER SUFFIX
 {
-    for program in $(programs "$1" "$2"); do
+    kind=cunit
+    [ "$2" != fuzz ] || kind=fuzz
+    programs "$1" "$2" > "$scratch/programs"
+    while read -r company program; do
         name=${program##*/}
+        wanted "$name" && [ -x "$program" ] || continue
+        found=yes
+        start "$company" $kind "$name$3" "$program"
+    done < "$scratch/programs"
+}
+
+# run_scripts alone|beside: the shell tests that run so.
+run_scripts()
+{
+    for script in $(shell_tests); do
+        name=${script##*/} name=${name%.sh} company=beside
         wanted "$name" || continue
         found=yes
-        if [ "$2" = fuzz ]; then
-            run_fuzz "$name$3" "$program"
-        else
-            run_cunit "$name$3" "$program"
-        fi
+        ! grep -q '^# Runs alone: ' "$script" || company=alone
+        [ "$company" != "$1" ] || start "$1" shell "$name" "$root/$script"
     done
 }
 
@@ -245,47 +335,58 @@ run_tier()      # FOLDER TIER SUFFIX
 
 names=$* found=
 
-run_rest()
+# The two builds with sanitizers: each is made beside the tests that run before its own do.
+build_sanitized()
 {
-    for script in $(shell_tests); do
-        name=${script##*/} name=${name%.sh}
-        wanted "$name" || continue
-        found=yes
-        run_shell "$name" "$root/$script"
-    done
-    run_tier "$BUILD" fuzz ''
-    run_tier "$BUILD" slow ''
+    start beside build sanitized "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+        -DGT_SANITIZE=address,undefined
+    sanitized_build=$!
 }
 
-run_sanitized()
+build_threads()
 {
-    # use_sigaltstack=0: a driver's compiler (LLVM in PoCL) gives the thread it runs in an alternate
-    # signal stack of its own, and the sanitizer, which takes it for the one it mapped, then cannot
-    # unmap it when the thread ends, and aborts.
-    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:use_sigaltstack=0
-    LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
-    UBSAN_OPTIONS=print_stacktrace=1
-    GT_TEST_TINY=1
-    export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS GT_TEST_TINY
-    build "$BUILD/sanitized" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-        -DGT_SANITIZE=address,undefined || return
-    run_tier "$BUILD/sanitized" fast '-sanitized'
-    run_tier "$BUILD/sanitized" fuzz '-sanitized'
-}
-
-run_threads()
-{
-    GT_TEST_TINY=1 TSAN_OPTIONS=second_deadlock_stack=1
-    export GT_TEST_TINY TSAN_OPTIONS
     targets=
     for part in net/*/ net/verbs/; do
         part=tests/$(basename "$part")
         [ ! -f "$part/CMakeLists.txt" ] || targets="$targets $part/all"
     done
-    build "$BUILD/threads" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=thread || return
-    for program in $(programs "$BUILD/threads" fast); do
-        [ ! -x "$program" ] || run_cunit "${program##*/}-threads" "$program"
-    done
+    start beside build threads "$BUILD/threads" clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGT_SANITIZE=thread
+    threads_build=$! targets=
+}
+
+# use_sigaltstack=0: a driver's compiler (LLVM in PoCL) gives the thread it runs in an alternate
+# signal stack of its own, and the sanitizer, which takes it for the one it mapped, then cannot
+# unmap it when the thread ends, and aborts.
+set_sanitized()
+{
+    ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:use_sigaltstack=0
+    LSAN_OPTIONS=suppressions=$root/tests/leaks.txt:print_suppressions=0
+    UBSAN_OPTIONS=print_stacktrace=1
+    GT_TEST_TINY=1
+    export ASAN_OPTIONS LSAN_OPTIONS UBSAN_OPTIONS GT_TEST_TINY
+}
+
+set_threads()
+{
+    GT_TEST_TINY=1 TSAN_OPTIONS=second_deadlock_stack=1
+    export GT_TEST_TINY TSAN_OPTIONS
+}
+
+run_sanitized()
+{
+    wait "$sanitized_build" || return
+    before=set_sanitized
+    run_tier "$BUILD/sanitized" fast '-sanitized'
+    run_tier "$BUILD/sanitized" fuzz '-sanitized'
+    before=
+}
+
+run_threads()
+{
+    wait "$threads_build" || return
+    before=set_threads
+    run_tier "$BUILD/threads" fast '-threads'
+    before=
 }
 
 case $names in
@@ -298,14 +399,34 @@ else
     install_packages needed
 fi
 if [ "$tiers" != sanitized ] && [ "$tiers" != threads ]; then
-    build "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
-    run_tier "$BUILD" fast ''
+    run_build gcc "$BUILD" gcc -DCMAKE_BUILD_TYPE=Release || close
 fi
 case $tiers in
-all)       run_rest; run_sanitized; run_threads ;;
-some)      run_rest ;;
-sanitized) run_sanitized ;;
-threads)   run_threads ;;
+all)
+    with='-j 1'
+    build_sanitized
+    run_tier "$BUILD" fast ''
+    build_threads
+    run_scripts beside
+    run_tier "$BUILD" fuzz ''
+    run_tier "$BUILD" slow ''
+    run_sanitized
+    run_threads
+    run_scripts alone ;;
+fast)
+    run_tier "$BUILD" fast '' ;;
+some)
+    run_tier "$BUILD" fast ''
+    run_scripts beside
+    run_tier "$BUILD" fuzz ''
+    run_tier "$BUILD" slow ''
+    run_scripts alone ;;
+sanitized)
+    build_sanitized
+    run_sanitized ;;
+threads)
+    build_threads
+    run_threads ;;
 esac
 if [ "$tiers" = some ] && [ -z "$found" ]; then
     echo "no test is called $names" > "$logs/names.log"

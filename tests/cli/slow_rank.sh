@@ -9,6 +9,7 @@
 # How many steps pass before the device slows down depends on the machine, so the first run tells
 # how many are enough; the last step, not the time it takes, is what is judged. The rate is so low
 # that hundreds of steps over few texts cannot blow rounding up.
+# Runs alone: it judges by how fast two ranks are.
 . "$(dirname "$0")/cli_checks.sh"
 
 common="--model gpt2-tiny --data $text --tokenizer char --seq 64 --batch 8 --micro-batch 1 --dropout 0

@@ -3,6 +3,7 @@
 # tests/collective/unequal.sh - sums over links of unequal speed, in network namespaces, by a ring,
 # by direct, and by what is chosen for them. Sums are verified; how fast they are is for
 # tests/bench/unequal_links.sh to say.
+# Runs alone: it measures links between network namespaces.
 tests=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 . "$tests/cli/cli_checks.sh"
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # tests/comm/faults.sh - what a job of real processes does when a rank is killed, stopped or
 # disturbed: it ends on all ranks, by name, with exit code 3, and never hangs.
+# Runs alone: a rank that is late is told from one that hangs.
 set -u
 : "${GEARTRAIN:?}" "${TMPDIR:=/tmp}"
 work=$(mktemp -d "$TMPDIR/faults-XXXXXX") || exit 1

@@ -3,6 +3,7 @@
 # tests/comm/plan_faults.sh - ranks of a pipeline and of a tensor group that are killed, stopped,
 # interrupted or left without room: the job ends on all ranks, by name, with the right exit code,
 # and what it had saved is whole and goes on, on fewer devices as well.
+# Runs alone: a rank that is late is told from one that hangs.
 . "$(dirname "$0")/../cli/cli_checks.sh"
 export GEARTRAIN_NET_HEARTBEAT=200ms
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # tests/job/slurm.sh - srun starts ranks: a whole Slurm of our own, one controller and three
 # nodes, all on this machine, with a munge of its own, below $TMPDIR.
+# Runs alone: Slurm's daemons give each other so many seconds.
 . "$(dirname "$0")/job_checks.sh"
 
 skip()

@@ -8,6 +8,7 @@
 #
 # See guest.sh for the guest. Figures are of an emulated processor and are only shown; what is
 # judged is whether bytes, sentences and times are right. Takes four minutes or so.
+# Runs alone: the guests are emulated and need every core.
 set -u
 root_of_tests=$(cd "$(dirname "$0")/.." && pwd)
 : "${BUILD:=$root_of_tests/../build-test}"
