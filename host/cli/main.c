@@ -235,7 +235,7 @@ int main(int argc, char **argv)
         return leave("geartrain", close_output());
     }
     if (!strcmp(argv[1], "--version")) {
-        printf("geartrain %s\n", GT_VERSION);
+        printf("geartrain %s\n", GT_VERSION_TEXT);
         return leave("geartrain", close_output());
     }
     for (int i = 0; i < VERBS; i++) {

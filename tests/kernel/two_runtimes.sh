@@ -6,21 +6,21 @@
 # Losses may differ from one device's by 1e-5: the two compilers contract multiplications and
 # additions as they like and have exp and tanh of their own, all within rounding of fp32.
 #
-# The runtime is the one that second_runtime.sh fetches; without it, or without PoCL, exit 77.
+# intel_runtime.sh fetches that; without it, or without PoCL, exit 77.
+. "$(dirname "$0")/intel_runtime.sh"
 . "$(dirname "$0")/../cli/cli_checks.sh"
 
-intel=${GT_VENDORS:-${XDG_CACHE_HOME:-$HOME/.cache}/geartrain/vendors}/intel-cpu/lib
-pocl=$(cat /etc/OpenCL/vendors/pocl.icd 2> /dev/null)
-if [ ! -e "$intel/libintelocl.so" ] || [ -z "$pocl" ]; then
-    echo "skipped: needs PoCL and the runtime that tests/kernel/second_runtime.sh fetches"
+why= pocl=$(cat /etc/OpenCL/vendors/pocl.icd 2> /dev/null)
+if [ -z "$pocl" ] || ! intel_runtime; then
+    echo "skipped: ${why:-needs PoCL beside Intel's runtime}"
     exit 77
 fi
 mkdir vendors
 echo "$pocl" > vendors/pocl.icd
-echo "$intel/libintelocl.so" > vendors/intel.icd
-# Intel's compiler takes a minute for these kernels: what it made is kept beside the runtime.
-export GEARTRAIN_CACHE="${intel%/lib}/mixed-cache"
-export LD_LIBRARY_PATH="$intel" OCL_ICD_VENDORS="$work/vendors"
+echo "$intel/lib/libintelocl.so" > vendors/intel.icd
+mkdir "$work/cache"
+ln -s "$intel/programs" "$work/cache/programs"
+export LD_LIBRARY_PATH="$intel/lib" OCL_ICD_VENDORS="$work/vendors"
 "$geartrain" devices > devices
 id_of() { awk -v what="$1" '/^[a-z]/ { id = $1 } index($0, what) { print id; exit }' devices; }
 one=$(id_of 'Portable Computing Language') two=$(id_of 'Intel(R) OpenCL')

@@ -146,7 +146,7 @@ grep -v 'CMakeLists\.txt$' "$work/files" | sed 's,.*/,,' | sort | uniq -d \
 
 for entry in *; do
     case $entry in
-    CMakeLists.txt|README.md|LICENSE|cl|host|net|models|tests|findings) ;;
+    CMakeLists.txt|CMakePresets.json|README.md|CONTRIBUTING.md|CHANGELOG.md|LICENSE|cl|host|net|models|tests|findings) ;;
     build*|compile_commands.json) ;;
     *) echo "$entry" ;;
     esac
