@@ -82,7 +82,8 @@ needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd
 helpful="clang-15 clang-19 rocm-device-libs libclc-15 llvm-spirv-15 spirv-tools oclgrind
          python3 python3-pip python3-venv slurmctld slurmd slurm-client munge openmpi-bin
          libopenmpi-dev libpmix-dev openssh-server openssh-client iproute2 qemu-system-x86
-         busybox-static kmod cpio rdma-core ibverbs-providers ibverbs-utils perftest"
+         busybox-static kmod cpio rdma-core ibverbs-providers ibverbs-utils perftest
+         git groff-base zsh dpkg-dev"
 
 missing()
 {

@@ -221,7 +221,7 @@ static void double_text(double x, char *out, size_t size)
     }
 }
 
-static const char *value_text(const gt_option *o, char *out, size_t size)
+const char *gt_option_text(const gt_option *o, char *out, size_t size)
 {
     switch (o->type) {
     case GT_FLAG:
@@ -283,7 +283,7 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
         fprintf(out, "  %-*s %s", LEFT_COLUMN, left, o->help);
         if (wide)
             fprintf(out, ": %s", o->value);
-        value_text(o, value, sizeof value);
+        gt_option_text(o, value, sizeof value);
         if (o->type == GT_FLAG)
             fprintf(out, "%s", *(const int *)o->target ? "  [on]" : "");
         else if (value[0])
@@ -298,7 +298,7 @@ void gt_options_each(const gt_option *table, void (*visit)(void *context, const 
     char value[4096];
     for (int i = 0, n = row_count(table); i < n; i++)
         if (table[i].name)
-            visit(context, &table[i], value_text(&table[i], value, sizeof value));
+            visit(context, &table[i], gt_option_text(&table[i], value, sizeof value));
 }
 
 int gt_option_given(const gt_option *table, const char *name)

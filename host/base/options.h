@@ -18,6 +18,7 @@
 
 #include "host/base/status.h"
 
+#include <stddef.h>
 #include <stdio.h>
 
 typedef enum gt_option_type {
@@ -57,6 +58,9 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which);
 /* Calls visit(name, value as text) for every option, for config.json. */
 void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o,
                      const char *value), void *context);
+
+/* What the option is set to, as text: its default before parsing. "" if there is none. Returns out. */
+const char *gt_option_text(const gt_option *o, char *out, size_t size);
 
 /* Sets an option from text as gt_options_each gave it; strings must stay alive. */
 gt_status gt_option_set(const gt_option *table, const char *name, const char *value);

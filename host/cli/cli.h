@@ -17,10 +17,12 @@
 #include "models/model.h"
 
 #include <stdint.h>
+#include <stdio.h>
 
 typedef struct cli_verb {
     const char *name, *summary;
     gt_status (*run)(int argc, char **argv);
+    const char *(*kind)(int i);         /* the i-th word that must follow, NULL after the last; may be NULL */
 } cli_verb;
 
 gt_status verb_devices(int argc, char **argv);
@@ -33,6 +35,9 @@ gt_status verb_bench(int argc, char **argv);
 gt_status verb_export(int argc, char **argv);
 gt_status verb_launch(int argc, char **argv);
 gt_status verb_plan(int argc, char **argv);
+gt_status verb_help(int argc, char **argv);
+
+const char *bench_kind(int i);          /* what there is to bench */
 
 int cli_is_verb(const char *word);
 
@@ -43,6 +48,15 @@ typedef struct cli_help { const char *usage, *summary, *examples; } cli_help;
  * it is printed and *done is 1: return GT_OK then. */
 gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
                     char ***words, int *count, int *done);
+
+/* All verbs, in the order help shows them; ends with { 0 }. */
+extern const cli_verb cli_verbs[];
+/* The list of verbs, as -h prints it. */
+void cli_print_help(FILE *out);
+/* Calls each(context, table, help) where `verb`, followed by `kind` if that is not NULL, would parse its
+ * options: one source for help, the manual page and completion. */
+typedef void cli_describe(void *context, const gt_option *table, const cli_help *help);
+void cli_describe_verb(const cli_verb *verb, const char *kind, cli_describe *each, void *context);
 
 /* GT_MISUSE: the verb cannot go on without `what` ("--from RUN|DIR"). */
 gt_status cli_missing(const cli_help *help, const char *what);

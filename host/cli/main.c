@@ -15,40 +15,46 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static const cli_verb verbs[] = {
-    { "devices", "list OpenCL devices; --measure their speed", verb_devices },
-    { "doctor", "say what is wrong with this machine's OpenCL or network, and the fix", verb_doctor },
-    { "tokenize", "turn text into files of tokens", verb_tokenize },
-    { "train", "train a model", verb_train },
-    { "eval", "loss of a model on a text", verb_eval },
-    { "generate", "write text with a model", verb_generate },
-    { "bench", "measure gemm, kernels, steps, links or collectives", verb_bench },
-    { "export", "write a run as a Hugging Face folder", verb_export },
-    { "plan", "say what would run where, how fast, and why", verb_plan },
-    { "launch", "start a verb as several ranks, here or over ssh", verb_launch },
+const cli_verb cli_verbs[] = {
+    { "devices", "list OpenCL devices; --measure their speed", verb_devices, NULL },
+    { "doctor", "say what is wrong with this machine's OpenCL or network, and the fix", verb_doctor, NULL },
+    { "tokenize", "turn text into files of tokens", verb_tokenize, NULL },
+    { "train", "train a model", verb_train, NULL },
+    { "eval", "loss of a model on a text", verb_eval, NULL },
+    { "generate", "write text with a model", verb_generate, NULL },
+    { "bench", "measure gemm, kernels, steps, links or collectives", verb_bench, bench_kind },
+    { "export", "write a run as a Hugging Face folder", verb_export, NULL },
+    { "plan", "say what would run where, how fast, and why", verb_plan, NULL },
+    { "launch", "start a verb as several ranks, here or over ssh", verb_launch, NULL },
+    { "help", "this list; the manual page, and completion for shells", verb_help, NULL },
+    { 0 },
 };
-enum { VERBS = sizeof verbs / sizeof *verbs };
+enum { VERBS = sizeof cli_verbs / sizeof *cli_verbs - 1 };
+
+static cli_describe *describe;          /* set: verbs are described, not run */
+static void *describe_context;
 
 int cli_is_verb(const char *word)
 {
     for (int i = 0; i < VERBS; i++)
-        if (!strcmp(verbs[i].name, word))
+        if (!strcmp(cli_verbs[i].name, word))
             return 1;
     return 0;
 }
 
-static void print_help(FILE *out)
+void cli_print_help(FILE *out)
 {
     fprintf(out, "geartrain trains transformer language models on whatever has an OpenCL "
                  "driver.\n\nUsage: geartrain VERB [options]\n\n");
     for (int i = 0; i < VERBS; i++)
-        fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+        fprintf(out, "  %-10s %s\n", cli_verbs[i].name, cli_verbs[i].summary);
     fprintf(out, "\n`geartrain VERB -h` shows a verb's options, --help all of them.\n"
                  "Exit codes: 0 done, 1 failed, 2 misuse, 3 lost a peer (restartable), 128 + N stopped by "
                  "signal N.\n");
@@ -73,6 +79,11 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
     *done = 0;
     *words = argv + argc;
     *count = 0;
+    if (describe) {
+        describe(describe_context, table, help);
+        *done = 1;
+        return GT_OK;
+    }
     gt_status st = gt_options_parse(table, argc, argv, &first, &asked);
     if (st)
         return st;
@@ -91,6 +102,16 @@ gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char
     *words = argv + first;
     *count = argc - first;
     return GT_OK;
+}
+
+void cli_describe_verb(const cli_verb *verb, const char *kind, cli_describe *each, void *context)
+{
+    char *argv[] = { (char *)(uintptr_t)verb->name, (char *)(uintptr_t)kind, NULL };
+    describe = each;
+    describe_context = context;
+    if (verb->run(kind ? 2 : 1, argv))
+        gt_message_clear();
+    describe = NULL;
 }
 
 static int name_length(const cli_help *help)
@@ -174,7 +195,7 @@ static int unknown_verb(const char *word)
     int nearest = -1;
     size_t best = 3;
     for (int i = 0; i < VERBS; i++) {
-        const size_t d = gt_edit_distance(word, verbs[i].name);
+        const size_t d = gt_edit_distance(word, cli_verbs[i].name);
         if (d < best && d < strlen(word)) {
             best = d;
             nearest = i;
@@ -182,7 +203,7 @@ static int unknown_verb(const char *word)
     }
     if (nearest >= 0)
         fprintf(stderr, "geartrain: unknown verb '%s'; did you mean %s?\n", word,
-                verbs[nearest].name);
+                cli_verbs[nearest].name);
     else
         fprintf(stderr, "geartrain: unknown verb '%s'; `geartrain -h` lists them\n", word);
     return 2;
@@ -227,11 +248,11 @@ int main(int argc, char **argv)
     }
     cli_screen_open();
     if (argc < 2) {
-        print_help(stderr);
+        cli_print_help(stderr);
         return 2;
     }
-    if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
-        print_help(stdout);
+    if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {
+        cli_print_help(stdout);
         return leave("geartrain", close_output());
     }
     if (!strcmp(argv[1], "--version")) {
@@ -239,9 +260,9 @@ int main(int argc, char **argv)
         return leave("geartrain", close_output());
     }
     for (int i = 0; i < VERBS; i++) {
-        if (strcmp(verbs[i].name, argv[1]))
+        if (strcmp(cli_verbs[i].name, argv[1]))
             continue;
-        gt_status st = verbs[i].run(argc - 1, argv + 1);
+        gt_status st = cli_verbs[i].run(argc - 1, argv + 1);
         cli_busy_stop();
         if (!st)
             st = close_output();
