@@ -9,9 +9,11 @@
  *   dP = keep(dout V'),   dS = scale * P (dP - delta)
  *   dQ = dS K,   dK = dS' Q,   dV = keep(P)' dout
  *
- * qkv: (B,T,3C) as [q|k|v], heads of D side by side. out, dout: (B,T,C). lse, delta: fp32
- * (B,H,T). dqkv: as qkv. The element of P that dropout counts is ((b*H+h)*T + i)*T + j;
- * where a rank has but some heads of a layer, H and h are those of the whole layer.
+ * q: (B,T) rows of H heads of D side by side; k, v: of H / G heads, each of which G heads of q look
+ * at. Each of the three, and of their gradients, begins at an element of its buffer (`_from`) and has
+ * its rows its own number of elements apart (`_ld`), so that they may be columns of one matrix. out,
+ * dout: (B,T,H*D). lse, delta: fp32 (B,H,T). The element of P that dropout counts is
+ * ((b*H+h)*T + i)*T + j; where a rank has but some heads of a layer, H and h are the whole layer's.
  *
  * Forward walks over the keys in blocks and keeps, for each row, the largest score so far, m,
  * and the sum of exp(S - m); a new block with a larger score rescales what is there (the
@@ -45,7 +47,15 @@
 #endif
 
 /* What all kernels here take: sizes, mask and dropout. */
-#define SHAPE_ARGS int B, int T, int H, int D, int causal, float scale
+#define SHAPE_ARGS int B, int T, int H, int G, int D, int causal, float scale
+#define QKV_ARGS   __global const store_t *q_all, ulong q_from, int q_ld, \
+                   __global const store_t *k_all, ulong k_from, int k_ld, \
+                   __global const store_t *v_all, ulong v_from, int v_ld
+#define DQKV_ARGS  __global store_t *dq_all, ulong dq_from, int dq_ld, \
+                   __global store_t *dk_all, ulong dk_from, int dk_ld, \
+                   __global store_t *dv_all, ulong dv_from, int dv_ld
+/* The first element of head h, or of the keys and values that it looks at, in sequence b. */
+#define HEAD_AT(from, ld, h) ((from) + (size_t)b * T * (ld) + (size_t)(h) * D)
 #define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor, \
                    int first_head, int all_heads
 #ifdef SOME_HEADS
@@ -172,8 +182,8 @@ static intV columns(int j)
 
 /* Work-items: blocks of rows first, then heads, then batch, so that a run of neighbours holds
  * cheap (early) and dear (late) rows alike. */
-KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                              __global store_t *out, __global float *lse, int rows_each)
+KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *out,
+                              __global float *lse, int rows_each)
 {
     float q[ROWS * MOST_D], o[ROWS * MOST_D], kt[MOST_D * BLOCK], v[BLOCK * MOST_D];
     float s[MR * BLOCK], most[ROWS + VW], sum[ROWS * VW], kept[BLOCK];
@@ -181,11 +191,12 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv
     const int first = get_global_id(0) % blocks * rows_each, head = get_global_id(0) / blocks;
     const int b = head / H, h = head % H, C = H * D, width = PADDED(D);
     const int rows = min(rows_each, T - first), room = (rows + MR - 1) / MR * MR;
-    const size_t ld = 3 * (size_t)C;
-    __global const store_t *base = qkv + b * T * ld + h * D;
+    __global const store_t *q_at = q_all + HEAD_AT(q_from, q_ld, h);
+    __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, h / G);
+    __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, h / G);
     const int keys = causal ? first + rows : T;
 
-    pack_rows(q, base + first * ld, ld, rows, room, D);
+    pack_rows(q, q_at + (size_t)first * q_ld, q_ld, rows, room, D);
     for (int i = 0; i < room * width; i++)
         o[i] = 0.0f;
     for (int i = 0; i < ROWS + VW; i++)
@@ -195,8 +206,8 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv
 
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
         const int there = min(BLOCK, T - j0);
-        pack_panel(kt, base + C + j0 * ld, ld, there, D);
-        pack_rows(v, base + 2 * C + j0 * ld, ld, there, BLOCK, D);
+        pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
+        pack_rows(v, v_at + (size_t)j0 * v_ld, v_ld, there, BLOCK, D);
         for (int r = 0; r < rows; r += MR) {
             float most_new[VW], shrink[VW];
             if (causal && j0 > first + r + MR - 1)
@@ -262,9 +273,9 @@ KERNEL void attention_delta(SHAPE_ARGS, __global const store_t *out, __global co
     }
 }
 
-KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                         __global const store_t *dout, __global const float *lse,
-                         __global const float *delta, __global store_t *dqkv, int rows_each)
+KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t *dout,
+                         __global const float *lse, __global const float *delta, DQKV_ARGS,
+                         int rows_each)
 {
     float q[ROWS * MOST_D], go[ROWS * MOST_D], dq[ROWS * MOST_D];
     float kt[MOST_D * BLOCK], vt[MOST_D * BLOCK], k[BLOCK * MOST_D];
@@ -273,11 +284,12 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     const int first = get_global_id(0) % blocks * rows_each, head = get_global_id(0) / blocks;
     const int b = head / H, h = head % H, C = H * D, width = PADDED(D);
     const int rows = min(rows_each, T - first), room = (rows + MR - 1) / MR * MR;
-    const size_t ld = 3 * (size_t)C;
-    __global const store_t *base = qkv + b * T * ld + h * D;
+    __global const store_t *q_at = q_all + HEAD_AT(q_from, q_ld, h);
+    __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, h / G);
+    __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, h / G);
     const int keys = causal ? first + rows : T;
 
-    pack_rows(q, base + first * ld, ld, rows, room, D);
+    pack_rows(q, q_at + (size_t)first * q_ld, q_ld, rows, room, D);
     pack_rows(go, dout + ((size_t)b * T + first) * C + h * D, C, rows, room, D);
     for (int i = 0; i < room * width; i++)
         dq[i] = 0.0f;
@@ -286,9 +298,9 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
 
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
         const int there = min(BLOCK, T - j0);
-        pack_panel(kt, base + C + j0 * ld, ld, there, D);
-        pack_panel(vt, base + 2 * C + j0 * ld, ld, there, D);
-        pack_rows(k, base + C + j0 * ld, ld, there, BLOCK, D);
+        pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
+        pack_panel(vt, v_at + (size_t)j0 * v_ld, v_ld, there, D);
+        pack_rows(k, k_at + (size_t)j0 * k_ld, k_ld, there, BLOCK, D);
         for (int r = 0; r < rows; r += MR) {
             if (causal && j0 > first + r + MR - 1)
                 continue;
@@ -311,7 +323,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             gather(dq + r * width, width, ones, ds, k);
         }
     }
-    unpack_rows(dqkv + ((size_t)b * T + first) * ld + h * D, ld, dq, rows, D, ones);
+    unpack_rows(dq_all + HEAD_AT(dq_from, dq_ld, h) + (size_t)first * dq_ld, dq_ld, dq, rows, D, ones);
 }
 
 /* BLOCK rows of sums (ld apart) += the transpose of p (depth x BLOCK) times depth rows of b. */
@@ -346,11 +358,10 @@ static void gather_transposed(__global float *sums, int ld, const float *p, cons
 }
 
 /* Rows are keys here and columns queries: everything is the transpose of attention_dq. A
- * work-item owns rows_each keys; or, if dq_at is not 0, a whole head (rows_each is T) and its
- * sums of dQ as well: delta + dq_at holds T rounded up to BLOCK rows of PADDED(D) a head. */
-KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                          __global const store_t *dout, __global const float *lse,
-                          __global float *delta, __global store_t *dqkv, int rows_each,
+ * work-item owns rows_each keys, and sums over the G heads that look at them; or, if dq_at is not 0,
+ * all keys of a head (rows_each is T) and the sums of dQ as well: delta + dq_at holds T rounded up to BLOCK rows of PADDED(D) a head. */
+KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t *dout,
+                          __global const float *lse, __global float *delta, DQKV_ARGS, int rows_each,
                           ulong dq_at)
 {
     float k[ROWS * MOST_D], v[ROWS * MOST_D], dk[ROWS * MOST_D], dv[ROWS * MOST_D];
@@ -358,18 +369,17 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     float s[MR * BLOCK], ds[ROWS * BLOCK + MR], kept[(ROWS + BLOCK) * BLOCK], row_kept[BLOCK];
     float l[BLOCK], dl[BLOCK], ones[ROWS];
     const int blocks = (T + rows_each - 1) / rows_each;
-    const int begin = get_global_id(0) % blocks * rows_each, head = get_global_id(0) / blocks;
-    const int b = head / H, h = head % H, C = H * D, width = PADDED(D);
+    const int begin = get_global_id(0) % blocks * rows_each, owned = get_global_id(0) / blocks;
+    const int b = owned / (H / G), kv = owned % (H / G), C = H * D, width = PADDED(D);
     const int end = min(T, begin + rows_each);
-    const size_t ld = 3 * (size_t)C;
-    __global const store_t *base = qkv + b * T * ld + h * D;
-    __global const store_t *gbase = dout + (size_t)b * T * C + h * D;
+    __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, kv);
+    __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, kv);
     const size_t area = (size_t)((T + BLOCK - 1) / BLOCK * BLOCK) * width;
-    __global float *dq = delta + dq_at + head * area;
+    __global float *dq_sums = delta + dq_at + ((size_t)b * H + kv * G) * area;
 
     if (dq_at)
-        for (size_t i = 0; i < area; i += VW)
-            vstoreV((floatV)0.0f, 0, dq + i);
+        for (size_t i = 0; i < G * area; i += VW)
+            vstoreV((floatV)0.0f, 0, dq_sums + i);
     for (int i = 0; i < ROWS; i++)
         ones[i] = 1.0f;
     for (int i = 0; i < ROWS * BLOCK + MR; i++)
@@ -377,103 +387,107 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
 
     for (int first = begin; first < end; first += ROWS) {
         const int rows = min(ROWS, end - first), room = (rows + MR - 1) / MR * MR;
-        pack_rows(k, base + C + first * ld, ld, rows, room, D);
-        pack_rows(v, base + 2 * C + first * ld, ld, rows, room, D);
+        pack_rows(k, k_at + (size_t)first * k_ld, k_ld, rows, room, D);
+        pack_rows(v, v_at + (size_t)first * v_ld, v_ld, rows, room, D);
         for (int i = 0; i < room * width; i++)
             dk[i] = dv[i] = 0.0f;
 
-        for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
-            const int there = min(BLOCK, T - i0);
-            int depth = 0;                  /* keys that queries of this block can see */
-            pack_panel(qt, base + i0 * ld, ld, there, D);
-            pack_panel(got, gbase + (size_t)i0 * C, C, there, D);
-            pack_rows(q, base + i0 * ld, ld, there, BLOCK, D);
-            pack_rows(go, gbase + (size_t)i0 * C, C, there, BLOCK, D);
-            for (int i = 0; i < BLOCK; i++) {
-                l[i] = i < there ? lse[(size_t)head * T + i0 + i] : 0.0f;
-                dl[i] = i < there ? delta[(size_t)head * T + i0 + i] : 0.0f;
-            }
-            if (limit)
-                for (int i = 0; i < there; i++)
-                    for (int r = 0; r < rows; r += BLOCK) {
-                        keep_row(row_kept, random, stream, limit, factor,
-                                 (DROP_HEAD * T + i0 + i) * T + first + r);
-                        for (int j = 0; j < BLOCK; j++)
-                            kept[(r + j) * BLOCK + i] = row_kept[j];
-                    }
-            for (int r = 0; r < rows; r += MR) {
-                if (causal && i0 + BLOCK - 1 < first + r)
-                    break;
-                scores(s, k + r * width, width, qt, D, scale);
-                scores(ds + r * BLOCK, v + r * width, width, got, D, 1.0f);
-                for (int j = 0; j < MR; j++) {
-                    const int key = first + r + j;
-                    for (int i = 0; i < BLOCK; i += VW) {
-                        const intV query = columns(i0 + i);
-                        floatV p = expV(vloadV(0, s + j * BLOCK + i) - vloadV(0, l + i));
-                        floatV dp = vloadV(0, ds + (r + j) * BLOCK + i);
-                        p = select(p, (floatV)0.0f, query >= (intV)T);
-                        if (causal)
-                            p = select(p, (floatV)0.0f, query < (intV)key);
-                        floatV left = p;
-                        if (limit) {
-                            const floatV f = vloadV(0, kept + (r + j) * BLOCK + i);
-                            dp *= f;
-                            left *= f;
-                        }
-                        vstoreV(left, 0, s + j * BLOCK + i);
-                        vstoreV(scale * p * (dp - vloadV(0, dl + i)), 0, ds + (r + j) * BLOCK + i);
-                    }
+        for (int h = kv * G; h < kv * G + G; h++) {
+            const int head = b * H + h;
+            __global const store_t *q_at = q_all + HEAD_AT(q_from, q_ld, h);
+            __global const store_t *g_at = dout + HEAD_AT(0, C, h);
+            __global float *dq = dq_sums + (h - kv * G) * area;
+            for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
+                const int there = min(BLOCK, T - i0);
+                int depth = 0;                  /* keys that queries of this block can see */
+                pack_panel(qt, q_at + (size_t)i0 * q_ld, q_ld, there, D);
+                pack_panel(got, g_at + (size_t)i0 * C, C, there, D);
+                pack_rows(q, q_at + (size_t)i0 * q_ld, q_ld, there, BLOCK, D);
+                pack_rows(go, g_at + (size_t)i0 * C, C, there, BLOCK, D);
+                for (int i = 0; i < BLOCK; i++) {
+                    l[i] = i < there ? lse[(size_t)head * T + i0 + i] : 0.0f;
+                    dl[i] = i < there ? delta[(size_t)head * T + i0 + i] : 0.0f;
                 }
-                gather(dv + r * width, width, ones, s, go);
-                gather(dk + r * width, width, ones, ds + r * BLOCK, q);
-                depth = r + MR;
+                if (limit)
+                    for (int i = 0; i < there; i++)
+                        for (int r = 0; r < rows; r += BLOCK) {
+                            keep_row(row_kept, random, stream, limit, factor,
+                                     (DROP_HEAD * T + i0 + i) * T + first + r);
+                            for (int j = 0; j < BLOCK; j++)
+                                kept[(r + j) * BLOCK + i] = row_kept[j];
+                        }
+                for (int r = 0; r < rows; r += MR) {
+                    if (causal && i0 + BLOCK - 1 < first + r)
+                        break;
+                    scores(s, k + r * width, width, qt, D, scale);
+                    scores(ds + r * BLOCK, v + r * width, width, got, D, 1.0f);
+                    for (int j = 0; j < MR; j++) {
+                        const int key = first + r + j;
+                        for (int i = 0; i < BLOCK; i += VW) {
+                            const intV query = columns(i0 + i);
+                            floatV p = expV(vloadV(0, s + j * BLOCK + i) - vloadV(0, l + i));
+                            floatV dp = vloadV(0, ds + (r + j) * BLOCK + i);
+                            p = select(p, (floatV)0.0f, query >= (intV)T);
+                            if (causal)
+                                p = select(p, (floatV)0.0f, query < (intV)key);
+                            floatV left = p;
+                            if (limit) {
+                                const floatV f = vloadV(0, kept + (r + j) * BLOCK + i);
+                                dp *= f;
+                                left *= f;
+                            }
+                            vstoreV(left, 0, s + j * BLOCK + i);
+                            vstoreV(scale * p * (dp - vloadV(0, dl + i)), 0, ds + (r + j) * BLOCK + i);
+                        }
+                    }
+                    gather(dv + r * width, width, ones, s, go);
+                    gather(dk + r * width, width, ones, ds + r * BLOCK, q);
+                    depth = r + MR;
+                }
+                if (dq_at)
+                    gather_transposed(dq + (size_t)i0 * width, width, ds, k, depth);
             }
-            if (dq_at)
-                gather_transposed(dq + (size_t)i0 * width, width, ds, k, depth);
         }
-        __global store_t *to = dqkv + ((size_t)b * T + first) * ld + h * D;
-        unpack_rows(to + C, ld, dk, rows, D, ones);
-        unpack_rows(to + 2 * C, ld, dv, rows, D, ones);
+        unpack_rows(dk_all + HEAD_AT(dk_from, dk_ld, kv) + (size_t)first * dk_ld, dk_ld, dk, rows, D, ones);
+        unpack_rows(dv_all + HEAD_AT(dv_from, dv_ld, kv) + (size_t)first * dv_ld, dv_ld, dv, rows, D, ones);
     }
     if (dq_at)
-        for (int i = 0; i < T; i++)
-            for (int d = 0; d < D; d += VW)
-                store_some(dqkv, ((size_t)b * T + i) * ld + h * D + d,
-                           vloadV(0, dq + (size_t)i * width + d), min(VW, D - d));
+        for (int h = kv * G; h < kv * G + G; h++)
+            for (int i = 0; i < T; i++)
+                for (int d = 0; d < D; d += VW)
+                    store_some(dq_all, HEAD_AT(dq_from, dq_ld, h) + (size_t)i * dq_ld + d,
+                               vloadV(0, dq_sums + (h - kv * G) * area + (size_t)i * width + d),
+                               min(VW, D - d));
 }
 
 /* ---- generation: keys and values of earlier tokens are kept ------------------------------- */
 
-/* keys, values: (B,H,capacity,D); the n new tokens are at positions first[0] .. */
-KERNEL void attention_append(int n, int H, int D, int capacity, __global const int *first,
-                             __global const store_t *qkv, __global store_t *keys,
-                             __global store_t *values)
+/* keys, values: (B,H/G,capacity,D); the n new tokens are at positions first[0] .. */
+KERNEL void attention_append(int n, int H, int G, int D, int capacity, __global const int *first,
+                             QKV_ARGS, __global store_t *keys, __global store_t *values)
 {
     const int i = get_global_id(0) % n, head = get_global_id(0) / n;
-    const int b = head / H, h = head % H, C = H * D;
-    const size_t from = ((size_t)b * n + i) * 3 * C + h * D;
-    const size_t to = ((size_t)head * capacity + first[0] + i) * D;
+    const int b = head / (H / G), h = head % (H / G);
+    const size_t row = (size_t)b * n + i, to = ((size_t)head * capacity + first[0] + i) * D;
     for (int d = 0; d < D; d++) {
-        keys[to + d] = qkv[from + C + d];
-        values[to + d] = qkv[from + 2 * C + d];
+        keys[to + d] = k_all[k_from + row * k_ld + h * D + d];
+        values[to + d] = v_all[v_from + row * v_ld + h * D + d];
     }
 }
 
 /* A work-item owns one query of one head. */
-KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
-                             __global const int *first, __global const store_t *qkv,
-                             __global const store_t *keys, __global const store_t *values,
-                             __global store_t *out)
+KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale,
+                             __global const int *first, QKV_ARGS, __global const store_t *keys,
+                             __global const store_t *values, __global store_t *out)
 {
     float q[MOST_D], o[MOST_D];
     const int i = get_global_id(0) % n, head = get_global_id(0) / n;
     const int b = head / H, h = head % H, C = H * D, last = first[0] + i;
-    const size_t cache = (size_t)head * capacity * D;
+    const size_t cache = ((size_t)b * (H / G) + h / G) * capacity * D;
     float most = HIDDEN, all = 0.0f;
 
     for (int d = 0; d < D; d += VW) {
-        vstoreV(scale * load_some(qkv, ((size_t)b * n + i) * 3 * C + h * D + d, min(VW, D - d)), 0,
+        vstoreV(scale * load_some(q_all, q_from + ((size_t)b * n + i) * q_ld + h * D + d, min(VW, D - d)), 0,
                 q + d);
         vstoreV((floatV)0.0f, 0, o + d);
     }
@@ -518,7 +532,7 @@ KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
 /* Four neighbours of row p from column d on; those at or past D are 0. */
 static float4 fetch(__global const store_t *p, size_t at, int d, int D)
 {
-    if ((D & 3) == 0 && d < D)      /* then every row of every head is aligned */
+    if ((D & 3) == 0 && d < D)      /* then every row of every head is aligned: the host sees to it */
         return loadV(p, at + d);
     return (float4)(d < D ? load1(p, at + d) : 0.0f, d + 1 < D ? load1(p, at + d + 1) : 0.0f,
                     d + 2 < D ? load1(p, at + d + 2) : 0.0f, d + 3 < D ? load1(p, at + d + 3) : 0.0f);
@@ -631,8 +645,8 @@ static void put_rows(__global store_t *to, size_t at, size_t ld, int first, int 
         }
 }
 
-GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                             __global store_t *out, __global float *lse, int rows_each)
+GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *out,
+                             __global float *lse, int rows_each)
 {
     __local float a[SLICE * LD] __attribute__((aligned(16)));
     __local float b_[SLICE * LD] __attribute__((aligned(16)));
@@ -641,7 +655,8 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
     const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
     const int b = head / H, h = head % H, C = H * D;
-    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D;
+    const size_t q_at = HEAD_AT(q_from, q_ld, h);
+    const size_t k_at = HEAD_AT(k_from, k_ld, h / G), v_at = HEAD_AT(v_from, v_ld, h / G);
     const int keys = causal ? min(T, first + BLOCK) : T;
     float4 o[PANELS][4], s[4];
     float most[4], sum[4];
@@ -655,7 +670,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             o[n][i] = 0.0f;
     }
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
-        scores(s, a, b_, qkv, q_at, ld, first, qkv, q_at + C, ld, j0, T, D);
+        scores(s, a, b_, q_all, q_at, q_ld, first, k_all, k_at, k_ld, j0, T, D);
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -683,7 +698,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
         }
         put_block(block, s);
         barrier(CLK_LOCAL_MEM_FENCE);
-        gather(o, block, b_, qkv, q_at + 2 * C, ld, j0, T, D);
+        gather(o, block, b_, v_all, v_at, v_ld, j0, T, D);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++)
@@ -722,9 +737,9 @@ GROUP void attention_delta(SHAPE_ARGS, __global const store_t *out, __global con
         delta[(size_t)head * T + row] = part[me] + part[me + 1] + part[me + 2] + part[me + 3];
 }
 
-GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                        __global const store_t *dout, __global const float *lse,
-                        __global const float *delta, __global store_t *dqkv, int rows_each)
+GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t *dout,
+                        __global const float *lse, __global const float *delta, DQKV_ARGS,
+                        int rows_each)
 {
     __local float a[SLICE * LD] __attribute__((aligned(16)));
     __local float b_[SLICE * LD] __attribute__((aligned(16)));
@@ -732,7 +747,8 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
     const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
     const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
     const int b = head / H, h = head % H, C = H * D;
-    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D, g_at = (size_t)b * T * C + h * D;
+    const size_t q_at = HEAD_AT(q_from, q_ld, h), g_at = HEAD_AT(0, C, h);
+    const size_t k_at = HEAD_AT(k_from, k_ld, h / G), v_at = HEAD_AT(v_from, v_ld, h / G);
     const int keys = causal ? min(T, first + BLOCK) : T;
     float4 dq[PANELS][4], s[4], dp[4];
     float ones[4];
@@ -745,8 +761,8 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
             dq[n][i] = 0.0f;
     }
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
-        scores(s, a, b_, qkv, q_at, ld, first, qkv, q_at + C, ld, j0, T, D);
-        scores(dp, a, b_, dout, g_at, C, first, qkv, q_at + 2 * C, ld, j0, T, D);
+        scores(s, a, b_, q_all, q_at, q_ld, first, k_all, k_at, k_ld, j0, T, D);
+        scores(dp, a, b_, dout, g_at, C, first, v_all, v_at, v_ld, j0, T, D);
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -763,23 +779,23 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
         }
         put_block(block, s);
         barrier(CLK_LOCAL_MEM_FENCE);
-        gather(dq, block, b_, qkv, q_at + C, ld, j0, T, D);
+        gather(dq, block, b_, k_all, k_at, k_ld, j0, T, D);
     }
-    put_rows(dqkv, q_at, ld, first, T, D, dq, ones);
+    put_rows(dq_all, HEAD_AT(dq_from, dq_ld, h), dq_ld, first, T, D, dq, ones);
 }
 
-/* Rows are keys here and columns queries. */
-GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
-                         __global const store_t *dout, __global const float *lse,
-                         __global const float *delta, __global store_t *dqkv, int rows_each)
+/* Rows are keys here and columns queries; a group sums over the G heads that look at its keys. */
+GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t *dout,
+                         __global const float *lse, __global const float *delta, DQKV_ARGS,
+                         int rows_each)
 {
     __local float a[SLICE * LD] __attribute__((aligned(16)));
     __local float b_[SLICE * LD] __attribute__((aligned(16)));
     __local float block[BLOCK * LD] __attribute__((aligned(16)));
     const int x = get_local_id(0), y = get_local_id(1), blocks = (T + rows_each - 1) / rows_each;
-    const int first = get_group_id(0) % blocks * rows_each, head = get_group_id(0) / blocks;
-    const int b = head / H, h = head % H, C = H * D;
-    const size_t ld = 3 * (size_t)C, q_at = b * T * ld + h * D, g_at = (size_t)b * T * C + h * D;
+    const int first = get_group_id(0) % blocks * rows_each, owned = get_group_id(0) / blocks;
+    const int b = owned / (H / G), kv = owned % (H / G), C = H * D;
+    const size_t k_at = HEAD_AT(k_from, k_ld, kv), v_at = HEAD_AT(v_from, v_ld, kv);
     float4 dk[PANELS][4], dv[PANELS][4], s[4], dp[4];
     float ones[4];
 
@@ -790,86 +806,88 @@ GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, __global const store_t *qkv,
         for (int n = 0; n < PANELS; n++)
             dk[n][i] = dv[n][i] = 0.0f;
     }
-    for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
-        scores(s, a, b_, qkv, q_at + C, ld, first, qkv, q_at, ld, i0, T, D);
-        scores(dp, a, b_, qkv, q_at + 2 * C, ld, first, dout, g_at, C, i0, T, D);
-        const int4 query = i0 + x * 4 + (int4)(0, 1, 2, 3), there = min(query, (int4)(T - 1));
-        const size_t at = (size_t)head * T;
-        const float4 l = (float4)(lse[at + there.s0], lse[at + there.s1], lse[at + there.s2],
-                                  lse[at + there.s3]);
-        const float4 dl = (float4)(delta[at + there.s0], delta[at + there.s1], delta[at + there.s2],
-                                   delta[at + there.s3]);
-        float4 kept[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            kept[i] = 1.0f;
-        if (limit) {
-            /* Neighbours in a row of P are this work-item's rows: four words a column. */
-            const ulong element = (DROP_HEAD * T + i0 + x * 4) * T + first + y * 4;
-            const float4 one = 1.0f;
-            const float4 k0 = random_keep(one, random_words4(random, stream, element), limit, factor);
-            const float4 k1 = random_keep(one, random_words4(random, stream, element + T), limit,
-                                          factor);
-            const float4 k2 = random_keep(one, random_words4(random, stream, element + 2 * (ulong)T),
-                                          limit, factor);
-            const float4 k3 = random_keep(one, random_words4(random, stream, element + 3 * (ulong)T),
-                                          limit, factor);
-            kept[0] = (float4)(k0.s0, k1.s0, k2.s0, k3.s0);
-            kept[1] = (float4)(k0.s1, k1.s1, k2.s1, k3.s1);
-            kept[2] = (float4)(k0.s2, k1.s2, k2.s2, k3.s2);
-            kept[3] = (float4)(k0.s3, k1.s3, k2.s3, k3.s3);
+    for (int h = kv * G; h < kv * G + G; h++) {
+        const int head = b * H + h;
+        const size_t q_at = HEAD_AT(q_from, q_ld, h), g_at = HEAD_AT(0, C, h);
+        for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
+            scores(s, a, b_, k_all, k_at, k_ld, first, q_all, q_at, q_ld, i0, T, D);
+            scores(dp, a, b_, v_all, v_at, v_ld, first, dout, g_at, C, i0, T, D);
+            const int4 query = i0 + x * 4 + (int4)(0, 1, 2, 3), there = min(query, (int4)(T - 1));
+            const size_t at = (size_t)head * T;
+            const float4 l = (float4)(lse[at + there.s0], lse[at + there.s1], lse[at + there.s2],
+                                      lse[at + there.s3]);
+            const float4 dl = (float4)(delta[at + there.s0], delta[at + there.s1], delta[at + there.s2],
+                                       delta[at + there.s3]);
+            float4 kept[4];
+    #pragma unroll
+            for (int i = 0; i < 4; i++)
+                kept[i] = 1.0f;
+            if (limit) {
+                /* Neighbours in a row of P are this work-item's rows: four words a column. */
+                const ulong element = (DROP_HEAD * T + i0 + x * 4) * T + first + y * 4;
+                const float4 one = 1.0f;
+                const float4 k0 = random_keep(one, random_words4(random, stream, element), limit, factor);
+                const float4 k1 = random_keep(one, random_words4(random, stream, element + T), limit,
+                                              factor);
+                const float4 k2 = random_keep(one, random_words4(random, stream, element + 2 * (ulong)T),
+                                              limit, factor);
+                const float4 k3 = random_keep(one, random_words4(random, stream, element + 3 * (ulong)T),
+                                              limit, factor);
+                kept[0] = (float4)(k0.s0, k1.s0, k2.s0, k3.s0);
+                kept[1] = (float4)(k0.s1, k1.s1, k2.s1, k3.s1);
+                kept[2] = (float4)(k0.s2, k1.s2, k2.s2, k3.s2);
+                kept[3] = (float4)(k0.s3, k1.s3, k2.s3, k3.s3);
+            }
+    #pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int key = causal ? first + y * 4 + i : 0;
+                float4 p = select(exp(scale * s[i] - l), (float4)0.0f, query >= (int4)T);
+                p = select(p, (float4)0.0f, query < (int4)key);
+                s[i] = p * kept[i];
+                dp[i] = scale * p * (dp[i] * kept[i] - dl);
+            }
+            put_block(block, s);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            gather(dv, block, b_, dout, g_at, C, i0, T, D);
+            put_block(block, dp);
+            barrier(CLK_LOCAL_MEM_FENCE);
+            gather(dk, block, b_, q_all, q_at, q_ld, i0, T, D);
         }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int key = causal ? first + y * 4 + i : 0;
-            float4 p = select(exp(scale * s[i] - l), (float4)0.0f, query >= (int4)T);
-            p = select(p, (float4)0.0f, query < (int4)key);
-            s[i] = p * kept[i];
-            dp[i] = scale * p * (dp[i] * kept[i] - dl);
-        }
-        put_block(block, s);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        gather(dv, block, b_, dout, g_at, C, i0, T, D);
-        put_block(block, dp);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        gather(dk, block, b_, qkv, q_at, ld, i0, T, D);
     }
-    put_rows(dqkv, q_at + C, ld, first, T, D, dk, ones);
-    put_rows(dqkv, q_at + 2 * C, ld, first, T, D, dv, ones);
+    put_rows(dk_all, HEAD_AT(dk_from, dk_ld, kv), dk_ld, first, T, D, dk, ones);
+    put_rows(dv_all, HEAD_AT(dv_from, dv_ld, kv), dv_ld, first, T, D, dv, ones);
 }
 
 /* ---- generation --------------------------------------------------------------------------- */
 
 /* A work-group copies one token of one head. */
-KERNEL void attention_append(int n, int H, int D, int capacity, __global const int *first,
-                             __global const store_t *qkv, __global store_t *keys,
-                             __global store_t *values)
+KERNEL void attention_append(int n, int H, int G, int D, int capacity, __global const int *first,
+                             QKV_ARGS, __global store_t *keys, __global store_t *values)
 {
     const int i = get_group_id(0) % n, head = get_group_id(0) / n;
-    const int b = head / H, h = head % H, C = H * D;
-    const size_t from = ((size_t)b * n + i) * 3 * C + h * D;
+    const int b = head / (H / G), h = head % (H / G);
+    const size_t row = (size_t)b * n + i;
     const size_t to = ((size_t)head * capacity + first[0] + i) * D;
     for (int d = get_local_id(0); d < D; d += WG) {
-        store1(keys, to + d, load1(qkv, from + C + d));
-        store1(values, to + d, load1(qkv, from + 2 * C + d));
+        store1(keys, to + d, load1(k_all, k_from + row * k_ld + h * D + d));
+        store1(values, to + d, load1(v_all, v_from + row * v_ld + h * D + d));
     }
 }
 
 /* A work-group owns one query of one head: a work-item a key for the scores, a work-item a
  * column for the sums. */
-KERNEL void attention_cached(int n, int H, int D, int capacity, float scale,
-                             __global const int *first, __global const store_t *qkv,
-                             __global const store_t *keys, __global const store_t *values,
-                             __global store_t *out)
+KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale,
+                             __global const int *first, QKV_ARGS, __global const store_t *keys,
+                             __global const store_t *values, __global store_t *out)
 {
     __local float q[256], o[256], p[WG], tmp[WG];
     const int me = get_local_id(0), i = get_group_id(0) % n, head = get_group_id(0) / n;
     const int b = head / H, h = head % H, C = H * D, last = first[0] + i;
-    const size_t cache = (size_t)head * capacity * D;
+    const size_t cache = ((size_t)b * (H / G) + h / G) * capacity * D;
     float most = HIDDEN, all = 0.0f;
 
     for (int d = me; d < D; d += WG) {
-        q[d] = scale * load1(qkv, ((size_t)b * n + i) * 3 * C + h * D + d);
+        q[d] = scale * load1(q_all, q_from + ((size_t)b * n + i) * q_ld + h * D + d);
         o[d] = 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);

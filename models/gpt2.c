@@ -147,9 +147,13 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
     snprintf(label, sizeof label, "%sattn", prefix);
     int a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_1", x));
     a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, GRAPH_ACT_NONE);
-    a = cache ? graph_attention_cached(b->g, label, a, heads, cache->keys, cache->values, first, scale)
-              : graph_attention_part(b->g, label, a, heads, (int)(qkv.begin / D), c->heads, 1, scale,
-                                     drop);
+    const int64_t width = heads * D;
+    const graph_attention_in in = { .q = { a, 0 }, .k = { a, width }, .v = { a, 2 * width } };
+    const graph_heads how = { .heads = heads, .kv_heads = heads, .size = (int)D,
+                              .first_head = (int)(qkv.begin / D), .all_heads = c->heads, .causal = 1,
+                              .scale = scale, .drop = cache ? 0.0f : drop };
+    a = cache ? graph_attention_cached(b->g, label, &in, &how, cache->keys, cache->values, first)
+              : graph_attention(b->g, label, &in, &how);
     x = project(b, prefix, "attn.c_proj", a, C, C, own(b, 1, 1, C, D), x);
 
     snprintf(label, sizeof label, "%smlp", prefix);

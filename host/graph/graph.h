@@ -94,19 +94,30 @@ int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
 int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
                  float drop);
-/* x (B,T,3C) -> (B,T,C). `scale` is what scores are multiplied by; 0: 1 / sqrt(C / heads). */
-int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float scale,
-                    float drop);
-/* The same of heads first_head .. first_head + heads - 1 of a layer that has all_heads. */
-int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
-                         int all_heads, int causal, float scale, float drop);
+/* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */
+typedef struct graph_columns { int value; int64_t first; } graph_columns;
+typedef struct graph_attention_in { graph_columns q, k, v; } graph_attention_in;
+typedef struct graph_heads {
+    int heads, kv_heads;        /* of q; of k and v: as many, or a divisor of them. These are what is
+                                   here, of a layer that is split over ranks                 */
+    int size;                   /* columns of a head                                         */
+    int first_head, all_heads;  /* dropout counts these heads as first_head .. of all_heads of the
+                                   layer; all_heads 0: all are here                          */
+    int causal;                 /* 1: a token sees those before it and itself; 0: all T      */
+    float scale;                /* what scores are multiplied by; 0: 1 / sqrt(size)          */
+    float drop;
+} graph_heads;
+/* Rows (B,T) of q, k and v -> (B,T,heads * size). What is given of a value must be all of its columns. */
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how);
+/* Generation: keys, values (B,kv_heads,capacity,size) are states that new tokens are appended to at the
+ * position in `first`, i32 (1). */
+int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in,
+                           const graph_heads *how, int keys, int values, int first);
 int graph_add(graph *g, const char *name, int a, int b);
 /* All ranks' rows (B,T,C) of their own (graph_rows(),C); and own rows of the sum over ranks of
  * (B,T,C). x itself if nothing is split. */
 int graph_gather_rows(graph *g, const char *name, int x);
 int graph_scatter_rows(graph *g, const char *name, int x);
-int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
-                           int first, float scale);
 /* Softmax cross-entropy of x w' against targets (negative ones are ignored): the sum over
  * rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
  * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x and

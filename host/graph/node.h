@@ -14,9 +14,9 @@
 #include <assert.h>
 #include <string.h>
 
-#define NODE_INPUTS 6
+#define NODE_INPUTS 7
 #define NODE_OUTPUTS 3
-#define NODE_ATTRIBUTES 48
+#define NODE_ATTRIBUTES 64
 
 typedef struct graph_op graph_op;
 

@@ -5,11 +5,12 @@
 #include <math.h>
 #include <string.h>
 
+enum { Q, K, V, RANDOM, FORWARD_INPUTS };       /* in[] of all three operations begins so */
+
 typedef struct attention_attributes {
-    int heads, causal;
-    int first_head, all_heads;          /* of the whole layer, of which some ranks hold some */
-    float scale;
-    ops_drop drop;
+    graph_heads how;
+    int32_t first[3];                   /* columns of q, k, v in their values */
+    uint32_t stream;
 } attention_attributes;
 
 static attention_attributes attributes_of(const graph_node *n)
@@ -21,57 +22,84 @@ static attention_attributes attributes_of(const graph_node *n)
 
 static int attentions_alike(const graph_node *n, const graph_node *m)
 {
-    const attention_attributes a = attributes_of(n), b = attributes_of(m);
-    return a.heads == b.heads && a.causal == b.causal && (a.drop.p > 0.0f) == (b.drop.p > 0.0f);
+    const graph_heads a = attributes_of(n).how, b = attributes_of(m).how;
+    return a.heads == b.heads && a.kv_heads == b.kv_heads && a.size == b.size && a.causal == b.causal
+           && (a.drop > 0.0f) == (b.drop > 0.0f);
 }
 
-static const kernel_dropout *drop_of(launch_context *c, const attention_attributes *a, int random,
-                                     kernel_dropout *room)
+static const kernel_dropout *drop_of(launch_context *c, const graph_node *n, kernel_dropout *room)
 {
-    if (!ops_dropout_of(c, a->drop, random, room))
+    const attention_attributes a = attributes_of(n);
+    if (!ops_dropout_of(c, (ops_drop){ a.how.drop, a.stream }, n->in[RANDOM], room))
         return NULL;
-    room->first_head = a->first_head;
-    room->heads = a->all_heads;
+    room->first_head = a.how.first_head;
+    room->heads = a.how.all_heads;
     return room;
+}
+
+/* out: the value of (B,T,heads * size). */
+static kernel_attention_shape shape_at(const graph *g, const graph_node *n, int out)
+{
+    const graph_heads how = attributes_of(n).how;
+    const shape *s = &value(g, out)->shape;
+    return (kernel_attention_shape){ .B = (int)s->dim[0], .T = (int)s->dim[1], .H = how.heads,
+                                     .KV = how.kv_heads, .D = how.size, .causal = how.causal,
+                                     .scale = how.scale };
+}
+
+/* q, k and v in these values, which lie as the forward's do. */
+static kernel_attention_in heads_in(launch_context *c, const graph_node *n, const int values[3])
+{
+    const attention_attributes a = attributes_of(n);
+    kernel_heads h[3];
+    for (int i = 0; i < 3; i++)
+        h[i] = (kernel_heads){ c->buffer(c, values[i]), a.first[i], C_of(c->g, values[i]) };
+    return (kernel_attention_in){ h[Q], h[K], h[V] };
 }
 
 static gt_status attention_launch(launch_context *c, const graph_node *n)
 {
-    const attention_attributes a = attributes_of(n);
     kernel_dropout room;
-    const shape *s = &value(c->g, n->out[0])->shape;
-    return kernel_attention(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                            a.heads, a.causal, a.scale, drop_of(c, &a, n->in[1], &room),
-                            c->buffer(c, n->in[0]), c->buffer(c, n->out[0]),
+    const kernel_attention_shape s = shape_at(c->g, n, n->out[0]);
+    const kernel_attention_in in = heads_in(c, n, n->in);
+    return kernel_attention(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->out[0]),
                             c->buffer(c, n->out[1]));
 }
 
+/* in: q, k, v, random, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
+ * which may be one value. */
+enum { OUT = FORWARD_INPUTS, LSE, DOUT };
+
 static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
 {
-    const attention_attributes a = attributes_of(n);
     kernel_dropout room;
-    const shape *s = &value(c->g, n->in[1])->shape;
-    return kernel_attention_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
-                                 (int)s->dim[2], a.heads, a.causal, a.scale,
-                                 drop_of(c, &a, n->in[4], &room), c->buffer(c, n->in[0]),
-                                 c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
-                                 c->buffer(c, n->in[3]), c->buffer(c, n->out[0]), c->scratch);
+    int to[3];
+    for (int i = 0; i < 3; i++) {
+        int same = 0;
+        while (n->in[same] != n->in[i])
+            same++;
+        to[i] = n->out[same];
+    }
+    const kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
+    const kernel_attention_in in = heads_in(c, n, n->in), d = heads_in(c, n, to);
+    return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in,
+                                 c->buffer(c, n->in[OUT]), c->buffer(c, n->in[LSE]),
+                                 c->buffer(c, n->in[DOUT]), &d, c->scratch);
 }
 
 static gt_status attention_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
 {
-    const shape *s = &value(c->g, n->in[1])->shape;
-    *bytes = kernel_attention_scratch(c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                                      attributes_of(n).heads);
+    const kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
+    *bytes = kernel_attention_scratch(c->kernels, &s);
     return GT_OK;
 }
 
 /* Two products of T x T x D a head forward, five backward; half of each if causal. */
 static double attention_products(const graph *g, const graph_node *n, int out, double products)
 {
-    const shape *s = &value(g, out)->shape;
-    return 2.0 * products * (double)s->dim[0] * (double)s->dim[1] * (double)s->dim[1]
-           * (double)s->dim[2] * (attributes_of(n).causal ? 0.5 : 1.0);
+    const kernel_attention_shape s = shape_at(g, n, out);
+    return 2.0 * products * (double)s.B * (double)s.T * (double)s.T * (double)s.H * (double)s.D
+           * (s.causal ? 0.5 : 1.0);
 }
 
 static double attention_flops(const graph *g, const graph_node *n)
@@ -81,43 +109,48 @@ static double attention_flops(const graph *g, const graph_node *n)
 
 static double attention_grad_flops(const graph *g, const graph_node *n)
 {
-    return attention_products(g, n, n->in[1], 5.0);
+    return attention_products(g, n, n->in[OUT], 5.0);
 }
+
+enum { KEYS = FORWARD_INPUTS, VALUES, FIRST };
 
 static gt_status attention_cached_launch(launch_context *c, const graph_node *n)
 {
-    const shape *s = &value(c->g, n->out[0])->shape;
-    return kernel_attention_cached(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
-                                   (int)s->dim[2], attributes_of(n).heads,
-                                   (int)value(c->g, n->in[1])->shape.dim[2], attributes_of(n).scale,
-                                   c->buffer(c, n->in[3]), c->buffer(c, n->in[0]),
-                                   c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
-                                   c->buffer(c, n->out[0]));
+    const kernel_attention_shape s = shape_at(c->g, n, n->out[0]);
+    const kernel_attention_in in = heads_in(c, n, n->in);
+    return kernel_attention_cached(c->list, c->kernels, &s, (int)value(c->g, n->in[KEYS])->shape.dim[2],
+                                   c->buffer(c, n->in[FIRST]), &in, c->buffer(c, n->in[KEYS]),
+                                   c->buffer(c, n->in[VALUES]), c->buffer(c, n->out[0]));
 }
 
 static const graph_op op_attention_grad = {
     .name = "attention grad",
-    .launch = attention_grad_launch, .flops = attention_grad_flops,
-    .scratch = attention_grad_scratch, .alike = attentions_alike,
+    .launch = attention_grad_launch, .flops = attention_grad_flops, .scratch = attention_grad_scratch,
+    .alike = attentions_alike,
 };
 
 static void attention_backward(graph *g, const graph_node *n)
 {
-    int dout = graph_grad(g, n->out[0]), qkv = n->in[0];
+    int dout = graph_grad(g, n->out[0]), to[3] = { -1, -1, -1 };
     if (dout < 0)
         return;
-    int dqkv = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, qkv)->shape);
+    for (int i = 0; i < 3; i++)
+        if (i == 0 || (n->in[i] != n->in[0] && (i == 1 || n->in[i] != n->in[1])))
+            to[i] = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, n->in[i])->shape);
     graph_node *b = graph_node_add(g, &op_attention_grad, GRAPH_INPUT_GRAD, n->name);
     if (!b)
         return;
-    b->in[0] = graph_saved(g, qkv);
-    b->in[1] = graph_saved(g, n->out[0]);
-    b->in[2] = graph_saved(g, n->out[1]);
-    b->in[3] = dout;
-    b->in[4] = n->in[1];
-    b->out[0] = dqkv;
+    for (int i = 0; i < 3; i++) {
+        b->in[i] = graph_saved(g, n->in[i]);
+        b->out[i] = to[i];
+    }
+    b->in[RANDOM] = n->in[RANDOM];
+    b->in[OUT] = graph_saved(g, n->out[0]);
+    b->in[LSE] = graph_saved(g, n->out[1]);
+    b->in[DOUT] = dout;
     memcpy(b->attributes, n->attributes, sizeof b->attributes);
-    graph_grad_put(g, qkv, dqkv, n->name);
+    for (int i = 0; i < 3; i++)
+        graph_grad_put(g, n->in[i], to[i], n->name);
 }
 
 static const graph_op op_attention = {
@@ -130,78 +163,103 @@ static const graph_op op_attention_cached = {
     .launch = attention_cached_launch, .flops = ops_no_flops, .alike = attentions_alike,
 };
 
-/* (B,T,3C) -> C, or 0 with a failure recorded. */
-static int64_t attention_width(graph *g, const char *name, int qkv, int heads)
+/* What is given of the value that view i is in, is that all of its columns, and no column twice? */
+static int covers(const graph *g, const graph_columns *const in[3], const int64_t width[3], int i)
 {
-    if (!graph_has(g, name, qkv, 0))
-        return 0;
-    int64_t width = columns_of(&g->values[qkv]);
-    if (heads < 1 || width % (3 * (int64_t)heads) != 0) {
-        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': %lld channels do not divide "
-                                    "into %d heads", name, (long long)width / 3, heads));
+    int64_t sum = 0;
+    for (int j = 0; j < 3; j++) {
+        if (in[j]->value != in[i]->value)
+            continue;
+        sum += width[j];
+        for (int k = 0; k < j; k++)
+            if (in[k]->value == in[j]->value && in[k]->first < in[j]->first + width[j]
+                && in[j]->first < in[k]->first + width[k])
+                return 0;
+        if (in[j]->first < 0 || in[j]->first + width[j] > columns_of(value(g, in[j]->value)))
+            return 0;
+    }
+    return sum == columns_of(value(g, in[i]->value));
+}
+
+static int check_in(graph *g, const char *name, const graph_columns *const in[3], const graph_heads *how)
+{
+    if (how->heads < 1 || how->kv_heads < 1 || how->size < 1 || how->heads % how->kv_heads) {
+        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': %d heads of %d columns cannot look at %d "
+                                    "heads of keys", name, how->heads, how->size, how->kv_heads));
         return 0;
     }
-    return width / 3;
+    const int64_t kv = (int64_t)how->kv_heads * how->size, width[] = { (int64_t)how->heads * how->size, kv, kv };
+    for (int i = 0; i < 3; i++) {
+        if (!graph_has(g, name, in[i]->value, 0))
+            return 0;
+        if (!covers(g, in, width, i)) {
+            graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': its heads are not all of the %lld "
+                                        "columns of '%s', each once", name,
+                                        (long long)columns_of(value(g, in[i]->value)),
+                                        value(g, in[i]->value)->name));
+            return 0;
+        }
+    }
+    return 1;
 }
 
-static float attention_scale(float scale, int64_t C, int heads)
+/* A node with what both forward operations have; NULL after a failure. */
+static graph_node *attention_node(graph *g, const char *name, const graph_op *op,
+                                  const graph_attention_in *in, const graph_heads *how, int y, int random)
 {
-    return scale > 0.0f ? scale : 1.0f / sqrtf((float)(C / heads));
+    const graph_columns *const each[] = { &in->q, &in->k, &in->v };
+    graph_node *n = graph_node_add(g, op, GRAPH_FORWARD, name);
+    if (!n)
+        return NULL;
+    attention_attributes a = { .how = *how };
+    for (int i = 0; i < 3; i++) {
+        n->in[i] = each[i]->value;
+        a.first[i] = (int32_t)each[i]->first;
+    }
+    n->in[RANDOM] = random;
+    n->out[0] = y;
+    a.stream = ops_drop_next(g, how->drop).stream;
+    if (!(how->scale > 0.0f))
+        a.how.scale = 1.0f / sqrtf((float)how->size);
+    graph_attributes_set(n, &a, sizeof a);
+    return n;
 }
 
-int graph_attention(graph *g, const char *name, int qkv, int heads, int causal, float scale,
-                    float drop)
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how)
 {
-    return graph_attention_part(g, name, qkv, heads, 0, heads, causal, scale, drop);
-}
-
-int graph_attention_part(graph *g, const char *name, int qkv, int heads, int first_head,
-                         int all_heads, int causal, float scale, float drop)
-{
-    int64_t C = attention_width(g, name, qkv, heads);
-    if (!C)
+    const graph_columns *const each[] = { &in->q, &in->k, &in->v };
+    if (!check_in(g, name, each, how))
         return -1;
     char part[80];
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
+                            shape_of(3, (int64_t)g->B, (int64_t)g->T, (int64_t)how->heads * how->size));
     snprintf(part, sizeof part, "%.60s.lse", name);
     int lse = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
-                              shape_of(3, (int64_t)g->B, (int64_t)heads, (int64_t)g->T));
-    int random = drop > 0.0f ? ops_random_input(g) : -1;
-    graph_node *n = graph_node_add(g, &op_attention, GRAPH_FORWARD, name);
+                              shape_of(3, (int64_t)g->B, (int64_t)how->heads, (int64_t)g->T));
+    int random = how->drop > 0.0f ? ops_random_input(g) : -1;
+    graph_node *n = attention_node(g, name, &op_attention, in, how, y, random);
     if (!n)
         return -1;
-    n->in[0] = qkv;
-    n->in[1] = random;
-    n->out[0] = y;
     n->out[1] = lse;
-    const attention_attributes a = { .heads = heads, .first_head = first_head, .all_heads = all_heads,
-                                     .causal = causal, .scale = attention_scale(scale, C, heads),
-                                     .drop = ops_drop_next(g, drop) };
-    graph_attributes_set(n, &a, sizeof a);
     return y;
 }
 
-int graph_attention_cached(graph *g, const char *name, int qkv, int heads, int keys, int values,
-                           int first, float scale)
+int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in,
+                           const graph_heads *how, int keys, int values, int first)
 {
-    int64_t C = attention_width(g, name, qkv, heads);
-    if (!C || keys < 0 || values < 0 || first < 0)
+    const graph_columns *const each[] = { &in->q, &in->k, &in->v };
+    if (keys < 0 || values < 0 || first < 0 || !check_in(g, name, each, how))
         return -1;
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
-    graph_node *n = graph_node_add(g, &op_attention_cached, GRAPH_FORWARD, name);
+                            shape_of(3, (int64_t)g->B, (int64_t)g->T, (int64_t)how->heads * how->size));
+    graph_node *n = attention_node(g, name, &op_attention_cached, in, how, y, -1);
     if (!n)
         return -1;
-    n->in[0] = qkv;
-    n->in[1] = keys;
-    n->in[2] = values;
-    n->in[3] = first;
-    n->out[0] = y;
-    const attention_attributes a = { .heads = heads, .all_heads = heads, .causal = 1,
-                                     .scale = attention_scale(scale, C, heads) };
-    graph_attributes_set(n, &a, sizeof a);
+    n->in[KEYS] = keys;
+    n->in[VALUES] = values;
+    n->in[FIRST] = first;
     return y;
 }
 
-const graph_op *const graph_attention_ops[] = { &op_attention, &op_attention_grad, &op_attention_cached, NULL };
+const graph_op *const graph_attention_ops[] = { &op_attention, &op_attention_grad, &op_attention_cached,
+                                                NULL };

@@ -25,12 +25,21 @@ int graph_node_alike(const graph_node *a, const graph_node *b)
     return a->op == b->op && a->phase == b->phase && (!a->op->alike || a->op->alike(a, b));
 }
 
+/* An earlier input is the same value. */
+static int read_before(const graph_node *n, int i)
+{
+    for (int j = 0; j < i; j++)
+        if (n->in[j] == n->in[i])
+            return 1;
+    return 0;
+}
+
 /* What --explain shows as traffic: every input read and every output written once. */
 double graph_node_bytes(const graph *g, const graph_node *n)
 {
     double sum = 0.0;
     for (int i = 0; i < NODE_INPUTS; i++)
-        if (n->in[i] >= 0 && !(n->op->flags & GRAPH_OP_LOOKS_UP && i == GRAPH_TABLE_INPUT))
+        if (n->in[i] >= 0 && !read_before(n, i) && !(n->op->flags & GRAPH_OP_LOOKS_UP && i == GRAPH_TABLE_INPUT))
             sum += (double)bytes_of(g, n->in[i]);
     for (int i = 0; i < NODE_OUTPUTS; i++)
         if (n->out[i] >= 0)

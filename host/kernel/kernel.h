@@ -104,23 +104,32 @@ gt_status kernel_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from_f
 gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to_f32);
 
 /* ---- cl/attention.cl ---------------------------------------------------------------- */
-/* Causal softmax(scale q k') v per head. qkv S (B,T,3C) as [q|k|v], heads of D side by
- * side; out S (B,T,C); lse fp32 (B,H,T) = log-sum-exp of each row, kept for backward.
- * drop (or NULL) drops probabilities; its element index is ((b*H+h)*T + row)*T + column. */
-gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                           float scale, const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
+/* Heads of D side by side in rows `stride` elements apart, B x T of them, from element `first` of a
+ * buffer on: q, k and v may be columns of one matrix. For GPUs first and stride must be multiples of
+ * 4 where D is. */
+typedef struct kernel_heads { dev_buffer *buffer; int64_t first; int stride; } kernel_heads;
+/* H heads of q; each H / KV neighbours look at one of the KV heads of k and v (Ainslie et al., "GQA",
+ * 2023). */
+typedef struct kernel_attention_shape { int B, T, H, KV, D, causal; float scale; } kernel_attention_shape;
+typedef struct kernel_attention_in { kernel_heads q, k, v; } kernel_attention_in;
+
+/* softmax(scale q k') v per head, causal or of all T. out S (B,T,H*D); lse fp32 (B,H,T) = log-sum-exp
+ * of each row, kept for backward. drop (or NULL) drops probabilities; its element index is
+ * ((b*H+h)*T + row)*T + column. GT_UNSUPPORTED for sizes that kernels cannot take. */
+gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                           const kernel_dropout *drop, const kernel_attention_in *in, dev_buffer *out,
                            dev_buffer *lse);
-/* dqkv S (B,T,3C), all of it written. scratch: kernel_attention_scratch() bytes. */
-gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                                float scale, const kernel_dropout *drop, dev_buffer *qkv,
-                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
-                                dev_buffer *scratch);
-uint64_t  kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int H);
-/* Generation: n new tokens a sequence (qkv S (B,n,3C)) at positions first..first+n-1, where
- * first is i32[1] on the device. Appends their k and v to the caches S (B,H,capacity,D) and
- * attends to all up to each. out S (B,n,C). */
-gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int C, int H,
-                                  int capacity, float scale, dev_buffer *first, dev_buffer *qkv,
+/* d: where the gradients of q, k and v go, all of them written; it may lie as `in` does or otherwise.
+ * scratch: kernel_attention_scratch() bytes. */
+gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                                const kernel_dropout *drop, const kernel_attention_in *in,
+                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
+                                const kernel_attention_in *d, dev_buffer *scratch);
+uint64_t  kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
+/* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on
+ * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each. */
+gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                                  int capacity, dev_buffer *first, const kernel_attention_in *in,
                                   dev_buffer *keys, dev_buffer *values, dev_buffer *out);
 
 /* ---- cl/xent.cl --------------------------------------------------------------------- */

@@ -51,17 +51,36 @@ static int some_heads(const kernel_dropout *drop, int H)
     return drop && drop->heads && drop->heads != H;
 }
 
-/* Sizes the kernels can take; the head size is C / H. */
-static gt_status check_shape(const kernel_set *k, int64_t rows, int C, int H)
+/* A GPU moves four elements at once wherever D allows. */
+static gt_status check_heads(const kernel_set *k, const kernel_attention_shape *s, const kernel_heads *h,
+                             const char *what)
 {
-    assert(C > 0 && H > 0 && C % H == 0);
-    if (C / H > MOST_HEAD)
+    if (k->cpu || s->D % 4 || (h->first % 4 == 0 && h->stride % 4 == 0))
+        return GT_OK;
+    return gt_fail(GT_UNSUPPORTED, "cannot attend: the heads of %s begin at element %lld, in rows %d apart; both"
+                   " must be multiples of 4 on a GPU", what, (long long)h->first, h->stride);
+}
+
+/* Sizes the kernels can take. */
+static gt_status check_shape(const kernel_set *k, const kernel_attention_shape *s,
+                             const kernel_attention_in *in)
+{
+    assert(s->D > 0 && s->H > 0 && s->KV > 0);
+    if (s->H % s->KV)
+        return gt_fail(GT_UNSUPPORTED, "cannot attend with %d heads of queries to %d of keys: the first must be"
+                       " a multiple of the second", s->H, s->KV);
+    if (s->D > MOST_HEAD)
         return gt_fail(GT_UNSUPPORTED, "cannot attend with heads of %d: at most %d are supported; use"
-                       " more heads", C / H, MOST_HEAD);
+                       " more heads", s->D, MOST_HEAD);
     if (!k->cpu && k->info->max_group < 256)
         return gt_fail(GT_UNSUPPORTED, "cannot attend on device '%s': it allows work-groups of %zu,"
                        " 256 are needed", k->info->id, k->info->max_group);
-    return kernel_fits("attention rows", rows);
+    gt_status st = check_heads(k, s, &in->q, "q");
+    if (!st)
+        st = check_heads(k, s, &in->k, "k");
+    if (!st)
+        st = check_heads(k, s, &in->v, "v");
+    return st ? st : kernel_fits("attention rows", (int64_t)s->B * s->H * s->T);
 }
 
 /* Rows a CPU work-item owns: the most that still gives every core four of them. */
@@ -90,25 +109,67 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, int some, cons
                                               : dev_grid_2d(blocks * 16, parts * 16, 16, 16), args, count);
 }
 
-gt_status kernel_attention(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                           float scale, const kernel_dropout *drop, dev_buffer *qkv, dev_buffer *out,
-                           dev_buffer *lse)
+/* ---- arguments, in the order of the kernels' macros ------------------------------------------- */
+
+enum { MOST_ARGS = 40 };
+
+typedef struct arguments { dev_arg at[MOST_ARGS]; int count; } arguments;
+
+static void take(arguments *a, dev_arg value)
 {
-    const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
-    const dev_arg args[] = {
-        dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
-        dev_arg_f32(scale),
-        dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
-        dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
-        dev_arg_i32(drop ? drop->first_head : 0), dev_arg_i32(drop && drop->heads ? drop->heads : H),
-        dev_arg_buffer(qkv), dev_arg_buffer(out), dev_arg_buffer(lse), dev_arg_i32(rows),
-    };
-    gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
-    return st ? st : launch_blocks(l, k, D, some_heads(drop, H), "attention_forward", B * H, T, rows,
-                                   args, KERNEL_ARGS(args));
+    assert(a->count < MOST_ARGS);
+    a->at[a->count++] = value;
 }
 
-/* 1 if backward gives each CPU work-item a whole head: five products instead of seven, but
+static void take_shape(arguments *a, const kernel_attention_shape *s)
+{
+    take(a, dev_arg_i32(s->B));
+    take(a, dev_arg_i32(s->T));
+    take(a, dev_arg_i32(s->H));
+    take(a, dev_arg_i32(s->H / s->KV));
+    take(a, dev_arg_i32(s->D));
+    take(a, dev_arg_i32(s->causal));
+    take(a, dev_arg_f32(s->scale));
+}
+
+static void take_drop(arguments *a, const kernel_dropout *drop, int H)
+{
+    take(a, dev_arg_buffer(drop ? drop->random : NULL));
+    take(a, dev_arg_u32(drop ? drop->stream : 0));
+    take(a, dev_arg_u32(kernel_dropout_limit(drop)));
+    take(a, dev_arg_f32(kernel_dropout_factor(drop)));
+    take(a, dev_arg_i32(drop ? drop->first_head : 0));
+    take(a, dev_arg_i32(drop && drop->heads ? drop->heads : H));
+}
+
+static void take_heads(arguments *a, const kernel_attention_in *in)
+{
+    const kernel_heads *const each[] = { &in->q, &in->k, &in->v };
+    for (int i = 0; i < 3; i++) {
+        take(a, dev_arg_buffer(each[i]->buffer));
+        take(a, dev_arg_u64((uint64_t)each[i]->first));
+        take(a, dev_arg_i32(each[i]->stride));
+    }
+}
+
+gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                           const kernel_dropout *drop, const kernel_attention_in *in, dev_buffer *out,
+                           dev_buffer *lse)
+{
+    const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
+    arguments a = { .count = 0 };
+    take_shape(&a, s);
+    take_drop(&a, drop, s->H);
+    take_heads(&a, in);
+    take(&a, dev_arg_buffer(out));
+    take(&a, dev_arg_buffer(lse));
+    take(&a, dev_arg_i32(rows));
+    gt_status st = check_shape(k, s, in);
+    return st ? st : launch_blocks(l, k, s->D, some_heads(drop, s->H), "attention_forward", heads, s->T,
+                                   rows, a.at, a.count);
+}
+
+/* 1 if backward gives each CPU work-item a whole head of keys: five products instead of seven, but
  * only heads can go side by side, so there must be enough of them to share out evenly. */
 static int owns_heads(const kernel_set *k, int heads)
 {
@@ -122,74 +183,96 @@ static uint64_t delta_floats(int heads, int T)
     return ((uint64_t)heads * (uint64_t)T + 15) / 16 * 16;
 }
 
-uint64_t kernel_attention_scratch(const kernel_set *k, int B, int T, int C, int H)
+uint64_t kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s)
 {
-    const uint64_t rows = (uint64_t)((T + BLOCK - 1) / BLOCK * BLOCK);
-    const uint64_t width = (uint64_t)((C / H + BLOCK - 1) / BLOCK * BLOCK);     /* PADDED(D) at most */
-    const uint64_t sums = owns_heads(k, B * H) ? (uint64_t)B * (uint64_t)H * rows * width : 0;
-    return (delta_floats(B * H, T) + sums) * sizeof(float);
+    const uint64_t rows = (uint64_t)((s->T + BLOCK - 1) / BLOCK * BLOCK);
+    const uint64_t width = (uint64_t)((s->D + BLOCK - 1) / BLOCK * BLOCK);      /* PADDED(D) at most */
+    const uint64_t sums = owns_heads(k, s->B * s->KV) ? (uint64_t)s->B * (uint64_t)s->H * rows * width : 0;
+    return (delta_floats(s->B * s->H, s->T) + sums) * sizeof(float);
 }
 
-gt_status kernel_attention_grad(dev_list *l, kernel_set *k, int B, int T, int C, int H, int causal,
-                                float scale, const kernel_dropout *drop, dev_buffer *qkv,
-                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout, dev_buffer *dqkv,
-                                dev_buffer *scratch)
+static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some,
+                              dev_buffer *out, dev_buffer *dout, dev_buffer *scratch)
 {
-    const int rows = k->cpu ? rows_each(k, B * H, T) : BLOCK, D = C / H;
-    const int whole = owns_heads(k, B * H), some = some_heads(drop, H);
-    const dev_arg sizes[] = {
-        dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(causal),
-        dev_arg_f32(scale),
-    };
-    const dev_arg delta_args[] = {
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], dev_arg_buffer(out),
-        dev_arg_buffer(dout), dev_arg_buffer(scratch), dev_arg_i32(rows),
-    };
-    const dev_arg args[] = {
-        sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5],
-        dev_arg_buffer(drop ? drop->random : NULL), dev_arg_u32(drop ? drop->stream : 0),
-        dev_arg_u32(kernel_dropout_limit(drop)), dev_arg_f32(kernel_dropout_factor(drop)),
-        dev_arg_i32(drop ? drop->first_head : 0), dev_arg_i32(drop && drop->heads ? drop->heads : H),
-        dev_arg_buffer(qkv), dev_arg_buffer(dout), dev_arg_buffer(lse), dev_arg_buffer(scratch),
-        dev_arg_buffer(dqkv), dev_arg_i32(whole ? T : rows),
-        dev_arg_u64(whole ? delta_floats(B * H, T) : 0),    /* taken by the CPU's dkv alone */
-    };
-    const int plain = KERNEL_ARGS(args) - 1;
-    gt_status st = check_shape(k, (int64_t)B * H * T, C, H);
+    const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
+    arguments a = { .count = 0 };
+    take_shape(&a, s);
+    take(&a, dev_arg_buffer(out));
+    take(&a, dev_arg_buffer(dout));
+    take(&a, dev_arg_buffer(scratch));
+    take(&a, dev_arg_i32(rows));
+    return launch_blocks(l, k, s->D, some, "attention_delta", heads, s->T, rows, a.at, a.count);
+}
+
+gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                                const kernel_dropout *drop, const kernel_attention_in *in,
+                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
+                                const kernel_attention_in *d, dev_buffer *scratch)
+{
+    const int queries = s->B * s->H, keys = s->B * s->KV, some = some_heads(drop, s->H);
+    const int whole = owns_heads(k, keys);
+    const int rows = k->cpu ? rows_each(k, queries, s->T) : BLOCK;
+    const int key_rows = whole ? s->T : k->cpu ? rows_each(k, keys, s->T) : BLOCK;
+    arguments a = { .count = 0 };
+    take_shape(&a, s);
+    take_drop(&a, drop, s->H);
+    take_heads(&a, in);
+    take(&a, dev_arg_buffer(dout));
+    take(&a, dev_arg_buffer(lse));
+    take(&a, dev_arg_buffer(scratch));
+    take_heads(&a, d);
+    const int plain = a.count;
+    gt_status st = check_shape(k, s, in);
     if (!st)
-        st = launch_blocks(l, k, D, some, "attention_delta", B * H, T, rows, delta_args,
-                           KERNEL_ARGS(delta_args));
+        st = check_shape(k, s, d);
+    if (!st)
+        st = launch_delta(l, k, s, some, out, dout, scratch);
+    take(&a, dev_arg_i32(rows));
     if (!st && !whole)
-        st = launch_blocks(l, k, D, some, "attention_dq", B * H, T, rows, args, plain);
-    if (!st)
-        st = launch_blocks(l, k, D, some, "attention_dkv", B * H, T, whole ? T : rows, args,
-                           k->cpu ? plain + 1 : plain);
-    return st;
+        st = launch_blocks(l, k, s->D, some, "attention_dq", queries, s->T, rows, a.at, a.count);
+    a.count = plain;
+    take(&a, dev_arg_i32(key_rows));
+    if (k->cpu)
+        take(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
+    return st ? st : launch_blocks(l, k, s->D, some, "attention_dkv", keys, s->T, key_rows, a.at, a.count);
 }
 
-gt_status kernel_attention_cached(dev_list *l, kernel_set *k, int B, int n, int C, int H,
-                                  int capacity, float scale, dev_buffer *first, dev_buffer *qkv,
+/* One row is one work-item or work-group of WG. */
+static dev_grid row_grid(const kernel_set *k, int heads, int T)
+{
+    return dev_grid_1d((size_t)heads * (size_t)T * k->group, k->group);
+}
+
+gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
+                                  int capacity, dev_buffer *first, const kernel_attention_in *in,
                                   dev_buffer *keys, dev_buffer *values, dev_buffer *out)
 {
-    const int D = C / H;
-    const dev_arg append[] = {
-        dev_arg_i32(n), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(capacity),
-        dev_arg_buffer(first), dev_arg_buffer(qkv), dev_arg_buffer(keys), dev_arg_buffer(values),
-    };
-    const dev_arg attend[] = {
-        dev_arg_i32(n), dev_arg_i32(H), dev_arg_i32(D), dev_arg_i32(capacity),
-        dev_arg_f32(scale), dev_arg_buffer(first), dev_arg_buffer(qkv),
-        dev_arg_buffer(keys), dev_arg_buffer(values), dev_arg_buffer(out),
-    };
-    /* One row is one work-item or work-group of WG. */
-    const dev_grid grid = dev_grid_1d((size_t)B * (size_t)H * (size_t)n * k->group, k->group);
+    const dev_arg sizes[] = { dev_arg_i32(s->T), dev_arg_i32(s->H), dev_arg_i32(s->H / s->KV),
+                              dev_arg_i32(s->D), dev_arg_i32(capacity) };
+    arguments append = { .count = 0 }, attend = { .count = 0 };
+    for (int i = 0; i < KERNEL_ARGS(sizes); i++) {
+        take(&append, sizes[i]);
+        take(&attend, sizes[i]);
+    }
+    take(&attend, dev_arg_f32(s->scale));
+    take(&append, dev_arg_buffer(first));
+    take(&attend, dev_arg_buffer(first));
+    take_heads(&append, in);
+    take_heads(&attend, in);
+    take(&append, dev_arg_buffer(keys));
+    take(&attend, dev_arg_buffer(keys));
+    take(&append, dev_arg_buffer(values));
+    take(&attend, dev_arg_buffer(values));
+    take(&attend, dev_arg_buffer(out));
     dev_program *p;
-    gt_status st = check_shape(k, (int64_t)B * H * n, C, H);
+    gt_status st = check_shape(k, s, in);
     if (!st)
-        st = attention_program(&p, k, D, 0);
+        st = attention_program(&p, k, s->D, 0);
     if (!st)
-        st = dev_list_kernel(l, p, "attention_append", grid, append, KERNEL_ARGS(append));
+        st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at,
+                             append.count);
     if (!st)
-        st = dev_list_kernel(l, p, "attention_cached", grid, attend, KERNEL_ARGS(attend));
+        st = dev_list_kernel(l, p, "attention_cached", row_grid(k, s->B * s->H, s->T), attend.at,
+                             attend.count);
     return st;
 }

@@ -124,6 +124,12 @@ static int array_is(array *a, place *p, const double *want, double allowed, cons
 
 static const uint32_t words[4] = { 5, 6, 7, 8 };
 
+/* [q|k|v] side by side in rows of 3C. */
+static kernel_attention_in side_by_side(dev_buffer *qkv, int C)
+{
+    return (kernel_attention_in){ { qkv, 0, 3 * C }, { qkv, C, 3 * C }, { qkv, 2 * (int64_t)C, 3 * C } };
+}
+
 /* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
  * in front of these and some behind. */
 static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others)
@@ -138,6 +144,10 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
                                     .step = words[2], .micro = words[3], .stream = 9,
                                     .first_head = others / 2, .heads = H + others };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
+    const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
+                                                                       must reach every kernel */
+    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal,
+                                           .scale = scale };
     double *want_out = malloc(tokens * c * sizeof *want_out);
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
@@ -150,7 +160,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
             && array_make(&dout, p, p->type, tokens * c, 4)
             && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
             && array_make(&scratch, p, DTYPE_F32,
-                          (size_t)kernel_attention_scratch(p->k, B, T, C, H) / 4, 6)
+                          (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 6)
             && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
             && CHECK_OK(dev_write(p->d, random, 0, words, 16))
             && CHECK_OK(dev_list_create(&l, p->d));
@@ -158,16 +168,14 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
                                   .first_head = others / 2, .heads = others ? H + others : 0 };
     const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
     if (good) {
-        /* Not what the sizes give: another scale must reach every kernel. */
-        const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);
+        const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
         reference_attention(B, T, C, H, causal, (double)scale, ref_drop, qkv.value, want_out, want_lse);
         reference_attention_grad(B, T, C, H, causal, (double)scale, ref_drop, qkv.value, dout.value,
                                  want_dqkv);
-        good = CHECK_OK(kernel_attention(l, p->k, B, T, C, H, causal, scale, on, qkv.view, out.view,
-                                         lse.view))
-            && CHECK_OK(kernel_attention_grad(l, p->k, B, T, C, H, causal, scale, on, qkv.view,
-                                              out.view, lse.view, dout.view, dqkv.view, scratch.view))
+        good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
+            && CHECK_OK(kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view,
+                                              &d, scratch.view))
             && CHECK_OK(dev_run(l, 0, -1))
             && array_is(&out, p, want_out, 1e-5, what)
             && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
@@ -275,7 +283,9 @@ static void dropout_keeps_the_asked_share(void)
             for (size_t c = 0; c < C; c++)
                 x[i * 3 * C + 2 * C + c] = 1.0f;
         CHECK_OK(dev_write(p.d, qkv.view, 0, x, 3 * n * 4));
-        CHECK_OK(kernel_attention(l, p.k, B, T, C, H, 0, 0.35f, &drop, qkv.view, out.view, lse.view));
+        const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .scale = 0.35f };
+        const kernel_attention_in in = side_by_side(qkv.view, C);
+        CHECK_OK(kernel_attention(l, p.k, &sizes, &drop, &in, out.view, lse.view));
         CHECK_OK(dev_run(l, 0, -1));
         CHECK_OK(dev_read(p.d, out.view, 0, x, n * 4));
         double sum = 0;
@@ -321,6 +331,7 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
         dev_buffer *at = NULL;
         dev_list *l = NULL;
         double *rows_want = malloc(rows * c * sizeof *rows_want);
+        const kernel_attention_shape sizes = { .B = B, .T = n, .H = H, .KV = H, .D = D, .scale = scale };
         good = array_make(&in, &p, type, rows * 3 * c, 3) && array_make(&out, &p, type, rows * c, 4)
             && CHECK_OK(dev_buffer_create(&at, p.d, 4, "first"))
             && CHECK_OK(dev_write(p.d, at, 0, &first, 4)) && CHECK_OK(dev_list_create(&l, p.d));
@@ -333,9 +344,10 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
                                 (float)qkv[from * 3 * c + j]);
                 memcpy(rows_want + to * c, want + from * c, c * sizeof *want);
             }
+        const kernel_attention_in heads = side_by_side(in.view, C);
         good = good && CHECK_OK(dev_write(p.d, in.root, 0, in.before, in.bytes))
-            && CHECK_OK(kernel_attention_cached(l, p.k, B, n, C, H, capacity, scale, at, in.view,
-                                                keys.view, values.view, out.view))
+            && CHECK_OK(kernel_attention_cached(l, p.k, &sizes, capacity, at, &heads, keys.view,
+                                                values.view, out.view))
             && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, &p, rows_want, 1e-5, "cached");
         dev_list_release(l);
         dev_buffer_release(at);
@@ -362,6 +374,110 @@ static void a_cache_gives_the_rows_of_the_whole(void)
         }
 }
 
+/* Fewer heads of keys than of queries, and q in rows of its own with other columns around it: as the
+ * reference has it with every head of keys written out as often as it is looked at. */
+static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal, float drop_p)
+{
+    const int H = KV * G, C = H * D, kv = KV * D, q_row = C + 8, kv_row = 2 * kv;
+    const size_t rows = (size_t)B * (size_t)T, c = (size_t)C;
+    const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
+                                    .step = words[2], .micro = words[3], .stream = 9 };
+    const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
+    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal,
+                                           .scale = 0.3f };
+    array q, k, out, lse, dout, dq, dk, scratch, keys, values;
+    dev_buffer *random = NULL;
+    dev_list *l = NULL;
+    char what[96];
+    snprintf(what, sizeof what, "%s B%d T%d D%d %d heads to %d %s", dtype_name(p->type), B, T, D, H, KV,
+             causal ? "causal" : "full");
+    int good = array_make(&q, p, p->type, rows * (size_t)q_row, 1)
+            && array_make(&k, p, p->type, rows * (size_t)kv_row, 2)
+            && array_make(&out, p, p->type, rows * c, 3)
+            && array_make(&lse, p, DTYPE_F32, rows * (size_t)H, 4)
+            && array_make(&dout, p, p->type, rows * c, 5)
+            && array_make(&dq, p, p->type, rows * (size_t)q_row, 6)
+            && array_make(&dk, p, p->type, rows * (size_t)kv_row, 7)
+            && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 8)
+            && array_make(&keys, p, p->type, rows * (size_t)kv, 9)
+            && array_make(&values, p, p->type, rows * (size_t)kv, 10)
+            && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
+            && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
+    double *all = malloc(rows * 3 * c * sizeof *all), *d_all = malloc(rows * 3 * c * sizeof *d_all);
+    double *want = malloc(rows * c * sizeof *want), *want_lse = malloc(rows * (size_t)H * sizeof *want_lse);
+    if (good) {
+        const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random };
+        const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
+        const kernel_attention_in in = { { q.view, 4, q_row }, { k.view, 0, kv_row }, { k.view, kv, kv_row } };
+        const kernel_attention_in d = { { dq.view, 4, q_row }, { dk.view, 0, kv_row }, { dk.view, kv, kv_row } };
+        for (size_t r = 0; r < rows; r++)
+            for (int h = 0; h < H; h++)
+                for (int e = 0; e < D; e++) {
+                    double *to = all + r * 3 * c + (size_t)(h * D + e);
+                    const double *from = k.value + r * (size_t)kv_row + (size_t)(h / G * D + e);
+                    to[0] = q.value[r * (size_t)q_row + 4 + (size_t)(h * D + e)];
+                    to[c] = from[0];
+                    to[2 * c] = from[kv];
+                }
+        reference_attention(B, T, C, H, causal, (double)sizes.scale, ref_drop, all, want, want_lse);
+        reference_attention_grad(B, T, C, H, causal, (double)sizes.scale, ref_drop, all, dout.value, d_all);
+        for (size_t r = 0; r < rows; r++) {
+            double *own = dk.value + r * (size_t)kv_row;
+            memset(own, 0, (size_t)kv_row * sizeof *own);
+            for (int i = 0; i < C; i++) {
+                const double *from = d_all + r * 3 * c + (size_t)i;
+                const int to = i / D / G * D + i % D;
+                dq.value[r * (size_t)q_row + 4 + (size_t)i] = from[0];
+                own[to] += from[c];
+                own[kv + to] += from[2 * c];
+            }
+        }
+        const double error = (p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3) * G * sqrt((double)D);
+        good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
+            && CHECK_OK(kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d,
+                                              scratch.view))
+            && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what)
+            && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
+            && array_is(&dq, p, dq.value, error, what) && array_is(&dk, p, dk.value, error, what);
+        dev_list_release(l);
+        l = NULL;
+        if (good && causal && !on) {                    /* all tokens at once into a cache of T */
+            const uint32_t zero[4] = { 0 };
+            good = CHECK_OK(dev_write(p->d, random, 0, zero, 16)) && CHECK_OK(dev_list_create(&l, p->d))
+                && CHECK_OK(kernel_attention_cached(l, p->k, &sizes, T, random, &in, keys.view, values.view,
+                                                    out.view))
+                && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what);
+        }
+    }
+    dev_list_release(l);
+    dev_buffer_release(random);
+    array *const arrays[] = { &q, &k, &out, &lse, &dout, &dq, &dk, &scratch, &keys, &values };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        array_release(arrays[i]);
+    free(all);
+    free(d_all);
+    free(want);
+    free(want_lse);
+    return good;
+}
+
+static void heads_of_keys_serve_several_of_queries(void)
+{
+    static const char *const styles[] = { "cpu", "gpu" };
+    for (int s = 0; s < 2; s++)
+        for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+            place p;
+            if (!place_open(&p, styles[s], t))
+                continue;
+            int good = grouped_case(&p, 1, tiny() ? 5 : 70, 12, 1, 3, 1, 0.0f)
+                    && grouped_case(&p, 2, 7, 9, 2, 2, 0, 0.3f);        /* heads enough to own, or not */
+            if (good && !tiny() && t == DTYPE_F32)
+                good = grouped_case(&p, 1, 67, 64, 3, 2, 1, 0.2f) && grouped_case(&p, 4, 33, 40, 2, 4, 1, 0.0f);
+            CHECK(good);
+            place_close(&p);
+        }
+}
+
 static void heads_that_are_too_large_are_refused(void)
 {
     place p;
@@ -369,8 +485,12 @@ static void heads_that_are_too_large_are_refused(void)
     if (!place_open(&p, "cpu", DTYPE_F32))
         return;
     CHECK_OK(dev_list_create(&l, p.d));
-    CHECK_FAILS(kernel_attention(l, p.k, 1, 4, 257, 1, 1, 1.0f, NULL, NULL, NULL, NULL),
-                GT_UNSUPPORTED, "257");
+    const kernel_attention_shape wide = { .B = 1, .T = 4, .H = 1, .KV = 1, .D = 257, .scale = 1.0f };
+    const kernel_attention_shape uneven = { .B = 1, .T = 4, .H = 3, .KV = 2, .D = 8, .scale = 1.0f };
+    const kernel_attention_in in = side_by_side(NULL, 257);
+    CHECK_FAILS(kernel_attention(l, p.k, &wide, NULL, &in, NULL, NULL), GT_UNSUPPORTED, "257");
+    CHECK_FAILS(kernel_attention(l, p.k, &uneven, NULL, &in, NULL, NULL), GT_UNSUPPORTED,
+                "3 heads of queries to 2");
     dev_list_release(l);
     place_close(&p);
 }
@@ -385,6 +505,7 @@ const check_case check_cases[] = {
     CASE(the_gpu_body_matches_in_fp16),
     CASE(dropout_keeps_the_asked_share),
     CASE(a_cache_gives_the_rows_of_the_whole),
+    CASE(heads_of_keys_serve_several_of_queries),
     CASE(heads_that_are_too_large_are_refused),
     { 0 }
 };
