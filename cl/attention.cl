@@ -13,7 +13,8 @@
  * at. Each of the three, and of their gradients, begins at an element of its buffer (`_from`) and has
  * its rows its own number of elements apart (`_ld`), so that they may be columns of one matrix. out,
  * dout: (B,T,H*D). lse, delta: fp32 (B,H,T). The element of P that dropout counts is
- * ((b*H+h)*T + i)*T + j; where a rank has but some heads of a layer, H and h are the whole layer's.
+ * (((first+b)*H+h)*T + i)*T + j, first being the sequence of the step that the micro-batch begins
+ * with (random.clh); where a rank has but some heads of a layer, H and h are the whole layer's.
  *
  * Forward walks over the keys in blocks and keeps, for each row, the largest score so far, m,
  * and the sum of exp(S - m); a new block with a larger score rescales what is there (the
@@ -59,9 +60,9 @@
 #define DROP_ARGS  __global const uint *random, uint stream, uint limit, float factor, \
                    int first_head, int all_heads
 #ifdef SOME_HEADS
-#define DROP_HEAD  ((ulong)(b * all_heads + first_head + h))
+#define DROP_HEAD  (((ulong)random[3] + b) * all_heads + first_head + h)
 #else
-#define DROP_HEAD  ((ulong)head)
+#define DROP_HEAD  ((ulong)random[3] * H + head)
 #endif
 
 #ifdef STYLE_CPU
@@ -163,7 +164,7 @@ static void keep_row(float *to, __global const uint *random, uint stream, uint l
     uint word[BLOCK];
     if ((first & 3) == 0)
         for (int j = 0; j < BLOCK; j += RANDOM_BATCH)
-            random_batch(word + j, random, stream, (uint)((first + j) >> 2));
+            random_batch(word + j, random, stream, (first + j) >> 2);
     else
         for (int j = 0; j < BLOCK; j += 4)
             vstore4(random_words4(random, stream, first + j), 0, word + j);

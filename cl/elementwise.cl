@@ -93,12 +93,14 @@ static floatV bias_act_formula(floatV x, floatV residual, uintV word, uint limit
 #ifdef STYLE_CPU
 
 KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global store_t *y,
-                    __global const uint *random, uint stream, uint limit, float factor)
+                    __global const uint *random, uint stream, uint limit, float factor,
+                    ulong sequence)
 {
     const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const ulong from = random_first(random, sequence);
     for (ulong i = begin; i < end; i += RANDOM_BATCH) {
-        uint words[RANDOM_BATCH];
-        random_batch(words, random, stream, (uint)(i >> 2));
+        uint room[2 * RANDOM_BATCH];
+        const uint *words = random_batch_at(room, random, stream, from + i);
         for (int j = 0; j < RANDOM_BATCH && i + j < end; j += VW) {
             const int count = (int)min((ulong)VW, end - i - j);
             const floatV v = load_some(x, i + j, count);
@@ -109,20 +111,19 @@ KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global sto
 
 KERNEL void bias_act(int per, int R, int C, __global store_t *y, __global const float *bias,
                      __global store_t *pre, __global const store_t *residual,
-                     __global const uint *random, uint stream, uint limit, float factor)
+                     __global const uint *random, uint stream, uint limit, float factor,
+                     ulong sequence)
 {
     const int first = get_global_id(0) * per, last = min(R, first + per);
-    uint words[2 * RANDOM_BATCH];
+    const ulong from = limit ? random_first(random, sequence) : 0;
+    uint room[2 * RANDOM_BATCH];
 
     for (int r = first; r < last; r++)
         for (int c = 0; c < C; c += RANDOM_BATCH) {
             const ulong i = (ulong)r * C + c;
-            const int shift = (int)(i & 3u);    /* not 0: the row begins inside a quad */
-            if (limit) {
-                random_batch(words, random, stream, (uint)(i >> 2));
-                if (shift)
-                    random_batch(words + RANDOM_BATCH, random, stream, (uint)(i >> 2) + VW);
-            }
+            const uint *words = room;
+            if (limit)
+                words = random_batch_at(room, random, stream, from + i);
             for (int j = 0; j < RANDOM_BATCH && c + j < C; j += VW) {
                 const int count = min(VW, C - c - j);
                 floatV x = load_some(y, i + j, count), rest = 0.0f;
@@ -132,7 +133,7 @@ KERNEL void bias_act(int per, int R, int C, __global store_t *y, __global const 
                 if (pre)
                     store_some(pre, i + j, x, count);
                 if (limit)
-                    word = vloadV(0, words + shift + j);
+                    word = vloadV(0, words + j);
                 if (residual)
                     rest = load_some(residual, i + j, count);
                 x = bias_act_formula(x, rest, word, limit, factor, pre != 0);
@@ -144,20 +145,22 @@ KERNEL void bias_act(int per, int R, int C, __global store_t *y, __global const 
 #else
 
 KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global store_t *y,
-                    __global const uint *random, uint stream, uint limit, float factor)
+                    __global const uint *random, uint stream, uint limit, float factor,
+                    ulong sequence)
 {
     const ulong i = get_global_id(0) * (ulong)block;
     if (i >= n)
         return;
     const int count = (int)min((ulong)VW, n - i);
-    const uint4 word = random_quad(random, stream, (uint)(i >> 2));
+    const uint4 word = random_words4(random, stream, random_first(random, sequence) + i);
     store_some(y, i, random_keep(load_some(x, i, count), word, limit, factor), count);
 }
 
 /* Unless C is a multiple of 4 rows do not begin where vector loads may. */
 KERNEL void bias_act(int per, int R, int C, __global store_t *y, __global const float *bias,
                      __global store_t *pre, __global const store_t *residual,
-                     __global const uint *random, uint stream, uint limit, float factor)
+                     __global const uint *random, uint stream, uint limit, float factor,
+                     ulong sequence)
 {
     const uint quads = ((uint)C + 3u) / 4u, r = get_global_id(0) / quads;
     if (r >= (uint)R)
@@ -176,7 +179,7 @@ KERNEL void bias_act(int per, int R, int C, __global store_t *y, __global const 
     else if (pre)
         store_part(pre, i, x, count);
     if (limit)
-        word = random_words4(random, stream, i);
+        word = random_words4(random, stream, random_first(random, sequence) + i);
     if (residual)
         rest = whole ? loadV(residual, i) : load_part(residual, i, count);
     x = bias_act_formula(x, rest, word, limit, factor, pre != 0);

@@ -21,9 +21,10 @@
 KERNEL void gemm_epilogue(int M, int N, int rows, __global c_t *C, int ldc, ulong stride_c,
                           int flags, __global const float *bias, __global c_t *pre,
                           __global const c_t *aux, __global const c_t *residual,
-                          __global const uint *random, uint stream, uint limit, float factor)
+                          __global const uint *random, uint stream, uint limit, float factor,
+                          ulong sequence)
 {
-    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor };
+    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor, sequence };
     const int row = get_global_id(1);
     if (row >= rows)
         return;

@@ -56,7 +56,7 @@ const char *gemm_type_options(const gemm_desc *g);
 
 /* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order
  * (cl/gemm_epilogue.clh). */
-enum { GEMM_EPILOGUE_ARGS = 9 };
+enum { GEMM_EPILOGUE_ARGS = 10 };
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b);
 
 #endif

@@ -48,7 +48,7 @@ void      gemm_choices_load(gemm_context *c, const char *path);
  *
  * pre, aux and residual lie as C does: its type, ldc and stride_c. Residual may be C's own
  * buffer, so may aux. gelu is the tanh form (host/kernel/kernel.h); dropout is its rule
- * too, with element (batch index * M + row) * N + column.                               */
+ * too, with element random[3] * drop_sequence + (batch index * M + row) * N + column.    */
 typedef struct gemm_desc {
     int M, N, K;
     int trans_a, trans_b;           /* 1: A is stored (K,M), B is stored (N,K)           */
@@ -62,6 +62,7 @@ typedef struct gemm_desc {
     int bias, gelu, gelu_grad, residual;
     float drop_p;
     uint32_t drop_stream;
+    int64_t drop_sequence;          /* elements of one sequence of C                     */
 } gemm_desc;
 
 /* What it is computed on; what the description does not use may be NULL. Contents outside

@@ -34,6 +34,7 @@ void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, con
     out[6] = dev_arg_u32(g->drop_stream);
     out[7] = dev_arg_u32((uint32_t)limit);
     out[8] = dev_arg_f32((float)(1.0 / (1.0 - (double)g->drop_p)));
+    out[9] = dev_arg_u64((uint64_t)g->drop_sequence);
 }
 
 /* Rows in dimension 1; on a GPU, four columns a work-item in dimension 0. */

@@ -9,8 +9,9 @@ static gt_status dropout_launch(launch_context *c, const graph_node *n)
     ops_drop drop;
     kernel_dropout room;
     graph_attributes_get(n, &drop, sizeof drop);
-    return kernel_dropout_apply(c->list, c->kernels, count_of(c->g, n->in[0]),
-                                ops_dropout_of(c, drop, n->in[1], &room), c->buffer(c, n->in[0]),
+    ops_dropout_of(c, drop, n->in[1], &room);
+    room.sequence = count_of(c->g, n->in[0]) / c->g->B;
+    return kernel_dropout_apply(c->list, c->kernels, count_of(c->g, n->in[0]), &room, c->buffer(c, n->in[0]),
                                 c->buffer(c, n->out[0]));
 }
 

@@ -22,7 +22,8 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
     *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->out[0]), .K = C_of(g, n->in[0]),
                       .trans_b = 1, .a_type = s, .b_type = s, .c_type = s,
                       .bias = n->in[2] >= 0, .gelu = a.act == GRAPH_ACT_GELU,
-                      .residual = n->in[3] >= 0, .drop_p = a.drop.p, .drop_stream = a.drop.stream };
+                      .residual = n->in[3] >= 0, .drop_p = a.drop.p, .drop_stream = a.drop.stream,
+                      .drop_sequence = count_of(g, n->out[0]) / g->B };
     return 1;
 }
 

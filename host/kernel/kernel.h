@@ -27,15 +27,19 @@ dev_device *kernel_set_device(const kernel_set *k);
 /* Where a launch keeps an argument that changes from run to run (see dev_list_set). */
 typedef struct kernel_slot { int launch, arg; } kernel_slot;
 
-/* Random bits for dropout: uint32[4] on the device = seed low, seed high, step, micro-batch.
+/* Random bits for dropout: uint32[4] on the device = seed low, seed high, step, and the
+ * first sequence of the micro-batch within the step.
  * `stream` tells one dropout of a model from the next. The mask is never stored: forward
- * and backward compute it again from (seed, step, micro-batch, stream, element).
- * Element i of stream s uses word (i % 4) of Philox(key = seed, counter = (i / 4, s, step,
- * micro)); it is kept if the word >= p * 2^32, and then divided by (1 - p). */
+ * and backward compute it again from (seed, step, stream, element). Elements are counted from the
+ * step's first sequence, random[3] * sequence being the micro-batch's first, so that however a
+ * step is cut into micro-batches, and shared out over ranks, the same elements are dropped.
+ * Element i of stream s uses word (i % 4) of Philox(key = seed, counter = (low half of i / 4, s,
+ * step, high half of i / 4)); it is kept if the word >= p * 2^32, and then divided by (1 - p). */
 typedef struct kernel_dropout {
     float p;
     uint32_t stream;
     dev_buffer *random;
+    int64_t sequence;           /* elements of one sequence; attention knows by itself        */
     int first_head, heads;      /* of attention that has but some heads of a layer: the first, and
                                    of how many; heads 0: all are here                       */
 } kernel_dropout;
@@ -115,7 +119,7 @@ typedef struct kernel_attention_in { kernel_heads q, k, v; } kernel_attention_in
 
 /* softmax(scale q k') v per head, causal or of all T. out S (B,T,H*D); lse fp32 (B,H,T) = log-sum-exp
  * of each row, kept for backward. drop (or NULL) drops probabilities; its element index is
- * ((b*H+h)*T + row)*T + column. GT_UNSUPPORTED for sizes that kernels cannot take. */
+ * (((first+b)*H+h)*T + row)*T + column, first = random[3]. GT_UNSUPPORTED for sizes that kernels cannot take. */
 gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
                            const kernel_dropout *drop, const kernel_attention_in *in, dev_buffer *out,
                            dev_buffer *lse);

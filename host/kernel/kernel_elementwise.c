@@ -39,26 +39,15 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
     return flat(l, k, "widen", n, from, to_f32, NULL);
 }
 
-/* The element index of dropout is 34 bits wide: 32 for the quad. */
-static gt_status dropout_fits(int64_t n)
-{
-    if (n <= INT64_C(4) * UINT32_MAX)
-        return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "cannot drop out of %lld elements at once: the counter ends at "
-                   "2^34; use a smaller micro-batch", (long long)n);
-}
-
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
                                dev_buffer *x, dev_buffer *y)
 {
     dev_arg args[] = {
         [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_buffer(drop->random),
         dev_arg_u32(drop->stream), dev_arg_u32(kernel_dropout_limit(drop)),
-        dev_arg_f32(kernel_dropout_factor(drop)),
+        dev_arg_f32(kernel_dropout_factor(drop)), dev_arg_u64((uint64_t)drop->sequence),
     };
-    gt_status st = dropout_fits(n);
-    return st ? st : kernel_launch_flat(l, k, KERNEL_ELEMENTWISE, "dropout", n, args,
-                                        KERNEL_ARGS(args));
+    return kernel_launch_flat(l, k, KERNEL_ELEMENTWISE, "dropout", n, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_bias_act(dev_list *l, kernel_set *k, int R, int C, dev_buffer *y, dev_buffer *bias,
@@ -69,12 +58,10 @@ gt_status kernel_bias_act(dev_list *l, kernel_set *k, int R, int C, dev_buffer *
         dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(y), dev_arg_buffer(bias),
         dev_arg_buffer(pre), dev_arg_buffer(residual), dev_arg_buffer(drop ? drop->random : NULL),
         dev_arg_u32(drop ? drop->stream : 0), dev_arg_u32(kernel_dropout_limit(drop)),
-        dev_arg_f32(kernel_dropout_factor(drop)),
+        dev_arg_f32(kernel_dropout_factor(drop)), dev_arg_u64(drop ? (uint64_t)drop->sequence : 0),
     };
     const int64_t quads = (int64_t)R * ((C + 3) / 4);
-    gt_status st = dropout_fits((int64_t)R * C);
-    if (!st)
-        st = kernel_fits("groups of four columns", quads);
+    gt_status st = kernel_fits("groups of four columns", quads);
     if (st)
         return st;
     if (k->cpu)

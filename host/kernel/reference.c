@@ -14,8 +14,9 @@ double reference_keep(const reference_dropout *drop, uint64_t i)
     if (!drop)
         return 1.0;
     uint32_t word[4];
-    gt_philox(word, drop->seed, i / 4 | (uint64_t)drop->stream << 32,
-              drop->step | (uint64_t)drop->micro << 32);
+    i += drop->first * (uint64_t)drop->sequence;
+    gt_philox(word, drop->seed, (uint32_t)(i / 4) | (uint64_t)drop->stream << 32,
+              drop->step | i / 4 >> 32 << 32);
     return (double)word[i % 4] >= floor((double)drop->p * 0x1p32) ? 1.0 / (1.0 - (double)drop->p)
                                                                   : 0.0;
 }
@@ -200,9 +201,13 @@ static void probabilities(const head *a, double *p, double *lse)
 
 static double keep_at(const reference_dropout *drop, int T, int b, int h, int H, int i, int j)
 {
-    const int heads = drop && drop->heads ? drop->heads : H, first = drop ? drop->first_head : 0;
-    const uint64_t row = (uint64_t)(b * heads + first + h) * (uint64_t)T + (uint64_t)i;
-    return reference_keep(drop, row * (uint64_t)T + (uint64_t)j);
+    if (!drop)
+        return 1.0;
+    const int heads = drop->heads ? drop->heads : H;
+    const uint64_t row = (uint64_t)(b * heads + drop->first_head + h) * (uint64_t)T + (uint64_t)i;
+    reference_dropout whole = *drop;
+    whole.sequence = (int64_t)heads * T * T;
+    return reference_keep(&whole, row * (uint64_t)T + (uint64_t)j);
 }
 
 void reference_attention(int B, int T, int C, int H, int causal, double scale,

@@ -19,11 +19,12 @@
 typedef struct reference_dropout {
     float p;
     uint64_t seed;
-    uint32_t step, micro, stream;
+    uint32_t step, first, stream;   /* first: sequence of the step */
+    int64_t sequence;           /* elements of one; attention takes its own */
     int first_head, heads;      /* of attention: as kernel_dropout's */
 } reference_dropout;
 
-/* What element i is multiplied by: 0 or 1 / (1 - p); 1 if drop is NULL. */
+/* What element i of the micro-batch is multiplied by: 0 or 1 / (1 - p); 1 if drop is NULL. */
 double reference_keep(const reference_dropout *drop, uint64_t i);
 
 void reference_embed(int B, int T, int C, const int32_t *x, const double *token,

@@ -47,7 +47,7 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
     s->random[0] = (uint32_t)t->o.seed;
     s->random[1] = (uint32_t)(t->o.seed >> 32);
     s->random[2] = (uint32_t)t->running;
-    s->random[3] = (uint32_t)first;             /* so that no plan repeats a dropout */
+    s->random[3] = (uint32_t)first;             /* dropout counts from the step's first sequence */
     st = send(t, e, "tokens", s->x, bytes);
     if (!st)
         st = send(t, e, "targets", s->y, bytes);

@@ -141,7 +141,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     dev_list *l = NULL;
     char what[96];
     const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
-                                    .step = words[2], .micro = words[3], .stream = 9,
+                                    .step = words[2], .first = words[3], .stream = 9,
                                     .first_head = others / 2, .heads = H + others };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
@@ -235,7 +235,7 @@ static void the_gpu_body_matches_in_fp16(void) { all_shapes("gpu", DTYPE_F16); }
 static void the_reference_gradient_is_the_slope_of_the_reference(void)
 {
     enum { B = 1, T = 5, H = 2, D = 3, C = H * D, N = B * T * 3 * C };
-    const reference_dropout drop = { .p = 0.3f, .seed = 1, .step = 2, .micro = 3, .stream = 4 };
+    const reference_dropout drop = { .p = 0.3f, .seed = 1, .step = 2, .first = 3, .stream = 4 };
     double qkv[N], dout[B * T * C], out[B * T * C], dqkv[N];
     gt_random r;
     gt_random_init(&r, 1, 1);

@@ -73,8 +73,9 @@ static double kept(const gemm_desc *g, uint64_t element)
 {
     uint32_t w[4];
     const uint64_t seed = random_words[0] | (uint64_t)random_words[1] << 32;
-    gt_philox(w, seed, (element / 4) | (uint64_t)g->drop_stream << 32,
-              random_words[2] | (uint64_t)random_words[3] << 32);
+    element += random_words[3] * (uint64_t)g->drop_sequence;
+    gt_philox(w, seed, (uint32_t)(element / 4) | (uint64_t)g->drop_stream << 32,
+              random_words[2] | element / 4 >> 32 << 32);
     const double limit = (double)g->drop_p * 4294967296.0;
     return (double)w[element % 4] < floor(limit) ? 0 : 1 / (1 - (double)g->drop_p);
 }

@@ -132,7 +132,9 @@ static void epilogues(place *p, dtype type)
                 .M = sizes[(i + e) % (tiny() ? 3 : SIZES)], .N = sizes[i], .K = 17,
                 .a_type = type, .b_type = type, .c_type = type,
                 .bias = e & 1, .gelu = e >> 1 & 1, .gelu_grad = e >> 2 & 1,
-                .drop_p = e & 8 ? 0.4f : 0.0f, .drop_stream = 5, .residual = e >> 4 & 1,
+                .drop_p = e & 8 ? 0.4f : 0.0f, .drop_stream = 5,
+                /* Beyond the counter's 32 bits; within a quad, and at the start of one. */
+                .drop_sequence = (INT64_C(1) << 31) + i, .residual = e >> 4 & 1,
             };
             good = gemm_case(p->c, p->d, &g, 0);
         }

@@ -166,7 +166,7 @@ static double dropout_of(const setting *s, const double *x)
 
 static void dropout_is_its_own_gradient(void)
 {
-    const reference_dropout drop = { .p = 0.3f, .seed = 99, .step = 4, .micro = 2, .stream = 5 };
+    const reference_dropout drop = { .p = 0.3f, .seed = 99, .step = 4, .first = 2, .sequence = R * C, .stream = 5 };
     setting *s = random_setting();
     double slope[R * C];
     int dropped = 0;
@@ -188,7 +188,7 @@ static double attention_of(const setting *s, const double *qkv)
 
 static void attention_gradients_are_slopes(void)
 {
-    const reference_dropout drop = { .p = 0.3f, .seed = 99, .step = 4, .micro = 2, .stream = 5 };
+    const reference_dropout drop = { .p = 0.3f, .seed = 99, .step = 4, .first = 2, .sequence = R * C, .stream = 5 };
     setting *s = random_setting();
     double dqkv[MOST];
     for (s->causal = 0; s->causal < 2; s->causal++)
