@@ -172,16 +172,12 @@ static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *
 
 /* ---- all together --------------------------------------------------------------------------- */
 
-static gt_status build_part(graph *g, const void *config, const graph_part *part, int training, int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 static gt_status plan(const plan_question *q, const pipe_cluster *c)
 {
     const int full = q->storage == DTYPE_F32;
     pipe_job job = { .batch = q->batch, .state_bytes = full ? 16.0 : 18.0, .gradient_bytes = 4.0 };
-    const profile_model m = { build_part, q->model, model_units(q->model), q->seq, q->storage };
+    const plan_model model = plan_model_of(q->model);
+    const profile_model m = { model.build, model.config, model.units, q->seq, q->storage };
     pipe_unit *units = calloc((size_t)m.units, sizeof *units);
     pipe_choice choice = { 0 };
     double uniform = INFINITY;

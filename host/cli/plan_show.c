@@ -17,6 +17,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static gt_status build_part(graph *g, const void *config, const graph_part *part, int training, int recompute)
+{
+    return model_build_part(g, config, part, training, recompute);
+}
+
+plan_model plan_model_of(const model_config *c)
+{
+    if (!c)
+        return (plan_model){ 0 };
+    return (plan_model){ c->name, build_part, c, model_units(c), (double)model_parameters(c) };
+}
+
 void plan_unit_range(int from, int to, int units, char *out, size_t size)
 {
     const int first = from < 1 ? 1 : from, last = to > units - 1 ? units - 1 : to;

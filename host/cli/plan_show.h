@@ -3,7 +3,8 @@
 #ifndef GT_CLI_PLAN_SHOW_H
 #define GT_CLI_PLAN_SHOW_H
 
-#include "host/cli/plan_local.h"
+#include "host/planner/plan_local.h"
+#include "models/model.h"
 
 /* What is to be planned, and how it is to be told. */
 typedef struct plan_question {
@@ -13,6 +14,9 @@ typedef struct plan_question {
     const char *timeline;       /* an SVG of replica 0's step, or NULL */
     const char *out;            /* a plan for `train --plan`, or NULL  */
 } plan_question;
+
+/* What planning asks of a model; c must outlive it. NULL: it is not known yet. */
+plan_model plan_model_of(const model_config *c);
 
 /* "embedding, layers 0-5, head" of units [from, to) into out. */
 void plan_unit_range(int from, int to, int units, char *out, size_t size);

@@ -76,7 +76,7 @@ static plan_question question(void)
 static gt_status local_options(plan_local_options *out)
 {
     const plan_question q = question();
-    *out = (plan_local_options){ .model = &model, .storage = q.storage, .batch = q.batch, .seq = q.seq,
+    *out = (plan_local_options){ .model = plan_model_of(&model), .storage = q.storage, .batch = q.batch, .seq = q.seq,
                                  .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
                                  .sync = o.sync, .again = o.again };
     gt_status st = plan_local_number(&out->stages, "stages", o.stages);

@@ -15,6 +15,8 @@
 #include "host/cli/run_starts.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
+#include "host/cli/plan_show.h"
+#include "host/planner/plan_choice.h"
 #include "host/cli/train_settings.h"
 #include "host/cli/train_subject.h"
 #include "host/cli/train_view.h"
@@ -200,13 +202,13 @@ static void end_run(const train_view *v)
                 gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o->out);
 }
 
-static gt_status wish_of(train_plan_wish *w, const model_config *c, int again)
+static gt_status wish_of(plan_wish *w, const model_config *c, int again)
 {
     const train_options t = train_settings_options();
-    *w = (train_plan_wish){ .file = again ? NULL : o->plan, .run = o->out,
+    *w = (plan_wish){ .file = again ? NULL : o->plan, .run = o->out,
                             .resume = o->resume && !again,
                             .fresh = gt_option_given(train_table, "plan") && !started_again };
-    w->local = (plan_local_options){ .model = c, .storage = t.precision, .batch = (int)o->batch,
+    w->local = (plan_local_options){ .model = plan_model_of(c), .storage = t.precision, .batch = (int)o->batch,
                                      .seq = (int)o->seq, .micro_batch = (int)o->micro_batch,
                                      .schedule = o->pipe_schedule, .sync = o->sync,
                                      .recompute = o->recompute ? 1 : gt_option_given(train_table, "recompute") ? 0 : -1,
@@ -350,7 +352,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
     }
     st = o->trace ? gt_trace_start(GT_TRACE_ROOM) : GT_OK;
     do {
-        train_plan_wish wish;
+        plan_wish wish;
         run_plan plan = { 0 };
         gt_text why = { 0 };
         x.again = again;
@@ -358,7 +360,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         if (!st)
             st = wish_of(&wish, c, x.again);
         if (!st)
-            st = train_plan_settle(&plan, &why, comm, d, &wish);
+            st = plan_choice_settle(&plan, &why, comm, d, &wish);
         if (!st)
             st = follow_plan(&x, &plan, &why, &again);
         gt_text_release(&why);
@@ -498,10 +500,10 @@ static gt_status train_here(net_comm *c)
 /* Before ranks are started: what they would all say is said once. */
 static gt_status check_shares(int ranks)
 {
-    train_plan_wish w;
+    plan_wish w;
     gt_status st = wish_of(&w, NULL, 0);
     if (!st && o->batch && o->batch <= INT32_MAX)
-        st = train_plan_check(&w, ranks);
+        st = plan_choice_check(&w, ranks);
     return st;
 }
 

@@ -31,7 +31,7 @@ optim   host/optim   base tensor device gemm kernel graph
 trace   host/trace   base net_job net_transport net_comm
 exchange host/exchange base device graph net_job net_transport net_comm net_collective
 pipeline host/pipeline base tensor device gemm kernel graph exchange net_job net_transport net_comm
-planner host/planner base tensor device gemm kernel graph optim pipeline net_job net_transport net_comm
+planner host/planner base tensor device gemm kernel graph optim pipeline net_job net_transport net_comm net_collective
 sync    host/sync    base tensor device kernel graph optim net_job net_transport net_comm net_collective net_ps
 train   host/train   base tensor device gemm kernel graph optim data exchange pipeline sync net_job net_transport net_comm net_collective
 models  models       base tensor device gemm kernel graph

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/pipeline/test_plan_local.c - ranks that measure together end with one plan, find it again in their
+/* tests/planner/test_plan_local.c - ranks that measure together end with one plan, find it again in their
  * caches, measure again together when one of them has lost its own, and fail together. */
 #include "host/base/file.h"
-#include "host/cli/plan_local.h"
+#include "host/planner/plan_local.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"
@@ -22,10 +22,20 @@ typedef struct stage_set {
 
 static model_config model;
 
+static gt_status build(graph *g, const void *config, const graph_part *part, int training, int recompute)
+{
+    return model_build_part(g, config, part, training, recompute);
+}
+
+static plan_model as_planned(void)
+{
+    return (plan_model){ model.name, build, &model, model_units(&model), (double)model_parameters(&model) };
+}
+
 static plan_local_options options(void)
 {
     model = tiny_config();
-    return (plan_local_options){ .model = &model, .storage = DTYPE_F32, .batch = 8, .seq = TINY_T,
+    return (plan_local_options){ .model = as_planned(), .storage = DTYPE_F32, .batch = 8, .seq = TINY_T,
                                  .recompute = -1 };
 }
 
@@ -157,8 +167,7 @@ static void ranks_fail_together(void)
     for (int i = 0; i < RANKS; i++)
         CHECKF(results[i].status == GT_MISUSE && strstr(results[i].sentence, "3 stages need at least 3 ranks"),
                "rank %d: %s", i, results[i].sentence);
-    model.layers = 100000;
-    model.channels = model.inner = 16384;
+    s.o.model.parameters = 3e14;
     ranks_run_each(RANKS, NULL, plan_on_rank, &s, results);
     for (int i = 0; i < RANKS; i++)
         CHECKF(results[i].status == GT_MISMATCH && strstr(results[i].sentence, "all devices together may use"),

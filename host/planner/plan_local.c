@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/plan_local.c - from devices and a model to a plan that all ranks hold.
+/* host/planner/plan_local.c - from devices and a model to a plan that all ranks hold.
  *
  *   rank 0   profile ╗                ╔ links ╗ search ─ text ╗
  *   rank 1   profile ╬ all profiles ═ ╬ links ╬ ............. ╬ parse ─ plan
@@ -8,7 +8,7 @@
  * A profile from the cache is used only if every rank has one: a rank that measures alone, while the
  * others wait, would find itself faster than it will ever be. Memory of devices that are one piece
  * of silicon, or the host's, is divided among the ranks that share it.                      */
-#include "host/cli/plan_local.h"
+#include "host/planner/plan_local.h"
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
@@ -37,7 +37,7 @@ typedef struct session {
     const plan_local_options *o;
     profile_model model;
     int ranks, rank, size[PROFILE_SIZES], sizes;
-    char company[512];
+    char beside[512];           /* the devices of this host, which measure at once */
     report *reports;            /* [rank] */
 } session;
 
@@ -55,7 +55,7 @@ gt_status plan_local_number(int *out, const char *option, const char *word)
 
 gt_status plan_local_check(const plan_local_options *o, int ranks)
 {
-    const local_job job = { .ranks = ranks, .units = o->model ? model_units(o->model) : 0,
+    const local_job job = { .ranks = ranks, .units = o->model.units,
                             .batch = o->batch, .stages = o->stages, .replicas = o->replicas,
                             .tensor = o->tensor, .micro_batch = o->micro_batch,
                             .schedule = o->schedule };
@@ -119,11 +119,6 @@ static gt_status hand_out(const session *s, gt_text *text)
 
 /* ---- profiles --------------------------------------------------------------------------------- */
 
-static gt_status build_part(graph *g, const void *config, const graph_part *part, int training, int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 /* Ranks of one host have the number of the first of them. */
 static void find_nodes(session *s)
 {
@@ -147,8 +142,8 @@ static double usable(const session *s, int rank)
     return (r->cpu ? cpu_share : gpu_share) * r->memory / sharers;
 }
 
-/* All ranks say where they are and what they drive; the devices of this host are the company in which
- * this one is measured. */
+/* All ranks say where they are and what they drive; the devices of this host are those beside
+ * which this one is measured. */
 static gt_status introduce(session *s)
 {
     const dev_info *info = dev_info_of(s->d);
@@ -169,8 +164,8 @@ static gt_status introduce(session *s)
     for (int i = 0; !st && i < s->ranks; i++) {
         report *r = &s->reports[i];
         r->memory = memory[i];
-        if (r->node == s->reports[s->rank].node && n < sizeof s->company)
-            n += (size_t)snprintf(s->company + n, sizeof s->company - n, "%s ", r->device);
+        if (r->node == s->reports[s->rank].node && n < sizeof s->beside)
+            n += (size_t)snprintf(s->beside + n, sizeof s->beside - n, "%s ", r->device);
     }
     free(memory);
     return st;
@@ -185,7 +180,7 @@ static double state_bytes(const plan_local_options *o)
 /* Measuring a model that cannot fit takes long and says nothing. */
 static gt_status check_fit(const session *s)
 {
-    const double parameters = (double)model_parameters(s->o->model), need = parameters * state_bytes(s->o);
+    const double parameters = s->o->model.parameters, need = parameters * state_bytes(s->o);
     double all = 0;
     char a[24], b[24], c[24];
     for (int i = 0; i < s->ranks; i++)
@@ -193,7 +188,7 @@ static gt_status check_fit(const session *s)
     return need <= all ? GT_OK
                        : gt_fail(GT_MISMATCH, "model '%s' with %s parameters needs %s for weights, gradients "
                                  "and optimizer, all devices together may use %s; take a smaller model or more "
-                                 "devices", s->o->model->name, gt_format_count(a, sizeof a, parameters),
+                                 "devices", s->o->model.name, gt_format_count(a, sizeof a, parameters),
                                  gt_format_bytes(b, sizeof b, (uint64_t)need),
                                  gt_format_bytes(c, sizeof c, (uint64_t)all));
 }
@@ -216,7 +211,7 @@ static gt_status measure(session *s, profile *p)
     gt_status st = profile_measure(p, s->d, &s->model, s->size, s->sizes, s->comm ? meet : NULL, s);
     if (s->comm)
         net_comm_busy(s->comm, NULL);
-    if (!st && !s->o->in_passing && profile_keep(p, s->d, &s->model, s->size, s->sizes, s->company)) {
+    if (!st && !s->o->in_passing && profile_keep(p, s->d, &s->model, s->size, s->sizes, s->beside)) {
         gt_log(GT_LOG_WARN, "plan", "%s; the next run measures again", gt_message());
         gt_message_clear();
     }
@@ -229,7 +224,7 @@ static gt_status take_profiles(session *s, plan_local_result *out)
     int found = 0;
     gt_status st = s->o->again ? GT_OK
                                : profile_load(&mine.profile, &found, s->d, &s->model, s->size, s->sizes,
-                                              s->company);
+                                              s->beside);
     const int have = st ? 0 : all_found(s, found, &st);
     if (!st && !have)
         st = measure(s, &mine.profile);
@@ -340,7 +335,7 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
     *out = (plan_local_result){ 0 };
     session s = { .comm = c, .d = d, .o = o, .ranks = c ? net_comm_size(c) : 1,
                   .rank = c ? net_comm_rank(c) : 0,
-                  .model = { build_part, o->model, model_units(o->model), o->seq, o->storage } };
+                  .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage } };
     s.sizes = 1;
     s.size[0] = o->micro_batch;
     if (!o->micro_batch)

@@ -1,22 +1,31 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/plan_local.h - a plan for the devices that are here, from what they were measured to do.
+/* host/planner/plan_local.h - a plan for the devices that are here, from what they were measured to do.
  *
  *   all ranks    profile: each unit of the model, forward and backward, all at once     (cached)
- *   rank 0       search: replicas, stages, micro-batches, schedule                  planner/local_search.h
+ *   rank 0       search: replicas, stages, micro-batches, schedule      local_search.h
  *   all ranks    the same plan, from rank 0's text
  *
  * `geartrain plan` shows the plan, `geartrain train --plan auto` follows it. What the options fix is
  * kept, what they leave open is searched.                                                 */
-#ifndef GT_CLI_PLAN_LOCAL_H
-#define GT_CLI_PLAN_LOCAL_H
+#ifndef GT_PLANNER_PLAN_LOCAL_H
+#define GT_PLANNER_PLAN_LOCAL_H
 
 #include "host/device/device.h"
+#include "host/graph/graph.h"
 #include "host/pipeline/run_plan.h"
-#include "models/model.h"
 #include "net/comm/comm.h"
 
+/* A model as planning knows it. */
+typedef struct plan_model {
+    const char *name;           /* for people                                                 */
+    gt_status (*build)(graph *g, const void *config, const graph_part *part, int train, int recompute);
+    const void *config;
+    int units;                  /* 0: not known                                               */
+    double parameters;
+} plan_model;
+
 typedef struct plan_local_options {
-    const model_config *model;
+    plan_model model;
     dtype storage;
     int batch, seq;             /* sequences a step; tokens a sequence                        */
     /* 0, NULL and -1: open. stages: of every replica. */
@@ -41,8 +50,8 @@ typedef struct plan_local_result {
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o);
 void      plan_local_release(plan_local_result *r);
 
-/* What of the options cannot be with so many ranks, before any is started: GT_MISUSE. The model may be
- * missing. */
+/* What of the options cannot be with so many ranks, before any is started: GT_MISUSE. The model's units
+ * may be unknown. */
 gt_status plan_local_check(const plan_local_options *o, int ranks);
 
 /* Options' words: "auto" or a number from 1 up. GT_MISUSE names the option. */
