@@ -9,13 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define MESSAGE_BYTES 8192
-
-static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message[GT_MESSAGE_BYTES];
 
 gt_status gt_fail(gt_status code, const char *format, ...)
 {
-    char text[MESSAGE_BYTES];       /* an argument may be gt_message() itself */
+    char text[GT_MESSAGE_BYTES];       /* an argument may be gt_message() itself */
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -26,7 +24,7 @@ gt_status gt_fail(gt_status code, const char *format, ...)
 
 gt_status gt_fail_in(gt_status code, const char *format, ...)
 {
-    char text[MESSAGE_BYTES];
+    char text[GT_MESSAGE_BYTES];
     va_list args;
     va_start(args, format);
     int n = vsnprintf(text, sizeof text, format, args);
@@ -48,6 +46,16 @@ const char *gt_message(void)
 void gt_message_clear(void)
 {
     message[0] = '\0';
+}
+
+void gt_message_save(gt_saved_message *out)
+{
+    memcpy(out->text, message, sizeof message);
+}
+
+void gt_message_restore(const gt_saved_message *saved)
+{
+    memcpy(message, saved->text, sizeof message);
 }
 
 const char *gt_status_name(gt_status code)

@@ -50,6 +50,13 @@ gt_status gt_fail_in(gt_status code, const char *format, ...)
 const char *gt_message(void);
 void gt_message_clear(void);
 
+/* A sentence set aside while something else is done that may fail too: closing, telling others. Also from
+ * one thread to another. */
+enum { GT_MESSAGE_BYTES = 8192 };
+typedef struct gt_saved_message { char text[GT_MESSAGE_BYTES]; } gt_saved_message;
+void gt_message_save(gt_saved_message *out);
+void gt_message_restore(const gt_saved_message *saved);
+
 /* "not found", "io", ... */
 const char *gt_status_name(gt_status code);
 

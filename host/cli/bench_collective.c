@@ -40,7 +40,7 @@ static const gt_option table[] = {
       &o.min_bytes, 0, NULL },
     { "max-bytes", 'e', GT_BYTES, "BYTES", "no size is larger", &o.max_bytes, 0, NULL },
     { "step-factor", 'f', GT_U64, "N", "each size is N times the one before", &o.factor, 0, NULL },
-    { "datatype", 'd', GT_CHOICE, "f32|bf16|f16|i32", "of the elements", &o.type, 0, NULL },
+    { "datatype", 'd', GT_CHOICE, "f32|bf16|f16|i32", "type of the elements", &o.type, 0, NULL },
     { "root", 'r', GT_U64, "RANK", "whose data are broadcast", &o.root, 0, NULL },
     { .group = "Runs" },
     { "iters", 'n', GT_U64, "N", "timed operations a size, 0: enough for half a second",
@@ -227,7 +227,7 @@ static gt_status measure(const run *r, row *w)
     gt_status st = agree(r, w->count, &w->iterations);
     double *t = st ? NULL : malloc(w->iterations * sizeof *t);
     if (!st && !t)
-        st = gt_fail(GT_NO_MEMORY, "out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the times measured");
     if (!st)
         st = net_barrier(r->g);
     const uint64_t begin = gt_now_ns();
@@ -425,7 +425,7 @@ static gt_status body(net_comm *c)
     else if (!st)
         st = net_comm_memory(c, (size_t)o.max_bytes + 64, &x);
     if (!st && (!x || !r.copy))
-        st = gt_fail(GT_NO_MEMORY, "out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the elements to sum");
     r.x = x;
     if (!st) {
         memset(r.copy, 1, COPY);

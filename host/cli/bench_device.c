@@ -31,23 +31,23 @@ static struct {
 
 static const gt_option table[] = {
     { .group = "All" },
-    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
     { "runs", 'n', GT_U64, "N", "timed runs", &o.runs, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     { .group = "gemm" },
     { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
-    { "engine", 0, GT_CHOICE, "auto|native|tiled|clblast", "only this one", &o.engine, 0, NULL },
+    { "engine", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine to measure", &o.engine, 0, NULL },
     { .group = "kernels" },
-    { "kernel", 0, GT_STRING, "TEXT", "only names that hold it", &o.pick, 0, NULL },
+    { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
     { .group = "step" },
     { "model", 'm', GT_STRING, "NAME|FILE", "what to train", &o.model, 0, NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all", &o.micro_batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence", &o.seq, 0, NULL },
-    { "recompute", 0, GT_FLAG, NULL, "run layers again instead of keeping them", &o.recompute, 0,
+    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &o.recompute, 0,
       NULL },
-    { "explain", 0, GT_FLAG, NULL, "print every node's time as well", &o.explain, 0, NULL },
+    { "explain", 0, GT_FLAG, NULL, "also every node's time", &o.explain, 0, NULL },
     { 0 } };
 
 static const cli_help help = {

@@ -28,10 +28,10 @@ static struct {
 static const gt_option table[] = {
     { .group = "Test" },
     { "test", 0, GT_CHOICE, "bw|lat|all", "bandwidth, latency, or both", &o.test, 0, NULL },
-    { "size", 's', GT_BYTES, "BYTES", "of a message; K, M, G are binary", &o.size, 0, NULL },
+    { "size", 's', GT_BYTES, "BYTES", "size of a message; K, M, G are binary", &o.size, 0, NULL },
     { "all", 'a', GT_FLAG, NULL, "every power of two from 2 bytes to 64 MiB", &o.all, 0, NULL },
     { "iters", 'n', GT_U64, "N", "messages, 0: enough for half a second", &o.iterations, 0, NULL },
-    { "duration", 'D', GT_DURATION, "TIME", "run this long instead of --iters", &o.duration, 0, NULL },
+    { "duration", 'D', GT_DURATION, "TIME", "time to measure for, instead of --iters", &o.duration, 0, NULL },
     { "warmup", 'w', GT_U64, "N", "messages before, 0: a tenth", &o.warmup, 1, NULL },
     { "tx-depth", 't', GT_U64, "N", "messages in flight", &o.depth, 0, NULL },
     { "bidirectional", 'b', GT_FLAG, NULL, "both ways at once; the sum is printed", &o.both, 0, NULL },
@@ -109,7 +109,8 @@ static gt_status stream(const ends *e, int sends, int receives, size_t size, uin
 {
     flow out = { calloc((size_t)o.depth, sizeof(net_request *)), 0, 0 };
     flow in = { calloc((size_t)o.depth, sizeof(net_request *)), 0, 0 };
-    gt_status st = out.flight && in.flight ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = out.flight && in.flight ? GT_OK : gt_fail(GT_NO_MEMORY,
+                                                             "no memory for the requests in flight");
     flow *lead = sends ? &out : &in;
     int slice = 0;
     while (!st && lead->finished < count) {
@@ -263,7 +264,7 @@ static gt_status latency(const ends *e, size_t size, delay *out)
         st = agree_count(e, &count);
     double *half = st ? NULL : malloc(count * sizeof *half);
     if (!st && !half)
-        st = gt_fail(GT_NO_MEMORY, "out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the times measured");
     if (!st)
         st = ping_pong(e, size, count, half);
     if (!st)
@@ -387,7 +388,7 @@ static gt_status make_buffers(ends *e)
     e->room = o.all ? 64u << 20 : (size_t)o.size;
     gt_status st = GT_OK;
     if (o.plain)
-        st = (p = malloc(2 * e->room + 2)) ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+        st = (p = malloc(2 * e->room + 2)) ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the buffers to send from");
     else
         st = net_comm_memory(e->c, 2 * e->room + 2, &p);
     if (st)

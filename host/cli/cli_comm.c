@@ -108,12 +108,13 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
         st = body(c);
         watch_end(&w);
     }
-    char sentence[1024];
-    snprintf(sentence, sizeof sentence, "%s", gt_message());
+    gt_saved_message why;
+    gt_message_save(&why);
     if (st && !net_comm_check(c))
-        net_comm_abort(c, net_comm_rank(c), "%s", sentence);
+        net_comm_abort(c, net_comm_rank(c), "%s", why.text);
     net_comm_close(c);
-    return st ? gt_fail(st, "%s", sentence) : GT_OK;
+    gt_message_restore(&why);
+    return st;
 }
 
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))

@@ -33,17 +33,17 @@ static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens", &o.data, 0, NULL },
-    { "tokenizer", 0, GT_STRING, "byte|DIR", "for a text, if there is none beside the weights",
+    { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them",
       &o.tokenizer, 0, NULL },
     { "split", 0, GT_CHOICE, "train|val|all", "which part; default: val of what the run was trained on, "
       "else all", &o.split, 0, NULL },
-    { "token-bits", 0, GT_CHOICE, "auto|16|32", "of an id in a .bin file without a header", &o.bits, 1,
+    { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &o.bits, 1,
       NULL },
     { "batch", 'b', GT_U64, "N", "sequences at once", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "batches", 0, GT_U64, "N", "only the first N batches, 0: all", &o.batches, 0, NULL },
     { .group = "Device" },
-    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
     { 0 } };
@@ -273,7 +273,7 @@ gt_status verb_eval(int argc, char **argv)
     if (!o.from || !o.data)
         return cli_missing(&help, o.from ? "--data FILE|DIR" : "--from RUN|DIR");
     if (!o.batch)
-        return gt_fail(GT_MISUSE, "option --batch: 0 sequences are none");
+        return gt_fail(GT_MISUSE, "option --batch must be at least 1, not 0");
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open(&s, o.from);

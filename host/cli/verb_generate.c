@@ -25,10 +25,10 @@ static const gt_option table[] = {
     { "prompt", 0, GT_STRING, "TEXT", "how the text begins", &o.prompt, 0, NULL },
     { "tokens", 'n', GT_U64, "N", "how many more tokens", &o.tokens, 0, NULL },
     { "temperature", 0, GT_DOUBLE, "X", "0: always the likeliest", &o.temperature, 0, NULL },
-    { "top-k", 0, GT_INT, "K", "only among the K likeliest, 0: all", &o.top_k, 0, NULL },
-    { "seed", 0, GT_U64, "S", "of the choice among them", &o.seed, 0, NULL },
+    { "top-k", 0, GT_INT, "K", "number of likeliest tokens to choose from, 0: all", &o.top_k, 0, NULL },
+    { "seed", 0, GT_U64, "S", "seed of the choice among them", &o.seed, 0, NULL },
     { .group = "Device" },
-    { "devices", 0, GT_STRING, "ID", "see `geartrain devices`", &o.devices, 0, NULL },
+    { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
     { 0 } };

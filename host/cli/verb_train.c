@@ -267,17 +267,20 @@ static gt_status ask_why(net_comm *c, int wants, int *again)
 static gt_status finish_run(const scene *x, train *t, gt_status st)
 {
     gt_status last = GT_OK;
-    char sentence[1024];
+    gt_saved_message why;
     if (st && st != GT_INTERRUPTED)
         return st;
-    snprintf(sentence, sizeof sentence, "%s", gt_message());
+    gt_message_save(&why);
     if (o->trace)
         last = trace_save(x->comm, dev_info_of(x->device)->id, o->trace);
     if (!last && x->comm)
         last = train_plan_timeline(t, x->comm, o->out);
     if (!last && x->comm)
         last = net_job_barrier(net_comm_job(x->comm), "the end of training");
-    return last ? last : st ? gt_fail(st, "%s", sentence) : GT_OK;
+    if (last)
+        return last;
+    gt_message_restore(&why);
+    return st;
 }
 
 /* From a plan to the end, or to where work must move: then *again, and a checkpoint to go on from. */
@@ -322,10 +325,12 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
             st = train_run(t, speaks ? &hooks : NULL);
         running = NULL;
         if (st == GT_INTERRUPTED) {
-            char sentence[256];
-            snprintf(sentence, sizeof sentence, "%s", gt_message());
+            gt_saved_message kept_message;
+            gt_message_save(&kept_message);
             const gt_status asked = ask_why(x->comm, v.wants_plan, again);
-            st = asked ? asked : *again ? GT_OK : gt_fail(st, "%s", sentence);
+            if (!asked && !*again)
+                gt_message_restore(&kept_message);
+            st = asked ? asked : *again ? GT_OK : st;
         }
         train_view_end(&v);
         if (!*again)

@@ -401,7 +401,7 @@ gt_status net_comm_open(net_comm **out, const net_config *config, const net_iden
     *out = NULL;
     net_comm *c = calloc(1, sizeof *c);
     if (!c)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the communicator");
     c->config = config;
     c->epoll = c->wake = -1;
     gt_status st = open_basics(c);
@@ -413,7 +413,7 @@ gt_status net_comm_open(net_comm **out, const net_config *config, const net_iden
         c->spin = spin_time(c);
         c->pairs = calloc((size_t)c->size, sizeof *c->pairs);
         if (!c->pairs)
-            st = gt_fail(GT_NO_MEMORY, "out of memory");
+            st = gt_fail(GT_NO_MEMORY, "no memory for the pairs of ranks");
     }
     if (!st)
         st = open_transports(c);
@@ -422,10 +422,10 @@ gt_status net_comm_open(net_comm **out, const net_config *config, const net_iden
     if (!st)
         st = start_threads(c);
     if (st && c->job) {
-        char sentence[512];
-        snprintf(sentence, sizeof sentence, "%s", gt_message());
-        net_job_abort(c->job, c->rank, sentence);
-        gt_fail(st, "%s", sentence);
+        gt_saved_message why;
+        gt_message_save(&why);
+        net_job_abort(c->job, c->rank, why.text);
+        gt_message_restore(&why);
     }
     if (st)
         net_comm_close(c);

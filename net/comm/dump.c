@@ -113,7 +113,7 @@ static gt_status write_out(json_t *all, gt_text *out)
     if (text)
         gt_text_printf(out, "%s\n", text);
     free(text);
-    return text && !out->failed ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    return text && !out->failed ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the text of the flight record");
 }
 
 gt_status net_comm_dump(net_comm *c, const char *why, gt_text *out)

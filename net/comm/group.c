@@ -81,7 +81,7 @@ gt_status net_group_create(net_group **out, net_comm *c, const int *ranks, int c
     if (!g || !list) {
         free(g);
         free(list);
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a group of ranks");
     }
     memcpy(list, ranks, (size_t)count * sizeof *list);
     const uint64_t members = gt_hash(list, (size_t)count * sizeof *list);
@@ -125,7 +125,7 @@ gt_status group_world(net_comm *c)
 {
     int *all = malloc((size_t)c->size * sizeof *all);
     if (!all)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the list of all ranks");
     for (int i = 0; i < c->size; i++)
         all[i] = i;
     gt_status st = net_group_create(&c->world, c, all, c->size);
@@ -215,7 +215,7 @@ void group_agreed(pair *p, const message *m, const void *body, size_t size)
     }
     claim_node *n = malloc(sizeof *n);
     if (!n) {
-        net_comm_abort(c, c->rank, "out of memory");
+        net_comm_abort(c, c->rank, "no memory for another rank's claim of an operation");
         return;
     }
     *n = (claim_node){ { .key = key, .kind = NODE_AGREED }, theirs };
@@ -246,7 +246,7 @@ static gt_status claim_operation(net_group *g, const claim *mine)
     }
     claim_node *n = malloc(sizeof *n);
     if (!n)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the claim of an operation");
     *n = (claim_node){ { .key = key, .kind = NODE_EXPECTED }, *mine };
     table_insert(&c->tags, &n->node);
     return GT_OK;

@@ -45,7 +45,7 @@ static net_request *new_request(pair *p, const tag *key, node_kind kind, size_t 
     else
         r = malloc(sizeof *r);
     if (!r) {
-        gt_fail(GT_NO_MEMORY, "out of memory");
+        gt_fail(GT_NO_MEMORY, "no memory for a request");
         return NULL;
     }
     *r = (net_request){ .node = { .key = *key, .kind = kind }, .comm = c, .pair = p, .size = size };
@@ -83,7 +83,7 @@ static gt_status new_window(net_request *r)
         if (round)
             c->window_round = round;
         if (!windows || !round)
-            return gt_fail(GT_NO_MEMORY, "out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for the list of windows");
         /* A free slot's round holds the next free one in its low bits; slot 0 is never used. */
         for (uint32_t i = room - 1; i >= (c->window_count ? c->window_count : 1); i--) {
             windows[i] = NULL;
@@ -319,7 +319,7 @@ static gt_status keep(pair *p, const tag *key, node_kind kind, size_t size, uint
 {
     kept *k = malloc(sizeof *k + body_size);
     if (!k)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a message that came before its receive");
     k->node = (node){ .key = *key, .kind = kind };
     k->size = size;
     k->body_size = body_size;
@@ -476,7 +476,7 @@ gt_status match_count(net_comm *c, const tag *channel, node_kind kind, uint64_t 
     if (!k) {
         k = malloc(sizeof *k);
         if (!k)
-            return gt_fail(GT_NO_MEMORY, "out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for a message's tag");
         *k = (counted){ { .key = *channel, .kind = kind }, 0 };
         table_insert(&c->tags, &k->node);
     }

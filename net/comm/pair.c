@@ -168,7 +168,7 @@ static gt_status make_probe(pair *p)
 {
     probe *b = calloc(1, sizeof *b);
     if (!b)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the probe of a link");
     for (size_t i = 0; i < sizeof b->out; i++)
         b->out[i] = pattern(p->comm->rank, i);
     p->probe = b;
@@ -478,7 +478,7 @@ gt_status pair_get(net_comm *c, int peer, pair **out)
     pair *p = pair_of(c, peer);
     *out = p;
     if (!p)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a pair of ranks");
     while (p->state != PAIR_UP) {
         gt_status st = net_job_check(c->job);
         if (st)

@@ -40,7 +40,7 @@ gt_status table_open(table *t)
 {
     *t = (table){ 0 };
     grow(t);
-    return t->buckets ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    return t->buckets ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the table of tags");
 }
 
 void table_insert(table *t, node *n)

@@ -185,7 +185,7 @@ static int find_place(net_job *j, uint64_t now)
         stop_listening(j, j->guests[oldest].since + patience);
         return -1;
     }
-    greet_note(j, j->guests[oldest].fd, "it said too little while others knocked");
+    greet_note(j, j->guests[oldest].fd, "it had sent too little of its greeting when newer connections needed its place");
     greet_drop(j, oldest);
     return oldest;
 }

@@ -90,7 +90,7 @@ void net_hello_proof(unsigned char mac[NET_MAC], const unsigned char key[NET_SEC
                      const unsigned char connects_bytes[NET_HELLO],
                      const unsigned char accepts_bytes[NET_HELLO])
 {
-    const net_part both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
+    const net_span both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
     net_secret_mac(mac, key, accepts ? "geartrain accepts" : "geartrain connects", both, 2);
 }
 
@@ -98,7 +98,7 @@ void net_hello_session(unsigned char key[NET_SECRET], const unsigned char job_ke
                        int from_connects, const unsigned char connects_bytes[NET_HELLO],
                        const unsigned char accepts_bytes[NET_HELLO])
 {
-    const net_part both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
+    const net_span both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
     net_secret_mac(key, job_key,
                    from_connects ? "geartrain session, connects" : "geartrain session, accepts",
                    both, 2);

@@ -99,7 +99,7 @@ static gt_status secret_from_file(net_identity *w, const net_config *config)
     }
     if (st)
         return st;
-    const net_part job = { w->job, strlen(w->job) };
+    const net_span job = { w->job, strlen(w->job) };
     net_secret_mac(w->secret, file, "geartrain job's secret", &job, 1);
     w->has_secret = 1;
     return GT_OK;

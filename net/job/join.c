@@ -588,12 +588,13 @@ gt_status net_job_join(net_job **out, const net_config *config, const net_identi
     if (!st)
         st = await_roster(j);
     if (st) {
-        char why[NET_SENTENCE];
-        snprintf(why, sizeof why, "%s", gt_message());
+        gt_saved_message why;
+        gt_message_save(&why);
         if (j->rank == 0 && j->started && st == GT_MISMATCH)
             linger(j);
         net_job_leave(j);
-        return gt_fail(st, "%s", why);
+        gt_message_restore(&why);
+        return st;
     }
     if (j->size > 1)
         gt_log(GT_LOG_INFO, "net", "%s joined job '%s' of %d ranks (%s)", j->peers[j->rank].name,

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 void net_secret_mac(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET],
-                    const char *label, const net_part *parts, int count)
+                    const char *label, const net_span *parts, int count)
 {
     crypto_auth_hmacsha256_state s;
     crypto_auth_hmacsha256_init(&s, key, NET_SECRET);
@@ -38,7 +38,7 @@ int net_secret_equal(const unsigned char a[NET_MAC], const unsigned char b[NET_M
 void net_secret_key(unsigned char key[NET_SECRET], const net_identity *who)
 {
     static const unsigned char none[NET_SECRET];
-    const net_part job = { who->job, strlen(who->job) };
+    const net_span job = { who->job, strlen(who->job) };
     net_secret_mac(key, who->has_secret ? who->secret : none, "geartrain job", &job, 1);
 }
 

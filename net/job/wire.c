@@ -76,7 +76,7 @@ gt_status net_wire_queue(net_wire *w, net_type type, net_body *body)
         return gt_fail(GT_NO_MEMORY, "cannot send a control message: out of memory");
     const net_head h = { type, (uint32_t)(body ? body->size : 0), w->sent++ };
     net_head_format(o->head, &h);
-    const net_part parts[] = { { o->head, NET_HEAD },
+    const net_span parts[] = { { o->head, NET_HEAD },
                                { body ? body->data : o->head, body ? body->size : 0 } };
     net_secret_mac(o->mac, w->send_key, "geartrain control", parts, 2);
     o->body = body;
@@ -146,7 +146,7 @@ int net_wire_pending(const net_wire *w)
 static gt_status check_message(net_wire *w, const net_head *head)
 {
     unsigned char mac[NET_MAC];
-    const net_part parts[] = { { w->head, NET_HEAD }, { w->body, head->length } };
+    const net_span parts[] = { { w->head, NET_HEAD }, { w->body, head->length } };
     net_secret_mac(mac, w->receive_key, "geartrain control", parts, 2);
     if (!net_secret_equal(mac, w->mac) || head->counter != w->received)
         return gt_fail(GT_FORMAT, "a control message came that its sender did not write");

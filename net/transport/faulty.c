@@ -240,7 +240,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
     *out = NULL;
     faulty *f = calloc(1, sizeof *f);
     if (!f)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the transport that injects faults");
     f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd };
     f->last = &f->first;
     gt_status st = parse(&f->plan, f->transport.config->fault);
@@ -262,7 +262,7 @@ static gt_status faulty_offer(net_transport *transport, int peer, int leads, voi
     *link = NULL;
     faulty_link *l = calloc(1, sizeof *l);
     if (!l)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a link that injects faults");
     l->link = (net_link){ transport, up, peer };
     gt_status st = f->inner->ops->offer(f->inner, peer, leads, l, &l->inner, offer, size);
     if (st) {

@@ -36,7 +36,7 @@ gt_status net_memory_set_create(net_memory_set **out)
     *out = NULL;
     net_memory_set *s = calloc(1, sizeof *s);
     if (!s)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the set of arenas");
     pthread_mutex_init(&s->lock, NULL);
     s->next_id = 1;
     *out = s;
@@ -144,7 +144,7 @@ static gt_status insert(net_memory_set *s, net_memory *m)
         const size_t room = s->room ? 2 * s->room : 16;
         net_memory **grown = realloc(s->arena, room * sizeof *grown);
         if (!grown)
-            return gt_fail(GT_NO_MEMORY, "out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for the list of arenas");
         s->arena = grown;
         s->room = room;
     }
@@ -160,7 +160,7 @@ gt_status net_memory_make(net_memory_set *s, size_t size, net_memory **out)
     *out = NULL;
     net_memory *m = calloc(1, sizeof *m);
     if (!m)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of an arena");
     m->fd = -1;
     m->size = size ? size : 1;
     gt_status st = map(m);

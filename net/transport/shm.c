@@ -36,7 +36,7 @@ void shm_report_done(shm_link *l, void *cookie)
         const size_t more = l->done_room ? 2 * l->done_room : 16;
         void **grown = realloc(l->done, more * sizeof *grown);
         if (!grown) {
-            shm_fail(l, "out of memory");
+            shm_fail(l, "no memory for the list of finished transfers");
             return;
         }
         l->done = grown;
@@ -252,7 +252,7 @@ static void drop_memory(void *context, net_memory *m, void *slot)
     (void)slot;
     for (shm_link *l = t->links; l; l = l->next)
         if (l->started && !l->broken && shm_ring_write(l, &gone, NULL, 0, NULL, 0))
-            shm_fail(l, "out of memory");
+            shm_fail(l, "no memory for the word that an arena is freed");
 }
 
 static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *memory,
@@ -261,7 +261,7 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
     *out = NULL;
     shm_transport *t = calloc(1, sizeof *t);
     if (!t)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the shared-memory transport");
     const net_config *config = net_job_config(job);
     t->transport = (net_transport){ &net_shm, job, config, memory, events, poll_fd };
     t->allow_map = strcmp(config->shm_mode, "cma") && strcmp(config->shm_mode, "copy");
@@ -271,7 +271,7 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 0 };
     gt_status st = GT_OK;
     if (!t->tile)
-        st = gt_fail(GT_NO_MEMORY, "out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the buffer that shared-memory sums go through");
     else if (t->epoll < 0 || epoll_ctl(poll_fd, EPOLL_CTL_ADD, t->epoll, &e) < 0)
         st = gt_fail(GT_IO, "cannot watch sockets: %s", strerror(errno));
     if (!st)

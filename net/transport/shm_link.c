@@ -83,7 +83,7 @@ gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **
         return gt_fail(GT_UNSUPPORTED, "not on the same host");
     shm_link *l = calloc(1, sizeof *l);
     if (!l)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a shared-memory link");
     l->link = (net_link){ t, up, peer };
     l->inbox_fd = l->bell = -1;
     l->last_pull = &l->pulls;

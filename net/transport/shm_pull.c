@@ -86,7 +86,7 @@ void shm_pull_begin(shm_link *l, const shm_record *r)
     }
     shm_pull *p = malloc(sizeof *p);
     if (!p) {
-        shm_fail(l, "out of memory");
+        shm_fail(l, "no memory for a copy from another rank's memory");
         return;
     }
     *p = (shm_pull){ .window = r->window, .kind = r->kind, .at = r->address, .left = r->size,
@@ -150,7 +150,7 @@ void shm_pull_progress(shm_link *l, int *did)
             continue;
         const shm_record got = { .kind = RECORD_GOT, .cookie = p->cookie };
         if (shm_ring_write(l, &got, NULL, 0, NULL, 0))
-            shm_fail(l, "out of memory");
+            shm_fail(l, "no memory for the word that a copy is done");
         l->pulls = p->next;
         if (!l->pulls)
             l->last_pull = &l->pulls;

@@ -86,7 +86,7 @@ static gt_status keep(shm_link *l, const shm_record *r, const void *a, size_t a_
 {
     shm_piece *p = malloc(sizeof *p + a_size + b_size);
     if (!p)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a message that waits for room in the shared ring");
     *p = (shm_piece){ .r = *r, .data = left ? data : p->copy, .left = left, .cookie = cookie };
     if (a_size)
         memcpy(p->copy, a, a_size);

@@ -89,7 +89,7 @@ static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *mem
     *out = NULL;
     tcp *t = calloc(1, sizeof *t);
     if (!t)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the tcp transport");
     t->transport = (net_transport){ &net_tcp, job, net_job_config(job), memory, events, poll_fd };
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 0 };
@@ -147,7 +147,7 @@ static gt_status tcp_offer(net_transport *t, int peer, int leads, void *up, net_
     }
     if (!l || !l->input) {
         free(l);
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a tcp link and its input buffer");
     }
     l->link = (net_link){ t, up, peer };
     l->fd = -1;
@@ -240,7 +240,7 @@ static void begin_piece(tcp_link *l)
     if (append(&l->small, &f, sizeof f))
         l->piece = n;
     else
-        fail(l, GT_NO_MEMORY, "send to", "out of memory");
+        fail(l, GT_NO_MEMORY, "send to", "no memory for the frame of a piece");
 }
 
 /* Books n bytes that the kernel took. */
@@ -315,7 +315,7 @@ static gt_status tcp_send(net_link *link, const void *head, size_t head_size, co
     if (append(b, &f, sizeof f) && append(b, head, head_size) && append(b, body, body_size))
         return GT_OK;
     b->size = before;
-    return gt_fail(GT_NO_MEMORY, "out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory for a message that waits to be sent");
 }
 
 static void tcp_flush(net_link *link)
@@ -333,7 +333,7 @@ static gt_status tcp_put(net_link *link, const void *data, size_t size, uint32_t
     (void)descriptor_size;
     put *p = malloc(sizeof *p);
     if (!p)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a put that waits to be sent");
     *p = (put){ NULL, data, size, number, cookie };
     *l->last = p;
     l->last = &p->next;

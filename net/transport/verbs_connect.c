@@ -298,7 +298,7 @@ gt_status net_verbs_offer(net_transport *base, int peer, int leads, void *up, ne
     *out = NULL;
     net_verbs_link *link = calloc(1, sizeof *link);
     if (!link)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a verbs link");
     link->base = (net_link){ base, up, peer };
     link->t = t;
     link->leads = leads;

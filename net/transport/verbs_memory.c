@@ -115,7 +115,7 @@ gt_status net_verbs_arena_add(void *context, net_memory *m, void **slot)
     net_verbs_region *r = calloc(1, sizeof *r);
     *slot = NULL;
     if (!r)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of a registered arena");
     gt_status st = net_verbs_region_make(t, m->data, m->size, payload_access(t), r);
     if (st)
         free(r);
@@ -190,7 +190,7 @@ static gt_status register_once(net_verbs_transport *t, const void *data, size_t 
 {
     net_verbs_region *r = calloc(1, sizeof *r);
     if (!r)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of a registered range");
     /* A source is only read, so it may even lie in a file mapped read-only. */
     gt_status st = net_verbs_region_make(t, (void *)(uintptr_t)data, size,
                                          remote ? payload_access(t) : 0, r);

@@ -82,7 +82,7 @@ gt_status net_verbs_send(net_link *base, const void *head, size_t head_size, con
         return transmit(link, NET_VERBS_IS_MESSAGE, head, head_size, body, body_size);
     net_verbs_waiting *w = malloc(sizeof *w + head_size + body_size);
     if (!w)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a message that waits to be sent");
     w->next = NULL;
     w->head = (uint8_t)head_size;
     w->body = (uint32_t)body_size;

@@ -37,7 +37,7 @@ static gt_status grow_slots(net_verbs_link *link)
                        "for some receives first", NET_VERBS_SLOTS);
     net_verbs_open *slots = realloc(link->slots, (size_t)now * sizeof *slots);
     if (!slots)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the windows of a verbs link");
     memset(slots + old, 0, (size_t)(now - old) * sizeof *slots);
     link->slots = slots;
     link->slot_room = now;
@@ -201,7 +201,7 @@ gt_status net_verbs_put_start(net_link *base, const void *data, size_t size, uin
     if (p)
         link->free_puts = p->next;
     else if (!(p = calloc(1, sizeof *p)))
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a put over verbs");
     else {
         p->made = link->puts;
         link->puts = p;

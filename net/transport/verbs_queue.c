@@ -152,7 +152,7 @@ static gt_status create_lane(net_verbs_lane *lane, struct ibv_cq *cq)
     lane->psn = random_psn();
     lane->sent = calloc(lane->depth, sizeof *lane->sent);
     if (!lane->sent)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the send queue of a verbs lane");
     struct ibv_qp_attr init = { .qp_state = IBV_QPS_INIT, .port_num = port->number,
         .pkey_index = (uint16_t)config->pkey_index, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE };
     const int refused = d->api->modify_qp(lane->qp, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX

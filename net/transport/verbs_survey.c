@@ -102,7 +102,7 @@ gt_status net_verbs_survey_take(net_verbs_survey **out, const net_config *config
     *out = NULL;
     net_verbs_survey *s = calloc(1, sizeof *s);
     if (!s)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the list of RDMA devices");
     s->memlock = net_verbs_memlock_limit();
     s->need = net_verbs_need(config, 1, 2);
     *out = s;

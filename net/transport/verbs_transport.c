@@ -104,7 +104,7 @@ static gt_status open_all(net_transport **out, net_job *job, net_memory_set *mem
         return gt_fail(GT_UNSUPPORTED, "cannot use RDMA: the setting `verbs` is 0");
     net_verbs_transport *t = calloc(1, sizeof *t);
     if (!t)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the verbs transport");
     t->base = (net_transport){ &net_verbs, job, config, memory, events, poll_fd };
     gt_status st = net_verbs_api_load(&t->api);
     if (!st)
@@ -118,10 +118,11 @@ static gt_status open_all(net_transport **out, net_job *job, net_memory_set *mem
     for (int i = 0; !st && i < t->ports; i++)
         find_hardware_counters(t, &t->port[i]);
     if (st) {
-        char why[1024];         /* closing may say something too */
-        snprintf(why, sizeof why, "%s", gt_message());
+        gt_saved_message why;
+        gt_message_save(&why);          /* closing may say something too */
         close_all(&t->base);
-        return gt_fail(st == GT_MISUSE ? GT_MISUSE : GT_UNSUPPORTED, "%s", why);
+        gt_message_restore(&why);
+        return st == GT_MISUSE ? GT_MISUSE : GT_UNSUPPORTED;
     }
     *out = &t->base;
     return GT_OK;

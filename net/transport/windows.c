@@ -15,7 +15,7 @@ gt_status net_windows_expose(net_windows *w, uint32_t number, net_sink sink)
         const size_t room = w->room ? 2 * w->room : 16;
         net_window *grown = realloc(w->open, room * sizeof *grown);
         if (!grown)
-            return gt_fail(GT_NO_MEMORY, "out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for the list of open windows");
         w->open = grown;
         w->room = room;
     }

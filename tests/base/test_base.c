@@ -292,7 +292,19 @@ static void options_come_from_their_table(void)
     CHECK(help == GT_HELP_SHORT);
 }
 
+static void a_saved_sentence_outlives_another_failure(void)
+{
+    gt_saved_message saved;
+    gt_fail(GT_IO, "the cause");
+    gt_message_save(&saved);
+    gt_fail(GT_PEER, "what came after");
+    gt_message_restore(&saved);
+    CHECK(!strcmp(gt_message(), "the cause"));
+    gt_message_clear();
+}
+
 const check_case check_cases[] = {
+    CASE(a_saved_sentence_outlives_another_failure),
     CASE(a_context_goes_in_front_of_the_sentence),
     CASE(philox_gives_the_published_numbers),
     CASE(normal_numbers_have_the_asked_mean_and_deviation),

@@ -9,7 +9,7 @@
 does "help" '^Usage: geartrain VERB' -h
 does "help by another name" '^Usage: geartrain VERB' --help
 does "version" '^geartrain [0-9]+\.[0-9]+' --version
-for verb in devices doctor tokenize train eval generate bench export plan launch help; do
+for verb in devices doctor tokenize train eval generate bench export plan launch; do
     does "$verb -h" "^Usage: geartrain $verb" $verb -h
     check "$verb -h fits a screen" [ "$(wc -l < "$work/stdout")" -le 45 ]
     does "$verb --help" "^Usage: geartrain $verb" $verb --help

@@ -51,7 +51,7 @@ static void hmac_is_that_of_rfc_4231(void)
 static void mac_is_over_label_and_all_parts(void)
 {
     static const unsigned char key[NET_SECRET] = { 1, 2, 3 };
-    const net_part parts[] = { { "abc", 3 }, { NULL, 0 }, { "de", 2 } };
+    const net_span parts[] = { { "abc", 3 }, { NULL, 0 }, { "de", 2 } };
     unsigned char mac[NET_MAC], want[NET_MAC];
     net_secret_mac(mac, key, "label", parts, 3);
     crypto_auth_hmacsha256(want, (const unsigned char *)"label\0abcde", 11, key);

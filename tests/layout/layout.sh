@@ -156,6 +156,10 @@ done | rule "nothing else lies in the top folder"
 grep -nwE "TO""DO|FIX""ME|XX""X|HA""CK" $(cat "$work/files") /dev/null \
     | rule "nothing is left for later in a comment"
 
+for file in $(grep -E '\.([ch]|cl|clh|sh|py|cmake)$|(^|/)CMakeLists\.txt$' "$work/files"); do
+    head -n 3 "$file" | grep -q 'SPDX-License-Identifier: MIT' || echo "$file"
+done | rule "every source file names its licence in its first lines"
+
 # Libraries report; only the program prints and exits. The log is the one that writes.
 for file in $(grep '^\(host\|net\|models\)/.*\.[ch]$' "$work/files" \
               | grep -vE '^host/(cli/|base/log\.c$)'); do

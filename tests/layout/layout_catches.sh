@@ -63,5 +63,6 @@ named 'host/optim/planted_exit.c: void f'
 named 'host/optim/planted_print.c: void g'
 named 'host/base/planted.h:'
 named 'models/planted.h:'
+named '    host/optim/planted_exit.c'
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
