@@ -381,7 +381,7 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
     const int H = KV * G, C = H * D, kv = KV * D, q_row = C + 8, kv_row = 2 * kv;
     const size_t rows = (size_t)B * (size_t)T, c = (size_t)C;
     const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
-                                    .step = words[2], .micro = words[3], .stream = 9 };
+                                    .step = words[2], .first = words[3], .stream = 9 };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal,
                                            .scale = 0.3f };
