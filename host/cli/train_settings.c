@@ -8,6 +8,7 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,7 +18,14 @@
 train_settings train_set;
 static train_settings *const o = &train_set;
 
-const gt_option train_table[] = {
+enum { ROWS = 128, RULE_HELP = 160 };
+gt_option train_table[ROWS];
+static char rule_names[96];             /* "adamw|sgd|..." */
+static char rule_help[TRAIN_RULE_SETTINGS][RULE_HELP];
+static const char *rule_option[TRAIN_RULE_SETTINGS];
+
+/* Rows in front of those that the optimizer's rules add (make_table), and behind them. */
+static const gt_option front[] = {
     { .group = "Model and data" },
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model,
       0, NULL },
@@ -39,17 +47,16 @@ const gt_option train_table[] = {
     { "order", 0, GT_CHOICE, "shuffled|sequential", "order of the samples", &train_set.order, 1, NULL },
     { "seed", 0, GT_U64, "S", "seed of weights, order and dropout", &train_set.seed, 0, NULL },
     { .group = "Optimizing" },
-    { "optimizer", 0, GT_CHOICE, "adamw|sgd", "update rule", &train_set.optimizer, 1, NULL },
+    { "optimizer", 0, GT_CHOICE, rule_names, "update rule", &train_set.optimizer, 1, NULL },
     { "lr", 0, GT_DOUBLE, "X", "peak learning rate", &train_set.lr, 0, NULL },
     { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "shape of the learning rate over the steps", &train_set.schedule, 0, NULL },
     { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &train_set.warmup, 0, NULL },
     { "min-lr", 0, GT_DOUBLE, "X", "learning rate at the end; default: a tenth of --lr", &train_set.min_lr, 0, NULL },
     { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &train_set.decay_share,
       1, NULL },
-    { "beta1", 0, GT_DOUBLE, "X", "of AdamW", &train_set.beta1, 1, NULL },
-    { "beta2", 0, GT_DOUBLE, "X", "of AdamW", &train_set.beta2, 1, NULL },
-    { "eps", 0, GT_DOUBLE, "X", "of AdamW", &train_set.eps, 1, NULL },
-    { "momentum", 0, GT_DOUBLE, "X", "of SGD", &train_set.momentum, 1, NULL },
+};
+
+static const gt_option back[] = {
     { "weight-decay", 0, GT_DOUBLE, "X", "weight decay, of matrices only", &train_set.weight_decay, 0, NULL },
     { "clip", 0, GT_DOUBLE, "X", "limit of the gradient's norm, 0: no limit", &train_set.clip, 0, NULL },
     { "dropout", 0, GT_DOUBLE, "X", "dropout probability; default: the model's", &train_set.dropout, 0, NULL },
@@ -102,14 +109,114 @@ const cli_help train_help = {
     "  geartrain train --out runs/first --resume\n"
     "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n" };
 
+/* ---- options of the optimizer's rules --------------------------------------------------------- */
+
+/* The place of a setting's option among train_set.rule[]; -1: there is none. */
+static int rule_option_of(const char *name)
+{
+    for (int i = 0; i < TRAIN_RULE_SETTINGS; i++)
+        if (rule_option[i] && !strcmp(rule_option[i], name))
+            return i;
+    return -1;
+}
+
+static const optim_setting *setting_of(const optim_rule *r, const char *name)
+{
+    for (int i = 0; optim_setting_at(r, i); i++)
+        if (!strcmp(optim_setting_name(optim_setting_at(r, i)), name))
+            return optim_setting_at(r, i);
+    return NULL;
+}
+
+/* One option for all rules that have a setting of that name: "adamw [0.9], lion [0.9]: decay of ...". */
+static void add_setting(gt_option *row, int at, const char *name)
+{
+    char *help = rule_help[at];
+    const optim_setting *first = NULL;
+    size_t n = 0;
+    for (int r = 0; optim_rules[r]; r++) {
+        const optim_setting *s = setting_of(optim_rules[r], name);
+        if (!s || n >= RULE_HELP)
+            continue;
+        n += (size_t)snprintf(help + n, RULE_HELP - n, "%s%s [%g]", first ? ", " : "", optim_rule_name(optim_rules[r]),
+                              optim_setting_usual(s));
+        first = first ? first : s;
+    }
+    if (n < RULE_HELP)
+        snprintf(help + n, RULE_HELP - n, ": %s", optim_setting_help(first));
+    rule_option[at] = name;
+    *row = (gt_option){ name, 0, GT_DOUBLE, "X", help, &train_set.rule[at], 1, NULL };
+}
+
+/* train_table: front, an option for each setting of a rule, back. */
+static void make_table(void)
+{
+    size_t n = sizeof front / sizeof *front, names = 0;
+    int settings = 0;
+    memcpy(train_table, front, sizeof front);
+    memset(rule_option, 0, sizeof rule_option);
+    for (int r = 0; optim_rules[r]; r++) {
+        names += (size_t)snprintf(rule_names + names, sizeof rule_names - names, "%s%s", r ? "|" : "",
+                                  optim_rule_name(optim_rules[r]));
+        for (int i = 0; optim_setting_at(optim_rules[r], i); i++) {
+            const char *name = optim_setting_name(optim_setting_at(optim_rules[r], i));
+            if (rule_option_of(name) >= 0)
+                continue;
+            assert(settings < TRAIN_RULE_SETTINGS && n + sizeof back / sizeof *back < ROWS);
+            train_set.rule[settings] = NAN;     /* the rule's own */
+            add_setting(&train_table[n++], settings++, name);
+        }
+    }
+    memcpy(&train_table[n], back, sizeof back);
+}
+
+/* Options of rules that were not given take the chosen rule's usual values; those of other rules stay unset. */
+static void settle_rule(void)
+{
+    const optim_rule *r = optim_rule_find(o->optimizer);
+    for (int i = 0; r && i < TRAIN_RULE_SETTINGS && rule_option[i]; i++) {
+        const optim_setting *s = setting_of(r, rule_option[i]);
+        if (!s)
+            o->rule[i] = NAN;
+        else if (isnan(o->rule[i]))
+            o->rule[i] = optim_setting_usual(s);
+    }
+}
+
+/* "adamw or lion", of those that have the setting. */
+static const char *rules_with(char *out, size_t size, const char *name)
+{
+    size_t n = 0;
+    *out = '\0';
+    for (int r = 0; optim_rules[r]; r++)
+        if (setting_of(optim_rules[r], name) && n < size)
+            n += (size_t)snprintf(out + n, size - n, "%s%s", n ? " or " : "", optim_rule_name(optim_rules[r]));
+    return out;
+}
+
+static gt_status check_rule(void)
+{
+    char names[96];
+    const optim_rule *r = optim_rule_find(o->optimizer);
+    if (optim_rule_sees_tensors(r) && strcmp(o->tensor, "auto") && strcmp(o->tensor, "1"))
+        return gt_fail(GT_MISUSE, "--optimizer %s needs matrices whole, and --tensor %s cuts them; use --tensor 1, or "
+                       "another --optimizer", o->optimizer, o->tensor);
+    for (int i = 0; i < TRAIN_RULE_SETTINGS && rule_option[i]; i++)
+        if (gt_option_given(train_table, rule_option[i]) && !setting_of(r, rule_option[i]))
+            return gt_fail(GT_MISUSE, "option --%s would be ignored: it belongs to --optimizer %s; leave it out", rule_option[i],
+                           rules_with(names, sizeof names, rule_option[i]));
+    return GT_OK;
+}
+
 void train_settings_default(void)
 {
     const optim_config d = optim_defaults();
     *o = (train_settings){ 0 };
+    make_table();
     o->order = "shuffled";
     o->schedule = "cosine";
     o->precision = "fp32";
-    o->optimizer = "adamw";
+    o->optimizer = optim_rule_name(optim_rules[0]);
     o->gemm = o->bits = "auto";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
     o->sync = "allreduce";
@@ -123,12 +230,8 @@ void train_settings_default(void)
     o->keep = 2;
     o->lr = d.lr;
     o->min_lr = NAN;                     /* a tenth of lr */
-    o->beta1 = d.beta1;
-    o->beta2 = d.beta2;
-    o->eps = d.eps;
     o->weight_decay = d.weight_decay;
     o->clip = d.clip;
-    o->momentum = d.momentum;
     o->decay_share = d.decay_share;
     o->dropout = NAN;                    /* the model's   */
 }
@@ -148,20 +251,16 @@ gt_status train_settings_words(char **words, int count)
 
 static gt_status check_useless(void)
 {
-    const int adamw = !strcmp(o->optimizer, "adamw");
     const cli_useless rules[] = {
         { "eval-data", !o->eval_every, "--eval-every 0 asks for no validation" },
         { "eval-batches", !o->eval_every && o->eval_batches, "--eval-every 0 asks for no validation" },
         { "min-lr", !strcmp(o->schedule, "constant"), "--lr-schedule constant stays at --lr" },
         { "decay-share", strcmp(o->schedule, "wsd") != 0, "it belongs to --lr-schedule wsd" },
-        { "momentum", adamw, "it belongs to --optimizer sgd" },
-        { "beta1", !adamw, "it belongs to --optimizer adamw" },
-        { "beta2", !adamw, "it belongs to --optimizer adamw" },
-        { "eps", !adamw, "it belongs to --optimizer adamw" },
         { "trace", o->explain, "--explain trains nothing" },
         { "json", o->explain, "--explain prints a train_table" },
     };
-    return cli_check_useless(train_table, rules, sizeof rules / sizeof *rules);
+    gt_status st = cli_check_useless(train_table, rules, sizeof rules / sizeof *rules);
+    return st ? st : check_rule();
 }
 
 /* It is written after the last step: too late to learn that there is no such folder. */
@@ -215,6 +314,7 @@ gt_status train_settings_check(void)
         return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o->dropout);
     if (o->min_lr < 0.0)
         return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o->min_lr);
+    settle_rule();
     gt_status st = check_batch();
     if (!st)
         st = check_useless();
@@ -313,6 +413,16 @@ static gt_status check_from(const char *began)
                      "ignored; leave one of them out, or name another folder with --out", o->out, o->from);
 }
 
+/* State of one rule means nothing to another. */
+static gt_status check_same_rule(const char *began)
+{
+    if (!began || !gt_option_given(train_table, "optimizer") || !strcmp(began, o->optimizer))
+        return GT_OK;
+    return gt_fail(GT_MISMATCH, "cannot resume '%s' with --optimizer %s: it was begun with %s, whose state its "
+                   "checkpoints hold; leave the option out, or start another run from its weights with --from '%s'",
+                   o->out, o->optimizer, began, o->out);
+}
+
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
 gt_status train_settings_take(json_t **kept)
 {
@@ -345,6 +455,8 @@ gt_status train_settings_take(json_t **kept)
         if (st)
             st = gt_fail_in(st, "'%s'", path);
     }
+    if (!st)
+        st = check_same_rule(json_string_value(json_object_get(json_object_get(*kept, "options"), "optimizer")));
     if (!st)
         st = check_from(json_string_value(json_object_get(json_object_get(*kept, "options"), "from")));
 out:
@@ -383,10 +495,11 @@ train_options train_settings_options(void)
     t.optim.lr = o->lr;
     t.optim.min_lr = isnan(o->min_lr) ? -1.0 : o->min_lr;
     t.optim.warmup = o->warmup;
-    t.optim.beta1 = o->beta1;
-    t.optim.beta2 = o->beta2;
-    t.optim.eps = o->eps;
-    t.optim.momentum = o->momentum;
+    for (int i = 0; i < TRAIN_RULE_SETTINGS && rule_option[i]; i++) {
+        const optim_setting *s = setting_of(t.optim.rule, rule_option[i]);
+        if (s && !isnan(o->rule[i]))
+            *optim_setting_place(&t.optim, s) = o->rule[i];
+    }
     t.optim.weight_decay = o->weight_decay;
     t.optim.clip = o->clip;
     t.optim.decay_share = o->decay_share;

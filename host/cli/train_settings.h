@@ -13,11 +13,14 @@
 
 #include <jansson.h>
 
+enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at most */
+
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
     const char *precision, *optimizer, *gemm, *bits;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
-    double lr, min_lr, beta1, beta2, eps, weight_decay, clip, dropout, momentum, decay_share;
+    double lr, min_lr, weight_decay, clip, dropout, decay_share;
+    double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep;
     const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *trace;
     int replan;
@@ -26,7 +29,7 @@ typedef struct train_settings {
 } train_settings;
 
 extern train_settings train_set;                /* of this process */
-extern const gt_option train_table[];
+extern gt_option train_table[];                  /* made by train_settings_default() */
 extern const cli_help train_help;
 
 void train_settings_default(void);

@@ -119,9 +119,11 @@ static void stop_running(void)
 static gt_status check_fit(const model_config *c, dev_device *d)
 {
     char need[32], has[32], count[32];
-    const double per = !strcmp(o->optimizer, "adamw") ? 16.0 : o->momentum > 0.0 ? 12.0 : 8.0;
+    const train_options t = train_settings_options();
+    double state, most;
+    optim_state_bytes(&t.optim, &state, &most);
     const double bytes = (double)model_parameters(c)
-                         * (per + (strcmp(o->precision, "fp32") ? 2.0 : 0.0));
+                         * (8.0 + state + (strcmp(o->precision, "fp32") ? 2.0 : 0.0));
     if (bytes <= (double)dev_info_of(d)->global_bytes)
         return GT_OK;
     return gt_fail(GT_NO_MEMORY, "model '%s' with %s parameters needs %s for weights, gradients and "
@@ -212,7 +214,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
                                      .seq = (int)o->seq, .micro_batch = (int)o->micro_batch,
                                      .schedule = o->pipe_schedule, .sync = o->sync,
                                      .recompute = o->recompute ? 1 : gt_option_given(train_table, "recompute") ? 0 : -1,
-                                     .again = again,
+                                     .optim = t.optim, .again = again,
                                      .in_passing = again };
     if (w->file && strcmp(w->file, "auto")) {   /* settles these, unless they were given as well */
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
@@ -222,7 +224,11 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
     gt_status st = plan_local_number(&w->local.stages, "stages", o->stages);
     if (!st)
         st = plan_local_number(&w->local.replicas, "replicas", o->replicas);
-    return st ? st : plan_local_number(&w->local.tensor, "tensor", o->tensor);
+    if (!st)
+        st = plan_local_number(&w->local.tensor, "tensor", o->tensor);
+    if (!st && !w->local.tensor && optim_rule_sees_tensors(t.optim.rule))
+        w->local.tensor = 1;                    /* such a rule needs matrices whole */
+    return st;
 }
 
 /* What all ranks need, in one piece. */

@@ -33,6 +33,7 @@ struct params {
     int64_t step, most;                     /* elements: of places, of a segment */
     param *param;
     params_segment *segment;
+    int (*whole)(const graph_param_info *info);
 };
 
 /* Elements after which the next tensor may start: aligned in fp32 and in 16-bit storage. */
@@ -267,6 +268,22 @@ const params_segment *params_segment_at(const params *p, int i)
 {
     assert(0 <= i && i < p->segments);
     return &p->segment[i];
+}
+
+void params_keep_whole(params *p, int (*whole)(const graph_param_info *info))
+{
+    p->whole = whole;
+}
+
+int64_t params_cut(const params *p, int segment, int64_t at)
+{
+    for (int i = 0; p->whole && i < p->count; i++) {
+        const param *t = &p->param[i];
+        if (t->segment == segment && t->first < at && at < t->first + shape_count(&t->info.shape)
+            && p->whole(&t->info))
+            return t->first;
+    }
+    return at;
 }
 
 void params_place(const params *p, int i, int *segment, int64_t *first)

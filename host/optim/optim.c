@@ -59,7 +59,7 @@ static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
         return GT_OK;
     if (info->slice.parts || first < p->first || first + count > p->first + p->count)
         return gt_fail(GT_UNSUPPORTED, "optimizer %s needs '%s' whole, and this rank has a part of it; use "
-                       "--tensor 1 and --sync allreduce, or another --optimizer", o->config.rule->name,
+                       "--tensor 1, or another --optimizer", o->config.rule->name,
                        info->name);
     return add_unit(o, &u);
 }

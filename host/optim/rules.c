@@ -33,6 +33,11 @@ int optim_rule_sees_tensors(const optim_rule *r)
     return r->whole != NULL;
 }
 
+int (*optim_rule_whole(const optim_rule *r))(const graph_param_info *info)
+{
+    return r->whole;
+}
+
 const optim_setting *optim_setting_at(const optim_rule *r, int i)
 {
     return i < r->setting_count ? &r->settings[i] : NULL;

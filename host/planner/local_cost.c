@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOMENT_BYTES = 8, GRADIENT_BYTES = 4 };
+enum { GRADIENT_BYTES = 4 };
 
 static double link_of(const double *matrix, const local_job *job, int a, int b, double none)
 {
@@ -198,7 +198,7 @@ static double rank_bytes(const seat_table *t, const part_price *all, int kept, i
 {
     double state = t->job->state_bytes;
     if (!strcmp(t->job->sync, "sharded"))
-        state += (double)MOMENT_BYTES / replicas - MOMENT_BYTES;
+        state += t->job->slot_bytes / replicas - t->job->slot_bytes;
     return all->parameters * share * state + all->cost.activation * kept + all->passing;
 }
 

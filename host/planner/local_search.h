@@ -34,7 +34,8 @@ typedef struct local_job {
     const local_rank *rank;
     /* Between two ranks, [from * ranks + to]; NULL with one rank. */
     const double *latency, *bandwidth;
-    double state_bytes;         /* a parameter: weight, gradient, two moments, copy          */
+    double state_bytes;         /* a parameter: weight, gradient, optimizer's state, copy    */
+    double slot_bytes;          /* of it the optimizer's state, which replicas may share out */
     /* What is fixed; 0, NULL, -1: open. Tensor groups are tried only if nothing else fits. */
     int stages, replicas, tensor, micro_batch, recompute;
     const char *schedule;

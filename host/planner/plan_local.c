@@ -171,10 +171,19 @@ static gt_status introduce(session *s)
     return st;
 }
 
-/* Bytes of a parameter with its gradient, moments and copy. */
+/* What the optimizer keeps of a parameter, in bytes. */
+static double slot_bytes(const plan_local_options *o)
+{
+    const optim_config usual = optim_defaults();
+    double least, most;
+    optim_state_bytes(o->optim.rule ? &o->optim : &usual, &least, &most);
+    return most;
+}
+
+/* Bytes of a parameter with its gradient, the optimizer's state and copy. */
 static double state_bytes(const plan_local_options *o)
 {
-    return o->storage == DTYPE_F32 ? 16.0 : 18.0;
+    return 8.0 + slot_bytes(o) + (o->storage == DTYPE_F32 ? 0.0 : 2.0);
 }
 
 /* Measuring a model that cannot fit takes long and says nothing. */
@@ -252,7 +261,7 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
     *job = (local_job){ .ranks = s->ranks, .units = s->model.units, .batch = o->batch, .rank = ranks,
                         .latency = links ? links->latency : NULL,
                         .bandwidth = links ? links->bandwidth : NULL,
-                        .state_bytes = state_bytes(o), .stages = o->stages,
+                        .state_bytes = state_bytes(o), .slot_bytes = slot_bytes(o), .stages = o->stages,
                         .replicas = o->replicas, .tensor = o->tensor, .micro_batch = o->micro_batch,
                         .recompute = o->recompute, .schedule = o->schedule,
                         .sync = o->sync ? o->sync : "allreduce" };

@@ -12,6 +12,7 @@
 
 #include "host/device/device.h"
 #include "host/graph/graph.h"
+#include "host/optim/optim.h"
 #include "host/pipeline/run_plan.h"
 #include "net/comm/comm.h"
 
@@ -33,6 +34,7 @@ typedef struct plan_local_options {
     const char *schedule;       /* NULL or "auto": open                                       */
     int recompute;
     const char *sync;           /* NULL: "allreduce"                                          */
+    optim_config optim;         /* rule NULL: the usual one                                   */
     int again;                  /* measure even what the cache folder "profile" has           */
     int in_passing;             /* and do not keep it: what slows a device now may pass       */
 } plan_local_options;

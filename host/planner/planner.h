@@ -57,7 +57,7 @@ typedef struct pipe_job {
     int units;
     const pipe_unit *unit;
     int batch;                  /* sequences a step                                          */
-    double state_bytes;         /* a parameter: weight, gradient, moments, copies            */
+    double state_bytes;         /* a parameter: weight, gradient, optimizer's state, copies  */
     double gradient_bytes;      /* a parameter, on the wire                                  */
     int most_tensor;            /* ranks that can split a layer; 0: any number               */
 } pipe_job;

@@ -233,6 +233,6 @@ void parallel_holders_part(const parallel_holders *h, const params *p, int segme
     if (g)
         net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
     const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
-    *first = from < s->count ? from : s->count;
-    *count = (to < s->count ? to : s->count) - *first;
+    *first = params_cut(p, segment, from < s->count ? from : s->count);
+    *count = params_cut(p, segment, to < s->count ? to : s->count) - *first;
 }

@@ -30,7 +30,7 @@ net_group *parallel_holders_net(const parallel_holders *h, int group);
 int        parallel_holders_first(const parallel_holders *h, int group);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
- * of params_step(). All of it where the group is one rank. */
+ * of params_step(), and without cutting a tensor that params_keep_whole() names. All of it where the group is one rank. */
 void       parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
                                  int64_t *first, int64_t *count);
 

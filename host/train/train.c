@@ -75,6 +75,10 @@ static gt_status settle_plan(train *t)
         st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, %d units and batches of %d; there are %d, "
                      "%d and %llu", t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units,
                      (unsigned long long)t->o.batch);
+    if (!st && t->plan.tensor > 1 && optim_rule_sees_tensors(t->o.optim.rule))
+        st = gt_fail(GT_UNSUPPORTED, "optimizer %s needs matrices whole, and the plan's tensor width of %d cuts "
+                     "them; make a plan with --tensor 1, or take another --optimizer",
+                     optim_rule_name(t->o.optim.rule), t->plan.tensor);
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
@@ -109,8 +113,11 @@ static gt_status make_stage(train *t)
         if (!st)
             how = parallel_holders_grouping(t->holders);
     }
-    return st ? st : params_create_grouped(&t->params, t->device, graphs, chunks,
-                                           t->holders ? &how : NULL, 1);
+    if (!st)
+        st = params_create_grouped(&t->params, t->device, graphs, chunks, t->holders ? &how : NULL, 1);
+    if (!st)
+        params_keep_whole(t->params, optim_rule_whole(t->o.optim.rule));
+    return st;
 }
 
 /* What this rank updates, counts of the norm, and writes of a checkpoint: what it holds as the first
@@ -121,11 +128,16 @@ static gt_status make_optimizer(train *t)
     const double tokens = (double)(t->o.batch * t->o.seq);
     if (!t->holders)
         return optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, NULL);
+    /* Replicas that update the same matrix must come to the same bits, so they must not measure, each for
+     * itself, which engine multiplies fastest. */
+    gt_status st = gemm_context_create(&t->update_gemm, t->device, "tiled");
+    if (st)
+        return st;
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
     t->mine = calloc((size_t)count + 1, 1);
     t->mine_state = calloc((size_t)count + 1, 1);
     t->totals = calloc((size_t)t->ranks, sizeof *t->totals);
-    gt_status st = parts && t->mine && t->mine_state && t->totals ? GT_OK : no_memory();
+    st = parts && t->mine && t->mine_state && t->totals ? GT_OK : no_memory();
     for (int i = 0; !st && i < segments; i++) {
         const params_segment *s = params_segment_at(t->params, i);
         const net_group *g = parallel_holders_net(t->holders, s->group);
@@ -145,7 +157,8 @@ static gt_status make_optimizer(train *t)
         t->mine_state[i] = t->sharded || t->mine[i];
     }
     if (!st)
-        st = optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, parts);
+        st = optim_create(&t->optim, t->device, t->kernels, t->update_gemm, t->params, &t->o.optim, tokens,
+                          parts);
     free(parts);
     return st;
 }
@@ -487,6 +500,7 @@ static void release(train *t)
     free(t->mine);
     free(t->mine_state);
     free(t->totals);
+    gemm_context_release(t->update_gemm);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
     run_plan_release(&t->plan);

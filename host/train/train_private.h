@@ -44,7 +44,7 @@ struct train {
     run_place place;
     int rank, ranks;
     kernel_set *kernels;
-    gemm_context *gemm;
+    gemm_context *gemm, *update_gemm;   /* update_gemm: of several ranks, the optimizer's */
     stage *stage;
     params *params;
     optim *optim;

@@ -75,7 +75,7 @@ refuses "dropout 1.5" 2 'option --dropout: 1.5' train $good --out new --dropout 
 refuses "dropout below 0" 2 'option --dropout: -0.5' train $good --out new --dropout -0.5
 refuses "a negative learning rate" 2 'learning rate -1' train $good --out new --lr -1
 refuses "a last rate above the peak" 2 'above the peak' train $good --out new --min-lr 1
-refuses "beta 1" 2 'not both in \[0, 1\)' train $good --out new --beta1 1
+refuses "beta 1" 2 'beta1 of adamw, 1, is not in \[0, 1\)' train $good --out new --beta1 1
 refuses "a decay share of 7" 2 'decays, 7' train $good --out new --lr-schedule wsd --decay-share 7
 refuses "a validation share of 2" 2 'option --val-fraction: 2' tokenize "$text" -o new --val-fraction 2
 refuses "eval of 0 sequences" 2 'option --batch' eval --from run --data "$text" --batch 0

@@ -40,10 +40,12 @@ useless --eval-data "$text" "--eval-every 0 asks for no validation"
 useless --eval-batches 3 "--eval-every 0 asks for no validation"
 useless --min-lr 1e-5 "--lr-schedule constant stays at --lr" --lr-schedule constant
 useless --decay-share 0.1 "belongs to --lr-schedule wsd"
-useless --momentum 0.5 "belongs to --optimizer sgd"
-useless --beta1 0.5 "belongs to --optimizer adamw" --optimizer sgd
-useless --beta2 0.5 "belongs to --optimizer adamw" --optimizer sgd
-useless --eps 1e-6 "belongs to --optimizer adamw" --optimizer sgd
+useless --momentum 0.5 "belongs to --optimizer sgd or muon"
+useless --beta1 0.5 "belongs to --optimizer adamw or lion or muon" --optimizer sgd
+useless --beta2 0.5 "belongs to --optimizer adamw or lion or muon" --optimizer sgd
+useless --eps 1e-6 "belongs to --optimizer adamw or muon" --optimizer sgd
+useless --adamw-lr 1e-3 "belongs to --optimizer muon"
+useless --decay-rate 0.5 "belongs to --optimizer adafactor" --optimizer lion
 useless --replan "" "one rank has nobody to move work to"
 refuses "--explain and --trace" 2 'option --trace would be ignored' train $good --explain --trace x.json
 refuses "a warm-up longer than the run" 2 'warm-up of 3 steps is longer than the run of 2; lower --warmup or raise --steps' \

@@ -103,10 +103,10 @@ check "from then on they are the run's" [ $? -eq 0 ]
 check "without a word" eval '! grep -q WARN stderr'
 
 cp -r straight other
-refuses "AdamW's moments for SGD" 1 "holds second moments.*--optimizer" train --out other --resume --optimizer sgd --steps 9
+refuses "AdamW's moments for SGD" 1 "begun with adamw, whose state.*--from" train --out other --resume --optimizer sgd --steps 9
 train_tiny --optimizer sgd --momentum 0 --micro-batch 4 --steps 2 --eval-every 0 --out sgd > stdout 2> stderr
 check "an SGD run" [ $? -eq 0 ]
-refuses "nothing of SGD for AdamW" 1 "holds no first moments, which this optimizer keeps; .*--optimizer" \
+refuses "nothing of SGD for AdamW" 1 "with --optimizer adamw: it was begun with sgd" \
     train --out sgd --resume --optimizer adamw --steps 9
 refuses "a batch that the run's micro-batch does not divide" 2 \
     "batch 2 is not a multiple of micro-batch 4 of the run's config.json;" \

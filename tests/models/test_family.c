@@ -36,7 +36,10 @@ static int toy_layer(graph *g, const model_config *c, int layer, int x)
                             named(g, layer, "shift", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f), c->eps);
     a = graph_linear(g, "qkv", a, named(g, layer, "qkv", shape_of(2, 3 * C, C), GRAPH_INIT_NORMAL, 0.1f), -1,
                      GRAPH_ACT_NONE, -1, 0.0f);
-    a = graph_attention(g, "attn", a, c->heads, 1, (float)c->own[TOY_SCALE], 0.0f);
+    const graph_attention_in in = { .q = { a, 0 }, .k = { a, C }, .v = { a, 2 * C } };
+    const graph_heads how = { .heads = c->heads, .kv_heads = c->heads, .size = (int)C / c->heads,
+                              .causal = 1, .scale = (float)c->own[TOY_SCALE] };
+    a = graph_attention(g, "attn", &in, &how);
     const int up = named(g, layer, "up", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int low = named(g, layer, "low", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int bias = named(g, layer, "bias", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f);

@@ -32,7 +32,7 @@ static profile profile_of(double speed, double start)
 
 static void make_bench(bench *b, int ranks, int units, int batch, const double *speed)
 {
-    *b = (bench){ .job = { .ranks = ranks, .units = units, .batch = batch, .state_bytes = 16,
+    *b = (bench){ .job = { .ranks = ranks, .units = units, .batch = batch, .state_bytes = 16, .slot_bytes = 8,
                            .recompute = -1, .sync = "allreduce" } };
     for (int r = 0; r < ranks; r++) {
         b->rank[r] = (local_rank){ .memory = 1e12, .profile = profile_of(speed[r], 0.2) };
