@@ -443,10 +443,14 @@ static gt_status backward_weight(stage *s, const stage_calls *calls, int c, int 
     }
     if (!st && last)
         st = exec_run_last(e, from, -1);
-    if (!st && last && calls->gradients)
-        st = calls->gradients(calls->context, c, from, 1);
     copy_free(k, m);
     return st;
+}
+
+/* How many launches of the last backward-weight the caller knows of when all are queued. */
+static int launches_of_last(const chunk *k)
+{
+    return k->stop_count ? k->stops[k->stop_count - 1] : 0;
 }
 
 static gt_status expect(stage *s, int count)
@@ -503,8 +507,12 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
         st = backward_weight(s, calls, c, m);
         computes = 1;
         break;
-    case PIPE_REDUCE:                   /* the caller was told with the last backward-weight */
-    case PIPE_UPDATE:                   /* the caller's, after stage_run()                   */
+    case PIPE_REDUCE:                   /* what is complete earlier was told within the backward-weight */
+        gt_trace_of(s->step, 0, c + 1);
+        return calls->gradients ? calls->gradients(calls->context, c, launches_of_last(k), 1) : GT_OK;
+    case PIPE_UPDATE:
+        gt_trace_of(s->step, 0, 0);
+        return calls->update ? calls->update(calls->context) : GT_OK;
     case PIPE_KINDS:
         break;
     }

@@ -13,7 +13,8 @@
  *
  *   stage_build()   graphs of its chunks        -> who holds which parameter, params, optimizer
  *   stage_place()   memory and launch lists     -> stage_ready()
- *   stage_run()     forward and backward of a step; gradients are ready, not yet summed
+ *   stage_run()     a step as its schedule says: the caller sums at PIPE_REDUCE and updates at
+ *                   PIPE_UPDATE
  *
  * With tensor groups, rank k of a stage talks to rank k of the next: both hold the same rows.
  * Activations travel in storage type. All calls of all ranks of a replica go together.     */
@@ -67,16 +68,18 @@ typedef struct stage_calls {
     /* Queues the inputs of a micro-batch (counted from 0 within the replica) into e. */
     gt_status (*inputs)(void *context, exec *e, int chunk, int micro_batch);
     /* Launches [0, done) of the chunk's last backward-weight are queued: gradients with
-     * exec_gradient_done() <= done are complete. Called for each of `stops` and at the end. NULL:
-     * not wanted. */
+     * exec_gradient_done() <= done are complete. Called for each of `stops`, and where the schedule
+     * says PIPE_REDUCE with `last`: all of the chunk's are. NULL: not wanted. */
     gt_status (*gradients)(void *context, int chunk, int done, int last);
+    /* Where the schedule says PIPE_UPDATE: everything before is queued. NULL: not wanted. */
+    gt_status (*update)(void *context);
     int32_t step;                   /* for traces: counted from 1; 0: not told               */
 } stage_calls;
 
 /* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */
 gt_status stage_stops(stage *s, int chunk, const int *stops, int count);
 
-/* Queues forward and backward of a step. Returns when everything is queued. Once the user asks to
+/* Queues a step, the caller's update included. Returns when everything is queued. Once the user asks to
  * stop (host/base/activity.h): GT_INTERRUPTED; with other ranks it goes through to the end, without
  * computing, since they wait for what it sends, and stage_stopped() says that the step is void. */
 gt_status stage_run(stage *s, const stage_calls *calls);
@@ -94,7 +97,7 @@ const pipe_event    *stage_events(const stage *s);
  * program ended, and that something else lasted until `now`. */
 uint64_t             stage_traced_until(stage *s, uint64_t now);
 uint64_t             stage_began(const stage *s);   /* gt_now_ns() of its begin           */
-/* When what the caller does itself was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
+/* When what the caller queued was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
  * Kept until the next run. */
 void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t end);
 typedef struct stage_report {

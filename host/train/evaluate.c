@@ -121,7 +121,7 @@ static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
 
 static gt_status run_round(evaluate *e, double *sum)
 {
-    const stage_calls calls = { e, send_inputs, NULL, 0 };
+    const stage_calls calls = { .context = e, .inputs = send_inputs };
     const uint64_t left = (e->to - e->at + e->batch - 1) / e->batch;
     const int count = left < (uint64_t)e->round ? (int)left : e->round;
     float part = 0.0f;

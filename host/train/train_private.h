@@ -65,6 +65,7 @@ struct train {
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */
+    flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
     int vocab;
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* vocab + 1, for sorting tokens */

@@ -4,6 +4,7 @@
  *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...       of short steps
  *             device   ........ step s ........ | ........ step s+1 ........ |
  *   together  stage: forward, backward | sums of gradients | norm and loss of all | update
+ *             (the schedule's PIPE_REDUCE and PIPE_UPDATE call gradients_ready() and update())
  *
  * A step's inputs live in a ring of host slots, two steps deep: a slot is written again
  * only after the step that used it has been waited for. What the host learns of a step
@@ -65,21 +66,6 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
 static gt_status gradients_ready(void *context, int chunk, int done, int last)
 {
     return parallel_gradients_ready(((train *)context)->gradients, chunk, done, last);
-}
-
-/* Queues forward and backward of a whole step, whose samples begin at `begin`; with several ranks
- * the sums have begun. */
-static gt_status queue_gradients(train *t, uint64_t step, uint64_t begin)
-{
-    const stage_calls calls = { t, send_inputs, t->gradients ? gradients_ready : NULL, (int32_t)(step + 1) };
-    gt_activity a;
-    t->running = step;
-    t->running_at = begin;
-    gt_activity_begin(&a, "step", NULL, t->o.steps);
-    gt_activity_set(&a, step + 1);
-    gt_status st = stage_run(t->stage, &calls);
-    gt_activity_end(&a);
-    return st;
 }
 
 /* A step from the end of the one before it, if it was queued by then, and within it the update. */
@@ -145,7 +131,7 @@ static void note_sums(train *t)
 }
 
 /* Adds up over all ranks what this one has of a step, and queues the update. */
-static gt_status update_together(train *t, flight *f, uint64_t start)
+static gt_status update_together(train *t, flight *f)
 {
     parallel_totals sum = { .stop = t->stop || gt_stop_asked(), .stopped = stage_stopped(t->stage) };
     uint64_t bytes, ns;
@@ -165,7 +151,7 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         t->exchanged = all;
     }
     sum.busy = report.busy + norm;
-    sum.seconds = (double)(gt_now_ns() - start) * 1e-9;
+    sum.seconds = (double)(gt_now_ns() - f->start_ns) * 1e-9;
     sum.sent = (double)(report.sent + bytes);
     const double mine = sum.seconds;
     if (!st)
@@ -181,6 +167,30 @@ static gt_status update_together(train *t, flight *f, uint64_t start)
         st = parallel_gradients_gather(t->gradients);
     if (!st && t->sharded && t->o.precision != DTYPE_F32)
         st = params_refresh(t->params, t->kernels);
+    return st;
+}
+
+static gt_status update_now(void *context)
+{
+    train *t = context;
+    flight *f = t->updating;
+    return t->gradients ? update_together(t, f) : optim_step(t->optim, f->lr);
+}
+
+/* Queues a whole step, its update too unless `f` is NULL; its samples begin at `begin`. */
+static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
+{
+    const stage_calls calls = { .context = t, .inputs = send_inputs,
+                                .gradients = t->gradients ? gradients_ready : NULL,
+                                .update = f ? update_now : NULL, .step = (int32_t)(step + 1) };
+    gt_activity a;
+    t->running = step;
+    t->running_at = begin;
+    t->updating = f;
+    gt_activity_begin(&a, "step", NULL, t->o.steps);
+    gt_activity_set(&a, step + 1);
+    gt_status st = stage_run(t->stage, &calls);
+    gt_activity_end(&a);
     return st;
 }
 
@@ -200,9 +210,7 @@ static gt_status queue_step(train *t, uint64_t step)
     if (t->gradients)                           /* its sums wait for the step before anyway */
         st = land(t, &t->flights[(step + DEPTH - 1) % DEPTH]);
     if (!st)
-        st = queue_gradients(t, step, f->begin);
-    if (!st)
-        st = t->gradients ? update_together(t, f, start) : optim_step(t->optim, f->lr);
+        st = run_stage(t, step, f->begin, f);
     if (!st)
         st = optim_state_read(t->optim, f->state, &event);
     if (!st)
@@ -454,13 +462,12 @@ gt_status train_load(train *t, uint64_t step)
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm)
 {
     float state[OPTIM_STATE_FLOATS] = { 0 };
-    flight f = { .lr = optim_lr(&t->o.optim, step) };
+    flight f = { .step = step, .lr = optim_lr(&t->o.optim, step), .start_ns = gt_now_ns() };
+    const int updates = update || t->gradients;
     dev_event *event = NULL;
-    gt_status st = queue_gradients(t, step, loader_step(&t->loader, step, 0));
-    if (!st && (update || t->gradients)) {
-        st = t->gradients ? update_together(t, &f, gt_now_ns()) : optim_step(t->optim, f.lr);
-        if (!st)
-            st = optim_state_read(t->optim, state, &event);
+    gt_status st = run_stage(t, step, loader_step(&t->loader, step, 0), updates ? &f : NULL);
+    if (!st && updates) {
+        st = optim_state_read(t->optim, state, &event);
         if (!st)
             st = dev_event_wait(event);
     } else if (!st) {
