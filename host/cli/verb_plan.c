@@ -39,7 +39,7 @@ static const gt_option table[] = {
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &o.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer; auto: if memory is short",
       &o.tensor, 0, NULL },
-    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "schedule of a pipeline", &o.schedule, 0,
+    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "order of a pipeline", &o.schedule, 0,
       NULL },
     { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept; else if memory is short",
