@@ -9,15 +9,15 @@
 #include "host/kernel/kernel_cases_private.h"
 
 /* The random buffer of dropout, and the same for the reference. The first sequence is so far from
- * the step's first that its elements' numbers need more than 32 bits, and a sequence's length is odd,
- * so that words do not begin at a quad. */
+ * the step's first that its elements' numbers need more than 32 bits; where a sequence's length is no
+ * multiple of four, as in some cases, words do not begin at a quad. */
 static kernel_dropout dropout_of(trial *t, reference_dropout *same)
 {
     operand *o = operand_add(t, "random", INT, 4);
     o->given = 1;
     for (int i = 0; !t->status && i < 4; i++)
         o->whole[i] = (int32_t)(gt_random_u32(&t->random) >> 1);
-    const int64_t sequence = elements(t) | 1;
+    const int64_t sequence = elements(t);
     if (!t->status)
         *same = (reference_dropout){
             .p = 0.2f, .stream = 11, .step = (uint32_t)o->whole[2], .first = (uint32_t)o->whole[3],
