@@ -92,13 +92,15 @@ static uint64_t place_of(const loader *l, uint64_t number)
     return offset_of(l, epoch) + window * l->tokens;
 }
 
-/* Reads T + 1 tokens as a row of x and a row of y. */
+/* Reads T + 1 tokens as a row of x and a row of y, of which one may be NULL. */
 static gt_status read_row(const loader *l, uint64_t place, int32_t *x, int32_t *y)
 {
     const size_t n = (size_t)l->tokens;
-    gt_status st = token_split_read(l->split, place, n, x);
-    if (st)
+    gt_status st = x ? token_split_read(l->split, place, n, x) : GT_OK;
+    if (st || !y)
         return st;
+    if (!x)
+        return token_split_read(l->split, place + 1, n, y);
     memcpy(y, x + 1, (n - 1) * sizeof *y);
     return token_split_read(l->split, place + n, 1, y + n - 1);
 }
@@ -109,7 +111,8 @@ gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64
     assert(first + count <= l->batch);
     const uint64_t begin = loader_begin(l, position) + first;
     for (uint64_t i = 0; i < count; i++) {
-        gt_status st = read_row(l, place_of(l, begin + i), x + i * l->tokens, y + i * l->tokens);
+        gt_status st = read_row(l, place_of(l, begin + i), x ? x + i * l->tokens : NULL,
+                                y ? y + i * l->tokens : NULL);
         if (st)
             return st;
     }
@@ -134,13 +137,16 @@ gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *
     const uint64_t rows = loader_eval_rows(l);
     *filled = first >= rows ? 0 : rows - first < count ? rows - first : count;
     for (uint64_t i = 0; i < *filled; i++) {
-        gt_status st = read_row(l, (first + i) * l->tokens, x + i * l->tokens, y + i * l->tokens);
+        gt_status st = read_row(l, (first + i) * l->tokens, x ? x + i * l->tokens : NULL,
+                                y ? y + i * l->tokens : NULL);
         if (st)
             return st;
     }
     for (uint64_t i = *filled * l->tokens; i < count * l->tokens; i++) {
-        x[i] = 0;
-        y[i] = LOADER_IGNORE;
+        if (x)
+            x[i] = 0;
+        if (y)
+            y[i] = LOADER_IGNORE;
     }
     return GT_OK;
 }

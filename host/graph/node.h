@@ -95,6 +95,11 @@ struct graph_op {
     int (*gemm)(const graph *g, const graph_node *n, gemm_desc *out);
     /* 1 if nodes of this row take the same time for equal shapes; NULL: always. */
     int (*alike)(const graph_node *a, const graph_node *b);
+    /* Computes inputs in[1], in[2] from the input in[0], on the host (derived.h), and the int32s that
+     * this needs beside them; NULL: nothing is computed. */
+    void (*derive)(const graph *g, const graph_node *n, const int32_t *source, int32_t *const out[],
+                   int32_t *scratch);
+    int64_t (*derive_scratch)(const graph *g, const graph_node *n);
 };
 
 /* The rows of all operations, 0, 1, 2, ...; NULL behind the last. */

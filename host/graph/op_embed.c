@@ -44,8 +44,20 @@ static gt_status embed_position_grad_launch(launch_context *c, const graph_node 
     return st ? st : remember(c, changes, slot);
 }
 
+static void sort_tokens(const graph *g, const graph_node *n, const int32_t *tokens, int32_t *const out[],
+                        int32_t *scratch)
+{
+    kernel_embed_sort(tokens, (int)count_of(g, n->in[0]), graph_vocabulary(g), out[0], out[1], scratch);
+}
+
+static int64_t sort_scratch(const graph *g, const graph_node *n)
+{
+    (void)n;
+    return (int64_t)graph_vocabulary(g) + 1;
+}
+
 static const graph_op op_embed_token_grad = {
-    .name = "embed token grad",
+    .name = "embed token grad", .derive = sort_tokens, .derive_scratch = sort_scratch,
     .launch = embed_token_grad_launch, .flops = ops_no_flops,
 };
 static const graph_op op_embed_position_grad = {

@@ -13,6 +13,7 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/random.h"
+#include "host/graph/derived.h"
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
 
@@ -115,26 +116,46 @@ static gt_status fill_floats(const bench *b, dev_buffer *to, dtype type, size_t 
     return st;
 }
 
-/* Tokens, and their order by value as the embedding's gradient wants it. */
-static gt_status fill_tokens(const bench *b, rig *r, const char *name, int R)
+/* Ids, and what the graph wants computed from them. */
+static gt_status fill_ids(const bench *b, rig *r, const char *name, int n)
 {
-    int32_t *x = malloc(((size_t)R * 3 + 2 + (size_t)b->vocab + 1) * sizeof *x);
+    int32_t *x = malloc((size_t)n * sizeof *x);
     gt_random random;
     if (!x)
-        return gt_fail(GT_NO_MEMORY, "cannot measure: out of memory");
-    int32_t *order = x + R, *starts = order + R, *scratch = starts + R + 2;
+        return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for %d ids", n);
     gt_random_init(&random, 3, 0);
-    for (int i = 0; i < R; i++)
+    for (int i = 0; i < n; i++)
         x[i] = (int32_t)gt_random_below(&random, (uint64_t)b->vocab);
-    gt_status st = dev_write(b->d, exec_buffer(r->e, name), 0, x, (size_t)R * sizeof *x);
-    dev_buffer *order_to = exec_buffer(r->e, "embed_order"), *starts_to = exec_buffer(r->e, "embed_starts");
-    kernel_embed_sort(x, R, b->vocab, order, starts, scratch);
-    if (!st && order_to)
-        st = dev_write(b->d, order_to, 0, order, (size_t)R * sizeof *order);
-    if (!st && starts_to)
-        st = dev_write(b->d, starts_to, 0, starts, ((size_t)R + 2) * sizeof *starts);
+    gt_status st = dev_write(b->d, exec_buffer(r->e, name), 0, x, (size_t)n * sizeof *x);
+    for (int i = 0; !st && i < graph_derived_count(r->g); i++) {
+        const graph_derived d = graph_derived_at(r->g, i);
+        if (strcmp(d.source, name))
+            continue;
+        int32_t *room = malloc((size_t)(d.count[0] + d.count[1] + d.scratch) * sizeof *room);
+        if (!room)
+            st = gt_fail(GT_NO_MEMORY, "cannot measure: no memory to compute '%s'", d.name[0]);
+        int32_t *const out[] = { room, room ? room + d.count[0] : NULL };
+        if (!st)
+            graph_derive(r->g, &d, x, out, room + d.count[0] + d.count[1]);
+        for (int k = 0; !st && k < GRAPH_DERIVED_OUTPUTS; k++)
+            if (exec_buffer(r->e, d.name[k]))
+                st = dev_write(b->d, exec_buffer(r->e, d.name[k]), 0, out[k], (size_t)d.count[k] * sizeof *x);
+        free(room);
+    }
     free(x);
     return st;
+}
+
+/* Is the input computed from another one? */
+static int is_derived(const graph *g, const char *name)
+{
+    for (int i = 0; i < graph_derived_count(g); i++) {
+        const graph_derived d = graph_derived_at(g, i);
+        for (int k = 0; k < GRAPH_DERIVED_OUTPUTS; k++)
+            if (!strcmp(d.name[k], name))
+                return 1;
+    }
+    return 0;
 }
 
 static gt_status fill_inputs(rig *r, const bench *b)
@@ -147,8 +168,8 @@ static gt_status fill_inputs(rig *r, const bench *b)
         dev_buffer *to = value->role == GRAPH_INPUT ? exec_value(r->e, v) : NULL;
         if (!to)
             continue;
-        if (!strcmp(value->name, "tokens") || !strcmp(value->name, "targets"))
-            st = fill_tokens(b, r, value->name, (int)n);
+        if (value->type == DTYPE_I32 && !is_derived(r->g, value->name))
+            st = fill_ids(b, r, value->name, (int)n);
         else if (!strcmp(value->name, "grad_scale"))
             st = dev_write(b->d, to, 0, &one, sizeof one);
         else if (value->type == DTYPE_F32 || value->type == DTYPE_BF16 || value->type == DTYPE_F16)

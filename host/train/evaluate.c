@@ -7,6 +7,7 @@
 #include "host/train/evaluate.h"
 
 #include "host/base/activity.h"
+#include "host/data/batch.h"
 #include "host/sync/gradients.h"
 
 #include <math.h>
@@ -16,10 +17,11 @@ struct evaluate {
     evaluate_options o;
     stage *stage;
     loader loader;
-    int vocab, round;               /* round: micro-batches at a time */
+    data_batch data;
+    int round;                      /* micro-batches at a time */
     uint64_t batch, from, to;       /* sequences of a micro-batch; this replica's rows */
     uint64_t at, filled;            /* the next row; rows of this round that are real  */
-    int32_t *x, *y;
+    void *field[DATA_FIELDS];
 };
 
 uint64_t evaluate_rows(const evaluate *e, uint64_t *all)
@@ -49,7 +51,7 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
     *out = NULL;
     evaluate *e = calloc(1, sizeof *e);
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot evaluate: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot evaluate: no memory for its settings");
     e->o = *o;
     gt_status st = loader_open(&e->loader, o->split, o->name ? o->name : "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
     if (!st)
@@ -58,11 +60,14 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
         st = stage_place(e->stage, &o->place);
     if (!st) {
         take_part(e);
-        e->vocab = graph_vocabulary(stage_graph(e->stage, 0));
-        e->x = malloc((size_t)(e->batch * o->seq) * sizeof *e->x);
-        e->y = malloc((size_t)(e->batch * o->seq) * sizeof *e->y);
-        if (!e->x || !e->y)
-            st = gt_fail(GT_NO_MEMORY, "cannot evaluate: out of memory");
+        data_batch_next_token(&e->data, &e->loader, "validation");
+        e->data.vocab = graph_vocabulary(stage_graph(e->stage, 0));
+        for (int f = 0; !st && f < e->data.fields; f++) {
+            e->field[f] = malloc(data_field_bytes(&e->data.field[f], e->batch));
+            if (!e->field[f])
+                st = gt_fail(GT_NO_MEMORY, "cannot evaluate: no memory for %llu sequences of '%s'",
+                             (unsigned long long)e->batch, e->data.field[f].name);
+        }
     }
     if (st) {
         evaluate_release(e);
@@ -82,40 +87,32 @@ void evaluate_release(evaluate *e)
     if (!e)
         return;
     stage_release(e->stage);
-    free(e->x);
-    free(e->y);
+    for (int f = 0; f < DATA_FIELDS; f++)
+        free(e->field[f]);
     free(e);
 }
 
-static gt_status write(evaluate *e, exec *x, const char *name, const int32_t *data)
-{
-    dev_buffer *b = exec_buffer(x, name);
-    return b ? dev_write(e->o.place.exec.device, b, 0, data,
-                         (size_t)(e->batch * e->o.seq) * sizeof *data) : GT_OK;
-}
-
-/* Loads the next micro-batch; rows beyond the part's end are masked. */
+/* Loads the next micro-batch; rows beyond the part's end do not count. */
 static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
 {
     evaluate *e = context;
     const uint64_t first = e->at + (uint64_t)micro * e->batch;
-    const uint64_t n = e->batch * e->o.seq;
-    uint64_t filled = 0, wanted = first < e->to ? e->to - first : 0;
-    if (wanted > e->batch)
-        wanted = e->batch;
-    gt_status st = loader_eval(&e->loader, first, e->batch, e->x, e->y, &filled);
-    for (uint64_t i = 0; !st && i < n; i++)
-        if (e->vocab && (e->x[i] >= e->vocab || e->y[i] >= e->vocab))
-            st = gt_fail(GT_MISMATCH, "validation data holds a token that is not among the "
-                         "model's %d; was it tokenized for another model?", e->vocab);
-    for (uint64_t i = wanted * e->o.seq; i < n; i++)
-        e->y[i] = -1;
-    if (!st)
-        st = write(e, x, "tokens", e->x);
-    if (!st)
-        st = write(e, x, "targets", e->y);
+    uint64_t real = first < e->to ? e->to - first : 0;
+    void *wanted[DATA_FIELDS] = { 0 };
+    dev_buffer *to[DATA_FIELDS];
+    if (real > e->batch)
+        real = e->batch;
+    for (int f = 0; f < e->data.fields; f++) {
+        to[f] = exec_buffer(x, e->data.field[f].name);
+        wanted[f] = to[f] ? e->field[f] : NULL;
+    }
+    gt_status st = e->data.fill_rows(&e->data, first, e->batch, real, wanted);
+    for (int f = 0; !st && f < e->data.fields; f++)
+        if (to[f])
+            st = dev_write(e->o.place.exec.device, to[f], 0, e->field[f],
+                           data_field_bytes(&e->data.field[f], e->batch));
     if (chunk == 0)
-        e->filled += wanted;
+        e->filled += real;
     return st;
 }
 

@@ -40,23 +40,61 @@ gt_status train_options_check(const train_options *o)
     return optim_config_check(&o->optim);
 }
 
+/* All inputs of this stage's chunks that are computed from fields. 1: no memory. */
+static int list_derived(train *t)
+{
+    int64_t scratch = 0;
+    int n = 0;
+    for (int c = 0; c < stage_chunks(t->stage); c++)
+        n += graph_derived_count(stage_graph(t->stage, c));
+    t->derived = calloc((size_t)n + 1, sizeof *t->derived);
+    for (int c = 0; t->derived && c < stage_chunks(t->stage); c++)
+        for (int i = 0; i < graph_derived_count(stage_graph(t->stage, c)); i++) {
+            chunk_derived *at = &t->derived[t->derived_count++];
+            *at = (chunk_derived){ c, graph_derived_at(stage_graph(t->stage, c), i) };
+            scratch = at->d.scratch > scratch ? at->d.scratch : scratch;
+        }
+    t->scratch = malloc(((size_t)scratch + 1) * sizeof *t->scratch);
+    return !t->derived || !t->scratch;
+}
+
+/* 1: no memory. */
+static int make_slot(const train *t, slot *s)
+{
+    int missing = 0;
+    for (int f = 0; f < t->batch.fields; f++) {
+        s->field[f] = malloc(data_field_bytes(&t->batch.field[f], t->micro_batch));
+        missing |= !s->field[f];
+    }
+    s->derived = calloc((size_t)t->derived_count + 1, sizeof *s->derived);
+    for (int i = 0; s->derived && i < t->derived_count; i++)
+        for (int k = 0; k < GRAPH_DERIVED_OUTPUTS; k++) {
+            s->derived[i][k] = malloc((size_t)t->derived[i].d.count[k] * sizeof *s->derived[i][k]);
+            missing |= !s->derived[i][k];
+        }
+    return missing || !s->derived;
+}
+
+static void release_slot(const train *t, slot *s)
+{
+    for (int f = 0; f < DATA_FIELDS; f++)
+        free(s->field[f]);
+    for (int i = 0; s->derived && i < t->derived_count; i++)
+        for (int k = 0; k < GRAPH_DERIVED_OUTPUTS; k++)
+            free(s->derived[i][k]);
+    free(s->derived);
+}
+
 static gt_status make_slots(train *t)
 {
     const size_t count = (size_t)(DEPTH * t->micros);
-    const size_t n = (size_t)(t->micro_batch * t->o.seq);
     t->slots = calloc(count, sizeof *t->slots);
-    t->scratch = malloc(((size_t)t->vocab + 1) * sizeof *t->scratch);
-    if (!t->slots || !t->scratch)
-        return no_memory();
-    for (size_t i = 0; i < count; i++) {
-        slot *s = &t->slots[i];
-        s->x = malloc(n * sizeof *s->x);
-        s->y = malloc(n * sizeof *s->y);
-        s->order = malloc(n * sizeof *s->order);
-        s->starts = malloc((n + 2) * sizeof *s->starts);
-        if (!s->x || !s->y || !s->order || !s->starts)
-            return no_memory();
-    }
+    if (!t->slots || list_derived(t))
+        return gt_fail(GT_NO_MEMORY, "cannot train: no memory for the inputs of a step");
+    for (size_t i = 0; i < count; i++)
+        if (make_slot(t, &t->slots[i]))
+            return gt_fail(GT_NO_MEMORY, "cannot train: no memory for the inputs of %llu micro-batches",
+                           (unsigned long long)count);
     return GT_OK;
 }
 
@@ -453,7 +491,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st && t->holders)
         st = make_gradients(t);
     if (!st) {
-        t->vocab = graph_vocabulary(stage_graph(t->stage, 0));
+        data_batch_next_token(&t->batch, &t->loader, "training");
+        t->batch.vocab = graph_vocabulary(stage_graph(t->stage, 0));
         st = make_slots(t);
     }
     if (!st)
@@ -478,13 +517,10 @@ static void release(train *t)
         gt_message_clear();
     if (metrics_close(t->metrics))
         gt_log(GT_LOG_WARN, "train", "%s", gt_message());
-    for (size_t i = 0; t->slots && i < (size_t)(DEPTH * t->micros); i++) {
-        free(t->slots[i].x);
-        free(t->slots[i].y);
-        free(t->slots[i].order);
-        free(t->slots[i].starts);
-    }
+    for (size_t i = 0; t->slots && i < (size_t)(DEPTH * t->micros); i++)
+        release_slot(t, &t->slots[i]);
     free(t->slots);
+    free(t->derived);
     free(t->scratch);
     parallel_gradients_release(t->gradients);
     stage_release(t->stage);

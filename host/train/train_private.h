@@ -6,6 +6,8 @@
 #ifndef GT_TRAIN_PRIVATE_H
 #define GT_TRAIN_PRIVATE_H
 
+#include "host/data/batch.h"
+#include "host/graph/derived.h"
 #include "host/sync/gradients.h"
 #include "host/exchange/tensor_exchange.h"
 #include "host/train/evaluate.h"
@@ -17,9 +19,13 @@ enum { DEPTH = 2 };                     /* steps in flight */
 
 /* One micro-batch's inputs on the host. */
 typedef struct slot {
-    int32_t *x, *y, *order, *starts;
+    void *field[DATA_FIELDS];
+    int32_t *(*derived)[GRAPH_DERIVED_OUTPUTS];     /* [train.derived_count] */
     uint32_t random[4];
 } slot;
+
+/* Inputs of a chunk's graph that are computed from a field. */
+typedef struct chunk_derived { int chunk; graph_derived d; } chunk_derived;
 
 /* A step that has been queued and not yet waited for. */
 typedef struct flight {
@@ -60,15 +66,17 @@ struct train {
     parallel_totals *totals;            /* [rank] of the newest step */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
+    data_batch batch;
+    chunk_derived *derived;
+    int derived_count;
     uint64_t micros, micro_batch;       /* this replica's */
     uint64_t landed_ns;                 /* on the courier's thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */
     flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
-    int vocab;
     slot *slots;                        /* DEPTH * micros */
-    int32_t *scratch;                   /* vocab + 1, for sorting tokens */
+    int32_t *scratch;                   /* for computing what is derived */
     flight flights[DEPTH];
     uint64_t done, queued;              /* steps recorded; steps queued */
     uint64_t samples;                   /* the position in the data behind what is queued */

@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #define AHEAD_SECONDS 0.25              /* of shorter steps the next one is queued before they are over */
 #define SKIPS_IN_A_ROW 50               /* fp16: more than the loss scale can explain */
@@ -29,38 +30,55 @@ static gt_status send(train *t, exec *e, const char *name, const void *data, siz
     return b ? dev_write_start(t->device, b, 0, data, bytes, NULL) : GT_OK;
 }
 
+/* Fills the fields that the chunk reads, or computes others from, and queues them. */
+static gt_status send_fields(train *t, exec *e, slot *s, int chunk, uint64_t first)
+{
+    void *wanted[DATA_FIELDS] = { 0 };
+    for (int f = 0; f < t->batch.fields; f++) {
+        int reads = exec_buffer(e, t->batch.field[f].name) != NULL;
+        for (int i = 0; i < t->derived_count; i++)
+            reads |= t->derived[i].chunk == chunk && !strcmp(t->derived[i].d.source, t->batch.field[f].name);
+        wanted[f] = reads ? s->field[f] : NULL;
+    }
+    gt_status st = t->batch.fill(&t->batch, t->running_at, first, t->micro_batch, wanted);
+    for (int f = 0; !st && f < t->batch.fields; f++)
+        if (wanted[f])
+            st = send(t, e, t->batch.field[f].name, wanted[f],
+                      data_field_bytes(&t->batch.field[f], t->micro_batch));
+    return st;
+}
+
+static gt_status send_derived(train *t, exec *e, slot *s, int chunk)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < t->derived_count; i++) {
+        const graph_derived *d = &t->derived[i].d;
+        if (t->derived[i].chunk != chunk)
+            continue;
+        for (int f = 0; f < t->batch.fields; f++)
+            if (!strcmp(t->batch.field[f].name, d->source))
+                graph_derive(stage_graph(t->stage, chunk), d, s->field[f], s->derived[i], t->scratch);
+        for (int k = 0; !st && k < GRAPH_DERIVED_OUTPUTS; k++)
+            st = send(t, e, d->name[k], s->derived[i][k], (size_t)d->count[k] * sizeof(int32_t));
+    }
+    return st;
+}
+
 /* Queues the inputs of one micro-batch of the replica from its slot. */
 static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
 {
     train *t = context;
     slot *s = &t->slots[(t->running % DEPTH) * t->micros + (uint64_t)micro];
-    const int n = (int)(t->micro_batch * t->o.seq);
-    const size_t bytes = (size_t)n * sizeof(int32_t);
     const uint64_t first = (uint64_t)t->place.first_sequence + (uint64_t)micro * t->micro_batch;
-    (void)chunk;
-    gt_status st = loader_read(&t->loader, t->running_at, first, t->micro_batch, s->x, s->y);
-    for (int i = 0; !st && i < n; i++)
-        if (t->vocab && s->x[i] >= t->vocab)
-            st = gt_fail(GT_MISMATCH, "training data holds token %d, the model has %d; was it "
-                         "tokenized for another model?", s->x[i], t->vocab);
+    gt_status st = send_fields(t, e, s, chunk, first);
     if (st)
         return st;
     s->random[0] = (uint32_t)t->o.seed;
     s->random[1] = (uint32_t)(t->o.seed >> 32);
     s->random[2] = (uint32_t)t->running;
     s->random[3] = (uint32_t)first;             /* dropout counts from the step's first sequence */
-    st = send(t, e, "tokens", s->x, bytes);
-    if (!st)
-        st = send(t, e, "targets", s->y, bytes);
-    if (!st)
-        st = send(t, e, "random", s->random, sizeof s->random);
-    if (!st && t->vocab && exec_buffer(e, "embed_order")) {
-        kernel_embed_sort(s->x, n, t->vocab, s->order, s->starts, t->scratch);
-        st = send(t, e, "embed_order", s->order, bytes);
-        if (!st)
-            st = send(t, e, "embed_starts", s->starts, bytes + 2 * sizeof(int32_t));
-    }
-    return st;
+    st = send(t, e, "random", s->random, sizeof s->random);
+    return st ? st : send_derived(t, e, s, chunk);
 }
 
 static gt_status gradients_ready(void *context, int chunk, int done, int last)

@@ -6,6 +6,7 @@
 #include "host/base/random.h"
 #include "host/base/log.h"
 #include "host/data/dataset.h"
+#include "host/data/batch.h"
 #include "host/data/loader.h"
 #include "host/data/tokenize.h"
 #include "host/tensor/safetensors.h"
@@ -445,6 +446,33 @@ static void sequential_batches_are_the_tokens_in_order(void)
     }
     CHECK_OK(loader_read(&l, 3, 2, 1, x, y));           /* one sample, as a rank asks */
     CHECK(x[0] == 20 && y[T - 1] == 24);
+    token_split_close(&split);
+}
+
+/* Fields are filled each for itself, and rows that are not real have no target that counts. */
+static void a_batch_fills_the_fields_that_are_wanted(void)
+{
+    enum { B = 3, T = 4 };
+    token_split split;
+    loader l;
+    data_batch b;
+    int32_t x[B * T], y[B * T], alone[B * T];
+    open_counting(&split, "fields", 1000, 50, 17);
+    CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, B, T, 1));
+    data_batch_next_token(&b, &l, "training");
+    CHECK(b.fields == 2 && !strcmp(b.field[0].name, "tokens") && !strcmp(b.field[1].name, "targets"));
+    CHECK(data_field_bytes(&b.field[0], B) == sizeof x);
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ x, y }));
+    CHECK(x[0] == 3 * T && y[B * T - 1] == 6 * T);
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ alone, NULL }));
+    CHECK(!memcmp(alone, x, sizeof x));
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ NULL, alone }));
+    CHECK(!memcmp(alone, y, sizeof y));
+    CHECK_OK(b.fill_rows(&b, 1, B, 2, (void *[]){ NULL, y }));
+    CHECK(y[0] == T + 1 && y[2 * T - 1] == 3 * T && y[2 * T] == LOADER_IGNORE && y[B * T - 1] == LOADER_IGNORE);
+    b.vocab = 20;
+    CHECK_FAILS(b.fill(&b, 3, 0, B, (void *[]){ x, NULL }), GT_MISMATCH,
+                "training data holds token 20, the model has 20");
     token_split_close(&split);
 }
 
@@ -916,6 +944,7 @@ const check_case check_cases[] = {
     CASE(the_split_is_at_nanogpts_character),
     CASE(files_are_parted_by_end_of_text),
     CASE(a_text_that_cannot_be_tokenized_leaves_nothing),
+    CASE(a_batch_fills_the_fields_that_are_wanted),
     CASE(sequential_batches_are_the_tokens_in_order),
     CASE(an_epoch_visits_every_window_once),
     CASE(a_sample_is_a_function_of_seed_step_and_index),

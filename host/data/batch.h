@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/* host/data/batch.h - what a step is fed with: named fields, and a function that fills rows of them.
+ *
+ *   loader ──► data_batch: fields (tokens, targets, ...) ──► the inputs of the graph by the same names
+ *
+ * A kind of batch is one file that fills in this struct; whoever runs a graph goes over the fields and
+ * knows none by name. A stage asks only for the fields that its graph has.
+ *
+ * Threads    a batch never changes once it is made; filling may run anywhere.                   */
+#ifndef GT_DATA_BATCH_H
+#define GT_DATA_BATCH_H
+
+#include "host/data/loader.h"
+#include "host/tensor/dtype.h"
+
+enum { DATA_FIELDS = 4 };               /* of a batch, at most */
+
+typedef struct data_field {
+    const char *name;                   /* of the graph's input that it is for */
+    dtype type;
+    uint64_t count;                     /* elements of one sequence            */
+} data_field;
+
+typedef struct data_batch data_batch;
+struct data_batch {
+    data_field field[DATA_FIELDS];
+    int fields;
+    int vocab;                          /* ids must be below it; 0: not known here */
+    /* Sequences [first, first + count) of the step at a position, into field[i] (count sequences) of
+     * each field; NULL: that field is not wanted. GT_MISMATCH for an id that the model lacks. */
+    gt_status (*fill)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count,
+                      void *const field[]);
+    /* The same of an evaluation's rows, of which only the first `real` count in the loss. */
+    gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real,
+                           void *const field[]);
+    const loader *loader;
+    const char *split;                  /* its name, for sentences */
+};
+
+/* Bytes of `count` sequences of a field. */
+size_t data_field_bytes(const data_field *f, uint64_t count);
+
+/* Fields `tokens` and `targets`, each the token behind it. The loader must outlive the batch. */
+void data_batch_next_token(data_batch *out, const loader *l, const char *split);
+
+#endif
