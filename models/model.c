@@ -21,6 +21,12 @@ gt_status model_build_part(graph *g, const model_config *c, const graph_part *pa
     return st ? st : family->build_part(g, c, part ? part : &all, train, recompute);
 }
 
+gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train,
+                             int recompute)
+{
+    return model_build_part(g, config, part, train, recompute);
+}
+
 gt_status model_build_generate(graph *g, const model_config *c, int capacity)
 {
     const model_family *family;

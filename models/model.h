@@ -71,6 +71,10 @@ gt_status model_build_loss(graph *g, const model_config *c, int train, int recom
 int       model_units(const model_config *c);
 gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
                            int recompute);
+/* The same for those who know no models: a stage_builder, and the `build` of train_model, plan_model and
+ * profile_model. config is a model_config. */
+gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train,
+                             int recompute);
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
  * position of the first of them in the input "first". GT_UNSUPPORTED if the family does not generate. */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);

@@ -191,12 +191,6 @@ static gt_status gemm_ceiling(dev_device *d, dtype storage, double *flops)
     return st;
 }
 
-static gt_status build(graph *g, const void *config, const graph_part *part, int training,
-                       int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 typedef struct step_result {
     double min, median, p99, busy_share, peak, first_s;
     uint64_t planned, before, measured;
@@ -304,7 +298,7 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     token_file file = { .data = (const unsigned char *)tokens, .count = count, .width = 2 };
     const token_split split = { .files = &file, .file_count = 1, .count = count,
                                 .vocab = (uint32_t)c.vocab };
-    const train_model model = { .config = &c, .units = model_units(&c), .build = build };
+    const train_model model = { .config = &c, .units = model_units(&c), .build = model_build_config };
     const train_data data = { &split, NULL };
     train_options options = { .steps = 1000, .batch = o.batch, .micro_batch = o.micro_batch,
                               .seq = o.seq, .seed = 1, .precision = storage,

@@ -43,16 +43,10 @@ typedef struct step {
     char found[256];                    /* what is wrong, or ""                   */
 } step;
 
-static gt_status build(graph *g, const void *config, const graph_part *part, int training,
-                       int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 /* The device's side: random weights, one sequence after the other of a random text. */
 static gt_status make_training(step *s, dev_device *d)
 {
-    const train_model model = { .config = &tiny, .units = model_units(&tiny), .build = build };
+    const train_model model = { .config = &tiny, .units = model_units(&tiny), .build = model_build_config };
     const train_data data = { &s->split, NULL };
     gt_random random;
     gt_random_init(&random, 1, 1);

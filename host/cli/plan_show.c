@@ -17,16 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static gt_status build_part(graph *g, const void *config, const graph_part *part, int training, int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 plan_model plan_model_of(const model_config *c)
 {
     if (!c)
         return (plan_model){ 0 };
-    return (plan_model){ c->name, build_part, c, model_units(c), (double)model_parameters(c) };
+    return (plan_model){ c->name, model_build_config, c, model_units(c), (double)model_parameters(c) };
 }
 
 void plan_unit_range(int from, int to, int units, char *out, size_t size)
@@ -152,7 +147,7 @@ static gt_status print_json(const plan_local_result *r)
     if (out)
         puts(out);
     else
-        st = st ? st : gt_fail(GT_NO_MEMORY, "out of memory");
+        st = st ? st : gt_fail(GT_NO_MEMORY, "no memory for the plan as JSON");
     free(out);
     json_decref(all);
     gt_text_release(&text);
@@ -168,7 +163,7 @@ static gt_status draw(const plan_question *q, const run_plan *p)
     char note[160];
     const char **names = calloc((size_t)r->stages, sizeof *names);
     char (*text)[64] = calloc((size_t)r->stages, sizeof *text);
-    gt_status st = names && text ? run_plan_schedule(p, 0, &s) : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = names && text ? run_plan_schedule(p, 0, &s) : gt_fail(GT_NO_MEMORY, "no memory to draw a plan of %d stages", r->stages);
     if (!st)
         st = pipe_simulate(&sim, &s, r->cost, 1);
     for (int k = 0; !st && k < r->stages; k++) {

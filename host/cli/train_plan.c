@@ -186,7 +186,7 @@ static gt_status draw(const run_plan *p, const net_blobs *said, const trace_cloc
     picture q = { 0 };
     gt_text svg = { 0 };
     char title[64], note[256], *path = gt_path_join(run, "timeline.svg");
-    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/timeline.svg'", run);
     snprintf(title, sizeof title, "Step %llu as measured", (unsigned long long)train_steps_done(t));
     say_plan(p, note, sizeof note);
     if (!st) {

@@ -72,7 +72,7 @@ static const gt_option back[] = {
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "order of a pipeline",
       &train_set.pipe_schedule, 0, NULL },
-    { "sync", 0, GT_CHOICE, "allreduce|sharded", "of gradients; sharded: optimizer state shared out",
+    { "sync", 0, GT_CHOICE, "allreduce|sharded", "sums of gradients; sharded: optimizer state shared out",
       &train_set.sync, 1, NULL },
     { "replan", 0, GT_FLAG, NULL, "a new plan when a rank becomes slow", &train_set.replan, 1, NULL },
     { "slow", 0, GT_DOUBLE, "X", "slowing, as a ratio to the others', of a slow rank", &train_set.slow, 1, NULL },
@@ -257,7 +257,7 @@ static gt_status check_useless(void)
         { "min-lr", !strcmp(o->schedule, "constant"), "--lr-schedule constant stays at --lr" },
         { "decay-share", strcmp(o->schedule, "wsd") != 0, "it belongs to --lr-schedule wsd" },
         { "trace", o->explain, "--explain trains nothing" },
-        { "json", o->explain, "--explain prints a train_table" },
+        { "json", o->explain, "--explain prints a table" },
     };
     gt_status st = cli_check_useless(train_table, rules, sizeof rules / sizeof *rules);
     return st ? st : check_rule();

@@ -16,7 +16,7 @@
 static void say_slow(train_view *v, const metrics_row *r, const slow_rank_finding *f)
 {
     gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) has become %.1f times as slow as the others, "
-           "for %d steps now, and takes %.1f ms of %.1f more; %s", (unsigned long long)r->step, f->rank,
+           "for %d steps now, and adds %.1f ms to steps of %.1f ms; %s", (unsigned long long)r->step, f->rank,
            train_plan(v->of)->device[f->rank], f->factor, SLOW_RANK_PATIENCE, 1e3 * f->longer, r->step_ms,
            v->replan ? "planning again" : "--replan would move work away from it");
     if (v->replan) {

@@ -63,12 +63,6 @@ typedef struct parts {
     evaluate *evaluate;
 } parts;
 
-static gt_status build(graph *g, const void *config, const graph_part *part, int training,
-                       int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
-}
-
 /* The part of the data that is measured, and how to call it. */
 typedef struct choice {
     data_set data;
@@ -103,7 +97,7 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
         .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
                              .params = p->params }, .passing = p->arena },
         .plan = &p->plan, .split = split, .name = o.data, .seq = o.seq, .rows = o.batches * o.batch };
-    const stage_model m = { &s->config, build, storage, (int)o.seq };
+    const stage_model m = { &s->config, model_build_config, storage, (int)o.seq };
     if (!st)
         st = evaluate_create(&p->evaluate, &m, &e);
     return st ? st : evaluate_ready(p->evaluate);

@@ -11,12 +11,11 @@
  * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/run_starts.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
-#include "host/cli/plan_show.h"
-#include "host/planner/plan_choice.h"
 #include "host/cli/train_settings.h"
 #include "host/cli/train_subject.h"
 #include "host/cli/train_view.h"
@@ -27,6 +26,7 @@
 #include "host/base/stop.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
+#include "host/planner/plan_choice.h"
 #include "host/trace/trace_merge.h"
 #include "host/train/train.h"
 
@@ -140,12 +140,6 @@ static gt_status explain(train *t, dev_device *d)
     if (!st)
         st = gemm_peak_cached(d, &peak);
     return st ? st : exec_explain(train_exec(t), stdout, peak.flops);
-}
-
-static gt_status build(graph *g, const void *config, const graph_part *part, int training,
-                       int recompute)
-{
-    return model_build_part(g, config, part, training, recompute);
 }
 
 /* Written once: what checkpoints were made with is not replaced, not even by what says the same. Nothing
@@ -294,7 +288,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
 {
     train_options options = train_settings_options();
     const train_model model = { .name = x->config->name, .config = x->config,
-                                .units = model_units(x->config), .build = build,
+                                .units = model_units(x->config), .build = model_build_config,
                                 .fill = o->from ? fill_from : NULL, .fill_context = x->source,
                                 .flops_per_token = model_flops_per_token(x->config, (int)o->seq) };
     const train_data splits = { &x->data->train, x->val };

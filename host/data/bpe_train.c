@@ -67,7 +67,7 @@ typedef struct trainer {
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory to train a tokenizer");
 }
 
 static void release(trainer *t)

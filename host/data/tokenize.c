@@ -291,10 +291,10 @@ gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
         if (!st)
             st = put_in_place(made, target);
         if (st) {                       /* the sentence of the failure is kept */
-            char *why = strdup(gt_message());
+            gt_saved_message why;
+            gt_message_save(&why);
             gt_folder_remove(made);
-            gt_fail(st, "%s", why ? why : "out of memory");
-            free(why);
+            gt_message_restore(&why);
         }
     }
     for (size_t i = 0; i < j.map_count; i++)

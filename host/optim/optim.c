@@ -348,8 +348,8 @@ gt_status optim_partial(optim *o, double *squares, double *loss)
 {
     float sum = 0.0f;
     gt_status st = dev_run(o->norms, 0, -1);
-    if (!st && o->blocks)
-        st = dev_read(o->device, o->squares, 0, o->sums, 4 * (uint64_t)o->blocks);
+    if (!st && o->blocks)               /* the queue is in order: the read behind it waits for this one, too */
+        st = dev_read_start(o->device, o->squares, 0, o->sums, 4 * (uint64_t)o->blocks, NULL);
     if (!st)
         st = dev_read(o->device, o->loss_sum, 0, &sum, 4);
     *squares = 0.0;

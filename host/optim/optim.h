@@ -52,6 +52,8 @@ const char *optim_rule_name(const optim_rule *r);
 const char *optim_rule_help(const optim_rule *r);
 /* 1: it updates some tensors as wholes, so a rank must have all of such a tensor and its gradient. */
 int         optim_rule_sees_tensors(const optim_rule *r);
+/* 1: it multiplies matrices, so optim_create() needs a gemm_context. */
+int         optim_rule_multiplies(const optim_rule *r);
 /* Of such tensors 1; for params_keep_whole(). NULL: the rule works on any range. */
 int       (*optim_rule_whole(const optim_rule *r))(const graph_param_info *info);
 /* Its settings; NULL behind the last. Settings of several rules may share a name. */

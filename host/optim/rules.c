@@ -33,6 +33,11 @@ int optim_rule_sees_tensors(const optim_rule *r)
     return r->whole != NULL;
 }
 
+int optim_rule_multiplies(const optim_rule *r)
+{
+    return r->products;
+}
+
 int (*optim_rule_whole(const optim_rule *r))(const graph_param_info *info)
 {
     return r->whole;

@@ -183,11 +183,11 @@ gt_status schedule_allocate(pipe_schedule *s)
     s->count = calloc((size_t)s->ranks, sizeof *s->count);
     s->list = calloc((size_t)s->ranks, sizeof *s->list);
     if (!s->count || !s->list)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a schedule of %d ranks", s->ranks);
     for (int r = 0; r < s->ranks; r++) {
         s->list[r] = malloc(most * sizeof **s->list);
         if (!s->list[r])
-            return gt_fail(GT_NO_MEMORY, "out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for a schedule of %d ranks", s->ranks);
     }
     return GT_OK;
 }

@@ -225,7 +225,7 @@ gt_status run_plan_check(const run_plan *p)
 {
     int64_t sequences = 0;
     unsigned char *seen = calloc((size_t)p->ranks, 1);
-    gt_status st = seen ? check_whole(p) : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = seen ? check_whole(p) : gt_fail(GT_NO_MEMORY, "no memory to check a plan of %d ranks", p->ranks);
     for (int i = 0; !st && i < p->replicas; i++)
         st = check_replica(p, i, seen, &sequences);
     for (int r = 0; !st && r < p->ranks; r++)

@@ -236,7 +236,7 @@ gt_status pipe_schedule_check(const pipe_schedule *s, int *kept)
     proof p = { .s = s, .kept = kept };
     if (kept)
         memset(kept, 0, (size_t)s->ranks * sizeof *kept);
-    gt_status st = allocate(&p) ? run(&p) : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = allocate(&p) ? run(&p) : gt_fail(GT_NO_MEMORY, "no memory to check a schedule of %d ranks", s->ranks);
     if (!st)
         st = complete(&p);
     release(&p);

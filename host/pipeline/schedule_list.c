@@ -150,7 +150,7 @@ static gt_status play_order(pipe_schedule *s, const pipe_cost *costs, const doub
     game g = { s, costs, calloc((size_t)s->ranks, sizeof(player)), malloc(cells * sizeof(double)),
                malloc(cells * sizeof(double)) };
     gt_status st = g.players && g.activation_at && g.gradient_at
-                       ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+                       ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to search a schedule of %d ranks", s->ranks);
     for (size_t i = 0; !st && i < cells; i++)
         g.activation_at[i] = g.gradient_at[i] = INFINITY;
     for (int r = 0; !st && r < s->ranks; r++) {
@@ -205,7 +205,7 @@ gt_status schedule_search(pipe_schedule *s, const pipe_cost *costs, const double
     pipe_schedule best = { 0 }, candidate;
     double seconds = INFINITY;
     int *kept = malloc((size_t)s->ranks * sizeof *kept);
-    gt_status st = kept ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = kept ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to search a schedule of %d ranks", s->ranks);
     for (int r = 0; !st && r < s->ranks; r++)
         if (limit(s, costs, memory, r) < 1)
             st = gt_fail(GT_MISUSE, "rank %d cannot keep the activations of one micro-batch", r);

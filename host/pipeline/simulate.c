@@ -145,7 +145,7 @@ gt_status pipe_simulate(pipe_simulation *out, const pipe_schedule *s, const pipe
 {
     *out = (pipe_simulation){ .ranks = s->ranks };
     play p = { .s = s, .costs = costs, .out = out };
-    gt_status st = allocate(&p, want_events) ? run(&p) : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = allocate(&p, want_events) ? run(&p) : gt_fail(GT_NO_MEMORY, "no memory to simulate a schedule of %d ranks", s->ranks);
     if (!st)
         sum_up(out, &p);
     else

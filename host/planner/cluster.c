@@ -70,7 +70,7 @@ static gt_status add_devices(pipe_cluster *c, const pipe_device *d, int count)
         return gt_fail(GT_FORMAT, "cluster file: more than %d devices", MOST_DEVICES);
     pipe_device *grown = realloc(c->device, (size_t)(c->devices + count) * sizeof *grown);
     if (!grown)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for %d devices of the cluster file", c->devices + count);
     c->device = grown;
     for (int i = 0; i < count; i++)
         c->device[c->devices++] = *d;
@@ -87,7 +87,7 @@ static gt_status add_node(pipe_cluster *c, const json_t *of)
     if (uplink)
         c->uplink = uplink;
     if (!local || !uplink)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for %d nodes of the cluster file", c->nodes + 1);
     gt_status st = read_bytes(&local[c->nodes], of, "local", "a node");
     if (!st)
         st = read_bytes(&uplink[c->nodes], of, "uplink", "a node");

@@ -29,7 +29,7 @@ static gt_status reduce_times(pipe_plan *p, const pipe_cluster *c, const pipe_jo
     const double factor = p->replicas > 1 ? 2.0 * (p->replicas - 1) / p->replicas : 0.0;
     double *load = calloc((size_t)c->nodes, sizeof *load);
     if (!load)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory to plan for %d nodes", c->nodes);
     for (int pass = 0; pass < 2; pass++)
         for (int r = 0; r < p->replicas; r++)
             for (int i = 0; i < p->replica[r].stages; i++) {
@@ -148,7 +148,7 @@ static gt_status simulate_replica(const search *q, const candidate *how, const p
     pipe_cost *costs = malloc((size_t)r->stages * sizeof *costs);
     double *memory = malloc((size_t)r->stages * sizeof *memory);
     int *kept = malloc((size_t)r->stages * sizeof *kept);
-    gt_status st = costs && memory && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+    gt_status st = costs && memory && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to plan a replica of %d stages", r->stages);
     *fits = 1;
     for (int i = 0; !st && i < r->stages; i++)
         costs[i] = r->stage[i].cost;
@@ -360,7 +360,7 @@ gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan
                 .name = malloc(stages * sizeof *d.name), .place = malloc(stages * sizeof *d.place),
                 .text = malloc(stages * sizeof *d.text) };
     gt_status st = d.costs && d.memory && d.name && d.place && d.text
-                       ? draw(out, c, p, replica, &d) : gt_fail(GT_NO_MEMORY, "out of memory");
+                       ? draw(out, c, p, replica, &d) : gt_fail(GT_NO_MEMORY, "no memory to draw a replica of %d stages", p->replica[replica].stages);
     free(d.costs);
     free(d.memory);
     free(d.name);

@@ -25,7 +25,7 @@ gt_status sums_make(sums *out, const pipe_job *job)
     *out = (sums){ all, all + n, all + 2 * n, all + 3 * n, all + 4 * n, calloc(n, sizeof(int)) };
     if (!all || !out->reductions) {
         sums_release(out);
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory to plan for a model of %d units", job->units);
     }
     for (size_t i = 0; i + 1 < n; i++) {
         const pipe_unit *u = &job->unit[i];
@@ -58,7 +58,7 @@ gt_status groups_make(tensor_group **out, int *count, int *unused, const pipe_cl
     *count = *unused = 0;
     *out = malloc((size_t)c->devices * sizeof **out);
     if (!*out)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory to plan for %d devices", c->devices);
     for (int i = 0; i < c->devices;) {
         int run = 1;
         while (run < tensor && i + run < c->devices && alike(&c->device[i], &c->device[i + run]))
@@ -229,7 +229,7 @@ static gt_status write_stages(pipe_replica *r, const cutter *k, const int *first
     r->stages = k->stages;
     r->stage = calloc((size_t)k->stages, sizeof *r->stage);
     if (!r->stage)
-        return gt_fail(GT_NO_MEMORY, "out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a replica of %d stages", k->stages);
     for (int s = 0; s < k->stages; s++) {
         const tensor_group *g = k->group[s];
         const int kept = k->stages - s < k->micro_batches ? k->stages - s : k->micro_batches;
@@ -304,7 +304,7 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
     int *first = malloc(((size_t)count + 1) * sizeof *first);
     out->replica = calloc((size_t)replicas, sizeof *out->replica);
     if (!order || !mine || !to || !first || !out->replica)
-        st = gt_fail(GT_NO_MEMORY, "out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for a plan of %d replicas", replicas);
     for (int i = 0; !st && i < count; i++)
         order[i] = &groups[i];
     if (!st && how->dealt != DEALT_IN_ORDER)

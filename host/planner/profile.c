@@ -104,7 +104,7 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
         }
         graph_release(g);
     }
-    return st || !out->failed ? st : gt_fail(GT_NO_MEMORY, "out of memory");
+    return st || !out->failed ? st : gt_fail(GT_NO_MEMORY, "no memory for the profile's description");
 }
 
 static gt_status cache_path(char **out, dev_device *d, const profile_model *m, const int *size, int count,
@@ -119,7 +119,7 @@ static gt_status cache_path(char **out, dev_device *d, const profile_model *m, c
     if (!st) {
         snprintf(name, sizeof name, "%016" PRIx64 ".txt", gt_hash(text.data, text.size));
         *out = gt_path_join(folder, name);
-        st = *out ? GT_OK : gt_fail(GT_NO_MEMORY, "out of memory");
+        st = *out ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the path of a profile");
     }
     free(folder);
     gt_text_release(&text);
@@ -230,7 +230,7 @@ gt_status profile_keep(const profile *p, dev_device *d, const profile_model *m, 
     if (st)
         return st;
     write_text(&text, p);
-    st = text.failed ? gt_fail(GT_NO_MEMORY, "out of memory") : gt_file_write(path, text.data, text.size);
+    st = text.failed ? gt_fail(GT_NO_MEMORY, "no memory for the profile as text") : gt_file_write(path, text.data, text.size);
     gt_text_release(&text);
     free(path);
     return st;

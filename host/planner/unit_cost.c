@@ -29,12 +29,12 @@ static gt_status count(graph_cost *out, const profile_model *m, int unit, int ra
 /* How many ranks can split every unit; what cannot be is not a failure here. */
 static gt_status find_widest(int *out, const profile_model *m)
 {
-    static const int of[] = { 0, 1, 2 };        /* the kinds of units: embedding, layer, head */
+    const int kinds[] = { 0, 1, m->units - 1 };     /* embedding, layer, head */
     gt_status st = GT_OK;
     for (*out = 1; !st && 2 * *out <= WIDEST; *out *= 2) {
         graph_cost any;
         for (int k = 0; !st && k < 3; k++)
-            st = count(&any, m, of[k] == 2 ? m->units - 1 : of[k], 2 * *out, 0);
+            st = count(&any, m, kinds[k], 2 * *out, 0);
         if (st)
             break;
     }

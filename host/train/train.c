@@ -168,7 +168,8 @@ static gt_status make_optimizer(train *t)
         return optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, NULL);
     /* Replicas that update the same matrix must come to the same bits, so they must not measure, each for
      * itself, which engine multiplies fastest. */
-    gt_status st = gemm_context_create(&t->update_gemm, t->device, "tiled");
+    gt_status st = optim_rule_multiplies(t->o.optim.rule)
+                       ? gemm_context_create(&t->update_gemm, t->device, "tiled") : GT_OK;
     if (st)
         return st;
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);

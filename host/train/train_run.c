@@ -4,7 +4,7 @@
  *   alone     host     queue s+1 | wait for s, record s | queue s+2 | ...       of short steps
  *             device   ........ step s ........ | ........ step s+1 ........ |
  *   together  stage: forward, backward | sums of gradients | norm and loss of all | update
- *             (the schedule's PIPE_REDUCE and PIPE_UPDATE call gradients_ready() and update())
+ *             (the schedule's PIPE_REDUCE and PIPE_UPDATE call gradients_ready() and update_now())
  *
  * A step's inputs live in a ring of host slots, two steps deep: a slot is written again
  * only after the step that used it has been waited for. What the host learns of a step
@@ -369,13 +369,14 @@ static int stopping(const train *t)
  * and sums that have begun would wait for ranks which wait for this one. */
 static gt_status end_together(train *t, gt_status st)
 {
-    char sentence[1024];
+    gt_saved_message why;
     if (!st || st == GT_INTERRUPTED || !t->o.comm)
         return st;
-    snprintf(sentence, sizeof sentence, "%s", gt_message());
-    if (!net_comm_check(t->o.comm) && net_comm_abort(t->o.comm, t->rank, "%s", sentence))
-        gt_message_clear();
-    return gt_fail(st, "%s", sentence);
+    gt_message_save(&why);
+    if (!net_comm_check(t->o.comm))
+        net_comm_abort(t->o.comm, t->rank, "%s", why.text);
+    gt_message_restore(&why);
+    return st;
 }
 
 /* Whether the host may be a step ahead: it need not where queueing takes no time beside the step, and
