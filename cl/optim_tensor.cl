@@ -47,6 +47,39 @@ static int stands_still(__global const float *state)
 #define SPEAKS (get_local_id(0) == 0)
 #endif
 
+/* `count` elements of a matrix with C columns from element i on, within a row. On GPUs rows of which the
+ * length is no multiple of 4 do not begin where vectors may. */
+static floatV row_load_f32(__global const float *p, size_t i, int C, int count)
+{
+#ifdef STYLE_GPU
+    if (C & 3)
+        return load_part_f32(p, i, count);
+#endif
+    return load_some_f32(p, i, count);
+}
+
+static void row_store_f32(__global float *p, size_t i, floatV x, int C, int count)
+{
+#ifdef STYLE_GPU
+    if (C & 3) {
+        store_part_f32(p, i, x, count);
+        return;
+    }
+#endif
+    store_some_f32(p, i, x, count);
+}
+
+static void row_store(__global store_t *p, size_t i, floatV x, int C, int count)
+{
+#ifdef STYLE_GPU
+    if (C & 3) {
+        store_part(p, i, x, count);
+        return;
+    }
+#endif
+    store_some(p, i, x, count);
+}
+
 /* ---- Muon -------------------------------------------------------------------------------- */
 
 KERNEL void muon_momentum(ulong n, uint block, __global const float *g, __global float *m,
@@ -125,7 +158,7 @@ KERNEL void adafactor_rows(int C, __global const float *g, __global float *rows,
     const float clip = state[CLIP];
     floatV sum = 0.0f;
     for (int c = FIRST; c < C; c += STRIDE) {
-        const floatV grad = load_some_f32(g, row * C + c, min(VW, C - c)) * clip;
+        const floatV grad = row_load_f32(g, row * C + c, C, min(VW, C - c)) * clip;
         sum += grad * grad;
     }
     const float mean = SUM(sum) / (float)C + LEAST_SQUARE;
@@ -144,7 +177,7 @@ KERNEL void adafactor_columns(int R, int C, __global const float *g, __global fl
         const int count = min(VW, end - c);
         floatV sum = 0.0f;
         for (int r = 0; r < R; r++) {
-            const floatV grad = load_some_f32(g, (ulong)r * C + c, count) * clip;
+            const floatV grad = row_load_f32(g, (ulong)r * C + c, C, count) * clip;
             sum += grad * grad;
         }
         const floatV old = load_some_f32(columns, c, count);
@@ -183,7 +216,7 @@ static floatV update_of(__global const float *g, __global const float *columns,
                         __global const float *second, ulong row, int C, int c, int count, float clip,
                         float ratio)
 {
-    const floatV grad = load_some_f32(g, row * C + c, count) * clip;
+    const floatV grad = row_load_f32(g, row * C + c, C, count) * clip;
     const floatV v = second ? load_some_f32(second, c, count) : ratio * load_some_f32(columns, c, count);
     return grad / sqrt(fmax(v, LEAST_SQUARE));  /* 0 behind the end, and where product and mean underflow */
 }
@@ -240,9 +273,9 @@ KERNEL void adafactor_step(int C, __global float *p, __global const float *g,
     for (int c = FIRST; c < C; c += STRIDE) {
         const int count = min(VW, C - c);
         const floatV u = update_of(g, columns, second, row, C, c, count, clip, ratio);
-        const floatV weight = load_some_f32(p, row * C + c, count) * keep - move * u;
-        store_some_f32(p, row * C + c, weight, count);
+        const floatV weight = row_load_f32(p, row * C + c, C, count) * keep - move * u;
+        row_store_f32(p, row * C + c, weight, C, count);
         if (copy)
-            store_some(copy, row * C + c, weight, count);
+            row_store(copy, row * C + c, weight, C, count);
     }
 }

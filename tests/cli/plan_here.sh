@@ -23,8 +23,9 @@ check "memory is told with its limit" grep -Eq '[0-9.]+ [MG]B of [0-9.]+ [MG]B '
 check "the picture is one" grep -q '</svg>' step.svg
 check "the plan is in the file" grep -q '"format": "geartrain plan 1"' two.json
 
-does "what is asked for is kept" '2 micro-batches? of 4|4 micro-batches? of 2' plan $tiny $two --stages 2 \
+does "what is asked for is kept" '^plan +2 ranks in 1 replica, zb-h1' plan $tiny $two --stages 2 \
     --schedule zb-h1 --out pipe.json
+check "with both stages" grep -Eq '^ +1 +[01] +cpu:0\.[01] ' stdout
 check "in the file as well" grep -q '"schedule": "zb-h1"' pipe.json
 does "one object" '"runners_up": \[' plan $tiny $two --json
 if command -v python3 > /dev/null; then
