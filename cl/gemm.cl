@@ -159,7 +159,7 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
                      __global float *scratch, ulong item_floats, int panels_each, int rows_each,
                      int groups, int row_blocks, int blocks)
 {
-    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor, sequence };
+    const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     __global float *packed_b = scratch + get_global_id(0) * item_floats;
     __global float *rest = packed_b + (size_t)panels_each * KC * NR;
 #ifdef PACK_A
@@ -310,7 +310,7 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
 {
     __local float as[TILE_K * (TILE_M + PAD)] __attribute__((aligned(16)));
     __local float bs[TILE_K * (TILE_N + PAD)] __attribute__((aligned(16)));
-    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor, sequence };
+    const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int x = get_local_id(0), y = get_local_id(1), which = get_group_id(2);
     const int m0 = get_group_id(1) * TILE_M, n0 = get_group_id(0) * TILE_N;
     const size_t c_start = which * stride_c;

@@ -24,7 +24,7 @@ KERNEL void gemm_epilogue(int M, int N, int rows, __global c_t *C, int ldc, ulon
                           __global const uint *random, uint stream, uint limit, float factor,
                           ulong sequence)
 {
-    const epilogue e = { flags, bias, pre, aux, residual, random, stream, limit, factor, sequence };
+    const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int row = get_global_id(1);
     if (row >= rows)
         return;

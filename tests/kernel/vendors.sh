@@ -29,7 +29,7 @@ programs()
     for store in 0 1 2; do
         most=one
         [ $store = 0 ] && most=all
-        for file in embed norm elementwise xent optim; do
+        for file in embed norm elementwise xent optim optim_tensor; do
             echo "$most $file.cl -DSTORE=$store"
         done
         echo "$most attention.cl -DSTORE=$store -DHEAD=64"
