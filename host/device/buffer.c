@@ -37,12 +37,9 @@ static void *map_host(uint64_t bytes, uint64_t *mapped)
     return p;
 }
 
-gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
+static gt_status check_size(const dev_device *d, uint64_t bytes, const char *what)
 {
     char need[32], limit[32];
-    *out = NULL;
-    if (!bytes)
-        bytes = 4;                              /* OpenCL has no empty buffers */
     gt_format_bytes(need, sizeof need, bytes);
     if (bytes > d->info.max_alloc_bytes)
         return gt_fail(GT_NO_MEMORY, "cannot hold %s on device '%s': %s in one piece, the device "
@@ -53,30 +50,68 @@ gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, con
                        "try a smaller model, micro-batch or sequence, or --recompute", what,
                        d->info.id, need,
                        gt_format_bytes(limit, sizeof limit, d->info.global_bytes));
-    dev_buffer *b = calloc(1, sizeof *b);
-    if (!b)
-        return gt_fail(GT_NO_MEMORY, "cannot hold %s: out of memory", what);
+    return GT_OK;
+}
+
+/* host: memory that the device is to compute in; NULL: the driver's. */
+static gt_status make_root(dev_buffer *b, dev_device *d, uint64_t bytes, void *host, const char *what)
+{
+    char need[32];
     cl_int err = CL_MEM_OBJECT_ALLOCATION_FAILURE;
-    cl_mem_flags flags = CL_MEM_READ_WRITE;
-    if (d->info.native_kernels) {
-        flags |= CL_MEM_USE_HOST_PTR;
-        b->host = map_host(bytes, &b->host_bytes);
-    }
-    if (b->host || !d->info.native_kernels)
-        b->mem = clCreateBuffer(d->context, flags, bytes, b->host, &err);
-    if (err != CL_SUCCESS) {
-        if (b->host)
-            munmap(b->host, b->host_bytes);
-        free(b);
+    const cl_mem_flags flags = CL_MEM_READ_WRITE | (host ? CL_MEM_USE_HOST_PTR : 0);
+    if (host || !d->info.native_kernels)
+        b->mem = clCreateBuffer(d->context, flags, bytes, host, &err);
+    if (err != CL_SUCCESS)
         return gt_fail(err == CL_MEM_OBJECT_ALLOCATION_FAILURE || err == CL_OUT_OF_RESOURCES
                        || err == CL_OUT_OF_HOST_MEMORY ? GT_NO_MEMORY : GT_DEVICE,
-                       "cannot hold %s (%s) on device '%s': %s", what, need, d->info.id,
-                       cl_error_name(err));
-    }
+                       "cannot hold %s (%s) on device '%s': %s", what,
+                       gt_format_bytes(need, sizeof need, bytes), d->info.id, cl_error_name(err));
     b->device = d;
     b->root = b;
     b->bytes = bytes;
+    b->host = host;
     d->used += bytes;
+    return GT_OK;
+}
+
+gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
+{
+    *out = NULL;
+    if (!bytes)
+        bytes = 4;                              /* OpenCL has no empty buffers */
+    gt_status st = check_size(d, bytes, what);
+    if (st)
+        return st;
+    dev_buffer *b = calloc(1, sizeof *b);
+    if (!b)
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of %s", what);
+    void *host = d->info.native_kernels ? map_host(bytes, &b->mapped_bytes) : NULL;
+    st = make_root(b, d, bytes, host, what);
+    if (st) {
+        if (host)
+            munmap(host, b->mapped_bytes);
+        free(b);
+        return st;
+    }
+    *out = b;
+    return GT_OK;
+}
+
+gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what)
+{
+    *out = NULL;
+    assert(d->info.native_kernels && host && bytes);
+    gt_status st = check_size(d, bytes, what);
+    if (st)
+        return st;
+    dev_buffer *b = calloc(1, sizeof *b);
+    if (!b)
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of %s", what);
+    st = make_root(b, d, bytes, host, what);
+    if (st) {
+        free(b);
+        return st;
+    }
     *out = b;
     return GT_OK;
 }
@@ -111,10 +146,10 @@ void dev_buffer_release(dev_buffer *b)
     if (!b)
         return;
     clReleaseMemObject(b->mem);
-    if (b->host) {
+    if (b->host)
         clFinish(b->device->queue);             /* nothing may still use the memory */
-        munmap(b->host, b->host_bytes);
-    }
+    if (b->mapped_bytes)
+        munmap(b->host, b->mapped_bytes);
     if (b->root == b)
         b->device->used -= b->bytes;
     free(b);
@@ -123,6 +158,11 @@ void dev_buffer_release(dev_buffer *b)
 uint64_t dev_buffer_bytes(const dev_buffer *b)
 {
     return b->bytes;
+}
+
+void *dev_buffer_host(const dev_buffer *b)
+{
+    return b->root->host ? (char *)b->root->host + b->offset : NULL;
 }
 
 void *dev_cl_root(dev_buffer *b, uint64_t *offset)

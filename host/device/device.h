@@ -142,6 +142,12 @@ gt_status dev_usable(const dev_info *i);
 
 /* `what` names it in errors ("gradients"). Contents are undefined. */
 gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what);
+/* A buffer in memory of the caller, page-aligned and until the buffer is released: only where
+ * dev_info.native_kernels, whose devices compute in host memory. */
+gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what);
+/* Where the device computes in host memory: its address, so that nothing need be copied. What an event
+ * says is done stands there, and what is put there is seen by work queued afterwards. Else NULL. */
+void     *dev_buffer_host(const dev_buffer *b);
 /* A part of a buffer, [offset, offset + bytes), as a buffer; offset a multiple of
  * dev_info.align. The root must outlive it. A view of a view is a view of the root. */
 gt_status dev_buffer_view(dev_buffer **out, dev_buffer *root, uint64_t offset, uint64_t bytes);

@@ -39,7 +39,7 @@ struct dev_buffer {
     cl_mem mem;
     uint64_t offset, bytes;         /* offset within root                      */
     void *host;                     /* of a root: its memory, where native kernels run */
-    uint64_t host_bytes;            /* mapped for it                           */
+    uint64_t mapped_bytes;          /* of it, ours to unmap; 0: given                          */
 };
 
 struct dev_program {

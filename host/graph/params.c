@@ -33,6 +33,8 @@ struct params {
     int64_t step, most;                     /* elements: of places, of a segment */
     param *param;
     params_segment *segment;
+    void **lent;                            /* [2 * segment]: of masters, of gradients; NULL: their own */
+    params_grouping how;
     int (*whole)(const graph_param_info *info);
 };
 
@@ -139,6 +141,22 @@ static gt_status clear_segments(params *p)
     return st;
 }
 
+/* Masters or gradients of segment i. */
+static gt_status hold(params *p, int i, int masters, dev_buffer **out)
+{
+    const params_segment *s = &p->segment[i];
+    const char *what = masters ? "the parameters" : "the gradients";
+    const uint64_t bytes = 4 * (uint64_t)s->count;
+    void **lent = &p->lent[2 * i + !masters];
+    gt_status st = GT_OK;
+    if (p->how.memory && dev_info_of(p->device)->native_kernels)
+        st = p->how.memory(p->how.context, s->group, masters, bytes, lent);
+    if (st)
+        return st;
+    return *lent ? dev_buffer_create_in(out, p->device, *lent, bytes, what)
+                 : dev_buffer_create(out, p->device, bytes, what);
+}
+
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
 {
     return params_create_grouped(out, d, &g, 1, NULL, gradients);
@@ -166,16 +184,21 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
         st = declare(p, g[i]);
     for (int i = 0; how && how->group && i < p->count; i++)
         p->param[i].group = how->group(how->context, &p->param[i].info);
+    if (how)
+        p->how = *how;
     p->step = how && how->align ? (int64_t)how->align / 2 : spacing(d);
     p->most = (int64_t)((how && how->most ? how->most : dev_info_of(d)->max_alloc_bytes) / 4);
     if (!st)
         st = place(p);
     const size_t item = dtype_size(p->storage);
+    p->lent = calloc(2 * (size_t)p->segments + 1, sizeof *p->lent);
+    if (!st && !p->lent)
+        st = gt_fail(GT_NO_MEMORY, "no memory for the list of parameters");
     for (int i = 0; !st && i < p->segments; i++) {
         params_segment *s = &p->segment[i];
-        st = dev_buffer_create(&s->master, d, 4 * (uint64_t)s->count, "the parameters");
+        st = hold(p, i, 1, &s->master);
         if (!st && gradients)
-            st = dev_buffer_create(&s->grad, d, 4 * (uint64_t)s->count, "the gradients");
+            st = hold(p, i, 0, &s->grad);
         if (!st && s->decay && p->storage != DTYPE_F32)
             st = dev_buffer_create(&s->copy, d, item * (uint64_t)s->count,
                                    "the parameters' 16-bit copies");
@@ -214,7 +237,11 @@ void params_release(params *p)
         dev_buffer_release(p->segment[i].master);
         dev_buffer_release(p->segment[i].grad);
         dev_buffer_release(p->segment[i].copy);
+        for (int k = 0; k < 2; k++)
+            if (p->lent && p->lent[2 * i + k])
+                p->how.memory_free(p->how.context, p->lent[2 * i + k]);
     }
+    free(p->lent);
     free(p->segment);
     free(p->param);
     free(p);

@@ -11,7 +11,7 @@
 typedef struct claim { uint64_t what; int rank; } claim;        /* of a parameter, by hash */
 typedef struct members { int *rank, count, named; } members;    /* named: sorts equal sets  */
 
-struct parallel_holders {
+struct sync_holders {
     int groups, mine;               /* of all ranks; this rank's number                     */
     members *group;
     net_group **net;                /* of those this rank is in and not alone               */
@@ -19,6 +19,8 @@ struct parallel_holders {
     size_t claim_count;
     int *group_of;                  /* of each claim                                        */
     uint64_t align, most;
+    net_comm *comm;
+    int shares_masters;             /* others reach this rank's masters, too                */
     int *ranks;                     /* what members point into                              */
 };
 
@@ -68,7 +70,7 @@ static int by_what(const void *a, const void *b)
     return x->what != y->what ? (x->what < y->what ? -1 : 1) : x->rank - y->rank;
 }
 
-static gt_status collect(parallel_holders *h, const net_blobs *all, int ranks)
+static gt_status collect(sync_holders *h, const net_blobs *all, int ranks)
 {
     size_t count = 0;
     for (int r = 0; r < ranks; r++) {
@@ -112,7 +114,7 @@ static int by_ranks(const void *a, const void *b)
 }
 
 /* The sets of ranks, each once, in an order that all ranks find. */
-static gt_status make_groups(parallel_holders *h)
+static gt_status make_groups(sync_holders *h)
 {
     h->ranks = malloc((h->claim_count + 1) * sizeof *h->ranks);
     h->group = calloc(h->claim_count + 1, sizeof *h->group);
@@ -138,7 +140,7 @@ static gt_status make_groups(parallel_holders *h)
     return GT_OK;
 }
 
-static gt_status connect(parallel_holders *h, net_comm *c)
+static gt_status connect(sync_holders *h, net_comm *c)
 {
     gt_status st = GT_OK;
     h->net = calloc((size_t)h->groups + 1, sizeof(net_group *));
@@ -154,17 +156,18 @@ static gt_status connect(parallel_holders *h, net_comm *c)
     return st;
 }
 
-gt_status parallel_holders_find(parallel_holders **out, net_comm *c, const dev_device *d,
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d,
                                 const graph *const *graphs, int count)
 {
     *out = NULL;
-    parallel_holders *h = calloc(1, sizeof *h);
+    sync_holders *h = calloc(1, sizeof *h);
     uint64_t *words = NULL;
     size_t size = 0;
     net_blobs all = { 0 };
     if (!h)
         return no_memory();
     h->mine = net_comm_rank(c);
+    h->comm = c;
     gt_status st = say(&words, &size, d, graphs, count);
     if (!st)
         st = net_job_exchange(net_comm_job(c), "parameters held", words, 8 * size, &all);
@@ -178,14 +181,14 @@ gt_status parallel_holders_find(parallel_holders **out, net_comm *c, const dev_d
     if (!st)
         st = connect(h, c);
     if (st) {
-        parallel_holders_release(h);
+        sync_holders_release(h);
         return st;
     }
     *out = h;
     return GT_OK;
 }
 
-void parallel_holders_release(parallel_holders *h)
+void sync_holders_release(sync_holders *h)
 {
     if (!h)
         return;
@@ -202,28 +205,44 @@ void parallel_holders_release(parallel_holders *h)
 
 static int group_of(void *context, const graph_param_info *info)
 {
-    const parallel_holders *h = context;
+    const sync_holders *h = context;
     const claim key = { identity_of(info), h->mine };
     const claim *at = bsearch(&key, h->claims, h->claim_count, sizeof *h->claims, by_what);
     return at ? h->group_of[at - h->claims] : 0;
 }
 
-params_grouping parallel_holders_grouping(parallel_holders *h)
+/* What other ranks hold as well lies where the network reads and writes it without a copy. */
+static gt_status shared_memory(void *context, int group, int masters, uint64_t bytes, void **out)
 {
-    return (params_grouping){ group_of, h, h->align, h->most };
+    const sync_holders *h = context;
+    *out = NULL;
+    return h->net[group] && (!masters || h->shares_masters) ? net_comm_memory(h->comm, bytes, out) : GT_OK;
 }
 
-net_group *parallel_holders_net(const parallel_holders *h, int group)
+static void shared_memory_free(void *context, void *memory)
+{
+    const sync_holders *h = context;
+    net_comm_memory_free(h->comm, memory);
+}
+
+params_grouping sync_holders_grouping(sync_holders *h, int shares_masters)
+{
+    h->shares_masters = shares_masters;
+    return (params_grouping){ .group = group_of, .context = h, .align = h->align, .most = h->most,
+                              .memory = shared_memory, .memory_free = shared_memory_free };
+}
+
+net_group *sync_holders_net(const sync_holders *h, int group)
 {
     return h->net[group];
 }
 
-int parallel_holders_first(const parallel_holders *h, int group)
+int sync_holders_first(const sync_holders *h, int group)
 {
     return h->group[group].rank[0] == h->mine;
 }
 
-void parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
+void sync_holders_part(const sync_holders *h, const params *p, int segment, int k,
                            int64_t *first, int64_t *count)
 {
     const params_segment *s = params_segment_at(p, segment);

@@ -15,23 +15,25 @@
 #include "host/graph/params.h"
 #include "net/collective/collective.h"
 
-typedef struct parallel_holders parallel_holders;
+typedef struct sync_holders sync_holders;
 
 /* All ranks of the communicator, each with the graphs of what it holds; makes the groups. */
-gt_status parallel_holders_find(parallel_holders **out, net_comm *c, const dev_device *d,
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d,
                                 const graph *const *graphs, int count);
-void      parallel_holders_release(parallel_holders *h);    /* takes NULL */
+void      sync_holders_release(sync_holders *h);    /* takes NULL */
 
-/* For params_create_grouped(): groups are numbered alike on all ranks. Valid as long as h. */
-params_grouping parallel_holders_grouping(parallel_holders *h);
+/* For params_create_grouped(): groups are numbered alike on all ranks. Where devices compute in host memory,
+ * gradients of several holders lie in arenas of the network, and masters if others write to them,
+ * too (sync_mode_shares_state). Valid as long as h. */
+params_grouping sync_holders_grouping(sync_holders *h, int shares_masters);
 /* NULL: this rank holds that group's parameters alone. */
-net_group *parallel_holders_net(const parallel_holders *h, int group);
+net_group *sync_holders_net(const sync_holders *h, int group);
 /* 1 if this rank is the one that counts and writes that group's parameters. */
-int        parallel_holders_first(const parallel_holders *h, int group);
+int        sync_holders_first(const sync_holders *h, int group);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
  * of params_step(), and without cutting a tensor that params_keep_whole() names. All of it where the group is one rank. */
-void       parallel_holders_part(const parallel_holders *h, const params *p, int segment, int k,
+void       sync_holders_part(const sync_holders *h, const params *p, int segment, int k,
                                  int64_t *first, int64_t *count);
 
 #endif

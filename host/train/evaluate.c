@@ -8,7 +8,7 @@
 
 #include "host/base/activity.h"
 #include "host/data/batch.h"
-#include "host/sync/gradients.h"
+#include "host/sync/sync.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -152,9 +152,9 @@ gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
     gt_activity_end(&a);
     if (!st && e->o.comm) {
         const run_place place = run_plan_place(e->o.plan, e->o.rank);
-        parallel_totals all = { .loss = sum, .stopped = stage_stopped(e->stage) };
+        sync_totals all = { .loss = sum, .stopped = stage_stopped(e->stage) };
         all.squares = place.stage == 0 && place.tensor_rank == 0 ? (double)counted : 0.0;
-        st = parallel_totals_sum(e->o.comm, &all, NULL);
+        st = sync_totals_sum(e->o.comm, &all, NULL);
         sum = all.loss;
         counted = (uint64_t)all.squares;
         if (!st && all.stopped > 0.0)

@@ -120,7 +120,7 @@ static gt_status settle_plan(train *t)
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
-    t->sharded = t->ranks > 1 && !strcmp(t->plan.sync, "sharded");
+    t->mode = t->o.comm ? sync_mode_find(t->plan.sync) : sync_mode_alone();
     t->micros = (uint64_t)t->plan.replica[t->place.replica].micro_batches;
     t->micro_batch = (uint64_t)t->plan.replica[t->place.replica].micro_batch;
     return GT_OK;
@@ -147,9 +147,9 @@ static gt_status make_stage(train *t)
     for (int c = 0; c < chunks; c++)
         graphs[c] = stage_graph(t->stage, c);
     if (!st && t->o.comm) {
-        st = parallel_holders_find(&t->holders, t->o.comm, t->device, graphs, chunks);
+        st = sync_holders_find(&t->holders, t->o.comm, t->device, graphs, chunks);
         if (!st)
-            how = parallel_holders_grouping(t->holders);
+            how = sync_holders_grouping(t->holders, sync_mode_shares_state(t->mode));
     }
     if (!st)
         st = params_create_grouped(&t->params, t->device, graphs, chunks, t->holders ? &how : NULL, 1);
@@ -175,25 +175,16 @@ static gt_status make_optimizer(train *t)
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
     t->mine = calloc((size_t)count + 1, 1);
     t->mine_state = calloc((size_t)count + 1, 1);
-    t->totals = calloc((size_t)t->ranks, sizeof *t->totals);
-    st = parts && t->mine && t->mine_state && t->totals ? GT_OK : no_memory();
-    for (int i = 0; !st && i < segments; i++) {
-        const params_segment *s = params_segment_at(t->params, i);
-        const net_group *g = parallel_holders_net(t->holders, s->group);
-        parts[i] = (optim_part){ 0, s->count, parallel_holders_first(t->holders, s->group) };
-        if (t->sharded) {
-            parallel_holders_part(t->holders, t->params, i, g ? net_group_rank(g) : 0, &parts[i].first,
-                                  &parts[i].count);
-            parts[i].counted = 1;
-        }
-    }
+    st = parts && t->mine && t->mine_state ? GT_OK : no_memory();
+    for (int i = 0; !st && i < segments; i++)
+        parts[i] = sync_mode_part(t->mode, t->holders, t->params, i);
     for (int i = 0; !st && i < count; i++) {
         int segment;
         int64_t first;
         params_place(t->params, i, &segment, &first);
-        t->mine[i] = (unsigned char)parallel_holders_first(t->holders,
+        t->mine[i] = (unsigned char)sync_holders_first(t->holders,
                                                            params_segment_at(t->params, segment)->group);
-        t->mine_state[i] = t->sharded || t->mine[i];
+        t->mine_state[i] = sync_mode_shares_state(t->mode) || t->mine[i];
     }
     if (!st)
         st = optim_create(&t->optim, t->device, t->kernels, t->update_gemm, t->params, &t->o.optim, tokens,
@@ -207,16 +198,16 @@ static int gradient_done(void *context, int chunk, int i)
     return exec_gradient_done(stage_exec(((train *)context)->stage, chunk), i);
 }
 
-static gt_status make_gradients(train *t)
+static gt_status make_sync(train *t)
 {
-    const parallel_gradients_options o = {
-        .holders = t->holders, .comm = t->o.comm, .device = t->device, .params = t->params,
-        .courier = t->courier, .sharded = t->sharded, .chunks = stage_chunks(t->stage), .done = gradient_done,
-        .context = t };
-    gt_status st = parallel_gradients_create(&t->gradients, &o);
+    const sync_options o = {
+        .mode = t->mode, .holders = t->holders, .comm = t->o.comm, .device = t->device, .kernels = t->kernels,
+        .params = t->params, .optim = t->optim, .courier = t->courier, .chunks = stage_chunks(t->stage),
+        .done = gradient_done, .tell = train_tell, .context = t };
+    gt_status st = sync_create(&t->sync, &o);
     for (int c = 0; !st && c < o.chunks; c++) {
-        int stops[PARALLEL_STOPS];
-        const int count = parallel_gradients_stops(t->gradients, c, stops);
+        int stops[SYNC_STOPS];
+        const int count = sync_stops(t->sync, c, stops);
         st = stage_stops(t->stage, c, stops, count);
     }
     return st;
@@ -489,8 +480,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = exec_arena_create(&t->arena, d);
     if (!st)
         st = place_stages(t);
-    if (!st && t->holders)
-        st = make_gradients(t);
+    if (!st)
+        st = make_sync(t);
     if (!st) {
         data_batch_next_token(&t->batch, &t->loader, "training");
         t->batch.vocab = graph_vocabulary(stage_graph(t->stage, 0));
@@ -523,20 +514,19 @@ static void release(train *t)
     free(t->slots);
     free(t->derived);
     free(t->scratch);
-    parallel_gradients_release(t->gradients);
+    sync_release(t->sync);
     stage_release(t->stage);
     evaluate_release(t->evaluate);
     dev_courier_release(t->courier);
     exec_arena_release(t->arena);
     optim_release(t->optim);
     params_release(t->params);
-    parallel_holders_release(t->holders);
+    sync_holders_release(t->holders);
     tensor_exchange_release(t->exchange);
     if (t->tensor_group)
         net_group_release(t->tensor_group);
     free(t->mine);
     free(t->mine_state);
-    free(t->totals);
     gemm_context_release(t->update_gemm);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
@@ -563,7 +553,7 @@ void train_release(train *t)
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES])
 {
     states[0] = optim_saved(t->optim);
-    return 1;
+    return 1 + sync_saved(t->sync, states + 1);
 }
 
 uint64_t train_steps_done(const train *t)
@@ -603,7 +593,8 @@ stage *train_stage(train *t)
 
 double train_busy_of(const train *t, int rank)
 {
-    return t->totals ? t->totals[rank].busy : 0.0;
+    const sync_totals *each = sync_totals_each(t->sync);
+    return each ? each[rank].busy : 0.0;
 }
 
 const run_plan *train_plan(const train *t)

@@ -8,7 +8,7 @@
 
 #include "host/data/batch.h"
 #include "host/graph/derived.h"
-#include "host/sync/gradients.h"
+#include "host/sync/sync.h"
 #include "host/exchange/tensor_exchange.h"
 #include "host/train/evaluate.h"
 #include "host/train/train.h"
@@ -37,6 +37,7 @@ typedef struct flight {
     struct train *of;
     uint64_t start_ns;                  /* when the host began to queue it */
     uint64_t update_ns;                 /* of several ranks: when its update was queued */
+    double seconds;                     /* of several ranks: until its gradients were summed */
     double lr;
     train_balance balance;
 } flight;
@@ -59,11 +60,10 @@ struct train {
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
     tensor_exchange *exchange;
     uint64_t exchanged;                 /* bytes, up to the newest step */
-    parallel_holders *holders;          /* of several ranks; NULL: alone */
-    parallel_gradients *gradients;
-    int sharded;                        /* optimizer state is shared out over holders */
+    sync_holders *holders;          /* of several ranks; NULL: alone */
+    const sync_mode *mode;
+    sync_run *sync;
     unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */
-    parallel_totals *totals;            /* [rank] of the newest step */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
     data_batch batch;
@@ -93,6 +93,9 @@ struct train {
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
 };
+
+/* For sync_options.tell. */
+gt_status train_tell(void *context, uint64_t sent, sync_totals *mine);
 
 /* Everything beside parameters that a checkpoint of this run holds; how many owners. */
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES]);

@@ -83,7 +83,7 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
 
 static gt_status gradients_ready(void *context, int chunk, int done, int last)
 {
-    return parallel_gradients_ready(((train *)context)->gradients, chunk, done, last);
+    return sync_ready(((train *)context)->sync, chunk, done, last);
 }
 
 /* A step from the end of the one before it, if it was queued by then, and within it the update. */
@@ -111,13 +111,13 @@ static gt_status note_landed(void *context, uint64_t now)
     return GT_OK;
 }
 
-/* Waits for a queued step. */
+/* Waits for a queued step. When its update was is told to the stage, unless that is in the next step. */
 static gt_status land(train *t, flight *f)
 {
     const uint64_t ticket = f->ticket;
     f->ticket = 0;
     gt_status st = dev_courier_wait(t->courier, ticket);
-    if (!st && ticket && t->gradients)
+    if (!st && ticket && f->update_ns && f->step + 1 == t->queued)
         stage_note(t->stage, PIPE_UPDATE, 0, f->update_ns, f->end_ns);
     return st;
 }
@@ -125,17 +125,17 @@ static gt_status land(train *t, flight *f)
 /* Who computed how long. */
 static train_balance balance_of(const train *t, double seconds)
 {
+    const sync_totals *each = sync_totals_each(t->sync);
     train_balance b = { 0 };
-    double sum = 0.0;
-    for (int r = 0; r < t->ranks; r++) {
-        sum += t->totals[r].busy;
-        b.sent += (uint64_t)t->totals[r].sent;
-        if (t->totals[r].busy > b.slowest_busy) {
-            b.slowest_busy = t->totals[r].busy;
+    for (int r = 0; each && r < t->ranks; r++)
+        if (each[r].busy > b.slowest_busy) {
+            b.slowest_busy = each[r].busy;
             b.slowest = r;
         }
-    }
-    b.mean_busy = sum / t->ranks;
+    if (!each)
+        return b;
+    b.sent = (uint64_t)sync_totals_of(t->sync)->sent;
+    b.mean_busy = sync_totals_of(t->sync)->busy / t->ranks;
     b.idle = seconds > 0.0 ? fmax(0.0, 1.0 - b.mean_busy / seconds) : 0.0;
     return b;
 }
@@ -144,47 +144,29 @@ static void note_sums(train *t)
 {
     uint64_t began, ended;
     for (int c = 0; c < stage_chunks(t->stage); c++)
-        if (parallel_gradients_when(t->gradients, c, &began, &ended))
+        if (sync_when(t->sync, c, &began, &ended))
             stage_note(t->stage, PIPE_REDUCE, c, began, ended);
 }
 
-/* Adds up over all ranks what this one has of a step, and queues the update. */
-static gt_status update_together(train *t, flight *f)
+/* What this rank adds to the totals of a step: its programs are over, and its gradients are summed. */
+gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
 {
-    parallel_totals sum = { .stop = t->stop || gt_stop_asked(), .stopped = stage_stopped(t->stage) };
-    uint64_t bytes, ns;
-    gt_status st = parallel_gradients_finish(t->gradients);
-    const uint64_t summed = gt_now_ns();
-    if (!st)
-        st = optim_partial(t->optim, &sum.squares, &sum.loss);
-    const double norm = (double)(gt_now_ns() - summed) * 1e-9;
+    train *t = context;
+    flight *f = t->updating;
     note_sums(t);
-    if (!st)
-        st = stage_settle(t->stage);
-    parallel_gradients_last(t->gradients, &bytes, &ns);
+    gt_status st = stage_settle(t->stage);
     const stage_report report = stage_last(t->stage);
     if (t->exchange) {
         const uint64_t all = tensor_exchange_spent_of(t->exchange).bytes;
-        bytes += all - t->exchanged;
+        sent += all - t->exchanged;
         t->exchanged = all;
     }
-    sum.busy = report.busy + norm;
-    sum.seconds = (double)(gt_now_ns() - f->start_ns) * 1e-9;
-    sum.sent = (double)(report.sent + bytes);
-    const double mine = sum.seconds;
-    if (!st)
-        st = parallel_totals_sum(t->o.comm, &sum, t->totals);
-    t->stopping |= sum.stop > 0.0;
-    f->balance = st ? (train_balance){ 0 } : balance_of(t, mine);
-    if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
-        st = gt_fail(GT_INTERRUPTED, "stopped within step %llu", (unsigned long long)f->step + 1);
-    f->update_ns = gt_now_ns();
-    if (!st)
-        st = optim_step_with(t->optim, f->lr, sum.squares, sum.loss);
-    if (!st && t->sharded)
-        st = parallel_gradients_gather(t->gradients);
-    if (!st && t->sharded && t->o.precision != DTYPE_F32)
-        st = params_refresh(t->params, t->kernels);
+    f->seconds = (double)(gt_now_ns() - f->start_ns) * 1e-9;
+    mine->stop = t->stop || gt_stop_asked();
+    mine->stopped = stage_stopped(t->stage);
+    mine->busy = report.busy;
+    mine->seconds = f->seconds;
+    mine->sent = (double)(report.sent + sent);
     return st;
 }
 
@@ -192,14 +174,20 @@ static gt_status update_now(void *context)
 {
     train *t = context;
     flight *f = t->updating;
-    return t->gradients ? update_together(t, f) : optim_step(t->optim, f->lr);
+    gt_status st = sync_update(t->sync, f->lr);
+    t->stopping |= sync_totals_of(t->sync)->stop > 0.0;
+    if (st == GT_INTERRUPTED)
+        return gt_fail(st, "stopped within step %llu", (unsigned long long)f->step + 1);
+    f->update_ns = sync_update_began(t->sync);
+    f->balance = balance_of(t, f->seconds);
+    return st;
 }
 
 /* Queues a whole step, its update too unless `f` is NULL; its samples begin at `begin`. */
 static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
 {
     const stage_calls calls = { .context = t, .inputs = send_inputs,
-                                .gradients = t->gradients ? gradients_ready : NULL,
+                                .gradients = gradients_ready,
                                 .update = f ? update_now : NULL, .step = (int32_t)(step + 1) };
     gt_activity a;
     t->running = step;
@@ -216,7 +204,6 @@ static gt_status queue_step(train *t, uint64_t step)
 {
     flight *f = &t->flights[step % DEPTH];
     const uint64_t start = gt_now_ns();
-    gt_status st = GT_OK;
     dev_event *event;
     assert(!f->ticket);
     f->step = step;
@@ -225,10 +212,7 @@ static gt_status queue_step(train *t, uint64_t step)
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };
-    if (t->gradients)                           /* its sums wait for the step before anyway */
-        st = land(t, &t->flights[(step + DEPTH - 1) % DEPTH]);
-    if (!st)
-        st = run_stage(t, step, f->begin, f);
+    gt_status st = run_stage(t, step, f->begin, f);
     if (!st)
         st = optim_state_read(t->optim, f->state, &event);
     if (!st)
@@ -362,7 +346,7 @@ static int falls_on(uint64_t every, uint64_t step)
 /* Ranks stop after the same step: when all know of it. */
 static int stopping(const train *t)
 {
-    return t->gradients ? t->stopping : t->stop || gt_stop_asked();
+    return sync_is_together(t->sync) ? t->stopping : t->stop || gt_stop_asked();
 }
 
 /* What failed on this rank alone ends the job before anything is released: receives that are posted
@@ -482,7 +466,7 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
 {
     float state[OPTIM_STATE_FLOATS] = { 0 };
     flight f = { .step = step, .lr = optim_lr(&t->o.optim, step), .start_ns = gt_now_ns() };
-    const int updates = update || t->gradients;
+    const int updates = update || sync_is_together(t->sync);
     dev_event *event = NULL;
     gt_status st = run_stage(t, step, loader_step(&t->loader, step, 0), updates ? &f : NULL);
     if (!st && updates) {

@@ -6,7 +6,7 @@
  *   parameters to 1e-5; with dropout, too, whose elements are counted from the first sequence of a step
  *
  * Ranks are threads, each with its own OpenCL context and its own communicator.          */
-#include "host/sync/gradients.h"
+#include "host/sync/sync.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"
@@ -152,10 +152,10 @@ static gt_status body(net_comm *c, void *context)
         st = train_run(t, net_comm_rank(c) ? NULL : &hooks);
     if (!st)
         st = compare_params(t, j, &worst);
-    parallel_totals all = { .loss = worst };
-    parallel_totals each[16];
+    sync_totals all = { .loss = worst };
+    sync_totals each[16];
     if (!st)
-        st = parallel_totals_sum(c, &all, each);
+        st = sync_totals_sum(c, &all, each);
     for (int r = 0; !st && !net_comm_rank(c) && r < net_comm_size(c); r++)
         j->worst = fmax(j->worst, each[r].loss);
     if (!st && !net_comm_rank(c))
@@ -240,7 +240,7 @@ static void one_replica(const char *schedule, int stages, int chunks, int micro_
 /* Replicas of so many stages each, which take unlike shares in micro-batches of unlike size. */
 typedef struct shape_of_replica { int stages, micro_batches, micro_batch; } shape_of_replica;
 
-static const char *sync_mode = "allreduce";
+static const char *plan_sync = "allreduce";
 static float replicas_drop = 0.0f;
 
 static void replicas(const char *schedule, const shape_of_replica *r, int count, int tensor,
@@ -263,7 +263,7 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
         p.share[k] = share[k];
     if (good) {
         snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
-        snprintf(p.sync, sizeof p.sync, "%s", sync_mode);
+        snprintf(p.sync, sizeof p.sync, "%s", plan_sync);
         check_plan(what, &p, &o, &want, knobs, turns);
     }
     run_plan_release(&p);
@@ -272,11 +272,11 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
 static void optimizer_state_shared_out(void)
 {
     static const double unequal[] = { 0.25, 0.75 };
-    sync_mode = "sharded";
+    plan_sync = "sharded";
     replicas("1f1b", (shape_of_replica[]){ { 1, 4, 3 }, { 1, 6, 2 } }, 2, 1, NULL, "algorithm=ring", 2);
     replicas("zb-h1", (shape_of_replica[]){ { 1, 2, 6 }, { 3, 4, 2 }, { 2, 1, 4 } }, 3, 1, NULL, "", 1);
     replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 4, 2 } }, 2, 2, unequal, "", 1);
-    sync_mode = "allreduce";
+    plan_sync = "allreduce";
 }
 
 static void replicas_of_unequal_shape(void)
@@ -327,9 +327,9 @@ static void dropout_is_the_same_in_every_plan(void)
     replicas("list", (shape_of_replica[]){ { 2, 3, 4 }, { 1, 3, 2 }, { 1, 6, 1 } }, 3, 1, NULL, "", 1);
     replicas("1f1b", (shape_of_replica[]){ { 1, 6, 4 } }, 1, 2, unequal, "", 1);
     replicas("zb-h1", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 4, 2 } }, 2, 2, unequal, "", 1);
-    sync_mode = "sharded";
+    plan_sync = "sharded";
     replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 8, 1 } }, 2, 1, NULL, "", 1);
-    sync_mode = "allreduce";
+    plan_sync = "allreduce";
     replicas_drop = 0.0f;
 }
 

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/allreduce.c - every rank gets the sum of gradients, and updates all that it holds.
+ *
+ *   gradients  ═══ all-reduce, bucket by bucket, beside the backward pass ═══►  sums  ──► update of all
+ *
+ * Ranks that hold a parameter do the same arithmetic on the same bits, and so never part. */
+#include "host/sync/buckets.h"
+
+static optim_part part(const sync_holders *h, const params *p, int segment)
+{
+    const params_segment *s = params_segment_at(p, segment);
+    return (optim_part){ 0, s->count, sync_holders_first(h, s->group) };
+}
+
+static gt_status create(sync_run *s)
+{
+    return sync_buckets_create(s, 0);
+}
+
+static gt_status update(sync_run *s, double lr)
+{
+    uint64_t sent;
+    gt_status st = sync_buckets_finish(s, &sent);
+    return st ? st : sync_update_summed(s, lr, sent);
+}
+
+const sync_mode sync_allreduce = {
+    .name = "allreduce", .help = "sums of gradients", .part = part, .create = create,
+    .release = sync_buckets_release, .stops = sync_buckets_stops, .ready = sync_buckets_ready, .update = update,
+    .when = sync_buckets_when };

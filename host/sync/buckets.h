@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/buckets.h - the sum of gradients over all ranks that hold a parameter, for modes that want it.
+ *
+ *   device       last backward-weight  layer 3 | layer 2 | layer 1 | layer 0
+ *   completion                          sum of layer 3, 2, ... on the wire meanwhile
+ *   after                                                    sum of the last ones, update
+ *
+ * Each rank's loss is already weighted by the tokens of the whole step (optim_create), so the
+ * sum of gradients is that of the big batch, whatever part of it a rank took. Neighbouring
+ * tensors travel together in buckets (Li et al., "PyTorch Distributed", VLDB 2020, section 3.2),
+ * the last layers first, since their gradients are complete first; a bucket leaves when the
+ * launches that make it are done. What is complete only when the backward pass is over has nothing to
+ * be overlapped with: the thread that waits for it sums it itself, and no other has to wake for it.
+ * All ranks of a group have the same buckets in the same order, and each algorithm adds in
+ * a fixed order, so the same plan gives the same bits.
+ *
+ * Where the device computes in host memory, the gradients themselves are what the network reads and
+ * writes (sync_holders_grouping), and nothing is copied.                                        */
+#ifndef GT_SYNC_BUCKETS_H
+#define GT_SYNC_BUCKETS_H
+
+#include "host/sync/mode.h"
+
+/* These fit the members of sync_mode; the buckets are the run's state. share 1: a rank gets the sums
+ * of its part alone (sync_holders_part). */
+gt_status sync_buckets_create(sync_run *s, int share);
+void      sync_buckets_release(sync_run *s);
+int       sync_buckets_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+gt_status sync_buckets_ready(sync_run *s, int chunk, int done, int last);
+int       sync_buckets_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
+
+/* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
+ * *bytes: that were summed. */
+gt_status sync_buckets_finish(sync_run *s, uint64_t *bytes);
+/* share 1: after the update is queued, waits for it and queues what the other ranks updated. 16-bit
+ * copies are the caller's to renew. */
+gt_status sync_buckets_gather(sync_run *s);
+
+#endif

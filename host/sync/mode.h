@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/mode.h - what a file of this room fills in to be a way of staying together.
+ *
+ *   part()                   which part of the optimizer is this rank's
+ *   create() ── ready() ── ready() ── update() ── ready() ... ── release()
+ *
+ * A new mode is one file and one row of sync_modes[] (sync.c); options, help, plans and their checks read
+ * the table. Modes that add up gradients share buckets.h.                                  */
+#ifndef GT_SYNC_MODE_H
+#define GT_SYNC_MODE_H
+
+#include "host/sync/sync.h"
+
+struct sync_run {
+    sync_options o;
+    void *state;                        /* the mode's                                       */
+    sync_totals totals, *each;          /* of the newest step                               */
+    uint64_t update_ns;                 /* when its update was queued                       */
+};
+
+struct sync_mode {
+    const char *name, *help;
+    int shares_state;
+    optim_part (*part)(const sync_holders *h, const params *p, int segment);
+    /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
+    gt_status (*create)(sync_run *s);
+    void      (*release)(sync_run *s);
+    int       (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+    gt_status (*ready)(sync_run *s, int chunk, int done, int last);
+    gt_status (*update)(sync_run *s, double lr);
+    int       (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
+    int       (*saved)(sync_run *s, checkpoint_state *states);
+};
+
+extern const sync_mode sync_alone, sync_allreduce, sync_sharded;
+
+/* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
+ * sent: bytes of gradients. */
+gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent);
+
+#endif

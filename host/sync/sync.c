@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/sync.c - the table of modes, a run of one of them, and what all ranks add up. */
+#include "host/sync/mode.h"
+
+#include "host/base/clock.h"
+#include "host/base/trace.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The first is the usual one. */
+static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, NULL };
+
+const sync_mode *sync_mode_at(int i)
+{
+    return sync_modes[i];
+}
+
+const sync_mode *sync_mode_find(const char *name)
+{
+    for (int i = 0; sync_modes[i]; i++)
+        if (!strcmp(sync_modes[i]->name, name))
+            return sync_modes[i];
+    return NULL;
+}
+
+const char *sync_mode_name(const sync_mode *m)
+{
+    return m->name;
+}
+
+const char *sync_mode_help(const sync_mode *m)
+{
+    return m->help;
+}
+
+int sync_mode_shares_state(const sync_mode *m)
+{
+    return m->shares_state;
+}
+
+const sync_mode *sync_mode_alone(void)
+{
+    return &sync_alone;
+}
+
+void sync_mode_names(char *out)
+{
+    size_t used = 0;
+    for (int i = 0; sync_modes[i]; i++)
+        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", sync_modes[i]->name);
+}
+
+optim_part sync_mode_part(const sync_mode *m, const sync_holders *h, const params *p, int segment)
+{
+    return m->part(h, p, segment);
+}
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+gt_status sync_create(sync_run **out, const sync_options *o)
+{
+    *out = NULL;
+    sync_run *s = calloc(1, sizeof *s);
+    if (!s)
+        return gt_fail(GT_NO_MEMORY, "no memory for the record of how ranks stay together");
+    s->o = *o;
+    if (o->comm)
+        s->each = calloc((size_t)net_comm_size(o->comm), sizeof *s->each);
+    gt_status st = o->comm && !s->each ? gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks",
+                                                 net_comm_size(o->comm)) : GT_OK;
+    if (!st && o->mode->create)
+        st = o->mode->create(s);
+    if (st) {
+        sync_release(s);
+        return st;
+    }
+    *out = s;
+    return GT_OK;
+}
+
+void sync_release(sync_run *s)
+{
+    if (!s)
+        return;
+    if (s->o.mode->release)
+        s->o.mode->release(s);
+    free(s->each);
+    free(s);
+}
+
+int sync_is_together(const sync_run *s)
+{
+    return s->each != NULL;
+}
+
+int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS])
+{
+    return s->o.mode->stops ? s->o.mode->stops(s, chunk, stops) : 0;
+}
+
+gt_status sync_ready(sync_run *s, int chunk, int done, int last)
+{
+    return s->o.mode->ready ? s->o.mode->ready(s, chunk, done, last) : GT_OK;
+}
+
+gt_status sync_update(sync_run *s, double lr)
+{
+    return s->o.mode->update(s, lr);
+}
+
+int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended)
+{
+    *began = *ended = 0;
+    return s->o.mode->when ? s->o.mode->when(s, chunk, began, ended) : 0;
+}
+
+int sync_saved(sync_run *s, checkpoint_state *states)
+{
+    return s->o.mode->saved ? s->o.mode->saved(s, states) : 0;
+}
+
+/* ---- totals ---------------------------------------------------------------------------------- */
+
+uint64_t sync_update_began(const sync_run *s)
+{
+    return s->update_ns;
+}
+
+const sync_totals *sync_totals_of(const sync_run *s)
+{
+    return &s->totals;
+}
+
+const sync_totals *sync_totals_each(const sync_run *s)
+{
+    return s->each;
+}
+
+gt_status sync_totals_sum(net_comm *c, sync_totals *t, sync_totals *each)
+{
+    const int ranks = net_comm_size(c);
+    sync_totals *all = malloc((size_t)ranks * sizeof *all), sum = { 0 };
+    if (!all)
+        return gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", ranks);
+    const uint64_t traced = gt_trace_begin();
+    all[net_comm_rank(c)] = *t;
+    gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL,
+                                  NET_I32, NULL);
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "loss and norm of all ranks", traced);
+    for (int r = 0; !st && r < ranks; r++) {    /* in the order of ranks: the same bits everywhere */
+        sum.loss += all[r].loss;
+        sum.squares += all[r].squares;
+        sum.stop += all[r].stop;
+        sum.stopped += all[r].stopped;
+        sum.busy += all[r].busy;
+        sum.seconds += all[r].seconds;
+        sum.sent += all[r].sent;
+    }
+    if (!st && each)
+        memcpy(each, all, (size_t)ranks * sizeof *all);
+    *t = sum;
+    free(all);
+    return st;
+}
+
+gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent)
+{
+    sync_totals sum = { 0 };
+    gt_status st = optim_partial(s->o.optim, &sum.squares, &sum.loss);
+    if (!st)
+        st = s->o.tell(s->o.context, sent, &sum);
+    if (!st)
+        st = sync_totals_sum(s->o.comm, &sum, s->each);
+    s->totals = st ? (sync_totals){ 0 } : sum;
+    if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
+        st = gt_fail(GT_INTERRUPTED, "stopped within a step");
+    s->update_ns = gt_now_ns();
+    return st ? st : optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
+}

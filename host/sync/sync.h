@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/sync.h - how ranks that hold the same parameters stay together: one mode of several.
+ *
+ *   stage, as its schedule says             this room                         a mode may
+ *   PIPE_REDUCE of a chunk, and before  ──► sync_ready()                      send what is complete
+ *   PIPE_UPDATE                         ──► sync_update()                     wait, add up, update
+ *
+ * A mode (mode.h) is one file and one row of the table; which one runs is a name in the plan. The
+ * trainer knows none of them: it hands over the optimizer, and asks which part of it is this rank's.
+ * With one rank the mode is `alone`, which sends nothing. What travels may be compressed
+ * (compressor.h): that is a choice of its own, which the modes of sums share.
+ *
+ * Errors     GT_PEER, and the same on all ranks, when one of them is lost.
+ * Threads    calls come from the thread that trains.                                       */
+#ifndef GT_SYNC_SYNC_H
+#define GT_SYNC_SYNC_H
+
+#include "host/device/courier.h"
+#include "host/optim/optim.h"
+#include "host/sync/holders.h"
+#include "host/tensor/checkpoint_state.h"
+
+/* ---- modes and compressors, by name ---------------------------------------------------------- */
+
+typedef struct sync_mode sync_mode;
+typedef struct sync_compressor sync_compressor;
+
+/* Those that can be chosen: the usual one first; NULL behind the last. */
+const sync_mode *sync_mode_at(int i);
+const sync_mode *sync_mode_find(const char *name);          /* NULL: there is none          */
+const char      *sync_mode_name(const sync_mode *m);
+const char      *sync_mode_help(const sync_mode *m);        /* half a sentence              */
+/* 1: each rank keeps the optimizer's state of a part of what it holds, and updates that. */
+int              sync_mode_shares_state(const sync_mode *m);
+/* Of one rank. */
+const sync_mode *sync_mode_alone(void);
+
+const sync_compressor *sync_compressor_at(int i);
+const sync_compressor *sync_compressor_find(const char *name);
+const char            *sync_compressor_name(const sync_compressor *c);
+const char            *sync_compressor_help(const sync_compressor *c);
+
+/* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
+enum { SYNC_NAMES = 128 };
+void sync_mode_names(char *out);
+void sync_compressor_names(char *out);
+
+/* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
+optim_part sync_mode_part(const sync_mode *m, const sync_holders *h, const params *p, int segment);
+
+/* ---- a run ----------------------------------------------------------------------------------- */
+
+/* What all ranks add up once a step; the same bits on all, whatever the network's algorithm. */
+typedef struct sync_totals {
+    double loss, squares;           /* of the loss; of the gradient's norm                  */
+    double stop;                    /* > 0: some rank is asked to stop                      */
+    double stopped;                 /* > 0: some rank did not compute all of its part       */
+    double busy, seconds;           /* of this rank; after: the sum over ranks                 */
+    double sent;                    /* bytes of this rank; after: of all                    */
+} sync_totals;
+
+typedef struct sync_run sync_run;
+
+typedef struct sync_options {
+    const sync_mode *mode;
+    const sync_compressor *compressor;  /* NULL: none                                       */
+    sync_holders *holders;              /* NULL: alone                                      */
+    net_comm *comm;
+    dev_device *device;
+    kernel_set *kernels;
+    params *params;                     /* made with the grouping of `holders`              */
+    optim *optim;                       /* made with the mode's parts                       */
+    dev_courier *courier;
+    int chunks;
+    /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
+     * not the chunk's (exec_gradient_done). */
+    int (*done)(void *context, int chunk, int i);
+    /* Once a step, when this rank has its part of the loss and of the norm: adds what else the totals
+     * ask of it. sent: bytes of gradients. */
+    gt_status (*tell)(void *context, uint64_t sent, sync_totals *mine);
+    void *context;
+} sync_options;
+
+/* All ranks. GT_MISMATCH if ranks do not place their parameters alike. The options' objects outlive it. */
+gt_status sync_create(sync_run **out, const sync_options *o);
+void      sync_release(sync_run *s);                /* takes NULL */
+
+/* 1: other ranks wait for this one, so that whether to stop is agreed with them, step by step. */
+int sync_is_together(const sync_run *s);
+
+/* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
+enum { SYNC_STOPS = 16 };
+int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+
+/* Launches [0, done) of the chunk are queued, all of them if `last`. */
+gt_status sync_ready(sync_run *s, int chunk, int done, int last);
+
+/* After the last sync_ready() of all chunks: queues the update with this learning rate. GT_INTERRUPTED,
+ * on all ranks, and nobody updates, if some rank was stopped within the step. */
+gt_status sync_update(sync_run *s, double lr);
+
+/* Of the newest step. */
+uint64_t           sync_update_began(const sync_run *s);            /* gt_now_ns(); 0: not known  */
+const sync_totals *sync_totals_of(const sync_run *s);               /* the sum over ranks         */
+const sync_totals *sync_totals_each(const sync_run *s);             /* [rank]; NULL: alone        */
+/* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */
+int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
+
+/* What a checkpoint must hold beside parameters and the optimizer's state; how many owners, at most SYNC_STATES. */
+enum { SYNC_STATES = 2 };
+int sync_saved(sync_run *s, checkpoint_state *states);
+
+/* Adds up over the ranks of a communicator. each: [ranks], what every rank gave; may be NULL. */
+gt_status sync_totals_sum(net_comm *c, sync_totals *t, sync_totals *each);
+
+#endif
