@@ -5,6 +5,7 @@
  *
  * The only place that prints a failure's sentence and turns a status into an exit code.  */
 #include "host/cli/busy.h"
+#include "host/cli/choices.h"
 #include "host/cli/cli.h"
 #include "host/cli/limits.h"
 #include "host/cli/screen.h"
@@ -242,6 +243,7 @@ int main(int argc, char **argv)
 {
     guard_streams();
     gt_stop_start();
+    cli_choices_make();
     if (cli_limits_settle()) {
         fprintf(stderr, "geartrain: %s\n", gt_message());
         _exit(1);

@@ -2,6 +2,8 @@
 /* host/cli/train_plan.c - showing, writing and drawing the plan of a run. */
 #include "host/cli/train_plan.h"
 
+#include "host/sync/sync.h"
+
 #include "host/base/file.h"
 #include "host/trace/trace_merge.h"
 #include "host/pipeline/timeline.h"
@@ -49,7 +51,7 @@ void train_plan_show(const run_plan *p, int most, FILE *out)
 {
     fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s%s", p->ranks,
             p->replicas, p->replicas > 1 ? "s" : "", p->tensor, p->schedule,
-            p->recompute ? ", recomputed" : "", strcmp(p->sync, "sharded") ? "" : ", optimizer sharded");
+            p->recompute ? ", recomputed" : "", sync_mode_shares_state(sync_mode_find(p->sync)) ? ", optimizer sharded" : "");
     if (p->step > 0.0)
         fprintf(out, "; predicted %.1f ms a step, %.1f %% idle", p->step * 1e3, 100.0 * p->idle);
     fprintf(out, "\n");

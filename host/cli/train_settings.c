@@ -5,8 +5,11 @@
  * `geartrain train --out RUN --resume` goes on exactly as it began.                       */
 #include "host/cli/train_settings.h"
 
+#include "host/cli/choices.h"
+
 #include "host/base/file.h"
 #include "host/base/text.h"
+#include "host/sync/sync.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -70,9 +73,9 @@ static const gt_option back[] = {
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of a replica", &train_set.stages, 0, NULL },
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &train_set.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
-    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "order of a pipeline",
+    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline",
       &train_set.pipe_schedule, 0, NULL },
-    { "sync", 0, GT_CHOICE, "allreduce|sharded", "sums of gradients; sharded: optimizer state shared out",
+    { "sync", 0, GT_CHOICE, cli_syncs, "what ranks add up; sharded: optimizer state shared out",
       &train_set.sync, 1, NULL },
     { "replan", 0, GT_FLAG, NULL, "a new plan when a rank becomes slow", &train_set.replan, 1, NULL },
     { "slow", 0, GT_DOUBLE, "X", "slowing, as a ratio to the others', of a slow rank", &train_set.slow, 1, NULL },
@@ -219,7 +222,7 @@ void train_settings_default(void)
     o->optimizer = optim_rule_name(optim_rules[0]);
     o->gemm = o->bits = "auto";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
-    o->sync = "allreduce";
+    o->sync = sync_mode_name(sync_mode_at(0));
     o->slow = 1.3;
     o->steps = 1000;
     o->batch = 8;

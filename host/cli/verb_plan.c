@@ -7,11 +7,13 @@
  * --out writes the plan that `train --plan FILE` follows to the letter; a cluster file's devices are
  * its ranks, in their order.                                                              */
 #include "host/cli/busy.h"
+#include "host/cli/choices.h"
 #include "host/cli/cli.h"
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 
 #include "host/base/text.h"
+#include "host/sync/sync.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +24,7 @@ static struct {
     uint64_t batch, seq;
     int json, recompute, again;
     cli_comm comm;
-} o = { .precision = "fp32", .batch = 512, .schedule = "auto", .sync = "allreduce", .stages = "auto",
+} o = { .precision = "fp32", .batch = 512, .schedule = "auto", .stages = "auto",
         .replicas = "auto", .tensor = "auto", .micro_batch = "auto" };
 
 static const gt_option table[] = {
@@ -39,12 +41,12 @@ static const gt_option table[] = {
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &o.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer; auto: if memory is short",
       &o.tensor, 0, NULL },
-    { "schedule", 0, GT_CHOICE, "auto|gpipe|1f1b|interleaved|zb-h1|list", "order of a pipeline", &o.schedule, 0,
+    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &o.schedule, 0,
       NULL },
     { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again; else if memory is short",
       &o.recompute, 0, NULL },
-    { "sync", 0, GT_CHOICE, "allreduce|sharded", "sharded: optimizer state shared out", &o.sync, 0, NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "sharded: optimizer state shared out", &o.sync, 0, NULL },
     { "again", 0, GT_FLAG, NULL, "measure what was measured before", &o.again, 0, NULL },
     { .group = "Output" },
     { "out", 'o', GT_STRING, "FILE", "write the plan for `train --plan FILE`", &o.out, 0, NULL },
@@ -145,6 +147,7 @@ gt_status verb_plan(int argc, char **argv)
 {
     char **words;
     int count, done;
+    o.sync = sync_mode_name(sync_mode_at(0));
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const pipe_schedule_names[] = { "gpipe", "1f1b", "interleaved", "zb-h1", "list", NULL };
-
 const char *pipe_kind_name(pipe_kind k)
 {
     static const char *const names[PIPE_KINDS] = {
@@ -149,30 +147,71 @@ static void zero_bubble_h1(const writer *w, int *left)
         schedule_backward_weight(w, 0, m, left);
 }
 
+/* ---- the table --------------------------------------------------------------------------- */
+
+/* write: the list of one rank, in closed form; left[chunk] counts its backward-weights down. */
+typedef struct row {
+    pipe_schedule_kind kind;
+    void (*write)(const writer *w, int *left);
+} row;
+
+/* The simplest first: of two that are as fast a planner takes that. */
+static const row rows[] = { { { .name = "1f1b" }, one_forward_one_backward },
+                            { { .name = "gpipe", .dominated = 1 }, gpipe },
+                            { { .name = "zb-h1" }, zero_bubble_h1 },
+                            { { .name = "list", .searched = 1 }, NULL },
+                            { { .name = "interleaved", .interleaves = 1 }, interleaved } };
+enum { ROWS = sizeof rows / sizeof *rows };
+
+static const row *row_of(const char *name)
+{
+    for (int i = 0; i < ROWS; i++)
+        if (!strcmp(rows[i].kind.name, name))
+            return &rows[i];
+    return NULL;
+}
+
+const pipe_schedule_kind *pipe_schedule_at(int i)
+{
+    return i < ROWS ? &rows[i].kind : NULL;
+}
+
+const pipe_schedule_kind *pipe_schedule_find(const char *name)
+{
+    const row *r = row_of(name);
+    return r ? &r->kind : NULL;
+}
+
+void pipe_schedule_names(char *out)
+{
+    size_t used = 0;
+    for (int i = 0; i < ROWS; i++)
+        used += (size_t)snprintf(out + used, PIPE_NAMES - used, "%s%s", i ? "|" : "", rows[i].kind.name);
+}
+
 /* ---- making one ------------------------------------------------------------------------ */
 
 gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micro_batches,
                                const pipe_cost *costs)
 {
-    int known = 0;
-    for (int i = 0; pipe_schedule_names[i]; i++)
-        known |= !strcmp(name, pipe_schedule_names[i]);
-    if (!known)
-        return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are gpipe, 1f1b, interleaved, "
-                       "zb-h1 and list", name);
+    const pipe_schedule_kind *kind = pipe_schedule_find(name);
+    char names[PIPE_NAMES];
+    if (!kind) {
+        pipe_schedule_names(names);
+        return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are %s", name, names);
+    }
     if (ranks < 1 || micro_batches < 1 || micro_batches > PIPE_MOST_MICRO_BATCHES || chunks < 1
         || chunks > PIPE_MOST_CHUNKS)
         return gt_fail(GT_MISUSE, "a schedule of %d stages, %d chunks and %d micro-batches cannot be",
                        ranks, chunks, micro_batches);
-    const int interleaves = !strcmp(name, "interleaved");
-    if (interleaves != (chunks > 1))
-        return gt_fail(GT_MISUSE, "schedule %s needs %s", name, interleaves
+    if (kind->interleaves != (chunks > 1))
+        return gt_fail(GT_MISUSE, "schedule %s needs %s", name, kind->interleaves
                        ? "two chunks of the model a rank, or more" : "one chunk of the model a rank");
-    if (interleaves && micro_batches % ranks)
-        return gt_fail(GT_MISUSE, "schedule interleaved needs micro-batches in multiples of the %d "
-                       "stages, not %d", ranks, micro_batches);
-    if (!strcmp(name, "list") && !costs)
-        return gt_fail(GT_MISUSE, "schedule list needs measured times");
+    if (kind->interleaves && micro_batches % ranks)
+        return gt_fail(GT_MISUSE, "schedule %s needs micro-batches in multiples of the %d stages, not %d", name,
+                       ranks, micro_batches);
+    if (kind->searched && !costs)
+        return gt_fail(GT_MISUSE, "schedule %s needs measured times", name);
     return GT_OK;
 }
 
@@ -192,21 +231,14 @@ gt_status schedule_allocate(pipe_schedule *s)
     return GT_OK;
 }
 
-static gt_status closed_form(pipe_schedule *s, const char *name)
+static gt_status closed_form(pipe_schedule *s, const row *how)
 {
     int left[PIPE_MOST_CHUNKS + 1];
     for (int r = 0; r < s->ranks; r++) {
         const writer w = { s, r };
         for (int c = 0; c < s->chunks; c++)
             left[c] = s->micro_batches;
-        if (!strcmp(name, "gpipe"))
-            gpipe(&w, left);
-        else if (!strcmp(name, "1f1b"))
-            one_forward_one_backward(&w, left);
-        else if (!strcmp(name, "zb-h1"))
-            zero_bubble_h1(&w, left);
-        else
-            interleaved(&w, left);
+        how->write(&w, left);
         schedule_put(&w, PIPE_UPDATE, 0, 0);
     }
     return GT_OK;
@@ -222,7 +254,7 @@ gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, in
     snprintf(out->name, sizeof out->name, "%s", name);
     st = schedule_allocate(out);
     if (!st)
-        st = !strcmp(name, "list") ? schedule_search(out, costs, memory) : closed_form(out, name);
+        st = row_of(name)->kind.searched ? schedule_search(out, costs, memory) : closed_form(out, row_of(name));
     if (st)
         pipe_schedule_release(out);
     return st;

@@ -58,7 +58,7 @@ typedef struct pipe_cost {
 
 enum { PIPE_MOST_CHUNKS = 255, PIPE_MOST_MICRO_BATCHES = 65535 };
 
-/* Names: gpipe, 1f1b, interleaved, zb-h1, list. costs has one entry a virtual stage (list: needed;
+/* name: of the table. costs has one entry a virtual stage (list: needed;
  * the others: not used, may be NULL); memory[rank] bounds the kept activations in bytes (list;
  * NULL: as 1F1B would keep). interleaved needs chunks >= 2, all others 1; micro-batches of
  * interleaved are a multiple of the ranks. GT_MISUSE says which rule is broken. */
@@ -66,8 +66,18 @@ gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, in
                              int micro_batches, const pipe_cost *costs, const double *memory);
 void pipe_schedule_release(pipe_schedule *s);
 
-/* The names, ends with NULL. */
-extern const char *const pipe_schedule_names[];
+/* What planners, options and checks must know of a schedule. A new one is a row in pipe_schedule.c. */
+typedef struct pipe_schedule_kind {
+    const char *name;
+    int interleaves;                /* a rank has several chunks of the model                        */
+    int searched;                   /* its order follows from measured times                         */
+    int dominated;                  /* another is as fast and keeps less: planned only if asked for  */
+} pipe_schedule_kind;
+const pipe_schedule_kind *pipe_schedule_at(int i);                  /* the simplest first; NULL behind the last */
+const pipe_schedule_kind *pipe_schedule_find(const char *name);     /* NULL: there is none  */
+/* "gpipe|1f1b|..."; `out` has room for PIPE_NAMES. */
+enum { PIPE_NAMES = 128 };
+void pipe_schedule_names(char *out);
 
 /* Proves that every virtual stage does each micro-batch's forward, backward-input and
  * backward-weight once, in an order that respects every dependency, that sends and receives

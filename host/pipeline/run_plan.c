@@ -12,9 +12,11 @@
 #include "host/pipeline/run_plan.h"
 
 #include "host/pipeline/schedule_private.h"
+#include "host/sync/sync.h"
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +32,9 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
         return gt_fail(GT_MISUSE, "a plan of %d ranks, %d units, %d sequences a step, tensor %d, %d "
                        "chunks and %d replicas cannot be", ranks, units, batch, tensor, chunks, replicas);
     run_plan p = { .ranks = ranks, .units = units, .batch = batch, .tensor = tensor, .chunks = chunks,
-                   .schedule = "1f1b", .sync = "allreduce", .replicas = replicas };
+                   .replicas = replicas };
+    snprintf(p.schedule, sizeof p.schedule, "%s", pipe_schedule_at(0)->name);
+    snprintf(p.sync, sizeof p.sync, "%s", sync_mode_name(sync_mode_at(0)));
     const size_t n = (size_t)ranks;
     p.share = malloc((size_t)tensor * sizeof *p.share);
     p.replica = calloc((size_t)replicas, sizeof *p.replica);
@@ -150,8 +154,11 @@ static int is_amount(double x)
 static gt_status check_whole(const run_plan *p)
 {
     double sum = 0;
-    if (strcmp(p->sync, "allreduce") && strcmp(p->sync, "sharded"))
-        return gt_fail(GT_MISMATCH, "there is no sync '%s'; there are allreduce and sharded", p->sync);
+    if (!sync_mode_find(p->sync)) {
+        char names[SYNC_NAMES];
+        sync_mode_names(names);
+        return gt_fail(GT_MISMATCH, "there is no sync '%s'; there are %s", p->sync, names);
+    }
     if (p->recompute != 0 && p->recompute != 1)
         return gt_fail(GT_MISMATCH, "recompute is %d, neither 0 nor 1", p->recompute);
     for (int k = 0; k < p->tensor; k++) {

@@ -30,7 +30,7 @@ typedef struct run_plan {
     int tensor, chunks, recompute;
     double *share;              /* [tensor] of every stage's heads, columns, vocabulary, rows */
     char schedule[24];
-    char sync[16];              /* "allreduce", "sharded": optimizer state shared out         */
+    char sync[16];              /* of sync_mode_at()                                           */
     int replicas;
     run_replica *replica;
     char (*device)[32];         /* [rank] its id, for people and for noticing a change        */

@@ -467,8 +467,8 @@ static void start_from(const bottleneck *b, int chunks, int units, arrangement *
 static gt_status arrange_size(arranger *a, arrangement *best, int set, int i, int k, int replicas,
                               const char *schedule)
 {
-    const int chunks = !strcmp(schedule, "interleaved") ? CHUNKS : 1, units = a->t->job->units;
-    const int few = strcmp(schedule, "list") ? MOST_EXHAUSTIVE : MOST_EXHAUSTIVE / 50;
+    const int chunks = pipe_schedule_find(schedule)->interleaves ? CHUNKS : 1, units = a->t->job->units;
+    const int few = pipe_schedule_find(schedule)->searched ? MOST_EXHAUSTIVE / 50 : MOST_EXHAUSTIVE;
     const bottleneck *b = bottleneck_of(a, set, i, k);
     arrangement x = { .stages = seats_of(set), .chunks = chunks, .micro_batches = k, .size_at = i,
                       .seconds = INFINITY };
@@ -492,7 +492,7 @@ static int can_run(const seat_table *t, int set, int k, const char *schedule)
     const int stages = seats_of(set);
     if (k > PIPE_MOST_MICRO_BATCHES || stages > t->job->units)
         return 0;
-    return strcmp(schedule, "interleaved")
+    return !pipe_schedule_find(schedule)->interleaves
            || (stages > 1 && k % stages == 0 && stages * CHUNKS <= t->job->units);
 }
 

@@ -10,6 +10,7 @@
 #include "host/planner/local_private.h"
 
 #include "host/pipeline/simulate.h"
+#include "host/sync/sync.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -173,7 +174,7 @@ part_price seat_price(const seat_table *t, int seat, int i, int from, int to, in
         update = largest(update, t->share[k]
                                      * t->job->rank[t->rank[seat * t->tensor + k]].profile.update);
     }
-    const int sharded = !strcmp(t->job->sync, "sharded");
+    const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
     sum.cost.reduce = ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
     if (split && (first || last))
         sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied, 2);
@@ -197,7 +198,7 @@ double seat_send(const seat_table *t, int from, int to, int i)
 static double rank_bytes(const seat_table *t, const part_price *all, int kept, int replicas, double share)
 {
     double state = t->job->state_bytes;
-    if (!strcmp(t->job->sync, "sharded"))
+    if (sync_mode_shares_state(sync_mode_find(t->job->sync)))
         state += t->job->slot_bytes / replicas - t->job->slot_bytes;
     return all->parameters * share * state + all->cost.activation * kept + all->passing;
 }

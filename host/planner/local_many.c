@@ -200,10 +200,10 @@ static int is_wanted(const local_job *job, const char *schedule, int depth)
 {
     if (job->schedule && strcmp(job->schedule, "auto"))
         return !strcmp(job->schedule, schedule);
-    if (!strcmp(schedule, "1f1b"))
+    const pipe_schedule_kind *kind = pipe_schedule_find(schedule);
+    if (kind == pipe_schedule_at(0))
         return 1;
-    return depth > 1 && strcmp(schedule, "gpipe") && strcmp(schedule, "interleaved")
-           && (strcmp(schedule, "list") || depth <= LIST_DEPTH);
+    return depth > 1 && !kind->dominated && !kind->interleaves && (!kind->searched || depth <= LIST_DEPTH);
 }
 
 static gt_status try_all(many *m)
@@ -217,10 +217,10 @@ static gt_status try_all(many *m)
             || (job->stages && job->stages * replicas != t->seats))
             continue;
         for (int i = 0; !st && i < t->sizes; i++)
-            for (int s = 0; !st && pipe_schedule_names[s]; s++)
+            for (int s = 0; !st && pipe_schedule_at(s); s++)
                 if (job->batch % t->size[i] == 0 && job->batch / t->size[i] >= replicas
-                    && is_wanted(job, pipe_schedule_names[s], depth))
-                    st = try_plan(m, replicas, i, pipe_schedule_names[s]);
+                    && is_wanted(job, pipe_schedule_at(s)->name, depth))
+                    st = try_plan(m, replicas, i, pipe_schedule_at(s)->name);
     }
     return st;
 }

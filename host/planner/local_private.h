@@ -74,7 +74,7 @@ void      arranger_release(arranger *a);
  * one of `replicas`; INFINITY: it does not fit. */
 double arranger_foretell(arranger *a, int set, int i, int k, int replicas);
 /* The best arrangement of the set for `sequences` (remembered). Valid until the arranger goes.
- * schedule: of pipe_schedule_names, not copied. */
+ * schedule: a name of pipe_schedule_at(), not copied. */
 gt_status arranger_best(arranger *a, const arrangement **out, int set, int sequences, int replicas,
                         const char *schedule);
 uint64_t arranger_simulated(const arranger *a);

@@ -23,7 +23,7 @@ static const double hopeless = 1.4;
 /* The best plan of one kind so far. */
 typedef struct kind {
     int replicas, stages[SEATS];        /* stages: of each replica, falling                  */
-    int schedule;                       /* of pipe_schedule_names; 1F1B if all have one stage */
+    int schedule;                       /* of pipe_schedule_at(); the first if all have one stage */
     double step;
     arrangement part[SEATS];
 } kind;
@@ -103,7 +103,7 @@ static void describe(choice *c, const deal *d, int schedule, kind *out)
     for (int r = 0; r < d->replicas; r++) {
         const arrangement *part;
         if (arranger_best(c->a, &part, d->set[r], d->sequences[r], d->replicas,
-                          pipe_schedule_names[schedule]))
+                          pipe_schedule_at(schedule)->name))
             continue;
         out->part[r] = *part;
         out->step = fmax(out->step, part->seconds);
@@ -148,9 +148,9 @@ static int depth(const deal *d, int least)
 static gt_status try_schedule(choice *c, deal d, int schedule)
 {
     double step;
-    gt_status st = judge(c, &d, pipe_schedule_names[schedule], &step);
+    gt_status st = judge(c, &d, pipe_schedule_at(schedule)->name, &step);
     if (!st && step < c->best * 1.1)
-        st = shift(c, &d, pipe_schedule_names[schedule], &step);
+        st = shift(c, &d, pipe_schedule_at(schedule)->name, &step);
     if (!st && isfinite(step)) {
         kind k;
         describe(c, &d, schedule, &k);
@@ -159,17 +159,16 @@ static gt_status try_schedule(choice *c, deal d, int schedule)
     return st;
 }
 
-/* Schedules by simplicity, as indices of pipe_schedule_names. */
-static const int simplest_first[] = { 1, 0, 3, 4, 2 };
-enum { SCHEDULES = sizeof simplest_first / sizeof *simplest_first, INTERLEAVED = 2 };
+/* Of pipe_schedule_at(), at most. */
+enum { SCHEDULES = 16 };
 
 static int wanted(const local_job *job, const deal *d, int schedule)
 {
     if (job->schedule && strcmp(job->schedule, "auto"))
-        return !strcmp(job->schedule, pipe_schedule_names[schedule]);
-    if (schedule == INTERLEAVED)
+        return !strcmp(job->schedule, pipe_schedule_at(schedule)->name);
+    if (pipe_schedule_at(schedule)->interleaves)
         return depth(d, 1) > 1;
-    return schedule == simplest_first[0] || depth(d, 0) > 1;    /* all orders of one stage are alike */
+    return schedule == 0 || depth(d, 0) > 1;    /* all orders of one stage are alike */
 }
 
 static gt_status try_deals(choice *c, const deal *list, int count)
@@ -180,9 +179,9 @@ static gt_status try_deals(choice *c, const deal *list, int count)
         if (list[i].foretold > hopeless * c->best)
             continue;
         tried++;
-        for (int s = 0; !st && s < SCHEDULES; s++)
-            if (wanted(c->t->job, &list[i], simplest_first[s]))
-                st = try_schedule(c, list[i], simplest_first[s]);
+        for (int s = 0; !st && pipe_schedule_at(s); s++)
+            if (wanted(c->t->job, &list[i], s))
+                st = try_schedule(c, list[i], s);
     }
     return st;
 }
@@ -212,7 +211,7 @@ static gt_status make_plan(run_plan *out, const kind *k, const seat_table *t)
     if (st)
         return st;
     memcpy(out->share, t->share, (size_t)t->tensor * sizeof *t->share);
-    snprintf(out->schedule, sizeof out->schedule, "%s", pipe_schedule_names[k->schedule]);
+    snprintf(out->schedule, sizeof out->schedule, "%s", pipe_schedule_at(k->schedule)->name);
     snprintf(out->sync, sizeof out->sync, "%s", job->sync);
     out->recompute = t->recompute;
     for (int i = 0; !st && i < k->replicas; i++)
@@ -228,10 +227,7 @@ static gt_status make_plan(run_plan *out, const kind *k, const seat_table *t)
 
 static int simplicity(const kind *k)
 {
-    int place = 0;
-    while (simplest_first[place] != k->schedule)
-        place++;
-    return k->stages[0] * SCHEDULES + place;
+    return k->stages[0] * SCHEDULES + k->schedule;
 }
 
 /* The fastest that is left; of those that are as fast, the simplest. apart: not of the shape of any
@@ -347,12 +343,11 @@ static gt_status check_ranks(const local_job *job)
 gt_status local_search_check(const local_job *job)
 {
     const int tensor = job->tensor ? job->tensor : 1;
-    int known = !job->schedule || !strcmp(job->schedule, "auto");
-    for (int i = 0; pipe_schedule_names[i]; i++)
-        known |= job->schedule && !strcmp(job->schedule, pipe_schedule_names[i]);
-    if (!known)
-        return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are auto, gpipe, 1f1b, interleaved, "
-                       "zb-h1 and list", job->schedule);
+    char names[PIPE_NAMES];
+    if (job->schedule && strcmp(job->schedule, "auto") && !pipe_schedule_find(job->schedule)) {
+        pipe_schedule_names(names);
+        return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are auto|%s", job->schedule, names);
+    }
     if (job->micro_batch && job->batch % job->micro_batch)
         return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", job->batch,
                        job->micro_batch);

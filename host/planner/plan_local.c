@@ -13,6 +13,7 @@
 #include "host/base/clock.h"
 #include "host/base/log.h"
 #include "host/planner/local_search.h"
+#include "host/sync/sync.h"
 #include "net/collective/cost.h"
 
 #include <math.h>
@@ -264,7 +265,7 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
                         .state_bytes = state_bytes(o), .slot_bytes = slot_bytes(o), .stages = o->stages,
                         .replicas = o->replicas, .tensor = o->tensor, .micro_batch = o->micro_batch,
                         .recompute = o->recompute, .schedule = o->schedule,
-                        .sync = o->sync ? o->sync : "allreduce" };
+                        .sync = o->sync ? o->sync : sync_mode_name(sync_mode_at(0)) };
 }
 
 static void describe(gt_text *out, const run_plan *p)

@@ -33,7 +33,7 @@ typedef struct plan_local_options {
     int stages, replicas, tensor, micro_batch;
     const char *schedule;       /* NULL or "auto": open                                       */
     int recompute;
-    const char *sync;           /* NULL: "allreduce"                                          */
+    const char *sync;           /* NULL: the usual                                            */
     optim_config optim;         /* rule NULL: the usual one                                   */
     int again;                  /* measure even what the cache folder "profile" has           */
     int in_passing;             /* and do not keep it: what slows a device now may pass       */

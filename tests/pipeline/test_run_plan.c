@@ -135,7 +135,7 @@ static void text_and_copies_hold_the_same_plan(void)
     gt_random_init(&r, 7, 0);
     char *path = gt_path_join(check_folder(), "plan.json");
     for (int n = 0; n < 200; n++) {
-        const char *schedule = pipe_schedule_names[n % 5];
+        const char *schedule = pipe_schedule_at(n % 5)->name;
         run_plan p, again, copy, file;
         gt_text text = { 0 };
         if (!CHECK_OK(make_random(&p, &r, schedule)) || !CHECK_OK(run_plan_check(&p)))
@@ -163,7 +163,7 @@ static void every_rank_finds_its_place(void)
     gt_random_init(&r, 8, 0);
     for (int n = 0; n < 50; n++) {
         run_plan p;
-        if (!CHECK_OK(make_random(&p, &r, pipe_schedule_names[n % 5])))
+        if (!CHECK_OK(make_random(&p, &r, pipe_schedule_at(n % 5)->name)))
             return;
         for (int rank = 0; rank < p.ranks; rank++) {
             const run_place at = run_plan_place(&p, rank);
@@ -185,7 +185,7 @@ static void schedules_follow_the_costs(void)
     gt_random_init(&r, 9, 0);
     for (int n = 0; n < 100; n++) {
         run_plan p;
-        if (!CHECK_OK(make_random(&p, &r, pipe_schedule_names[n % 5])))
+        if (!CHECK_OK(make_random(&p, &r, pipe_schedule_at(n % 5)->name)))
             return;
         for (int i = 0; i < p.replicas; i++) {
             const run_replica *q = &p.replica[i];

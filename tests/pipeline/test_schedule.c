@@ -38,10 +38,10 @@ static double simulated(const char *name, int ranks, int chunks, int micro_batch
 
 static void every_schedule_passes_the_proof(void)
 {
-    for (int n = 0; pipe_schedule_names[n]; n++)
+    for (int n = 0; pipe_schedule_at(n); n++)
         for (int ranks = 1; ranks <= 9; ranks++)
             for (int m = 1; m <= 20; m++) {
-                const char *name = pipe_schedule_names[n];
+                const char *name = pipe_schedule_at(n)->name;
                 const int chunks = strcmp(name, "interleaved") ? 1 : 2 + m % 3;
                 const int all = chunks > 1 ? m * ranks : m;
                 pipe_cost *c = equal_costs(ranks * chunks, 1, 1.2, 0.8);
@@ -155,10 +155,10 @@ static void large_ones_are_made_as_well(void)
 {
     pipe_cost *c = equal_costs(64 * 4, 1, 1, 1);
     double idle = 1.0;
-    for (int n = 0; pipe_schedule_names[n]; n++) {
-        const int chunks = strcmp(pipe_schedule_names[n], "interleaved") ? 1 : 4;
-        CHECK(simulated(pipe_schedule_names[n], 64, chunks, 512, c, &idle) > 0);
-        CHECKF(idle < 0.12, "%s idles %.3f", pipe_schedule_names[n], idle);
+    for (int n = 0; pipe_schedule_at(n); n++) {
+        const int chunks = strcmp(pipe_schedule_at(n)->name, "interleaved") ? 1 : 4;
+        CHECK(simulated(pipe_schedule_at(n)->name, 64, chunks, 512, c, &idle) > 0);
+        CHECKF(idle < 0.12, "%s idles %.3f", pipe_schedule_at(n)->name, idle);
     }
     free(c);
 }

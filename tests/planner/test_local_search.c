@@ -181,8 +181,8 @@ static void list_cuts(lister *l, int i, int v)
 static void list_replicas(lister *l, int left)
 {
     if (!left) {
-        for (int s = 0; pipe_schedule_names[s]; s++) {
-            l->schedule = pipe_schedule_names[s];
+        for (int s = 0; pipe_schedule_at(s); s++) {
+            l->schedule = pipe_schedule_at(s)->name;
             l->chunks = strcmp(l->schedule, "interleaved") ? 1 : 2;
             int possible = 1;
             for (int i = 0; i < l->replicas; i++)

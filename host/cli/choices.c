@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* host/cli/choices.c - one line a table. */
+#include "host/cli/choices.h"
+
+#include "host/pipeline/pipe_schedule.h"
+#include "host/sync/sync.h"
+
+#include <string.h>
+
+char cli_schedules[CLI_CHOICES] = "auto|", cli_syncs[CLI_CHOICES];
+
+void cli_choices_make(void)
+{
+    pipe_schedule_names(cli_schedules + strlen("auto|"));
+    sync_mode_names(cli_syncs);
+}
