@@ -40,6 +40,10 @@
  *   SOME_HEADS  dropout counts heads first_head .. of all_heads; else all are here, and the two
  *            are not looked at. Apart because one more number in the loop makes Intel's largest
  *            GPU spill registers, which layers that are not split need not pay for.     [off]  */
+#include "common.clh"
+#include "random.clh"
+#include "tile.clh"
+
 #define BLOCK 64
 #define HIDDEN -1e30f
 

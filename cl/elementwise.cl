@@ -9,6 +9,8 @@
  * own `block` elements a work-item (cl/common.clh). In bias_act a CPU work-item owns `per`
  * rows, a GPU work-item up to four columns of a row. y may be x, dx may be dy or x.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
+#include "common.clh"
+#include "random.clh"
 
 #define GELU_1 0.797884561f             /* sqrt(2/pi) */
 #define GELU_3 0.0356774081f            /* sqrt(2/pi) * 0.044715 */

@@ -17,6 +17,8 @@
  * that the sum over ranks is y. A token outside [0, V) gives a row of NaN: the loss shows it, and
  * nothing is read that is not in the table. Nothing but the macros of cl/common.clh is set by the
  * host.                                                                                    */
+#include "common.clh"
+#include "random.clh"
 
 #ifdef STYLE_CPU
 

@@ -31,6 +31,11 @@
  *   KC      CPU: k between two visits of a tile                                   [256]
  *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
  *   TM, TN  GPU: rows and columns of C a work-item owns, multiples of 4           [8]      */
+#include "common.clh"
+#include "random.clh"
+#include "tile.clh"
+#include "gemm_epilogue.clh"
+
 #ifndef KC
 #define KC 256
 #endif

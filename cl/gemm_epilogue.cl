@@ -10,6 +10,10 @@
  * dimension 1 over the rows of all matrices.
  *
  * The host sets with -D: STORE and C_F32, see gemm_epilogue.clh.                         */
+#include "common.clh"
+#include "random.clh"
+#include "gemm_epilogue.clh"
+
 #ifdef STYLE_CPU
 #define FIRST_PART 0
 #define PART_STEP  1

@@ -17,6 +17,8 @@
  *          sum, so 8192 rows cost the rounding of 16 + 128 additions, in a fixed order.
  * Nothing but the macros of cl/common.clh is set by the host; SLAB and STRIP stand in
  * host/kernel/kernel_norm.c as well.                                                       */
+#include "common.clh"
+#include "random.clh"
 
 #define SLAB 64                 /* rows a partial sum covers */
 #define STRIP 256               /* CPU: columns a work-item walks in a slab */

@@ -18,6 +18,8 @@
  * (GPU) owns a block of SQUARES. prepare: one work-item or group does it all.
  * The numbers of the scalars are those of host/kernel/kernel.h, SQUARES that of
  * host/kernel/kernel_optim.c. Nothing but the macros of cl/common.clh is set by the host.  */
+#include "common.clh"
+#include "random.clh"
 
 #define SQUARES 16384
 

@@ -17,6 +17,8 @@
  *
  * Flat kernels own `block` elements a work-item. Row kernels: a work-item (CPU) or group (GPU) owns a
  * row. Column kernels: BAND columns belong to one. Sums have one order: no atomics.         */
+#include "common.clh"
+#include "random.clh"
 
 #define STEP 0
 #define CLIP 5

@@ -7,6 +7,8 @@
  *   peak_copy   to = from, `block` vectors of VW floats a work-item.
  *
  * The host sets with -D: nothing; see common.clh for VW.                                 */
+#include "common.clh"
+
 #define CHAINS 12
 
 KERNEL void peak_fma(__global float *out, int rounds, float a, float b)

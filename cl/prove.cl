@@ -6,6 +6,7 @@
  *
  * The host sets with -D the number of each question (LONG_LOOP, ...) and STORE=1. Bounds come as
  * arguments, so that no compiler can answer a question itself.                            */
+#include "common.clh"
 
 /* One turn depends on the one before, and none can be left out. */
 static uint turn(uint x)

@@ -21,6 +21,8 @@
  * sum_all  one work-item (CPU) or one work-group (GPU) adds everything, always in the same
  *          order: it gets one number a row.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
+#include "common.clh"
+#include "random.clh"
 
 #ifdef STYLE_CPU
 

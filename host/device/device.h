@@ -177,6 +177,31 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
 void      dev_program_release(dev_program *p);      /* takes NULL */
 dev_device *dev_program_device(dev_program *p);
 
+/* A kernel file and the ways in which it is built. Each room with kernels has a table of these; its
+ * launchers build from it, and tests go through it with the compilers of devices that are not here. */
+enum {
+    DEV_FOR_ALL = 1,            /* tests show it to every chip in fp32; others to each vendor's first */
+    DEV_CPU_ONLY = 2,           /* on CPUs only                                        */
+    DEV_16BIT_ONLY = 4,         /* for 16-bit storage only                             */
+    DEV_NOT_INTEL = 8           /* not on Intel's GPUs                                 */
+};
+typedef struct dev_variant { const char *options; unsigned flags; } dev_variant;
+typedef struct dev_family {
+    const char *file;           /* of cl/                                              */
+    int stored;                 /* 1: built once for each storage type, with -DSTORE   */
+    const char *intel;          /* more options on Intel's GPUs; NULL: none            */
+    const dev_variant *variants;    /* a { 0 } behind the last                         */
+} dev_family;
+/* One without options of its own, as tests show it to every chip, or to each vendor's first. */
+extern const dev_variant dev_plain_for_all[], dev_plain[];
+/* options: of one variant; storage is not looked at unless the family is `stored`. */
+gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage,
+                           const char *options);
+/* -DSTORE=... of a storage type. */
+const char *dev_store_option(dtype storage);
+/* The families of this room, 0, 1, ...; NULL after the last. */
+const dev_family *dev_family_at(int i);
+
 /* ---- launch lists ----------------------------------------------------------------------- */
 
 typedef struct dev_arg {

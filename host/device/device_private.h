@@ -86,6 +86,10 @@ double dev_stamp_seconds(cl_event event);
 int    dev_vector_width(const dev_info *i);
 size_t dev_group_size(const dev_info *i);
 
+/* The rows of matrix units and of proofs (dev_family_at). */
+extern const dev_family dev_probe_family;
+const dev_family *dev_prove_family(void);
+
 /* dev_program_build() without a look at the verdict; keep: from and to the cache folder. */
 gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
                            const char *const *sources, int count, const char *options, int keep);

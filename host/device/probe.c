@@ -6,18 +6,18 @@
  * that is an answer, not a failure.                                                     */
 #include "host/device/device_private.h"
 
-#include "cl/kernels.h"
 #include "host/base/log.h"
 
 enum { LANES = 64 };
 
+const dev_family dev_probe_family = { .file = "matrix_probe.cl", .variants = dev_plain_for_all };
+
 static gt_status run_probe(dev_device *d, float result[LANES])
 {
-    const char *const sources[] = { cl_source("matrix_probe.cl") };
     dev_program *p = NULL;
     dev_buffer *b = NULL;
     dev_list *l = NULL;
-    gt_status st = dev_program_build(&p, d, "matrix_probe.cl", sources, 1, "");
+    gt_status st = dev_family_build(&p, d, &dev_probe_family, DTYPE_F32, "");
     if (!st)
         st = dev_buffer_create(&b, d, sizeof(float) * LANES, "the matrix probe");
     if (!st)

@@ -12,6 +12,7 @@
  * (NVIDIA, PoCL) are left to it: asking PoCL for a binary compiles everything once more. */
 #include "host/device/device_private.h"
 
+#include "cl/kernels.h"
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -215,6 +216,37 @@ gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
     *out = NULL;
     gt_status st = d->unproven ? dev_judge(d) : GT_OK;
     return st ? st : dev_program_make(out, d, name, sources, count, options, cache_wanted(d));
+}
+
+/* ---- families ----------------------------------------------------------------------------- */
+
+const dev_variant dev_plain_for_all[] = { { "", DEV_FOR_ALL }, { 0 } }, dev_plain[] = { { "", 0 }, { 0 } };
+
+const char *dev_store_option(dtype storage)
+{
+    return storage == DTYPE_BF16 ? "-DSTORE=1" : storage == DTYPE_F16 ? "-DSTORE=2" : "-DSTORE=0";
+}
+
+gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage,
+                           const char *options)
+{
+    const char *const *parts = cl_parts(f->file);
+    const int intel = f->intel && d->info.kind == DEV_GPU && strstr(d->info.vendor, "Intel");
+    char all[256];
+    int count = 0;
+    assert(parts);
+    while (parts[count])
+        count++;
+    const int length = snprintf(all, sizeof all, "%s%s%s%s%s", f->stored ? dev_store_option(storage) : "",
+                                f->stored && *options ? " " : "", options, intel ? " " : "", intel ? f->intel : "");
+    assert(length < (int)sizeof all);
+    (void)length;
+    return dev_program_build(out, d, f->file, parts, count, all);
+}
+
+const dev_family *dev_family_at(int i)
+{
+    return i == 0 ? &dev_probe_family : i == 1 ? dev_prove_family() : NULL;
 }
 
 void dev_program_release(dev_program *p)

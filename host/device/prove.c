@@ -18,7 +18,9 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 
+#include <assert.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -442,10 +444,32 @@ static const struct probe {
 };
 enum { PROBES = sizeof probes / sizeof *probes };
 
+/* The kernels and their options: each question by its number. */
+static char options[256];
+static const dev_variant variants[] = { { options, 0 }, { 0 } };
+static const dev_family prove_family = { .file = "prove.cl", .variants = variants };
+
+static void make_options(void)
+{
+    size_t at = (size_t)snprintf(options, sizeof options, "%s", dev_store_option(DTYPE_BF16));
+    for (int i = 0; i < QUESTIONS; i++)
+        at += (size_t)snprintf(options + at, sizeof options - at, " -D%s=%d", question_names[i], i);
+    assert(at < sizeof options);
+}
+
+const dev_family *dev_prove_family(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_options);
+    return &prove_family;
+}
+
 uint64_t dev_prove_version(void)
 {
     gt_text t = { 0 };
-    gt_text_printf(&t, "%d %s%s", VERSION, cl_source("common.clh"), cl_source("prove.cl"));
+    gt_text_printf(&t, "%d ", VERSION);
+    for (const char *const *part = cl_parts(dev_prove_family()->file); *part; part++)
+        gt_text_put(&t, *part, strlen(*part));
     for (int i = 0; i < PROBES; i++)
         gt_text_printf(&t, " %s", probes[i].name);
     const uint64_t version = t.failed ? 0 : gt_hash(t.data, t.size);
@@ -455,26 +479,25 @@ uint64_t dev_prove_version(void)
 
 static gt_status prover_open(prover *p, dev_device *d)
 {
-    const char *const sources[] = { cl_source("common.clh"), cl_source("prove.cl") };
+    const dev_family *f = dev_prove_family();
+    const char *const *parts = cl_parts(f->file);
+    int count = 0;
+    while (parts[count])
+        count++;
     const size_t in = 4 * SAMPLES * VECTOR_ROOM;
     const size_t out = 4 * (ITEMS > d->info.align ? ITEMS : d->info.align);    /* memory() reads 4 x align */
-    gt_text options = { 0 };
-    gt_text_printf(&options, "-DSTORE=1");
-    for (int i = 0; i < QUESTIONS; i++)
-        gt_text_printf(&options, " -D%s=%d", question_names[i], i);
     p->d = d;
     p->given = malloc(in);
     p->got = malloc(out);
     gt_status st = GT_OK;
-    if (!p->given || !p->got || options.failed)
+    if (!p->given || !p->got)
         st = gt_fail(GT_NO_MEMORY, "cannot probe device '%s': out of memory", d->info.id);
     if (!st)
         st = dev_buffer_create(&p->in, d, in, "a probe");
     if (!st)
         st = dev_buffer_create(&p->out, d, out, "a probe");
     if (!st)
-        st = dev_program_make(&p->program, d, "prove.cl", sources, 2, options.data, 0);
-    gt_text_release(&options);
+        st = dev_program_make(&p->program, d, f->file, parts, count, f->variants[0].options, 0);
     return st;
 }
 

@@ -32,9 +32,15 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e);
 /* Checks a description and fills in its defaults. */
 gt_status gemm_complete(gemm_desc *out, const gemm_desc *in);
 
-/* The program of cl/`file` (behind the .clh files it needs) with these options; built at the first
- * request, owned by the context. */
-gt_status gemm_program(gemm_context *c, const char *file, const char *options, dev_program **out);
+/* The kernel files of this room and how they are built. */
+extern const dev_family gemm_tiled_family, gemm_epilogue_family, gemm_peak_family;
+/* These, 0, 1, ...; NULL after the last. */
+const dev_family *gemm_family_at(int i);
+
+/* The program of a family for storage type `storage` with these options; built at the first request,
+ * owned by the context. */
+gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options,
+                       dev_program **out);
 
 /* 1 if anything but C = alpha * A * B (+ C) is asked for. */
 int gemm_has_epilogue(const gemm_desc *g);
@@ -51,7 +57,9 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
                             gemm_slot *add_at);
 
-/* The -D options of a product's types and epilogue: STORE, C_F32, DROP. */
+/* The -D options of a product's types and epilogue, STORE apart. */
+#define GEMM_C_F32 "-DC_F32"
+#define GEMM_DROP  "-DDROP"
 const char *gemm_type_options(const gemm_desc *g);
 
 /* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order

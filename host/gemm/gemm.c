@@ -19,7 +19,6 @@
  * counts, and the first engine of the table wins unless another is 10 % faster.          */
 #include "host/gemm/engine.h"
 
-#include "cl/kernels.h"
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -52,10 +51,12 @@ typedef struct choice {
     double seconds;
 } choice;
 
-typedef struct named_program {
-    char *name;                     /* file and options                                  */
+typedef struct built_program {
+    const dev_family *family;
+    dtype storage;
+    char *options;
     dev_program *program;
-} named_program;
+} built_program;
 
 struct gemm_context {
     dev_device *device;
@@ -63,7 +64,7 @@ struct gemm_context {
     char *cache_path;               /* NULL: no cache folder; choices live in memory     */
     choice *choices;
     int choice_count;
-    named_program *programs;
+    built_program *programs;
     int program_count;
 };
 
@@ -605,7 +606,7 @@ void gemm_context_release(gemm_context *c)
         return;
     for (int i = 0; i < c->program_count; i++) {
         dev_program_release(c->programs[i].program);
-        free(c->programs[i].name);
+        free(c->programs[i].options);
     }
     free(c->programs);
     free(c->choices);
@@ -628,35 +629,36 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e)
     return !c->forced || c->forced == e;
 }
 
-gt_status gemm_program(gemm_context *c, const char *file, const char *options, dev_program **out)
+const dev_family *gemm_family_at(int i)
 {
-    gt_text name = { 0 };
-    gt_text_printf(&name, "%s %s", file, options);
-    if (name.failed)
-        return gt_fail(GT_NO_MEMORY, "cannot hold program '%s': out of memory", file);
-    for (int i = 0; i < c->program_count; i++)
-        if (!strcmp(c->programs[i].name, name.data)) {
-            *out = c->programs[i].program;
-            gt_text_release(&name);
+    static const dev_family *const all[] = { &gemm_tiled_family, &gemm_epilogue_family, &gemm_peak_family, NULL };
+    return all[i];
+}
+
+gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options,
+                       dev_program **out)
+{
+    for (int i = 0; i < c->program_count; i++) {
+        const built_program *x = &c->programs[i];
+        if (x->family == f && x->storage == storage && !strcmp(x->options, options)) {
+            *out = x->program;
             return GT_OK;
         }
-
-    named_program *grown = realloc(c->programs, ((size_t)c->program_count + 1) * sizeof *grown);
-    if (!grown) {
-        gt_text_release(&name);
-        return gt_fail(GT_NO_MEMORY, "cannot hold program '%s': out of memory", file);
     }
-    c->programs = grown;
-    const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
-                                    cl_source("tile.clh"), cl_source("gemm_epilogue.clh"),
-                                    cl_source(file) };
-    gt_status st = dev_program_build(out, c->device, file, sources, 5, options);
-    if (st) {
-        gt_text_release(&name);
-        return st;
+    built_program *grown = realloc(c->programs, ((size_t)c->program_count + 1) * sizeof *grown);
+    char *kept = strdup(options);
+    if (grown)
+        c->programs = grown;
+    if (!grown || !kept) {
+        free(kept);
+        return gt_fail(GT_NO_MEMORY, "cannot build '%s': no memory for the list of programs", f->file);
     }
-    grown[c->program_count++] = (named_program){ name.data, *out };
-    return GT_OK;
+    gt_status st = dev_family_build(out, c->device, f, storage, options);
+    if (st)
+        free(kept);
+    else
+        grown[c->program_count++] = (built_program){ f, storage, kept, *out };
+    return st;
 }
 
 gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *desc, const gemm_buffers *b,

@@ -7,15 +7,15 @@
 /* As in cl/gemm_epilogue.clh. */
 enum { EPI_BIAS = 1, EPI_GELU = 2, EPI_GELU_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
 
+static const dev_variant variants[] = {
+    { GEMM_DROP, 0 }, { GEMM_C_F32, DEV_16BIT_ONLY }, { 0 },
+};
+const dev_family gemm_epilogue_family = { .file = "gemm_epilogue.cl", .stored = 1, .variants = variants };
+
 const char *gemm_type_options(const gemm_desc *g)
 {
-    static const char *const options[3][2][2] = {
-        { { "-DSTORE=0", "-DSTORE=0 -DDROP" }, { "-DSTORE=0", "-DSTORE=0 -DDROP" } },
-        { { "-DSTORE=1", "-DSTORE=1 -DDROP" }, { "-DSTORE=1 -DC_F32", "-DSTORE=1 -DC_F32 -DDROP" } },
-        { { "-DSTORE=2", "-DSTORE=2 -DDROP" }, { "-DSTORE=2 -DC_F32", "-DSTORE=2 -DC_F32 -DDROP" } },
-    };
-    const int type = g->a_type == DTYPE_BF16 ? 1 : g->a_type == DTYPE_F16 ? 2 : 0;
-    return options[type][g->c_type == DTYPE_F32][g->drop_p > 0];
+    const int c_f32 = g->a_type != DTYPE_F32 && g->c_type == DTYPE_F32;
+    return g->drop_p > 0 ? c_f32 ? GEMM_C_F32 " " GEMM_DROP : GEMM_DROP : c_f32 ? GEMM_C_F32 : "";
 }
 
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
@@ -59,7 +59,7 @@ gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
     };
     dev_program *p;
     gemm_epilogue_args(args + 6, g, b);
-    gt_status st = gemm_program(c, "gemm_epilogue.cl", gemm_type_options(g), &p);
+    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, gemm_type_options(g), &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_epilogue", row_grid(c, g), args, 6 + GEMM_EPILOGUE_ARGS);
     return st;
@@ -70,7 +70,7 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
 {
     const dev_arg args[] = { dev_arg_buffer(scratch), dev_arg_i32(add) };
     dev_program *p;
-    gt_status st = gemm_program(c, "gemm_epilogue.cl", "-DSTORE=0", &p);
+    gt_status st = gemm_program(c, &gemm_epilogue_family, DTYPE_F32, "", &p);
     *add_at = (gemm_slot){ dev_list_count(l), 1 };
     if (!st)
         st = dev_list_kernel(l, p, "gemm_flag", dev_grid_1d(1, 1), args, 2);
@@ -85,7 +85,7 @@ gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, de
         dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c), dev_arg_i32(g->add),
     };
     dev_program *p;
-    gt_status st = gemm_program(c, "gemm_epilogue.cl", gemm_type_options(g), &p);
+    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, gemm_type_options(g), &p);
     *add_at = (gemm_slot){ dev_list_count(l), 6 };
     if (!st)
         st = dev_list_kernel(l, p, "gemm_clear", row_grid(c, g), args, 7);

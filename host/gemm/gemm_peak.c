@@ -2,7 +2,6 @@
 /* host/gemm/gemm_peak.c - the device's arithmetic and copy peaks, by cl/peak.cl. */
 #include "host/gemm/gemm.h"
 
-#include "cl/kernels.h"
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -11,6 +10,8 @@
 #include <stdlib.h>
 
 enum { CHAINS = 12, BLOCK = 4096 };
+
+const dev_family gemm_peak_family = { .file = "peak.cl", .variants = dev_plain };
 
 static size_t group_size(const dev_info *info)
 {
@@ -126,13 +127,12 @@ double gemm_peak_of(const dev_info *info, int matrix_units, const gemm_peak *pea
 
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
 {
-    const char *const sources[] = { cl_source("common.clh"), cl_source("peak.cl") };
     dev_program *p;
     gemm_peak peak = { 0 };
     gt_activity a;
     gt_activity_begin(&a, "measuring the device's peak", NULL, 0);
     dev_full_speed(d, 1);
-    gt_status st = dev_program_build(&p, d, "peak.cl", sources, 2, "");
+    gt_status st = dev_family_build(&p, d, &gemm_peak_family, DTYPE_F32, "");
     if (!st) {
         st = measure_fma(d, p, &peak.flops);
         if (!st)

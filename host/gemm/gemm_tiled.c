@@ -6,11 +6,23 @@
  * large enough that packing does not show.                                              */
 #include "host/gemm/engine.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
 /* As in cl/gemm.cl. */
 enum { KC = 256, MC = 192, TILE_K = 16 };
+
+/* Which of the ways to build cl/gemm.cl every compiler is shown; append() puts together the same words. */
+#define TRANS_A "-DTRANS_A"
+#define TRANS_B "-DTRANS_B"
+#define TILE_8  "-DTM=8 -DTN=8"
+#define TILE_4  "-DTM=4 -DTN=4"
+static const dev_variant variants[] = {
+    { TILE_8, DEV_FOR_ALL }, { GEMM_DROP " " TRANS_A " " TILE_8, DEV_FOR_ALL }, { TRANS_B " " TILE_8, 0 },
+    { GEMM_DROP " " TRANS_B " " TILE_4, 0 }, { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY }, { 0 },
+};
+const dev_family gemm_tiled_family = { .file = "gemm.cl", .stored = 1, .variants = variants };
 
 static int ceil_div(int a, int b)
 {
@@ -91,6 +103,19 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
     return (uint64_t)cut.items * cut.item_floats * sizeof(float);
 }
 
+/* tile: of GPUs; "" for CPUs. */
+static void make_options(char *out, size_t size, const gemm_desc *g, const char *tile)
+{
+    const char *const words[] = { gemm_type_options(g), g->trans_a ? TRANS_A : "", g->trans_b ? TRANS_B : "",
+                                  tile };
+    size_t at = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i][0])
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? " " : "", words[i]);
+    assert(at < size);
+}
+
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
                         gemm_slot *add_at)
 {
@@ -109,9 +134,6 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     gemm_epilogue_args(args + ADD + 1, g, b);
     if (add_at)
         *add_at = (gemm_slot){ dev_list_count(l), ADD };
-    const int length = snprintf(options, sizeof options, "%s%s%s", gemm_type_options(g),
-                                g->trans_a ? " -DTRANS_A" : "", g->trans_b ? " -DTRANS_B" : "");
-
     if (dev_info_of(gemm_device(c))->style == DEV_STYLE_CPU) {
         const cpu_cut cut = cut_for_cpu(c, g);
         const dev_arg more[CPU_ONLY] = {
@@ -120,7 +142,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
             dev_arg_i32(cut.blocks),
         };
         memcpy(args + COMMON, more, sizeof more);
-        st = gemm_program(c, "gemm.cl", options, &p);
+        make_options(options, sizeof options, g, "");
+        st = gemm_program(c, &gemm_tiled_family, g->a_type, options, &p);
         if (!st)
             st = dev_list_kernel(l, p, "gemm_cpu", dev_grid_1d((size_t)cut.items, 1), args,
                                  COMMON + CPU_ONLY);
@@ -134,8 +157,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
                     (size_t)g->batch },
         .local = { 16, 16, 1 },
     };
-    snprintf(options + length, sizeof options - (size_t)length, " -DTM=%d -DTN=%d", t, t);
-    st = gemm_program(c, "gemm.cl", options, &p);
+    make_options(options, sizeof options, g, t == 8 ? TILE_8 : TILE_4);
+    st = gemm_program(c, &gemm_tiled_family, g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_gpu", grid, args, COMMON);
     return st;

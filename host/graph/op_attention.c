@@ -94,22 +94,16 @@ static gt_status attention_grad_scratch(launch_context *c, const graph_node *n, 
     return GT_OK;
 }
 
-/* Two products of T x T x D a head forward, five backward; half of each if causal. */
-static double attention_products(const graph *g, const graph_node *n, int out, double products)
-{
-    const kernel_attention_shape s = shape_at(g, n, out);
-    return 2.0 * products * (double)s.B * (double)s.T * (double)s.T * (double)s.H * (double)s.D
-           * (s.causal ? 0.5 : 1.0);
-}
-
 static double attention_flops(const graph *g, const graph_node *n)
 {
-    return attention_products(g, n, n->out[0], 2.0);
+    const kernel_attention_shape s = shape_at(g, n, n->out[0]);
+    return kernel_attention_flops(&s, 0);
 }
 
 static double attention_grad_flops(const graph *g, const graph_node *n)
 {
-    return attention_products(g, n, n->in[OUT], 5.0);
+    const kernel_attention_shape s = shape_at(g, n, n->in[OUT]);
+    return kernel_attention_flops(&s, 1);
 }
 
 enum { KEYS = FORWARD_INPUTS, VALUES, FIRST };

@@ -6,20 +6,20 @@
  * So the same kernels get their work in blocks here, and nobody else thinks about grain.  */
 #include "host/kernel/kernel_private.h"
 
-#include "cl/kernels.h"
-
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 /* Elements a CPU work-item should own, and the least that is worth one. */
 enum { GRAIN = 16384, GRAIN_LEAST = 1024 };
 
-static const char *const files[KERNEL_FAMILIES] = {
-    [KERNEL_EMBED] = "embed.cl",         [KERNEL_NORM] = "norm.cl",
-    [KERNEL_ELEMENTWISE] = "elementwise.cl", [KERNEL_XENT] = "xent.cl",
-    [KERNEL_OPTIM] = "optim.cl",         [KERNEL_OPTIM_TENSOR] = "optim_tensor.cl",
-};
+#define ROW(name) &kernel_##name##_family,
+static const kernel_family *const families[] = { KERNEL_FAMILIES(ROW) NULL };
+#undef ROW
+
+const kernel_family *kernel_family_at(int i)
+{
+    return families[i];
+}
 
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)
 {
@@ -46,10 +46,9 @@ void kernel_set_release(kernel_set *k)
 {
     if (!k)
         return;
-    for (int f = 0; f < KERNEL_FAMILIES; f++)
-        dev_program_release(k->programs[f]);
-    for (int i = 0; i < KERNEL_HEADS; i++)
-        dev_program_release(k->attention[i]);
+    for (int i = 0; i < k->built_count; i++)
+        dev_program_release(k->built[i].program);
+    free(k->built);
     free(k);
 }
 
@@ -63,32 +62,33 @@ dev_device *kernel_set_device(const kernel_set *k)
     return k->device;
 }
 
-gt_status kernel_program(dev_program **out, kernel_set *k, kernel_family family)
+gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *family, int variant)
 {
-    static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };
-    gt_status st = GT_OK;
-
-    if (!k->programs[family]) {
-        const char *sources[] = { cl_source("common.clh"), cl_source("random.clh"),
-                                  cl_source(files[family]) };
-        char options[32];
-        assert(sources[0] && sources[1] && sources[2]);
-        snprintf(options, sizeof options, "-DSTORE=%d", store[k->storage]);
-        st = dev_program_build(&k->programs[family], k->device, files[family], sources, 3, options);
-    }
-    *out = k->programs[family];
+    for (int i = 0; i < k->built_count; i++)
+        if (k->built[i].family == family && k->built[i].variant == variant) {
+            *out = k->built[i].program;
+            return GT_OK;
+        }
+    struct kernel_built *grown = realloc(k->built, ((size_t)k->built_count + 1) * sizeof *grown);
+    if (!grown)
+        return gt_fail(GT_NO_MEMORY, "cannot build '%s': no memory for the list of programs", family->program.file);
+    k->built = grown;
+    gt_status st = dev_family_build(out, k->device, &family->program, k->storage,
+                                    family->program.variants[variant].options);
+    if (!st)
+        grown[k->built_count++] = (struct kernel_built){ family, variant, *out };
     return st;
 }
 
-gt_status kernel_launch(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                         dev_grid grid, const dev_arg *args, int count)
 {
     dev_program *p;
-    gt_status st = kernel_program(&p, k, family);
+    gt_status st = kernel_program(&p, k, family, 0);
     return st ? st : dev_list_kernel(l, p, name, grid, args, count);
 }
 
-gt_status kernel_launch_groups(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                                size_t groups, const dev_arg *args, int count)
 {
     return kernel_launch(l, k, family, name, dev_grid_1d(groups * k->group, k->group), args, count);
@@ -104,7 +104,7 @@ static size_t share(const kernel_set *k, size_t n, size_t least, size_t most)
     return each < least ? least : each;
 }
 
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                              int64_t n, dev_arg *args, int count)
 {
     assert(n >= 0 && count >= 2);
@@ -117,7 +117,7 @@ gt_status kernel_launch_flat(dev_list *l, kernel_set *k, kernel_family family, c
     return kernel_launch(l, k, family, name, dev_grid_1d(items, k->group), args, count);
 }
 
-gt_status kernel_launch_rows(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                              int R, int cost, dev_arg *args, int count)
 {
     assert(R >= 0 && cost > 0 && count >= 1);

@@ -130,6 +130,8 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
                                 dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                                 const kernel_attention_in *d, dev_buffer *scratch);
 uint64_t  kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
+/* Two products of T x T x D a head, or five of the gradient; half of each if causal. */
+double    kernel_attention_flops(const kernel_attention_shape *s, int gradient);
 /* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on
  * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each. */
 gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s,

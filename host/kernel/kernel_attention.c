@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* host/kernel/kernel_attention.c - launches of cl/attention.cl.
+/* host/kernel/kernel_attention.c - launches of cl/attention.cl, their costs and cases.
  *
  * CPU: a work-item owns up to 96 rows of a head. More rows share the packing of the other
  * side's blocks; fewer give every core something to do when there are few heads. Backward, it
  * owns a whole head where there are heads enough (owns_heads).
  * GPU: a work-group of 16 x 16 owns 64 rows of a head, and 64 or 128 columns of its results. */
+#include "host/kernel/kernel_cases_private.h"
 #include "host/kernel/kernel_private.h"
 
-#include "cl/kernels.h"
-
 #include <assert.h>
-#include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 /* As in cl/attention.cl. ROW_STEP is a multiple of the rows of every register tile. */
@@ -23,26 +20,24 @@ static int part_of(const kernel_set *k, int D)
     return D <= 64 || strstr(k->info->vendor, "Intel") ? 64 : 128;
 }
 
-/* some: the kernels whose dropout counts the heads of other ranks, too. */
-static gt_status attention_program(dev_program **out, kernel_set *k, int D, int some)
-{
-    static const int store[] = { [DTYPE_F32] = 0, [DTYPE_BF16] = 1, [DTYPE_F16] = 2 };
-    const int narrow = k->cpu && D <= 32;       /* register tiles of 32 columns, not 64 */
-    const int wide = narrow || (!k->cpu && part_of(k, D) > 64), i = 2 * some + wide;
-    gt_status st = GT_OK;
+/* The program for heads of 64 columns or less, or for wider ones; SOME: its dropout counts the heads of
+ * other ranks, too. On CPUs width matters for narrow heads alone: register tiles of 32 columns, not 64. */
+enum { NARROW, WIDE, SOME, CPU_NARROW = 4 };
+static const dev_variant variants[] = {
+    [NARROW]             = { "-DHEAD=64", DEV_FOR_ALL },
+    [WIDE]               = { "-DHEAD=128", DEV_FOR_ALL | DEV_NOT_INTEL },
+    [SOME + NARROW]      = { "-DHEAD=64 -DSOME_HEADS", 0 },
+    [SOME + WIDE]        = { "-DHEAD=128 -DSOME_HEADS", DEV_NOT_INTEL },
+    [CPU_NARROW]         = { "-DNV=2", DEV_CPU_ONLY },
+    [CPU_NARROW + 1]     = { "-DNV=2 -DSOME_HEADS", DEV_CPU_ONLY },
+    { 0 },
+};
 
-    if (!k->attention[i]) {
-        const char *const sources[] = { cl_source("common.clh"), cl_source("random.clh"),
-                                        cl_source("tile.clh"), cl_source("attention.cl") };
-        /* Intel's GPUs spill without twice the registers a thread. */
-        const int intel = k->info->kind == DEV_GPU && strstr(k->info->vendor, "Intel");
-        char options[128];
-        snprintf(options, sizeof options, "-DSTORE=%d -DHEAD=%d%s%s%s", store[k->storage], 64 << wide,
-                 narrow ? " -DNV=2" : "", some ? " -DSOME_HEADS" : "", intel ? " -cl-intel-256-GRF-per-thread" : "");
-        st = dev_program_build(&k->attention[i], k->device, "attention.cl", sources, 4, options);
-    }
-    *out = k->attention[i];
-    return st;
+static int variant_of(const kernel_set *k, int D, int some)
+{
+    if (k->cpu)
+        return D <= 32 ? CPU_NARROW + some : some ? SOME : NARROW;
+    return (some ? SOME : 0) + (part_of(k, D) > 64 ? WIDE : NARROW);
 }
 
 /* 1: dropout must count heads that are not here. */
@@ -102,7 +97,7 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, int some, cons
     const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
     dev_program *p;
     const size_t blocks = (size_t)heads * (size_t)((T + rows - 1) / rows);
-    gt_status st = attention_program(&p, k, D, some);
+    gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, D, some));
     if (st)
         return st;
     return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1)
@@ -115,7 +110,7 @@ enum { MOST_ARGS = 40 };
 
 typedef struct arguments { dev_arg at[MOST_ARGS]; int count; } arguments;
 
-static void take(arguments *a, dev_arg value)
+static void push(arguments *a, dev_arg value)
 {
     assert(a->count < MOST_ARGS);
     a->at[a->count++] = value;
@@ -123,32 +118,32 @@ static void take(arguments *a, dev_arg value)
 
 static void take_shape(arguments *a, const kernel_attention_shape *s)
 {
-    take(a, dev_arg_i32(s->B));
-    take(a, dev_arg_i32(s->T));
-    take(a, dev_arg_i32(s->H));
-    take(a, dev_arg_i32(s->H / s->KV));
-    take(a, dev_arg_i32(s->D));
-    take(a, dev_arg_i32(s->causal));
-    take(a, dev_arg_f32(s->scale));
+    push(a, dev_arg_i32(s->B));
+    push(a, dev_arg_i32(s->T));
+    push(a, dev_arg_i32(s->H));
+    push(a, dev_arg_i32(s->H / s->KV));
+    push(a, dev_arg_i32(s->D));
+    push(a, dev_arg_i32(s->causal));
+    push(a, dev_arg_f32(s->scale));
 }
 
 static void take_drop(arguments *a, const kernel_dropout *drop, int H)
 {
-    take(a, dev_arg_buffer(drop ? drop->random : NULL));
-    take(a, dev_arg_u32(drop ? drop->stream : 0));
-    take(a, dev_arg_u32(kernel_dropout_limit(drop)));
-    take(a, dev_arg_f32(kernel_dropout_factor(drop)));
-    take(a, dev_arg_i32(drop ? drop->first_head : 0));
-    take(a, dev_arg_i32(drop && drop->heads ? drop->heads : H));
+    push(a, dev_arg_buffer(drop ? drop->random : NULL));
+    push(a, dev_arg_u32(drop ? drop->stream : 0));
+    push(a, dev_arg_u32(kernel_dropout_limit(drop)));
+    push(a, dev_arg_f32(kernel_dropout_factor(drop)));
+    push(a, dev_arg_i32(drop ? drop->first_head : 0));
+    push(a, dev_arg_i32(drop && drop->heads ? drop->heads : H));
 }
 
 static void take_heads(arguments *a, const kernel_attention_in *in)
 {
     const kernel_heads *const each[] = { &in->q, &in->k, &in->v };
     for (int i = 0; i < 3; i++) {
-        take(a, dev_arg_buffer(each[i]->buffer));
-        take(a, dev_arg_u64((uint64_t)each[i]->first));
-        take(a, dev_arg_i32(each[i]->stride));
+        push(a, dev_arg_buffer(each[i]->buffer));
+        push(a, dev_arg_u64((uint64_t)each[i]->first));
+        push(a, dev_arg_i32(each[i]->stride));
     }
 }
 
@@ -161,9 +156,9 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_sh
     take_shape(&a, s);
     take_drop(&a, drop, s->H);
     take_heads(&a, in);
-    take(&a, dev_arg_buffer(out));
-    take(&a, dev_arg_buffer(lse));
-    take(&a, dev_arg_i32(rows));
+    push(&a, dev_arg_buffer(out));
+    push(&a, dev_arg_buffer(lse));
+    push(&a, dev_arg_i32(rows));
     gt_status st = check_shape(k, s, in);
     return st ? st : launch_blocks(l, k, s->D, some_heads(drop, s->H), "attention_forward", heads, s->T,
                                    rows, a.at, a.count);
@@ -197,10 +192,10 @@ static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention
     const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
     arguments a = { .count = 0 };
     take_shape(&a, s);
-    take(&a, dev_arg_buffer(out));
-    take(&a, dev_arg_buffer(dout));
-    take(&a, dev_arg_buffer(scratch));
-    take(&a, dev_arg_i32(rows));
+    push(&a, dev_arg_buffer(out));
+    push(&a, dev_arg_buffer(dout));
+    push(&a, dev_arg_buffer(scratch));
+    push(&a, dev_arg_i32(rows));
     return launch_blocks(l, k, s->D, some, "attention_delta", heads, s->T, rows, a.at, a.count);
 }
 
@@ -217,9 +212,9 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
     take_shape(&a, s);
     take_drop(&a, drop, s->H);
     take_heads(&a, in);
-    take(&a, dev_arg_buffer(dout));
-    take(&a, dev_arg_buffer(lse));
-    take(&a, dev_arg_buffer(scratch));
+    push(&a, dev_arg_buffer(dout));
+    push(&a, dev_arg_buffer(lse));
+    push(&a, dev_arg_buffer(scratch));
     take_heads(&a, d);
     const int plain = a.count;
     gt_status st = check_shape(k, s, in);
@@ -227,14 +222,20 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
         st = check_shape(k, s, d);
     if (!st)
         st = launch_delta(l, k, s, some, out, dout, scratch);
-    take(&a, dev_arg_i32(rows));
+    push(&a, dev_arg_i32(rows));
     if (!st && !whole)
         st = launch_blocks(l, k, s->D, some, "attention_dq", queries, s->T, rows, a.at, a.count);
     a.count = plain;
-    take(&a, dev_arg_i32(key_rows));
+    push(&a, dev_arg_i32(key_rows));
     if (k->cpu)
-        take(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
+        push(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
     return st ? st : launch_blocks(l, k, s->D, some, "attention_dkv", keys, s->T, key_rows, a.at, a.count);
+}
+
+double kernel_attention_flops(const kernel_attention_shape *s, int gradient)
+{
+    return 2.0 * (gradient ? 5.0 : 2.0) * (double)s->B * (double)s->T * (double)s->T * (double)s->H * (double)s->D
+           * (s->causal ? 0.5 : 1.0);
 }
 
 /* One row is one work-item or work-group of WG. */
@@ -251,23 +252,23 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
                               dev_arg_i32(s->D), dev_arg_i32(capacity) };
     arguments append = { .count = 0 }, attend = { .count = 0 };
     for (int i = 0; i < KERNEL_ARGS(sizes); i++) {
-        take(&append, sizes[i]);
-        take(&attend, sizes[i]);
+        push(&append, sizes[i]);
+        push(&attend, sizes[i]);
     }
-    take(&attend, dev_arg_f32(s->scale));
-    take(&append, dev_arg_buffer(first));
-    take(&attend, dev_arg_buffer(first));
+    push(&attend, dev_arg_f32(s->scale));
+    push(&append, dev_arg_buffer(first));
+    push(&attend, dev_arg_buffer(first));
     take_heads(&append, in);
     take_heads(&attend, in);
-    take(&append, dev_arg_buffer(keys));
-    take(&attend, dev_arg_buffer(keys));
-    take(&append, dev_arg_buffer(values));
-    take(&attend, dev_arg_buffer(values));
-    take(&attend, dev_arg_buffer(out));
+    push(&append, dev_arg_buffer(keys));
+    push(&attend, dev_arg_buffer(keys));
+    push(&append, dev_arg_buffer(values));
+    push(&attend, dev_arg_buffer(values));
+    push(&attend, dev_arg_buffer(out));
     dev_program *p;
     gt_status st = check_shape(k, s, in);
     if (!st)
-        st = attention_program(&p, k, s->D, 0);
+        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s->D, 0));
     if (!st)
         st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at,
                              append.count);
@@ -276,3 +277,86 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
                              attend.count);
     return st;
 }
+
+/* ---- cases ------------------------------------------------------------------------------------- */
+
+/* R rows of q in one or two sequences, C columns in the widest heads of at most 64 that C divides into;
+ * 0 where these would be too many, or the device has no work-groups for it. */
+static int case_shape(const trial *t, kernel_attention_shape *s)
+{
+    const int B = t->R > 8 && t->R % 2 == 0 ? 2 : 1;
+    int D = 64;
+    while (t->C % D)
+        D--;
+    *s = (kernel_attention_shape){ .B = B, .T = t->R / B, .H = t->C / D, .KV = t->C / D, .D = D, .causal = 1,
+                                   .scale = 1.0f / sqrtf((float)D) };
+    return s->H <= 64 && (t->k->cpu || t->k->info->max_group >= 256);
+}
+
+/* q, k, v side by side, as they come out of one product. */
+static kernel_attention_in columns_of(dev_buffer *qkv, int C)
+{
+    return (kernel_attention_in){ { qkv, 0, 3 * C }, { qkv, C, 3 * C }, { qkv, 2 * (int64_t)C, 3 * C } };
+}
+
+static void forward_case(trial *t)
+{
+    kernel_attention_shape s;
+    if (!case_shape(t, &s))
+        return;
+    operand *qkv = give(t, "qkv", STORED, 3 * elements(t), 1.0), *out = take(t, "out", STORED, elements(t));
+    operand *lse = take(t, "lse", FLOAT, (int64_t)t->R * s.H);
+    if (t->status)
+        return;
+    const kernel_attention_in in = columns_of(qkv->buffer, t->C);
+    append(t, kernel_attention(t->list, t->k, &s, NULL, &in, out->buffer, lse->buffer));
+    t->flops = kernel_attention_flops(&s, 0);
+    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, out->want, lse->want);
+    for (int64_t i = 0; i < out->n; i++)
+        out->slack[i] = 1e-5f;
+    for (int64_t i = 0; i < lse->n; i++)
+        lse->slack[i] = 1e-5f;
+}
+
+/* out and lse are what forward has left, rounded: in 16 bits that is most of the error. */
+static void gradient_case(trial *t)
+{
+    kernel_attention_shape s;
+    if (!case_shape(t, &s))
+        return;
+    const dtype stored = kernel_set_storage(t->k);
+    const double error = stored == DTYPE_F32 ? 1e-5 : stored == DTYPE_BF16 ? 4e-2 : 5e-3;
+    operand *qkv = give(t, "qkv", STORED, 3 * elements(t), 1.0), *dout = give(t, "dout", STORED, elements(t), 1.0);
+    operand *out = give(t, "out", STORED, elements(t), 1.0), *lse = give(t, "lse", FLOAT, (int64_t)t->R * s.H, 1.0);
+    operand *d = take(t, "dqkv", STORED, 3 * elements(t));
+    operand *work = scratch(t, kernel_attention_scratch(t->k, &s));
+    if (t->status)
+        return;
+    const kernel_attention_in in = columns_of(qkv->buffer, t->C), to = columns_of(d->buffer, t->C);
+    append(t, kernel_attention_grad(t->list, t->k, &s, NULL, &in, out->buffer, lse->buffer, dout->buffer, &to,
+                                    work->buffer));
+    t->flops = kernel_attention_flops(&s, 1);
+    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, out->value, lse->value);
+    reference_attention_grad(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, dout->value, d->want);
+    operand *const left[] = { out, lse };
+    for (int j = 0; j < 2; j++)
+        for (int64_t i = 0; i < left[j]->n; i++) {
+            unsigned char bits[4];
+            dtype_store(left[j]->type, bits, 0, (float)left[j]->value[i]);
+            left[j]->value[i] = left[j]->want[i] = (double)dtype_load(left[j]->type, bits, 0);
+        }
+    for (int64_t i = 0; i < d->n; i++)
+        d->slack[i] = (float)(error * sqrt((double)s.D));
+}
+
+static const kernel_case cases[] = {
+    { "attention", forward_case, 1024, 512 },
+    { "attention gradient", gradient_case, 1024, 512 },
+    { 0 },
+};
+
+const kernel_family kernel_attention_family = {
+    .program = { .file = "attention.cl", .stored = 1, .variants = variants,
+                 .intel = "-cl-intel-256-GRF-per-thread" },      /* without, they spill registers */
+    .cases = cases,
+};

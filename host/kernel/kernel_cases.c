@@ -6,11 +6,12 @@
  *     └───────────────────────────────────────────┘   what is only taken: a forgotten element shows
  *
  * An operand is a view behind the first guard, which is as long as the device aligns buffers to.
- * The cases themselves are in kernel_cases_FAMILY.c; their order over all families is part of the
+ * The cases themselves are in kernel_FAMILY.c; their order over all families is part of the
  * seed, so that a new one does not change the numbers of those before it.               */
 #include "host/kernel/kernel_cases.h"
 
 #include "host/kernel/kernel_cases_private.h"
+#include "host/kernel/kernel_private.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -19,16 +20,11 @@
 enum { GUARD = 256 };
 static const unsigned char guard_byte = 0xA5;
 
-static const kernel_case *const families[] = { kernel_embed_cases, kernel_norm_cases,
-                                               kernel_elementwise_cases, kernel_xent_cases,
-                                               kernel_optim_cases };
-enum { FAMILIES = sizeof families / sizeof *families };
-
 /* NULL behind the last one. */
 static const kernel_case *case_at(int index)
 {
-    for (int f = 0; f < FAMILIES; f++)
-        for (const kernel_case *c = families[f]; c->name; c++)
+    for (int f = 0; kernel_family_at(f); f++)
+        for (const kernel_case *c = kernel_family_at(f)->cases; c->name; c++)
             if (!index--)
                 return c;
     return NULL;

@@ -12,7 +12,7 @@
  * A sum of n terms may add ROUNDINGS(n), between the 1 of a perfect tree and the sqrt(n) of
  * a random walk in one running sum.
  *
- * Each kernel_cases_FAMILY.c stands beside its launchers in kernel_FAMILY.c and ends with its rows;
+ * Each kernel_FAMILY.c ends with the cases of its launchers and the row of the family;
  * kernel_cases.c runs them.                                                             */
 #ifndef GT_KERNEL_CASES_PRIVATE_H
 #define GT_KERNEL_CASES_PRIVATE_H
@@ -62,10 +62,6 @@ typedef struct kernel_case {
     void (*run)(trial *t);
     int R, C;
 } kernel_case;
-
-/* In this order, a { 0 } behind the last of each. */
-extern const kernel_case kernel_embed_cases[], kernel_norm_cases[], kernel_elementwise_cases[],
-                         kernel_xent_cases[], kernel_optim_cases[];
 
 /* A fresh operand of n elements; t->status says whether it can be used. */
 operand *operand_add(trial *t, const char *name, kind what, int64_t n);
@@ -127,6 +123,22 @@ static inline void set_slot(trial *t, kernel_slot at, dev_arg value)
 {
     if (!t->status)
         t->status = dev_list_set(t->list, at.launch, at.arg, value);
+}
+
+/* The optimizer's scalars as they are after `step` updates. */
+static inline operand *give_state(trial *t, int step, double clip, double beta1, double beta2)
+{
+    operand *o = give(t, "state", FLOAT, OPTIM_STATE_FLOATS, 1.0);
+    if (t->status)
+        return o;
+    for (int i = 0; i < OPTIM_STATE_FLOATS; i++)
+        o->value[i] = 0.0;
+    o->value[OPTIM_CLIP] = (double)(float)clip;
+    o->value[OPTIM_BIAS1] = (double)(float)(1.0 - pow(beta1, step));
+    o->value[OPTIM_BIAS2] = (double)(float)(1.0 - pow(beta2, step));
+    for (int i = 0; i < OPTIM_STATE_FLOATS; i++)
+        o->want[i] = o->value[i];
+    return o;
 }
 
 static inline int64_t elements(const trial *t)

@@ -1,8 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* host/kernel/kernel_embed.c - launches of cl/embed.cl, and the sorting of tokens. */
+/* host/kernel/kernel_embed.c - launches of cl/embed.cl, the sorting of tokens, and their cases: tokens
+ * to rows, and back.
+ *
+ *     token table  V rows   |..begin [ held: count rows ] ....|    as one rank of several holds it
+ *     x            R tokens below V = R / 3 + 2, so that they repeat
+ *
+ * A row of the token gradient that no token names must come out exactly as it was.        */
+#include "host/kernel/kernel_cases_private.h"
 #include "host/kernel/kernel_private.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
@@ -17,7 +25,7 @@ gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_r
         dev_arg_i32(held.V), dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
         dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first), dev_arg_buffer(y),
     };
-    return kernel_launch_rows(l, k, KERNEL_EMBED, "embed", B * T, C, args, KERNEL_ARGS(args));
+    return kernel_launch_rows(l, k, &kernel_embed_family, "embed", B * T, C, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
@@ -30,7 +38,7 @@ gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kern
         dev_arg_buffer(order), dev_arg_buffer(starts), dev_arg_buffer(dy), dev_arg_buffer(dtoken),
     };
     const size_t owners = (size_t)R < 8 * k->items ? (size_t)R : 8 * k->items;
-    return kernel_launch_groups(l, k, KERNEL_EMBED, "embed_token_grad", owners, args,
+    return kernel_launch_groups(l, k, &kernel_embed_family, "embed_token_grad", owners, args,
                                 KERNEL_ARGS(args));
 }
 
@@ -68,10 +76,150 @@ gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, i
         dev_arg_buffer(dposition), dev_arg_i32(add),
     };
     const int64_t cost = (int64_t)B * C;
-    gt_status st = kernel_launch_rows(l, k, KERNEL_EMBED, "embed_position_grad", T,
+    gt_status st = kernel_launch_rows(l, k, &kernel_embed_family, "embed_position_grad", T,
                                       cost > INT32_MAX ? INT32_MAX : (int)cost, args,
                                       KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(add_at, l, 6);
     return st;
 }
+
+/* ---- cases ------------------------------------------------------------------------------------- */
+
+/* R rows become B sequences of T tokens with B = 3 where R allows. */
+static void split_rows(const trial *t, int *B, int *T)
+{
+    *B = t->R % 3 == 0 ? 3 : 1;
+    *T = t->R / *B;
+}
+
+static int vocabulary(const trial *t)
+{
+    return t->R / 3 + 2;                /* so that tokens repeat */
+}
+
+/* Some rows from the middle of the table, as one rank of several holds them. */
+static kernel_rows some_rows(int V)
+{
+    return (kernel_rows){ V / 4, V - V / 4 - V / 3, V };
+}
+
+static void embed_with(trial *t, int with_position, int at)
+{
+    int B, T;
+    split_rows(t, &B, &T);
+    const int V = vocabulary(t);
+    operand *x = give_below(t, "x", t->R, V), *token = give(t, "token", STORED, (int64_t)V * t->C, 1.0);
+    operand *position = with_position ? give(t, "position", STORED, (int64_t)(T + at) * t->C, 1.0) : NULL;
+    operand *first = at ? give_below(t, "first", 1, 1) : NULL;
+    operand *y = take(t, "y", STORED, elements(t));
+    if (t->status)
+        return;
+    if (first)
+        first->whole[0] = at;
+    append(t, kernel_embed(t->list, t->k, B, T, t->C, (kernel_rows){ 0, V, V }, x->buffer,
+                           token->buffer, position ? position->buffer : NULL,
+                           first ? first->buffer : NULL, y->buffer));
+    reference_embed(B, T, t->C, x->whole, token->value, position ? position->value : NULL, at,
+                    y->want);
+    for (int64_t i = 0; i < elements(t); i++)
+        y->slack[i] = (float)(U * fabs(y->want[i]));
+}
+
+static void embed_case(trial *t)      { embed_with(t, 1, 0); }
+static void embed_bare_case(trial *t) { embed_with(t, 0, 0); }
+static void embed_at_case(trial *t)   { embed_with(t, 1, 5); }
+
+static void embed_part_case(trial *t)
+{
+    const kernel_rows held = some_rows(vocabulary(t));
+    operand *x = give_below(t, "x", t->R, held.V);
+    operand *token = give(t, "token", STORED, (int64_t)held.count * t->C, 1.0);
+    operand *y = take(t, "y", STORED, elements(t));
+    append(t, kernel_embed(t->list, t->k, 1, t->R, t->C, held, x->buffer, token->buffer, NULL, NULL,
+                           y->buffer));
+    for (int64_t i = 0; !t->status && i < elements(t); i++) {
+        const int row = x->whole[i / t->C] - held.begin;
+        expect(y, i, 0 <= row && row < held.count ? token->value[row * t->C + i % t->C] : 0.0, 0.0);
+    }
+}
+
+static void embed_token_grad_with(trial *t, int some)
+{
+    const int V = vocabulary(t);
+    const kernel_rows held = some ? some_rows(V) : (kernel_rows){ 0, V, V };
+    operand *x = give_below(t, "x", t->R, V);
+    operand *order = give_below(t, "order", t->R, 1);
+    operand *starts = give_below(t, "starts", (int64_t)t->R + 2, 1);
+    operand *dy = give(t, "dy", STORED, elements(t), 1.0);
+    operand *dtoken = give(t, "dtoken", FLOAT, (int64_t)held.count * t->C, 1.0);
+    const int64_t all = (int64_t)V * t->C, before = (int64_t)held.begin * t->C;
+    int32_t *counts = calloc((size_t)V + 1, sizeof *counts);
+    double *size = calloc((size_t)all, sizeof *size), *want = calloc((size_t)all, sizeof *want);
+    if (!t->status && (!counts || !size || !want))
+        t->status = gt_fail(GT_NO_MEMORY, "cannot hold token counts: out of memory");
+    if (!t->status) {
+        kernel_embed_sort(x->whole, t->R, V, order->whole, starts->whole, counts);
+        append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, held, x->buffer, order->buffer,
+                                          starts->buffer, dy->buffer, dtoken->buffer));
+        t->flops = (double)elements(t);
+        dtoken->checked = 1;
+        reference_embed_token_grad(t->R, t->C, x->whole, dy->value, want);
+        for (int64_t i = 0; i < elements(t); i++)
+            size[(int64_t)x->whole[i / t->C] * t->C + i % t->C] += fabs(dy->value[i]);
+        for (int64_t i = 0; i < dtoken->n; i++) {
+            const double s = size[before + i];
+            dtoken->want[i] += want[before + i];
+            dtoken->slack[i] = s == 0.0 ? 0.0f
+                : (float)(U * ROUNDINGS(t->R) * (s + fabs(dtoken->value[i])));
+        }
+    }
+    free(counts);
+    free(size);
+    free(want);
+}
+
+static void embed_token_grad_case(trial *t)      { embed_token_grad_with(t, 0); }
+static void embed_token_grad_part_case(trial *t) { embed_token_grad_with(t, 1); }
+
+static void embed_position_grad_with(trial *t, int add)
+{
+    int B, T;
+    split_rows(t, &B, &T);
+    operand *dy = give(t, "dy", STORED, elements(t), 1.0);
+    operand *dposition = give(t, "dposition", FLOAT, (int64_t)T * t->C, 1.0);
+    if (t->status)
+        return;
+    kernel_slot slot;
+    append(t, kernel_embed_position_grad(t->list, t->k, B, T, t->C, dy->buffer, dposition->buffer,
+                                         !add, &slot));
+    set_slot(t, slot, dev_arg_i32(add));
+    t->flops = (double)elements(t);
+    dposition->checked = 1;
+    reference_embed_position_grad(B, T, t->C, dy->value, dposition->want, add);
+    for (int64_t i = 0; i < (int64_t)T * t->C; i++) {
+        double size = fabs(dposition->value[i]);
+        for (int b = 0; b < B; b++)
+            size += fabs(dy->value[(int64_t)b * T * t->C + i]);
+        dposition->slack[i] = (float)(U * ROUNDINGS(B) * size);
+    }
+}
+
+static void embed_position_grad_case(trial *t) { embed_position_grad_with(t, 0); }
+static void embed_position_more_case(trial *t) { embed_position_grad_with(t, 1); }
+
+static const kernel_case cases[] = {
+    { "embed", embed_case, 8192, 768 },
+    { "embed without positions", embed_bare_case, 0, 0 },
+    { "embed from a position on", embed_at_case, 0, 0 },
+    { "embed from some rows", embed_part_case, 0, 0 },
+    { "embed token gradient", embed_token_grad_case, 8192, 768 },
+    { "embed token gradient of some rows", embed_token_grad_part_case, 0, 0 },
+    { "embed position gradient", embed_position_grad_case, 8190, 768 },
+    { "embed position gradient, added", embed_position_more_case, 0, 0 },
+    { 0 },
+};
+
+const kernel_family kernel_embed_family = {
+    .program = { .file = "embed.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+};

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* host/kernel/kernel_optim.c - launches of cl/optim.cl and cl/optim_tensor.cl. */
+/* host/kernel/kernel_optim.c - launches of cl/optim.cl, and their cases.
+ *
+ *     state   clip, bias corrections, skip, halted     written by other kernels in a run, given here
+ *     skip    every buffer must come back bit by bit
+ *
+ * The learning rate is set behind the append, as every step of a run does.               */
+#include "host/kernel/kernel_cases_private.h"
 #include "host/kernel/kernel_private.h"
 
 #include <assert.h>
-#include <math.h>
 
 enum { SQUARES = 16384 };       /* gradients a partial sum covers, as in cl/optim.cl */
-enum { BAND = 64 };              /* columns to a group, as in cl/optim_tensor.cl */
 
 int64_t kernel_norm_blocks(const kernel_set *k, int64_t n)
 {
@@ -19,7 +23,7 @@ gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer 
 {
     assert(n >= 0);
     dev_arg args[] = { dev_arg_u64((uint64_t)n), dev_arg_buffer(g), dev_arg_buffer(partial) };
-    return kernel_launch_groups(l, k, KERNEL_OPTIM, "norm_partial",
+    return kernel_launch_groups(l, k, &kernel_optim_family, "norm_partial",
                                 (size_t)kernel_norm_blocks(k, n), args, KERNEL_ARGS(args));
 }
 
@@ -33,7 +37,7 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
         dev_arg_f32(clip), dev_arg_f32((float)log(beta1)), dev_arg_f32((float)log(beta2)),
         dev_arg_i32(dynamic), dev_arg_i32(growth),
     };
-    return kernel_launch_groups(l, k, KERNEL_OPTIM, "optim_prepare", 1, args, KERNEL_ARGS(args));
+    return kernel_launch_groups(l, k, &kernel_optim_family, "optim_prepare", 1, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
@@ -46,7 +50,7 @@ gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev
         dev_arg_f32((float)(1.0 - beta1)), dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(eps),
         dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, KERNEL_OPTIM, "adamw", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "adamw", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 8);
     return st;
@@ -60,7 +64,7 @@ gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_b
         [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(copy),
         dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32(momentum), dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, KERNEL_OPTIM, "sgd", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "sgd", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 7);
     return st;
@@ -75,104 +79,154 @@ gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_
         dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32((float)(1.0 - beta1)),
         dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, KERNEL_OPTIM, "lion", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "lion", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 7);
     return st;
 }
 
-gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m,
-                               dev_buffer *u, dev_buffer *state, double mu)
-{
-    dev_arg args[] = {
-        [2] = dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(u), dev_arg_buffer(state),
-        dev_arg_f32((float)mu), dev_arg_f32((float)(1.0 - mu)),
-    };
-    return kernel_launch_flat(l, k, KERNEL_OPTIM_TENSOR, "muon_momentum", n, args, KERNEL_ARGS(args));
-}
 
-gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                              dev_buffer *out, float eps)
-{
-    dev_arg args[] = { dev_arg_u32((uint32_t)count), dev_arg_buffer(partial), dev_arg_buffer(out),
-                       dev_arg_f32(eps) };
-    gt_status st = kernel_fits("partial sums", count);
-    return st ? st : kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "inverse_norm", 1, args,
-                                          KERNEL_ARGS(args));
-}
+/* ---- cases ------------------------------------------------------------------------------------- */
 
-gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                       dev_buffer *by, float factor)
+static void norm_partial_case(trial *t)
 {
-    dev_arg args[] = { [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_buffer(by), dev_arg_f32(factor) };
-    return kernel_launch_flat(l, k, KERNEL_OPTIM_TENSOR, "scale", n, args, KERNEL_ARGS(args));
-}
-
-gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o,
-                           dev_buffer *copy, dev_buffer *state, float lr, float factor, float decay,
-                           kernel_slot *lr_at)
-{
-    dev_arg args[] = {
-        [2] = dev_arg_buffer(p), dev_arg_buffer(o), dev_arg_buffer(copy), dev_arg_buffer(state),
-        dev_arg_f32(lr), dev_arg_f32(factor), dev_arg_f32(decay),
-    };
-    gt_status st = kernel_launch_flat(l, k, KERNEL_OPTIM_TENSOR, "muon_step", n, args, KERNEL_ARGS(args));
-    if (!st)
-        kernel_slot_last(lr_at, l, 6);
-    return st;
-}
-
-/* ---- Adafactor ------------------------------------------------------------------------------- */
-
-/* Rows and columns of a matrix, or the second moment of a vector. */
-static gt_status adafactor_moments(dev_list *l, kernel_set *k, int R, int C, dev_buffer *g,
-                                   dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
-                                   dev_buffer *found, dev_buffer *state, float rate)
-{
-    if (second) {
-        dev_arg args[] = { [2] = dev_arg_buffer(g), dev_arg_buffer(second), dev_arg_buffer(state),
-                           dev_arg_f32(rate) };
-        return kernel_launch_flat(l, k, KERNEL_OPTIM_TENSOR, "adafactor_second", C, args, KERNEL_ARGS(args));
+    const int64_t n = elements(t), blocks = kernel_norm_blocks(t->k, n), each = (n + blocks - 1) / blocks;
+    operand *g = give(t, "g", FLOAT, n, 1.0), *partial = take(t, "partial", FLOAT, blocks);
+    append(t, kernel_norm_partial(t->list, t->k, n, g->buffer, partial->buffer));
+    t->flops = 2.0 * (double)n;
+    const int64_t block = blocks == 1 ? each : 16384;
+    for (int64_t b = 0; !t->status && b < blocks; b++) {
+        const int64_t begin = b * block, end = begin + block < n ? begin + block : n;
+        const double want = reference_square_sum(end - begin, g->value + begin);
+        expect(partial, b, want, U * ROUNDINGS(end - begin) * want);
     }
-    dev_arg by_row[] = { dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(rows), dev_arg_buffer(state),
-                         dev_arg_f32(rate) };
-    dev_arg by_column[] = { dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(columns),
-                            dev_arg_buffer(state), dev_arg_f32(rate) };
-    dev_arg mean[] = { dev_arg_u32((uint32_t)R), dev_arg_buffer(rows), dev_arg_buffer(found) };
-    gt_status st = kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_rows", (size_t)R, by_row,
-                                        KERNEL_ARGS(by_row));
-    if (!st)
-        st = kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_columns",
-                                  ((size_t)C + BAND - 1) / BAND, by_column, KERNEL_ARGS(by_column));
-    return st ? st : kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_mean", 1, mean,
-                                          KERNEL_ARGS(mean));
 }
 
-gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g,
-                           dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
-                           dev_buffer *found, dev_buffer *partial, dev_buffer *copy,
-                           dev_buffer *state, float lr, float rate, float limit, float decay,
-                           kernel_slot *lr_at)
+static void adamw_with(trial *t, int with_copy, int skip)
 {
-    assert(R > 0 && C > 0 && (second ? R == 1 && !rows && !columns : rows && columns));
-    dev_arg squares[] = { dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(rows), dev_arg_buffer(columns),
-                          dev_arg_buffer(second), dev_arg_buffer(found), dev_arg_buffer(partial),
-                          dev_arg_buffer(state) };
-    dev_arg most[] = { dev_arg_u32((uint32_t)R), dev_arg_f32((float)((double)R * (double)C)),
-                       dev_arg_buffer(partial), dev_arg_buffer(found), dev_arg_f32(limit) };
-    dev_arg step[] = { dev_arg_i32(C), dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(rows),
-                       dev_arg_buffer(columns), dev_arg_buffer(second), dev_arg_buffer(found),
-                       dev_arg_buffer(copy), dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32(decay) };
-    gt_status st = adafactor_moments(l, k, R, C, g, rows, columns, second, found, state, rate);
-    if (!st)
-        st = kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_squares", (size_t)R, squares,
-                                  KERNEL_ARGS(squares));
-    if (!st)
-        st = kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_limit", 1, most, KERNEL_ARGS(most));
-    if (!st)
-        st = kernel_launch_groups(l, k, KERNEL_OPTIM_TENSOR, "adafactor_step", (size_t)R, step,
-                                  KERNEL_ARGS(step));
-    if (!st)
-        kernel_slot_last(lr_at, l, 9);
-    return st;
+    enum { STEP = 3 };
+    const int64_t n = elements(t);
+    const float lr = 3e-3f, eps = 1e-8f, decay = 0.1f;
+    operand *p = give(t, "p", FLOAT, n, 1.0), *g = give(t, "g", FLOAT, n, 0.01);
+    operand *m = give(t, "m", FLOAT, n, 0.01), *v = give(t, "v", FLOAT, n, 0.01);
+    operand *copy = with_copy ? give(t, "copy", STORED, n, 1.0) : NULL;
+    operand *state = give_state(t, STEP, 0.25, 0.9, 0.999);
+    if (t->status)
+        return;
+    for (int64_t i = 0; i < n; i++)
+        v->value[i] = v->want[i] = (double)(float)(v->value[i] * v->value[i]);
+    kernel_slot slot;
+    append(t, kernel_adamw(t->list, t->k, n, p->buffer, g->buffer, m->buffer, v->buffer,
+                           copy ? copy->buffer : NULL, state->buffer, 1.0f, 0.9, 0.999, eps, decay,
+                           &slot));
+    set_slot(t, slot, dev_arg_f32(lr));
+    t->flops = 16.0 * (double)n;
+    p->checked = m->checked = v->checked = 1;
+    if (skip) {                         /* nothing moves, and slack stays 0 */
+        state->value[skip] = state->want[skip] = 1.0;
+        return;
+    }
+    reference_adamw(n, p->want, g->value, m->want, v->want, STEP, state->value[OPTIM_CLIP],
+                    (double)lr, 0.9, 0.999, (double)eps, (double)decay);
+    for (int64_t i = 0; i < n; i++) {
+        const double grad = fabs(g->value[i] * state->value[OPTIM_CLIP]);
+        const double m_size = fabs(m->value[i]) + 0.2 * grad;
+        const double move = (double)lr * m_size / 0.271 / (sqrt(v->want[i] / 0.002997) + 1e-8);
+        m->slack[i] = (float)(4.0 * U * m_size);
+        v->slack[i] = (float)(6.0 * U * v->want[i]);
+        p->slack[i] = (float)(U * (4.0 * fabs(p->value[i]) + 20.0 * move));
+        if (copy)
+            expect(copy, i, p->want[i], (double)p->slack[i]);
+    }
 }
+
+static void adamw_case(trial *t)      { adamw_with(t, 0, 0); }
+static void adamw_copy_case(trial *t) { adamw_with(t, 1, 0); }
+static void adamw_skip_case(trial *t) { adamw_with(t, 1, OPTIM_SKIP); }
+static void adamw_halt_case(trial *t) { adamw_with(t, 1, OPTIM_HALTED); }
+
+static void sgd_with(trial *t, int momentum, int skip)
+{
+    const int64_t n = elements(t);
+    const float lr = 0.1f, beta = 0.9f, decay = 0.01f;
+    operand *p = give(t, "p", FLOAT, n, 1.0), *g = give(t, "g", FLOAT, n, 1.0);
+    operand *m = momentum ? give(t, "m", FLOAT, n, 1.0) : NULL;
+    operand *copy = give(t, "copy", STORED, n, 1.0), *state = give_state(t, 1, 0.25, 0.9, 0.999);
+    if (t->status)
+        return;
+    kernel_slot slot;
+    append(t, kernel_sgd(t->list, t->k, n, p->buffer, g->buffer, m ? m->buffer : NULL, copy->buffer,
+                         state->buffer, 1.0f, beta, decay, &slot));
+    set_slot(t, slot, dev_arg_f32(lr));
+    t->flops = 6.0 * (double)n;
+    p->checked = 1;
+    if (m)
+        m->checked = 1;
+    if (skip) {
+        state->value[skip] = state->want[skip] = 1.0;
+        return;
+    }
+    reference_sgd(n, p->want, g->value, m ? m->want : NULL, 0.25, (double)lr, (double)beta,
+                  (double)decay);
+    for (int64_t i = 0; i < n; i++) {
+        const double size = fabs(p->value[i]) + fabs(g->value[i]) + (m ? fabs(m->value[i]) : 0.0);
+        p->slack[i] = (float)(4.0 * U * size);
+        if (m)
+            m->slack[i] = (float)(4.0 * U * size);
+        expect(copy, i, p->want[i], (double)p->slack[i]);
+    }
+}
+
+static void sgd_case(trial *t)       { sgd_with(t, 1, 0); }
+static void sgd_plain_case(trial *t) { sgd_with(t, 0, 0); }
+static void sgd_skip_case(trial *t)  { sgd_with(t, 1, OPTIM_SKIP); }
+
+static void lion_with(trial *t, int skip)
+{
+    const int64_t n = elements(t);
+    const float lr = 1e-3f, decay = 0.5f;
+    operand *p = give(t, "p", FLOAT, n, 1.0), *g = give(t, "g", FLOAT, n, 1.0);
+    operand *m = give(t, "m", FLOAT, n, 1.0), *copy = give(t, "copy", STORED, n, 1.0);
+    operand *state = give_state(t, 1, 0.25, 0.9, 0.99);
+    if (t->status)
+        return;
+    kernel_slot slot;
+    append(t, kernel_lion(t->list, t->k, n, p->buffer, g->buffer, m->buffer, copy->buffer, state->buffer, 1.0f,
+                          0.9, 0.99, decay, &slot));
+    set_slot(t, slot, dev_arg_f32(lr));
+    t->flops = 9.0 * (double)n;
+    p->checked = m->checked = 1;
+    if (skip) {
+        state->value[skip] = state->want[skip] = 1.0;
+        return;
+    }
+    reference_lion(n, p->want, g->value, m->want, 0.25, (double)lr, 0.9, 0.99, (double)decay);
+    for (int64_t i = 0; i < n; i++) {
+        const double size = fabs(m->value[i]) + fabs(g->value[i]);
+        const int doubtful = fabs(0.9 * m->value[i] + 0.025 * g->value[i]) < 8.0 * U * size;
+        p->slack[i] = (float)(4.0 * U * fabs(p->value[i]) + 4.0 * U * (double)lr + (doubtful ? 2.0 * (double)lr : 0.0));
+        m->slack[i] = (float)(4.0 * U * size);
+        expect(copy, i, p->want[i], (double)p->slack[i]);
+    }
+}
+
+static void lion_case(trial *t)      { lion_with(t, 0); }
+static void lion_skip_case(trial *t) { lion_with(t, OPTIM_SKIP); }
+
+static const kernel_case cases[] = {
+    { "gradient norm", norm_partial_case, 8192, 768 },
+    { "adamw", adamw_case, 8192, 512 },
+    { "adamw + copy", adamw_copy_case, 8192, 512 },
+    { "adamw, skipped", adamw_skip_case, 0, 0 },
+    { "adamw, halted", adamw_halt_case, 0, 0 },
+    { "sgd", sgd_case, 8192, 512 },
+    { "sgd without momentum", sgd_plain_case, 0, 0 },
+    { "sgd, skipped", sgd_skip_case, 0, 0 },
+    { "lion", lion_case, 8192, 512 },
+    { "lion, skipped", lion_skip_case, 0, 0 },
+    { 0 },
+};
+
+const kernel_family kernel_optim_family = {
+    .program = { .file = "optim.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+};

@@ -10,14 +10,22 @@
 
 #include "host/kernel/kernel.h"
 
-/* One program each: the text of common.clh, random.clh and the family's own file. */
-typedef enum kernel_family {
-    KERNEL_EMBED, KERNEL_NORM, KERNEL_ELEMENTWISE, KERNEL_XENT, KERNEL_OPTIM, KERNEL_OPTIM_TENSOR, KERNEL_FAMILIES
+/* A family of kernels: a .cl file and how it is built, and the cases that test and time it. The rows
+ * stand at the end of kernel_NAME.c, behind launchers and cases; this is the list of them. */
+#define KERNEL_FAMILIES(F) F(embed) F(norm) F(elementwise) F(xent) F(optim) F(optim_tensor) F(attention)
+
+struct kernel_case;             /* kernel_cases_private.h */
+typedef struct kernel_family {
+    dev_family program;
+    const struct kernel_case *cases;        /* a { 0 } behind the last */
 } kernel_family;
 
-/* cl/attention.cl is built for narrow heads and for others, and again for dropout where some heads
- * are other ranks' (see attention_program). */
-enum { KERNEL_HEADS = 4 };
+#define DECLARE(name) extern const kernel_family kernel_##name##_family;
+KERNEL_FAMILIES(DECLARE)
+#undef DECLARE
+
+/* In the order of the list; NULL behind the last. */
+const kernel_family *kernel_family_at(int i);
 
 struct kernel_set {
     dev_device *device;
@@ -26,31 +34,31 @@ struct kernel_set {
     int cpu;                    /* 1: STYLE_CPU bodies, work-groups of one */
     size_t group;               /* work-items a work-group: WG of cl/common.clh, 1 for cpu */
     size_t items;               /* work-items or groups that keep every unit busy evenly */
-    dev_program *programs[KERNEL_FAMILIES];     /* NULL until needed */
-    dev_program *attention[KERNEL_HEADS];       /* see there; the same */
+    struct kernel_built { const kernel_family *family; int variant; dev_program *program; } *built;
+    int built_count;            /* programs so far */
 };
 
 /* How many arguments an array of dev_arg has. */
 #define KERNEL_ARGS(a) (int)(sizeof (a) / sizeof *(a))
 
-/* The program of a family, built if it is not yet. It stays the set's. */
-gt_status kernel_program(dev_program **out, kernel_set *k, kernel_family family);
+/* A variant of a family's program, built if it is not yet. It stays the set's. */
+gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *family, int variant);
 
-/* Appends one launch of `name`; the grid's group size must be k->group in dimension 0. */
-gt_status kernel_launch(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+/* Appends one launch of `name` of the first variant; the grid's group size must be k->group in dimension 0. */
+gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                         dev_grid grid, const dev_arg *args, int count);
 
 /* A flat kernel: args[0] and args[1] are set here to n (ulong) and block (uint). */
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                              int64_t n, dev_arg *args, int count);
 
 /* A row kernel: args[0] is set here to `per`, the rows a work-item (CPU) owns or 1 (GPU: a
  * work-group a row); `cost` is elements touched a row. */
-gt_status kernel_launch_rows(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                              int R, int cost, dev_arg *args, int count);
 
 /* `groups` work-groups (GPU) or work-items (CPU). */
-gt_status kernel_launch_groups(dev_list *l, kernel_set *k, kernel_family family, const char *name,
+gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                                size_t groups, const dev_arg *args, int count);
 
 /* Argument `arg` of the launch just appended; slot may be NULL. */

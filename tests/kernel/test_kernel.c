@@ -5,8 +5,12 @@
  * GT_TEST_TINY=1 keeps to sizes that an interpreter such as oclgrind gets through.        */
 #include "tests/check.h"
 
+#include "cl/kernels.h"
 #include "host/base/random.h"
+#include "host/gemm/engine.h"
 #include "host/kernel/kernel_cases.h"
+#include "host/kernel/kernel_cases_private.h"
+#include "host/kernel/kernel_private.h"
 #include "host/kernel/reference.h"
 
 #include <math.h>
@@ -30,6 +34,30 @@ static dev_device *open_device(void)
         CHECK_OK(dev_open(&d, specs[0]));
     dev_specs_free(specs, count);
     return d;
+}
+
+/* How many rows of the tables have this file. */
+static int families_of(const char *file)
+{
+    int found = 0;
+    for (int i = 0; dev_family_at(i); i++)
+        found += !strcmp(dev_family_at(i)->file, file);
+    for (int i = 0; kernel_family_at(i); i++)
+        found += !strcmp(kernel_family_at(i)->program.file, file);
+    for (int i = 0; gemm_family_at(i); i++)
+        found += !strcmp(gemm_family_at(i)->file, file);
+    return found;
+}
+
+static void every_kernel_file_has_one_family_and_every_family_cases(void)
+{
+    int files = 0;
+    for (; cl_file_name(files); files++)
+        CHECKF(families_of(cl_file_name(files)) == 1, "%s is in %d rows", cl_file_name(files),
+               families_of(cl_file_name(files)));
+    CHECKF(files >= 12, "%d files", files);
+    for (int i = 0; kernel_family_at(i); i++)
+        CHECKF(kernel_family_at(i)->cases->name, "%s has no cases", kernel_family_at(i)->program.file);
 }
 
 static void every_case_matches_its_reference(dtype storage)
@@ -451,6 +479,7 @@ static void too_many_elements_are_refused(void)
 }
 
 const check_case check_cases[] = {
+    CASE(every_kernel_file_has_one_family_and_every_family_cases),
     CASE(every_case_matches_in_fp32),
     CASE(every_case_matches_in_bf16),
     CASE(every_case_matches_in_fp16),

@@ -12,57 +12,18 @@
 # unpacked into a folder of its own, for an installed one would add a platform to the machine.
 # With words given, only programs whose line contains one of them: vendors.sh norm.cl
 #
+# $BUILD is the build folder [build].
 # Exit 0 when all passed, 77 when no compiler is there.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+: "${BUILD:=build}"
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-vendors-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 
-# ---- the programs: file, then the -D the host gives it -------------------------------------
-
-# Every cl/*.cl must be in here; what the options mean stands in the head of each file. The
-# first word says for whom: each compiler's first chip ("one") takes every storage type, the
-# others, which differ in registers and instructions, fp32 and the largest register tiles.
-programs()
-{
-    local store file most
-    for store in 0 1 2; do
-        most=one
-        [ $store = 0 ] && most=all
-        for file in embed norm elementwise xent optim optim_tensor; do
-            echo "$most $file.cl -DSTORE=$store"
-        done
-        echo "$most attention.cl -DSTORE=$store -DHEAD=64"
-        echo "$most attention.cl -DSTORE=$store -DHEAD=128"
-        echo "one attention.cl -DSTORE=$store -DHEAD=64 -DSOME_HEADS"
-        echo "one attention.cl -DSTORE=$store -DHEAD=128 -DSOME_HEADS"
-        echo "$most gemm.cl -DSTORE=$store -DTM=8 -DTN=8"
-        echo "$most gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_A -DDROP"
-        echo "one gemm.cl -DSTORE=$store -DTM=8 -DTN=8 -DTRANS_B"
-        echo "one gemm.cl -DSTORE=$store -DTM=4 -DTN=4 -DTRANS_B -DDROP"
-        echo "one gemm_epilogue.cl -DSTORE=$store -DDROP"
-    done
-    for store in 1 2; do
-        echo "one gemm.cl -DSTORE=$store -DC_F32 -DTM=8 -DTN=8 -DTRANS_A"
-        echo "one gemm_epilogue.cl -DSTORE=$store -DC_F32"
-    done
-    echo "one peak.cl"
-    echo "all matrix_probe.cl"
-    echo "one prove.cl -DSTORE=1 -DLONG_LOOP=0 -DNESTED_LOOPS=1 -DWORK_ITEMS=2 -DWHOLE_NUMBERS=3" \
-        "-DSPECIAL_VALUES=4 -DBF16=5 -DEXP=6 -DLOG=7 -DSQRT=8 -DFMA=9 -DVECTORS=10"
-}
-
-# The text the host would give the compiler.
-program_text()
-{
-    local file=cl/$1
-    case $1 in
-    gemm*) cat cl/common.clh cl/random.clh cl/tile.clh cl/gemm_epilogue.clh "$file" ;;
-    matrix_probe.cl) cat "$file" ;;
-    attention.cl) cat cl/common.clh cl/random.clh cl/tile.clh "$file" ;;
-    *) cat cl/common.clh cl/random.clh "$file" ;;
-    esac
-}
+# The programs and their texts, from the tables of kernel families. Each compiler's first chip takes
+# every storage type; the others, which differ in registers and instructions, what is marked so, in fp32.
+list=$BUILD/tests/kernel/kernel_programs
+"$list" > "$work/programs" || exit 1
 
 # ---- compilers --------------------------------------------------------------------------------
 
@@ -179,14 +140,7 @@ compile()
     rm -rf "$work/$number.$chip"*
 }
 
-missing=$(for file in cl/*.cl; do
-    programs | grep -q "^[a-z]* ${file#cl/}\( \|\$\)" || echo "${file#cl/}"
-done)
 touch "$work/passed" "$work/failed"
-if [ -n "$missing" ]; then
-    echo "FAILED these files are compiled by nobody: $missing"
-    echo failed >> "$work/failed"
-fi
 
 targets=
 add_targets()
@@ -213,7 +167,7 @@ fi
 export work
 export -f compile compile_amd compile_intel compile_nvidia compile_spirv
 number=0
-while read -r who file options; do
+while read -r who intel more_intel file options; do
     if [ $# -gt 0 ]; then
         wanted=0
         for word in "$@"; do
@@ -222,20 +176,20 @@ while read -r who file options; do
         [ $wanted = 1 ] || continue
     fi
     number=$((number + 1))
-    program_text "$file" > "$work/$number.cl"
+    "$list" "$file" > "$work/$number.cl" || exit 1
     before=
     for target in $targets; do
         vendor=${target%%:*}
         [ "$who" = one ] && [ "$vendor" = "$before" ] && continue
         before=$vendor
-        # Intel's GPUs are given the program for 64 columns alone (host/kernel/kernel_attention.c)
-        # and, for attention, twice the registers a thread.
-        [ "$vendor" = intel ] && [[ $options == *HEAD=128* ]] && continue
         more=
-        [ "$vendor" = intel ] && [ "$file" = attention.cl ] && more=" -cl-intel-256-GRF-per-thread"
+        if [ "$vendor" = intel ]; then
+            [ "$intel" = no ] && continue
+            [ "$more_intel" = - ] || more=" $more_intel"
+        fi
         echo "compile ${target%%:*} ${target#*:} $number $file $options$more"
     done
-done < <(programs) > "$work/jobs"
+done < "$work/programs" > "$work/jobs"
 xargs -P "$(nproc)" -d '\n' -n 1 bash -c < "$work/jobs"
 
 passed=$(wc -l < "$work/passed") failed=$(wc -l < "$work/failed")
