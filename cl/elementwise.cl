@@ -81,6 +81,16 @@ KERNEL void widen(ulong n, uint block, __global const store_t *x, __global float
     }
 }
 
+/* y = a x + b y, fp32. */
+KERNEL void combine(ulong n, uint block, float a, __global const float *x, float b, __global float *y)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some_f32(y, i, a * load_some_f32(x, i, count) + b * load_some_f32(y, i, count), count);
+    }
+}
+
 /* What bias_act does to VW elements after the bias; `word` holds their random words. */
 static floatV bias_act_formula(floatV x, floatV residual, uintV word, uint limit, float factor,
                                int act)

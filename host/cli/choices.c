@@ -7,10 +7,11 @@
 
 #include <string.h>
 
-char cli_schedules[CLI_CHOICES] = "auto|", cli_syncs[CLI_CHOICES];
+char cli_schedules[CLI_CHOICES] = "auto|", cli_syncs[CLI_CHOICES], cli_compressors[CLI_CHOICES];
 
 void cli_choices_make(void)
 {
     pipe_schedule_names(cli_schedules + strlen("auto|"));
     sync_mode_names(cli_syncs);
+    sync_compressor_names(cli_compressors);
 }

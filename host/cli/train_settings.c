@@ -77,6 +77,8 @@ static const gt_option back[] = {
       &train_set.pipe_schedule, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "what ranks add up; sharded: optimizer state shared out",
       &train_set.sync, 1, NULL },
+    { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
+      NULL },
     { "replan", 0, GT_FLAG, NULL, "a new plan when a rank becomes slow", &train_set.replan, 1, NULL },
     { "slow", 0, GT_DOUBLE, "X", "slowing, as a ratio to the others', of a slow rank", &train_set.slow, 1, NULL },
     { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &train_set.comm.transport, 1,
@@ -223,6 +225,7 @@ void train_settings_default(void)
     o->gemm = o->bits = "auto";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
     o->sync = sync_mode_name(sync_mode_at(0));
+    o->compress = sync_compressor_name(sync_compressor_at(0));
     o->slow = 1.3;
     o->steps = 1000;
     o->batch = 8;
@@ -490,7 +493,7 @@ train_options train_settings_options(void)
                         .resume = o->resume, .new_data = gt_option_given(train_table, "data"),
                         .eval_every = o->eval_every,
                         .eval_batches = o->eval_batches, .save_every = o->save_every,
-                        .keep = o->keep, .optim = optim_defaults() };
+                        .keep = o->keep, .compress = sync_compressor_find(o->compress), .optim = optim_defaults() };
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
     optim_config_rule(&t.optim, optim_rule_find(o->optimizer));

@@ -22,7 +22,7 @@ typedef struct train_settings {
     double lr, min_lr, weight_decay, clip, dropout, decay_share;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep;
-    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *trace;
+    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *trace;
     int replan;
     double slow;
     cli_comm comm;

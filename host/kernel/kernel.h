@@ -103,6 +103,8 @@ gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_b
 /* y = dropout(x); the gradient is the same function of dy. */
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
                                dev_buffer *x, dev_buffer *y);
+/* y = a x + b y, fp32. */
+gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, float b, dev_buffer *y);
 /* Between fp32 and the set's storage type. */
 gt_status kernel_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from_f32, dev_buffer *to);
 gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to_f32);

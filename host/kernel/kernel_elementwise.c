@@ -47,6 +47,12 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
     return flat(l, k, "widen", n, from, to_f32, NULL);
 }
 
+gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, float b, dev_buffer *y)
+{
+    dev_arg args[] = { [2] = dev_arg_f32(a), dev_arg_buffer(x), dev_arg_f32(b), dev_arg_buffer(y) };
+    return kernel_launch_flat(l, k, &kernel_elementwise_family, "combine", n, args, KERNEL_ARGS(args));
+}
+
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
                                dev_buffer *x, dev_buffer *y)
 {
@@ -196,6 +202,18 @@ static void dropout_case(trial *t)
     }
 }
 
+static void combine_case(trial *t)
+{
+    const int64_t n = elements(t);
+    const double a = 0.75, b = -1.0;
+    operand *x = give(t, "x", FLOAT, n, 1.0), *y = give(t, "y", FLOAT, n, 1.0);
+    append(t, kernel_combine(t->list, t->k, n, (float)a, x->buffer, (float)b, y->buffer));
+    t->flops = 3.0 * (double)n;
+    y->checked = 1;
+    for (int64_t i = 0; !t->status && i < n; i++)
+        expect(y, i, a * x->value[i] + b * y->value[i], 2.0 * U * (fabs(a * x->value[i]) + fabs(y->value[i])));
+}
+
 typedef gt_status (*convert)(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to);
 
 static void convert_with(trial *t, convert kernel, kind from, kind to)
@@ -222,6 +240,7 @@ static const kernel_case cases[] = {
     { "dropout", dropout_case, 8192, 768 },
     { "store", store_case, 8192, 768 },
     { "load", load_case, 8192, 768 },
+    { "combine", combine_case, 8192, 768 },
     { 0 },
 };
 

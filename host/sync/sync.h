@@ -39,6 +39,7 @@ const sync_compressor *sync_compressor_at(int i);
 const sync_compressor *sync_compressor_find(const char *name);
 const char            *sync_compressor_name(const sync_compressor *c);
 const char            *sync_compressor_help(const sync_compressor *c);
+int                    sync_compressor_changes(const sync_compressor *c);     /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
 enum { SYNC_NAMES = 128 };

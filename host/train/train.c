@@ -201,7 +201,7 @@ static int gradient_done(void *context, int chunk, int i)
 static gt_status make_sync(train *t)
 {
     const sync_options o = {
-        .mode = t->mode, .holders = t->holders, .comm = t->o.comm, .device = t->device, .kernels = t->kernels,
+        .mode = t->mode, .compressor = t->o.compress, .holders = t->holders, .comm = t->o.comm, .device = t->device, .kernels = t->kernels,
         .params = t->params, .optim = t->optim, .courier = t->courier, .chunks = stage_chunks(t->stage),
         .done = gradient_done, .tell = train_tell, .context = t };
     gt_status st = sync_create(&t->sync, &o);

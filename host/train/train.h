@@ -21,6 +21,7 @@
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
 #include "host/pipeline/stage.h"
+#include "host/sync/sync.h"
 #include "host/train/checkpoint.h"
 #include "host/train/metrics.h"
 
@@ -55,6 +56,7 @@ typedef struct train_options {
     int keep;                       /* checkpoints kept, 0: all                           */
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
+    const sync_compressor *compress;    /* of gradients between ranks; NULL: none          */
     const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
 } train_options;
 

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/buckets_cut.c - which tensors travel together, and in what memory.
+ *
+ *   segment   | wte | h.0 | h.1 | h.2 | h.3 | ln_f |
+ *   buckets   |    2      |     1     |      0     |     from the end, where gradients are complete first
+ *
+ * A bucket has memory of its own (an arena of the network), unless what travels lies in such memory
+ * anyway, so that ranks which wait for different groups never wait for each other's memory. Where a
+ * group has one rank there is nothing to sum and no bucket.                                */
+#include "host/sync/buckets_private.h"
+
+#include "host/base/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUCKET = 4 << 20 };              /* bytes: more tensors than that start the next one */
+
+static gt_status no_memory(void)
+{
+    return gt_fail(GT_NO_MEMORY, "no memory for the list of gradients to sum");
+}
+
+/* ---- buckets -------------------------------------------------------------------------------- */
+
+static gt_status add_bucket(buckets *s, const bucket *b)
+{
+    if (s->count == s->room) {
+        const int room = s->room ? 2 * s->room : 32;
+        bucket *more = realloc(s->buckets, (size_t)room * sizeof *more);
+        int *done = realloc(s->done, (size_t)(room * s->o.chunks) * sizeof *done);
+        s->buckets = more ? more : s->buckets;
+        s->done = done ? done : s->done;
+        if (!more || !done)
+            return no_memory();
+        s->room = room;
+    }
+    for (int c = 0; c < s->o.chunks; c++)
+        s->done[s->count * s->o.chunks + c] = -1;
+    s->buckets[s->count++] = *b;
+    return GT_OK;
+}
+
+/* How much of a bucket each rank's part has. */
+static gt_status share_bucket(const buckets *s, bucket *b, int segment)
+{
+    const int ranks = net_group_size(b->group), me = net_group_rank(b->group);
+    const int64_t from = (int64_t)b->offset / 4, to = from + (int64_t)b->count;
+    uint64_t before = 0;
+    b->counts = calloc((size_t)ranks, sizeof *b->counts);
+    if (!b->counts)
+        return no_memory();
+    for (int r = 0; r < ranks; r++) {
+        int64_t first, count;
+        sync_holders_part(s->o.holders, s->o.params, segment, r, &first, &count);
+        const int64_t begin = first > from ? first : from;
+        const int64_t end = first + count < to ? first + count : to;
+        b->counts[r] = end > begin ? (uint64_t)(end - begin) : 0;
+        if (r == me)
+            b->own_offset = before;
+        before += b->counts[r];
+    }
+    b->own_count = b->counts[me];
+    return GT_OK;
+}
+
+/* ---- what travels of a bucket ------------------------------------------------------------------ */
+
+travel sync_bucket_travel(const bucket *b, int round)
+{
+    travel t = { .buffer = b->grad, .at = b->offset, .host = b->memory, .bytes = 4 * b->count, .elements = b->count,
+                 .own_bytes = 4 * b->count, .type = NET_F32 };
+    char *here = dev_buffer_host(b->grad);
+    if (b->coding) {
+        const sync_parcel p = sync_coding_parcel(b->coding, round);
+        t = (travel){ .buffer = p.code, .host = b->memory, .bytes = p.bytes, .elements = p.elements, .own_at = p.own_at,
+                      .own_bytes = p.own_bytes, .type = p.type };
+        here = p.host;
+    }
+    t.in_place = here != NULL;
+    if (here)
+        t.host = here + t.at;
+    return t;
+}
+
+int sync_bucket_scatters(const bucket *b)
+{
+    const sync_compressor *how = b->of->how;
+    return b->counts && !how->elements && !how->tensors && !how->gathers && how->rounds == 1;
+}
+
+static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
+{
+    sync_range *range = calloc((size_t)n + 1, sizeof *range);
+    const int64_t from = (int64_t)b->offset / 4;
+    int ranges = s->how->tensors ? n : 1;
+    if (!range)
+        return no_memory();
+    range[0] = (sync_range){ .count = (int64_t)b->count };
+    for (int i = 0; s->how->tensors && i < n; i++) {
+        int segment;
+        int64_t first;
+        params_place(s->o.params, tensors[i], &segment, &first);
+        const graph_param_info *info = params_info(s->o.params, tensors[i]);
+        range[i] = (sync_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
+    }
+    sync_coding_options o = { .how = s->how, .device = s->o.device, .kernels = s->kernels, .comm = s->o.comm,
+                              .range = range, .ranges = ranges, .count = (int64_t)b->count,
+                              .rank = net_group_rank(b->group), .ranks = net_group_size(b->group) };
+    gt_status st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
+    for (int i = 0; !st && i < ranges; i++)
+        st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
+                             4 * (uint64_t)range[i].count);
+    if (!st) {
+        st = sync_coding_create(&b->coding, &o);
+    } else {
+        for (int i = 0; i < ranges; i++)
+            dev_buffer_release(range[i].grad);
+        dev_buffer_release(o.grad);
+    }
+    free(range);
+    return st;
+}
+
+/* Host memory for a bucket of a device whose own the network cannot reach: for encodings, and where parts of
+ * weights are gathered, for those. */
+static gt_status add_memory(buckets *s, bucket *b)
+{
+    uint64_t bytes = s->share ? 4 * b->count : 0;
+    int far = 0;
+    for (int r = 0; r < s->how->rounds; r++) {
+        const travel t = sync_bucket_travel(b, r);
+        bytes = t.bytes > bytes ? t.bytes : bytes;
+        far |= !t.in_place;
+    }
+    return far ? net_comm_memory(s->o.comm, bytes, &b->memory) : GT_OK;
+}
+
+/* "h.3.mlp.w", or the first and the last of several. */
+static void name_bucket(const buckets *s, bucket *b, const int *tensors, int n)
+{
+    const char *last = params_info(s->o.params, tensors[0])->name;
+    const char *first = params_info(s->o.params, tensors[n - 1])->name;
+    if (n > 1)
+        snprintf(b->name, sizeof b->name, "%.20s ... %.20s", first, last);
+    else
+        snprintf(b->name, sizeof b->name, "%.45s", first);
+}
+
+/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
+static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end,
+                           const int *tensors, int n)
+{
+    const params_segment *seg = params_segment_at(s->o.params, segment);
+    const int64_t most = s->how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
+    gt_status st = GT_OK;
+    while (!st && first < end) {
+        const int64_t size = end - first > most ? most / 2 : end - first;
+        const bucket b = { .of = s, .group = sync_holders_net(s->o.holders, seg->group),
+                           .group_number = seg->group, .grad = seg->grad, .master = seg->master,
+                           .offset = 4 * (uint64_t)(end - size), .count = (uint64_t)size };
+        st = add_bucket(s, &b);
+        if (!st)
+            name_bucket(s, &s->buckets[s->count - 1], tensors, n);
+        if (!st && s->share)
+            st = share_bucket(s, &s->buckets[s->count - 1], segment);
+        if (!st && sync_compressor_changes(s->how))
+            st = add_coding(s, &s->buckets[s->count - 1], tensors, n);
+        if (!st)
+            st = add_memory(s, &s->buckets[s->count - 1]);
+        for (int c = 0; !st && c < s->o.chunks; c++)
+            for (int i = 0; i < n; i++) {
+                int *at = &s->done[(s->count - 1) * s->o.chunks + c];
+                const int done = s->o.done(s->o.context, c, tensors[i]);
+                *at = done > *at ? done : *at;
+            }
+        end -= size;
+    }
+    return st;
+}
+
+/* The buckets of a segment, the last tensors first. */
+static gt_status cut_segment(buckets *s, int segment)
+{
+    const int all = params_count(s->o.params);
+    int *tensors = malloc(((size_t)all + 1) * sizeof *tensors), n = 0;
+    int64_t end = params_segment_at(s->o.params, segment)->count;
+    gt_status st = tensors ? GT_OK : no_memory();
+    for (int i = all - 1; !st && i >= 0; i--) {
+        int at;
+        int64_t first;
+        params_place(s->o.params, i, &at, &first);
+        if (at != segment)
+            continue;
+        tensors[n++] = i;
+        if (end - first >= BUCKET / 4 || first == 0) {
+            st = add_range(s, segment, first, end, tensors, n);
+            end = first;
+            n = 0;
+        }
+    }
+    free(tensors);
+    return st;
+}
+
+/* All ranks of a group must have cut alike: they compare names and places. */
+static gt_status compare(buckets *s)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < s->count; i++) {
+        if (i && s->buckets[i].group == s->buckets[i - 1].group)
+            continue;
+        net_group *g = s->buckets[i].group;
+        const int ranks = net_group_size(g);
+        uint64_t mine = 0, *all = malloc((size_t)ranks * sizeof *all);
+        if (!all)
+            return no_memory();
+        for (int p = 0; p < params_count(s->o.params); p++) {
+            struct { uint64_t name, segment, first; } place = { 0 };
+            int segment, base = 0;
+            int64_t first;
+            params_place(s->o.params, p, &segment, &first);
+            while (params_segment_at(s->o.params, base)->group != s->buckets[i].group_number)
+                base++;
+            if (params_segment_at(s->o.params, segment)->group != s->buckets[i].group_number)
+                continue;
+            const char *name = params_info(s->o.params, p)->name;
+            place.name = gt_hash(name, strlen(name));
+            place.segment = (uint64_t)(segment - base);
+            place.first = (uint64_t)first;
+            mine ^= gt_hash(&place, sizeof place);
+        }
+        all[net_group_rank(g)] = mine;
+        st = net_all_gather(g, all, 2 * (uint64_t)ranks, NULL, NET_I32, NULL);
+        for (int r = 0; !st && r < ranks; r++)
+            if (all[r] != mine)
+                st = gt_fail(GT_MISMATCH, "rank %d and rank %d do not place the parameters they "
+                             "share alike", net_group_member(g, r), net_comm_rank(s->o.comm));
+        free(all);
+    }
+    return st;
+}
+
+static void release(buckets *b)
+{
+    if (dev_courier_drain(b->o.courier))
+        gt_message_clear();
+    for (int i = 0; i < b->count; i++) {
+        bucket *k = &b->buckets[i];
+        const gt_status summed = k->sum ? net_collective_wait(k->sum) : GT_OK;
+        const gt_status read = dev_event_wait(k->reading), written = dev_event_wait(k->writing);
+        if (summed || read || written)
+            gt_message_clear();
+        sync_coding_release(k->coding);
+        if (k->memory)
+            net_comm_memory_free(b->o.comm, k->memory);
+        free(k->counts);
+    }
+    kernel_set_release(b->own_kernels);
+    free(b->buckets);
+    free(b->done);
+    free(b->ended);
+    free(b->queued);
+    free(b);
+}
+
+gt_status sync_buckets_create(sync_run *run, int share)
+{
+    const sync_options *o = &run->o;
+    buckets *s = calloc(1, sizeof *s);
+    if (!s)
+        return no_memory();
+    s->o = *o;
+    s->share = share;
+    s->ended = calloc((size_t)o->chunks, 1);
+    s->queued = calloc((size_t)o->chunks, sizeof *s->queued);
+    s->how = o->compressor ? o->compressor : sync_compressor_at(0);
+    gt_status st = s->ended && s->queued ? GT_OK : no_memory();
+    if (!st && s->how->type != kernel_set_storage(o->kernels))
+        st = kernel_set_create(&s->own_kernels, o->device, s->how->type);
+    s->kernels = s->own_kernels ? s->own_kernels : o->kernels;
+    for (int i = 0; !st && i < params_segments(o->params); i++)
+        if (sync_holders_net(o->holders, params_segment_at(o->params, i)->group))
+            st = cut_segment(s, i);
+    if (!st)
+        st = compare(s);
+    if (st)
+        release(s);
+    else
+        run->state = s;
+    return st;
+}
+
+void sync_buckets_release(sync_run *run)
+{
+    if (run->state)
+        release(run->state);
+}
+
+int sync_buckets_stops(const sync_run *run, int chunk, int stops[SYNC_STOPS])
+{
+    const buckets *s = run->state;
+    int count = 0;
+    for (int i = 0; i < s->count; i++) {
+        const int at = s->done[i * s->o.chunks + chunk];
+        int k = 0;
+        while (k < count && stops[k] < at)
+            k++;
+        if (at <= 0 || (k < count && stops[k] == at))
+            continue;
+        if (count == SYNC_STOPS) {              /* enough: the latest goes, the end follows anyway */
+            if (k == count)
+                continue;
+            count--;
+        }
+        memmove(&stops[k + 1], &stops[k], (size_t)(count - k) * sizeof *stops);
+        stops[k] = at;
+        count++;
+    }
+    return count;
+}
+

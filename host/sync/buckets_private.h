@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/buckets_private.h - what the files of buckets share.
+ *
+ *   buckets_cut.c     which tensors travel together, and in what memory
+ *   buckets.c         a step
+ *   buckets_error.c   what compression holds back, in checkpoints                            */
+#ifndef GT_SYNC_BUCKETS_PRIVATE_H
+#define GT_SYNC_BUCKETS_PRIVATE_H
+
+#include "host/base/trace.h"
+#include "host/sync/buckets.h"
+#include "host/sync/coding.h"
+
+typedef struct bucket {
+    struct buckets *of;
+    net_group *group;
+    int group_number;
+    dev_buffer *grad, *master;          /* of the segment                                   */
+    uint64_t offset, count;             /* bytes into the segment; elements                 */
+    uint64_t *counts;                   /* sharded: elements of each rank's part            */
+    uint64_t own_offset, own_count;     /* of this rank's: elements into the bucket         */
+    sync_coding *coding;                /* NULL: gradients travel as they are               */
+    void *memory;                       /* what the network reads and writes, where the device's own
+                                         * memory is out of its reach                       */
+    int sent;                           /* in this step                                     */
+    dev_event *reading, *writing;       /* of data                                          */
+    uint64_t ticket;                    /* of who begins the sum; 0: finish() does           */
+    net_collective *sum;
+    uint64_t began, ended;              /* of the newest sum                                */
+    char name[GT_SPAN_DETAIL];          /* the parameters in it, for the trace              */
+} bucket;
+
+typedef struct buckets {
+    sync_options o;
+    int share;
+    const sync_compressor *how;
+    kernel_set *own_kernels, *kernels;  /* of the compressor's type; own: made for it       */
+    bucket *buckets;
+    int count, room;
+    int *done;                          /* [bucket * chunks + chunk]: see options.done      */
+    unsigned char *ended;               /* [chunk]: its last backward-weight is queued      */
+    int *queued;                        /* [chunk]: launches of it that are                 */
+    uint64_t step_bytes;
+} buckets;
+
+/* What the network moves of a bucket in a round of exchange. */
+typedef struct travel {
+    dev_buffer *buffer;
+    uint64_t at;                        /* where it begins in buffer                        */
+    char *host;                         /* the same memory on the host, or a copy's         */
+    int in_place;
+    uint64_t bytes, elements;           /* exchanged                                        */
+    uint64_t own_at, own_bytes;         /* of them this rank's, when it sends               */
+    net_type type;
+} travel;
+travel sync_bucket_travel(const bucket *b, int round);
+/* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
+int    sync_bucket_scatters(const bucket *b);
+
+#endif

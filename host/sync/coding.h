@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/coding.h - a bucket's gradients in the form in which a compressor makes them travel.
+ *
+ *   device   grad ─ encode ─► code [ mine ]          ─ exchanged ─► code [ sum ]          ─ decode ─► grad
+ *                             code [ 0 | mine | 2 ]  ─ exchanged ─► code [ 0 | 1 | 2 ]      if it gathers
+ *
+ * Lists of launches, made once; and the memory of encodings, which on devices that compute in host memory
+ * is the network's own.                                                                     */
+#ifndef GT_SYNC_CODING_H
+#define GT_SYNC_CODING_H
+
+#include "host/sync/compressor.h"
+
+typedef struct sync_coding sync_coding;
+
+typedef struct sync_coding_options {
+    const sync_compressor *how;
+    dev_device *device;
+    kernel_set *kernels;                /* of how->type                                     */
+    net_comm *comm;
+    const sync_range *range;            /* of the bucket, one after the other; views are taken over */
+    int ranges;
+    dev_buffer *grad;                   /* all of them, as one; taken over                  */
+    int64_t count;
+    int rank, ranks;                    /* of the group                                     */
+} sync_coding_options;
+
+/* Takes over the views, also if it fails. */
+gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o);
+void      sync_coding_release(sync_coding *c);      /* takes NULL */
+
+/* One encoding that the network moves. */
+typedef struct sync_parcel {
+    dev_buffer *code;                   /* from its begin                                   */
+    void *host;                         /* the same, where it is host memory; else NULL     */
+    uint64_t bytes, elements;           /* of all ranks' together if they are gathered      */
+    uint64_t own_at, own_bytes;         /* this rank's within it                            */
+    net_type type;
+} sync_parcel;
+sync_parcel sync_coding_parcel(const sync_coding *c, int round);
+
+/* Queue what stands before and after the exchange of a round. */
+gt_status sync_coding_encode(sync_coding *c, int round);
+gt_status sync_coding_decode(sync_coding *c, int round);
+
+/* What was held back: fp32, count values; NULL: nothing is kept. */
+dev_buffer *sync_coding_error(const sync_coding *c);
+
+#endif
