@@ -82,26 +82,27 @@ static float bias_correction(float log_beta, float step)
     return -expm1(step * log_beta);
 }
 
-/* `squares` is the sum of squares of the scaled gradients. */
-static void prepare(float squares, __global float *state, float clip, float log_beta1,
+/* `squares` is the sum of squares of the scaled gradients, which `weigh` makes those of the weighted mean:
+ * tokens / weights, or 0 where no target counts and nothing is to move. */
+static void prepare(float squares, __global float *state, float weigh, float clip, float log_beta1,
                     float log_beta2, int dynamic, int growth)
 {
-    const float scale = state[LOSS_SCALE], norm = sqrt(squares) / scale;
+    const float scale = state[LOSS_SCALE], norm = sqrt(squares) / scale * weigh;
     const int finite = isfinite(squares) && isfinite(state[LOSS_SUM]);
     float next = scale;
 
     state[GRAD_NORM] = norm;
-    state[SKIP] = finite ? 0.0f : 1.0f;
-    if (finite) {
+    state[SKIP] = finite && weigh > 0.0f ? 0.0f : 1.0f;
+    if (finite && weigh > 0.0f) {
         const float step = state[STEP] + 1.0f;
         state[STEP] = step;
-        state[CLIP] = (clip > 0.0f ? fmin(1.0f, clip / (norm + 1e-6f)) : 1.0f) / scale;
+        state[CLIP] = (clip > 0.0f ? fmin(1.0f, clip / (norm + 1e-6f)) : 1.0f) / scale * weigh;
         state[BIAS1] = bias_correction(log_beta1, step);
         state[BIAS2] = bias_correction(log_beta2, step);
         state[GOOD_STEPS] += 1.0f;
         if (dynamic && state[GOOD_STEPS] >= growth)
             next = scale * 2.0f;
-    } else {
+    } else if (!finite) {
         state[SKIPPED] += 1.0f;
         if (dynamic && scale > LEAST_SCALE)
             next = scale * 0.5f;
@@ -117,18 +118,18 @@ static void prepare(float squares, __global float *state, float clip, float log_
 #ifdef STYLE_CPU
 
 KERNEL void optim_prepare(ulong count, __global const float *partial, __global float *state,
-                          float clip, float log_beta1, float log_beta2, int dynamic, int growth)
+                          float weigh, float clip, float log_beta1, float log_beta2, int dynamic, int growth)
 {
     floatV sum = 0.0f;
     for (ulong i = 0; i < count; i += VW)
         sum += load_some_f32(partial, i, (int)min((ulong)VW, count - i));
-    prepare(sumV(sum), state, clip, log_beta1, log_beta2, dynamic, growth);
+    prepare(sumV(sum), state, weigh, clip, log_beta1, log_beta2, dynamic, growth);
 }
 
 #else
 
 KERNEL void optim_prepare(ulong count, __global const float *partial, __global float *state,
-                          float clip, float log_beta1, float log_beta2, int dynamic, int growth)
+                          float weigh, float clip, float log_beta1, float log_beta2, int dynamic, int growth)
 {
     __local float tmp[WG];
     float sum = 0.0f;
@@ -136,7 +137,7 @@ KERNEL void optim_prepare(ulong count, __global const float *partial, __global f
         sum += partial[i];
     sum = group_sum(sum, tmp);
     if (get_local_id(0) == 0)
-        prepare(sum, state, clip, log_beta1, log_beta2, dynamic, growth);
+        prepare(sum, state, weigh, clip, log_beta1, log_beta2, dynamic, growth);
 }
 
 #endif

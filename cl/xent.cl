@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* cl/xent.cl - softmax cross-entropy of rows, and the sum of a vector.
  *
- *   loss[r]     = log(sum over v of e^logits[r,v]) - logits[r,target[r]]
- *   dlogits[r,v] = (softmax(logits[r])[v] - (v == target[r])) * scale
+ *   loss[r]     = weight[r] * (log(sum over v of e^logits[r,v]) - logits[r,target[r]])
+ *   dlogits[r,v] = weight[r] * (softmax(logits[r])[v] - (v == target[r])) * scale
  *
- * logits: fp32 (R,V). target: int (R); one outside [0,V) is ignored: loss and gradient 0.
- * loss: fp32 (R). dlogits: storage type (R,V), or null; it may be logits itself.
+ * logits: fp32 (R,V). target: int (R); one outside [0,V) is ignored: loss and gradient 0, whatever the
+ * logits. weight: fp32 (R), or null for 1; 0: ignored. loss: fp32 (R). dlogits: storage type (R,V), or null; it may be logits itself.
  * scale: fp32[1].
  * Everything is relative to the row's largest logit m, so no logit is too large. A row is
  * read once for m and the sum together: whenever m grows, the sum so far is scaled by
@@ -23,6 +23,12 @@
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
 #include "random.clh"
+
+/* A row's weight; 0 if it is ignored. */
+static float weight_of(__global const int *target, __global const float *weight, int r, int V)
+{
+    return target[r] < 0 || target[r] >= V ? 0.0f : weight ? weight[r] : 1.0f;
+}
 
 #ifdef STYLE_CPU
 
@@ -79,23 +85,25 @@ static void row_gradient(__global const float *logits, __global store_t *dlogits
 }
 
 KERNEL void xent(int per, int R, int V, __global const float *logits, __global const int *target,
-                 __global const float *scale, __global float *loss, __global store_t *dlogits)
+                 __global const float *weight, __global const float *scale, __global float *loss,
+                 __global store_t *dlogits)
 {
     const int first = get_global_id(0) * per, last = min(R, first + per);
     for (int r = first; r < last; r++) {
         const size_t at = (size_t)r * V;
         const int hit = target[r];
+        const float w = weight_of(target, weight, r, V);
         float m, total;
-        if (hit < 0 || hit >= V) {
+        if (w == 0.0f) {
             loss[r] = 0.0f;
             if (dlogits)
                 row_clear(dlogits, at, V);
             continue;
         }
         row_top(logits, at, V, &m, &total);
-        loss[r] = (m - logits[at + hit]) + log(total);
+        loss[r] = ((m - logits[at + hit]) + log(total)) * w;
         if (dlogits)
-            row_gradient(logits, dlogits, at, V, hit, m, total, scale[0]);
+            row_gradient(logits, dlogits, at, V, hit, m, total, scale[0] * w);
     }
 }
 
@@ -113,17 +121,19 @@ KERNEL void xent_statistics(int per, int R, int from, int held, __global const f
 }
 
 KERNEL void xent_gradient(int per, int R, int V, int from, int held, __global const float *logits,
-                          __global const int *target, __global const float *scale,
-                          __global const float *top, __global store_t *dlogits)
+                          __global const int *target, __global const float *weight,
+                          __global const float *scale, __global const float *top,
+                          __global store_t *dlogits)
 {
     const int first = get_global_id(0) * per, last = min(R, first + per);
     for (int r = first; r < last; r++) {
         const size_t at = (size_t)r * held;
-        if (target[r] < 0 || target[r] >= V)
+        const float w = weight_of(target, weight, r, V);
+        if (w == 0.0f)
             row_clear(dlogits, at, held);
         else
             row_gradient(logits, dlogits, at, held, target[r] - from, top[2 * r], top[2 * r + 1],
-                         scale[0]);
+                         scale[0] * w);
     }
 }
 
@@ -188,13 +198,15 @@ static void row_gradient(__global const float *logits, __global store_t *dlogits
 }
 
 KERNEL void xent(int per, int R, int V, __global const float *logits, __global const int *target,
-                 __global const float *scale, __global float *loss, __global store_t *dlogits)
+                 __global const float *weight, __global const float *scale, __global float *loss,
+                 __global store_t *dlogits)
 {
     __local float tmp[WG];
     const int r = get_group_id(0), me = get_local_id(0), hit = target[r];
+    const float w = weight_of(target, weight, r, V);
     float m, total;
 
-    if (hit < 0 || hit >= V) {                  /* the same for the whole group */
+    if (w == 0.0f) {                            /* the same for the whole group */
         if (me == 0)
             loss[r] = 0.0f;
         if (dlogits)
@@ -204,11 +216,11 @@ KERNEL void xent(int per, int R, int V, __global const float *logits, __global c
     row_top(logits, r, V, &m, &total, tmp);
     const float chosen = logits[(size_t)r * V + hit];
     if (me == 0)
-        loss[r] = (m - chosen) + log(total);
+        loss[r] = ((m - chosen) + log(total)) * w;
     if (!dlogits)
         return;
     barrier(CLK_GLOBAL_MEM_FENCE);              /* dlogits may be logits: all have read chosen */
-    row_gradient(logits, dlogits, r, V, hit, m, total, scale[0]);
+    row_gradient(logits, dlogits, r, V, hit, m, total, scale[0] * w);
 }
 
 KERNEL void xent_statistics(int per, int R, int from, int held, __global const float *logits,
@@ -224,14 +236,16 @@ KERNEL void xent_statistics(int per, int R, int from, int held, __global const f
 }
 
 KERNEL void xent_gradient(int per, int R, int V, int from, int held, __global const float *logits,
-                          __global const int *target, __global const float *scale,
-                          __global const float *top, __global store_t *dlogits)
+                          __global const int *target, __global const float *weight,
+                          __global const float *scale, __global const float *top,
+                          __global store_t *dlogits)
 {
     const int r = get_group_id(0);
-    if (target[r] < 0 || target[r] >= V)
+    const float w = weight_of(target, weight, r, V);
+    if (w == 0.0f)
         row_clear(dlogits, r, held);
     else
-        row_gradient(logits, dlogits, r, held, target[r] - from, top[2 * r], top[2 * r + 1], scale[0]);
+        row_gradient(logits, dlogits, r, held, target[r] - from, top[2 * r], top[2 * r + 1], scale[0] * w);
 }
 
 KERNEL void sum_all(ulong n, __global const float *x, __global float *out, int add)
@@ -251,9 +265,11 @@ KERNEL void sum_all(ulong n, __global const float *x, __global float *out, int a
 
 /* Few numbers a row, so one body for both styles: a work-item owns rows, get_global_size apart. */
 KERNEL void xent_combine(int R, int ranks, int V, __global const float *statistics,
-                         __global const int *target, __global float *loss, __global float *top)
+                         __global const int *target, __global const float *weight,
+                         __global float *loss, __global float *top)
 {
     for (int r = get_global_id(0); r < R; r += get_global_size(0)) {
+        const float w = weight_of(target, weight, r, V);
         float m = -INFINITY, total = 0.0f, chosen = 0.0f;
         for (int k = 0; k < ranks; k++)
             m = fmax(m, statistics[3 * ((size_t)k * R + r)]);
@@ -262,7 +278,7 @@ KERNEL void xent_combine(int R, int ranks, int V, __global const float *statisti
             total += s.s0 == m || s.s0 == -INFINITY ? s.s1 : s.s1 * exp(s.s0 - m);
             chosen += s.s2;
         }
-        loss[r] = target[r] < 0 || target[r] >= V ? 0.0f : (m - chosen) + log(total);
+        loss[r] = w == 0.0f ? 0.0f : ((m - chosen) + log(total)) * w;
         vstore2((float2)(m, total), r, top);
     }
 }

@@ -82,7 +82,8 @@ typedef struct model_reference_rule {
     int (*count)(const model_config *c);
     void (*describe)(const model_config *c, int i, char name[72], int64_t *count);
     gt_status (*run)(const model_config *c, model_reference_tensor *tensors, int B, int T,
-                     const int32_t *tokens, const int32_t *targets, double *loss);
+                     const int32_t *tokens, const int32_t *targets, const double *weights,
+                     double *loss);
 } model_reference_rule;
 
 /* ---- the family ------------------------------------------------------------------------------ */

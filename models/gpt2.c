@@ -184,8 +184,9 @@ static void head(const builder *b, int x, int table)
 {
     const int64_t B = graph_batch(b->g), T = graph_tokens(b->g);
     int targets = graph_input(b->g, "targets", DTYPE_I32, shape_of(2, B, T));
+    int weights = b->c->weighted ? graph_input(b->g, "weights", DTYPE_F32, shape_of(2, B, T)) : -1;
     x = graph_gather_rows(b->g, "ln_f", norm(b, "", "ln_f", x));
-    graph_head_loss(b->g, "loss", x, table, targets);
+    graph_head_loss(b->g, "loss", x, table, targets, weights);
 }
 
 /* The activations that come from the stage before. */

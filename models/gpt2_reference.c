@@ -134,7 +134,7 @@ static double *take(double **room, size_t count)
 }
 
 static gt_status run(const model_config *c, model_reference_tensor *w, int B, int T, const int32_t *tokens,
-                     const int32_t *targets, double *loss)
+                     const int32_t *targets, const double *weights, double *loss)
 {
     const size_t R = (size_t)B * (size_t)T, C = (size_t)c->channels, I = (size_t)c->inner;
     const size_t V = (size_t)c->vocab, L = (size_t)c->layers, most = I > 3 * C ? I : 3 * C;
@@ -169,8 +169,9 @@ static gt_status run(const model_config *c, model_reference_tensor *w, int B, in
                         norm, mean, rstd);
     reference_gemm(0, 1, rows, (int)V, (int)C, 1.0, norm, (int)C, w[WTE].value, (int)C, logits, (int)V,
                    0);
-    reference_xent(rows, (int)V, logits, targets, 1.0 / (double)R, each, dlogits);
-    *loss = reference_sum((int64_t)R, each) / (double)R;
+    const double total = weights ? reference_sum((int64_t)R, weights) : (double)R;
+    reference_xent(rows, (int)V, logits, targets, weights, 1.0 / total, each, dlogits);
+    *loss = reference_sum((int64_t)R, each) / total;
 
     reference_gemm(1, 0, (int)V, (int)C, rows, 1.0, dlogits, (int)V, norm, (int)C, w[WTE].grad, (int)C,
                    0);

@@ -26,6 +26,7 @@ typedef struct model_config {
     int layers, heads, channels, inner, context, vocab;
     int vocab_given;                /* 0: the tokenizer decides                    */
     int untied_head;                /* the head has a table of its own             */
+    int weighted;                   /* targets have weights, in the input "weights"; of a run, not of a file */
     float dropout_embed, dropout_attention, dropout_residual;
     float eps;                      /* of the norms                                */
     float init_deviation;
@@ -64,8 +65,8 @@ const char *model_tokenizer(const model_config *c);
  * parameters in matrix products: the convention of PaLM's MFU, appendix B. */
 double model_flops_per_token(const model_config *c, int T);
 
-/* Builds tokens -> loss with gradients if `train`. Inputs: tokens, targets i32 (B,T); see
- * graph.h for the rest. Dropout only when training. */
+/* Builds tokens -> loss with gradients if `train`. Inputs: tokens, targets i32 (B,T), and with
+ * `weighted` weights fp32 (B,T); see graph.h for the rest. Dropout only when training. */
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute);
 /* How many units a pipeline can cut between, and a part of them (graph.h); NULL: all. */
 int       model_units(const model_config *c);

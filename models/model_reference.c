@@ -71,7 +71,7 @@ model_reference_tensor *model_reference_find(model_reference *r, const char *nam
 }
 
 gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens,
-                              const int32_t *targets, double *loss)
+                              const int32_t *targets, const double *weights, double *loss)
 {
-    return r->rule->run(&r->c, r->tensors, B, T, tokens, targets, loss);
+    return r->rule->run(&r->c, r->tensors, B, T, tokens, targets, weights, loss);
 }

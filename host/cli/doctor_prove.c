@@ -84,7 +84,7 @@ static gt_status make_reference(step *s)
         free(value);
     }
     if (!st)
-        st = model_reference_run(s->reference, BATCH, SEQ, s->tokens, s->targets, &s->want_loss);
+        st = model_reference_run(s->reference, BATCH, SEQ, s->tokens, s->targets, NULL, &s->want_loss);
     for (int i = 0; !st && i < params_count(p); i++) {
         const model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         s->want_norm += reference_square_sum(t->count, t->grad);

@@ -31,7 +31,7 @@ static void fill(char part[PARTS][48], const train_bar *b)
         snprintf(part[VAL], sizeof *part, "val %.4f", b->val);
     snprintf(part[RATE], sizeof *part, "lr %.2g", b->lr);
     if (b->skipped)
-        snprintf(part[GRAD], sizeof *part, "grad overflow");
+        snprintf(part[GRAD], sizeof *part, "skipped");
     else
         snprintf(part[GRAD], sizeof *part, fabs(b->grad_norm) < 1e4 ? "grad %.2f" : "grad %.1e", b->grad_norm);
     snprintf(part[SPEED], sizeof *part, "%s tok/s", gt_format_count(text, sizeof text, b->tokens_per_s));

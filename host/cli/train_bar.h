@@ -15,7 +15,7 @@ typedef struct train_bar {
     uint64_t step, steps;
     double loss, val, lr, grad_norm;    /* val NaN: none yet                                    */
     double tokens_per_s, seconds_left;
-    int skipped;                        /* the step: fp16 overflowed                            */
+    const char *skipped;                /* why the step moved nothing; NULL: it did             */
 } train_bar;
 
 /* Into out, at most columns - 1 wide; returns out. */

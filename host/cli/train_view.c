@@ -78,8 +78,10 @@ static void show_step(void *context, const metrics_row *r)
     }
     gt_format_count(rate, sizeof rate, r->tokens_per_s);
     if (!v->bar) {
-        char grad[32] = "skipped: fp16 overflow";
-        if (!r->skipped)
+        char grad[48];
+        if (r->skipped)
+            snprintf(grad, sizeof grad, "skipped: %s", r->skipped);
+        else
             snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
         printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n",
                (unsigned long long)r->step, r->loss, val, r->lr, grad, r->step_ms, rate,

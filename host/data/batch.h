@@ -5,6 +5,7 @@
  *
  * A kind of batch is one file that fills in this struct; whoever runs a graph goes over the fields and
  * knows none by name. A stage asks only for the fields that its graph has.
+ * The loss of a step is the mean of its targets by weight, so what is padding or masked weighs 0.
  *
  * Threads    a batch never changes once it is made; filling may run anywhere.                   */
 #ifndef GT_DATA_BATCH_H
@@ -33,14 +34,28 @@ struct data_batch {
     /* The same of an evaluation's rows, of which only the first `real` count in the loss. */
     gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real,
                            void *const field[]);
+    /* Where targets do not count alike: the f32 field of their weights, each >= 0; and the sum of these over
+     * all sequences of the step at a position, or of an evaluation's rows, which any rank can ask for.
+     * NULL, all three: each target weighs 1. */
+    const char *weights;
+    gt_status (*total)(const data_batch *b, uint64_t position, double *weights);
+    gt_status (*total_rows)(const data_batch *b, uint64_t first, uint64_t count, double *weights);
     const loader *loader;
     const char *split;                  /* its name, for sentences */
 };
 
+/* Makes a batch of a kind; which, may depend on the model's config. The loader must outlive it. */
+typedef void (*data_batch_maker)(data_batch *out, const void *config, const loader *l, const char *split);
+
 /* Bytes of `count` sequences of a field. */
 size_t data_field_bytes(const data_field *f, uint64_t count);
 
-/* Fields `tokens` and `targets`, each the token behind it. The loader must outlive the batch. */
+/* What the targets of the step of `sequences` at a position weigh together, and those of evaluation rows
+ * [first, first + count). GT_MISMATCH if that is no number from 0 up. */
+gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t sequences, double *weights);
+gt_status data_batch_total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights);
+
+/* Fields `tokens` and `targets`, each the token behind it. */
 void data_batch_next_token(data_batch *out, const loader *l, const char *split);
 
 #endif

@@ -4,11 +4,6 @@
 
 enum { TOKENS, TARGETS, COUNT };
 
-size_t data_field_bytes(const data_field *f, uint64_t count)
-{
-    return (size_t)(f->count * count) * dtype_size(f->type);
-}
-
 /* Negative targets are ignored. */
 static gt_status check_ids(const data_batch *b, uint64_t count, void *const field[])
 {

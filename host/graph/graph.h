@@ -118,12 +118,12 @@ int graph_add(graph *g, const char *name, int a, int b);
  * (B,T,C). x itself if nothing is split. */
 int graph_gather_rows(graph *g, const char *name, int x);
 int graph_scatter_rows(graph *g, const char *name, int x);
-/* Softmax cross-entropy of x w' against targets (negative ones are ignored): the sum over
- * rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
- * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x and
- * targets are whole on every rank, and so are the losses; rank 0 alone adds them to "loss_sum",
+/* Softmax cross-entropy of x w' against targets (negative ones are ignored), each times its weight
+ * (fp32, one a target; 0: ignored; weights -1: all are 1): the sum over rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
+ * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x,
+ * targets and weights are whole on every rank, and so are the losses; rank 0 alone adds them to "loss_sum",
  * the others add 0. */
-int graph_head_loss(graph *g, const char *name, int x, int w, int targets);
+int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights);
 /* fp32 logits (R,V) of x w', for generation. */
 int graph_logits(graph *g, const char *name, int x, int w);
 

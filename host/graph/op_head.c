@@ -59,6 +59,12 @@ static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc 
                        .c_type = DTYPE_F32 };
 }
 
+/* The weights of targets, of nodes that take them; -1: there are none. */
+static int head_weights(const graph_node *n)
+{
+    return n->op == &op_head_loss ? n->in[5] : n->op == &op_head_gradient ? n->in[6] : -1;
+}
+
 /* Logits that stay for another node. */
 static int head_kept(const graph_node *n)
 {
@@ -102,7 +108,7 @@ static gt_status head_scratch(launch_context *c, const graph_node *n, uint64_t *
 /* Some rows, and where their things are. */
 typedef struct block {
     int from, rows;
-    dev_buffer *x, *target;
+    dev_buffer *x, *target, *weight;
     dev_buffer *z, *dz;         /* logits, and their gradient: the same memory in fp32 */
     dev_buffer *own;            /* the GEMMs' scratch                                  */
     gemm_desc logits, dx, dw;
@@ -131,6 +137,8 @@ static gt_status block_open(launch_context *c, const graph_node *n, int from, co
     head_gemms(g, n, b->rows, &b->logits, &b->dx, &b->dw);
     b->x = rows_view(c, b, n->in[0], (uint64_t)C_of(g, n->in[0]) * dtype_size(g->storage));
     b->target = rows_view(c, b, n->in[2], 4);
+    if (head_weights(n) >= 0)
+        b->weight = rows_view(c, b, head_weights(n), 4);
     int there = scratch_view(c, 0, part[0] ? 4 * cells : 0, &b->z)
                 && scratch_view(c, part[0], part[1] ? dtype_size(g->storage) * cells : 0, &b->dz)
                 && scratch_view(c, part[0] + part[1], part[2], &b->own);
@@ -138,6 +146,7 @@ static gt_status block_open(launch_context *c, const graph_node *n, int from, co
         b->z = c->buffer(c, head_kept(n));
     if (!part[1])
         b->dz = b->z;
+    there &= b->weight || head_weights(n) < 0;
     return there && b->x && b->target ? GT_OK : GT_DEVICE;      /* the view has said why */
 }
 
@@ -197,8 +206,8 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
         if (!st && !loss)
             st = GT_DEVICE;
         if (!st)
-            st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, c->buffer(c, n->in[3]),
-                             loss, train ? b.dz : NULL);
+            st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight,
+                             c->buffer(c, n->in[3]), loss, train ? b.dz : NULL);
         if (!st && train)
             st = block_products(c, n, &b, n->out[1], n->out[2], add, changes);
     }
@@ -258,7 +267,8 @@ static gt_status head_combine_launch(launch_context *c, const graph_node *n)
     graph_attributes_get(n, &columns, sizeof columns);
     gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, columns,
                                        c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
-                                       c->buffer(c, n->out[0]), c->buffer(c, n->out[1]));
+                                       c->buffer(c, n->in[3]), c->buffer(c, n->out[0]),
+                                       c->buffer(c, n->out[1]));
     /* Every rank knows all losses; one alone may count them. */
     return st ? st : sum_losses(c, n->out[0], n->in[2], g->rank == 0 ? R : 0);
 }
@@ -283,6 +293,7 @@ static void head_combine_backward(graph *g, const graph_node *n)
     d->in[3] = scale;
     d->in[4] = n->out[1];
     d->in[5] = s.out[1];
+    d->in[6] = n->in[3];
     d->out[0] = dx;
     d->out[1] = dw;
     graph_grad_put(g, x, dx, n->name);
@@ -304,7 +315,7 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
             st = GT_DEVICE;
         if (!st)
             st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z,
-                                      b.target, c->buffer(c, n->in[3]), top, b.dz);
+                                      b.target, b.weight, c->buffer(c, n->in[3]), top, b.dz);
         if (!st)
             st = block_products(c, n, &b, n->out[0], n->out[1], add, changes);
     }
@@ -354,7 +365,7 @@ static const graph_op op_logits = {
 };
 
 /* The head of a tensor group. */
-static int head_loss_split(graph *g, const char *name, int x, int w, int targets)
+static int head_loss_split(graph *g, const char *name, int x, int w, int targets, int weights)
 {
     const int64_t R = rows_of(&g->values[x]);
     const kernel_rows held = rows_held(g, w);
@@ -389,19 +400,20 @@ static int head_loss_split(graph *g, const char *name, int x, int w, int targets
     n->in[0] = all;
     n->in[1] = targets;
     n->in[2] = sum;
+    n->in[3] = weights;
     n->out[0] = loss;
     n->out[1] = top;
     graph_attributes_set(n, &held.V, sizeof held.V);
     return loss;
 }
 
-int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
+int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights)
 {
     if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])) || targets < 0)
         return -1;
     graph_mark_table(g, w);
     if (g->ranks > 1)
-        return head_loss_split(g, name, x, w, targets);
+        return head_loss_split(g, name, x, w, targets, weights);
     int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
                                shape_of(1, rows_of(&g->values[x])));
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
@@ -414,6 +426,7 @@ int graph_head_loss(graph *g, const char *name, int x, int w, int targets)
     n->in[2] = targets;
     n->in[3] = scale;
     n->in[4] = sum;
+    n->in[5] = weights;
     n->out[0] = loss;
     return loss;
 }

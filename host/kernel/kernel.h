@@ -142,11 +142,12 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
 
 /* ---- cl/xent.cl --------------------------------------------------------------------- */
 /* Softmax cross-entropy of R rows. logits fp32 (R,V); target i32 (R), negative = ignored
- * (loss 0, gradient 0). loss fp32 (R). dlogits S (R,V) or NULL (loss only); for fp32 storage
- * it may be logits itself. dlogits = (softmax - onehot) * scale[0]; scale fp32[1] on the
- * device. */
+ * (loss 0, gradient 0). weight fp32 (R) of the rows, 0 = ignored; NULL: 1 each. loss fp32 (R). dlogits
+ * S (R,V) or NULL (loss only); for fp32 storage it may be logits itself.
+ * dlogits = (softmax - onehot) * weight * scale[0]; scale fp32[1] on the device. */
 gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
-                      dev_buffer *target, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits);
+                      dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *loss,
+                      dev_buffer *dlogits);
 /* The same in three steps, where several ranks have columns held.begin .. of the V logits each
  * (Shoeybi et al., "Megatron-LM", 2019). statistics fp32 (R,3): of a row's own columns the largest
  * logit m, the sum of e^(logit - m), and the target's logit (0 if another rank has it). */
@@ -155,12 +156,12 @@ gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows 
 /* All ranks' statistics fp32 (ranks,R,3) -> loss fp32 (R), and top fp32 (R,2): the row's largest
  * logit and sum of e^(logit - it). Ranks are added in their order. */
 gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
-                              dev_buffer *statistics, dev_buffer *target, dev_buffer *loss,
-                              dev_buffer *top);
+                              dev_buffer *statistics, dev_buffer *target, dev_buffer *weight,
+                              dev_buffer *loss, dev_buffer *top);
 /* dlogits of the own columns; as above it may be logits itself. */
 gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                               dev_buffer *logits, dev_buffer *target, dev_buffer *scale,
-                               dev_buffer *top, dev_buffer *dlogits);
+                               dev_buffer *logits, dev_buffer *target, dev_buffer *weight,
+                               dev_buffer *scale, dev_buffer *top, dev_buffer *dlogits);
 /* sum[0] (+)= sum of n fp32, always in the same order. */
 gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
                      kernel_slot *add_at);
@@ -174,11 +175,11 @@ enum {
     OPTIM_GOOD_STEPS,       /* since the loss scale last changed                       */
     OPTIM_GRAD_NORM,        /* of the last step, unscaled, before clipping             */
     OPTIM_CLIP,             /* what gradients are multiplied by: clip / loss scale     */
-    OPTIM_SKIP,             /* 1: the last gradients were not finite, nothing moved    */
+    OPTIM_SKIP,             /* 1: the last gradients were not finite, or none; nothing moved */
     OPTIM_SKIPPED,          /* how often that happened                                 */
     OPTIM_BIAS1, OPTIM_BIAS2,   /* 1 - beta^step                                       */
     OPTIM_HALTED,           /* 1: fp32/bf16 met a non-finite step; no update moves any more */
-    OPTIM_LOSS_SUM,         /* of the step, in units of tokens * nats; kernel_sum adds */
+    OPTIM_LOSS_SUM,         /* of the step, in units of weights * nats; kernel_sum adds */
     OPTIM_STATE_FLOATS = 16
 };
 /* partial[i] = sum of squares of the i-th block of g; kernel_norm_blocks(n) floats. */
@@ -189,10 +190,12 @@ int64_t   kernel_norm_blocks(const kernel_set *k, int64_t n);
  * no clipping), skip, step, bias corrections; with `dynamic`, halves the loss scale on
  * overflow (and GRAD_SCALE with it) and doubles it after `growth` good steps, else halts on a
  * non-finite step. The clip factor is PyTorch's: min(1, clip / (norm + 1e-6)). The betas are
- * double because 1 - 0.999f is off by 1e-5 of itself. */
+ * double because 1 - 0.999f is off by 1e-5 of itself. The launch argument at *weigh_at (NULL: stays 1)
+ * multiplies norm and gradients before they are clipped; 0: there is nothing to learn from, SKIP is set
+ * and all else but the norm stays as it is. */
 gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
                                dev_buffer *state, float clip, double beta1, double beta2,
-                               int dynamic, int growth);
+                               int dynamic, int growth, kernel_slot *weigh_at);
 /* AdamW (Loshchilov and Hutter 2019, as PyTorch writes it): p -= lr * (m/bias1 / (sqrt(v/bias2)
  * + eps) + decay * p), m and v as usual, g * CLIP as gradient. fp32 n elements each; `copy`
  * S (n) or NULL receives the new p in storage type. Does nothing when SKIP or HALTED. lr is

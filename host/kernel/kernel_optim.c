@@ -29,15 +29,18 @@ gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer 
 
 gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
                                dev_buffer *state, float clip, double beta1, double beta2,
-                               int dynamic, int growth)
+                               int dynamic, int growth, kernel_slot *weigh_at)
 {
     assert(count >= 0);
     dev_arg args[] = {
-        dev_arg_u64((uint64_t)count), dev_arg_buffer(partial), dev_arg_buffer(state),
+        dev_arg_u64((uint64_t)count), dev_arg_buffer(partial), dev_arg_buffer(state), dev_arg_f32(1.0f),
         dev_arg_f32(clip), dev_arg_f32((float)log(beta1)), dev_arg_f32((float)log(beta2)),
         dev_arg_i32(dynamic), dev_arg_i32(growth),
     };
-    return kernel_launch_groups(l, k, &kernel_optim_family, "optim_prepare", 1, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_groups(l, k, &kernel_optim_family, "optim_prepare", 1, args, KERNEL_ARGS(args));
+    if (!st)
+        kernel_slot_last(weigh_at, l, 3);
+    return st;
 }
 
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,

@@ -15,12 +15,13 @@
 #include <string.h>
 
 gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
-                      dev_buffer *target, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits)
+                      dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *loss,
+                      dev_buffer *dlogits)
 {
     assert(V > 0);
     dev_arg args[] = {
         dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(V), dev_arg_buffer(logits),
-        dev_arg_buffer(target), dev_arg_buffer(scale), dev_arg_buffer(loss),
+        dev_arg_buffer(target), dev_arg_buffer(weight), dev_arg_buffer(scale), dev_arg_buffer(loss),
         dev_arg_buffer(dlogits),
     };
     return kernel_launch_rows(l, k, &kernel_xent_family, "xent", R, V, args, KERNEL_ARGS(args));
@@ -39,13 +40,13 @@ gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows 
 }
 
 gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
-                              dev_buffer *statistics, dev_buffer *target, dev_buffer *loss,
-                              dev_buffer *top)
+                              dev_buffer *statistics, dev_buffer *target, dev_buffer *weight,
+                              dev_buffer *loss, dev_buffer *top)
 {
     assert(R >= 0 && ranks > 0 && V > 0);
     const dev_arg args[] = {
         dev_arg_i32(R), dev_arg_i32(ranks), dev_arg_i32(V), dev_arg_buffer(statistics),
-        dev_arg_buffer(target), dev_arg_buffer(loss), dev_arg_buffer(top),
+        dev_arg_buffer(target), dev_arg_buffer(weight), dev_arg_buffer(loss), dev_arg_buffer(top),
     };
     const size_t owners = ((size_t)R + k->group - 1) / k->group;
     return kernel_launch_groups(l, k, &kernel_xent_family, "xent_combine",
@@ -53,13 +54,13 @@ gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int 
 }
 
 gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                               dev_buffer *logits, dev_buffer *target, dev_buffer *scale,
-                               dev_buffer *top, dev_buffer *dlogits)
+                               dev_buffer *logits, dev_buffer *target, dev_buffer *weight,
+                               dev_buffer *scale, dev_buffer *top, dev_buffer *dlogits)
 {
     assert(held.count > 0 && held.begin + held.count <= held.V);
     dev_arg args[] = {
         dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(held.V), dev_arg_i32(held.begin),
-        dev_arg_i32(held.count), dev_arg_buffer(logits), dev_arg_buffer(target),
+        dev_arg_i32(held.count), dev_arg_buffer(logits), dev_arg_buffer(target), dev_arg_buffer(weight),
         dev_arg_buffer(scale), dev_arg_buffer(top), dev_arg_buffer(dlogits),
     };
     return kernel_launch_rows(l, k, &kernel_xent_family, "xent_gradient", R, held.count, args,
@@ -89,12 +90,31 @@ static double largest(const double *x, int n)
     return most;
 }
 
+/* Weights of rows; every third row is ignored. */
+static operand *give_weights(trial *t)
+{
+    operand *o = give(t, "weight", FLOAT, t->R, 1.0);
+    for (int r = 0; !t->status && r < t->R; r++)
+        o->value[r] = o->want[r] = r % 3 == 1 ? 0.0 : fabs(o->value[r]);
+    return o;
+}
+
+static double weight_of(const operand *weight, int64_t r)
+{
+    return weight ? weight->value[r] : 1.0;
+}
+
+static dev_buffer *buffer_of(const operand *o)
+{
+    return o ? o->buffer : NULL;
+}
+
 /* loss->want[r] is set; x: row r of V logits. */
-static void xent_expect_loss(operand *loss, int r, int V, const double *x, int target)
+static void xent_expect_loss(operand *loss, int r, int V, const double *x, int target, double weight)
 {
     if (target >= 0)
-        loss->slack[r] = (float)(U * (ROUNDINGS(V) + 8.0 * fabs(loss->want[r]) + fabs(largest(x, V))
-                                      + fabs(x[target])));
+        loss->slack[r] = (float)(U * (weight * (ROUNDINGS(V) + fabs(largest(x, V)) + fabs(x[target]))
+                                      + 9.0 * fabs(loss->want[r])));
 }
 
 /* Row r of V logits x, whose gradient is `slope`. */
@@ -105,18 +125,18 @@ static void xent_expect_row(operand *dlogits, int r, int V, const double *x, con
     for (int v = 0; v < V; v++) {
         const double p = target < 0 ? 0.0 : fabs(slope[v] / s) + (v == target ? 2.0 : 0.0);
         expect(dlogits, (int64_t)r * V + v, slope[v],
-               s * p * U * (8.0 + f + 2.0 * (most - x[v])) + TINY);
+               s * p * U * (9.0 + f + 2.0 * (most - x[v])) + TINY);
     }
 }
 
 /* deviation 1000 makes most exps underflow: only differences from the largest may count. */
-static void xent_with(trial *t, int gradient, double deviation)
+static void xent_with(trial *t, int gradient, double deviation, int weighted)
 {
     const int V = t->C;
     const int in_place = gradient && kernel_set_storage(t->k) == DTYPE_F32 && t->R % 2;
     operand *logits = give(t, "logits", FLOAT, elements(t), deviation);
     operand *target = give_below(t, "target", t->R, V), *scale = give(t, "scale", FLOAT, 1, 1.0);
-    operand *loss = take(t, "loss", FLOAT, t->R);
+    operand *weight = weighted ? give_weights(t) : NULL, *loss = take(t, "loss", FLOAT, t->R);
     operand *dlogits = !gradient ? NULL : in_place ? logits
                      : take(t, "dlogits", STORED, elements(t));
     double *slope = calloc((size_t)elements(t), sizeof *slope);
@@ -128,23 +148,26 @@ static void xent_with(trial *t, int gradient, double deviation)
     }
     for (int r = 4; r < t->R; r += 5)
         target->whole[r] = -1;
-    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer, scale->buffer,
-                          loss->buffer, dlogits ? dlogits->buffer : NULL));
+    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer,
+                          buffer_of(weight), scale->buffer, loss->buffer, buffer_of(dlogits)));
     t->flops = 12.0 * (double)elements(t);
-    reference_xent(t->R, V, logits->value, target->whole, scale->value[0], loss->want, slope);
+    reference_xent(t->R, V, logits->value, target->whole, weight ? weight->value : NULL, scale->value[0],
+                   loss->want, slope);
     for (int r = 0; r < t->R; r++) {
         const double *x = logits->value + (int64_t)r * V;
-        xent_expect_loss(loss, r, V, x, target->whole[r]);
+        const double w = weight_of(weight, r);
+        xent_expect_loss(loss, r, V, x, target->whole[r], w);
         if (dlogits)
-            xent_expect_row(dlogits, r, V, x, slope + (int64_t)r * V, target->whole[r],
-                            scale->value[0]);
+            xent_expect_row(dlogits, r, V, x, slope + (int64_t)r * V, w == 0.0 ? -1 : target->whole[r],
+                            w == 0.0 ? 1.0 : w * scale->value[0]);
     }
     free(slope);
 }
 
-static void xent_case(trial *t)      { xent_with(t, 1, 2.0); }
-static void xent_huge_case(trial *t) { xent_with(t, 1, 1000.0); }
-static void xent_loss_case(trial *t) { xent_with(t, 0, 2.0); }
+static void xent_case(trial *t)          { xent_with(t, 1, 2.0, 0); }
+static void xent_huge_case(trial *t)     { xent_with(t, 1, 1000.0, 0); }
+static void xent_loss_case(trial *t)     { xent_with(t, 0, 2.0, 0); }
+static void xent_weighted_case(trial *t) { xent_with(t, 1, 2.0, 1); }
 
 /* The columns of one rank of several: as many again are other ranks'. */
 static kernel_rows some_columns(int V)
@@ -188,14 +211,15 @@ static void xent_statistics_case(trial *t)      { xent_statistics_with(t, 2.0); 
 static void xent_statistics_huge_case(trial *t) { xent_statistics_with(t, 1000.0); }
 
 /* Of three ranks, the last of which has logits too small to count in some rows. */
-static void xent_combine_case(trial *t)
+static void xent_combine_with(trial *t, int weighted)
 {
     enum { RANKS = 3 };
     const int64_t R = t->R;
     operand *given = give(t, "statistics", FLOAT, RANKS * 3 * R, 3.0), *target = give_targets(t, RANKS);
+    operand *weight = weighted ? give_weights(t) : NULL;
     operand *loss = take(t, "loss", FLOAT, R), *top = take(t, "top", FLOAT, 2 * R);
     append(t, kernel_xent_combine(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer,
-                                  loss->buffer, top->buffer));
+                                  buffer_of(weight), loss->buffer, top->buffer));
     for (int64_t r = 0; !t->status && r < R; r++) {
         double most = -INFINITY, sum = 0.0, chosen = 0.0, error = 0.0;
         for (int k = 0; k < RANKS; k++) {
@@ -215,30 +239,35 @@ static void xent_combine_case(trial *t)
             sum += e;
             error += e > 0.0 ? e * (8.0 + 2.0 * (most - x[0])) : 0.0;
         }
-        const double want = most - chosen + log(sum);
-        const int counts = target->whole[r] >= 0;
+        const double want = most - chosen + log(sum), w = weight_of(weight, r);
+        const int counts = target->whole[r] >= 0 && w != 0.0;
         expect(top, 2 * r, most, 0.0);
         expect(top, 2 * r + 1, sum, U * error);
-        expect(loss, r, counts ? want : 0.0,
-               counts ? U * (error / sum + 8.0 * fabs(want) + fabs(most) + fabs(chosen)) : 0.0);
+        expect(loss, r, counts ? w * want : 0.0,
+               counts ? w * U * (error / sum + 9.0 * fabs(want) + fabs(most) + fabs(chosen)) : 0.0);
     }
 }
 
+static void xent_combine_case(trial *t)          { xent_combine_with(t, 0); }
+static void xent_combine_weighted_case(trial *t) { xent_combine_with(t, 1); }
+
 /* Others' columns hold as much again, and in odd rows the largest logit. */
-static void xent_gradient_case(trial *t)
+static void xent_gradient_with(trial *t, int weighted)
 {
     const kernel_rows held = some_columns(t->C);
     const int in_place = kernel_set_storage(t->k) == DTYPE_F32 && t->R % 2;
     operand *logits = give(t, "logits", FLOAT, elements(t), 2.0), *target = give_targets(t, held.V);
     operand *scale = give(t, "scale", FLOAT, 1, 1.0), *top = give(t, "top", FLOAT, 2 * (int64_t)t->R, 1.0);
+    operand *weight = weighted ? give_weights(t) : NULL;
     operand *out = in_place ? logits : take(t, "dlogits", STORED, elements(t));
     append(t, kernel_xent_gradient(t->list, t->k, t->R, held, logits->buffer, target->buffer,
-                                   scale->buffer, top->buffer, out->buffer));
+                                   buffer_of(weight), scale->buffer, top->buffer, out->buffer));
     t->flops = 4.0 * (double)elements(t);
     for (int r = 0; !t->status && r < t->R; r++) {
         const int64_t at = (int64_t)r * t->C;
-        const int hit = target->whole[r] - held.begin, counts = target->whole[r] >= 0;
-        const double *x = logits->value + at, s = fabs(scale->value[0]);
+        const double w = weight_of(weight, r), factor = w * scale->value[0], s = fabs(factor);
+        const int hit = target->whole[r] - held.begin, counts = target->whole[r] >= 0 && w != 0.0;
+        const double *x = logits->value + at;
         double *m = &top->value[2 * r], *total = &top->value[2 * r + 1];
         *m = (double)(float)(largest(x, t->C) + r % 2);
         *total = 0.0;
@@ -248,11 +277,14 @@ static void xent_gradient_case(trial *t)
         memcpy(top->want + 2 * r, m, 2 * sizeof *m);
         for (int v = 0; v < t->C; v++) {
             const double p = exp(x[v] - *m) / *total;
-            expect(out, at + v, counts ? (p - (v == hit)) * scale->value[0] : 0.0,
-                   counts ? s * (p + 2.0 * (v == hit)) * U * (8.0 + 2.0 * (*m - x[v])) + TINY : 0.0);
+            expect(out, at + v, counts ? (p - (v == hit)) * factor : 0.0,
+                   counts ? s * (p + 2.0 * (v == hit)) * U * (9.0 + 2.0 * (*m - x[v])) + TINY : 0.0);
         }
     }
 }
+
+static void xent_gradient_case(trial *t)          { xent_gradient_with(t, 0); }
+static void xent_gradient_weighted_case(trial *t) { xent_gradient_with(t, 1); }
 
 static void sum_with(trial *t, int add)
 {
@@ -277,10 +309,13 @@ static const kernel_case cases[] = {
     { "cross-entropy", xent_case, 160, 50257 },
     { "cross-entropy of huge logits", xent_huge_case, 0, 0 },
     { "cross-entropy, loss only", xent_loss_case, 160, 50257 },
+    { "cross-entropy, weighted", xent_weighted_case, 0, 0 },
     { "cross-entropy statistics of some columns", xent_statistics_case, 160, 50257 },
     { "cross-entropy statistics of huge logits", xent_statistics_huge_case, 0, 0 },
     { "cross-entropy of all ranks' statistics", xent_combine_case, 0, 0 },
+    { "cross-entropy of all ranks' statistics, weighted", xent_combine_weighted_case, 0, 0 },
     { "cross-entropy gradient of some columns", xent_gradient_case, 160, 50257 },
+    { "cross-entropy gradient of some columns, weighted", xent_gradient_weighted_case, 0, 0 },
     { "sum", sum_case, 8192, 768 },
     { "sum, added", sum_more_case, 0, 0 },
     { 0 },

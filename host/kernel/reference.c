@@ -276,21 +276,22 @@ void reference_attention_grad(int B, int T, int C, int H, int causal, double sca
 
 /* ---- loss ------------------------------------------------------------------------------- */
 
-void reference_xent(int R, int V, const double *logits, const int32_t *target, double scale,
-                    double *loss, double *dlogits)
+void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight,
+                    double scale, double *loss, double *dlogits)
 {
     for (int r = 0; r < R; r++) {
         const double *x = logits + (ptrdiff_t)r * V;
         const int known = 0 <= target[r] && target[r] < V;
+        const double w = weight ? weight[r] : 1.0;
         double most = -INFINITY, sum = 0.0;
         for (int v = 0; v < V; v++)
             most = fmax(most, x[v]);
         for (int v = 0; v < V; v++)
             sum += exp(x[v] - most);
-        loss[r] = known ? most + log(sum) - x[target[r]] : 0.0;
+        loss[r] = known ? w * (most + log(sum) - x[target[r]]) : 0.0;
         for (int v = 0; dlogits && v < V; v++)
             dlogits[(ptrdiff_t)r * V + v] =
-                known ? (exp(x[v] - most) / sum - (v == target[r])) * scale : 0.0;
+                known ? (exp(x[v] - most) / sum - (v == target[r])) * w * scale : 0.0;
     }
 }
 

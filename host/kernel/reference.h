@@ -58,9 +58,9 @@ void reference_attention_grad(int B, int T, int C, int H, int causal, double sca
                               const reference_dropout *drop, const double *qkv,
                               const double *dout, double *dqkv);
 
-/* loss (R); dlogits (R,V) or NULL. A target outside [0,V) is ignored. */
-void reference_xent(int R, int V, const double *logits, const int32_t *target, double scale,
-                    double *loss, double *dlogits);
+/* loss (R); dlogits (R,V) or NULL. weight (R); NULL: 1 each. A target outside [0,V) is ignored. */
+void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight,
+                    double scale, double *loss, double *dlogits);
 double reference_sum(int64_t n, const double *x);
 double reference_square_sum(int64_t n, const double *x);
 

@@ -221,7 +221,7 @@ static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
     const int dynamic = kernel_set_storage(o->kernels) == DTYPE_F16;
     dev_list_label(l, "optimizer");
     gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip,
-                                        c->beta1, c->beta2, dynamic, c->scale_growth);
+                                        c->beta1, c->beta2, dynamic, c->scale_growth, &o->weigh);
     o->with.list = l;
     for (int i = 0; !st && i < o->units; i++)
         st = c->rule->append(&o->with, &o->unit[i]);
@@ -259,12 +259,12 @@ static gt_status make_parts(optim *o, const optim_part *parts)
     return o->partial && o->grad && o->part ? GT_OK : no_memory("its parts");
 }
 
-static gt_status begin_state(optim *o, double tokens)
+static gt_status begin_state(optim *o)
 {
     float state[OPTIM_STATE_FLOATS] = { 0 };
     const double scale = kernel_set_storage(o->kernels) == DTYPE_F16 ? o->config.loss_scale : 1.0;
     state[OPTIM_LOSS_SCALE] = (float)scale;
-    state[OPTIM_GRAD_SCALE] = (float)(scale / tokens);
+    state[OPTIM_GRAD_SCALE] = (float)(scale / o->tokens);
     state[OPTIM_CLIP] = 1.0f;
     return optim_state_write(o, state);
 }
@@ -284,6 +284,7 @@ gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *
     o->kernels = k;
     o->params = p;
     o->config = *c;
+    o->tokens = o->weights = tokens;
     st = make_parts(o, parts);
     if (!st)
         st = make_units(o);
@@ -297,7 +298,7 @@ gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *
     if (!st)
         st = build_lists(o);
     if (!st)
-        st = begin_state(o, tokens);
+        st = begin_state(o);
     if (st) {
         optim_release(o);
         return st;
@@ -359,9 +360,15 @@ gt_status optim_partial(optim *o, double *squares, double *loss)
     return st;
 }
 
+void optim_weigh(optim *o, double weights)
+{
+    o->weights = weights;
+}
+
 static gt_status run_update(optim *o, double lr)
 {
-    gt_status st = GT_OK;
+    const double weigh = o->weights > 0.0 ? o->tokens / o->weights : 0.0;
+    gt_status st = dev_list_set(o->update, o->weigh.launch, o->weigh.arg, dev_arg_f32((float)weigh));
     for (int i = 0; !st && i < o->rates; i++)
         st = dev_list_set(o->update, o->rate[i].at.launch, o->rate[i].at.arg,
                           dev_arg_f32((float)(lr * o->rate[i].scale)));

@@ -72,7 +72,7 @@ void optim_state_bytes(const optim_config *c, double *least, double *most);
 typedef struct optim_part { int64_t first, count; int counted; } optim_part;
 
 typedef struct optim optim;
-/* `tokens` is how many the loss of a step is averaged over. p, k and g must outlive it. g: for rules that
+/* `tokens`: the targets of a step, over which its loss is averaged unless optim_weigh() says otherwise. p, k and g must outlive it. g: for rules that
  * multiply matrices; may be NULL for others. parts: one a segment, of one of several ranks; NULL: this rank
  * is alone and has all of them. GT_UNSUPPORTED if the rule needs whole a tensor of which this rank
  * holds or updates a part. */
@@ -83,6 +83,11 @@ void      optim_release(optim *o);              /* takes NULL */
 /* What the loss graph binds: fp32[1] each. */
 dev_buffer *optim_grad_scale(optim *o);
 dev_buffer *optim_loss_sum(optim *o);
+
+/* What the targets weigh of the steps that are updated from now on, all ranks together; 0: nothing
+ * counts, and the update moves nothing (OPTIM_SKIP). Gradients come in as if each weighed 1, so this may be
+ * told any time before the update. At first it is `tokens`. */
+void optim_weigh(optim *o, double weights);
 
 /* Queues one update at rate lr; returns at once. */
 gt_status optim_step(optim *o, double lr);

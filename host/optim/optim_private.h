@@ -28,6 +28,8 @@ struct optim {
     kernel_set *kernels;
     dev_list *norms, *update;           /* `norms` is empty unless shared */
     optim_update with;                  /* what rules append with */
+    double tokens, weights;             /* optim_create(), optim_weigh() */
+    kernel_slot weigh;                  /* of the launch that takes tokens / weights */
     optim_rate *rate;
     int rates, rate_room;
     float *sums;                        /* shared: partial sums, read here; then the total */

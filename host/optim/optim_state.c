@@ -164,7 +164,8 @@ static gt_status saved_read(void *context, int i, float *to)
 
 static gt_status saved_write(void *context, int i, const float *from)
 {
-    static const int used[] = { OPTIM_STEP, OPTIM_GRAD_SCALE, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
+    static const int used[] = { OPTIM_STEP, OPTIM_LOSS_SCALE, OPTIM_GOOD_STEPS };
+    float state[OPTIM_STATE_FLOATS];
     optim *o = context;
     int param, which;
     entry_at(o, i, &param, &which);
@@ -173,7 +174,9 @@ static gt_status saved_write(void *context, int i, const float *from)
     for (size_t k = 0; k < sizeof used / sizeof *used; k++)
         if (!isfinite(from[used[k]]))
             return gt_fail(GT_NUMERIC, "the optimizer's scalar %d is not finite", used[k]);
-    return optim_state_write(o, from);
+    memcpy(state, from, sizeof state);          /* a step may have more tokens now than it had then */
+    state[OPTIM_GRAD_SCALE] = (float)((double)from[OPTIM_LOSS_SCALE] / o->tokens);
+    return optim_state_write(o, state);
 }
 
 static int holds_slot(const char *const *names, int count, const char *slot)

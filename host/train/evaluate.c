@@ -7,8 +7,8 @@
 #include "host/train/evaluate.h"
 
 #include "host/base/activity.h"
-#include "host/data/batch.h"
 #include "host/sync/sync.h"
+#include "host/train/feed.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -60,8 +60,7 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
         st = stage_place(e->stage, &o->place);
     if (!st) {
         take_part(e);
-        data_batch_next_token(&e->data, &e->loader, "validation");
-        e->data.vocab = graph_vocabulary(stage_graph(e->stage, 0));
+        st = feed_create(&e->data, o->batch, m->config, &e->loader, "validation", e->stage);
         for (int f = 0; !st && f < e->data.fields; f++) {
             e->field[f] = malloc(data_field_bytes(&e->data.field[f], e->batch));
             if (!e->field[f])
@@ -135,7 +134,7 @@ static gt_status run_round(evaluate *e, double *sum)
 
 gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
 {
-    double sum = 0.0;
+    double sum = 0.0, weights = 0.0;
     uint64_t counted = 0;
     gt_status st = GT_OK;
     *loss = NAN;
@@ -150,18 +149,25 @@ gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
         counted += e->filled * e->o.seq;
     }
     gt_activity_end(&a);
+    if (!st)
+        st = data_batch_total_rows(&e->data, e->from, e->to - e->from, &weights);
     if (!st && e->o.comm) {
         const run_place place = run_plan_place(e->o.plan, e->o.rank);
+        const int counts = place.stage == 0 && place.tensor_rank == 0;
         sync_totals all = { .loss = sum, .stopped = stage_stopped(e->stage) };
-        all.squares = place.stage == 0 && place.tensor_rank == 0 ? (double)counted : 0.0;
+        all.squares = counts ? weights : 0.0;
+        all.sent = counts ? (double)counted : 0.0;
         st = sync_totals_sum(e->o.comm, &all, NULL);
         sum = all.loss;
-        counted = (uint64_t)all.squares;
+        weights = all.squares;
+        counted = (uint64_t)all.sent;
         if (!st && all.stopped > 0.0)
             st = gt_fail(GT_INTERRUPTED, "stopped while evaluating");
     }
+    if (!st && weights <= 0.0)
+        st = gt_fail(GT_MISMATCH, "cannot evaluate: of the validation split no target counts");
     if (!st)
-        *loss = sum / (double)counted;
+        *loss = sum / weights;
     if (tokens)
         *tokens = counted;
     return st;

@@ -6,7 +6,7 @@
 #ifndef GT_TRAIN_EVALUATE_H
 #define GT_TRAIN_EVALUATE_H
 
-#include "host/data/loader.h"
+#include "host/data/batch.h"
 #include "host/pipeline/stage.h"
 
 typedef struct evaluate evaluate;
@@ -17,6 +17,7 @@ typedef struct evaluate_options {
     int rank;
     net_comm *comm;                 /* NULL: the only rank */
     const token_split *split;
+    data_batch_maker batch;         /* NULL: tokens, and the next ones                   */
     const char *name;               /* of the data, for sentences; NULL: "validation"    */
     uint64_t seq;
     uint64_t rows;                  /* stop after so many sequences; 0: the whole split  */

@@ -26,7 +26,7 @@ typedef struct metrics_row {
      * peak of all ranks' devices for the storage type (gemm_peak_of), and of the best product of matrices
      * that was measured on them; NaN where that is not known. */
     double mfu, gemm_share;
-    int skipped;                        /* 1: fp16 met an overflow, nothing moved */
+    const char *skipped;                /* why nothing moved; NULL: it did */
 } metrics_row;
 
 /* The last step that the record of a run has; 0 if there is none. Changes nothing. */

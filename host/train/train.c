@@ -8,6 +8,7 @@
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/train/checkpoint_private.h"
+#include "host/train/feed.h"
 #include "host/train/train_private.h"
 
 #include <errno.h>
@@ -226,7 +227,7 @@ static gt_status place_stages(train *t)
     gt_status st = stage_place(t->stage, &o);
     if (!st && t->data.val) {
         evaluate_options e = { .place = o, .plan = &t->plan, .rank = t->rank, .comm = t->o.comm,
-                               .split = t->data.val, .seq = t->o.seq,
+                               .split = t->data.val, .batch = t->model.batch, .seq = t->o.seq,
                                .rows = t->o.eval_batches * t->o.batch };
         const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
         e.place.exec.bindings = NULL;
@@ -482,11 +483,10 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = place_stages(t);
     if (!st)
         st = make_sync(t);
-    if (!st) {
-        data_batch_next_token(&t->batch, &t->loader, "training");
-        t->batch.vocab = graph_vocabulary(stage_graph(t->stage, 0));
+    if (!st)
+        st = feed_create(&t->batch, m->batch, m->config, &t->loader, "training", t->stage);
+    if (!st)
         st = make_slots(t);
-    }
     if (!st)
         st = add_rates(t);
     if (!st)

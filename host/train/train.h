@@ -16,7 +16,7 @@
 #ifndef GT_TRAIN_TRAIN_H
 #define GT_TRAIN_TRAIN_H
 
-#include "host/data/loader.h"
+#include "host/data/batch.h"
 #include "host/device/device.h"
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
@@ -31,6 +31,7 @@ typedef struct train_model {
     const void *config;
     int units;                      /* that a plan can cut between; 0: the model is one piece */
     stage_builder build;            /* part NULL: the whole model                            */
+    data_batch_maker batch;         /* what it is fed with; NULL: tokens, and the next ones  */
     /* Fills parameters from elsewhere (an imported folder), or NULL: random ones. */
     gt_status (*fill)(const void *config, params *p, void *context);
     void *fill_context;

@@ -39,6 +39,7 @@ typedef struct flight {
     uint64_t update_ns;                 /* of several ranks: when its update was queued */
     double seconds;                     /* of several ranks: until its gradients were summed */
     double lr;
+    double weights;                     /* of its targets, all ranks together */
     train_balance balance;
 } flight;
 
@@ -66,7 +67,7 @@ struct train {
     unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */
     evaluate *evaluate;                 /* NULL without a validation split */
     loader loader;
-    data_batch batch;
+    data_batch batch;                   /* what a step reads */
     chunk_derived *derived;
     int derived_count;
     uint64_t micros, micro_batch;       /* this replica's */

@@ -200,6 +200,14 @@ static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
     return st;
 }
 
+/* What the targets of a step weigh, which every rank works out for itself. */
+static gt_status weigh(train *t, flight *f, uint64_t begin)
+{
+    gt_status st = data_batch_total(&t->batch, begin, t->o.batch, &f->weights);
+    optim_weigh(t->optim, f->weights);
+    return st;
+}
+
 static gt_status queue_step(train *t, uint64_t step)
 {
     flight *f = &t->flights[step % DEPTH];
@@ -212,7 +220,9 @@ static gt_status queue_step(train *t, uint64_t step)
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };
-    gt_status st = run_stage(t, step, f->begin, f);
+    gt_status st = weigh(t, f, f->begin);
+    if (!st)
+        st = run_stage(t, step, f->begin, f);
     if (!st)
         st = optim_state_read(t->optim, f->state, &event);
     if (!st)
@@ -268,7 +278,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
     t->last_seconds = seconds;
-    const int skipped = f->state[OPTIM_SKIP] != 0.0f;
+    const int empty = f->weights <= 0.0, skipped = f->state[OPTIM_SKIP] != 0.0f && !empty;
     if (skipped && t->o.precision != DTYPE_F16)
         return explain_bad_step(t, f);
     t->skips = skipped ? t->skips + 1 : 0;
@@ -280,9 +290,10 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     const double rate = tokens / seconds * t->model.flops_per_token;
     metrics_row row = {
         .step = t->done, .tokens = t->tokens,
-        .loss = (double)f->state[OPTIM_LOSS_SUM] / tokens, .lr = f->lr,
+        .loss = (double)f->state[OPTIM_LOSS_SUM] / f->weights, .lr = f->lr,
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM], .tokens_per_s = tokens / seconds,
-        .step_ms = seconds * 1e3, .bubble = f->balance.idle, .skipped = skipped,
+        .step_ms = seconds * 1e3, .bubble = f->balance.idle,
+        .skipped = skipped ? "fp16 overflow" : empty ? "no target counts" : NULL,
         .loss_scale = (double)f->state[OPTIM_LOSS_SCALE], .val_loss = t->pending_val,
         .val_tokens = t->pending_tokens,
         .mfu = share_of(t->peak, rate), .gemm_share = share_of(t->gemm_rate, rate) };
@@ -468,7 +479,10 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     flight f = { .step = step, .lr = optim_lr(&t->o.optim, step), .start_ns = gt_now_ns() };
     const int updates = update || sync_is_together(t->sync);
     dev_event *event = NULL;
-    gt_status st = run_stage(t, step, loader_step(&t->loader, step, 0), updates ? &f : NULL);
+    const uint64_t begin = loader_step(&t->loader, step, 0);
+    gt_status st = weigh(t, &f, begin);
+    if (!st)
+        st = run_stage(t, step, begin, updates ? &f : NULL);
     if (!st && updates) {
         st = optim_state_read(t->optim, state, &event);
         if (!st)
@@ -476,7 +490,7 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     } else if (!st) {
         st = dev_read(t->device, optim_loss_sum(t->optim), 0, &state[OPTIM_LOSS_SUM], 4);
     }
-    *loss = (double)state[OPTIM_LOSS_SUM] / (double)(t->o.batch * t->o.seq);
+    *loss = (double)state[OPTIM_LOSS_SUM] / f.weights;
     *grad_norm = (double)state[OPTIM_GRAD_NORM];
     return st;
 }

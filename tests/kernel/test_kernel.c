@@ -192,7 +192,7 @@ static void cross_entropy_keeps_its_head(void)
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
         dev_buffer *bx = buffer_of(d, x, sizeof x), *bt = buffer_of(d, target, sizeof target);
         dev_buffer *bs = buffer_of(d, &one, 4), *bl = buffer_of(d, NULL, sizeof loss);
-        CHECK_OK(kernel_xent(l, k, R, V, bx, bt, bs, bl, bx));
+        CHECK_OK(kernel_xent(l, k, R, V, bx, bt, NULL, bs, bl, bx));
         run(&l, d);
         CHECK_OK(dev_read(d, bl, 0, loss, sizeof loss));
         CHECK_OK(dev_read(d, bx, 0, slope, sizeof slope));
@@ -300,7 +300,7 @@ static void statistics_of_odd_rows_combine(void)
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
         dev_buffer *from = buffer_of(d, given, sizeof given), *hit = buffer_of(d, target, sizeof target);
         dev_buffer *a = buffer_of(d, NULL, sizeof loss), *b = buffer_of(d, NULL, sizeof top);
-        CHECK_OK(kernel_xent_combine(l, k, R, RANKS, 3, from, hit, a, b));
+        CHECK_OK(kernel_xent_combine(l, k, R, RANKS, 3, from, hit, NULL, a, b));
         run(&l, d);
         CHECK_OK(dev_read(d, a, 0, loss, sizeof loss));
         CHECK_OK(dev_read(d, b, 0, top, sizeof top));
@@ -323,11 +323,14 @@ typedef struct optimizer {
     kernel_set *k;
     dev_list *l;
     dev_buffer *partial, *state;
+    kernel_slot weigh;
+    float share;                        /* tokens / weights */
 } optimizer;
 
 static int optimizer_open(optimizer *o)
 {
     memset(o, 0, sizeof *o);
+    o->share = 1.0f;
     o->d = open_device();
     float state[OPTIM_STATE_FLOATS] = { 0 };
     state[OPTIM_LOSS_SCALE] = 1024.0f;
@@ -354,7 +357,9 @@ static void prepare(optimizer *o, float a, float b, float c, float clip, int dyn
 {
     const float partial[3] = { a, b, c };
     CHECK_OK(dev_write(o->d, o->partial, 0, partial, sizeof partial));
-    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3));
+    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3,
+                                  &o->weigh));
+    CHECK_OK(dev_list_set(o->l, o->weigh.launch, o->weigh.arg, dev_arg_f32(o->share)));
     run(&o->l, o->d);
     CHECK_OK(dev_read(o->d, o->state, 0, state, OPTIM_STATE_FLOATS * sizeof *state));
 }
@@ -384,6 +389,29 @@ static void a_step_sets_norm_clip_and_bias_corrections(void)
         near(s[OPTIM_BIAS1], 1.0 - pow(0.9, 40), "bias1 after 40");
         near(s[OPTIM_BIAS2], 1.0 - pow(0.999, 40), "bias2 after 40");
         near(s[OPTIM_CLIP], 1.0 / 1024.0, "clip when off");
+    }
+    optimizer_close(&o);
+}
+
+/* A mean over fewer targets than there are has larger gradients; over none, nothing moves. */
+static void weights_make_the_gradient_that_of_their_mean(void)
+{
+    optimizer o;
+    float s[OPTIM_STATE_FLOATS], still[OPTIM_STATE_FLOATS];
+    if (optimizer_open(&o)) {
+        const float unit = 1024.0f * 1024.0f;
+        o.share = 4.0f;
+        prepare(&o, unit, 2.0f * unit, 6.0f * unit, 100.0f, 1, s);
+        near(s[OPTIM_GRAD_NORM], 12.0, "norm");
+        near(s[OPTIM_CLIP], 4.0 / 1024.0, "clip of a small gradient");
+        prepare(&o, unit, 2.0f * unit, 6.0f * unit, 1.0f, 1, s);
+        near(s[OPTIM_CLIP], 1.0 / (3.0 * 1024.0), "clip");
+        o.share = 0.0f;
+        prepare(&o, 0.0f, 0.0f, 0.0f, 1.0f, 1, still);
+        CHECK(still[OPTIM_SKIP] == 1.0f && still[OPTIM_GRAD_NORM] == 0.0f);
+        still[OPTIM_SKIP] = s[OPTIM_SKIP];
+        still[OPTIM_GRAD_NORM] = s[OPTIM_GRAD_NORM];
+        CHECK(!memcmp(still, s, sizeof s));
     }
     optimizer_close(&o);
 }
@@ -489,6 +517,7 @@ const check_case check_cases[] = {
     CASE(gelu_has_its_limits),
     CASE(a_foreign_token_gives_not_a_number),
     CASE(a_step_sets_norm_clip_and_bias_corrections),
+    CASE(weights_make_the_gradient_that_of_their_mean),
     CASE(overflow_halves_the_scale_and_good_steps_double_it),
     CASE(without_a_loss_scale_one_bad_step_halts),
     CASE(results_are_the_same_bits_every_time),

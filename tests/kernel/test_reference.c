@@ -203,7 +203,7 @@ static void attention_gradients_are_slopes(void)
 static double loss_of(const setting *s, const double *logits)
 {
     double loss[R], sum = 0.0;
-    reference_xent(R, V, logits, s->ids, 1.0, loss, NULL);
+    reference_xent(R, V, logits, s->ids, NULL, 1.0, loss, NULL);
     for (int r = 0; r < R; r++)
         sum += 0.5 * loss[r];
     return sum;
@@ -214,7 +214,7 @@ static void cross_entropy_gradient_is_its_slope(void)
     setting *s = random_setting();
     double loss[R], slope[R * V];
     s->ids[3] = -1;
-    reference_xent(R, V, s->x, s->ids, 0.5, loss, slope);
+    reference_xent(R, V, s->x, s->ids, NULL, 0.5, loss, slope);
     agrees(s, loss_of, R * V, slope, "cross-entropy");
     CHECK(loss[3] == 0.0 && slope[3 * V] == 0.0);
     free(s);

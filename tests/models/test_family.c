@@ -63,7 +63,7 @@ static gt_status toy_part(graph *g, const model_config *c, const graph_part *par
             x = toy_layer(g, c, unit - 1, x);
     graph_layer(g, -1);
     if (last == end)
-        graph_head_loss(g, "loss", x, table, graph_input(g, "targets", DTYPE_I32, shape_of(2, B, T)));
+        graph_head_loss(g, "loss", x, table, graph_input(g, "targets", DTYPE_I32, shape_of(2, B, T)), -1);
     return train ? graph_backward(g, last == end ? -1 : x, input, recompute) : graph_failed(g);
 }
 

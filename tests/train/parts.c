@@ -154,6 +154,7 @@ static gt_status check_scalars(parts *p, unsigned seed)
     float x[OPTIM_STATE_FLOATS], y[OPTIM_STATE_FLOATS];
     dev_event *event = NULL;
     expect_scalars(seed, x);
+    x[OPTIM_GRAD_SCALE] = x[OPTIM_LOSS_SCALE];  /* over the one token of this optimizer's steps */
     gt_status st = optim_state_read(p->optim, y, &event);
     if (!st)
         st = dev_event_wait(event);

@@ -87,6 +87,38 @@ static void everything_comes_back(void)
     free(folder);
 }
 
+/* The gradient is a mean over the tokens of this run's steps, not of those that the checkpoint comes from. */
+static void another_batch_has_its_own_mean(void)
+{
+    char *folder;
+    size_t count = 0, at = 0;
+    double loss, norm, fresh_loss, fresh_norm;
+    train_release(run_of("batch", 2, 0, &folder));
+    train_options o = tiny_options();
+    o.run = folder;
+    o.resume = 1;
+    o.batch = 2 * TINY_B;
+    train *t = tiny_train(device, &config, &o);
+    o.run = NULL;
+    o.resume = 0;
+    train *fresh = t ? tiny_train(device, &config, &o) : NULL;
+    if (fresh) {
+        float *x = tiny_params(t, 0, &count);
+        for (int i = 0; i < params_count(train_params(fresh)); i++) {
+            CHECK_OK(params_write(train_params(fresh), i, x + at));
+            at += (size_t)shape_count(&params_info(train_params(fresh), i)->shape);
+        }
+        CHECK_OK(train_once(t, 4, 1, &loss, &norm));
+        CHECK_OK(train_once(fresh, 4, 1, &fresh_loss, &fresh_norm));
+        CHECKF(loss == fresh_loss && norm == fresh_norm, "loss %.9g and norm %.9g, not %.9g and %.9g", loss, norm,
+               fresh_loss, fresh_norm);
+        free(x);
+    }
+    train_release(fresh);
+    train_release(t);
+    free(folder);
+}
+
 static void names_do_not_depend_on_how_many_steps(void)
 {
     char *folder, *path;
@@ -284,6 +316,7 @@ static void a_failed_save_leaves_the_last_one(void)
 
 const check_case check_cases[] = {
     CASE(everything_comes_back),
+    CASE(another_batch_has_its_own_mean),
     CASE(names_do_not_depend_on_how_many_steps),
     CASE(damage_is_found_and_passed_over),
     CASE(old_and_unfinished_ones_go),

@@ -234,7 +234,7 @@ static void numbers_that_are_none_become_null(void)
     metrics_row row = row_of(3);
     row.loss = INFINITY;
     row.grad_norm = NAN;
-    row.skipped = 1;
+    row.skipped = "fp16 overflow";
     row.loss_scale = 32768.0;
     json_t *o = json_loads(metrics_json(text, sizeof text, &row), JSON_REJECT_DUPLICATES, NULL);
     CHECK(o != NULL);

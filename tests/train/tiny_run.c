@@ -30,7 +30,7 @@ train_options tiny_options(void)
 }
 
 /* Written once a program, into the folder that goes when it ends. */
-static gt_status open_text(token_split *out)
+gt_status tiny_text(token_split *out)
 {
     static token_split split;
     token_writer *w = NULL;
@@ -62,11 +62,13 @@ static gt_status build(graph *g, const void *c, const graph_part *part, int trai
     return model_build_part(g, c, part, training, recompute);
 }
 
+data_batch_maker tiny_batch;
+
 gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o)
 {
     static token_split text;        /* a train keeps its address */
-    gt_status st = text.count ? GT_OK : open_text(&text);
-    const train_model m = { .config = c, .units = model_units(c), .build = build };
+    gt_status st = text.count ? GT_OK : tiny_text(&text);
+    const train_model m = { .config = c, .units = model_units(c), .build = build, .batch = tiny_batch };
     const train_data data = { &text, o->eval_every ? &text : NULL };
     *out = NULL;
     return st ? st : train_create(out, d, &m, &data, o);

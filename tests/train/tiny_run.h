@@ -14,7 +14,11 @@ dev_device *tiny_device(void);
 model_config tiny_config(void);
 /* Batch TINY_B, all of it at once, constant rate, fp32, no run directory. */
 train_options tiny_options(void);
-/* A text of 3000 random tokens, the same ones always. c must outlive what comes back. NULL
+/* What the models below are fed with; at first NULL: tokens, and the next ones. */
+extern data_batch_maker tiny_batch;
+/* A text of 3000 random tokens, the same ones always. */
+gt_status tiny_text(token_split *out);
+/* Training on it. c must outlive what comes back. NULL
  * after a failed check. */
 train *tiny_train(dev_device *d, const model_config *c, const train_options *o);
 /* The same without checking. */
