@@ -2,7 +2,7 @@
 /* models/family.h - a family of models: all that one kind of transformer has of its own.
  *
  *   gpt2.c ─── struct model_family ─┬─ config.c     reads, compares and writes config.json by `fields`
- *                                   ├─ model.c      builds graphs by its functions
+ *                                   ├─ model.c      builds graphs, and batches for them, by its functions
  *                                   ├─ hf.c         reads and writes weights by `tensors`
  *                                   └─ model_reference.c
  *
@@ -103,6 +103,8 @@ struct model_family {
     gt_status (*build_part)(graph *g, const model_config *c, const graph_part *part, int train,
                             int recompute);
     gt_status (*build_generate)(graph *g, const model_config *c, int capacity);     /* NULL: it does not */
+    /* What it is fed with to learn, evaluated and measured by: host/data/batch.h. */
+    void (*batch)(data_batch *out, const model_config *c, const loader *l, const char *split);
     /* As model_flops_per_token(). */
     double (*flops_per_token)(const model_config *c, int T);
     const char *prefix;                 /* of files' names, or ""; files without it are read, too */

@@ -264,6 +264,12 @@ static gt_status build_generate(graph *g, const model_config *c, int capacity)
     return graph_failed(g);
 }
 
+static void batch(data_batch *out, const model_config *c, const loader *l, const char *split)
+{
+    (void)c;
+    data_batch_next_token(out, l, split);
+}
+
 static double flops_per_token(const model_config *c, int T)
 {
     const double C = c->channels;
@@ -394,5 +400,5 @@ static const model_tensor tensors[] = {
 const model_family gpt2_family = {
     .name = "gpt2", .types = types, .architecture = "GPT2LMHeadModel", .tokenizer = "byte",
     .fields = fields, .presets = presets, .complete = complete, .check = check,
-    .build_part = build_part, .build_generate = build_generate, .flops_per_token = flops_per_token,
+    .build_part = build_part, .build_generate = build_generate, .batch = batch, .flops_per_token = flops_per_token,
     .prefix = "transformer.", .tensors = tensors, .reference = &gpt2_reference };

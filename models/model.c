@@ -27,6 +27,17 @@ gt_status model_build_config(graph *g, const void *config, const graph_part *par
     return model_build_part(g, config, part, train, recompute);
 }
 
+void model_batch(data_batch *out, const void *config, const loader *l, const char *split)
+{
+    const model_family *family;
+    if (model_family_of(&family, config)) {     /* nor is there a graph that would read it */
+        gt_message_clear();
+        *out = (data_batch){ .loader = l, .split = split };
+        return;
+    }
+    family->batch(out, config, l, split);
+}
+
 gt_status model_build_generate(graph *g, const model_config *c, int capacity)
 {
     const model_family *family;

@@ -12,6 +12,7 @@
 #ifndef GT_MODELS_MODEL_H
 #define GT_MODELS_MODEL_H
 
+#include "host/data/batch.h"
 #include "host/graph/exec.h"
 #include "host/graph/graph.h"
 #include "host/graph/params.h"
@@ -76,6 +77,8 @@ gt_status model_build_part(graph *g, const model_config *c, const graph_part *pa
  * profile_model. config is a model_config. */
 gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train,
                              int recompute);
+/* The batches of the model's family, a data_batch_maker: what graphs of model_build_config() read. */
+void model_batch(data_batch *out, const void *config, const loader *l, const char *split);
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
  * position of the first of them in the input "first". GT_UNSUPPORTED if the family does not generate. */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);

@@ -298,7 +298,8 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     token_file file = { .data = (const unsigned char *)tokens, .count = count, .width = 2 };
     const token_split split = { .files = &file, .file_count = 1, .count = count,
                                 .vocab = (uint32_t)c.vocab };
-    const train_model model = { .config = &c, .units = model_units(&c), .build = model_build_config };
+    const train_model model = { .config = &c, .units = model_units(&c), .build = model_build_config,
+                                .batch = model_batch };
     const train_data data = { &split, NULL };
     train_options options = { .steps = 1000, .batch = o.batch, .micro_batch = o.micro_batch,
                               .seq = o.seq, .seed = 1, .precision = storage,

@@ -46,7 +46,8 @@ typedef struct step {
 /* The device's side: random weights, one sequence after the other of a random text. */
 static gt_status make_training(step *s, dev_device *d)
 {
-    const train_model model = { .config = &tiny, .units = model_units(&tiny), .build = model_build_config };
+    const train_model model = { .config = &tiny, .units = model_units(&tiny), .build = model_build_config,
+                                .batch = model_batch };
     const train_data data = { &s->split, NULL };
     gt_random random;
     gt_random_init(&random, 1, 1);

@@ -96,7 +96,7 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
     const evaluate_options e = {
         .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
                              .params = p->params }, .passing = p->arena },
-        .plan = &p->plan, .split = split, .name = o.data, .seq = o.seq, .rows = o.batches * o.batch };
+        .plan = &p->plan, .split = split, .batch = model_batch, .name = o.data, .seq = o.seq, .rows = o.batches * o.batch };
     const stage_model m = { &s->config, model_build_config, storage, (int)o.seq };
     if (!st)
         st = evaluate_create(&p->evaluate, &m, &e);

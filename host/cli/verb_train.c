@@ -288,7 +288,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
 {
     train_options options = train_settings_options();
     const train_model model = { .name = x->config->name, .config = x->config,
-                                .units = model_units(x->config), .build = model_build_config,
+                                .units = model_units(x->config), .build = model_build_config, .batch = model_batch,
                                 .fill = o->from ? fill_from : NULL, .fill_context = x->source,
                                 .flops_per_token = model_flops_per_token(x->config, (int)o->seq) };
     const train_data splits = { &x->data->train, x->val };

@@ -4,6 +4,14 @@
 
 #include <math.h>
 
+void data_batch_make(data_batch *out, data_batch_maker make, const void *config, const loader *l, const char *split)
+{
+    if (make)
+        make(out, config, l, split);
+    else
+        data_batch_next_token(out, l, split);
+}
+
 size_t data_field_bytes(const data_field *f, uint64_t count)
 {
     return (size_t)(f->count * count) * dtype_size(f->type);

@@ -20,6 +20,7 @@ typedef struct data_field {
     const char *name;                   /* of the graph's input that it is for */
     dtype type;
     uint64_t count;                     /* elements of one sequence            */
+    int below;                          /* i32: values are from 0 to below it; 0: ids of tokens */
 } data_field;
 
 typedef struct data_batch data_batch;
@@ -44,8 +45,12 @@ struct data_batch {
     const char *split;                  /* its name, for sentences */
 };
 
-/* Makes a batch of a kind; which, may depend on the model's config. The loader must outlive it. */
+/* Makes a batch of a kind; which, may depend on the model's config. The loader must outlive it; its `tokens`
+ * alone need be there to ask for the fields. */
 typedef void (*data_batch_maker)(data_batch *out, const void *config, const loader *l, const char *split);
+
+/* By make, or as data_batch_next_token() does where that is NULL. */
+void data_batch_make(data_batch *out, data_batch_maker make, const void *config, const loader *l, const char *split);
 
 /* Bytes of `count` sequences of a field. */
 size_t data_field_bytes(const data_field *f, uint64_t count);

@@ -40,6 +40,6 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
 void data_batch_next_token(data_batch *out, const loader *l, const char *split)
 {
     *out = (data_batch){ .fields = COUNT, .fill = fill, .fill_rows = fill_rows, .loader = l, .split = split };
-    out->field[TOKENS] = (data_field){ "tokens", DTYPE_I32, l->tokens };
-    out->field[TARGETS] = (data_field){ "targets", DTYPE_I32, l->tokens };
+    out->field[TOKENS] = (data_field){ .name = "tokens", .type = DTYPE_I32, .count = l->tokens };
+    out->field[TARGETS] = (data_field){ .name = "targets", .type = DTYPE_I32, .count = l->tokens };
 }

@@ -345,7 +345,8 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
     *out = (plan_local_result){ 0 };
     session s = { .comm = c, .d = d, .o = o, .ranks = c ? net_comm_size(c) : 1,
                   .rank = c ? net_comm_rank(c) : 0,
-                  .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage } };
+                  .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage,
+                             o->model.batch } };
     s.sizes = 1;
     s.size[0] = o->micro_batch;
     if (!o->micro_batch)

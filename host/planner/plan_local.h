@@ -10,6 +10,7 @@
 #ifndef GT_PLANNER_PLAN_LOCAL_H
 #define GT_PLANNER_PLAN_LOCAL_H
 
+#include "host/data/batch.h"
 #include "host/device/device.h"
 #include "host/graph/graph.h"
 #include "host/optim/optim.h"
@@ -23,6 +24,7 @@ typedef struct plan_model {
     const void *config;
     int units;                  /* 0: not known                                               */
     double parameters;
+    data_batch_maker batch;     /* what it is fed with; NULL: tokens, and the next ones       */
 } plan_model;
 
 typedef struct plan_local_options {

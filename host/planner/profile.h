@@ -22,6 +22,7 @@
 #ifndef GT_PLANNER_PROFILE_H
 #define GT_PLANNER_PROFILE_H
 
+#include "host/data/batch.h"
 #include "host/device/device.h"
 #include "host/graph/graph.h"
 
@@ -61,6 +62,7 @@ typedef struct profile_model {
     const void *config;
     int units, seq;                             /* units: 3 at least                           */
     dtype storage;
+    data_batch_maker batch;                     /* what it is fed with; NULL: tokens, and the next ones */
 } profile_model;
 
 /* All who measure at once: returns when all have come; *seconds becomes the largest of all. */

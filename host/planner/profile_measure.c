@@ -32,7 +32,8 @@ typedef struct bench {
     kernel_set *kernels;
     gemm_context *gemm;
     double trip;                    /* of a launch that does nothing */
-    int vocab;
+    data_batch batch;               /* its fields; there are no data */
+    loader none;
 } bench;
 
 /* One unit, placed. */
@@ -116,17 +117,10 @@ static gt_status fill_floats(const bench *b, dev_buffer *to, dtype type, size_t 
     return st;
 }
 
-/* Ids, and what the graph wants computed from them. */
-static gt_status fill_ids(const bench *b, rig *r, const char *name, int n)
+/* What the graph wants computed from a field. */
+static gt_status fill_derived(const bench *b, rig *r, const char *name, const int32_t *x)
 {
-    int32_t *x = malloc((size_t)n * sizeof *x);
-    gt_random random;
-    if (!x)
-        return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for %d ids", n);
-    gt_random_init(&random, 3, 0);
-    for (int i = 0; i < n; i++)
-        x[i] = (int32_t)gt_random_below(&random, (uint64_t)b->vocab);
-    gt_status st = dev_write(b->d, exec_buffer(r->e, name), 0, x, (size_t)n * sizeof *x);
+    gt_status st = GT_OK;
     for (int i = 0; !st && i < graph_derived_count(r->g); i++) {
         const graph_derived d = graph_derived_at(r->g, i);
         if (strcmp(d.source, name))
@@ -142,19 +136,43 @@ static gt_status fill_ids(const bench *b, rig *r, const char *name, int n)
                 st = dev_write(b->d, exec_buffer(r->e, d.name[k]), 0, out[k], (size_t)d.count[k] * sizeof *x);
         free(room);
     }
+    return st;
+}
+
+/* Whole numbers that the field may hold; ones where it has fractions, such as weights. */
+static void draw(const bench *b, const data_field *f, void *to, size_t n)
+{
+    const int below = f->below ? f->below : b->batch.vocab;
+    gt_random random;
+    gt_random_init(&random, 3, 0);
+    for (size_t i = 0; i < n; i++)
+        if (f->type == DTYPE_I32)
+            ((int32_t *)to)[i] = below ? (int32_t)gt_random_below(&random, (uint64_t)below) : 0;
+        else
+            dtype_store(f->type, to, i, 1.0f);
+}
+
+/* A field of the batch, and what is computed from it, as far as the unit reads them. */
+static gt_status fill_field(rig *r, const bench *b, const data_field *f)
+{
+    const size_t bytes = data_field_bytes(f, (uint64_t)graph_batch(r->g));
+    dev_buffer *to = exec_buffer(r->e, f->name);
+    void *x = malloc(bytes + 1);
+    if (!x)
+        return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for %zu bytes of '%s'", bytes, f->name);
+    draw(b, f, x, bytes / dtype_size(f->type));
+    gt_status st = to ? dev_write(b->d, to, 0, x, bytes) : GT_OK;
+    if (!st && f->type == DTYPE_I32)
+        st = fill_derived(b, r, f->name, x);
     free(x);
     return st;
 }
 
-/* Is the input computed from another one? */
-static int is_derived(const graph *g, const char *name)
+static int is_field(const bench *b, const char *name)
 {
-    for (int i = 0; i < graph_derived_count(g); i++) {
-        const graph_derived d = graph_derived_at(g, i);
-        for (int k = 0; k < GRAPH_DERIVED_OUTPUTS; k++)
-            if (!strcmp(d.name[k], name))
-                return 1;
-    }
+    for (int f = 0; f < b->batch.fields; f++)
+        if (!strcmp(b->batch.field[f].name, name))
+            return 1;
     return 0;
 }
 
@@ -162,15 +180,15 @@ static gt_status fill_inputs(rig *r, const bench *b)
 {
     const float one = 1.0f;
     gt_status st = GT_OK;
+    for (int f = 0; !st && f < b->batch.fields; f++)
+        st = fill_field(r, b, &b->batch.field[f]);
     for (int v = 0; !st && v < graph_value_count(r->g); v++) {
         const graph_value *value = graph_value_at(r->g, v);
         const size_t n = (size_t)shape_count(&value->shape);
         dev_buffer *to = value->role == GRAPH_INPUT ? exec_value(r->e, v) : NULL;
-        if (!to)
+        if (!to || is_field(b, value->name))
             continue;
-        if (value->type == DTYPE_I32 && !is_derived(r->g, value->name))
-            st = fill_ids(b, r, value->name, (int)n);
-        else if (!strcmp(value->name, "grad_scale"))
+        if (!strcmp(value->name, "grad_scale"))
             st = dev_write(b->d, to, 0, &one, sizeof one);
         else if (value->type == DTYPE_F32 || value->type == DTYPE_BF16 || value->type == DTYPE_F16)
             st = fill_floats(b, to, value->type, n);
@@ -384,7 +402,7 @@ static gt_status measure_update(profile *out, const bench *b)
     return st;
 }
 
-/* Parameters that both ends of the model hold, and rows of the token table. */
+/* Parameters that both ends of the model hold, rows of the token table, and what the model is fed with. */
 static gt_status look_at_ends(profile *out, bench *b)
 {
     graph *first = NULL, *last = NULL;
@@ -395,8 +413,10 @@ static gt_status look_at_ends(profile *out, bench *b)
         for (int k = 0; k < graph_param_count(last); k++)
             if (!strcmp(graph_param_at(first, i)->name, graph_param_at(last, k)->name))
                 out->tied += (double)shape_count(&graph_param_at(first, i)->shape);
+    b->none = (loader){ .tokens = (uint64_t)b->m->seq };
+    data_batch_make(&b->batch, b->m->batch, b->m->config, &b->none, "measured");
     if (!st)
-        b->vocab = graph_vocabulary(first);
+        b->batch.vocab = graph_vocabulary(first);
     graph_release(first);
     graph_release(last);
     return st;

@@ -62,10 +62,7 @@ gt_status feed_create(data_batch *out, data_batch_maker make, const void *config
 {
     const int last = stage_chunks(s) - 1;
     gt_status st = GT_OK;
-    if (make)
-        make(out, config, l, split);
-    else
-        data_batch_next_token(out, l, split);
+    data_batch_make(out, make, config, l, split);
     out->vocab = graph_vocabulary(stage_graph(s, 0));
     for (int c = 0; !st && c <= last; c++)
         st = check_graph(out, stage_graph(s, c), stage_is_last(s) && c == last);

@@ -32,9 +32,9 @@ trace   host/trace   base net_job net_transport net_comm
 exchange host/exchange base device graph net_job net_transport net_comm net_collective
 sync    host/sync    base tensor device kernel graph optim net_job net_transport net_comm net_collective net_ps
 pipeline host/pipeline base tensor device gemm kernel graph exchange sync net_job net_transport net_comm
-planner host/planner base tensor device gemm kernel graph optim pipeline sync net_job net_transport net_comm net_collective
+planner host/planner base tensor data device gemm kernel graph optim pipeline sync net_job net_transport net_comm net_collective
 train   host/train   base tensor device gemm kernel graph optim data exchange pipeline sync net_job net_transport net_comm net_collective
-models  models       base tensor device gemm kernel graph
+models  models       base tensor data device gemm kernel graph
 cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm kernel graph exchange pipeline planner sync trace optim train models
 END
 

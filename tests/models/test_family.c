@@ -67,6 +67,13 @@ static gt_status toy_part(graph *g, const model_config *c, const graph_part *par
     return train ? graph_backward(g, last == end ? -1 : x, input, recompute) : graph_failed(g);
 }
 
+static void toy_batch(data_batch *out, const model_config *c, const loader *l, const char *split)
+{
+    (void)c;
+    data_batch_next_token(out, l, split);
+    out->field[0].below = 7;                    /* so that it can be told from others */
+}
+
 static double toy_flops(const model_config *c, int T)
 {
     const double C = c->channels;
@@ -107,7 +114,7 @@ static const model_tensor toy_tensors[] = {
 static const model_family toy = {
     .name = "toy", .types = toy_types, .architecture = "ToyForCausalLM", .tokenizer = "char",
     .fields = toy_fields, .presets = toy_presets, .complete = toy_complete, .build_part = toy_part,
-    .flops_per_token = toy_flops, .prefix = "toy.", .tensors = toy_tensors };
+    .batch = toy_batch, .flops_per_token = toy_flops, .prefix = "toy.", .tensors = toy_tensors };
 
 /* This program's list, in place of models/families.c's. */
 const model_family *const model_families[] = { &gpt2_family, &toy, NULL };
@@ -193,6 +200,10 @@ static void its_graph_is_built(void)
     CHECK_OK(graph_create(&g, DTYPE_F32, 1, 4));
     CHECK_OK(model_build_part(g, &c, &(graph_part){ .first_unit = 2, .units = 1 }, 1, 1));
     CHECK(graph_param_count(g) == 6 && graph_param_at(g, 0)->name[7] == '1');
+    const loader l = { .tokens = 4 };
+    data_batch b;
+    model_batch(&b, &c, &l, "it");
+    CHECK(b.fields == 2 && b.field[0].below == 7 && b.field[1].count == 4 && b.loader == &l && !strcmp(b.split, "it"));
     CHECK_FAILS(model_build_generate(g, &c, 16), GT_UNSUPPORTED, "'toy' does not generate text");
     CHECK_FAILS(model_reference_create(&r, &c), GT_UNSUPPORTED, "'toy' has no reference");
     graph_release(g);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/pipeline/test_profile.c - what is read off a profile between its sizes, what measuring finds on
+/* tests/planner/test_profile.c - what is read off a profile between its sizes, what measuring finds on
  * a real device, and a cache that trusts nothing it did not write. */
 #include "host/base/file.h"
 #include "host/planner/profile.h"
@@ -97,6 +97,31 @@ static void a_device_is_measured(void)
     dev_close(d);
 }
 
+/* Fields of another kind of batch; it has no data to be filled with, nor is it asked to. */
+static void weighted(data_batch *out, const void *config, const loader *l, const char *split)
+{
+    (void)config;
+    data_batch_next_token(out, l, split);
+    out->fill = NULL;
+    out->field[0].below = 3;
+    out->field[out->fields++] = (data_field){ .name = "weights", .type = DTYPE_F32, .count = l->tokens };
+    out->weights = "weights";
+}
+
+static void a_model_is_measured_by_its_batches(void)
+{
+    static const int size[] = { 1, 2 };
+    dev_device *d = tiny_device();
+    model_config c = tiny_config();
+    profile_model m = tiny_model(&c);
+    profile p;
+    c.weighted = 1;
+    m.batch = weighted;
+    if (d && CHECK_OK(profile_measure(&p, d, &m, size, 2, NULL, NULL)))
+        check_measured(&p, &c, size, 2);
+    dev_close(d);
+}
+
 /* The only file in the cache folder. */
 static char *cached_file(const char *folder)
 {
@@ -175,5 +200,6 @@ const check_case check_cases[] = {
     CASE(sizes_rise_from_one),
     CASE(times_lie_on_lines_between_sizes),
     CASE(a_device_is_measured),
+    CASE(a_model_is_measured_by_its_batches),
     CASE(only_whole_profiles_are_taken_from_the_cache),
     { 0 } };
