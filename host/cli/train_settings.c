@@ -36,7 +36,7 @@ static const gt_option front[] = {
       NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &train_set.bits, 1,
       NULL },
-    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or byte",
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or its family's",
       &train_set.tokenizer, 0, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
     { "from", 0, GT_STRING, "RUN|DIR", "weights to start from", &train_set.from, 0, NULL },

@@ -135,10 +135,10 @@ static gt_status find_own_tokenizer(train_tokenizer *own, cli_source *source, in
 }
 
 /* A text is read with the model's own tokenizer unless --tokenizer says, and only a new model may
- * go without. Token files may bring the one that they were made with, and none can be made of them, as
+ * go without, by what is usual in its family. Token files may bring the one that they were made with, and none can be made of them, as
  * the run's own option may say that was given for a text. */
-gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int resumed,
-                                  const char **spec)
+gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cli_source *source, int resumed,
+                                 const char **spec)
 {
     const int text = data_kind_of(o->data) == DATA_TEXT;
     const int eval_text = o->eval_data && o->eval_every && data_kind_of(o->eval_data) == DATA_TEXT;
@@ -165,6 +165,8 @@ gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int r
                      "the one that it was made with by --tokenizer", text ? o->data : o->eval_data,
                      resumed ? "run" : text ? "the model of" : "the data of",
                      resumed ? o->out : text ? o->from : o->data);
+    if (!st && !*spec && text)
+        *spec = own->usual = model_tokenizer(c);
     return st;
 }
 

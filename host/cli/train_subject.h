@@ -16,13 +16,16 @@ typedef struct train_tokenizer {
     char *path;
     tokenizer *tokenizer;
     int binding;                        /* weights were trained with it: no other will do */
+    const char *usual;                  /* of the family: nothing else was said; else NULL */
     const char *marked;                 /* the run that `mark` was read from              */
     cli_tokenizer_mark mark;            /* what config.json keeps; see train_check_tokenizer() */
 } train_tokenizer;
 
 gt_status train_choose_model(model_config *c, cli_source *source, int resumed);
-/* *spec is what data_open() is to be asked for; it belongs to `own` or to the settings. */
-gt_status train_choose_tokenizer(train_tokenizer *own, cli_source *source, int resumed, const char **spec);
+/* *spec is what data_open() is to be asked for; it belongs to `own`, to the settings, or to the model's
+ * family, of which own->usual says so. */
+gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cli_source *source, int resumed,
+                                 const char **spec);
 void      train_tokenizer_close(train_tokenizer *own);
 /* All ranks of c (NULL: alone). */
 gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c);

@@ -43,8 +43,8 @@ static json_t *kept;                    /* what a resumed run's config.json says
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
-/* At once: whatever takes time comes after it. */
-static void show_job(const model_config *c, const data_set *data, dev_device *d)
+/* At once: whatever takes time comes after it. `usual`: the tokenizer of the model's family, if nothing said which. */
+static void show_job(const model_config *c, const data_set *data, const char *usual, dev_device *d)
 {
     char a[32];
     const dev_info *i = dev_info_of(d);
@@ -58,6 +58,9 @@ static void show_job(const model_config *c, const data_set *data, dev_device *d)
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
             (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab,
             o->data);
+    if (usual)
+        fprintf(stderr, "texts   read with the usual tokenizer of %s models, %s; --tokenizer takes another\n", c->family,
+                usual);
     fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o->steps,
             (unsigned long long)o->batch, (unsigned long long)o->seq,
             (double)o->steps * tokens / epoch);
@@ -464,7 +467,7 @@ static gt_status train_here(net_comm *c)
     if (!st && !isnan(o->dropout))
         config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o->dropout;
     if (!st)
-        st = train_choose_tokenizer(&own, &source, kept != NULL, &tokenizer_spec);
+        st = train_choose_tokenizer(&own, &config, &source, kept != NULL, &tokenizer_spec);
     if (!st)
         st = train_open_data(&data, &eval_data, tokenizer_spec, c);
     if (!st)
@@ -488,7 +491,7 @@ static gt_status train_here(net_comm *c)
     if (!st)
         st = check_fit(&config, d);
     if (!st && (!c || !net_comm_rank(c)))
-        show_job(&config, &data, d);
+        show_job(&config, &data, own.usual, d);
     if (!st) {
         gt_stop_listen(stop_running);
         cli_comm_listen();

@@ -67,6 +67,17 @@ does "train --model takes the folder's tokenizer" '^step 2 ' \
     train --model whole --data "$text" $trained --out described
 check "and not bytes" cmp -s described/tokenizer/tokenizer.json kept/tokenizer.json
 
+# A new model without one, and nothing said: the family's usual one, told in a line.
+does "a new model takes its family's usual tokenizer" '^step 2 ' \
+    train --model gpt2-tiny --data other.txt $trained --out usual
+check "and says which" grep -q '^texts   read with the usual tokenizer of gpt2 models, byte; --tokenizer takes another' stderr
+check "it is kept" cmp -s usual/tokenizer/tokenizer.json other-tokens/tokenizer/tokenizer.json
+does "another run names it" '^step 2 ' \
+    train --model gpt2-tiny --data other.txt --tokenizer byte $trained --out named-byte
+check "for there is no choice to tell of" sh -c '! grep -q "usual tokenizer" stderr'
+does "the run goes on with it" '^step 4 ' train --out usual --resume --steps 4
+check "as its own" sh -c '! grep -q "usual tokenizer" stderr'
+
 # ---- other tokenizers than the run's ---------------------------------------------------------------
 
 another="'run' was trained with the tokenizer in 'run/tokenizer' \(bpe, 300 tokens, [0-9a-f]{16}\), and"
