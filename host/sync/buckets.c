@@ -164,18 +164,20 @@ static gt_status write_sum(buckets *s, bucket *b, int round)
     return st || !b->coding ? st : sync_coding_decode(b->coding, round);
 }
 
-static gt_status later_rounds(buckets *s, bucket *b)
+/* When the first round of all buckets is over: rounds in the same order on all ranks. */
+static gt_status later_round(buckets *s, int round)
 {
     gt_status st = GT_OK;
-    for (int r = 1; !st && r < s->how->rounds; r++) {
-        st = read_start(s, b, r);
+    for (int i = 0; !st && i < s->count; i++)
+        st = read_start(s, &s->buckets[i], round);
+    for (int i = 0; !st && i < s->count; i++) {
+        bucket *b = &s->buckets[i];
+        st = settle(&b->reading);
         if (!st)
-            st = settle(&b->reading);
-        if (!st)
-            st = exchange(s, b, r);
+            st = exchange(s, b, round);
         b->ended = gt_now_ns();
         if (!st)
-            st = write_sum(s, b, r);
+            st = write_sum(s, b, round);
     }
     return st;
 }
@@ -194,12 +196,12 @@ gt_status sync_buckets_finish(sync_run *run, uint64_t *bytes)
             st = sum_there(s, b);
         if (!st)
             st = write_sum(s, b, 0);
-        if (!st)
-            st = later_rounds(s, b);
-        if (gt_trace_on())
-            trace_sum(b);
         b->sent = 0;
     }
+    for (int r = 1; !st && r < s->how->rounds; r++)
+        st = later_round(s, r);
+    for (int i = 0; gt_trace_on() && i < s->count; i++)
+        trace_sum(&s->buckets[i]);
     memset(s->ended, 0, (size_t)s->o.chunks);
     memset(s->queued, 0, (size_t)s->o.chunks * sizeof *s->queued);
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "sums of gradients", traced);

@@ -5,6 +5,7 @@
 #include "host/base/random.h"
 #include "tests/check.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 dev_device *tiny_device(void)
@@ -66,8 +67,11 @@ data_batch_maker tiny_batch;
 
 gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;    /* ranks may be threads */
     static token_split text;        /* a train keeps its address */
+    pthread_mutex_lock(&lock);
     gt_status st = text.count ? GT_OK : tiny_text(&text);
+    pthread_mutex_unlock(&lock);
     const train_model m = { .config = c, .units = model_units(c), .build = build, .batch = tiny_batch };
     const train_data data = { &text, o->eval_every ? &text : NULL };
     *out = NULL;
