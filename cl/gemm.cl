@@ -26,7 +26,8 @@
  * of it in groups of 4 columns. Slices of 16 k of A and B go through local memory, the next
  * one being fetched into registers while the present one is used.
  *
- * The host sets with -D (defaults in brackets); STORE and C_F32 are in gemm_epilogue.clh:
+ * The host sets with -D (defaults in brackets); STORE and C_F32 are in
+ * gemm_epilogue.clh, ACT in activation.clh:
  *   TRANS_A, TRANS_B                                                              [unset]
  *   KC      CPU: k between two visits of a tile                                   [256]
  *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
@@ -34,6 +35,7 @@
 #include "common.clh"
 #include "random.clh"
 #include "tile.clh"
+#include "activation.clh"
 #include "gemm_epilogue.clh"
 
 #ifndef KC

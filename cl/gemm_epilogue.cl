@@ -9,9 +9,10 @@
  * a row. GPU: a work-item owns four neighbouring columns; dimension 0 runs along a row,
  * dimension 1 over the rows of all matrices.
  *
- * The host sets with -D: STORE and C_F32, see gemm_epilogue.clh.                         */
+ * The host sets with -D: STORE and C_F32, see gemm_epilogue.clh; ACT, see activation.clh.                         */
 #include "common.clh"
 #include "random.clh"
+#include "activation.clh"
 #include "gemm_epilogue.clh"
 
 #ifdef STYLE_CPU

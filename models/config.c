@@ -103,24 +103,41 @@ static void set(model_config *c, const model_field *f, double x)
 
 static int has_member(const model_field *f)
 {
-    return f->type <= MODEL_NOT;
+    return f->type <= MODEL_WORD;
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-/* Text at `key`, one of `known` (ends with NULL); absent is its first. */
-static gt_status check_text(json_t *root, const char *key, const char *const *known, const char *what,
-                            const char *path)
+/* The number of the word at a key. */
+static gt_status read_word(double *out, const model_field *f, json_t *root, const char *path)
 {
-    const json_t *v = json_object_get(root, key);
+    const json_t *v = json_object_get(root, f->key);
     const char *text = json_string_value(v);
+    *out = f->words[0].value;
     if (!v)
         return GT_OK;
-    for (const char *const *name = known; text && *name; name++)
-        if (!strcmp(text, *name))
+    for (const model_word *w = f->words; text && w->word; w++)
+        if (!strcmp(text, w->word)) {
+            *out = w->value;
             return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s", path, what,
-                   text ? text : json_is_null(v) ? "null" : "that is no text", *known);
+        }
+    gt_text all = { 0 };
+    for (const model_word *w = f->words; w->word; w++)
+        gt_text_printf(&all, "%s%s", w == f->words ? "" : w[1].word ? ", " : " or ", w->word);
+    gt_status st = gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s", path, f->key,
+                           text ? text : json_is_null(v) ? "null" : "that is no text",
+                           all.data ? all.data : "known");
+    gt_text_release(&all);
+    return st;
+}
+
+/* The first word for a member's number. */
+static const char *word_of(const model_config *c, const model_field *f)
+{
+    for (const model_word *w = f->words; w->word; w++)
+        if (w->value == (int)get(c, f))
+            return w->word;
+    return f->words[0].word;
 }
 
 /* What stands at a key, as a number; absent or null: the fallback. */
@@ -129,8 +146,11 @@ static gt_status read_field(model_config *c, const model_field *f, json_t *root,
     const json_t *v = json_object_get(root, f->key);
     double x = f->fallback;
     const int flag = f->type == MODEL_FLAG || f->type == MODEL_NOT;
-    if (f->type == MODEL_WORD)
-        return check_text(root, f->key, f->words, f->key, path);
+    if (f->type == MODEL_WORD) {
+        gt_status st = read_word(&x, f, root, path);
+        set(c, f, x);
+        return st;
+    }
     if (!v || (json_is_null(v) && (!flag || x == 0.0))) {
         if (x == MODEL_REQUIRED)
             return gt_fail(GT_FORMAT, "model file '%s': '%s' is missing", path, f->key);
@@ -233,7 +253,7 @@ static gt_status read_config(model_config *c, const model_family *family, json_t
     gt_status st = GT_OK;
     snprintf(c->family, sizeof c->family, "%s", family->name);
     for (const model_field *f = family->fields; !st && f->key; f++)
-        if (has_member(f) || f->type == MODEL_WORD)
+        if (has_member(f))
             st = read_field(c, f, root, path);
     if (!st && family->complete)
         family->complete(c);
@@ -372,6 +392,8 @@ static const char *field_text(char text[32], const model_config *c, const model_
         return (x != 0.0) == (f->type == MODEL_FLAG) ? "true" : "false";
     if (f->type == MODEL_SHARE)
         return short_text(text, (float)x);
+    if (f->type == MODEL_WORD)
+        return word_of(c, f);
     snprintf(text, 32, "%.0f", x);
     return text;
 }
@@ -421,7 +443,7 @@ static json_t *field_json(const model_config *c, const model_field *f)
     case MODEL_NOT:
         return json_boolean(get(c, f) == 0.0);
     case MODEL_WORD:
-        return json_string(f->words[0]);
+        return json_string(word_of(c, f));
     default:
         return NULL;
     }
@@ -439,7 +461,7 @@ gt_status model_config_json(char **out, const model_config *c)
                              family->types[0], "name", name ? name : json_string("model"));
     int failed = !root;
     for (const model_field *f = family->fields; !failed && f->key; f++)
-        if (has_member(f) || f->type == MODEL_WORD)
+        if (has_member(f))
             failed = json_object_set_new(root, f->key, field_json(c, f));
     if (!failed)
         *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));

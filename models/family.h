@@ -24,13 +24,16 @@ typedef enum model_field_type {
     MODEL_SHARE,            /* a number in [0, 1)                                            */
     MODEL_FLAG,             /* true or false                                                 */
     MODEL_NOT,              /* the same, kept as its opposite                                */
-    MODEL_WORD,             /* one of `words`, which mean the same; the first is written     */
+    MODEL_WORD,             /* one of `words`; absent: the first                             */
     MODEL_ALIAS,            /* another name of the size at `at`: must say the same           */
     MODEL_OFF,              /* only false, null, 0 or an empty list or object is computed    */
     MODEL_IGNORED           /* does not touch the loss                                       */
 } model_field_type;
 
-/* A key and its member of model_config: an int (SIZE, FLAG, NOT, ALIAS) or a float (SHARE); a double
+/* A word and the number that is kept for it; of several for one number the first is written. */
+typedef struct model_word { const char *word; int value; } model_word;
+
+/* A key and its member of model_config: an int (SIZE, FLAG, NOT, WORD, ALIAS) or a float (SHARE); a double
  * within `own`, whatever the type. Rows are read, compared and written in their order; a key that has
  * no row may change the model, so anything but null is refused. */
 typedef struct model_field {
@@ -39,7 +42,7 @@ typedef struct model_field {
     size_t at;
     int kinds;              /* of model_key, or'ed; 0: not compared                          */
     double fallback;        /* where the key is absent or null; MODEL_REQUIRED: it may not be */
-    const char *const *words;           /* WORD: ends with NULL                              */
+    const model_word *words;            /* WORD: ends with { 0 }                             */
 } model_field;
 #define MODEL_REQUIRED (-1.0)
 #define MODEL_AT(member) offsetof(model_config, member)

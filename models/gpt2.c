@@ -94,7 +94,7 @@ static int norm(const builder *b, const char *prefix, const char *name, int x)
 
 /* Every rank has some of the `out` columns of all rows. */
 static int linear(const builder *b, const char *prefix, const char *name, int x, int64_t out,
-                  int64_t in, tensor_slice held, graph_act act)
+                  int64_t in, tensor_slice held, activation act)
 {
     char label[64], part[32];
     snprintf(label, sizeof label, "%s%s", prefix, name);
@@ -119,8 +119,8 @@ static int project(const builder *b, const char *prefix, const char *name, int x
     if (b->part.rank == 0)
         v = vector(b, prefix, part, out, whole(), GRAPH_INIT_ZERO);
     if (b->part.ranks < 2)
-        return graph_linear(b->g, label, x, w, v, GRAPH_ACT_NONE, residual, drop);
-    int y = graph_linear(b->g, label, x, w, v, GRAPH_ACT_NONE, -1, drop);
+        return graph_linear(b->g, label, x, w, v, ACT_NONE, residual, drop);
+    int y = graph_linear(b->g, label, x, w, v, ACT_NONE, -1, drop);
     y = graph_scatter_rows(b->g, label, y);
     return graph_add(b->g, label, y, residual);
 }
@@ -130,6 +130,11 @@ static float attention_scale(const model_config *c, int layer)
 {
     const float usual = c->own[GPT2_UNSCALED] != 0.0 ? 1.0f : 1.0f / sqrtf((float)(c->channels / c->heads));
     return c->own[GPT2_BY_LAYER] != 0.0 ? usual / (float)(layer + 1) : usual;
+}
+
+activation gpt2_activation(const model_config *c)
+{
+    return c->own[GPT2_ACTIVATION] != 0.0 ? (activation)c->own[GPT2_ACTIVATION] : ACT_GELU_TANH;
 }
 
 /* One layer; `cache` is NULL when whole sequences are processed. */
@@ -146,7 +151,7 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
     snprintf(prefix, sizeof prefix, "h.%d.", layer);
     snprintf(label, sizeof label, "%sattn", prefix);
     int a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_1", x));
-    a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, GRAPH_ACT_NONE);
+    a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, ACT_NONE);
     const int64_t width = heads * D;
     const graph_attention_in in = { .q = { a, 0 }, .k = { a, width }, .v = { a, 2 * width } };
     const graph_heads how = { .heads = heads, .kv_heads = heads, .size = (int)D,
@@ -158,7 +163,7 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
 
     snprintf(label, sizeof label, "%smlp", prefix);
     a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_2", x));
-    a = linear(b, prefix, "mlp.c_fc", a, c->inner, C, columns, GRAPH_ACT_GELU);
+    a = linear(b, prefix, "mlp.c_fc", a, c->inner, C, columns, gpt2_activation(c));
     return project(b, prefix, "mlp.c_proj", a, C, c->inner, own(b, 1, 1, c->inner, 0), x);
 }
 
@@ -281,7 +286,10 @@ static double flops_per_token(const model_config *c, int T)
 /* ---- descriptions --------------------------------------------------------------------------- */
 
 static const char *const types[] = { "gpt2", NULL };
-static const char *const activations[] = { "gelu_new", "gelu_pytorch_tanh", NULL };
+/* transformers' names (activations.py, ACT2FN). */
+static const model_word activations[] = {
+    { "gelu_new", 0 }, { "gelu_pytorch_tanh", 0 }, { "gelu", ACT_GELU_ERF }, { "relu", ACT_RELU },
+    { "silu", ACT_SILU }, { "swish", ACT_SILU }, { 0 } };
 
 /* transformers' GPT2Config (configuration_gpt2.py). */
 static const model_field fields[] = {
@@ -291,7 +299,7 @@ static const model_field fields[] = {
     { "n_inner", MODEL_SIZE, MODEL_AT(inner), MODEL_COMPUTES, 0.0, NULL },
     { "n_positions", MODEL_SIZE, MODEL_AT(context), MODEL_COMPUTES, 1024.0, NULL },
     { "vocab_size", MODEL_SIZE, MODEL_AT(vocab), MODEL_COMPUTES, 0.0, NULL },
-    { "activation_function", MODEL_WORD, 0, 0, 0.0, activations },
+    { "activation_function", MODEL_WORD, MODEL_AT_OWN(GPT2_ACTIVATION), MODEL_COMPUTES, 0.0, activations },
     { "layer_norm_epsilon", MODEL_SHARE, MODEL_AT(eps), MODEL_COMPUTES, 1e-5, NULL },
     { "embd_pdrop", MODEL_SHARE, MODEL_AT(dropout_embed), MODEL_DROPS, 0.0, NULL },
     { "attn_pdrop", MODEL_SHARE, MODEL_AT(dropout_attention), MODEL_DROPS, 0.0, NULL },

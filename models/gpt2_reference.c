@@ -57,7 +57,7 @@ static void describe_tensor(const model_config *c, int i, char name[72], int64_t
 static void linear(int R, int in, int out, const double *x, const model_reference_tensor *w, double *y)
 {
     reference_gemm(0, 1, R, out, in, 1.0, x, in, w[0].value, in, y, out, 0);
-    reference_bias_act(R, out, y, w[1].value, NULL, NULL, NULL);
+    reference_bias(R, out, y, w[1].value);
 }
 
 /* Its derivatives; dx may be NULL. */
@@ -95,7 +95,7 @@ static void layer_forward(const model_config *c, int layer, int B, int T, model_
                         s->mean_2, s->rstd_2);
     linear(R, C, I, s->norm_2, &w[FC], s->pre);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)R * I; i++)
-        s->act[i] = reference_gelu(s->pre[i]);
+        s->act[i] = reference_activation(gpt2_activation(c), s->pre[i]);
     linear(R, I, C, s->act, &w[OUT], x);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)R * C; i++)
         x[i] += s->middle[i];
@@ -108,7 +108,7 @@ static void layer_backward(const model_config *c, int layer, int B, int T, model
     const int R = B * T, C = c->channels, I = c->inner;
     linear_grad(R, I, C, dx, s->act, &w[OUT], wide);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)R * I; i++)
-        wide[i] *= reference_gelu_slope(s->pre[i]);
+        wide[i] *= reference_activation_slope(gpt2_activation(c), s->pre[i]);
     linear_grad(R, C, I, wide, s->norm_2, &w[FC], narrow);
     reference_layernorm_weight_grad(R, C, narrow, s->middle, s->mean_2, s->rstd_2, w[GAIN_2].grad,
                                     w[BIAS_2].grad, 0);

@@ -57,10 +57,11 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
                             gemm_slot *add_at);
 
-/* The -D options of a product's types and epilogue, STORE apart. */
+/* The -D options of a product's types and epilogue, STORE apart, with `more` behind them. */
 #define GEMM_C_F32 "-DC_F32"
 #define GEMM_DROP  "-DDROP"
-const char *gemm_type_options(const gemm_desc *g);
+enum { GEMM_OPTIONS = 128 };    /* characters */
+void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more);
 
 /* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order
  * (cl/gemm_epilogue.clh). */

@@ -10,7 +10,7 @@
  *   geartrain gemm 2                                 the head; another one is ignored
  *   nt fp32 fp32 fp32 1024 768 768 1 - native 1 0.0063
  *
- * (transposes, types of A B C, M N K, batch, epilogue: g with a GELU, e another, - none;
+ * (transposes, types of A B C, M N K, batch, epilogue: g with an activation, e another, - none;
  * engine, its version, seconds). A line that does not parse, or names an engine or version
  * this build lacks, is dropped, and its class is measured again.
  *
@@ -77,7 +77,7 @@ static int is_storage(dtype t)
 
 int gemm_has_epilogue(const gemm_desc *g)
 {
-    return g->bias || g->gelu || g->gelu_grad || g->residual || g->drop_p > 0;
+    return g->bias || g->act || g->act_grad || g->residual || g->drop_p > 0;
 }
 
 gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
@@ -105,6 +105,9 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
                        (long long)g.stride_c);
     if (g.add && gemm_has_epilogue(&g))
         return gt_fail(GT_MISUSE, "cannot add a product with an epilogue to a matrix");
+    if (g.act && g.act_grad && g.act != g.act_grad)
+        return gt_fail(GT_MISUSE, "cannot apply %s to a product and the slope of %s: a product has one activation",
+                       activation_name(g.act), activation_name(g.act_grad));
     if (g.a_type != g.b_type || (g.c_type != g.a_type && g.c_type != DTYPE_F32))
         return gt_fail(GT_UNSUPPORTED, "cannot multiply %s by %s into %s: both factors have one type,"
                        " and the result that type or fp32", dtype_name(g.a_type),
@@ -168,7 +171,7 @@ static void class_of(char out[CLASS_CHARS], const gemm_desc *g)
     snprintf(out, CLASS_CHARS, "%c%c %s %s %s %d %d %d %d %c", g->trans_a ? 't' : 'n',
              g->trans_b ? 't' : 'n', dtype_name(g->a_type), dtype_name(g->b_type),
              dtype_name(g->c_type), g->M, g->N, g->K, g->batch,
-             g->gelu || g->gelu_grad ? 'g' : gemm_has_epilogue(g) ? 'e' : '-');
+             g->act || g->act_grad ? 'g' : gemm_has_epilogue(g) ? 'e' : '-');
 }
 
 static double flops_of(const gemm_desc *g)
@@ -367,7 +370,8 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
     gemm_desc plain = *g;
     dev_list *l = NULL;
     unsigned char *got = malloc(c_bytes(g) + 4), want_bits[4] = { 0 };
-    plain.bias = plain.gelu = plain.gelu_grad = plain.residual = plain.add = 0;
+    plain.bias = plain.residual = plain.add = 0;
+    plain.act = plain.act_grad = ACT_NONE;
     plain.drop_p = 0;
     gt_status st = got ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a GEMM engine: out of memory");
     if (!st)

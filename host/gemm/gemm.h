@@ -20,6 +20,7 @@
 #define GT_GEMM_GEMM_H
 
 #include "host/device/device.h"
+#include "host/tensor/activation.h"
 
 typedef struct gemm_context gemm_context;   /* programs, engines and choices of a device */
 
@@ -40,15 +41,15 @@ void      gemm_choices_load(gemm_context *c, const char *path);
  *
  *   x = alpha * op(A) * op(B)
  *   x = x + bias[column]                   if bias
- *   pre = x; x = gelu(x)                   if gelu (pre is stored where a buffer is given)
- *   x = x * gelu'(aux)                     if gelu_grad
+ *   pre = x; x = act(x)                    if act (pre is stored where a buffer is given)
+ *   x = x * act_grad'(aux)                 if act_grad
  *   x = dropout(x)                         if drop_p > 0
  *   x = x + residual                       if residual
  *   C = x, or C = C + x where `add`, which goes with none of the five lines above
  *
  * pre, aux and residual lie as C does: its type, ldc and stride_c. Residual may be C's own
- * buffer, so may aux. gelu is the tanh form (host/kernel/kernel.h); dropout is its rule
- * too, with element random[3] * drop_sequence + (batch index * M + row) * N + column.    */
+ * buffer, so may aux. Of act and act_grad one is ACT_NONE, or both are one. Dropout is as in
+ * host/kernel/kernel.h, with element random[3] * drop_sequence + (batch index * M + row) * N + column.    */
 typedef struct gemm_desc {
     int M, N, K;
     int trans_a, trans_b;           /* 1: A is stored (K,M), B is stored (N,K)           */
@@ -59,7 +60,8 @@ typedef struct gemm_desc {
     int64_t stride_a, stride_b, stride_c;   /* elements from one to the next             */
     float alpha;                    /* 0 = 1                                             */
     int add;
-    int bias, gelu, gelu_grad, residual;
+    int bias, residual;
+    activation act, act_grad;
     float drop_p;
     uint32_t drop_stream;
     int64_t drop_sequence;          /* elements of one sequence of C                     */

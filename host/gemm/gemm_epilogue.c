@@ -2,33 +2,41 @@
 /* host/gemm/gemm_epilogue.c - the launches around engines that only multiply. */
 #include "host/gemm/engine.h"
 
-#include <string.h>
+#include <assert.h>
+#include <stdio.h>
 
 /* As in cl/gemm_epilogue.clh. */
-enum { EPI_BIAS = 1, EPI_GELU = 2, EPI_GELU_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
+enum { EPI_BIAS = 1, EPI_ACT = 2, EPI_ACT_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
 
-static const dev_variant variants[] = {
-    { GEMM_DROP, 0 }, { GEMM_C_F32, DEV_16BIT_ONLY }, { 0 },
-};
+#define SHOWN(constant, name, option) { GEMM_DROP " " option, 0 },
+static const dev_variant variants[] = { ACTIVATIONS(SHOWN) { GEMM_C_F32, DEV_16BIT_ONLY }, { 0 } };
+#undef SHOWN
 const dev_family gemm_epilogue_family = { .file = "gemm_epilogue.cl", .stored = 1, .variants = variants };
 
-const char *gemm_type_options(const gemm_desc *g)
+void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more)
 {
     const int c_f32 = g->a_type != DTYPE_F32 && g->c_type == DTYPE_F32;
-    return g->drop_p > 0 ? c_f32 ? GEMM_C_F32 " " GEMM_DROP : GEMM_DROP : c_f32 ? GEMM_C_F32 : "";
+    const char *const words[] = { c_f32 ? GEMM_C_F32 : "", g->drop_p > 0 ? GEMM_DROP : "",
+                                  activation_option(g->act ? g->act : g->act_grad), more };
+    size_t at = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (words[i][0])
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? " " : "", words[i]);
+    assert(at < size);
 }
 
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
 {
-    const int flags = (g->bias ? EPI_BIAS : 0) | (g->gelu ? EPI_GELU : 0)
-                    | (g->gelu_grad ? EPI_GELU_GRAD : 0) | (g->drop_p > 0 ? EPI_DROP : 0)
+    const int flags = (g->bias ? EPI_BIAS : 0) | (g->act ? EPI_ACT : 0)
+                    | (g->act_grad ? EPI_ACT_GRAD : 0) | (g->drop_p > 0 ? EPI_DROP : 0)
                     | (g->residual ? EPI_RESIDUAL : 0);
     const double limit = (double)g->drop_p * 4294967296.0;
 
     out[0] = dev_arg_i32(flags);
     out[1] = dev_arg_buffer(g->bias ? b->bias : NULL);
-    out[2] = dev_arg_buffer(g->gelu ? b->pre : NULL);
-    out[3] = dev_arg_buffer(g->gelu_grad ? b->aux : NULL);
+    out[2] = dev_arg_buffer(g->act ? b->pre : NULL);
+    out[3] = dev_arg_buffer(g->act_grad ? b->aux : NULL);
     out[4] = dev_arg_buffer(g->residual ? b->residual : NULL);
     out[5] = dev_arg_buffer(g->drop_p > 0 ? b->random : NULL);
     out[6] = dev_arg_u32(g->drop_stream);
@@ -57,9 +65,11 @@ gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
         dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(b->c),
         dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
     };
+    char options[GEMM_OPTIONS];
     dev_program *p;
     gemm_epilogue_args(args + 6, g, b);
-    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, gemm_type_options(g), &p);
+    gemm_options(options, sizeof options, g, "");
+    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_epilogue", row_grid(c, g), args, 6 + GEMM_EPILOGUE_ARGS);
     return st;
@@ -84,8 +94,10 @@ gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, de
         dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(cbuf),
         dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c), dev_arg_i32(g->add),
     };
+    char options[GEMM_OPTIONS];
     dev_program *p;
-    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, gemm_type_options(g), &p);
+    gemm_options(options, sizeof options, g, "");
+    gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, options, &p);
     *add_at = (gemm_slot){ dev_list_count(l), 6 };
     if (!st)
         st = dev_list_kernel(l, p, "gemm_clear", row_grid(c, g), args, 7);

@@ -6,7 +6,6 @@
  * large enough that packing does not show.                                              */
 #include "host/gemm/engine.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,7 +19,11 @@ enum { KC = 256, MC = 192, TILE_K = 16 };
 #define TILE_4  "-DTM=4 -DTN=4"
 static const dev_variant variants[] = {
     { TILE_8, DEV_FOR_ALL }, { GEMM_DROP " " TRANS_A " " TILE_8, DEV_FOR_ALL }, { TRANS_B " " TILE_8, 0 },
-    { GEMM_DROP " " TRANS_B " " TILE_4, 0 }, { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY }, { 0 },
+    { GEMM_DROP " " TRANS_B " " TILE_4, 0 }, { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY },
+#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILE_8, 0 },
+    ACTIVATIONS(SHOWN)
+#undef SHOWN
+    { 0 },
 };
 const dev_family gemm_tiled_family = { .file = "gemm.cl", .stored = 1, .variants = variants };
 
@@ -104,16 +107,12 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 }
 
 /* tile: of GPUs; "" for CPUs. */
-static void make_options(char *out, size_t size, const gemm_desc *g, const char *tile)
+static void make_options(char out[GEMM_OPTIONS], const gemm_desc *g, const char *tile)
 {
-    const char *const words[] = { gemm_type_options(g), g->trans_a ? TRANS_A : "", g->trans_b ? TRANS_B : "",
-                                  tile };
-    size_t at = 0;
-    out[0] = 0;
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (words[i][0])
-            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? " " : "", words[i]);
-    assert(at < size);
+    char more[64];
+    snprintf(more, sizeof more, "%s%s%s%s%s", g->trans_a ? TRANS_A : "", g->trans_a && (g->trans_b || *tile) ? " " : "",
+             g->trans_b ? TRANS_B : "", g->trans_b && *tile ? " " : "", tile);
+    gemm_options(out, GEMM_OPTIONS, g, more);
 }
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
@@ -127,7 +126,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
         dev_arg_buffer(b->c), dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
         dev_arg_f32(g->alpha), dev_arg_i32(g->add),
     };
-    char options[128];
+    char options[GEMM_OPTIONS];
     dev_program *p;
     gt_status st;
 
@@ -142,7 +141,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
             dev_arg_i32(cut.blocks),
         };
         memcpy(args + COMMON, more, sizeof more);
-        make_options(options, sizeof options, g, "");
+        make_options(options, g, "");
         st = gemm_program(c, &gemm_tiled_family, g->a_type, options, &p);
         if (!st)
             st = dev_list_kernel(l, p, "gemm_cpu", dev_grid_1d((size_t)cut.items, 1), args,
@@ -157,7 +156,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
                     (size_t)g->batch },
         .local = { 16, 16, 1 },
     };
-    make_options(options, sizeof options, g, t == 8 ? TILE_8 : TILE_4);
+    make_options(options, g, t == 8 ? TILE_8 : TILE_4);
     st = gemm_program(c, &gemm_tiled_family, g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_gpu", grid, args, COMMON);

@@ -12,7 +12,7 @@
  *   graph *g;
  *   graph_create(&g, DTYPE_F32, B, T);
  *   int w = graph_param(g, "fc.weight", shape_of(2, N, K), GRAPH_INIT_NORMAL, 0.02f);
- *   int y = graph_linear(g, "fc", x, w, b, GRAPH_ACT_GELU, -1, 0.0f);
+ *   int y = graph_linear(g, "fc", x, w, b, ACT_GELU_TANH, -1, 0.0f);
  *   if (graph_failed(g)) ...
  *
  * Builders return a value's index, or -1 once anything has failed; a builder given -1
@@ -22,6 +22,7 @@
 #define GT_GRAPH_GRAPH_H
 
 #include "host/base/status.h"
+#include "host/tensor/activation.h"
 #include "host/tensor/slice.h"
 
 #include <stdio.h>
@@ -29,7 +30,6 @@
 typedef struct graph graph;
 
 typedef enum graph_init { GRAPH_INIT_ZERO, GRAPH_INIT_ONE, GRAPH_INIT_NORMAL } graph_init;
-typedef enum graph_act { GRAPH_ACT_NONE, GRAPH_ACT_GELU } graph_act;
 
 /* An empty graph for micro-batches of B sequences of T tokens, activations and matrix
  * weights stored as `storage`. */
@@ -92,7 +92,7 @@ int graph_embed(graph *g, const char *name, int tokens, int token_table, int pos
 int graph_dropout(graph *g, const char *name, int x, float drop);
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps);
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
-int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
+int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual,
                  float drop);
 /* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */
 typedef struct graph_columns { int value; int64_t first; } graph_columns;

@@ -94,10 +94,22 @@ int graph_add(graph *g, const char *name, int a, int b)
     return emit_add(g, name, GRAPH_FORWARD, a, b, g->storage);
 }
 
+static activation activation_of(const graph_node *n)
+{
+    activation act;
+    graph_attributes_get(n, &act, sizeof act);
+    return act;
+}
+
 static gt_status activation_grad_launch(launch_context *c, const graph_node *n)
 {
-    return kernel_gelu_grad(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-                            c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+    return kernel_activation_grad(c->list, c->kernels, activation_of(n), count_of(c->g, n->in[0]),
+                                  c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static int activations_alike(const graph_node *n, const graph_node *m)
+{
+    return activation_of(n) == activation_of(m);
 }
 
 static double activation_flops(const graph *g, const graph_node *n)
@@ -106,11 +118,11 @@ static double activation_flops(const graph *g, const graph_node *n)
 }
 
 static const graph_op op_activation_grad = {
-    .name = "gelu grad",
-    .launch = activation_grad_launch, .flops = activation_flops,
+    .name = "activation grad",
+    .launch = activation_grad_launch, .flops = activation_flops, .alike = activations_alike,
 };
 
-int emit_activation_grad(graph *g, const char *name, graph_act act, int dy, int pre)
+int emit_activation_grad(graph *g, const char *name, activation act, int dy, int pre)
 {
     int dx = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, value(g, pre)->shape);
     graph_node *n = graph_node_add(g, &op_activation_grad, GRAPH_INPUT_GRAD, name);

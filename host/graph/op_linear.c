@@ -6,7 +6,7 @@
  * gradient of the activation itself is never stored.                                      */
 #include "host/graph/ops_private.h"
 
-typedef struct linear_attributes { graph_act act; ops_drop drop; } linear_attributes;
+typedef struct linear_attributes { activation act; ops_drop drop; } linear_attributes;
 
 static linear_attributes attributes_of(const graph_node *n)
 {
@@ -21,7 +21,7 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
     const dtype s = g->storage;
     *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->out[0]), .K = C_of(g, n->in[0]),
                       .trans_b = 1, .a_type = s, .b_type = s, .c_type = s,
-                      .bias = n->in[2] >= 0, .gelu = a.act == GRAPH_ACT_GELU,
+                      .bias = n->in[2] >= 0, .act = a.act,
                       .residual = n->in[3] >= 0, .drop_p = a.drop.p, .drop_stream = a.drop.stream,
                       .drop_sequence = count_of(g, n->out[0]) / g->B };
     return 1;
@@ -42,7 +42,7 @@ static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc
 {
     const dtype s = g->storage;
     *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->in[1]), .K = C_of(g, n->in[0]),
-                      .a_type = s, .b_type = s, .c_type = s, .gelu_grad = n->in[2] >= 0 };
+                      .a_type = s, .b_type = s, .c_type = s, .act_grad = attributes_of(n).act };
     return 1;
 }
 
@@ -114,7 +114,7 @@ static const graph_op op_linear = {
 static const graph_op op_linear_input_grad = {
     .name = "linear input grad",
     .launch = linear_input_grad_launch, .flops = ops_gemm_flops, .scratch = ops_gemm_scratch,
-    .gemm = linear_input_grad_gemm,
+    .gemm = linear_input_grad_gemm, .alike = linears_alike,
 };
 static const graph_op op_linear_weight_grad = {
     .name = "linear weight grad",
@@ -135,7 +135,7 @@ static const graph_node *activated_by(const graph *g, int x)
     if (!from || from->op != &op_linear || from->in[3] >= 0 || graph_grad(g, x) >= 0)
         return NULL;
     const linear_attributes a = attributes_of(from);
-    if (a.act == GRAPH_ACT_NONE || a.drop.p > 0.0f)
+    if (a.act == ACT_NONE || a.drop.p > 0.0f)
         return NULL;
     for (int i = 0; i < g->node_count; i++)
         for (int j = 0; j < NODE_INPUTS; j++)
@@ -147,7 +147,7 @@ static void input_grad(graph *g, const graph_node *n, int dy)
 {
     const int x = n->in[0];
     const graph_node *from = activated_by(g, x);
-    const graph_act act = from ? attributes_of(from).act : GRAPH_ACT_NONE;
+    const activation act = from ? attributes_of(from).act : ACT_NONE;
     const int pre = from ? graph_saved(g, from->out[1]) : -1;
     int dx = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
     graph_node *i = graph_node_add(g, &op_linear_input_grad, GRAPH_INPUT_GRAD, n->name);
@@ -159,7 +159,7 @@ static void input_grad(graph *g, const graph_node *n, int dy)
     i->out[0] = dx;
     const linear_attributes a = { .act = act };
     graph_attributes_set(i, &a, sizeof a);
-    g->grad_is_pre[x] = act != GRAPH_ACT_NONE;
+    g->grad_is_pre[x] = act != ACT_NONE;
     graph_grad_put(g, x, dx, n->name);
 }
 
@@ -174,7 +174,7 @@ static void linear_backward(graph *g, const graph_node *n)
         graph_grad_put(g, n->in[3], dy, n->name);
     if (a.drop.p > 0.0f)
         dy = emit_dropout(g, n->name, GRAPH_INPUT_GRAD, dy, n->in[4], a.drop);
-    if (a.act != GRAPH_ACT_NONE && !g->grad_is_pre[n->out[0]])
+    if (a.act != ACT_NONE && !g->grad_is_pre[n->out[0]])
         dy = emit_activation_grad(g, n->name, a.act, dy, graph_saved(g, n->out[1]));
     if (value(g, x)->role == GRAPH_ACTIVATION || value(g, x)->stage_input)
         input_grad(g, n, dy);
@@ -195,7 +195,7 @@ static void linear_backward(graph *g, const graph_node *n)
     bn->out[0] = db;
 }
 
-int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act act, int residual,
+int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual,
                  float drop)
 {
     if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])))
@@ -206,7 +206,7 @@ int graph_linear(graph *g, const char *name, int x, int w, int bias, graph_act a
     if ((bias >= 0 && !graph_has(g, name, bias, N)) || (residual >= 0 && !graph_has(g, name, residual, N)))
         return -1;
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, s), pre = -1, random = -1;
-    if (act != GRAPH_ACT_NONE) {
+    if (act != ACT_NONE) {
         char part[80];
         snprintf(part, sizeof part, "%.60s.pre", name);
         pre = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, s);

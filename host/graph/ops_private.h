@@ -76,7 +76,7 @@ const kernel_dropout *ops_dropout_of(launch_context *c, ops_drop drop, int rando
 int emit_dropout(graph *g, const char *name, graph_phase phase, int x, int random, ops_drop drop);
 int emit_add(graph *g, const char *name, graph_phase phase, int a, int b, dtype type);
 /* dy times the derivative of the activation at `pre`. */
-int emit_activation_grad(graph *g, const char *name, graph_act act, int dy, int pre);
+int emit_activation_grad(graph *g, const char *name, activation act, int dy, int pre);
 /* Every rank's statistics of all rows; 0 after a failure. */
 int emit_gather_statistics(graph *g, const char *name, int own, int all);
 

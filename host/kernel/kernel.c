@@ -104,17 +104,19 @@ static size_t share(const kernel_set *k, size_t n, size_t least, size_t most)
     return each < least ? least : each;
 }
 
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                             int64_t n, dev_arg *args, int count)
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant,
+                             const char *name, int64_t n, dev_arg *args, int count)
 {
     assert(n >= 0 && count >= 2);
     size_t block = 4;                           /* GPU: one float4 a work-item */
     if (k->cpu)                                 /* CPU: whole batches of 64 elements */
         block = (share(k, (size_t)n, GRAIN_LEAST, GRAIN) + 63) / 64 * 64;
     const size_t items = ((size_t)n + block - 1) / block;
+    dev_program *p;
     args[0] = dev_arg_u64((uint64_t)n);
     args[1] = dev_arg_u32((uint32_t)block);
-    return kernel_launch(l, k, family, name, dev_grid_1d(items, k->group), args, count);
+    gt_status st = kernel_program(&p, k, family, variant);
+    return st ? st : dev_list_kernel(l, p, name, dev_grid_1d(items, k->group), args, count);
 }
 
 gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,

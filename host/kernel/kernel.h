@@ -16,6 +16,7 @@
 #define GT_KERNEL_H
 
 #include "host/device/device.h"
+#include "host/tensor/activation.h"
 
 /* The programs of one device for one storage type. */
 typedef struct kernel_set kernel_set;
@@ -90,15 +91,11 @@ gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer 
 uint64_t  kernel_column_scratch(const kernel_set *k, int R, int C, int sums);
 
 /* ---- cl/elementwise.cl -------------------------------------------------------------- */
-/* dx = dy * gelu'(x); gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). n elements S. */
-gt_status kernel_gelu(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y);
-gt_status kernel_gelu_grad(dev_list *l, kernel_set *k, int64_t n, dev_buffer *dy, dev_buffer *x,
-                           dev_buffer *dx);
-/* What a GEMM engine that cannot fuse does after the product, in place on y S (R,C):
- * y += bias (fp32 (C) or NULL); if pre is not NULL, pre = y and y = gelu(y) (S (R,C)); then
- * y = dropout(y) if drop is not NULL; then y += residual (S (R,C) or NULL). */
-gt_status kernel_bias_act(dev_list *l, kernel_set *k, int R, int C, dev_buffer *y, dev_buffer *bias,
-                          dev_buffer *pre, const kernel_dropout *drop, dev_buffer *residual);
+/* y = act(x); dx = dy * act'(x). n elements S. */
+gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x,
+                            dev_buffer *y);
+gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy,
+                                 dev_buffer *x, dev_buffer *dx);
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y);
 /* y = dropout(x); the gradient is the same function of dy. */
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,

@@ -3,9 +3,9 @@
  *
  * A case function does everything at once, for nothing runs before it returns:
  *
- *     operand *x = give(t, "x", STORED, n, 1.0), *y = take(t, "y", STORED, n);
- *     append(t, kernel_gelu(t->list, t->k, n, x->buffer, y->buffer));
- *     for (...) expect(y, i, reference_gelu(x->value[i]), slack);
+ *     operand *x = give(t, "x", STORED, n, 1.0), *y = take(t, "y", FLOAT, n);
+ *     append(t, kernel_load(t->list, t->k, n, x->buffer, y->buffer));
+ *     for (...) expect(y, i, x->value[i], slack);
  *
  * Slack is absolute, per element: U = 2^-24, half a unit in the last place of 1, times the
  * magnitudes whose rounding reaches the result, times a small count of roundings.

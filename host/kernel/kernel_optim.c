@@ -53,7 +53,7 @@ gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev
         dev_arg_f32((float)(1.0 - beta1)), dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(eps),
         dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "adamw", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 8);
     return st;
@@ -67,7 +67,7 @@ gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_b
         [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(copy),
         dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32(momentum), dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "sgd", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "sgd", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 7);
     return st;
@@ -82,7 +82,7 @@ gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_
         dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32((float)(1.0 - beta1)),
         dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, "lion", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "lion", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 7);
     return st;

@@ -15,7 +15,7 @@ gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer
         [2] = dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(u), dev_arg_buffer(state),
         dev_arg_f32((float)mu), dev_arg_f32((float)(1.0 - mu)),
     };
-    return kernel_launch_flat(l, k, &kernel_optim_tensor_family, "muon_momentum", n, args, KERNEL_ARGS(args));
+    return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "muon_momentum", n, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
@@ -32,7 +32,7 @@ gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev
                        dev_buffer *by, float factor)
 {
     dev_arg args[] = { [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_buffer(by), dev_arg_f32(factor) };
-    return kernel_launch_flat(l, k, &kernel_optim_tensor_family, "scale", n, args, KERNEL_ARGS(args));
+    return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "scale", n, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o,
@@ -43,7 +43,7 @@ gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p,
         [2] = dev_arg_buffer(p), dev_arg_buffer(o), dev_arg_buffer(copy), dev_arg_buffer(state),
         dev_arg_f32(lr), dev_arg_f32(factor), dev_arg_f32(decay),
     };
-    gt_status st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, "muon_step", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "muon_step", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 6);
     return st;
@@ -59,7 +59,7 @@ static gt_status adafactor_moments(dev_list *l, kernel_set *k, int R, int C, dev
     if (second) {
         dev_arg args[] = { [2] = dev_arg_buffer(g), dev_arg_buffer(second), dev_arg_buffer(state),
                            dev_arg_f32(rate) };
-        return kernel_launch_flat(l, k, &kernel_optim_tensor_family, "adafactor_second", C, args, KERNEL_ARGS(args));
+        return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_second", C, args, KERNEL_ARGS(args));
     }
     dev_arg by_row[] = { dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(rows), dev_arg_buffer(state),
                          dev_arg_f32(rate) };

@@ -48,9 +48,9 @@ gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *
 gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
                         dev_grid grid, const dev_arg *args, int count);
 
-/* A flat kernel: args[0] and args[1] are set here to n (ulong) and block (uint). */
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                             int64_t n, dev_arg *args, int count);
+/* A flat kernel of a variant: args[0] and args[1] are set here to n (ulong) and block (uint). */
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant,
+                             const char *name, int64_t n, dev_arg *args, int count);
 
 /* A row kernel: args[0] is set here to `per`, the rows a work-item (CPU) owns or 1 (GPU: a
  * work-group a row); `cost` is elements touched a row. */

@@ -129,28 +129,68 @@ static double gelu_gate(double x)
     return 1.0 / (1.0 + exp(-2.0 * gelu_factor * (x + 0.044715 * x * x * x)));
 }
 
-double reference_gelu(double x)
+static double reference_gelu_tanh(double x)
 {
     return x * gelu_gate(x);
 }
 
-double reference_gelu_slope(double x)
+static double reference_gelu_tanh_slope(double x)
 {
     const double s = gelu_gate(x);
     return s + x * s * (1.0 - s) * 2.0 * gelu_factor * (1.0 + 3.0 * 0.044715 * x * x);
 }
 
-void reference_bias_act(int R, int C, double *y, const double *bias, double *pre,
-                        const reference_dropout *drop, const double *residual)
+static double reference_gelu_erf(double x)
 {
-    for (ptrdiff_t i = 0; i < (ptrdiff_t)R * C; i++) {
-        double v = y[i] + (bias ? bias[i % C] : 0.0);
-        if (pre) {
-            pre[i] = v;
-            v = reference_gelu(v);
-        }
-        y[i] = v * reference_keep(drop, (uint64_t)i) + (residual ? residual[i] : 0.0);
-    }
+    return x * 0.5 * erfc(-x / sqrt(2.0));
+}
+
+static double reference_gelu_erf_slope(double x)
+{
+    return 0.5 * erfc(-x / sqrt(2.0)) + x * exp(-0.5 * x * x) * 0.5 * gelu_factor;  /* 1 / sqrt(2 pi) */
+}
+
+static double reference_silu(double x)
+{
+    return x / (1.0 + exp(-x));
+}
+
+static double reference_silu_slope(double x)
+{
+    const double s = 1.0 / (1.0 + exp(-x));
+    return s + x * s * (1.0 - s);
+}
+
+static double reference_relu(double x)
+{
+    return x > 0.0 ? x : 0.0;
+}
+
+static double reference_relu_slope(double x)
+{
+    return x > 0.0 ? 1.0 : 0.0;
+}
+
+static const struct { double (*at)(double), (*slope)(double); } activations[] = {
+#define ROW(constant, name, option) [constant] = { reference_##name, reference_##name##_slope },
+    ACTIVATIONS(ROW)
+#undef ROW
+};
+
+double reference_activation(activation act, double x)
+{
+    return act == ACT_NONE ? x : activations[act].at(x);
+}
+
+double reference_activation_slope(activation act, double x)
+{
+    return act == ACT_NONE ? 1.0 : activations[act].slope(x);
+}
+
+void reference_bias(int R, int C, double *y, const double *bias)
+{
+    for (ptrdiff_t i = 0; i < (ptrdiff_t)R * C; i++)
+        y[i] += bias[i % C];
 }
 
 void reference_dropout_apply(int64_t n, const reference_dropout *drop, const double *x, double *y)

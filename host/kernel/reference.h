@@ -13,6 +13,8 @@
 #ifndef GT_KERNEL_REFERENCE_H
 #define GT_KERNEL_REFERENCE_H
 
+#include "host/tensor/activation.h"
+
 #include <stdint.h>
 
 /* Dropout as kernel.h says it: kept if the element's Philox word >= p * 2^32. */
@@ -44,11 +46,9 @@ void reference_layernorm_weight_grad(int R, int C, const double *dy, const doubl
                                      double *dbias, int add);
 void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add);
 
-double reference_gelu(double x);
-double reference_gelu_slope(double x);
-/* In place on y (R,C): bias (C), pre (out), drop, residual, each or NULL. */
-void reference_bias_act(int R, int C, double *y, const double *bias, double *pre,
-                        const reference_dropout *drop, const double *residual);
+double reference_activation(activation act, double x);
+double reference_activation_slope(activation act, double x);
+void reference_bias(int R, int C, double *y, const double *bias);
 void reference_dropout_apply(int64_t n, const reference_dropout *drop, const double *x, double *y);
 
 /* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. */

@@ -58,15 +58,26 @@ static double at(const operand *x, const dev_device *d, size_t i)
     return (double)dtype_load(x->type, x->host, guard_elements(d, x->type) + i);
 }
 
-static double gelu(double x)
+static double activated(activation a, double x)
 {
-    return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    switch (a) {
+    case ACT_GELU_TANH:
+        return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case ACT_GELU_ERF:
+        return 0.5 * x * (1 + erf(x / sqrt(2.0)));
+    case ACT_SILU:
+        return x / (1 + exp(-x));
+    case ACT_RELU:
+        return fmax(x, 0);
+    default:
+        return x;
+    }
 }
 
-static double gelu_slope(double x)
+static double slope(activation a, double x)
 {
     const double h = 1e-4;
-    return (gelu(x + h) - gelu(x - h)) / (2 * h);
+    return a == ACT_RELU ? x > 0 : (activated(a, x + h) - activated(a, x - h)) / (2 * h);
 }
 
 static double kept(const gemm_desc *g, uint64_t element)
@@ -129,10 +140,9 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 if (g->bias)
                     want += at(&x->bias, d, (size_t)n);
                 const double pre = want;
-                if (g->gelu)
-                    want = gelu(want);
-                if (g->gelu_grad)
-                    want *= gelu_slope(at(&x->aux, d, ci));
+                want = activated(g->act, want);
+                if (g->act_grad)
+                    want *= slope(g->act_grad, at(&x->aux, d, ci));
                 if (g->drop_p > 0)
                     want *= kept(g, ((uint64_t)b * (uint64_t)g->M + (uint64_t)m) * (uint64_t)g->N
                                     + (uint64_t)n);
@@ -151,7 +161,7 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                                " within %.2g", engine, g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n',
                                dtype_name(g->a_type), dtype_name(g->c_type), g->M, g->N, g->K,
                                x->batch, b, m, n, got, want, allowed);
-                if (g->gelu) {
+                if (g->act) {
                     const double p = (double)dtype_load(g->c_type, x->pre.seen, guard + ci);
                     good &= CHECKF(fabs(p - pre) <= allowed + storage_error(g->c_type) * fabs(pre),
                                    "%s: pre %d,%d,%d is %.8g, not %.8g", engine, b, m, n, p, pre);
@@ -163,7 +173,7 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
             const size_t w = dtype_size(g->c_type);
             good &= CHECKF(!memcmp((char *)x->c.seen + i * w, (char *)x->c.host + i * w, w),
                            "%s %dx%dx%d wrote element %zu, outside of C", engine, g->M, g->N, g->K, i);
-            if (g->gelu)
+            if (g->act)
                 good &= CHECKF(!memcmp((char *)x->pre.seen + i * w, (char *)x->pre.host + i * w, w),
                                "%s wrote element %zu, outside of pre", engine, i);
         }

@@ -117,7 +117,8 @@ static void padding_and_batches(place *p, dtype type)
             g.stride_b = odd ? 0 : b_rows * g.ldb + 8;      /* one B for the whole batch */
             g.stride_c = M * g.ldc + 7;
             good = gemm_case(p->c, p->d, &g, 1);
-            g.bias = g.gelu = g.residual = 1;
+            g.bias = g.residual = 1;
+            g.act = ACT_GELU_TANH;
             g.drop_p = trans ? 0.0f : 0.25f;
             good = good && gemm_case(p->c, p->d, &g, 0);
         }
@@ -131,13 +132,32 @@ static void epilogues(place *p, dtype type)
             const gemm_desc g = {
                 .M = sizes[(i + e) % (tiny() ? 3 : SIZES)], .N = sizes[i], .K = 17,
                 .a_type = type, .b_type = type, .c_type = type,
-                .bias = e & 1, .gelu = e >> 1 & 1, .gelu_grad = e >> 2 & 1,
+                .bias = e & 1, .act = e & 2 ? ACT_GELU_TANH : ACT_NONE,
+                .act_grad = e & 4 ? ACT_GELU_TANH : ACT_NONE,
                 .drop_p = e & 8 ? 0.4f : 0.0f, .drop_stream = 5,
                 /* Beyond the counter's 32 bits; within a quad, and at the start of one. */
                 .drop_sequence = (INT64_C(1) << 31) + i, .residual = e >> 4 & 1,
             };
             good = gemm_case(p->c, p->d, &g, 0);
         }
+}
+
+/* Each activation, its slope, and both; two in one product are refused. */
+static void activations(place *p)
+{
+    gemm_desc g = { .M = 5, .N = 33, .K = 17, .a_type = DTYPE_F32, .b_type = DTYPE_F32, .c_type = DTYPE_F32,
+                    .bias = 1 };
+    int good = 1;
+    for (activation a = ACT_NONE + 1; a < ACT_COUNT && good; a++)
+        for (int e = 1; e < 4 && good; e++) {
+            g.act = e & 1 ? a : ACT_NONE;
+            g.act_grad = e & 2 ? a : ACT_NONE;
+            good = gemm_case(p->c, p->d, &g, 0);
+        }
+    uint64_t bytes;
+    g.act = ACT_SILU;
+    g.act_grad = ACT_RELU;
+    CHECK_FAILS(gemm_scratch(p->c, &g, &bytes), GT_MISUSE, "silu to a product and the slope of relu");
 }
 
 static void everything(const char *style, const char *engine, int wide_only)
@@ -161,6 +181,7 @@ static void everything(const char *style, const char *engine, int wide_only)
             padding_and_batches(&p, types[t]);
         epilogues(&p, types[t]);
     }
+    activations(&p);
     place_close(&p);
 }
 

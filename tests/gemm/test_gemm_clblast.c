@@ -20,7 +20,8 @@ static void clblast_agrees_with_the_obvious_product(void)
                             .add = trans & 1, .ldc = 70 };
             gemm_case(c, d, &g, 1);
             g.add = 0;
-            g.bias = g.gelu = g.residual = 1;
+            g.bias = g.residual = 1;
+            g.act = ACT_GELU_TANH;
             gemm_case(c, d, &g, 0);
         }
         const gemm_desc batched = { .M = 20, .N = 30, .K = 40, .batch = 3, .stride_a = 800,

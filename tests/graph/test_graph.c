@@ -3,8 +3,10 @@
 #include "tests/check.h"
 #include "tests/train/tiny_run.h"
 #include "models/gpt2.h"
+#include "models/model_reference.h"
 
 #include "host/graph/graph_cost.h"
+#include "host/kernel/reference.h"
 #include "host/optim/optim.h"
 
 #include <math.h>
@@ -353,6 +355,162 @@ static void split_programs_change_no_bit(void)
     dev_close(d);
 }
 
+/* What a graph runs on. */
+typedef struct runner {
+    dev_device *d;
+    kernel_set *k;
+    gemm_context *gemm;
+    graph *g;
+    params *p;
+    exec_arena *arena;
+    exec *e;
+} runner;
+
+static int runner_open(runner *r)
+{
+    *r = (runner){ .d = tiny_device() };
+    return r->d && CHECK_OK(kernel_set_create(&r->k, r->d, DTYPE_F32))
+           && CHECK_OK(gemm_context_create(&r->gemm, r->d, "tiled"))
+           && CHECK_OK(graph_create(&r->g, DTYPE_F32, TINY_B, TINY_T));
+}
+
+/* r->g has been built. */
+static int runner_ready(runner *r, const exec_binding *bindings)
+{
+    const exec_options o = { .device = r->d, .kernels = r->k, .gemm = r->gemm, .bindings = bindings };
+    exec_options with = o;
+    int good = CHECK_OK(params_create(&r->p, r->d, r->g, 1)) && CHECK_OK(params_init(r->p, 5))
+               && CHECK_OK(exec_arena_create(&r->arena, r->d));
+    with.params = r->p;
+    with.arena = r->arena;
+    return good && CHECK_OK(exec_create(&r->e, r->g, &with)) && CHECK_OK(exec_ready(r->e))
+           && CHECK_OK(exec_add(r->e, 0));
+}
+
+static int runner_run(runner *r)
+{
+    return CHECK_OK(exec_run(r->e, EXEC_FORWARD)) && CHECK_OK(exec_run(r->e, EXEC_BACKWARD))
+           && CHECK_OK(dev_wait(r->d));
+}
+
+static void runner_close(runner *r)
+{
+    exec_release(r->e);
+    exec_arena_release(r->arena);
+    params_release(r->p);
+    graph_release(r->g);
+    gemm_context_release(r->gemm);
+    kernel_set_release(r->k);
+    dev_close(r->d);
+}
+
+/* A GPT-2 with every activation, whose slope is part of a product: all gradients as in double. */
+static void a_model_has_the_activation_it_asks_for(void)
+{
+    enum { N = TINY_B * TINY_T };
+    int32_t x[N], y[N], order[N], starts[N + 2], scratch[TINY_VOCAB + 1];
+    for (int i = 0; i < N; i++) {
+        x[i] = i * i % TINY_VOCAB;
+        y[i] = (i + 1) * (i + 1) % TINY_VOCAB;
+    }
+    kernel_embed_sort(x, N, TINY_VOCAB, order, starts, scratch);
+    for (activation a = ACT_NONE + 1; a < ACT_COUNT; a++) {
+        model_config c = tiny_config();
+        model_reference *ref = NULL;
+        runner r;
+        dev_buffer *scale = NULL, *sum = NULL;
+        const float share = 1.0f / N;
+        double loss = 0.0;
+        int compared = 0;
+        c.layers = 1;
+        c.own[GPT2_ACTIVATION] = a == ACT_GELU_TANH ? 0 : a;
+        if (runner_open(&r) && CHECK_OK(model_build_loss(r.g, &c, 1, 0))
+            && CHECK_OK(dev_buffer_create(&scale, r.d, 4, "scale")) && CHECK_OK(dev_write(r.d, scale, 0, &share, 4))
+            && CHECK_OK(dev_buffer_create(&sum, r.d, 4, "sum")) && CHECK_OK(model_reference_create(&ref, &c))) {
+            const exec_binding bindings[] = { { "grad_scale", scale }, { "loss_sum", sum }, { NULL, NULL } };
+            if (runner_ready(&r, bindings)) {
+                CHECK_OK(dev_write(r.d, exec_buffer(r.e, "tokens"), 0, x, sizeof x));
+                CHECK_OK(dev_write(r.d, exec_buffer(r.e, "targets"), 0, y, sizeof y));
+                CHECK_OK(dev_write(r.d, exec_buffer(r.e, "embed_order"), 0, order, sizeof order));
+                CHECK_OK(dev_write(r.d, exec_buffer(r.e, "embed_starts"), 0, starts, sizeof starts));
+            }
+            for (int i = 0; i < params_count(r.p); i++) {
+                model_reference_tensor *t = model_reference_find(ref, params_info(r.p, i)->name);
+                float *w = malloc((size_t)t->count * sizeof *w);
+                CHECK_OK(params_read(r.p, i, w));
+                for (int64_t j = 0; j < t->count; j++)
+                    t->value[j] = (double)w[j];
+                free(w);
+            }
+            CHECK_OK(model_reference_run(ref, TINY_B, TINY_T, x, y, &loss));
+            for (int i = 0; runner_run(&r) && i < params_count(r.p); i++) {
+                const model_reference_tensor *t = model_reference_find(ref, params_info(r.p, i)->name);
+                float *got = malloc((size_t)t->count * sizeof *got), *want = malloc((size_t)t->count * sizeof *want);
+                CHECK_OK(params_read_grad(r.p, i, got));
+                for (int64_t j = 0; j < t->count; j++)
+                    want[j] = (float)t->grad[j];
+                CHECKF(relative(got, want, (size_t)t->count) < 1e-5, "%s: '%s' is off by %g", activation_name(a),
+                       t->name, relative(got, want, (size_t)t->count));
+                compared++;
+                free(got);
+                free(want);
+            }
+            CHECKF(compared > 10, "%d tensors compared", compared);
+        }
+        exec_release(r.e);
+        r.e = NULL;
+        dev_buffer_release(scale);
+        dev_buffer_release(sum);
+        runner_close(&r);
+        model_reference_release(ref);
+    }
+}
+
+/* A linear layer that ends a stage: the slope of its activation is a launch of its own. */
+static void an_activation_at_the_end_of_a_stage_has_its_slope(void)
+{
+    enum { R = TINY_B * TINY_T, K = 5, N = 7 };
+    static float x[R * K], dy[R * N], w[N * K], y[R * N], dw[N * K], want_y[R * N];
+    static double pre[R * N];
+    for (int i = 0; i < R * K; i++)
+        x[i] = (float)((i * 7 % 23) - 11) / 6.0f;
+    for (int i = 0; i < R * N; i++)
+        dy[i] = (float)((i * 5 % 17) - 8) / 8.0f;
+    for (activation a = ACT_NONE + 1; a < ACT_COUNT; a++) {
+        runner r;
+        float want[N * K] = { 0 };
+        if (runner_open(&r)) {
+            int in = graph_stage_input(r.g, "x", shape_of(3, (int64_t)TINY_B, (int64_t)TINY_T, (int64_t)K));
+            int weight = graph_param(r.g, "w", shape_of(2, (int64_t)N, (int64_t)K), GRAPH_INIT_NORMAL, 0.7f);
+            int out = graph_linear(r.g, "end", in, weight, -1, a, -1, 0.0f);
+            if (CHECK_OK(graph_backward(r.g, out, in, 0)) && runner_ready(&r, NULL)) {
+                CHECK_OK(dev_write(r.d, exec_value(r.e, in), 0, x, sizeof x));
+                CHECK_OK(dev_write(r.d, exec_buffer(r.e, "dy"), 0, dy, sizeof dy));
+                CHECK_OK(params_read(r.p, 0, w));
+                CHECK_OK(exec_run(r.e, EXEC_FORWARD));
+                CHECK_OK(dev_read(r.d, exec_value(r.e, out), 0, y, sizeof y));
+                CHECK_OK(exec_run(r.e, EXEC_BACKWARD));
+                CHECK_OK(dev_wait(r.d));
+                CHECK_OK(params_read_grad(r.p, 0, dw));
+                for (int i = 0; i < R * N; i++) {
+                    pre[i] = 0.0;
+                    for (int k = 0; k < K; k++)
+                        pre[i] += (double)x[i / N * K + k] * (double)w[i % N * K + k];
+                    want_y[i] = (float)reference_activation(a, pre[i]);
+                    for (int k = 0; k < K; k++)
+                        want[i % N * K + k] += (float)((double)dy[i] * reference_activation_slope(a, pre[i])
+                                                       * (double)x[i / N * K + k]);
+                }
+                CHECKF(relative(y, want_y, R * N) < 1e-6, "%s: y is off by %g", activation_name(a),
+                       relative(y, want_y, R * N));
+                CHECKF(relative(dw, want, N * K) < 1e-5, "%s: dw is off by %g", activation_name(a),
+                       relative(dw, want, N * K));
+            }
+        }
+        runner_close(&r);
+    }
+}
+
 /* A part of the tiny model, priced. */
 static graph_cost price(const model_config *c, const graph_part *part, int recompute, int split)
 {
@@ -448,5 +606,7 @@ const check_case check_cases[] = {
     CASE(attention_scales_as_described),
     CASE(a_head_of_its_own_takes_its_part_of_the_gradient),
     CASE(split_programs_change_no_bit),
+    CASE(a_model_has_the_activation_it_asks_for),
+    CASE(an_activation_at_the_end_of_a_stage_has_its_slope),
     { 0 }
 };

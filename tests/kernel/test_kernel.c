@@ -215,8 +215,8 @@ static void cross_entropy_keeps_its_head(void)
     dev_close(d);
 }
 
-/* GELU and its slope at the ends of the number range: no NaN where there is a limit. */
-static void gelu_has_its_limits(void)
+/* Activations and their slopes at the ends of the number range: no NaN where there is a limit. */
+static void activations_have_their_limits(void)
 {
     static const float x[] = { 0.0f, -0.0f, 1e-30f, 5.0f, -5.0f, 13.0f, -13.0f, 100.0f, -100.0f,
                                1e20f, -1e20f, 3e38f, -3e38f, INFINITY, NAN };
@@ -227,28 +227,29 @@ static void gelu_has_its_limits(void)
     dev_device *d = open_device();
     kernel_set *k = NULL;
     dev_list *l = NULL;
-    if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
-        dev_buffer *bx = buffer_of(d, x, sizeof x), *by = buffer_of(d, ones, sizeof ones);
-        dev_buffer *bs = buffer_of(d, NULL, sizeof slope);
-        CHECK_OK(kernel_gelu_grad(l, k, N, by, bx, bs));
-        CHECK_OK(kernel_gelu(l, k, N, bx, by));
-        run(&l, d);
-        CHECK_OK(dev_read(d, by, 0, y, sizeof y));
-        CHECK_OK(dev_read(d, bs, 0, slope, sizeof slope));
-        for (int i = 0; i < N - 1; i++) {
-            const double v = (double)x[i];
-            const double want = v > 12.0 ? v : v < -12.0 ? 0.0 : reference_gelu(v);
-            const double rise = v > 12.0 ? 1.0 : v < -12.0 ? 0.0 : reference_gelu_slope(v);
-            CHECKF((double)y[i] == want || fabs((double)y[i] - want) <= 1e-5 * fabs(want) + 1e-30,
-                   "gelu(%g) = %g", v, (double)y[i]);
-            CHECKF(fabs((double)slope[i] - rise) <= 1e-5 * fabs(rise) + 1e-30, "gelu'(%g) = %g", v,
-                   (double)slope[i]);
+    if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d)))
+        for (activation a = ACT_NONE + 1; a < ACT_COUNT; a++) {
+            dev_buffer *bx = buffer_of(d, x, sizeof x), *by = buffer_of(d, ones, sizeof ones);
+            dev_buffer *bs = buffer_of(d, NULL, sizeof slope);
+            CHECK_OK(kernel_activation_grad(l, k, a, N, by, bx, bs));
+            CHECK_OK(kernel_activation(l, k, a, N, bx, by));
+            run(&l, d);
+            CHECK_OK(dev_read(d, by, 0, y, sizeof y));
+            CHECK_OK(dev_read(d, bs, 0, slope, sizeof slope));
+            for (int i = 0; i < N - 1; i++) {
+                const double v = (double)x[i];
+                const double want = v > 99.0 ? v : v < -99.0 ? 0.0 : reference_activation(a, v);
+                const double rise = v > 99.0 ? 1.0 : v < -99.0 ? 0.0 : reference_activation_slope(a, v);
+                CHECKF((double)y[i] == want || fabs((double)y[i] - want) <= 1e-5 * fabs(want) + 1e-30,
+                       "%s(%g) = %g", activation_name(a), v, (double)y[i]);
+                CHECKF(fabs((double)slope[i] - rise) <= 1e-5 * fabs(rise) + 1e-30, "%s'(%g) = %g",
+                       activation_name(a), v, (double)slope[i]);
+            }
+            CHECKF(isnan(y[N - 1]), "%s of no number is %g", activation_name(a), (double)y[N - 1]);
+            dev_buffer_release(bx);
+            dev_buffer_release(by);
+            dev_buffer_release(bs);
         }
-        CHECK(isnan(y[N - 1]) && isnan(slope[N - 1]));
-        dev_buffer_release(bx);
-        dev_buffer_release(by);
-        dev_buffer_release(bs);
-    }
     dev_list_release(l);
     kernel_set_release(k);
     dev_close(d);
@@ -514,7 +515,7 @@ const check_case check_cases[] = {
     CASE(storage_has_the_bits_of_the_host),
     CASE(cross_entropy_keeps_its_head),
     CASE(statistics_of_odd_rows_combine),
-    CASE(gelu_has_its_limits),
+    CASE(activations_have_their_limits),
     CASE(a_foreign_token_gives_not_a_number),
     CASE(a_step_sets_norm_clip_and_bias_corrections),
     CASE(weights_make_the_gradient_that_of_their_mean),

@@ -35,7 +35,7 @@ static int toy_layer(graph *g, const model_config *c, int layer, int x)
     int a = graph_layernorm(g, "norm", x, named(g, layer, "gain", shape_of(1, C), GRAPH_INIT_ONE, 0.0f),
                             named(g, layer, "shift", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f), c->eps);
     a = graph_linear(g, "qkv", a, named(g, layer, "qkv", shape_of(2, 3 * C, C), GRAPH_INIT_NORMAL, 0.1f), -1,
-                     GRAPH_ACT_NONE, -1, 0.0f);
+                     ACT_NONE, -1, 0.0f);
     const graph_attention_in in = { .q = { a, 0 }, .k = { a, C }, .v = { a, 2 * C } };
     const graph_heads how = { .heads = c->heads, .kv_heads = c->heads, .size = (int)C / c->heads,
                               .causal = 1, .scale = (float)c->own[TOY_SCALE] };
@@ -43,8 +43,8 @@ static int toy_layer(graph *g, const model_config *c, int layer, int x)
     const int up = named(g, layer, "up", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int low = named(g, layer, "low", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int bias = named(g, layer, "bias", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f);
-    a = graph_linear(g, "up", a, up, bias, GRAPH_ACT_GELU, -1, 0.0f);
-    return graph_linear(g, "low", a, low, -1, GRAPH_ACT_NONE, x, 0.0f);
+    a = graph_linear(g, "up", a, up, bias, ACT_GELU_TANH, -1, 0.0f);
+    return graph_linear(g, "low", a, low, -1, ACT_NONE, x, 0.0f);
 }
 
 static gt_status toy_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)

@@ -97,8 +97,8 @@ static void hostile_descriptions_are_refused(void)
         { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":1.0}", GT_FORMAT, "'attn_pdrop'" },
         { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":-0.1}", GT_FORMAT, "'attn_pdrop'" },
         { "{\"model_type\":\"llama\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED, "llama" },
-        { "{\"activation_function\":\"silu\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
-          "silu" },
+        { "{\"activation_function\":\"tanh\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
+          "'tanh' is not gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish" },
 #define SIZES "\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
         /* What would change the model, and what contradicts a size. */
         { "{\"scale_attn_weights\":null," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
@@ -133,6 +133,28 @@ static void hostile_descriptions_are_refused(void)
     CHECK_OK(gt_file_write(path, deep, 100000));
     CHECK_FAILS(model_config_load(&c, path), GT_FORMAT, "line 1");
     free(deep);
+    free(path);
+}
+
+/* Names of activations are read as what they compute, and written by the first name for it. */
+static void activations_are_read_and_written(void)
+{
+    static const struct { const char *in, *out; activation act; } names[] = {
+        { "gelu_new", "gelu_new", ACT_GELU_TANH }, { "gelu_pytorch_tanh", "gelu_new", ACT_GELU_TANH },
+        { "gelu", "gelu", ACT_GELU_ERF }, { "relu", "relu", ACT_RELU }, { "swish", "silu", ACT_SILU } };
+    char *path = gt_path_join(check_folder(), "activation.json"), text[256], *written = NULL;
+    model_config c;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(text, sizeof text, "{" SIZES ",\"activation_function\":\"%s\"}", names[i].in);
+        CHECK_OK(gt_file_write(path, text, strlen(text)));
+        CHECK_OK(model_config_load(&c, path));
+        CHECKF(gpt2_activation(&c) == names[i].act, "%s is read as %s", names[i].in,
+               activation_name(gpt2_activation(&c)));
+        CHECK_OK(model_config_json(&written, &c));
+        snprintf(text, sizeof text, "\"activation_function\": \"%s\"", names[i].out);
+        CHECKF(written && strstr(written, text), "%s is not written as %s", names[i].in, names[i].out);
+        free(written);
+    }
     free(path);
 }
 
@@ -203,20 +225,21 @@ static void count_key(void *context, const char *key, const char *value)
 
 static void a_difference_is_named(void)
 {
-    model_config a, b[15];
-    static const char *const want[15] = {
+    model_config a, b[16];
+    static const char *const want[16] = {
         "model_type other, not gpt2", "n_layer 7, not 3", "n_head 2, not 4", "n_embd 32, not 64", "n_inner 7, not 256",
         "n_positions 8, not 64", "vocab_size 66, not 65", "tie_word_embeddings false, not true",
         "scale_attn_weights false, not true", "scale_attn_by_inverse_layer_idx true, not false",
         "layer_norm_epsilon 1e-06, not 1e-05", "initializer_range 0.3, not 0.02", "embd_pdrop 0.1, not 0",
-        "attn_pdrop 0.1, not 0", "resid_pdrop 0.1, not 0" };
+        "attn_pdrop 0.1, not 0", "resid_pdrop 0.1, not 0",
+        "activation_function relu, not gelu_new" };
     char text[128];
     int keys = 0;
     const int all = MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS;
     CHECK_OK(model_config_load(&a, "gpt2-tiny"));
     a.vocab = 65;
     a.vocab_given = 1;
-    for (int i = 0; i < 15; i++) {
+    for (int i = 0; i < 16; i++) {
         b[i] = a;
         snprintf(b[i].name, sizeof b[i].name, "another name");
     }
@@ -233,8 +256,9 @@ static void a_difference_is_named(void)
     b[10].eps = 1e-6f;
     b[11].init_deviation = 0.3f;
     b[12].dropout_embed = b[13].dropout_attention = b[14].dropout_residual = 0.1f;
-    for (int i = 0; i < 15; i++) {
-        const int kind = i < 11 ? MODEL_COMPUTES : i == 11 ? MODEL_BEGINS : MODEL_DROPS;
+    b[15].own[GPT2_ACTIVATION] = ACT_RELU;
+    for (int i = 0; i < 16; i++) {
+        const int kind = i < 11 || i == 15 ? MODEL_COMPUTES : i == 11 ? MODEL_BEGINS : MODEL_DROPS;
         CHECKF(model_config_difference(text, sizeof text, &b[i], &a, all) && !strcmp(text, want[i]), "%s: '%s'",
                want[i], text);
         CHECKF(model_config_difference(text, sizeof text, &b[i], &a, kind), "%s", want[i]);
@@ -243,7 +267,7 @@ static void a_difference_is_named(void)
     b[6].vocab_given = 0;
     CHECK(!model_config_difference(text, sizeof text, &b[6], &a, all));
     model_config_each(&a, all, count_key, &keys);
-    CHECK(keys == 15);
+    CHECK(keys == 16);
 }
 
 typedef struct place { dev_device *device; graph *graph; params *params; } place;
@@ -649,6 +673,7 @@ const check_case check_cases[] = {
     CASE(descriptions_come_back),
     CASE(hostile_descriptions_are_refused),
     CASE(harmless_keys_are_known),
+    CASE(activations_are_read_and_written),
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
     CASE(a_difference_is_named),
