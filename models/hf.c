@@ -189,7 +189,7 @@ static gt_status check_theirs(const row *r, const matrix *x, int i, const shape 
     if (!shape_equal(&want, &t->dims))
         return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is %s, the model needs %s", t->name, folder,
                        shape_format(&t->dims, a, sizeof a), shape_format(&want, b, sizeof b));
-    if (t->type == DTYPE_F32 || t->type == DTYPE_BF16 || t->type == DTYPE_F16 || t->type == DTYPE_F64)
+    if (dtype_is_storage(t->type) || t->type == DTYPE_F64)
         return GT_OK;
     return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is of type %s, not floating point", t->name, folder,
                    dtype_name(t->type));

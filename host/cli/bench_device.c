@@ -3,6 +3,7 @@
  *
  * Every result is checked before it is timed, warmed up, repeated, and printed as
  * min / median / p99 beside the ceiling it should be held against.                      */
+#include "host/cli/choices.h"
 #include "host/cli/bench.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
@@ -26,18 +27,18 @@ static struct {
     const char *devices, *precision, *engine, *shapes, *pick, *model;
     uint64_t batch, seq, runs, micro_batch;
     int json, recompute, explain;
-} o = { .precision = "fp32", .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64,
+} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64,
         .runs = 5 };
 
 static const gt_option table[] = {
     { .group = "All" },
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
-    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "runs", 'n', GT_U64, "N", "timed runs", &o.runs, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     { .group = "gemm" },
     { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
-    { "engine", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine to measure", &o.engine, 0, NULL },
+    { "engine", 0, GT_CHOICE, cli_engines, "matrix engine to measure", &o.engine, 0, NULL },
     { .group = "kernels" },
     { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
     { .group = "step" },
@@ -340,6 +341,7 @@ gt_status bench_device(int argc, char **argv)
     int count, done;
     dtype storage;
     dev_device *d;
+    o.precision = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

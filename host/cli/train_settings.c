@@ -86,11 +86,11 @@ static const gt_option back[] = {
     { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &train_set.comm.net.settings, 1, NULL },
     { "print-config", 0, GT_FLAG, NULL, "all network settings and where they come from",
       &train_set.comm.net.print, 1, NULL },
-    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage of activations and weights",
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights",
       &train_set.precision, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 0,
       NULL },
-    { "gemm", 0, GT_CHOICE, "auto|native|tiled|clblast", "matrix engine", &train_set.gemm, 1, NULL },
+    { "gemm", 0, GT_CHOICE, cli_engines, "matrix engine", &train_set.gemm, 1, NULL },
     { .group = "Looking" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
     { "eval-batches", 0, GT_U64, "N", "validation on N x --batch sequences, 0: all", &train_set.eval_batches, 1,
@@ -220,7 +220,7 @@ void train_settings_default(void)
     make_table();
     o->order = "shuffled";
     o->schedule = "cosine";
-    o->precision = "fp32";
+    o->precision = dtype_name(DTYPE_F32);
     o->optimizer = optim_rule_name(optim_rules[0]);
     o->gemm = o->bits = "auto";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";

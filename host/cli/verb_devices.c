@@ -21,9 +21,8 @@ static const cli_help help = {
     "devices [options]", "List every device of every OpenCL platform, with the ids that "
     "--devices takes.", "  geartrain devices --measure\n" };
 
-/* peak: of fp32, bf16, fp16; 0: not known. */
-typedef struct speed { double peak[3], gemm, copy; const char *engine; } speed;
-static const dtype storages[3] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
+/* peak: of each storage type; 0: not known. */
+typedef struct speed { double peak[DTYPE_STORAGES], gemm, copy; const char *engine; } speed;
 
 static void keep_best(void *context, const gemm_result *r)
 {
@@ -45,8 +44,8 @@ static gt_status measure(const char *id, speed *out)
     st = gemm_peak_measure(d, &peak);
     if (!st)
         st = gemm_context_create(&g, d, NULL);
-    for (int i = 0; i < 3; i++)
-        out->peak[i] = gemm_peak_of(dev_info_of(d), dev_matrix_units(d), &peak, storages[i]);
+    for (int i = 0; i < DTYPE_STORAGES; i++)
+        out->peak[i] = gemm_peak_of(dev_info_of(d), dev_matrix_units(d), &peak, (dtype)i);
     out->copy = peak.copy_bytes;
     const int n = peak.flops > 2e13 ? 4096 : peak.flops > 1e11 ? 1024 : 512;
     const gemm_desc desc = { .M = n, .N = n, .K = n, .trans_b = 1 };
@@ -71,9 +70,9 @@ static void print_speed(const speed *s)
     printf("        peak, which mfu is a share of:");
     for (int i = 0; i < 3; i++)
         if (s->peak[i] > 0.0)
-            printf("%s %s %.1f GFLOP/s", i ? "," : "", dtype_name(storages[i]), s->peak[i] * 1e-9);
+            printf("%s %s %.1f GFLOP/s", i ? "," : "", dtype_name((dtype)i), s->peak[i] * 1e-9);
         else
-            printf("%s %s not known", i ? "," : "", dtype_name(storages[i]));
+            printf("%s %s not known", i ? "," : "", dtype_name((dtype)i));
     printf("\n        best fp32 GEMM, which gemm_share is a share of: %.1f GFLOP/s (%s), %.0f %% of the peak\n",
            s->gemm * 1e-9, s->engine ? s->engine : "?", 100.0 * s->gemm / s->peak[0]);
     printf("        copy %.1f GB/s\n", s->copy * 1e-9);
@@ -122,8 +121,8 @@ static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
         json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
         json_object_set_new(j, "fma_gflops", json_real(s->peak[0] * 1e-9));
         json_t *peak = json_object();
-        for (int k = 0; k < 3; k++)
-            json_object_set_new(peak, dtype_name(storages[k]),
+        for (int k = 0; k < DTYPE_STORAGES; k++)
+            json_object_set_new(peak, dtype_name((dtype)k),
                                 s->peak[k] > 0.0 ? json_real(s->peak[k] * 1e-9) : json_null());
         json_object_set_new(j, "peak_gflops", peak);
         json_object_set_new(j, "copy_gbytes_per_s", json_real(s->copy * 1e-9));

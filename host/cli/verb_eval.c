@@ -9,6 +9,7 @@
  *
  * Data are the run's if their training split is what its checkpoint says it was trained on. The
  * line that is printed says what was measured.                                            */
+#include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 
@@ -27,7 +28,7 @@ static struct {
     const char *from, *data, *tokenizer, *devices, *precision, *split, *bits;
     uint64_t batch, seq, batches;
     int json;
-} o = { .precision = "fp32", .bits = "auto", .batch = 8 };
+} o = { .bits = "auto", .batch = 8 };
 
 static const gt_option table[] = {
     { .group = "Evaluation" },
@@ -44,7 +45,7 @@ static const gt_option table[] = {
     { "batches", 0, GT_U64, "N", "only the first N batches, 0: all", &o.batches, 0, NULL },
     { .group = "Device" },
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
-    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
     { 0 } };
 
@@ -259,6 +260,7 @@ gt_status verb_eval(int argc, char **argv)
     cli_source s;
     choice c = { 0 };
     dtype storage;
+    o.precision = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

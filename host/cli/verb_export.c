@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/verb_export.c - a run's newest checkpoint as a Hugging Face folder. */
+#include "host/cli/choices.h"
 #include "host/cli/cli.h"
 
 #include "host/base/file.h"
@@ -11,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct { const char *out, *devices, *type; } o = { .type = "fp32" };
+static struct { const char *out, *devices, *type; } o;
 
 static const gt_option table[] = {
     { .group = "Export" },
     { "out", 'o', GT_STRING, "DIR", "folder to make", &o.out, 0, NULL },
-    { "type", 0, GT_CHOICE, "fp32|bf16|fp16", "what the weights are stored as", &o.type, 0, NULL },
+    { "type", 0, GT_CHOICE, cli_precisions, "what the weights are stored as", &o.type, 0, NULL },
     { "devices", 0, GT_STRING, "ID", "device to hold the weights meanwhile", &o.devices, 1, NULL },
     { 0 } };
 
@@ -119,6 +120,7 @@ gt_status verb_export(int argc, char **argv)
     int count, done;
     cli_source s;
     dtype type;
+    o.type = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

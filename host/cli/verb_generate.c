@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/verb_generate.c - text from a model, printed as it comes. */
+#include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
 #include "host/cli/screen.h"
@@ -16,7 +17,7 @@ static struct {
     uint64_t tokens, seed;
     double temperature;
     int top_k, quiet;
-} o = { .prompt = "\n", .precision = "fp32", .tokens = 200, .seed = 1, .temperature = 0.8,
+} o = { .prompt = "\n", .tokens = 200, .seed = 1, .temperature = 0.8,
         .top_k = 200 };
 
 static const gt_option table[] = {
@@ -29,7 +30,7 @@ static const gt_option table[] = {
     { "seed", 0, GT_U64, "S", "seed of the choice among them", &o.seed, 0, NULL },
     { .group = "Device" },
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
-    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
     { 0 } };
 
@@ -152,6 +153,7 @@ gt_status verb_generate(int argc, char **argv)
     int count, done;
     cli_source s;
     dtype storage;
+    o.precision = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

@@ -24,7 +24,7 @@ static struct {
     uint64_t batch, seq;
     int json, recompute, again;
     cli_comm comm;
-} o = { .precision = "fp32", .batch = 512, .schedule = "auto", .stages = "auto",
+} o = { .batch = 512, .schedule = "auto", .stages = "auto",
         .replicas = "auto", .tensor = "auto", .micro_batch = "auto" };
 
 static const gt_option table[] = {
@@ -34,7 +34,7 @@ static const gt_option table[] = {
       NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
-    { "precision", 0, GT_CHOICE, "fp32|bf16|fp16", "storage", &o.precision, 0, NULL },
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { .group = "Devices that are here" },
     { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &o.devices, 0, NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of every replica", &o.stages, 0, NULL },
@@ -148,6 +148,7 @@ gt_status verb_plan(int argc, char **argv)
     char **words;
     int count, done;
     o.sync = sync_mode_name(sync_mode_at(0));
+    o.precision = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

@@ -126,7 +126,7 @@ static gt_status check_fit(const model_config *c, dev_device *d)
     double state, most;
     optim_state_bytes(&t.optim, &state, &most);
     const double bytes = (double)model_parameters(c)
-                         * (8.0 + state + (strcmp(o->precision, "fp32") ? 2.0 : 0.0));
+                         * (8.0 + state + (strcmp(o->precision, dtype_name(DTYPE_F32)) ? 2.0 : 0.0));
     if (bytes <= (double)dev_info_of(d)->global_bytes)
         return GT_OK;
     return gt_fail(GT_NO_MEMORY, "model '%s' with %s parameters needs %s for weights, gradients and "

@@ -224,7 +224,8 @@ const dev_variant dev_plain_for_all[] = { { "", DEV_FOR_ALL }, { 0 } }, dev_plai
 
 const char *dev_store_option(dtype storage)
 {
-    return storage == DTYPE_BF16 ? "-DSTORE=1" : storage == DTYPE_F16 ? "-DSTORE=2" : "-DSTORE=0";
+    static const char *const options[DTYPE_STORAGES] = { "-DSTORE=0", "-DSTORE=1", "-DSTORE=2" };
+    return options[storage];
 }
 
 gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* host/gemm/engine.h - what an engine is; private to this room.
  *
- * An engine is one row of the table in gemm.c. It is asked can() first, and only then
- * anything else. Descriptions arrive here complete: gemm_append() has checked them and
+ * An engine is one row of the table in gemm.c, which has its name. It is asked can() first, and only
+ * then anything else. Descriptions arrive here complete: gemm_append() has checked them and
  * filled in every default (ld, batch, alpha), see gemm_complete() in gemm.c.           */
 #ifndef GT_GEMM_ENGINE_H
 #define GT_GEMM_ENGINE_H
@@ -10,7 +10,6 @@
 #include "host/gemm/gemm.h"
 
 typedef struct gemm_engine {
-    const char *name;
     int version;        /* raised when its speed changes: old measurements are forgotten */
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);
@@ -23,8 +22,9 @@ extern const gemm_engine gemm_native, gemm_tiled, gemm_clblast;
 
 dev_device *gemm_device(const gemm_context *c);
 
-/* Rows of the table, in order of preference; NULL after the last. */
+/* Rows of the table that this build has, in order of preference; NULL after the last. */
 const gemm_engine *gemm_engine_row(int i);
+const char *gemm_name_of(const gemm_engine *e);
 /* gemm_is_forced: the user asked for exactly this one. gemm_may_use: for no other. */
 int gemm_is_forced(const gemm_context *c, const gemm_engine *e);
 int gemm_may_use(const gemm_context *c, const gemm_engine *e);

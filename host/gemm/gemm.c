@@ -25,21 +25,27 @@
 #include "host/base/log.h"
 #include "host/base/text.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const gemm_engine *const engines[] = {
 #ifdef GT_WITH_BLAS
-    &gemm_native,
+#define NATIVE &gemm_native
+#else
+#define NATIVE NULL
 #endif
-    &gemm_tiled,
 #ifdef GT_WITH_CLBLAST
-    &gemm_clblast,
+#define CLBLAST &gemm_clblast
+#else
+#define CLBLAST NULL
 #endif
-    NULL
-};
+
+/* In order of preference. NULL: this build is without it. */
+static const struct { const char *name; const gemm_engine *engine; } table[] = {
+    { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
+enum { ENGINES = sizeof table / sizeof *table };
 
 static const char cache_head[] = "geartrain gemm 2\n";
 
@@ -70,11 +76,6 @@ struct gemm_context {
 
 /* ---- descriptions --------------------------------------------------------------------- */
 
-static int is_storage(dtype t)
-{
-    return t == DTYPE_F32 || t == DTYPE_BF16 || t == DTYPE_F16;
-}
-
 int gemm_has_epilogue(const gemm_desc *g)
 {
     return g->bias || g->act || g->act_grad || g->residual || g->drop_p > 0;
@@ -84,14 +85,15 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
 {
     gemm_desc g = *in;
     const int a_width = g.trans_a ? g.M : g.K, b_width = g.trans_b ? g.K : g.N;
+    char names[64];
 
     if (g.M <= 0 || g.N <= 0 || g.K <= 0 || g.batch < 0)
         return gt_fail(GT_MISUSE, "cannot multiply matrices of size %d x %d x %d: sizes must be"
                        " positive", g.M, g.N, g.K);
-    if (!is_storage(g.a_type) || !is_storage(g.b_type) || !is_storage(g.c_type))
-        return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only fp32, bf16 and fp16 can be"
-                       " multiplied", dtype_name(g.a_type), dtype_name(g.b_type),
-                       dtype_name(g.c_type));
+    if (!dtype_is_storage(g.a_type) || !dtype_is_storage(g.b_type) || !dtype_is_storage(g.c_type))
+        return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only %s can be multiplied",
+                       dtype_name(g.a_type), dtype_name(g.b_type), dtype_name(g.c_type),
+                       dtype_storage_names(names, sizeof names, ", ", " and "));
     g.lda = g.lda ? g.lda : a_width;
     g.ldb = g.ldb ? g.ldb : b_width;
     g.ldc = g.ldc ? g.ldc : g.N;
@@ -150,20 +152,35 @@ static uint64_t c_bytes(const gemm_desc *g)
 
 static const gemm_engine *engine_named(const char *name)
 {
-    for (int i = 0; engines[i]; i++)
-        if (!strcmp(engines[i]->name, name))
-            return engines[i];
+    for (int i = 0; i < ENGINES; i++)
+        if (!strcmp(table[i].name, name))
+            return table[i].engine;
     return NULL;
 }
 
 const gemm_engine *gemm_engine_row(int i)
 {
-    return engines[i];
+    for (int k = 0; k < ENGINES; k++)
+        if (table[k].engine && !i--)
+            return table[k].engine;
+    return NULL;
 }
 
-const char *gemm_engine_at(int i)
+const char *gemm_name_of(const gemm_engine *e)
 {
-    return engines[i] ? engines[i]->name : NULL;
+    int i = 0;
+    while (table[i].engine != e)
+        i++;
+    return table[i].name;
+}
+
+char *gemm_engine_names(char *out, size_t size, const char *between)
+{
+    size_t at = 0;
+    for (int i = 0; i < ENGINES; i++)
+        at += (size_t)snprintf(out + at, size - at, "%s%s", i ? between : "", table[i].name);
+    assert(at < size);
+    return out;
 }
 
 static void class_of(char out[CLASS_CHARS], const gemm_desc *g)
@@ -296,7 +313,7 @@ static gt_status write_choices(const gemm_context *c, const char *path)
     gt_text t = { 0 };
     gt_text_printf(&t, "%s", cache_head);
     for (int i = 0; i < c->choice_count; i++)
-        gt_text_printf(&t, "%s %s %d %.3g\n", c->choices[i].class_name, c->choices[i].engine->name,
+        gt_text_printf(&t, "%s %s %d %.3g\n", c->choices[i].class_name, gemm_name_of(c->choices[i].engine),
                        c->choices[i].engine->version, c->choices[i].seconds);
     gt_status st = t.failed ? gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path)
                             : gt_file_write(path, t.data, t.size);
@@ -464,45 +481,46 @@ static int is_small(const gemm_desc *g)
 static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out,
                              double *seconds)
 {
-    enum { ENGINES = sizeof engines / sizeof engines[0], ROUNDS = 3 };
+    enum { ROUNDS = 3 };
     double best[ENGINES];
     gt_status st = GT_OK;
     int winner = -1;
     for (int i = 0; i < ENGINES; i++)
         best[i] = INFINITY;
     for (int round = 0; round < ROUNDS; round++) {
-        for (int i = 0; engines[i]; i++) {
+        for (int i = 0; gemm_engine_row(i); i++) {
+            const gemm_engine *e = gemm_engine_row(i);
             double took = INFINITY;
             const int behind = round > 0 && !(best[i] <= 1.5 * best[winner]);
-            if (!engines[i]->can(c, g) || behind)
+            if (!e->can(c, g) || behind)
                 continue;
             gt_status tried = gt_stop_check();
             if (!tried)
-                tried = measure(c, engines[i], g, round == 0, &took);
+                tried = measure(c, e, g, round == 0, &took);
             if (tried == GT_INTERRUPTED)
                 return tried;
             if (tried) {
                 st = tried;
                 gt_log(tried == GT_NUMERIC ? GT_LOG_WARN : GT_LOG_INFO, "gemm", "engine '%s' %son '%s' "
-                       "and is left out: %s", engines[i]->name,
+                       "and is left out: %s", gemm_name_of(e),
                        tried == GT_NUMERIC ? "computes wrongly " : "fails ",
                        dev_info_of(c->device)->id, gt_message());
             }
             best[i] = tried ? INFINITY : fmin(best[i], took);
         }
         winner = -1;
-        for (int i = 0; engines[i]; i++)
+        for (int i = 0; gemm_engine_row(i); i++)
             if (isfinite(best[i]) && (winner < 0 || best[i] < 0.9 * best[winner]))
                 winner = i;
         if (winner < 0)
             return gt_fail_in(st, "no GEMM engine can be used on device '%s'",
                               dev_info_of(c->device)->id);
     }
-    for (int i = 0; engines[i]; i++)
+    for (int i = 0; gemm_engine_row(i); i++)
         if (isfinite(best[i]))
             gt_log(GT_LOG_DEBUG, "gemm", "%d x %d x %d: %s takes %.3f ms", g->M, g->N, g->K,
-                   engines[i]->name, best[i] * 1e3);
-    *out = engines[winner];
+                   gemm_name_of(gemm_engine_row(i)), best[i] * 1e3);
+    *out = gemm_engine_row(winner);
     *seconds = best[winner];
     return GT_OK;
 }
@@ -517,9 +535,9 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
         *out = c->forced;
         return GT_OK;
     }
-    for (int i = 0; engines[i]; i++)
-        if (engines[i]->can(c, g)) {
-            usual = usual ? usual : engines[i];
+    for (int i = 0; gemm_engine_row(i); i++)
+        if (gemm_engine_row(i)->can(c, g)) {
+            usual = usual ? usual : gemm_engine_row(i);
             able++;
         }
     *out = usual;
@@ -576,17 +594,17 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
         return gt_fail(GT_NO_MEMORY, "cannot hold the GEMM engines: out of memory");
     c->device = d;
     if (engine) {
-        static const char *const all[] = { "native", "tiled", "clblast" };
+        char all[64];
         const gemm_desc probe = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1,
                                   .alpha = 1 };
         int known = 0;
-        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-            known |= !strcmp(all[i], engine);
+        for (int i = 0; i < ENGINES; i++)
+            known |= !strcmp(table[i].name, engine);
         c->forced = engine_named(engine);
         gt_status st = GT_OK;
         if (!known)
-            st = gt_fail(GT_MISUSE, "cannot use GEMM engine '%s': it is none of native, tiled,"
-                         " clblast", engine);
+            st = gt_fail(GT_MISUSE, "cannot use GEMM engine '%s': it is none of %s", engine,
+                         gemm_engine_names(all, sizeof all, ", "));
         else if (!c->forced)
             st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': this program was built"
                          " without it", engine);
@@ -702,6 +720,6 @@ gt_status gemm_engine_name(gemm_context *c, const gemm_desc *desc, const char **
     if (!st)
         st = choose(c, &g, &e);
     if (!st)
-        *name = e->name;
+        *name = gemm_name_of(e);
     return st;
 }

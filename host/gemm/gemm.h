@@ -8,7 +8,7 @@
  *          clblast  the CLBlast library (fp32)
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of
  * its kind), at the first use, and kept in the cache folder "gemm"; a later run reads it there, so
- * the choice, and with it every bit of the result, stays the same. GEARTRAIN_GEMM=native|tiled|clblast
+ * the choice, and with it every bit of the result, stays the same. GEARTRAIN_GEMM=NAME
  * decides by hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
  * products are not measured: they take the device's usual engine, the first that can.
  *
@@ -98,9 +98,9 @@ gt_status gemm_engine_name(gemm_context *c, const gemm_desc *g, const char **nam
 /* The most FLOPs a second that a product of matrices of this storage has been measured to reach on the
  * device, now or in an earlier run; 0 if none has been measured. */
 double gemm_best_rate(const gemm_context *c, dtype storage);
-/* The name of the i-th engine this build has, fit for this device or not; NULL after the
- * last. */
-const char *gemm_engine_at(int i);
+/* The names of all engines, with `between` between them, those too that this build is without. Returns
+ * out. */
+char *gemm_engine_names(char *out, size_t size, const char *between);
 
 /* ---- measurements ------------------------------------------------------------------- */
 

@@ -105,13 +105,13 @@ static gt_status time_engine(bench *x, const gemm_engine *e, int runs, gemm_resu
         const double flop = 2.0 * x->g.M * x->g.N * x->g.K;
         qsort(seconds, (size_t)runs, sizeof *seconds, by_time);
         *out = (gemm_result){
-            .engine = e->name, .runs = runs, .min_s = seconds[0], .median_s = seconds[runs / 2],
+            .engine = gemm_name_of(e), .runs = runs, .min_s = seconds[0], .median_s = seconds[runs / 2],
             .p99_s = seconds[(runs * 99) / 100], .error = largest_error(x),
             .flops = flop / seconds[runs / 2],
         };
         if (!(out->error <= allowed_error(&x->g)))
             st = gt_fail(GT_NUMERIC, "engine '%s' is wrong: %d x %d x %d is off by %.3g of the sum of"
-                         " its products", e->name, x->g.M, x->g.N, x->g.K, out->error);
+                         " its products", gemm_name_of(e), x->g.M, x->g.N, x->g.K, out->error);
     }
     dev_list_release(l);
     dev_buffer_release(x->on.scratch);

@@ -88,5 +88,5 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 }
 
 const gemm_engine gemm_clblast = {
-    .name = "clblast", .version = 1, .can = can, .scratch = scratch, .append = append,
+    .version = 1, .can = can, .scratch = scratch, .append = append,
 };

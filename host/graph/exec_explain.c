@@ -208,7 +208,7 @@ out:
 static gt_status is_finite(exec *e, dev_buffer *b, dtype type, int64_t count, int *finite)
 {
     *finite = 1;
-    if (!b || (type != DTYPE_F32 && type != DTYPE_BF16 && type != DTYPE_F16))
+    if (!b || !dtype_is_storage(type))
         return GT_OK;
     const size_t bytes = (size_t)count * dtype_size(type);
     void *host = malloc(bytes ? bytes : 1);

@@ -23,7 +23,7 @@ const kernel_family *kernel_family_at(int i)
 
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)
 {
-    assert(storage == DTYPE_F32 || storage == DTYPE_BF16 || storage == DTYPE_F16);
+    assert(dtype_is_storage(storage));
     *out = NULL;
     kernel_set *k = calloc(1, sizeof *k);
     if (!k)

@@ -190,7 +190,7 @@ static gt_status fill_inputs(rig *r, const bench *b)
             continue;
         if (!strcmp(value->name, "grad_scale"))
             st = dev_write(b->d, to, 0, &one, sizeof one);
-        else if (value->type == DTYPE_F32 || value->type == DTYPE_BF16 || value->type == DTYPE_F16)
+        else if (dtype_is_storage(value->type))
             st = fill_floats(b, to, value->type, n);
         else if (!strcmp(value->name, "random"))
             st = dev_write(b->d, to, 0, &(uint32_t[4]){ 1, 2, 3, 4 }, 16);

@@ -38,6 +38,21 @@ int dtype_parse(dtype *out, const char *name)
     return 0;
 }
 
+int dtype_is_storage(dtype t)
+{
+    return (unsigned)t < DTYPE_STORAGES;
+}
+
+char *dtype_storage_names(char *out, size_t size, const char *between, const char *last)
+{
+    size_t at = 0;
+    for (int t = 0; t < DTYPE_STORAGES; t++)
+        at += (size_t)snprintf(out + at, size - at, "%s%s", t == 0 ? "" : t + 1 < DTYPE_STORAGES ? between : last,
+                               types[t].name);
+    assert(at < size);
+    return out;
+}
+
 static uint32_t bits_of(float x)
 {
     uint32_t u;

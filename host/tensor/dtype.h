@@ -7,15 +7,21 @@
 #include <stdint.h>
 
 typedef enum dtype {
-    DTYPE_F32, DTYPE_BF16, DTYPE_F16,           /* what kernels store              */
+    DTYPE_F32, DTYPE_BF16, DTYPE_F16,           /* what kernels store: see DTYPE_STORAGES */
     DTYPE_I32, DTYPE_U32,
     DTYPE_F64, DTYPE_I64, DTYPE_U16, DTYPE_U8, DTYPE_BOOL,  /* only in files       */
     DTYPE_COUNT
 } dtype;
+enum { DTYPE_STORAGES = DTYPE_F16 + 1 };        /* these are 0, 1, ...             */
 
 size_t      dtype_size(dtype t);                /* bytes an element                */
 const char *dtype_name(dtype t);                /* "fp32", "bf16", "fp16", "i32"   */
 int         dtype_parse(dtype *out, const char *name);  /* 1 if known              */
+
+int         dtype_is_storage(dtype t);
+/* Those that kernels store, with `between` between two and `last` before the last one, as in
+ * "fp32, bf16 and fp16". Returns out. */
+char       *dtype_storage_names(char *out, size_t size, const char *between, const char *last);
 
 /* Round to nearest even; overflow gives infinity, NaN stays NaN. */
 uint16_t dtype_bf16_from_f32(float x);

@@ -6,6 +6,7 @@
  * GT_TEST_DEVICE picks the device (default: the best). GT_TEST_TINY=1 keeps to sizes that an
  * interpreter such as oclgrind gets through.                                            */
 #include "tests/gemm/gemm_oracle.h"
+#include "host/gemm/engine.h"
 
 #include "host/base/file.h"
 #include "host/gemm/engine.h"
@@ -255,7 +256,7 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
         return;
     char *path = choice_file(p.d);
     CHECK_OK(gemm_engine_name(p.c, &g, &first));
-    if (gemm_engine_at(1) && first) {
+    if (gemm_engine_row(1) && first) {
         CHECKF(gt_path_exists(path), "no '%s'", path);
         gemm_context_release(p.c);
 
