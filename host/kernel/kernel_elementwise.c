@@ -55,7 +55,7 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
 gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, float b, dev_buffer *y)
 {
     dev_arg args[] = { [2] = dev_arg_f32(a), dev_arg_buffer(x), dev_arg_f32(b), dev_arg_buffer(y) };
-    return kernel_launch_flat(l, k, &kernel_elementwise_family, "combine", n, args, KERNEL_ARGS(args));
+    return kernel_launch_flat(l, k, &kernel_elementwise_family, 0, "combine", n, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,

@@ -442,7 +442,7 @@ static void a_model_has_the_activation_it_asks_for(void)
                     t->value[j] = (double)w[j];
                 free(w);
             }
-            CHECK_OK(model_reference_run(ref, TINY_B, TINY_T, x, y, &loss));
+            CHECK_OK(model_reference_run(ref, TINY_B, TINY_T, x, y, NULL, &loss));
             for (int i = 0; runner_run(&r) && i < params_count(r.p); i++) {
                 const model_reference_tensor *t = model_reference_find(ref, params_info(r.p, i)->name);
                 float *got = malloc((size_t)t->count * sizeof *got), *want = malloc((size_t)t->count * sizeof *want);
