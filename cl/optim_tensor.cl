@@ -15,6 +15,10 @@
  * state: fp32 scalars, as in cl/optim.cl. found: fp32[2], what one launch finds for the next ones:
  * mean(rows), and the factor of the update.
  *
+ * Where ranks have slices of a tensor, Muon's u is put together from them (slice_place, and a sum over
+ * ranks) and o taken apart again (slice_take); Adafactor's sums over a row or column that is cut, over
+ * rows[] and over u are added over ranks between launches (sums: fp32, adafactor_*_squares, _total).
+ *
  * Flat kernels own `block` elements a work-item. Row kernels: a work-item (CPU) or group (GPU) owns a
  * row. Column kernels: BAND columns belong to one. Sums have one order: no atomics.         */
 #include "common.clh"
@@ -80,6 +84,40 @@ static void row_store(__global store_t *p, size_t i, floatV x, int C, int count)
     }
 #endif
     store_some(p, i, x, count);
+}
+
+/* ---- slices ------------------------------------------------------------------------------ */
+
+/* An axis of `full` entries, once or several times: of each, [begin, begin + count) are held. */
+
+/* y (n elements, rows of C) = x where it is held, 0 elsewhere */
+KERNEL void slice_place(ulong n, uint block, __global const float *x, __global float *y, int C,
+                        int row_full, int row_begin, int row_count, int column_full,
+                        int column_begin, int column_count)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const int held = C / column_full * column_count;
+    for (ulong i = begin; i < end; i++) {
+        const int r = (int)(i / C), c = (int)(i % C);
+        const int down = r % row_full - row_begin, across = c % column_full - column_begin;
+        const ulong row = (ulong)(r / row_full) * row_count + down;
+        y[i] = 0 <= down && down < row_count && 0 <= across && across < column_count
+                   ? x[row * held + c / column_full * column_count + across] : 0.0f;
+    }
+}
+
+/* y (n elements) = what is held of x (rows of C) */
+KERNEL void slice_take(ulong n, uint block, __global const float *x, __global float *y, int C,
+                       int row_full, int row_begin, int row_count, int column_full,
+                       int column_begin, int column_count)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const int held = C / column_full * column_count;
+    for (ulong i = begin; i < end; i++) {
+        const int r = (int)(i / held), c = (int)(i % held);
+        const ulong row = (ulong)(r / row_count) * row_full + row_begin + r % row_count;
+        y[i] = x[row * C + c / column_count * column_full + column_begin + c % column_count];
+    }
 }
 
 /* ---- Muon -------------------------------------------------------------------------------- */
@@ -280,4 +318,71 @@ KERNEL void adafactor_step(int C, __global float *p, __global const float *g,
         if (copy)
             row_store(copy, row * C + c, weight, C, count);
     }
+}
+
+/* ---- Adafactor of slices ------------------------------------------------------------------ */
+
+/* sums[row] = sum of the row's g g */
+KERNEL void adafactor_row_squares(int C, __global const float *g, __global float *sums,
+                                  __global const float *state)
+{
+    SUM_ROOM
+    const ulong row = OWNED;
+    const float clip = state[CLIP];
+    floatV sum = 0.0f;
+    for (int c = FIRST; c < C; c += STRIDE) {
+        const floatV grad = row_load_f32(g, row * C + c, C, min(VW, C - c)) * clip;
+        sum += grad * grad;
+    }
+    const float squares = SUM(sum);
+    if (SPEAKS)
+        sums[row] = squares;
+}
+
+/* sums[c] = sum of the column's g g */
+KERNEL void adafactor_column_squares(int R, int C, __global const float *g, __global float *sums,
+                                     __global const float *state)
+{
+    const float clip = state[CLIP];
+    const int begin = (int)OWNED * BAND, end = min(C, begin + BAND);
+    for (int c = begin + FIRST; c < end; c += STRIDE) {
+        const int count = min(VW, end - c);
+        floatV sum = 0.0f;
+        for (int r = 0; r < R; r++) {
+            const floatV grad = row_load_f32(g, (ulong)r * C + c, C, count) * clip;
+            sum += grad * grad;
+        }
+        store_some_f32(sums, c, sum, count);
+    }
+}
+
+/* sums[at] = sum of n of x */
+KERNEL void adafactor_total(uint n, __global const float *x, __global float *sums, int at)
+{
+    SUM_ROOM
+    floatV sum = 0.0f;
+    for (uint i = FIRST; i < n; i += STRIDE)
+        sum += load_some_f32(x, i, (int)min((uint)VW, n - i));
+    const float all = SUM(sum);
+    if (SPEAKS)
+        sums[at] = all;
+}
+
+/* x (rows or columns) follows the means that are sums / count */
+KERNEL void adafactor_follow(ulong n, uint block, __global const float *sums, __global float *x,
+                             __global const float *state, float count, float rate)
+{
+    if (stands_still(state))
+        return;
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float rest = rest_of(state, rate);
+    for (ulong i = begin; i < end; i++)
+        x[i] += rest * (sums[i] / count + LEAST_SQUARE - x[i]);
+}
+
+/* found[0] = sums[at] / count */
+KERNEL void adafactor_found(__global const float *sums, int at, float count, __global float *found)
+{
+    if (get_global_id(0) == 0)
+        found[0] = sums[at] / count;
 }

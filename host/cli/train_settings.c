@@ -203,9 +203,11 @@ static gt_status check_rule(void)
 {
     char names[96];
     const optim_rule *r = optim_rule_find(o->optimizer);
-    if (optim_rule_sees_tensors(r) && strcmp(o->tensor, "auto") && strcmp(o->tensor, "1"))
-        return gt_fail(GT_MISUSE, "--optimizer %s needs matrices whole, and --tensor %s cuts them; use --tensor 1, or "
-                       "another --optimizer", o->optimizer, o->tensor);
+    if (optim_rule_sees_tensors(r) && strcmp(o->tensor, "auto") && strcmp(o->tensor, "1")
+        && sync_mode_shares_state(sync_mode_find(o->sync)))
+        return gt_fail(GT_MISUSE, "--optimizer %s needs tensors whole, and --tensor %s with --sync %s cuts them and "
+                       "shares their state out; leave one of the two out, or take another --optimizer", o->optimizer,
+                       o->tensor, o->sync);
     for (int i = 0; i < TRAIN_RULE_SETTINGS && rule_option[i]; i++)
         if (gt_option_given(train_table, rule_option[i]) && !setting_of(r, rule_option[i]))
             return gt_fail(GT_MISUSE, "option --%s would be ignored: it belongs to --optimizer %s; leave it out", rule_option[i],

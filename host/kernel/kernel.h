@@ -232,4 +232,29 @@ gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer 
                            dev_buffer *state, float lr, float rate, float limit, float decay,
                            kernel_slot *lr_at);
 
+/* Where a slice lies in a matrix: an axis is `full` entries once or several times, of each of which
+ * [begin, begin + count) are held. columns: of the whole matrix. */
+typedef struct kernel_axis { int full, begin, count; } kernel_axis;
+typedef struct kernel_slice { kernel_axis row, column; int columns; } kernel_slice;
+/* y, n elements of a whole matrix, = x where the slice lies, 0 elsewhere; and y, the n elements of the slice,
+ * out of the whole x. */
+gt_status kernel_slice_place(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
+                             const kernel_slice *s);
+gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
+                            const kernel_slice *s);
+
+/* Adafactor of a slice (R,C), whose rows or columns are cut, of (all_rows,all_columns); or of a vector's, as
+ * above. In three parts: after the first `sums` (C + 1 fp32; R if columns are cut) is to be added over
+ * the ranks, after the second `squares` (fp32[1]). rows (R) and columns (C) are those of the slice. found,
+ * sums and squares stay between the parts; the buffers are otherwise those of kernel_adafactor(). */
+typedef struct kernel_adafactor_slice {
+    int R, C, all_rows, all_columns;
+    dev_buffer *p, *g, *rows, *columns, *second, *found, *partial, *sums, *squares, *copy, *state;
+    float rate, limit, decay;
+} kernel_adafactor_slice;
+gt_status kernel_adafactor_slice_sums(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a);
+gt_status kernel_adafactor_slice_squares(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a);
+gt_status kernel_adafactor_slice_step(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a, float lr,
+                                      kernel_slot *lr_at);
+
 #endif

@@ -5,6 +5,7 @@
 #include "host/kernel/kernel_private.h"
 
 #include <assert.h>
+#include <stdlib.h>
 
 enum { BAND = 64 };              /* columns to a group, as in cl/optim_tensor.cl */
 
@@ -98,6 +99,112 @@ gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer 
         st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_limit", 1, most, KERNEL_ARGS(most));
     if (!st)
         st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_step", (size_t)R, step,
+                                  KERNEL_ARGS(step));
+    if (!st)
+        kernel_slot_last(lr_at, l, 9);
+    return st;
+}
+
+/* ---- slices of tensors ----------------------------------------------------------------------- */
+
+static gt_status append_slice(dev_list *l, kernel_set *k, const char *name, int64_t n, dev_buffer *x,
+                              dev_buffer *y, const kernel_slice *s)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_i32(s->columns),
+                       dev_arg_i32(s->row.full), dev_arg_i32(s->row.begin), dev_arg_i32(s->row.count),
+                       dev_arg_i32(s->column.full), dev_arg_i32(s->column.begin),
+                       dev_arg_i32(s->column.count) };
+    return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, name, n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_slice_place(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
+                             const kernel_slice *s)
+{
+    return append_slice(l, k, "slice_place", n, x, y, s);
+}
+
+gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
+                            const kernel_slice *s)
+{
+    return append_slice(l, k, "slice_take", n, x, y, s);
+}
+
+static gt_status append_total(dev_list *l, kernel_set *k, int n, dev_buffer *x, dev_buffer *sums, int at)
+{
+    dev_arg args[] = { dev_arg_u32((uint32_t)n), dev_arg_buffer(x), dev_arg_buffer(sums), dev_arg_i32(at) };
+    return kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_total", 1, args, KERNEL_ARGS(args));
+}
+
+/* What is whole on this rank follows at once; of what is cut the own part is summed. */
+gt_status kernel_adafactor_slice_sums(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a)
+{
+    const int columns_cut = a->C < a->all_columns;
+    const size_t bands = ((size_t)a->C + BAND - 1) / BAND;
+    if (a->second) {
+        dev_arg args[] = { [2] = dev_arg_buffer(a->g), dev_arg_buffer(a->second), dev_arg_buffer(a->state),
+                           dev_arg_f32(a->rate) };
+        return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_second", a->C, args,
+                                  KERNEL_ARGS(args));
+    }
+    dev_arg rows[] = { dev_arg_i32(a->C), dev_arg_buffer(a->g),
+                       dev_arg_buffer(columns_cut ? a->sums : a->rows), dev_arg_buffer(a->state),
+                       dev_arg_f32(a->rate) };
+    dev_arg columns[] = { dev_arg_i32(a->R), dev_arg_i32(a->C), dev_arg_buffer(a->g),
+                          dev_arg_buffer(columns_cut ? a->columns : a->sums), dev_arg_buffer(a->state),
+                          dev_arg_f32(a->rate) };
+    /* Kernels that only sum take no rate. */
+    gt_status st = kernel_launch_groups(l, k, &kernel_optim_tensor_family,
+                                        columns_cut ? "adafactor_row_squares" : "adafactor_rows", (size_t)a->R,
+                                        rows, KERNEL_ARGS(rows) - columns_cut);
+    if (!st)
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family,
+                                  columns_cut ? "adafactor_columns" : "adafactor_column_squares", bands, columns,
+                                  KERNEL_ARGS(columns) - !columns_cut);
+    return st || columns_cut ? st : append_total(l, k, a->R, a->rows, a->sums, a->C);
+}
+
+gt_status kernel_adafactor_slice_squares(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a)
+{
+    const int columns_cut = a->C < a->all_columns;
+    gt_status st = GT_OK;
+    if (!a->second) {
+        dev_buffer *follows = columns_cut ? a->rows : a->columns;
+        dev_arg args[] = { [2] = dev_arg_buffer(a->sums), dev_arg_buffer(follows), dev_arg_buffer(a->state),
+                           dev_arg_f32((float)(columns_cut ? a->all_columns : a->all_rows)),
+                           dev_arg_f32(a->rate) };
+        st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_follow", columns_cut ? a->R : a->C, args,
+                                KERNEL_ARGS(args));
+    }
+    if (!st && !a->second && columns_cut) {
+        dev_arg args[] = { dev_arg_u32((uint32_t)a->R), dev_arg_buffer(a->rows), dev_arg_buffer(a->found) };
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_mean", 1, args, KERNEL_ARGS(args));
+    } else if (!st && !a->second) {
+        dev_arg args[] = { dev_arg_buffer(a->sums), dev_arg_i32(a->C), dev_arg_f32((float)a->all_rows),
+                           dev_arg_buffer(a->found) };
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_found", 1, args, KERNEL_ARGS(args));
+    }
+    dev_arg squares[] = { dev_arg_i32(a->C), dev_arg_buffer(a->g), dev_arg_buffer(a->rows),
+                          dev_arg_buffer(a->columns), dev_arg_buffer(a->second), dev_arg_buffer(a->found),
+                          dev_arg_buffer(a->partial), dev_arg_buffer(a->state) };
+    if (!st)
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_squares", (size_t)a->R, squares,
+                                  KERNEL_ARGS(squares));
+    return st ? st : append_total(l, k, a->R, a->partial, a->squares, 0);
+}
+
+gt_status kernel_adafactor_slice_step(dev_list *l, kernel_set *k, const kernel_adafactor_slice *a, float lr,
+                                      kernel_slot *lr_at)
+{
+    dev_arg most[] = { dev_arg_u32(1), dev_arg_f32((float)((double)a->all_rows * (double)a->all_columns)),
+                       dev_arg_buffer(a->squares), dev_arg_buffer(a->found), dev_arg_f32(a->limit) };
+    dev_arg step[] = { dev_arg_i32(a->C), dev_arg_buffer(a->p), dev_arg_buffer(a->g), dev_arg_buffer(a->rows),
+                       dev_arg_buffer(a->columns), dev_arg_buffer(a->second), dev_arg_buffer(a->found),
+                       dev_arg_buffer(a->copy), dev_arg_buffer(a->state), dev_arg_f32(lr),
+                       dev_arg_f32(a->decay) };
+    gt_status st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_limit", 1, most,
+                                        KERNEL_ARGS(most));
+    if (!st)
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_step", (size_t)a->R, step,
                                   KERNEL_ARGS(step));
     if (!st)
         kernel_slot_last(lr_at, l, 9);
@@ -225,6 +332,88 @@ static void adafactor_case(trial *t)        { adafactor_with(t, 0, 0); }
 static void adafactor_vector_case(trial *t) { adafactor_with(t, 1, 0); }
 static void adafactor_skip_case(trial *t)   { adafactor_with(t, 0, OPTIM_SKIP); }
 
+/* Half the columns of a matrix, or all of its rows as if there were more: other ranks have no gradient, so
+ * their sums are 0 and need not be added. */
+static void adafactor_slice_with(trial *t, int columns_cut)
+{
+    enum { STEP = 3 };
+    const int R = t->R, C = t->C, all = columns_cut ? 2 * C : C;
+    const int64_t n = elements(t);
+    const float lr = 0.1f, decay = 0.01f;
+    operand *p = give(t, "p", FLOAT, n, 1.0), *g = give(t, "g", FLOAT, n, 1.0);
+    operand *rows = give(t, "rows", FLOAT, R, 1.0), *columns = give(t, "columns", FLOAT, C, 1.0);
+    operand *copy = give(t, "copy", STORED, n, 1.0), *state = give_state(t, STEP, 0.25, 0.9, 0.99);
+    operand *own = scratch(t, 8), *partial = scratch(t, 4 * (uint64_t)R), *squares = scratch(t, 4);
+    operand *sums = scratch(t, 4 * (uint64_t)(columns_cut ? R : C + 1));
+    double *wide[3] = { calloc((size_t)(R * all), 8), calloc((size_t)(R * all), 8), calloc((size_t)all, 8) };
+    if (!t->status && (!wide[0] || !wide[1] || !wide[2]))
+        t->status = gt_fail(GT_NO_MEMORY, "no memory for a matrix of doubles");
+    if (t->status)
+        goto out;
+    state->value[OPTIM_STEP] = state->want[OPTIM_STEP] = STEP;
+    for (int i = 0; i < R; i++)
+        rows->value[i] = rows->want[i] = (double)(float)(0.0625 + fabs(rows->value[i]));
+    for (int i = 0; i < C; i++)
+        columns->value[i] = columns->want[i] = wide[2][i] = (double)(float)(0.0625 + fabs(columns->value[i]));
+    for (int64_t i = 0; i < n; i++) {
+        wide[0][i / C * all + i % C] = p->value[i];
+        wide[1][i / C * all + i % C] = g->value[i];
+    }
+    const kernel_adafactor_slice a = {
+        .R = R, .C = C, .all_rows = R, .all_columns = all, .p = p->buffer, .g = g->buffer, .rows = rows->buffer,
+        .columns = columns->buffer, .found = own->buffer, .partial = partial->buffer, .sums = sums->buffer,
+        .squares = squares->buffer, .copy = copy->buffer, .state = state->buffer, .rate = 0.8f, .limit = 0.5f,
+        .decay = decay };
+    kernel_slot slot;
+    append(t, kernel_adafactor_slice_sums(t->list, t->k, &a));
+    append(t, kernel_adafactor_slice_squares(t->list, t->k, &a));
+    append(t, kernel_adafactor_slice_step(t->list, t->k, &a, 1.0f, &slot));
+    set_slot(t, slot, dev_arg_f32(lr));
+    p->checked = rows->checked = columns->checked = 1;
+    reference_adafactor(R, all, wide[0], wide[1], rows->want, wide[2], NULL, STEP, 0.25, (double)lr, (double)a.rate,
+                        (double)a.limit, (double)decay);
+    for (int i = 0; i < R; i++)
+        rows->slack[i] = (float)(U * (8.0 + ROUNDINGS(C)) * (rows->value[i] + rows->want[i]));
+    for (int i = 0; i < C; i++)
+        expect(columns, i, wide[2][i], U * (8.0 + ROUNDINGS(R)) * (columns->value[i] + wide[2][i]));
+    for (int64_t i = 0; i < n; i++) {
+        const double want = wide[0][i / C * all + i % C], size = fabs(p->value[i]);
+        const double move = fabs(want - p->value[i]) + 0.001 * size;
+        const double slack = U * (4.0 * size + (24.0 + ROUNDINGS(R) + ROUNDINGS(C)) * move);
+        expect(p, i, want, slack);
+        expect(copy, i, want, slack);
+    }
+out:
+    for (int i = 0; i < 3; i++)
+        free(wide[i]);
+}
+
+static void adafactor_rows_cut_case(trial *t)    { adafactor_slice_with(t, 0); }
+static void adafactor_columns_cut_case(trial *t) { adafactor_slice_with(t, 1); }
+
+/* Of two parts of R + 2 rows and three of C + 1 columns: both axes at once, which no plan has. */
+static void slice_with(trial *t, int take_out)
+{
+    const int R = 2 * t->R, part = t->R + 2, C = 3 * t->C, across = t->C + 1;
+    const kernel_slice s = { { part, 1, t->R }, { across, 1, t->C }, 3 * across };
+    const int64_t whole = (int64_t)2 * part * 3 * across, own = (int64_t)R * C;
+    operand *x = give(t, "x", FLOAT, take_out ? whole : own, 1.0), *y = take(t, "y", FLOAT, take_out ? own : whole);
+    append(t, take_out ? kernel_slice_take(t->list, t->k, own, x->buffer, y->buffer, &s)
+                       : kernel_slice_place(t->list, t->k, whole, x->buffer, y->buffer, &s));
+    for (int64_t i = 0; !t->status && i < whole; i++) {
+        const int64_t r = i / (3 * across) % part - 1, c = i % (3 * across) % across - 1;
+        const int held = 0 <= r && r < t->R && 0 <= c && c < t->C;
+        const int64_t at = (i / (3 * across) / part * t->R + r) * C + i % (3 * across) / across * t->C + c;
+        if (held && take_out)
+            expect(y, at, x->value[i], 0.0);
+        else if (!take_out)
+            expect(y, i, held ? x->value[at] : 0.0, 0.0);
+    }
+}
+
+static void slice_place_case(trial *t) { slice_with(t, 0); }
+static void slice_take_case(trial *t)  { slice_with(t, 1); }
+
 static const kernel_case cases[] = {
     { "muon, momentum", muon_momentum_case, 8192, 512 },
     { "muon, halted", muon_momentum_skip_case, 0, 0 },
@@ -234,6 +423,10 @@ static const kernel_case cases[] = {
     { "adafactor", adafactor_case, 8192, 512 },
     { "adafactor of a vector", adafactor_vector_case, 0, 0 },
     { "adafactor, skipped", adafactor_skip_case, 0, 0 },
+    { "adafactor, rows cut", adafactor_rows_cut_case, 0, 0 },
+    { "adafactor, columns cut", adafactor_columns_cut_case, 0, 0 },
+    { "slice into a matrix", slice_place_case, 0, 0 },
+    { "slice out of a matrix", slice_take_case, 0, 0 },
     { 0 },
 };
 

@@ -9,7 +9,8 @@
  *
  * Of several ranks each updates its part of a segment, mostly all of it, and counts some of them; the
  * list ends before "prepare" there, and what the host then adds up over the ranks takes the
- * place of the partial sums.                                                             */
+ * place of the partial sums. Where ranks have slices of a tensor that the rule needs whole, the update pauses
+ * at stops, at which the host adds up sums (rule.h).                                     */
 #include "host/optim/optim_private.h"
 
 #include <assert.h>
@@ -53,11 +54,14 @@ static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
     const graph_param_info *info = params_info(o->params, i);
     const optim_part *p = &o->part[segment];
     const int64_t count = shape_count(&info->shape), columns = info->shape.rank ? info->shape.dim[info->shape.rank - 1] : 1;
+    const int64_t all = shape_count(&info->full), all_columns = info->full.rank ? info->full.dim[info->full.rank - 1] : 1;
     const optim_unit u = { .count = count, .rows = (int)(info->shape.rank > 1 ? count / columns : 1),
-                           .columns = (int)columns, .param = i, .segment = segment, .first = first };
+                           .columns = (int)columns, .all_columns = (int)all_columns,
+                           .all_rows = (int)(info->full.rank > 1 ? all / all_columns : 1),
+                           .cut = info->slice.parts > 0, .param = i, .segment = segment, .first = first };
     if (first >= p->first + p->count || first + count <= p->first)
         return GT_OK;
-    if (info->slice.parts || first < p->first || first + count > p->first + p->count)
+    if ((u.cut && !o->ranks.sum) || first < p->first || first + count > p->first + p->count)
         return gt_fail(GT_UNSUPPORTED, "optimizer %s needs '%s' whole, and this rank has a part of it; use "
                        "--tensor 1, or another --optimizer", o->config.rule->name,
                        info->name);
@@ -120,6 +124,112 @@ static gt_status make_units(optim *o)
     return st;
 }
 
+/* ---- slices of tensors ----------------------------------------------------------------------- */
+
+kernel_slice optim_slice_of(const optim_update *u, const optim_unit *unit)
+{
+    const graph_param_info *info = params_info(u->of->params, unit->param);
+    const tensor_slice *s = &info->slice;
+    const int last = info->full.rank - 1;
+    int64_t inner = 1;
+    kernel_slice at = { { unit->all_rows, 0, unit->all_rows }, { unit->all_columns, 0, unit->all_columns },
+                        unit->all_columns };
+    for (int i = s->dim + 1; i < last; i++)
+        inner *= info->full.dim[i];
+    const kernel_axis axis = { (int)(s->full * inner), (int)(s->begin * inner), (int)(s->count * inner) };
+    *(s->dim == last ? &at.column : &at.row) = axis;
+    return at;
+}
+
+static const char *name_of(const optim *o, int unit)
+{
+    return params_info(o->params, o->unit[unit].param)->name;
+}
+
+/* By name: segments may follow each other in another order on another rank. */
+static gt_status find_cuts(optim *o)
+{
+    o->cut = calloc((size_t)o->units + 1, sizeof *o->cut);
+    for (int i = 0; o->cut && i < o->units; i++) {
+        int at = o->cuts;
+        if (!o->unit[i].cut)
+            continue;
+        for (; at && strcmp(name_of(o, o->cut[at - 1]), name_of(o, i)) > 0; at--)
+            o->cut[at] = o->cut[at - 1];
+        o->cut[at] = i;
+        o->cuts++;
+    }
+    return o->cut ? GT_OK : no_memory("its slices");
+}
+
+static int64_t sums_of(const optim *o, int i, int pass)
+{
+    const optim_rule *r = o->config.rule;
+    const int64_t step = params_step(o->params), n = r->sums ? r->sums(&o->unit[o->cut[i]], pass) : 0;
+    return (n + step - 1) / step * step;
+}
+
+static int64_t all_sums(const optim *o, int pass)
+{
+    int64_t all = 0;
+    for (int i = 0; i < o->cuts; i++)
+        all += sums_of(o, i, pass);
+    return all;
+}
+
+static gt_status make_sums(optim *o)
+{
+    const optim_rule *r = o->config.rule;
+    gt_status st = GT_OK;
+    assert(r->passes <= OPTIM_PASSES);
+    for (int pass = 0; !st && pass < r->passes; pass++) {
+        const int64_t all = all_sums(o, pass);
+        int64_t at = 0;
+        if (all)
+            st = dev_buffer_create(&o->pass[pass], o->device, 4 * (uint64_t)all, "sums over ranks");
+        for (int i = 0; !st && all && i < o->cuts; i++) {
+            const int64_t n = sums_of(o, i, pass);
+            if (n)
+                st = view(&o->unit[o->cut[i]].sums[pass], o->pass[pass], 4, at, n);
+            at += n;
+        }
+    }
+    for (int i = 0; !st && r->own && i < o->cuts; i++) {
+        optim_unit *u = &o->unit[o->cut[i]];
+        if (r->own(u))
+            st = dev_buffer_create(&u->own, o->device, 4 * (uint64_t)r->own(u), "the optimizer's scratch memory");
+    }
+    return st;
+}
+
+gt_status optim_adds(optim_update *u, dev_buffer *x, int64_t count)
+{
+    optim *o = u->of;
+    if (o->stops == o->stop_room) {
+        const int room = o->stop_room ? 2 * o->stop_room : 16;
+        optim_stop *more = realloc(o->stop, (size_t)room * sizeof *more);
+        if (!more)
+            return no_memory("its sums over ranks");
+        o->stop = more;
+        o->stop_room = room;
+    }
+    o->stop[o->stops++] = (optim_stop){ dev_list_count(u->list), x, count };
+    return GT_OK;
+}
+
+static gt_status append_slices(optim *o)
+{
+    const optim_rule *r = o->config.rule;
+    gt_status st = GT_OK;
+    for (int pass = 0; !st && o->cuts && pass < r->passes; pass++) {
+        for (int i = 0; !st && i < o->cuts; i++)
+            st = r->append_slice(&o->with, &o->unit[o->cut[i]], pass);
+        if (!st && o->pass[pass])
+            st = optim_adds(&o->with, o->pass[pass], all_sums(o, pass));
+    }
+    return st;
+}
+
 /* ---- buffers --------------------------------------------------------------------------------- */
 
 static gt_status make_scratch(optim *o)
@@ -163,10 +273,16 @@ static gt_status clear_buffers(optim *o)
 {
     dev_list *l;
     gt_status st = dev_list_create(&l, o->device);
-    for (int i = 0; !st && i < o->units; i++)
+    for (int i = 0; !st && i < o->units; i++) {
         for (int k = 0; !st && k < OPTIM_SLOTS; k++)
             if (o->unit[i].slot[k])
                 st = dev_list_fill(l, o->unit[i].slot[k], 0, 0, dev_buffer_bytes(o->unit[i].slot[k]));
+        if (!st && o->unit[i].own)
+            st = dev_list_fill(l, o->unit[i].own, 0, 0, dev_buffer_bytes(o->unit[i].own));
+    }
+    for (int i = 0; !st && i < OPTIM_PASSES; i++)
+        if (o->pass[i])
+            st = dev_list_fill(l, o->pass[i], 0, 0, dev_buffer_bytes(o->pass[i]));
     for (int i = 0; !st && i < OPTIM_SCRATCH; i++)
         if (o->with.scratch[i])             /* a skipped step computes with what is there */
             st = dev_list_fill(l, o->with.scratch[i], 0, 0, dev_buffer_bytes(o->with.scratch[i]));
@@ -224,7 +340,10 @@ static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
                                         c->beta1, c->beta2, dynamic, c->scale_growth, &o->weigh);
     o->with.list = l;
     for (int i = 0; !st && i < o->units; i++)
-        st = c->rule->append(&o->with, &o->unit[i]);
+        if (!o->unit[i].cut)
+            st = c->rule->append(&o->with, &o->unit[i]);
+    if (!st)
+        st = append_slices(o);
     if (!st)
         st = dev_list_copy(l, o->grad_scale, 0, o->state, 4 * OPTIM_GRAD_SCALE, 4);
     return st;
@@ -247,13 +366,16 @@ static gt_status build_lists(optim *o)
 
 /* ---- making it ------------------------------------------------------------------------------- */
 
-static gt_status make_parts(optim *o, const optim_part *parts)
+static gt_status make_parts(optim *o, const optim_ranks *ranks)
 {
+    const optim_part *parts = ranks ? ranks->parts : NULL;
     o->segments = params_segments(o->params);
     o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
     o->grad = calloc((size_t)o->segments + 1, sizeof *o->grad);
     o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
-    o->shared = parts != NULL;
+    o->shared = ranks != NULL;
+    if (ranks)
+        o->ranks = (optim_ranks){ .sum = ranks->sum, .context = ranks->context };
     for (int i = 0; o->part && i < o->segments; i++)
         o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(o->params, i)->count, 1 };
     return o->partial && o->grad && o->part ? GT_OK : no_memory("its parts");
@@ -270,7 +392,7 @@ static gt_status begin_state(optim *o)
 }
 
 gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
-                       const optim_config *c, double tokens, const optim_part *parts)
+                       const optim_config *c, double tokens, const optim_ranks *ranks)
 {
     *out = NULL;
     gt_status st = optim_config_check(c);
@@ -285,9 +407,13 @@ gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *
     o->params = p;
     o->config = *c;
     o->tokens = o->weights = tokens;
-    st = make_parts(o, parts);
+    st = make_parts(o, ranks);
     if (!st)
         st = make_units(o);
+    if (!st)
+        st = find_cuts(o);
+    if (!st)
+        st = make_sums(o);
     if (!st)
         st = make_buffers(o);
     o->with = (optim_update){ .kernels = k, .gemm = g, .config = &o->config, .state = o->state, .of = o };
@@ -314,6 +440,9 @@ static void release_unit(optim_unit *u)
     dev_buffer_release(u->copy);
     for (int k = 0; k < OPTIM_SLOTS; k++)
         dev_buffer_release(u->slot[k]);
+    for (int i = 0; i < OPTIM_PASSES; i++)
+        dev_buffer_release(u->sums[i]);
+    dev_buffer_release(u->own);
 }
 
 void optim_release(optim *o)
@@ -330,6 +459,8 @@ void optim_release(optim *o)
         dev_buffer_release(o->partial[i]);
     for (int i = 0; i < OPTIM_SCRATCH; i++)
         dev_buffer_release(o->with.scratch[i]);
+    for (int i = 0; i < OPTIM_PASSES; i++)
+        dev_buffer_release(o->pass[i]);
     dev_buffer_release(o->squares);
     dev_buffer_release(o->state);
     dev_buffer_release(o->grad_scale);
@@ -337,6 +468,8 @@ void optim_release(optim *o)
     free(o->sums);
     free(o->unit);
     free(o->rate);
+    free(o->cut);
+    free(o->stop);
     free(o->part);
     free(o->grad);
     free(o->partial);
@@ -372,7 +505,16 @@ static gt_status run_update(optim *o, double lr)
     for (int i = 0; !st && i < o->rates; i++)
         st = dev_list_set(o->update, o->rate[i].at.launch, o->rate[i].at.arg,
                           dev_arg_f32((float)(lr * o->rate[i].scale)));
-    return st ? st : dev_run(o->update, 0, -1);
+    int from = 0;
+    for (int i = 0; !st && i < o->stops; i++) {
+        const optim_stop *s = &o->stop[i];
+        if (s->at > from)
+            st = dev_run(o->update, from, s->at);
+        if (!st)
+            st = o->ranks.sum(o->ranks.context, s->x, s->count);
+        from = s->at;
+    }
+    return st ? st : dev_run(o->update, from, -1);
 }
 
 gt_status optim_step_with(optim *o, double lr, double squares, double loss)

@@ -50,7 +50,7 @@ extern const optim_rule *const optim_rules[];
 const optim_rule *optim_rule_find(const char *name);            /* NULL: there is none */
 const char *optim_rule_name(const optim_rule *r);
 const char *optim_rule_help(const optim_rule *r);
-/* 1: it updates some tensors as wholes, so a rank must have all of such a tensor and its gradient. */
+/* 1: it updates some tensors as wholes, so a rank must have all of such a tensor, or add up over ranks. */
 int         optim_rule_sees_tensors(const optim_rule *r);
 /* 1: it multiplies matrices, so optim_create() needs a gemm_context. */
 int         optim_rule_multiplies(const optim_rule *r);
@@ -71,13 +71,21 @@ void optim_state_bytes(const optim_config *c, double *least, double *most);
  * parameter of the model does on one rank alone. */
 typedef struct optim_part { int64_t first, count; int counted; } optim_part;
 
+/* How one of several ranks updates. sum: adds up fp32 over the ranks that have slices of the same tensors
+ * as this one (a tensor group), the same bits on all; it may wait. NULL: there are none, so no tensor that
+ * the rule needs whole may be cut. Each of them calls it as often, and with as much. */
+typedef struct optim_ranks {
+    const optim_part *parts;            /* one a segment */
+    gt_status (*sum)(void *context, dev_buffer *x, int64_t count);
+    void *context;
+} optim_ranks;
+
 typedef struct optim optim;
 /* `tokens`: the targets of a step, over which its loss is averaged unless optim_weigh() says otherwise. p, k and g must outlive it. g: for rules that
- * multiply matrices; may be NULL for others. parts: one a segment, of one of several ranks; NULL: this rank
- * is alone and has all of them. GT_UNSUPPORTED if the rule needs whole a tensor of which this rank
- * holds or updates a part. */
+ * multiply matrices; may be NULL for others. ranks NULL: this one is alone and has all. GT_UNSUPPORTED if the
+ * rule needs whole a tensor of which this rank updates a part, or holds a slice that nothing adds up. */
 gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
-                       const optim_config *c, double tokens, const optim_part *parts);
+                       const optim_config *c, double tokens, const optim_ranks *ranks);
 void      optim_release(optim *o);              /* takes NULL */
 
 /* What the loss graph binds: fp32[1] each. */

@@ -47,6 +47,39 @@ static gt_status scratch(optim_update *u, const optim_unit *unit, uint64_t bytes
     return GT_OK;
 }
 
+/* ---- slices: sums over what is cut are added up over the ranks ---- */
+
+static int64_t sums(const optim_unit *unit, int pass)
+{
+    if (pass == 0 && unit->all_rows > 1)
+        return unit->rows < unit->all_rows ? unit->columns + 1 : unit->rows;
+    return pass == 1;
+}
+
+static int64_t own(const optim_unit *unit)
+{
+    (void)unit;
+    return 2;                           /* as scratch[FOUND] */
+}
+
+static gt_status append_slice(optim_update *u, const optim_unit *unit, int pass)
+{
+    const optim_config *c = u->config;
+    const kernel_adafactor_slice a = {
+        .R = unit->rows, .C = unit->columns, .all_rows = unit->all_rows, .all_columns = unit->all_columns,
+        .p = unit->master, .g = unit->grad, .rows = unit->slot[ROWS], .columns = unit->slot[COLUMNS],
+        .second = unit->slot[SECOND], .found = unit->own, .partial = u->scratch[PARTIAL], .sums = unit->sums[0],
+        .squares = unit->sums[1], .copy = unit->copy, .state = u->state, .rate = (float)c->decay_rate,
+        .limit = (float)c->update_clip, .decay = unit->decay };
+    kernel_slot lr;
+    if (pass == 0)
+        return kernel_adafactor_slice_sums(u->list, u->kernels, &a);
+    if (pass == 1)
+        return kernel_adafactor_slice_squares(u->list, u->kernels, &a);
+    gt_status st = kernel_adafactor_slice_step(u->list, u->kernels, &a, (float)c->lr, &lr);
+    return st ? st : optim_takes_lr(u, lr, 1.0);
+}
+
 static gt_status append(optim_update *u, const optim_unit *unit)
 {
     const optim_config *c = u->config;
@@ -63,4 +96,4 @@ static gt_status append(optim_update *u, const optim_unit *unit)
 const optim_rule optim_adafactor = {
     .name = "adafactor", .help = "second moments by rows and columns", .slots = slots, .slot_count = 3,
     .settings = settings, .setting_count = 2, .whole = whole, .keeps = keeps, .scratch = scratch,
-    .append = append };
+    .append = append, .passes = 3, .sums = sums, .own = own, .append_slice = append_slice };

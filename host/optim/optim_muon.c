@@ -10,14 +10,15 @@
  * factor 0.2 sqrt(max(R, C)) is that of Liu et al., "Muon is scalable for LLM training" (Moonshot AI, 2025):
  * it gives updates the RMS of AdamW's, so that the same --lr and weight decay do for both. Where R > C, x'
  * x is smaller and stands for x x'. Stacked projections (q, k, v) are one matrix, as in Jordan's code.
- * All in fp32: the products are host/gemm's, appended to the update's list.               */
+ * All in fp32: the products are host/gemm's, appended to the update's list.
+ * Ranks that have slices of a matrix each put u together and make all of x; each then takes its slice. */
 #include "host/optim/rule.h"
 
 #include <math.h>
 #include <stddef.h>
 
 enum { MOMENTUM, FIRST, SECOND };
-enum { X, Y, A, B, PARTIAL, NORM, GEMM };   /* scratch */
+enum { X, Y, A, B, PARTIAL, NORM, GEMM, SLICE };        /* scratch */
 enum { STEPS = 5 };
 
 static const optim_slot slots[] = {
@@ -48,14 +49,20 @@ static unsigned keeps(const optim_config *c, const graph_param_info *info)
 /* The three products of a step; s is the shorter side. */
 static void describe(const optim_unit *unit, gemm_desc d[3])
 {
-    const int tall = unit->rows > unit->columns, s = tall ? unit->columns : unit->rows;
-    const int n = tall ? unit->rows : unit->columns;
+    const int tall = unit->all_rows > unit->all_columns, s = tall ? unit->all_columns : unit->all_rows;
+    const int n = tall ? unit->all_rows : unit->all_columns;
     d[0] = (gemm_desc){ .M = s, .N = s, .K = n, .trans_a = tall, .trans_b = !tall };    /* x' x or x x' */
     d[1] = (gemm_desc){ .M = s, .N = s, .K = s, .alpha = 2.0315f, .add = 1 };
     d[2] = tall ? (gemm_desc){ .M = n, .N = s, .K = s, .add = 1 }                       /* x B */
                 : (gemm_desc){ .M = s, .N = n, .K = s, .add = 1 };                      /* B x */
     for (int i = 0; i < 3; i++)
         d[i].a_type = d[i].b_type = d[i].c_type = DTYPE_F32;
+}
+
+/* Elements of the whole matrix. */
+static int64_t all_of(const optim_unit *unit)
+{
+    return (int64_t)unit->all_rows * unit->all_columns;
 }
 
 static void grow(uint64_t *bytes, uint64_t to)
@@ -70,11 +77,12 @@ static gt_status scratch(optim_update *u, const optim_unit *unit, uint64_t bytes
     if (unit->param < 0)
         return GT_OK;
     describe(unit, d);
-    grow(&bytes[X], 4 * (uint64_t)unit->count);
-    grow(&bytes[Y], 4 * (uint64_t)unit->count);
+    grow(&bytes[X], 4 * (uint64_t)all_of(unit));
+    grow(&bytes[Y], 4 * (uint64_t)all_of(unit));
+    grow(&bytes[SLICE], unit->cut ? 4 * (uint64_t)unit->count : 0);
     grow(&bytes[A], 4 * (uint64_t)d[0].M * (uint64_t)d[0].M);
     grow(&bytes[B], 4 * (uint64_t)d[0].M * (uint64_t)d[0].M);
-    grow(&bytes[PARTIAL], 4 * (uint64_t)kernel_norm_blocks(u->kernels, unit->count));
+    grow(&bytes[PARTIAL], 4 * (uint64_t)kernel_norm_blocks(u->kernels, all_of(unit)));
     grow(&bytes[NORM], 4);
     for (int i = 0; !st && i < 3; i++) {
         uint64_t need = 0;
@@ -88,7 +96,7 @@ static gt_status scratch(optim_update *u, const optim_unit *unit, uint64_t bytes
 static gt_status append_step(optim_update *u, const optim_unit *unit, dev_buffer *from, dev_buffer *to)
 {
     dev_buffer *const *s = u->scratch;
-    const int tall = unit->rows > unit->columns;
+    const int tall = unit->all_rows > unit->all_columns;
     gemm_desc d[3];
     describe(unit, d);
     const gemm_buffers square = { .a = from, .b = from, .c = s[A], .scratch = s[GEMM] };
@@ -100,7 +108,7 @@ static gt_status append_step(optim_update *u, const optim_unit *unit, dev_buffer
     if (!st)
         st = gemm_append(u->gemm, u->list, &d[1], &fourth, NULL);
     if (!st)
-        st = kernel_scale(u->list, u->kernels, unit->count, from, to, NULL, 3.4445f);
+        st = kernel_scale(u->list, u->kernels, all_of(unit), from, to, NULL, 3.4445f);
     return st ? st : gemm_append(u->gemm, u->list, &d[2], &last, NULL);
 }
 
@@ -108,23 +116,34 @@ static gt_status append_matrix(optim_update *u, const optim_unit *unit)
 {
     const optim_config *c = u->config;
     dev_buffer *const *s = u->scratch;
-    const double factor = 0.2 * sqrt((double)(unit->rows > unit->columns ? unit->rows : unit->columns));
+    const int64_t all = all_of(unit);
+    const double factor = 0.2 * sqrt((double)(unit->all_rows > unit->all_columns ? unit->all_rows
+                                                                                 : unit->all_columns));
+    const kernel_slice at = optim_slice_of(u, unit);
     dev_buffer *from = s[X], *to = s[Y];
     kernel_slot lr;
     gt_status st = kernel_muon_momentum(u->list, u->kernels, unit->count, unit->grad, unit->slot[MOMENTUM],
-                                        s[Y], u->state, c->momentum);
+                                        unit->cut ? s[SLICE] : s[Y], u->state, c->momentum);
+    if (!st && unit->cut)
+        st = kernel_slice_place(u->list, u->kernels, all, s[SLICE], s[Y], &at);
+    if (!st && unit->cut)
+        st = optim_adds(u, s[Y], all);
     if (!st)
-        st = kernel_norm_partial(u->list, u->kernels, unit->count, s[Y], s[PARTIAL]);
+        st = kernel_norm_partial(u->list, u->kernels, all, s[Y], s[PARTIAL]);
     if (!st)
-        st = kernel_inverse_norm(u->list, u->kernels, kernel_norm_blocks(u->kernels, unit->count), s[PARTIAL],
+        st = kernel_inverse_norm(u->list, u->kernels, kernel_norm_blocks(u->kernels, all), s[PARTIAL],
                                  s[NORM], 1e-7f);
     if (!st)
-        st = kernel_scale(u->list, u->kernels, unit->count, s[Y], s[X], s[NORM], 1.0f);
+        st = kernel_scale(u->list, u->kernels, all, s[Y], s[X], s[NORM], 1.0f);
     for (int i = 0; !st && i < STEPS; i++) {
         st = append_step(u, unit, from, to);
         dev_buffer *const done = to;
         to = from;
         from = done;
+    }
+    if (!st && unit->cut) {
+        st = kernel_slice_take(u->list, u->kernels, unit->count, from, s[SLICE], &at);
+        from = s[SLICE];
     }
     if (!st)
         st = kernel_muon_step(u->list, u->kernels, unit->count, unit->master, from, unit->copy, u->state,
@@ -140,7 +159,14 @@ static gt_status append(optim_update *u, const optim_unit *unit)
                             : optim_adamw_append(u, unit, unit->slot[FIRST], unit->slot[SECOND], scale);
 }
 
+static gt_status append_slice(optim_update *u, const optim_unit *unit, int pass)
+{
+    (void)pass;
+    return append_matrix(u, unit);
+}
+
 const optim_rule optim_muon = {
     .name = "muon", .help = "orthogonal momentum of matrices, AdamW for the rest", .slots = slots,
     .slot_count = 3, .settings = settings, .setting_count = 5, .products = 1, .whole = whole,
-    .keeps = keeps, .scratch = scratch, .append = append };
+    .keeps = keeps, .scratch = scratch, .append = append, .passes = 1,
+    .append_slice = append_slice };

@@ -13,6 +13,9 @@
 /* A launch that takes the learning rate. */
 typedef struct optim_rate { kernel_slot at; double scale; } optim_rate;
 
+/* Behind launch `at` - 1 of the update, `count` fp32 are added up over ranks. */
+typedef struct optim_stop { int at; dev_buffer *x; int64_t count; } optim_stop;
+
 struct optim {
     dev_device *device;
     params *params;
@@ -32,6 +35,12 @@ struct optim {
     kernel_slot weigh;                  /* of the launch that takes tokens / weights */
     optim_rate *rate;
     int rates, rate_room;
+    optim_ranks ranks;                  /* parts: not kept */
+    int *cut;                           /* units that are cut, in an order that all ranks have */
+    int cuts;
+    dev_buffer *pass[OPTIM_PASSES];     /* sums of all of them */
+    optim_stop *stop;
+    int stops, stop_room;
     float *sums;                        /* shared: partial sums, read here; then the total */
     float total_loss;
     int64_t blocks;                     /* of the segments counted */

@@ -144,8 +144,12 @@ static void saved_entry(void *context, int i, checkpoint_entry *e)
     e->slice = info->slice;
     if (s->extent != OPTIM_AS_PARAM) {
         const int64_t n = shape_count(&info->full), columns = info->full.dim[info->full.rank - 1];
+        const int cut = info->slice.parts
+                        && (info->slice.dim == info->full.rank - 1) == (s->extent == OPTIM_PER_COLUMN);
         e->full = shape_of(1, optim_slot_count(s->extent, n, n / columns, columns));
-        e->slice = (tensor_slice){ 0 };
+        e->slice = cut ? info->slice : (tensor_slice){ 0 };
+        e->slice.dim = 0;
+        e->leaves = !cut && info->slice.parts && info->slice.begin > 0;
     }
     optim_slot_range(o, param, which, &e->begin, &e->end);
 }

@@ -13,15 +13,18 @@
  *
  * What is updated at once is a unit. A rule that works element by element gets whole ranges of a
  * segment, gaps between tensors included (zeros must stay zeros), so that an update is few launches,
- * and state can be shared out anywhere. For tensors of which it says so (whole()), it gets each on its own and
- * in full: norms, products and sums over rows need that.                                  */
+ * and state can be shared out anywhere. For tensors of which it says so (whole()), it gets each on its own:
+ * norms, products and sums over rows need that. Where the ranks of a tensor group have slices of such a
+ * tensor, each gets its slice, and what must be known of the whole is added up over the ranks:
+ *
+ *   pass 0 of every slice | sums over ranks | pass 1 of every slice | sums over ranks | ...    append_slice() */
 #ifndef GT_OPTIM_RULE_H
 #define GT_OPTIM_RULE_H
 
 #include "host/gemm/gemm.h"
 #include "host/optim/optim.h"
 
-enum { OPTIM_SLOTS = 4, OPTIM_SCRATCH = 8 };
+enum { OPTIM_SLOTS = 4, OPTIM_SCRATCH = 8, OPTIM_PASSES = 3 };
 
 typedef enum optim_extent {
     OPTIM_AS_PARAM,                     /* a value an element                     */
@@ -47,13 +50,17 @@ struct optim_setting {
 
 typedef struct optim_unit {
     int64_t count;                      /* elements                                      */
-    int rows, columns;                  /* of a whole tensor; rows 1: a vector. 0: a range */
-    int param;                          /* of a whole tensor; else -1                    */
+    int rows, columns;                  /* of one tensor; rows 1: a vector. 0: a range   */
+    int all_rows, all_columns;          /* of all of it: more than rows or columns, if cut */
+    int cut;                            /* 1: this rank has a slice of the tensor        */
+    int param;                          /* of one tensor; else -1                        */
     int segment;
     int64_t first;                      /* element of the segment                        */
     float decay;                        /* weight decay, 0 where there is none           */
     dev_buffer *master, *grad, *copy;   /* copy NULL: none                               */
     dev_buffer *slot[OPTIM_SLOTS];      /* NULL: not kept                                */
+    dev_buffer *sums[OPTIM_PASSES];     /* cut: added up over the ranks behind a pass; NULL: nothing is */
+    dev_buffer *own;                    /* cut: kept between passes                      */
 } optim_unit;
 
 /* What launches are appended to and with. */
@@ -66,6 +73,10 @@ typedef struct optim_update {
     dev_buffer *scratch[OPTIM_SCRATCH]; /* as large as the largest unit asked for; shared by all */
     optim *of;
 } optim_update;
+/* Here `count` fp32 are added up over the ranks that have slices of the same tensors. */
+gt_status optim_adds(optim_update *u, dev_buffer *x, int64_t count);
+/* Where a unit that is cut lies in its tensor. */
+kernel_slice optim_slice_of(const optim_update *u, const optim_unit *unit);
 /* The launch just appended takes the learning rate there, times `scale`. */
 gt_status optim_takes_lr(optim_update *u, kernel_slot at, double scale);
 
@@ -83,6 +94,12 @@ struct optim_rule {
     /* Raises bytes[i] to what the unit needs of scratch i. NULL: nothing. */
     gt_status (*scratch)(optim_update *u, const optim_unit *unit, uint64_t bytes[OPTIM_SCRATCH]);
     gt_status (*append)(optim_update *u, const optim_unit *unit);
+    /* Of units that are cut, if there is whole(): fp32 that are added up over the ranks behind a pass (NULL:
+     * none), and that it keeps for itself until the last (NULL: none); each the same number on all ranks. */
+    int passes;
+    int64_t (*sums)(const optim_unit *unit, int pass);
+    int64_t (*own)(const optim_unit *unit);
+    gt_status (*append_slice)(optim_update *u, const optim_unit *unit, int pass);
 };
 
 extern const optim_rule optim_adamw, optim_sgd, optim_lion, optim_muon, optim_adafactor;

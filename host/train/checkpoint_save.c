@@ -57,7 +57,7 @@ static checkpoint_piece param_piece(const saving *s, int i)
 /* Is it this rank that writes an entry? */
 static int writes_entry(const saving *s, const checkpoint_state *state, const checkpoint_entry *e)
 {
-    if (e->begin >= e->end)
+    if (e->begin >= e->end || e->leaves)
         return 0;
     if (e->param < 0)
         return !s->rank;

@@ -9,6 +9,7 @@
 #include "host/base/log.h"
 #include "host/train/checkpoint_private.h"
 #include "host/train/feed.h"
+#include "host/train/tensor_sum.h"
 #include "host/train/train_private.h"
 
 #include <errno.h>
@@ -114,10 +115,12 @@ static gt_status settle_plan(train *t)
         st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, %d units and batches of %d; there are %d, "
                      "%d and %llu", t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units,
                      (unsigned long long)t->o.batch);
-    if (!st && t->plan.tensor > 1 && optim_rule_sees_tensors(t->o.optim.rule))
-        st = gt_fail(GT_UNSUPPORTED, "optimizer %s needs matrices whole, and the plan's tensor width of %d cuts "
-                     "them; make a plan with --tensor 1, or take another --optimizer",
-                     optim_rule_name(t->o.optim.rule), t->plan.tensor);
+    /* Slices of a tensor might get owners in unlike replicas. */
+    if (!st && t->plan.tensor > 1 && sync_mode_shares_state(sync_mode_find(t->plan.sync))
+        && optim_rule_sees_tensors(t->o.optim.rule))
+        st = gt_fail(GT_UNSUPPORTED, "optimizer %s needs tensors whole, and the plan both cuts them over %d tensor "
+                     "ranks and shares their state out; make a plan with --tensor 1 or --sync allreduce, or take "
+                     "another --optimizer", optim_rule_name(t->o.optim.rule), t->plan.tensor);
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
@@ -134,7 +137,9 @@ static gt_status join_tensor_group(train *t)
     if (width < 2)
         return GT_OK;
     gt_status st = net_group_create(&t->tensor_group, t->o.comm, &r->rank[t->place.stage * width], width);
-    return st ? st : tensor_exchange_create(&t->exchange, t->tensor_group, t->device);
+    if (!st)
+        st = tensor_exchange_create(&t->exchange, t->tensor_group, t->device);
+    return st ? st : tensor_sum_create(&t->sum, t->tensor_group, t->device);
 }
 
 /* Graphs, and from them who holds what. */
@@ -189,7 +194,7 @@ static gt_status make_optimizer(train *t)
     }
     if (!st)
         st = optim_create(&t->optim, t->device, t->kernels, t->update_gemm, t->params, &t->o.optim, tokens,
-                          parts);
+                          &(optim_ranks){ parts, t->sum ? tensor_sum_make : NULL, t->sum });
     free(parts);
     return st;
 }
@@ -523,6 +528,7 @@ static void release(train *t)
     params_release(t->params);
     sync_holders_release(t->holders);
     tensor_exchange_release(t->exchange);
+    tensor_sum_release(t->sum);
     if (t->tensor_group)
         net_group_release(t->tensor_group);
     free(t->mine);

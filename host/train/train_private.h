@@ -60,6 +60,7 @@ struct train {
     dev_courier *courier;
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
     tensor_exchange *exchange;
+    struct tensor_sum *sum;             /* what the optimizer adds up over them */
     uint64_t exchanged;                 /* bytes, up to the newest step */
     sync_holders *holders;          /* of several ranks; NULL: alone */
     const sync_mode *mode;

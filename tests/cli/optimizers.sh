@@ -75,7 +75,19 @@ done
 refuses "another rule" 1 "cannot resume 'adamw' with --optimizer lion: it was begun with adamw" \
     train --out adamw --resume --optimizer lion --steps 20
 refuses "an unknown rule" 2 "'adam' is not one of adamw|sgd|lion|muon|adafactor" train $tiny --out new --optimizer adam
-refuses "muon over tensor ranks" 2 "--optimizer muon needs matrices whole, and --tensor 2 cuts them" \
-    train $tiny --out new --optimizer muon --devices cpu:0.0,cpu:0.1 --tensor 2
+for rule in muon adafactor; do
+    trains $rule-tensor --optimizer $rule --lr 3e-3 --steps 6 --devices cpu:0.0,cpu:0.1 --tensor 2
+    check "$rule-tensor: trains" [ $? -eq 0 ]
+    check "$rule-tensor: as one rank does" same_curve $rule $rule-tensor 1 2 3 4 5 6
+    cp -r $rule-tensor $rule-untensor
+    timeout 120 "$geartrain" train --out $rule-untensor --resume --steps 8 --devices cpu:0 --tensor 1 \
+        > stdout 2> stderr < /dev/null
+    check "$rule: from slices on one rank" [ $? -eq 0 ]
+    timeout 120 "$geartrain" train --out $rule-tensor --resume --steps 8 > stdout 2> stderr < /dev/null
+    check "$rule: and on its own ranks" [ $? -eq 0 ]
+    check "$rule: to the same loss" same_curve $rule-untensor $rule-tensor 7 8
+done
+refuses "muon over tensor ranks and shared-out state" 2 "--optimizer muon needs tensors whole" \
+    train $tiny --out new --optimizer muon --devices cpu:0.0,cpu:0.1 --tensor 2 --sync sharded
 check "no run is left" [ ! -e new ]
 close_checks

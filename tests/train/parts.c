@@ -56,7 +56,7 @@ static gt_status make_optimizer(parts *p, const parts_plan *plan, int replica)
     for (int i = 0; i < PARTS_MAX; i++)
         p->mine_moments[i] = plan->sharded || p->mine[i];
     return optim_create(&p->optim, p->device, p->kernels, NULL, p->params, &c, 1.0,
-                        plan->sharded ? part : NULL);
+                        plan->sharded ? &(optim_ranks){ .parts = part } : NULL);
 }
 
 gt_status parts_open(parts *p, const parts_plan *plan, int rank)

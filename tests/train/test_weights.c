@@ -272,16 +272,6 @@ static void note(void *context, const metrics_row *row)
 
 typedef struct job { const run_plan *plan; outcome out; } job;
 
-static gt_status open_device(dev_device **out)
-{
-    const char *spec = getenv("GT_TEST_DEVICE");
-    gt_status st = dev_open(out, spec ? spec : "cpu:0.0");
-    if (!st || spec)
-        return st;
-    gt_message_clear();
-    return dev_open(out, NULL);
-}
-
 static gt_status body(net_comm *c, void *context)
 {
     job *j = context;
@@ -295,7 +285,7 @@ static gt_status body(net_comm *c, void *context)
     o.eval_every = STEPS;
     o.eval_batches = 3;
     o.micro_batch = 0;
-    gt_status st = open_device(&d);
+    gt_status st = tiny_open(&d);
     if (!st)
         st = tiny_create(&t, d, &config, &o);
     if (!st)
@@ -305,31 +295,13 @@ static gt_status body(net_comm *c, void *context)
     return st;
 }
 
-typedef struct part { int stages, micro_batches, micro_batch; } part;
-
 static void follows(const char *what, const outcome *want, const char *schedule, const char *sync,
-                    const part *r, int count, int tensor)
+                    const tiny_replica *r, int count, int tensor)
 {
     run_plan p = { 0 };
     job j = { .plan = &p };
-    int ranks = 0, rank = 0;
-    for (int i = 0; i < count; i++)
-        ranks += r[i].stages * tensor;
-    int good = CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, 1, count));
-    for (int i = 0; good && i < count; i++) {
-        good = CHECK_OK(run_plan_replica(&p, i, r[i].stages));
-        run_replica *q = &p.replica[i];
-        q->micro_batches = r[i].micro_batches;
-        q->micro_batch = r[i].micro_batch;
-        for (int k = 0; good && k < r[i].stages * tensor; k++)
-            q->rank[k] = rank++;
-        for (int v = 0; good && v <= r[i].stages; v++)
-            q->cut[v] = v * UNITS / r[i].stages;
-    }
-    snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
-    snprintf(p.sync, sizeof p.sync, "%s", sync);
     options();
-    if (good && CHECK_OK(run_plan_check(&p)) && CHECK_OK(ranks_run(ranks, "", body, &j)))
+    if (tiny_plan(&p, UNITS, BATCH, schedule, sync, r, count, tensor) && CHECK_OK(ranks_run(p.ranks, "", body, &j)))
         for (int s = 0; s < STEPS; s++) {
             CHECKF(j.out.empty[s] == (s == EMPTY) && isnan(j.out.loss[s]) == (s == EMPTY), "%s, step %d", what, s);
             if (s == EMPTY)
@@ -352,11 +324,11 @@ static void every_plan_has_the_same_mean(void)
     CHECK(one.out.empty[EMPTY] && one.out.loss[0] > 3.0);
     const double rows = total_of(0, 3 * BATCH);
     CHECK(rows > 0.0 && one.out.val > 3.0 && one.out.val < 4.0);
-    follows("accumulated", &one.out, "1f1b", "allreduce", (part[]){ { 1, 6, 2 } }, 1, 1);
-    follows("two unequal replicas", &one.out, "1f1b", "allreduce", (part[]){ { 1, 4, 2 }, { 1, 4, 1 } }, 2, 1);
-    follows("two replicas, state shared out", &one.out, "1f1b", "sharded", (part[]){ { 1, 4, 2 }, { 1, 1, 4 } }, 2, 1);
-    follows("two stages", &one.out, "1f1b", "allreduce", (part[]){ { 2, 4, 3 } }, 1, 1);
-    follows("two tensor ranks", &one.out, "1f1b", "allreduce", (part[]){ { 1, 4, 3 } }, 1, 2);
+    follows("accumulated", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 6, 2 } }, 1, 1);
+    follows("two unequal replicas", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 4, 2 }, { 1, 4, 1 } }, 2, 1);
+    follows("two replicas, state shared out", &one.out, "1f1b", "sharded", (tiny_replica[]){ { 1, 4, 2 }, { 1, 1, 4 } }, 2, 1);
+    follows("two stages", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 2, 4, 3 } }, 1, 1);
+    follows("two tensor ranks", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 4, 3 } }, 1, 2);
 }
 
 const check_case check_cases[] = {

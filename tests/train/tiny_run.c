@@ -6,6 +6,7 @@
 #include "tests/check.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 dev_device *tiny_device(void)
@@ -97,4 +98,37 @@ float *tiny_params(train *t, int gradients, size_t *count)
         at += (size_t)shape_count(&params_info(p, i)->shape);
     }
     return out;
+}
+
+int tiny_plan(run_plan *out, int units, int batch, const char *schedule, const char *sync, const tiny_replica *r,
+              int count, int tensor)
+{
+    int ranks = 0, rank = 0;
+    *out = (run_plan){ 0 };
+    for (int i = 0; i < count; i++)
+        ranks += r[i].stages * tensor;
+    int good = CHECK_OK(run_plan_create(out, ranks, units, batch, tensor, 1, count));
+    for (int i = 0; good && i < count; i++) {
+        good = CHECK_OK(run_plan_replica(out, i, r[i].stages));
+        run_replica *q = &out->replica[i];
+        q->micro_batches = r[i].micro_batches;
+        q->micro_batch = r[i].micro_batch;
+        for (int k = 0; good && k < r[i].stages * tensor; k++)
+            q->rank[k] = rank++;
+        for (int v = 0; good && v <= r[i].stages; v++)
+            q->cut[v] = v * units / r[i].stages;
+    }
+    snprintf(out->schedule, sizeof out->schedule, "%s", schedule);
+    snprintf(out->sync, sizeof out->sync, "%s", sync);
+    return good && CHECK_OK(run_plan_check(out));
+}
+
+gt_status tiny_open(dev_device **out)
+{
+    const char *spec = getenv("GT_TEST_DEVICE");
+    gt_status st = dev_open(out, spec ? spec : "cpu:0.0");
+    if (!st || spec)
+        return st;
+    gt_message_clear();
+    return dev_open(out, NULL);
 }

@@ -24,6 +24,14 @@ train *tiny_train(dev_device *d, const model_config *c, const train_options *o);
 /* The same without checking. */
 gt_status tiny_create(train **out, dev_device *d, const model_config *c, const train_options *o);
 
+/* A plan of `count` replicas over so many tensor ranks a stage, cut as evenly as can be; 0 after a failed
+ * check. run_plan_release() it in any case. */
+typedef struct tiny_replica { int stages, micro_batches, micro_batch; } tiny_replica;
+int tiny_plan(run_plan *out, int units, int batch, const char *schedule, const char *sync, const tiny_replica *r,
+              int count, int tensor);
+/* One unit of a CPU where it can be had, so that a BLAS does not spin against the other ranks. */
+gt_status tiny_open(dev_device **out);
+
 /* All parameters (or gradients) one behind the other; *count is how many. free() it. */
 float *tiny_params(train *t, int gradients, size_t *count);
 
