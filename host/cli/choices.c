@@ -3,13 +3,14 @@
 #include "host/cli/choices.h"
 
 #include "host/gemm/gemm.h"
+#include "host/optim/optim.h"
 #include "host/pipeline/pipe_schedule.h"
 #include "host/sync/sync.h"
 
 #include <string.h>
 
 char cli_schedules[CLI_CHOICES] = "auto|", cli_syncs[CLI_CHOICES], cli_compressors[CLI_CHOICES],
-     cli_engines[CLI_CHOICES] = "auto|", cli_precisions[CLI_CHOICES];
+     cli_engines[CLI_CHOICES] = "auto|", cli_precisions[CLI_CHOICES], cli_rules[CLI_CHOICES];
 
 void cli_choices_make(void)
 {
@@ -18,4 +19,5 @@ void cli_choices_make(void)
     sync_compressor_names(cli_compressors);
     gemm_engine_names(cli_engines + strlen("auto|"), sizeof cli_engines - strlen("auto|"), "|");
     dtype_storage_names(cli_precisions, sizeof cli_precisions, "|", "|");
+    optim_rule_names(cli_rules, sizeof cli_rules);
 }

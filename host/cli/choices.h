@@ -12,6 +12,7 @@ extern char cli_syncs[CLI_CHOICES];             /* "allreduce|sharded" */
 extern char cli_compressors[CLI_CHOICES];       /* "none|bf16" */
 extern char cli_engines[CLI_CHOICES];           /* "auto|native|..." */
 extern char cli_precisions[CLI_CHOICES];        /* "fp32|bf16|..." */
+extern char cli_rules[CLI_CHOICES];             /* "adamw|sgd|..." */
 
 void cli_choices_make(void);
 

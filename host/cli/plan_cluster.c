@@ -176,12 +176,11 @@ static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *
 static gt_status plan(const plan_question *q, const pipe_cluster *c)
 {
     const int full = q->storage == DTYPE_F32;
-    const optim_config usual = optim_defaults();
     double least, most;
-    optim_state_bytes(&usual, &least, &most);
+    optim_state_bytes(&q->optim, &least, &most);
     pipe_job job = { .batch = q->batch, .state_bytes = 8.0 + most + (full ? 0.0 : 2.0), .gradient_bytes = 4.0 };
     const plan_model model = plan_model_of(q->model);
-    const profile_model m = { model.build, model.config, model.units, q->seq, q->storage, model.batch };
+    const profile_model m = { model.build, model.config, model.units, q->seq, q->storage, model.batch, q->optim };
     pipe_unit *units = calloc((size_t)m.units, sizeof *units);
     pipe_choice choice = { 0 };
     double uniform = INFINITY;

@@ -11,6 +11,7 @@ typedef struct plan_question {
     const model_config *model;
     dtype storage;
     int batch, seq, json;
+    optim_config optim;
     const char *timeline;       /* an SVG of replica 0's step, or NULL */
     const char *out;            /* a plan for `train --plan`, or NULL  */
 } plan_question;

@@ -23,7 +23,6 @@ static train_settings *const o = &train_set;
 
 enum { ROWS = 128, RULE_HELP = 160 };
 gt_option train_table[ROWS];
-static char rule_names[96];             /* "adamw|sgd|..." */
 static char rule_help[TRAIN_RULE_SETTINGS][RULE_HELP];
 static const char *rule_option[TRAIN_RULE_SETTINGS];
 
@@ -50,7 +49,7 @@ static const gt_option front[] = {
     { "order", 0, GT_CHOICE, "shuffled|sequential", "order of the samples", &train_set.order, 1, NULL },
     { "seed", 0, GT_U64, "S", "seed of weights, order and dropout", &train_set.seed, 0, NULL },
     { .group = "Optimizing" },
-    { "optimizer", 0, GT_CHOICE, rule_names, "update rule", &train_set.optimizer, 1, NULL },
+    { "optimizer", 0, GT_CHOICE, cli_rules, "update rule", &train_set.optimizer, 1, NULL },
     { "lr", 0, GT_DOUBLE, "X", "peak learning rate", &train_set.lr, 0, NULL },
     { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "shape over the steps", &train_set.schedule, 0, NULL },
     { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &train_set.warmup, 0, NULL },
@@ -156,13 +155,11 @@ static void add_setting(gt_option *row, int at, const char *name)
 /* train_table: front, an option for each setting of a rule, back. */
 static void make_table(void)
 {
-    size_t n = sizeof front / sizeof *front, names = 0;
+    size_t n = sizeof front / sizeof *front;
     int settings = 0;
     memcpy(train_table, front, sizeof front);
     memset(rule_option, 0, sizeof rule_option);
     for (int r = 0; optim_rules[r]; r++) {
-        names += (size_t)snprintf(rule_names + names, sizeof rule_names - names, "%s%s", r ? "|" : "",
-                                  optim_rule_name(optim_rules[r]));
         for (int i = 0; optim_setting_at(optim_rules[r], i); i++) {
             const char *name = optim_setting_name(optim_setting_at(optim_rules[r], i));
             if (rule_option_of(name) >= 0)

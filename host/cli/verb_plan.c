@@ -19,7 +19,7 @@
 #include <string.h>
 
 static struct {
-    const char *model, *cluster, *precision, *timeline, *devices, *out, *schedule, *sync;
+    const char *model, *cluster, *precision, *timeline, *devices, *out, *schedule, *sync, *optimizer;
     const char *stages, *replicas, *tensor, *micro_batch;
     uint64_t batch, seq;
     int json, recompute, again;
@@ -35,6 +35,7 @@ static const gt_option table[] = {
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
+    { "optimizer", 0, GT_CHOICE, cli_rules, "update rule, whose state and time count", &o.optimizer, 0, NULL },
     { .group = "Devices that are here" },
     { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &o.devices, 0, NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of every replica", &o.stages, 0, NULL },
@@ -72,6 +73,8 @@ static plan_question question(void)
                         .seq = (int)(o.seq ? o.seq : (uint64_t)model.context), .json = o.json,
                         .timeline = o.timeline, .out = o.out };
     dtype_parse(&q.storage, o.precision);
+    q.optim = optim_defaults();
+    optim_config_rule(&q.optim, optim_rule_find(o.optimizer));
     return q;
 }
 
@@ -80,7 +83,7 @@ static gt_status local_options(plan_local_options *out)
     const plan_question q = question();
     *out = (plan_local_options){ .model = plan_model_of(&model), .storage = q.storage, .batch = q.batch, .seq = q.seq,
                                  .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
-                                 .sync = o.sync, .again = o.again };
+                                 .sync = o.sync, .optim = q.optim, .again = o.again };
     gt_status st = plan_local_number(&out->stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&out->replicas, "replicas", o.replicas);
@@ -149,6 +152,7 @@ gt_status verb_plan(int argc, char **argv)
     int count, done;
     o.sync = sync_mode_name(sync_mode_at(0));
     o.precision = dtype_name(DTYPE_F32);
+    o.optimizer = optim_rule_name(optim_rules[0]);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
         return st;

@@ -223,8 +223,6 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         st = plan_local_number(&w->local.replicas, "replicas", o->replicas);
     if (!st)
         st = plan_local_number(&w->local.tensor, "tensor", o->tensor);
-    if (!st && !w->local.tensor && optim_rule_sees_tensors(t.optim.rule))
-        w->local.tensor = 1;    /* such a rule exchanges much over tensor ranks, which the search does not count */
     return st;
 }
 

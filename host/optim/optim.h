@@ -49,6 +49,8 @@ int optim_schedule_parse(optim_schedule *out, const char *name);
 extern const optim_rule *const optim_rules[];
 const optim_rule *optim_rule_find(const char *name);            /* NULL: there is none */
 const char *optim_rule_name(const optim_rule *r);
+/* "adamw|sgd|...": for options and sentences. */
+void        optim_rule_names(char *out, size_t size);
 const char *optim_rule_help(const optim_rule *r);
 /* 1: it updates some tensors as wholes, so a rank must have all of such a tensor, or add up over ranks. */
 int         optim_rule_sees_tensors(const optim_rule *r);

@@ -23,6 +23,14 @@ const char *optim_rule_name(const optim_rule *r)
     return r->name;
 }
 
+void optim_rule_names(char *out, size_t size)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (int i = 0; optim_rules[i] && n < size; i++)
+        n += (size_t)snprintf(out + n, size - n, "%s%s", i ? "|" : "", optim_rules[i]->name);
+}
+
 const char *optim_rule_help(const optim_rule *r)
 {
     return r->help;

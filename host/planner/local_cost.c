@@ -131,6 +131,16 @@ const profile_cost *seat_unit(const seat_table *t, int seat, int i, profile_kind
 
 /* ---- prices ------------------------------------------------------------------------------- */
 
+/* Seconds of updating all that units [from, to) hold. */
+static double update_of(const profile *p, int first, int layers, int last)
+{
+    const int count[PROFILE_KINDS] = { first, layers, last };
+    double sum = first && last ? -p->tied * p->update[PROFILE_HEAD] : 0.0;
+    for (int k = 0; k < PROFILE_KINDS; k++)
+        sum += count[k] * p->parameters[k] * p->update[k];
+    return sum;
+}
+
 static void add_units(part_price *sum, const profile_cost *c, int count, double parameters)
 {
     sum->cost.forward += count * c->forward;
@@ -171,14 +181,14 @@ part_price seat_price(const seat_table *t, int seat, int i, int from, int to, in
     double share = 0, update = 0;
     for (int k = 0; k < t->tensor; k++) {
         share = largest(share, t->share[k]);
-        update = largest(update, t->share[k]
-                                     * t->job->rank[t->rank[seat * t->tensor + k]].profile.update);
+        update = largest(update, t->share[k] * update_of(&t->job->rank[t->rank[seat * t->tensor + k]].profile, first,
+                                                         to - from - first - last, last));
     }
     const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
     sum.cost.reduce = ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
     if (split && (first || last))
         sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied, 2);
-    sum.cost.update = update * sum.parameters / (sharded ? replicas : 1);
+    sum.cost.update = update / (sharded ? replicas : 1);
     return sum;
 }
 

@@ -254,6 +254,10 @@ static gt_status take_profiles(session *s, plan_local_result *out)
 static void fill_job(local_job *job, const session *s, local_rank *ranks, const net_link_matrix *links)
 {
     const plan_local_options *o = s->o;
+    const char *sync = o->sync ? o->sync : sync_mode_name(sync_mode_at(0));
+    /* State of slices cannot be shared out where the rule needs tensors whole: there is no such run. */
+    const int uncut = o->optim.rule && optim_rule_sees_tensors(o->optim.rule)
+                      && sync_mode_shares_state(sync_mode_find(sync));
     for (int i = 0; i < s->ranks; i++) {
         const report *r = &s->reports[i];
         ranks[i] = (local_rank){ .node = r->node, .memory = r->memory, .profile = r->profile };
@@ -263,9 +267,9 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
                         .latency = links ? links->latency : NULL,
                         .bandwidth = links ? links->bandwidth : NULL,
                         .state_bytes = state_bytes(o), .slot_bytes = slot_bytes(o), .stages = o->stages,
-                        .replicas = o->replicas, .tensor = o->tensor, .micro_batch = o->micro_batch,
-                        .recompute = o->recompute, .schedule = o->schedule,
-                        .sync = o->sync ? o->sync : sync_mode_name(sync_mode_at(0)) };
+                        .replicas = o->replicas, .tensor = uncut && !o->tensor ? 1 : o->tensor,
+                        .micro_batch = o->micro_batch, .recompute = o->recompute, .schedule = o->schedule,
+                        .sync = sync };
 }
 
 static void describe(gt_text *out, const run_plan *p)
@@ -346,7 +350,7 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
     session s = { .comm = c, .d = d, .o = o, .ranks = c ? net_comm_size(c) : 1,
                   .rank = c ? net_comm_rank(c) : 0,
                   .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage,
-                             o->model.batch } };
+                             o->model.batch, o->optim } };
     s.sizes = 1;
     s.size[0] = o->micro_batch;
     if (!o->micro_batch)

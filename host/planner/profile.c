@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/profile.c - profiles read off between sizes, and kept on disk.
  *
- *   geartrain profile 2
+ *   geartrain profile 3
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
- *   rest  parameters... tied update output trip
+ *   rest  parameters... tied update... output trip
  *   end  hash of all above
  *
  * The hash makes a file that was cut short or changed the same as none: it is only a cache, and a
@@ -89,7 +89,11 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
                    dtype_name(m->storage), m->seq);
     for (int i = 0; i < count; i++)
         gt_text_printf(out, " %d", size[i]);
-    gt_text_printf(out, " [%s]", company);
+    /* What a rule keeps depends on its settings, and so does its time. */
+    const optim_config updates = m->optim.rule ? m->optim : optim_defaults();
+    double least, most;
+    optim_state_bytes(&updates, &least, &most);
+    gt_text_printf(out, " %s %g %g [%s]", optim_rule_name(updates.rule), least, most, company);
     for (int kind = 0; !st && kind < PROFILE_KINDS; kind++) {
         const int unit = kind == PROFILE_HEAD ? m->units - 1 : kind;
         graph *g = NULL;
@@ -134,7 +138,7 @@ enum { NUMBERS = sizeof(profile_cost) / sizeof(double) };
 
 static void write_text(gt_text *out, const profile *p)
 {
-    gt_text_printf(out, "geartrain profile 2\nsizes %d ", p->sizes);
+    gt_text_printf(out, "geartrain profile 3\nsizes %d ", p->sizes);
     for (int i = 0; i < p->sizes; i++)
         gt_text_printf(out, " %d", p->size[i]);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
@@ -143,8 +147,10 @@ static void write_text(gt_text *out, const profile *p)
             for (int k = 0; k < NUMBERS; k++)
                 gt_text_printf(out, " %.17g", numbers_of(&p->unit[kind][i])[k]);
         }
-    gt_text_printf(out, "\nrest  %.17g %.17g %.17g %.17g %.17g %.17g %.17g\n", p->parameters[0],
-                   p->parameters[1], p->parameters[2], p->tied, p->update, p->output, p->trip);
+    gt_text_printf(out, "\nrest ");
+    for (int kind = 0; kind < PROFILE_KINDS; kind++)
+        gt_text_printf(out, " %.17g %.17g", p->parameters[kind], p->update[kind]);
+    gt_text_printf(out, " %.17g %.17g %.17g\n", p->tied, p->output, p->trip);
     gt_text_printf(out, "end  %016" PRIx64 "\n", gt_hash(out->data, out->size));
 }
 
@@ -178,7 +184,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!end)
         return 0;
     snprintf(sum, sizeof sum, "end  %016" PRIx64 "\n", gt_hash(text, (size_t)(end - text)));
-    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 2") || !take_word(&at, "sizes"))
+    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 3") || !take_word(&at, "sizes"))
         return 0;
     const double sizes = take(&at);
     if (!(sizes >= 1 && sizes <= count))
@@ -196,8 +202,11 @@ static int read_text(profile *p, char *text, const int *size, int count)
         }
     if (!take_word(&at, "rest"))
         return 0;
-    double *const rest[] = { &p->parameters[0], &p->parameters[1], &p->parameters[2], &p->tied,
-                             &p->update, &p->output, &p->trip };
+    double *const rest[] = { &p->tied, &p->output, &p->trip };
+    for (int kind = 0; kind < PROFILE_KINDS; kind++) {
+        check += 0.0 * (p->parameters[kind] = take(&at));
+        check += 0.0 * (p->update[kind] = take(&at));
+    }
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         check += 0.0 * (*rest[i] = take(&at));
     return check == 0.0;

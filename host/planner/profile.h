@@ -25,6 +25,7 @@
 #include "host/data/batch.h"
 #include "host/device/device.h"
 #include "host/graph/graph.h"
+#include "host/optim/optim.h"
 
 enum { PROFILE_SIZES = 4 };
 typedef enum profile_kind { PROFILE_EMBEDDING, PROFILE_LAYER, PROFILE_HEAD, PROFILE_KINDS } profile_kind;
@@ -43,7 +44,7 @@ typedef struct profile {
     profile_cost unit[PROFILE_KINDS][PROFILE_SIZES];
     double parameters[PROFILE_KINDS];           /* of a unit                                   */
     double tied;                                /* of these are in both the first and the last */
-    double update;                              /* of the optimizer, a parameter               */
+    double update[PROFILE_KINDS];               /* by the optimizer's rule, a parameter of a unit */
     double output;                              /* bytes of one sequence to the next unit      */
     double trip;                                /* to the device and back, for nothing: what passes
                                                    through the host waits so long at each end  */
@@ -63,6 +64,7 @@ typedef struct profile_model {
     int units, seq;                             /* units: 3 at least                           */
     dtype storage;
     data_batch_maker batch;                     /* what it is fed with; NULL: tokens, and the next ones */
+    optim_config optim;                         /* what updates it; rule NULL: the usual one   */
 } profile_model;
 
 /* All who measure at once: returns when all have come; *seconds becomes the largest of all. */

@@ -30,7 +30,7 @@ typedef struct bench {
     dev_device *d;
     const profile_model *m;
     kernel_set *kernels;
-    gemm_context *gemm;
+    gemm_context *gemm, *update_gemm;   /* update_gemm: as several ranks' optimizers have, which must agree */
     double trip;                    /* of a launch that does nothing */
     data_batch batch;               /* its fields; there are no data */
     loader none;
@@ -365,14 +365,10 @@ static gt_status measure_size(profile *out, bench *b, int at, int B, profile_mee
 
 /* ---- what does not depend on the size --------------------------------------------------------- */
 
-/* The optimizer's seconds a parameter, of the unit that has most of them. */
-static gt_status measure_update(profile *out, const bench *b)
+/* The rule's seconds a parameter of a unit: tables may be updated otherwise than matrices are. */
+static gt_status measure_update(profile *out, const bench *b, profile_kind kind)
 {
-    profile_kind kind = PROFILE_LAYER;
-    for (int k = 0; k < PROFILE_KINDS; k++)
-        if (out->parameters[k] > out->parameters[kind])
-            kind = (profile_kind)k;
-    const optim_config config = optim_defaults();
+    const optim_config config = b->m->optim.rule ? b->m->optim : optim_defaults();
     graph *g = NULL;
     params *p = NULL;
     optim *o = NULL;
@@ -381,7 +377,7 @@ static gt_status measure_update(profile *out, const bench *b)
     if (!st)
         st = params_create(&p, b->d, g, 1);
     if (!st)
-        st = optim_create(&o, b->d, b->kernels, b->gemm, p, &config, 1.0, NULL);
+        st = optim_create(&o, b->d, b->kernels, b->update_gemm, p, &config, 1.0, NULL);
     const double speed = dev_slowdown(b->d);
     dev_busy_count(b->d, speed < 1.0);
     for (int i = 0; !st && i < LEAST_RUNS; i++) {
@@ -395,7 +391,7 @@ static gt_status measure_update(profile *out, const bench *b)
             shortest = fmin(shortest, speed < 1.0 ? slowed_seconds(wall, kernels, speed) : wall);
     }
     dev_busy_count(b->d, 0);
-    out->update = fmax(shortest - b->trip, 0.2 * shortest) / out->parameters[kind];
+    out->update[kind] = fmax(shortest - b->trip, 0.2 * shortest) / out->parameters[kind];
     optim_release(o);
     params_release(p);
     graph_release(g);
@@ -447,7 +443,9 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
     double none = 0;
     if (!st && meet)
         st = meet(context, &none);
-    return st ? st : measure_update(out, b);
+    for (int kind = 0; !st && kind < PROFILE_KINDS; kind++)
+        st = measure_update(out, b, (profile_kind)kind);
+    return st;
 }
 
 gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, const int *size, int count,
@@ -459,7 +457,10 @@ gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, c
     if (!st)
         st = gemm_context_create(&b.gemm, d, NULL);
     if (!st)
+        st = gemm_context_create(&b.update_gemm, d, meet ? "tiled" : NULL);
+    if (!st)
         st = measure(out, &b, size, count, meet, context);
+    gemm_context_release(b.update_gemm);
     gemm_context_release(b.gemm);
     kernel_set_release(b.kernels);
     return st ? gt_fail_in(st, "cannot measure what '%s' takes", dev_info_of(d)->id) : GT_OK;

@@ -23,6 +23,21 @@ check "memory is told with its limit" grep -Eq '[0-9.]+ [MG]B of [0-9.]+ [MG]B '
 check "the picture is one" grep -q '</svg>' step.svg
 check "the plan is in the file" grep -q '"format": "geartrain plan 1"' two.json
 
+# memory_of FILE: bytes of the first stage, in MB.
+memory_of()
+{
+    awk '$3 == "cpu:0" { print $7 * ($8 == "GB" ? 1000 : $8 == "kB" ? 0.001 : 1); exit }' "$1"
+}
+whole="$tiny --devices cpu:0 --micro-batch 8"
+does "another rule is planned with" 'measured now' plan $whole --optimizer adafactor
+cp stdout adafactor.txt
+does "and known the next time" 'from the cache' plan $whole --optimizer adafactor
+does "but not as the usual one" 'measured now' plan $whole
+cp stdout adamw.txt
+check "it takes two fp32 less for each of 171k parameters than AdamW" awk -v a="$(memory_of adafactor.txt)" -v b="$(memory_of adamw.txt)" \
+    'BEGIN { exit !(a > 0 && b - a > 1.3 && b - a < 1.45) }'
+refuses "a rule that is none" 2 "'adam' is not one of adamw" plan $tiny --devices cpu:0 --optimizer adam
+
 does "what is asked for is kept" '^plan +2 ranks in 1 replica, zb-h1' plan $tiny $two --stages 2 \
     --schedule zb-h1 --out pipe.json
 check "with both stages" grep -Eq '^ +1 +[01] +cpu:0\.[01] ' stdout

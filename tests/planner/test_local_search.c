@@ -20,7 +20,7 @@ typedef struct bench { local_job job; local_rank rank[MOST]; double latency[MOST
 static profile profile_of(double speed, double start)
 {
     profile p = { .sizes = 3, .size = { 1, 2, 4 }, .parameters = { 2e6, 1e6, 2e6 }, .tied = 2e6,
-                  .update = 1e-10 / speed, .output = 1e5, .trip = 2e-5 };
+                  .update = { 1e-10 / speed, 1e-10 / speed, 1e-10 / speed }, .output = 1e5, .trip = 2e-5 };
     for (int i = 0; i < 3; i++) {
         const double ms = 1e-3 * (p.size[i] + start) / speed, bytes = 1e6 * p.size[i];
         p.unit[PROFILE_EMBEDDING][i] = (profile_cost){ 0.1 * ms, 0, 0.2 * ms, 0.1 * bytes, 0.1 * bytes, 1e5 };

@@ -63,9 +63,10 @@ static void check_measured(const profile *p, const model_config *c, const int *s
     const double V = c->vocab, C = c->channels;
     CHECK(p->sizes == count && !memcmp(p->size, size, (size_t)count * sizeof *size));
     CHECK(p->tied == V * C && p->output == TINY_T * C * 4);
-    CHECK(p->parameters[PROFILE_HEAD] == V * C + 2 * C && p->update > 0 && p->trip > 0);
+    CHECK(p->parameters[PROFILE_HEAD] == V * C + 2 * C && p->trip > 0);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < p->sizes; i++) {
+            CHECK(p->update[kind] > 0);
             const profile_cost *u = &p->unit[kind][i];
             CHECK(u->forward > 0 && u->backward_input >= 0 && u->backward_weight >= 0 && u->kept >= 0);
             CHECK(u->kept_recompute <= u->kept);
@@ -157,9 +158,12 @@ static void only_whole_profiles_are_taken_from_the_cache(void)
     model_config wider = c;
     wider.channels *= 2;
     const profile_model other = tiny_model(&wider);
+    profile_model by_muon = m;
+    by_muon.optim = optim_defaults();
+    optim_config_rule(&by_muon.optim, optim_rule_find("muon"));
     char *cache = gt_path_join(check_folder(), "cache"), *folder = gt_path_join(cache, "profile");
     setenv("GEARTRAIN_CACHE", cache, 1);
-    profile p = { .sizes = 2, .size = { 1, 3 }, .parameters = { 1, 2, 3 }, .tied = 4, .update = 1e-9,
+    profile p = { .sizes = 2, .size = { 1, 3 }, .parameters = { 1, 2, 3 }, .tied = 4, .update = { 1e-9, 2e-9, 3e-9 },
                   .output = 1.0 / 3.0, .trip = 1e-5 };
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < 2; i++)
@@ -171,6 +175,7 @@ static void only_whole_profiles_are_taken_from_the_cache(void)
     load(d, &m, "alone", 1, &p);
     load(d, &m, "beside another", 0, &p);
     load(d, &other, "alone", 0, &p);
+    load(d, &by_muon, "alone", 0, &p);
 
     char *path = cached_file(folder), *text = NULL;
     size_t n = 0;

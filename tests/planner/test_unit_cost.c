@@ -28,7 +28,8 @@ static void units_of_gpt2_are_as_by_hand(void)
         int widest = 0;
         CHECK_OK(model_config_load(&c, cases[i].name));
         c.vocab = c.vocab ? c.vocab : 65;
-        const profile_model m = { build, &c, model_units(&c), c.context, cases[i].type, model_batch };
+        const profile_model m = { build, &c, model_units(&c), c.context, cases[i].type, model_batch,
+                                  optim_defaults() };
         pipe_unit *u = calloc((size_t)m.units, sizeof *u);
         if (!CHECK_OK(unit_costs(u, &widest, &m))) {
             free(u);
