@@ -2,7 +2,7 @@
 /* host/planner/local_cost.c - what a range of units costs on a rank or a tensor group, and plans judged.
  *
  *   seat = ranks {2, 3}, shares 3/4 1/4      a layer: the slower of its shares' times
- *                                            + rows gathered and summed: 2 + 2 a direction
+ *                                            + rows gathered and summed, as its graph says
  *
  * A tensor group's times are not measured but scaled from whole units: measuring each share would
  * multiply the time of profiling, and groups are the last resort on the machines that are
@@ -30,8 +30,8 @@ static double largest(double a, double b)
     return a > b ? a : b;
 }
 
-/* Seconds to gather, or to sum, `bytes` over the ranks of a seat: read, exchanged, written. */
-static double exchange(const seat_table *t, int seat, double bytes)
+/* Seconds to gather, or to sum, over the ranks of a seat: read, exchanged, written. */
+static double exchange(const seat_table *t, int seat, const profile_exchange *e, int n)
 {
     const int *rank = &t->rank[seat * t->tensor], p = t->tensor;
     double latency = 0, bandwidth = INFINITY, trip = 0;
@@ -42,12 +42,8 @@ static double exchange(const seat_table *t, int seat, double bytes)
             latency = largest(latency, link_of(t->job->latency, t->job, rank[i], rank[k], 0.0));
             bandwidth = fmin(bandwidth, link_of(t->job->bandwidth, t->job, rank[i], rank[k], INFINITY));
         }
-    return 2 * trip + (p - 1) * latency + bytes * (p - 1) / p / bandwidth;
+    return e->count * (2 * trip + (p - 1) * latency) + e->bytes * n * (p - 1) / p / bandwidth;
 }
-
-/* Exchanges of a unit's rows in each program. */
-static const struct { int forward, backward_input, backward_weight; } exchanges[PROFILE_KINDS] = {
-    { 1, 1, 0 }, { 4, 4, 0 }, { 1, 1, 0 } };
 
 static profile_cost seat_cost(const seat_table *t, int seat, profile_kind kind, int n)
 {
@@ -63,12 +59,11 @@ static profile_cost seat_cost(const seat_table *t, int seat, profile_kind kind, 
                                                          : c.passing);
     }
     if (t->tensor > 1) {
-        const double x = exchange(t, seat, t->job->rank[t->rank[seat * t->tensor]].profile.output * n);
-        sum.forward += exchanges[kind].forward * x;
-        sum.backward_input += exchanges[kind].backward_input * x;
-        sum.backward_weight += exchanges[kind].backward_weight * x;
-        if (t->recompute && kind == PROFILE_LAYER)
-            sum.backward_input += 3 * x;        /* its last sum is not needed again */
+        const profile *p = &t->job->rank[t->rank[seat * t->tensor]].profile;
+        const profile_exchange *e = p->exchanges[kind][t->recompute != 0];
+        sum.forward += exchange(t, seat, &e[GRAPH_FORWARD], n);
+        sum.backward_input += exchange(t, seat, &e[GRAPH_INPUT_GRAD], n);
+        sum.backward_weight += exchange(t, seat, &e[GRAPH_WEIGHT_GRAD], n);
     }
     return sum;
 }

@@ -5,7 +5,7 @@
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
- *   rest  parameters... tied update... output trip
+ *   rest  (parameters update)... (exchanges bytes)... tied output trip
  *   end  hash of all above
  *
  * The hash makes a file that was cut short or changed the same as none: it is only a cache, and a
@@ -136,6 +136,12 @@ static const double *numbers_of(const profile_cost *c)
 }
 enum { NUMBERS = sizeof(profile_cost) / sizeof(double) };
 
+static const profile_exchange *exchanges_of(const profile *p)
+{
+    return &p->exchanges[0][0][0];
+}
+enum { EXCHANGES = sizeof(((profile *)0)->exchanges) / sizeof(profile_exchange) };
+
 static void write_text(gt_text *out, const profile *p)
 {
     gt_text_printf(out, "geartrain profile 3\nsizes %d ", p->sizes);
@@ -150,6 +156,8 @@ static void write_text(gt_text *out, const profile *p)
     gt_text_printf(out, "\nrest ");
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         gt_text_printf(out, " %.17g %.17g", p->parameters[kind], p->update[kind]);
+    for (int i = 0; i < EXCHANGES; i++)
+        gt_text_printf(out, " %.17g %.17g", exchanges_of(p)[i].count, exchanges_of(p)[i].bytes);
     gt_text_printf(out, " %.17g %.17g %.17g\n", p->tied, p->output, p->trip);
     gt_text_printf(out, "end  %016" PRIx64 "\n", gt_hash(out->data, out->size));
 }
@@ -206,6 +214,11 @@ static int read_text(profile *p, char *text, const int *size, int count)
     for (int kind = 0; kind < PROFILE_KINDS; kind++) {
         check += 0.0 * (p->parameters[kind] = take(&at));
         check += 0.0 * (p->update[kind] = take(&at));
+    }
+    for (int i = 0; i < EXCHANGES; i++) {
+        profile_exchange *e = &p->exchanges[0][0][0] + i;
+        check += 0.0 * (e->count = take(&at));
+        check += 0.0 * (e->bytes = take(&at));
     }
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
         check += 0.0 * (*rest[i] = take(&at));

@@ -38,11 +38,16 @@ typedef struct profile_cost {
     double passing;                 /* while one program runs                                  */
 } profile_cost;
 
+/* Exchanges of rows between ranks that split a unit, in one program: how many, and the bytes of one sequence. */
+typedef struct profile_exchange { double count, bytes; } profile_exchange;
+
 /* Flat, to be handed to other ranks as it is. */
 typedef struct profile {
     int sizes, size[PROFILE_SIZES];             /* measured, rising                            */
     profile_cost unit[PROFILE_KINDS][PROFILE_SIZES];
     double parameters[PROFILE_KINDS];           /* of a unit                                   */
+    /* Not measured but counted, for two ranks: without and with recomputation, by graph_phase. */
+    profile_exchange exchanges[PROFILE_KINDS][2][3];
     double tied;                                /* of these are in both the first and the last */
     double update[PROFILE_KINDS];               /* by the optimizer's rule, a parameter of a unit */
     double output;                              /* bytes of one sequence to the next unit      */

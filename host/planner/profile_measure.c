@@ -15,6 +15,7 @@
 #include "host/base/random.h"
 #include "host/graph/derived.h"
 #include "host/graph/exec.h"
+#include "host/graph/graph_cost.h"
 #include "host/optim/optim.h"
 
 #include <math.h>
@@ -59,12 +60,17 @@ static void rig_release(rig *r)
     *r = (rig){ 0 };
 }
 
-static gt_status build_unit(graph **out, const bench *b, profile_kind kind, int B, int recompute)
+static gt_status build_part(graph **out, const bench *b, profile_kind kind, int B, int recompute, int ranks)
 {
     const int unit = kind == PROFILE_HEAD ? b->m->units - 1 : (int)kind;
+    const graph_part part = { .first_unit = unit, .units = 1, .ranks = ranks };
     gt_status st = graph_create(out, b->m->storage, B, b->m->seq);
-    return st ? st : b->m->build(*out, b->m->config, &(graph_part){ .first_unit = unit, .units = 1 }, 1,
-                                 recompute);
+    return st ? st : b->m->build(*out, b->m->config, &part, 1, recompute);
+}
+
+static gt_status build_unit(graph **out, const bench *b, profile_kind kind, int B, int recompute)
+{
+    return build_part(out, b, kind, B, recompute, 1);
 }
 
 /* Places a unit's graph in memory; *r is released by the caller whatever happens. */
@@ -418,10 +424,30 @@ static gt_status look_at_ends(profile *out, bench *b)
     return st;
 }
 
+/* Exchanges of a unit that two ranks split; none of one that cannot be, which is no failure here. */
+static gt_status count_exchanges(profile *out, const bench *b, profile_kind kind, int recompute)
+{
+    graph *g = NULL;
+    graph_cost cost = { 0 };
+    gt_status st = build_part(&g, b, kind, 1, recompute, 2);
+    if (!st)
+        st = graph_cost_of(g, 1, &cost);
+    graph_release(g);
+    if (st == GT_MISUSE) {
+        gt_message_clear();
+        return GT_OK;
+    }
+    for (int phase = 0; !st && phase < 3; phase++)
+        out->exchanges[kind][recompute][phase] = (profile_exchange){ cost.exchanges[phase], cost.exchanged[phase] };
+    return st;
+}
+
 static gt_status measure(profile *out, bench *b, const int *size, int count, profile_meet meet,
                          void *context)
 {
     gt_status st = look_at_ends(out, b);
+    for (int i = 0; !st && i < 2 * PROFILE_KINDS; i++)
+        st = count_exchanges(out, b, (profile_kind)(i / 2), i % 2);
     if (!st)
         st = measure_trip(b);
     out->trip = b->trip;

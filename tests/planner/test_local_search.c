@@ -21,6 +21,12 @@ static profile profile_of(double speed, double start)
 {
     profile p = { .sizes = 3, .size = { 1, 2, 4 }, .parameters = { 2e6, 1e6, 2e6 }, .tied = 2e6,
                   .update = { 1e-10 / speed, 1e-10 / speed, 1e-10 / speed }, .output = 1e5, .trip = 2e-5 };
+    for (int kind = 0; kind < PROFILE_KINDS; kind++)
+        for (int again = 0; again < 2; again++)
+            for (int phase = 0; phase < 2; phase++) {
+                const double count = kind != PROFILE_LAYER ? 1 : again && phase ? 7 : 4;
+                p.exchanges[kind][again][phase] = (profile_exchange){ count, count * p.output };
+            }
     for (int i = 0; i < 3; i++) {
         const double ms = 1e-3 * (p.size[i] + start) / speed, bytes = 1e6 * p.size[i];
         p.unit[PROFILE_EMBEDDING][i] = (profile_cost){ 0.1 * ms, 0, 0.2 * ms, 0.1 * bytes, 0.1 * bytes, 1e5 };

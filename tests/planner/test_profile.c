@@ -72,6 +72,19 @@ static void check_measured(const profile *p, const model_config *c, const int *s
             CHECK(u->kept_recompute <= u->kept);
         }
     const profile_cost *small = &p->unit[PROFILE_LAYER][0], *large = &p->unit[PROFILE_LAYER][count - 1];
+    /* Rows are gathered and summed before and behind attention and MLP; the head gathers its rows'
+     * statistics, too, three numbers of either rank. */
+    const double rows = TINY_T * C * 4;
+    static const int counts[PROFILE_KINDS][2][2] = { { { 1, 1 }, { 1, 1 } }, { { 4, 4 }, { 4, 7 } }, { { 2, 1 }, { 2, 1 } } };
+    for (int kind = 0; kind < PROFILE_KINDS; kind++)
+        for (int again = 0; again < 2; again++)
+            for (int phase = 0; phase < 3; phase++) {
+                const profile_exchange *e = &p->exchanges[kind][again][phase];
+                const int want = phase < 2 ? counts[kind][again][phase] : 0;
+                const double bytes = kind == PROFILE_HEAD && !phase ? rows + 2 * 3 * TINY_T * 4 : want * rows;
+                CHECKF(e->count == want && e->bytes == bytes, "kind %d, %d, phase %d: %g exchanges of %g bytes", kind,
+                       again, phase, e->count, e->bytes);
+            }
     CHECK(small->backward_input > 0 && small->backward_weight > 0);
     CHECK(large->kept > small->kept && large->kept_recompute < large->kept);
 }
@@ -168,6 +181,7 @@ static void only_whole_profiles_are_taken_from_the_cache(void)
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < 2; i++)
             p.unit[kind][i] = (profile_cost){ kind / 3.0, i / 7.0, 1e-5 / 3.0, 1e9, 0, 12 };
+    p.exchanges[PROFILE_HEAD][1][2] = (profile_exchange){ 3, 4 };
     if (!d)
         return;
     load(d, &m, "alone", 0, &p);
