@@ -4,6 +4,7 @@
 
 #include "host/graph/derived.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* What comes from elsewhere: another stage, the optimizer, the step's number, or another input. */
@@ -63,6 +64,7 @@ gt_status feed_create(data_batch *out, data_batch_maker make, const void *config
     const int last = stage_chunks(s) - 1;
     gt_status st = GT_OK;
     data_batch_make(out, make, config, l, split);
+    assert(!out->weights == !out->total && !out->weights == !out->total_rows);
     out->vocab = graph_vocabulary(stage_graph(s, 0));
     for (int c = 0; !st && c <= last; c++)
         st = check_graph(out, stage_graph(s, c), stage_is_last(s) && c == last);
