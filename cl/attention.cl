@@ -76,20 +76,14 @@
 /* Row-packed blocks have their columns padded with zeros to whole panels. */
 #define PADDED(D) (((D) + NR - 1) / NR * NR)
 
+#define LEFT(i, k)        a[(i) * lda + (k)]
+#define LEFT_TURNED(i, k) p[(k) * BLOCK + r + (i)]
+
 /* c += MR rows of a (lda apart) times `depth` rows of b (ldb apart), NR columns. */
 static void multiply(floatV c[MR][NV], const float *a, int lda, const float *b, int ldb, int depth)
 {
-    for (int k = 0; k < depth; k++, b += ldb) {
-        floatV x[NV];
-#pragma unroll
-        for (int v = 0; v < NV; v++)
-            x[v] = vloadV(0, b + v * VW);
-#pragma unroll
-        for (int i = 0; i < MR; i++)
-#pragma unroll
-            for (int v = 0; v < NV; v++)
-                c[i][v] = fma((floatV)a[i * lda + k], x[v], c[i][v]);
-    }
+    for (int k = 0; k < depth; k++, b += ldb)
+        TILE_PRODUCT(LEFT, k, b)
 }
 
 /* to (MR x BLOCK) = factor * MR rows of a (`lda` apart) times the D x BLOCK panel b. */
@@ -343,17 +337,8 @@ static void gather_transposed(__global float *sums, int ld, const float *p, cons
 #pragma unroll
                 for (int v = 0; v < NV; v++)
                     c[i][v] = 0.0f;
-            for (int k = 0; k < depth; k++) {
-                floatV x[NV];
-#pragma unroll
-                for (int v = 0; v < NV; v++)
-                    x[v] = vloadV(0, b + k * ld + n + v * VW);
-#pragma unroll
-                for (int i = 0; i < MR; i++)
-#pragma unroll
-                    for (int v = 0; v < NV; v++)
-                        c[i][v] = fma((floatV)p[k * BLOCK + r + i], x[v], c[i][v]);
-            }
+            for (int k = 0; k < depth; k++)
+                TILE_PRODUCT(LEFT_TURNED, k, b + k * ld + n)
             for (int i = 0; i < min(MR, BLOCK - r); i++)
                 for (int v = 0; v < NV; v++) {
                     __global float *to = sums + (r + i) * ld + n + v * VW;
@@ -522,62 +507,44 @@ KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float sca
 #else
 
 #define GROUP __kernel __attribute__((reqd_work_group_size(16, 16, 1)))
-#define SLICE 16
-#define LD    (BLOCK + 4)           /* of local arrays: padded, float4 stay aligned          */
+#define SLICE TILE_K
+#define LD    TILE_LD(4)            /* of local arrays                                       */
 #define PANELS (HEAD / BLOCK)       /* groups of 64 columns of a result                      */
 /* The first column of this group's part of a head. */
 #define PART  ((int)get_group_id(1) * HEAD)
 /* Steps of a slice at once. All 16 suit AMD's compiler; Intel's runs out of registers. */
 #ifdef cl_intel_subgroups
-#define UNROLL 4
+#define UNROLL "unroll 4"
 #else
-#define UNROLL 16
+#define UNROLL "unroll 16"
 #endif
+#define C_AT(i, h) c[(i) + (h)]     /* h is 0 */
 
-/* Four neighbours of row p from column d on; those at or past D are 0. */
-static float4 fetch(__global const store_t *p, size_t at, int d, int D)
+/* c += this work-item's 4 x 4 of a' b, both 16 x 64. */
+static void multiply(float4 c[4], const __local float *a_slice, const __local float *b_slice)
 {
-    if ((D & 3) == 0 && d < D)      /* then every row of every head is aligned: the host sees to it */
-        return loadV(p, at + d);
-    return (float4)(d < D ? load1(p, at + d) : 0.0f, d + 1 < D ? load1(p, at + d + 1) : 0.0f,
-                    d + 2 < D ? load1(p, at + d + 2) : 0.0f, d + 3 < D ? load1(p, at + d + 3) : 0.0f);
+    TILE_PRODUCT(C_AT, a_slice, b_slice, UNROLL)
 }
 
+/* Is D such that every row of every head is aligned? The host sees to the rest. */
+#define ALIGNED(D) (((D) & 3) == 0)
+
 /* to[d][row]: columns d .. d + 15 of rows r .. r + 63 of a head that starts at `at`. */
-static void slice_by_d(__local float *to, __global const store_t *p, size_t at, size_t ld, int r,
+static void slice_by_d(__local float *to, __global const store_t *p, size_t at, int ld, int r,
                        int rows, int d, int D)
 {
-    const int me = get_local_id(1) * 16 + get_local_id(0), row = me / 4, dd = me % 4 * 4;
-    const float4 x = r + row < rows ? fetch(p, at + (r + row) * ld, d + dd, D) : (float4)0.0f;
-    to[dd * LD + row] = x.s0;
-    to[(dd + 1) * LD + row] = x.s1;
-    to[(dd + 2) * LD + row] = x.s2;
-    to[(dd + 3) * LD + row] = x.s3;
+    float4 part;
+    tile_fetch_slice(&part, 4, 1, p + at, ld, r, rows, d, D, ALIGNED(D));
+    tile_keep_slice(to, 4, 1, &part);
 }
 
 /* to[row][d]: columns d .. d + 63 of rows r .. r + 15. */
-static void slice_by_row(__local float *to, __global const store_t *p, size_t at, size_t ld, int r,
+static void slice_by_row(__local float *to, __global const store_t *p, size_t at, int ld, int r,
                          int rows, int d, int D)
 {
-    const int row = get_local_id(1), dd = get_local_id(0) * 4;
-    *(__local float4 *)(to + row * LD + dd) =
-        r + row < rows ? fetch(p, at + (r + row) * ld, d + dd, D) : (float4)0.0f;
-}
-
-/* c += this work-item's 4 x 4 of a' b, both 16 x 64. */
-static void multiply(float4 c[4], const __local float *a, const __local float *b)
-{
-    a += get_local_id(1) * 4;
-    b += get_local_id(0) * 4;
-#pragma unroll UNROLL
-    for (int k = 0; k < SLICE; k++) {
-        const float4 x = *(const __local float4 *)(a + k * LD);
-        const float4 y = *(const __local float4 *)(b + k * LD);
-        c[0] = fma((float4)x.s0, y, c[0]);
-        c[1] = fma((float4)x.s1, y, c[1]);
-        c[2] = fma((float4)x.s2, y, c[2]);
-        c[3] = fma((float4)x.s3, y, c[3]);
-    }
+    float4 part;
+    tile_fetch_slice(&part, 4, 0, p + at, ld, d, D, r, rows, ALIGNED(D));
+    tile_keep_slice(to, 4, 0, &part);
 }
 
 /* c = rows of P times rows of Q, both 64 x D. The barrier after each product keeps fast
@@ -734,7 +701,8 @@ GROUP void attention_delta(SHAPE_ARGS, __global const store_t *out, __global con
     if (row < T)
         for (int d = me % 4 * 4; d < D; d += 16) {
             const size_t at = ((size_t)b * T + row) * C + h * D;
-            sum += sumV(fetch(out, at, d, D) * fetch(dout, at, d, D));
+            sum += sumV(tile_fetch(out, at + d, D - d, ALIGNED(D))
+                        * tile_fetch(dout, at + d, D - d, ALIGNED(D)));
         }
     part[me] = sum;
     barrier(CLK_LOCAL_MEM_FENCE);

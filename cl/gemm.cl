@@ -31,7 +31,7 @@
  *   TRANS_A, TRANS_B                                                              [unset]
  *   KC      CPU: k between two visits of a tile                                   [256]
  *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
- *   TM, TN  GPU: rows and columns of C a work-item owns, multiples of 4           [8]      */
+ *   TM, TN  GPU: rows and columns of C a work-item owns, see tile.clh                  [4] */
 #include "common.clh"
 #include "random.clh"
 #include "tile.clh"
@@ -43,12 +43,6 @@
 #endif
 #ifndef MC
 #define MC 192
-#endif
-#ifndef TM
-#define TM 8
-#endif
-#ifndef TN
-#define TN 8
 #endif
 
 #ifdef STYLE_CPU
@@ -114,6 +108,8 @@ static void pack_a(__global float *d, __global const store_t *A, int lda, int m,
 }
 #endif
 
+#define LEFT(i, k) row[i][k]
+
 /* One tile: MR rows of A (`a`, `lda` apart; rows past `rows` repeat the last one) times one
  * packed panel, added to the sums of earlier k (`sums`, rows NR apart) if there are any. */
 static void tile(floatV c[MR][NV], __global const float *a, size_t lda, int rows,
@@ -130,28 +126,10 @@ static void tile(floatV c[MR][NV], __global const float *a, size_t lda, int rows
     int k = 0;
     for (; k + 4 <= depth; k += 4, b += 4 * NR)
 #pragma unroll
-        for (int u = 0; u < 4; u++) {
-            floatV x[NV];
-#pragma unroll
-            for (int v = 0; v < NV; v++)
-                x[v] = vloadV(0, b + u * NR + v * VW);
-#pragma unroll
-            for (int i = 0; i < MR; i++)
-#pragma unroll
-                for (int v = 0; v < NV; v++)
-                    c[i][v] = fma((floatV)row[i][k + u], x[v], c[i][v]);
-        }
-    for (; k < depth; k++, b += NR) {
-        floatV x[NV];
-#pragma unroll
-        for (int v = 0; v < NV; v++)
-            x[v] = vloadV(0, b + v * VW);
-#pragma unroll
-        for (int i = 0; i < MR; i++)
-#pragma unroll
-            for (int v = 0; v < NV; v++)
-                c[i][v] = fma((floatV)row[i][k], x[v], c[i][v]);
-    }
+        for (int u = 0; u < 4; u++)
+            TILE_PRODUCT(LEFT, k + u, b + u * NR)
+    for (; k < depth; k++, b += NR)
+        TILE_PRODUCT(LEFT, k, b)
 }
 
 /* scratch, for each work-item: panels_each * KC * NR of packed B, then (where A is packed)
@@ -239,59 +217,7 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
 
 #else
 
-#define TILE_M (16 * TM)
-#define TILE_N (16 * TN)
-#define TILE_K 16
-/* Local rows are padded, so that a column of work-items writes to different banks. */
-#define PAD 4
-
-/* Four neighbours from p[i]; those at or past `count` are 0. Wide loads want alignment. */
-static float4 fetch(__global const store_t *p, size_t i, int count, int aligned)
-{
-    if (count >= 4 && aligned)
-        return loadV(p, i);
-    return (float4)(count > 0 ? load1(p, i) : 0.0f, count > 1 ? load1(p, i + 1) : 0.0f,
-                    count > 2 ? load1(p, i + 2) : 0.0f, count > 3 ? load1(p, i + 3) : 0.0f);
-}
-
-/* The slice [k, k + 16) of rows [r, r + 16 * T) of a matrix whose k run along its rows (by_k)
- * or across them: T / 4 float4 a work-item. by_k: 4 work-items share a row's 16 k. Else a row
- * k of 16 * T elements is shared by 4 * T work-items. */
-static void fetch_slice(float4 *part, int T, int by_k, __global const store_t *p, int ld, int r,
-                        int rows, int k, int K, int aligned)
-{
-    const int me = get_local_id(1) * 16 + get_local_id(0);
-#pragma unroll
-    for (int j = 0; j < T / 4; j++) {
-        const int i = me + j * 256;
-        if (by_k) {
-            const int row = r + i / 4, kk = k + i % 4 * 4;
-            part[j] = row < rows ? fetch(p, (size_t)row * ld + kk, K - kk, aligned) : (float4)0.0f;
-        } else {
-            const int kk = k + i / (4 * T), row = r + i % (4 * T) * 4;
-            part[j] = kk < K ? fetch(p, (size_t)kk * ld + row, rows - row, aligned) : (float4)0.0f;
-        }
-    }
-}
-
-/* Puts what fetch_slice got into local memory as 16 rows of k. */
-static void keep_slice(__local float *to, int T, int by_k, const float4 *part)
-{
-    const int me = get_local_id(1) * 16 + get_local_id(0), ld = 16 * T + PAD;
-#pragma unroll
-    for (int j = 0; j < T / 4; j++) {
-        const int i = me + j * 256;
-        if (by_k) {
-            __local float *d = to + i % 4 * 4 * ld + i / 4;
-            d[0] = part[j].s0;
-            d[ld] = part[j].s1;
-            d[2 * ld] = part[j].s2;
-            d[3 * ld] = part[j].s3;
-        } else {
-            *(__local float4 *)(to + i / (4 * T) * ld + i % (4 * T) * 4) = part[j];
-        }
-    }
-}
+#define C_AT(i, h) c[i][h]
 
 #ifdef TRANS_A
 #define A_BY_K 0
@@ -304,9 +230,7 @@ static void keep_slice(__local float *to, int T, int by_k, const float4 *part)
 #define B_BY_K 0
 #endif
 
-/* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. A work-item owns rows
- * 4 y + 64 g + (0..3) and columns 4 x + 64 h + (0..3) of the block, so that neighbours read
- * neighbouring float4 of local memory. */
+/* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
 __kernel __attribute__((reqd_work_group_size(16, 16, 1)))
 void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
               __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
@@ -315,8 +239,8 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
               __global const uint *random, uint stream, uint limit, float factor,
               ulong sequence)
 {
-    __local float as[TILE_K * (TILE_M + PAD)] __attribute__((aligned(16)));
-    __local float bs[TILE_K * (TILE_N + PAD)] __attribute__((aligned(16)));
+    __local float as[TILE_K * TILE_LD(TM)] __attribute__((aligned(16)));
+    __local float bs[TILE_K * TILE_LD(TN)] __attribute__((aligned(16)));
     const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int x = get_local_id(0), y = get_local_id(1), which = get_group_id(2);
     const int m0 = get_group_id(1) * TILE_M, n0 = get_group_id(0) * TILE_N;
@@ -333,35 +257,17 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
         for (int h = 0; h < TN / 4; h++)
             c[i][h] = 0.0f;
 
-    fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
-    fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, 0, K, b_aligned);
+    tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
+    tile_fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, 0, K, b_aligned);
     for (int k = 0; k < K; k += TILE_K) {
-        keep_slice(as, TM, A_BY_K, next_a);
-        keep_slice(bs, TN, B_BY_K, next_b);
+        tile_keep_slice(as, TM, A_BY_K, next_a);
+        tile_keep_slice(bs, TN, B_BY_K, next_b);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (k + TILE_K < K) {
-            fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
-            fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, k + TILE_K, K, b_aligned);
+            tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
+            tile_fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, k + TILE_K, K, b_aligned);
         }
-#pragma unroll
-        for (int kk = 0; kk < TILE_K; kk++) {
-            float4 a[TM / 4], b[TN / 4];
-#pragma unroll
-            for (int g = 0; g < TM / 4; g++)
-                a[g] = *(__local float4 *)(as + kk * (TILE_M + PAD) + g * 64 + y * 4);
-#pragma unroll
-            for (int h = 0; h < TN / 4; h++)
-                b[h] = *(__local float4 *)(bs + kk * (TILE_N + PAD) + h * 64 + x * 4);
-#pragma unroll
-            for (int g = 0; g < TM / 4; g++)
-#pragma unroll
-                for (int h = 0; h < TN / 4; h++) {
-                    c[4 * g][h] = fma((float4)a[g].s0, b[h], c[4 * g][h]);
-                    c[4 * g + 1][h] = fma((float4)a[g].s1, b[h], c[4 * g + 1][h]);
-                    c[4 * g + 2][h] = fma((float4)a[g].s2, b[h], c[4 * g + 2][h]);
-                    c[4 * g + 3][h] = fma((float4)a[g].s3, b[h], c[4 * g + 3][h]);
-                }
-        }
+        TILE_PRODUCT(C_AT, as, bs, "unroll")
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
     }
 
