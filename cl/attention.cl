@@ -37,6 +37,8 @@
  *
  * The host sets with -D: STORE, and
  *   HEAD     GPU: 64 or 128: columns of results a work-group owns                     [64]
+ *   LENGTHS  lengths, int (B), says how many keys each sequence has, and hides those behind; a sequence
+ *            without any gives 0. Else all have T, and it is not looked at.             [off]
  *   SOME_HEADS  dropout counts heads first_head .. of all_heads; else all are here, and the two
  *            are not looked at. Apart because one more number in the loop makes Intel's largest
  *            GPU spill registers, which layers that are not split need not pay for.     [off]  */
@@ -52,7 +54,14 @@
 #endif
 
 /* What all kernels here take: sizes, mask and dropout. */
-#define SHAPE_ARGS int B, int T, int H, int G, int D, int causal, float scale
+#define SHAPE_ARGS int B, int T, int H, int G, int D, int causal, float scale, \
+                   __global const int *lengths
+/* Keys of sequence b: those behind its length are hidden from all queries. */
+#ifdef LENGTHS
+#define KEYS(b) clamp(lengths[b], 0, T)
+#else
+#define KEYS(b) T
+#endif
 #define QKV_ARGS   __global const store_t *q_all, ulong q_from, int q_ld, \
                    __global const store_t *k_all, ulong k_from, int k_ld, \
                    __global const store_t *v_all, ulong v_from, int v_ld
@@ -193,7 +202,7 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
     __global const store_t *q_at = q_all + HEAD_AT(q_from, q_ld, h);
     __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, h / G);
     __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, h / G);
-    const int keys = causal ? first + rows : T;
+    const int S = KEYS(b), keys = causal ? min(S, first + rows) : S;
 
     pack_rows(q, q_at + (size_t)first * q_ld, q_ld, rows, room, D);
     for (int i = 0; i < room * width; i++)
@@ -204,7 +213,7 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
         sum[i] = 0.0f;
 
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
-        const int there = min(BLOCK, T - j0);
+        const int there = min(BLOCK, S - j0);
         pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
         pack_rows(v, v_at + (size_t)j0 * v_ld, v_ld, there, BLOCK, D);
         for (int r = 0; r < rows; r += MR) {
@@ -217,7 +226,7 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
                 most_new[i] = HIDDEN;
             for (int i = 0; i < MR; i++) {
                 floatV m = HIDDEN;
-                const int seen = causal ? min(T - 1, first + r + i) : T - 1;
+                const int seen = causal ? min(S - 1, first + r + i) : S - 1;
                 for (int j = 0; j < BLOCK; j += VW) {
                     floatV x = vloadV(0, s + i * BLOCK + j);
                     if (ragged) {
@@ -251,8 +260,8 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
     }
     for (int i = 0; i < rows; i++) {
         const float all = sumV(vloadV(0, sum + i * VW));
-        lse[(size_t)head * T + first + i] = most[i] + log(all);
-        most[i] = 1.0f / all;
+        lse[(size_t)head * T + first + i] = S > 0 ? most[i] + log(all) : 0.0f;
+        most[i] = S > 0 ? 1.0f / all : 0.0f;
     }
     unpack_rows(out + ((size_t)b * T + first) * C + h * D, C, o, rows, D, most);
 }
@@ -286,7 +295,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
     __global const store_t *q_at = q_all + HEAD_AT(q_from, q_ld, h);
     __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, h / G);
     __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, h / G);
-    const int keys = causal ? first + rows : T;
+    const int S = KEYS(b), keys = causal ? min(S, first + rows) : S;
 
     pack_rows(q, q_at + (size_t)first * q_ld, q_ld, rows, room, D);
     pack_rows(go, dout + ((size_t)b * T + first) * C + h * D, C, rows, room, D);
@@ -296,7 +305,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
         ones[i] = 1.0f;
 
     for (int j0 = 0; j0 < keys; j0 += BLOCK) {
-        const int there = min(BLOCK, T - j0);
+        const int there = min(BLOCK, S - j0);
         pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
         pack_panel(vt, v_at + (size_t)j0 * v_ld, v_ld, there, D);
         pack_rows(k, k_at + (size_t)j0 * k_ld, k_ld, there, BLOCK, D);
@@ -306,7 +315,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
             scores(s, q + r * width, width, kt, D, scale);
             scores(ds, go + r * width, width, vt, D, 1.0f);
             for (int i = 0; i < MR; i++) {
-                const int row = min(first + r + i, T - 1), seen = causal ? row : T - 1;
+                const int row = min(first + r + i, T - 1), seen = causal ? min(row, S - 1) : S - 1;
                 const float l = lse[(size_t)head * T + row], dl = delta[(size_t)head * T + row];
                 if (limit)
                     keep_row(kept, random, stream, limit, factor, (DROP_HEAD * T + row) * T + j0);
@@ -361,7 +370,7 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
     const int blocks = (T + rows_each - 1) / rows_each;
     const int begin = get_global_id(0) % blocks * rows_each, owned = get_global_id(0) / blocks;
     const int b = owned / (H / G), kv = owned % (H / G), C = H * D, width = PADDED(D);
-    const int end = min(T, begin + rows_each);
+    const int end = min(T, begin + rows_each), S = KEYS(b);
     __global const store_t *k_at = k_all + HEAD_AT(k_from, k_ld, kv);
     __global const store_t *v_at = v_all + HEAD_AT(v_from, v_ld, kv);
     const size_t area = (size_t)((T + BLOCK - 1) / BLOCK * BLOCK) * width;
@@ -407,7 +416,7 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
                                 kept[(r + j) * BLOCK + i] = row_kept[j];
                         }
                 for (int r = 0; r < rows; r += MR) {
-                    if (causal && i0 + BLOCK - 1 < first + r)
+                    if (first + r >= S || (causal && i0 + BLOCK - 1 < first + r))
                         break;
                     scores(s, k + r * width, width, qt, D, scale);
                     scores(ds + r * BLOCK, v + r * width, width, got, D, 1.0f);
@@ -420,6 +429,10 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
                             p = select(p, (floatV)0.0f, query >= (intV)T);
                             if (causal)
                                 p = select(p, (floatV)0.0f, query < (intV)key);
+#ifdef LENGTHS
+                            if (key >= S)
+                                p = 0.0f;
+#endif
                             floatV left = p;
                             if (limit) {
                                 const floatV f = vloadV(0, kept + (r + j) * BLOCK + i);
@@ -629,7 +642,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *
     const int b = head / H, h = head % H, C = H * D;
     const size_t q_at = HEAD_AT(q_from, q_ld, h);
     const size_t k_at = HEAD_AT(k_from, k_ld, h / G), v_at = HEAD_AT(v_from, v_ld, h / G);
-    const int keys = causal ? min(T, first + BLOCK) : T;
+    const int S = KEYS(b), keys = causal ? min(S, first + BLOCK) : S;
     float4 o[PANELS][4], s[4];
     float most[4], sum[4];
 
@@ -646,7 +659,7 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int row = first + y * 4 + i, seen = causal ? min(row, T - 1) : T - 1;
+            const int row = first + y * 4 + i, seen = causal ? min(row, S - 1) : S - 1;
             s[i] = select(scale * s[i], (float4)HIDDEN, column > (int4)seen);
             row_part[(y * 4 + i) * 17 + x] = maxV(s[i]);
         }
@@ -683,8 +696,8 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *
         for (int k = 0; k < 16; k++)
             all += row_part[(y * 4 + i) * 17 + k];
         if (x == 0 && row < T && get_group_id(1) == 0)
-            lse[(size_t)head * T + row] = most[i] + log(all);
-        sum[i] = 1.0f / all;
+            lse[(size_t)head * T + row] = S > 0 ? most[i] + log(all) : 0.0f;
+        sum[i] = S > 0 ? 1.0f / all : 0.0f;
     }
     put_rows(out, (size_t)b * T * C + h * D, C, first, T, D, o, sum);
 }
@@ -722,7 +735,7 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t 
     const int b = head / H, h = head % H, C = H * D;
     const size_t q_at = HEAD_AT(q_from, q_ld, h), g_at = HEAD_AT(0, C, h);
     const size_t k_at = HEAD_AT(k_from, k_ld, h / G), v_at = HEAD_AT(v_from, v_ld, h / G);
-    const int keys = causal ? min(T, first + BLOCK) : T;
+    const int S = KEYS(b), keys = causal ? min(S, first + BLOCK) : S;
     float4 dq[PANELS][4], s[4], dp[4];
     float ones[4];
 
@@ -739,7 +752,7 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t 
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const int row = first + y * 4 + i, seen = causal ? min(row, T - 1) : T - 1;
+            const int row = first + y * 4 + i, seen = causal ? min(row, S - 1) : S - 1;
             /* Read here, not before the loop: it costs nothing, spares registers, and Intel's
              * compiler for CPUs gave all work-items one item's lse across the barriers. */
             const size_t at = (size_t)head * T + min(row, T - 1);
@@ -816,6 +829,10 @@ GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
                 const int key = causal ? first + y * 4 + i : 0;
                 float4 p = select(exp(scale * s[i] - l), (float4)0.0f, query >= (int4)T);
                 p = select(p, (float4)0.0f, query < (int4)key);
+#ifdef LENGTHS
+                if (first + y * 4 + i >= KEYS(b))
+                    p = 0.0f;
+#endif
                 s[i] = p * kept[i];
                 dp[i] = scale * p * (dp[i] * kept[i] - dl);
             }

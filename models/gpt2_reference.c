@@ -86,7 +86,7 @@ static void layer_forward(const model_config *c, int layer, int B, int T, model_
     reference_layernorm(R, C, (double)c->eps, x, w[GAIN_1].value, w[BIAS_1].value, s->norm_1,
                         s->mean_1, s->rstd_1);
     linear(R, C, 3 * C, s->norm_1, &w[QKV], s->qkv);
-    reference_attention(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, s->qkv, s->attention, NULL);
+    reference_attention(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, NULL, s->qkv, s->attention, NULL);
     linear(R, C, C, s->attention, &w[PROJECT], x);
     for (ptrdiff_t i = 0; i < (ptrdiff_t)R * C; i++)
         x[i] += s->in[i];
@@ -116,7 +116,7 @@ static void layer_backward(const model_config *c, int layer, int B, int T, model
                                    wide);
     memcpy(dx, wide, (size_t)R * (size_t)C * sizeof(double));
     linear_grad(R, C, C, dx, s->attention, &w[PROJECT], narrow);
-    reference_attention_grad(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, s->qkv, narrow, wide);
+    reference_attention_grad(B, T, C, c->heads, 1, attention_scale(c, layer), NULL, NULL, s->qkv, narrow, wide);
     linear_grad(R, C, 3 * C, wide, s->norm_1, &w[QKV], narrow);
     reference_layernorm_weight_grad(R, C, narrow, s->in, s->mean_1, s->rstd_1, w[GAIN_1].grad,
                                     w[BIAS_1].grad, 0);

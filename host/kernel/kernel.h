@@ -112,8 +112,13 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
  * 4 where D is. */
 typedef struct kernel_heads { dev_buffer *buffer; int64_t first; int stride; } kernel_heads;
 /* H heads of q; each H / KV neighbours look at one of the KV heads of k and v (Ainslie et al., "GQA",
- * 2023). */
-typedef struct kernel_attention_shape { int B, T, H, KV, D, causal; float scale; } kernel_attention_shape;
+ * 2023). lengths, i32 (B) on the device or NULL for T each: of a sequence keys from there on, the padding,
+ * are hidden from all its queries, and get gradients of 0. */
+typedef struct kernel_attention_shape {
+    int B, T, H, KV, D, causal;
+    float scale;
+    dev_buffer *lengths;
+} kernel_attention_shape;
 typedef struct kernel_attention_in { kernel_heads q, k, v; } kernel_attention_in;
 
 /* softmax(scale q k') v per head, causal or of all T. out S (B,T,H*D); lse fp32 (B,H,T) = log-sum-exp

@@ -21,23 +21,28 @@ static int part_of(const kernel_set *k, int D)
 }
 
 /* The program for heads of 64 columns or less, or for wider ones; SOME: its dropout counts the heads of
- * other ranks, too. On CPUs width matters for narrow heads alone: register tiles of 32 columns, not 64. */
-enum { NARROW, WIDE, SOME, CPU_NARROW = 4 };
+ * other ranks, too; LENGTHS: not all keys are there. On CPUs width matters for narrow heads alone: register
+ * tiles of 32 columns, not 64. */
+enum { NARROW, WIDE, SOME, LENGTHS = 4, CPU_NARROW = 8 };
+#define FORMS(width, options, flags, first_flags)                                    \
+    [width] = { options, (first_flags) | (flags) },                                  \
+    [(width) + SOME] = { options " -DSOME_HEADS", flags },                           \
+    [(width) + LENGTHS] = { options " -DLENGTHS", flags },                           \
+    [(width) + LENGTHS + SOME] = { options " -DLENGTHS -DSOME_HEADS", flags }
 static const dev_variant variants[] = {
-    [NARROW]             = { "-DHEAD=64", DEV_FOR_ALL },
-    [WIDE]               = { "-DHEAD=128", DEV_FOR_ALL | DEV_NOT_INTEL },
-    [SOME + NARROW]      = { "-DHEAD=64 -DSOME_HEADS", 0 },
-    [SOME + WIDE]        = { "-DHEAD=128 -DSOME_HEADS", DEV_NOT_INTEL },
-    [CPU_NARROW]         = { "-DNV=2", DEV_CPU_ONLY },
-    [CPU_NARROW + 1]     = { "-DNV=2 -DSOME_HEADS", DEV_CPU_ONLY },
+    FORMS(NARROW, "-DHEAD=64", 0, DEV_FOR_ALL),
+    FORMS(WIDE, "-DHEAD=128", DEV_NOT_INTEL, DEV_FOR_ALL),
+    FORMS(CPU_NARROW, "-DNV=2", DEV_CPU_ONLY, 0),
+    FORMS(CPU_NARROW + WIDE, "", DEV_CPU_ONLY, 0),
     { 0 },
 };
+#undef FORMS
 
-static int variant_of(const kernel_set *k, int D, int some)
+/* some: the dropout counts other heads. */
+static int variant_of(const kernel_set *k, int D, int some, dev_buffer *lengths)
 {
-    if (k->cpu)
-        return D <= 32 ? CPU_NARROW + some : some ? SOME : NARROW;
-    return (some ? SOME : 0) + (part_of(k, D) > 64 ? WIDE : NARROW);
+    const int width = k->cpu ? CPU_NARROW + (D <= 32 ? NARROW : WIDE) : part_of(k, D) > 64 ? WIDE : NARROW;
+    return width + (some ? SOME : 0) + (lengths ? LENGTHS : 0);
 }
 
 /* 1: dropout must count heads that are not here. */
@@ -90,14 +95,14 @@ static int rows_each(const kernel_set *k, int heads, int T)
 
 /* One owner for every `rows` rows of every head; of a GPU's heads, for every part of its columns
  * of results. */
-static gt_status launch_blocks(dev_list *l, kernel_set *k, int D, int some, const char *name, int heads,
-                               int T, int rows, const dev_arg *args, int count)
+static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some,
+                               const char *name, int heads, int rows, const dev_arg *args, int count)
 {
-    const int part = part_of(k, D);
+    const int D = s->D, T = s->T, part = part_of(k, D);
     const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
     dev_program *p;
     const size_t blocks = (size_t)heads * (size_t)((T + rows - 1) / rows);
-    gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, D, some));
+    gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, D, some, s->lengths));
     if (st)
         return st;
     return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1)
@@ -125,6 +130,7 @@ static void take_shape(arguments *a, const kernel_attention_shape *s)
     push(a, dev_arg_i32(s->D));
     push(a, dev_arg_i32(s->causal));
     push(a, dev_arg_f32(s->scale));
+    push(a, dev_arg_buffer(s->lengths));
 }
 
 static void take_drop(arguments *a, const kernel_dropout *drop, int H)
@@ -160,8 +166,8 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_sh
     push(&a, dev_arg_buffer(lse));
     push(&a, dev_arg_i32(rows));
     gt_status st = check_shape(k, s, in);
-    return st ? st : launch_blocks(l, k, s->D, some_heads(drop, s->H), "attention_forward", heads, s->T,
-                                   rows, a.at, a.count);
+    return st ? st : launch_blocks(l, k, s, some_heads(drop, s->H), "attention_forward", heads, rows, a.at,
+                                   a.count);
 }
 
 /* 1 if backward gives each CPU work-item a whole head of keys: five products instead of seven, but
@@ -196,7 +202,7 @@ static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention
     push(&a, dev_arg_buffer(dout));
     push(&a, dev_arg_buffer(scratch));
     push(&a, dev_arg_i32(rows));
-    return launch_blocks(l, k, s->D, some, "attention_delta", heads, s->T, rows, a.at, a.count);
+    return launch_blocks(l, k, s, some, "attention_delta", heads, rows, a.at, a.count);
 }
 
 gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
@@ -224,12 +230,12 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
         st = launch_delta(l, k, s, some, out, dout, scratch);
     push(&a, dev_arg_i32(rows));
     if (!st && !whole)
-        st = launch_blocks(l, k, s->D, some, "attention_dq", queries, s->T, rows, a.at, a.count);
+        st = launch_blocks(l, k, s, some, "attention_dq", queries, rows, a.at, a.count);
     a.count = plain;
     push(&a, dev_arg_i32(key_rows));
     if (k->cpu)
         push(&a, dev_arg_u64(whole ? delta_floats(queries, s->T) : 0));
-    return st ? st : launch_blocks(l, k, s->D, some, "attention_dkv", keys, s->T, key_rows, a.at, a.count);
+    return st ? st : launch_blocks(l, k, s, some, "attention_dkv", keys, key_rows, a.at, a.count);
 }
 
 double kernel_attention_flops(const kernel_attention_shape *s, int gradient)
@@ -268,7 +274,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
     dev_program *p;
     gt_status st = check_shape(k, s, in);
     if (!st)
-        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s->D, 0));
+        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s->D, 0, NULL));
     if (!st)
         st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at,
                              append.count);
@@ -311,7 +317,7 @@ static void forward_case(trial *t)
     const kernel_attention_in in = columns_of(qkv->buffer, t->C);
     append(t, kernel_attention(t->list, t->k, &s, NULL, &in, out->buffer, lse->buffer));
     t->flops = kernel_attention_flops(&s, 0);
-    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, out->want, lse->want);
+    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, NULL, qkv->value, out->want, lse->want);
     for (int64_t i = 0; i < out->n; i++)
         out->slack[i] = 1e-5f;
     for (int64_t i = 0; i < lse->n; i++)
@@ -336,8 +342,8 @@ static void gradient_case(trial *t)
     append(t, kernel_attention_grad(t->list, t->k, &s, NULL, &in, out->buffer, lse->buffer, dout->buffer, &to,
                                     work->buffer));
     t->flops = kernel_attention_flops(&s, 1);
-    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, out->value, lse->value);
-    reference_attention_grad(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, qkv->value, dout->value, d->want);
+    reference_attention(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, NULL, qkv->value, out->value, lse->value);
+    reference_attention_grad(s.B, s.T, t->C, s.H, 1, (double)s.scale, NULL, NULL, qkv->value, dout->value, d->want);
     operand *const left[] = { out, lse };
     for (int j = 0; j < 2; j++)
         for (int64_t i = 0; i < left[j]->n; i++) {

@@ -51,12 +51,14 @@ double reference_activation_slope(activation act, double x);
 void reference_bias(int R, int C, double *y, const double *bias);
 void reference_dropout_apply(int64_t n, const reference_dropout *drop, const double *x, double *y);
 
-/* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. */
+/* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. lengths
+ * (B) or NULL: how many keys a sequence has. */
 void reference_attention(int B, int T, int C, int H, int causal, double scale,
-                         const reference_dropout *drop, const double *qkv, double *out, double *lse);
+                         const reference_dropout *drop, const int32_t *lengths, const double *qkv,
+                         double *out, double *lse);
 void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
-                              const reference_dropout *drop, const double *qkv,
-                              const double *dout, double *dqkv);
+                              const reference_dropout *drop, const int32_t *lengths,
+                              const double *qkv, const double *dout, double *dqkv);
 
 /* loss (R); dlogits (R,V) or NULL. weight (R); NULL: 1 each. A target outside [0,V) is ignored. */
 void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight,

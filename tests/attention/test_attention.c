@@ -131,8 +131,9 @@ static kernel_attention_in side_by_side(dev_buffer *qkv, int C)
 }
 
 /* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
- * in front of these and some behind. */
-static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others)
+ * in front of these and some behind. lengths (B): keys of each sequence, or NULL. */
+static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others,
+                          const int32_t *lengths)
 {
     const int C = H * D;
     const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
@@ -146,14 +147,14 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
                                                                        must reach every kernel */
-    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal,
-                                           .scale = scale };
+    kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal,
+                                     .scale = scale };
     double *want_out = malloc(tokens * c * sizeof *want_out);
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
 
-    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s drop %.1f", dtype_name(p->type), B, T,
-             D, H, H + others, causal ? "causal" : "full", (double)drop_p);
+    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s drop %.1f", dtype_name(p->type), B, T,
+             D, H, H + others, causal ? "causal" : "full", lengths ? " padded" : "", (double)drop_p);
     int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1)
             && array_make(&out, p, p->type, tokens * c, 2)
             && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3)
@@ -164,14 +165,17 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
             && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
             && CHECK_OK(dev_write(p->d, random, 0, words, 16))
             && CHECK_OK(dev_list_create(&l, p->d));
+    if (good && lengths)
+        good = CHECK_OK(dev_buffer_create(&sizes.lengths, p->d, (size_t)B * 4, "lengths"))
+            && CHECK_OK(dev_write(p->d, sizes.lengths, 0, lengths, (size_t)B * 4));
     const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random,
                                   .first_head = others / 2, .heads = others ? H + others : 0 };
     const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
     if (good) {
         const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
-        reference_attention(B, T, C, H, causal, (double)scale, ref_drop, qkv.value, want_out, want_lse);
-        reference_attention_grad(B, T, C, H, causal, (double)scale, ref_drop, qkv.value, dout.value,
+        reference_attention(B, T, C, H, causal, (double)scale, ref_drop, lengths, qkv.value, want_out, want_lse);
+        reference_attention_grad(B, T, C, H, causal, (double)scale, ref_drop, lengths, qkv.value, dout.value,
                                  want_dqkv);
         good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
             && CHECK_OK(kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view,
@@ -188,6 +192,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     }
     dev_list_release(l);
     dev_buffer_release(random);
+    dev_buffer_release(sizes.lengths);
     array *const all[] = { &qkv, &out, &lse, &dout, &dqkv, &scratch };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         array_release(all[i]);
@@ -214,14 +219,36 @@ static void all_shapes(const char *style, dtype type)
             if (!tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
                 continue;
             good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
-                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0);
+                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0, NULL);
         }
     if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
-        good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0)
-            && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3);
+        good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0, NULL)
+            && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3, NULL);
     if (!tiny() && (!crawls || type == DTYPE_F32))
-        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0);
+        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0, NULL);
     place_close(&p);
+}
+
+/* Padding: of the first sequence nothing is there, of others a part; keys and values behind are as
+ * random as the rest, and must not show. Some heads are other ranks'. */
+static void keys_behind_a_length_are_hidden(void)
+{
+    static const char *const styles[] = { "cpu", "gpu" };
+    for (int s = 0; s < 2; s++)
+        for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+            place p;
+            const int T = tiny() ? 5 : 70;
+            const int32_t lengths[] = { 0, T - 1, 1, T / 2, T };
+            if (!place_open(&p, styles[s], t))
+                continue;
+            int good = attention_case(&p, 5, T, 12, 1, 0, 0.0f, 0, lengths)
+                    && attention_case(&p, 4, T, 12, 1, 1, 0.3f, 0, lengths + 1);
+            if (good && !tiny() && t == DTYPE_F32)      /* heads enough to own, or not; blocks that are whole */
+                good = attention_case(&p, 3, 130, 64, 3, 1, 0.2f, 2, (const int32_t[]){ 64, 129, 65 })
+                    && attention_case(&p, 1, 200, 33, 1, 0, 0.0f, 0, (const int32_t[]){ 100 });
+            CHECK(good);
+            place_close(&p);
+        }
 }
 
 static void the_cpu_body_matches_in_fp32(void) { all_shapes("cpu", DTYPE_F32); }
@@ -243,14 +270,16 @@ static void the_reference_gradient_is_the_slope_of_the_reference(void)
         qkv[i] = 2 * (double)gt_random_unit(&r) - 1;
     for (int i = 0; i < B * T * C; i++)
         dout[i] = 2 * (double)gt_random_unit(&r) - 1;
-    for (int causal = 0; causal < 2; causal++) {
-        reference_attention_grad(B, T, C, H, causal, 0.7, &drop, qkv, dout, dqkv);
+    for (int way = 0; way < 4; way++) {
+        const int causal = way & 1;
+        const int32_t some[B] = { 3 }, *lengths = way & 2 ? some : NULL;
+        reference_attention_grad(B, T, C, H, causal, 0.7, &drop, lengths, qkv, dout, dqkv);
         for (int i = 0; i < N; i++) {
             const double h = 1e-5, old = qkv[i];
             double slope = 0;
             for (int side = -1; side <= 1; side += 2) {
                 qkv[i] = old + side * h;
-                reference_attention(B, T, C, H, causal, 0.7, &drop, qkv, out, NULL);
+                reference_attention(B, T, C, H, causal, 0.7, &drop, lengths, qkv, out, NULL);
                 for (int j = 0; j < B * T * C; j++)
                     slope += side * dout[j] * out[j] / (2 * h);
             }
@@ -322,7 +351,7 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
         qkv[i] = (double)dtype_load(type, &rounded, 0);
     }
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);
-    reference_attention(B, T, C, H, 1, (double)scale, NULL, qkv, want, NULL);
+    reference_attention(B, T, C, H, 1, (double)scale, NULL, NULL, qkv, want, NULL);
     int good = array_make(&keys, &p, type, cache, 1) && array_make(&values, &p, type, cache, 2);
     for (int i = 0, first = 0; first < T && good; i++) {
         const int n = pieces[i % 6] < T - first ? pieces[i % 6] : T - first;
@@ -419,8 +448,8 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
                     to[c] = from[0];
                     to[2 * c] = from[kv];
                 }
-        reference_attention(B, T, C, H, causal, (double)sizes.scale, ref_drop, all, want, want_lse);
-        reference_attention_grad(B, T, C, H, causal, (double)sizes.scale, ref_drop, all, dout.value, d_all);
+        reference_attention(B, T, C, H, causal, (double)sizes.scale, ref_drop, NULL, all, want, want_lse);
+        reference_attention_grad(B, T, C, H, causal, (double)sizes.scale, ref_drop, NULL, all, dout.value, d_all);
         for (size_t r = 0; r < rows; r++) {
             double *own = dk.value + r * (size_t)kv_row;
             memset(own, 0, (size_t)kv_row * sizeof *own);
@@ -503,6 +532,7 @@ const check_case check_cases[] = {
     CASE(the_gpu_body_matches_in_fp32),
     CASE(the_gpu_body_matches_in_bf16),
     CASE(the_gpu_body_matches_in_fp16),
+    CASE(keys_behind_a_length_are_hidden),
     CASE(dropout_keeps_the_asked_share),
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),

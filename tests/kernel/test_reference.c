@@ -191,7 +191,7 @@ static void dropout_is_its_own_gradient(void)
 static double attention_of(const setting *s, const double *qkv)
 {
     double y[R * C];
-    reference_attention(B, T, C, H, s->causal, 0.4, s->drop, qkv, y, NULL);
+    reference_attention(B, T, C, H, s->causal, 0.4, s->drop, NULL, qkv, y, NULL);
     return weighted(s, y, R * C);
 }
 
@@ -203,7 +203,7 @@ static void attention_gradients_are_slopes(void)
     for (s->causal = 0; s->causal < 2; s->causal++)
         for (int with = 0; with < 2; with++) {
             s->drop = with ? &drop : NULL;
-            reference_attention_grad(B, T, C, H, s->causal, 0.4, s->drop, s->x, s->w, dqkv);
+            reference_attention_grad(B, T, C, H, s->causal, 0.4, s->drop, NULL, s->x, s->w, dqkv);
             agrees(s, attention_of, MOST, dqkv, s->causal ? "causal attention" : "attention");
         }
     free(s);
