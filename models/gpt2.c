@@ -158,7 +158,7 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
                               .first_head = (int)(qkv.begin / D), .all_heads = c->heads, .causal = 1,
                               .scale = scale, .drop = cache ? 0.0f : drop };
     a = cache ? graph_attention_cached(b->g, label, &in, &how, cache->keys, cache->values, first)
-              : graph_attention(b->g, label, &in, &how);
+              : graph_attention(b->g, label, &in, &how, -1);
     x = project(b, prefix, "attn.c_proj", a, C, C, own(b, 1, 1, C, D), x);
 
     snprintf(label, sizeof label, "%smlp", prefix);

@@ -107,8 +107,10 @@ typedef struct graph_heads {
     float scale;                /* what scores are multiplied by; 0: 1 / sqrt(size)          */
     float drop;
 } graph_heads;
-/* Rows (B,T) of q, k and v -> (B,T,heads * size). What is given of a value must be all of its columns. */
-int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how);
+/* Rows (B,T) of q, k and v -> (B,T,heads * size). What is given of a value must be all of its columns.
+ * lengths: i32 (B), how many tokens of each sequence others may see, the rest being padding; -1: all. */
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how,
+                    int lengths);
 /* Generation: keys, values (B,kv_heads,capacity,size) are states that new tokens are appended to at the
  * position in `first`, i32 (1). */
 int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in,

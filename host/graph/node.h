@@ -14,7 +14,7 @@
 #include <assert.h>
 #include <string.h>
 
-#define NODE_INPUTS 7
+#define NODE_INPUTS 8
 #define NODE_OUTPUTS 3
 #define NODE_ATTRIBUTES 64
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { Q, K, V, RANDOM, FORWARD_INPUTS };       /* in[] of all three operations begins so */
+enum { Q, K, V, RANDOM, LENGTHS, FORWARD_INPUTS };       /* in[] of all three operations begins so */
 
 typedef struct attention_attributes {
     graph_heads how;
@@ -24,7 +24,7 @@ static int attentions_alike(const graph_node *n, const graph_node *m)
 {
     const graph_heads a = attributes_of(n).how, b = attributes_of(m).how;
     return a.heads == b.heads && a.kv_heads == b.kv_heads && a.size == b.size && a.causal == b.causal
-           && (a.drop > 0.0f) == (b.drop > 0.0f);
+           && (a.drop > 0.0f) == (b.drop > 0.0f) && (n->in[LENGTHS] < 0) == (m->in[LENGTHS] < 0);
 }
 
 static const kernel_dropout *drop_of(launch_context *c, const graph_node *n, kernel_dropout *room)
@@ -60,13 +60,14 @@ static kernel_attention_in heads_in(launch_context *c, const graph_node *n, cons
 static gt_status attention_launch(launch_context *c, const graph_node *n)
 {
     kernel_dropout room;
-    const kernel_attention_shape s = shape_at(c->g, n, n->out[0]);
+    kernel_attention_shape s = shape_at(c->g, n, n->out[0]);
     const kernel_attention_in in = heads_in(c, n, n->in);
+    s.lengths = c->buffer(c, n->in[LENGTHS]);
     return kernel_attention(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->out[0]),
                             c->buffer(c, n->out[1]));
 }
 
-/* in: q, k, v, random, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
+/* in: q, k, v, random, lengths, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
  * which may be one value. */
 enum { OUT = FORWARD_INPUTS, LSE, DOUT };
 
@@ -80,8 +81,9 @@ static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
             same++;
         to[i] = n->out[same];
     }
-    const kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
+    kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
     const kernel_attention_in in = heads_in(c, n, n->in), d = heads_in(c, n, to);
+    s.lengths = c->buffer(c, n->in[LENGTHS]);
     return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in,
                                  c->buffer(c, n->in[OUT]), c->buffer(c, n->in[LSE]),
                                  c->buffer(c, n->in[DOUT]), &d, c->scratch);
@@ -139,6 +141,7 @@ static void attention_backward(graph *g, const graph_node *n)
         b->out[i] = to[i];
     }
     b->in[RANDOM] = n->in[RANDOM];
+    b->in[LENGTHS] = n->in[LENGTHS];
     b->in[OUT] = graph_saved(g, n->out[0]);
     b->in[LSE] = graph_saved(g, n->out[1]);
     b->in[DOUT] = dout;
@@ -219,10 +222,11 @@ static graph_node *attention_node(graph *g, const char *name, const graph_op *op
     return n;
 }
 
-int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how)
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how,
+                    int lengths)
 {
     const graph_columns *const each[] = { &in->q, &in->k, &in->v };
-    if (!check_in(g, name, each, how))
+    if (!check_in(g, name, each, how) || (lengths >= 0 && !graph_has(g, name, lengths, g->B)))
         return -1;
     char part[80];
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
@@ -234,6 +238,7 @@ int graph_attention(graph *g, const char *name, const graph_attention_in *in, co
     graph_node *n = attention_node(g, name, &op_attention, in, how, y, random);
     if (!n)
         return -1;
+    n->in[LENGTHS] = lengths;
     n->out[1] = lse;
     return y;
 }

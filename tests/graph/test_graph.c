@@ -511,6 +511,49 @@ static void an_activation_at_the_end_of_a_stage_has_its_slope(void)
     }
 }
 
+/* Attention in a graph to tokens of which the last are padding: out and the gradient of q, k and v. */
+static void attention_in_a_graph_sees_no_padding(void)
+{
+    enum { R = TINY_B * TINY_T, H = 2, D = 4, C = H * D };
+    static float x[R * 3 * C], dy[R * C], y[R * C], dx[R * 3 * C], want_y[R * C], want_dx[R * 3 * C];
+    static double qkv[R * 3 * C], out[R * C], dout[R * C], dqkv[R * 3 * C];
+    int32_t keys[TINY_B];
+    runner r;
+    for (int b = 0; b < TINY_B; b++)
+        keys[b] = b * 5 % (TINY_T + 1);
+    for (int i = 0; i < R * 3 * C; i++)
+        qkv[i] = (double)(x[i] = (float)((i * 7 % 23) - 11) / 8.0f);
+    for (int i = 0; i < R * C; i++)
+        dout[i] = (double)(dy[i] = (float)((i * 5 % 17) - 8) / 8.0f);
+    reference_attention(TINY_B, TINY_T, C, H, 0, 0.5, NULL, keys, qkv, out, NULL);
+    reference_attention_grad(TINY_B, TINY_T, C, H, 0, 0.5, NULL, keys, qkv, dout, dqkv);
+    for (int i = 0; i < R * C; i++)
+        want_y[i] = (float)out[i];
+    for (int i = 0; i < R * 3 * C; i++)
+        want_dx[i] = (float)dqkv[i];
+    if (runner_open(&r)) {
+        int in = graph_stage_input(r.g, "x", shape_of(3, (int64_t)TINY_B, (int64_t)TINY_T, (int64_t)3 * C));
+        int lengths = graph_input(r.g, "lengths", DTYPE_I32, shape_of(1, (int64_t)TINY_B));
+        const graph_attention_in heads = { .q = { in, 0 }, .k = { in, C }, .v = { in, 2 * C } };
+        const graph_heads how = { .heads = H, .kv_heads = H, .size = D, .scale = 0.5f };
+        int attended = graph_attention(r.g, "attn", &heads, &how, lengths);
+        if (CHECK_OK(graph_backward(r.g, attended, in, 0)) && runner_ready(&r, NULL)) {
+            const graph_ends ends = graph_ends_of(r.g);
+            CHECK_OK(dev_write(r.d, exec_value(r.e, in), 0, x, sizeof x));
+            CHECK_OK(dev_write(r.d, exec_buffer(r.e, "lengths"), 0, keys, sizeof keys));
+            CHECK_OK(dev_write(r.d, exec_buffer(r.e, "dy"), 0, dy, sizeof dy));
+            CHECK_OK(exec_run(r.e, EXEC_FORWARD));
+            CHECK_OK(dev_read(r.d, exec_value(r.e, attended), 0, y, sizeof y));
+            CHECK_OK(exec_run(r.e, EXEC_BACKWARD));
+            CHECK_OK(dev_read(r.d, exec_value(r.e, ends.dx), 0, dx, sizeof dx));
+            CHECKF(relative(y, want_y, R * C) < 1e-5, "out is off by %g", relative(y, want_y, R * C));
+            CHECKF(relative(dx, want_dx, R * 3 * C) < 1e-5, "the gradient is off by %g",
+                   relative(dx, want_dx, R * 3 * C));
+        }
+    }
+    runner_close(&r);
+}
+
 /* A part of the tiny model, priced. */
 static graph_cost price(const model_config *c, const graph_part *part, int recompute, int split)
 {
@@ -608,5 +651,6 @@ const check_case check_cases[] = {
     CASE(split_programs_change_no_bit),
     CASE(a_model_has_the_activation_it_asks_for),
     CASE(an_activation_at_the_end_of_a_stage_has_its_slope),
+    CASE(attention_in_a_graph_sees_no_padding),
     { 0 }
 };

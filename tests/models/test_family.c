@@ -39,7 +39,7 @@ static int toy_layer(graph *g, const model_config *c, int layer, int x)
     const graph_attention_in in = { .q = { a, 0 }, .k = { a, C }, .v = { a, 2 * C } };
     const graph_heads how = { .heads = c->heads, .kv_heads = c->heads, .size = (int)C / c->heads,
                               .causal = 1, .scale = (float)c->own[TOY_SCALE] };
-    a = graph_attention(g, "attn", &in, &how);
+    a = graph_attention(g, "attn", &in, &how, -1);
     const int up = named(g, layer, "up", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int low = named(g, layer, "low", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int bias = named(g, layer, "bias", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f);
