@@ -3,7 +3,7 @@
  *
  * Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011):
  * a pure function of (key, counter), so the i-th number of a stream needs no state, any
- * rank can compute it, and cl/random.cl gives the same bits.                            */
+ * rank can compute it, and cl/random.clh gives the same bits.                           */
 #ifndef GT_BASE_RANDOM_H
 #define GT_BASE_RANDOM_H
 

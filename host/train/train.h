@@ -81,8 +81,8 @@ typedef struct train_hooks {
 } train_hooks;
 
 gt_status train_run(train *t, const train_hooks *hooks);
-/* Asks a running train_run to end after the current step; safe in a signal handler. gt_stop_ask()
- * (host/base/activity.h) does not wait for that: the step under way is given up. */
+/* Asks a running train_run to end after the current step; safe in a signal handler. A signal
+ * (host/base/stop.h) does not wait for that: the step under way is given up. */
 void train_stop(train *t);
 
 /* Sends the inputs of this rank's first micro-batch of a step to train_exec(), for exec_explain(). */

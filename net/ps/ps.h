@@ -16,7 +16,7 @@
  *                 ahead of the slowest is made to wait
  *
  * What "apply" means is the caller's: a function over host memory, run by the server. The
- * default adds. Training modes stand on this (host/parallel).                            */
+ * default adds. Training modes stand on this (host/sync).                                */
 #ifndef NET_PS_PS_H
 #define NET_PS_PS_H
 

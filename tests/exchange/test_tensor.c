@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/parallel/test_tensor.c - a model split over ranks has the loss and the gradients of the whole
+/* tests/exchange/test_tensor.c - a model split over ranks has the loss and the gradients of the whole
  * one, however it is split.
  *
  * Ranks are threads with a device each. Each runs its part of every stage, one stage after the

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/pipeline/test_local_search.c - plans for few measured ranks: never worse than any plan that can be
+/* tests/planner/test_local_search.c - plans for few measured ranks: never worse than any plan that can be
  * listed, within memory, and with a share of the work for each rank as its speed is. */
 #include "host/base/random.h"
 #include "host/planner/local_search.h"

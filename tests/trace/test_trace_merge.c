@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/parallel/test_trace_merge.c - ranks whose clocks differ draw one picture. Ranks are threads
+/* tests/trace/test_trace_merge.c - ranks whose clocks differ draw one picture. Ranks are threads
  * and share a clock, but for the shift that each is given: so what is measured can be held
  * against what is true, within what the measurement says of itself.                       */
 #include "tests/check.h"
