@@ -403,6 +403,7 @@ static gt_status each_size(run *r)
     }
     if (!st && wrong)
         st = gt_fail(GT_NUMERIC, "%llu elements are wrong", (unsigned long long)wrong);
+    r->links = NULL;
     net_links_release(&links);
     return st;
 }
@@ -410,6 +411,7 @@ static gt_status each_size(run *r)
 static gt_status body(net_comm *c)
 {
     run r = { .c = c, .g = net_group_world(c), .rank = net_comm_rank(c), .size = net_comm_size(c) };
+    const int plain = o.plain;
     void *x = NULL;
     if (r.size < 2)
         return gt_fail(GT_MISUSE, "bench %s needs two ranks at least: try --ranks 2",
@@ -420,7 +422,7 @@ static gt_status body(net_comm *c)
     gt_status st = net_type_parse(&r.type, o.type);
     r.grain = net_type_size(r.type);
     r.copy = malloc(COPY);
-    if (!st && o.plain)
+    if (!st && plain)
         x = malloc((size_t)o.max_bytes + 64);
     else if (!st)
         st = net_comm_memory(c, (size_t)o.max_bytes + 64, &x);
@@ -432,7 +434,7 @@ static gt_status body(net_comm *c)
         st = each_size(&r);
     }
     free(r.copy);
-    if (o.plain)
+    if (plain)
         free(x);
     return st;
 }

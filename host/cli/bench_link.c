@@ -58,6 +58,7 @@ typedef struct ends {
     net_comm *c;
     int rank, peer;
     unsigned char *out, *in;
+    unsigned char *plain;       /* `out`, to free; NULL: an arena's */
     size_t room;
 } ends;
 
@@ -152,7 +153,7 @@ typedef struct speed { double average, peak, rate; uint64_t count; } speed;
 static gt_status run_bandwidth(const ends *e, size_t size, uint64_t count, speed *out)
 {
     const int first = e->rank == 0;
-    uint64_t times[SLICES], begin;
+    uint64_t times[SLICES] = { 0 }, begin;
     unsigned char byte = 0;
     gt_status st = first ? receive_now(e, CONTROL, &byte, 1) : send_now(e, CONTROL, &byte, 1);
     begin = gt_now_ns();
@@ -394,6 +395,7 @@ static gt_status make_buffers(ends *e)
     if (st)
         return st;
     e->out = p;
+    e->plain = o.plain ? p : NULL;
     e->in = e->out + e->room + 1;
     if (e->room % 64 == 0)
         e->in = e->out + e->room;
@@ -423,8 +425,7 @@ static gt_status measure(net_comm *c)
         st = each_size(&e, 1);
     if (!st && strcmp(o.test, "bw"))
         st = each_size(&e, 0);
-    if (o.plain)
-        free(e.out);
+    free(e.plain);
     return st ? st : net_job_barrier(net_comm_job(c), "the end of bench link");
 }
 

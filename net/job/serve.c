@@ -201,6 +201,8 @@ static void handle_event(net_job *j, const struct epoll_event *e)
         if (e->events & ~(unsigned)EPOLLOUT)
             read_link(j, index);
         return;
+    default:
+        return;
     }
 }
 

@@ -45,8 +45,7 @@ static char *file_of(const char *run, uint64_t step, const char *name)
 static float *snapshot(train *t, size_t *count)
 {
     size_t n = 0;
-    float *all = tiny_params(t, 0, &n);
-    all = realloc(all, 4 * (3 * n + OPTIM_STATE_FLOATS));
+    float *parameters = tiny_params(t, 0, &n), *all = realloc(parameters, 4 * (3 * n + OPTIM_STATE_FLOATS));
     *count = n;
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < params_count(train_params(t)); i++) {
