@@ -63,7 +63,7 @@ gt_status gt_map_open(gt_map *out, const char *path)
     out->path = strdup(path);
     if (!out->path) {
         gt_map_close(out);
-        st = gt_fail(GT_NO_MEMORY, "cannot map '%s': out of memory", path);
+        st = gt_fail(GT_NO_MEMORY, "cannot map '%s': no memory for its path", path);
     } else if (is_lfs_pointer(out)) {
         gt_map_close(out);
         st = gt_fail(GT_FORMAT, "cannot read '%s': it is a git-lfs pointer, not the file that it stands "
@@ -98,7 +98,7 @@ gt_status gt_file_read(char **out, size_t *size, const char *path, size_t limit)
     }
     char *text = malloc(map.size + 1);
     if (!text) {
-        st = gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", path);
+        st = gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for its %zu bytes", path, map.size);
         goto out;
     }
     if (map.size)
@@ -152,7 +152,7 @@ gt_status gt_writer_open(gt_writer **out, const char *path)
     }
     if (!w || !w->path || !w->partial || !w->hash) {
         gt_writer_abandon(w);
-        return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+        return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its path and buffers", path);
     }
     XXH3_64bits_reset(w->hash);
     snprintf(w->partial, room, "%s.partial-%ld-%u", path, (long)getpid(),
@@ -190,7 +190,7 @@ gt_status gt_writer_printf(gt_writer *w, const char *format, ...)
     if ((size_t)n >= sizeof small) {
         text = malloc((size_t)n + 1);
         if (!text)
-            return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", w->path);
+            return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for a text of %d bytes", w->path, n);
         va_start(args, format);
         vsnprintf(text, (size_t)n + 1, format, args);
         va_end(args);
@@ -282,7 +282,7 @@ gt_status gt_folder_make(const char *path)
 {
     char *copy = strdup(path);
     if (!copy)
-        return gt_fail(GT_NO_MEMORY, "cannot make folder '%s': out of memory", path);
+        return gt_fail(GT_NO_MEMORY, "cannot make folder '%s': no memory for its path", path);
     gt_status st = GT_OK;
     for (char *p = copy + (*copy == '/'); !st && p; ) {
         p = strchr(p, '/');
@@ -419,7 +419,7 @@ static gt_status usable_below(char **out, const char *base, const char *name)
 {
     *out = gt_path_join(base, name);
     if (!*out)
-        return gt_fail(GT_NO_MEMORY, "cannot name cache folder '%s': out of memory", name);
+        return gt_fail(GT_NO_MEMORY, "cannot use cache folder '%s': no memory for its path", name);
     gt_status st = gt_folder_make(*out);
     if (!st && !gt_folder_writable(*out))
         st = gt_fail(GT_IO, "cannot write in cache folder '%s': %s", *out, strerror(errno));

@@ -135,7 +135,7 @@ gt_status gt_trace_take(gt_trace *out)
     const size_t count = ring.total < ring.room ? (size_t)ring.total : ring.room;
     out->span = malloc((count + 1) * sizeof *out->span);
     if (!out->span) {
-        st = gt_fail(GT_NO_MEMORY, "cannot take %zu spans of a trace: out of memory", count);
+        st = gt_fail(GT_NO_MEMORY, "cannot take a trace: no memory for %zu spans", count);
     } else if (count) {
         memcpy(out->span, ring.span, count * sizeof *out->span);
         out->count = count;
@@ -244,7 +244,7 @@ static gt_status find_arrows(arrows *out, const gt_trace *traces, int count)
     out->count = 0;
     out->end = calloc(room, sizeof *out->end);
     if (!out->end)
-        return gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot write a trace: no memory for %zu arrows", room);
     for (int i = 0; i < count; i++)
         for (size_t k = 0; k < traces[i].count; k++) {
             const gt_span *s = &traces[i].span[k];
@@ -332,7 +332,7 @@ static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, i
         put_us(&e, "ts", at);
         gt_text_printf(&e, "%s}", receives ? ",\"bp\":\"e\"" : "");
     }
-    gt_status st = e.failed ? gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory")
+    gt_status st = e.failed ? gt_fail(GT_NO_MEMORY, "cannot write a trace: no memory for a span as text")
                             : gt_writer_put(w, e.data, e.size);
     gt_text_release(&e);
     return st;
@@ -342,7 +342,7 @@ static gt_status write_trace(gt_writer *w, const gt_trace *t, uint64_t zero, con
 {
     rows *all = calloc(1, sizeof *all);
     if (!all)
-        return gt_fail(GT_NO_MEMORY, "cannot write a trace: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot write a trace: no memory for the rows of rank %d", t->rank);
     gt_status st = write_process(w, t);
     for (size_t i = 0; !st && i < t->count; i++)
         st = write_span(w, t, &t->span[i], t->span[i].kind == GT_SPAN_COUNTS ? 0 : row_of(all, &t->span[i]), zero, a);

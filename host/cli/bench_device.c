@@ -201,7 +201,8 @@ typedef struct step_result {
 static gt_status time_steps(train *t, dev_device *d, step_result *r)
 {
     double *seconds = malloc((size_t)(o.runs + 1) * sizeof *seconds), loss, norm;
-    gt_status st = seconds ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot bench: out of memory");
+    gt_status st = seconds ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the times of %llu steps",
+                                             (unsigned long long)o.runs);
     for (int i = 0; !st && i < 2; i++)
         st = train_once(t, (uint64_t)i, 1, &loss, &norm);
     if (!st && !isfinite(loss))
@@ -291,7 +292,7 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     const uint64_t count = 64 * o.batch * o.seq + 1;
     uint16_t *tokens = malloc(count * sizeof *tokens);
     if (!tokens)
-        return gt_fail(GT_NO_MEMORY, "cannot bench: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for %llu tokens", (unsigned long long)count);
     gt_random random;
     gt_random_init(&random, 1, 2);
     for (uint64_t i = 0; i < count; i++)

@@ -78,7 +78,7 @@ static gt_status make_reference(step *s)
         model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         float *value = t ? malloc((size_t)t->count * sizeof *value) : NULL;
         st = !t ? gt_fail(GT_UNSUPPORTED, "the reference has no '%s'", params_info(p, i)->name)
-             : !value ? gt_fail(GT_NO_MEMORY, "cannot check a training step: out of memory")
+             : !value ? gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for %s", t->name)
                       : params_read(p, i, value);
         for (int64_t k = 0; !st && k < t->count; k++)
             t->value[k] = (double)value[k];
@@ -136,12 +136,14 @@ static gt_status compare_tensors(step *s)
     const int count = params_count(p);
     double loss;
     float **grads = calloc((size_t)count, sizeof *grads);
-    gt_status st = grads ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a training step: out of memory");
+    gt_status st = grads ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for %d gradients",
+                                           count);
     for (int i = 0; !st && i < count; i++) {
         const model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         grads[i] = malloc(2 * (size_t)t->count * sizeof **grads);
         st = grads[i] ? params_read_grad(p, i, grads[i])
-                      : gt_fail(GT_NO_MEMORY, "cannot check a training step: out of memory");
+                      : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for the gradient of %s",
+                                t->name);
         if (!st && !s->found[0])
             compare_gradient(s, t, grads[i]);
     }

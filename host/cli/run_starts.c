@@ -37,7 +37,7 @@ gt_status run_starts_write(const char *run)
     net_start mine[NET_STARTS];
     const int count = net_starts(mine);
     char *path = gt_path_join(run, "starts.json"), *text = NULL;
-    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", run);
+    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/starts.json'", run);
     if (!st && !count) {
         unlink(path);
     } else if (!st) {
@@ -47,7 +47,7 @@ gt_status run_starts_write(const char *run)
                                                              mine[i].start));
         text = json_dumps(root, JSON_INDENT(2));
         json_decref(root);
-        st = text ? gt_folder_make(run) : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+        st = text ? gt_folder_make(run) : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path);
         if (!st)
             st = gt_file_write(path, text, strlen(text));
     }

@@ -12,7 +12,7 @@
 
 static gt_status no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot open '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "cannot open '%s': no memory for the paths in it", path);
 }
 
 /* ---- which tokenizer a run was trained with ----------------------------------------------------- */

@@ -65,7 +65,7 @@ gt_status train_plan_write(const run_plan *p, const char *run)
 {
     char *path = gt_path_join(run, "plan.json");
     gt_status st = path ? run_plan_write(p, path)
-                        : gt_fail(GT_NO_MEMORY, "cannot write the plan: out of memory");
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/plan.json'", run);
     free(path);
     return st;
 }
@@ -130,7 +130,7 @@ static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *sa
     q->place = calloc(n, sizeof(char *));
     q->text = calloc(n, sizeof *q->text);
     if (!q->of || !q->all.count || !q->all.list || !q->event || !q->name || !q->place || !q->text)
-        return gt_fail(GT_NO_MEMORY, "cannot draw the timeline: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot draw the timeline: no memory for the rows of %zu ranks", n);
     for (int r = 0; !st && r < p->replicas; r++) {
         const run_replica *replica = &p->replica[r];
         st = run_plan_schedule(p, r, &q->of[r]);
@@ -188,7 +188,8 @@ static gt_status draw(const run_plan *p, const net_blobs *said, const trace_cloc
     picture q = { 0 };
     gt_text svg = { 0 };
     char title[64], note[256], *path = gt_path_join(run, "timeline.svg");
-    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/timeline.svg'", run);
+    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY,
+                                                              "no memory for the path of '%s/timeline.svg'", run);
     snprintf(title, sizeof title, "Step %llu as measured", (unsigned long long)train_steps_done(t));
     say_plan(p, note, sizeof note);
     if (!st) {
@@ -214,7 +215,7 @@ gt_status train_plan_timeline(train *t, net_comm *c, const char *run)
     trace_clock *clock = calloc((size_t)p->ranks, sizeof *clock);
     net_blobs all = { 0 };
     gt_status st = mine && clock ? trace_clocks(c, clock)
-                                 : gt_fail(GT_NO_MEMORY, "cannot draw the timeline: out of memory");
+                                 : gt_fail(GT_NO_MEMORY, "cannot draw the timeline: no memory for the times of a step");
     if (!st) {
         memcpy(mine, &began, sizeof began);
         if (size)

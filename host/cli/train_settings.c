@@ -367,7 +367,7 @@ gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *
 {
     char *model = NULL, *path = gt_path_join(o->out, "config.json"), *text = NULL;
     gt_status st = path ? model_config_json(&model, c)
-                        : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", o->out);
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/config.json'", o->out);
     if (!st) {
         json_t *options = json_object();
         gt_options_each(train_table, put_option, options);
@@ -376,7 +376,7 @@ gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *
                                  options);
         text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
         st = text ? gt_file_write(path, text, strlen(text))
-                  : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+                  : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path);
         json_decref(root);
     }
     free(text);
@@ -437,7 +437,7 @@ gt_status train_settings_take(json_t **kept)
     json_t *value;
     *kept = NULL;
     gt_status st = path ? gt_file_read(&text, NULL, path, 1u << 24)
-                        : gt_fail(GT_NO_MEMORY, "cannot resume '%s': out of memory", o->out);
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/config.json'", o->out);
     if (st == GT_NOT_FOUND && o->model && o->data) {
         gt_message_clear();             /* nothing there yet: --resume begins the run */
         st = GT_OK;

@@ -67,7 +67,7 @@ void train_tokenizer_close(train_tokenizer *own)
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot open the tokenizer: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot open the tokenizer: no memory for its path");
 }
 
 /* What a run that is resumed was begun with. A run that was killed before it had written that has

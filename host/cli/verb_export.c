@@ -50,7 +50,8 @@ static gt_status holds_others(const char *what)
 static gt_status same_config(const model_config *c, int *same)
 {
     char *path = gt_path_join(o.out, "config.json"), *text = NULL;
-    gt_status st = path ? model_config_json(&text, c) : gt_fail(GT_NO_MEMORY, "cannot export: out of memory");
+    gt_status st = path ? model_config_json(&text, c) : gt_fail(GT_NO_MEMORY,
+                                                                "no memory for the path of '%s/config.json'", o.out);
     json_t *now = st ? NULL : json_loads(text, 0, NULL), *then = st ? NULL : json_load_file(path, 0, NULL);
     *same = now && then && json_equal(now, then);
     json_decref(now);

@@ -109,7 +109,7 @@ static gt_status allow_tokens(generate *g, const cli_source *s)
 {
     unsigned char *may = malloc((size_t)s->config.vocab);
     if (!may)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for a flag for each of %d tokens", s->config.vocab);
     for (int id = 0; id < s->config.vocab; id++)
         may[id] = (unsigned char)tokenizer_has(s->tokenizer, (uint32_t)id);
     gt_status st = generate_allow(g, may);

@@ -123,7 +123,7 @@ gt_status dev_buffer_view(dev_buffer **out, dev_buffer *from, uint64_t offset, u
     assert(offset % d->info.align == 0 && offset + bytes <= from->bytes);
     dev_buffer *b = calloc(1, sizeof *b);
     if (!b)
-        return gt_fail(GT_NO_MEMORY, "cannot make a view of device memory: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot make a view of device memory: no memory for its handle");
     cl_buffer_region region = { from->offset + offset, bytes };
     cl_int err;
     b->mem = clCreateSubBuffer(from->root->mem, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION,
@@ -195,7 +195,7 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
         *out = NULL;
         e = malloc(sizeof *e);
         if (!e)
-            return gt_fail(GT_NO_MEMORY, "cannot copy to device '%s': out of memory", d->info.id);
+            return gt_fail(GT_NO_MEMORY, "cannot copy to or from device '%s': no memory for an event", d->info.id);
     }
     cl_event *ask = e || traced ? &event : NULL;
     const uint64_t asked = traced ? dev_event_asked(d) : 0;
@@ -254,7 +254,7 @@ gt_status dev_mark(dev_device *d, dev_event **event)
     dev_event *e = malloc(sizeof *e);
     *event = NULL;
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot mark the queue of device '%s': out of memory",
+        return gt_fail(GT_NO_MEMORY, "cannot mark the queue of device '%s': no memory for an event",
                        d->info.id);
     const cl_int err = clEnqueueMarkerWithWaitList(d->queue, 0, NULL, &e->event);
     if (err != CL_SUCCESS) {

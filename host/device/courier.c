@@ -61,7 +61,7 @@ gt_status dev_courier_create(dev_courier **out)
     *out = NULL;
     dev_courier *c = calloc(1, sizeof *c);
     if (!c)
-        return gt_fail(GT_NO_MEMORY, "cannot start a courier: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot start a courier: no memory for its state");
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->come, NULL);
     pthread_cond_init(&c->gone, NULL);
@@ -72,7 +72,7 @@ gt_status dev_courier_create(dev_courier **out)
     if (!c->running) {
         dev_courier_release(c);
         return gt_fail(GT_NO_MEMORY, "cannot start a courier: %s",
-                       failed ? strerror(failed) : "out of memory");
+                       failed ? strerror(failed) : "no memory for its queue");
     }
     *out = c;
     return GT_OK;
@@ -129,7 +129,7 @@ gt_status dev_courier_put(dev_courier *c, dev_event *event, dev_act act, void *c
     if (dev_event_wait(event))
         gt_message_clear();
     return st ? gt_fail(st, "%s", c->sentence)
-              : gt_fail(GT_NO_MEMORY, "cannot hand over to the courier: out of memory");
+              : gt_fail(GT_NO_MEMORY, "cannot hand over to the courier: no memory for a longer queue");
 }
 
 gt_status dev_courier_wait(dev_courier *c, uint64_t ticket)

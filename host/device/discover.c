@@ -187,7 +187,7 @@ static gt_status discover(found **out, int *count)
         if (!more) {
             free(*out);
             *out = NULL;
-            return gt_fail(GT_NO_MEMORY, "cannot list OpenCL devices: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot list OpenCL devices: no memory for %u more", devices);
         }
         *out = more;
         for (cl_uint i = 0; i < devices; i++) {
@@ -234,7 +234,7 @@ gt_status dev_find(dev_info **out, int *count)
         return st;
     *out = malloc((size_t)*count * sizeof **out);
     if (!*out)
-        st = gt_fail(GT_NO_MEMORY, "cannot list OpenCL devices: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot list OpenCL devices: no memory for %d descriptions", *count);
     for (int i = 0; !st && i < *count; i++)
         (*out)[i] = all[i].info;
     free(all);

@@ -68,7 +68,7 @@ gt_status dev_list_create(dev_list **out, dev_device *d)
     *out = NULL;
     dev_list *l = calloc(1, sizeof *l);
     if (!l)
-        return gt_fail(GT_NO_MEMORY, "cannot make a launch list: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for an empty launch list");
     l->device = d;
     *out = l;
     return GT_OK;
@@ -133,7 +133,7 @@ static gt_status next_launch(dev_list *l, launch **out, const char *name)
         int room = l->room ? 2 * l->room : 64;
         launch *more = realloc(l->launches, (size_t)room * sizeof *more);
         if (!more)
-            return gt_fail(GT_NO_MEMORY, "cannot grow a launch list: out of memory");
+            return gt_fail(GT_NO_MEMORY, "no memory for a list of %d launches", room);
         l->launches = more;
         l->room = room;
     }
@@ -216,7 +216,7 @@ gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const v
     x->type = NATIVE;
     x->native = calloc(1, sizeof *x->native);
     if (!x->native)
-        return gt_fail(GT_NO_MEMORY, "cannot grow a launch list: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the launch of '%s'", name);
     x->native->run = run;
     if (payload_bytes)
         memcpy(x->native->payload, payload, payload_bytes);

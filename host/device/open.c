@@ -101,7 +101,7 @@ static gt_status add_spec(char ***specs, int *count, const char *text)
     if (more)
         *specs = more;
     if (!more || !(more[*count] = strdup(text)))
-        return gt_fail(GT_NO_MEMORY, "cannot list devices: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a list of %d devices", *count + 1);
     (*count)++;
     return GT_OK;
 }
@@ -235,7 +235,7 @@ gt_status dev_open_unproven(dev_device **out, const char *text)
     }
     dev_device *d = calloc(1, sizeof *d);
     if (!d)
-        return gt_fail(GT_NO_MEMORY, "cannot open device '%s': out of memory", text);
+        return gt_fail(GT_NO_MEMORY, "cannot open device '%s': no memory for its state", text);
     gt_status st = parse_spec(&s, text);
     if (!st && s.all_parts)
         st = gt_fail(GT_MISUSE, "device '%s' is several sub-devices; one is %s.0", text, s.base);

@@ -166,7 +166,7 @@ gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
     for (int i = 0; i < count; i++)
         gt_text_put(&all, sources[i], strlen(sources[i]));
     if (!p || all.failed) {
-        st = gt_fail(GT_NO_MEMORY, "cannot build kernels '%s': out of memory", name);
+        st = gt_fail(GT_NO_MEMORY, "cannot build kernels '%s': no memory for their text", name);
         goto out;
     }
     build = all.data + 17;

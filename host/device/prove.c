@@ -491,7 +491,8 @@ static gt_status prover_open(prover *p, dev_device *d)
     p->got = malloc(out);
     gt_status st = GT_OK;
     if (!p->given || !p->got)
-        st = gt_fail(GT_NO_MEMORY, "cannot probe device '%s': out of memory", d->info.id);
+        st = gt_fail(GT_NO_MEMORY, "cannot probe device '%s': no memory for %zu bytes to give and %zu to take",
+                     d->info.id, (size_t)in, (size_t)out);
     if (!st)
         st = dev_buffer_create(&p->in, d, in, "a probe");
     if (!st)

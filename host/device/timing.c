@@ -106,7 +106,7 @@ gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int coun
         struct pending *more = realloc(d->pending, (size_t)room * sizeof *more);
         if (!more) {
             clReleaseEvent(event);
-            return gt_fail(GT_NO_MEMORY, "cannot time device '%s': out of memory", d->info.id);
+            return gt_fail(GT_NO_MEMORY, "cannot time device '%s': no memory for %d events", d->info.id, room);
         }
         d->pending = more;
         d->pending_room = room;

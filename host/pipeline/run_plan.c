@@ -43,7 +43,7 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
     p.limit = calloc(n, sizeof *p.limit);
     if (!p.share || !p.replica || !p.device || !p.memory || !p.limit) {
         run_plan_release(&p);
-        return gt_fail(GT_NO_MEMORY, "cannot hold a plan of %d ranks: out of memory", ranks);
+        return gt_fail(GT_NO_MEMORY, "no memory for a plan of %d ranks", ranks);
     }
     for (int k = 0; k < tensor; k++)
         p.share[k] = 1.0 / tensor;
@@ -67,7 +67,7 @@ gt_status run_plan_replica(run_plan *p, int replica, int stages)
     r->cut = calloc(parts + 1, sizeof *r->cut);
     r->cost = calloc(parts, sizeof *r->cost);
     if (!r->rank || !r->cut || !r->cost)
-        return gt_fail(GT_NO_MEMORY, "cannot hold a plan of %d ranks: out of memory", p->ranks);
+        return gt_fail(GT_NO_MEMORY, "no memory for a replica of %d stages", stages);
     return GT_OK;
 }
 

@@ -93,7 +93,7 @@ gt_status run_plan_text(const run_plan *p, gt_text *out)
     const int failed = !root || json_dump_callback(root, put_text, out, JSON_INDENT(1)) || out->failed;
     json_decref(root);
     gt_text_put(out, "\n", 1);
-    return failed ? gt_fail(GT_NO_MEMORY, "cannot write the plan: out of memory") : GT_OK;
+    return failed ? gt_fail(GT_NO_MEMORY, "no memory for the plan as JSON") : GT_OK;
 }
 
 gt_status run_plan_write(const run_plan *p, const char *path)

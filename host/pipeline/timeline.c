@@ -341,5 +341,5 @@ gt_status pipe_timeline_svg(gt_text *out, const pipe_picture *p)
     const int failed = out->failed || d.body.failed || above.failed;
     gt_text_release(&d.body);
     gt_text_release(&above);
-    return failed ? gt_fail(GT_NO_MEMORY, "cannot draw a timeline: out of memory") : GT_OK;
+    return failed ? gt_fail(GT_NO_MEMORY, "cannot draw a timeline: no memory for the picture") : GT_OK;
 }

@@ -56,7 +56,7 @@ gt_status arranger_create(arranger **out, const seat_table *t, misfit *why)
         return GT_OK;
     free(a);
     *out = NULL;
-    return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the bottlenecks of %d tensor groups", t->seats);
 }
 
 void arranger_release(arranger *a)
@@ -526,7 +526,7 @@ gt_status arranger_best(arranger *a, const arrangement **out, int set, int seque
         }
     entry *e = calloc(1, sizeof *e);
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for one more arrangement");
     *e = (entry){ .next = *at, .set = set, .sequences = sequences, .replicas = replicas,
                   .schedule = schedule };
     *at = e;

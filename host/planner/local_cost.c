@@ -91,7 +91,7 @@ gt_status seat_table_make(seat_table *out, const local_job *job, int tensor, int
     t.unit = calloc(n * (size_t)sizes * PROFILE_KINDS, sizeof *t.unit);
     if (!t.share || !t.rank || !t.memory || !t.unit) {
         seat_table_release(&t);
-        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the times of %zu ranks", ranks);
     }
     memcpy(t.share, share, (size_t)tensor * sizeof *share);
     memcpy(t.rank, rank, ranks * sizeof *rank);
@@ -224,7 +224,7 @@ static gt_status table_of(seat_table *out, const run_plan *p, const local_job *j
     int sizes = 0, size[MOST_SIZES], seats = 0;
     int *rank = malloc((size_t)p->ranks * sizeof *rank);
     if (!rank)
-        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", p->ranks);
     for (int i = 0; i < p->replicas; i++) {
         const run_replica *r = &p->replica[i];
         int at = 0;
@@ -277,7 +277,8 @@ static gt_status judge_replica(run_plan *p, const seat_table *t, int i, int seat
     pipe_simulation sim = { 0 };
     part_price *all = malloc((size_t)r->stages * sizeof *all);
     int *kept = malloc((size_t)r->stages * sizeof *kept);
-    gt_status st = all && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = all && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the costs of %d stages",
+                                                 r->stages);
     for (int k = 0; !st && k < r->stages; k++)
         all[k] = price_stage(t, p, i, k, seat + k, at);
     if (!st)

@@ -87,7 +87,8 @@ static gt_status fill(run_plan *p, const seat_table *t, int i, int *fits)
 {
     const int total = t->job->batch / t->size[i];
     double *bottleneck = malloc((size_t)p->replicas * sizeof *bottleneck);
-    gt_status st = bottleneck ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = bottleneck ? GT_OK : gt_fail(GT_NO_MEMORY,
+                                                "cannot plan: no memory for the bottlenecks of %d replicas", p->replicas);
     *fits = 1;
     for (int r = 0; !st && *fits && r < p->replicas; r++) {
         int first;
@@ -233,7 +234,8 @@ gt_status local_search_many(local_choice *out, const local_job *job, int tensor,
     seat_table t = { 0 };
     many m = { .t = &t, .out = out, .why = why };
     *found = 0;
-    gt_status st = rank && share ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = rank && share ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks",
+                                                   job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
         const int seats = job->ranks / tensor;
         st = seat_table_make(&t, job, tensor, recompute, seats, rank, share, size,

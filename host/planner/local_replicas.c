@@ -227,7 +227,7 @@ gt_status deals_find(deal *out, int *count, const seat_table *t, arranger *a)
     free(d.table);
     free(d.list);
     if (!held)
-        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the partitions of %d tensor groups", t->seats);
     qsort(out, (size_t)*count, sizeof *out, by_time);
     return GT_OK;
 }

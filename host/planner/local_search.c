@@ -285,7 +285,8 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
     arranger *a = NULL;
     const int seats = job->ranks / tensor;
     *found = 0;
-    gt_status st = rank && share && list && c ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = rank && share && list && c ? GT_OK : gt_fail(GT_NO_MEMORY,
+                                                                "cannot plan: no memory for the lists of %d ranks", job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
         const int sizes = local_sizes(job, seats, size);
         st = seat_table_make(&t, job, tensor, recompute, seats, rank, share, size, sizes);

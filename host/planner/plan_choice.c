@@ -32,7 +32,7 @@ static gt_status find_devices(char (**out)[32], net_comm *c, const dev_device *d
     net_blobs all = { 0 };
     *out = calloc(ranks, sizeof **out);
     if (!*out)
-        return gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the names of %zu devices", ranks);
     snprintf(**out, sizeof **out, "%s", id);
     gt_status st = c ? net_job_exchange(net_comm_job(c), "devices", id, strlen(id), &all) : GT_OK;
     for (size_t r = 0; c && !st && r < ranks; r++)
@@ -194,7 +194,7 @@ static gt_status share(run_plan *out, gt_text *text, net_comm *c, int *found)
             copy[all.size[0]] = '\0';
             st = run_plan_parse(out, copy, "the plan");
         } else {
-            st = gt_fail(GT_NO_MEMORY, "cannot take the plan: out of memory");
+            st = gt_fail(GT_NO_MEMORY, "cannot take the plan: no memory for its %zu bytes", all.size[0]);
         }
         free(copy);
     }

@@ -91,7 +91,7 @@ static gt_status meet(void *context, double *seconds)
     const session *s = context;
     double *all = malloc((size_t)s->ranks * sizeof *all);
     if (!all)
-        return gt_fail(GT_NO_MEMORY, "cannot measure: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for the times of %d ranks", s->ranks);
     gt_status st = gather(s, "measuring devices", seconds, sizeof *seconds, all);
     for (int i = 0; !st && i < s->ranks; i++)
         *seconds = fmax(*seconds, all[i]);
@@ -115,7 +115,7 @@ static gt_status hand_out(const session *s, gt_text *text)
             gt_text_put(text, blobs.data[0], last);
         net_blobs_release(&blobs);
     }
-    return text->failed ? gt_fail(GT_NO_MEMORY, "cannot plan: out of memory") : GT_OK;
+    return text->failed ? gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the plan as text") : GT_OK;
 }
 
 /* ---- profiles --------------------------------------------------------------------------------- */
@@ -156,7 +156,7 @@ static gt_status introduce(session *s)
     memcpy(mine.path, info->path, sizeof mine.path);
     double *memory = calloc((size_t)s->ranks, sizeof *memory);
     gt_status st = memory ? gather(s, "devices", &mine, sizeof mine, s->reports)
-                          : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+                          : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the memory sizes of %d ranks", s->ranks);
     if (!st)
         find_nodes(s);
     for (int i = 0; !st && i < s->ranks; i++)
@@ -207,7 +207,7 @@ static int all_found(const session *s, int found, gt_status *st)
 {
     int *all = calloc((size_t)s->ranks, sizeof *all), good = 1;
     *st = all ? gather(s, "profiles in caches", &found, sizeof found, all)
-              : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+              : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a flag of each of %d ranks", s->ranks);
     for (int i = 0; !*st && i < s->ranks; i++)
         good &= all[i];
     free(all);
@@ -242,7 +242,7 @@ static gt_status take_profiles(session *s, plan_local_result *out)
     report *all = st ? NULL : calloc((size_t)s->ranks, sizeof *all);
     if (!st)
         st = all ? gather(s, "profiles", &mine, sizeof mine, all)
-                 : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+                 : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the profiles of %d ranks", s->ranks);
     if (!st)
         memcpy(s->reports, all, (size_t)s->ranks * sizeof *all);
     free(all);
@@ -308,7 +308,7 @@ static gt_status search(session *s, const net_link_matrix *links, gt_text *text,
     local_choice c = { 0 };
     local_job job;
     const uint64_t start = gt_now_ns();
-    gt_status st = ranks ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = ranks ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", s->ranks);
     if (!st) {
         fill_job(&job, s, ranks, links);
         st = local_search(&c, &job);
@@ -357,7 +357,8 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
         s.sizes = profile_ladder(s.size, o->batch, o->seq);
     s.reports = calloc((size_t)s.ranks, sizeof *s.reports);
     const uint64_t start = gt_now_ns();
-    gt_status st = s.reports ? introduce(&s) : gt_fail(GT_NO_MEMORY, "cannot plan: out of memory");
+    gt_status st = s.reports ? introduce(&s) : gt_fail(GT_NO_MEMORY,
+                                                       "cannot plan: no memory for the devices of %d ranks", s.ranks);
     if (!st)
         st = check_fit(&s);
     if (!st)

@@ -100,7 +100,7 @@ static gt_status fill_params(rig *r, const bench *b)
         const size_t n = (size_t)shape_count(&params_info(r->p, i)->shape);
         float *values = malloc(n * sizeof *values);
         if (!values)
-            return gt_fail(GT_NO_MEMORY, "cannot measure: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for %zu parameters", n);
         for (size_t k = 0; k < n; k++)
             values[k] = k < 4096 ? 0.04f * (gt_random_unit(&random) - 0.5f) : values[k & 4095];
         st = params_write(r->p, i, values);
@@ -115,7 +115,7 @@ static gt_status fill_floats(const bench *b, dev_buffer *to, dtype type, size_t 
     gt_random_init(&random, 2, 0);
     void *values = malloc(n * dtype_size(type));
     if (!values)
-        return gt_fail(GT_NO_MEMORY, "cannot measure: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot measure: no memory for %zu values", n);
     for (size_t i = 0; i < n; i++)
         dtype_store(type, values, i, gt_random_unit(&random) - 0.5f);
     gt_status st = dev_write(b->d, to, 0, values, n * dtype_size(type));

@@ -90,7 +90,7 @@ typedef struct summary { uint64_t count, lost; char device[sizeof((gt_trace *)0)
 static gt_status make_room(gt_trace **out, const net_blobs *said)
 {
     gt_trace *all = calloc((size_t)said->count, sizeof *all);
-    gt_status st = all ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot merge traces: out of memory");
+    gt_status st = all ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot merge traces: no memory for a list of %d", said->count);
     for (int i = 0; !st && i < said->count; i++) {
         summary s = { 0 };
         if (said->size[i] == sizeof s)
@@ -99,7 +99,7 @@ static gt_status make_room(gt_trace **out, const net_blobs *said)
         snprintf(all[i].device, sizeof all[i].device, "%.47s", s.device);
         all[i].span = malloc((s.count + 1) * sizeof *all[i].span);
         if (!all[i].span)
-            st = gt_fail(GT_NO_MEMORY, "cannot hold %llu spans of rank %d's trace: out of memory",
+            st = gt_fail(GT_NO_MEMORY, "cannot merge traces: no memory for %llu spans of rank %d",
                          (unsigned long long)s.count, i);
     }
     if (st) {
@@ -137,7 +137,8 @@ gt_status trace_merge(net_comm *c, const gt_trace *mine, gt_trace **all)
     snprintf(s.device, sizeof s.device, "%s", mine->device);
     *all = NULL;
     gt_status st = rank || clock ? trace_clocks(c, clock)
-                                 : gt_fail(GT_NO_MEMORY, "cannot merge traces: out of memory");
+                                 : gt_fail(GT_NO_MEMORY, "cannot merge traces: no memory for the clocks of %d ranks",
+                                           size);
     if (!st)
         st = net_job_exchange(net_comm_job(c), "traces", &s, sizeof s, &said);
     if (!st && !rank)

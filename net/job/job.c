@@ -186,7 +186,7 @@ static void finish_exchange(net_job *j)
 {
     net_body *all = join_parts(j);
     if (!all) {
-        end_job(j, GT_PEER, 0, "%s is out of memory in exchange '%s'", j->peers[0].name,
+        end_job(j, GT_PEER, 0, "%s has no memory for the result of exchange '%s'", j->peers[0].name,
                 j->peers[0].part_what);
         return;
     }
@@ -246,7 +246,7 @@ void exchange_part(net_job *j, int rank, const net_head *head, const unsigned ch
     }
     net_body *part = net_body_create(head->length);
     if (!part) {
-        end_job(j, GT_PEER, 0, "%s is out of memory in exchange '%s'", j->peers[0].name, what);
+        end_job(j, GT_PEER, 0, "%s has no memory for a share of exchange '%s'", j->peers[0].name, what);
         return;
     }
     memcpy(part->data, body, head->length);
@@ -288,11 +288,11 @@ static gt_status copy_blobs(const net_job *j, const net_body *all, net_blobs *ou
     out->count = j->size;
     gt_status st = at && out->data && out->size
                        ? net_all_parse(at, out->size, all->data, all->size, j->size)
-                       : gt_fail(GT_NO_MEMORY, "cannot hold an exchange's result: out of memory");
+                       : gt_fail(GT_NO_MEMORY, "no memory for the lists of an exchange of %d ranks", j->size);
     for (int i = 0; i < j->size && !st; i++) {
         out->data[i] = malloc(out->size[i] + 1);
         if (!out->data[i])
-            st = gt_fail(GT_NO_MEMORY, "cannot hold an exchange's result: out of memory");
+            st = gt_fail(GT_NO_MEMORY, "no memory for the %zu bytes of rank %d in an exchange", out->size[i], i);
         else {
             memcpy(out->data[i], at[i], out->size[i]);
             out->data[i][out->size[i]] = 0;
@@ -337,7 +337,7 @@ gt_status net_job_exchange(net_job *j, const char *what, const void *mine, size_
     gt_status st = net_job_check(j);
     net_body *part = st ? NULL : net_body_create(NET_PART_HEAD + size);
     if (!st && !part)
-        st = gt_fail(GT_NO_MEMORY, "cannot exchange '%s': out of memory", what);
+        st = gt_fail(GT_NO_MEMORY, "cannot exchange '%s': no memory for %zu bytes", what, size);
     if (!st) {
         if (size)
             memcpy(part->data + NET_PART_HEAD, mine, size);

@@ -63,7 +63,7 @@ static gt_status create(net_job **out, const net_config *config, const net_ident
     if (!j || !peers) {
         free(j);
         free(peers);
-        return gt_fail(GT_NO_MEMORY, "cannot join the job: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot join the job: no memory for a list of %d ranks", who->size);
     }
     j->config = config;
     j->who = who;
@@ -301,7 +301,7 @@ static void send_roster(net_job *j)
         return;
     net_body *roster = net_body_create((size_t)j->size * NET_MEMBER_BYTES);
     if (!roster) {
-        end_job(j, GT_NO_MEMORY, 0, "%s cannot hold the roster: out of memory", j->peers[0].name);
+        end_job(j, GT_NO_MEMORY, 0, "%s has no memory for the roster", j->peers[0].name);
         return;
     }
     count_local(j);

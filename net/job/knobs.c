@@ -142,7 +142,7 @@ static gt_status keep_text(config_box *box, const char *value, const char **out)
     const size_t size = strlen(value) + 1;
     text_list *t = malloc(sizeof *t + size);
     if (!t)
-        return gt_fail(GT_NO_MEMORY, "cannot keep a setting: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the value of a network setting");
     memcpy(t->text, value, size);
     t->next = box->texts;
     box->texts = t;
@@ -529,7 +529,7 @@ gt_status net_config_read(net_config **out)
     *out = NULL;
     config_box *box = calloc(1, sizeof *box);
     if (!box)
-        return gt_fail(GT_NO_MEMORY, "cannot read the network's settings: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the network's settings");
     gt_status st = GT_OK;
     for (int i = 0; i < KNOBS && !st; i++)
         st = set_knob(box, &knobs[i], knobs[i].standard, "");

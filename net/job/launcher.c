@@ -291,7 +291,7 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
         write_script(l, rank, &script);
     char **words = c->host[0] ? remote_words(l, c, store, script.data) : local_words(l);
     if (!words || script.failed)
-        st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: out of memory", rank);
+        st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: no memory for its command", rank);
     if (!st && (pipe2(report, O_CLOEXEC) != 0 || (rank > 0 && pipe2(output, O_CLOEXEC) != 0)
                 || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
         st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
@@ -832,7 +832,7 @@ gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
     if (!st) {
         l.children = calloc((size_t)l.ranks, sizeof *l.children);
         if (!l.children)
-            st = gt_fail(GT_NO_MEMORY, "cannot start %d ranks: out of memory", l.ranks);
+            st = gt_fail(GT_NO_MEMORY, "no memory for a list of %d ranks", l.ranks);
     }
     if (!st && hosts)
         st = read_hosts(&l, hosts, &slots);

@@ -59,7 +59,7 @@ void serve_send_bytes(net_job *j, int to, net_type type, const void *bytes, size
 {
     net_body *body = net_body_create(size);
     if (!body) {
-        gt_log(GT_LOG_ERROR, "net", "cannot send a control message: out of memory");
+        gt_log(GT_LOG_ERROR, "net", "cannot send a control message: no memory for its %zu bytes", size);
         return;
     }
     memcpy(body->data, bytes, size);

@@ -73,7 +73,7 @@ gt_status net_wire_queue(net_wire *w, net_type type, net_body *body)
 {
     net_outgoing *o = calloc(1, sizeof *o);
     if (!o)
-        return gt_fail(GT_NO_MEMORY, "cannot send a control message: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot send a control message: no memory to queue it");
     const net_head h = { type, (uint32_t)(body ? body->size : 0), w->sent++ };
     net_head_format(o->head, &h);
     const net_span parts[] = { { o->head, NET_HEAD },
@@ -91,7 +91,7 @@ gt_status net_wire_queue_bytes(net_wire *w, net_type type, const void *body, siz
 {
     net_body *b = net_body_create(size);
     if (!b)
-        return gt_fail(GT_NO_MEMORY, "cannot send a control message: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot send a control message: no memory for its %zu bytes", size);
     if (size)
         memcpy(b->data, body, size);
     gt_status st = net_wire_queue(w, type, b);
@@ -174,7 +174,7 @@ static gt_status next_place(net_wire *w, const net_head *head, unsigned char **a
             room = head->length;
         unsigned char *body = realloc(w->body, room);
         if (!body)
-            return gt_fail(GT_NO_MEMORY, "cannot receive a control message: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot receive a control message: no memory for %zu bytes of it", room);
         w->body = body;
         w->room = room;
     }
