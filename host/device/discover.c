@@ -133,6 +133,7 @@ static void settle_pocl_cache(void)
         snprintf(wanted, sizeof wanted, "%s/.cache/pocl/kcache", home);
     else
         snprintf(wanted, sizeof wanted, "/tmp/pocl/kcache");
+    const int named = (own && *own) || (ours && *ours);     /* setenv() may move what getenv() gave */
     if (gt_folder_writable(wanted))
         return;
     snprintf(pocl_trouble, sizeof pocl_trouble, "PoCL cannot write its cache folder '%.400s'", wanted);
@@ -142,7 +143,7 @@ static void settle_pocl_cache(void)
     }
     setenv("POCL_CACHE_DIR", folder, 1);
     /* A home that cannot be written was warned of already, unless our caches are not there. */
-    gt_log((own && *own) || (ours && *ours) ? GT_LOG_WARN : GT_LOG_INFO, "device", "%s; it gets '%s': "
+    gt_log(named ? GT_LOG_WARN : GT_LOG_INFO, "device", "%s; it gets '%s': "
            "name a folder in POCL_CACHE_DIR", pocl_trouble, folder);
     free(folder);
 }

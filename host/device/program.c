@@ -160,7 +160,6 @@ gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
     style_options(&d->info, style, sizeof style);
     gt_text_printf(&all, "%016llx %s %s -cl-std=CL1.2", (unsigned long long)dev_fingerprint(d),
                    options ? options : "", style);
-    const char *build = all.data ? all.data + 17 : "";
     size_t options_end = all.size + 1;
     gt_text_put(&all, "", 1);                           /* options end here, text begins */
     for (int i = 0; i < count; i++)
@@ -169,7 +168,7 @@ gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
         st = gt_fail(GT_NO_MEMORY, "cannot build kernels '%s': no memory for their text", name);
         goto out;
     }
-    build = all.data + 17;
+    const char *build = all.data + 17;
     const char *text = all.data + options_end;
     p->device = d;
     snprintf(p->name, sizeof p->name, "%s", name);

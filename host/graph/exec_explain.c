@@ -95,7 +95,7 @@ static gt_status time_node(exec *e, int at, double *seconds, double *took)
 static gt_status sample_nodes(exec *e, double *seconds)
 {
     static const double known = 0.05;
-    double *spent = calloc((size_t)e->count + 1, sizeof *spent), took;
+    double *spent = calloc((size_t)e->count + 1, sizeof *spent), took = 0.0;
     gt_activity a;
     if (!spent)
         return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
