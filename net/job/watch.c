@@ -36,9 +36,11 @@ static void say_left(net_job *j, int rank)
             "failed%s%s", p->name, p->last_words[0] ? " with: " : "", p->last_words);
 }
 
-void watch_lost(net_job *j, int rank, const char *why)
+void watch_lost(net_job *j, int rank, const char *cause)
 {
     rank_state *p = &j->peers[rank];
+    char why[NET_SENTENCE];             /* it may be gt_message()'s or strerror()'s own           */
+    snprintf(why, sizeof why, "%s", cause);
     const int silent = !strcmp(why, strerror(ETIMEDOUT)) || !strcmp(why, strerror(EHOSTUNREACH))
                        || !strcmp(why, strerror(ENETUNREACH));
     const int gone = !strcmp(why, "closed") || !strcmp(why, strerror(ECONNRESET))
