@@ -137,7 +137,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
 {
     const int C = H * D;
     const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
-    array qkv, out, lse, dout, dqkv, scratch;
+    array qkv = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dqkv = { 0 }, scratch = { 0 };
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     char what[96];
@@ -224,8 +224,8 @@ static void all_shapes(const char *style, dtype type)
     if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
         good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0, NULL)
             && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3, NULL);
-    if (!tiny() && (!crawls || type == DTYPE_F32))
-        good = good && attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0, NULL);
+    if (good && !tiny() && (!crawls || type == DTYPE_F32))
+        attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0, NULL);
     place_close(&p);
 }
 
@@ -296,7 +296,7 @@ static void dropout_keeps_the_asked_share(void)
 {
     enum { B = 1, T = 256, H = 4, D = 8, C = H * D };
     place p;
-    array qkv, out, lse;
+    array qkv = { 0 }, out = { 0 }, lse = { 0 };
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     const size_t n = (size_t)T * C;
@@ -338,7 +338,7 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
     const int C = H * D, capacity = T + 3;
     const size_t c = (size_t)C, cache = (size_t)B * (size_t)H * (size_t)capacity * (size_t)D;
     place p;
-    array keys, values;
+    array keys = { 0 }, values = { 0 };
     if (!place_open(&p, style, type))
         return;
     double *qkv = malloc((size_t)B * (size_t)T * 3 * c * sizeof *qkv);
@@ -356,7 +356,7 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
     for (int i = 0, first = 0; first < T && good; i++) {
         const int n = pieces[i % 6] < T - first ? pieces[i % 6] : T - first;
         const size_t rows = (size_t)B * (size_t)n;
-        array in, out;
+        array in = { 0 }, out = { 0 };
         dev_buffer *at = NULL;
         dev_list *l = NULL;
         double *rows_want = malloc(rows * c * sizeof *rows_want);
@@ -414,7 +414,8 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal,
                                            .scale = 0.3f };
-    array q, k, out, lse, dout, dq, dk, scratch, keys, values;
+    array q = { 0 }, k = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dq = { 0 }, dk = { 0 }, scratch = { 0 },
+          keys = { 0 }, values = { 0 };
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     char what[96];
