@@ -161,12 +161,11 @@ typedef struct seen { int files, starts; uint64_t steps[64], count, last_start; 
 static void read_events(seen *s, const char *path)
 {
     gt_map map;
-    uint64_t size;
     if (!CHECK_OK(gt_map_open(&map, path)))
         return;
     const unsigned char *p = map.data, *end = map.data + map.size, *data = NULL;
     s->files++;
-    while ((size = next_record(&p, end, &data)) != 0) {
+    while (next_record(&p, end, &data) != 0) {
         if (data[9] != 0x10)                            /* no step: the version */
             continue;
         uint64_t step = data[10] & 0x7Fu;

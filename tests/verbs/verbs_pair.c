@@ -41,13 +41,13 @@ static int meet(const char *host, const char *port)
     if (!host) {
         listener = socket(a->ai_family, a->ai_socktype, 0);
         setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-        if (!bind(listener, a->ai_addr, a->ai_addrlen) && !listen(listener, 1))
+        if (listener >= 0 && !bind(listener, a->ai_addr, a->ai_addrlen) && !listen(listener, 1))
             fd = accept(listener, NULL, NULL);
         close(listener);
     }
     for (int i = 0; host && fd < 0 && i < 600; i++) {
         fd = socket(a->ai_family, a->ai_socktype, 0);
-        if (!connect(fd, a->ai_addr, a->ai_addrlen))
+        if (fd >= 0 && !connect(fd, a->ai_addr, a->ai_addrlen))
             break;
         close(fd);
         fd = -1;
