@@ -9,7 +9,6 @@
 #include "host/gemm/engine.h"
 
 #include "host/base/file.h"
-#include "host/gemm/engine.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 
 # Files and functions of other programs that are spoken of: llm.c's, transformers' and GPT-2's.
 foreign='llm.c data_common.py train_gpt2.c train_gpt2.py train_llama3.py encoder.py bytes_to_unicode
-         modeling_utils.py configuration_utils.py configuration_gpt2.py'
+         modeling_utils.py configuration_utils.py configuration_gpt2.py activations.py'
 
 find . \( -name '.?*' -o -path './build*' -o -name __pycache__ \) -prune -o -type f -print \
     | sed 's,^\./,,' | sort > "$work/files"
