@@ -115,7 +115,7 @@ int tiny_plan(run_plan *out, int units, int batch, const char *schedule, const c
         q->micro_batch = r[i].micro_batch;
         for (int k = 0; good && k < r[i].stages * tensor; k++)
             q->rank[k] = rank++;
-        for (int v = 0; good && v <= r[i].stages; v++)
+        for (int v = 1; good && v <= r[i].stages; v++)
             q->cut[v] = v * units / r[i].stages;
     }
     snprintf(out->schedule, sizeof out->schedule, "%s", schedule);
