@@ -160,6 +160,9 @@ for file in $(grep -E '\.([ch]|cl|clh|sh|py|cmake)$|(^|/)CMakeLists\.txt$' "$wor
     head -n 3 "$file" | grep -q 'SPDX-License-Identifier: MIT' || echo "$file"
 done | rule "every source file names its licence in its first lines"
 
+grep -nE '"[^"]*out of memory' $(grep '^\(host\|net\|models\)/.*\.c$' "$work/files") | grep -v ':[0-9]*: \*' \
+    | rule "a failure for want of memory names what there was no memory for"
+
 # Libraries report; only the program prints and exits. The log is the one that writes.
 for file in $(grep '^\(host\|net\|models\)/.*\.[ch]$' "$work/files" \
               | grep -vE '^host/(cli/|base/log\.c$)'); do
