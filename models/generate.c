@@ -61,7 +61,7 @@ static gt_status share_caches(generate *g)
     int n = 0;
     g->bindings = calloc((size_t)count + 1, sizeof *g->bindings);
     if (!g->bindings)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the bindings of %d values", count);
     for (int i = 0; i < count; i++) {
         const graph_value *v = graph_value_at(g->single.graph, i);
         if (v->role == GRAPH_STATE)
@@ -76,7 +76,7 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
     *out = NULL;
     generate *g = calloc(1, sizeof *g);
     if (!g)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the state");
     g->device = d;
     g->config = *c;
     g->history = malloc((size_t)c->context * sizeof *g->history);
@@ -86,7 +86,8 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
     for (int i = 0; g->drawn && i < c->vocab; i++)
         g->drawn[g->drawn_count++] = i;
     gt_status st = g->history && g->logits && g->order && g->drawn
-                       ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+                       ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the logits of %d tokens",
+                                         c->vocab);
     if (!st)
         st = kernel_set_create(&g->kernels, d, storage);
     if (!st)
@@ -176,7 +177,7 @@ static gt_status slide(generate *g)
     const int keep = g->config.context / 2;
     uint32_t *tail = malloc(((size_t)keep + 1) * sizeof *tail);
     if (!tail)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for %d tokens", keep);
     memcpy(tail, g->history + g->position - keep, (size_t)keep * sizeof *tail);
     g->position = 0;
     gt_status st = generate_feed(g, tail, (size_t)keep);

@@ -39,7 +39,7 @@ void data_close(data_set *d)
 
 static gt_status no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot open data '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "cannot open data '%s': no memory for the paths in it", path);
 }
 
 static int ends_with(const char *text, const char *end)

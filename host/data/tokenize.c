@@ -37,7 +37,7 @@ typedef struct job {
 
 static gt_status no_memory(const char *folder)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", folder);
+    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for the paths in it", folder);
 }
 
 static gt_status open_texts(job *j)
@@ -46,7 +46,7 @@ static gt_status open_texts(job *j)
     gt_status st = GT_OK;
     j->maps = calloc(o->file_count + o->val_file_count + 1, sizeof *j->maps);
     if (!j->maps)
-        return gt_fail(GT_NO_MEMORY, "cannot open the texts: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a list of %zu texts", o->file_count + o->val_file_count);
     for (size_t i = 0; i < o->file_count + o->val_file_count && !st; i++) {
         const char *path = i < o->file_count ? o->files[i] : o->val_files[i - o->file_count];
         st = gt_map_open(&j->maps[i], path);

@@ -16,7 +16,7 @@
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot hold the tokenizer: out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory for the tokenizer's state");
 }
 
 gt_status token_ids_add(token_ids *ids, const uint32_t *data, size_t count)
@@ -27,7 +27,7 @@ gt_status token_ids_add(token_ids *ids, const uint32_t *data, size_t count)
             room *= 2;
         uint32_t *grown = realloc(ids->data, room * sizeof *grown);
         if (!grown)
-            return gt_fail(GT_NO_MEMORY, "cannot hold %zu tokens: out of memory", room);
+            return gt_fail(GT_NO_MEMORY, "no memory for %zu tokens", room);
         ids->data = grown;
         ids->room = room;
     }
@@ -216,7 +216,7 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
                            ids[i], t->kind->name);
         gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
     }
-    return out->failed ? gt_fail(GT_NO_MEMORY, "cannot decode %zu tokens: out of memory", count)
+    return out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count)
                        : GT_OK;
 }
 

@@ -65,7 +65,7 @@ static void release(void *state)
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot encode: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot encode: no memory for the symbols of a word");
 }
 
 static size_t pair_slot(const bpe *b, uint64_t key)

@@ -16,7 +16,7 @@
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot hold a table of characters: out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory for a table of characters");
 }
 
 /* Marks the characters of one file. */

@@ -158,7 +158,7 @@ gt_status token_split_open_as(token_split *out, const char *const *paths, size_t
     out->vocab = vocab;
     out->files = calloc(count ? count : 1, sizeof *out->files);
     if (!out->files)
-        return gt_fail(GT_NO_MEMORY, "cannot open %zu token files: out of memory", count);
+        return gt_fail(GT_NO_MEMORY, "no memory for a list of %zu token files", count);
     for (size_t i = 0; i < count; i++) {
         gt_status st = token_file_open(&out->files[i], paths[i], bits);
         if (st) {
@@ -210,7 +210,7 @@ static gt_status find_shards(char ***out, size_t *count, const char *folder, con
             grown[*count] = gt_path_join(folder, e->d_name);
         }
         if (!grown || !grown[*count])
-            st = gt_fail(GT_NO_MEMORY, "cannot open the token files of '%s': out of memory", folder);
+            st = gt_fail(GT_NO_MEMORY, "no memory for a list of the token files of '%s'", folder);
         else
             ++*count;
     }
@@ -239,7 +239,7 @@ gt_status token_split_append(token_split *out, token_split *s)
 {
     token_file *files = realloc(out->files, (out->file_count + s->file_count + 1) * sizeof *files);
     if (!files)
-        return gt_fail(GT_NO_MEMORY, "cannot join token files: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a list of %zu token files", out->file_count + s->file_count);
     if (s->file_count)
         memcpy(files + out->file_count, s->files, s->file_count * sizeof *files);
     out->files = files;
@@ -350,7 +350,7 @@ gt_status token_writer_open(token_writer **out, const char *folder, const char *
     }
     if (!w || !w->folder || !w->name) {
         token_writer_abandon(w);
-        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", folder);
+        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for its name", folder);
     }
     *out = w;
     return GT_OK;
@@ -363,7 +363,7 @@ static gt_status begin_shard(token_writer *w)
     snprintf(name, sizeof name, "%s-%06u.bin", w->name, w->shard);
     char *path = gt_path_join(w->folder, name);
     if (!path)
-        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", w->folder);
+        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for the path of a shard", w->folder);
     gt_status st = gt_writer_open(&w->file, path);
     free(path);
     return st ? st : gt_writer_put(w->file, header, sizeof header);

@@ -53,7 +53,7 @@ int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size)
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot hold the vocabulary: out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory for the vocabulary");
 }
 
 static gt_status make_room(vocabulary *v, uint32_t id)

@@ -36,7 +36,7 @@ static const char *const end_names[] = { "<|endoftext|>", "<|end_of_text|>", "</
 
 static gt_status no_memory(const char *name)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", name);
+    return gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for its paths and texts", name);
 }
 
 static gt_status parse_as(json_t **out, const char *text, size_t size, const char *name, size_t flags)
@@ -773,7 +773,7 @@ static gt_status write_json(json_t *root, const char *folder, const char *name)
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     gt_status st;
     if (!path || !text)
-        st = gt_fail(GT_NO_MEMORY, "cannot write tokenizer '%s': out of memory", folder);
+        st = gt_fail(GT_NO_MEMORY, "cannot write tokenizer '%s': no memory for the text of %s", folder, name);
     else
         st = gt_file_write(path, text, strlen(text));
     free(path);

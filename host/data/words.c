@@ -50,7 +50,7 @@ void words_close(words *w)
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot prepare the tokenizer: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot prepare the tokenizer: no memory for its regular expression");
 }
 
 /* The pattern with \s and \S spelled as the Unicode property. */

@@ -39,7 +39,7 @@ gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint6
     if (!w || !parcels) {
         free(w);
         free(parcels);
-        return gt_fail(GT_NO_MEMORY, "cannot connect stages: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot connect stages: no memory for a list of %d messages under way", depth);
     }
     *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes,
                  .parcels = parcels };

@@ -32,7 +32,7 @@ gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device
     if (!x || !counts) {
         free(x);
         free(counts);
-        return gt_fail(GT_NO_MEMORY, "cannot exchange rows: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot exchange rows: no memory for the counts of %d ranks", net_group_size(g));
     }
     x->group = g;
     x->device = d;

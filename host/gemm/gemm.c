@@ -233,7 +233,7 @@ static gt_status choice_add(gemm_context *c, const char *class_name, const gemm_
 {
     choice *grown = realloc(c->choices, ((size_t)c->choice_count + 1) * sizeof *grown);
     if (!grown)
-        return gt_fail(GT_NO_MEMORY, "cannot hold the table of GEMM engines: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for %d choices of GEMM engines", c->choice_count + 1);
     c->choices = grown;
     choice *x = &grown[c->choice_count++];
     snprintf(x->class_name, sizeof x->class_name, "%s", class_name);
@@ -315,7 +315,7 @@ static gt_status write_choices(const gemm_context *c, const char *path)
     for (int i = 0; i < c->choice_count; i++)
         gt_text_printf(&t, "%s %s %d %.3g\n", c->choices[i].class_name, gemm_name_of(c->choices[i].engine),
                        c->choices[i].engine->version, c->choices[i].seconds);
-    gt_status st = t.failed ? gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path)
+    gt_status st = t.failed ? gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path)
                             : gt_file_write(path, t.data, t.size);
     gt_text_release(&t);
     return st;
@@ -390,7 +390,8 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
     plain.bias = plain.residual = plain.add = 0;
     plain.act = plain.act_grad = ACT_NONE;
     plain.drop_p = 0;
-    gt_status st = got ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a GEMM engine: out of memory");
+    gt_status st = got ? GT_OK : gt_fail(GT_NO_MEMORY,
+                                         "cannot check a GEMM engine: no memory for a product of %zu bytes", (size_t)c_bytes(g));
     if (!st)
         st = dev_list_create(&l, c->device);
     if (!st)
@@ -591,7 +592,7 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
 
     gemm_context *c = calloc(1, sizeof *c);
     if (!c)
-        return gt_fail(GT_NO_MEMORY, "cannot hold the GEMM engines: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the state of the GEMM engines");
     c->device = d;
     if (engine) {
         char all[64];

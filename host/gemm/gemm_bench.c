@@ -84,7 +84,7 @@ static gt_status time_engine(bench *x, const gemm_engine *e, int runs, gemm_resu
 
     runs = runs < 1 ? 1 : runs > MOST_RUNS ? MOST_RUNS : runs;
     if (!seconds)
-        st = gt_fail(GT_NO_MEMORY, "cannot hold a benchmark's times: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the times of the GEMM benchmark");
     if (!st)
         st = dev_buffer_create(&x->on.scratch, d, scratch < 64 ? 64 : scratch, "GEMM scratch");
     if (!st)

@@ -68,7 +68,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 {
     clblast_call *x = malloc(sizeof *x);
     if (!x)
-        return gt_fail(GT_NO_MEMORY, "cannot hold a CLBlast call: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the arguments of a CLBlast call");
     x->g = *g;
     x->beta = add_at || g->add ? 1.0f : 0.0f;
     x->a_offset = element_offset(b->a, &x->a);

@@ -115,7 +115,8 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     g->alias = malloc((size_t)g->value_count * sizeof *g->alias);
     g->grad_is_pre = calloc((size_t)g->value_count, 1);
     if (!g->grad || !g->alias || !g->grad_is_pre) {
-        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build gradients: out of memory"));
+        graph_fail_build(g, gt_fail(GT_NO_MEMORY,
+                                    "cannot build a backward pass: no memory for a gradient of each of %d values", g->value_count));
         return g->status;
     }
     memset(g->grad, -1, (size_t)g->value_count * sizeof *g->grad);

@@ -19,7 +19,7 @@ gt_status exec_create(exec **out, const graph *g, const exec_options *options)
     *out = NULL;
     exec *e = calloc(1, sizeof *e);
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot place a graph: no memory for the state of its execution");
     e->g = g;
     e->o = *options;
     gt_status st = exec_plan(e);

@@ -27,7 +27,7 @@ static gt_status time_nodes(exec *e, double *seconds)
         const int launches = dev_list_count(e->list[list]);
         double *each = calloc((size_t)launches + 1, sizeof *each);
         if (!each)
-            return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot time a graph: no memory for the times of %d launches", launches);
         st = dev_run_timed(e->list[list], 0, -1, each);
         for (int at = 0; !st && at < e->count; at++)
             if (exec_list_at(e, at) == list)
@@ -42,7 +42,7 @@ gt_status exec_time(exec *e, double *all, double *gemms)
 {
     double *seconds = calloc((size_t)e->count + 1, sizeof *seconds);
     if (!seconds)
-        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: no memory for the times of %d nodes", e->count);
     gt_status st = time_nodes(e, seconds);
     *all = *gemms = 0.0;
     for (int at = 0; at < e->count; at++) {
@@ -78,7 +78,8 @@ static gt_status time_node(exec *e, int at, double *seconds, double *took)
     dev_list *l = e->list[exec_list_at(e, at)];
     double *each = calloc((size_t)dev_list_count(l) + 1, sizeof *each);
     if (!each)
-        return gt_fail(GT_NO_MEMORY, "cannot time node %d of a graph: out of memory", at);
+        return gt_fail(GT_NO_MEMORY, "cannot time node %d of a graph: no memory for the times of %d launches",
+                       at, dev_list_count(l));
     const uint64_t start = gt_now_ns();
     const gt_status st = dev_run_timed(l, e->launch_from[at], e->launch_to[at], each);
     *took = (double)(gt_now_ns() - start) * 1e-9;
@@ -98,7 +99,7 @@ static gt_status sample_nodes(exec *e, double *seconds)
     double *spent = calloc((size_t)e->count + 1, sizeof *spent), took = 0.0;
     gt_activity a;
     if (!spent)
-        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: no memory for the times of %d nodes", e->count);
     gt_activity_begin(&a, "timing node", NULL, (uint64_t)e->count);
     gt_status st = exec_clear(e);
     for (int at = 0; !st && at < e->count; at++) {
@@ -171,7 +172,7 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
     double *seconds = calloc((size_t)e->count + 1, sizeof *seconds);
     double total = 0.0, flops = 0.0;
     if (!seconds)
-        return gt_fail(GT_NO_MEMORY, "cannot time a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot time a graph: no memory for the times of %d nodes", e->count);
     gt_status st = sample_nodes(e, seconds);
     if (st)
         goto out;
@@ -213,7 +214,7 @@ static gt_status is_finite(exec *e, dev_buffer *b, dtype type, int64_t count, in
     const size_t bytes = (size_t)count * dtype_size(type);
     void *host = malloc(bytes ? bytes : 1);
     if (!host)
-        return gt_fail(GT_NO_MEMORY, "cannot look for bad numbers: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot look for bad numbers: no memory for %zu bytes of a value", bytes);
     gt_status st = dev_read(e->o.device, b, 0, host, bytes);
     for (int64_t i = 0; !st && *finite && i < count; i++)
         *finite = isfinite(dtype_load(type, host, (size_t)i));

@@ -33,7 +33,7 @@ static void *grown(void *array, int count, int *room, size_t size)
     if (p)
         *room = more;
     else
-        gt_fail(GT_NO_MEMORY, "cannot place a graph: out of memory");
+        gt_fail(GT_NO_MEMORY, "cannot place a graph: no memory for %d entries of %zu bytes", more, size);
     return p;
 }
 

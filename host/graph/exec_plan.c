@@ -18,7 +18,7 @@ gt_status exec_arena_create(exec_arena **out, dev_device *d)
 {
     *out = calloc(1, sizeof **out);
     if (!*out)
-        return gt_fail(GT_NO_MEMORY, "cannot make an arena: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot make an arena: no memory for its handle");
     (*out)->device = d;
     return GT_OK;
 }
@@ -64,7 +64,8 @@ static gt_status allocate(exec *e)
     e->launch_to = calloc(nodes, sizeof *e->launch_to);
     if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written
         || !e->scratch || !e->passing || !e->done || !e->launch_from || !e->launch_to)
-        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan memory: no memory for the tables of %zu nodes and %zu values",
+                       nodes, values);
     return GT_OK;
 }
 
@@ -88,7 +89,7 @@ static gt_status pack(exec *e, int passing)
     plan_result r;
     int n = 0;
     if (!some)
-        return gt_fail(GT_NO_MEMORY, "cannot plan a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot plan memory: no memory for %d areas", all);
     for (int i = 0; i < all; i++)
         if (e->passing[i] == passing)
             some[n++] = e->areas[i];

@@ -20,7 +20,7 @@ gt_status graph_create(graph **out, dtype storage, int B, int T)
         return gt_fail(GT_MISUSE, "cannot build a graph of %d sequences of %d tokens", B, T);
     graph *g = calloc(1, sizeof *g);
     if (!g)
-        return gt_fail(GT_NO_MEMORY, "cannot build a graph: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for an empty one");
     g->storage = storage;
     g->B = B;
     g->T = T;
@@ -146,7 +146,7 @@ void graph_split(graph *g, const graph_part *p)
                      "at least one; make the micro-batch larger", (long long)all, p->ranks);
     g->rows = st ? NULL : calloc(2 * (size_t)p->ranks, sizeof *g->rows);
     if (!st && !g->rows)
-        st = gt_fail(GT_NO_MEMORY, "cannot build a graph: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for the rows of %d ranks", p->ranks);
     if (st) {
         graph_fail_build(g, st);
         return;
@@ -180,7 +180,8 @@ static int grow(graph *g, void **array, int count, int *room, size_t size)
     int more = *room ? 2 * *room : 128;
     void *p = realloc(*array, (size_t)more * size);
     if (!p) {
-        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build a graph: out of memory"));
+        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for %d entries of %zu bytes",
+                                    more, size));
         return 0;
     }
     memset((char *)p + (size_t)*room * size, 0, (size_t)(more - *room) * size);

@@ -75,7 +75,7 @@ static gt_status place_kind(params *p, int group, int decay)
         if (open < 0 || p->segment[open].count + n > full) {
             params_segment *more = realloc(p->segment, (size_t)(p->segments + 1) * sizeof *more);
             if (!more)
-                return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+                return gt_fail(GT_NO_MEMORY, "cannot place parameters: no memory for %d segments", p->segments + 1);
             p->segment = more;
             open = p->segments++;
             memset(&more[open], 0, sizeof *more);
@@ -168,7 +168,7 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
     *out = NULL;
     params *p = calloc(1, sizeof *p);
     if (!p)
-        return gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot place parameters: no memory for an empty set");
     gt_status st = GT_OK;
     p->device = d;
     p->storage = graph_storage(g[0]);
@@ -177,7 +177,7 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
         room += graph_param_count(g[i]);
     p->param = calloc((size_t)room, sizeof *p->param);
     if (!p->param) {
-        st = gt_fail(GT_NO_MEMORY, "cannot place parameters: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot place parameters: no memory for %d descriptions", room);
         goto out;
     }
     for (int i = 0; !st && i < graphs; i++)
@@ -382,7 +382,7 @@ gt_status params_write_full(params *p, int i, const float *full)
         return params_write(p, i, full);
     float *held = malloc((size_t)shape_count(&info->shape) * sizeof *held);
     if (!held)
-        return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", info->name);
+        return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for this rank's part of it", info->name);
     tensor_slice_take(held, full, &info->full, &info->slice);
     gt_status st = params_write(p, i, held);
     free(held);

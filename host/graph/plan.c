@@ -55,7 +55,7 @@ gt_status plan_pack(plan_area *areas, int count, uint64_t align, uint64_t most, 
     const plan_area **order = malloc(room * sizeof *order);
     const plan_area **neighbours = malloc(room * sizeof *neighbours);
     if (!order || !neighbours) {
-        st = gt_fail(GT_NO_MEMORY, "cannot plan memory: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot plan memory: no memory for %zu areas", room);
         goto out;
     }
     most = most / align * align;

@@ -27,7 +27,7 @@ gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)
     *out = NULL;
     kernel_set *k = calloc(1, sizeof *k);
     if (!k)
-        return gt_fail(GT_NO_MEMORY, "cannot hold a kernel set: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the state of a kernel set");
     k->device = d;
     k->info = dev_info_of(d);
     k->storage = storage;

@@ -57,7 +57,7 @@ static gt_status operand_create(trial *t, operand *o)
     o->slack = calloc(size, sizeof *o->slack);
     o->whole = o->type == DTYPE_I32 ? calloc(size, sizeof *o->whole) : NULL;
     if (!o->value || !o->want || !o->slack || (o->type == DTYPE_I32 && !o->whole))
-        return gt_fail(GT_NO_MEMORY, "cannot hold operand '%s': out of memory", o->name);
+        return gt_fail(GT_NO_MEMORY, "no memory for operand '%s' and what it should be", o->name);
     gt_status st = dev_buffer_create(&o->root, t->device, front + bytes + GUARD, o->name);
     return st ? st : dev_buffer_view(&o->buffer, o->root, front, bytes);
 }
@@ -81,7 +81,7 @@ static gt_status operand_write(trial *t, operand *o)
     const size_t all = (size_t)dev_buffer_bytes(o->root), part = (size_t)dev_buffer_bytes(o->buffer);
     unsigned char *image = malloc(all);
     if (!image)
-        return gt_fail(GT_NO_MEMORY, "cannot hold operand '%s': out of memory", o->name);
+        return gt_fail(GT_NO_MEMORY, "no memory for operand '%s' with its guards", o->name);
     memset(image, guard_byte, all);
     unsigned char *data = image + (all - GUARD - part);
     for (int64_t i = 0; o->given && i < o->n; i++) {
@@ -147,7 +147,7 @@ static gt_status operand_check(trial *t, const operand *o, const char *name)
     const size_t front = all - GUARD - part;
     unsigned char *image = malloc(all);
     if (!image)
-        return gt_fail(GT_NO_MEMORY, "cannot hold operand '%s': out of memory", o->name);
+        return gt_fail(GT_NO_MEMORY, "no memory to read back operand '%s'", o->name);
     gt_status st = dev_read(t->device, o->root, 0, image, all);
     for (size_t i = 0; i < all && !st; i++)
         if ((i < front || i >= front + part) && image[i] != guard_byte)

@@ -157,7 +157,7 @@ static void embed_token_grad_with(trial *t, int some)
     int32_t *counts = calloc((size_t)V + 1, sizeof *counts);
     double *size = calloc((size_t)all, sizeof *size), *want = calloc((size_t)all, sizeof *want);
     if (!t->status && (!counts || !size || !want))
-        t->status = gt_fail(GT_NO_MEMORY, "cannot hold token counts: out of memory");
+        t->status = gt_fail(GT_NO_MEMORY, "no memory for the counts of %d tokens", V);
     if (!t->status) {
         kernel_embed_sort(x->whole, t->R, V, order->whole, starts->whole, counts);
         append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, held, x->buffer, order->buffer,

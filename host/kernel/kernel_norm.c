@@ -126,7 +126,7 @@ static void layernorm_with(trial *t, int keep, double offset)
     t->flops = 8.0 * (double)n;
     double *stats = calloc(2 * (size_t)t->R, sizeof *stats);
     if (!stats) {
-        t->status = gt_fail(GT_NO_MEMORY, "cannot hold row statistics: out of memory");
+        t->status = gt_fail(GT_NO_MEMORY, "no memory for the statistics of %d rows", t->R);
         return;
     }
     double *m = stats, *s = stats + t->R;

@@ -141,7 +141,7 @@ static void xent_with(trial *t, int gradient, double deviation, int weighted)
                      : take(t, "dlogits", STORED, elements(t));
     double *slope = calloc((size_t)elements(t), sizeof *slope);
     if (!t->status && !slope)
-        t->status = gt_fail(GT_NO_MEMORY, "cannot hold logits: out of memory");
+        t->status = gt_fail(GT_NO_MEMORY, "no memory for the slopes of the logits");
     if (t->status) {
         free(slope);
         return;

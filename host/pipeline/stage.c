@@ -63,7 +63,7 @@ struct stage {
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot make a stage: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot make a stage: no memory for its chunks, copies and times");
 }
 
 static const run_replica *replica_of(const stage *s)

@@ -26,7 +26,7 @@ struct sync_holders {
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot find who holds which parameter: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot find who holds which parameter: no memory for the claims of all ranks");
 }
 
 /* Name, whole shape and slice: what must agree for two to be the same. */

@@ -58,7 +58,7 @@ void st_close(st_file *f)
 
 static gt_status no_memory(const char *name)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", name);
+    return gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for its paths and list of tensors", name);
 }
 
 static gt_status bad_tensor(const char *file, const char *tensor, const char *why)
@@ -476,7 +476,7 @@ void st_writer_abandon(st_writer *w)
 
 static gt_status cannot_write(const st_writer *w)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory, or a name that is not UTF-8",
+    return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its header, or a name that is not UTF-8",
                    w->path);
 }
 
@@ -489,7 +489,7 @@ gt_status st_writer_open(st_writer **out, const char *path)
         w->header = json_object();
     }
     gt_status st = w && w->path && w->header ? gt_writer_open(&w->file, path)
-        : gt_fail(GT_NO_MEMORY, "cannot write '%s': out of memory", path);
+        : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its path and header", path);
     if (st) {
         st_writer_abandon(w);
         return st;

@@ -23,7 +23,7 @@ static gt_status only_mine(const void *data, size_t size, net_blobs *all)
         all->data[0] = malloc(size + 1);
     if (!all->count || !all->data[0]) {
         net_blobs_release(all);
-        return gt_fail(GT_NO_MEMORY, "cannot hold %zu bytes of a checkpoint: out of memory", size);
+        return gt_fail(GT_NO_MEMORY, "no memory for %zu bytes of a checkpoint", size);
     }
     if (size)
         memcpy(all->data[0], data, size);
@@ -67,7 +67,7 @@ gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const
     const int32_t code = (int32_t)fared;
     unsigned char *share = malloc(HEAD + size);
     if (!share)             /* nothing can be said; the caller's end will tell the others */
-        return gt_fail(GT_NO_MEMORY, "cannot tell other ranks of '%s': out of memory", what);
+        return gt_fail(GT_NO_MEMORY, "cannot tell other ranks of '%s': no memory for %zu bytes", what, size);
     memcpy(share, &code, HEAD);
     if (size)
         memcpy(share + HEAD, data, size);

@@ -24,7 +24,7 @@ static const char *const order_names[] = { "shuffled", "sequential" };  /* [load
 
 gt_status checkpoint_no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot handle checkpoint '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "checkpoint '%s': no memory for its paths and lists", path);
 }
 
 void checkpoint_file_name(checkpoint_file *out, const char *owner, int rank)

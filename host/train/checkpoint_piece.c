@@ -45,7 +45,7 @@ gt_status checkpoint_piece_note(json_t *notes, const char *name, const checkpoin
     json_t *note = json_pack("{s:o, s:o, s:[I, I]}", "full", dims, "slice", slice, "range",
                              (json_int_t)p->begin, (json_int_t)p->end);
     return note && !json_object_set_new(notes, name, note)
-               ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot note tensor '%s': out of memory", name);
+               ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the note on tensor '%s'", name);
 }
 
 static gt_status bad_note(const char *path, const char *name)

@@ -133,7 +133,7 @@ gt_status events_open(events **out, const char *folder, uint64_t first)
     *out = NULL;
     events *e = calloc(1, sizeof *e);
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot write events: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot write events: no memory for the writer");
     e->file = create(e, folder);
     if (!e->file) {
         gt_status st = gt_fail(GT_IO, "cannot create '%s': %s", e->path, strerror(errno));

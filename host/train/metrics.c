@@ -100,7 +100,7 @@ static gt_status cut_record(metrics *m, uint64_t done)
 gt_status metrics_last(uint64_t *last, const char *run)
 {
     char *text = NULL, *path = gt_path_join(run, "metrics.jsonl");
-    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot read metrics: out of memory");
+    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/metrics.jsonl'", run);
     *last = 0;
     if (!st && gt_path_exists(path))
         st = gt_file_read(&text, NULL, path, (size_t)4 << 30);
@@ -122,12 +122,12 @@ gt_status metrics_open(metrics **out, const char *run, uint64_t done)
     *out = NULL;
     metrics *m = calloc(1, sizeof *m);
     if (!m)
-        return gt_fail(GT_NO_MEMORY, "cannot record metrics: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot record metrics: no memory for the recorder");
     gt_status st = GT_OK;
     m->run = strdup(run);
     m->path = gt_path_join(run, "metrics.jsonl");
     if (!m->run || !m->path)
-        st = gt_fail(GT_NO_MEMORY, "cannot record metrics: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/metrics.jsonl'", run);
     if (!st)
         st = cut_record(m, done);
     if (!st) {

@@ -26,7 +26,7 @@ gt_status plot_add(plot_series *s, double x, double y)
             s->x = xs;
         double *ys = xs ? realloc(s->y, room * sizeof *ys) : NULL;
         if (!ys)
-            return gt_fail(GT_NO_MEMORY, "cannot plot the loss: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot plot the loss: no memory for %zu points", room);
         s->y = ys;
         s->room = room;
     }
@@ -276,7 +276,7 @@ gt_status plot_loss(const char *path, const char *title, const plot_series *trai
     if (!train->count && !val->count)
         return GT_OK;
     draw(&svg, title, train, val);
-    gt_status st = svg.failed ? gt_fail(GT_NO_MEMORY, "cannot draw '%s': out of memory", path)
+    gt_status st = svg.failed ? gt_fail(GT_NO_MEMORY, "cannot draw '%s': no memory for the picture", path)
                               : gt_file_write(path, svg.data, svg.size);
     gt_text_release(&svg);
     return st;

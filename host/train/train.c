@@ -23,7 +23,7 @@
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot train: out of memory");
+    return gt_fail(GT_NO_MEMORY, "cannot train: no memory for the lists of parameters and steps");
 }
 
 gt_status train_options_check(const train_options *o)

@@ -183,7 +183,8 @@ gt_status net_run_direct(net_task *t)
     const size_t size = sizeof(direct) + DEPTH * (size_t)(t->size - 1) * sizeof(slot);
     direct *d = calloc(1, size);
     if (!d)
-        return gt_fail(GT_NO_MEMORY, "cannot begin a direct collective: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot begin a direct collective: no memory for the messages of %d ranks",
+                       t->size);
     d->t = t;
     gt_status st = prepare(d);
     uint64_t launched = 0;

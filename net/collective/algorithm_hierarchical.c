@@ -54,7 +54,7 @@ gt_status net_layers_make(net_layers *out, const net_link_matrix *m, int rank)
     l.count = calloc(n, sizeof *l.count);
     l.member = malloc(n * n * sizeof *l.member);
     if (!first || !l.count || !l.member) {
-        st = gt_fail(GT_NO_MEMORY, "cannot group ranks by host: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot group ranks by host: no memory for a table of %zu ranks", (size_t)n);
         goto out;
     }
     memset(l.member, 0xff, n * n * sizeof *l.member);
@@ -193,7 +193,8 @@ gt_status net_run_hierarchical(net_task *t)
     uint64_t *begin = malloc(((size_t)t->size + 1) * sizeof *begin);
     gt_status st;
     if (!lane || !begin)
-        st = gt_fail(GT_NO_MEMORY, "cannot begin a hierarchical collective: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot begin a hierarchical collective: no memory for the parts of %d ranks",
+                     t->size);
     else
         st = t->kind == NET_OP_BROADCAST ? broadcast(t, local, lane, begin)
                                          : all_reduce(t, local, lane, begin);

@@ -131,7 +131,7 @@ static gt_status cut_by_links(net_state *s, const net_call *c, size_t grain)
     gt_status st = net_state_links(s);
     double *share = st ? NULL : malloc((size_t)p * sizeof *share);
     if (!st && !share)
-        st = gt_fail(GT_NO_MEMORY, "cannot begin a collective: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot begin a collective: no memory for the shares of %d ranks", p);
     if (!st)
         st = net_links_shares(&s->links, share);
     if (!st)

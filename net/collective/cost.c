@@ -303,7 +303,7 @@ gt_status net_links_shares(const net_link_matrix *m, double *share)
     double *uplink = malloc((size_t)p * sizeof *uplink);
     int *worker = malloc((size_t)p * sizeof *worker);
     if (!uplink || !worker) {
-        st = gt_fail(GT_NO_MEMORY, "cannot share a sum out: out of memory");
+        st = gt_fail(GT_NO_MEMORY, "cannot share a sum out: no memory for the links of %d ranks", p);
     } else {
         for (int i = 0; i < p; i++) {
             uplink[i] = fmax(1.0, floor(16.0 * m->uplink[i] / most + 0.5));

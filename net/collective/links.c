@@ -271,7 +271,7 @@ static gt_status level(meter *w, uint64_t *begin)
     if (p == 2)                         /* all its peers are one, and that is measured better */
         w->m->uplink[0] = w->m->uplink[1] = w->m->bandwidth[1];
     if (!value)
-        return gt_fail(GT_NO_MEMORY, "cannot measure links: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot measure links: no memory for the rates of %d ranks", p);
     value[w->t.rank] = all_in_memory(w);
     gt_status st = gather(w, value, 1, begin);
     for (int i = 0; !st && i < p; i++) {
@@ -311,7 +311,7 @@ static gt_status measure(meter *w)
     const int p = w->t.size;
     uint64_t *bytes = malloc(((size_t)p + 1) * sizeof *bytes);
     if (!bytes)
-        return gt_fail(GT_NO_MEMORY, "cannot measure links: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot measure links: no memory for the sizes of %d ranks", p);
     w->m->add = time_adding(w->in, w->out);
     gt_status st = meet_all(w);
     if (!st)
@@ -329,7 +329,7 @@ static gt_status measure(meter *w)
     if (!st) {
         /* One number for all: rank 0's, sent along as everybody's "row". */
         double *add = malloc((size_t)p * sizeof *add);
-        st = add ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot measure links: out of memory");
+        st = add ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot measure links: no memory for the result of %d ranks", p);
         if (!st) {
             add[w->t.rank] = w->m->add;
             st = gather(w, add, 1, bytes);
@@ -412,7 +412,7 @@ gt_status net_links_create(net_link_matrix *out, int size)
     if (out->latency && out->bandwidth && out->uplink && out->host)
         return GT_OK;
     net_links_release(out);
-    return gt_fail(GT_NO_MEMORY, "cannot hold a matrix of %d links: out of memory", size);
+    return gt_fail(GT_NO_MEMORY, "no memory for a matrix of %d links", size);
 }
 
 void net_links_release(net_link_matrix *m)

@@ -49,7 +49,7 @@ gt_status net_state_of(net_group *g, net_state **out)
             free(s);
             free(begin);
             s = NULL;
-            st = gt_fail(GT_NO_MEMORY, "cannot begin a collective: out of memory");
+            st = gt_fail(GT_NO_MEMORY, "cannot begin a collective: no memory for what is kept of the group");
         }
     }
     pthread_mutex_unlock(&first_use);
@@ -152,7 +152,7 @@ gt_status net_call_start(net_group *g, const net_call *call, net_collective **ou
     }
     if (!copied) {
         collective_free(c);
-        return gt_fail(GT_NO_MEMORY, "cannot start a collective: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot start a collective: no memory for its arguments");
     }
 
     pthread_mutex_lock(&s->lock);

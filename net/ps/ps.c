@@ -97,7 +97,7 @@ static gt_status take_ranks(const net_ps *ps, const char *what, const int *given
                        ps->size);
     *out = malloc((size_t)n * sizeof **out);
     if (!*out)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %d %ss", n, what);
     for (int i = 0; i < n; i++) {
         (*out)[i] = given ? given[i] : i;
         if ((*out)[i] < 0 || (*out)[i] >= ps->size)
@@ -118,7 +118,7 @@ static gt_status take_shares(net_ps *ps, const double *given)
     double sum = 0.0;
     ps->shares = malloc((size_t)n * sizeof *ps->shares);
     if (!ps->shares)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for the shares of %d servers", n);
     for (int i = 0; i < n; i++) {
         ps->shares[i] = given ? given[i] : 1.0;
         if (!(ps->shares[i] >= 0.0) || isinf(ps->shares[i]))
@@ -148,7 +148,8 @@ static gt_status cut_blocks(net_ps *ps, uint64_t piece)
     ps->blocks = calloc((size_t)n + 1, sizeof *ps->blocks);
     ps->key_of = calloc((size_t)n + 1, sizeof *ps->key_of);
     if (!ps->first || !ps->blocks || !ps->key_of)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %llu blocks",
+                       (unsigned long long)n);
     for (uint32_t k = 0; k < ps->key_count; k++) {
         ps->first[k] = ps->block_count;
         for (uint64_t at = 0; at < ps->keys[k]; at += each) {
@@ -186,7 +187,8 @@ static gt_status cut_keys(net_ps *ps)
         return st;
     ps->ranges = calloc(ps->block_count * n + 1, sizeof *ps->ranges);
     if (!ps->ranges)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for the parts of %u blocks",
+                       ps->block_count);
     for (uint32_t b = 0; b < ps->block_count; b++)
         cut_block(ps, &ps->blocks[b], &ps->ranges[b * n]);
     return GT_OK;
@@ -205,7 +207,7 @@ static gt_status take_options(net_ps *ps, const net_ps_options *options, const u
     ps->options = *options;
     ps->keys = malloc((ps->key_count + (size_t)1) * sizeof *ps->keys);
     if (!ps->keys)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %u keys", ps->key_count);
     for (uint32_t k = 0; k < ps->key_count; k++) {
         ps->keys[k] = keys[k];
         if (keys[k] > SIZE_MAX / 64)
@@ -252,7 +254,7 @@ static gt_status own_group(net_ps *ps, net_group *g)
 {
     int *ranks = malloc((size_t)ps->size * sizeof *ranks);
     if (!ranks)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %d ranks", ps->size);
     for (int i = 0; i < ps->size; i++)
         ranks[i] = net_group_member(g, i);
     gt_status st = net_group_create(&ps->group, net_group_comm(g), ranks, ps->size);
@@ -266,7 +268,7 @@ gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
     *out = NULL;
     net_ps *ps = calloc(1, sizeof *ps);
     if (!ps)
-        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for its state");
     pthread_mutex_init(&ps->lock, NULL);
     ps->rank = net_group_rank(g);
     ps->size = net_group_size(g);

@@ -130,7 +130,7 @@ static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version
                        (unsigned)ps->key_count);
     net_ps_request *r = new_request(ps, kind, key, version);
     if (!r)
-        return gt_fail(GT_NO_MEMORY, "cannot ask a parameter server: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot ask a parameter server: no memory for the request");
     for (uint32_t i = 0; !st && i < r->blocks; i++) {
         asked *a = &r->asked[i];
         st = take_slot(ps, &a->slot);

@@ -89,7 +89,7 @@ static gt_status make_room(ps_server *s)
     if (requests)
         s->requests = requests;
     if (!events || !requests)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for %d requests under way", (int)room);
     s->room = room;
     return GT_OK;
 }
@@ -141,7 +141,7 @@ static gt_status answer(ps_server *s, const part *p, int worker, uint32_t slot, 
 {
     ps_answer *a = malloc(sizeof *a);
     if (!a)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for an answer");
     *a = (ps_answer){ .status = status, .version = p->version };
     gt_status st = send(s, worker, ps_down(slot), a, sizeof *a,
                         (event){ .kind = ANSWER_SENT, .answer = a });
@@ -305,7 +305,8 @@ static gt_status place_mail(ps_server *s, part *p, mail *m)
     if (p->boxed[m->worker]) {
         m->data = malloc(p->range.count * sizeof *m->data);
         m->extra = 1;
-        return m->data ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return m->data ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for a push of %llu elements",
+                                         (unsigned long long)p->range.count);
     }
     if (!s->box[m->worker]) {
         gt_status st = net_comm_memory(net_group_comm(s->ps->group), s->total * sizeof *m->data,
@@ -323,7 +324,7 @@ static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
 {
     mail *m = calloc(1, sizeof *m), **last = &p->mails;
     if (!m)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory to note a push");
     m->worker = worker;
     m->slot = slot;
     gt_status st = place_mail(s, p, m);
@@ -342,7 +343,7 @@ static gt_status take_pull(ps_server *s, int worker, part *p, const ps_request *
 {
     pull *q = malloc(sizeof *q), **last = &p->pulls;
     if (!q)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory to note a pull");
     *q = (pull){ NULL, worker, r->slot, r->version };
     while (*last)
         last = &(*last)->next;
@@ -504,7 +505,7 @@ static gt_status make_part(ps_server *s, part *p, const float *initial)
     p->pushed = calloc((size_t)s->workers, sizeof *p->pushed);
     p->boxed = calloc((size_t)s->workers, 1);
     if (!p->pushed || !p->boxed)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the counts of %d workers", s->workers);
     if (initial && bytes)
         memcpy(p->value, initial + p->range.offset, bytes);
     else
@@ -515,10 +516,12 @@ static gt_status make_part(ps_server *s, part *p, const float *initial)
     for (int w = 0; p->pulled && w < s->workers; w++) {
         p->pulled[w] = malloc(bytes);
         if (!p->pulled[w])
-            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for worker %d's copy of %zu bytes",
+                           w, bytes);
         memcpy(p->pulled[w], p->value, bytes);
     }
-    return p->pulled ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+    return p->pulled ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the copies of %d workers",
+                                       s->workers);
 }
 
 /* Places of all parts, at cache lines, and the arena of their values. */
@@ -544,7 +547,7 @@ gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *c
     *out = NULL;
     ps_server *s = calloc(1, sizeof *s);
     if (!s)
-        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the server's state");
     s->ps = ps;
     s->workers = s->open = ps->options.worker_count;
     s->parts = calloc(ps->block_count + (size_t)1, sizeof *s->parts);
@@ -552,7 +555,8 @@ gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *c
     s->closed = calloc((size_t)s->workers, 1);
     s->box = calloc((size_t)s->workers, sizeof *s->box);
     gt_status st = s->parts && s->inbox && s->closed && s->box
-        ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: out of memory");
+        ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for %u parts and %d workers",
+                          ps->block_count, s->workers);
     if (!st)
         st = make_parts(s, index, initial);
     if (!st) {
