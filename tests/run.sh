@@ -312,11 +312,11 @@ run_tier()      # FOLDER TIER SUFFIX
     kind=cunit
     [ "$2" != fuzz ] || kind=fuzz
     programs "$1" "$2" > "$scratch/programs"
-    while read -r company program; do
+    while read -r concurrency program; do
         name=${program##*/}
         wanted "$name" && [ -x "$program" ] || continue
         found=yes
-        start "$company" $kind "$name$3" "$program"
+        start "$concurrency" $kind "$name$3" "$program"
     done < "$scratch/programs"
 }
 
@@ -324,11 +324,11 @@ run_tier()      # FOLDER TIER SUFFIX
 run_scripts()
 {
     for script in $(shell_tests); do
-        name=${script##*/} name=${name%.sh} company=beside
+        name=${script##*/} name=${name%.sh} concurrency=beside
         wanted "$name" || continue
         found=yes
-        ! grep -q '^# Runs alone: ' "$script" || company=alone
-        [ "$company" != "$1" ] || start "$1" shell "$name" "$root/$script"
+        ! grep -q '^# Runs alone: ' "$script" || concurrency=alone
+        [ "$concurrency" != "$1" ] || start "$1" shell "$name" "$root/$script"
     done
 }
 

@@ -42,7 +42,7 @@ void gt_activity_end(gt_activity *a);
 /* Called on the main thread when its outermost activity has ended; NULL: nothing is. */
 void gt_activity_after(void (*hook)(void));
 
-/* What the main thread is busy with now, outermost first, as one line: "planning memory 12/340
+/* What the main thread is busy with now, outermost first, as one line: "laying out memory 12/340
  * nodes: measuring a product". *since_ns is when the outermost began. 0: with nothing. Any thread. */
 int gt_activity_describe(char *out, size_t size, uint64_t *since_ns);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/busy.h - tells the user what takes so long, until it is over.
  *
- *   terminal   planning memory of 120/340 nodes: compiling gemm.cl  0:02       drawn over
- *   a pipe     busy    planning memory of 120/340 nodes: compiling gemm.cl, for 12 s
+ *   terminal   laying out memory of 120/340 nodes: compiling gemm.cl  0:02       drawn over
+ *   a pipe     busy    laying out memory of 120/340 nodes: compiling gemm.cl, for 12 s
  *
  * A thread looks at the main thread's activity (host/base/activity.h) ten times a second and writes
  * to standard error what has lasted a while: a terminal sees it from a third of a second on, a

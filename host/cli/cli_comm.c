@@ -16,16 +16,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* SIGUSR2 only rings a bell; a thread of its own answers it, so that it comes through when all
+/* SIGUSR2 only rings a doorbell; a thread of its own answers it, so that it comes through when all
  * others are stuck. */
-typedef struct watch { net_comm *comm; pthread_t thread; int bell[2]; } watch;
-static int bell = -1;
+typedef struct watch { net_comm *comm; pthread_t thread; int doorbell[2]; } watch;
+static int doorbell = -1;
 
 static void on_signal(int number)
 {
     const int before = errno;
     const char letter = number == SIGUSR2 ? 'd' : 'q';
-    if (write(bell, &letter, 1) < 0) {
+    if (write(doorbell, &letter, 1) < 0) {
         /* The pipe is full: it has rung. */
     }
     errno = before;
@@ -54,7 +54,7 @@ static void *dump_on_signal(void *context)
     const watch *w = context;
     char letter;
     for (;;) {
-        const ssize_t n = read(w->bell[0], &letter, 1);
+        const ssize_t n = read(w->doorbell[0], &letter, 1);
         if (n == 1 && letter == 'd')
             dump(w->comm);
         else if (n >= 0 || errno != EINTR)
@@ -64,22 +64,22 @@ static void *dump_on_signal(void *context)
 
 void cli_comm_listen(void)
 {
-    const struct sigaction action = { .sa_handler = bell < 0 ? SIG_IGN : on_signal, .sa_flags = SA_RESTART };
+    const struct sigaction action = { .sa_handler = doorbell < 0 ? SIG_IGN : on_signal, .sa_flags = SA_RESTART };
     sigaction(SIGUSR2, &action, NULL);
 }
 
 static gt_status watch_begin(watch *w, net_comm *c)
 {
     w->comm = c;
-    if (pipe2(w->bell, O_CLOEXEC) < 0)
+    if (pipe2(w->doorbell, O_CLOEXEC) < 0)
         return gt_fail(GT_IO, "cannot make a pipe: %s", strerror(errno));
     const int failed = pthread_create(&w->thread, NULL, dump_on_signal, w);
     if (failed) {
-        close(w->bell[0]);
-        close(w->bell[1]);
+        close(w->doorbell[0]);
+        close(w->doorbell[1]);
         return gt_fail(GT_NO_MEMORY, "cannot start a thread: %s", strerror(failed));
     }
-    bell = w->bell[1];
+    doorbell = w->doorbell[1];
     cli_comm_listen();
     return GT_OK;
 }
@@ -89,9 +89,9 @@ static void watch_end(watch *w)
     signal(SIGUSR2, SIG_IGN);
     on_signal(0);
     pthread_join(w->thread, NULL);
-    bell = -1;
-    close(w->bell[0]);
-    close(w->bell[1]);
+    doorbell = -1;
+    close(w->doorbell[0]);
+    close(w->doorbell[1]);
 }
 
 static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))

@@ -69,7 +69,7 @@ static void describe(const pipe_plan *p, char *out, size_t size)
     snprintf(stages, sizeof stages, least == most ? "%d" : "%d-%d", least, most);
     snprintf(out, size, "%d replicas x %s stages x %d tensor, micro-batches of %d%s, %s, dealt %s",
              p->replicas, stages, p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "",
-             p->schedule, p->dealt);
+             p->schedule, p->distribution);
 }
 
 static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice,
@@ -139,7 +139,7 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
     json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step,
                             "idle", p->idle, "reduce_s", p->reduce, "tensor", p->tensor,
                             "micro_batch", p->micro_batch, "recompute", p->recompute,
-                            "schedule", p->schedule, "dealt", p->dealt, "uniform_s",
+                            "schedule", p->schedule, "dealt", p->distribution, "uniform_s",
                             isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas);
     char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);

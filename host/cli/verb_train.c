@@ -227,7 +227,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
 }
 
 /* What all ranks need, in one piece. */
-typedef struct scene {
+typedef struct run_context {
     const model_config *config;
     data_set *data;
     const cli_tokenizer_mark *mark; /* of the tokenizer the run's weights are trained with   */
@@ -238,7 +238,7 @@ typedef struct scene {
     double peak_flops;
     int again;                      /* planned anew in mid-run                               */
     uint64_t start_ns;
-} scene;
+} run_context;
 
 /* Why all ranks stopped together: did rank 0 only want to plan again, or did a signal come to any of
  * them? The same answer on all ranks, and the same exit code. */
@@ -265,7 +265,7 @@ static gt_status ask_why(net_comm *c, int wants, int *again)
 }
 
 /* After the last step: pictures of it, and all ranks leave together. */
-static gt_status finish_run(const scene *x, train *t, gt_status st)
+static gt_status finish_run(const run_context *x, train *t, gt_status st)
 {
     gt_status last = GT_OK;
     gt_saved_message why;
@@ -285,7 +285,7 @@ static gt_status finish_run(const scene *x, train *t, gt_status st)
 }
 
 /* From a plan to the end, or to where work must move: then *again, and a checkpoint to go on from. */
-static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text *why, int *again)
+static gt_status follow_plan(const run_context *x, const run_plan *plan, const gt_text *why, int *again)
 {
     train_options options = train_settings_options();
     const train_model model = { .name = x->config->name, .config = x->config,
@@ -346,7 +346,7 @@ static gt_status follow_plan(const scene *x, const run_plan *plan, const gt_text
 static gt_status run_training(const model_config *c, data_set *data, const cli_tokenizer_mark *mark,
                               const token_split *val, cli_source *source, dev_device *d, net_comm *comm)
 {
-    scene x = { c, data, mark, val, source, d, comm, 0.0, 0, gt_now_ns() };
+    run_context x = { c, data, mark, val, source, d, comm, 0.0, 0, gt_now_ns() };
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);

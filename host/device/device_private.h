@@ -48,7 +48,7 @@ struct dev_program {
     char name[48];
 };
 
-/* "CL_OUT_OF_RESOURCES" and its kin. */
+/* "CL_OUT_OF_RESOURCES" and the like. */
 const char *cl_error_name(cl_int error);
 
 /* One device of one platform, as found. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* host/exchange/stage_wire.c - rings of parcels.
+/* host/exchange/stage_wire.c - rings of slots.
  *
- * Receives are posted one parcel less than there are, so that the parcel whose write to the device
+ * Receives are posted one slot less than there are, so that the slot whose write to the device
  * was queued last need not be waited for.                                                 */
 #include "host/exchange/stage_wire.h"
 
@@ -12,14 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef struct parcel {
+typedef struct wire_slot {
     void *data;                     /* an arena                                             */
     net_request *request;
     dev_event *writing;             /* in: until then the device reads it                   */
-    uint64_t ticket;                /* out: the courier's, who starts sending               */
+    uint64_t ticket;                /* out: the completion thread's, who starts sending               */
     gt_span about;                  /* out: step, micro-batch and chunk, for the trace      */
     wire *of;
-} parcel;
+} wire_slot;
 
 struct wire {
     net_comm *comm;
@@ -27,7 +27,7 @@ struct wire {
     uint32_t channel;
     uint64_t bytes, sent;
     char name[40];                  /* for the trace                                        */
-    parcel *parcels;
+    wire_slot *slots;
     uint64_t total, posted, taken;  /* in: of this run; out: taken counts for ever          */
 };
 
@@ -35,19 +35,19 @@ gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint6
 {
     *out = NULL;
     wire *w = calloc(1, sizeof *w);
-    parcel *parcels = calloc((size_t)depth, sizeof *parcels);
-    if (!w || !parcels) {
+    wire_slot *slots = calloc((size_t)depth, sizeof *slots);
+    if (!w || !slots) {
         free(w);
-        free(parcels);
+        free(slots);
         return gt_fail(GT_NO_MEMORY, "cannot connect stages: no memory for a list of %d messages under way", depth);
     }
     *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes,
-                 .parcels = parcels };
+                 .slots = slots };
     snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
     gt_status st = GT_OK;
     for (int i = 0; !st && i < depth; i++) {
-        parcels[i].of = w;
-        st = net_comm_memory(c, bytes, &parcels[i].data);
+        slots[i].of = w;
+        st = net_comm_memory(c, bytes, &slots[i].data);
     }
     if (st) {
         wire_release(w);
@@ -62,13 +62,13 @@ void wire_release(wire *w)
     if (!w)
         return;
     for (int i = 0; i < w->depth; i++) {
-        parcel *p = &w->parcels[i];
+        wire_slot *p = &w->slots[i];
         const gt_status arrived = net_wait(p->request), written = dev_event_wait(p->writing);
         if (arrived || written)
             gt_message_clear();                 /* the job is over, and has said why */
         net_comm_memory_free(w->comm, p->data);
     }
-    free(w->parcels);
+    free(w->slots);
     free(w);
 }
 
@@ -76,7 +76,7 @@ static gt_status post(wire *w)
 {
     gt_status st = GT_OK;
     while (!st && w->posted < w->total && w->posted - w->taken < (uint64_t)w->depth - 1) {
-        parcel *p = &w->parcels[w->posted % (uint64_t)w->depth];
+        wire_slot *p = &w->slots[w->posted % (uint64_t)w->depth];
         dev_event *writing = p->writing;
         p->writing = NULL;
         st = dev_event_wait(writing);
@@ -84,7 +84,7 @@ static gt_status post(wire *w)
             st = net_recv_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
         w->posted += !st;
     }
-    net_comm_nudge(w->comm);
+    net_comm_signal(w->comm);
     return st;
 }
 
@@ -95,7 +95,7 @@ gt_status wire_expect(wire *w, int total)
     return post(w);
 }
 
-static gt_status finish(parcel *p, uint64_t *waited)
+static gt_status finish(wire_slot *p, uint64_t *waited)
 {
     net_request *r = p->request;
     p->request = NULL;
@@ -108,9 +108,9 @@ static gt_status finish(parcel *p, uint64_t *waited)
     return st;
 }
 
-gt_status wire_take(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited)
+gt_status wire_receive(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited)
 {
-    parcel *p = &w->parcels[w->taken % (uint64_t)w->depth];
+    wire_slot *p = &w->slots[w->taken % (uint64_t)w->depth];
     gt_status st = finish(p, waited);
     if (!st)
         st = dev_write_start(d, b, 0, p->data, w->bytes, &p->writing);
@@ -120,27 +120,27 @@ gt_status wire_take(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited)
 
 static gt_status send(void *context, uint64_t now)
 {
-    parcel *p = context;
+    wire_slot *p = context;
     const wire *w = p->of;
     (void)now;
     gt_trace_of(p->about.step, p->about.micro_batch, p->about.chunk);
     gt_status st = net_send_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
-    net_comm_nudge(w->comm);
+    net_comm_signal(w->comm);
     return st;
 }
 
-gt_status wire_give(wire *w, dev_device *d, dev_buffer *b, dev_courier *c, uint64_t *waited)
+gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint64_t *waited)
 {
-    parcel *p = &w->parcels[w->taken % (uint64_t)w->depth];
+    wire_slot *p = &w->slots[w->taken % (uint64_t)w->depth];
     dev_event *read = NULL;
-    gt_status st = dev_courier_wait(c, p->ticket);
+    gt_status st = dev_completion_wait(c, p->ticket);
     if (!st)
         st = finish(p, waited);
     if (!st)
         st = dev_read_start(d, b, 0, p->data, w->bytes, &read);
     gt_trace_stamp(&p->about);
     if (!st)
-        st = dev_courier_put(c, read, send, p, &p->ticket);
+        st = dev_completion_put(c, read, send, p, &p->ticket);
     w->taken += !st;
     w->sent += st ? 0 : w->bytes;
     return st;

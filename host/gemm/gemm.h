@@ -89,7 +89,7 @@ typedef struct gemm_slot { int launch, arg; } gemm_slot;
 gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
                       gemm_slot *add_at);
 
-/* Bytes of scratch a product needs, at least 64; part of the memory plan. Settles which
+/* Bytes of scratch a product needs, at least 64; part of the memory layout. Settles which
  * engine it will be, so the first call for a shape may measure. */
 gt_status gemm_scratch(gemm_context *c, const gemm_desc *g, uint64_t *bytes);
 

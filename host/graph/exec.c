@@ -22,7 +22,7 @@ gt_status exec_create(exec **out, const graph *g, const exec_options *options)
         return gt_fail(GT_NO_MEMORY, "cannot place a graph: no memory for the state of its execution");
     e->g = g;
     e->o = *options;
-    gt_status st = exec_plan(e);
+    gt_status st = exec_lay_out(e);
     if (st) {
         exec_release(e);
         return st;

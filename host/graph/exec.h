@@ -2,9 +2,9 @@
 /* host/graph/exec.h - a graph placed in memory and turned into launch lists.
  *
  *   memory of a rank    parameters · gradients · optimizer state · activations + scratch
- *                                                                  \__ one arena, planned __/
+ *                                                                  \__ one arena, packed ___/
  *
- * The plan walks the nodes in the order they will run, gives every activation and scratch
+ * The layout walks the nodes in the order they will run, gives every activation and scratch
  * area a lifetime, and packs them so that no two that live at once overlap. After
  * exec_create nothing is allocated any more.
  *
@@ -111,7 +111,7 @@ int       exec_gradient_done(const exec *e, int i);
 /* Queues launches [from, to) of that program; to -1: all the rest. */
 gt_status exec_run_last(exec *e, int from, int to);
 
-/* ---- the plan --------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------- */
 typedef struct exec_memory {
     uint64_t activations;       /* peak of packed activations and scratch: the arena part */
     uint64_t unpacked;          /* what they would take without sharing                   */
@@ -120,7 +120,7 @@ typedef struct exec_memory {
 exec_memory exec_memory_of(const exec *e);
 
 /* Runs nodes alone and prints a table: node, program, shape, engine, time, FLOP/s, bytes; then
- * totals a kind of operation and the memory plan. Of nodes that are alike not all are run. Inputs
+ * totals a kind of operation and the memory layout. Of nodes that are alike not all are run. Inputs
  * should be filled. GT_INTERRUPTED once gt_stop_asked(). */
 gt_status exec_explain(exec *e, FILE *out, double peak_flops);
 /* Device seconds of one forward + backward, and of its GEMMs alone; waits for every launch. Makes no

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/exec_place.c - from a plan to buffers and launch lists.
+/* host/graph/exec_place.c - from a memory layout to buffers and launch lists.
  *
  *   values    a parameter's buffer · a view of the arena · a bound or an own buffer
  *   nodes     launch(context) ──► buffer, view, scratch, add, clear, exchange ──► the list
@@ -201,7 +201,7 @@ static gt_status place_values(exec *e)
         }
     }
     for (int at = 0; !st && at < e->count; at++) {
-        const plan_area *a = &e->areas[e->g->value_count + at];
+        const packing_area *a = &e->areas[e->g->value_count + at];
         if (!a->bytes)
             continue;
         st = dev_buffer_view(&e->scratch[at], chunk_of(e, e->g->value_count + at), a->offset,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* host/graph/exec_private.h - what the files of an exec share.
  *
- *   exec_plan.c      order, lifetimes, a place in the arena      exec_create()
+ *   exec_layout.c    order, lifetimes, a place in the arena      exec_create()
  *   exec_place.c     buffers and launch lists                    exec_ready()
  *   exec.c           running, adding, exchanges between launches exec_run(), exec_add()
  *   exec_explain.c   the same nodes one at a time                exec_time(), exec_find_bad()
  *
- *   order      F0 F1 .. Fn | B W B B W ...      positions are the times of the plan
+ *   order      F0 F1 .. Fn | B W B B W ...      positions are the times of the layout
  *   activation    [def ........ last use]
  *   scratch                  [node]                                                       */
 #ifndef GT_GRAPH_EXEC_PRIVATE_H
@@ -14,7 +14,7 @@
 
 #include "host/graph/exec.h"
 #include "host/graph/node.h"
-#include "host/graph/plan.h"
+#include "host/graph/packing.h"
 
 #define EXEC_LISTS 3                        /* forward, input grad (or all), weight grad */
 
@@ -36,7 +36,7 @@ struct exec {
     exec_options o;
     int count;                              /* nodes, in the order they run */
     int *order;
-    plan_area *areas;                       /* of values, then of nodes' scratch */
+    packing_area *areas;                    /* of values, then of nodes' scratch */
     int *first, *last;                      /* of each value, in positions; first -1: no area */
     dev_buffer **buffer, **scratch;         /* of each value; of each position */
     unsigned char *owned;                   /* the value's buffer is released here */
@@ -59,9 +59,9 @@ struct exec {
 /* What launch functions see; the launch_context comes first so that one casts to the other. */
 typedef struct exec_context { launch_context c; exec *e; } exec_context;
 
-/* exec_plan.c */
+/* exec_layout.c */
 /* Orders the nodes and packs what lives between them; lets the arenas grow to it. */
-gt_status exec_plan(exec *e);
+gt_status exec_lay_out(exec *e);
 /* Which list a phase goes to, and the list of position `at` of the order. */
 int       exec_list_of(const exec *e, graph_phase phase);
 int       exec_list_at(const exec *e, int at);

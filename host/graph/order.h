@@ -2,7 +2,7 @@
 /* host/graph/order.h - when the nodes of a graph run and how long its values live; needs no device.
  *
  *   lists      0 forward | 1 input gradients (or all gradients) | 2 weight gradients
- *   order      F0 F1 .. Fn | B W B B W ...      positions are the times of a memory plan */
+ *   order      F0 F1 .. Fn | B W B B W ...      positions are times to lay memory out by */
 #ifndef GT_GRAPH_ORDER_H
 #define GT_GRAPH_ORDER_H
 

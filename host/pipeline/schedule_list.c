@@ -10,7 +10,7 @@
  *
  * where a forward is allowed while the rank keeps fewer activations than its limit. How far
  * forwards may run ahead is tried from what 1F1B needs up to what memory holds: running far
- * ahead can help a slow stage in the middle and hurt elsewhere, which no rule foretells.    */
+ * ahead can help a slow stage in the middle and hurt elsewhere, which no rule predicts.     */
 #include "host/pipeline/schedule_private.h"
 #include "host/pipeline/simulate.h"
 
@@ -19,39 +19,39 @@
 #include <string.h>
 
 /* One rank while the pipeline is played. */
-typedef struct player {
+typedef struct rank_progress {
     double now;                 /* when it is free                                         */
     int forwards, inputs, weights;
     int most_ahead;             /* forwards without their backward-input                    */
     int most_kept;              /* forwards without their backward-weight                   */
     int left;
-} player;
+} rank_progress;
 
-typedef struct game {
+typedef struct list_scheduler {
     pipe_schedule *s;
     const pipe_cost *costs;
-    player *players;
+    rank_progress *progress;
     double *activation_at, *gradient_at;    /* [rank * micro_batches + m]: when it has arrived */
-} game;
+} list_scheduler;
 
-static double at(const double *times, const game *g, int rank, int m)
+static double at(const double *times, const list_scheduler *g, int rank, int m)
 {
     return times[(size_t)rank * (size_t)g->s->micro_batches + (size_t)m];
 }
 
 /* When each kind of work could begin on a rank; INFINITY: not now. */
-static double forward_ready(const game *g, int r)
+static double forward_ready(const list_scheduler *g, int r)
 {
-    const player *p = &g->players[r];
+    const rank_progress *p = &g->progress[r];
     if (p->forwards == g->s->micro_batches || p->forwards - p->inputs >= p->most_ahead
         || p->forwards - p->weights >= p->most_kept)
         return INFINITY;
     return r == 0 ? 0.0 : at(g->activation_at, g, r, p->forwards);
 }
 
-static double input_ready(const game *g, int r)
+static double input_ready(const list_scheduler *g, int r)
 {
-    const player *p = &g->players[r];
+    const rank_progress *p = &g->progress[r];
     if (p->inputs == p->forwards)
         return INFINITY;
     return r == g->s->ranks - 1 ? 0.0 : at(g->gradient_at, g, r, p->inputs);
@@ -64,9 +64,9 @@ static double later(double a, double b)
 
 /* What rank r does next, and when: a backward-input or forward that is ready when it is free,
  * in that order; else a backward-weight; else whatever is ready first. */
-static pipe_kind choose(const game *g, int r, double *when)
+static pipe_kind choose(const list_scheduler *g, int r, double *when)
 {
-    const player *p = &g->players[r];
+    const rank_progress *p = &g->progress[r];
     const double forward_at = forward_ready(g, r), input_at = input_ready(g, r);
     const int has_weight = p->weights < p->inputs;
     *when = p->now;
@@ -80,9 +80,9 @@ static pipe_kind choose(const game *g, int r, double *when)
     return input_at <= forward_at ? PIPE_BACKWARD_INPUT : PIPE_FORWARD;
 }
 
-static void play(game *g, int r, pipe_kind kind, double when)
+static void issue(list_scheduler *g, int r, pipe_kind kind, double when)
 {
-    player *p = &g->players[r];
+    rank_progress *p = &g->progress[r];
     const writer w = { g->s, r };
     const pipe_cost *c = &g->costs[r];
     const size_t all = (size_t)g->s->micro_batches;
@@ -106,7 +106,7 @@ static void play(game *g, int r, pipe_kind kind, double when)
 }
 
 /* Always the rank whose next work begins first, so that what it depends on has been played. */
-static gt_status play_all(game *g)
+static gt_status issue_all(list_scheduler *g)
 {
     const int ranks = g->s->ranks;
     for (;;) {
@@ -116,7 +116,7 @@ static gt_status play_all(game *g)
         for (int r = 0; r < ranks; r++) {
             double when;
             const pipe_kind k = choose(g, r, &when);
-            if (g->players[r].weights < g->s->micro_batches && when < first) {
+            if (g->progress[r].weights < g->s->micro_batches && when < first) {
                 next = r;
                 first = when;
                 kind = k;
@@ -124,10 +124,10 @@ static gt_status play_all(game *g)
         }
         if (next < 0)
             break;
-        play(g, next, kind, first);
+        issue(g, next, kind, first);
     }
     for (int r = 0; r < ranks; r++)
-        if (g->players[r].weights < g->s->micro_batches)
+        if (g->progress[r].weights < g->s->micro_batches)
             return gt_fail(GT_MISUSE, "rank %d cannot keep the activations of one micro-batch", r);
     return GT_OK;
 }
@@ -147,24 +147,24 @@ static int limit(const pipe_schedule *s, const pipe_cost *costs, const double *m
 static gt_status play_order(pipe_schedule *s, const pipe_cost *costs, const double *memory, int extra)
 {
     const size_t cells = (size_t)s->ranks * (size_t)s->micro_batches;
-    game g = { s, costs, calloc((size_t)s->ranks, sizeof(player)), malloc(cells * sizeof(double)),
-               malloc(cells * sizeof(double)) };
-    gt_status st = g.players && g.activation_at && g.gradient_at
+    list_scheduler g = { s, costs, calloc((size_t)s->ranks, sizeof(rank_progress)), malloc(cells * sizeof(double)),
+                         malloc(cells * sizeof(double)) };
+    gt_status st = g.progress && g.activation_at && g.gradient_at
                        ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to search a schedule of %d ranks", s->ranks);
     for (size_t i = 0; !st && i < cells; i++)
         g.activation_at[i] = g.gradient_at[i] = INFINITY;
     for (int r = 0; !st && r < s->ranks; r++) {
-        player *p = &g.players[r];
+        rank_progress *p = &g.progress[r];
         const int place = s->ranks - r;
         p->left = s->micro_batches;
         p->most_kept = limit(s, costs, memory, r);
         p->most_ahead = place + extra < p->most_kept ? place + extra : p->most_kept;
     }
     if (!st)
-        st = play_all(&g);
+        st = issue_all(&g);
     for (int r = 0; !st && r < s->ranks; r++)
         schedule_put(&(writer){ s, r }, PIPE_UPDATE, 0, 0);
-    free(g.players);
+    free(g.progress);
     free(g.activation_at);
     free(g.gradient_at);
     return st;

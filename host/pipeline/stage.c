@@ -33,7 +33,7 @@ typedef struct chunk {
     int forwards, inputs, weights;      /* programs run in this step                        */
 } chunk;
 
-/* When a program was queued, and (from the courier) when it was done. */
+/* When a program was queued, and (from the completion thread) when it was done. */
 typedef struct stamp { stage *of; int index; uint64_t queued; } stamp;
 
 /* The same for the trace, where the host may be a step ahead: a ring of them. */
@@ -51,12 +51,12 @@ struct stage {
     int count;
     chunk *chunk;
     dev_device *device;
-    dev_courier *courier;
+    dev_completion *completion;
     pipe_event *events;
     stamp *stamps;
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
     uint64_t traced_count;
-    uint64_t traced_end;                /* on the courier's thread: the newest program's     */
+    uint64_t traced_end;                /* on the completion thread: the newest program's     */
     uint64_t start, last_end, waited, sent_before;
     stage_report report;
 };
@@ -169,7 +169,7 @@ void stage_release(stage *s)
 {
     if (!s)
         return;
-    if (s->courier && dev_courier_drain(s->courier))
+    if (s->completion && dev_completion_drain(s->completion))
         gt_message_clear();
     for (int c = 0; s->chunk && c < s->chunks; c++) {
         chunk *k = &s->chunk[c];
@@ -254,7 +254,7 @@ gt_status stage_place(stage *s, const stage_place_options *o)
 {
     gt_status st = GT_OK;
     s->device = o->exec.device;
-    s->courier = o->courier;
+    s->completion = o->completion;
     for (int c = 0; !st && c < s->chunks; c++)
         for (int i = 0; !st && i < s->chunk[c].copies; i++) {
             exec_options e = o->exec;
@@ -337,7 +337,7 @@ static void begin(stage *s)
         s->chunk[c].forwards = s->chunk[c].inputs = s->chunk[c].weights = 0;
 }
 
-/* On the courier's thread, one after the other: a program begins when it is queued or when the one
+/* On the completion thread, one after the other: a program begins when it is queued or when the one
  * before it ends. */
 static gt_status note_end(void *context, uint64_t now)
 {
@@ -356,7 +356,7 @@ static const char *program_name(const stage *s, pipe_kind kind)
            : s->split ? "backward, weights" : "backward";
 }
 
-/* On the courier's thread. */
+/* On the completion thread. */
 static gt_status trace_end(void *context, uint64_t now)
 {
     traced *t = context;
@@ -380,7 +380,7 @@ static gt_status trace_program(stage *s, int index)
     gt_trace_stamp(&t->span);
     snprintf(t->span.name, sizeof t->span.name, "%s", program_name(s, (pipe_kind)s->list[index].kind));
     gt_status st = dev_mark(s->device, &done);
-    return st ? st : dev_courier_put(s->courier, done, trace_end, t, NULL);
+    return st ? st : dev_completion_put(s->completion, done, trace_end, t, NULL);
 }
 
 uint64_t stage_traced_until(stage *s, uint64_t now)
@@ -393,7 +393,7 @@ uint64_t stage_traced_until(stage *s, uint64_t now)
 static gt_status stamp_end(stage *s, int index)
 {
     dev_event *done;
-    if (gt_trace_on() && s->courier) {
+    if (gt_trace_on() && s->completion) {
         gt_status st = trace_program(s, index);
         if (st)
             return st;
@@ -401,7 +401,7 @@ static gt_status stamp_end(stage *s, int index)
     if (!s->comm)                       /* nobody asks, and the host may be a step ahead */
         return GT_OK;
     gt_status st = dev_mark(s->device, &done);
-    return st ? st : dev_courier_put(s->courier, done, note_end, &s->stamps[index], NULL);
+    return st ? st : dev_completion_put(s->completion, done, note_end, &s->stamps[index], NULL);
 }
 
 static gt_status forward(stage *s, const stage_calls *calls, int c, int m)
@@ -470,7 +470,7 @@ static gt_status receive(stage *s, int index, wire *from, dev_buffer *to)
 {
     const double begin = (double)(s->stamps[index].queued - s->start) * 1e-9;
     const uint64_t before = s->waited;
-    gt_status st = wire_take(from, s->device, to, &s->waited);
+    gt_status st = wire_receive(from, s->device, to, &s->waited);
     s->events[index] = (pipe_event){ begin, begin + (double)(s->waited - before) * 1e-9 };
     return st;
 }
@@ -488,12 +488,12 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     case PIPE_RECEIVE_ACTIVATION:
         return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
     case PIPE_SEND_ACTIVATION:
-        return wire_give(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->courier,
+        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion,
                          &s->waited);
     case PIPE_RECEIVE_GRADIENT:
         return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
     case PIPE_SEND_GRADIENT:
-        return wire_give(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->courier,
+        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion,
                          &s->waited);
     case PIPE_FORWARD:
         st = forward(s, calls, c, m);
@@ -566,7 +566,7 @@ gt_status stage_forward(stage *s, const stage_calls *calls, int count)
             chunk *k = &s->chunk[c];
             exec *e = k->copy[0];
             if (k->in_y)
-                st = wire_take(k->in_y, s->device, exec_value(e, k->ends.x), &s->waited);
+                st = wire_receive(k->in_y, s->device, exec_value(e, k->ends.x), &s->waited);
             if (!st && calls->inputs)
                 st = calls->inputs(calls->context, e, c, m);
             if (!st)
@@ -574,9 +574,9 @@ gt_status stage_forward(stage *s, const stage_calls *calls, int count)
             if (!st)
                 st = exec_run(e, EXEC_FORWARD);
             if (!st && k->out_y)
-                st = wire_give(k->out_y, s->device, exec_value(e, k->ends.y), s->courier, &s->waited);
+                st = wire_send(k->out_y, s->device, exec_value(e, k->ends.y), s->completion, &s->waited);
         }
-    return st || !s->courier ? st : dev_courier_drain(s->courier);
+    return st || !s->completion ? st : dev_completion_drain(s->completion);
 }
 
 static uint64_t sent(const stage *s)
@@ -596,7 +596,7 @@ static int computes(unsigned char kind)
 
 gt_status stage_settle(stage *s)
 {
-    gt_status st = dev_courier_drain(s->courier);
+    gt_status st = dev_completion_drain(s->completion);
     const uint64_t all = sent(s);
     s->report = (stage_report){ .seconds = (double)(s->last_end - s->start) * 1e-9,
                                 .waited = (double)s->waited * 1e-9, .sent = all - s->sent_before };

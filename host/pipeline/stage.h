@@ -3,10 +3,10 @@
  *
  *   wire      ══ activation 3 ══►  inbox                        outbox  ══ activation 2 ══►
  *   device       write x │ forward 3 │ read y │ backward-input 1 │ read dx │ ...
- *   courier                                   └► send y                    └► send dx
+ *   completion                                   └► send y                 └► send dx
  *
  * One interpreter for every schedule: it queues programs as the array says, waits on the host only
- * where an instruction receives, and leaves sending to the courier, so that wires and
+ * where an instruction receives, and leaves sending to the completion thread, so that wires and
  * devices work at once. A stage without neighbours (data parallelism, one device) is the same
  * with nothing to send; its backward runs as one program, since nobody waits for the first
  * half of it.
@@ -21,7 +21,7 @@
 #ifndef PIPELINE_STAGE_H
 #define PIPELINE_STAGE_H
 
-#include "host/device/courier.h"
+#include "host/device/completion.h"
 #include "host/graph/exec.h"
 #include "host/pipeline/run_plan.h"
 #include "host/pipeline/simulate.h"
@@ -53,7 +53,7 @@ int          stage_is_last(const stage *s);         /* holds the head      */
 typedef struct stage_place_options {
     exec_options exec;              /* device, kernels, gemm, params, bindings, exchange       */
     exec_arena *passing;            /* shared with others that never run at the same time      */
-    dev_courier *courier;           /* may be NULL without neighbours                          */
+    dev_completion *completion;     /* may be NULL without neighbours                          */
 } stage_place_options;
 /* As exec_create() and exec_ready(): all that share `passing` are placed before one is ready. */
 gt_status stage_place(stage *s, const stage_place_options *o);
@@ -93,7 +93,7 @@ gt_status stage_settle(stage *s);
  * how long the host waited; of a reduce and the update what stage_note() said. Sends have none. */
 const pipe_schedule *stage_schedule(const stage *s);
 const pipe_event    *stage_events(const stage *s);
-/* For who traces what comes after the programs of a step, on the courier's thread: when the newest
+/* For who traces what comes after the programs of a step, on the completion thread: when the newest
  * program ended, and that something else lasted until `now`. */
 uint64_t             stage_traced_until(stage *s, uint64_t now);
 uint64_t             stage_began(const stage *s);   /* gt_now_ns() of its begin           */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/local_arrange.c - one replica: which seat is which stage, where the cuts are, how large a
+/* host/planner/local_arrange.c - one replica: which group is which stage, where the cuts are, how large a
  * micro-batch is.
  *
  *   set {a b c}, t seconds:   f({})    = 0 units
@@ -24,7 +24,7 @@ enum { MOST_EXHAUSTIVE = 20000, MOST_MOVES = 400, BUCKETS = 1024 };
 
 /* The least bottleneck of a set, for micro-batches of one size and so many in flight. */
 typedef struct bottleneck {
-    int known, seat[SEATS], cut[SEATS + 1];
+    int known, group[GROUPS], cut[GROUPS + 1];
     double seconds, fill;           /* fill: forward and backward-input of all stages, once */
     double parameters, update;      /* of the stage that has most                           */
 } bottleneck;
@@ -37,26 +37,26 @@ typedef struct entry {
 } entry;
 
 struct arranger {
-    const seat_table *t;
+    const group_table *t;
     misfit *why;
-    bottleneck *bottlenecks;        /* [(set * sizes + i) * SEATS + in flight - 1]          */
+    bottleneck *bottlenecks;        /* [(set * sizes + i) * GROUPS + in flight - 1]         */
     entry *bucket[BUCKETS];
     uint64_t simulated;
 };
 
-gt_status arranger_create(arranger **out, const seat_table *t, misfit *why)
+gt_status arranger_create(arranger **out, const group_table *t, misfit *why)
 {
     arranger *a = *out = calloc(1, sizeof *a);
     if (a) {
         a->t = t;
         a->why = why;
-        a->bottlenecks = calloc((size_t)(1 << t->seats) * (size_t)t->sizes * SEATS, sizeof *a->bottlenecks);
+        a->bottlenecks = calloc((size_t)(1 << t->groups) * (size_t)t->sizes * GROUPS, sizeof *a->bottlenecks);
     }
     if (a && a->bottlenecks)
         return GT_OK;
     free(a);
     *out = NULL;
-    return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the bottlenecks of %d tensor groups", t->seats);
+    return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the bottlenecks of %d tensor groups", t->groups);
 }
 
 void arranger_release(arranger *a)
@@ -82,7 +82,7 @@ static double program_seconds(const profile_cost *c)
     return c->forward + c->backward_input + c->backward_weight;
 }
 
-static int seats_of(int set)
+static int groups_of(int set)
 {
     int n = 0;
     for (; set; set &= set - 1)
@@ -93,32 +93,32 @@ static int seats_of(int set)
 /* ---- the least bottleneck ----------------------------------------------------------------- */
 
 /* Seconds of one micro-batch's computation of units [from, to). */
-static double span_seconds(const seat_table *t, int seat, int i, int from, int to)
+static double span_seconds(const group_table *t, int group, int i, int from, int to)
 {
     const int first = from == 0, last = to == t->job->units;
-    return (to - from - first - last) * program_seconds(seat_unit(t, seat, i, PROFILE_LAYER))
-           + (first ? program_seconds(seat_unit(t, seat, i, PROFILE_EMBEDDING)) : 0.0)
-           + (last ? program_seconds(seat_unit(t, seat, i, PROFILE_HEAD)) : 0.0);
+    return (to - from - first - last) * program_seconds(group_unit(t, group, i, PROFILE_LAYER))
+           + (first ? program_seconds(group_unit(t, group, i, PROFILE_EMBEDDING)) : 0.0)
+           + (last ? program_seconds(group_unit(t, group, i, PROFILE_HEAD)) : 0.0);
 }
 
-static int span_fits(const seat_table *t, int seat, int i, int from, int to, int kept)
+static int span_fits(const group_table *t, int group, int i, int from, int to, int kept)
 {
-    const part_price p = seat_price(t, seat, i, from, to, 1, 0);
-    return seat_bytes(t, &p, kept, 1) <= t->memory[seat];
+    const part_price p = group_price(t, group, i, from, to, 1, 0);
+    return group_bytes(t, &p, kept, 1) <= t->memory[group];
 }
 
-int seat_reach(const seat_table *t, int seat, int i, int from, int place, int stages, int flight,
-               double limit)
+int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight,
+                double limit)
 {
     const int ahead = stages - place, kept = ahead < flight ? ahead : flight;
     const int units = t->job->units, most = units - (ahead - 1);
     int low = place == stages - 1 ? units : from + 1, high = most;
-    if (low > most || from >= units || span_seconds(t, seat, i, from, low) > limit
-        || !span_fits(t, seat, i, from, low, kept))
+    if (low > most || from >= units || span_seconds(t, group, i, from, low) > limit
+        || !span_fits(t, group, i, from, low, kept))
         return -1;
     while (low < high) {
         const int middle = (low + high + 1) / 2;
-        if (span_seconds(t, seat, i, from, middle) <= limit && span_fits(t, seat, i, from, middle, kept))
+        if (span_seconds(t, group, i, from, middle) <= limit && span_fits(t, group, i, from, middle, kept))
             low = middle;
         else
             high = middle - 1;
@@ -126,29 +126,29 @@ int seat_reach(const seat_table *t, int seat, int i, int from, int place, int st
     return low;
 }
 
-/* 1: the set can do it in `limit`; then seat[] and cut[] say how. */
-static int feasible(const seat_table *t, int set, int i, int flight, double limit, bottleneck *out)
+/* 1: the set can do it in `limit`; then group[] and cut[] say how. */
+static int feasible(const group_table *t, int set, int i, int flight, double limit, bottleneck *out)
 {
-    int far[SEAT_SETS], last[SEAT_SETS];
-    const int stages = seats_of(set);
+    int far[GROUP_SETS], last[GROUP_SETS];
+    const int stages = groups_of(set);
     far[0] = 0;
     for (int sub = (0 - set) & set; sub; sub = (sub - set) & set) {
         far[sub] = -1;
-        for (int seat = 0; seat < t->seats; seat++) {
-            const int before = sub & ~(1 << seat);
+        for (int group = 0; group < t->groups; group++) {
+            const int before = sub & ~(1 << group);
             if (before == sub || far[before] < 0)
                 continue;
-            const int to = seat_reach(t, seat, i, far[before], seats_of(before), stages, flight, limit);
+            const int to = group_reach(t, group, i, far[before], groups_of(before), stages, flight, limit);
             if (to > far[sub]) {
                 far[sub] = to;
-                last[sub] = seat;
+                last[sub] = group;
             }
         }
     }
     if (far[set] != t->job->units)
         return 0;
     for (int sub = set, place = stages - 1; sub; sub &= ~(1 << last[sub]), place--) {
-        out->seat[place] = last[sub];
+        out->group[place] = last[sub];
         out->cut[place + 1] = far[sub];
     }
     out->cut[0] = 0;
@@ -156,33 +156,33 @@ static int feasible(const seat_table *t, int set, int i, int flight, double limi
 }
 
 /* Remembers what came nearest to fitting. */
-static void note_misfit(misfit *why, const seat_table *t, int seat, double need)
+static void note_misfit(misfit *why, const group_table *t, int group, double need)
 {
     char a[24], b[24];
-    const local_rank *r = &t->job->rank[t->rank[seat * t->tensor]];
-    if (need / t->memory[seat] >= why->over)
+    const local_rank *r = &t->job->rank[t->rank[group * t->tensor]];
+    if (need / t->memory[group] >= why->over)
         return;
-    why->over = need / t->memory[seat];
+    why->over = need / t->memory[group];
     snprintf(why->text, sizeof why->text, "rank %d (%s) would need %s and may use %s",
-             t->rank[seat * t->tensor], r->device, gt_format_bytes(a, sizeof a, (uint64_t)need),
-             gt_format_bytes(b, sizeof b, (uint64_t)t->memory[seat]));
+             t->rank[group * t->tensor], r->device, gt_format_bytes(a, sizeof a, (uint64_t)need),
+             gt_format_bytes(b, sizeof b, (uint64_t)t->memory[group]));
 }
 
 /* Nothing fits: says what an even cut would need. */
 static void note_even_cut(const arranger *a, int set, int i)
 {
-    const int stages = seats_of(set), units = a->t->job->units;
+    const int stages = groups_of(set), units = a->t->job->units;
     double over = 0, most = 0;
     int worst = 0;
-    for (int seat = 0, s = 0; seat < a->t->seats; seat++) {
-        if (!(set >> seat & 1))
+    for (int group = 0, s = 0; group < a->t->groups; group++) {
+        if (!(set >> group & 1))
             continue;
-        const part_price p = seat_price(a->t, seat, i, units * s / stages, units * (s + 1) / stages, 1, 0);
-        const double need = seat_bytes(a->t, &p, 1, 1);
-        if (need / a->t->memory[seat] > over) {
-            over = need / a->t->memory[seat];
+        const part_price p = group_price(a->t, group, i, units * s / stages, units * (s + 1) / stages, 1, 0);
+        const double need = group_bytes(a->t, &p, 1, 1);
+        if (need / a->t->memory[group] > over) {
+            over = need / a->t->memory[group];
             most = need;
-            worst = seat;
+            worst = group;
         }
         s++;
     }
@@ -190,28 +190,28 @@ static void note_even_cut(const arranger *a, int set, int i)
         note_misfit(a->why, a->t, worst, most);
 }
 
-static void sum_up(const seat_table *t, int stages, int i, bottleneck *b)
+static void sum_up(const group_table *t, int stages, int i, bottleneck *b)
 {
     b->seconds = b->fill = 0;
     for (int s = 0; s < stages; s++) {
-        const part_price p = seat_price(t, b->seat[s], i, b->cut[s], b->cut[s + 1], 1, 0);
+        const part_price p = group_price(t, b->group[s], i, b->cut[s], b->cut[s + 1], 1, 0);
         b->seconds = fmax(b->seconds, p.cost.forward + p.cost.backward_input + p.cost.backward_weight);
         b->parameters = fmax(b->parameters, p.parameters);
         b->update = fmax(b->update, p.cost.update);
         b->fill += p.cost.forward + p.cost.backward_input
-                   + (s + 1 < stages ? 2 * seat_send(t, b->seat[s], b->seat[s + 1], i)
+                   + (s + 1 < stages ? 2 * group_send(t, b->group[s], b->group[s + 1], i)
                                      : p.cost.backward_weight);
     }
 }
 
 static void find_bottleneck(const arranger *a, int set, int i, int flight, bottleneck *b)
 {
-    const seat_table *t = a->t;
+    const group_table *t = a->t;
     double low = 0, high = 0;
     b->known = 1;
     b->seconds = INFINITY;
-    for (int seat = 0; seat < t->seats; seat++)
-        high += set >> seat & 1 ? span_seconds(t, seat, i, 0, t->job->units) : 0.0;
+    for (int group = 0; group < t->groups; group++)
+        high += set >> group & 1 ? span_seconds(t, group, i, 0, t->job->units) : 0.0;
     high *= 1.0 + 1e-9;
     if (!feasible(t, set, i, flight, high, b)) {
         note_even_cut(a, set, i);
@@ -225,40 +225,40 @@ static void find_bottleneck(const arranger *a, int set, int i, int flight, bottl
             low = middle;
     }
     feasible(t, set, i, flight, high, b);
-    sum_up(t, seats_of(set), i, b);
+    sum_up(t, groups_of(set), i, b);
 }
 
 static const bottleneck *bottleneck_of(const arranger *a, int set, int i, int k)
 {
-    const int stages = seats_of(set), flight = k < stages ? k : stages;
-    bottleneck *b = &a->bottlenecks[(set * a->t->sizes + i) * SEATS + flight - 1];
+    const int stages = groups_of(set), flight = k < stages ? k : stages;
+    bottleneck *b = &a->bottlenecks[(set * a->t->sizes + i) * GROUPS + flight - 1];
     if (!b->known)
         find_bottleneck(a, set, i, flight, b);
     return b;
 }
 
-double arranger_foretell(arranger *a, int set, int i, int k, int replicas)
+double arranger_predict(arranger *a, int set, int i, int k, int replicas)
 {
-    if (k > PIPE_MOST_MICRO_BATCHES || seats_of(set) > a->t->job->units)
+    if (k > PIPE_MOST_MICRO_BATCHES || groups_of(set) > a->t->job->units)
         return INFINITY;
     const bottleneck *b = bottleneck_of(a, set, i, k);
     return isinf(b->seconds) ? INFINITY : b->fill + (k - 1) * b->seconds + b->update
-                                              + seat_ring(a->t, b->parameters, replicas);
+                                              + group_ring(a->t, b->parameters, replicas);
 }
 
 /* ---- judging one -------------------------------------------------------------------------- */
 
 /* Fills the costs; all[stage] is for memory. */
-static void price(const seat_table *t, arrangement *x, int replicas, part_price *all)
+static void price(const group_table *t, arrangement *x, int replicas, part_price *all)
 {
     const int parts = x->stages * x->chunks;
     memset(all, 0, (size_t)x->stages * sizeof *all);
     for (int v = 0; v < parts; v++) {
         const int s = v % x->stages, next = (v + 1) % x->stages;
-        const part_price p = seat_price(t, x->seat[s], x->size_at, x->cut[v], x->cut[v + 1], replicas,
-                                        x->stages > 1);
+        const part_price p = group_price(t, x->group[s], x->size_at, x->cut[v], x->cut[v + 1], replicas,
+                                         x->stages > 1);
         x->cost[v] = p.cost;
-        x->cost[v].send = v + 1 < parts ? seat_send(t, x->seat[s], x->seat[next], x->size_at) : 0.0;
+        x->cost[v].send = v + 1 < parts ? group_send(t, x->group[s], x->group[next], x->size_at) : 0.0;
         all[s].parameters += p.parameters;
         all[s].passing = p.passing > all[s].passing ? p.passing : all[s].passing;
         if (p.cost.activation > all[s].cost.activation)
@@ -270,10 +270,10 @@ static int holds(arranger *a, const arrangement *x, const part_price *all, const
 {
     int good = 1;
     for (int s = 0; s < x->stages; s++) {
-        const double need = seat_bytes(a->t, &all[s], kept[s], replicas);
-        if (need <= a->t->memory[x->seat[s]])
+        const double need = group_bytes(a->t, &all[s], kept[s], replicas);
+        if (need <= a->t->memory[x->group[s]])
             continue;
-        note_misfit(a->why, a->t, x->seat[s], need);
+        note_misfit(a->why, a->t, x->group[s], need);
         good = 0;
     }
     return good;
@@ -282,8 +282,8 @@ static int holds(arranger *a, const arrangement *x, const part_price *all, const
 /* Sets seconds and busy; INFINITY if it does not fit in memory. */
 static gt_status judge(arranger *a, arrangement *x, int replicas, const char *schedule)
 {
-    part_price all[SEATS];
-    int kept[SEATS];
+    part_price all[GROUPS];
+    int kept[GROUPS];
     pipe_schedule s = { 0 };
     pipe_simulation sim = { 0 };
     x->seconds = INFINITY;
@@ -306,21 +306,21 @@ static gt_status judge(arranger *a, arrangement *x, int replicas, const char *sc
 
 /* No schedule is faster: a stage begins after one forward of those before it, and the last gradient
  * still goes back through them. */
-static double bound(const seat_table *t, const arrangement *x)
+static double bound(const group_table *t, const arrangement *x)
 {
     const int parts = x->stages * x->chunks, k = x->micro_batches, i = x->size_at;
-    double work[SEATS] = { 0 }, before = 0, behind = 0, least = 0;
+    double work[GROUPS] = { 0 }, before = 0, behind = 0, least = 0;
     for (int v = 0; v < parts; v++) {
-        const int s = v % x->stages, seat = x->seat[s], first = v == 0, last = v == parts - 1;
-        const profile_cost *c = seat_unit(t, seat, i, PROFILE_LAYER);
+        const int s = v % x->stages, group = x->group[s], first = v == 0, last = v == parts - 1;
+        const profile_cost *c = group_unit(t, group, i, PROFILE_LAYER);
         const int layers = x->cut[v + 1] - x->cut[v] - first - last;
         double forward = layers * c->forward, back = layers * c->backward_input;
         if (first || last) {
-            const profile_cost *e = seat_unit(t, seat, i, first ? PROFILE_EMBEDDING : PROFILE_HEAD);
+            const profile_cost *e = group_unit(t, group, i, first ? PROFILE_EMBEDDING : PROFILE_HEAD);
             forward += e->forward;
             back += e->backward_input;
         }
-        work[s] += span_seconds(t, seat, i, x->cut[v], x->cut[v + 1]);
+        work[s] += span_seconds(t, group, i, x->cut[v], x->cut[v + 1]);
         if (v < x->stages)
             least = fmax(least, before + k * work[s]);
         if (x->chunks == 1)
@@ -371,22 +371,22 @@ static int next_cuts(int *cut, int parts, int units)
 }
 
 /* The next permutation in lexicographic order; 0 after the last. */
-static int next_order(int *seat, int n)
+static int next_order(int *group, int n)
 {
     int i = n - 2, k = n - 1;
-    while (i >= 0 && seat[i] > seat[i + 1])
+    while (i >= 0 && group[i] > group[i + 1])
         i--;
     if (i < 0)
         return 0;
-    while (seat[k] < seat[i])
+    while (group[k] < group[i])
         k--;
-    const int swapped = seat[i];
-    seat[i] = seat[k];
-    seat[k] = swapped;
+    const int swapped = group[i];
+    group[i] = group[k];
+    group[k] = swapped;
     for (int low = i + 1, high = n - 1; low < high; low++, high--) {
-        const int t = seat[low];
-        seat[low] = seat[high];
-        seat[high] = t;
+        const int t = group[low];
+        group[low] = group[high];
+        group[high] = t;
     }
     return 1;
 }
@@ -396,9 +396,9 @@ static gt_status try_all(arranger *a, arrangement *best, arrangement x, int set,
 {
     const int parts = x.stages * x.chunks, units = a->t->job->units;
     gt_status st = GT_OK;
-    for (int seat = 0, n = 0; seat < a->t->seats; seat++)
-        if (set >> seat & 1)
-            x.seat[n++] = seat;
+    for (int group = 0, n = 0; group < a->t->groups; group++)
+        if (set >> group & 1)
+            x.group[n++] = group;
     do {
         for (int v = 0; v < parts; v++)
             x.cut[v] = v;
@@ -406,7 +406,7 @@ static gt_status try_all(arranger *a, arrangement *best, arrangement x, int set,
         do
             st = consider(a, best, &x, replicas, schedule);
         while (!st && next_cuts(x.cut, parts, units));
-    } while (!st && next_order(x.seat, x.stages));
+    } while (!st && next_order(x.group, x.stages));
     return st;
 }
 
@@ -419,9 +419,9 @@ static int move(arrangement *x, int which)
         x->cut[v] += by;
         return x->cut[v - 1] < x->cut[v] && x->cut[v] < x->cut[v + 1];
     }
-    const int pair = which - cuts, i = pair / x->stages, k = pair % x->stages, seat = x->seat[i];
-    x->seat[i] = x->seat[k];
-    x->seat[k] = seat;
+    const int pair = which - cuts, i = pair / x->stages, k = pair % x->stages, group = x->group[i];
+    x->group[i] = x->group[k];
+    x->group[k] = group;
     return i < k;
 }
 
@@ -440,10 +440,10 @@ static gt_status move_about(arranger *a, arrangement *best, int replicas, const 
     return st;
 }
 
-/* The program's answer as an arrangement; with several chunks each seat's units are dealt to them. */
+/* The program's answer as an arrangement; with several chunks each group's units are distributed to them. */
 static void start_from(const bottleneck *b, int chunks, int units, arrangement *x)
 {
-    memcpy(x->seat, b->seat, sizeof x->seat);
+    memcpy(x->group, b->group, sizeof x->group);
     if (chunks == 1) {
         memcpy(x->cut, b->cut, (size_t)(x->stages + 1) * sizeof *x->cut);
         return;
@@ -470,7 +470,7 @@ static gt_status arrange_size(arranger *a, arrangement *best, int set, int i, in
     const int chunks = pipe_schedule_find(schedule)->interleaves ? CHUNKS : 1, units = a->t->job->units;
     const int few = pipe_schedule_find(schedule)->searched ? MOST_EXHAUSTIVE / 50 : MOST_EXHAUSTIVE;
     const bottleneck *b = bottleneck_of(a, set, i, k);
-    arrangement x = { .stages = seats_of(set), .chunks = chunks, .micro_batches = k, .size_at = i,
+    arrangement x = { .stages = groups_of(set), .chunks = chunks, .micro_batches = k, .size_at = i,
                       .seconds = INFINITY };
     gt_status st = GT_OK;
     if (isfinite(b->seconds)) {
@@ -487,9 +487,9 @@ static gt_status arrange_size(arranger *a, arrangement *best, int set, int i, in
 }
 
 /* Whether the schedule exists for the set with k micro-batches. */
-static int can_run(const seat_table *t, int set, int k, const char *schedule)
+static int can_run(const group_table *t, int set, int k, const char *schedule)
 {
-    const int stages = seats_of(set);
+    const int stages = groups_of(set);
     if (k > PIPE_MOST_MICRO_BATCHES || stages > t->job->units)
         return 0;
     return !pipe_schedule_find(schedule)->interleaves
@@ -498,7 +498,7 @@ static int can_run(const seat_table *t, int set, int k, const char *schedule)
 
 static gt_status arrange(arranger *a, entry *e)
 {
-    const seat_table *t = a->t;
+    const group_table *t = a->t;
     gt_status st = GT_OK;
     e->best.seconds = INFINITY;
     for (int i = t->sizes - 1; !st && i >= 0; i--) {

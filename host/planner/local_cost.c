@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/local_cost.c - what a range of units costs on a rank or a tensor group, and plans judged.
  *
- *   seat = ranks {2, 3}, shares 3/4 1/4      a layer: the slower of its shares' times
+ *   group = ranks {2, 3}, shares 3/4 1/4     a layer: the slower of its shares' times
  *                                            + rows gathered and summed, as its graph says
  *
  * A tensor group's times are not measured but scaled from whole units: measuring each share would
@@ -30,10 +30,10 @@ static double largest(double a, double b)
     return a > b ? a : b;
 }
 
-/* Seconds to gather, or to sum, over the ranks of a seat: read, exchanged, written. */
-static double exchange(const seat_table *t, int seat, const profile_exchange *e, int n)
+/* Seconds to gather, or to sum, over the ranks of a group: read, exchanged, written. */
+static double exchange(const group_table *t, int group, const profile_exchange *e, int n)
 {
-    const int *rank = &t->rank[seat * t->tensor], p = t->tensor;
+    const int *rank = &t->rank[group * t->tensor], p = t->tensor;
     double latency = 0, bandwidth = INFINITY, trip = 0;
     for (int i = 0; i < p; i++)
         trip = largest(trip, t->job->rank[rank[i]].profile.trip);
@@ -45,11 +45,11 @@ static double exchange(const seat_table *t, int seat, const profile_exchange *e,
     return e->count * (2 * trip + (p - 1) * latency) + e->bytes * n * (p - 1) / p / bandwidth;
 }
 
-static profile_cost seat_cost(const seat_table *t, int seat, profile_kind kind, int n)
+static profile_cost group_cost(const group_table *t, int group, profile_kind kind, int n)
 {
     profile_cost sum = { 0 };
     for (int k = 0; k < t->tensor; k++) {
-        const profile *p = &t->job->rank[t->rank[seat * t->tensor + k]].profile;
+        const profile *p = &t->job->rank[t->rank[group * t->tensor + k]].profile;
         const profile_cost c = profile_at(p, kind, n, t->recompute);
         sum.forward = largest(sum.forward, t->share[k] * c.forward);
         sum.backward_input = largest(sum.backward_input, t->share[k] * c.backward_input);
@@ -59,16 +59,16 @@ static profile_cost seat_cost(const seat_table *t, int seat, profile_kind kind, 
                                                          : c.passing);
     }
     if (t->tensor > 1) {
-        const profile *p = &t->job->rank[t->rank[seat * t->tensor]].profile;
+        const profile *p = &t->job->rank[t->rank[group * t->tensor]].profile;
         const profile_exchange *e = p->exchanges[kind][t->recompute != 0];
-        sum.forward += exchange(t, seat, &e[GRAPH_FORWARD], n);
-        sum.backward_input += exchange(t, seat, &e[GRAPH_INPUT_GRAD], n);
-        sum.backward_weight += exchange(t, seat, &e[GRAPH_WEIGHT_GRAD], n);
+        sum.forward += exchange(t, group, &e[GRAPH_FORWARD], n);
+        sum.backward_input += exchange(t, group, &e[GRAPH_INPUT_GRAD], n);
+        sum.backward_weight += exchange(t, group, &e[GRAPH_WEIGHT_GRAD], n);
     }
     return sum;
 }
 
-static void worst_link(seat_table *t)
+static void worst_link(group_table *t)
 {
     const local_job *job = t->job;
     t->bandwidth = INFINITY;
@@ -79,49 +79,49 @@ static void worst_link(seat_table *t)
         }
 }
 
-gt_status seat_table_make(seat_table *out, const local_job *job, int tensor, int recompute, int seats,
-                          const int *rank, const double *share, const int *size, int sizes)
+gt_status group_table_make(group_table *out, const local_job *job, int tensor, int recompute, int groups,
+                           const int *rank, const double *share, const int *size, int sizes)
 {
-    const size_t n = (size_t)seats, ranks = n * (size_t)tensor;
-    seat_table t = { .job = job, .tensor = tensor, .recompute = recompute, .seats = seats, .sizes = sizes };
-    *out = (seat_table){ 0 };
+    const size_t n = (size_t)groups, ranks = n * (size_t)tensor;
+    group_table t = { .job = job, .tensor = tensor, .recompute = recompute, .groups = groups, .sizes = sizes };
+    *out = (group_table){ 0 };
     t.share = malloc((size_t)tensor * sizeof *t.share);
     t.rank = malloc(ranks * sizeof *t.rank);
     t.memory = malloc(n * sizeof *t.memory);
     t.unit = calloc(n * (size_t)sizes * PROFILE_KINDS, sizeof *t.unit);
     if (!t.share || !t.rank || !t.memory || !t.unit) {
-        seat_table_release(&t);
+        group_table_release(&t);
         return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the times of %zu ranks", ranks);
     }
     memcpy(t.share, share, (size_t)tensor * sizeof *share);
     memcpy(t.rank, rank, ranks * sizeof *rank);
     memcpy(t.size, size, (size_t)sizes * sizeof *size);
     worst_link(&t);
-    for (int s = 0; s < seats; s++) {
+    for (int s = 0; s < groups; s++) {
         t.memory[s] = INFINITY;
         for (int k = 0; k < tensor; k++)
             t.memory[s] = fmin(t.memory[s], job->rank[t.rank[s * tensor + k]].memory);
         for (int i = 0; i < sizes; i++)
             for (int kind = 0; kind < PROFILE_KINDS; kind++)
                 t.unit[(s * sizes + i) * PROFILE_KINDS + kind] =
-                    seat_cost(&t, s, (profile_kind)kind, size[i]);
+                    group_cost(&t, s, (profile_kind)kind, size[i]);
     }
     *out = t;
     return GT_OK;
 }
 
-void seat_table_release(seat_table *t)
+void group_table_release(group_table *t)
 {
     free(t->share);
     free(t->rank);
     free(t->memory);
     free(t->unit);
-    *t = (seat_table){ 0 };
+    *t = (group_table){ 0 };
 }
 
-const profile_cost *seat_unit(const seat_table *t, int seat, int i, profile_kind kind)
+const profile_cost *group_unit(const group_table *t, int group, int i, profile_kind kind)
 {
-    return &t->unit[(seat * t->sizes + i) * PROFILE_KINDS + (int)kind];
+    return &t->unit[(group * t->sizes + i) * PROFILE_KINDS + (int)kind];
 }
 
 /* ---- prices ------------------------------------------------------------------------------- */
@@ -148,12 +148,12 @@ static void add_units(part_price *sum, const profile_cost *c, int count, double 
 }
 
 /* A ring over `holders` ranks, on the worst link (NCCL's cost: 2 (p-1)/p of the bytes). */
-static double ring(const seat_table *t, double bytes, int holders)
+static double ring(const group_table *t, double bytes, int holders)
 {
     return holders < 2 ? 0.0 : 2.0 * (holders - 1) * (bytes / holders / t->bandwidth + t->latency);
 }
 
-double seat_ring(const seat_table *t, double parameters, int replicas)
+double group_ring(const group_table *t, double parameters, int replicas)
 {
     double share = 0;
     for (int k = 0; k < t->tensor; k++)
@@ -161,22 +161,22 @@ double seat_ring(const seat_table *t, double parameters, int replicas)
     return ring(t, GRADIENT_BYTES * share * parameters, replicas);
 }
 
-part_price seat_price(const seat_table *t, int seat, int i, int from, int to, int replicas, int split)
+part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split)
 {
     const int units = t->job->units;
-    const profile *p = &t->job->rank[t->rank[seat * t->tensor]].profile;
+    const profile *p = &t->job->rank[t->rank[group * t->tensor]].profile;
     const int first = from == 0, last = to == units;
     part_price sum = { 0 };
-    add_units(&sum, seat_unit(t, seat, i, PROFILE_EMBEDDING), first, p->parameters[PROFILE_EMBEDDING]);
-    add_units(&sum, seat_unit(t, seat, i, PROFILE_LAYER), to - from - first - last,
+    add_units(&sum, group_unit(t, group, i, PROFILE_EMBEDDING), first, p->parameters[PROFILE_EMBEDDING]);
+    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last,
               p->parameters[PROFILE_LAYER]);
-    add_units(&sum, seat_unit(t, seat, i, PROFILE_HEAD), last, p->parameters[PROFILE_HEAD]);
+    add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p->parameters[PROFILE_HEAD]);
     const double tied = first && last ? p->tied : 0.0;
     sum.parameters -= tied;
     double share = 0, update = 0;
     for (int k = 0; k < t->tensor; k++) {
         share = largest(share, t->share[k]);
-        update = largest(update, t->share[k] * update_of(&t->job->rank[t->rank[seat * t->tensor + k]].profile, first,
+        update = largest(update, t->share[k] * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first,
                                                          to - from - first - last, last));
     }
     const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
@@ -187,7 +187,7 @@ part_price seat_price(const seat_table *t, int seat, int i, int from, int to, in
     return sum;
 }
 
-double seat_send(const seat_table *t, int from, int to, int i)
+double group_send(const group_table *t, int from, int to, int i)
 {
     double seconds = 0;
     for (int k = 0; k < t->tensor; k++) {
@@ -200,7 +200,7 @@ double seat_send(const seat_table *t, int from, int to, int i)
     return seconds;
 }
 
-static double rank_bytes(const seat_table *t, const part_price *all, int kept, int replicas, double share)
+static double rank_bytes(const group_table *t, const part_price *all, int kept, int replicas, double share)
 {
     double state = t->job->state_bytes;
     if (sync_mode_shares_state(sync_mode_find(t->job->sync)))
@@ -208,7 +208,7 @@ static double rank_bytes(const seat_table *t, const part_price *all, int kept, i
     return all->parameters * share * state + all->cost.activation * kept + all->passing;
 }
 
-double seat_bytes(const seat_table *t, const part_price *all, int kept, int replicas)
+double group_bytes(const group_table *t, const part_price *all, int kept, int replicas)
 {
     double share = 0;
     for (int k = 0; k < t->tensor; k++)
@@ -218,10 +218,10 @@ double seat_bytes(const seat_table *t, const part_price *all, int kept, int repl
 
 /* ---- whole plans -------------------------------------------------------------------------- */
 
-/* A table with the plan's own groups as seats, in its order, and its sizes. */
-static gt_status table_of(seat_table *out, const run_plan *p, const local_job *job)
+/* A table with the plan's own groups, in its order, and its sizes. */
+static gt_status table_of(group_table *out, const run_plan *p, const local_job *job)
 {
-    int sizes = 0, size[MOST_SIZES], seats = 0;
+    int sizes = 0, size[MOST_SIZES], groups = 0;
     int *rank = malloc((size_t)p->ranks * sizeof *rank);
     if (!rank)
         return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", p->ranks);
@@ -232,16 +232,16 @@ static gt_status table_of(seat_table *out, const run_plan *p, const local_job *j
             at++;
         if (at == sizes && sizes < MOST_SIZES)
             size[sizes++] = r->micro_batch;
-        memcpy(rank + seats * p->tensor, r->rank,
+        memcpy(rank + groups * p->tensor, r->rank,
                (size_t)r->stages * (size_t)p->tensor * sizeof *rank);
-        seats += r->stages;
+        groups += r->stages;
     }
-    gt_status st = seat_table_make(out, job, p->tensor, p->recompute, seats, rank, p->share, size, sizes);
+    gt_status st = group_table_make(out, job, p->tensor, p->recompute, groups, rank, p->share, size, sizes);
     free(rank);
     return st;
 }
 
-static int size_index(const seat_table *t, int size)
+static int size_index(const group_table *t, int size)
 {
     int i = 0;
     while (i + 1 < t->sizes && t->size[i] != size)
@@ -250,16 +250,16 @@ static int size_index(const seat_table *t, int size)
 }
 
 /* All chunks of a stage as one. */
-static part_price price_stage(const seat_table *t, const run_plan *p, int i, int stage, int seat, int at)
+static part_price price_stage(const group_table *t, const run_plan *p, int i, int stage, int group, int at)
 {
     const run_replica *r = &p->replica[i];
     const int parts = r->stages * p->chunks;
     part_price all = { 0 };
     for (int v = stage; v < parts; v += r->stages) {
-        const part_price part = seat_price(t, seat, at, r->cut[v], r->cut[v + 1], p->replicas, r->stages > 1);
-        const int next = seat - stage + (v + 1) % r->stages;
+        const part_price part = group_price(t, group, at, r->cut[v], r->cut[v + 1], p->replicas, r->stages > 1);
+        const int next = group - stage + (v + 1) % r->stages;
         r->cost[v] = part.cost;
-        r->cost[v].send = v + 1 < parts ? seat_send(t, seat, next, at) : 0.0;
+        r->cost[v].send = v + 1 < parts ? group_send(t, group, next, at) : 0.0;
         all.parameters += part.parameters;
         all.passing = largest(all.passing, part.passing);
         all.cost.activation = largest(all.cost.activation, part.cost.activation);
@@ -267,8 +267,8 @@ static part_price price_stage(const seat_table *t, const run_plan *p, int i, int
     return all;
 }
 
-/* Costs of replica i, whose first seat is `seat`; its schedule gives memory, step and work. */
-static gt_status judge_replica(run_plan *p, const seat_table *t, int i, int seat, double *step,
+/* Costs of replica i, whose first group is `group`; its schedule gives memory, step and work. */
+static gt_status judge_replica(run_plan *p, const group_table *t, int i, int group, double *step,
                                double *busy)
 {
     const run_replica *r = &p->replica[i];
@@ -280,7 +280,7 @@ static gt_status judge_replica(run_plan *p, const seat_table *t, int i, int seat
     gt_status st = all && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the costs of %d stages",
                                                  r->stages);
     for (int k = 0; !st && k < r->stages; k++)
-        all[k] = price_stage(t, p, i, k, seat + k, at);
+        all[k] = price_stage(t, p, i, k, group + k, at);
     if (!st)
         st = run_plan_schedule(p, i, &s);
     if (!st)
@@ -305,17 +305,17 @@ static gt_status judge_replica(run_plan *p, const seat_table *t, int i, int seat
 
 gt_status local_judge(run_plan *p, const local_job *job)
 {
-    seat_table t;
+    group_table t;
     double step = 0, busy = 0;
-    int seat = 0;
+    int group = 0;
     gt_status st = table_of(&t, p, job);
     if (st)
         return st;
     for (int i = 0; !st && i < p->replicas; i++) {
-        st = judge_replica(p, &t, i, seat, &step, &busy);
-        seat += p->replica[i].stages;
+        st = judge_replica(p, &t, i, group, &step, &busy);
+        group += p->replica[i].stages;
     }
-    seat_table_release(&t);
+    group_table_release(&t);
     for (int r = 0; r < p->ranks; r++)
         memcpy(p->device[r], job->rank[r].device, sizeof p->device[r]);
     p->step = step;

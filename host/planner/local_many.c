@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/local_many.c - plans for more ranks than all partitions can be tried of.
  *
- *   seats by node   0 1 2 3 | 4 5 6 7 | 8 9         replicas are neighbours, of one depth or one more:
- *   depth 4         [0 1 2 3][4 5 6 7 8 9]          stages stand in the order of the seats
+ *   groups by node  0 1 2 3 | 4 5 6 7 | 8 9         replicas are neighbours, of one depth or one more:
+ *   depth 4         [0 1 2 3][4 5 6 7 8 9]          stages stand in the order of the groups
  *
- * Every depth and micro-batch size is cut by bisection and dealt by rate, and the judge decides, with the
+ * Every depth and micro-batch size is cut by bisection and distributed by rate, and the judge decides, with the
  * measured times. planner.h is for devices that are only thought of: it wants FLOP/s, leaves odd
  * devices out and knows one micro-batch size for all, where here every rank has its place.  */
 #include "host/planner/local_private.h"
@@ -17,37 +17,37 @@
 enum { LIST_DEPTH = 8 };
 
 typedef struct many {
-    const seat_table *t;
+    const group_table *t;
     local_choice *out;
     misfit *why;
     int plans;                  /* in out: the best, then runners-up                       */
 } many;
 
-/* Seats [*first, *first + stages) of replica r of `replicas`. */
-static int span_of(int seats, int replicas, int r, int *first)
+/* Groups [*first, *first + stages) of replica r of `replicas`. */
+static int span_of(int groups, int replicas, int r, int *first)
 {
-    *first = (int)((int64_t)seats * r / replicas);
-    return (int)((int64_t)seats * (r + 1) / replicas) - *first;
+    *first = (int)((int64_t)groups * r / replicas);
+    return (int)((int64_t)groups * (r + 1) / replicas) - *first;
 }
 
-static int cut_within(const seat_table *t, int first, int stages, int i, int flight, double limit, int *cut)
+static int cut_within(const group_table *t, int first, int stages, int i, int flight, double limit, int *cut)
 {
     cut[0] = 0;
     for (int s = 0; s < stages; s++) {
-        cut[s + 1] = seat_reach(t, first + s, i, cut[s], s, stages, flight, limit);
+        cut[s + 1] = group_reach(t, first + s, i, cut[s], s, stages, flight, limit);
         if (cut[s + 1] < 0)
             return 0;
     }
     return 1;
 }
 
-/* The least bottleneck of seats in this order; INFINITY: they cannot hold the model. */
-static double cut_replica(const seat_table *t, int first, int stages, int i, int flight, int *cut)
+/* The least bottleneck of groups in this order; INFINITY: they cannot hold the model. */
+static double cut_replica(const group_table *t, int first, int stages, int i, int flight, int *cut)
 {
     double low = 0, high = 0;
     for (int s = 0; s < stages; s++)
         for (int u = 0; u < t->job->units; u++) {
-            const profile_cost *c = seat_unit(t, first + s, i, profile_kind_of(u, t->job->units));
+            const profile_cost *c = group_unit(t, first + s, i, profile_kind_of(u, t->job->units));
             high += c->forward + c->backward_input + c->backward_weight;
         }
     high *= 1.0 + 1e-9;
@@ -64,7 +64,7 @@ static double cut_replica(const seat_table *t, int first, int stages, int i, int
 }
 
 /* Micro-batches one by one to whoever would end first; each has one. */
-static void deal_out(run_plan *p, const double *bottleneck, int total)
+static void distribute(run_plan *p, const double *bottleneck, int total)
 {
     for (int r = 0; r < p->replicas; r++)
         p->replica[r].micro_batches = 1;
@@ -83,7 +83,7 @@ static void deal_out(run_plan *p, const double *bottleneck, int total)
 }
 
 /* *fits 0: some replica cannot be cut. */
-static gt_status fill(run_plan *p, const seat_table *t, int i, int *fits)
+static gt_status fill(run_plan *p, const group_table *t, int i, int *fits)
 {
     const int total = t->job->batch / t->size[i];
     double *bottleneck = malloc((size_t)p->replicas * sizeof *bottleneck);
@@ -92,7 +92,7 @@ static gt_status fill(run_plan *p, const seat_table *t, int i, int *fits)
     *fits = 1;
     for (int r = 0; !st && *fits && r < p->replicas; r++) {
         int first;
-        const int stages = span_of(t->seats, p->replicas, r, &first);
+        const int stages = span_of(t->groups, p->replicas, r, &first);
         st = run_plan_replica(p, r, stages);
         if (st)
             break;
@@ -103,7 +103,7 @@ static gt_status fill(run_plan *p, const seat_table *t, int i, int *fits)
         *fits = isfinite(bottleneck[r]);
     }
     if (!st && *fits)
-        deal_out(p, bottleneck, total);
+        distribute(p, bottleneck, total);
     free(bottleneck);
     return st;
 }
@@ -169,7 +169,7 @@ static gt_status try_plan(many *m, int replicas, int i, const char *schedule)
     const local_job *job = m->t->job;
     run_plan p;
     int fits = 0;
-    gt_status st = run_plan_create(&p, m->t->seats * m->t->tensor, job->units, job->batch, m->t->tensor, 1,
+    gt_status st = run_plan_create(&p, m->t->groups * m->t->tensor, job->units, job->batch, m->t->tensor, 1,
                                    replicas);
     if (st)
         return st;
@@ -209,13 +209,13 @@ static int is_wanted(const local_job *job, const char *schedule, int depth)
 
 static gt_status try_all(many *m)
 {
-    const seat_table *t = m->t;
+    const group_table *t = m->t;
     const local_job *job = t->job;
     gt_status st = GT_OK;
-    for (int replicas = 1; !st && replicas <= t->seats; replicas++) {
-        const int depth = (t->seats + replicas - 1) / replicas;
+    for (int replicas = 1; !st && replicas <= t->groups; replicas++) {
+        const int depth = (t->groups + replicas - 1) / replicas;
         if ((job->replicas && job->replicas != replicas) || depth > job->units
-            || (job->stages && job->stages * replicas != t->seats))
+            || (job->stages && job->stages * replicas != t->groups))
             continue;
         for (int i = 0; !st && i < t->sizes; i++)
             for (int s = 0; !st && pipe_schedule_at(s); s++)
@@ -231,15 +231,15 @@ gt_status local_search_many(local_choice *out, const local_job *job, int tensor,
 {
     int *rank = malloc((size_t)job->ranks * sizeof *rank), size[MOST_SIZES];
     double *share = malloc((size_t)job->ranks * sizeof *share);
-    seat_table t = { 0 };
+    group_table t = { 0 };
     many m = { .t = &t, .out = out, .why = why };
     *found = 0;
     gt_status st = rank && share ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks",
                                                    job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
-        const int seats = job->ranks / tensor;
-        st = seat_table_make(&t, job, tensor, recompute, seats, rank, share, size,
-                             local_sizes(job, seats, size));
+        const int groups = job->ranks / tensor;
+        st = group_table_make(&t, job, tensor, recompute, groups, rank, share, size,
+                              local_sizes(job, groups, size));
         if (!st)
             st = try_all(&m);
     }
@@ -247,7 +247,7 @@ gt_status local_search_many(local_choice *out, const local_job *job, int tensor,
     out->runners_up = m.plans ? m.plans - 1 : 0;
     for (int i = 0; i < out->runners_up; i++)
         local_say_why_not(out->why_not[i], sizeof out->why_not[i], &out->runner_up[i], &out->best);
-    seat_table_release(&t);
+    group_table_release(&t);
     free(share);
     free(rank);
     return st;

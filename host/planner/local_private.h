@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/local_private.h - what the files of the local search share.
  *
- *   local_cost.c     what a range of units costs on a seat; a whole plan judged
+ *   local_cost.c     what a range of units costs on a group; a whole plan judged
  *   local_arrange.c  one replica: its order, cuts and micro-batch size
  *   local_replicas.c replicas, and the sequences of each
  *   local_settings.c what to look at: micro-batch sizes, tensor groups
  *   local_search.c   the choice, tensor widths, recomputation
  *   local_many.c     more ranks than those can take
  *
- * A seat is a tensor group: one rank, or several that split every layer.                   */
+ * A group is a tensor group: one rank, or several that split every layer.                  */
 #ifndef GT_PLANNER_LOCAL_PRIVATE_H
 #define GT_PLANNER_LOCAL_PRIVATE_H
 
@@ -17,50 +17,50 @@
 /* Plans whose times differ by less are as fast as each other. */
 #define LOCAL_SAME_TIME 1.0025
 
-enum { SEATS = LOCAL_MOST_RANKS, SEAT_SETS = 1 << SEATS, CHUNKS = 2, PARTS = SEATS * CHUNKS,
+enum { GROUPS = LOCAL_MOST_RANKS, GROUP_SETS = 1 << GROUPS, CHUNKS = 2, PARTS = GROUPS * CHUNKS,
        MOST_SIZES = 64 };
 
-/* Times of all seats under one tensor width. */
-typedef struct seat_table {
+/* Times of all groups under one tensor width. */
+typedef struct group_table {
     const local_job *job;
-    int tensor, recompute, seats;
+    int tensor, recompute, groups;
     double *share;              /* [tensor]                                                */
-    int *rank;                  /* [seat * tensor + k]                                     */
+    int *rank;                  /* [group * tensor + k]                                    */
     int sizes, size[MOST_SIZES];    /* micro-batches that are thought of, rising           */
-    profile_cost *unit;         /* [(seat * sizes + i) * PROFILE_KINDS + kind]             */
-    double *memory;             /* [seat] the least of its ranks'                          */
+    profile_cost *unit;         /* [(group * sizes + i) * PROFILE_KINDS + kind]            */
+    double *memory;             /* [group] the least of its ranks'                         */
     double latency, bandwidth;  /* of the worst link: sums over replicas take all          */
-} seat_table;
+} group_table;
 
 /* rank: copied. */
-gt_status seat_table_make(seat_table *out, const local_job *job, int tensor, int recompute, int seats,
-                          const int *rank, const double *share, const int *size, int sizes);
-void      seat_table_release(seat_table *t);
+gt_status group_table_make(group_table *out, const local_job *job, int tensor, int recompute, int groups,
+                           const int *rank, const double *share, const int *size, int sizes);
+void      group_table_release(group_table *t);
 
-const profile_cost *seat_unit(const seat_table *t, int seat, int i, profile_kind kind);
+const profile_cost *group_unit(const group_table *t, int group, int i, profile_kind kind);
 
-/* Of units [from, to) on a seat, micro-batches of size i, `replicas` replicas. split: the model's ends
- * are on two seats, so what is tied is summed between them. Without the send. */
+/* Of units [from, to) on a group, micro-batches of size i, `replicas` replicas. split: the model's ends
+ * are on two groups, so what is tied is summed between them. Without the send. */
 typedef struct part_price { pipe_cost cost; double parameters, passing; } part_price;
-part_price seat_price(const seat_table *t, int seat, int i, int from, int to, int replicas, int split);
-/* Seconds of the wire for one micro-batch of size i from one seat to another. */
-double seat_send(const seat_table *t, int from, int to, int i);
+part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split);
+/* Seconds of the wire for one micro-batch of size i from one group to another. */
+double group_send(const group_table *t, int from, int to, int i);
 /* Seconds to sum the gradients of so many parameters over all replicas. */
-double seat_ring(const seat_table *t, double parameters, int replicas);
-/* Bytes of the fullest rank of a seat, with `kept` micro-batches in flight. */
-double seat_bytes(const seat_table *t, const part_price *all, int kept, int replicas);
+double group_ring(const group_table *t, double parameters, int replicas);
+/* Bytes of the fullest rank of a group, with `kept` micro-batches in flight. */
+double group_bytes(const group_table *t, const part_price *all, int kept, int replicas);
 
-/* How far a seat comes from unit `from` in `limit` seconds, with micro-batches of size i, as stage `place` of
+/* How far a group comes from unit `from` in `limit` seconds, with micro-batches of size i, as stage `place` of
  * `stages` with at most `flight` in flight; each later stage needs a unit, and the last takes all that
  * is left. -1: it cannot take its part, in time or in memory. */
-int seat_reach(const seat_table *t, int seat, int i, int from, int place, int stages, int flight,
-               double limit);
+int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight,
+                double limit);
 
 /* ---- one replica ------------------------------------------------------------------------- */
 
 typedef struct arrangement {
     int stages, chunks, micro_batches, size_at;     /* size_at: of table->size               */
-    int seat[SEATS], cut[PARTS + 1];
+    int group[GROUPS], cut[PARTS + 1];
     pipe_cost cost[PARTS];
     double seconds, busy;       /* simulated; INFINITY: nothing fits                         */
 } arrangement;
@@ -68,11 +68,11 @@ typedef struct arrangement {
 typedef struct misfit { char text[200]; double over; } misfit;  /* over: need / have, least so far */
 
 typedef struct arranger arranger;
-gt_status arranger_create(arranger **out, const seat_table *t, misfit *why);
+gt_status arranger_create(arranger **out, const group_table *t, misfit *why);
 void      arranger_release(arranger *a);
-/* Foretold seconds of the seats in `set` with k micro-batches of size i, cut as well as can be, as
+/* Predicted seconds of the groups in `set` with k micro-batches of size i, cut as well as can be, as
  * one of `replicas`; INFINITY: it does not fit. */
-double arranger_foretell(arranger *a, int set, int i, int k, int replicas);
+double arranger_predict(arranger *a, int set, int i, int k, int replicas);
 /* The best arrangement of the set for `sequences` (remembered). Valid until the arranger goes.
  * schedule: a name of pipe_schedule_at(), not copied. */
 gt_status arranger_best(arranger *a, const arrangement **out, int set, int sequences, int replicas,
@@ -81,18 +81,18 @@ uint64_t arranger_simulated(const arranger *a);
 
 /* ---- replicas ------------------------------------------------------------------------------ */
 
-/* Replicas as sets of seats, and the sequences of each. */
-typedef struct deal { int replicas, set[SEATS], sequences[SEATS]; double foretold; } deal;
-enum { MOST_DEALS = SEATS * 64 };
-/* All that are worth a look, fastest first. out: MOST_DEALS. */
-gt_status deals_find(deal *out, int *count, const seat_table *t, arranger *a);
+/* Replicas as sets of groups, and the sequences of each. */
+typedef struct assignment { int replicas, set[GROUPS], sequences[GROUPS]; double predicted; } assignment;
+enum { MOST_ASSIGNMENTS = GROUPS * 64 };
+/* All that are worth a look, fastest first. out: MOST_ASSIGNMENTS. */
+gt_status assignments_find(assignment *out, int *count, const group_table *t, arranger *a);
 
 /* ---- settings ------------------------------------------------------------------------------ */
 
 /* Micro-batches to think of, rising; returns how many. */
-int local_sizes(const local_job *job, int seats, int size[MOST_SIZES]);
-/* Ranks in the order of seats, and the shares of their places: neighbours by speed within a node become
- * groups, the faster ones first. 0: a node's ranks cannot be dealt into groups of this width. */
+int local_sizes(const local_job *job, int groups, int size[MOST_SIZES]);
+/* Ranks in the order of groups, and the shares of their places: neighbours by speed within a node become
+ * groups, the faster ones first. 0: a node's ranks cannot be distributed into groups of this width. */
 int local_groups(const local_job *job, int tensor, int *rank, double *share);
 /* What makes a plan slower than the best. */
 void local_say_why_not(char *out, size_t size, const run_plan *loser, const run_plan *best);

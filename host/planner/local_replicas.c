@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/local_replicas.c - ways to form replicas, and how many sequences each takes.
  *
- *   foretold seconds of      sequences   1    2    3  ...  16
+ *   predicted seconds of     sequences   1    2    3  ...  16
  *                  {0 1}                 .4   .5   .7      2.9      sum of sequences = batch,
  *                  {2}                   .3   .6   .9      4.8      largest time least
  *
- * A partition's shares are a small dynamic program over the tables of its sets. Seats that are alike
+ * A partition's shares are a small dynamic program over the tables of its sets. Groups that are alike
  * make partitions alike: only one of those is looked at. Where partitions are still many, the
  * rate at which their sets work (sequences a second) picks those that get the program.     */
 #include "host/planner/local_private.h"
@@ -14,20 +14,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_PARTITIONS = 4140 /* of eight seats */, MOST_SHARED = 64, MOST_GRAINS = 256 };
+enum { MOST_PARTITIONS = 4140 /* of eight groups */, MOST_SHARED = 64, MOST_GRAINS = 256 };
 
-typedef struct partition { int replicas, set[SEATS]; double rate; uint64_t kind; } partition;
+typedef struct partition { int replicas, set[GROUPS]; double rate; uint64_t kind; } partition;
 
-typedef struct dealer {
-    const seat_table *t;
+typedef struct replica_search {
+    const group_table *t;
     arranger *a;
     int stages, replicas, grain, grains;
     double *table;              /* [set * (grains + 1) + n]: seconds of n grains; NAN: not yet  */
     partition *list;
-    int count, alike[SEATS];    /* alike: the first seat like this one                         */
-} dealer;
+    int count, alike[GROUPS];   /* alike: the first group like this one                        */
+} replica_search;
 
-static int seats_of(int set)
+static int groups_of(int set)
 {
     int n = 0;
     for (; set; set &= set - 1)
@@ -35,11 +35,11 @@ static int seats_of(int set)
     return n;
 }
 
-/* Sequences are dealt in grains, so that there are not too many ways; a batch with few divisors has more
+/* Sequences are distributed in grains, so that there are not too many ways; a batch with few divisors has more
  * grains rather than too few to share out. */
-static int grain_of(int batch, int unit, int seats)
+static int grain_of(int batch, int unit, int groups)
 {
-    const int most = seats <= 4 ? MOST_GRAINS : MOST_GRAINS / 4, least = 8 * seats, parts = batch / unit;
+    const int most = groups <= 4 ? MOST_GRAINS : MOST_GRAINS / 4, least = 8 * groups, parts = batch / unit;
     int finer = 1;
     for (int g = 1; g <= parts; g++) {
         if (parts % g)
@@ -57,15 +57,15 @@ static int near(double a, double b)
     return fabs(a - b) <= 0.005 * fmax(a, b);
 }
 
-static int are_alike(const seat_table *t, int a, int b)
+static int are_alike(const group_table *t, int a, int b)
 {
     const int ra = t->rank[a * t->tensor], rb = t->rank[b * t->tensor];
     if (t->job->rank[ra].node != t->job->rank[rb].node || !near(t->memory[a], t->memory[b]))
         return 0;
     for (int i = 0; i < t->sizes; i++)
         for (int kind = 0; kind < PROFILE_KINDS; kind++) {
-            const profile_cost *x = seat_unit(t, a, i, (profile_kind)kind);
-            const profile_cost *y = seat_unit(t, b, i, (profile_kind)kind);
+            const profile_cost *x = group_unit(t, a, i, (profile_kind)kind);
+            const profile_cost *y = group_unit(t, b, i, (profile_kind)kind);
             if (!near(x->forward, y->forward) || !near(x->backward_input, y->backward_input)
                 || !near(x->backward_weight, y->backward_weight))
                 return 0;
@@ -73,9 +73,9 @@ static int are_alike(const seat_table *t, int a, int b)
     return 1;
 }
 
-/* ---- foretold times ------------------------------------------------------------------------- */
+/* ---- predicted times ------------------------------------------------------------------------ */
 
-static double seconds_of(dealer *d, int set, int n, int replicas)
+static double seconds_of(replica_search *d, int set, int n, int replicas)
 {
     double *at = &d->table[(size_t)set * (size_t)(d->grains + 1) + (size_t)n];
     if (!isnan(*at))
@@ -84,12 +84,12 @@ static double seconds_of(dealer *d, int set, int n, int replicas)
     *at = INFINITY;
     for (int i = 0; i < d->t->sizes; i++)
         if (sequences % d->t->size[i] == 0)
-            *at = fmin(*at, arranger_foretell(d->a, set, i, sequences / d->t->size[i], replicas));
+            *at = fmin(*at, arranger_predict(d->a, set, i, sequences / d->t->size[i], replicas));
     return *at;
 }
 
 /* Grains a second at best. */
-static double rate_of(dealer *d, int set, int replicas)
+static double rate_of(replica_search *d, int set, int replicas)
 {
     double rate = 0;
     for (int n = d->grains; n >= 1; n = n > 8 ? n / 2 : n - 1)
@@ -99,21 +99,21 @@ static double rate_of(dealer *d, int set, int replicas)
 
 /* ---- partitions ----------------------------------------------------------------------------- */
 
-/* The same for partitions that differ only by seats that are alike. */
-static uint64_t kind_of(const dealer *d, const partition *p)
+/* The same for partitions that differ only by groups that are alike. */
+static uint64_t kind_of(const replica_search *d, const partition *p)
 {
     uint64_t sum = 0;
     for (int r = 0; r < p->replicas; r++) {
         uint64_t members = 1;
-        for (int seat = 0; seat < d->t->seats; seat++)
-            members += p->set[r] >> seat & 1 ? (uint64_t)1 << 4 * d->alike[seat] : 0;
+        for (int group = 0; group < d->t->groups; group++)
+            members += p->set[r] >> group & 1 ? (uint64_t)1 << 4 * d->alike[group] : 0;
         members *= 0x9e3779b97f4a7c15u;
         sum += (members ^ members >> 29) * 0xbf58476d1ce4e5b9u;
     }
     return sum;
 }
 
-static void keep_partition(dealer *d, partition *p)
+static void keep_partition(replica_search *d, partition *p)
 {
     p->kind = kind_of(d, p);
     p->rate = 0;
@@ -126,8 +126,8 @@ static void keep_partition(dealer *d, partition *p)
         d->list[d->count++] = *p;
 }
 
-/* The lowest seat that is left begins the next replica, so that no partition comes twice. */
-static void partitions(dealer *d, partition *p, int left, int replicas)
+/* The lowest group that is left begins the next replica, so that no partition comes twice. */
+static void partitions(replica_search *d, partition *p, int left, int replicas)
 {
     if (!left) {
         if (p->replicas == replicas)
@@ -138,7 +138,7 @@ static void partitions(dealer *d, partition *p, int left, int replicas)
         return;
     const int lowest = left & -left, others = left & ~lowest;
     for (int sub = others;; sub = (sub - 1) & others) {
-        if (!d->stages || seats_of(sub) + 1 == d->stages) {
+        if (!d->stages || groups_of(sub) + 1 == d->stages) {
             p->set[p->replicas++] = sub | lowest;
             partitions(d, p, others & ~sub, replicas);
             p->replicas--;
@@ -151,7 +151,7 @@ static void partitions(dealer *d, partition *p, int left, int replicas)
 /* ---- sequences ------------------------------------------------------------------------------ */
 
 /* Shares with the least largest time; 0: none do. */
-static int share_out(dealer *d, const partition *p, deal *out)
+static int share_out(replica_search *d, const partition *p, assignment *out)
 {
     double *best = malloc((size_t)(d->grains + 1) * (size_t)(p->replicas + 1) * sizeof *best);
     int *taken = malloc((size_t)(d->grains + 1) * (size_t)(p->replicas + 1) * sizeof *taken);
@@ -172,7 +172,7 @@ static int share_out(dealer *d, const partition *p, deal *out)
         }
     int found = best && taken && isfinite(best[p->replicas * row + d->grains]);
     if (found) {
-        *out = (deal){ .replicas = p->replicas, .foretold = best[p->replicas * row + d->grains] };
+        *out = (assignment){ .replicas = p->replicas, .predicted = best[p->replicas * row + d->grains] };
         for (int r = p->replicas, j = d->grains; r > 0; j -= taken[r * row + j], r--) {
             out->set[r - 1] = p->set[r - 1];
             out->sequences[r - 1] = taken[r * row + j] * d->grain;
@@ -191,43 +191,43 @@ static int by_rate(const void *a, const void *b)
 
 static int by_time(const void *a, const void *b)
 {
-    const double x = ((const deal *)a)->foretold, y = ((const deal *)b)->foretold;
+    const double x = ((const assignment *)a)->predicted, y = ((const assignment *)b)->predicted;
     return (x > y) - (x < y);
 }
 
-static void deal_replicas(dealer *d, int replicas, deal *out, int *count)
+static void assign_replicas(replica_search *d, int replicas, assignment *out, int *count)
 {
-    const size_t cells = ((size_t)1 << d->t->seats) * (size_t)(d->grains + 1);
+    const size_t cells = ((size_t)1 << d->t->groups) * (size_t)(d->grains + 1);
     partition p = { 0 };
     for (size_t i = 0; i < cells; i++)          /* sums depend on the number of replicas */
         d->table[i] = NAN;
     d->count = 0;
-    partitions(d, &p, (1 << d->t->seats) - 1, replicas);
+    partitions(d, &p, (1 << d->t->groups) - 1, replicas);
     qsort(d->list, (size_t)d->count, sizeof *d->list, by_rate);
-    for (int i = 0; i < d->count && i < MOST_SHARED && *count < MOST_DEALS; i++)
+    for (int i = 0; i < d->count && i < MOST_SHARED && *count < MOST_ASSIGNMENTS; i++)
         *count += share_out(d, &d->list[i], &out[*count]);
 }
 
-gt_status deals_find(deal *out, int *count, const seat_table *t, arranger *a)
+gt_status assignments_find(assignment *out, int *count, const group_table *t, arranger *a)
 {
     const local_job *job = t->job;
     const int unit = job->micro_batch ? job->micro_batch : 1;
-    dealer d = { .t = t, .a = a, .stages = job->stages, .grain = grain_of(job->batch, unit, t->seats) };
+    replica_search d = { .t = t, .a = a, .stages = job->stages, .grain = grain_of(job->batch, unit, t->groups) };
     d.grains = job->batch / d.grain;
-    d.table = malloc(((size_t)1 << t->seats) * (size_t)(d.grains + 1) * sizeof *d.table);
+    d.table = malloc(((size_t)1 << t->groups) * (size_t)(d.grains + 1) * sizeof *d.table);
     d.list = malloc(MOST_PARTITIONS * sizeof *d.list);
     *count = 0;
-    for (int s = 0; s < t->seats; s++)
+    for (int s = 0; s < t->groups; s++)
         for (d.alike[s] = 0; d.alike[s] < s && !are_alike(t, s, d.alike[s]); d.alike[s]++)
             ;
-    for (int r = 1; d.table && d.list && r <= t->seats && r <= d.grains; r++)
+    for (int r = 1; d.table && d.list && r <= t->groups && r <= d.grains; r++)
         if (!job->replicas || job->replicas == r)
-            deal_replicas(&d, r, out, count);
+            assign_replicas(&d, r, out, count);
     const int held = d.table && d.list;
     free(d.table);
     free(d.list);
     if (!held)
-        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the partitions of %d tensor groups", t->seats);
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the partitions of %d tensor groups", t->groups);
     qsort(out, (size_t)*count, sizeof *out, by_time);
     return GT_OK;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/local_search.c - the choice among plans for the ranks that are here.
  *
- *   deals, as foretold     {0 1} 12, {2} 4     {0 1 2} 16     {0} 6, {1} 6, {2} 4 ...
+ *   assignments, predicted {0 1} 12, {2} 4     {0 1 2} 16     {0} 6, {1} 6, {2} 4 ...
  *   each, per schedule     arranged and simulated; sequences moved from the slowest replica
  *   kinds                  the best of each number of replicas, depth and schedule
  *
- * What is foretold only says in which order to look, and when to stop: the simulator decides. Of
+ * What is predicted only says in which order to look, and when to stop: the simulator decides. Of
  * plans that take the same time within a quarter of a percent the simplest is taken, because
  * measured times are not better than that, and an order that everybody knows is easier to
  * follow in a trace.                                                                       */
@@ -22,23 +22,23 @@ static const double hopeless = 1.4;
 
 /* The best plan of one kind so far. */
 typedef struct kind {
-    int replicas, stages[SEATS];        /* stages: of each replica, falling                  */
+    int replicas, stages[GROUPS];       /* stages: of each replica, falling                  */
     int schedule;                       /* of pipe_schedule_at(); the first if all have one stage */
     double step;
-    arrangement part[SEATS];
+    arrangement part[GROUPS];
 } kind;
 
 typedef struct choice {
-    const seat_table *t;
+    const group_table *t;
     arranger *a;
     kind kinds[MOST_KINDS];
     int count;
     double best;
 } choice;
 
-/* ---- judging deals -------------------------------------------------------------------------- */
+/* ---- judging assignments -------------------------------------------------------------------- */
 
-static gt_status judge(choice *c, const deal *d, const char *schedule, double *step)
+static gt_status judge(choice *c, const assignment *d, const char *schedule, double *step)
 {
     const arrangement *part;
     gt_status st = GT_OK;
@@ -51,7 +51,7 @@ static gt_status judge(choice *c, const deal *d, const char *schedule, double *s
     return st;
 }
 
-static int slowest(choice *c, const deal *d, const char *schedule)
+static int slowest(choice *c, const assignment *d, const char *schedule)
 {
     int worst = 0;
     double most = -1;
@@ -67,7 +67,7 @@ static int slowest(choice *c, const deal *d, const char *schedule)
 }
 
 /* Moves sequences off the slowest replica as long as that helps. */
-static gt_status shift(choice *c, deal *d, const char *schedule, double *step)
+static gt_status shift(choice *c, assignment *d, const char *schedule, double *step)
 {
     const int unit = c->t->job->micro_batch ? c->t->job->micro_batch : 1;
     static const int by[] = { 1, 2, 3, 4, 8 };
@@ -78,7 +78,7 @@ static gt_status shift(choice *c, deal *d, const char *schedule, double *step)
         for (int r = 0; !st && !better && r < d->replicas; r++)
             for (size_t i = 0; !st && !better && i < sizeof by / sizeof *by; i++) {
                 const int n = by[i] * unit;
-                deal moved = *d;
+                assignment moved = *d;
                 double then;
                 if (r == from || d->sequences[from] <= n)
                     continue;
@@ -97,7 +97,7 @@ static gt_status shift(choice *c, deal *d, const char *schedule, double *step)
 
 /* ---- kinds ------------------------------------------------------------------------------------ */
 
-static void describe(choice *c, const deal *d, int schedule, kind *out)
+static void describe(choice *c, const assignment *d, int schedule, kind *out)
 {
     *out = (kind){ .replicas = d->replicas, .schedule = schedule };
     for (int r = 0; r < d->replicas; r++) {
@@ -133,9 +133,9 @@ static void keep(choice *c, const kind *k)
     c->best = fmin(c->best, k->step);
 }
 
-static int depth(const deal *d, int least)
+static int depth(const assignment *d, int least)
 {
-    int stages = least ? SEATS : 0;
+    int stages = least ? GROUPS : 0;
     for (int r = 0; r < d->replicas; r++) {
         int n = 0;
         for (int set = d->set[r]; set; set &= set - 1)
@@ -145,7 +145,7 @@ static int depth(const deal *d, int least)
     return stages;
 }
 
-static gt_status try_schedule(choice *c, deal d, int schedule)
+static gt_status try_schedule(choice *c, assignment d, int schedule)
 {
     double step;
     gt_status st = judge(c, &d, pipe_schedule_at(schedule)->name, &step);
@@ -162,7 +162,7 @@ static gt_status try_schedule(choice *c, deal d, int schedule)
 /* Of pipe_schedule_at(), at most. */
 enum { SCHEDULES = 16 };
 
-static int wanted(const local_job *job, const deal *d, int schedule)
+static int wanted(const local_job *job, const assignment *d, int schedule)
 {
     if (job->schedule && strcmp(job->schedule, "auto"))
         return !strcmp(job->schedule, pipe_schedule_at(schedule)->name);
@@ -171,12 +171,12 @@ static int wanted(const local_job *job, const deal *d, int schedule)
     return schedule == 0 || depth(d, 0) > 1;    /* all orders of one stage are alike */
 }
 
-static gt_status try_deals(choice *c, const deal *list, int count)
+static gt_status try_assignments(choice *c, const assignment *list, int count)
 {
-    const int most = c->t->seats <= 3 ? MOST_DEALS : c->t->seats == 4 ? 24 : 12;
+    const int most = c->t->groups <= 3 ? MOST_ASSIGNMENTS : c->t->groups == 4 ? 24 : 12;
     gt_status st = GT_OK;
     for (int i = 0, tried = 0; !st && i < count && tried < most; i++) {
-        if (list[i].foretold > hopeless * c->best)
+        if (list[i].predicted > hopeless * c->best)
             continue;
         tried++;
         for (int s = 0; !st && pipe_schedule_at(s); s++)
@@ -188,7 +188,7 @@ static gt_status try_deals(choice *c, const deal *list, int count)
 
 /* ---- as a plan -------------------------------------------------------------------------------- */
 
-static gt_status fill_replica(run_plan *p, int i, const arrangement *x, const seat_table *t)
+static gt_status fill_replica(run_plan *p, int i, const arrangement *x, const group_table *t)
 {
     gt_status st = run_plan_replica(p, i, x->stages);
     run_replica *r = &p->replica[i];
@@ -198,15 +198,15 @@ static gt_status fill_replica(run_plan *p, int i, const arrangement *x, const se
     r->micro_batches = x->micro_batches;
     memcpy(r->cut, x->cut, (size_t)(x->stages * x->chunks + 1) * sizeof *r->cut);
     for (int s = 0; s < x->stages; s++)
-        memcpy(&r->rank[s * t->tensor], &t->rank[x->seat[s] * t->tensor],
+        memcpy(&r->rank[s * t->tensor], &t->rank[x->group[s] * t->tensor],
                (size_t)t->tensor * sizeof *r->rank);
     return GT_OK;
 }
 
-static gt_status make_plan(run_plan *out, const kind *k, const seat_table *t)
+static gt_status make_plan(run_plan *out, const kind *k, const group_table *t)
 {
     const local_job *job = t->job;
-    gt_status st = run_plan_create(out, t->seats * t->tensor, job->units, job->batch, t->tensor,
+    gt_status st = run_plan_create(out, t->groups * t->tensor, job->units, job->batch, t->tensor,
                                    k->part[0].chunks, k->replicas);
     if (st)
         return st;
@@ -279,26 +279,26 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
 {
     int *rank = malloc((size_t)job->ranks * sizeof *rank), size[MOST_SIZES], count = 0;
     double *share = malloc((size_t)job->ranks * sizeof *share);
-    deal *list = malloc(MOST_DEALS * sizeof *list);
+    assignment *list = malloc(MOST_ASSIGNMENTS * sizeof *list);
     choice *c = calloc(1, sizeof *c);
-    seat_table t = { 0 };
+    group_table t = { 0 };
     arranger *a = NULL;
-    const int seats = job->ranks / tensor;
+    const int groups = job->ranks / tensor;
     *found = 0;
     gt_status st = rank && share && list && c ? GT_OK : gt_fail(GT_NO_MEMORY,
                                                                 "cannot plan: no memory for the lists of %d ranks", job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
-        const int sizes = local_sizes(job, seats, size);
-        st = seat_table_make(&t, job, tensor, recompute, seats, rank, share, size, sizes);
+        const int sizes = local_sizes(job, groups, size);
+        st = group_table_make(&t, job, tensor, recompute, groups, rank, share, size, sizes);
         if (!st)
             st = arranger_create(&a, &t, why);
         if (!st)
-            st = deals_find(list, &count, &t, a);
+            st = assignments_find(list, &count, &t, a);
         if (!st) {
             c->t = &t;
             c->a = a;
             c->best = INFINITY;
-            st = try_deals(c, list, count);
+            st = try_assignments(c, list, count);
         }
         if (!st && c->count) {
             *found = 1;
@@ -307,7 +307,7 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
         out->simulated += a ? arranger_simulated(a) : 0;
     }
     arranger_release(a);
-    seat_table_release(&t);
+    group_table_release(&t);
     free(c);
     free(list);
     free(share);

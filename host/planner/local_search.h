@@ -9,7 +9,7 @@
  * and all may be different: up to LOCAL_MOST_RANKS tensor groups the ways to form replicas are
  * all tried. Inside a replica the least bottleneck over all orders and cuts comes from a dynamic
  * program over sets of ranks (how many units can a set hold, if none takes longer than t?); it
- * foretells steps, the best are arranged exactly (every order and cut where those are few, else
+ * predicts steps, the best are arranged exactly (every order and cut where those are few, else
  * moved about from the program's answer), and the simulator decides. More ranks go to planner.h, with
  * speeds taken from the measurements.
  *

@@ -22,7 +22,7 @@ static int by_number(const void *a, const void *b)
 
 /* Micro-batches to think of: what divides the batch, what was measured, and small ones, which divide
  * uneven parts of a batch; none larger than was measured on all. */
-int local_sizes(const local_job *job, int seats, int size[MOST_SIZES])
+int local_sizes(const local_job *job, int groups, int size[MOST_SIZES])
 {
     int most = job->batch, count = 0;
     if (job->micro_batch) {
@@ -33,7 +33,7 @@ int local_sizes(const local_job *job, int seats, int size[MOST_SIZES])
         const profile *p = &job->rank[r].profile;
         most = p->size[p->sizes - 1] < most ? p->size[p->sizes - 1] : most;
     }
-    const int small = seats <= 4 ? 12 : seats <= 6 ? 8 : 0, kinds = seats <= 4 ? MOST_SIZES : 14;
+    const int small = groups <= 4 ? 12 : groups <= 6 ? 8 : 0, kinds = groups <= 4 ? MOST_SIZES : 14;
     for (int n = most; n >= 1; n--) {
         int good = n <= small || n == 1;
         for (int i = 0; i < job->rank[0].profile.sizes; i++)
@@ -54,7 +54,7 @@ static double speed(const local_job *job, int rank)
     return p->size[p->sizes - 1] / (c.forward + c.backward_input + c.backward_weight);
 }
 
-/* Whether seat order wants a before b: by node, then by speed if they differ by more than noise. */
+/* Whether group order wants a before b: by node, then by speed if they differ by more than noise. */
 static int goes_before(const local_job *job, int tensor, int a, int b)
 {
     if (job->rank[a].node != job->rank[b].node)

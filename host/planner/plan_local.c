@@ -86,7 +86,7 @@ static gt_status gather(const session *s, const char *what, const void *mine, si
     return st;
 }
 
-static gt_status meet(void *context, double *seconds)
+static gt_status barrier(void *context, double *seconds)
 {
     const session *s = context;
     double *all = malloc((size_t)s->ranks * sizeof *all);
@@ -145,7 +145,7 @@ static double usable(const session *s, int rank)
 
 /* All ranks say where they are and what they drive; the devices of this host are those beside
  * which this one is measured. */
-static gt_status introduce(session *s)
+static gt_status exchange_reports(session *s)
 {
     const dev_info *info = dev_info_of(s->d);
     report mine;
@@ -218,7 +218,7 @@ static gt_status measure(session *s, profile *p)
 {
     if (s->comm)
         net_comm_busy(s->comm, "measuring the device");
-    gt_status st = profile_measure(p, s->d, &s->model, s->size, s->sizes, s->comm ? meet : NULL, s);
+    gt_status st = profile_measure(p, s->d, &s->model, s->size, s->sizes, s->comm ? barrier : NULL, s);
     if (s->comm)
         net_comm_busy(s->comm, NULL);
     if (!st && !s->o->in_passing && profile_keep(p, s->d, &s->model, s->size, s->sizes, s->beside)) {
@@ -357,8 +357,8 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
         s.sizes = profile_ladder(s.size, o->batch, o->seq);
     s.reports = calloc((size_t)s.ranks, sizeof *s.reports);
     const uint64_t start = gt_now_ns();
-    gt_status st = s.reports ? introduce(&s) : gt_fail(GT_NO_MEMORY,
-                                                       "cannot plan: no memory for the devices of %d ranks", s.ranks);
+    gt_status st = s.reports ? exchange_reports(&s) : gt_fail(GT_NO_MEMORY,
+                                                              "cannot plan: no memory for the devices of %d ranks", s.ranks);
     if (!st)
         st = check_fit(&s);
     if (!st)

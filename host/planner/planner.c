@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/planner.c - the search over plans, and its yardstick.
  *
- * Every candidate (tensor width, stages, micro-batch, recomputation, way of dealing) is cut and
+ * Every candidate (tensor width, stages, micro-batch, recomputation, distribution) is cut and
  * reckoned in closed form; the FINALISTS best are simulated with every schedule whose memory
  * fits, and the simulation decides. A simulated replica that equals one before it is not
  * simulated again, which is what makes thousands of devices a matter of seconds.          */
@@ -68,7 +68,7 @@ static gt_status build(search *q, const candidate *how, pipe_plan *p, int *fits)
     gt_status st = replicas_make(p, q->c, q->job, &q->sums, how, q->groups, q->group_count, fits,
                                  q->out->misfit, sizeof q->out->misfit);
     if (!st && *fits)
-        *fits = micro_batches_deal(p, q->job->batch / how->micro_batch);
+        *fits = micro_batches_distribute(p, q->job->batch / how->micro_batch);
     if (!st && *fits)
         st = reduce_times(p, q->c, q->job, &q->sums);
     p->unused = q->unused;
@@ -97,8 +97,8 @@ static gt_status try_width(search *q, int width)
                     && depths[d] <= q->job->units; d++)
         for (int b = 0; !st && b < COUNT(batches); b++)
             for (int recompute = 0; !st && recompute < 2; recompute++)
-                for (int dealt = 0; !st && dealt < DEALS; dealt++) {
-                    const candidate how = { width, depths[d], batches[b], recompute, dealt };
+                for (int distribution = 0; !st && distribution < DISTRIBUTIONS; distribution++) {
+                    const candidate how = { width, depths[d], batches[b], recompute, distribution };
                     pipe_plan p;
                     int fits;
                     st = build(q, &how, &p, &fits);

@@ -6,7 +6,7 @@
  *   node 1  [b b b b]    [bb] [bb]      replica 1: [AA] 0-40, [bb] 41-47       12
  *
  * Everything may be unequal: devices, memories, links, the stages of a replica, replicas. The
- * search goes over tensor widths, numbers of replicas, ways to deal groups out to them,
+ * search goes over tensor widths, numbers of replicas, ways to distribute groups over them,
  * micro-batch sizes and recomputation; for each it cuts layers by speed under memory limits,
  * hands out micro-batches, and reckons the step; the best are simulated with every schedule.
  *
@@ -74,7 +74,7 @@ typedef struct pipe_replica { int stages, micro_batches; pipe_stage *stage; doub
 typedef struct pipe_plan {
     int tensor, replicas, micro_batch, recompute, unused;   /* unused devices                */
     pipe_replica *replica;
-    char schedule[24], dealt[24];
+    char schedule[24], distribution[24];
     double step, idle;          /* simulated; idle: of all devices in use                    */
     double reduce;              /* seconds of gradient sums, of which part is hidden         */
 } pipe_plan;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/planner_cut.c - from a cluster to replicas, and from a model to stages.
  *
- *   groups in an order ──► slices of equal speed, or dealt round ──► replicas
+ *   groups in an order ──► slices of equal speed, or round robin ──► replicas
  *   replica: A A b b       units 0 1 2 3 4 5 6 7 8 9
  *   bottleneck t:          [0 1 2 3][4 5 6 7][8][9]     greedy from the front; bisect on t
  */
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const deal_names[DEALS] = { "in order", "by kind", "evenly mixed" };
+const char *const distribution_names[DISTRIBUTIONS] = { "in order", "by kind", "evenly mixed" };
 
 enum { BISECTIONS = 30, SEEN = 64 };
 
@@ -192,14 +192,14 @@ static int by_room(const void *a, const void *b)
 }
 
 /* Which replica each of the ordered groups goes to. */
-static void deal(int *to, const tensor_group *const *order, int count, int replicas, int dealt)
+static void distribute(int *to, const tensor_group *const *order, int count, int replicas, int distribution)
 {
     double all = 0.0, before = 0.0;
     for (int i = 0; i < count; i++)
         all += order[i]->flops;
     for (int i = 0; i < count; i++) {
         const int round = i / replicas, place = i % replicas;
-        if (dealt == DEALT_EVENLY)          /* there and back, so that no replica is always first */
+        if (distribution == DISTRIBUTE_EVENLY)  /* there and back, so that no replica is always first */
             to[i] = round % 2 ? replicas - 1 - place : place;
         else
             to[i] = (int)((before + 0.5 * order[i]->flops) / all * replicas);
@@ -295,7 +295,7 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
     *fits = 0;
     *out = (pipe_plan){ .tensor = how->tensor, .replicas = replicas, .micro_batch = how->micro_batch,
                         .recompute = how->recompute };
-    snprintf(out->dealt, sizeof out->dealt, "%s", deal_names[how->dealt]);
+    snprintf(out->distribution, sizeof out->distribution, "%s", distribution_names[how->distribution]);
     if (job->batch / how->micro_batch < replicas || job->batch % how->micro_batch)
         return GT_OK;
     const tensor_group **order = malloc((size_t)count * sizeof *order);
@@ -307,10 +307,10 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
         st = gt_fail(GT_NO_MEMORY, "no memory for a plan of %d replicas", replicas);
     for (int i = 0; !st && i < count; i++)
         order[i] = &groups[i];
-    if (!st && how->dealt != DEALT_IN_ORDER)
+    if (!st && how->distribution != DISTRIBUTE_IN_ORDER)
         qsort(order, (size_t)count, sizeof *order, by_speed);
     if (!st)
-        deal(to, order, count, replicas, how->dealt);
+        distribute(to, order, count, replicas, how->distribution);
     int good = !st;
     for (int r = 0; good && !st && r < replicas; r++) {
         cutter k = { c, job, s, how, mine, 0, job->batch / how->micro_batch };
@@ -321,7 +321,7 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
             good = 0;
             break;
         }
-        if (how->dealt != DEALT_IN_ORDER)
+        if (how->distribution != DISTRIBUTE_IN_ORDER)
             qsort(mine, (size_t)k.stages, sizeof *mine, by_room);
         int ok;
         const int *at = cut_once(&k, &seen, first, &ok);
@@ -371,7 +371,7 @@ static void speed_of(const pipe_replica *r, double *once, double *each)
     }
 }
 
-int micro_batches_deal(pipe_plan *p, int total)
+int micro_batches_distribute(pipe_plan *p, int total)
 {
     double low = 0.0, high = 0.0, once, each;
     if (total < p->replicas)

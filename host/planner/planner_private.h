@@ -16,11 +16,11 @@ typedef struct sums { double *flops, *parameters, *kept, *kept_recompute, *reduc
 
 /* One way to plan. */
 typedef struct candidate {
-    int tensor, stages, micro_batch, recompute, dealt;
+    int tensor, stages, micro_batch, recompute, distribution;
 } candidate;
 
-enum { DEALT_IN_ORDER, DEALT_BY_KIND, DEALT_EVENLY, DEALS };
-extern const char *const deal_names[DEALS];
+enum { DISTRIBUTE_IN_ORDER, DISTRIBUTE_BY_KIND, DISTRIBUTE_EVENLY, DISTRIBUTIONS };
+extern const char *const distribution_names[DISTRIBUTIONS];
 
 gt_status sums_make(sums *out, const pipe_job *job);
 void      sums_release(sums *s);
@@ -35,7 +35,7 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
                         char *misfit, size_t misfit_size);
 /* Hands out `total` micro-batches so that the slowest replica is as fast as can be; sets each
  * replica's estimate. 0: there are fewer micro-batches than replicas. */
-int micro_batches_deal(pipe_plan *p, int total);
+int micro_batches_distribute(pipe_plan *p, int total);
 
 void pipe_plan_release(pipe_plan *p);
 

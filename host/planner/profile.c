@@ -82,7 +82,7 @@ profile_cost profile_at(const profile *p, profile_kind kind, int n, int recomput
 /* All that a time can depend on. The graphs of the three kinds say what the model is: values with
  * their shapes, and so widths, vocabulary and sequence length, and whether there is dropout. */
 static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, const int *size, int count,
-                          const char *company)
+                          const char *concurrent)
 {
     gt_status st = GT_OK;
     gt_text_printf(out, "%016" PRIx64 " %s %s T%d", dev_fingerprint(d), dev_info_of(d)->id,
@@ -93,7 +93,7 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
     const optim_config updates = m->optim.rule ? m->optim : optim_defaults();
     double least, most;
     optim_state_bytes(&updates, &least, &most);
-    gt_text_printf(out, " %s %g %g [%s]", optim_rule_name(updates.rule), least, most, company);
+    gt_text_printf(out, " %s %g %g [%s]", optim_rule_name(updates.rule), least, most, concurrent);
     for (int kind = 0; !st && kind < PROFILE_KINDS; kind++) {
         const int unit = kind == PROFILE_HEAD ? m->units - 1 : kind;
         graph *g = NULL;
@@ -112,12 +112,12 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
 }
 
 static gt_status cache_path(char **out, dev_device *d, const profile_model *m, const int *size, int count,
-                            const char *company)
+                            const char *concurrent)
 {
     gt_text text = { 0 };
     char *folder = NULL, name[32];
     *out = NULL;
-    gt_status st = describe(&text, d, m, size, count, company);
+    gt_status st = describe(&text, d, m, size, count, concurrent);
     if (!st)
         st = gt_cache_folder(&folder, "profile");
     if (!st) {
@@ -226,11 +226,11 @@ static int read_text(profile *p, char *text, const int *size, int count)
 }
 
 gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size,
-                       int count, const char *company)
+                       int count, const char *concurrent)
 {
     char *path, *text;
     *found = 0;
-    gt_status st = cache_path(&path, d, m, size, count, company);
+    gt_status st = cache_path(&path, d, m, size, count, concurrent);
     if (st)
         return st;
     if (!gt_file_read(&text, NULL, path, MOST_BYTES)) {
@@ -244,11 +244,11 @@ gt_status profile_load(profile *out, int *found, dev_device *d, const profile_mo
 }
 
 gt_status profile_keep(const profile *p, dev_device *d, const profile_model *m, const int *size, int count,
-                       const char *company)
+                       const char *concurrent)
 {
     char *path;
     gt_text text = { 0 };
-    gt_status st = cache_path(&path, d, m, size, count, company);
+    gt_status st = cache_path(&path, d, m, size, count, concurrent);
     if (st)
         return st;
     write_text(&text, p);

@@ -72,20 +72,20 @@ typedef struct profile_model {
     optim_config optim;                         /* what updates it; rule NULL: the usual one   */
 } profile_model;
 
-/* All who measure at once: returns when all have come; *seconds becomes the largest of all. */
-typedef gt_status (*profile_meet)(void *context, double *seconds);
+/* A barrier of all who measure at once: *seconds becomes the largest of all. */
+typedef gt_status (*profile_barrier)(void *context, double *seconds);
 
-/* Measures sizes [0, count) as far as they are worth it, or fit. meet NULL: nobody else. GT_NO_MEMORY
+/* Measures sizes [0, count) as far as they are worth it, or fit. barrier NULL: nobody else. GT_NO_MEMORY
  * when not even the first size fits. */
 extern const double profile_long;
 gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, const int *size,
-                          int count, profile_meet meet, void *context);
+                          int count, profile_barrier barrier, void *context);
 
-/* The cache folder "profile", a file a device, model, sizes and company (who measures beside it: any
- * text). A file that is not whole counts as none: *found 0. */
+/* The cache folder "profile", a file a device, model, sizes and `concurrent` (who measures beside it:
+ * any text). A file that is not whole counts as none: *found 0. */
 gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size,
-                       int count, const char *company);
+                       int count, const char *concurrent);
 gt_status profile_keep(const profile *p, dev_device *d, const profile_model *m, const int *size, int count,
-                       const char *company);
+                       const char *concurrent);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/profile_measure.c - runs units of a model on a device and looks at the clock.
  *
- *   meet │ embedding: F B W F B W ... │ meet │ layer: F B W ... │ meet │ head │ meet: who took longest?
+ *   barrier │ embedding: F B W F B W ... │ barrier │ layer: F B W ... │ barrier │ head │ barrier: who took longest?
  *
  * Each program is waited for, so its time holds one trip to the driver and back; that trip is
  * measured with a launch that does nothing and taken off, since a stage queues its programs
@@ -301,7 +301,7 @@ static gt_status measure_bytes_recomputed(const bench *b, profile_kind kind, int
 }
 
 /* Places one unit, waits for the others (*met), and measures. */
-static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at, int B, profile_meet meet,
+static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at, int B, profile_barrier barrier,
                               void *context, int *met)
 {
     profile_cost *c = &out->unit[kind][at];
@@ -318,9 +318,9 @@ static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at,
         st = exec_add(r.e, 0);
     if (!st)
         st = dev_wait(b->d);
-    if (!st && meet) {
+    if (!st && barrier) {
         *met = 1;
-        st = meet(context, &none);
+        st = barrier(context, &none);
     }
     if (!st)
         st = clock_programs(&r, b, seconds);
@@ -341,8 +341,8 @@ static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at,
 }
 
 /* All kinds of units; *seconds is what this rank took for one run of them, INFINITY if they do not
- * fit, which the others must hear at the same meeting. */
-static gt_status measure_size(profile *out, bench *b, int at, int B, profile_meet meet, void *context,
+ * fit, which the others must learn at the same barrier. */
+static gt_status measure_size(profile *out, bench *b, int at, int B, profile_barrier barrier, void *context,
                               double *seconds)
 {
     int missing = 0;
@@ -352,21 +352,21 @@ static gt_status measure_size(profile *out, bench *b, int at, int B, profile_mee
         double none = 0;
         int met = 0;
         gt_status st = missing ? GT_OK
-                               : measure_unit(out, b, (profile_kind)kind, at, B, meet, context, &met);
+                               : measure_unit(out, b, (profile_kind)kind, at, B, barrier, context, &met);
         if (st == GT_NO_MEMORY && at > 0) {
             missing = 1;
             gt_message_clear();
             st = GT_OK;
         }
-        if (!st && missing && meet && !met)
-            st = meet(context, &none);
+        if (!st && missing && barrier && !met)
+            st = barrier(context, &none);
         if (st)
             return st;
         *seconds += c->forward + c->backward_input + c->backward_weight;
     }
     if (missing)
         *seconds = INFINITY;
-    return meet ? meet(context, seconds) : GT_OK;
+    return barrier ? barrier(context, seconds) : GT_OK;
 }
 
 /* ---- what does not depend on the size --------------------------------------------------------- */
@@ -442,7 +442,7 @@ static gt_status count_exchanges(profile *out, const bench *b, profile_kind kind
     return st;
 }
 
-static gt_status measure(profile *out, bench *b, const int *size, int count, profile_meet meet,
+static gt_status measure(profile *out, bench *b, const int *size, int count, profile_barrier barrier,
                          void *context)
 {
     gt_status st = look_at_ends(out, b);
@@ -458,7 +458,7 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
         st = gt_activity_at(&a, (uint64_t)i + 1);
         if (st)
             break;
-        st = measure_size(out, b, i, size[i], meet, context, &seconds);
+        st = measure_size(out, b, i, size[i], barrier, context, &seconds);
         if (st || isinf(seconds))
             break;
         out->size[out->sizes++] = size[i];
@@ -467,15 +467,15 @@ static gt_status measure(profile *out, bench *b, const int *size, int count, pro
     }
     gt_activity_end(&a);
     double none = 0;
-    if (!st && meet)
-        st = meet(context, &none);
+    if (!st && barrier)
+        st = barrier(context, &none);
     for (int kind = 0; !st && kind < PROFILE_KINDS; kind++)
         st = measure_update(out, b, (profile_kind)kind);
     return st;
 }
 
 gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, const int *size, int count,
-                          profile_meet meet, void *context)
+                          profile_barrier barrier, void *context)
 {
     bench b = { .d = d, .m = m };
     *out = (profile){ 0 };
@@ -483,9 +483,9 @@ gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, c
     if (!st)
         st = gemm_context_create(&b.gemm, d, NULL);
     if (!st)
-        st = gemm_context_create(&b.update_gemm, d, meet ? "tiled" : NULL);
+        st = gemm_context_create(&b.update_gemm, d, barrier ? "tiled" : NULL);
     if (!st)
-        st = measure(out, &b, size, count, meet, context);
+        st = measure(out, &b, size, count, barrier, context);
     gemm_context_release(b.update_gemm);
     gemm_context_release(b.gemm);
     kernel_set_release(b.kernels);

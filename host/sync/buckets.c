@@ -60,7 +60,7 @@ static gt_status hand_on(buckets *s, bucket *b)
     gt_status st = read_start(s, b, 0);
     dev_event *reading = b->reading;
     b->reading = NULL;
-    return st ? st : dev_courier_put(s->o.courier, reading, begin_sum, b, &b->ticket);
+    return st ? st : dev_completion_put(s->o.completion, reading, begin_sum, b, &b->ticket);
 }
 
 static int is_complete(const buckets *s, int i)
@@ -133,7 +133,7 @@ static gt_status sum_here(buckets *s, int i)
     gt_status st = GT_OK;
     for (int k = 0; !st && k < i; k++)
         if (s->buckets[k].group == b->group)
-            st = dev_courier_wait(s->o.courier, s->buckets[k].ticket);
+            st = dev_completion_wait(s->o.completion, s->buckets[k].ticket);
     if (!st)
         st = settle(&b->reading);
     b->began = gt_now_ns();
@@ -145,7 +145,7 @@ static gt_status sum_here(buckets *s, int i)
 
 static gt_status sum_there(buckets *s, bucket *b)
 {
-    gt_status st = dev_courier_wait(s->o.courier, b->ticket);
+    gt_status st = dev_completion_wait(s->o.completion, b->ticket);
     net_collective *sum = b->sum;
     b->sum = NULL;
     b->ticket = 0;

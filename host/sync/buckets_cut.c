@@ -73,7 +73,7 @@ travel sync_bucket_travel(const bucket *b, int round)
                  .own_bytes = 4 * b->count, .type = NET_F32 };
     char *here = dev_buffer_host(b->grad);
     if (b->coding) {
-        const sync_parcel p = sync_coding_parcel(b->coding, round);
+        const sync_payload p = sync_coding_payload(b->coding, round);
         t = (travel){ .buffer = p.code, .host = b->memory, .bytes = p.bytes, .elements = p.elements, .own_at = p.own_at,
                       .own_bytes = p.own_bytes, .type = p.type };
         here = p.host;
@@ -244,7 +244,7 @@ static gt_status compare(buckets *s)
 
 static void release(buckets *b)
 {
-    if (dev_courier_drain(b->o.courier))
+    if (dev_completion_drain(b->o.completion))
         gt_message_clear();
     for (int i = 0; i < b->count; i++) {
         bucket *k = &b->buckets[i];

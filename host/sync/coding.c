@@ -209,12 +209,12 @@ static net_type type_of(dtype t)
     return t == DTYPE_BF16 ? NET_BF16 : t == DTYPE_F16 ? NET_F16 : NET_F32;
 }
 
-sync_parcel sync_coding_parcel(const sync_coding *c, int at)
+sync_payload sync_coding_payload(const sync_coding *c, int at)
 {
     const uint64_t stride = c->round[at].stride;
-    return (sync_parcel){ .code = c->code, .host = dev_buffer_host(c->code), .bytes = stride * (uint64_t)c->encodings,
-                          .elements = stride * (uint64_t)c->encodings / dtype_size(c->o.how->type),
-                          .own_at = stride * (uint64_t)c->mine, .own_bytes = stride, .type = type_of(c->o.how->type) };
+    return (sync_payload){ .code = c->code, .host = dev_buffer_host(c->code), .bytes = stride * (uint64_t)c->encodings,
+                           .elements = stride * (uint64_t)c->encodings / dtype_size(c->o.how->type),
+                           .own_at = stride * (uint64_t)c->mine, .own_bytes = stride, .type = type_of(c->o.how->type) };
 }
 
 gt_status sync_coding_encode(sync_coding *c, int at)

@@ -30,14 +30,14 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o);
 void      sync_coding_release(sync_coding *c);      /* takes NULL */
 
 /* One encoding that the network moves. */
-typedef struct sync_parcel {
+typedef struct sync_payload {
     dev_buffer *code;                   /* from its begin                                   */
     void *host;                         /* the same, where it is host memory; else NULL     */
     uint64_t bytes, elements;           /* of all ranks' together if they are gathered      */
     uint64_t own_at, own_bytes;         /* this rank's within it                            */
     net_type type;
-} sync_parcel;
-sync_parcel sync_coding_parcel(const sync_coding *c, int round);
+} sync_payload;
+sync_payload sync_coding_payload(const sync_coding *c, int round);
 
 /* Queue what stands before and after the exchange of a round. */
 gt_status sync_coding_encode(sync_coding *c, int round);

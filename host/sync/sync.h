@@ -15,7 +15,7 @@
 #ifndef GT_SYNC_SYNC_H
 #define GT_SYNC_SYNC_H
 
-#include "host/device/courier.h"
+#include "host/device/completion.h"
 #include "host/optim/optim.h"
 #include "host/sync/holders.h"
 #include "host/tensor/checkpoint_state.h"
@@ -71,7 +71,7 @@ typedef struct sync_options {
     kernel_set *kernels;
     params *params;                     /* made with the grouping of `holders`              */
     optim *optim;                       /* made with the mode's parts                       */
-    dev_courier *courier;
+    dev_completion *completion;
     int chunks;
     /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
      * not the chunk's (exec_gradient_done). */

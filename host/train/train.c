@@ -208,7 +208,7 @@ static gt_status make_sync(train *t)
 {
     const sync_options o = {
         .mode = t->mode, .compressor = t->o.compress, .holders = t->holders, .comm = t->o.comm, .device = t->device, .kernels = t->kernels,
-        .params = t->params, .optim = t->optim, .courier = t->courier, .chunks = stage_chunks(t->stage),
+        .params = t->params, .optim = t->optim, .completion = t->completion, .chunks = stage_chunks(t->stage),
         .done = gradient_done, .tell = train_tell, .context = t };
     gt_status st = sync_create(&t->sync, &o);
     for (int c = 0; !st && c < o.chunks; c++) {
@@ -228,7 +228,7 @@ static gt_status place_stages(train *t)
                                         .params = t->params, .bindings = bindings,
                                         .exchange = t->exchange ? tensor_exchange_make : NULL,
                                         .exchange_context = t->exchange },
-                              .passing = t->arena, .courier = t->courier };
+                              .passing = t->arena, .completion = t->completion };
     gt_status st = stage_place(t->stage, &o);
     if (!st && t->data.val) {
         evaluate_options e = { .place = o, .plan = &t->plan, .rank = t->rank, .comm = t->o.comm,
@@ -475,7 +475,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st)
         st = load_choices(t);
     if (!st)
-        st = dev_courier_create(&t->courier);
+        st = dev_completion_create(&t->completion);
     if (!st)
         st = join_tensor_group(t);
     if (!st)
@@ -522,7 +522,7 @@ static void release(train *t)
     sync_release(t->sync);
     stage_release(t->stage);
     evaluate_release(t->evaluate);
-    dev_courier_release(t->courier);
+    dev_completion_release(t->completion);
     exec_arena_release(t->arena);
     optim_release(t->optim);
     params_release(t->params);

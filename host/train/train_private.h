@@ -32,8 +32,8 @@ typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
     uint64_t begin;                     /* its first sample */
     float state[OPTIM_STATE_FLOATS];
-    uint64_t ticket;                    /* of the courier; 0 once it has landed */
-    uint64_t end_ns;                    /* when the device was done with it, from the courier */
+    uint64_t ticket;                    /* of its continuation; 0 once it has landed */
+    uint64_t end_ns;                    /* when the device was done with it, from the completion thread */
     struct train *of;
     uint64_t start_ns;                  /* when the host began to queue it */
     uint64_t update_ns;                 /* of several ranks: when its update was queued */
@@ -57,7 +57,7 @@ struct train {
     params *params;
     optim *optim;
     exec_arena *arena;                  /* what passes within a program */
-    dev_courier *courier;
+    dev_completion *completion;
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
     tensor_exchange *exchange;
     struct tensor_sum *sum;             /* what the optimizer adds up over them */
@@ -72,7 +72,7 @@ struct train {
     chunk_derived *derived;
     int derived_count;
     uint64_t micros, micro_batch;       /* this replica's */
-    uint64_t landed_ns;                 /* on the courier's thread: when the newest step was done */
+    uint64_t landed_ns;                 /* on the completion thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */

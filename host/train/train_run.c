@@ -101,7 +101,7 @@ static void trace_step(train *t, const flight *f, uint64_t now)
     gt_trace_counter("device memory", dev_memory_used(t->device));
 }
 
-/* On the courier's thread, as soon as the device is done with a step. */
+/* On the completion thread, as soon as the device is done with a step. */
 static gt_status note_landed(void *context, uint64_t now)
 {
     flight *f = context;
@@ -116,7 +116,7 @@ static gt_status land(train *t, flight *f)
 {
     const uint64_t ticket = f->ticket;
     f->ticket = 0;
-    gt_status st = dev_courier_wait(t->courier, ticket);
+    gt_status st = dev_completion_wait(t->completion, ticket);
     if (!st && ticket && f->update_ns && f->step + 1 == t->queued)
         stage_note(t->stage, PIPE_UPDATE, 0, f->update_ns, f->end_ns);
     return st;
@@ -226,7 +226,7 @@ static gt_status queue_step(train *t, uint64_t step)
     if (!st)
         st = optim_state_read(t->optim, f->state, &event);
     if (!st)
-        st = dev_courier_put(t->courier, event, note_landed, f, &f->ticket);
+        st = dev_completion_put(t->completion, event, note_landed, f, &f->ticket);
     if (!st) {
         t->queued = step + 1;
         t->samples = f->begin + t->o.batch;

@@ -41,7 +41,7 @@ void comm_unlock(net_comm *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-static void sleep_on(net_comm *c, pthread_cond_t *bed, uint64_t ns)
+static void sleep_on(net_comm *c, pthread_cond_t *condition, uint64_t ns)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -51,7 +51,7 @@ static void sleep_on(net_comm *c, pthread_cond_t *bed, uint64_t ns)
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    pthread_cond_timedwait(bed, &c->lock, &until);
+    pthread_cond_timedwait(condition, &c->lock, &until);
 }
 
 static void wake(void *context)
@@ -63,9 +63,9 @@ static void wake(void *context)
     }
 }
 
-void comm_rouse(net_comm *c)
+void comm_wake_poller(net_comm *c)
 {
-    if (c->dozing)
+    if (c->poller_sleeps)
         wake(c);
 }
 
@@ -133,7 +133,7 @@ static void check_broken(net_comm *c)
 {
     for (int i = 0; i < c->size; i++) {
         pair *p = c->pairs[i];
-        if (!p || !p->broken_since || p->bye_received || net_job_check(c->job)
+        if (!p || !p->broken_since || p->fin_received || net_job_check(c->job)
             || gt_now_ns() - p->broken_since < 500000000u)
             continue;
         net_job_abort(c->job, p->peer, p->broken_why ? p->broken_why : "a link broke");
@@ -190,16 +190,16 @@ static void disarm(net_comm *c)
 }
 
 /* Sleeps until a transport or wake() has news, the lock given back meanwhile. */
-static void doze(net_comm *c)
+static void sleep_until_news(net_comm *c)
 {
     struct epoll_event events[8];
     uint64_t count;
     if (!arm(c)) {
-        c->dozing = 1;
+        c->poller_sleeps = 1;
         comm_unlock(c);
         epoll_wait(c->epoll, events, 8, 100);
         comm_lock(c);
-        c->dozing = 0;
+        c->poller_sleeps = 0;
         if (read(c->wake, &count, sizeof count) < 0) {
             /* Nothing to take back. */
         }
@@ -210,7 +210,7 @@ static void doze(net_comm *c)
 
 /* Lets others have the lock between two polls, and after a few polls the processor as well: the
  * rank that is waited for may be queueing for it. */
-static void breathe(net_comm *c, uint64_t spins)
+static void relax(net_comm *c, uint64_t spins)
 {
     enum { ALONE = 50 };
     comm_unlock(c);
@@ -243,12 +243,12 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
         } else if (!quiet && c->spin) {
             quiet = gt_now_ns();
         } else if (c->spin && (++spins % 16 || gt_now_ns() - quiet < c->spin)) {
-            breathe(c, spins);
+            relax(c, spins);
         } else {
             if (!told && what)
                 recorder_waits(&c->recorder, peer, what, size);
             told = 1;
-            doze(c);
+            sleep_until_news(c);
         }
         c->polling = 0;
         if (c->waiters > 1)
@@ -275,7 +275,7 @@ static void *background(void *context)
         }
         c->polling = 1;
         if (!comm_progress(c))
-            doze(c);
+            sleep_until_news(c);
         c->polling = 0;
         if (c->waiters)
             pthread_cond_broadcast(&c->changed);
@@ -442,18 +442,18 @@ static int all_said(net_comm *c)
         pair *p = c->pairs[i];
         if (!p || i == c->rank || p->state != PAIR_UP)
             continue;
-        if (!p->bye_sent) {
-            message m = { .type = MESSAGE_BYE, .size = p->messages_sent + 1 };
-            p->bye_sent = !match_post(p, &m, NULL, 0);
+        if (!p->fin_sent) {
+            message m = { .type = MESSAGE_FIN, .size = p->messages_sent + 1 };
+            p->fin_sent = !match_post(p, &m, NULL, 0);
             if (p->ops->flush)
                 p->ops->flush(p->link);
         }
-        said &= p->bye_received && p->messages_received >= p->bye;
+        said &= p->fin_received && p->messages_received >= p->fin;
     }
     return said;
 }
 
-static void say_goodbye(net_comm *c)
+static void send_fins(net_comm *c)
 {
     const uint64_t limit = gt_now_ns() + c->config->stall_limit;
     c->waiters++;
@@ -465,7 +465,7 @@ static void say_goodbye(net_comm *c)
         }
         c->polling = 1;
         if (!comm_progress(c))
-            doze(c);
+            sleep_until_news(c);
         c->polling = 0;
     }
     c->waiters--;
@@ -494,7 +494,7 @@ void net_comm_close(net_comm *c)
         return;
     comm_lock(c);
     if (c->background_runs && c->acceptor_runs)
-        say_goodbye(c);
+        send_fins(c);
     c->closing = 1;
     pthread_cond_broadcast(&c->idle);
     pthread_cond_broadcast(&c->arrived);
@@ -552,7 +552,7 @@ void net_comm_memory_free(net_comm *c, void *data)
     comm_unlock(c);
 }
 
-void net_comm_nudge(net_comm *c)
+void net_comm_signal(net_comm *c)
 {
     comm_lock(c);
     if (c->outstanding && !c->waiters && !c->polling)
@@ -680,7 +680,7 @@ gt_status net_wait_any(net_comm *c, net_request *const *r, int n, uint64_t timeo
         }
         c->polling = 1;
         if (!comm_progress(c))
-            doze(c);
+            sleep_until_news(c);
         c->polling = 0;
         if (c->waiters > 1)
             pthread_cond_broadcast(&c->changed);

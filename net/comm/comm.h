@@ -63,7 +63,7 @@ gt_status net_wait_any(net_comm *c, net_request *const *r, int n, uint64_t timeo
 
 /* Wakes the communicator's thread, which otherwise looks a millisecond later at what was started
  * while it slept: for transfers that nobody waits for soon. */
-void net_comm_nudge(net_comm *c);
+void net_comm_signal(net_comm *c);
 
 /* What carries the bytes to a peer, for people; makes the link if there is none yet. */
 gt_status net_comm_describe(net_comm *c, int peer, char *out, size_t size);

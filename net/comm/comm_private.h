@@ -75,7 +75,7 @@ struct net_request {
 /* The head of every message. Host byte order: both ends have the same. */
 typedef enum message_type {
     MESSAGE_EAGER = 1, MESSAGE_READY, MESSAGE_INTENT, MESSAGE_CREDIT, MESSAGE_AGREE,
-    MESSAGE_BYE, MESSAGE_PROBE, MESSAGE_PROBE_READY
+    MESSAGE_FIN, MESSAGE_PROBE, MESSAGE_PROBE_READY
 } message_type;
 
 typedef struct message {
@@ -110,8 +110,8 @@ struct pair {
     /* Eager messages may pile up at the other end; it says how much it has taken. */
     uint64_t eager_sent, eager_acknowledged, eager_taken, eager_reported;
     net_request *blocked, **blocked_last;
-    uint64_t messages_sent, messages_received, bye;
-    int bye_sent, bye_received;
+    uint64_t messages_sent, messages_received, fin;
+    int fin_sent, fin_received;
     uint64_t broken_since;
     char *broken_why;
     uint64_t bytes_sent, bytes_received;
@@ -150,9 +150,9 @@ struct net_comm {
     pthread_mutex_t lock;           /* over all below and all calls of transports              */
     atomic_int wanted;              /* threads that want the lock                              */
     pthread_cond_t changed;         /* a request is done, the poller's place is free, a pair is up */
-    pthread_cond_t idle;            /* the background thread's bed                             */
+    pthread_cond_t idle;            /* the background thread waits on it                       */
     int polling, waiters, closing, shut;
-    int dozing;                     /* the poller sleeps until there is news                   */
+    int poller_sleeps;              /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
     uint64_t traced_bytes;          /* sent while tracing                                      */
     int epoll, wake;
@@ -181,7 +181,7 @@ int  comm_progress(net_comm *c);
 /* Wakes threads that sleep in a wait: a request is done that no transport had a part in. */
 void comm_wake(net_comm *c);
 /* The same for a poller that sleeps while another thread starts something: to start is no news. */
-void comm_rouse(net_comm *c);
+void comm_wake_poller(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size);
 extern const net_events comm_events;

@@ -395,7 +395,7 @@ gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int
     gt_status st = start_send(r, announce);
     if (!st && p->ops && p->ops->flush)
         p->ops->flush(p->link);
-    comm_rouse(r->comm);
+    comm_wake_poller(r->comm);
     if (st) {
         match_forget(r);
         free(r);
@@ -459,7 +459,7 @@ gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **ou
             st = open_window(r);
         if (!st && p->ops && p->ops->flush)
             p->ops->flush(p->link);
-        comm_rouse(p->comm);
+        comm_wake_poller(p->comm);
     }
     if (st) {
         match_forget(r);
@@ -543,9 +543,9 @@ void match_message(pair *p, const message *m, const void *body, size_t size)
             p->eager_acknowledged = m->size;
         unblock(p);
         break;
-    case MESSAGE_BYE:
-        p->bye_received = 1;
-        p->bye = m->size;
+    case MESSAGE_FIN:
+        p->fin_received = 1;
+        p->fin = m->size;
         break;
     default:
         net_comm_abort(p->comm, p->peer, "rank %d sent a message of unknown type %u", p->peer,

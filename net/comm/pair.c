@@ -37,17 +37,17 @@ typedef struct frame {
 enum { FRAME_HEAD = 8 };
 
 /* What one attempt after the other works with. */
-typedef struct meeting {
+typedef struct negotiation {
     net_comm *c;
     pair *p;
     int fd, leads;
     gt_text reasons;                /* why transports were not taken                       */
-} meeting;
+} negotiation;
 
 /* ---- frames ---------------------------------------------------------------------------- */
 
 /* Waits for the stream in slices, so that the end of the job is noticed. */
-static gt_status wait_stream(const meeting *m, short events, uint64_t deadline)
+static gt_status wait_stream(const negotiation *m, short events, uint64_t deadline)
 {
     for (;;) {
         gt_status st = net_job_check(m->c->job);
@@ -65,14 +65,14 @@ static gt_status wait_stream(const meeting *m, short events, uint64_t deadline)
     }
 }
 
-static gt_status lost(const meeting *m, const char *cause)
+static gt_status lost(const negotiation *m, const char *cause)
 {
     char name[160];
     return gt_fail(GT_PEER, "cannot make a link to %s: %s",
                    net_job_name(m->c->job, m->p->peer, name, sizeof name), cause);
 }
 
-static gt_status put_bytes(const meeting *m, const void *data, size_t size, uint64_t deadline)
+static gt_status put_bytes(const negotiation *m, const void *data, size_t size, uint64_t deadline)
 {
     const unsigned char *at = data;
     while (size) {
@@ -88,7 +88,7 @@ static gt_status put_bytes(const meeting *m, const void *data, size_t size, uint
     return GT_OK;
 }
 
-static gt_status get_bytes(const meeting *m, void *data, size_t size, uint64_t deadline)
+static gt_status get_bytes(const negotiation *m, void *data, size_t size, uint64_t deadline)
 {
     unsigned char *at = data;
     while (size) {
@@ -106,12 +106,12 @@ static gt_status get_bytes(const meeting *m, void *data, size_t size, uint64_t d
     return GT_OK;
 }
 
-static gt_status put_frame(const meeting *m, frame *f)
+static gt_status put_frame(const negotiation *m, frame *f)
 {
     return put_bytes(m, f, FRAME_HEAD + f->size, gt_now_ns() + m->c->config->hello_timeout);
 }
 
-static gt_status get_frame(const meeting *m, frame *f, uint64_t patience)
+static gt_status get_frame(const negotiation *m, frame *f, uint64_t patience)
 {
     const uint64_t deadline = gt_now_ns() + patience;
     gt_status st = get_bytes(m, f, FRAME_HEAD, deadline);
@@ -125,7 +125,7 @@ static gt_status get_frame(const meeting *m, frame *f, uint64_t patience)
 }
 
 /* Both ends tell each other how a step went; the sentence travels when it failed. */
-static gt_status exchange(const meeting *m, frame *mine, gt_status how, frame *theirs)
+static gt_status exchange(const negotiation *m, frame *mine, gt_status how, frame *theirs)
 {
     mine->failed = how != GT_OK;
     if (how) {
@@ -204,7 +204,7 @@ static gt_status begin_probe(pair *p)
 }
 
 /* Lock held; gives it back between rounds. */
-static gt_status probe_rounds(meeting *m, net_transport *t)
+static gt_status probe_rounds(negotiation *m, net_transport *t)
 {
     pair *p = m->p;
     const probe *b = p->probe;
@@ -231,7 +231,7 @@ static gt_status probe_rounds(meeting *m, net_transport *t)
     return st;
 }
 
-static gt_status prove(meeting *m, net_transport *t)
+static gt_status prove(negotiation *m, net_transport *t)
 {
     pair *p = m->p;
     comm_lock(m->c);
@@ -247,7 +247,7 @@ static gt_status prove(meeting *m, net_transport *t)
 
 /* ---- one transport --------------------------------------------------------------------- */
 
-static void drop_link(meeting *m)
+static void drop_link(negotiation *m)
 {
     comm_lock(m->c);
     if (m->p->link)
@@ -258,14 +258,14 @@ static void drop_link(meeting *m)
     comm_unlock(m->c);
 }
 
-static void note(meeting *m, const char *transport, const char *why)
+static void note(negotiation *m, const char *transport, const char *why)
 {
     gt_text_printf(&m->reasons, "%s%s: %s", m->reasons.size ? "; " : "", transport, why);
     gt_log(GT_LOG_DEBUG, "comm", "rank %d: not by %s: %s", m->p->peer, transport, why);
 }
 
 /* Offers and rounds. *taken: 1 if it works. An error: the stream itself failed. */
-static gt_status connect_rounds(meeting *m, net_transport *t, int *taken)
+static gt_status connect_rounds(negotiation *m, net_transport *t, int *taken)
 {
     pair *p = m->p;
     frame mine = { .type = FRAME_OFFER }, theirs;
@@ -305,7 +305,7 @@ static gt_status connect_rounds(meeting *m, net_transport *t, int *taken)
     }
 }
 
-static gt_status attempt(meeting *m, int index, int *taken)
+static gt_status attempt(negotiation *m, int index, int *taken)
 {
     pair *p = m->p;
     net_transport *t = m->c->transport[index];
@@ -346,7 +346,7 @@ static void list_transports(const net_comm *c, frame *f)
 }
 
 /* Tries what both have, in the leader's order. */
-static gt_status agree(meeting *m, const char *leaders, const char *followers)
+static gt_status agree(negotiation *m, const char *leaders, const char *followers)
 {
     int taken = 0;
     gt_status st = GT_OK;
@@ -370,7 +370,7 @@ static gt_status agree(meeting *m, const char *leaders, const char *followers)
                    m->reasons.size ? ": " : "", m->reasons.size ? m->reasons.data : "");
 }
 
-static void finish(meeting *m, gt_status st)
+static void finish(negotiation *m, gt_status st)
 {
     pair *p = m->p;
     comm_lock(m->c);
@@ -396,7 +396,7 @@ static void finish(meeting *m, gt_status st)
 /* ---- leading and following ------------------------------------------------------------- */
 
 /* Calls a peer. *busy: it is calling us. */
-static gt_status lead(meeting *m, int *busy)
+static gt_status lead(negotiation *m, int *busy)
 {
     frame mine = { .type = FRAME_CALL }, theirs;
     *busy = 0;
@@ -451,7 +451,7 @@ static void follow(net_comm *c, int peer, int fd)
         close(fd);
         return;
     }
-    meeting m = { .c = c, .p = p, .fd = fd };
+    negotiation m = { .c = c, .p = p, .fd = fd };
     gt_status st = get_frame(&m, &theirs, c->config->hello_timeout);
     comm_lock(c);
     const int yes = !st && theirs.type == FRAME_CALL && !c->closing && may_follow(p);
@@ -487,7 +487,7 @@ gt_status pair_get(net_comm *c, int peer, pair **out)
             int busy;
             p->state = PAIR_LEADING;
             comm_unlock(c);
-            meeting m = { .c = c, .p = p, .fd = -1, .leads = 1 };
+            negotiation m = { .c = c, .p = p, .fd = -1, .leads = 1 };
             st = lead(&m, &busy);
             if (!busy)
                 finish(&m, st);

@@ -19,15 +19,15 @@ uint64_t net_body_limit(net_type type, int size)
         return 8 + NET_SENTENCE;
     case NET_MEMBER:
         return NET_MEMBER_BYTES + NET_SHARED;
-    case NET_ROSTER:
+    case NET_MEMBER_LIST:
         return (uint64_t)size * NET_MEMBER_BYTES;
-    case NET_PART:
-        return NET_PART_HEAD + NET_BLOB;
+    case NET_CONTRIBUTION:
+        return NET_CONTRIBUTION_HEAD + NET_BLOB;
     case NET_ALL:
-        return NET_PART_HEAD + (uint64_t)size * (4 + NET_BLOB);
+        return NET_CONTRIBUTION_HEAD + (uint64_t)size * (4 + NET_BLOB);
     case NET_BEAT:
         return NET_BEAT_BYTES;
-    case NET_FAREWELL:
+    case NET_ALL_LEFT:
     case NET_TYPES:
         break;
     }
@@ -161,16 +161,16 @@ gt_status net_beat_parse(net_beat *out, const unsigned char *body, size_t length
     return GT_OK;
 }
 
-void net_part_format(unsigned char out[NET_PART_HEAD], uint64_t sequence, const char *what)
+void net_contribution_format(unsigned char out[NET_CONTRIBUTION_HEAD], uint64_t sequence, const char *what)
 {
     net_put64(out, sequence);
     put_text(out + 8, NET_WHAT, what);
 }
 
-gt_status net_part_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
-                         size_t length)
+gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
+                                 size_t length)
 {
-    if (length < NET_PART_HEAD || !get_text(what, NET_WHAT, body + 8))
+    if (length < NET_CONTRIBUTION_HEAD || !get_text(what, NET_WHAT, body + 8))
         return gt_fail(GT_FORMAT, "a share of an exchange of %zu bytes makes no sense", length);
     *sequence = net_get64(body);
     return GT_OK;
@@ -179,7 +179,7 @@ gt_status net_part_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned
 gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body,
                         size_t body_length, int size)
 {
-    size_t used = NET_PART_HEAD;
+    size_t used = NET_CONTRIBUTION_HEAD;
     if (body_length < used)
         return gt_fail(GT_FORMAT, "an exchange's result of %zu bytes makes no sense", body_length);
     for (int i = 0; i < size; i++) {

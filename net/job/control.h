@@ -6,9 +6,9 @@
  * The MAC is over head and body, with the sender's session key; the counter counts a
  * direction's messages from 0, so none can be repeated, dropped or taken from elsewhere.
  *
- *   to rank 0     MEMBER  who I am · PART  my share of an exchange · ASK  end the job, please
- *   from rank 0   VERDICT (also for streams) · ROSTER · ALL  an exchange's result
- *                 ABORT   the job is over · LEFT a rank has left · FAREWELL  all have left
+ *   to rank 0     MEMBER  who I am · CONTRIBUTION  my share of an exchange · ASK  end the job, please
+ *   from rank 0   VERDICT (also for streams) · MEMBER_LIST · ALL  an exchange's result
+ *                 ABORT   the job is over · LEFT a rank has left · ALL_LEFT  all have left
  *   both          BEAT    a sign of life · LEAVE
  *
  * Pure functions. Parsers take any bytes: GT_FORMAT, never a read outside.               */
@@ -19,8 +19,8 @@
 #include "net/job/job.h"
 
 typedef enum net_type {
-    NET_VERDICT = 1, NET_MEMBER, NET_ROSTER, NET_PART, NET_ALL, NET_BEAT, NET_ASK, NET_ABORT,
-    NET_LEAVE, NET_LEFT, NET_FAREWELL, NET_TYPES
+    NET_VERDICT = 1, NET_MEMBER, NET_MEMBER_LIST, NET_CONTRIBUTION, NET_ALL, NET_BEAT, NET_ASK, NET_ABORT,
+    NET_LEAVE, NET_LEFT, NET_ALL_LEFT, NET_TYPES
 } net_type;
 
 enum {
@@ -46,7 +46,7 @@ typedef struct net_notice { gt_status code; int culprit; char sentence[NET_SENTE
 size_t net_notice_format(unsigned char out[8 + NET_SENTENCE], const net_notice *n);
 gt_status net_notice_parse(net_notice *out, const unsigned char *body, size_t length, int size);
 
-/* A member, as MEMBER (with the shared settings behind it) and in the ROSTER. */
+/* A member, as MEMBER (with the shared settings behind it) and in the MEMBER_LIST. */
 void net_member_format(unsigned char out[NET_MEMBER_BYTES], const net_member *m);
 gt_status net_member_parse(net_member *out, const unsigned char bytes[NET_MEMBER_BYTES], int size);
 
@@ -55,12 +55,12 @@ typedef struct net_beat { net_activity activity; uint64_t age; } net_beat;
 void net_beat_format(unsigned char out[NET_BEAT_BYTES], const net_beat *b);
 gt_status net_beat_parse(net_beat *out, const unsigned char *body, size_t length, int size);
 
-/* PART: sequence u64, what[NET_WHAT], then the blob. ALL: sequence u64, what, then for each
+/* CONTRIBUTION: sequence u64, what[NET_WHAT], then the blob. ALL: sequence u64, what, then for each
  * rank length u32 and blob. */
-enum { NET_PART_HEAD = 8 + NET_WHAT };
-void net_part_format(unsigned char out[NET_PART_HEAD], uint64_t sequence, const char *what);
-gt_status net_part_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
-                         size_t length);
+enum { NET_CONTRIBUTION_HEAD = 8 + NET_WHAT };
+void net_contribution_format(unsigned char out[NET_CONTRIBUTION_HEAD], uint64_t sequence, const char *what);
+gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
+                                 size_t length);
 /* Visits the blobs of an ALL; at[i] and length[i] are filled for `size` ranks. */
 gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body,
                         size_t body_length, int size);

@@ -47,7 +47,7 @@ void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
     atomic_store(&j->over, 1);
     gt_log(GT_LOG_INFO, "net", "the job is over: %s", j->end.sentence);
     pthread_cond_broadcast(&j->changed);
-    serve_ring(j);
+    serve_wake(j);
 }
 
 gt_status end_status(const net_job *j)
@@ -66,8 +66,8 @@ void end_asked(net_job *j, int from, const net_notice *n)
     if (j->peers[n->culprit].left) {
         end_job(j, GT_PEER, n->culprit, "%s left the job while %s worked with it; it had finished or "
                 "failed%s%s", j->peers[n->culprit].name, j->peers[from].name,
-                j->peers[n->culprit].last_words[0] ? " with: " : "",
-                j->peers[n->culprit].last_words);
+                j->peers[n->culprit].leave_reason[0] ? " with: " : "",
+                j->peers[n->culprit].leave_reason);
         return;
     }
     if (j->pending.on)
@@ -110,18 +110,18 @@ gt_status net_job_abort(net_job *j, int culprit, const char *sentence)
 
 /* ---- leaving ----------------------------------------------------------------------------- */
 
-void end_left(net_job *j, int rank, const char *last_words)
+void end_left(net_job *j, int rank, const char *leave_reason)
 {
     unsigned char body[8 + NET_SENTENCE];
     net_notice n = { .culprit = rank };
     rank_state *p = &j->peers[rank];
     p->left = 1;
     p->beat = (net_beat){ .activity.waits_for = -1 };
-    snprintf(p->last_words, sizeof p->last_words, "%s", last_words);
+    snprintf(p->leave_reason, sizeof p->leave_reason, "%s", leave_reason);
     pthread_cond_broadcast(&j->changed);
     if (j->rank != 0)
         return;
-    snprintf(n.sentence, sizeof n.sentence, "%s", last_words);
+    snprintf(n.sentence, sizeof n.sentence, "%s", leave_reason);
     const size_t size = net_notice_format(body, &n);
     for (int i = 1; i < j->size; i++)
         if (i != rank)
@@ -169,7 +169,7 @@ static void deliver(net_job *j)
     }
 }
 
-/* Says goodbye and waits until all have, or the job is over. */
+/* Sends LEAVE and waits until all have, or the job is over. */
 static void part_in_order(net_job *j)
 {
     unsigned char body[8 + NET_SENTENCE];
@@ -181,7 +181,7 @@ static void part_in_order(net_job *j)
     if (j->rank != 0)
         serve_send_bytes(j, 0, NET_LEAVE, body, net_notice_format(body, &n));
     end_left(j, j->rank, n.sentence);
-    while (!atomic_load(&j->over) && !(j->rank == 0 ? all_left(j) : j->farewell)
+    while (!atomic_load(&j->over) && !(j->rank == 0 ? all_left(j) : j->everyone_left)
            && gt_now_ns() < deadline) {
         const uint64_t until = gt_now_ns() + 100 * MS;
         const struct timespec t = { (time_t)(until / 1000000000), (long)(until % 1000000000) };
@@ -189,14 +189,14 @@ static void part_in_order(net_job *j)
     }
     const int together = j->rank == 0 && !atomic_load(&j->over) && all_left(j);
     for (int i = 1; i < j->size && together; i++)
-        serve_send(j, i, NET_FAREWELL, NULL);
+        serve_send(j, i, NET_ALL_LEFT, NULL);
     pthread_mutex_unlock(&j->lock);
 }
 
 static void release(net_job *j)
 {
-    for (int i = 0; i < GUESTS; i++)
-        greet_drop(j, i);
+    for (int i = 0; i < HANDSHAKES; i++)
+        handshake_drop(j, i);
     for (arrival *a = j->arrivals, *next; a; a = next) {
         next = a->next;
         close(a->fd);
@@ -204,15 +204,15 @@ static void release(net_job *j)
     }
     for (int i = 0; j->peers && i < j->size; i++) {
         serve_unlink(j, i);
-        net_body_release(j->peers[i].part);
+        net_body_release(j->peers[i].contribution);
     }
     net_body_release(j->all);
     if (j->listener >= 0 && j->listener != j->who->listen_fd)
         close(j->listener);
     if (j->epoll >= 0)
         close(j->epoll);
-    if (j->bell >= 0)
-        close(j->bell);
+    if (j->doorbell >= 0)
+        close(j->doorbell);
     free(j->peers);
     pthread_cond_destroy(&j->changed);
     pthread_mutex_destroy(&j->lock);
@@ -231,7 +231,7 @@ void net_job_leave(net_job *j)
         pthread_mutex_lock(&j->lock);
         j->stopping = 1;
         pthread_mutex_unlock(&j->lock);
-        serve_ring(j);
+        serve_wake(j);
         pthread_join(j->thread, NULL);
     }
     release(j);

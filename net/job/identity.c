@@ -296,40 +296,40 @@ static gt_status apply_rendezvous(net_identity *w, const net_config *config)
 }
 
 /* What a launcher's variables say of this process, read without joining anything. */
-typedef struct seat {
+typedef struct candidate {
     const char *name;
     int there;
     int rank, size;                     /* -1: cannot be read, or needs more than variables  */
     gt_status (*find)(net_identity *w, const net_config *config);
-} seat;
+} candidate;
 
 /* Innermost first. torchrun stands inside srun and mpirun, which start one of it on each host; mpirun
  * stands inside Slurm, whose srun starts its daemons; and whatever of these has left variables
  * beside those of `geartrain launch` stands inside that, which removes what it finds. */
-enum { TORCHRUN, PMIX, SLURM, LAUNCH, BY_HAND, SEATS };
+enum { TORCHRUN, PMIX, SLURM, LAUNCH, BY_HAND, CANDIDATES };
 
-static void look_at_seats(seat s[SEATS])
+static void find_candidates(candidate s[CANDIDATES])
 {
     const int ompi = variable("OMPI_COMM_WORLD_RANK") != NULL;
     const int by_hand = variable("RANK") && variable("WORLD_SIZE");
     const int elastic = by_hand && variable("TORCHELASTIC_RUN_ID");
-    s[TORCHRUN] = (seat){ "torchrun", elastic, int_or("RANK", -1), int_or("WORLD_SIZE", -1), find_torchrun };
-    s[PMIX] = (seat){ ompi ? "Open MPI" : "PMIx", ompi || (variable("PMIX_RANK") && variable("PMIX_NAMESPACE")),
-                      int_or(ompi ? "OMPI_COMM_WORLD_RANK" : "PMIX_RANK", -1),
-                      int_or("OMPI_COMM_WORLD_SIZE", -1), find_pmix };
-    s[SLURM] = (seat){ "Slurm", in_slurm_step(), int_or("SLURM_PROCID", -1),
-                       int_or("SLURM_STEP_NUM_TASKS", -1), find_slurm };
-    s[LAUNCH] = (seat){ "geartrain launch", variable("GEARTRAIN_RANK") != NULL, int_or("GEARTRAIN_RANK", -1),
-                        int_or("GEARTRAIN_SIZE", -1), find_launch };
-    s[BY_HAND] = (seat){ "RANK and WORLD_SIZE", by_hand && !elastic, s[TORCHRUN].rank, s[TORCHRUN].size,
-                         find_torchrun };
+    s[TORCHRUN] = (candidate){ "torchrun", elastic, int_or("RANK", -1), int_or("WORLD_SIZE", -1), find_torchrun };
+    s[PMIX] = (candidate){ ompi ? "Open MPI" : "PMIx", ompi || (variable("PMIX_RANK") && variable("PMIX_NAMESPACE")),
+                           int_or(ompi ? "OMPI_COMM_WORLD_RANK" : "PMIX_RANK", -1),
+                           int_or("OMPI_COMM_WORLD_SIZE", -1), find_pmix };
+    s[SLURM] = (candidate){ "Slurm", in_slurm_step(), int_or("SLURM_PROCID", -1),
+                            int_or("SLURM_STEP_NUM_TASKS", -1), find_slurm };
+    s[LAUNCH] = (candidate){ "geartrain launch", variable("GEARTRAIN_RANK") != NULL, int_or("GEARTRAIN_RANK", -1),
+                             int_or("GEARTRAIN_SIZE", -1), find_launch };
+    s[BY_HAND] = (candidate){ "RANK and WORLD_SIZE", by_hand && !elastic, s[TORCHRUN].rank, s[TORCHRUN].size,
+                              find_torchrun };
 }
 
 /* Variables of torchrun's without torchrun: set by a script for the ranks that it starts, or left over
  * in a shell. Inside a launcher they count if they say the same, or divide what is one rank there. */
-static gt_status weigh_by_hand(const seat *s, int *chosen)
+static gt_status weigh_by_hand(const candidate *s, int *chosen)
 {
-    const seat *hand = &s[BY_HAND], *outer = &s[*chosen];
+    const candidate *hand = &s[BY_HAND], *outer = &s[*chosen];
     const int width = int_or("LOCAL_WORLD_SIZE", 1);
     if (outer->size < 0 || (hand->rank == outer->rank && hand->size == outer->size))
         return GT_OK;
@@ -344,19 +344,19 @@ static gt_status weigh_by_hand(const seat *s, int *chosen)
                    outer->size, hand->rank, hand->size);
 }
 
-/* The launcher to follow, or SEATS: none. */
-static gt_status choose_seat(const seat *s, int *chosen)
+/* The launcher to follow, or CANDIDATES: none. */
+static gt_status choose_candidate(const candidate *s, int *chosen)
 {
     *chosen = 0;
-    while (*chosen < SEATS && !s[*chosen].there)
+    while (*chosen < CANDIDATES && !s[*chosen].there)
         ++*chosen;
     return *chosen < BY_HAND && s[BY_HAND].there ? weigh_by_hand(s, chosen) : GT_OK;
 }
 
 /* Once in a job, and only what differs. */
-static void tell_seats(const seat *s, int chosen, const net_identity *w)
+static void log_candidates(const candidate *s, int chosen, const net_identity *w)
 {
-    for (int i = 0; i < SEATS; i++)
+    for (int i = 0; i < CANDIDATES; i++)
         if (i != chosen && s[i].there && s[i].size >= 0 && (s[i].rank != w->rank || s[i].size != w->size))
             gt_log(w->rank ? GT_LOG_INFO : GT_LOG_WARN, "net", "this is rank %d of %d, as %s says; around it, "
                    "%s says rank %d of %d", w->rank, w->size, s[chosen].name, s[i].name, s[i].rank, s[i].size);
@@ -366,12 +366,12 @@ gt_status net_identity_find(net_identity *out, const net_config *config)
 {
     net_identity w = { .rank = 0, .size = 1, .local_rank = -1, .local_size = -1, .listen_fd = -1,
                        .ports = 1, .source = "alone", .job = "alone", .host = "127.0.0.1" };
-    seat seats[SEATS];
+    candidate candidates[CANDIDATES];
     int chosen;
-    look_at_seats(seats);
-    gt_status st = choose_seat(seats, &chosen);
-    if (!st && chosen < SEATS)
-        st = seats[chosen].find(&w, config);
+    find_candidates(candidates);
+    gt_status st = choose_candidate(candidates, &chosen);
+    if (!st && chosen < CANDIDATES)
+        st = candidates[chosen].find(&w, config);
     /* srun's PMIx server without our library: Slurm's own variables do as well. */
     if (st == GT_UNSUPPORTED && chosen == PMIX && in_slurm_step())
         st = find_slurm(&w, config);
@@ -384,8 +384,8 @@ gt_status net_identity_find(net_identity *out, const net_config *config)
     *out = w;
     gt_log(GT_LOG_INFO, "net", "rank %d of %d, says %s; rank 0 is at %s:%d", w.rank, w.size, w.source,
            w.host, w.port);
-    if (chosen < SEATS)
-        tell_seats(seats, chosen, &w);
+    if (chosen < CANDIDATES)
+        log_candidates(candidates, chosen, &w);
     return GT_OK;
 }
 

@@ -80,7 +80,7 @@ void net_job_on_abort(net_job *j, void (*wake)(void *context), void *context)
     j->on_abort = wake;
     j->abort_context = context;
     pthread_mutex_unlock(&j->calling);
-    serve_ring(j);
+    serve_wake(j);
 }
 
 void net_job_on_activity(net_job *j, void (*ask)(void *context, net_activity *out), void *context)
@@ -101,7 +101,7 @@ void net_job_on_stream(net_job *j, void (*accept)(void *context, int peer, int f
     j->stream_context = context;
     pthread_mutex_unlock(&j->lock);
     pthread_mutex_unlock(&j->calling);
-    serve_ring(j);
+    serve_wake(j);
 }
 
 static int is_over(void *job)
@@ -131,7 +131,7 @@ gt_status net_job_connect(net_job *j, int peer, int *fd)
     if (!st)
         st = net_dial(&s, &to[0], deadline, &stop);
     if (!st)
-        st = greet_connect(j, s, NET_ROLE_STREAM, peer, deadline, &stop, &wire, &refused);
+        st = handshake_connect(j, s, NET_ROLE_STREAM, peer, deadline, &stop, &wire, &refused);
     if (is_over(j)) {
         net_wire_close(&wire);
         return net_job_check(j);
@@ -164,19 +164,19 @@ void net_blobs_release(net_blobs *b)
 /* Rank 0: joins all shares, "u64 number, name, then u32 size and bytes of each". */
 static net_body *join_parts(net_job *j)
 {
-    size_t size = NET_PART_HEAD, used = NET_PART_HEAD;
+    size_t size = NET_CONTRIBUTION_HEAD, used = NET_CONTRIBUTION_HEAD;
     for (int i = 0; i < j->size; i++)
-        size += 4 + j->peers[i].part->size - NET_PART_HEAD;
+        size += 4 + j->peers[i].contribution->size - NET_CONTRIBUTION_HEAD;
     net_body *all = net_body_create(size);
     if (!all)
         return NULL;
-    memcpy(all->data, j->peers[0].part->data, NET_PART_HEAD);
+    memcpy(all->data, j->peers[0].contribution->data, NET_CONTRIBUTION_HEAD);
     for (int i = 0; i < j->size; i++) {
-        const net_body *part = j->peers[i].part;
-        const size_t n = part->size - NET_PART_HEAD;
+        const net_body *contribution = j->peers[i].contribution;
+        const size_t n = contribution->size - NET_CONTRIBUTION_HEAD;
         net_put32(all->data + used, (uint32_t)n);
         if (n)
-            memcpy(all->data + used + 4, part->data + NET_PART_HEAD, n);
+            memcpy(all->data + used + 4, contribution->data + NET_CONTRIBUTION_HEAD, n);
         used += 4 + n;
     }
     return all;
@@ -187,16 +187,16 @@ static void finish_exchange(net_job *j)
     net_body *all = join_parts(j);
     if (!all) {
         end_job(j, GT_PEER, 0, "%s has no memory for the result of exchange '%s'", j->peers[0].name,
-                j->peers[0].part_what);
+                j->peers[0].contribution_what);
         return;
     }
     for (int i = 1; i < j->size; i++)
         serve_send(j, i, NET_ALL, all);
     for (int i = 0; i < j->size; i++) {
-        net_body_release(j->peers[i].part);
-        j->peers[i].part = NULL;
+        net_body_release(j->peers[i].contribution);
+        j->peers[i].contribution = NULL;
     }
-    j->parts = 0;
+    j->contributions = 0;
     net_body_release(j->all);
     j->all = all;
     j->all_sequence = net_get64(all->data);
@@ -204,58 +204,58 @@ static void finish_exchange(net_job *j)
 }
 
 /* Rank 0 has got a share: is it of the same exchange as the others, and the last one? */
-static void add_part(net_job *j, int rank, net_body *part, uint64_t sequence, const char *what)
+static void add_contribution(net_job *j, int rank, net_body *contribution, uint64_t sequence, const char *what)
 {
     rank_state *p = &j->peers[rank];
-    const rank_state *o = &j->peers[j->first_part];
+    const rank_state *o = &j->peers[j->first_contribution];
     if (atomic_load(&j->over)) {
-        net_body_release(part);
+        net_body_release(contribution);
         return;
     }
-    if (p->part) {
-        net_body_release(part);
+    if (p->contribution) {
+        net_body_release(contribution);
         end_job(j, GT_PEER, rank, "%s is in two exchanges at once, '%s' and '%s'", p->name,
-                p->part_what, what);
+                p->contribution_what, what);
         return;
     }
-    p->part = part;
-    p->part_sequence = sequence;
-    p->part_since = gt_now_ns();
-    snprintf(p->part_what, sizeof p->part_what, "%s", what);
-    if (j->parts++ == 0)
-        j->first_part = rank;
-    else if (o->part_sequence != sequence || strcmp(o->part_what, what)) {
+    p->contribution = contribution;
+    p->contribution_sequence = sequence;
+    p->contribution_since = gt_now_ns();
+    snprintf(p->contribution_what, sizeof p->contribution_what, "%s", what);
+    if (j->contributions++ == 0)
+        j->first_contribution = rank;
+    else if (o->contribution_sequence != sequence || strcmp(o->contribution_what, what)) {
         end_job(j, GT_PEER, -1, "ranks are at different places: %s is at '%s' (exchange %llu) and %s at "
-                "'%s' (exchange %llu)", o->name, o->part_what, (unsigned long long)o->part_sequence,
+                "'%s' (exchange %llu)", o->name, o->contribution_what, (unsigned long long)o->contribution_sequence,
                 p->name, what, (unsigned long long)sequence);
         return;
     }
-    if (j->parts == j->size)
+    if (j->contributions == j->size)
         finish_exchange(j);
     else
         exchange_check_left(j);
 }
 
-void exchange_part(net_job *j, int rank, const net_head *head, const unsigned char *body)
+void exchange_contribution(net_job *j, int rank, const net_head *head, const unsigned char *body)
 {
     uint64_t sequence;
     char what[NET_WHAT];
-    if (net_part_parse(&sequence, what, body, head->length)) {
+    if (net_contribution_parse(&sequence, what, body, head->length)) {
         end_job(j, GT_PEER, rank, "%s: %s", j->peers[rank].name, gt_message());
         return;
     }
-    net_body *part = net_body_create(head->length);
-    if (!part) {
+    net_body *contribution = net_body_create(head->length);
+    if (!contribution) {
         end_job(j, GT_PEER, 0, "%s has no memory for a share of exchange '%s'", j->peers[0].name, what);
         return;
     }
-    memcpy(part->data, body, head->length);
-    add_part(j, rank, part, sequence, what);
+    memcpy(contribution->data, body, head->length);
+    add_contribution(j, rank, contribution, sequence, what);
 }
 
 void exchange_all(net_job *j, const net_head *head, const unsigned char *body)
 {
-    net_body *all = head->length >= NET_PART_HEAD ? net_body_create(head->length) : NULL;
+    net_body *all = head->length >= NET_CONTRIBUTION_HEAD ? net_body_create(head->length) : NULL;
     if (!all)
         return;
     memcpy(all->data, body, head->length);
@@ -269,14 +269,14 @@ void exchange_check_left(net_job *j)
 {
     int waits = -1;
     for (int i = 0; i < j->size; i++)
-        if (j->peers[i].part)
+        if (j->peers[i].contribution)
             waits = i;
     for (int i = 0; i < j->size && waits >= 0; i++) {
         const rank_state *p = &j->peers[i];
-        if (p->left && !p->part)
+        if (p->left && !p->contribution)
             end_job(j, GT_PEER, i, "%s left the job while %s waits for it in '%s'; it had finished or "
-                    "failed%s%s", p->name, j->peers[waits].name, j->peers[waits].part_what,
-                    p->last_words[0] ? " with: " : "", p->last_words);
+                    "failed%s%s", p->name, j->peers[waits].name, j->peers[waits].contribution_what,
+                    p->leave_reason[0] ? " with: " : "", p->leave_reason);
     }
 }
 
@@ -305,17 +305,17 @@ static gt_status copy_blobs(const net_job *j, const net_body *all, net_blobs *ou
 }
 
 /* Gives rank 0 our share, and waits for the result. With the lock. */
-static gt_status run_exchange(net_job *j, net_body *part, const char *what, net_body **result)
+static gt_status run_exchange(net_job *j, net_body *contribution, const char *what, net_body **result)
 {
     const uint64_t sequence = ++j->sequence;
     char name[NET_WHAT];
     snprintf(name, sizeof name, "%s", what);
-    net_part_format(part->data, sequence, name);
+    net_contribution_format(contribution->data, sequence, name);
     if (j->rank == 0) {
-        part->users++;
-        add_part(j, 0, part, sequence, name);
+        contribution->users++;
+        add_contribution(j, 0, contribution, sequence, name);
     } else {
-        serve_send(j, 0, NET_PART, part);
+        serve_send(j, 0, NET_CONTRIBUTION, contribution);
     }
     while (!atomic_load(&j->over) && !(j->all && j->all_sequence == sequence))
         pthread_cond_wait(&j->changed, &j->lock);
@@ -335,18 +335,18 @@ gt_status net_job_exchange(net_job *j, const char *what, const void *mine, size_
         return gt_fail(GT_MISUSE, "cannot exchange %zu bytes in '%s': %d is the limit", size, what,
                        NET_BLOB);
     gt_status st = net_job_check(j);
-    net_body *part = st ? NULL : net_body_create(NET_PART_HEAD + size);
-    if (!st && !part)
+    net_body *contribution = st ? NULL : net_body_create(NET_CONTRIBUTION_HEAD + size);
+    if (!st && !contribution)
         st = gt_fail(GT_NO_MEMORY, "cannot exchange '%s': no memory for %zu bytes", what, size);
     if (!st) {
         if (size)
-            memcpy(part->data + NET_PART_HEAD, mine, size);
+            memcpy(contribution->data + NET_CONTRIBUTION_HEAD, mine, size);
         gt_activity waiting, why;
         gt_activity_begin(&waiting, "waiting for the other ranks", NULL, 0);
         gt_activity_begin(&why, what, NULL, 0);
         pthread_mutex_lock(&j->lock);
-        st = run_exchange(j, part, what, &result);
-        net_body_release(part);         /* counts are the lock's */
+        st = run_exchange(j, contribution, what, &result);
+        net_body_release(contribution);  /* counts are the lock's */
         pthread_mutex_unlock(&j->lock);
         gt_activity_end(&why);
         gt_activity_end(&waiting);

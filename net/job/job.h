@@ -2,7 +2,7 @@
 /* net/job/job.h - the ranks find each other, and know of each other's end.
  *
  *      rank 1 ──hello, HMAC──► rank 0 ◄──hello, HMAC── rank 2       control links: a star
- *         ◄──── roster ────────┘ └──── roster ────►                 heartbeats, aborts
+ *         ◄──── members ───────┘ └─── members ────►                 heartbeats, aborts
  *         ◄════════════ streams between any two, on demand ═══════►
  *
  * Every process listens on one TCP port. All connections, to rank 0 and between peers, begin

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* net/job/job_private.h - the job, as the files of this room see it.
  *
- *   join.c     becoming a member: listener, finding rank 0, roster
- *   greet.c    the hello, from both ends; strangers end here
- *   serve.c    the thread: one epoll set, timers, control messages
- *   watch.c    who is dead, silent, stuck, or has left
- *   end.c      how a job ends: aborts, leaving
- *   job.c      the calls of job.h that are left
+ *   join.c       becoming a member: listener, finding rank 0, member list
+ *   handshake.c  the hello, from both ends; strangers end here
+ *   serve.c      the thread: one epoll set, timers, control messages
+ *   watch.c      who is dead, silent, stuck, or has left
+ *   end.c        how a job ends: aborts, leaving
+ *   job.c        the calls of job.h that are left
  *
  * One lock guards everything below; whoever holds it never blocks. Any thread may serve:
  * a caller of net_job_abort() does so itself, for the job's own thread may be inside a
@@ -24,16 +24,16 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { GUESTS = 64 };                   /* connections that have not proven themselves yet   */
+enum { HANDSHAKES = 64 };               /* connections that have not proven themselves yet   */
 
-/* A connection whose other end has not proven itself. */
-typedef struct guest {
+/* A connection whose other end has not proven itself yet. */
+typedef struct handshake {
     int fd;                             /* -1: free                                          */
     uint64_t since, deadline;
     unsigned char theirs[NET_HELLO], ours[NET_HELLO], proof[NET_MAC];
     size_t got;                         /* of their hello and proof                          */
     int answered;
-} guest;
+} handshake;
 
 /* A stream that came and waits to be handed over. */
 typedef struct arrival { struct arrival *next; int peer, fd; } arrival;
@@ -41,7 +41,7 @@ typedef struct arrival { struct arrival *next; int peer, fd; } arrival;
 typedef struct rank_state {
     net_member member;
     char name[96];                      /* "rank 3 (nodeB, pid 4711)"                        */
-    int arrived;                        /* its MEMBER or the roster is here                  */
+    int arrived;                        /* its MEMBER or the member list is here             */
     int linked;                         /* wire is open: rank 0 has all, others that to 0    */
     net_wire wire;
     uint64_t heard;                     /* when anything last came                           */
@@ -49,11 +49,11 @@ typedef struct rank_state {
     uint64_t beat_at;
     int warned;                         /* of its silence                                    */
     int left;
-    char last_words[NET_SENTENCE];
+    char leave_reason[NET_SENTENCE];
     /* its share of the exchange that rank 0 collects */
-    net_body *part;
-    uint64_t part_sequence, part_since;
-    char part_what[NET_WHAT];
+    net_body *contribution;
+    uint64_t contribution_sequence, contribution_since;
+    char contribution_what[NET_WHAT];
 } rank_state;
 
 /* An abort that blames another rank is held back for a moment: that rank, or the end of its
@@ -73,16 +73,16 @@ struct net_job {
     pthread_mutex_t calling;            /* held while a callback runs; taken before lock     */
     pthread_t thread;
     int started, stopping;
-    int epoll, bell, listener;
+    int epoll, doorbell, listener;
     int listening;                      /* the listener is in the epoll set                  */
     int said_cannot_accept;
-    uint64_t listen_again;              /* after too many guests or descriptors              */
+    uint64_t listen_again;              /* after too many handshakes or descriptors          */
     net_address address;                /* where the listener is                             */
-    guest guests[GUESTS];
+    handshake handshakes[HANDSHAKES];
     arrival *arrivals;
     int arrival_count;
 
-    int joined;                         /* the roster is complete                            */
+    int joined;                         /* the member list is complete                       */
     int told;                           /* ranks that know why the start failed              */
     int arrived;                        /* members so far, on rank 0                         */
     uint64_t start_deadline;
@@ -93,10 +93,10 @@ struct net_job {
     net_notice end;
     pending pending;
 
-    int leaving, farewell;              /* this rank waits for the others · all have left    */
+    int leaving, everyone_left;         /* this rank waits for the others · all have left    */
     uint64_t next_beat, last_pass;
     uint64_t sequence;                  /* exchanges begun by this rank                      */
-    int parts, first_part;              /* shares that rank 0 has, and whose came first      */
+    int contributions, first_contribution;  /* shares that rank 0 has, and whose came first      */
     net_body *all;                      /* the result of the running one                     */
     uint64_t all_sequence;
     uint64_t warned_stall;              /* the stall that was reported last                  */
@@ -111,22 +111,22 @@ struct net_job {
     void *activity_context;
 };
 
-/* ---- greet.c ----------------------------------------------------------------------------- */
+/* ---- handshake.c ------------------------------------------------------------------------- */
 /* Proves to a peer at the other end of fd who we are, and it to us; the wire is ready for
  * control messages then, and owns fd. *refused is 1 if it knows the secret and says no: its
  * sentence is gt_message(), and trying elsewhere makes no sense. */
-gt_status greet_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
-                        const net_stop *stop, net_wire *wire, int *refused);
-void greet_accept_all(net_job *j);                          /* the listener is readable      */
-void greet_continue(net_job *j, int slot);                  /* a guest's socket is           */
-void greet_expire(net_job *j, uint64_t now);
-void greet_drop(net_job *j, int slot);
-void greet_note(net_job *j, int fd, const char *why);       /* remembers a refusal           */
+gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
+                            const net_stop *stop, net_wire *wire, int *refused);
+void handshake_accept_all(net_job *j);                      /* the listener is readable      */
+void handshake_continue(net_job *j, int slot);              /* a handshake's socket is       */
+void handshake_expire(net_job *j, uint64_t now);
+void handshake_drop(net_job *j, int slot);
+void handshake_note(net_job *j, int fd, const char *why);   /* remembers a refusal           */
 
 /* ---- serve.c ----------------------------------------------------------------------------- */
-enum { WATCH_BELL, WATCH_LISTENER, WATCH_GUEST, WATCH_LINK };
+enum { WATCH_DOORBELL, WATCH_LISTENER, WATCH_HANDSHAKE, WATCH_LINK };
 gt_status serve_watch(net_job *j, int fd, int kind, int index);
-void serve_ring(net_job *j);                                /* wakes the thread              */
+void serve_wake(net_job *j);                                /* wakes the thread              */
 /* Waits for events at most `limit` ns and handles them; takes the lock itself. */
 void serve_once(net_job *j, uint64_t limit);
 void *serve_thread(void *job);
@@ -141,7 +141,7 @@ void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void end_asked(net_job *j, int from, const net_notice *n);  /* rank 0: a rank wants an end   */
 void end_tick(net_job *j, uint64_t now);
-void end_left(net_job *j, int rank, const char *last_words);
+void end_left(net_job *j, int rank, const char *leave_reason);
 gt_status end_status(const net_job *j);
 
 /* ---- watch.c ----------------------------------------------------------------------------- */
@@ -152,12 +152,12 @@ void watch_stalls(net_job *j, uint64_t now);
 
 /* ---- join.c ------------------------------------------------------------------------------ */
 void join_member(net_job *j, int rank, const net_head *head, const unsigned char *body);
-void join_roster(net_job *j, const net_head *head, const unsigned char *body);
+void join_member_list(net_job *j, const net_head *head, const unsigned char *body);
 void join_late(net_job *j, uint64_t now);                   /* rank 0: the start's deadline  */
 void join_name(net_job *j, int rank);
 
 /* ---- job.c ------------------------------------------------------------------------------- */
-void exchange_part(net_job *j, int rank, const net_head *head, const unsigned char *body);
+void exchange_contribution(net_job *j, int rank, const net_head *head, const unsigned char *body);
 void exchange_all(net_job *j, const net_head *head, const unsigned char *body);
 /* Whether a rank that left is still waited for by an exchange. */
 void exchange_check_left(net_job *j);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* net/job/join.c - how ranks find each other.
  *
- *   rank 0: listens at the meeting place, gathers MEMBERs, sends the ROSTER to all
+ *   rank 0: listens at the rendezvous, gathers MEMBERs, sends the MEMBER_LIST to all
  *   others: connect to rank 0, trying its ports in turn; listen on the address that the
  *           connection came from (the route to rank 0 is the route to trust), unless
- *           `interface` says otherwise; send their MEMBER; wait for the roster
+ *           `interface` says otherwise; send their MEMBER; wait for the member list
  *
- * An address that only this machine knows is of no use in a roster that spans machines, so
+ * An address that only this machine knows is of no use in a member list that spans machines, so
  * a rank beside rank 0 that met it over loopback looks for a better one, unless the whole job
  * is here.                                                                               */
 #include "net/job/job_private.h"
@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define MS UINT64_C(1000000)
-#define LINGER (1000 * MS)
+#define LATE_RANKS_WAIT (1000 * MS)
 
 static uint64_t boot_id(void)
 {
@@ -70,10 +70,10 @@ static gt_status create(net_job **out, const net_config *config, const net_ident
     j->rank = who->rank;
     j->size = who->size;
     j->peers = peers;
-    j->epoll = j->bell = j->listener = -1;
+    j->epoll = j->doorbell = j->listener = -1;
     j->end.culprit = -1;
-    for (int i = 0; i < GUESTS; i++)
-        j->guests[i].fd = -1;
+    for (int i = 0; i < HANDSHAKES; i++)
+        j->handshakes[i].fd = -1;
     for (int i = 0; i < j->size; i++) {
         peers[i].wire.fd = -1;
         peers[i].beat.activity.waits_for = -1;
@@ -112,10 +112,10 @@ static gt_status start_thread(net_job *j)
 static gt_status open_events(net_job *j)
 {
     j->epoll = epoll_create1(EPOLL_CLOEXEC);
-    j->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (j->epoll < 0 || j->bell < 0)
+    j->doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (j->epoll < 0 || j->doorbell < 0)
         return gt_fail(GT_IO, "cannot wait for the job's events: %s", strerror(errno));
-    return serve_watch(j, j->bell, WATCH_BELL, 0);
+    return serve_watch(j, j->doorbell, WATCH_DOORBELL, 0);
 }
 
 static gt_status watch_listener(net_job *j)
@@ -295,21 +295,21 @@ static int check_addresses(net_job *j)
     return 1;
 }
 
-static void send_roster(net_job *j)
+static void send_member_list(net_job *j)
 {
     if (!check_addresses(j))
         return;
-    net_body *roster = net_body_create((size_t)j->size * NET_MEMBER_BYTES);
-    if (!roster) {
-        end_job(j, GT_NO_MEMORY, 0, "%s has no memory for the roster", j->peers[0].name);
+    net_body *member_list = net_body_create((size_t)j->size * NET_MEMBER_BYTES);
+    if (!member_list) {
+        end_job(j, GT_NO_MEMORY, 0, "%s has no memory for the member list", j->peers[0].name);
         return;
     }
     count_local(j);
     for (int i = 0; i < j->size; i++)
-        net_member_format(roster->data + (size_t)i * NET_MEMBER_BYTES, &j->peers[i].member);
+        net_member_format(member_list->data + (size_t)i * NET_MEMBER_BYTES, &j->peers[i].member);
     for (int i = 1; i < j->size; i++)
-        serve_send(j, i, NET_ROSTER, roster);
-    net_body_release(roster);
+        serve_send(j, i, NET_MEMBER_LIST, member_list);
+    net_body_release(member_list);
     j->joined = 1;
     pthread_cond_broadcast(&j->changed);
 }
@@ -331,7 +331,7 @@ void join_member(net_job *j, int rank, const net_head *head, const unsigned char
     compare_shared(j, rank, (const char *)body + NET_MEMBER_BYTES, head->length - NET_MEMBER_BYTES);
     gt_log(GT_LOG_DEBUG, "net", "%s came from %s:%d", p->name, m.address, m.port);
     if (++j->arrived == j->size && !atomic_load(&j->over))
-        send_roster(j);
+        send_member_list(j);
 }
 
 void join_late(net_job *j, uint64_t now)
@@ -358,17 +358,17 @@ void join_late(net_job *j, uint64_t now)
 
 /* ---- the others -------------------------------------------------------------------------- */
 
-void join_roster(net_job *j, const net_head *head, const unsigned char *body)
+void join_member_list(net_job *j, const net_head *head, const unsigned char *body)
 {
     if (j->joined || head->length != (size_t)j->size * NET_MEMBER_BYTES) {
-        end_job(j, GT_PEER, 0, "rank 0 sent a roster that makes no sense");
+        end_job(j, GT_PEER, 0, "rank 0 sent a member list that makes no sense");
         return;
     }
     for (int i = 0; i < j->size; i++) {
         net_member m;
         rank_state *p = &j->peers[i];
         if (net_member_parse(&m, body + (size_t)i * NET_MEMBER_BYTES, j->size) || m.rank != i) {
-            end_job(j, GT_PEER, 0, "rank 0 sent a roster that makes no sense");
+            end_job(j, GT_PEER, 0, "rank 0 sent a member list that makes no sense");
             return;
         }
         if (i == 0)                     /* where we met it is better than where it thinks    */
@@ -382,7 +382,7 @@ void join_roster(net_job *j, const net_head *head, const unsigned char *body)
     pthread_cond_broadcast(&j->changed);
 }
 
-/* One attempt; *refused as in greet_connect, *met: somebody listened there. */
+/* One attempt; *refused as in handshake_connect, *met: somebody listened there. */
 static gt_status try_place(net_job *j, const net_address *to, net_wire *wire, int *refused, int *met)
 {
     uint64_t deadline = gt_now_ns() + j->config->hello_timeout;
@@ -392,7 +392,7 @@ static gt_status try_place(net_job *j, const net_address *to, net_wire *wire, in
     *refused = 0;
     gt_status st = net_dial(&fd, to, deadline, NULL);
     *met = !st;
-    return st ? st : greet_connect(j, fd, NET_ROLE_CONTROL, 0, deadline, NULL, wire, refused);
+    return st ? st : handshake_connect(j, fd, NET_ROLE_CONTROL, 0, deadline, NULL, wire, refused);
 }
 
 /* One round over rank 0's addresses and ports. GT_OK: the wire is open. *final: no use trying
@@ -529,7 +529,7 @@ static gt_status open_other(net_job *j)
 
 /* ---- all --------------------------------------------------------------------------------- */
 
-static gt_status await_roster(net_job *j)
+static gt_status await_member_list(net_job *j)
 {
     gt_activity a;
     gt_activity_begin(&a, "waiting for all ranks to join:", "are here", (uint64_t)j->size);
@@ -553,9 +553,9 @@ static gt_status await_roster(net_job *j)
 }
 
 /* Ranks that come a little later than the one that made the start fail should hear why. */
-static void linger(net_job *j)
+static void await_late_ranks(net_job *j)
 {
-    const uint64_t until = gt_now_ns() + LINGER;
+    const uint64_t until = gt_now_ns() + LATE_RANKS_WAIT;
     pthread_mutex_lock(&j->lock);
     while (gt_now_ns() < until && j->told < j->size - 1) {
         const struct timespec t = { (time_t)(until / 1000000000), (long)(until % 1000000000) };
@@ -586,12 +586,12 @@ gt_status net_job_join(net_job **out, const net_config *config, const net_identi
     if (!st)
         st = start_thread(j);
     if (!st)
-        st = await_roster(j);
+        st = await_member_list(j);
     if (st) {
         gt_saved_message why;
         gt_message_save(&why);
         if (j->rank == 0 && j->started && st == GT_MISMATCH)
-            linger(j);
+            await_late_ranks(j);
         net_job_leave(j);
         gt_message_restore(&why);
         return st;

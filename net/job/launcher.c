@@ -46,7 +46,7 @@ enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 2999
 typedef struct child {
     pid_t pid;                          /* 0: ended                                          */
     int output;                         /* both streams of ranks above 0, or -1              */
-    int lifeline;                       /* standard input over ssh, or -1                    */
+    int liveness_pipe;                  /* standard input over ssh, or -1                    */
     int local_rank, local_size;
     char host[HOST];                    /* "" here                                           */
     char line[LINE];
@@ -72,7 +72,7 @@ typedef struct launch {
     uint64_t stopped_at;                /* when last                                         */
     uint64_t term_at, kill_at;          /* 0: not planned                                    */
     uint64_t wake_at;                   /* when stopped ranks are ended                      */
-    char story[512];
+    char outcome[512];
 } launch;
 
 /* ---- what a rank is told ------------------------------------------------------------------- */
@@ -314,10 +314,10 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
     if (report[0] >= 0)
         close(report[0]);
     c->output = output[0];
-    c->lifeline = input[1];
+    c->liveness_pipe = input[1];
     if (c->output >= 0)
         net_set_blocking(c->output, 0);
-    if (!st && c->lifeline >= 0 && dprintf(c->lifeline, "%s\n", l->secret) < 0)
+    if (!st && c->liveness_pipe >= 0 && dprintf(c->liveness_pipe, "%s\n", l->secret) < 0)
         st = gt_fail(GT_IO, "cannot hand the secret to rank %d: %s", rank, strerror(errno));
     free(words);
     gt_text_release(&script);
@@ -514,15 +514,15 @@ static void read_output(child *c, int rank)
 
 /* ---- ends ------------------------------------------------------------------------------------ */
 
-/* A rank that cannot be told any more loses its lifeline, which ends it. */
+/* A rank that cannot be told any more loses its liveness pipe, which ends it. */
 static void signal_there(child *c, int sig)
 {
     char line[16];
     const int n = snprintf(line, sizeof line, "%s\n", sigabbrev_np(sig));
-    if (c->lifeline < 0 || write(c->lifeline, line, (size_t)n) == n)
+    if (c->liveness_pipe < 0 || write(c->liveness_pipe, line, (size_t)n) == n)
         return;
-    close(c->lifeline);
-    c->lifeline = -1;
+    close(c->liveness_pipe);
+    c->liveness_pipe = -1;
 }
 
 static void signal_rank(child *c, int sig)
@@ -566,17 +566,17 @@ static int stop_of(const launch *l, const child *c, int status)
 }
 
 /* The first failure, for people. */
-static void tell_story(launch *l, int rank, int sig, int code)
+static void describe_outcome(launch *l, int rank, int sig, int code)
 {
     const child *c = &l->children[rank];
     const char *on = c->host[0] ? " on " : "";
     if (sig)
-        snprintf(l->story, sizeof l->story, "rank %d%s%s was killed by signal %d (%s)", rank, on,
+        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s was killed by signal %d (%s)", rank, on,
                  c->host, sig, strsignal(sig));
     else if (code == SSH_FAILED && c->host[0])
-        snprintf(l->story, sizeof l->story, "ssh lost rank %d on %s, or never reached it", rank, c->host);
+        snprintf(l->outcome, sizeof l->outcome, "ssh lost rank %d on %s, or never reached it", rank, c->host);
     else
-        snprintf(l->story, sizeof l->story, "rank %d%s%s failed with exit code %d", rank, on, c->host,
+        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s failed with exit code %d", rank, on, c->host,
                  code);
 }
 
@@ -616,7 +616,7 @@ static void note_end(launch *l, int rank, int status)
         return;
     if (stop) {                         /* somebody wanted it, and a shell should know       */
         l->own_code = 128 + stop;
-        snprintf(l->story, sizeof l->story, "stopped by signal %d (%s)", stop, strsignal(stop));
+        snprintf(l->outcome, sizeof l->outcome, "stopped by signal %d (%s)", stop, strsignal(stop));
         if (!l->stops && !l->term_at)   /* it was told alone; the others know, or never will */
             l->term_at = gt_now_ns() + grace(l);
         return;
@@ -629,13 +629,13 @@ static void note_end(launch *l, int rank, int status)
     if (l->first_failed < 0 || (sig && !l->killed_first && !l->own_code)) {
         l->first_failed = rank;
         l->killed_first = sig != 0;
-        tell_story(l, rank, sig, code);
+        describe_outcome(l, rank, sig, code);
     }
     l->any_lost |= lost;
     if (!lost && !l->own_code) {
         l->own_code = code;
         if (!l->killed_first)
-            tell_story(l, rank, sig, code);
+            describe_outcome(l, rank, sig, code);
     }
 }
 
@@ -649,9 +649,9 @@ static void reap(launch *l)
         c->pid = 0;
         l->alive--;
         read_output(c, i);
-        if (c->lifeline >= 0)
-            close(c->lifeline);
-        c->lifeline = -1;
+        if (c->liveness_pipe >= 0)
+            close(c->liveness_pipe);
+        c->liveness_pipe = -1;
         note_end(l, i, status);
     }
 }
@@ -740,8 +740,8 @@ static void clean_up(launch *l)
         }
         if (c->output >= 0)
             close(c->output);
-        if (c->lifeline >= 0)
-            close(c->lifeline);
+        if (c->liveness_pipe >= 0)
+            close(c->liveness_pipe);
     }
     memset(l->secret, 0, sizeof l->secret);
 }
@@ -762,7 +762,7 @@ static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
     l->listener = -1;
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].pid = 0;
-        l->children[i].output = l->children[i].lifeline = -1;
+        l->children[i].output = l->children[i].liveness_pipe = -1;
         l->children[i].used = 0;
     }
     gt_status st = set_up(l);
@@ -777,7 +777,7 @@ static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
     if (!st) {
         *exit_code = exit_code_of(l);
         if (*exit_code)
-            gt_fail(GT_PEER, "%s", l->story);
+            gt_fail(GT_PEER, "%s", l->outcome);
     }
     return st;
 }
@@ -801,7 +801,7 @@ static gt_status run_all(launch *l, int *exit_code)
         st = run_once(l, &before, exit_code);
         if (st || *exit_code != LOST || l->restart >= l->o->max_restarts || l->stops)
             break;
-        gt_log(GT_LOG_WARN, "net", "%s; starting the job again (%d of %d)", l->story, l->restart + 1,
+        gt_log(GT_LOG_WARN, "net", "%s; starting the job again (%d of %d)", l->outcome, l->restart + 1,
                l->o->max_restarts);
     }
     if (l->signals >= 0)
@@ -857,13 +857,13 @@ gt_status net_launch_self(int ranks, char **argv, int *exit_code)
 
 gt_status net_launch_status(int exit_code)
 {
-    char story[512];
+    char outcome[512];
     if (exit_code == 0)
         return GT_OK;
-    snprintf(story, sizeof story, "%s", gt_message());
+    snprintf(outcome, sizeof outcome, "%s", gt_message());
     if (exit_code > 128 && gt_stop_is(exit_code - 128)) {
         gt_stop_note(exit_code - 128);
-        return gt_fail(GT_INTERRUPTED, "%s", story);
+        return gt_fail(GT_INTERRUPTED, "%s", outcome);
     }
-    return gt_fail(exit_code == LOST ? GT_PEER : exit_code == 2 ? GT_MISUSE : GT_IO, "%s", story);
+    return gt_fail(exit_code == LOST ? GT_PEER : exit_code == 2 ? GT_MISUSE : GT_IO, "%s", outcome);
 }

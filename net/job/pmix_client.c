@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* net/job/pmix_client.c - the meeting place by PMIx.
+/* net/job/pmix_client.c - the rendezvous by PMIx.
  *
  *   rank 0   opens its listening socket, makes a secret, puts "host port secret"
  *   all      fence (with data), get rank 0's

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* net/job/pmix_client.h - rank, and rank 0's meeting place, from a PMIx server: mpirun, prterun,
+/* net/job/pmix_client.h - rank, and rank 0's rendezvous, from a PMIx server: mpirun, prterun,
  * srun --mpi=pmix. The library is loaded when needed; without it this says GT_UNSUPPORTED. */
 #ifndef NET_JOB_PMIX_CLIENT_H
 #define NET_JOB_PMIX_CLIENT_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* net/job/serve.c - the job's thread: one epoll set for listener, guests and control links.
+/* net/job/serve.c - the job's thread: one epoll set for listener, handshakes and control links.
  *
  *   wait for events or the next timer  ->  handle them under the lock  ->  callbacks without
  *
@@ -27,10 +27,10 @@ gt_status serve_watch(net_job *j, int fd, int kind, int index)
                : gt_fail(GT_IO, "cannot watch a socket: %s", strerror(errno));
 }
 
-void serve_ring(net_job *j)
+void serve_wake(net_job *j)
 {
     const uint64_t one = 1;
-    if (write(j->bell, &one, sizeof one) < 0)
+    if (write(j->doorbell, &one, sizeof one) < 0)
         return;                         /* full: it rings already                            */
 }
 
@@ -83,8 +83,8 @@ static gt_status handle_to_root(net_job *j, int from, const net_head *head,
     case NET_MEMBER:
         join_member(j, from, head, body);
         return GT_OK;
-    case NET_PART:
-        exchange_part(j, from, head, body);
+    case NET_CONTRIBUTION:
+        exchange_contribution(j, from, head, body);
         return GT_OK;
     case NET_ASK:
     case NET_LEAVE:
@@ -105,8 +105,8 @@ static gt_status handle_from_root(net_job *j, const net_head *head, const unsign
 {
     net_notice n;
     switch (head->type) {
-    case NET_ROSTER:
-        join_roster(j, head, body);
+    case NET_MEMBER_LIST:
+        join_member_list(j, head, body);
         return GT_OK;
     case NET_ALL:
         exchange_all(j, head, body);
@@ -120,8 +120,8 @@ static gt_status handle_from_root(net_job *j, const net_head *head, const unsign
         else if (n.culprit >= 0)
             end_left(j, n.culprit, n.sentence);
         return GT_OK;
-    case NET_FAREWELL:
-        j->farewell = 1;
+    case NET_ALL_LEFT:
+        j->everyone_left = 1;
         pthread_cond_broadcast(&j->changed);
         return GT_OK;
     default:
@@ -167,9 +167,9 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 static uint64_t next_timer(const net_job *j)
 {
     uint64_t t = j->next_beat;
-    for (int i = 0; i < GUESTS; i++)
-        if (j->guests[i].fd >= 0)
-            t = earlier(t, j->guests[i].deadline);
+    for (int i = 0; i < HANDSHAKES; i++)
+        if (j->handshakes[i].fd >= 0)
+            t = earlier(t, j->handshakes[i].deadline);
     if (j->listener >= 0 && !j->listening)
         t = earlier(t, j->listen_again);
     if (j->rank == 0 && !j->joined && !atomic_load(&j->over))
@@ -184,16 +184,16 @@ static void handle_event(net_job *j, const struct epoll_event *e)
     const int kind = (int)(e->data.u64 >> 32), index = (int)(uint32_t)e->data.u64;
     uint64_t count;
     switch (kind) {
-    case WATCH_BELL:
-        if (read(j->bell, &count, sizeof count) < 0)
+    case WATCH_DOORBELL:
+        if (read(j->doorbell, &count, sizeof count) < 0)
             return;                     /* another thread took it                            */
         return;
     case WATCH_LISTENER:
         if (j->listening)
-            greet_accept_all(j);
+            handshake_accept_all(j);
         return;
-    case WATCH_GUEST:
-        greet_continue(j, index);
+    case WATCH_HANDSHAKE:
+        handshake_continue(j, index);
         return;
     case WATCH_LINK:
         if (e->events & EPOLLOUT)
@@ -220,7 +220,7 @@ void serve_once(net_job *j, uint64_t limit)
     for (int i = 0; i < n; i++)
         handle_event(j, &events[i]);
     now = gt_now_ns();
-    greet_expire(j, now);
+    handshake_expire(j, now);
     if (j->rank == 0 && !j->joined)
         join_late(j, now);
     end_tick(j, now);

@@ -33,7 +33,7 @@ static void say_left(net_job *j, int rank)
 {
     const rank_state *p = &j->peers[rank];
     end_job(j, GT_PEER, rank, "%s left the job while others still worked; it had finished or "
-            "failed%s%s", p->name, p->last_words[0] ? " with: " : "", p->last_words);
+            "failed%s%s", p->name, p->leave_reason[0] ? " with: " : "", p->leave_reason);
 }
 
 void watch_lost(net_job *j, int rank, const char *cause)
@@ -46,12 +46,12 @@ void watch_lost(net_job *j, int rank, const char *cause)
     const int gone = !strcmp(why, "closed") || !strcmp(why, strerror(ECONNRESET))
                      || !strcmp(why, strerror(EPIPE));
     serve_unlink(j, rank);
-    if (p->left || j->farewell) {
+    if (p->left || j->everyone_left) {
         /* Its end was announced. Rank 0 is the hub, and missed by all that have not left. */
-        if (rank == 0 && !j->farewell && !j->leaving)
+        if (rank == 0 && !j->everyone_left && !j->leaving)
             say_left(j, 0);
         else if (rank == 0) {
-            j->farewell = 1;
+            j->everyone_left = 1;
             pthread_cond_broadcast(&j->changed);
         }
         return;
@@ -137,7 +137,7 @@ static void check_left(net_job *j)
         const rank_state *gone = &j->peers[other];
         end_job(j, GT_PEER, other, "%s left the job while %s waits for it in \"%s\"; it had finished "
                 "or failed%s%s", gone->name, j->peers[i].name, b->activity.text,
-                gone->last_words[0] ? " with: " : "", gone->last_words);
+                gone->leave_reason[0] ? " with: " : "", gone->leave_reason);
         return;
     }
 }
@@ -147,17 +147,17 @@ static void check_left(net_job *j)
 static void picture_exchange(const net_job *j, stall_rank *r, int rank, int absent, uint64_t now)
 {
     const rank_state *p = &j->peers[rank];
-    if (!p->part)
+    if (!p->contribution)
         return;
-    r->age = now > p->part_since ? now - p->part_since : 1;
-    r->text = p->part_what;
+    r->age = now > p->contribution_since ? now - p->contribution_since : 1;
+    r->text = p->contribution_what;
     r->waits_for = absent;
 }
 
 static int first_absent(const net_job *j)
 {
     for (int i = 0; i < j->size; i++)
-        if (!j->peers[i].part)
+        if (!j->peers[i].contribution)
             return i;
     return -1;
 }

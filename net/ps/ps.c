@@ -20,7 +20,7 @@ typedef struct word { uint64_t hash; int32_t status, rank; char text[240]; } wor
 static gt_status tell(net_ps *ps, int peer, const word *w)
 {
     net_request *r;
-    gt_status st = net_group_send_start(ps->group, peer, PS_CONFER, w, sizeof *w, &r);
+    gt_status st = net_group_send_start(ps->group, peer, PS_AGREE, w, sizeof *w, &r);
     return st ? st : net_wait(r);
 }
 
@@ -28,7 +28,7 @@ static gt_status hear(net_ps *ps, int peer, word *w)
 {
     net_request *r;
     const net_sink sink = { w, sizeof *w, NULL, 1 };
-    gt_status st = net_group_recv_start(ps->group, peer, PS_CONFER, sink, &r);
+    gt_status st = net_group_recv_start(ps->group, peer, PS_AGREE, sink, &r);
     st = st ? st : net_wait(r);
     w->text[sizeof w->text - 1] = '\0';
     return st;
@@ -58,7 +58,7 @@ static gt_status judge(net_ps *ps, const word *mine)
 }
 
 /* All ranks come here with what they have; all leave with the same verdict. */
-static gt_status confer(net_ps *ps, uint64_t hash, gt_status how)
+static gt_status agree(net_ps *ps, uint64_t hash, gt_status how)
 {
     word mine = { .hash = hash, .status = (int32_t)how, .rank = ps->rank }, verdict;
     if (how)
@@ -281,7 +281,7 @@ gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
     st = take_options(ps, options, keys);
     const int index = st ? -1 : place_of(ps->servers, ps->options.server_count, ps->rank);
     /* The thread starts once all agree; until then nobody has sent it anything. */
-    st = confer(ps, st ? 0 : hash_of(ps), st);
+    st = agree(ps, st ? 0 : hash_of(ps), st);
     if (!st && index >= 0) {
         st = ps_server_start(&ps->server, ps, index, initial);
         if (st)                         /* the others count on this server by now */
@@ -307,7 +307,7 @@ gt_status net_ps_close(net_ps *ps)
         const gt_status served = ps_server_finish(ps->server);
         st = st ? st : served;
     }
-    st = confer(ps, 0, st);
+    st = agree(ps, 0, st);
     release(ps);
     return st;
 }

@@ -199,11 +199,11 @@ gt_status net_ps_wait(net_ps_request *r, uint64_t *got)
 
 gt_status ps_client_close(net_ps *ps)
 {
-    const ps_request goodbye = { .kind = PS_CLOSE };
+    const ps_request closing = { .kind = PS_CLOSE };
     gt_status st = GT_OK;
     for (int i = 0; !st && i < ps->options.server_count; i++) {
         net_request *r;
-        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &goodbye, sizeof goodbye,
+        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &closing, sizeof closing,
                                   &r);
         if (!st)
             st = net_wait(r);

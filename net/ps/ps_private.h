@@ -19,7 +19,7 @@
 #include <pthread.h>
 
 enum { PS_PUSH = 1, PS_PULL, PS_CLOSE };
-enum { PS_REQUESTS = 0, PS_CONFER = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24 };
+enum { PS_REQUESTS = 0, PS_AGREE = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24 };
 
 typedef struct ps_request { uint32_t kind, block, slot, reserved; uint64_t version; } ps_request;
 typedef struct ps_answer { uint32_t status, reserved; uint64_t version; } ps_answer;

@@ -2,17 +2,17 @@
 /* net/ps/ps_server.c - a server's thread: takes pushes, applies them, answers pulls.
  *
  *   part of a block: version 7   value ▓▓▓▓▓▓▓▓
- *      mails    w0 ░░░░   w2 ░░░░   w0 ░░░░          pushes, in the order they were announced
+ *      pushes   w0 ░░░░   w2 ░░░░   w0 ░░░░          pushes, in the order they were announced
  *      pulls    w1 wants 8                           wait for their version
  *
- * synchronous: when the first mail of every worker is in, they are added in the order of the
- * workers, whatever order they came in, and applied as one. stale: the first mail of a worker
+ * synchronous: when the first push of every worker is in, they are added in the order of the
+ * workers, whatever order they came in, and applied as one. stale: the first push of a worker
  * is applied when it is in and the worker is not too far ahead of the slowest.
  *
  * A value is never changed while it is being sent: an update waits for the sends under way, and
  * pulls that come meanwhile wait for the update, so neither can starve the other.
  *
- * Values are one arena, and each worker has one of the same shape for its mails; a worker's second
+ * Values are one arena, and each worker has one of the same shape for its pushes; a worker's second
  * push of a block that waits behind its first is kept in ordinary memory. The thread only
  * ever waits in net_wait_any().                                                          */
 #include "net/ps/ps_private.h"
@@ -21,13 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct mail {
-    struct mail *next;
+typedef struct incoming {
+    struct incoming *next;
     int worker, arrived;
     int extra;                          /* in memory of its own, not in the worker's box */
     uint32_t slot;
     float *data;
-} mail;
+} incoming;
 
 typedef struct pull {
     struct pull *next;
@@ -42,20 +42,20 @@ typedef struct part {
     uint64_t version;
     int readers;                        /* sends of the value under way                  */
     uint64_t at;                        /* place in the arenas, in elements              */
-    mail *mails;
-    unsigned char *boxed;               /* [workers] 1: its box holds a mail             */
+    incoming *pushes;
+    unsigned char *buffered;            /* [workers] 1: its buffer holds a push             */
     pull *pulls;
     uint64_t *pushed;                   /* [workers] applied pushes                      */
     float **pulled;                     /* [workers] with keep_pulled                    */
 } part;
 
 /* Something under way, and what to do when it is done. */
-typedef enum event_kind { REQUEST_CAME, MAIL_CAME, ANSWER_SENT, VALUE_SENT } event_kind;
+typedef enum event_kind { REQUEST_CAME, PUSH_CAME, ANSWER_SENT, VALUE_SENT } event_kind;
 typedef struct event {
     event_kind kind;
     int worker;
     part *part;
-    mail *mail;
+    incoming *incoming;
     ps_answer *answer;
 } event;
 
@@ -175,23 +175,23 @@ static void apply(ps_server *s, part *p, const float *gradient, int worker)
     p->version++;
 }
 
-/* The first mail of a worker. */
-static mail **first_of(part *p, int worker)
+/* The first push of a worker. */
+static incoming **first_of(part *p, int worker)
 {
-    for (mail **m = &p->mails; *m; m = &(*m)->next)
+    for (incoming **m = &p->pushes; *m; m = &(*m)->next)
         if ((*m)->worker == worker)
             return m;
     return NULL;
 }
 
-static void take_off(part *p, mail **at)
+static void take_off(part *p, incoming **at)
 {
-    mail *m = *at;
+    incoming *m = *at;
     *at = m->next;
     if (m->extra)
         free(m->data);
     else
-        p->boxed[m->worker] = 0;
+        p->buffered[m->worker] = 0;
     free(m);
 }
 
@@ -199,7 +199,7 @@ static void take_off(part *p, mail **at)
 static int ready_synchronous(ps_server *s, part *p)
 {
     for (int w = 0; w < s->workers; w++) {
-        mail **m = first_of(p, w);
+        incoming **m = first_of(p, w);
         if (!m || !(*m)->arrived)
             return 0;
     }
@@ -223,7 +223,7 @@ static int ready_stale(ps_server *s, part *p)
     for (int w = 0; w < s->workers; w++)
         if (!s->closed[w] && p->pushed[w] < slowest)
             slowest = p->pushed[w];
-    for (mail *m = p->mails; m; m = m->next) {
+    for (incoming *m = p->pushes; m; m = m->next) {
         const int bounded = s->ps->options.staleness >= 0 && slowest != UINT64_MAX
                             && p->pushed[m->worker] > slowest
                             && p->pushed[m->worker] - slowest > (uint64_t)s->ps->options.staleness;
@@ -235,7 +235,7 @@ static int ready_stale(ps_server *s, part *p)
 
 static gt_status update_stale(ps_server *s, part *p, int worker)
 {
-    mail **m = first_of(p, worker);
+    incoming **m = first_of(p, worker);
     const uint32_t slot = (*m)->slot;
     apply(s, p, (*m)->data, worker);
     p->pushed[worker]++;
@@ -299,10 +299,10 @@ static gt_status settle(ps_server *s, part *p)
 /* ---- requests --------------------------------------------------------------------------- */
 
 /* Where a push goes until it is applied. */
-static gt_status place_mail(ps_server *s, part *p, mail *m)
+static gt_status place_incoming(ps_server *s, part *p, incoming *m)
 {
     void *box;
-    if (p->boxed[m->worker]) {
+    if (p->buffered[m->worker]) {
         m->data = malloc(p->range.count * sizeof *m->data);
         m->extra = 1;
         return m->data ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for a push of %llu elements",
@@ -316,18 +316,18 @@ static gt_status place_mail(ps_server *s, part *p, mail *m)
         s->box[m->worker] = box;
     }
     m->data = s->box[m->worker] + p->at;
-    p->boxed[m->worker] = 1;
+    p->buffered[m->worker] = 1;
     return GT_OK;
 }
 
 static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
 {
-    mail *m = calloc(1, sizeof *m), **last = &p->mails;
+    incoming *m = calloc(1, sizeof *m), **last = &p->pushes;
     if (!m)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory to note a push");
     m->worker = worker;
     m->slot = slot;
-    gt_status st = place_mail(s, p, m);
+    gt_status st = place_incoming(s, p, m);
     if (st) {
         free(m);
         return st;
@@ -336,7 +336,7 @@ static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
         last = &(*last)->next;
     *last = m;
     return receive(s, worker, ps_up(slot), m->data, p->range.count * sizeof *m->data,
-                   (event){ .kind = MAIL_CAME, .worker = worker, .part = p, .mail = m });
+                   (event){ .kind = PUSH_CAME, .worker = worker, .part = p, .incoming = m });
 }
 
 static gt_status take_pull(ps_server *s, int worker, part *p, const ps_request *r)
@@ -385,10 +385,10 @@ static gt_status handle(ps_server *s, event e)
     switch (e.kind) {
     case REQUEST_CAME:
         return take_request(s, e.worker);
-    case MAIL_CAME:
-        e.mail->arrived = 1;
+    case PUSH_CAME:
+        e.incoming->arrived = 1;
         if (s->ps->options.synchronous)         /* its buffer is free; the sum may take long */
-            st = answer(s, e.part, e.worker, e.mail->slot, PS_DONE);
+            st = answer(s, e.part, e.worker, e.incoming->slot, PS_DONE);
         return st ? st : settle(s, e.part);
     case ANSWER_SENT:
         free(e.answer);
@@ -431,8 +431,8 @@ static gt_status loop(ps_server *s)
 static gt_status check_left(const ps_server *s)
 {
     for (uint32_t k = 0; k < s->ps->block_count; k++)
-        if (s->parts[k].mails) {
-            const int w = s->parts[k].mails->worker;
+        if (s->parts[k].pushes) {
+            const int w = s->parts[k].pushes->worker;
             return gt_fail(GT_MISUSE, "the parameter server closed before every worker had pushed "
                            "key %u as often as rank %d of the group", (unsigned)s->ps->key_of[k],
                            rank_of(s, w));
@@ -474,8 +474,8 @@ static void release(ps_server *s)
     net_comm *c = net_group_comm(s->ps->group);
     for (uint32_t k = 0; s->parts && k < s->ps->block_count; k++) {
         part *p = &s->parts[k];
-        while (p->mails && p->boxed)
-            take_off(p, &p->mails);
+        while (p->pushes && p->buffered)
+            take_off(p, &p->pushes);
         for (pull *q = p->pulls, *next; q; q = next) {
             next = q->next;
             free(q);
@@ -484,7 +484,7 @@ static void release(ps_server *s)
             free(p->pulled[w]);
         free(p->pulled);
         free(p->pushed);
-        free(p->boxed);
+        free(p->buffered);
     }
     for (int w = 0; s->box && w < s->workers; w++)
         net_comm_memory_free(c, s->box[w]);
@@ -503,8 +503,8 @@ static gt_status make_part(ps_server *s, part *p, const float *initial)
     const size_t bytes = p->range.count * sizeof *p->value;
     p->value = s->values + p->at;
     p->pushed = calloc((size_t)s->workers, sizeof *p->pushed);
-    p->boxed = calloc((size_t)s->workers, 1);
-    if (!p->pushed || !p->boxed)
+    p->buffered = calloc((size_t)s->workers, 1);
+    if (!p->pushed || !p->buffered)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the counts of %d workers", s->workers);
     if (initial && bytes)
         memcpy(p->value, initial + p->range.offset, bytes);

@@ -7,7 +7,7 @@
  *   --net fault=drop=0.001                     lost: must end in a stall report, not in a hang
  *   --net fault=truncate=0.01                  cut short: must be noticed
  *   --net fault=fail=500                       the link breaks after 500 events
- *   seed=N                                     another run of the dice
+ *   seed=N                                     seed of its random numbers
  *
  * It works on events, where they come out of the inner transport, and not on bytes: so it is
  * the same for shared memory, tcp and verbs, and what the inner transport promises stays
@@ -52,7 +52,7 @@ typedef struct faulty {
     net_transport transport;
     net_transport *inner;
     plan plan;
-    gt_random dice;
+    gt_random random;
     held *first, **last;
     size_t count;
     uint64_t dropped, cut;
@@ -113,12 +113,12 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
 {
     faulty *f = faulty_of(l);
     l->events++;
-    if (f->plan.drop > 0 && gt_random_unit(&f->dice) < f->plan.drop) {
+    if (f->plan.drop > 0 && gt_random_unit(&f->random) < f->plan.drop) {
         f->dropped++;
         return;
     }
     if (k == MESSAGE && body_size > 1 && f->plan.truncate > 0
-        && gt_random_unit(&f->dice) < f->plan.truncate) {
+        && gt_random_unit(&f->random) < f->plan.truncate) {
         f->cut++;
         body_size /= 2;
     }
@@ -127,7 +127,7 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
         return;
     *h = (held){ .to = l, .kind = k, .window = window, .cookie = cookie, .head_size = head_size,
                  .body_size = body_size };
-    h->due = f->plan.delay ? gt_now_ns() + gt_random_below(&f->dice, 2 * f->plan.delay) : 0;
+    h->due = f->plan.delay ? gt_now_ns() + gt_random_below(&f->random, 2 * f->plan.delay) : 0;
     if (head_size)
         memcpy(h->bytes, head, head_size);
     if (body_size)
@@ -169,7 +169,7 @@ static const net_events faulty_events = { on_message, on_placed, on_done, on_fai
 static held *pick(faulty *f)
 {
     const uint64_t now = f->plan.delay ? gt_now_ns() : 0;
-    uint64_t skip = f->plan.reorder && f->count ? gt_random_below(&f->dice, f->count) : 0;
+    uint64_t skip = f->plan.reorder && f->count ? gt_random_below(&f->random, f->count) : 0;
     held **found = NULL;
     for (held **at = &f->first; *at; at = &(*at)->next) {
         if ((*at)->due > now)
@@ -244,7 +244,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
     f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd };
     f->last = &f->first;
     gt_status st = parse(&f->plan, f->transport.config->fault);
-    gt_random_init(&f->dice, f->plan.seed, (uint64_t)net_job_rank(job));
+    gt_random_init(&f->random, f->plan.seed, (uint64_t)net_job_rank(job));
     if (!st)
         st = inner->open(&f->inner, job, memory, &faulty_events, poll_fd);
     if (st) {

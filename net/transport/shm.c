@@ -204,9 +204,9 @@ static void empty_bell(shm_link *l)
 {
     char rung[64];
     for (;;) {
-        const ssize_t n = recv(l->bell, rung, sizeof rung, MSG_DONTWAIT);
+        const ssize_t n = recv(l->doorbell, rung, sizeof rung, MSG_DONTWAIT);
         if (n == 0) {
-            epoll_ctl(shm_of(l)->epoll, EPOLL_CTL_DEL, l->bell, NULL);
+            epoll_ctl(shm_of(l)->epoll, EPOLL_CTL_DEL, l->doorbell, NULL);
             shm_fail(l, "it closed the connection; did it fail?");
         }
         if (n != sizeof rung)
@@ -300,7 +300,7 @@ static int shm_counter(net_transport *transport, int index, const char **name, u
     const shm_transport *t = (const shm_transport *)transport;
     const struct { const char *name; uint64_t value; } all[] = {
         { "bytes copied into rings", t->copied }, { "bytes read from arenas", t->mapped },
-        { "bytes read from processes", t->vm_read }, { "peers woken", t->bells } };
+        { "bytes read from processes", t->vm_read }, { "peers woken", t->doorbells } };
     if (index < 0 || (size_t)index >= sizeof all / sizeof *all)
         return 0;
     *name = all[index].name;

@@ -41,8 +41,8 @@ void shm_disconnect(net_link *link)
         close(l->inbox_fd);
     if (l->outbox)
         munmap(l->outbox, SHM_HEADER + (size_t)l->outbox_size);
-    if (l->bell >= 0)
-        close(l->bell);
+    if (l->doorbell >= 0)
+        close(l->doorbell);
     shm_ring_clear(l);
     shm_pull_clear(l);
     free(l->windows.open);
@@ -85,7 +85,7 @@ gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **
     if (!l)
         return gt_fail(GT_NO_MEMORY, "no memory for a shared-memory link");
     l->link = (net_link){ t, up, peer };
-    l->inbox_fd = l->bell = -1;
+    l->inbox_fd = l->doorbell = -1;
     l->last_pull = &l->pulls;
     l->last_piece = &l->queue;
     gt_status st = make_inbox(l);
@@ -161,9 +161,9 @@ void shm_start(net_link *link, int *stream)
 {
     shm_link *l = (shm_link *)link;
     struct epoll_event e = { .events = EPOLLIN, .data.ptr = l };
-    l->bell = *stream;
+    l->doorbell = *stream;
     *stream = -1;
     l->started = 1;
-    if (epoll_ctl(shm_of(l)->epoll, EPOLL_CTL_ADD, l->bell, &e) < 0)
+    if (epoll_ctl(shm_of(l)->epoll, EPOLL_CTL_ADD, l->doorbell, &e) < 0)
         shm_fail(l, strerror(errno));
 }

@@ -86,7 +86,7 @@ typedef struct shm_mapping { uint32_t arena; unsigned char *data; size_t size; }
 typedef struct shm_link {
     net_link link;
     struct shm_link *next;
-    int started, bell, reported, broken;
+    int started, doorbell, reported, broken;
     char why[256];
     uint32_t pid;
     int their_cma;              /* the peer can read this process                           */
@@ -114,7 +114,7 @@ typedef struct shm_transport {
     shm_link *links;
     int epoll, allow_map, allow_cma;
     unsigned char *tile;
-    uint64_t copied, mapped, vm_read, bells;
+    uint64_t copied, mapped, vm_read, doorbells;
 } shm_transport;
 
 static inline shm_transport *shm_of(const shm_link *l)

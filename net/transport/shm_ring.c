@@ -26,8 +26,8 @@ static size_t rounded(size_t n)
 static void ring_bell(shm_link *l)
 {
     const char one = 1;
-    if (l->bell >= 0 && send(l->bell, &one, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
-        shm_of(l)->bells++;
+    if (l->doorbell >= 0 && send(l->doorbell, &one, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+        shm_of(l)->doorbells++;
 }
 
 /* Room for a record with `payload` bytes in one stretch, or NULL. Writes the padding if the

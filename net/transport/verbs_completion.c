@@ -99,7 +99,7 @@ static void received(net_verbs_link *link, net_verbs_lane *lane, const struct ib
     lane->reposted++;
 }
 
-/* `deliver` 0: while probing or saying farewell, when nobody listens. */
+/* `deliver` 0: while probing or closing, when nobody listens. */
 static void take(net_verbs_link *link, const struct ibv_wc *wc, int deliver, int *did)
 {
     net_verbs_lane *lane = lane_of(link, wc);

@@ -25,7 +25,7 @@
 #include <sys/mman.h>
 
 static const uint64_t probe_patience = 2000000000;
-static const uint64_t farewell = 250000000;
+static const uint64_t drain_limit = 250000000;
 enum { SLOT_BYTES = 512 << 10, FEWEST_SLOTS = 8, MOST_SLOTS = 64 };
 
 /* ---- buffers -------------------------------------------------------------------------------- */
@@ -362,7 +362,7 @@ void net_verbs_link_free(net_verbs_link *link)
 
 /* What has been sent may still be in the device's hands: lets it leave. A peer that closed
  * before us cannot confirm any more, so all links together wait for a moment only. */
-static void say_farewell(net_verbs_link *link)
+static void drain(net_verbs_link *link)
 {
     const uint64_t since = gt_now_ns();
     net_verbs_message_pump(link);
@@ -371,9 +371,9 @@ static void say_farewell(net_verbs_link *link)
         net_verbs_lane_flush(&link->lane[i]);
     for (int r = 0; r < link->rails; r++)
         while (!link->failed && !net_verbs_drain_rail(link, r)
-               && link->t->farewell + (gt_now_ns() - since) < farewell)
+               && link->t->drain_ns + (gt_now_ns() - since) < drain_limit)
             ;
-    link->t->farewell += gt_now_ns() - since;
+    link->t->drain_ns += gt_now_ns() - since;
 }
 
 void net_verbs_disconnect(net_link *base)
@@ -382,7 +382,7 @@ void net_verbs_disconnect(net_link *base)
     if (!link)
         return;
     if (link->up && !link->failed)
-        say_farewell(link);
+        drain(link);
     if (link->busy)
         link->gone = 1;
     else

@@ -288,7 +288,7 @@ void net_verbs_put_clear(net_verbs_link *link);
 void net_verbs_progress(net_transport *t, int *did);
 int net_verbs_arm(net_transport *t);
 void net_verbs_disarm(net_transport *t);
-/* Reads completions of one rail without telling anybody, for probes and farewells. 1: nothing
+/* Reads completions of one rail without telling anybody, for probes and closing links. 1: nothing
  * that will be told the end of is under way any more. */
 int net_verbs_drain_rail(net_verbs_link *link, int rail);
 void net_verbs_async(net_verbs_transport *t);
@@ -327,7 +327,7 @@ struct net_verbs_transport {
     net_verbs_block *pool[64];      /* free staging by order                                 */
     uint64_t pooled;                /* bytes in it                                           */
     int hooked;
-    uint64_t farewell;              /* ns that closing links have waited so far              */
+    uint64_t drain_ns;              /* ns that closing links have waited so far              */
     unsigned turns;                 /* of progress, to look for async events now and then    */
     uint64_t count[NET_VERBS_COUNTS];
     net_verbs_hardware *hardware;

@@ -516,9 +516,9 @@ static void started_operations_run_in_order_beside_blocking_ones(void)
 
 /* ---- mistakes --------------------------------------------------------------------------- */
 
-typedef struct quarrel { int what; } quarrel;
+typedef struct disagreement { int what; } disagreement;
 
-static gt_status quarrel_over(net_group *g, int what)
+static gt_status disagree_over(net_group *g, int what)
 {
     const int odd = net_group_rank(g) == 1;
     const net_collective_options ring = { "ring", NULL }, tree = { "tree", NULL };
@@ -533,10 +533,10 @@ static gt_status quarrel_over(net_group *g, int what)
 }
 
 /* Ranks that only send may be through before they hear of it; after the barrier they have. */
-static gt_status quarrel_body(net_comm *c, void *context)
+static gt_status disagreement_body(net_comm *c, void *context)
 {
-    const quarrel *q = context;
-    gt_status st = quarrel_over(net_group_world(c), q->what);
+    const disagreement *q = context;
+    gt_status st = disagree_over(net_group_world(c), q->what);
     st = st ? st : net_barrier(net_group_world(c));
     return st ? st : net_comm_check(c);
 }
@@ -550,8 +550,8 @@ static void ranks_that_disagree_are_told_so_by_name(void)
     for (int what = 0; what < 5; what++)
         for (int size = 2; size <= 3; size++) {
             ranks_result results[3];
-            quarrel q = { what };
-            ranks_run_each(size, what % 2 ? "transport=tcp" : "transport=shm", quarrel_body, &q,
+            disagreement q = { what };
+            ranks_run_each(size, what % 2 ? "transport=tcp" : "transport=shm", disagreement_body, &q,
                            results);
             int told = 0;
             for (int i = 0; i < size; i++)

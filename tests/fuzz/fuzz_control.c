@@ -12,13 +12,13 @@
 
 /* kind * 4 + ranks - 1, then a body */
 static const char member[1 + NET_MEMBER_BYTES] = "\013\0\0\0\1\0\0\0\1\0\0\0\2\0\0\20\0";
-static const char roster[1 + 2 * NET_MEMBER_BYTES] = "\015\0\0\0\1\377\377\377\377\0\0\0\2";
+static const char member_list[1 + 2 * NET_MEMBER_BYTES] = "\015\0\0\0\1\377\377\377\377\0\0\0\2";
 static const char beat[1 + NET_BEAT_BYTES] = "\031\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0\4";
 
 const fuzz_seed fuzz_seeds[] = {
     SEED("\005\0\0\0\0\377\377\377\377\0"),
     SEED("\041\0\0\0\015\0\0\0\1lost rank 1\0"),
-    { member, sizeof member }, { roster, sizeof roster }, { beat, sizeof beat },
+    { member, sizeof member }, { member_list, sizeof member_list }, { beat, sizeof beat },
     SEED("\021\0\0\0\0\0\0\0\1offers\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
          "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0bytes"),
     SEED("\025\0\0\0\0\0\0\0\1offers\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
@@ -75,11 +75,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_head(body, size, ranks);
     switch (kind) {
     case NET_MEMBER:
-    case NET_ROSTER:
+    case NET_MEMBER_LIST:
         try_member(body, size, ranks);
         break;
-    case NET_PART:
-        if (!net_part_parse(&sequence, what, body, size))
+    case NET_CONTRIBUTION:
+        if (!net_contribution_parse(&sequence, what, body, size))
             promise(memchr(what, 0, sizeof what) != NULL);
         break;
     case NET_ALL:

@@ -601,8 +601,8 @@ static void a_graph_says_what_it_takes_without_a_device(void)
     CHECK(two.exchanged[GRAPH_FORWARD] == 4 * 2 * R * C && two.input == R * C);
 }
 
-/* The same lifetimes as the plan of the device: what it keeps is that, but for alignment. */
-static void the_plan_of_a_device_keeps_what_the_graph_says(void)
+/* The same lifetimes as the memory layout of the device: what it keeps is that, but for alignment. */
+static void the_layout_of_a_device_keeps_what_the_graph_says(void)
 {
     dev_device *d = tiny_device();
     const model_config c = with_dropout(3);
@@ -641,7 +641,7 @@ static void the_plan_of_a_device_keeps_what_the_graph_says(void)
 
 const check_case check_cases[] = {
     CASE(a_graph_says_what_it_takes_without_a_device),
-    CASE(the_plan_of_a_device_keeps_what_the_graph_says),
+    CASE(the_layout_of_a_device_keeps_what_the_graph_says),
     CASE(recomputing_changes_no_bit_and_takes_less),
     CASE(micro_batches_add_up_to_the_batch),
     CASE(the_same_step_twice_is_the_same),

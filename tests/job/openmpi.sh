@@ -51,5 +51,5 @@ check "nor the other" await 10 gone "$(cat pid.1)"
 GEARTRAIN_NET_RENDEZVOUS=127.0.0.1:27150
 export GEARTRAIN_NET_RENDEZVOUS
 by_mpirun -n 2 -x RANK=7 -x GEARTRAIN_NET_RENDEZVOUS "$rank"
-check "a named meeting place" [ $? -eq 0 ]
+check "a named rendezvous" [ $? -eq 0 ]
 close_checks

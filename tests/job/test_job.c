@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* tests/job/test_job.c - ranks find each other, exchange, connect, and leave; and what they
- * say when others lie, die, dawdle, or never come. Ranks are threads (gang.h). */
+ * say when others lie, die, stall, or never come. Ranks are threads (gang.h). */
 #include "host/base/clock.h"
 #include "host/base/log.h"
 #include "tests/check.h"
@@ -264,7 +264,7 @@ static void a_second_process_of_a_rank_is_sent_away(void)
     gang_release(&g);
 }
 
-/* Garbage, half a hello, silence, a port scan, a replay: 90 connections, more than GUESTS. */
+/* Garbage, half a hello, silence, a port scan, a replay: 90 connections, more than HANDSHAKES. */
 static void *disturb(void *argument)
 {
     visit *v = argument;
@@ -313,7 +313,7 @@ static void strangers_disturb_neither_start_nor_work(void)
 }
 
 /* A byte now and then holds no place for longer than a hello may take. */
-static void *dawdle(void *argument)
+static void *stall_handshake(void *argument)
 {
     visit *v = argument;
     const int fd = stranger_dial(gang_port(v->g));
@@ -339,7 +339,7 @@ static void a_slow_hello_is_cut_off(void)
     gang_set(&g, "hello-timeout", "200ms");
     g.run = work_a_while;
     wrong = 0;
-    beside(&g, dawdle, &v);
+    beside(&g, stall_handshake, &v);
     CHECK(v.entered && v.done < 60 && wrong == 0);
     gang_release(&g);
 }
@@ -505,7 +505,7 @@ static void *join_and_die(void *argument)
     size_t length;
     gang *g = v->g;
     v->entered = stranger_join(&g->who[2], g->config[2], gang_port(g), 0, &wire)
-                 && stranger_receive(&wire, NET_ROSTER, &body, &length);
+                 && stranger_receive(&wire, NET_MEMBER_LIST, &body, &length);
     usleep(150000);                                 /* the others are at work then            */
     net_wire_close(&wire);
     return NULL;
@@ -567,13 +567,13 @@ static void *join_and_forge(void *argument)
     size_t length;
     gang *g = v->g;
     if (stranger_join(&g->who[2], g->config[2], gang_port(g), 0, &wire)
-        && stranger_receive(&wire, NET_ROSTER, &body, &length)) {
+        && stranger_receive(&wire, NET_MEMBER_LIST, &body, &length)) {
         usleep(150000);
         if (v->done == 0)
             wire.sent = 0;                          /* used already                           */
         else
             wire.send_key[31] ^= 1;
-        v->entered = !net_wire_queue_bytes(&wire, NET_FAREWELL, NULL, 0) && !net_wire_flush(&wire)
+        v->entered = !net_wire_queue_bytes(&wire, NET_ALL_LEFT, NULL, 0) && !net_wire_flush(&wire)
                      && stranger_is_dropped(wire.fd);
     }
     net_wire_close(&wire);
@@ -813,7 +813,7 @@ static void members_know_each_other(net_job *job, int rank, void *context)
     WANT(net_job_connect(job, size, &fd) == GT_MISUSE);
 }
 
-static void the_roster_is_complete(void)
+static void the_member_list_is_complete(void)
 {
     gang g;
     gang_init(&g, 3);
@@ -827,7 +827,7 @@ static void the_roster_is_complete(void)
 const check_case check_cases[] = {
     CASE(joins_of_all_sizes_exchange),
     CASE(any_two_ranks_have_streams),
-    CASE(the_roster_is_complete),
+    CASE(the_member_list_is_complete),
     CASE(the_largest_blobs_pass),
     CASE(a_rank_with_another_secret_stays_outside),
     CASE(ranks_that_never_come_are_named),

@@ -160,7 +160,7 @@ static void control_messages_survive_the_wire(void)
     unsigned char bytes[2048];
     const unsigned char *at[3];
     size_t length[3];
-    net_head head = { NET_PART, 77, 12345678901 }, head_back;
+    net_head head = { NET_CONTRIBUTION, 77, 12345678901 }, head_back;
     net_notice n = { GT_PEER, 2, "lost rank 2" }, n_back;
     net_member m = { .rank = 1, .local_rank = 0, .local_size = 2, .host = "nodeB", .host_id = 99,
                      .address = "10.0.0.2", .port = 4711, .pid = 12, .version = "0.1.0" }, m_back;
@@ -170,7 +170,7 @@ static void control_messages_survive_the_wire(void)
     char what[NET_WHAT];
     net_head_format(bytes, &head);
     CHECK_OK(net_head_parse(&head_back, bytes, 3));
-    CHECK(head_back.type == NET_PART && head_back.length == 77 && head_back.counter == head.counter);
+    CHECK(head_back.type == NET_CONTRIBUTION && head_back.length == 77 && head_back.counter == head.counter);
     CHECK_OK(net_notice_parse(&n_back, bytes, net_notice_format(bytes, &n), 3));
     CHECK(n_back.code == GT_PEER && n_back.culprit == 2 && !strcmp(n_back.sentence, n.sentence));
     CHECK_FAILS(net_notice_parse(&n_back, bytes, net_notice_format(bytes, &n), 2), GT_FORMAT, "");
@@ -184,15 +184,15 @@ static void control_messages_survive_the_wire(void)
     CHECK_OK(net_beat_parse(&b_back, bytes, NET_BEAT_BYTES, 2));
     CHECK(b_back.activity.started == 5 && b_back.activity.finished == 4 && b_back.age == 7
           && b_back.activity.waits_for == -1 && !strcmp(b_back.activity.text, "x"));
-    net_part_format(bytes, 8, "offers");
-    CHECK_OK(net_part_parse(&sequence, what, bytes, NET_PART_HEAD));
+    net_contribution_format(bytes, 8, "offers");
+    CHECK_OK(net_contribution_parse(&sequence, what, bytes, NET_CONTRIBUTION_HEAD));
     CHECK(sequence == 8 && !strcmp(what, "offers"));
-    memcpy(bytes + NET_PART_HEAD, "\0\0\0\2ab\0\0\0\0\0\0\0\1c", 15);
-    CHECK_OK(net_all_parse(at, length, bytes, NET_PART_HEAD + 15, 3));
+    memcpy(bytes + NET_CONTRIBUTION_HEAD, "\0\0\0\2ab\0\0\0\0\0\0\0\1c", 15);
+    CHECK_OK(net_all_parse(at, length, bytes, NET_CONTRIBUTION_HEAD + 15, 3));
     CHECK(length[0] == 2 && length[1] == 0 && length[2] == 1 && at[2][0] == 'c');
     for (size_t cut = 0; cut < 15; cut++)
-        CHECK_FAILS(net_all_parse(at, length, bytes, NET_PART_HEAD + cut, 3), GT_FORMAT, "");
-    CHECK_FAILS(net_all_parse(at, length, bytes, NET_PART_HEAD + 16, 3), GT_FORMAT, "behind");
+        CHECK_FAILS(net_all_parse(at, length, bytes, NET_CONTRIBUTION_HEAD + cut, 3), GT_FORMAT, "");
+    CHECK_FAILS(net_all_parse(at, length, bytes, NET_CONTRIBUTION_HEAD + 16, 3), GT_FORMAT, "behind");
 }
 
 static void lengths_are_bounded_by_kind(void)

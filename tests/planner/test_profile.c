@@ -89,7 +89,7 @@ static void check_measured(const profile *p, const model_config *c, const int *s
     CHECK(large->kept > small->kept && large->kept_recompute < large->kept);
 }
 
-static gt_status count_meetings(void *context, double *seconds)
+static gt_status count_barriers(void *context, double *seconds)
 {
     ++*(int *)context;
     return *seconds >= 0 ? GT_OK : gt_fail(GT_MISMATCH, "seconds below 0");
@@ -102,11 +102,11 @@ static void a_device_is_measured(void)
     const model_config c = tiny_config();
     const profile_model m = tiny_model(&c);
     profile p;
-    int meetings = 0;
-    if (d && CHECK_OK(profile_measure(&p, d, &m, size, 3, count_meetings, &meetings))) {
+    int barriers = 0;
+    if (d && CHECK_OK(profile_measure(&p, d, &m, size, 3, count_barriers, &barriers))) {
         check_measured(&p, &c, size, 3);
         /* One before each measurement, one behind each size, one before the optimizer. */
-        CHECKF(meetings == 3 * (PROFILE_KINDS + 1) + 1, "%d meetings", meetings);
+        CHECKF(barriers == 3 * (PROFILE_KINDS + 1) + 1, "%d barriers", barriers);
     }
     dev_close(d);
 }
@@ -151,13 +151,13 @@ static char *cached_file(const char *folder)
     return path;
 }
 
-static void load(dev_device *d, const profile_model *m, const char *company, int want, const profile *p)
+static void load(dev_device *d, const profile_model *m, const char *concurrent, int want, const profile *p)
 {
     static const int size[] = { 1, 3 };
     profile q = { 0 };
     int found = -1;
-    CHECK_OK(profile_load(&q, &found, d, m, size, 2, company));
-    CHECKF(found == want, "company %s: found %d", company, found);
+    CHECK_OK(profile_load(&q, &found, d, m, size, 2, concurrent));
+    CHECKF(found == want, "concurrent %s: found %d", concurrent, found);
     if (found == 1)
         CHECK(!memcmp(&q, p, sizeof q));
 }

@@ -60,14 +60,14 @@ static unsigned completions;
 static int armed;                       /* completion queues that will send an event   */
 static struct mr { struct ibv_mr base; unsigned access; int used; } mrs[MRS];
 
-static void crime(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void crime(const char *format, ...)
+static void violation(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void violation(const char *format, ...)
 {
     va_list args;
-    if (fake.crimes++)
+    if (fake.violations++)
         return;
     va_start(args, format);
-    vsnprintf(fake.crime, sizeof fake.crime, format, args);
+    vsnprintf(fake.violation, sizeof fake.violation, format, args);
     va_end(args);
 }
 
@@ -114,14 +114,14 @@ static void poke(int fd)
 {
     const uint64_t one = 1;
     if (write(fd, &one, sizeof one) != sizeof one)
-        crime("an event did not fit");
+        violation("an event did not fit");
 }
 
 static void unpoke(int fd)
 {
     uint64_t n;
     if (read(fd, &n, sizeof n) < 0 && errno != EAGAIN)
-        crime("an event could not be read");
+        violation("an event could not be read");
 }
 
 void fake_async(const char *device, enum ibv_event_type type, struct ibv_qp *about)
@@ -189,7 +189,7 @@ static int close_device(struct ibv_context *base)
         at = &(*at)->next;
     *at = c->next;
     if (c->unacknowledged)
-        crime("%d asynchronous events were not acknowledged", c->unacknowledged);
+        violation("%d asynchronous events were not acknowledged", c->unacknowledged);
     close(base->async_fd);
     free(c);
     fake.alive--;
@@ -321,7 +321,7 @@ static int destroy_cq(struct ibv_cq *base)
 {
     channel *h = (channel *)base->channel;
     if (((cq *)base)->unacknowledged)
-        crime("a completion queue was destroyed with events not acknowledged: this hangs");
+        violation("a completion queue was destroyed with events not acknowledged: this hangs");
     for (int i = h->first; i < h->last; i++)
         if (h->event[i % EVENTS] == (cq *)base)
             h->event[i % EVENTS] = NULL;
@@ -336,7 +336,7 @@ static void complete(struct ibv_cq *base, const struct ibv_wc *wc)
     cq *q = (cq *)base;
     channel *h = (channel *)base->channel;
     if (q->last - q->first >= (unsigned)base->cqe)
-        crime("a completion queue of %d overflowed", base->cqe);
+        violation("a completion queue of %d overflowed", base->cqe);
     completions++;
     q->wc[q->last++ % QUEUE] = *wc;
     if (q->armed) {
@@ -444,7 +444,7 @@ static int modify_qp(struct ibv_qp *base, struct ibv_qp_attr *a, int mask)
         [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT
             | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC };
     if (mask != needed[a->qp_state])
-        crime("a queue pair goes to state %d with attributes %x", a->qp_state, mask);
+        violation("a queue pair goes to state %d with attributes %x", a->qp_state, mask);
     if (a->qp_state == IBV_QPS_RTR) {
         if (a->ah_attr.is_global)
             text_of(a->ah_attr.grh.dgid.raw, q->dest_text, sizeof q->dest_text);
@@ -461,7 +461,7 @@ static int post_recv(struct ibv_qp *base, struct ibv_recv_wr *wr, struct ibv_rec
     qp *q = (qp *)base;
     *bad = wr;
     if (q->recv_last - q->recv_first >= q->max_recv) {
-        crime("a receive queue of %u overflows", q->max_recv);
+        violation("a receive queue of %u overflows", q->max_recv);
         return ENOMEM;
     }
     q->recv[q->recv_last % QUEUE].id = wr->wr_id;
@@ -485,7 +485,7 @@ static int post_send(struct ibv_qp *base, struct ibv_send_wr *wr, struct ibv_sen
     qp *q = (qp *)base;
     *bad = wr;
     if (q->last - q->freed >= q->max_send) {
-        crime("a send queue of %u overflows", q->max_send);
+        violation("a send queue of %u overflows", q->max_send);
         return ENOMEM;
     }
     request *r = &q->send[q->last++ % QUEUE];
@@ -498,7 +498,7 @@ static int post_send(struct ibv_qp *base, struct ibv_send_wr *wr, struct ibv_sen
         fake.longest = r->sge.length;
     if (wr->send_flags & IBV_SEND_INLINE) {
         if (r->sge.length > q->max_inline)
-            crime("%u bytes go inline, %u may", r->sge.length, q->max_inline);
+            violation("%u bytes go inline, %u may", r->sge.length, q->max_inline);
         memcpy(r->inlined, (void *)(uintptr_t)r->sge.addr, r->sge.length);
         r->sge.addr = (uintptr_t)r->inlined;
         fake.inlined++;
@@ -546,16 +546,16 @@ static void carry_out(qp *q)
         return;
     }
     if (to->base.state != IBV_QPS_RTR && to->base.state != IBV_QPS_RTS)
-        crime("a request comes before the other end is ready to receive");
+        violation("a request comes before the other end is ready to receive");
     if (size && !(wr->send_flags & IBV_SEND_INLINE)
         && !key_fits(q->base.pd, r->sge.lkey, r->sge.addr, size, 0)) {
-        crime("a local key does not fit");
+        violation("a local key does not fit");
         break_qp(q, wr->wr_id, IBV_WC_LOC_PROT_ERR);
         return;
     }
     if (wr->opcode != IBV_WR_SEND && size) {
         if (!key_fits(to->base.pd, wr->wr.rdma.rkey, wr->wr.rdma.remote_addr, size, 1)) {
-            crime("a remote key does not fit");
+            violation("a remote key does not fit");
             break_qp(q, wr->wr_id, IBV_WC_REM_ACCESS_ERR);
             return;
         }
@@ -563,7 +563,7 @@ static void carry_out(qp *q)
     }
     if (wants_receive) {
         if (to->recv_first == to->recv_last) {
-            crime("a receive was not ready");
+            violation("a receive was not ready");
             break_qp(q, wr->wr_id, IBV_WC_RNR_RETRY_EXC_ERR);
             return;
         }
@@ -572,7 +572,7 @@ static void carry_out(qp *q)
                               .wr_id = to->recv[to->recv_first++ % QUEUE].id };
         if (wr->opcode == IBV_WR_SEND) {
             if (size > sge.length || !key_fits(to->base.pd, sge.lkey, sge.addr, size, 0))
-                crime("%u bytes are sent into a receive of %u", size, sge.length);
+                violation("%u bytes are sent into a receive of %u", size, sge.length);
             else
                 memcpy((void *)(uintptr_t)sge.addr, from, size);
             got.opcode = IBV_WC_RECV;

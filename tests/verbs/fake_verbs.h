@@ -8,7 +8,7 @@
  * Requests are carried out while some completion queue is polled, in order within a queue pair
  * and in any order between them. The fake is stricter than hardware: it counts what a device
  * would punish late or never (a receive that was not ready, a queue that overflows, a key that
- * does not fit) in fake.crimes, and says the first one. Objects that are left over are counted
+ * does not fit) in fake.violations, and says the first one. Objects that are left over are counted
  * in fake.alive. One thread.                                                              */
 #ifndef TESTS_FAKE_VERBS_H
 #define TESTS_FAKE_VERBS_H
@@ -39,10 +39,10 @@ typedef struct fake_world {
     const char *lost_to;            /* packets to this address get lost ("10.0.0.2")    */
     const char *refuse_rtr_to;      /* ... no route to it: RTR is refused               */
     int refuse_mr;                  /* reg_mr fails with ENOMEM                         */
-    int alive, crimes;
+    int alive, violations;
     int writes, sends, immediates, inlined, signalled, notified;
     size_t longest;                 /* bytes of the longest request                     */
-    char crime[160];
+    char violation[160];
 } fake_world;
 
 extern fake_world fake;

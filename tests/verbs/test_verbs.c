@@ -57,7 +57,7 @@ static void close_ends(void)
     end_close(&a);
     end_close(&b);
     CHECKF(fake.alive == 0, "%d objects are left", fake.alive);
-    CHECKF(fake.crimes == 0, "%d times: %s", fake.crimes, fake.crime);
+    CHECKF(fake.violations == 0, "%d times: %s", fake.violations, fake.violation);
 }
 
 static gt_status messages(int count)

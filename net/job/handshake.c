@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* net/job/greet.c - the hello of hello.h over sockets, from both ends.
+/* net/job/handshake.c - the hello of hello.h over sockets, from both ends.
  *
- * Who connects may block, up to a deadline. Who accepts never does: each guest is a small
- * state machine, and there are at most GUESTS of them. When all places are taken new
- * connections stay in the kernel's queue, unless the oldest guest has dawdled for a quarter
+ * Who connects may block, up to a deadline. Who accepts never does: each handshake is a small
+ * state machine, and there are at most HANDSHAKES of them. When all places are taken new
+ * connections stay in the kernel's queue, unless the oldest handshake has lasted a quarter
  * of its time: then it goes. So a stranger that holds connections open delays nobody for
  * long. A stranger's end is worth one line of log and disturbs nothing.                  */
 #include "net/job/job_private.h"
@@ -84,7 +84,7 @@ static gt_status receive_verdict(net_job *j, net_wire *wire, uint64_t deadline, 
     return st;
 }
 
-/* Names the two ends of a hello before the roster is known. */
+/* Names the two ends of a hello before the member list is known. */
 static void plain_name(const net_job *j, int rank, char out[96])
 {
     if (j->peers[rank].arrived)
@@ -93,8 +93,8 @@ static void plain_name(const net_job *j, int rank, char out[96])
         snprintf(out, 96, "rank %d", rank);
 }
 
-gt_status greet_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
-                        const net_stop *stop, net_wire *wire, int *refused)
+gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
+                            const net_stop *stop, net_wire *wire, int *refused)
 {
     unsigned char ours[NET_HELLO], theirs[NET_HELLO], proof[NET_MAC], wanted[NET_MAC];
     unsigned char to[NET_SECRET], from[NET_SECRET];
@@ -143,7 +143,7 @@ gt_status greet_connect(net_job *j, int fd, net_role role, int peer, uint64_t de
 
 /* ---- the end that accepts ---------------------------------------------------------------- */
 
-void greet_note(net_job *j, int fd, const char *why)
+void handshake_note(net_job *j, int fd, const char *why)
 {
     char from[96] = "somewhere";
     net_address a;
@@ -154,9 +154,9 @@ void greet_note(net_job *j, int fd, const char *why)
     gt_log(GT_LOG_INFO, "net", "turned away a connection from %s: %s", from, why);
 }
 
-void greet_drop(net_job *j, int slot)
+void handshake_drop(net_job *j, int slot)
 {
-    guest *g = &j->guests[slot];
+    handshake *g = &j->handshakes[slot];
     if (g->fd >= 0)
         close(g->fd);                   /* leaves the epoll set with it                      */
     g->fd = -1;
@@ -170,23 +170,23 @@ static void stop_listening(net_job *j, uint64_t until)
     j->listen_again = until;
 }
 
-/* A free place for a guest, or -1. */
+/* A free place for a handshake, or -1. */
 static int find_place(net_job *j, uint64_t now)
 {
     int oldest = 0;
-    for (int i = 0; i < GUESTS; i++) {
-        if (j->guests[i].fd < 0)
+    for (int i = 0; i < HANDSHAKES; i++) {
+        if (j->handshakes[i].fd < 0)
             return i;
-        if (j->guests[i].since < j->guests[oldest].since)
+        if (j->handshakes[i].since < j->handshakes[oldest].since)
             oldest = i;
     }
     const uint64_t patience = j->config->hello_timeout / 4;
-    if (now - j->guests[oldest].since < patience) {
-        stop_listening(j, j->guests[oldest].since + patience);
+    if (now - j->handshakes[oldest].since < patience) {
+        stop_listening(j, j->handshakes[oldest].since + patience);
         return -1;
     }
-    greet_note(j, j->guests[oldest].fd, "it had sent too little of its greeting when newer connections needed its place");
-    greet_drop(j, oldest);
+    handshake_note(j, j->handshakes[oldest].fd, "it had sent too little of its hello when newer connections needed its place");
+    handshake_drop(j, oldest);
     return oldest;
 }
 
@@ -199,9 +199,9 @@ static void cannot_accept(net_job *j, int error)
     j->said_cannot_accept = 1;
 }
 
-void greet_accept_all(net_job *j)
+void handshake_accept_all(net_job *j)
 {
-    for (int burst = 0; burst < GUESTS; burst++) {
+    for (int burst = 0; burst < HANDSHAKES; burst++) {
         const uint64_t now = gt_now_ns();
         const int one = 1, slot = find_place(j, now);
         if (slot < 0)
@@ -215,27 +215,27 @@ void greet_accept_all(net_job *j)
             return;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        guest *g = &j->guests[slot];
+        handshake *g = &j->handshakes[slot];
         memset(g, 0, sizeof *g);
         g->fd = fd;
         g->since = now;
         g->deadline = now + j->config->hello_timeout;
-        if (serve_watch(j, fd, WATCH_GUEST, slot))
-            greet_drop(j, slot);
+        if (serve_watch(j, fd, WATCH_HANDSHAKE, slot))
+            handshake_drop(j, slot);
     }
 }
 
-/* Answers a guest's hello with ours and our proof. 0: not one of us. */
-static int answer(net_job *j, guest *g)
+/* Answers the other end's hello with ours and our proof. 0: not one of us. */
+static int answer(net_job *j, handshake *g)
 {
     unsigned char out[NET_HELLO + NET_MAC];
     net_hello theirs, ours;
     if (net_hello_parse(&theirs, g->theirs)) {
-        greet_note(j, g->fd, gt_message());
+        handshake_note(j, g->fd, gt_message());
         return 0;
     }
     if (theirs.peer != (uint32_t)j->rank || theirs.rank >= (uint32_t)NET_WORLD) {
-        greet_note(j, g->fd, "it wants to talk to another rank");
+        handshake_note(j, g->fd, "it wants to talk to another rank");
         return 0;
     }
     net_hello_init(&ours, (net_role)theirs.role, j->rank, j->size, (int)theirs.rank,
@@ -246,7 +246,7 @@ static int answer(net_job *j, guest *g)
     net_hello_proof(out + NET_HELLO, j->key, 1, g->theirs, g->ours);
     /* A fresh socket takes 128 bytes at once, or it is not worth having. */
     if (send(g->fd, out, sizeof out, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)sizeof out) {
-        greet_note(j, g->fd, "it does not take an answer");
+        handshake_note(j, g->fd, "it does not take an answer");
         return 0;
     }
     g->answered = 1;
@@ -306,10 +306,10 @@ static void take_stream(net_job *j, int from, int fd)
     j->arrival_count++;
 }
 
-/* The guest has proven itself: it becomes a control link or a stream, or learns why not. */
+/* The other end has proven itself: the connection becomes a control link or a stream, or learns why not. */
 static void admit(net_job *j, int slot)
 {
-    guest *g = &j->guests[slot];
+    handshake *g = &j->handshakes[slot];
     unsigned char to[NET_SECRET], from[NET_SECRET], text[8 + NET_SENTENCE];
     net_hello theirs;
     net_notice verdict;
@@ -325,7 +325,7 @@ static void admit(net_job *j, int slot)
         st = net_wire_flush(&wire);
     const int done = !st && !net_wire_pending(&wire);
     if (verdict.code)
-        greet_note(j, g->fd, verdict.sentence);
+        handshake_note(j, g->fd, verdict.sentence);
     g->fd = -1;                         /* the wire's now                                    */
     if (verdict.code || !done) {
         net_wire_close(&wire);
@@ -353,9 +353,9 @@ static void admit(net_job *j, int slot)
     epoll_ctl(j->epoll, EPOLL_CTL_MOD, wire.fd, &e);
 }
 
-void greet_continue(net_job *j, int slot)
+void handshake_continue(net_job *j, int slot)
 {
-    guest *g = &j->guests[slot];
+    handshake *g = &j->handshakes[slot];
     while (g->fd >= 0) {
         const size_t total = NET_HELLO + NET_MAC, end = g->answered ? total : NET_HELLO;
         unsigned char *at = g->got < NET_HELLO ? g->theirs + g->got : g->proof + (g->got - NET_HELLO);
@@ -365,15 +365,15 @@ void greet_continue(net_job *j, int slot)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (n <= 0) {
-            greet_note(j, g->fd, g->answered ? "it left in the middle of a hello; does it know "
+            handshake_note(j, g->fd, g->answered ? "it left in the middle of a hello; does it know "
                                                "another secret?"
                                              : "it left without a word");
-            greet_drop(j, slot);
+            handshake_drop(j, slot);
             return;
         }
         g->got += (size_t)n;
         if (g->got == NET_HELLO && !g->answered && !answer(j, g))
-            greet_drop(j, slot);
+            handshake_drop(j, slot);
         if (g->fd >= 0 && g->got == total) {
             unsigned char wanted[NET_MAC];
             net_hello_proof(wanted, j->key, 0, g->theirs, g->ours);
@@ -381,18 +381,18 @@ void greet_continue(net_job *j, int slot)
                 admit(j, slot);
                 return;
             }
-            greet_note(j, g->fd, "it does not know this job's secret");
-            greet_drop(j, slot);
+            handshake_note(j, g->fd, "it does not know this job's secret");
+            handshake_drop(j, slot);
         }
     }
 }
 
-void greet_expire(net_job *j, uint64_t now)
+void handshake_expire(net_job *j, uint64_t now)
 {
-    for (int i = 0; i < GUESTS; i++)
-        if (j->guests[i].fd >= 0 && now >= j->guests[i].deadline) {
-            greet_note(j, j->guests[i].fd, "its hello took too long");
-            greet_drop(j, i);
+    for (int i = 0; i < HANDSHAKES; i++)
+        if (j->handshakes[i].fd >= 0 && now >= j->handshakes[i].deadline) {
+            handshake_note(j, j->handshakes[i].fd, "its hello took too long");
+            handshake_drop(j, i);
         }
     if (!j->listening && j->listener >= 0 && now >= j->listen_again
         && !serve_watch(j, j->listener, WATCH_LISTENER, 0))

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/exec_plan.c - when the nodes of a graph run, and where their results lie.
+/* host/graph/exec_layout.c - when the nodes of a graph run, and where their results lie.
  *
  *   lists      forward | input gradients (or all) | weight gradients
  *   areas      one a value and one a node's scratch, from the position that writes it to the
- *              last that reads it; those of one arena are packed by plan.c
+ *              last that reads it; those of one arena are packed by packing.c
  *
  * With a `passing` arena, what dies within the program that made it goes there, and the rest into
  * an arena of its own for each micro-batch in flight.                                     */
@@ -64,7 +64,7 @@ static gt_status allocate(exec *e)
     e->launch_to = calloc(nodes, sizeof *e->launch_to);
     if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written
         || !e->scratch || !e->passing || !e->done || !e->launch_from || !e->launch_to)
-        return gt_fail(GT_NO_MEMORY, "cannot plan memory: no memory for the tables of %zu nodes and %zu values",
+        return gt_fail(GT_NO_MEMORY, "cannot lay memory out: no memory for the tables of %zu nodes and %zu values",
                        nodes, values);
     return GT_OK;
 }
@@ -85,15 +85,15 @@ static gt_status pack(exec *e, int passing)
     const dev_info *info = dev_info_of(e->o.device);
     exec_arena *arena = passing ? e->o.passing : e->o.arena;
     const int all = e->g->value_count + e->count;
-    plan_area *some = malloc(((size_t)all + 1) * sizeof *some);
-    plan_result r;
+    packing_area *some = malloc(((size_t)all + 1) * sizeof *some);
+    packing r;
     int n = 0;
     if (!some)
-        return gt_fail(GT_NO_MEMORY, "cannot plan memory: no memory for %d areas", all);
+        return gt_fail(GT_NO_MEMORY, "cannot lay memory out: no memory for %d areas", all);
     for (int i = 0; i < all; i++)
         if (e->passing[i] == passing)
             some[n++] = e->areas[i];
-    gt_status st = plan_pack(some, n, info->align, info->max_alloc_bytes, &r);
+    gt_status st = packing_make(some, n, info->align, info->max_alloc_bytes, &r);
     n = 0;
     for (int i = 0; !st && i < all; i++)
         if (e->passing[i] == passing)
@@ -112,17 +112,17 @@ static gt_status pack(exec *e, int passing)
     return GT_OK;
 }
 
-static gt_status plan_memory(exec *e)
+static gt_status lay_memory_out(exec *e)
 {
     const graph *g = e->g;
     exec_context b = exec_context_of(e);
     gt_status st = GT_OK;
     for (int v = 0; v < g->value_count; v++) {
-        plan_area *a = &e->areas[v];
-        *a = (plan_area){ 0 };
+        packing_area *a = &e->areas[v];
+        *a = (packing_area){ 0 };
         if (g->values[v].role == GRAPH_ACTIVATION && e->first[v] >= 0)
-            *a = (plan_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v],
-                              .to = e->last[v] };
+            *a = (packing_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v],
+                                 .to = e->last[v] };
         e->memory.unpacked += a->bytes;
         if (g->values[v].role == GRAPH_INPUT)
             e->memory.inputs += exec_value_bytes(&g->values[v]);
@@ -130,11 +130,11 @@ static gt_status plan_memory(exec *e)
             e->memory.states += exec_value_bytes(&g->values[v]);
     }
     gt_activity now;
-    gt_activity_begin(&now, "planning memory of", "nodes", (uint64_t)e->count);
+    gt_activity_begin(&now, "laying out memory of", "nodes", (uint64_t)e->count);
     for (int at = 0; !st && at < e->count; at++) {
         const graph_node *n = &g->nodes[e->order[at]];
-        plan_area *a = &e->areas[g->value_count + at];
-        *a = (plan_area){ .from = at, .to = at };
+        packing_area *a = &e->areas[g->value_count + at];
+        *a = (packing_area){ .from = at, .to = at };
         st = gt_activity_at(&now, (uint64_t)at);
         if (!st && n->op->scratch)
             st = n->op->scratch(&b.c, n, &a->bytes);
@@ -149,12 +149,12 @@ static gt_status plan_memory(exec *e)
     return st || !e->o.passing ? st : pack(e, 1);
 }
 
-gt_status exec_plan(exec *e)
+gt_status exec_lay_out(exec *e)
 {
     gt_status st = allocate(e);
     if (st)
         return st;
     e->count = graph_order(e->g, e->o.split, e->order);
     graph_lifetimes(e->g, e->o.split, e->order, e->first, e->last);
-    return plan_memory(e);
+    return lay_memory_out(e);
 }

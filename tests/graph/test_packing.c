@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/graph/test_plan.c - packing: nothing that lives at once overlaps, on many instances. */
+/* tests/graph/test_packing.c - packing: nothing that lives at once overlaps, on many instances. */
 #include "tests/check.h"
 
 #include "host/base/random.h"
-#include "host/graph/plan.h"
+#include "host/graph/packing.h"
 
 #include <stdlib.h>
 
 enum { MOST_AREAS = 120, TIMES = 64 };
 
-static int overlap(const plan_area *a, const plan_area *b)
+static int overlap(const packing_area *a, const packing_area *b)
 {
     return a->chunk == b->chunk && a->from <= b->to && b->from <= a->to
            && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
@@ -22,18 +22,18 @@ static void nothing_alive_overlaps(void)
     gt_random r;
     gt_random_init(&r, 1, 2);
     for (int round = 0; round < 400; round++) {
-        plan_area a[MOST_AREAS];
-        plan_result result;
+        packing_area a[MOST_AREAS];
+        packing result;
         const int count = (int)gt_random_below(&r, MOST_AREAS + 1);
         const uint64_t align = aligns[round % 4], most = round % 3 ? UINT64_MAX / 2 : 200000;
         uint64_t bound = 0, total = 0;
         for (int i = 0; i < count; i++) {
             const int x = (int)gt_random_below(&r, TIMES), y = (int)gt_random_below(&r, TIMES);
-            a[i] = (plan_area){ .bytes = gt_random_below(&r, 5) ? gt_random_below(&r, 20000)
+            a[i] = (packing_area){ .bytes = gt_random_below(&r, 5) ? gt_random_below(&r, 20000)
                                                                 : gt_random_below(&r, 10),
-                                .from = x < y ? x : y, .to = x < y ? y : x, .chunk = -1 };
+                                   .from = x < y ? x : y, .to = x < y ? y : x, .chunk = -1 };
         }
-        if (!CHECK_OK(plan_pack(a, count, align, most, &result)))
+        if (!CHECK_OK(packing_make(a, count, align, most, &result)))
             continue;
         for (int i = 0; i < count; i++) {
             CHECK(a[i].chunk >= 0 && a[i].chunk < result.chunks);
@@ -62,23 +62,23 @@ static void nothing_alive_overlaps(void)
 
 static void a_chain_needs_two_areas(void)
 {
-    plan_area a[50];
-    plan_result r;
+    packing_area a[50];
+    packing r;
     for (int i = 0; i < 50; i++)            /* each lives while the next is made */
-        a[i] = (plan_area){ .bytes = 1024, .from = i, .to = i + 1 };
-    CHECK_OK(plan_pack(a, 50, 64, 1u << 20, &r));
+        a[i] = (packing_area){ .bytes = 1024, .from = i, .to = i + 1 };
+    CHECK_OK(packing_make(a, 50, 64, 1u << 20, &r));
     CHECK(r.chunks == 1 && r.chunk_bytes[0] == 2048);
 }
 
 static void what_cannot_fit_is_said(void)
 {
-    plan_area one = { .bytes = 5000, .from = 0, .to = 1 }, many[200];
-    plan_result r;
-    CHECK_FAILS(plan_pack(&one, 1, 64, 4096, &r), GT_NO_MEMORY, "smaller micro-batch");
+    packing_area one = { .bytes = 5000, .from = 0, .to = 1 }, many[200];
+    packing r;
+    CHECK_FAILS(packing_make(&one, 1, 64, 4096, &r), GT_NO_MEMORY, "smaller micro-batch");
     for (int i = 0; i < 200; i++)
-        many[i] = (plan_area){ .bytes = 4096, .from = 0, .to = 1 };
-    CHECK_FAILS(plan_pack(many, 200, 64, 4096, &r), GT_NO_MEMORY, "64 allocations");
-    CHECK_OK(plan_pack(NULL, 0, 64, 4096, &r));
+        many[i] = (packing_area){ .bytes = 4096, .from = 0, .to = 1 };
+    CHECK_FAILS(packing_make(many, 200, 64, 4096, &r), GT_NO_MEMORY, "64 allocations");
+    CHECK_OK(packing_make(NULL, 0, 64, 4096, &r));
     CHECK(r.chunks == 0);
 }
 
