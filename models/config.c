@@ -16,6 +16,7 @@
 
 /* Keys of any family that do not touch the loss: what the weights were saved by and as, how text is
  * generated, heads of other tasks. */
+/* clang-format off */
 static const char *const ignored[] = {
     "model_type", "name", "architectures",
     "chunk_size_feed_forward", "transformers_version", "torch_dtype", "dtype", "use_bfloat16",
@@ -33,10 +34,11 @@ static const char *const ignored[] = {
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
     "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "prefix",
 };
+/* clang-format on */
 /* Keys of any family of which only false, null, 0 or an empty list or object is computed here. */
 static const char *const off[] = {
-    "add_cross_attention", "cross_attention_hidden_size", "is_encoder_decoder", "tie_encoder_decoder",
-    "pruned_heads", "per_layer_config", "quantization_config", "auto_map",
+    "add_cross_attention", "cross_attention_hidden_size", "is_encoder_decoder", "tie_encoder_decoder", "pruned_heads",
+    "per_layer_config",    "quantization_config",         "auto_map",
 };
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
@@ -53,8 +55,11 @@ static const model_family *find_family(const char *name)
 gt_status model_family_of(const model_family **out, const model_config *c)
 {
     *out = find_family(c->family);
-    return *out ? GT_OK : gt_fail(GT_UNSUPPORTED, "model '%s' is of the family '%s', which this program does "
-                                  "not have", c->name, c->family);
+    return *out ? GT_OK
+                : gt_fail(GT_UNSUPPORTED,
+                          "model '%s' is of the family '%s', which this program does "
+                          "not have",
+                          c->name, c->family);
 }
 
 /* The i-th preset of all families. */
@@ -86,8 +91,9 @@ static int is_own(const model_field *f)
 static double get(const model_config *c, const model_field *f)
 {
     const void *at = (const char *)c + f->at;
-    return is_own(f) ? *(const double *)at : f->type == MODEL_SHARE ? (double)*(const float *)at
-                                                                    : (double)*(const int *)at;
+    return is_own(f)                ? *(const double *)at
+           : f->type == MODEL_SHARE ? (double)*(const float *)at
+                                    : (double)*(const int *)at;
 }
 
 static void set(model_config *c, const model_field *f, double x)
@@ -125,7 +131,9 @@ static gt_status read_word(double *out, const model_field *f, json_t *root, cons
     for (const model_word *w = f->words; w->word; w++)
         gt_text_printf(&all, "%s%s", w == f->words ? "" : w[1].word ? ", " : " or ", w->word);
     gt_status st = gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s", path, f->key,
-                           text ? text : json_is_null(v) ? "null" : "that is no text",
+                           text              ? text
+                           : json_is_null(v) ? "null"
+                                             : "that is no text",
                            all.data ? all.data : "known");
     gt_text_release(&all);
     return st;
@@ -160,8 +168,7 @@ static gt_status read_field(model_config *c, const model_field *f, json_t *root,
         x = json_is_true(v) ? 1.0 : 0.0;
     } else if (f->type == MODEL_SIZE) {
         if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > (1 << 28))
-            return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a whole number from 1 to 2^28", path,
-                           f->key);
+            return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a whole number from 1 to 2^28", path, f->key);
         x = (double)json_integer_value(v);
     } else {
         x = json_number_value(v);
@@ -195,8 +202,8 @@ static const model_field *find_row(const model_family *family, const char *key, 
     return NULL;
 }
 
-static gt_status check_key(const model_family *family, const char *key, const json_t *v,
-                           const model_config *c, const char *path)
+static gt_status check_key(const model_family *family, const char *key, const json_t *v, const model_config *c,
+                           const char *path)
 {
     char text[64];
     model_field common;
@@ -214,11 +221,13 @@ static gt_status check_key(const model_family *family, const char *key, const js
     text[n < sizeof text ? n : 0] = '\0';
     const char *shown = *text ? text : "what it says";
     if (!f)
-        return gt_fail(GT_UNSUPPORTED, "model file '%s': key '%.60s' is not known here and may change the "
-                       "model; remove it if it does not", path, key);
+        return gt_fail(GT_UNSUPPORTED,
+                       "model file '%s': key '%.60s' is not known here and may change the "
+                       "model; remove it if it does not",
+                       path, key);
     if (f->type == MODEL_ALIAS)
-        return gt_fail(GT_FORMAT, "model file '%s': '%s' is %s, which contradicts %.0f by its other name",
-                       path, key, shown, get(c, f));
+        return gt_fail(GT_FORMAT, "model file '%s': '%s' is %s, which contradicts %.0f by its other name", path, key,
+                       shown, get(c, f));
     return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s, which is not supported", path, key, shown);
 }
 
@@ -240,7 +249,9 @@ static gt_status choose_family(const model_family **out, json_t *root, const cha
     for (const model_family *const *f = model_families; *f; f++)
         gt_text_printf(&all, "%s%s", f == model_families ? "" : " or ", (*f)->name);
     gt_status st = gt_fail(GT_UNSUPPORTED, "model file '%s': model_type '%.60s' is not %s", path,
-                           type ? type : json_is_null(v) ? "null" : "that is no text",
+                           type              ? type
+                           : json_is_null(v) ? "null"
+                                             : "that is no text",
                            all.data ? all.data : "known");
     gt_text_release(&all);
     return st;
@@ -398,8 +409,8 @@ static const char *field_text(char text[32], const model_config *c, const model_
     return text;
 }
 
-void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key,
-                                                                     const char *value), void *context)
+void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key, const char *value),
+                       void *context)
 {
     const model_family *family = find_family(c->family);
     char text[32];
@@ -434,18 +445,12 @@ int model_config_difference(char *out, size_t size, const model_config *a, const
 static json_t *field_json(const model_config *c, const model_field *f)
 {
     switch (f->type) {
-    case MODEL_SIZE:
-        return json_integer((json_int_t)get(c, f));
-    case MODEL_SHARE:
-        return short_real((float)get(c, f));
-    case MODEL_FLAG:
-        return json_boolean(get(c, f) != 0.0);
-    case MODEL_NOT:
-        return json_boolean(get(c, f) == 0.0);
-    case MODEL_WORD:
-        return json_string(word_of(c, f));
-    default:
-        return NULL;
+    case MODEL_SIZE: return json_integer((json_int_t)get(c, f));
+    case MODEL_SHARE: return short_real((float)get(c, f));
+    case MODEL_FLAG: return json_boolean(get(c, f) != 0.0);
+    case MODEL_NOT: return json_boolean(get(c, f) == 0.0);
+    case MODEL_WORD: return json_string(word_of(c, f));
+    default: return NULL;
     }
 }
 
@@ -457,8 +462,8 @@ gt_status model_config_json(char **out, const model_config *c)
     if (st)
         return st;
     json_t *name = json_string(c->name);    /* NULL for a file's name that is no UTF-8 */
-    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", family->architecture, "model_type",
-                             family->types[0], "name", name ? name : json_string("model"));
+    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", family->architecture, "model_type", family->types[0],
+                             "name", name ? name : json_string("model"));
     int failed = !root;
     for (const model_field *f = family->fields; !failed && f->key; f++)
         if (has_member(f))

@@ -31,7 +31,10 @@ typedef enum model_field_type {
 } model_field_type;
 
 /* A word and the number that is kept for it; of several for one number the first is written. */
-typedef struct model_word { const char *word; int value; } model_word;
+typedef struct model_word {
+    const char *word;
+    int value;
+} model_word;
 
 /* A key and its member of model_config: an int (SIZE, FLAG, NOT, WORD, ALIAS) or a float (SHARE); a double
  * within `own`, whatever the type. Rows are read, compared and written in their order; a key that has
@@ -50,7 +53,9 @@ typedef struct model_field {
 
 /* A model that is known by name: the same keys that its config.json would have. Without a
  * vocabulary the tokenizer decides. */
-typedef struct model_preset { const char *name, *json; } model_preset;
+typedef struct model_preset {
+    const char *name, *json;
+} model_preset;
 
 /* ---- weights ------------------------------------------------------------------------------ */
 
@@ -84,9 +89,8 @@ typedef struct model_tensor {
 typedef struct model_reference_rule {
     int (*count)(const model_config *c);
     void (*describe)(const model_config *c, int i, char name[72], int64_t *count);
-    gt_status (*run)(const model_config *c, model_reference_tensor *tensors, int B, int T,
-                     const int32_t *tokens, const int32_t *targets, const double *weights,
-                     double *loss);
+    gt_status (*run)(const model_config *c, model_reference_tensor *tensors, int B, int T, const int32_t *tokens,
+                     const int32_t *targets, const double *weights, double *loss);
 } model_reference_rule;
 
 /* ---- the family ------------------------------------------------------------------------------ */
@@ -103,8 +107,7 @@ struct model_family {
     void (*complete)(model_config *c);
     /* Whether its sizes fit together, beyond what model_config_check() sees; may be NULL. */
     gt_status (*check)(const model_config *c);
-    gt_status (*build_part)(graph *g, const model_config *c, const graph_part *part, int train,
-                            int recompute);
+    gt_status (*build_part)(graph *g, const model_config *c, const graph_part *part, int train, int recompute);
     gt_status (*build_generate)(graph *g, const model_config *c, int capacity);     /* NULL: it does not */
     /* What it is fed with to learn, evaluated and measured by: host/data/batch.h. */
     void (*batch)(data_batch *out, const model_config *c, const loader *l, const char *split);

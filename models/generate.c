@@ -12,7 +12,12 @@
 
 #define CHUNK 32
 
-typedef struct feeder { graph *graph; exec_arena *arena; exec *exec; int T; } feeder;
+typedef struct feeder {
+    graph *graph;
+    exec_arena *arena;
+    exec *exec;
+    int T;
+} feeder;
 
 struct generate {
     dev_device *device;
@@ -40,8 +45,12 @@ static gt_status feeder_create(generate *g, feeder *f, int T)
         st = params_create(&g->params, g->device, f->graph, 0);
     if (!st)
         st = exec_arena_create(&f->arena, g->device);
-    exec_options o = { .device = g->device, .kernels = g->kernels, .gemm = g->gemm,
-                       .params = g->params, .arena = f->arena, .bindings = g->bindings };
+    exec_options o = { .device = g->device,
+                       .kernels = g->kernels,
+                       .gemm = g->gemm,
+                       .params = g->params,
+                       .arena = f->arena,
+                       .bindings = g->bindings };
     if (!st)
         st = exec_create(&f->exec, f->graph, &o);
     return st ? st : exec_ready(f->exec);
@@ -70,8 +79,7 @@ static gt_status share_caches(generate *g)
     return GT_OK;
 }
 
-gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage,
-                          const char *gemm)
+gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm)
 {
     *out = NULL;
     generate *g = calloc(1, sizeof *g);
@@ -86,8 +94,8 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
     for (int i = 0; g->drawn && i < c->vocab; i++)
         g->drawn[g->drawn_count++] = i;
     gt_status st = g->history && g->logits && g->order && g->drawn
-                       ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the logits of %d tokens",
-                                         c->vocab);
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the logits of %d tokens", c->vocab);
     if (!st)
         st = kernel_set_create(&g->kernels, d, storage);
     if (!st)
@@ -162,8 +170,7 @@ static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int want
     if (!st)
         st = exec_run(f->exec, EXEC_FORWARD);
     if (!st && want)
-        st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(f->T - 1) * row,
-                      g->logits, row);
+        st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(f->T - 1) * row, g->logits, row);
     if (!st) {
         memcpy(g->history + g->position, ids, bytes);
         g->position += f->T;
@@ -190,13 +197,11 @@ gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
     gt_status st = GT_OK;
     for (size_t i = 0; i < count; i++)
         if (ids[i] >= (uint32_t)g->config.vocab)
-            return gt_fail(GT_MISMATCH, "token %u is not among the model's %d", ids[i],
-                           g->config.vocab);
+            return gt_fail(GT_MISMATCH, "token %u is not among the model's %d", ids[i], g->config.vocab);
     while (!st && count) {
         if (g->position == g->config.context)
             st = slide(g);
-        const int chunk = g->chunk.exec && count >= (size_t)g->chunk.T
-                          && g->position + g->chunk.T <= g->config.context;
+        const int chunk = g->chunk.exec && count >= (size_t)g->chunk.T && g->position + g->chunk.T <= g->config.context;
         feeder *f = chunk ? &g->chunk : &g->single;
         if (!st)
             st = feed_some(g, f, ids, count == (size_t)f->T);
@@ -249,7 +254,6 @@ gt_status generate_next(generate *g, const generate_sampling *s, gt_random *r, u
             best = g->drawn[i];
     *id = (uint32_t)best;
     if (s->temperature > 0.0)
-        *id = pick(g, s->top_k > 0 && s->top_k < D ? s->top_k : D, s->temperature,
-                   (double)gt_random_unit(r));
+        *id = pick(g, s->top_k > 0 && s->top_k < D ? s->top_k : D, s->temperature, (double)gt_random_unit(r));
     return generate_feed(g, id, 1);
 }

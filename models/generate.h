@@ -21,10 +21,9 @@ typedef struct generate_sampling {
     int top_k;                  /* of the k likeliest only; 0: of all */
 } generate_sampling;
 
-gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage,
-                          const char *gemm);
-void      generate_release(generate *g);            /* takes NULL */
-params   *generate_params(generate *g);
+gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm);
+void generate_release(generate *g);            /* takes NULL */
+params *generate_params(generate *g);
 /* Call once the parameters are filled: makes their 16-bit copies. */
 gt_status generate_refresh(generate *g);
 

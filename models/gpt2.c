@@ -18,7 +18,9 @@
 #include <math.h>
 #include <stdio.h>
 
-typedef struct layer_caches { int keys, values; } layer_caches;
+typedef struct layer_caches {
+    int keys, values;
+} layer_caches;
 
 /* A model or a part of it, being built. */
 typedef struct builder {
@@ -52,29 +54,31 @@ static gt_status check_split(const builder *b)
 {
     const model_config *c = b->c;
     const int ranks = b->part.ranks;
-    const struct { int count; const char *what; } things[] = {
-        { c->heads, "heads" }, { c->inner, "inner columns" }, { c->vocab, "tokens" } };
+    const struct {
+        int count;
+        const char *what;
+    } things[] = { { c->heads, "heads" }, { c->inner, "inner columns" }, { c->vocab, "tokens" } };
     gt_status st = graph_part_check(&b->part);
     for (int i = 0; !st && i < 3; i++)
         if (things[i].count < ranks)
-            st = gt_fail(GT_MISUSE, "cannot split '%s' over %d ranks: it has %d %s, and every rank "
-                         "needs one; use a smaller --tensor", c->name, ranks, things[i].count,
-                         things[i].what);
+            st = gt_fail(GT_MISUSE,
+                         "cannot split '%s' over %d ranks: it has %d %s, and every rank "
+                         "needs one; use a smaller --tensor",
+                         c->name, ranks, things[i].count, things[i].what);
     return st;
 }
 
 /* ---- parameters and layers -------------------------------------------------------------------- */
 
-static int weight(const builder *b, const char *prefix, const char *name, int64_t out, int64_t in,
-                  tensor_slice held, float deviation)
+static int weight(const builder *b, const char *prefix, const char *name, int64_t out, int64_t in, tensor_slice held,
+                  float deviation)
 {
     char text[64];
     snprintf(text, sizeof text, "%s%s.weight", prefix, name);
     return graph_param_sliced(b->g, text, shape_of(2, out, in), &held, GRAPH_INIT_NORMAL, deviation);
 }
 
-static int vector(const builder *b, const char *prefix, const char *name, int64_t n,
-                  tensor_slice held, graph_init init)
+static int vector(const builder *b, const char *prefix, const char *name, int64_t n, tensor_slice held, graph_init init)
 {
     char text[64];
     snprintf(text, sizeof text, "%s%s", prefix, name);
@@ -93,8 +97,8 @@ static int norm(const builder *b, const char *prefix, const char *name, int x)
 }
 
 /* Every rank has some of the `out` columns of all rows. */
-static int linear(const builder *b, const char *prefix, const char *name, int x, int64_t out,
-                  int64_t in, tensor_slice held, activation act)
+static int linear(const builder *b, const char *prefix, const char *name, int x, int64_t out, int64_t in,
+                  tensor_slice held, activation act)
 {
     char label[64], part[32];
     snprintf(label, sizeof label, "%s%s", prefix, name);
@@ -106,8 +110,8 @@ static int linear(const builder *b, const char *prefix, const char *name, int x,
 
 /* x has some of the `in` columns, and the sum over ranks goes back to the residual stream. Rank 0
  * alone adds the bias; all drop alike what they add, which is the same as dropping the sum. */
-static int project(const builder *b, const char *prefix, const char *name, int x, int64_t out,
-                   int64_t in, tensor_slice held, int residual)
+static int project(const builder *b, const char *prefix, const char *name, int x, int64_t out, int64_t in,
+                   tensor_slice held, int residual)
 {
     const float narrow = b->c->init_deviation / sqrtf(2.0f * (float)b->c->layers);
     const float drop = b->train ? b->c->dropout_residual : 0.0f;
@@ -154,9 +158,16 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
     a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, ACT_NONE);
     const int64_t width = heads * D;
     const graph_attention_in in = { .q = { a, 0 }, .k = { a, width }, .v = { a, 2 * width } };
-    const graph_heads how = { .heads = heads, .kv_heads = heads, .size = (int)D,
-                              .first_head = (int)(qkv.begin / D), .all_heads = c->heads, .causal = 1,
-                              .scale = scale, .drop = cache ? 0.0f : drop };
+    const graph_heads how = {
+        .heads = heads,
+        .kv_heads = heads,
+        .size = (int)D,
+        .first_head = (int)(qkv.begin / D),
+        .all_heads = c->heads,
+        .causal = 1,
+        .scale = scale,
+        .drop = cache ? 0.0f : drop
+    };
     a = cache ? graph_attention_cached(b->g, label, &in, &how, cache->keys, cache->values, first)
               : graph_attention(b->g, label, &in, &how, -1);
     x = project(b, prefix, "attn.c_proj", a, C, C, own(b, 1, 1, C, D), x);
@@ -171,8 +182,9 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
 static int head_table(const builder *b, int wte)
 {
     const model_config *c = b->c;
-    return !c->untied_head ? wte : weight(b, "", "lm_head", c->vocab, c->channels,
-                                          own(b, 0, 1, c->vocab, 0), c->init_deviation);
+    return !c->untied_head
+               ? wte
+               : weight(b, "", "lm_head", c->vocab, c->channels, own(b, 0, 1, c->vocab, 0), c->init_deviation);
 }
 
 /* wte, wpe: values; a rank without positions has wpe -1. */
@@ -198,24 +210,22 @@ static void head(const builder *b, int x, int table)
 static int stage_input(const builder *b)
 {
     const int64_t B = graph_batch(b->g), T = graph_tokens(b->g), C = b->c->channels;
-    return graph_stage_input(b->g, "x", b->part.ranks > 1 ? shape_of(2, graph_rows(b->g), C)
-                                                         : shape_of(3, B, T, C));
+    return graph_stage_input(b->g, "x", b->part.ranks > 1 ? shape_of(2, graph_rows(b->g), C) : shape_of(3, B, T, C));
 }
 
 static gt_status check_part(const builder *b, int last)
 {
     const model_config *c = b->c;
     if (graph_tokens(b->g) > c->context)
-        return gt_fail(GT_MISUSE, "cannot build '%s' for sequences of %d tokens: it has %d positions",
-                       c->name, graph_tokens(b->g), c->context);
+        return gt_fail(GT_MISUSE, "cannot build '%s' for sequences of %d tokens: it has %d positions", c->name,
+                       graph_tokens(b->g), c->context);
     if (b->part.first_unit < 0 || b->part.units < 1 || last > c->layers + 1)
-        return gt_fail(GT_MISUSE, "cannot build units %d to %d of '%s': it has %d",
-                       b->part.first_unit, last, c->name, model_units(c));
+        return gt_fail(GT_MISUSE, "cannot build units %d to %d of '%s': it has %d", b->part.first_unit, last, c->name,
+                       model_units(c));
     return check_split(b);
 }
 
-static gt_status build_part(graph *g, const model_config *c, const graph_part *part, int train,
-                            int recompute)
+static gt_status build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {
     builder b = { .g = g, .c = c, .part = *part, .train = train };
     const int first = part->first_unit, last = first + part->units - 1, end = c->layers + 1;
@@ -227,8 +237,7 @@ static gt_status build_part(graph *g, const model_config *c, const graph_part *p
         return st;
     graph_split(g, &b.part);
     if (first == 0 || (last == end && !c->untied_head))
-        wte = weight(&b, "", "wte", c->vocab, c->channels, own(&b, 0, 1, c->vocab, 0),
-                     c->init_deviation);
+        wte = weight(&b, "", "wte", c->vocab, c->channels, own(&b, 0, 1, c->vocab, 0), c->init_deviation);
     if (first == 0 && b.part.rank == 0)
         wpe = weight(&b, "", "wpe", c->context, c->channels, whole(), c->init_deviation);
     if (first == 0)
@@ -278,8 +287,7 @@ static void batch(data_batch *out, const model_config *c, const loader *l, const
 static double flops_per_token(const model_config *c, int T)
 {
     const double C = c->channels;
-    const double matrices = (double)c->layers * (4.0 * C * C + 2.0 * C * c->inner)
-                            + (double)c->vocab * C;
+    const double matrices = (double)c->layers * (4.0 * C * C + 2.0 * C * c->inner) + (double)c->vocab * C;
     return 6.0 * matrices + 6.0 * c->layers * C * T;
 }
 
@@ -288,8 +296,14 @@ static double flops_per_token(const model_config *c, int T)
 static const char *const types[] = { "gpt2", NULL };
 /* transformers' names (activations.py, ACT2FN). */
 static const model_word activations[] = {
-    { "gelu_new", 0 }, { "gelu_pytorch_tanh", 0 }, { "gelu", ACT_GELU_ERF }, { "relu", ACT_RELU },
-    { "silu", ACT_SILU }, { "swish", ACT_SILU }, { 0 } };
+    { "gelu_new", 0 },
+    { "gelu_pytorch_tanh", 0 },
+    { "gelu", ACT_GELU_ERF },
+    { "relu", ACT_RELU },
+    { "silu", ACT_SILU },
+    { "swish", ACT_SILU },
+    { 0 }
+};
 
 /* transformers' GPT2Config (configuration_gpt2.py). */
 static const model_field fields[] = {
@@ -359,11 +373,13 @@ static void complete(model_config *c)
 static gt_status check(const model_config *c)
 {
     if (c->channels % c->heads)
-        return gt_fail(GT_MISUSE, "model '%s': %d channels do not divide into %d heads", c->name,
-                       c->channels, c->heads);
+        return gt_fail(GT_MISUSE, "model '%s': %d channels do not divide into %d heads", c->name, c->channels,
+                       c->heads);
     if (c->channels / c->heads > 256)
-        return gt_fail(GT_UNSUPPORTED, "model '%s': heads of %d channels, more than the 256 "
-                       "supported", c->name, c->channels / c->heads);
+        return gt_fail(GT_UNSUPPORTED,
+                       "model '%s': heads of %d channels, more than the 256 "
+                       "supported",
+                       c->name, c->channels / c->heads);
     return GT_OK;
 }
 
@@ -406,7 +422,19 @@ static const model_tensor tensors[] = {
 };
 
 const model_family gpt2_family = {
-    .name = "gpt2", .types = types, .architecture = "GPT2LMHeadModel", .tokenizer = "byte",
-    .fields = fields, .presets = presets, .complete = complete, .check = check,
-    .build_part = build_part, .build_generate = build_generate, .batch = batch, .flops_per_token = flops_per_token,
-    .prefix = "transformer.", .tensors = tensors, .reference = &gpt2_reference };
+    .name = "gpt2",
+    .types = types,
+    .architecture = "GPT2LMHeadModel",
+    .tokenizer = "byte",
+    .fields = fields,
+    .presets = presets,
+    .complete = complete,
+    .check = check,
+    .build_part = build_part,
+    .build_generate = build_generate,
+    .batch = batch,
+    .flops_per_token = flops_per_token,
+    .prefix = "transformer.",
+    .tensors = tensors,
+    .reference = &gpt2_reference
+};

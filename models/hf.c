@@ -33,7 +33,10 @@ typedef struct map {
 } map;
 
 /* A row, in one layer. */
-typedef struct row { const model_tensor *t; int layer; } row;
+typedef struct row {
+    const model_tensor *t;
+    int layer;
+} row;
 
 /* ---- names --------------------------------------------------------------------------------- */
 
@@ -153,8 +156,8 @@ static gt_status measure(const map *m, const row *r, matrix *out)
         out->begin_ours[i + 1] = out->outputs;
     }
     for (int i = 0; i < out->theirs; i++)
-        out->begin_theirs[i + 1] = out->begin_theirs[i] + (r->t->outputs ? r->t->outputs(m->c, i)
-                                                                        : out->outputs / out->theirs);
+        out->begin_theirs[i + 1] = out->begin_theirs[i]
+                                   + (r->t->outputs ? r->t->outputs(m->c, i) : out->outputs / out->theirs);
     if (out->begin_theirs[out->theirs] == out->outputs)
         return GT_OK;
     return gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' does not divide into the %d of files",
@@ -196,8 +199,8 @@ static gt_status check_theirs(const row *r, const matrix *x, int i, const shape 
 }
 
 /* Outputs [from, to) of the matrix, out of piece i, to `values`, which begins with output `first`. */
-static gt_status take(const row *r, const matrix *x, int i, const st_tensor *t, int64_t from, int64_t to,
-                      int64_t first, float *values, const char *folder)
+static gt_status take(const row *r, const matrix *x, int i, const st_tensor *t, int64_t from, int64_t to, int64_t first,
+                      float *values, const char *folder)
 {
     const int64_t begin = x->begin_theirs[i], n = x->begin_theirs[i + 1] - begin;
     unsigned char *raw = malloc(t->bytes + 1);      /* the data may lie unaligned in the file */
@@ -211,16 +214,15 @@ static gt_status take(const row *r, const matrix *x, int i, const st_tensor *t, 
             const float value = dtype_load(t->type, raw, (size_t)at);
             values[(o - first) * x->cols + k] = value;
             if (!isfinite(value))
-                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite", t->name,
-                             folder);
+                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite", t->name, folder);
         }
     free(raw);
     return st;
 }
 
 /* One of our tensors, piece `piece` of its row; held: its number in p, -1: it is only looked for. */
-static gt_status import_one(const map *m, const st_file *f, const row *r, int piece,
-                            const graph_param_info *info, params *p, int held, const char *folder)
+static gt_status import_one(const map *m, const st_file *f, const row *r, int piece, const graph_param_info *info,
+                            params *p, int held, const char *folder)
 {
     matrix x;
     char name[NAME];
@@ -279,8 +281,10 @@ static gt_status import_tensors(const map *m, params *p, const st_file *f, const
     }
     gt_activity_end(&a);
     if (!st && taken != params_count(p))
-        st = gt_fail(GT_MISMATCH, "cannot import '%s': the model's description has other tensors "
-                     "than the graph", folder);
+        st = gt_fail(GT_MISMATCH,
+                     "cannot import '%s': the model's description has other tensors "
+                     "than the graph",
+                     folder);
     return st;
 }
 
@@ -321,13 +325,14 @@ static gt_status check_one(const map *m, const char *name, const char *rest, con
     if (t && t->ours[0] && (is_tied(m, t) || find_whole(m, form(ours, t->ours[0], layer)) >= 0))
         return GT_OK;
     if (is_beyond(m, rest))
-        return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does not have", name,
-                       folder, m->c->layers);
+        return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does not have", name, folder,
+                       m->c->layers);
     if (!t || !(t->flags & MODEL_OTHER_TASK))
-        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of '%s' is no part of the model as it is computed "
-                       "here; leaving it out would change what the model says", name, folder);
-    gt_log(GT_LOG_WARN, "models", "tensor '%s' of '%s' belongs to another task and is left out", name,
-           folder);
+        return gt_fail(GT_UNSUPPORTED,
+                       "tensor '%s' of '%s' is no part of the model as it is computed "
+                       "here; leaving it out would change what the model says",
+                       name, folder);
+    gt_log(GT_LOG_WARN, "models", "tensor '%s' of '%s' belongs to another task and is left out", name, folder);
     return GT_OK;
 }
 
@@ -376,9 +381,11 @@ static gt_status check_tied(const map *m, const st_file *f, const char *folder)
         const st_tensor *other = find_tensor(m, f, &r, 0);
         if (!other || own == other || same_numbers(own, other))
             continue;
-        return gt_fail(GT_MISMATCH, "cannot import '%s': '%s' holds other numbers than '%s', though "
+        return gt_fail(GT_MISMATCH,
+                       "cannot import '%s': '%s' holds other numbers than '%s', though "
                        "the model's description says that they are tied; if the head is one of its own, let "
-                       "it say \"tie_word_embeddings\": false", folder, own->name, other->name);
+                       "it say \"tie_word_embeddings\": false",
+                       folder, own->name, other->name);
     }
     return GT_OK;
 }
@@ -432,9 +439,14 @@ static gt_status name_adapter(const char *folder, const char *path)
     json_t *root = json_loads(text, 0, NULL);
     const char *kind = json_string_value(json_object_get(root, "peft_type"));
     const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
-    st = gt_fail(GT_UNSUPPORTED, "'%s' holds %s adapter, not a model of its own: it changes the weights of "
+    st = gt_fail(GT_UNSUPPORTED,
+                 "'%s' holds %s adapter, not a model of its own: it changes the weights of "
                  "'%.200s'; merge it into them (peft's merge_and_unload(), then save_pretrained()) and "
-                 "name that folder", folder, !kind ? "an" : strcmp(kind, "LORA") ? "a peft" : "a LoRA",
+                 "name that folder",
+                 folder,
+                 !kind                  ? "an"
+                 : strcmp(kind, "LORA") ? "a peft"
+                                        : "a LoRA",
                  base && *base ? base : "another model");
     json_decref(root);
     free(text);
@@ -557,8 +569,10 @@ gt_status model_export(const model_config *c, params *p, dtype type, const char 
     map m;
     for (int i = 0; i < params_count(p); i++)
         if (params_info(p, i)->slice.parts)
-            return gt_fail(GT_MISUSE, "cannot export to '%s': only a slice of tensor '%s' is here; "
-                           "export a checkpoint instead", folder, params_info(p, i)->name);
+            return gt_fail(GT_MISUSE,
+                           "cannot export to '%s': only a slice of tensor '%s' is here; "
+                           "export a checkpoint instead",
+                           folder, params_info(p, i)->name);
     gt_status st = gt_folder_make(folder);
     if (st)
         return st;

@@ -12,8 +12,7 @@ int model_units(const model_config *c)
     return c->layers + 2;
 }
 
-gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
-                           int recompute)
+gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {
     const model_family *family;
     const graph_part all = { .units = model_units(c) };
@@ -21,8 +20,7 @@ gt_status model_build_part(graph *g, const model_config *c, const graph_part *pa
     return st ? st : family->build_part(g, c, part ? part : &all, train, recompute);
 }
 
-gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train,
-                             int recompute)
+gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train, int recompute)
 {
     return model_build_part(g, config, part, train, recompute);
 }
@@ -43,8 +41,7 @@ gt_status model_build_generate(graph *g, const model_config *c, int capacity)
     const model_family *family;
     gt_status st = model_family_of(&family, c);
     if (!st && !family->build_generate)
-        st = gt_fail(GT_UNSUPPORTED, "model '%s': the family '%s' does not generate text", c->name,
-                     family->name);
+        st = gt_fail(GT_UNSUPPORTED, "model '%s': the family '%s' does not generate text", c->name, family->name);
     return st ? st : family->build_generate(g, c, capacity);
 }
 

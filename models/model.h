@@ -44,12 +44,14 @@ gt_status model_config_load(model_config *out, const char *name);
 /* Checks that sizes make sense together. */
 gt_status model_config_check(const model_config *c);
 /* What a key of a description is for. */
-typedef enum model_key { MODEL_COMPUTES = 1,    /* shapes and mathematics: the weights mean nothing else */
-                         MODEL_BEGINS = 2,      /* what weights are drawn from                           */
-                         MODEL_DROPS = 4 } model_key;   /* dropout, which --dropout may change           */
+typedef enum model_key {
+    MODEL_COMPUTES = 1,    /* shapes and mathematics: the weights mean nothing else */
+    MODEL_BEGINS = 2,      /* what weights are drawn from                           */
+    MODEL_DROPS = 4
+} model_key;   /* dropout, which --dropout may change           */
 /* Calls put with each key of these kinds (of model_key, or'ed), as config.json names it, and its value. */
-void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key,
-                                                                     const char *value), void *context);
+void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key, const char *value),
+                       void *context);
 /* 1 if a key of these kinds differs, with the first that does in out: "n_head 2, not 4", a's value
  * before b's. The name is not compared, nor a vocabulary that one of them leaves open. */
 int model_config_difference(char *out, size_t size, const model_config *a, const model_config *b, int kinds);
@@ -70,13 +72,11 @@ double model_flops_per_token(const model_config *c, int T);
  * `weighted` weights fp32 (B,T); see graph.h for the rest. Dropout only when training. */
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute);
 /* How many units a pipeline can cut between, and a part of them (graph.h); NULL: all. */
-int       model_units(const model_config *c);
-gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train,
-                           int recompute);
+int model_units(const model_config *c);
+gt_status model_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute);
 /* The same for those who know no models: a stage_builder, and the `build` of train_model, plan_model and
  * profile_model. config is a model_config. */
-gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train,
-                             int recompute);
+gt_status model_build_config(graph *g, const void *config, const graph_part *part, int train, int recompute);
 /* The batches of the model's family, a data_batch_maker: what graphs of model_build_config() read. */
 void model_batch(data_batch *out, const void *config, const loader *l, const char *split);
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the

@@ -70,8 +70,8 @@ model_reference_tensor *model_reference_find(model_reference *r, const char *nam
     return NULL;
 }
 
-gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens,
-                              const int32_t *targets, const double *weights, double *loss)
+gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens, const int32_t *targets,
+                              const double *weights, double *loss)
 {
     return r->rule->run(&r->c, r->tensors, B, T, tokens, targets, weights, loss);
 }

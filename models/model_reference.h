@@ -22,12 +22,12 @@ typedef struct model_reference_tensor {
 } model_reference_tensor;
 
 gt_status model_reference_create(model_reference **out, const model_config *c);
-void      model_reference_release(model_reference *r);      /* takes NULL */
+void model_reference_release(model_reference *r);      /* takes NULL */
 /* NULL if the model has no such parameter. */
 model_reference_tensor *model_reference_find(model_reference *r, const char *name);
 /* The mean loss of B x T targets, weighted by `weights` (NULL: 1 each; their sum must not be 0), and its
  * gradients, which are overwritten. */
-gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens,
-                              const int32_t *targets, const double *weights, double *loss);
+gt_status model_reference_run(model_reference *r, int B, int T, const int32_t *tokens, const int32_t *targets,
+                              const double *weights, double *loss);
 
 #endif

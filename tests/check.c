@@ -30,13 +30,11 @@ int check_that(int held, const char *file, int line, const char *what, const cha
     return held;
 }
 
-int check_status(gt_status got, gt_status want, const char *part, const char *file, int line,
-                 const char *what)
+int check_status(gt_status got, gt_status want, const char *part, const char *file, int line, const char *what)
 {
     int held = got == want && (!part || strstr(gt_message(), part));
-    return check_that(held, file, line, what, "got '%s' (%s), want '%s'%s%s",
-                      gt_status_name(got), got ? gt_message() : "", gt_status_name(want),
-                      part ? " saying " : "", part ? part : "");
+    return check_that(held, file, line, what, "got '%s' (%s), want '%s'%s%s", gt_status_name(got),
+                      got ? gt_message() : "", gt_status_name(want), part ? " saying " : "", part ? part : "");
 }
 
 void check_skip(const char *format, ...)
@@ -93,8 +91,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (CU_initialize_registry() != CUE_SUCCESS)
         return 1;
-    CU_pSuite suite = CU_add_suite_with_setup_and_teardown(basename(argv[0]), NULL, NULL,
-                                                           before_case, after_case);
+    CU_pSuite suite = CU_add_suite_with_setup_and_teardown(basename(argv[0]), NULL, NULL, before_case, after_case);
     for (const check_case *c = check_cases; suite && c->name; c++) {
         int wanted = argc < 2;
         for (int i = 1; i < argc; i++)

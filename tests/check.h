@@ -15,26 +15,25 @@
 #include <CUnit/CUnit.h>
 #include <stddef.h>
 
-typedef struct check_case { const char *name; void (*run)(void); } check_case;
+typedef struct check_case {
+    const char *name;
+    void (*run)(void);
+} check_case;
 #define CASE(function) { #function, function }
 extern const check_case check_cases[];          /* ends with { 0 } */
 
 #define CHECK(condition) CU_ASSERT(condition)
 /* As CHECK, with a printf text about what was compared. */
-#define CHECKF(condition, ...) \
-    check_that(!!(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
+#define CHECKF(condition, ...) check_that(!!(condition), __FILE__, __LINE__, #condition, __VA_ARGS__)
 /* The call returned GT_OK; prints its sentence if not. */
-#define CHECK_OK(call) \
-    check_status((call), GT_OK, NULL, __FILE__, __LINE__, #call)
+#define CHECK_OK(call) check_status((call), GT_OK, NULL, __FILE__, __LINE__, #call)
 /* The call failed with that code, and its sentence contains `part`. */
-#define CHECK_FAILS(call, code, part) \
-    check_status((call), (code), (part), __FILE__, __LINE__, #call)
+#define CHECK_FAILS(call, code, part) check_status((call), (code), (part), __FILE__, __LINE__, #call)
 
 int check_that(int held, const char *file, int line, const char *what, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 /* 1 if as expected. */
-int check_status(gt_status got, gt_status want, const char *part, const char *file, int line,
-                 const char *what);
+int check_status(gt_status got, gt_status want, const char *part, const char *file, int line, const char *what);
 
 /* Says in one line why this case cannot run here, and leaves the case counted as skipped.
  * Return from the case after it. */

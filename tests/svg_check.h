@@ -73,7 +73,7 @@ static inline int svg_texts_outside(const char *svg, char *which, size_t size)
         if (!inside || svg_has(p, "transform="))
             continue;
         sscanf(inside + 1, "%255[^<]", text);
-        for (char *e; (e = strstr(text, "&#")) && strchr(e, ';'); ) {
+        for (char *e; (e = strstr(text, "&#")) && strchr(e, ';');) {
             *e = (char)atoi(e + 2);
             memmove(e + 1, strchr(e, ';') + 1, strlen(strchr(e, ';')));
         }

@@ -29,8 +29,7 @@ static int is_shown(void)
 
 void gt_activity_begin(gt_activity *a, const char *what, const char *units, uint64_t total)
 {
-    *a = (gt_activity){ .what = what, .units = units, .total = total, .since_ns = gt_now_ns(),
-                        .around = innermost };
+    *a = (gt_activity){ .what = what, .units = units, .total = total, .since_ns = gt_now_ns(), .around = innermost };
     innermost = a;
     pthread_mutex_lock(&lock);
     if (is_shown())
@@ -87,12 +86,11 @@ static size_t describe(const gt_activity *a, char *out, size_t size, uint64_t *s
         *since_ns = a->since_ns;
     }
     if (a->total)
-        n = snprintf(out + used, size - used, "%s %llu/%llu%s%s", a->what,
-                     (unsigned long long)a->done, (unsigned long long)a->total, a->units ? " " : "",
-                     a->units ? a->units : "");
+        n = snprintf(out + used, size - used, "%s %llu/%llu%s%s", a->what, (unsigned long long)a->done,
+                     (unsigned long long)a->total, a->units ? " " : "", a->units ? a->units : "");
     else if (a->done)
-        n = snprintf(out + used, size - used, "%s %llu%s%s", a->what, (unsigned long long)a->done,
-                     a->units ? " " : "", a->units ? a->units : "");
+        n = snprintf(out + used, size - used, "%s %llu%s%s", a->what, (unsigned long long)a->done, a->units ? " " : "",
+                     a->units ? a->units : "");
     else
         n = snprintf(out + used, size - used, "%s", a->what);
     used += n < 0 ? 0 : (size_t)n;

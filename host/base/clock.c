@@ -21,8 +21,7 @@ double gt_wall_seconds(void)
 
 void gt_sleep_ns(uint64_t duration)
 {
-    struct timespec t = { .tv_sec = (time_t)(duration / 1000000000u),
-                          .tv_nsec = (long)(duration % 1000000000u) };
+    struct timespec t = { .tv_sec = (time_t)(duration / 1000000000u), .tv_nsec = (long)(duration % 1000000000u) };
     while (clock_nanosleep(CLOCK_MONOTONIC, 0, &t, &t) == EINTR)
         ;
 }

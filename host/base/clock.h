@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 uint64_t gt_now_ns(void);               /* monotonic; only differences mean something */
-double   gt_wall_seconds(void);         /* since 1970, for files that people read     */
-void     gt_sleep_ns(uint64_t duration);/* sleeps all of it, signals or not           */
+double gt_wall_seconds(void);         /* since 1970, for files that people read     */
+void gt_sleep_ns(uint64_t duration);/* sleeps all of it, signals or not           */
 
 #endif

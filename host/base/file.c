@@ -41,8 +41,7 @@ gt_status gt_map_open(gt_map *out, const char *path)
     gt_status st = GT_OK;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return gt_fail(errno == ENOENT ? GT_NOT_FOUND : GT_IO, "cannot open '%s': %s", path,
-                       strerror(errno));
+        return gt_fail(errno == ENOENT ? GT_NOT_FOUND : GT_IO, "cannot open '%s': %s", path, strerror(errno));
     if (fstat(fd, &info) != 0) {
         st = gt_fail(GT_IO, "cannot read '%s': %s", path, strerror(errno));
         goto out;
@@ -66,8 +65,10 @@ gt_status gt_map_open(gt_map *out, const char *path)
         st = gt_fail(GT_NO_MEMORY, "cannot map '%s': no memory for its path", path);
     } else if (is_lfs_pointer(out)) {
         gt_map_close(out);
-        st = gt_fail(GT_FORMAT, "cannot read '%s': it is a git-lfs pointer, not the file that it stands "
-                     "for; run `git lfs pull` in its folder, or download the file itself", path);
+        st = gt_fail(GT_FORMAT,
+                     "cannot read '%s': it is a git-lfs pointer, not the file that it stands "
+                     "for; run `git lfs pull` in its folder, or download the file itself",
+                     path);
     }
 out:
     close(fd);
@@ -92,8 +93,7 @@ gt_status gt_file_read(char **out, size_t *size, const char *path, size_t limit)
     if (st)
         return st;
     if (map.size > limit) {
-        st = gt_fail(GT_FORMAT, "cannot read '%s': %zu bytes, more than the %zu allowed here",
-                     path, map.size, limit);
+        st = gt_fail(GT_FORMAT, "cannot read '%s': %zu bytes, more than the %zu allowed here", path, map.size, limit);
         goto out;
     }
     char *text = malloc(map.size + 1);
@@ -155,8 +155,7 @@ gt_status gt_writer_open(gt_writer **out, const char *path)
         return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its path and buffers", path);
     }
     XXH3_64bits_reset(w->hash);
-    snprintf(w->partial, room, "%s.partial-%ld-%u", path, (long)getpid(),
-             atomic_fetch_add(&serial, 1));
+    snprintf(w->partial, room, "%s.partial-%ld-%u", path, (long)getpid(), atomic_fetch_add(&serial, 1));
     w->file = fopen(w->partial, "wbe");
     if (!w->file) {
         gt_status st = writer_error(w, "create");
@@ -203,8 +202,7 @@ gt_status gt_writer_printf(gt_writer *w, const char *format, ...)
 
 gt_status gt_writer_patch(gt_writer *w, uint64_t offset, const void *data, size_t size)
 {
-    if (fseeko(w->file, (off_t)offset, SEEK_SET) != 0
-        || fwrite(data, 1, size, w->file) != size
+    if (fseeko(w->file, (off_t)offset, SEEK_SET) != 0 || fwrite(data, 1, size, w->file) != size
         || fseeko(w->file, (off_t)w->size, SEEK_SET) != 0)
         return writer_error(w, "write");
     return GT_OK;
@@ -284,7 +282,7 @@ gt_status gt_folder_make(const char *path)
     if (!copy)
         return gt_fail(GT_NO_MEMORY, "cannot make folder '%s': no memory for its path", path);
     gt_status st = GT_OK;
-    for (char *p = copy + (*copy == '/'); !st && p; ) {
+    for (char *p = copy + (*copy == '/'); !st && p;) {
         p = strchr(p, '/');
         if (p)
             *p = '\0';
@@ -315,7 +313,7 @@ static int remove_below(int parent, const char *name)
         return -1;
     }
     int failed = 0;
-    for (struct dirent *e; (e = readdir(dir)); )
+    for (struct dirent *e; (e = readdir(dir));)
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
             failed |= remove_below(fd, e->d_name);
     closedir(dir);
@@ -334,9 +332,8 @@ gt_status gt_folder_tidy(const char *path)
     DIR *dir = opendir(path);
     gt_status st = GT_OK;
     if (!dir)
-        return errno == ENOENT ? GT_OK : gt_fail(GT_IO, "cannot read folder '%s': %s", path,
-                                                 strerror(errno));
-    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+        return errno == ENOENT ? GT_OK : gt_fail(GT_IO, "cannot read folder '%s': %s", path, strerror(errno));
+    for (struct dirent *e; !st && (e = readdir(dir));) {
         const char *mark = strstr(e->d_name, ".partial-");
         long pid;
         unsigned serial;
@@ -407,8 +404,7 @@ static gt_status wanted_base(char *out, size_t size)
     else if (!home || !*home)
         return gt_fail(GT_NOT_FOUND, "HOME is not set");
     else if (!strcmp(home, "/") || !gt_path_is_folder(home))
-        return gt_fail(GT_NOT_FOUND, "HOME is '%s'%s", home,
-                       strcmp(home, "/") ? ", which is no folder" : "");
+        return gt_fail(GT_NOT_FOUND, "HOME is '%s'%s", home, strcmp(home, "/") ? ", which is no folder" : "");
     else
         snprintf(out, size, "%s/.cache/geartrain", home);
     return GT_OK;
@@ -438,14 +434,20 @@ static gt_status temporary_base(char *out, size_t size)
     struct stat is;
     snprintf(out, size, "%s/geartrain-%ld", folder && *folder ? folder : "/tmp", (long)geteuid());
     if (mkdir(out, 0700) != 0 && errno != EEXIST)
-        return gt_fail(GT_IO, "cannot make folder '%s': %s; name a folder for caches in "
-                       "GEARTRAIN_CACHE", out, strerror(errno));
+        return gt_fail(GT_IO,
+                       "cannot make folder '%s': %s; name a folder for caches in "
+                       "GEARTRAIN_CACHE",
+                       out, strerror(errno));
     if (lstat(out, &is) != 0 || !S_ISDIR(is.st_mode) || is.st_uid != geteuid())
-        return gt_fail(GT_IO, "cannot keep caches in '%s': it is not a folder of this user's; name "
-                       "another in GEARTRAIN_CACHE", out);
+        return gt_fail(GT_IO,
+                       "cannot keep caches in '%s': it is not a folder of this user's; name "
+                       "another in GEARTRAIN_CACHE",
+                       out);
     if ((is.st_mode & 077) && chmod(out, 0700) != 0)
-        return gt_fail(GT_IO, "cannot keep caches in '%s': others may write there; name another "
-                       "folder in GEARTRAIN_CACHE", out);
+        return gt_fail(GT_IO,
+                       "cannot keep caches in '%s': others may write there; name another "
+                       "folder in GEARTRAIN_CACHE",
+                       out);
     return GT_OK;
 }
 
@@ -471,8 +473,10 @@ gt_status gt_cache_folder(char **out, const char *name)
     char trouble[4096];
     gt_status st = gt_cache_find(out, name, trouble, sizeof trouble);
     if (!st && *trouble && !atomic_flag_test_and_set(&told))
-        gt_log(GT_LOG_WARN, "base", "%s; caches are kept in '%.*s', which may not last: name a "
-               "folder in GEARTRAIN_CACHE", trouble, (int)(strlen(*out) - strlen(name) - 1), *out);
+        gt_log(GT_LOG_WARN, "base",
+               "%s; caches are kept in '%.*s', which may not last: name a "
+               "folder in GEARTRAIN_CACHE",
+               trouble, (int)(strlen(*out) - strlen(name) - 1), *out);
     return st;
 }
 

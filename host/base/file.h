@@ -22,7 +22,7 @@ typedef struct gt_map {
 } gt_map;
 
 gt_status gt_map_open(gt_map *out, const char *path);
-void      gt_map_close(gt_map *m);
+void gt_map_close(gt_map *m);
 
 /* Reads a small file whole, up to `limit` bytes, NUL-terminated; *out is freed with
  * free(). size may be NULL. GT_FORMAT if it is larger than `limit`. */
@@ -31,16 +31,15 @@ gt_status gt_file_read(char **out, size_t *size, const char *path, size_t limit)
 typedef struct gt_writer gt_writer;
 gt_status gt_writer_open(gt_writer **out, const char *path);
 gt_status gt_writer_put(gt_writer *w, const void *data, size_t size);
-gt_status gt_writer_printf(gt_writer *w, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+gt_status gt_writer_printf(gt_writer *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Overwrites bytes already written, for headers whose content is known last. */
 gt_status gt_writer_patch(gt_writer *w, uint64_t offset, const void *data, size_t size);
-uint64_t  gt_writer_size(const gt_writer *w);
-uint64_t  gt_writer_hash(const gt_writer *w);   /* XXH3-64 of all that was put, before patches */
+uint64_t gt_writer_size(const gt_writer *w);
+uint64_t gt_writer_hash(const gt_writer *w);   /* XXH3-64 of all that was put, before patches */
 /* Both free w. commit: the file is there, whole, or an error is returned and PATH is as
  * before. abandon: the partial file is removed; takes NULL. */
 gt_status gt_writer_commit(gt_writer *w);
-void      gt_writer_abandon(gt_writer *w);
+void gt_writer_abandon(gt_writer *w);
 
 /* One call for small files: open, put, commit. */
 gt_status gt_file_write(const char *path, const void *data, size_t size);

@@ -19,7 +19,10 @@ static const char *const level_names[] = { "error", "warn", "info", "debug", "tr
 static struct {
     int level;                      /* rooms that are not listed below */
     int rooms;
-    struct { char name[24]; int level; } room[MAX_ROOMS];
+    struct {
+        char name[24];
+        int level;
+    } room[MAX_ROOMS];
 } config;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static atomic_int log_rank = -1;
@@ -82,8 +85,7 @@ void gt_log(gt_log_level level, const char *room, const char *format, ...)
     if (n < 0)
         return;
     if (level <= GT_LOG_WARN)
-        n += snprintf(line + n, sizeof line - (size_t)n, "%s: ",
-                      level == GT_LOG_WARN ? "warning" : "error");
+        n += snprintf(line + n, sizeof line - (size_t)n, "%s: ", level == GT_LOG_WARN ? "warning" : "error");
     va_list args;
     va_start(args, format);
     int m = vsnprintf(line + n, sizeof line - (size_t)n, format, args);

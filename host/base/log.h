@@ -12,13 +12,10 @@
 
 #include <stddef.h>
 
-typedef enum gt_log_level {
-    GT_LOG_ERROR, GT_LOG_WARN, GT_LOG_INFO, GT_LOG_DEBUG, GT_LOG_TRACE
-} gt_log_level;
+typedef enum gt_log_level { GT_LOG_ERROR, GT_LOG_WARN, GT_LOG_INFO, GT_LOG_DEBUG, GT_LOG_TRACE } gt_log_level;
 
 /* `room` is a literal: "device", "train", ... */
-void gt_log(gt_log_level level, const char *room, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void gt_log(gt_log_level level, const char *room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* 1 if a line of that level and room would be printed; guards costly arguments. */
 int gt_log_on(gt_log_level level, const char *room);

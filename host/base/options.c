@@ -91,9 +91,7 @@ static gt_status set_value(const gt_option *o, const char *value)
     gt_status st = GT_OK;
     uint64_t number;
     switch (o->type) {
-    case GT_FLAG:
-        *(int *)o->target = 1;
-        return GT_OK;
+    case GT_FLAG: *(int *)o->target = 1; return GT_OK;
     case GT_INT:
         st = gt_parse_u64(&number, value);
         if (!st && number > INT_MAX)
@@ -101,18 +99,10 @@ static gt_status set_value(const gt_option *o, const char *value)
         if (!st)
             *(int *)o->target = (int)number;
         break;
-    case GT_U64:
-        st = gt_parse_u64(o->target, value);
-        break;
-    case GT_DOUBLE:
-        st = gt_parse_double(o->target, value);
-        break;
-    case GT_BYTES:
-        st = gt_parse_bytes(o->target, value);
-        break;
-    case GT_DURATION:
-        st = gt_parse_duration(o->target, value);
-        break;
+    case GT_U64: st = gt_parse_u64(o->target, value); break;
+    case GT_DOUBLE: st = gt_parse_double(o->target, value); break;
+    case GT_BYTES: st = gt_parse_bytes(o->target, value); break;
+    case GT_DURATION: st = gt_parse_duration(o->target, value); break;
     case GT_CHOICE:
         if (!is_choice(o->value, value)) {
             st = gt_fail(GT_MISUSE, "'%s' is not one of %s", value, o->value);
@@ -120,9 +110,7 @@ static gt_status set_value(const gt_option *o, const char *value)
         }
         *(const char **)o->target = value;
         break;
-    case GT_STRING:
-        *(const char **)o->target = value;
-        break;
+    case GT_STRING: *(const char **)o->target = value; break;
     }
     return st ? gt_fail_in(st, "option --%s", o->name) : GT_OK;
 }
@@ -131,15 +119,14 @@ static gt_status set_value(const gt_option *o, const char *value)
 static gt_status note_given(const gt_option *table, int row, const char *value)
 {
     if (given[row] && strcmp(given_value[row], value))
-        return gt_fail(GT_MISUSE, "option --%s is given twice, as '%s' and as '%s'; give it once",
-                       table[row].name, given_value[row], value);
+        return gt_fail(GT_MISUSE, "option --%s is given twice, as '%s' and as '%s'; give it once", table[row].name,
+                       given_value[row], value);
     given[row] = 1;
     given_value[row] = value;
     return GT_OK;
 }
 
-gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first,
-                           gt_option_help *help)
+gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first, gt_option_help *help)
 {
     static char negated[MAX_OPTIONS][40];
     struct option rows[2 * MAX_OPTIONS + 2];
@@ -185,8 +172,7 @@ gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *f
             return gt_fail(GT_MISUSE, "option '%s' needs a value", argv[optind - 1]);
         if (c == '?') {
             if (optopt >= FIRST_VALUE)
-                return gt_fail(GT_MISUSE, "option '--%s' takes no value",
-                               table[(optopt - FIRST_VALUE) / 2].name);
+                return gt_fail(GT_MISUSE, "option '--%s' takes no value", table[(optopt - FIRST_VALUE) / 2].name);
             return unknown_option(table, argv[optind > at ? optind - 1 : at]);
         }
         int row = -1;
@@ -225,18 +211,10 @@ const char *gt_option_text(const gt_option *o, char *out, size_t size)
 {
     switch (o->type) {
     case GT_FLAG:
-    case GT_INT:
-        snprintf(out, size, "%d", *(const int *)o->target);
-        break;
-    case GT_U64:
-        snprintf(out, size, "%llu", *(const unsigned long long *)o->target);
-        break;
-    case GT_DOUBLE:
-        double_text(*(const double *)o->target, out, size);
-        break;
-    case GT_BYTES:
-        gt_format_size(out, size, *(const uint64_t *)o->target);
-        break;
+    case GT_INT: snprintf(out, size, "%d", *(const int *)o->target); break;
+    case GT_U64: snprintf(out, size, "%llu", *(const unsigned long long *)o->target); break;
+    case GT_DOUBLE: double_text(*(const double *)o->target, out, size); break;
+    case GT_BYTES: gt_format_size(out, size, *(const uint64_t *)o->target); break;
     case GT_DURATION:
         double_text((double)*(const uint64_t *)o->target * 1e-9, out, size);
         strncat(out, "s", size - strlen(out) - 1);
@@ -292,8 +270,8 @@ void gt_options_print(const gt_option *table, FILE *out, gt_option_help which)
     }
 }
 
-void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o,
-                     const char *value), void *context)
+void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o, const char *value),
+                     void *context)
 {
     char value[4096];
     for (int i = 0, n = row_count(table); i < n; i++)

@@ -49,15 +49,14 @@ typedef enum gt_option_help { GT_HELP_NONE, GT_HELP_SHORT, GT_HELP_LONG } gt_opt
  * index of the first such word (as getopt does). -h and --help set *help and stop.
  * GT_MISUSE with a sentence that names the option, and the nearest name for a typo; also for an
  * option that is given twice with different values: one of them would be dropped. */
-gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first,
-                           gt_option_help *help);
+gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first, gt_option_help *help);
 
 /* Prints the sections of the table, defaults in brackets from the live values. */
 void gt_options_print(const gt_option *table, FILE *out, gt_option_help which);
 
 /* Calls visit(name, value as text) for every option, for config.json. */
-void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o,
-                     const char *value), void *context);
+void gt_options_each(const gt_option *table, void (*visit)(void *context, const gt_option *o, const char *value),
+                     void *context);
 
 /* What the option is set to, as text: its default before parsing. "" if there is none. Returns out. */
 const char *gt_option_text(const gt_option *o, char *out, size_t size);

@@ -20,14 +20,14 @@ typedef struct gt_random {
     int left;                       /* unused numbers in block */
 } gt_random;
 
-void     gt_random_init(gt_random *r, uint64_t seed, uint64_t stream);
+void gt_random_init(gt_random *r, uint64_t seed, uint64_t stream);
 uint32_t gt_random_u32(gt_random *r);
 uint64_t gt_random_below(gt_random *r, uint64_t n);     /* uniform in [0, n), n > 0, unbiased */
-float    gt_random_unit(gt_random *r);                  /* uniform in [0, 1)                 */
-void     gt_random_normal(gt_random *r, float *out, size_t n, float mean, float deviation);
+float gt_random_unit(gt_random *r);                  /* uniform in [0, 1)                 */
+void gt_random_normal(gt_random *r, float *out, size_t n, float mean, float deviation);
 /* The numbers from the n-th on come next, counted from the stream's beginning: so parts of an array
  * can be filled apart. A normal number takes one; they come in pairs, so begin at an even one. */
-void     gt_random_seek(gt_random *r, uint64_t n);
+void gt_random_seek(gt_random *r, uint64_t n);
 
 /* A permutation of [0, n) evaluated at one point in O(1) memory: element `i` of the
  * shuffle named by (seed, round). A Feistel network with cycle walking, so a loader can

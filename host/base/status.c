@@ -11,7 +11,7 @@
 
 static _Thread_local char message[GT_MESSAGE_BYTES];
 
-gt_status (gt_fail)(gt_status code, const char *format, ...)
+gt_status(gt_fail)(gt_status code, const char *format, ...)
 {
     char text[GT_MESSAGE_BYTES];       /* an argument may be gt_message() itself */
     va_list args;
@@ -22,7 +22,7 @@ gt_status (gt_fail)(gt_status code, const char *format, ...)
     return code;
 }
 
-gt_status (gt_fail_in)(gt_status code, const char *format, ...)
+gt_status(gt_fail_in)(gt_status code, const char *format, ...)
 {
     char text[GT_MESSAGE_BYTES];
     va_list args;

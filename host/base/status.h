@@ -39,12 +39,10 @@ typedef enum gt_status {
 } gt_status;
 
 /* Records the sentence for this thread and returns `code`. */
-gt_status gt_fail(gt_status code, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+gt_status gt_fail(gt_status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts "<context>: " in front of the sentence already recorded; returns `code`. */
-gt_status gt_fail_in(gt_status code, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+gt_status gt_fail_in(gt_status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 #ifdef __clang_analyzer__       /* sees one file at a time, and so not what these return */
 #define gt_fail(code, ...) ((void)gt_fail(code, __VA_ARGS__), (code))
 #define gt_fail_in(code, ...) ((void)gt_fail_in(code, __VA_ARGS__), (code))
@@ -57,7 +55,9 @@ void gt_message_clear(void);
 /* A sentence set aside while something else is done that may fail too: closing, telling others. Also from
  * one thread to another. */
 enum { GT_MESSAGE_BYTES = 8192 };
-typedef struct gt_saved_message { char text[GT_MESSAGE_BYTES]; } gt_saved_message;
+typedef struct gt_saved_message {
+    char text[GT_MESSAGE_BYTES];
+} gt_saved_message;
 void gt_message_save(gt_saved_message *out);
 void gt_message_restore(const gt_saved_message *saved);
 

@@ -14,14 +14,14 @@
 
 #define GT_SVG_FONTS "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 
-#define GT_SVG_BLUE   "#3b75af"
+#define GT_SVG_BLUE "#3b75af"
 #define GT_SVG_ORANGE "#f0b040"
-#define GT_SVG_RED    "#c8501e"
-#define GT_SVG_GREEN  "#5aa98a"
+#define GT_SVG_RED "#c8501e"
+#define GT_SVG_GREEN "#5aa98a"
 #define GT_SVG_PURPLE "#7a3f8c"
-#define GT_SVG_INK    "#222222"
-#define GT_SVG_GREY   "#5f5f5f"
-#define GT_SVG_LINE   "#dddddd"
+#define GT_SVG_INK "#222222"
+#define GT_SVG_GREY "#5f5f5f"
+#define GT_SVG_LINE "#dddddd"
 
 /* Pixels that a line of text takes at most, `size` pixels high. Bytes that are no plain ASCII count
  * as the widest letter. */

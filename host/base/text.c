@@ -79,7 +79,10 @@ gt_status gt_parse_u64(uint64_t *out, const char *text)
     return GT_OK;
 }
 
-typedef struct unit { const char *name; double scale; } unit;
+typedef struct unit {
+    const char *name;
+    double scale;
+} unit;
 
 /* A number followed by one of `units`. */
 static int parse_scaled(double *out, const char *text, const unit *units)
@@ -100,11 +103,10 @@ static int parse_scaled(double *out, const char *text, const unit *units)
 gt_status gt_parse_bytes(uint64_t *out, const char *text)
 {
     static const unit units[] = {
-        { "", 1 }, { "B", 1 },
-        { "K", 0x1p10 }, { "k", 0x1p10 }, { "Ki", 0x1p10 }, { "KiB", 0x1p10 }, { "KB", 1e3 }, { "kB", 1e3 },
-        { "M", 0x1p20 }, { "m", 0x1p20 }, { "Mi", 0x1p20 }, { "MiB", 0x1p20 }, { "MB", 1e6 },
-        { "G", 0x1p30 }, { "g", 0x1p30 }, { "Gi", 0x1p30 }, { "GiB", 0x1p30 }, { "GB", 1e9 },
-        { "T", 0x1p40 }, { "t", 0x1p40 }, { "Ti", 0x1p40 }, { "TiB", 0x1p40 }, { "TB", 1e12 }, { NULL, 0 },
+        { "", 1 },       { "B", 1 },      { "K", 0x1p10 },  { "k", 0x1p10 },   { "Ki", 0x1p10 },  { "KiB", 0x1p10 },
+        { "KB", 1e3 },   { "kB", 1e3 },   { "M", 0x1p20 },  { "m", 0x1p20 },   { "Mi", 0x1p20 },  { "MiB", 0x1p20 },
+        { "MB", 1e6 },   { "G", 0x1p30 }, { "g", 0x1p30 },  { "Gi", 0x1p30 },  { "GiB", 0x1p30 }, { "GB", 1e9 },
+        { "T", 0x1p40 }, { "t", 0x1p40 }, { "Ti", 0x1p40 }, { "TiB", 0x1p40 }, { "TB", 1e12 },    { NULL, 0 },
     };
     double value;
     if (!parse_scaled(&value, text, units))
@@ -128,7 +130,7 @@ char *gt_format_size(char *out, size_t size, uint64_t bytes)
 gt_status gt_parse_duration(uint64_t *out, const char *text)
 {
     static const unit units[] = {
-        { "", 1e9 }, { "s", 1e9 }, { "ms", 1e6 }, { "us", 1e3 }, { "ns", 1 },
+        { "", 1e9 },   { "s", 1e9 },    { "ms", 1e6 },   { "us", 1e3 }, { "ns", 1 },
         { "m", 60e9 }, { "min", 60e9 }, { "h", 3600e9 }, { NULL, 0 },
     };
     double value;
@@ -139,8 +141,7 @@ gt_status gt_parse_duration(uint64_t *out, const char *text)
 }
 
 /* Three significant digits and a prefix: 1.56 with 'B', 35.0 with 'M'. */
-static char *format_scaled(char *out, size_t size, double value, const char *const *prefixes,
-                           const char *suffix)
+static char *format_scaled(char *out, size_t size, double value, const char *const *prefixes, const char *suffix)
 {
     int i = 0;
     while (value >= 999.5 && prefixes[i + 1]) {
@@ -150,8 +151,7 @@ static char *format_scaled(char *out, size_t size, double value, const char *con
     if (i == 0 && value == floor(value))
         snprintf(out, size, "%.0f%s%s", value, prefixes[0], suffix);
     else
-        snprintf(out, size, "%.*f%s%s", value < 9.995 ? 2 : value < 99.95 ? 1 : 0, value,
-                 prefixes[i], suffix);
+        snprintf(out, size, "%.*f%s%s", value < 9.995 ? 2 : value < 99.95 ? 1 : 0, value, prefixes[i], suffix);
     return out;
 }
 

@@ -26,14 +26,16 @@ static struct {
 } ring = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local int64_t shift;
-static _Thread_local struct { int32_t step, micro_batch, chunk; } now_at;
+static _Thread_local struct {
+    int32_t step, micro_batch, chunk;
+} now_at;
 static _Atomic int32_t newest_step;
 
 static const char *const categories[] = { "kernel", "copy", "wire", "wait", "host", "step" };
 static const char *const tracks[] = { "compute", "copy", "wire", "host", "steps", "arrived" };
 /* Which stands above which. */
 static const int shown_at[GT_TRACKS] = { [GT_TRACK_STEPS] = 0, [GT_TRACK_COMPUTE] = 1, [GT_TRACK_COPY] = 2,
-                                         [GT_TRACK_WIRE] = 3, [GT_TRACK_ARRIVED] = 4, [GT_TRACK_HOST] = 5 };
+                                         [GT_TRACK_WIRE] = 3,  [GT_TRACK_ARRIVED] = 4, [GT_TRACK_HOST] = 5 };
 
 gt_status gt_trace_start(size_t spans)
 {
@@ -101,8 +103,7 @@ void gt_trace_put(const gt_span *s)
     pthread_mutex_unlock(&ring.lock);
 }
 
-void gt_trace_span(gt_trace_category category, gt_trace_track track, const char *name,
-                   uint64_t begin, uint64_t end)
+void gt_trace_span(gt_trace_category category, gt_trace_track track, const char *name, uint64_t begin, uint64_t end)
 {
     gt_span s = { .begin = begin, .end = end, .category = (uint8_t)category, .track = (uint8_t)track };
     gt_trace_stamp(&s);
@@ -113,7 +114,11 @@ void gt_trace_span(gt_trace_category category, gt_trace_track track, const char 
 void gt_trace_counter(const char *name, uint64_t value)
 {
     const uint64_t now = gt_trace_now();
-    gt_span s = { .begin = now, .end = now, .bytes = value, .category = GT_TRACE_HOST, .track = GT_TRACK_HOST,
+    gt_span s = { .begin = now,
+                  .end = now,
+                  .bytes = value,
+                  .category = GT_TRACE_HOST,
+                  .track = GT_TRACK_HOST,
                   .kind = GT_SPAN_COUNTS };
     snprintf(s.name, sizeof s.name, "%s", name);
     gt_trace_put(&s);
@@ -175,8 +180,14 @@ static const char *escape(char *out, size_t size, const char *text)
  * overlap, as transfers under way at once do. So a track is as many rows as it takes. */
 enum { ROWS = 32, DEEP = 16 };
 
-typedef struct row { uint64_t end[DEEP]; int depth; } row;
-typedef struct rows { row row[GT_TRACKS][ROWS]; int used[GT_TRACKS]; } rows;
+typedef struct row {
+    uint64_t end[DEEP];
+    int depth;
+} row;
+typedef struct rows {
+    row row[GT_TRACKS][ROWS];
+    int used[GT_TRACKS];
+} rows;
 
 /* 1 if the span may stand in that row; then it does. */
 static int enter(row *r, const gt_span *s)
@@ -203,10 +214,11 @@ static int row_of(rows *all, const gt_span *s)
 static gt_status write_process(gt_writer *w, const gt_trace *t)
 {
     char device[2 * sizeof t->device];
-    return gt_writer_printf(w, "{\"ph\":\"M\",\"pid\":%d,\"name\":\"process_name\",\"args\":"
+    return gt_writer_printf(w,
+                            "{\"ph\":\"M\",\"pid\":%d,\"name\":\"process_name\",\"args\":"
                             "{\"name\":\"rank %d %s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"name\":"
-                            "\"process_sort_index\",\"args\":{\"sort_index\":%d}}", t->rank,
-                            t->rank, escape(device, sizeof device, t->device), t->rank, t->rank);
+                            "\"process_sort_index\",\"args\":{\"sort_index\":%d}}",
+                            t->rank, t->rank, escape(device, sizeof device, t->device), t->rank, t->rank);
 }
 
 static gt_status write_row_name(gt_writer *w, int rank, int track, int i)
@@ -214,10 +226,11 @@ static gt_status write_row_name(gt_writer *w, int rank, int track, int i)
     char number[16] = "";
     if (i)
         snprintf(number, sizeof number, " %d", i + 1);
-    return gt_writer_printf(w, ",\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"name\":\"thread_name\","
+    return gt_writer_printf(w,
+                            ",\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"name\":\"thread_name\","
                             "\"args\":{\"name\":\"%s%s\"}},\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,"
-                            "\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}", rank,
-                            track * ROWS + i, tracks[track], number, rank, track * ROWS + i,
+                            "\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}",
+                            rank, track * ROWS + i, tracks[track], number, rank, track * ROWS + i,
                             shown_at[track] * ROWS + i);
 }
 
@@ -225,8 +238,14 @@ static gt_status write_row_name(gt_writer *w, int rank, int track, int i)
 
 /* One end of a message. An arrow is drawn where both are known, and it does not lead back in time, as
  * clocks that are not quite alike could have it. */
-typedef struct arrow { uint64_t flow, at; int receives; } arrow;
-typedef struct arrows { arrow *end; size_t count; } arrows;
+typedef struct arrow {
+    uint64_t flow, at;
+    int receives;
+} arrow;
+typedef struct arrows {
+    arrow *end;
+    size_t count;
+} arrows;
 
 static int by_flow(const void *a, const void *b)
 {
@@ -306,8 +325,8 @@ static void put_args(gt_text *t, const gt_span *s)
     gt_text_printf(t, "}");
 }
 
-static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, int at_row,
-                            uint64_t zero, const arrows *a)
+static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, int at_row, uint64_t zero,
+                            const arrows *a)
 {
     gt_text e = { 0 };
     char name[2 * GT_SPAN_NAME];
@@ -327,8 +346,10 @@ static gt_status write_span(gt_writer *w, const gt_trace *t, const gt_span *s, i
     }
     if (s->kind != GT_SPAN_COUNTS && has_arrow(a, s)) {     /* at its slice's begin, so it is bound to it */
         const int receives = s->kind == GT_SPAN_RECEIVES;
-        gt_text_printf(&e, ",\n{\"ph\":\"%s\",\"pid\":%d,\"tid\":%d,\"cat\":\"message\",\"name\":\"message\","
-                       "\"id\":\"0x%llx\"", receives ? "f" : "s", t->rank, at_row, (unsigned long long)s->flow);
+        gt_text_printf(&e,
+                       ",\n{\"ph\":\"%s\",\"pid\":%d,\"tid\":%d,\"cat\":\"message\",\"name\":\"message\","
+                       "\"id\":\"0x%llx\"",
+                       receives ? "f" : "s", t->rank, at_row, (unsigned long long)s->flow);
         put_us(&e, "ts", at);
         gt_text_printf(&e, "%s}", receives ? ",\"bp\":\"e\"" : "");
     }
@@ -370,8 +391,10 @@ gt_status gt_trace_write(const char *path, const gt_trace *traces, int count)
         free(a.end);
         return st;
     }
-    st = gt_writer_printf(w, "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"program\":\"geartrain\",\"ranks\":\"%d\","
-                          "\"spans lost\":\"%llu\"},\"traceEvents\":[\n", count, (unsigned long long)lost);
+    st = gt_writer_printf(w,
+                          "{\"displayTimeUnit\":\"ms\",\"otherData\":{\"program\":\"geartrain\",\"ranks\":\"%d\","
+                          "\"spans lost\":\"%llu\"},\"traceEvents\":[\n",
+                          count, (unsigned long long)lost);
     for (int i = 0; !st && i < count; i++) {
         if (i)
             st = gt_writer_printf(w, ",\n");

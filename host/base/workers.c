@@ -18,7 +18,7 @@ typedef struct loop {
 static void *work(void *argument)
 {
     loop *l = argument;
-    for (size_t i; (i = atomic_fetch_add(&l->next, 1)) < l->turns; )
+    for (size_t i; (i = atomic_fetch_add(&l->next, 1)) < l->turns;)
         l->turn(l->context, i);
     return NULL;
 }

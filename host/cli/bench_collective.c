@@ -31,20 +31,20 @@ static struct {
     const char *type, *algorithm;
     int check, json, plain;
     cli_comm comm;
-} o = { .min_bytes = 1024, .max_bytes = 64 << 20, .factor = 4, .warmup = 5, .type = "f32",
-        .algorithm = "auto", .check = 1 };
+} o = {
+    .min_bytes = 1024, .max_bytes = 64 << 20, .factor = 4, .warmup = 5, .type = "f32", .algorithm = "auto", .check = 1
+};
 
 static const gt_option table[] = {
     { .group = "Sizes" },
-    { "min-bytes", 'b', GT_BYTES, "BYTES", "the first size, of the whole vector; K, M, G are binary",
-      &o.min_bytes, 0, NULL },
+    { "min-bytes", 'b', GT_BYTES, "BYTES", "the first size, of the whole vector; K, M, G are binary", &o.min_bytes, 0,
+      NULL },
     { "max-bytes", 'e', GT_BYTES, "BYTES", "no size is larger", &o.max_bytes, 0, NULL },
     { "step-factor", 'f', GT_U64, "N", "each size is N times the one before", &o.factor, 0, NULL },
     { "datatype", 'd', GT_CHOICE, "f32|bf16|f16|i32", "type of the elements", &o.type, 0, NULL },
     { "root", 'r', GT_U64, "RANK", "whose data are broadcast", &o.root, 0, NULL },
     { .group = "Runs" },
-    { "iters", 'n', GT_U64, "N", "timed operations a size, 0: enough for half a second",
-      &o.iterations, 0, NULL },
+    { "iters", 'n', GT_U64, "N", "timed operations a size, 0: enough for half a second", &o.iterations, 0, NULL },
     { "warmup", 'w', GT_U64, "N", "operations before", &o.warmup, 0, NULL },
     { "check", 'c', GT_INT, "0|1", "verify results first", &o.check, 0, NULL },
     { "algorithm", 0, GT_STRING, "NAME", "auto, ring, direct, ...; an unknown one lists them", &o.algorithm, 0, NULL },
@@ -52,18 +52,23 @@ static const gt_option table[] = {
     { .group = "Output" },
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     CLI_COMM_OPTIONS(o.comm),
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
-    "bench allreduce|reduce-scatter|all-gather|broadcast [options]",
-    "Measure operations of all ranks.",
+    "bench allreduce|reduce-scatter|all-gather|broadcast [options]", "Measure operations of all ranks.",
     "  geartrain bench allreduce --ranks 2 -b 1KiB -e 256MiB\n"
     "  geartrain bench allreduce --ranks 4 --transport tcp --algorithm ring\n"
-    "  mpirun -n 16 geartrain bench reduce-scatter -d bf16\n" };
+    "  mpirun -n 16 geartrain bench reduce-scatter -d bf16\n"
+};
 
-static const struct { const char *name; net_kind kind; } verbs[] = {
-    { "allreduce", NET_OP_ALL_REDUCE }, { "reduce-scatter", NET_OP_REDUCE_SCATTER },
-    { "all-gather", NET_OP_ALL_GATHER }, { "broadcast", NET_OP_BROADCAST } };
+static const struct {
+    const char *name;
+    net_kind kind;
+} verbs[] = { { "allreduce", NET_OP_ALL_REDUCE },
+              { "reduce-scatter", NET_OP_REDUCE_SCATTER },
+              { "all-gather", NET_OP_ALL_GATHER },
+              { "broadcast", NET_OP_BROADCAST } };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static int verb;                                /* which of them this run is */
 
@@ -92,14 +97,10 @@ static gt_status operate(const run *r, uint64_t count)
 {
     const net_collective_options options = { o.algorithm, NULL };
     switch (verbs[verb].kind) {
-    case NET_OP_ALL_REDUCE:
-        return net_all_reduce(r->g, r->x, count, r->type, &options);
-    case NET_OP_REDUCE_SCATTER:
-        return net_reduce_scatter(r->g, r->x, count, NULL, r->type, &options);
-    case NET_OP_ALL_GATHER:
-        return net_all_gather(r->g, r->x, count, NULL, r->type, &options);
-    default:
-        return net_broadcast(r->g, r->x, count, r->type, (int)o.root, &options);
+    case NET_OP_ALL_REDUCE: return net_all_reduce(r->g, r->x, count, r->type, &options);
+    case NET_OP_REDUCE_SCATTER: return net_reduce_scatter(r->g, r->x, count, NULL, r->type, &options);
+    case NET_OP_ALL_GATHER: return net_all_gather(r->g, r->x, count, NULL, r->type, &options);
+    default: return net_broadcast(r->g, r->x, count, r->type, (int)o.root, &options);
     }
 }
 
@@ -271,8 +272,8 @@ static double bus_factor(int p)
 {
     switch (verbs[verb].kind) {
     case NET_OP_ALL_REDUCE: return 2.0 * (p - 1) / p;
-    case NET_OP_BROADCAST:  return 1.0;
-    default:                return (double)(p - 1) / p;
+    case NET_OP_BROADCAST: return 1.0;
+    default: return (double)(p - 1) / p;
     }
 }
 
@@ -280,8 +281,7 @@ static gt_status one_size(const run *r, row *w)
 {
     const net_collective_options options = { o.algorithm, NULL };
     double rate;
-    gt_status st = net_group_choice(r->g, verbs[verb].kind, w->count, r->type, &options,
-                                    &w->algorithm);
+    gt_status st = net_group_choice(r->g, verbs[verb].kind, w->count, r->type, &options, &w->algorithm);
     if (!st && o.check)
         st = verify(r, w->count, &w->wrong);
     if (!st)
@@ -290,7 +290,8 @@ static gt_status one_size(const run *r, row *w)
         st = copy_rate(r, w->bytes, &rate);
     if (!st)
         w->limit = fmax(net_cost_bound(verbs[verb].kind, r->links, (double)w->bytes),
-                        bus_factor(r->size) * (double)w->bytes / rate) / w->mean;
+                        bus_factor(r->size) * (double)w->bytes / rate)
+                   / w->mean;
     return st;
 }
 
@@ -325,11 +326,10 @@ static void print_row(const run *r, const row *w)
                "\"time_us\": %.3f, \"min_us\": %.3f, \"p99_us\": %.3f, \"algbw_gbytes_per_s\": "
                "%.4f, \"busbw_gbytes_per_s\": %.4f, \"wrong\": %lld, \"share_of_limit\": %.4f, "
                "\"slowest_pair\": [%d, %d], \"slowest_pair_us\": %.3f, "
-               "\"slowest_pair_gbytes_per_s\": %.4f}\n", verbs[verb].name, r->size,
-               net_comm_transport(r->c, r->rank ? 0 : 1), (unsigned long long)w->bytes,
-               (unsigned long long)w->count, net_type_name(r->type),
-               net_algorithm_name(w->algorithm), (unsigned long long)w->iterations, w->mean * 1e6,
-               w->min * 1e6, w->p99 * 1e6, algbw * 1e-9, busbw * 1e-9,
+               "\"slowest_pair_gbytes_per_s\": %.4f}\n",
+               verbs[verb].name, r->size, net_comm_transport(r->c, r->rank ? 0 : 1), (unsigned long long)w->bytes,
+               (unsigned long long)w->count, net_type_name(r->type), net_algorithm_name(w->algorithm),
+               (unsigned long long)w->iterations, w->mean * 1e6, w->min * 1e6, w->p99 * 1e6, algbw * 1e-9, busbw * 1e-9,
                o.check ? (long long)w->wrong : -1LL, w->limit, a, b, late * 1e6, band * 1e-9);
     else {
         char wrong[24] = "n/a";
@@ -337,8 +337,8 @@ static void print_row(const run *r, const row *w)
             snprintf(wrong, sizeof wrong, "%llu", (unsigned long long)w->wrong);
         printf("%12llu %12llu %5s %-18s %11.2f %8.3f %8.3f %7s %7.1f%%   %d-%d %.1f us, %.2f GB/s\n",
                (unsigned long long)w->bytes, (unsigned long long)w->count, net_type_name(r->type),
-               net_algorithm_name(w->algorithm), w->mean * 1e6, algbw * 1e-9, busbw * 1e-9, wrong,
-               100.0 * w->limit, a, b, late * 1e6, band * 1e-9);
+               net_algorithm_name(w->algorithm), w->mean * 1e6, algbw * 1e-9, busbw * 1e-9, wrong, 100.0 * w->limit, a,
+               b, late * 1e6, band * 1e-9);
     }
     fflush(stdout);
 }
@@ -353,9 +353,9 @@ static gt_status print_head(const run *r)
            "# limit: the best time by the measured links, or by memcpy of what a rank receives\n"
            "%12s %12s %5s %-18s %11s %8s %8s %7s %8s   %s\n%12s %12s %5s %-18s %11s %8s %8s\n",
            verbs[verb].name, r->size, how, o.plain ? "ordinary memory" : "arenas",
-           o.check ? "verified before they are timed" : "not verified", "size", "count", "type",
-           "algorithm", "time", "algbw", "busbw", "#wrong", "limit", "slowest pair", "(B)",
-           "(elements)", "", "", "(us)", "(GB/s)", "(GB/s)");
+           o.check ? "verified before they are timed" : "not verified", "size", "count", "type", "algorithm", "time",
+           "algbw", "busbw", "#wrong", "limit", "slowest pair", "(B)", "(elements)", "", "", "(us)", "(GB/s)",
+           "(GB/s)");
     fflush(stdout);
     return st;
 }
@@ -414,11 +414,9 @@ static gt_status body(net_comm *c)
     const int plain = o.plain;
     void *x = NULL;
     if (r.size < 2)
-        return gt_fail(GT_MISUSE, "bench %s needs two ranks at least: try --ranks 2",
-                       verbs[verb].name);
+        return gt_fail(GT_MISUSE, "bench %s needs two ranks at least: try --ranks 2", verbs[verb].name);
     if (o.root >= (uint64_t)r.size)
-        return gt_fail(GT_MISUSE, "option --root: there is no rank %llu among %d",
-                       (unsigned long long)o.root, r.size);
+        return gt_fail(GT_MISUSE, "option --root: there is no rank %llu among %d", (unsigned long long)o.root, r.size);
     gt_status st = net_type_parse(&r.type, o.type);
     r.grain = net_type_size(r.type);
     r.copy = malloc(COPY);
@@ -455,7 +453,7 @@ gt_status bench_collective(int argc, char **argv)
         return gt_fail(GT_MISUSE, "usage: geartrain %s", help.usage);
     if (o.factor < 1 || o.min_bytes > o.max_bytes || o.max_bytes > SIZE_MAX / 4)
         return gt_fail(GT_MISUSE, "options --min-bytes, --max-bytes, --step-factor: sizes must go "
-                       "up, by 1 or more");
+                                  "up, by 1 or more");
     if (o.min_bytes < 4)
         o.min_bytes = 4;
     net_algorithm a;

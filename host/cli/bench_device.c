@@ -27,8 +27,7 @@ static struct {
     const char *devices, *precision, *engine, *shapes, *pick, *model;
     uint64_t batch, seq, runs, micro_batch;
     int json, recompute, explain;
-} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64,
-        .runs = 5 };
+} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64, .runs = 5 };
 
 static const gt_option table[] = {
     { .group = "All" },
@@ -46,25 +45,29 @@ static const gt_option table[] = {
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all", &o.micro_batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence", &o.seq, 0, NULL },
-    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &o.recompute, 0,
-      NULL },
+    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &o.recompute, 0, NULL },
     { "explain", 0, GT_FLAG, NULL, "also every node's time", &o.explain, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
-    "bench gemm|kernels|step [options]", "Measure matrix products, kernels or training steps; "
+    "bench gemm|kernels|step [options]",
+    "Measure matrix products, kernels or training steps; "
     "between ranks: bench link,\nallreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
     "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
     "  geartrain bench gemm --shapes 1024x1024x1024 --engine tiled\n"
-    "  geartrain bench kernels --kernel layernorm\n" };
+    "  geartrain bench kernels --kernel layernorm\n"
+};
 
 /* ---- gemm -------------------------------------------------------------------------------------- */
 
-static const char default_shapes[] =
-    "512x512x512,1024x1024x1024,2048x2048x2048,256x768x768,256x3072x768,256x768x3072,"
-    "1024x3072x768,256x50257x768";
+static const char default_shapes[] = "512x512x512,1024x1024x1024,2048x2048x2048,256x768x768,256x3072x768,256x768x3072,"
+                                     "1024x3072x768,256x50257x768";
 
-typedef struct gemm_row { const gemm_desc *d; const char *trans; } gemm_row;
+typedef struct gemm_row {
+    const gemm_desc *d;
+    const char *trans;
+} gemm_row;
 
 static void show_gemm(void *context, const gemm_result *r)
 {
@@ -72,20 +75,21 @@ static void show_gemm(void *context, const gemm_result *r)
     if (o.json)
         printf("{\"bench\": \"gemm\", \"M\": %d, \"N\": %d, \"K\": %d, \"layout\": \"%s\", "
                "\"engine\": \"%s\", \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
-               "\"gflops\": %.2f, \"share_of_peak\": %.4f}\n", row->d->M, row->d->N, row->d->K,
-               row->trans, r->engine, r->min_s * 1e3, r->median_s * 1e3, r->p99_s * 1e3,
-               r->flops * 1e-9, r->share);
+               "\"gflops\": %.2f, \"share_of_peak\": %.4f}\n",
+               row->d->M, row->d->N, row->d->K, row->trans, r->engine, r->min_s * 1e3, r->median_s * 1e3,
+               r->p99_s * 1e3, r->flops * 1e-9, r->share);
     else
-        printf("%6d %6d %6d  %-3s %-8s %9.3f %9.3f %9.3f %9.1f %6.1f%%\n", row->d->M, row->d->N,
-               row->d->K, row->trans, r->engine, r->min_s * 1e3, r->median_s * 1e3, r->p99_s * 1e3,
-               r->flops * 1e-9, 100.0 * r->share);
+        printf("%6d %6d %6d  %-3s %-8s %9.3f %9.3f %9.3f %9.1f %6.1f%%\n", row->d->M, row->d->N, row->d->K, row->trans,
+               r->engine, r->min_s * 1e3, r->median_s * 1e3, r->p99_s * 1e3, r->flops * 1e-9, 100.0 * r->share);
     fflush(stdout);
 }
 
 static gt_status bench_gemm(dev_device *d, dtype storage)
 {
-    static const struct { const char *name; int a, b; } layouts[] = {
-        { "NT", 0, 1 }, { "NN", 0, 0 }, { "TN", 1, 0 } };
+    static const struct {
+        const char *name;
+        int a, b;
+    } layouts[] = { { "NT", 0, 1 }, { "NN", 0, 0 }, { "TN", 1, 0 } };
     gemm_context *g = NULL;
     gemm_peak peak;
     gt_status st = gemm_peak_measure(d, &peak);
@@ -94,13 +98,12 @@ static gt_status bench_gemm(dev_device *d, dtype storage)
     if (!st && !o.json)
         printf("# %s, %s, multiply-add peak %.1f GFLOP/s, results checked, %llu timed runs\n"
                "     M      N      K      engine      min ms    median       p99   GFLOP/s   peak\n",
-               dev_info_of(d)->name, dtype_name(storage), peak.flops * 1e-9,
-               (unsigned long long)o.runs);
+               dev_info_of(d)->name, dtype_name(storage), peak.flops * 1e-9, (unsigned long long)o.runs);
     for (const char *p = o.shapes ? o.shapes : default_shapes; !st && *p; p += *p == ',') {
         gemm_desc desc = { .a_type = storage, .b_type = storage, .c_type = storage };
         int used = 0;
-        if (sscanf(p, "%dx%dx%d%n", &desc.M, &desc.N, &desc.K, &used) != 3 || desc.M < 1
-            || desc.N < 1 || desc.K < 1 || (p[used] && p[used] != ','))
+        if (sscanf(p, "%dx%dx%d%n", &desc.M, &desc.N, &desc.K, &used) != 3 || desc.M < 1 || desc.N < 1 || desc.K < 1
+            || (p[used] && p[used] != ','))
             st = gt_fail(GT_MISUSE, "option --shapes: '%s' does not begin with MxNxK", p);
         for (int i = 0; !st && i < 3; i++) {
             desc.trans_a = layouts[i].a;
@@ -122,12 +125,12 @@ static void show_kernel(void *context, const kernel_timing *t)
     if (o.json)
         printf("{\"bench\": \"kernels\", \"name\": \"%s\", \"R\": %d, \"C\": %d, \"min_ms\": %.4f, "
                "\"median_ms\": %.4f, \"p99_ms\": %.4f, \"gbytes_per_s\": %.2f, \"gflops\": %.2f, "
-               "\"share_of_copy\": %.4f}\n", t->name, t->R, t->C, t->min * 1e3, t->median * 1e3,
-               t->p99 * 1e3, rate * 1e-9, t->flops / t->median * 1e-9, rate / copy);
+               "\"share_of_copy\": %.4f}\n",
+               t->name, t->R, t->C, t->min * 1e3, t->median * 1e3, t->p99 * 1e3, rate * 1e-9,
+               t->flops / t->median * 1e-9, rate / copy);
     else
-        printf("%-28s %6d %6d %9.3f %9.3f %9.3f %8.1f %8.1f%% %9.1f\n", t->name, t->R, t->C,
-               t->min * 1e3, t->median * 1e3, t->p99 * 1e3, rate * 1e-9, 100.0 * rate / copy,
-               t->flops / t->median * 1e-9);
+        printf("%-28s %6d %6d %9.3f %9.3f %9.3f %8.1f %8.1f%% %9.1f\n", t->name, t->R, t->C, t->min * 1e3,
+               t->median * 1e3, t->p99 * 1e3, rate * 1e-9, 100.0 * rate / copy, t->flops / t->median * 1e-9);
     fflush(stdout);
 }
 
@@ -137,7 +140,8 @@ static gt_status bench_kernels(dev_device *d, dtype storage)
     if (!o.json)
         printf("# %s, %s, results checked; GB/s counts operands once, %% is of a plain copy\n"
                "kernel                            R      C    min ms    median       p99     GB/s"
-               "     copy   GFLOP/s\n", dev_info_of(d)->name, dtype_name(storage));
+               "     copy   GFLOP/s\n",
+               dev_info_of(d)->name, dtype_name(storage));
     return kernel_bench(d, storage, o.pick, &copy, show_kernel, &copy);
 }
 
@@ -184,8 +188,9 @@ static gt_status gemm_ceiling(dev_device *d, dtype storage, double *flops)
         return st;
     const int n = dev_info_of(d)->kind == DEV_GPU ? 4096 : 1024;
     for (int trans = 0; !st && trans < 2; trans++) {
-        const gemm_desc desc = { .M = n, .N = n, .K = n, .trans_b = trans, .a_type = storage,
-                                 .b_type = storage, .c_type = storage };
+        const gemm_desc desc = {
+            .M = n, .N = n, .K = n, .trans_b = trans, .a_type = storage, .b_type = storage, .c_type = storage
+        };
         st = gemm_bench(g, &desc, 5, 0.0, keep_best, flops);
     }
     gemm_context_release(g);
@@ -201,8 +206,8 @@ typedef struct step_result {
 static gt_status time_steps(train *t, dev_device *d, step_result *r)
 {
     double *seconds = malloc((size_t)(o.runs + 1) * sizeof *seconds), loss, norm;
-    gt_status st = seconds ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the times of %llu steps",
-                                             (unsigned long long)o.runs);
+    gt_status st = seconds ? GT_OK
+                           : gt_fail(GT_NO_MEMORY, "no memory for the times of %llu steps", (unsigned long long)o.runs);
     for (int i = 0; !st && i < 2; i++)
         st = train_once(t, (uint64_t)i, 1, &loss, &norm);
     if (!st && !isfinite(loss))
@@ -242,36 +247,33 @@ static void show_step(const model_config *c, const step_result *r)
                "\"seq\": %llu, \"precision\": \"%s\", \"min_ms\": %.3f, \"median_ms\": %.3f, "
                "\"p99_ms\": %.3f, \"tokens_per_s\": %.2f, \"model_gflop\": %.3f, \"gflops\": %.2f, "
                "\"gemm_peak_gflops\": %.2f, \"share_of_gemm_peak\": %.4f, \"outside_kernels\": "
-               "%.4f, \"planned_bytes\": %llu, \"measured_bytes\": %llu}\n", c->name, n,
-               (unsigned long long)o.batch, (unsigned long long)o.seq, o.precision, r->min * 1e3,
-               r->median * 1e3, r->p99 * 1e3, tokens / r->median, flops * 1e-9,
-               flops / r->median * 1e-9, r->peak * 1e-9, flops / r->median / r->peak,
-               1.0 - r->busy_share, (unsigned long long)r->planned,
+               "%.4f, \"planned_bytes\": %llu, \"measured_bytes\": %llu}\n",
+               c->name, n, (unsigned long long)o.batch, (unsigned long long)o.seq, o.precision, r->min * 1e3,
+               r->median * 1e3, r->p99 * 1e3, tokens / r->median, flops * 1e-9, flops / r->median * 1e-9,
+               r->peak * 1e-9, flops / r->median / r->peak, 1.0 - r->busy_share, (unsigned long long)r->planned,
                (unsigned long long)r->measured);
         return;
     }
-    printf("model     %s, %s parameters, batch %llu x %llu tokens, %s\n", c->name,
-           gt_format_count(a, sizeof a, n), (unsigned long long)o.batch, (unsigned long long)o.seq,
-           o.precision);
-    printf("step      min %.1f ms, median %.1f ms, p99 %.1f ms over %llu steps\n", r->min * 1e3,
-           r->median * 1e3, r->p99 * 1e3, (unsigned long long)o.runs);
-    printf("speed     %.1f tokens/s, %.1f model GFLOP/s of %.1f GFLOP a step\n",
-           tokens / r->median, flops / r->median * 1e-9, flops * 1e-9);
-    printf("peak      %.1f GFLOP/s is the best GEMM here: the step reaches %.1f %% of it\n",
-           r->peak * 1e-9, 100.0 * flops / r->median / r->peak);
+    printf("model     %s, %s parameters, batch %llu x %llu tokens, %s\n", c->name, gt_format_count(a, sizeof a, n),
+           (unsigned long long)o.batch, (unsigned long long)o.seq, o.precision);
+    printf("step      min %.1f ms, median %.1f ms, p99 %.1f ms over %llu steps\n", r->min * 1e3, r->median * 1e3,
+           r->p99 * 1e3, (unsigned long long)o.runs);
+    printf("speed     %.1f tokens/s, %.1f model GFLOP/s of %.1f GFLOP a step\n", tokens / r->median,
+           flops / r->median * 1e-9, flops * 1e-9);
+    printf("peak      %.1f GFLOP/s is the best GEMM here: the step reaches %.1f %% of it\n", r->peak * 1e-9,
+           100.0 * flops / r->median / r->peak);
     printf("outside   %.1f %% of the step is not in kernels; %.2f s from start to the first step's "
-           "end\n", 100.0 * (1.0 - r->busy_share), r->first_s);
+           "end\n",
+           100.0 * (1.0 - r->busy_share), r->first_s);
     printf("memory    plan %s: parameters %s, gradients and moments %s, activations and scratch %s",
            gt_format_bytes(a, sizeof a, r->planned),
            gt_format_bytes(b, sizeof b, r->memory.parameters + r->memory.copies),
            gt_format_bytes(e, sizeof e, r->memory.gradients + r->memory.state),
            gt_format_bytes(f, sizeof f, r->memory.activations));
-    printf(", inputs and state %s, process and driver %s\n",
-           gt_format_bytes(a, sizeof a, r->memory.inputs),
+    printf(", inputs and state %s, process and driver %s\n", gt_format_bytes(a, sizeof a, r->memory.inputs),
            gt_format_bytes(b, sizeof b, r->before));
     if (r->measured)
-        printf("          measured %s at its peak, %+.1f %% of the plan\n",
-               gt_format_bytes(a, sizeof a, r->measured),
+        printf("          measured %s at its peak, %+.1f %% of the plan\n", gt_format_bytes(a, sizeof a, r->measured),
                100.0 * ((double)r->measured / (double)r->planned - 1.0));
 }
 
@@ -286,8 +288,7 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     if (!c.vocab)
         c.vocab = 256;
     if (o.batch * o.seq < 1 || o.batch > 1u << 20 || o.seq > (uint64_t)c.context)
-        return gt_fail(GT_MISUSE, "batch must be at least 1, and seq from 1 to the model's %d",
-                       c.context);
+        return gt_fail(GT_MISUSE, "batch must be at least 1, and seq from 1 to the model's %d", c.context);
     /* Random tokens: a step costs the same whatever they say. */
     const uint64_t count = 64 * o.batch * o.seq + 1;
     uint16_t *tokens = malloc(count * sizeof *tokens);
@@ -298,15 +299,22 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     for (uint64_t i = 0; i < count; i++)
         tokens[i] = (uint16_t)gt_random_below(&random, (uint64_t)(c.vocab < 65536 ? c.vocab : 65536));
     token_file file = { .data = (const unsigned char *)tokens, .count = count, .width = 2 };
-    const token_split split = { .files = &file, .file_count = 1, .count = count,
-                                .vocab = (uint32_t)c.vocab };
-    const train_model model = { .config = &c, .units = model_units(&c), .build = model_build_config,
-                                .batch = model_batch };
+    const token_split split = { .files = &file, .file_count = 1, .count = count, .vocab = (uint32_t)c.vocab };
+    const train_model model = {
+        .config = &c, .units = model_units(&c), .build = model_build_config, .batch = model_batch
+    };
     const train_data data = { &split, NULL };
-    train_options options = { .steps = 1000, .batch = o.batch, .micro_batch = o.micro_batch,
-                              .seq = o.seq, .seed = 1, .precision = storage,
-                              .recompute = o.recompute, .optim = optim_defaults(),
-                              .gemm = strcmp(o.engine, "auto") ? o.engine : NULL };
+    train_options options = {
+        .steps = 1000,
+        .batch = o.batch,
+        .micro_batch = o.micro_batch,
+        .seq = o.seq,
+        .seed = 1,
+        .precision = storage,
+        .recompute = o.recompute,
+        .optim = optim_defaults(),
+        .gemm = strcmp(o.engine, "auto") ? o.engine : NULL
+    };
     options.order = LOADER_SEQUENTIAL;
     st = train_create(&t, d, &model, &data, &options);
     double loss, norm;
@@ -350,8 +358,7 @@ gt_status bench_device(int argc, char **argv)
         return count ? gt_fail(GT_MISUSE, "bench takes one name, not '%s' and '%s'", words[0], words[1])
                      : cli_missing(&help, "what to measure");
     if (o.runs < 1 || o.runs > 100000)
-        return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000",
-                       (unsigned long long)o.runs);
+        return gt_fail(GT_MISUSE, "option --runs: %llu is not in 1..100000", (unsigned long long)o.runs);
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = dev_open(&d, o.devices);
@@ -364,8 +371,10 @@ gt_status bench_device(int argc, char **argv)
     else if (!strcmp(words[0], "step"))
         st = bench_step(d, storage, start);
     else
-        st = gt_fail(GT_MISUSE, "there is no bench '%s'; there are gemm, kernels, step, link, "
-                     "allreduce, reduce-scatter, all-gather and broadcast", words[0]);
+        st = gt_fail(GT_MISUSE,
+                     "there is no bench '%s'; there are gemm, kernels, step, link, "
+                     "allreduce, reduce-scatter, all-gather and broadcast",
+                     words[0]);
     dev_close(d);
     return st;
 }

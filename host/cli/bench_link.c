@@ -42,7 +42,8 @@ static const gt_option table[] = {
     { "report_gbits", 0, GT_FLAG, NULL, "Gb/s instead of MB/s", &o.gbits, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     CLI_COMM_OPTIONS(o.comm),
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
     "bench link [options]", "Measure bandwidth and latency between two ranks.",
@@ -50,7 +51,8 @@ static const cli_help help = {
     "  geartrain bench link --ranks 2 --transport tcp -s 1MiB\n"
     "  mpirun -n 2 -H a,b geartrain bench link -a --report_gbits\n"
     "MB/s is 1e6 bytes a second; peak is the best of 20 slices of the run; memcpy is what one\n"
-    "process of this host copies in blocks of that size.\n" };
+    "process of this host copies in blocks of that size.\n"
+};
 
 enum { SLICES = 20, CONTROL = 1, DATA = 2, BACK = 3 };
 
@@ -105,27 +107,23 @@ static gt_status advance(flow *f)
 }
 
 /* `count` messages; this rank sends, receives, or both. times[i]: when the i-th slice was over. */
-static gt_status stream(const ends *e, int sends, int receives, size_t size, uint64_t count,
-                        uint64_t *times)
+static gt_status stream(const ends *e, int sends, int receives, size_t size, uint64_t count, uint64_t *times)
 {
     flow out = { calloc((size_t)o.depth, sizeof(net_request *)), 0, 0 };
     flow in = { calloc((size_t)o.depth, sizeof(net_request *)), 0, 0 };
-    gt_status st = out.flight && in.flight ? GT_OK : gt_fail(GT_NO_MEMORY,
-                                                             "no memory for the requests in flight");
+    gt_status st = out.flight && in.flight ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the requests in flight");
     flow *lead = sends ? &out : &in;
     int slice = 0;
     while (!st && lead->finished < count) {
         if (receives && in.started < count) {
             st = advance(&in);
             if (!st)
-                st = net_recv_start(e->c, e->peer, DATA, e->in, size,
-                                    &in.flight[in.started++ % o.depth]);
+                st = net_recv_start(e->c, e->peer, DATA, e->in, size, &in.flight[in.started++ % o.depth]);
         }
         if (!st && sends && out.started < count) {
             st = advance(&out);
             if (!st)
-                st = net_send_start(e->c, e->peer, DATA, e->out, size,
-                                    &out.flight[out.started++ % o.depth]);
+                st = net_send_start(e->c, e->peer, DATA, e->out, size, &out.flight[out.started++ % o.depth]);
         }
         if (!st && lead->started == count)
             st = finish_one(lead);
@@ -147,7 +145,10 @@ static gt_status stream(const ends *e, int sends, int receives, size_t size, uin
 
 /* ---- bandwidth ----------------------------------------------------------------------------- */
 
-typedef struct speed { double average, peak, rate; uint64_t count; } speed;
+typedef struct speed {
+    double average, peak, rate;
+    uint64_t count;
+} speed;
 
 /* Rank 0 sends and keeps time; the run is over when the other end has all of it. */
 static gt_status run_bandwidth(const ends *e, size_t size, uint64_t count, speed *out)
@@ -185,8 +186,7 @@ static gt_status run_bandwidth(const ends *e, size_t size, uint64_t count, speed
 /* Rank 0 tells the other end how many. */
 static gt_status agree_count(const ends *e, uint64_t *count)
 {
-    return e->rank == 0 ? send_now(e, BACK, count, sizeof *count)
-                        : receive_now(e, BACK, count, sizeof *count);
+    return e->rank == 0 ? send_now(e, BACK, count, sizeof *count) : receive_now(e, BACK, count, sizeof *count);
 }
 
 static uint64_t enough(double seconds_each)
@@ -210,7 +210,10 @@ static gt_status bandwidth(const ends *e, size_t size, speed *out)
 
 /* ---- latency ------------------------------------------------------------------------------- */
 
-typedef struct delay { double min, typical, average, deviation, p99, p999, max; uint64_t count; } delay;
+typedef struct delay {
+    double min, typical, average, deviation, p99, p999, max;
+    uint64_t count;
+} delay;
 
 static int compare(const void *a, const void *b)
 {
@@ -247,8 +250,9 @@ static void summarise(double *half, uint64_t n, delay *out)
     const double mean = sum / (double)n;
     for (uint64_t i = 0; i < n; i++)
         squares += (half[i] - mean) * (half[i] - mean);
-    *out = (delay){ half[0], half[n / 2], mean, sqrt(squares / (double)n), half[n * 99 / 100],
-                    half[n * 999 / 1000], half[n - 1], n };
+    *out = (delay){
+        half[0], half[n / 2], mean, sqrt(squares / (double)n), half[n * 99 / 100], half[n * 999 / 1000], half[n - 1], n
+    };
 }
 
 static gt_status latency(const ends *e, size_t size, delay *out)
@@ -258,8 +262,7 @@ static gt_status latency(const ends *e, size_t size, delay *out)
     gt_status st = agree_count(e, &count);
     if (!st)
         st = ping_pong(e, size, count, NULL);
-    count = o.iterations && !o.duration
-                ? o.iterations : enough((double)(gt_now_ns() - begin) * 1e-9 / (double)count);
+    count = o.iterations && !o.duration ? o.iterations : enough((double)(gt_now_ns() - begin) * 1e-9 / (double)count);
     count = count > 1000000 ? 1000000 : count;
     if (!st)
         st = agree_count(e, &count);
@@ -322,11 +325,12 @@ static void print_speed(size_t size, const speed *s, const char *transport, doub
     if (o.json)
         printf("{\"bench\": \"link\", \"test\": \"%s\", \"transport\": \"%s\", \"bytes\": %zu, "
                "\"iterations\": %llu, \"peak_bytes_per_s\": %.0f, \"average_bytes_per_s\": %.0f, "
-               "\"messages_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n", o.both ? "bibw" : "bw",
-               transport, size, (unsigned long long)s->count, s->peak, s->average, s->rate, copying);
+               "\"messages_per_s\": %.0f, \"memcpy_bytes_per_s\": %.0f}\n",
+               o.both ? "bibw" : "bw", transport, size, (unsigned long long)s->count, s->peak, s->average, s->rate,
+               copying);
     else
-        printf(" %-12zu %-12llu %18.2f %20.2f %15.6f %14.2f\n", size, (unsigned long long)s->count,
-               unit(s->peak), unit(s->average), s->rate * 1e-6, unit(copying));
+        printf(" %-12zu %-12llu %18.2f %20.2f %15.6f %14.2f\n", size, (unsigned long long)s->count, unit(s->peak),
+               unit(s->average), s->rate * 1e-6, unit(copying));
     fflush(stdout);
 }
 
@@ -336,12 +340,12 @@ static void print_delay(size_t size, const delay *d, const char *transport)
         printf("{\"bench\": \"link\", \"test\": \"lat\", \"transport\": \"%s\", \"bytes\": %zu, "
                "\"iterations\": %llu, \"min_us\": %.3f, \"typical_us\": %.3f, \"average_us\": %.3f, "
                "\"stdev_us\": %.3f, \"p99_us\": %.3f, \"p999_us\": %.3f, \"max_us\": %.3f}\n",
-               transport, size, (unsigned long long)d->count, d->min * 1e6, d->typical * 1e6,
-               d->average * 1e6, d->deviation * 1e6, d->p99 * 1e6, d->p999 * 1e6, d->max * 1e6);
+               transport, size, (unsigned long long)d->count, d->min * 1e6, d->typical * 1e6, d->average * 1e6,
+               d->deviation * 1e6, d->p99 * 1e6, d->p999 * 1e6, d->max * 1e6);
     else
-        printf(" %-12zu %-12llu %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f\n", size,
-               (unsigned long long)d->count, d->min * 1e6, d->max * 1e6, d->typical * 1e6,
-               d->average * 1e6, d->deviation * 1e6, d->p99 * 1e6, d->p999 * 1e6);
+        printf(" %-12zu %-12llu %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f %10.2f\n", size, (unsigned long long)d->count,
+               d->min * 1e6, d->max * 1e6, d->typical * 1e6, d->average * 1e6, d->deviation * 1e6, d->p99 * 1e6,
+               d->p999 * 1e6);
     fflush(stdout);
 }
 
@@ -418,8 +422,8 @@ static gt_status measure(net_comm *c)
         st = make_buffers(&e);
     if (!st && e.rank == 0 && !o.json)
         printf("# to %s by %s; %s, %llu in flight, data verified before each run\n",
-               net_job_name(net_comm_job(c), e.peer, name, sizeof name), how,
-               o.plain ? "ordinary memory" : "arenas", (unsigned long long)o.depth);
+               net_job_name(net_comm_job(c), e.peer, name, sizeof name), how, o.plain ? "ordinary memory" : "arenas",
+               (unsigned long long)o.depth);
     fflush(stdout);
     if (!st && strcmp(o.test, "lat"))
         st = each_size(&e, 1);

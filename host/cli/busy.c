@@ -14,8 +14,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define LOOK_NS   100000000u
-#define MS        1000000ull
+#define LOOK_NS 100000000u
+#define MS 1000000ull
 
 static struct {
     pthread_mutex_t lock;
@@ -51,8 +51,7 @@ static void draw(const char *what, uint64_t took)
     char line[512], time[32];
     gt_format_duration(time, sizeof time, (double)took * 1e-9);
     const size_t room = columns() - 3 - strlen(time);
-    const int n = snprintf(line, sizeof line, "\r\033[K%.*s  %s", (int)(room < 400 ? room : 400), what,
-                           time);
+    const int n = snprintf(line, sizeof line, "\r\033[K%.*s  %s", (int)(room < 400 ? room : 400), what, time);
     put(line, (size_t)n);
     b.drawn = 1;
 }

@@ -42,12 +42,14 @@ const char *bench_kind(int i);          /* what there is to bench */
 int cli_is_verb(const char *word);
 
 /* What a verb's help shows above and below its options. */
-typedef struct cli_help { const char *usage, *summary, *examples; } cli_help;
+typedef struct cli_help {
+    const char *usage, *summary, *examples;
+} cli_help;
 
 /* Parses options; *words and *count are the arguments that are none. If help was asked for
  * it is printed and *done is 1: return GT_OK then. */
-gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
-                    char ***words, int *count, int *done);
+gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv, char ***words, int *count,
+                    int *done);
 
 /* All verbs, in the order help shows them; ends with { 0 }. */
 extern const cli_verb cli_verbs[];
@@ -64,7 +66,11 @@ gt_status cli_missing(const cli_help *help, const char *what);
 gt_status cli_no_words(char **words, const cli_help *help);
 
 /* An option that was given, and why it would do nothing. */
-typedef struct cli_useless { const char *option; int useless; const char *because; } cli_useless;
+typedef struct cli_useless {
+    const char *option;
+    int useless;
+    const char *because;
+} cli_useless;
 /* GT_MISUSE for the first of them that was given and is useless: nothing is ignored in silence. */
 gt_status cli_check_useless(const gt_option *table, const cli_useless *rules, size_t count);
 
@@ -80,7 +86,7 @@ typedef struct cli_progress {
     gt_activity activity;
 } cli_progress;
 /* A data_progress callback; context is a cli_progress with `what` set. */
-int  cli_progress_show(void *context, uint64_t done, uint64_t total);
+int cli_progress_show(void *context, uint64_t done, uint64_t total);
 void cli_progress_end(cli_progress *p);
 
 /* ---- sources: RUN|DIR -> description, weights, tokenizer ------------------------------ */
@@ -99,8 +105,7 @@ cli_tokenizer_mark cli_tokenizer_mark_of(const tokenizer *t);
 /* From the config.json of a run; not known if there is none yet. */
 gt_status cli_tokenizer_mark_read(cli_tokenizer_mark *out, const char *run);
 /* GT_MISUSE, naming both, if t, which came from `what`, is not the one of `run`'s mark; t may be NULL. */
-gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t,
-                                   const char *what);
+gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t, const char *what);
 
 typedef struct cli_source {
     char *path;
@@ -116,14 +121,14 @@ typedef struct cli_source {
 } cli_source;
 
 gt_status cli_source_open(cli_source *out, const char *path);
-void      cli_source_close(cli_source *s);
+void cli_source_close(cli_source *s);
 /* To be called before anything is done that needs its tokenizer: what is wrong with it if it cannot
  * be read, and GT_NOT_FOUND with `fix` behind the sentence if there is none. */
 gt_status cli_source_tokenizer(const cli_source *s, const char *fix);
 /* A model reads texts with the tokenizer it was trained with, `own`, which lies in `path`. GT_MISUSE,
  * naming both, if `other`, which came from `what`, gives other ids; if one is NULL nothing is known. */
-gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path,
-                             const tokenizer *other, const char *what);
+gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path, const tokenizer *other,
+                             const char *what);
 /* GT_MISUSE, naming the first difference, if --model `name`, c, computes anything else than the weights
  * of the source are for. */
 gt_status cli_source_check_model(const cli_source *s, const model_config *c, const char *name);

@@ -18,7 +18,11 @@
 
 /* SIGUSR2 only rings a doorbell; a thread of its own answers it, so that it comes through when all
  * others are stuck. */
-typedef struct watch { net_comm *comm; pthread_t thread; int doorbell[2]; } watch;
+typedef struct watch {
+    net_comm *comm;
+    pthread_t thread;
+    int doorbell[2];
+} watch;
 static int doorbell = -1;
 
 static void on_signal(int number)
@@ -128,11 +132,12 @@ gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
         const int start = o->ranks > 1 && cli_net_alone(&o->net);
         if (start && o->check && o->ranks <= 4096)
             st = o->check((int)o->ranks);
-        st = st ? st
+        st = st                ? st
              : o->ranks > 4096 ? gt_fail(GT_MISUSE, "option --ranks: at most 4096")
-             : start        ? cli_net_start((int)o->ranks, argv)
-             : o->may_be_alone && o->net.who.size == 1 ? body(NULL)
-                            : live(o, body);
+             : start           ? cli_net_start((int)o->ranks, argv)
+             : o->may_be_alone && o->net.who.size == 1
+                 ? body(NULL)
+                 : live(o, body);
     }
     cli_net_close(&o->net);
     return st;

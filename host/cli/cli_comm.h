@@ -25,10 +25,9 @@ typedef struct cli_comm {
 
 #define CLI_COMM_OPTIONS(n) \
     { .group = "Ranks" }, \
-    { "ranks", 0, GT_U64, "N", "start N ranks on this host, unless a launcher has", &(n).ranks, 0, \
-      NULL }, \
-    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &(n).transport, 0, NULL }, \
-    CLI_NET_OPTIONS((n).net)
+        { "ranks", 0, GT_U64, "N", "start N ranks on this host, unless a launcher has", &(n).ranks, 0, NULL }, \
+        { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &(n).transport, 0, NULL }, \
+        CLI_NET_OPTIONS((n).net)
 
 /* Before there is a record, and without ranks, SIGUSR2 is ignored. To be called again after a device
  * was opened, see base/stop.h. */

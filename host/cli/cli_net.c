@@ -31,7 +31,7 @@ static gt_status each_setting(const char *settings, net_config *config,
 {
     char one[1024];
     gt_status st = GT_OK;
-    for (const char *p = settings; *p && !st; ) {
+    for (const char *p = settings; *p && !st;) {
         const char *end = end_of_setting(p);
         snprintf(one, sizeof one, "%.*s", (int)(end - p), p);
         char *equals = strchr(one, '=');

@@ -24,11 +24,17 @@ typedef struct cli_net {
 } cli_net;
 
 #define CLI_NET_OPTIONS(n) \
-    { .group = "Network" }, \
-    { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings; --print-config lists them", \
-      &(n).settings, 0, NULL }, \
-    { "print-config", 0, GT_FLAG, NULL, "print all network settings and where they come from", \
-      &(n).print, 1, NULL }
+    { .group = "Network" }, { "net", \
+                              0, \
+                              GT_STRING, \
+                              "NAME=VALUE,..", \
+                              "network settings; --print-config lists them", \
+                              &(n).settings, \
+                              0, \
+                              NULL }, \
+    { \
+        "print-config", 0, GT_FLAG, NULL, "print all network settings and where they come from", &(n).print, 1, NULL \
+    }
 
 /* Reads settings and finds out which rank this is; log lines name it from now on. Close it
  * whatever this returns. */
@@ -48,8 +54,7 @@ gt_status cli_net_start(int ranks, char **argv);
 /* The start-up part of `geartrain doctor`: addresses, ports, secret, launcher, firewall. Says
  * each finding through good() or bad(). */
 typedef void cli_say_good(const char *format, ...) __attribute__((format(printf, 1, 2)));
-typedef void cli_say_bad(const char *fix, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+typedef void cli_say_bad(const char *fix, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void doctor_net(cli_say_good *good, cli_say_bad *bad);
 
 #endif

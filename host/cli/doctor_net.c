@@ -19,15 +19,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct listing { char text[1024]; size_t used; } listing;
+typedef struct listing {
+    char text[1024];
+    size_t used;
+} listing;
 
 static void list_address(void *context, const char *name, const net_address *a)
 {
     listing *l = context;
     char host[96];
     if (l->used < sizeof l->text)
-        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s %s",
-                                    l->used ? ", " : "", name,
+        l->used += (size_t)snprintf(l->text + l->used, sizeof l->text - l->used, "%s%s %s", l->used ? ", " : "", name,
                                     net_address_host(host, sizeof host, a));
 }
 
@@ -59,8 +61,7 @@ static int check_address(const net_config *c, net_address *at, cli_say_good *goo
 }
 
 /* A listener where a rank would have it; -1 if that fails. */
-static int check_ports(const net_config *c, const net_address *at, cli_say_good *good,
-                       cli_say_bad *bad)
+static int check_ports(const net_config *c, const net_address *at, cli_say_good *good, cli_say_bad *bad)
 {
     uint16_t first, last;
     int fd = -1;
@@ -69,8 +70,7 @@ static int check_ports(const net_config *c, const net_address *at, cli_say_good 
         return -1;
     }
     if (net_listen(&fd, at, first, (uint16_t)(first ? last - first + 1 : 1))) {
-        bad("end what uses these ports, or give others in the network setting port-range", "%s",
-            gt_message());
+        bad("end what uses these ports, or give others in the network setting port-range", "%s", gt_message());
         return -1;
     }
     if (first)
@@ -110,8 +110,7 @@ static void check_secret(const net_config *c, cli_say_good *good, cli_say_bad *b
     else if (stat(path, &s) != 0 && errno == ENOENT)
         good("secret file %s will be made when Slurm or torchrun first start a job", path);
     else if (net_secret_file(secret, path))
-        bad("chmod 600 it, or remove it to have a new one made; it must be the same on all hosts",
-            "%s", gt_message());
+        bad("chmod 600 it, or remove it to have a new one made; it must be the same on all hosts", "%s", gt_message());
     else
         good("secret file %s is there, and yours alone", path);
     memset(secret, 0, sizeof secret);
@@ -137,11 +136,12 @@ static void check_launchers(const net_config *c, cli_say_good *good, cli_say_bad
 {
     net_identity who;
     if (net_identity_find(&who, c))
-        bad("start it again the way it should run, or unset these variables", "the launcher's variables "
-            "make no sense: %s", gt_message());
+        bad("start it again the way it should run, or unset these variables",
+            "the launcher's variables "
+            "make no sense: %s",
+            gt_message());
     else if (strcmp(who.source, "alone"))
-        good("this is rank %d of %d, says %s; rank 0 is at %s:%d", who.rank, who.size, who.source,
-             who.host, who.port);
+        good("this is rank %d of %d, says %s; rank 0 is at %s:%d", who.rank, who.size, who.source, who.host, who.port);
     good("launchers here: geartrain launch%s%s%s", in_path("ssh") ? " (also over ssh)" : "",
          in_path("srun") ? ", srun" : "", in_path("mpirun") ? ", mpirun" : "");
 }

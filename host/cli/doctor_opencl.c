@@ -22,7 +22,9 @@
 /* ---- drivers ---------------------------------------------------------------------------------- */
 
 /* Whose file is it? The beginning of a library's name, and what brings it. */
-static const struct { const char *soname, *package; } packages[] = {
+static const struct {
+    const char *soname, *package;
+} packages[] = {
     { "libpocl.so", "pocl-opencl-icd" },
     { "libRusticlOpenCL.so", "mesa-opencl-icd" },
     { "libMesaOpenCL.so", "mesa-opencl-icd" },
@@ -79,19 +81,23 @@ static void say_load_failure(const char *who, const char *library, const char *r
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - library) : 0, library);
     char *near_by = itself && slash ? beside(who, slash + 1) : NULL;
     if (near_by)
-        snprintf(fix, sizeof fix, "the library is %s: set OCL_ICD_VENDORS to that, or write it into "
-                 "%s", near_by, who);
+        snprintf(fix, sizeof fix,
+                 "the library is %s: set OCL_ICD_VENDORS to that, or write it into "
+                 "%s",
+                 near_by, who);
     else if (itself && *folder && !gt_path_is_folder(folder))
-        snprintf(fix, sizeof fix, "there is no folder %s: if %s lies elsewhere, write where into "
-                 "the .icd file; else install %s, or remove the .icd file", folder, slash + 1,
-                 package ? package : "the driver's package again");
+        snprintf(fix, sizeof fix,
+                 "there is no folder %s: if %s lies elsewhere, write where into "
+                 "the .icd file; else install %s, or remove the .icd file",
+                 folder, slash + 1, package ? package : "the driver's package again");
     else if (itself)
         snprintf(fix, sizeof fix, "install %s, or remove the .icd file if the driver is gone",
                  package ? package : "the driver's package again");
     else
-        snprintf(fix, sizeof fix, "install %s%s%s; or, if it is there, add its folder to "
-                 "LD_LIBRARY_PATH", package ? package : "the package that has ",
-                 package ? ", which has " : "", missing);
+        snprintf(fix, sizeof fix,
+                 "install %s%s%s; or, if it is there, add its folder to "
+                 "LD_LIBRARY_PATH",
+                 package ? package : "the package that has ", package ? ", which has " : "", missing);
     doctor_bad(fix, "%s names %s, which does not load: %s", who, library, reason);
     free(near_by);
 }
@@ -101,8 +107,10 @@ static void say_load_failure(const char *who, const char *library, const char *r
 static int check_library(const char *who, const char *library)
 {
     if (!*library) {                    /* dlopen would take it for this program */
-        doctor_bad("install the driver that it came with again, or remove the file", "%s is empty: it "
-                   "names no library", who);
+        doctor_bad("install the driver that it came with again, or remove the file",
+                   "%s is empty: it "
+                   "names no library",
+                   who);
         return 0;
     }
     void *loaded = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
@@ -112,32 +120,36 @@ static int check_library(const char *who, const char *library)
         return 0;
     }
     if (!dlsym(loaded, "clGetExtensionFunctionAddress")) {      /* what every loader asks for first */
-        doctor_bad("name the driver's library there", "%s names %s, which loads but is no OpenCL driver", who,
-                   library);
+        doctor_bad("name the driver's library there", "%s names %s, which loads but is no OpenCL driver", who, library);
         return 0;
     }
     doctor_good("%s names %s, which loads", who, library);
     return 1;
 }
 
-typedef struct drivers { int found, usable, hidden; } drivers;
+typedef struct drivers {
+    int found, usable, hidden;
+} drivers;
 
 /* Variables by which drivers are told what to show; one that was set for another program hides all. */
 static void say_no_device(void)
 {
-    static const char *const names[] = { "POCL_DEVICES", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-                                         "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ONEAPI_DEVICE_SELECTOR",
+    static const char *const names[] = { "POCL_DEVICES",         "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+                                         "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL",   "ONEAPI_DEVICE_SELECTOR",
                                          "ZE_AFFINITY_MASK" };
     int set = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (getenv(names[i])) {
-            doctor_bad("unset it, or let it name a device that is here", "%s is '%s': drivers load, but none "
-                       "shows a device", names[i], getenv(names[i]));
+            doctor_bad("unset it, or let it name a device that is here",
+                       "%s is '%s': drivers load, but none "
+                       "shows a device",
+                       names[i], getenv(names[i]));
             set = 1;
         }
     if (!set)
         doctor_bad("a driver that loads and shows no device wants its hardware, its kernel module, or "
-                   "permission: see the other lines", "drivers load, but none shows a device");
+                   "permission: see the other lines",
+                   "drivers load, but none shows a device");
 }
 
 /* One .icd file: its first line names a library that must load. */
@@ -146,8 +158,7 @@ static void check_icd(drivers *d, const char *path)
     char *text;
     d->found++;
     if (gt_file_read(&text, NULL, path, 65536)) {
-        doctor_bad(gt_path_exists(path) ? "make the file readable" : "name a file that is there",
-                   "%s", gt_message());
+        doctor_bad(gt_path_exists(path) ? "make the file readable" : "name a file that is there", "%s", gt_message());
         gt_message_clear();
         return;
     }
@@ -163,7 +174,7 @@ static void check_icd(drivers *d, const char *path)
 static void check_icd_folder(drivers *d, const char *folder)
 {
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         size_t n = strlen(e->d_name);
         if (n < 5 || strcmp(e->d_name + n - 4, ".icd"))
             continue;
@@ -177,7 +188,8 @@ static void check_icd_folder(drivers *d, const char *folder)
     if (!d->found)
         doctor_bad("install a driver: `apt-get install pocl-opencl-icd` for any CPU, "
                    "mesa-opencl-icd or ROCm for AMD, intel-opencl-icd for Intel, the vendor's for "
-                   "NVIDIA", "there is no .icd file in %s, so no OpenCL driver is installed", folder);
+                   "NVIDIA",
+                   "there is no .icd file in %s, so no OpenCL driver is installed", folder);
 }
 
 /* OCL_ICD_VENDORS as ocl-icd reads it (libOpenCL(7)): a folder, one .icd file, or one library. */
@@ -190,7 +202,8 @@ static void check_vendors(drivers *d, const char *vendors, const char *folder)
     else if (strchr(vendors, ':') && !gt_path_exists(vendors))
         doctor_bad("put one .icd file for each driver into a folder, and name the folder",
                    "OCL_ICD_VENDORS is '%s', but the loader takes no list there: it takes one folder, "
-                   "one .icd file or one library", vendors);
+                   "one .icd file or one library",
+                   vendors);
     else if (n > 4 && !strcmp(vendors + n - 4, ".icd"))
         check_icd(d, there && gt_path_exists(there) ? there : vendors);
     else
@@ -215,7 +228,7 @@ static void check_render_nodes(void)
 {
     DIR *dir = opendir("/dev/dri");
     int found = 0;
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         char path[300];
         if (strncmp(e->d_name, "renderD", 7))
             continue;
@@ -239,26 +252,27 @@ static void check_render_nodes(void)
 
 /* ---- devices ---------------------------------------------------------------------------------- */
 
-typedef struct answers { const dev_info *device; int wrong; } answers;
+typedef struct answers {
+    const dev_info *device;
+    int wrong;
+} answers;
 
 static void say_proof(void *context, const dev_proof *p)
 {
     answers *a = context;
     const dev_info *i = a->device;
     switch (p->verdict) {
-    case DEV_HOLDS:
-        doctor_good("%s %s: %s", i->id, p->name, p->checks);
-        break;
+    case DEV_HOLDS: doctor_good("%s %s: %s", i->id, p->name, p->checks); break;
     case DEV_NO_CLOCK:
         doctor_bad("update its driver; until then it is timed by the host's clock, which counts the "
-                   "time of a launch as well", "%s (%s, driver %s) %s: %s", i->id, i->name, i->driver,
-                   p->name, p->found);
+                   "time of a launch as well",
+                   "%s (%s, driver %s) %s: %s", i->id, i->name, i->driver, p->name, p->found);
         break;
     case DEV_WRONG:
         a->wrong++;
         doctor_bad("update its driver, or take another device: this one computes wrongly without an "
-                   "error, so it is refused", "%s (%s, driver %s) %s: %s", i->id, i->name, i->driver,
-                   p->name, p->found);
+                   "error, so it is refused",
+                   "%s (%s, driver %s) %s: %s", i->id, i->name, i->driver, p->name, p->found);
     }
 }
 
@@ -269,8 +283,7 @@ static void check_device(const dev_info *i, int prove)
     answers a = { .device = i };
     char bytes[32];
     if (i->opencl_major < 1 || (i->opencl_major == 1 && i->opencl_minor < 2)) {
-        doctor_bad("update its driver; OpenCL 1.2 is the floor", "%s (%s) speaks only %s", i->id,
-                   i->name, i->version);
+        doctor_bad("update its driver; OpenCL 1.2 is the floor", "%s (%s) speaks only %s", i->id, i->name, i->version);
         return;
     }
     gt_status st = dev_open_unproven(&d, i->path);
@@ -279,8 +292,7 @@ static void check_device(const dev_info *i, int prove)
     dev_close(d);
     if (st)
         doctor_bad("update or reinstall its driver; the log above is the driver's own",
-                   "%s (%s, driver %s) does not run a kernel: %s", i->id, i->name, i->driver,
-                   gt_message());
+                   "%s (%s, driver %s) does not run a kernel: %s", i->id, i->name, i->driver, gt_message());
     else if (!a.wrong)
         doctor_good("%s (%s, driver %s, %s) compiles and runs kernels", i->id, i->name, i->driver,
                     gt_format_bytes(bytes, sizeof bytes, i->global_bytes));
@@ -298,7 +310,8 @@ void doctor_opencl(int prove)
         gt_message_clear();
         if (d.hidden)
             doctor_bad("set RUSTICL_ENABLE to the drivers it shall show: llvmpipe (any CPU), radeonsi, "
-                       "iris, nouveau, separated by commas", "rusticl loads, but shows only what "
+                       "iris, nouveau, separated by commas",
+                       "rusticl loads, but shows only what "
                        "RUSTICL_ENABLE names, and that is not set: there is no device");
         else
             say_no_device();

@@ -27,8 +27,18 @@
 enum { BATCH = 3, SEQ = 64, K = 65543 };
 
 static const model_config tiny = {
-    .family = "gpt2", .name = "a tiny model", .layers = 2, .heads = 4, .channels = 128, .inner = 512,
-    .context = SEQ, .vocab = 211, .vocab_given = 1, .eps = 1e-5f, .init_deviation = 0.1f };
+    .family = "gpt2",
+    .name = "a tiny model",
+    .layers = 2,
+    .heads = 4,
+    .channels = 128,
+    .inner = 512,
+    .context = SEQ,
+    .vocab = 211,
+    .vocab_given = 1,
+    .eps = 1e-5f,
+    .init_deviation = 0.1f
+};
 
 typedef struct step {
     train *t;
@@ -46,8 +56,9 @@ typedef struct step {
 /* The device's side: random weights, one sequence after the other of a random text. */
 static gt_status make_training(step *s, dev_device *d)
 {
-    const train_model model = { .config = &tiny, .units = model_units(&tiny), .build = model_build_config,
-                                .batch = model_batch };
+    const train_model model = {
+        .config = &tiny, .units = model_units(&tiny), .build = model_build_config, .batch = model_batch
+    };
     const train_data data = { &s->split, NULL };
     gt_random random;
     gt_random_init(&random, 1, 1);
@@ -57,14 +68,15 @@ static gt_status make_training(step *s, dev_device *d)
         s->tokens[i] = s->text[i];
         s->targets[i] = s->text[i + 1];
     }
-    s->file = (token_file){ .data = (const unsigned char *)s->text, .count = BATCH * SEQ + 1,
-                            .width = 2 };
-    s->split = (token_split){ .files = &s->file, .file_count = 1, .count = BATCH * SEQ + 1,
-                              .vocab = (uint32_t)tiny.vocab };
+    s->file = (token_file){ .data = (const unsigned char *)s->text, .count = BATCH * SEQ + 1, .width = 2 };
+    s->split = (token_split){
+        .files = &s->file, .file_count = 1, .count = BATCH * SEQ + 1, .vocab = (uint32_t)tiny.vocab
+    };
     s->optim = optim_defaults();
     s->optim.schedule = LR_CONSTANT;
-    train_options options = { .steps = 10, .batch = BATCH, .seq = SEQ, .seed = 1,
-                              .precision = DTYPE_F32, .optim = s->optim };
+    train_options options = {
+        .steps = 10, .batch = BATCH, .seq = SEQ, .seed = 1, .precision = DTYPE_F32, .optim = s->optim
+    };
     options.order = LOADER_SEQUENTIAL;
     return train_create(&s->t, d, &model, &data, &options);
 }
@@ -77,7 +89,7 @@ static gt_status make_reference(step *s)
     for (int i = 0; !st && i < params_count(p); i++) {
         model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         float *value = t ? malloc((size_t)t->count * sizeof *value) : NULL;
-        st = !t ? gt_fail(GT_UNSUPPORTED, "the reference has no '%s'", params_info(p, i)->name)
+        st = !t       ? gt_fail(GT_UNSUPPORTED, "the reference has no '%s'", params_info(p, i)->name)
              : !value ? gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for %s", t->name)
                       : params_read(p, i, value);
         for (int64_t k = 0; !st && k < t->count; k++)
@@ -109,12 +121,11 @@ static void compare_gradient(step *s, const model_reference_tensor *t, const flo
         size += t->grad[k] * t->grad[k];
     }
     if (!(sqrt(off) <= 1e-3 * sqrt(size) + 1e-5 * s->want_norm))
-        snprintf(s->found, sizeof s->found, "the gradient of %s is %.2g off, of a length of %.4g",
-                 t->name, sqrt(off), sqrt(size));
+        snprintf(s->found, sizeof s->found, "the gradient of %s is %.2g off, of a length of %.4g", t->name, sqrt(off),
+                 sqrt(size));
 }
 
-static void compare_update(step *s, const model_reference_tensor *t, const float *grad,
-                           const float *now, int decays)
+static void compare_update(step *s, const model_reference_tensor *t, const float *grad, const float *now, int decays)
 {
     const optim_config *o = &s->optim;
     const double clip = fmin(1.0, o->clip / (s->norm + 1e-6)), lr = optim_lr(o, 0);
@@ -124,8 +135,8 @@ static void compare_update(step *s, const model_reference_tensor *t, const float
         reference_adamw(1, &want, &g, &first, &second, 1, clip, lr, o->beta1, o->beta2, o->eps,
                         decays ? o->weight_decay : 0.0);
         if (!(fabs((double)now[k] - want) <= 2e-2 * lr + 1e-6 * fabs(want)))
-            snprintf(s->found, sizeof s->found, "the update of %s leaves %.7g at element %lld, not %.7g",
-                     t->name, (double)now[k], (long long)k, want);
+            snprintf(s->found, sizeof s->found, "the update of %s leaves %.7g at element %lld, not %.7g", t->name,
+                     (double)now[k], (long long)k, want);
     }
 }
 
@@ -136,22 +147,21 @@ static gt_status compare_tensors(step *s)
     const int count = params_count(p);
     double loss;
     float **grads = calloc((size_t)count, sizeof *grads);
-    gt_status st = grads ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for %d gradients",
-                                           count);
+    gt_status st = grads ? GT_OK
+                         : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for %d gradients", count);
     for (int i = 0; !st && i < count; i++) {
         const model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         grads[i] = malloc(2 * (size_t)t->count * sizeof **grads);
-        st = grads[i] ? params_read_grad(p, i, grads[i])
-                      : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for the gradient of %s",
-                                t->name);
+        st = grads[i]
+                 ? params_read_grad(p, i, grads[i])
+                 : gt_fail(GT_NO_MEMORY, "cannot check a training step: no memory for the gradient of %s", t->name);
         if (!st && !s->found[0])
             compare_gradient(s, t, grads[i]);
     }
     if (!st)
         st = train_once(s->t, 0, 1, &loss, &s->norm);
     if (!st && !s->found[0] && differs(s->norm, s->want_norm, 1e-4))
-        snprintf(s->found, sizeof s->found, "the norm of the gradients is %.6g, not %.6g", s->norm,
-                 s->want_norm);
+        snprintf(s->found, sizeof s->found, "the norm of the gradients is %.6g, not %.6g", s->norm, s->want_norm);
     for (int i = 0; !st && i < count && !s->found[0]; i++) {
         const model_reference_tensor *t = model_reference_find(s->reference, params_info(p, i)->name);
         st = params_read(p, i, grads[i] + t->count);
@@ -215,13 +225,13 @@ void doctor_prove_step(const dev_info *i)
     if (!st)
         st = compare_step(&s);
     if (st)
-        doctor_bad(fix, "%s (%s, driver %s) training step: %s", i->id, i->name, i->driver,
-                   gt_message());
+        doctor_bad(fix, "%s (%s, driver %s) training step: %s", i->id, i->name, i->driver, gt_message());
     else if (s.found[0])
         doctor_bad(fix, "%s (%s, driver %s) training step: %s", i->id, i->name, i->driver, s.found);
     else
         doctor_good("%s training step: loss %.6f, gradient norm %.5f and every tensor as the host "
-                    "computes them in double", i->id, s.loss, s.norm);
+                    "computes them in double",
+                    i->id, s.loss, s.norm);
     gt_message_clear();
     model_reference_release(s.reference);
     train_release(s.t);

@@ -25,7 +25,7 @@ static int each_entry(const char *folder, void (*visit)(void *context, const cha
 {
     int count = 0;
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         if (*e->d_name != '.') {
             count++;
             if (visit)
@@ -50,16 +50,19 @@ static int read_line(char *out, size_t size, const char *path)
 /* Counts adapters of vendors that sell RDMA, by vendor and class (02: network, 0c06: InfiniBand). */
 static void count_adapter(void *context, const char *name)
 {
-    static const struct { const char *vendor, *name; } vendors[] = {
-        { "0x15b3", "NVIDIA Mellanox" }, { "0x14e4", "Broadcom" }, { "0x1425", "Chelsio" },
-        { "0x19e5", "Huawei" }, { "0x1dd8", "AMD Pensando" } };
+    static const struct {
+        const char *vendor, *name;
+    } vendors[] = { { "0x15b3", "NVIDIA Mellanox" },
+                    { "0x14e4", "Broadcom" },
+                    { "0x1425", "Chelsio" },
+                    { "0x19e5", "Huawei" },
+                    { "0x1dd8", "AMD Pensando" } };
     char path[300], vendor[32], class[32], *found = context;
     snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/vendor", name);
     if (!read_line(vendor, sizeof vendor, path))
         return;
     snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/class", name);
-    if (!read_line(class, sizeof class, path)
-        || (strncmp(class, "0x02", 4) && strncmp(class, "0x0c06", 6)))
+    if (!read_line(class, sizeof class, path) || (strncmp(class, "0x02", 4) && strncmp(class, "0x0c06", 6)))
         return;
     for (size_t i = 0; i < sizeof vendors / sizeof *vendors; i++)
         if (!strcmp(vendor, vendors[i].vendor))
@@ -70,10 +73,13 @@ static int is_container(void)
 {
     char line[8];
     return access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0
-        || read_line(line, sizeof line, "/run/systemd/container");
+           || read_line(line, sizeof line, "/run/systemd/container");
 }
 
-typedef struct rights { int nodes, refused; char name[128], error[96]; } rights;
+typedef struct rights {
+    int nodes, refused;
+    char name[128], error[96];
+} rights;
 
 static void check_node(void *context, const char *name)
 {
@@ -100,31 +106,36 @@ static int check_kernel(cli_say_good *good, cli_say_bad *bad)
     if (!devices) {
         if (*adapter)
             good("no RDMA device here: ranks on several hosts use tcp; if the %s can do RDMA, its driver "
-                 "(mlx5_ib, bnxt_re, irdma, ...) wants to be loaded: modprobe says why it cannot", adapter);
+                 "(mlx5_ib, bnxt_re, irdma, ...) wants to be loaded: modprobe says why it cannot",
+                 adapter);
         else
             good("no RDMA device here: ranks on several hosts use tcp");
         return 0;
     }
     if (access("/sys/class/infiniband_verbs", F_OK)) {
-        bad("modprobe ib_uverbs", "the kernel has %d RDMA device%s, but its module ib_uverbs, which "
-            "programs need, is not loaded", devices, devices == 1 ? "" : "s");
+        bad("modprobe ib_uverbs",
+            "the kernel has %d RDMA device%s, but its module ib_uverbs, which "
+            "programs need, is not loaded",
+            devices, devices == 1 ? "" : "s");
         return 1;
     }
     each_entry("/dev/infiniband", check_node, &r);
     if (!r.nodes && is_container())
         bad("start the container with --device=/dev/infiniband and --ulimit memlock=-1 (Kubernetes: "
-            "an RDMA device plugin)", "the kernel has %d RDMA device%s, but this container was not "
-            "given /dev/infiniband", devices, devices == 1 ? "" : "s");
+            "an RDMA device plugin)",
+            "the kernel has %d RDMA device%s, but this container was not "
+            "given /dev/infiniband",
+            devices, devices == 1 ? "" : "s");
     else if (!r.nodes)
         bad("install rdma-core, whose udev rules make them, and `udevadm trigger`",
             "the kernel has %d RDMA device%s, but there are no /dev/infiniband/uverbs*", devices,
             devices == 1 ? "" : "s");
     else if (r.refused)
         bad("rdma-core's udev rules give them mode 0666: install it, or add yourself to the group that "
-            "owns them", "%s may not be opened: %s", r.name, r.error);
+            "owns them",
+            "%s may not be opened: %s", r.name, r.error);
     else
-        good("the kernel has %d RDMA device%s, and their files may be opened", devices,
-             devices == 1 ? "" : "s");
+        good("the kernel has %d RDMA device%s, and their files may be opened", devices, devices == 1 ? "" : "s");
     return 1;
 }
 
@@ -135,8 +146,9 @@ static void say_gids(const net_verbs_survey_port *p, cli_say_good *good)
     for (int i = 0; i < p->gids; i++) {
         const net_verbs_survey_gid *g = &p->gid[i];
         good("    GID %d %s (%s)%s", g->index, g->address, g->kind,
-             g->chosen ? ": tried first, unless the peer's fit another better"
-             : g->operational ? "" : ": not operational, left out");
+             g->chosen        ? ": tried first, unless the peer's fit another better"
+             : g->operational ? ""
+                              : ": not operational, left out");
     }
 }
 
@@ -151,8 +163,8 @@ static void check_port(const net_verbs_survey_port *p, cli_say_good *good, cli_s
         const char *fix = "check the kernel's log (dmesg)";
         if (strstr(p->trouble, "not active"))
             fix = strcmp(p->layer, "Ethernet")
-                ? "check the cable, and that a subnet manager (opensm) runs on the fabric"
-                : "check the cable, and set its interface up: `ip link set DEV up`";
+                      ? "check the cable, and that a subnet manager (opensm) runs on the fabric"
+                      : "check the cable, and set its interface up: `ip link set DEV up`";
         else if (strstr(p->trouble, "GID"))
             fix = "give its interface an address (`rdma link` names it), and leave gid-index unset";
         else if (strstr(p->trouble, "does not open"))
@@ -181,11 +193,12 @@ static void check_memlock(const net_verbs_survey *s, cli_say_good *good, cli_say
         bad("`memlock unlimited` for your user in /etc/security/limits.conf and log in again; "
             "`docker run --ulimit memlock=-1`; LimitMEMLOCK=infinity in a systemd unit",
             "only %s of memory may be locked, RDMA needs %s and the size of what is sent: ranks will "
-            "use tcp", gt_format_bytes(a, sizeof a, s->memlock), gt_format_bytes(b, sizeof b, s->need));
+            "use tcp",
+            gt_format_bytes(a, sizeof a, s->memlock), gt_format_bytes(b, sizeof b, s->need));
     else
         good("%s of memory may be locked; RDMA needs %s and the size of what is sent, so `ulimit -l "
-             "unlimited` is better", gt_format_bytes(a, sizeof a, s->memlock),
-             gt_format_bytes(b, sizeof b, s->need));
+             "unlimited` is better",
+             gt_format_bytes(a, sizeof a, s->memlock), gt_format_bytes(b, sizeof b, s->need));
 }
 
 void doctor_verbs(cli_say_good *good, cli_say_bad *bad)
@@ -199,7 +212,8 @@ void doctor_verbs(cli_say_good *good, cli_say_bad *bad)
     else if (check_kernel(good, bad) && !net_verbs_survey_take(&s, config)) {
         if (s->trouble[0])
             bad("install libibverbs1 and ibverbs-providers; inside a container, the same version as on "
-                "the host is best", "%s", s->trouble);
+                "the host is best",
+                "%s", s->trouble);
         for (int i = 0; i < s->ports; i++)
             check_port(&s->port[i], good, bad);
         if (s->ports)

@@ -42,7 +42,8 @@ static gt_status settle_stack(void)
     setrlimit(RLIMIT_STACK, &limit);
     return limit.rlim_cur >= LEAST_STACK
                ? GT_OK
-               : gt_fail(GT_NO_MEMORY, "the stack may not grow beyond %s here (ulimit -s), and compilers "
+               : gt_fail(GT_NO_MEMORY,
+                         "the stack may not grow beyond %s here (ulimit -s), and compilers "
                          "inside OpenCL drivers need %s; raise it with `ulimit -s 8192`",
                          gt_format_size(has, sizeof has, limit.rlim_cur),
                          gt_format_size(needs, sizeof needs, LEAST_STACK));
@@ -76,7 +77,8 @@ static gt_status check_address_space(void)
     const uint64_t need = PROGRAM + (blas_threads() + 1) * BUFFER + cores() * THREAD;
     if (limit.rlim_cur >= need)
         return GT_OK;
-    return gt_fail(GT_NO_MEMORY, "this process may use %s of address space (ulimit -v), and its libraries need "
+    return gt_fail(GT_NO_MEMORY,
+                   "this process may use %s of address space (ulimit -v), and its libraries need "
                    "%s; raise it with `ulimit -v unlimited`, or need less with OPENBLAS_NUM_THREADS=1",
                    gt_format_bytes(has, sizeof has, limit.rlim_cur), gt_format_bytes(needs, sizeof needs, need));
 }

@@ -72,8 +72,8 @@ int cli_columns(void)
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80;
 }
 
-gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv,
-                    char ***words, int *count, int *done)
+gt_status cli_parse(const gt_option *table, const cli_help *help, int argc, char **argv, char ***words, int *count,
+                    int *done)
 {
     gt_option_help asked;
     int first = argc;
@@ -127,8 +127,8 @@ gt_status cli_missing(const cli_help *help, const char *what)
 
 gt_status cli_no_words(char **words, const cli_help *help)
 {
-    return gt_fail(GT_MISUSE, "%.*s takes no words such as '%s'; -h lists the options", name_length(help),
-                   help->usage, words[0]);
+    return gt_fail(GT_MISUSE, "%.*s takes no words such as '%s'; -h lists the options", name_length(help), help->usage,
+                   words[0]);
 }
 
 gt_status cli_check_useless(const gt_option *table, const cli_useless *rules, size_t count)
@@ -163,8 +163,8 @@ int cli_progress_show(void *context, uint64_t done, uint64_t total)
     gt_format_bytes(a, sizeof a, done);
     gt_format_bytes(b, sizeof b, total);
     gt_format_duration(left, sizeof left, done ? seconds / share - seconds : 0.0);
-    const int full = snprintf(line, sizeof line, "%s  [%s] %3.0f %%  %s of %s  %s left", p->what, bar, 100.0 * share,
-                              a, b, done ? left : "?");
+    const int full = snprintf(line, sizeof line, "%s  [%s] %3.0f %%  %s of %s  %s left", p->what, bar, 100.0 * share, a,
+                              b, done ? left : "?");
     if (full >= cli_columns())
         snprintf(line, sizeof line, "%s  %3.0f %%  %s left", p->what, 100.0 * share, done ? left : "?");
     fprintf(stderr, "\r\033[K%.*s", cli_columns() - 1, line);
@@ -203,8 +203,7 @@ static int unknown_verb(const char *word)
         }
     }
     if (nearest >= 0)
-        fprintf(stderr, "geartrain: unknown verb '%s'; did you mean %s?\n", word,
-                cli_verbs[nearest].name);
+        fprintf(stderr, "geartrain: unknown verb '%s'; did you mean %s?\n", word, cli_verbs[nearest].name);
     else
         fprintf(stderr, "geartrain: unknown verb '%s'; `geartrain -h` lists them\n", word);
     return 2;

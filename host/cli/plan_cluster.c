@@ -50,8 +50,7 @@ static void print_replica(const pipe_cluster *c, const pipe_job *job, const pipe
     for (int s = 0; s < replica->stages; s++) {
         const pipe_stage *stage = &replica->stage[s];
         plan_unit_range(stage->first_unit, stage->first_unit + stage->units, job->units, what, sizeof what);
-        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s,
-               device_name(c, stage, where, sizeof where), what,
+        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s, device_name(c, stage, where, sizeof where), what,
                gt_format_bytes(need, sizeof need, (uint64_t)stage->memory),
                gt_format_bytes(limit, sizeof limit, (uint64_t)stage->limit),
                1e3 * (stage->cost.forward + stage->cost.backward_input + stage->cost.backward_weight));
@@ -67,21 +66,20 @@ static void describe(const pipe_plan *p, char *out, size_t size)
     }
     char stages[32];
     snprintf(stages, sizeof stages, least == most ? "%d" : "%d-%d", least, most);
-    snprintf(out, size, "%d replicas x %s stages x %d tensor, micro-batches of %d%s, %s, dealt %s",
-             p->replicas, stages, p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "",
-             p->schedule, p->distribution);
+    snprintf(out, size, "%d replicas x %s stages x %d tensor, micro-batches of %d%s, %s, dealt %s", p->replicas, stages,
+             p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "", p->schedule, p->distribution);
 }
 
-static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice,
-                       double uniform, int tensor, int stages, double took)
+static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice, double uniform,
+                       int tensor, int stages, double took)
 {
     const pipe_plan *p = &choice->best;
     char what[160];
     describe(p, what, sizeof what);
     printf("%d devices in %d nodes, %llu plans tried, %llu fit, %.2f s\n\nplan       %s\n"
-           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it\n", c->devices, c->nodes,
-           (unsigned long long)choice->tried, (unsigned long long)choice->fitting, took, what, p->step,
-           100.0 * p->idle, p->reduce);
+           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it\n",
+           c->devices, c->nodes, (unsigned long long)choice->tried, (unsigned long long)choice->fitting, took, what,
+           p->step, 100.0 * p->idle, p->reduce);
     if (p->unused)
         printf("unused     %d devices without equal neighbours\n", p->unused);
     for (int i = 0; i < choice->runners_up; i++) {
@@ -91,8 +89,8 @@ static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_ch
                100.0 * (q->step / p->step - 1.0), 100.0 * q->idle, q->reduce);
     }
     if (isfinite(uniform))
-        printf("uniform    %.3f s with %d stages x %d tensor and equal shares: %.2f x slower\n", uniform,
-               stages, tensor, uniform / p->step);
+        printf("uniform    %.3f s with %d stages x %d tensor and equal shares: %.2f x slower\n", uniform, stages,
+               tensor, uniform / p->step);
     else
         printf("uniform    no split with equal shares fits\n");
     enum { SHOWN = 2 };
@@ -126,20 +124,19 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
         json_t *stages = json_array();
         for (int s = 0; s < p->replica[r].stages; s++) {
             const pipe_stage *t = &p->replica[r].stage[s];
-            json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}",
-                "device", c->device[t->first_device].name, "first_device", t->first_device,
-                "devices", t->devices, "first_unit", t->first_unit, "units", t->units,
-                "memory", t->memory, "limit", t->limit, "forward_s", t->cost.forward,
-                "backward_input_s", t->cost.backward_input, "backward_weight_s", t->cost.backward_weight));
+            json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "device",
+                                                    c->device[t->first_device].name, "first_device", t->first_device,
+                                                    "devices", t->devices, "first_unit", t->first_unit, "units",
+                                                    t->units, "memory", t->memory, "limit", t->limit, "forward_s",
+                                                    t->cost.forward, "backward_input_s", t->cost.backward_input,
+                                                    "backward_weight_s", t->cost.backward_weight));
         }
-        json_array_append_new(replicas, json_pack("{s:i, s:f, s:o}", "micro_batches",
-                              p->replica[r].micro_batches, "seconds", p->replica[r].seconds,
-                              "stages", stages));
+        json_array_append_new(replicas, json_pack("{s:i, s:f, s:o}", "micro_batches", p->replica[r].micro_batches,
+                                                  "seconds", p->replica[r].seconds, "stages", stages));
     }
-    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step,
-                            "idle", p->idle, "reduce_s", p->reduce, "tensor", p->tensor,
-                            "micro_batch", p->micro_batch, "recompute", p->recompute,
-                            "schedule", p->schedule, "dealt", p->distribution, "uniform_s",
+    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step, "idle", p->idle,
+                            "reduce_s", p->reduce, "tensor", p->tensor, "micro_batch", p->micro_batch, "recompute",
+                            p->recompute, "schedule", p->schedule, "dealt", p->distribution, "uniform_s",
                             isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas);
     char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);

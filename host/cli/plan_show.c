@@ -21,8 +21,7 @@ plan_model plan_model_of(const model_config *c)
 {
     if (!c)
         return (plan_model){ 0 };
-    return (plan_model){ c->name, model_build_config, c, model_units(c), (double)model_parameters(c),
-                         model_batch };
+    return (plan_model){ c->name, model_build_config, c, model_units(c), (double)model_parameters(c), model_batch };
 }
 
 void plan_unit_range(int from, int to, int units, char *out, size_t size)
@@ -76,8 +75,8 @@ static void print_rank(const run_plan *p, const run_replica *r, int k, int devic
     const int stage = k / p->tensor, rank = r->rank[k];
     const pipe_cost c = stage_cost(p, r, stage);
     stage_units(p, r, stage, what, sizeof what);
-    printf("%7d %5d  %-*s %7.2f %7.2f %7.2f  %8s of %-8s %s\n", stage, rank, devices, p->device[rank],
-           1e3 * c.forward, 1e3 * c.backward_input, 1e3 * c.backward_weight,
+    printf("%7d %5d  %-*s %7.2f %7.2f %7.2f  %8s of %-8s %s\n", stage, rank, devices, p->device[rank], 1e3 * c.forward,
+           1e3 * c.backward_input, 1e3 * c.backward_weight,
            gt_format_bytes(need, sizeof need, (uint64_t)p->memory[rank]),
            gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]), what);
 }
@@ -88,8 +87,8 @@ static void print_replicas(const run_plan *p)
     for (int i = 0; i < p->replicas; i++) {
         const run_replica *r = &p->replica[i];
         const int sequences = r->micro_batches * r->micro_batch;
-        printf("\nreplica %d   %d of %d sequences: %d micro-batch%s of %d\n", i, sequences, p->batch,
-               r->micro_batches, r->micro_batches > 1 ? "es" : "", r->micro_batch);
+        printf("\nreplica %d   %d of %d sequences: %d micro-batch%s of %d\n", i, sequences, p->batch, r->micro_batches,
+               r->micro_batches > 1 ? "es" : "", r->micro_batch);
         printf("  stage  rank  %-*s    F ms    B ms    W ms  memory               holds\n", devices, "device");
         for (int k = 0; k < r->stages * p->tensor; k++)
             print_rank(p, r, k, devices);
@@ -119,8 +118,9 @@ static void print_all(const plan_question *q, const plan_local_result *r)
            gt_format_count(count, sizeof count, (double)model_parameters(q->model)), q->model->layers,
            dtype_name(q->storage));
     printf("batch      %d sequences of %d tokens\n", q->batch, q->seq);
-    printf("profile    %s, %.2f s; search %.3f s\n", r->measured ? "measured now, all ranks at once"
-           : "from the cache (--again measures)", r->profile_seconds, r->search_seconds);
+    printf("profile    %s, %.2f s; search %.3f s\n",
+           r->measured ? "measured now, all ranks at once" : "from the cache (--again measures)", r->profile_seconds,
+           r->search_seconds);
     printf("plan       %d rank%s in %d replica%s, %s, sync %s", p->ranks, p->ranks > 1 ? "s" : "", p->replicas,
            p->replicas > 1 ? "s" : "", p->schedule, p->sync);
     if (p->tensor > 1)
@@ -141,9 +141,8 @@ static gt_status print_json(const plan_local_result *r)
     json_t *plan = st ? NULL : json_loadb(text.data, text.size, 0, NULL), *lines = json_array();
     for (const char *line = r->runners_up.data; line && *line; line = strchr(line, '\n') + 1)
         json_array_append_new(lines, json_stringn(line, (size_t)(strchr(line, '\n') - line)));
-    json_t *all = json_pack("{s:b, s:f, s:f, s:o?, s:o}", "measured", r->measured, "profile_s",
-                            r->profile_seconds, "search_s", r->search_seconds, "plan", plan, "runners_up",
-                            lines);
+    json_t *all = json_pack("{s:b, s:f, s:f, s:o?, s:o}", "measured", r->measured, "profile_s", r->profile_seconds,
+                            "search_s", r->search_seconds, "plan", plan, "runners_up", lines);
     char *out = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     if (out)
         puts(out);
@@ -163,8 +162,9 @@ static gt_status draw(const plan_question *q, const run_plan *p)
     gt_text svg = { 0 };
     char note[160];
     const char **names = calloc((size_t)r->stages, sizeof *names);
-    char (*text)[64] = calloc((size_t)r->stages, sizeof *text);
-    gt_status st = names && text ? run_plan_schedule(p, 0, &s) : gt_fail(GT_NO_MEMORY, "no memory to draw a plan of %d stages", r->stages);
+    char(*text)[64] = calloc((size_t)r->stages, sizeof *text);
+    gt_status st = names && text ? run_plan_schedule(p, 0, &s)
+                                 : gt_fail(GT_NO_MEMORY, "no memory to draw a plan of %d stages", r->stages);
     if (!st)
         st = pipe_simulate(&sim, &s, r->cost, 1);
     for (int k = 0; !st && k < r->stages; k++) {
@@ -179,8 +179,8 @@ static gt_status draw(const plan_question *q, const run_plan *p)
              r->stages > 1 ? "s" : "", r->micro_batches, r->micro_batches > 1 ? "es" : "", r->micro_batch, p->schedule,
              1e3 * sim.step, 100.0 * sim.idle);
     if (!st)
-        st = pipe_timeline_svg(&svg, &(pipe_picture){ "One step of replica 0, predicted", note, &s, sim.event,
-                                                      names, NULL });
+        st = pipe_timeline_svg(&svg,
+                               &(pipe_picture){ "One step of replica 0, predicted", note, &s, sim.event, names, NULL });
     if (!st)
         st = gt_file_write(q->timeline, svg.data, svg.size);
     gt_text_release(&svg);

@@ -69,8 +69,8 @@ gt_status rank_device_open(dev_device **out, const char *devices, net_comm *c)
     gt_status st = devices ? dev_specs(&specs, &count, devices) : GT_OK;
     const char *spec = devices && !st ? specs[me->local_rank % count] : own;
     if (!st && count > 1 && me->local_size > count)
-        st = gt_fail(GT_MISUSE, "%d ranks on host %s share --devices '%s'; name as many", me->local_size,
-                     me->host, devices);
+        st = gt_fail(GT_MISUSE, "%d ranks on host %s share --devices '%s'; name as many", me->local_size, me->host,
+                     devices);
     if (!st && !devices)
         st = me->local_size > 1 ? own_device(own, sizeof own, me->local_rank, me->local_size) : GT_OK;
     if (!st)

@@ -43,8 +43,7 @@ gt_status run_starts_write(const char *run)
     } else if (!st) {
         json_t *root = json_object();
         for (int i = 0; i < count; i++)
-            json_object_set_new(root, mine[i].who, json_pack("{s:s, s:i}", "job", mine[i].job, "start",
-                                                             mine[i].start));
+            json_object_set_new(root, mine[i].who, json_pack("{s:s, s:i}", "job", mine[i].job, "start", mine[i].start));
         text = json_dumps(root, JSON_INDENT(2));
         json_decref(root);
         st = text ? gt_folder_make(run) : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path);

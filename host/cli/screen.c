@@ -19,7 +19,10 @@
 enum { NARROWEST = 20 };
 
 /* unfinished: part of a line is shown already; bar: it is one that is drawn over and over. */
-typedef struct screen { int fd, raw, unfinished; atomic_int bar; } screen;
+typedef struct screen {
+    int fd, raw, unfinished;
+    atomic_int bar;
+} screen;
 
 static screen screens[2] = { { .fd = STDOUT_FILENO }, { .fd = STDERR_FILENO } };
 

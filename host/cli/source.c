@@ -41,8 +41,10 @@ static gt_status parse_mark(cli_tokenizer_mark *out, const json_t *root, const c
         return GT_OK;
     if (!kind || !hash || strlen(hash) != 16 || strspn(hash, "0123456789abcdef") != 16 || tokens < 1
         || tokens > INT32_MAX)
-        return gt_fail(GT_FORMAT, "'%s': \"tokenizer\" is not {\"kind\": text, \"tokens\": number, "
-                       "\"hash\": 16 hexadecimal digits}", file);
+        return gt_fail(GT_FORMAT,
+                       "'%s': \"tokenizer\" is not {\"kind\": text, \"tokens\": number, "
+                       "\"hash\": 16 hexadecimal digits}",
+                       file);
     out->known = 1;
     out->tokens = (uint32_t)tokens;
     out->hash = strtoull(hash, NULL, 16);
@@ -50,16 +52,16 @@ static gt_status parse_mark(cli_tokenizer_mark *out, const json_t *root, const c
     return GT_OK;
 }
 
-gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t,
-                                   const char *what)
+gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run, const tokenizer *t, const char *what)
 {
     if (!m->known || !t || m->hash == tokenizer_hash(t))
         return GT_OK;
-    return gt_fail(GT_MISUSE, "'%s' was trained with another tokenizer, as its config.json says (%s, %u tokens, "
+    return gt_fail(GT_MISUSE,
+                   "'%s' was trained with another tokenizer, as its config.json says (%s, %u tokens, "
                    "%016llx), than %s (%s, %u tokens, %016llx), whose ids mean other texts; put the first one "
                    "back into '%s/tokenizer' from a copy or an export of the run, or name it with --tokenizer",
-                   run, m->kind, m->tokens, (unsigned long long)m->hash, what, tokenizer_name(t),
-                   tokenizer_vocab(t), (unsigned long long)tokenizer_hash(t), run);
+                   run, m->kind, m->tokens, (unsigned long long)m->hash, what, tokenizer_name(t), tokenizer_vocab(t),
+                   (unsigned long long)tokenizer_hash(t), run);
 }
 
 /* A run's config.json holds the model's description under "model". */
@@ -70,8 +72,10 @@ static gt_status read_run_config(const char *path, int *is_run, cli_tokenizer_ma
     gt_status st = file ? GT_OK : no_memory(path);
     *is_run = 0;
     if (!st && !gt_path_exists(file))
-        st = gt_fail(GT_NOT_FOUND, "'%s' is neither a run directory nor a Hugging Face folder: "
-                     "there is no config.json in it", path);
+        st = gt_fail(GT_NOT_FOUND,
+                     "'%s' is neither a run directory nor a Hugging Face folder: "
+                     "there is no config.json in it",
+                     path);
     if (!st)
         st = gt_file_read(&text, NULL, file, 1u << 24);
     json_t *root = st ? NULL : json_loads(text, JSON_REJECT_DUPLICATES, &error);
@@ -136,22 +140,24 @@ gt_status cli_source_tokenizer(const cli_source *s, const char *fix)
     if (s->tokenizer_status)
         return gt_fail(s->tokenizer_status, "%s", s->tokenizer_why);
     if (!s->tokenizer && s->mark.known)
-        return gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer, and was trained with one (%s, %u tokens, %016llx); "
-                       "%s", s->path, s->mark.kind, s->mark.tokens, (unsigned long long)s->mark.hash, fix);
+        return gt_fail(GT_NOT_FOUND,
+                       "'%s' has no tokenizer, and was trained with one (%s, %u tokens, %016llx); "
+                       "%s",
+                       s->path, s->mark.kind, s->mark.tokens, (unsigned long long)s->mark.hash, fix);
     return s->tokenizer ? GT_OK : gt_fail(GT_NOT_FOUND, "'%s' has no tokenizer; %s", s->path, fix);
 }
 
-gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path,
-                             const tokenizer *other, const char *what)
+gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path, const tokenizer *other,
+                             const char *what)
 {
     if (!own || !other || tokenizer_hash(own) == tokenizer_hash(other))
         return GT_OK;
-    return gt_fail(GT_MISUSE, "'%s' was trained with the tokenizer in '%s' (%s, %u tokens, %016llx), and %s "
+    return gt_fail(GT_MISUSE,
+                   "'%s' was trained with the tokenizer in '%s' (%s, %u tokens, %016llx), and %s "
                    "is another one (%s, %u tokens, %016llx): its ids mean other texts; leave --tokenizer "
-                   "out, give text or tokens of the first, or train a new model", model, path,
-                   tokenizer_name(own), tokenizer_vocab(own), (unsigned long long)tokenizer_hash(own), what,
-                   tokenizer_name(other), tokenizer_vocab(other),
-                   (unsigned long long)tokenizer_hash(other));
+                   "out, give text or tokens of the first, or train a new model",
+                   model, path, tokenizer_name(own), tokenizer_vocab(own), (unsigned long long)tokenizer_hash(own),
+                   what, tokenizer_name(other), tokenizer_vocab(other), (unsigned long long)tokenizer_hash(other));
 }
 
 gt_status cli_source_open(cli_source *out, const char *path)
@@ -210,8 +216,10 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
     char what[128];
     if (!model_config_difference(what, sizeof what, c, &s->config, MODEL_COMPUTES))
         return GT_OK;
-    return gt_fail(GT_MISUSE, "model '%s' has %s as the weights of '%s': they would compute something else; "
-                   "leave --model out to take what '%s' says", name, what, s->path, s->path);
+    return gt_fail(GT_MISUSE,
+                   "model '%s' has %s as the weights of '%s': they would compute something else; "
+                   "leave --model out to take what '%s' says",
+                   name, what, s->path, s->path);
 }
 
 /* Shapes that fit do not say that it is the same model. */

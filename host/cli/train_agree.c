@@ -16,9 +16,8 @@
  * came of them; the plan is rank 0's. */
 static int may_differ(const char *name)
 {
-    static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from", "out", "devices",
-                                         "ranks", "plan", "transport", "net", "print-config", "gemm",
-                                         "json" };
+    static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from",         "out",  "devices",
+                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return 1;
@@ -34,8 +33,7 @@ static void put_option(void *lines, const gt_option *row, const char *value)
 static void put_tokens(gt_text *lines, const char *what, const token_split *s)
 {
     gt_text_printf(lines, "the number of %s tokens\t%" PRIu64 "\n", what, s ? s->count : 0);
-    gt_text_printf(lines, "the checksum of the %s tokens\t%016" PRIx64 "\n", what,
-                   s ? token_split_hash(s) : 0);
+    gt_text_printf(lines, "the checksum of the %s tokens\t%016" PRIx64 "\n", what, s ? token_split_hash(s) : 0);
 }
 
 static void put_model(void *lines, const char *key, const char *value)
@@ -53,20 +51,20 @@ static gt_status compare(net_comm *c, int rank, const char *first, const char *o
             const size_t name = strcspn(first, "\t"), its = strcspn(other, "\t");
             if (name >= a || its >= b)
                 break;
-            return gt_fail(GT_MISMATCH, "the ranks would not train the same: %.*s is %.*s on rank 0, but "
-                           "%.*s on %s; start all ranks with the same options, data and model", (int)name,
-                           first, (int)(a - name - 1), first + name + 1, (int)(b - its - 1),
-                           other + its + 1, net_job_name(net_comm_job(c), rank, who, sizeof who));
+            return gt_fail(GT_MISMATCH,
+                           "the ranks would not train the same: %.*s is %.*s on rank 0, but "
+                           "%.*s on %s; start all ranks with the same options, data and model",
+                           (int)name, first, (int)(a - name - 1), first + name + 1, (int)(b - its - 1), other + its + 1,
+                           net_job_name(net_comm_job(c), rank, who, sizeof who));
         }
         first += a + (first[a] == '\n');
         other += b + (other[b] == '\n');
     }
-    return *first == *other ? GT_OK
-           : gt_fail(GT_MISMATCH, "rank %d was told other things than rank 0", rank);
+    return *first == *other ? GT_OK : gt_fail(GT_MISMATCH, "rank %d was told other things than rank 0", rank);
 }
 
-gt_status train_agree(net_comm *c, const gt_option *table, const model_config *model,
-                      const token_split *train, const token_split *val)
+gt_status train_agree(net_comm *c, const gt_option *table, const model_config *model, const token_split *train,
+                      const token_split *val)
 {
     gt_text mine = { 0 };
     net_blobs all;
@@ -76,8 +74,7 @@ gt_status train_agree(net_comm *c, const gt_option *table, const model_config *m
     model_config_each(model, MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS, put_model, &mine);
     gt_text_put(&mine, "", 1);          /* with the end of the text */
     gt_status st = mine.failed ? gt_fail(GT_NO_MEMORY, "cannot compare the ranks: no memory for their settings as text")
-                               : net_job_exchange(net_comm_job(c), "what is trained", mine.data, mine.size,
-                                                  &all);
+                               : net_job_exchange(net_comm_job(c), "what is trained", mine.data, mine.size, &all);
     gt_text_release(&mine);
     if (st)
         return st;

@@ -19,7 +19,7 @@
  * vocabulary). GT_MISMATCH with the same sentence on every rank, which names the first rank and
  * setting that differ from rank 0's. Paths and devices may differ, what is in the files must not:
  * of tokens the numbers and a checksum are compared (of large files: of pieces spread over them). */
-gt_status train_agree(net_comm *c, const gt_option *table, const model_config *model,
-                      const token_split *train, const token_split *val);
+gt_status train_agree(net_comm *c, const gt_option *table, const model_config *model, const token_split *train,
+                      const token_split *val);
 
 #endif

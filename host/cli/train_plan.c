@@ -43,15 +43,15 @@ static void show_rank(const run_plan *p, int rank, FILE *out)
         unit_range(range, sizeof range, r->cut[v], r->cut[v + 1] - 1, p->units);
         snprintf(what + used, sizeof what - used, "%s%s", c ? " and " : "", range);
     }
-    fprintf(out, "        rank %-3d %-12s %-22s %-34s %d x %d sequences\n", rank, p->device[rank], where,
-            what, r->micro_batches, r->micro_batch);
+    fprintf(out, "        rank %-3d %-12s %-22s %-34s %d x %d sequences\n", rank, p->device[rank], where, what,
+            r->micro_batches, r->micro_batch);
 }
 
 void train_plan_show(const run_plan *p, int most, FILE *out)
 {
-    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s%s", p->ranks,
-            p->replicas, p->replicas > 1 ? "s" : "", p->tensor, p->schedule,
-            p->recompute ? ", recomputed" : "", sync_mode_shares_state(sync_mode_find(p->sync)) ? ", optimizer sharded" : "");
+    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s%s", p->ranks, p->replicas,
+            p->replicas > 1 ? "s" : "", p->tensor, p->schedule, p->recompute ? ", recomputed" : "",
+            sync_mode_shares_state(sync_mode_find(p->sync)) ? ", optimizer sharded" : "");
     if (p->step > 0.0)
         fprintf(out, "; predicted %.1f ms a step, %.1f %% idle", p->step * 1e3, 100.0 * p->idle);
     fprintf(out, "\n");
@@ -123,8 +123,9 @@ static gt_status picture_make(picture *q, const run_plan *p, const net_blobs *sa
     const size_t n = (size_t)p->ranks;
     gt_status st = GT_OK;
     q->of = calloc((size_t)p->replicas, sizeof *q->of);
-    q->all = (pipe_schedule){ .chunks = p->chunks, .count = calloc(n, sizeof(int)),
-                              .list = calloc(n, sizeof(pipe_instruction *)) };
+    q->all = (pipe_schedule){
+        .chunks = p->chunks, .count = calloc(n, sizeof(int)), .list = calloc(n, sizeof(pipe_instruction *))
+    };
     q->event = calloc(n, sizeof(pipe_event *));
     q->name = calloc(n, sizeof(char *));
     q->place = calloc(n, sizeof(char *));
@@ -188,8 +189,8 @@ static gt_status draw(const run_plan *p, const net_blobs *said, const trace_cloc
     picture q = { 0 };
     gt_text svg = { 0 };
     char title[64], note[256], *path = gt_path_join(run, "timeline.svg");
-    gt_status st = path ? picture_make(&q, p, said) : gt_fail(GT_NO_MEMORY,
-                                                              "no memory for the path of '%s/timeline.svg'", run);
+    gt_status st = path ? picture_make(&q, p, said)
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/timeline.svg'", run);
     snprintf(title, sizeof title, "Step %llu as measured", (unsigned long long)train_steps_done(t));
     say_plan(p, note, sizeof note);
     if (!st) {

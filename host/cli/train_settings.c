@@ -29,10 +29,8 @@ static const char *rule_option[TRAIN_RULE_SETTINGS];
 /* Rows in front of those that the optimizer's rules add (make_table), and behind them. */
 static const gt_option front[] = {
     { .group = "Model and data" },
-    { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model,
-      0, NULL },
-    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &train_set.data, 0,
-      NULL },
+    { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model, 0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &train_set.data, 0, NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &train_set.bits, 1,
       NULL },
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or its family's",
@@ -43,8 +41,7 @@ static const gt_option front[] = {
     { .group = "Steps" },
     { "steps", 'n', GT_U64, "N", "optimizer updates", &train_set.steps, 0, NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &train_set.batch, 0, NULL },
-    { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all of the batch", &train_set.micro_batch, 0,
-      NULL },
+    { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all of the batch", &train_set.micro_batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &train_set.seq, 0, NULL },
     { "order", 0, GT_CHOICE, "shuffled|sequential", "order of the samples", &train_set.order, 1, NULL },
     { "seed", 0, GT_U64, "S", "seed of weights, order and dropout", &train_set.seed, 0, NULL },
@@ -54,8 +51,7 @@ static const gt_option front[] = {
     { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "shape over the steps", &train_set.schedule, 0, NULL },
     { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &train_set.warmup, 0, NULL },
     { "min-lr", 0, GT_DOUBLE, "X", "learning rate at the end; default: a tenth of --lr", &train_set.min_lr, 0, NULL },
-    { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &train_set.decay_share,
-      1, NULL },
+    { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &train_set.decay_share, 1, NULL },
 };
 
 static const gt_option back[] = {
@@ -63,55 +59,47 @@ static const gt_option back[] = {
     { "clip", 0, GT_DOUBLE, "X", "limit of the gradient's norm, 0: no limit", &train_set.clip, 0, NULL },
     { "dropout", 0, GT_DOUBLE, "X", "dropout probability; default: the model's", &train_set.dropout, 0, NULL },
     { .group = "Devices and plan" },
-    { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each",
-      &train_set.devices, 0, NULL },
-    { "ranks", 0, GT_U64, "N", "ranks of this host, unless a launcher started some", &train_set.comm.ranks,
-      1, NULL },
-    { "plan", 0, GT_STRING, "FILE|auto", "plan to follow: a file of `geartrain plan`, or measured",
-      &train_set.plan, 1, NULL },
+    { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &train_set.devices, 0, NULL },
+    { "ranks", 0, GT_U64, "N", "ranks of this host, unless a launcher started some", &train_set.comm.ranks, 1, NULL },
+    { "plan", 0, GT_STRING, "FILE|auto", "plan to follow: a file of `geartrain plan`, or measured", &train_set.plan, 1,
+      NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of a replica", &train_set.stages, 0, NULL },
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &train_set.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
-    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline",
-      &train_set.pipe_schedule, 0, NULL },
-    { "sync", 0, GT_CHOICE, cli_syncs, "what ranks add up; sharded: optimizer state shared out",
-      &train_set.sync, 1, NULL },
+    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "what ranks add up; sharded: optimizer state shared out", &train_set.sync, 1,
+      NULL },
     { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
       NULL },
     { "replan", 0, GT_FLAG, NULL, "a new plan when a rank becomes slow", &train_set.replan, 1, NULL },
     { "slow", 0, GT_DOUBLE, "X", "slowing, as a ratio to the others', of a slow rank", &train_set.slow, 1, NULL },
-    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &train_set.comm.transport, 1,
-      NULL },
+    { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &train_set.comm.transport, 1, NULL },
     { "net", 0, GT_STRING, "NAME=VALUE,..", "network settings", &train_set.comm.net.settings, 1, NULL },
-    { "print-config", 0, GT_FLAG, NULL, "all network settings and where they come from",
-      &train_set.comm.net.print, 1, NULL },
-    { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights",
-      &train_set.precision, 0, NULL },
-    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 0,
+    { "print-config", 0, GT_FLAG, NULL, "all network settings and where they come from", &train_set.comm.net.print, 1,
       NULL },
+    { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights", &train_set.precision, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 0, NULL },
     { "gemm", 0, GT_CHOICE, cli_engines, "matrix engine", &train_set.gemm, 1, NULL },
     { .group = "Evaluation, checkpoints, output" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
-    { "eval-batches", 0, GT_U64, "N", "validation on N x --batch sequences, 0: all", &train_set.eval_batches, 1,
+    { "eval-batches", 0, GT_U64, "N", "validation on N x --batch sequences, 0: all", &train_set.eval_batches, 1, NULL },
+    { "eval-data", 0, GT_STRING, "FILE|DIR", "validation text, or folder with val shards", &train_set.eval_data, 1,
       NULL },
-    { "eval-data", 0, GT_STRING, "FILE|DIR", "validation text, or folder with val shards",
-      &train_set.eval_data, 1, NULL },
-    { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &train_set.save_every, 0,
-      NULL },
+    { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &train_set.save_every, 0, NULL },
     { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &train_set.keep, 1, NULL },
-    { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 0,
-      NULL },
-    { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 0,
-      NULL },
+    { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 0, NULL },
+    { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a step", &train_set.json, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
 const cli_help train_help = {
     "train --model NAME --data FILE --out RUN [options]", "Train a model.",
     "  geartrain train --model gpt2-mini --data input.txt --tokenizer char --out runs/first \\\n"
     "      --steps 2000 --batch 12 --lr 1e-3 --warmup 100 --eval-every 250\n"
     "  geartrain train --out runs/first --resume\n"
-    "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n" };
+    "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n"
+};
 
 /* ---- options of the optimizer's rules --------------------------------------------------------- */
 
@@ -202,13 +190,14 @@ static gt_status check_rule(void)
     const optim_rule *r = optim_rule_find(o->optimizer);
     if (optim_rule_sees_tensors(r) && strcmp(o->tensor, "auto") && strcmp(o->tensor, "1")
         && sync_mode_shares_state(sync_mode_find(o->sync)))
-        return gt_fail(GT_MISUSE, "--optimizer %s needs tensors whole, and --tensor %s with --sync %s cuts them and "
-                       "shares their state out; leave one of the two out, or take another --optimizer", o->optimizer,
-                       o->tensor, o->sync);
+        return gt_fail(GT_MISUSE,
+                       "--optimizer %s needs tensors whole, and --tensor %s with --sync %s cuts them and "
+                       "shares their state out; leave one of the two out, or take another --optimizer",
+                       o->optimizer, o->tensor, o->sync);
     for (int i = 0; i < TRAIN_RULE_SETTINGS && rule_option[i]; i++)
         if (gt_option_given(train_table, rule_option[i]) && !setting_of(r, rule_option[i]))
-            return gt_fail(GT_MISUSE, "option --%s would be ignored: it belongs to --optimizer %s; leave it out", rule_option[i],
-                           rules_with(names, sizeof names, rule_option[i]));
+            return gt_fail(GT_MISUSE, "option --%s would be ignored: it belongs to --optimizer %s; leave it out",
+                           rule_option[i], rules_with(names, sizeof names, rule_option[i]));
     return GT_OK;
 }
 
@@ -292,9 +281,11 @@ static gt_status check_batch(void)
     if (!o->batch)
         return gt_fail(GT_MISUSE, "option --batch: a step has at least 1 sequence");
     if (o->micro_batch && o->batch % o->micro_batch)
-        return gt_fail(GT_MISUSE, "batch %llu%s is not a multiple of micro-batch %llu%s; change --batch or "
-                       "--micro-batch", (unsigned long long)o->batch, of_run("batch"),
-                       (unsigned long long)o->micro_batch, of_run("micro-batch"));
+        return gt_fail(GT_MISUSE,
+                       "batch %llu%s is not a multiple of micro-batch %llu%s; change --batch or "
+                       "--micro-batch",
+                       (unsigned long long)o->batch, of_run("batch"), (unsigned long long)o->micro_batch,
+                       of_run("micro-batch"));
     return GT_OK;
 }
 
@@ -309,8 +300,10 @@ static gt_status check_numbers(void)
 gt_status train_settings_check(void)
 {
     if (o->resume && (!o->data || (!o->model && !o->from)))
-        return gt_fail(GT_MISUSE, "cannot resume '%s': its config.json does not say --%s; give it "
-                       "again", o->out, o->data ? "model" : "data");
+        return gt_fail(GT_MISUSE,
+                       "cannot resume '%s': its config.json does not say --%s; give it "
+                       "again",
+                       o->out, o->data ? "model" : "data");
     if (!o->data || (!o->model && !o->from))
         return cli_missing(&train_help, o->data ? "--model NAME|FILE|DIR" : "--data FILE|DIR");
     if (!o->steps)
@@ -372,8 +365,7 @@ gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *
         json_t *options = json_object();
         gt_options_each(train_table, put_option, options);
         json_t *root = json_pack("{s:s, s:o, s:o*, s:o}", "program", "geartrain " GT_VERSION, "model",
-                                 json_loads(model, 0, NULL), "tokenizer", mark_json(mark), "options",
-                                 options);
+                                 json_loads(model, 0, NULL), "tokenizer", mark_json(mark), "options", options);
         text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
         st = text ? gt_file_write(path, text, strlen(text))
                   : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path);
@@ -414,8 +406,10 @@ static gt_status check_from(const char *began)
     free(now);
     free(then);
     return same ? GT_OK
-           : gt_fail(GT_MISUSE, "--resume goes on from the checkpoints of '%s', so --from '%s' would be "
-                     "ignored; leave one of them out, or name another folder with --out", o->out, o->from);
+                : gt_fail(GT_MISUSE,
+                          "--resume goes on from the checkpoints of '%s', so --from '%s' would be "
+                          "ignored; leave one of them out, or name another folder with --out",
+                          o->out, o->from);
 }
 
 /* State of one rule means nothing to another. */
@@ -423,7 +417,8 @@ static gt_status check_same_rule(const char *began)
 {
     if (!began || !gt_option_given(train_table, "optimizer") || !strcmp(began, o->optimizer))
         return GT_OK;
-    return gt_fail(GT_MISMATCH, "cannot resume '%s' with --optimizer %s: it was begun with %s, whose state its "
+    return gt_fail(GT_MISMATCH,
+                   "cannot resume '%s' with --optimizer %s: it was begun with %s, whose state its "
                    "checkpoints hold; leave the option out, or start another run from its weights with --from '%s'",
                    o->out, o->optimizer, began, o->out);
 }
@@ -486,13 +481,24 @@ uint64_t train_settings_first_save(const json_t *kept)
 
 train_options train_settings_options(void)
 {
-    train_options t = { .steps = o->steps, .batch = o->batch, .micro_batch = o->micro_batch,
-                        .seq = o->seq, .seed = o->seed, .recompute = o->recompute,
-                        .gemm = strcmp(o->gemm, "auto") ? o->gemm : NULL, .run = o->out,
-                        .resume = o->resume, .new_data = gt_option_given(train_table, "data"),
-                        .eval_every = o->eval_every,
-                        .eval_batches = o->eval_batches, .save_every = o->save_every,
-                        .keep = o->keep, .compress = sync_compressor_find(o->compress), .optim = optim_defaults() };
+    train_options t = {
+        .steps = o->steps,
+        .batch = o->batch,
+        .micro_batch = o->micro_batch,
+        .seq = o->seq,
+        .seed = o->seed,
+        .recompute = o->recompute,
+        .gemm = strcmp(o->gemm, "auto") ? o->gemm : NULL,
+        .run = o->out,
+        .resume = o->resume,
+        .new_data = gt_option_given(train_table, "data"),
+        .eval_every = o->eval_every,
+        .eval_batches = o->eval_batches,
+        .save_every = o->save_every,
+        .keep = o->keep,
+        .compress = sync_compressor_find(o->compress),
+        .optim = optim_defaults()
+    };
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
     optim_config_rule(&t.optim, optim_rule_find(o->optimizer));

@@ -31,9 +31,10 @@ static gt_status repeat_model(model_config *c)
     if (!st)
         st = model_config_load(c, o->model);
     if (!st && model_config_difference(what, sizeof what, c, &run, MODEL_COMPUTES | MODEL_BEGINS))
-        st = gt_fail(GT_MISUSE, "cannot resume '%s' as model '%s': that has %s as the run's config.json says; "
-                     "leave --model out to go on as it began, or name another folder with --out", o->out,
-                     o->model, what);
+        st = gt_fail(GT_MISUSE,
+                     "cannot resume '%s' as model '%s': that has %s as the run's config.json says; "
+                     "leave --model out to go on as it began, or name another folder with --out",
+                     o->out, o->model, what);
     if (!st)
         take_vocabulary(c, &run);
     return st;
@@ -155,16 +156,23 @@ gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cl
     *spec = given ? o->tokenizer : brings ? NULL : own->tokenizer ? own->path : made ? NULL : o->tokenizer;
     const int none = !*spec && !brings && (eval_text || (text && (o->from || resumed)));
     if (!st && none && own->mark.known)
-        return gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: '%s' was trained with one (%s, %u "
+        return gt_fail(GT_NOT_FOUND,
+                       "there is no tokenizer to read '%s' with: '%s' was trained with one (%s, %u "
                        "tokens, %016llx) that is not in '%s/tokenizer' any more; put it back there from a copy "
-                       "or an export of the run, or name it with --tokenizer", text ? o->data : o->eval_data,
-                       own->marked, own->mark.kind, own->mark.tokens, (unsigned long long)own->mark.hash,
-                       own->marked);
+                       "or an export of the run, or name it with --tokenizer",
+                       text ? o->data : o->eval_data, own->marked, own->mark.kind, own->mark.tokens,
+                       (unsigned long long)own->mark.hash, own->marked);
     if (!st && none)
-        st = gt_fail(GT_NOT_FOUND, "there is no tokenizer to read '%s' with: %s '%s' came without one; name "
-                     "the one that it was made with by --tokenizer", text ? o->data : o->eval_data,
-                     resumed ? "run" : text ? "the model of" : "the data of",
-                     resumed ? o->out : text ? o->from : o->data);
+        st = gt_fail(GT_NOT_FOUND,
+                     "there is no tokenizer to read '%s' with: %s '%s' came without one; name "
+                     "the one that it was made with by --tokenizer",
+                     text ? o->data : o->eval_data,
+                     resumed ? "run"
+                     : text  ? "the model of"
+                             : "the data of",
+                     resumed ? o->out
+                     : text  ? o->from
+                             : o->data);
     if (!st && !*spec && text)
         *spec = own->usual = model_tokenizer(c);
     return st;
@@ -190,8 +198,10 @@ static void settle_mark(train_tokenizer *own, const data_set *data)
     else if (!o->resume || !has_checkpoint())
         own->mark = cli_tokenizer_mark_of(data->tokenizer);
     else if (data->tokenizer)
-        gt_log(GT_LOG_WARN, "train", "nothing in '%s' says which tokenizer it was trained with; that of '%s' is "
-               "used, and not kept there", o->out, o->data);
+        gt_log(GT_LOG_WARN, "train",
+               "nothing in '%s' says which tokenizer it was trained with; that of '%s' is "
+               "used, and not kept there",
+               o->out, o->data);
 }
 
 gt_status train_check_tokenizer(train_tokenizer *own, const data_set *data)
@@ -213,11 +223,12 @@ gt_status train_settle_vocabulary(model_config *c, const data_set *data)
 {
     const int V = data->tokenizer ? (int)tokenizer_vocab(data->tokenizer) : 0;
     if (!V && !c->vocab)
-        return gt_fail(GT_MISMATCH, "'%s' came without a tokenizer, and model '%s' leaves the "
-                       "vocabulary to it; name one with --tokenizer", o->data, c->name);
+        return gt_fail(GT_MISMATCH,
+                       "'%s' came without a tokenizer, and model '%s' leaves the "
+                       "vocabulary to it; name one with --tokenizer",
+                       o->data, c->name);
     if (V > c->vocab && c->vocab_given)
-        return gt_fail(GT_MISMATCH, "the tokenizer has %d tokens, model '%s' only %d", V, c->name,
-                       c->vocab);
+        return gt_fail(GT_MISMATCH, "the tokenizer has %d tokens, model '%s' only %d", V, c->name, c->vocab);
     if (V && !c->vocab_given)
         c->vocab = V;
     return GT_OK;
@@ -227,8 +238,10 @@ gt_status train_settle_vocabulary(model_config *c, const data_set *data)
 gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c)
 {
     cli_progress p = { .what = "tokenizing" };
-    data_request r = { .spec = spec, .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
-                       .progress = cli_progress_show, .context = &p };
+    data_request r = { .spec = spec,
+                       .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
+                       .progress = cli_progress_show,
+                       .context = &p };
     gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
     if (!st)
         st = data_open_as(data, o->data, &r);
@@ -245,17 +258,17 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
 
 /* What is validated on; *val NULL: nothing. Who asked for it is told that there is nothing to
  * validate on; who did not reads it among what will run (show_validation). */
-gt_status train_choose_validation(const token_split **val, const data_set *data,
-                                   const data_set *eval_data)
+gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data)
 {
-    const token_split *s = !o->eval_data ? &data->val
-                           : eval_data->val.count ? &eval_data->val : &eval_data->train;
+    const token_split *s = !o->eval_data ? &data->val : eval_data->val.count ? &eval_data->val : &eval_data->train;
     *val = o->eval_every && s->count > o->seq ? s : NULL;
     if (*val || !o->eval_every
         || (!gt_option_given(train_table, "eval-every") && !gt_option_given(train_table, "eval-data")))
         return GT_OK;
-    return gt_fail(GT_MISMATCH, "cannot validate on %s'%s': it has %llu tokens, a sequence takes %llu + 1; "
-                   "%slower --seq, or say --eval-every 0", o->eval_data ? "" : "the validation part of ",
-                   o->eval_data ? o->eval_data : o->data, (unsigned long long)s->count,
-                   (unsigned long long)o->seq, o->eval_data ? "give more text, " : "name a text with --eval-data, ");
+    return gt_fail(GT_MISMATCH,
+                   "cannot validate on %s'%s': it has %llu tokens, a sequence takes %llu + 1; "
+                   "%slower --seq, or say --eval-every 0",
+                   o->eval_data ? "" : "the validation part of ", o->eval_data ? o->eval_data : o->data,
+                   (unsigned long long)s->count, (unsigned long long)o->seq,
+                   o->eval_data ? "give more text, " : "name a text with --eval-data, ");
 }

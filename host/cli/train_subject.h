@@ -26,7 +26,7 @@ gt_status train_choose_model(model_config *c, cli_source *source, int resumed);
  * family, of which own->usual says so. */
 gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cli_source *source, int resumed,
                                  const char **spec);
-void      train_tokenizer_close(train_tokenizer *own);
+void train_tokenizer_close(train_tokenizer *own);
 /* All ranks of c (NULL: alone). */
 gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c);
 /* GT_MISUSE if the data came with another tokenizer than the weights. Settles own->mark: the tokenizer of

@@ -15,10 +15,11 @@
 
 static void say_slow(train_view *v, const metrics_row *r, const slow_rank_finding *f)
 {
-    gt_log(GT_LOG_WARN, "train", "step %llu: rank %d (%s) has become %.1f times as slow as the others, "
-           "for %d steps now, and adds %.1f ms to steps of %.1f ms; %s", (unsigned long long)r->step, f->rank,
-           train_plan(v->of)->device[f->rank], f->factor, SLOW_RANK_PATIENCE, 1e3 * f->longer, r->step_ms,
-           v->replan ? "planning again" : "--replan would move work away from it");
+    gt_log(GT_LOG_WARN, "train",
+           "step %llu: rank %d (%s) has become %.1f times as slow as the others, "
+           "for %d steps now, and adds %.1f ms to steps of %.1f ms; %s",
+           (unsigned long long)r->step, f->rank, train_plan(v->of)->device[f->rank], f->factor, SLOW_RANK_PATIENCE,
+           1e3 * f->longer, r->step_ms, v->replan ? "planning again" : "--replan would move work away from it");
     if (v->replan) {
         v->wants_plan = 1;
         train_stop(v->of);
@@ -54,10 +55,17 @@ static const char *describe_balance(const train_view *v, char *out, size_t size)
 static void draw_bar(const train_view *v, const metrics_row *r)
 {
     char line[256];
-    const train_bar b = { .step = r->step, .steps = v->steps, .loss = r->loss, .val = v->val, .lr = r->lr,
-                          .grad_norm = r->grad_norm, .skipped = r->skipped,
-                          .tokens_per_s = v->step_tokens / (v->ms * 1e-3),
-                          .seconds_left = v->ms * 1e-3 * (double)(v->steps - r->step) };
+    const train_bar b = {
+        .step = r->step,
+        .steps = v->steps,
+        .loss = r->loss,
+        .val = v->val,
+        .lr = r->lr,
+        .grad_norm = r->grad_norm,
+        .skipped = r->skipped,
+        .tokens_per_s = v->step_tokens / (v->ms * 1e-3),
+        .seconds_left = v->ms * 1e-3 * (double)(v->steps - r->step)
+    };
     printf("\r\033[K%s", train_bar_line(line, sizeof line, &b, cli_columns()));
 }
 
@@ -83,9 +91,8 @@ static void show_step(void *context, const metrics_row *r)
             snprintf(grad, sizeof grad, "skipped: %s", r->skipped);
         else
             snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
-        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n",
-               (unsigned long long)r->step, r->loss, val, r->lr, grad, r->step_ms, rate,
-               describe_balance(v, balance, sizeof balance));
+        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n", (unsigned long long)r->step, r->loss, val,
+               r->lr, grad, r->step_ms, rate, describe_balance(v, balance, sizeof balance));
         fflush(stdout);
         return;
     }
@@ -93,8 +100,8 @@ static void show_step(void *context, const metrics_row *r)
     const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
     v->ms += weight * (r->step_ms - v->ms);
     if (!isnan(r->val_loss))
-        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step,
-               r->loss, r->val_loss, r->lr);
+        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step, r->loss, r->val_loss,
+               r->lr);
     else if (now - v->last_ns < 100000000u && r->step < v->steps)
         return;
     v->last_ns = now;
@@ -158,7 +165,8 @@ void train_view_compare(const train_view *v, FILE *out)
     memcpy(sorted, v->measured, (size_t)n * sizeof *sorted);
     qsort(sorted, (size_t)n, sizeof *sorted, rising);
     const double middle = sorted[n / 2], predicted = p->step * 1e3;
-    fprintf(out, "plan    predicted %.1f ms a step and %.1f %% idle, measured %.1f ms (%+.1f %%) and %.1f %% "
-            "idle\n", predicted, 100.0 * p->idle, middle, 100.0 * (middle / predicted - 1.0),
-            100.0 * v->measured_idle);
+    fprintf(out,
+            "plan    predicted %.1f ms a step and %.1f %% idle, measured %.1f ms (%+.1f %%) and %.1f %% "
+            "idle\n",
+            predicted, 100.0 * p->idle, middle, 100.0 * (middle / predicted - 1.0), 100.0 * v->measured_idle);
 }

@@ -32,10 +32,10 @@ typedef struct train_view {
 } train_view;
 
 /* Fill in the first part, zero the rest. */
-gt_status  train_view_begin(train_view *v);
-void       train_view_end(train_view *v);
+gt_status train_view_begin(train_view *v);
+void train_view_end(train_view *v);
 train_hooks train_view_hooks(train_view *v);
 /* "predicted 83.0 ms a step, measured 85.1 (+2.5 %)", when there is something to say. */
-void       train_view_compare(const train_view *v, FILE *out);
+void train_view_compare(const train_view *v, FILE *out);
 
 #endif

@@ -9,20 +9,27 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static struct { int measure, json; } o;
+static struct {
+    int measure, json;
+} o;
 
 static const gt_option table[] = {
     { .group = "Devices" },
     { "measure", 0, GT_FLAG, NULL, "measure GEMM, FMA and copy speed of each", &o.measure, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one JSON array", &o.json, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
-static const cli_help help = {
-    "devices [options]", "List every device of every OpenCL platform, with the ids that "
-    "--devices takes.", "  geartrain devices --measure\n" };
+static const cli_help help = { "devices [options]",
+                               "List every device of every OpenCL platform, with the ids that "
+                               "--devices takes.",
+                               "  geartrain devices --measure\n" };
 
 /* peak: of each storage type; 0: not known. */
-typedef struct speed { double peak[DTYPE_STORAGES], gemm, copy; const char *engine; } speed;
+typedef struct speed {
+    double peak[DTYPE_STORAGES], gemm, copy;
+    const char *engine;
+} speed;
 
 static void keep_best(void *context, const gemm_result *r)
 {
@@ -60,8 +67,10 @@ static gt_status measure(const char *id, speed *out)
 
 static const char *matrix_text(int matrix)
 {
-    return matrix & DEV_MATRIX_INTEL ? "XMX" : matrix & DEV_MATRIX_AMD ? "MFMA/WMMA"
-           : matrix & DEV_MATRIX_NV ? "tensor cores" : "none";
+    return matrix & DEV_MATRIX_INTEL ? "XMX"
+           : matrix & DEV_MATRIX_AMD ? "MFMA/WMMA"
+           : matrix & DEV_MATRIX_NV  ? "tensor cores"
+                                     : "none";
 }
 
 /* Both are what a run is held against: mfu is its share of the peak, gemm_share that of the best GEMM. */
@@ -83,17 +92,16 @@ static void print_one(const dev_info *i, const speed *s, const char *refusal)
     char a[32], b[32], c[32];
     printf("%-7s %-5s %s\n", i->id, i->path, i->name);
     printf("        %s, %s, driver %s\n", i->platform, i->version, i->driver);
-    printf("        %d compute units at %d MHz, %s memory (%s in one piece), %s local%s\n",
-           i->compute_units, i->clock_mhz, gt_format_bytes(a, sizeof a, i->global_bytes),
-           gt_format_bytes(b, sizeof b, i->max_alloc_bytes),
-           gt_format_bytes(c, sizeof c, i->local_bytes), i->local_is_real ? "" : " (emulated)");
+    printf("        %d compute units at %d MHz, %s memory (%s in one piece), %s local%s\n", i->compute_units,
+           i->clock_mhz, gt_format_bytes(a, sizeof a, i->global_bytes),
+           gt_format_bytes(b, sizeof b, i->max_alloc_bytes), gt_format_bytes(c, sizeof c, i->local_bytes),
+           i->local_is_real ? "" : " (emulated)");
     printf("        vectors of %d floats, fp16 %s, sub-groups %s, matrix units %s, native kernels "
-           "%s, SVM %s%s\n", i->float_width, i->fp16 ? "yes" : "no", i->subgroups ? "yes" : "no",
-           matrix_text(i->matrix), i->native_kernels ? "yes" : "no", i->svm ? "yes" : "no",
-           i->unified ? ", memory shared with the host" : "");
+           "%s, SVM %s%s\n",
+           i->float_width, i->fp16 ? "yes" : "no", i->subgroups ? "yes" : "no", matrix_text(i->matrix),
+           i->native_kernels ? "yes" : "no", i->svm ? "yes" : "no", i->unified ? ", memory shared with the host" : "");
     if (i->sub_devices_max > 1)
-        printf("        can be split: %s/2 is two sub-devices, %s.0 and %s.1\n", i->id, i->id,
-               i->id);
+        printf("        can be split: %s/2 is two sub-devices, %s.0 and %s.1\n", i->id, i->id, i->id);
     if (*refusal)
         printf("        not used, for it computes wrongly; `geartrain doctor` says what it gets "
                "wrong\n");
@@ -106,17 +114,15 @@ static void print_one(const dev_info *i, const speed *s, const char *refusal)
 static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
 {
     static const char *const kinds[] = { "cpu", "gpu", "accelerator" };
-    json_t *j = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:i, s:b, s:b, s:s, s:b, "
-        "s:b, s:b, s:b, s:b}",
-        "id", i->id, "path", i->path, "name", i->name, "vendor", i->vendor, "platform", i->platform,
-        "version", i->version, "driver", i->driver, "kind", kinds[i->kind], "compute_units",
-        i->compute_units, "clock_mhz", i->clock_mhz, "global_bytes", (json_int_t)i->global_bytes,
-        "max_alloc_bytes", (json_int_t)i->max_alloc_bytes, "local_bytes",
-        (json_int_t)i->local_bytes, "float_width", i->float_width, "fp16", i->fp16, "subgroups",
-        i->subgroups, "matrix", matrix_text(i->matrix), "native_kernels", i->native_kernels, "svm",
-        i->svm != 0, "unified_memory", i->unified, "refused", *refusal != '\0', "host_clock",
-        i->host_clock);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:i, s:b, s:b, s:s, s:b, "
+                          "s:b, s:b, s:b, s:b}",
+                          "id", i->id, "path", i->path, "name", i->name, "vendor", i->vendor, "platform", i->platform,
+                          "version", i->version, "driver", i->driver, "kind", kinds[i->kind], "compute_units",
+                          i->compute_units, "clock_mhz", i->clock_mhz, "global_bytes", (json_int_t)i->global_bytes,
+                          "max_alloc_bytes", (json_int_t)i->max_alloc_bytes, "local_bytes", (json_int_t)i->local_bytes,
+                          "float_width", i->float_width, "fp16", i->fp16, "subgroups", i->subgroups, "matrix",
+                          matrix_text(i->matrix), "native_kernels", i->native_kernels, "svm", i->svm != 0,
+                          "unified_memory", i->unified, "refused", *refusal != '\0', "host_clock", i->host_clock);
     if (j && s) {
         json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
         json_object_set_new(j, "fma_gflops", json_real(s->peak[0] * 1e-9));

@@ -12,17 +12,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static struct { int prove; } o;
+static struct {
+    int prove;
+} o;
 
 static const gt_option table[] = {
     { .group = "Devices" },
-    { "prove", 0, GT_FLAG, NULL, "also a training step on each device, against the host's", &o.prove, 0,
-      NULL },
-    { 0 } };
+    { "prove", 0, GT_FLAG, NULL, "also a training step on each device, against the host's", &o.prove, 0, NULL },
+    { 0 }
+};
 
-static const cli_help help = {
-    "doctor [--prove]", "Say what is wrong with this machine's OpenCL or network, and the fix.",
-    "  geartrain doctor --prove\n" };
+static const cli_help help = { "doctor [--prove]",
+                               "Say what is wrong with this machine's OpenCL or network, and the fix.",
+                               "  geartrain doctor --prove\n" };
 
 static int bad, good;
 
@@ -55,8 +57,7 @@ static void check_caches(void)
 {
     char *folder, trouble[2048];
     if (gt_cache_find(&folder, "programs", trouble, sizeof trouble))
-        doctor_bad("name a folder that can be written in GEARTRAIN_CACHE", "%s, and %s", trouble,
-                   gt_message());
+        doctor_bad("name a folder that can be written in GEARTRAIN_CACHE", "%s, and %s", trouble, gt_message());
     else if (*trouble)
         doctor_bad("set HOME to a folder that can be written, or name one in GEARTRAIN_CACHE",
                    "%s; for now caches are in '%s'", trouble, folder);

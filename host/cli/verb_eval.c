@@ -34,12 +34,13 @@ static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens", &o.data, 0, NULL },
-    { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them",
-      &o.tokenizer, 0, NULL },
-    { "split", 0, GT_CHOICE, "train|val|all", "which part; default: val of what the run was trained on, "
-      "else all", &o.split, 0, NULL },
-    { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &o.bits, 1,
-      NULL },
+    { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them", &o.tokenizer,
+      0, NULL },
+    { "split", 0, GT_CHOICE, "train|val|all",
+      "which part; default: val of what the run was trained on, "
+      "else all",
+      &o.split, 0, NULL },
+    { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &o.bits, 1, NULL },
     { "batch", 'b', GT_U64, "N", "sequences at once", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "batches", 0, GT_U64, "N", "only the first N batches, 0: all", &o.batches, 0, NULL },
@@ -47,11 +48,12 @@ static const gt_option table[] = {
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
-static const cli_help help = {
-    "eval --from RUN|DIR --data FILE|DIR [options]", "Measure the loss of a model on a text.",
-    "  geartrain eval --from runs/shakespeare --data input.txt\n" };
+static const cli_help help = { "eval --from RUN|DIR --data FILE|DIR [options]",
+                               "Measure the loss of a model on a text.",
+                               "  geartrain eval --from runs/shakespeare --data input.txt\n" };
 
 typedef struct parts {
     dev_device *device;
@@ -95,9 +97,15 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
     if (!st)
         st = run_plan_single(&p->plan, model_units(&s->config), (int)o.batch, (int)o.batch, 0);
     const evaluate_options e = {
-        .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm,
-                             .params = p->params }, .passing = p->arena },
-        .plan = &p->plan, .split = split, .batch = model_batch, .name = o.data, .seq = o.seq, .rows = o.batches * o.batch };
+        .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm, .params = p->params },
+                   .passing = p->arena },
+        .plan = &p->plan,
+        .split = split,
+        .batch = model_batch,
+        .name = o.data,
+        .seq = o.seq,
+        .rows = o.batches * o.batch
+    };
     const stage_model m = { &s->config, model_build_config, storage, (int)o.seq };
     if (!st)
         st = evaluate_create(&p->evaluate, &m, &e);
@@ -123,15 +131,15 @@ static void show(const parts *p, const choice *c, double loss, uint64_t tokens, 
     if (o.json)
         printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %llu, \"split\": \"%s\", "
                "\"trained_on\": %s, \"sequences\": %llu, \"of\": %llu, \"seq\": %llu, "
-               "\"tokens_per_s\": %.1f}\n", loss, exp(loss), (unsigned long long)tokens, c->name,
-               c->trained_on ? "true" : "false", (unsigned long long)rows, (unsigned long long)all,
-               (unsigned long long)o.seq, (double)tokens / seconds);
+               "\"tokens_per_s\": %.1f}\n",
+               loss, exp(loss), (unsigned long long)tokens, c->name, c->trained_on ? "true" : "false",
+               (unsigned long long)rows, (unsigned long long)all, (unsigned long long)o.seq, (double)tokens / seconds);
     else
         printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s\n"
-               "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n", loss, exp(loss),
-               (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows,
+               "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n",
+               loss, exp(loss), (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows,
                (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
-               !c->trained_on             ? ""
+               !c->trained_on            ? ""
                : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
                                          : ", which the run was trained on");
 }
@@ -186,13 +194,12 @@ static int was_trained_on(const cli_source *s, const data_set *d)
 static gt_status check_tokenizer(const data_set *data, const cli_source *s)
 {
     char what[512];
-    snprintf(what, sizeof what, o.tokenizer ? "--tokenizer %s" : "that of '%s'",
-             o.tokenizer ? o.tokenizer : o.data);
+    snprintf(what, sizeof what, o.tokenizer ? "--tokenizer %s" : "that of '%s'", o.tokenizer ? o.tokenizer : o.data);
     if (data->tokenizer && s->tokenizer_status)
         return cli_source_tokenizer(s, "");
     if (data->tokenizer && (int)tokenizer_vocab(data->tokenizer) > s->config.vocab)
-        return gt_fail(GT_MISMATCH, "%s has %u tokens, the model of '%s' %d", what,
-                       tokenizer_vocab(data->tokenizer), o.from, s->config.vocab);
+        return gt_fail(GT_MISMATCH, "%s has %u tokens, the model of '%s' %d", what, tokenizer_vocab(data->tokenizer),
+                       o.from, s->config.vocab);
     const gt_status st = cli_same_tokenizer(o.from, s->tokenizer, s->tokenizer_path, data->tokenizer, what);
     return st ? st : cli_tokenizer_mark_check(&s->mark, o.from, data->tokenizer, what);
 }
@@ -202,15 +209,23 @@ static gt_status open_data(data_set *data, const cli_source *s, int whole)
 {
     cli_progress p = { .what = "tokenizing" };
     if (o.tokenizer && tokenizer_needs_text(o.tokenizer))
-        return gt_fail(GT_MISUSE, "option --tokenizer: '%s' would be made of what is measured; name the folder "
-                       "of the one that the model was trained with", o.tokenizer);
+        return gt_fail(GT_MISUSE,
+                       "option --tokenizer: '%s' would be made of what is measured; name the folder "
+                       "of the one that the model was trained with",
+                       o.tokenizer);
     gt_status st = data_kind_of(o.data) == DATA_TEXT && (!o.tokenizer || s->tokenizer_status)
                        ? cli_source_tokenizer(s, "name the one that it was trained with: --tokenizer DIR, or "
-                                              "byte")
+                                                 "byte")
                        : GT_OK;
-    const data_request r = { .spec = o.tokenizer ? o.tokenizer : s->tokenizer ? s->tokenizer_path : NULL,
-                             .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0, .whole = whole,
-                             .progress = cli_progress_show, .context = &p };
+    const data_request r = {
+        .spec = o.tokenizer    ? o.tokenizer
+                : s->tokenizer ? s->tokenizer_path
+                               : NULL,
+        .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0,
+        .whole = whole,
+        .progress = cli_progress_show,
+        .context = &p
+    };
     if (!st)
         st = data_open_as(data, o.data, &r);
     cli_progress_end(&p);
@@ -242,9 +257,8 @@ static gt_status choose(choice *c, const cli_source *s)
         return take_all(c, s, kind);
     c->name = open ? "val" : o.split;
     c->split = strcmp(c->name, "val") ? &c->data.train : &c->data.val;
-    c->part = kind == DATA_FOLDER ? c->split == &c->data.val ? "the validation shards"
-                                                             : "the training shards"
-              : kind == DATA_TOKEN_FILE ? "all"
+    c->part = kind == DATA_FOLDER        ? c->split == &c->data.val ? "the validation shards" : "the training shards"
+              : kind == DATA_TOKEN_FILE  ? "all"
               : c->split == &c->data.val ? "the validation part, the last tenth,"
                                          : "the training part";
     if (!c->split->count)

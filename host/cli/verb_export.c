@@ -12,29 +12,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct { const char *out, *devices, *type; } o;
+static struct {
+    const char *out, *devices, *type;
+} o;
 
 static const gt_option table[] = {
     { .group = "Export" },
     { "out", 'o', GT_STRING, "DIR", "folder to make", &o.out, 0, NULL },
     { "type", 0, GT_CHOICE, cli_precisions, "what the weights are stored as", &o.type, 0, NULL },
     { "devices", 0, GT_STRING, "ID", "device to hold the weights meanwhile", &o.devices, 1, NULL },
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
     "export RUN -o DIR [options]",
     "Write a run as config.json, model.safetensors and tokenizer.json, as transformers reads "
-    "them.", "  geartrain export runs/shakespeare -o exported/\n" };
+    "them.",
+    "  geartrain export runs/shakespeare -o exported/\n"
+};
 
 /* What an export writes; a killed one may have left the beginning of such a file. */
 static int is_ours(const char *name)
 {
-    static const char *const names[] = { ".", "..", "config.json", "model.safetensors", "tokenizer.json",
-                                         "tokenizer_config.json" };
+    static const char *const names[] = {
+        ".", "..", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+    };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const size_t n = strlen(names[i]);
-        if (!strcmp(name, names[i]) || (n > 2 && !strncmp(name, names[i], n)
-                                        && !strncmp(name + n, ".partial-", 9)))
+        if (!strcmp(name, names[i]) || (n > 2 && !strncmp(name, names[i], n) && !strncmp(name + n, ".partial-", 9)))
             return 1;
     }
     return 0;
@@ -42,16 +47,18 @@ static int is_ours(const char *name)
 
 static gt_status holds_others(const char *what)
 {
-    return gt_fail(GT_MISUSE, "cannot export to '%s': it holds %s; name another folder, or remove what is "
-                   "there", o.out, what);
+    return gt_fail(GT_MISUSE,
+                   "cannot export to '%s': it holds %s; name another folder, or remove what is "
+                   "there",
+                   o.out, what);
 }
 
 /* Is config.json there, and just what this export will write? */
 static gt_status same_config(const model_config *c, int *same)
 {
     char *path = gt_path_join(o.out, "config.json"), *text = NULL;
-    gt_status st = path ? model_config_json(&text, c) : gt_fail(GT_NO_MEMORY,
-                                                                "no memory for the path of '%s/config.json'", o.out);
+    gt_status st = path ? model_config_json(&text, c)
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/config.json'", o.out);
     json_t *now = st ? NULL : json_loads(text, 0, NULL), *then = st ? NULL : json_load_file(path, 0, NULL);
     *same = now && then && json_equal(now, then);
     json_decref(now);
@@ -68,7 +75,7 @@ static gt_status check_target(const cli_source *s)
     char what[300] = "";
     int files = 0, same = 0;
     DIR *dir = opendir(o.out);
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         files += strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && !strstr(e->d_name, ".partial-");
         if (!*what && !is_ours(e->d_name))
             snprintf(what, sizeof what, "'%s', which no export wrote", e->d_name);
@@ -85,8 +92,9 @@ static gt_status check_target(const cli_source *s)
     tokenizer *there = NULL;
     if (tokenizer_is_in(o.out) && tokenizer_open(&there, o.out))
         gt_message_clear();
-    const int fits = tokenizer_is_in(o.out) ? there && s->tokenizer
-                                                  && tokenizer_hash(there) == tokenizer_hash(s->tokenizer) : 1;
+    const int fits = tokenizer_is_in(o.out)
+                         ? there && s->tokenizer && tokenizer_hash(there) == tokenizer_hash(s->tokenizer)
+                         : 1;
     tokenizer_close(there);
     return fits ? GT_OK : holds_others("another tokenizer");
 }
@@ -145,8 +153,7 @@ gt_status verb_export(int argc, char **argv)
     if (!st)
         st = write_folder(&s, type);
     if (!st)
-        printf("%s: %s, %s%s\n", o.out, s.config.name, o.type,
-               s.tokenizer ? ", with its tokenizer" : "");
+        printf("%s: %s, %s%s\n", o.out, s.config.name, o.type, s.tokenizer ? ", with its tokenizer" : "");
     cli_source_close(&s);
     return st;
 }

@@ -17,8 +17,7 @@ static struct {
     uint64_t tokens, seed;
     double temperature;
     int top_k, quiet;
-} o = { .prompt = "\n", .tokens = 200, .seed = 1, .temperature = 0.8,
-        .top_k = 200 };
+} o = { .prompt = "\n", .tokens = 200, .seed = 1, .temperature = 0.8, .top_k = 200 };
 
 static const gt_option table[] = {
     { .group = "Text" },
@@ -32,12 +31,12 @@ static const gt_option table[] = {
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
-static const cli_help help = {
-    "generate --from RUN|DIR [--prompt TEXT] [options]", "Write text with a trained model.",
-    "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300\n"
-    "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n" };
+static const cli_help help = { "generate --from RUN|DIR [--prompt TEXT] [options]", "Write text with a trained model.",
+                               "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300\n"
+                               "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n" };
 
 /* Prints what the ids spell, but for the bytes of an unfinished character at the end. */
 static gt_status print_new(const tokenizer *t, const token_ids *ids, size_t *printed, int last)
@@ -169,7 +168,7 @@ gt_status verb_generate(int argc, char **argv)
     st = cli_source_open(&s, o.from);
     if (!st)
         st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
-                                  "weights");
+                                      "weights");
     if (!st)
         st = run(&s, storage);
     cli_source_close(&s);

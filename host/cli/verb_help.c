@@ -6,18 +6,23 @@
 #include <ctype.h>
 #include <string.h>
 
-static struct { int man; const char *shell; } o = { .shell = "none" };
+static struct {
+    int man;
+    const char *shell;
+} o = { .shell = "none" };
 
 static const gt_option table[] = {
     { .group = "Instead of the list" },
     { "man", 0, GT_FLAG, NULL, "the manual page, for man -l", &o.man, 0, NULL },
     { "completion", 0, GT_CHOICE, "none|bash|zsh", "the completion script of that shell", &o.shell, 0, NULL },
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
     "help [--man | --completion bash|zsh]", "List the verbs; or print the manual page or a completion script.",
     "  geartrain help --man | man -l -\n"
-    "  geartrain help --completion bash > ~/.local/share/bash-completion/completions/geartrain\n" };
+    "  geartrain help --completion bash > ~/.local/share/bash-completion/completions/geartrain\n"
+};
 
 /* Calls each(verb, kind, table, help) for the table of every verb, and of every kind of one. */
 typedef struct walk {
@@ -143,7 +148,7 @@ static void print_man(void)
 static int takes_path(const gt_option *row)
 {
     return row->value && row->type == GT_STRING
-        && (strstr(row->value, "FILE") || strstr(row->value, "DIR") || strstr(row->value, "RUN"));
+           && (strstr(row->value, "FILE") || strstr(row->value, "DIR") || strstr(row->value, "RUN"));
 }
 
 /* The words of a value that are typed as they are: those in small letters. */
@@ -275,8 +280,7 @@ static void zsh_table(const walk *w, const gt_option *t, const cli_help *h)
         printf(" \\\n            ");
         const char *joined = t->type == GT_FLAG ? "" : "=";     /* --name=value as well as --name value */
         if (t->letter)
-            printf("'(-%c --%s)'{-%c%s,--%s%s}'", t->letter, t->name, t->letter, *joined ? "+" : "", t->name,
-                   joined);
+            printf("'(-%c --%s)'{-%c%s,--%s%s}'", t->letter, t->name, t->letter, *joined ? "+" : "", t->name, joined);
         else
             printf("'--%s%s", t->name, joined);
         printf("[");

@@ -13,28 +13,28 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct { int ranks, restarts; const char *hosts, *ssh; uint64_t grace; } o = {
-    .ssh = "ssh", .grace = UINT64_C(5000000000) };
+static struct {
+    int ranks, restarts;
+    const char *hosts, *ssh;
+    uint64_t grace;
+} o = { .ssh = "ssh", .grace = UINT64_C(5000000000) };
 static cli_net net;
 
 static const gt_option table[] = {
     { .group = "Ranks" },
-    { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given",
-      &o.ranks, 0, NULL },
+    { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given", &o.ranks, 0, NULL },
     { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST, HOST:N or HOST slots=N a line", &o.hosts, 0,
       NULL },
     { .group = "Failure" },
-    { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts,
-      0, NULL },
-    { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace,
-      1, NULL },
+    { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts, 0, NULL },
+    { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace, 1, NULL },
     { "ssh", 0, GT_STRING, "COMMAND", "what to call for --hosts, with its options", &o.ssh, 1, NULL },
     CLI_NET_OPTIONS(net),
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
-    "launch --ranks N | --hosts FILE [options] -- VERB ...",
-    "Start a verb as the ranks of one job, here or over ssh.",
+    "launch --ranks N | --hosts FILE [options] -- VERB ...", "Start a verb as the ranks of one job, here or over ssh.",
     "  geartrain launch --ranks 4 -- bench allreduce\n"
     "  geartrain launch --hosts hosts.txt -- train --model gpt2 --data tokens --out run\n"
     "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
@@ -42,7 +42,8 @@ static const cli_help help = {
     "This host's own names in the file need no ssh. Over ssh, keys must work without questions, and\n"
     "program and folder have the same path on all hosts. --net settings reach all ranks.\n"
     "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
-    "that its earlier start began; one that another job began needs --resume.\n" };
+    "that its earlier start began; one that another job began needs --resume.\n"
+};
 
 /* Options end at `--`; without it, at the first word. */
 static int split(int argc, char **argv)
@@ -71,8 +72,7 @@ gt_status verb_launch(int argc, char **argv)
     if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts)) {
         cli_net_close(&net);
         if (count)
-            return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0],
-                           help.usage);
+            return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0], help.usage);
         return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N or --hosts FILE");
     }
     const cli_useless rules[] = { { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" } };
@@ -83,9 +83,15 @@ gt_status verb_launch(int argc, char **argv)
     }
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n < 0 ? 0 : n] = '\0';
-    const net_launch_options options = { .ranks = o.ranks, .hosts = o.hosts, .ssh = o.ssh,
-        .program = cli_is_verb(command[0]) ? self : NULL, .grace = o.grace,
-        .max_restarts = o.restarts, .config = net.config };
+    const net_launch_options options = {
+        .ranks = o.ranks,
+        .hosts = o.hosts,
+        .ssh = o.ssh,
+        .program = cli_is_verb(command[0]) ? self : NULL,
+        .grace = o.grace,
+        .max_restarts = o.restarts,
+        .config = net.config
+    };
     st = net_launch(&options, command, &code);
     cli_net_close(&net);
     return st ? st : net_launch_status(code);

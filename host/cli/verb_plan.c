@@ -24,14 +24,14 @@ static struct {
     uint64_t batch, seq;
     int json, recompute, again;
     cli_comm comm;
-} o = { .batch = 512, .schedule = "auto", .stages = "auto",
-        .replicas = "auto", .tensor = "auto", .micro_batch = "auto" };
+} o = {
+    .batch = 512, .schedule = "auto", .stages = "auto", .replicas = "auto", .tensor = "auto", .micro_batch = "auto"
+};
 
 static const gt_option table[] = {
     { .group = "What to plan" },
     { "model", 'm', GT_STRING, "NAME|FILE", "what to train", &o.model, 0, NULL },
-    { "cluster", 'c', GT_STRING, "FILE", "devices and links, which need not be here", &o.cluster, 0,
-      NULL },
+    { "cluster", 'c', GT_STRING, "FILE", "devices and links, which need not be here", &o.cluster, 0, NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
@@ -40,13 +40,10 @@ static const gt_option table[] = {
     { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &o.devices, 0, NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of every replica", &o.stages, 0, NULL },
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &o.replicas, 0, NULL },
-    { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer; auto: if memory is short",
-      &o.tensor, 0, NULL },
-    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &o.schedule, 0,
-      NULL },
+    { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer; auto: if memory is short", &o.tensor, 0, NULL },
+    { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &o.schedule, 0, NULL },
     { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
-    { "recompute", 0, GT_FLAG, NULL, "activations computed again; else if memory is short",
-      &o.recompute, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "activations computed again; else if memory is short", &o.recompute, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "sharded: optimizer state shared out", &o.sync, 0, NULL },
     { "again", 0, GT_FLAG, NULL, "measure what was measured before", &o.again, 0, NULL },
     { .group = "Output" },
@@ -54,7 +51,8 @@ static const gt_option table[] = {
     { "timeline", 0, GT_STRING, "FILE", "an SVG picture of replica 0's step", &o.timeline, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object", &o.json, 0, NULL },
     CLI_COMM_OPTIONS(o.comm),
-    { 0 } };
+    { 0 }
+};
 
 static const cli_help help = {
     "plan --model NAME [--devices LIST | --cluster FILE] [options]",
@@ -63,15 +61,19 @@ static const cli_help help = {
     "  geartrain plan --model gpt3-175b --cluster cluster.json --batch 1536 --precision bf16\n"
     "A cluster file:\n"
     "  { \"latency\": \"20us\", \"nodes\": [ { \"count\": 16, \"uplink\": \"25GB\", \"local\": \"200GB\",\n"
-    "    \"devices\": [ { \"name\": \"A\", \"count\": 8, \"tflops\": 120, \"memory\": \"40GB\" } ] } ] }\n" };
+    "    \"devices\": [ { \"name\": \"A\", \"count\": 8, \"tflops\": 120, \"memory\": \"40GB\" } ] } ] }\n"
+};
 
 static model_config model;
 
 static plan_question question(void)
 {
-    plan_question q = { .model = &model, .batch = (int)o.batch,
-                        .seq = (int)(o.seq ? o.seq : (uint64_t)model.context), .json = o.json,
-                        .timeline = o.timeline, .out = o.out };
+    plan_question q = { .model = &model,
+                        .batch = (int)o.batch,
+                        .seq = (int)(o.seq ? o.seq : (uint64_t)model.context),
+                        .json = o.json,
+                        .timeline = o.timeline,
+                        .out = o.out };
     dtype_parse(&q.storage, o.precision);
     q.optim = optim_defaults();
     optim_config_rule(&q.optim, optim_rule_find(o.optimizer));
@@ -81,9 +83,17 @@ static plan_question question(void)
 static gt_status local_options(plan_local_options *out)
 {
     const plan_question q = question();
-    *out = (plan_local_options){ .model = plan_model_of(&model), .storage = q.storage, .batch = q.batch, .seq = q.seq,
-                                 .schedule = o.schedule, .recompute = o.recompute ? 1 : -1,
-                                 .sync = o.sync, .optim = q.optim, .again = o.again };
+    *out = (plan_local_options){
+        .model = plan_model_of(&model),
+        .storage = q.storage,
+        .batch = q.batch,
+        .seq = q.seq,
+        .schedule = o.schedule,
+        .recompute = o.recompute ? 1 : -1,
+        .sync = o.sync,
+        .optim = q.optim,
+        .again = o.again
+    };
     gt_status st = plan_local_number(&out->stages, "stages", o.stages);
     if (!st)
         st = plan_local_number(&out->replicas, "replicas", o.replicas);
@@ -122,15 +132,12 @@ static gt_status check_options(void)
 {
     plan_local_options options;
     if (o.batch < 1 || o.batch > 65535)
-        return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535",
-                       (unsigned long long)o.batch);
-    static const char *const here[] = { "devices", "stages", "replicas", "tensor", "schedule",
-                                        "micro-batch", "recompute", "sync", "again", "ranks",
-                                        "transport", "net" };
+        return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535", (unsigned long long)o.batch);
+    static const char *const here[] = { "devices",   "stages", "replicas", "tensor", "schedule",  "micro-batch",
+                                        "recompute", "sync",   "again",    "ranks",  "transport", "net" };
     for (size_t i = 0; o.cluster && i < sizeof here / sizeof *here; i++)
         if (gt_option_given(table, here[i]))
-            return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster",
-                           here[i]);
+            return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster", here[i]);
     gt_status st = model_config_load(&model, o.model);
     if (!st && !model.vocab)
         model.vocab = 256;

@@ -51,19 +51,16 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     cli_busy_clear();
     const double tokens = (double)(o->batch * o->seq);
     const double epoch = (double)data->train.count;
-    fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n",
-            c->name, gt_format_count(a, sizeof a, (double)model_parameters(c)), c->layers, c->heads,
-            c->channels, c->context);
+    fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n", c->name,
+            gt_format_count(a, sizeof a, (double)model_parameters(c)), c->layers, c->heads, c->channels, c->context);
     fprintf(stderr, "device  %s, %s, %d units: %s\n", i->id, o->precision, i->compute_units, i->name);
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
-            (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab,
-            o->data);
+            (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab, o->data);
     if (usual)
-        fprintf(stderr, "texts   read with the usual tokenizer of %s models, %s; --tokenizer takes another\n", c->family,
-                usual);
+        fprintf(stderr, "texts   read with the usual tokenizer of %s models, %s; --tokenizer takes another\n",
+                c->family, usual);
     fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o->steps,
-            (unsigned long long)o->batch, (unsigned long long)o->seq,
-            (double)o->steps * tokens / epoch);
+            (unsigned long long)o->batch, (unsigned long long)o->seq, (double)o->steps * tokens / epoch);
 }
 
 /* How often on how much of what there is a validation; or why there is none. */
@@ -79,9 +76,10 @@ static void show_validation(const data_set *data, const train *t)
     else if (!o->eval_every)
         fprintf(stderr, "eval    none, as --eval-every 0 says\n");
     else
-        fprintf(stderr, "eval    none: %s has a validation part of %llu tokens, a sequence takes %llu + 1; "
-                "name a text with --eval-data\n", o->data, (unsigned long long)data->val.count,
-                (unsigned long long)o->seq);
+        fprintf(stderr,
+                "eval    none: %s has a validation part of %llu tokens, a sequence takes %llu + 1; "
+                "name a text with --eval-data\n",
+                o->data, (unsigned long long)data->val.count, (unsigned long long)o->seq);
 }
 
 /* What is known when everything is in its place. */
@@ -94,10 +92,8 @@ static void show_memory(const data_set *data, dev_device *d, train *t)
     show_validation(data, t);
     fprintf(stderr, "memory  %s of %s: ", gt_format_bytes(a, sizeof a, m.total),
             gt_format_bytes(b, sizeof b, i->global_bytes));
-    fprintf(stderr, "weights %s, update %s, activations %s\n",
-            gt_format_bytes(a, sizeof a, m.parameters + m.copies),
-            gt_format_bytes(b, sizeof b, m.gradients + m.state),
-            gt_format_bytes(e, sizeof e, m.activations));
+    fprintf(stderr, "weights %s, update %s, activations %s\n", gt_format_bytes(a, sizeof a, m.parameters + m.copies),
+            gt_format_bytes(b, sizeof b, m.gradients + m.state), gt_format_bytes(e, sizeof e, m.activations));
     if (train_steps_done(t))
         fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",
                 (unsigned long long)train_steps_done(t), (unsigned long long)train_tokens_done(t),
@@ -129,9 +125,10 @@ static gt_status check_fit(const model_config *c, dev_device *d)
                          * (8.0 + state + (strcmp(o->precision, dtype_name(DTYPE_F32)) ? 2.0 : 0.0));
     if (bytes <= (double)dev_info_of(d)->global_bytes)
         return GT_OK;
-    return gt_fail(GT_NO_MEMORY, "model '%s' with %s parameters needs %s for weights, gradients and "
-                   "optimizer, device '%s' has %s; take a smaller model", c->name,
-                   gt_format_count(count, sizeof count, (double)model_parameters(c)),
+    return gt_fail(GT_NO_MEMORY,
+                   "model '%s' with %s parameters needs %s for weights, gradients and "
+                   "optimizer, device '%s' has %s; take a smaller model",
+                   c->name, gt_format_count(count, sizeof count, (double)model_parameters(c)),
                    gt_format_bytes(need, sizeof need, (uint64_t)bytes), dev_info_of(d)->id,
                    gt_format_bytes(has, sizeof has, dev_info_of(d)->global_bytes));
 }
@@ -173,8 +170,8 @@ static gt_status fill_from(const void *config, params *p, void *context)
 }
 
 /* What rank 0 writes and says before the first step. */
-static gt_status begin_run(const model_config *c, const data_set *data, const cli_tokenizer_mark *mark,
-                           dev_device *d, train *t, const gt_text *why, int again)
+static gt_status begin_run(const model_config *c, const data_set *data, const cli_tokenizer_mark *mark, dev_device *d,
+                           train *t, const gt_text *why, int again)
 {
     enum { SHOWN = 16 };
     if (!again)
@@ -194,8 +191,10 @@ static void end_run(const train_view *v)
     char text[32];
     train_view_compare(v, stderr);
     if (v->first_step >= o->steps)
-        fprintf(stderr, "done    nothing: the run has %llu steps, and --steps %llu asks for no more; give a "
-                "larger --steps to go on\n", (unsigned long long)v->first_step, (unsigned long long)o->steps);
+        fprintf(stderr,
+                "done    nothing: the run has %llu steps, and --steps %llu asks for no more; give a "
+                "larger --steps to go on\n",
+                (unsigned long long)v->first_step, (unsigned long long)o->steps);
     else
         fprintf(stderr, "done    in %s; %s holds checkpoints, metrics.jsonl and loss.svg\n",
                 gt_format_duration(text, sizeof text, (double)(gt_now_ns() - v->start_ns) * 1e-9), o->out);
@@ -204,15 +203,25 @@ static void end_run(const train_view *v)
 static gt_status wish_of(plan_wish *w, const model_config *c, int again)
 {
     const train_options t = train_settings_options();
-    *w = (plan_wish){ .file = again ? NULL : o->plan, .run = o->out,
-                            .resume = o->resume && !again,
-                            .fresh = gt_option_given(train_table, "plan") && !started_again };
-    w->local = (plan_local_options){ .model = plan_model_of(c), .storage = t.precision, .batch = (int)o->batch,
-                                     .seq = (int)o->seq, .micro_batch = (int)o->micro_batch,
-                                     .schedule = o->pipe_schedule, .sync = o->sync,
-                                     .recompute = o->recompute ? 1 : gt_option_given(train_table, "recompute") ? 0 : -1,
-                                     .optim = t.optim, .again = again,
-                                     .in_passing = again };
+    *w = (plan_wish){ .file = again ? NULL : o->plan,
+                      .run = o->out,
+                      .resume = o->resume && !again,
+                      .fresh = gt_option_given(train_table, "plan") && !started_again };
+    w->local = (plan_local_options){
+        .model = plan_model_of(c),
+        .storage = t.precision,
+        .batch = (int)o->batch,
+        .seq = (int)o->seq,
+        .micro_batch = (int)o->micro_batch,
+        .schedule = o->pipe_schedule,
+        .sync = o->sync,
+        .recompute = o->recompute                                ? 1
+                     : gt_option_given(train_table, "recompute") ? 0
+                                                                 : -1,
+        .optim = t.optim,
+        .again = again,
+        .in_passing = again
+    };
     if (w->file && strcmp(w->file, "auto")) {   /* settles these, unless they were given as well */
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
         w->local.sync = gt_option_given(train_table, "sync") ? o->sync : NULL;
@@ -248,8 +257,7 @@ static gt_status ask_why(net_comm *c, int wants, int *again)
     const unsigned char mine[2] = { (unsigned char)wants, (unsigned char)gt_stop_asked() };
     int number = mine[1];
     *again = wants;
-    gt_status st = c ? net_job_exchange(net_comm_job(c), "why training stopped", mine, sizeof mine, &all)
-                     : GT_OK;
+    gt_status st = c ? net_job_exchange(net_comm_job(c), "why training stopped", mine, sizeof mine, &all) : GT_OK;
     if (!st && c) {
         *again = all.size[0] == sizeof mine && all.data[0][0];
         for (int r = net_comm_size(c) - 1; r >= 0; r--)
@@ -288,10 +296,16 @@ static gt_status finish_run(const run_context *x, train *t, gt_status st)
 static gt_status follow_plan(const run_context *x, const run_plan *plan, const gt_text *why, int *again)
 {
     train_options options = train_settings_options();
-    const train_model model = { .name = x->config->name, .config = x->config,
-                                .units = model_units(x->config), .build = model_build_config, .batch = model_batch,
-                                .fill = o->from ? fill_from : NULL, .fill_context = x->source,
-                                .flops_per_token = model_flops_per_token(x->config, (int)o->seq) };
+    const train_model model = {
+        .name = x->config->name,
+        .config = x->config,
+        .units = model_units(x->config),
+        .build = model_build_config,
+        .batch = model_batch,
+        .fill = o->from ? fill_from : NULL,
+        .fill_context = x->source,
+        .flops_per_token = model_flops_per_token(x->config, (int)o->seq)
+    };
     const train_data splits = { &x->data->train, x->val };
     const int speaks = !x->comm || net_comm_rank(x->comm) == 0;
     train *t = NULL;
@@ -311,10 +325,15 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     if (!st && o->explain)
         st = explain(t, x->device);
     else if (!st) {
-        train_view v = { .of = t, .comm = x->comm, .steps = o->steps,
-                         .step_tokens = (double)(o->batch * o->seq), .json = o->json,
-                         .bar = speaks && !o->json && cli_is_terminal(), .replan = o->replan,
-                         .slow = o->slow, .start_ns = x->start_ns };
+        train_view v = { .of = t,
+                         .comm = x->comm,
+                         .steps = o->steps,
+                         .step_tokens = (double)(o->batch * o->seq),
+                         .json = o->json,
+                         .bar = speaks && !o->json && cli_is_terminal(),
+                         .replan = o->replan,
+                         .slow = o->slow,
+                         .start_ns = x->start_ns };
         const train_hooks hooks = train_view_hooks(&v);
         st = train_view_begin(&v);
         if (!st && speaks)
@@ -388,9 +407,12 @@ static gt_status check_run_folder(int *again)
         const int taken = sign && gt_path_exists(sign);
         free(sign);
         if (taken)
-            return gt_fail(GT_MISUSE, i < 2 ? "'%s' holds a run already; go on with --resume, or name "
-                           "another folder" : "'%s' holds a config.json already; name another "
-                           "folder", o->out);
+            return gt_fail(GT_MISUSE,
+                           i < 2 ? "'%s' holds a run already; go on with --resume, or name "
+                                   "another folder"
+                                 : "'%s' holds a config.json already; name another "
+                                   "folder",
+                           o->out);
     }
     return GT_OK;
 }
@@ -479,7 +501,7 @@ static gt_status train_here(net_comm *c)
         st = train_choose_validation(&val, &data, &eval_data);
     if (!st && !c && o->replan && gt_option_given(train_table, "replan"))
         st = gt_fail(GT_MISUSE, "option --replan would be ignored: one rank has nobody to move work to; "
-                     "name several devices with --devices");
+                                "name several devices with --devices");
     if (!st && c)
         st = train_agree(c, train_table, &config, &data.train, val);
     if (!st)

@@ -19,8 +19,10 @@ size_t data_field_bytes(const data_field *f, uint64_t count)
 
 static gt_status check_total(const data_batch *b, double weights)
 {
-    return isfinite(weights) && weights >= 0.0 ? GT_OK
-           : gt_fail(GT_MISMATCH, "targets of the %s data weigh %g together, which is no weight", b->split, weights);
+    return isfinite(weights) && weights >= 0.0
+               ? GT_OK
+               : gt_fail(GT_MISMATCH, "targets of the %s data weigh %g together, which is no weight", b->split,
+                         weights);
 }
 
 gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t sequences, double *weights)

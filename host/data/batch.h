@@ -30,11 +30,9 @@ struct data_batch {
     int vocab;                          /* ids must be below it; 0: not known here */
     /* Sequences [first, first + count) of the step at a position, into field[i] (count sequences) of
      * each field; NULL: that field is not wanted. GT_MISMATCH for an id that the model lacks. */
-    gt_status (*fill)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count,
-                      void *const field[]);
+    gt_status (*fill)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, void *const field[]);
     /* The same of an evaluation's rows, of which only the first `real` count in the loss. */
-    gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real,
-                           void *const field[]);
+    gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real, void *const field[]);
     /* Where targets do not count alike: the f32 field of their weights, each >= 0; and the sum of these over
      * all sequences of the step at a position, or of an evaluation's rows, which any rank can ask for.
      * NULL, all three: each target weighs 1. */

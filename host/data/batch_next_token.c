@@ -11,21 +11,21 @@ static gt_status check_ids(const data_batch *b, uint64_t count, void *const fiel
         const int32_t *x = field[f];
         for (uint64_t i = 0; x && i < count * b->field[f].count; i++)
             if (x[i] >= b->vocab)
-                return gt_fail(GT_MISMATCH, "%s data holds token %d, the model has %d; was it tokenized for "
-                               "another model?", b->split, x[i], b->vocab);
+                return gt_fail(GT_MISMATCH,
+                               "%s data holds token %d, the model has %d; was it tokenized for "
+                               "another model?",
+                               b->split, x[i], b->vocab);
     }
     return GT_OK;
 }
 
-static gt_status fill(const data_batch *b, uint64_t position, uint64_t first, uint64_t count,
-                      void *const field[])
+static gt_status fill(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, void *const field[])
 {
     gt_status st = loader_read(b->loader, position, first, count, field[TOKENS], field[TARGETS]);
     return st ? st : check_ids(b, count, field);
 }
 
-static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, uint64_t real,
-                           void *const field[])
+static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, uint64_t real, void *const field[])
 {
     int32_t *y = field[TARGETS];
     uint64_t filled;

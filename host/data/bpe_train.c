@@ -118,8 +118,7 @@ static gt_status grow_word_slots(trainer *t)
     return GT_OK;
 }
 
-static gt_status count_word(void *context, const unsigned char *text, size_t size,
-                            int64_t special)
+static gt_status count_word(void *context, const unsigned char *text, size_t size, int64_t special)
 {
     trainer *t = context;
     if (special >= 0)
@@ -143,11 +142,11 @@ static gt_status count_word(void *context, const unsigned char *text, size_t siz
     return grow_word_slots(t);
 }
 
-static gt_status count_file(trainer *t, words *cutter, const gt_map *file, uint64_t before,
-                            uint64_t total, data_progress progress, void *context)
+static gt_status count_file(trainer *t, words *cutter, const gt_map *file, uint64_t before, uint64_t total,
+                            data_progress progress, void *context)
 {
     gt_status st = GT_OK;
-    for (size_t at = 0, chunk = CHUNK; at < file->size && !st; ) {
+    for (size_t at = 0, chunk = CHUNK; at < file->size && !st;) {
         size_t used, left = file->size - at, size = left < chunk ? left : chunk;
         st = words_each(cutter, file->data + at, size, size == left, &used, count_word, t);
         chunk = used ? CHUNK : 2 * chunk;           /* a word longer than the chunk */
@@ -159,8 +158,7 @@ static gt_status count_file(trainer *t, words *cutter, const gt_map *file, uint6
 }
 
 /* Cuts the texts with GPT-2's pattern and counts the words. */
-static gt_status count_words(trainer *t, const char *const *files, size_t count,
-                             data_progress progress, void *context)
+static gt_status count_words(trainer *t, const char *const *files, size_t count, data_progress progress, void *context)
 {
     vocabulary cut = { .byte_level = 1, .pattern = strdup(GPT2_PATTERN) };
     gt_map *maps = calloc(count ? count : 1, sizeof *maps);
@@ -236,8 +234,7 @@ static gt_status grow_pair_slots(trainer *t)
 }
 
 /* Changes the count of a pair by what happened in word `w`; `round` numbers the merges. */
-static gt_status change(trainer *t, uint32_t left, uint32_t right, int64_t by, uint32_t w,
-                        uint32_t round)
+static gt_status change(trainer *t, uint32_t left, uint32_t right, int64_t by, uint32_t w, uint32_t round)
 {
     size_t slot = pair_slot_of(t, left, right);
     if (!t->pair_slot[slot]) {
@@ -339,13 +336,12 @@ static gt_status first_pairs(trainer *t, const uint32_t id_of_byte[256])
 }
 
 /* Replaces the pair (left, right) by `joined` in one word. */
-static gt_status merge_in_word(trainer *t, uint32_t w, uint32_t left, uint32_t right,
-                               uint32_t joined, uint32_t round)
+static gt_status merge_in_word(trainer *t, uint32_t w, uint32_t left, uint32_t right, uint32_t joined, uint32_t round)
 {
     uint32_t *s = t->symbols + t->words[w].offset, n = t->words[w].length, to = 0;
     int64_t count = t->words[w].count;
     gt_status st = GT_OK;
-    for (uint32_t from = 0; from < n && !st; ) {
+    for (uint32_t from = 0; from < n && !st;) {
         if (from + 1 == n || s[from] != left || s[from + 1] != right) {
             s[to++] = s[from++];
             continue;
@@ -391,7 +387,7 @@ static gt_status add_merge(vocabulary *v, const pair *p, uint32_t *joined)
 static gt_status merge_pairs(trainer *t, uint32_t size, data_progress progress, void *context)
 {
     gt_status st = GT_OK;
-    for (uint32_t round = 1; t->vocab->count < size && t->heap_size && !st; ) {
+    for (uint32_t round = 1; t->vocab->count < size && t->heap_size && !st;) {
         candidate top = heap_pop(t);
         pair *p = &t->pairs[top.pair];
         if (p->merged || p->count < FEWEST)
@@ -417,8 +413,8 @@ static gt_status merge_pairs(trainer *t, uint32_t size, data_progress progress, 
     return st;
 }
 
-gt_status tokenizer_bpe_train(vocabulary *out, uint32_t size, const char *const *files,
-                              size_t count, data_progress progress, void *context)
+gt_status tokenizer_bpe_train(vocabulary *out, uint32_t size, const char *const *files, size_t count,
+                              data_progress progress, void *context)
 {
     trainer t = { .vocab = out };
     uint32_t id_of_byte[256];

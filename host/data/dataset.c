@@ -74,8 +74,7 @@ static gt_status open_tokenizer(data_set *d, const char *folder, const char *spe
     gt_status st = gt_path_is_folder(own) ? open_known(d, own) : GT_OK;
     free(own);
     if (!st && spec && (!d->tokenizer || !names_kind(spec, d->tokenizer)))
-        st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
-                     spec, folder);
+        st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text", spec, folder);
     return st;
 }
 
@@ -105,19 +104,21 @@ static gt_status check_summary(const data_set *d, const char *folder)
         goto out;
     }
     if (d->tokenizer && strtoull(hash, NULL, 16) != tokenizer_hash(d->tokenizer))
-        st = gt_fail(GT_MISMATCH, "cannot use data '%s': its tokens were made by another "
-                     "tokenizer (%s) than this %s one (%016llx)", folder, hash,
-                     tokenizer_name(d->tokenizer),
-                     (unsigned long long)tokenizer_hash(d->tokenizer));
-    else if (json_integer_value(json_object_get(root, "train_tokens"))
-             != (json_int_t)d->train.count
+        st = gt_fail(GT_MISMATCH,
+                     "cannot use data '%s': its tokens were made by another "
+                     "tokenizer (%s) than this %s one (%016llx)",
+                     folder, hash, tokenizer_name(d->tokenizer), (unsigned long long)tokenizer_hash(d->tokenizer));
+    else if (json_integer_value(json_object_get(root, "train_tokens")) != (json_int_t)d->train.count
              || json_integer_value(json_object_get(root, "val_tokens")) != (json_int_t)d->val.count)
-        st = gt_fail(GT_FORMAT, "cannot use data '%s': its shards hold %llu + %llu tokens, not "
-                     "what tokens.json says; copy the whole folder again", folder,
-                     (unsigned long long)d->train.count, (unsigned long long)d->val.count);
+        st = gt_fail(GT_FORMAT,
+                     "cannot use data '%s': its shards hold %llu + %llu tokens, not "
+                     "what tokens.json says; copy the whole folder again",
+                     folder, (unsigned long long)d->train.count, (unsigned long long)d->val.count);
     else if (!has_hash(root, "train_hash", &d->train) || !has_hash(root, "val_hash", &d->val))
-        st = gt_fail(GT_FORMAT, "cannot use data '%s': its shards hold other ids than tokens.json "
-                     "says; copy the whole folder again", folder);
+        st = gt_fail(GT_FORMAT,
+                     "cannot use data '%s': its shards hold other ids than tokens.json "
+                     "says; copy the whole folder again",
+                     folder);
 out:
     json_decref(root);
     free(text);
@@ -134,8 +135,10 @@ static gt_status open_folder(data_set *d, const char *folder, const data_request
     if (!st)
         st = token_split_open_folder(&d->val, folder, "val", vocab, r->token_bits);
     if (!st && !d->train.file_count && !d->val.file_count)
-        st = gt_fail(GT_NOT_FOUND, "cannot open data '%s': the folder holds no token files "
-                     "(*train*.bin, *val*.bin)", folder);
+        st = gt_fail(GT_NOT_FOUND,
+                     "cannot open data '%s': the folder holds no token files "
+                     "(*train*.bin, *val*.bin)",
+                     folder);
     if (!st)
         st = check_summary(d, folder);
     return st || !r->whole ? st : token_split_append(&d->train, &d->val);
@@ -145,17 +148,15 @@ static gt_status open_token_file(data_set *d, const char *path, const data_reque
 {
     const char *spec = r->spec;
     if (spec && tokenizer_needs_text(spec))
-        return gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text",
-                       spec, path);
+        return gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on '%s': it holds tokens, not text", spec, path);
     gt_status st = spec ? open_known(d, spec) : GT_OK;
-    return st ? st : token_split_open_as(&d->train, &path, 1,
-                                         d->tokenizer ? tokenizer_vocab(d->tokenizer) : 0,
-                                         r->token_bits);
+    return st ? st
+              : token_split_open_as(&d->train, &path, 1, d->tokenizer ? tokenizer_vocab(d->tokenizer) : 0,
+                                    r->token_bits);
 }
 
 /* The name of the cache entry of a text. */
-static gt_status cache_key(char key[32], const char *path, const char *spec, const tokenizer *t,
-                           int whole)
+static gt_status cache_key(char key[32], const char *path, const char *spec, const tokenizer *t, int whole)
 {
     gt_map map;
     gt_status st = gt_map_open(&map, path);
@@ -166,10 +167,8 @@ static gt_status cache_key(char key[32], const char *path, const char *spec, con
     else
         st = data_foreign_check(&map, DATA_AS_TEXT);
     const uint64_t parts[4] = { map.size, map.size ? gt_hash(map.data, map.size) : 0,
-                                t ? tokenizer_hash(t) : gt_hash(spec, strlen(spec)),
-                                CACHE_FORMAT };
-    snprintf(key, 32, "%016llx%s", (unsigned long long)gt_hash(parts, sizeof parts),
-             whole ? "-whole" : "");
+                                t ? tokenizer_hash(t) : gt_hash(spec, strlen(spec)), CACHE_FORMAT };
+    snprintf(key, 32, "%016llx%s", (unsigned long long)gt_hash(parts, sizeof parts), whole ? "-whole" : "");
     gt_map_close(&map);
     return st;
 }
@@ -179,7 +178,7 @@ static gt_status cache_key(char key[32], const char *path, const char *spec, con
 static void tidy_cache(const char *cache)
 {
     DIR *dir = opendir(cache);
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         const char *mark = strstr(e->d_name, ".partial-");
         char name[64];
         if (!mark || mark - e->d_name > 32)
@@ -210,15 +209,17 @@ static gt_status lock(int *fd, const char *path)
     return GT_OK;
 }
 
-static gt_status tokenize_into(const char *folder, const char *path, const char *spec,
-                               tokenizer *t, const data_request *r)
+static gt_status tokenize_into(const char *folder, const char *path, const char *spec, tokenizer *t,
+                               const data_request *r)
 {
     tokenizer *trained = NULL;
     gt_status st = gt_folder_remove(folder);
     if (!st && !t)
         st = tokenizer_train(&trained, spec, &path, 1, r->progress, r->context);
     if (!st) {
-        const tokenize_options o = { .files = &path, .file_count = 1, .progress = r->progress,
+        const tokenize_options o = { .files = &path,
+                                     .file_count = 1,
+                                     .progress = r->progress,
                                      .val_fraction = r->whole ? 0.0 : DATA_VAL_FRACTION,
                                      .context = r->context };
         tokenize_result ignored;
@@ -233,9 +234,9 @@ static gt_status open_entry(data_set *d, const char *folder)
 {
     const data_request as_it_is = { 0 };
     char *summary = gt_path_join(folder, "tokens.json");
-    gt_status st = !summary ? no_memory(folder)
+    gt_status st = !summary                  ? no_memory(folder)
                    : gt_path_exists(summary) ? GT_OK
-                   : gt_fail(GT_NOT_FOUND, "there is no '%s'", summary);
+                                             : gt_fail(GT_NOT_FOUND, "there is no '%s'", summary);
     free(summary);
     if (!st)
         st = open_folder(d, folder, &as_it_is);
@@ -313,8 +314,10 @@ gt_status data_open_as(data_set *out, const char *path, const data_request *r)
     gt_status st;
     memset(out, 0, sizeof *out);
     if (r->token_bits && kind == DATA_TEXT)
-        return gt_fail(GT_MISUSE, "--token-bits is for files of token ids, and '%s' is read as text; "
-                       "leave it out, or name the file *.bin", path);
+        return gt_fail(GT_MISUSE,
+                       "--token-bits is for files of token ids, and '%s' is read as text; "
+                       "leave it out, or name the file *.bin",
+                       path);
     if (kind == DATA_FOLDER)
         st = open_folder(out, path, r);
     else if (kind == DATA_TOKEN_FILE)
@@ -326,8 +329,7 @@ gt_status data_open_as(data_set *out, const char *path, const data_request *r)
     return st;
 }
 
-gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress,
-                    void *context)
+gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress, void *context)
 {
     const data_request r = { .spec = spec, .progress = progress, .context = context };
     return data_open_as(out, path, &r);

@@ -47,8 +47,7 @@ typedef struct data_request {
  * empty. */
 gt_status data_open_as(data_set *out, const char *path, const data_request *r);
 /* The same with both splits and token_bits 0. */
-gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress,
-                    void *context);
-void      data_close(data_set *d);
+gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress, void *context);
+void data_close(data_set *d);
 
 #endif

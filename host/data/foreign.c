@@ -4,18 +4,21 @@
 
 #include <string.h>
 
-#define UNPACK     "unpack it first"
-#define NO_TOKENS  "give it text, or shards of token ids"
+#define UNPACK "unpack it first"
+#define NO_TOKENS "give it text, or shards of token ids"
 
 static const struct {
     size_t at, size;
     const char *begins, *what, *instead;
     int text_only;                      /* a row of ids may well begin so */
 } rows[] = {
-    { 0, 6, "\x93NUMPY", "a NumPy .npy file",
-      "write its ids alone, as ids.astype('uint16').tofile('train.bin') does", 0 },
+    { 0, 6, "\x93NUMPY", "a NumPy .npy file", "write its ids alone, as ids.astype('uint16').tofile('train.bin') does",
+      0 },
     { 0, 4, "\x28\xb5\x2f\xfd", "a zstd file", UNPACK, 0 },
-    { 0, 6, "\xfd" "7zXZ\0", "an xz file", UNPACK, 0 },
+    { 0, 6,
+      "\xfd"
+      "7zXZ\0",
+      "an xz file", UNPACK, 0 },
     { 0, 4, "\x04\x22\x4d\x18", "an lz4 file", UNPACK, 0 },
     { 4, 6, "1AY&SY", "a bzip2 file", UNPACK, 0 },
     { 0, 6, "7z\xbc\xaf\x27\x1c", "a 7z file", UNPACK, 0 },
@@ -35,13 +38,13 @@ static const struct {
 };
 
 /* llm.c's files begin with such a number, little-endian. */
-static const struct { int32_t magic; const char *what; } others_of_llmc[] = {
-    { 20240326, "a model of llm.c" },
-    { 20240327, "a debugging state of llm.c" },
-    { 20240328, "a tokenizer of llm.c" },
-    { 20240522, "an evaluation set of llm.c (multiple choice)" },
-    { 20240527, "a training state of llm.c" },
-    { 20240803, "a Llama 3 model of llm.c" },
+static const struct {
+    int32_t magic;
+    const char *what;
+} others_of_llmc[] = {
+    { 20240326, "a model of llm.c" },          { 20240327, "a debugging state of llm.c" },
+    { 20240328, "a tokenizer of llm.c" },      { 20240522, "an evaluation set of llm.c (multiple choice)" },
+    { 20240527, "a training state of llm.c" }, { 20240803, "a Llama 3 model of llm.c" },
 };
 
 static const char *other_of_llmc(const gt_map *f)
@@ -87,8 +90,8 @@ static int has_zeros(const gt_map *f)
 
 static gt_status refuse(const gt_map *f, data_reading how, const char *what, const char *instead)
 {
-    return gt_fail(GT_FORMAT, "cannot read '%s' as %s: it is %s; %s", f->path,
-                   how == DATA_AS_TEXT ? "text" : "tokens", what, instead);
+    return gt_fail(GT_FORMAT, "cannot read '%s' as %s: it is %s; %s", f->path, how == DATA_AS_TEXT ? "text" : "tokens",
+                   what, instead);
 }
 
 gt_status data_foreign_check(const gt_map *file, data_reading how)
@@ -103,8 +106,7 @@ gt_status data_foreign_check(const gt_map *file, data_reading how)
     if (is_gzip(file))
         return refuse(file, how, "a gzip file", UNPACK);
     if (how == DATA_AS_TEXT && !is_safetensors(file) && has_zeros(file))
-        return refuse(file, how, "no text, it holds zero bytes",
-                      "a file of token ids has to be named *.bin");
+        return refuse(file, how, "no text, it holds zero bytes", "a file of token ids has to be named *.bin");
     return is_safetensors(file) ? refuse(file, how, "a safetensors file", NO_TOKENS) : GT_OK;
 }
 

@@ -25,17 +25,18 @@ static uint64_t windows_of(const token_split *split, uint64_t tokens)
     return split->count >= 2 * tokens ? (split->count - tokens) / tokens : 1;
 }
 
-gt_status loader_open(loader *out, const token_split *split, const char *name,
-                      loader_order order, uint64_t batch, uint64_t tokens, uint64_t seed)
+gt_status loader_open(loader *out, const token_split *split, const char *name, loader_order order, uint64_t batch,
+                      uint64_t tokens, uint64_t seed)
 {
     assert(batch && tokens);
     memset(out, 0, sizeof *out);
     const uint64_t rows = order == LOADER_SEQUENTIAL ? batch : 1;
     if (split->count == 0 || (split->count - 1) / tokens < rows)
-        return gt_fail(GT_MISMATCH, "cannot read batches from '%s': %llu tokens, but %llu x %llu "
-                       "+ 1 are needed; lower --seq%s or give more text", name,
-                       (unsigned long long)split->count, (unsigned long long)rows,
-                       (unsigned long long)tokens, rows > 1 ? " or --batch" : "");
+        return gt_fail(GT_MISMATCH,
+                       "cannot read batches from '%s': %llu tokens, but %llu x %llu "
+                       "+ 1 are needed; lower --seq%s or give more text",
+                       name, (unsigned long long)split->count, (unsigned long long)rows, (unsigned long long)tokens,
+                       rows > 1 ? " or --batch" : "");
     *out = (loader){ split, order, batch, tokens, seed, 1, (split->count - 1) / tokens };
     if (order == LOADER_SEQUENTIAL)
         out->windows = out->rows / batch;
@@ -105,14 +106,12 @@ static gt_status read_row(const loader *l, uint64_t place, int32_t *x, int32_t *
     return token_split_read(l->split, place + n, 1, y + n - 1);
 }
 
-gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count,
-                      int32_t *x, int32_t *y)
+gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count, int32_t *x, int32_t *y)
 {
     assert(first + count <= l->batch);
     const uint64_t begin = loader_begin(l, position) + first;
     for (uint64_t i = 0; i < count; i++) {
-        gt_status st = read_row(l, place_of(l, begin + i), x ? x + i * l->tokens : NULL,
-                                y ? y + i * l->tokens : NULL);
+        gt_status st = read_row(l, place_of(l, begin + i), x ? x + i * l->tokens : NULL, y ? y + i * l->tokens : NULL);
         if (st)
             return st;
     }
@@ -131,14 +130,12 @@ uint64_t loader_eval_rows(const loader *l)
     return l->rows;
 }
 
-gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *x, int32_t *y,
-                      uint64_t *filled)
+gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *x, int32_t *y, uint64_t *filled)
 {
     const uint64_t rows = loader_eval_rows(l);
     *filled = first >= rows ? 0 : rows - first < count ? rows - first : count;
     for (uint64_t i = 0; i < *filled; i++) {
-        gt_status st = read_row(l, (first + i) * l->tokens, x ? x + i * l->tokens : NULL,
-                                y ? y + i * l->tokens : NULL);
+        gt_status st = read_row(l, (first + i) * l->tokens, x ? x + i * l->tokens : NULL, y ? y + i * l->tokens : NULL);
         if (st)
             return st;
     }

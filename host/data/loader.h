@@ -43,13 +43,12 @@ typedef struct loader {
 
 /* The split must outlive the loader; there is nothing to release. GT_MISMATCH if the split
  * is too short: T + 1 tokens, or B*T + 1 for LOADER_SEQUENTIAL. `name` is for the sentence. */
-gt_status loader_open(loader *out, const token_split *split, const char *name,
-                      loader_order order, uint64_t batch, uint64_t tokens, uint64_t seed);
+gt_status loader_open(loader *out, const token_split *split, const char *name, loader_order order, uint64_t batch,
+                      uint64_t tokens, uint64_t seed);
 
 /* Samples [first, first + count) of the batch at a position, count rows of T: x and y hold
  * count*T ids, and either may be NULL. first + count <= B. Fails as token_split_read() does. */
-gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count,
-                      int32_t *x, int32_t *y);
+gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count, int32_t *x, int32_t *y);
 
 /* The sample that a batch asked for at `position` begins with: `position`, or the next pass. */
 uint64_t loader_begin(const loader *l, uint64_t position);
@@ -69,7 +68,6 @@ uint64_t loader_eval_rows(const loader *l);
 
 /* Rows [first, first + count). Rows past the last have x = 0 and y = LOADER_IGNORE, so that
  * a batch of fixed shape can hold the rest; *filled is how many rows are real; x or y may be NULL. */
-gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *x, int32_t *y,
-                      uint64_t *filled);
+gt_status loader_eval(const loader *l, uint64_t first, uint64_t count, int32_t *x, int32_t *y, uint64_t *filled);
 
 #endif

@@ -64,11 +64,10 @@ static gt_status open_texts(job *j)
 static gt_status encode(job *j, const gt_map *file, size_t from, size_t to, token_writer *out)
 {
     const size_t usual = j->options->chunk ? j->options->chunk : CHUNK;
-    for (size_t at = from, chunk = usual; at < to; ) {
+    for (size_t at = from, chunk = usual; at < to;) {
         size_t used, left = to - at, size = left < chunk ? left : chunk;
         j->ids.count = 0;
-        gt_status st = tokenizer_encode_part(j->tokenizer, file->data + at, size, size == left,
-                                             &used, &j->ids);
+        gt_status st = tokenizer_encode_part(j->tokenizer, file->data + at, size, size == left, &used, &j->ids);
         if (st)
             return gt_fail_in(st, "cannot tokenize '%s': byte %zu", file->path, at + used);
         st = token_writer_put(out, j->ids.data, j->ids.count);
@@ -151,14 +150,15 @@ static gt_status write_summary(const job *j, const char *folder, const tokenize_
         st = hash_of(&val, folder, "val");
     if (st)
         return st;
-    int n = snprintf(text, sizeof text, "{\"format\": 1, \"tokenizer\": \"%s\", "
+    int n = snprintf(text, sizeof text,
+                     "{\"format\": 1, \"tokenizer\": \"%s\", "
                      "\"tokenizer_hash\": \"%016llx\", \"vocab\": %u, \"train_tokens\": %llu, "
                      "\"val_tokens\": %llu, \"train_hash\": \"%016llx\", \"val_hash\": \"%016llx\", "
-                     "\"bytes\": %llu}\n", tokenizer_name(j->tokenizer),
-                     (unsigned long long)tokenizer_hash(j->tokenizer),
+                     "\"bytes\": %llu}\n",
+                     tokenizer_name(j->tokenizer), (unsigned long long)tokenizer_hash(j->tokenizer),
                      tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens,
-                     (unsigned long long)r->val_tokens, (unsigned long long)train,
-                     (unsigned long long)val, (unsigned long long)r->bytes);
+                     (unsigned long long)r->val_tokens, (unsigned long long)train, (unsigned long long)val,
+                     (unsigned long long)r->bytes);
     assert(n > 0 && (size_t)n < sizeof text);
     char *path = gt_path_join(folder, "tokens.json");
     st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
@@ -209,7 +209,7 @@ static int is_empty(const char *folder)
     DIR *dir = opendir(folder);
     if (!dir)
         return 0;
-    for (struct dirent *e; (e = readdir(dir)); )
+    for (struct dirent *e; (e = readdir(dir));)
         names += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
     closedir(dir);
     return !names;
@@ -217,8 +217,10 @@ static int is_empty(const char *folder)
 
 static gt_status holds_others(const char *folder, const char *what)
 {
-    return gt_fail(GT_MISUSE, "cannot write tokens to '%s': it holds %s already; name a new folder, or "
-                   "remove that one", folder, what);
+    return gt_fail(GT_MISUSE,
+                   "cannot write tokens to '%s': it holds %s already; name a new folder, or "
+                   "remove that one",
+                   folder, what);
 }
 
 /* May this path be replaced by a token folder? By one of the same tokens only; those of another
@@ -236,8 +238,9 @@ static gt_status check_target(const char *folder, const tokenizer *t)
     const int same = hash && strtoull(hash, NULL, 16) == tokenizer_hash(t);
     json_decref(root);
     free(summary);
-    return !ours ? holds_others(folder, "something else")
-           : !same ? holds_others(folder, "tokens of another tokenizer") : GT_OK;
+    return !ours   ? holds_others(folder, "something else")
+           : !same ? holds_others(folder, "tokens of another tokenizer")
+                   : GT_OK;
 }
 
 /* Do both say that they hold the same tokens? */
@@ -268,8 +271,7 @@ static gt_status put_in_place(const char *made, const char *folder)
     return st;
 }
 
-gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
-                   tokenize_result *result)
+gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o, tokenize_result *result)
 {
     job j = { .tokenizer = t, .options = o };
     size_t length = strlen(folder);

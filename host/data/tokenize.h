@@ -38,7 +38,6 @@ typedef struct tokenize_result {
 /* Between two files, and nowhere else, goes the tokenizer's end-of-text id if it has one.
  * A folder that is there is replaced if it is empty or holds a tokens.json, else GT_MISUSE.
  * GT_FORMAT for an empty text; a text with no ids fails with its file and byte. */
-gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o,
-                   tokenize_result *result);
+gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o, tokenize_result *result);
 
 #endif

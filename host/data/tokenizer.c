@@ -58,8 +58,7 @@ static int is_bytes(const vocabulary *v)
     if (!v->byte_level || v->pattern || v->merge_count || v->count != 256)
         return 0;
     for (uint32_t id = 0; id < 256; id++)
-        if (v->pieces[id].special || v->pieces[id].size != 1
-            || (unsigned char)*vocabulary_bytes(v, id) != id)
+        if (v->pieces[id].special || v->pieces[id].size != 1 || (unsigned char)*vocabulary_bytes(v, id) != id)
             return 0;
     return 1;
 }
@@ -87,8 +86,7 @@ static gt_status finish(tokenizer **out, vocabulary *v)
     }
     t->vocab = *v;
     memset(v, 0, sizeof *v);
-    t->kind = is_bytes(&t->vocab) ? &tokenizer_byte
-            : t->vocab.byte_level ? &tokenizer_bpe : &tokenizer_char;
+    t->kind = is_bytes(&t->vocab) ? &tokenizer_byte : t->vocab.byte_level ? &tokenizer_bpe : &tokenizer_char;
     const int64_t usual = end_of_text(&t->vocab);
     t->eot = t->vocab.end ? (int64_t)t->vocab.end - 1 : usual;
     t->hash = vocabulary_hash(&t->vocab);
@@ -113,10 +111,12 @@ int tokenizer_needs_text(const char *spec)
 /* Of byte-level BPE, SentencePiece and WordPiece, as they lie beside weights; `tokenizer` is a folder. */
 int tokenizer_is_in(const char *folder)
 {
+    /* clang-format off */
     static const char *const names[] = {
         "tokenizer", "tokenizer.json", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe",
         "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt",
         "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json" };
+    /* clang-format on */
     int found = 0;
     for (size_t i = 0; !found && i < sizeof names / sizeof *names; i++) {
         char *path = gt_path_join(folder, names[i]);
@@ -132,13 +132,14 @@ gt_status tokenizer_open(tokenizer **out, const char *spec)
     gt_status st;
     *out = NULL;
     if (tokenizer_needs_text(spec))
-        return gt_fail(GT_MISUSE, "cannot open tokenizer '%s': it has to be trained on a text",
-                       spec);
+        return gt_fail(GT_MISUSE, "cannot open tokenizer '%s': it has to be trained on a text", spec);
     if (!strcmp(spec, "byte"))
         st = tokenizer_byte_vocabulary(&v);
     else if (!gt_path_exists(spec))
-        st = gt_fail(GT_NOT_FOUND, "cannot open tokenizer '%s': neither byte, char, bpe:SIZE nor "
-                     "a folder that is there", spec);
+        st = gt_fail(GT_NOT_FOUND,
+                     "cannot open tokenizer '%s': neither byte, char, bpe:SIZE nor "
+                     "a folder that is there",
+                     spec);
     else
         st = vocabulary_read(&v, spec);
     if (!st) {
@@ -164,8 +165,8 @@ gt_status tokenizer_parse(tokenizer **out, const char *json, size_t size, const 
     return st;
 }
 
-gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files,
-                          size_t count, data_progress progress, void *context)
+gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files, size_t count,
+                          data_progress progress, void *context)
 {
     vocabulary v = { 0 };
     gt_status st;
@@ -195,8 +196,7 @@ gt_status tokenizer_save(const tokenizer *t, const char *folder)
     return vocabulary_write(&t->vocab, folder, t->eot);
 }
 
-gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last,
-                                size_t *used, token_ids *ids)
+gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last, size_t *used, token_ids *ids)
 {
     return t->kind->encode(t, text, size, last, used, ids);
 }
@@ -212,12 +212,11 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
 {
     for (size_t i = 0; i < count; i++) {
         if (!tokenizer_has(t, ids[i]))
-            return gt_fail(GT_MISMATCH, "cannot decode token %u: the %s tokenizer has no such id",
-                           ids[i], t->kind->name);
+            return gt_fail(GT_MISMATCH, "cannot decode token %u: the %s tokenizer has no such id", ids[i],
+                           t->kind->name);
         gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
     }
-    return out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count)
-                       : GT_OK;
+    return out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count) : GT_OK;
 }
 
 uint32_t tokenizer_vocab(const tokenizer *t)

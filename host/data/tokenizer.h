@@ -35,7 +35,7 @@ typedef struct token_ids {
 } token_ids;
 
 gt_status token_ids_add(token_ids *ids, const uint32_t *data, size_t count);
-void      token_ids_release(token_ids *ids);
+void token_ids_release(token_ids *ids);
 
 /* Called now and then during long work with bytes done and in all; returning non-zero
  * ends it with GT_INTERRUPTED. May be NULL wherever it is taken. */
@@ -59,8 +59,8 @@ int tokenizer_needs_text(const char *spec);
 /* Makes a tokenizer from texts: "byte" (reads nothing), "char", or "bpe:SIZE" with SIZE ids
  * in all: 256 bytes, merges, and <|endoftext|> as the last. Fewer merges if the texts run
  * out of pairs that occur twice. The result depends on the texts alone. */
-gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files,
-                          size_t count, data_progress progress, void *context);
+gt_status tokenizer_train(tokenizer **out, const char *spec, const char *const *files, size_t count,
+                          data_progress progress, void *context);
 
 /* Writes tokenizer.json and tokenizer_config.json into a folder, made on the way. */
 gt_status tokenizer_save(const tokenizer *t, const char *folder);
@@ -74,16 +74,15 @@ gt_status tokenizer_encode(tokenizer *t, const void *text, size_t size, token_id
  * the ids and sets *used to that; the rest must come again with more behind it, or with
  * last = 1. The ids are those of the whole text however it is cut. On failure *used is the
  * offset of what has no id. */
-gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last,
-                                size_t *used, token_ids *ids);
+gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last, size_t *used, token_ids *ids);
 
 /* Appends the bytes of the ids. GT_MISMATCH names an id that is not in the vocabulary. */
 gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out);
 
-uint32_t    tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
-int         tokenizer_has(const tokenizer *t, uint32_t id);     /* 0: beyond it, or a hole */
-int64_t     tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */
+uint32_t tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
+int tokenizer_has(const tokenizer *t, uint32_t id);     /* 0: beyond it, or a hole */
+int64_t tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */
 const char *tokenizer_name(const tokenizer *t);         /* "byte", "char", "bpe"          */
-uint64_t    tokenizer_hash(const tokenizer *t);         /* same number, same ids          */
+uint64_t tokenizer_hash(const tokenizer *t);         /* same number, same ids          */
 
 #endif

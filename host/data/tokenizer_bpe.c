@@ -96,8 +96,7 @@ static gt_status prepare_pairs(bpe *b, const vocabulary *v)
         uint64_t key = (uint64_t)v->merges[i].left << 32 | v->merges[i].right;
         size_t slot = pair_slot(b, key);
         if (b->pair_merge[slot] != NONE)
-            return gt_fail(GT_FORMAT, "merges %u and %zu join the same pair", b->pair_merge[slot],
-                           i);
+            return gt_fail(GT_FORMAT, "merges %u and %zu join the same pair", b->pair_merge[slot], i);
         b->pair_key[slot] = key;
         b->pair_merge[slot] = (uint32_t)i;
     }
@@ -176,8 +175,7 @@ static void consider(bpe *b, uint32_t at)
         heap_push(b, (uint64_t)rank << 32 | at);
 }
 
-static gt_status merge_word(const vocabulary *v, bpe *b, const unsigned char *text, size_t size,
-                            token_ids *out)
+static gt_status merge_word(const vocabulary *v, bpe *b, const unsigned char *text, size_t size, token_ids *out)
 {
     if (size >= NONE)
         return gt_fail(GT_UNSUPPORTED, "a word of %zu bytes is too long", size);
@@ -198,8 +196,7 @@ static gt_status merge_word(const vocabulary *v, bpe *b, const unsigned char *te
     while (b->heap_size) {
         uint64_t top = heap_pop(b);
         uint32_t at = (uint32_t)top, rank = (uint32_t)(top >> 32), next = b->after[at];
-        if (b->symbol[at] == NONE || next == NONE
-            || merge_of(b, b->symbol[at], b->symbol[next]) != rank)
+        if (b->symbol[at] == NONE || next == NONE || merge_of(b, b->symbol[at], b->symbol[next]) != rank)
             continue;                           /* the pair has changed since */
         b->symbol[at] = v->merges[rank].joined;
         b->symbol[next] = NONE;
@@ -223,13 +220,11 @@ static void cache_empty(bpe *b)
 }
 
 /* The entry of a word, computed if it is new. */
-static gt_status look_up(const vocabulary *v, bpe *b, const unsigned char *text, size_t size,
-                         const cached **out)
+static gt_status look_up(const vocabulary *v, bpe *b, const unsigned char *text, size_t size, const cached **out)
 {
     size_t mask = CACHE_SLOTS - 1, i = (size_t)gt_hash(text, size) & mask;
     for (; b->cache[i].size; i = (i + 1) & mask)
-        if (b->cache[i].size == size
-            && !memcmp(b->cache_text.data + b->cache[i].text, text, size)) {
+        if (b->cache[i].size == size && !memcmp(b->cache_text.data + b->cache[i].text, text, size)) {
             *out = &b->cache[i];
             return GT_OK;
         }
@@ -237,8 +232,7 @@ static gt_status look_up(const vocabulary *v, bpe *b, const unsigned char *text,
         cache_empty(b);
         i = (size_t)gt_hash(text, size) & mask;
     }
-    cached new = { .text = (uint32_t)b->cache_text.size, .ids = (uint32_t)b->cache_ids.count,
-                   .size = (uint32_t)size };
+    cached new = { .text = (uint32_t)b->cache_text.size, .ids = (uint32_t)b->cache_ids.count, .size = (uint32_t)size };
     gt_status st = merge_word(v, b, text, size, &b->cache_ids);
     if (st) {
         b->cache_ids.count = new.ids;
@@ -272,14 +266,11 @@ static gt_status visit(void *context, const unsigned char *text, size_t size, in
     return st ? st : token_ids_add(b->out, b->cache_ids.data + found->ids, found->count);
 }
 
-static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last,
-                        size_t *used, token_ids *ids)
+static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last, size_t *used, token_ids *ids)
 {
     bpe *b = t->state;
     b->out = ids;
     return words_each(b->words, text, size, last, used, visit, t);
 }
 
-const tokenizer_kind tokenizer_bpe = {
-    .name = "bpe", .prepare = prepare, .encode = encode, .release = release
-};
+const tokenizer_kind tokenizer_bpe = { .name = "bpe", .prepare = prepare, .encode = encode, .release = release };

@@ -13,12 +13,11 @@ gt_status tokenizer_byte_vocabulary(vocabulary *out)
     return st;
 }
 
-static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last,
-                        size_t *used, token_ids *ids)
+static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last, size_t *used, token_ids *ids)
 {
     enum { BLOCK = 1024 };
     (void)t, (void)last;
-    for (*used = 0; *used < size; ) {
+    for (*used = 0; *used < size;) {
         uint32_t block[BLOCK];
         size_t n = size - *used < BLOCK ? size - *used : BLOCK;
         for (size_t i = 0; i < n; i++)

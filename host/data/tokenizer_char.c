@@ -20,19 +20,20 @@ static gt_status no_memory(void)
 }
 
 /* Marks the characters of one file. */
-static gt_status collect(unsigned char *seen, const gt_map *file, uint64_t before,
-                         uint64_t total, data_progress progress, void *context)
+static gt_status collect(unsigned char *seen, const gt_map *file, uint64_t before, uint64_t total,
+                         data_progress progress, void *context)
 {
     size_t told = 0;
-    for (size_t at = 0; at < file->size; ) {
+    for (size_t at = 0; at < file->size;) {
         uint32_t code;
         int n = utf8_next(file->data + at, file->size - at, &code);
         if (n <= 0)
-            return gt_fail(GT_FORMAT, "'%s' is not UTF-8 at byte %zu: use byte or bpe:SIZE",
-                           file->path, at);
+            return gt_fail(GT_FORMAT, "'%s' is not UTF-8 at byte %zu: use byte or bpe:SIZE", file->path, at);
         if (!code)
-            return gt_fail(GT_UNSUPPORTED, "'%s' holds U+0000 at byte %zu, which tokenizer.json "
-                           "cannot name: use byte or bpe:SIZE", file->path, at);
+            return gt_fail(GT_UNSUPPORTED,
+                           "'%s' holds U+0000 at byte %zu, which tokenizer.json "
+                           "cannot name: use byte or bpe:SIZE",
+                           file->path, at);
         seen[code] = 1;
         at += (size_t)n;
         if (progress && at - told >= PROGRESS_EVERY) {
@@ -44,8 +45,8 @@ static gt_status collect(unsigned char *seen, const gt_map *file, uint64_t befor
     return GT_OK;
 }
 
-gt_status tokenizer_char_train(vocabulary *out, const char *const *files, size_t count,
-                               data_progress progress, void *context)
+gt_status tokenizer_char_train(vocabulary *out, const char *const *files, size_t count, data_progress progress,
+                               void *context)
 {
     unsigned char *seen = calloc(CODES, 1);
     gt_map *maps = calloc(count ? count : 1, sizeof *maps);
@@ -88,29 +89,33 @@ static gt_status prepare(tokenizer *t)
             continue;
         const unsigned char *bytes = (const unsigned char *)vocabulary_bytes(&t->vocab, id);
         if (utf8_next(bytes, size, &code) != (int)size)
-            return gt_fail(GT_UNSUPPORTED, "token %u, '%.*s', is not one character, and the file "
-                           "has no byte-level merges", id, size > 60 ? 60 : (int)size,
-                           (const char *)bytes);
+            return gt_fail(GT_UNSUPPORTED,
+                           "token %u, '%.*s', is not one character, and the file "
+                           "has no byte-level merges",
+                           id, size > 60 ? 60 : (int)size, (const char *)bytes);
         table[code] = id + 1;
     }
     return GT_OK;
 }
 
-static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last,
-                        size_t *used, token_ids *ids)
+static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, int last, size_t *used, token_ids *ids)
 {
     const uint32_t *table = t->state;
-    for (*used = 0; *used < size; ) {
+    for (*used = 0; *used < size;) {
         uint32_t code;
         int n = utf8_next(text + *used, size - *used, &code);
         if (n == UTF8_CUT && !last)
             return GT_OK;
         if (n <= 0)
-            return gt_fail(GT_MISMATCH, "byte 0x%02x is not UTF-8, and the char tokenizer knows "
-                           "only characters", text[*used]);
+            return gt_fail(GT_MISMATCH,
+                           "byte 0x%02x is not UTF-8, and the char tokenizer knows "
+                           "only characters",
+                           text[*used]);
         if (!table[code])
-            return gt_fail(GT_MISMATCH, "character '%.*s' (U+%04X) is not among the %u of the "
-                           "tokenizer", n, (const char *)text + *used, code, t->vocab.count);
+            return gt_fail(GT_MISMATCH,
+                           "character '%.*s' (U+%04X) is not among the %u of the "
+                           "tokenizer",
+                           n, (const char *)text + *used, code, t->vocab.count);
         uint32_t id = table[code] - 1;
         gt_status st = token_ids_add(ids, &id, 1);
         if (st)
@@ -120,6 +125,4 @@ static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, in
     return GT_OK;
 }
 
-const tokenizer_kind tokenizer_char = {
-    .name = "char", .prepare = prepare, .encode = encode, .release = free
-};
+const tokenizer_kind tokenizer_char = { .name = "char", .prepare = prepare, .encode = encode, .release = free };

@@ -14,8 +14,7 @@ typedef struct tokenizer_kind {
     /* Builds t->state from t->vocab; optional. */
     gt_status (*prepare)(tokenizer *t);
     /* The contract of tokenizer_encode_part(). */
-    gt_status (*encode)(tokenizer *t, const unsigned char *text, size_t size, int last,
-                        size_t *used, token_ids *ids);
+    gt_status (*encode)(tokenizer *t, const unsigned char *text, size_t size, int last, size_t *used, token_ids *ids);
     /* Takes NULL and half-built states; optional. */
     void (*release)(void *state);
 } tokenizer_kind;
@@ -32,9 +31,9 @@ extern const tokenizer_kind tokenizer_byte, tokenizer_char, tokenizer_bpe;
 
 /* Fill an empty vocabulary. */
 gt_status tokenizer_byte_vocabulary(vocabulary *out);
-gt_status tokenizer_char_train(vocabulary *out, const char *const *files, size_t count,
-                               data_progress progress, void *context);
-gt_status tokenizer_bpe_train(vocabulary *out, uint32_t size, const char *const *files,
-                              size_t count, data_progress progress, void *context);
+gt_status tokenizer_char_train(vocabulary *out, const char *const *files, size_t count, data_progress progress,
+                               void *context);
+gt_status tokenizer_bpe_train(vocabulary *out, uint32_t size, const char *const *files, size_t count,
+                              data_progress progress, void *context);
 
 #endif

@@ -21,7 +21,10 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "token files are littl
 #define HEADER_BYTES (HEADER_WORDS * sizeof(int32_t))
 #define SHARD_TOKENS 100000000u
 
-static const struct { int32_t magic, version; int width; } forms[] = {
+static const struct {
+    int32_t magic, version;
+    int width;
+} forms[] = {
     { 20240520, 1, 2 },
     { 20240801, 7, 4 },
 };
@@ -40,19 +43,22 @@ static gt_status read_header(token_file *f, size_t form)
     int32_t head[3];
     const char *path = f->map.path;
     if (f->map.size < HEADER_BYTES)
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': it ends at byte %zu, inside its "
-                       "header of %zu", path, f->map.size, HEADER_BYTES);
+        return gt_fail(GT_FORMAT,
+                       "cannot read token file '%s': it ends at byte %zu, inside its "
+                       "header of %zu",
+                       path, f->map.size, HEADER_BYTES);
     memcpy(head, f->map.data, sizeof head);
     if (head[1] != forms[form].version)
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': version %d, where %d is known",
-                       path, (int)head[1], (int)forms[form].version);
+        return gt_fail(GT_FORMAT, "cannot read token file '%s': version %d, where %d is known", path, (int)head[1],
+                       (int)forms[form].version);
     f->width = forms[form].width;
     f->data = f->map.data + HEADER_BYTES;
     uint64_t there = f->map.size - HEADER_BYTES, said = (uint64_t)(head[2] < 0 ? 0 : head[2]);
     if (head[2] < 0 || there != said * (uint64_t)f->width)
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': the header says %d tokens of %d "
-                       "bytes, %llu bytes follow it", path, (int)head[2], f->width,
-                       (unsigned long long)there);
+        return gt_fail(GT_FORMAT,
+                       "cannot read token file '%s': the header says %d tokens of %d "
+                       "bytes, %llu bytes follow it",
+                       path, (int)head[2], f->width, (unsigned long long)there);
     f->count = said;
     return GT_OK;
 }
@@ -97,14 +103,20 @@ static gt_status read_bare(token_file *f, int bits)
     const char *path = f->map.path;
     const size_t width = bits == 32 ? 4 : 2;
     if (!f->map.size || f->map.size % width)
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its %zu bytes "
-                       "are no row of %zu-bit ids", path, f->map.size, 8 * width);
+        return gt_fail(GT_FORMAT,
+                       "cannot read token file '%s': no known header, and its %zu bytes "
+                       "are no row of %zu-bit ids",
+                       path, f->map.size, 8 * width);
     if (bits != 16 && looks_wider(&f->map, 4))
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': its ids look like 64-bit ones; write "
-                       "them as 16-bit or 32-bit ones, as ids.astype('uint16').tofile() does", path);
+        return gt_fail(GT_FORMAT,
+                       "cannot read token file '%s': its ids look like 64-bit ones; write "
+                       "them as 16-bit or 32-bit ones, as ids.astype('uint16').tofile() does",
+                       path);
     if (!bits && looks_wider(&f->map, 2))
-        return gt_fail(GT_FORMAT, "cannot read token file '%s': no known header, and its ids look like "
-                       "32-bit ones; say --token-bits 32, or --token-bits 16 if they are not", path);
+        return gt_fail(GT_FORMAT,
+                       "cannot read token file '%s': no known header, and its ids look like "
+                       "32-bit ones; say --token-bits 32, or --token-bits 16 if they are not",
+                       path);
     f->width = (int)width;
     f->data = f->map.data;
     f->count = f->map.size / width;
@@ -125,8 +137,10 @@ gt_status token_file_open(token_file *out, const char *path, int bits)
     } else {
         st = read_header(out, form);
         if (!st && bits && bits != 8 * out->width)
-            st = gt_fail(GT_MISMATCH, "token file '%s' has %d-bit ids by its header, not %d-bit ones; "
-                         "leave out --token-bits", path, 8 * out->width, bits);
+            st = gt_fail(GT_MISMATCH,
+                         "token file '%s' has %d-bit ids by its header, not %d-bit ones; "
+                         "leave out --token-bits",
+                         path, 8 * out->width, bits);
     }
     if (st)
         token_file_close(out);
@@ -145,14 +159,12 @@ int token_file_has_header(const char *path)
     return has;
 }
 
-gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
-                           uint32_t vocab)
+gt_status token_split_open(token_split *out, const char *const *paths, size_t count, uint32_t vocab)
 {
     return token_split_open_as(out, paths, count, vocab, 0);
 }
 
-gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count,
-                              uint32_t vocab, int bits)
+gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count, uint32_t vocab, int bits)
 {
     memset(out, 0, sizeof *out);
     out->vocab = vocab;
@@ -201,7 +213,7 @@ static gt_status find_shards(char ***out, size_t *count, const char *folder, con
     if (!dir)
         return gt_fail(GT_IO, "cannot open folder '%s': %s", folder, strerror(errno));
     gt_status st = GT_OK;
-    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+    for (struct dirent *e; !st && (e = readdir(dir));) {
         if (!is_shard(e->d_name, word))
             continue;
         char **grown = realloc(*out, (*count + 1) * sizeof *grown);
@@ -220,8 +232,7 @@ static gt_status find_shards(char ***out, size_t *count, const char *folder, con
     return st;
 }
 
-gt_status token_split_open_folder(token_split *out, const char *folder, const char *word,
-                                  uint32_t vocab, int bits)
+gt_status token_split_open_folder(token_split *out, const char *folder, const char *word, uint32_t vocab, int bits)
 {
     char **paths;
     size_t count;
@@ -276,9 +287,10 @@ gt_status token_split_read(const token_split *s, uint64_t first, size_t count, i
         for (uint64_t k = 0; k < n; k++) {
             uint32_t id = id_at(f, first + k);
             if (id >= bound)
-                return gt_fail(GT_FORMAT, "cannot read token file '%s': token %llu is id %u, the "
-                               "vocabulary ends at %u", f->map.path,
-                               (unsigned long long)(first + k), id, bound - 1);
+                return gt_fail(GT_FORMAT,
+                               "cannot read token file '%s': token %llu is id %u, the "
+                               "vocabulary ends at %u",
+                               f->map.path, (unsigned long long)(first + k), id, bound - 1);
             out[k] = (int32_t)id;
         }
         out += n;
@@ -336,8 +348,8 @@ void token_writer_abandon(token_writer *w)
     free(w);
 }
 
-gt_status token_writer_open(token_writer **out, const char *folder, const char *name,
-                            uint32_t vocab, uint64_t shard_tokens)
+gt_status token_writer_open(token_writer **out, const char *folder, const char *name, uint32_t vocab,
+                            uint64_t shard_tokens)
 {
     assert(vocab && shard_tokens <= INT32_MAX);
     *out = NULL;
@@ -391,7 +403,7 @@ static gt_status put_ids(token_writer *w, const uint32_t *ids, size_t count)
     uint16_t narrow[BLOCK];
     if (forms[w->form].width == 4)
         return gt_writer_put(w->file, ids, count * sizeof *ids);
-    for (size_t at = 0; at < count; ) {
+    for (size_t at = 0; at < count;) {
         size_t n = count - at < BLOCK ? count - at : BLOCK;
         for (size_t i = 0; i < n; i++)
             narrow[i] = (uint16_t)ids[at + i];

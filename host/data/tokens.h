@@ -35,7 +35,7 @@ typedef struct token_file {
 /* `bits` of an id in a file without a header: 16, 32, or 0: 16, unless they look like 32. A header
  * that says otherwise is GT_MISMATCH. */
 gt_status token_file_open(token_file *out, const char *path, int bits);
-void      token_file_close(token_file *f);
+void token_file_close(token_file *f);
 
 /* Does the file begin with the header of a shard? 0 too if it cannot be read. */
 int token_file_has_header(const char *path);
@@ -48,16 +48,13 @@ typedef struct token_split {
 } token_split;
 
 /* Opens the files in the given order; token_split_open() with bits 0. */
-gt_status token_split_open(token_split *out, const char *const *paths, size_t count,
-                           uint32_t vocab);
-gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count,
-                              uint32_t vocab, int bits);
+gt_status token_split_open(token_split *out, const char *const *paths, size_t count, uint32_t vocab);
+gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count, uint32_t vocab, int bits);
 /* The files of a folder whose names hold `word` and end in .bin, in order of names; perhaps none. */
-gt_status token_split_open_folder(token_split *out, const char *folder, const char *word,
-                                  uint32_t vocab, int bits);
+gt_status token_split_open_folder(token_split *out, const char *folder, const char *word, uint32_t vocab, int bits);
 /* Puts the files of `s` behind those of `out`; *s is empty then. */
 gt_status token_split_append(token_split *out, token_split *s);
-void      token_split_close(token_split *s);
+void token_split_close(token_split *s);
 
 /* Copies tokens [first, first + count) of the split, which must be inside it. GT_FORMAT
  * names the file and the token whose id is not below the vocabulary. */
@@ -73,13 +70,13 @@ uint64_t token_split_hash(const token_split *s);
 /* Writes FOLDER/NAME-000000.bin and on, `shard_tokens` tokens each (0: 100 million). Each
  * shard is written aside and renamed when it is full. */
 typedef struct token_writer token_writer;
-gt_status token_writer_open(token_writer **out, const char *folder, const char *name,
-                            uint32_t vocab, uint64_t shard_tokens);
+gt_status token_writer_open(token_writer **out, const char *folder, const char *name, uint32_t vocab,
+                            uint64_t shard_tokens);
 gt_status token_writer_put(token_writer *w, const uint32_t *ids, size_t count);
-uint64_t  token_writer_count(const token_writer *w);
+uint64_t token_writer_count(const token_writer *w);
 /* Both free w. commit: the last shard is there too; nothing put, no file. abandon: shards
  * already full stay; takes NULL. */
 gt_status token_writer_commit(token_writer *w);
-void      token_writer_abandon(token_writer *w);
+void token_writer_abandon(token_writer *w);
 
 #endif

@@ -28,6 +28,6 @@ uint64_t utf8_count(const unsigned char *text, size_t size);
 size_t utf8_offset(const unsigned char *text, size_t size, uint64_t index);
 
 uint32_t byte_level_code(unsigned char byte);   /* byte -> code point                  */
-int      byte_level_byte(uint32_t code);        /* code point -> byte, or -1           */
+int byte_level_byte(uint32_t code);        /* code point -> byte, or -1           */
 
 #endif

@@ -87,8 +87,7 @@ static gt_status make_room(vocabulary *v, uint32_t id)
 gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t size)
 {
     if (id >= VOCABULARY_MAX)
-        return gt_fail(GT_FORMAT, "token id %u is too large: ids go up to %u", id,
-                       VOCABULARY_MAX - 1);
+        return gt_fail(GT_FORMAT, "token id %u is too large: ids go up to %u", id, VOCABULARY_MAX - 1);
     if (!size || size > UINT32_MAX)
         return gt_fail(GT_FORMAT, "token id %u stands for no text", id);
     gt_status st = make_room(v, id);
@@ -98,8 +97,7 @@ gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t s
         return gt_fail(GT_FORMAT, "token id %u is given twice", id);
     size_t slot = slot_of(v, bytes, size);
     if (v->slots[slot])
-        return gt_fail(GT_FORMAT, "token ids %u and %u stand for the same text",
-                       v->slots[slot] - 1, id);
+        return gt_fail(GT_FORMAT, "token ids %u and %u stand for the same text", v->slots[slot] - 1, id);
     size_t offset = v->bytes.size;
     gt_text_put(&v->bytes, bytes, size);
     if (v->bytes.failed)
@@ -123,8 +121,8 @@ gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
     int64_t joined = vocabulary_find(v, text, a + b);
     free(text);
     if (joined < 0)
-        return gt_fail(GT_FORMAT, "merge %zu joins tokens %u and %u into a text that is no token",
-                       v->merge_count, left, right);
+        return gt_fail(GT_FORMAT, "merge %zu joins tokens %u and %u into a text that is no token", v->merge_count, left,
+                       right);
     if ((v->merge_count & (v->merge_count - 1)) == 0) {     /* full at each power of two */
         size_t room = v->merge_count ? 2 * v->merge_count : 1;
         merge *merges = realloc(v->merges, room * sizeof *merges);
@@ -139,13 +137,13 @@ gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
 uint64_t vocabulary_hash(const vocabulary *v)
 {
     uint64_t h = gt_hash(v->pattern ? v->pattern : "", v->pattern ? strlen(v->pattern) : 0);
-    uint64_t mix[6] = { h, v->count, v->merge_count, (uint64_t)v->byte_level,
-                        (uint64_t)v->ignore_merges, v->pattern != NULL };
+    uint64_t mix[6] = {
+        h, v->count, v->merge_count, (uint64_t)v->byte_level, (uint64_t)v->ignore_merges, v->pattern != NULL
+    };
     h = gt_hash(mix, sizeof mix);
     for (uint32_t id = 0; id < v->count; id++) {
         const piece *p = &v->pieces[id];
-        uint64_t one[4] = { h, p->size, p->special,
-                            p->size ? gt_hash(vocabulary_bytes(v, id), p->size) : 0 };
+        uint64_t one[4] = { h, p->size, p->special, p->size ? gt_hash(vocabulary_bytes(v, id), p->size) : 0 };
         h = gt_hash(one, sizeof one);
     }
     uint64_t merges = v->merge_count ? gt_hash(v->merges, v->merge_count * sizeof *v->merges) : 0;

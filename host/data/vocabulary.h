@@ -29,8 +29,7 @@
 #define VOCABULARY_MAX (1u << 20)
 
 /* GPT-2's words, as its own encoder.py writes them. */
-#define GPT2_PATTERN \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 
 typedef struct piece {
     size_t offset;          /* in vocabulary.bytes                         */
@@ -76,13 +75,15 @@ uint64_t vocabulary_hash(const vocabulary *v);
 gt_status vocabulary_read(vocabulary *out, const char *path);
 /* Parse from memory; `name` stands for the file in sentences. */
 gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, const char *name);
-gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size,
-                                const char *vocab_name, const char *merges, size_t merges_size,
-                                const char *merges_name);
+gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size, const char *vocab_name,
+                                const char *merges, size_t merges_size, const char *merges_name);
 
 /* The files beside a tokenizer; text NULL: it is not there. */
 enum { BESIDE_ADDED, BESIDE_MAP, BESIDE_CONFIG, BESIDE_FILES };
-typedef struct vocabulary_text { const char *text, *name; size_t size; } vocabulary_text;
+typedef struct vocabulary_text {
+    const char *text, *name;
+    size_t size;
+} vocabulary_text;
 
 /* Adds their tokens that have ids; what is there already becomes special. Before the vocab.json that
  * belongs to them is parsed, as added tokens stand there unchanged. GT_FORMAT if a token would have

@@ -44,8 +44,7 @@ static gt_status parse_as(json_t **out, const char *text, size_t size, const cha
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES | flags, &error);
     if (!*out)
-        return gt_fail(GT_FORMAT, "cannot read '%s': byte %d: %s", name, error.position,
-                       error.text);
+        return gt_fail(GT_FORMAT, "cannot read '%s': byte %d: %s", name, error.position, error.text);
     return GT_OK;
 }
 
@@ -65,7 +64,7 @@ static gt_status parse_config(json_t **out, const vocabulary_text *f)
 static int64_t from_byte_level(unsigned char *text, size_t size)
 {
     size_t n = 0;
-    for (size_t i = 0; i < size; ) {
+    for (size_t i = 0; i < size;) {
         uint32_t code;
         int length = utf8_next(text + i, size - i, &code);
         int byte = length > 0 ? byte_level_byte(code) : -1;
@@ -95,8 +94,7 @@ static gt_status read_id(uint32_t *out, const json_t *value, const char *text, c
 }
 
 /* One entry of "vocab". An added token stands there as it is, not byte-level. */
-static gt_status read_piece(vocabulary *v, const char *text, const json_t *value,
-                            const char *name)
+static gt_status read_piece(vocabulary *v, const char *text, const json_t *value, const char *name)
 {
     uint32_t id = 0;
     gt_status st = read_id(&id, value, text, name);
@@ -109,11 +107,12 @@ static gt_status read_piece(vocabulary *v, const char *text, const json_t *value
     char *bytes = strdup(text);
     if (!bytes)
         return no_memory(name);
-    int64_t length = v->byte_level ? from_byte_level((unsigned char *)bytes, size)
-                                   : (int64_t)size;
+    int64_t length = v->byte_level ? from_byte_level((unsigned char *)bytes, size) : (int64_t)size;
     if (length < 0)
-        st = gt_fail(GT_FORMAT, "cannot read '%s': token '%.60s' holds a character that stands "
-                     "for no byte", name, text);
+        st = gt_fail(GT_FORMAT,
+                     "cannot read '%s': token '%.60s' holds a character that stands "
+                     "for no byte",
+                     name, text);
     else if ((st = vocabulary_add(v, id, bytes, (size_t)length)))
         st = gt_fail_in(st, "cannot read '%s': token '%.60s'", name, text);
     free(bytes);
@@ -135,8 +134,7 @@ static gt_status read_vocab(vocabulary *v, json_t *vocab, const char *name)
 }
 
 /* The id of one half of a merge, as written in a file. */
-static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text, size_t size,
-                            const char *name)
+static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text, size_t size, const char *name)
 {
     char *bytes = strndup(text, size);
     if (!bytes)
@@ -145,14 +143,14 @@ static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text
     int64_t id = length > 0 ? vocabulary_find(v, bytes, (size_t)length) : -1;
     free(bytes);
     if (id < 0)
-        return gt_fail(GT_FORMAT, "cannot read '%s': merge %zu names '%.*s', which is no token",
-                       name, v->merge_count, size > 60 ? 60 : (int)size, text);
+        return gt_fail(GT_FORMAT, "cannot read '%s': merge %zu names '%.*s', which is no token", name, v->merge_count,
+                       size > 60 ? 60 : (int)size, text);
     *out = (uint32_t)id;
     return GT_OK;
 }
 
-static gt_status read_merge(vocabulary *v, const char *left, size_t left_size, const char *right,
-                            size_t right_size, const char *name)
+static gt_status read_merge(vocabulary *v, const char *left, size_t left_size, const char *right, size_t right_size,
+                            const char *name)
 {
     uint32_t a, b;
     gt_status st = merge_half(&a, v, left, left_size, name);
@@ -169,8 +167,10 @@ static gt_status read_merge_line(vocabulary *v, const char *line, size_t size, c
     const char *space = memchr(line, ' ', size);
     size_t left = space ? (size_t)(space - line) : 0;
     if (!space || !left || left + 1 == size || memchr(space + 1, ' ', size - left - 1))
-        return gt_fail(GT_FORMAT, "cannot read '%s': merge %zu, '%.*s', is not two tokens and "
-                       "a space", name, v->merge_count, size > 60 ? 60 : (int)size, line);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': merge %zu, '%.*s', is not two tokens and "
+                       "a space",
+                       name, v->merge_count, size > 60 ? 60 : (int)size, line);
     return read_merge(v, line, left, space + 1, size - left - 1, name);
 }
 
@@ -179,8 +179,10 @@ static gt_status read_merges(vocabulary *v, json_t *merges, const char *name)
     if (!json_is_array(merges))
         return gt_fail(GT_FORMAT, "cannot read '%s': it holds no list of merges", name);
     if (json_array_size(merges) && !v->byte_level)
-        return gt_fail(GT_UNSUPPORTED, "cannot read '%s': its merges are not over bytes "
-                       "(pre_tokenizer ByteLevel), the only kind known here", name);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot read '%s': its merges are not over bytes "
+                       "(pre_tokenizer ByteLevel), the only kind known here",
+                       name);
     size_t i;
     json_t *value;
     json_array_foreach(merges, i, value) {
@@ -189,8 +191,8 @@ static gt_status read_merges(vocabulary *v, json_t *merges, const char *name)
         if (json_is_string(value))
             st = read_merge_line(v, json_string_value(value), json_string_length(value), name);
         else if (json_array_size(value) == 2 && json_is_string(left) && json_is_string(right))
-            st = read_merge(v, json_string_value(left), json_string_length(left),
-                            json_string_value(right), json_string_length(right), name);
+            st = read_merge(v, json_string_value(left), json_string_length(left), json_string_value(right),
+                            json_string_length(right), name);
         else
             st = gt_fail(GT_FORMAT, "cannot read '%s': merge %zu is no pair of tokens", name, i);
         if (st)
@@ -205,8 +207,10 @@ static gt_status check_flags(const json_t *entry, const char *text, const char *
     static const char *const refused[] = { "single_word", "lstrip", "rstrip" };
     for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
         if (json_is_true(json_object_get(entry, refused[k])))
-            return gt_fail(GT_UNSUPPORTED, "cannot read '%s': added token '%.60s' asks for "
-                           "%s, which is not known here", name, text, refused[k]);
+            return gt_fail(GT_UNSUPPORTED,
+                           "cannot read '%s': added token '%.60s' asks for "
+                           "%s, which is not known here",
+                           name, text, refused[k]);
     return GT_OK;
 }
 
@@ -247,12 +251,10 @@ static const char *type_of(const json_t *part)
 
 static gt_status unsupported(const char *name, const char *what, const char *which)
 {
-    return gt_fail(GT_UNSUPPORTED, "cannot read '%s': %s '%.60s' is not known here", name, what,
-                   which);
+    return gt_fail(GT_UNSUPPORTED, "cannot read '%s': %s '%.60s' is not known here", name, what, which);
 }
 
-static gt_status read_byte_level(vocabulary *v, const json_t *part, const char **pattern,
-                                 const char *name)
+static gt_status read_byte_level(vocabulary *v, const json_t *part, const char **pattern, const char *name)
 {
     if (json_is_true(json_object_get(part, "add_prefix_space")))
         return unsupported(name, "pre_tokenizer option", "add_prefix_space");
@@ -267,10 +269,9 @@ static gt_status read_byte_level(vocabulary *v, const json_t *part, const char *
 static gt_status read_split(const json_t *part, const char **pattern, const char *name)
 {
     const char *behavior = json_string_value(json_object_get(part, "behavior"));
-    const char *regex = json_string_value(json_object_get(json_object_get(part, "pattern"),
-                                                          "Regex"));
-    if (!behavior || strcmp(behavior, "Isolated") || json_is_true(json_object_get(part, "invert"))
-        || !regex || *pattern)
+    const char *regex = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
+    if (!behavior || strcmp(behavior, "Isolated") || json_is_true(json_object_get(part, "invert")) || !regex
+        || *pattern)
         return unsupported(name, "pre_tokenizer", "Split other than one isolated pattern");
     *pattern = regex;
     return GT_OK;
@@ -359,9 +360,8 @@ gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, 
     return st;
 }
 
-gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size,
-                                const char *vocab_name, const char *merges, size_t merges_size,
-                                const char *merges_name)
+gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size, const char *vocab_name,
+                                const char *merges, size_t merges_size, const char *merges_name)
 {
     json_t *root;
     gt_status st = parse(&root, vocab, vocab_size, vocab_name);
@@ -399,8 +399,8 @@ static gt_status add_special(vocabulary *v, uint32_t id, const char *text, const
     const size_t size = strlen(text);
     const int64_t there = vocabulary_find(v, text, size);
     if (there >= 0 && there != (int64_t)id)
-        return gt_fail(GT_FORMAT, "cannot read '%s': added token '%.60s' has id %u, but %lld elsewhere",
-                       name, text, id, (long long)there);
+        return gt_fail(GT_FORMAT, "cannot read '%s': added token '%.60s' has id %u, but %lld elsewhere", name, text, id,
+                       (long long)there);
     gt_status st = there < 0 ? vocabulary_add(v, id, text, size) : GT_OK;
     if (st)
         return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
@@ -413,8 +413,7 @@ static gt_status add_tokens(vocabulary *v, json_t *root, const char *name)
 {
     const char *text;
     json_t *value;
-    gt_status st = json_is_object(root) ? GT_OK
-                   : gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
+    gt_status st = json_is_object(root) ? GT_OK : gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
     json_object_foreach(root, text, value) {
         uint32_t id = 0;
         if (!st)
@@ -430,8 +429,9 @@ static gt_status add_decoder(vocabulary *v, json_t *list, const char *name)
 {
     const char *key;
     json_t *entry;
-    gt_status st = absent(list) || json_is_object(list) ? GT_OK
-                   : gt_fail(GT_FORMAT, "cannot read '%s': added_tokens_decoder is not an object", name);
+    gt_status st = absent(list) || json_is_object(list)
+                       ? GT_OK
+                       : gt_fail(GT_FORMAT, "cannot read '%s': added_tokens_decoder is not an object", name);
     json_object_foreach(list, key, entry) {
         const char *text = json_string_value(json_object_get(entry, "content"));
         uint64_t id = VOCABULARY_MAX;
@@ -453,8 +453,8 @@ static gt_status add_decoder(vocabulary *v, json_t *list, const char *name)
 static gt_status check_tokenizer_config(const vocabulary *v, const json_t *root, const char *name)
 {
     /* All byte-level BPE over GPT-2's words. */
-    static const char *const classes[] = { "GPT2Tokenizer", "CodeGenTokenizer", "RobertaTokenizer",
-                                           "BartTokenizer", "LongformerTokenizer" };
+    static const char *const classes[] = { "GPT2Tokenizer", "CodeGenTokenizer", "RobertaTokenizer", "BartTokenizer",
+                                           "LongformerTokenizer" };
     const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
     if (!json_is_object(root))
         return gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
@@ -465,8 +465,10 @@ static gt_status check_tokenizer_config(const vocabulary *v, const json_t *root,
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
         if (!strncmp(class, classes[i], strlen(classes[i])))
             return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "cannot read '%s': tokenizer_class '%.60s' may cut text into other words "
-                   "than GPT-2's; give a folder with its tokenizer.json", name, class);
+    return gt_fail(GT_UNSUPPORTED,
+                   "cannot read '%s': tokenizer_class '%.60s' may cut text into other words "
+                   "than GPT-2's; give a folder with its tokenizer.json",
+                   name, class);
 }
 
 gt_status vocabulary_add_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES])
@@ -502,8 +504,10 @@ static gt_status name_one(vocabulary *v, const char *key, const json_t *value, c
     gt_status st = check_flags(value, text, name);
     const int64_t id = st ? -1 : vocabulary_find(v, text, strlen(text));
     if (!st && id < 0 && *text)
-        gt_log(GT_LOG_WARN, "data", "special token '%.60s', %s of '%s', has no id in the vocabulary; where a "
-               "text holds it, it is read as other text", text, key, name);
+        gt_log(GT_LOG_WARN, "data",
+               "special token '%.60s', %s of '%s', has no id in the vocabulary; where a "
+               "text holds it, it is read as other text",
+               text, key, name);
     if (id >= 0)
         v->pieces[id].special = 1;
     if (id >= 0 && !strcmp(key, "eos_token"))
@@ -513,8 +517,8 @@ static gt_status name_one(vocabulary *v, const char *key, const json_t *value, c
 
 static gt_status name_all(vocabulary *v, const json_t *root, const char *name)
 {
-    static const char *const single[] = { "bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
-                                          "cls_token", "mask_token" };
+    static const char *const single[] = { "bos_token", "eos_token", "unk_token", "sep_token",
+                                          "pad_token", "cls_token", "mask_token" };
     static const char *const lists[] = { "additional_special_tokens", "extra_special_tokens" };
     gt_status st = GT_OK;
     for (size_t i = 0; !st && i < sizeof single / sizeof *single; i++)
@@ -568,7 +572,10 @@ static gt_status find_file(char **out, const char *folder, const char *const *na
 }
 
 /* The files beside, read; what is not there is left NULL. */
-typedef struct beside { char *text[BESIDE_FILES], *path[BESIDE_FILES]; size_t size[BESIDE_FILES]; } beside;
+typedef struct beside {
+    char *text[BESIDE_FILES], *path[BESIDE_FILES];
+    size_t size[BESIDE_FILES];
+} beside;
 
 static void beside_release(beside *b)
 {
@@ -580,9 +587,9 @@ static void beside_release(beside *b)
 
 static gt_status beside_read(beside *b, vocabulary_text files[BESIDE_FILES], const char *folder)
 {
-    static const char *const names[BESIDE_FILES] = {
-        [BESIDE_ADDED] = "added_tokens.json", [BESIDE_MAP] = "special_tokens_map.json",
-        [BESIDE_CONFIG] = "tokenizer_config.json" };
+    static const char *const names[BESIDE_FILES] = { [BESIDE_ADDED] = "added_tokens.json",
+                                                     [BESIDE_MAP] = "special_tokens_map.json",
+                                                     [BESIDE_CONFIG] = "tokenizer_config.json" };
     gt_status st = GT_OK;
     for (int i = 0; !st && i < BESIDE_FILES; i++) {
         b->path[i] = gt_path_join(folder, names[i]);
@@ -614,8 +621,7 @@ static gt_status read_pair(vocabulary *out, const char *vocab_path, const char *
     if (!st)
         st = gt_file_read(&merges, &merges_size, merges_path, FILE_LIMIT);
     if (!st)
-        st = vocabulary_parse_pair(out, vocab, vocab_size, vocab_path, merges, merges_size,
-                                   merges_path);
+        st = vocabulary_parse_pair(out, vocab, vocab_size, vocab_path, merges, merges_size, merges_path);
     free(vocab);
     free(merges);
     return st;
@@ -638,8 +644,7 @@ static gt_status read_json_folder(vocabulary *out, const char *json)
     return st;
 }
 
-static gt_status read_pair_folder(vocabulary *out, const char *folder, const char *vocab,
-                                  const char *merges)
+static gt_status read_pair_folder(vocabulary *out, const char *folder, const char *vocab, const char *merges)
 {
     vocabulary_text files[BESIDE_FILES];
     beside b = { 0 };
@@ -673,8 +678,10 @@ gt_status vocabulary_read(vocabulary *out, const char *path)
     else if (!st && vocab && merges)
         st = read_pair_folder(out, path, vocab, merges);
     else if (!st)
-        st = gt_fail(GT_NOT_FOUND, "cannot read tokenizer '%s': the folder holds neither "
-                     "tokenizer.json nor vocab.json with merges.txt", path);
+        st = gt_fail(GT_NOT_FOUND,
+                     "cannot read tokenizer '%s': the folder holds neither "
+                     "tokenizer.json nor vocab.json with merges.txt",
+                     path);
     free(json);
     free(vocab);
     free(merges);
@@ -701,16 +708,16 @@ static json_t *added_tokens(const vocabulary *v)
     json_t *list = json_array();
     for (uint32_t id = 0; id < v->count; id++)
         if (v->pieces[id].special)
-            json_array_append_new(list, json_pack("{s:i s:s% s:b s:b s:b s:b s:b}", "id", (int)id,
-                "content", vocabulary_bytes(v, id), (size_t)v->pieces[id].size, "single_word", 0,
-                "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+            json_array_append_new(list, json_pack("{s:i s:s% s:b s:b s:b s:b s:b}", "id", (int)id, "content",
+                                                  vocabulary_bytes(v, id), (size_t)v->pieces[id].size, "single_word", 0,
+                                                  "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
     return list;
 }
 
 static json_t *byte_level(int use_regex)
 {
-    return json_pack("{s:s s:b s:b s:b}", "type", "ByteLevel", "add_prefix_space", 0,
-                     "trim_offsets", 1, "use_regex", use_regex);
+    return json_pack("{s:s s:b s:b s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
+                     use_regex);
 }
 
 static json_t *pre_tokenizer(const vocabulary *v)
@@ -719,9 +726,8 @@ static json_t *pre_tokenizer(const vocabulary *v)
         return json_null();
     if (!v->pattern || !strcmp(v->pattern, GPT2_PATTERN))
         return byte_level(v->pattern != NULL);
-    return json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers",
-                     "type", "Split", "pattern", "Regex", v->pattern, "behavior", "Isolated",
-                     "invert", 0, byte_level(0));
+    return json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers", "type", "Split",
+                     "pattern", "Regex", v->pattern, "behavior", "Isolated", "invert", 0, byte_level(0));
 }
 
 /* {text: id} and ["a b"]. A gt_text that failed leaves a hole that `failed` reports. */
@@ -754,11 +760,11 @@ static json_t *document(const vocabulary *v)
     json_t *decoder = v->byte_level ? byte_level(1) : json_pack("{s:s}", "type", "Fuse");
     json_t *root = json_pack("{s:s s:n s:n s:o s:n s:o s:n s:o s:{s:s s:n s:n s:n s:n s:b s:b s:b"
                              " s:o s:o}}",
-        "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(v), "normalizer",
-        "pre_tokenizer", pre_tokenizer(v), "post_processor", "decoder", decoder, "model", "type",
-        "BPE", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
-        "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", v->ignore_merges, "vocab", vocab,
-        "merges", merges);
+                             "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(v), "normalizer",
+                             "pre_tokenizer", pre_tokenizer(v), "post_processor", "decoder", decoder, "model", "type",
+                             "BPE", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
+                             "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", v->ignore_merges, "vocab", vocab,
+                             "merges", merges);
     if (failed && root) {
         json_decref(root);
         root = NULL;
@@ -787,8 +793,7 @@ gt_status vocabulary_write(const vocabulary *v, const char *folder, int64_t eot)
     json_t *config = json_pack("{s:s s:b s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
                                "clean_up_tokenization_spaces", 0, "add_prefix_space", 0);
     if (config && eot >= 0)
-        json_object_set_new(config, "eos_token", json_stringn(vocabulary_bytes(v, (uint32_t)eot),
-                            v->pieces[eot].size));
+        json_object_set_new(config, "eos_token", json_stringn(vocabulary_bytes(v, (uint32_t)eot), v->pieces[eot].size));
     gt_status st = gt_folder_make(folder);
     if (st) {
         json_decref(config);

@@ -83,18 +83,19 @@ static gt_status compile(words *w, const char *pattern)
         st = no_memory();
         goto out;
     }
-    w->code = pcre2_compile((PCRE2_SPTR)text.data, text.size,
-                            PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &where, NULL);
+    w->code = pcre2_compile((PCRE2_SPTR)text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error,
+                            &where, NULL);
     if (!w->code) {
         pcre2_get_error_message(error, reason, sizeof reason);
-        st = gt_fail(GT_FORMAT, "cannot compile the tokenizer's pattern '%.100s': %s", pattern,
-                     (const char *)reason);
+        st = gt_fail(GT_FORMAT, "cannot compile the tokenizer's pattern '%.100s': %s", pattern, (const char *)reason);
         goto out;
     }
     pcre2_pattern_info(w->code, PCRE2_INFO_MAXLOOKBEHIND, &behind);
     if (behind) {
-        st = gt_fail(GT_UNSUPPORTED, "cannot use the tokenizer's pattern '%.100s': it looks "
-                     "behind", pattern);
+        st = gt_fail(GT_UNSUPPORTED,
+                     "cannot use the tokenizer's pattern '%.100s': it looks "
+                     "behind",
+                     pattern);
         goto out;
     }
     w->match = pcre2_match_data_create(1, NULL);
@@ -178,8 +179,7 @@ typedef enum stop { STOP_END, STOP_SPECIAL, STOP_BAD, STOP_HOLD } stop;
 
 /* Finds where the stretch that begins at text[0] ends. STOP_HOLD: what follows cannot be
  * told from these bytes alone. */
-static stop stretch(const words *w, const unsigned char *text, size_t size, int last,
-                    size_t *length, int64_t *special)
+static stop stretch(const words *w, const unsigned char *text, size_t size, int last, size_t *length, int64_t *special)
 {
     size_t at = 0;
     while (at < size) {
@@ -206,13 +206,11 @@ static stop stretch(const words *w, const unsigned char *text, size_t size, int 
 
 /* The next match in text[at..size): its begin and end. Returns 1, 0 if there is none, -1 if
  * more text may change the answer, -2 if the matcher gave up. */
-static int next_match(words *w, const unsigned char *text, size_t size, size_t at, int open,
-                      size_t *begin, size_t *end)
+static int next_match(words *w, const unsigned char *text, size_t size, size_t at, int open, size_t *begin, size_t *end)
 {
     uint32_t options = PCRE2_NOTEMPTY | (open ? PCRE2_PARTIAL_HARD : 0u);
     int n = w->jit ? pcre2_jit_match(w->code, text, size, at, options, w->match, w->context)
-                   : pcre2_match(w->code, text, size, at, options | PCRE2_NO_UTF_CHECK, w->match,
-                                 w->context);
+                   : pcre2_match(w->code, text, size, at, options | PCRE2_NO_UTF_CHECK, w->match, w->context);
     if (n == PCRE2_ERROR_PARTIAL)
         return -1;
     if (n == PCRE2_ERROR_NOMATCH)
@@ -224,8 +222,8 @@ static int next_match(words *w, const unsigned char *text, size_t size, size_t a
 }
 
 /* Visits the words of one stretch. *used: how far it came. */
-static gt_status cut(words *w, const unsigned char *text, size_t size, int open, size_t *used,
-                     words_visit visit, void *context)
+static gt_status cut(words *w, const unsigned char *text, size_t size, int open, size_t *used, words_visit visit,
+                     void *context)
 {
     gt_status st = GT_OK;
     size_t at = 0;
@@ -258,8 +256,8 @@ static gt_status cut(words *w, const unsigned char *text, size_t size, int open,
     return st;
 }
 
-gt_status words_each(words *w, const unsigned char *text, size_t size, int last, size_t *used,
-                     words_visit visit, void *context)
+gt_status words_each(words *w, const unsigned char *text, size_t size, int last, size_t *used, words_visit visit,
+                     void *context)
 {
     gt_status st = GT_OK;
     *used = 0;

@@ -21,17 +21,16 @@ typedef struct words words;
 /* The vocabulary must outlive the words. GT_FORMAT if its pattern does not compile,
  * GT_UNSUPPORTED if it looks behind, which a stream cannot do. NULL pattern: no cutting. */
 gt_status words_open(words **out, const vocabulary *v);
-void      words_close(words *w);
+void words_close(words *w);
 
 /* One word, size > 0; `special` is the id of a special token or -1. A status other than
  * GT_OK ends the walk and is returned. */
-typedef gt_status (*words_visit)(void *context, const unsigned char *text, size_t size,
-                                 int64_t special);
+typedef gt_status (*words_visit)(void *context, const unsigned char *text, size_t size, int64_t special);
 
 /* Visits the words of text[0..size) in order. *used is how many bytes were visited: all of
  * them with last = 1; on failure, the offset of the word that failed. With last = 0 the
  * caller comes again with the rest and more behind it. */
-gt_status words_each(words *w, const unsigned char *text, size_t size, int last, size_t *used,
-                     words_visit visit, void *context);
+gt_status words_each(words *w, const unsigned char *text, size_t size, int last, size_t *used, words_visit visit,
+                     void *context);
 
 #endif

@@ -42,14 +42,15 @@ static gt_status check_size(const dev_device *d, uint64_t bytes, const char *wha
     char need[32], limit[32];
     gt_format_bytes(need, sizeof need, bytes);
     if (bytes > d->info.max_alloc_bytes)
-        return gt_fail(GT_NO_MEMORY, "cannot hold %s on device '%s': %s in one piece, the device "
-                       "allows %s", what, d->info.id, need,
-                       gt_format_bytes(limit, sizeof limit, d->info.max_alloc_bytes));
+        return gt_fail(GT_NO_MEMORY,
+                       "cannot hold %s on device '%s': %s in one piece, the device "
+                       "allows %s",
+                       what, d->info.id, need, gt_format_bytes(limit, sizeof limit, d->info.max_alloc_bytes));
     if (d->used + bytes > d->info.global_bytes)
-        return gt_fail(GT_NO_MEMORY, "cannot hold %s on device '%s': %s more than the %s it has; "
-                       "try a smaller model, micro-batch or sequence, or --recompute", what,
-                       d->info.id, need,
-                       gt_format_bytes(limit, sizeof limit, d->info.global_bytes));
+        return gt_fail(GT_NO_MEMORY,
+                       "cannot hold %s on device '%s': %s more than the %s it has; "
+                       "try a smaller model, micro-batch or sequence, or --recompute",
+                       what, d->info.id, need, gt_format_bytes(limit, sizeof limit, d->info.global_bytes));
     return GT_OK;
 }
 
@@ -63,9 +64,11 @@ static gt_status make_root(dev_buffer *b, dev_device *d, uint64_t bytes, void *h
         b->mem = clCreateBuffer(d->context, flags, bytes, host, &err);
     if (err != CL_SUCCESS)
         return gt_fail(err == CL_MEM_OBJECT_ALLOCATION_FAILURE || err == CL_OUT_OF_RESOURCES
-                       || err == CL_OUT_OF_HOST_MEMORY ? GT_NO_MEMORY : GT_DEVICE,
-                       "cannot hold %s (%s) on device '%s': %s", what,
-                       gt_format_bytes(need, sizeof need, bytes), d->info.id, cl_error_name(err));
+                               || err == CL_OUT_OF_HOST_MEMORY
+                           ? GT_NO_MEMORY
+                           : GT_DEVICE,
+                       "cannot hold %s (%s) on device '%s': %s", what, gt_format_bytes(need, sizeof need, bytes),
+                       d->info.id, cl_error_name(err));
     b->device = d;
     b->root = b;
     b->bytes = bytes;
@@ -126,12 +129,10 @@ gt_status dev_buffer_view(dev_buffer **out, dev_buffer *from, uint64_t offset, u
         return gt_fail(GT_NO_MEMORY, "cannot make a view of device memory: no memory for its handle");
     cl_buffer_region region = { from->offset + offset, bytes };
     cl_int err;
-    b->mem = clCreateSubBuffer(from->root->mem, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION,
-                               &region, &err);
+    b->mem = clCreateSubBuffer(from->root->mem, CL_MEM_READ_WRITE, CL_BUFFER_CREATE_TYPE_REGION, &region, &err);
     if (err != CL_SUCCESS) {
         free(b);
-        return gt_fail(GT_DEVICE, "cannot make a view of device memory on '%s': %s", d->info.id,
-                       cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot make a view of device memory on '%s': %s", d->info.id, cl_error_name(err));
     }
     b->device = d;
     b->root = from->root;
@@ -181,8 +182,8 @@ struct dev_event {
     const char *device;
 };
 
-static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host, uint64_t bytes,
-                      int write, int wait, dev_event **out)
+static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host, uint64_t bytes, int write, int wait,
+                      dev_event **out)
 {
     cl_event event = NULL;
     dev_event *e = NULL;
@@ -201,16 +202,15 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
     const uint64_t asked = traced ? dev_event_asked(d) : 0;
     cl_int err = CL_SUCCESS;
     if (bytes)
-        err = write ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
-                                           host, 0, NULL, ask)
-                    : clEnqueueReadBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes,
-                                          host, 0, NULL, ask);
+        err = write
+                  ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes, host, 0, NULL, ask)
+                  : clEnqueueReadBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes, host, 0, NULL, ask);
     if (err == CL_SUCCESS && traced && e)
         err = clRetainEvent(event);
     if (err != CL_SUCCESS) {
         free(e);
-        return gt_fail(GT_DEVICE, "cannot copy %s device '%s': %s", write ? "to" : "from",
-                       d->info.id, cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot copy %s device '%s': %s", write ? "to" : "from", d->info.id,
+                       cl_error_name(err));
     }
     if (e) {
         e->event = event;
@@ -222,8 +222,7 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
         return GT_OK;
     gt_span span = { .category = GT_TRACE_COPY, .track = GT_TRACK_COPY, .bytes = bytes };
     gt_trace_stamp(&span);
-    snprintf(span.name, sizeof span.name, "%s %llu bytes", write ? "write" : "read",
-             (unsigned long long)bytes);
+    snprintf(span.name, sizeof span.name, "%s %llu bytes", write ? "write" : "read", (unsigned long long)bytes);
     return dev_event_note(d, event, asked, 0, &span);
 }
 
@@ -237,14 +236,13 @@ gt_status dev_read(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint
     return move(d, b, offset, to, bytes, 0, 1, NULL);
 }
 
-gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const void *from,
-                          uint64_t bytes, dev_event **event)
+gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes,
+                          dev_event **event)
 {
     return move(d, b, offset, (void *)(uintptr_t)from, bytes, 1, 0, event);
 }
 
-gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to,
-                         uint64_t bytes, dev_event **event)
+gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes, dev_event **event)
 {
     return move(d, b, offset, to, bytes, 0, 0, event);
 }
@@ -254,13 +252,11 @@ gt_status dev_mark(dev_device *d, dev_event **event)
     dev_event *e = malloc(sizeof *e);
     *event = NULL;
     if (!e)
-        return gt_fail(GT_NO_MEMORY, "cannot mark the queue of device '%s': no memory for an event",
-                       d->info.id);
+        return gt_fail(GT_NO_MEMORY, "cannot mark the queue of device '%s': no memory for an event", d->info.id);
     const cl_int err = clEnqueueMarkerWithWaitList(d->queue, 0, NULL, &e->event);
     if (err != CL_SUCCESS) {
         free(e);
-        return gt_fail(GT_DEVICE, "cannot mark the queue of device '%s': %s", d->info.id,
-                       cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot mark the queue of device '%s': %s", d->info.id, cl_error_name(err));
     }
     e->device = d->info.id;
     clFlush(d->queue);

@@ -9,7 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct continuation { dev_event *event; dev_continuation run; void *context; } continuation;
+typedef struct continuation {
+    dev_event *event;
+    dev_continuation run;
+    void *context;
+} continuation;
 
 struct dev_completion {
     pthread_t thread;
@@ -110,8 +114,7 @@ static int grow(dev_completion *c)
     return 1;
 }
 
-gt_status dev_completion_put(dev_completion *c, dev_event *event, dev_continuation run, void *context,
-                             uint64_t *ticket)
+gt_status dev_completion_put(dev_completion *c, dev_event *event, dev_continuation run, void *context, uint64_t *ticket)
 {
     pthread_mutex_lock(&c->lock);
     gt_status st = c->status;

@@ -21,7 +21,7 @@ typedef gt_status (*dev_continuation)(void *context, uint64_t now_ns);  /* now: 
 
 gt_status dev_completion_create(dev_completion **out);
 /* Waits for what was handed over. Takes NULL. */
-void      dev_completion_release(dev_completion *c);
+void dev_completion_release(dev_completion *c);
 
 /* Takes over the event (NULL: nothing to wait for). *ticket (may be NULL) is what to wait for;
  * tickets rise. */

@@ -31,11 +31,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct dev_device  dev_device;
-typedef struct dev_buffer  dev_buffer;
+typedef struct dev_device dev_device;
+typedef struct dev_buffer dev_buffer;
 typedef struct dev_program dev_program;
-typedef struct dev_list    dev_list;
-typedef struct dev_event   dev_event;
+typedef struct dev_list dev_list;
+typedef struct dev_event dev_event;
 
 /* ---- what there is ------------------------------------------------------------------ */
 
@@ -43,10 +43,10 @@ typedef enum dev_kind { DEV_CPU, DEV_GPU, DEV_ACCELERATOR } dev_kind;
 
 /* Matrix units reachable from OpenCL C, found by extension or by building a probe. */
 typedef enum dev_matrix {
-    DEV_MATRIX_NONE  = 0,
+    DEV_MATRIX_NONE = 0,
     DEV_MATRIX_INTEL = 1,       /* cl_intel_subgroup_matrix_multiply_accumulate */
-    DEV_MATRIX_AMD   = 2,       /* MFMA or WMMA builtins compile                */
-    DEV_MATRIX_NV    = 4        /* inline PTX mma.sync compiles                 */
+    DEV_MATRIX_AMD = 2,       /* MFMA or WMMA builtins compile                */
+    DEV_MATRIX_NV = 4        /* inline PTX mma.sync compiles                 */
 } dev_matrix;
 
 /* How kernels are to be written for a device; cl/common.clh explains the two bodies. */
@@ -92,7 +92,7 @@ const char *dev_driver_trouble(void);
  * dev_specs_free(). NULL or "" or "auto" means the best device of this machine: the first
  * GPU if there is one, else the first of any kind; none that dev_usable() refuses. */
 gt_status dev_specs(char ***out, int *count, const char *list);
-void      dev_specs_free(char **specs, int count);
+void dev_specs_free(char **specs, int count);
 
 /* ---- one device ----------------------------------------------------------------------- */
 
@@ -103,17 +103,17 @@ void      dev_specs_free(char **specs, int count);
  * GT_UNSUPPORTED, in a sentence that says what it got wrong. One with wrong time stamps is warned
  * of, once, and timed by the host's clock. */
 gt_status dev_open(dev_device **out, const char *spec);
-void      dev_close(dev_device *d);                 /* takes NULL; waits for its work */
+void dev_close(dev_device *d);                 /* takes NULL; waits for its work */
 const dev_info *dev_info_of(const dev_device *d);
 /* All dev_matrix bits, those that only a trial can find included: builds and runs a tiny
  * matrix product at the first call (not on CPUs). */
-int       dev_matrix_units(dev_device *d);
+int dev_matrix_units(dev_device *d);
 /* 1: no slowing, for measuring what the device itself can do; 0: as before that. They nest. */
-void      dev_full_speed(dev_device *d, int on);
-double    dev_slowdown(const dev_device *d);        /* now: 1.0, or what stands behind '@' */
-uint64_t  dev_memory_used(const dev_device *d);     /* bytes in live buffers          */
+void dev_full_speed(dev_device *d, int on);
+double dev_slowdown(const dev_device *d);        /* now: 1.0, or what stands behind '@' */
+uint64_t dev_memory_used(const dev_device *d);     /* bytes in live buffers          */
 gt_status dev_wait(dev_device *d);                  /* until all work is done         */
-uint64_t  dev_fingerprint(const dev_device *d);     /* hash of name, driver, versions, units */
+uint64_t dev_fingerprint(const dev_device *d);     /* hash of name, driver, versions, units */
 
 /* ---- what is relied on ---------------------------------------------------------------- */
 
@@ -133,8 +133,7 @@ typedef struct dev_proof {
 /* Opens a device without asking it anything, to look at it. */
 gt_status dev_open_unproven(dev_device **out, const char *spec);
 /* Asks everything anew, and tells the answers one by one. A failure is one to ask at all. */
-gt_status dev_prove(dev_device *d, void (*each)(void *context, const dev_proof *proof),
-                    void *context);
+gt_status dev_prove(dev_device *d, void (*each)(void *context, const dev_proof *proof), void *context);
 /* GT_OK, or the sentence with which dev_open() refuses it, found out now if it is not known. */
 gt_status dev_usable(const dev_info *i);
 
@@ -147,21 +146,20 @@ gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, con
 gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what);
 /* Where the device computes in host memory: its address, so that nothing need be copied. What an event
  * says is done stands there, and what is put there is seen by work queued afterwards. Else NULL. */
-void     *dev_buffer_host(const dev_buffer *b);
+void *dev_buffer_host(const dev_buffer *b);
 /* A part of a buffer, [offset, offset + bytes), as a buffer; offset a multiple of
  * dev_info.align. The root must outlive it. A view of a view is a view of the root. */
 gt_status dev_buffer_view(dev_buffer **out, dev_buffer *root, uint64_t offset, uint64_t bytes);
-void      dev_buffer_release(dev_buffer *b);        /* takes NULL */
-uint64_t  dev_buffer_bytes(const dev_buffer *b);
+void dev_buffer_release(dev_buffer *b);        /* takes NULL */
+uint64_t dev_buffer_bytes(const dev_buffer *b);
 
 gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes);
 gt_status dev_read(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes);
 /* As dev_write/dev_read, but returns at once; the host memory must stay until the event.
  * *event is freed by dev_event_wait; pass NULL if dev_wait will follow anyway. */
-gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const void *from,
-                          uint64_t bytes, dev_event **event);
-gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to,
-                         uint64_t bytes, dev_event **event);
+gt_status dev_write_start(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes,
+                          dev_event **event);
+gt_status dev_read_start(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes, dev_event **event);
 /* An event of all that is queued so far. */
 gt_status dev_mark(dev_device *d, dev_event **event);
 gt_status dev_event_wait(dev_event *event);         /* takes NULL; frees it in any case */
@@ -172,9 +170,9 @@ gt_status dev_event_wait(dev_event *event);         /* takes NULL; frees it in a
  * The style, vector width and storage macros of the device are added by this call; see
  * cl/common.clh. Built programs are kept in the cache folder under a hash of device,
  * driver, options and text; GEARTRAIN_PROGRAM_CACHE=on|off overrides. `name` is for errors. */
-gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
-                            const char *const *sources, int count, const char *options);
-void      dev_program_release(dev_program *p);      /* takes NULL */
+gt_status dev_program_build(dev_program **out, dev_device *d, const char *name, const char *const *sources, int count,
+                            const char *options);
+void dev_program_release(dev_program *p);      /* takes NULL */
 dev_device *dev_program_device(dev_program *p);
 
 /* A kernel file and the ways in which it is built. Each room with kernels has a table of these; its
@@ -185,7 +183,10 @@ enum {
     DEV_16BIT_ONLY = 4,         /* for 16-bit storage only                             */
     DEV_NOT_INTEL = 8           /* not on Intel's GPUs                                 */
 };
-typedef struct dev_variant { const char *options; unsigned flags; } dev_variant;
+typedef struct dev_variant {
+    const char *options;
+    unsigned flags;
+} dev_variant;
 typedef struct dev_family {
     const char *file;           /* of cl/                                              */
     int stored;                 /* 1: built once for each storage type, with -DSTORE   */
@@ -195,8 +196,7 @@ typedef struct dev_family {
 /* One without options of its own, as tests show it to every chip, or to each vendor's first. */
 extern const dev_variant dev_plain_for_all[], dev_plain[];
 /* options: of one variant; storage is not looked at unless the family is `stored`. */
-gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage,
-                           const char *options);
+gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage, const char *options);
 /* -DSTORE=... of a storage type. */
 const char *dev_store_option(dtype storage);
 /* The families of this room, 0, 1, ...; NULL after the last. */
@@ -208,34 +208,59 @@ typedef struct dev_arg {
     enum { DEV_ARG_BUFFER, DEV_ARG_VALUE, DEV_ARG_LOCAL } type;
     dev_buffer *buffer;         /* BUFFER; NULL passes a null pointer          */
     size_t size;                /* VALUE: of value; LOCAL: bytes               */
-    union { int32_t i32; uint32_t u32; float f32; uint64_t u64; unsigned char bytes[16]; } value;
+    union {
+        int32_t i32;
+        uint32_t u32;
+        float f32;
+        uint64_t u64;
+        unsigned char bytes[16];
+    } value;
 } dev_arg;
 
 static inline dev_arg dev_arg_buffer(dev_buffer *b)
-{ return (dev_arg){ .type = DEV_ARG_BUFFER, .buffer = b }; }
+{
+    return (dev_arg){ .type = DEV_ARG_BUFFER, .buffer = b };
+}
 static inline dev_arg dev_arg_i32(int32_t x)
-{ return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .i32 = x } }; }
+{
+    return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .i32 = x } };
+}
 static inline dev_arg dev_arg_u32(uint32_t x)
-{ return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .u32 = x } }; }
+{
+    return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .u32 = x } };
+}
 static inline dev_arg dev_arg_f32(float x)
-{ return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .f32 = x } }; }
+{
+    return (dev_arg){ .type = DEV_ARG_VALUE, .size = 4, .value = { .f32 = x } };
+}
 static inline dev_arg dev_arg_u64(uint64_t x)
-{ return (dev_arg){ .type = DEV_ARG_VALUE, .size = 8, .value = { .u64 = x } }; }
+{
+    return (dev_arg){ .type = DEV_ARG_VALUE, .size = 8, .value = { .u64 = x } };
+}
 static inline dev_arg dev_arg_local(size_t bytes)
-{ return (dev_arg){ .type = DEV_ARG_LOCAL, .size = bytes }; }
+{
+    return (dev_arg){ .type = DEV_ARG_LOCAL, .size = bytes };
+}
 
 /* Work-items in all, and a work-group; global is rounded up to a multiple of local here,
  * so kernels guard their edges. */
-typedef struct dev_grid { int rank; size_t global[3], local[3]; } dev_grid;
+typedef struct dev_grid {
+    int rank;
+    size_t global[3], local[3];
+} dev_grid;
 
 static inline dev_grid dev_grid_1d(size_t global, size_t local)
-{ return (dev_grid){ 1, { global, 1, 1 }, { local, 1, 1 } }; }
+{
+    return (dev_grid){ 1, { global, 1, 1 }, { local, 1, 1 } };
+}
 static inline dev_grid dev_grid_2d(size_t g0, size_t g1, size_t l0, size_t l1)
-{ return (dev_grid){ 2, { g0, g1, 1 }, { l0, l1, 1 } }; }
+{
+    return (dev_grid){ 2, { g0, g1, 1 }, { l0, l1, 1 } };
+}
 
 gt_status dev_list_create(dev_list **out, dev_device *d);
-void      dev_list_release(dev_list *l);            /* takes NULL */
-int       dev_list_count(const dev_list *l);
+void dev_list_release(dev_list *l);            /* takes NULL */
+int dev_list_count(const dev_list *l);
 
 /* The label is copied onto every launch appended after it: "h.3.attn forward". */
 void dev_list_label(dev_list *l, const char *label);
@@ -243,13 +268,13 @@ const char *dev_list_label_of(const dev_list *l, int index);
 const char *dev_list_name_of(const dev_list *l, int index);     /* kernel or function name */
 
 /* Append one launch. A grid with a zero dimension appends a launch that does nothing. */
-gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_grid grid,
-                          const dev_arg *args, int count);
+gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_grid grid, const dev_arg *args,
+                          int count);
 /* Calls run(payload, pointers) on the device's host thread with `buffers` as pointers;
  * only where dev_info.native_kernels. The payload is copied. */
 typedef void (*dev_native)(const void *payload, void *const *pointers);
-gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const void *payload,
-                          size_t payload_bytes, dev_buffer *const *buffers, int count);
+gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const void *payload, size_t payload_bytes,
+                          dev_buffer *const *buffers, int count);
 /* Calls enqueue(context, queue, event) while the list is run, for libraries that enqueue
  * by themselves; queue is a cl_command_queue and event a cl_event * or NULL. The list
  * frees context with release (may be NULL). */
@@ -258,8 +283,8 @@ gt_status dev_list_call(dev_list *l, const char *name, dev_enqueue enqueue, void
                         void (*release)(void *context));
 /* bytes must be a multiple of 4; offsets too. */
 gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pattern, uint64_t bytes);
-gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from,
-                        uint64_t from_offset, uint64_t bytes);
+gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from, uint64_t from_offset,
+                        uint64_t bytes);
 
 /* Changes one value argument of launch `index` for all later runs. */
 gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value);
@@ -276,7 +301,7 @@ gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds);
 
 /* Device seconds spent in kernels since the device was opened; only counted after
  * dev_busy_count(d, 1), which makes every launch carry an event. */
-void   dev_busy_count(dev_device *d, int on);
+void dev_busy_count(dev_device *d, int on);
 double dev_busy_seconds(dev_device *d);             /* waits for the work in flight */
 
 /* ---- for rooms that may include CL/cl.h ------------------------------------------------ */

@@ -64,16 +64,20 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform);
  * dev_busy_seconds() or slowing down; when it was, for a trace, with the name, category and
  * track of `span` (NULL: not traced). Takes the event over. Those that are over already may go
  * first, so that a trace does not gather them without end. */
-struct pending { cl_event event; int counts, traced; uint64_t begin, end; gt_span span; };
-gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts,
-                         const gt_span *span);
+struct pending {
+    cl_event event;
+    int counts, traced;
+    uint64_t begin, end;
+    gt_span span;
+};
+gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts, const gt_span *span);
 /* To be asked right before something is enqueued that is to be timed. On a device that is timed by
  * the host's clock it waits until the queue is empty, and `asked` is when the work begins. */
 uint64_t dev_event_asked(dev_device *d);
 /* Waits for the noted events and adds their device time; returns what was added. */
 gt_status dev_events_collect(dev_device *d, double *seconds);
 /* The same of those that are over by now; cannot fail. */
-void      dev_events_reap(dev_device *d);
+void dev_events_reap(dev_device *d);
 /* Finds out, once, how far the host's clock is ahead of the device's. */
 gt_status dev_clock_match(dev_device *d);
 /* How long what was asked for at `asked` took; it is over by now. */
@@ -83,7 +87,7 @@ double dev_stamp_seconds(cl_event event);
 
 /* VW and WG of cl/common.clh. A GPU row kernel's group is a power of two of at most 256 (AMD's
  * default limit), a CPU's is 1; a CPU body's vector is the native one, 4 to 16 floats. */
-int    dev_vector_width(const dev_info *i);
+int dev_vector_width(const dev_info *i);
 size_t dev_group_size(const dev_info *i);
 
 /* The rows of matrix units and of proofs (dev_family_at). */
@@ -91,8 +95,8 @@ extern const dev_family dev_probe_family;
 const dev_family *dev_prove_family(void);
 
 /* dev_program_build() without a look at the verdict; keep: from and to the cache folder. */
-gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
-                           const char *const *sources, int count, const char *options, int keep);
+gt_status dev_program_make(dev_program **out, dev_device *d, const char *name, const char *const *sources, int count,
+                           const char *options, int keep);
 
 uint64_t dev_fingerprint_of(const dev_info *i);
 /* Changes with every change of what dev_prove() asks. */

@@ -26,7 +26,7 @@ static void ask_text(cl_device_id id, cl_device_info what, char *out, size_t siz
     clGetDeviceInfo(id, what, sizeof text - 1, text, NULL);
     const char *start = text + strspn(text, " ");
     snprintf(out, size, "%s", start);
-    for (size_t n = strlen(out); n && out[n - 1] == ' '; )
+    for (size_t n = strlen(out); n && out[n - 1] == ' ';)
         out[--n] = '\0';
 }
 
@@ -61,8 +61,7 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
     size_t group = 0;
 
     clGetDeviceInfo(id, CL_DEVICE_TYPE, sizeof type, &type, NULL);
-    info->kind = type & CL_DEVICE_TYPE_GPU ? DEV_GPU : type & CL_DEVICE_TYPE_CPU ? DEV_CPU
-                                                                               : DEV_ACCELERATOR;
+    info->kind = type & CL_DEVICE_TYPE_GPU ? DEV_GPU : type & CL_DEVICE_TYPE_CPU ? DEV_CPU : DEV_ACCELERATOR;
     info->style = info->kind == DEV_CPU ? DEV_STYLE_CPU : DEV_STYLE_GPU;
     ask_text(id, CL_DEVICE_NAME, info->name, sizeof info->name);
     ask_text(id, CL_DEVICE_VENDOR, info->vendor, sizeof info->vendor);
@@ -102,18 +101,15 @@ void dev_describe(dev_info *info, cl_device_id id, cl_platform_id platform)
     clGetDeviceInfo(id, CL_DEVICE_EXTENSIONS, sizeof extensions - 1, extensions, NULL);
     info->fp16 = has_word(extensions, "cl_khr_fp16");
     info->fp64 = has_word(extensions, "cl_khr_fp64");
-    info->subgroups = has_word(extensions, "cl_khr_subgroups")
-                      || has_word(extensions, "cl_intel_subgroups")
+    info->subgroups = has_word(extensions, "cl_khr_subgroups") || has_word(extensions, "cl_intel_subgroups")
                       || ask_u32(id, 0x105C /* CL_DEVICE_MAX_NUM_SUB_GROUPS */) > 0;
     if (has_word(extensions, "cl_intel_subgroup_matrix_multiply_accumulate"))
         info->matrix |= DEV_MATRIX_INTEL;
     cl_uint major = 0;
-    int nv = clGetDeviceInfo(id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL)
-             == CL_SUCCESS && major > 0;
+    int nv = clGetDeviceInfo(id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL) == CL_SUCCESS && major > 0;
     char all[16384] = "";
     clGetPlatformInfo(platform, CL_PLATFORM_EXTENSIONS, sizeof all - 1, all, NULL);
-    info->own_cache = nv || has_word(all, "cl_pocl_content_size")
-                      || has_word(extensions, "cl_pocl_content_size");
+    info->own_cache = nv || has_word(all, "cl_pocl_content_size") || has_word(extensions, "cl_pocl_content_size");
 }
 
 static char pocl_trouble[512];
@@ -143,8 +139,10 @@ static void settle_pocl_cache(void)
     }
     setenv("POCL_CACHE_DIR", folder, 1);
     /* A home that cannot be written was warned of already, unless our caches are not there. */
-    gt_log(named ? GT_LOG_WARN : GT_LOG_INFO, "device", "%s; it gets '%s': "
-           "name a folder in POCL_CACHE_DIR", pocl_trouble, folder);
+    gt_log(named ? GT_LOG_WARN : GT_LOG_INFO, "device",
+           "%s; it gets '%s': "
+           "name a folder in POCL_CACHE_DIR",
+           pocl_trouble, folder);
     free(folder);
 }
 
@@ -159,11 +157,12 @@ static gt_status no_platform(void)
     enum { FEW_FILES = 64 };            /* a driver and its compiler open some dozens */
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FEW_FILES)
-        return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL platform; this shell allows %llu open files, "
+        return gt_fail(GT_NOT_FOUND,
+                       "cannot find any OpenCL platform; this shell allows %llu open files, "
                        "too few to load a driver: raise it with `ulimit -n`",
                        (unsigned long long)files.rlim_cur);
     return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL platform; install a driver "
-                   "(pocl-opencl-icd runs on every CPU) or ask `geartrain doctor`");
+                                 "(pocl-opencl-icd runs on every CPU) or ask `geartrain doctor`");
 }
 
 static gt_status discover(found **out, int *count)
@@ -198,15 +197,16 @@ static gt_status discover(found **out, int *count)
             f->id = ids[i];
             dev_describe(&f->info, ids[i], platforms[p]);
             snprintf(f->info.path, sizeof f->info.path, "%u:%u", p, i);
-            snprintf(f->info.id, sizeof f->info.id, "%s:%d", kinds[f->info.kind],
-                     of_kind[f->info.kind]++);
+            snprintf(f->info.id, sizeof f->info.id, "%s:%d", kinds[f->info.kind], of_kind[f->info.kind]++);
         }
     }
     if (!total) {
         free(*out);
         *out = NULL;
-        return gt_fail(GT_NOT_FOUND, "cannot find any OpenCL device: %u platform%s, none with a "
-                       "usable device; `geartrain doctor` says why", n, n == 1 ? "" : "s");
+        return gt_fail(GT_NOT_FOUND,
+                       "cannot find any OpenCL device: %u platform%s, none with a "
+                       "usable device; `geartrain doctor` says why",
+                       n, n == 1 ? "" : "s");
     }
     *count = total;
     return GT_OK;
@@ -244,7 +244,10 @@ gt_status dev_find(dev_info **out, int *count)
 
 const char *cl_error_name(cl_int error)
 {
-    static const struct { cl_int code; const char *name; } names[] = {
+    static const struct {
+        cl_int code;
+        const char *name;
+    } names[] = {
         { CL_DEVICE_NOT_FOUND, "CL_DEVICE_NOT_FOUND" },
         { CL_DEVICE_NOT_AVAILABLE, "CL_DEVICE_NOT_AVAILABLE" },
         { CL_COMPILER_NOT_AVAILABLE, "CL_COMPILER_NOT_AVAILABLE" },
@@ -253,8 +256,7 @@ const char *cl_error_name(cl_int error)
         { CL_OUT_OF_HOST_MEMORY, "CL_OUT_OF_HOST_MEMORY" },
         { CL_BUILD_PROGRAM_FAILURE, "CL_BUILD_PROGRAM_FAILURE" },
         { CL_MISALIGNED_SUB_BUFFER_OFFSET, "CL_MISALIGNED_SUB_BUFFER_OFFSET" },
-        { CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST,
-          "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST" },
+        { CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST, "CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST" },
         { CL_DEVICE_PARTITION_FAILED, "CL_DEVICE_PARTITION_FAILED" },
         { CL_INVALID_VALUE, "CL_INVALID_VALUE" },
         { CL_INVALID_DEVICE, "CL_INVALID_DEVICE" },

@@ -25,7 +25,7 @@
 #define MAX_NATIVE_BUFFERS 8
 #define MAX_PAYLOAD 256
 #define SLOW_STRETCH_NS 2000000u        /* how much work a slowed device does between naps */
-#define NAP_NS          100000000u      /* the longest nap: a wish to stop must be noticed */
+#define NAP_NS 100000000u      /* the longest nap: a wish to stop must be noticed */
 #define STRETCH_LEAST_NS 50000000u      /* a stretch that took less becomes longer, */
 #define STRETCH_MOST_NS 150000000u      /* one that took more shorter               */
 #define STRETCH_LAUNCHES 65536
@@ -152,16 +152,14 @@ static cl_int set_arg(cl_kernel kernel, cl_uint index, const dev_arg *a)
         cl_mem mem = a->buffer ? a->buffer->mem : NULL;
         return clSetKernelArg(kernel, index, sizeof mem, &mem);
     }
-    case DEV_ARG_VALUE:
-        return clSetKernelArg(kernel, index, a->size, a->value.bytes);
-    case DEV_ARG_LOCAL:
-        return clSetKernelArg(kernel, index, a->size, NULL);
+    case DEV_ARG_VALUE: return clSetKernelArg(kernel, index, a->size, a->value.bytes);
+    case DEV_ARG_LOCAL: return clSetKernelArg(kernel, index, a->size, NULL);
     }
     return CL_INVALID_VALUE;
 }
 
-gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_grid grid,
-                          const dev_arg *args, int count)
+gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_grid grid, const dev_arg *args,
+                          int count)
 {
     launch *x = NULL;
     cl_int err;
@@ -181,15 +179,14 @@ gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_g
     x->kernel = clCreateKernel(p->program, kernel, &err);
     if (err != CL_SUCCESS) {
         x->kernel = NULL;
-        return gt_fail(GT_DEVICE, "cannot make kernel '%s' of '%s' on device '%s': %s", kernel,
-                       p->name, l->device->info.id, cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot make kernel '%s' of '%s' on device '%s': %s", kernel, p->name,
+                       l->device->info.id, cl_error_name(err));
     }
     for (int i = 0; i < count; i++) {
         err = set_arg(x->kernel, (cl_uint)i, &args[i]);
         if (err != CL_SUCCESS) {
             clReleaseKernel(x->kernel);
-            return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", i, kernel,
-                           cl_error_name(err));
+            return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", i, kernel, cl_error_name(err));
         }
     }
     l->count++;
@@ -202,14 +199,13 @@ static void run_native(void *argument)
     n->run(n->payload, n->pointers);
 }
 
-gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const void *payload,
-                          size_t payload_bytes, dev_buffer *const *buffers, int count)
+gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const void *payload, size_t payload_bytes,
+                          dev_buffer *const *buffers, int count)
 {
     launch *x = NULL;
     assert(count <= MAX_NATIVE_BUFFERS && payload_bytes <= MAX_PAYLOAD);
     if (!l->device->info.native_kernels)
-        return gt_fail(GT_UNSUPPORTED, "device '%s' runs no native kernels ('%s')",
-                       l->device->info.id, name);
+        return gt_fail(GT_UNSUPPORTED, "device '%s' runs no native kernels ('%s')", l->device->info.id, name);
     gt_status st = next_launch(l, &x, name);
     if (st)
         return st;
@@ -257,8 +253,8 @@ gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pa
     return GT_OK;
 }
 
-gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from,
-                        uint64_t from_offset, uint64_t bytes)
+gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from, uint64_t from_offset,
+                        uint64_t bytes)
 {
     launch *x = NULL;
     assert(to_offset + bytes <= to->bytes && from_offset + bytes <= from->bytes);
@@ -281,8 +277,7 @@ gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value)
     launch *x = &l->launches[index];
     cl_int err = set_arg(x->kernel, (cl_uint)arg, &value);
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", arg, x->name,
-                       cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", arg, x->name, cl_error_name(err));
     return GT_OK;
 }
 
@@ -291,30 +286,24 @@ static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
     cl_command_queue queue = l->device->queue;
     cl_int err = CL_SUCCESS;
     switch (x->type) {
-    case NOTHING:
-        return GT_OK;
+    case NOTHING: return GT_OK;
     case KERNEL:
-        err = clEnqueueNDRangeKernel(queue, x->kernel, x->rank, NULL, x->global, x->local, 0, NULL,
-                                     event);
+        err = clEnqueueNDRangeKernel(queue, x->kernel, x->rank, NULL, x->global, x->local, 0, NULL, event);
         break;
     case NATIVE:
-        err = clEnqueueNativeKernel(queue, run_native, x->native, sizeof *x->native, 0, NULL, NULL,
-                                    0, NULL, event);
+        err = clEnqueueNativeKernel(queue, run_native, x->native, sizeof *x->native, 0, NULL, NULL, 0, NULL, event);
         break;
-    case CALL:
-        return x->enqueue(x->context, queue, event);
+    case CALL: return x->enqueue(x->context, queue, event);
     case FILL:
-        err = clEnqueueFillBuffer(queue, x->to, &x->pattern, sizeof x->pattern, x->to_offset,
-                                  x->bytes, 0, NULL, event);
+        err = clEnqueueFillBuffer(queue, x->to, &x->pattern, sizeof x->pattern, x->to_offset, x->bytes, 0, NULL, event);
         break;
     case COPY:
-        err = clEnqueueCopyBuffer(queue, x->from, x->to, x->from_offset, x->to_offset, x->bytes, 0,
-                                  NULL, event);
+        err = clEnqueueCopyBuffer(queue, x->from, x->to, x->from_offset, x->to_offset, x->bytes, 0, NULL, event);
         break;
     }
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "cannot launch '%s' on device '%s': %s", x->name,
-                       l->device->info.id, cl_error_name(err));
+        return gt_fail(GT_DEVICE, "cannot launch '%s' on device '%s': %s", x->name, l->device->info.id,
+                       cl_error_name(err));
     return GT_OK;
 }
 
@@ -454,8 +443,8 @@ static gt_status run_alone(dev_list *l, int i, cl_event *event)
     if (err == CL_SUCCESS)
         return GT_OK;
     clReleaseEvent(*event);
-    return gt_fail(GT_DEVICE, "launch '%s' on device '%s' failed: %s", l->launches[i].name,
-                   l->device->info.id, cl_error_name(err));
+    return gt_fail(GT_DEVICE, "launch '%s' on device '%s' failed: %s", l->launches[i].name, l->device->info.id,
+                   cl_error_name(err));
 }
 
 gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds)

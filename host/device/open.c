@@ -32,8 +32,10 @@ typedef struct spec {
 
 static gt_status bad_spec(const char *text)
 {
-    return gt_fail(GT_MISUSE, "device '%s' is not an id such as gpu:0, cpu:0.1, cpu:0/2 or 1:0, "
-                   "with @0.25 behind it to slow it down; `geartrain devices` lists them", text);
+    return gt_fail(GT_MISUSE,
+                   "device '%s' is not an id such as gpu:0, cpu:0.1, cpu:0/2 or 1:0, "
+                   "with @0.25 behind it to slow it down; `geartrain devices` lists them",
+                   text);
 }
 
 /* Reads a small non-negative number; moves *p behind it. */
@@ -75,8 +77,7 @@ static gt_status parse_spec(spec *out, const char *text)
         char number[24];
         const size_t digits = strcspn(p + 1, "+");
         snprintf(number, sizeof number, "%.*s", (int)digits, p + 1);
-        if (digits >= sizeof number || gt_parse_double(&out->speed, number) || out->speed <= 0.0
-            || out->speed > 1.0)
+        if (digits >= sizeof number || gt_parse_double(&out->speed, number) || out->speed <= 0.0 || out->speed > 1.0)
             return gt_fail(GT_MISUSE, "device '%s': the speed behind '@' must lie in (0, 1]", text);
         p += 1 + digits;
         if (*p == '+' && gt_parse_duration(&out->after_ns, p + 1))
@@ -128,8 +129,10 @@ static gt_status best_device(char out[32])
             gt_message_clear();
         }
     if (best < 0)
-        st = gt_fail(GT_UNSUPPORTED, "none of the %d OpenCL devices here can be used; `geartrain "
-                     "doctor` says why", n);
+        st = gt_fail(GT_UNSUPPORTED,
+                     "none of the %d OpenCL devices here can be used; `geartrain "
+                     "doctor` says why",
+                     n);
     else
         memcpy(out, all[best].id, sizeof all[best].id);
     free(all);
@@ -191,8 +194,8 @@ static gt_status take_part(dev_device *d, const spec *s, const char *text)
     cl_device_id parts[1024];
     cl_int err = clCreateSubDevices(d->id, how, 1024, parts, &n);
     if (err != CL_SUCCESS)
-        return gt_fail(GT_UNSUPPORTED, "device '%s': '%s' cannot be split into sub-devices: %s",
-                       text, d->info.name, cl_error_name(err));
+        return gt_fail(GT_UNSUPPORTED, "device '%s': '%s' cannot be split into sub-devices: %s", text, d->info.name,
+                       cl_error_name(err));
     for (cl_uint i = 0; i < n; i++)
         if ((int)i != s->part)
             clReleaseDevice(parts[i]);
@@ -248,8 +251,10 @@ gt_status dev_open_unproven(dev_device **out, const char *text)
     while (at < n && strcmp(all[at].info.id, s.base) && strcmp(all[at].info.path, s.base))
         at++;
     if (at == n) {
-        st = gt_fail(GT_NOT_FOUND, "cannot find device '%s' among the %d here; "
-                     "`geartrain devices` lists them", text, n);
+        st = gt_fail(GT_NOT_FOUND,
+                     "cannot find device '%s' among the %d here; "
+                     "`geartrain devices` lists them",
+                     text, n);
         goto out;
     }
     d->info = all[at].info;
@@ -264,8 +269,7 @@ gt_status dev_open_unproven(dev_device **out, const char *text)
         goto out;
     d->context = clCreateContext(NULL, 1, &d->id, NULL, NULL, &err);
     if (err != CL_SUCCESS) {
-        st = gt_fail(GT_DEVICE, "cannot use device '%s' (%s): %s", text, d->info.name,
-                     cl_error_name(err));
+        st = gt_fail(GT_DEVICE, "cannot use device '%s' (%s): %s", text, d->info.name, cl_error_name(err));
         goto out;
     }
     d->queue = clCreateCommandQueue(d->context, d->id, CL_QUEUE_PROFILING_ENABLE, &err);
@@ -273,8 +277,8 @@ gt_status dev_open_unproven(dev_device **out, const char *text)
         st = gt_fail(GT_DEVICE, "cannot make a queue on device '%s': %s", text, cl_error_name(err));
         goto out;
     }
-    gt_log(GT_LOG_DEBUG, "device", "opened %s: %s, %s, driver %s", d->info.id, d->info.name,
-           d->info.version, d->info.driver);
+    gt_log(GT_LOG_DEBUG, "device", "opened %s: %s, %s, driver %s", d->info.id, d->info.name, d->info.version,
+           d->info.driver);
     *out = d;
     d = NULL;
 out:
@@ -344,8 +348,8 @@ uint64_t dev_memory_used(const dev_device *d)
 uint64_t dev_fingerprint_of(const dev_info *i)
 {
     char text[640];
-    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%d|%d", i->platform, i->name, i->version,
-                     i->driver, i->c_version, i->compute_units, (int)i->style, i->float_width);
+    int n = snprintf(text, sizeof text, "%s|%s|%s|%s|%s|%d|%d|%d", i->platform, i->name, i->version, i->driver,
+                     i->c_version, i->compute_units, (int)i->style, i->float_width);
     return gt_hash(text, n > 0 ? (size_t)n : 0);
 }
 

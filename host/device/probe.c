@@ -51,8 +51,7 @@ int dev_matrix_units(dev_device *d)
         if (result[i] != 16.0f)
             return d->info.matrix;
     /* Only NVIDIA's driver knows this query, so it tells whose units they are. */
-    const int nv = clGetDeviceInfo(d->id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL)
-                   == CL_SUCCESS;
+    const int nv = clGetDeviceInfo(d->id, NV_COMPUTE_CAPABILITY_MAJOR, sizeof major, &major, NULL) == CL_SUCCESS;
     d->info.matrix |= nv ? DEV_MATRIX_NV : DEV_MATRIX_AMD;
     return d->info.matrix;
 }

@@ -38,9 +38,10 @@ static gt_status fail_build(dev_device *d, cl_program program, const char *name,
     char *text = calloc(1, size + 1);
     if (text)
         clGetProgramBuildInfo(program, d->id, CL_PROGRAM_BUILD_LOG, size, text, NULL);
-    gt_status st = gt_fail(GT_BUILD, "cannot build kernels '%s' on device '%s' (%s, driver %s): "
-                           "%s\n%s", name, d->info.id, d->info.name, d->info.driver,
-                           cl_error_name(err), text ? text : "");
+    gt_status st = gt_fail(GT_BUILD,
+                           "cannot build kernels '%s' on device '%s' (%s, driver %s): "
+                           "%s\n%s",
+                           name, d->info.id, d->info.name, d->info.driver, cl_error_name(err), text ? text : "");
     free(text);
     return st;
 }
@@ -119,8 +120,8 @@ static void store_cached(dev_device *d, cl_program program, const char *path, ui
     size_t size = 0;
     gt_writer *w = NULL;
     unsigned char *binary = NULL;
-    if (clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS
-        || !size || !(binary = malloc(size))
+    if (clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size
+        || !(binary = malloc(size))
         || clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) != CL_SUCCESS)
         goto out;
     cache_header h = { .key = key, .size = size, .hash = gt_hash(binary, size) };
@@ -135,16 +136,15 @@ static void store_cached(dev_device *d, cl_program program, const char *path, ui
     else
         st = gt_writer_commit(w);
     if (st) {
-        gt_log(GT_LOG_INFO, "device", "cannot keep the program for '%s': %s", d->info.id,
-               gt_message());
+        gt_log(GT_LOG_INFO, "device", "cannot keep the program for '%s': %s", d->info.id, gt_message());
         gt_message_clear();
     }
 out:
     free(binary);
 }
 
-gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
-                           const char *const *sources, int count, const char *options, int keep)
+gt_status dev_program_make(dev_program **out, dev_device *d, const char *name, const char *const *sources, int count,
+                           const char *options, int keep)
 {
     char style[64], what[64], *folder = NULL, path[4096] = "";
     gt_text all = { 0 };
@@ -158,8 +158,8 @@ gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
     gt_activity_begin(&compiling, what, NULL, 0);
     dev_program *p = calloc(1, sizeof *p);
     style_options(&d->info, style, sizeof style);
-    gt_text_printf(&all, "%016llx %s %s -cl-std=CL1.2", (unsigned long long)dev_fingerprint(d),
-                   options ? options : "", style);
+    gt_text_printf(&all, "%016llx %s %s -cl-std=CL1.2", (unsigned long long)dev_fingerprint(d), options ? options : "",
+                   style);
     size_t options_end = all.size + 1;
     gt_text_put(&all, "", 1);                           /* options end here, text begins */
     for (int i = 0; i < count; i++)
@@ -185,8 +185,8 @@ gt_status dev_program_make(dev_program **out, dev_device *d, const char *name,
         p->program = clCreateProgramWithSource(d->context, 1, &text, NULL, &err);
         if (err != CL_SUCCESS) {
             p->program = NULL;
-            st = gt_fail(GT_DEVICE, "cannot create program '%s' on device '%s': %s", name,
-                         d->info.id, cl_error_name(err));
+            st = gt_fail(GT_DEVICE, "cannot create program '%s' on device '%s': %s", name, d->info.id,
+                         cl_error_name(err));
             goto out;
         }
         err = clBuildProgram(p->program, 1, &d->id, build, NULL, NULL);
@@ -209,8 +209,8 @@ out:
     return st;
 }
 
-gt_status dev_program_build(dev_program **out, dev_device *d, const char *name,
-                            const char *const *sources, int count, const char *options)
+gt_status dev_program_build(dev_program **out, dev_device *d, const char *name, const char *const *sources, int count,
+                            const char *options)
 {
     *out = NULL;
     gt_status st = d->unproven ? dev_judge(d) : GT_OK;
@@ -227,8 +227,7 @@ const char *dev_store_option(dtype storage)
     return options[storage];
 }
 
-gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage,
-                           const char *options)
+gt_status dev_family_build(dev_program **out, dev_device *d, const dev_family *f, dtype storage, const char *options)
 {
     const char *const *parts = cl_parts(f->file);
     const int intel = f->intel && d->info.kind == DEV_GPU && strstr(d->info.vendor, "Intel");

@@ -28,7 +28,8 @@
 enum {
     VERSION = 2,                /* raised when a question changes that cl/prove.cl does not hold */
     TURNS = 200003,             /* well past 65,536, and past three times that        */
-    OUTER = 500, INNER = 401,   /* as many turns, none of the loops long by itself    */
+    OUTER = 500,
+    INNER = 401,   /* as many turns, none of the loops long by itself    */
     ITEMS = 20011,              /* work-items; no multiple of a work-group            */
     SAMPLES = 1024,             /* elements of the other questions                    */
     VECTOR_ROOM = 16,           /* floats an element of VECTORS, whatever VW is       */
@@ -37,12 +38,23 @@ enum {
 };
 
 enum question {
-    LONG_LOOP, NESTED_LOOPS, WORK_ITEMS, WHOLE_NUMBERS, SPECIAL_VALUES, BF16, EXP, LOG, SQRT, FMA,
-    VECTORS, QUESTIONS
+    LONG_LOOP,
+    NESTED_LOOPS,
+    WORK_ITEMS,
+    WHOLE_NUMBERS,
+    SPECIAL_VALUES,
+    BF16,
+    EXP,
+    LOG,
+    SQRT,
+    FMA,
+    VECTORS,
+    QUESTIONS
 };
 static const char *const question_names[QUESTIONS] = {
     "LONG_LOOP", "NESTED_LOOPS", "WORK_ITEMS", "WHOLE_NUMBERS", "SPECIAL_VALUES", "BF16",
-    "EXP", "LOG", "SQRT", "FMA", "VECTORS" };
+    "EXP",       "LOG",          "SQRT",       "FMA",           "VECTORS"
+};
 
 typedef struct prover {
     dev_device *d;
@@ -108,16 +120,15 @@ static void fill_floats(prover *p, size_t count)
 
 /* Runs one launch over `count` elements and leaves its answers in p->got; seconds: how long it
  * took by the host's clock, and how long the device says (either may be NULL). */
-static gt_status launch(prover *p, const char *kernel, const dev_arg *args, int arg_count,
-                        uint32_t in_words, uint32_t count, double *host, double *device)
+static gt_status launch(prover *p, const char *kernel, const dev_arg *args, int arg_count, uint32_t in_words,
+                        uint32_t count, double *host, double *device)
 {
     dev_list *l = NULL;
     gt_status st = dev_write(p->d, p->in, 0, p->given, 4ull * in_words);
     if (!st)
         st = dev_list_create(&l, p->d);
     if (!st)
-        st = dev_list_kernel(l, p->program, kernel, dev_grid_1d(count, dev_group_size(&p->d->info)), args,
-                             arg_count);
+        st = dev_list_kernel(l, p->program, kernel, dev_grid_1d(count, dev_group_size(&p->d->info)), args, arg_count);
     if (!st && !host)
         st = dev_run(l, 0, -1);
     else if (!st)
@@ -128,11 +139,10 @@ static gt_status launch(prover *p, const char *kernel, const dev_arg *args, int 
     return st;
 }
 
-static gt_status ask(prover *p, enum question q, uint32_t n, uint32_t m, uint32_t in_words,
-                     uint32_t count)
+static gt_status ask(prover *p, enum question q, uint32_t n, uint32_t m, uint32_t in_words, uint32_t count)
 {
-    const dev_arg args[] = { dev_arg_u32((uint32_t)q), dev_arg_u32(count), dev_arg_u32(n),
-                             dev_arg_u32(m), dev_arg_buffer(p->in), dev_arg_buffer(p->out) };
+    const dev_arg args[] = { dev_arg_u32((uint32_t)q), dev_arg_u32(count),    dev_arg_u32(n),
+                             dev_arg_u32(m),           dev_arg_buffer(p->in), dev_arg_buffer(p->out) };
     return launch(p, "prove", args, 6, in_words, count, NULL, NULL);
 }
 
@@ -196,8 +206,7 @@ static gt_status whole_numbers(prover *p)
         const uint32_t a = p->given[i], b = p->given[SAMPLES - 1 - i];
         const uint64_t product = (uint64_t)a * b, at = product + i;
         const uint32_t third = a >> 3 | (a >> 31 ? 0xe0000000u : 0u);
-        want[i] = (uint32_t)(at >> 32) ^ (uint32_t)at ^ (uint32_t)(product >> 32) ^ a << (i & 15u)
-                  ^ b >> 7 ^ third;
+        want[i] = (uint32_t)(at >> 32) ^ (uint32_t)at ^ (uint32_t)(product >> 32) ^ a << (i & 15u) ^ b >> 7 ^ third;
     }
     gt_status st = ask(p, WHOLE_NUMBERS, 0, 0, SAMPLES, SAMPLES);
     if (!st)
@@ -207,9 +216,11 @@ static gt_status whole_numbers(prover *p)
 
 static gt_status special_values(prover *p)
 {
-    static const struct { float x; uint32_t want; } cases[] = {
-        { NAN, 2 | 8 | 16 }, { INFINITY, 4 | 8 }, { -INFINITY, 16 }, { 0.0f, 1 | 16 },
-        { -3.0f, 1 | 16 }, { 2.0f, 1 | 4 | 8 }, { 1.0f, 1 } };
+    static const struct {
+        float x;
+        uint32_t want;
+    } cases[] = { { NAN, 2 | 8 | 16 }, { INFINITY, 4 | 8 }, { -INFINITY, 16 }, { 0.0f, 1 | 16 },
+                  { -3.0f, 1 | 16 },   { 2.0f, 1 | 4 | 8 }, { 1.0f, 1 } };
     enum { N = sizeof cases / sizeof *cases };
     uint32_t want[N];
     for (int i = 0; i < N; i++) {
@@ -239,10 +250,10 @@ static gt_status bf16(prover *p)
 static double function_value(enum question q, double x)
 {
     switch (q) {
-    case EXP:  return exp(x);
-    case LOG:  return log(fabs(x));
+    case EXP: return exp(x);
+    case LOG: return log(fabs(x));
     case SQRT: return sqrt(fabs(x));
-    default:   return x * x - 1.0;
+    default: return x * x - 1.0;
     }
 }
 
@@ -277,8 +288,8 @@ static gt_status vectors(prover *p)
             most = k < count && x > most ? x : most;
         }
         if (float_of(p->got[i]) != sum + most)
-            wrong(p, "%u lanes of a vector of %u gave %g, not %g", count, width,
-                  (double)float_of(p->got[i]), (double)(sum + most));
+            wrong(p, "%u lanes of a vector of %u gave %g, not %g", count, width, (double)float_of(p->got[i]),
+                  (double)(sum + most));
     }
     return st;
 }
@@ -302,8 +313,8 @@ static gt_status groups(prover *p)
             most = fmaxf(most, float_of(p->given[k]));
         }
         if (float_of(p->got[i]) != want + most)
-            wrong(p, "a sum over a work-group of %u gave %g, not %g", group,
-                  (double)float_of(p->got[i]), (double)(want + most));
+            wrong(p, "a sum over a work-group of %u gave %g, not %g", group, (double)float_of(p->got[i]),
+                  (double)(want + most));
     }
     return st;
 }
@@ -350,8 +361,8 @@ static gt_status memory(prover *p)
         const int filled = i > words && i <= 2 * words, copied = i > 3 * words + 2 && i < 3 * words + 6;
         const uint32_t want = filled || copied ? 0x22222222u : 0x11111111u;
         if (p->got[i] != want)
-            wrong(p, "filling and copying parts of a buffer left %08x at byte %llu, not %08x",
-                  p->got[i], (unsigned long long)(4 * i), want);
+            wrong(p, "filling and copying parts of a buffer left %08x at byte %llu, not %08x", p->got[i],
+                  (unsigned long long)(4 * i), want);
     }
     dev_list_release(l);
     dev_buffer_release(view);
@@ -404,8 +415,8 @@ static gt_status clocks(prover *p)
     int agreed = 0;
     p->given[0] = 1;
     for (uint32_t i = 0; !st && (i < LOOKS || (!agreed && i < TRIES)); i++) {
-        const dev_arg args[] = { dev_arg_u32(LONG_LOOP), dev_arg_u32(1), dev_arg_u32((uint32_t)TURNS << i),
-                                 dev_arg_u32(0), dev_arg_buffer(p->in), dev_arg_buffer(p->out) };
+        const dev_arg args[] = { dev_arg_u32(LONG_LOOP), dev_arg_u32(1),        dev_arg_u32((uint32_t)TURNS << i),
+                                 dev_arg_u32(0),         dev_arg_buffer(p->in), dev_arg_buffer(p->out) };
         st = launch(p, "prove", args, 6, 1, 1, &host, &device);
         if (!st && device > 1.05 * host + 20e-6) {
             agreed = 0;
@@ -414,8 +425,7 @@ static gt_status clocks(prover *p)
         agreed |= device >= 0.5 * host;
     }
     if (!st && !agreed)
-        wrong(p, "a kernel that took %.3g ms took %.3g ms by its event's stamps", host * 1e3,
-              device * 1e3);
+        wrong(p, "a kernel that took %.3g ms took %.3g ms by its event's stamps", host * 1e3, device * 1e3);
     return st;
 }
 

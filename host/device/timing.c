@@ -20,10 +20,9 @@ enum { TRIES = 16, REAP = 256 };        /* REAP: events noted before a look at w
 
 static int stamps_of(cl_event event, cl_ulong *start, cl_ulong *end)
 {
-    return clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof *start, start, NULL)
-               == CL_SUCCESS
-           && clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof *end, end, NULL)
-                  == CL_SUCCESS && *end >= *start;
+    return clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_START, sizeof *start, start, NULL) == CL_SUCCESS
+           && clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof *end, end, NULL) == CL_SUCCESS
+           && *end >= *start;
 }
 
 double dev_stamp_seconds(cl_event event)
@@ -83,8 +82,9 @@ void dev_events_reap(dev_device *d)
     int over = 0;
     for (; over < d->pending_count; over++) {
         cl_int state;
-        if (clGetEventInfo(d->pending[over].event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state,
-                           &state, NULL) != CL_SUCCESS || state != CL_COMPLETE)
+        if (clGetEventInfo(d->pending[over].event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL)
+                != CL_SUCCESS
+            || state != CL_COMPLETE)
             break;                      /* still to come, or failed: dev_events_collect tells */
         settle(d, &d->pending[over], &d->busy);
     }
@@ -93,8 +93,7 @@ void dev_events_reap(dev_device *d)
         memmove(d->pending, d->pending + over, (size_t)d->pending_count * sizeof *d->pending);
 }
 
-gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts,
-                         const gt_span *span)
+gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int counts, const gt_span *span)
 {
     if (d->info.host_clock)
         clWaitForEvents(1, &event);     /* a failure shows when it is collected */
@@ -112,8 +111,7 @@ gt_status dev_event_note(dev_device *d, cl_event event, uint64_t asked, int coun
         d->pending_room = room;
     }
     struct pending *p = &d->pending[d->pending_count++];
-    *p = (struct pending){ .event = event, .counts = counts, .traced = span != NULL,
-                            .begin = asked, .end = now };
+    *p = (struct pending){ .event = event, .counts = counts, .traced = span != NULL, .begin = asked, .end = now };
     if (span)
         p->span = *span;
     return GT_OK;
@@ -143,8 +141,7 @@ static uint64_t try_match(dev_device *d, cl_mem memory, uint64_t *ahead)
     cl_event event = NULL;
     cl_ulong queued = 0;
     const uint64_t before = gt_trace_now();
-    cl_int err = clEnqueueFillBuffer(d->queue, memory, &zero, sizeof zero, 0, sizeof zero, 0, NULL,
-                                     &event);
+    cl_int err = clEnqueueFillBuffer(d->queue, memory, &zero, sizeof zero, 0, sizeof zero, 0, NULL, &event);
     const uint64_t after = gt_trace_now();
     if (err == CL_SUCCESS)
         err = clWaitForEvents(1, &event);
@@ -173,8 +170,7 @@ gt_status dev_clock_match(dev_device *d)
     if (err == CL_SUCCESS)
         clReleaseMemObject(memory);
     if (shortest == UINT64_MAX)
-        return gt_fail(GT_DEVICE, "cannot trace device '%s': it does not say when its work was queued",
-                       d->info.id);
+        return gt_fail(GT_DEVICE, "cannot trace device '%s': it does not say when its work was queued", d->info.id);
     d->clock_known = 1;
     return GT_OK;
 }

@@ -60,8 +60,8 @@ static int load(verdict *v)
         gt_message_clear();
         return 0;
     }
-    int whole = sscanf(text, "geartrain proof %16llx%n", &version, &at) == 1
-                && version == dev_prove_version() && text[at] == '\n';
+    int whole = sscanf(text, "geartrain proof %16llx%n", &version, &at) == 1 && version == dev_prove_version()
+                && text[at] == '\n';
     if (whole && !strcmp(text + at, "\nholds\n"))
         v->is = DEV_HOLDS;
     else if (whole && sscanf(text + at, "\nno clock %511[^\n]", v->found) == 1)
@@ -78,8 +78,8 @@ static void store(const verdict *v)
     if (v->is == DEV_WRONG || !file_of(path, sizeof path, v->fingerprint))
         return;
     const int n = snprintf(text, sizeof text, "geartrain proof %016llx\n%s%s\n",
-                           (unsigned long long)dev_prove_version(),
-                           v->is == DEV_HOLDS ? "holds" : "no clock ", v->found);
+                           (unsigned long long)dev_prove_version(), v->is == DEV_HOLDS ? "holds" : "no clock ",
+                           v->found);
     if (gt_file_write(path, text, (size_t)n)) {
         gt_log(GT_LOG_INFO, "device", "what was proved is not kept: %s", gt_message());
         gt_message_clear();
@@ -110,8 +110,7 @@ static verdict *remember(const verdict *v)
 static void keep_worst(void *context, const dev_proof *proof)
 {
     verdict *v = context;
-    gt_log(GT_LOG_DEBUG, "device", "probe '%s': %s", proof->name,
-           proof->verdict == DEV_HOLDS ? "holds" : proof->found);
+    gt_log(GT_LOG_DEBUG, "device", "probe '%s': %s", proof->name, proof->verdict == DEV_HOLDS ? "holds" : proof->found);
     if (v->is == DEV_WRONG || proof->verdict == DEV_HOLDS)
         return;
     v->is = proof->verdict;
@@ -120,10 +119,11 @@ static void keep_worst(void *context, const dev_proof *proof)
 
 static gt_status refuse(const dev_info *i, const verdict *v)
 {
-    return gt_fail(GT_UNSUPPORTED, "device '%s' (%s, %s, driver %s) is not used, for it computes "
+    return gt_fail(GT_UNSUPPORTED,
+                   "device '%s' (%s, %s, driver %s) is not used, for it computes "
                    "wrongly: %s; update its driver or take another device (`geartrain devices` lists "
-                   "them, `geartrain doctor` shows all that was tried)", i->id, i->name, i->platform,
-                   i->driver, v->found);
+                   "them, `geartrain doctor` shows all that was tried)",
+                   i->id, i->name, i->platform, i->driver, v->found);
 }
 
 static gt_status apply(dev_device *d, verdict *v)
@@ -133,8 +133,10 @@ static gt_status apply(dev_device *d, verdict *v)
     d->info.host_clock = v->is == DEV_NO_CLOCK;
     if (v->is == DEV_NO_CLOCK && !v->told) {
         v->told = 1;
-        gt_log(GT_LOG_WARN, "device", "the time stamps of '%s' (%s, driver %s) are wrong: %s; it is "
-               "timed by the host's clock", d->info.id, d->info.name, d->info.driver, v->found);
+        gt_log(GT_LOG_WARN, "device",
+               "the time stamps of '%s' (%s, driver %s) are wrong: %s; it is "
+               "timed by the host's clock",
+               d->info.id, d->info.name, d->info.driver, v->found);
     }
     return GT_OK;
 }

@@ -41,8 +41,7 @@ gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint6
         free(slots);
         return gt_fail(GT_NO_MEMORY, "cannot connect stages: no memory for a list of %d messages under way", depth);
     }
-    *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes,
-                 .slots = slots };
+    *w = (wire){ .comm = c, .peer = peer, .depth = depth, .channel = channel, .bytes = bytes, .slots = slots };
     snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
     gt_status st = GT_OK;
     for (int i = 0; !st && i < depth; i++) {

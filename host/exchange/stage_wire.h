@@ -14,7 +14,7 @@ typedef struct wire wire;
 
 /* peer, channel: of net/comm/comm.h. depth: messages under way, each in a slot, an arena. */
 gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, uint64_t bytes, int depth);
-void      wire_release(wire *w);                    /* takes NULL; after the completion thread has drained */
+void wire_release(wire *w);                    /* takes NULL; after the completion thread has drained */
 
 /* In: `total` messages will come; posts the first receives. */
 gt_status wire_expect(wire *w, int total);
@@ -22,6 +22,6 @@ gt_status wire_expect(wire *w, int total);
 gt_status wire_receive(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited);
 /* Out: queues reading b; the completion thread sends it. */
 gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint64_t *waited);
-uint64_t  wire_sent(const wire *w);                 /* bytes given so far */
+uint64_t wire_sent(const wire *w);                 /* bytes given so far */
 
 #endif

@@ -86,7 +86,9 @@ static net_type type_of(dtype t)
 }
 
 /* Where things lie in the arena. */
-typedef struct layout { uint64_t elements, bytes, own_at, own_bytes; } layout;
+typedef struct layout {
+    uint64_t elements, bytes, own_at, own_bytes;
+} layout;
 
 static layout layout_of(tensor_exchange *x, const exec_exchange *e)
 {
@@ -109,8 +111,8 @@ static gt_status start(tensor_exchange *x, const exec_exchange *e, const layout 
     if (st)
         return st;
     return e->kind == GRAPH_GATHER
-        ? dev_read_start(x->device, e->from, 0, x->arena + a->own_at, a->own_bytes, &x->reading)
-        : dev_read_start(x->device, e->from, 0, x->arena, a->bytes, &x->reading);
+               ? dev_read_start(x->device, e->from, 0, x->arena + a->own_at, a->own_bytes, &x->reading)
+               : dev_read_start(x->device, e->from, 0, x->arena, a->bytes, &x->reading);
 }
 
 static gt_status finish(tensor_exchange *x, const exec_exchange *e, const layout *a)
@@ -130,18 +132,18 @@ static gt_status finish(tensor_exchange *x, const exec_exchange *e, const layout
     x->spent.exchanges++;
     if (st)
         return st;
-    return gather
-        ? dev_write_start(x->device, e->to, 0, x->arena, a->bytes, &x->writing)
-        : dev_write_start(x->device, e->to, 0, x->arena + a->own_at, a->own_bytes, &x->writing);
+    return gather ? dev_write_start(x->device, e->to, 0, x->arena, a->bytes, &x->writing)
+                  : dev_write_start(x->device, e->to, 0, x->arena + a->own_at, a->own_bytes, &x->writing);
 }
 
 gt_status tensor_exchange_make(void *context, const exec_exchange *e, exec_exchange_step step)
 {
     tensor_exchange *x = context;
     if (e->ranks != net_group_size(x->group) || e->rank != net_group_rank(x->group))
-        return gt_fail(GT_MISUSE, "cannot exchange the rows of '%s': it is split for rank %d of %d, "
-                       "this is rank %d of %d", e->name, e->rank, e->ranks, net_group_rank(x->group),
-                       net_group_size(x->group));
+        return gt_fail(GT_MISUSE,
+                       "cannot exchange the rows of '%s': it is split for rank %d of %d, "
+                       "this is rank %d of %d",
+                       e->name, e->rank, e->ranks, net_group_rank(x->group), net_group_size(x->group));
     const layout a = layout_of(x, e);
     return step == EXEC_EXCHANGE_START ? start(x, e, &a) : finish(x, e, &a);
 }

@@ -17,7 +17,7 @@ typedef struct tensor_exchange tensor_exchange;
 
 /* Rank k of `g` is tensor rank k; both must outlive it. */
 gt_status tensor_exchange_create(tensor_exchange **out, net_group *g, dev_device *d);
-void      tensor_exchange_release(tensor_exchange *x);      /* takes NULL; waits for what is queued */
+void tensor_exchange_release(tensor_exchange *x);      /* takes NULL; waits for what is queued */
 
 /* An exec_exchanger; the context is the tensor_exchange. The first exchange of a size makes its
  * arena. GT_MISUSE if the graph was split otherwise than the group. */
@@ -25,7 +25,9 @@ gt_status tensor_exchange_make(void *context, const exec_exchange *e, exec_excha
 
 /* Since it was created: exchanges, bytes of all ranks' rows, and nanoseconds from having read own
  * rows to having the others' (waiting for slower ranks is among them). */
-typedef struct tensor_exchange_spent { uint64_t exchanges, bytes, ns; } tensor_exchange_spent;
+typedef struct tensor_exchange_spent {
+    uint64_t exchanges, bytes, ns;
+} tensor_exchange_spent;
 tensor_exchange_spent tensor_exchange_spent_of(const tensor_exchange *x);
 
 #endif

@@ -14,8 +14,7 @@ typedef struct gemm_engine {
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);
     uint64_t (*scratch)(gemm_context *c, const gemm_desc *g);
-    gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                        gemm_slot *add_at);
+    gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
 } gemm_engine;
 
 extern const gemm_engine gemm_native, gemm_tiled, gemm_clblast;
@@ -39,27 +38,23 @@ const dev_family *gemm_family_at(int i);
 
 /* The program of a family for storage type `storage` with these options; built at the first request,
  * owned by the context. */
-gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options,
-                       dev_program **out);
+gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options, dev_program **out);
 
 /* 1 if anything but C = alpha * A * B (+ C) is asked for. */
 int gemm_has_epilogue(const gemm_desc *g);
 
 /* Appends the epilogue, in place on C, for engines that only multiply. */
-gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
-                               const gemm_buffers *b);
+gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b);
 
 /* Appends a launch that stores `add` as an int32 at the front of scratch, for engines
  * that read it there when they run. */
-gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch,
-                           gemm_slot *add_at);
+gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch, gemm_slot *add_at);
 /* Appends a launch that clears C unless `add`, for engines that can only add. */
-gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
-                            gemm_slot *add_at);
+gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf, gemm_slot *add_at);
 
 /* The -D options of a product's types and epilogue, STORE apart, with `more` behind them. */
 #define GEMM_C_F32 "-DC_F32"
-#define GEMM_DROP  "-DDROP"
+#define GEMM_DROP "-DDROP"
 enum { GEMM_OPTIONS = 128 };    /* characters */
 void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more);
 

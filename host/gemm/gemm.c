@@ -43,8 +43,10 @@
 #endif
 
 /* In order of preference. NULL: this build is without it. */
-static const struct { const char *name; const gemm_engine *engine; } table[] = {
-    { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
+static const struct {
+    const char *name;
+    const gemm_engine *engine;
+} table[] = { { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
 enum { ENGINES = sizeof table / sizeof *table };
 
 static const char cache_head[] = "geartrain gemm 2\n";
@@ -88,11 +90,13 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
     char names[64];
 
     if (g.M <= 0 || g.N <= 0 || g.K <= 0 || g.batch < 0)
-        return gt_fail(GT_MISUSE, "cannot multiply matrices of size %d x %d x %d: sizes must be"
-                       " positive", g.M, g.N, g.K);
+        return gt_fail(GT_MISUSE,
+                       "cannot multiply matrices of size %d x %d x %d: sizes must be"
+                       " positive",
+                       g.M, g.N, g.K);
     if (!dtype_is_storage(g.a_type) || !dtype_is_storage(g.b_type) || !dtype_is_storage(g.c_type))
-        return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only %s can be multiplied",
-                       dtype_name(g.a_type), dtype_name(g.b_type), dtype_name(g.c_type),
+        return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only %s can be multiplied", dtype_name(g.a_type),
+                       dtype_name(g.b_type), dtype_name(g.c_type),
                        dtype_storage_names(names, sizeof names, ", ", " and "));
     g.lda = g.lda ? g.lda : a_width;
     g.ldb = g.ldb ? g.ldb : b_width;
@@ -100,8 +104,10 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
     g.batch = g.batch ? g.batch : 1;
     g.alpha = g.alpha != 0 ? g.alpha : 1.0f;
     if (g.lda < a_width || g.ldb < b_width || g.ldc < g.N)
-        return gt_fail(GT_MISUSE, "cannot multiply matrices with rows %d, %d, %d apart: rows are %d,"
-                       " %d, %d wide", g.lda, g.ldb, g.ldc, a_width, b_width, g.N);
+        return gt_fail(GT_MISUSE,
+                       "cannot multiply matrices with rows %d, %d, %d apart: rows are %d,"
+                       " %d, %d wide",
+                       g.lda, g.ldb, g.ldc, a_width, b_width, g.N);
     if (g.batch > 1 && g.stride_c < (int64_t)(g.M - 1) * g.ldc + g.N)
         return gt_fail(GT_MISUSE, "cannot multiply a batch: its results overlap, %lld elements apart",
                        (long long)g.stride_c);
@@ -111,15 +117,17 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
         return gt_fail(GT_MISUSE, "cannot apply %s to a product and the slope of %s: a product has one activation",
                        activation_name(g.act), activation_name(g.act_grad));
     if (g.a_type != g.b_type || (g.c_type != g.a_type && g.c_type != DTYPE_F32))
-        return gt_fail(GT_UNSUPPORTED, "cannot multiply %s by %s into %s: both factors have one type,"
-                       " and the result that type or fp32", dtype_name(g.a_type),
-                       dtype_name(g.b_type), dtype_name(g.c_type));
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot multiply %s by %s into %s: both factors have one type,"
+                       " and the result that type or fp32",
+                       dtype_name(g.a_type), dtype_name(g.b_type), dtype_name(g.c_type));
     if ((int64_t)g.M * g.batch > INT32_MAX)
-        return gt_fail(GT_UNSUPPORTED, "cannot multiply %d matrices of %d rows at once: rows are"
-                       " counted with 32 bits", g.batch, g.M);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot multiply %d matrices of %d rows at once: rows are"
+                       " counted with 32 bits",
+                       g.batch, g.M);
     if (g.drop_p < 0 || g.drop_p >= 1)
-        return gt_fail(GT_MISUSE, "cannot drop a share of %g of the elements: it must be in [0, 1)",
-                       (double)g.drop_p);
+        return gt_fail(GT_MISUSE, "cannot drop a share of %g of the elements: it must be in [0, 1)", (double)g.drop_p);
     *out = g;
     return GT_OK;
 }
@@ -127,20 +135,19 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
 /* Elements from the first to one past the last of a batch of matrices. */
 static uint64_t extent(int rows, int width, int ld, int batch, int64_t stride)
 {
-    return (uint64_t)(batch - 1) * (uint64_t)stride + (uint64_t)(rows - 1) * (uint64_t)ld
-         + (uint64_t)width;
+    return (uint64_t)(batch - 1) * (uint64_t)stride + (uint64_t)(rows - 1) * (uint64_t)ld + (uint64_t)width;
 }
 
 static uint64_t a_bytes(const gemm_desc *g)
 {
-    return dtype_size(g->a_type) * extent(g->trans_a ? g->K : g->M, g->trans_a ? g->M : g->K,
-                                          g->lda, g->batch, g->stride_a);
+    return dtype_size(g->a_type)
+           * extent(g->trans_a ? g->K : g->M, g->trans_a ? g->M : g->K, g->lda, g->batch, g->stride_a);
 }
 
 static uint64_t b_bytes(const gemm_desc *g)
 {
-    return dtype_size(g->b_type) * extent(g->trans_b ? g->N : g->K, g->trans_b ? g->K : g->N,
-                                          g->ldb, g->batch, g->stride_b);
+    return dtype_size(g->b_type)
+           * extent(g->trans_b ? g->N : g->K, g->trans_b ? g->K : g->N, g->ldb, g->batch, g->stride_b);
 }
 
 static uint64_t c_bytes(const gemm_desc *g)
@@ -185,10 +192,11 @@ char *gemm_engine_names(char *out, size_t size, const char *between)
 
 static void class_of(char out[CLASS_CHARS], const gemm_desc *g)
 {
-    snprintf(out, CLASS_CHARS, "%c%c %s %s %s %d %d %d %d %c", g->trans_a ? 't' : 'n',
-             g->trans_b ? 't' : 'n', dtype_name(g->a_type), dtype_name(g->b_type),
-             dtype_name(g->c_type), g->M, g->N, g->K, g->batch,
-             g->act || g->act_grad ? 'g' : gemm_has_epilogue(g) ? 'e' : '-');
+    snprintf(out, CLASS_CHARS, "%c%c %s %s %s %d %d %d %d %c", g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n',
+             dtype_name(g->a_type), dtype_name(g->b_type), dtype_name(g->c_type), g->M, g->N, g->K, g->batch,
+             g->act || g->act_grad  ? 'g'
+             : gemm_has_epilogue(g) ? 'e'
+                                    : '-');
 }
 
 static double flops_of(const gemm_desc *g)
@@ -201,8 +209,7 @@ static double flops_of(const gemm_desc *g)
 static gemm_desc shrink(const gemm_context *c, const gemm_desc *g)
 {
     const dev_info *info = dev_info_of(c->device);
-    const double most = (info->kind == DEV_CPU ? 1e9 : 2e9)
-                        * (info->compute_units > 0 ? info->compute_units : 1);
+    const double most = (info->kind == DEV_CPU ? 1e9 : 2e9) * (info->compute_units > 0 ? info->compute_units : 1);
     gemm_desc s = *g;
     if (flops_of(&s) <= most)
         return s;
@@ -228,8 +235,7 @@ static const choice *choice_find(const gemm_context *c, const char *class_name)
     return NULL;
 }
 
-static gt_status choice_add(gemm_context *c, const char *class_name, const gemm_engine *engine,
-                            double seconds)
+static gt_status choice_add(gemm_context *c, const char *class_name, const gemm_engine *engine, double seconds)
 {
     choice *grown = realloc(c->choices, ((size_t)c->choice_count + 1) * sizeof *grown);
     if (!grown)
@@ -248,13 +254,14 @@ static int cache_line(gemm_context *c, const char *line)
     char ab[3], ta[8], tb[8], tc[8], e[2], engine[16];
     int M, N, K, batch, version, end = 0;
     double seconds;
-    if (sscanf(line, "%2s %7s %7s %7s %d %d %d %d %1s %15s %d %lf%n", ab, ta, tb, tc, &M, &N, &K,
-               &batch, e, engine, &version, &seconds, &end) != 12 || line[end])
+    if (sscanf(line, "%2s %7s %7s %7s %d %d %d %d %1s %15s %d %lf%n", ab, ta, tb, tc, &M, &N, &K, &batch, e, engine,
+               &version, &seconds, &end)
+            != 12
+        || line[end])
         return 0;
 
     char class_name[CLASS_CHARS];
-    snprintf(class_name, sizeof class_name, "%s %s %s %s %d %d %d %d %s", ab, ta, tb, tc, M, N, K,
-             batch, e);
+    snprintf(class_name, sizeof class_name, "%s %s %s %s %d %d %d %d %s", ab, ta, tb, tc, M, N, K, batch, e);
     const gemm_engine *found = engine_named(engine);
     if (!found || found->version != version || choice_find(c, class_name))
         return 0;
@@ -269,8 +276,7 @@ static void take_choices(gemm_context *c, const char *path)
         && !strncmp(text, cache_head, sizeof cache_head - 1)) {
         int dropped = 0;
         char *rest = NULL;
-        for (char *line = strtok_r(text + sizeof cache_head - 1, "\n", &rest); line;
-             line = strtok_r(NULL, "\n", &rest))
+        for (char *line = strtok_r(text + sizeof cache_head - 1, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
             dropped += !cache_line(c, line);
         if (dropped)
             gt_log(GT_LOG_DEBUG, "gemm", "%d lines of '%s' are known or of no use", dropped, path);
@@ -380,8 +386,7 @@ static const uint32_t pattern = 0x3c003c00;
 
 /* Is the plain product of `g` right, at the size it will have? All its elements are the same sum, so
  * that turns, tiles or work-items left out show. Runtimes that cut long loops short return success. */
-static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm_desc *g,
-                               const gemm_buffers *b)
+static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm_desc *g, const gemm_buffers *b)
 {
     const size_t size = dtype_size(g->c_type);
     gemm_desc plain = *g;
@@ -390,8 +395,9 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
     plain.bias = plain.residual = plain.add = 0;
     plain.act = plain.act_grad = ACT_NONE;
     plain.drop_p = 0;
-    gt_status st = got ? GT_OK : gt_fail(GT_NO_MEMORY,
-                                         "cannot check a GEMM engine: no memory for a product of %zu bytes", (size_t)c_bytes(g));
+    gt_status st = got ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "cannot check a GEMM engine: no memory for a product of %zu bytes",
+                                 (size_t)c_bytes(g));
     if (!st)
         st = dev_list_create(&l, c->device);
     if (!st)
@@ -407,12 +413,11 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
     for (int i = 0; !st && i < g->batch; i++)
         for (int m = 0; !st && m < g->M; m++)
             for (int n = 0; !st && n < g->N; n++) {
-                const size_t at = (size_t)i * (size_t)g->stride_c + (size_t)m * (size_t)g->ldc
-                                + (size_t)n;
+                const size_t at = (size_t)i * (size_t)g->stride_c + (size_t)m * (size_t)g->ldc + (size_t)n;
                 const double x = (double)dtype_load(g->c_type, got, at);
                 if (!(fabs(x - want) <= allowed) && memcmp(got + at * size, want_bits, size))
-                    st = gt_fail(GT_NUMERIC, "%d x %d x %d gave %g at row %d, column %d, not %g", g->M,
-                                 g->N, g->K, x, m, n, want);
+                    st = gt_fail(GT_NUMERIC, "%d x %d x %d gave %g at row %d, column %d, not %g", g->M, g->N, g->K, x,
+                                 m, n, want);
             }
     dev_list_release(l);
     free(got);
@@ -420,8 +425,7 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
 }
 
 /* check: look at the result as well. */
-static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, int check,
-                         double *seconds)
+static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, int check, double *seconds)
 {
     gemm_buffers b = { 0 };
     dev_list *l = NULL;
@@ -479,8 +483,7 @@ static int is_small(const gemm_desc *g)
 /* Takes the fastest engine that can. One that fails to run, or computes wrongly, is left out; if
  * there is none left, so is the device, and its error is the caller's. Engines take turns; one that is far
  * behind after a round is not run again. */
-static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out,
-                             double *seconds)
+static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out, double *seconds)
 {
     enum { ROUNDS = 3 };
     double best[ENGINES];
@@ -502,9 +505,10 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
                 return tried;
             if (tried) {
                 st = tried;
-                gt_log(tried == GT_NUMERIC ? GT_LOG_WARN : GT_LOG_INFO, "gemm", "engine '%s' %son '%s' "
-                       "and is left out: %s", gemm_name_of(e),
-                       tried == GT_NUMERIC ? "computes wrongly " : "fails ",
+                gt_log(tried == GT_NUMERIC ? GT_LOG_WARN : GT_LOG_INFO, "gemm",
+                       "engine '%s' %son '%s' "
+                       "and is left out: %s",
+                       gemm_name_of(e), tried == GT_NUMERIC ? "computes wrongly " : "fails ",
                        dev_info_of(c->device)->id, gt_message());
             }
             best[i] = tried ? INFINITY : fmin(best[i], took);
@@ -514,8 +518,7 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
             if (isfinite(best[i]) && (winner < 0 || best[i] < 0.9 * best[winner]))
                 winner = i;
         if (winner < 0)
-            return gt_fail_in(st, "no GEMM engine can be used on device '%s'",
-                              dev_info_of(c->device)->id);
+            return gt_fail_in(st, "no GEMM engine can be used on device '%s'", dev_info_of(c->device)->id);
     }
     for (int i = 0; gemm_engine_row(i); i++)
         if (isfinite(best[i]))
@@ -596,8 +599,7 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
     c->device = d;
     if (engine) {
         char all[64];
-        const gemm_desc probe = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1,
-                                  .alpha = 1 };
+        const gemm_desc probe = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1 };
         int known = 0;
         for (int i = 0; i < ENGINES; i++)
             known |= !strcmp(table[i].name, engine);
@@ -607,11 +609,15 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
             st = gt_fail(GT_MISUSE, "cannot use GEMM engine '%s': it is none of %s", engine,
                          gemm_engine_names(all, sizeof all, ", "));
         else if (!c->forced)
-            st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': this program was built"
-                         " without it", engine);
+            st = gt_fail(GT_UNSUPPORTED,
+                         "cannot use GEMM engine '%s': this program was built"
+                         " without it",
+                         engine);
         else if (!c->forced->can(c, &probe))
-            st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': device '%s' does not offer"
-                         " what it needs", engine, dev_info_of(d)->id);
+            st = gt_fail(GT_UNSUPPORTED,
+                         "cannot use GEMM engine '%s': device '%s' does not offer"
+                         " what it needs",
+                         engine, dev_info_of(d)->id);
         if (st) {
             gemm_context_release(c);
             return st;
@@ -658,8 +664,7 @@ const dev_family *gemm_family_at(int i)
     return all[i];
 }
 
-gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options,
-                       dev_program **out)
+gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options, dev_program **out)
 {
     for (int i = 0; i < c->program_count; i++) {
         const built_program *x = &c->programs[i];
@@ -684,8 +689,7 @@ gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, cons
     return st;
 }
 
-gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *desc, const gemm_buffers *b,
-                      gemm_slot *add_at)
+gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *desc, const gemm_buffers *b, gemm_slot *add_at)
 {
     gemm_desc g;
     const gemm_engine *e;

@@ -28,13 +28,13 @@ typedef struct gemm_context gemm_context;   /* programs, engines and choices of 
  * GT_MISUSE for a name that is not known, GT_UNSUPPORTED for one this device or build
  * lacks. The device must outlive the context, the context every list appended to. */
 gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *engine);
-void      gemm_context_release(gemm_context *c);        /* takes NULL */
+void gemm_context_release(gemm_context *c);        /* takes NULL */
 
 /* The engines chosen so far, to a file and back. A run keeps them beside its checkpoints, so
  * that it resumes with the same sums whatever has been measured since. Loading a file that
  * is not there, or lines of no use, changes nothing. */
 gt_status gemm_choices_save(const gemm_context *c, const char *path);
-void      gemm_choices_load(gemm_context *c, const char *path);
+void gemm_choices_load(gemm_context *c, const char *path);
 
 /* What is to be computed. Zero-initialise it: a 0 is the plain case of every field but
  * M, N and K.
@@ -78,7 +78,9 @@ typedef struct gemm_buffers {
 } gemm_buffers;
 
 /* Where a list keeps the argument that says 0 = overwrite C, 1 = add to it. */
-typedef struct gemm_slot { int launch, arg; } gemm_slot;
+typedef struct gemm_slot {
+    int launch, arg;
+} gemm_slot;
 
 /* Appends the product to `l`. If add_at is not NULL, `add` can be changed later with
  *     dev_list_set(l, add_at->launch, add_at->arg, dev_arg_i32(add))
@@ -86,8 +88,7 @@ typedef struct gemm_slot { int launch, arg; } gemm_slot;
  * already queued, because the value travels with the launch. (Engines that have no such
  * argument of their own read it from scratch memory, where a one-item kernel ahead of
  * them in the list puts it.) */
-gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                      gemm_slot *add_at);
+gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
 
 /* Bytes of scratch a product needs, at least 64; part of the memory layout. Settles which
  * engine it will be, so the first call for a shape may measure. */
@@ -107,7 +108,9 @@ char *gemm_engine_names(char *out, size_t size, const char *between);
 /* What the device reaches with nothing but fused multiply-adds in registers, and with
  * nothing but copying (bytes read + bytes written); cl/peak.cl. Takes about 0.3 s. Of a slowed
  * device: what it would reach at full speed. */
-typedef struct gemm_peak { double flops, copy_bytes; } gemm_peak;    /* a second */
+typedef struct gemm_peak {
+    double flops, copy_bytes;
+} gemm_peak;    /* a second */
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
 /* The same, measured once a device and kept in the cache folder "peak". */
 gt_status gemm_peak_cached(dev_device *d, gemm_peak *out);

@@ -27,15 +27,13 @@ static int by_time(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static gt_status make_operand(dev_device *d, void **host, dev_buffer **on, dtype type,
-                              uint64_t count, uint64_t stream)
+static gt_status make_operand(dev_device *d, void **host, dev_buffer **on, dtype type, uint64_t count, uint64_t stream)
 {
     const uint64_t bytes = (count * dtype_size(type) + 3) & ~3ull;
     gt_random r;
     *host = calloc(1, bytes);
     if (!*host)
-        return gt_fail(GT_NO_MEMORY, "cannot hold a benchmark's matrix of %llu bytes",
-                       (unsigned long long)bytes);
+        return gt_fail(GT_NO_MEMORY, "cannot hold a benchmark's matrix of %llu bytes", (unsigned long long)bytes);
     gt_random_init(&r, 1, stream);
     for (uint64_t i = 0; i < count; i++)
         dtype_store(type, *host, i, 2.0f * gt_random_unit(&r) - 1.0f);
@@ -57,7 +55,7 @@ static double largest_error(const bench *x)
         double sum = 0, size = 0;
         for (size_t k = 0; k < K; k++) {
             const double p = (double)dtype_load(g->a_type, x->a, g->trans_a ? k * M + m : m * K + k)
-                           * (double)dtype_load(g->b_type, x->b, g->trans_b ? n * K + k : k * N + n);
+                             * (double)dtype_load(g->b_type, x->b, g->trans_b ? n * K + k : k * N + n);
             sum += p;
             size += fabs(p);
         }
@@ -105,13 +103,19 @@ static gt_status time_engine(bench *x, const gemm_engine *e, int runs, gemm_resu
         const double flop = 2.0 * x->g.M * x->g.N * x->g.K;
         qsort(seconds, (size_t)runs, sizeof *seconds, by_time);
         *out = (gemm_result){
-            .engine = gemm_name_of(e), .runs = runs, .min_s = seconds[0], .median_s = seconds[runs / 2],
-            .p99_s = seconds[(runs * 99) / 100], .error = largest_error(x),
+            .engine = gemm_name_of(e),
+            .runs = runs,
+            .min_s = seconds[0],
+            .median_s = seconds[runs / 2],
+            .p99_s = seconds[(runs * 99) / 100],
+            .error = largest_error(x),
             .flops = flop / seconds[runs / 2],
         };
         if (!(out->error <= allowed_error(&x->g)))
-            st = gt_fail(GT_NUMERIC, "engine '%s' is wrong: %d x %d x %d is off by %.3g of the sum of"
-                         " its products", gemm_name_of(e), x->g.M, x->g.N, x->g.K, out->error);
+            st = gt_fail(GT_NUMERIC,
+                         "engine '%s' is wrong: %d x %d x %d is off by %.3g of the sum of"
+                         " its products",
+                         gemm_name_of(e), x->g.M, x->g.N, x->g.K, out->error);
     }
     dev_list_release(l);
     dev_buffer_release(x->on.scratch);

@@ -28,26 +28,25 @@ static gt_status enqueue(void *context, void *queue, void *event)
     CLBlastStatusCode code;
 
     if (g->batch == 1)
-        code = CLBlastSgemm(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a, x->a_offset,
-                            (size_t)g->lda, x->b, x->b_offset, (size_t)g->ldb, x->beta, x->c,
-                            x->c_offset, (size_t)g->ldc, &q, event);
+        code = CLBlastSgemm(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a, x->a_offset, (size_t)g->lda, x->b,
+                            x->b_offset, (size_t)g->ldb, x->beta, x->c, x->c_offset, (size_t)g->ldc, &q, event);
     else
-        code = CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a,
-                                          x->a_offset, (size_t)g->lda, (size_t)g->stride_a, x->b,
-                                          x->b_offset, (size_t)g->ldb, (size_t)g->stride_b,
-                                          x->beta, x->c, x->c_offset, (size_t)g->ldc,
+        code = CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a, x->a_offset,
+                                          (size_t)g->lda, (size_t)g->stride_a, x->b, x->b_offset, (size_t)g->ldb,
+                                          (size_t)g->stride_b, x->beta, x->c, x->c_offset, (size_t)g->ldc,
                                           (size_t)g->stride_c, (size_t)g->batch, &q, event);
     if (code != CLBlastSuccess)
-        return gt_fail(GT_DEVICE, "cannot multiply %d x %d x %d with CLBlast: its status is %d;"
-                       " another engine can be chosen with GEARTRAIN_GEMM=tiled", g->M, g->N, g->K,
-                       (int)code);
+        return gt_fail(GT_DEVICE,
+                       "cannot multiply %d x %d x %d with CLBlast: its status is %d;"
+                       " another engine can be chosen with GEARTRAIN_GEMM=tiled",
+                       g->M, g->N, g->K, (int)code);
     return GT_OK;
 }
 
 static int can(gemm_context *c, const gemm_desc *g)
 {
-    return (dev_info_of(gemm_device(c))->kind != DEV_CPU || gemm_is_forced(c, &gemm_clblast))
-        && g->a_type == DTYPE_F32 && g->b_type == DTYPE_F32 && g->c_type == DTYPE_F32;
+    return (dev_info_of(gemm_device(c))->kind != DEV_CPU || gemm_is_forced(c, &gemm_clblast)) && g->a_type == DTYPE_F32
+           && g->b_type == DTYPE_F32 && g->c_type == DTYPE_F32;
 }
 
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
@@ -63,8 +62,7 @@ static size_t element_offset(dev_buffer *b, cl_mem *root)
     return (size_t)(bytes / sizeof(float));
 }
 
-static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                        gemm_slot *add_at)
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
     clblast_call *x = malloc(sizeof *x);
     if (!x)
@@ -88,5 +86,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 }
 
 const gemm_engine gemm_clblast = {
-    .version = 1, .can = can, .scratch = scratch, .append = append,
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
 };

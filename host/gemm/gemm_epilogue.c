@@ -9,7 +9,7 @@
 enum { EPI_BIAS = 1, EPI_ACT = 2, EPI_ACT_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
 
 #define SHOWN(constant, name, option) { GEMM_DROP " " option, 0 },
-static const dev_variant variants[] = { ACTIVATIONS(SHOWN) { GEMM_C_F32, DEV_16BIT_ONLY }, { 0 } };
+static const dev_variant variants[] = { ACTIVATIONS(SHOWN){ GEMM_C_F32, DEV_16BIT_ONLY }, { 0 } };
 #undef SHOWN
 const dev_family gemm_epilogue_family = { .file = "gemm_epilogue.cl", .stored = 1, .variants = variants };
 
@@ -28,9 +28,8 @@ void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more)
 
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
 {
-    const int flags = (g->bias ? EPI_BIAS : 0) | (g->act ? EPI_ACT : 0)
-                    | (g->act_grad ? EPI_ACT_GRAD : 0) | (g->drop_p > 0 ? EPI_DROP : 0)
-                    | (g->residual ? EPI_RESIDUAL : 0);
+    const int flags = (g->bias ? EPI_BIAS : 0) | (g->act ? EPI_ACT : 0) | (g->act_grad ? EPI_ACT_GRAD : 0)
+                      | (g->drop_p > 0 ? EPI_DROP : 0) | (g->residual ? EPI_RESIDUAL : 0);
     const double limit = (double)g->drop_p * 4294967296.0;
 
     out[0] = dev_arg_i32(flags);
@@ -58,12 +57,11 @@ static dev_grid row_grid(gemm_context *c, const gemm_desc *g)
     return dev_grid_2d(((size_t)g->N + 3) / 4, rows, group, 1);
 }
 
-gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
-                               const gemm_buffers *b)
+gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b)
 {
     dev_arg args[6 + GEMM_EPILOGUE_ARGS] = {
-        dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(b->c),
-        dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
+        dev_arg_i32(g->M),    dev_arg_i32(g->N),   dev_arg_i32(g->M * g->batch),
+        dev_arg_buffer(b->c), dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
     };
     char options[GEMM_OPTIONS];
     dev_program *p;
@@ -75,8 +73,7 @@ gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
     return st;
 }
 
-gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch,
-                           gemm_slot *add_at)
+gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch, gemm_slot *add_at)
 {
     const dev_arg args[] = { dev_arg_buffer(scratch), dev_arg_i32(add) };
     dev_program *p;
@@ -87,12 +84,12 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
     return st;
 }
 
-gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf,
-                            gemm_slot *add_at)
+gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf, gemm_slot *add_at)
 {
     const dev_arg args[] = {
-        dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->M * g->batch), dev_arg_buffer(cbuf),
-        dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c), dev_arg_i32(g->add),
+        dev_arg_i32(g->M),    dev_arg_i32(g->N),   dev_arg_i32(g->M * g->batch),
+        dev_arg_buffer(cbuf), dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
+        dev_arg_i32(g->add),
     };
     char options[GEMM_OPTIONS];
     dev_program *p;

@@ -43,10 +43,9 @@ static void multiply(const void *payload, void *const *pointers)
     if (openblas_set_num_threads)
         openblas_set_num_threads(p.threads);
     for (int i = 0; i < g->batch; i++)
-        cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
-                    g->trans_b ? CblasTrans : CblasNoTrans, g->M, g->N, g->K, g->alpha,
-                    a + i * g->stride_a, g->lda, b + i * g->stride_b, g->ldb,
-                    add ? 1.0f : 0.0f, c + i * g->stride_c, g->ldc);
+        cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, g->M,
+                    g->N, g->K, g->alpha, a + i * g->stride_a, g->lda, b + i * g->stride_b, g->ldb, add ? 1.0f : 0.0f,
+                    c + i * g->stride_c, g->ldc);
 }
 
 /* OpenBLAS takes a buffer for each thread that multiplies, keeps it, and where the address space is
@@ -67,10 +66,11 @@ static void look_for_room(void)
     if (trial != MAP_FAILED)
         munmap(trial, bytes);
     if (has_room)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, N, N, N, 1.0f, x, N, x + N * N, N, 0.0f,
-                    x + 2 * N * N, N);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, N, N, N, 1.0f, x, N, x + N * N, N, 0.0f, x + 2 * N * N,
+                    N);
     else
-        gt_log(GT_LOG_WARN, "gemm", "this shell's limit of address space (ulimit -v) leaves no room for "
+        gt_log(GT_LOG_WARN, "gemm",
+               "this shell's limit of address space (ulimit -v) leaves no room for "
                "OpenBLAS; going on without engine native");
     free(x);
 }
@@ -82,8 +82,8 @@ static int can(gemm_context *c, const gemm_desc *g)
     if (!has_room)
         return 0;
     const dev_info *info = dev_info_of(gemm_device(c));
-    return info->kind == DEV_CPU && info->native_kernels && g->a_type == DTYPE_F32
-        && g->b_type == DTYPE_F32 && g->c_type == DTYPE_F32;
+    return info->kind == DEV_CPU && info->native_kernels && g->a_type == DTYPE_F32 && g->b_type == DTYPE_F32
+           && g->c_type == DTYPE_F32;
 }
 
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
@@ -92,8 +92,7 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
     return sizeof(int32_t);
 }
 
-static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                        gemm_slot *add_at)
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
     const native_payload p = {
         .g = *g,
@@ -113,5 +112,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 }
 
 const gemm_engine gemm_native = {
-    .version = 1, .can = can, .scratch = scratch, .append = append,
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
 };

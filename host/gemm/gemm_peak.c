@@ -52,14 +52,12 @@ static gt_status measure_fma(dev_device *d, dev_program *p, double *flops)
     double seconds = 0;
     int rounds = 512;
 
-    gt_status st = dev_buffer_create(&out, d, (items + group_size(info)) * width * sizeof(float),
-                                     "peak measurement");
+    gt_status st = dev_buffer_create(&out, d, (items + group_size(info)) * width * sizeof(float), "peak measurement");
     if (!st)
         st = dev_list_create(&l, d);
     if (!st) {
         /* 0.5 x + 1 goes to 2 and stays there: no overflow, no denormals. */
-        const dev_arg args[] = { dev_arg_buffer(out), dev_arg_i32(rounds), dev_arg_f32(0.5f),
-                                 dev_arg_f32(1.0f) };
+        const dev_arg args[] = { dev_arg_buffer(out), dev_arg_i32(rounds), dev_arg_f32(0.5f), dev_arg_f32(1.0f) };
         st = dev_list_kernel(l, p, "peak_fma", dev_grid_1d(items, group_size(info)), args, 4);
     }
     /* Long enough that the launch does not show, short enough to catch a quiet moment. */
@@ -103,10 +101,8 @@ static gt_status measure_copy(dev_device *d, dev_program *p, double *bytes_per_s
     if (!st)
         st = dev_run(l, 0, 1);
     if (!st) {
-        const dev_arg args[] = { dev_arg_buffer(from), dev_arg_buffer(to), dev_arg_i32(block),
-                                 dev_arg_i32(vectors) };
-        st = dev_list_kernel(l, p, "peak_copy",
-                             dev_grid_1d((size_t)((vectors + block - 1) / block), group_size(info)),
+        const dev_arg args[] = { dev_arg_buffer(from), dev_arg_buffer(to), dev_arg_i32(block), dev_arg_i32(vectors) };
+        st = dev_list_kernel(l, p, "peak_copy", dev_grid_1d((size_t)((vectors + block - 1) / block), group_size(info)),
                              args, 4);
     }
     if (!st)

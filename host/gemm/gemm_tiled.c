@@ -15,15 +15,18 @@ enum { KC = 256, MC = 192, TILE_K = 16 };
 /* Which of the ways to build cl/gemm.cl every compiler is shown; append() puts together the same words. */
 #define TRANS_A "-DTRANS_A"
 #define TRANS_B "-DTRANS_B"
-#define TILE_8  "-DTM=8 -DTN=8"
-#define TILE_4  "-DTM=4 -DTN=4"
+#define TILE_8 "-DTM=8 -DTN=8"
+#define TILE_4 "-DTM=4 -DTN=4"
 static const dev_variant variants[] = {
-    { TILE_8, DEV_FOR_ALL }, { GEMM_DROP " " TRANS_A " " TILE_8, DEV_FOR_ALL }, { TRANS_B " " TILE_8, 0 },
-    { GEMM_DROP " " TRANS_B " " TILE_4, 0 }, { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY },
+    { TILE_8, DEV_FOR_ALL },
+    { GEMM_DROP " " TRANS_A " " TILE_8, DEV_FOR_ALL },
+    { TRANS_B " " TILE_8, 0 },
+    { GEMM_DROP " " TRANS_B " " TILE_4, 0 },
+    { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY },
 #define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILE_8, 0 },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
-    { 0 },
+        { 0 },
 };
 const dev_family gemm_tiled_family = { .file = "gemm.cl", .stored = 1, .variants = variants };
 
@@ -64,7 +67,7 @@ static cpu_cut cut_for_cpu(gemm_context *c, const gemm_desc *g)
             const int groups = ceil_div(panels, each), row_blocks = ceil_div(g->M, rows);
             const double blocks = (double)groups * row_blocks * g->batch;
             const double cost = ((double)(int)((blocks + units - 1) / units) + 0.25)
-                              * (each * (rows + b_cost) + rows * a_cost);
+                                * (each * (rows + b_cost) + rows * a_cost);
             if (best.blocks && cost >= best_cost)
                 continue;
             best_cost = cost;
@@ -115,15 +118,14 @@ static void make_options(char out[GEMM_OPTIONS], const gemm_desc *g, const char 
     gemm_options(out, GEMM_OPTIONS, g, more);
 }
 
-static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
-                        gemm_slot *add_at)
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
     enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS, CPU_ONLY = 7 };
     dev_arg args[COMMON + CPU_ONLY] = {
-        dev_arg_i32(g->M), dev_arg_i32(g->N), dev_arg_i32(g->K),
-        dev_arg_buffer(b->a), dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
-        dev_arg_buffer(b->b), dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
-        dev_arg_buffer(b->c), dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
+        dev_arg_i32(g->M),     dev_arg_i32(g->N),   dev_arg_i32(g->K),
+        dev_arg_buffer(b->a),  dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
+        dev_arg_buffer(b->b),  dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
+        dev_arg_buffer(b->c),  dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
         dev_arg_f32(g->alpha), dev_arg_i32(g->add),
     };
     char options[GEMM_OPTIONS];
@@ -137,23 +139,21 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
         const cpu_cut cut = cut_for_cpu(c, g);
         const dev_arg more[CPU_ONLY] = {
             dev_arg_buffer(b->scratch), dev_arg_u64(cut.item_floats), dev_arg_i32(cut.panels_each),
-            dev_arg_i32(cut.rows_each), dev_arg_i32(cut.groups), dev_arg_i32(cut.row_blocks),
+            dev_arg_i32(cut.rows_each), dev_arg_i32(cut.groups),      dev_arg_i32(cut.row_blocks),
             dev_arg_i32(cut.blocks),
         };
         memcpy(args + COMMON, more, sizeof more);
         make_options(options, g, "");
         st = gemm_program(c, &gemm_tiled_family, g->a_type, options, &p);
         if (!st)
-            st = dev_list_kernel(l, p, "gemm_cpu", dev_grid_1d((size_t)cut.items, 1), args,
-                                 COMMON + CPU_ONLY);
+            st = dev_list_kernel(l, p, "gemm_cpu", dev_grid_1d((size_t)cut.items, 1), args, COMMON + CPU_ONLY);
         return st;
     }
 
     const int t = tile_for_gpu(c, g);
     const dev_grid grid = {
         .rank = 3,
-        .global = { (size_t)ceil_div(g->N, 16 * t) * 16, (size_t)ceil_div(g->M, 16 * t) * 16,
-                    (size_t)g->batch },
+        .global = { (size_t)ceil_div(g->N, 16 * t) * 16, (size_t)ceil_div(g->M, 16 * t) * 16, (size_t)g->batch },
         .local = { 16, 16, 1 },
     };
     make_options(options, g, t == 8 ? TILE_8 : TILE_4);
@@ -164,5 +164,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 }
 
 const gemm_engine gemm_tiled = {
-    .version = 1, .can = can, .scratch = scratch, .append = append,
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
 };

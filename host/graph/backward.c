@@ -98,8 +98,7 @@ static void drop_unread(graph *g, int from, int to)
             if (g->nodes[i].out[j] >= 0)
                 read |= graph_uses(g, g->nodes[i].out[j]) > 0;
         if (!read) {
-            memmove(&g->nodes[i], &g->nodes[i + 1],
-                    (size_t)(g->node_count - i - 1) * sizeof *g->nodes);
+            memmove(&g->nodes[i], &g->nodes[i + 1], (size_t)(g->node_count - i - 1) * sizeof *g->nodes);
             g->node_count--;
         }
     }
@@ -116,7 +115,8 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     g->grad_is_pre = calloc((size_t)g->value_count, 1);
     if (!g->grad || !g->alias || !g->grad_is_pre) {
         graph_fail_build(g, gt_fail(GT_NO_MEMORY,
-                                    "cannot build a backward pass: no memory for a gradient of each of %d values", g->value_count));
+                                    "cannot build a backward pass: no memory for a gradient of each of %d values",
+                                    g->value_count));
         return g->status;
     }
     memset(g->grad, -1, (size_t)g->value_count * sizeof *g->grad);
@@ -128,7 +128,7 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     }
     g->ends.y = y;
     g->ends.x = x;
-    for (int i = forward - 1; i >= 0 && !g->status; ) {
+    for (int i = forward - 1; i >= 0 && !g->status;) {
         const int layer = g->nodes[i].layer;
         int first = i;
         while (first > 0 && g->nodes[first - 1].layer == layer)
@@ -148,8 +148,7 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
     }
     g->layer = -1;
     if (!g->status && x >= 0 && graph_grad(g, x) < 0)
-        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build gradients: '%s' is not used",
-                                    g->values[x].name));
+        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build gradients: '%s' is not used", g->values[x].name));
     g->ends.dx = g->status ? -1 : graph_grad(g, x);
     return graph_failed(g);
 }

@@ -32,8 +32,7 @@ graph_derived graph_derived_at(const graph *g, int i)
     return d;
 }
 
-void graph_derive(const graph *g, const graph_derived *d, const int32_t *source, int32_t *const out[],
-                  int32_t *scratch)
+void graph_derive(const graph *g, const graph_derived *d, const int32_t *source, int32_t *const out[], int32_t *scratch)
 {
     const graph_node *n = &g->nodes[d->node];
     n->op->derive(g, n, source, out, scratch);

@@ -19,10 +19,10 @@ typedef struct graph_derived {
     int node;
 } graph_derived;
 
-int           graph_derived_count(const graph *g);
+int graph_derived_count(const graph *g);
 graph_derived graph_derived_at(const graph *g, int i);
 /* source, out[k] and scratch: host memory of the counts above. */
-void          graph_derive(const graph *g, const graph_derived *d, const int32_t *source,
-                           int32_t *const out[], int32_t *scratch);
+void graph_derive(const graph *g, const graph_derived *d, const int32_t *source, int32_t *const out[],
+                  int32_t *scratch);
 
 #endif

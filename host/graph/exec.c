@@ -79,8 +79,7 @@ exec_memory exec_memory_of(const exec *e)
 static int list_of_program(const exec *e, exec_program program)
 {
     (void)e;                                /* asserts alone need it */
-    assert(e->o.split ? program != EXEC_BACKWARD
-                      : program == EXEC_FORWARD || program == EXEC_BACKWARD);
+    assert(e->o.split ? program != EXEC_BACKWARD : program == EXEC_FORWARD || program == EXEC_BACKWARD);
     return program == EXEC_FORWARD ? 0 : program == EXEC_WEIGHT_GRAD ? 2 : 1;
 }
 
@@ -112,8 +111,10 @@ gt_status exec_add_program(exec *e, exec_program program, int add)
 gt_status exec_make_exchange(exec *e, const exec_exchange *x, exec_exchange_step step)
 {
     if (!e->o.exchange)
-        return gt_fail(GT_MISUSE, "cannot run '%s': it exchanges rows with %d other ranks, and there "
-                       "is nothing to do it with", x->name, x->ranks - 1);
+        return gt_fail(GT_MISUSE,
+                       "cannot run '%s': it exchanges rows with %d other ranks, and there "
+                       "is nothing to do it with",
+                       x->name, x->ranks - 1);
     return e->o.exchange(e->o.exchange_context, x, step);
 }
 

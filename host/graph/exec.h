@@ -30,11 +30,14 @@ typedef struct exec_arena exec_arena;
 typedef struct exec exec;
 
 gt_status exec_arena_create(exec_arena **out, dev_device *d);
-void      exec_arena_release(exec_arena *a);        /* takes NULL; after its execs */
-uint64_t  exec_arena_bytes(const exec_arena *a);
+void exec_arena_release(exec_arena *a);        /* takes NULL; after its execs */
+uint64_t exec_arena_bytes(const exec_arena *a);
 
 /* An input of the graph that already has a buffer. */
-typedef struct exec_binding { const char *name; dev_buffer *buffer; } exec_binding;
+typedef struct exec_binding {
+    const char *name;
+    dev_buffer *buffer;
+} exec_binding;
 
 /* Where ranks of a tensor group hand rows to each other, the host acts: a list is queued up to there,
  * and the rest behind what it did. In two steps, so that launches which need not wait (weight
@@ -83,7 +86,7 @@ typedef enum exec_program { EXEC_FORWARD, EXEC_BACKWARD, EXEC_INPUT_GRAD, EXEC_W
 gt_status exec_create(exec **out, const graph *g, const exec_options *options);
 /* Takes its place in the arena; call once after all execs of the arena were created. */
 gt_status exec_ready(exec *e);
-void      exec_release(exec *e);                    /* takes NULL */
+void exec_release(exec *e);                    /* takes NULL */
 
 /* The buffer of an input, state or activation; NULL if there is no such name. Activations
  * hold what they held last; good for tests and for finding a bad layer. */
@@ -103,11 +106,11 @@ gt_status exec_add_program(exec *e, exec_program program, int add);
 gt_status exec_run(exec *e, exec_program program);
 /* 1 if a program since the last gt_stop_withdraw() was left unfinished: the values and gradients it
  * should have made are void. Exchanges were made all the same, so that no rank waits. */
-int       exec_stopped(const exec *e);
+int exec_stopped(const exec *e);
 /* The gradient of parameter i (of the params) is complete after so many launches of the program
  * that runs last (EXEC_WEIGHT_GRAD, or EXEC_BACKWARD without `split`); 0: before it begins. -1: this
  * graph has no such parameter. */
-int       exec_gradient_done(const exec *e, int i);
+int exec_gradient_done(const exec *e, int i);
 /* Queues launches [from, to) of that program; to -1: all the rest. */
 gt_status exec_run_last(exec *e, int from, int to);
 

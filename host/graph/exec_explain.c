@@ -65,8 +65,8 @@ static int are_alike(const graph *g, const graph_node *a, const graph_node *b)
         const int y = j < NODE_INPUTS ? b->in[j] : b->out[j - NODE_INPUTS];
         if ((x < 0) != (y < 0))
             return 0;
-        if (x >= 0 && (g->values[x].type != g->values[y].type
-                       || !shape_equal(&g->values[x].shape, &g->values[y].shape)))
+        if (x >= 0
+            && (g->values[x].type != g->values[y].type || !shape_equal(&g->values[x].shape, &g->values[y].shape)))
             return 0;
     }
     return 1;
@@ -78,8 +78,8 @@ static gt_status time_node(exec *e, int at, double *seconds, double *took)
     dev_list *l = e->list[exec_list_at(e, at)];
     double *each = calloc((size_t)dev_list_count(l) + 1, sizeof *each);
     if (!each)
-        return gt_fail(GT_NO_MEMORY, "cannot time node %d of a graph: no memory for the times of %d launches",
-                       at, dev_list_count(l));
+        return gt_fail(GT_NO_MEMORY, "cannot time node %d of a graph: no memory for the times of %d launches", at,
+                       dev_list_count(l));
     const uint64_t start = gt_now_ns();
     const gt_status st = dev_run_timed(l, e->launch_from[at], e->launch_to[at], each);
     *took = (double)(gt_now_ns() - start) * 1e-9;
@@ -128,8 +128,7 @@ static const char *engine_of(exec *e, const graph_node *n)
 {
     gemm_desc d;
     const char *name = "";
-    if (n->op->gemm && n->op->gemm(e->g, n, &d)
-        && gemm_engine_name(e->o.gemm, &d, &name))
+    if (n->op->gemm && n->op->gemm(e->g, n, &d) && gemm_engine_name(e->o.gemm, &d, &name))
         name = "?";
     return name;
 }
@@ -143,8 +142,7 @@ static void print_memory(const exec *e, FILE *out)
             gt_format_bytes(b, sizeof b, copies));
     fprintf(out, ", gradients and two moments %s", gt_format_bytes(a, sizeof a, 3 * masters));
     fprintf(out, ", activations and scratch %s (%s without sharing), inputs %s\n",
-            gt_format_bytes(a, sizeof a, e->memory.activations),
-            gt_format_bytes(b, sizeof b, e->memory.unpacked),
+            gt_format_bytes(a, sizeof a, e->memory.activations), gt_format_bytes(b, sizeof b, e->memory.unpacked),
             gt_format_bytes(c, sizeof c, e->memory.inputs + e->memory.states));
 }
 
@@ -161,8 +159,8 @@ static void print_totals(const exec *e, const double *seconds, double total, FIL
                 flops += op->flops(e->g, &e->g->nodes[e->order[at]]);
             }
         if (own > 0.0)
-            fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f\n", op->name, own * 1e3,
-                    100.0 * own / total, flops * 1e-9, flops / own * 1e-9);
+            fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f\n", op->name, own * 1e3, 100.0 * own / total, flops * 1e-9,
+                    flops / own * 1e-9);
     }
 }
 
@@ -176,8 +174,8 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
     gt_status st = sample_nodes(e, seconds);
     if (st)
         goto out;
-    fprintf(out, "%-28s %-22s %-8s %-18s %-8s %9s %9s %8s\n", "node", "operation", "program",
-            "result", "engine", "ms", "GFLOP/s", "GB/s");
+    fprintf(out, "%-28s %-22s %-8s %-18s %-8s %9s %9s %8s\n", "node", "operation", "program", "result", "engine", "ms",
+            "GFLOP/s", "GB/s");
     for (int at = 0; at < e->count; at++) {
         const graph_node *n = &e->g->nodes[e->order[at]];
         const graph_op *op = n->op;
@@ -186,16 +184,15 @@ gt_status exec_explain(exec *e, FILE *out, double peak_flops)
         double f = op->flops(e->g, n);
         if (result >= 0)
             shape_format(&e->g->values[result].shape, text, sizeof text);
-        fprintf(out, "%-28.28s %-22s %-8s %-18s %-8s %9.3f %9.1f %8.1f\n", n->name, op->name,
-                phases[n->phase], text, engine_of(e, n), seconds[at] * 1e3,
-                seconds[at] > 0.0 ? f / seconds[at] * 1e-9 : 0.0,
+        fprintf(out, "%-28.28s %-22s %-8s %-18s %-8s %9.3f %9.1f %8.1f\n", n->name, op->name, phases[n->phase], text,
+                engine_of(e, n), seconds[at] * 1e3, seconds[at] > 0.0 ? f / seconds[at] * 1e-9 : 0.0,
                 seconds[at] > 0.0 ? graph_node_bytes(e->g, n) / seconds[at] * 1e-9 : 0.0);
         total += seconds[at];
         flops += f;
     }
     print_totals(e, seconds, total, out);
-    fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f", "forward + backward", total * 1e3, 100.0,
-            flops * 1e-9, total > 0.0 ? flops / total * 1e-9 : 0.0);
+    fprintf(out, "%-28s %9.3f %6.1f%% %10.3f %9.1f", "forward + backward", total * 1e3, 100.0, flops * 1e-9,
+            total > 0.0 ? flops / total * 1e-9 : 0.0);
     if (peak_flops > 0.0 && total > 0.0)
         fprintf(out, "  (%.0f%% of the GEMM peak)", 100.0 * flops / total / peak_flops);
     fprintf(out, "\n");

@@ -62,8 +62,8 @@ static gt_status allocate(exec *e)
     e->done = calloc((size_t)e->g->param_count + 1, sizeof *e->done);
     e->launch_from = calloc(nodes, sizeof *e->launch_from);
     e->launch_to = calloc(nodes, sizeof *e->launch_to);
-    if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written
-        || !e->scratch || !e->passing || !e->done || !e->launch_from || !e->launch_to)
+    if (!e->order || !e->areas || !e->first || !e->last || !e->buffer || !e->owned || !e->written || !e->scratch
+        || !e->passing || !e->done || !e->launch_from || !e->launch_to)
         return gt_fail(GT_NO_MEMORY, "cannot lay memory out: no memory for the tables of %zu nodes and %zu values",
                        nodes, values);
     return GT_OK;
@@ -121,8 +121,7 @@ static gt_status lay_memory_out(exec *e)
         packing_area *a = &e->areas[v];
         *a = (packing_area){ 0 };
         if (g->values[v].role == GRAPH_ACTIVATION && e->first[v] >= 0)
-            *a = (packing_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v],
-                                 .to = e->last[v] };
+            *a = (packing_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v], .to = e->last[v] };
         e->memory.unpacked += a->bytes;
         if (g->values[v].role == GRAPH_INPUT)
             e->memory.inputs += exec_value_bytes(&g->values[v]);

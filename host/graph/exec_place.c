@@ -83,8 +83,7 @@ static gt_status clear_before(launch_context *c, int value)
     return dev_list_fill(e->clears, e->buffer[value], 0, 0, exec_value_bytes(&e->g->values[value]));
 }
 
-static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exchange kind,
-                               const int64_t *rows)
+static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exchange kind, const int64_t *rows)
 {
     exec *e = ((exec_context *)c)->e;
     const graph_value *v = &e->g->values[n->in[0]];
@@ -98,21 +97,38 @@ static gt_status exchange_here(launch_context *c, const graph_node *n, graph_exc
     if (before && before->list == e->building && before->at > begin)
         begin = before->at;
     e->points[e->point_count++] = (exec_point){
-        .list = e->building, .begin = begin, .at = dev_list_count(c->list), .position = e->position,
-        .x = { .kind = kind, .name = n->name, .from = e->buffer[n->in[0]],
-               .to = e->buffer[n->out[0]], .type = v->type, .width = columns_of(v),
-               .ranks = e->g->ranks, .rank = e->g->rank, .rows = rows },
+        .list = e->building,
+        .begin = begin,
+        .at = dev_list_count(c->list),
+        .position = e->position,
+        .x = { .kind = kind,
+               .name = n->name,
+               .from = e->buffer[n->in[0]],
+               .to = e->buffer[n->out[0]],
+               .type = v->type,
+               .width = columns_of(v),
+               .ranks = e->g->ranks,
+               .rank = e->g->rank,
+               .rows = rows },
     };
     return GT_OK;
 }
 
 exec_context exec_context_of(exec *e)
 {
-    return (exec_context){ .c = { .device = e->o.device, .kernels = e->o.kernels,
-                                  .gemm = e->o.gemm, .g = e->g, .buffer = buffer_of,
-                                  .view = view_of, .add = add_of, .remember = remember_slot,
-                                  .clear = clear_before, .exchange = exchange_here },
-                           .e = e };
+    return (exec_context){
+        .c = { .device = e->o.device,
+               .kernels = e->o.kernels,
+               .gemm = e->o.gemm,
+               .g = e->g,
+               .buffer = buffer_of,
+               .view = view_of,
+               .add = add_of,
+               .remember = remember_slot,
+               .clear = clear_before,
+               .exchange = exchange_here },
+        .e = e
+    };
 }
 
 /* ---- placing ------------------------------------------------------------------------------- */
@@ -171,25 +187,23 @@ static gt_status place_values(exec *e)
             param = params_find(e->o.params, name);
             if (param < 0)
                 return gt_fail(GT_MISMATCH, "cannot place parameter '%s': it is not there", name);
-            if (!shape_equal(&params_info(e->o.params, param)->shape,
-                             &e->g->params[value->param].shape))
+            if (!shape_equal(&params_info(e->o.params, param)->shape, &e->g->params[value->param].shape))
                 return gt_fail(GT_MISMATCH, "cannot place parameter '%s': its shape differs", name);
         }
         switch (value->role) {
-        case GRAPH_PARAM:
-            e->buffer[v] = params_used(e->o.params, param);
-            break;
+        case GRAPH_PARAM: e->buffer[v] = params_used(e->o.params, param); break;
         case GRAPH_PARAM_GRAD:
             e->buffer[v] = params_grad(e->o.params, param);
             if (!e->buffer[v])
-                st = gt_fail(GT_MISUSE, "cannot train '%s': parameters were made without "
-                             "gradients", value->name);
+                st = gt_fail(GT_MISUSE,
+                             "cannot train '%s': parameters were made without "
+                             "gradients",
+                             value->name);
             break;
         case GRAPH_ACTIVATION:
             if (e->first[v] < 0)
                 break;
-            st = dev_buffer_view(&e->buffer[v], chunk_of(e, v), e->areas[v].offset,
-                                 exec_value_bytes(value));
+            st = dev_buffer_view(&e->buffer[v], chunk_of(e, v), e->areas[v].offset, exec_value_bytes(value));
             e->owned[v] = !st;
             break;
         case GRAPH_INPUT:
@@ -204,8 +218,7 @@ static gt_status place_values(exec *e)
         const packing_area *a = &e->areas[e->g->value_count + at];
         if (!a->bytes)
             continue;
-        st = dev_buffer_view(&e->scratch[at], chunk_of(e, e->g->value_count + at), a->offset,
-                             a->bytes);
+        st = dev_buffer_view(&e->scratch[at], chunk_of(e, e->g->value_count + at), a->offset, a->bytes);
         if (!st)
             st = keep_view(e, e->scratch[at]);
     }
@@ -248,8 +261,9 @@ gt_status exec_ready(exec *e)
         b.c.list = e->list[e->building];
         b.c.scratch = e->scratch[at];
         snprintf(label, sizeof label, "%s %s", n->name,
-                 n->phase == GRAPH_FORWARD ? "forward" : n->phase == GRAPH_INPUT_GRAD
-                                                             ? "input grad" : "weight grad");
+                 n->phase == GRAPH_FORWARD      ? "forward"
+                 : n->phase == GRAPH_INPUT_GRAD ? "input grad"
+                                                : "weight grad");
         dev_list_label(b.c.list, label);
         e->launch_from[at] = dev_list_count(b.c.list);
         st = n->op->launch(&b.c, n);

@@ -26,10 +26,15 @@ struct exec_arena {
 };
 
 /* An argument that says whether to add; of which list and launch. */
-typedef struct exec_slot { int list, launch, arg; } exec_slot;
+typedef struct exec_slot {
+    int list, launch, arg;
+} exec_slot;
 
 /* An exchange, to be done before launch `at` of its list; what it reads is there before `begin`. */
-typedef struct exec_point { int list, begin, at, position; exec_exchange x; } exec_point;
+typedef struct exec_point {
+    int list, begin, at, position;
+    exec_exchange x;
+} exec_point;
 
 struct exec {
     const graph *g;
@@ -57,15 +62,18 @@ struct exec {
 };
 
 /* What launch functions see; the launch_context comes first so that one casts to the other. */
-typedef struct exec_context { launch_context c; exec *e; } exec_context;
+typedef struct exec_context {
+    launch_context c;
+    exec *e;
+} exec_context;
 
 /* exec_layout.c */
 /* Orders the nodes and packs what lives between them; lets the arenas grow to it. */
 gt_status exec_lay_out(exec *e);
 /* Which list a phase goes to, and the list of position `at` of the order. */
-int       exec_list_of(const exec *e, graph_phase phase);
-int       exec_list_at(const exec *e, int at);
-uint64_t  exec_value_bytes(const graph_value *v);
+int exec_list_of(const exec *e, graph_phase phase);
+int exec_list_at(const exec *e, int at);
+uint64_t exec_value_bytes(const graph_value *v);
 
 /* exec_place.c */
 exec_context exec_context_of(exec *e);

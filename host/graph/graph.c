@@ -92,8 +92,7 @@ graph_ends graph_ends_of(const graph *g)
     return ends;
 }
 
-void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
-                   int64_t *size)
+void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin, int64_t *size)
 {
     const int ranks = p->ranks > 1 ? p->ranks : 1;
     const int64_t pieces = (count + quantum - 1) / quantum;
@@ -124,13 +123,17 @@ gt_status graph_part_check(const graph_part *p)
         return gt_fail(GT_MISUSE, "cannot split a model over %d ranks for rank %d", p->ranks, p->rank);
     for (int k = 0; p->share && k < p->ranks; k++) {
         if (!(p->share[k] > 0.0))
-            return gt_fail(GT_MISUSE, "cannot split a model over %d ranks: the share of rank %d is %g, "
-                           "it must be above 0", p->ranks, k, p->share[k]);
+            return gt_fail(GT_MISUSE,
+                           "cannot split a model over %d ranks: the share of rank %d is %g, "
+                           "it must be above 0",
+                           p->ranks, k, p->share[k]);
         sum += p->share[k];
     }
     if (p->share && !(fabs(sum - 1.0) < 1e-3))
-        return gt_fail(GT_MISUSE, "cannot split a model over %d ranks: their shares add up to %g, not "
-                       "to 1", p->ranks, sum);
+        return gt_fail(GT_MISUSE,
+                       "cannot split a model over %d ranks: their shares add up to %g, not "
+                       "to 1",
+                       p->ranks, sum);
     return GT_OK;
 }
 
@@ -142,8 +145,10 @@ void graph_split(graph *g, const graph_part *p)
     assert(g->value_count == 0 && !g->rows);
     gt_status st = graph_part_check(p);
     if (!st && all < p->ranks)
-        st = gt_fail(GT_MISUSE, "cannot split micro-batches of %lld tokens over %d ranks: each needs "
-                     "at least one; make the micro-batch larger", (long long)all, p->ranks);
+        st = gt_fail(GT_MISUSE,
+                     "cannot split micro-batches of %lld tokens over %d ranks: each needs "
+                     "at least one; make the micro-batch larger",
+                     (long long)all, p->ranks);
     g->rows = st ? NULL : calloc(2 * (size_t)p->ranks, sizeof *g->rows);
     if (!st && !g->rows)
         st = gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for the rows of %d ranks", p->ranks);
@@ -180,8 +185,8 @@ static int grow(graph *g, void **array, int count, int *room, size_t size)
     int more = *room ? 2 * *room : 128;
     void *p = realloc(*array, (size_t)more * size);
     if (!p) {
-        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for %d entries of %zu bytes",
-                                    more, size));
+        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for %d entries of %zu bytes", more,
+                                    size));
         return 0;
     }
     memset((char *)p + (size_t)*room * size, 0, (size_t)(more - *room) * size);
@@ -192,8 +197,7 @@ static int grow(graph *g, void **array, int count, int *room, size_t size)
 
 int graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s)
 {
-    if (g->status || !grow(g, (void **)&g->values, g->value_count, &g->value_room,
-                           sizeof *g->values))
+    if (g->status || !grow(g, (void **)&g->values, g->value_count, &g->value_room, sizeof *g->values))
         return -1;
     graph_value *v = &g->values[g->value_count];
     snprintf(v->name, sizeof v->name, "%s", name);
@@ -263,22 +267,20 @@ int graph_param(graph *g, const char *name, shape s, graph_init init, float devi
     return graph_param_sliced(g, name, s, NULL, init, deviation);
 }
 
-int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice,
-                       graph_init init, float deviation)
+int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice, graph_init init,
+                       float deviation)
 {
     const tensor_slice all = { 0 };
     if (!slice)
         slice = &all;
     if (!tensor_slice_fits(&full, slice)) {
-        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': its slice does not lie within it",
-                                    name));
+        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': its slice does not lie within it", name));
         return -1;
     }
     const shape s = tensor_slice_shape(&full, slice);
     dtype type = s.rank >= 2 ? g->storage : DTYPE_F32;
     int value = graph_value_add(g, name, GRAPH_PARAM, type, s);
-    if (value < 0 || !grow(g, (void **)&g->params, g->param_count, &g->param_room,
-                           sizeof *g->params))
+    if (value < 0 || !grow(g, (void **)&g->params, g->param_count, &g->param_room, sizeof *g->params))
         return -1;
     graph_param_info *p = &g->params[g->param_count];
     snprintf(p->name, sizeof p->name, "%s", name);
@@ -301,10 +303,10 @@ int graph_has(graph *g, const char *name, int value, int64_t columns)
     const graph_value *v = &g->values[value];
     if (columns && columns_of(v) != columns) {
         char text[64];
-        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' is %s, its last "
-                                    "dimension must be %lld", name, v->name,
-                                    shape_format(&v->shape, text, sizeof text),
-                                    (long long)columns));
+        graph_fail_build(g, gt_fail(GT_MISMATCH,
+                                    "cannot build '%s': '%s' is %s, its last "
+                                    "dimension must be %lld",
+                                    name, v->name, shape_format(&v->shape, text, sizeof text), (long long)columns));
         return 0;
     }
     return 1;

@@ -34,12 +34,12 @@ typedef enum graph_init { GRAPH_INIT_ZERO, GRAPH_INIT_ONE, GRAPH_INIT_NORMAL } g
 /* An empty graph for micro-batches of B sequences of T tokens, activations and matrix
  * weights stored as `storage`. */
 gt_status graph_create(graph **out, dtype storage, int B, int T);
-void      graph_release(graph *g);                  /* takes NULL */
+void graph_release(graph *g);                  /* takes NULL */
 /* GT_OK, or the first failure of a builder with its sentence recorded again. */
 gt_status graph_failed(graph *g);
-int       graph_batch(const graph *g);
-int       graph_tokens(const graph *g);
-dtype     graph_storage(const graph *g);
+int graph_batch(const graph *g);
+int graph_tokens(const graph *g);
+dtype graph_storage(const graph *g);
 
 /* Nodes built from now on belong to this layer (-1: none); names the unit of recomputation
  * and of pipeline cuts. Dropouts are numbered within a layer, so that a stage draws the bits that
@@ -62,12 +62,11 @@ typedef struct graph_part {
 gt_status graph_part_check(const graph_part *p);
 /* Of `count` things in pieces of `quantum` (the last one may be short), rank k's; every rank has
  * at least one piece if there are as many. */
-void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin,
-                   int64_t *size);
+void graph_part_of(const graph_part *p, int64_t count, int64_t quantum, int k, int64_t *begin, int64_t *size);
 
 /* Before any builder: from now on activations between gather and scatter are whole, others the rows
  * of this rank. Copies what it needs of p. */
-void    graph_split(graph *g, const graph_part *p);
+void graph_split(graph *g, const graph_part *p);
 /* Rows of the activations that this rank holds between blocks: B x T if nothing is split. */
 int64_t graph_rows(const graph *g);
 
@@ -80,23 +79,26 @@ int graph_stage_input(graph *g, const char *name, shape s);
  * vectors do not decay and stay fp32. */
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation);
 /* The same of which only a slice is held; `full` is the shape of all of it. */
-int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice,
-                       graph_init init, float deviation);
+int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice, graph_init init,
+                       float deviation);
 /* Memory that outlives a run, such as a key cache; storage type, zero at first. */
 int graph_state(graph *g, const char *name, shape s);
 
 /* ---- operations --------------------------------------------------------------------------- */
 /* `drop` is a probability; 0 adds nothing to the graph. */
-int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table,
-                int first);
+int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table, int first);
 int graph_dropout(graph *g, const char *name, int x, float drop);
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps);
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
-int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual,
-                 float drop);
+int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual, float drop);
 /* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */
-typedef struct graph_columns { int value; int64_t first; } graph_columns;
-typedef struct graph_attention_in { graph_columns q, k, v; } graph_attention_in;
+typedef struct graph_columns {
+    int value;
+    int64_t first;
+} graph_columns;
+typedef struct graph_attention_in {
+    graph_columns q, k, v;
+} graph_attention_in;
 typedef struct graph_heads {
     int heads, kv_heads;        /* of q; of k and v: as many, or a divisor of them. These are what is
                                    here, of a layer that is split over ranks                 */
@@ -109,12 +111,11 @@ typedef struct graph_heads {
 } graph_heads;
 /* Rows (B,T) of q, k and v -> (B,T,heads * size). What is given of a value must be all of its columns.
  * lengths: i32 (B), how many tokens of each sequence others may see, the rest being padding; -1: all. */
-int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how,
-                    int lengths);
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int lengths);
 /* Generation: keys, values (B,kv_heads,capacity,size) are states that new tokens are appended to at the
  * position in `first`, i32 (1). */
-int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in,
-                           const graph_heads *how, int keys, int values, int first);
+int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int keys,
+                           int values, int first);
 int graph_add(graph *g, const char *name, int a, int b);
 /* All ranks' rows (B,T,C) of their own (graph_rows(),C); and own rows of the sum over ranks of
  * (B,T,C). x itself if nothing is split. */
@@ -137,7 +138,9 @@ int graph_logits(graph *g, const char *name, int x, int w);
 gt_status graph_backward(graph *g, int y, int x, int recompute);
 
 /* What travels between stages: values, -1 where there is none. x and dy come in, y and dx go out. */
-typedef struct graph_ends { int x, dx, y, dy; } graph_ends;
+typedef struct graph_ends {
+    int x, dx, y, dy;
+} graph_ends;
 graph_ends graph_ends_of(const graph *g);       /* of a forward graph: its stage input, its last value */
 
 /* An operation whose work is to hand rows between the ranks of a tensor group. */
@@ -146,9 +149,7 @@ typedef enum graph_exchange { GRAPH_GATHER, GRAPH_SCATTER_SUM } graph_exchange;
 /* ---- looking at it ------------------------------------------------------------------------ */
 typedef enum graph_phase { GRAPH_FORWARD, GRAPH_INPUT_GRAD, GRAPH_WEIGHT_GRAD } graph_phase;
 
-typedef enum graph_role {
-    GRAPH_INPUT, GRAPH_PARAM, GRAPH_PARAM_GRAD, GRAPH_ACTIVATION, GRAPH_STATE
-} graph_role;
+typedef enum graph_role { GRAPH_INPUT, GRAPH_PARAM, GRAPH_PARAM_GRAD, GRAPH_ACTIVATION, GRAPH_STATE } graph_role;
 
 typedef struct graph_value {
     char name[72];

@@ -24,8 +24,8 @@ static void add_parameters(const graph *g, graph_cost *out)
 }
 
 /* The most bytes that live at once, of values that outlive the list that makes them, or of others. */
-static double peak(const graph *g, int split, const int *order, const int *first, const int *last,
-                   int outlives, double *live)
+static double peak(const graph *g, int split, const int *order, const int *first, const int *last, int outlives,
+                   double *live)
 {
     double most = 0.0;
     memset(live, 0, (size_t)g->node_count * sizeof *live);
@@ -62,8 +62,10 @@ gt_status graph_cost_of(const graph *g, int split, graph_cost *out)
     if (!life || !live) {
         free(life);
         free(live);
-        return gt_fail(GT_NO_MEMORY, "cannot work out what a graph takes: no memory for the lifetimes "
-                       "of %d values", g->value_count);
+        return gt_fail(GT_NO_MEMORY,
+                       "cannot work out what a graph takes: no memory for the lifetimes "
+                       "of %d values",
+                       g->value_count);
     }
     for (int i = 0; i < g->node_count; i++) {
         const graph_node *n = &g->nodes[i];

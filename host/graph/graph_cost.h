@@ -13,16 +13,16 @@
 #include "host/graph/graph.h"
 
 typedef struct graph_cost {
-    double  flops[3];           /* by graph_phase; 2 per multiply-add. A head makes its gradients in
+    double flops[3];           /* by graph_phase; 2 per multiply-add. A head makes its gradients in
                                    forward, so all of its are there                             */
     int64_t parameters;         /* elements held                                                */
     int64_t decayed;            /* of them, those of matrices: they have copies in storage type */
-    double  kept;               /* the most bytes at once of activations that outlive the program
+    double kept;               /* the most bytes at once of activations that outlive the program
                                    that made them: with `input`, what each further micro-batch in flight takes  */
-    double  passing;            /* the most bytes of other activations that live at once        */
-    double  input, output;      /* bytes that come from the stage before, go to the next; else 0 */
-    int     exchanges[3];       /* between the ranks of a tensor group, by graph_phase          */
-    double  exchanged[3];       /* bytes of the whole (not split) arrays in those               */
+    double passing;            /* the most bytes of other activations that live at once        */
+    double input, output;      /* bytes that come from the stage before, go to the next; else 0 */
+    int exchanges[3];       /* between the ranks of a tensor group, by graph_phase          */
+    double exchanged[3];       /* bytes of the whole (not split) arrays in those               */
 } graph_cost;
 
 /* `split`: weight gradients run apart from input gradients, as zero-bubble schedules have it.

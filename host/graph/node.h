@@ -68,8 +68,7 @@ typedef struct launch_context {
     /* Clears the value before each run that does not add. */
     gt_status (*clear)(struct launch_context *c, int value);
     /* Here the host exchanges n->in[0] for n->out[0] with the group; rows[ranks] is kept, not copied. */
-    gt_status (*exchange)(struct launch_context *c, const graph_node *n, graph_exchange kind,
-                          const int64_t *rows);
+    gt_status (*exchange)(struct launch_context *c, const graph_node *n, graph_exchange kind, const int64_t *rows);
 } launch_context;
 
 /* What others must know of an operation. */
@@ -97,8 +96,7 @@ struct graph_op {
     int (*alike)(const graph_node *a, const graph_node *b);
     /* Computes inputs in[1], in[2] from the input in[0], on the host (derived.h), and the int32s that
      * this needs beside them; NULL: nothing is computed. */
-    void (*derive)(const graph *g, const graph_node *n, const int32_t *source, int32_t *const out[],
-                   int32_t *scratch);
+    void (*derive)(const graph *g, const graph_node *n, const int32_t *source, int32_t *const out[], int32_t *scratch);
     int64_t (*derive_scratch)(const graph *g, const graph_node *n);
 };
 
@@ -122,19 +120,19 @@ static inline void graph_attributes_get(const graph_node *n, void *to, size_t si
 }
 
 /* ---- for builders and backward functions ------------------------------------------------ */
-int         graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s);
+int graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s);
 graph_node *graph_node_add(graph *g, const graph_op *op, graph_phase phase, const char *name);
-void        graph_fail_build(graph *g, gt_status st);
+void graph_fail_build(graph *g, gt_status st);
 /* The gradient that has reached a value so far, -1 if none. */
-int  graph_grad(const graph *g, int value);
+int graph_grad(const graph *g, int value);
 /* Another gradient reaches `value`: the first is taken as it is, later ones are added. */
 void graph_grad_put(graph *g, int value, int grad, const char *name);
 /* The value as it exists while backward runs: its recomputed copy, if there is one. */
-int  graph_saved(const graph *g, int value);
+int graph_saved(const graph *g, int value);
 /* The accumulator of a parameter's gradient. */
-int  graph_param_grad(graph *g, int param_value);
+int graph_param_grad(graph *g, int param_value);
 /* How many nodes read a value. */
-int  graph_uses(const graph *g, int value);
+int graph_uses(const graph *g, int value);
 /* The node that writes an activation, NULL for others. */
 const graph_node *graph_producer(const graph *g, int value);
 

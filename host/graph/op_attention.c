@@ -42,9 +42,15 @@ static kernel_attention_shape shape_at(const graph *g, const graph_node *n, int 
 {
     const graph_heads how = attributes_of(n).how;
     const shape *s = &value(g, out)->shape;
-    return (kernel_attention_shape){ .B = (int)s->dim[0], .T = (int)s->dim[1], .H = how.heads,
-                                     .KV = how.kv_heads, .D = how.size, .causal = how.causal,
-                                     .scale = how.scale };
+    return (kernel_attention_shape){
+        .B = (int)s->dim[0],
+        .T = (int)s->dim[1],
+        .H = how.heads,
+        .KV = how.kv_heads,
+        .D = how.size,
+        .causal = how.causal,
+        .scale = how.scale
+    };
 }
 
 /* q, k and v in these values, which lie as the forward's do. */
@@ -84,9 +90,8 @@ static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
     kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
     const kernel_attention_in in = heads_in(c, n, n->in), d = heads_in(c, n, to);
     s.lengths = c->buffer(c, n->in[LENGTHS]);
-    return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in,
-                                 c->buffer(c, n->in[OUT]), c->buffer(c, n->in[LSE]),
-                                 c->buffer(c, n->in[DOUT]), &d, c->scratch);
+    return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->in[OUT]),
+                                 c->buffer(c, n->in[LSE]), c->buffer(c, n->in[DOUT]), &d, c->scratch);
 }
 
 static gt_status attention_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
@@ -121,7 +126,9 @@ static gt_status attention_cached_launch(launch_context *c, const graph_node *n)
 
 static const graph_op op_attention_grad = {
     .name = "attention grad",
-    .launch = attention_grad_launch, .flops = attention_grad_flops, .scratch = attention_grad_scratch,
+    .launch = attention_grad_launch,
+    .flops = attention_grad_flops,
+    .scratch = attention_grad_scratch,
     .alike = attentions_alike,
 };
 
@@ -152,12 +159,16 @@ static void attention_backward(graph *g, const graph_node *n)
 
 static const graph_op op_attention = {
     .name = "attention",
-    .launch = attention_launch, .backward = attention_backward, .flops = attention_flops,
+    .launch = attention_launch,
+    .backward = attention_backward,
+    .flops = attention_flops,
     .alike = attentions_alike,
 };
 static const graph_op op_attention_cached = {
     .name = "attention cached",
-    .launch = attention_cached_launch, .flops = ops_no_flops, .alike = attentions_alike,
+    .launch = attention_cached_launch,
+    .flops = ops_no_flops,
+    .alike = attentions_alike,
 };
 
 /* What is given of the value that view i is in, is that all of its columns, and no column twice? */
@@ -181,8 +192,10 @@ static int covers(const graph *g, const graph_columns *const in[3], const int64_
 static int check_in(graph *g, const char *name, const graph_columns *const in[3], const graph_heads *how)
 {
     if (how->heads < 1 || how->kv_heads < 1 || how->size < 1 || how->heads % how->kv_heads) {
-        graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': %d heads of %d columns cannot look at %d "
-                                    "heads of keys", name, how->heads, how->size, how->kv_heads));
+        graph_fail_build(g, gt_fail(GT_MISUSE,
+                                    "cannot build '%s': %d heads of %d columns cannot look at %d "
+                                    "heads of keys",
+                                    name, how->heads, how->size, how->kv_heads));
         return 0;
     }
     const int64_t kv = (int64_t)how->kv_heads * how->size, width[] = { (int64_t)how->heads * how->size, kv, kv };
@@ -190,9 +203,10 @@ static int check_in(graph *g, const char *name, const graph_columns *const in[3]
         if (!graph_has(g, name, in[i]->value, 0))
             return 0;
         if (!covers(g, in, width, i)) {
-            graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': its heads are not all of the %lld "
-                                        "columns of '%s', each once", name,
-                                        (long long)columns_of(value(g, in[i]->value)),
+            graph_fail_build(g, gt_fail(GT_MISMATCH,
+                                        "cannot build '%s': its heads are not all of the %lld "
+                                        "columns of '%s', each once",
+                                        name, (long long)columns_of(value(g, in[i]->value)),
                                         value(g, in[i]->value)->name));
             return 0;
         }
@@ -201,8 +215,8 @@ static int check_in(graph *g, const char *name, const graph_columns *const in[3]
 }
 
 /* A node with what both forward operations have; NULL after a failure. */
-static graph_node *attention_node(graph *g, const char *name, const graph_op *op,
-                                  const graph_attention_in *in, const graph_heads *how, int y, int random)
+static graph_node *attention_node(graph *g, const char *name, const graph_op *op, const graph_attention_in *in,
+                                  const graph_heads *how, int y, int random)
 {
     const graph_columns *const each[] = { &in->q, &in->k, &in->v };
     graph_node *n = graph_node_add(g, op, GRAPH_FORWARD, name);
@@ -222,8 +236,7 @@ static graph_node *attention_node(graph *g, const char *name, const graph_op *op
     return n;
 }
 
-int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how,
-                    int lengths)
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int lengths)
 {
     const graph_columns *const each[] = { &in->q, &in->k, &in->v };
     if (!check_in(g, name, each, how) || (lengths >= 0 && !graph_has(g, name, lengths, g->B)))
@@ -243,8 +256,8 @@ int graph_attention(graph *g, const char *name, const graph_attention_in *in, co
     return y;
 }
 
-int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in,
-                           const graph_heads *how, int keys, int values, int first)
+int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int keys,
+                           int values, int first)
 {
     const graph_columns *const each[] = { &in->q, &in->k, &in->v };
     if (keys < 0 || values < 0 || first < 0 || !check_in(g, name, each, how))
@@ -260,5 +273,4 @@ int graph_attention_cached(graph *g, const char *name, const graph_attention_in 
     return y;
 }
 
-const graph_op *const graph_attention_ops[] = { &op_attention, &op_attention_grad, &op_attention_cached,
-                                                NULL };
+const graph_op *const graph_attention_ops[] = { &op_attention, &op_attention_grad, &op_attention_cached, NULL };

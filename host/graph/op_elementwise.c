@@ -49,13 +49,15 @@ int graph_dropout(graph *g, const char *name, int x, float drop)
 
 static const graph_op op_dropout = {
     .name = "dropout",
-    .launch = dropout_launch, .backward = dropout_backward, .flops = ops_one_each,
+    .launch = dropout_launch,
+    .backward = dropout_backward,
+    .flops = ops_one_each,
 };
 
 static gt_status add_launch(launch_context *c, const graph_node *n)
 {
-    return kernel_add(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-                      c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+    return kernel_add(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                      c->buffer(c, n->out[0]));
 }
 
 static void add_backward(graph *g, const graph_node *n)
@@ -67,7 +69,9 @@ static void add_backward(graph *g, const graph_node *n)
 
 static const graph_op op_add = {
     .name = "add",
-    .launch = add_launch, .backward = add_backward, .flops = ops_one_each,
+    .launch = add_launch,
+    .backward = add_backward,
+    .flops = ops_one_each,
 };
 
 int emit_add(graph *g, const char *name, graph_phase phase, int a, int b, dtype type)
@@ -87,8 +91,10 @@ int graph_add(graph *g, const char *name, int a, int b)
     if (!graph_has(g, name, a, 0) || !graph_has(g, name, b, columns_of(&g->values[a])))
         return -1;
     if (rows_of(&g->values[a]) != rows_of(&g->values[b])) {
-        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' and '%s' differ in their "
-                                    "rows", name, g->values[a].name, g->values[b].name));
+        graph_fail_build(g, gt_fail(GT_MISMATCH,
+                                    "cannot build '%s': '%s' and '%s' differ in their "
+                                    "rows",
+                                    name, g->values[a].name, g->values[b].name));
         return -1;
     }
     return emit_add(g, name, GRAPH_FORWARD, a, b, g->storage);
@@ -119,7 +125,9 @@ static double activation_flops(const graph *g, const graph_node *n)
 
 static const graph_op op_activation_grad = {
     .name = "activation grad",
-    .launch = activation_grad_launch, .flops = activation_flops, .alike = activations_alike,
+    .launch = activation_grad_launch,
+    .flops = activation_flops,
+    .alike = activations_alike,
 };
 
 int emit_activation_grad(graph *g, const char *name, activation act, int dy, int pre)

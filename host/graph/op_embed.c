@@ -11,9 +11,9 @@ static gt_status embed_launch(launch_context *c, const graph_node *n)
 {
     const graph *g = c->g;
     const shape *s = &value(g, n->out[0])->shape;
-    return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                        rows_held(g, n->in[1]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
-                        c->buffer(c, n->in[2]), c->buffer(c, n->in[3]), c->buffer(c, n->out[0]));
+    return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2], rows_held(g, n->in[1]),
+                        c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->in[3]),
+                        c->buffer(c, n->out[0]));
 }
 
 static gt_status embed_token_grad_launch(launch_context *c, const graph_node *n)
@@ -26,9 +26,8 @@ static gt_status embed_token_grad_launch(launch_context *c, const graph_node *n)
         if (st)
             return st;
     }
-    return kernel_embed_token_grad(c->list, c->kernels, R_of(g, n->in[3]), C_of(g, n->in[3]),
-                                   rows_held(g, n->out[0]), c->buffer(c, n->in[0]),
-                                   c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+    return kernel_embed_token_grad(c->list, c->kernels, R_of(g, n->in[3]), C_of(g, n->in[3]), rows_held(g, n->out[0]),
+                                   c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
                                    c->buffer(c, n->in[3]), c->buffer(c, n->out[0]));
 }
 
@@ -38,9 +37,8 @@ static gt_status embed_position_grad_launch(launch_context *c, const graph_node 
     const shape *s = &value(g, n->in[0])->shape;
     int changes, add = c->add(c, n->out[0], &changes);
     kernel_slot slot;
-    gt_status st = kernel_embed_position_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1],
-                                              (int)s->dim[2], c->buffer(c, n->in[0]),
-                                              c->buffer(c, n->out[0]), add, &slot);
+    gt_status st = kernel_embed_position_grad(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
+                                              c->buffer(c, n->in[0]), c->buffer(c, n->out[0]), add, &slot);
     return st ? st : remember(c, changes, slot);
 }
 
@@ -57,12 +55,16 @@ static int64_t sort_scratch(const graph *g, const graph_node *n)
 }
 
 static const graph_op op_embed_token_grad = {
-    .name = "embed token grad", .derive = sort_tokens, .derive_scratch = sort_scratch,
-    .launch = embed_token_grad_launch, .flops = ops_no_flops,
+    .name = "embed token grad",
+    .derive = sort_tokens,
+    .derive_scratch = sort_scratch,
+    .launch = embed_token_grad_launch,
+    .flops = ops_no_flops,
 };
 static const graph_op op_embed_position_grad = {
     .name = "embed position grad",
-    .launch = embed_position_grad_launch, .flops = ops_no_flops,
+    .launch = embed_position_grad_launch,
+    .flops = ops_no_flops,
 };
 
 static void embed_backward(graph *g, const graph_node *n)
@@ -93,12 +95,14 @@ static void embed_backward(graph *g, const graph_node *n)
 }
 
 static const graph_op op_embed = {
-    .name = "embed", .flags = GRAPH_OP_LOOKS_UP,
-    .launch = embed_launch, .backward = embed_backward, .flops = ops_one_each,
+    .name = "embed",
+    .flags = GRAPH_OP_LOOKS_UP,
+    .launch = embed_launch,
+    .backward = embed_backward,
+    .flops = ops_one_each,
 };
 
-int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table,
-                int first)
+int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table, int first)
 {
     if (!graph_has(g, name, tokens, 0) || !graph_has(g, name, token_table, 0))
         return -1;
@@ -107,8 +111,7 @@ int graph_embed(graph *g, const char *name, int tokens, int token_table, int pos
         return -1;
     graph_mark_table(g, token_table);
     graph_mark_table(g, position_table);
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, shape_of(3, (int64_t)g->B, (int64_t)g->T, C));
     graph_node *n = graph_node_add(g, &op_embed, GRAPH_FORWARD, name);
     if (!n)
         return -1;

@@ -17,8 +17,7 @@ static int exchange_node(graph *g, const graph_op *op, graph_phase phase, const 
     const int64_t C = columns_of(value(g, x));
     const shape whole = shape_of(3, (int64_t)g->B, (int64_t)g->T, C);
     const shape own = shape_of(2, g->rows[g->rank], C);
-    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
-                            op == &op_gather_rows ? whole : own);
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, op == &op_gather_rows ? whole : own);
     graph_node *n = graph_node_add(g, op, phase, name);
     if (!n)
         return -1;
@@ -34,9 +33,10 @@ static int exchange_rows(graph *g, const graph_op *op, const char *name, int x, 
     if (g->status || x < 0 || g->ranks < 2)
         return g->status ? -1 : x;
     if (rows_of(value(g, x)) != rows) {
-        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' is %s, it must have %lld "
-                                    "rows", name, value(g, x)->name,
-                                    shape_format(&value(g, x)->shape, text, sizeof text),
+        graph_fail_build(g, gt_fail(GT_MISMATCH,
+                                    "cannot build '%s': '%s' is %s, it must have %lld "
+                                    "rows",
+                                    name, value(g, x)->name, shape_format(&value(g, x)->shape, text, sizeof text),
                                     (long long)rows));
         return -1;
     }
@@ -88,16 +88,24 @@ static gt_status gather_statistics_launch(launch_context *c, const graph_node *n
 }
 
 static const graph_op op_gather_rows = {
-    .name = "gather rows", .flags = GRAPH_OP_EXCHANGES,
-    .launch = gather_rows_launch, .backward = gather_rows_backward, .flops = ops_no_flops,
+    .name = "gather rows",
+    .flags = GRAPH_OP_EXCHANGES,
+    .launch = gather_rows_launch,
+    .backward = gather_rows_backward,
+    .flops = ops_no_flops,
 };
 static const graph_op op_scatter_rows = {
-    .name = "scatter rows", .flags = GRAPH_OP_EXCHANGES,
-    .launch = scatter_rows_launch, .backward = scatter_rows_backward, .flops = ops_no_flops,
+    .name = "scatter rows",
+    .flags = GRAPH_OP_EXCHANGES,
+    .launch = scatter_rows_launch,
+    .backward = scatter_rows_backward,
+    .flops = ops_no_flops,
 };
 static const graph_op op_gather_statistics = {
-    .name = "gather statistics", .flags = GRAPH_OP_EXCHANGES,
-    .launch = gather_statistics_launch, .flops = ops_no_flops,
+    .name = "gather statistics",
+    .flags = GRAPH_OP_EXCHANGES,
+    .launch = gather_statistics_launch,
+    .flops = ops_no_flops,
 };
 
 int emit_gather_statistics(graph *g, const char *name, int own, int all)

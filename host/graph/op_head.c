@@ -47,16 +47,13 @@ static int head_work(const graph_node *n)
     return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
 }
 
-static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits,
-                       gemm_desc *dx, gemm_desc *dw)
+static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits, gemm_desc *dx, gemm_desc *dw)
 {
     const dtype s = g->storage;
     const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
-    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s,
-                           .c_type = DTYPE_F32 };
+    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
     *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
-    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s,
-                       .c_type = DTYPE_F32 };
+    *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
 }
 
 /* The weights of targets, of nodes that take them; -1: there are none. */
@@ -78,10 +75,9 @@ static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t par
     const int R = R_of(g, n->in[0]), rows = head_rows(g, n->in[0], n->in[1]), work = head_work(n);
     const uint64_t cells = (uint64_t)rows * (uint64_t)R_of(g, n->in[1]);
     part[0] = head_kept(n) < 0 ? align_up(c, 4 * cells) : 0;
-    part[1] = work & DERIVES && g->storage != DTYPE_F32
-                  ? align_up(c, dtype_size(g->storage) * cells) : 0;
+    part[1] = work & DERIVES && g->storage != DTYPE_F32 ? align_up(c, dtype_size(g->storage) * cells) : 0;
     part[2] = 0;
-    for (int block = rows; ; block = R % rows) {        /* a full block and the last one */
+    for (int block = rows;; block = R % rows) {        /* a full block and the last one */
         gemm_desc d[3];
         head_gemms(g, n, block, &d[0], &d[1], &d[2]);
         for (int i = work & MAKES ? 0 : 1; i < (work & DERIVES ? 3 : 1); i++) {
@@ -127,8 +123,7 @@ static int scratch_view(launch_context *c, uint64_t at, uint64_t bytes, dev_buff
     return !bytes || *out;
 }
 
-static gt_status block_open(launch_context *c, const graph_node *n, int from, const uint64_t part[3],
-                            block *b)
+static gt_status block_open(launch_context *c, const graph_node *n, int from, const uint64_t part[3], block *b)
 {
     const graph *g = c->g;
     const int R = R_of(g, n->in[0]), rows = head_rows(g, n->in[0], n->in[1]);
@@ -157,8 +152,7 @@ static gt_status block_logits(launch_context *c, const graph_node *n, const bloc
 }
 
 /* dx of the rows and their part of dw. */
-static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw,
-                                int add, int changes)
+static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw, int add, int changes)
 {
     const uint64_t x_row = (uint64_t)C_of(c->g, n->in[0]) * dtype_size(c->g->storage);
     const int flips = changes && b->from == 0;
@@ -181,8 +175,7 @@ static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
 {
     int changes, add = c->add(c, sum, &changes);
     kernel_slot slot;
-    gt_status st = kernel_sum(c->list, c->kernels, count, c->buffer(c, loss), c->buffer(c, sum), add,
-                              &slot);
+    gt_status st = kernel_sum(c->list, c->kernels, count, c->buffer(c, loss), c->buffer(c, sum), add, &slot);
     return st ? st : remember(c, changes, slot);
 }
 
@@ -206,8 +199,8 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
         if (!st && !loss)
             st = GT_DEVICE;
         if (!st)
-            st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight,
-                             c->buffer(c, n->in[3]), loss, train ? b.dz : NULL);
+            st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight, c->buffer(c, n->in[3]), loss,
+                             train ? b.dz : NULL);
         if (!st && train)
             st = block_products(c, n, &b, n->out[1], n->out[2], add, changes);
     }
@@ -233,8 +226,8 @@ static void head_backward(graph *g, const graph_node *n)
 static double head_flops(const graph *g, const graph_node *n)
 {
     const int work = head_work(n);
-    return ((work & MAKES ? 2.0 : 0.0) + (work & DERIVES ? 4.0 : 0.0)) * (double)R_of(g, n->in[0])
-           * R_of(g, n->in[1]) * C_of(g, n->in[0]);
+    return ((work & MAKES ? 2.0 : 0.0) + (work & DERIVES ? 4.0 : 0.0)) * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
+           * C_of(g, n->in[0]);
 }
 
 /* ---- several ranks, each with some columns of the logits ------------------------------------- */
@@ -253,8 +246,7 @@ static gt_status head_statistics_launch(launch_context *c, const graph_node *n)
         if (!st && !own)
             st = GT_DEVICE;
         if (!st)
-            st = kernel_xent_statistics(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z,
-                                        b.target, own);
+            st = kernel_xent_statistics(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z, b.target, own);
     }
     return st;
 }
@@ -265,9 +257,8 @@ static gt_status head_combine_launch(launch_context *c, const graph_node *n)
     const int R = (int)count_of(g, n->out[0]);
     int columns;
     graph_attributes_get(n, &columns, sizeof columns);
-    gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, columns,
-                                       c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
-                                       c->buffer(c, n->in[3]), c->buffer(c, n->out[0]),
+    gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, columns, c->buffer(c, n->in[0]),
+                                       c->buffer(c, n->in[1]), c->buffer(c, n->in[3]), c->buffer(c, n->out[0]),
                                        c->buffer(c, n->out[1]));
     /* Every rank knows all losses; one alone may count them. */
     return st ? st : sum_losses(c, n->out[0], n->in[2], g->rank == 0 ? R : 0);
@@ -314,8 +305,8 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
         if (!st && !top)
             st = GT_DEVICE;
         if (!st)
-            st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z,
-                                      b.target, b.weight, c->buffer(c, n->in[3]), top, b.dz);
+            st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z, b.target, b.weight,
+                                      c->buffer(c, n->in[3]), top, b.dz);
         if (!st)
             st = block_products(c, n, &b, n->out[0], n->out[1], add, changes);
     }
@@ -327,8 +318,13 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
 static int logits_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
     const dtype s = g->storage;
-    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = R_of(g, n->in[1]), .K = C_of(g, n->in[0]),
-                      .trans_b = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]),
+                      .N = R_of(g, n->in[1]),
+                      .K = C_of(g, n->in[0]),
+                      .trans_b = 1,
+                      .a_type = s,
+                      .b_type = s,
+                      .c_type = DTYPE_F32 };
     return 1;
 }
 
@@ -336,31 +332,47 @@ static gt_status logits_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
     logits_gemm(c->g, n, &d);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
-                       .c = c->buffer(c, n->out[0]), .scratch = c->scratch };
+    gemm_buffers b = {
+        .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]), .c = c->buffer(c, n->out[0]), .scratch = c->scratch
+    };
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
 
 static const graph_op op_head_loss = {
-    .name = "head + loss", .flags = GRAPH_OP_RESULT | GRAPH_OP_MULTIPLIES,
-    .launch = head_launch, .backward = head_backward, .flops = head_flops,
+    .name = "head + loss",
+    .flags = GRAPH_OP_RESULT | GRAPH_OP_MULTIPLIES,
+    .launch = head_launch,
+    .backward = head_backward,
+    .flops = head_flops,
     .scratch = head_scratch,
 };
 static const graph_op op_head_statistics = {
-    .name = "head statistics", .flags = GRAPH_OP_MULTIPLIES,
-    .launch = head_statistics_launch, .flops = head_flops, .scratch = head_scratch,
+    .name = "head statistics",
+    .flags = GRAPH_OP_MULTIPLIES,
+    .launch = head_statistics_launch,
+    .flops = head_flops,
+    .scratch = head_scratch,
 };
 static const graph_op op_head_combine = {
-    .name = "head combine", .flags = GRAPH_OP_RESULT,
-    .launch = head_combine_launch, .backward = head_combine_backward, .flops = ops_no_flops,
+    .name = "head combine",
+    .flags = GRAPH_OP_RESULT,
+    .launch = head_combine_launch,
+    .backward = head_combine_backward,
+    .flops = ops_no_flops,
 };
 static const graph_op op_head_gradient = {
-    .name = "head gradient", .flags = GRAPH_OP_MULTIPLIES,
-    .launch = head_gradient_launch, .flops = head_flops, .scratch = head_scratch,
+    .name = "head gradient",
+    .flags = GRAPH_OP_MULTIPLIES,
+    .launch = head_gradient_launch,
+    .flops = head_flops,
+    .scratch = head_scratch,
 };
 static const graph_op op_logits = {
-    .name = "logits", .flags = GRAPH_OP_RESULT,
-    .launch = logits_launch, .flops = ops_gemm_flops, .scratch = ops_gemm_scratch,
+    .name = "logits",
+    .flags = GRAPH_OP_RESULT,
+    .launch = logits_launch,
+    .flops = ops_gemm_flops,
+    .scratch = ops_gemm_scratch,
     .gemm = logits_gemm,
 };
 
@@ -373,11 +385,11 @@ static int head_loss_split(graph *g, const char *name, int x, int w, int targets
     snprintf(part, sizeof part, "%.60s.statistics", name);
     int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)3));
     snprintf(part, sizeof part, "%.60s.statistics.all", name);
-    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32,
-                              shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
+    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
     snprintf(part, sizeof part, "%.60s.logits", name);
-    int logits = !head_fits(g, x, w) ? -1
-               : graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)held.count));
+    int logits = !head_fits(g, x, w)
+                     ? -1
+                     : graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)held.count));
     snprintf(part, sizeof part, "%.60s.top", name);
     int top = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)2));
     int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, R));
@@ -414,8 +426,7 @@ int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int w
     graph_mark_table(g, w);
     if (g->ranks > 1)
         return head_loss_split(g, name, x, w, targets, weights);
-    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
-                               shape_of(1, rows_of(&g->values[x])));
+    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, rows_of(&g->values[x])));
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
     int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
     graph_node *n = graph_node_add(g, &op_head_loss, GRAPH_FORWARD, name);
@@ -446,5 +457,5 @@ int graph_logits(graph *g, const char *name, int x, int w)
     return y;
 }
 
-const graph_op *const graph_head_ops[] = { &op_head_loss, &op_logits, &op_head_statistics, &op_head_combine,
-                                           &op_head_gradient, NULL };
+const graph_op *const graph_head_ops[] = { &op_head_loss,    &op_logits,        &op_head_statistics,
+                                           &op_head_combine, &op_head_gradient, NULL };

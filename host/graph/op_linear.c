@@ -6,7 +6,10 @@
  * gradient of the activation itself is never stored.                                      */
 #include "host/graph/ops_private.h"
 
-typedef struct linear_attributes { activation act; ops_drop drop; } linear_attributes;
+typedef struct linear_attributes {
+    activation act;
+    ops_drop drop;
+} linear_attributes;
 
 static linear_attributes attributes_of(const graph_node *n)
 {
@@ -19,11 +22,21 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
     const linear_attributes a = attributes_of(n);
     const dtype s = g->storage;
-    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->out[0]), .K = C_of(g, n->in[0]),
-                      .trans_b = 1, .a_type = s, .b_type = s, .c_type = s,
-                      .bias = n->in[2] >= 0, .act = a.act,
-                      .residual = n->in[3] >= 0, .drop_p = a.drop.p, .drop_stream = a.drop.stream,
-                      .drop_sequence = count_of(g, n->out[0]) / g->B };
+    *d = (gemm_desc){
+        .M = R_of(g, n->in[0]),
+        .N = C_of(g, n->out[0]),
+        .K = C_of(g, n->in[0]),
+        .trans_b = 1,
+        .a_type = s,
+        .b_type = s,
+        .c_type = s,
+        .bias = n->in[2] >= 0,
+        .act = a.act,
+        .residual = n->in[3] >= 0,
+        .drop_p = a.drop.p,
+        .drop_stream = a.drop.stream,
+        .drop_sequence = count_of(g, n->out[0]) / g->B
+    };
     return 1;
 }
 
@@ -31,18 +44,27 @@ static gt_status linear_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
     linear_gemm(c->g, n, &d);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
-                       .c = c->buffer(c, n->out[0]), .bias = c->buffer(c, n->in[2]),
-                       .pre = c->buffer(c, n->out[1]), .residual = c->buffer(c, n->in[3]),
-                       .random = c->buffer(c, n->in[4]), .scratch = c->scratch };
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]),
+                       .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]),
+                       .bias = c->buffer(c, n->in[2]),
+                       .pre = c->buffer(c, n->out[1]),
+                       .residual = c->buffer(c, n->in[3]),
+                       .random = c->buffer(c, n->in[4]),
+                       .scratch = c->scratch };
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
 
 static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
     const dtype s = g->storage;
-    *d = (gemm_desc){ .M = R_of(g, n->in[0]), .N = C_of(g, n->in[1]), .K = C_of(g, n->in[0]),
-                      .a_type = s, .b_type = s, .c_type = s, .act_grad = attributes_of(n).act };
+    *d = (gemm_desc){ .M = R_of(g, n->in[0]),
+                      .N = C_of(g, n->in[1]),
+                      .K = C_of(g, n->in[0]),
+                      .a_type = s,
+                      .b_type = s,
+                      .c_type = s,
+                      .act_grad = attributes_of(n).act };
     return 1;
 }
 
@@ -50,8 +72,10 @@ static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n
 {
     gemm_desc d;
     linear_input_grad_gemm(c->g, n, &d);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
-                       .c = c->buffer(c, n->out[0]), .aux = c->buffer(c, n->in[2]),
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]),
+                       .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]),
+                       .aux = c->buffer(c, n->in[2]),
                        .scratch = c->scratch };
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
@@ -59,8 +83,13 @@ static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n
 static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
     const dtype s = g->storage;
-    *d = (gemm_desc){ .M = C_of(g, n->in[0]), .N = C_of(g, n->in[1]), .K = R_of(g, n->in[0]),
-                      .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    *d = (gemm_desc){ .M = C_of(g, n->in[0]),
+                      .N = C_of(g, n->in[1]),
+                      .K = R_of(g, n->in[0]),
+                      .trans_a = 1,
+                      .a_type = s,
+                      .b_type = s,
+                      .c_type = DTYPE_F32 };
     return 1;
 }
 
@@ -70,8 +99,9 @@ static gt_status linear_weight_grad_launch(launch_context *c, const graph_node *
     linear_weight_grad_gemm(c->g, n, &d);
     int changes;
     d.add = c->add(c, n->out[0], &changes);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]),
-                       .c = c->buffer(c, n->out[0]), .scratch = c->scratch };
+    gemm_buffers b = {
+        .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]), .c = c->buffer(c, n->out[0]), .scratch = c->scratch
+    };
     gemm_slot slot;
     gt_status st = gemm_append(c->gemm, c->list, &d, &b, changes ? &slot : NULL);
     return st || !changes ? st : c->remember(c, slot.launch, slot.arg);
@@ -81,9 +111,8 @@ static gt_status bias_grad_launch(launch_context *c, const graph_node *n)
 {
     int changes, add = c->add(c, n->out[0], &changes);
     kernel_slot slot;
-    gt_status st = kernel_bias_grad(c->list, c->kernels, R_of(c->g, n->in[0]),
-                                    C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-                                    c->buffer(c, n->out[0]), c->scratch, add, &slot);
+    gt_status st = kernel_bias_grad(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]),
+                                    c->buffer(c, n->in[0]), c->buffer(c, n->out[0]), c->scratch, add, &slot);
     return st ? st : remember(c, changes, slot);
 }
 
@@ -108,22 +137,33 @@ static void linear_backward(graph *g, const graph_node *n);
 
 static const graph_op op_linear = {
     .name = "linear",
-    .launch = linear_launch, .backward = linear_backward, .flops = ops_gemm_flops,
-    .scratch = ops_gemm_scratch, .gemm = linear_gemm, .alike = linears_alike,
+    .launch = linear_launch,
+    .backward = linear_backward,
+    .flops = ops_gemm_flops,
+    .scratch = ops_gemm_scratch,
+    .gemm = linear_gemm,
+    .alike = linears_alike,
 };
 static const graph_op op_linear_input_grad = {
     .name = "linear input grad",
-    .launch = linear_input_grad_launch, .flops = ops_gemm_flops, .scratch = ops_gemm_scratch,
-    .gemm = linear_input_grad_gemm, .alike = linears_alike,
+    .launch = linear_input_grad_launch,
+    .flops = ops_gemm_flops,
+    .scratch = ops_gemm_scratch,
+    .gemm = linear_input_grad_gemm,
+    .alike = linears_alike,
 };
 static const graph_op op_linear_weight_grad = {
     .name = "linear weight grad",
-    .launch = linear_weight_grad_launch, .flops = ops_gemm_flops,
-    .scratch = ops_gemm_scratch, .gemm = linear_weight_grad_gemm,
+    .launch = linear_weight_grad_launch,
+    .flops = ops_gemm_flops,
+    .scratch = ops_gemm_scratch,
+    .gemm = linear_weight_grad_gemm,
 };
 static const graph_op op_bias_grad = {
     .name = "bias grad",
-    .launch = bias_grad_launch, .flops = bias_grad_flops, .scratch = bias_grad_scratch,
+    .launch = bias_grad_launch,
+    .flops = bias_grad_flops,
+    .scratch = bias_grad_scratch,
 };
 
 /* The node whose activation made x, if a gradient of x may be multiplied by its derivative on the way:
@@ -195,8 +235,7 @@ static void linear_backward(graph *g, const graph_node *n)
     bn->out[0] = db;
 }
 
-int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual,
-                 float drop)
+int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual, float drop)
 {
     if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])))
         return -1;

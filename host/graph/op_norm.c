@@ -11,17 +11,15 @@ static gt_status layernorm_launch(launch_context *c, const graph_node *n)
     graph_attributes_get(n, &eps, sizeof eps);
     return kernel_layernorm(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), eps,
                             c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
-                            c->buffer(c, n->out[0]), c->buffer(c, n->out[1]),
-                            c->buffer(c, n->out[2]));
+                            c->buffer(c, n->out[0]), c->buffer(c, n->out[1]), c->buffer(c, n->out[2]));
 }
 
 static gt_status layernorm_input_grad_launch(launch_context *c, const graph_node *n)
 {
-    return kernel_layernorm_input_grad(c->list, c->kernels, R_of(c->g, n->in[0]),
-                                       C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-                                       c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
-                                       c->buffer(c, n->in[3]), c->buffer(c, n->in[4]),
-                                       c->buffer(c, n->in[5]), c->buffer(c, n->out[0]));
+    return kernel_layernorm_input_grad(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]),
+                                       c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                       c->buffer(c, n->in[3]), c->buffer(c, n->in[4]), c->buffer(c, n->in[5]),
+                                       c->buffer(c, n->out[0]));
 }
 
 static gt_status layernorm_weight_grad_launch(launch_context *c, const graph_node *n)
@@ -29,15 +27,14 @@ static gt_status layernorm_weight_grad_launch(launch_context *c, const graph_nod
     int changes, ignored, add = c->add(c, n->out[0], &changes);
     kernel_slot slot;
     c->add(c, n->out[1], &ignored);         /* written by the same launch, so the same answer */
-    gt_status st = kernel_layernorm_weight_grad(
-        c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-        c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->in[3]),
-        c->buffer(c, n->out[0]), c->buffer(c, n->out[1]), c->scratch, add, &slot);
+    gt_status st = kernel_layernorm_weight_grad(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]),
+                                                c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                                                c->buffer(c, n->in[3]), c->buffer(c, n->out[0]),
+                                                c->buffer(c, n->out[1]), c->scratch, add, &slot);
     return st ? st : remember(c, changes, slot);
 }
 
-static gt_status layernorm_weight_grad_scratch(launch_context *c, const graph_node *n,
-                                               uint64_t *bytes)
+static gt_status layernorm_weight_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
 {
     *bytes = kernel_column_scratch(c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[0]), 2);
     return GT_OK;
@@ -50,11 +47,13 @@ static double layernorm_flops(const graph *g, const graph_node *n)
 
 static const graph_op op_layernorm_input_grad = {
     .name = "layernorm input grad",
-    .launch = layernorm_input_grad_launch, .flops = layernorm_flops,
+    .launch = layernorm_input_grad_launch,
+    .flops = layernorm_flops,
 };
 static const graph_op op_layernorm_weight_grad = {
     .name = "layernorm weight grad",
-    .launch = layernorm_weight_grad_launch, .flops = layernorm_flops,
+    .launch = layernorm_weight_grad_launch,
+    .flops = layernorm_flops,
     .scratch = layernorm_weight_grad_scratch,
 };
 
@@ -91,7 +90,9 @@ static void layernorm_backward(graph *g, const graph_node *n)
 
 static const graph_op op_layernorm = {
     .name = "layernorm",
-    .launch = layernorm_launch, .backward = layernorm_backward, .flops = layernorm_flops,
+    .launch = layernorm_launch,
+    .backward = layernorm_backward,
+    .flops = layernorm_flops,
 };
 
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps)
@@ -121,5 +122,4 @@ int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float
     return y;
 }
 
-const graph_op *const graph_norm_ops[] = { &op_layernorm, &op_layernorm_input_grad, &op_layernorm_weight_grad,
-                                           NULL };
+const graph_op *const graph_norm_ops[] = { &op_layernorm, &op_layernorm_input_grad, &op_layernorm_weight_grad, NULL };

@@ -48,8 +48,7 @@ static inline gt_status remember(launch_context *c, int changes, kernel_slot slo
 static inline kernel_rows rows_held(const graph *g, int v)
 {
     const graph_param_info *p = &g->params[value(g, v)->param];
-    return (kernel_rows){ p->slice.parts ? (int)p->slice.begin : 0, (int)p->shape.dim[0],
-                          (int)p->full.dim[0] };
+    return (kernel_rows){ p->slice.parts ? (int)p->slice.begin : 0, (int)p->shape.dim[0], (int)p->full.dim[0] };
 }
 
 /* A builder's arguments: these values exist, and the last dimension is `columns` (0: any). */
@@ -58,16 +57,19 @@ int graph_has(graph *g, const char *name, int value, int64_t columns);
 void graph_mark_table(graph *g, int value);
 
 /* ---- costs of rows (ops.c) ------------------------------------------------------------------- */
-double    ops_no_flops(const graph *g, const graph_node *n);
-double    ops_one_each(const graph *g, const graph_node *n);            /* one an element of the result */
-double    ops_gemm_flops(const graph *g, const graph_node *n);          /* of the row's gemm            */
+double ops_no_flops(const graph *g, const graph_node *n);
+double ops_one_each(const graph *g, const graph_node *n);            /* one an element of the result */
+double ops_gemm_flops(const graph *g, const graph_node *n);          /* of the row's gemm            */
 gt_status ops_gemm_scratch(launch_context *c, const graph_node *n, uint64_t *bytes);
 
 /* ---- dropout within an operation --------------------------------------------------------------- */
-typedef struct ops_drop { float p; uint32_t stream; } ops_drop;
+typedef struct ops_drop {
+    float p;
+    uint32_t stream;
+} ops_drop;
 
-ops_drop  ops_drop_next(graph *g, float p);         /* takes the layer's next stream, if p is above 0 */
-int       ops_random_input(graph *g);               /* the random bits, one input for the whole graph */
+ops_drop ops_drop_next(graph *g, float p);         /* takes the layer's next stream, if p is above 0 */
+int ops_random_input(graph *g);               /* the random bits, one input for the whole graph */
 /* What kernels take; NULL if nothing is dropped. */
 const kernel_dropout *ops_dropout_of(launch_context *c, ops_drop drop, int random, kernel_dropout *room);
 
@@ -82,8 +84,7 @@ int emit_gather_statistics(graph *g, const char *name, int own, int all);
 
 /* ---- the table --------------------------------------------------------------------------------- */
 /* The families: each op_NAME.c ends with its rows, graph_NAME_ops, and a NULL behind them. */
-#define GRAPH_OP_FAMILIES(F) \
-    F(embed) F(elementwise) F(norm) F(linear) F(attention) F(head) F(exchange)
+#define GRAPH_OP_FAMILIES(F) F(embed) F(elementwise) F(norm) F(linear) F(attention) F(head) F(exchange)
 
 #define DECLARE(family) extern const graph_op *const graph_##family##_ops[];
 GRAPH_OP_FAMILIES(DECLARE)

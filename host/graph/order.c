@@ -58,8 +58,8 @@ void graph_lifetimes(const graph *g, int split, const int *order, int *first, in
     const int ends[] = { out.y, out.dx };
     for (int i = 0; i < 2; i++)
         if (ends[i] >= 0 && first[ends[i]] >= 0)
-            for (int at = first[ends[i]]; at < g->node_count && list_at(g, split, order, at)
-                 == list_at(g, split, order, first[ends[i]]); at++)
+            for (int at = first[ends[i]];
+                 at < g->node_count && list_at(g, split, order, at) == list_at(g, split, order, first[ends[i]]); at++)
                 if (last[ends[i]] < at)
                     last[ends[i]] = at;
 }

@@ -11,9 +11,9 @@
 enum { GRAPH_LISTS = 3 };
 
 /* The list that nodes of a phase run in. `split`: weight gradients run apart from input gradients. */
-int  graph_list_of(graph_phase phase, int split);
+int graph_list_of(graph_phase phase, int split);
 /* Node numbers in the order they run; returns how many. order: room for all nodes. */
-int  graph_order(const graph *g, int split, int *order);
+int graph_order(const graph *g, int split, int *order);
 /* Of each value: the positions that write it first and read it last; -1 for what no node makes
  * (first) or nobody reads (last). What a graph hands out lives until its list, or all, has run. */
 void graph_lifetimes(const graph *g, int split, const int *order, int *first, int *last);

@@ -67,15 +67,18 @@ gt_status packing_make(packing_area *areas, int count, uint64_t align, uint64_t 
     for (int i = 0; i < count; i++) {
         packing_area *a = (packing_area *)(uintptr_t)order[i];
         if (a->bytes > most) {
-            st = gt_fail(GT_NO_MEMORY, "cannot lay memory out: one activation takes %llu bytes, the "
+            st = gt_fail(GT_NO_MEMORY,
+                         "cannot lay memory out: one activation takes %llu bytes, the "
                          "device allows %llu in one piece; try a smaller micro-batch or sequence",
                          (unsigned long long)a->bytes, (unsigned long long)most);
             goto out;
         }
-        for (a->chunk = 0; ; a->chunk++) {
+        for (a->chunk = 0;; a->chunk++) {
             if (a->chunk == (int)(sizeof out->chunk_bytes / sizeof *out->chunk_bytes)) {
-                st = gt_fail(GT_NO_MEMORY, "cannot lay memory out: activations need more than %d "
-                             "allocations", a->chunk);
+                st = gt_fail(GT_NO_MEMORY,
+                             "cannot lay memory out: activations need more than %d "
+                             "allocations",
+                             a->chunk);
                 goto out;
             }
             a->offset = lowest(a, order, i, a->chunk, neighbours);

@@ -69,9 +69,10 @@ static gt_status place_kind(params *p, int group, int decay)
             continue;
         int64_t n = padded(shape_count(&t->info.shape), p->step);
         if (n > p->most)
-            return gt_fail(GT_NO_MEMORY, "cannot hold parameter '%s' on device '%s': %lld "
-                           "bytes in one piece, the device allows %lld", t->info.name,
-                           dev_info_of(p->device)->id, (long long)n * 4, (long long)p->most * 4);
+            return gt_fail(GT_NO_MEMORY,
+                           "cannot hold parameter '%s' on device '%s': %lld "
+                           "bytes in one piece, the device allows %lld",
+                           t->info.name, dev_info_of(p->device)->id, (long long)n * 4, (long long)p->most * 4);
         if (open < 0 || p->segment[open].count + n > full) {
             params_segment *more = realloc(p->segment, (size_t)(p->segments + 1) * sizeof *more);
             if (!more)
@@ -115,8 +116,10 @@ static gt_status declare(params *p, const graph *g)
             p->param[p->count++].info = *info;
         else if (!shape_equal(&p->param[at].info.shape, &info->shape)
                  || !tensor_slice_equal(&p->param[at].info.slice, &info->slice))
-            return gt_fail(GT_MISMATCH, "cannot place parameter '%s': two parts of the model hold "
-                           "it in different shapes", info->name);
+            return gt_fail(GT_MISMATCH,
+                           "cannot place parameter '%s': two parts of the model hold "
+                           "it in different shapes",
+                           info->name);
         else
             p->param[at].info.table |= info->table;
     }
@@ -200,8 +203,7 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
         if (!st && gradients)
             st = hold(p, i, 0, &s->grad);
         if (!st && s->decay && p->storage != DTYPE_F32)
-            st = dev_buffer_create(&s->copy, d, item * (uint64_t)s->count,
-                                   "the parameters' 16-bit copies");
+            st = dev_buffer_create(&s->copy, d, item * (uint64_t)s->count, "the parameters' 16-bit copies");
     }
     for (int i = 0; !st && i < p->count; i++) {
         param *t = &p->param[i];
@@ -306,8 +308,7 @@ int64_t params_cut(const params *p, int segment, int64_t at)
 {
     for (int i = 0; p->whole && i < p->count; i++) {
         const param *t = &p->param[i];
-        if (t->segment == segment && t->first < at && at < t->first + shape_count(&t->info.shape)
-            && p->whole(&t->info))
+        if (t->segment == segment && t->first < at && at < t->first + shape_count(&t->info.shape) && p->whole(&t->info))
             return t->first;
     }
     return at;
@@ -357,8 +358,10 @@ gt_status params_init(params *p, uint64_t seed)
             most = (size_t)shape_count(&p->param[i].info.full);
     float *x = malloc(most * sizeof *x);
     if (!x)
-        return gt_fail(GT_NO_MEMORY, "cannot initialise parameters: no memory for the largest, %zu "
-                       "numbers", most);
+        return gt_fail(GT_NO_MEMORY,
+                       "cannot initialise parameters: no memory for the largest, %zu "
+                       "numbers",
+                       most);
     gt_status st = GT_OK;
     gt_activity a;
     gt_activity_begin(&a, "initialising", "tensors", (uint64_t)p->count);

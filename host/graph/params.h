@@ -40,23 +40,23 @@ typedef struct params_grouping {
     /* Memory, whole pages, for a group's masters or gradients where the device computes in host memory, so
      * that others can reach it there; *out NULL: it has its own. NULL: always. Given back on release. */
     gt_status (*memory)(void *context, int group, int masters, uint64_t bytes, void **out);
-    void      (*memory_free)(void *context, void *memory);
+    void (*memory_free)(void *context, void *memory);
 } params_grouping;
 gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
                                 const params_grouping *how, int gradients);
-void      params_release(params *p);                /* takes NULL */
+void params_release(params *p);                /* takes NULL */
 /* Bytes that params_create would take, without a device; the plan prints them. */
-void      params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);
+void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);
 
-int  params_count(const params *p);
+int params_count(const params *p);
 const graph_param_info *params_info(const params *p, int i);
-int  params_find(const params *p, const char *name);        /* -1 if absent */
+int params_find(const params *p, const char *name);        /* -1 if absent */
 dev_buffer *params_master(params *p, int i);
 dev_buffer *params_grad(params *p, int i);
 dev_buffer *params_used(params *p, int i);          /* what kernels read: copy or master */
 /* Elements between which tensors may begin: parts of a segment that begin at a multiple can be views. */
 int64_t params_step(const params *p);
-int  params_segments(const params *p);
+int params_segments(const params *p);
 const params_segment *params_segment_at(const params *p, int i);
 /* Tensors for which whole() says 1 are never shared out in parts; NULL: any may be. */
 void params_keep_whole(params *p, int (*whole)(const graph_param_info *info));

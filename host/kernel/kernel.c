@@ -34,7 +34,7 @@ gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage)
     k->cpu = k->info->style == DEV_STYLE_CPU;
     k->group = 1;
     if (!k->cpu)                                /* as host/device/program.c sets WG */
-        for (k->group = 256; k->group > k->info->max_group; )
+        for (k->group = 256; k->group > k->info->max_group;)
             k->group /= 2;
     const size_t units = k->info->compute_units > 0 ? (size_t)k->info->compute_units : 1;
     k->items = units * (k->cpu ? 8 : 16);
@@ -80,16 +80,16 @@ gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *
     return st;
 }
 
-gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                        dev_grid grid, const dev_arg *args, int count)
+gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, dev_grid grid,
+                        const dev_arg *args, int count)
 {
     dev_program *p;
     gt_status st = kernel_program(&p, k, family, 0);
     return st ? st : dev_list_kernel(l, p, name, grid, args, count);
 }
 
-gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                               size_t groups, const dev_arg *args, int count)
+gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, size_t groups,
+                               const dev_arg *args, int count)
 {
     return kernel_launch(l, k, family, name, dev_grid_1d(groups * k->group, k->group), args, count);
 }
@@ -104,8 +104,8 @@ static size_t share(const kernel_set *k, size_t n, size_t least, size_t most)
     return each < least ? least : each;
 }
 
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant,
-                             const char *name, int64_t n, dev_arg *args, int count)
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant, const char *name,
+                             int64_t n, dev_arg *args, int count)
 {
     assert(n >= 0 && count >= 2);
     size_t block = 4;                           /* GPU: one float4 a work-item */
@@ -119,8 +119,8 @@ gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *fa
     return st ? st : dev_list_kernel(l, p, name, dev_grid_1d(items, k->group), args, count);
 }
 
-gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                             int R, int cost, dev_arg *args, int count)
+gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, int R, int cost,
+                             dev_arg *args, int count)
 {
     assert(R >= 0 && cost > 0 && count >= 1);
     size_t per = 1;
@@ -140,8 +140,10 @@ gt_status kernel_fits(const char *what, int64_t n)
 {
     if (n <= INT32_MAX)
         return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "cannot launch on %lld %s at once: kernels index with 32 bits; "
-                   "use a smaller micro-batch or more stages", (long long)n, what);
+    return gt_fail(GT_UNSUPPORTED,
+                   "cannot launch on %lld %s at once: kernels index with 32 bits; "
+                   "use a smaller micro-batch or more stages",
+                   (long long)n, what);
 }
 
 uint32_t kernel_dropout_limit(const kernel_dropout *drop)

@@ -21,12 +21,14 @@
 /* The programs of one device for one storage type. */
 typedef struct kernel_set kernel_set;
 gt_status kernel_set_create(kernel_set **out, dev_device *d, dtype storage);
-void      kernel_set_release(kernel_set *k);
-dtype     kernel_set_storage(const kernel_set *k);
+void kernel_set_release(kernel_set *k);
+dtype kernel_set_storage(const kernel_set *k);
 dev_device *kernel_set_device(const kernel_set *k);
 
 /* Where a launch keeps an argument that changes from run to run (see dev_list_set). */
-typedef struct kernel_slot { int launch, arg; } kernel_slot;
+typedef struct kernel_slot {
+    int launch, arg;
+} kernel_slot;
 
 /* Random bits for dropout: uint32[4] on the device = seed low, seed high, step, and the
  * first sequence of the micro-batch within the step.
@@ -47,59 +49,54 @@ typedef struct kernel_dropout {
 
 /* ---- cl/embed.cl -------------------------------------------------------------------- */
 /* The rows of the token table that are held: [begin, begin + count) of V. */
-typedef struct kernel_rows { int begin, count, V; } kernel_rows;
+typedef struct kernel_rows {
+    int begin, count, V;
+} kernel_rows;
 /* y[b,t,:] = token[x[b,t],:] + position[t,:]   x i32 (B,T); token S (held.count,C); position S
  * (T.., C) or NULL; y S (B,T,C). A token whose row is not held adds nothing. `first` (i32[1] on
  * the device, or NULL for 0) is added to t for the row of `position` (generation). */
-gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
-                       dev_buffer *x, dev_buffer *token, dev_buffer *position, dev_buffer *first,
-                       dev_buffer *y);
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held, dev_buffer *x,
+                       dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y);
 /* dtoken[v,:] += sum of dy rows where x = held.begin + v, in order of their index; fp32
  * (held.count,C). The host gives the rows sorted: order i32[R] = row numbers grouped by token,
  * starts i32[R+2] = {groups, first of group 0, first of group 1, ..., R}; kernel_embed_sort makes
  * both, of all V tokens. */
-gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
-                                  dev_buffer *x, dev_buffer *order, dev_buffer *starts,
-                                  dev_buffer *dy, dev_buffer *dtoken);
-void      kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts,
-                            int32_t *scratch /* V + 1 */);
+gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held, dev_buffer *x,
+                                  dev_buffer *order, dev_buffer *starts, dev_buffer *dy, dev_buffer *dtoken);
+void kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts, int32_t *scratch /* V + 1 */);
 /* dposition[t,:] (+)= sum over b of dy[b,t,:]; fp32. */
-gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C,
-                                     dev_buffer *dy, dev_buffer *dposition, int add,
-                                     kernel_slot *add_at);
+gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C, dev_buffer *dy,
+                                     dev_buffer *dposition, int add, kernel_slot *add_at);
 
 /* ---- cl/norm.cl --------------------------------------------------------------------- */
 /* y = (x - mean) * rstd * gain + bias per row; x, y S (R,C); gain, bias fp32 (C);
  * mean, rstd fp32 (R), kept for backward (both NULL: not kept). */
-gt_status kernel_layernorm(dev_list *l, kernel_set *k, int R, int C, float eps, dev_buffer *x,
-                           dev_buffer *gain, dev_buffer *bias, dev_buffer *y, dev_buffer *mean,
-                           dev_buffer *rstd);
+gt_status kernel_layernorm(dev_list *l, kernel_set *k, int R, int C, float eps, dev_buffer *x, dev_buffer *gain,
+                           dev_buffer *bias, dev_buffer *y, dev_buffer *mean, dev_buffer *rstd);
 /* dx = gradient through the norm, + residual if not NULL (S (R,C): the gradient that reached
  * x by another way). dx may be residual. */
-gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                                      dev_buffer *x, dev_buffer *gain, dev_buffer *mean,
-                                      dev_buffer *rstd, dev_buffer *residual, dev_buffer *dx);
+gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                      dev_buffer *gain, dev_buffer *mean, dev_buffer *rstd, dev_buffer *residual,
+                                      dev_buffer *dx);
 /* dgain (+)= sum dy*xhat, dbias (+)= sum dy; fp32 (C). scratch: kernel_column_scratch(R, C, 2)
  * bytes. */
-gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                                       dev_buffer *x, dev_buffer *mean, dev_buffer *rstd,
-                                       dev_buffer *dgain, dev_buffer *dbias, dev_buffer *scratch,
-                                       int add, kernel_slot *add_at);
+gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                       dev_buffer *mean, dev_buffer *rstd, dev_buffer *dgain, dev_buffer *dbias,
+                                       dev_buffer *scratch, int add, kernel_slot *add_at);
 /* dbias (+)= column sums of dy (R,C) S; fp32 (C). scratch: kernel_column_scratch(R, C, 1). */
-gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                           dev_buffer *dbias, dev_buffer *scratch, int add, kernel_slot *add_at);
-uint64_t  kernel_column_scratch(const kernel_set *k, int R, int C, int sums);
+gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *dbias,
+                           dev_buffer *scratch, int add, kernel_slot *add_at);
+uint64_t kernel_column_scratch(const kernel_set *k, int R, int C, int sums);
 
 /* ---- cl/elementwise.cl -------------------------------------------------------------- */
 /* y = act(x); dx = dy * act'(x). n elements S. */
-gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x,
-                            dev_buffer *y);
-gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy,
-                                 dev_buffer *x, dev_buffer *dx);
+gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x, dev_buffer *y);
+gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *x,
+                                 dev_buffer *dx);
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y);
 /* y = dropout(x); the gradient is the same function of dy. */
-gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
-                               dev_buffer *x, dev_buffer *y);
+gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop, dev_buffer *x,
+                               dev_buffer *y);
 /* y = a x + b y, fp32. */
 gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, float b, dev_buffer *y);
 /* Between fp32 and the set's storage type. */
@@ -110,7 +107,11 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
 /* Heads of D side by side in rows `stride` elements apart, B x T of them, from element `first` of a
  * buffer on: q, k and v may be columns of one matrix. For GPUs first and stride must be multiples of
  * 4 where D is. */
-typedef struct kernel_heads { dev_buffer *buffer; int64_t first; int stride; } kernel_heads;
+typedef struct kernel_heads {
+    dev_buffer *buffer;
+    int64_t first;
+    int stride;
+} kernel_heads;
 /* H heads of q; each H / KV neighbours look at one of the KV heads of k and v (Ainslie et al., "GQA",
  * 2023). lengths, i32 (B) on the device or NULL for T each: of a sequence keys from there on, the padding,
  * are hidden from all its queries, and get gradients of 0. */
@@ -119,51 +120,49 @@ typedef struct kernel_attention_shape {
     float scale;
     dev_buffer *lengths;
 } kernel_attention_shape;
-typedef struct kernel_attention_in { kernel_heads q, k, v; } kernel_attention_in;
+typedef struct kernel_attention_in {
+    kernel_heads q, k, v;
+} kernel_attention_in;
 
 /* softmax(scale q k') v per head, causal or of all T. out S (B,T,H*D); lse fp32 (B,H,T) = log-sum-exp
  * of each row, kept for backward. drop (or NULL) drops probabilities; its element index is
  * (((first+b)*H+h)*T + row)*T + column, first = random[3]. GT_UNSUPPORTED for sizes that kernels cannot take. */
-gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                           const kernel_dropout *drop, const kernel_attention_in *in, dev_buffer *out,
-                           dev_buffer *lse);
+gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
+                           const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse);
 /* d: where the gradients of q, k and v go, all of them written; it may lie as `in` does or otherwise.
  * scratch: kernel_attention_scratch() bytes. */
-gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                                const kernel_dropout *drop, const kernel_attention_in *in,
-                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
+gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
+                                const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                                 const kernel_attention_in *d, dev_buffer *scratch);
-uint64_t  kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
+uint64_t kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
 /* Two products of T x T x D a head, or five of the gradient; half of each if causal. */
-double    kernel_attention_flops(const kernel_attention_shape *s, int gradient);
+double kernel_attention_flops(const kernel_attention_shape *s, int gradient);
 /* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on
  * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each. */
-gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                                  int capacity, dev_buffer *first, const kernel_attention_in *in,
-                                  dev_buffer *keys, dev_buffer *values, dev_buffer *out);
+gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int capacity,
+                                  dev_buffer *first, const kernel_attention_in *in, dev_buffer *keys,
+                                  dev_buffer *values, dev_buffer *out);
 
 /* ---- cl/xent.cl --------------------------------------------------------------------- */
 /* Softmax cross-entropy of R rows. logits fp32 (R,V); target i32 (R), negative = ignored
  * (loss 0, gradient 0). weight fp32 (R) of the rows, 0 = ignored; NULL: 1 each. loss fp32 (R). dlogits
  * S (R,V) or NULL (loss only); for fp32 storage it may be logits itself.
  * dlogits = (softmax - onehot) * weight * scale[0]; scale fp32[1] on the device. */
-gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
-                      dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *loss,
-                      dev_buffer *dlogits);
+gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits, dev_buffer *target,
+                      dev_buffer *weight, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits);
 /* The same in three steps, where several ranks have columns held.begin .. of the V logits each
  * (Shoeybi et al., "Megatron-LM", 2019). statistics fp32 (R,3): of a row's own columns the largest
  * logit m, the sum of e^(logit - m), and the target's logit (0 if another rank has it). */
-gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                                 dev_buffer *logits, dev_buffer *target, dev_buffer *statistics);
+gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
+                                 dev_buffer *target, dev_buffer *statistics);
 /* All ranks' statistics fp32 (ranks,R,3) -> loss fp32 (R), and top fp32 (R,2): the row's largest
  * logit and sum of e^(logit - it). Ranks are added in their order. */
-gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
-                              dev_buffer *statistics, dev_buffer *target, dev_buffer *weight,
-                              dev_buffer *loss, dev_buffer *top);
+gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V, dev_buffer *statistics,
+                              dev_buffer *target, dev_buffer *weight, dev_buffer *loss, dev_buffer *top);
 /* dlogits of the own columns; as above it may be logits itself. */
-gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                               dev_buffer *logits, dev_buffer *target, dev_buffer *weight,
-                               dev_buffer *scale, dev_buffer *top, dev_buffer *dlogits);
+gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
+                               dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *top,
+                               dev_buffer *dlogits);
 /* sum[0] (+)= sum of n fp32, always in the same order. */
 gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
                      kernel_slot *add_at);
@@ -179,15 +178,15 @@ enum {
     OPTIM_CLIP,             /* what gradients are multiplied by: clip / loss scale     */
     OPTIM_SKIP,             /* 1: the last gradients were not finite, or none; nothing moved */
     OPTIM_SKIPPED,          /* how often that happened                                 */
-    OPTIM_BIAS1, OPTIM_BIAS2,   /* 1 - beta^step                                       */
+    OPTIM_BIAS1,
+    OPTIM_BIAS2,   /* 1 - beta^step                                       */
     OPTIM_HALTED,           /* 1: fp32/bf16 met a non-finite step; no update moves any more */
     OPTIM_LOSS_SUM,         /* of the step, in units of weights * nats; kernel_sum adds */
     OPTIM_STATE_FLOATS = 16
 };
 /* partial[i] = sum of squares of the i-th block of g; kernel_norm_blocks(n) floats. */
-gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g,
-                              dev_buffer *partial);
-int64_t   kernel_norm_blocks(const kernel_set *k, int64_t n);
+gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *partial);
+int64_t kernel_norm_blocks(const kernel_set *k, int64_t n);
 /* Reduces `count` partial sums and the loss sum, and sets state: norm, clip factor (clip 0 =
  * no clipping), skip, step, bias corrections; with `dynamic`, halves the loss scale on
  * overflow (and GRAD_SCALE with it) and doubles it after `growth` good steps, else halts on a
@@ -195,58 +194,58 @@ int64_t   kernel_norm_blocks(const kernel_set *k, int64_t n);
  * double because 1 - 0.999f is off by 1e-5 of itself. The launch argument at *weigh_at (NULL: stays 1)
  * multiplies norm and gradients before they are clipped; 0: there is nothing to learn from, SKIP is set
  * and all else but the norm stays as it is. */
-gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                               dev_buffer *state, float clip, double beta1, double beta2,
-                               int dynamic, int growth, kernel_slot *weigh_at);
+gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *state,
+                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at);
 /* AdamW (Loshchilov and Hutter 2019, as PyTorch writes it): p -= lr * (m/bias1 / (sqrt(v/bias2)
  * + eps) + decay * p), m and v as usual, g * CLIP as gradient. fp32 n elements each; `copy`
  * S (n) or NULL receives the new p in storage type. Does nothing when SKIP or HALTED. lr is
  * a launch argument (*lr_at). */
-gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                       dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr,
-                       double beta1, double beta2, float eps, float decay, kernel_slot *lr_at);
+gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                       dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2,
+                       float eps, float decay, kernel_slot *lr_at);
 /* SGD with momentum as PyTorch: m = momentum*m + g + decay*p; p -= lr*m. m NULL: plain. */
-gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                     dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, float momentum,
-                     float decay, kernel_slot *lr_at);
+gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                     dev_buffer *copy, dev_buffer *state, float lr, float momentum, float decay, kernel_slot *lr_at);
 /* Lion: p -= lr*(sign(beta1 m + (1 - beta1) g) + decay p); m = beta2 m + (1 - beta2) g. */
-gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                      dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, double beta1,
-                      double beta2, float decay, kernel_slot *lr_at);
+gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                      dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2, float decay,
+                      kernel_slot *lr_at);
 
 /* ---- cl/optim_tensor.cl --------------------------------------------------------------- */
 /* m += (1 - mu)(g - m), u = g + mu (m - g), g times CLIP; n fp32 each. */
-gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m,
-                               dev_buffer *u, dev_buffer *state, double mu);
+gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m, dev_buffer *u,
+                               dev_buffer *state, double mu);
 /* out[0] = 1 / (sqrt(sum of the partial sums) + eps); fp32. */
-gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                              dev_buffer *out, float eps);
+gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *out,
+                              float eps);
 /* y = factor x by[0]; n fp32; by fp32[1] on the device, or NULL for 1. */
-gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                       dev_buffer *by, float factor);
+gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y, dev_buffer *by,
+                       float factor);
 /* p -= lr*(decay p + factor o); n fp32, copy S (n) or NULL. */
-gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o,
-                           dev_buffer *copy, dev_buffer *state, float lr, float factor, float decay,
-                           kernel_slot *lr_at);
+gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o, dev_buffer *copy,
+                           dev_buffer *state, float lr, float factor, float decay, kernel_slot *lr_at);
 /* Adafactor of a matrix (R,C) with state rows fp32 (R), columns fp32 (C); or, where second fp32 (C) is
  * not NULL, of a vector: R is 1, rows and columns are NULL. rate: the state's share of the new square is
  * step^-rate. limit: of the RMS of the update. found fp32[2] and partial fp32 (R) are scratch. */
-gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g,
-                           dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
-                           dev_buffer *found, dev_buffer *partial, dev_buffer *copy,
-                           dev_buffer *state, float lr, float rate, float limit, float decay,
+gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g, dev_buffer *rows,
+                           dev_buffer *columns, dev_buffer *second, dev_buffer *found, dev_buffer *partial,
+                           dev_buffer *copy, dev_buffer *state, float lr, float rate, float limit, float decay,
                            kernel_slot *lr_at);
 
 /* Where a slice lies in a matrix: an axis is `full` entries once or several times, of each of which
  * [begin, begin + count) are held. columns: of the whole matrix. */
-typedef struct kernel_axis { int full, begin, count; } kernel_axis;
-typedef struct kernel_slice { kernel_axis row, column; int columns; } kernel_slice;
+typedef struct kernel_axis {
+    int full, begin, count;
+} kernel_axis;
+typedef struct kernel_slice {
+    kernel_axis row, column;
+    int columns;
+} kernel_slice;
 /* y, n elements of a whole matrix, = x where the slice lies, 0 elsewhere; and y, the n elements of the slice,
  * out of the whole x. */
 gt_status kernel_slice_place(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
                              const kernel_slice *s);
-gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                            const kernel_slice *s);
+gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y, const kernel_slice *s);
 
 /* Adafactor of a slice (R,C), whose rows or columns are cut, of (all_rows,all_columns); or of a vector's, as
  * above. In three parts: after the first `sums` (C + 1 fp32; R if columns are cut) is to be added over

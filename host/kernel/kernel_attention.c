@@ -24,10 +24,9 @@ static int part_of(const kernel_set *k, int D)
  * other ranks, too; LENGTHS: not all keys are there. On CPUs width matters for narrow heads alone: register
  * tiles of 32 columns, not 64. */
 enum { NARROW, WIDE, SOME, LENGTHS = 4, CPU_NARROW = 8 };
-#define FORMS(width, options, flags, first_flags)                                    \
-    [width] = { options, (first_flags) | (flags) },                                  \
-    [(width) + SOME] = { options " -DSOME_HEADS", flags },                           \
-    [(width) + LENGTHS] = { options " -DLENGTHS", flags },                           \
+#define FORMS(width, options, flags, first_flags) \
+    [width] = { options, (first_flags) | (flags) }, [(width) + SOME] = { options " -DSOME_HEADS", flags }, \
+    [(width) + LENGTHS] = { options " -DLENGTHS", flags }, \
     [(width) + LENGTHS + SOME] = { options " -DLENGTHS -DSOME_HEADS", flags }
 static const dev_variant variants[] = {
     FORMS(NARROW, "-DHEAD=64", 0, DEV_FOR_ALL),
@@ -57,24 +56,31 @@ static gt_status check_heads(const kernel_set *k, const kernel_attention_shape *
 {
     if (k->cpu || s->D % 4 || (h->first % 4 == 0 && h->stride % 4 == 0))
         return GT_OK;
-    return gt_fail(GT_UNSUPPORTED, "cannot attend: the heads of %s begin at element %lld, in rows %d apart; both"
-                   " must be multiples of 4 on a GPU", what, (long long)h->first, h->stride);
+    return gt_fail(GT_UNSUPPORTED,
+                   "cannot attend: the heads of %s begin at element %lld, in rows %d apart; both"
+                   " must be multiples of 4 on a GPU",
+                   what, (long long)h->first, h->stride);
 }
 
 /* Sizes the kernels can take. */
-static gt_status check_shape(const kernel_set *k, const kernel_attention_shape *s,
-                             const kernel_attention_in *in)
+static gt_status check_shape(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
 {
     assert(s->D > 0 && s->H > 0 && s->KV > 0);
     if (s->H % s->KV)
-        return gt_fail(GT_UNSUPPORTED, "cannot attend with %d heads of queries to %d of keys: the first must be"
-                       " a multiple of the second", s->H, s->KV);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot attend with %d heads of queries to %d of keys: the first must be"
+                       " a multiple of the second",
+                       s->H, s->KV);
     if (s->D > MOST_HEAD)
-        return gt_fail(GT_UNSUPPORTED, "cannot attend with heads of %d: at most %d are supported; use"
-                       " more heads", s->D, MOST_HEAD);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot attend with heads of %d: at most %d are supported; use"
+                       " more heads",
+                       s->D, MOST_HEAD);
     if (!k->cpu && k->info->max_group < 256)
-        return gt_fail(GT_UNSUPPORTED, "cannot attend on device '%s': it allows work-groups of %zu,"
-                       " 256 are needed", k->info->id, k->info->max_group);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot attend on device '%s': it allows work-groups of %zu,"
+                       " 256 are needed",
+                       k->info->id, k->info->max_group);
     gt_status st = check_heads(k, s, &in->q, "q");
     if (!st)
         st = check_heads(k, s, &in->k, "k");
@@ -95,8 +101,8 @@ static int rows_each(const kernel_set *k, int heads, int T)
 
 /* One owner for every `rows` rows of every head; of a GPU's heads, for every part of its columns
  * of results. */
-static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some,
-                               const char *name, int heads, int rows, const dev_arg *args, int count)
+static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some, const char *name,
+                               int heads, int rows, const dev_arg *args, int count)
 {
     const int D = s->D, T = s->T, part = part_of(k, D);
     const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
@@ -105,15 +111,18 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attentio
     gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, D, some, s->lengths));
     if (st)
         return st;
-    return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1)
-                                              : dev_grid_2d(blocks * 16, parts * 16, 16, 16), args, count);
+    return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1) : dev_grid_2d(blocks * 16, parts * 16, 16, 16),
+                           args, count);
 }
 
 /* ---- arguments, in the order of the kernels' macros ------------------------------------------- */
 
 enum { MOST_ARGS = 40 };
 
-typedef struct arguments { dev_arg at[MOST_ARGS]; int count; } arguments;
+typedef struct arguments {
+    dev_arg at[MOST_ARGS];
+    int count;
+} arguments;
 
 static void push(arguments *a, dev_arg value)
 {
@@ -153,9 +162,8 @@ static void take_heads(arguments *a, const kernel_attention_in *in)
     }
 }
 
-gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                           const kernel_dropout *drop, const kernel_attention_in *in, dev_buffer *out,
-                           dev_buffer *lse)
+gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
+                           const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse)
 {
     const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
     arguments a = { .count = 0 };
@@ -166,8 +174,7 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_sh
     push(&a, dev_arg_buffer(lse));
     push(&a, dev_arg_i32(rows));
     gt_status st = check_shape(k, s, in);
-    return st ? st : launch_blocks(l, k, s, some_heads(drop, s->H), "attention_forward", heads, rows, a.at,
-                                   a.count);
+    return st ? st : launch_blocks(l, k, s, some_heads(drop, s->H), "attention_forward", heads, rows, a.at, a.count);
 }
 
 /* 1 if backward gives each CPU work-item a whole head of keys: five products instead of seven, but
@@ -192,8 +199,8 @@ uint64_t kernel_attention_scratch(const kernel_set *k, const kernel_attention_sh
     return (delta_floats(s->B * s->H, s->T) + sums) * sizeof(float);
 }
 
-static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some,
-                              dev_buffer *out, dev_buffer *dout, dev_buffer *scratch)
+static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int some, dev_buffer *out,
+                              dev_buffer *dout, dev_buffer *scratch)
 {
     const int heads = s->B * s->H, rows = k->cpu ? rows_each(k, heads, s->T) : BLOCK;
     arguments a = { .count = 0 };
@@ -205,9 +212,8 @@ static gt_status launch_delta(dev_list *l, kernel_set *k, const kernel_attention
     return launch_blocks(l, k, s, some, "attention_delta", heads, rows, a.at, a.count);
 }
 
-gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                                const kernel_dropout *drop, const kernel_attention_in *in,
-                                dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
+gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
+                                const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                                 const kernel_attention_in *d, dev_buffer *scratch)
 {
     const int queries = s->B * s->H, keys = s->B * s->KV, some = some_heads(drop, s->H);
@@ -250,12 +256,12 @@ static dev_grid row_grid(const kernel_set *k, int heads, int T)
     return dev_grid_1d((size_t)heads * (size_t)T * k->group, k->group);
 }
 
-gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s,
-                                  int capacity, dev_buffer *first, const kernel_attention_in *in,
-                                  dev_buffer *keys, dev_buffer *values, dev_buffer *out)
+gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int capacity,
+                                  dev_buffer *first, const kernel_attention_in *in, dev_buffer *keys,
+                                  dev_buffer *values, dev_buffer *out)
 {
-    const dev_arg sizes[] = { dev_arg_i32(s->T), dev_arg_i32(s->H), dev_arg_i32(s->H / s->KV),
-                              dev_arg_i32(s->D), dev_arg_i32(capacity) };
+    const dev_arg sizes[] = { dev_arg_i32(s->T), dev_arg_i32(s->H), dev_arg_i32(s->H / s->KV), dev_arg_i32(s->D),
+                              dev_arg_i32(capacity) };
     arguments append = { .count = 0 }, attend = { .count = 0 };
     for (int i = 0; i < KERNEL_ARGS(sizes); i++) {
         push(&append, sizes[i]);
@@ -276,11 +282,9 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
     if (!st)
         st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s->D, 0, NULL));
     if (!st)
-        st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at,
-                             append.count);
+        st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at, append.count);
     if (!st)
-        st = dev_list_kernel(l, p, "attention_cached", row_grid(k, s->B * s->H, s->T), attend.at,
-                             attend.count);
+        st = dev_list_kernel(l, p, "attention_cached", row_grid(k, s->B * s->H, s->T), attend.at, attend.count);
     return st;
 }
 
@@ -294,8 +298,9 @@ static int case_shape(const trial *t, kernel_attention_shape *s)
     int D = 64;
     while (t->C % D)
         D--;
-    *s = (kernel_attention_shape){ .B = B, .T = t->R / B, .H = t->C / D, .KV = t->C / D, .D = D, .causal = 1,
-                                   .scale = 1.0f / sqrtf((float)D) };
+    *s = (kernel_attention_shape){
+        .B = B, .T = t->R / B, .H = t->C / D, .KV = t->C / D, .D = D, .causal = 1, .scale = 1.0f / sqrtf((float)D)
+    };
     return s->H <= 64 && (t->k->cpu || t->k->info->max_group >= 256);
 }
 
@@ -362,7 +367,9 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_attention_family = {
-    .program = { .file = "attention.cl", .stored = 1, .variants = variants,
+    .program = { .file = "attention.cl",
+                 .stored = 1,
+                 .variants = variants,
                  .intel = "-cl-intel-256-GRF-per-thread" },      /* without, they spill registers */
     .cases = cases,
 };

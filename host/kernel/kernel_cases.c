@@ -48,8 +48,7 @@ const char *kernel_case_name(int index)
 static gt_status operand_create(trial *t, operand *o)
 {
     const uint64_t bytes = (uint64_t)o->n * dtype_size(o->type);
-    const uint64_t front = dev_info_of(t->device)->align > GUARD ? dev_info_of(t->device)->align
-                                                                 : GUARD;
+    const uint64_t front = dev_info_of(t->device)->align > GUARD ? dev_info_of(t->device)->align : GUARD;
     const size_t size = (size_t)o->n ? (size_t)o->n : 1;
 
     o->value = calloc(size, sizeof *o->value);
@@ -112,8 +111,7 @@ static void trial_end(trial *t)
 }
 
 /* Makes operands and list, and fills the operands on the device. */
-static gt_status trial_begin(trial *t, kernel_set *k, dev_device *d, int index, int R, int C,
-                             uint64_t seed)
+static gt_status trial_begin(trial *t, kernel_set *k, dev_device *d, int index, int R, int C, uint64_t seed)
 {
     memset(t, 0, sizeof *t);
     t->k = k;
@@ -151,8 +149,10 @@ static gt_status operand_check(trial *t, const operand *o, const char *name)
     gt_status st = dev_read(t->device, o->root, 0, image, all);
     for (size_t i = 0; i < all && !st; i++)
         if ((i < front || i >= front + part) && image[i] != guard_byte)
-            st = gt_fail(GT_MISMATCH, "kernel '%s' (%d x %d, %s) wrote outside '%s', at byte %lld "
-                         "of %zu", name, t->R, t->C, dtype_name(kernel_set_storage(t->k)), o->name,
+            st = gt_fail(GT_MISMATCH,
+                         "kernel '%s' (%d x %d, %s) wrote outside '%s', at byte %lld "
+                         "of %zu",
+                         name, t->R, t->C, dtype_name(kernel_set_storage(t->k)), o->name,
                          (long long)i - (long long)front, part);
     const unsigned char *data = image + front;
     for (int64_t i = 0; i < o->n && !st && (o->given || o->checked); i++) {
@@ -166,13 +166,13 @@ static gt_status operand_check(trial *t, const operand *o, const char *name)
         const double got = (double)dtype_load(o->type, data, (size_t)i);
         const double error = fabs(got - o->want[i]);
         const double most = (double)o->slack[i]
-                          + (o->checked ? half_unit(o->type, fabs(o->want[i]) + (double)o->slack[i])
-                                        : 0.0);
+                            + (o->checked ? half_unit(o->type, fabs(o->want[i]) + (double)o->slack[i]) : 0.0);
         if (!(error <= most))                   /* NaN is never less */
-            st = gt_fail(GT_MISMATCH, "kernel '%s' (%d x %d, %s): %s[%lld] is %.9g, want %.9g, off "
-                         "by %.3g where %.3g is allowed", name, t->R, t->C,
-                         dtype_name(kernel_set_storage(t->k)), o->name, (long long)i, got,
-                         o->want[i], error, most);
+            st = gt_fail(GT_MISMATCH,
+                         "kernel '%s' (%d x %d, %s): %s[%lld] is %.9g, want %.9g, off "
+                         "by %.3g where %.3g is allowed",
+                         name, t->R, t->C, dtype_name(kernel_set_storage(t->k)), o->name, (long long)i, got, o->want[i],
+                         error, most);
     }
     free(image);
     return st;
@@ -262,8 +262,8 @@ static gt_status bench_case(kernel_set *k, int index, kernel_timing *out)
     return st;
 }
 
-gt_status kernel_bench(dev_device *d, dtype storage, const char *pick, double *copy_rate,
-                       kernel_report report, void *context)
+gt_status kernel_bench(dev_device *d, dtype storage, const char *pick, double *copy_rate, kernel_report report,
+                       void *context)
 {
     kernel_set *k = NULL;
     kernel_timing timing;

@@ -11,7 +11,7 @@
 
 #include "host/kernel/kernel.h"
 
-int         kernel_case_count(void);
+int kernel_case_count(void);
 const char *kernel_case_name(int index);
 
 /* Runs case `index` with R rows of C columns once and compares. GT_MISMATCH with the case,
@@ -33,7 +33,7 @@ typedef void (*kernel_report)(void *context, const kernel_timing *timing);
 /* Checks, warms up and times every case whose name contains `pick` (NULL: all) and reports
  * each as it is done. *copy_rate is set first: bytes a second of a plain copy kernel (read
  * plus written), the ceiling of everything that only moves memory. */
-gt_status kernel_bench(dev_device *d, dtype storage, const char *pick, double *copy_rate,
-                       kernel_report report, void *context);
+gt_status kernel_bench(dev_device *d, dtype storage, const char *pick, double *copy_rate, kernel_report report,
+                       void *context);
 
 #endif

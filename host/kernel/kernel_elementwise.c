@@ -11,7 +11,7 @@
 
 /* Each program has one activation; the first variant's serves all other kernels as well. */
 #define VARIANT(constant, name, option) [constant - 1] = { option, DEV_FOR_ALL },
-static const dev_variant variants[] = { ACTIVATIONS(VARIANT) { 0 } };
+static const dev_variant variants[] = { ACTIVATIONS(VARIANT){ 0 } };
 #undef VARIANT
 
 /* A flat kernel between two or three tensors. */
@@ -22,22 +22,20 @@ static gt_status flat(dev_list *l, kernel_set *k, int variant, const char *name,
     return kernel_launch_flat(l, k, &kernel_elementwise_family, variant, name, n, args, c ? 5 : 4);
 }
 
-gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x,
-                            dev_buffer *y)
+gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x, dev_buffer *y)
 {
     assert(act != ACT_NONE);
     return flat(l, k, (int)act - 1, "activation", n, x, y, NULL);
 }
 
-gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy,
-                                 dev_buffer *x, dev_buffer *dx)
+gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *x,
+                                 dev_buffer *dx)
 {
     assert(act != ACT_NONE);
     return flat(l, k, (int)act - 1, "activation_grad", n, dy, x, dx);
 }
 
-gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b,
-                     dev_buffer *y)
+gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y)
 {
     return flat(l, k, 0, "add", n, a, b, y);
 }
@@ -58,13 +56,17 @@ gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buf
     return kernel_launch_flat(l, k, &kernel_elementwise_family, 0, "combine", n, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop,
-                               dev_buffer *x, dev_buffer *y)
+gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop, dev_buffer *x,
+                               dev_buffer *y)
 {
     dev_arg args[] = {
-        [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_buffer(drop->random),
-        dev_arg_u32(drop->stream), dev_arg_u32(kernel_dropout_limit(drop)),
-        dev_arg_f32(kernel_dropout_factor(drop)), dev_arg_u64((uint64_t)drop->sequence),
+        [2] = dev_arg_buffer(x),
+        dev_arg_buffer(y),
+        dev_arg_buffer(drop->random),
+        dev_arg_u32(drop->stream),
+        dev_arg_u32(kernel_dropout_limit(drop)),
+        dev_arg_f32(kernel_dropout_factor(drop)),
+        dev_arg_u64((uint64_t)drop->sequence),
     };
     return kernel_launch_flat(l, k, &kernel_elementwise_family, 0, "dropout", n, args, KERNEL_ARGS(args));
 }
@@ -83,7 +85,10 @@ static kernel_dropout dropout_of(trial *t, reference_dropout *same)
     const int64_t sequence = elements(t);
     if (!t->status)
         *same = (reference_dropout){
-            .p = 0.2f, .stream = 11, .step = (uint32_t)o->whole[2], .first = (uint32_t)o->whole[3],
+            .p = 0.2f,
+            .stream = 11,
+            .step = (uint32_t)o->whole[2],
+            .first = (uint32_t)o->whole[3],
             .sequence = sequence,
             .seed = (uint32_t)o->whole[0] | (uint64_t)(uint32_t)o->whole[1] << 32,
         };
@@ -122,14 +127,19 @@ static void activation_grad_with(trial *t, activation act)
         const double a = x->value[i], slope = reference_activation_slope(act, a);
         const double gate = a == 0.0 ? slope : reference_activation(act, a) / a;
         const double size = fabs(gate) + fabs(slope - gate);
-        expect(dx, i, dy->value[i] * slope,
-               fabs(dy->value[i]) * (size * (act_slack(act, a) + U) + 0x1p-110));
+        expect(dx, i, dy->value[i] * slope, fabs(dy->value[i]) * (size * (act_slack(act, a) + U) + 0x1p-110));
     }
 }
 
 #define CASES(constant, name, option) \
-    static void name##_case(trial *t) { activation_with(t, constant); } \
-    static void name##_grad_case(trial *t) { activation_grad_with(t, constant); }
+    static void name##_case(trial *t) \
+    { \
+        activation_with(t, constant); \
+    } \
+    static void name##_grad_case(trial *t) \
+    { \
+        activation_grad_with(t, constant); \
+    }
 ACTIVATIONS(CASES)
 #undef CASES
 
@@ -180,15 +190,21 @@ static void convert_with(trial *t, convert kernel, kind from, kind to)
         expect(y, i, x->value[i], 0.0);
 }
 
-static void store_case(trial *t) { convert_with(t, kernel_store, FLOAT, STORED); }
-static void load_case(trial *t)  { convert_with(t, kernel_load, STORED, FLOAT); }
+static void store_case(trial *t)
+{
+    convert_with(t, kernel_store, FLOAT, STORED);
+}
+static void load_case(trial *t)
+{
+    convert_with(t, kernel_load, STORED, FLOAT);
+}
 
 static const kernel_case cases[] = {
 #define ROWS(constant, name, option) \
     { #name, name##_case, 4096, 3072 }, { #name " gradient", name##_grad_case, 4096, 3072 },
     ACTIVATIONS(ROWS)
 #undef ROWS
-    { "add", add_case, 8192, 768 },
+        { "add", add_case, 8192, 768 },
     { "dropout", dropout_case, 8192, 768 },
     { "store", store_case, 8192, 768 },
     { "load", load_case, 8192, 768 },
@@ -197,5 +213,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_elementwise_family = {
-    .program = { .file = "elementwise.cl", .stored = 1, .variants = variants }, .cases = cases,
+    .program = { .file = "elementwise.cl", .stored = 1, .variants = variants },
+    .cases = cases,
 };

@@ -13,39 +13,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held,
-                       dev_buffer *x, dev_buffer *token, dev_buffer *position, dev_buffer *first,
-                       dev_buffer *y)
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held, dev_buffer *x,
+                       dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y)
 {
     gt_status st = kernel_fits("tokens", (int64_t)B * T);
     if (st)
         return st;
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(B * T), dev_arg_i32(T), dev_arg_i32(C),
-        dev_arg_i32(held.V), dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
-        dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first), dev_arg_buffer(y),
+        dev_arg_i32(1),        dev_arg_i32(B * T),       dev_arg_i32(T),          dev_arg_i32(C),
+        dev_arg_i32(held.V),   dev_arg_i32(held.begin),  dev_arg_i32(held.count), dev_arg_buffer(x),
+        dev_arg_buffer(token), dev_arg_buffer(position), dev_arg_buffer(first),   dev_arg_buffer(y),
     };
     return kernel_launch_rows(l, k, &kernel_embed_family, "embed", B * T, C, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held,
-                                  dev_buffer *x, dev_buffer *order, dev_buffer *starts,
-                                  dev_buffer *dy, dev_buffer *dtoken)
+gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held, dev_buffer *x,
+                                  dev_buffer *order, dev_buffer *starts, dev_buffer *dy, dev_buffer *dtoken)
 {
     assert(R >= 0 && C > 0);
     dev_arg args[] = {
-        dev_arg_i32(C), dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
-        dev_arg_buffer(order), dev_arg_buffer(starts), dev_arg_buffer(dy), dev_arg_buffer(dtoken),
+        dev_arg_i32(C),        dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(x),
+        dev_arg_buffer(order), dev_arg_buffer(starts),  dev_arg_buffer(dy),      dev_arg_buffer(dtoken),
     };
     const size_t owners = (size_t)R < 8 * k->items ? (size_t)R : 8 * k->items;
-    return kernel_launch_groups(l, k, &kernel_embed_family, "embed_token_grad", owners, args,
-                                KERNEL_ARGS(args));
+    return kernel_launch_groups(l, k, &kernel_embed_family, "embed_token_grad", owners, args, KERNEL_ARGS(args));
 }
 
 /* Counting sort, stable: within a group rows keep their order. Tokens outside [0, V) take
  * part in no group. */
-void kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts,
-                       int32_t *scratch)
+void kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts, int32_t *scratch)
 {
     int groups = 0, at = 0;
     memset(scratch, 0, ((size_t)V + 1) * sizeof *scratch);
@@ -66,19 +62,17 @@ void kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *
             order[scratch[x[r]]++] = r;
 }
 
-gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C,
-                                     dev_buffer *dy, dev_buffer *dposition, int add,
-                                     kernel_slot *add_at)
+gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C, dev_buffer *dy,
+                                     dev_buffer *dposition, int add, kernel_slot *add_at)
 {
     assert(B > 0 && T >= 0 && C > 0);
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(C), dev_arg_buffer(dy),
-        dev_arg_buffer(dposition), dev_arg_i32(add),
+        dev_arg_i32(1),   dev_arg_i32(B), dev_arg_i32(T), dev_arg_i32(C), dev_arg_buffer(dy), dev_arg_buffer(dposition),
+        dev_arg_i32(add),
     };
     const int64_t cost = (int64_t)B * C;
     gt_status st = kernel_launch_rows(l, k, &kernel_embed_family, "embed_position_grad", T,
-                                      cost > INT32_MAX ? INT32_MAX : (int)cost, args,
-                                      KERNEL_ARGS(args));
+                                      cost > INT32_MAX ? INT32_MAX : (int)cost, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(add_at, l, 6);
     return st;
@@ -117,18 +111,25 @@ static void embed_with(trial *t, int with_position, int at)
         return;
     if (first)
         first->whole[0] = at;
-    append(t, kernel_embed(t->list, t->k, B, T, t->C, (kernel_rows){ 0, V, V }, x->buffer,
-                           token->buffer, position ? position->buffer : NULL,
-                           first ? first->buffer : NULL, y->buffer));
-    reference_embed(B, T, t->C, x->whole, token->value, position ? position->value : NULL, at,
-                    y->want);
+    append(t, kernel_embed(t->list, t->k, B, T, t->C, (kernel_rows){ 0, V, V }, x->buffer, token->buffer,
+                           position ? position->buffer : NULL, first ? first->buffer : NULL, y->buffer));
+    reference_embed(B, T, t->C, x->whole, token->value, position ? position->value : NULL, at, y->want);
     for (int64_t i = 0; i < elements(t); i++)
         y->slack[i] = (float)(U * fabs(y->want[i]));
 }
 
-static void embed_case(trial *t)      { embed_with(t, 1, 0); }
-static void embed_bare_case(trial *t) { embed_with(t, 0, 0); }
-static void embed_at_case(trial *t)   { embed_with(t, 1, 5); }
+static void embed_case(trial *t)
+{
+    embed_with(t, 1, 0);
+}
+static void embed_bare_case(trial *t)
+{
+    embed_with(t, 0, 0);
+}
+static void embed_at_case(trial *t)
+{
+    embed_with(t, 1, 5);
+}
 
 static void embed_part_case(trial *t)
 {
@@ -136,8 +137,7 @@ static void embed_part_case(trial *t)
     operand *x = give_below(t, "x", t->R, held.V);
     operand *token = give(t, "token", STORED, (int64_t)held.count * t->C, 1.0);
     operand *y = take(t, "y", STORED, elements(t));
-    append(t, kernel_embed(t->list, t->k, 1, t->R, t->C, held, x->buffer, token->buffer, NULL, NULL,
-                           y->buffer));
+    append(t, kernel_embed(t->list, t->k, 1, t->R, t->C, held, x->buffer, token->buffer, NULL, NULL, y->buffer));
     for (int64_t i = 0; !t->status && i < elements(t); i++) {
         const int row = x->whole[i / t->C] - held.begin;
         expect(y, i, 0 <= row && row < held.count ? token->value[row * t->C + i % t->C] : 0.0, 0.0);
@@ -160,8 +160,8 @@ static void embed_token_grad_with(trial *t, int some)
         t->status = gt_fail(GT_NO_MEMORY, "no memory for the counts of %d tokens", V);
     if (!t->status) {
         kernel_embed_sort(x->whole, t->R, V, order->whole, starts->whole, counts);
-        append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, held, x->buffer, order->buffer,
-                                          starts->buffer, dy->buffer, dtoken->buffer));
+        append(t, kernel_embed_token_grad(t->list, t->k, t->R, t->C, held, x->buffer, order->buffer, starts->buffer,
+                                          dy->buffer, dtoken->buffer));
         t->flops = (double)elements(t);
         dtoken->checked = 1;
         reference_embed_token_grad(t->R, t->C, x->whole, dy->value, want);
@@ -170,8 +170,7 @@ static void embed_token_grad_with(trial *t, int some)
         for (int64_t i = 0; i < dtoken->n; i++) {
             const double s = size[before + i];
             dtoken->want[i] += want[before + i];
-            dtoken->slack[i] = s == 0.0 ? 0.0f
-                : (float)(U * ROUNDINGS(t->R) * (s + fabs(dtoken->value[i])));
+            dtoken->slack[i] = s == 0.0 ? 0.0f : (float)(U * ROUNDINGS(t->R) * (s + fabs(dtoken->value[i])));
         }
     }
     free(counts);
@@ -179,8 +178,14 @@ static void embed_token_grad_with(trial *t, int some)
     free(want);
 }
 
-static void embed_token_grad_case(trial *t)      { embed_token_grad_with(t, 0); }
-static void embed_token_grad_part_case(trial *t) { embed_token_grad_with(t, 1); }
+static void embed_token_grad_case(trial *t)
+{
+    embed_token_grad_with(t, 0);
+}
+static void embed_token_grad_part_case(trial *t)
+{
+    embed_token_grad_with(t, 1);
+}
 
 static void embed_position_grad_with(trial *t, int add)
 {
@@ -191,8 +196,7 @@ static void embed_position_grad_with(trial *t, int add)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_embed_position_grad(t->list, t->k, B, T, t->C, dy->buffer, dposition->buffer,
-                                         !add, &slot));
+    append(t, kernel_embed_position_grad(t->list, t->k, B, T, t->C, dy->buffer, dposition->buffer, !add, &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = (double)elements(t);
     dposition->checked = 1;
@@ -205,8 +209,14 @@ static void embed_position_grad_with(trial *t, int add)
     }
 }
 
-static void embed_position_grad_case(trial *t) { embed_position_grad_with(t, 0); }
-static void embed_position_more_case(trial *t) { embed_position_grad_with(t, 1); }
+static void embed_position_grad_case(trial *t)
+{
+    embed_position_grad_with(t, 0);
+}
+static void embed_position_more_case(trial *t)
+{
+    embed_position_grad_with(t, 1);
+}
 
 static const kernel_case cases[] = {
     { "embed", embed_case, 8192, 768 },
@@ -221,5 +231,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_embed_family = {
-    .program = { .file = "embed.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+    .program = { .file = "embed.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
 };

@@ -32,74 +32,71 @@ uint64_t kernel_column_scratch(const kernel_set *k, int R, int C, int sums)
     return (uint64_t)sums * slabs_of(R) * (uint64_t)C * sizeof(float);
 }
 
-gt_status kernel_layernorm(dev_list *l, kernel_set *k, int R, int C, float eps, dev_buffer *x,
-                           dev_buffer *gain, dev_buffer *bias, dev_buffer *y, dev_buffer *mean,
-                           dev_buffer *rstd)
+gt_status kernel_layernorm(dev_list *l, kernel_set *k, int R, int C, float eps, dev_buffer *x, dev_buffer *gain,
+                           dev_buffer *bias, dev_buffer *y, dev_buffer *mean, dev_buffer *rstd)
 {
     assert(!mean == !rstd);
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(C), dev_arg_f32(eps), dev_arg_buffer(x),
-        dev_arg_buffer(gain), dev_arg_buffer(bias), dev_arg_buffer(y), dev_arg_buffer(mean),
-        dev_arg_buffer(rstd),
+        dev_arg_i32(1),       dev_arg_i32(R),       dev_arg_i32(C),    dev_arg_f32(eps),     dev_arg_buffer(x),
+        dev_arg_buffer(gain), dev_arg_buffer(bias), dev_arg_buffer(y), dev_arg_buffer(mean), dev_arg_buffer(rstd),
     };
     return kernel_launch_rows(l, k, &kernel_norm_family, "layernorm", R, C, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                                      dev_buffer *x, dev_buffer *gain, dev_buffer *mean,
-                                      dev_buffer *rstd, dev_buffer *residual, dev_buffer *dx)
+gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                      dev_buffer *gain, dev_buffer *mean, dev_buffer *rstd, dev_buffer *residual,
+                                      dev_buffer *dx)
 {
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(dy), dev_arg_buffer(x),
-        dev_arg_buffer(gain), dev_arg_buffer(mean), dev_arg_buffer(rstd),
-        dev_arg_buffer(residual), dev_arg_buffer(dx),
+        dev_arg_i32(1),       dev_arg_i32(R),       dev_arg_i32(C),       dev_arg_buffer(dy),       dev_arg_buffer(x),
+        dev_arg_buffer(gain), dev_arg_buffer(mean), dev_arg_buffer(rstd), dev_arg_buffer(residual), dev_arg_buffer(dx),
     };
-    return kernel_launch_rows(l, k, &kernel_norm_family, "layernorm_input_grad", R, C, args,
-                              KERNEL_ARGS(args));
+    return kernel_launch_rows(l, k, &kernel_norm_family, "layernorm_input_grad", R, C, args, KERNEL_ARGS(args));
 }
 
 /* The second half of a column sum: scratch into out0 and, unless it is NULL, out1. */
-static gt_status finish(dev_list *l, kernel_set *k, int R, int C, dev_buffer *scratch,
-                        dev_buffer *out0, dev_buffer *out1, int add, kernel_slot *add_at)
+static gt_status finish(dev_list *l, kernel_set *k, int R, int C, dev_buffer *scratch, dev_buffer *out0,
+                        dev_buffer *out1, int add, kernel_slot *add_at)
 {
     dev_arg args[] = {
-        dev_arg_i32(C), dev_arg_i32((int32_t)slabs_of(R)), dev_arg_buffer(scratch),
-        dev_arg_buffer(out0), dev_arg_buffer(out1), dev_arg_i32(add),
+        dev_arg_i32(C),          dev_arg_i32((int32_t)slabs_of(R)),
+        dev_arg_buffer(scratch), dev_arg_buffer(out0),
+        dev_arg_buffer(out1),    dev_arg_i32(add),
     };
     const size_t own = k->cpu ? FINISH_CPU : k->group < FINISH_GPU ? k->group : FINISH_GPU;
     const size_t blocks = divide_up((size_t)C, own) * (out1 ? 2 : 1);
-    gt_status st = kernel_launch_groups(l, k, &kernel_norm_family, "column_finish", blocks, args,
-                                        KERNEL_ARGS(args));
+    gt_status st = kernel_launch_groups(l, k, &kernel_norm_family, "column_finish", blocks, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(add_at, l, 5);
     return st;
 }
 
-static gt_status partial(dev_list *l, kernel_set *k, const char *name, int R, int C,
-                         const dev_arg *args, int count)
+static gt_status partial(dev_list *l, kernel_set *k, const char *name, int R, int C, const dev_arg *args, int count)
 {
     const size_t strips = divide_up((size_t)C, k->cpu ? STRIP : k->group);
     return kernel_launch_groups(l, k, &kernel_norm_family, name, slabs_of(R) * strips, args, count);
 }
 
-gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                                       dev_buffer *x, dev_buffer *mean, dev_buffer *rstd,
-                                       dev_buffer *dgain, dev_buffer *dbias, dev_buffer *scratch,
-                                       int add, kernel_slot *add_at)
+gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                       dev_buffer *mean, dev_buffer *rstd, dev_buffer *dgain, dev_buffer *dbias,
+                                       dev_buffer *scratch, int add, kernel_slot *add_at)
 {
     dev_arg args[] = {
-        dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(dy), dev_arg_buffer(x),
+        dev_arg_i32(R),       dev_arg_i32(C),       dev_arg_buffer(dy),      dev_arg_buffer(x),
         dev_arg_buffer(mean), dev_arg_buffer(rstd), dev_arg_buffer(scratch),
     };
     gt_status st = partial(l, k, "layernorm_weight_partial", R, C, args, KERNEL_ARGS(args));
     return st ? st : finish(l, k, R, C, scratch, dgain, dbias, add, add_at);
 }
 
-gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy,
-                           dev_buffer *dbias, dev_buffer *scratch, int add, kernel_slot *add_at)
+gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *dbias,
+                           dev_buffer *scratch, int add, kernel_slot *add_at)
 {
     dev_arg args[] = {
-        dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(dy), dev_arg_buffer(scratch),
+        dev_arg_i32(R),
+        dev_arg_i32(C),
+        dev_arg_buffer(dy),
+        dev_arg_buffer(scratch),
     };
     gt_status st = partial(l, k, "bias_partial", R, C, args, KERNEL_ARGS(args));
     return st ? st : finish(l, k, R, C, scratch, dbias, NULL, add, add_at);
@@ -120,9 +117,8 @@ static void layernorm_with(trial *t, int keep, double offset)
         return;
     for (int64_t i = 0; i < n && offset != 0.0; i++)
         x->value[i] = x->want[i] = (double)(float)(x->value[i] + offset);
-    append(t, kernel_layernorm(t->list, t->k, t->R, t->C, 1e-5f, x->buffer, gain->buffer,
-                               bias->buffer, y->buffer, mean ? mean->buffer : NULL,
-                               rstd ? rstd->buffer : NULL));
+    append(t, kernel_layernorm(t->list, t->k, t->R, t->C, 1e-5f, x->buffer, gain->buffer, bias->buffer, y->buffer,
+                               mean ? mean->buffer : NULL, rstd ? rstd->buffer : NULL));
     t->flops = 8.0 * (double)n;
     double *stats = calloc(2 * (size_t)t->R, sizeof *stats);
     if (!stats) {
@@ -137,8 +133,8 @@ static void layernorm_with(trial *t, int keep, double offset)
         for (int c = 0; c < t->C; c++)
             size += fabs(x->value[(int64_t)r * t->C + c]) / t->C;
         /* An error e of the mean moves the variance by e^2 and each d by e. */
-        const double mean_error = U * f * size, rstd_error = U * f * s[r]
-                                + mean_error * mean_error * s[r] * s[r] * s[r];
+        const double mean_error = U * f * size,
+                     rstd_error = U * f * s[r] + mean_error * mean_error * s[r] * s[r] * s[r];
         for (int c = 0; c < t->C; c++) {
             const int64_t i = (int64_t)r * t->C + c;
             const double d = fabs(x->value[i] - m[r]), g = fabs(gain->value[c]);
@@ -153,8 +149,14 @@ static void layernorm_with(trial *t, int keep, double offset)
     free(stats);
 }
 
-static void layernorm_case(trial *t)       { layernorm_with(t, 1, 0.0); }
-static void layernorm_bare_case(trial *t)  { layernorm_with(t, 0, 0.0); }
+static void layernorm_case(trial *t)
+{
+    layernorm_with(t, 1, 0.0);
+}
+static void layernorm_bare_case(trial *t)
+{
+    layernorm_with(t, 0, 0.0);
+}
 static void layernorm_far_case(trial *t)
 {
     if (kernel_set_storage(t->k) == DTYPE_F32)
@@ -187,13 +189,12 @@ static void layernorm_input_grad_with(trial *t, int with_residual)
     operand *dx = with_residual ? give(t, "dx", STORED, n, 1.0) : take(t, "dx", STORED, n);
     if (t->status)
         return;
-    append(t, kernel_layernorm_input_grad(t->list, t->k, t->R, t->C, dy->buffer, x->buffer,
-                                          gain->buffer, mean->buffer, rstd->buffer,
-                                          with_residual ? dx->buffer : NULL, dx->buffer));
+    append(t, kernel_layernorm_input_grad(t->list, t->k, t->R, t->C, dy->buffer, x->buffer, gain->buffer, mean->buffer,
+                                          rstd->buffer, with_residual ? dx->buffer : NULL, dx->buffer));
     t->flops = 14.0 * (double)n;
     dx->checked = 1;
-    reference_layernorm_input_grad(t->R, t->C, dy->value, x->value, gain->value, mean->value,
-                                   rstd->value, with_residual ? dx->value : NULL, dx->want);
+    reference_layernorm_input_grad(t->R, t->C, dy->value, x->value, gain->value, mean->value, rstd->value,
+                                   with_residual ? dx->value : NULL, dx->want);
     const double f = ROUNDINGS(t->C);
     for (int r = 0; r < t->R; r++) {
         double a = 0.0, b = 0.0;
@@ -207,15 +208,21 @@ static void layernorm_input_grad_with(trial *t, int with_residual)
             const int64_t i = (int64_t)r * t->C + c;
             const double h = fabs(dy->value[i] * gain->value[c]);
             const double xhat = fabs(x->value[i] - mean->value[r]) * rstd->value[r];
-            dx->slack[i] = (float)(U * (rstd->value[r] * (6.0 * h + f * (a + xhat * b))
-                                        + (with_residual ? 2.0 * fabs(dx->value[i]) : 0.0)
-                                        + fabs(dx->want[i])));
+            dx->slack[i] = (float)(U
+                                   * (rstd->value[r] * (6.0 * h + f * (a + xhat * b))
+                                      + (with_residual ? 2.0 * fabs(dx->value[i]) : 0.0) + fabs(dx->want[i])));
         }
     }
 }
 
-static void layernorm_input_grad_case(trial *t) { layernorm_input_grad_with(t, 0); }
-static void layernorm_residual_grad_case(trial *t) { layernorm_input_grad_with(t, 1); }
+static void layernorm_input_grad_case(trial *t)
+{
+    layernorm_input_grad_with(t, 0);
+}
+static void layernorm_residual_grad_case(trial *t)
+{
+    layernorm_input_grad_with(t, 1);
+}
 
 static void layernorm_weight_grad_with(trial *t, int add)
 {
@@ -227,14 +234,13 @@ static void layernorm_weight_grad_with(trial *t, int add)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_layernorm_weight_grad(t->list, t->k, t->R, t->C, dy->buffer, x->buffer,
-                                           mean->buffer, rstd->buffer, dgain->buffer,
-                                           dbias->buffer, work->buffer, !add, &slot));
+    append(t, kernel_layernorm_weight_grad(t->list, t->k, t->R, t->C, dy->buffer, x->buffer, mean->buffer, rstd->buffer,
+                                           dgain->buffer, dbias->buffer, work->buffer, !add, &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = 5.0 * (double)n;
     dgain->checked = dbias->checked = 1;
-    reference_layernorm_weight_grad(t->R, t->C, dy->value, x->value, mean->value, rstd->value,
-                                    dgain->want, dbias->want, add);
+    reference_layernorm_weight_grad(t->R, t->C, dy->value, x->value, mean->value, rstd->value, dgain->want, dbias->want,
+                                    add);
     for (int c = 0; c < t->C; c++) {
         double g = 0.0, b = 0.0;
         for (int r = 0; r < t->R; r++) {
@@ -247,8 +253,14 @@ static void layernorm_weight_grad_with(trial *t, int add)
     }
 }
 
-static void layernorm_weight_grad_case(trial *t) { layernorm_weight_grad_with(t, 0); }
-static void layernorm_weight_more_case(trial *t) { layernorm_weight_grad_with(t, 1); }
+static void layernorm_weight_grad_case(trial *t)
+{
+    layernorm_weight_grad_with(t, 0);
+}
+static void layernorm_weight_more_case(trial *t)
+{
+    layernorm_weight_grad_with(t, 1);
+}
 
 static void bias_grad_with(trial *t, int add)
 {
@@ -258,8 +270,7 @@ static void bias_grad_with(trial *t, int add)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_bias_grad(t->list, t->k, t->R, t->C, dy->buffer, dbias->buffer, work->buffer,
-                               !add, &slot));
+    append(t, kernel_bias_grad(t->list, t->k, t->R, t->C, dy->buffer, dbias->buffer, work->buffer, !add, &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = (double)elements(t);
     dbias->checked = 1;
@@ -272,8 +283,14 @@ static void bias_grad_with(trial *t, int add)
     }
 }
 
-static void bias_grad_case(trial *t)      { bias_grad_with(t, 0); }
-static void bias_grad_more_case(trial *t) { bias_grad_with(t, 1); }
+static void bias_grad_case(trial *t)
+{
+    bias_grad_with(t, 0);
+}
+static void bias_grad_more_case(trial *t)
+{
+    bias_grad_with(t, 1);
+}
 
 static const kernel_case cases[] = {
     { "layernorm", layernorm_case, 8192, 768 },
@@ -289,5 +306,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_norm_family = {
-    .program = { .file = "norm.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+    .program = { .file = "norm.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
 };

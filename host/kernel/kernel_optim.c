@@ -18,24 +18,28 @@ int64_t kernel_norm_blocks(const kernel_set *k, int64_t n)
     return (n + SQUARES - 1) / SQUARES;
 }
 
-gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g,
-                              dev_buffer *partial)
+gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *partial)
 {
     assert(n >= 0);
     dev_arg args[] = { dev_arg_u64((uint64_t)n), dev_arg_buffer(g), dev_arg_buffer(partial) };
-    return kernel_launch_groups(l, k, &kernel_optim_family, "norm_partial",
-                                (size_t)kernel_norm_blocks(k, n), args, KERNEL_ARGS(args));
+    return kernel_launch_groups(l, k, &kernel_optim_family, "norm_partial", (size_t)kernel_norm_blocks(k, n), args,
+                                KERNEL_ARGS(args));
 }
 
-gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                               dev_buffer *state, float clip, double beta1, double beta2,
-                               int dynamic, int growth, kernel_slot *weigh_at)
+gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *state,
+                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at)
 {
     assert(count >= 0);
     dev_arg args[] = {
-        dev_arg_u64((uint64_t)count), dev_arg_buffer(partial), dev_arg_buffer(state), dev_arg_f32(1.0f),
-        dev_arg_f32(clip), dev_arg_f32((float)log(beta1)), dev_arg_f32((float)log(beta2)),
-        dev_arg_i32(dynamic), dev_arg_i32(growth),
+        dev_arg_u64((uint64_t)count),
+        dev_arg_buffer(partial),
+        dev_arg_buffer(state),
+        dev_arg_f32(1.0f),
+        dev_arg_f32(clip),
+        dev_arg_f32((float)log(beta1)),
+        dev_arg_f32((float)log(beta2)),
+        dev_arg_i32(dynamic),
+        dev_arg_i32(growth),
     };
     gt_status st = kernel_launch_groups(l, k, &kernel_optim_family, "optim_prepare", 1, args, KERNEL_ARGS(args));
     if (!st)
@@ -43,29 +47,30 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
     return st;
 }
 
-gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                       dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr,
-                       double beta1, double beta2, float eps, float decay, kernel_slot *lr_at)
+gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                       dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2,
+                       float eps, float decay, kernel_slot *lr_at)
 {
+    /* clang-format off */
     dev_arg args[] = {
         [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(v),
         dev_arg_buffer(copy), dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32((float)beta2),
         dev_arg_f32((float)(1.0 - beta1)), dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(eps),
         dev_arg_f32(decay),
     };
+    /* clang-format on */
     gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw", n, args, KERNEL_ARGS(args));
     if (!st)
         kernel_slot_last(lr_at, l, 8);
     return st;
 }
 
-gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                     dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, float momentum,
-                     float decay, kernel_slot *lr_at)
+gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                     dev_buffer *copy, dev_buffer *state, float lr, float momentum, float decay, kernel_slot *lr_at)
 {
     dev_arg args[] = {
-        [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(copy),
-        dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32(momentum), dev_arg_f32(decay),
+        [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m),     dev_arg_buffer(copy),
+        dev_arg_buffer(state),   dev_arg_f32(lr),   dev_arg_f32(momentum), dev_arg_f32(decay),
     };
     gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "sgd", n, args, KERNEL_ARGS(args));
     if (!st)
@@ -73,14 +78,20 @@ gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_b
     return st;
 }
 
-gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g,
-                      dev_buffer *m, dev_buffer *copy, dev_buffer *state, float lr, double beta1,
-                      double beta2, float decay, kernel_slot *lr_at)
+gt_status kernel_lion(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
+                      dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2, float decay,
+                      kernel_slot *lr_at)
 {
     dev_arg args[] = {
-        [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(copy),
-        dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32((float)(1.0 - beta1)),
-        dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(decay),
+        [2] = dev_arg_buffer(p),
+        dev_arg_buffer(g),
+        dev_arg_buffer(m),
+        dev_arg_buffer(copy),
+        dev_arg_buffer(state),
+        dev_arg_f32(lr),
+        dev_arg_f32((float)(1.0 - beta1)),
+        dev_arg_f32((float)(1.0 - beta2)),
+        dev_arg_f32(decay),
     };
     gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "lion", n, args, KERNEL_ARGS(args));
     if (!st)
@@ -119,9 +130,8 @@ static void adamw_with(trial *t, int with_copy, int skip)
     for (int64_t i = 0; i < n; i++)
         v->value[i] = v->want[i] = (double)(float)(v->value[i] * v->value[i]);
     kernel_slot slot;
-    append(t, kernel_adamw(t->list, t->k, n, p->buffer, g->buffer, m->buffer, v->buffer,
-                           copy ? copy->buffer : NULL, state->buffer, 1.0f, 0.9, 0.999, eps, decay,
-                           &slot));
+    append(t, kernel_adamw(t->list, t->k, n, p->buffer, g->buffer, m->buffer, v->buffer, copy ? copy->buffer : NULL,
+                           state->buffer, 1.0f, 0.9, 0.999, eps, decay, &slot));
     set_slot(t, slot, dev_arg_f32(lr));
     t->flops = 16.0 * (double)n;
     p->checked = m->checked = v->checked = 1;
@@ -129,8 +139,8 @@ static void adamw_with(trial *t, int with_copy, int skip)
         state->value[skip] = state->want[skip] = 1.0;
         return;
     }
-    reference_adamw(n, p->want, g->value, m->want, v->want, STEP, state->value[OPTIM_CLIP],
-                    (double)lr, 0.9, 0.999, (double)eps, (double)decay);
+    reference_adamw(n, p->want, g->value, m->want, v->want, STEP, state->value[OPTIM_CLIP], (double)lr, 0.9, 0.999,
+                    (double)eps, (double)decay);
     for (int64_t i = 0; i < n; i++) {
         const double grad = fabs(g->value[i] * state->value[OPTIM_CLIP]);
         const double m_size = fabs(m->value[i]) + 0.2 * grad;
@@ -143,10 +153,22 @@ static void adamw_with(trial *t, int with_copy, int skip)
     }
 }
 
-static void adamw_case(trial *t)      { adamw_with(t, 0, 0); }
-static void adamw_copy_case(trial *t) { adamw_with(t, 1, 0); }
-static void adamw_skip_case(trial *t) { adamw_with(t, 1, OPTIM_SKIP); }
-static void adamw_halt_case(trial *t) { adamw_with(t, 1, OPTIM_HALTED); }
+static void adamw_case(trial *t)
+{
+    adamw_with(t, 0, 0);
+}
+static void adamw_copy_case(trial *t)
+{
+    adamw_with(t, 1, 0);
+}
+static void adamw_skip_case(trial *t)
+{
+    adamw_with(t, 1, OPTIM_SKIP);
+}
+static void adamw_halt_case(trial *t)
+{
+    adamw_with(t, 1, OPTIM_HALTED);
+}
 
 static void sgd_with(trial *t, int momentum, int skip)
 {
@@ -158,8 +180,8 @@ static void sgd_with(trial *t, int momentum, int skip)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_sgd(t->list, t->k, n, p->buffer, g->buffer, m ? m->buffer : NULL, copy->buffer,
-                         state->buffer, 1.0f, beta, decay, &slot));
+    append(t, kernel_sgd(t->list, t->k, n, p->buffer, g->buffer, m ? m->buffer : NULL, copy->buffer, state->buffer,
+                         1.0f, beta, decay, &slot));
     set_slot(t, slot, dev_arg_f32(lr));
     t->flops = 6.0 * (double)n;
     p->checked = 1;
@@ -169,8 +191,7 @@ static void sgd_with(trial *t, int momentum, int skip)
         state->value[skip] = state->want[skip] = 1.0;
         return;
     }
-    reference_sgd(n, p->want, g->value, m ? m->want : NULL, 0.25, (double)lr, (double)beta,
-                  (double)decay);
+    reference_sgd(n, p->want, g->value, m ? m->want : NULL, 0.25, (double)lr, (double)beta, (double)decay);
     for (int64_t i = 0; i < n; i++) {
         const double size = fabs(p->value[i]) + fabs(g->value[i]) + (m ? fabs(m->value[i]) : 0.0);
         p->slack[i] = (float)(4.0 * U * size);
@@ -180,9 +201,18 @@ static void sgd_with(trial *t, int momentum, int skip)
     }
 }
 
-static void sgd_case(trial *t)       { sgd_with(t, 1, 0); }
-static void sgd_plain_case(trial *t) { sgd_with(t, 0, 0); }
-static void sgd_skip_case(trial *t)  { sgd_with(t, 1, OPTIM_SKIP); }
+static void sgd_case(trial *t)
+{
+    sgd_with(t, 1, 0);
+}
+static void sgd_plain_case(trial *t)
+{
+    sgd_with(t, 0, 0);
+}
+static void sgd_skip_case(trial *t)
+{
+    sgd_with(t, 1, OPTIM_SKIP);
+}
 
 static void lion_with(trial *t, int skip)
 {
@@ -194,8 +224,8 @@ static void lion_with(trial *t, int skip)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_lion(t->list, t->k, n, p->buffer, g->buffer, m->buffer, copy->buffer, state->buffer, 1.0f,
-                          0.9, 0.99, decay, &slot));
+    append(t, kernel_lion(t->list, t->k, n, p->buffer, g->buffer, m->buffer, copy->buffer, state->buffer, 1.0f, 0.9,
+                          0.99, decay, &slot));
     set_slot(t, slot, dev_arg_f32(lr));
     t->flops = 9.0 * (double)n;
     p->checked = m->checked = 1;
@@ -213,8 +243,14 @@ static void lion_with(trial *t, int skip)
     }
 }
 
-static void lion_case(trial *t)      { lion_with(t, 0); }
-static void lion_skip_case(trial *t) { lion_with(t, OPTIM_SKIP); }
+static void lion_case(trial *t)
+{
+    lion_with(t, 0);
+}
+static void lion_skip_case(trial *t)
+{
+    lion_with(t, OPTIM_SKIP);
+}
 
 static const kernel_case cases[] = {
     { "gradient norm", norm_partial_case, 8192, 768 },
@@ -231,5 +267,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_optim_family = {
-    .program = { .file = "optim.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+    .program = { .file = "optim.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
 };

@@ -9,40 +9,38 @@
 
 enum { BAND = 64 };              /* columns to a group, as in cl/optim_tensor.cl */
 
-gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m,
-                               dev_buffer *u, dev_buffer *state, double mu)
+gt_status kernel_muon_momentum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *g, dev_buffer *m, dev_buffer *u,
+                               dev_buffer *state, double mu)
 {
     dev_arg args[] = {
-        [2] = dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(u), dev_arg_buffer(state),
-        dev_arg_f32((float)mu), dev_arg_f32((float)(1.0 - mu)),
+        [2] = dev_arg_buffer(g), dev_arg_buffer(m),      dev_arg_buffer(u),
+        dev_arg_buffer(state),   dev_arg_f32((float)mu), dev_arg_f32((float)(1.0 - mu)),
     };
     return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "muon_momentum", n, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial,
-                              dev_buffer *out, float eps)
+gt_status kernel_inverse_norm(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *out,
+                              float eps)
 {
-    dev_arg args[] = { dev_arg_u32((uint32_t)count), dev_arg_buffer(partial), dev_arg_buffer(out),
-                       dev_arg_f32(eps) };
+    dev_arg args[] = { dev_arg_u32((uint32_t)count), dev_arg_buffer(partial), dev_arg_buffer(out), dev_arg_f32(eps) };
     gt_status st = kernel_fits("partial sums", count);
-    return st ? st : kernel_launch_groups(l, k, &kernel_optim_tensor_family, "inverse_norm", 1, args,
-                                          KERNEL_ARGS(args));
+    return st ? st
+              : kernel_launch_groups(l, k, &kernel_optim_tensor_family, "inverse_norm", 1, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                       dev_buffer *by, float factor)
+gt_status kernel_scale(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y, dev_buffer *by,
+                       float factor)
 {
     dev_arg args[] = { [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_buffer(by), dev_arg_f32(factor) };
     return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "scale", n, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o,
-                           dev_buffer *copy, dev_buffer *state, float lr, float factor, float decay,
-                           kernel_slot *lr_at)
+gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *o, dev_buffer *copy,
+                           dev_buffer *state, float lr, float factor, float decay, kernel_slot *lr_at)
 {
     dev_arg args[] = {
-        [2] = dev_arg_buffer(p), dev_arg_buffer(o), dev_arg_buffer(copy), dev_arg_buffer(state),
-        dev_arg_f32(lr), dev_arg_f32(factor), dev_arg_f32(decay),
+        [2] = dev_arg_buffer(p), dev_arg_buffer(o),   dev_arg_buffer(copy), dev_arg_buffer(state),
+        dev_arg_f32(lr),         dev_arg_f32(factor), dev_arg_f32(decay),
     };
     gt_status st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "muon_step", n, args, KERNEL_ARGS(args));
     if (!st)
@@ -53,44 +51,42 @@ gt_status kernel_muon_step(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p,
 /* ---- Adafactor ------------------------------------------------------------------------------- */
 
 /* Rows and columns of a matrix, or the second moment of a vector. */
-static gt_status adafactor_moments(dev_list *l, kernel_set *k, int R, int C, dev_buffer *g,
-                                   dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
-                                   dev_buffer *found, dev_buffer *state, float rate)
+static gt_status adafactor_moments(dev_list *l, kernel_set *k, int R, int C, dev_buffer *g, dev_buffer *rows,
+                                   dev_buffer *columns, dev_buffer *second, dev_buffer *found, dev_buffer *state,
+                                   float rate)
 {
     if (second) {
-        dev_arg args[] = { [2] = dev_arg_buffer(g), dev_arg_buffer(second), dev_arg_buffer(state),
-                           dev_arg_f32(rate) };
+        dev_arg args[] = { [2] = dev_arg_buffer(g), dev_arg_buffer(second), dev_arg_buffer(state), dev_arg_f32(rate) };
         return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_second", C, args, KERNEL_ARGS(args));
     }
     dev_arg by_row[] = { dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(rows), dev_arg_buffer(state),
                          dev_arg_f32(rate) };
-    dev_arg by_column[] = { dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(columns),
-                            dev_arg_buffer(state), dev_arg_f32(rate) };
+    dev_arg by_column[] = { dev_arg_i32(R),          dev_arg_i32(C),        dev_arg_buffer(g),
+                            dev_arg_buffer(columns), dev_arg_buffer(state), dev_arg_f32(rate) };
     dev_arg mean[] = { dev_arg_u32((uint32_t)R), dev_arg_buffer(rows), dev_arg_buffer(found) };
     gt_status st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_rows", (size_t)R, by_row,
                                         KERNEL_ARGS(by_row));
     if (!st)
-        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_columns",
-                                  ((size_t)C + BAND - 1) / BAND, by_column, KERNEL_ARGS(by_column));
-    return st ? st : kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_mean", 1, mean,
-                                          KERNEL_ARGS(mean));
+        st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_columns", ((size_t)C + BAND - 1) / BAND,
+                                  by_column, KERNEL_ARGS(by_column));
+    return st ? st
+              : kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_mean", 1, mean, KERNEL_ARGS(mean));
 }
 
-gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g,
-                           dev_buffer *rows, dev_buffer *columns, dev_buffer *second,
-                           dev_buffer *found, dev_buffer *partial, dev_buffer *copy,
-                           dev_buffer *state, float lr, float rate, float limit, float decay,
+gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer *p, dev_buffer *g, dev_buffer *rows,
+                           dev_buffer *columns, dev_buffer *second, dev_buffer *found, dev_buffer *partial,
+                           dev_buffer *copy, dev_buffer *state, float lr, float rate, float limit, float decay,
                            kernel_slot *lr_at)
 {
     assert(R > 0 && C > 0 && (second ? R == 1 && !rows && !columns : rows && columns));
-    dev_arg squares[] = { dev_arg_i32(C), dev_arg_buffer(g), dev_arg_buffer(rows), dev_arg_buffer(columns),
-                          dev_arg_buffer(second), dev_arg_buffer(found), dev_arg_buffer(partial),
-                          dev_arg_buffer(state) };
-    dev_arg most[] = { dev_arg_u32((uint32_t)R), dev_arg_f32((float)((double)R * (double)C)),
-                       dev_arg_buffer(partial), dev_arg_buffer(found), dev_arg_f32(limit) };
-    dev_arg step[] = { dev_arg_i32(C), dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(rows),
-                       dev_arg_buffer(columns), dev_arg_buffer(second), dev_arg_buffer(found),
-                       dev_arg_buffer(copy), dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32(decay) };
+    dev_arg squares[] = { dev_arg_i32(C),          dev_arg_buffer(g),      dev_arg_buffer(rows),
+                          dev_arg_buffer(columns), dev_arg_buffer(second), dev_arg_buffer(found),
+                          dev_arg_buffer(partial), dev_arg_buffer(state) };
+    dev_arg most[] = { dev_arg_u32((uint32_t)R), dev_arg_f32((float)((double)R * (double)C)), dev_arg_buffer(partial),
+                       dev_arg_buffer(found), dev_arg_f32(limit) };
+    dev_arg step[] = { dev_arg_i32(C),          dev_arg_buffer(p),      dev_arg_buffer(g),     dev_arg_buffer(rows),
+                       dev_arg_buffer(columns), dev_arg_buffer(second), dev_arg_buffer(found), dev_arg_buffer(copy),
+                       dev_arg_buffer(state),   dev_arg_f32(lr),        dev_arg_f32(decay) };
     gt_status st = adafactor_moments(l, k, R, C, g, rows, columns, second, found, state, rate);
     if (!st)
         st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_squares", (size_t)R, squares,
@@ -107,24 +103,23 @@ gt_status kernel_adafactor(dev_list *l, kernel_set *k, int R, int C, dev_buffer 
 
 /* ---- slices of tensors ----------------------------------------------------------------------- */
 
-static gt_status append_slice(dev_list *l, kernel_set *k, const char *name, int64_t n, dev_buffer *x,
-                              dev_buffer *y, const kernel_slice *s)
+static gt_status append_slice(dev_list *l, kernel_set *k, const char *name, int64_t n, dev_buffer *x, dev_buffer *y,
+                              const kernel_slice *s)
 {
-    dev_arg args[] = { [2] = dev_arg_buffer(x), dev_arg_buffer(y), dev_arg_i32(s->columns),
-                       dev_arg_i32(s->row.full), dev_arg_i32(s->row.begin), dev_arg_i32(s->row.count),
+    dev_arg args[] = { [2] = dev_arg_buffer(x),     dev_arg_buffer(y),
+                       dev_arg_i32(s->columns),     dev_arg_i32(s->row.full),
+                       dev_arg_i32(s->row.begin),   dev_arg_i32(s->row.count),
                        dev_arg_i32(s->column.full), dev_arg_i32(s->column.begin),
                        dev_arg_i32(s->column.count) };
     return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, name, n, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_slice_place(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                             const kernel_slice *s)
+gt_status kernel_slice_place(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y, const kernel_slice *s)
 {
     return append_slice(l, k, "slice_place", n, x, y, s);
 }
 
-gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y,
-                            const kernel_slice *s)
+gt_status kernel_slice_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *y, const kernel_slice *s)
 {
     return append_slice(l, k, "slice_take", n, x, y, s);
 }
@@ -141,21 +136,21 @@ gt_status kernel_adafactor_slice_sums(dev_list *l, kernel_set *k, const kernel_a
     const int columns_cut = a->C < a->all_columns;
     const size_t bands = ((size_t)a->C + BAND - 1) / BAND;
     if (a->second) {
-        dev_arg args[] = { [2] = dev_arg_buffer(a->g), dev_arg_buffer(a->second), dev_arg_buffer(a->state),
-                           dev_arg_f32(a->rate) };
+        dev_arg args[] = {
+            [2] = dev_arg_buffer(a->g), dev_arg_buffer(a->second), dev_arg_buffer(a->state), dev_arg_f32(a->rate)
+        };
         return kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_second", a->C, args,
                                   KERNEL_ARGS(args));
     }
-    dev_arg rows[] = { dev_arg_i32(a->C), dev_arg_buffer(a->g),
-                       dev_arg_buffer(columns_cut ? a->sums : a->rows), dev_arg_buffer(a->state),
-                       dev_arg_f32(a->rate) };
-    dev_arg columns[] = { dev_arg_i32(a->R), dev_arg_i32(a->C), dev_arg_buffer(a->g),
-                          dev_arg_buffer(columns_cut ? a->columns : a->sums), dev_arg_buffer(a->state),
-                          dev_arg_f32(a->rate) };
+    dev_arg rows[] = { dev_arg_i32(a->C), dev_arg_buffer(a->g), dev_arg_buffer(columns_cut ? a->sums : a->rows),
+                       dev_arg_buffer(a->state), dev_arg_f32(a->rate) };
+    dev_arg columns[] = { dev_arg_i32(a->R),        dev_arg_i32(a->C),
+                          dev_arg_buffer(a->g),     dev_arg_buffer(columns_cut ? a->columns : a->sums),
+                          dev_arg_buffer(a->state), dev_arg_f32(a->rate) };
     /* Kernels that only sum take no rate. */
     gt_status st = kernel_launch_groups(l, k, &kernel_optim_tensor_family,
-                                        columns_cut ? "adafactor_row_squares" : "adafactor_rows", (size_t)a->R,
-                                        rows, KERNEL_ARGS(rows) - columns_cut);
+                                        columns_cut ? "adafactor_row_squares" : "adafactor_rows", (size_t)a->R, rows,
+                                        KERNEL_ARGS(rows) - columns_cut);
     if (!st)
         st = kernel_launch_groups(l, k, &kernel_optim_tensor_family,
                                   columns_cut ? "adafactor_columns" : "adafactor_column_squares", bands, columns,
@@ -169,11 +164,13 @@ gt_status kernel_adafactor_slice_squares(dev_list *l, kernel_set *k, const kerne
     gt_status st = GT_OK;
     if (!a->second) {
         dev_buffer *follows = columns_cut ? a->rows : a->columns;
-        dev_arg args[] = { [2] = dev_arg_buffer(a->sums), dev_arg_buffer(follows), dev_arg_buffer(a->state),
+        dev_arg args[] = { [2] = dev_arg_buffer(a->sums),
+                           dev_arg_buffer(follows),
+                           dev_arg_buffer(a->state),
                            dev_arg_f32((float)(columns_cut ? a->all_columns : a->all_rows)),
                            dev_arg_f32(a->rate) };
-        st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_follow", columns_cut ? a->R : a->C, args,
-                                KERNEL_ARGS(args));
+        st = kernel_launch_flat(l, k, &kernel_optim_tensor_family, 0, "adafactor_follow", columns_cut ? a->R : a->C,
+                                args, KERNEL_ARGS(args));
     }
     if (!st && !a->second && columns_cut) {
         dev_arg args[] = { dev_arg_u32((uint32_t)a->R), dev_arg_buffer(a->rows), dev_arg_buffer(a->found) };
@@ -183,7 +180,7 @@ gt_status kernel_adafactor_slice_squares(dev_list *l, kernel_set *k, const kerne
                            dev_arg_buffer(a->found) };
         st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_found", 1, args, KERNEL_ARGS(args));
     }
-    dev_arg squares[] = { dev_arg_i32(a->C), dev_arg_buffer(a->g), dev_arg_buffer(a->rows),
+    dev_arg squares[] = { dev_arg_i32(a->C),          dev_arg_buffer(a->g),      dev_arg_buffer(a->rows),
                           dev_arg_buffer(a->columns), dev_arg_buffer(a->second), dev_arg_buffer(a->found),
                           dev_arg_buffer(a->partial), dev_arg_buffer(a->state) };
     if (!st)
@@ -197,10 +194,10 @@ gt_status kernel_adafactor_slice_step(dev_list *l, kernel_set *k, const kernel_a
 {
     dev_arg most[] = { dev_arg_u32(1), dev_arg_f32((float)((double)a->all_rows * (double)a->all_columns)),
                        dev_arg_buffer(a->squares), dev_arg_buffer(a->found), dev_arg_f32(a->limit) };
-    dev_arg step[] = { dev_arg_i32(a->C), dev_arg_buffer(a->p), dev_arg_buffer(a->g), dev_arg_buffer(a->rows),
-                       dev_arg_buffer(a->columns), dev_arg_buffer(a->second), dev_arg_buffer(a->found),
-                       dev_arg_buffer(a->copy), dev_arg_buffer(a->state), dev_arg_f32(lr),
-                       dev_arg_f32(a->decay) };
+    dev_arg step[] = { dev_arg_i32(a->C),        dev_arg_buffer(a->p),       dev_arg_buffer(a->g),
+                       dev_arg_buffer(a->rows),  dev_arg_buffer(a->columns), dev_arg_buffer(a->second),
+                       dev_arg_buffer(a->found), dev_arg_buffer(a->copy),    dev_arg_buffer(a->state),
+                       dev_arg_f32(lr),          dev_arg_f32(a->decay) };
     gt_status st = kernel_launch_groups(l, k, &kernel_optim_tensor_family, "adafactor_limit", 1, most,
                                         KERNEL_ARGS(most));
     if (!st)
@@ -233,8 +230,14 @@ static void muon_momentum_with(trial *t, int skip)
     }
 }
 
-static void muon_momentum_case(trial *t)      { muon_momentum_with(t, 0); }
-static void muon_momentum_skip_case(trial *t) { muon_momentum_with(t, OPTIM_HALTED); }
+static void muon_momentum_case(trial *t)
+{
+    muon_momentum_with(t, 0);
+}
+static void muon_momentum_skip_case(trial *t)
+{
+    muon_momentum_with(t, OPTIM_HALTED);
+}
 
 static void scale_case(trial *t)
 {
@@ -270,8 +273,8 @@ static void muon_step_case(trial *t)
     kernel_slot slot;
     if (t->status)
         return;
-    append(t, kernel_muon_step(t->list, t->k, n, p->buffer, o->buffer, copy->buffer, state->buffer, 1.0f, factor,
-                               decay, &slot));
+    append(t, kernel_muon_step(t->list, t->k, n, p->buffer, o->buffer, copy->buffer, state->buffer, 1.0f, factor, decay,
+                               &slot));
     set_slot(t, slot, dev_arg_f32(lr));
     t->flops = 4.0 * (double)n;
     for (int64_t i = 0; i < n; i++) {
@@ -328,9 +331,18 @@ static void adafactor_with(trial *t, int vector, int skip)
     }
 }
 
-static void adafactor_case(trial *t)        { adafactor_with(t, 0, 0); }
-static void adafactor_vector_case(trial *t) { adafactor_with(t, 1, 0); }
-static void adafactor_skip_case(trial *t)   { adafactor_with(t, 0, OPTIM_SKIP); }
+static void adafactor_case(trial *t)
+{
+    adafactor_with(t, 0, 0);
+}
+static void adafactor_vector_case(trial *t)
+{
+    adafactor_with(t, 1, 0);
+}
+static void adafactor_skip_case(trial *t)
+{
+    adafactor_with(t, 0, OPTIM_SKIP);
+}
 
 /* Half the columns of a matrix, or all of its rows as if there were more: other ranks have no gradient, so
  * their sums are 0 and need not be added. */
@@ -360,10 +372,24 @@ static void adafactor_slice_with(trial *t, int columns_cut)
         wide[1][i / C * all + i % C] = g->value[i];
     }
     const kernel_adafactor_slice a = {
-        .R = R, .C = C, .all_rows = R, .all_columns = all, .p = p->buffer, .g = g->buffer, .rows = rows->buffer,
-        .columns = columns->buffer, .found = own->buffer, .partial = partial->buffer, .sums = sums->buffer,
-        .squares = squares->buffer, .copy = copy->buffer, .state = state->buffer, .rate = 0.8f, .limit = 0.5f,
-        .decay = decay };
+        .R = R,
+        .C = C,
+        .all_rows = R,
+        .all_columns = all,
+        .p = p->buffer,
+        .g = g->buffer,
+        .rows = rows->buffer,
+        .columns = columns->buffer,
+        .found = own->buffer,
+        .partial = partial->buffer,
+        .sums = sums->buffer,
+        .squares = squares->buffer,
+        .copy = copy->buffer,
+        .state = state->buffer,
+        .rate = 0.8f,
+        .limit = 0.5f,
+        .decay = decay
+    };
     kernel_slot slot;
     append(t, kernel_adafactor_slice_sums(t->list, t->k, &a));
     append(t, kernel_adafactor_slice_squares(t->list, t->k, &a));
@@ -388,8 +414,14 @@ out:
         free(wide[i]);
 }
 
-static void adafactor_rows_cut_case(trial *t)    { adafactor_slice_with(t, 0); }
-static void adafactor_columns_cut_case(trial *t) { adafactor_slice_with(t, 1); }
+static void adafactor_rows_cut_case(trial *t)
+{
+    adafactor_slice_with(t, 0);
+}
+static void adafactor_columns_cut_case(trial *t)
+{
+    adafactor_slice_with(t, 1);
+}
 
 /* Of two parts of R + 2 rows and three of C + 1 columns: both axes at once, which no plan has. */
 static void slice_with(trial *t, int take_out)
@@ -411,8 +443,14 @@ static void slice_with(trial *t, int take_out)
     }
 }
 
-static void slice_place_case(trial *t) { slice_with(t, 0); }
-static void slice_take_case(trial *t)  { slice_with(t, 1); }
+static void slice_place_case(trial *t)
+{
+    slice_with(t, 0);
+}
+static void slice_take_case(trial *t)
+{
+    slice_with(t, 1);
+}
 
 static const kernel_case cases[] = {
     { "muon, momentum", muon_momentum_case, 8192, 512 },
@@ -431,5 +469,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_optim_tensor_family = {
-    .program = { .file = "optim_tensor.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+    .program = { .file = "optim_tensor.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
 };

@@ -34,32 +34,36 @@ struct kernel_set {
     int cpu;                    /* 1: STYLE_CPU bodies, work-groups of one */
     size_t group;               /* work-items a work-group: WG of cl/common.clh, 1 for cpu */
     size_t items;               /* work-items or groups that keep every unit busy evenly */
-    struct kernel_built { const kernel_family *family; int variant; dev_program *program; } *built;
+    struct kernel_built {
+        const kernel_family *family;
+        int variant;
+        dev_program *program;
+    } *built;
     int built_count;            /* programs so far */
 };
 
 /* How many arguments an array of dev_arg has. */
-#define KERNEL_ARGS(a) (int)(sizeof (a) / sizeof *(a))
+#define KERNEL_ARGS(a) (int)(sizeof(a) / sizeof *(a))
 
 /* A variant of a family's program, built if it is not yet. It stays the set's. */
 gt_status kernel_program(dev_program **out, kernel_set *k, const kernel_family *family, int variant);
 
 /* Appends one launch of `name` of the first variant; the grid's group size must be k->group in dimension 0. */
-gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                        dev_grid grid, const dev_arg *args, int count);
+gt_status kernel_launch(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, dev_grid grid,
+                        const dev_arg *args, int count);
 
 /* A flat kernel of a variant: args[0] and args[1] are set here to n (ulong) and block (uint). */
-gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant,
-                             const char *name, int64_t n, dev_arg *args, int count);
+gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *family, int variant, const char *name,
+                             int64_t n, dev_arg *args, int count);
 
 /* A row kernel: args[0] is set here to `per`, the rows a work-item (CPU) owns or 1 (GPU: a
  * work-group a row); `cost` is elements touched a row. */
-gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                             int R, int cost, dev_arg *args, int count);
+gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, int R, int cost,
+                             dev_arg *args, int count);
 
 /* `groups` work-groups (GPU) or work-items (CPU). */
-gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name,
-                               size_t groups, const dev_arg *args, int count);
+gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, size_t groups,
+                               const dev_arg *args, int count);
 
 /* Argument `arg` of the launch just appended; slot may be NULL. */
 void kernel_slot_last(kernel_slot *slot, const dev_list *l, int arg);
@@ -70,6 +74,6 @@ gt_status kernel_fits(const char *what, int64_t n);
 /* The dropout of a kernel as its arguments: limit (uint), factor (float). No dropout is
  * limit 0 and factor 1. */
 uint32_t kernel_dropout_limit(const kernel_dropout *drop);
-float    kernel_dropout_factor(const kernel_dropout *drop);
+float kernel_dropout_factor(const kernel_dropout *drop);
 
 #endif

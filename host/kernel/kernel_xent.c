@@ -14,57 +14,53 @@
 #include <stdlib.h>
 #include <string.h>
 
-gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits,
-                      dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *loss,
-                      dev_buffer *dlogits)
+gt_status kernel_xent(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits, dev_buffer *target,
+                      dev_buffer *weight, dev_buffer *scale, dev_buffer *loss, dev_buffer *dlogits)
 {
     assert(V > 0);
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(V), dev_arg_buffer(logits),
-        dev_arg_buffer(target), dev_arg_buffer(weight), dev_arg_buffer(scale), dev_arg_buffer(loss),
-        dev_arg_buffer(dlogits),
+        dev_arg_i32(1),         dev_arg_i32(R),         dev_arg_i32(V),
+        dev_arg_buffer(logits), dev_arg_buffer(target), dev_arg_buffer(weight),
+        dev_arg_buffer(scale),  dev_arg_buffer(loss),   dev_arg_buffer(dlogits),
     };
     return kernel_launch_rows(l, k, &kernel_xent_family, "xent", R, V, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                                 dev_buffer *logits, dev_buffer *target, dev_buffer *statistics)
+gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
+                                 dev_buffer *target, dev_buffer *statistics)
 {
     assert(held.count > 0);
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(held.begin), dev_arg_i32(held.count),
+        dev_arg_i32(1),         dev_arg_i32(R),         dev_arg_i32(held.begin),    dev_arg_i32(held.count),
         dev_arg_buffer(logits), dev_arg_buffer(target), dev_arg_buffer(statistics),
     };
-    return kernel_launch_rows(l, k, &kernel_xent_family, "xent_statistics", R, held.count, args,
-                              KERNEL_ARGS(args));
+    return kernel_launch_rows(l, k, &kernel_xent_family, "xent_statistics", R, held.count, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V,
-                              dev_buffer *statistics, dev_buffer *target, dev_buffer *weight,
-                              dev_buffer *loss, dev_buffer *top)
+gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V, dev_buffer *statistics,
+                              dev_buffer *target, dev_buffer *weight, dev_buffer *loss, dev_buffer *top)
 {
     assert(R >= 0 && ranks > 0 && V > 0);
     const dev_arg args[] = {
-        dev_arg_i32(R), dev_arg_i32(ranks), dev_arg_i32(V), dev_arg_buffer(statistics),
+        dev_arg_i32(R),         dev_arg_i32(ranks),     dev_arg_i32(V),       dev_arg_buffer(statistics),
         dev_arg_buffer(target), dev_arg_buffer(weight), dev_arg_buffer(loss), dev_arg_buffer(top),
     };
     const size_t owners = ((size_t)R + k->group - 1) / k->group;
-    return kernel_launch_groups(l, k, &kernel_xent_family, "xent_combine",
-                                owners < k->items ? owners : k->items, args, KERNEL_ARGS(args));
+    return kernel_launch_groups(l, k, &kernel_xent_family, "xent_combine", owners < k->items ? owners : k->items, args,
+                                KERNEL_ARGS(args));
 }
 
-gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held,
-                               dev_buffer *logits, dev_buffer *target, dev_buffer *weight,
-                               dev_buffer *scale, dev_buffer *top, dev_buffer *dlogits)
+gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
+                               dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *top,
+                               dev_buffer *dlogits)
 {
     assert(held.count > 0 && held.begin + held.count <= held.V);
     dev_arg args[] = {
-        dev_arg_i32(1), dev_arg_i32(R), dev_arg_i32(held.V), dev_arg_i32(held.begin),
-        dev_arg_i32(held.count), dev_arg_buffer(logits), dev_arg_buffer(target), dev_arg_buffer(weight),
-        dev_arg_buffer(scale), dev_arg_buffer(top), dev_arg_buffer(dlogits),
+        dev_arg_i32(1),          dev_arg_i32(R),         dev_arg_i32(held.V),     dev_arg_i32(held.begin),
+        dev_arg_i32(held.count), dev_arg_buffer(logits), dev_arg_buffer(target),  dev_arg_buffer(weight),
+        dev_arg_buffer(scale),   dev_arg_buffer(top),    dev_arg_buffer(dlogits),
     };
-    return kernel_launch_rows(l, k, &kernel_xent_family, "xent_gradient", R, held.count, args,
-                              KERNEL_ARGS(args));
+    return kernel_launch_rows(l, k, &kernel_xent_family, "xent_gradient", R, held.count, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
@@ -72,7 +68,10 @@ gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_b
 {
     assert(n >= 0);
     dev_arg args[] = {
-        dev_arg_u64((uint64_t)n), dev_arg_buffer(x), dev_arg_buffer(sum), dev_arg_i32(add),
+        dev_arg_u64((uint64_t)n),
+        dev_arg_buffer(x),
+        dev_arg_buffer(sum),
+        dev_arg_i32(add),
     };
     gt_status st = kernel_launch_groups(l, k, &kernel_xent_family, "sum_all", 1, args, KERNEL_ARGS(args));
     if (!st)
@@ -113,19 +112,18 @@ static dev_buffer *buffer_of(const operand *o)
 static void xent_expect_loss(operand *loss, int r, int V, const double *x, int target, double weight)
 {
     if (target >= 0)
-        loss->slack[r] = (float)(U * (weight * (ROUNDINGS(V) + fabs(largest(x, V)) + fabs(x[target]))
-                                      + 9.0 * fabs(loss->want[r])));
+        loss->slack[r] =
+            (float)(U * (weight * (ROUNDINGS(V) + fabs(largest(x, V)) + fabs(x[target])) + 9.0 * fabs(loss->want[r])));
 }
 
 /* Row r of V logits x, whose gradient is `slope`. */
-static void xent_expect_row(operand *dlogits, int r, int V, const double *x, const double *slope,
-                            int target, double scale)
+static void xent_expect_row(operand *dlogits, int r, int V, const double *x, const double *slope, int target,
+                            double scale)
 {
     const double s = fabs(scale), most = largest(x, V), f = ROUNDINGS(V);
     for (int v = 0; v < V; v++) {
         const double p = target < 0 ? 0.0 : fabs(slope[v] / s) + (v == target ? 2.0 : 0.0);
-        expect(dlogits, (int64_t)r * V + v, slope[v],
-               s * p * U * (9.0 + f + 2.0 * (most - x[v])) + TINY);
+        expect(dlogits, (int64_t)r * V + v, slope[v], s * p * U * (9.0 + f + 2.0 * (most - x[v])) + TINY);
     }
 }
 
@@ -137,8 +135,7 @@ static void xent_with(trial *t, int gradient, double deviation, int weighted)
     operand *logits = give(t, "logits", FLOAT, elements(t), deviation);
     operand *target = give_below(t, "target", t->R, V), *scale = give(t, "scale", FLOAT, 1, 1.0);
     operand *weight = weighted ? give_weights(t) : NULL, *loss = take(t, "loss", FLOAT, t->R);
-    operand *dlogits = !gradient ? NULL : in_place ? logits
-                     : take(t, "dlogits", STORED, elements(t));
+    operand *dlogits = !gradient ? NULL : in_place ? logits : take(t, "dlogits", STORED, elements(t));
     double *slope = calloc((size_t)elements(t), sizeof *slope);
     if (!t->status && !slope)
         t->status = gt_fail(GT_NO_MEMORY, "no memory for the slopes of the logits");
@@ -148,11 +145,11 @@ static void xent_with(trial *t, int gradient, double deviation, int weighted)
     }
     for (int r = 4; r < t->R; r += 5)
         target->whole[r] = -1;
-    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer,
-                          buffer_of(weight), scale->buffer, loss->buffer, buffer_of(dlogits)));
+    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer, buffer_of(weight), scale->buffer,
+                          loss->buffer, buffer_of(dlogits)));
     t->flops = 12.0 * (double)elements(t);
-    reference_xent(t->R, V, logits->value, target->whole, weight ? weight->value : NULL, scale->value[0],
-                   loss->want, slope);
+    reference_xent(t->R, V, logits->value, target->whole, weight ? weight->value : NULL, scale->value[0], loss->want,
+                   slope);
     for (int r = 0; r < t->R; r++) {
         const double *x = logits->value + (int64_t)r * V;
         const double w = weight_of(weight, r);
@@ -164,10 +161,22 @@ static void xent_with(trial *t, int gradient, double deviation, int weighted)
     free(slope);
 }
 
-static void xent_case(trial *t)          { xent_with(t, 1, 2.0, 0); }
-static void xent_huge_case(trial *t)     { xent_with(t, 1, 1000.0, 0); }
-static void xent_loss_case(trial *t)     { xent_with(t, 0, 2.0, 0); }
-static void xent_weighted_case(trial *t) { xent_with(t, 1, 2.0, 1); }
+static void xent_case(trial *t)
+{
+    xent_with(t, 1, 2.0, 0);
+}
+static void xent_huge_case(trial *t)
+{
+    xent_with(t, 1, 1000.0, 0);
+}
+static void xent_loss_case(trial *t)
+{
+    xent_with(t, 0, 2.0, 0);
+}
+static void xent_weighted_case(trial *t)
+{
+    xent_with(t, 1, 2.0, 1);
+}
 
 /* The columns of one rank of several: as many again are other ranks'. */
 static kernel_rows some_columns(int V)
@@ -189,8 +198,7 @@ static void xent_statistics_with(trial *t, double deviation)
     const kernel_rows held = some_columns(t->C);
     operand *logits = give(t, "logits", FLOAT, elements(t), deviation);
     operand *target = give_targets(t, held.V), *out = take(t, "statistics", FLOAT, 3 * (int64_t)t->R);
-    append(t, kernel_xent_statistics(t->list, t->k, t->R, held, logits->buffer, target->buffer,
-                                     out->buffer));
+    append(t, kernel_xent_statistics(t->list, t->k, t->R, held, logits->buffer, target->buffer, out->buffer));
     t->flops = 4.0 * (double)elements(t);
     for (int r = 0; !t->status && r < t->R; r++) {
         const double *x = logits->value + (int64_t)r * t->C, most = largest(x, t->C);
@@ -207,8 +215,14 @@ static void xent_statistics_with(trial *t, double deviation)
     }
 }
 
-static void xent_statistics_case(trial *t)      { xent_statistics_with(t, 2.0); }
-static void xent_statistics_huge_case(trial *t) { xent_statistics_with(t, 1000.0); }
+static void xent_statistics_case(trial *t)
+{
+    xent_statistics_with(t, 2.0);
+}
+static void xent_statistics_huge_case(trial *t)
+{
+    xent_statistics_with(t, 1000.0);
+}
 
 /* Of three ranks, the last of which has logits too small to count in some rows. */
 static void xent_combine_with(trial *t, int weighted)
@@ -218,8 +232,8 @@ static void xent_combine_with(trial *t, int weighted)
     operand *given = give(t, "statistics", FLOAT, RANKS * 3 * R, 3.0), *target = give_targets(t, RANKS);
     operand *weight = weighted ? give_weights(t) : NULL;
     operand *loss = take(t, "loss", FLOAT, R), *top = take(t, "top", FLOAT, 2 * R);
-    append(t, kernel_xent_combine(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer,
-                                  buffer_of(weight), loss->buffer, top->buffer));
+    append(t, kernel_xent_combine(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer, buffer_of(weight),
+                                  loss->buffer, top->buffer));
     for (int64_t r = 0; !t->status && r < R; r++) {
         double most = -INFINITY, sum = 0.0, chosen = 0.0, error = 0.0;
         for (int k = 0; k < RANKS; k++) {
@@ -248,8 +262,14 @@ static void xent_combine_with(trial *t, int weighted)
     }
 }
 
-static void xent_combine_case(trial *t)          { xent_combine_with(t, 0); }
-static void xent_combine_weighted_case(trial *t) { xent_combine_with(t, 1); }
+static void xent_combine_case(trial *t)
+{
+    xent_combine_with(t, 0);
+}
+static void xent_combine_weighted_case(trial *t)
+{
+    xent_combine_with(t, 1);
+}
 
 /* Others' columns hold as much again, and in odd rows the largest logit. */
 static void xent_gradient_with(trial *t, int weighted)
@@ -260,8 +280,8 @@ static void xent_gradient_with(trial *t, int weighted)
     operand *scale = give(t, "scale", FLOAT, 1, 1.0), *top = give(t, "top", FLOAT, 2 * (int64_t)t->R, 1.0);
     operand *weight = weighted ? give_weights(t) : NULL;
     operand *out = in_place ? logits : take(t, "dlogits", STORED, elements(t));
-    append(t, kernel_xent_gradient(t->list, t->k, t->R, held, logits->buffer, target->buffer,
-                                   buffer_of(weight), scale->buffer, top->buffer, out->buffer));
+    append(t, kernel_xent_gradient(t->list, t->k, t->R, held, logits->buffer, target->buffer, buffer_of(weight),
+                                   scale->buffer, top->buffer, out->buffer));
     t->flops = 4.0 * (double)elements(t);
     for (int r = 0; !t->status && r < t->R; r++) {
         const int64_t at = (int64_t)r * t->C;
@@ -283,8 +303,14 @@ static void xent_gradient_with(trial *t, int weighted)
     }
 }
 
-static void xent_gradient_case(trial *t)          { xent_gradient_with(t, 0); }
-static void xent_gradient_weighted_case(trial *t) { xent_gradient_with(t, 1); }
+static void xent_gradient_case(trial *t)
+{
+    xent_gradient_with(t, 0);
+}
+static void xent_gradient_weighted_case(trial *t)
+{
+    xent_gradient_with(t, 1);
+}
 
 static void sum_with(trial *t, int add)
 {
@@ -302,8 +328,14 @@ static void sum_with(trial *t, int add)
     expect(sum, 0, reference_sum(n, x->value) + (add ? sum->value[0] : 0.0), U * ROUNDINGS(n) * size);
 }
 
-static void sum_case(trial *t)      { sum_with(t, 0); }
-static void sum_more_case(trial *t) { sum_with(t, 1); }
+static void sum_case(trial *t)
+{
+    sum_with(t, 0);
+}
+static void sum_more_case(trial *t)
+{
+    sum_with(t, 1);
+}
 
 static const kernel_case cases[] = {
     { "cross-entropy", xent_case, 160, 50257 },
@@ -322,5 +354,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_xent_family = {
-    .program = { .file = "xent.cl", .stored = 1, .variants = dev_plain_for_all }, .cases = cases,
+    .program = { .file = "xent.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
 };

@@ -15,23 +15,22 @@ double reference_keep(const reference_dropout *drop, uint64_t i)
         return 1.0;
     uint32_t word[4];
     i += drop->first * (uint64_t)drop->sequence;
-    gt_philox(word, drop->seed, (uint32_t)(i / 4) | (uint64_t)drop->stream << 32,
-              drop->step | i / 4 >> 32 << 32);
-    return (double)word[i % 4] >= floor((double)drop->p * 0x1p32) ? 1.0 / (1.0 - (double)drop->p)
-                                                                  : 0.0;
+    gt_philox(word, drop->seed, (uint32_t)(i / 4) | (uint64_t)drop->stream << 32, drop->step | i / 4 >> 32 << 32);
+    return (double)word[i % 4] >= floor((double)drop->p * 0x1p32) ? 1.0 / (1.0 - (double)drop->p) : 0.0;
 }
 
 /* ---- embedding ------------------------------------------------------------------------ */
 
-void reference_embed(int B, int T, int C, const int32_t *x, const double *token,
-                     const double *position, int first, double *y)
+void reference_embed(int B, int T, int C, const int32_t *x, const double *token, const double *position, int first,
+                     double *y)
 {
     for (int b = 0; b < B; b++)
         for (int t = 0; t < T; t++)
             for (int c = 0; c < C; c++) {
                 const size_t r = (size_t)b * (size_t)T + (size_t)t;
                 y[r * (size_t)C + (size_t)c] = token[(size_t)x[r] * (size_t)C + (size_t)c]
-                    + (position ? position[(size_t)(first + t) * (size_t)C + (size_t)c] : 0.0);
+                                               + (position ? position[(size_t)(first + t) * (size_t)C + (size_t)c]
+                                                           : 0.0);
             }
 }
 
@@ -42,8 +41,7 @@ void reference_embed_token_grad(int R, int C, const int32_t *x, const double *dy
             dtoken[(ptrdiff_t)x[r] * C + c] += dy[(ptrdiff_t)r * C + c];
 }
 
-void reference_embed_position_grad(int B, int T, int C, const double *dy, double *dposition,
-                                   int add)
+void reference_embed_position_grad(int B, int T, int C, const double *dy, double *dposition, int add)
 {
     for (ptrdiff_t i = 0; i < (ptrdiff_t)T * C; i++) {
         double sum = add ? dposition[i] : 0.0;
@@ -55,8 +53,8 @@ void reference_embed_position_grad(int B, int T, int C, const double *dy, double
 
 /* ---- layer normalisation ---------------------------------------------------------------- */
 
-void reference_layernorm(int R, int C, double eps, const double *x, const double *gain,
-                         const double *bias, double *y, double *mean, double *rstd)
+void reference_layernorm(int R, int C, double eps, const double *x, const double *gain, const double *bias, double *y,
+                         double *mean, double *rstd)
 {
     for (int r = 0; r < R; r++, x += C, y += C) {
         double sum = 0.0, square = 0.0;
@@ -75,9 +73,8 @@ void reference_layernorm(int R, int C, double eps, const double *x, const double
     }
 }
 
-void reference_layernorm_input_grad(int R, int C, const double *dy, const double *x,
-                                    const double *gain, const double *mean, const double *rstd,
-                                    const double *residual, double *dx)
+void reference_layernorm_input_grad(int R, int C, const double *dy, const double *x, const double *gain,
+                                    const double *mean, const double *rstd, const double *residual, double *dx)
 {
     for (int r = 0; r < R; r++) {
         const ptrdiff_t row = (ptrdiff_t)r * C;
@@ -87,15 +84,13 @@ void reference_layernorm_input_grad(int R, int C, const double *dy, const double
             b += dy[row + c] * gain[c] * (x[row + c] - mean[r]) * rstd[r];
         }
         for (int c = 0; c < C; c++)
-            dx[row + c] = rstd[r] * (dy[row + c] * gain[c] - a / C
-                                     - (x[row + c] - mean[r]) * rstd[r] * b / C)
-                        + (residual ? residual[row + c] : 0.0);
+            dx[row + c] = rstd[r] * (dy[row + c] * gain[c] - a / C - (x[row + c] - mean[r]) * rstd[r] * b / C)
+                          + (residual ? residual[row + c] : 0.0);
     }
 }
 
-void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x,
-                                     const double *mean, const double *rstd, double *dgain,
-                                     double *dbias, int add)
+void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x, const double *mean,
+                                     const double *rstd, double *dgain, double *dbias, int add)
 {
     for (int c = 0; c < C; c++) {
         double g = add ? dgain[c] : 0.0, b = add ? dbias[c] : 0.0;
@@ -171,7 +166,9 @@ static double reference_relu_slope(double x)
     return x > 0.0 ? 1.0 : 0.0;
 }
 
-static const struct { double (*at)(double), (*slope)(double); } activations[] = {
+static const struct {
+    double (*at)(double), (*slope)(double);
+} activations[] = {
 #define ROW(constant, name, option) [constant] = { reference_##name, reference_##name##_slope },
     ACTIVATIONS(ROW)
 #undef ROW
@@ -209,12 +206,14 @@ typedef struct head {
     const double *q, *k, *v;
 } head;
 
-static head head_of(int T, int C, int H, int causal, double scale, const int32_t *lengths,
-                    const double *qkv, int b, int h)
+static head head_of(int T, int C, int H, int causal, double scale, const int32_t *lengths, const double *qkv, int b,
+                    int h)
 {
     const int D = C / H;
     const double *base = qkv + (ptrdiff_t)b * T * 3 * C + (ptrdiff_t)h * D;
-    return (head){ T, D, causal, lengths ? lengths[b] : T, scale, (ptrdiff_t)3 * C, base, base + C, base + 2 * (ptrdiff_t)C };
+    return (head){
+        T, D, causal, lengths ? lengths[b] : T, scale, (ptrdiff_t)3 * C, base, base + C, base + 2 * (ptrdiff_t)C
+    };
 }
 
 /* p (T,T) receives the softmax of the scores, lse (T), if not NULL, its log-sum-exp. */
@@ -251,9 +250,8 @@ static double keep_at(const reference_dropout *drop, int T, int b, int h, int H,
     return reference_keep(&whole, row * (uint64_t)T + (uint64_t)j);
 }
 
-void reference_attention(int B, int T, int C, int H, int causal, double scale,
-                         const reference_dropout *drop, const int32_t *lengths, const double *qkv,
-                         double *out, double *lse)
+void reference_attention(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                         const int32_t *lengths, const double *qkv, double *out, double *lse)
 {
     const int D = C / H;
     double *p = malloc((size_t)T * (size_t)T * sizeof *p + 1);
@@ -267,17 +265,15 @@ void reference_attention(int B, int T, int C, int H, int causal, double scale,
                 for (int d = 0; d < D; d++) {
                     double sum = p ? 0.0 : (double)NAN;
                     for (int j = 0; p && j < T; j++)
-                        sum += p[(ptrdiff_t)i * T + j] * keep_at(drop, T, b, h, H, i, j)
-                             * a.v[j * a.step + d];
+                        sum += p[(ptrdiff_t)i * T + j] * keep_at(drop, T, b, h, H, i, j) * a.v[j * a.step + d];
                     out[((ptrdiff_t)b * T + i) * C + h * D + d] = sum;
                 }
         }
     free(p);
 }
 
-void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
-                              const reference_dropout *drop, const int32_t *lengths,
-                              const double *qkv, const double *dout, double *dqkv)
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                              const int32_t *lengths, const double *qkv, const double *dout, double *dqkv)
 {
     const int D = C / H;
     const ptrdiff_t step = (ptrdiff_t)3 * C;
@@ -318,8 +314,8 @@ void reference_attention_grad(int B, int T, int C, int H, int causal, double sca
 
 /* ---- loss ------------------------------------------------------------------------------- */
 
-void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight,
-                    double scale, double *loss, double *dlogits)
+void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight, double scale,
+                    double *loss, double *dlogits)
 {
     for (int r = 0; r < R; r++) {
         const double *x = logits + (ptrdiff_t)r * V;
@@ -332,8 +328,7 @@ void reference_xent(int R, int V, const double *logits, const int32_t *target, c
             sum += exp(x[v] - most);
         loss[r] = known ? w * (most + log(sum) - x[target[r]]) : 0.0;
         for (int v = 0; dlogits && v < V; v++)
-            dlogits[(ptrdiff_t)r * V + v] =
-                known ? (exp(x[v] - most) / sum - (v == target[r])) * w * scale : 0.0;
+            dlogits[(ptrdiff_t)r * V + v] = known ? (exp(x[v] - most) / sum - (v == target[r])) * w * scale : 0.0;
     }
 }
 
@@ -355,15 +350,15 @@ double reference_square_sum(int64_t n, const double *x)
 
 /* ---- matrix product --------------------------------------------------------------------- */
 
-void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha, const double *a,
-                    int lda, const double *b, int ldb, double *c, int ldc, int add)
+void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha, const double *a, int lda,
+                    const double *b, int ldb, double *c, int ldc, int add)
 {
     for (int i = 0; i < M; i++)
         for (int j = 0; j < N; j++) {
             double sum = 0.0;
             for (int k = 0; k < K; k++)
                 sum += (trans_a ? a[(ptrdiff_t)k * lda + i] : a[(ptrdiff_t)i * lda + k])
-                     * (trans_b ? b[(ptrdiff_t)j * ldb + k] : b[(ptrdiff_t)k * ldb + j]);
+                       * (trans_b ? b[(ptrdiff_t)j * ldb + k] : b[(ptrdiff_t)k * ldb + j]);
             double *out = &c[(ptrdiff_t)i * ldc + j];
             *out = alpha * sum + (add ? *out : 0.0);
         }
@@ -371,8 +366,8 @@ void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha,
 
 /* ---- optimizers ------------------------------------------------------------------------- */
 
-void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v, int64_t step,
-                     double clip, double lr, double beta1, double beta2, double eps, double decay)
+void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v, int64_t step, double clip, double lr,
+                     double beta1, double beta2, double eps, double decay)
 {
     const double bias1 = 1.0 - pow(beta1, (double)step), bias2 = 1.0 - pow(beta2, (double)step);
     for (int64_t i = 0; i < n; i++) {
@@ -383,8 +378,8 @@ void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v
     }
 }
 
-void reference_sgd(int64_t n, double *p, const double *g, double *m, double clip, double lr,
-                   double momentum, double decay)
+void reference_sgd(int64_t n, double *p, const double *g, double *m, double clip, double lr, double momentum,
+                   double decay)
 {
     for (int64_t i = 0; i < n; i++) {
         double move = g[i] * clip + decay * p[i];
@@ -396,8 +391,8 @@ void reference_sgd(int64_t n, double *p, const double *g, double *m, double clip
     }
 }
 
-void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr,
-                    double beta1, double beta2, double decay)
+void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr, double beta1,
+                    double beta2, double decay)
 {
     for (int64_t i = 0; i < n; i++) {
         const double grad = g[i] * clip, c = beta1 * m[i] + (1.0 - beta1) * grad;
@@ -453,9 +448,8 @@ void reference_muon(int R, int C, double *p, const double *g, double *m, double 
     free(x);
 }
 
-void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns,
-                         double *second, int64_t step, double clip, double lr, double rate,
-                         double limit, double decay)
+void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns, double *second,
+                         int64_t step, double clip, double lr, double rate, double limit, double decay)
 {
     const double keep = 1.0 - pow((double)step, -rate);
     double mean = 0.0, squares = 0.0;

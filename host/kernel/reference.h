@@ -29,21 +29,18 @@ typedef struct reference_dropout {
 /* What element i of the micro-batch is multiplied by: 0 or 1 / (1 - p); 1 if drop is NULL. */
 double reference_keep(const reference_dropout *drop, uint64_t i);
 
-void reference_embed(int B, int T, int C, const int32_t *x, const double *token,
-                     const double *position, int first, double *y);
+void reference_embed(int B, int T, int C, const int32_t *x, const double *token, const double *position, int first,
+                     double *y);
 void reference_embed_token_grad(int R, int C, const int32_t *x, const double *dy, double *dtoken);
-void reference_embed_position_grad(int B, int T, int C, const double *dy, double *dposition,
-                                   int add);
+void reference_embed_position_grad(int B, int T, int C, const double *dy, double *dposition, int add);
 
 /* mean and rstd may be NULL. */
-void reference_layernorm(int R, int C, double eps, const double *x, const double *gain,
-                         const double *bias, double *y, double *mean, double *rstd);
-void reference_layernorm_input_grad(int R, int C, const double *dy, const double *x,
-                                    const double *gain, const double *mean, const double *rstd,
-                                    const double *residual, double *dx);
-void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x,
-                                     const double *mean, const double *rstd, double *dgain,
-                                     double *dbias, int add);
+void reference_layernorm(int R, int C, double eps, const double *x, const double *gain, const double *bias, double *y,
+                         double *mean, double *rstd);
+void reference_layernorm_input_grad(int R, int C, const double *dy, const double *x, const double *gain,
+                                    const double *mean, const double *rstd, const double *residual, double *dx);
+void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x, const double *mean,
+                                     const double *rstd, double *dgain, double *dbias, int add);
 void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add);
 
 double reference_activation(activation act, double x);
@@ -53,36 +50,33 @@ void reference_dropout_apply(int64_t n, const reference_dropout *drop, const dou
 
 /* qkv (B,T,3C), out (B,T,C), lse (B,H,T) or NULL; scores are multiplied by `scale`. lengths
  * (B) or NULL: how many keys a sequence has. */
-void reference_attention(int B, int T, int C, int H, int causal, double scale,
-                         const reference_dropout *drop, const int32_t *lengths, const double *qkv,
-                         double *out, double *lse);
-void reference_attention_grad(int B, int T, int C, int H, int causal, double scale,
-                              const reference_dropout *drop, const int32_t *lengths,
-                              const double *qkv, const double *dout, double *dqkv);
+void reference_attention(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                         const int32_t *lengths, const double *qkv, double *out, double *lse);
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                              const int32_t *lengths, const double *qkv, const double *dout, double *dqkv);
 
 /* loss (R); dlogits (R,V) or NULL. weight (R); NULL: 1 each. A target outside [0,V) is ignored. */
-void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight,
-                    double scale, double *loss, double *dlogits);
+void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight, double scale,
+                    double *loss, double *dlogits);
 double reference_sum(int64_t n, const double *x);
 double reference_square_sum(int64_t n, const double *x);
 
 /* c (M,N) = alpha op(a) op(b) (+ c). trans_a: a is stored (K,M); trans_b: b is stored (N,K). */
-void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha, const double *a,
-                    int lda, const double *b, int ldb, double *c, int ldc, int add);
+void reference_gemm(int trans_a, int trans_b, int M, int N, int K, double alpha, const double *a, int lda,
+                    const double *b, int ldb, double *c, int ldc, int add);
 
 /* Update number `step` (1, 2, ...) in PyTorch's form. */
-void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v, int64_t step,
-                     double clip, double lr, double beta1, double beta2, double eps, double decay);
-void reference_sgd(int64_t n, double *p, const double *g, double *m /* or NULL */, double clip,
-                   double lr, double momentum, double decay);
-void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr,
-                    double beta1, double beta2, double decay);
+void reference_adamw(int64_t n, double *p, const double *g, double *m, double *v, int64_t step, double clip, double lr,
+                     double beta1, double beta2, double eps, double decay);
+void reference_sgd(int64_t n, double *p, const double *g, double *m /* or NULL */, double clip, double lr,
+                   double momentum, double decay);
+void reference_lion(int64_t n, double *p, const double *g, double *m, double clip, double lr, double beta1,
+                    double beta2, double decay);
 /* Of a matrix (R,C). */
 void reference_muon(int R, int C, double *p, const double *g, double *m, double clip, double lr, double mu,
                     double decay);
 /* rows (R), columns (C); or second (C), R 1: of a vector. */
-void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns,
-                         double *second, int64_t step, double clip, double lr, double rate,
-                         double limit, double decay);
+void reference_adafactor(int R, int C, double *p, const double *g, double *rows, double *columns, double *second,
+                         int64_t step, double clip, double lr, double rate, double limit, double decay);
 
 #endif

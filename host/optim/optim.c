@@ -53,18 +53,28 @@ static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
 {
     const graph_param_info *info = params_info(o->params, i);
     const optim_part *p = &o->part[segment];
-    const int64_t count = shape_count(&info->shape), columns = info->shape.rank ? info->shape.dim[info->shape.rank - 1] : 1;
-    const int64_t all = shape_count(&info->full), all_columns = info->full.rank ? info->full.dim[info->full.rank - 1] : 1;
-    const optim_unit u = { .count = count, .rows = (int)(info->shape.rank > 1 ? count / columns : 1),
-                           .columns = (int)columns, .all_columns = (int)all_columns,
-                           .all_rows = (int)(info->full.rank > 1 ? all / all_columns : 1),
-                           .cut = info->slice.parts > 0, .param = i, .segment = segment, .first = first };
+    const int64_t count = shape_count(&info->shape),
+                  columns = info->shape.rank ? info->shape.dim[info->shape.rank - 1] : 1;
+    const int64_t all = shape_count(&info->full),
+                  all_columns = info->full.rank ? info->full.dim[info->full.rank - 1] : 1;
+    const optim_unit u = {
+        .count = count,
+        .rows = (int)(info->shape.rank > 1 ? count / columns : 1),
+        .columns = (int)columns,
+        .all_columns = (int)all_columns,
+        .all_rows = (int)(info->full.rank > 1 ? all / all_columns : 1),
+        .cut = info->slice.parts > 0,
+        .param = i,
+        .segment = segment,
+        .first = first
+    };
     if (first >= p->first + p->count || first + count <= p->first)
         return GT_OK;
     if ((u.cut && !o->ranks.sum) || first < p->first || first + count > p->first + p->count)
-        return gt_fail(GT_UNSUPPORTED, "optimizer %s needs '%s' whole, and this rank has a part of it; use "
-                       "--tensor 1, or another --optimizer", o->config.rule->name,
-                       info->name);
+        return gt_fail(GT_UNSUPPORTED,
+                       "optimizer %s needs '%s' whole, and this rank has a part of it; use "
+                       "--tensor 1, or another --optimizer",
+                       o->config.rule->name, info->name);
     return add_unit(o, &u);
 }
 
@@ -132,8 +142,9 @@ kernel_slice optim_slice_of(const optim_update *u, const optim_unit *unit)
     const tensor_slice *s = &info->slice;
     const int last = info->full.rank - 1;
     int64_t inner = 1;
-    kernel_slice at = { { unit->all_rows, 0, unit->all_rows }, { unit->all_columns, 0, unit->all_columns },
-                        unit->all_columns };
+    kernel_slice at = {
+        { unit->all_rows, 0, unit->all_rows }, { unit->all_columns, 0, unit->all_columns }, unit->all_columns
+    };
     for (int i = s->dim + 1; i < last; i++)
         inner *= info->full.dim[i];
     const kernel_axis axis = { (int)(s->full * inner), (int)(s->begin * inner), (int)(s->count * inner) };
@@ -309,8 +320,7 @@ static gt_status append_norms(optim *o, dev_list *l)
             continue;
         st = kernel_norm_partial(l, o->kernels, count, o->grad[i], o->partial[i]);
         if (!st)
-            st = dev_list_copy(l, o->squares, 4 * (uint64_t)o->blocks, o->partial[i], 0,
-                               4 * (uint64_t)blocks);
+            st = dev_list_copy(l, o->squares, 4 * (uint64_t)o->blocks, o->partial[i], 0, 4 * (uint64_t)blocks);
         o->blocks += blocks;
     }
     return st;
@@ -336,8 +346,8 @@ static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
     const optim_config *c = &o->config;
     const int dynamic = kernel_set_storage(o->kernels) == DTYPE_F16;
     dev_list_label(l, "optimizer");
-    gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip,
-                                        c->beta1, c->beta2, dynamic, c->scale_growth, &o->weigh);
+    gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip, c->beta1, c->beta2,
+                                        dynamic, c->scale_growth, &o->weigh);
     o->with.list = l;
     for (int i = 0; !st && i < o->units; i++)
         if (!o->unit[i].cut)
@@ -391,8 +401,8 @@ static gt_status begin_state(optim *o)
     return optim_state_write(o, state);
 }
 
-gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
-                       const optim_config *c, double tokens, const optim_ranks *ranks)
+gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p, const optim_config *c,
+                       double tokens, const optim_ranks *ranks)
 {
     *out = NULL;
     gt_status st = optim_config_check(c);

@@ -37,8 +37,8 @@ typedef struct optim_config {
 /* Defaults: AdamW, lr 3e-4 cosine to a tenth, betas .9 .95, eps 1e-8, decay .1, clip 1. */
 optim_config optim_defaults(void);
 /* Takes another rule, with the usual values of its settings. */
-void         optim_config_rule(optim_config *c, const optim_rule *r);
-gt_status    optim_config_check(const optim_config *c);
+void optim_config_rule(optim_config *c, const optim_rule *r);
+gt_status optim_config_check(const optim_config *c);
 /* The rate of step 0, 1, ...: warm-up (lr * (step+1) / warmup, nanoGPT's form), then the
  * schedule. */
 double optim_lr(const optim_config *c, uint64_t step);
@@ -50,20 +50,20 @@ extern const optim_rule *const optim_rules[];
 const optim_rule *optim_rule_find(const char *name);            /* NULL: there is none */
 const char *optim_rule_name(const optim_rule *r);
 /* "adamw|sgd|...": for options and sentences. */
-void        optim_rule_names(char *out, size_t size);
+void optim_rule_names(char *out, size_t size);
 const char *optim_rule_help(const optim_rule *r);
 /* 1: it updates some tensors as wholes, so a rank must have all of such a tensor, or add up over ranks. */
-int         optim_rule_sees_tensors(const optim_rule *r);
+int optim_rule_sees_tensors(const optim_rule *r);
 /* 1: it multiplies matrices, so optim_create() needs a gemm_context. */
-int         optim_rule_multiplies(const optim_rule *r);
+int optim_rule_multiplies(const optim_rule *r);
 /* Of such tensors 1; for params_keep_whole(). NULL: the rule works on any range. */
-int       (*optim_rule_whole(const optim_rule *r))(const graph_param_info *info);
+int (*optim_rule_whole(const optim_rule *r))(const graph_param_info *info);
 /* Its settings; NULL behind the last. Settings of several rules may share a name. */
 const optim_setting *optim_setting_at(const optim_rule *r, int i);
 const char *optim_setting_name(const optim_setting *s);
 const char *optim_setting_help(const optim_setting *s);
-double      optim_setting_usual(const optim_setting *s);
-double     *optim_setting_place(optim_config *c, const optim_setting *s);
+double optim_setting_usual(const optim_setting *s);
+double *optim_setting_place(optim_config *c, const optim_setting *s);
 
 /* Bytes of state that the rule keeps of a parameter, of the tensors of which it keeps least and most. */
 void optim_state_bytes(const optim_config *c, double *least, double *most);
@@ -71,7 +71,10 @@ void optim_state_bytes(const optim_config *c, double *least, double *most);
 /* What one of several ranks updates of a segment, and keeps state of: [first, first + count), where
  * first is a multiple of params_step(). counted: it adds its squares to the norm, which each
  * parameter of the model does on one rank alone. */
-typedef struct optim_part { int64_t first, count; int counted; } optim_part;
+typedef struct optim_part {
+    int64_t first, count;
+    int counted;
+} optim_part;
 
 /* How one of several ranks updates. sum: adds up fp32 over the ranks that have slices of the same tensors
  * as this one (a tensor group), the same bits on all; it may wait. NULL: there are none, so no tensor that
@@ -86,9 +89,9 @@ typedef struct optim optim;
 /* `tokens`: the targets of a step, over which its loss is averaged unless optim_weigh() says otherwise. p, k and g must outlive it. g: for rules that
  * multiply matrices; may be NULL for others. ranks NULL: this one is alone and has all. GT_UNSUPPORTED if the
  * rule needs whole a tensor of which this rank updates a part, or holds a slice that nothing adds up. */
-gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p,
-                       const optim_config *c, double tokens, const optim_ranks *ranks);
-void      optim_release(optim *o);              /* takes NULL */
+gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *g, params *p, const optim_config *c,
+                       double tokens, const optim_ranks *ranks);
+void optim_release(optim *o); /* takes NULL */
 
 /* What the loss graph binds: fp32[1] each. */
 dev_buffer *optim_grad_scale(optim *o);
@@ -114,12 +117,12 @@ gt_status optim_state_write(optim *o, const float *from);
 
 /* What a rule keeps of the parameters, one tensor a state slot and parameter: slot `which` of
  * parameter i, fp32. GT_NOT_FOUND if it keeps none such. */
-int       optim_slots(const optim *o);
-uint64_t  optim_slot_bytes(const optim *o);         /* of all state slots on this device */
+int optim_slots(const optim *o);
+uint64_t optim_slot_bytes(const optim *o); /* of all state slots on this device */
 gt_status optim_slot_read(optim *o, int i, int which, float *to);
 gt_status optim_slot_write(optim *o, int i, int which, const float *from);
 /* Which elements of it this rank keeps, and reads and writes above: [*begin, *end). */
-void      optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end);
+void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end);
 
 /* All of that and the scalars, for checkpoints. */
 checkpoint_state optim_saved(optim *o);

@@ -66,11 +66,25 @@ static gt_status append_slice(optim_update *u, const optim_unit *unit, int pass)
 {
     const optim_config *c = u->config;
     const kernel_adafactor_slice a = {
-        .R = unit->rows, .C = unit->columns, .all_rows = unit->all_rows, .all_columns = unit->all_columns,
-        .p = unit->master, .g = unit->grad, .rows = unit->slot[ROWS], .columns = unit->slot[COLUMNS],
-        .second = unit->slot[SECOND], .found = unit->own, .partial = u->scratch[PARTIAL], .sums = unit->sums[0],
-        .squares = unit->sums[1], .copy = unit->copy, .state = u->state, .rate = (float)c->decay_rate,
-        .limit = (float)c->update_clip, .decay = unit->decay };
+        .R = unit->rows,
+        .C = unit->columns,
+        .all_rows = unit->all_rows,
+        .all_columns = unit->all_columns,
+        .p = unit->master,
+        .g = unit->grad,
+        .rows = unit->slot[ROWS],
+        .columns = unit->slot[COLUMNS],
+        .second = unit->slot[SECOND],
+        .found = unit->own,
+        .partial = u->scratch[PARTIAL],
+        .sums = unit->sums[0],
+        .squares = unit->sums[1],
+        .copy = unit->copy,
+        .state = u->state,
+        .rate = (float)c->decay_rate,
+        .limit = (float)c->update_clip,
+        .decay = unit->decay
+    };
     kernel_slot lr;
     if (pass == 0)
         return kernel_adafactor_slice_sums(u->list, u->kernels, &a);
@@ -86,14 +100,25 @@ static gt_status append(optim_update *u, const optim_unit *unit)
     kernel_slot lr;
     assert(unit->param >= 0);
     gt_status st = kernel_adafactor(u->list, u->kernels, unit->rows, unit->columns, unit->master, unit->grad,
-                                    unit->slot[ROWS], unit->slot[COLUMNS], unit->slot[SECOND],
-                                    u->scratch[FOUND], u->scratch[PARTIAL], unit->copy, u->state,
-                                    (float)c->lr, (float)c->decay_rate, (float)c->update_clip, unit->decay,
-                                    &lr);
+                                    unit->slot[ROWS], unit->slot[COLUMNS], unit->slot[SECOND], u->scratch[FOUND],
+                                    u->scratch[PARTIAL], unit->copy, u->state, (float)c->lr, (float)c->decay_rate,
+                                    (float)c->update_clip, unit->decay, &lr);
     return st ? st : optim_takes_lr(u, lr, 1.0);
 }
 
 const optim_rule optim_adafactor = {
-    .name = "adafactor", .help = "second moments by rows and columns", .slots = slots, .slot_count = 3,
-    .settings = settings, .setting_count = 2, .whole = whole, .keeps = keeps, .scratch = scratch,
-    .append = append, .passes = 3, .sums = sums, .own = own, .append_slice = append_slice };
+    .name = "adafactor",
+    .help = "second moments by rows and columns",
+    .slots = slots,
+    .slot_count = 3,
+    .settings = settings,
+    .setting_count = 2,
+    .whole = whole,
+    .keeps = keeps,
+    .scratch = scratch,
+    .append = append,
+    .passes = 3,
+    .sums = sums,
+    .own = own,
+    .append_slice = append_slice
+};

@@ -17,14 +17,13 @@ static const optim_setting settings[] = {
     OPTIM_SETTING("eps", "added to the root of the second moment", 1e-8, 1e-300, INFINITY, eps),
 };
 
-gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer *first,
-                             dev_buffer *second, double lr_scale)
+gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer *first, dev_buffer *second,
+                             double lr_scale)
 {
     const optim_config *c = u->config;
     kernel_slot lr;
-    gt_status st = kernel_adamw(u->list, u->kernels, unit->count, unit->master, unit->grad, first, second,
-                                unit->copy, u->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps,
-                                unit->decay, &lr);
+    gt_status st = kernel_adamw(u->list, u->kernels, unit->count, unit->master, unit->grad, first, second, unit->copy,
+                                u->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps, unit->decay, &lr);
     return st ? st : optim_takes_lr(u, lr, lr_scale);
 }
 
@@ -34,5 +33,11 @@ static gt_status append(optim_update *u, const optim_unit *unit)
 }
 
 const optim_rule optim_adamw = {
-    .name = "adamw", .help = "Adam with decoupled weight decay", .slots = slots, .slot_count = 2,
-    .settings = settings, .setting_count = 3, .append = append };
+    .name = "adamw",
+    .help = "Adam with decoupled weight decay",
+    .slots = slots,
+    .slot_count = 2,
+    .settings = settings,
+    .setting_count = 3,
+    .append = append
+};

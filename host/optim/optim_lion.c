@@ -18,11 +18,17 @@ static gt_status append(optim_update *u, const optim_unit *unit)
 {
     const optim_config *c = u->config;
     kernel_slot lr;
-    gt_status st = kernel_lion(u->list, u->kernels, unit->count, unit->master, unit->grad, unit->slot[0],
-                               unit->copy, u->state, (float)c->lr, c->beta1, c->beta2, unit->decay, &lr);
+    gt_status st = kernel_lion(u->list, u->kernels, unit->count, unit->master, unit->grad, unit->slot[0], unit->copy,
+                               u->state, (float)c->lr, c->beta1, c->beta2, unit->decay, &lr);
     return st ? st : optim_takes_lr(u, lr, 1.0);
 }
 
 const optim_rule optim_lion = {
-    .name = "lion", .help = "sign of the momentum", .slots = slots, .slot_count = 1,
-    .settings = settings, .setting_count = 2, .append = append };
+    .name = "lion",
+    .help = "sign of the momentum",
+    .slots = slots,
+    .slot_count = 1,
+    .settings = settings,
+    .setting_count = 2,
+    .append = append
+};

@@ -117,8 +117,7 @@ static gt_status append_matrix(optim_update *u, const optim_unit *unit)
     const optim_config *c = u->config;
     dev_buffer *const *s = u->scratch;
     const int64_t all = all_of(unit);
-    const double factor = 0.2 * sqrt((double)(unit->all_rows > unit->all_columns ? unit->all_rows
-                                                                                 : unit->all_columns));
+    const double factor = 0.2 * sqrt((double)(unit->all_rows > unit->all_columns ? unit->all_rows : unit->all_columns));
     const kernel_slice at = optim_slice_of(u, unit);
     dev_buffer *from = s[X], *to = s[Y];
     kernel_slot lr;
@@ -131,8 +130,7 @@ static gt_status append_matrix(optim_update *u, const optim_unit *unit)
     if (!st)
         st = kernel_norm_partial(u->list, u->kernels, all, s[Y], s[PARTIAL]);
     if (!st)
-        st = kernel_inverse_norm(u->list, u->kernels, kernel_norm_blocks(u->kernels, all), s[PARTIAL],
-                                 s[NORM], 1e-7f);
+        st = kernel_inverse_norm(u->list, u->kernels, kernel_norm_blocks(u->kernels, all), s[PARTIAL], s[NORM], 1e-7f);
     if (!st)
         st = kernel_scale(u->list, u->kernels, all, s[Y], s[X], s[NORM], 1.0f);
     for (int i = 0; !st && i < STEPS; i++) {
@@ -146,8 +144,8 @@ static gt_status append_matrix(optim_update *u, const optim_unit *unit)
         from = s[SLICE];
     }
     if (!st)
-        st = kernel_muon_step(u->list, u->kernels, unit->count, unit->master, from, unit->copy, u->state,
-                              (float)c->lr, (float)factor, unit->decay, &lr);
+        st = kernel_muon_step(u->list, u->kernels, unit->count, unit->master, from, unit->copy, u->state, (float)c->lr,
+                              (float)factor, unit->decay, &lr);
     return st ? st : optim_takes_lr(u, lr, 1.0);
 }
 
@@ -166,7 +164,17 @@ static gt_status append_slice(optim_update *u, const optim_unit *unit, int pass)
 }
 
 const optim_rule optim_muon = {
-    .name = "muon", .help = "orthogonal momentum of matrices, AdamW for the rest", .slots = slots,
-    .slot_count = 3, .settings = settings, .setting_count = 5, .products = 1, .whole = whole,
-    .keeps = keeps, .scratch = scratch, .append = append, .passes = 1,
-    .append_slice = append_slice };
+    .name = "muon",
+    .help = "orthogonal momentum of matrices, AdamW for the rest",
+    .slots = slots,
+    .slot_count = 3,
+    .settings = settings,
+    .setting_count = 5,
+    .products = 1,
+    .whole = whole,
+    .keeps = keeps,
+    .scratch = scratch,
+    .append = append,
+    .passes = 1,
+    .append_slice = append_slice
+};

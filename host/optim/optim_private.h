@@ -11,10 +11,17 @@
 #include "host/optim/rule.h"
 
 /* A launch that takes the learning rate. */
-typedef struct optim_rate { kernel_slot at; double scale; } optim_rate;
+typedef struct optim_rate {
+    kernel_slot at;
+    double scale;
+} optim_rate;
 
 /* Behind launch `at` - 1 of the update, `count` fp32 are added up over ranks. */
-typedef struct optim_stop { int at; dev_buffer *x; int64_t count; } optim_stop;
+typedef struct optim_stop {
+    int at;
+    dev_buffer *x;
+    int64_t count;
+} optim_stop;
 
 struct optim {
     dev_device *device;
@@ -46,9 +53,9 @@ struct optim {
     int64_t blocks;                     /* of the segments counted */
 };
 
-unsigned  optim_rule_keeps(const optim_config *c, const graph_param_info *info);
+unsigned optim_rule_keeps(const optim_config *c, const graph_param_info *info);
 gt_status optim_settings_check(const optim_config *c);
 /* Values of a slot of a tensor of those dims. */
-int64_t   optim_slot_count(optim_extent extent, int64_t elements, int64_t rows, int64_t columns);
+int64_t optim_slot_count(optim_extent extent, int64_t elements, int64_t rows, int64_t columns);
 
 #endif

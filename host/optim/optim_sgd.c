@@ -20,11 +20,18 @@ static gt_status append(optim_update *u, const optim_unit *unit)
 {
     const optim_config *c = u->config;
     kernel_slot lr;
-    gt_status st = kernel_sgd(u->list, u->kernels, unit->count, unit->master, unit->grad, unit->slot[0],
-                              unit->copy, u->state, (float)c->lr, (float)c->momentum, unit->decay, &lr);
+    gt_status st = kernel_sgd(u->list, u->kernels, unit->count, unit->master, unit->grad, unit->slot[0], unit->copy,
+                              u->state, (float)c->lr, (float)c->momentum, unit->decay, &lr);
     return st ? st : optim_takes_lr(u, lr, 1.0);
 }
 
 const optim_rule optim_sgd = {
-    .name = "sgd", .help = "gradient descent with momentum", .slots = slots, .slot_count = 1,
-    .settings = settings, .setting_count = 1, .keeps = keeps, .append = append };
+    .name = "sgd",
+    .help = "gradient descent with momentum",
+    .slots = slots,
+    .slot_count = 1,
+    .settings = settings,
+    .setting_count = 1,
+    .keeps = keeps,
+    .append = append
+};

@@ -75,8 +75,8 @@ static gt_status slot_place(optim *o, int i, int which, dev_buffer **b, uint64_t
     int64_t first, begin, end;
     assert(0 <= which && which < OPTIM_SLOTS);
     if (!u || which >= optim_slots(o) || !keeps(o, i, which))
-        return gt_fail(GT_NOT_FOUND, "optimizer %s keeps no state %d of '%s' here", o->config.rule->name,
-                       which, params_info(o->params, i)->name);
+        return gt_fail(GT_NOT_FOUND, "optimizer %s keeps no state %d of '%s' here", o->config.rule->name, which,
+                       params_info(o->params, i)->name);
     params_place(o->params, i, &segment, &first);
     optim_slot_range(o, i, which, &begin, &end);
     *b = u->slot[which];
@@ -205,13 +205,14 @@ static int keeps_any(const optim *o, int which)
  * those of other stages may. */
 static int knows(const optim *o, const char *slot)
 {
-    const graph_param_info matrix = { .full = shape_of(2, (int64_t)2, (int64_t)2),
-                                      .shape = shape_of(2, (int64_t)2, (int64_t)2), .decay = 1 };
+    const graph_param_info matrix = {
+        .full = shape_of(2, (int64_t)2, (int64_t)2), .shape = shape_of(2, (int64_t)2, (int64_t)2), .decay = 1
+    };
     const graph_param_info vector = { .full = shape_of(1, (int64_t)2), .shape = shape_of(1, (int64_t)2) };
     const optim_rule *r = o->config.rule;
     const unsigned kept = optim_rule_keeps(&o->config, NULL)
-                          | (r->whole ? optim_rule_keeps(&o->config, &matrix)
-                                        | optim_rule_keeps(&o->config, &vector) : 0);
+                          | (r->whole ? optim_rule_keeps(&o->config, &matrix) | optim_rule_keeps(&o->config, &vector)
+                                      : 0);
     for (int k = 0; k < r->slot_count; k++)
         if (!strcmp(r->slots[k].name, slot))
             return kept >> k & 1;
@@ -228,22 +229,28 @@ static gt_status saved_check(void *context, const char *const *names, int count)
     for (int k = 0; k < optim_slots(o); k++) {
         some |= keeps_any(o, k);
         if (keeps_any(o, k) && !holds_slot(names, count, o->config.rule->slots[k].name))
-            return gt_fail(GT_MISMATCH, "it holds no %s, which this optimizer keeps; %s",
-                           o->config.rule->slots[k].what, advice);
+            return gt_fail(GT_MISMATCH, "it holds no %s, which this optimizer keeps; %s", o->config.rule->slots[k].what,
+                           advice);
     }
     for (int r = 0; some && optim_rules[r]; r++)
         for (int k = 0; k < optim_rules[r]->slot_count; k++) {
             const optim_slot *s = &optim_rules[r]->slots[k];
             if (!knows(o, s->name) && holds_slot(names, count, s->name))
-                return gt_fail(GT_MISMATCH, "it holds %s, which this optimizer does not keep; %s",
-                               s->what, advice);
+                return gt_fail(GT_MISMATCH, "it holds %s, which this optimizer does not keep; %s", s->what, advice);
         }
     return GT_OK;
 }
 
 checkpoint_state optim_saved(optim *o)
 {
-    return (checkpoint_state){ .owner = "optimizer", .what = "optimizer's state", .context = o,
-                               .count = saved_count, .entry = saved_entry, .read = saved_read,
-                               .write = saved_write, .check = saved_check };
+    return (checkpoint_state){
+        .owner = "optimizer",
+        .what = "optimizer's state",
+        .context = o,
+        .count = saved_count,
+        .entry = saved_entry,
+        .read = saved_read,
+        .write = saved_write,
+        .check = saved_check
+    };
 }

@@ -106,7 +106,7 @@ extern const optim_rule optim_adamw, optim_sgd, optim_lion, optim_muon, optim_ad
 
 /* AdamW on a range, as other rules use it for what they do not work on themselves: slots first and
  * second, and the rate times lr_scale. */
-gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer *first,
-                             dev_buffer *second, double lr_scale);
+gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer *first, dev_buffer *second,
+                             double lr_scale);
 
 #endif

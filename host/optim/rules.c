@@ -7,8 +7,7 @@
 #include <string.h>
 
 /* The first is the usual one. */
-const optim_rule *const optim_rules[] = { &optim_adamw, &optim_sgd, &optim_lion, &optim_muon,
-                                         &optim_adafactor, NULL };
+const optim_rule *const optim_rules[] = { &optim_adamw, &optim_sgd, &optim_lion, &optim_muon, &optim_adafactor, NULL };
 
 const optim_rule *optim_rule_find(const char *name)
 {
@@ -89,8 +88,8 @@ gt_status optim_settings_check(const optim_config *c)
         const optim_setting *s = &c->rule->settings[i];
         const double x = *optim_setting_place((optim_config *)c, s);
         if (!(x >= s->least && x < s->below))
-            return gt_fail(GT_MISUSE, "%s of %s, %g, is not in [%g, %g)", s->name, c->rule->name, x,
-                           s->least, s->below);
+            return gt_fail(GT_MISUSE, "%s of %s, %g, is not in [%g, %g)", s->name, c->rule->name, x, s->least,
+                           s->below);
     }
     return GT_OK;
 }

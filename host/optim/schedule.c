@@ -12,9 +12,20 @@
 
 optim_config optim_defaults(void)
 {
-    optim_config c = { .lr = 3e-4, .min_lr = -1.0, .schedule = LR_COSINE, .steps = 1, .decay_share = 0.2,
-                       .weight_decay = 0.1, .clip = 1.0, .loss_scale = 65536.0, .scale_growth = 2000,
-                       .beta1 = 0.9, .beta2 = 0.95, .momentum = 0.9 };
+    optim_config c = {
+        .lr = 3e-4,
+        .min_lr = -1.0,
+        .schedule = LR_COSINE,
+        .steps = 1,
+        .decay_share = 0.2,
+        .weight_decay = 0.1,
+        .clip = 1.0,
+        .loss_scale = 65536.0,
+        .scale_growth = 2000,
+        .beta1 = 0.9,
+        .beta2 = 0.95,
+        .momentum = 0.9
+    };
     optim_config_rule(&c, optim_rules[0]);
     return c;
 }
@@ -26,11 +37,9 @@ gt_status optim_config_check(const optim_config *c)
     if (!(c->weight_decay >= 0.0) || !(c->clip >= 0.0))
         return gt_fail(GT_MISUSE, "weight decay %g and clip %g must not be below 0", c->weight_decay, c->clip);
     if (!(c->decay_share >= 0.0 && c->decay_share <= 1.0))
-        return gt_fail(GT_MISUSE, "the share of the steps that decays, %g, is not in [0, 1]",
-                       c->decay_share);
+        return gt_fail(GT_MISUSE, "the share of the steps that decays, %g, is not in [0, 1]", c->decay_share);
     if (c->min_lr > c->lr)
-        return gt_fail(GT_MISUSE, "the last learning rate %g is above the peak %g", c->min_lr,
-                       c->lr);
+        return gt_fail(GT_MISUSE, "the last learning rate %g is above the peak %g", c->min_lr, c->lr);
     return optim_settings_check(c);
 }
 

@@ -19,8 +19,9 @@
 const char *pipe_kind_name(pipe_kind k)
 {
     static const char *const names[PIPE_KINDS] = {
-        "receive activation", "forward", "send activation", "receive gradient", "backward input",
-        "send gradient", "backward weight", "reduce", "update" };
+        "receive activation", "forward", "send activation", "receive gradient", "backward input", "send gradient",
+        "backward weight",    "reduce",  "update"
+    };
     return k < PIPE_KINDS ? names[k] : "unknown";
 }
 
@@ -29,8 +30,8 @@ const char *pipe_kind_name(pipe_kind k)
 void schedule_put(const writer *w, pipe_kind kind, int chunk, int micro_batch)
 {
     pipe_schedule *s = w->s;
-    s->list[w->rank][s->count[w->rank]++] =
-        (pipe_instruction){ (unsigned char)kind, (unsigned char)chunk, (unsigned short)micro_batch };
+    s->list[w->rank][s->count[w->rank]++] = (pipe_instruction){ (unsigned char)kind, (unsigned char)chunk,
+                                                                (unsigned short)micro_batch };
 }
 
 static int is_first(int rank, int chunk)
@@ -191,8 +192,7 @@ void pipe_schedule_names(char *out)
 
 /* ---- making one ------------------------------------------------------------------------ */
 
-gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micro_batches,
-                               const pipe_cost *costs)
+gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micro_batches, const pipe_cost *costs)
 {
     const pipe_schedule_kind *kind = pipe_schedule_find(name);
     char names[PIPE_NAMES];
@@ -202,14 +202,14 @@ gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micr
     }
     if (ranks < 1 || micro_batches < 1 || micro_batches > PIPE_MOST_MICRO_BATCHES || chunks < 1
         || chunks > PIPE_MOST_CHUNKS)
-        return gt_fail(GT_MISUSE, "a schedule of %d stages, %d chunks and %d micro-batches cannot be",
-                       ranks, chunks, micro_batches);
+        return gt_fail(GT_MISUSE, "a schedule of %d stages, %d chunks and %d micro-batches cannot be", ranks, chunks,
+                       micro_batches);
     if (kind->interleaves != (chunks > 1))
-        return gt_fail(GT_MISUSE, "schedule %s needs %s", name, kind->interleaves
-                       ? "two chunks of the model a rank, or more" : "one chunk of the model a rank");
+        return gt_fail(GT_MISUSE, "schedule %s needs %s", name,
+                       kind->interleaves ? "two chunks of the model a rank, or more" : "one chunk of the model a rank");
     if (kind->interleaves && micro_batches % ranks)
-        return gt_fail(GT_MISUSE, "schedule %s needs micro-batches in multiples of the %d stages, not %d", name,
-                       ranks, micro_batches);
+        return gt_fail(GT_MISUSE, "schedule %s needs micro-batches in multiples of the %d stages, not %d", name, ranks,
+                       micro_batches);
     if (kind->searched && !costs)
         return gt_fail(GT_MISUSE, "schedule %s needs measured times", name);
     return GT_OK;
@@ -244,8 +244,8 @@ static gt_status closed_form(pipe_schedule *s, const row *how)
     return GT_OK;
 }
 
-gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, int chunks,
-                             int micro_batches, const pipe_cost *costs, const double *memory)
+gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, int chunks, int micro_batches,
+                             const pipe_cost *costs, const double *memory)
 {
     *out = (pipe_schedule){ .ranks = ranks, .chunks = chunks, .micro_batches = micro_batches };
     gt_status st = schedule_check_shape(name, ranks, chunks, micro_batches, costs);

@@ -62,8 +62,8 @@ enum { PIPE_MOST_CHUNKS = 255, PIPE_MOST_MICRO_BATCHES = 65535 };
  * the others: not used, may be NULL); memory[rank] bounds the kept activations in bytes (list;
  * NULL: as 1F1B would keep). interleaved needs chunks >= 2, all others 1; micro-batches of
  * interleaved are a multiple of the ranks. GT_MISUSE says which rule is broken. */
-gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, int chunks,
-                             int micro_batches, const pipe_cost *costs, const double *memory);
+gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, int chunks, int micro_batches,
+                             const pipe_cost *costs, const double *memory);
 void pipe_schedule_release(pipe_schedule *s);
 
 /* What planners, options and checks must know of a schedule. A new one is a row in pipe_schedule.c. */

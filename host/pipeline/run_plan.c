@@ -22,17 +22,18 @@
 
 /* ---- making one -------------------------------------------------------------------------- */
 
-gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int tensor, int chunks,
-                          int replicas)
+gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int tensor, int chunks, int replicas)
 {
     *out = (run_plan){ 0 };
-    if (ranks < 1 || ranks > RUN_PLAN_MOST || units < 1 || units > RUN_PLAN_MOST || batch < 1
-        || tensor < 1 || tensor > ranks || chunks < 1 || chunks > PIPE_MOST_CHUNKS || replicas < 1
-        || replicas > ranks)
-        return gt_fail(GT_MISUSE, "a plan of %d ranks, %d units, %d sequences a step, tensor %d, %d "
-                       "chunks and %d replicas cannot be", ranks, units, batch, tensor, chunks, replicas);
-    run_plan p = { .ranks = ranks, .units = units, .batch = batch, .tensor = tensor, .chunks = chunks,
-                   .replicas = replicas };
+    if (ranks < 1 || ranks > RUN_PLAN_MOST || units < 1 || units > RUN_PLAN_MOST || batch < 1 || tensor < 1
+        || tensor > ranks || chunks < 1 || chunks > PIPE_MOST_CHUNKS || replicas < 1 || replicas > ranks)
+        return gt_fail(GT_MISUSE,
+                       "a plan of %d ranks, %d units, %d sequences a step, tensor %d, %d "
+                       "chunks and %d replicas cannot be",
+                       ranks, units, batch, tensor, chunks, replicas);
+    run_plan p = {
+        .ranks = ranks, .units = units, .batch = batch, .tensor = tensor, .chunks = chunks, .replicas = replicas
+    };
     snprintf(p.schedule, sizeof p.schedule, "%s", pipe_schedule_at(0)->name);
     snprintf(p.sync, sizeof p.sync, "%s", sync_mode_name(sync_mode_at(0)));
     const size_t n = (size_t)ranks;
@@ -58,9 +59,10 @@ gt_status run_plan_replica(run_plan *p, int replica, int stages)
     run_replica *r = &p->replica[replica];
     assert(!r->rank);
     if (stages < 1 || stages > p->ranks / p->tensor || stages * p->chunks > p->units)
-        return gt_fail(GT_MISMATCH, "replica %d: %d stages of %d chunks and %d ranks each cannot be "
-                       "made of %d units and %d ranks", replica, stages, p->chunks, p->tensor, p->units,
-                       p->ranks);
+        return gt_fail(GT_MISMATCH,
+                       "replica %d: %d stages of %d chunks and %d ranks each cannot be "
+                       "made of %d units and %d ranks",
+                       replica, stages, p->chunks, p->tensor, p->units, p->ranks);
     const size_t parts = (size_t)stages * (size_t)p->chunks;
     r->stages = stages;
     r->rank = calloc((size_t)stages * (size_t)p->tensor, sizeof *r->rank);
@@ -77,8 +79,7 @@ gt_status run_plan_single(run_plan *out, int units, int batch, int micro_batch, 
     if (!st)
         st = run_plan_replica(out, 0, 1);
     if (!st && (micro_batch < 1 || batch % micro_batch))
-        st = gt_fail(GT_MISMATCH, "a batch of %d sequences cannot be cut into micro-batches of %d", batch,
-                     micro_batch);
+        st = gt_fail(GT_MISMATCH, "a batch of %d sequences cannot be cut into micro-batches of %d", batch, micro_batch);
     if (st) {
         run_plan_release(out);
         return st;
@@ -181,18 +182,19 @@ static gt_status check_cuts(const run_plan *p, int i)
     const run_replica *r = &p->replica[i];
     const int parts = r->stages * p->chunks;
     if (r->cut[0] != 0 || r->cut[parts] != p->units)
-        return gt_fail(GT_MISMATCH, "replica %d holds units %d to %d, not 0 to %d", i, r->cut[0],
-                       r->cut[parts] - 1, p->units - 1);
+        return gt_fail(GT_MISMATCH, "replica %d holds units %d to %d, not 0 to %d", i, r->cut[0], r->cut[parts] - 1,
+                       p->units - 1);
     for (int v = 0; v < parts; v++) {
         const pipe_cost *c = &r->cost[v];
         if (r->cut[v] >= r->cut[v + 1])
-            return gt_fail(GT_MISMATCH, "virtual stage %d of replica %d has no unit: cuts %d and %d", v, i,
-                           r->cut[v], r->cut[v + 1]);
+            return gt_fail(GT_MISMATCH, "virtual stage %d of replica %d has no unit: cuts %d and %d", v, i, r->cut[v],
+                           r->cut[v + 1]);
         if (!is_amount(c->forward) || !is_amount(c->backward_input) || !is_amount(c->backward_weight)
-            || !is_amount(c->send) || !is_amount(c->activation) || !is_amount(c->reduce)
-            || !is_amount(c->update))
-            return gt_fail(GT_MISMATCH, "the costs of virtual stage %d of replica %d are not times and "
-                           "bytes", v, i);
+            || !is_amount(c->send) || !is_amount(c->activation) || !is_amount(c->reduce) || !is_amount(c->update))
+            return gt_fail(GT_MISMATCH,
+                           "the costs of virtual stage %d of replica %d are not times and "
+                           "bytes",
+                           v, i);
     }
     return GT_OK;
 }
@@ -203,8 +205,8 @@ static gt_status check_ranks(const run_plan *p, int i, unsigned char *seen)
     for (int k = 0; k < r->stages * p->tensor; k++) {
         const int rank = r->rank[k];
         if (rank < 0 || rank >= p->ranks)
-            return gt_fail(GT_MISMATCH, "stage %d of replica %d is on rank %d; there are %d ranks",
-                           k / p->tensor, i, rank, p->ranks);
+            return gt_fail(GT_MISMATCH, "stage %d of replica %d is on rank %d; there are %d ranks", k / p->tensor, i,
+                           rank, p->ranks);
         if (seen[rank]++)
             return gt_fail(GT_MISMATCH, "rank %d has two places, the second in replica %d", rank, i);
     }
@@ -217,8 +219,7 @@ static gt_status check_replica(const run_plan *p, int i, unsigned char *seen, in
     if (r->stages < 1 || r->stages > p->ranks || !r->rank)
         return gt_fail(GT_MISMATCH, "replica %d has no stages", i);
     if (r->micro_batches < 1 || r->micro_batch < 1)
-        return gt_fail(GT_MISMATCH, "replica %d has %d micro-batches of %d", i, r->micro_batches,
-                       r->micro_batch);
+        return gt_fail(GT_MISMATCH, "replica %d has %d micro-batches of %d", i, r->micro_batches, r->micro_batch);
     *sequences += (int64_t)r->micro_batches * r->micro_batch;
     gt_status st = check_cuts(p, i);
     if (!st)
@@ -239,8 +240,8 @@ gt_status run_plan_check(const run_plan *p)
         if (!seen[r])
             st = gt_fail(GT_MISMATCH, "rank %d has no place", r);
     if (!st && sequences != p->batch)
-        st = gt_fail(GT_MISMATCH, "the replicas take %lld sequences a step, the batch has %d",
-                     (long long)sequences, p->batch);
+        st = gt_fail(GT_MISMATCH, "the replicas take %lld sequences a step, the batch has %d", (long long)sequences,
+                     p->batch);
     free(seen);
     return st;
 }
@@ -263,8 +264,7 @@ run_place run_plan_place(const run_plan *p, int rank)
 gt_status run_plan_schedule(const run_plan *p, int replica, pipe_schedule *out)
 {
     const run_replica *r = &p->replica[replica];
-    gt_status st = pipe_schedule_make(out, p->schedule, r->stages, p->chunks, r->micro_batches, r->cost,
-                                      NULL);
+    gt_status st = pipe_schedule_make(out, p->schedule, r->stages, p->chunks, r->micro_batches, r->cost, NULL);
     if (!st)
         st = pipe_schedule_check(out, NULL);
     if (st)

@@ -42,11 +42,10 @@ typedef struct run_plan {
 gt_status run_plan_single(run_plan *out, int units, int batch, int micro_batch, int recompute);
 /* Room for a plan of this shape: every pointer but replica's members allocated, all zero,
  * shares equal. Then run_plan_replica() for each. */
-gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int tensor, int chunks,
-                          int replicas);
+gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int tensor, int chunks, int replicas);
 gt_status run_plan_replica(run_plan *p, int replica, int stages);
 gt_status run_plan_copy(run_plan *out, const run_plan *p);
-void      run_plan_release(run_plan *p);            /* leaves it empty */
+void run_plan_release(run_plan *p);            /* leaves it empty */
 
 /* Every rank has exactly one place; cuts rise from 0 to `units`; every virtual stage has a unit;
  * sequences add up to the batch; the schedule exists for that shape. GT_MISMATCH says what is
@@ -54,7 +53,9 @@ void      run_plan_release(run_plan *p);            /* leaves it empty */
 gt_status run_plan_check(const run_plan *p);
 
 /* Where a rank stands; all -1 if it has no place. first_sequence: of the batch, the replica's first. */
-typedef struct run_place { int replica, stage, tensor_rank, first_sequence; } run_place;
+typedef struct run_place {
+    int replica, stage, tensor_rank, first_sequence;
+} run_place;
 run_place run_plan_place(const run_plan *p, int rank);
 /* The schedule of a replica, checked; release with pipe_schedule_release(). */
 gt_status run_plan_schedule(const run_plan *p, int replica, pipe_schedule *out);

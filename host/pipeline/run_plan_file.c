@@ -23,14 +23,16 @@
 #define FORMAT "geartrain plan 1"
 enum { MOST_BYTES = 256 << 20 };        /* of a file: 65,536 ranks with their costs stay below */
 
-static const struct { const char *key; size_t offset; } costs[] = {
-    { "forward_s", offsetof(pipe_cost, forward) },
-    { "backward_input_s", offsetof(pipe_cost, backward_input) },
-    { "backward_weight_s", offsetof(pipe_cost, backward_weight) },
-    { "send_s", offsetof(pipe_cost, send) },
-    { "activation", offsetof(pipe_cost, activation) },
-    { "reduce_s", offsetof(pipe_cost, reduce) },
-    { "update_s", offsetof(pipe_cost, update) } };
+static const struct {
+    const char *key;
+    size_t offset;
+} costs[] = { { "forward_s", offsetof(pipe_cost, forward) },
+              { "backward_input_s", offsetof(pipe_cost, backward_input) },
+              { "backward_weight_s", offsetof(pipe_cost, backward_weight) },
+              { "send_s", offsetof(pipe_cost, send) },
+              { "activation", offsetof(pipe_cost, activation) },
+              { "reduce_s", offsetof(pipe_cost, reduce) },
+              { "update_s", offsetof(pipe_cost, update) } };
 enum { COSTS = sizeof costs / sizeof *costs };
 
 /* ---- writing ----------------------------------------------------------------------------- */
@@ -47,8 +49,7 @@ static json_t *cost_object(const pipe_cost *c)
 {
     json_t *o = json_object();
     for (int i = 0; i < COSTS; i++)
-        json_object_set_new(o, costs[i].key,
-                            json_real(*(const double *)((const char *)c + costs[i].offset)));
+        json_object_set_new(o, costs[i].key, json_real(*(const double *)((const char *)c + costs[i].offset)));
     return o;
 }
 
@@ -60,8 +61,8 @@ static json_t *replica_object(const run_plan *p, const run_replica *r)
         json_array_append_new(stages, integers(&r->rank[s * p->tensor], p->tensor));
     for (int v = 0; v < parts; v++)
         json_array_append_new(cost, cost_object(&r->cost[v]));
-    return json_pack("{s:i, s:i, s:o, s:o, s:o}", "micro_batches", r->micro_batches, "micro_batch",
-                     r->micro_batch, "stages", stages, "cut", integers(r->cut, parts + 1), "cost", cost);
+    return json_pack("{s:i, s:i, s:o, s:o, s:o}", "micro_batches", r->micro_batches, "micro_batch", r->micro_batch,
+                     "stages", stages, "cut", integers(r->cut, parts + 1), "cost", cost);
 }
 
 static json_t *plan_object(const run_plan *p)
@@ -70,14 +71,13 @@ static json_t *plan_object(const run_plan *p)
     for (int k = 0; k < p->tensor; k++)
         json_array_append_new(share, json_real(p->share[k]));
     for (int r = 0; r < p->ranks; r++)
-        json_array_append_new(ranks, json_pack("{s:s, s:f, s:f}", "device", p->device[r], "memory",
-                                               p->memory[r], "limit", p->limit[r]));
+        json_array_append_new(ranks, json_pack("{s:s, s:f, s:f}", "device", p->device[r], "memory", p->memory[r],
+                                               "limit", p->limit[r]));
     for (int i = 0; i < p->replicas; i++)
         json_array_append_new(replicas, replica_object(p, &p->replica[i]));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o, s:f, s:f, s:o, s:o}",
-                     "format", FORMAT, "batch", p->batch, "units", p->units, "tensor", p->tensor,
-                     "chunks", p->chunks, "recompute", p->recompute, "schedule", p->schedule,
-                     "sync", p->sync, "share", share, "step_s", p->step, "idle", p->idle,
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o, s:f, s:f, s:o, s:o}", "format", FORMAT, "batch",
+                     p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks, "recompute", p->recompute,
+                     "schedule", p->schedule, "sync", p->sync, "share", share, "step_s", p->step, "idle", p->idle,
                      "ranks", ranks, "replicas", replicas);
 }
 
@@ -126,8 +126,7 @@ static gt_status read_integers(int *out, const json_t *list, int count, const ch
         const json_t *v = json_array_get(list, (size_t)i);
         const json_int_t n = json_integer_value(v);
         if (!json_is_integer(v) || n < 0 || n > RUN_PLAN_MOST)
-            return gt_fail(GT_FORMAT, "'%s' has an entry that is not a number from 0 to %d", what,
-                           RUN_PLAN_MOST);
+            return gt_fail(GT_FORMAT, "'%s' has an entry that is not a number from 0 to %d", what, RUN_PLAN_MOST);
         out[i] = (int)n;
     }
     return GT_OK;
@@ -202,9 +201,8 @@ static gt_status read_replica(run_plan *p, const json_t *of, int i)
 {
     const json_t *stages = json_object_get(of, "stages");
     const size_t count = json_array_size(stages);
-    gt_status st = count && count <= (size_t)p->ranks
-                       ? run_plan_replica(p, i, (int)count)
-                       : gt_fail(GT_FORMAT, "'stages' is not a list of lists of ranks");
+    gt_status st = count && count <= (size_t)p->ranks ? run_plan_replica(p, i, (int)count)
+                                                      : gt_fail(GT_FORMAT, "'stages' is not a list of lists of ranks");
     run_replica *r = &p->replica[i];
     const int parts = r->stages * p->chunks;
     if (!st)
@@ -246,7 +244,7 @@ static gt_status read_plan(run_plan *p, const json_t *root)
     const json_t *recompute = json_object_get(root, "recompute");
     if (!format || strcmp(format, FORMAT))
         return gt_fail(GT_FORMAT, "'format' is not \"" FORMAT "\"; write a new one with geartrain plan "
-                       "--out");
+                                  "--out");
     gt_status st = read_sizes(p, root);
     if (st)
         return st;
@@ -275,8 +273,7 @@ static gt_status parse(run_plan *out, const char *text, size_t size, const char 
     *out = (run_plan){ 0 };
     json_error_t error;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    gt_status st = root ? read_plan(out, root)
-                        : gt_fail(GT_FORMAT, "line %d: %s", error.line, error.text);
+    gt_status st = root ? read_plan(out, root) : gt_fail(GT_FORMAT, "line %d: %s", error.line, error.text);
     json_decref(root);
     if (!st)
         return GT_OK;

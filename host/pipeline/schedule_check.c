@@ -10,10 +10,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORWARDED = 1, INPUT_DONE = 2, WEIGHT_DONE = 4, HAS_ACTIVATION = 8, HAS_GRADIENT = 16,
-       ACTIVATION_SENT = 32, GRADIENT_SENT = 64 };
+enum {
+    FORWARDED = 1,
+    INPUT_DONE = 2,
+    WEIGHT_DONE = 4,
+    HAS_ACTIVATION = 8,
+    HAS_GRADIENT = 16,
+    ACTIVATION_SENT = 32,
+    GRADIENT_SENT = 64
+};
 
-typedef struct channel { unsigned short *queue; int sent, received; } channel;
+typedef struct channel {
+    unsigned short *queue;
+    int sent, received;
+} channel;
 
 typedef struct proof {
     const pipe_schedule *s;
@@ -32,9 +42,10 @@ static int virtual_stage(const pipe_schedule *s, int rank, int chunk)
 static gt_status broken(const proof *p, int rank, const char *why)
 {
     const pipe_instruction i = p->s->list[rank][p->next[rank]];
-    return gt_fail(GT_MISMATCH, "schedule %s, rank %d, instruction %d (%s of micro-batch %d, chunk %d): "
-                   "%s", p->s->name, rank, p->next[rank], pipe_kind_name(i.kind), i.micro_batch,
-                   i.chunk, why);
+    return gt_fail(GT_MISMATCH,
+                   "schedule %s, rank %d, instruction %d (%s of micro-batch %d, chunk %d): "
+                   "%s",
+                   p->s->name, rank, p->next[rank], pipe_kind_name(i.kind), i.micro_batch, i.chunk, why);
 }
 
 /* Takes from a channel. 0: it is empty, wait. */
@@ -113,30 +124,24 @@ static gt_status step(proof *p, int rank, int *moved)
     switch (i->kind) {
     case PIPE_RECEIVE_ACTIVATION:
     case PIPE_RECEIVE_GRADIENT:
-        *moved = receive(i->kind == PIPE_RECEIVE_ACTIVATION ? &p->activations[v] : &p->gradients[v],
-                         i->micro_batch, &right);
+        *moved = receive(i->kind == PIPE_RECEIVE_ACTIVATION ? &p->activations[v] : &p->gradients[v], i->micro_batch,
+                         &right);
         why = right ? NULL : "another micro-batch was sent at this place";
         if (*moved)
             *state |= i->kind == PIPE_RECEIVE_ACTIVATION ? HAS_ACTIVATION : HAS_GRADIENT;
         break;
     case PIPE_SEND_ACTIVATION:
-    case PIPE_SEND_GRADIENT:
-        why = transmit(p, v, i, state);
-        break;
+    case PIPE_SEND_GRADIENT: why = transmit(p, v, i, state); break;
     case PIPE_FORWARD:
     case PIPE_BACKWARD_INPUT:
-    case PIPE_BACKWARD_WEIGHT:
-        why = compute(p, rank, v, i, state);
-        break;
+    case PIPE_BACKWARD_WEIGHT: why = compute(p, rank, v, i, state); break;
     case PIPE_REDUCE:
         why = p->done_weights[v] < s->micro_batches || p->reduced[v]++
-                  ? "its gradients are not complete, or it was done before" : NULL;
+                  ? "its gradients are not complete, or it was done before"
+                  : NULL;
         break;
-    case PIPE_UPDATE:
-        p->updated[rank] = 1;
-        break;
-    default:
-        why = "there is no such instruction";
+    case PIPE_UPDATE: p->updated[rank] = 1; break;
+    default: why = "there is no such instruction";
     }
     if (why)
         return broken(p, rank, why);
@@ -173,15 +178,16 @@ static gt_status complete(const proof *p)
     const int stages = s->ranks * s->chunks;
     for (int v = 0; v < stages; v++)
         if (p->done_weights[v] < s->micro_batches || !p->reduced[v])
-            return gt_fail(GT_MISMATCH, "schedule %s: chunk %d of rank %d is not complete", s->name,
-                           v / s->ranks, v % s->ranks);
+            return gt_fail(GT_MISMATCH, "schedule %s: chunk %d of rank %d is not complete", s->name, v / s->ranks,
+                           v % s->ranks);
     for (int v = 0; v < stages; v++)
         if (p->activations[v].sent != (v ? s->micro_batches : 0)
             || p->gradients[v].sent != (v < stages - 1 ? s->micro_batches : 0)
-            || p->activations[v].received != p->activations[v].sent
-            || p->gradients[v].received != p->gradients[v].sent)
-            return gt_fail(GT_MISMATCH, "schedule %s: sends and receives of chunk %d of rank %d do "
-                           "not pair up", s->name, v / s->ranks, v % s->ranks);
+            || p->activations[v].received != p->activations[v].sent || p->gradients[v].received != p->gradients[v].sent)
+            return gt_fail(GT_MISMATCH,
+                           "schedule %s: sends and receives of chunk %d of rank %d do "
+                           "not pair up",
+                           s->name, v / s->ranks, v % s->ranks);
     for (int r = 0; r < s->ranks; r++)
         if (!p->updated[r])
             return gt_fail(GT_MISMATCH, "schedule %s: rank %d has no update", s->name, r);
@@ -200,8 +206,8 @@ static int allocate(proof *p)
     p->reduced = calloc(stages, sizeof *p->reduced);
     p->updated = calloc((size_t)s->ranks, sizeof *p->updated);
     p->keeps = calloc((size_t)s->ranks, sizeof *p->keeps);
-    if (!p->state || !p->activations || !p->gradients || !p->next || !p->done_weights
-        || !p->reduced || !p->updated || !p->keeps)
+    if (!p->state || !p->activations || !p->gradients || !p->next || !p->done_weights || !p->reduced || !p->updated
+        || !p->keeps)
         return 0;
     for (size_t v = 0; v < stages; v++) {
         p->activations[v].queue = malloc(all * sizeof(unsigned short));
@@ -236,7 +242,8 @@ gt_status pipe_schedule_check(const pipe_schedule *s, int *kept)
     proof p = { .s = s, .kept = kept };
     if (kept)
         memset(kept, 0, (size_t)s->ranks * sizeof *kept);
-    gt_status st = allocate(&p) ? run(&p) : gt_fail(GT_NO_MEMORY, "no memory to check a schedule of %d ranks", s->ranks);
+    gt_status st = allocate(&p) ? run(&p)
+                                : gt_fail(GT_NO_MEMORY, "no memory to check a schedule of %d ranks", s->ranks);
     if (!st)
         st = complete(&p);
     release(&p);

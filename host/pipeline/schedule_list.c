@@ -99,9 +99,7 @@ static void issue(list_scheduler *g, int r, pipe_kind kind, double when)
             g->gradient_at[(size_t)(r - 1) * all + (size_t)p->inputs] = p->now + g->costs[r - 1].send;
         schedule_backward_input(&w, 0, p->inputs++);
         break;
-    default:
-        p->now = when + c->backward_weight;
-        schedule_backward_weight(&w, 0, p->weights++, &p->left);
+    default: p->now = when + c->backward_weight; schedule_backward_weight(&w, 0, p->weights++, &p->left);
     }
 }
 
@@ -150,7 +148,8 @@ static gt_status play_order(pipe_schedule *s, const pipe_cost *costs, const doub
     list_scheduler g = { s, costs, calloc((size_t)s->ranks, sizeof(rank_progress)), malloc(cells * sizeof(double)),
                          malloc(cells * sizeof(double)) };
     gt_status st = g.progress && g.activation_at && g.gradient_at
-                       ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to search a schedule of %d ranks", s->ranks);
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "no memory to search a schedule of %d ranks", s->ranks);
     for (size_t i = 0; !st && i < cells; i++)
         g.activation_at[i] = g.gradient_at[i] = INFINITY;
     for (int r = 0; !st && r < s->ranks; r++) {
@@ -179,8 +178,8 @@ static int fits(const pipe_schedule *s, const pipe_cost *costs, const double *me
 }
 
 /* Takes `candidate` over if it fits and is faster than what *best holds; releases the other. */
-static gt_status consider(pipe_schedule *best, double *seconds, pipe_schedule *candidate,
-                          const pipe_cost *costs, const double *memory, int *kept)
+static gt_status consider(pipe_schedule *best, double *seconds, pipe_schedule *candidate, const pipe_cost *costs,
+                          const double *memory, int *kept)
 {
     pipe_simulation sim;
     gt_status st = pipe_schedule_check(candidate, kept);

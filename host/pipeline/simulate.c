@@ -8,7 +8,11 @@
 
 #include <stdlib.h>
 
-typedef struct wire { double *arrival; int sent, received; double free_at; } wire;
+typedef struct wire {
+    double *arrival;
+    int sent, received;
+    double free_at;
+} wire;
 
 typedef struct play {
     const pipe_schedule *s;
@@ -49,12 +53,14 @@ static int step(play *p, int r)
         p->now[r] = later(begin, w->arrival[w->received++]);
         break;
     case PIPE_SEND_ACTIVATION: transmit(&p->activations[v + 1], begin, c->send); break;
-    case PIPE_SEND_GRADIENT:   transmit(&p->gradients[v - 1], begin, p->costs[v - 1].send); break;
-    case PIPE_FORWARD:         work = c->forward; break;
-    case PIPE_BACKWARD_INPUT:  work = c->backward_input; break;
+    case PIPE_SEND_GRADIENT: transmit(&p->gradients[v - 1], begin, p->costs[v - 1].send); break;
+    case PIPE_FORWARD: work = c->forward; break;
+    case PIPE_BACKWARD_INPUT: work = c->backward_input; break;
     case PIPE_BACKWARD_WEIGHT: work = c->backward_weight; break;
-    case PIPE_REDUCE:          summing = later(p->reduced[r], begin);
-                               p->reduced[r] = summing + c->reduce; break;
+    case PIPE_REDUCE:
+        summing = later(p->reduced[r], begin);
+        p->reduced[r] = summing + c->reduce;
+        break;
     default:
         p->now[r] = later(begin, p->reduced[r]);
         for (int chunk = 0; chunk < s->chunks; chunk++)
@@ -109,8 +115,8 @@ static int allocate(play *p, int want_events)
     out->busy = calloc(ranks, sizeof *out->busy);
     out->end = calloc(ranks, sizeof *out->end);
     out->event = want_events ? calloc(ranks, sizeof *out->event) : NULL;
-    if (!p->activations || !p->gradients || !p->next || !p->now || !p->reduced || !out->busy
-        || !out->end || (want_events && !out->event))
+    if (!p->activations || !p->gradients || !p->next || !p->now || !p->reduced || !out->busy || !out->end
+        || (want_events && !out->event))
         return 0;
     for (size_t v = 0; v < stages; v++) {
         p->activations[v].arrival = malloc((size_t)s->micro_batches * sizeof(double));
@@ -140,12 +146,13 @@ static void release(play *p)
     free(p->reduced);
 }
 
-gt_status pipe_simulate(pipe_simulation *out, const pipe_schedule *s, const pipe_cost *costs,
-                        int want_events)
+gt_status pipe_simulate(pipe_simulation *out, const pipe_schedule *s, const pipe_cost *costs, int want_events)
 {
     *out = (pipe_simulation){ .ranks = s->ranks };
     play p = { .s = s, .costs = costs, .out = out };
-    gt_status st = allocate(&p, want_events) ? run(&p) : gt_fail(GT_NO_MEMORY, "no memory to simulate a schedule of %d ranks", s->ranks);
+    gt_status st = allocate(&p, want_events)
+                       ? run(&p)
+                       : gt_fail(GT_NO_MEMORY, "no memory to simulate a schedule of %d ranks", s->ranks);
     if (!st)
         sum_up(out, &p);
     else

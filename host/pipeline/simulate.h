@@ -9,7 +9,9 @@
 
 #include "host/pipeline/pipe_schedule.h"
 
-typedef struct pipe_event { double begin, end; } pipe_event;
+typedef struct pipe_event {
+    double begin, end;
+} pipe_event;
 
 typedef struct pipe_simulation {
     double step;                /* seconds from the first forward to the last update       */
@@ -23,8 +25,7 @@ typedef struct pipe_simulation {
 
 /* costs: one a virtual stage. want_events: fill `event`. The schedule must pass
  * pipe_schedule_check(). */
-gt_status pipe_simulate(pipe_simulation *out, const pipe_schedule *s, const pipe_cost *costs,
-                        int want_events);
+gt_status pipe_simulate(pipe_simulation *out, const pipe_schedule *s, const pipe_cost *costs, int want_events);
 void pipe_simulation_release(pipe_simulation *s);
 
 #endif

@@ -34,10 +34,18 @@ typedef struct chunk {
 } chunk;
 
 /* When a program was queued, and (from the completion thread) when it was done. */
-typedef struct stamp { stage *of; int index; uint64_t queued; } stamp;
+typedef struct stamp {
+    stage *of;
+    int index;
+    uint64_t queued;
+} stamp;
 
 /* The same for the trace, where the host may be a step ahead: a ring of them. */
-typedef struct traced { stage *of; uint64_t queued; gt_span span; } traced;
+typedef struct traced {
+    stage *of;
+    uint64_t queued;
+    gt_span span;
+} traced;
 enum { STEPS_AHEAD = 3 };
 
 struct stage {
@@ -82,8 +90,10 @@ static gt_status build_chunk(stage *s, int c, const stage_model *m)
 {
     const run_replica *r = replica_of(s);
     const int v = virtual_stage(s, c);
-    const graph_part part = { .first_unit = r->cut[v], .units = r->cut[v + 1] - r->cut[v],
-                              .ranks = s->plan->tensor, .rank = s->place.tensor_rank,
+    const graph_part part = { .first_unit = r->cut[v],
+                              .units = r->cut[v + 1] - r->cut[v],
+                              .ranks = s->plan->tensor,
+                              .rank = s->place.tensor_rank,
                               .share = s->plan->share };
     chunk *k = &s->chunk[c];
     gt_status st = graph_create(&k->graph, m->storage, r->micro_batch, m->seq);
@@ -131,8 +141,7 @@ static gt_status allocate(stage *s)
     return GT_OK;
 }
 
-gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm,
-                      const stage_model *m, int train)
+gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm, const stage_model *m, int train)
 {
     *out = NULL;
     stage *s = calloc(1, sizeof *s);
@@ -221,8 +230,7 @@ int stage_is_last(const stage *s)
 /* ---- placing ------------------------------------------------------------------------------- */
 
 /* An edge to or from virtual stage v, the end of this rank being `value`. */
-static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, int value,
-                         const graph *g)
+static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, int value, const graph *g)
 {
     const run_replica *r = replica_of(s);
     const graph_value *x = graph_value_at(g, value);
@@ -230,8 +238,7 @@ static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, 
     const uint64_t bytes = (uint64_t)shape_count(&x->shape) * dtype_size(x->type);
     const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
     const int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
-    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), bytes,
-                       depth < 2 ? 2 : depth);
+    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), bytes, depth < 2 ? 2 : depth);
 }
 
 static gt_status connect_chunk(stage *s, int c)
@@ -344,16 +351,17 @@ static gt_status note_end(void *context, uint64_t now)
     const stamp *t = context;
     stage *s = t->of;
     const uint64_t from = t->queued > s->last_end ? t->queued : s->last_end;
-    s->events[t->index] = (pipe_event){ (double)(from - s->start) * 1e-9,
-                                        (double)(now - s->start) * 1e-9 };
+    s->events[t->index] = (pipe_event){ (double)(from - s->start) * 1e-9, (double)(now - s->start) * 1e-9 };
     s->last_end = now;
     return GT_OK;
 }
 
 static const char *program_name(const stage *s, pipe_kind kind)
 {
-    return kind == PIPE_FORWARD ? "forward" : kind == PIPE_BACKWARD_INPUT ? "backward, inputs"
-           : s->split ? "backward, weights" : "backward";
+    return kind == PIPE_FORWARD          ? "forward"
+           : kind == PIPE_BACKWARD_INPUT ? "backward, inputs"
+           : s->split                    ? "backward, weights"
+                                         : "backward";
 }
 
 /* On the completion thread. */
@@ -485,16 +493,12 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     s->stamps[index].queued = gt_now_ns();
     gt_trace_of(s->step, m + 1, c + 1);
     switch ((pipe_kind)i->kind) {
-    case PIPE_RECEIVE_ACTIVATION:
-        return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
+    case PIPE_RECEIVE_ACTIVATION: return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
     case PIPE_SEND_ACTIVATION:
-        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion,
-                         &s->waited);
-    case PIPE_RECEIVE_GRADIENT:
-        return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
+        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion, &s->waited);
+    case PIPE_RECEIVE_GRADIENT: return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
     case PIPE_SEND_GRADIENT:
-        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion,
-                         &s->waited);
+        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion, &s->waited);
     case PIPE_FORWARD:
         st = forward(s, calls, c, m);
         computes = 1;
@@ -510,11 +514,8 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     case PIPE_REDUCE:                   /* what is complete earlier was told within the backward-weight */
         gt_trace_of(s->step, 0, c + 1);
         return calls->gradients ? calls->gradients(calls->context, c, launches_of_last(k), 1) : GT_OK;
-    case PIPE_UPDATE:
-        gt_trace_of(s->step, 0, 0);
-        return calls->update ? calls->update(calls->context) : GT_OK;
-    case PIPE_KINDS:
-        break;
+    case PIPE_UPDATE: gt_trace_of(s->step, 0, 0); return calls->update ? calls->update(calls->context) : GT_OK;
+    case PIPE_KINDS: break;
     }
     return st || !computes ? st : stamp_end(s, index);
 }
@@ -599,7 +600,8 @@ gt_status stage_settle(stage *s)
     gt_status st = dev_completion_drain(s->completion);
     const uint64_t all = sent(s);
     s->report = (stage_report){ .seconds = (double)(s->last_end - s->start) * 1e-9,
-                                .waited = (double)s->waited * 1e-9, .sent = all - s->sent_before };
+                                .waited = (double)s->waited * 1e-9,
+                                .sent = all - s->sent_before };
     s->sent_before = all;
     for (int i = 0; i < s->count; i++)
         if (computes(s->list[i].kind))

@@ -29,8 +29,7 @@
 
 typedef struct stage stage;
 
-typedef gt_status (*stage_builder)(graph *g, const void *config, const graph_part *part, int train,
-                                   int recompute);
+typedef gt_status (*stage_builder)(graph *g, const void *config, const graph_part *part, int train, int recompute);
 
 typedef struct stage_model {
     const void *config;
@@ -41,14 +40,13 @@ typedef struct stage_model {
 
 /* plan and comm must outlive the stage. comm NULL: the only rank. train 0: forward only, without
  * dropout, one micro-batch in flight (validation). */
-gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm,
-                      const stage_model *m, int train);
-void      stage_release(stage *s);                  /* takes NULL */
+gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm, const stage_model *m, int train);
+void stage_release(stage *s);                  /* takes NULL */
 
-int          stage_chunks(const stage *s);
+int stage_chunks(const stage *s);
 const graph *stage_graph(const stage *s, int chunk);
-int          stage_is_first(const stage *s);        /* holds the embedding */
-int          stage_is_last(const stage *s);         /* holds the head      */
+int stage_is_first(const stage *s);        /* holds the embedding */
+int stage_is_last(const stage *s);         /* holds the head      */
 
 typedef struct stage_place_options {
     exec_options exec;              /* device, kernels, gemm, params, bindings, exchange       */
@@ -58,9 +56,9 @@ typedef struct stage_place_options {
 /* As exec_create() and exec_ready(): all that share `passing` are placed before one is ready. */
 gt_status stage_place(stage *s, const stage_place_options *o);
 gt_status stage_ready(stage *s);
-exec     *stage_exec(stage *s, int chunk);          /* the first of its copies             */
+exec *stage_exec(stage *s, int chunk);          /* the first of its copies             */
 /* Bytes of activations of all micro-batches in flight, without `passing`. */
-uint64_t  stage_bytes(const stage *s);
+uint64_t stage_bytes(const stage *s);
 
 /* What a run asks its caller for. */
 typedef struct stage_calls {
@@ -83,7 +81,7 @@ gt_status stage_stops(stage *s, int chunk, const int *stops, int count);
  * stop (host/base/activity.h): GT_INTERRUPTED; with other ranks it goes through to the end, without
  * computing, since they wait for what it sends, and stage_stopped() says that the step is void. */
 gt_status stage_run(stage *s, const stage_calls *calls);
-int       stage_stopped(const stage *s);
+int stage_stopped(const stage *s);
 /* Forward of `count` micro-batches; for stages built with train 0. */
 gt_status stage_forward(stage *s, const stage_calls *calls, int count);
 /* Waits until everything is sent and every time is known. */
@@ -92,11 +90,11 @@ gt_status stage_settle(stage *s);
 /* Of the last settled run, seconds from its begin: one entry an instruction of this rank. Of a receive
  * how long the host waited; of a reduce and the update what stage_note() said. Sends have none. */
 const pipe_schedule *stage_schedule(const stage *s);
-const pipe_event    *stage_events(const stage *s);
+const pipe_event *stage_events(const stage *s);
 /* For who traces what comes after the programs of a step, on the completion thread: when the newest
  * program ended, and that something else lasted until `now`. */
-uint64_t             stage_traced_until(stage *s, uint64_t now);
-uint64_t             stage_began(const stage *s);   /* gt_now_ns() of its begin           */
+uint64_t stage_traced_until(stage *s, uint64_t now);
+uint64_t stage_began(const stage *s);   /* gt_now_ns() of its begin           */
 /* When what the caller queued was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
  * Kept until the next run. */
 void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t end);

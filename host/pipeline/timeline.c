@@ -19,11 +19,21 @@ enum { WIDTH = 1000, MARGIN = 16, TICKS = 9, SHADES = 4, MOST_RANKS_TALL = 12, M
 
 /* What may be seen. Of the first three each shade is a row of `seen`. */
 typedef enum what {
-    FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT, UPDATE, SUMS, WAIT_ACTIVATION, WAIT_GRADIENT, WAIT_SUMS, IDLE,
+    FORWARD,
+    BACKWARD_INPUT,
+    BACKWARD_WEIGHT,
+    UPDATE,
+    SUMS,
+    WAIT_ACTIVATION,
+    WAIT_GRADIENT,
+    WAIT_SUMS,
+    IDLE,
     WHATS
 } what;
 
-static const struct look { const char *class, *colour, *name; } looks[WHATS] = {
+static const struct look {
+    const char *class, *colour, *name;
+} looks[WHATS] = {
     [FORWARD] = { "f", GT_SVG_BLUE, "forward" },
     [BACKWARD_INPUT] = { "b", GT_SVG_ORANGE, "backward, inputs" },
     [BACKWARD_WEIGHT] = { "w", GT_SVG_GREEN, "backward, weights" },
@@ -32,7 +42,8 @@ static const struct look { const char *class, *colour, *name; } looks[WHATS] = {
     [WAIT_ACTIVATION] = { "wa", NULL, "waits for activation" },
     [WAIT_GRADIENT] = { "wg", NULL, "waits for gradient" },
     [WAIT_SUMS] = { "ws", NULL, "waits for all-reduce" },
-    [IDLE] = { "i", NULL, "idle" } };
+    [IDLE] = { "i", NULL, "idle" }
+};
 
 typedef struct drawing {
     const pipe_picture *p;
@@ -77,8 +88,11 @@ static void rectangle(drawing *d, what w, int shade, double from, double to, int
 
 static what what_of(const pipe_instruction *i)
 {
-    return i->kind == PIPE_FORWARD ? FORWARD : i->kind == PIPE_BACKWARD_INPUT ? BACKWARD_INPUT
-           : i->kind == PIPE_BACKWARD_WEIGHT ? BACKWARD_WEIGHT : i->kind == PIPE_UPDATE ? UPDATE : WHATS;
+    return i->kind == PIPE_FORWARD           ? FORWARD
+           : i->kind == PIPE_BACKWARD_INPUT  ? BACKWARD_INPUT
+           : i->kind == PIPE_BACKWARD_WEIGHT ? BACKWARD_WEIGHT
+           : i->kind == PIPE_UPDATE          ? UPDATE
+                                             : WHATS;
 }
 
 /* joined: it stands for several micro-batches, and has no number. */
@@ -93,8 +107,7 @@ static void box(drawing *d, const pipe_instruction *i, int joined, double from, 
     if (joined || w == UPDATE || d->band < 10 || (to - from) * d->scale < gt_svg_width(number, size) + 3.0)
         return;
     fill_of(fill, d, w, shade);
-    snprintf(more, sizeof more, "class=\"%s\" font-size=\"%.0f\"", gt_svg_lightness(fill) < 0.5 ? "nl" : "nd",
-             size);
+    snprintf(more, sizeof more, "class=\"%s\" font-size=\"%.0f\"", gt_svg_lightness(fill) < 0.5 ? "nl" : "nd", size);
     gt_svg_text(&d->body, d->left + 0.5 * (from + to) * d->scale, y + 0.5 * d->band + 0.36 * size, more, number);
 }
 
@@ -118,8 +131,7 @@ static void gap(drawing *d, int rank, int after, int next, double from, double t
     const pipe_event *e = d->p->events[rank];
     for (int i = after + 1; i < next; i++)
         if (list[i].kind == PIPE_RECEIVE_ACTIVATION || list[i].kind == PIPE_RECEIVE_GRADIENT)
-            wait_in(d, list[i].kind == PIPE_RECEIVE_ACTIVATION ? WAIT_ACTIVATION : WAIT_GRADIENT, &e[i],
-                    &from, to, y);
+            wait_in(d, list[i].kind == PIPE_RECEIVE_ACTIVATION ? WAIT_ACTIVATION : WAIT_GRADIENT, &e[i], &from, to, y);
     if (next < d->s->count[rank] && list[next].kind == PIPE_UPDATE)
         wait_in(d, WAIT_SUMS, &(pipe_event){ from, to }, &from, to, y);
     if ((to - from) * d->scale >= 0.3)
@@ -193,7 +205,8 @@ static double widest_label(const pipe_picture *p)
         const double a = gt_svg_width(name_of(p, r, name, sizeof name), 12.0);
         const double b = gt_svg_width(place_of(p, r), p->schedule->ranks <= MOST_RANKS_TALL ? 10.0 : 12.0);
         most = fmax(most, p->schedule->ranks <= MOST_RANKS_TALL ? fmax(a, b)
-                          : b > 0.0 ? a + b + gt_svg_width(", ", 12.0) : a);
+                          : b > 0.0                             ? a + b + gt_svg_width(", ", 12.0)
+                                                                : a);
     }
     return most;
 }
@@ -272,18 +285,21 @@ static int legend(gt_text *out, const drawing *d, double y, double right)
 static void styles(gt_text *out, const drawing *d)
 {
     char fill[8];
-    static const struct { const char *id, *colour, *path; } hatches[] = {
-        { "wa", GT_SVG_BLUE, "M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2" },
-        { "wg", "#c98a10", "M-1,5 l2,2 M0,0 l6,6 M5,-1 l2,2" },
-        { "ws", GT_SVG_RED, "M0,3 h6 M3,0 v6" } };
+    static const struct {
+        const char *id, *colour, *path;
+    } hatches[] = { { "wa", GT_SVG_BLUE, "M-1,1 l2,-2 M0,6 l6,-6 M5,7 l2,-2" },
+                    { "wg", "#c98a10", "M-1,5 l2,2 M0,0 l6,6 M5,-1 l2,2" },
+                    { "ws", GT_SVG_RED, "M0,3 h6 M3,0 v6" } };
     gt_text_printf(out, "<defs>\n");
     for (int i = 0; i < 3; i++)
-        gt_text_printf(out, "<pattern id=\"%s\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\"><rect "
+        gt_text_printf(out,
+                       "<pattern id=\"%s\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\"><rect "
                        "width=\"6\" height=\"6\" fill=\"#fff\"/><path d=\"%s\" stroke=\"%s\" stroke-width=\"1.1\"/>"
-                       "</pattern>\n", hatches[i].id, hatches[i].path, hatches[i].colour);
+                       "</pattern>\n",
+                       hatches[i].id, hatches[i].path, hatches[i].colour);
     gt_text_printf(out, "</defs>\n<style>\ntext{fill:" GT_SVG_INK "}.r{text-anchor:end}.q{fill:" GT_SVG_GREY "}"
-                   ".a{text-anchor:middle;font-size:11px}.g{stroke:" GT_SVG_LINE "}.nd,.nl{text-anchor:middle}"
-                   ".nl{fill:#fff}\n.i{fill:#eeeeee}.wa{fill:url(#wa)}.wg{fill:url(#wg)}.ws{fill:url(#ws)}");
+                        ".a{text-anchor:middle;font-size:11px}.g{stroke:" GT_SVG_LINE "}.nd,.nl{text-anchor:middle}"
+                        ".nl{fill:#fff}\n.i{fill:#eeeeee}.wa{fill:url(#wa)}.wg{fill:url(#wg)}.ws{fill:url(#ws)}");
     for (int w = 0; w <= SUMS; w++)
         for (int k = 0; k < (w < UPDATE ? d->shades : 1); k++) {
             char number[16] = "";
@@ -297,8 +313,10 @@ static void styles(gt_text *out, const drawing *d)
 
 static void head(gt_text *out, double width, double height)
 {
-    gt_text_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f "
-                   "%.0f\" font-family=\"" GT_SVG_FONTS "\" font-size=\"12\">\n", width, height, width, height);
+    gt_text_printf(out,
+                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f "
+                   "%.0f\" font-family=\"" GT_SVG_FONTS "\" font-size=\"12\">\n",
+                   width, height, width, height);
 }
 
 gt_status pipe_timeline_svg(gt_text *out, const pipe_picture *p)

@@ -19,8 +19,7 @@ static gt_status read_bytes(double *out, const json_t *of, const char *key, cons
     if (json_is_number(v))
         *out = json_number_value(v);
     else if (!json_is_string(v) || gt_parse_bytes(&bytes, json_string_value(v)))
-        return gt_fail(GT_FORMAT, "cluster file: '%s' of %s is not a number of bytes like \"80GB\"",
-                       key, where);
+        return gt_fail(GT_FORMAT, "cluster file: '%s' of %s is not a number of bytes like \"80GB\"", key, where);
     else
         *out = (double)bytes;
     return *out > 0 ? GT_OK : gt_fail(GT_FORMAT, "cluster file: '%s' of %s is not above 0", key, where);
@@ -136,8 +135,7 @@ gt_status pipe_cluster_read(pipe_cluster *out, const char *path)
     if (st)
         return st;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    st = root ? read_all(out, root)
-              : gt_fail(GT_FORMAT, "cluster file: line %d: %s", error.line, error.text);
+    st = root ? read_all(out, root) : gt_fail(GT_FORMAT, "cluster file: line %d: %s", error.line, error.text);
     json_decref(root);
     free(text);
     if (st) {

@@ -75,10 +75,11 @@ static gt_status settle_memory(run_plan *out, int i)
             const int counted = r->stages - k < r->micro_batches ? r->stages - k : r->micro_batches;
             out->memory[rank] += (kept[k] - counted) * r->cost[k].activation;
             if (out->memory[rank] > out->limit[rank] * (1 + 1e-9))
-                st = gt_fail(GT_MISMATCH, "stage %d of replica %d would keep %d micro-batches in a run with "
+                st = gt_fail(GT_MISMATCH,
+                             "stage %d of replica %d would keep %d micro-batches in a run with "
                              "schedule %s, which takes %.3g of %.3g bytes; plan with a smaller --batch, or give "
-                             "its device more memory", k, i, kept[k], out->schedule, out->memory[rank],
-                             out->limit[rank]);
+                             "its device more memory",
+                             k, i, kept[k], out->schedule, out->memory[rank], out->limit[rank]);
         }
     free(kept);
     return st;
@@ -90,8 +91,7 @@ gt_status pipe_plan_to_run(run_plan *out, const pipe_cluster *c, const pipe_job 
     int *rank = malloc((size_t)c->devices * sizeof *rank);
     if (!rank)
         return gt_fail(GT_NO_MEMORY, "no memory for a plan of %d devices", c->devices);
-    gt_status st = run_plan_create(out, number_ranks(rank, c, p), job->units, job->batch, p->tensor, 1,
-                                   p->replicas);
+    gt_status st = run_plan_create(out, number_ranks(rank, c, p), job->units, job->batch, p->tensor, 1, p->replicas);
     for (int i = 0; !st && i < p->replicas; i++)
         st = fill_replica(out, i, c, p, rank);
     if (!st) {

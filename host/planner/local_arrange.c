@@ -107,8 +107,7 @@ static int span_fits(const group_table *t, int group, int i, int from, int to, i
     return group_bytes(t, &p, kept, 1) <= t->memory[group];
 }
 
-int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight,
-                double limit)
+int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight, double limit)
 {
     const int ahead = stages - place, kept = ahead < flight ? ahead : flight;
     const int units = t->job->units, most = units - (ahead - 1);
@@ -163,8 +162,8 @@ static void note_misfit(misfit *why, const group_table *t, int group, double nee
     if (need / t->memory[group] >= why->over)
         return;
     why->over = need / t->memory[group];
-    snprintf(why->text, sizeof why->text, "rank %d (%s) would need %s and may use %s",
-             t->rank[group * t->tensor], r->device, gt_format_bytes(a, sizeof a, (uint64_t)need),
+    snprintf(why->text, sizeof why->text, "rank %d (%s) would need %s and may use %s", t->rank[group * t->tensor],
+             r->device, gt_format_bytes(a, sizeof a, (uint64_t)need),
              gt_format_bytes(b, sizeof b, (uint64_t)t->memory[group]));
 }
 
@@ -199,8 +198,7 @@ static void sum_up(const group_table *t, int stages, int i, bottleneck *b)
         b->parameters = fmax(b->parameters, p.parameters);
         b->update = fmax(b->update, p.cost.update);
         b->fill += p.cost.forward + p.cost.backward_input
-                   + (s + 1 < stages ? 2 * group_send(t, b->group[s], b->group[s + 1], i)
-                                     : p.cost.backward_weight);
+                   + (s + 1 < stages ? 2 * group_send(t, b->group[s], b->group[s + 1], i) : p.cost.backward_weight);
     }
 }
 
@@ -242,8 +240,8 @@ double arranger_predict(arranger *a, int set, int i, int k, int replicas)
     if (k > PIPE_MOST_MICRO_BATCHES || groups_of(set) > a->t->job->units)
         return INFINITY;
     const bottleneck *b = bottleneck_of(a, set, i, k);
-    return isinf(b->seconds) ? INFINITY : b->fill + (k - 1) * b->seconds + b->update
-                                              + group_ring(a->t, b->parameters, replicas);
+    return isinf(b->seconds) ? INFINITY
+                             : b->fill + (k - 1) * b->seconds + b->update + group_ring(a->t, b->parameters, replicas);
 }
 
 /* ---- judging one -------------------------------------------------------------------------- */
@@ -255,8 +253,7 @@ static void price(const group_table *t, arrangement *x, int replicas, part_price
     memset(all, 0, (size_t)x->stages * sizeof *all);
     for (int v = 0; v < parts; v++) {
         const int s = v % x->stages, next = (v + 1) % x->stages;
-        const part_price p = group_price(t, x->group[s], x->size_at, x->cut[v], x->cut[v + 1], replicas,
-                                         x->stages > 1);
+        const part_price p = group_price(t, x->group[s], x->size_at, x->cut[v], x->cut[v + 1], replicas, x->stages > 1);
         x->cost[v] = p.cost;
         x->cost[v].send = v + 1 < parts ? group_send(t, x->group[s], x->group[next], x->size_at) : 0.0;
         all[s].parameters += p.parameters;
@@ -391,8 +388,7 @@ static int next_order(int *group, int n)
     return 1;
 }
 
-static gt_status try_all(arranger *a, arrangement *best, arrangement x, int set, int replicas,
-                         const char *schedule)
+static gt_status try_all(arranger *a, arrangement *best, arrangement x, int set, int replicas, const char *schedule)
 {
     const int parts = x.stages * x.chunks, units = a->t->job->units;
     gt_status st = GT_OK;
@@ -464,14 +460,14 @@ static void start_from(const bottleneck *b, int chunks, int units, arrangement *
 
 /* Every order and cut where they are few, else the program's answer moved about. A list is searched
  * for anew each time it is judged, so fewer are few. */
-static gt_status arrange_size(arranger *a, arrangement *best, int set, int i, int k, int replicas,
-                              const char *schedule)
+static gt_status arrange_size(arranger *a, arrangement *best, int set, int i, int k, int replicas, const char *schedule)
 {
     const int chunks = pipe_schedule_find(schedule)->interleaves ? CHUNKS : 1, units = a->t->job->units;
     const int few = pipe_schedule_find(schedule)->searched ? MOST_EXHAUSTIVE / 50 : MOST_EXHAUSTIVE;
     const bottleneck *b = bottleneck_of(a, set, i, k);
-    arrangement x = { .stages = groups_of(set), .chunks = chunks, .micro_batches = k, .size_at = i,
-                      .seconds = INFINITY };
+    arrangement x = {
+        .stages = groups_of(set), .chunks = chunks, .micro_batches = k, .size_at = i, .seconds = INFINITY
+    };
     gt_status st = GT_OK;
     if (isfinite(b->seconds)) {
         start_from(b, chunks, units, &x);
@@ -519,16 +515,14 @@ gt_status arranger_best(arranger *a, const arrangement **out, int set, int seque
                           + (unsigned char)schedule[0];
     entry **at = &a->bucket[hash % BUCKETS];
     for (const entry *e = *at; e; e = e->next)
-        if (e->set == set && e->sequences == sequences && e->replicas == replicas
-            && !strcmp(e->schedule, schedule)) {
+        if (e->set == set && e->sequences == sequences && e->replicas == replicas && !strcmp(e->schedule, schedule)) {
             *out = &e->best;
             return GT_OK;
         }
     entry *e = calloc(1, sizeof *e);
     if (!e)
         return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for one more arrangement");
-    *e = (entry){ .next = *at, .set = set, .sequences = sequences, .replicas = replicas,
-                  .schedule = schedule };
+    *e = (entry){ .next = *at, .set = set, .sequences = sequences, .replicas = replicas, .schedule = schedule };
     *at = e;
     *out = &e->best;
     return arrange(a, e);

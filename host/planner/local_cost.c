@@ -55,8 +55,7 @@ static profile_cost group_cost(const group_table *t, int group, profile_kind kin
         sum.backward_input = largest(sum.backward_input, t->share[k] * c.backward_input);
         sum.backward_weight = largest(sum.backward_weight, t->share[k] * c.backward_weight);
         sum.kept = largest(sum.kept, t->share[k] * c.kept);
-        sum.passing = largest(sum.passing, t->tensor > 1 ? t->share[k] * c.passing + p->output * n
-                                                         : c.passing);
+        sum.passing = largest(sum.passing, t->tensor > 1 ? t->share[k] * c.passing + p->output * n : c.passing);
     }
     if (t->tensor > 1) {
         const profile *p = &t->job->rank[t->rank[group * t->tensor]].profile;
@@ -103,8 +102,7 @@ gt_status group_table_make(group_table *out, const local_job *job, int tensor, i
             t.memory[s] = fmin(t.memory[s], job->rank[t.rank[s * tensor + k]].memory);
         for (int i = 0; i < sizes; i++)
             for (int kind = 0; kind < PROFILE_KINDS; kind++)
-                t.unit[(s * sizes + i) * PROFILE_KINDS + kind] =
-                    group_cost(&t, s, (profile_kind)kind, size[i]);
+                t.unit[(s * sizes + i) * PROFILE_KINDS + kind] = group_cost(&t, s, (profile_kind)kind, size[i]);
     }
     *out = t;
     return GT_OK;
@@ -168,16 +166,16 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     const int first = from == 0, last = to == units;
     part_price sum = { 0 };
     add_units(&sum, group_unit(t, group, i, PROFILE_EMBEDDING), first, p->parameters[PROFILE_EMBEDDING]);
-    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last,
-              p->parameters[PROFILE_LAYER]);
+    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last, p->parameters[PROFILE_LAYER]);
     add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p->parameters[PROFILE_HEAD]);
     const double tied = first && last ? p->tied : 0.0;
     sum.parameters -= tied;
     double share = 0, update = 0;
     for (int k = 0; k < t->tensor; k++) {
         share = largest(share, t->share[k]);
-        update = largest(update, t->share[k] * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first,
-                                                         to - from - first - last, last));
+        update = largest(update, t->share[k]
+                                     * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first,
+                                                 to - from - first - last, last));
     }
     const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
     sum.cost.reduce = ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
@@ -232,8 +230,7 @@ static gt_status table_of(group_table *out, const run_plan *p, const local_job *
             at++;
         if (at == sizes && sizes < MOST_SIZES)
             size[sizes++] = r->micro_batch;
-        memcpy(rank + groups * p->tensor, r->rank,
-               (size_t)r->stages * (size_t)p->tensor * sizeof *rank);
+        memcpy(rank + groups * p->tensor, r->rank, (size_t)r->stages * (size_t)p->tensor * sizeof *rank);
         groups += r->stages;
     }
     gt_status st = group_table_make(out, job, p->tensor, p->recompute, groups, rank, p->share, size, sizes);
@@ -268,8 +265,7 @@ static part_price price_stage(const group_table *t, const run_plan *p, int i, in
 }
 
 /* Costs of replica i, whose first group is `group`; its schedule gives memory, step and work. */
-static gt_status judge_replica(run_plan *p, const group_table *t, int i, int group, double *step,
-                               double *busy)
+static gt_status judge_replica(run_plan *p, const group_table *t, int i, int group, double *step, double *busy)
 {
     const run_replica *r = &p->replica[i];
     const int at = size_index(t, r->micro_batch);
@@ -277,8 +273,8 @@ static gt_status judge_replica(run_plan *p, const group_table *t, int i, int gro
     pipe_simulation sim = { 0 };
     part_price *all = malloc((size_t)r->stages * sizeof *all);
     int *kept = malloc((size_t)r->stages * sizeof *kept);
-    gt_status st = all && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the costs of %d stages",
-                                                 r->stages);
+    gt_status st = all && kept ? GT_OK
+                               : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the costs of %d stages", r->stages);
     for (int k = 0; !st && k < r->stages; k++)
         all[k] = price_stage(t, p, i, k, group + k, at);
     if (!st)
@@ -289,8 +285,7 @@ static gt_status judge_replica(run_plan *p, const group_table *t, int i, int gro
         st = pipe_simulate(&sim, &s, r->cost, 0);
     for (int k = 0; !st && k < r->stages * p->tensor; k++) {
         const int stage = k / p->tensor;
-        p->memory[r->rank[k]] = rank_bytes(t, &all[stage], kept[stage], p->replicas,
-                                           p->share[k % p->tensor]);
+        p->memory[r->rank[k]] = rank_bytes(t, &all[stage], kept[stage], p->replicas, p->share[k % p->tensor]);
         p->limit[r->rank[k]] = t->job->rank[r->rank[k]].memory;
     }
     for (int k = 0; !st && k < r->stages; k++)

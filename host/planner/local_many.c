@@ -87,8 +87,9 @@ static gt_status fill(run_plan *p, const group_table *t, int i, int *fits)
 {
     const int total = t->job->batch / t->size[i];
     double *bottleneck = malloc((size_t)p->replicas * sizeof *bottleneck);
-    gt_status st = bottleneck ? GT_OK : gt_fail(GT_NO_MEMORY,
-                                                "cannot plan: no memory for the bottlenecks of %d replicas", p->replicas);
+    gt_status st = bottleneck ? GT_OK
+                              : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the bottlenecks of %d replicas",
+                                        p->replicas);
     *fits = 1;
     for (int r = 0; !st && *fits && r < p->replicas; r++) {
         int first;
@@ -169,8 +170,7 @@ static gt_status try_plan(many *m, int replicas, int i, const char *schedule)
     const local_job *job = m->t->job;
     run_plan p;
     int fits = 0;
-    gt_status st = run_plan_create(&p, m->t->groups * m->t->tensor, job->units, job->batch, m->t->tensor, 1,
-                                   replicas);
+    gt_status st = run_plan_create(&p, m->t->groups * m->t->tensor, job->units, job->batch, m->t->tensor, 1, replicas);
     if (st)
         return st;
     memcpy(p.share, m->t->share, (size_t)m->t->tensor * sizeof *p.share);
@@ -226,20 +226,18 @@ static gt_status try_all(many *m)
     return st;
 }
 
-gt_status local_search_many(local_choice *out, const local_job *job, int tensor, int recompute, misfit *why,
-                            int *found)
+gt_status local_search_many(local_choice *out, const local_job *job, int tensor, int recompute, misfit *why, int *found)
 {
     int *rank = malloc((size_t)job->ranks * sizeof *rank), size[MOST_SIZES];
     double *share = malloc((size_t)job->ranks * sizeof *share);
     group_table t = { 0 };
     many m = { .t = &t, .out = out, .why = why };
     *found = 0;
-    gt_status st = rank && share ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks",
-                                                   job->ranks);
+    gt_status st = rank && share ? GT_OK
+                                 : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
         const int groups = job->ranks / tensor;
-        st = group_table_make(&t, job, tensor, recompute, groups, rank, share, size,
-                              local_sizes(job, groups, size));
+        st = group_table_make(&t, job, tensor, recompute, groups, rank, share, size, local_sizes(job, groups, size));
         if (!st)
             st = try_all(&m);
     }

@@ -17,8 +17,7 @@
 /* Plans whose times differ by less are as fast as each other. */
 #define LOCAL_SAME_TIME 1.0025
 
-enum { GROUPS = LOCAL_MOST_RANKS, GROUP_SETS = 1 << GROUPS, CHUNKS = 2, PARTS = GROUPS * CHUNKS,
-       MOST_SIZES = 64 };
+enum { GROUPS = LOCAL_MOST_RANKS, GROUP_SETS = 1 << GROUPS, CHUNKS = 2, PARTS = GROUPS * CHUNKS, MOST_SIZES = 64 };
 
 /* Times of all groups under one tensor width. */
 typedef struct group_table {
@@ -35,13 +34,16 @@ typedef struct group_table {
 /* rank: copied. */
 gt_status group_table_make(group_table *out, const local_job *job, int tensor, int recompute, int groups,
                            const int *rank, const double *share, const int *size, int sizes);
-void      group_table_release(group_table *t);
+void group_table_release(group_table *t);
 
 const profile_cost *group_unit(const group_table *t, int group, int i, profile_kind kind);
 
 /* Of units [from, to) on a group, micro-batches of size i, `replicas` replicas. split: the model's ends
  * are on two groups, so what is tied is summed between them. Without the send. */
-typedef struct part_price { pipe_cost cost; double parameters, passing; } part_price;
+typedef struct part_price {
+    pipe_cost cost;
+    double parameters, passing;
+} part_price;
 part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split);
 /* Seconds of the wire for one micro-batch of size i from one group to another. */
 double group_send(const group_table *t, int from, int to, int i);
@@ -53,8 +55,7 @@ double group_bytes(const group_table *t, const part_price *all, int kept, int re
 /* How far a group comes from unit `from` in `limit` seconds, with micro-batches of size i, as stage `place` of
  * `stages` with at most `flight` in flight; each later stage needs a unit, and the last takes all that
  * is left. -1: it cannot take its part, in time or in memory. */
-int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight,
-                double limit);
+int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight, double limit);
 
 /* ---- one replica ------------------------------------------------------------------------- */
 
@@ -65,11 +66,14 @@ typedef struct arrangement {
     double seconds, busy;       /* simulated; INFINITY: nothing fits                         */
 } arrangement;
 
-typedef struct misfit { char text[200]; double over; } misfit;  /* over: need / have, least so far */
+typedef struct misfit {
+    char text[200];
+    double over;
+} misfit;  /* over: need / have, least so far */
 
 typedef struct arranger arranger;
 gt_status arranger_create(arranger **out, const group_table *t, misfit *why);
-void      arranger_release(arranger *a);
+void arranger_release(arranger *a);
 /* Predicted seconds of the groups in `set` with k micro-batches of size i, cut as well as can be, as
  * one of `replicas`; INFINITY: it does not fit. */
 double arranger_predict(arranger *a, int set, int i, int k, int replicas);
@@ -82,7 +86,10 @@ uint64_t arranger_simulated(const arranger *a);
 /* ---- replicas ------------------------------------------------------------------------------ */
 
 /* Replicas as sets of groups, and the sequences of each. */
-typedef struct assignment { int replicas, set[GROUPS], sequences[GROUPS]; double predicted; } assignment;
+typedef struct assignment {
+    int replicas, set[GROUPS], sequences[GROUPS];
+    double predicted;
+} assignment;
 enum { MOST_ASSIGNMENTS = GROUPS * 64 };
 /* All that are worth a look, fastest first. out: MOST_ASSIGNMENTS. */
 gt_status assignments_find(assignment *out, int *count, const group_table *t, arranger *a);

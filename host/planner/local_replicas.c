@@ -16,7 +16,11 @@
 
 enum { MOST_PARTITIONS = 4140 /* of eight groups */, MOST_SHARED = 64, MOST_GRAINS = 256 };
 
-typedef struct partition { int replicas, set[GROUPS]; double rate; uint64_t kind; } partition;
+typedef struct partition {
+    int replicas, set[GROUPS];
+    double rate;
+    uint64_t kind;
+} partition;
 
 typedef struct replica_search {
     const group_table *t;
@@ -162,8 +166,7 @@ static int share_out(replica_search *d, const partition *p, assignment *out)
         for (int j = 0; j < row; j++) {
             best[r * row + j] = INFINITY;
             for (int n = 1; n <= j; n++) {
-                const double t = fmax(best[(r - 1) * row + j - n],
-                                      seconds_of(d, p->set[r - 1], n, p->replicas));
+                const double t = fmax(best[(r - 1) * row + j - n], seconds_of(d, p->set[r - 1], n, p->replicas));
                 if (t < best[r * row + j]) {
                     best[r * row + j] = t;
                     taken[r * row + j] = n;

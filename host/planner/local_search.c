@@ -57,8 +57,7 @@ static int slowest(choice *c, const assignment *d, const char *schedule)
     double most = -1;
     for (int r = 0; r < d->replicas; r++) {
         const arrangement *part;
-        if (!arranger_best(c->a, &part, d->set[r], d->sequences[r], d->replicas, schedule)
-            && part->seconds > most) {
+        if (!arranger_best(c->a, &part, d->set[r], d->sequences[r], d->replicas, schedule) && part->seconds > most) {
             most = part->seconds;
             worst = r;
         }
@@ -102,8 +101,7 @@ static void describe(choice *c, const assignment *d, int schedule, kind *out)
     *out = (kind){ .replicas = d->replicas, .schedule = schedule };
     for (int r = 0; r < d->replicas; r++) {
         const arrangement *part;
-        if (arranger_best(c->a, &part, d->set[r], d->sequences[r], d->replicas,
-                          pipe_schedule_at(schedule)->name))
+        if (arranger_best(c->a, &part, d->set[r], d->sequences[r], d->replicas, pipe_schedule_at(schedule)->name))
             continue;
         out->part[r] = *part;
         out->step = fmax(out->step, part->seconds);
@@ -198,16 +196,15 @@ static gt_status fill_replica(run_plan *p, int i, const arrangement *x, const gr
     r->micro_batches = x->micro_batches;
     memcpy(r->cut, x->cut, (size_t)(x->stages * x->chunks + 1) * sizeof *r->cut);
     for (int s = 0; s < x->stages; s++)
-        memcpy(&r->rank[s * t->tensor], &t->rank[x->group[s] * t->tensor],
-               (size_t)t->tensor * sizeof *r->rank);
+        memcpy(&r->rank[s * t->tensor], &t->rank[x->group[s] * t->tensor], (size_t)t->tensor * sizeof *r->rank);
     return GT_OK;
 }
 
 static gt_status make_plan(run_plan *out, const kind *k, const group_table *t)
 {
     const local_job *job = t->job;
-    gt_status st = run_plan_create(out, t->groups * t->tensor, job->units, job->batch, t->tensor,
-                                   k->part[0].chunks, k->replicas);
+    gt_status st = run_plan_create(out, t->groups * t->tensor, job->units, job->batch, t->tensor, k->part[0].chunks,
+                                   k->replicas);
     if (st)
         return st;
     memcpy(out->share, t->share, (size_t)t->tensor * sizeof *t->share);
@@ -285,8 +282,9 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
     arranger *a = NULL;
     const int groups = job->ranks / tensor;
     *found = 0;
-    gt_status st = rank && share && list && c ? GT_OK : gt_fail(GT_NO_MEMORY,
-                                                                "cannot plan: no memory for the lists of %d ranks", job->ranks);
+    gt_status st = rank && share && list && c
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the lists of %d ranks", job->ranks);
     if (!st && local_groups(job, tensor, rank, share)) {
         const int sizes = local_sizes(job, groups, size);
         st = group_table_make(&t, job, tensor, recompute, groups, rank, share, size, sizes);
@@ -320,9 +318,12 @@ static gt_status search_width(local_choice *out, const local_job *job, int tenso
 /* What is asked for needs at least so many ranks, whatever is left open. */
 static gt_status check_ranks(const local_job *job)
 {
-    const struct { int n; const char *one, *many; } part[] = {
-        { job->replicas, "replica", "replicas" }, { job->stages, "stage", "stages" },
-        { job->tensor, "tensor rank", "tensor ranks" } };
+    const struct {
+        int n;
+        const char *one, *many;
+    } part[] = { { job->replicas, "replica", "replicas" },
+                 { job->stages, "stage", "stages" },
+                 { job->tensor, "tensor rank", "tensor ranks" } };
     char what[128] = "";
     int64_t need = 1;
     int n = 0;
@@ -337,8 +338,10 @@ static gt_status check_ranks(const local_job *job)
     }
     if (need <= job->ranks)
         return GT_OK;
-    return gt_fail(GT_MISUSE, "%s need at least %lld ranks, there %s %d; ask for fewer, or name more devices "
-                   "with --devices", what, (long long)need, job->ranks == 1 ? "is" : "are", job->ranks);
+    return gt_fail(GT_MISUSE,
+                   "%s need at least %lld ranks, there %s %d; ask for fewer, or name more devices "
+                   "with --devices",
+                   what, (long long)need, job->ranks == 1 ? "is" : "are", job->ranks);
 }
 
 gt_status local_search_check(const local_job *job)
@@ -350,8 +353,7 @@ gt_status local_search_check(const local_job *job)
         return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are auto|%s", job->schedule, names);
     }
     if (job->micro_batch && job->batch % job->micro_batch)
-        return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", job->batch,
-                       job->micro_batch);
+        return gt_fail(GT_MISUSE, "batch %d is not a multiple of micro-batch %d", job->batch, job->micro_batch);
     if (job->units && job->stages > job->units)
         return gt_fail(GT_MISUSE, "%d stages cannot be made of %d units", job->stages, job->units);
     gt_status st = check_ranks(job);
@@ -360,29 +362,34 @@ gt_status local_search_check(const local_job *job)
     if (job->ranks % tensor)
         return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into tensor groups of %d", job->ranks, tensor);
     if (job->stages && job->ranks % (job->stages * tensor))
-        return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into replicas of %d stages%s", job->ranks,
-                       job->stages, tensor > 1 ? " of such tensor groups" : "");
-    const int replicas = job->replicas ? job->replicas
-                         : job->stages ? job->ranks / (job->stages * tensor) : 1;
+        return gt_fail(GT_MISUSE, "%d ranks cannot be dealt into replicas of %d stages%s", job->ranks, job->stages,
+                       tensor > 1 ? " of such tensor groups" : "");
+    const int replicas = job->replicas ? job->replicas : job->stages ? job->ranks / (job->stages * tensor) : 1;
     const int parts = job->micro_batch ? job->batch / job->micro_batch : job->batch;
     if (parts < replicas && job->micro_batch > 1)
-        return gt_fail(GT_MISUSE, "a batch of %d in micro-batches of %d cannot be shared by %d replicas; take "
-                       "fewer replicas, smaller micro-batches or a larger --batch", job->batch,
-                       job->micro_batch, replicas);
+        return gt_fail(GT_MISUSE,
+                       "a batch of %d in micro-batches of %d cannot be shared by %d replicas; take "
+                       "fewer replicas, smaller micro-batches or a larger --batch",
+                       job->batch, job->micro_batch, replicas);
     if (parts < replicas)
-        return gt_fail(GT_MISUSE, "a batch of %d cannot be shared by %d replicas; take fewer replicas or a "
-                       "larger --batch", job->batch, replicas);
+        return gt_fail(GT_MISUSE,
+                       "a batch of %d cannot be shared by %d replicas; take fewer replicas or a "
+                       "larger --batch",
+                       job->batch, replicas);
     return GT_OK;
 }
 
 static gt_status nothing_fits(const local_job *job, const misfit *why)
 {
     if (why->text[0])
-        return gt_fail(GT_MISMATCH, "no plan fits in memory: at best %s; take smaller micro-batches, more "
-                       "devices, or --recompute", why->text);
-    return gt_fail(GT_MISMATCH, "there is no plan for %d ranks, batch %d and %d units with the stages, "
-                   "replicas, tensor width, micro-batch and schedule asked for", job->ranks, job->batch,
-                   job->units);
+        return gt_fail(GT_MISMATCH,
+                       "no plan fits in memory: at best %s; take smaller micro-batches, more "
+                       "devices, or --recompute",
+                       why->text);
+    return gt_fail(GT_MISMATCH,
+                   "there is no plan for %d ranks, batch %d and %d units with the stages, "
+                   "replicas, tensor width, micro-batch and schedule asked for",
+                   job->ranks, job->batch, job->units);
 }
 
 gt_status local_search(local_choice *out, const local_job *job)

@@ -54,7 +54,7 @@ typedef struct local_choice {
 gt_status local_search(local_choice *out, const local_job *job);
 /* The GT_MISUSE part of it alone: ranks, batch and what is fixed are enough; units 0: not known. */
 gt_status local_search_check(const local_job *job);
-void      local_choice_release(local_choice *c);
+void local_choice_release(local_choice *c);
 
 /* Fills in what this job's times say of a plan: costs, devices, each rank's memory and limit, step and
  * idle share. The plan passes its check; whether it fits is memory[] against limit[]. The search

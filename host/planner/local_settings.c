@@ -113,4 +113,3 @@ void local_say_why_not(char *out, size_t size, const run_plan *loser, const run_
     else
         snprintf(out, size, "its ranks work longer for the same batch");
 }
-

@@ -16,8 +16,7 @@ static int suits(const run_plan *p, const plan_wish *w, int ranks)
     int good = p->ranks == ranks && p->units == l->model.units && p->batch == l->batch
                && (!l->replicas || l->replicas == p->replicas) && (!l->tensor || l->tensor == p->tensor)
                && (!l->schedule || !strcmp(l->schedule, "auto") || !strcmp(l->schedule, p->schedule))
-               && (!l->sync || !strcmp(l->sync, p->sync))
-               && (l->recompute < 0 || l->recompute == p->recompute);
+               && (!l->sync || !strcmp(l->sync, p->sync)) && (l->recompute < 0 || l->recompute == p->recompute);
     for (int r = 0; good && r < p->replicas; r++)
         good = (!l->stages || l->stages == p->replica[r].stages)
                && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch);
@@ -93,21 +92,25 @@ static int is_open(const plan_wish *w)
 
 static gt_status contradicts(const char *file, const char *option, const char *given, const char *its)
 {
-    return gt_fail(GT_MISUSE, "--%s%s%s contradicts the plan '%s', which has %s; leave one of them out",
-                   option, *given ? " " : "", given, file, its);
+    return gt_fail(GT_MISUSE, "--%s%s%s contradicts the plan '%s', which has %s; leave one of them out", option,
+                   *given ? " " : "", given, file, its);
 }
 
 /* Options that fix a part of the plan may only repeat what the file says. */
 static gt_status check_file(const run_plan *p, const plan_wish *w)
 {
     const plan_local_options *l = &w->local;
-    const struct { const char *option; int given, first, same; } numbers[] = {
-        { "replicas", l->replicas, p->replicas, l->replicas == p->replicas },
-        { "tensor", l->tensor, p->tensor, l->tensor == p->tensor } };
+    const struct {
+        const char *option;
+        int given, first, same;
+    } numbers[] = { { "replicas", l->replicas, p->replicas, l->replicas == p->replicas },
+                    { "tensor", l->tensor, p->tensor, l->tensor == p->tensor } };
     char given[32], its[32];
     if (l->batch != p->batch)
-        return gt_fail(GT_MISUSE, "the plan '%s' is for batches of %d, not %d; say --batch %d, or make "
-                       "another plan", w->file, p->batch, l->batch, p->batch);
+        return gt_fail(GT_MISUSE,
+                       "the plan '%s' is for batches of %d, not %d; say --batch %d, or make "
+                       "another plan",
+                       w->file, p->batch, l->batch, p->batch);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (numbers[i].given && !numbers[i].same) {
             snprintf(given, sizeof given, "%d", numbers[i].given);
@@ -182,8 +185,8 @@ static gt_status share(run_plan *out, gt_text *text, net_comm *c, int *found)
 {
     net_blobs all;
     const int speaks = net_comm_rank(c) == 0;
-    gt_status st = net_job_exchange(net_comm_job(c), "the plan", speaks ? text->data : NULL,
-                                    speaks ? text->size : 0, &all);
+    gt_status st = net_job_exchange(net_comm_job(c), "the plan", speaks ? text->data : NULL, speaks ? text->size : 0,
+                                    &all);
     if (st)
         return st;
     *found = all.size[0] > 0;
@@ -223,8 +226,8 @@ static gt_status alone(run_plan *out, const plan_wish *w)
 }
 
 /* The plan of several ranks, or of a file. */
-static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const plan_wish *w,
-                        char (*device)[32], int ranks)
+static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const plan_wish *w, char (*device)[32],
+                        int ranks)
 {
     gt_text text = { 0 };
     int found = 0;
@@ -246,8 +249,7 @@ static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
         if (!st) {
             st = run_plan_copy(out, &r.plan);
             gt_text_printf(why, "        %s in %.1f s, searched in %.2f s\n",
-                           r.measured ? "measured" : "measured before, looked up", r.profile_seconds,
-                           r.search_seconds);
+                           r.measured ? "measured" : "measured before, looked up", r.profile_seconds, r.search_seconds);
             if (r.runners_up.size && is_open(w))
                 put_indented(why, r.runners_up.data);
         }
@@ -256,11 +258,10 @@ static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
     return st;
 }
 
-gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
-                            const plan_wish *w)
+gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const plan_wish *w)
 {
     const int ranks = c ? net_comm_size(c) : 1;
-    char (*device)[32] = NULL;
+    char(*device)[32] = NULL;
     *out = (run_plan){ 0 };
     gt_status st = find_devices(&device, c, d);
     if (!st)

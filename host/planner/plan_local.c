@@ -56,10 +56,16 @@ gt_status plan_local_number(int *out, const char *option, const char *word)
 
 gt_status plan_local_check(const plan_local_options *o, int ranks)
 {
-    const local_job job = { .ranks = ranks, .units = o->model.units,
-                            .batch = o->batch, .stages = o->stages, .replicas = o->replicas,
-                            .tensor = o->tensor, .micro_batch = o->micro_batch,
-                            .schedule = o->schedule };
+    const local_job job = {
+        .ranks = ranks,
+        .units = o->model.units,
+        .batch = o->batch,
+        .stages = o->stages,
+        .replicas = o->replicas,
+        .tensor = o->tensor,
+        .micro_batch = o->micro_batch,
+        .schedule = o->schedule
+    };
     return local_search_check(&job);
 }
 
@@ -80,8 +86,10 @@ static gt_status gather(const session *s, const char *what, const void *mine, si
         if (blobs.size[i] == size)
             memcpy((char *)all + (size_t)i * size, blobs.data[i], size);
         else
-            st = gt_fail(GT_PEER, "rank %d gives %zu bytes where %s has %zu; do all ranks run the same "
-                         "program?", i, blobs.size[i], what, size);
+            st = gt_fail(GT_PEER,
+                         "rank %d gives %zu bytes where %s has %zu; do all ranks run the same "
+                         "program?",
+                         i, blobs.size[i], what, size);
     net_blobs_release(&blobs);
     return st;
 }
@@ -125,8 +133,9 @@ static void find_nodes(session *s)
 {
     for (int i = 0; i < s->ranks; i++) {
         int k = 0;
-        while (s->comm && k < i && net_job_member(net_comm_job(s->comm), k)->host_id
-                                       != net_job_member(net_comm_job(s->comm), i)->host_id)
+        while (
+            s->comm && k < i
+            && net_job_member(net_comm_job(s->comm), k)->host_id != net_job_member(net_comm_job(s->comm), i)->host_id)
             k++;
         s->reports[i].node = k < i ? k : i;
     }
@@ -195,12 +204,14 @@ static gt_status check_fit(const session *s)
     char a[24], b[24], c[24];
     for (int i = 0; i < s->ranks; i++)
         all += s->reports[i].memory;
-    return need <= all ? GT_OK
-                       : gt_fail(GT_MISMATCH, "model '%s' with %s parameters needs %s for weights, gradients "
-                                 "and optimizer, all devices together may use %s; take a smaller model or more "
-                                 "devices", s->o->model.name, gt_format_count(a, sizeof a, parameters),
-                                 gt_format_bytes(b, sizeof b, (uint64_t)need),
-                                 gt_format_bytes(c, sizeof c, (uint64_t)all));
+    return need <= all
+               ? GT_OK
+               : gt_fail(GT_MISMATCH,
+                         "model '%s' with %s parameters needs %s for weights, gradients "
+                         "and optimizer, all devices together may use %s; take a smaller model or more "
+                         "devices",
+                         s->o->model.name, gt_format_count(a, sizeof a, parameters),
+                         gt_format_bytes(b, sizeof b, (uint64_t)need), gt_format_bytes(c, sizeof c, (uint64_t)all));
 }
 
 static int all_found(const session *s, int found, gt_status *st)
@@ -233,8 +244,7 @@ static gt_status take_profiles(session *s, plan_local_result *out)
     report mine = s->reports[s->rank];
     int found = 0;
     gt_status st = s->o->again ? GT_OK
-                               : profile_load(&mine.profile, &found, s->d, &s->model, s->size, s->sizes,
-                                              s->beside);
+                               : profile_load(&mine.profile, &found, s->d, &s->model, s->size, s->sizes, s->beside);
     const int have = st ? 0 : all_found(s, found, &st);
     if (!st && !have)
         st = measure(s, &mine.profile);
@@ -263,13 +273,23 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
         ranks[i] = (local_rank){ .node = r->node, .memory = r->memory, .profile = r->profile };
         memcpy(ranks[i].device, r->device, sizeof ranks[i].device);
     }
-    *job = (local_job){ .ranks = s->ranks, .units = s->model.units, .batch = o->batch, .rank = ranks,
-                        .latency = links ? links->latency : NULL,
-                        .bandwidth = links ? links->bandwidth : NULL,
-                        .state_bytes = state_bytes(o), .slot_bytes = slot_bytes(o), .stages = o->stages,
-                        .replicas = o->replicas, .tensor = uncut && !o->tensor ? 1 : o->tensor,
-                        .micro_batch = o->micro_batch, .recompute = o->recompute, .schedule = o->schedule,
-                        .sync = sync };
+    *job = (local_job){
+        .ranks = s->ranks,
+        .units = s->model.units,
+        .batch = o->batch,
+        .rank = ranks,
+        .latency = links ? links->latency : NULL,
+        .bandwidth = links ? links->bandwidth : NULL,
+        .state_bytes = state_bytes(o),
+        .slot_bytes = slot_bytes(o),
+        .stages = o->stages,
+        .replicas = o->replicas,
+        .tensor = uncut && !o->tensor ? 1 : o->tensor,
+        .micro_batch = o->micro_batch,
+        .recompute = o->recompute,
+        .schedule = o->schedule,
+        .sync = sync
+    };
 }
 
 static void describe(gt_text *out, const run_plan *p)
@@ -347,18 +367,22 @@ static gt_status agree(session *s, plan_local_result *out)
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o)
 {
     *out = (plan_local_result){ 0 };
-    session s = { .comm = c, .d = d, .o = o, .ranks = c ? net_comm_size(c) : 1,
-                  .rank = c ? net_comm_rank(c) : 0,
-                  .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage,
-                             o->model.batch, o->optim } };
+    session s = {
+        .comm = c,
+        .d = d,
+        .o = o,
+        .ranks = c ? net_comm_size(c) : 1,
+        .rank = c ? net_comm_rank(c) : 0,
+        .model = { o->model.build, o->model.config, o->model.units, o->seq, o->storage, o->model.batch, o->optim }
+    };
     s.sizes = 1;
     s.size[0] = o->micro_batch;
     if (!o->micro_batch)
         s.sizes = profile_ladder(s.size, o->batch, o->seq);
     s.reports = calloc((size_t)s.ranks, sizeof *s.reports);
     const uint64_t start = gt_now_ns();
-    gt_status st = s.reports ? exchange_reports(&s) : gt_fail(GT_NO_MEMORY,
-                                                              "cannot plan: no memory for the devices of %d ranks", s.ranks);
+    gt_status st = s.reports ? exchange_reports(&s)
+                             : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the devices of %d ranks", s.ranks);
     if (!st)
         st = check_fit(&s);
     if (!st)

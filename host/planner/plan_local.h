@@ -52,7 +52,7 @@ typedef struct plan_local_result {
 /* All ranks of c together, or c NULL: alone. GT_MISMATCH when nothing fits, on all ranks: the sentence
  * says what came nearest. */
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o);
-void      plan_local_release(plan_local_result *r);
+void plan_local_release(plan_local_result *r);
 
 /* What of the options cannot be with so many ranks, before any is started: GT_MISUSE. The model's units
  * may be unknown. */

@@ -36,7 +36,8 @@ static gt_status reduce_times(pipe_plan *p, const pipe_cluster *c, const pipe_jo
                 pipe_stage *stage = &p->replica[r].stage[i];
                 const int node = c->device[stage->first_device].node;
                 const double bytes = (s->parameters[stage->first_unit + stage->units]
-                                      - s->parameters[stage->first_unit]) * job->gradient_bytes;
+                                      - s->parameters[stage->first_unit])
+                                     * job->gradient_bytes;
                 if (pass == 0)
                     load[node] += factor * bytes;
                 else if (factor > 0)
@@ -50,7 +51,10 @@ static gt_status reduce_times(pipe_plan *p, const pipe_cluster *c, const pipe_jo
 
 /* ---- candidates ------------------------------------------------------------------------ */
 
-typedef struct finalist { candidate how; double estimate; } finalist;
+typedef struct finalist {
+    candidate how;
+    double estimate;
+} finalist;
 
 typedef struct search {
     const pipe_cluster *c;
@@ -65,8 +69,8 @@ typedef struct search {
 
 static gt_status build(search *q, const candidate *how, pipe_plan *p, int *fits)
 {
-    gt_status st = replicas_make(p, q->c, q->job, &q->sums, how, q->groups, q->group_count, fits,
-                                 q->out->misfit, sizeof q->out->misfit);
+    gt_status st = replicas_make(p, q->c, q->job, &q->sums, how, q->groups, q->group_count, fits, q->out->misfit,
+                                 sizeof q->out->misfit);
     if (!st && *fits)
         *fits = micro_batches_distribute(p, q->job->batch / how->micro_batch);
     if (!st && *fits)
@@ -93,8 +97,8 @@ static int can_split(const pipe_job *job, int width)
 static gt_status try_width(search *q, int width)
 {
     gt_status st = groups_make(&q->groups, &q->group_count, &q->unused, q->c, width);
-    for (int d = 0; !st && q->group_count && d < COUNT(depths) && depths[d] <= q->group_count
-                    && depths[d] <= q->job->units; d++)
+    for (int d = 0;
+         !st && q->group_count && d < COUNT(depths) && depths[d] <= q->group_count && depths[d] <= q->job->units; d++)
         for (int b = 0; !st && b < COUNT(batches); b++)
             for (int recompute = 0; !st && recompute < 2; recompute++)
                 for (int distribution = 0; !st && distribution < DISTRIBUTIONS; distribution++) {
@@ -116,15 +120,17 @@ static gt_status try_width(search *q, int width)
 
 /* ---- simulation of the best ------------------------------------------------------------ */
 
-typedef struct seen { int stages, micro_batches; double sum, step, busy; } seen;
+typedef struct seen {
+    int stages, micro_batches;
+    double sum, step, busy;
+} seen;
 
 static double cost_sum(const pipe_replica *r)
 {
     double h = 0.0;
     for (int s = 0; s < r->stages; s++) {
         const pipe_cost *c = &r->stage[s].cost;
-        h = h * 1.3 + c->forward * 3 + c->backward_input * 5 + c->backward_weight * 7 + c->send * 11
-            + c->reduce * 13;
+        h = h * 1.3 + c->forward * 3 + c->backward_input * 5 + c->backward_weight * 7 + c->send * 11 + c->reduce * 13;
     }
     return h;
 }
@@ -134,21 +140,22 @@ static void room(const search *q, const candidate *how, const pipe_replica *r, d
 {
     for (int s = 0; s < r->stages; s++) {
         const pipe_stage *t = &r->stage[s];
-        memory[s] = t->limit - range_memory(q->job, &q->sums, how, t->first_unit,
-                                            t->first_unit + t->units, 0);
+        memory[s] = t->limit - range_memory(q->job, &q->sums, how, t->first_unit, t->first_unit + t->units, 0);
     }
 }
 
 /* *fits 0: the schedule keeps more than there is memory for. */
-static gt_status simulate_replica(const search *q, const candidate *how, const pipe_replica *r,
-                                  const char *name, int *fits, seen *out)
+static gt_status simulate_replica(const search *q, const candidate *how, const pipe_replica *r, const char *name,
+                                  int *fits, seen *out)
 {
     pipe_schedule s;
     pipe_simulation sim = { 0 };
     pipe_cost *costs = malloc((size_t)r->stages * sizeof *costs);
     double *memory = malloc((size_t)r->stages * sizeof *memory);
     int *kept = malloc((size_t)r->stages * sizeof *kept);
-    gt_status st = costs && memory && kept ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory to plan a replica of %d stages", r->stages);
+    gt_status st = costs && memory && kept
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "no memory to plan a replica of %d stages", r->stages);
     *fits = 1;
     for (int i = 0; !st && i < r->stages; i++)
         costs[i] = r->stage[i].cost;
@@ -181,14 +188,12 @@ static int is_seen(const seen *all, int count, const pipe_replica *r, int *at)
 {
     const double sum = cost_sum(r);
     for (*at = 0; *at < count; ++*at)
-        if (all[*at].stages == r->stages && all[*at].micro_batches == r->micro_batches
-            && all[*at].sum == sum)
+        if (all[*at].stages == r->stages && all[*at].micro_batches == r->micro_batches && all[*at].sum == sum)
             return 1;
     return 0;
 }
 
-static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan *p, const char *name,
-                               int *fits)
+static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan *p, const char *name, int *fits)
 {
     seen all[SEEN];
     int count = 0, at;
@@ -258,8 +263,9 @@ static gt_status simulate_finalist(search *q, const candidate *how, int *count)
     for (int n = 0; !st && n < COUNT(names); n++) {
         pipe_plan p;
         st = build(q, how, &p, &fits);
-        const double work = st || !fits ? 0.0 : (double)p.replica[0].stages * p.replica[0].stages
-                                                    * p.replica[0].micro_batches;
+        const double work = st || !fits
+                                ? 0.0
+                                : (double)p.replica[0].stages * p.replica[0].stages * p.replica[0].micro_batches;
         if (!st && fits && (strcmp(names[n], "list") || work < LIST_WORK))
             st = simulate_plan(q, how, &p, names[n], &fits);
         else
@@ -293,8 +299,8 @@ gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_j
         st = simulate_finalist(&q, &q.best[i].how, &count);
     out->runners_up = count > 1 ? count - 1 : 0;
     if (!st && !count)
-        st = gt_fail(GT_MISMATCH, "no plan fits: %s", *out->misfit ? out->misfit
-                     : "there are fewer micro-batches than replicas; raise --batch");
+        st = gt_fail(GT_MISMATCH, "no plan fits: %s",
+                     *out->misfit ? out->misfit : "there are fewer micro-batches than replicas; raise --batch");
     sums_release(&q.sums);
     if (st)
         pipe_choice_release(out);
@@ -331,12 +337,10 @@ static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, i
         d->name[i] = d->text[i][0];
         d->place[i] = d->text[i][1];
         snprintf(d->text[i][0], sizeof d->text[i][0], "stage %d", i);
-        snprintf(d->text[i][1], sizeof d->text[i][1], "%d x %s of node %d", stage->devices, device->name,
-                 device->node);
+        snprintf(d->text[i][1], sizeof d->text[i][1], "%d x %s of node %d", stage->devices, device->name, device->node);
         /* stage->memory counts what 1F1B keeps; the rest of the limit may be kept as well. */
         d->memory[i] = stage->limit - stage->memory
-                       + stage->cost.activation * (r->stages - i < r->micro_batches ? r->stages - i
-                                                                                    : r->micro_batches);
+                       + stage->cost.activation * (r->stages - i < r->micro_batches ? r->stages - i : r->micro_batches);
     }
     gt_status st = pipe_schedule_make(&s, p->schedule, r->stages, 1, r->micro_batches, d->costs, d->memory);
     if (st)
@@ -356,11 +360,14 @@ static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, i
 gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica)
 {
     const size_t stages = (size_t)p->replica[replica].stages;
-    drawn d = { .costs = malloc(stages * sizeof *d.costs), .memory = malloc(stages * sizeof *d.memory),
-                .name = malloc(stages * sizeof *d.name), .place = malloc(stages * sizeof *d.place),
+    drawn d = { .costs = malloc(stages * sizeof *d.costs),
+                .memory = malloc(stages * sizeof *d.memory),
+                .name = malloc(stages * sizeof *d.name),
+                .place = malloc(stages * sizeof *d.place),
                 .text = malloc(stages * sizeof *d.text) };
     gt_status st = d.costs && d.memory && d.name && d.place && d.text
-                       ? draw(out, c, p, replica, &d) : gt_fail(GT_NO_MEMORY, "no memory to draw a replica of %d stages", p->replica[replica].stages);
+                       ? draw(out, c, p, replica, &d)
+                       : gt_fail(GT_NO_MEMORY, "no memory to draw a replica of %d stages", p->replica[replica].stages);
     free(d.costs);
     free(d.memory);
     free(d.name);
@@ -373,14 +380,13 @@ gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan
 
 /* Layers in equal numbers, ends taking the rest; every replica the same number of micro-batches;
  * groups in the order of the machines. Infeasible: INFINITY. */
-static double uniform_step(const pipe_cluster *c, const pipe_job *job, const sums *s,
-                           const candidate *how, const tensor_group *groups, int count)
+static double uniform_step(const pipe_cluster *c, const pipe_job *job, const sums *s, const candidate *how,
+                           const tensor_group *groups, int count)
 {
     const int replicas = count / how->stages, layers = job->units - 2;
     const int micro_batches = job->batch / how->micro_batch / (replicas ? replicas : 1);
     double slowest = 0.0, load = 0.0;
-    if (!replicas || layers % how->stages || !micro_batches
-        || job->batch % (how->micro_batch * replicas))
+    if (!replicas || layers % how->stages || !micro_batches || job->batch % (how->micro_batch * replicas))
         return INFINITY;
     for (int r = 0; r < replicas; r++) {
         double once = 0.0, each = 0.0;
@@ -391,19 +397,18 @@ static double uniform_step(const pipe_cluster *c, const pipe_job *job, const sum
             const pipe_cost k = range_cost(c, s, how, g, from, to);
             if (range_memory(job, s, how, from, to, kept < micro_batches ? kept : micro_batches) > g->memory)
                 return INFINITY;
-            once += k.forward + k.backward_input + 2.0 * (c->latency + job->unit[to - 1].output
-                    * how->micro_batch / group_wire(c, g));
+            once += k.forward + k.backward_input
+                    + 2.0 * (c->latency + job->unit[to - 1].output * how->micro_batch / group_wire(c, g));
             each = fmax(each, k.forward + k.backward_input + k.backward_weight);
-            load = fmax(load, (s->parameters[to] - s->parameters[from]) * job->gradient_bytes * 2.0
-                              * (replicas - 1) / replicas / group_wire(c, g));
+            load = fmax(load, (s->parameters[to] - s->parameters[from]) * job->gradient_bytes * 2.0 * (replicas - 1)
+                                  / replicas / group_wire(c, g));
         }
         slowest = fmax(slowest, once + (micro_batches - 1) * each);
     }
     return slowest + load;
 }
 
-gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds,
-                            int *tensor, int *stages)
+gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds, int *tensor, int *stages)
 {
     sums s;
     gt_status st = sums_make(&s, job);

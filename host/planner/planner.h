@@ -69,7 +69,11 @@ typedef struct pipe_stage {
     pipe_cost cost;             /* of one micro-batch                                        */
 } pipe_stage;
 
-typedef struct pipe_replica { int stages, micro_batches; pipe_stage *stage; double seconds; } pipe_replica;
+typedef struct pipe_replica {
+    int stages, micro_batches;
+    pipe_stage *stage;
+    double seconds;
+} pipe_replica;
 
 typedef struct pipe_plan {
     int tensor, replicas, micro_batch, recompute, unused;   /* unused devices                */
@@ -91,8 +95,7 @@ typedef struct pipe_choice {
 gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_job *job);
 /* What Megatron's uniform splits reach at best: the same tensor width, stages and micro-batches
  * everywhere, layers in equal numbers. *seconds INFINITY: none fits. */
-gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds,
-                            int *tensor, int *stages);
+gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds, int *tensor, int *stages);
 void pipe_choice_release(pipe_choice *c);
 
 /* The same plan as one that a run can follow (`train --plan`): the devices that it uses are the ranks, in

@@ -76,28 +76,27 @@ gt_status groups_make(tensor_group **out, int *count, int *unused, const pipe_cl
 double group_reduce(const pipe_cluster *c, const tensor_group *g, double bytes)
 {
     const double t = g->devices;
-    return t < 2 ? 0.0 : 2.0 * (t - 1.0) / t * bytes / c->local_bandwidth[g->node]
-                             + 2.0 * (t - 1.0) * c->local_latency;
+    return t < 2 ? 0.0 : 2.0 * (t - 1.0) / t * bytes / c->local_bandwidth[g->node] + 2.0 * (t - 1.0) * c->local_latency;
 }
 
 /* ---- costs ----------------------------------------------------------------------------- */
 
-pipe_cost range_cost(const pipe_cluster *c, const sums *s, const candidate *how,
-                     const tensor_group *g, int from, int to)
+pipe_cost range_cost(const pipe_cluster *c, const sums *s, const candidate *how, const tensor_group *g, int from,
+                     int to)
 {
     const double b = how->micro_batch;
     const double work = (s->flops[to] - s->flops[from]) * b / g->flops;
     const int reductions = s->reductions[to] - s->reductions[from];
     const double t = g->devices;
     const double sums_up = t < 2 ? 0.0
-        : 2.0 * (t - 1.0) / t * (s->reduced[to] - s->reduced[from]) * b / c->local_bandwidth[g->node]
-              + reductions * 2.0 * (t - 1.0) * c->local_latency;
-    pipe_cost cost = { .forward = work + sums_up, .backward_input = work + sums_up,
-                       .backward_weight = work };
+                                 : 2.0 * (t - 1.0) / t * (s->reduced[to] - s->reduced[from]) * b
+                                           / c->local_bandwidth[g->node]
+                                       + reductions * 2.0 * (t - 1.0) * c->local_latency;
+    pipe_cost cost = { .forward = work + sums_up, .backward_input = work + sums_up, .backward_weight = work };
     if (how->recompute)
         cost.backward_input += work + sums_up;
-    cost.activation = (how->recompute ? s->kept_recompute[to] - s->kept_recompute[from]
-                                      : s->kept[to] - s->kept[from]) * b / t;
+    cost.activation = (how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from])
+                      * b / t;
     return cost;
 }
 
@@ -105,8 +104,7 @@ double range_memory(const pipe_job *job, const sums *s, const candidate *how, in
 {
     const double t = how->tensor, b = how->micro_batch;
     const double state = (s->parameters[to] - s->parameters[from]) * job->state_bytes / t;
-    const double each = how->recompute ? s->kept_recompute[to] - s->kept_recompute[from]
-                                       : s->kept[to] - s->kept[from];
+    const double each = how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from];
     /* A layer that is run again needs all of its own activations while it is. */
     double again = 0.0;
     for (int i = from; how->recompute && i < to; i++)
@@ -234,8 +232,10 @@ static gt_status write_stages(pipe_replica *r, const cutter *k, const int *first
         const tensor_group *g = k->group[s];
         const int kept = k->stages - s < k->micro_batches ? k->stages - s : k->micro_batches;
         pipe_stage *stage = &r->stage[s];
-        *stage = (pipe_stage){ .first_device = g->first, .devices = g->devices,
-                               .first_unit = first[s], .units = first[s + 1] - first[s],
+        *stage = (pipe_stage){ .first_device = g->first,
+                               .devices = g->devices,
+                               .first_unit = first[s],
+                               .units = first[s + 1] - first[s],
                                .limit = g->memory };
         stage->memory = range_memory(k->job, k->s, k->how, first[s], first[s + 1], kept);
         stage->cost = range_cost(k->c, k->s, k->how, g, first[s], first[s + 1]);
@@ -285,16 +285,16 @@ static const int *cut_once(const cutter *k, memory *m, int *scratch, int *ok)
     return copy;
 }
 
-gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *job, const sums *s,
-                        const candidate *how, const tensor_group *groups, int count, int *fits,
-                        char *misfit, size_t misfit_size)
+gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *job, const sums *s, const candidate *how,
+                        const tensor_group *groups, int count, int *fits, char *misfit, size_t misfit_size)
 {
     const int replicas = count / how->stages > 0 ? count / how->stages : 1;
     memory seen = { 0 };
     gt_status st = GT_OK;
     *fits = 0;
-    *out = (pipe_plan){ .tensor = how->tensor, .replicas = replicas, .micro_batch = how->micro_batch,
-                        .recompute = how->recompute };
+    *out = (pipe_plan){
+        .tensor = how->tensor, .replicas = replicas, .micro_batch = how->micro_batch, .recompute = how->recompute
+    };
     snprintf(out->distribution, sizeof out->distribution, "%s", distribution_names[how->distribution]);
     if (job->batch / how->micro_batch < replicas || job->batch % how->micro_batch)
         return GT_OK;
@@ -326,9 +326,10 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
         int ok;
         const int *at = cut_once(&k, &seen, first, &ok);
         if (!ok) {
-            snprintf(misfit, misfit_size, "with %d stages of %d devices, micro-batches of %d and %s "
-                     "recomputation the model does not fit device '%s' and its neighbours", k.stages,
-                     how->tensor, how->micro_batch, how->recompute ? "" : "no",
+            snprintf(misfit, misfit_size,
+                     "with %d stages of %d devices, micro-batches of %d and %s "
+                     "recomputation the model does not fit device '%s' and its neighbours",
+                     k.stages, how->tensor, how->micro_batch, how->recompute ? "" : "no",
                      c->device[mine[0]->first].name);
             good = 0;
         } else {

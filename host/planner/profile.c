@@ -42,7 +42,10 @@ int profile_ladder(int size[PROFILE_SIZES], int largest, int T)
 
 /* ---- between sizes ------------------------------------------------------------------------ */
 
-typedef struct between { int low, high; double weight, scale; } between;    /* weight: of high */
+typedef struct between {
+    int low, high;
+    double weight, scale;
+} between;    /* weight: of high */
 
 static between find(const profile *p, int n)
 {
@@ -68,8 +71,10 @@ profile_cost profile_at(const profile *p, profile_kind kind, int n, int recomput
     const profile_cost *x = &p->unit[kind][b.low], *y = &p->unit[kind][b.high];
     profile_cost c = { mix(&b, x->forward, y->forward),
                        mix(&b, x->backward_input, y->backward_input),
-                       mix(&b, x->backward_weight, y->backward_weight), mix(&b, x->kept, y->kept),
-                       mix(&b, x->kept_recompute, y->kept_recompute), mix(&b, x->passing, y->passing) };
+                       mix(&b, x->backward_weight, y->backward_weight),
+                       mix(&b, x->kept, y->kept),
+                       mix(&b, x->kept_recompute, y->kept_recompute),
+                       mix(&b, x->passing, y->passing) };
     if (recompute && kind == PROFILE_LAYER) {
         c.backward_input += c.forward;
         c.kept = c.kept_recompute;
@@ -85,8 +90,8 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
                           const char *concurrent)
 {
     gt_status st = GT_OK;
-    gt_text_printf(out, "%016" PRIx64 " %s %s T%d", dev_fingerprint(d), dev_info_of(d)->id,
-                   dtype_name(m->storage), m->seq);
+    gt_text_printf(out, "%016" PRIx64 " %s %s T%d", dev_fingerprint(d), dev_info_of(d)->id, dtype_name(m->storage),
+                   m->seq);
     for (int i = 0; i < count; i++)
         gt_text_printf(out, " %d", size[i]);
     /* What a rule keeps depends on its settings, and so does its time. */
@@ -225,8 +230,8 @@ static int read_text(profile *p, char *text, const int *size, int count)
     return check == 0.0;
 }
 
-gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size,
-                       int count, const char *concurrent)
+gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size, int count,
+                       const char *concurrent)
 {
     char *path, *text;
     *found = 0;
@@ -252,7 +257,8 @@ gt_status profile_keep(const profile *p, dev_device *d, const profile_model *m, 
     if (st)
         return st;
     write_text(&text, p);
-    st = text.failed ? gt_fail(GT_NO_MEMORY, "no memory for the profile as text") : gt_file_write(path, text.data, text.size);
+    st = text.failed ? gt_fail(GT_NO_MEMORY, "no memory for the profile as text")
+                     : gt_file_write(path, text.data, text.size);
     gt_text_release(&text);
     free(path);
     return st;

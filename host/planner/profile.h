@@ -39,7 +39,9 @@ typedef struct profile_cost {
 } profile_cost;
 
 /* Exchanges of rows between ranks that split a unit, in one program: how many, and the bytes of one sequence. */
-typedef struct profile_exchange { double count, bytes; } profile_exchange;
+typedef struct profile_exchange {
+    double count, bytes;
+} profile_exchange;
 
 /* Flat, to be handed to other ranks as it is. */
 typedef struct profile {
@@ -78,13 +80,13 @@ typedef gt_status (*profile_barrier)(void *context, double *seconds);
 /* Measures sizes [0, count) as far as they are worth it, or fit. barrier NULL: nobody else. GT_NO_MEMORY
  * when not even the first size fits. */
 extern const double profile_long;
-gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, const int *size,
-                          int count, profile_barrier barrier, void *context);
+gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, const int *size, int count,
+                          profile_barrier barrier, void *context);
 
 /* The cache folder "profile", a file a device, model, sizes and `concurrent` (who measures beside it:
  * any text). A file that is not whole counts as none: *found 0. */
-gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size,
-                       int count, const char *concurrent);
+gt_status profile_load(profile *out, int *found, dev_device *d, const profile_model *m, const int *size, int count,
+                       const char *concurrent);
 gt_status profile_keep(const profile *p, dev_device *d, const profile_model *m, const int *size, int count,
                        const char *concurrent);
 

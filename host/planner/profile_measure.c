@@ -84,8 +84,15 @@ static gt_status rig_place(rig *r, const bench *b, profile_kind kind, int B, int
         st = exec_arena_create(&r->keeps, b->d);
     if (!st)
         st = exec_arena_create(&r->passes, b->d);
-    const exec_options o = { .device = b->d, .kernels = b->kernels, .gemm = b->gemm, .params = r->p,
-                             .arena = r->keeps, .passing = r->passes, .split = 1 };
+    const exec_options o = {
+        .device = b->d,
+        .kernels = b->kernels,
+        .gemm = b->gemm,
+        .params = r->p,
+        .arena = r->keeps,
+        .passing = r->passes,
+        .split = 1
+    };
     return st ? st : exec_create(&r->e, r->g, &o);
 }
 
@@ -230,7 +237,9 @@ static gt_status measure_trip(bench *b)
 }
 
 /* The least that each program took: by the clock, and in kernels. */
-typedef struct least { double wall[PROGRAMS], busy[PROGRAMS]; } least;
+typedef struct least {
+    double wall[PROGRAMS], busy[PROGRAMS];
+} least;
 
 /* Each program once; the slowed device counts its kernels. */
 static gt_status run_once(const rig *r, const bench *b, int slowed, least *out)
@@ -289,8 +298,7 @@ static double output_bytes(const bench *b, const graph *g)
     return v ? (double)shape_count(&v->shape) * (double)dtype_size(b->m->storage) : 0.0;
 }
 
-static gt_status measure_bytes_recomputed(const bench *b, profile_kind kind, int B, double input,
-                                          profile_cost *out)
+static gt_status measure_bytes_recomputed(const bench *b, profile_kind kind, int B, double input, profile_cost *out)
 {
     rig r;
     gt_status st = rig_place(&r, b, kind, B, 1);
@@ -328,7 +336,10 @@ static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at,
         if (kind == PROFILE_EMBEDDING)
             out->output = output_bytes(b, r.g) / B;
         const double input = kind == PROFILE_EMBEDDING ? 0.0 : out->output * B;
-        *c = (profile_cost){ seconds[0], seconds[1], seconds[2], (double)exec_arena_bytes(r.keeps) + input,
+        *c = (profile_cost){ seconds[0],
+                             seconds[1],
+                             seconds[2],
+                             (double)exec_arena_bytes(r.keeps) + input,
                              (double)exec_arena_bytes(r.keeps) + input,
                              (double)exec_arena_bytes(r.passes) };
         out->parameters[kind] = (double)graph_param_elements(r.g);
@@ -351,8 +362,7 @@ static gt_status measure_size(profile *out, bench *b, int at, int B, profile_bar
         const profile_cost *c = &out->unit[kind][at];
         double none = 0;
         int met = 0;
-        gt_status st = missing ? GT_OK
-                               : measure_unit(out, b, (profile_kind)kind, at, B, barrier, context, &met);
+        gt_status st = missing ? GT_OK : measure_unit(out, b, (profile_kind)kind, at, B, barrier, context, &met);
         if (st == GT_NO_MEMORY && at > 0) {
             missing = 1;
             gt_message_clear();
@@ -442,8 +452,7 @@ static gt_status count_exchanges(profile *out, const bench *b, profile_kind kind
     return st;
 }
 
-static gt_status measure(profile *out, bench *b, const int *size, int count, profile_barrier barrier,
-                         void *context)
+static gt_status measure(profile *out, bench *b, const int *size, int count, profile_barrier barrier, void *context)
 {
     gt_status st = look_at_ends(out, b);
     for (int i = 0; !st && i < 2 * PROFILE_KINDS; i++)

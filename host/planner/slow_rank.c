@@ -9,7 +9,9 @@ static const double share = 0.1;        /* of a step: less is not worth a new pl
 static const double variations = 3.0;   /* standard deviations of what was learnt  */
 
 /* Times of something that is done in each step. */
-typedef struct usual { double seen[SLOW_RANK_LEARN], mean, variation; } usual;
+typedef struct usual {
+    double seen[SLOW_RANK_LEARN], mean, variation;
+} usual;
 
 struct slow_rank_watch {
     int ranks, steps, told;
@@ -72,8 +74,7 @@ static int is_slow(const slow_rank_watch *w, int rank, double others, const doub
 {
     const usual *u = &w->rank[rank];
     *found = (slow_rank_finding){ rank, times_usual(w, rank, busy) / others, busy[rank] - others * u->mean };
-    return found->factor > w->factor && found->longer > share * step
-           && found->longer > variations * u->variation;
+    return found->factor > w->factor && found->longer > share * step && found->longer > variations * u->variation;
 }
 
 int slow_rank_step(slow_rank_watch *w, const double *busy, double step, slow_rank_finding *found)

@@ -31,7 +31,7 @@ typedef struct slow_rank_finding {
 
 /* factor: above 1. */
 gt_status slow_rank_create(slow_rank_watch **out, int ranks, double factor);
-void      slow_rank_release(slow_rank_watch *w);        /* takes NULL */
+void slow_rank_release(slow_rank_watch *w);        /* takes NULL */
 /* One more step, with what each rank computed in it, [ranks], and how long it took from end to end. 1 and the
  * finding, once in a run, when a rank has been slow for SLOW_RANK_PATIENCE steps. */
 int slow_rank_step(slow_rank_watch *w, const double *busy, double step, slow_rank_finding *found);

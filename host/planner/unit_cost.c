@@ -58,11 +58,14 @@ gt_status unit_costs(pipe_unit *out, int *most_tensor, const profile_model *m)
             break;
         const double ends = u ? whole.input : whole.output;
         out[u] = (pipe_unit){
-            .flops = (whole.flops[GRAPH_FORWARD] + whole.flops[GRAPH_INPUT_GRAD]
-                      + whole.flops[GRAPH_WEIGHT_GRAD]) / 3.0,
-            .parameters = (double)whole.parameters, .kept = whole.kept + ends,
-            .kept_recompute = again.kept + ends, .output = whole.output,
-            .reductions = part.exchanges[GRAPH_FORWARD] / 2 };
+            .flops = (whole.flops[GRAPH_FORWARD] + whole.flops[GRAPH_INPUT_GRAD] + whole.flops[GRAPH_WEIGHT_GRAD])
+                     / 3.0,
+            .parameters = (double)whole.parameters,
+            .kept = whole.kept + ends,
+            .kept_recompute = again.kept + ends,
+            .output = whole.output,
+            .reductions = part.exchanges[GRAPH_FORWARD] / 2
+        };
     }
     return st;
 }

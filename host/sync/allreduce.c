@@ -25,6 +25,14 @@ static gt_status update(sync_run *s, double lr)
 }
 
 const sync_mode sync_allreduce = {
-    .name = "allreduce", .help = "sums of gradients", .part = part, .create = create,
-    .release = sync_buckets_release, .stops = sync_buckets_stops, .ready = sync_buckets_ready, .update = update,
-    .when = sync_buckets_when, .saved = sync_buckets_saved };
+    .name = "allreduce",
+    .help = "sums of gradients",
+    .part = part,
+    .create = create,
+    .release = sync_buckets_release,
+    .stops = sync_buckets_stops,
+    .ready = sync_buckets_ready,
+    .update = update,
+    .when = sync_buckets_when,
+    .saved = sync_buckets_saved
+};

@@ -118,7 +118,10 @@ static gt_status move_own(buckets *s, bucket *b, dev_buffer *segment, int write)
 
 static void trace_sum(const bucket *b)
 {
-    gt_span span = { .begin = b->began, .end = b->ended, .bytes = b->count * sizeof(float), .category = GT_TRACE_WIRE,
+    gt_span span = { .begin = b->began,
+                     .end = b->ended,
+                     .bytes = b->count * sizeof(float),
+                     .category = GT_TRACE_WIRE,
                      .track = GT_TRACK_WIRE };
     gt_trace_stamp(&span);
     snprintf(span.name, sizeof span.name, "sum of gradients");
@@ -219,8 +222,7 @@ static gt_status write_others(buckets *s, bucket *b)
     if (b->own_offset)
         st = dev_write_start(s->o.device, b->master, b->offset, data, 4 * b->own_offset, NULL);
     if (!st && after < b->count)
-        st = dev_write_start(s->o.device, b->master, b->offset + 4 * after, data + after,
-                             4 * (b->count - after), NULL);
+        st = dev_write_start(s->o.device, b->master, b->offset + 4 * after, data + after, 4 * (b->count - after), NULL);
     return st ? st : dev_mark(s->o.device, &b->writing);
 }
 

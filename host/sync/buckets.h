@@ -24,11 +24,11 @@
 /* These fit the members of sync_mode; the buckets are the run's state. share 1: a rank gets the sums
  * of its part alone (sync_holders_part). */
 gt_status sync_buckets_create(sync_run *s, int share);
-void      sync_buckets_release(sync_run *s);
-int       sync_buckets_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+void sync_buckets_release(sync_run *s);
+int sync_buckets_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
 gt_status sync_buckets_ready(sync_run *s, int chunk, int done, int last);
-int       sync_buckets_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
-int       sync_buckets_saved(sync_run *s, checkpoint_state *states);
+int sync_buckets_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
+int sync_buckets_saved(sync_run *s, checkpoint_state *states);
 
 /* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
  * *bytes: that were summed. */

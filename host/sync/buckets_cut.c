@@ -69,13 +69,23 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 
 travel sync_bucket_travel(const bucket *b, int round)
 {
-    travel t = { .buffer = b->grad, .at = b->offset, .host = b->memory, .bytes = 4 * b->count, .elements = b->count,
-                 .own_bytes = 4 * b->count, .type = NET_F32 };
+    travel t = { .buffer = b->grad,
+                 .at = b->offset,
+                 .host = b->memory,
+                 .bytes = 4 * b->count,
+                 .elements = b->count,
+                 .own_bytes = 4 * b->count,
+                 .type = NET_F32 };
     char *here = dev_buffer_host(b->grad);
     if (b->coding) {
         const sync_payload p = sync_coding_payload(b->coding, round);
-        t = (travel){ .buffer = p.code, .host = b->memory, .bytes = p.bytes, .elements = p.elements, .own_at = p.own_at,
-                      .own_bytes = p.own_bytes, .type = p.type };
+        t = (travel){ .buffer = p.code,
+                      .host = b->memory,
+                      .bytes = p.bytes,
+                      .elements = p.elements,
+                      .own_at = p.own_at,
+                      .own_bytes = p.own_bytes,
+                      .type = p.type };
         here = p.host;
     }
     t.in_place = here != NULL;
@@ -105,9 +115,17 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         const graph_param_info *info = params_info(s->o.params, tensors[i]);
         range[i] = (sync_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
     }
-    sync_coding_options o = { .how = s->how, .device = s->o.device, .kernels = s->kernels, .comm = s->o.comm,
-                              .range = range, .ranges = ranges, .count = (int64_t)b->count,
-                              .rank = net_group_rank(b->group), .ranks = net_group_size(b->group) };
+    sync_coding_options o = {
+        .how = s->how,
+        .device = s->o.device,
+        .kernels = s->kernels,
+        .comm = s->o.comm,
+        .range = range,
+        .ranges = ranges,
+        .count = (int64_t)b->count,
+        .rank = net_group_rank(b->group),
+        .ranks = net_group_size(b->group)
+    };
     gt_status st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
     for (int i = 0; !st && i < ranges; i++)
         st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
@@ -149,17 +167,20 @@ static void name_bucket(const buckets *s, bucket *b, const int *tensors, int n)
 }
 
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
-static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end,
-                           const int *tensors, int n)
+static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int64_t most = s->how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
-        const bucket b = { .of = s, .group = sync_holders_net(s->o.holders, seg->group),
-                           .group_number = seg->group, .grad = seg->grad, .master = seg->master,
-                           .offset = 4 * (uint64_t)(end - size), .count = (uint64_t)size };
+        const bucket b = { .of = s,
+                           .group = sync_holders_net(s->o.holders, seg->group),
+                           .group_number = seg->group,
+                           .grad = seg->grad,
+                           .master = seg->master,
+                           .offset = 4 * (uint64_t)(end - size),
+                           .count = (uint64_t)size };
         st = add_bucket(s, &b);
         if (!st)
             name_bucket(s, &s->buckets[s->count - 1], tensors, n);
@@ -217,7 +238,9 @@ static gt_status compare(buckets *s)
         if (!all)
             return no_memory();
         for (int p = 0; p < params_count(s->o.params); p++) {
-            struct { uint64_t name, segment, first; } place = { 0 };
+            struct {
+                uint64_t name, segment, first;
+            } place = { 0 };
             int segment, base = 0;
             int64_t first;
             params_place(s->o.params, p, &segment, &first);
@@ -235,8 +258,10 @@ static gt_status compare(buckets *s)
         st = net_all_gather(g, all, 2 * (uint64_t)ranks, NULL, NET_I32, NULL);
         for (int r = 0; !st && r < ranks; r++)
             if (all[r] != mine)
-                st = gt_fail(GT_MISMATCH, "rank %d and rank %d do not place the parameters they "
-                             "share alike", net_group_member(g, r), net_comm_rank(s->o.comm));
+                st = gt_fail(GT_MISMATCH,
+                             "rank %d and rank %d do not place the parameters they "
+                             "share alike",
+                             net_group_member(g, r), net_comm_rank(s->o.comm));
         free(all);
     }
     return st;
@@ -320,4 +345,3 @@ int sync_buckets_stops(const sync_run *run, int chunk, int stops[SYNC_STOPS])
     }
     return count;
 }
-

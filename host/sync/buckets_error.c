@@ -89,8 +89,16 @@ int sync_buckets_saved(sync_run *run, checkpoint_state *states)
     buckets *s = run->state;
     if (!s->how->keeps_error)
         return 0;
-    states[0] = (checkpoint_state){ .owner = "residuals", .what = "what compression held back of gradients", .each_rank = 1,
-                                    .optional = 1, .context = s, .count = count, .entry = entry, .read = read,
-                                    .write = write };
+    states[0] = (checkpoint_state){
+        .owner = "residuals",
+        .what = "what compression held back of gradients",
+        .each_rank = 1,
+        .optional = 1,
+        .context = s,
+        .count = count,
+        .entry = entry,
+        .read = read,
+        .write = write
+    };
     return 1;
 }

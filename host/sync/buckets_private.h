@@ -55,6 +55,6 @@ typedef struct travel {
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
-int    sync_bucket_scatters(const bucket *b);
+int sync_bucket_scatters(const bucket *b);
 
 #endif

@@ -156,7 +156,10 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
         free(rounds);
         return no_memory();
     }
-    *c = (sync_coding){ .o = *o, .range = range, .round = rounds, .encodings = o->how->gathers ? o->ranks : 1,
+    *c = (sync_coding){ .o = *o,
+                        .range = range,
+                        .round = rounds,
+                        .encodings = o->how->gathers ? o->ranks : 1,
                         .mine = o->how->gathers ? o->rank : 0 };
     measure(c);
     gt_status st = make_code(c);
@@ -212,9 +215,13 @@ static net_type type_of(dtype t)
 sync_payload sync_coding_payload(const sync_coding *c, int at)
 {
     const uint64_t stride = c->round[at].stride;
-    return (sync_payload){ .code = c->code, .host = dev_buffer_host(c->code), .bytes = stride * (uint64_t)c->encodings,
+    return (sync_payload){ .code = c->code,
+                           .host = dev_buffer_host(c->code),
+                           .bytes = stride * (uint64_t)c->encodings,
                            .elements = stride * (uint64_t)c->encodings / dtype_size(c->o.how->type),
-                           .own_at = stride * (uint64_t)c->mine, .own_bytes = stride, .type = type_of(c->o.how->type) };
+                           .own_at = stride * (uint64_t)c->mine,
+                           .own_bytes = stride,
+                           .type = type_of(c->o.how->type) };
 }
 
 gt_status sync_coding_encode(sync_coding *c, int at)

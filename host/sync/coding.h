@@ -27,7 +27,7 @@ typedef struct sync_coding_options {
 
 /* Takes over the views, also if it fails. */
 gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o);
-void      sync_coding_release(sync_coding *c);      /* takes NULL */
+void sync_coding_release(sync_coding *c);      /* takes NULL */
 
 /* One encoding that the network moves. */
 typedef struct sync_payload {

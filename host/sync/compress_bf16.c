@@ -11,8 +11,8 @@ static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int rou
     return kernel_store(l, k, r->count, r->grad, to);
 }
 
-static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
-                        int count, dev_buffer *to)
+static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
+                        dev_buffer *to)
 {
     (void)round;
     (void)count;
@@ -20,5 +20,11 @@ static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int rou
 }
 
 const sync_compressor sync_compress_bf16 = {
-    .name = "bf16", .help = "gradients in bf16, half the bytes; what rounding takes is kept for the next step",
-    .type = DTYPE_BF16, .rounds = 1, .keeps_error = 1, .encode = encode, .decode = decode };
+    .name = "bf16",
+    .help = "gradients in bf16, half the bytes; what rounding takes is kept for the next step",
+    .type = DTYPE_BF16,
+    .rounds = 1,
+    .keeps_error = 1,
+    .encode = encode,
+    .decode = decode
+};

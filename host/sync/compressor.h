@@ -36,8 +36,8 @@ struct sync_compressor {
     gt_status (*encode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to);
     /* from[0..count): encodings whose sum is the result; one of all ranks together, or one of each.
      * to: count values, r->grad or memory of the caller's; written in the last round at the latest. */
-    gt_status (*decode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
-                        int count, dev_buffer *to);
+    gt_status (*decode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
+                        dev_buffer *to);
 };
 
 extern const sync_compressor sync_compress_none, sync_compress_bf16;

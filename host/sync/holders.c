@@ -8,8 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct claim { uint64_t what; int rank; } claim;        /* of a parameter, by hash */
-typedef struct members { int *rank, count, named; } members;    /* named: sorts equal sets  */
+typedef struct claim {
+    uint64_t what;
+    int rank;
+} claim;        /* of a parameter, by hash */
+typedef struct members {
+    int *rank, count, named;
+} members;    /* named: sorts equal sets  */
 
 struct sync_holders {
     int groups, mine;               /* of all ranks; this rank's number                     */
@@ -37,15 +42,13 @@ static uint64_t identity_of(const graph_param_info *p)
     for (int i = 0; i < p->full.rank; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, " %lld", (long long)p->full.dim[i]);
     if (p->slice.parts)
-        n += snprintf(text + n, sizeof text - (size_t)n, " / %d %d %lld %lld %lld", p->slice.dim,
-                      p->slice.parts, (long long)p->slice.full, (long long)p->slice.begin,
-                      (long long)p->slice.count);
+        n += snprintf(text + n, sizeof text - (size_t)n, " / %d %d %lld %lld %lld", p->slice.dim, p->slice.parts,
+                      (long long)p->slice.full, (long long)p->slice.begin, (long long)p->slice.count);
     return gt_hash(text, (size_t)n);
 }
 
 /* What a rank says: two numbers of its device, then its parameters. */
-static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const graph *const *graphs,
-                     int n)
+static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const graph *const *graphs, int n)
 {
     size_t all = 2;
     for (int i = 0; i < n; i++)
@@ -156,8 +159,7 @@ static gt_status connect(sync_holders *h, net_comm *c)
     return st;
 }
 
-gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d,
-                                const graph *const *graphs, int count)
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs, int count)
 {
     *out = NULL;
     sync_holders *h = calloc(1, sizeof *h);
@@ -228,8 +230,12 @@ static void shared_memory_free(void *context, void *memory)
 params_grouping sync_holders_grouping(sync_holders *h, int shares_masters)
 {
     h->shares_masters = shares_masters;
-    return (params_grouping){ .group = group_of, .context = h, .align = h->align, .most = h->most,
-                              .memory = shared_memory, .memory_free = shared_memory_free };
+    return (params_grouping){ .group = group_of,
+                              .context = h,
+                              .align = h->align,
+                              .most = h->most,
+                              .memory = shared_memory,
+                              .memory_free = shared_memory_free };
 }
 
 net_group *sync_holders_net(const sync_holders *h, int group)
@@ -242,8 +248,7 @@ int sync_holders_first(const sync_holders *h, int group)
     return h->group[group].rank[0] == h->mine;
 }
 
-void sync_holders_part(const sync_holders *h, const params *p, int segment, int k,
-                           int64_t *first, int64_t *count)
+void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count)
 {
     const params_segment *s = params_segment_at(p, segment);
     const net_group *g = h->net[s->group];

@@ -18,9 +18,9 @@
 typedef struct sync_holders sync_holders;
 
 /* All ranks of the communicator, each with the graphs of what it holds; makes the groups. */
-gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d,
-                                const graph *const *graphs, int count);
-void      sync_holders_release(sync_holders *h);    /* takes NULL */
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs,
+                            int count);
+void sync_holders_release(sync_holders *h);    /* takes NULL */
 
 /* For params_create_grouped(): groups are numbered alike on all ranks. Where devices compute in host memory,
  * gradients of several holders lie in arenas of the network, and masters if others write to them,
@@ -29,11 +29,10 @@ params_grouping sync_holders_grouping(sync_holders *h, int shares_masters);
 /* NULL: this rank holds that group's parameters alone. */
 net_group *sync_holders_net(const sync_holders *h, int group);
 /* 1 if this rank is the one that counts and writes that group's parameters. */
-int        sync_holders_first(const sync_holders *h, int group);
+int sync_holders_first(const sync_holders *h, int group);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
  * of params_step(), and without cutting a tensor that params_keep_whole() names. All of it where the group is one rank. */
-void       sync_holders_part(const sync_holders *h, const params *p, int segment, int k,
-                                 int64_t *first, int64_t *count);
+void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count);
 
 #endif

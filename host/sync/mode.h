@@ -24,12 +24,12 @@ struct sync_mode {
     optim_part (*part)(const sync_holders *h, const params *p, int segment);
     /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
     gt_status (*create)(sync_run *s);
-    void      (*release)(sync_run *s);
-    int       (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+    void (*release)(sync_run *s);
+    int (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
     gt_status (*ready)(sync_run *s, int chunk, int done, int last);
     gt_status (*update)(sync_run *s, double lr);
-    int       (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
-    int       (*saved)(sync_run *s, checkpoint_state *states);
+    int (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
+    int (*saved)(sync_run *s, checkpoint_state *states);
 };
 
 extern const sync_mode sync_alone, sync_allreduce, sync_sharded;

@@ -34,7 +34,15 @@ static gt_status update(sync_run *s, double lr)
 }
 
 const sync_mode sync_sharded = {
-    .name = "sharded", .help = "sums of gradients, the optimizer's state shared out", .shares_state = 1,
-    .part = part, .create = create, .release = sync_buckets_release, .stops = sync_buckets_stops,
-    .ready = sync_buckets_ready, .update = update, .when = sync_buckets_when,
-    .saved = sync_buckets_saved };
+    .name = "sharded",
+    .help = "sums of gradients, the optimizer's state shared out",
+    .shares_state = 1,
+    .part = part,
+    .create = create,
+    .release = sync_buckets_release,
+    .stops = sync_buckets_stops,
+    .ready = sync_buckets_ready,
+    .update = update,
+    .when = sync_buckets_when,
+    .saved = sync_buckets_saved
+};

@@ -68,8 +68,9 @@ gt_status sync_create(sync_run **out, const sync_options *o)
     s->o = *o;
     if (o->comm)
         s->each = calloc((size_t)net_comm_size(o->comm), sizeof *s->each);
-    gt_status st = o->comm && !s->each ? gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks",
-                                                 net_comm_size(o->comm)) : GT_OK;
+    gt_status st = o->comm && !s->each
+                       ? gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", net_comm_size(o->comm))
+                       : GT_OK;
     if (!st && o->mode->create)
         st = o->mode->create(s);
     if (st) {
@@ -146,8 +147,7 @@ gt_status sync_totals_sum(net_comm *c, sync_totals *t, sync_totals *each)
         return gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", ranks);
     const uint64_t traced = gt_trace_begin();
     all[net_comm_rank(c)] = *t;
-    gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL,
-                                  NET_I32, NULL);
+    gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL, NET_I32, NULL);
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "loss and norm of all ranks", traced);
     for (int r = 0; !st && r < ranks; r++) {    /* in the order of ranks: the same bits everywhere */
         sum.loss += all[r].loss;

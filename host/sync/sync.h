@@ -28,18 +28,18 @@ typedef struct sync_compressor sync_compressor;
 /* Those that can be chosen: the usual one first; NULL behind the last. */
 const sync_mode *sync_mode_at(int i);
 const sync_mode *sync_mode_find(const char *name);          /* NULL: there is none          */
-const char      *sync_mode_name(const sync_mode *m);
-const char      *sync_mode_help(const sync_mode *m);        /* half a sentence              */
+const char *sync_mode_name(const sync_mode *m);
+const char *sync_mode_help(const sync_mode *m);        /* half a sentence              */
 /* 1: each rank keeps the optimizer's state of a part of what it holds, and updates that. */
-int              sync_mode_shares_state(const sync_mode *m);
+int sync_mode_shares_state(const sync_mode *m);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
 
 const sync_compressor *sync_compressor_at(int i);
 const sync_compressor *sync_compressor_find(const char *name);
-const char            *sync_compressor_name(const sync_compressor *c);
-const char            *sync_compressor_help(const sync_compressor *c);
-int                    sync_compressor_changes(const sync_compressor *c);     /* 0: fp32 as it is */
+const char *sync_compressor_name(const sync_compressor *c);
+const char *sync_compressor_help(const sync_compressor *c);
+int sync_compressor_changes(const sync_compressor *c);     /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
 enum { SYNC_NAMES = 128 };
@@ -84,7 +84,7 @@ typedef struct sync_options {
 
 /* All ranks. GT_MISMATCH if ranks do not place their parameters alike. The options' objects outlive it. */
 gt_status sync_create(sync_run **out, const sync_options *o);
-void      sync_release(sync_run *s);                /* takes NULL */
+void sync_release(sync_run *s);                /* takes NULL */
 
 /* 1: other ranks wait for this one, so that whether to stop is agreed with them, step by step. */
 int sync_is_together(const sync_run *s);
@@ -101,7 +101,7 @@ gt_status sync_ready(sync_run *s, int chunk, int done, int last);
 gt_status sync_update(sync_run *s, double lr);
 
 /* Of the newest step. */
-uint64_t           sync_update_began(const sync_run *s);            /* gt_now_ns(); 0: not known  */
+uint64_t sync_update_began(const sync_run *s);            /* gt_now_ns(); 0: not known  */
 const sync_totals *sync_totals_of(const sync_run *s);               /* the sum over ranks         */
 const sync_totals *sync_totals_each(const sync_run *s);             /* [rank]; NULL: alone        */
 /* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */

@@ -2,10 +2,11 @@
 /* host/tensor/activation.c - see activation.h. */
 #include "host/tensor/activation.h"
 
-static const struct { const char *name, *option; } rows[] = {
-    { "none", "" },
+static const struct {
+    const char *name, *option;
+} rows[] = { { "none", "" },
 #define ROW(constant, name, option) { #name, option },
-    ACTIVATIONS(ROW)
+             ACTIVATIONS(ROW)
 #undef ROW
 };
 

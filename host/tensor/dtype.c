@@ -10,11 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct { const char *name; size_t size; } types[DTYPE_COUNT] = {
-    [DTYPE_F32] = { "fp32", 4 }, [DTYPE_BF16] = { "bf16", 2 }, [DTYPE_F16] = { "fp16", 2 },
-    [DTYPE_I32] = { "i32", 4 },  [DTYPE_U32] = { "u32", 4 },   [DTYPE_F64] = { "fp64", 8 },
-    [DTYPE_I64] = { "i64", 8 },  [DTYPE_U16] = { "u16", 2 },   [DTYPE_U8] = { "u8", 1 },
-    [DTYPE_BOOL] = { "bool", 1 },
+static const struct {
+    const char *name;
+    size_t size;
+} types[DTYPE_COUNT] = {
+    [DTYPE_F32] = { "fp32", 4 }, [DTYPE_BF16] = { "bf16", 2 }, [DTYPE_F16] = { "fp16", 2 }, [DTYPE_I32] = { "i32", 4 },
+    [DTYPE_U32] = { "u32", 4 },  [DTYPE_F64] = { "fp64", 8 },  [DTYPE_I64] = { "i64", 8 },  [DTYPE_U16] = { "u16", 2 },
+    [DTYPE_U8] = { "u8", 1 },    [DTYPE_BOOL] = { "bool", 1 },
 };
 
 size_t dtype_size(dtype t)
@@ -47,7 +49,10 @@ char *dtype_storage_names(char *out, size_t size, const char *between, const cha
 {
     size_t at = 0;
     for (int t = 0; t < DTYPE_STORAGES; t++)
-        at += (size_t)snprintf(out + at, size - at, "%s%s", t == 0 ? "" : t + 1 < DTYPE_STORAGES ? between : last,
+        at += (size_t)snprintf(out + at, size - at, "%s%s",
+                               t == 0                   ? ""
+                               : t + 1 < DTYPE_STORAGES ? between
+                                                        : last,
                                types[t].name);
     assert(at < size);
     return out;
@@ -115,14 +120,10 @@ float dtype_f32_from_f16(uint16_t x)
 float dtype_load(dtype t, const void *data, size_t i)
 {
     switch (t) {
-    case DTYPE_F32:
-        return ((const float *)data)[i];
-    case DTYPE_BF16:
-        return dtype_f32_from_bf16(((const uint16_t *)data)[i]);
-    case DTYPE_F16:
-        return dtype_f32_from_f16(((const uint16_t *)data)[i]);
-    case DTYPE_F64:
-        return (float)((const double *)data)[i];
+    case DTYPE_F32: return ((const float *)data)[i];
+    case DTYPE_BF16: return dtype_f32_from_bf16(((const uint16_t *)data)[i]);
+    case DTYPE_F16: return dtype_f32_from_f16(((const uint16_t *)data)[i]);
+    case DTYPE_F64: return (float)((const double *)data)[i];
     default:
         assert(t == DTYPE_F32);               /* not a float type */
         return 0.0f;
@@ -132,20 +133,11 @@ float dtype_load(dtype t, const void *data, size_t i)
 void dtype_store(dtype t, void *data, size_t i, float x)
 {
     switch (t) {
-    case DTYPE_F32:
-        ((float *)data)[i] = x;
-        break;
-    case DTYPE_BF16:
-        ((uint16_t *)data)[i] = dtype_bf16_from_f32(x);
-        break;
-    case DTYPE_F16:
-        ((uint16_t *)data)[i] = dtype_f16_from_f32(x);
-        break;
-    case DTYPE_F64:
-        ((double *)data)[i] = (double)x;
-        break;
-    default:
-        assert(t == DTYPE_F32);               /* not a float type */
+    case DTYPE_F32: ((float *)data)[i] = x; break;
+    case DTYPE_BF16: ((uint16_t *)data)[i] = dtype_bf16_from_f32(x); break;
+    case DTYPE_F16: ((uint16_t *)data)[i] = dtype_f16_from_f32(x); break;
+    case DTYPE_F64: ((double *)data)[i] = (double)x; break;
+    default: assert(t == DTYPE_F32);               /* not a float type */
     }
 }
 
@@ -183,8 +175,7 @@ char *shape_format(const shape *s, char *out, size_t size)
 {
     size_t used = (size_t)snprintf(out, size, "(");
     for (int i = 0; i < s->rank && used < size; i++)
-        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "",
-                                 (long long)s->dim[i]);
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)s->dim[i]);
     if (used < size)
         snprintf(out + used, size - used, ")");
     return out;

@@ -27,10 +27,12 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors data is l
 #define METADATA "__metadata__"
 
 /* The names of dtypes in the file. What is not here is in the format but not in dtype.h. */
-static const struct { const char *name; dtype type; } types[] = {
-    { "F32", DTYPE_F32 }, { "BF16", DTYPE_BF16 }, { "F16", DTYPE_F16 }, { "I32", DTYPE_I32 },
-    { "U32", DTYPE_U32 }, { "F64", DTYPE_F64 }, { "I64", DTYPE_I64 }, { "U16", DTYPE_U16 },
-    { "U8", DTYPE_U8 }, { "BOOL", DTYPE_BOOL },
+static const struct {
+    const char *name;
+    dtype type;
+} types[] = {
+    { "F32", DTYPE_F32 }, { "BF16", DTYPE_BF16 }, { "F16", DTYPE_F16 }, { "I32", DTYPE_I32 }, { "U32", DTYPE_U32 },
+    { "F64", DTYPE_F64 }, { "I64", DTYPE_I64 },   { "U16", DTYPE_U16 }, { "U8", DTYPE_U8 },   { "BOOL", DTYPE_BOOL },
 };
 #define TYPES (sizeof types / sizeof *types)
 
@@ -67,27 +69,27 @@ static gt_status bad_tensor(const char *file, const char *tensor, const char *wh
 }
 
 /* Parses the header and says where the data begins. */
-static gt_status read_header(json_t **out, size_t *data_at, const unsigned char *bytes,
-                             size_t size, const char *file)
+static gt_status read_header(json_t **out, size_t *data_at, const unsigned char *bytes, size_t size, const char *file)
 {
     uint64_t length;
     json_error_t error;
     *out = NULL;
     if (size < sizeof length)
-        return gt_fail(GT_FORMAT, "cannot read '%s': %zu bytes are too few for a safetensors file",
-                       file, size);
+        return gt_fail(GT_FORMAT, "cannot read '%s': %zu bytes are too few for a safetensors file", file, size);
     memcpy(&length, bytes, sizeof length);
     if (length > HEADER_MAX)
-        return gt_fail(GT_FORMAT, "cannot read '%s': a header of %llu bytes, more than the %u "
-                       "allowed; is it a safetensors file?", file, (unsigned long long)length,
-                       HEADER_MAX);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': a header of %llu bytes, more than the %u "
+                       "allowed; is it a safetensors file?",
+                       file, (unsigned long long)length, HEADER_MAX);
     if (length > size - sizeof length)
-        return gt_fail(GT_FORMAT, "cannot read '%s': the header should end at byte %llu, the file "
-                       "ends at %zu", file, (unsigned long long)length + 8, size);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': the header should end at byte %llu, the file "
+                       "ends at %zu",
+                       file, (unsigned long long)length + 8, size);
     *out = json_loadb((const char *)bytes + 8, (size_t)length, JSON_REJECT_DUPLICATES, &error);
     if (!*out)
-        return gt_fail(GT_FORMAT, "cannot read '%s': header byte %d: %s", file, error.position,
-                       error.text);
+        return gt_fail(GT_FORMAT, "cannot read '%s': header byte %d: %s", file, error.position, error.text);
     if (!json_is_object(*out)) {
         json_decref(*out);
         *out = NULL;
@@ -107,20 +109,24 @@ static gt_status read_dtype(dtype *out, const json_t *entry, const char *file, c
             *out = types[i].type;
             return GT_OK;
         }
-    return gt_fail(GT_UNSUPPORTED, "cannot read '%s': tensor '%.100s' is of dtype '%.20s', which "
-                   "is not known here", file, tensor, name);
+    return gt_fail(GT_UNSUPPORTED,
+                   "cannot read '%s': tensor '%.100s' is of dtype '%.20s', which "
+                   "is not known here",
+                   file, tensor, name);
 }
 
 /* The shape, and its bytes with every product checked. */
-static gt_status read_shape(shape *out, uint64_t *bytes, size_t element, const json_t *entry,
-                            const char *file, const char *tensor)
+static gt_status read_shape(shape *out, uint64_t *bytes, size_t element, const json_t *entry, const char *file,
+                            const char *tensor)
 {
     const json_t *dims = json_object_get(entry, "shape");
     if (!json_is_array(dims))
         return bad_tensor(file, tensor, "has no shape");
     if (json_array_size(dims) > SHAPE_MAX_RANK)
-        return gt_fail(GT_UNSUPPORTED, "cannot read '%s': tensor '%.100s' has %zu dimensions, "
-                       "more than %d", file, tensor, json_array_size(dims), SHAPE_MAX_RANK);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot read '%s': tensor '%.100s' has %zu dimensions, "
+                       "more than %d",
+                       file, tensor, json_array_size(dims), SHAPE_MAX_RANK);
     out->rank = (int)json_array_size(dims);
     *bytes = element;
     for (int i = 0; i < out->rank; i++) {
@@ -134,8 +140,8 @@ static gt_status read_shape(shape *out, uint64_t *bytes, size_t element, const j
     return GT_OK;
 }
 
-static gt_status read_tensor(st_tensor *out, const char *name, const json_t *entry,
-                             const unsigned char *data, size_t size, const char *file)
+static gt_status read_tensor(st_tensor *out, const char *name, const json_t *entry, const unsigned char *data,
+                             size_t size, const char *file)
 {
     const json_t *range = json_object_get(entry, "data_offsets");
     const json_t *from = json_array_get(range, 0), *to = json_array_get(range, 1);
@@ -150,13 +156,15 @@ static gt_status read_tensor(st_tensor *out, const char *name, const json_t *ent
         return bad_tensor(file, name, "has no pair of data_offsets");
     json_int_t begin = json_integer_value(from), end = json_integer_value(to);
     if (begin < 0 || end < begin || (uint64_t)end > size)
-        return gt_fail(GT_FORMAT, "cannot read '%s': tensor '%.100s' lies at %lld to %lld, "
-                       "outside the %zu bytes of data", file, name, (long long)begin,
-                       (long long)end, size);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': tensor '%.100s' lies at %lld to %lld, "
+                       "outside the %zu bytes of data",
+                       file, name, (long long)begin, (long long)end, size);
     if ((uint64_t)(end - begin) != bytes)
-        return gt_fail(GT_FORMAT, "cannot read '%s': tensor '%.100s' takes %lld bytes, its shape "
-                       "needs %llu", file, name, (long long)(end - begin),
-                       (unsigned long long)bytes);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': tensor '%.100s' takes %lld bytes, its shape "
+                       "needs %llu",
+                       file, name, (long long)(end - begin), (unsigned long long)bytes);
     out->data = data + begin;
     out->bytes = (size_t)bytes;
     return GT_OK;
@@ -170,8 +178,7 @@ static gt_status check_metadata(const json_t *metadata, const char *file)
         return gt_fail(GT_FORMAT, "cannot read '%s': %s is not an object", file, METADATA);
     json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
         if (!json_is_string(value))
-            return gt_fail(GT_FORMAT, "cannot read '%s': %s '%.100s' is not a string", file,
-                           METADATA, key);
+            return gt_fail(GT_FORMAT, "cannot read '%s': %s '%.100s' is not a string", file, METADATA, key);
     return GT_OK;
 }
 
@@ -189,28 +196,30 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const st_tensor *)a)->name, ((const st_tensor *)b)->name);
 }
 
-static gt_status check_cover(st_tensor *tensors, size_t count, const unsigned char *data,
-                             size_t size, const char *file)
+static gt_status check_cover(st_tensor *tensors, size_t count, const unsigned char *data, size_t size, const char *file)
 {
     const unsigned char *at = data;
     qsort(tensors, count, sizeof *tensors, by_place);
     for (size_t i = 0; i < count; i++) {
         const unsigned char *begin = tensors[i].data;
         if (begin != at)
-            return gt_fail(GT_FORMAT, "cannot read '%s': tensor '%.100s' begins at %zu, the one "
-                           "before it ends at %zu", file, tensors[i].name, (size_t)(begin - data),
-                           (size_t)(at - data));
+            return gt_fail(GT_FORMAT,
+                           "cannot read '%s': tensor '%.100s' begins at %zu, the one "
+                           "before it ends at %zu",
+                           file, tensors[i].name, (size_t)(begin - data), (size_t)(at - data));
         at = begin + tensors[i].bytes;
     }
     if ((size_t)(at - data) != size)
-        return gt_fail(GT_FORMAT, "cannot read '%s': the tensors end at %zu, the data at %zu; is "
-                       "the file truncated?", file, (size_t)(at - data), size);
+        return gt_fail(GT_FORMAT,
+                       "cannot read '%s': the tensors end at %zu, the data at %zu; is "
+                       "the file truncated?",
+                       file, (size_t)(at - data), size);
     return GT_OK;
 }
 
 /* Reads all tensors of one file; *header owns their names. On failure nothing is given. */
-static gt_status read_tensors(st_tensor **out, size_t *count, json_t **header,
-                              const unsigned char *bytes, size_t size, const char *file)
+static gt_status read_tensors(st_tensor **out, size_t *count, json_t **header, const unsigned char *bytes, size_t size,
+                              const char *file)
 {
     size_t data_at = 0, n = 0;
     const char *name;
@@ -394,10 +403,11 @@ static gt_status find_in_folder(char **out, const char *folder)
     if (!st)
         st = find_file(&index, folder, INDEX_NAME);
     if (!st && !whole && !index)
-        st = gt_fail(GT_NOT_FOUND, "cannot read '%s': the folder holds neither %s nor %s", folder,
-                     WHOLE_NAME, INDEX_NAME);
+        st = gt_fail(GT_NOT_FOUND, "cannot read '%s': the folder holds neither %s nor %s", folder, WHOLE_NAME,
+                     INDEX_NAME);
     if (!st && whole && index)
-        gt_log(GT_LOG_WARN, "tensor", "'%s' holds both %s and %s; the first is read, as transformers "
+        gt_log(GT_LOG_WARN, "tensor",
+               "'%s' holds both %s and %s; the first is read, as transformers "
                "does, and the files that the second names are not: remove the one that is out of date",
                folder, WHOLE_NAME, INDEX_NAME);
     *out = whole ? whole : index;
@@ -476,8 +486,7 @@ void st_writer_abandon(st_writer *w)
 
 static gt_status cannot_write(const st_writer *w)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its header, or a name that is not UTF-8",
-                   w->path);
+    return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its header, or a name that is not UTF-8", w->path);
 }
 
 gt_status st_writer_open(st_writer **out, const char *path)
@@ -488,8 +497,9 @@ gt_status st_writer_open(st_writer **out, const char *path)
         w->path = strdup(path);
         w->header = json_object();
     }
-    gt_status st = w && w->path && w->header ? gt_writer_open(&w->file, path)
-        : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its path and header", path);
+    gt_status st = w && w->path && w->header
+                       ? gt_writer_open(&w->file, path)
+                       : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its path and header", path);
     if (st) {
         st_writer_abandon(w);
         return st;
@@ -526,8 +536,8 @@ gt_status st_writer_add(st_writer *w, const char *name, dtype t, const shape *di
             sizes = NULL;
         }
     uint64_t end = w->declared + (uint64_t)shape_count(dims) * dtype_size(t);
-    json_t *entry = sizes ? json_pack("{s:s s:o s:[I I]}", "dtype", type, "shape", sizes,
-                                      "data_offsets", (json_int_t)w->declared, (json_int_t)end)
+    json_t *entry = sizes ? json_pack("{s:s s:o s:[I I]}", "dtype", type, "shape", sizes, "data_offsets",
+                                      (json_int_t)w->declared, (json_int_t)end)
                           : NULL;
     if (!entry || json_object_set_new(w->header, name, entry))
         return cannot_write(w);
@@ -545,9 +555,10 @@ gt_status st_writer_begin(st_writer *w)
     uint64_t length = size + pad;
     gt_status st = GT_OK;
     if (length > HEADER_MAX)
-        st = gt_fail(GT_UNSUPPORTED, "cannot write '%s': a header of %llu bytes, more than the %u "
-                     "allowed; write several files", w->path, (unsigned long long)length,
-                     HEADER_MAX);
+        st = gt_fail(GT_UNSUPPORTED,
+                     "cannot write '%s': a header of %llu bytes, more than the %u "
+                     "allowed; write several files",
+                     w->path, (unsigned long long)length, HEADER_MAX);
     if (!st)
         st = gt_writer_put(w->file, &length, sizeof length);
     if (!st)
@@ -562,9 +573,8 @@ gt_status st_writer_begin(st_writer *w)
 gt_status st_writer_put(st_writer *w, const void *data, size_t bytes)
 {
     if (!w->begun || bytes > w->declared - w->put)
-        return gt_fail(GT_MISUSE, "cannot write '%s': %zu bytes at %llu, where %llu are declared",
-                       w->path, bytes, (unsigned long long)w->put,
-                       (unsigned long long)w->declared);
+        return gt_fail(GT_MISUSE, "cannot write '%s': %zu bytes at %llu, where %llu are declared", w->path, bytes,
+                       (unsigned long long)w->put, (unsigned long long)w->declared);
     w->put += bytes;
     return gt_writer_put(w->file, data, bytes);
 }

@@ -35,13 +35,13 @@ typedef struct st_tensor {
 typedef struct st_file st_file;
 
 gt_status st_open(st_file **out, const char *path);
-void      st_close(st_file *f);
+void st_close(st_file *f);
 
-size_t           st_count(const st_file *f);
+size_t st_count(const st_file *f);
 const st_tensor *st_at(const st_file *f, size_t i);             /* i < st_count(), by name */
 const st_tensor *st_find(const st_file *f, const char *name);   /* NULL if it is not there */
 /* A string of "__metadata__" (of the first file that has it), or NULL. */
-const char      *st_metadata(const st_file *f, const char *key);
+const char *st_metadata(const st_file *f, const char *key);
 
 /* Checks a whole file in memory without opening it; `name` is for the sentence. */
 gt_status st_check(const void *data, size_t size, const char *name);
@@ -66,7 +66,7 @@ gt_status st_writer_begin(st_writer *w);
 gt_status st_writer_put(st_writer *w, const void *data, size_t bytes);
 /* Both free w. commit: GT_MISUSE if less was put than declared. */
 gt_status st_writer_commit(st_writer *w);
-void      st_writer_abandon(st_writer *w);
+void st_writer_abandon(st_writer *w);
 
 /* XXH3-64 of all bytes written so far, header included: for manifests. */
 uint64_t st_writer_hash(const st_writer *w);

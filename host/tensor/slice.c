@@ -5,7 +5,9 @@
 #include <string.h>
 
 /* Runs: `outer` x parts of them, each `run` floats, `stride` apart in the full tensor. */
-typedef struct runs { int64_t count, run, stride, first; } runs;
+typedef struct runs {
+    int64_t count, run, stride, first;
+} runs;
 
 static runs runs_of(const shape *whole, const tensor_slice *s)
 {
@@ -32,15 +34,13 @@ shape tensor_slice_shape(const shape *full, const tensor_slice *s)
 int tensor_slice_equal(const tensor_slice *a, const tensor_slice *b)
 {
     return a->parts == b->parts
-           && (!a->parts || (a->dim == b->dim && a->full == b->full && a->begin == b->begin
-                             && a->count == b->count));
+           && (!a->parts || (a->dim == b->dim && a->full == b->full && a->begin == b->begin && a->count == b->count));
 }
 
 int tensor_slice_fits(const shape *full, const tensor_slice *s)
 {
     return s->parts == 0
-           || (s->parts > 0 && 0 <= s->dim && s->dim < full->rank && s->full > 0
-               && full->dim[s->dim] % s->parts == 0
+           || (s->parts > 0 && 0 <= s->dim && s->dim < full->rank && s->full > 0 && full->dim[s->dim] % s->parts == 0
                && full->dim[s->dim] / s->parts == s->full && 0 <= s->begin && 0 < s->count
                && s->begin <= s->full - s->count);
 }

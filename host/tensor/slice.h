@@ -19,9 +19,9 @@ typedef struct tensor_slice {
 
 /* The shape of what is held. */
 shape tensor_slice_shape(const shape *full, const tensor_slice *s);
-int   tensor_slice_equal(const tensor_slice *a, const tensor_slice *b);
+int tensor_slice_equal(const tensor_slice *a, const tensor_slice *b);
 /* 1 if it lies within a tensor of that shape. */
-int   tensor_slice_fits(const shape *full, const tensor_slice *s);
+int tensor_slice_fits(const shape *full, const tensor_slice *s);
 
 /* Copies between the full tensor and what is held, both fp32. */
 void tensor_slice_take(float *local, const float *full, const shape *whole, const tensor_slice *s);

@@ -84,7 +84,10 @@ gt_status trace_clocks(net_comm *c, trace_clock *clock)
 
 /* ---- spans ----------------------------------------------------------------------------------- */
 
-typedef struct summary { uint64_t count, lost; char device[sizeof((gt_trace *)0)->device]; } summary;
+typedef struct summary {
+    uint64_t count, lost;
+    char device[sizeof((gt_trace *)0)->device];
+} summary;
 
 /* Room for everybody's spans, from what they say of them. */
 static gt_status make_room(gt_trace **out, const net_blobs *said)
@@ -136,9 +139,9 @@ gt_status trace_merge(net_comm *c, const gt_trace *mine, gt_trace **all)
     trace_clock *clock = rank ? NULL : calloc((size_t)size, sizeof *clock);
     snprintf(s.device, sizeof s.device, "%s", mine->device);
     *all = NULL;
-    gt_status st = rank || clock ? trace_clocks(c, clock)
-                                 : gt_fail(GT_NO_MEMORY, "cannot merge traces: no memory for the clocks of %d ranks",
-                                           size);
+    gt_status st = rank || clock
+                       ? trace_clocks(c, clock)
+                       : gt_fail(GT_NO_MEMORY, "cannot merge traces: no memory for the clocks of %d ranks", size);
     if (!st)
         st = net_job_exchange(net_comm_job(c), "traces", &s, sizeof s, &said);
     if (!st && !rank)

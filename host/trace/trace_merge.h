@@ -26,7 +26,7 @@ gt_status trace_clocks(net_comm *c, trace_clock *clock);
 /* What every rank recorded, on rank 0 as *all, one a rank, with its clock; elsewhere *all is NULL.
  * Release with trace_merge_release(). */
 gt_status trace_merge(net_comm *c, const gt_trace *mine, gt_trace **all);
-void      trace_merge_release(gt_trace *all, int ranks);      /* takes NULL */
+void trace_merge_release(gt_trace *all, int ranks);      /* takes NULL */
 
 /* What this process recorded so far, and all others (c NULL: it is the only one), in a file that
  * rank 0 writes. `device` is this rank's id; wait for the device before. */

@@ -58,17 +58,15 @@ typedef struct checkpoint_ranks {
 /* The parameters and the state of `count` owners (up to CHECKPOINT_STATES). `ranks` NULL: this process
  * writes all; else all ranks call it with the same info and the same owners. *bytes (may be
  * NULL) is what all wrote. */
-gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p,
-                          const checkpoint_state *states, int count, const checkpoint_ranks *ranks,
-                          uint64_t *bytes);
+gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, const checkpoint_state *states,
+                          int count, const checkpoint_ranks *ranks, uint64_t *bytes);
 
 /* Finds the newest whole checkpoint of a run, or takes a step-* folder itself; *path is
  * freed with free(). GT_NOT_FOUND if there is none, GT_FORMAT if none of those that are there is
  * whole. */
 gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
 /* The same for all ranks of `c` (NULL: alone): rank 0 looks, and the others take its answer. */
-gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,
-                                   const char *run);
+gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info, const char *run);
 
 /* Fills p and the state of the owners from a checkpoint that was found. GT_MISMATCH if a tensor of
  * p is not there, whole, in p's shape; tensors that p lacks are other ranks'. GT_NOT_FOUND if there is

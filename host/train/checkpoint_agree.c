@@ -40,8 +40,7 @@ static gt_status judge(net_comm *c, net_blobs *all)
         if (all->size[i] >= HEAD)
             memcpy(&fared, all->data[i], HEAD);
         if (fared != GT_OK)
-            return gt_fail((gt_status)fared, "%s: %.*s",
-                           net_job_name(net_comm_job(c), i, name, sizeof name),
+            return gt_fail((gt_status)fared, "%s: %.*s", net_job_name(net_comm_job(c), i, name, sizeof name),
                            all->size[i] > HEAD ? (int)(all->size[i] - HEAD) : 0,
                            (const char *)all->data[i] + (all->size[i] > HEAD ? HEAD : 0));
     }
@@ -52,8 +51,8 @@ static gt_status judge(net_comm *c, net_blobs *all)
     return GT_OK;
 }
 
-gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const void *data,
-                           size_t size, net_blobs *all)
+gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const void *data, size_t size,
+                           net_blobs *all)
 {
     char sentence[SENTENCE];
     *all = (net_blobs){ 0 };

@@ -30,10 +30,11 @@ static gt_status verify(const char *folder, checkpoint_info *info)
         weights += checkpoint_file_owner(file.name, owner) && !strcmp(owner, CHECKPOINT_PARAMS);
         st = checkpoint_file_measure(folder, &file);
         if (!st && (file.bytes != files[i].bytes || file.hash != files[i].hash))
-            st = gt_fail(GT_FORMAT, "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "
-                         "says %llu and %016llx", folder, file.name, (unsigned long long)file.bytes,
-                         (unsigned long long)file.hash, (unsigned long long)files[i].bytes,
-                         (unsigned long long)files[i].hash);
+            st = gt_fail(GT_FORMAT,
+                         "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "
+                         "says %llu and %016llx",
+                         folder, file.name, (unsigned long long)file.bytes, (unsigned long long)file.hash,
+                         (unsigned long long)files[i].bytes, (unsigned long long)files[i].hash);
     }
     if (!st && !weights)
         st = gt_fail(GT_FORMAT, "manifest of '%s' lists no file of parameters", folder);
@@ -41,7 +42,11 @@ static gt_status verify(const char *folder, checkpoint_info *info)
     return st;
 }
 
-typedef struct entry { uint64_t step; char name[48]; char *why; } entry;   /* why: it is not whole */
+typedef struct entry {
+    uint64_t step;
+    char name[48];
+    char *why;
+} entry;   /* why: it is not whole */
 
 static void free_entries(entry *entries, int count)
 {
@@ -65,7 +70,7 @@ static gt_status list_entries(const char *folder, entry **out, int *count, int t
     if (!dir)
         return GT_OK;
     gt_status st = GT_OK;
-    for (struct dirent *e; !st && (e = readdir(dir)); ) {
+    for (struct dirent *e; !st && (e = readdir(dir));) {
         unsigned long long step;
         int end = 0;
         if (tidy && !strncmp(e->d_name, ".partial-step-", 14)) {
@@ -74,7 +79,7 @@ static gt_status list_entries(const char *folder, entry **out, int *count, int t
             free(path);
         }
         if (sscanf(e->d_name, "step-%llu%n", &step, &end) != 1 || e->d_name[end]
-            || strlen(e->d_name) >= sizeof (*out)->name)
+            || strlen(e->d_name) >= sizeof(*out)->name)
             continue;
         entry *more = realloc(*out, (size_t)(*count + 1) * sizeof *more);
         if (!more) {
@@ -116,9 +121,10 @@ static gt_status find_newest(char **path, checkpoint_info *info, const char *fol
         gt_log(GT_LOG_WARN, "train", "passing over checkpoint '%s/%s': %s", folder, entries[i].name,
                entries[i].why ? entries[i].why : "it is not whole");
     if (!st && !*path && count)
-        st = gt_fail(GT_FORMAT, "there is no whole checkpoint in '%s', which holds %d that cannot be used; "
-                     "the newest: %s; repair one of them or bring it back", folder, count,
-                     entries[0].why ? entries[0].why : entries[0].name);
+        st = gt_fail(GT_FORMAT,
+                     "there is no whole checkpoint in '%s', which holds %d that cannot be used; "
+                     "the newest: %s; repair one of them or bring it back",
+                     folder, count, entries[0].why ? entries[0].why : entries[0].name);
     free_entries(entries, count);
     return st;
 }
@@ -180,16 +186,19 @@ static gt_status follow(char **path, const char *run, const answer *a)
     if (!*path)
         return checkpoint_no_memory(run);
     if (hash_manifest(&hash, *path))
-        return gt_fail(GT_IO, "cannot see checkpoint '%s', which rank 0 found; put the run on "
-                       "a file system that all ranks share", *path);
+        return gt_fail(GT_IO,
+                       "cannot see checkpoint '%s', which rank 0 found; put the run on "
+                       "a file system that all ranks share",
+                       *path);
     if (hash != a->manifest)
-        return gt_fail(GT_MISMATCH, "'%s' is not the checkpoint of that name which rank 0 found; put "
-                       "the run on a file system that all ranks share", *path);
+        return gt_fail(GT_MISMATCH,
+                       "'%s' is not the checkpoint of that name which rank 0 found; put "
+                       "the run on a file system that all ranks share",
+                       *path);
     return GT_OK;
 }
 
-gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info,
-                                   const char *run)
+gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *info, const char *run)
 {
     *path = NULL;
     if (!c || net_comm_size(c) == 1)

@@ -114,7 +114,7 @@ static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data
 {
     const unsigned char *from = data;
     int64_t fresh = 0;
-    for (int64_t at = p->begin, full; at < p->end; ) {
+    for (int64_t at = p->begin, full; at < p->end;) {
         int64_t n = tensor_slice_run(&p->full, &p->slice, at, &full);
         n = n < p->end - at ? n : p->end - at;
         const int64_t more = fill(s, full, from, n, add);
@@ -145,25 +145,31 @@ static gt_status gather(source *s, const char *name, const shape *full, int add)
             return st;
         const int64_t fresh = fill_piece(s, &p, t->data, add);
         if (fresh < 0)
-            return gt_fail(GT_FORMAT, "cannot load '%s': tensor '%s' differs from what another file "
-                           "holds of it", from->path, name);
+            return gt_fail(GT_FORMAT,
+                           "cannot load '%s': tensor '%s' differs from what another file "
+                           "holds of it",
+                           from->path, name);
         have += fresh;
         found = 1;
     }
     if (!found)
-        return gt_fail(GT_MISMATCH, "cannot load '%s': tensor '%s' is missing; is it another "
-                       "model's checkpoint?", s->folder, name);
+        return gt_fail(GT_MISMATCH,
+                       "cannot load '%s': tensor '%s' is missing; is it another "
+                       "model's checkpoint?",
+                       s->folder, name);
     return have == count ? GT_OK
-        : gt_fail(GT_MISMATCH, "cannot load '%s': of tensor '%s', %lld elements of %lld are missing",
-                  s->folder, name, (long long)(count - have), (long long)count);
+                         : gt_fail(GT_MISMATCH, "cannot load '%s': of tensor '%s', %lld elements of %lld are missing",
+                                   s->folder, name, (long long)(count - have), (long long)count);
 }
 
 static gt_status check_finite(const source *s, const char *name, const float *x, int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(x[i]))
-            return gt_fail(GT_NUMERIC, "cannot load '%s': tensor '%s' holds a value that is not "
-                           "finite", s->folder, name);
+            return gt_fail(GT_NUMERIC,
+                           "cannot load '%s': tensor '%s' holds a value that is not "
+                           "finite",
+                           s->folder, name);
     return GT_OK;
 }
 
@@ -243,8 +249,7 @@ static const shard *own_shard(const source *s, const checkpoint_state *state, in
         const st_tensor *t = st_find(found->file, e.name);
         if (e.param < 0 || e.begin >= e.end)
             continue;
-        if (!t || checkpoint_piece_read(&there, found->pieces, t, &e.full, found->path)
-            || !same_piece(&here, &there)) {
+        if (!t || checkpoint_piece_read(&there, found->pieces, t, &e.full, found->path) || !same_piece(&here, &there)) {
             gt_message_clear();
             return NULL;
         }
@@ -332,8 +337,7 @@ static gt_status load_entries(source *s, const checkpoint_state *state, const ch
     return st;
 }
 
-static gt_status load_state(const char *folder, const checkpoint_state *state,
-                            const checkpoint_ranks *ranks)
+static gt_status load_state(const char *folder, const checkpoint_state *state, const checkpoint_ranks *ranks)
 {
     source s;
     gt_status st = source_open(&s, folder, state->owner, state->what);
@@ -363,8 +367,7 @@ static gt_status tell_unclaimed(const char *folder, const checkpoint_state *stat
         for (int k = 0; k < count; k++)
             claimed |= !strcmp(has, states[k].owner);
         if (!claimed && strcmp(has, last))
-            gt_log(GT_LOG_WARN, "train", "'%s' holds %s, which this run does not keep; they are left out",
-                   folder, has);
+            gt_log(GT_LOG_WARN, "train", "'%s' holds %s, which this run does not keep; they are left out", folder, has);
         if (!claimed)
             memcpy(last, has, sizeof last);
     }
@@ -401,8 +404,10 @@ gt_status checkpoint_check_model(const char *path, const graph *whole)
         for (size_t k = 0; !st && k < st_count(s.shards[i].file); k++) {
             const char *name = st_at(s.shards[i].file, k)->name;
             if (!declares(whole, name))
-                st = gt_fail(GT_MISMATCH, "cannot load '%s': it holds a tensor '%s', the model does "
-                             "not; is it another model's checkpoint?", path, name);
+                st = gt_fail(GT_MISMATCH,
+                             "cannot load '%s': it holds a tensor '%s', the model does "
+                             "not; is it another model's checkpoint?",
+                             path, name);
         }
     source_close(&s);
     return st;

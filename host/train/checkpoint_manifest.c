@@ -72,10 +72,10 @@ static json_t *pack_data(const checkpoint_data *d)
 {
     char hash[20];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)d->hash);
-    return !d->seq ? NULL
-                   : json_pack("{s:I, s:I, s:s, s:I, s:s}", "samples", (json_int_t)d->samples, "seq",
-                               (json_int_t)d->seq, "order", order_names[d->order], "tokens",
-                               (json_int_t)d->tokens, "hash", hash);
+    return !d->seq
+               ? NULL
+               : json_pack("{s:I, s:I, s:s, s:I, s:s}", "samples", (json_int_t)d->samples, "seq", (json_int_t)d->seq,
+                           "order", order_names[d->order], "tokens", (json_int_t)d->tokens, "hash", hash);
 }
 
 static gt_status read_data(const char *path, json_t *row, checkpoint_data *out)
@@ -85,19 +85,18 @@ static gt_status read_data(const char *path, json_t *row, checkpoint_data *out)
     *out = (checkpoint_data){ 0 };
     if (!row)
         return GT_OK;
-    if (json_unpack(row, "{s:I, s:I, s:s, s:I, s:s}", "samples", &samples, "seq", &seq, "order", &order,
-                    "tokens", &tokens, "hash", &hash)
-        || samples < 0 || seq < 1 || tokens < 0
-        || (strcmp(order, order_names[0]) && strcmp(order, order_names[1])))
+    if (json_unpack(row, "{s:I, s:I, s:s, s:I, s:s}", "samples", &samples, "seq", &seq, "order", &order, "tokens",
+                    &tokens, "hash", &hash)
+        || samples < 0 || seq < 1 || tokens < 0 || (strcmp(order, order_names[0]) && strcmp(order, order_names[1])))
         return gt_fail(GT_FORMAT, "'%s': \"data\" is no position in data", path);
     *out = (checkpoint_data){ (uint64_t)samples, (uint64_t)seq,
-                              strcmp(order, order_names[0]) ? LOADER_SEQUENTIAL : LOADER_SHUFFLED,
-                              (uint64_t)tokens, strtoull(hash, NULL, 16) };
+                              strcmp(order, order_names[0]) ? LOADER_SEQUENTIAL : LOADER_SHUFFLED, (uint64_t)tokens,
+                              strtoull(hash, NULL, 16) };
     return GT_OK;
 }
 
-gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info,
-                                    const checkpoint_file *files, int count)
+gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info, const checkpoint_file *files,
+                                    int count)
 {
     char *path = gt_path_join(folder, "manifest.json"), *text = NULL, hash[20];
     json_t *list = json_array();
@@ -105,13 +104,12 @@ gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *i
     int failed = 0;
     for (int i = 0; list && i < count; i++) {
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)files[i].hash);
-        failed |= json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", files[i].name,
-                                                        "bytes", (json_int_t)files[i].bytes, "xxh3",
-                                                        hash));
+        failed |= json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", files[i].name, "bytes",
+                                                        (json_int_t)files[i].bytes, "xxh3", hash));
     }
     json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o}", "format", CHECKPOINT_FORMAT, "step",
-                             (json_int_t)info->step, "seed", (json_int_t)info->seed, "tokens",
-                             (json_int_t)info->tokens, "data", pack_data(&info->data), "files", list);
+                             (json_int_t)info->step, "seed", (json_int_t)info->seed, "tokens", (json_int_t)info->tokens,
+                             "data", pack_data(&info->data), "files", list);
     if (root && !failed)
         text = json_dumps(root, JSON_INDENT(2));
     if (!path || !text)
@@ -124,8 +122,7 @@ gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *i
     return st;
 }
 
-static gt_status read_files(const char *folder, const json_t *list, checkpoint_file **files,
-                            int *count)
+static gt_status read_files(const char *folder, const json_t *list, checkpoint_file **files, int *count)
 {
     size_t i;
     json_t *row;
@@ -147,8 +144,7 @@ static gt_status read_files(const char *folder, const json_t *list, checkpoint_f
     return GT_OK;
 }
 
-gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info,
-                                   checkpoint_file **files, int *count)
+gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info, checkpoint_file **files, int *count)
 {
     char *path = gt_path_join(folder, "manifest.json"), *text = NULL;
     json_error_t error;
@@ -157,15 +153,14 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info,
     json_int_t format, step, seed, tokens;
     *files = NULL;
     *count = 0;
-    gt_status st = path ? gt_file_read(&text, NULL, path, MANIFEST_MAX)
-                        : checkpoint_no_memory(folder);
+    gt_status st = path ? gt_file_read(&text, NULL, path, MANIFEST_MAX) : checkpoint_no_memory(folder);
     if (!st && !(root = json_loads(text, JSON_REJECT_DUPLICATES, &error)))
         st = gt_fail(GT_FORMAT, "'%s', line %d: %s", path, error.line, error.text);
-    if (!st && json_unpack_ex(root, &error, 0, "{s:I, s:I, s:I, s:I, s:o}", "format", &format,
-                              "step", &step, "seed", &seed, "tokens", &tokens, "files", &list))
+    if (!st
+        && json_unpack_ex(root, &error, 0, "{s:I, s:I, s:I, s:I, s:o}", "format", &format, "step", &step, "seed", &seed,
+                          "tokens", &tokens, "files", &list))
         st = gt_fail(GT_FORMAT, "'%s': %s", path, error.text);
-    if (!st && (format < 1 || format > CHECKPOINT_FORMAT || step < 0 || tokens < 0
-                || !json_is_array(list)))
+    if (!st && (format < 1 || format > CHECKPOINT_FORMAT || step < 0 || tokens < 0 || !json_is_array(list)))
         st = gt_fail(GT_FORMAT, "'%s' is not a manifest of format 1 to %d", path, CHECKPOINT_FORMAT);
     if (!st)
         st = read_data(path, json_object_get(root, "data"), &data);

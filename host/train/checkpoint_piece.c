@@ -38,20 +38,23 @@ gt_status checkpoint_piece_note(json_t *notes, const char *name, const checkpoin
             json_decref(dims);
             dims = NULL;
         }
-    json_t *slice = !s->parts ? json_null()
-        : json_pack("{s:i, s:i, s:I, s:I, s:I}", "dim", s->dim, "parts", s->parts, "full",
-                    (json_int_t)s->full, "begin", (json_int_t)s->begin, "count",
-                    (json_int_t)s->count);
-    json_t *note = json_pack("{s:o, s:o, s:[I, I]}", "full", dims, "slice", slice, "range",
-                             (json_int_t)p->begin, (json_int_t)p->end);
+    json_t *slice = !s->parts
+                        ? json_null()
+                        : json_pack("{s:i, s:i, s:I, s:I, s:I}", "dim", s->dim, "parts", s->parts, "full",
+                                    (json_int_t)s->full, "begin", (json_int_t)s->begin, "count", (json_int_t)s->count);
+    json_t *note = json_pack("{s:o, s:o, s:[I, I]}", "full", dims, "slice", slice, "range", (json_int_t)p->begin,
+                             (json_int_t)p->end);
     return note && !json_object_set_new(notes, name, note)
-               ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the note on tensor '%s'", name);
+               ? GT_OK
+               : gt_fail(GT_NO_MEMORY, "no memory for the note on tensor '%s'", name);
 }
 
 static gt_status bad_note(const char *path, const char *name)
 {
-    return gt_fail(GT_FORMAT, "cannot load '%s': what it says of tensor '%s' under \"pieces\" makes "
-                   "no sense", path, name);
+    return gt_fail(GT_FORMAT,
+                   "cannot load '%s': what it says of tensor '%s' under \"pieces\" makes "
+                   "no sense",
+                   path, name);
 }
 
 static int read_slice(tensor_slice *out, json_t *slice)
@@ -60,8 +63,9 @@ static int read_slice(tensor_slice *out, json_t *slice)
     *out = (tensor_slice){ 0 };
     if (json_is_null(slice))
         return 1;
-    if (json_unpack(slice, "{s:i, s:i, s:I, s:I, s:I}", "dim", &out->dim, "parts", &out->parts,
-                    "full", &full, "begin", &begin, "count", &count) || out->parts < 1)
+    if (json_unpack(slice, "{s:i, s:i, s:I, s:I, s:I}", "dim", &out->dim, "parts", &out->parts, "full", &full, "begin",
+                    &begin, "count", &count)
+        || out->parts < 1)
         return 0;
     out->full = full;
     out->begin = begin;
@@ -81,26 +85,24 @@ static int read_dims(shape *out, const json_t *dims)
     return 1;
 }
 
-static gt_status wrong_shape(const char *path, const st_tensor *t, const shape *has,
-                             const shape *want)
+static gt_status wrong_shape(const char *path, const st_tensor *t, const shape *has, const shape *want)
 {
     char a[64], b[64];
-    return gt_fail(GT_MISMATCH, "cannot load '%s': tensor '%s' is %s %s, the model has fp32 %s", path,
-                   t->name, dtype_name(t->type), shape_format(has, a, sizeof a),
-                   shape_format(want, b, sizeof b));
+    return gt_fail(GT_MISMATCH, "cannot load '%s': tensor '%s' is %s %s, the model has fp32 %s", path, t->name,
+                   dtype_name(t->type), shape_format(has, a, sizeof a), shape_format(want, b, sizeof b));
 }
 
 /* Everything is held against `full`, which is the model's and not the file's, before any
  * number is reckoned with. */
-gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, const st_tensor *t,
-                                const shape *full, const char *path)
+gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, const st_tensor *t, const shape *full,
+                                const char *path)
 {
     json_t *note = json_object_get(notes, t->name), *dims, *slice;
     json_int_t begin, end;
     *out = (checkpoint_piece){ .full = *full, .end = shape_count(full) };
     if (note) {
-        if (json_unpack(note, "{s:o, s:o, s:[I, I]}", "full", &dims, "slice", &slice, "range", &begin,
-                        &end) || !read_dims(&out->full, dims) || !read_slice(&out->slice, slice))
+        if (json_unpack(note, "{s:o, s:o, s:[I, I]}", "full", &dims, "slice", &slice, "range", &begin, &end)
+            || !read_dims(&out->full, dims) || !read_slice(&out->slice, slice))
             return bad_note(path, t->name);
         out->begin = begin;
         out->end = end;

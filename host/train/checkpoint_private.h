@@ -15,20 +15,22 @@ gt_status checkpoint_no_memory(const char *path);
 
 /* ---- files ----------------------------------------------------------------------------------- */
 #define CHECKPOINT_PARAMS "params"      /* whose the parameters' files are */
-typedef struct checkpoint_file { char name[40]; uint64_t bytes, hash; } checkpoint_file;
+typedef struct checkpoint_file {
+    char name[40];
+    uint64_t bytes, hash;
+} checkpoint_file;
 
 /* rank -1: the only one. */
 void checkpoint_file_name(checkpoint_file *out, const char *owner, int rank);
 /* 1 if the name is one that checkpoint_file_name() gives. */
-int  checkpoint_file_owner(const char *name, char owner[CHECKPOINT_OWNER]);
+int checkpoint_file_owner(const char *name, char owner[CHECKPOINT_OWNER]);
 /* Size and hash of the file as it lies there. */
 gt_status checkpoint_file_measure(const char *folder, checkpoint_file *file);
 
 /* *files is freed with free(); nothing but their names is checked. */
-gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info,
-                                   checkpoint_file **files, int *count);
-gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info,
-                                    const checkpoint_file *files, int count);
+gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info, checkpoint_file **files, int *count);
+gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info, const checkpoint_file *files,
+                                    int count);
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 /* What a file holds of a tensor: of a slice, in the slice's order, elements [begin, end). */
@@ -39,21 +41,21 @@ typedef struct checkpoint_piece {
 } checkpoint_piece;
 
 checkpoint_piece checkpoint_entry_piece(const checkpoint_entry *e);
-int   checkpoint_piece_is_whole(const checkpoint_piece *p);
+int checkpoint_piece_is_whole(const checkpoint_piece *p);
 /* As it lies in the file: the slice's shape, or a vector if it is not all of the slice. */
 shape checkpoint_piece_shape(const checkpoint_piece *p);
 /* Notes it in the object that goes into the file as metadata "pieces"; whole ones need no note. */
 gt_status checkpoint_piece_note(json_t *notes, const char *name, const checkpoint_piece *p);
 /* Of a tensor in a file: GT_MISMATCH or GT_FORMAT if it is no piece of a `full` one. notes may be
  * NULL. `path` is for the sentence. */
-gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, const st_tensor *t,
-                                const shape *full, const char *path);
+gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, const st_tensor *t, const shape *full,
+                                const char *path);
 
 /* ---- ranks ------------------------------------------------------------------------------------ */
 /* All ranks come here, each with how it fared: GT_OK, or a status and its sentence. If all fared
  * well *all (release it) has everyone's data, else all ranks get the first failed rank's status
  * and sentence. Without a comm, or with one rank, this process is all. */
-gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const void *data,
-                           size_t size, net_blobs *all);
+gt_status checkpoint_agree(net_comm *c, const char *what, gt_status fared, const void *data, size_t size,
+                           net_blobs *all);
 
 #endif

@@ -85,8 +85,7 @@ static gt_status output_open(output *o, const saving *s, const char *owner)
     checkpoint_file_name(&o->file, owner, s->only ? -1 : s->rank);
     o->path = gt_path_join(s->aside, o->file.name);
     o->pieces = json_object();
-    return o->path && o->pieces ? st_writer_open(&o->writer, o->path)
-                                : checkpoint_no_memory(s->aside);
+    return o->path && o->pieces ? st_writer_open(&o->writer, o->path) : checkpoint_no_memory(s->aside);
 }
 
 static gt_status output_add(output *o, const char *name, const checkpoint_piece *p)
@@ -225,7 +224,10 @@ static gt_status make_room(saving *s)
     return s->room ? GT_OK : checkpoint_no_memory(s->all);
 }
 
-typedef struct beginning { uint64_t step; char partial[64]; } beginning;
+typedef struct beginning {
+    uint64_t step;
+    char partial[64];
+} beginning;
 
 /* Rank 0 makes the folder aside; the others learn its name. */
 static gt_status begin(saving *s)
@@ -234,8 +236,8 @@ static gt_status begin(saving *s)
     beginning mine = { .step = s->info->step }, first = { 0 };
     gt_status st = GT_OK;
     if (!s->rank) {
-        snprintf(s->partial, sizeof s->partial, ".partial-step-%06llu-%ld",
-                 (unsigned long long)s->info->step, (long)getpid());
+        snprintf(s->partial, sizeof s->partial, ".partial-step-%06llu-%ld", (unsigned long long)s->info->step,
+                 (long)getpid());
         memcpy(mine.partial, s->partial, sizeof mine.partial);
         st = name_folders(s);
         if (!st)
@@ -251,9 +253,10 @@ static gt_status begin(saving *s)
         if (i == 0)
             first = other;
         else if (other.step != first.step)
-            st = gt_fail(GT_MISMATCH, "cannot save a checkpoint: rank %d is after step %llu, rank 0 "
-                         "after step %llu", i, (unsigned long long)other.step,
-                         (unsigned long long)first.step);
+            st = gt_fail(GT_MISMATCH,
+                         "cannot save a checkpoint: rank %d is after step %llu, rank 0 "
+                         "after step %llu",
+                         i, (unsigned long long)other.step, (unsigned long long)first.step);
     }
     net_blobs_release(&all);
     if (!st)
@@ -270,8 +273,10 @@ static gt_status look_for_folder(const saving *s)
         if (gt_folder_sync(s->all))             /* opening it has NFS look again */
             gt_message_clear();
     }
-    return gt_fail(GT_IO, "cannot see folder '%s', which rank 0 made; put the run on a file system "
-                   "that all ranks share", s->aside);
+    return gt_fail(GT_IO,
+                   "cannot see folder '%s', which rank 0 made; put the run on a file system "
+                   "that all ranks share",
+                   s->aside);
 }
 
 /* Every rank's files; *all is what each wrote. */
@@ -292,8 +297,7 @@ static gt_status write_files(saving *s, net_blobs *all)
         st = save_state(s, &s->states[i]);
     if (s->comm)
         net_comm_busy(s->comm, NULL);
-    return checkpoint_agree(s->comm, "a checkpoint's files", st, s->files,
-                            (size_t)s->count * sizeof *s->files, all);
+    return checkpoint_agree(s->comm, "a checkpoint's files", st, s->files, (size_t)s->count * sizeof *s->files, all);
 }
 
 static gt_status write_manifest(const saving *s, const net_blobs *all)
@@ -316,7 +320,7 @@ static uint64_t bytes_of(const net_blobs *all)
 {
     uint64_t sum = 0;
     for (int i = 0; i < all->count; i++)
-        for (size_t at = 0; at + sizeof(checkpoint_file) <= all->size[i]; ) {
+        for (size_t at = 0; at + sizeof(checkpoint_file) <= all->size[i];) {
             checkpoint_file file;
             memcpy(&file, all->data[i] + at, sizeof file);
             sum += file.bytes;
@@ -367,12 +371,10 @@ static gt_status clear_away(const saving *s, gt_status st)
     return gt_fail(st, "%s", why);
 }
 
-gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p,
-                          const checkpoint_state *states, int count, const checkpoint_ranks *ranks,
-                          uint64_t *bytes)
+gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, const checkpoint_state *states,
+                          int count, const checkpoint_ranks *ranks, uint64_t *bytes)
 {
-    saving s = { .run = run, .info = info, .params = p, .states = states, .state_count = count,
-                 .only = 1 };
+    saving s = { .run = run, .info = info, .params = p, .states = states, .state_count = count, .only = 1 };
     uint64_t tensors = (uint64_t)params_count(p);
     net_blobs written = { 0 };
     const uint64_t traced = gt_trace_begin();

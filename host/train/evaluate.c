@@ -125,8 +125,7 @@ static gt_status run_round(evaluate *e, double *sum)
     gt_status st = stage_forward(e->stage, &calls, count);
     dev_buffer *loss = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), "loss_sum");
     if (!st)
-        st = loss ? dev_read(e->o.place.exec.device, loss, 0, &part, sizeof part)
-                  : dev_wait(e->o.place.exec.device);
+        st = loss ? dev_read(e->o.place.exec.device, loss, 0, &part, sizeof part) : dev_wait(e->o.place.exec.device);
     *sum += (double)part;
     e->at += (uint64_t)count * e->batch;
     return st;
@@ -139,11 +138,13 @@ gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
     gt_status st = GT_OK;
     *loss = NAN;
     if (!loader_eval_rows(&e->loader))
-        return gt_fail(GT_MISMATCH, "cannot evaluate: the validation split has fewer than %llu "
-                       "tokens", (unsigned long long)e->o.seq + 1);
+        return gt_fail(GT_MISMATCH,
+                       "cannot evaluate: the validation split has fewer than %llu "
+                       "tokens",
+                       (unsigned long long)e->o.seq + 1);
     gt_activity a;
     gt_activity_begin(&a, "evaluating", "sequences", e->to - e->from);
-    for (e->at = e->from; !st && e->at < e->to; ) {
+    for (e->at = e->from; !st && e->at < e->to;) {
         gt_activity_set(&a, e->at - e->from);
         st = run_round(e, &sum);
         counted += e->filled * e->o.seq;

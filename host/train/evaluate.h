@@ -26,7 +26,7 @@ typedef struct evaluate_options {
 /* evaluate_ready follows when everything that shares memory was created. The plan must stay. */
 gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_options *o);
 gt_status evaluate_ready(evaluate *e);
-void      evaluate_release(evaluate *e);            /* takes NULL */
+void evaluate_release(evaluate *e);            /* takes NULL */
 
 /* How many sequences evaluate_run() measures, and of how many. */
 uint64_t evaluate_rows(const evaluate *e, uint64_t *all);

@@ -48,7 +48,10 @@ static uint32_t masked(const void *data, size_t size)
 }
 
 /* A record under construction; the largest has a tag and a few numbers. */
-typedef struct record { unsigned char data[256]; size_t size; } record;
+typedef struct record {
+    unsigned char data[256];
+    size_t size;
+} record;
 
 static void put_bytes(record *r, const void *data, size_t size)
 {
@@ -85,10 +88,8 @@ static gt_status write_record(events *e, const record *r)
 {
     const uint64_t size = r->size;
     const uint32_t size_crc = masked(&size, sizeof size), data_crc = masked(r->data, r->size);
-    if (fwrite(&size, sizeof size, 1, e->file) != 1
-        || fwrite(&size_crc, sizeof size_crc, 1, e->file) != 1
-        || fwrite(r->data, 1, r->size, e->file) != r->size
-        || fwrite(&data_crc, sizeof data_crc, 1, e->file) != 1)
+    if (fwrite(&size, sizeof size, 1, e->file) != 1 || fwrite(&size_crc, sizeof size_crc, 1, e->file) != 1
+        || fwrite(r->data, 1, r->size, e->file) != r->size || fwrite(&data_crc, sizeof data_crc, 1, e->file) != 1)
         return gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
     return GT_OK;
 }
@@ -109,8 +110,8 @@ static FILE *create(events *e, const char *folder)
     FILE *file = NULL;
     gethostname(host, sizeof host - 1);
     for (int number = 0; !file && number < 1000 && (!number || errno == EEXIST); number++) {
-        snprintf(e->path, sizeof e->path, "%.700s/events.out.tfevents.%010.0f.%.120s.%ld.%d", folder,
-                 floor(now), host, (long)getpid(), number);
+        snprintf(e->path, sizeof e->path, "%.700s/events.out.tfevents.%010.0f.%.120s.%ld.%d", folder, floor(now), host,
+                 (long)getpid(), number);
         file = fopen(e->path, "wbxe");
     }
     return file;
@@ -173,8 +174,7 @@ gt_status events_scalar(events *e, uint64_t step, const char *tag, float number)
 
 gt_status events_flush(events *e)
 {
-    return fflush(e->file) == 0 ? GT_OK
-                                : gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
+    return fflush(e->file) == 0 ? GT_OK : gt_fail(GT_IO, "cannot write '%s': %s", e->path, strerror(errno));
 }
 
 gt_status events_close(events *e)

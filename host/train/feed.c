@@ -58,8 +58,8 @@ static gt_status check_graph(const data_batch *b, const graph *g, int has_head)
     return st;
 }
 
-gt_status feed_create(data_batch *out, data_batch_maker make, const void *config, const loader *l,
-                      const char *split, const stage *s)
+gt_status feed_create(data_batch *out, data_batch_maker make, const void *config, const loader *l, const char *split,
+                      const stage *s)
 {
     const int last = stage_chunks(s) - 1;
     gt_status st = GT_OK;

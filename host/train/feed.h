@@ -8,7 +8,7 @@
 
 /* The batch that `make` makes (NULL: tokens, and the next ones) for a stage, which must be built. GT_MISMATCH
  * if a graph reads what the batch does not have, or its head leaves the weights of targets unread. */
-gt_status feed_create(data_batch *out, data_batch_maker make, const void *config, const loader *l,
-                      const char *split, const stage *s);
+gt_status feed_create(data_batch *out, data_batch_maker make, const void *config, const loader *l, const char *split,
+                      const stage *s);
 
 #endif

@@ -34,7 +34,7 @@ gt_status metrics_last(uint64_t *step, const char *run);
 /* Goes on after `done` steps; 0 starts anew. */
 gt_status metrics_open(metrics **out, const char *run, uint64_t done);
 /* What the picture is called: by the run's folder and, unless NULL, the model's name. */
-void      metrics_title(metrics *m, const char *model);
+void metrics_title(metrics *m, const char *model);
 gt_status metrics_put(metrics *m, const metrics_row *row);
 /* Draws loss.svg and flushes; also done by close. */
 gt_status metrics_draw(metrics *m);

@@ -112,8 +112,8 @@ static void draw_axes(gt_text *out, const frame *f)
     char text[64];
     double at;
     for (int k = 0; tick_at(f->y0, f->y1, f->y_tick, k, &at); k++) {
-        gt_text_printf(out, "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", f->left, at_y(f, at),
-                       f->right, at_y(f, at));
+        gt_text_printf(out, "<line class=\"g\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", f->left,
+                       at_y(f, at), f->right, at_y(f, at));
         gt_svg_tick_text(text, sizeof text, at, f->y_tick);
         gt_svg_text(out, f->left - 7.0, at_y(f, at) + 4.0, "class=\"r\" font-size=\"11\"", text);
     }
@@ -221,8 +221,9 @@ static void draw_legend(gt_text *out, const plot_series *train, const plot_serie
     double x = MARGIN, last = 0.0;
     char text[128];
     if (train->count > 1)
-        snprintf(text, sizeof text, stretch_of(train) > 1 ? "training loss, lowest and highest of %zu steps"
-                 : "training loss, each step", stretch_of(train));
+        snprintf(text, sizeof text,
+                 stretch_of(train) > 1 ? "training loss, lowest and highest of %zu steps" : "training loss, each step",
+                 stretch_of(train));
     else if (train->count)
         snprintf(text, sizeof text, "training loss %.4f", train->y[0]);
     if (train->count && train->count < FEW)
@@ -246,13 +247,16 @@ static void draw_legend(gt_text *out, const plot_series *train, const plot_serie
 static void draw(gt_text *out, const char *title, const plot_series *train, const plot_series *val)
 {
     const frame f = frame_of(train, val);
-    gt_text_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
+    gt_text_printf(out,
+                   "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
                    "font-family=\"" GT_SVG_FONTS "\" font-size=\"12\">\n<style>text{fill:" GT_SVG_INK "}"
                    ".r{text-anchor:end}.a{text-anchor:middle;font-size:11px}.g{stroke:" GT_SVG_LINE "}"
-                   ".t{stroke:" GT_SVG_GREY "}.none{fill:none}.each{fill:none;stroke:#a9c6e3}.tdot{fill:" GT_SVG_BLUE "}"
+                   ".t{stroke:" GT_SVG_GREY "}.none{fill:none}.each{fill:none;stroke:#a9c6e3}.tdot{fill:" GT_SVG_BLUE
+                   "}"
                    ".mean{fill:none;stroke:" GT_SVG_BLUE ";stroke-width:2}.val{fill:none;stroke:" GT_SVG_RED
                    ";stroke-width:1.5}.dot,.v{fill:" GT_SVG_RED "}</style>\n<rect width=\"%d\" height=\"%d\" "
-                   "fill=\"#fff\"/>\n", WIDTH, HEIGHT, WIDTH, HEIGHT, WIDTH, HEIGHT);
+                   "fill=\"#fff\"/>\n",
+                   WIDTH, HEIGHT, WIDTH, HEIGHT, WIDTH, HEIGHT);
     gt_svg_text(out, MARGIN, 28.0, "font-size=\"15\" font-weight=\"bold\"", title ? title : "Loss");
     draw_legend(out, train, val);
     draw_axes(out, &f);

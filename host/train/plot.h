@@ -20,10 +20,13 @@
 #include <stddef.h>
 
 /* Points of a curve; zero-initialise. */
-typedef struct plot_series { double *x, *y; size_t count, room; } plot_series;
+typedef struct plot_series {
+    double *x, *y;
+    size_t count, room;
+} plot_series;
 
 gt_status plot_add(plot_series *s, double x, double y);     /* drops y that is not finite */
-void      plot_release(plot_series *s);
+void plot_release(plot_series *s);
 /* Draws training and validation loss; nothing at all where both are empty. title: NULL or text. */
 gt_status plot_loss(const char *path, const char *title, const plot_series *train, const plot_series *val);
 

@@ -10,7 +10,7 @@ typedef struct tensor_sum tensor_sum;
 
 /* Both must outlive it. */
 gt_status tensor_sum_create(tensor_sum **out, net_group *g, dev_device *d);
-void      tensor_sum_release(tensor_sum *s);        /* takes NULL; waits for the device */
+void tensor_sum_release(tensor_sum *s);        /* takes NULL; waits for the device */
 
 /* `count` fp32 of x become their sums, the same bits on all ranks; waits for them. An optim_ranks.sum, whose
  * context is the tensor_sum. */

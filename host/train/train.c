@@ -31,14 +31,16 @@ gt_status train_options_check(const train_options *o)
     if (!o->batch || !o->seq)
         return gt_fail(GT_MISUSE, "batch and sequence length must be at least 1");
     if (o->batch > INT32_MAX || o->seq > INT32_MAX || o->batch * o->seq > (1u << 30))
-        return gt_fail(GT_MISUSE, "a step of %llu sequences of %llu tokens is too large",
-                       (unsigned long long)o->batch, (unsigned long long)o->seq);
+        return gt_fail(GT_MISUSE, "a step of %llu sequences of %llu tokens is too large", (unsigned long long)o->batch,
+                       (unsigned long long)o->seq);
     if (o->micro_batch && o->batch % o->micro_batch)
-        return gt_fail(GT_MISUSE, "batch %llu is not a multiple of micro-batch %llu",
-                       (unsigned long long)o->batch, (unsigned long long)o->micro_batch);
+        return gt_fail(GT_MISUSE, "batch %llu is not a multiple of micro-batch %llu", (unsigned long long)o->batch,
+                       (unsigned long long)o->micro_batch);
     if (o->steps && o->optim.warmup > o->steps)
-        return gt_fail(GT_MISUSE, "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
-                       "raise --steps", (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
+        return gt_fail(GT_MISUSE,
+                       "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
+                       "raise --steps",
+                       (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
     return optim_config_check(&o->optim);
 }
 
@@ -104,23 +106,23 @@ static gt_status make_slots(train *t)
 static gt_status settle_plan(train *t)
 {
     const int units = t->model.units ? t->model.units : 1;
-    gt_status st = t->o.plan
-                       ? run_plan_copy(&t->plan, t->o.plan)
-                       : run_plan_single(&t->plan, units, (int)t->o.batch, (int)t->o.micro_batch,
-                                         t->o.recompute);
+    gt_status st = t->o.plan ? run_plan_copy(&t->plan, t->o.plan)
+                             : run_plan_single(&t->plan, units, (int)t->o.batch, (int)t->o.micro_batch, t->o.recompute);
     if (!st)
         st = run_plan_check(&t->plan);
-    if (!st && (t->plan.ranks != t->ranks || t->plan.units != units
-                || (uint64_t)t->plan.batch != t->o.batch))
-        st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, %d units and batches of %d; there are %d, "
-                     "%d and %llu", t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units,
-                     (unsigned long long)t->o.batch);
+    if (!st && (t->plan.ranks != t->ranks || t->plan.units != units || (uint64_t)t->plan.batch != t->o.batch))
+        st = gt_fail(GT_MISMATCH,
+                     "the plan is for %d ranks, %d units and batches of %d; there are %d, "
+                     "%d and %llu",
+                     t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units, (unsigned long long)t->o.batch);
     /* Slices of a tensor might get owners in unlike replicas. */
     if (!st && t->plan.tensor > 1 && sync_mode_shares_state(sync_mode_find(t->plan.sync))
         && optim_rule_sees_tensors(t->o.optim.rule))
-        st = gt_fail(GT_UNSUPPORTED, "optimizer %s needs tensors whole, and the plan both cuts them over %d tensor "
+        st = gt_fail(GT_UNSUPPORTED,
+                     "optimizer %s needs tensors whole, and the plan both cuts them over %d tensor "
                      "ranks and shares their state out; make a plan with --tensor 1 or --sync allreduce, or take "
-                     "another --optimizer", optim_rule_name(t->o.optim.rule), t->plan.tensor);
+                     "another --optimizer",
+                     optim_rule_name(t->o.optim.rule), t->plan.tensor);
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
@@ -174,8 +176,8 @@ static gt_status make_optimizer(train *t)
         return optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, NULL);
     /* Replicas that update the same matrix must come to the same bits, so they must not measure, each for
      * itself, which engine multiplies fastest. */
-    gt_status st = optim_rule_multiplies(t->o.optim.rule)
-                       ? gemm_context_create(&t->update_gemm, t->device, "tiled") : GT_OK;
+    gt_status st = optim_rule_multiplies(t->o.optim.rule) ? gemm_context_create(&t->update_gemm, t->device, "tiled")
+                                                          : GT_OK;
     if (st)
         return st;
     optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
@@ -188,8 +190,7 @@ static gt_status make_optimizer(train *t)
         int segment;
         int64_t first;
         params_place(t->params, i, &segment, &first);
-        t->mine[i] = (unsigned char)sync_holders_first(t->holders,
-                                                           params_segment_at(t->params, segment)->group);
+        t->mine[i] = (unsigned char)sync_holders_first(t->holders, params_segment_at(t->params, segment)->group);
         t->mine_state[i] = sync_mode_shares_state(t->mode) || t->mine[i];
     }
     if (!st)
@@ -207,9 +208,20 @@ static int gradient_done(void *context, int chunk, int i)
 static gt_status make_sync(train *t)
 {
     const sync_options o = {
-        .mode = t->mode, .compressor = t->o.compress, .holders = t->holders, .comm = t->o.comm, .device = t->device, .kernels = t->kernels,
-        .params = t->params, .optim = t->optim, .completion = t->completion, .chunks = stage_chunks(t->stage),
-        .done = gradient_done, .tell = train_tell, .context = t };
+        .mode = t->mode,
+        .compressor = t->o.compress,
+        .holders = t->holders,
+        .comm = t->o.comm,
+        .device = t->device,
+        .kernels = t->kernels,
+        .params = t->params,
+        .optim = t->optim,
+        .completion = t->completion,
+        .chunks = stage_chunks(t->stage),
+        .done = gradient_done,
+        .tell = train_tell,
+        .context = t
+    };
     gt_status st = sync_create(&t->sync, &o);
     for (int c = 0; !st && c < o.chunks; c++) {
         int stops[SYNC_STOPS];
@@ -222,18 +234,32 @@ static gt_status make_sync(train *t)
 /* Places the training stage and the evaluation's: they never run at once. */
 static gt_status place_stages(train *t)
 {
-    const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(t->optim) },
-                                      { "loss_sum", optim_loss_sum(t->optim) }, { NULL, NULL } };
-    stage_place_options o = { .exec = { .device = t->device, .kernels = t->kernels, .gemm = t->gemm,
-                                        .params = t->params, .bindings = bindings,
-                                        .exchange = t->exchange ? tensor_exchange_make : NULL,
-                                        .exchange_context = t->exchange },
-                              .passing = t->arena, .completion = t->completion };
+    const exec_binding bindings[] = {
+        { "grad_scale", optim_grad_scale(t->optim) }, { "loss_sum", optim_loss_sum(t->optim) }, { NULL, NULL }
+    };
+    stage_place_options o = {
+        .exec = { .device = t->device,
+                  .kernels = t->kernels,
+                  .gemm = t->gemm,
+                  .params = t->params,
+                  .bindings = bindings,
+                  .exchange = t->exchange ? tensor_exchange_make : NULL,
+                  .exchange_context = t->exchange },
+        .passing = t->arena,
+        .completion = t->completion
+    };
     gt_status st = stage_place(t->stage, &o);
     if (!st && t->data.val) {
-        evaluate_options e = { .place = o, .plan = &t->plan, .rank = t->rank, .comm = t->o.comm,
-                               .split = t->data.val, .batch = t->model.batch, .seq = t->o.seq,
-                               .rows = t->o.eval_batches * t->o.batch };
+        evaluate_options e = {
+            .place = o,
+            .plan = &t->plan,
+            .rank = t->rank,
+            .comm = t->o.comm,
+            .split = t->data.val,
+            .batch = t->model.batch,
+            .seq = t->o.seq,
+            .rows = t->o.eval_batches * t->o.batch
+        };
         const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
         e.place.exec.bindings = NULL;
         st = evaluate_create(&t->evaluate, &m, &e);
@@ -291,26 +317,29 @@ static gt_status find_position(train *t, const char *path, const checkpoint_info
     }
     if (was->tokens != t->data.train->count || was->hash != t->data_hash) {
         if (!t->o.new_data)
-            return gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained on %llu tokens with checksum "
+            return gt_fail(GT_MISMATCH,
+                           "cannot resume '%s': it was trained on %llu tokens with checksum "
                            "%016llx, and the data hold %llu with %016llx; bring the old data back, or "
-                           "name these with --data to begin at their start", path,
-                           (unsigned long long)was->tokens, (unsigned long long)was->hash,
-                           (unsigned long long)t->data.train->count,
-                           (unsigned long long)t->data_hash);
+                           "name these with --data to begin at their start",
+                           path, (unsigned long long)was->tokens, (unsigned long long)was->hash,
+                           (unsigned long long)t->data.train->count, (unsigned long long)t->data_hash);
         if (tells)
-            gt_log(GT_LOG_WARN, "train", "the data are not those of the checkpoint; training begins at "
+            gt_log(GT_LOG_WARN, "train",
+                   "the data are not those of the checkpoint; training begins at "
                    "their start");
     } else if (was->order != t->o.order) {
         if (tells)
-            gt_log(GT_LOG_WARN, "train", "the order of the samples is another than the checkpoint's; "
+            gt_log(GT_LOG_WARN, "train",
+                   "the order of the samples is another than the checkpoint's; "
                    "training begins at the start of the data");
     } else {
         t->samples = loader_convert(&t->loader, was->samples, was->seq);
         if (was->seq != t->o.seq && tells)
-            gt_log(GT_LOG_WARN, "train", "sequences have %llu tokens, and had %llu: training goes on at "
-                   "the same part of this pass over the data%s", (unsigned long long)t->o.seq,
-                   (unsigned long long)was->seq, t->o.order == LOADER_SEQUENTIAL ? ""
-                   : ", in which some text may come twice or not at all");
+            gt_log(GT_LOG_WARN, "train",
+                   "sequences have %llu tokens, and had %llu: training goes on at "
+                   "the same part of this pass over the data%s",
+                   (unsigned long long)t->o.seq, (unsigned long long)was->seq,
+                   t->o.order == LOADER_SEQUENTIAL ? "" : ", in which some text may come twice or not at all");
     }
     return GT_OK;
 }
@@ -325,10 +354,11 @@ static gt_status check_lost(train *t)
     net_blobs all;
     gt_status st = t->rank ? GT_OK : metrics_last(&last, t->o.run);
     if (!st && first && last > first)
-        st = gt_fail(GT_NOT_FOUND, "cannot resume '%s': there is no checkpoint in '%s/checkpoints', but "
+        st = gt_fail(GT_NOT_FOUND,
+                     "cannot resume '%s': there is no checkpoint in '%s/checkpoints', but "
                      "metrics.jsonl has %llu steps, and one was written after step %llu; bring it back, start "
-                     "from other weights with --from, or name another folder with --out", t->o.run, t->o.run,
-                     (unsigned long long)last, (unsigned long long)first);
+                     "from other weights with --from, or name another folder with --out",
+                     t->o.run, t->o.run, (unsigned long long)last, (unsigned long long)first);
     st = checkpoint_agree(t->o.comm, "whether a checkpoint was lost", st, NULL, 0, &all);
     if (!st)
         net_blobs_release(&all);
@@ -353,8 +383,8 @@ static gt_status fill_params(train *t)
                          gt_message());
         }
         if (!st && path && info.seed != t->o.seed)
-            st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu",
-                         path, (unsigned long long)info.seed, (unsigned long long)t->o.seed);
+            st = gt_fail(GT_MISMATCH, "cannot resume '%s': it was trained with seed %llu, not %llu", path,
+                         (unsigned long long)info.seed, (unsigned long long)t->o.seed);
         if (!st && path)
             st = find_position(t, path, &info);
         if (!st && path)
@@ -381,8 +411,10 @@ static gt_status lock_run(train *t)
 {
     t->lock = open(t->o.run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (t->lock >= 0 && flock(t->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return gt_fail(GT_MISUSE, "another process is training in '%s'; wait for it, or name "
-                       "another folder", t->o.run);
+        return gt_fail(GT_MISUSE,
+                       "another process is training in '%s'; wait for it, or name "
+                       "another folder",
+                       t->o.run);
     return GT_OK;
 }
 
@@ -440,8 +472,7 @@ static gt_status add_rates(train *t)
     return GT_OK;
 }
 
-gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
-                       const train_options *o)
+gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data, const train_options *o)
 {
     *out = NULL;
     gt_status st = train_options_check(o);

@@ -70,7 +70,7 @@ gt_status train_options_check(const train_options *o);
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o);
-void      train_release(train *t);                  /* takes NULL */
+void train_release(train *t);                  /* takes NULL */
 
 typedef struct train_hooks {
     void *context;
@@ -94,7 +94,7 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
 /* Mean loss over the validation split, or its first eval_batches * batch sequences. */
 gt_status train_evaluate(train *t, double *loss, uint64_t *tokens);
 /* How many sequences of how many of the split that takes; 0 without one. The same for every plan. */
-uint64_t  train_evaluated_rows(const train *t, uint64_t *all);
+uint64_t train_evaluated_rows(const train *t, uint64_t *all);
 
 /* How the ranks of the newest recorded step shared its time; zeros when alone. */
 typedef struct train_balance {
@@ -105,16 +105,16 @@ typedef struct train_balance {
 } train_balance;
 const train_balance *train_balance_of(const train *t);
 /* Seconds that a rank computed in the newest queued step; 0 when alone. */
-double          train_busy_of(const train *t, int rank);
+double train_busy_of(const train *t, int rank);
 const run_plan *train_plan(const train *t);
-stage          *train_stage(train *t);
+stage *train_stage(train *t);
 
-uint64_t  train_steps_done(const train *t);
-uint64_t  train_tokens_done(const train *t);
-uint64_t  train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
-params   *train_params(train *t);
-optim    *train_optim(train *t);
-exec     *train_exec(train *t);                     /* of the first chunk, first micro-batch */
+uint64_t train_steps_done(const train *t);
+uint64_t train_tokens_done(const train *t);
+uint64_t train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
+params *train_params(train *t);
+optim *train_optim(train *t);
+exec *train_exec(train *t);                     /* of the first chunk, first micro-batch */
 
 /* What the run takes on the device, for printing before it starts. */
 typedef struct train_memory {

@@ -25,7 +25,10 @@ typedef struct slot {
 } slot;
 
 /* Inputs of a chunk's graph that are computed from a field. */
-typedef struct chunk_derived { int chunk; graph_derived d; } chunk_derived;
+typedef struct chunk_derived {
+    int chunk;
+    graph_derived d;
+} chunk_derived;
 
 /* A step that has been queued and not yet waited for. */
 typedef struct flight {

@@ -43,8 +43,7 @@ static gt_status send_fields(train *t, exec *e, slot *s, int chunk, uint64_t fir
     gt_status st = t->batch.fill(&t->batch, t->running_at, first, t->micro_batch, wanted);
     for (int f = 0; !st && f < t->batch.fields; f++)
         if (wanted[f])
-            st = send(t, e, t->batch.field[f].name, wanted[f],
-                      data_field_bytes(&t->batch.field[f], t->micro_batch));
+            st = send(t, e, t->batch.field[f].name, wanted[f], data_field_bytes(&t->batch.field[f], t->micro_batch));
     return st;
 }
 
@@ -90,8 +89,11 @@ static gt_status gradients_ready(void *context, int chunk, int done, int last)
 static void trace_step(train *t, const flight *f, uint64_t now)
 {
     const uint64_t programs = stage_traced_until(t->stage, now);
-    gt_span s = { .begin = f->start_ns > t->landed_ns ? f->start_ns : t->landed_ns, .end = now,
-                  .step = (int32_t)(f->step + 1), .category = GT_TRACE_STEP, .track = GT_TRACK_STEPS };
+    gt_span s = { .begin = f->start_ns > t->landed_ns ? f->start_ns : t->landed_ns,
+                  .end = now,
+                  .step = (int32_t)(f->step + 1),
+                  .category = GT_TRACE_STEP,
+                  .track = GT_TRACK_STEPS };
     t->landed_ns = now;
     snprintf(s.name, sizeof s.name, "step %llu", (unsigned long long)f->step + 1);
     gt_trace_put(&s);
@@ -186,9 +188,11 @@ static gt_status update_now(void *context)
 /* Queues a whole step, its update too unless `f` is NULL; its samples begin at `begin`. */
 static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
 {
-    const stage_calls calls = { .context = t, .inputs = send_inputs,
+    const stage_calls calls = { .context = t,
+                                .inputs = send_inputs,
                                 .gradients = gradients_ready,
-                                .update = f ? update_now : NULL, .step = (int32_t)(step + 1) };
+                                .update = f ? update_now : NULL,
+                                .step = (int32_t)(step + 1) };
     gt_activity a;
     t->running = step;
     t->running_at = begin;
@@ -250,14 +254,13 @@ static gt_status explain_bad_step(train *t, const flight *f)
             st = exec_find_bad(stage_exec(t->stage, 0), where, sizeof where);
     }
     if (st)
-        return gt_fail_in(st, "step %llu is not finite; looking for the reason",
-                          (unsigned long long)f->step + 1);
+        return gt_fail_in(st, "step %llu is not finite; looking for the reason", (unsigned long long)f->step + 1);
     if (t->last_saved != UINT64_MAX)
-        snprintf(last, sizeof last, "the last good checkpoint is 'step-%06llu'",
-                 (unsigned long long)t->last_saved);
-    return gt_fail(GT_NUMERIC, "step %llu: the %s is not finite; first bad: %s; %s; try a lower "
-                   "--lr, more --warmup, or --clip", (unsigned long long)f->step + 1,
-                   isfinite(f->state[OPTIM_LOSS_SUM]) ? "gradient" : "loss",
+        snprintf(last, sizeof last, "the last good checkpoint is 'step-%06llu'", (unsigned long long)t->last_saved);
+    return gt_fail(GT_NUMERIC,
+                   "step %llu: the %s is not finite; first bad: %s; %s; try a lower "
+                   "--lr, more --warmup, or --clip",
+                   (unsigned long long)f->step + 1, isfinite(f->state[OPTIM_LOSS_SUM]) ? "gradient" : "loss",
                    where[0] ? where : "the gradient's norm", last);
 }
 
@@ -283,20 +286,31 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         return explain_bad_step(t, f);
     t->skips = skipped ? t->skips + 1 : 0;
     if (t->skips >= SKIPS_IN_A_ROW)
-        return gt_fail_in(explain_bad_step(t, f), "%d steps in a row overflowed fp16, loss scale "
-                          "is down to %g", SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
+        return gt_fail_in(explain_bad_step(t, f),
+                          "%d steps in a row overflowed fp16, loss scale "
+                          "is down to %g",
+                          SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
     t->done++;
     t->tokens += t->o.batch * t->o.seq;
     const double rate = tokens / seconds * t->model.flops_per_token;
     metrics_row row = {
-        .step = t->done, .tokens = t->tokens,
-        .loss = (double)f->state[OPTIM_LOSS_SUM] / f->weights, .lr = f->lr,
-        .grad_norm = (double)f->state[OPTIM_GRAD_NORM], .tokens_per_s = tokens / seconds,
-        .step_ms = seconds * 1e3, .bubble = f->balance.idle,
-        .skipped = skipped ? "fp16 overflow" : empty ? "no target counts" : NULL,
-        .loss_scale = (double)f->state[OPTIM_LOSS_SCALE], .val_loss = t->pending_val,
+        .step = t->done,
+        .tokens = t->tokens,
+        .loss = (double)f->state[OPTIM_LOSS_SUM] / f->weights,
+        .lr = f->lr,
+        .grad_norm = (double)f->state[OPTIM_GRAD_NORM],
+        .tokens_per_s = tokens / seconds,
+        .step_ms = seconds * 1e3,
+        .bubble = f->balance.idle,
+        .skipped = skipped ? "fp16 overflow"
+                   : empty ? "no target counts"
+                           : NULL,
+        .loss_scale = (double)f->state[OPTIM_LOSS_SCALE],
+        .val_loss = t->pending_val,
         .val_tokens = t->pending_tokens,
-        .mfu = share_of(t->peak, rate), .gemm_share = share_of(t->gemm_rate, rate) };
+        .mfu = share_of(t->peak, rate),
+        .gemm_share = share_of(t->gemm_rate, rate)
+    };
     t->pending_val = NAN;
     t->balance = f->balance;
     if (t->metrics)
@@ -324,11 +338,10 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 static gt_status save(train *t, const train_hooks *hooks)
 {
     assert(t->done == t->queued);               /* t->samples is that of what is queued */
-    const checkpoint_info info = { t->done, t->o.seed, t->tokens,
-                                   { t->samples, t->o.seq, t->o.order, t->data.train->count,
-                                     t->data_hash } };
-    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine,
-                                     .mine_state = t->mine_state };
+    const checkpoint_info info = {
+        t->done, t->o.seed, t->tokens, { t->samples, t->o.seq, t->o.order, t->data.train->count, t->data_hash }
+    };
+    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine, .mine_state = t->mine_state };
     checkpoint_state states[CHECKPOINT_STATES];
     if (!t->o.run || t->last_saved == t->done)
         return GT_OK;
@@ -384,8 +397,7 @@ static int is_short(const train *t)
 /* Whether a step is evaluated or saved: run_steps() does that while it is still queued. */
 static int is_looked_at(const train *t, uint64_t step)
 {
-    return step == t->o.steps || falls_on(t->o.save_every, step)
-           || (t->evaluate && falls_on(t->o.eval_every, step));
+    return step == t->o.steps || falls_on(t->o.save_every, step) || (t->evaluate && falls_on(t->o.eval_every, step));
 }
 
 /* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
@@ -438,8 +450,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             break;
         }
         if (!st)
-            st = finish_until(t, t->queued - (is_short(t) || is_looked_at(t, t->queued) ? DEPTH - 1 : 0),
-                              hooks);
+            st = finish_until(t, t->queued - (is_short(t) || is_looked_at(t, t->queued) ? DEPTH - 1 : 0), hooks);
     }
     if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);
@@ -449,8 +460,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             st = gt_fail(GT_INTERRUPTED, "stopped before the first of %llu steps was done",
                          (unsigned long long)t->o.steps);
         else if (!st && t->done < t->o.steps)
-            st = gt_fail(GT_INTERRUPTED, "stopped after step %llu of %llu%s",
-                         (unsigned long long)t->done, (unsigned long long)t->o.steps,
+            st = gt_fail(GT_INTERRUPTED, "stopped after step %llu of %llu%s", (unsigned long long)t->done,
+                         (unsigned long long)t->o.steps,
                          t->o.run ? "; a checkpoint is written, --resume goes on from it" : "");
     }
     return st;

@@ -21,7 +21,7 @@ typedef struct net_layers {
     net_link_matrix inside, across; /* among this host's ranks; between the first of each */
 } net_layers;
 gt_status net_layers_make(net_layers *out, const net_link_matrix *m, int rank);
-void      net_layers_release(net_layers *l);
+void net_layers_release(net_layers *l);
 
 /* One operation under way. */
 typedef struct net_task {
@@ -61,17 +61,18 @@ const char *net_kind_name(net_kind kind);
 /* ---- messages --------------------------------------------------------------------------- */
 
 /* Elements [from, from + count) of x. */
-gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count,
+gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count, net_request **out);
+gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count, int reduce,
                         net_request **out);
-gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count,
-                        int reduce, net_request **out);
-gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count,
-                             net_request **out);
+gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out);
 
 /* Requests in the order they were started, at most NET_FLIGHT at once: the one more waits for
  * the oldest. */
 enum { NET_FLIGHT = 16 };
-typedef struct net_flight { net_request *r[NET_FLIGHT]; uint64_t started, ended; } net_flight;
+typedef struct net_flight {
+    net_request *r[NET_FLIGHT];
+    uint64_t started, ended;
+} net_flight;
 gt_status net_flight_add(net_flight *f, net_request *r);
 gt_status net_flight_wait(net_flight *f, uint64_t upto);   /* all with index < upto */
 gt_status net_flight_land(net_flight *f);                  /* all */
@@ -83,14 +84,15 @@ uint64_t net_task_largest(const net_task *t);
 /* How many pieces of `piece` bytes make `count` elements, 1 at least. */
 uint64_t net_task_pieces(const net_task *t, uint64_t count);
 /* Piece k of `pieces` of part i: cut at multiples of 64 bytes, so that loops stay aligned. */
-void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, uint64_t *from,
-                    uint64_t *count);
+void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, uint64_t *from, uint64_t *count);
 
 /* ---- ranks beyond a power of two -------------------------------------------------------- */
 
 /* The first 2 `extra` participants go in pairs; the even one stands for both. virtual: -1 for
  * the odd ones, which only hand their data in and get the result. */
-typedef struct net_fold { int size, extra, virtual; } net_fold;
+typedef struct net_fold {
+    int size, extra, virtual;
+} net_fold;
 net_fold net_fold_of(int rank, int size);
 int net_fold_real(const net_fold *f, int virtual);
 

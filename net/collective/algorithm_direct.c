@@ -51,8 +51,7 @@ static unsigned char *place_of(direct *d, uint64_t k, int m)
 {
     if (!d->arrived)                    /* a share of nothing */
         return NULL;
-    return d->arrived + (k % DEPTH * (uint64_t)(d->t->size - 1) + (uint64_t)(m - 1)) * d->room
-                        * d->t->grain;
+    return d->arrived + (k % DEPTH * (uint64_t)(d->t->size - 1) + (uint64_t)(m - 1)) * d->room * d->t->grain;
 }
 
 /* Waits for a request and forgets it. */
@@ -125,8 +124,7 @@ static gt_status spread(direct *d, uint64_t k)
     gt_status st = GT_OK;
     net_task_piece(t, t->rank, k, d->pieces, &from, &count);
     for (int m = 1; !st && m < t->size; m++)
-        st = net_task_send(t, peer_of(t, m), t->step + 2 * (uint32_t)k + 1, from, count,
-                           &slot_of(d, k, m)->told);
+        st = net_task_send(t, peer_of(t, m), t->step + 2 * (uint32_t)k + 1, from, count, &slot_of(d, k, m)->told);
     return st;
 }
 
@@ -169,8 +167,7 @@ static gt_status prepare(direct *d)
     if (t->kind == NET_OP_ALL_GATHER || !d->room)
         return GT_OK;
     const size_t arrived = DEPTH * (size_t)(t->size - 1) * d->room * t->grain;
-    gt_status st = net_group_scratch(t->group, arrived + (wide ? d->room * sizeof(float) : 0),
-                                     &scratch);
+    gt_status st = net_group_scratch(t->group, arrived + (wide ? d->room * sizeof(float) : 0), &scratch);
     d->arrived = scratch;
     d->acc = wide && scratch ? (float *)(void *)(d->arrived + arrived) : NULL;
     return st;

@@ -19,8 +19,8 @@ static uint64_t begin_of(const net_task *t, const net_fold *f, int virtual)
     return t->begin[virtual < f->extra ? 2 * virtual : virtual + f->extra];
 }
 
-static gt_status exchange(net_task *t, int peer, uint32_t step, uint64_t give, uint64_t given,
-                          uint64_t take, uint64_t taken, int reduce)
+static gt_status exchange(net_task *t, int peer, uint32_t step, uint64_t give, uint64_t given, uint64_t take,
+                          uint64_t taken, int reduce)
 {
     net_request *in = NULL, *out = NULL;
     gt_status st = net_task_recv(t, peer, step, take, taken, reduce, &in);
@@ -38,8 +38,7 @@ static gt_status halve(net_task *t, const net_fold *f)
     int low = 0, high = f->size;
     for (int distance = f->size / 2, step = 0; !st && distance > 0; distance /= 2, step++) {
         const int middle = low + distance, upper = f->virtual >= middle;
-        const uint64_t a = begin_of(t, f, low), b = begin_of(t, f, middle),
-                       c = begin_of(t, f, high);
+        const uint64_t a = begin_of(t, f, low), b = begin_of(t, f, middle), c = begin_of(t, f, high);
         const int peer = net_fold_real(f, upper ? f->virtual - distance : f->virtual + distance);
         net_op_phase(t->op, "halving", step);
         st = upper ? exchange(t, peer, t->step + (uint32_t)step, a, b - a, b, c - b, 1)
@@ -75,9 +74,8 @@ static gt_status fold_in(net_task *t, const net_fold *f)
     const uint64_t mine = t->begin[t->rank], size = t->begin[t->rank + 1] - mine;
     if (t->kind == NET_OP_ALL_GATHER) {
         const uint64_t theirs = t->begin[t->rank + 1];
-        st = f->virtual < 0
-            ? net_task_send(t, t->rank - 1, t->step, mine, size, &r)
-            : net_task_recv(t, t->rank + 1, t->step, theirs, t->begin[t->rank + 2] - theirs, 0, &r);
+        st = f->virtual < 0 ? net_task_send(t, t->rank - 1, t->step, mine, size, &r)
+                            : net_task_recv(t, t->rank + 1, t->step, theirs, t->begin[t->rank + 2] - theirs, 0, &r);
     } else {
         st = f->virtual < 0 ? net_task_send(t, t->rank - 1, t->step, 0, t->count, &r)
                             : net_task_recv(t, t->rank + 1, t->step, 0, t->count, 1, &r);
@@ -94,9 +92,8 @@ static gt_status fold_out(net_task *t, const net_fold *f)
         from = t->begin[odd];
         count = t->begin[odd + 1] - from;
     }
-    gt_status st = f->virtual < 0
-        ? net_task_recv(t, t->rank - 1, t->step + 1, from, count, 0, &r)
-        : net_task_send(t, t->rank + 1, t->step + 1, from, count, &r);
+    gt_status st = f->virtual < 0 ? net_task_recv(t, t->rank - 1, t->step + 1, from, count, 0, &r)
+                                  : net_task_send(t, t->rank + 1, t->step + 1, from, count, &r);
     return st ? st : net_wait(r);
 }
 

@@ -20,8 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static gt_status submatrix(net_link_matrix *out, const net_link_matrix *m, const int *member,
-                           int count)
+static gt_status submatrix(net_link_matrix *out, const net_link_matrix *m, const int *member, int count)
 {
     gt_status st = net_links_create(out, count);
     for (int i = 0; !st && i < count; i++) {
@@ -97,9 +96,8 @@ void net_layers_release(net_layers *l)
 }
 
 /* A phase: some participants, their part of x in elements [from, from + count). */
-static gt_status phase(net_task *t, net_kind kind, const int *member, int rank, int size, int root,
-                       uint64_t from, uint64_t count, const uint64_t *begin,
-                       const net_link_matrix *m)
+static gt_status phase(net_task *t, net_kind kind, const int *member, int rank, int size, int root, uint64_t from,
+                       uint64_t count, const uint64_t *begin, const net_link_matrix *m)
 {
     net_task sub = *t;
     if (size < 2 || count == 0)
@@ -138,8 +136,7 @@ static gt_status all_reduce(net_task *t, const int *local, int *lane, uint64_t *
     const int here = l->count[l->host];
     uint64_t from = 0, part = 0;
     cut(begin, here, l->lanes, t->count);
-    gt_status st = phase(t, NET_OP_REDUCE_SCATTER, local, l->place, here, 0, 0, t->count, begin,
-                         &l->inside);
+    gt_status st = phase(t, NET_OP_REDUCE_SCATTER, local, l->place, here, 0, 0, t->count, begin, &l->inside);
     if (!st && l->place < l->lanes) {
         from = begin[l->place];
         part = begin[l->place + 1] - from;
@@ -149,8 +146,7 @@ static gt_status all_reduce(net_task *t, const int *local, int *lane, uint64_t *
         /* Pairs across hosts share no step with pairs inside one. */
         net_task across = *t;
         across.step = 0;
-        st = phase(&across, NET_OP_ALL_REDUCE, lane, l->host, l->hosts, 0, from, part, begin,
-                   &l->across);
+        st = phase(&across, NET_OP_ALL_REDUCE, lane, l->host, l->hosts, 0, from, part, begin, &l->across);
     }
     if (st)
         return st;
@@ -177,11 +173,9 @@ static gt_status broadcast(net_task *t, const int *local, int *lane, uint64_t *b
     net_task across = *t;
     cut(begin, l->hosts, l->hosts, t->count);
     if (l->place == first)
-        st = phase(&across, NET_OP_BROADCAST, lane, l->host, l->hosts, root_host, 0, t->count,
-                   begin, &l->across);
+        st = phase(&across, NET_OP_BROADCAST, lane, l->host, l->hosts, root_host, 0, t->count, begin, &l->across);
     cut(begin, here, here, t->count);
-    return st ? st : phase(t, NET_OP_BROADCAST, local, l->place, here, first, 0, t->count, begin,
-                           &l->inside);
+    return st ? st : phase(t, NET_OP_BROADCAST, local, l->place, here, first, 0, t->count, begin, &l->inside);
 }
 
 gt_status net_run_hierarchical(net_task *t)
@@ -196,8 +190,7 @@ gt_status net_run_hierarchical(net_task *t)
         st = gt_fail(GT_NO_MEMORY, "cannot begin a hierarchical collective: no memory for the parts of %d ranks",
                      t->size);
     else
-        st = t->kind == NET_OP_BROADCAST ? broadcast(t, local, lane, begin)
-                                         : all_reduce(t, local, lane, begin);
+        st = t->kind == NET_OP_BROADCAST ? broadcast(t, local, lane, begin) : all_reduce(t, local, lane, begin);
     free(lane);
     free(begin);
     return st;

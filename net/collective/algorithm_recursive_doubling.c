@@ -30,8 +30,8 @@ static gt_status doubling(net_task *t, const net_fold *f, unsigned char *scratch
     for (int distance = 1, k = 0; !st && distance < f->size; distance *= 2, k++, step++) {
         net_op_phase(t->op, "recursive doubling", k);
         if (2 * distance < f->size)
-            st = net_task_recv_into(t, partner(f, 2 * distance), step + 1,
-                                    scratch + (size_t)((k + 1) % 2) * bytes, t->count, &next);
+            st = net_task_recv_into(t, partner(f, 2 * distance), step + 1, scratch + (size_t)((k + 1) % 2) * bytes,
+                                    t->count, &next);
         if (!st)
             st = net_task_send(t, partner(f, distance), step, 0, t->count, &out);
         if (!st)

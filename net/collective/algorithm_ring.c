@@ -51,8 +51,8 @@ static gt_status post(const ring *r, uint64_t i, net_flight *in)
     net_request *request;
     place(r, i, &step, &piece);
     net_task_piece(t, part_of(t, t->rank - 2 - step), piece, r->pieces, &from, &count);
-    gt_status st = net_task_recv(t, part_of(t, t->rank - 1), t->step + (uint32_t)i, from, count,
-                                 step < t->size - 1, &request);
+    gt_status st = net_task_recv(t, part_of(t, t->rank - 1), t->step + (uint32_t)i, from, count, step < t->size - 1,
+                                 &request);
     return st ? st : net_flight_add(in, request);
 }
 
@@ -69,8 +69,7 @@ static gt_status send(const ring *r, uint64_t i, net_flight *in, net_flight *out
     net_op_phase(t->op, "ring", step);
     net_task_piece(t, part_of(t, t->rank - 1 - step), piece, r->pieces, &from, &count);
     if (!st)
-        st = net_task_send(t, part_of(t, t->rank + 1), t->step + (uint32_t)i, from, count,
-                           &request);
+        st = net_task_send(t, part_of(t, t->rank + 1), t->step + (uint32_t)i, from, count, &request);
     return st ? st : net_flight_add(out, request);
 }
 
@@ -103,9 +102,9 @@ gt_status net_run_ring(net_task *t)
 {
     const int half = t->size - 1;
     switch (t->kind) {
-    case NET_OP_ALL_REDUCE:     return go_round(t, 0, 2 * half);
+    case NET_OP_ALL_REDUCE: return go_round(t, 0, 2 * half);
     case NET_OP_REDUCE_SCATTER: return go_round(t, 0, half);
-    case NET_OP_ALL_GATHER:     return go_round(t, half, half);
-    default:                    return net_run_chain(t);
+    case NET_OP_ALL_GATHER: return go_round(t, half, half);
+    default: return net_run_chain(t);
     }
 }

@@ -78,8 +78,7 @@ static gt_status towards_root(const tree *r)
         net_op_phase(t->op, "towards the root", (int)k);
         for (; !st && r->children && posted < r->pieces && posted < k + AHEAD; posted++) {
             piece_of(r, posted, &from, &count);
-            st = net_task_recv(t, r->child[0], t->step + (uint32_t)posted, from, count, 1,
-                               &first[posted % AHEAD]);
+            st = net_task_recv(t, r->child[0], t->step + (uint32_t)posted, from, count, 1, &first[posted % AHEAD]);
         }
         piece_of(r, k, &from, &count);
         if (!st && r->children) {

@@ -5,8 +5,12 @@
 #include <string.h>
 #include <strings.h>
 
-enum { AR = 1 << NET_OP_ALL_REDUCE, RS = 1 << NET_OP_REDUCE_SCATTER, AG = 1 << NET_OP_ALL_GATHER,
-       BC = 1 << NET_OP_BROADCAST };
+enum {
+    AR = 1 << NET_OP_ALL_REDUCE,
+    RS = 1 << NET_OP_REDUCE_SCATTER,
+    AG = 1 << NET_OP_ALL_GATHER,
+    BC = 1 << NET_OP_BROADCAST
+};
 
 static const struct {
     const char *name;
@@ -18,13 +22,13 @@ static const struct {
     [NET_RING] = { "ring", net_run_ring, AR | RS | AG | BC,
                    "each link carries the least bytes: large vectors, equal links" },
     [NET_HALVING_DOUBLING] = { "halving-doubling", net_run_halving_doubling, AR | RS | AG,
-                   "a ring's bytes in log p steps: middle sizes" },
+                               "a ring's bytes in log p steps: middle sizes" },
     [NET_RECURSIVE_DOUBLING] = { "recursive-doubling", net_run_recursive_doubling, AR,
-                   "log p messages: small vectors" },
+                                 "log p messages: small vectors" },
     [NET_DIRECT] = { "direct", net_run_direct, AR | RS | AG,
-                   "two steps, shares by bandwidth: few ranks, unequal links" },
+                     "two steps, shares by bandwidth: few ranks, unequal links" },
     [NET_HIERARCHICAL] = { "hierarchical", net_run_hierarchical, AR | BC,
-                   "hosts' own links are faster than those between them" },
+                           "hosts' own links are faster than those between them" },
     [NET_TREE] = { "tree", net_run_tree, AR | BC, "log p messages from a root" },
 };
 
@@ -51,13 +55,13 @@ const char *net_algorithm_reason(net_algorithm a)
 const char *net_kind_name(net_kind kind)
 {
     switch (kind) {
-    case NET_OP_ALL_REDUCE:     return "all-reduce";
+    case NET_OP_ALL_REDUCE: return "all-reduce";
     case NET_OP_REDUCE_SCATTER: return "reduce-scatter";
-    case NET_OP_ALL_GATHER:     return "all-gather";
-    case NET_OP_BROADCAST:      return "broadcast";
-    case NET_OP_BARRIER:        return "barrier";
-    case NET_OP_PS:             return "parameter server";
-    case NET_OP_LINKS:          return "link measurement";
+    case NET_OP_ALL_GATHER: return "all-gather";
+    case NET_OP_BROADCAST: return "broadcast";
+    case NET_OP_BARRIER: return "barrier";
+    case NET_OP_PS: return "parameter server";
+    case NET_OP_LINKS: return "link measurement";
     }
     return "unknown";
 }
@@ -94,8 +98,7 @@ static int kind_named(const char *text, size_t size)
 /* Algorithms that NCCL has and this room has not: read as no wish. */
 static int foreign(const char *text, size_t size)
 {
-    static const char *const names[] = { "collnet", "collnetdirect", "collnetchain", "nvls",
-                                         "nvlstree", "pat" };
+    static const char *const names[] = { "collnet", "collnetdirect", "collnetchain", "nvls", "nvlstree", "pat" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (same(text, size, names[i]))
             return 1;
@@ -112,7 +115,8 @@ static gt_status algorithm_named(net_algorithm *out, const char *text, size_t si
     *out = NET_AUTO;
     if (foreign(text, size))
         return GT_OK;
-    return gt_fail(GT_MISUSE, "there is no collective algorithm '%.*s'; there are auto, ring, "
+    return gt_fail(GT_MISUSE,
+                   "there is no collective algorithm '%.*s'; there are auto, ring, "
                    "halving-doubling, recursive-doubling, direct, hierarchical and tree",
                    (int)size, text);
 }
@@ -155,8 +159,7 @@ unsigned net_algorithm_barred(const char *name, net_kind kind)
 }
 
 /* One list of names, the first that exists for the kind. strict: it was written for this kind. */
-static gt_status first_fitting(net_algorithm *out, const char *text, size_t size, net_kind kind,
-                               int strict)
+static gt_status first_fitting(net_algorithm *out, const char *text, size_t size, net_kind kind, int strict)
 {
     const char *end = text + size;
     net_algorithm a = NET_AUTO;
@@ -177,8 +180,7 @@ static gt_status first_fitting(net_algorithm *out, const char *text, size_t size
         p += length + 1;
     }
     if (strict)
-        return gt_fail(GT_MISUSE, "%s has no algorithm '%.*s'", net_kind_name(kind), (int)size,
-                       text);
+        return gt_fail(GT_MISUSE, "%s has no algorithm '%.*s'", net_kind_name(kind), (int)size, text);
     return GT_OK;
 }
 
@@ -199,8 +201,10 @@ gt_status net_algorithm_parse(net_algorithm *out, const char *name, net_kind kin
         if (head < size) {
             const int named = kind_named(p, head);
             if (named < 0)
-                return gt_fail(GT_MISUSE, "there is no collective '%.*s'; there are all-reduce, "
-                               "reduce-scatter, all-gather and broadcast", (int)head, p);
+                return gt_fail(GT_MISUSE,
+                               "there is no collective '%.*s'; there are all-reduce, "
+                               "reduce-scatter, all-gather and broadcast",
+                               (int)head, p);
             if (named == (int)kind) {
                 st = first_fitting(out, p + head + 1, size - head - 1, kind, 1);
                 strict = 1;

@@ -35,13 +35,11 @@ static void say(const net_state *s, const net_call *c, net_algorithm a, double b
     for (int i = NET_RING; i < NET_ALGORITHMS; i++) {
         const double t = net_cost(c->kind, (net_algorithm)i, &s->links, bytes);
         if (isfinite(t))
-            gt_text_printf(&text, "%s%s %.0f us", text.size ? ", " : "",
-                           net_algorithm_name((net_algorithm)i), t * 1e6);
+            gt_text_printf(&text, "%s%s %.0f us", text.size ? ", " : "", net_algorithm_name((net_algorithm)i), t * 1e6);
     }
-    gt_log(GT_LOG_DEBUG, "collective", "%s up to %s on %d ranks: %s, %s (predicted: %s)",
-           net_kind_name(c->kind), gt_format_bytes(size, sizeof size, (uint64_t)bytes),
-           net_group_size(s->group), net_algorithm_name(a), net_algorithm_reason(a),
-           text.data ? text.data : "");
+    gt_log(GT_LOG_DEBUG, "collective", "%s up to %s on %d ranks: %s, %s (predicted: %s)", net_kind_name(c->kind),
+           gt_format_bytes(size, sizeof size, (uint64_t)bytes), net_group_size(s->group), net_algorithm_name(a),
+           net_algorithm_reason(a), text.data ? text.data : "");
     gt_text_release(&text);
 }
 
@@ -102,14 +100,12 @@ static void cut_folded(uint64_t *begin, int p, uint64_t count, size_t grain)
         begin[2 * v + 1] = begin[2 * v + 2];
 }
 
-static gt_status cut_by_weights(uint64_t *begin, int p, uint64_t count, size_t grain,
-                                const double *weights)
+static gt_status cut_by_weights(uint64_t *begin, int p, uint64_t count, size_t grain, const double *weights)
 {
     double sum = 0.0, before = 0.0;
     for (int i = 0; i < p; i++) {
         if (!(weights[i] >= 0.0) || isinf(weights[i]))
-            return gt_fail(GT_MISUSE, "cannot cut a vector by weights: rank %d's is %g", i,
-                           weights[i]);
+            return gt_fail(GT_MISUSE, "cannot cut a vector by weights: rank %d's is %g", i, weights[i]);
         sum += weights[i];
     }
     if (!(sum > 0.0) || isinf(sum))
@@ -211,18 +207,28 @@ gt_status net_call_run(net_state *s, const net_call *c)
         if (st)
             return st;
     }
-    const net_agreement what = { (uint32_t)c->kind, (uint32_t)c->type, c->root, (uint32_t)a,
-                                 c->count, net_type_name(c->type) };
+    const net_agreement what = { (uint32_t)c->kind, (uint32_t)c->type, c->root,
+                                 (uint32_t)a,       c->count,          net_type_name(c->type) };
     st = net_op_begin(s->group, net_kind_name(c->kind), &what, &op);
     if (st)
         return st;
     const net_config *config = net_job_config(net_comm_job(net_group_comm(s->group)));
-    net_task t = { .group = s->group, .op = op, .kind = c->kind,
-                   .rank = net_group_rank(s->group), .size = p,
-                   .root = c->root < 0 ? 0 : c->root, .x = c->x, .begin = s->begin, .count = c->count, .type = c->type, .grain = grain,
-                   .reduce = net_reduce_of(c->type),
-                   .piece = piece_size(s, config, (double)c->count * (double)grain),
-                   .layers = &s->layers };
+    net_task t = {
+        .group = s->group,
+        .op = op,
+        .kind = c->kind,
+        .rank = net_group_rank(s->group),
+        .size = p,
+        .root = c->root < 0 ? 0 : c->root,
+        .x = c->x,
+        .begin = s->begin,
+        .count = c->count,
+        .type = c->type,
+        .grain = grain,
+        .reduce = net_reduce_of(c->type),
+        .piece = piece_size(s, config, (double)c->count * (double)grain),
+        .layers = &s->layers
+    };
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);
     else if (c->count)
@@ -237,15 +243,17 @@ static gt_status check_counts(const net_call *c, int p)
     uint64_t sum = 0;
     for (int i = 0; i < p; i++) {
         if (c->counts[i] > c->count - sum)
-            return gt_fail(GT_MISUSE, "cannot begin %s: the parts of ranks 0 to %d are more than "
-                           "the %llu elements", net_kind_name(c->kind), i,
-                           (unsigned long long)c->count);
+            return gt_fail(GT_MISUSE,
+                           "cannot begin %s: the parts of ranks 0 to %d are more than "
+                           "the %llu elements",
+                           net_kind_name(c->kind), i, (unsigned long long)c->count);
         sum += c->counts[i];
     }
     if (sum != c->count)
-        return gt_fail(GT_MISUSE, "cannot begin %s: the parts are %llu elements and the whole "
-                       "vector %llu", net_kind_name(c->kind), (unsigned long long)sum,
-                       (unsigned long long)c->count);
+        return gt_fail(GT_MISUSE,
+                       "cannot begin %s: the parts are %llu elements and the whole "
+                       "vector %llu",
+                       net_kind_name(c->kind), (unsigned long long)sum, (unsigned long long)c->count);
     return GT_OK;
 }
 
@@ -269,16 +277,14 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
     if (c->kind == NET_OP_BARRIER)
         return GT_OK;
     if (!grain)
-        return gt_fail(GT_MISUSE, "cannot begin %s: there is no element type %d",
-                       net_kind_name(c->kind), (int)c->type);
+        return gt_fail(GT_MISUSE, "cannot begin %s: there is no element type %d", net_kind_name(c->kind), (int)c->type);
     if (c->count > (SIZE_MAX >> 4) / grain)
         return gt_fail(GT_MISUSE, "cannot begin %s: %llu elements are more than there is memory",
                        net_kind_name(c->kind), (unsigned long long)c->count);
     if (c->count && !c->x)
         return gt_fail(GT_MISUSE, "cannot begin %s: no data", net_kind_name(c->kind));
     if (c->kind == NET_OP_BROADCAST && (c->root < 0 || c->root >= p))
-        return gt_fail(GT_MISUSE, "cannot begin broadcast: root %d is not one of %d ranks",
-                       c->root, p);
+        return gt_fail(GT_MISUSE, "cannot begin broadcast: root %d is not one of %d ranks", c->root, p);
     if (c->counts)
         st = check_counts(c, p);
     if (!st && options) {
@@ -287,8 +293,7 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
             st = net_algorithm_parse(&c->wish, options->algorithm, c->kind);
             if (!st && c->wish == NET_AUTO && strcmp(options->algorithm, "auto")
                 && (!strpbrk(options->algorithm, ":;,") || strchr(options->algorithm, '^')))
-                st = gt_fail(GT_MISUSE, "%s has no algorithm '%s'", net_kind_name(c->kind),
-                             options->algorithm);
+                st = gt_fail(GT_MISUSE, "%s has no algorithm '%s'", net_kind_name(c->kind), options->algorithm);
         }
     }
     if (!st && c->wish == NET_AUTO && config->algorithm) {
@@ -333,35 +338,31 @@ gt_status net_group_choice(net_group *g, net_kind kind, uint64_t count, net_type
     return st;
 }
 
-static gt_status start(net_group *g, net_call c, const net_collective_options *options,
-                       net_collective **out)
+static gt_status start(net_group *g, net_call c, const net_collective_options *options, net_collective **out)
 {
     *out = NULL;
     gt_status st = check(g, &c, options);
     return st ? st : net_call_start(g, &c, out);
 }
 
-static net_call call_of(net_kind kind, void *x, uint64_t count, const uint64_t *counts,
-                        net_type type, int root)
+static net_call call_of(net_kind kind, void *x, uint64_t count, const uint64_t *counts, net_type type, int root)
 {
-    return (net_call){ .kind = kind, .x = x, .count = count, .counts = counts, .type = type,
-                       .root = root };
+    return (net_call){ .kind = kind, .x = x, .count = count, .counts = counts, .type = type, .root = root };
 }
 
-gt_status net_all_reduce(net_group *g, void *x, uint64_t count, net_type type,
-                         const net_collective_options *options)
+gt_status net_all_reduce(net_group *g, void *x, uint64_t count, net_type type, const net_collective_options *options)
 {
     return run(g, call_of(NET_OP_ALL_REDUCE, x, count, NULL, type, -1), options);
 }
 
-gt_status net_reduce_scatter(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                             net_type type, const net_collective_options *options)
+gt_status net_reduce_scatter(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                             const net_collective_options *options)
 {
     return run(g, call_of(NET_OP_REDUCE_SCATTER, x, count, counts, type, -1), options);
 }
 
-gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                         net_type type, const net_collective_options *options)
+gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                         const net_collective_options *options)
 {
     return run(g, call_of(NET_OP_ALL_GATHER, x, count, counts, type, -1), options);
 }
@@ -383,16 +384,14 @@ gt_status net_all_reduce_start(net_group *g, void *x, uint64_t count, net_type t
     return start(g, call_of(NET_OP_ALL_REDUCE, x, count, NULL, type, -1), options, out);
 }
 
-gt_status net_reduce_scatter_start(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                                   net_type type, const net_collective_options *options,
-                                   net_collective **out)
+gt_status net_reduce_scatter_start(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                                   const net_collective_options *options, net_collective **out)
 {
     return start(g, call_of(NET_OP_REDUCE_SCATTER, x, count, counts, type, -1), options, out);
 }
 
-gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                               net_type type, const net_collective_options *options,
-                               net_collective **out)
+gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                               const net_collective_options *options, net_collective **out)
 {
     return start(g, call_of(NET_OP_ALL_GATHER, x, count, counts, type, -1), options, out);
 }

@@ -36,8 +36,13 @@ const char *net_type_name(net_type t);
 gt_status net_type_parse(net_type *out, const char *name);
 
 typedef enum net_kind {                         /* net_agreement.kind; 0 is none */
-    NET_OP_ALL_REDUCE = 1, NET_OP_REDUCE_SCATTER, NET_OP_ALL_GATHER, NET_OP_BROADCAST,
-    NET_OP_BARRIER, NET_OP_PS, NET_OP_LINKS     /* the last: measuring links */
+                        NET_OP_ALL_REDUCE = 1,
+                        NET_OP_REDUCE_SCATTER,
+                        NET_OP_ALL_GATHER,
+                        NET_OP_BROADCAST,
+                        NET_OP_BARRIER,
+                        NET_OP_PS,
+                        NET_OP_LINKS     /* the last: measuring links */
 } net_kind;
 
 typedef struct net_collective_options {
@@ -47,16 +52,15 @@ typedef struct net_collective_options {
 } net_collective_options;
 
 /* x[i] = sum over ranks of x[i]. */
-gt_status net_all_reduce(net_group *g, void *x, uint64_t count, net_type type,
-                         const net_collective_options *options);
+gt_status net_all_reduce(net_group *g, void *x, uint64_t count, net_type type, const net_collective_options *options);
 /* Rank i of the group has counts[i] elements of x, one rank's after the other's: afterwards
  * its part of x holds the sum and the rest of x is undefined. counts NULL: as equal as can be,
  * see net_part(). The sum of counts is `count`. */
-gt_status net_reduce_scatter(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                             net_type type, const net_collective_options *options);
+gt_status net_reduce_scatter(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                             const net_collective_options *options);
 /* Rank i's part of x goes to everybody. Parts as above. */
-gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                         net_type type, const net_collective_options *options);
+gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                         const net_collective_options *options);
 gt_status net_broadcast(net_group *g, void *x, uint64_t count, net_type type, int root,
                         const net_collective_options *options);
 gt_status net_barrier(net_group *g);
@@ -68,12 +72,10 @@ void net_part(uint64_t n, int p, int i, uint64_t *begin, uint64_t *size);
 typedef struct net_collective net_collective;
 gt_status net_all_reduce_start(net_group *g, void *x, uint64_t count, net_type type,
                                const net_collective_options *options, net_collective **out);
-gt_status net_reduce_scatter_start(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                                   net_type type, const net_collective_options *options,
-                                   net_collective **out);
-gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint64_t *counts,
-                               net_type type, const net_collective_options *options,
-                               net_collective **out);
+gt_status net_reduce_scatter_start(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                                   const net_collective_options *options, net_collective **out);
+gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
+                               const net_collective_options *options, net_collective **out);
 gt_status net_collective_wait(net_collective *c);           /* frees it */
 /* The same, and when it was carried out, gt_now_ns(); c NULL leaves both as they are. */
 gt_status net_collective_wait_when(net_collective *c, uint64_t *began, uint64_t *ended);

@@ -52,8 +52,7 @@ static double step(const net_link_matrix *m, const int *to, double bytes)
         if (m->host[to[i]] != m->host[i]) {
             int crossing = 0;
             for (int k = 0; k < m->size; k++)
-                crossing += m->host[k] == m->host[i] && to[k] >= 0
-                            && m->host[to[k]] != m->host[k];
+                crossing += m->host[k] == m->host[i] && to[k] >= 0 && m->host[to[k]] != m->host[k];
             if (crossing > 1)
                 speed = fmin(speed, host_wire(m, i) / crossing);
         }
@@ -98,11 +97,10 @@ static double cost_ring(net_kind kind, const net_link_matrix *m, double n)
     const int p = m->size;
     const double once = (p - 1) * step_round(m, 1, n / p), adds = (p - 1) * (n / p) * m->add;
     switch (kind) {
-    case NET_OP_ALL_REDUCE:     return 2.0 * once + adds;
+    case NET_OP_ALL_REDUCE: return 2.0 * once + adds;
     case NET_OP_REDUCE_SCATTER: return once + adds;
-    case NET_OP_ALL_GATHER:     return once;
-    default:                    return step_round(m, 1, n)
-                                       + (p - 2) * step_round(m, 1, fmin(n, pipelined_piece));
+    case NET_OP_ALL_GATHER: return once;
+    default: return step_round(m, 1, n) + (p - 2) * step_round(m, 1, fmin(n, pipelined_piece));
     }
 }
 
@@ -147,10 +145,8 @@ static double cost_direct(net_kind kind, const net_link_matrix *m, double n)
     if (kind == NET_OP_ALL_REDUCE && net_links_shares(m, share))
         most = INFINITY;
     for (int i = 0; i < p; i++) {
-        const double moved = kind == NET_OP_ALL_REDUCE ? n + (p - 2) * share[i] * n
-                                                       : (p - 1) * share[i] * n;
-        const double adds = kind == NET_OP_ALL_GATHER
-                                ? 0.0 : (1.0 + scratch_passes) * (p - 1) * share[i] * n * m->add;
+        const double moved = kind == NET_OP_ALL_REDUCE ? n + (p - 2) * share[i] * n : (p - 1) * share[i] * n;
+        const double adds = kind == NET_OP_ALL_GATHER ? 0.0 : (1.0 + scratch_passes) * (p - 1) * share[i] * n * m->add;
         most = fmax(most, moved * (1.0 + incast * (p - 2)) / m->uplink[i] + adds);
         double crossing = 0.0;
         for (int j = 0; j < p; j++) {
@@ -208,8 +204,8 @@ static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double 
             if (!broadcast)
                 share_wire(&l.across, l.lanes);
             inside = fmax(inside, broadcast ? cheapest(kind, &l.inside, n)
-                          : cheapest(NET_OP_REDUCE_SCATTER, &l.inside, n)
-                            + cheapest(NET_OP_ALL_GATHER, &l.inside, n));
+                                            : cheapest(NET_OP_REDUCE_SCATTER, &l.inside, n)
+                                                  + cheapest(NET_OP_ALL_GATHER, &l.inside, n));
             across = cheapest(kind, &l.across, broadcast ? n : n / l.lanes);
         }
         net_layers_release(&l);
@@ -226,13 +222,13 @@ double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double
     if (m->size < 2)
         return 0.0;
     switch (a) {
-    case NET_RING:               return cost_ring(kind, m, bytes);
-    case NET_HALVING_DOUBLING:   return cost_halving_doubling(kind, m, bytes);
+    case NET_RING: return cost_ring(kind, m, bytes);
+    case NET_HALVING_DOUBLING: return cost_halving_doubling(kind, m, bytes);
     case NET_RECURSIVE_DOUBLING: return cost_recursive_doubling(m, bytes);
-    case NET_DIRECT:             return cost_direct(kind, m, bytes);
-    case NET_HIERARCHICAL:       return cost_hierarchical(kind, m, bytes);
-    case NET_TREE:               return cost_tree(kind, m, bytes);
-    default:                     return INFINITY;
+    case NET_DIRECT: return cost_direct(kind, m, bytes);
+    case NET_HIERARCHICAL: return cost_hierarchical(kind, m, bytes);
+    case NET_TREE: return cost_tree(kind, m, bytes);
+    default: return INFINITY;
     }
 }
 
@@ -273,15 +269,10 @@ double net_cost_bound(net_kind kind, const net_link_matrix *m, double bytes)
     }
     double bound;
     switch (kind) {
-    case NET_OP_ALL_REDUCE:
-        bound = fmax(bytes / slowest, 2.0 * (p - 1) * bytes / all);
-        break;
+    case NET_OP_ALL_REDUCE: bound = fmax(bytes / slowest, 2.0 * (p - 1) * bytes / all); break;
     case NET_OP_REDUCE_SCATTER:
-    case NET_OP_ALL_GATHER:
-        bound = fmax((p - 1) * bytes / p / slowest, (p - 1) * bytes / all);
-        break;
-    default:
-        bound = bytes / slowest;
+    case NET_OP_ALL_GATHER: bound = fmax((p - 1) * bytes / p / slowest, (p - 1) * bytes / all); break;
+    default: bound = bytes / slowest;
     }
     return fmax(bound, alpha);
 }

@@ -34,8 +34,14 @@ gt_status net_group_links_set(net_group *g, const net_link_matrix *m);
 gt_status net_links_create(net_link_matrix *out, int size);
 
 typedef enum net_algorithm {
-    NET_AUTO, NET_RING, NET_HALVING_DOUBLING, NET_RECURSIVE_DOUBLING, NET_DIRECT,
-    NET_HIERARCHICAL, NET_TREE, NET_ALGORITHMS
+    NET_AUTO,
+    NET_RING,
+    NET_HALVING_DOUBLING,
+    NET_RECURSIVE_DOUBLING,
+    NET_DIRECT,
+    NET_HIERARCHICAL,
+    NET_TREE,
+    NET_ALGORITHMS
 } net_algorithm;
 const char *net_algorithm_name(net_algorithm a);
 /* A name, or NCCL's "ring;allreduce:tree": what it says about `kind`, NET_AUTO if nothing (also if

@@ -80,8 +80,7 @@ static gt_status ping(meter *w, int peer, double *latency)
 }
 
 /* t = alpha + n / B, solved for B. The best of three: the others had something else to do. */
-static gt_status time_swaps(meter *w, int peer, uint64_t bytes, double latency, double *t,
-                            double *bandwidth)
+static gt_status time_swaps(meter *w, int peer, uint64_t bytes, double latency, double *t, double *bandwidth)
 {
     gt_status st = GT_OK;
     *t = INFINITY;
@@ -104,8 +103,7 @@ static gt_status pump(meter *w, int peer, double latency, double *bandwidth)
     while (!st) {
         double t;
         st = time_swaps(w, peer, bytes, latency, &t, bandwidth);
-        next = t >= long_enough || bytes >= MOST_BYTES ? 0
-               : t < 0.25 * long_enough ? 4 * bytes : 2 * bytes;
+        next = t >= long_enough || bytes >= MOST_BYTES ? 0 : t < 0.25 * long_enough ? 4 * bytes : 2 * bytes;
         next = next > MOST_BYTES ? MOST_BYTES : next;
         memcpy(w->out, &next, sizeof next);
         if (!st)
@@ -193,8 +191,7 @@ static gt_status find_uplinks(meter *w, uint64_t *bytes)
         const double total = fmin((double)MOST_BYTES, fmax(fastest * long_enough, 65536.0));
         for (int j = 0; j < p; j++) {
             const int near = (j - turn + p) % p < 64 && j != turn;
-            bytes[j] = near ? 1 + (uint64_t)(total * w->m->bandwidth[turn * p + j] / sum * 0.99)
-                            : 0;
+            bytes[j] = near ? 1 + (uint64_t)(total * w->m->bandwidth[turn * p + j] / sum * 0.99) : 0;
         }
         for (int i = 0; !st && i < 3; i++) {            /* the first warms up; the best counts */
             const uint64_t start = gt_now_ns();
@@ -351,9 +348,10 @@ static void say(const net_link_matrix *m)
             most = fmax(most, m->bandwidth[i * p + j]);
             late = fmax(late, m->latency[i * p + j]);
         }
-    gt_log(GT_LOG_DEBUG, "collective", "links of %d ranks: %.2f to %.2f GB/s a pair, latency up "
-           "to %.1f us, adding %.1f GB/s", p, least * 1e-9, most * 1e-9, late * 1e6,
-           1e-9 / m->add);
+    gt_log(GT_LOG_DEBUG, "collective",
+           "links of %d ranks: %.2f to %.2f GB/s a pair, latency up "
+           "to %.1f us, adding %.1f GB/s",
+           p, least * 1e-9, most * 1e-9, late * 1e6, 1e-9 / m->add);
 }
 
 /* The caller has entered. */
@@ -377,8 +375,7 @@ static gt_status measure_group(net_group *g, net_link_matrix *out)
     st = net_group_scratch(g, 2 * (size_t)MOST_BYTES, &scratch);
     if (!st) {
         meter w = { .m = out, .out = scratch, .in = (unsigned char *)scratch + MOST_BYTES };
-        w.t = (net_task){ .group = g, .op = op, .rank = net_group_rank(g), .size = p,
-                          .grain = 4, .piece = 1 << 20 };
+        w.t = (net_task){ .group = g, .op = op, .rank = net_group_rank(g), .size = p, .grain = 4, .piece = 1 << 20 };
         memset(w.out, 0, MOST_BYTES);
         st = measure(&w);
     }
@@ -459,8 +456,7 @@ gt_status net_group_links_set(net_group *g, const net_link_matrix *m)
     net_state *s;
     const size_t n = (size_t)m->size;
     if (m->size != net_group_size(g))
-        return gt_fail(GT_MISUSE, "cannot give %d ranks a matrix of %d", net_group_size(g),
-                       m->size);
+        return gt_fail(GT_MISUSE, "cannot give %d ranks a matrix of %d", net_group_size(g), m->size);
     gt_status st = net_state_of(g, &s);
     if (st)
         return st;

@@ -18,8 +18,7 @@
 #include <string.h>
 
 #if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || \
-    __has_feature(memory_sanitizer)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
 #define SANITIZED 1
 #endif
 #endif
@@ -230,10 +229,10 @@ static void add_i32(void *dst, const void *src, size_t bytes)
 net_reduce net_reduce_of(net_type type)
 {
     switch (type) {
-    case NET_F32:  return add_f32;
+    case NET_F32: return add_f32;
     case NET_BF16: return add_bf16;
-    case NET_F16:  return add_f16;
-    case NET_I32:  return add_i32;
+    case NET_F16: return add_f16;
+    case NET_I32: return add_i32;
     }
     return NULL;
 }

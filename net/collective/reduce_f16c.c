@@ -22,8 +22,7 @@ F16C static inline __m256 load(const uint16_t *s)
 
 F16C static inline void store(uint16_t *d, __m256 x)
 {
-    _mm_storeu_si128((__m128i *)(void *)d,
-                     _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    _mm_storeu_si128((__m128i *)(void *)d, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 F16C size_t net_f16c_sum(uint16_t *d, const uint16_t *s, size_t n)

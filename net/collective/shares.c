@@ -25,8 +25,7 @@ static double room(double bandwidth, int worker, int workers, double t)
     return left > 0.0 ? left / (workers - 2) : 0.0;
 }
 
-static double room_of_all(const double *bandwidth, const int *worker, int count, int workers,
-                          double t)
+static double room_of_all(const double *bandwidth, const int *worker, int count, int workers, double t)
 {
     double sum = 0.0;
     for (int i = 0; i < count; i++)
@@ -39,22 +38,25 @@ static gt_status check(const double *bandwidth, const int *worker, int count, in
     *workers = 0;
     for (int i = 0; i < count; i++) {
         if (!(bandwidth[i] >= 0.0) || isinf(bandwidth[i]))
-            return gt_fail(GT_MISUSE, "cannot share a sum out: rank %d has a bandwidth of %g", i,
-                           bandwidth[i]);
+            return gt_fail(GT_MISUSE, "cannot share a sum out: rank %d has a bandwidth of %g", i, bandwidth[i]);
         if (worker[i] && bandwidth[i] <= 0.0 && count > 1)
-            return gt_fail(GT_MISUSE, "cannot share a sum out: worker %d has no bandwidth, so its "
-                           "data reaches nobody", i);
+            return gt_fail(GT_MISUSE,
+                           "cannot share a sum out: worker %d has no bandwidth, so its "
+                           "data reaches nobody",
+                           i);
         *workers += worker[i] != 0;
     }
     if (*workers == 0)
-        return gt_fail(GT_MISUSE, "cannot share a sum out: none of %d ranks is a worker, so there "
-                       "is nothing to sum", count);
+        return gt_fail(GT_MISUSE,
+                       "cannot share a sum out: none of %d ranks is a worker, so there "
+                       "is nothing to sum",
+                       count);
     return GT_OK;
 }
 
 /* One worker keeps everything; two of them halve it. */
-static void share_trivially(const double *bandwidth, const int *worker, int count, int workers,
-                            double *share, double *time)
+static void share_trivially(const double *bandwidth, const int *worker, int count, int workers, double *share,
+                            double *time)
 {
     *time = 0.0;
     for (int i = 0; i < count; i++) {
@@ -64,8 +66,7 @@ static void share_trivially(const double *bandwidth, const int *worker, int coun
     }
 }
 
-gt_status net_shares(const double *bandwidth, const int *worker, int count, double *share,
-                     double *time)
+gt_status net_shares(const double *bandwidth, const int *worker, int count, double *share, double *time)
 {
     int workers;
     gt_status st = check(bandwidth, worker, count, &workers);

@@ -18,7 +18,6 @@
 
 /* bandwidth[count] in any unit; worker[i] 1 or 0 (helper). share[count] adds up to 1.
  * *time: seconds for a unit of data at a unit of bandwidth (S = 1). */
-gt_status net_shares(const double *bandwidth, const int *worker, int count, double *share,
-                     double *time);
+gt_status net_shares(const double *bandwidth, const int *worker, int count, double *share, double *time);
 
 #endif

@@ -10,23 +10,19 @@ static int group_rank(const net_task *t, int participant)
     return t->member ? t->member[participant] : participant;
 }
 
-gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count,
-                        net_request **out)
+gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint64_t count, net_request **out)
 {
-    return net_op_send(t->op, group_rank(t, to), step, t->x + from * t->grain, count * t->grain,
-                       out);
+    return net_op_send(t->op, group_rank(t, to), step, t->x + from * t->grain, count * t->grain, out);
 }
 
-gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count,
-                        int reduce, net_request **out)
+gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count, int reduce,
+                        net_request **out)
 {
-    const net_sink sink = { t->x + at * t->grain, count * t->grain, reduce ? t->reduce : NULL,
-                            t->grain };
+    const net_sink sink = { t->x + at * t->grain, count * t->grain, reduce ? t->reduce : NULL, t->grain };
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 
-gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count,
-                             net_request **out)
+gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out)
 {
     const net_sink sink = { data, count * t->grain, NULL, t->grain };
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
@@ -77,8 +73,7 @@ uint64_t net_task_pieces(const net_task *t, uint64_t count)
     return pieces ? pieces : 1;
 }
 
-void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, uint64_t *from,
-                    uint64_t *count)
+void net_task_piece(const net_task *t, int part, uint64_t k, uint64_t pieces, uint64_t *from, uint64_t *count)
 {
     const uint64_t begin = t->begin[part], size = t->begin[part + 1] - begin;
     const uint64_t line = 64 / t->grain, lines = (size + line - 1) / line;

@@ -4,8 +4,11 @@
 
 #include <string.h>
 
-static const struct { net_type type; const char *name; size_t size; } rows[] = {
-    { NET_F32, "f32", 4 }, { NET_BF16, "bf16", 2 }, { NET_F16, "f16", 2 }, { NET_I32, "i32", 4 } };
+static const struct {
+    net_type type;
+    const char *name;
+    size_t size;
+} rows[] = { { NET_F32, "f32", 4 }, { NET_BF16, "bf16", 2 }, { NET_F16, "f16", 2 }, { NET_I32, "i32", 4 } };
 enum { ROWS = sizeof rows / sizeof *rows };
 
 size_t net_type_size(net_type t)

@@ -79,14 +79,12 @@ void comm_wake(net_comm *c)
 
 /* ---- events of transports -------------------------------------------------------------- */
 
-static void on_message(void *up, const void *head, size_t head_size, const void *body,
-                       size_t body_size)
+static void on_message(void *up, const void *head, size_t head_size, const void *body, size_t body_size)
 {
     pair *p = up;
     message m;
     if (head_size != sizeof m) {
-        net_comm_abort(p->comm, p->peer, "rank %d sent a message with a head of %zu bytes",
-                       p->peer, head_size);
+        net_comm_abort(p->comm, p->peer, "rank %d sent a message with a head of %zu bytes", p->peer, head_size);
         return;
     }
     memcpy(&m, head, sizeof m);
@@ -302,12 +300,11 @@ static int listed(const char *list, const char *name, int *place)
 /* The transports that are wanted, best first. */
 static gt_status choose_transports(net_comm *c)
 {
-    static const net_transport_ops *const all[] = {
-        &net_shm,
+    static const net_transport_ops *const all[] = { &net_shm,
 #ifdef GT_VERBS
-        &net_verbs,
+                                                    &net_verbs,
 #endif
-        &net_tcp };
+                                                    &net_tcp };
     int place, places[TRANSPORTS];
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const int automatic = !strcmp(c->config->transport, "auto");
@@ -322,8 +319,7 @@ static gt_status choose_transports(net_comm *c)
         places[at] = place;
     }
     if (!c->transports)
-        return gt_fail(GT_MISUSE, "knob 'transport': '%s' names none of shm, verbs, tcp",
-                       c->config->transport);
+        return gt_fail(GT_MISUSE, "knob 'transport': '%s' names none of shm, verbs, tcp", c->config->transport);
     return GT_OK;
 }
 
@@ -336,8 +332,7 @@ static gt_status open_transports(net_comm *c)
             st = net_faulty_wrap(c->ops[i], c->config, &c->ops[i]);
         if (st)
             break;
-        const gt_status opened = c->ops[i]->open(&c->transport[i], c->job, c->memory, &comm_events,
-                                                 c->epoll);
+        const gt_status opened = c->ops[i]->open(&c->transport[i], c->job, c->memory, &comm_events, c->epoll);
         working += !opened;
         if (opened == GT_UNSUPPORTED) {
             c->refused[i] = strdup(gt_message());
@@ -378,8 +373,7 @@ static gt_status open_basics(net_comm *c)
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 1 };
-    if (!st && (c->epoll < 0 || c->wake < 0
-                || epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->wake, &e) < 0))
+    if (!st && (c->epoll < 0 || c->wake < 0 || epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->wake, &e) < 0))
         st = gt_fail(GT_IO, "cannot watch descriptors: %s", strerror(errno));
     return st;
 }
@@ -518,10 +512,22 @@ void net_comm_close(net_comm *c)
 
 /* ---- small questions ------------------------------------------------------------------- */
 
-int net_comm_rank(const net_comm *c) { return c->rank; }
-int net_comm_size(const net_comm *c) { return c->size; }
-net_job *net_comm_job(net_comm *c) { return c->job; }
-gt_status net_comm_check(net_comm *c) { return net_job_check(c->job); }
+int net_comm_rank(const net_comm *c)
+{
+    return c->rank;
+}
+int net_comm_size(const net_comm *c)
+{
+    return c->size;
+}
+net_job *net_comm_job(net_comm *c)
+{
+    return c->job;
+}
+gt_status net_comm_check(net_comm *c)
+{
+    return net_job_check(c->job);
+}
 
 gt_status net_comm_abort(net_comm *c, int culprit, const char *format, ...)
 {
@@ -572,15 +578,16 @@ void net_comm_traffic(net_comm *c, uint64_t *sent, uint64_t *received)
     comm_unlock(c);
 }
 
-void net_comm_counters(net_comm *c, void (*visit)(void *context, const char *transport,
-                       const char *name, uint64_t value), void *context)
+void net_comm_counters(net_comm *c,
+                       void (*visit)(void *context, const char *transport, const char *name, uint64_t value),
+                       void *context)
 {
     const char *name;
     uint64_t value;
     comm_lock(c);
     for (int i = 0; i < c->transports; i++)
-        for (int n = 0; c->transport[i] && c->ops[i]->counter
-                        && c->ops[i]->counter(c->transport[i], n, &name, &value); n++)
+        for (int n = 0; c->transport[i] && c->ops[i]->counter && c->ops[i]->counter(c->transport[i], n, &name, &value);
+             n++)
             visit(context, c->ops[i]->name, name, value);
     comm_unlock(c);
 }
@@ -589,31 +596,29 @@ void net_comm_counters(net_comm *c, void (*visit)(void *context, const char *tra
 
 static gt_status check_peer(const net_comm *c, int peer)
 {
-    return peer >= 0 && peer < c->size
-               ? GT_OK : gt_fail(GT_MISUSE, "there is no rank %d among %d ranks", peer, c->size);
+    return peer >= 0 && peer < c->size ? GT_OK
+                                       : gt_fail(GT_MISUSE, "there is no rank %d among %d ranks", peer, c->size);
 }
 
-gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *data, size_t size,
-                         net_request **out)
+gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *data, size_t size, net_request **out)
 {
     *out = NULL;
     gt_status st = check_peer(c, peer);
     return st ? st : net_group_send_start(c->world, peer, channel, data, size, out);
 }
 
-gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size,
-                         net_request **out)
+gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out)
 {
     *out = NULL;
     gt_status st = check_peer(c, peer);
-    return st ? st : net_group_recv_start(c->world, peer, channel,
-                                          (net_sink){ .data = data, .size = size, .grain = 1 }, out);
+    return st ? st
+              : net_group_recv_start(c->world, peer, channel, (net_sink){ .data = data, .size = size, .grain = 1 },
+                                     out);
 }
 
 int net_test(net_request *r)
 {
-    return !r || atomic_load_explicit(&r->done, memory_order_acquire)
-           || net_job_check(r->comm->job);
+    return !r || atomic_load_explicit(&r->done, memory_order_acquire) || net_job_check(r->comm->job);
 }
 
 static void release(net_request *r)
@@ -644,8 +649,7 @@ gt_status net_wait(net_request *r)
     gt_status st = GT_OK;
     if (!atomic_load_explicit(&r->done, memory_order_acquire)) {
         const uint64_t begin = r->node.key.step == UINT32_MAX ? gt_trace_begin() : 0;
-        st = comm_wait(c, &r->done, r->pair->peer,
-                       r->node.kind == NODE_SEND ? "to send" : "to receive", r->size);
+        st = comm_wait(c, &r->done, r->pair->peer, r->node.kind == NODE_SEND ? "to send" : "to receive", r->size);
         if (begin)
             trace_wait(r, begin);
     }

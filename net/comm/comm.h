@@ -40,19 +40,16 @@ int net_comm_size(const net_comm *c);
 net_job *net_comm_job(net_comm *c);
 /* GT_OK, or why the job is over. */
 gt_status net_comm_check(net_comm *c);
-gt_status net_comm_abort(net_comm *c, int culprit, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+gt_status net_comm_abort(net_comm *c, int culprit, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Arenas that every transport reaches without copying. NULL with a sentence when there is no
  * memory or the memory lock limit is too small. Freed with the communicator at the latest. */
 gt_status net_comm_memory(net_comm *c, size_t size, void **out);
-void      net_comm_memory_free(net_comm *c, void *data);
+void net_comm_memory_free(net_comm *c, void *data);
 
 /* Point to point. channel: any number up to 2^30, the users' own. size may be 0. */
-gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *data, size_t size,
-                         net_request **out);
-gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size,
-                         net_request **out);
+gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *data, size_t size, net_request **out);
+gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out);
 /* Waits and frees the request, whatever the result. Takes NULL (GT_OK). */
 gt_status net_wait(net_request *r);
 /* 1 if net_wait would not wait; frees nothing. */
@@ -84,7 +81,8 @@ void net_comm_busy(net_comm *c, const char *what);
 gt_status net_comm_dump(net_comm *c, const char *why, gt_text *out);
 
 /* Every counter of every transport. */
-void net_comm_counters(net_comm *c, void (*visit)(void *context, const char *transport,
-                       const char *name, uint64_t value), void *context);
+void net_comm_counters(net_comm *c,
+                       void (*visit)(void *context, const char *transport, const char *name, uint64_t value),
+                       void *context);
 
 #endif

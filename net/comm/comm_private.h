@@ -33,7 +33,8 @@ typedef enum node_kind {
     NODE_INTENT,                    /* the peer wants to send more than an eager message       */
     NODE_AGREED,                    /* what the previous rank of a group says about an operation */
     NODE_EXPECTED,                  /* what we said, until it has spoken                       */
-    NODE_COUNT_SEND, NODE_COUNT_RECEIVE     /* messages of a channel so far                    */
+    NODE_COUNT_SEND,
+    NODE_COUNT_RECEIVE     /* messages of a channel so far                    */
 } node_kind;
 
 typedef struct node {
@@ -42,14 +43,17 @@ typedef struct node {
     node_kind kind;
 } node;
 
-typedef struct table { node **bucket; size_t buckets, count; } table;
+typedef struct table {
+    node **bucket;
+    size_t buckets, count;
+} table;
 
 gt_status table_open(table *t);
-void  table_insert(table *t, node *n);
+void table_insert(table *t, node *n);
 node *table_find(const table *t, const tag *key, node_kind kind);
-void  table_remove(table *t, node *n);
+void table_remove(table *t, node *n);
 /* Calls drop for every node left, and frees the table. */
-void  table_release(table *t, void (*drop)(node *n));
+void table_release(table *t, void (*drop)(node *n));
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -74,8 +78,14 @@ struct net_request {
 
 /* The head of every message. Host byte order: both ends have the same. */
 typedef enum message_type {
-    MESSAGE_EAGER = 1, MESSAGE_READY, MESSAGE_INTENT, MESSAGE_CREDIT, MESSAGE_AGREE,
-    MESSAGE_FIN, MESSAGE_PROBE, MESSAGE_PROBE_READY
+    MESSAGE_EAGER = 1,
+    MESSAGE_READY,
+    MESSAGE_INTENT,
+    MESSAGE_CREDIT,
+    MESSAGE_AGREE,
+    MESSAGE_FIN,
+    MESSAGE_PROBE,
+    MESSAGE_PROBE_READY
 } message_type;
 
 typedef struct message {
@@ -177,7 +187,7 @@ struct net_comm {
 void comm_lock(net_comm *c);
 void comm_unlock(net_comm *c);
 /* One round of progress of everything, lock held. */
-int  comm_progress(net_comm *c);
+int comm_progress(net_comm *c);
 /* Wakes threads that sleep in a wait: a request is done that no transport had a part in. */
 void comm_wake(net_comm *c);
 /* The same for a poller that sleeps while another thread starts something: to start is no news. */
@@ -187,8 +197,7 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
 extern const net_events comm_events;
 
 /* match.c: lock held */
-gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce,
-                     net_request **out);
+gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce, net_request **out);
 gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **out);
 void match_message(pair *p, const message *m, const void *body, size_t size);
 void match_placed(pair *p, uint32_t window);

@@ -23,14 +23,13 @@ static json_t *operation(const record *o, uint64_t number, uint64_t now)
 {
     char group[20];
     snprintf(group, sizeof group, "%016llx", (unsigned long long)o->group);
-    return json_pack("{s:I, s:s, s:s, s:I, s:i, s:I, s:s, s:i, s:s, s:i, s:f, s:o, s:s}",
-                     "number", (json_int_t)number, "operation", o->name, "group", group,
-                     "sequence", (json_int_t)o->sequence, "ranks", o->members,
-                     "count", (json_int_t)o->what.count, "unit", o->what.unit ? o->what.unit : "elements",
-                     "root", (int)o->what.root, "phase", o->phase ? o->phase : "", "step", o->step,
-                     "began_s_ago", seconds_ago(o->begun, now),
-                     "took_ms", o->ended ? json_real((double)(o->ended - o->begun) * 1e-6) : json_null(),
-                     "status", o->ended ? gt_status_name(o->status) : "running");
+    return json_pack("{s:I, s:s, s:s, s:I, s:i, s:I, s:s, s:i, s:s, s:i, s:f, s:o, s:s}", "number", (json_int_t)number,
+                     "operation", o->name, "group", group, "sequence", (json_int_t)o->sequence, "ranks", o->members,
+                     "count", (json_int_t)o->what.count, "unit", o->what.unit ? o->what.unit : "elements", "root",
+                     (int)o->what.root, "phase", o->phase ? o->phase : "", "step", o->step, "began_s_ago",
+                     seconds_ago(o->begun, now), "took_ms",
+                     o->ended ? json_real((double)(o->ended - o->begun) * 1e-6) : json_null(), "status",
+                     o->ended ? gt_status_name(o->status) : "running");
 }
 
 static json_t *operations(recorder *r, uint64_t now)
@@ -46,10 +45,9 @@ static json_t *operations(recorder *r, uint64_t now)
 static json_t *waiting(recorder *r, uint64_t now)
 {
     pthread_mutex_lock(&r->lock);
-    json_t *w = r->waiting_since
-                    ? json_pack("{s:i, s:s, s:f}", "rank", r->waiting_for, "what", r->waiting,
-                                "since_s_ago", seconds_ago(r->waiting_since, now))
-                    : json_null();
+    json_t *w = r->waiting_since ? json_pack("{s:i, s:s, s:f}", "rank", r->waiting_for, "what", r->waiting,
+                                             "since_s_ago", seconds_ago(r->waiting_since, now))
+                                 : json_null();
     pthread_mutex_unlock(&r->lock);
     return w;
 }
@@ -65,12 +63,12 @@ static json_t *links(const net_comm *c)
             continue;
         if (p->link)
             p->ops->describe(p->link, how, sizeof how);
-        json_array_append_new(all, json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}",
-            "rank", i, "state", states[p->state], "transport", how,
-            "bytes_sent", (json_int_t)p->bytes_sent, "bytes_received", (json_int_t)p->bytes_received,
-            "messages_sent", (json_int_t)p->messages_sent,
-            "messages_received", (json_int_t)p->messages_received,
-            "waits_for_credit", p->blocked != NULL, "broken", p->broken_why ? p->broken_why : ""));
+        json_array_append_new(all, json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:b, s:s}", "rank", i, "state",
+                                             states[p->state], "transport", how, "bytes_sent",
+                                             (json_int_t)p->bytes_sent, "bytes_received", (json_int_t)p->bytes_received,
+                                             "messages_sent", (json_int_t)p->messages_sent, "messages_received",
+                                             (json_int_t)p->messages_received, "waits_for_credit", p->blocked != NULL,
+                                             "broken", p->broken_why ? p->broken_why : ""));
     }
     return all;
 }
@@ -82,8 +80,8 @@ static json_t *counters(const net_comm *c)
         const char *name;
         uint64_t value;
         json_t *of = json_object();
-        for (int n = 0; c->transport[i] && c->ops[i]->counter
-                        && c->ops[i]->counter(c->transport[i], n, &name, &value); n++)
+        for (int n = 0; c->transport[i] && c->ops[i]->counter && c->ops[i]->counter(c->transport[i], n, &name, &value);
+             n++)
             json_object_set_new(of, name, json_integer((json_int_t)value));
         json_object_set_new(all, c->ops[i]->name, of);
     }
@@ -94,11 +92,10 @@ static json_t *compose(net_comm *c, const char *why, int have_lock)
 {
     const uint64_t now = gt_now_ns();
     const net_member *me = net_job_member(c->job, c->rank);
-    json_t *all = json_pack("{s:s, s:i, s:i, s:s, s:i, s:f, s:o, s:o, s:I}", "why", why,
-                            "rank", c->rank, "ranks", c->size, "host", me->host, "pid", (int)me->pid,
-                            "time", gt_wall_seconds(), "waits_for", waiting(&c->recorder, now),
-                            "operations", operations(&c->recorder, now),
-                            "open_requests", (json_int_t)(have_lock ? c->outstanding : 0));
+    json_t *all = json_pack("{s:s, s:i, s:i, s:s, s:i, s:f, s:o, s:o, s:I}", "why", why, "rank", c->rank, "ranks",
+                            c->size, "host", me->host, "pid", (int)me->pid, "time", gt_wall_seconds(), "waits_for",
+                            waiting(&c->recorder, now), "operations", operations(&c->recorder, now), "open_requests",
+                            (json_int_t)(have_lock ? c->outstanding : 0));
     if (all && have_lock) {
         json_object_set_new(all, "links", links(c));
         json_object_set_new(all, "counters", counters(c));

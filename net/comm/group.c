@@ -47,7 +47,10 @@ typedef struct claim {
     char name[AGREE_TEXT], unit[AGREE_TEXT];
 } claim;
 
-typedef struct claim_node { node node; claim claim; } claim_node;
+typedef struct claim_node {
+    node node;
+    claim claim;
+} claim_node;
 
 /* ---- groups ---------------------------------------------------------------------------- */
 
@@ -87,8 +90,7 @@ gt_status net_group_create(net_group **out, net_comm *c, const int *ranks, int c
     const uint64_t members = gt_hash(list, (size_t)count * sizeof *list);
     *g = (net_group){ .comm = c, .rank = mine, .size = count, .ranks = list };
     comm_lock(c);
-    st = match_count(c, &(tag){ .context = members, .step = UINT32_MAX - 1, .peer = -1 },
-                     NODE_COUNT_SEND, &before);
+    st = match_count(c, &(tag){ .context = members, .step = UINT32_MAX - 1, .peer = -1 }, NODE_COUNT_SEND, &before);
     g->id = members ^ (before + 1) * 0x9e3779b97f4a7c15u;
     g->next = c->groups;
     g->link = &c->groups;
@@ -139,12 +141,30 @@ void group_release_all(net_comm *c)
         net_group_release(c->groups);
 }
 
-net_group *net_group_world(net_comm *c) { return c->world; }
-int net_group_rank(const net_group *g) { return g->rank; }
-int net_group_size(const net_group *g) { return g->size; }
-int net_group_member(const net_group *g, int rank) { return g->ranks[rank]; }
-net_comm *net_group_comm(const net_group *g) { return g->comm; }
-void *net_group_attached(net_group *g) { return g->attached; }
+net_group *net_group_world(net_comm *c)
+{
+    return c->world;
+}
+int net_group_rank(const net_group *g)
+{
+    return g->rank;
+}
+int net_group_size(const net_group *g)
+{
+    return g->size;
+}
+int net_group_member(const net_group *g, int rank)
+{
+    return g->ranks[rank];
+}
+net_comm *net_group_comm(const net_group *g)
+{
+    return g->comm;
+}
+void *net_group_attached(net_group *g)
+{
+    return g->attached;
+}
 
 void net_group_attach(net_group *g, void *data, void (*release)(void *data))
 {
@@ -171,8 +191,8 @@ gt_status net_group_scratch(net_group *g, size_t size, void **out)
 
 static int text_of(const claim *k, char *out, size_t size)
 {
-    int n = snprintf(out, size, "%.*s of %llu %.*s", AGREE_TEXT - 1, k->name,
-                     (unsigned long long)k->count, AGREE_TEXT - 1, k->unit);
+    int n = snprintf(out, size, "%.*s of %llu %.*s", AGREE_TEXT - 1, k->name, (unsigned long long)k->count,
+                     AGREE_TEXT - 1, k->unit);
     if (k->root >= 0 && n > 0 && (size_t)n < size)
         n += snprintf(out + n, size - (size_t)n, " from rank %d of the group", k->root);
     return n;
@@ -191,9 +211,10 @@ static void compare(pair *p, uint64_t sequence, const claim *theirs, const claim
     text_of(theirs, said, sizeof said);
     net_comm_abort(c, -1, "ranks do not agree on operation #%llu: %s calls %s, but %s calls %s%s",
                    (unsigned long long)sequence, them, said, us, ours,
-                   theirs->kind == mine->kind && theirs->count == mine->count
-                           && theirs->type == mine->type && theirs->root == mine->root
-                       ? " with another algorithm" : "");
+                   theirs->kind == mine->kind && theirs->count == mine->count && theirs->type == mine->type
+                           && theirs->root == mine->root
+                       ? " with another algorithm"
+                       : "");
 }
 
 void group_agreed(pair *p, const message *m, const void *body, size_t size)
@@ -275,8 +296,10 @@ gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what
     g->sequence++;
     g->busy = 1;
     g->op = (net_op){ .group = g, .sequence = g->sequence, .name = name };
-    g->op.record = recorder_begin(&c->recorder, &(record){ .name = name, .group = g->id,
-                                  .sequence = g->sequence, .what = *what, .members = g->size });
+    g->op.record =
+        recorder_begin(&c->recorder,
+                       &(record){
+                           .name = name, .group = g->id, .sequence = g->sequence, .what = *what, .members = g->size });
     if (g->size > 1)
         st = claim_operation(g, &mine);
     comm_unlock(c);
@@ -315,8 +338,7 @@ static void adopt(net_op *o, net_request *r)
     o->requests = r;
 }
 
-gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size_t size,
-                      net_request **out)
+gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size_t size, net_request **out)
 {
     const net_group *g = o->group;
     pair *p;
@@ -359,8 +381,7 @@ gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_req
 /* ---- channels -------------------------------------------------------------------------- */
 
 /* The pair and the tag of the next message of a channel. Lock held. */
-static gt_status next_message(net_group *g, int peer, uint32_t channel, node_kind direction,
-                              pair **p, tag *key)
+static gt_status next_message(net_group *g, int peer, uint32_t channel, node_kind direction, pair **p, tag *key)
 {
     uint64_t n = 0;
     const int rank = g->ranks[peer];
@@ -374,8 +395,8 @@ static gt_status next_message(net_group *g, int peer, uint32_t channel, node_kin
     return st;
 }
 
-gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data,
-                               size_t size, net_request **out)
+gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data, size_t size,
+                               net_request **out)
 {
     pair *p;
     tag key;
@@ -388,8 +409,7 @@ gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const v
     return st;
 }
 
-gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink,
-                               net_request **out)
+gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink, net_request **out)
 {
     pair *p;
     tag key;

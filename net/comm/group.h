@@ -31,7 +31,7 @@ net_comm *net_group_comm(const net_group *g);
 
 /* A place for what net/collective keeps with a group; `release` is called with it. */
 void *net_group_attached(net_group *g);
-void  net_group_attach(net_group *g, void *data, void (*release)(void *data));
+void net_group_attach(net_group *g, void *data, void (*release)(void *data));
 
 /* What all ranks of an operation must agree on. */
 typedef struct net_agreement {
@@ -55,16 +55,14 @@ gt_status net_op_end(net_op *o, gt_status st);
 
 /* peer: a rank of the group, not this one. size 0 needs no partner on the other side: both ends
  * know it is 0, nothing is sent. *out must be waited for with net_wait. */
-gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size_t size,
-                      net_request **out);
+gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size_t size, net_request **out);
 gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_request **out);
 
 /* Messages of a group outside of operations, matched by channel and order like comm.h's, and
  * kept apart from those of any other group (also one of the same ranks). size 0 is sent. */
-gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data,
-                               size_t size, net_request **out);
-gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink,
+gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data, size_t size,
                                net_request **out);
+gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink, net_request **out);
 
 /* Scratch memory of the group, an arena, grown on demand: valid until the next call of it. */
 gt_status net_group_scratch(net_group *g, size_t size, void **out);

@@ -32,7 +32,10 @@ typedef struct kept {               /* NODE_EAGER, NODE_READY, NODE_INTENT */
     unsigned char body[];
 } kept;
 
-typedef struct counted { node node; uint64_t n; } counted;
+typedef struct counted {
+    node node;
+    uint64_t n;
+} counted;
 
 /* ---- requests -------------------------------------------------------------------------- */
 
@@ -74,8 +77,7 @@ static gt_status new_window(net_request *r)
     if (!c->window_free) {
         const uint32_t room = c->window_count ? 2 * c->window_count : 256;
         if (room > 1u << SLOT_BITS)
-            return gt_fail(GT_UNSUPPORTED, "cannot receive more than %u messages at once",
-                           1u << SLOT_BITS);
+            return gt_fail(GT_UNSUPPORTED, "cannot receive more than %u messages at once", 1u << SLOT_BITS);
         net_request **windows = realloc(c->windows, room * sizeof *windows);
         if (windows)
             c->windows = windows;
@@ -131,7 +133,10 @@ static void leave_table(net_request *r)
 static uint64_t flow_of(const net_request *r)
 {
     const int sends = r->node.kind == NODE_SEND, me = r->comm->rank;
-    struct { uint64_t context, sequence; uint32_t step, from, to, zero; } key;
+    struct {
+        uint64_t context, sequence;
+        uint32_t step, from, to, zero;
+    } key;
     memset(&key, 0, sizeof key);
     key.context = r->node.key.context;
     key.sequence = r->node.key.sequence;
@@ -148,16 +153,20 @@ static void trace_message(const net_request *r)
     char size[32];
     const int sends = r->node.kind == NODE_SEND;
     const uint64_t now = gt_trace_now();
-    gt_span s = { .begin = sends ? r->began : now - 1000, .end = now, .bytes = r->size, .flow = flow_of(r),
-                  .category = GT_TRACE_WIRE, .track = sends ? GT_TRACK_WIRE : GT_TRACK_ARRIVED,
+    gt_span s = { .begin = sends ? r->began : now - 1000,
+                  .end = now,
+                  .bytes = r->size,
+                  .flow = flow_of(r),
+                  .category = GT_TRACE_WIRE,
+                  .track = sends ? GT_TRACK_WIRE : GT_TRACK_ARRIVED,
                   .kind = sends ? GT_SPAN_SENDS : GT_SPAN_RECEIVES };
     if (sends) {
         s.step = r->of_step;
         s.micro_batch = r->of_micro_batch;
         s.chunk = r->of_chunk;
     }
-    snprintf(s.name, sizeof s.name, "%s %s rank %d", gt_format_bytes(size, sizeof size, r->size),
-             sends ? "to" : "from", r->pair->peer);
+    snprintf(s.name, sizeof s.name, "%s %s rank %d", gt_format_bytes(size, sizeof size, r->size), sends ? "to" : "from",
+             r->pair->peer);
     gt_trace_put(&s);
     if (sends)
         gt_trace_counter("bytes sent", r->comm->traced_bytes += r->size);
@@ -198,8 +207,7 @@ static const char *describe(const tag *key, char *out, size_t size)
         snprintf(out, size, "message %u on channel %u", (unsigned)(key->sequence & UINT32_MAX),
                  (unsigned)(key->sequence >> 32));
     else
-        snprintf(out, size, "step %u of operation #%llu", (unsigned)key->step,
-                 (unsigned long long)key->sequence);
+        snprintf(out, size, "step %u of operation #%llu", (unsigned)key->step, (unsigned long long)key->sequence);
     return out;
 }
 
@@ -210,9 +218,8 @@ static void disagree(pair *p, const tag *key, size_t sent, size_t expected, int 
     net_job_name(c->job, c->rank, us, sizeof us);
     net_job_name(c->job, p->peer, them, sizeof them);
     net_comm_abort(c, we_send ? c->rank : p->peer,
-                   "%s sends %zu bytes, but %s expects %zu (%s); both must ask for the same",
-                   we_send ? us : them, sent, we_send ? them : us, expected,
-                   describe(key, what, sizeof what));
+                   "%s sends %zu bytes, but %s expects %zu (%s); both must ask for the same", we_send ? us : them, sent,
+                   we_send ? them : us, expected, describe(key, what, sizeof what));
 }
 
 /* ---- messages out ---------------------------------------------------------------------- */
@@ -225,11 +232,15 @@ gt_status match_post(pair *p, message *m, const void *body, size_t size)
     return st;
 }
 
-static gt_status post_tagged(pair *p, message_type type, const tag *key, size_t size,
-                             uint32_t window, const void *body, size_t body_size)
+static gt_status post_tagged(pair *p, message_type type, const tag *key, size_t size, uint32_t window, const void *body,
+                             size_t body_size)
 {
-    message m = { .type = type, .step = key->step, .context = key->context,
-                  .sequence = key->sequence, .size = size, .window = window };
+    message m = { .type = type,
+                  .step = key->step,
+                  .context = key->context,
+                  .sequence = key->sequence,
+                  .size = size,
+                  .window = window };
     return match_post(p, &m, body, body_size);
 }
 
@@ -314,8 +325,8 @@ static void fill(const net_sink *sink, const void *data, size_t size)
         sink->reduce(sink->data, data, size);
 }
 
-static gt_status keep(pair *p, const tag *key, node_kind kind, size_t size, uint32_t window,
-                      const void *body, size_t body_size)
+static gt_status keep(pair *p, const tag *key, node_kind kind, size_t size, uint32_t window, const void *body,
+                      size_t body_size)
 {
     kept *k = malloc(sizeof *k + body_size);
     if (!k)
@@ -384,8 +395,7 @@ static gt_status start_send(net_request *r, int announce)
     return st;
 }
 
-gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce,
-                     net_request **out)
+gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce, net_request **out)
 {
     *out = NULL;
     net_request *r = new_request(p, key, NODE_SEND, size);
@@ -534,10 +544,10 @@ void match_message(pair *p, const message *m, const void *body, size_t size)
     const tag key = { m->context, m->sequence, m->step, p->peer };
     p->messages_received++;
     switch (m->type) {
-    case MESSAGE_EAGER:  came_eager(p, &key, body, size); break;
-    case MESSAGE_READY:  came_ready(p, &key, m, body, size); break;
+    case MESSAGE_EAGER: came_eager(p, &key, body, size); break;
+    case MESSAGE_READY: came_ready(p, &key, m, body, size); break;
     case MESSAGE_INTENT: came_intent(p, &key, m); break;
-    case MESSAGE_AGREE:  group_agreed(p, m, body, size); break;
+    case MESSAGE_AGREE: group_agreed(p, m, body, size); break;
     case MESSAGE_CREDIT:
         if (m->size > p->eager_acknowledged && m->size <= p->eager_sent)
             p->eager_acknowledged = m->size;
@@ -547,9 +557,7 @@ void match_message(pair *p, const message *m, const void *body, size_t size)
         p->fin_received = 1;
         p->fin = m->size;
         break;
-    default:
-        net_comm_abort(p->comm, p->peer, "rank %d sent a message of unknown type %u", p->peer,
-                       (unsigned)m->type);
+    default: net_comm_abort(p->comm, p->peer, "rank %d sent a message of unknown type %u", p->peer, (unsigned)m->type);
     }
 }
 

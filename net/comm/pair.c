@@ -27,7 +27,10 @@
 enum { FRAME_CALL = 1, FRAME_GO, FRAME_BUSY, FRAME_OFFER, FRAME_ROUND, FRAME_VERDICT };
 enum { PROBE_WINDOW = 0xfffffff };
 
-typedef struct arrival { struct arrival *next; int peer, fd; } arrival;
+typedef struct arrival {
+    struct arrival *next;
+    int peer, fd;
+} arrival;
 
 typedef struct frame {
     uint8_t type, failed, again, reserved;
@@ -68,8 +71,8 @@ static gt_status wait_stream(const negotiation *m, short events, uint64_t deadli
 static gt_status lost(const negotiation *m, const char *cause)
 {
     char name[160];
-    return gt_fail(GT_PEER, "cannot make a link to %s: %s",
-                   net_job_name(m->c->job, m->p->peer, name, sizeof name), cause);
+    return gt_fail(GT_PEER, "cannot make a link to %s: %s", net_job_name(m->c->job, m->p->peer, name, sizeof name),
+                   cause);
 }
 
 static gt_status put_bytes(const negotiation *m, const void *data, size_t size, uint64_t deadline)
@@ -191,8 +194,7 @@ static gt_status begin_probe(pair *p)
     size_t size = 0;
     message hello = { .type = MESSAGE_PROBE };
     message ready = { .type = MESSAGE_PROBE_READY, .window = PROBE_WINDOW, .size = sizeof b->in };
-    gt_status st = p->ops->expose(p->link, PROBE_WINDOW,
-                                  (net_sink){ .data = b->in, .size = sizeof b->in, .grain = 1 },
+    gt_status st = p->ops->expose(p->link, PROBE_WINDOW, (net_sink){ .data = b->in, .size = sizeof b->in, .grain = 1 },
                                   descriptor, &size);
     if (!st)
         st = p->ops->send(p->link, &hello, sizeof hello, NULL, 0);
@@ -217,8 +219,10 @@ static gt_status probe_rounds(negotiation *m, net_transport *t)
         if (!st && (p->broken_since || b->opened < 0))
             st = gt_fail(GT_UNSUPPORTED, "%s", p->broken_why ? p->broken_why : gt_message());
         if (!st && gt_now_ns() > deadline)
-            st = gt_fail(GT_UNSUPPORTED, "a probe got lost (%s)", !b->heard ? "no message came"
-                         : !b->placed ? "no data came" : "data sent were not confirmed");
+            st = gt_fail(GT_UNSUPPORTED, "a probe got lost (%s)",
+                         !b->heard    ? "no message came"
+                         : !b->placed ? "no data came"
+                                      : "data sent were not confirmed");
         if (!did && !st) {
             comm_unlock(m->c);
             gt_sleep_ns(20000);
@@ -365,9 +369,8 @@ static gt_status agree(negotiation *m, const char *leaders, const char *follower
         return st;
     char name[160];
     return gt_fail(GT_PEER, "no transport works with %s (it has %s, this rank %s)%s%s",
-                   net_job_name(m->c->job, m->p->peer, name, sizeof name),
-                   m->leads ? followers : leaders, m->leads ? leaders : followers,
-                   m->reasons.size ? ": " : "", m->reasons.size ? m->reasons.data : "");
+                   net_job_name(m->c->job, m->p->peer, name, sizeof name), m->leads ? followers : leaders,
+                   m->leads ? leaders : followers, m->reasons.size ? ": " : "", m->reasons.size ? m->reasons.data : "");
 }
 
 static void finish(negotiation *m, gt_status st)

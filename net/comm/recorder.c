@@ -99,8 +99,8 @@ static const record *oldest(const recorder *r)
 static void say(const record *o, char *out, size_t size)
 {
     snprintf(out, size, "%s #%llu of %llu %s%s%s%s", o->name, (unsigned long long)o->sequence,
-             (unsigned long long)o->what.count, o->what.unit ? o->what.unit : "elements",
-             o->phase ? ", " : "", o->phase ? o->phase : "", "");
+             (unsigned long long)o->what.count, o->what.unit ? o->what.unit : "elements", o->phase ? ", " : "",
+             o->phase ? o->phase : "", "");
     const size_t used = strlen(out);
     if (o->phase && used < size)
         snprintf(out + used, size - used, " step %d", o->step);

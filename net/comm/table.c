@@ -14,8 +14,7 @@ static size_t bucket_of(const table *t, const tag *k, node_kind kind)
 
 static int same(const tag *a, const tag *b)
 {
-    return a->context == b->context && a->sequence == b->sequence && a->step == b->step
-           && a->peer == b->peer;
+    return a->context == b->context && a->sequence == b->sequence && a->step == b->step && a->peer == b->peer;
 }
 
 /* When there is no memory to grow, chains get longer, and nothing else happens. */

@@ -46,8 +46,7 @@ static void unmap(net_address *a)
     a->size = sizeof plain;
 }
 
-gt_status net_address_resolve(net_address out[NET_ADDRESSES], int *count, const char *host,
-                              uint16_t port)
+gt_status net_address_resolve(net_address out[NET_ADDRESSES], int *count, const char *host, uint16_t port)
 {
     struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
     struct addrinfo *all = NULL;
@@ -101,8 +100,7 @@ int net_address_equal(const net_address *a, const net_address *b)
 
 char *net_address_host(char *out, size_t size, const net_address *a)
 {
-    if (getnameinfo((const struct sockaddr *)&a->at, a->size, out, (socklen_t)size, NULL, 0,
-                    NI_NUMERICHOST) != 0)
+    if (getnameinfo((const struct sockaddr *)&a->at, a->size, out, (socklen_t)size, NULL, 0, NI_NUMERICHOST) != 0)
         snprintf(out, size, "?");
     return out;
 }
@@ -160,18 +158,15 @@ int net_interface_fits(const char *pattern, const char *name)
     return in_list(pattern, name, exact) != not;
 }
 
-void net_interface_each(void (*visit)(void *context, const char *name, const net_address *a),
-                        void *context)
+void net_interface_each(void (*visit)(void *context, const char *name, const net_address *a), void *context)
 {
     struct ifaddrs *all = NULL;
     if (getifaddrs(&all) != 0)
         return;
     for (int family = 0; family < 2; family++)
         for (struct ifaddrs *i = all; i; i = i->ifa_next) {
-            net_address a = { .size = family ? sizeof(struct sockaddr_in6)
-                                             : sizeof(struct sockaddr_in) };
-            if (!i->ifa_addr || !(i->ifa_flags & IFF_UP)
-                || i->ifa_addr->sa_family != (family ? AF_INET6 : AF_INET))
+            net_address a = { .size = family ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in) };
+            if (!i->ifa_addr || !(i->ifa_flags & IFF_UP) || i->ifa_addr->sa_family != (family ? AF_INET6 : AF_INET))
                 continue;
             memcpy(&a.at, i->ifa_addr, a.size);
             visit(context, i->ifa_name, &a);
@@ -212,9 +207,10 @@ gt_status net_interface_choose(net_address *out, const char *pattern, char *name
     choice c = { .pattern = pattern };
     net_interface_each(consider, &c);
     if (!c.rank)
-        return gt_fail(GT_MISUSE, "no interface with an address fits the network setting interface = "
-                       "'%s'; there %s %s", pattern, c.seen[0] ? "are" : "is",
-                       c.seen[0] ? c.seen : "none");
+        return gt_fail(GT_MISUSE,
+                       "no interface with an address fits the network setting interface = "
+                       "'%s'; there %s %s",
+                       pattern, c.seen[0] ? "are" : "is", c.seen[0] ? c.seen : "none");
     *out = c.address;
     if (name)
         snprintf(name, IF_NAMESIZE, "%s", c.name);
@@ -232,8 +228,7 @@ gt_status net_ports_parse(uint16_t *first, uint16_t *last, const char *text)
     const unsigned long a = strtoul(text, &end, 10);
     const unsigned long b = *end == '-' ? strtoul(end + 1, &end, 10) : a;
     if (*end || a < 1 || b < a || b > 65535 || text[0] < '0' || text[0] > '9')
-        return gt_fail(GT_MISUSE, "network setting port-range cannot be '%s'; it takes 30000-30100",
-                       text);
+        return gt_fail(GT_MISUSE, "network setting port-range cannot be '%s'; it takes 30000-30100", text);
     *first = (uint16_t)a;
     *last = (uint16_t)b;
     return GT_OK;
@@ -267,9 +262,11 @@ gt_status net_listen(int *fd, const net_address *at, uint16_t first, uint16_t po
     const int error = errno;
     close(s);
     net_address_set_port(&a, first);
-    return gt_fail(GT_IO, "cannot listen at %s%s: %s; give other ports in the network setting "
-                   "port-range, or another interface", net_address_text(text, sizeof text, &a),
-                   ports > 1 ? " or the ports behind it" : "", strerror(error));
+    return gt_fail(GT_IO,
+                   "cannot listen at %s%s: %s; give other ports in the network setting "
+                   "port-range, or another interface",
+                   net_address_text(text, sizeof text, &a), ports > 1 ? " or the ports behind it" : "",
+                   strerror(error));
 }
 
 gt_status net_await(int fd, short events, uint64_t deadline, const net_stop *stop)
@@ -315,8 +312,8 @@ gt_status net_dial(int *fd, const net_address *to, uint64_t deadline, const net_
     }
     /* Connecting to a free port of one's own range may meet itself. */
     net_address own, peer;
-    if (!st && !net_address_own(&own, s) && !net_address_peer(&peer, s)
-        && net_address_equal(&own, &peer) && net_address_port(&own) == net_address_port(&peer))
+    if (!st && !net_address_own(&own, s) && !net_address_peer(&peer, s) && net_address_equal(&own, &peer)
+        && net_address_port(&own) == net_address_port(&peer))
         st = gt_fail(GT_IO, "%s", strerror(ECONNREFUSED));
     if (st) {
         close(s);

@@ -10,17 +10,19 @@
 
 #include <sys/socket.h>
 
-typedef struct net_address { struct sockaddr_storage at; socklen_t size; } net_address;
+typedef struct net_address {
+    struct sockaddr_storage at;
+    socklen_t size;
+} net_address;
 
 enum { NET_ADDRESSES = 8 };
 
 /* Addresses of a host name or number, at most NET_ADDRESSES, IPv4 first. */
-gt_status net_address_resolve(net_address out[NET_ADDRESSES], int *count, const char *host,
-                              uint16_t port);
+gt_status net_address_resolve(net_address out[NET_ADDRESSES], int *count, const char *host, uint16_t port);
 void net_address_set_port(net_address *a, uint16_t port);
 uint16_t net_address_port(const net_address *a);
-int  net_address_is_loopback(const net_address *a);
-int  net_address_equal(const net_address *a, const net_address *b);      /* but for the port */
+int net_address_is_loopback(const net_address *a);
+int net_address_equal(const net_address *a, const net_address *b);      /* but for the port */
 /* "10.0.0.1", "fd00::2"; into out, which it returns. */
 char *net_address_host(char *out, size_t size, const net_address *a);
 /* "10.0.0.1:29400", "[fd00::2]:29400". */
@@ -37,8 +39,7 @@ int net_interface_fits(const char *pattern, const char *name);
  * NULL, or holds its name (16 bytes). */
 gt_status net_interface_choose(net_address *out, const char *pattern, char *name);
 /* Visits every address of an interface that is up. */
-void net_interface_each(void (*visit)(void *context, const char *name, const net_address *a),
-                        void *context);
+void net_interface_each(void (*visit)(void *context, const char *name, const net_address *a), void *context);
 
 /* "30000-30100" or "30000"; "" gives 0, 0: any port. Pure. */
 gt_status net_ports_parse(uint16_t *first, uint16_t *last, const char *text);
@@ -48,7 +49,10 @@ gt_status net_listen(int *fd, const net_address *at, uint16_t first, uint16_t po
 
 /* Connects until `deadline` (gt_now_ns); the socket is non-blocking. `stop` may be NULL; it is
  * asked every now and then whether to give up. GT_TIMEOUT or GT_IO with cause. */
-typedef struct net_stop { int (*stopped)(void *context); void *context; } net_stop;
+typedef struct net_stop {
+    int (*stopped)(void *context);
+    void *context;
+} net_stop;
 gt_status net_dial(int *fd, const net_address *to, uint64_t deadline, const net_stop *stop);
 /* Waits until `fd` can read (POLLIN) or write (POLLOUT): GT_OK, GT_TIMEOUT, or GT_INTERRUPTED
  * when stopped. */

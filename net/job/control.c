@@ -15,21 +15,14 @@ uint64_t net_body_limit(net_type type, int size)
     case NET_ASK:
     case NET_ABORT:
     case NET_LEAVE:
-    case NET_LEFT:
-        return 8 + NET_SENTENCE;
-    case NET_MEMBER:
-        return NET_MEMBER_BYTES + NET_SHARED;
-    case NET_MEMBER_LIST:
-        return (uint64_t)size * NET_MEMBER_BYTES;
-    case NET_CONTRIBUTION:
-        return NET_CONTRIBUTION_HEAD + NET_BLOB;
-    case NET_ALL:
-        return NET_CONTRIBUTION_HEAD + (uint64_t)size * (4 + NET_BLOB);
-    case NET_BEAT:
-        return NET_BEAT_BYTES;
+    case NET_LEFT: return 8 + NET_SENTENCE;
+    case NET_MEMBER: return NET_MEMBER_BYTES + NET_SHARED;
+    case NET_MEMBER_LIST: return (uint64_t)size * NET_MEMBER_BYTES;
+    case NET_CONTRIBUTION: return NET_CONTRIBUTION_HEAD + NET_BLOB;
+    case NET_ALL: return NET_CONTRIBUTION_HEAD + (uint64_t)size * (4 + NET_BLOB);
+    case NET_BEAT: return NET_BEAT_BYTES;
     case NET_ALL_LEFT:
-    case NET_TYPES:
-        break;
+    case NET_TYPES: break;
     }
     return 0;
 }
@@ -50,8 +43,7 @@ gt_status net_head_parse(net_head *out, const unsigned char bytes[NET_HEAD], int
     out->length = net_get32(bytes + 4);
     out->counter = net_get64(bytes + 8);
     if (out->length > net_body_limit(out->type, size))
-        return gt_fail(GT_FORMAT, "a control message of kind %d claims %u bytes", bytes[0],
-                       (unsigned)out->length);
+        return gt_fail(GT_FORMAT, "a control message of kind %d claims %u bytes", bytes[0], (unsigned)out->length);
     return GT_OK;
 }
 
@@ -94,8 +86,8 @@ size_t net_notice_format(unsigned char out[8 + NET_SENTENCE], const net_notice *
 
 gt_status net_notice_parse(net_notice *out, const unsigned char *body, size_t length, int size)
 {
-    if (length < 9 || length > 8 + NET_SENTENCE || body[length - 1]
-        || net_get32(body) >= GT_STATUS_COUNT || !is_rank(net_get32(body + 4), size))
+    if (length < 9 || length > 8 + NET_SENTENCE || body[length - 1] || net_get32(body) >= GT_STATUS_COUNT
+        || !is_rank(net_get32(body + 4), size))
         return gt_fail(GT_FORMAT, "a notice of %zu bytes makes no sense", length);
     out->code = (gt_status)net_get32(body);
     out->culprit = (int)(int32_t)net_get32(body + 4);
@@ -167,8 +159,7 @@ void net_contribution_format(unsigned char out[NET_CONTRIBUTION_HEAD], uint64_t 
     put_text(out + 8, NET_WHAT, what);
 }
 
-gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
-                                 size_t length)
+gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body, size_t length)
 {
     if (length < NET_CONTRIBUTION_HEAD || !get_text(what, NET_WHAT, body + 8))
         return gt_fail(GT_FORMAT, "a share of an exchange of %zu bytes makes no sense", length);
@@ -176,8 +167,8 @@ gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const 
     return GT_OK;
 }
 
-gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body,
-                        size_t body_length, int size)
+gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body, size_t body_length,
+                        int size)
 {
     size_t used = NET_CONTRIBUTION_HEAD;
     if (body_length < used)
@@ -190,6 +181,5 @@ gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned
         at[i] = body + used + 4;
         used += 4 + length[i];
     }
-    return used == body_length ? GT_OK
-                               : gt_fail(GT_FORMAT, "an exchange's result has bytes behind its end");
+    return used == body_length ? GT_OK : gt_fail(GT_FORMAT, "an exchange's result has bytes behind its end");
 }

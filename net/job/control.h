@@ -19,8 +19,18 @@
 #include "net/job/job.h"
 
 typedef enum net_type {
-    NET_VERDICT = 1, NET_MEMBER, NET_MEMBER_LIST, NET_CONTRIBUTION, NET_ALL, NET_BEAT, NET_ASK, NET_ABORT,
-    NET_LEAVE, NET_LEFT, NET_ALL_LEFT, NET_TYPES
+    NET_VERDICT = 1,
+    NET_MEMBER,
+    NET_MEMBER_LIST,
+    NET_CONTRIBUTION,
+    NET_ALL,
+    NET_BEAT,
+    NET_ASK,
+    NET_ABORT,
+    NET_LEAVE,
+    NET_LEFT,
+    NET_ALL_LEFT,
+    NET_TYPES
 } net_type;
 
 enum {
@@ -33,7 +43,11 @@ enum {
     NET_BEAT_BYTES = 8 * 3 + 4 + 116
 };
 
-typedef struct net_head { net_type type; uint32_t length; uint64_t counter; } net_head;
+typedef struct net_head {
+    net_type type;
+    uint32_t length;
+    uint64_t counter;
+} net_head;
 
 void net_head_format(unsigned char out[NET_HEAD], const net_head *h);
 /* `size` is the job's: it bounds a body's length by its type. */
@@ -42,7 +56,11 @@ gt_status net_head_parse(net_head *out, const unsigned char bytes[NET_HEAD], int
 uint64_t net_body_limit(net_type type, int size);
 
 /* An abort or a verdict: code i32, culprit i32, sentence. */
-typedef struct net_notice { gt_status code; int culprit; char sentence[NET_SENTENCE]; } net_notice;
+typedef struct net_notice {
+    gt_status code;
+    int culprit;
+    char sentence[NET_SENTENCE];
+} net_notice;
 size_t net_notice_format(unsigned char out[8 + NET_SENTENCE], const net_notice *n);
 gt_status net_notice_parse(net_notice *out, const unsigned char *body, size_t length, int size);
 
@@ -51,7 +69,10 @@ void net_member_format(unsigned char out[NET_MEMBER_BYTES], const net_member *m)
 gt_status net_member_parse(net_member *out, const unsigned char bytes[NET_MEMBER_BYTES], int size);
 
 /* A sign of life; `since` travels as an age, for clocks differ. age 0: idle. */
-typedef struct net_beat { net_activity activity; uint64_t age; } net_beat;
+typedef struct net_beat {
+    net_activity activity;
+    uint64_t age;
+} net_beat;
 void net_beat_format(unsigned char out[NET_BEAT_BYTES], const net_beat *b);
 gt_status net_beat_parse(net_beat *out, const unsigned char *body, size_t length, int size);
 
@@ -59,10 +80,9 @@ gt_status net_beat_parse(net_beat *out, const unsigned char *body, size_t length
  * rank length u32 and blob. */
 enum { NET_CONTRIBUTION_HEAD = 8 + NET_WHAT };
 void net_contribution_format(unsigned char out[NET_CONTRIBUTION_HEAD], uint64_t sequence, const char *what);
-gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body,
-                                 size_t length);
+gt_status net_contribution_parse(uint64_t *sequence, char what[NET_WHAT], const unsigned char *body, size_t length);
 /* Visits the blobs of an ALL; at[i] and length[i] are filled for `size` ranks. */
-gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body,
-                        size_t body_length, int size);
+gt_status net_all_parse(const unsigned char **at, size_t *length, const unsigned char *body, size_t body_length,
+                        int size);
 
 #endif

@@ -64,9 +64,10 @@ void end_asked(net_job *j, int from, const net_notice *n)
         return;
     }
     if (j->peers[n->culprit].left) {
-        end_job(j, GT_PEER, n->culprit, "%s left the job while %s worked with it; it had finished or "
-                "failed%s%s", j->peers[n->culprit].name, j->peers[from].name,
-                j->peers[n->culprit].leave_reason[0] ? " with: " : "",
+        end_job(j, GT_PEER, n->culprit,
+                "%s left the job while %s worked with it; it had finished or "
+                "failed%s%s",
+                j->peers[n->culprit].name, j->peers[from].name, j->peers[n->culprit].leave_reason[0] ? " with: " : "",
                 j->peers[n->culprit].leave_reason);
         return;
     }
@@ -75,8 +76,8 @@ void end_asked(net_job *j, int from, const net_notice *n)
     j->pending.on = 1;
     j->pending.deadline = gt_now_ns() + HOLD;
     j->pending.notice.culprit = n->culprit;
-    snprintf(j->pending.notice.sentence, sizeof j->pending.notice.sentence, "%.100s: %.900s",
-             j->peers[from].name, n->sentence);
+    snprintf(j->pending.notice.sentence, sizeof j->pending.notice.sentence, "%.100s: %.900s", j->peers[from].name,
+             n->sentence);
 }
 
 void end_tick(net_job *j, uint64_t now)
@@ -181,8 +182,7 @@ static void part_in_order(net_job *j)
     if (j->rank != 0)
         serve_send_bytes(j, 0, NET_LEAVE, body, net_notice_format(body, &n));
     end_left(j, j->rank, n.sentence);
-    while (!atomic_load(&j->over) && !(j->rank == 0 ? all_left(j) : j->everyone_left)
-           && gt_now_ns() < deadline) {
+    while (!atomic_load(&j->over) && !(j->rank == 0 ? all_left(j) : j->everyone_left) && gt_now_ns() < deadline) {
         const uint64_t until = gt_now_ns() + 100 * MS;
         const struct timespec t = { (time_t)(until / 1000000000), (long)(until % 1000000000) };
         pthread_cond_timedwait(&j->changed, &j->lock, &t);

@@ -24,8 +24,7 @@
 
 /* ---- the end that connects --------------------------------------------------------------- */
 
-static gt_status send_all(int fd, const unsigned char *data, size_t size, uint64_t deadline,
-                          const net_stop *stop)
+static gt_status send_all(int fd, const unsigned char *data, size_t size, uint64_t deadline, const net_stop *stop)
 {
     gt_status st = GT_OK;
     while (size && !st) {
@@ -41,8 +40,7 @@ static gt_status send_all(int fd, const unsigned char *data, size_t size, uint64
     return st;
 }
 
-static gt_status receive_all(int fd, unsigned char *data, size_t size, uint64_t deadline,
-                             const net_stop *stop)
+static gt_status receive_all(int fd, unsigned char *data, size_t size, uint64_t deadline, const net_stop *stop)
 {
     gt_status st = GT_OK;
     while (size && !st) {
@@ -60,8 +58,7 @@ static gt_status receive_all(int fd, unsigned char *data, size_t size, uint64_t 
     return st;
 }
 
-static gt_status receive_verdict(net_job *j, net_wire *wire, uint64_t deadline, const net_stop *stop,
-                                 int *refused)
+static gt_status receive_verdict(net_job *j, net_wire *wire, uint64_t deadline, const net_stop *stop, int *refused)
 {
     net_head head;
     net_notice n;
@@ -93,8 +90,8 @@ static void plain_name(const net_job *j, int rank, char out[96])
         snprintf(out, 96, "rank %d", rank);
 }
 
-gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
-                            const net_stop *stop, net_wire *wire, int *refused)
+gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline, const net_stop *stop,
+                            net_wire *wire, int *refused)
 {
     unsigned char ours[NET_HELLO], theirs[NET_HELLO], proof[NET_MAC], wanted[NET_MAC];
     unsigned char to[NET_SECRET], from[NET_SECRET];
@@ -185,7 +182,8 @@ static int find_place(net_job *j, uint64_t now)
         stop_listening(j, j->handshakes[oldest].since + patience);
         return -1;
     }
-    handshake_note(j, j->handshakes[oldest].fd, "it had sent too little of its hello when newer connections needed its place");
+    handshake_note(j, j->handshakes[oldest].fd,
+                   "it had sent too little of its hello when newer connections needed its place");
     handshake_drop(j, oldest);
     return oldest;
 }
@@ -238,8 +236,7 @@ static int answer(net_job *j, handshake *g)
         handshake_note(j, g->fd, "it wants to talk to another rank");
         return 0;
     }
-    net_hello_init(&ours, (net_role)theirs.role, j->rank, j->size, (int)theirs.rank,
-                   net_config_hash(j->config));
+    net_hello_init(&ours, (net_role)theirs.role, j->rank, j->size, (int)theirs.rank, net_config_hash(j->config));
     net_secret_random(ours.nonce, sizeof ours.nonce);
     net_hello_format(g->ours, &ours);
     memcpy(out, g->ours, NET_HELLO);
@@ -278,9 +275,10 @@ static int judge(net_job *j, const net_hello *theirs, net_notice *out)
         snprintf(out->sentence, sizeof out->sentence, "rank %d is not rank 0", j->rank);
     } else if (theirs->role == NET_ROLE_CONTROL && (j->peers[theirs->rank].linked || j->joined)) {
         out->code = GT_MISMATCH;
-        snprintf(out->sentence, sizeof out->sentence, "%s is in job '%s' already; was a second process "
-                 "started as rank %u, or a second job with this name?", their_name, j->who->job,
-                 (unsigned)theirs->rank);
+        snprintf(out->sentence, sizeof out->sentence,
+                 "%s is in job '%s' already; was a second process "
+                 "started as rank %u, or a second job with this name?",
+                 their_name, j->who->job, (unsigned)theirs->rank);
     } else if (theirs->role == NET_ROLE_STREAM && j->arrival_count >= 4 * NET_WORLD) {
         out->code = GT_NO_MEMORY;
         snprintf(out->sentence, sizeof out->sentence, "rank %d has too many streams", j->rank);
@@ -348,8 +346,7 @@ static void admit(net_job *j, int slot)
     p->linked = 1;
     p->heard = p->beat_at = gt_now_ns();
     net_keep_alive(wire.fd, j->config->heartbeat, j->config->dead_after);
-    struct epoll_event e = { .events = EPOLLIN,
-                             .data.u64 = (uint64_t)WATCH_LINK << 32 | theirs.rank };
+    struct epoll_event e = { .events = EPOLLIN, .data.u64 = (uint64_t)WATCH_LINK << 32 | theirs.rank };
     epoll_ctl(j->epoll, EPOLL_CTL_MOD, wire.fd, &e);
 }
 
@@ -365,9 +362,10 @@ void handshake_continue(net_job *j, int slot)
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return;
         if (n <= 0) {
-            handshake_note(j, g->fd, g->answered ? "it left in the middle of a hello; does it know "
-                                               "another secret?"
-                                             : "it left without a word");
+            handshake_note(j, g->fd,
+                           g->answered ? "it left in the middle of a hello; does it know "
+                                         "another secret?"
+                                       : "it left without a word");
             handshake_drop(j, slot);
             return;
         }
@@ -394,7 +392,6 @@ void handshake_expire(net_job *j, uint64_t now)
             handshake_note(j, j->handshakes[i].fd, "its hello took too long");
             handshake_drop(j, i);
         }
-    if (!j->listening && j->listener >= 0 && now >= j->listen_again
-        && !serve_watch(j, j->listener, WATCH_LISTENER, 0))
+    if (!j->listening && j->listener >= 0 && now >= j->listen_again && !serve_watch(j, j->listener, WATCH_LISTENER, 0))
         j->listening = 1;
 }

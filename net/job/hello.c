@@ -76,10 +76,9 @@ gt_status net_hello_parse(net_hello *out, const unsigned char bytes[NET_HELLO])
         return gt_fail(GT_FORMAT, "its hello names role %d, which there is not", h.role);
     if (h.order != 'l' && h.order != 'b')
         return gt_fail(GT_FORMAT, "its hello names byte order %d, which there is not", h.order);
-    if (h.size < 1 || h.size > NET_WORLD || h.rank >= h.size || h.peer >= NET_WORLD
-        || h.rank == h.peer)
-        return gt_fail(GT_FORMAT, "its hello is of rank %u to rank %u of %u", (unsigned)h.rank,
-                       (unsigned)h.peer, (unsigned)h.size);
+    if (h.size < 1 || h.size > NET_WORLD || h.rank >= h.size || h.peer >= NET_WORLD || h.rank == h.peer)
+        return gt_fail(GT_FORMAT, "its hello is of rank %u to rank %u of %u", (unsigned)h.rank, (unsigned)h.peer,
+                       (unsigned)h.size);
     if (!is_version(h.version))
         return gt_fail(GT_FORMAT, "its hello holds no version");
     *out = h;
@@ -87,21 +86,17 @@ gt_status net_hello_parse(net_hello *out, const unsigned char bytes[NET_HELLO])
 }
 
 void net_hello_proof(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET], int accepts,
-                     const unsigned char connects_bytes[NET_HELLO],
-                     const unsigned char accepts_bytes[NET_HELLO])
+                     const unsigned char connects_bytes[NET_HELLO], const unsigned char accepts_bytes[NET_HELLO])
 {
     const net_span both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
     net_secret_mac(mac, key, accepts ? "geartrain accepts" : "geartrain connects", both, 2);
 }
 
-void net_hello_session(unsigned char key[NET_SECRET], const unsigned char job_key[NET_SECRET],
-                       int from_connects, const unsigned char connects_bytes[NET_HELLO],
-                       const unsigned char accepts_bytes[NET_HELLO])
+void net_hello_session(unsigned char key[NET_SECRET], const unsigned char job_key[NET_SECRET], int from_connects,
+                       const unsigned char connects_bytes[NET_HELLO], const unsigned char accepts_bytes[NET_HELLO])
 {
     const net_span both[] = { { connects_bytes, NET_HELLO }, { accepts_bytes, NET_HELLO } };
-    net_secret_mac(key, job_key,
-                   from_connects ? "geartrain session, connects" : "geartrain session, accepts",
-                   both, 2);
+    net_secret_mac(key, job_key, from_connects ? "geartrain session, connects" : "geartrain session, accepts", both, 2);
 }
 
 static const char *order_name(uint8_t order)
@@ -113,16 +108,19 @@ gt_status net_hello_compare(const net_hello *ours, const char *our_name, const n
                             const char *their_name)
 {
     if (theirs->protocol != ours->protocol || strcmp(theirs->version, ours->version))
-        return gt_fail(GT_MISMATCH, "%s runs geartrain %s (protocol %d) and %s runs %s (protocol %d); "
-                       "install the same version everywhere", their_name, theirs->version,
-                       theirs->protocol, our_name, ours->version, ours->protocol);
+        return gt_fail(GT_MISMATCH,
+                       "%s runs geartrain %s (protocol %d) and %s runs %s (protocol %d); "
+                       "install the same version everywhere",
+                       their_name, theirs->version, theirs->protocol, our_name, ours->version, ours->protocol);
     if (theirs->order != ours->order)
-        return gt_fail(GT_MISMATCH, "%s is a %s-endian machine and %s a %s-endian one; one job must "
-                       "be of one kind", their_name, order_name(theirs->order), our_name,
-                       order_name(ours->order));
+        return gt_fail(GT_MISMATCH,
+                       "%s is a %s-endian machine and %s a %s-endian one; one job must "
+                       "be of one kind",
+                       their_name, order_name(theirs->order), our_name, order_name(ours->order));
     if (theirs->size != ours->size)
-        return gt_fail(GT_MISMATCH, "%s was started as one of %u ranks and %s as one of %u; give all "
-                       "the same number", their_name, (unsigned)theirs->size, our_name,
-                       (unsigned)ours->size);
+        return gt_fail(GT_MISMATCH,
+                       "%s was started as one of %u ranks and %s as one of %u; give all "
+                       "the same number",
+                       their_name, (unsigned)theirs->size, our_name, (unsigned)ours->size);
     return GT_OK;
 }

@@ -46,12 +46,10 @@ gt_status net_hello_parse(net_hello *out, const unsigned char bytes[NET_HELLO]);
 
 /* The proofs, over the hellos' bytes as they travelled. */
 void net_hello_proof(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET], int accepts,
-                     const unsigned char connects_bytes[NET_HELLO],
-                     const unsigned char accepts_bytes[NET_HELLO]);
+                     const unsigned char connects_bytes[NET_HELLO], const unsigned char accepts_bytes[NET_HELLO]);
 /* Keys of control messages, one a direction; `from_connects` 1: those of the connecting end. */
-void net_hello_session(unsigned char key[NET_SECRET], const unsigned char job_key[NET_SECRET],
-                       int from_connects, const unsigned char connects_bytes[NET_HELLO],
-                       const unsigned char accepts_bytes[NET_HELLO]);
+void net_hello_session(unsigned char key[NET_SECRET], const unsigned char job_key[NET_SECRET], int from_connects,
+                       const unsigned char connects_bytes[NET_HELLO], const unsigned char accepts_bytes[NET_HELLO]);
 
 /* What keeps two ranks, proven members of the job, from working together: GT_MISMATCH with a
  * sentence that names both, by these names. */

@@ -64,8 +64,8 @@ typedef struct item {
 
 static int is_name(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-'
-           || c == '.' || c == '_';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.'
+           || c == '_';
 }
 
 /* Reads the item at p; returns its end, or NULL. */
@@ -97,12 +97,11 @@ static const char *read_item(item *it, const char *p)
 }
 
 /* Writes the index-th host of an item that ends at `end`. */
-static gt_status write_item(const item *it, const char *p, const char *end, uint64_t index, char *out,
-                            size_t size)
+static gt_status write_item(const item *it, const char *p, const char *end, uint64_t index, char *out, size_t size)
 {
     size_t used = 0;
     uint64_t left = it->total, count;
-    for (int g = 0; p < end; ) {
+    for (int g = 0; p < end;) {
         char number[16];
         const char *text = p;
         size_t n = 1;

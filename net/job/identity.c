@@ -44,8 +44,7 @@ static gt_status get_int(int *out, const char *name, int least, int most)
     if (!text)
         return gt_fail(GT_MISUSE, "the environment has no %s", name);
     if (gt_parse_u64(&v, text) || v > (uint64_t)most || (int)v < least)
-        return gt_fail(GT_MISUSE, "%s is '%s'; it should be a number from %d to %d", name, text, least,
-                       most);
+        return gt_fail(GT_MISUSE, "%s is '%s'; it should be a number from %d to %d", name, text, least, most);
     *out = (int)v;
     return GT_OK;
 }
@@ -66,8 +65,7 @@ static gt_status set_root(net_identity *w, const char *text, const char *origin)
         text++;
         n -= 2;
     }
-    if (!colon || n == 0 || n >= sizeof w->host || gt_parse_u64(&port, colon + 1) || port < 1
-        || port > 65535)
+    if (!colon || n == 0 || n >= sizeof w->host || gt_parse_u64(&port, colon + 1) || port < 1 || port > 65535)
         return gt_fail(GT_MISUSE, "%s is '%s'; it should be HOST:PORT", origin, text);
     snprintf(w->host, sizeof w->host, "%.*s", (int)n, text);
     w->port = (uint16_t)port;
@@ -209,9 +207,8 @@ static gt_status find_slurm(net_identity *w, const net_config *config)
     w->local_rank = int_or("SLURM_LOCALID", -1);
     if (!tasks || net_tasks_get(&w->local_size, tasks, (uint64_t)node))
         w->local_size = -1;
-    snprintf(w->job, sizeof w->job, "slurm-%.20s.%.20s-%.8s",
-             variable("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "0", getenv("SLURM_STEP_ID"),
-             variable("SLURM_RESTART_COUNT") ? getenv("SLURM_RESTART_COUNT") : "0");
+    snprintf(w->job, sizeof w->job, "slurm-%.20s.%.20s-%.8s", variable("SLURM_JOB_ID") ? getenv("SLURM_JOB_ID") : "0",
+             getenv("SLURM_STEP_ID"), variable("SLURM_RESTART_COUNT") ? getenv("SLURM_RESTART_COUNT") : "0");
     if (w->size == 1)
         return GT_OK;
     st = nodes ? net_hostlist_get(w->host, sizeof w->host, nodes, 0)
@@ -238,12 +235,13 @@ static gt_status find_pmix(net_identity *w, const net_config *config)
     if (!st)
         st = get_int(&w->size, "OMPI_COMM_WORLD_SIZE", 1, NET_WORLD);
     if (!st && w->size > 1 && !config->rendezvous[0])
-        return gt_fail(GT_UNSUPPORTED, "cannot find rank 0 under Open MPI: %s; install libpmix2, or give "
-                       "all ranks rank 0's HOST:PORT in the network setting rendezvous", gt_message());
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot find rank 0 under Open MPI: %s; install libpmix2, or give "
+                       "all ranks rank 0's HOST:PORT in the network setting rendezvous",
+                       gt_message());
     w->local_rank = int_or("OMPI_COMM_WORLD_LOCAL_RANK", -1);
     w->local_size = int_or("OMPI_COMM_WORLD_LOCAL_SIZE", -1);
-    snprintf(w->job, sizeof w->job, "ompi-%.56s",
-             variable("PMIX_NAMESPACE") ? getenv("PMIX_NAMESPACE") : "0");
+    snprintf(w->job, sizeof w->job, "ompi-%.56s", variable("PMIX_NAMESPACE") ? getenv("PMIX_NAMESPACE") : "0");
     return st ? st : secret_from_file(w, config);
 }
 
@@ -286,8 +284,7 @@ static gt_status find_torchrun(net_identity *w, const net_config *config)
  * NCCL_COMM_ID overrides no launcher that knows the place. */
 static gt_status apply_rendezvous(net_identity *w, const net_config *config)
 {
-    if (!config->rendezvous[0] || w->size == 1
-        || (w->port && net_config_is_foreign(config, "rendezvous")))
+    if (!config->rendezvous[0] || w->size == 1 || (w->port && net_config_is_foreign(config, "rendezvous")))
         return GT_OK;
     if (w->listen_fd >= 0)
         close(w->listen_fd);
@@ -315,10 +312,10 @@ static void find_candidates(candidate s[CANDIDATES])
     const int elastic = by_hand && variable("TORCHELASTIC_RUN_ID");
     s[TORCHRUN] = (candidate){ "torchrun", elastic, int_or("RANK", -1), int_or("WORLD_SIZE", -1), find_torchrun };
     s[PMIX] = (candidate){ ompi ? "Open MPI" : "PMIx", ompi || (variable("PMIX_RANK") && variable("PMIX_NAMESPACE")),
-                           int_or(ompi ? "OMPI_COMM_WORLD_RANK" : "PMIX_RANK", -1),
-                           int_or("OMPI_COMM_WORLD_SIZE", -1), find_pmix };
-    s[SLURM] = (candidate){ "Slurm", in_slurm_step(), int_or("SLURM_PROCID", -1),
-                            int_or("SLURM_STEP_NUM_TASKS", -1), find_slurm };
+                           int_or(ompi ? "OMPI_COMM_WORLD_RANK" : "PMIX_RANK", -1), int_or("OMPI_COMM_WORLD_SIZE", -1),
+                           find_pmix };
+    s[SLURM] = (candidate){ "Slurm", in_slurm_step(), int_or("SLURM_PROCID", -1), int_or("SLURM_STEP_NUM_TASKS", -1),
+                            find_slurm };
     s[LAUNCH] = (candidate){ "geartrain launch", variable("GEARTRAIN_RANK") != NULL, int_or("GEARTRAIN_RANK", -1),
                              int_or("GEARTRAIN_SIZE", -1), find_launch };
     s[BY_HAND] = (candidate){ "RANK and WORLD_SIZE", by_hand && !elastic, s[TORCHRUN].rank, s[TORCHRUN].size,
@@ -334,14 +331,14 @@ static gt_status weigh_by_hand(const candidate *s, int *chosen)
     if (outer->size < 0 || (hand->rank == outer->rank && hand->size == outer->size))
         return GT_OK;
     if (outer->size == 1
-        || (outer->size > 1 && width > 1 && hand->size == outer->size * width
-            && hand->rank / width == outer->rank)) {
+        || (outer->size > 1 && width > 1 && hand->size == outer->size * width && hand->rank / width == outer->rank)) {
         *chosen = BY_HAND;
         return GT_OK;
     }
-    return gt_fail(GT_MISUSE, "%s says that this is rank %d of %d, but the variables RANK and WORLD_SIZE say "
-                   "rank %d of %d; unset these two if they are left over", outer->name, outer->rank,
-                   outer->size, hand->rank, hand->size);
+    return gt_fail(GT_MISUSE,
+                   "%s says that this is rank %d of %d, but the variables RANK and WORLD_SIZE say "
+                   "rank %d of %d; unset these two if they are left over",
+                   outer->name, outer->rank, outer->size, hand->rank, hand->size);
 }
 
 /* The launcher to follow, or CANDIDATES: none. */
@@ -358,14 +355,25 @@ static void log_candidates(const candidate *s, int chosen, const net_identity *w
 {
     for (int i = 0; i < CANDIDATES; i++)
         if (i != chosen && s[i].there && s[i].size >= 0 && (s[i].rank != w->rank || s[i].size != w->size))
-            gt_log(w->rank ? GT_LOG_INFO : GT_LOG_WARN, "net", "this is rank %d of %d, as %s says; around it, "
-                   "%s says rank %d of %d", w->rank, w->size, s[chosen].name, s[i].name, s[i].rank, s[i].size);
+            gt_log(w->rank ? GT_LOG_INFO : GT_LOG_WARN, "net",
+                   "this is rank %d of %d, as %s says; around it, "
+                   "%s says rank %d of %d",
+                   w->rank, w->size, s[chosen].name, s[i].name, s[i].rank, s[i].size);
 }
 
 gt_status net_identity_find(net_identity *out, const net_config *config)
 {
-    net_identity w = { .rank = 0, .size = 1, .local_rank = -1, .local_size = -1, .listen_fd = -1,
-                       .ports = 1, .source = "alone", .job = "alone", .host = "127.0.0.1" };
+    net_identity w = {
+        .rank = 0,
+        .size = 1,
+        .local_rank = -1,
+        .local_size = -1,
+        .listen_fd = -1,
+        .ports = 1,
+        .source = "alone",
+        .job = "alone",
+        .host = "127.0.0.1"
+    };
     candidate candidates[CANDIDATES];
     int chosen;
     find_candidates(candidates);
@@ -382,8 +390,7 @@ gt_status net_identity_find(net_identity *out, const net_config *config)
     if (st)
         return st;
     *out = w;
-    gt_log(GT_LOG_INFO, "net", "rank %d of %d, says %s; rank 0 is at %s:%d", w.rank, w.size, w.source,
-           w.host, w.port);
+    gt_log(GT_LOG_INFO, "net", "rank %d of %d, says %s; rank 0 is at %s:%d", w.rank, w.size, w.source, w.host, w.port);
     if (chosen < CANDIDATES)
         log_candidates(candidates, chosen, &w);
     return GT_OK;
@@ -391,9 +398,11 @@ gt_status net_identity_find(net_identity *out, const net_config *config)
 
 void net_identity_forget(void (*forget)(void *context, const char *name), void *context)
 {
+    /* clang-format off */
     static const char *const names[] = { "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE",
         "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK",
         "OMPI_COMM_WORLD_LOCAL_SIZE", "PMIX_RANK", "PMIX_NAMESPACE", "SLURM_PROCID" };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         forget(context, names[i]);
 }

@@ -57,8 +57,7 @@ char *rank_list(char *out, size_t size, const unsigned char *mark, int ranks)
     for (int i = 0; i < ranks && shown < most && used < size; i++) {
         if (!mark[i])
             continue;
-        const char *before = shown == 0 ? total > 1 ? "ranks " : "rank "
-                             : shown == total - 1 ? " and " : ", ";
+        const char *before = shown == 0 ? total > 1 ? "ranks " : "rank " : shown == total - 1 ? " and " : ", ";
         used += (size_t)snprintf(out + used, size - used, "%s%d", before, i);
         shown++;
     }
@@ -139,8 +138,8 @@ gt_status net_job_connect(net_job *j, int peer, int *fd)
     if (st) {
         snprintf(text, sizeof text, "%s", count ? "" : m->address);
         return gt_fail(st == GT_TIMEOUT ? GT_TIMEOUT : GT_PEER,
-                       "rank %d cannot connect to %s at %s: %.300s; is a firewall between?", j->rank,
-                       name, count ? net_address_text(text, sizeof text, &to[0]) : text, gt_message());
+                       "rank %d cannot connect to %s at %s: %.300s; is a firewall between?", j->rank, name,
+                       count ? net_address_text(text, sizeof text, &to[0]) : text, gt_message());
     }
     *fd = wire.fd;
     wire.fd = -1;
@@ -214,8 +213,7 @@ static void add_contribution(net_job *j, int rank, net_body *contribution, uint6
     }
     if (p->contribution) {
         net_body_release(contribution);
-        end_job(j, GT_PEER, rank, "%s is in two exchanges at once, '%s' and '%s'", p->name,
-                p->contribution_what, what);
+        end_job(j, GT_PEER, rank, "%s is in two exchanges at once, '%s' and '%s'", p->name, p->contribution_what, what);
         return;
     }
     p->contribution = contribution;
@@ -225,9 +223,11 @@ static void add_contribution(net_job *j, int rank, net_body *contribution, uint6
     if (j->contributions++ == 0)
         j->first_contribution = rank;
     else if (o->contribution_sequence != sequence || strcmp(o->contribution_what, what)) {
-        end_job(j, GT_PEER, -1, "ranks are at different places: %s is at '%s' (exchange %llu) and %s at "
-                "'%s' (exchange %llu)", o->name, o->contribution_what, (unsigned long long)o->contribution_sequence,
-                p->name, what, (unsigned long long)sequence);
+        end_job(j, GT_PEER, -1,
+                "ranks are at different places: %s is at '%s' (exchange %llu) and %s at "
+                "'%s' (exchange %llu)",
+                o->name, o->contribution_what, (unsigned long long)o->contribution_sequence, p->name, what,
+                (unsigned long long)sequence);
         return;
     }
     if (j->contributions == j->size)
@@ -274,8 +274,10 @@ void exchange_check_left(net_job *j)
     for (int i = 0; i < j->size && waits >= 0; i++) {
         const rank_state *p = &j->peers[i];
         if (p->left && !p->contribution)
-            end_job(j, GT_PEER, i, "%s left the job while %s waits for it in '%s'; it had finished or "
-                    "failed%s%s", p->name, j->peers[waits].name, j->peers[waits].contribution_what,
+            end_job(j, GT_PEER, i,
+                    "%s left the job while %s waits for it in '%s'; it had finished or "
+                    "failed%s%s",
+                    p->name, j->peers[waits].name, j->peers[waits].contribution_what,
                     p->leave_reason[0] ? " with: " : "", p->leave_reason);
     }
 }
@@ -326,14 +328,12 @@ static gt_status run_exchange(net_job *j, net_body *contribution, const char *wh
     return GT_OK;
 }
 
-gt_status net_job_exchange(net_job *j, const char *what, const void *mine, size_t size,
-                           net_blobs *out)
+gt_status net_job_exchange(net_job *j, const char *what, const void *mine, size_t size, net_blobs *out)
 {
     net_body *result = NULL;
     *out = (net_blobs){ 0 };
     if (size > NET_BLOB)
-        return gt_fail(GT_MISUSE, "cannot exchange %zu bytes in '%s': %d is the limit", size, what,
-                       NET_BLOB);
+        return gt_fail(GT_MISUSE, "cannot exchange %zu bytes in '%s': %d is the limit", size, what, NET_BLOB);
     gt_status st = net_job_check(j);
     net_body *contribution = st ? NULL : net_body_create(NET_CONTRIBUTION_HEAD + size);
     if (!st && !contribution)

@@ -55,9 +55,12 @@ char *net_job_name(const net_job *job, int rank, char *out, size_t size);
 /* All-gather of small blobs (each <= 1 MiB, sizes may differ) through rank 0. Every rank
  * calls it, in the same order, with the same `what`, which messages quote. *all is freed by
  * net_blobs_release(). Not the fast path: for set-up. */
-typedef struct net_blobs { unsigned char **data; size_t *size; int count; } net_blobs;
-gt_status net_job_exchange(net_job *job, const char *what, const void *mine, size_t size,
-                           net_blobs *all);
+typedef struct net_blobs {
+    unsigned char **data;
+    size_t *size;
+    int count;
+} net_blobs;
+gt_status net_job_exchange(net_job *job, const char *what, const void *mine, size_t size, net_blobs *all);
 void net_blobs_release(net_blobs *b);
 /* All ranks have come here. */
 gt_status net_job_barrier(net_job *job, const char *what);
@@ -66,8 +69,7 @@ gt_status net_job_barrier(net_job *job, const char *what);
 gt_status net_job_connect(net_job *job, int peer, int *fd);
 /* What to do with authenticated connections of peers. Called by the job's thread: must not
  * block, and takes over fd. Connections that came earlier are handed over at once. */
-void net_job_on_stream(net_job *job, void (*accept)(void *context, int peer, int fd),
-                       void *context);
+void net_job_on_stream(net_job *job, void (*accept)(void *context, int peer, int fd), void *context);
 
 /* GT_OK, or why the job is over. Cheap: one atomic load. */
 gt_status net_job_check(const net_job *job);
@@ -88,7 +90,6 @@ typedef struct net_activity {
     int32_t waits_for;
     char text[116];                 /* idle: what it computes, if others may wait for it long */
 } net_activity;
-void net_job_on_activity(net_job *job, void (*ask)(void *context, net_activity *out),
-                         void *context);
+void net_job_on_activity(net_job *job, void (*ask)(void *context, net_activity *out), void *context);
 
 #endif

@@ -36,7 +36,10 @@ typedef struct handshake {
 } handshake;
 
 /* A stream that came and waits to be handed over. */
-typedef struct arrival { struct arrival *next; int peer, fd; } arrival;
+typedef struct arrival {
+    struct arrival *next;
+    int peer, fd;
+} arrival;
 
 typedef struct rank_state {
     net_member member;
@@ -58,7 +61,11 @@ typedef struct rank_state {
 
 /* An abort that blames another rank is held back for a moment: that rank, or the end of its
  * connection, may know better why. */
-typedef struct pending { int on; uint64_t deadline; net_notice notice; } pending;
+typedef struct pending {
+    int on;
+    uint64_t deadline;
+    net_notice notice;
+} pending;
 
 struct net_job {
     const net_config *config;
@@ -115,8 +122,8 @@ struct net_job {
 /* Proves to a peer at the other end of fd who we are, and it to us; the wire is ready for
  * control messages then, and owns fd. *refused is 1 if it knows the secret and says no: its
  * sentence is gt_message(), and trying elsewhere makes no sense. */
-gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline,
-                            const net_stop *stop, net_wire *wire, int *refused);
+gt_status handshake_connect(net_job *j, int fd, net_role role, int peer, uint64_t deadline, const net_stop *stop,
+                            net_wire *wire, int *refused);
 void handshake_accept_all(net_job *j);                      /* the listener is readable      */
 void handshake_continue(net_job *j, int slot);              /* a handshake's socket is       */
 void handshake_expire(net_job *j, uint64_t now);
@@ -137,8 +144,7 @@ void serve_unlink(net_job *j, int rank);
 
 /* ---- end.c ------------------------------------------------------------------------------- */
 /* The job is over for this reason, if it was not before. On rank 0 all others are told. */
-void end_job(net_job *j, gt_status code, int culprit, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+void end_job(net_job *j, gt_status code, int culprit, const char *format, ...) __attribute__((format(printf, 4, 5)));
 void end_asked(net_job *j, int from, const net_notice *n);  /* rank 0: a rank wants an end   */
 void end_tick(net_job *j, uint64_t now);
 void end_left(net_job *j, int rank, const char *leave_reason);

@@ -49,8 +49,7 @@ static uint64_t boot_id(void)
 void join_name(net_job *j, int rank)
 {
     rank_state *p = &j->peers[rank];
-    snprintf(p->name, sizeof p->name, "rank %d (%s, pid %u)", rank, p->member.host,
-             (unsigned)p->member.pid);
+    snprintf(p->name, sizeof p->name, "rank %d (%s, pid %u)", rank, p->member.host, (unsigned)p->member.pid);
 }
 
 static gt_status create(net_job **out, const net_config *config, const net_identity *who)
@@ -272,9 +271,10 @@ static void compare_shared(net_job *j, int rank, const char *theirs, size_t size
         y += m + (y + m < end);
     }
     if (a[0] || b[0] || *x || y < end)
-        end_job(j, GT_MISMATCH, rank, "network settings differ: %s has %s and %s has %s; give all "
-                "ranks the same", j->peers[rank].name, b[0] ? b : "others", j->peers[0].name,
-                a[0] ? a : "others");
+        end_job(j, GT_MISMATCH, rank,
+                "network settings differ: %s has %s and %s has %s; give all "
+                "ranks the same",
+                j->peers[rank].name, b[0] ? b : "others", j->peers[0].name, a[0] ? a : "others");
     gt_text_release(&ours);
 }
 
@@ -286,7 +286,8 @@ static int check_addresses(net_job *j)
             continue;
         for (int k = 0; k < j->size; k++)
             if (is_loopback_text(j->peers[k].member.address)) {
-                end_job(j, GT_MISMATCH, k, "%s listens at %s, which only its own machine can reach, "
+                end_job(j, GT_MISMATCH, k,
+                        "%s listens at %s, which only its own machine can reach, "
                         "and %s is on another; name an interface in the network setting interface",
                         j->peers[k].name, j->peers[k].member.address, j->peers[i].name);
                 return 0;
@@ -320,8 +321,7 @@ void join_member(net_job *j, int rank, const net_head *head, const unsigned char
     net_member m;
     if (atomic_load(&j->over))
         return;
-    if (p->arrived || head->length < NET_MEMBER_BYTES || net_member_parse(&m, body, j->size)
-        || m.rank != rank) {
+    if (p->arrived || head->length < NET_MEMBER_BYTES || net_member_parse(&m, body, j->size) || m.rank != rank) {
         end_job(j, GT_PEER, rank, "%s introduced itself in a way that makes no sense", p->name);
         return;
     }
@@ -346,13 +346,14 @@ void join_late(net_job *j, uint64_t now)
         absent += mark[i];
     }
     if (j->refusals)
-        snprintf(refusals, sizeof refusals, "; %u connection%s turned away, the last from %s",
-                 j->refusals, j->refusals == 1 ? " was" : "s were", j->refused);
-    end_job(j, GT_TIMEOUT, -1, "%s waited %g s for %s; %s never connected to %s%s; %s started, and is "
-            "a firewall between?", j->peers[0].name, (double)j->config->start_timeout * 1e-9,
-            mark ? rank_list(list, sizeof list, mark, j->size) : "others",
-            absent == 1 ? "it" : "they", net_address_text(at, sizeof at, &j->address), refusals,
-            absent == 1 ? "was it" : "were they");
+        snprintf(refusals, sizeof refusals, "; %u connection%s turned away, the last from %s", j->refusals,
+                 j->refusals == 1 ? " was" : "s were", j->refused);
+    end_job(j, GT_TIMEOUT, -1,
+            "%s waited %g s for %s; %s never connected to %s%s; %s started, and is "
+            "a firewall between?",
+            j->peers[0].name, (double)j->config->start_timeout * 1e-9,
+            mark ? rank_list(list, sizeof list, mark, j->size) : "others", absent == 1 ? "it" : "they",
+            net_address_text(at, sizeof at, &j->address), refusals, absent == 1 ? "was it" : "were they");
     free(mark);
 }
 
@@ -398,8 +399,8 @@ static gt_status try_place(net_job *j, const net_address *to, net_wire *wire, in
 /* One round over rank 0's addresses and ports. GT_OK: the wire is open. *final: no use trying
  * again. `why` is what was found, or the last failure: a port where nobody listens tells less
  * than one where somebody does not know the secret. */
-static gt_status try_root(net_job *j, const net_address *all, int count, net_wire *wire,
-                          net_address *used, int *final, char why[300])
+static gt_status try_root(net_job *j, const net_address *all, int count, net_wire *wire, net_address *used, int *final,
+                          char why[300])
 {
     gt_status st = GT_IO;
     int told = 0, met;
@@ -412,8 +413,7 @@ static gt_status try_root(net_job *j, const net_address *all, int count, net_wir
                 return st;
             const int cut = gt_now_ns() >= j->start_deadline && why[0];    /* says only that */
             if ((met || !told) && !cut)
-                snprintf(why, 300, "%s%.250s", met ? "who listens there is not rank 0: " : "",
-                         gt_message());
+                snprintf(why, 300, "%s%.250s", met ? "who listens there is not rank 0: " : "", gt_message());
             told |= met;
             if (gt_now_ns() >= j->start_deadline)
                 return st;
@@ -426,10 +426,11 @@ static gt_status check_local(const net_job *j, const net_address *a)
     char text[96];
     if (!must_stay_local(j) || net_address_is_loopback(a))
         return GT_OK;
-    return gt_fail(GT_MISUSE, "rank %d will not join over %s without a secret; start with geartrain "
+    return gt_fail(GT_MISUSE,
+                   "rank %d will not join over %s without a secret; start with geartrain "
                    "launch, or name a file that only you can read in the network setting secret-file, "
-                   "or set insecure=1 on a network of your own", j->rank,
-                   net_address_host(text, sizeof text, a));
+                   "or set insecure=1 on a network of your own",
+                   j->rank, net_address_host(text, sizeof text, a));
 }
 
 /* Finds rank 0 and opens the control link. */
@@ -456,9 +457,10 @@ static gt_status find_root(net_job *j)
         if (final)
             return st;
         if (gt_now_ns() + pause >= j->start_deadline)
-            return gt_fail(GT_TIMEOUT, "rank %d waited %g s for rank 0 at %s:%d: %s; was it started, "
-                           "and is a firewall between?", j->rank,
-                           (double)j->config->start_timeout * 1e-9, who->host, who->port, last);
+            return gt_fail(GT_TIMEOUT,
+                           "rank %d waited %g s for rank 0 at %s:%d: %s; was it started, "
+                           "and is a firewall between?",
+                           j->rank, (double)j->config->start_timeout * 1e-9, who->host, who->port, last);
         gt_sleep_ns(pause);
         pause = pause < 250 * MS ? 2 * pause : 250 * MS;
     }
@@ -534,8 +536,7 @@ static gt_status await_member_list(net_job *j)
     gt_activity a;
     gt_activity_begin(&a, "waiting for all ranks to join:", "are here", (uint64_t)j->size);
     pthread_mutex_lock(&j->lock);
-    while (!j->joined && !atomic_load(&j->over)
-           && (j->rank == 0 || gt_now_ns() < j->start_deadline)) {
+    while (!j->joined && !atomic_load(&j->over) && (j->rank == 0 || gt_now_ns() < j->start_deadline)) {
         if (j->rank == 0)
             gt_activity_set(&a, (uint64_t)j->arrived);
         const uint64_t until = gt_now_ns() + 100 * MS;
@@ -543,8 +544,7 @@ static gt_status await_member_list(net_job *j)
         pthread_cond_timedwait(&j->changed, &j->lock, &t);
     }
     if (!j->joined)
-        end_job(j, GT_TIMEOUT, 0, "rank %d waited for rank 0 to gather all ranks, and it says nothing",
-                j->rank);
+        end_job(j, GT_TIMEOUT, 0, "rank %d waited for rank 0 to gather all ranks, and it says nothing", j->rank);
     /* A job that was complete and is over already is for net_job_check() to tell. */
     gt_status st = j->joined ? GT_OK : end_status(j);
     pthread_mutex_unlock(&j->lock);
@@ -569,8 +569,8 @@ gt_status net_job_join(net_job **out, const net_config *config, const net_identi
     net_job *j;
     *out = NULL;
     if (who->size < 1 || who->size > NET_WORLD || who->rank < 0 || who->rank >= who->size)
-        return gt_fail(GT_MISUSE, "there is no rank %d in a job of %d ranks (at most %d), as %s says",
-                       who->rank, who->size, NET_WORLD, who->source);
+        return gt_fail(GT_MISUSE, "there is no rank %d in a job of %d ranks (at most %d), as %s says", who->rank,
+                       who->size, NET_WORLD, who->source);
     gt_status st = net_config_check(config);
     if (!st)
         st = create(&j, config, who);
@@ -597,8 +597,8 @@ gt_status net_job_join(net_job **out, const net_config *config, const net_identi
         return st;
     }
     if (j->size > 1)
-        gt_log(GT_LOG_INFO, "net", "%s joined job '%s' of %d ranks (%s)", j->peers[j->rank].name,
-               who->job, j->size, who->source);
+        gt_log(GT_LOG_INFO, "net", "%s joined job '%s' of %d ranks (%s)", j->peers[j->rank].name, who->job, j->size,
+               who->source);
     *out = j;
     return GT_OK;
 }

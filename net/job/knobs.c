@@ -40,91 +40,80 @@ typedef struct knob {
 #define KiB UINT64_C(1024)
 #define MiB (1024 * KiB)
 #define GiB (1024 * MiB)
-#define MS  UINT64_C(1000000)
+#define MS UINT64_C(1000000)
 #define SEC (1000 * MS)
 #define DAY (86400 * SEC)
 #define MINUS_ONE UINT64_MAX
 
 static const knob knobs[] = {
-    { "rendezvous", STRING, AT(rendezvous), "", 0, 0, 0, NULL,
-      "host:port of rank 0, against what the launcher says", "NCCL_COMM_ID" },
+    { "rendezvous", STRING, AT(rendezvous), "", 0, 0, 0, NULL, "host:port of rank 0, against what the launcher says",
+      "NCCL_COMM_ID" },
     { "interface", STRING, AT(interface), "", 0, 0, 0, NULL,
-      "addresses to use: eth0,ib (prefixes), =eth0 (exactly), ^lo,docker (all but)",
-      "NCCL_SOCKET_IFNAME" },
-    { "port-range", STRING, AT(port_range), "", 0, 0, 0, NULL,
-      "ports to listen on, 30000-30100; empty: any", NULL },
+      "addresses to use: eth0,ib (prefixes), =eth0 (exactly), ^lo,docker (all but)", "NCCL_SOCKET_IFNAME" },
+    { "port-range", STRING, AT(port_range), "", 0, 0, 0, NULL, "ports to listen on, 30000-30100; empty: any", NULL },
     { "secret-file", STRING, AT(secret_file), "", 0, 0, 0, NULL,
       "the user's secret, mode 0600; empty: ~/.config/geartrain/secret", NULL },
-    { "insecure", INT, AT(insecure), "0", 0, 1, 0, NULL,
-      "1: join beyond this machine without a secret", NULL },
-    { "start-timeout", DURATION, AT(start_timeout), "60s", 10 * MS, DAY, 0, NULL,
-      "by when all ranks must have arrived", NULL },
+    { "insecure", INT, AT(insecure), "0", 0, 1, 0, NULL, "1: join beyond this machine without a secret", NULL },
+    { "start-timeout", DURATION, AT(start_timeout), "60s", 10 * MS, DAY, 0, NULL, "by when all ranks must have arrived",
+      NULL },
     { "hello-timeout", DURATION, AT(hello_timeout), "5s", 10 * MS, DAY, 0, NULL,
       "how long one connection may take to prove itself", NULL },
-    { "heartbeat", DURATION, AT(heartbeat), "1s", 5 * MS, 3600 * SEC, 0, NULL,
-      "time between signs of life", NULL },
-    { "dead-after", DURATION, AT(dead_after), "10s", 10 * MS, DAY, 0, NULL,
-      "a host silent for this long is gone", NULL },
-    { "stall-report", DURATION, AT(stall_report), "10s", 10 * MS, DAY, 0, NULL,
-      "an operation late by this is reported", NULL },
+    { "heartbeat", DURATION, AT(heartbeat), "1s", 5 * MS, 3600 * SEC, 0, NULL, "time between signs of life", NULL },
+    { "dead-after", DURATION, AT(dead_after), "10s", 10 * MS, DAY, 0, NULL, "a host silent for this long is gone",
+      NULL },
+    { "stall-report", DURATION, AT(stall_report), "10s", 10 * MS, DAY, 0, NULL, "an operation late by this is reported",
+      NULL },
     { "stall-limit", DURATION, AT(stall_limit), "300s", 10 * MS, 365 * DAY, 0, NULL,
       "an operation late by this ends the job", NULL },
-    { "dump", STRING, AT(dump), "", 0, 0, 0, NULL,
-      "folder for what each rank did last, when a job ends badly", NULL },
+    { "dump", STRING, AT(dump), "", 0, 0, 0, NULL, "folder for what each rank did last, when a job ends badly", NULL },
     { "transport", STRING, AT(transport), "auto", 0, 0, 0, NULL,
       "auto, shm, verbs or tcp, or a list in order of preference", NULL },
-    { "fault", STRING, AT(fault), "", 0, 0, 0, NULL,
-      "what goes wrong on purpose, for tests", NULL },
+    { "fault", STRING, AT(fault), "", 0, 0, 0, NULL, "what goes wrong on purpose, for tests", NULL },
     { "eager", BYTES, AT(eager), "8KiB", 0, 16 * MiB, BOTH, NULL,
       "messages up to this travel without waiting for a receiver", NULL },
-    { "chunk", BYTES, AT(chunk), "1MiB", 64, GiB, BOTH, NULL,
-      "one work request or fragment", NULL },
-    { "spin", SPIN, AT(spin), "auto", 0, DAY, 0, NULL,
-      "poll this long before sleeping; auto: as the cores allow", NULL },
-    { "shm-mode", CHOICE, AT(shm_mode), "auto", 0, 0, 0, "auto|map|cma|copy",
-      "how ranks of one host share memory", NULL },
+    { "chunk", BYTES, AT(chunk), "1MiB", 64, GiB, BOTH, NULL, "one work request or fragment", NULL },
+    { "spin", SPIN, AT(spin), "auto", 0, DAY, 0, NULL, "poll this long before sleeping; auto: as the cores allow",
+      NULL },
+    { "shm-mode", CHOICE, AT(shm_mode), "auto", 0, 0, 0, "auto|map|cma|copy", "how ranks of one host share memory",
+      NULL },
     { "shm-ring", BYTES, AT(shm_ring), "1MiB", 4 * KiB, GiB, POWER, NULL,
       "shared memory of one direction, a power of two", NULL },
-    { "tcp-buffer", BYTES, AT(tcp_buffer), "0", 0, GiB, 0, NULL,
-      "socket buffers; 0: the kernel decides", NULL },
+    { "tcp-buffer", BYTES, AT(tcp_buffer), "0", 0, GiB, 0, NULL, "socket buffers; 0: the kernel decides", NULL },
     { "verbs", INT, AT(verbs), "1", 0, 1, 0, NULL, "0: never use RDMA", "NCCL_IB_DISABLE" },
     { "hca", STRING, AT(hca), "", 0, 0, 0, NULL,
-      "RDMA devices: mlx5_0:1,mlx5_1 (prefixes), =mlx5_0 (exactly), ^mlx5_bond (all but)",
-      "NCCL_IB_HCA" },
-    { "gid-index", INT, AT(gid_index), "-1", MINUS_ONE, 255, 0, NULL,
-      "RoCE address table entry; -1: the best by score", "NCCL_IB_GID_INDEX" },
-    { "ib-timeout", INT, AT(ib_timeout), "17", 1, 31, 0, NULL,
-      "RDMA acknowledgement timeout, 4.096 us * 2^N", "NCCL_IB_TIMEOUT" },
+      "RDMA devices: mlx5_0:1,mlx5_1 (prefixes), =mlx5_0 (exactly), ^mlx5_bond (all but)", "NCCL_IB_HCA" },
+    { "gid-index", INT, AT(gid_index), "-1", MINUS_ONE, 255, 0, NULL, "RoCE address table entry; -1: the best by score",
+      "NCCL_IB_GID_INDEX" },
+    { "ib-timeout", INT, AT(ib_timeout), "17", 1, 31, 0, NULL, "RDMA acknowledgement timeout, 4.096 us * 2^N",
+      "NCCL_IB_TIMEOUT" },
     { "ib-retry", INT, AT(ib_retry), "-1", MINUS_ONE, 7, 0, NULL,
       "RDMA retries; -1: 7, or 6 on rxe, where 7 is forever", "NCCL_IB_RETRY_CNT" },
-    { "traffic-class", INT, AT(traffic_class), "0", 0, 255, 0, NULL,
-      "RoCE traffic class, DSCP << 2", "NCCL_IB_TC" },
-    { "service-level", INT, AT(service_level), "0", 0, 15, 0, NULL,
-      "InfiniBand service level", "NCCL_IB_SL" },
-    { "pkey-index", INT, AT(pkey_index), "0", 0, 65535, 0, NULL,
-      "partition key table entry", "NCCL_IB_PKEY" },
+    { "traffic-class", INT, AT(traffic_class), "0", 0, 255, 0, NULL, "RoCE traffic class, DSCP << 2", "NCCL_IB_TC" },
+    { "service-level", INT, AT(service_level), "0", 0, 15, 0, NULL, "InfiniBand service level", "NCCL_IB_SL" },
+    { "pkey-index", INT, AT(pkey_index), "0", 0, 65535, 0, NULL, "partition key table entry", "NCCL_IB_PKEY" },
     { "ib-mtu", INT, AT(ib_mtu), "0", 0, 4096, 0, NULL,
       "RDMA packet payload, 256 to 4096; 0: the smaller of both ends'", NULL },
     { "inline", INT, AT(inline_bytes), "128", 0, 4096, 0, NULL,
       "bytes sent with the work request; devices may grant less", NULL },
-    { "queue-pairs", INT, AT(queue_pairs), "1", 1, 16, BOTH, NULL,
-      "RDMA connections of a pair and rail", "NCCL_IB_QPS_PER_CONNECTION" },
-    { "immediate", INT, AT(immediate), "1", 0, 1, BOTH, NULL,
-      "0: announce writes by a message of their own (iWARP)", NULL },
-    { "relaxed-ordering", INT, AT(relaxed_ordering), "1", 0, 1, 0, NULL,
-      "let PCIe reorder writes of payload", "NCCL_IB_PCI_RELAXED_ORDERING" },
-    { "max-message", BYTES, AT(max_message), "0", 0, GiB, 0, NULL,
-      "largest RDMA write; 0: what the port can", NULL },
+    { "queue-pairs", INT, AT(queue_pairs), "1", 1, 16, BOTH, NULL, "RDMA connections of a pair and rail",
+      "NCCL_IB_QPS_PER_CONNECTION" },
+    { "immediate", INT, AT(immediate), "1", 0, 1, BOTH, NULL, "0: announce writes by a message of their own (iWARP)",
+      NULL },
+    { "relaxed-ordering", INT, AT(relaxed_ordering), "1", 0, 1, 0, NULL, "let PCIe reorder writes of payload",
+      "NCCL_IB_PCI_RELAXED_ORDERING" },
+    { "max-message", BYTES, AT(max_message), "0", 0, GiB, 0, NULL, "largest RDMA write; 0: what the port can", NULL },
     { "adaptive-routing", BYTES, AT(adaptive_routing), "8KiB", 0, GiB, BOTH, NULL,
       "larger writes announce themselves by an empty one behind them", "NCCL_IB_AR_THRESHOLD" },
     { "algorithm", STRING, AT(algorithm), "auto", 0, 0, BOTH, NULL,
       "of collectives: auto, a name, or ring;allreduce:direct", "NCCL_ALGO" },
-    { "pipeline", BYTES, AT(pipeline), "512KiB", 64, GiB, BOTH, NULL,
-      "one piece of a pipelined collective", NULL },
+    { "pipeline", BYTES, AT(pipeline), "512KiB", 64, GiB, BOTH, NULL, "one piece of a pipelined collective", NULL },
 };
 enum { KNOBS = sizeof knobs / sizeof *knobs, ORIGIN = 64 };
 
-typedef struct text_list { struct text_list *next; char text[]; } text_list;
+typedef struct text_list {
+    struct text_list *next;
+    char text[];
+} text_list;
 
 typedef struct config_box {
     net_config c;                       /* first: a net_config is its box                   */
@@ -165,24 +154,18 @@ static void range_text(const knob *k, char *out, size_t size)
 {
     char a[32], b[32];
     switch (k->type) {
-    case INT:
-        snprintf(out, size, "%lld to %lld", (long long)(int64_t)k->least, (long long)k->most);
-        break;
+    case INT: snprintf(out, size, "%lld to %lld", (long long)(int64_t)k->least, (long long)k->most); break;
     case BYTES:
-        snprintf(out, size, "%s to %s%s", gt_format_size(a, sizeof a, k->least),
-                 gt_format_size(b, sizeof b, k->most), k->flags & POWER ? ", a power of two" : "");
+        snprintf(out, size, "%s to %s%s", gt_format_size(a, sizeof a, k->least), gt_format_size(b, sizeof b, k->most),
+                 k->flags & POWER ? ", a power of two" : "");
         break;
     case DURATION:
     case SPIN:
-        snprintf(out, size, "%s%gs to %gs", k->type == SPIN ? "auto, or " : "",
-                 (double)k->least * 1e-9, (double)k->most * 1e-9);
+        snprintf(out, size, "%s%gs to %gs", k->type == SPIN ? "auto, or " : "", (double)k->least * 1e-9,
+                 (double)k->most * 1e-9);
         break;
-    case CHOICE:
-        snprintf(out, size, "%s", k->choices);
-        break;
-    case STRING:
-        snprintf(out, size, "any text");
-        break;
+    case CHOICE: snprintf(out, size, "%s", k->choices); break;
+    case STRING: snprintf(out, size, "any text"); break;
     }
 }
 
@@ -228,9 +211,7 @@ static int parse_value(config_box *box, const knob *k, const char *value, gt_sta
         if (!is_choice(k->choices, value))
             return 0;
         /* fall through */
-    case STRING:
-        *st = keep_text(box, value, field(&box->c, k));
-        return 1;
+    case STRING: *st = keep_text(box, value, field(&box->c, k)); return 1;
     }
     *(uint64_t *)field(&box->c, k) = number;
     return 1;
@@ -242,8 +223,8 @@ static gt_status set_knob(config_box *box, const knob *k, const char *value, con
     char range[96];
     if (!parse_value(box, k, value, &st)) {
         range_text(k, range, sizeof range);
-        return gt_fail(GT_MISUSE, "network setting %s cannot be '%s' (from %s); it takes %s",
-                       k->name, value, origin, range);
+        return gt_fail(GT_MISUSE, "network setting %s cannot be '%s' (from %s); it takes %s", k->name, value, origin,
+                       range);
     }
     snprintf(box->origin[k - knobs], ORIGIN, "%s", origin);
     return st;
@@ -286,10 +267,12 @@ static gt_status unknown_knob(const char *word, const char *origin)
         }
     }
     if (nearest)
-        return gt_fail(GT_MISUSE, "there is no network setting '%s' (from %s); did you mean %s?",
-                       plain, origin, nearest);
-    return gt_fail(GT_MISUSE, "there is no network setting '%s' (from %s); --print-config lists "
-                   "them", plain, origin);
+        return gt_fail(GT_MISUSE, "there is no network setting '%s' (from %s); did you mean %s?", plain, origin,
+                       nearest);
+    return gt_fail(GT_MISUSE,
+                   "there is no network setting '%s' (from %s); --print-config lists "
+                   "them",
+                   plain, origin);
 }
 
 /* ---- where values come from -------------------------------------------------------------- */
@@ -362,8 +345,8 @@ static int is_first_process(void)
 
 static void tell_foreign(const knob *k, const char *name, const char *value, const char *outcome)
 {
-    gt_log(is_first_process() ? GT_LOG_WARN : GT_LOG_INFO, "net", "%s = '%s' is %s the network setting %s", name,
-           value, outcome, k->name);
+    gt_log(is_first_process() ? GT_LOG_WARN : GT_LOG_INFO, "net", "%s = '%s' is %s the network setting %s", name, value,
+           outcome, k->name);
 }
 
 /* A number as strtoll(..., 0) reads it, as NCCL does. What is too large for us becomes the most there
@@ -396,8 +379,8 @@ static int read_foreign_devices(const knob *k, const char *value, char *out, siz
     for (; *p; p += *p == ',') {
         const size_t n = strcspn(p, ","), name = strspn(p, names);
         const size_t digits = name < n && p[name] == ':' ? strspn(p + name + 1, "0123456789") : 0;
-        const int good = name && (name == n || (digits && digits < 4 && name + 1 + digits == n
-                                                && atoi(p + name + 1) > 0));
+        const int good = name
+                         && (name == n || (digits && digits < 4 && name + 1 + digits == n && atoi(p + name + 1) > 0));
         if (good && used + n + 2 < size)
             used += (size_t)snprintf(out + used, size - used, "%s%.*s", words++ ? "," : "", (int)n, p);
         bad |= !good && n;
@@ -466,8 +449,7 @@ static gt_status read_own_names(config_box *box)
             continue;
         snprintf(origin, sizeof origin, "%.*s", (int)(equals - *e), *e);
         const knob *k = find_knob(name, length);
-        st = k ? set_knob(box, k, equals + 1, origin)
-               : unknown_knob(origin + sizeof prefix - 1, origin);
+        st = k ? set_knob(box, k, equals + 1, origin) : unknown_knob(origin + sizeof prefix - 1, origin);
     }
     return st;
 }
@@ -475,31 +457,30 @@ static gt_status read_own_names(config_box *box)
 static gt_status check_together(const net_config *c)
 {
     if (c->dead_after < 2 * c->heartbeat)
-        return gt_fail(GT_MISUSE, "network setting dead-after (%gs) must be at least twice heartbeat "
-                       "(%gs), or one late sign of life ends the job", (double)c->dead_after * 1e-9,
-                       (double)c->heartbeat * 1e-9);
+        return gt_fail(GT_MISUSE,
+                       "network setting dead-after (%gs) must be at least twice heartbeat "
+                       "(%gs), or one late sign of life ends the job",
+                       (double)c->dead_after * 1e-9, (double)c->heartbeat * 1e-9);
     if (c->stall_limit < c->stall_report)
-        return gt_fail(GT_MISUSE, "network setting stall-limit (%gs) must not be below stall-report "
-                       "(%gs)", (double)c->stall_limit * 1e-9, (double)c->stall_report * 1e-9);
+        return gt_fail(GT_MISUSE,
+                       "network setting stall-limit (%gs) must not be below stall-report "
+                       "(%gs)",
+                       (double)c->stall_limit * 1e-9, (double)c->stall_report * 1e-9);
     if (c->ib_mtu && (c->ib_mtu < 256 || (c->ib_mtu & (c->ib_mtu - 1))))
-        return gt_fail(GT_MISUSE, "network setting ib-mtu cannot be '%d'; it takes 0, 256, 512, 1024, "
-                       "2048 or 4096", c->ib_mtu);
+        return gt_fail(GT_MISUSE,
+                       "network setting ib-mtu cannot be '%d'; it takes 0, 256, 512, 1024, "
+                       "2048 or 4096",
+                       c->ib_mtu);
     return GT_OK;
 }
 
 static void value_text(const net_config *c, const knob *k, char *out, size_t size)
 {
     switch (k->type) {
-    case INT:
-        snprintf(out, size, "%d", *(const int *)field(c, k));
-        return;
+    case INT: snprintf(out, size, "%d", *(const int *)field(c, k)); return;
     case STRING:
-    case CHOICE:
-        snprintf(out, size, "%s", *(const char *const *)field(c, k));
-        return;
-    case BYTES:
-        gt_format_size(out, size, *(const uint64_t *)field(c, k));
-        return;
+    case CHOICE: snprintf(out, size, "%s", *(const char *const *)field(c, k)); return;
+    case BYTES: gt_format_size(out, size, *(const uint64_t *)field(c, k)); return;
     case SPIN:
     case DURATION: {
         const uint64_t v = *(const uint64_t *)field(c, k);
@@ -592,7 +573,7 @@ void net_config_print(const net_config *config, gt_text *out)
                        box->origin[i][0] ? box->origin[i] : "default", knobs[i].help);
     }
     gt_text_printf(out, "\nSet one with --net NAME=VALUE, GEARTRAIN_NET_NAME in the environment, or "
-                   "a line NAME = VALUE in the file $GEARTRAIN_NET_CONFIG.\nAlso read:");
+                        "a line NAME = VALUE in the file $GEARTRAIN_NET_CONFIG.\nAlso read:");
     for (int i = 0; i < KNOBS; i++)
         if (knobs[i].alias)
             gt_text_printf(out, " %s", knobs[i].alias);

@@ -38,8 +38,7 @@
 
 extern char **environ;
 
-enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, LOST = 3,
-       SSH_FAILED = 255 };
+enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, LOST = 3, SSH_FAILED = 255 };
 #define GRACE (5 * UINT64_C(1000000000))
 #define SETTLE (1 * UINT64_C(1000000000))
 
@@ -82,10 +81,15 @@ static void tell(const launch *l, int rank, void (*put)(void *, const char *, co
 {
     const child *c = &l->children[rank];
     char number[32];
-    const struct { const char *name; int value; } numbers[] = {
-        { "GEARTRAIN_RANK", rank }, { "GEARTRAIN_SIZE", l->ranks },
-        { "GEARTRAIN_LOCAL_RANK", c->local_rank }, { "GEARTRAIN_LOCAL_SIZE", c->local_size },
-        { "GEARTRAIN_RESTART", l->restart }, { "GEARTRAIN_PORTS", l->listener >= 0 ? 1 : PORTS } };
+    const struct {
+        const char *name;
+        int value;
+    } numbers[] = { { "GEARTRAIN_RANK", rank },
+                    { "GEARTRAIN_SIZE", l->ranks },
+                    { "GEARTRAIN_LOCAL_RANK", c->local_rank },
+                    { "GEARTRAIN_LOCAL_SIZE", c->local_size },
+                    { "GEARTRAIN_RESTART", l->restart },
+                    { "GEARTRAIN_PORTS", l->listener >= 0 ? 1 : PORTS } };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         snprintf(number, sizeof number, "%d", numbers[i].value);
         put(to, numbers[i].name, number);
@@ -134,19 +138,16 @@ static void put_export(void *to, const char *name, const char *value)
 /* Settings that a remote rank should find as here. */
 static void put_settings(gt_text *t)
 {
-    static const char *const prefixes[] = { "GEARTRAIN_", "GT_", "NCCL_", "UCX_", "OCL_", "POCL_",
-                                            "OMP_" };
+    static const char *const prefixes[] = { "GEARTRAIN_", "GT_", "NCCL_", "UCX_", "OCL_", "POCL_", "OMP_" };
     for (char **e = environ; *e; e++)
         for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
             char name[128];
             const char *equals = strchr(*e, '=');
-            if (strncmp(*e, prefixes[i], strlen(prefixes[i])) || !equals
-                || equals - *e >= (long)sizeof name || !strncmp(*e, "GEARTRAIN_SECRET=", 17)
-                || !strncmp(*e, "GEARTRAIN_LISTEN_FD=", 20))
+            if (strncmp(*e, prefixes[i], strlen(prefixes[i])) || !equals || equals - *e >= (long)sizeof name
+                || !strncmp(*e, "GEARTRAIN_SECRET=", 17) || !strncmp(*e, "GEARTRAIN_LISTEN_FD=", 20))
                 continue;
             snprintf(name, sizeof name, "%.*s", (int)(equals - *e), *e);
-            if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
-                == strlen(name))
+            if (strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == strlen(name))
                 put_export(t, name, equals + 1);
         }
 }
@@ -172,11 +173,10 @@ static void write_script(const launch *l, int rank, gt_text *t)
         gt_text_printf(&script, " ");
         put_quoted(&script, *a);
     }
-    gt_text_printf(&script,
-                   " < /dev/null 3<&- & rank=$!; "
-                   "{ while IFS= read -r s <&3; do kill -s \"$s\" $rank; done; "
-                   "kill -TERM $rank; sleep 5; kill -KILL $rank; } > /dev/null 2>&1 & "
-                   "guard=$!; exec 3<&-; wait $rank; code=$?; kill $guard 2> /dev/null; exit $code");
+    gt_text_printf(&script, " < /dev/null 3<&- & rank=$!; "
+                            "{ while IFS= read -r s <&3; do kill -s \"$s\" $rank; done; "
+                            "kill -TERM $rank; sleep 5; kill -KILL $rank; } > /dev/null 2>&1 & "
+                            "guard=$!; exec 3<&-; wait $rank; code=$?; kill $guard 2> /dev/null; exit $code");
     gt_text_printf(t, "exec /bin/sh -c ");
     if (script.data)
         put_quoted(t, script.data);
@@ -203,8 +203,8 @@ static void child_streams(int rank, int output, int input)
 
 /* In the child, up to exec; never returns. What goes wrong is told over `report`, for the
  * parent to say; a copy of the parent has no business running its exit handlers. */
-static void become_rank(launch *l, int rank, int output, int input, int report, char **argv,
-                        pid_t parent, const sigset_t *mask)
+static void become_rank(launch *l, int rank, int output, int input, int report, char **argv, pid_t parent,
+                        const sigset_t *mask)
 {
     child_streams(rank, output, input);
     sigprocmask(SIG_SETMASK, mask, NULL);
@@ -292,8 +292,9 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
     char **words = c->host[0] ? remote_words(l, c, store, script.data) : local_words(l);
     if (!words || script.failed)
         st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: no memory for its command", rank);
-    if (!st && (pipe2(report, O_CLOEXEC) != 0 || (rank > 0 && pipe2(output, O_CLOEXEC) != 0)
-                || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
+    if (!st
+        && (pipe2(report, O_CLOEXEC) != 0 || (rank > 0 && pipe2(output, O_CLOEXEC) != 0)
+            || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
         st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
     if (!st) {
         c->pid = fork();
@@ -358,7 +359,10 @@ static int is_loopback(const char *host)
     return !strcmp(bare(host), "localhost") || !strncmp(bare(host), "127.", 4) || !strcmp(bare(host), "::1");
 }
 
-typedef struct wanted { const char *host; int found; } wanted;
+typedef struct wanted {
+    const char *host;
+    int found;
+} wanted;
 
 static void look_at_address(void *context, const char *interface, const net_address *a)
 {
@@ -383,8 +387,7 @@ static int is_here(const char *host)
         return w.found;
     const size_t label = strcspn(own, ".");
     const int one_is_short = !own[label] || !host[strcspn(host, ".")];
-    return !strcasecmp(host, own)
-           || (one_is_short && strcspn(host, ".") == label && !strncasecmp(host, own, label));
+    return !strcasecmp(host, own) || (one_is_short && strcspn(host, ".") == label && !strncasecmp(host, own, label));
 }
 
 /* Gives the slots of the file to ranks, line by line; *slots counts them all. */
@@ -393,7 +396,7 @@ static gt_status read_hosts(launch *l, const char *text, int *slots)
     char line[512], host[HOST];
     int number = 0, mixed = 0, here = 0, n;
     *slots = 0;
-    for (const char *p = text; *p; ) {
+    for (const char *p = text; *p;) {
         const size_t length = strcspn(p, "\n");
         snprintf(line, sizeof line, "%.*s", (int)(length < 511 ? length : 511), p);
         p += length + (p[length] == '\n');
@@ -417,8 +420,10 @@ static gt_status read_hosts(launch *l, const char *text, int *slots)
     if (*slots == 0)
         return gt_fail(GT_MISUSE, "hosts file '%s' names no host", l->o->hosts);
     if (here && mixed)
-        return gt_fail(GT_MISUSE, "hosts file '%s' names localhost beside other hosts; give it the name "
-                       "that the others know it by", l->o->hosts);
+        return gt_fail(GT_MISUSE,
+                       "hosts file '%s' names localhost beside other hosts; give it the name "
+                       "that the others know it by",
+                       l->o->hosts);
     return GT_OK;
 }
 
@@ -571,13 +576,12 @@ static void describe_outcome(launch *l, int rank, int sig, int code)
     const child *c = &l->children[rank];
     const char *on = c->host[0] ? " on " : "";
     if (sig)
-        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s was killed by signal %d (%s)", rank, on,
-                 c->host, sig, strsignal(sig));
+        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s was killed by signal %d (%s)", rank, on, c->host, sig,
+                 strsignal(sig));
     else if (code == SSH_FAILED && c->host[0])
         snprintf(l->outcome, sizeof l->outcome, "ssh lost rank %d on %s, or never reached it", rank, c->host);
     else
-        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s failed with exit code %d", rank, on, c->host,
-                 code);
+        snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s failed with exit code %d", rank, on, c->host, code);
 }
 
 static int is_stopped(pid_t pid)
@@ -824,8 +828,10 @@ gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
         if (!st && !l.ranks)
             l.ranks = slots;
         if (!st && l.ranks > slots)
-            st = gt_fail(GT_MISUSE, "hosts file '%s' has %d slots, too few for %d ranks; add slots=N "
-                         "behind a host", o->hosts, slots, l.ranks);
+            st = gt_fail(GT_MISUSE,
+                         "hosts file '%s' has %d slots, too few for %d ranks; add slots=N "
+                         "behind a host",
+                         o->hosts, slots, l.ranks);
     }
     if (!st && (l.ranks < 1 || l.ranks > NET_WORLD))
         st = gt_fail(GT_MISUSE, "cannot start %d ranks: 1 to %d are possible", l.ranks, NET_WORLD);

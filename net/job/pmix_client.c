@@ -30,8 +30,7 @@ typedef struct pmix_api {
     pmix_status_t (*put)(pmix_scope_t, const char *, pmix_value_t *);
     pmix_status_t (*commit)(void);
     pmix_status_t (*fence)(const pmix_proc_t *, size_t, const pmix_info_t *, size_t);
-    pmix_status_t (*get)(const pmix_proc_t *, const char *, const pmix_info_t *, size_t,
-                         pmix_value_t **);
+    pmix_status_t (*get)(const pmix_proc_t *, const char *, const pmix_info_t *, size_t, pmix_value_t **);
     const char *(*error)(pmix_status_t);
 } pmix_api;
 
@@ -51,10 +50,10 @@ static gt_status load(pmix_api *api)
     void *library = NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names && !library; i++)
         library = dlopen(names[i], RTLD_NOW | RTLD_GLOBAL);
-    if (!library || !find(library, "PMIx_Init", &api->init)
-        || !find(library, "PMIx_Finalize", &api->finalize) || !find(library, "PMIx_Put", &api->put)
-        || !find(library, "PMIx_Commit", &api->commit) || !find(library, "PMIx_Fence", &api->fence)
-        || !find(library, "PMIx_Get", &api->get) || !find(library, "PMIx_Error_string", &api->error))
+    if (!library || !find(library, "PMIx_Init", &api->init) || !find(library, "PMIx_Finalize", &api->finalize)
+        || !find(library, "PMIx_Put", &api->put) || !find(library, "PMIx_Commit", &api->commit)
+        || !find(library, "PMIx_Fence", &api->fence) || !find(library, "PMIx_Get", &api->get)
+        || !find(library, "PMIx_Error_string", &api->error))
         return gt_fail(GT_UNSUPPORTED, "libpmix.so.2 cannot be loaded");
     return GT_OK;
 }
@@ -91,8 +90,7 @@ static gt_status open_root(net_identity *w, const net_config *config, char line[
     gt_status st = net_ports_parse(&first, &last, config->port_range);
     const int local = w->local_size == w->size;
     if (!st && (config->interface[0] || !local))
-        st = net_interface_choose(&shown, config->interface[0] ? config->interface
-                                                               : "^lo,docker,virbr,podman,cni,veth",
+        st = net_interface_choose(&shown, config->interface[0] ? config->interface : "^lo,docker,virbr,podman,cni,veth",
                                   NULL);
     if (st)
         return st;
@@ -111,8 +109,7 @@ static gt_status open_root(net_identity *w, const net_config *config, char line[
         return st;
     net_secret_random(w->secret, sizeof w->secret);
     net_secret_format(secret, w->secret);
-    snprintf(line, 512, "%s %d %s", net_address_host(host, sizeof host, &shown),
-             net_address_port(&at), secret);
+    snprintf(line, 512, "%s %d %s", net_address_host(host, sizeof host, &shown), net_address_port(&at), secret);
     return GT_OK;
 }
 

@@ -17,8 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-void net_secret_mac(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET],
-                    const char *label, const net_span *parts, int count)
+void net_secret_mac(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET], const char *label,
+                    const net_span *parts, int count)
 {
     crypto_auth_hmacsha256_state s;
     crypto_auth_hmacsha256_init(&s, key, NET_SECRET);
@@ -52,10 +52,10 @@ gt_status net_secret_parse(unsigned char secret[NET_SECRET], const char *text, c
     size_t size = 0;
     const char *end = NULL;
     text += strspn(text, " \t\r\n");
-    if (sodium_hex2bin(secret, NET_SECRET, text, strlen(text), NULL, &size, &end) != 0
-        || size != NET_SECRET || end[strspn(end, " \t\r\n")])
-        return gt_fail(GT_FORMAT, "cannot use the secret of %s: it is not %d hexadecimal digits",
-                       origin, 2 * NET_SECRET);
+    if (sodium_hex2bin(secret, NET_SECRET, text, strlen(text), NULL, &size, &end) != 0 || size != NET_SECRET
+        || end[strspn(end, " \t\r\n")])
+        return gt_fail(GT_FORMAT, "cannot use the secret of %s: it is not %d hexadecimal digits", origin,
+                       2 * NET_SECRET);
     return GT_OK;
 }
 
@@ -102,8 +102,10 @@ static gt_status make_file(const char *path)
     text[2 * NET_SECRET] = '\n';
     const int fd = open(aside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
-        return gt_fail(GT_IO, "cannot make secret file '%s': %s; name another in the network "
-                       "setting secret-file", path, strerror(errno));
+        return gt_fail(GT_IO,
+                       "cannot make secret file '%s': %s; name another in the network "
+                       "setting secret-file",
+                       path, strerror(errno));
     const int bad = write(fd, text, sizeof text - 1) != (ssize_t)sizeof text - 1 || fsync(fd) != 0;
     close(fd);
     if (bad || (link(aside, path) != 0 && errno != EEXIST))
@@ -121,12 +123,12 @@ static gt_status read_secret(unsigned char secret[NET_SECRET], int fd, const cha
     if (fstat(fd, &s) != 0 || !S_ISREG(s.st_mode))
         return gt_fail(GT_IO, "cannot use secret file '%s': it is no regular file", path);
     if (s.st_mode & (S_IRWXG | S_IRWXO))
-        return gt_fail(GT_IO, "cannot use secret file '%s': others may read or write it (mode %03o); "
-                       "chmod 600 it, or remove it to have a new one made", path,
-                       (unsigned)(s.st_mode & 0777));
+        return gt_fail(GT_IO,
+                       "cannot use secret file '%s': others may read or write it (mode %03o); "
+                       "chmod 600 it, or remove it to have a new one made",
+                       path, (unsigned)(s.st_mode & 0777));
     if (s.st_uid != geteuid())
-        return gt_fail(GT_IO, "cannot use secret file '%s': it belongs to user %ld, not to you", path,
-                       (long)s.st_uid);
+        return gt_fail(GT_IO, "cannot use secret file '%s': it belongs to user %ld, not to you", path, (long)s.st_uid);
     const ssize_t n = read(fd, text, sizeof text - 1);
     if (n < 0)
         return gt_fail(GT_IO, "cannot read secret file '%s': %s", path, strerror(errno));
@@ -142,7 +144,7 @@ gt_status net_secret_file(unsigned char secret[NET_SECRET], const char *path)
     net_secret_path(full, sizeof full, path);
     if (!*full)
         return gt_fail(GT_NOT_FOUND, "cannot find the job's secret: there is no home folder; name a "
-                       "file in the network setting secret-file");
+                                     "file in the network setting secret-file");
     int fd = open(full, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) {
         gt_status st = make_file(full);

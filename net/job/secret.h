@@ -16,11 +16,14 @@ enum { NET_MAC = 32 };
 
 /* One part of what is authenticated; parts are simply one behind the other, so give them
  * fixed sizes. */
-typedef struct net_span { const void *data; size_t size; } net_span;
+typedef struct net_span {
+    const void *data;
+    size_t size;
+} net_span;
 
 /* mac = HMAC-SHA256(key, label, zero byte, parts...). */
-void net_secret_mac(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET],
-                    const char *label, const net_span *parts, int count);
+void net_secret_mac(unsigned char mac[NET_MAC], const unsigned char key[NET_SECRET], const char *label,
+                    const net_span *parts, int count);
 /* 1 if equal, in a time that does not depend on where they differ. */
 int net_secret_equal(const unsigned char a[NET_MAC], const unsigned char b[NET_MAC]);
 

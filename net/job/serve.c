@@ -20,8 +20,7 @@
 
 gt_status serve_watch(net_job *j, int fd, int kind, int index)
 {
-    struct epoll_event e = { .events = EPOLLIN,
-                             .data.u64 = (uint64_t)kind << 32 | (uint32_t)index };
+    struct epoll_event e = { .events = EPOLLIN, .data.u64 = (uint64_t)kind << 32 | (uint32_t)index };
     return epoll_ctl(j->epoll, EPOLL_CTL_ADD, fd, &e) == 0
                ? GT_OK
                : gt_fail(GT_IO, "cannot watch a socket: %s", strerror(errno));
@@ -75,17 +74,12 @@ void serve_unlink(net_job *j, int rank)
     j->peers[rank].linked = 0;
 }
 
-static gt_status handle_to_root(net_job *j, int from, const net_head *head,
-                                const unsigned char *body)
+static gt_status handle_to_root(net_job *j, int from, const net_head *head, const unsigned char *body)
 {
     net_notice n;
     switch (head->type) {
-    case NET_MEMBER:
-        join_member(j, from, head, body);
-        return GT_OK;
-    case NET_CONTRIBUTION:
-        exchange_contribution(j, from, head, body);
-        return GT_OK;
+    case NET_MEMBER: join_member(j, from, head, body); return GT_OK;
+    case NET_CONTRIBUTION: exchange_contribution(j, from, head, body); return GT_OK;
     case NET_ASK:
     case NET_LEAVE:
         if (net_notice_parse(&n, body, head->length, j->size))
@@ -95,8 +89,7 @@ static gt_status handle_to_root(net_job *j, int from, const net_head *head,
         else
             end_left(j, from, n.sentence);
         return GT_OK;
-    default:
-        break;
+    default: break;
     }
     return gt_fail(GT_FORMAT, "it sent control message %d, which makes no sense", head->type);
 }
@@ -105,12 +98,8 @@ static gt_status handle_from_root(net_job *j, const net_head *head, const unsign
 {
     net_notice n;
     switch (head->type) {
-    case NET_MEMBER_LIST:
-        join_member_list(j, head, body);
-        return GT_OK;
-    case NET_ALL:
-        exchange_all(j, head, body);
-        return GT_OK;
+    case NET_MEMBER_LIST: join_member_list(j, head, body); return GT_OK;
+    case NET_ALL: exchange_all(j, head, body); return GT_OK;
     case NET_ABORT:
     case NET_LEFT:
         if (net_notice_parse(&n, body, head->length, j->size))
@@ -124,14 +113,12 @@ static gt_status handle_from_root(net_job *j, const net_head *head, const unsign
         j->everyone_left = 1;
         pthread_cond_broadcast(&j->changed);
         return GT_OK;
-    default:
-        break;
+    default: break;
     }
     return gt_fail(GT_FORMAT, "it sent control message %d, which makes no sense", head->type);
 }
 
-static gt_status handle_message(net_job *j, int from, const net_head *head,
-                                const unsigned char *body)
+static gt_status handle_message(net_job *j, int from, const net_head *head, const unsigned char *body)
 {
     rank_state *p = &j->peers[from];
     p->heard = gt_now_ns();
@@ -192,17 +179,14 @@ static void handle_event(net_job *j, const struct epoll_event *e)
         if (j->listening)
             handshake_accept_all(j);
         return;
-    case WATCH_HANDSHAKE:
-        handshake_continue(j, index);
-        return;
+    case WATCH_HANDSHAKE: handshake_continue(j, index); return;
     case WATCH_LINK:
         if (e->events & EPOLLOUT)
             flush_link(j, index);
         if (e->events & ~(unsigned)EPOLLOUT)
             read_link(j, index);
         return;
-    default:
-        return;
+    default: return;
     }
 }
 

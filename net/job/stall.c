@@ -48,8 +48,7 @@ static void describe_late(const stall_rank *r, gt_text *out)
     else if (r->left)
         gt_text_printf(out, "%s has left the job", r->name);
     else if (r->age)
-        gt_text_printf(out, "%s is still in \"%s\" after %.1f s", r->name, r->text,
-                       (double)r->age * 1e-9);
+        gt_text_printf(out, "%s is still in \"%s\" after %.1f s", r->name, r->text, (double)r->age * 1e-9);
     else
         gt_text_printf(out, "%s does nothing in the network", r->name);
 }
@@ -69,8 +68,8 @@ static int find_behind(const stall_rank *ranks, int count, uint64_t most, gt_tex
             continue;
         gt_text_printf(out, "%s", shown++ ? "; " : "");
         describe_late(&ranks[i], out);
-        gt_text_printf(out, " (%llu operations started, others %llu)",
-                       (unsigned long long)ranks[i].started, (unsigned long long)most);
+        gt_text_printf(out, " (%llu operations started, others %llu)", (unsigned long long)ranks[i].started,
+                       (unsigned long long)most);
     }
     if (total > shown)
         gt_text_printf(out, "; and %d more are late", total - shown);

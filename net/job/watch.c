@@ -32,8 +32,10 @@ static double seconds(uint64_t ns)
 static void say_left(net_job *j, int rank)
 {
     const rank_state *p = &j->peers[rank];
-    end_job(j, GT_PEER, rank, "%s left the job while others still worked; it had finished or "
-            "failed%s%s", p->name, p->leave_reason[0] ? " with: " : "", p->leave_reason);
+    end_job(j, GT_PEER, rank,
+            "%s left the job while others still worked; it had finished or "
+            "failed%s%s",
+            p->name, p->leave_reason[0] ? " with: " : "", p->leave_reason);
 }
 
 void watch_lost(net_job *j, int rank, const char *cause)
@@ -43,8 +45,7 @@ void watch_lost(net_job *j, int rank, const char *cause)
     snprintf(why, sizeof why, "%s", cause);
     const int silent = !strcmp(why, strerror(ETIMEDOUT)) || !strcmp(why, strerror(EHOSTUNREACH))
                        || !strcmp(why, strerror(ENETUNREACH));
-    const int gone = !strcmp(why, "closed") || !strcmp(why, strerror(ECONNRESET))
-                     || !strcmp(why, strerror(EPIPE));
+    const int gone = !strcmp(why, "closed") || !strcmp(why, strerror(ECONNRESET)) || !strcmp(why, strerror(EPIPE));
     serve_unlink(j, rank);
     if (p->left || j->everyone_left) {
         /* Its end was announced. Rank 0 is the hub, and missed by all that have not left. */
@@ -57,11 +58,12 @@ void watch_lost(net_job *j, int rank, const char *cause)
         return;
     }
     if (silent)
-        end_job(j, GT_PEER, rank, "lost %s: its host has not answered for %g s; it is down, or the "
-                "network is cut", p->name, seconds(j->config->dead_after));
+        end_job(j, GT_PEER, rank,
+                "lost %s: its host has not answered for %g s; it is down, or the "
+                "network is cut",
+                p->name, seconds(j->config->dead_after));
     else if (gone)
-        end_job(j, GT_PEER, rank, "lost %s: it was killed or crashed; its own output may say why",
-                p->name);
+        end_job(j, GT_PEER, rank, "lost %s: it was killed or crashed; its own output may say why", p->name);
     else
         end_job(j, GT_PEER, rank, "lost %s: %s", p->name, why);
 }
@@ -105,14 +107,18 @@ static void check_silence(net_job *j, int rank, uint64_t now)
     if (dead >= c->dead_after && dead >= 3 * UINT64_C(1000000000)) {
         watch_lost(j, rank, strerror(ETIMEDOUT));
     } else if (silence >= c->stall_limit) {
-        end_job(j, GT_PEER, rank, "lost %s: its process has given no sign of life for %g s, though "
+        end_job(j, GT_PEER, rank,
+                "lost %s: its process has given no sign of life for %g s, though "
                 "its host answers; it was stopped (SIGSTOP, a debugger), or starved of processor or "
-                "memory", p->name, seconds(c->stall_limit));
+                "memory",
+                p->name, seconds(c->stall_limit));
     } else if (silence >= c->stall_report && !p->warned) {
         p->warned = 1;
-        gt_log(GT_LOG_WARN, "net", "%s has given no sign of life for %.1f s, though its host answers: "
+        gt_log(GT_LOG_WARN, "net",
+               "%s has given no sign of life for %.1f s, though its host answers: "
                "its process is stopped, or starved of processor or memory; the job ends when that "
-               "lasts %g s", p->name, seconds(silence), seconds(c->stall_limit));
+               "lasts %g s",
+               p->name, seconds(silence), seconds(c->stall_limit));
     }
 }
 
@@ -131,13 +137,14 @@ static void check_left(net_job *j)
     for (int i = 0; i < j->size; i++) {
         const net_beat *b = &j->peers[i].beat;
         const int other = b->activity.waits_for;
-        if (!b->age || b->age < j->config->heartbeat || other < 0 || !j->peers[other].left
-            || j->peers[i].left)
+        if (!b->age || b->age < j->config->heartbeat || other < 0 || !j->peers[other].left || j->peers[i].left)
             continue;
         const rank_state *gone = &j->peers[other];
-        end_job(j, GT_PEER, other, "%s left the job while %s waits for it in \"%s\"; it had finished "
-                "or failed%s%s", gone->name, j->peers[i].name, b->activity.text,
-                gone->leave_reason[0] ? " with: " : "", gone->leave_reason);
+        end_job(j, GT_PEER, other,
+                "%s left the job while %s waits for it in \"%s\"; it had finished "
+                "or failed%s%s",
+                gone->name, j->peers[i].name, b->activity.text, gone->leave_reason[0] ? " with: " : "",
+                gone->leave_reason);
         return;
     }
 }
@@ -173,10 +180,16 @@ void watch_stalls(net_job *j, uint64_t now)
     for (int i = 0; all && i < j->size; i++) {
         const rank_state *p = &j->peers[i];
         const uint64_t since_beat = now > p->beat_at ? now - p->beat_at : 0;
-        all[i] = (stall_rank){ .name = p->name, .started = p->beat.activity.started,
-            .finished = p->beat.activity.finished, .waits_for = p->beat.activity.waits_for,
-            .age = p->beat.age ? p->beat.age + since_beat : 0, .text = p->beat.activity.text,
-            .silent = i && now - p->heard >= j->config->stall_report, .left = p->left };
+        all[i] = (stall_rank){
+            .name = p->name,
+            .started = p->beat.activity.started,
+            .finished = p->beat.activity.finished,
+            .waits_for = p->beat.activity.waits_for,
+            .age = p->beat.age ? p->beat.age + since_beat : 0,
+            .text = p->beat.activity.text,
+            .silent = i && now - p->heard >= j->config->stall_report,
+            .left = p->left
+        };
         picture_exchange(j, &all[i], i, absent, now);
     }
     const stall s = all ? stall_find(all, j->size, j->config->stall_report, &text) : (stall){ 0 };
@@ -187,10 +200,8 @@ void watch_stalls(net_job *j, uint64_t now)
     j->stall_key = s.found ? s.key : 0;
     const uint64_t seen = now - j->stall_since, report = j->config->stall_report;
     const uint64_t rest = j->config->stall_limit > report ? j->config->stall_limit - report : 0;
-    if (s.found && !text.failed && s.age >= j->config->stall_limit && seen >= rest
-        && seen >= 2 * j->config->heartbeat)
-        end_job(j, GT_PEER, s.culprit, "no progress for %g s: %s", seconds(j->config->stall_limit),
-                text.data);
+    if (s.found && !text.failed && s.age >= j->config->stall_limit && seen >= rest && seen >= 2 * j->config->heartbeat)
+        end_job(j, GT_PEER, s.culprit, "no progress for %g s: %s", seconds(j->config->stall_limit), text.data);
     else if (s.found && !text.failed && s.key != j->warned_stall && seen >= 2 * j->config->heartbeat
              && !(s.culprit >= 0 && all[s.culprit].silent))    /* that was said already   */
         gt_log(GT_LOG_WARN, "net", "no progress for %.1f s: %s", seconds(s.age), text.data);

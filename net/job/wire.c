@@ -76,8 +76,7 @@ gt_status net_wire_queue(net_wire *w, net_type type, net_body *body)
         return gt_fail(GT_NO_MEMORY, "cannot send a control message: no memory to queue it");
     const net_head h = { type, (uint32_t)(body ? body->size : 0), w->sent++ };
     net_head_format(o->head, &h);
-    const net_span parts[] = { { o->head, NET_HEAD },
-                               { body ? body->data : o->head, body ? body->size : 0 } };
+    const net_span parts[] = { { o->head, NET_HEAD }, { body ? body->data : o->head, body ? body->size : 0 } };
     net_secret_mac(o->mac, w->send_key, "geartrain control", parts, 2);
     o->body = body;
     if (body)
@@ -102,9 +101,9 @@ gt_status net_wire_queue_bytes(net_wire *w, net_type type, const void *body, siz
 /* The parts of a message that are still to go out. */
 static int unsent(net_outgoing *o, struct iovec v[3])
 {
-    struct iovec all[3] = { { o->head, NET_HEAD },
-                            { o->body ? o->body->data : NULL, o->body ? o->body->size : 0 },
-                            { o->mac, NET_MAC } };
+    struct iovec all[3] = {
+        { o->head, NET_HEAD }, { o->body ? o->body->data : NULL, o->body ? o->body->size : 0 }, { o->mac, NET_MAC }
+    };
     size_t skip = o->done;
     int n = 0;
     for (int i = 0; i < 3; i++) {

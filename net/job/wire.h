@@ -10,7 +10,10 @@
 #include "net/job/control.h"
 
 /* A body that several wires may hold. */
-typedef struct net_body { size_t users, size; unsigned char data[]; } net_body;
+typedef struct net_body {
+    size_t users, size;
+    unsigned char data[];
+} net_body;
 net_body *net_body_create(size_t size);         /* one user; NULL when out of memory         */
 void net_body_release(net_body *b);             /* takes NULL                                */
 

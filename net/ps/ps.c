@@ -15,7 +15,11 @@
 
 /* ---- agreement -------------------------------------------------------------------------- */
 
-typedef struct word { uint64_t hash; int32_t status, rank; char text[240]; } word;
+typedef struct word {
+    uint64_t hash;
+    int32_t status, rank;
+    char text[240];
+} word;
 
 static gt_status tell(net_ps *ps, int peer, const word *w)
 {
@@ -46,8 +50,10 @@ static gt_status judge(net_ps *ps, const word *mine)
         if (!st && !verdict.status && theirs.hash != mine->hash) {
             verdict.status = GT_MISMATCH;
             verdict.rank = -1;
-            snprintf(verdict.text, sizeof verdict.text, "cannot open a parameter server: ranks 0 "
-                     "and %d of the group give other keys, servers, workers, shares or modes", i);
+            snprintf(verdict.text, sizeof verdict.text,
+                     "cannot open a parameter server: ranks 0 "
+                     "and %d of the group give other keys, servers, workers, shares or modes",
+                     i);
         }
     }
     for (int i = 1; !st && i < ps->size; i++)
@@ -77,36 +83,37 @@ static uint64_t hash_of(const net_ps *ps)
 {
     const net_ps_options *o = &ps->options;
     const uint64_t parts[8] = {
-        gt_hash(ps->keys, ps->key_count * sizeof *ps->keys), ps->key_count,
+        gt_hash(ps->keys, ps->key_count * sizeof *ps->keys),
+        ps->key_count,
         gt_hash(ps->servers, (size_t)o->server_count * sizeof *ps->servers),
         gt_hash(ps->workers, (size_t)o->worker_count * sizeof *ps->workers),
         gt_hash(ps->shares, (size_t)o->server_count * sizeof *ps->shares),
-        (uint64_t)(o->synchronous != 0), (uint64_t)o->staleness, (uint64_t)(o->keep_pulled != 0) };
+        (uint64_t)(o->synchronous != 0),
+        (uint64_t)o->staleness,
+        (uint64_t)(o->keep_pulled != 0)
+    };
     return gt_hash(parts, sizeof parts);
 }
 
 /* ---- who does what ---------------------------------------------------------------------- */
 
 /* A copy of the list, or all ranks; each named once. */
-static gt_status take_ranks(const net_ps *ps, const char *what, const int *given, int *count,
-                            int **out)
+static gt_status take_ranks(const net_ps *ps, const char *what, const int *given, int *count, int **out)
 {
     const int n = given ? *count : ps->size;
     if (n < 1 || n > ps->size)
-        return gt_fail(GT_MISUSE, "a parameter server cannot have %d %ss on %d ranks", n, what,
-                       ps->size);
+        return gt_fail(GT_MISUSE, "a parameter server cannot have %d %ss on %d ranks", n, what, ps->size);
     *out = malloc((size_t)n * sizeof **out);
     if (!*out)
         return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %d %ss", n, what);
     for (int i = 0; i < n; i++) {
         (*out)[i] = given ? given[i] : i;
         if ((*out)[i] < 0 || (*out)[i] >= ps->size)
-            return gt_fail(GT_MISUSE, "%s %d of a parameter server: there is no rank %d among %d",
-                           what, i, (*out)[i], ps->size);
+            return gt_fail(GT_MISUSE, "%s %d of a parameter server: there is no rank %d among %d", what, i, (*out)[i],
+                           ps->size);
         for (int j = 0; j < i; j++)
             if ((*out)[i] == (*out)[j])
-                return gt_fail(GT_MISUSE, "rank %d is named twice as a %s of a parameter server",
-                               (*out)[i], what);
+                return gt_fail(GT_MISUSE, "rank %d is named twice as a %s of a parameter server", (*out)[i], what);
     }
     *count = n;
     return GT_OK;
@@ -122,8 +129,7 @@ static gt_status take_shares(net_ps *ps, const double *given)
     for (int i = 0; i < n; i++) {
         ps->shares[i] = given ? given[i] : 1.0;
         if (!(ps->shares[i] >= 0.0) || isinf(ps->shares[i]))
-            return gt_fail(GT_MISUSE, "server %d of a parameter server has a share of %g", i,
-                           ps->shares[i]);
+            return gt_fail(GT_MISUSE, "server %d of a parameter server has a share of %g", i, ps->shares[i]);
         sum += ps->shares[i];
     }
     if (!(sum > 0.0) || isinf(sum))
@@ -137,8 +143,7 @@ static gt_status take_shares(net_ps *ps, const double *given)
 static gt_status cut_blocks(net_ps *ps, uint64_t piece)
 {
     enum { LINE = 16 };
-    const uint64_t each = (piece / sizeof(float) / LINE + 1) * LINE
-                          * (uint64_t)ps->options.server_count;
+    const uint64_t each = (piece / sizeof(float) / LINE + 1) * LINE * (uint64_t)ps->options.server_count;
     uint64_t n = 0;
     for (uint32_t k = 0; k < ps->key_count; k++)
         n += ps->keys[k] / each + 1;
@@ -211,11 +216,10 @@ static gt_status take_options(net_ps *ps, const net_ps_options *options, const u
     for (uint32_t k = 0; k < ps->key_count; k++) {
         ps->keys[k] = keys[k];
         if (keys[k] > SIZE_MAX / 64)
-            return gt_fail(GT_MISUSE, "key %u of a parameter server has %llu elements",
-                           (unsigned)k, (unsigned long long)keys[k]);
+            return gt_fail(GT_MISUSE, "key %u of a parameter server has %llu elements", (unsigned)k,
+                           (unsigned long long)keys[k]);
     }
-    gt_status st = take_ranks(ps, "server", options->servers, &ps->options.server_count,
-                              &ps->servers);
+    gt_status st = take_ranks(ps, "server", options->servers, &ps->options.server_count, &ps->servers);
     if (!st)
         st = take_ranks(ps, "worker", options->workers, &ps->options.worker_count, &ps->workers);
     if (!st)
@@ -262,8 +266,8 @@ static gt_status own_group(net_ps *ps, net_group *g)
     return st;
 }
 
-gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
-                      const uint64_t *keys, uint32_t key_count, const float *const *initial)
+gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options, const uint64_t *keys,
+                      uint32_t key_count, const float *const *initial)
 {
     *out = NULL;
     net_ps *ps = calloc(1, sizeof *ps);
@@ -285,8 +289,7 @@ gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
     if (!st && index >= 0) {
         st = ps_server_start(&ps->server, ps, index, initial);
         if (st)                         /* the others count on this server by now */
-            net_comm_abort(net_group_comm(g), net_comm_rank(net_group_comm(g)), "%s",
-                           gt_message());
+            net_comm_abort(net_group_comm(g), net_comm_rank(net_group_comm(g)), "%s", gt_message());
     }
     if (st) {
         release(ps);

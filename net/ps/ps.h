@@ -27,9 +27,8 @@ typedef struct net_ps net_ps;
 /* Run on the server for a part: value[count] is the stored part, at `offset` of the key,
  * gradient[count] what was pushed (synchronous: the sum over workers in rank order), `pulled`
  * the part as that worker last pulled it (stale mode with keep_pulled, else NULL). */
-typedef void (*net_ps_apply)(void *context, uint32_t key, uint64_t offset, float *value,
-                             const float *gradient, const float *pulled, uint64_t count,
-                             int worker, uint64_t version);
+typedef void (*net_ps_apply)(void *context, uint32_t key, uint64_t offset, float *value, const float *gradient,
+                             const float *pulled, uint64_t count, int worker, uint64_t version);
 
 typedef struct net_ps_options {
     const int *servers;         /* ranks of the group; NULL: all                           */
@@ -47,8 +46,8 @@ typedef struct net_ps_options {
 /* keys: element counts, the same on all ranks; initial: values of the keys one after the other
  * on the ranks that serve (NULL: zeros). Collective over the group. Servers' work is done by a
  * thread of the parameter server. */
-gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options,
-                      const uint64_t *keys, uint32_t key_count, const float *const *initial);
+gt_status net_ps_open(net_ps **out, net_group *g, const net_ps_options *options, const uint64_t *keys,
+                      uint32_t key_count, const float *const *initial);
 /* Collective: all pushes are applied first. Takes NULL. */
 gt_status net_ps_close(net_ps *ps);
 
@@ -57,8 +56,7 @@ gt_status net_ps_close(net_ps *ps);
  * *got: the version that came (lowest of the parts). */
 typedef struct net_ps_request net_ps_request;
 gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net_ps_request **out);
-gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value,
-                            net_ps_request **out);
+gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value, net_ps_request **out);
 gt_status net_ps_wait(net_ps_request *r, uint64_t *got);
 
 #endif

@@ -50,8 +50,7 @@ static gt_status take_slot(net_ps *ps, uint32_t *out)
             ps->slots = slots;
             ps->slot_count = room;
         } else {
-            st = gt_fail(GT_NO_MEMORY, "cannot have %u requests to a parameter server under way",
-                         (unsigned)slot + 1);
+            st = gt_fail(GT_NO_MEMORY, "cannot have %u requests to a parameter server under way", (unsigned)slot + 1);
         }
     }
     if (!st)
@@ -81,19 +80,18 @@ static gt_status ask(net_ps_request *r, asked *a, int server, const float *gradi
     if (!range->count)
         return GT_OK;
     l->request = (ps_request){ r->kind, a->block, a->slot, 0, r->version };
-    gt_status st = net_group_recv_start(ps->group, to, down,
-                                        (net_sink){ &l->answer, sizeof l->answer, NULL, 1 },
+    gt_status st = net_group_recv_start(ps->group, to, down, (net_sink){ &l->answer, sizeof l->answer, NULL, 1 },
                                         &l->answered);
     if (!st && value)
         st = net_group_recv_start(ps->group, to, down,
-                                  (net_sink){ value + range->offset, range->count * sizeof *value,
-                                              NULL, sizeof *value }, &l->data);
+                                  (net_sink){ value + range->offset, range->count * sizeof *value, NULL,
+                                              sizeof *value },
+                                  &l->data);
     if (!st)
-        st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request,
-                                  &l->asked);
+        st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request, &l->asked);
     if (!st && gradient)
-        st = net_group_send_start(ps->group, to, up, gradient + range->offset,
-                                  range->count * sizeof *gradient, &l->data);
+        st = net_group_send_start(ps->group, to, up, gradient + range->offset, range->count * sizeof *gradient,
+                                  &l->data);
     return st;
 }
 
@@ -108,8 +106,7 @@ static net_ps_request *new_request(net_ps *ps, uint32_t kind, uint32_t key, uint
         free(legs);
         return NULL;
     }
-    *r = (net_ps_request){ .ps = ps, .kind = kind, .key = key, .version = version,
-                           .blocks = blocks, .legs = legs };
+    *r = (net_ps_request){ .ps = ps, .kind = kind, .key = key, .version = version, .blocks = blocks, .legs = legs };
     for (uint32_t i = 0; i < blocks; i++) {
         r->asked[i].block = ps->first[key] + i;
         r->asked[i].legs = legs + i * servers;
@@ -117,14 +114,13 @@ static net_ps_request *new_request(net_ps *ps, uint32_t kind, uint32_t key, uint
     return r;
 }
 
-static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version,
-                       const float *gradient, float *value, net_ps_request **out)
+static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version, const float *gradient, float *value,
+                       net_ps_request **out)
 {
     gt_status st = GT_OK;
     *out = NULL;
     if (!ps->works)
-        return gt_fail(GT_MISUSE, "rank %d of the group is no worker of the parameter server",
-                       ps->rank);
+        return gt_fail(GT_MISUSE, "rank %d of the group is no worker of the parameter server", ps->rank);
     if (key >= ps->key_count)
         return gt_fail(GT_MISUSE, "the parameter server has no key %u, only %u", (unsigned)key,
                        (unsigned)ps->key_count);
@@ -151,8 +147,7 @@ gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net
     return start(ps, PS_PUSH, key, 0, gradient, NULL, out);
 }
 
-gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value,
-                            net_ps_request **out)
+gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value, net_ps_request **out)
 {
     return start(ps, PS_PULL, key, version, NULL, value, out);
 }
@@ -170,8 +165,7 @@ static gt_status wait_leg(const net_ps_request *r, const leg *l, uint64_t *lowes
     *lowest = l->answer.version < *lowest ? l->answer.version : *lowest;
     if (l->answer.status == PS_TOO_LATE)
         st = gt_fail(GT_MISUSE, "cannot pull version %llu of key %u: it is at %llu already",
-                     (unsigned long long)r->version, (unsigned)r->key,
-                     (unsigned long long)l->answer.version);
+                     (unsigned long long)r->version, (unsigned)r->key, (unsigned long long)l->answer.version);
     return st;
 }
 
@@ -203,8 +197,7 @@ gt_status ps_client_close(net_ps *ps)
     gt_status st = GT_OK;
     for (int i = 0; !st && i < ps->options.server_count; i++) {
         net_request *r;
-        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &closing, sizeof closing,
-                                  &r);
+        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &closing, sizeof closing, &r);
         if (!st)
             st = net_wait(r);
     }

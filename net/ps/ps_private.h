@@ -21,14 +21,28 @@
 enum { PS_PUSH = 1, PS_PULL, PS_CLOSE };
 enum { PS_REQUESTS = 0, PS_AGREE = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24 };
 
-typedef struct ps_request { uint32_t kind, block, slot, reserved; uint64_t version; } ps_request;
-typedef struct ps_answer { uint32_t status, reserved; uint64_t version; } ps_answer;
+typedef struct ps_request {
+    uint32_t kind, block, slot, reserved;
+    uint64_t version;
+} ps_request;
+typedef struct ps_answer {
+    uint32_t status, reserved;
+    uint64_t version;
+} ps_answer;
 enum { PS_DONE = 0, PS_TOO_LATE = 1 };
 
-static inline uint32_t ps_up(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot; }
-static inline uint32_t ps_down(uint32_t slot) { return PS_FIRST_SLOT + 2 * slot + 1; }
+static inline uint32_t ps_up(uint32_t slot)
+{
+    return PS_FIRST_SLOT + 2 * slot;
+}
+static inline uint32_t ps_down(uint32_t slot)
+{
+    return PS_FIRST_SLOT + 2 * slot + 1;
+}
 
-typedef struct ps_range { uint64_t offset, count; } ps_range;
+typedef struct ps_range {
+    uint64_t offset, count;
+} ps_range;
 
 struct net_ps {
     net_group *group;                   /* its own                                        */
@@ -59,8 +73,7 @@ static inline const ps_range *ps_range_of(const net_ps *ps, uint32_t block, int 
 }
 
 /* ps_server.c: `index` is this rank's place among the servers. */
-gt_status ps_server_start(struct ps_server **out, net_ps *ps, int index,
-                          const float *const *initial);
+gt_status ps_server_start(struct ps_server **out, net_ps *ps, int index, const float *const *initial);
 /* Waits until all workers have closed; frees it. */
 gt_status ps_server_finish(struct ps_server *s);
 

@@ -106,21 +106,18 @@ static int rank_of(const ps_server *s, int worker)
     return s->ps->workers[worker];
 }
 
-static gt_status receive(ps_server *s, int worker, uint32_t channel, void *data, size_t size,
-                         event e)
+static gt_status receive(ps_server *s, int worker, uint32_t channel, void *data, size_t size, event e)
 {
     net_request *r;
     gt_status st = make_room(s);
     if (!st)
-        st = net_group_recv_start(s->ps->group, rank_of(s, worker), channel,
-                                  (net_sink){ data, size, NULL, 1 }, &r);
+        st = net_group_recv_start(s->ps->group, rank_of(s, worker), channel, (net_sink){ data, size, NULL, 1 }, &r);
     if (!st)
         watch(s, r, e);
     return st;
 }
 
-static gt_status send(ps_server *s, int worker, uint32_t channel, const void *data, size_t size,
-                      event e)
+static gt_status send(ps_server *s, int worker, uint32_t channel, const void *data, size_t size, event e)
 {
     net_request *r;
     gt_status st = make_room(s);
@@ -143,8 +140,7 @@ static gt_status answer(ps_server *s, const part *p, int worker, uint32_t slot, 
     if (!a)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for an answer");
     *a = (ps_answer){ .status = status, .version = p->version };
-    gt_status st = send(s, worker, ps_down(slot), a, sizeof *a,
-                        (event){ .kind = ANSWER_SENT, .answer = a });
+    gt_status st = send(s, worker, ps_down(slot), a, sizeof *a, (event){ .kind = ANSWER_SENT, .answer = a });
     if (st)
         free(a);
     return st;
@@ -168,8 +164,8 @@ static void apply(ps_server *s, part *p, const float *gradient, int worker)
     const net_ps_options *o = &s->ps->options;
     const float *pulled = worker >= 0 && p->pulled ? p->pulled[worker] : NULL;
     if (o->apply)
-        o->apply(o->context, s->ps->key_of[p - s->parts], p->range.offset, p->value, gradient, pulled,
-                 p->range.count, worker, p->version);
+        o->apply(o->context, s->ps->key_of[p - s->parts], p->range.offset, p->value, gradient, pulled, p->range.count,
+                 worker, p->version);
     else
         add(p->value, gradient, p->range.count);
     p->version++;
@@ -224,8 +220,7 @@ static int ready_stale(ps_server *s, part *p)
         if (!s->closed[w] && p->pushed[w] < slowest)
             slowest = p->pushed[w];
     for (incoming *m = p->pushes; m; m = m->next) {
-        const int bounded = s->ps->options.staleness >= 0 && slowest != UINT64_MAX
-                            && p->pushed[m->worker] > slowest
+        const int bounded = s->ps->options.staleness >= 0 && slowest != UINT64_MAX && p->pushed[m->worker] > slowest
                             && p->pushed[m->worker] - slowest > (uint64_t)s->ps->options.staleness;
         if (m->arrived && !bounded && *first_of(p, m->worker) == m)
             return m->worker;
@@ -305,12 +300,12 @@ static gt_status place_incoming(ps_server *s, part *p, incoming *m)
     if (p->buffered[m->worker]) {
         m->data = malloc(p->range.count * sizeof *m->data);
         m->extra = 1;
-        return m->data ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for a push of %llu elements",
-                                         (unsigned long long)p->range.count);
+        return m->data ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for a push of %llu elements",
+                                 (unsigned long long)p->range.count);
     }
     if (!s->box[m->worker]) {
-        gt_status st = net_comm_memory(net_group_comm(s->ps->group), s->total * sizeof *m->data,
-                                       &box);
+        gt_status st = net_comm_memory(net_group_comm(s->ps->group), s->total * sizeof *m->data, &box);
         if (st)
             return st;
         s->box[m->worker] = box;
@@ -369,13 +364,11 @@ static gt_status take_request(ps_server *s, int worker)
         return take_close(s, worker);
     if (r.block >= s->ps->block_count || r.slot >= PS_MOST_SLOTS || !s->parts[r.block].range.count
         || (r.kind != PS_PUSH && r.kind != PS_PULL))
-        return net_comm_abort(net_group_comm(s->ps->group),
-                              net_group_member(s->ps->group, rank_of(s, worker)),
+        return net_comm_abort(net_group_comm(s->ps->group), net_group_member(s->ps->group, rank_of(s, worker)),
                               "rank %d asked a parameter server for something that makes no sense",
                               net_group_member(s->ps->group, rank_of(s, worker)));
     part *p = &s->parts[r.block];
-    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot)
-                                     : take_pull(s, worker, p, &r);
+    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot) : take_pull(s, worker, p, &r);
     return st ? st : expect_request(s, worker);
 }
 
@@ -383,19 +376,14 @@ static gt_status handle(ps_server *s, event e)
 {
     gt_status st = GT_OK;
     switch (e.kind) {
-    case REQUEST_CAME:
-        return take_request(s, e.worker);
+    case REQUEST_CAME: return take_request(s, e.worker);
     case PUSH_CAME:
         e.incoming->arrived = 1;
         if (s->ps->options.synchronous)         /* its buffer is free; the sum may take long */
             st = answer(s, e.part, e.worker, e.incoming->slot, PS_DONE);
         return st ? st : settle(s, e.part);
-    case ANSWER_SENT:
-        free(e.answer);
-        return GT_OK;
-    case VALUE_SENT:
-        e.part->readers--;
-        return settle(s, e.part);
+    case ANSWER_SENT: free(e.answer); return GT_OK;
+    case VALUE_SENT: e.part->readers--; return settle(s, e.part);
     }
     return GT_OK;
 }
@@ -433,14 +421,15 @@ static gt_status check_left(const ps_server *s)
     for (uint32_t k = 0; k < s->ps->block_count; k++)
         if (s->parts[k].pushes) {
             const int w = s->parts[k].pushes->worker;
-            return gt_fail(GT_MISUSE, "the parameter server closed before every worker had pushed "
-                           "key %u as often as rank %d of the group", (unsigned)s->ps->key_of[k],
-                           rank_of(s, w));
+            return gt_fail(GT_MISUSE,
+                           "the parameter server closed before every worker had pushed "
+                           "key %u as often as rank %d of the group",
+                           (unsigned)s->ps->key_of[k], rank_of(s, w));
         } else if (s->parts[k].pulls) {
-            return gt_fail(GT_MISUSE, "the parameter server closed before version %llu of key %u, "
+            return gt_fail(GT_MISUSE,
+                           "the parameter server closed before version %llu of key %u, "
                            "which rank %d of the group wants",
-                           (unsigned long long)s->parts[k].pulls->version,
-                           (unsigned)s->ps->key_of[k],
+                           (unsigned long long)s->parts[k].pulls->version, (unsigned)s->ps->key_of[k],
                            rank_of(s, s->parts[k].pulls->worker));
         }
     return GT_OK;
@@ -516,12 +505,13 @@ static gt_status make_part(ps_server *s, part *p, const float *initial)
     for (int w = 0; p->pulled && w < s->workers; w++) {
         p->pulled[w] = malloc(bytes);
         if (!p->pulled[w])
-            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for worker %d's copy of %zu bytes",
-                           w, bytes);
+            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for worker %d's copy of %zu bytes", w,
+                           bytes);
         memcpy(p->pulled[w], p->value, bytes);
     }
-    return p->pulled ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the copies of %d workers",
-                                       s->workers);
+    return p->pulled
+               ? GT_OK
+               : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the copies of %d workers", s->workers);
 }
 
 /* Places of all parts, at cache lines, and the arena of their values. */
@@ -534,8 +524,7 @@ static gt_status make_parts(ps_server *s, int index, const float *const *initial
         s->parts[k].at = s->total;
         s->total += (s->parts[k].range.count + 15) / 16 * 16;
     }
-    gt_status st = net_comm_memory(net_group_comm(ps->group), (s->total + 16) * sizeof(float),
-                                   &values);
+    gt_status st = net_comm_memory(net_group_comm(ps->group), (s->total + 16) * sizeof(float), &values);
     s->values = values;
     for (uint32_t k = 0; !st && k < ps->block_count; k++)
         st = make_part(s, &s->parts[k], initial ? initial[ps->key_of[k]] : NULL);
@@ -555,8 +544,9 @@ gt_status ps_server_start(ps_server **out, net_ps *ps, int index, const float *c
     s->closed = calloc((size_t)s->workers, 1);
     s->box = calloc((size_t)s->workers, sizeof *s->box);
     gt_status st = s->parts && s->inbox && s->closed && s->box
-        ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for %u parts and %d workers",
-                          ps->block_count, s->workers);
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for %u parts and %d workers",
+                                 ps->block_count, s->workers);
     if (!st)
         st = make_parts(s, index, initial);
     if (!st) {

@@ -78,8 +78,10 @@ static gt_status parse_part(plan *p, const char *name, const char *value)
         p->reorder = n != 0;
         return st;
     }
-    return gt_fail(GT_MISUSE, "knob 'fault': '%s' is none of drop, truncate, delay, reorder, fail, "
-                   "seed", name);
+    return gt_fail(GT_MISUSE,
+                   "knob 'fault': '%s' is none of drop, truncate, delay, reorder, fail, "
+                   "seed",
+                   name);
 }
 
 static gt_status parse(plan *p, const char *text)
@@ -108,8 +110,8 @@ static faulty *faulty_of(const faulty_link *l)
     return (faulty *)l->link.transport;
 }
 
-static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const void *head,
-                 size_t head_size, const void *body, size_t body_size)
+static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const void *head, size_t head_size,
+                 const void *body, size_t body_size)
 {
     faulty *f = faulty_of(l);
     l->events++;
@@ -117,16 +119,16 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
         f->dropped++;
         return;
     }
-    if (k == MESSAGE && body_size > 1 && f->plan.truncate > 0
-        && gt_random_unit(&f->random) < f->plan.truncate) {
+    if (k == MESSAGE && body_size > 1 && f->plan.truncate > 0 && gt_random_unit(&f->random) < f->plan.truncate) {
         f->cut++;
         body_size /= 2;
     }
     held *h = malloc(sizeof *h + head_size + body_size);
     if (!h)
         return;
-    *h = (held){ .to = l, .kind = k, .window = window, .cookie = cookie, .head_size = head_size,
-                 .body_size = body_size };
+    *h = (held){
+        .to = l, .kind = k, .window = window, .cookie = cookie, .head_size = head_size, .body_size = body_size
+    };
     h->due = f->plan.delay ? gt_now_ns() + gt_random_below(&f->random, 2 * f->plan.delay) : 0;
     if (head_size)
         memcpy(h->bytes, head, head_size);
@@ -137,8 +139,7 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
     f->count++;
 }
 
-static void on_message(void *up, const void *head, size_t head_size, const void *body,
-                       size_t body_size)
+static void on_message(void *up, const void *head, size_t head_size, const void *body, size_t body_size)
 {
     hold(up, MESSAGE, 0, NULL, head, head_size, body, body_size);
 }
@@ -193,11 +194,9 @@ static void deliver(held *h)
     faulty_link *l = h->to;
     const net_events *events = l->link.transport->events;
     switch (h->kind) {
-    case MESSAGE:
-        events->message(l->link.up, h->bytes, h->head_size, h->bytes + h->head_size, h->body_size);
-        break;
+    case MESSAGE: events->message(l->link.up, h->bytes, h->head_size, h->bytes + h->head_size, h->body_size); break;
     case PLACED: events->placed(l->link.up, h->window); break;
-    case DONE:   events->done(l->link.up, h->cookie); break;
+    case DONE: events->done(l->link.up, h->cookie); break;
     }
 }
 
@@ -210,9 +209,10 @@ static void faulty_progress(net_transport *transport, int *did)
         (*did)++;
         if (f->plan.fail && l->events >= f->plan.fail && !l->failed) {
             l->failed = 1;
-            f->transport.events->failed(l->link.up,
-                                        gt_fail(GT_PEER, "the link to rank %d broke, as the knob "
-                                                "'fault' wants it", l->link.peer));
+            f->transport.events->failed(l->link.up, gt_fail(GT_PEER,
+                                                            "the link to rank %d broke, as the knob "
+                                                            "'fault' wants it",
+                                                            l->link.peer));
         }
         if (!l->failed)
             deliver(h);
@@ -233,9 +233,8 @@ static void faulty_close(net_transport *transport)
     free(f);
 }
 
-static gt_status open_around(const net_transport_ops *inner, const net_transport_ops *outer,
-                             net_transport **out, net_job *job, net_memory_set *memory,
-                             const net_events *events, int poll_fd)
+static gt_status open_around(const net_transport_ops *inner, const net_transport_ops *outer, net_transport **out,
+                             net_job *job, net_memory_set *memory, const net_events *events, int poll_fd)
 {
     *out = NULL;
     faulty *f = calloc(1, sizeof *f);
@@ -255,8 +254,8 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
     return GT_OK;
 }
 
-static gt_status faulty_offer(net_transport *transport, int peer, int leads, void *up,
-                              net_link **link, unsigned char *offer, size_t *size)
+static gt_status faulty_offer(net_transport *transport, int peer, int leads, void *up, net_link **link,
+                              unsigned char *offer, size_t *size)
 {
     faulty *f = (faulty *)transport;
     *link = NULL;
@@ -283,8 +282,8 @@ static const net_transport_ops *ops_of(net_link *link)
     return ((faulty *)link->transport)->inner->ops;
 }
 
-static gt_status faulty_connect(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                                unsigned char *offer, size_t *size, int *again, int *stream)
+static gt_status faulty_connect(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                                size_t *size, int *again, int *stream)
 {
     return ops_of(link)->connect(inner_of(link), theirs, theirs_size, offer, size, again, stream);
 }
@@ -311,14 +310,12 @@ static void faulty_disconnect(net_link *link)
     free(link);
 }
 
-static gt_status faulty_send(net_link *link, const void *head, size_t head_size, const void *body,
-                             size_t body_size)
+static gt_status faulty_send(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size)
 {
     return ops_of(link)->send(inner_of(link), head, head_size, body, body_size);
 }
 
-static gt_status faulty_expose(net_link *link, uint32_t window, net_sink sink,
-                               unsigned char *descriptor, size_t *size)
+static gt_status faulty_expose(net_link *link, uint32_t window, net_sink sink, unsigned char *descriptor, size_t *size)
 {
     return ops_of(link)->expose(inner_of(link), window, sink, descriptor, size);
 }
@@ -326,8 +323,7 @@ static gt_status faulty_expose(net_link *link, uint32_t window, net_sink sink,
 static gt_status faulty_put(net_link *link, const void *data, size_t size, uint32_t window,
                             const unsigned char *descriptor, size_t descriptor_size, void *cookie)
 {
-    return ops_of(link)->put(inner_of(link), data, size, window, descriptor, descriptor_size,
-                             cookie);
+    return ops_of(link)->put(inner_of(link), data, size, window, descriptor, descriptor_size, cookie);
 }
 
 static int faulty_arm(net_transport *transport)
@@ -372,22 +368,36 @@ static int faulty_counter(net_transport *transport, int index, const char **name
     return 1;
 }
 
-static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd);
-static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd);
+static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd);
+static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd);
 #ifdef GT_VERBS
-static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory,
-                            const net_events *events, int poll_fd);
+static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                            int poll_fd);
 #endif
 
 #define AROUND(NAME, OPEN) \
-    { .name = NAME, .open = OPEN, .close = faulty_close, .offer = faulty_offer, \
-      .connect = faulty_connect, .disconnect = faulty_disconnect, .send = faulty_send, \
-      .expose = faulty_expose, .put = faulty_put, .progress = faulty_progress, \
-      .arm = faulty_arm, .disarm = faulty_disarm, .start = faulty_start, \
-      .flush = faulty_flush, .describe = faulty_describe, .counter = faulty_counter }
-static const struct { const net_transport_ops *inner; net_transport_ops outer; } wrapped[] = {
+    { .name = NAME, \
+      .open = OPEN, \
+      .close = faulty_close, \
+      .offer = faulty_offer, \
+      .connect = faulty_connect, \
+      .disconnect = faulty_disconnect, \
+      .send = faulty_send, \
+      .expose = faulty_expose, \
+      .put = faulty_put, \
+      .progress = faulty_progress, \
+      .arm = faulty_arm, \
+      .disarm = faulty_disarm, \
+      .start = faulty_start, \
+      .flush = faulty_flush, \
+      .describe = faulty_describe, \
+      .counter = faulty_counter }
+static const struct {
+    const net_transport_ops *inner;
+    net_transport_ops outer;
+} wrapped[] = {
     { &net_shm, AROUND("shm", open_shm) },
     { &net_tcp, AROUND("tcp", open_tcp) },
 #ifdef GT_VERBS
@@ -396,28 +406,27 @@ static const struct { const net_transport_ops *inner; net_transport_ops outer; }
 };
 enum { WRAPPED = sizeof wrapped / sizeof *wrapped };
 
-static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd)
+static gt_status open_shm(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd)
 {
     return open_around(&net_shm, &wrapped[0].outer, out, job, memory, events, poll_fd);
 }
 
-static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd)
+static gt_status open_tcp(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd)
 {
     return open_around(&net_tcp, &wrapped[1].outer, out, job, memory, events, poll_fd);
 }
 
 #ifdef GT_VERBS
-static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory,
-                            const net_events *events, int poll_fd)
+static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                            int poll_fd)
 {
     return open_around(&net_verbs, &wrapped[2].outer, out, job, memory, events, poll_fd);
 }
 #endif
 
-gt_status net_faulty_wrap(const net_transport_ops *inner, const net_config *config,
-                          const net_transport_ops **out)
+gt_status net_faulty_wrap(const net_transport_ops *inner, const net_config *config, const net_transport_ops **out)
 {
     plan p;
     gt_status st = parse(&p, config->fault);

@@ -78,10 +78,8 @@ void net_memory_set_release(net_memory_set *s)
     free(s);
 }
 
-gt_status net_memory_hook(net_memory_set *s, int index,
-                          gt_status (*add)(void *context, net_memory *m, void **slot),
-                          void (*drop)(void *context, net_memory *m, void *slot),
-                          void *context)
+gt_status net_memory_hook(net_memory_set *s, int index, gt_status (*add)(void *context, net_memory *m, void **slot),
+                          void (*drop)(void *context, net_memory *m, void *slot), void *context)
 {
     assert(index >= 0 && index < NET_MEMORY_HOOKS && !s->hooks[index].add);
     s->hooks[index] = (hook){ add, drop, context };
@@ -109,17 +107,14 @@ static gt_status map(net_memory *m)
     const size_t size = whole_pages(m->size);
     m->fd = memfd_create("geartrain", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (m->fd < 0)
-        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size,
-                       strerror(errno));
+        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size, strerror(errno));
     const int refused = posix_fallocate(m->fd, 0, (off_t)size);
     if (refused)
-        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size,
-                       strerror(refused));
+        return gt_fail(GT_NO_MEMORY, "cannot make an arena of %zu bytes: %s", m->size, strerror(refused));
     fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, m->fd, 0);
     if (p == MAP_FAILED)
-        return gt_fail(GT_NO_MEMORY, "cannot map an arena of %zu bytes: %s", m->size,
-                       strerror(errno));
+        return gt_fail(GT_NO_MEMORY, "cannot map an arena of %zu bytes: %s", m->size, strerror(errno));
     m->data = p;
     return GT_OK;
 }

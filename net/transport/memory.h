@@ -31,10 +31,8 @@ void net_memory_set_release(net_memory_set *s);     /* frees what is left in it 
 
 /* A transport's hooks: `add` fills *slot (an error fails the allocation with its sentence),
  * `drop` undoes it. Existing arenas are added at once. Returns nothing but errors. */
-gt_status net_memory_hook(net_memory_set *s, int index,
-                          gt_status (*add)(void *context, net_memory *m, void **slot),
-                          void (*drop)(void *context, net_memory *m, void *slot),
-                          void *context);
+gt_status net_memory_hook(net_memory_set *s, int index, gt_status (*add)(void *context, net_memory *m, void **slot),
+                          void (*drop)(void *context, net_memory *m, void *slot), void *context);
 void net_memory_unhook(net_memory_set *s, int index);
 
 gt_status net_memory_make(net_memory_set *s, size_t size, net_memory **out);

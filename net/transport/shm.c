@@ -47,11 +47,9 @@ void shm_report_done(shm_link *l, void *cookie)
 
 /* ---- sending --------------------------------------------------------------------------- */
 
-static gt_status shm_send(net_link *link, const void *head, size_t head_size, const void *body,
-                          size_t body_size)
+static gt_status shm_send(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size)
 {
-    const shm_record r = { .kind = RECORD_MESSAGE, .payload = head_size + body_size,
-                           .head_size = (uint32_t)head_size };
+    const shm_record r = { .kind = RECORD_MESSAGE, .payload = head_size + body_size, .head_size = (uint32_t)head_size };
     return shm_ring_write((shm_link *)link, &r, head, head_size, body, body_size);
 }
 
@@ -63,8 +61,7 @@ static gt_status shm_put(net_link *link, const void *data, size_t size, uint32_t
     (void)descriptor;
     (void)descriptor_size;
     shm_record r = { .window = number, .size = size, .cookie = (uint64_t)(uintptr_t)cookie };
-    net_memory *m = size > SHM_SMALL_PUT && t->allow_map
-                        ? net_memory_find(t->transport.memory, data, size) : NULL;
+    net_memory *m = size > SHM_SMALL_PUT && t->allow_map ? net_memory_find(t->transport.memory, data, size) : NULL;
     if (m && m->fd >= 0) {
         r.kind = RECORD_PULL_MAP;
         r.arena = m->id;
@@ -81,8 +78,7 @@ static gt_status shm_put(net_link *link, const void *data, size_t size, uint32_t
     return shm_ring_put(l, &r, data, size, cookie);
 }
 
-static gt_status shm_expose(net_link *link, uint32_t number, net_sink sink,
-                            unsigned char *descriptor, size_t *size)
+static gt_status shm_expose(net_link *link, uint32_t number, net_sink sink, unsigned char *descriptor, size_t *size)
 {
     (void)descriptor;
     *size = 0;
@@ -94,8 +90,8 @@ static gt_status shm_expose(net_link *link, uint32_t number, net_sink sink,
 static void take_piece(shm_link *l, const shm_record *r, const unsigned char *payload, int *did)
 {
     net_window *w = net_windows_find(&l->windows, r->window);
-    if (!w || !r->payload || r->payload > w->sink.size - w->got
-        || (w->sink.reduce && r->payload % w->sink.grain) || shm_pull_holds(l, r->window)) {
+    if (!w || !r->payload || r->payload > w->sink.size - w->got || (w->sink.reduce && r->payload % w->sink.grain)
+        || shm_pull_holds(l, r->window)) {
         shm_fail(l, "it sent data that nobody asked for");
         return;
     }
@@ -127,16 +123,10 @@ void shm_take_record(shm_link *l, const shm_record *r, const unsigned char *payl
         (*did)++;
         shm_pull_begin(l, r);
         break;
-    case RECORD_GOT:
-        shm_report_done(l, (void *)(uintptr_t)r->cookie);
-        break;
-    case RECORD_FREED:
-        shm_pull_forget(l, r->arena);
-        break;
-    case RECORD_PAD:
-        break;
-    default:
-        shm_fail(l, "it sent a record of an unknown kind");
+    case RECORD_GOT: shm_report_done(l, (void *)(uintptr_t)r->cookie); break;
+    case RECORD_FREED: shm_pull_forget(l, r->arena); break;
+    case RECORD_PAD: break;
+    default: shm_fail(l, "it sent a record of an unknown kind");
     }
 }
 
@@ -193,8 +183,7 @@ static int shm_arm(net_transport *transport)
         if (atomic_load_explicit(&l->inbox->head, memory_order_acquire)
             != atomic_load_explicit(&l->inbox->tail, memory_order_relaxed))
             return 1;
-        if (l->queue && (!l->started || atomic_load_explicit(&l->outbox->tail, memory_order_acquire)
-                                            != l->seen_tail))
+        if (l->queue && (!l->started || atomic_load_explicit(&l->outbox->tail, memory_order_acquire) != l->seen_tail))
             return 1;
     }
     return 0;
@@ -255,8 +244,8 @@ static void drop_memory(void *context, net_memory *m, void *slot)
             shm_fail(l, "no memory for the word that an arena is freed");
 }
 
-static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *memory,
-                           const net_events *events, int poll_fd)
+static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                           int poll_fd)
 {
     *out = NULL;
     shm_transport *t = calloc(1, sizeof *t);
@@ -298,9 +287,13 @@ static void shm_describe(net_link *link, char *out, size_t size)
 static int shm_counter(net_transport *transport, int index, const char **name, uint64_t *value)
 {
     const shm_transport *t = (const shm_transport *)transport;
-    const struct { const char *name; uint64_t value; } all[] = {
-        { "bytes copied into rings", t->copied }, { "bytes read from arenas", t->mapped },
-        { "bytes read from processes", t->vm_read }, { "peers woken", t->doorbells } };
+    const struct {
+        const char *name;
+        uint64_t value;
+    } all[] = { { "bytes copied into rings", t->copied },
+                { "bytes read from arenas", t->mapped },
+                { "bytes read from processes", t->vm_read },
+                { "peers woken", t->doorbells } };
     if (index < 0 || (size_t)index >= sizeof all / sizeof *all)
         return 0;
     *name = all[index].name;
@@ -309,7 +302,19 @@ static int shm_counter(net_transport *transport, int index, const char **name, u
 }
 
 const net_transport_ops net_shm = {
-    .name = "shm", .open = shm_open_, .close = shm_close, .offer = shm_offer,
-    .connect = shm_connect, .disconnect = shm_disconnect, .send = shm_send, .expose = shm_expose,
-    .put = shm_put, .progress = shm_progress, .arm = shm_arm, .disarm = shm_disarm,
-    .start = shm_start, .describe = shm_describe, .counter = shm_counter };
+    .name = "shm",
+    .open = shm_open_,
+    .close = shm_close,
+    .offer = shm_offer,
+    .connect = shm_connect,
+    .disconnect = shm_disconnect,
+    .send = shm_send,
+    .expose = shm_expose,
+    .put = shm_put,
+    .progress = shm_progress,
+    .arm = shm_arm,
+    .disarm = shm_disarm,
+    .start = shm_start,
+    .describe = shm_describe,
+    .counter = shm_counter
+};

@@ -73,8 +73,8 @@ static gt_status make_inbox(shm_link *l)
     return GT_OK;
 }
 
-gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **link,
-                    unsigned char *bytes, size_t *size)
+gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *bytes,
+                    size_t *size)
 {
     (void)leads;
     *link = NULL;
@@ -93,8 +93,10 @@ gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **
         shm_disconnect(&l->link);
         return st;
     }
-    const offer o = { me->host_id, l->size, l->nonce, (uint64_t)(uintptr_t)&l->nonce, l->nonce,
-                      (uint32_t)getpid(), (uint32_t)l->inbox_fd };
+    const offer o = {
+        me->host_id,          l->size, l->nonce, (uint64_t)(uintptr_t)&l->nonce, l->nonce, (uint32_t)getpid(),
+        (uint32_t)l->inbox_fd
+    };
     memcpy(bytes, &o, sizeof o);
     *size = sizeof o;
     *link = &l->link;
@@ -106,13 +108,14 @@ static gt_status map_outbox(shm_link *l, const offer *o)
     size_t size = 0;
     shm_ring *r = (shm_ring *)(void *)shm_map_theirs(o->pid, o->inbox_fd, &size);
     if (!r)
-        return gt_fail(GT_UNSUPPORTED, "cannot open memory of process %u (%s); another container "
-                       "or another user?", (unsigned)o->pid, strerror(errno));
-    if (size != SHM_HEADER + o->size || o->size & (o->size - 1) || o->size < 64 * 1024
-        || r->size != o->size || r->nonce != o->nonce) {
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot open memory of process %u (%s); another container "
+                       "or another user?",
+                       (unsigned)o->pid, strerror(errno));
+    if (size != SHM_HEADER + o->size || o->size & (o->size - 1) || o->size < 64 * 1024 || r->size != o->size
+        || r->nonce != o->nonce) {
         munmap(r, size);
-        return gt_fail(GT_UNSUPPORTED, "process %u is another one in this container",
-                       (unsigned)o->pid);
+        return gt_fail(GT_UNSUPPORTED, "process %u is another one in this container", (unsigned)o->pid);
     }
     l->outbox = r;
     l->outbox_data = (unsigned char *)r + SHM_HEADER;
@@ -126,13 +129,12 @@ static int can_read_process(const offer *o)
     uint64_t seen = 0;
     const struct iovec mine = { &seen, sizeof seen };
     const struct iovec theirs = { (void *)(uintptr_t)o->address, sizeof seen };
-    return process_vm_readv((pid_t)o->pid, &mine, 1, &theirs, 1, 0) == (ssize_t)sizeof seen
-           && seen == o->magic;
+    return process_vm_readv((pid_t)o->pid, &mine, 1, &theirs, 1, 0) == (ssize_t)sizeof seen && seen == o->magic;
 }
 
 /* First round: the peer's inbox. Second: may the peer read our memory? */
-gt_status shm_connect(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                      unsigned char *bytes, size_t *size, int *again, int *stream)
+gt_status shm_connect(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *bytes,
+                      size_t *size, int *again, int *stream)
 {
     shm_link *l = (shm_link *)link;
     shm_transport *t = shm_of(l);

@@ -81,7 +81,11 @@ typedef struct shm_pull {       /* of a put that lies in the peer's memory      
     const unsigned char *mapped;
 } shm_pull;
 
-typedef struct shm_mapping { uint32_t arena; unsigned char *data; size_t size; } shm_mapping;
+typedef struct shm_mapping {
+    uint32_t arena;
+    unsigned char *data;
+    size_t size;
+} shm_mapping;
 
 typedef struct shm_link {
     net_link link;
@@ -132,11 +136,9 @@ void shm_take_record(shm_link *l, const shm_record *r, const unsigned char *payl
 
 /* shm_ring.c */
 /* A record with a and b behind it goes out, now or by shm_ring_drain(); they are copied. */
-gt_status shm_ring_write(shm_link *l, const shm_record *r, const void *a, size_t a_size,
-                         const void *b, size_t b_size);
+gt_status shm_ring_write(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b, size_t b_size);
 /* `data` goes out in pieces, each with the head *r, and `cookie` is reported behind the last. */
-gt_status shm_ring_put(shm_link *l, const shm_record *r, const void *data, size_t size,
-                       void *cookie);
+gt_status shm_ring_put(shm_link *l, const shm_record *r, const void *data, size_t size, void *cookie);
 void shm_ring_drain(shm_link *l, int *did);
 void shm_ring_read(shm_link *l, int *did);
 void shm_ring_clear(shm_link *l);           /* what is still to go out */
@@ -144,7 +146,7 @@ void shm_ring_clear(shm_link *l);           /* what is still to go out */
 /* shm_pull.c */
 void shm_pull_begin(shm_link *l, const shm_record *r);
 /* 1: a pull fills this window, so nothing else may. */
-int  shm_pull_holds(const shm_link *l, uint32_t window);
+int shm_pull_holds(const shm_link *l, uint32_t window);
 void shm_pull_progress(shm_link *l, int *did);
 void shm_pull_forget(shm_link *l, uint32_t arena);
 void shm_pull_clear(shm_link *l);           /* pulls under way and mapped arenas */
@@ -152,10 +154,10 @@ void shm_pull_clear(shm_link *l);           /* pulls under way and mapped arenas
 unsigned char *shm_map_theirs(uint32_t pid, uint32_t number, size_t *size);
 
 /* shm_link.c: see net_transport_ops */
-gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **link,
-                    unsigned char *bytes, size_t *size);
-gt_status shm_connect(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                      unsigned char *bytes, size_t *size, int *again, int *stream);
+gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *bytes,
+                    size_t *size);
+gt_status shm_connect(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *bytes,
+                      size_t *size, int *again, int *stream);
 void shm_start(net_link *link, int *stream);
 void shm_disconnect(net_link *link);
 

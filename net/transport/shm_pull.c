@@ -89,8 +89,7 @@ void shm_pull_begin(shm_link *l, const shm_record *r)
         shm_fail(l, "no memory for a copy from another rank's memory");
         return;
     }
-    *p = (shm_pull){ .window = r->window, .kind = r->kind, .at = r->address, .left = r->size,
-                 .cookie = r->cookie };
+    *p = (shm_pull){ .window = r->window, .kind = r->kind, .at = r->address, .left = r->size, .cookie = r->cookie };
     if (r->kind == RECORD_PULL_MAP) {
         const shm_mapping *m = arena_of(l, r->arena, r->fd);
         if (!m || r->address > m->size || r->size > m->size - r->address) {

@@ -65,8 +65,7 @@ static void publish(shm_link *l)
 }
 
 /* One record in whole: 1 if there was room. */
-static int write_record(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b,
-                        size_t b_size)
+static int write_record(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b, size_t b_size)
 {
     unsigned char *at = room(l, a_size + b_size);
     if (!at)
@@ -81,8 +80,8 @@ static int write_record(shm_link *l, const shm_record *r, const void *a, size_t 
     return 1;
 }
 
-static gt_status keep(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b,
-                      size_t b_size, const void *data, size_t left, void *cookie)
+static gt_status keep(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b, size_t b_size,
+                      const void *data, size_t left, void *cookie)
 {
     shm_piece *p = malloc(sizeof *p + a_size + b_size);
     if (!p)
@@ -97,16 +96,14 @@ static gt_status keep(shm_link *l, const shm_record *r, const void *a, size_t a_
     return GT_OK;
 }
 
-gt_status shm_ring_write(shm_link *l, const shm_record *r, const void *a, size_t a_size,
-                         const void *b, size_t b_size)
+gt_status shm_ring_write(shm_link *l, const shm_record *r, const void *a, size_t a_size, const void *b, size_t b_size)
 {
     if (!l->queue && write_record(l, r, a, a_size, b, b_size))
         return GT_OK;
     return keep(l, r, a, a_size, b, b_size, NULL, 0, NULL);
 }
 
-gt_status shm_ring_put(shm_link *l, const shm_record *r, const void *data, size_t size,
-                       void *cookie)
+gt_status shm_ring_put(shm_link *l, const shm_record *r, const void *data, size_t size, void *cookie)
 {
     return keep(l, r, NULL, 0, NULL, 0, data, size, cookie);
 }
@@ -136,8 +133,7 @@ void shm_ring_drain(shm_link *l, int *did)
     while (l->queue && !l->broken) {
         shm_piece *p = l->queue;
         const size_t before = p->left;
-        if (p->left ? !write_pieces(l, p, &budget)
-                    : !write_record(l, &p->r, p->data, (size_t)p->r.payload, NULL, 0)) {
+        if (p->left ? !write_pieces(l, p, &budget) : !write_record(l, &p->r, p->data, (size_t)p->r.payload, NULL, 0)) {
             *did += p->left != before;
             return;
         }

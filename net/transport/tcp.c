@@ -32,7 +32,10 @@ typedef struct frame {
     uint64_t size;                  /* bytes that follow                               */
 } frame;
 
-typedef struct bytes { unsigned char *data; size_t size, at, room; } bytes;
+typedef struct bytes {
+    unsigned char *data;
+    size_t size, at, room;
+} bytes;
 
 typedef struct put {
     struct put *next;
@@ -83,8 +86,8 @@ static void tcp_close(net_transport *t)
     free(self);
 }
 
-static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd)
+static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd)
 {
     *out = NULL;
     tcp *t = calloc(1, sizeof *t);
@@ -132,8 +135,8 @@ static void tcp_disconnect(net_link *link)
     free(l);
 }
 
-static gt_status tcp_offer(net_transport *t, int peer, int leads, void *up, net_link **link,
-                           unsigned char *offer, size_t *size)
+static gt_status tcp_offer(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *offer,
+                           size_t *size)
 {
     (void)leads;
     (void)offer;
@@ -169,8 +172,8 @@ static void set_options(int fd, const net_config *config)
     }
 }
 
-static gt_status tcp_connect(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                             unsigned char *offer, size_t *size, int *again, int *stream)
+static gt_status tcp_connect(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                             size_t *size, int *again, int *stream)
 {
     tcp_link *l = (tcp_link *)link;
     tcp *t = tcp_of(l);
@@ -279,8 +282,7 @@ static void push(tcp_link *l)
             begin_piece(l);
         if (l->broken)
             return;
-        struct iovec v[2] = { { l->small.data + l->small.at, l->small.size - l->small.at },
-                              { NULL, 0 } };
+        struct iovec v[2] = { { l->small.data + l->small.at, l->small.size - l->small.at }, { NULL, 0 } };
         if (l->piece)
             v[1] = (struct iovec){ (void *)(uintptr_t)l->first->data, l->piece };
         struct msghdr m = { .msg_iov = v, .msg_iovlen = l->piece ? 2 : 1 };
@@ -305,8 +307,7 @@ static void push(tcp_link *l)
     }
 }
 
-static gt_status tcp_send(net_link *link, const void *head, size_t head_size, const void *body,
-                          size_t body_size)
+static gt_status tcp_send(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size)
 {
     tcp_link *l = (tcp_link *)link;
     bytes *b = l->piece ? &l->later : &l->small;
@@ -343,8 +344,7 @@ static gt_status tcp_put(net_link *link, const void *data, size_t size, uint32_t
 
 /* ---- receiving ------------------------------------------------------------------------- */
 
-static gt_status tcp_expose(net_link *link, uint32_t number, net_sink sink,
-                            unsigned char *descriptor, size_t *size)
+static gt_status tcp_expose(net_link *link, uint32_t number, net_sink sink, unsigned char *descriptor, size_t *size)
 {
     (void)descriptor;
     *size = 0;
@@ -407,8 +407,8 @@ static int take_frame(tcp_link *l, int *did)
         begin_data(l, &f);
         return 1;
     }
-    if (f.kind != FRAME_MESSAGE || !f.head_size || f.head_size > NET_MESSAGE
-        || f.size < f.head_size || f.size - f.head_size > t->config->eager) {
+    if (f.kind != FRAME_MESSAGE || !f.head_size || f.head_size > NET_MESSAGE || f.size < f.head_size
+        || f.size - f.head_size > t->config->eager) {
         fail(l, GT_PEER, "understand", "it sent a frame that makes no sense");
         return 0;
     }
@@ -417,8 +417,7 @@ static int take_frame(tcp_link *l, int *did)
     const unsigned char *head = l->input + l->at + sizeof f;
     l->at += sizeof f + (size_t)f.size;
     (*did)++;
-    t->events->message(l->link.up, head, f.head_size, head + f.head_size,
-                       (size_t)f.size - f.head_size);
+    t->events->message(l->link.up, head, f.head_size, head + f.head_size, (size_t)f.size - f.head_size);
     return 1;
 }
 
@@ -513,8 +512,8 @@ static void serve(tcp_link *l, int *did)
     if (l->broken && !l->reported) {
         l->reported = 1;
         (*did)++;
-        l->link.transport->events->failed(
-            l->link.up, gt_fail(l->broken, "%s", l->why ? l->why : "a tcp connection failed"));
+        l->link.transport->events->failed(l->link.up,
+                                          gt_fail(l->broken, "%s", l->why ? l->why : "a tcp connection failed"));
     }
 }
 
@@ -560,9 +559,13 @@ static void tcp_describe(net_link *link, char *out, size_t size)
 static int tcp_counter(net_transport *transport, int index, const char **name, uint64_t *value)
 {
     const tcp *t = (const tcp *)transport;
-    const struct { const char *name; uint64_t value; } all[] = {
-        { "sent bytes", t->sent_bytes }, { "received bytes", t->received_bytes },
-        { "send calls", t->send_calls }, { "receive calls", t->receive_calls } };
+    const struct {
+        const char *name;
+        uint64_t value;
+    } all[] = { { "sent bytes", t->sent_bytes },
+                { "received bytes", t->received_bytes },
+                { "send calls", t->send_calls },
+                { "receive calls", t->receive_calls } };
     if (index < 0 || (size_t)index >= sizeof all / sizeof *all)
         return 0;
     *name = all[index].name;
@@ -571,7 +574,19 @@ static int tcp_counter(net_transport *transport, int index, const char **name, u
 }
 
 const net_transport_ops net_tcp = {
-    .name = "tcp", .open = tcp_open, .close = tcp_close, .offer = tcp_offer,
-    .connect = tcp_connect, .disconnect = tcp_disconnect, .send = tcp_send, .expose = tcp_expose,
-    .put = tcp_put, .progress = tcp_progress, .arm = tcp_arm, .disarm = tcp_disarm,
-    .flush = tcp_flush, .describe = tcp_describe, .counter = tcp_counter };
+    .name = "tcp",
+    .open = tcp_open,
+    .close = tcp_close,
+    .offer = tcp_offer,
+    .connect = tcp_connect,
+    .disconnect = tcp_disconnect,
+    .send = tcp_send,
+    .expose = tcp_expose,
+    .put = tcp_put,
+    .progress = tcp_progress,
+    .arm = tcp_arm,
+    .disarm = tcp_disarm,
+    .flush = tcp_flush,
+    .describe = tcp_describe,
+    .counter = tcp_counter
+};

@@ -50,8 +50,7 @@ typedef struct net_link net_link;
 /* To whoever is above. `up` is what link_open was given. */
 typedef struct net_events {
     /* A whole message; the bytes are gone after the call. */
-    void (*message)(void *up, const void *head, size_t head_size, const void *body,
-                    size_t body_size);
+    void (*message)(void *up, const void *head, size_t head_size, const void *body, size_t body_size);
     /* All bytes of the put to this window are in its sink; the window is closed. */
     void (*placed)(void *up, uint32_t window);
     /* The data of a put may be used again. */
@@ -66,8 +65,7 @@ typedef struct net_transport_ops {
     const char *name;
     /* Looks for hardware. GT_UNSUPPORTED, with a sentence for the curious, where this
      * transport cannot work in this process; that is no failure of the job. */
-    gt_status (*open)(net_transport **out, net_job *job, net_memory_set *memory,
-                      const net_events *events, int poll_fd);
+    gt_status (*open)(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events, int poll_fd);
     void (*close)(net_transport *t);
 
     /* A link to `peer` is made in steps; `leads` is 1 on exactly one end. offer: writes up to
@@ -77,24 +75,22 @@ typedef struct net_transport_ops {
      * both ends with the peer's. `stream` is the authenticated socket of the pair; it stays the
      * communicator's unless connect takes it over (*stream = -1), which also says that the link
      * needs no probe. */
-    gt_status (*offer)(net_transport *t, int peer, int leads, void *up, net_link **link,
-                       unsigned char *offer, size_t *size);
-    gt_status (*connect)(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                         unsigned char *offer, size_t *size, int *again, int *stream);
+    gt_status (*offer)(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *offer,
+                       size_t *size);
+    gt_status (*connect)(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                         size_t *size, int *again, int *stream);
     void (*disconnect)(net_link *link);      /* frees it in any state */
 
     /* Small messages: head 1..NET_MESSAGE bytes and body 0..config->eager; copied before it
      * returns. What the wire cannot take now is kept and goes out by progress(). */
-    gt_status (*send)(net_link *link, const void *head, size_t head_size, const void *body,
-                      size_t body_size);
+    gt_status (*send)(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size);
     /* Opens a window for one put of exactly sink.size > 0 bytes. Window numbers are the
      * caller's, unique on this link while open. */
-    gt_status (*expose)(net_link *link, uint32_t window, net_sink sink,
-                        unsigned char *descriptor, size_t *size);
+    gt_status (*expose)(net_link *link, uint32_t window, net_sink sink, unsigned char *descriptor, size_t *size);
     /* Sends `size` bytes into a window; the descriptor came from the peer (untrusted: checked
      * here). `data` is left alone until done(cookie). */
-    gt_status (*put)(net_link *link, const void *data, size_t size, uint32_t window,
-                     const unsigned char *descriptor, size_t descriptor_size, void *cookie);
+    gt_status (*put)(net_link *link, const void *data, size_t size, uint32_t window, const unsigned char *descriptor,
+                     size_t descriptor_size, void *cookie);
 
     /* Does what can be done now and delivers events; *did counts them. Bounded: about 1 MiB of
      * copying a link and call. */
@@ -138,7 +134,6 @@ extern const net_transport_ops net_shm, net_tcp, net_verbs;
 
 /* Wraps a transport so that it misbehaves as `config->fault` says, for tests; see faulty.c.
  * The result is used like the one it wraps. */
-gt_status net_faulty_wrap(const net_transport_ops *inner, const net_config *config,
-                          const net_transport_ops **out);
+gt_status net_faulty_wrap(const net_transport_ops *inner, const net_config *config, const net_transport_ops **out);
 
 #endif

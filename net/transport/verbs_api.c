@@ -24,11 +24,10 @@ static char why[256];
 /* Symbols that have no place in the table as they are. */
 static struct {
     int (*query_port)(struct ibv_context *context, uint8_t port, struct _compat_ibv_port_attr *attr);
-    ssize_t (*query_gid_table)(struct ibv_context *context, struct ibv_gid_entry *entries,
-                               size_t room, uint32_t flags, size_t entry_size);
+    ssize_t (*query_gid_table)(struct ibv_context *context, struct ibv_gid_entry *entries, size_t room, uint32_t flags,
+                               size_t entry_size);
     struct ibv_mr *(*reg_mr)(struct ibv_pd *pd, void *data, size_t size, int access);
-    struct ibv_mr *(*reg_mr_iova2)(struct ibv_pd *pd, void *data, size_t size, uint64_t iova,
-                                   unsigned access);
+    struct ibv_mr *(*reg_mr_iova2)(struct ibv_pd *pd, void *data, size_t size, uint64_t iova, unsigned access);
     int (*fork_init)(void);
 } raw;
 
@@ -76,48 +75,54 @@ static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_
 
 static void load(void)
 {
-    const struct { const char *name; void *target; int optional; } symbols[] = {
-        { "ibv_get_device_list",     &library.get_device_list, 0 },
-        { "ibv_free_device_list",    &library.free_device_list, 0 },
-        { "ibv_get_device_name",     &library.get_device_name, 0 },
-        { "ibv_open_device",         &library.open_device, 0 },
-        { "ibv_close_device",        &library.close_device, 0 },
-        { "ibv_query_device",        &library.query_device, 0 },
-        { "ibv_query_port",          &raw.query_port, 0 },
-        { "_ibv_query_gid_table",    &raw.query_gid_table, 0 },
-        { "ibv_alloc_pd",            &library.alloc_pd, 0 },
-        { "ibv_dealloc_pd",          &library.dealloc_pd, 0 },
-        { "ibv_reg_mr",              &raw.reg_mr, 0 },
-        { "ibv_reg_mr_iova2",        &raw.reg_mr_iova2, 1 },
-        { "ibv_dereg_mr",            &library.dereg_mr, 0 },
+    const struct {
+        const char *name;
+        void *target;
+        int optional;
+    } symbols[] = {
+        { "ibv_get_device_list", &library.get_device_list, 0 },
+        { "ibv_free_device_list", &library.free_device_list, 0 },
+        { "ibv_get_device_name", &library.get_device_name, 0 },
+        { "ibv_open_device", &library.open_device, 0 },
+        { "ibv_close_device", &library.close_device, 0 },
+        { "ibv_query_device", &library.query_device, 0 },
+        { "ibv_query_port", &raw.query_port, 0 },
+        { "_ibv_query_gid_table", &raw.query_gid_table, 0 },
+        { "ibv_alloc_pd", &library.alloc_pd, 0 },
+        { "ibv_dealloc_pd", &library.dealloc_pd, 0 },
+        { "ibv_reg_mr", &raw.reg_mr, 0 },
+        { "ibv_reg_mr_iova2", &raw.reg_mr_iova2, 1 },
+        { "ibv_dereg_mr", &library.dereg_mr, 0 },
         { "ibv_create_comp_channel", &library.create_comp_channel, 0 },
         { "ibv_destroy_comp_channel", &library.destroy_comp_channel, 0 },
-        { "ibv_create_cq",           &library.create_cq, 0 },
-        { "ibv_destroy_cq",          &library.destroy_cq, 0 },
-        { "ibv_get_cq_event",        &library.get_cq_event, 0 },
-        { "ibv_ack_cq_events",       &library.ack_cq_events, 0 },
-        { "ibv_create_qp",           &library.create_qp, 0 },
-        { "ibv_modify_qp",           &library.modify_qp, 0 },
-        { "ibv_destroy_qp",          &library.destroy_qp, 0 },
-        { "ibv_create_ah",           &library.create_ah, 0 },
-        { "ibv_destroy_ah",          &library.destroy_ah, 0 },
-        { "ibv_get_async_event",     &library.get_async_event, 0 },
-        { "ibv_ack_async_event",     &library.ack_async_event, 0 },
-        { "ibv_wc_status_str",       &library.wc_status_str, 0 },
-        { "ibv_event_type_str",      &library.event_type_str, 0 },
-        { "ibv_fork_init",           &raw.fork_init, 1 },
+        { "ibv_create_cq", &library.create_cq, 0 },
+        { "ibv_destroy_cq", &library.destroy_cq, 0 },
+        { "ibv_get_cq_event", &library.get_cq_event, 0 },
+        { "ibv_ack_cq_events", &library.ack_cq_events, 0 },
+        { "ibv_create_qp", &library.create_qp, 0 },
+        { "ibv_modify_qp", &library.modify_qp, 0 },
+        { "ibv_destroy_qp", &library.destroy_qp, 0 },
+        { "ibv_create_ah", &library.create_ah, 0 },
+        { "ibv_destroy_ah", &library.destroy_ah, 0 },
+        { "ibv_get_async_event", &library.get_async_event, 0 },
+        { "ibv_ack_async_event", &library.ack_async_event, 0 },
+        { "ibv_wc_status_str", &library.wc_status_str, 0 },
+        { "ibv_event_type_str", &library.event_type_str, 0 },
+        { "ibv_fork_init", &raw.fork_init, 1 },
     };
     void *handle = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
         loaded = gt_fail(GT_UNSUPPORTED, "cannot use RDMA: libibverbs.so.1 does not load; install "
-                         "the packages libibverbs1 and ibverbs-providers if this machine has RDMA");
+                                         "the packages libibverbs1 and ibverbs-providers if this machine has RDMA");
         goto out;
     }
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *symbol = dlsym(handle, symbols[i].name);
         if (!symbol && !symbols[i].optional) {
-            loaded = gt_fail(GT_UNSUPPORTED, "cannot use RDMA: libibverbs.so.1 has no '%s'; update "
-                             "rdma-core to version 32 or later", symbols[i].name);
+            loaded = gt_fail(GT_UNSUPPORTED,
+                             "cannot use RDMA: libibverbs.so.1 has no '%s'; update "
+                             "rdma-core to version 32 or later",
+                             symbols[i].name);
             goto out;
         }
         memcpy(symbols[i].target, &symbol, sizeof symbol);

@@ -21,8 +21,7 @@ typedef struct net_verbs_api {
     int (*query_device)(struct ibv_context *context, struct ibv_device_attr *attr);
     int (*query_port)(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr);
     /* Valid entries of all ports only; the count, or -errno. */
-    ssize_t (*query_gid_table)(struct ibv_context *context, struct ibv_gid_entry *entries,
-                               size_t room);
+    ssize_t (*query_gid_table)(struct ibv_context *context, struct ibv_gid_entry *entries, size_t room);
     struct ibv_pd *(*alloc_pd)(struct ibv_context *context);
     int (*dealloc_pd)(struct ibv_pd *pd);
     struct ibv_mr *(*reg_mr)(struct ibv_pd *pd, void *data, size_t size, unsigned access);

@@ -65,9 +65,11 @@ gt_status net_verbs_hca_check(const char *spec)
         const size_t digits = colon ? strspn(colon + 1, "0123456789") : 0;
         if (!name || memchr(s, '^', size) || memchr(s, '=', size)
             || (colon && (!digits || digits > 3 || name + 1 + digits != size || atoi(colon + 1) < 1)))
-            return gt_fail(GT_MISUSE, "cannot understand hca '%s': expected names of devices, with "
+            return gt_fail(GT_MISUSE,
+                           "cannot understand hca '%s': expected names of devices, with "
                            "or without a port, like 'mlx5_0:1,mlx5_1'; '^' in front means all but "
-                           "these, '=' whole names", spec);
+                           "these, '=' whole names",
+                           spec);
         if (!s[size])
             return GT_OK;
         s += size + 1;
@@ -94,7 +96,7 @@ static int is_unset(const net_verbs_gid *g)
     static const unsigned char none[16];
     const unsigned char *low = g->raw + 8;
     return !memcmp(g->raw, none, 16) || (g->type != NET_VERBS_GID_IB && !memcmp(low, none, 8))
-        || (net_verbs_gid_is_ipv4(g) && !memcmp(g->raw + 12, none, 4));
+           || (net_verbs_gid_is_ipv4(g) && !memcmp(g->raw + 12, none, 4));
 }
 
 int net_verbs_gid_score(const net_verbs_gid *g, const char **reason)
@@ -112,10 +114,10 @@ int net_verbs_gid_score(const net_verbs_gid *g, const char **reason)
     }
     const int global = !net_verbs_gid_is_local(g), v2 = g->type == NET_VERBS_GID_V2;
     const int ipv4 = net_verbs_gid_is_ipv4(g);
-    static const char *const reasons[8] = {
-        "link-local, RoCE v1", "link-local IPv4, RoCE v1", "link-local, RoCE v2",
-        "link-local IPv4, RoCE v2", "global IPv6, RoCE v1", "IPv4, RoCE v1", "global IPv6, RoCE v2",
-        "IPv4, RoCE v2" };
+    static const char *const reasons[8] = { "link-local, RoCE v1",  "link-local IPv4, RoCE v1",
+                                            "link-local, RoCE v2",  "link-local IPv4, RoCE v2",
+                                            "global IPv6, RoCE v1", "IPv4, RoCE v1",
+                                            "global IPv6, RoCE v2", "IPv4, RoCE v2" };
     *reason = reasons[global * 4 + v2 * 2 + ipv4];
     return 1000 * (1 + global * 4 + v2 * 2 + ipv4) - g->index;
 }
@@ -124,8 +126,7 @@ int net_verbs_gids_sort(net_verbs_gid *gid, int count)
 {
     /* Insertion: a few entries, and equal ones keep their order. */
     for (int i = 1; i < count; i++)
-        for (int j = i; j > 0 && net_verbs_gid_score(&gid[j], NULL)
-                                     > net_verbs_gid_score(&gid[j - 1], NULL); j--) {
+        for (int j = i; j > 0 && net_verbs_gid_score(&gid[j], NULL) > net_verbs_gid_score(&gid[j - 1], NULL); j--) {
             const net_verbs_gid t = gid[j];
             gid[j] = gid[j - 1];
             gid[j - 1] = t;
@@ -159,8 +160,7 @@ int net_verbs_pair_score(const net_verbs_gid *a, const net_verbs_gid *b)
     const int common = common_bits(a, b);
     if (a->type == NET_VERBS_GID_IB)    /* its upper half is the subnet's number */
         return (common >= 64 ? 1000000 : 0) + (x < y ? x : y);
-    if (net_verbs_gid_is_ipv4(a) != net_verbs_gid_is_ipv4(b)
-        || net_verbs_gid_is_local(a) != net_verbs_gid_is_local(b))
+    if (net_verbs_gid_is_ipv4(a) != net_verbs_gid_is_ipv4(b) || net_verbs_gid_is_local(a) != net_verbs_gid_is_local(b))
         return 0;
     const int assumed = net_verbs_gid_is_ipv4(a) ? 96 + 24 : 64;
     const int prefix_a = a->prefix ? a->prefix : assumed, prefix_b = b->prefix ? b->prefix : assumed;
@@ -173,8 +173,7 @@ int net_verbs_pair_score(const net_verbs_gid *a, const net_verbs_gid *b)
 /* ---- rails ---------------------------------------------------------------------------------- */
 
 /* The pairs of GIDs of two ports, best first; returns the best score, 0 if there is none. */
-static int rank_pairs(const net_verbs_port_offer *a, const net_verbs_port_offer *b,
-                      net_verbs_rail_choice *out)
+static int rank_pairs(const net_verbs_port_offer *a, const net_verbs_port_offer *b, net_verbs_rail_choice *out)
 {
     int score[NET_VERBS_TRIES] = { 0 };
     out->tries = 0;
@@ -215,9 +214,8 @@ static void fill_rail(const net_verbs_ports *leader, const net_verbs_ports *othe
 
 /* The best pair of ports that are both still free: by score of their GIDs, then by speed, then by
  * position, which only breaks ties. */
-static int best_free(const net_verbs_ports *leader, const net_verbs_ports *other,
-                     const unsigned char *taken_a, const unsigned char *taken_b,
-                     net_verbs_rail_choice *out)
+static int best_free(const net_verbs_ports *leader, const net_verbs_ports *other, const unsigned char *taken_a,
+                     const unsigned char *taken_b, net_verbs_rail_choice *out)
 {
     int64_t best = 0;
     for (int i = 0; i < leader->ports; i++)
@@ -229,8 +227,7 @@ static int best_free(const net_verbs_ports *leader, const net_verbs_ports *other
             const int score = net_verbs_pair_score(&leader->port[i].gid[rail.tried[0].gid[0]],
                                                    &other->port[j].gid[rail.tried[0].gid[1]]);
             /* Which index a GID has is noise here: compare subnets and kinds only. */
-            const int64_t rank = ((int64_t)(score / 100000) << 32) + rail.speed / 16 * 16
-                + (i == j ? 8 : 1);
+            const int64_t rank = ((int64_t)(score / 100000) << 32) + rail.speed / 16 * 16 + (i == j ? 8 : 1);
             if (rank > best) {
                 best = rank;
                 *out = rail;

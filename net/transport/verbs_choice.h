@@ -35,7 +35,9 @@ enum { NET_VERBS_TRIES = 4 };
 typedef struct net_verbs_rail_choice {
     int port[2];                    /* of the leading end, of the other                      */
     int tries;
-    struct { uint8_t gid[2]; } tried[NET_VERBS_TRIES];      /* indices into the offers' gid[] */
+    struct {
+        uint8_t gid[2];
+    } tried[NET_VERBS_TRIES];      /* indices into the offers' gid[] */
     uint32_t speed;                 /* the slower end's                                      */
     uint8_t mtu;                    /* the smaller one                                       */
     uint8_t global;                 /* 1: packets carry a GRH                                */

@@ -52,8 +52,7 @@ static void fail_completion(net_verbs_link *link, const net_verbs_lane *lane, co
     link->failed = 1;
     link->flushed = wc->status == IBV_WC_WR_FLUSH_ERR;
     link->status = GT_PEER;
-    net_verbs_explain(lane, wc, is_receive ? NULL : &lane->sent[number % lane->depth], link->why,
-                      sizeof link->why);
+    net_verbs_explain(lane, wc, is_receive ? NULL : &lane->sent[number % lane->depth], link->why, sizeof link->why);
 }
 
 /* ---- completions ---------------------------------------------------------------------------- */
@@ -123,7 +122,8 @@ static void poll_rail(net_verbs_link *link, net_verbs_rail *rail, int *did)
         const int more = rail->has_kept;
         const int n = poll(rail, link->t->api, wc, BATCH);
         if (n < 0) {
-            net_verbs_link_fail(link, GT_PEER, "cannot poll a completion queue: its device has failed; "
+            net_verbs_link_fail(link, GT_PEER,
+                                "cannot poll a completion queue: its device has failed; "
                                 "check the kernel's log");
             return;
         }
@@ -142,8 +142,7 @@ int net_verbs_drain_rail(net_verbs_link *link, int r)
     const int n = rail->cq ? poll(rail, link->t->api, wc, BATCH) : 0;
     for (int i = 0; i < n; i++)
         take(link, &wc[i], 0, &ignored);
-    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs);
-         i++)
+    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs); i++)
         if (link->lane[i].posted != link->lane[i].done)
             return 0;
     return 1;

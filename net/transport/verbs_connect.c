@@ -33,7 +33,7 @@ enum { SLOT_BYTES = 512 << 10, FEWEST_SLOTS = 8, MOST_SLOTS = 64 };
 static size_t buffer_bytes(const net_verbs_link *link)
 {
     return (link->send_slots + link->receive_slots) * link->slot
-        + (size_t)NET_VERBS_HEAD * 2 * NET_VERBS_DATA_DEPTH * (size_t)(link->lanes - 1);
+           + (size_t)NET_VERBS_HEAD * 2 * NET_VERBS_DATA_DEPTH * (size_t)(link->lanes - 1);
 }
 
 uint64_t net_verbs_link_bytes(const net_config *config)
@@ -88,8 +88,7 @@ static gt_status say_queues(net_verbs_link *link, unsigned char *offer, size_t *
         net_verbs_rail *rail = &link->rail[r];
         gt_status st = net_verbs_rail_create(link, r);
         if (!st && !rail->probe.data)
-            st = make_pages(t, NET_VERBS_PROBE * 2, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE,
-                            &rail->probe);
+            st = make_pages(t, NET_VERBS_PROBE * 2, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE, &rail->probe);
         if (st)
             return st;
         mine.rail[r].open = 1;
@@ -125,9 +124,10 @@ static gt_status choose(net_verbs_link *link)
     link->rails = link->leads ? net_verbs_rails_choose(&ours, &link->theirs, choice)
                               : net_verbs_rails_choose(&link->theirs, &ours, choice);
     if (!link->rails)
-        return gt_fail(GT_UNSUPPORTED, "cannot use verbs with %s: no port of ours (%s:%d, ...) shares a "
-                       "fabric, an address family and a RoCE version with one of its", peer,
-                       t->device[t->port[0].device].name, t->port[0].number);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot use verbs with %s: no port of ours (%s:%d, ...) shares a "
+                       "fabric, an address family and a RoCE version with one of its",
+                       peer, t->device[t->port[0].device].name, t->port[0].number);
     link->pairs = ours.pairs < link->theirs.pairs ? ours.pairs : link->theirs.pairs;
     link->immediate = ours.immediate && link->theirs.immediate;
     link->lanes = 1 + link->rails * link->pairs;
@@ -142,8 +142,8 @@ static gt_status choose(net_verbs_link *link)
 }
 
 /* Takes the peer's queues and brings ours up to them; what fails is the verdict. */
-static gt_status raise_all(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size,
-                           unsigned char *offer, size_t *size)
+static gt_status raise_all(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                           size_t *size)
 {
     net_verbs_queues peer;
     net_verbs_verdict mine = { .rails = (uint8_t)link->rails };
@@ -151,8 +151,10 @@ static gt_status raise_all(net_verbs_link *link, const unsigned char *theirs, si
     if (st)
         return st;
     if (peer.rails != link->rails || peer.lanes != link->lanes)
-        return gt_fail(GT_FORMAT, "cannot use verbs: the peer chose %d rails and %d queue pairs, we "
-                       "%d and %d", peer.rails, peer.lanes, link->rails, link->lanes);
+        return gt_fail(GT_FORMAT,
+                       "cannot use verbs: the peer chose %d rails and %d queue pairs, we "
+                       "%d and %d",
+                       peer.rails, peer.lanes, link->rails, link->lanes);
     for (int i = 0; i < link->lanes; i++) {
         net_verbs_lane *lane = &link->lane[i];
         lane->peer_qpn = peer.lane[i].qpn;
@@ -176,11 +178,16 @@ static int probe(net_verbs_link *link, int r)
 {
     net_verbs_rail *rail = &link->rail[r];
     const struct ibv_mr *mr = rail->probe.mr[link->t->port[rail->port].device];
-    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs);
-         i++) {
-        const net_verbs_work work = { .opcode = IBV_WR_RDMA_WRITE, .size = NET_VERBS_PROBE,
-            .data = rail->probe.data + NET_VERBS_PROBE, .lkey = mr->lkey, .signal = 1,
-            .remote = rail->probe_address, .rkey = rail->probe_rkey };
+    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs); i++) {
+        const net_verbs_work work = {
+            .opcode = IBV_WR_RDMA_WRITE,
+            .size = NET_VERBS_PROBE,
+            .data = rail->probe.data + NET_VERBS_PROBE,
+            .lkey = mr->lkey,
+            .signal = 1,
+            .remote = rail->probe_address,
+            .rkey = rail->probe_rkey
+        };
         if (net_verbs_post(&link->lane[i], &work))
             return 0;
     }
@@ -188,8 +195,8 @@ static int probe(net_verbs_link *link, int r)
 }
 
 /* Probes all rails at once, so that a dead one costs the others no time. */
-static gt_status probe_all(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size,
-                           unsigned char *offer, size_t *size)
+static gt_status probe_all(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                           size_t *size)
 {
     net_verbs_verdict peer, mine = { .rails = (uint8_t)link->rails };
     gt_status st = net_verbs_verdict_read(&peer, NET_VERBS_SAYS_READY, theirs, theirs_size);
@@ -198,7 +205,7 @@ static gt_status probe_all(net_verbs_link *link, const unsigned char *theirs, si
     for (int r = 0; r < link->rails; r++)
         link->rail[r].proven = peer.good[r] && net_verbs_rail_is_raised(link, r) && probe(link, r);
     const uint64_t deadline = gt_now_ns() + probe_patience;
-    for (int waiting = 1; waiting; ) {
+    for (int waiting = 1; waiting;) {
         const int late = gt_now_ns() > deadline;
         waiting = 0;
         for (int r = 0; r < link->rails; r++) {
@@ -249,14 +256,16 @@ static gt_status try_again(net_verbs_link *link, unsigned char *offer, size_t *s
     const int me = !link->leads;
     const net_verbs_gid *ours = &link->t->port[lost.port].offer.gid[lost.choice.tried[0].gid[me]];
     const net_verbs_gid *theirs = &link->theirs.port[lost.peer_port].gid[lost.choice.tried[0].gid[!me]];
-    return gt_fail(GT_UNSUPPORTED, "cannot use verbs with %s: no packet gets through, tried first from "
+    return gt_fail(GT_UNSUPPORTED,
+                   "cannot use verbs with %s: no packet gets through, tried first from "
                    "%s (GID %d) to %s (GID %d); check the route, the MTU and that UDP port 4791 is "
-                   "open", peer, net_verbs_gid_text(ours, a, sizeof a), ours->index,
-                   net_verbs_gid_text(theirs, b, sizeof b), theirs->index);
+                   "open",
+                   peer, net_verbs_gid_text(ours, a, sizeof a), ours->index, net_verbs_gid_text(theirs, b, sizeof b),
+                   theirs->index);
 }
 
-static gt_status conclude(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size,
-                          unsigned char *offer, size_t *size, int *again)
+static gt_status conclude(net_verbs_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                          size_t *size, int *again)
 {
     net_verbs_verdict peer;
     int all = 1;
@@ -283,15 +292,18 @@ void net_verbs_ports_mine(const net_verbs_transport *t, net_verbs_ports *out)
 {
     const net_config *config = t->base.config;
     const int pairs = config->queue_pairs;
-    *out = (net_verbs_ports){ .ports = (uint8_t)t->ports, .immediate = config->immediate != 0,
-        .pairs = (uint8_t)(pairs < 1 ? 1 : pairs > NET_VERBS_PAIRS ? NET_VERBS_PAIRS : pairs),
-        .eager = (uint32_t)config->eager };
+    *out = (net_verbs_ports){ .ports = (uint8_t)t->ports,
+                              .immediate = config->immediate != 0,
+                              .pairs = (uint8_t)(pairs < 1                 ? 1
+                                                 : pairs > NET_VERBS_PAIRS ? NET_VERBS_PAIRS
+                                                                           : pairs),
+                              .eager = (uint32_t)config->eager };
     for (int i = 0; i < t->ports; i++)
         out->port[i] = t->port[i].offer;
 }
 
-gt_status net_verbs_offer(net_transport *base, int peer, int leads, void *up, net_link **out,
-                          unsigned char *offer, size_t *size)
+gt_status net_verbs_offer(net_transport *base, int peer, int leads, void *up, net_link **out, unsigned char *offer,
+                          size_t *size)
 {
     net_verbs_transport *t = (net_verbs_transport *)base;
     net_verbs_ports mine;
@@ -312,8 +324,8 @@ gt_status net_verbs_offer(net_transport *base, int peer, int leads, void *up, ne
     return GT_OK;
 }
 
-gt_status net_verbs_connect(net_link *base, const unsigned char *theirs, size_t theirs_size,
-                            unsigned char *offer, size_t *size, int *again, int *stream)
+gt_status net_verbs_connect(net_link *base, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                            size_t *size, int *again, int *stream)
 {
     net_verbs_link *link = (net_verbs_link *)base;
     gt_status st;
@@ -328,15 +340,9 @@ gt_status net_verbs_connect(net_link *base, const unsigned char *theirs, size_t 
         if (!st)
             st = say_queues(link, offer, size);
         break;
-    case NET_VERBS_SAYS_QUEUES:
-        st = raise_all(link, theirs, theirs_size, offer, size);
-        break;
-    case NET_VERBS_SAYS_READY:
-        st = probe_all(link, theirs, theirs_size, offer, size);
-        break;
-    default:
-        *again = 0;
-        st = conclude(link, theirs, theirs_size, offer, size, again);
+    case NET_VERBS_SAYS_QUEUES: st = raise_all(link, theirs, theirs_size, offer, size); break;
+    case NET_VERBS_SAYS_READY: st = probe_all(link, theirs, theirs_size, offer, size); break;
+    default: *again = 0; st = conclude(link, theirs, theirs_size, offer, size, again);
     }
     return st;
 }
@@ -403,11 +409,11 @@ void net_verbs_describe(net_link *base, char *out, size_t size)
             &link->theirs.port[rail->peer_port].gid[rail->choice.tried[rail->attempt].gid[!me]];
         char a[64], b[64];
         n += (size_t)snprintf(out + n, size - n, "%s %s:%d %s <-> %s, %s, GID %d, MTU %d", r ? ";" : "",
-                              t->device[port->device].name, port->number,
-                              net_verbs_gid_text(ours, a, sizeof a),
+                              t->device[port->device].name, port->number, net_verbs_gid_text(ours, a, sizeof a),
                               net_verbs_gid_text(theirs, b, sizeof b),
-                              ours->type == NET_VERBS_GID_IB ? "InfiniBand"
-                              : ours->type == NET_VERBS_GID_V2 ? "RoCE v2" : "RoCE v1",
+                              ours->type == NET_VERBS_GID_IB   ? "InfiniBand"
+                              : ours->type == NET_VERBS_GID_V2 ? "RoCE v2"
+                                                               : "RoCE v1",
                               ours->index, 128 << rail->choice.mtu);
     }
     if (link->lanes && n < size)

@@ -82,9 +82,8 @@ static uint8_t prefix_of(const net_verbs_gid *g)
             continue;
         const void *address = ipv4 ? (void *)&((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr
                                    : &((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
-        const unsigned char *mask = ipv4
-            ? (void *)&((struct sockaddr_in *)(void *)i->ifa_netmask)->sin_addr
-            : (void *)&((struct sockaddr_in6 *)(void *)i->ifa_netmask)->sin6_addr;
+        const unsigned char *mask = ipv4 ? (void *)&((struct sockaddr_in *)(void *)i->ifa_netmask)->sin_addr
+                                         : (void *)&((struct sockaddr_in6 *)(void *)i->ifa_netmask)->sin6_addr;
         const int size = ipv4 ? 4 : 16;
         if (memcmp(address, g->raw + 16 - size, (size_t)size))
             continue;
@@ -126,20 +125,21 @@ int net_verbs_port_gids(net_verbs_device *d, net_verbs_port *port, int only)
     char text[64];
     for (ssize_t i = 0; i < entries; i++) {
         const struct ibv_gid_entry *e = &table[i];
-        if (e->port_num != port->number || e->gid_index > 255
-            || (only >= 0 && e->gid_index != (uint32_t)only) || (ethernet && !is_ours(e)))
+        if (e->port_num != port->number || e->gid_index > 255 || (only >= 0 && e->gid_index != (uint32_t)only)
+            || (ethernet && !is_ours(e)))
             continue;
         net_verbs_gid *g = &found[count++];
         memcpy(g->raw, e->gid.raw, sizeof g->raw);
         g->index = (uint8_t)e->gid_index;
-        g->type = !ethernet ? NET_VERBS_GID_IB
-                : e->gid_type == IBV_GID_TYPE_ROCE_V2 ? NET_VERBS_GID_V2 : NET_VERBS_GID_V1;
+        g->type = !ethernet                             ? NET_VERBS_GID_IB
+                  : e->gid_type == IBV_GID_TYPE_ROCE_V2 ? NET_VERBS_GID_V2
+                                                        : NET_VERBS_GID_V1;
     }
     count = found ? net_verbs_gids_sort(found, count) : 0;
     for (int i = 0; i < count && kept < NET_VERBS_GIDS; i++) {
         if (ethernet && !is_operational(d, port->number, &found[i])) {
-            gt_log(GT_LOG_DEBUG, "verbs", "%s:%d: GID %d (%s) is not operational", d->name,
-                   port->number, found[i].index, net_verbs_gid_text(&found[i], text, sizeof text));
+            gt_log(GT_LOG_DEBUG, "verbs", "%s:%d: GID %d (%s) is not operational", d->name, port->number,
+                   found[i].index, net_verbs_gid_text(&found[i], text, sizeof text));
             continue;
         }
         port->offer.gid[kept] = found[i];
@@ -169,14 +169,15 @@ static int open_port(net_verbs_transport *t, int device, uint8_t number, char *w
         return 0;
     }
     if (a->state != IBV_PORT_ACTIVE) {
-        snprintf(why, size, "%s:%d is not active: check its cable, `ip link`, and on InfiniBand the "
-                 "subnet manager", d->name, number);
+        snprintf(why, size,
+                 "%s:%d is not active: check its cable, `ip link`, and on InfiniBand the "
+                 "subnet manager",
+                 d->name, number);
         return 0;
     }
     if (a->link_layer != IBV_LINK_LAYER_ETHERNET && a->link_layer != IBV_LINK_LAYER_INFINIBAND
         && a->link_layer != IBV_LINK_LAYER_UNSPECIFIED) {
-        snprintf(why, size, "%s:%d has a link layer that is neither InfiniBand nor Ethernet", d->name,
-                 number);
+        snprintf(why, size, "%s:%d has a link layer that is neither InfiniBand nor Ethernet", d->name, number);
         return 0;
     }
     net_verbs_port_offer *o = &p->offer;
@@ -188,11 +189,10 @@ static int open_port(net_verbs_transport *t, int device, uint8_t number, char *w
     o->gids = (uint8_t)net_verbs_port_gids(d, p, t->base.config->gid_index);
     if (!o->gids) {
         if (t->base.config->gid_index >= 0)
-            snprintf(why, size, "%s:%d has no usable GID %d; leave gid-index to be chosen", d->name,
-                     number, t->base.config->gid_index);
+            snprintf(why, size, "%s:%d has no usable GID %d; leave gid-index to be chosen", d->name, number,
+                     t->base.config->gid_index);
         else
-            snprintf(why, size, "%s:%d has no usable GID: give its interface an address", d->name,
-                     number);
+            snprintf(why, size, "%s:%d has no usable GID: give its interface an address", d->name, number);
         return 0;
     }
     return 1;
@@ -231,15 +231,16 @@ static void open_device(net_verbs_transport *t, struct ibv_device *device, char 
     }
     d->context = t->api->open_device(device);
     if (!d->context) {
-        snprintf(why, size, "%s does not open (%s): check the rights of /dev/infiniband/uverbs*, and in "
-                 "a container that it is passed in", d->name, strerror(errno));
+        snprintf(why, size,
+                 "%s does not open (%s): check the rights of /dev/infiniband/uverbs*, and in "
+                 "a container that it is passed in",
+                 d->name, strerror(errno));
         return;
     }
     if (t->api->query_device(d->context, &d->attr) || !(d->pd = t->api->alloc_pd(d->context))
-        || !(d->channel = t->api->create_comp_channel(d->context))
-        || !watch(t, d->channel->fd) || !watch(t, d->context->async_fd)) {
-        snprintf(why, size, "%s opens, but does not work (%s): check the kernel's log", d->name,
-                 strerror(errno));
+        || !(d->channel = t->api->create_comp_channel(d->context)) || !watch(t, d->channel->fd)
+        || !watch(t, d->context->async_fd)) {
+        snprintf(why, size, "%s opens, but does not work (%s): check the kernel's log", d->name, strerror(errno));
         close_device(d);
         return;
     }
@@ -285,7 +286,7 @@ gt_status net_verbs_devices_open(net_verbs_transport *t)
         if (list)
             t->api->free_device_list(list);
         return gt_fail(GT_UNSUPPORTED, "cannot use RDMA: this machine shows no RDMA device; "
-                       "`geartrain doctor` says what is missing");
+                                       "`geartrain doctor` says what is missing");
     }
     qsort(list, (size_t)count, sizeof *list, by_place);
     for (int i = 0; i < count; i++) {
@@ -301,8 +302,10 @@ gt_status net_verbs_devices_open(net_verbs_transport *t)
     }
     t->api->free_device_list(list);
     if (!wanted)
-        return gt_fail(GT_UNSUPPORTED, "cannot use RDMA: no device is called as hca '%s' asks; there "
-                       "are: %s", spec, others);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot use RDMA: no device is called as hca '%s' asks; there "
+                       "are: %s",
+                       spec, others);
     if (!t->ports)
         return gt_fail(GT_UNSUPPORTED, "cannot use RDMA: %s", *why ? why : "no port is usable");
     return GT_OK;
@@ -317,8 +320,8 @@ void net_verbs_devices_close(net_verbs_transport *t)
 
 /* ---- asynchronous events -------------------------------------------------------------------- */
 
-static const char *sentence(const net_verbs_transport *t, const net_verbs_device *d,
-                            const struct ibv_async_event *e, char *out, size_t size)
+static const char *sentence(const net_verbs_transport *t, const net_verbs_device *d, const struct ibv_async_event *e,
+                            char *out, size_t size)
 {
     snprintf(out, size, "device %s reports '%s'", d->name, t->api->event_type_str(e->event_type));
     return out;
@@ -333,8 +336,8 @@ static int uses(const net_verbs_link *link, const net_verbs_device *d, const str
                 || (e->event_type == IBV_EVENT_CQ_ERR && e->element.cq == link->rail[r].cq))
                 return 1;
         }
-    for (int i = 0; e->event_type != IBV_EVENT_DEVICE_FATAL && e->event_type != IBV_EVENT_CQ_ERR
-                    && i < link->lanes; i++)
+    for (int i = 0; e->event_type != IBV_EVENT_DEVICE_FATAL && e->event_type != IBV_EVENT_CQ_ERR && i < link->lanes;
+         i++)
         if (link->lane[i].qp && link->lane[i].qp == e->element.qp)
             return 1;
     return 0;
@@ -345,8 +348,7 @@ static void take_event(net_verbs_transport *t, net_verbs_device *d, const struct
     char text[256], peer[128], whole[512];
     sentence(t, d, e, text, sizeof text);
     switch (e->event_type) {
-    case IBV_EVENT_DEVICE_FATAL:
-        d->lost = 1;    /* fall through */
+    case IBV_EVENT_DEVICE_FATAL: d->lost = 1;    /* fall through */
     case IBV_EVENT_CQ_ERR:
     case IBV_EVENT_QP_FATAL:
     case IBV_EVENT_QP_REQ_ERR:
@@ -354,8 +356,10 @@ static void take_event(net_verbs_transport *t, net_verbs_device *d, const struct
         for (net_verbs_link *link = t->links; link; link = link->next)
             if (uses(link, d, e)) {
                 net_job_name(t->base.job, link->base.peer, peer, sizeof peer);
-                snprintf(whole, sizeof whole, "cannot go on over verbs with %s: %s; check the kernel's "
-                         "log, and the peer's", peer, text);
+                snprintf(whole, sizeof whole,
+                         "cannot go on over verbs with %s: %s; check the kernel's "
+                         "log, and the peer's",
+                         peer, text);
                 net_verbs_link_fail(link, GT_PEER, whole);
             }
         break;
@@ -364,11 +368,9 @@ static void take_event(net_verbs_transport *t, net_verbs_device *d, const struct
     case IBV_EVENT_PKEY_CHANGE:
     case IBV_EVENT_GID_CHANGE:
     case IBV_EVENT_SM_CHANGE:
-        gt_log(GT_LOG_WARN, "verbs", "%s (port %d); transfers may stall or fail", text,
-               e->element.port_num);
+        gt_log(GT_LOG_WARN, "verbs", "%s (port %d); transfers may stall or fail", text, e->element.port_num);
         break;
-    default:
-        gt_log(GT_LOG_DEBUG, "verbs", "%s", text);
+    default: gt_log(GT_LOG_DEBUG, "verbs", "%s", text);
     }
 }
 

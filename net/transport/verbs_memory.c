@@ -59,10 +59,11 @@ uint64_t net_verbs_memlock_limit(void)
 static gt_status refuse(gt_status code, uint64_t need)
 {
     char a[32], b[32];
-    return gt_fail(code, "cannot lock %s of memory for RDMA: the limit is %s; raise it: `memlock "
+    return gt_fail(code,
+                   "cannot lock %s of memory for RDMA: the limit is %s; raise it: `memlock "
                    "unlimited` in /etc/security/limits.conf, `docker run --ulimit memlock=-1`, "
-                   "LimitMEMLOCK=infinity in a systemd unit", gt_format_bytes(a, sizeof a, need),
-                   gt_format_bytes(b, sizeof b, net_verbs_memlock_limit()));
+                   "LimitMEMLOCK=infinity in a systemd unit",
+                   gt_format_bytes(a, sizeof a, need), gt_format_bytes(b, sizeof b, net_verbs_memlock_limit()));
 }
 
 gt_status net_verbs_memlock_check(uint64_t need)
@@ -81,8 +82,7 @@ void net_verbs_region_drop(net_verbs_transport *t, net_verbs_region *r)
         }
 }
 
-gt_status net_verbs_region_make(net_verbs_transport *t, void *data, size_t size, unsigned access,
-                                net_verbs_region *out)
+gt_status net_verbs_region_make(net_verbs_transport *t, void *data, size_t size, unsigned access, net_verbs_region *out)
 {
     char text[32];
     *out = (net_verbs_region){ .data = data, .size = size };
@@ -94,8 +94,7 @@ gt_status net_verbs_region_make(net_verbs_transport *t, void *data, size_t size,
             if (error == ENOMEM && net_verbs_memlock_limit() != UINT64_MAX)
                 return refuse(GT_NO_MEMORY, size);
             return gt_fail(GT_NO_MEMORY, "cannot register %s with device %s: %s",
-                           gt_format_bytes(text, sizeof text, size), t->device[i].name,
-                           strerror(error));
+                           gt_format_bytes(text, sizeof text, size), t->device[i].name, strerror(error));
         }
     }
     t->count[NET_VERBS_REGISTRATIONS]++;
@@ -155,8 +154,7 @@ static gt_status take_block(net_verbs_transport *t, size_t size, net_verbs_block
     }
     const size_t whole = (size_t)1 << order;
     b = calloc(1, sizeof *b);
-    void *data = b ? mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-                   : MAP_FAILED;
+    void *data = b ? mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
     if (data == MAP_FAILED) {
         free(b);
         return gt_fail(GT_NO_MEMORY, "cannot stage %zu bytes: %s", size, strerror(errno));
@@ -185,15 +183,13 @@ void net_verbs_pool_release(net_verbs_transport *t)
 
 /* ---- leases --------------------------------------------------------------------------------- */
 
-static gt_status register_once(net_verbs_transport *t, const void *data, size_t size, int remote,
-                               net_verbs_lease *out)
+static gt_status register_once(net_verbs_transport *t, const void *data, size_t size, int remote, net_verbs_lease *out)
 {
     net_verbs_region *r = calloc(1, sizeof *r);
     if (!r)
         return gt_fail(GT_NO_MEMORY, "no memory for the record of a registered range");
     /* A source is only read, so it may even lie in a file mapped read-only. */
-    gt_status st = net_verbs_region_make(t, (void *)(uintptr_t)data, size,
-                                         remote ? payload_access(t) : 0, r);
+    gt_status st = net_verbs_region_make(t, (void *)(uintptr_t)data, size, remote ? payload_access(t) : 0, r);
     if (st) {
         free(r);
         return st;
@@ -202,14 +198,13 @@ static gt_status register_once(net_verbs_transport *t, const void *data, size_t 
     return GT_OK;
 }
 
-gt_status net_verbs_lease_take(net_verbs_transport *t, const void *data, size_t size, int remote,
-                               int staged, net_verbs_lease *out)
+gt_status net_verbs_lease_take(net_verbs_transport *t, const void *data, size_t size, int remote, int staged,
+                               net_verbs_lease *out)
 {
     *out = (net_verbs_lease){ .data = NULL };
     const net_memory *m = staged ? NULL : net_memory_find(t->base.memory, data, size);
     if (m && m->registered[NET_VERBS_HOOK]) {
-        *out = (net_verbs_lease){ .data = (void *)(uintptr_t)data,
-                                  .region = m->registered[NET_VERBS_HOOK] };
+        *out = (net_verbs_lease){ .data = (void *)(uintptr_t)data, .region = m->registered[NET_VERBS_HOOK] };
         return GT_OK;
     }
     /* Memory that cannot be pinned (a device's, say) can still be copied. */

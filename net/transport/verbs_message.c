@@ -30,8 +30,8 @@ int net_verbs_lane_has_credit(const net_verbs_lane *lane, int reserve)
     return left(lane) > reserve;
 }
 
-static gt_status transmit(net_verbs_link *link, net_verbs_kind kind, const void *head,
-                          size_t head_size, const void *body, size_t body_size)
+static gt_status transmit(net_verbs_link *link, net_verbs_kind kind, const void *head, size_t head_size,
+                          const void *body, size_t body_size)
 {
     net_verbs_transport *t = link->t;
     net_verbs_lane *lane = &link->lane[0];
@@ -42,9 +42,10 @@ static gt_status transmit(net_verbs_link *link, net_verbs_kind kind, const void 
         memcpy(slot + NET_VERBS_HEAD, head, head_size);
     if (body_size)
         memcpy(slot + NET_VERBS_HEAD + head_size, body, body_size);
-    const net_verbs_work work = { .opcode = IBV_WR_SEND, .data = slot,
-        .size = (uint32_t)(NET_VERBS_HEAD + head_size + body_size),
-        .lkey = link->buffers.mr[t->port[link->rail[0].port].device]->lkey };
+    const net_verbs_work work = { .opcode = IBV_WR_SEND,
+                                  .data = slot,
+                                  .size = (uint32_t)(NET_VERBS_HEAD + head_size + body_size),
+                                  .lkey = link->buffers.mr[t->port[link->rail[0].port].device]->lkey };
     gt_status st = net_verbs_post(lane, &work);
     if (st)
         return st;
@@ -70,8 +71,7 @@ static int may_send(net_verbs_link *link)
     return 1;
 }
 
-gt_status net_verbs_send(net_link *base, const void *head, size_t head_size, const void *body,
-                         size_t body_size)
+gt_status net_verbs_send(net_link *base, const void *head, size_t head_size, const void *body, size_t body_size)
 {
     net_verbs_link *link = (net_verbs_link *)base;
     gt_status st = net_verbs_link_check(link);
@@ -177,7 +177,8 @@ void net_verbs_message_arrived(net_verbs_link *link, uint32_t slot, uint32_t byt
     if (!take_back(&link->lane[0], h.returned)
         || (h.kind == NET_VERBS_IS_CREDIT && !take_back_all(link, data + h.head, h.body))
         || h.kind == NET_VERBS_IS_NOTICE) {
-        net_verbs_link_fail(link, GT_PEER, "cannot go on over verbs: the peer's count of receives "
+        net_verbs_link_fail(link, GT_PEER,
+                            "cannot go on over verbs: the peer's count of receives "
                             "makes no sense; both hosts must run the same version of geartrain");
         return;
     }

@@ -13,8 +13,13 @@
 
 enum { MAGIC = 0x47545642, VERSION = 1, SLOTS = 4096 };
 
-typedef struct writer { unsigned char *at; } writer;
-typedef struct reader { const unsigned char *at, *end; int beyond; } reader;
+typedef struct writer {
+    unsigned char *at;
+} writer;
+typedef struct reader {
+    const unsigned char *at, *end;
+    int beyond;
+} reader;
 
 static void put(writer *w, uint64_t value, int bytes)
 {
@@ -68,12 +73,15 @@ static gt_status get_preamble(reader *r, net_verbs_phase phase)
     if (r->beyond || magic != MAGIC)
         return gt_fail(GT_FORMAT, "cannot read the peer's verbs offer: it is not one");
     if (version != VERSION)
-        return gt_fail(GT_MISMATCH, "cannot use verbs: the peer speaks version %u of the offer, "
+        return gt_fail(GT_MISMATCH,
+                       "cannot use verbs: the peer speaks version %u of the offer, "
                        "this program version %d; run the same version on all hosts",
                        (unsigned)version, VERSION);
     if (said != phase)
-        return gt_fail(GT_FORMAT, "cannot read the peer's verbs offer: it is of step %u, expected "
-                       "step %d", (unsigned)said, phase);
+        return gt_fail(GT_FORMAT,
+                       "cannot read the peer's verbs offer: it is of step %u, expected "
+                       "step %d",
+                       (unsigned)said, phase);
     return GT_OK;
 }
 
@@ -83,8 +91,7 @@ static gt_status whole(const reader *r, const char *what)
     if (r->beyond)
         return gt_fail(GT_FORMAT, "cannot read the peer's %s: it is cut short", what);
     if (r->at != r->end)
-        return gt_fail(GT_FORMAT, "cannot read the peer's %s: %td bytes are left over", what,
-                       r->end - r->at);
+        return gt_fail(GT_FORMAT, "cannot read the peer's %s: %td bytes are left over", what, r->end - r->at);
     return GT_OK;
 }
 
@@ -124,8 +131,8 @@ static int get_port(reader *r, net_verbs_port_offer *p)
         g->prefix = (uint8_t)get(r, 1);
         good &= g->type <= NET_VERBS_GID_V2 && g->prefix <= 128;
     }
-    return good && (p->layer == NET_VERBS_IB || p->layer == NET_VERBS_ETHERNET)
-        && p->mtu >= 1 && p->mtu <= 5 && p->grh <= 1 && p->gids >= 1 && p->gids <= NET_VERBS_GIDS;
+    return good && (p->layer == NET_VERBS_IB || p->layer == NET_VERBS_ETHERNET) && p->mtu >= 1 && p->mtu <= 5
+           && p->grh <= 1 && p->gids >= 1 && p->gids <= NET_VERBS_GIDS;
 }
 
 size_t net_verbs_ports_write(const net_verbs_ports *o, unsigned char *out)
@@ -154,8 +161,8 @@ gt_status net_verbs_ports_read(net_verbs_ports *o, const unsigned char *data, si
     o->immediate = (uint8_t)get(&r, 1);
     o->pairs = (uint8_t)get(&r, 1);
     o->eager = (uint32_t)get(&r, 4);
-    int good = o->ports >= 1 && o->ports <= NET_VERBS_PORTS && o->immediate <= 1
-        && o->pairs >= 1 && o->pairs <= NET_VERBS_PAIRS;
+    int good = o->ports >= 1 && o->ports <= NET_VERBS_PORTS && o->immediate <= 1 && o->pairs >= 1
+               && o->pairs <= NET_VERBS_PAIRS;
     for (int i = 0; good && i < o->ports; i++)
         good = get_port(&r, &o->port[i]);
     if (!good && !r.beyond)
@@ -198,9 +205,9 @@ gt_status net_verbs_queues_read(net_verbs_queues *o, const unsigned char *data, 
     o->message_receives = (uint16_t)get(&r, 2);
     o->data_receives = (uint16_t)get(&r, 2);
     /* Credits are counted modulo 2^16, so far fewer than half of that may be out. */
-    int good = o->rails >= 1 && o->rails <= NET_VERBS_RAILS && o->lanes >= 2
-        && o->lanes <= NET_VERBS_LANES && o->message_receives >= 8 && o->data_receives >= 8
-        && o->message_receives <= 8192 && o->data_receives <= 8192;
+    int good = o->rails >= 1 && o->rails <= NET_VERBS_RAILS && o->lanes >= 2 && o->lanes <= NET_VERBS_LANES
+               && o->message_receives >= 8 && o->data_receives >= 8 && o->message_receives <= 8192
+               && o->data_receives <= 8192;
     for (int i = 0; good && i < o->lanes; i++) {
         o->lane[i].qpn = (uint32_t)get(&r, 4);
         o->lane[i].psn = (uint32_t)get(&r, 4);
@@ -230,8 +237,7 @@ size_t net_verbs_verdict_write(const net_verbs_verdict *o, net_verbs_phase phase
     return (size_t)(w.at - out);
 }
 
-gt_status net_verbs_verdict_read(net_verbs_verdict *o, net_verbs_phase phase,
-                                 const unsigned char *data, size_t size)
+gt_status net_verbs_verdict_read(net_verbs_verdict *o, net_verbs_phase phase, const unsigned char *data, size_t size)
 {
     reader r = { data, data + size, 0 };
     memset(o, 0, sizeof *o);
@@ -246,7 +252,7 @@ gt_status net_verbs_verdict_read(net_verbs_verdict *o, net_verbs_phase phase,
     }
     if (!good && !r.beyond)
         return gt_fail(GT_FORMAT, "cannot read the peer's verdict on the rails: a value is out of "
-                       "range");
+                                  "range");
     return whole(&r, "verdict on the rails");
 }
 
@@ -279,9 +285,8 @@ gt_status net_verbs_window_read(net_verbs_window *v, const unsigned char *data, 
     get(&r, 2);
     v->address = get(&r, 8);
     v->size = get(&r, 8);
-    int good = version == VERSION && v->rails >= 1 && v->rails <= NET_VERBS_RAILS
-        && v->slot < SLOTS && v->sequence < SLOTS && v->size > 0
-        && v->address <= UINT64_MAX - v->size;
+    int good = version == VERSION && v->rails >= 1 && v->rails <= NET_VERBS_RAILS && v->slot < SLOTS
+               && v->sequence < SLOTS && v->size > 0 && v->address <= UINT64_MAX - v->size;
     for (int i = 0; good && i < v->rails; i++)
         v->rkey[i] = (uint32_t)get(&r, 4);
     if (!good && !r.beyond)
@@ -298,8 +303,8 @@ void net_verbs_head_write(const net_verbs_head *h, unsigned char out[NET_VERBS_H
     put(&w, h->body, 4);
 }
 
-gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size_t size,
-                              size_t head_limit, size_t body_limit)
+gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size_t size, size_t head_limit,
+                              size_t body_limit)
 {
     reader r = { data, data + size, 0 };
     h->kind = (uint8_t)get(&r, 1);
@@ -309,12 +314,11 @@ gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size
     if (r.beyond || h->kind < NET_VERBS_IS_MESSAGE || h->kind > NET_VERBS_IS_NOTICE)
         return gt_fail(GT_FORMAT, "cannot read a message of %zu bytes: it has no head", size);
     const size_t left = size - NET_VERBS_HEAD;
-    const int good =
-        h->kind == NET_VERBS_IS_NOTICE ? h->head == 0 && left == 0
-        : h->head <= head_limit && h->body <= body_limit && left == (size_t)h->head + h->body
-          && (h->kind != NET_VERBS_IS_MESSAGE || h->head >= 1);
+    const int good = h->kind == NET_VERBS_IS_NOTICE
+                         ? h->head == 0 && left == 0
+                         : h->head <= head_limit && h->body <= body_limit && left == (size_t)h->head + h->body
+                               && (h->kind != NET_VERBS_IS_MESSAGE || h->head >= 1);
     if (!good)
-        return gt_fail(GT_FORMAT, "cannot read a message of %zu bytes: its head says %u + %u", size,
-                       h->head, h->body);
+        return gt_fail(GT_FORMAT, "cannot read a message of %zu bytes: its head says %u + %u", size, h->head, h->body);
     return GT_OK;
 }

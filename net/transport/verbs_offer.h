@@ -24,9 +24,7 @@ enum {
 };
 
 typedef enum net_verbs_layer { NET_VERBS_IB = 1, NET_VERBS_ETHERNET = 2 } net_verbs_layer;
-typedef enum net_verbs_gid_type {
-    NET_VERBS_GID_IB = 0, NET_VERBS_GID_V1 = 1, NET_VERBS_GID_V2 = 2
-} net_verbs_gid_type;
+typedef enum net_verbs_gid_type { NET_VERBS_GID_IB = 0, NET_VERBS_GID_V1 = 1, NET_VERBS_GID_V2 = 2 } net_verbs_gid_type;
 
 typedef struct net_verbs_gid {
     unsigned char raw[16];
@@ -58,15 +56,27 @@ typedef struct net_verbs_ports {
 typedef struct net_verbs_queues {
     uint8_t rails, lanes;
     uint16_t message_receives, data_receives;   /* receives kept ready = credits             */
-    struct { uint32_t qpn, psn; } lane[NET_VERBS_LANES];
-    struct { uint8_t open; uint32_t rkey; uint64_t address; } rail[NET_VERBS_RAILS]; /* probe */
+    struct {
+        uint32_t qpn, psn;
+    } lane[NET_VERBS_LANES];
+    struct {
+        uint8_t open;
+        uint32_t rkey;
+        uint64_t address;
+    } rail[NET_VERBS_RAILS]; /* probe */
 } net_verbs_queues;
 
 /* 3 and 4 */
-typedef struct net_verbs_verdict { uint8_t rails; uint8_t good[NET_VERBS_RAILS]; } net_verbs_verdict;
+typedef struct net_verbs_verdict {
+    uint8_t rails;
+    uint8_t good[NET_VERBS_RAILS];
+} net_verbs_verdict;
 
 typedef enum net_verbs_phase {
-    NET_VERBS_SAYS_PORTS = 1, NET_VERBS_SAYS_QUEUES, NET_VERBS_SAYS_READY, NET_VERBS_SAYS_PROVEN
+    NET_VERBS_SAYS_PORTS = 1,
+    NET_VERBS_SAYS_QUEUES,
+    NET_VERBS_SAYS_READY,
+    NET_VERBS_SAYS_PROVEN
 } net_verbs_phase;
 
 /* Each writes at most NET_OFFER bytes and returns how many. */
@@ -76,8 +86,7 @@ size_t net_verbs_verdict_write(const net_verbs_verdict *o, net_verbs_phase phase
 /* GT_FORMAT with a sentence for anything else than such bytes, GT_MISMATCH for another version. */
 gt_status net_verbs_ports_read(net_verbs_ports *o, const unsigned char *data, size_t size);
 gt_status net_verbs_queues_read(net_verbs_queues *o, const unsigned char *data, size_t size);
-gt_status net_verbs_verdict_read(net_verbs_verdict *o, net_verbs_phase phase,
-                                 const unsigned char *data, size_t size);
+gt_status net_verbs_verdict_read(net_verbs_verdict *o, net_verbs_phase phase, const unsigned char *data, size_t size);
 
 /* ---- on the wire of a link, later -------------------------------------------------------- */
 
@@ -95,7 +104,9 @@ gt_status net_verbs_window_read(net_verbs_window *w, const unsigned char *data, 
 /* In front of each message: */
 enum { NET_VERBS_HEAD = 8 };
 typedef enum net_verbs_kind {
-    NET_VERBS_IS_MESSAGE = 1, NET_VERBS_IS_CREDIT = 2, NET_VERBS_IS_NOTICE = 3
+    NET_VERBS_IS_MESSAGE = 1,
+    NET_VERBS_IS_CREDIT = 2,
+    NET_VERBS_IS_NOTICE = 3
 } net_verbs_kind;
 typedef struct net_verbs_head {
     uint8_t kind;                   /* net_verbs_kind                                        */
@@ -106,19 +117,21 @@ typedef struct net_verbs_head {
 
 void net_verbs_head_write(const net_verbs_head *h, unsigned char out[NET_VERBS_HEAD]);
 /* `size` is what the completion says has arrived, head included. */
-gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size_t size,
-                              size_t head_limit, size_t body_limit);
+gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size_t size, size_t head_limit,
+                              size_t body_limit);
 
 /* What ends a lane's part of a put, as immediate data or in a notice. */
-typedef struct net_verbs_signal { uint16_t slot, sequence; uint8_t lanes; } net_verbs_signal;
+typedef struct net_verbs_signal {
+    uint16_t slot, sequence;
+    uint8_t lanes;
+} net_verbs_signal;
 static inline uint32_t net_verbs_signal_pack(net_verbs_signal s)
 {
     return (uint32_t)s.slot << 20 | (uint32_t)s.sequence << 8 | s.lanes;
 }
 static inline net_verbs_signal net_verbs_signal_unpack(uint32_t word)
 {
-    return (net_verbs_signal){ (uint16_t)(word >> 20), (uint16_t)(word >> 8 & 0xfff),
-                               (uint8_t)(word & 0xff) };
+    return (net_verbs_signal){ (uint16_t)(word >> 20), (uint16_t)(word >> 8 & 0xfff), (uint8_t)(word & 0xff) };
 }
 
 #endif

@@ -82,8 +82,8 @@ gt_status net_verbs_region_make(net_verbs_transport *t, void *data, size_t size,
 void net_verbs_region_drop(net_verbs_transport *t, net_verbs_region *r);
 /* `remote`: the peer writes there, so a reader must be told apart from a writer. `staged`: the
  * bytes must land elsewhere first. */
-gt_status net_verbs_lease_take(net_verbs_transport *t, const void *data, size_t size, int remote,
-                               int staged, net_verbs_lease *out);
+gt_status net_verbs_lease_take(net_verbs_transport *t, const void *data, size_t size, int remote, int staged,
+                               net_verbs_lease *out);
 void net_verbs_lease_return(net_verbs_transport *t, net_verbs_lease *lease);
 void net_verbs_pool_release(net_verbs_transport *t);
 /* Hooks for arenas; context is the transport. */
@@ -185,8 +185,14 @@ gt_status net_verbs_rail_create(net_verbs_link *link, int rail);
 gt_status net_verbs_rail_raise(net_verbs_link *link, int rail);
 int net_verbs_rail_is_raised(const net_verbs_link *link, int rail);
 void net_verbs_rail_destroy(net_verbs_link *link, int rail);
-static inline int net_verbs_rail_first_lane(int rail, int pairs) { return rail ? 1 + rail * pairs : 0; }
-static inline int net_verbs_rail_last_lane(int rail, int pairs) { return (rail + 1) * pairs; }
+static inline int net_verbs_rail_first_lane(int rail, int pairs)
+{
+    return rail ? 1 + rail * pairs : 0;
+}
+static inline int net_verbs_rail_last_lane(int rail, int pairs)
+{
+    return (rail + 1) * pairs;
+}
 
 /* ---- links ---------------------------------------------------------------------------------- */
 
@@ -242,7 +248,7 @@ static inline unsigned char *net_verbs_notice(const net_verbs_lane *lane, uint32
 {
     const net_verbs_link *link = lane->link;
     return link->buffers.data + (link->send_slots + link->receive_slots) * link->slot
-        + (size_t)NET_VERBS_HEAD * ((size_t)(2 * (lane->index - 1) + going) * NET_VERBS_DATA_DEPTH + slot);
+           + (size_t)NET_VERBS_HEAD * ((size_t)(2 * (lane->index - 1) + going) * NET_VERBS_DATA_DEPTH + slot);
 }
 
 void net_verbs_link_fail(net_verbs_link *link, gt_status status, const char *sentence);
@@ -250,10 +256,10 @@ void net_verbs_link_fail(net_verbs_link *link, gt_status status, const char *sen
 void net_verbs_link_fail_here(net_verbs_link *link, gt_status status);
 gt_status net_verbs_link_check(const net_verbs_link *link);
 
-gt_status net_verbs_offer(net_transport *t, int peer, int leads, void *up, net_link **link,
-                          unsigned char *offer, size_t *size);
-gt_status net_verbs_connect(net_link *link, const unsigned char *theirs, size_t theirs_size,
-                            unsigned char *offer, size_t *size, int *again, int *stream);
+gt_status net_verbs_offer(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *offer,
+                          size_t *size);
+gt_status net_verbs_connect(net_link *link, const unsigned char *theirs, size_t theirs_size, unsigned char *offer,
+                            size_t *size, int *again, int *stream);
 void net_verbs_disconnect(net_link *link);
 void net_verbs_link_free(net_verbs_link *link);
 void net_verbs_ports_mine(const net_verbs_transport *t, net_verbs_ports *out);
@@ -264,16 +270,14 @@ void net_verbs_describe(net_link *link, char *out, size_t size);
 
 /* ---- messages and puts ---------------------------------------------------------------------- */
 
-gt_status net_verbs_send(net_link *link, const void *head, size_t head_size, const void *body,
-                         size_t body_size);
+gt_status net_verbs_send(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size);
 /* A receive of the peer is there for one more; `reserve` of them are for others. */
 int net_verbs_lane_has_credit(const net_verbs_lane *lane, int reserve);
 void net_verbs_message_pump(net_verbs_link *link);
 void net_verbs_message_arrived(net_verbs_link *link, uint32_t slot, uint32_t bytes, int *did);
 void net_verbs_message_clear(net_verbs_link *link);
 
-gt_status net_verbs_expose(net_link *link, uint32_t window, net_sink sink,
-                           unsigned char *descriptor, size_t *size);
+gt_status net_verbs_expose(net_link *link, uint32_t window, net_sink sink, unsigned char *descriptor, size_t *size);
 gt_status net_verbs_put_start(net_link *link, const void *data, size_t size, uint32_t window,
                               const unsigned char *descriptor, size_t descriptor_size, void *cookie);
 void net_verbs_put_pump(net_verbs_link *link);
@@ -296,8 +300,8 @@ void net_verbs_async(net_verbs_transport *t);
 /* ---- errors --------------------------------------------------------------------------------- */
 
 /* The sentence of a failed completion. */
-void net_verbs_explain(const net_verbs_lane *lane, const struct ibv_wc *wc, const net_verbs_sent *what,
-                       char *out, size_t size);
+void net_verbs_explain(const net_verbs_lane *lane, const struct ibv_wc *wc, const net_verbs_sent *what, char *out,
+                       size_t size);
 /* What to do about a completion status; never NULL. */
 const char *net_verbs_hint(enum ibv_wc_status status);
 /* Seconds until a silent peer is noticed. */
@@ -307,9 +311,17 @@ int net_verbs_retries(const net_verbs_transport *t, const net_verbs_device *devi
 /* ---- the transport -------------------------------------------------------------------------- */
 
 typedef enum net_verbs_count {
-    NET_VERBS_WIRE_BYTES, NET_VERBS_MESSAGES, NET_VERBS_CREDIT_MESSAGES, NET_VERBS_WRITES,
-    NET_VERBS_INLINED, NET_VERBS_SIGNALLED, NET_VERBS_CREDIT_STALLS, NET_VERBS_QUEUE_STALLS,
-    NET_VERBS_STAGED_BYTES, NET_VERBS_REGISTRATIONS, NET_VERBS_COUNTS
+    NET_VERBS_WIRE_BYTES,
+    NET_VERBS_MESSAGES,
+    NET_VERBS_CREDIT_MESSAGES,
+    NET_VERBS_WRITES,
+    NET_VERBS_INLINED,
+    NET_VERBS_SIGNALLED,
+    NET_VERBS_CREDIT_STALLS,
+    NET_VERBS_QUEUE_STALLS,
+    NET_VERBS_STAGED_BYTES,
+    NET_VERBS_REGISTRATIONS,
+    NET_VERBS_COUNTS
 } net_verbs_count;
 
 typedef struct net_verbs_hardware { /* a counter of sysfs                                    */
@@ -343,7 +355,6 @@ void net_verbs_devices_close(net_verbs_transport *t);
 int net_verbs_port_gids(net_verbs_device *d, net_verbs_port *port, int only);
 uint32_t net_verbs_port_speed(const struct ibv_port_attr *attr);
 /* A file of sysfs, one line, into out; 0 if there is none. */
-int net_verbs_sysfs(char *out, size_t size, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+int net_verbs_sysfs(char *out, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

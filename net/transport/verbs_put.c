@@ -33,8 +33,10 @@ static gt_status grow_slots(net_verbs_link *link)
 {
     const int old = link->slot_room, now = old ? 2 * old : 16;
     if (old >= NET_VERBS_SLOTS)
-        return gt_fail(GT_UNSUPPORTED, "cannot open more than %d windows to one peer over verbs; wait "
-                       "for some receives first", NET_VERBS_SLOTS);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot open more than %d windows to one peer over verbs; wait "
+                       "for some receives first",
+                       NET_VERBS_SLOTS);
     net_verbs_open *slots = realloc(link->slots, (size_t)now * sizeof *slots);
     if (!slots)
         return gt_fail(GT_NO_MEMORY, "no memory for the windows of a verbs link");
@@ -48,8 +50,7 @@ static gt_status grow_slots(net_verbs_link *link)
     return GT_OK;
 }
 
-gt_status net_verbs_expose(net_link *base, uint32_t window, net_sink sink, unsigned char *descriptor,
-                           size_t *size)
+gt_status net_verbs_expose(net_link *base, uint32_t window, net_sink sink, unsigned char *descriptor, size_t *size)
 {
     net_verbs_link *link = (net_verbs_link *)base;
     net_verbs_transport *t = link->t;
@@ -65,10 +66,13 @@ gt_status net_verbs_expose(net_link *base, uint32_t window, net_sink sink, unsig
     const int slot = link->free_slot;
     net_verbs_open *o = &link->slots[slot];
     link->free_slot = o->next;
-    *o = (net_verbs_open){ .sequence = (uint16_t)((o->sequence + 1) & 0xfff), .open = 1,
-                           .window = window, .sink = sink, .lease = lease, .next = -1 };
-    net_verbs_window w = { (uint16_t)slot, o->sequence, (uint8_t)link->rails, (uintptr_t)lease.data,
-                           sink.size, { 0 } };
+    *o = (net_verbs_open){ .sequence = (uint16_t)((o->sequence + 1) & 0xfff),
+                           .open = 1,
+                           .window = window,
+                           .sink = sink,
+                           .lease = lease,
+                           .next = -1 };
+    net_verbs_window w = { (uint16_t)slot, o->sequence, (uint8_t)link->rails, (uintptr_t)lease.data, sink.size, { 0 } };
     for (int r = 0; r < link->rails; r++)
         w.rkey[r] = lease.region->mr[t->port[link->rail[r].port].device]->rkey;
     *size = net_verbs_window_write(&w, descriptor);
@@ -92,9 +96,10 @@ void net_verbs_signal_arrived(net_verbs_link *link, int lane, uint32_t word, int
     const net_verbs_signal s = net_verbs_signal_unpack(word);
     net_verbs_open *o = s.slot < link->slot_room ? &link->slots[s.slot] : NULL;
     const uint64_t bit = 1ull << lane;
-    if (!o || !o->open || o->sequence != s.sequence || lane < 1 || s.lanes < 1
-        || s.lanes >= link->lanes || (o->expected && o->expected != s.lanes) || (o->lanes & bit)) {
-        net_verbs_link_fail(link, GT_PEER, "cannot go on over verbs: the peer signalled a window that "
+    if (!o || !o->open || o->sequence != s.sequence || lane < 1 || s.lanes < 1 || s.lanes >= link->lanes
+        || (o->expected && o->expected != s.lanes) || (o->lanes & bit)) {
+        net_verbs_link_fail(link, GT_PEER,
+                            "cannot go on over verbs: the peer signalled a window that "
                             "is not open; both hosts must run the same version of geartrain");
         return;
     }
@@ -193,8 +198,10 @@ gt_status net_verbs_put_start(net_link *base, const void *data, size_t size, uin
     if (!st)
         st = net_verbs_window_read(&w, descriptor, descriptor_size);
     if (!st && (w.size != size || w.rails != link->rails))
-        st = gt_fail(GT_FORMAT, "cannot put %zu bytes into the peer's window: it is open for %llu "
-                     "bytes over %d rails", size, (unsigned long long)w.size, w.rails);
+        st = gt_fail(GT_FORMAT,
+                     "cannot put %zu bytes into the peer's window: it is open for %llu "
+                     "bytes over %d rails",
+                     size, (unsigned long long)w.size, w.rails);
     if (st)
         return st;
     net_verbs_put *p = link->free_puts;
@@ -259,11 +266,11 @@ static int post_next(net_verbs_link *link, net_verbs_lane *lane, gt_status *st)
     const uint64_t left = s->end - s->next, longest = longest_write(link, lane);
     const net_verbs_signal signal = { p->window.slot, p->window.sequence, (uint8_t)p->lanes };
     /* Its own signal: the last write, and no packet overtakes another. */
-    const int alone = link->immediate && left && left <= longest
-        && s->size <= signalled_alone(link, lane);
+    const int alone = link->immediate && left && left <= longest && s->size <= signalled_alone(link, lane);
     const int signals = alone || !left;
-    net_verbs_work work = { .opcode = IBV_WR_RDMA_WRITE, .remote = p->window.address + s->next,
-                            .rkey = p->window.rkey[lane->rail] };
+    net_verbs_work work = {
+        .opcode = IBV_WR_RDMA_WRITE, .remote = p->window.address + s->next, .rkey = p->window.rkey[lane->rail]
+    };
     if (!net_verbs_lane_room(lane)) {
         t->count[NET_VERBS_QUEUE_STALLS]++;
         return 0;

@@ -49,8 +49,7 @@ gt_status net_verbs_post(net_verbs_lane *lane, const net_verbs_work *work)
     struct ibv_sge sge = { (uintptr_t)work->data, work->size, work->lkey };
     struct ibv_send_wr wr = { .opcode = work->opcode, .sg_list = &sge, .num_sge = work->size > 0 };
     struct ibv_send_wr *bad;
-    const uint32_t every = lane->depth / 2 < NET_VERBS_SIGNAL_EVERY ? lane->depth / 2
-                                                                     : NET_VERBS_SIGNAL_EVERY;
+    const uint32_t every = lane->depth / 2 < NET_VERBS_SIGNAL_EVERY ? lane->depth / 2 : NET_VERBS_SIGNAL_EVERY;
     assert(net_verbs_lane_room(lane) > 0);
     wr.wr_id = (uint64_t)lane->index << 32 | lane->posted;
     wr.wr.rdma.remote_addr = work->remote;
@@ -65,12 +64,11 @@ gt_status net_verbs_post(net_verbs_lane *lane, const net_verbs_work *work)
         wr.send_flags |= IBV_SEND_SIGNALED;
         lane->unsignalled = 0;
     }
-    lane->sent[lane->posted % lane->depth] =
-        (net_verbs_sent){ work->ends, work->size, (uint8_t)work->opcode };
+    lane->sent[lane->posted % lane->depth] = (net_verbs_sent){ work->ends, work->size, (uint8_t)work->opcode };
     const int refused = t->api->post_send(lane->qp, &wr, &bad);
     if (refused)
-        return gt_fail(GT_PEER, "cannot post a request of %u bytes to device %s: %s", work->size,
-                       device_of(lane)->name, strerror(refused));
+        return gt_fail(GT_PEER, "cannot post a request of %u bytes to device %s: %s", work->size, device_of(lane)->name,
+                       strerror(refused));
     lane->posted++;
     t->count[NET_VERBS_WIRE_BYTES] += work->size;
     return GT_OK;
@@ -113,8 +111,7 @@ gt_status net_verbs_receive(net_verbs_lane *lane, uint32_t slot)
     wr.wr_id = 1ull << 63 | (uint64_t)lane->index << 32 | slot;
     const int refused = link->t->api->post_recv(lane->qp, &wr, &bad);
     if (refused)
-        return gt_fail(GT_PEER, "cannot post a receive to device %s: %s", device_of(lane)->name,
-                       strerror(refused));
+        return gt_fail(GT_PEER, "cannot post a receive to device %s: %s", device_of(lane)->name, strerror(refused));
     return GT_OK;
 }
 
@@ -140,26 +137,32 @@ static gt_status create_lane(net_verbs_lane *lane, struct ibv_cq *cq)
     const net_config *config = link->t->base.config;
     const net_verbs_port *port = &link->t->port[link->rail[lane->rail].port];
     net_verbs_device *d = device_of(lane);
-    struct ibv_qp_init_attr attr = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
-        .cap = { .max_send_wr = lane->depth, .max_recv_wr = lane->receives, .max_send_sge = 1,
-                 .max_recv_sge = 1 } };
+    struct ibv_qp_init_attr attr = {
+        .send_cq = cq,
+        .recv_cq = cq,
+        .qp_type = IBV_QPT_RC,
+        .cap = { .max_send_wr = lane->depth, .max_recv_wr = lane->receives, .max_send_sge = 1, .max_recv_sge = 1 }
+    };
     lane->qp = create(d, &attr, (uint32_t)config->inline_bytes);
     if (!lane->qp)
-        return gt_fail(GT_UNSUPPORTED, "cannot make a queue pair of %u + %u requests on %s: %s",
-                       lane->depth, lane->receives, d->name, strerror(errno));
+        return gt_fail(GT_UNSUPPORTED, "cannot make a queue pair of %u + %u requests on %s: %s", lane->depth,
+                       lane->receives, d->name, strerror(errno));
     lane->inline_limit = attr.cap.max_inline_data < (uint32_t)config->inline_bytes
-        ? attr.cap.max_inline_data : (uint32_t)config->inline_bytes;
+                             ? attr.cap.max_inline_data
+                             : (uint32_t)config->inline_bytes;
     lane->psn = random_psn();
     lane->sent = calloc(lane->depth, sizeof *lane->sent);
     if (!lane->sent)
         return gt_fail(GT_NO_MEMORY, "no memory for the send queue of a verbs lane");
-    struct ibv_qp_attr init = { .qp_state = IBV_QPS_INIT, .port_num = port->number,
-        .pkey_index = (uint16_t)config->pkey_index, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE };
-    const int refused = d->api->modify_qp(lane->qp, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX
-                                          | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+    struct ibv_qp_attr init = { .qp_state = IBV_QPS_INIT,
+                                .port_num = port->number,
+                                .pkey_index = (uint16_t)config->pkey_index,
+                                .qp_access_flags = IBV_ACCESS_REMOTE_WRITE };
+    const int refused = d->api->modify_qp(lane->qp, &init,
+                                          IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
     if (refused)
-        return gt_fail(GT_UNSUPPORTED, "cannot set up a queue pair on %s:%d (P_Key index %d): %s",
-                       d->name, port->number, config->pkey_index, strerror(refused));
+        return gt_fail(GT_UNSUPPORTED, "cannot set up a queue pair on %s:%d (P_Key index %d): %s", d->name,
+                       port->number, config->pkey_index, strerror(refused));
     gt_status st = GT_OK;
     for (uint32_t i = 0; !st && i < lane->receives; i++)
         st = net_verbs_receive(lane, i);
@@ -192,12 +195,14 @@ gt_status net_verbs_rail_create(net_verbs_link *link, int r)
         entries += lane->depth + lane->receives;
     }
     if (d->attr.max_cqe > 0 && entries > (uint32_t)d->attr.max_cqe)
-        return gt_fail(GT_UNSUPPORTED, "cannot use %s: it holds %d completions, %u are needed; set "
-                       "queue-pairs lower", d->name, d->attr.max_cqe, entries);
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot use %s: it holds %d completions, %u are needed; set "
+                       "queue-pairs lower",
+                       d->name, d->attr.max_cqe, entries);
     rail->cq = t->api->create_cq(d->context, (int)entries, rail, d->channel, 0);
     if (!rail->cq)
-        return gt_fail(GT_UNSUPPORTED, "cannot make a queue of %u completions on %s: %s", entries,
-                       d->name, strerror(errno));
+        return gt_fail(GT_UNSUPPORTED, "cannot make a queue of %u completions on %s: %s", entries, d->name,
+                       strerror(errno));
     gt_status st = GT_OK;
     for (int i = from; !st && i <= to; i++)
         st = create_lane(&link->lane[i], rail->cq);
@@ -212,8 +217,7 @@ static void address(const net_verbs_link *link, const net_verbs_rail *rail, stru
     const int me = !link->leads;
     const net_verbs_gid *ours = &port->offer.gid[rail->choice.tried[rail->attempt].gid[me]];
     const net_verbs_gid *theirs = &peer->gid[rail->choice.tried[rail->attempt].gid[!me]];
-    *out = (struct ibv_ah_attr){ .port_num = port->number, .dlid = peer->lid,
-                                 .sl = (uint8_t)config->service_level };
+    *out = (struct ibv_ah_attr){ .port_num = port->number, .dlid = peer->lid, .sl = (uint8_t)config->service_level };
     if (rail->choice.global) {
         out->is_global = 1;
         memcpy(out->grh.dgid.raw, theirs->raw, sizeof theirs->raw);
@@ -228,21 +232,32 @@ gt_status net_verbs_rail_raise(net_verbs_link *link, int r)
     net_verbs_transport *t = link->t;
     const net_verbs_rail *rail = &link->rail[r];
     net_verbs_device *d = &t->device[t->port[rail->port].device];
-    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs);
-         i++) {
+    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs); i++) {
         net_verbs_lane *lane = &link->lane[i];
-        struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTR, .path_mtu = rail->choice.mtu,
-            .dest_qp_num = lane->peer_qpn, .rq_psn = lane->peer_psn, .max_dest_rd_atomic = 1,
-            .min_rnr_timer = WELL_KNOWN_RNR_TIMER };
+        struct ibv_qp_attr attr = {
+            .qp_state = IBV_QPS_RTR,
+            .path_mtu = rail->choice.mtu,
+            .dest_qp_num = lane->peer_qpn,
+            .rq_psn = lane->peer_psn,
+            .max_dest_rd_atomic = 1,
+            .min_rnr_timer = WELL_KNOWN_RNR_TIMER
+        };
         address(link, rail, &attr.ah_attr);
-        int refused = t->api->modify_qp(lane->qp, &attr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU
-            | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+        int refused = t->api->modify_qp(lane->qp, &attr,
+                                        IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN
+                                            | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
         if (!refused) {
-            attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .sq_psn = lane->psn,
-                .timeout = (uint8_t)t->base.config->ib_timeout, .rnr_retry = 7,
-                .retry_cnt = (uint8_t)net_verbs_retries(t, d), .max_rd_atomic = 1 };
-            refused = t->api->modify_qp(lane->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT
-                | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
+            attr = (struct ibv_qp_attr){
+                .qp_state = IBV_QPS_RTS,
+                .sq_psn = lane->psn,
+                .timeout = (uint8_t)t->base.config->ib_timeout,
+                .rnr_retry = 7,
+                .retry_cnt = (uint8_t)net_verbs_retries(t, d),
+                .max_rd_atomic = 1
+            };
+            refused = t->api->modify_qp(lane->qp, &attr,
+                                        IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT
+                                            | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
         }
         if (refused)
             return gt_fail(GT_UNSUPPORTED, "cannot connect a queue pair on %s:%d: %s", d->name,
@@ -261,8 +276,7 @@ void net_verbs_rail_destroy(net_verbs_link *link, int r)
 {
     net_verbs_transport *t = link->t;
     net_verbs_rail *rail = &link->rail[r];
-    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs);
-         i++) {
+    for (int i = net_verbs_rail_first_lane(r, link->pairs); i <= net_verbs_rail_last_lane(r, link->pairs); i++) {
         net_verbs_lane *lane = &link->lane[i];
         if (lane->qp)
             t->api->destroy_qp(lane->qp);

@@ -22,7 +22,9 @@ static void take_gids(net_verbs_device *d, net_verbs_survey_port *p, const net_v
         net_verbs_gid g = { .index = (uint8_t)table[i].gid_index };
         memcpy(g.raw, table[i].gid.raw, sizeof g.raw);
         g.type = strcmp(p->layer, "Ethernet") ? NET_VERBS_GID_IB
-               : table[i].gid_type == IBV_GID_TYPE_ROCE_V2 ? NET_VERBS_GID_V2 : NET_VERBS_GID_V1;
+                 : table[i].gid_type == IBV_GID_TYPE_ROCE_V2
+                     ? NET_VERBS_GID_V2
+                     : NET_VERBS_GID_V1;
         net_verbs_survey_gid *s = &p->gid[p->gids];
         if (!net_verbs_gid_score(&g, &s->kind))
             continue;
@@ -112,8 +114,8 @@ gt_status net_verbs_survey_take(net_verbs_survey **out, const net_config *config
     }
     struct ibv_device **list = api->get_device_list(&count);
     if (!list || !count)
-        snprintf(s->trouble, sizeof s->trouble, "libibverbs shows no device%s%s",
-                 list ? "" : ": ", list ? "" : strerror(errno));
+        snprintf(s->trouble, sizeof s->trouble, "libibverbs shows no device%s%s", list ? "" : ": ",
+                 list ? "" : strerror(errno));
     for (int i = 0; list && i < count && s->ports < NET_SURVEY_PORTS; i++)
         take_device(api, list[i], s, config);
     if (list)

@@ -15,16 +15,11 @@ static const uint64_t staging_need = 32u << 20;
 /* ---- counters ------------------------------------------------------------------------------- */
 
 static const char *const names[NET_VERBS_COUNTS] = {
-    [NET_VERBS_WIRE_BYTES] = "wire bytes",
-    [NET_VERBS_MESSAGES] = "messages",
-    [NET_VERBS_CREDIT_MESSAGES] = "credit messages",
-    [NET_VERBS_WRITES] = "writes",
-    [NET_VERBS_INLINED] = "inlined requests",
-    [NET_VERBS_SIGNALLED] = "signalled completions",
-    [NET_VERBS_CREDIT_STALLS] = "credit stalls",
-    [NET_VERBS_QUEUE_STALLS] = "send queue stalls",
-    [NET_VERBS_STAGED_BYTES] = "staged bytes",
-    [NET_VERBS_REGISTRATIONS] = "registrations",
+    [NET_VERBS_WIRE_BYTES] = "wire bytes",           [NET_VERBS_MESSAGES] = "messages",
+    [NET_VERBS_CREDIT_MESSAGES] = "credit messages", [NET_VERBS_WRITES] = "writes",
+    [NET_VERBS_INLINED] = "inlined requests",        [NET_VERBS_SIGNALLED] = "signalled completions",
+    [NET_VERBS_CREDIT_STALLS] = "credit stalls",     [NET_VERBS_QUEUE_STALLS] = "send queue stalls",
+    [NET_VERBS_STAGED_BYTES] = "staged bytes",       [NET_VERBS_REGISTRATIONS] = "registrations",
 };
 
 static uint64_t read_number(const char *path)
@@ -40,7 +35,7 @@ static void find_hardware_counters(net_verbs_transport *t, const net_verbs_port 
     const char *device = t->device[p->device].name;
     snprintf(folder, sizeof folder, "/sys/class/infiniband/%s/ports/%d/hw_counters", device, p->number);
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         net_verbs_hardware *grown;
         if (*e->d_name == '.' || !strcmp(e->d_name, "lifespan"))
             continue;
@@ -95,8 +90,8 @@ uint64_t net_verbs_need(const net_config *config, int devices, int ranks)
     return (uint64_t)devices * (staging_need + net_verbs_link_bytes(config) * (uint64_t)(ranks - 1));
 }
 
-static gt_status open_all(net_transport **out, net_job *job, net_memory_set *memory,
-                          const net_events *events, int poll_fd)
+static gt_status open_all(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
+                          int poll_fd)
 {
     const net_config *config = net_job_config(job);
     *out = NULL;
@@ -130,9 +125,17 @@ static gt_status open_all(net_transport **out, net_job *job, net_memory_set *mem
 
 const net_transport_ops net_verbs = {
     .name = "verbs",
-    .open = open_all, .close = close_all,
-    .offer = net_verbs_offer, .connect = net_verbs_connect, .disconnect = net_verbs_disconnect,
-    .send = net_verbs_send, .expose = net_verbs_expose, .put = net_verbs_put_start,
-    .progress = net_verbs_progress, .arm = net_verbs_arm, .disarm = net_verbs_disarm,
-    .describe = net_verbs_describe, .counter = counter,
+    .open = open_all,
+    .close = close_all,
+    .offer = net_verbs_offer,
+    .connect = net_verbs_connect,
+    .disconnect = net_verbs_disconnect,
+    .send = net_verbs_send,
+    .expose = net_verbs_expose,
+    .put = net_verbs_put_start,
+    .progress = net_verbs_progress,
+    .arm = net_verbs_arm,
+    .disarm = net_verbs_disarm,
+    .describe = net_verbs_describe,
+    .counter = counter,
 };

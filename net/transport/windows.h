@@ -17,7 +17,10 @@ typedef struct net_window {
     size_t got;                     /* bytes that are in the sink                              */
 } net_window;
 
-typedef struct net_windows { net_window *open; size_t count, room; } net_windows;
+typedef struct net_windows {
+    net_window *open;
+    size_t count, room;
+} net_windows;
 
 /* GT_NO_MEMORY is the only failure. */
 gt_status net_windows_expose(net_windows *w, uint32_t number, net_sink sink);

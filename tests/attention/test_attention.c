@@ -88,9 +88,9 @@ static int array_make(array *a, place *p, dtype type, size_t count, uint64_t str
     for (size_t i = 0; i < count; i++)
         a->value[i] = (double)dtype_load(type, a->before, guard + i);
     return CHECK_OK(dev_buffer_create(&a->root, p->d, a->bytes, "test"))
-        && CHECK_OK(dev_write(p->d, a->root, 0, a->before, a->bytes))
-        && CHECK_OK(dev_buffer_view(&a->view, a->root, guard * dtype_size(type),
-                                    a->bytes - guard * dtype_size(type)));
+           && CHECK_OK(dev_write(p->d, a->root, 0, a->before, a->bytes))
+           && CHECK_OK(
+               dev_buffer_view(&a->view, a->root, guard * dtype_size(type), a->bytes - guard * dtype_size(type)));
 }
 
 static void array_release(array *a)
@@ -111,13 +111,13 @@ static int array_is(array *a, place *p, const double *want, double allowed, cons
     if (!CHECK_OK(dev_read(p->d, a->root, 0, a->after, a->bytes)))
         return 0;
     int good = CHECKF(!memcmp(a->before, a->after, guard * size), "%s: front guard", what)
-            && CHECKF(!memcmp((char *)a->before + (guard + a->count) * size,
-                              (char *)a->after + (guard + a->count) * size, guard * size),
-                      "%s: back guard", what);
+               && CHECKF(!memcmp((char *)a->before + (guard + a->count) * size,
+                                 (char *)a->after + (guard + a->count) * size, guard * size),
+                         "%s: back guard", what);
     for (size_t i = 0; i < a->count && good; i++) {
         const double got = (double)dtype_load(a->type, a->after, guard + i);
-        good = CHECKF(fabs(got - want[i]) <= allowed + store * fabs(want[i]),
-                      "%s[%zu]: %.8g is not %.8g within %.2g", what, i, got, want[i], allowed);
+        good = CHECKF(fabs(got - want[i]) <= allowed + store * fabs(want[i]), "%s[%zu]: %.8g is not %.8g within %.2g",
+                      what, i, got, want[i], allowed);
     }
     return good;
 }
@@ -141,35 +141,37 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     char what[96];
-    const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
-                                    .step = words[2], .first = words[3], .stream = 9,
-                                    .first_head = others / 2, .heads = H + others };
+    const reference_dropout ref = {
+        .p = drop_p,
+        .seed = words[0] | (uint64_t)words[1] << 32,
+        .step = words[2],
+        .first = words[3],
+        .stream = 9,
+        .first_head = others / 2,
+        .heads = H + others
+    };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
                                                                        must reach every kernel */
-    kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal,
-                                     .scale = scale };
+    kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal, .scale = scale };
     double *want_out = malloc(tokens * c * sizeof *want_out);
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
 
-    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s drop %.1f", dtype_name(p->type), B, T,
-             D, H, H + others, causal ? "causal" : "full", lengths ? " padded" : "", (double)drop_p);
-    int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1)
-            && array_make(&out, p, p->type, tokens * c, 2)
-            && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3)
-            && array_make(&dout, p, p->type, tokens * c, 4)
-            && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
-            && array_make(&scratch, p, DTYPE_F32,
-                          (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 6)
-            && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
-            && CHECK_OK(dev_write(p->d, random, 0, words, 16))
-            && CHECK_OK(dev_list_create(&l, p->d));
+    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s drop %.1f", dtype_name(p->type), B, T, D, H, H + others,
+             causal ? "causal" : "full", lengths ? " padded" : "", (double)drop_p);
+    int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1) && array_make(&out, p, p->type, tokens * c, 2)
+               && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3) && array_make(&dout, p, p->type, tokens * c, 4)
+               && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
+               && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 6)
+               && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
+               && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
     if (good && lengths)
         good = CHECK_OK(dev_buffer_create(&sizes.lengths, p->d, (size_t)B * 4, "lengths"))
-            && CHECK_OK(dev_write(p->d, sizes.lengths, 0, lengths, (size_t)B * 4));
-    const kernel_dropout drop = { .p = drop_p, .stream = 9, .random = random,
-                                  .first_head = others / 2, .heads = others ? H + others : 0 };
+               && CHECK_OK(dev_write(p->d, sizes.lengths, 0, lengths, (size_t)B * 4));
+    const kernel_dropout drop = {
+        .p = drop_p, .stream = 9, .random = random, .first_head = others / 2, .heads = others ? H + others : 0
+    };
     const kernel_dropout *on = drop_p > 0 ? &drop : NULL;
     if (good) {
         const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
@@ -178,12 +180,11 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
         reference_attention_grad(B, T, C, H, causal, (double)scale, ref_drop, lengths, qkv.value, dout.value,
                                  want_dqkv);
         good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
-            && CHECK_OK(kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view,
-                                              &d, scratch.view))
-            && CHECK_OK(dev_run(l, 0, -1))
-            && array_is(&out, p, want_out, 1e-5, what)
-            && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
-            && array_is(&dqkv, p, want_dqkv, error * sqrt((double)D), what);
+               && CHECK_OK(
+                   kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d, scratch.view))
+               && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want_out, 1e-5, what)
+               && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
+               && array_is(&dqkv, p, want_dqkv, error * sqrt((double)D), what);
     }
     if (good) {                                         /* the scratch's guards */
         for (size_t i = 0; i < scratch.count; i++)
@@ -218,12 +219,12 @@ static void all_shapes(const char *style, dtype type)
                 continue;
             if (!tiny() && crawls && (t % 3 || (type != DTYPE_F32 && d == 4)))
                 continue;
-            good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3,
-                                  (t + d) % 4 != 1, (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0, NULL);
+            good = attention_case(&p, t % 2 ? 1 : 3, lengths[t], heads[d], d % 2 ? 1 : 3, (t + d) % 4 != 1,
+                                  (t + d) % 2 ? 0.3f : 0.0f, d % 2 ? t : 0, NULL);
         }
     if (type == DTYPE_F32)                              /* a GPU's groups share such a head's columns */
         good = good && attention_case(&p, 1, 3, 130, 2, 1, 0.1f, 0, NULL)
-            && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3, NULL);
+               && attention_case(&p, 2, 3, 130, 2, 1, 0.1f, 3, NULL);
     if (good && !tiny() && (!crawls || type == DTYPE_F32))
         attention_case(&p, 1, 70, 250, 1, 1, 0.1f, 0, NULL);
     place_close(&p);
@@ -242,21 +243,39 @@ static void keys_behind_a_length_are_hidden(void)
             if (!place_open(&p, styles[s], t))
                 continue;
             int good = attention_case(&p, 5, T, 12, 1, 0, 0.0f, 0, lengths)
-                    && attention_case(&p, 4, T, 12, 1, 1, 0.3f, 0, lengths + 1);
+                       && attention_case(&p, 4, T, 12, 1, 1, 0.3f, 0, lengths + 1);
             if (good && !tiny() && t == DTYPE_F32)      /* heads enough to own, or not; blocks that are whole */
                 good = attention_case(&p, 3, 130, 64, 3, 1, 0.2f, 2, (const int32_t[]){ 64, 129, 65 })
-                    && attention_case(&p, 1, 200, 33, 1, 0, 0.0f, 0, (const int32_t[]){ 100 });
+                       && attention_case(&p, 1, 200, 33, 1, 0, 0.0f, 0, (const int32_t[]){ 100 });
             CHECK(good);
             place_close(&p);
         }
 }
 
-static void the_cpu_body_matches_in_fp32(void) { all_shapes("cpu", DTYPE_F32); }
-static void the_cpu_body_matches_in_bf16(void) { all_shapes("cpu", DTYPE_BF16); }
-static void the_cpu_body_matches_in_fp16(void) { all_shapes("cpu", DTYPE_F16); }
-static void the_gpu_body_matches_in_fp32(void) { all_shapes("gpu", DTYPE_F32); }
-static void the_gpu_body_matches_in_bf16(void) { all_shapes("gpu", DTYPE_BF16); }
-static void the_gpu_body_matches_in_fp16(void) { all_shapes("gpu", DTYPE_F16); }
+static void the_cpu_body_matches_in_fp32(void)
+{
+    all_shapes("cpu", DTYPE_F32);
+}
+static void the_cpu_body_matches_in_bf16(void)
+{
+    all_shapes("cpu", DTYPE_BF16);
+}
+static void the_cpu_body_matches_in_fp16(void)
+{
+    all_shapes("cpu", DTYPE_F16);
+}
+static void the_gpu_body_matches_in_fp32(void)
+{
+    all_shapes("gpu", DTYPE_F32);
+}
+static void the_gpu_body_matches_in_bf16(void)
+{
+    all_shapes("gpu", DTYPE_BF16);
+}
+static void the_gpu_body_matches_in_fp16(void)
+{
+    all_shapes("gpu", DTYPE_F16);
+}
 
 /* d/dx of sum(dout * out) by central differences, against the gradient all cases trust. */
 static void the_reference_gradient_is_the_slope_of_the_reference(void)
@@ -284,8 +303,7 @@ static void the_reference_gradient_is_the_slope_of_the_reference(void)
                     slope += side * dout[j] * out[j] / (2 * h);
             }
             qkv[i] = old;
-            CHECKF(fabs(slope - dqkv[i]) < 1e-7, "element %d: slope %g, gradient %g", i, slope,
-                   dqkv[i]);
+            CHECKF(fabs(slope - dqkv[i]) < 1e-7, "element %d: slope %g, gradient %g", i, slope, dqkv[i]);
         }
     }
 }
@@ -303,8 +321,7 @@ static void dropout_keeps_the_asked_share(void)
     if (tiny() || !place_open(&p, "cpu", DTYPE_F32))
         return;
     if (array_make(&qkv, &p, DTYPE_F32, 3 * n, 1) && array_make(&out, &p, DTYPE_F32, n, 2)
-        && array_make(&lse, &p, DTYPE_F32, (size_t)T * H, 3)
-        && CHECK_OK(dev_buffer_create(&random, p.d, 16, "random"))
+        && array_make(&lse, &p, DTYPE_F32, (size_t)T * H, 3) && CHECK_OK(dev_buffer_create(&random, p.d, 16, "random"))
         && CHECK_OK(dev_write(p.d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p.d))) {
         const kernel_dropout drop = { .p = 0.2f, .stream = 1, .random = random };
         float *x = calloc(3 * n, sizeof *x);
@@ -362,22 +379,21 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
         double *rows_want = malloc(rows * c * sizeof *rows_want);
         const kernel_attention_shape sizes = { .B = B, .T = n, .H = H, .KV = H, .D = D, .scale = scale };
         good = array_make(&in, &p, type, rows * 3 * c, 3) && array_make(&out, &p, type, rows * c, 4)
-            && CHECK_OK(dev_buffer_create(&at, p.d, 4, "first"))
-            && CHECK_OK(dev_write(p.d, at, 0, &first, 4)) && CHECK_OK(dev_list_create(&l, p.d));
+               && CHECK_OK(dev_buffer_create(&at, p.d, 4, "first")) && CHECK_OK(dev_write(p.d, at, 0, &first, 4))
+               && CHECK_OK(dev_list_create(&l, p.d));
         for (int b = 0; b < B && good; b++)
             for (int t = 0; t < n; t++) {
                 const size_t from = (size_t)b * (size_t)T + (size_t)(first + t);
                 const size_t to = (size_t)b * (size_t)n + (size_t)t;
                 for (size_t j = 0; j < 3 * c; j++)
-                    dtype_store(type, in.before, guard_of(&in, &p) + to * 3 * c + j,
-                                (float)qkv[from * 3 * c + j]);
+                    dtype_store(type, in.before, guard_of(&in, &p) + to * 3 * c + j, (float)qkv[from * 3 * c + j]);
                 memcpy(rows_want + to * c, want + from * c, c * sizeof *want);
             }
         const kernel_attention_in heads = side_by_side(in.view, C);
         good = good && CHECK_OK(dev_write(p.d, in.root, 0, in.before, in.bytes))
-            && CHECK_OK(kernel_attention_cached(l, p.k, &sizes, capacity, at, &heads, keys.view,
-                                                values.view, out.view))
-            && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, &p, rows_want, 1e-5, "cached");
+               && CHECK_OK(
+                   kernel_attention_cached(l, p.k, &sizes, capacity, at, &heads, keys.view, values.view, out.view))
+               && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, &p, rows_want, 1e-5, "cached");
         dev_list_release(l);
         dev_buffer_release(at);
         array_release(&in);
@@ -409,11 +425,11 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
 {
     const int H = KV * G, C = H * D, kv = KV * D, q_row = C + 8, kv_row = 2 * kv;
     const size_t rows = (size_t)B * (size_t)T, c = (size_t)C;
-    const reference_dropout ref = { .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32,
-                                    .step = words[2], .first = words[3], .stream = 9 };
+    const reference_dropout ref = {
+        .p = drop_p, .seed = words[0] | (uint64_t)words[1] << 32, .step = words[2], .first = words[3], .stream = 9
+    };
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
-    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal,
-                                           .scale = 0.3f };
+    const kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = KV, .D = D, .causal = causal, .scale = 0.3f };
     array q = { 0 }, k = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dq = { 0 }, dk = { 0 }, scratch = { 0 },
           keys = { 0 }, values = { 0 };
     dev_buffer *random = NULL;
@@ -422,17 +438,15 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
     snprintf(what, sizeof what, "%s B%d T%d D%d %d heads to %d %s", dtype_name(p->type), B, T, D, H, KV,
              causal ? "causal" : "full");
     int good = array_make(&q, p, p->type, rows * (size_t)q_row, 1)
-            && array_make(&k, p, p->type, rows * (size_t)kv_row, 2)
-            && array_make(&out, p, p->type, rows * c, 3)
-            && array_make(&lse, p, DTYPE_F32, rows * (size_t)H, 4)
-            && array_make(&dout, p, p->type, rows * c, 5)
-            && array_make(&dq, p, p->type, rows * (size_t)q_row, 6)
-            && array_make(&dk, p, p->type, rows * (size_t)kv_row, 7)
-            && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 8)
-            && array_make(&keys, p, p->type, rows * (size_t)kv, 9)
-            && array_make(&values, p, p->type, rows * (size_t)kv, 10)
-            && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
-            && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
+               && array_make(&k, p, p->type, rows * (size_t)kv_row, 2) && array_make(&out, p, p->type, rows * c, 3)
+               && array_make(&lse, p, DTYPE_F32, rows * (size_t)H, 4) && array_make(&dout, p, p->type, rows * c, 5)
+               && array_make(&dq, p, p->type, rows * (size_t)q_row, 6)
+               && array_make(&dk, p, p->type, rows * (size_t)kv_row, 7)
+               && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 8)
+               && array_make(&keys, p, p->type, rows * (size_t)kv, 9)
+               && array_make(&values, p, p->type, rows * (size_t)kv, 10)
+               && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
+               && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
     double *all = malloc(rows * 3 * c * sizeof *all), *d_all = malloc(rows * 3 * c * sizeof *d_all);
     double *want = malloc(rows * c * sizeof *want), *want_lse = malloc(rows * (size_t)H * sizeof *want_lse);
     if (good) {
@@ -464,19 +478,19 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
         }
         const double error = (p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3) * G * sqrt((double)D);
         good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
-            && CHECK_OK(kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d,
-                                              scratch.view))
-            && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what)
-            && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
-            && array_is(&dq, p, dq.value, error, what) && array_is(&dk, p, dk.value, error, what);
+               && CHECK_OK(
+                   kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d, scratch.view))
+               && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what)
+               && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what) && array_is(&dq, p, dq.value, error, what)
+               && array_is(&dk, p, dk.value, error, what);
         dev_list_release(l);
         l = NULL;
         if (good && causal && !on) {                    /* all tokens at once into a cache of T */
             const uint32_t zero[4] = { 0 };
             good = CHECK_OK(dev_write(p->d, random, 0, zero, 16)) && CHECK_OK(dev_list_create(&l, p->d))
-                && CHECK_OK(kernel_attention_cached(l, p->k, &sizes, T, random, &in, keys.view, values.view,
-                                                    out.view))
-                && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what);
+                   && CHECK_OK(
+                       kernel_attention_cached(l, p->k, &sizes, T, random, &in, keys.view, values.view, out.view))
+                   && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what);
         }
     }
     dev_list_release(l);
@@ -500,7 +514,7 @@ static void heads_of_keys_serve_several_of_queries(void)
             if (!place_open(&p, styles[s], t))
                 continue;
             int good = grouped_case(&p, 1, tiny() ? 5 : 70, 12, 1, 3, 1, 0.0f)
-                    && grouped_case(&p, 2, 7, 9, 2, 2, 0, 0.3f);        /* heads enough to own, or not */
+                       && grouped_case(&p, 2, 7, 9, 2, 2, 0, 0.3f);        /* heads enough to own, or not */
             if (good && !tiny() && t == DTYPE_F32)
                 good = grouped_case(&p, 1, 67, 64, 3, 2, 1, 0.2f) && grouped_case(&p, 4, 33, 40, 2, 4, 1, 0.0f);
             CHECK(good);
@@ -519,8 +533,7 @@ static void heads_that_are_too_large_are_refused(void)
     const kernel_attention_shape uneven = { .B = 1, .T = 4, .H = 3, .KV = 2, .D = 8, .scale = 1.0f };
     const kernel_attention_in in = side_by_side(NULL, 257);
     CHECK_FAILS(kernel_attention(l, p.k, &wide, NULL, &in, NULL, NULL), GT_UNSUPPORTED, "257");
-    CHECK_FAILS(kernel_attention(l, p.k, &uneven, NULL, &in, NULL, NULL), GT_UNSUPPORTED,
-                "3 heads of queries to 2");
+    CHECK_FAILS(kernel_attention(l, p.k, &uneven, NULL, &in, NULL, NULL), GT_UNSUPPORTED, "3 heads of queries to 2");
     dev_list_release(l);
     place_close(&p);
 }

@@ -140,11 +140,6 @@ static void normal_numbers_have_the_formulas_bits(void)
     free(x);
 }
 
-const check_case check_cases[] = {
-    CASE(the_innermost_is_the_detail),
-    CASE(another_thread_shows_nothing),
-    CASE(a_wish_to_stop_reaches_whoever_counts),
-    CASE(every_turn_is_made_once),
-    CASE(normal_numbers_have_the_formulas_bits),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(the_innermost_is_the_detail),           CASE(another_thread_shows_nothing),
+                                   CASE(a_wish_to_stop_reaches_whoever_counts), CASE(every_turn_is_made_once),
+                                   CASE(normal_numbers_have_the_formulas_bits), { 0 } };

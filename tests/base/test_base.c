@@ -33,14 +33,11 @@ static void philox_gives_the_published_numbers(void)
 {
     uint32_t out[4];
     gt_philox(out, 0, 0, 0);
-    CHECK(out[0] == 0x6627e8d5 && out[1] == 0xe169c58d && out[2] == 0xbc57ac4c
-          && out[3] == 0x9b00dbd8);
+    CHECK(out[0] == 0x6627e8d5 && out[1] == 0xe169c58d && out[2] == 0xbc57ac4c && out[3] == 0x9b00dbd8);
     gt_philox(out, UINT64_MAX, UINT64_MAX, UINT64_MAX);
-    CHECK(out[0] == 0x408f276d && out[1] == 0x41c83b0e && out[2] == 0xa20bc7c6
-          && out[3] == 0x6d5451fd);
+    CHECK(out[0] == 0x408f276d && out[1] == 0x41c83b0e && out[2] == 0xa20bc7c6 && out[3] == 0x6d5451fd);
     gt_philox(out, 0x299f31d0a4093822u, 0x85a308d3243f6a88u, 0x0370734413198a2eu);
-    CHECK(out[0] == 0xd16cfe09 && out[1] == 0x94fdcceb && out[2] == 0x5001e420
-          && out[3] == 0x24126ea1);
+    CHECK(out[0] == 0xd16cfe09 && out[1] == 0x94fdcceb && out[2] == 0x5001e420 && out[3] == 0x24126ea1);
 }
 
 static void normal_numbers_have_the_asked_mean_and_deviation(void)
@@ -82,7 +79,7 @@ static int count_names(const char *path)
 {
     int n = 0;
     DIR *dir = opendir(path);
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         n += e->d_name[0] != '.';
     if (dir)
         closedir(dir);
@@ -129,7 +126,8 @@ static void a_file_is_whole_or_as_it_was(void)
 /* Half of a pointer's first line, or a large file that begins with it, is a file like others. */
 static void a_pointer_of_git_lfs_is_told_as_such(void)
 {
-    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\n"
+    static const char pointer[] =
+        "version https://git-lfs.github.com/spec/v1\n"
         "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
     char *path = gt_path_join(check_folder(), "pointer.bin"), *text;
     char large[2048] = { 0 };
@@ -177,16 +175,27 @@ static void numbers_with_units_are_read_and_written(void)
     CHECK(n == 65536);
     CHECK_OK(gt_parse_bytes(&n, "1.5GB"));
     CHECK(n == 1500000000u);
-    static const struct { const char *text; uint64_t bytes; } sizes[] = {
-        { "1K", 1024 }, { "1k", 1024 }, { "1M", 1048576 }, { "1m", 1048576 }, { "1G", 1u << 30 },
-        { "2T", UINT64_C(2) << 40 }, { "1kB", 1000 }, { "1MB", 1000000 }, { "1Mi", 1048576 }, { "0.5M", 524288 } };
+    static const struct {
+        const char *text;
+        uint64_t bytes;
+    } sizes[] = { { "1K", 1024 },    { "1k", 1024 },     { "1M", 1048576 },
+                  { "1m", 1048576 }, { "1G", 1u << 30 }, { "2T", UINT64_C(2) << 40 },
+                  { "1kB", 1000 },   { "1MB", 1000000 }, { "1Mi", 1048576 },
+                  { "0.5M", 524288 } };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         CHECK_OK(gt_parse_bytes(&n, sizes[i].text));
         CHECK(n == sizes[i].bytes);
     }
-    static const struct { uint64_t bytes; const char *text; } exact[] = {
-        { 0, "0" }, { 1000, "1000" }, { 1024, "1KiB" }, { 1536, "1536" }, { 67108864, "64MiB" },
-        { UINT64_C(3) << 40, "3TiB" }, { UINT64_C(1) << 50, "1024TiB" } };
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } exact[] = { { 0, "0" },
+                  { 1000, "1000" },
+                  { 1024, "1KiB" },
+                  { 1536, "1536" },
+                  { 67108864, "64MiB" },
+                  { UINT64_C(3) << 40, "3TiB" },
+                  { UINT64_C(1) << 50, "1024TiB" } };
     for (size_t i = 0; i < sizeof exact / sizeof *exact; i++) {
         CHECK(!strcmp(gt_format_size(text, sizeof text, exact[i].bytes), exact[i].text));
         CHECK_OK(gt_parse_bytes(&n, text));
@@ -258,8 +267,12 @@ static void a_stop_is_heard_once_and_kills_when_repeated(void)
 
 static void options_come_from_their_table(void)
 {
-    struct { uint64_t steps; double lr; const char *out, *mode; int json; } o = {
-        .steps = 5, .lr = 0.5, .mode = "fp32", .json = 0 };
+    struct {
+        uint64_t steps;
+        double lr;
+        const char *out, *mode;
+        int json;
+    } o = { .steps = 5, .lr = 0.5, .mode = "fp32", .json = 0 };
     const gt_option table[] = {
         { .group = "Group" },
         { "steps", 'n', GT_U64, "N", "updates", &o.steps, 0, NULL },
@@ -267,7 +280,8 @@ static void options_come_from_their_table(void)
         { "out", 'o', GT_STRING, "DIR", "folder", &o.out, 0, NULL },
         { "precision", 0, GT_CHOICE, "fp32|bf16", "storage", &o.mode, 0, NULL },
         { "json", 0, GT_FLAG, NULL, "objects", &o.json, 1, NULL },
-        { 0 } };
+        { 0 }
+    };
     int first;
     gt_option_help help;
     char *good[] = { "verb", "a", "--steps", "12", "-o", "x", "--json", "b", NULL };

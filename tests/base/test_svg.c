@@ -26,9 +26,14 @@ static void text_is_escaped(void)
 
 static void ticks_are_round_and_told_apart(void)
 {
-    static const struct { double range; int wanted; double tick; const char *second; } cases[] = {
-        { 10.0, 5, 2.0, "2" }, { 0.7, 6, 0.1, "0.1" }, { 3.3e-4, 8, 5e-5, "0.00005" }, { 95000, 8, 10000, "10000" },
-        { 1.0, 1, 1.0, "1" }, { 6.0, 6, 1.0, "1" }, { 4e9, 8, 5e8, "5e+08" } };
+    static const struct {
+        double range;
+        int wanted;
+        double tick;
+        const char *second;
+    } cases[] = { { 10.0, 5, 2.0, "2" },        { 0.7, 6, 0.1, "0.1" }, { 3.3e-4, 8, 5e-5, "0.00005" },
+                  { 95000, 8, 10000, "10000" }, { 1.0, 1, 1.0, "1" },   { 6.0, 6, 1.0, "1" },
+                  { 4e9, 8, 5e8, "5e+08" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[32];
         const double tick = gt_svg_tick(cases[i].range, cases[i].wanted);

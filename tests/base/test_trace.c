@@ -50,8 +50,8 @@ static void spans_come_in_order_and_nest(void)
         for (int i = 0; i < 5; i++)
             CHECKF(!strcmp(t.span[i].name, names[i]), "%d: %s", i, t.span[i].name);
         CHECK(t.span[2].begin == 700 && t.span[2].end == 700);
-        CHECK(t.span[3].begin <= before && t.span[4].begin >= t.span[3].begin
-              && t.span[4].end <= t.span[3].end && t.span[3].end <= gt_now_ns());
+        CHECK(t.span[3].begin <= before && t.span[4].begin >= t.span[3].begin && t.span[4].end <= t.span[3].end
+              && t.span[3].end <= gt_now_ns());
     }
     gt_trace_release(&t);
     gt_trace_stop();
@@ -121,12 +121,19 @@ enum { ROWS = 32 };                 /* row numbers of a track in the file */
 
 static void a_file_is_what_viewers_expect(void)
 {
-    gt_span a[] = { { .begin = 5000001234, .end = 5000001235, .category = GT_TRACE_KERNEL,
-                      .track = GT_TRACK_COMPUTE, .name = "h.0 \"x\" \\ y" },
-                    { .begin = 5000002000, .end = 6000000000, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
+    gt_span a[] = { { .begin = 5000001234,
+                      .end = 5000001235,
+                      .category = GT_TRACE_KERNEL,
+                      .track = GT_TRACK_COMPUTE,
+                      .name = "h.0 \"x\" \\ y" },
+                    { .begin = 5000002000,
+                      .end = 6000000000,
+                      .category = GT_TRACE_WIRE,
+                      .track = GT_TRACK_WIRE,
                       .name = "tab\there" } };
-    gt_span b[] = { { .begin = 5000001000, .end = 5000003500, .category = GT_TRACE_WAIT, .track = GT_TRACK_HOST,
-                      .name = "wait" } };
+    gt_span b[] = {
+        { .begin = 5000001000, .end = 5000003500, .category = GT_TRACE_WAIT, .track = GT_TRACK_HOST, .name = "wait" }
+    };
     const gt_trace traces[] = { { .rank = 0, .device = "gpu:0", .span = a, .count = 2, .lost = 3 },
                                 { .rank = 3, .device = "cpu:0.1@0.25", .span = b, .count = 1 } };
     char *path = gt_path_join(check_folder(), "trace.json"), *text = NULL;
@@ -140,8 +147,7 @@ static void a_file_is_what_viewers_expect(void)
     CHECKF(root != NULL, "line %d: %s", error.line, error.text);
     CHECK(!strcmp(text_at(json_object_get(root, "otherData"), "spans lost"), "3"));
     json_array_foreach(json_object_get(root, "traceEvents"), i, event) {
-        const char *name = text_at(event, "name"), *given = text_at(json_object_get(event, "args"),
-                                                                    "name");
+        const char *name = text_at(event, "name"), *given = text_at(json_object_get(event, "args"), "name");
         const int pid = (int)number_at(event, "pid");
         if (!strcmp(name, "process_name")) {
             CHECKF(!strcmp(given, pid ? "rank 3 cpu:0.1@0.25" : "rank 0 gpu:0"), "%s", given);
@@ -155,8 +161,7 @@ static void a_file_is_what_viewers_expect(void)
             CHECK(number_at(event, "ts") == 0.0 && number_at(event, "dur") == 2.5
                   && !strcmp(text_at(event, "cat"), "wait") && number_at(event, "tid") == GT_TRACK_HOST * ROWS);
         } else if (number_at(event, "tid") == GT_TRACK_COMPUTE) {
-            CHECK(fabs(number_at(event, "ts") - 0.234) < 1e-9
-                  && fabs(number_at(event, "dur") - 0.001) < 1e-9
+            CHECK(fabs(number_at(event, "ts") - 0.234) < 1e-9 && fabs(number_at(event, "dur") - 0.001) < 1e-9
                   && !strcmp(name, "h.0 \"x\" \\ y"));
         } else {
             CHECK(number_at(event, "dur") == 999998.0 && !strcmp(name, "tab?here"));
@@ -188,8 +193,11 @@ static void spans_that_overlap_get_rows(void)
     size_t i;
     json_t *event;
     for (unsigned k = 0; k < N; k++) {      /* four at a time, and each fourth within one */
-        spans[k] = (gt_span){ .begin = 1000 * k, .end = 1000 * k + (k % 4 ? 3500 : 400),
-                              .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE, .name = "x" };
+        spans[k] = (gt_span){ .begin = 1000 * k,
+                              .end = 1000 * k + (k % 4 ? 3500 : 400),
+                              .category = GT_TRACE_WIRE,
+                              .track = GT_TRACK_WIRE,
+                              .name = "x" };
     }
     CHECK_OK(gt_trace_write(path, &t, 1));
     CHECK_OK(gt_file_read(&text, NULL, path, 1u << 20));
@@ -217,19 +225,50 @@ static void spans_that_overlap_get_rows(void)
 static void arrows_counters_and_arguments(void)
 {
     gt_span a[] = {
-        { .begin = 1000, .end = 3000, .flow = 7, .bytes = 64, .step = 2, .micro_batch = 1, .chunk = 2,
-          .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE, .kind = GT_SPAN_SENDS, .name = "64 B to rank 1",
+        { .begin = 1000,
+          .end = 3000,
+          .flow = 7,
+          .bytes = 64,
+          .step = 2,
+          .micro_batch = 1,
+          .chunk = 2,
+          .category = GT_TRACE_WIRE,
+          .track = GT_TRACK_WIRE,
+          .kind = GT_SPAN_SENDS,
+          .name = "64 B to rank 1",
           .detail = "wte \"x\"" },
-        { .begin = 2000, .end = 2500, .flow = 8, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
-          .kind = GT_SPAN_SENDS, .name = "never received" },
+        { .begin = 2000,
+          .end = 2500,
+          .flow = 8,
+          .category = GT_TRACE_WIRE,
+          .track = GT_TRACK_WIRE,
+          .kind = GT_SPAN_SENDS,
+          .name = "never received" },
         { .begin = 2600, .end = 2600, .bytes = 4096, .kind = GT_SPAN_COUNTS, .name = "device memory" },
-        { .begin = 9000, .end = 9500, .flow = 9, .category = GT_TRACE_WIRE, .track = GT_TRACK_WIRE,
-          .kind = GT_SPAN_SENDS, .name = "received before" } };
+        { .begin = 9000,
+          .end = 9500,
+          .flow = 9,
+          .category = GT_TRACE_WIRE,
+          .track = GT_TRACK_WIRE,
+          .kind = GT_SPAN_SENDS,
+          .name = "received before" }
+    };
     gt_span b[] = {
-        { .begin = 2900, .end = 3900, .flow = 7, .category = GT_TRACE_WIRE, .track = GT_TRACK_ARRIVED,
-          .kind = GT_SPAN_RECEIVES, .name = "64 B from rank 0" },
-        { .begin = 4000, .end = 5000, .flow = 9, .category = GT_TRACE_WIRE, .track = GT_TRACK_ARRIVED,
-          .kind = GT_SPAN_RECEIVES, .name = "too early" } };
+        { .begin = 2900,
+          .end = 3900,
+          .flow = 7,
+          .category = GT_TRACE_WIRE,
+          .track = GT_TRACK_ARRIVED,
+          .kind = GT_SPAN_RECEIVES,
+          .name = "64 B from rank 0" },
+        { .begin = 4000,
+          .end = 5000,
+          .flow = 9,
+          .category = GT_TRACE_WIRE,
+          .track = GT_TRACK_ARRIVED,
+          .kind = GT_SPAN_RECEIVES,
+          .name = "too early" }
+    };
     const gt_trace traces[] = { { .rank = 0, .device = "x", .span = a, .count = 4 },
                                 { .rank = 1, .device = "y", .span = b, .count = 2 } };
     char *path = gt_path_join(check_folder(), "arrows.json"), *text = NULL;
@@ -290,13 +329,7 @@ static void spans_say_what_they_are_of(void)
 }
 
 const check_case check_cases[] = {
-    CASE(off_it_records_nothing),
-    CASE(spans_come_in_order_and_nest),
-    CASE(a_full_ring_forgets_the_oldest),
-    CASE(threads_record_together),
-    CASE(a_file_is_what_viewers_expect),
-    CASE(spans_that_overlap_get_rows),
-    CASE(arrows_counters_and_arguments),
-    CASE(spans_say_what_they_are_of),
-    { 0 }
+    CASE(off_it_records_nothing),        CASE(spans_come_in_order_and_nest),  CASE(a_full_ring_forgets_the_oldest),
+    CASE(threads_record_together),       CASE(a_file_is_what_viewers_expect), CASE(spans_that_overlap_get_rows),
+    CASE(arrows_counters_and_arguments), CASE(spans_say_what_they_are_of),    { 0 }
 };

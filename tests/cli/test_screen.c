@@ -11,7 +11,10 @@
 
 static void lines_are_broken_between_words(void)
 {
-    static const struct { int columns; const char *line, *want; } cases[] = {
+    static const struct {
+        int columns;
+        const char *line, *want;
+    } cases[] = {
         { 80, "short\n", "short\n" },
         { 80, "", "" },
         { 20, "12345678901234567890\n", "12345678901234567890\n" },         /* just fits */
@@ -19,12 +22,14 @@ static void lines_are_broken_between_words(void)
         { 20, "geartrain: cannot open 'x': No such file\n", "geartrain: cannot\n  open 'x': No such\n  file\n" },
         { 24, "model   one two three four\n", "model   one two three\n        four\n" },
         { 24, "  -n, --n N    some words more\n", "  -n, --n N    some\n    words more\n" },     /* too far right */
-        { 40, "  -n, --n N    some words that go on long\n", "  -n, --n N    some words that go on\n"
-              "               long\n" },
+        { 40, "  -n, --n N    some words that go on long\n",
+          "  -n, --n N    some words that go on\n"
+          "               long\n" },
         { 20, "    deep words that go on\n", "    deep words that\n      go on\n" },
         { 20, "a wordthatislongerthananyscreen b\n", "a wordthatislongerthananyscreen\n  b\n" },
         { 20, "ten bytes \xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\n",
-              "ten bytes \xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\n" } };
+          "ten bytes \xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4\n" }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         gt_text out = { 0 };
         cli_screen_break(&out, cases[i].line, strlen(cases[i].line), cases[i].columns);
@@ -57,8 +62,14 @@ static void nothing_is_lost(void)
 static void bars_fit_and_drop_what_matters_least(void)
 {
     static const char *const parts[] = { "loss ", "left", "tok/s", "lr ", "grad ", "val " };    /* by weight */
-    train_bar b = { .step = 1200, .steps = 20000, .loss = 3.1234, .val = 3.2345, .lr = 9.85e-4, .grad_norm = 2.568,
-                    .tokens_per_s = 18800, .seconds_left = 3723 };
+    train_bar b = { .step = 1200,
+                    .steps = 20000,
+                    .loss = 3.1234,
+                    .val = 3.2345,
+                    .lr = 9.85e-4,
+                    .grad_norm = 2.568,
+                    .tokens_per_s = 18800,
+                    .seconds_left = 3723 };
     char line[256];
     enum { PARTS = sizeof parts / sizeof *parts };
     int least = PARTS;
@@ -79,14 +90,12 @@ static void bars_fit_and_drop_what_matters_least(void)
     b.step = 1;
     b.steps = 10;
     CHECKF(!strcmp(train_bar_line(line, sizeof line, &b, 100), "step 1/10 [###---------------------] loss 3.1234  "
-                   "lr 0.00098  grad 2.57  18.8k tok/s  1:02:03 left"), "'%s'", line);
+                                                               "lr 0.00098  grad 2.57  18.8k tok/s  1:02:03 left"),
+           "'%s'", line);
     b.skipped = "fp16 overflow";
     CHECK(strstr(train_bar_line(line, sizeof line, &b, 80), "  skipped  ") != NULL);
 }
 
 const check_case check_cases[] = {
-    CASE(lines_are_broken_between_words),
-    CASE(nothing_is_lost),
-    CASE(bars_fit_and_drop_what_matters_least),
-    { 0 }
+    CASE(lines_are_broken_between_words), CASE(nothing_is_lost), CASE(bars_fit_and_drop_what_matters_least), { 0 }
 };

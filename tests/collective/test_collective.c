@@ -53,10 +53,10 @@ static void store(void *x, net_type t, uint64_t i, int v)
     uint32_t u;
     memcpy(&u, &f, sizeof u);
     switch (t) {
-    case NET_F32:  ((float *)x)[i] = f; break;
-    case NET_I32:  ((int32_t *)x)[i] = v; break;
+    case NET_F32: ((float *)x)[i] = f; break;
+    case NET_I32: ((int32_t *)x)[i] = v; break;
     case NET_BF16: ((uint16_t *)x)[i] = (uint16_t)(u >> 16); break;
-    case NET_F16:  ((uint16_t *)x)[i] = half_of(v); break;
+    case NET_F16: ((uint16_t *)x)[i] = half_of(v); break;
     }
 }
 
@@ -65,13 +65,13 @@ static int load(const void *x, net_type t, uint64_t i)
     float f;
     uint32_t u;
     switch (t) {
-    case NET_F32:  return (int)((const float *)x)[i];
-    case NET_I32:  return ((const int32_t *)x)[i];
+    case NET_F32: return (int)((const float *)x)[i];
+    case NET_I32: return ((const int32_t *)x)[i];
     case NET_BF16:
         u = (uint32_t)((const uint16_t *)x)[i] << 16;
         memcpy(&f, &u, sizeof f);
         return (int)f;
-    case NET_F16:  return of_half(((const uint16_t *)x)[i]);
+    case NET_F16: return of_half(((const uint16_t *)x)[i]);
     }
     return -1;
 }
@@ -91,8 +91,15 @@ static int total(int size, uint64_t i)
 
 /* ---- one operation, checked ------------------------------------------------------------- */
 
-typedef struct probe { net_kind kind; net_type type; uint64_t count; int root; const char *algorithm;
-                       const double *weights; const uint64_t *parts; } probe;
+typedef struct probe {
+    net_kind kind;
+    net_type type;
+    uint64_t count;
+    int root;
+    const char *algorithm;
+    const double *weights;
+    const uint64_t *parts;
+} probe;
 
 static void part_of(const probe *p, int size, int i, uint64_t *from, uint64_t *n)
 {
@@ -118,22 +125,17 @@ static gt_status check_one(net_group *g, const probe *p, void *x)
     memset(guard, 0xa5, GUARD);
     gt_status st = GT_OK;
     switch (p->kind) {
-    case NET_OP_ALL_REDUCE:
-        st = net_all_reduce(g, x, p->count, p->type, &options);
-        break;
+    case NET_OP_ALL_REDUCE: st = net_all_reduce(g, x, p->count, p->type, &options); break;
     case NET_OP_REDUCE_SCATTER:
         st = net_reduce_scatter(g, x, p->count, p->parts, p->type, &options);
         part_of(p, size, rank, &from, &n);
         break;
-    case NET_OP_ALL_GATHER:
-        st = net_all_gather(g, x, p->count, p->parts, p->type, &options);
-        break;
-    default:
-        st = net_broadcast(g, x, p->count, p->type, p->root, &options);
+    case NET_OP_ALL_GATHER: st = net_all_gather(g, x, p->count, p->parts, p->type, &options); break;
+    default: st = net_broadcast(g, x, p->count, p->type, p->root, &options);
     }
     if (st)
-        return gt_fail_in(st, "%s of %llu %s by %s", p->algorithm ? p->algorithm : "auto",
-                          (unsigned long long)p->count, net_type_name(p->type), "the test");
+        return gt_fail_in(st, "%s of %llu %s by %s", p->algorithm ? p->algorithm : "auto", (unsigned long long)p->count,
+                          net_type_name(p->type), "the test");
     int owner = -1;
     uint64_t owned = 0;
     for (uint64_t i = from; i < from + n; i++) {
@@ -151,10 +153,11 @@ static gt_status check_one(net_group *g, const probe *p, void *x)
         }
         const int got = load(x, p->type, i);
         if (got != want)
-            return gt_fail(GT_MISMATCH, "kind %d, %s, %llu %s on %d ranks, rank %d: element %llu is "
-                           "%d, not %d", (int)p->kind, p->algorithm ? p->algorithm : "auto",
-                           (unsigned long long)p->count, net_type_name(p->type), size, rank,
-                           (unsigned long long)i, got, want);
+            return gt_fail(GT_MISMATCH,
+                           "kind %d, %s, %llu %s on %d ranks, rank %d: element %llu is "
+                           "%d, not %d",
+                           (int)p->kind, p->algorithm ? p->algorithm : "auto", (unsigned long long)p->count,
+                           net_type_name(p->type), size, rank, (unsigned long long)i, got, want);
     }
     for (int i = 0; i < GUARD; i++)
         if (guard[i] != 0xa5)
@@ -171,10 +174,14 @@ static int exists(net_kind kind, const char *algorithm)
     return !algorithm || (!net_algorithm_parse(&a, algorithm, kind) && a != NET_AUTO);
 }
 
-typedef struct sweep { int arenas; const char *const *algorithms; } sweep;
+typedef struct sweep {
+    int arenas;
+    const char *const *algorithms;
+} sweep;
 
-static const char *const all_algorithms[] = { "ring", "halving-doubling", "recursive-doubling",
-                                              "direct", "hierarchical", "tree", "auto", NULL };
+static const char *const all_algorithms[] = {
+    "ring", "halving-doubling", "recursive-doubling", "direct", "hierarchical", "tree", "auto", NULL
+};
 
 static gt_status sweep_body(net_comm *c, void *context)
 {
@@ -193,9 +200,13 @@ static gt_status sweep_body(net_comm *c, void *context)
         for (const char *const *a = s->algorithms; !st && *a; a++)
             for (int k = 0; !st && k < COUNTS; k++)
                 for (int t = 0; !st && t < 4; t++) {
-                    const probe p = { (net_kind)kind, types[t], counts[k],
+                    const probe p = { (net_kind)kind,
+                                      types[t],
+                                      counts[k],
                                       (int)(counts[k] % (uint64_t)size),
-                                      strcmp(*a, "auto") ? *a : NULL, NULL, NULL };
+                                      strcmp(*a, "auto") ? *a : NULL,
+                                      NULL,
+                                      NULL };
                     if (exists(p.kind, p.algorithm))
                         st = check_one(g, &p, x);
                 }
@@ -234,8 +245,7 @@ static void every_collective_sums_on_many_ranks(void)
 
 static void every_collective_sums_when_messages_are_late_and_overtake(void)
 {
-    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct",
-                                 "tree", NULL };
+    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct", "tree", NULL };
     sweep s = { 0, some };
     CHECK_OK(ranks_run(3, "transport=shm pipeline=16KiB fault=delay=100us,reorder=1", sweep_body, &s));
     CHECK_OK(ranks_run(4, "transport=tcp pipeline=16KiB fault=delay=100us,reorder=1", sweep_body, &s));
@@ -261,8 +271,9 @@ static gt_status parts_body(net_comm *c, void *context)
     for (int t = 0; t < 4; t++)
         for (const char *const *a = all_algorithms; !st && *a; a++)
             for (int kind = NET_OP_ALL_REDUCE; !st && kind <= NET_OP_ALL_GATHER; kind++) {
-                const probe p = { (net_kind)kind, types[t], count, 0, *a, weights,
-                                  kind == NET_OP_ALL_REDUCE ? NULL : parts };
+                const probe p = {
+                    (net_kind)kind, types[t], count, 0, *a, weights, kind == NET_OP_ALL_REDUCE ? NULL : parts
+                };
                 if (!strcmp(*a, "auto") || exists(p.kind, *a))
                     st = check_one(g, &p, x);
             }
@@ -302,12 +313,10 @@ static gt_status hosts_body(net_comm *c, void *context)
     RANK_CHECK(x);
     for (int k = 0; !st && k < COUNTS; k++)
         for (int t = 0; !st && t < 4; t++) {
-            const probe sum = { NET_OP_ALL_REDUCE, types[t], counts[k], 0, "hierarchical", NULL,
-                                NULL };
+            const probe sum = { NET_OP_ALL_REDUCE, types[t], counts[k], 0, "hierarchical", NULL, NULL };
             st = check_one(g, &sum, x);
             for (int root = 0; !st && root < size; root++) {
-                const probe tell = { NET_OP_BROADCAST, types[t], counts[k], root, "hierarchical",
-                                     NULL, NULL };
+                const probe tell = { NET_OP_BROADCAST, types[t], counts[k], root, "hierarchical", NULL, NULL };
                 st = check_one(g, &tell, x);
             }
         }
@@ -319,13 +328,16 @@ static void hierarchical_sums_on_hosts_of_any_size(void)
 {
     static char *const plans[] = { "aabb", "abab", "aabbb", "abbbb", "abc", "aabbcc", "abcabca" };
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++)
-        CHECK_OK(ranks_run((int)strlen(plans[i]), "transport=shm pipeline=16KiB", hosts_body,
-                           plans[i]));
+        CHECK_OK(ranks_run((int)strlen(plans[i]), "transport=shm pipeline=16KiB", hosts_body, plans[i]));
 }
 
 /* ---- real numbers ----------------------------------------------------------------------- */
 
-typedef struct repeat { const char *algorithm; uint64_t hash[8]; uint32_t runs; } repeat;
+typedef struct repeat {
+    const char *algorithm;
+    uint64_t hash[8];
+    uint32_t runs;
+} repeat;
 
 static gt_status reals_body(net_comm *c, void *context)
 {
@@ -355,8 +367,7 @@ static gt_status reals_body(net_comm *c, void *context)
         uint64_t hash = 1469598103934665603u;
         for (size_t i = 0; !st && i < N; i++) {
             if (fabs((double)x[i] - want[i]) > 1e-5)
-                st = gt_fail(GT_MISMATCH, "%s: element %zu is %g, not %g", r->algorithm, i,
-                             (double)x[i], want[i]);
+                st = gt_fail(GT_MISMATCH, "%s: element %zu is %g, not %g", r->algorithm, i, (double)x[i], want[i]);
             uint32_t u;
             memcpy(&u, &x[i], sizeof u);
             hash = (hash ^ u) * 1099511628211u;
@@ -373,17 +384,15 @@ static gt_status reals_body(net_comm *c, void *context)
 
 static void sums_of_reals_have_the_same_bits_on_all_ranks_and_in_all_runs(void)
 {
-    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct",
-                                 "tree" };
+    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct", "tree" };
     for (size_t a = 0; a < sizeof some / sizeof *some; a++)
         for (int size = 2; size <= 6; size++) {
             repeat first = { .algorithm = some[a] }, second = first;
             CHECK_OK(ranks_run(size, "transport=shm pipeline=2KiB", reals_body, &first));
-            CHECK_OK(ranks_run(size, "transport=tcp pipeline=2KiB fault=delay=100us,reorder=1", reals_body,
-                               &second));
+            CHECK_OK(ranks_run(size, "transport=tcp pipeline=2KiB fault=delay=100us,reorder=1", reals_body, &second));
             for (int i = 0; i < size; i++)
-                CHECKF(first.hash[i] == first.hash[0] && second.hash[i] == first.hash[0],
-                       "%s on %d ranks, rank %d", some[a], size, i);
+                CHECKF(first.hash[i] == first.hash[0] && second.hash[i] == first.hash[0], "%s on %d ranks, rank %d",
+                       some[a], size, i);
         }
 }
 
@@ -425,15 +434,20 @@ static void groups_of_some_ranks_sum_beside_the_world(void)
 }
 
 /* Two threads of a rank, a group each, at the same time. */
-typedef struct busy { net_group *g; gt_status st; char sentence[512]; } busy;
+typedef struct busy {
+    net_group *g;
+    gt_status st;
+    char sentence[512];
+} busy;
 
 static void *keep_busy(void *context)
 {
     busy *b = context;
     void *x = malloc(4097 * 4 + GUARD);
     for (int i = 0; x && !b->st && i < 60; i++) {
-        const probe p = { NET_OP_ALL_REDUCE, NET_F32, i % 2 ? 4097 : 33, 0,
-                          i % 3 ? "ring" : "recursive-doubling", NULL, NULL };
+        const probe p = {
+            NET_OP_ALL_REDUCE, NET_F32, i % 2 ? 4097 : 33, 0, i % 3 ? "ring" : "recursive-doubling", NULL, NULL
+        };
         b->st = check_one(b->g, &p, x);
     }
     if (b->st)
@@ -516,7 +530,9 @@ static void started_operations_run_in_order_beside_blocking_ones(void)
 
 /* ---- mistakes --------------------------------------------------------------------------- */
 
-typedef struct disagreement { int what; } disagreement;
+typedef struct disagreement {
+    int what;
+} disagreement;
 
 static gt_status disagree_over(net_group *g, int what)
 {
@@ -524,10 +540,10 @@ static gt_status disagree_over(net_group *g, int what)
     const net_collective_options ring = { "ring", NULL }, tree = { "tree", NULL };
     float x[100] = { 0 };
     switch (what) {
-    case 0:  return net_all_reduce(g, x, odd ? 99 : 100, NET_F32, &ring);
-    case 1:  return net_all_reduce(g, x, 100, odd ? NET_I32 : NET_F32, &ring);
-    case 2:  return odd ? net_barrier(g) : net_all_reduce(g, x, 100, NET_F32, &ring);
-    case 3:  return net_broadcast(g, x, 100, NET_F32, odd, &tree);
+    case 0: return net_all_reduce(g, x, odd ? 99 : 100, NET_F32, &ring);
+    case 1: return net_all_reduce(g, x, 100, odd ? NET_I32 : NET_F32, &ring);
+    case 2: return odd ? net_barrier(g) : net_all_reduce(g, x, 100, NET_F32, &ring);
+    case 3: return net_broadcast(g, x, 100, NET_F32, odd, &tree);
     default: return net_all_reduce(g, x, 100, NET_F32, odd ? &ring : &tree);
     }
 }
@@ -543,26 +559,28 @@ static gt_status disagreement_body(net_comm *c, void *context)
 
 static void ranks_that_disagree_are_told_so_by_name(void)
 {
-    static const char *const says[][2] = { { "of 99 f32", "of 100 f32" }, { "100 i32", "100 f32" },
-        { "barrier", "all-reduce" }, { "from rank 1", "from rank 0" },
-        { "another algorithm", "all-reduce" } };
+    static const char *const says[][2] = {
+        { "of 99 f32", "of 100 f32" },
+        { "100 i32", "100 f32" },
+        { "barrier", "all-reduce" },
+        { "from rank 1", "from rank 0" },
+        { "another algorithm", "all-reduce" }
+    };
     check_allow_warnings();
     for (int what = 0; what < 5; what++)
         for (int size = 2; size <= 3; size++) {
             ranks_result results[3];
             disagreement q = { what };
-            ranks_run_each(size, what % 2 ? "transport=tcp" : "transport=shm", disagreement_body, &q,
-                           results);
+            ranks_run_each(size, what % 2 ? "transport=tcp" : "transport=shm", disagreement_body, &q, results);
             int told = 0;
             for (int i = 0; i < size; i++)
                 told += results[i].status == GT_PEER && strstr(results[i].sentence, "do not agree")
-                        && strstr(results[i].sentence, says[what][0])
-                        && strstr(results[i].sentence, says[what][1]);
+                        && strstr(results[i].sentence, says[what][0]) && strstr(results[i].sentence, says[what][1]);
             /* A rank may be done before the quarrel is noticed; whoever is not is told. */
             CHECKF(told >= 1, "quarrel %d of %d ranks: '%s'", what, size, results[0].sentence);
             for (int i = 0; i < size; i++)
-                CHECKF(!results[i].status || strstr(results[i].sentence, "do not agree"),
-                       "quarrel %d, rank %d: '%s'", what, i, results[i].sentence);
+                CHECKF(!results[i].status || strstr(results[i].sentence, "do not agree"), "quarrel %d, rank %d: '%s'",
+                       what, i, results[i].sentence);
         }
 }
 
@@ -598,8 +616,7 @@ static void a_rank_that_gives_up_ends_everything_everywhere(void)
     for (int i = 0; i < 4; i++)
         for (int size = 2; size <= 4; size++) {
             ranks_result results[4];
-            ranks_run_each(size, i % 2 ? "transport=tcp" : "transport=shm", giving_up_body,
-                           some[i], results);
+            ranks_run_each(size, i % 2 ? "transport=tcp" : "transport=shm", giving_up_body, some[i], results);
             for (int r = 0; r < size; r++)
                 CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"),
                        "%s on %d ranks, rank %d: '%s'", some[i], size, r, results[r].sentence);
@@ -636,7 +653,9 @@ static void misuse_is_refused_before_anybody_is_bothered(void)
 
 /* ---- links ------------------------------------------------------------------------------ */
 
-typedef struct measured { net_link_matrix m[4]; } measured;
+typedef struct measured {
+    net_link_matrix m[4];
+} measured;
 
 static gt_status links_body(net_comm *c, void *context)
 {
@@ -662,9 +681,9 @@ static void all_ranks_measure_the_same_matrix(void)
             CHECK(m->add == o->add);
             for (int i = 0; i < size; i++)
                 for (int j = 0; j < size; j++)
-                    CHECKF(i == j || (m->bandwidth[i * size + j] > 1e5
-                                      && m->latency[i * size + j] > 0.0
-                                      && m->latency[i * size + j] < 1.0 && m->uplink[i] > 1e5),
+                    CHECKF(i == j
+                               || (m->bandwidth[i * size + j] > 1e5 && m->latency[i * size + j] > 0.0
+                                   && m->latency[i * size + j] < 1.0 && m->uplink[i] > 1e5),
                            "pair %d, %d", i, j);
         }
         for (int r = 0; r < size; r++)
@@ -687,4 +706,5 @@ const check_case check_cases[] = {
     CASE(a_rank_that_gives_up_ends_everything_everywhere),
     CASE(misuse_is_refused_before_anybody_is_bothered),
     CASE(all_ranks_measure_the_same_matrix),
-    { 0 } };
+    { 0 }
+};

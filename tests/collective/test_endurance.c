@@ -33,7 +33,11 @@ static int descriptors(void)
     return n;
 }
 
-typedef struct marathon { int operations; atomic_long kib; atomic_int fds; } marathon;
+typedef struct marathon {
+    int operations;
+    atomic_long kib;
+    atomic_int fds;
+} marathon;
 
 static gt_status lap(net_group *g, int i)
 {
@@ -48,8 +52,7 @@ static gt_status lap(net_group *g, int i)
         RANK_OK(net_broadcast(g, x, n, NET_I32, i % size, NULL));
         RANK_CHECK(x[n - 1] == i % size + i);
         return GT_OK;
-    case 1:
-        return net_barrier(g);
+    case 1: return net_barrier(g);
     case 2:
         RANK_OK(net_all_reduce_start(g, x, n, NET_I32, NULL, &started));
         RANK_OK(net_collective_wait(started));
@@ -58,8 +61,7 @@ static gt_status lap(net_group *g, int i)
         RANK_OK(net_reduce_scatter(g, x, n, NULL, NET_I32, NULL));
         RANK_OK(net_all_gather(g, x, n, NULL, NET_I32, NULL));
         break;
-    default:
-        RANK_OK(net_all_reduce(g, x, n, NET_I32, NULL));
+    default: RANK_OK(net_all_reduce(g, x, n, NET_I32, NULL));
     }
     for (uint64_t k = 0; k < n; k++)
         RANK_CHECK(x[k] == size * i + size * (size - 1) / 2);
@@ -86,16 +88,15 @@ static gt_status marathon_body(net_comm *c, void *context)
         const long more = resident_kib() - atomic_load(&m->kib);
         const int opened = descriptors() - atomic_load(&m->fds);
         if (more > 8192 || opened > 2)
-            return gt_fail(GT_MISMATCH, "%ld KiB and %d descriptors more after %d operations", more,
-                           opened, m->operations);
+            return gt_fail(GT_MISMATCH, "%ld KiB and %d descriptors more after %d operations", more, opened,
+                           m->operations);
     }
     return net_barrier(g);
 }
 
 static void small_operations_leave_nothing_behind(void)
 {
-    marathon two = { .operations = 200000 }, three = { .operations = 40000 },
-             over_tcp = { .operations = 40000 };
+    marathon two = { .operations = 200000 }, three = { .operations = 40000 }, over_tcp = { .operations = 40000 };
     CHECK_OK(ranks_run(2, "transport=shm", marathon_body, &two));
     CHECK_OK(ranks_run(3, "transport=shm", marathon_body, &three));
     CHECK_OK(ranks_run(2, "transport=tcp", marathon_body, &over_tcp));
@@ -122,8 +123,8 @@ static gt_status groups_body(net_comm *c, void *context)
             atomic_store(&m->kib, resident_kib());
     }
     if (net_comm_rank(c) == 0 && resident_kib() - atomic_load(&m->kib) > 8192)
-        return gt_fail(GT_MISMATCH, "%ld KiB more after %d groups",
-                       resident_kib() - atomic_load(&m->kib), m->operations);
+        return gt_fail(GT_MISMATCH, "%ld KiB more after %d groups", resident_kib() - atomic_load(&m->kib),
+                       m->operations);
     return GT_OK;
 }
 
@@ -133,7 +134,4 @@ static void groups_come_and_go(void)
     CHECK_OK(ranks_run(2, "transport=shm", groups_body, &m));
 }
 
-const check_case check_cases[] = {
-    CASE(small_operations_leave_nothing_behind),
-    CASE(groups_come_and_go),
-    { 0 } };
+const check_case check_cases[] = { CASE(small_operations_leave_nothing_behind), CASE(groups_come_and_go), { 0 } };

@@ -58,8 +58,7 @@ static double worst(const double *bandwidth, const int *worker, int n, const dou
     for (int i = 0; i < n; i++)
         workers += worker[i];
     for (int i = 0; i < n; i++)
-        t = fmax(t, (worker[i] ? 1.0 + (workers - 2) * share[i] : workers * share[i])
-                    / bandwidth[i]);
+        t = fmax(t, (worker[i] ? 1.0 + (workers - 2) * share[i] : workers * share[i]) / bandwidth[i]);
     return t;
 }
 
@@ -97,8 +96,7 @@ static void few_ranks_and_missing_links_are_handled(void)
 {
     const double two[3] = { 2, 1, 5 }, dead_helper[4] = { 1, 1, 1, 0 }, dead_worker[3] = { 1, 0, 1 },
                  nan_link[3] = { 1, NAN, 1 }, negative[3] = { 1, -1, 1 };
-    const int all[4] = { 1, 1, 1, 1 }, workers2[3] = { 1, 1, 0 }, none[3] = { 0, 0, 0 },
-              last_helps[4] = { 1, 1, 1, 0 };
+    const int all[4] = { 1, 1, 1, 1 }, workers2[3] = { 1, 1, 0 }, none[3] = { 0, 0, 0 }, last_helps[4] = { 1, 1, 1, 0 };
     double share[4], time;
     CHECK_OK(net_shares(two, all, 1, share, &time));
     CHECK(share[0] == 1.0 && time == 0.0);
@@ -170,8 +168,8 @@ static void formulas_are_those_of_the_paper(void)
 
 static void choices_fit_sizes_and_links(void)
 {
-    net_link_matrix flat = matrix("abcdefgh", 1.0), two = matrix("aaaabbbb", 20.0),
-                    uneven = matrix("abcd", 1.0), one = matrix("a", 1.0);
+    net_link_matrix flat = matrix("abcdefgh", 1.0), two = matrix("aaaabbbb", 20.0), uneven = matrix("abcd", 1.0),
+                    one = matrix("a", 1.0);
     CHECK(net_choose(NET_OP_ALL_REDUCE, &flat, 8) == NET_RECURSIVE_DOUBLING);
     CHECK(net_choose(NET_OP_ALL_REDUCE, &flat, 64e3) == NET_HALVING_DOUBLING);
     CHECK(net_choose_but(NET_OP_ALL_REDUCE, &flat, 8, 1u << NET_RECURSIVE_DOUBLING) != NET_RECURSIVE_DOUBLING);
@@ -196,8 +194,7 @@ static void choices_fit_sizes_and_links(void)
         for (int a = NET_RING; a < NET_ALGORITHMS; a++)
             for (double n = 1; n < 1e10; n *= 10) {
                 const net_kind kind = (net_kind)k;
-                CHECKF(net_cost(kind, (net_algorithm)a, &uneven, n)
-                           >= net_cost_bound(kind, &uneven, n) * (1 - 1e-9),
+                CHECKF(net_cost(kind, (net_algorithm)a, &uneven, n) >= net_cost_bound(kind, &uneven, n) * (1 - 1e-9),
                        "kind %d, %s, %g bytes", k, net_algorithm_name((net_algorithm)a), n);
             }
     net_links_release(&flat);
@@ -228,9 +225,15 @@ static void noise_does_not_change_shares(void)
 
 static void names_are_read_as_people_and_nccl_write_them(void)
 {
-    static const struct { const char *text; net_kind kind; net_algorithm want; } good[] = {
-        { "ring", NET_OP_ALL_REDUCE, NET_RING }, { "Ring", NET_OP_BROADCAST, NET_RING },
-        { "auto", NET_OP_ALL_REDUCE, NET_AUTO }, { "", NET_OP_ALL_REDUCE, NET_AUTO },
+    static const struct {
+        const char *text;
+        net_kind kind;
+        net_algorithm want;
+    } good[] = {
+        { "ring", NET_OP_ALL_REDUCE, NET_RING },
+        { "Ring", NET_OP_BROADCAST, NET_RING },
+        { "auto", NET_OP_ALL_REDUCE, NET_AUTO },
+        { "", NET_OP_ALL_REDUCE, NET_AUTO },
         { "recursive-doubling", NET_OP_ALL_REDUCE, NET_RECURSIVE_DOUBLING },
         { "recursive-doubling", NET_OP_ALL_GATHER, NET_AUTO },
         { "halving_doubling", NET_OP_ALL_GATHER, NET_HALVING_DOUBLING },
@@ -238,8 +241,10 @@ static void names_are_read_as_people_and_nccl_write_them(void)
         { "ring;allreduce:tree", NET_OP_ALL_GATHER, NET_RING },
         { "allreduce:tree;ring", NET_OP_ALL_REDUCE, NET_TREE },
         { "AllReduce:Tree,Ring;ReduceScatter:ring", NET_OP_REDUCE_SCATTER, NET_RING },
-        { "tree,ring", NET_OP_ALL_GATHER, NET_RING }, { "NVLS", NET_OP_ALL_REDUCE, NET_AUTO },
-        { "collnetdirect", NET_OP_ALL_REDUCE, NET_AUTO }, { "reduce:tree", NET_OP_ALL_REDUCE, NET_AUTO },
+        { "tree,ring", NET_OP_ALL_GATHER, NET_RING },
+        { "NVLS", NET_OP_ALL_REDUCE, NET_AUTO },
+        { "collnetdirect", NET_OP_ALL_REDUCE, NET_AUTO },
+        { "reduce:tree", NET_OP_ALL_REDUCE, NET_AUTO },
     };
     net_algorithm a;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -279,8 +284,7 @@ static float real(uint32_t u)
 static double of_f16(uint16_t h)
 {
     const int e = h >> 10 & 31, m = h & 0x3ff;
-    const double v = e == 31 ? (m ? (double)NAN : (double)INFINITY)
-                             : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    const double v = e == 31 ? (m ? (double)NAN : (double)INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
     return h & 0x8000 ? -v : v;
 }
 
@@ -319,8 +323,7 @@ static void every_half_is_widened_and_narrowed_to_the_nearest(void)
         net_widen(wide + i, all + i, 65536 - i < 7 ? 65536 - i : 7, NET_F16);
     for (int i = 0; i < 65536; i++) {
         const double want = of_f16((uint16_t)i);
-        CHECKF(isnan(want) ? isnan(wide[i]) : (double)wide[i] == want, "%#x is %g", (unsigned)i,
-               (double)wide[i]);
+        CHECKF(isnan(want) ? isnan(wide[i]) : (double)wide[i] == want, "%#x is %g", (unsigned)i, (double)wide[i]);
     }
     net_widen(wide, all, 65536, NET_BF16);
     for (int i = 0; i < 65536; i++) {
@@ -342,8 +345,7 @@ static void every_half_is_widened_and_narrowed_to_the_nearest(void)
         narrow_in(65536, back, wide, 65536);
         narrow_in(7, sevens, wide, 65536);
         for (int i = 0; i < 65536; i++)
-            if (!isnan(wide[i]) && (back[i] != nearest_f16((double)wide[i])
-                                    || sevens[i] != back[i])) {
+            if (!isnan(wide[i]) && (back[i] != nearest_f16((double)wide[i]) || sevens[i] != back[i])) {
                 CHECKF(0, "%a is %#x, not %#x", (double)wide[i], back[i], nearest_f16((double)wide[i]));
                 return;
             }
@@ -409,4 +411,5 @@ const check_case check_cases[] = {
     CASE(names_are_read_as_people_and_nccl_write_them),
     CASE(every_half_is_widened_and_narrowed_to_the_nearest),
     CASE(sums_of_any_length_touch_nothing_else),
-    { 0 } };
+    { 0 }
+};

@@ -85,12 +85,11 @@ static int listener(uint16_t *port)
     return fd;
 }
 
-void ranks_run_each(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context),
-                    void *context, ranks_result *results)
+void ranks_run_each(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context), void *context,
+                    ranks_result *results)
 {
     one *all = calloc((size_t)size, sizeof *all);
-    net_identity who = { .size = size, .local_size = size, .ports = 1, .has_secret = 1,
-                         .listen_fd = -1 };
+    net_identity who = { .size = size, .local_size = size, .ports = 1, .has_secret = 1, .listen_fd = -1 };
     if (!all || getrandom(who.secret, sizeof who.secret, 0) != (ssize_t)sizeof who.secret)
         abort();
     snprintf(who.source, sizeof who.source, "test");
@@ -111,8 +110,7 @@ void ranks_run_each(int size, const char *knobs, gt_status (*body)(net_comm *c, 
     free(all);
 }
 
-gt_status ranks_run(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context),
-                    void *context)
+gt_status ranks_run(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context), void *context)
 {
     ranks_result *results = calloc((size_t)size, sizeof *results);
     gt_status st = GT_OK;

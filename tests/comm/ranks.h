@@ -14,13 +14,15 @@
 
 /* Knobs are separated by blanks; "2:transport=tcp" is for rank 2 alone. Returns the first rank's failure, in rank order, with its
  * sentence; GT_OK if all bodies ended well and all communicators closed. */
-gt_status ranks_run(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context),
-                    void *context);
+gt_status ranks_run(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context), void *context);
 
 /* Like it, and gives every rank's status and sentence (arrays of `size`, may be NULL). */
-typedef struct ranks_result { gt_status status; char sentence[1024]; } ranks_result;
-void ranks_run_each(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context),
-                    void *context, ranks_result *results);
+typedef struct ranks_result {
+    gt_status status;
+    char sentence[1024];
+} ranks_result;
+void ranks_run_each(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context), void *context,
+                    ranks_result *results);
 
 /* Leaves a body that found something wrong. */
 #define RANK_CHECK(condition) \

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 
-static const char *const ways[] = {
-    "transport=tcp", "transport=shm", "transport=shm shm-mode=copy", "transport=shm shm-mode=cma" };
+static const char *const ways[] = { "transport=tcp", "transport=shm", "transport=shm shm-mode=copy",
+                                    "transport=shm shm-mode=cma" };
 enum { WAYS = sizeof ways / sizeof *ways };
 
 static const size_t sizes[] = { 0, 1, 3, 64, 1000, 8192, 8193, 16384, 16385, 65536, 262145, 3000001 };
@@ -36,7 +36,9 @@ static int holds(const unsigned char *p, size_t size, int from, int to, size_t m
 }
 
 /* Every rank sends every size to every rank, itself too; from arenas or from plain memory. */
-typedef struct exchange { int arenas, late_receive, late_send; } exchange;
+typedef struct exchange {
+    int arenas, late_receive, late_send;
+} exchange;
 
 static gt_status all_to_all(net_comm *c, void *context)
 {
@@ -55,8 +57,7 @@ static gt_status all_to_all(net_comm *c, void *context)
         if (e->late_receive && me % 2)
             pause_ms(5);
         for (int p = 0; p < n; p++)
-            RANK_OK(net_recv_start(c, p, (uint32_t)s, in + (size_t)p * (size + 1), size,
-                                   &receives[p]));
+            RANK_OK(net_recv_start(c, p, (uint32_t)s, in + (size_t)p * (size + 1), size, &receives[p]));
         if (e->late_send && me % 2 == 0)
             pause_ms(5);
         for (int p = 0; p < n; p++) {
@@ -84,26 +85,25 @@ static void messages_arrive_whole(void)
     for (int w = 0; w < WAYS; w++)
         for (int arenas = 0; arenas < 2; arenas++)
             for (int n = 1; n <= 4; n += n == 2 ? 2 : 1)
-                CHECKF(!ranks_run(n, ways[w], all_to_all, &(exchange){ arenas, 0, 0 }),
-                       "%s, %d ranks, arenas %d: %s", ways[w], n, arenas, gt_message());
+                CHECKF(!ranks_run(n, ways[w], all_to_all, &(exchange){ arenas, 0, 0 }), "%s, %d ranks, arenas %d: %s",
+                       ways[w], n, arenas, gt_message());
 }
 
 static void either_end_may_be_late(void)
 {
     for (int w = 0; w < WAYS; w++)
         for (int late = 0; late < 2; late++)
-            CHECKF(!ranks_run(2, ways[w], all_to_all, &(exchange){ 1, late, !late }),
-                   "%s: %s", ways[w], gt_message());
+            CHECKF(!ranks_run(2, ways[w], all_to_all, &(exchange){ 1, late, !late }), "%s: %s", ways[w], gt_message());
 }
 
 static void order_and_time_of_events_do_not_matter(void)
 {
     static const char *const knobs[] = {
         "transport=tcp fault=delay=300us,reorder=1", "transport=shm fault=delay=300us,reorder=1",
-        "transport=tcp fault=reorder=1,seed=5 eager=512", "transport=shm fault=reorder=1,seed=6 spin=0" };
+        "transport=tcp fault=reorder=1,seed=5 eager=512", "transport=shm fault=reorder=1,seed=6 spin=0"
+    };
     for (size_t i = 0; i < sizeof knobs / sizeof *knobs; i++)
-        CHECKF(!ranks_run(3, knobs[i], all_to_all, &(exchange){ 0, 0, 0 }), "%s: %s", knobs[i],
-               gt_message());
+        CHECKF(!ranks_run(3, knobs[i], all_to_all, &(exchange){ 0, 0, 0 }), "%s: %s", knobs[i], gt_message());
 }
 
 /* Far more in flight than any ring or socket buffer holds, started before anything is received. */
@@ -194,8 +194,7 @@ static void pairs_of_one_job_may_differ(void)
 {
     if (transport_is_given())
         return;
-    static const char *const expected[] = { "self", "shm", "tcp",   "shm", "self", "tcp",
-                                            "tcp", "tcp", "self" };
+    static const char *const expected[] = { "self", "shm", "tcp", "shm", "self", "tcp", "tcp", "tcp", "self" };
     CHECK_OK(ranks_run(3, "2:transport=tcp", check_pairs, (void *)(uintptr_t)expected));
 }
 
@@ -215,9 +214,9 @@ static void pairs_with_nothing_in_common_say_so(void)
     check_allow_warnings();
     ranks_run_each(2, "0:transport=shm 1:transport=tcp", check_pairs, NULL, r);
     for (int k = 0; k < 2; k++)
-        CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, "no transport works")
-                   && strstr(r[k].sentence, "shm") && strstr(r[k].sentence, "tcp"), "rank %d: '%s'", k,
-               r[k].sentence);
+        CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, "no transport works") && strstr(r[k].sentence, "shm")
+                   && strstr(r[k].sentence, "tcp"),
+               "rank %d: '%s'", k, r[k].sentence);
 }
 
 /* Both ends of many pairs call each other at once. */
@@ -267,8 +266,7 @@ static gt_status different_sizes(net_comm *c, void *context)
 
 static void a_difference_of_sizes_is_named_on_both_ends(void)
 {
-    static const size_t cases[][2] = { { 10, 20 }, { 100000, 100001 }, { 10, 100000 }, { 100000, 10 },
-                                       { 0, 1 } };
+    static const size_t cases[][2] = { { 10, 20 }, { 100000, 100001 }, { 10, 100000 }, { 100000, 10 }, { 0, 1 } };
     check_allow_warnings();
     for (int w = 0; w < 2; w++)
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -277,10 +275,8 @@ static void a_difference_of_sizes_is_named_on_both_ends(void)
             ranks_run_each(2, ways[w], different_sizes, (void *)(uintptr_t)cases[i], r);
             snprintf(numbers, sizeof numbers, "sends %zu bytes", cases[i][0]);
             for (int k = 0; k < 2; k++)
-                CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, numbers)
-                           && strstr(r[k].sentence, "channel 4"),
-                       "%s, %zu and %zu, rank %d: '%s'", ways[w], cases[i][0], cases[i][1], k,
-                       r[k].sentence);
+                CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, numbers) && strstr(r[k].sentence, "channel 4"),
+                       "%s, %zu and %zu, rank %d: '%s'", ways[w], cases[i][0], cases[i][1], k, r[k].sentence);
         }
 }
 
@@ -290,14 +286,12 @@ static gt_status different_operations(net_comm *c, void *context)
     net_op *o;
     net_request *r = NULL;
     unsigned char byte = 0;
-    const net_agreement what = { .kind = 1, .root = -1, .unit = "f32",
-                                 .count = net_comm_rank(c) == 1 ? 2000 : 1000 };
+    const net_agreement what = { .kind = 1, .root = -1, .unit = "f32", .count = net_comm_rank(c) == 1 ? 2000 : 1000 };
     gt_status st = net_op_begin(net_group_world(c), "all-reduce", &what, &o);
     if (st)
         return st;
     /* All wait for data of the next rank that never come. */
-    st = net_op_recv(o, (net_comm_rank(c) + 1) % net_comm_size(c), 0,
-                     (net_sink){ &byte, 1, NULL, 1 }, &r);
+    st = net_op_recv(o, (net_comm_rank(c) + 1) % net_comm_size(c), 0, (net_sink){ &byte, 1, NULL, 1 }, &r);
     if (!st)
         st = net_wait(r);
     return net_op_end(o, st);
@@ -310,8 +304,8 @@ static void ranks_that_call_different_operations_are_named(void)
     ranks_run_each(3, "transport=tcp", different_operations, NULL, r);
     for (int k = 0; k < 3; k++)
         CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, "all-reduce of 2000 f32")
-                   && strstr(r[k].sentence, "all-reduce of 1000 f32"), "rank %d: '%s'", k,
-               r[k].sentence);
+                   && strstr(r[k].sentence, "all-reduce of 1000 f32"),
+               "rank %d: '%s'", k, r[k].sentence);
 }
 
 /* ---- trouble ----------------------------------------------------------------------------------- */
@@ -332,27 +326,26 @@ static gt_status talk_for_long(net_comm *c, void *context)
 
 static void lost_cut_and_broken_end_in_a_sentence(void)
 {
-    static const struct { const char *knobs, *says; } cases[] = {
-        { "transport=tcp fault=drop=0.01,seed=3 stall-report=300ms stall-limit=1500ms heartbeat=100ms", "" },
-        { "transport=shm fault=drop=0.01,seed=4 stall-report=300ms stall-limit=1500ms heartbeat=100ms", "" },
-        { "transport=tcp fault=truncate=0.05,seed=3", "sends 50 bytes" },
-        { "transport=tcp fault=fail=200", "as the knob 'fault' wants it" } };
+    static const struct {
+        const char *knobs, *says;
+    } cases[] = { { "transport=tcp fault=drop=0.01,seed=3 stall-report=300ms stall-limit=1500ms heartbeat=100ms", "" },
+                  { "transport=shm fault=drop=0.01,seed=4 stall-report=300ms stall-limit=1500ms heartbeat=100ms", "" },
+                  { "transport=tcp fault=truncate=0.05,seed=3", "sends 50 bytes" },
+                  { "transport=tcp fault=fail=200", "as the knob 'fault' wants it" } };
     check_allow_warnings();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ranks_result r[2];
         ranks_run_each(2, cases[i].knobs, talk_for_long, NULL, r);
         for (int k = 0; k < 2; k++)
-            CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, cases[i].says), "%s, rank %d: '%s'",
-                   cases[i].knobs, k, r[k].sentence);
+            CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, cases[i].says), "%s, rank %d: '%s'", cases[i].knobs,
+                   k, r[k].sentence);
     }
 }
 
 static void an_unknown_transport_or_fault_is_misuse(void)
 {
-    CHECK_FAILS(ranks_run(1, "transport=pigeon", all_to_all, &(exchange){ 0, 0, 0 }), GT_MISUSE,
-                "pigeon");
-    CHECK_FAILS(ranks_run(1, "fault=gremlins=1", all_to_all, &(exchange){ 0, 0, 0 }), GT_MISUSE,
-                "gremlins");
+    CHECK_FAILS(ranks_run(1, "transport=pigeon", all_to_all, &(exchange){ 0, 0, 0 }), GT_MISUSE, "pigeon");
+    CHECK_FAILS(ranks_run(1, "fault=gremlins=1", all_to_all, &(exchange){ 0, 0, 0 }), GT_MISUSE, "gremlins");
 }
 
 /* ---- groups ------------------------------------------------------------------------------------ */
@@ -420,4 +413,5 @@ const check_case check_cases[] = {
     CASE(an_unknown_transport_or_fault_is_misuse),
     CASE(groups_keep_their_messages_apart),
     CASE(groups_that_cannot_be_are_refused),
-    { 0 } };
+    { 0 }
+};

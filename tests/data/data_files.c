@@ -63,8 +63,7 @@ char *sample_text(size_t *size)
 {
     gt_text t = { 0 };
     for (int i = 0; i < 800; i++) {
-        gt_text_printf(&t, "Zeile %d:  it's  na\xc3\xafve,   sa\xc3\x9f er.%s", i,
-                       i % 7 ? "\n" : "\n\n\n ");
+        gt_text_printf(&t, "Zeile %d:  it's  na\xc3\xafve,   sa\xc3\x9f er.%s", i, i % 7 ? "\n" : "\n\n\n ");
         if (i == 300)
             gt_text_printf(&t, "<|endoftext|>");
         for (int k = 0; i == 310 && k < 5000; k++)

@@ -86,14 +86,16 @@ static void a_damaged_cache_is_made_again(void)
             if (how == CHANGED)                     /* in a tokenizer: a token's name */
                 bytes[f == 2 ? 60 : n * 3 / 4] ^= 1;
             if (how != GONE)
-                CHECK_OK(gt_file_write(victim, bytes, how == CUT ? n / 2 : how == EMPTIED ? 0
-                                                      : how == GROWN ? n + 1 : n));
+                CHECK_OK(gt_file_write(victim, bytes,
+                                       how == CUT       ? n / 2
+                                       : how == EMPTIED ? 0
+                                       : how == GROWN   ? n + 1
+                                                        : n));
             const int harmless = how == GROWN && f >= 2;
             if (CHECK_OK(data_open(&d, path, "bpe:300", count_calls, &calls))) {
                 CHECK(token_split_hash(&d.train) == train && token_split_hash(&d.val) == val);
                 CHECKF(harmless || (calls > 0 && gt_log_warnings() == before + 1),
-                       "%s, damage %d: %d calls, %u warnings", files[f], how, calls,
-                       gt_log_warnings() - before);
+                       "%s, damage %d: %d calls, %u warnings", files[f], how, calls, gt_log_warnings() - before);
                 data_close(&d);
             }
             free(bytes);
@@ -174,11 +176,13 @@ static void a_folder_of_tokens_is_checked(void)
     tokenizer *t = trained_on("char", path);
     tokenize_result r;
     data_set d;
-    CHECK_OK(tokenize(t, folder, &(tokenize_options){ .files = (const char *const[]){ path },
-             .file_count = 1, .val_fraction = 0.2, .shard_tokens = 5 }, &r));
+    CHECK_OK(
+        tokenize(t, folder,
+                 &(tokenize_options){
+                     .files = (const char *const[]){ path }, .file_count = 1, .val_fraction = 0.2, .shard_tokens = 5 },
+                 &r));
     CHECK_OK(data_open(&d, folder, "char", NULL, NULL));
-    CHECK(d.train.count == r.train_tokens && d.train.file_count == 4 && d.train.vocab
-          == tokenizer_vocab(t));
+    CHECK(d.train.count == r.train_tokens && d.train.file_count == 4 && d.train.vocab == tokenizer_vocab(t));
     data_close(&d);
     CHECK_FAILS(data_open(&d, folder, "byte", NULL, NULL), GT_MISMATCH, "another tokenizer");
     CHECK_FAILS(data_open(&d, folder, "bpe:300", NULL, NULL), GT_MISUSE, "tokens, not text");

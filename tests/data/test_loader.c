@@ -62,9 +62,11 @@ static void a_batch_fills_the_fields_that_are_wanted(void)
 
 static void an_epoch_visits_every_window_once(void)
 {
-    static const struct { size_t count; uint64_t batch, tokens; } cases[] = {
-        { 101, 4, 5 }, { 100, 1, 7 }, { 64, 8, 1 }, { 65, 3, 16 }, { 1000, 10, 3 }, { 9, 2, 8 },
-        { 16, 2, 8 }, { 17, 2, 8 } };
+    static const struct {
+        size_t count;
+        uint64_t batch, tokens;
+    } cases[] = { { 101, 4, 5 },   { 100, 1, 7 }, { 64, 8, 1 }, { 65, 3, 16 },
+                  { 1000, 10, 3 }, { 9, 2, 8 },   { 16, 2, 8 }, { 17, 2, 8 } };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         const uint64_t T = cases[c].tokens, B = cases[c].batch;
         token_split split;
@@ -73,8 +75,7 @@ static void an_epoch_visits_every_window_once(void)
         uint64_t moved = 0, offsets = 0, before = UINT64_MAX;
         open_counting(&split, "epoch", 2000, cases[c].count, 1000);
         CHECK_OK(loader_open(&l, &split, "it", LOADER_SHUFFLED, B, T, 5));
-        CHECK(l.windows >= 1 && l.windows * T < cases[c].count
-              && (l.windows + 2) * T >= cases[c].count - 1);
+        CHECK(l.windows >= 1 && l.windows * T < cases[c].count && (l.windows + 2) * T >= cases[c].count - 1);
         for (uint64_t epoch = 0; epoch < 8; epoch++) {
             unsigned char seen[2000] = { 0 };
             uint64_t first = UINT64_MAX;
@@ -109,9 +110,9 @@ static void a_sample_is_a_function_of_seed_step_and_index(void)
     CHECK_OK(loader_open(&a, &split, "it", LOADER_SHUFFLED, B, T, 7));
     CHECK_OK(loader_open(&b, &split, "it", LOADER_SHUFFLED, B, T, 7));
     CHECK_OK(loader_open(&other, &split, "it", LOADER_SHUFFLED, B, T, 8));
-    for (uint64_t s = 50; s-- > 0; ) {                  /* backwards, and sample by sample */
+    for (uint64_t s = 50; s-- > 0;) {                  /* backwards, and sample by sample */
         CHECK_OK(loader_read(&a, s * B, 0, B, x, y));
-        for (uint64_t i = B; i-- > 0; )
+        for (uint64_t i = B; i-- > 0;)
             CHECK_OK(loader_read(&b, s * B, i, 1, u + i * T, v + i * T));
         CHECK(!memcmp(x, u, sizeof x) && !memcmp(y, v, sizeof y));
         CHECK_OK(loader_read(&other, s * B, 0, B, u, v));

@@ -91,8 +91,12 @@ static void an_unfinished_file_is_never_there(void)
 
 static void a_wrong_file_is_refused_by_name(void)
 {
-    static const struct { const char *header; size_t data; gt_status code; const char *says; }
-    cases[] = {
+    static const struct {
+        const char *header;
+        size_t data;
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { "{" ONE("x", "F32", "[2]", "0", "8") "}", 8, GT_OK, NULL },
         { "{}   ", 0, GT_OK, NULL },
         { "{" ONE("x", "F32", "[2]", "0", "8") "}", 7, GT_FORMAT, "outside the 7 bytes" },
@@ -112,10 +116,9 @@ static void a_wrong_file_is_refused_by_name(void)
         { "{\"x\":3}", 0, GT_FORMAT, "no dtype" },
         { "{" ONE("x", "U8", "[4]", "0", "4") "," ONE("y", "U8", "[4]", "2", "6") "}", 6, GT_FORMAT,
           "tensor 'y' begins at 2" },
-        { "{" ONE("x", "U8", "[4]", "0", "4") "," ONE("y", "U8", "[4]", "6", "10") "}", 10,
-          GT_FORMAT, "tensor 'y' begins at 6" },
-        { "{" ONE("x", "U8", "[4]", "0", "4") "," ONE("x", "U8", "[4]", "4", "8") "}", 8, GT_FORMAT,
-          "duplicate" },
+        { "{" ONE("x", "U8", "[4]", "0", "4") "," ONE("y", "U8", "[4]", "6", "10") "}", 10, GT_FORMAT,
+          "tensor 'y' begins at 6" },
+        { "{" ONE("x", "U8", "[4]", "0", "4") "," ONE("x", "U8", "[4]", "4", "8") "}", 8, GT_FORMAT, "duplicate" },
         { "{\"__metadata__\":{\"k\":1}}", 0, GT_FORMAT, "'k' is not a string" },
         { "{\"__metadata__\":[]}", 0, GT_FORMAT, "not an object" },
         { "[]", 0, GT_FORMAT, "not an object" },
@@ -168,7 +171,11 @@ static void an_index_opens_all_its_files(void)
     st_file *f;
     write_raw(one, "{" ONE("x", "U8", "[4]", "0", "4") "}", 4);
     write_raw(two, "{" ONE("y", "U8", "[2]", "0", "2") "}", 2);
-    static const struct { const char *text; gt_status code; const char *says; } cases[] = {
+    static const struct {
+        const char *text;
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { "{\"weight_map\":{\"x\":\"one.safetensors\",\"y\":\"two.safetensors\"}}", GT_OK, NULL },
         { "{\"weight_map\":{\"x\":\"one.safetensors\",\"z\":\"two.safetensors\"}}", GT_FORMAT, "'z'" },
         { "{\"weight_map\":{\"x\":\"../one.safetensors\"}}", GT_FORMAT, "no file beside it" },
@@ -232,7 +239,8 @@ static void files_of_other_programs_open(void)
     CHECK_OK(st_open(&f, path));
     const st_tensor *loss = st_find(f, "loss_f64");
     CHECKF(loss && loss->type == DTYPE_F64 && dtype_load(loss->type, loss->data, 0) > 4.1737f
-           && dtype_load(loss->type, loss->data, 0) < 4.1738f, "of %zu tensors", st_count(f));
+               && dtype_load(loss->type, loss->data, 0) < 4.1738f,
+           "of %zu tensors", st_count(f));
     st_close(f);
     CHECK_OK(st_open(&f, check_shared("reference/tiny_gpt2_hf")));
     CHECK(st_count(f) > 10 && st_metadata(f, "format"));

@@ -37,13 +37,15 @@ static void tokens_do_not_depend_on_the_chunk(void)
     uint64_t counts[2] = { 0, 0 };
     int32_t *first[2] = { NULL, NULL };
     for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
-        const tokenize_options o = { .files = (const char *const[]){ path }, .file_count = 1,
-                                     .val_fraction = 0.1, .chunk = chunks[c],
+        const tokenize_options o = { .files = (const char *const[]){ path },
+                                     .file_count = 1,
+                                     .val_fraction = 0.1,
+                                     .chunk = chunks[c],
                                      .shard_tokens = 1 + 500 * c };
         tokenize_result r;
         char *folder = fresh("chunks");
-        CHECK_OK(tokenize(t, folder, c ? &o : &(tokenize_options){ .files = o.files,
-                          .file_count = 1, .val_fraction = 0.1 }, &r));
+        CHECK_OK(tokenize(t, folder,
+                          c ? &o : &(tokenize_options){ .files = o.files, .file_count = 1, .val_fraction = 0.1 }, &r));
         CHECK(r.bytes == size);
         for (int val = 0; val < 2; val++) {
             uint64_t n;
@@ -54,9 +56,8 @@ static void tokens_do_not_depend_on_the_chunk(void)
                 counts[val] = n;
                 continue;
             }
-            CHECKF(n == counts[val] && !memcmp(ids, first[val], n * sizeof *ids),
-                   "chunk %zu: %llu tokens, not %llu", chunks[c], (unsigned long long)n,
-                   (unsigned long long)counts[val]);
+            CHECKF(n == counts[val] && !memcmp(ids, first[val], n * sizeof *ids), "chunk %zu: %llu tokens, not %llu",
+                   chunks[c], (unsigned long long)n, (unsigned long long)counts[val]);
             free(ids);
         }
         free(folder);
@@ -71,15 +72,16 @@ static void tokens_do_not_depend_on_the_chunk(void)
 /* int(fraction * characters) by the definition: walk the characters one by one. */
 static void the_split_is_at_nanogpts_character(void)
 {
-    static const char *const texts[] = { "0123456789", "0123456789a", "\303\25112345678\303\251\303\251",
-                                         "ab", "\xf0\x9f\x98\x81\xf0\x9f\x98\x81\xf0\x9f\x98\x81" };
+    static const char *const texts[] = { "0123456789", "0123456789a", "\303\25112345678\303\251\303\251", "ab",
+                                         "\xf0\x9f\x98\x81\xf0\x9f\x98\x81\xf0\x9f\x98\x81" };
     static const size_t train_bytes[] = { 9, 9, 10, 1, 8 };
     tokenizer *t;
     CHECK_OK(tokenizer_open(&t, "byte"));
     for (size_t i = 0; i < 5; i++) {
         char *path = file_of("split.txt", texts[i], strlen(texts[i])), *folder = fresh("split");
-        const tokenize_options o = { .files = (const char *const[]){ path }, .file_count = 1,
-                                     .val_fraction = DATA_VAL_FRACTION };
+        const tokenize_options o = {
+            .files = (const char *const[]){ path }, .file_count = 1, .val_fraction = DATA_VAL_FRACTION
+        };
         tokenize_result r;
         CHECK_OK(tokenize(t, folder, &o, &r));
         CHECKF(r.train_tokens == train_bytes[i] && r.val_tokens == strlen(texts[i]) - train_bytes[i],
@@ -91,8 +93,7 @@ static void the_split_is_at_nanogpts_character(void)
 }
 
 /* Encodes files with an end-of-text id between them and gives the ids as text. */
-static void expect_files(tokenizer *t, const tokenize_options *o, const char *train,
-                         const char *val)
+static void expect_files(tokenizer *t, const tokenize_options *o, const char *train, const char *val)
 {
     char *folder = fresh("files");
     tokenize_result r;
@@ -102,8 +103,8 @@ static void expect_files(tokenizer *t, const tokenize_options *o, const char *tr
         int32_t *ids = read_all(folder, v, &n);
         gt_text text = { 0 };
         CHECK_OK(tokenizer_decode(t, (const uint32_t *)ids, n, &text));
-        CHECKF(!strcmp(text.data ? text.data : "", v ? val : train), "%s is '%s'",
-               v ? "val" : "train", text.data ? text.data : "");
+        CHECKF(!strcmp(text.data ? text.data : "", v ? val : train), "%s is '%s'", v ? "val" : "train",
+               text.data ? text.data : "");
         gt_text_release(&text);
         free(ids);
     }
@@ -116,16 +117,20 @@ static void files_are_parted_by_end_of_text(void)
     char *c = file_of("c.txt", "cc", 2);
     tokenizer *t = trained_on("bpe:300", a);
     const char *const files[] = { a, b, c };
-    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3 },
-                 "aaaa<|endoftext|>bbbb<|endoftext|>cc", "");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3 }, "aaaa<|endoftext|>bbbb<|endoftext|>cc", "");
     expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.1 },
                  "aaaa<|endoftext|>bbbb<|endoftext|>c", "c");
-    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.4 },
-                 "aaaa<|endoftext|>bb", "bb<|endoftext|>cc");
-    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.6 },
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.4 }, "aaaa<|endoftext|>bb",
+                 "bb<|endoftext|>cc");
+    expect_files(t, &(tokenize_options){ .files = files, .file_count = 3, .val_fraction = 0.6 }, "aaaa",
+                 "bbbb<|endoftext|>cc");
+    expect_files(t,
+                 &(tokenize_options){ .files = files,
+                                      .file_count = 1,
+                                      .val_files = files + 1,
+                                      .val_file_count = 2,
+                                      .val_fraction = 0.5 },
                  "aaaa", "bbbb<|endoftext|>cc");
-    expect_files(t, &(tokenize_options){ .files = files, .file_count = 1, .val_files = files + 1,
-                 .val_file_count = 2, .val_fraction = 0.5 }, "aaaa", "bbbb<|endoftext|>cc");
     tokenizer_close(t);
     free(a);
     free(b);
@@ -147,18 +152,21 @@ static void a_text_that_cannot_be_tokenized_leaves_nothing(void)
     tokenize_result r;
     int calls = 0;
     const char *const one[] = { empty }, *const two[] = { good, stranger };
-    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = one, .file_count = 1 }, &r),
-                GT_FORMAT, "empty.txt': it is empty");
-    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 2,
-                .chunk = 2 }, &r), GT_MISMATCH, "stranger.txt': byte 5: character 'z'");
-    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1,
-                .progress = stop_at_once, .context = &calls }, &r), GT_INTERRUPTED, "good.txt");
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = one, .file_count = 1 }, &r), GT_FORMAT,
+                "empty.txt': it is empty");
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 2, .chunk = 2 }, &r), GT_MISMATCH,
+                "stranger.txt': byte 5: character 'z'");
+    CHECK_FAILS(tokenize(t, folder,
+                         &(tokenize_options){
+                             .files = two, .file_count = 1, .progress = stop_at_once, .context = &calls },
+                         &r),
+                GT_INTERRUPTED, "good.txt");
     CHECK(calls == 1 && !gt_path_exists(folder));
     CHECK_OK(gt_folder_make(folder));
     char *inside = gt_path_join(folder, "thesis.txt");
     CHECK_OK(gt_file_write(inside, "years of work", 13));
-    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r),
-                GT_MISUSE, "something else");
+    CHECK_FAILS(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r), GT_MISUSE,
+                "something else");
     CHECK(gt_path_exists(inside));
     unlink(inside);
     CHECK_OK(tokenize(t, folder, &(tokenize_options){ .files = two, .file_count = 1 }, &r));

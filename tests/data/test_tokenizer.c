@@ -23,8 +23,7 @@ static const char tricky[] =
 
 static int same_ids(const token_ids *a, const token_ids *b)
 {
-    return a->count == b->count
-        && (!a->count || !memcmp(a->data, b->data, a->count * sizeof *a->data));
+    return a->count == b->count && (!a->count || !memcmp(a->data, b->data, a->count * sizeof *a->data));
 }
 
 /* A file in the test's folder; the path is freed by the caller. */
@@ -156,13 +155,24 @@ static void gpt2_gives_nanogpts_validation_tokens(void)
 
 static void utf8_knows_good_from_bad(void)
 {
-    static const struct { const char *bytes; size_t size; int length; uint32_t code; } cases[] = {
-        { "a", 1, 1, 'a' },               { "\xc3\xa9z", 3, 2, 0xe9 },
-        { "\xef\xbf\xbf", 3, 3, 0xffff }, { "\xf4\x8f\xbf\xbf", 4, 4, 0x10ffff },
-        { "\xc3", 1, UTF8_CUT, 0 },       { "\xf0\x9f\x98", 3, UTF8_CUT, 0 },
-        { "\x80", 1, UTF8_INVALID, 0 },   { "\xc0\xaf", 2, UTF8_INVALID, 0 },
-        { "\xe0\x80", 2, UTF8_INVALID, 0 }, { "\xed\xa0\x80", 3, UTF8_INVALID, 0 },
-        { "\xf4\x90\x80\x80", 4, UTF8_INVALID, 0 }, { "\xf5", 1, UTF8_INVALID, 0 },
+    static const struct {
+        const char *bytes;
+        size_t size;
+        int length;
+        uint32_t code;
+    } cases[] = {
+        { "a", 1, 1, 'a' },
+        { "\xc3\xa9z", 3, 2, 0xe9 },
+        { "\xef\xbf\xbf", 3, 3, 0xffff },
+        { "\xf4\x8f\xbf\xbf", 4, 4, 0x10ffff },
+        { "\xc3", 1, UTF8_CUT, 0 },
+        { "\xf0\x9f\x98", 3, UTF8_CUT, 0 },
+        { "\x80", 1, UTF8_INVALID, 0 },
+        { "\xc0\xaf", 2, UTF8_INVALID, 0 },
+        { "\xe0\x80", 2, UTF8_INVALID, 0 },
+        { "\xed\xa0\x80", 3, UTF8_INVALID, 0 },
+        { "\xf4\x90\x80\x80", 4, UTF8_INVALID, 0 },
+        { "\xf5", 1, UTF8_INVALID, 0 },
         { "\xe2\x28", 2, UTF8_INVALID, 0 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -183,9 +193,8 @@ static void utf8_knows_good_from_bad(void)
 
 static void byte_level_maps_every_byte_to_one_character(void)
 {
-    CHECK(byte_level_code(' ') == 0x120 && byte_level_code('\n') == 0x10a
-          && byte_level_code('A') == 'A' && byte_level_code(0xad) == 0x143
-          && byte_level_code(0xff) == 0xff);
+    CHECK(byte_level_code(' ') == 0x120 && byte_level_code('\n') == 0x10a && byte_level_code('A') == 'A'
+          && byte_level_code(0xad) == 0x143 && byte_level_code(0xff) == 0xff);
     for (int b = 0; b < 256; b++)
         CHECK(byte_level_byte(byte_level_code((unsigned char)b)) == b);
     CHECK(byte_level_byte(' ') == -1 && byte_level_byte(0x144) == -1);
@@ -203,8 +212,8 @@ static void a_saved_tokenizer_opens_the_same(void)
         CHECK_OK(tokenizer_save(a, folder));
         if (!CHECK_OK(tokenizer_open(&b, folder)))
             return;
-        CHECKF(!strcmp(tokenizer_name(a), tokenizer_name(b))
-               && !strncmp(specs[i], tokenizer_name(b), 3), "%s", tokenizer_name(b));
+        CHECKF(!strcmp(tokenizer_name(a), tokenizer_name(b)) && !strncmp(specs[i], tokenizer_name(b), 3), "%s",
+               tokenizer_name(b));
         CHECK(tokenizer_hash(a) == tokenizer_hash(b) && tokenizer_vocab(a) == tokenizer_vocab(b)
               && tokenizer_eot(a) == tokenizer_eot(b));
         CHECK((tokenizer_eot(a) >= 0) == (i == 2));
@@ -249,8 +258,8 @@ static void chars_are_sorted_and_strangers_are_named(void)
     token_ids_release(&ids);
     tokenizer_close(t);
     char *path = file_of("bad.txt", "ab\xff", 3);
-    CHECK_FAILS(tokenizer_train(&t, "char", (const char *const[]){ path }, 1, NULL, NULL),
-                GT_FORMAT, "not UTF-8 at byte 2");
+    CHECK_FAILS(tokenizer_train(&t, "char", (const char *const[]){ path }, 1, NULL, NULL), GT_FORMAT,
+                "not UTF-8 at byte 2");
     free(path);
 }
 
@@ -266,13 +275,12 @@ static void ids_do_not_depend_on_where_the_text_is_cut(void)
             CHECK_OK(tokenizer_encode(kinds[k], tricky, size, &whole));
             while (at < size) {
                 size_t used, n = size - at < wide ? size - at : wide;
-                CHECK_OK(tokenizer_encode_part(kinds[k], tricky + at, n, at + n == size, &used,
-                                               &parts));
+                CHECK_OK(tokenizer_encode_part(kinds[k], tricky + at, n, at + n == size, &used, &parts));
                 wide = used ? chunk : wide + 1;
                 at += used;
             }
-            CHECKF(same_ids(&whole, &parts), "%s in chunks of %zu: %zu and %zu ids",
-                   tokenizer_name(kinds[k]), chunk, whole.count, parts.count);
+            CHECKF(same_ids(&whole, &parts), "%s in chunks of %zu: %zu and %zu ids", tokenizer_name(kinds[k]), chunk,
+                   whole.count, parts.count);
             token_ids_release(&whole);
             token_ids_release(&parts);
         }
@@ -307,7 +315,10 @@ static void no_byte_is_lost_whatever_the_text(void)
 /* --- the slow trainer: words of [a-e], single spaces in front, all pairs recounted --- */
 
 enum { MAX_WORDS = 4000, MAX_SYMBOLS = 40 };
-typedef struct slow_word { uint32_t s[MAX_SYMBOLS]; int n; } slow_word;
+typedef struct slow_word {
+    uint32_t s[MAX_SYMBOLS];
+    int n;
+} slow_word;
 
 static int slow_words(slow_word *out, const char *text, const uint32_t id_of[256])
 {
@@ -325,7 +336,7 @@ static int slow_words(slow_word *out, const char *text, const uint32_t id_of[256
 static void slow_merge(slow_word *w, uint32_t left, uint32_t right, uint32_t joined)
 {
     int to = 0;
-    for (int i = 0; i < w->n; )
+    for (int i = 0; i < w->n;)
         if (i + 1 < w->n && w->s[i] == left && w->s[i + 1] == right) {
             w->s[to++] = joined;
             i += 2;
@@ -377,8 +388,8 @@ static void training_merges_what_a_slow_trainer_merges(void)
                     right = b;
                 }
         if (!CHECKF(v.merges[m].left == left && v.merges[m].right == right && best >= 2,
-                    "merge %zu is (%u, %u), not (%u, %u) seen %u times", m, v.merges[m].left,
-                    v.merges[m].right, left, right, best))
+                    "merge %zu is (%u, %u), not (%u, %u) seen %u times", m, v.merges[m].left, v.merges[m].right, left,
+                    right, best))
             break;
         for (int w = 0; w < n; w++)
             slow_merge(&words[w], left, right, v.merges[m].joined);
@@ -467,15 +478,16 @@ static void special_tokens_are_found_in_the_text(void)
     tokenizer_close(t);
 }
 
-#define BPE(vocab, merges) "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}," \
+#define BPE(vocab, merges) \
+    "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}," \
     "\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}}"
 
 static void both_ways_to_write_merges_are_read(void)
 {
     static const char *const files[] = {
         BPE("{\"a\":0,\"b\":1,\"ab\":2,\"\\u0120\":3,\"\\u0120ab\":4}", "[\"a b\",\"\\u0120 ab\"]"),
-        BPE("{\"a\":0,\"b\":1,\"ab\":2,\"\\u0120\":3,\"\\u0120ab\":4}",
-            "[[\"a\",\"b\"],[\"\\u0120\",\"ab\"]]") };
+        BPE("{\"a\":0,\"b\":1,\"ab\":2,\"\\u0120\":3,\"\\u0120ab\":4}", "[[\"a\",\"b\"],[\"\\u0120\",\"ab\"]]")
+    };
     tokenizer *t[2];
     for (int i = 0; i < 2; i++) {
         char *path = file_of("tokenizer.json", files[i], strlen(files[i]));
@@ -494,7 +506,8 @@ static void both_ways_to_write_merges_are_read(void)
 
 static void a_pattern_of_the_file_cuts_words(void)
 {
-    static const char text[] = "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
+    static const char text[] =
+        "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":["
         "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}|\\\\s+\"},\"behavior\":\"Isolated\"},"
         "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]},"
         "\"model\":{\"type\":\"BPE\",\"vocab\":{\"1\":0,\"11\":1,\"1111\":2,\"x\":3,\"x1\":4},"
@@ -505,8 +518,7 @@ static void a_pattern_of_the_file_cuts_words(void)
     if (!CHECK_OK(tokenizer_open(&t, path)))
         return;
     CHECK_OK(tokenizer_encode(t, "x1111", 5, &ids));        /* x, 111, 1: no x1, no 1111 */
-    CHECK(ids.count == 4 && ids.data[0] == 3 && ids.data[1] == 1 && ids.data[2] == 0
-          && ids.data[3] == 0);
+    CHECK(ids.count == 4 && ids.data[0] == 3 && ids.data[1] == 1 && ids.data[2] == 0 && ids.data[3] == 0);
     folder = gt_path_join(check_folder(), "pattern");
     CHECK_OK(tokenizer_save(t, folder));
     CHECK_OK(tokenizer_open(&again, folder));
@@ -520,7 +532,11 @@ static void a_pattern_of_the_file_cuts_words(void)
 
 static void a_wrong_file_gets_one_sentence(void)
 {
-    static const struct { const char *text; gt_status code; const char *says; } cases[] = {
+    static const struct {
+        const char *text;
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { "{", GT_FORMAT, "byte 1" },
         { "[]", GT_FORMAT, "no model" },
         { "{\"model\":{\"type\":\"WordPiece\"}}", GT_UNSUPPORTED, "tokenizer model 'WordPiece'" },
@@ -540,26 +556,30 @@ static void a_wrong_file_gets_one_sentence(void)
         { BPE("{\"a\":0,\"b\":1}", "[[\"a\"]]"), GT_FORMAT, "no pair" },
         { BPE("{\"a\":0,\"aa\":1}", "[\"a a\",\"a a\"]"), GT_FORMAT, "merges 0 and 1 join the same" },
         { BPE("{\"a\":0}", "7"), GT_FORMAT, "no list of merges" },
-        { "{\"normalizer\":{\"type\":\"NFC\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
-          GT_UNSUPPORTED, "normalizer 'NFC'" },
-        { "{\"pre_tokenizer\":{\"type\":\"Metaspace\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
-          GT_UNSUPPORTED, "'Metaspace'" },
+        { "{\"normalizer\":{\"type\":\"NFC\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_UNSUPPORTED,
+          "normalizer 'NFC'" },
+        { "{\"pre_tokenizer\":{\"type\":\"Metaspace\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_UNSUPPORTED,
+          "'Metaspace'" },
         { "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true},"
-          "\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_UNSUPPORTED, "add_prefix_space" },
+          "\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
+          GT_UNSUPPORTED, "add_prefix_space" },
         { "{\"model\":{\"vocab\":{\"a\":0,\"ab\":1},\"merges\":[]}}", GT_UNSUPPORTED, "not one character" },
         { "{\"added_tokens\":[{\"id\":0,\"content\":\"x\"},{\"id\":0,\"content\":\"y\"}],"
-          "\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}", GT_FORMAT, "'y': token id 0 is given twice" },
+          "\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}",
+          GT_FORMAT, "'y': token id 0 is given twice" },
         { "{\"added_tokens\":[{\"id\":0}],\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}", GT_FORMAT,
           "has no content" },
         { "{\"added_tokens\":[{\"id\":0,\"content\":\"x\",\"lstrip\":true}],"
-          "\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}", GT_UNSUPPORTED, "lstrip" },
+          "\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}",
+          GT_UNSUPPORTED, "lstrip" },
         { "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
           "\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
-          "\"use_regex\":false}]},\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}", GT_FORMAT, "compile" },
+          "\"use_regex\":false}]},\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}",
+          GT_FORMAT, "compile" },
         { "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
           "\"pattern\":{\"Regex\":\"(?<=a)b\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
-          "\"use_regex\":false}]},\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}", GT_UNSUPPORTED,
-          "looks behind" },
+          "\"use_regex\":false}]},\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}",
+          GT_UNSUPPORTED, "looks behind" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         tokenizer *t;
@@ -593,33 +613,52 @@ static void fill_folder(const char *folder, const char *const *files)
 #define VOCAB "vocab.json", "{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}"
 #define MERGES "merges.txt", "#version: 0.2\na b\n"
 #define JSON_HEAD "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
-#define JSON_MODEL "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}," \
+#define JSON_MODEL \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}," \
     "\"merges\":[\"a b\"]}}"
 
 /* The ids are those of the files. transformers 5.24 gives the same where they leave no hole, and numbers
  * on from the last one, whatever the files say, where they do. */
 static void tokens_added_beside_have_their_ids(void)
 {
-    static const char decoder[] = "{\"model_max_length\": 1000000000000000019884624838656,"
+    static const char decoder[] =
+        "{\"model_max_length\": 1000000000000000019884624838656,"
         "\"added_tokens_decoder\":{\"3\":{\"content\":\"<|endoftext|>\",\"lstrip\":false},"
         "\"4\":{\"content\":\"[PAD]\",\"special\":true},\"6\":{\"content\":\"<x>\",\"special\":false}},"
         "\"eos_token\":\"<|endoftext|>\",\"tokenizer_class\":\"GPT2Tokenizer\"}";
-    static const struct { const char *files[11]; int64_t eot; uint32_t vocab, ids[8]; } cases[] = {
+    static const struct {
+        const char *files[11];
+        int64_t eot;
+        uint32_t vocab, ids[8];
+    } cases[] = {
         { { VOCAB, MERGES }, 3, 4, { 2, 3 } },
         { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}", "special_tokens_map.json",
             "{\"bos_token\":\"<|endoftext|>\",\"pad_token\":{\"content\":\"[PAD]\",\"lstrip\":false}}" },
-          3, 7, { 2, 3, 4, 0, 6, 1 } },
+          3,
+          7,
+          { 2, 3, 4, 0, 6, 1 } },
         { { VOCAB, MERGES, "tokenizer_config.json", decoder }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
         /* Both say it, and the end of a text is another. */
         { { VOCAB, MERGES, "tokenizer_config.json", decoder, "added_tokens.json", "{\"[PAD]\": 4}",
             "special_tokens_map.json", "{\"additional_special_tokens\":[\"<x>\"]}" },
-          3, 7, { 2, 3, 4, 0, 6, 1 } },
+          3,
+          7,
+          { 2, 3, 4, 0, 6, 1 } },
         { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}", "special_tokens_map.json",
-            "{\"eos_token\":\"<x>\"}" }, 6, 7, { 2, 3, 4, 0, 6, 1 } },
+            "{\"eos_token\":\"<x>\"}" },
+          6,
+          7,
+          { 2, 3, 4, 0, 6, 1 } },
         { { "tokenizer.json", JSON_HEAD JSON_MODEL, "added_tokens.json", "{\"[PAD]\": 4, \"<x>\": 6}",
-            "special_tokens_map.json", "{\"eos_token\":\"<|endoftext|>\"}" }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
+            "special_tokens_map.json", "{\"eos_token\":\"<|endoftext|>\"}" },
+          3,
+          7,
+          { 2, 3, 4, 0, 6, 1 } },
         { { "tokenizer.json", JSON_HEAD "\"added_tokens\":[{\"id\":4,\"content\":\"[PAD]\"}]," JSON_MODEL,
-            "tokenizer_config.json", decoder }, 3, 7, { 2, 3, 4, 0, 6, 1 } },
+            "tokenizer_config.json", decoder },
+          3,
+          7,
+          { 2, 3, 4, 0, 6, 1 } },
     };
     static const char text[] = "ab<|endoftext|>[PAD]a<x>b";
     char *folder = gt_path_join(check_folder(), "beside"), *saved = gt_path_join(check_folder(), "again");
@@ -651,7 +690,11 @@ static void tokens_added_beside_have_their_ids(void)
 static void files_beside_are_not_believed(void)
 {
 #define DECODER(entry) "tokenizer_config.json", "{\"added_tokens_decoder\":{" entry "}}"
-    static const struct { const char *files[7]; gt_status code; const char *says; } cases[] = {
+    static const struct {
+        const char *files[7];
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { { VOCAB, MERGES, "added_tokens.json", "{\"[PAD]\": 2}" }, GT_FORMAT, "vocab.json': token 'ab'" },
         { { VOCAB, MERGES, "added_tokens.json", "{\"ab\": 7}" }, GT_FORMAT, "same text" },
         { { VOCAB, MERGES, "added_tokens.json", "{\"x\": \"7\"}" }, GT_FORMAT, "'x' is not a whole number" },
@@ -662,20 +705,26 @@ static void files_beside_are_not_believed(void)
         { { VOCAB, MERGES, DECODER("\"x\":{\"content\":\"y\"}") }, GT_FORMAT, "'y' is out of range" },
         { { VOCAB, MERGES, DECODER("\"-1\":{\"content\":\"y\"}") }, GT_FORMAT, "'y' is out of range" },
         { { VOCAB, MERGES, DECODER("\"9\":{\"content\":\"y\",\"rstrip\":true}") }, GT_UNSUPPORTED, "rstrip" },
-        { { VOCAB, MERGES, DECODER("\"8\":{\"content\":\"y\"},\"9\":{\"content\":\"y\"}") }, GT_FORMAT,
+        { { VOCAB, MERGES, DECODER("\"8\":{\"content\":\"y\"},\"9\":{\"content\":\"y\"}") },
+          GT_FORMAT,
           "'y' has id 9, but 8 elsewhere" },
         { { VOCAB, MERGES, "special_tokens_map.json", "[]" }, GT_FORMAT, "not a JSON object" },
         { { VOCAB, MERGES, "special_tokens_map.json", "{\"pad_token\":7}" }, GT_FORMAT, "pad_token is no token" },
         { { VOCAB, MERGES, "special_tokens_map.json", "{\"mask_token\":{\"content\":\"ab\",\"lstrip\":true}}" },
-          GT_UNSUPPORTED, "lstrip" },
-        { { VOCAB, MERGES, "tokenizer_config.json", "{\"add_prefix_space\":true}" }, GT_UNSUPPORTED,
+          GT_UNSUPPORTED,
+          "lstrip" },
+        { { VOCAB, MERGES, "tokenizer_config.json", "{\"add_prefix_space\":true}" },
+          GT_UNSUPPORTED,
           "tokenizer_config.json': option 'add_prefix_space'" },
         { { VOCAB, MERGES, "tokenizer_config.json", "{\"tokenizer_class\":\"Qwen2Tokenizer\"}" },
-          GT_UNSUPPORTED, "'Qwen2Tokenizer' may cut text into other words" },
-        { { "tokenizer.json", JSON_HEAD JSON_MODEL, "added_tokens.json", "{\"x\": 2}" }, GT_FORMAT,
+          GT_UNSUPPORTED,
+          "'Qwen2Tokenizer' may cut text into other words" },
+        { { "tokenizer.json", JSON_HEAD JSON_MODEL, "added_tokens.json", "{\"x\": 2}" },
+          GT_FORMAT,
           "added token 'x': token id 2 is given twice" },
         { { "tokenizer.json", JSON_HEAD JSON_MODEL, "tokenizer_config.json", "{\"add_prefix_space\":true}" },
-          GT_UNSUPPORTED, "add_prefix_space" },
+          GT_UNSUPPORTED,
+          "add_prefix_space" },
     };
     char *folder = gt_path_join(check_folder(), "unbelievable");
     tokenizer *t;
@@ -684,8 +733,8 @@ static void files_beside_are_not_believed(void)
         CHECK_FAILS(tokenizer_open(&t, folder), cases[i].code, cases[i].says);
     }
     /* A name without an id is text like other text, and that is said. */
-    static const char *const nameless[] = { VOCAB, MERGES, "special_tokens_map.json",
-                                            "{\"pad_token\":\"[PAD]\"}", NULL };
+    static const char *const nameless[] = { VOCAB, MERGES, "special_tokens_map.json", "{\"pad_token\":\"[PAD]\"}",
+                                            NULL };
     const unsigned before = gt_log_warnings();
     check_allow_warnings();
     fill_folder(folder, nameless);
@@ -725,10 +774,8 @@ static void a_spec_that_is_no_tokenizer_is_refused(void)
     CHECK_FAILS(tokenizer_train(&t, "bpe:many", &none, 1, NULL, NULL), GT_MISUSE, "many");
     CHECK_FAILS(tokenizer_train(&t, "words", &none, 1, NULL, NULL), GT_MISUSE, "bpe:SIZE");
     CHECK_FAILS(tokenizer_train(&t, "bpe:512", &none, 1, NULL, NULL), GT_NOT_FOUND, "/no/such");
-    CHECK_FAILS(tokenizer_train(&t, "bpe:512", (const char *const[]){ empty }, 1, NULL, NULL),
-                GT_FORMAT, "is empty");
-    CHECK_FAILS(tokenizer_train(&t, "char", (const char *const[]){ empty }, 1, NULL, NULL),
-                GT_FORMAT, "is empty");
+    CHECK_FAILS(tokenizer_train(&t, "bpe:512", (const char *const[]){ empty }, 1, NULL, NULL), GT_FORMAT, "is empty");
+    CHECK_FAILS(tokenizer_train(&t, "char", (const char *const[]){ empty }, 1, NULL, NULL), GT_FORMAT, "is empty");
     free(empty);
 }
 

@@ -14,8 +14,10 @@
 
 static void shards_hold_what_was_put(void)
 {
-    static const struct { uint32_t vocab; int width; } kinds[] = {
-        { 1000, 2 }, { 65536, 2 }, { 65537, 4 }, { 128256, 4 } };
+    static const struct {
+        uint32_t vocab;
+        int width;
+    } kinds[] = { { 1000, 2 }, { 65536, 2 }, { 65537, 4 }, { 128256, 4 } };
     static const uint64_t shards[] = { 1, 99, 100, 101, 1000, 5000 };
     for (size_t k = 0; k < 4; k++)
         for (size_t s = 2; s < 6; s++) {
@@ -35,7 +37,11 @@ static void shards_hold_what_was_put(void)
 
 static void a_wrong_token_file_is_refused(void)
 {
-    static const struct { int32_t head[3]; size_t size; const char *says; } cases[] = {
+    static const struct {
+        int32_t head[3];
+        size_t size;
+        const char *says;
+    } cases[] = {
         { { 20240520, 1, 10 }, 1024 + 20, NULL },
         { { 20240801, 7, 10 }, 1024 + 40, NULL },
         { { 20240520, 1, 0 }, 1024, NULL },
@@ -56,8 +62,7 @@ static void a_wrong_token_file_is_refused(void)
         char *path = file_of("case.bin", bytes, cases[i].size);
         gt_status want = cases[i].says ? GT_FORMAT : GT_OK;
         CHECK_FAILS(token_file_open(&f, path, 0), want, cases[i].says);
-        CHECK(want ? strstr(gt_message(), "case.bin") != NULL : f.count * (uint64_t)f.width
-              <= cases[i].size);
+        CHECK(want ? strstr(gt_message(), "case.bin") != NULL : f.count * (uint64_t)f.width <= cases[i].size);
         token_file_close(&f);
         free(path);
     }
@@ -79,7 +84,12 @@ static char *bare_ids(const char *name, size_t count, uint64_t below, size_t wid
 /* Nothing is guessed: ids that look wider than is said are refused, and said widths are taken. */
 static void bare_ids_are_read_in_the_width_they_have(void)
 {
-    static const struct { uint64_t below; size_t count, width; int bits; const char *says; } cases[] = {
+    static const struct {
+        uint64_t below;
+        size_t count, width;
+        int bits;
+        const char *says;
+    } cases[] = {
         { 50257, 1000, 2, 0, NULL },
         { 50257, 1000, 2, 16, NULL },
         { 65, 1000, 2, 0, NULL },                           /* characters */
@@ -125,7 +135,11 @@ static void bare_ids_are_read_in_the_width_they_have(void)
 static void other_formats_are_named(void)
 {
 #define WITH(bytes, says) { bytes, sizeof bytes - 1, says }
-    static const struct { const char *begins; size_t size; const char *says; } cases[] = {
+    static const struct {
+        const char *begins;
+        size_t size;
+        const char *says;
+    } cases[] = {
         WITH("\xc6\xd7\x34\x01\3\0\0\0", "a model of llm.c"),             /* 20240326 */
         WITH("\xc7\xd7\x34\x01\2\0\0\0", "a debugging state of llm.c"),
         WITH("\xc8\xd7\x34\x01\2\0\0\0", "a tokenizer of llm.c"),
@@ -135,7 +149,9 @@ static void other_formats_are_named(void)
         WITH("\x93NUMPY\1\0", "a NumPy .npy file; write its ids alone"),
         WITH("\x1f\x8b\x08\0\x11\x22\x33\x44\0\3", "a gzip file; unpack it first"),
         WITH("\x28\xb5\x2f\xfd\x24", "a zstd file"),
-        WITH("\xfd" "7zXZ\0", "an xz file"),
+        WITH("\xfd"
+             "7zXZ\0",
+             "an xz file"),
         WITH("BZh91AY&SY", "a bzip2 file"),
         WITH("PK\3\4\x14", "a zip file"),
         WITH("PAR1\x15", "a Parquet file"),
@@ -204,8 +220,10 @@ static void a_split_is_known_by_its_tokens(void)
 
     enum { N = 9 << 20 };                               /* longer than what is hashed whole */
     uint16_t *ids = calloc(N, sizeof *ids);
-    static const struct { size_t at; int differs; } changes[] = {
-        { 0, 1 }, { N - 1, 1 }, { N - 2048, 1 }, { 2047, 1 } };
+    static const struct {
+        size_t at;
+        int differs;
+    } changes[] = { { 0, 1 }, { N - 1, 1 }, { N - 2048, 1 }, { 2047, 1 } };
     for (size_t i = 0; i < 300; i++)
         ids[i] = (uint16_t)(i * 77);
     char *path = file_of("long.bin", ids, N * sizeof *ids);

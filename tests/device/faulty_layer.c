@@ -37,9 +37,8 @@ static char *replaced(const char *text, const char *from, const char *to)
     return out ? strcat(out, text) : NULL;
 }
 
-static CL_API_ENTRY cl_program CL_API_CALL create_program(cl_context context, cl_uint count,
-                                                          const char **texts, const size_t *lengths,
-                                                          cl_int *err)
+static CL_API_ENTRY cl_program CL_API_CALL create_program(cl_context context, cl_uint count, const char **texts,
+                                                          const size_t *lengths, cl_int *err)
 {
     const int loops = fault("loops");
     if (count != 1 || lengths || (!loops && !fault("tiles")))
@@ -52,8 +51,8 @@ static CL_API_ENTRY cl_program CL_API_CALL create_program(cl_context context, cl
     return program;
 }
 
-static CL_API_ENTRY cl_int CL_API_CALL profiling(cl_event event, cl_profiling_info what, size_t size,
-                                                 void *value, size_t *size_out)
+static CL_API_ENTRY cl_int CL_API_CALL profiling(cl_event event, cl_profiling_info what, size_t size, void *value,
+                                                 size_t *size_out)
 {
     const cl_int err = below->clGetEventProfilingInfo(event, what, size, value, size_out);
     if (err != CL_SUCCESS || !value || size < sizeof(cl_ulong))
@@ -69,16 +68,15 @@ static CL_API_ENTRY cl_int CL_API_CALL profiling(cl_event event, cl_profiling_in
 }
 
 static CL_API_ENTRY cl_int CL_API_CALL fill(cl_command_queue queue, cl_mem memory, const void *pattern,
-                                            size_t pattern_size, size_t offset, size_t size,
-                                            cl_uint count, const cl_event *events, cl_event *event)
+                                            size_t pattern_size, size_t offset, size_t size, cl_uint count,
+                                            const cl_event *events, cl_event *event)
 {
-    return fault("fills") ? below->clEnqueueMarkerWithWaitList(queue, count, events, event)
-                          : below->clEnqueueFillBuffer(queue, memory, pattern, pattern_size, offset,
-                                                       size, count, events, event);
+    return fault("fills")
+               ? below->clEnqueueMarkerWithWaitList(queue, count, events, event)
+               : below->clEnqueueFillBuffer(queue, memory, pattern, pattern_size, offset, size, count, events, event);
 }
 
-CL_API_ENTRY cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, void *value,
-                                               size_t *size_out)
+CL_API_ENTRY cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, void *value, size_t *size_out)
 {
     const cl_layer_api_version version = CL_LAYER_API_VERSION_100;
     if (what != CL_LAYER_API_VERSION || (value && size < sizeof version))
@@ -90,8 +88,8 @@ CL_API_ENTRY cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, 
     return CL_SUCCESS;
 }
 
-CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint entries, const cl_icd_dispatch *target,
-                                            cl_uint *entries_out, const cl_icd_dispatch **out)
+CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint entries, const cl_icd_dispatch *target, cl_uint *entries_out,
+                                            const cl_icd_dispatch **out)
 {
     if (!target || !entries_out || !out || entries < sizeof ours / sizeof ours.clGetPlatformIDs)
         return CL_INVALID_VALUE;

@@ -15,12 +15,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char source[] =
-    "__kernel void scale(__global float *x, const float by, const int n)\n"
-    "{ int i = (int)get_global_id(0); if (i < n) x[i] = x[i] * by + FACTOR; }\n"
-    "__kernel void burn(__global float *x, const int n)\n"
-    "{ float s = x[get_global_id(0)]; for (int i = 0; i < n; i++) s = s * 0.999f + 1.0f;\n"
-    "  x[get_global_id(0)] = s; }\n";
+static const char source[] = "__kernel void scale(__global float *x, const float by, const int n)\n"
+                             "{ int i = (int)get_global_id(0); if (i < n) x[i] = x[i] * by + FACTOR; }\n"
+                             "__kernel void burn(__global float *x, const int n)\n"
+                             "{ float s = x[get_global_id(0)]; for (int i = 0; i < n; i++) s = s * 0.999f + 1.0f;\n"
+                             "  x[get_global_id(0)] = s; }\n";
 
 /* faulty.sh runs some of these on a runtime with wrong stamps, which is warned of once. */
 static dev_device *open_default(void)
@@ -62,8 +61,8 @@ static void lists_of_ids_are_split(void)
     CHECK_OK(dev_specs(&specs, &n, NULL));
     CHECK(n == 1);
     dev_specs_free(specs, n);
-    static const char *const wrong[] = { "gpu", "gpu:", "gpu:x", "cpu:0@0", "cpu:0@2", "cpu:0.2",
-                                         "cpu:0/0", "cpu:0.1/2x", ":0", "cpu:0,,cpu:0" };
+    static const char *const wrong[] = { "gpu",     "gpu:",    "gpu:x",      "cpu:0@0", "cpu:0@2",
+                                         "cpu:0.2", "cpu:0/0", "cpu:0.1/2x", ":0",      "cpu:0,,cpu:0" };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CHECKF(dev_specs(&specs, &n, wrong[i]) == GT_MISUSE, "'%s'", wrong[i]);
     dev_device *d;
@@ -187,8 +186,8 @@ static void too_much_memory_is_one_sentence(void)
     dev_device *d = open_default();
     dev_buffer *b;
     if (d) {
-        CHECK_FAILS(dev_buffer_create(&b, d, dev_info_of(d)->max_alloc_bytes + 1, "weights"),
-                    GT_NO_MEMORY, "cannot hold weights");
+        CHECK_FAILS(dev_buffer_create(&b, d, dev_info_of(d)->max_alloc_bytes + 1, "weights"), GT_NO_MEMORY,
+                    "cannot hold weights");
         CHECK(!b);
     }
     dev_close(d);
@@ -198,7 +197,7 @@ static int count_files(const char *folder)
 {
     int n = 0;
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         n += e->d_name[0] != '.';
     if (dir)
         closedir(dir);
@@ -221,7 +220,7 @@ static void a_damaged_program_cache_is_rebuilt(void)
     snprintf(folder, sizeof folder, "%s/programs", check_folder());
     CHECK(count_files(folder) == 1);
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         if (e->d_name[0] != '.')
             snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
     if (dir)
@@ -232,7 +231,11 @@ static void a_damaged_program_cache_is_rebuilt(void)
         switch (damage) {                               /* 0: untouched */
         case 1: CHECK_OK(gt_file_write(path, text, size / 2)); break;
         case 2: CHECK_OK(gt_file_write(path, "", 0)); break;
-        case 3: text[size / 2] ^= 1; CHECK_OK(gt_file_write(path, text, size)); text[size / 2] ^= 1; break;
+        case 3:
+            text[size / 2] ^= 1;
+            CHECK_OK(gt_file_write(path, text, size));
+            text[size / 2] ^= 1;
+            break;
         case 4: CHECK_OK(gt_file_write(path, "GTPROG1\nsomething else entirely, but long enough", 49)); break;
         default: break;
         }
@@ -352,9 +355,8 @@ static void sub_devices_open_and_run(void)
 /* In the queue's order, none before the one ahead of it is over, all between begin and end. */
 static void traced_work_becomes_spans(void)
 {
-    static const char *const names[] = { "write 4096 bytes", "first: scale", "first: copy",
-                                         "second: scale", "second: fill", "read 64 bytes",
-                                         "read 4096 bytes" };
+    static const char *const names[] = { "write 4096 bytes", "first: scale",  "first: copy",    "second: scale",
+                                         "second: fill",     "read 64 bytes", "read 4096 bytes" };
     enum { N = 1024, ROUNDS = 200 };
     float x[N] = { 0 };
     dev_device *d = open_default();

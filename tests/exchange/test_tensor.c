@@ -46,9 +46,18 @@ static int tokens_of(const trial *t)
 
 static model_config small(void)
 {
-    return (model_config){ .family = "gpt2", .name = "small", .layers = 2, .heads = 4, .channels = 32,
-                           .inner = 130, .context = LONG + 2, .vocab = 61, .eps = 1e-5f,
-                           .init_deviation = 0.2f };
+    return (model_config){
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 4,
+        .channels = 32,
+        .inner = 130,
+        .context = LONG + 2,
+        .vocab = 61,
+        .eps = 1e-5f,
+        .init_deviation = 0.2f
+    };
 }
 
 static model_config dropping(void)
@@ -180,18 +189,25 @@ static gt_status open_stage(machine *m, int i, int rank)
     const trial *t = m->t;
     stage *s = &m->stage[i];
     const int units = model_units(&t->config), cut = t->stages > 1 ? 2 : units;
-    const graph_part part = { .first_unit = i ? cut : 0, .units = i ? units - cut : cut,
-                              .ranks = t->ranks, .rank = rank, .share = t->share };
+    const graph_part part = {
+        .first_unit = i ? cut : 0, .units = i ? units - cut : cut, .ranks = t->ranks, .rank = rank, .share = t->share
+    };
     RANK_OK(graph_create(&s->g, t->storage, B, tokens_of(t)));
     RANK_OK(model_build_part(s->g, &t->config, &part, !t->evaluate, t->recompute));
     RANK_OK(params_create(&s->p, m->d, s->g, !t->evaluate));
     RANK_OK(fill(s->p));
     RANK_OK(params_refresh(s->p, m->k));
     RANK_OK(exec_arena_create(&s->arena, m->d));
-    const exec_options o = { .device = m->d, .kernels = m->k, .gemm = m->gemm, .params = s->p,
-                             .arena = s->arena, .split = t->split,
-                             .exchange = m->exchange ? tensor_exchange_make : NULL,
-                             .exchange_context = m->exchange };
+    const exec_options o = {
+        .device = m->d,
+        .kernels = m->k,
+        .gemm = m->gemm,
+        .params = s->p,
+        .arena = s->arena,
+        .split = t->split,
+        .exchange = m->exchange ? tensor_exchange_make : NULL,
+        .exchange_context = m->exchange
+    };
     RANK_OK(exec_create(&s->e, s->g, &o));
     return exec_ready(s->e);
 }
@@ -314,7 +330,10 @@ static gt_status run_rank(const trial *t, net_group *group, int rank, result *r)
 
 /* ---- all ranks -------------------------------------------------------------------------------- */
 
-typedef struct gang { const trial *t; result results[MOST_RANKS]; } gang;
+typedef struct gang {
+    const trial *t;
+    result results[MOST_RANKS];
+} gang;
 
 static gt_status body(net_comm *c, void *context)
 {
@@ -365,13 +384,15 @@ static double relative(const float *a, const float *b, size_t n)
 /* Loss and every gradient of `a` are those of `b`, to `slack`. */
 static void compare(const trial *t, const result *a, const result *b, double slack)
 {
-    CHECKF(b->loss > 1.0 && fabs(a->loss - b->loss) <= slack * b->loss,
-           "%d ranks, %d stages: loss %.9g, want %.9g", t->ranks, t->stages, a->loss, b->loss);
+    CHECKF(b->loss > 1.0 && fabs(a->loss - b->loss) <= slack * b->loss, "%d ranks, %d stages: loss %.9g, want %.9g",
+           t->ranks, t->stages, a->loss, b->loss);
     for (int i = 0; !t->evaluate && i < graph_param_count(b->whole); i++) {
         const graph_param_info *info = graph_param_at(b->whole, i);
         const double d = relative(a->grad[i], b->grad[i], (size_t)shape_count(&info->shape));
-        CHECKF(d <= slack, "%d ranks, %d stages, recompute %d, split %d: the gradient of '%s' is %.3g "
-               "away", t->ranks, t->stages, t->recompute, t->split, info->name, d);
+        CHECKF(d <= slack,
+               "%d ranks, %d stages, recompute %d, split %d: the gradient of '%s' is %.3g "
+               "away",
+               t->ranks, t->stages, t->recompute, t->split, info->name, d);
     }
 }
 
@@ -411,8 +432,13 @@ static void dropout_draws_the_bits_of_the_whole(void)
 static void recomputing_and_split_programs_change_nothing(void)
 {
     for (int how = 1; how < 4; how++)
-        same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = three_to_one, .stages = 1,
-                                .recompute = how & 1, .split = how >> 1 }, 1e-5);
+        same_as_whole(&(trial){ .config = dropping(),
+                                .ranks = 2,
+                                .share = three_to_one,
+                                .stages = 1,
+                                .recompute = how & 1,
+                                .split = how >> 1 },
+                      1e-5);
 }
 
 static void stages_of_split_layers_chain(void)
@@ -420,21 +446,29 @@ static void stages_of_split_layers_chain(void)
     static const double half[] = { 0.5, 0.5 };
     same_as_whole(&(trial){ .config = dropping(), .ranks = 1, .stages = 2 }, 1e-5);
     same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = half, .stages = 2 }, 1e-5);
-    same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = three_to_one, .stages = 2,
-                            .recompute = 1, .split = 1 }, 1e-5);
+    same_as_whole(&(trial){ .config = dropping(),
+                            .ranks = 2,
+                            .share = three_to_one,
+                            .stages = 2,
+                            .recompute = 1,
+                            .split = 1 },
+                  1e-5);
 }
 
 static void sixteen_bits_give_nearly_the_same(void)
 {
-    same_as_whole(&(trial){ .config = dropping(), .storage = DTYPE_BF16, .ranks = 2, .stages = 1,
-                            .share = three_to_one }, 0.03);
+    same_as_whole(&(trial){ .config = dropping(),
+                            .storage = DTYPE_BF16,
+                            .ranks = 2,
+                            .stages = 1,
+                            .share = three_to_one },
+                  0.03);
     same_as_whole(&(trial){ .config = small(), .storage = DTYPE_F16, .ranks = 2, .stages = 2 }, 0.01);
 }
 
 static void evaluation_has_the_same_loss(void)
 {
-    same_as_whole(&(trial){ .config = dropping(), .ranks = 3, .share = three_ways, .stages = 2,
-                            .evaluate = 1 }, 1e-5);
+    same_as_whole(&(trial){ .config = dropping(), .ranks = 3, .share = three_ways, .stages = 2, .evaluate = 1 }, 1e-5);
 }
 
 /* A vocabulary whose logits do not fit at once on rank 0 of two, which makes them again for the
@@ -445,8 +479,7 @@ static void logits_in_blocks_give_the_same_gradients(void)
     c.layers = 1;
     c.vocab = 300000;
     c.channels = 8;
-    same_as_whole(&(trial){ .config = c, .ranks = 2, .share = three_to_one, .stages = 1,
-                            .long_ones = 1 }, 1e-5);
+    same_as_whole(&(trial){ .config = c, .ranks = 2, .share = three_to_one, .stages = 1, .long_ones = 1 }, 1e-5);
 }
 
 static void the_same_ranks_give_the_same_bits(void)
@@ -456,8 +489,8 @@ static void the_same_ranks_give_the_same_bits(void)
     if (run(&t, &a) && run(&t, &b)) {
         CHECK(a.loss == b.loss);
         for (int i = 0; i < graph_param_count(a.whole); i++)
-            CHECK(!memcmp(a.grad[i], b.grad[i],
-                          (size_t)shape_count(&graph_param_at(a.whole, i)->shape) * sizeof(float)));
+            CHECK(
+                !memcmp(a.grad[i], b.grad[i], (size_t)shape_count(&graph_param_at(a.whole, i)->shape) * sizeof(float)));
     }
     result_release(&a);
     result_release(&b);
@@ -465,8 +498,7 @@ static void the_same_ranks_give_the_same_bits(void)
 
 static void a_bad_number_is_found_by_all_ranks(void)
 {
-    same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = three_to_one, .stages = 1,
-                            .look = 1 }, 1e-5);
+    same_as_whole(&(trial){ .config = dropping(), .ranks = 2, .share = three_to_one, .stages = 1, .look = 1 }, 1e-5);
 }
 
 /* Everybody's part, one behind the other, is all there is; as near to the shares as pieces allow. */
@@ -484,8 +516,8 @@ static void parts_cover_everything_once(void)
                     graph_part_of(&p, count, quantum, k, &begin, &size);
                     const double ideal = (double)count * (p.share ? p.share[k] : 1.0 / ranks);
                     CHECK(begin == end && (size > 0 ? begin % quantum == 0 : pieces < ranks));
-                    CHECKF(fabs((double)size - ideal) <= 2.0 * (double)quantum,
-                           "rank %d of %d has %lld of %lld", k, ranks, (long long)size, (long long)count);
+                    CHECKF(fabs((double)size - ideal) <= 2.0 * (double)quantum, "rank %d of %d has %lld of %lld", k,
+                           ranks, (long long)size, (long long)count);
                     end = begin + size;
                 }
                 CHECK(end == count);

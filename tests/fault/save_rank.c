@@ -68,8 +68,7 @@ static gt_status be_rank(net_comm *c, char **argv, const char *say)
     const parts_plan plan = { atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atoi(argv[2]) > 1 };
     uint64_t step = 0;
     parts p = { 0 };
-    gt_status st = plan.replicas > 0 && plan.stages > 0 && plan.tensor > 0
-                   && parts_ranks(&plan) == net_comm_size(c)
+    gt_status st = plan.replicas > 0 && plan.stages > 0 && plan.tensor > 0 && parts_ranks(&plan) == net_comm_size(c)
                        ? parts_open(&p, &plan, net_comm_rank(c))
                        : gt_fail(GT_MISUSE, "%d ranks do not fit the plan", net_comm_size(c));
     if (!st)

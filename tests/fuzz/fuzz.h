@@ -10,7 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct fuzz_seed { const void *data; size_t size; } fuzz_seed;
+typedef struct fuzz_seed {
+    const void *data;
+    size_t size;
+} fuzz_seed;
 
 extern const fuzz_seed fuzz_seeds[];
 extern const size_t fuzz_seed_count;

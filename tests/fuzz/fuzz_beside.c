@@ -35,8 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     if (!vocabulary_add_beside(&v, files) && !vocabulary_name_beside(&v, files)) {
         for (uint32_t id = 0; id < v.count; id++)
-            if (v.pieces[id].size
-                && vocabulary_find(&v, vocabulary_bytes(&v, id), v.pieces[id].size) != (int64_t)id)
+            if (v.pieces[id].size && vocabulary_find(&v, vocabulary_bytes(&v, id), v.pieces[id].size) != (int64_t)id)
                 abort();
         if (v.end && (v.end > v.count || !v.pieces[v.end - 1].size))
             abort();

@@ -44,8 +44,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             abort();
         put(path, text, strlen(text));
         /* A vocabulary left open is written as 0, which is not a size. */
-        if (c.vocab_given && (model_config_load(&back, path) || back.channels != c.channels
-                              || back.vocab != c.vocab || back.inner != c.inner))
+        if (c.vocab_given
+            && (model_config_load(&back, path) || back.channels != c.channels || back.vocab != c.vocab
+                || back.inner != c.inner))
             abort();
         free(text);
     }

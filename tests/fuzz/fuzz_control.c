@@ -18,7 +18,9 @@ static const char beat[1 + NET_BEAT_BYTES] = "\031\0\0\0\0\0\0\0\5\0\0\0\0\0\0\0
 const fuzz_seed fuzz_seeds[] = {
     SEED("\005\0\0\0\0\377\377\377\377\0"),
     SEED("\041\0\0\0\015\0\0\0\1lost rank 1\0"),
-    { member, sizeof member }, { member_list, sizeof member_list }, { beat, sizeof beat },
+    { member, sizeof member },
+    { member_list, sizeof member_list },
+    { beat, sizeof beat },
     SEED("\021\0\0\0\0\0\0\0\1offers\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
          "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0bytes"),
     SEED("\025\0\0\0\0\0\0\0\1offers\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
@@ -36,8 +38,7 @@ static void try_head(const uint8_t *body, size_t size, int ranks)
 {
     net_head h;
     if (size >= NET_HEAD && !net_head_parse(&h, body, ranks))
-        promise(h.type >= NET_VERDICT && h.type < NET_TYPES
-                && h.length <= net_body_limit(h.type, ranks));
+        promise(h.type >= NET_VERDICT && h.type < NET_TYPES && h.length <= net_body_limit(h.type, ranks));
 }
 
 static void try_member(const uint8_t *body, size_t size, int ranks)
@@ -75,16 +76,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_head(body, size, ranks);
     switch (kind) {
     case NET_MEMBER:
-    case NET_MEMBER_LIST:
-        try_member(body, size, ranks);
-        break;
+    case NET_MEMBER_LIST: try_member(body, size, ranks); break;
     case NET_CONTRIBUTION:
         if (!net_contribution_parse(&sequence, what, body, size))
             promise(memchr(what, 0, sizeof what) != NULL);
         break;
-    case NET_ALL:
-        try_all(body, size, ranks);
-        break;
+    case NET_ALL: try_all(body, size, ranks); break;
     case NET_BEAT:
         if (!net_beat_parse(&b, body, size, ranks))
             promise(b.activity.waits_for >= -1 && b.activity.waits_for < ranks

@@ -12,8 +12,8 @@
 #define SEED(text) { text, sizeof(text) - 1 }
 
 const fuzz_seed fuzz_seeds[] = {
-    SEED("gpu[01-03,7],login"), SEED("r[1-2]n[1-2],x"), SEED("n[0-99999999],z"), SEED("2(x3),1"),
-    SEED("user@nodeA slots=4  # four"), SEED("^lo,docker"), SEED("30000-30100"), SEED("a[1-2],b[3]c,d"),
+    SEED("gpu[01-03,7],login"),         SEED("r[1-2]n[1-2],x"), SEED("n[0-99999999],z"), SEED("2(x3),1"),
+    SEED("user@nodeA slots=4  # four"), SEED("^lo,docker"),     SEED("30000-30100"),     SEED("a[1-2],b[3]c,d"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 

@@ -22,8 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const uint8_t *zero = size ? memchr(data, 0, size) : NULL;
     size_t first = zero ? (size_t)(zero - data) : size, second = zero ? size - first - 1 : 0;
     vocabulary v = { 0 };
-    if (!vocabulary_parse_pair(&v, (const char *)data, first, "vocab.json",
-                               zero ? (const char *)zero + 1 : "", second, "merges.txt")) {
+    if (!vocabulary_parse_pair(&v, (const char *)data, first, "vocab.json", zero ? (const char *)zero + 1 : "", second,
+                               "merges.txt")) {
         for (size_t i = 0; i < v.merge_count; i++) {
             const merge *m = &v.merges[i];
             if (m->left >= v.count || m->right >= v.count || m->joined >= v.count

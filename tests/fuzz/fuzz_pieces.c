@@ -26,7 +26,7 @@ static void walk(const checkpoint_piece *p, int64_t stored)
 {
     unsigned char seen[24] = { 0 };
     int64_t left = stored;
-    for (int64_t at = p->begin, full; at < p->end; ) {
+    for (int64_t at = p->begin, full; at < p->end;) {
         int64_t n = tensor_slice_run(&p->full, &p->slice, at, &full);
         n = n < p->end - at ? n : p->end - at;
         if (n < 1 || full < 0 || full + n > 24)

@@ -13,11 +13,11 @@
 
 const fuzz_seed fuzz_seeds[] = {
     SEED(HEAD "\"tensor\":1,\"chunks\":1,\"ranks\":[{},{\"device\":\"cpu:0.1\",\"memory\":1e6,\"limit\":2e6}],"
-         "\"replicas\":[{\"micro_batches\":4,\"micro_batch\":2,\"stages\":[[1],[0]],\"cut\":[0,2,6],"
-         "\"cost\":[{\"forward_s\":1e-3,\"send_s\":2},{\"update_s\":0.25}]}]}"),
+              "\"replicas\":[{\"micro_batches\":4,\"micro_batch\":2,\"stages\":[[1],[0]],\"cut\":[0,2,6],"
+              "\"cost\":[{\"forward_s\":1e-3,\"send_s\":2},{\"update_s\":0.25}]}]}"),
     SEED(HEAD "\"tensor\":2,\"chunks\":1,\"share\":[0.75,0.25],\"recompute\":true,\"step_s\":0.5,\"idle\":0.1,"
-         "\"ranks\":[{},{},{},{}],\"replicas\":[{\"micro_batches\":1,\"micro_batch\":6,\"stages\":[[0,2]],"
-         "\"cut\":[0,6]},{\"micro_batches\":2,\"micro_batch\":1,\"stages\":[[1,3]],\"cut\":[0,6]}]}"),
+              "\"ranks\":[{},{},{},{}],\"replicas\":[{\"micro_batches\":1,\"micro_batch\":6,\"stages\":[[0,2]],"
+              "\"cut\":[0,6]},{\"micro_batches\":2,\"micro_batch\":1,\"stages\":[[1,3]],\"cut\":[0,6]}]}"),
     SEED("{\"format\":\"geartrain plan 1\",\"batch\":4,\"units\":6,\"tensor\":1,\"chunks\":2,"
          "\"schedule\":\"interleaved\",\"sync\":\"sharded\",\"ranks\":[{},{}],\"replicas\":[{\"micro_batches\":4,"
          "\"micro_batch\":1,\"stages\":[[0],[1]],\"cut\":[0,1,2,4,6]}]}"),

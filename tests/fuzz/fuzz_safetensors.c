@@ -10,14 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SEED(length, header, data) { length "\0\0\0\0\0\0\0" header data, \
-                                     8 + sizeof(header) + sizeof(data) - 2 }
+#define SEED(length, header, data) { length "\0\0\0\0\0\0\0" header data, 8 + sizeof(header) + sizeof(data) - 2 }
 
 const fuzz_seed fuzz_seeds[] = {
     SEED("\x3d", "{\"x\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}       ", "01234567"),
-    SEED("\x9a", "{\"x\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[0,4]},"
+    SEED("\x9a",
+         "{\"x\":{\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[0,4]},"
          "\"y\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[4,5]},"
-         "\"__metadata__\":{\"format\":\"pt\",\"k\":\"\\u00e9\"}}  ", "01234"),
+         "\"__metadata__\":{\"format\":\"pt\",\"k\":\"\\u00e9\"}}  ",
+         "01234"),
     SEED("\x02", "{}", ""),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
@@ -30,8 +31,7 @@ static unsigned touch(const st_file *f)
     unsigned sum = 0;
     for (size_t i = 0; i < st_count(f); i++) {
         const st_tensor *t = st_at(f, i);
-        if ((uint64_t)shape_count(&t->dims) * dtype_size(t->type) != t->bytes
-            || st_find(f, t->name) != t)
+        if ((uint64_t)shape_count(&t->dims) * dtype_size(t->type) != t->bytes || st_find(f, t->name) != t)
             abort();
         for (size_t k = 0; k < t->bytes; k++)
             sum += ((const unsigned char *)t->data)[k];

@@ -43,8 +43,7 @@ static void use(tokenizer *t)
         if (whole.count != parts.count
             || (whole.count && memcmp(whole.data, parts.data, whole.count * sizeof *whole.data)))
             abort();
-        if (tokenizer_decode(t, whole.data, whole.count, &back) || back.size != size
-            || memcmp(back.data, text, size))
+        if (tokenizer_decode(t, whole.data, whole.count, &back) || back.size != size || memcmp(back.data, text, size))
             abort();
     }
     gt_text_release(&back);

@@ -17,7 +17,9 @@ static const unsigned char narrow[1024 + 18] = { 0x88, 0xd8, 0x34, 0x01, 1, 0, 0
 static const unsigned char wide[1024 + 36] = { 0xa1, 0xd9, 0x34, 0x01, 7, 0, 0, 0, 9 };
 
 const fuzz_seed fuzz_seeds[] = {
-    { narrow, sizeof narrow }, { wide, sizeof wide }, { "\1\0\2\0\3\0\4\0\5\0\6\0\7\0\x2b\1", 16 },
+    { narrow, sizeof narrow },
+    { wide, sizeof wide },
+    { "\1\0\2\0\3\0\4\0\5\0\6\0\7\0\x2b\1", 16 },
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 

@@ -15,18 +15,24 @@
 
 /* A port with one GID, and seven that are not set. */
 #define UNSET "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
-#define PORT "\2\5\0\1\0\0\0\1\x86\xa0" "\0\0\0\0\0\0\0\0\0\0\xff\xff\12\0\0\1\3\2\x78" \
-             UNSET UNSET UNSET UNSET UNSET UNSET UNSET
+#define PORT \
+    "\2\5\0\1\0\0\0\1\x86\xa0" \
+    "\0\0\0\0\0\0\0\0\0\0\xff\xff\12\0\0\1\3\2\x78" UNSET UNSET UNSET UNSET UNSET UNSET UNSET
 #define SEED(text) { text, sizeof(text) - 1 }
 
 const fuzz_seed fuzz_seeds[] = {
     SEED("\0GTVB\1\1\0\0\1\1\1\0\0\x20\0" PORT),
     SEED("\0GTVB\1\1\0\0\2\1\4\0\0\x20\0" PORT PORT),
-    SEED("\1GTVB\1\2\0\0\1\2\0\x40\0\x80" "\0\0\0\x11\0\x12\x34\x56" "\0\0\0\x12\0\x12\x34\x57"
+    SEED("\1GTVB\1\2\0\0\1\2\0\x40\0\x80"
+         "\0\0\0\x11\0\x12\x34\x56"
+         "\0\0\0\x12\0\x12\x34\x57"
          "\1\0\0\1\2\0\0\x7f\0\0\1\0\0"),
     SEED("\2GTVB\1\3\0\0\2\1\1\0\0"),
     SEED("\3GTVB\1\4\0\0\2\1\0\0\0"),
-    SEED("\4\1\2\0\7\0\x10\0\0" "\0\0\x7f\0\0\0\x10\0" "\0\0\0\0\0\1\0\0" "\0\0\1\1\0\0\0\2"),
+    SEED("\4\1\2\0\7\0\x10\0\0"
+         "\0\0\x7f\0\0\0\x10\0"
+         "\0\0\0\0\0\1\0\0"
+         "\0\0\1\1\0\0\0\2"),
     SEED("\5\1\4\0\7\0\0\0\2abcdef"),
     SEED("\5\3\0\0\0\0\x10\1\1"),
 };
@@ -52,11 +58,9 @@ static void ports(const uint8_t *data, size_t size)
     const int n = net_verbs_rails_choose(&p, &q, a), m = net_verbs_rails_choose(&p, &q, b);
     must(n == m && n <= NET_VERBS_RAILS && !memcmp(a, b, sizeof a));
     for (int i = 0; i < n; i++) {
-        must(a[i].port[0] < p.ports && a[i].port[1] < p.ports && a[i].tries >= 1
-             && a[i].tries <= NET_VERBS_TRIES);
+        must(a[i].port[0] < p.ports && a[i].port[1] < p.ports && a[i].tries >= 1 && a[i].tries <= NET_VERBS_TRIES);
         for (int k = 0; k < a[i].tries; k++)
-            must(a[i].tried[k].gid[0] < p.port[a[i].port[0]].gids
-                 && a[i].tried[k].gid[1] < p.port[a[i].port[1]].gids);
+            must(a[i].tried[k].gid[0] < p.port[a[i].port[0]].gids && a[i].tried[k].gid[1] < p.port[a[i].port[1]].gids);
     }
 }
 
@@ -65,8 +69,7 @@ static void queues(const uint8_t *data, size_t size)
     unsigned char again[NET_OFFER];
     net_verbs_queues q;
     if (!net_verbs_queues_read(&q, data, size))
-        must(net_verbs_queues_write(&q, again) == size && q.lanes <= NET_VERBS_LANES
-             && q.rails <= NET_VERBS_RAILS);
+        must(net_verbs_queues_write(&q, again) == size && q.lanes <= NET_VERBS_LANES && q.rails <= NET_VERBS_RAILS);
 }
 
 static void window(const uint8_t *data, size_t size)

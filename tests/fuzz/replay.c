@@ -26,13 +26,16 @@
 #define LARGEST ((size_t)1 << 16)           /* bytes in a mutated input */
 
 /* The running input, in a file shared with whoever looks after a crash. */
-static struct { int fd; unsigned char *shared; char path[256]; } kept;
+static struct {
+    int fd;
+    unsigned char *shared;
+    char path[256];
+} kept;
 
 static int keep_open(const char *name)
 {
     const char *folder = getenv("TMPDIR");
-    snprintf(kept.path, sizeof kept.path, "%s/%s-%ld.input", folder && *folder ? folder : "/tmp",
-             name, (long)getpid());
+    snprintf(kept.path, sizeof kept.path, "%s/%s-%ld.input", folder && *folder ? folder : "/tmp", name, (long)getpid());
     kept.fd = open(kept.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (kept.fd < 0)
         return 0;
@@ -57,8 +60,10 @@ static void run(const unsigned char *data, size_t size)
 /* Writes a number that parsers trip over, at one of the widths they read. */
 static void put_number(gt_random *r, unsigned char *at, size_t size)
 {
+    /* clang-format off */
     static const uint64_t awkward[] = { 0, 1, 2, 7, 8, 127, 128, 255, 256, 32767, 65535, 65536,
         100000000, 100000001, INT32_MAX, UINT32_MAX, (uint64_t)INT64_MAX, UINT64_MAX };
+    /* clang-format on */
     static const size_t widths[] = { 1, 2, 4, 8 };
     uint64_t value = awkward[gt_random_below(r, sizeof awkward / sizeof *awkward)];
     size_t width = widths[gt_random_below(r, 4)];
@@ -72,18 +77,10 @@ static size_t mutate(gt_random *r, unsigned char *data, size_t size, const fuzz_
     size_t at = gt_random_below(r, size + 1), left = size - at;
     size_t n = left ? 1 + gt_random_below(r, left < 32 ? left : 32) : 0;
     switch (left ? gt_random_below(r, 7) : 5) {
-    case 0:
-        data[at] ^= (unsigned char)(1u << gt_random_below(r, 8));
-        return size;
-    case 1:
-        data[at] = (unsigned char)marks[gt_random_below(r, sizeof marks - 1)];
-        return size;
-    case 2:
-        put_number(r, data + at, left);
-        return size;
-    case 3:                                             /* drop a piece */
-        memmove(data + at, data + at + n, left - n);
-        return size - n;
+    case 0: data[at] ^= (unsigned char)(1u << gt_random_below(r, 8)); return size;
+    case 1: data[at] = (unsigned char)marks[gt_random_below(r, sizeof marks - 1)]; return size;
+    case 2: put_number(r, data + at, left); return size;
+    case 3: /* drop a piece */ memmove(data + at, data + at + n, left - n); return size - n;
     case 4:                                             /* repeat a piece */
         if (size + n > LARGEST)
             return size;
@@ -98,8 +95,7 @@ static size_t mutate(gt_random *r, unsigned char *data, size_t size, const fuzz_
         memcpy(data + at, (const unsigned char *)other->data + from, n);
         return size + n;
     }
-    default:                                            /* cut short */
-        return at;
+    default: /* cut short */ return at;
     }
 }
 
@@ -145,7 +141,7 @@ int main(int argc, char **argv)
 {
     uint64_t rounds = 20000, seed = 1;
     const char *name = basename(argv[0]), *folder = NULL;
-    for (int option; (option = getopt(argc, argv, "n:s:w:")) != -1; ) {
+    for (int option; (option = getopt(argc, argv, "n:s:w:")) != -1;) {
         gt_status st = GT_OK;
         if (option == 'n')
             st = gt_parse_u64(&rounds, optarg);
@@ -164,8 +160,8 @@ int main(int argc, char **argv)
         perror(kept.path);
         return 1;
     }
-    printf("%s: seed %llu, %llu rounds, the running input is in %s\n", name,
-           (unsigned long long)seed, (unsigned long long)rounds, kept.path);
+    printf("%s: seed %llu, %llu rounds, the running input is in %s\n", name, (unsigned long long)seed,
+           (unsigned long long)rounds, kept.path);
     fflush(stdout);
 
     size_t given = (size_t)(argc - optind), failed = 0;

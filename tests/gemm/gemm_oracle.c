@@ -39,10 +39,8 @@ static int operand_make(operand *x, dev_device *d, dtype type, size_t count, uin
     gt_random_init(&r, 7, stream);
     for (size_t i = 0; i < all; i++)
         dtype_store(type, x->host, i, 2.0f * gt_random_unit(&r) - 1.0f);
-    return CHECK_OK(dev_buffer_create(&x->root, d, bytes, "test"))
-        && CHECK_OK(dev_write(d, x->root, 0, x->host, bytes))
-        && CHECK_OK(dev_buffer_view(&x->view, x->root, guard * dtype_size(type),
-                                    bytes - guard * dtype_size(type)));
+    return CHECK_OK(dev_buffer_create(&x->root, d, bytes, "test")) && CHECK_OK(dev_write(d, x->root, 0, x->host, bytes))
+           && CHECK_OK(dev_buffer_view(&x->view, x->root, guard * dtype_size(type), bytes - guard * dtype_size(type)));
 }
 
 static void operand_release(operand *x)
@@ -61,16 +59,11 @@ static double at(const operand *x, const dev_device *d, size_t i)
 static double activated(activation a, double x)
 {
     switch (a) {
-    case ACT_GELU_TANH:
-        return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
-    case ACT_GELU_ERF:
-        return 0.5 * x * (1 + erf(x / sqrt(2.0)));
-    case ACT_SILU:
-        return x / (1 + exp(-x));
-    case ACT_RELU:
-        return fmax(x, 0);
-    default:
-        return x;
+    case ACT_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case ACT_GELU_ERF: return 0.5 * x * (1 + erf(x / sqrt(2.0)));
+    case ACT_SILU: return x / (1 + exp(-x));
+    case ACT_RELU: return fmax(x, 0);
+    default: return x;
     }
 }
 
@@ -99,8 +92,7 @@ static double storage_error(dtype t)
 /* Elements of a batch of stored matrices. */
 static size_t extent(int rows, int width, int ld, int batch, int64_t stride)
 {
-    return (size_t)(batch - 1) * (size_t)stride + (size_t)(rows - 1) * (size_t)(ld ? ld : width)
-         + (size_t)width;
+    return (size_t)(batch - 1) * (size_t)stride + (size_t)(rows - 1) * (size_t)(ld ? ld : width) + (size_t)width;
 }
 
 typedef struct run {
@@ -126,11 +118,11 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 double sum = 0, size = 0;
                 for (int k = 0; k < g->K; k++) {
                     const size_t ai = (size_t)(b * g->stride_a)
-                        + (g->trans_a ? (size_t)k * (size_t)x->lda + (size_t)m
-                                      : (size_t)m * (size_t)x->lda + (size_t)k);
+                                      + (g->trans_a ? (size_t)k * (size_t)x->lda + (size_t)m
+                                                    : (size_t)m * (size_t)x->lda + (size_t)k);
                     const size_t bi = (size_t)(b * g->stride_b)
-                        + (g->trans_b ? (size_t)n * (size_t)x->ldb + (size_t)k
-                                      : (size_t)k * (size_t)x->ldb + (size_t)n);
+                                      + (g->trans_b ? (size_t)n * (size_t)x->ldb + (size_t)k
+                                                    : (size_t)k * (size_t)x->ldb + (size_t)n);
                     const double p = alpha * at(&x->a, d, ai) * at(&x->b, d, bi);
                     sum += p;
                     size += fabs(p);
@@ -144,8 +136,7 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 if (g->act_grad)
                     want *= slope(g->act_grad, at(&x->aux, d, ci));
                 if (g->drop_p > 0)
-                    want *= kept(g, ((uint64_t)b * (uint64_t)g->M + (uint64_t)m) * (uint64_t)g->N
-                                    + (uint64_t)n);
+                    want *= kept(g, ((uint64_t)b * (uint64_t)g->M + (uint64_t)m) * (uint64_t)g->N + (uint64_t)n);
                 /* An engine that multiplies only stores the product once before the rest. */
                 allowed += storage_error(g->c_type) * (fabs(want) + fabs(pre)) * 1.01;
                 if (g->residual)
@@ -158,9 +149,9 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 const double got = (double)dtype_load(g->c_type, x->c.seen, guard + ci);
                 good &= CHECKF(fabs(got - want) <= allowed,
                                "%s %c%c %s -> %s %dx%dx%d batch %d, element %d,%d,%d: %.8g is not %.8g"
-                               " within %.2g", engine, g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n',
-                               dtype_name(g->a_type), dtype_name(g->c_type), g->M, g->N, g->K,
-                               x->batch, b, m, n, got, want, allowed);
+                               " within %.2g",
+                               engine, g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n', dtype_name(g->a_type),
+                               dtype_name(g->c_type), g->M, g->N, g->K, x->batch, b, m, n, got, want, allowed);
                 if (g->act) {
                     const double p = (double)dtype_load(g->c_type, x->pre.seen, guard + ci);
                     good &= CHECKF(fabs(p - pre) <= allowed + storage_error(g->c_type) * fabs(pre),
@@ -201,36 +192,35 @@ int gemm_case(gemm_context *c, dev_device *d, const gemm_desc *g, int flip)
     x.ldb = g->ldb ? g->ldb : b_width;
     x.ldc = g->ldc ? g->ldc : g->N;
     const size_t c_count = extent(g->M, g->N, x.ldc, x.batch, g->stride_c);
-    int good = operand_make(&x.a, d, g->a_type,
-                            extent(a_rows, a_width, x.lda, x.batch, g->stride_a), 1)
-            && operand_make(&x.b, d, g->b_type,
-                            extent(b_rows, b_width, x.ldb, x.batch, g->stride_b), 2)
-            && operand_make(&x.c, d, g->c_type, c_count, 3)
-            && operand_make(&x.bias, d, DTYPE_F32, (size_t)g->N, 4)
-            && operand_make(&x.pre, d, g->c_type, c_count, 5)
-            && operand_make(&x.aux, d, g->c_type, c_count, 6)
-            && operand_make(&x.residual, d, g->c_type, c_count, 7)
-            && CHECK_OK(gemm_engine_name(c, g, &engine))
-            && CHECK_OK(gemm_scratch(c, g, &scratch_bytes))
-            && CHECK_OK(dev_buffer_create(&scratch, d, scratch_bytes, "test scratch"))
-            && CHECK_OK(dev_buffer_create(&random, d, 16, "test random"))
-            && CHECK_OK(dev_write(d, random, 0, random_words, 16))
-            && CHECK_OK(dev_list_create(&l, d));
+    int good = operand_make(&x.a, d, g->a_type, extent(a_rows, a_width, x.lda, x.batch, g->stride_a), 1)
+               && operand_make(&x.b, d, g->b_type, extent(b_rows, b_width, x.ldb, x.batch, g->stride_b), 2)
+               && operand_make(&x.c, d, g->c_type, c_count, 3) && operand_make(&x.bias, d, DTYPE_F32, (size_t)g->N, 4)
+               && operand_make(&x.pre, d, g->c_type, c_count, 5) && operand_make(&x.aux, d, g->c_type, c_count, 6)
+               && operand_make(&x.residual, d, g->c_type, c_count, 7) && CHECK_OK(gemm_engine_name(c, g, &engine))
+               && CHECK_OK(gemm_scratch(c, g, &scratch_bytes))
+               && CHECK_OK(dev_buffer_create(&scratch, d, scratch_bytes, "test scratch"))
+               && CHECK_OK(dev_buffer_create(&random, d, 16, "test random"))
+               && CHECK_OK(dev_write(d, random, 0, random_words, 16)) && CHECK_OK(dev_list_create(&l, d));
     const gemm_buffers on = {
-        .a = x.a.view, .b = x.b.view, .c = x.c.view, .bias = x.bias.view, .pre = x.pre.view,
-        .aux = x.aux.view, .residual = x.residual.view, .random = random, .scratch = scratch,
+        .a = x.a.view,
+        .b = x.b.view,
+        .c = x.c.view,
+        .bias = x.bias.view,
+        .pre = x.pre.view,
+        .aux = x.aux.view,
+        .residual = x.residual.view,
+        .random = random,
+        .scratch = scratch,
     };
-    good = good && CHECK_OK(gemm_append(c, l, g, &on, flip ? &slot : NULL))
-        && CHECK_OK(dev_run(l, 0, -1)) && read_back(&x.c, d) && read_back(&x.pre, d)
-        && compare(&x, d, g->add, engine);
+    good = good && CHECK_OK(gemm_append(c, l, g, &on, flip ? &slot : NULL)) && CHECK_OK(dev_run(l, 0, -1))
+           && read_back(&x.c, d) && read_back(&x.pre, d) && compare(&x, d, g->add, engine);
 
     /* The other value of `add`, queued, and the slot turned back before it has run. */
     if (good && flip) {
         good = CHECK_OK(dev_write(d, x.c.root, 0, x.c.host, dev_buffer_bytes(x.c.root)))
-            && CHECK_OK(dev_list_set(l, slot.launch, slot.arg, dev_arg_i32(!g->add)))
-            && CHECK_OK(dev_run(l, 0, -1))
-            && CHECK_OK(dev_list_set(l, slot.launch, slot.arg, dev_arg_i32(g->add)))
-            && read_back(&x.c, d) && compare(&x, d, !g->add, engine);
+               && CHECK_OK(dev_list_set(l, slot.launch, slot.arg, dev_arg_i32(!g->add))) && CHECK_OK(dev_run(l, 0, -1))
+               && CHECK_OK(dev_list_set(l, slot.launch, slot.arg, dev_arg_i32(g->add))) && read_back(&x.c, d)
+               && compare(&x, d, !g->add, engine);
     }
     dev_list_release(l);
     dev_buffer_release(scratch);

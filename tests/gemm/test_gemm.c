@@ -73,10 +73,15 @@ static void all_sizes(place *p, dtype in, dtype out, int trans_step)
     for (int i = 0; i < (tiny() ? 3 : SIZES) && good; i++)
         for (int trans = 0; trans < 4 && good; trans += trans_step) {
             const gemm_desc g = {
-                .M = sizes[i], .N = sizes[(3 * i + trans) % SIZES],
+                .M = sizes[i],
+                .N = sizes[(3 * i + trans) % SIZES],
                 .K = sizes[(7 * i + 2 * trans + 1) % (tiny() ? 4 : SIZES)],
-                .trans_a = trans & 1, .trans_b = trans >> 1,
-                .a_type = in, .b_type = in, .c_type = out, .add = i & 1,
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = in,
+                .b_type = in,
+                .c_type = out,
+                .add = i & 1,
                 .alpha = i % 3 ? 0.0f : 0.5f,
             };
             good = gemm_case(p->c, p->d, &g, 1);
@@ -91,10 +96,16 @@ static void large_sizes(place *p, dtype type)
     for (int i = 0; i < 3 && good; i++)
         for (int trans = 0; trans < 4 && good; trans++) {
             const gemm_desc g = {
-                .M = large[i][0], .N = large[i][1], .K = large[i][2],
-                .trans_a = trans & 1, .trans_b = trans >> 1,
-                .a_type = type, .b_type = type, .c_type = type,
-                .bias = i == 2, .residual = i == 2,
+                .M = large[i][0],
+                .N = large[i][1],
+                .K = large[i][2],
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = type,
+                .b_type = type,
+                .c_type = type,
+                .bias = i == 2,
+                .residual = i == 2,
             };
             good = gemm_case(p->c, p->d, &g, 0);
         }
@@ -109,9 +120,18 @@ static void padding_and_batches(place *p, dtype type)
             const int a_rows = trans & 1 ? K : M, a_width = trans & 1 ? M : K;
             const int b_rows = trans >> 1 ? N : K, b_width = trans >> 1 ? K : N;
             gemm_desc g = {
-                .M = M, .N = N, .K = K, .trans_a = trans & 1, .trans_b = trans >> 1,
-                .a_type = type, .b_type = type, .c_type = type,
-                .lda = a_width + pad, .ldb = b_width + pad, .ldc = N + pad, .batch = 3,
+                .M = M,
+                .N = N,
+                .K = K,
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = type,
+                .b_type = type,
+                .c_type = type,
+                .lda = a_width + pad,
+                .ldb = b_width + pad,
+                .ldc = N + pad,
+                .batch = 3,
             };
             g.stride_a = a_rows * g.lda + 5;
             g.stride_b = odd ? 0 : b_rows * g.ldb + 8;      /* one B for the whole batch */
@@ -130,13 +150,20 @@ static void epilogues(place *p, dtype type)
     for (int i = tiny() ? 2 : 0; i < (tiny() ? 3 : SIZES) && good; i++)
         for (int e = 0; e < 32 && good; e += i % 3 ? 5 : 1) {
             const gemm_desc g = {
-                .M = sizes[(i + e) % (tiny() ? 3 : SIZES)], .N = sizes[i], .K = 17,
-                .a_type = type, .b_type = type, .c_type = type,
-                .bias = e & 1, .act = e & 2 ? ACT_GELU_TANH : ACT_NONE,
+                .M = sizes[(i + e) % (tiny() ? 3 : SIZES)],
+                .N = sizes[i],
+                .K = 17,
+                .a_type = type,
+                .b_type = type,
+                .c_type = type,
+                .bias = e & 1,
+                .act = e & 2 ? ACT_GELU_TANH : ACT_NONE,
                 .act_grad = e & 4 ? ACT_GELU_TANH : ACT_NONE,
-                .drop_p = e & 8 ? 0.4f : 0.0f, .drop_stream = 5,
+                .drop_p = e & 8 ? 0.4f : 0.0f,
+                .drop_stream = 5,
                 /* Beyond the counter's 32 bits; within a quad, and at the start of one. */
-                .drop_sequence = (INT64_C(1) << 31) + i, .residual = e >> 4 & 1,
+                .drop_sequence = (INT64_C(1) << 31) + i,
+                .residual = e >> 4 & 1,
             };
             good = gemm_case(p->c, p->d, &g, 0);
         }
@@ -145,8 +172,9 @@ static void epilogues(place *p, dtype type)
 /* Each activation, its slope, and both; two in one product are refused. */
 static void activations(place *p)
 {
-    gemm_desc g = { .M = 5, .N = 33, .K = 17, .a_type = DTYPE_F32, .b_type = DTYPE_F32, .c_type = DTYPE_F32,
-                    .bias = 1 };
+    gemm_desc g = {
+        .M = 5, .N = 33, .K = 17, .a_type = DTYPE_F32, .b_type = DTYPE_F32, .c_type = DTYPE_F32, .bias = 1
+    };
     int good = 1;
     for (activation a = ACT_NONE + 1; a < ACT_COUNT && good; a++)
         for (int e = 1; e < 4 && good; e++) {
@@ -185,16 +213,24 @@ static void everything(const char *style, const char *engine, int wide_only)
     place_close(&p);
 }
 
-static void native_agrees_with_the_obvious_product(void) { everything("cpu", "native", 1); }
-static void tiled_agrees_with_the_obvious_product(void)  { everything("cpu", "tiled", 0); }
-static void tiled_agrees_in_the_gpu_style(void)          { everything("gpu", "tiled", 0); }
+static void native_agrees_with_the_obvious_product(void)
+{
+    everything("cpu", "native", 1);
+}
+static void tiled_agrees_with_the_obvious_product(void)
+{
+    everything("cpu", "tiled", 0);
+}
+static void tiled_agrees_in_the_gpu_style(void)
+{
+    everything("gpu", "tiled", 0);
+}
 
 static void results_are_the_same_from_run_to_run(void)
 {
     enum { M = 150, N = 203, K = 700 };
     static const char *const engines[] = { "native", "tiled" };
-    float *host = calloc((size_t)K * N, sizeof *host), *first = malloc(M * N * 4),
-          *again = malloc(M * N * 4);
+    float *host = calloc((size_t)K * N, sizeof *host), *first = malloc(M * N * 4), *again = malloc(M * N * 4);
     for (size_t i = 0; i < (size_t)K * N; i++)
         host[i] = (float)(i % 97) / 97.0f - 0.4f;
     for (int e = 0; e < 2; e++) {
@@ -266,8 +302,10 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
         CHECK_OK(gt_file_read(&text, NULL, path, 1 << 20));
         CHECK(text && strstr(text, first));
         free(text);
-        const int n = snprintf(line, sizeof line, "geartrain gemm 2\n"
-                               "nn fp32 fp32 fp32 300 300 300 1 - %s 1 0.5\n", other);
+        const int n = snprintf(line, sizeof line,
+                               "geartrain gemm 2\n"
+                               "nn fp32 fp32 fp32 300 300 300 1 - %s 1 0.5\n",
+                               other);
         CHECK_OK(gt_file_write(path, line, (size_t)n));
         CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
         CHECK_OK(gemm_engine_name(p.c, &g, &second));
@@ -299,18 +337,15 @@ static void what_makes_no_sense_is_refused(void)
         return;
     CHECK_FAILS(gemm_context_create(&c, p.d, "magic"), GT_MISUSE, "magic");
     CHECK(!c);
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 0, .N = 1, .K = 1 }, &bytes), GT_MISUSE,
-                "positive");
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .ldb = 2 }, &bytes),
-                GT_MISUSE, "wide");
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .batch = 2 }, &bytes),
-                GT_MISUSE, "overlap");
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .add = 1, .bias = 1 },
-                             &bytes), GT_MISUSE, "epilogue");
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_I32 },
-                             &bytes), GT_MISUSE, "i32");
-    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_F16 },
-                             &bytes), GT_UNSUPPORTED, "fp16");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 0, .N = 1, .K = 1 }, &bytes), GT_MISUSE, "positive");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .ldb = 2 }, &bytes), GT_MISUSE, "wide");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .batch = 2 }, &bytes), GT_MISUSE, "overlap");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .add = 1, .bias = 1 }, &bytes), GT_MISUSE,
+                "epilogue");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_I32 }, &bytes), GT_MISUSE,
+                "i32");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_F16 }, &bytes), GT_UNSUPPORTED,
+                "fp16");
     place_close(&p);
 }
 
@@ -330,8 +365,7 @@ static void the_benchmark_and_the_peaks_give_plausible_numbers(void)
     CHECK_OK(gemm_peak_measure(p.d, &peak));
     CHECKF(peak.flops > 1e8 && peak.flops < 1e15, "%g flop/s", peak.flops);
     CHECKF(peak.copy_bytes > 1e7 && peak.copy_bytes < 1e14, "%g byte/s", peak.copy_bytes);
-    CHECK_OK(gemm_bench(p.c, &(gemm_desc){ .M = 100, .N = 90, .K = 80 }, 3, peak.flops, count_result,
-                        &results));
+    CHECK_OK(gemm_bench(p.c, &(gemm_desc){ .M = 100, .N = 90, .K = 80 }, 3, peak.flops, count_result, &results));
     CHECK(results == 1);
     place_close(&p);
 }

@@ -25,8 +25,8 @@ static double relative(const float *a, const float *b, size_t n)
 }
 
 /* Gradients and loss of step 3 under these options; NULL after a failed check. */
-static float *gradients(dev_device *d, const model_config *c, const train_options *o, size_t *count,
-                        double *loss, train_memory *memory)
+static float *gradients(dev_device *d, const model_config *c, const train_options *o, size_t *count, double *loss,
+                        train_memory *memory)
 {
     double norm;
     float *g = NULL;
@@ -65,9 +65,8 @@ static void recomputing_changes_no_bit_and_takes_less(void)
         float *again = gradients(d, &c, &o, &m, &loss[1], &b);
         CHECK(kept && again && n == m && !memcmp(kept, again, n * sizeof *kept));
         CHECK(loss[0] == loss[1] && isfinite(loss[0]));
-        CHECKF(b.activations < a.activations, "%s: %llu bytes kept, %llu recomputed",
-               dtype_name(types[i]), (unsigned long long)a.activations,
-               (unsigned long long)b.activations);
+        CHECKF(b.activations < a.activations, "%s: %llu bytes kept, %llu recomputed", dtype_name(types[i]),
+               (unsigned long long)a.activations, (unsigned long long)b.activations);
         free(kept);
         free(again);
     }
@@ -89,8 +88,8 @@ static void micro_batches_add_up_to_the_batch(void)
         o.micro_batch = micro;
         float *parts = gradients(d, &c, &o, &m, &loss, &memory);
         CHECK(parts && n == m);
-        CHECKF(parts && relative(parts, whole, n) < 2e-6, "micro-batches of %d: off by %g",
-               (int)micro, parts ? relative(parts, whole, n) : NAN);
+        CHECKF(parts && relative(parts, whole, n) < 2e-6, "micro-batches of %d: off by %g", (int)micro,
+               parts ? relative(parts, whole, n) : NAN);
         CHECKF(fabs(loss / whole_loss - 1.0) < 1e-6, "loss %.9g and %.9g", loss, whole_loss);
         free(parts);
     }
@@ -157,8 +156,8 @@ static void gradients_are_slopes(void)
                 CHECK_OK(train_once(t, 3, 0, &low, &norm));
                 CHECK_OK(params_write(p, i, x));
                 const double slope = (high - low) / (2.0 * h);
-                CHECKF(fabs(slope / length - 1.0) < 0.02, "'%s': slope %g, gradient %g",
-                       params_info(p, i)->name, slope, length);
+                CHECKF(fabs(slope / length - 1.0) < 0.02, "'%s': slope %g, gradient %g", params_info(p, i)->name, slope,
+                       length);
                 compared++;
             }
             free(g);
@@ -213,8 +212,7 @@ static void attention_scales_as_described(void)
                 if (strstr(info->name, "attn.c_attn."))     /* of queries: the other way round */
                     for (size_t k = 0; k < n / 3; k++)
                         gb[k] *= factor[info->name[2] - '0'];
-                CHECKF(relative(gb, ga, n) < 2e-5, "way %d, '%s': off by %g", way, info->name,
-                       relative(gb, ga, n));
+                CHECKF(relative(gb, ga, n) < 2e-5, "way %d, '%s': off by %g", way, info->name, relative(gb, ga, n));
                 free(ga);
                 free(gb);
             }
@@ -296,8 +294,9 @@ static void split_programs_change_no_bit(void)
     CHECK_OK(params_init(p, 5));
     CHECK_OK(optim_create(&o, d, k, NULL, p, &oc, N, NULL));
     for (int split = 0; split < 2; split++) {
-        const exec_binding bindings[] = { { "grad_scale", optim_grad_scale(o) },
-                                          { "loss_sum", optim_loss_sum(o) }, { NULL, NULL } };
+        const exec_binding bindings[] = {
+            { "grad_scale", optim_grad_scale(o) }, { "loss_sum", optim_loss_sum(o) }, { NULL, NULL }
+        };
         exec_arena *arena = NULL;
         exec *e = NULL;
         int32_t x[N], y[N], order[N], starts[N + 2], scratch[TINY_VOCAB + 1];
@@ -308,8 +307,9 @@ static void split_programs_change_no_bit(void)
         }
         kernel_embed_sort(x, N, TINY_VOCAB, order, starts, scratch);
         CHECK_OK(exec_arena_create(&arena, d));
-        const exec_options place = { .device = d, .kernels = k, .gemm = gemm, .params = p,
-                                     .arena = arena, .bindings = bindings, .split = split };
+        const exec_options place = {
+            .device = d, .kernels = k, .gemm = gemm, .params = p, .arena = arena, .bindings = bindings, .split = split
+        };
         if (!CHECK_OK(exec_create(&e, g, &place)) || !CHECK_OK(exec_ready(e)))
             break;
         CHECK_OK(dev_write(d, exec_buffer(e, "tokens"), 0, x, sizeof x));
@@ -559,8 +559,7 @@ static graph_cost price(const model_config *c, const graph_part *part, int recom
 {
     graph_cost cost = { 0 };
     graph *g = NULL;
-    if (CHECK_OK(graph_create(&g, DTYPE_BF16, TINY_B, TINY_T))
-        && CHECK_OK(model_build_part(g, c, part, 1, recompute)))
+    if (CHECK_OK(graph_create(&g, DTYPE_BF16, TINY_B, TINY_T)) && CHECK_OK(model_build_part(g, c, part, 1, recompute)))
         CHECK_OK(graph_cost_of(g, split, &cost));
     graph_release(g);
     return cost;
@@ -581,12 +580,11 @@ static void a_graph_says_what_it_takes_without_a_device(void)
     CHECK(a.parameters == (int64_t)(matrices + 9 * C + I) && a.decayed == (int64_t)matrices);
     CHECK(a.input == 2 * R * C && a.output == 2 * R * C && a.exchanges[GRAPH_FORWARD] == 0);
     CHECK(e.input == 0 && e.output == 2 * R * C && e.parameters == (int64_t)((V + c.context) * C));
-    CHECK(h.output == 0 && h.input == 2 * R * C
-          && h.flops[GRAPH_FORWARD] == 6 * R * V * C + 8 * R * C);
+    CHECK(h.output == 0 && h.input == 2 * R * C && h.flops[GRAPH_FORWARD] == 6 * R * V * C + 8 * R * C);
     /* Two norms and their two numbers a row, q k v, attention and its number a row and head, the stream
      * once (the second sum goes to the next stage), the inner layer before and after its activation. */
-    const double kept = 2 * (2 * R * C + 2 * 4 * R) + 3 * 2 * R * C + 2 * R * C + 4 * R * c.heads
-                        + 2 * R * C + 2 * 2 * R * I;
+    const double kept = 2 * (2 * R * C + 2 * 4 * R) + 3 * 2 * R * C + 2 * R * C + 4 * R * c.heads + 2 * R * C
+                        + 2 * 2 * R * I;
     const graph_cost together = price(&c, &layer, 0, 0);
     CHECKF(together.kept == kept, "kept %.0f, want %.0f", together.kept, kept);
     CHECKF(a.kept >= kept, "kept %.0f, not less than %.0f", a.kept, kept);
@@ -618,13 +616,14 @@ static void the_layout_of_a_device_keeps_what_the_graph_says(void)
         if (CHECK_OK(graph_create(&g, DTYPE_F32, TINY_B, TINY_T)) && CHECK_OK(model_build_loss(g, &c, 1, 0))
             && CHECK_OK(graph_cost_of(g, split, &cost)) && CHECK_OK(exec_arena_create(&keeps, d))
             && CHECK_OK(exec_arena_create(&passing, d))) {
-            const exec_options o = { .device = d, .kernels = k, .gemm = gemm, .arena = keeps,
-                                     .passing = passing, .split = split };
+            const exec_options o = {
+                .device = d, .kernels = k, .gemm = gemm, .arena = keeps, .passing = passing, .split = split
+            };
             CHECK_OK(exec_create(&e, g, &o));
             const double bytes = (double)exec_arena_bytes(keeps);
             const double most = cost.kept + (double)dev_info_of(d)->align * graph_value_count(g);
-            CHECKF(cost.kept > 0 && cost.kept <= bytes && bytes <= most, "split %d: %.0f of %.0f kept",
-                   split, cost.kept, bytes);
+            CHECKF(cost.kept > 0 && cost.kept <= bytes && bytes <= most, "split %d: %.0f of %.0f kept", split,
+                   cost.kept, bytes);
         }
         exec_release(e);
         exec_arena_release(keeps);

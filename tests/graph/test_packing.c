@@ -11,8 +11,8 @@ enum { MOST_AREAS = 120, TIMES = 64 };
 
 static int overlap(const packing_area *a, const packing_area *b)
 {
-    return a->chunk == b->chunk && a->from <= b->to && b->from <= a->to
-           && a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+    return a->chunk == b->chunk && a->from <= b->to && b->from <= a->to && a->offset < b->offset + b->bytes
+           && b->offset < a->offset + a->bytes;
 }
 
 static void nothing_alive_overlaps(void)
@@ -29,9 +29,12 @@ static void nothing_alive_overlaps(void)
         uint64_t bound = 0, total = 0;
         for (int i = 0; i < count; i++) {
             const int x = (int)gt_random_below(&r, TIMES), y = (int)gt_random_below(&r, TIMES);
-            a[i] = (packing_area){ .bytes = gt_random_below(&r, 5) ? gt_random_below(&r, 20000)
-                                                                : gt_random_below(&r, 10),
-                                   .from = x < y ? x : y, .to = x < y ? y : x, .chunk = -1 };
+            a[i] = (packing_area){
+                .bytes = gt_random_below(&r, 5) ? gt_random_below(&r, 20000) : gt_random_below(&r, 10),
+                .from = x < y ? x : y,
+                .to = x < y ? y : x,
+                .chunk = -1
+            };
         }
         if (!CHECK_OK(packing_make(a, count, align, most, &result)))
             continue;
@@ -83,8 +86,5 @@ static void what_cannot_fit_is_said(void)
 }
 
 const check_case check_cases[] = {
-    CASE(nothing_alive_overlaps),
-    CASE(a_chain_needs_two_areas),
-    CASE(what_cannot_fit_is_said),
-    { 0 }
+    CASE(nothing_alive_overlaps), CASE(a_chain_needs_two_areas), CASE(what_cannot_fit_is_said), { 0 }
 };

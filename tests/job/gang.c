@@ -57,7 +57,11 @@ void gang_set(gang *g, const char *name, const char *value)
         CHECK_OK(net_config_set(g->config[i], name, value));
 }
 
-typedef struct member { gang *g; int rank; pthread_t thread; } member;
+typedef struct member {
+    gang *g;
+    int rank;
+    pthread_t thread;
+} member;
 
 static void *live(void *argument)
 {

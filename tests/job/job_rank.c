@@ -16,8 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct { int rounds, fail, code, stuck, activity; long pause; const char *say; } o = {
-    .rounds = 5, .fail = -1, .stuck = -1 };
+static struct {
+    int rounds, fail, code, stuck, activity;
+    long pause;
+    const char *say;
+} o = { .rounds = 5, .fail = -1, .stuck = -1 };
 
 static void parse(int argc, char **argv)
 {
@@ -128,8 +131,8 @@ int main(int argc, char **argv)
     }
     if (!st) {
         const net_member *m = net_job_member(job, who.rank);
-        printf("rank %d of %d by %s at %s, local %d of %d\n", who.rank, who.size, who.source,
-               m->address, m->local_rank, m->local_size);
+        printf("rank %d of %d by %s at %s, local %d of %d\n", who.rank, who.size, who.source, m->address, m->local_rank,
+               m->local_size);
         gt_message_clear();
     } else
         fprintf(stderr, "job_rank: %s\n", gt_message());

@@ -17,8 +17,9 @@
 
 int stranger_dial(uint16_t port)
 {
-    const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(port),
-                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    const struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)
+    };
     const struct timeval limit = { 10, 0 };
     const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (const struct sockaddr *)(const void *)&to, sizeof to) != 0)
@@ -64,8 +65,7 @@ int stranger_receive(net_wire *wire, net_type type, const unsigned char **body, 
     }
 }
 
-int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_wire *wire,
-                   net_notice *verdict)
+int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_wire *wire, net_notice *verdict)
 {
     unsigned char ours[NET_HELLO], theirs[NET_HELLO], proof[NET_MAC], want[NET_MAC];
     unsigned char key[NET_SECRET], to[NET_SECRET], from[NET_SECRET];
@@ -85,8 +85,7 @@ int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_
     net_hello_session(to, key, 1, ours, theirs);
     net_hello_session(from, key, 0, ours, theirs);
     net_wire_init(wire, fd, (int)hello->size, to, from);
-    return stranger_receive(wire, NET_VERDICT, &body, &length)
-           && !net_notice_parse(verdict, body, length, NET_WORLD);
+    return stranger_receive(wire, NET_VERDICT, &body, &length) && !net_notice_parse(verdict, body, length, NET_WORLD);
 }
 
 static uint64_t this_host(void)
@@ -100,13 +99,20 @@ static uint64_t this_host(void)
     return id;
 }
 
-int stranger_join(const net_identity *who, const net_config *config, uint16_t port, uint64_t host_id,
-                  net_wire *wire)
+int stranger_join(const net_identity *who, const net_config *config, uint16_t port, uint64_t host_id, net_wire *wire)
 {
     unsigned char body[NET_MEMBER_BYTES + NET_SHARED];
-    const net_member m = { .rank = who->rank, .local_rank = -1, .local_size = -1, .host = "elsewhere",
-                           .host_id = host_id ? host_id : this_host(), .address = "192.0.2.200", .port = 9, .pid = 4711,
-                           .version = "0.1.0" };
+    const net_member m = {
+        .rank = who->rank,
+        .local_rank = -1,
+        .local_size = -1,
+        .host = "elsewhere",
+        .host_id = host_id ? host_id : this_host(),
+        .address = "192.0.2.200",
+        .port = 9,
+        .pid = 4711,
+        .version = "0.1.0"
+    };
     gt_text shared = { 0 };
     net_notice verdict;
     net_hello h;

@@ -15,12 +15,10 @@ int stranger_send(int fd, const void *data, size_t size);
 int stranger_is_dropped(int fd);
 /* Says this hello and proves it with the key of `who`'s job. 1: a verdict came, into *verdict;
  * the wire is open if it was GT_OK. */
-int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_wire *wire,
-                   net_notice *verdict);
+int stranger_enter(int fd, const net_identity *who, const net_hello *hello, net_wire *wire, net_notice *verdict);
 /* Waits for a control message of that type; 1 if one came, its body in the wire. */
 int stranger_receive(net_wire *wire, net_type type, const unsigned char **body, size_t *length);
 /* Enters as a member that listens nowhere, on a host of this id (0: this one). 1: it is in. */
-int stranger_join(const net_identity *who, const net_config *config, uint16_t port, uint64_t host_id,
-                  net_wire *wire);
+int stranger_join(const net_identity *who, const net_config *config, uint16_t port, uint64_t host_id, net_wire *wire);
 
 #endif

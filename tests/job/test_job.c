@@ -59,8 +59,15 @@ static void joins_of_all_sizes_exchange(void)
     }
 }
 
-typedef struct meeting { pthread_mutex_t lock; pthread_cond_t changed; int fd[GANG][GANG]; } meeting;
-typedef struct door { meeting *m; int rank; } door;
+typedef struct meeting {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int fd[GANG][GANG];
+} meeting;
+typedef struct door {
+    meeting *m;
+    int rank;
+} door;
 
 static void take(void *context, int peer, int fd)
 {
@@ -127,7 +134,8 @@ static void a_rank_with_another_secret_stays_outside(void)
            "%s", g.message[0]);
     CHECKF(!strcmp(g.message[0], g.message[1]), "%s", g.message[1]);
     CHECKF(strstr(g.message[2], "rank 2 waited 2 s for rank 0 at 127.0.0.1:") != NULL
-               && strstr(g.message[2], "it does not know this job's secret") != NULL, "%s", g.message[2]);
+               && strstr(g.message[2], "it does not know this job's secret") != NULL,
+           "%s", g.message[2]);
     gang_release(&g);
 }
 
@@ -139,9 +147,11 @@ static void ranks_that_never_come_are_named(void)
     g.absent[2] = g.absent[3] = 1;
     gang_go(&g);
     for (int i = 0; i < 5; i++)
-        CHECKF(g.absent[i] || (g.status[i] == GT_TIMEOUT
-                               && strstr(g.message[i], "waited 1.5 s for ranks 2 and 3; they never "
-                                                       "connected to 127.0.0.1:")), "%s", g.message[i]);
+        CHECKF(g.absent[i]
+                   || (g.status[i] == GT_TIMEOUT
+                       && strstr(g.message[i], "waited 1.5 s for ranks 2 and 3; they never "
+                                               "connected to 127.0.0.1:")),
+               "%s", g.message[i]);
     gang_release(&g);
 
     gang_init(&g, 2);
@@ -161,8 +171,8 @@ static void different_settings_are_named_on_both_sides(void)
     CHECK_OK(net_config_set(g.config[2], "eager", "4KiB"));
     gang_go(&g);
     for (int i = 0; i < 3; i++)
-        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "eager=4KiB")
-                   && strstr(g.message[i], "eager=8KiB"), "%s", g.message[i]);
+        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "eager=4KiB") && strstr(g.message[i], "eager=8KiB"),
+               "%s", g.message[i]);
     gang_release(&g);
 }
 
@@ -173,15 +183,20 @@ static void different_numbers_of_ranks_are_named(void)
     g.who[1].size = 3;
     gang_go(&g);
     for (int i = 0; i < 2; i++)
-        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "one of 3")
-                   && strstr(g.message[i], "one of 2"), "%s", g.message[i]);
+        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "one of 3") && strstr(g.message[i], "one of 2"), "%s",
+               g.message[i]);
     gang_release(&g);
 }
 
 /* ---- strangers ------------------------------------------------------------------------------- */
 
 /* Runs beside a gang, against rank 0's port. */
-typedef struct visit { gang *g; int done; net_notice verdict; int entered; } visit;
+typedef struct visit {
+    gang *g;
+    int done;
+    net_notice verdict;
+    int entered;
+} visit;
 
 static void beside(gang *g, void *(*stranger)(void *), visit *v)
 {
@@ -220,7 +235,8 @@ static void another_version_is_named_on_both_sides(void)
     g.absent[1] = 1;
     beside(&g, come_with_another_version, &v);
     CHECKF(g.status[0] == GT_MISMATCH && strstr(g.message[0], "rank 1 runs geartrain 0.0.9")
-               && strstr(g.message[0], "rank 0"), "%s", g.message[0]);
+               && strstr(g.message[0], "rank 0"),
+           "%s", g.message[0]);
     CHECK(v.entered && v.verdict.code == GT_MISMATCH && !strcmp(v.verdict.sentence, g.message[0]));
     gang_release(&g);
 }
@@ -517,8 +533,7 @@ static void *join_from_afar(void *argument)
     visit *v = argument;
     net_wire wire = { .fd = -1 };
     gang *g = v->g;
-    v->entered = stranger_join(&g->who[2], g->config[2], gang_port(g), 1, &wire)
-                 && stranger_is_dropped(wire.fd);
+    v->entered = stranger_join(&g->who[2], g->config[2], gang_port(g), 1, &wire) && stranger_is_dropped(wire.fd);
     net_wire_close(&wire);
     return NULL;
 }
@@ -531,8 +546,9 @@ static void loopback_addresses_are_refused_across_hosts(void)
     g.absent[2] = 1;
     beside(&g, join_from_afar, &v);
     for (int i = 0; i < 2; i++)
-        CHECKF(g.status[i] == GT_MISMATCH && strstr(g.message[i], "listens at 127.0.0.1, which only its "
-                                                                 "own machine can reach"),
+        CHECKF(g.status[i] == GT_MISMATCH
+                   && strstr(g.message[i], "listens at 127.0.0.1, which only its "
+                                           "own machine can reach"),
                "%s", g.message[i]);
     CHECK(v.entered);
     gang_release(&g);
@@ -746,9 +762,18 @@ static void without_a_secret_only_this_machine_is_let_in(void)
 {
     net_config *c;
     net_job *job;
-    net_identity who = { .rank = 1, .size = 2, .local_rank = -1, .local_size = -1, .ports = 1,
-                         .port = 9, .host = "192.0.2.77", .job = "x", .source = "test",
-                         .listen_fd = -1 };
+    net_identity who = {
+        .rank = 1,
+        .size = 2,
+        .local_rank = -1,
+        .local_size = -1,
+        .ports = 1,
+        .port = 9,
+        .host = "192.0.2.77",
+        .job = "x",
+        .source = "test",
+        .listen_fd = -1
+    };
     CHECK_OK(net_config_read(&c));
     CHECK_FAILS(net_job_join(&job, c, &who), GT_MISUSE, "without a secret");
     CHECK(job == NULL);
@@ -851,4 +876,5 @@ const check_case check_cases[] = {
     CASE(without_a_secret_only_this_machine_is_let_in),
     CASE(without_a_secret_ranks_of_this_machine_meet),
     CASE(interrupted_calls_go_on),
-    { 0 } };
+    { 0 }
+};

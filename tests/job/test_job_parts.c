@@ -23,14 +23,17 @@
 /* RFC 4231, cases 1, 2 and 6: the function that all proofs stand on. */
 static void hmac_is_that_of_rfc_4231(void)
 {
-    static const struct { const char *key; size_t repeat; const char *data, *mac; } cases[] = {
-        { "0b", 20, "4869205468657265",
-          "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7" },
-        { "4a656665", 1, "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
-          "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843" },
-        { "aa", 131, "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d"
-                     "2048617368204b6579204669727374",
-          "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" } };
+    static const struct {
+        const char *key;
+        size_t repeat;
+        const char *data, *mac;
+    } cases[] = { { "0b", 20, "4869205468657265", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7" },
+                  { "4a656665", 1, "7768617420646f2079612077616e7420666f72206e6f7468696e673f",
+                    "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843" },
+                  { "aa", 131,
+                    "54657374205573696e67204c6172676572205468616e20426c6f636b2d53697a65204b6579202d"
+                    "2048617368204b6579204669727374",
+                    "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         unsigned char key[256], data[256], mac[NET_MAC], want[NET_MAC];
         size_t unit, key_size = 0, data_size, n;
@@ -81,7 +84,7 @@ static void proofs_depend_on_every_byte(void)
     h.nonce[0] = 1;
     net_hello_format(b, &h);
     for (int i = 0; i < 2 * NET_HELLO + 1; i++) {
-        unsigned char (*out)[NET_MAC] = i == 2 * NET_HELLO ? proof : other;
+        unsigned char(*out)[NET_MAC] = i == 2 * NET_HELLO ? proof : other;
         unsigned char *byte = i < NET_HELLO ? &a[i] : &b[(i - NET_HELLO) % NET_HELLO];
         if (i < 2 * NET_HELLO)
             *byte ^= 0x40;
@@ -119,11 +122,14 @@ static void hellos_survive_the_wire(void)
 
 static void hellos_that_nobody_says_are_refused(void)
 {
-    static const struct { int at; unsigned char value; const char *part; } cases[] = {
-        { 0, 'H', "protocol" }, { 10, 0, "role" }, { 10, 3, "role" }, { 11, 'x', "byte order" },
-        { 12, 0x80, "rank" }, { 15, 8, "rank" }, { 16, 1, "rank" }, { 19, 0, "rank" },
-        { 20, 1, "rank" }, { 23, 3, "rank" }, { 32, 0, "version" }, { 33, 7, "version" },
-        { 63, 'x', "version" } };
+    static const struct {
+        int at;
+        unsigned char value;
+        const char *part;
+    } cases[] = { { 0, 'H', "protocol" }, { 10, 0, "role" }, { 10, 3, "role" },    { 11, 'x', "byte order" },
+                  { 12, 0x80, "rank" },   { 15, 8, "rank" }, { 16, 1, "rank" },    { 19, 0, "rank" },
+                  { 20, 1, "rank" },      { 23, 3, "rank" }, { 32, 0, "version" }, { 33, 7, "version" },
+                  { 63, 'x', "version" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         unsigned char bytes[NET_HELLO];
         net_hello h = some_hello(), back;
@@ -162,10 +168,17 @@ static void control_messages_survive_the_wire(void)
     size_t length[3];
     net_head head = { NET_CONTRIBUTION, 77, 12345678901 }, head_back;
     net_notice n = { GT_PEER, 2, "lost rank 2" }, n_back;
-    net_member m = { .rank = 1, .local_rank = 0, .local_size = 2, .host = "nodeB", .host_id = 99,
-                     .address = "10.0.0.2", .port = 4711, .pid = 12, .version = "0.1.0" }, m_back;
-    net_beat b = { .activity = { .started = 5, .finished = 4, .waits_for = -1, .text = "x" },
-                   .age = 7 }, b_back;
+    net_member m = { .rank = 1,
+                     .local_rank = 0,
+                     .local_size = 2,
+                     .host = "nodeB",
+                     .host_id = 99,
+                     .address = "10.0.0.2",
+                     .port = 4711,
+                     .pid = 12,
+                     .version = "0.1.0" },
+               m_back;
+    net_beat b = { .activity = { .started = 5, .finished = 4, .waits_for = -1, .text = "x" }, .age = 7 }, b_back;
     uint64_t sequence;
     char what[NET_WHAT];
     net_head_format(bytes, &head);
@@ -176,9 +189,8 @@ static void control_messages_survive_the_wire(void)
     CHECK_FAILS(net_notice_parse(&n_back, bytes, net_notice_format(bytes, &n), 2), GT_FORMAT, "");
     net_member_format(bytes, &m);
     CHECK_OK(net_member_parse(&m_back, bytes, 2));
-    CHECK(m_back.rank == 1 && m_back.local_size == 2 && m_back.host_id == 99 && m_back.port == 4711
-          && m_back.pid == 12 && !strcmp(m_back.host, "nodeB") && !strcmp(m_back.address, "10.0.0.2")
-          && !strcmp(m_back.version, "0.1.0"));
+    CHECK(m_back.rank == 1 && m_back.local_size == 2 && m_back.host_id == 99 && m_back.port == 4711 && m_back.pid == 12
+          && !strcmp(m_back.host, "nodeB") && !strcmp(m_back.address, "10.0.0.2") && !strcmp(m_back.version, "0.1.0"));
     CHECK_FAILS(net_member_parse(&m_back, bytes, 1), GT_FORMAT, "");
     net_beat_format(bytes, &b);
     CHECK_OK(net_beat_parse(&b_back, bytes, NET_BEAT_BYTES, 2));
@@ -215,10 +227,12 @@ static void lengths_are_bounded_by_kind(void)
 
 static void clear_settings(void)
 {
+    /* clang-format off */
     static const char *const names[] = { "GEARTRAIN_NET_EAGER", "GEARTRAIN_NET_CONFIG", "NCCL_IB_HCA",
         "UCX_NET_DEVICES", "NCCL_IB_DISABLE", "NCCL_ALGO", "NCCL_IB_PCI_RELAXED_ORDERING",
         "GEARTRAIN_NET_GID_INDEX", "NCCL_IB_GID_INDEX", "GEARTRAIN_NET_EAGRE", "NCCL_COMM_ID",
         "NCCL_IB_TIMEOUT", "GEARTRAIN_NET_SPIN", "NCCL_SOCKET_IFNAME", "GEARTRAIN_NET_SHM_RING" };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unsetenv(names[i]);
 }
@@ -301,20 +315,30 @@ static void other_libraries_names_are_understood(void)
 /* A site's settings for NCCL end no job of ours. */
 static void what_other_libraries_know_better_is_passed_over(void)
 {
-    static const struct { const char *name, *value, *knob, *want; unsigned warnings; } cases[] = {
+    static const struct {
+        const char *name, *value, *knob, *want;
+        unsigned warnings;
+    } cases[] = {
         { "NCCL_IB_QPS_PER_CONNECTION", "32", "queue-pairs", "16", 1 },
         { "NCCL_IB_QPS_PER_CONNECTION", "8", "queue-pairs", "8", 0 },
         { "NCCL_IB_QPS_PER_CONNECTION", "0", "queue-pairs", "1", 1 },
-        { "NCCL_IB_TIMEOUT", "99", "ib-timeout", "31", 1 }, { "NCCL_IB_TC", "0x6a", "traffic-class", "106", 0 },
-        { "NCCL_IB_GID_INDEX", "auto", "gid-index", "-1", 1 }, { "NCCL_IB_GID_INDEX", "-1", "gid-index", "-1", 0 },
+        { "NCCL_IB_TIMEOUT", "99", "ib-timeout", "31", 1 },
+        { "NCCL_IB_TC", "0x6a", "traffic-class", "106", 0 },
+        { "NCCL_IB_GID_INDEX", "auto", "gid-index", "-1", 1 },
+        { "NCCL_IB_GID_INDEX", "-1", "gid-index", "-1", 0 },
         { "NCCL_IB_AR_THRESHOLD", "16384", "adaptive-routing", "16KiB", 0 },
         { "NCCL_IB_AR_THRESHOLD", "9223372036854775807", "adaptive-routing", "1GiB", 1 },
         { "NCCL_IB_AR_THRESHOLD", "-1", "adaptive-routing", "8KiB", 1 },
-        { "NCCL_IB_HCA", "^mlx5_3", "hca", "^mlx5_3", 0 }, { "NCCL_IB_HCA", "=mlx5_0:1,mlx5_1", "hca", "=mlx5_0:1,mlx5_1", 0 },
-        { "NCCL_IB_HCA", "mlx5_0,", "hca", "mlx5_0", 0 }, { "NCCL_IB_HCA", "mlx5_0:1:2,mlx5_1", "hca", "mlx5_1", 1 },
-        { "NCCL_IB_HCA", "^=mlx5_0", "hca", "^=mlx5_0", 0 }, { "NCCL_IB_HCA", "=", "hca", "-", 0 },
-        { "NCCL_SOCKET_IFNAME", "nosuch0", "interface", "-", 1 }, { "NCCL_SOCKET_IFNAME", "=lo", "interface", "=lo", 0 },
-        { "NCCL_ALGO", "^NVLS", "algorithm", "^nvls", 0 } };
+        { "NCCL_IB_HCA", "^mlx5_3", "hca", "^mlx5_3", 0 },
+        { "NCCL_IB_HCA", "=mlx5_0:1,mlx5_1", "hca", "=mlx5_0:1,mlx5_1", 0 },
+        { "NCCL_IB_HCA", "mlx5_0,", "hca", "mlx5_0", 0 },
+        { "NCCL_IB_HCA", "mlx5_0:1:2,mlx5_1", "hca", "mlx5_1", 1 },
+        { "NCCL_IB_HCA", "^=mlx5_0", "hca", "^=mlx5_0", 0 },
+        { "NCCL_IB_HCA", "=", "hca", "-", 0 },
+        { "NCCL_SOCKET_IFNAME", "nosuch0", "interface", "-", 1 },
+        { "NCCL_SOCKET_IFNAME", "=lo", "interface", "=lo", 0 },
+        { "NCCL_ALGO", "^NVLS", "algorithm", "^nvls", 0 }
+    };
     check_allow_warnings();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         net_config *c;
@@ -324,9 +348,9 @@ static void what_other_libraries_know_better_is_passed_over(void)
         const unsigned before = (unsigned)gt_log_warnings();
         if (CHECK_OK(net_config_read(&c))) {
             CHECKF(printed(c, cases[i].knob, cases[i].want, cases[i].name)
-                       || printed(c, cases[i].knob, cases[i].want, "default"), "%s=%s", cases[i].name, cases[i].value);
-            CHECKF((unsigned)gt_log_warnings() - before == cases[i].warnings, "%s=%s", cases[i].name,
-                   cases[i].value);
+                       || printed(c, cases[i].knob, cases[i].want, "default"),
+                   "%s=%s", cases[i].name, cases[i].value);
+            CHECKF((unsigned)gt_log_warnings() - before == cases[i].warnings, "%s=%s", cases[i].name, cases[i].value);
             net_config_release(c);
         }
         unsetenv(cases[i].name);
@@ -354,10 +378,12 @@ static void wrong_settings_are_refused_by_name(void)
 
 static void only_what_must_agree_is_hashed(void)
 {
-    static const struct { const char *name, *value; int differs; } cases[] = {
-        { "eager", "1KiB", 1 }, { "chunk", "2MiB", 1 }, { "pipeline", "1MiB", 1 },
-        { "immediate", "0", 1 }, { "algorithm", "ring", 1 }, { "interface", "eth0", 0 },
-        { "heartbeat", "2s", 0 }, { "hca", "mlx5_0", 0 }, { "gid-index", "3", 0 } };
+    static const struct {
+        const char *name, *value;
+        int differs;
+    } cases[] = { { "eager", "1KiB", 1 },   { "chunk", "2MiB", 1 },     { "pipeline", "1MiB", 1 },
+                  { "immediate", "0", 1 },  { "algorithm", "ring", 1 }, { "interface", "eth0", 0 },
+                  { "heartbeat", "2s", 0 }, { "hca", "mlx5_0", 0 },     { "gid-index", "3", 0 } };
     net_config *a, *b;
     CHECK_OK(net_config_read(&a));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -374,14 +400,16 @@ static void only_what_must_agree_is_hashed(void)
 
 static void interface_patterns_fit_names(void)
 {
-    static const struct { const char *pattern, *name; int fits; } cases[] = {
-        { "", "eth0", 1 }, { "eth", "eth0", 1 }, { "eth0", "eth01", 1 }, { "=eth0", "eth01", 0 },
-        { "=eth0", "eth0", 1 }, { "ib,eth", "eth1", 1 }, { "ib,eth", "lo", 0 },
-        { "^lo,docker", "lo", 0 }, { "^lo,docker", "docker0", 0 }, { "^lo,docker", "eth0", 1 },
-        { "^=lo", "lo0", 1 }, { "^=lo", "lo", 0 } };
+    static const struct {
+        const char *pattern, *name;
+        int fits;
+    } cases[] = { { "", "eth0", 1 },           { "eth", "eth0", 1 },      { "eth0", "eth01", 1 },
+                  { "=eth0", "eth01", 0 },     { "=eth0", "eth0", 1 },    { "ib,eth", "eth1", 1 },
+                  { "ib,eth", "lo", 0 },       { "^lo,docker", "lo", 0 }, { "^lo,docker", "docker0", 0 },
+                  { "^lo,docker", "eth0", 1 }, { "^=lo", "lo0", 1 },      { "^=lo", "lo", 0 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        CHECKF(net_interface_fits(cases[i].pattern, cases[i].name) == cases[i].fits, "%s %s",
-               cases[i].pattern, cases[i].name);
+        CHECKF(net_interface_fits(cases[i].pattern, cases[i].name) == cases[i].fits, "%s %s", cases[i].pattern,
+               cases[i].name);
 }
 
 static void an_unknown_interface_lists_those_there_are(void)
@@ -410,10 +438,15 @@ static void port_ranges_are_read(void)
 
 static void host_lists_are_expanded(void)
 {
-    static const struct { const char *list, *hosts; } cases[] = {
-        { "node", "node" }, { "a,b", "a b" }, { "gpu[01-03,7],login", "gpu01 gpu02 gpu03 gpu7 login" },
-        { "r[1-2]n[1-2]", "r1n1 r1n2 r2n1 r2n2" }, { "x[9-11].net", "x9.net x10.net x11.net" },
-        { "n[0-99999999],z", "n0" }, { "c-1_a.b", "c-1_a.b" } };
+    static const struct {
+        const char *list, *hosts;
+    } cases[] = { { "node", "node" },
+                  { "a,b", "a b" },
+                  { "gpu[01-03,7],login", "gpu01 gpu02 gpu03 gpu7 login" },
+                  { "r[1-2]n[1-2]", "r1n1 r1n2 r2n1 r2n2" },
+                  { "x[9-11].net", "x9.net x10.net x11.net" },
+                  { "n[0-99999999],z", "n0" },
+                  { "c-1_a.b", "c-1_a.b" } };
     char host[64], all[512];
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         all[0] = '\0';
@@ -431,8 +464,10 @@ static void host_lists_are_expanded(void)
 
 static void what_is_no_host_list_is_refused(void)
 {
+    /* clang-format off */
     static const char *const bad[] = { "", ",", "a,,b", "a[", "a[]", "a[1", "a[1-]", "a[-1]", "a[2-1]",
         "a[1,]", "a]", "a b", "a;b", "a[1][2][3][4][5]", "a[1234567890]", "a[1-999999999][1-999999999]" };
+    /* clang-format on */
     char host[64];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECKF(net_hostlist_get(host, sizeof host, bad[i], 1000) == GT_FORMAT, "'%s'", bad[i]);
@@ -477,6 +512,7 @@ static void tasks_and_hosts_files_are_read(void)
 
 static void clear_identity(void)
 {
+    /* clang-format off */
     static const char *const names[] = { "GEARTRAIN_RANK", "GEARTRAIN_SIZE", "GEARTRAIN_ROOT",
         "GEARTRAIN_SECRET", "GEARTRAIN_JOB", "GEARTRAIN_PORTS", "RANK", "WORLD_SIZE", "MASTER_ADDR",
         "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_ID", "SLURM_PROCID",
@@ -484,6 +520,7 @@ static void clear_identity(void)
         "SLURM_STEP_TASKS_PER_NODE", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMIX_RANK",
         "OMPI_COMM_WORLD_SIZE", "SLURM_NTASKS", "SLURM_NPROCS",
         "GEARTRAIN_LOCAL_RANK", "GEARTRAIN_LOCAL_SIZE", "GEARTRAIN_LISTEN_FD" };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unsetenv(names[i]);
 }
@@ -565,8 +602,9 @@ static void set_all(const char *words)
     }
 }
 
-#define SLURM(rank, size) "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NODELIST=localhost SLURM_PROCID=" #rank \
-                          " SLURM_STEP_NUM_TASKS=" #size " "
+#define SLURM(rank, size) \
+    "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_STEP_NODELIST=localhost SLURM_PROCID=" #rank " SLURM_STEP_NUM_TASKS=" #size \
+    " "
 #define BY_HAND(rank, size) "RANK=" #rank " WORLD_SIZE=" #size " MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 "
 #define TORCHRUN(rank, size, width) BY_HAND(rank, size) "TORCHELASTIC_RUN_ID=none LOCAL_WORLD_SIZE=" #width " "
 #define MPIRUN(rank, size) "OMPI_COMM_WORLD_RANK=" #rank " OMPI_COMM_WORLD_SIZE=" #size " "
@@ -575,7 +613,10 @@ static void set_all(const char *words)
 /* Who is followed when several launchers have left variables. */
 static void the_inner_launcher_is_followed(void)
 {
-    static const struct { const char *words, *source; int rank, size; } cases[] = {
+    static const struct {
+        const char *words, *source;
+        int rank, size;
+    } cases[] = {
         /* srun -N2 --ntasks-per-node=1 torchrun --nproc-per-node=4 */
         { SLURM(1, 2) TORCHRUN(5, 8, 4), "torchrun", 5, 8 },
         { SLURM(0, 1) TORCHRUN(3, 4, 4), "torchrun", 3, 4 },
@@ -598,9 +639,12 @@ static void the_inner_launcher_is_followed(void)
         { SLURM(2, 4) BY_HAND(2, 4), "Slurm", 2, 4 },
         { SLURM(0, 1) BY_HAND(3, 4), "torchrun", 3, 4 },
         { SLURM(1, 2) BY_HAND(5, 8) "LOCAL_WORLD_SIZE=4 ", "torchrun", 5, 8 },
-        { LAUNCH(1, 2) BY_HAND(1, 2), "geartrain launch", 1, 2 } };
-    static const char *const contradictions[] = { SLURM(2, 4) BY_HAND(0, 1), LAUNCH(1, 2) BY_HAND(0, 2),
-        MPIRUN(1, 2) BY_HAND(1, 4), SLURM(1, 2) BY_HAND(3, 8) "LOCAL_WORLD_SIZE=4 " };
+        { LAUNCH(1, 2) BY_HAND(1, 2), "geartrain launch", 1, 2 }
+    };
+    static const char *const contradictions[] = {
+        SLURM(2, 4) BY_HAND(0, 1), LAUNCH(1, 2) BY_HAND(0, 2), MPIRUN(1, 2) BY_HAND(1, 4),
+        SLURM(1, 2) BY_HAND(3, 8) "LOCAL_WORLD_SIZE=4 "
+    };
     net_config *c;
     net_identity w;
     char path[256];
@@ -661,23 +705,27 @@ static void the_late_rank_is_found(void)
     char text[2048];
     stall_rank r[4];
     for (int i = 0; i < 4; i++)
-        r[i] = (stall_rank){ .name = i == 3 ? "rank 3 (b, pid 9)" : "rank", .started = 183, .finished = 182,
-                             .age = 12 * SECOND, .waits_for = (i + 3) % 4, .text = "all-reduce #183" };
+        r[i] = (stall_rank){ .name = i == 3 ? "rank 3 (b, pid 9)" : "rank",
+                             .started = 183,
+                             .finished = 182,
+                             .age = 12 * SECOND,
+                             .waits_for = (i + 3) % 4,
+                             .text = "all-reduce #183" };
     r[0].age = 11 * SECOND;
     CHECK(look(r, 4, text, sizeof text).culprit == -1);                  /* a ring of waiting */
     CHECKF(strstr(text, "a circle") != NULL, "%s", text);
-    r[3] = (stall_rank){ .name = "rank 3 (b, pid 9)", .started = 182, .finished = 182, .waits_for = -1,
-                         .text = "" };
+    r[3] = (stall_rank){ .name = "rank 3 (b, pid 9)", .started = 182, .finished = 182, .waits_for = -1, .text = "" };
     stall s = look(r, 4, text, sizeof text);
     CHECK(s.found && s.culprit == 3 && s.age == 12 * SECOND);
     CHECKF(strstr(text, "rank 3 (b, pid 9) does nothing in the network (182 operations started, others "
-                        "183)") != NULL, "%s", text);
+                        "183)")
+               != NULL,
+           "%s", text);
     CHECKF(strstr(text, "rank 0 waits for rank 3") != NULL, "%s", text);
     r[3].silent = 1;
     look(r, 4, text, sizeof text);
     CHECKF(strstr(text, "no sign of life") != NULL, "%s", text);
-    r[3] = (stall_rank){ .name = "rank 3 (b, pid 9)", .started = 183, .finished = 183, .waits_for = -1,
-                         .text = "" };
+    r[3] = (stall_rank){ .name = "rank 3 (b, pid 9)", .started = 183, .finished = 183, .waits_for = -1, .text = "" };
     CHECK(look(r, 4, text, sizeof text).culprit == 3);                  /* by who waits for whom */
     for (int i = 0; i < 4; i++)
         r[i].age = 9 * SECOND;
@@ -736,4 +784,5 @@ const check_case check_cases[] = {
     CASE(the_late_rank_is_found),
     CASE(one_stall_is_one_stall),
     CASE(waiting_for_a_rank_that_computes_is_no_stall),
-    { 0 } };
+    { 0 }
+};

@@ -64,13 +64,13 @@ static void every_case_matches_its_reference(dtype storage)
 {
     /* around powers of two, around VW, WG, 4 WG, SLAB, STRIP, and sizes models have */
     static const int all[][2] = {
-        { 1, 1 }, { 2, 2 }, { 3, 3 }, { 1, 15 }, { 2, 16 }, { 6, 17 }, { 5, 31 }, { 7, 32 },
-        { 1, 33 }, { 63, 63 }, { 64, 64 }, { 65, 65 }, { 127, 66 }, { 128, 127 }, { 129, 128 },
-        { 3, 129 }, { 4, 255 }, { 9, 256 }, { 300, 257 }, { 66, 768 }, { 5, 1000 }, { 2, 1023 },
-        { 3, 1024 }, { 1, 1025 }, { 2, 4100 }, { 33, 3072 }, { 1, 16385 }, { 3, 50257 },
+        { 1, 1 },     { 2, 2 },    { 3, 3 },    { 1, 15 },   { 2, 16 },    { 6, 17 },    { 5, 31 },
+        { 7, 32 },    { 1, 33 },   { 63, 63 },  { 64, 64 },  { 65, 65 },   { 127, 66 },  { 128, 127 },
+        { 129, 128 }, { 3, 129 },  { 4, 255 },  { 9, 256 },  { 300, 257 }, { 66, 768 },  { 5, 1000 },
+        { 2, 1023 },  { 3, 1024 }, { 1, 1025 }, { 2, 4100 }, { 33, 3072 }, { 1, 16385 }, { 3, 50257 },
     };
     static const int few[][2] = { { 1, 1 }, { 3, 5 }, { 6, 33 }, { 69, 4 }, { 2, 260 }, { 1, 1027 } };
-    const int (*sizes)[2] = tiny() ? few : all;
+    const int(*sizes)[2] = tiny() ? few : all;
     const size_t count = tiny() ? sizeof few / sizeof *few : sizeof all / sizeof *all;
     dev_device *d = open_device();
     kernel_set *k = NULL;
@@ -83,9 +83,18 @@ static void every_case_matches_its_reference(dtype storage)
     dev_close(d);
 }
 
-static void every_case_matches_in_fp32(void) { every_case_matches_its_reference(DTYPE_F32); }
-static void every_case_matches_in_bf16(void) { every_case_matches_its_reference(DTYPE_BF16); }
-static void every_case_matches_in_fp16(void) { every_case_matches_its_reference(DTYPE_F16); }
+static void every_case_matches_in_fp32(void)
+{
+    every_case_matches_its_reference(DTYPE_F32);
+}
+static void every_case_matches_in_bf16(void)
+{
+    every_case_matches_its_reference(DTYPE_BF16);
+}
+static void every_case_matches_in_fp16(void)
+{
+    every_case_matches_its_reference(DTYPE_F16);
+}
 
 /* A device buffer with these contents; NULL after a failed check. */
 static dev_buffer *buffer_of(dev_device *d, const void *data, size_t bytes)
@@ -138,8 +147,8 @@ static void storage_has_the_bits_of_the_host(void)
         CHECK_OK(dev_read(d, bx, 0, y, N * 4));
         for (int i = 0; i < n; i++) {
             const float want = dtype_load(t, h, (size_t)i);
-            if (!CHECKF(isnan(want) ? isnan(y[i]) : !memcmp(&want, &y[i], 4),
-                        "%s %04x: got %a, want %a", dtype_name(t), h[i], (double)y[i], (double)want))
+            if (!CHECKF(isnan(want) ? isnan(y[i]) : !memcmp(&want, &y[i], 4), "%s %04x: got %a, want %a", dtype_name(t),
+                        h[i], (double)y[i], (double)want))
                 break;
         }
         CHECK_OK(dev_write(d, bx, 0, x, N * 4));
@@ -197,10 +206,8 @@ static void cross_entropy_keeps_its_head(void)
         CHECK_OK(dev_read(d, bl, 0, loss, sizeof loss));
         CHECK_OK(dev_read(d, bx, 0, slope, sizeof slope));
         CHECKF(fabsf(loss[0]) < 1e-6f && slope[0][0] == 0.0f, "loss %g", (double)loss[0]);
-        CHECKF(loss[1] == 3e38f && slope[1][3] == 1.0f && slope[1][36] == -1.0f, "loss %g",
-               (double)loss[1]);
-        CHECKF(fabsf(loss[2] - logf(36.0f)) < 1e-5f && slope[2][5] == 0.0f, "loss %g",
-               (double)loss[2]);
+        CHECKF(loss[1] == 3e38f && slope[1][3] == 1.0f && slope[1][36] == -1.0f, "loss %g", (double)loss[1]);
+        CHECKF(fabsf(loss[2] - logf(36.0f)) < 1e-5f && slope[2][5] == 0.0f, "loss %g", (double)loss[2]);
         CHECKF(isinf(loss[3]), "loss %g", (double)loss[3]);
         CHECKF(isnan(loss[4]), "loss %g", (double)loss[4]);
         CHECKF(loss[5] == 0.0f && loss[6] == 0.0f && slope[5][0] == 0.0f && slope[6][36] == 0.0f,
@@ -218,8 +225,8 @@ static void cross_entropy_keeps_its_head(void)
 /* Activations and their slopes at the ends of the number range: no NaN where there is a limit. */
 static void activations_have_their_limits(void)
 {
-    static const float x[] = { 0.0f, -0.0f, 1e-30f, 5.0f, -5.0f, 13.0f, -13.0f, 100.0f, -100.0f,
-                               1e20f, -1e20f, 3e38f, -3e38f, INFINITY, NAN };
+    static const float x[] = { 0.0f,    -0.0f, 1e-30f, 5.0f,  -5.0f,  13.0f,    -13.0f, 100.0f,
+                               -100.0f, 1e20f, -1e20f, 3e38f, -3e38f, INFINITY, NAN };
     enum { N = sizeof x / sizeof *x };
     float y[N], slope[N], ones[N];
     for (int i = 0; i < N; i++)
@@ -240,10 +247,10 @@ static void activations_have_their_limits(void)
                 const double v = (double)x[i];
                 const double want = v > 99.0 ? v : v < -99.0 ? 0.0 : reference_activation(a, v);
                 const double rise = v > 99.0 ? 1.0 : v < -99.0 ? 0.0 : reference_activation_slope(a, v);
-                CHECKF((double)y[i] == want || fabs((double)y[i] - want) <= 1e-5 * fabs(want) + 1e-30,
-                       "%s(%g) = %g", activation_name(a), v, (double)y[i]);
-                CHECKF(fabs((double)slope[i] - rise) <= 1e-5 * fabs(rise) + 1e-30, "%s'(%g) = %g",
-                       activation_name(a), v, (double)slope[i]);
+                CHECKF((double)y[i] == want || fabs((double)y[i] - want) <= 1e-5 * fabs(want) + 1e-30, "%s(%g) = %g",
+                       activation_name(a), v, (double)y[i]);
+                CHECKF(fabs((double)slope[i] - rise) <= 1e-5 * fabs(rise) + 1e-30, "%s'(%g) = %g", activation_name(a),
+                       v, (double)slope[i]);
             }
             CHECKF(isnan(y[N - 1]), "%s of no number is %g", activation_name(a), (double)y[N - 1]);
             dev_buffer_release(bx);
@@ -290,9 +297,9 @@ static void a_foreign_token_gives_not_a_number(void)
 static void statistics_of_odd_rows_combine(void)
 {
     enum { R = 4, RANKS = 2 };
-    const float inf = INFINITY, given[RANKS][R][3] = {
-        { { 1, 2, 0 }, { -inf, 0, -inf }, { inf, NAN, inf }, { -inf, NAN, 0 } },
-        { { -inf, 0, -inf }, { -inf, 0, 0 }, { 0, 1, 0 }, { 0, 1, 0 } } };
+    const float inf = INFINITY,
+                given[RANKS][R][3] = { { { 1, 2, 0 }, { -inf, 0, -inf }, { inf, NAN, inf }, { -inf, NAN, 0 } },
+                                       { { -inf, 0, -inf }, { -inf, 0, 0 }, { 0, 1, 0 }, { 0, 1, 0 } } };
     const int32_t target[R] = { 0, 0, 0, 0 };
     float loss[R], top[R][2];
     dev_device *d = open_device();
@@ -336,8 +343,7 @@ static int optimizer_open(optimizer *o)
     float state[OPTIM_STATE_FLOATS] = { 0 };
     state[OPTIM_LOSS_SCALE] = 1024.0f;
     state[OPTIM_GRAD_SCALE] = 4.0f;
-    if (!o->d || !CHECK_OK(kernel_set_create(&o->k, o->d, DTYPE_F32))
-        || !CHECK_OK(dev_list_create(&o->l, o->d)))
+    if (!o->d || !CHECK_OK(kernel_set_create(&o->k, o->d, DTYPE_F32)) || !CHECK_OK(dev_list_create(&o->l, o->d)))
         return 0;
     o->partial = buffer_of(o->d, NULL, 3 * sizeof(float));
     o->state = buffer_of(o->d, state, sizeof state);
@@ -358,8 +364,7 @@ static void prepare(optimizer *o, float a, float b, float c, float clip, int dyn
 {
     const float partial[3] = { a, b, c };
     CHECK_OK(dev_write(o->d, o->partial, 0, partial, sizeof partial));
-    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3,
-                                  &o->weigh));
+    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3, &o->weigh));
     CHECK_OK(dev_list_set(o->l, o->weigh.launch, o->weigh.arg, dev_arg_f32(o->share)));
     run(&o->l, o->d);
     CHECK_OK(dev_read(o->d, o->state, 0, state, OPTIM_STATE_FLOATS * sizeof *state));
@@ -367,8 +372,7 @@ static void prepare(optimizer *o, float a, float b, float c, float clip, int dyn
 
 static void near(float got, double want, const char *what)
 {
-    CHECKF(fabs((double)got - want) <= 4e-7 * fabs(want), "%s is %.9g, want %.9g", what, (double)got,
-           want);
+    CHECKF(fabs((double)got - want) <= 4e-7 * fabs(want), "%s is %.9g, want %.9g", what, (double)got, want);
 }
 
 static void a_step_sets_norm_clip_and_bias_corrections(void)
@@ -429,14 +433,13 @@ static void overflow_halves_the_scale_and_good_steps_double_it(void)
         CHECK(s[OPTIM_SKIPPED] == 2.0f && s[OPTIM_LOSS_SCALE] == 256.0f);
         for (int i = 0; i < 3; i++)
             prepare(&o, 1.0f, 1.0f, 1.0f, 1.0f, 1, s);
-        CHECKF(s[OPTIM_LOSS_SCALE] == 512.0f && s[OPTIM_GOOD_STEPS] == 0.0f && s[OPTIM_SKIP] == 0.0f,
-               "scale %g", (double)s[OPTIM_LOSS_SCALE]);
+        CHECKF(s[OPTIM_LOSS_SCALE] == 512.0f && s[OPTIM_GOOD_STEPS] == 0.0f && s[OPTIM_SKIP] == 0.0f, "scale %g",
+               (double)s[OPTIM_LOSS_SCALE]);
         CHECK(s[OPTIM_GRAD_SCALE] == 2.0f && s[OPTIM_STEP] == 3.0f);
         near(s[OPTIM_CLIP], 1.0 / 256.0, "clip belongs to the scale the gradients had");
         for (int i = 0; i < 40; i++)
             prepare(&o, NAN, 1.0f, 1.0f, 1.0f, 1, s);
-        CHECKF(s[OPTIM_HALTED] == 1.0f && s[OPTIM_LOSS_SCALE] > 0.0f, "scale %g",
-               (double)s[OPTIM_LOSS_SCALE]);
+        CHECKF(s[OPTIM_HALTED] == 1.0f && s[OPTIM_LOSS_SCALE] > 0.0f, "scale %g", (double)s[OPTIM_LOSS_SCALE]);
     }
     optimizer_close(&o);
 }
@@ -498,8 +501,8 @@ static void too_many_elements_are_refused(void)
     kernel_set *k = NULL;
     dev_list *l = NULL;
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
-        CHECK_FAILS(kernel_embed(l, k, 1 << 20, 1 << 12, 8, (kernel_rows){ 0, 8, 8 }, NULL, NULL,
-                                 NULL, NULL, NULL), GT_UNSUPPORTED, "use a smaller micro-batch");
+        CHECK_FAILS(kernel_embed(l, k, 1 << 20, 1 << 12, 8, (kernel_rows){ 0, 8, 8 }, NULL, NULL, NULL, NULL, NULL),
+                    GT_UNSUPPORTED, "use a smaller micro-batch");
         CHECK(dev_list_count(l) == 0);
     }
     dev_list_release(l);

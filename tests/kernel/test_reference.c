@@ -62,8 +62,8 @@ static void agrees(const setting *s, function f, int n, const double *slope, con
         const double below = f(s, x);
         x[i] = s->x[i];
         const double want = (above - below) / (2.0 * h);
-        if (!CHECKF(fabs(slope[i] - want) < 1e-7 * (1.0 + fabs(want)), "%s [%d]: %.12g, want %.12g",
-                    what, i, slope[i], want))
+        if (!CHECKF(fabs(slope[i] - want) < 1e-7 * (1.0 + fabs(want)), "%s [%d]: %.12g, want %.12g", what, i, slope[i],
+                    want))
             return;
     }
 }
@@ -90,8 +90,9 @@ static void slopes_of_activations_are_their_slopes(void)
             slope[i] = 3.0 * s->w[i] * reference_activation_slope(tried, 3.0 * s->x[i]);
         agrees(s, activation_of, MOST, slope, activation_name(tried));
         CHECKF(fabs(reference_activation(tried, 1.0) - at_1[tried]) < 1e-15
-               && fabs(reference_activation(tried, -2.0) - at_2[tried]) < 1e-15, "%s is %.17g at 1, %.17g at -2",
-               activation_name(tried), reference_activation(tried, 1.0), reference_activation(tried, -2.0));
+                   && fabs(reference_activation(tried, -2.0) - at_2[tried]) < 1e-15,
+               "%s is %.17g at 1, %.17g at -2", activation_name(tried), reference_activation(tried, 1.0),
+               reference_activation(tried, -2.0));
     }
     free(s);
 }
@@ -236,8 +237,8 @@ static void products_know_their_transposes(void)
     static const double want[] = { 58, 64, 139, 154 };
     for (int t = 0; t < 4; t++) {
         double c[4] = { 1, 1, 1, 1 };
-        reference_gemm(t & 1, t >> 1, 2, 2, 3, 2.0, t & 1 ? at : a, t & 1 ? 2 : 3, t >> 1 ? bt : b,
-                       t >> 1 ? 3 : 2, c, 2, 1);
+        reference_gemm(t & 1, t >> 1, 2, 2, 3, 2.0, t & 1 ? at : a, t & 1 ? 2 : 3, t >> 1 ? bt : b, t >> 1 ? 3 : 2, c,
+                       2, 1);
         for (int i = 0; i < 4; i++)
             CHECK(c[i] == 2.0 * want[i] + 1.0);
     }

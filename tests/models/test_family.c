@@ -34,11 +34,14 @@ static int toy_layer(graph *g, const model_config *c, int layer, int x)
     graph_layer(g, layer);
     int a = graph_layernorm(g, "norm", x, named(g, layer, "gain", shape_of(1, C), GRAPH_INIT_ONE, 0.0f),
                             named(g, layer, "shift", shape_of(1, C), GRAPH_INIT_ZERO, 0.0f), c->eps);
-    a = graph_linear(g, "qkv", a, named(g, layer, "qkv", shape_of(2, 3 * C, C), GRAPH_INIT_NORMAL, 0.1f), -1,
-                     ACT_NONE, -1, 0.0f);
+    a = graph_linear(g, "qkv", a, named(g, layer, "qkv", shape_of(2, 3 * C, C), GRAPH_INIT_NORMAL, 0.1f), -1, ACT_NONE,
+                     -1, 0.0f);
     const graph_attention_in in = { .q = { a, 0 }, .k = { a, C }, .v = { a, 2 * C } };
-    const graph_heads how = { .heads = c->heads, .kv_heads = c->heads, .size = (int)C / c->heads,
-                              .causal = 1, .scale = (float)c->own[TOY_SCALE] };
+    const graph_heads how = { .heads = c->heads,
+                              .kv_heads = c->heads,
+                              .size = (int)C / c->heads,
+                              .causal = 1,
+                              .scale = (float)c->own[TOY_SCALE] };
     a = graph_attention(g, "attn", &in, &how, -1);
     const int up = named(g, layer, "up", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
     const int low = named(g, layer, "low", shape_of(2, C, C), GRAPH_INIT_NORMAL, 0.1f);
@@ -101,10 +104,8 @@ static const model_tensor toy_tensors[] = {
     { .ours = { "table" }, .theirs = { "embed.weight" } },
     { .ours = { "blocks.%d.gain" }, .theirs = { "layers.%d.norm.weight" } },
     { .ours = { "blocks.%d.shift" }, .theirs = { "layers.%d.norm.bias" }, .flags = MODEL_OPTIONAL },
-    { .ours = { "blocks.%d.qkv" },
-      .theirs = { "layers.%d.q.weight", "layers.%d.k.weight", "layers.%d.v.weight" } },
-    { .ours = { "blocks.%d.up", "blocks.%d.low" }, .theirs = { "layers.%d.both.weight" },
-      .flags = MODEL_TRANSPOSED },
+    { .ours = { "blocks.%d.qkv" }, .theirs = { "layers.%d.q.weight", "layers.%d.k.weight", "layers.%d.v.weight" } },
+    { .ours = { "blocks.%d.up", "blocks.%d.low" }, .theirs = { "layers.%d.both.weight" }, .flags = MODEL_TRANSPOSED },
     { .ours = { "blocks.%d.bias" }, .theirs = { "layers.%d.up.bias" } },
     { .ours = { "head" }, .theirs = { "head.weight" }, .flags = MODEL_BARE, .tied = "table" },
     { .theirs = { "layers.%d.rope" }, .flags = MODEL_MASK },
@@ -112,9 +113,19 @@ static const model_tensor toy_tensors[] = {
 };
 
 static const model_family toy = {
-    .name = "toy", .types = toy_types, .architecture = "ToyForCausalLM", .tokenizer = "char",
-    .fields = toy_fields, .presets = toy_presets, .complete = toy_complete, .build_part = toy_part,
-    .batch = toy_batch, .flops_per_token = toy_flops, .prefix = "toy.", .tensors = toy_tensors };
+    .name = "toy",
+    .types = toy_types,
+    .architecture = "ToyForCausalLM",
+    .tokenizer = "char",
+    .fields = toy_fields,
+    .presets = toy_presets,
+    .complete = toy_complete,
+    .build_part = toy_part,
+    .batch = toy_batch,
+    .flops_per_token = toy_flops,
+    .prefix = "toy.",
+    .tensors = toy_tensors
+};
 
 /* This program's list, in place of models/families.c's. */
 const model_family *const model_families[] = { &gpt2_family, &toy, NULL };
@@ -153,8 +164,8 @@ static void its_description_is_read_and_written(void)
     CHECK(model_config_difference(text, sizeof text, &c, &other, MODEL_COMPUTES)
           && !strcmp(text, "model_type toy, not gpt2"));
     /* Keys are the family's: those of the other one are not known in it. */
-    CHECK_FAILS(load_text(&c, "{\"model_type\":\"toy\",\"depth\":1,\"width\":8,\"n_inner\":7}"),
-                GT_UNSUPPORTED, "key 'n_inner' is not known");
+    CHECK_FAILS(load_text(&c, "{\"model_type\":\"toy\",\"depth\":1,\"width\":8,\"n_inner\":7}"), GT_UNSUPPORTED,
+                "key 'n_inner' is not known");
     CHECK_FAILS(load_text(&c, "{\"model_type\":\"llama\"}"), GT_UNSUPPORTED, "is not gpt2 or toy");
     CHECK_FAILS(model_config_load(&c, "no-such-model"), GT_MISUSE, "gpt2-tiny toy-one");
     free(json);
@@ -162,14 +173,17 @@ static void its_description_is_read_and_written(void)
 
 /* ---- its graph and weights ---------------------------------------------------------------------- */
 
-typedef struct place { dev_device *device; graph *graph; params *params; } place;
+typedef struct place {
+    dev_device *device;
+    graph *graph;
+    params *params;
+} place;
 
 static int place_open(place *p, const model_config *c)
 {
     memset(p, 0, sizeof *p);
     return CHECK_OK(dev_open(&p->device, getenv("GT_TEST_DEVICE")))
-           && CHECK_OK(graph_create(&p->graph, DTYPE_F32, 1, 4))
-           && CHECK_OK(model_build_loss(p->graph, c, 1, 0))
+           && CHECK_OK(graph_create(&p->graph, DTYPE_F32, 1, 4)) && CHECK_OK(model_build_loss(p->graph, c, 1, 0))
            && CHECK_OK(params_create(&p->params, p->device, p->graph, 0));
 }
 
@@ -277,7 +291,11 @@ static void its_weights_come_back(void)
         CHECK_OK(params_read(b.params, i, back));
         CHECKF(!memcmp(qkv, back, 4 * n), "tensor '%s'", params_info(a.params, i)->name);
     }
-    static const struct { const char *drop, *copy, *as; gt_status code; const char *says; } cases[] = {
+    static const struct {
+        const char *drop, *copy, *as;
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { "toy.layers.0.norm.bias", NULL, NULL, GT_OK, NULL },
         { NULL, "toy.embed.weight", "head.weight", GT_OK, NULL },
         { NULL, "toy.embed.weight", "toy.layers.7.rope", GT_OK, NULL },

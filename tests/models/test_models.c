@@ -16,15 +16,17 @@
 
 static void presets_have_the_published_sizes(void)
 {
-    static const struct { const char *name; int64_t count; } known[] = {
-        { "gpt2-124m", 124439808 }, { "gpt2-355m", 354823168 }, { "gpt2-774m", 774030080 },
+    static const struct {
+        const char *name;
+        int64_t count;
+    } known[] = {
+        { "gpt2-124m", 124439808 },   { "gpt2-355m", 354823168 },    { "gpt2-774m", 774030080 },
         { "gpt2-1558m", 1557611200 }, { "gpt3-175b", 174604259328 },
     };
     model_config c;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         CHECK_OK(model_config_load(&c, known[i].name));
-        CHECKF(model_parameters(&c) == known[i].count, "%s has %lld", known[i].name,
-               (long long)model_parameters(&c));
+        CHECKF(model_parameters(&c) == known[i].count, "%s has %lld", known[i].name, (long long)model_parameters(&c));
     }
 }
 
@@ -55,20 +57,31 @@ static void parameters_are_counted_right(void)
 static void descriptions_come_back(void)
 {
     char *text = NULL, *path = gt_path_join(check_folder(), "round.json");
-    const model_config c = { .family = "gpt2", .name = "round", .layers = 5, .heads = 3,
-                             .channels = 96, .inner = 100, .context = 77, .vocab = 1234,
-                             .vocab_given = 1, .own = { [GPT2_UNSCALED] = 1.0, [GPT2_BY_LAYER] = 1.0 }, .untied_head = 1,
-                             .dropout_embed = 0.1f, .dropout_attention = 0.2f,
-                             .dropout_residual = 0.30000001f, .eps = 1e-5f,
-                             .init_deviation = 0.0123456f };
+    const model_config c = {
+        .family = "gpt2",
+        .name = "round",
+        .layers = 5,
+        .heads = 3,
+        .channels = 96,
+        .inner = 100,
+        .context = 77,
+        .vocab = 1234,
+        .vocab_given = 1,
+        .own = { [GPT2_UNSCALED] = 1.0, [GPT2_BY_LAYER] = 1.0 },
+        .untied_head = 1,
+        .dropout_embed = 0.1f,
+        .dropout_attention = 0.2f,
+        .dropout_residual = 0.30000001f,
+        .eps = 1e-5f,
+        .init_deviation = 0.0123456f
+    };
     model_config back;
     CHECK_OK(model_config_json(&text, &c));
     CHECK(strstr(text, "1e-5") || strstr(text, "1.0e-5") || strstr(text, "1e-05"));
     CHECK_OK(gt_file_write(path, text, strlen(text)));
     CHECK_OK(model_config_load(&back, path));
-    CHECK(!strcmp(back.name, c.name) && back.layers == c.layers && back.heads == c.heads
-          && back.channels == c.channels && back.inner == c.inner && back.context == c.context
-          && back.vocab == c.vocab && back.vocab_given);
+    CHECK(!strcmp(back.name, c.name) && back.layers == c.layers && back.heads == c.heads && back.channels == c.channels
+          && back.inner == c.inner && back.context == c.context && back.vocab == c.vocab && back.vocab_given);
     CHECK(back.own[GPT2_UNSCALED] != 0.0 && back.own[GPT2_BY_LAYER] != 0.0 && back.untied_head);
     CHECK(back.dropout_embed == c.dropout_embed && back.dropout_attention == c.dropout_attention
           && back.dropout_residual == c.dropout_residual && back.eps == c.eps
@@ -79,7 +92,11 @@ static void descriptions_come_back(void)
 
 static void hostile_descriptions_are_refused(void)
 {
-    static const struct { const char *json; gt_status code; const char *part; } bad[] = {
+    static const struct {
+        const char *json;
+        gt_status code;
+        const char *part;
+    } bad[] = {
         { "", GT_FORMAT, "line 1" },
         { "{", GT_FORMAT, "line 1" },
         { "[]", GT_FORMAT, "not a JSON object" },
@@ -139,9 +156,14 @@ static void hostile_descriptions_are_refused(void)
 /* Names of activations are read as what they compute, and written by the first name for it. */
 static void activations_are_read_and_written(void)
 {
-    static const struct { const char *in, *out; activation act; } names[] = {
-        { "gelu_new", "gelu_new", ACT_GELU_TANH }, { "gelu_pytorch_tanh", "gelu_new", ACT_GELU_TANH },
-        { "gelu", "gelu", ACT_GELU_ERF }, { "relu", "relu", ACT_RELU }, { "swish", "silu", ACT_SILU } };
+    static const struct {
+        const char *in, *out;
+        activation act;
+    } names[] = { { "gelu_new", "gelu_new", ACT_GELU_TANH },
+                  { "gelu_pytorch_tanh", "gelu_new", ACT_GELU_TANH },
+                  { "gelu", "gelu", ACT_GELU_ERF },
+                  { "relu", "relu", ACT_RELU },
+                  { "swish", "silu", ACT_SILU } };
     char *path = gt_path_join(check_folder(), "activation.json"), text[256], *written = NULL;
     model_config c;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -226,6 +248,7 @@ static void count_key(void *context, const char *key, const char *value)
 static void a_difference_is_named(void)
 {
     model_config a, b[16];
+    /* clang-format off */
     static const char *const want[16] = {
         "model_type other, not gpt2", "n_layer 7, not 3", "n_head 2, not 4", "n_embd 32, not 64", "n_inner 7, not 256",
         "n_positions 8, not 64", "vocab_size 66, not 65", "tie_word_embeddings false, not true",
@@ -233,6 +256,7 @@ static void a_difference_is_named(void)
         "layer_norm_epsilon 1e-06, not 1e-05", "initializer_range 0.3, not 0.02", "embd_pdrop 0.1, not 0",
         "attn_pdrop 0.1, not 0", "resid_pdrop 0.1, not 0",
         "activation_function relu, not gelu_new" };
+    /* clang-format on */
     char text[128];
     int keys = 0;
     const int all = MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS;
@@ -270,14 +294,17 @@ static void a_difference_is_named(void)
     CHECK(keys == 16);
 }
 
-typedef struct place { dev_device *device; graph *graph; params *params; } place;
+typedef struct place {
+    dev_device *device;
+    graph *graph;
+    params *params;
+} place;
 
 static int place_open(place *p, const model_config *c)
 {
     memset(p, 0, sizeof *p);
     return CHECK_OK(dev_open(&p->device, getenv("GT_TEST_DEVICE")))
-           && CHECK_OK(graph_create(&p->graph, DTYPE_F32, 1, 1))
-           && CHECK_OK(model_build_loss(p->graph, c, 0, 0))
+           && CHECK_OK(graph_create(&p->graph, DTYPE_F32, 1, 1)) && CHECK_OK(model_build_loss(p->graph, c, 0, 0))
            && CHECK_OK(params_create(&p->params, p->device, p->graph, 0));
 }
 
@@ -290,15 +317,25 @@ static void place_close(place *p)
 
 static void export_comes_back(int untied)
 {
-    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
-                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
-                             .init_deviation = 0.02f, .untied_head = untied };
+    const model_config c = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 9,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.02f,
+        .untied_head = untied
+    };
     char *folder = gt_path_join(check_folder(), "exported");
     model_config back;
     place a, b;
     if (place_open(&a, &c) && CHECK_OK(params_init(a.params, 5))
-        && CHECK_OK(model_export(&c, a.params, DTYPE_F32, folder))
-        && CHECK_OK(model_config_load(&back, folder)) && place_open(&b, &back)) {
+        && CHECK_OK(model_export(&c, a.params, DTYPE_F32, folder)) && CHECK_OK(model_config_load(&back, folder))
+        && place_open(&b, &back)) {
         CHECK_OK(model_import(&back, b.params, folder));
         for (int i = 0; i < params_count(a.params); i++) {
             const size_t n = (size_t)shape_count(&params_info(a.params, i)->shape);
@@ -339,9 +376,18 @@ static void a_head_of_its_own_comes_back(void)
 /* Units 2 and 3 of 4, and of those a slice of one matrix made by hand: a file holds it transposed. */
 static void parts_take_what_is_theirs(void)
 {
-    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
-                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
-                             .init_deviation = 0.02f };
+    const model_config c = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 9,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.02f
+    };
     const graph_part part = { .first_unit = 2, .units = 2 };
     const tensor_slice cut = { .dim = 0, .parts = 3, .full = 24, .begin = 5, .count = 7 };
     const char *name = "h.0.attn.c_attn.weight";
@@ -360,8 +406,7 @@ static void parts_take_what_is_theirs(void)
         CHECK(params_find(some.params, "wte.weight") >= 0);
         for (int i = 0; i < params_count(some.params); i++) {
             const graph_param_info *info = params_info(some.params, i);
-            const size_t n = (size_t)shape_count(&info->shape) < 24 * 40
-                                 ? (size_t)shape_count(&info->shape) : 24 * 40;
+            const size_t n = (size_t)shape_count(&info->shape) < 24 * 40 ? (size_t)shape_count(&info->shape) : 24 * 40;
             const int same = params_find(whole.params, info->name);
             CHECK_OK(dev_read(whole.device, params_master(whole.params, same), 0, x, 4 * n));
             CHECK_OK(dev_read(some.device, params_master(some.params, i), 0, y, 4 * n));
@@ -370,15 +415,14 @@ static void parts_take_what_is_theirs(void)
     }
     if (CHECK_OK(dev_open(&slice.device, getenv("GT_TEST_DEVICE")))
         && CHECK_OK(graph_create(&slice.graph, DTYPE_F32, 1, 1))
-        && graph_param_sliced(slice.graph, name, shape_of(2, (int64_t)72, (int64_t)24), &cut,
-                              GRAPH_INIT_ZERO, 0.0f) >= 0
+        && graph_param_sliced(slice.graph, name, shape_of(2, (int64_t)72, (int64_t)24), &cut, GRAPH_INIT_ZERO, 0.0f)
+               >= 0
         && CHECK_OK(params_create(&slice.params, slice.device, slice.graph, 0))) {
         CHECK_OK(model_import(&c, slice.params, folder));
         CHECK_OK(params_read(slice.params, 0, held));
         CHECK_OK(params_read(whole.params, params_find(whole.params, name), full));
         for (int row = 0; row < 21; row++)
-            CHECKF(!memcmp(held + 24 * row, full + 24 * (row / 7 * 24 + 5 + row % 7), 24 * 4),
-                   "row %d", row);
+            CHECKF(!memcmp(held + 24 * row, full + 24 * (row / 7 * 24 + 5 + row % 7), 24 * 4), "row %d", row);
         CHECK_FAILS(model_export(&c, slice.params, DTYPE_F32, folder), GT_MISUSE, "only a slice");
         /* Held or not, what the file lacks is missed. */
         model_config more = c;
@@ -393,8 +437,7 @@ static void parts_take_what_is_theirs(void)
 
 /* Copies FROM/model.safetensors to the folder TO without tensor `drop`, and with one more, `add`: the
  * numbers of wte.weight, stored as `type`, the last of them greater by `more`. NULL: none. */
-static void change_folder(const char *to, const char *from, const char *drop, const char *add, dtype type,
-                          float more)
+static void change_folder(const char *to, const char *from, const char *drop, const char *add, dtype type, float more)
 {
     char *whole = gt_path_join(to, "model.safetensors");
     st_file *f = NULL;
@@ -429,11 +472,25 @@ static void change_folder(const char *to, const char *from, const char *drop, co
  * whatever else would have to be computed. */
 static void no_tensor_is_left_aside_in_silence(void)
 {
-    const model_config c = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
-                             .channels = 24, .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
-                             .init_deviation = 0.02f };
-    static const struct { const char *drop, *add; dtype type; float more; gt_status code; const char *says; }
-    cases[] = {
+    const model_config c = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 9,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.02f
+    };
+    static const struct {
+        const char *drop, *add;
+        dtype type;
+        float more;
+        gt_status code;
+        const char *says;
+    } cases[] = {
         { NULL, "lm_head.weight", DTYPE_F32, 0.0f, GT_OK, NULL },
         { NULL, "lm_head.weight", DTYPE_F64, 0.0f, GT_OK, NULL },
         { "transformer.wte.weight", "lm_head.weight", DTYPE_F32, 0.0f, GT_OK, NULL },
@@ -493,9 +550,18 @@ static void no_tensor_is_left_aside_in_silence(void)
 /* Generation scales attention as training does: the chunk of a prompt and single tokens after it. */
 static void generation_scales_attention_as_described(void)
 {
-    const model_config usual = { .family = "gpt2", .name = "small", .layers = 2, .heads = 2,
-                                 .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
-                                 .init_deviation = 0.3f };
+    const model_config usual = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 40,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.3f
+    };
     model_config c = usual;
     uint32_t prompt[35];
     float logits[2][31], x[72 * 24];
@@ -533,17 +599,25 @@ static void generation_scales_attention_as_described(void)
 /* Logits of a head of twice the embedding are twice those of the embedding. */
 static void generation_uses_a_head_of_its_own(void)
 {
-    const model_config usual = { .family = "gpt2", .name = "small", .layers = 1, .heads = 2,
-                                 .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
-                                 .init_deviation = 0.3f };
+    const model_config usual = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 1,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 40,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.3f
+    };
     const uint32_t prompt[] = { 1, 2, 4 };
     model_config untied = usual;
     float tied[31], x[72 * 24];
     dev_device *d = NULL;
     generate *g[2] = { NULL, NULL };
     untied.untied_head = 1;
-    if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")))
-        && CHECK_OK(generate_create(&g[0], d, &usual, DTYPE_F32, NULL))
+    if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) && CHECK_OK(generate_create(&g[0], d, &usual, DTYPE_F32, NULL))
         && CHECK_OK(generate_create(&g[1], d, &untied, DTYPE_F32, NULL))) {
         params *a = generate_params(g[0]), *b = generate_params(g[1]);
         CHECK_OK(params_init(a, 3));
@@ -573,19 +647,27 @@ static void generation_uses_a_head_of_its_own(void)
  * of 3 may. */
 static void only_what_may_be_drawn_is(void)
 {
-    const model_config c = { .family = "gpt2", .name = "small", .layers = 1, .heads = 2,
-                             .channels = 24, .inner = 40, .context = 40, .vocab = 31, .eps = 1e-5f,
-                             .init_deviation = 0.3f };
-    static const generate_sampling samplings[] = { { 0.0, 0 }, { 1.0, 1 }, { 50.0, 4 }, { 50.0, 0 },
-                                                   { 50.0, 30 }, { 0.5, 200 } };
+    const model_config c = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 1,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 40,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.3f
+    };
+    static const generate_sampling samplings[] = { { 0.0, 0 },  { 1.0, 1 },   { 50.0, 4 },
+                                                   { 50.0, 0 }, { 50.0, 30 }, { 0.5, 200 } };
     const uint32_t prompt[] = { 1, 2, 4 };
     unsigned char may[31] = { 0 };
     dev_device *d = NULL;
     generate *g = NULL;
     gt_random random;
     gt_random_init(&random, 7, 7);
-    if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")))
-        || !CHECK_OK(generate_create(&g, d, &c, DTYPE_F32, NULL)))
+    if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) || !CHECK_OK(generate_create(&g, d, &c, DTYPE_F32, NULL)))
         goto out;
     CHECK_OK(params_init(generate_params(g), 3));
     CHECK_OK(generate_refresh(g));

@@ -86,9 +86,12 @@ static void settings_out_of_range_are_refused(void)
 /* ---- updates ------------------------------------------------------------------------------- */
 
 /* Sizes around a work-item's share, a vector, and a block of the norm (16384). */
-static const struct { const char *name; int64_t rows, cols; } shapes[] = {
-    { "a.weight", 3, 5 }, { "a.bias", 0, 5 }, { "b.weight", 129, 131 }, { "b.bias", 0, 1 },
-    { "c.weight", 64, 256 }, { "c.bias", 0, 16385 },
+static const struct {
+    const char *name;
+    int64_t rows, cols;
+} shapes[] = {
+    { "a.weight", 3, 5 }, { "a.bias", 0, 5 },      { "b.weight", 129, 131 },
+    { "b.bias", 0, 1 },   { "c.weight", 64, 256 }, { "c.bias", 0, 16385 },
 };
 enum { TENSORS = sizeof shapes / sizeof *shapes, MOST = 16900 };
 
@@ -118,12 +121,10 @@ static int bench_open(bench *b, dtype storage, const optim_config *c)
         return 0;
     for (int i = 0; i < TENSORS; i++)
         graph_param(b->graph, shapes[i].name,
-                    shapes[i].rows ? shape_of(2, shapes[i].rows, shapes[i].cols)
-                                   : shape_of(1, shapes[i].cols), GRAPH_INIT_NORMAL, 0.5f);
-    if (!CHECK_OK(graph_failed(b->graph))
-        || !CHECK_OK(params_create(&b->params, b->device, b->graph, 1))
-        || !CHECK_OK(params_init(b->params, 3))
-        || !CHECK_OK(params_refresh(b->params, b->kernels))
+                    shapes[i].rows ? shape_of(2, shapes[i].rows, shapes[i].cols) : shape_of(1, shapes[i].cols),
+                    GRAPH_INIT_NORMAL, 0.5f);
+    if (!CHECK_OK(graph_failed(b->graph)) || !CHECK_OK(params_create(&b->params, b->device, b->graph, 1))
+        || !CHECK_OK(params_init(b->params, 3)) || !CHECK_OK(params_refresh(b->params, b->kernels))
         || !CHECK_OK(optim_create(&b->optim, b->device, b->kernels, b->gemm, b->params, c, 1.0, NULL)))
         return 0;
     float x[MOST];
@@ -173,8 +174,8 @@ static void put_gradients(bench *b, float size, float scale, int bad)
         if (i == 0 && bad >= 0)
             x[bad] = INFINITY;
         params_place(b->params, i, &segment, &first);
-        CHECK_OK(dev_write(b->device, params_segment_at(b->params, segment)->grad,
-                           4 * (uint64_t)first, x, 4 * b->n[i]));
+        CHECK_OK(
+            dev_write(b->device, params_segment_at(b->params, segment)->grad, 4 * (uint64_t)first, x, 4 * b->n[i]));
     }
     CHECK_OK(dev_write(b->device, optim_loss_sum(b->optim), 0, &zero, 4));
 }
@@ -217,8 +218,8 @@ static void reference_step(bench *b, double lr, int t)
             doubt(b, i, clip);
             reference_lion(n, p, b->g[i], m, clip, lr, c->beta1, c->beta2, decay);
         } else if (!strcmp(rule, "adafactor"))
-            reference_adafactor(R, C, p, b->g[i], R > 1 ? m : NULL, R > 1 ? m + R : NULL, R > 1 ? NULL : v, t,
-                                clip, lr, c->decay_rate, c->update_clip, decay);
+            reference_adafactor(R, C, p, b->g[i], R > 1 ? m : NULL, R > 1 ? m + R : NULL, R > 1 ? NULL : v, t, clip, lr,
+                                c->decay_rate, c->update_clip, decay);
         else if (!strcmp(rule, "muon") && R > 1)
             reference_muon(R, C, p, b->g[i], m, clip, lr, c->momentum, decay);
         else
@@ -247,12 +248,15 @@ static double worst_difference(bench *b)
 
 static void updates_follow_the_formulas(void)
 {
-    static const struct { const char *rule; double decay, clip, momentum; float size; } cases[] = {
-        { "adamw", 0.1, 1.0, 0.0, 1.0f }, { "adamw", 0.0, 0.0, 0.0, 1e-4f },
-        { "adamw", 0.5, 1e6, 0.0, 10.0f }, { "sgd", 0.1, 1.0, 0.9, 1.0f },
-        { "sgd", 0.0, 0.0, 0.0, 0.1f }, { "lion", 0.3, 1.0, 0.0, 1.0f }, { "lion", 0.0, 0.0, 0.0, 0.1f },
-        { "muon", 0.1, 1.0, 0.95, 1.0f }, { "muon", 0.0, 0.0, 0.0, 1e-3f }, { "adafactor", 0.1, 1.0, 0.0, 1.0f },
-        { "adafactor", 0.0, 0.0, 0.0, 1e-4f },
+    static const struct {
+        const char *rule;
+        double decay, clip, momentum;
+        float size;
+    } cases[] = {
+        { "adamw", 0.1, 1.0, 0.0, 1.0f },     { "adamw", 0.0, 0.0, 0.0, 1e-4f },     { "adamw", 0.5, 1e6, 0.0, 10.0f },
+        { "sgd", 0.1, 1.0, 0.9, 1.0f },       { "sgd", 0.0, 0.0, 0.0, 0.1f },        { "lion", 0.3, 1.0, 0.0, 1.0f },
+        { "lion", 0.0, 0.0, 0.0, 0.1f },      { "muon", 0.1, 1.0, 0.95, 1.0f },      { "muon", 0.0, 0.0, 0.0, 1e-3f },
+        { "adafactor", 0.1, 1.0, 0.0, 1.0f }, { "adafactor", 0.0, 0.0, 0.0, 1e-4f },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         optim_config c = optim_defaults();
@@ -271,12 +275,10 @@ static void updates_follow_the_formulas(void)
                 reference_step(&b, lr, t);
                 read_state(&b, state);
                 CHECKF(fabs((double)state[OPTIM_GRAD_NORM] / reference_norm(&b) - 1.0) < 1e-5,
-                       "case %zu, step %d: norm %g, want %g", i, t, (double)state[OPTIM_GRAD_NORM],
-                       reference_norm(&b));
+                       "case %zu, step %d: norm %g, want %g", i, t, (double)state[OPTIM_GRAD_NORM], reference_norm(&b));
                 CHECK(state[OPTIM_STEP] == (float)t && state[OPTIM_SKIP] == 0.0f);
             }
-            CHECKF(worst_difference(&b) < 2e-6, "case %zu, %s: off by %g", i, cases[i].rule,
-                   worst_difference(&b));
+            CHECKF(worst_difference(&b) < 2e-6, "case %zu, %s: off by %g", i, cases[i].rule, worst_difference(&b));
         }
         bench_close(&b);
     }
@@ -352,12 +354,13 @@ static void every_rule_goes_on_from_its_state(void)
 /* Slots are what estimates count, and what lies on the device. */
 static void slots_say_what_is_kept(void)
 {
-    static const struct { const char *rule; double least, most; } kept[] = {
-        { "adamw", 8, 8 }, { "sgd", 4, 4 }, { "lion", 4, 4 }, { "muon", 4, 8 }, { "adafactor", 0, 0 } };
+    static const struct {
+        const char *rule;
+        double least, most;
+    } kept[] = { { "adamw", 8, 8 }, { "sgd", 4, 4 }, { "lion", 4, 4 }, { "muon", 4, 8 }, { "adafactor", 0, 0 } };
     const int64_t matrices = 3 * 5 + 129 * 131 + 64 * 256, vectors = 5 + 1 + 16385;
     const int64_t want[] = { 8 * (matrices + vectors), 4 * (matrices + vectors), 4 * (matrices + vectors),
-                             4 * matrices + 8 * vectors,
-                             4 * (3 + 5 + 129 + 131 + 64 + 256) + 4 * vectors };
+                             4 * matrices + 8 * vectors, 4 * (3 + 5 + 129 + 131 + 64 + 256) + 4 * vectors };
     for (int i = 0; i < 5; i++) {
         optim_config c = optim_defaults();
         double least, most;
@@ -431,13 +434,13 @@ static void the_loss_scale_grows_and_backs_off(void)
     if (bench_open(&b, DTYPE_F16, &c)) {
         /* g: a good step; b: a bad one. The scale that each step finds. */
         static const char course[] = "ggggbgggbbggg";
-        static const float scales[] = { 1024, 1024, 1024, 2048, 2048, 1024, 1024, 1024, 2048, 1024,
-                                        512, 512, 512, 1024 };
+        static const float scales[] = {
+            1024, 1024, 1024, 2048, 2048, 1024, 1024, 1024, 2048, 1024, 512, 512, 512, 1024
+        };
         read_state(&b, state);
         for (int i = 0; course[i]; i++) {
             CHECKF(state[OPTIM_LOSS_SCALE] == scales[i] && state[OPTIM_GRAD_SCALE] == scales[i],
-                   "step %d: scale %g, want %g", i, (double)state[OPTIM_LOSS_SCALE],
-                   (double)scales[i]);
+                   "step %d: scale %g, want %g", i, (double)state[OPTIM_LOSS_SCALE], (double)scales[i]);
             const int bad = course[i] == 'b';
             put_gradients(&b, 0.5f, state[OPTIM_LOSS_SCALE], bad ? 3 : -1);
             CHECK_OK(optim_step(b.optim, 0.01));

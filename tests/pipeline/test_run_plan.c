@@ -83,7 +83,7 @@ static gt_status make_random(run_plan *p, gt_random *r, const char *schedule)
         for (int v = 1; v <= parts; v++)
             q->cut[v] = v < parts ? v : units;
         for (int v = 0; v < parts; v++)
-            q->cost[v] = (pipe_cost){ awkward(r), awkward(r), awkward(r), awkward(r) * 0.1,
+            q->cost[v] = (pipe_cost){ awkward(r),       awkward(r), awkward(r), awkward(r) * 0.1,
                                       1e6 * awkward(r), awkward(r), awkward(r) };
     }
     if (st)
@@ -105,8 +105,9 @@ static gt_status make_random(run_plan *p, gt_random *r, const char *schedule)
 static void check_same(const run_plan *a, const run_plan *b)
 {
     const size_t ranks = (size_t)a->ranks, tensor = (size_t)a->tensor;
-    if (!CHECKF(a->ranks == b->ranks && a->units == b->units && a->batch == b->batch
-                && a->tensor == b->tensor && a->chunks == b->chunks && a->replicas == b->replicas, "sizes"))
+    if (!CHECKF(a->ranks == b->ranks && a->units == b->units && a->batch == b->batch && a->tensor == b->tensor
+                    && a->chunks == b->chunks && a->replicas == b->replicas,
+                "sizes"))
         return;
     CHECK(a->recompute == b->recompute && a->step == b->step && a->idle == b->idle);
     CHECK(!strcmp(a->schedule, b->schedule) && !strcmp(a->sync, b->sync));
@@ -226,6 +227,7 @@ static void one_rank_holds_everything(void)
 /* Breaks the picture's plan in one way after another. */
 static void wrong_plans_are_refused(void)
 {
+    /* clang-format off */
     static const struct { int way; const char *says; } cases[] = {
         { 0, "rank 3 has two places" },         { 1, "on rank 6; there are 6" },
         { 2, "on rank -1" },                    { 3, "cuts 9 and 9" },
@@ -239,6 +241,7 @@ static void wrong_plans_are_refused(void)
         { 17, "costs of virtual stage 0 of replica 1" }, { 18, "memory of rank 5" },
         { 19, "cannot be" },                    { 20, "cannot be" },
         { 21, "replica 1 has no stages" },      { 22, "memory of rank 0" } };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run_plan p;
         if (!CHECK_OK(make_picture(&p)) || !CHECK_OK(run_plan_check(&p)))
@@ -247,7 +250,10 @@ static void wrong_plans_are_refused(void)
         case 0: p.replica[1].rank[0] = 3; break;
         case 1: p.replica[0].rank[2] = 6; break;
         case 2: p.replica[1].rank[1] = -1; break;
-        case 3: p.replica[0].cut[2] = 9; p.units = 9; break;
+        case 3:
+            p.replica[0].cut[2] = 9;
+            p.units = 9;
+            break;
         case 4: p.replica[0].cut[2] = 13; break;
         case 5: p.replica[0].cut[0] = 1; break;
         case 6: p.replica[0].micro_batches = 5; break;
@@ -318,9 +324,13 @@ static void a_plan_may_be_written_by_hand(void)
 
 static void mistakes_in_files_are_named(void)
 {
-    static const struct { const char *text, *says; } cases[] = {
+    static const struct {
+        const char *text, *says;
+    } cases[] = {
         { "", "plan 'bad.json': line" },
-        { "{", "line 1" }, { "[]", "'format'" }, { "{}", "'format'" },
+        { "{", "line 1" },
+        { "[]", "'format'" },
+        { "{}", "'format'" },
         { "{\"format\":\"geartrain plan 9\"}", "'format' is not" },
         { "{\"sync\":\"allreduce\",\"micro_batches\":4,\"replicas\":[]}", "'format'" },
         { SIZES "\"batch\":4}", "duplicate" },
@@ -340,22 +350,22 @@ static void mistakes_in_files_are_named(void)
         { SIZES WORDS RANKS REPLICA("[[1],[0]]", "[0,2,6],\"cost\":[{},4]"), "'cost' has an entry" },
         { SIZES WORDS RANKS REPLICA("[[1],[0]]", "[0,2,6],\"cost\":[{},{\"forward_s\":\"1\"}]"),
           "replica 0: 'forward_s'" },
-        { SIZES WORDS RANKS REPLICA("[[1],[0]]", "[0,2,6],\"cost\":[{},{\"send_s\":-1}]"),
-          "costs of virtual stage 1" },
+        { SIZES WORDS RANKS REPLICA("[[1],[0]]", "[0,2,6],\"cost\":[{},{\"send_s\":-1}]"), "costs of virtual stage 1" },
         { SIZES WORDS RANKS REPLICA("[[1],[1]]", "[0,2,6]"), "rank 1 has two places" },
         { SIZES WORDS "\"ranks\":[{},4]," REPLICA("[[1],[0]]", "[0,2,6]"), "rank 1: it is not an object" },
         { SIZES WORDS "\"ranks\":[{},{\"device\":4}]," REPLICA("[[1],[0]]", "[0,2,6]"), "rank 1: 'device'" },
-        { SIZES WORDS "\"ranks\":[{},{\"device\":\"123456789012345678901234567890123\"}],"
-          REPLICA("[[1],[0]]", "[0,2,6]"), "rank 1: 'device'" },
-        { SIZES WORDS "\"ranks\":[{},{\"limit\":\"8GB\"}]," REPLICA("[[1],[0]]", "[0,2,6]"),
-          "rank 1: 'limit'" },
+        { SIZES WORDS
+          "\"ranks\":[{},{\"device\":\"123456789012345678901234567890123\"}]," REPLICA("[[1],[0]]", "[0,2,6]"),
+          "rank 1: 'device'" },
+        { SIZES WORDS "\"ranks\":[{},{\"limit\":\"8GB\"}]," REPLICA("[[1],[0]]", "[0,2,6]"), "rank 1: 'limit'" },
         { SIZES "\"sync\":\"allreduce\"," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'schedule'" },
         { SIZES "\"schedule\":\"1f1b\"," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'sync'" },
         { SIZES WORDS "\"recompute\":3," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'recompute'" },
         { SIZES WORDS "\"share\":[1,2]," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'share' is not" },
         { SIZES WORDS "\"share\":[\"1\"]," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'share' has" },
         { SIZES WORDS "\"step_s\":\"1\"," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'step_s'" },
-        { SIZES WORDS "\"step_s\":1e999," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "overflow" } };
+        { SIZES WORDS "\"step_s\":1e999," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "overflow" }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run_plan p;
         gt_message_clear();
@@ -449,4 +459,5 @@ const check_case check_cases[] = {
     CASE(mistakes_in_files_are_named),
     CASE(damaged_files_do_no_harm),
     CASE(thousands_of_ranks_are_held),
-    { 0 } };
+    { 0 }
+};

@@ -18,8 +18,8 @@ static pipe_cost *equal_costs(int stages, double f, double b, double w)
     return c;
 }
 
-static double simulated(const char *name, int ranks, int chunks, int micro_batches,
-                        const pipe_cost *costs, double *idle)
+static double simulated(const char *name, int ranks, int chunks, int micro_batches, const pipe_cost *costs,
+                        double *idle)
 {
     pipe_schedule s;
     pipe_simulation sim = { 0 };
@@ -48,8 +48,8 @@ static void every_schedule_passes_the_proof(void)
                 pipe_schedule s;
                 int kept[9];
                 if (CHECK_OK(pipe_schedule_make(&s, name, ranks, chunks, all, c, NULL)))
-                    CHECKF(!pipe_schedule_check(&s, kept), "%s, %d ranks, %d micro-batches: %s", name,
-                           ranks, all, gt_message());
+                    CHECKF(!pipe_schedule_check(&s, kept), "%s, %d ranks, %d micro-batches: %s", name, ranks, all,
+                           gt_message());
                 pipe_schedule_release(&s);
                 free(c);
             }
@@ -75,8 +75,7 @@ static void times_are_those_of_the_papers(void)
             if (p > 1)
                 for (int v = 2; v <= 4; v += 2)
                     CHECKF(near(simulated("interleaved", p, v, m, c, NULL), work * v + 2.0 * (p - 1)),
-                           "p %d m %d v %d: %g", p, m, v,
-                           simulated("interleaved", p, v, m, c, NULL) - work * v);
+                           "p %d m %d v %d: %g", p, m, v, simulated("interleaved", p, v, m, c, NULL) - work * v);
             free(c);
         }
 }
@@ -143,8 +142,8 @@ static void list_schedules_fit_unequal_stages(void)
         pipe_schedule_release(&s);
         const double list = simulated("list", p, 1, m, c, NULL);
         const double usual = simulated("1f1b", p, 1, m, c, NULL);
-        CHECKF(list <= usual + 1e-9 && list <= simulated("zb-h1", p, 1, m, c, NULL) + 1e-9,
-               "list %g, 1f1b %g", list, usual);
+        CHECKF(list <= usual + 1e-9 && list <= simulated("zb-h1", p, 1, m, c, NULL) + 1e-9, "list %g, 1f1b %g", list,
+               usual);
         gain += usual / list;
         free(c);
     }
@@ -182,26 +181,24 @@ static void swap(pipe_schedule *s, int rank, int a, int b)
 
 static void drop(pipe_schedule *s, int rank, int at)
 {
-    memmove(&s->list[rank][at], &s->list[rank][at + 1],
-            (size_t)(s->count[rank] - at - 1) * sizeof **s->list);
+    memmove(&s->list[rank][at], &s->list[rank][at + 1], (size_t)(s->count[rank] - at - 1) * sizeof **s->list);
     s->count[rank]--;
 }
 
-enum { BACKWARD_FIRST, LOST_SEND, LOST_RECEIVE, TWICE, ORDER, EARLY_REDUCE, NO_UPDATE, DEADLOCK,
-       WRONG_CHUNK, BREAKS };
+enum { BACKWARD_FIRST, LOST_SEND, LOST_RECEIVE, TWICE, ORDER, EARLY_REDUCE, NO_UPDATE, DEADLOCK, WRONG_CHUNK, BREAKS };
 
 static void break_it(pipe_schedule *s, int how)
 {
     switch (how) {
     case BACKWARD_FIRST: swap(s, 1, find(s, 1, PIPE_FORWARD, 0), find(s, 1, PIPE_BACKWARD_INPUT, 0)); break;
-    case LOST_SEND:      drop(s, 0, find(s, 0, PIPE_SEND_ACTIVATION, 2)); break;
-    case LOST_RECEIVE:   drop(s, 1, find(s, 1, PIPE_RECEIVE_GRADIENT, 1)); break;
-    case TWICE:          s->list[2][find(s, 2, PIPE_FORWARD, 1)].micro_batch = 0; break;
-    case ORDER:          swap(s, 0, find(s, 0, PIPE_SEND_ACTIVATION, 0), find(s, 0, PIPE_SEND_ACTIVATION, 1)); break;
-    case EARLY_REDUCE:   swap(s, 0, find(s, 0, PIPE_REDUCE, 0), find(s, 0, PIPE_BACKWARD_WEIGHT, 1)); break;
-    case NO_UPDATE:      s->count[1]--; break;
-    case DEADLOCK:       swap(s, 1, find(s, 1, PIPE_RECEIVE_GRADIENT, 0), find(s, 1, PIPE_RECEIVE_ACTIVATION, 0)); break;
-    default:             s->list[0][3].chunk = 9; break;
+    case LOST_SEND: drop(s, 0, find(s, 0, PIPE_SEND_ACTIVATION, 2)); break;
+    case LOST_RECEIVE: drop(s, 1, find(s, 1, PIPE_RECEIVE_GRADIENT, 1)); break;
+    case TWICE: s->list[2][find(s, 2, PIPE_FORWARD, 1)].micro_batch = 0; break;
+    case ORDER: swap(s, 0, find(s, 0, PIPE_SEND_ACTIVATION, 0), find(s, 0, PIPE_SEND_ACTIVATION, 1)); break;
+    case EARLY_REDUCE: swap(s, 0, find(s, 0, PIPE_REDUCE, 0), find(s, 0, PIPE_BACKWARD_WEIGHT, 1)); break;
+    case NO_UPDATE: s->count[1]--; break;
+    case DEADLOCK: swap(s, 1, find(s, 1, PIPE_RECEIVE_GRADIENT, 0), find(s, 1, PIPE_RECEIVE_ACTIVATION, 0)); break;
+    default: s->list[0][3].chunk = 9; break;
     }
 }
 
@@ -253,4 +250,5 @@ const check_case check_cases[] = {
     CASE(the_proof_catches_what_is_wrong),
     CASE(impossible_shapes_are_refused),
     CASE(wires_and_reductions_run_beside_computation),
-    { 0 } };
+    { 0 }
+};

@@ -27,17 +27,23 @@ static void draw(drawn *d, const char *schedule, int ranks, int chunks, int micr
     const char *names[MOST], *places[MOST];
     *d = (drawn){ 0 };
     for (int v = 0; v < ranks * chunks; v++)
-        costs[v] = (pipe_cost){ .forward = 1e-3 * (1 + v % 3), .backward_input = 1.2e-3 * (1 + v % 2),
-                                .backward_weight = 0.8e-3, .send = 2e-4, .activation = 1.0, .reduce = reduce,
-                                .update = update };
+        costs[v] = (pipe_cost){
+            .forward = 1e-3 * (1 + v % 3),
+            .backward_input = 1.2e-3 * (1 + v % 2),
+            .backward_weight = 0.8e-3,
+            .send = 2e-4,
+            .activation = 1.0,
+            .reduce = reduce,
+            .update = update
+        };
     for (int r = 0; r < ranks; r++) {
         names[r] = name;
         places[r] = "replica 0, stage 0";
     }
     CHECK_OK(pipe_schedule_make(&d->s, schedule, ranks, chunks, micros, costs, NULL));
     CHECK_OK(pipe_simulate(&d->sim, &d->s, costs, 1));
-    CHECK_OK(pipe_timeline_svg(&d->svg, &(pipe_picture){ "Step 7 as measured", "a <note> & more", &d->s,
-                                                         d->sim.event, name ? names : NULL, name ? places : NULL }));
+    CHECK_OK(pipe_timeline_svg(&d->svg, &(pipe_picture){ "Step 7 as measured", "a <note> & more", &d->s, d->sim.event,
+                                                         name ? names : NULL, name ? places : NULL }));
 }
 
 static void release(drawn *d)
@@ -56,21 +62,25 @@ static int has(const char *svg, const char *class, int in_rows)
     return rows && (in_rows ? strstr(rows, tag) != NULL : at && at < rows);
 }
 
-static const char *const classes[] = { "f0", "f1", "f2", "f3", "b0", "b1", "b2", "b3", "w0", "w1", "w2", "w3", "u",
-                                       "s", "wa", "wg", "ws", "i" };
+static const char *const classes[] = { "f0", "f1", "f2", "f3", "b0", "b1", "b2", "b3", "w0",
+                                       "w1", "w2", "w3", "u",  "s",  "wa", "wg", "ws", "i" };
 enum { CLASSES = sizeof classes / sizeof *classes };
 
 static void the_legend_names_what_is_drawn(void)
 {
-    static const struct { const char *schedule; int ranks, chunks, micros; double reduce, update; } cases[] = {
-        { "gpipe", 1, 1, 1, 0.0, 0.0 }, { "1f1b", 2, 1, 8, 0.0, 1e-3 }, { "1f1b", 4, 1, 8, 5e-3, 1e-3 },
-        { "interleaved", 2, 2, 8, 3e-3, 1e-3 }, { "interleaved", 4, 3, 8, 0.0, 0.0 },
-        { "interleaved", 2, 7, 4, 0.0, 1e-3 }, { "zb-h1", 16, 1, 32, 0.0, 0.0 }, { "zb-h1", 60, 1, 60, 0.0, 1e-4 } };
+    static const struct {
+        const char *schedule;
+        int ranks, chunks, micros;
+        double reduce, update;
+    } cases[] = { { "gpipe", 1, 1, 1, 0.0, 0.0 },       { "1f1b", 2, 1, 8, 0.0, 1e-3 },
+                  { "1f1b", 4, 1, 8, 5e-3, 1e-3 },      { "interleaved", 2, 2, 8, 3e-3, 1e-3 },
+                  { "interleaved", 4, 3, 8, 0.0, 0.0 }, { "interleaved", 2, 7, 4, 0.0, 1e-3 },
+                  { "zb-h1", 16, 1, 32, 0.0, 0.0 },     { "zb-h1", 60, 1, 60, 0.0, 1e-4 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         drawn d;
         int wrong = 0;
-        draw(&d, cases[i].schedule, cases[i].ranks, cases[i].chunks, cases[i].micros, cases[i].reduce,
-             cases[i].update, NULL);
+        draw(&d, cases[i].schedule, cases[i].ranks, cases[i].chunks, cases[i].micros, cases[i].reduce, cases[i].update,
+             NULL);
         CHECKF(d.svg.data && svg_well_formed(d.svg.data), "picture %zu is not well formed", i);
         for (int k = 0; d.svg.data && k < CLASSES; k++)
             wrong += has(d.svg.data, classes[k], 0) != has(d.svg.data, classes[k], 1);
@@ -88,11 +98,16 @@ static void the_legend_names_what_is_drawn(void)
 
 static void no_text_is_cut_off(void)
 {
-    static const char *const names[] = {
-        NULL, "rank 0 cpu:0.0/2", "rank 1023 platform:3@0.25 with a name that somebody made up <&>" };
-    static const struct { const char *schedule; int ranks, chunks, micros; } cases[] = {
-        { "gpipe", 1, 1, 1 }, { "1f1b", 2, 1, 8 }, { "interleaved", 4, 4, 8 }, { "zb-h1", 13, 1, 16 },
-        { "1f1b", 60, 1, 4 } };
+    static const char *const names[] = { NULL, "rank 0 cpu:0.0/2",
+                                         "rank 1023 platform:3@0.25 with a name that somebody made up <&>" };
+    static const struct {
+        const char *schedule;
+        int ranks, chunks, micros;
+    } cases[] = { { "gpipe", 1, 1, 1 },
+                  { "1f1b", 2, 1, 8 },
+                  { "interleaved", 4, 4, 8 },
+                  { "zb-h1", 13, 1, 16 },
+                  { "1f1b", 60, 1, 4 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
             char which[256] = "";
@@ -123,13 +138,21 @@ static double drawn_width(const char *svg, const char *class, int y)
 static void waiting_is_told_apart(void)
 {
     const pipe_cost costs[] = {
-        { .forward = 1e-3, .backward_input = 1e-3, .backward_weight = 1e-3, .send = 1e-3, .reduce = 3e-3,
+        { .forward = 1e-3,
+          .backward_input = 1e-3,
+          .backward_weight = 1e-3,
+          .send = 1e-3,
+          .reduce = 3e-3,
           .update = 1e-3 },
-        { .forward = 2e-3, .backward_input = 2e-3, .backward_weight = 1e-3, .reduce = 3e-3, .update = 1e-3 } };
-    static const struct { int row; const char *class; double ms; } want[] = {
-        { 0, "f0", 1 }, { 0, "wg", 6 }, { 0, "b0", 1 }, { 0, "w0", 1 }, { 0, "ws", 3 }, { 0, "u", 1 }, { 0, "wa", 0 },
-        { 0, "i", 0 }, { 1, "wa", 2 }, { 1, "f0", 2 }, { 1, "b0", 2 }, { 1, "w0", 1 }, { 1, "ws", 3 }, { 1, "u", 1 },
-        { 1, "i", 2 }, { 1, "wg", 0 } };
+        { .forward = 2e-3, .backward_input = 2e-3, .backward_weight = 1e-3, .reduce = 3e-3, .update = 1e-3 }
+    };
+    static const struct {
+        int row;
+        const char *class;
+        double ms;
+    } want[] = { { 0, "f0", 1 }, { 0, "wg", 6 }, { 0, "b0", 1 }, { 0, "w0", 1 }, { 0, "ws", 3 }, { 0, "u", 1 },
+                 { 0, "wa", 0 }, { 0, "i", 0 },  { 1, "wa", 2 }, { 1, "f0", 2 }, { 1, "b0", 2 }, { 1, "w0", 1 },
+                 { 1, "ws", 3 }, { 1, "u", 1 },  { 1, "i", 2 },  { 1, "wg", 0 } };
     pipe_schedule s;
     pipe_simulation sim;
     gt_text svg = { 0 };
@@ -150,8 +173,5 @@ static void waiting_is_told_apart(void)
 }
 
 const check_case check_cases[] = {
-    CASE(the_legend_names_what_is_drawn),
-    CASE(no_text_is_cut_off),
-    CASE(waiting_is_told_apart),
-    { 0 }
+    CASE(the_legend_names_what_is_drawn), CASE(no_text_is_cut_off), CASE(waiting_is_told_apart), { 0 }
 };

@@ -14,13 +14,22 @@ enum { MOST = 16 };
 
 /* ---- jobs ---------------------------------------------------------------------------------- */
 
-typedef struct bench { local_job job; local_rank rank[MOST]; double latency[MOST * MOST], bandwidth[MOST * MOST]; } bench;
+typedef struct bench {
+    local_job job;
+    local_rank rank[MOST];
+    double latency[MOST * MOST], bandwidth[MOST * MOST];
+} bench;
 
 /* A device of this speed (1: a layer's forward takes 1 ms a sequence), measured for 1, 2 and 4. */
 static profile profile_of(double speed, double start)
 {
-    profile p = { .sizes = 3, .size = { 1, 2, 4 }, .parameters = { 2e6, 1e6, 2e6 }, .tied = 2e6,
-                  .update = { 1e-10 / speed, 1e-10 / speed, 1e-10 / speed }, .output = 1e5, .trip = 2e-5 };
+    profile p = { .sizes = 3,
+                  .size = { 1, 2, 4 },
+                  .parameters = { 2e6, 1e6, 2e6 },
+                  .tied = 2e6,
+                  .update = { 1e-10 / speed, 1e-10 / speed, 1e-10 / speed },
+                  .output = 1e5,
+                  .trip = 2e-5 };
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int again = 0; again < 2; again++)
             for (int phase = 0; phase < 2; phase++) {
@@ -38,8 +47,13 @@ static profile profile_of(double speed, double start)
 
 static void make_bench(bench *b, int ranks, int units, int batch, const double *speed)
 {
-    *b = (bench){ .job = { .ranks = ranks, .units = units, .batch = batch, .state_bytes = 16, .slot_bytes = 8,
-                           .recompute = -1, .sync = "allreduce" } };
+    *b = (bench){ .job = { .ranks = ranks,
+                           .units = units,
+                           .batch = batch,
+                           .state_bytes = 16,
+                           .slot_bytes = 8,
+                           .recompute = -1,
+                           .sync = "allreduce" } };
     for (int r = 0; r < ranks; r++) {
         b->rank[r] = (local_rank){ .memory = 1e12, .profile = profile_of(speed[r], 0.2) };
         snprintf(b->rank[r].device, sizeof b->rank[r].device, "dev:%d", r);
@@ -89,8 +103,8 @@ static void check_plan(const run_plan *p, const local_job *job)
                p->limit[r]);
     run_plan again;
     if (CHECK_OK(run_plan_copy(&again, p)) && CHECK_OK(local_judge(&again, job)))
-        CHECKF(fabs(again.step - p->step) <= 1e-12 && fabs(again.idle - p->idle) <= 1e-9,
-               "judged %g s, said %g", again.step, p->step);
+        CHECKF(fabs(again.step - p->step) <= 1e-12 && fabs(again.idle - p->idle) <= 1e-9, "judged %g s, said %g",
+               again.step, p->step);
     run_plan_release(&again);
 }
 
@@ -99,8 +113,8 @@ static void check_choice(const local_choice *c, const local_job *job)
     check_plan(&c->best, job);
     for (int i = 0; i < c->runners_up; i++) {
         check_plan(&c->runner_up[i], job);
-        CHECKF(c->runner_up[i].step * 1.0026 >= c->best.step, "runner-up %d: %g s, best %g s", i,
-               c->runner_up[i].step, c->best.step);
+        CHECKF(c->runner_up[i].step * 1.0026 >= c->best.step, "runner-up %d: %g s, best %g s", i, c->runner_up[i].step,
+               c->best.step);
         CHECK(strlen(c->why_not[i]) > 10);
     }
 }
@@ -275,8 +289,7 @@ static void memory_limits_are_kept(void)
                st ? gt_message() : "found", best);
         if (st) {
             misfits++;
-            CHECKF(strstr(gt_message(), "no plan fits in memory") && strstr(gt_message(), "dev:"), "%s",
-                   gt_message());
+            CHECKF(strstr(gt_message(), "no plan fits in memory") && strstr(gt_message(), "dev:"), "%s", gt_message());
         } else {
             fitting++;
             check_choice(&c, &b.job);
@@ -361,8 +374,8 @@ static void a_prime_batch_is_shared_out(void)
         for (int k = 0; k < 2; k++) {
             const run_replica *r = &c.best.replica[k];
             const double share = (double)(r->micro_batches * r->micro_batch) / batches[i];
-            CHECKF(fabs(share - (r->rank[0] ? 1.0 : 2.0) / 3.0) < 0.1, "rank %d takes %.3f of %d", r->rank[0],
-                   share, batches[i]);
+            CHECKF(fabs(share - (r->rank[0] ? 1.0 : 2.0) / 3.0) < 0.1, "rank %d takes %.3f of %d", r->rank[0], share,
+                   batches[i]);
         }
         check_choice(&c, &b.job);
         local_choice_release(&c);
@@ -492,4 +505,5 @@ const check_case check_cases[] = {
     CASE(what_is_fixed_stays),
     CASE(what_cannot_be_is_said),
     CASE(many_ranks_are_planned),
-    { 0 } };
+    { 0 }
+};

@@ -29,15 +29,15 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
 
 static plan_model as_planned(void)
 {
-    return (plan_model){ model.name, build, &model, model_units(&model), (double)model_parameters(&model),
-                         model_batch };
+    return (
+        plan_model){ model.name, build, &model, model_units(&model), (double)model_parameters(&model), model_batch };
 }
 
 static plan_local_options options(void)
 {
     model = tiny_config();
-    return (plan_local_options){ .model = as_planned(), .storage = DTYPE_F32, .batch = 8, .seq = TINY_T,
-                                 .recompute = -1 };
+    return (
+        plan_local_options){ .model = as_planned(), .storage = DTYPE_F32, .batch = 8, .seq = TINY_T, .recompute = -1 };
 }
 
 /* Every rank has a part of the CPU, rank 1 a slow one. */
@@ -211,4 +211,5 @@ const check_case check_cases[] = {
     CASE(ranks_fail_together),
     CASE(one_rank_plans_alone),
     CASE(words_are_numbers_or_auto),
-    { 0 } };
+    { 0 }
+};

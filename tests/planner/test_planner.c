@@ -15,8 +15,9 @@ enum { UNITS = 26 };
 static void make_units(pipe_unit *u, double flops)
 {
     for (int i = 0; i < UNITS; i++)
-        u[i] = (pipe_unit){ .flops = flops, .parameters = 1e7, .kept = 1e8, .kept_recompute = 1e7,
-                            .output = 1e7, .reductions = 2 };
+        u[i] = (pipe_unit){
+            .flops = flops, .parameters = 1e7, .kept = 1e8, .kept_recompute = 1e7, .output = 1e7, .reductions = 2
+        };
     u[0] = (pipe_unit){ .parameters = 4e7, .kept = 1e7, .kept_recompute = 1e7, .output = 1e7 };
     u[UNITS - 1] = (pipe_unit){ .flops = 2 * flops, .parameters = 4e7, .kept = 2e7, .kept_recompute = 2e7 };
 }
@@ -68,8 +69,7 @@ static void check_plan(const pipe_cluster *c, const pipe_job *job, const pipe_pl
         speed += c->device[i].flops;
     for (int i = 0; i < job->units; i++)
         flops += 3.0 * job->unit[i].flops * job->batch;
-    CHECKF(p->step >= flops / speed * 0.999, "step %g is faster than all devices together, %g", p->step,
-           flops / speed);
+    CHECKF(p->step >= flops / speed * 0.999, "step %g is faster than all devices together, %g", p->step, flops / speed);
     CHECK(p->idle >= -1e-9 && p->idle < 1.0);
     free(used);
 }
@@ -102,8 +102,7 @@ static void plans_of_random_clusters_hold(void)
         }
         pipe_cluster_release(&c);
     }
-    CHECKF(planned >= 15 && better == planned, "%d planned, %d at least as fast as uniform ones", planned,
-           better);
+    CHECKF(planned >= 15 && better == planned, "%d planned, %d at least as fast as uniform ones", planned, better);
 }
 
 /* Two devices, one four times as fast: the step is near what both can do together. */
@@ -123,8 +122,7 @@ static void a_fast_and_a_slow_device_add_up(void)
     check_plan(&c, &job, &choice.best);
     for (int i = 0; i < UNITS; i++)
         flops += 3.0 * units[i].flops * job.batch;
-    CHECKF(choice.best.step < flops / 5e13 / 0.92, "step %g, both together %g", choice.best.step,
-           flops / 5e13);
+    CHECKF(choice.best.step < flops / 5e13 / 0.92, "step %g, both together %g", choice.best.step, flops / 5e13);
     pipe_choice_release(&choice);
 }
 
@@ -169,25 +167,24 @@ static void cluster_files_are_read(void)
 
 static void mistakes_in_cluster_files_are_named(void)
 {
-    static const struct { const char *text, *says; } cases[] = {
-        { "{", "line 1" }, { "{}", "'nodes'" }, { NODE(""), "'devices'" },
-        { NODE("{\"tflops\":1,\"memory\":1}"), "'name'" },
-        { NODE("{\"name\":\"A\",\"memory\":1}"), "'tflops' of device 'A'" },
-        { NODE("{\"name\":\"A\",\"tflops\":1}"), "'memory' of A" },
-        { NODE("{\"name\":\"A\",\"tflops\":1,\"memory\":\"lots\"}"), "'memory' of A" },
-        { NODE("{\"name\":\"A\",\"tflops\":1,\"memory\":1,\"count\":0}"), "'count' of A" },
-        { "{\"latency\":7,\"nodes\":[]}", "'latency'" },
-        { "{\"nodes\":[{\"local\":1,\"devices\":[]}]}", "'uplink' of a node" } };
+    static const struct {
+        const char *text, *says;
+    } cases[] = { { "{", "line 1" },
+                  { "{}", "'nodes'" },
+                  { NODE(""), "'devices'" },
+                  { NODE("{\"tflops\":1,\"memory\":1}"), "'name'" },
+                  { NODE("{\"name\":\"A\",\"memory\":1}"), "'tflops' of device 'A'" },
+                  { NODE("{\"name\":\"A\",\"tflops\":1}"), "'memory' of A" },
+                  { NODE("{\"name\":\"A\",\"tflops\":1,\"memory\":\"lots\"}"), "'memory' of A" },
+                  { NODE("{\"name\":\"A\",\"tflops\":1,\"memory\":1,\"count\":0}"), "'count' of A" },
+                  { "{\"latency\":7,\"nodes\":[]}", "'latency'" },
+                  { "{\"nodes\":[{\"local\":1,\"devices\":[]}]}", "'uplink' of a node" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         pipe_cluster c;
         CHECK_FAILS(read_text(&c, cases[i].text), GT_FORMAT, cases[i].says);
     }
 }
 
-const check_case check_cases[] = {
-    CASE(plans_of_random_clusters_hold),
-    CASE(a_fast_and_a_slow_device_add_up),
-    CASE(what_fits_nowhere_is_said),
-    CASE(cluster_files_are_read),
-    CASE(mistakes_in_cluster_files_are_named),
-    { 0 } };
+const check_case check_cases[] = { CASE(plans_of_random_clusters_hold),       CASE(a_fast_and_a_slow_device_add_up),
+                                   CASE(what_fits_nowhere_is_said),           CASE(cluster_files_are_read),
+                                   CASE(mistakes_in_cluster_files_are_named), { 0 } };

@@ -20,16 +20,22 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
 
 static profile_model tiny_model(const model_config *c)
 {
-    return (profile_model){ .build = build, .config = c, .units = model_units(c), .seq = TINY_T,
-                            .storage = DTYPE_F32 };
+    return (profile_model){ .build = build, .config = c, .units = model_units(c), .seq = TINY_T, .storage = DTYPE_F32 };
 }
 
 static void sizes_rise_from_one(void)
 {
-    static const struct { int largest, T, count, size[PROFILE_SIZES]; } cases[] = {
-        { 1, 64, 1, { 1 } }, { 2, 64, 2, { 1, 2 } }, { 3, 64, 2, { 1, 3 } }, { 4, 64, 3, { 1, 2, 4 } },
-        { 8, 64, 4, { 1, 2, 4, 8 } }, { 12, 64, 4, { 1, 3, 6, 12 } }, { 512, 64, 4, { 1, 32, 64, 128 } },
-        { 512, 1024, 4, { 1, 2, 4, 8 } }, { 16, 100000, 1, { 1 } } };
+    static const struct {
+        int largest, T, count, size[PROFILE_SIZES];
+    } cases[] = { { 1, 64, 1, { 1 } },
+                  { 2, 64, 2, { 1, 2 } },
+                  { 3, 64, 2, { 1, 3 } },
+                  { 4, 64, 3, { 1, 2, 4 } },
+                  { 8, 64, 4, { 1, 2, 4, 8 } },
+                  { 12, 64, 4, { 1, 3, 6, 12 } },
+                  { 512, 64, 4, { 1, 32, 64, 128 } },
+                  { 512, 1024, 4, { 1, 2, 4, 8 } },
+                  { 16, 100000, 1, { 1 } } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int size[PROFILE_SIZES] = { 0 };
         const int count = profile_ladder(size, cases[i].largest, cases[i].T);
@@ -75,7 +81,9 @@ static void check_measured(const profile *p, const model_config *c, const int *s
     /* Rows are gathered and summed before and behind attention and MLP; the head gathers its rows'
      * statistics, too, three numbers of either rank. */
     const double rows = TINY_T * C * 4;
-    static const int counts[PROFILE_KINDS][2][2] = { { { 1, 1 }, { 1, 1 } }, { { 4, 4 }, { 4, 7 } }, { { 2, 1 }, { 2, 1 } } };
+    static const int counts[PROFILE_KINDS][2][2] = {
+        { { 1, 1 }, { 1, 1 } }, { { 4, 4 }, { 4, 7 } }, { { 2, 1 }, { 2, 1 } }
+    };
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int again = 0; again < 2; again++)
             for (int phase = 0; phase < 3; phase++) {
@@ -176,8 +184,13 @@ static void only_whole_profiles_are_taken_from_the_cache(void)
     optim_config_rule(&by_muon.optim, optim_rule_find("muon"));
     char *cache = gt_path_join(check_folder(), "cache"), *folder = gt_path_join(cache, "profile");
     setenv("GEARTRAIN_CACHE", cache, 1);
-    profile p = { .sizes = 2, .size = { 1, 3 }, .parameters = { 1, 2, 3 }, .tied = 4, .update = { 1e-9, 2e-9, 3e-9 },
-                  .output = 1.0 / 3.0, .trip = 1e-5 };
+    profile p = { .sizes = 2,
+                  .size = { 1, 3 },
+                  .parameters = { 1, 2, 3 },
+                  .tied = 4,
+                  .update = { 1e-9, 2e-9, 3e-9 },
+                  .output = 1.0 / 3.0,
+                  .trip = 1e-5 };
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
         for (int i = 0; i < 2; i++)
             p.unit[kind][i] = (profile_cost){ kind / 3.0, i / 7.0, 1e-5 / 3.0, 1e9, 0, 12 };
@@ -221,4 +234,5 @@ const check_case check_cases[] = {
     CASE(a_device_is_measured),
     CASE(a_model_is_measured_by_its_batches),
     CASE(only_whole_profiles_are_taken_from_the_cache),
-    { 0 } };
+    { 0 }
+};

@@ -8,7 +8,10 @@
 enum { RANKS = 3, USUAL = SLOW_RANK_WARM_UP + SLOW_RANK_LEARN };
 
 /* Times of rank 1 and of the step from some step on; all else stays as it was. */
-typedef struct change { double busy, others, step; int steps; } change;
+typedef struct change {
+    double busy, others, step;
+    int steps;
+} change;
 
 /* Ranks compute 100, 80 and 60 units and a step takes 120, give or take `noise` of a rank's own; then the
  * change. Returns after how many steps a rank was named, 0: never. */
@@ -51,7 +54,11 @@ static void a_slow_rank_is_named_once(void)
 
 static void what_does_not_matter_is_not_named(void)
 {
-    static const struct { const char *what; double noise; change c; } cases[] = {
+    static const struct {
+        const char *what;
+        double noise;
+        change c;
+    } cases[] = {
         { "the step is no longer", 0.02, { 400.0, 1.0, 121.0, 30 } },
         { "all have become slow alike", 0.02, { 400.0, 5.0, 600.0, 30 } },
         { "a little slower", 0.02, { 150.0, 1.0, 190.0, 30 } },
@@ -83,9 +90,7 @@ static void noise_of_a_millisecond_is_no_slow_rank(void)
     slow_rank_release(w);
 }
 
-const check_case check_cases[] = {
-    CASE(a_slow_rank_is_named_once),
-    CASE(what_does_not_matter_is_not_named),
-    CASE(noise_of_a_millisecond_is_no_slow_rank),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(a_slow_rank_is_named_once),
+                                   CASE(what_does_not_matter_is_not_named),
+                                   CASE(noise_of_a_millisecond_is_no_slow_rank),
+                                   { 0 } };

@@ -21,15 +21,17 @@ static int near(double got, double want, double tolerance)
  * the inner layer keep; norms, GELU and dropout are what is counted beyond that, by some hundredths. */
 static void units_of_gpt2_are_as_by_hand(void)
 {
-    static const struct { const char *name; dtype type; int widest; } cases[] = {
-        { "gpt2-124m", DTYPE_F32, 8 }, { "gpt2-1558m", DTYPE_BF16, 16 }, { "gpt2-tiny", DTYPE_F32, 4 } };
+    static const struct {
+        const char *name;
+        dtype type;
+        int widest;
+    } cases[] = { { "gpt2-124m", DTYPE_F32, 8 }, { "gpt2-1558m", DTYPE_BF16, 16 }, { "gpt2-tiny", DTYPE_F32, 4 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         model_config c;
         int widest = 0;
         CHECK_OK(model_config_load(&c, cases[i].name));
         c.vocab = c.vocab ? c.vocab : 65;
-        const profile_model m = { build, &c, model_units(&c), c.context, cases[i].type, model_batch,
-                                  optim_defaults() };
+        const profile_model m = { build, &c, model_units(&c), c.context, cases[i].type, model_batch, optim_defaults() };
         pipe_unit *u = calloc((size_t)m.units, sizeof *u);
         if (!CHECK_OK(unit_costs(u, &widest, &m))) {
             free(u);
@@ -41,8 +43,8 @@ static void units_of_gpt2_are_as_by_hand(void)
         CHECK(first->parameters == (V + T) * C && first->output == T * C * e && first->kept == T * C * e);
         CHECK(first->flops < 1e-3 * layer->flops);
         CHECK(layer->parameters == 4.0 * C * C + 2.0 * C * I + 9.0 * C + I);
-        CHECKF(near(layer->flops, 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C, 0.025),
-               "%s: a layer of %g", c.name, layer->flops);
+        CHECKF(near(layer->flops, 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C, 0.025), "%s: a layer of %g",
+               c.name, layer->flops);
         CHECKF(near(layer->kept, (8.0 + 2.0 * I / C) * T * C * e, 0.07), "%s: %g widths kept", c.name,
                layer->kept / (T * C * e));
         CHECKF(near(layer->kept_recompute, T * C * e, 0.02), "%s: %g widths kept", c.name,

@@ -44,7 +44,11 @@ static int among(const int *list, int count, int rank)
 
 /* ---- synchronous ------------------------------------------------------------------------ */
 
-typedef struct plan { int ranks; net_ps_options options; const char *knobs; } plan;
+typedef struct plan {
+    int ranks;
+    net_ps_options options;
+    const char *knobs;
+} plan;
 
 static gt_status synchronous_body(net_comm *c, void *context)
 {
@@ -89,8 +93,8 @@ static gt_status synchronous_body(net_comm *c, void *context)
                         if (among(p->options.workers, p->options.worker_count, r))
                             want += gradient_of(r, k, s, i);
                 if (x[i] != want)
-                    st = gt_fail(GT_MISMATCH, "key %u, element %d is %g, not %g", k, (int)i,
-                                 (double)x[i], (double)want);
+                    st = gt_fail(GT_MISMATCH, "key %u, element %d is %g, not %g", k, (int)i, (double)x[i],
+                                 (double)want);
             }
         }
         for (uint32_t k = 0; k < KEYS; k++) {
@@ -109,32 +113,45 @@ static gt_status synchronous_body(net_comm *c, void *context)
 
 static void synchronous_pushes_are_plain_sums(void)
 {
-    static const int one[] = { 0 }, last[] = { 2 }, two[] = { 3, 1 }, workers[] = { 0, 1, 2 },
-                     pair[] = { 2, 0 };
+    static const int one[] = { 0 }, last[] = { 2 }, two[] = { 3, 1 }, workers[] = { 0, 1, 2 }, pair[] = { 2, 0 };
     static const double shares[] = { 0.7, 0.3 }, only_one[] = { 0.0, 1.0 };
     const plan plans[] = {
         { 1, { .synchronous = 1 }, "transport=shm" },
         { 2, { .synchronous = 1 }, "transport=shm" },
         { 3, { .synchronous = 1, .servers = one, .server_count = 1 }, "transport=tcp" },
-        { 3, { .synchronous = 1, .servers = last, .server_count = 1, .workers = pair,
-               .worker_count = 2 }, "transport=shm" },
-        { 4, { .synchronous = 1, .servers = two, .server_count = 2, .workers = workers,
-               .worker_count = 3, .shares = shares }, "transport=shm" },
-        { 4, { .synchronous = 1, .servers = two, .server_count = 2, .workers = workers,
-               .worker_count = 3, .shares = only_one }, "transport=tcp" },
+        { 3,
+          { .synchronous = 1, .servers = last, .server_count = 1, .workers = pair, .worker_count = 2 },
+          "transport=shm" },
+        { 4,
+          { .synchronous = 1,
+            .servers = two,
+            .server_count = 2,
+            .workers = workers,
+            .worker_count = 3,
+            .shares = shares },
+          "transport=shm" },
+        { 4,
+          { .synchronous = 1,
+            .servers = two,
+            .server_count = 2,
+            .workers = workers,
+            .worker_count = 3,
+            .shares = only_one },
+          "transport=tcp" },
         { 5, { .synchronous = 1 }, "transport=shm" },
         { 3, { .synchronous = 1 }, "transport=shm pipeline=4KiB" },     /* keys of many blocks */
-        { 4, { .synchronous = 1, .servers = two, .server_count = 2, .shares = shares },
-          "transport=tcp pipeline=1KiB" },
+        { 4, { .synchronous = 1, .servers = two, .server_count = 2, .shares = shares }, "transport=tcp pipeline=1KiB" },
         { 3, { .synchronous = 1 }, "transport=tcp fault=delay=100us,reorder=1" },
     };
     for (size_t i = 0; i < sizeof plans / sizeof *plans; i++)
-        CHECK_OK(ranks_run(plans[i].ranks, plans[i].knobs, synchronous_body,
-                           (void *)(uintptr_t)&plans[i]));
+        CHECK_OK(ranks_run(plans[i].ranks, plans[i].knobs, synchronous_body, (void *)(uintptr_t)&plans[i]));
 }
 
 /* Sums of reals: the same bits whoever comes first. */
-typedef struct bits { uint64_t hash[4]; int turn; } bits;
+typedef struct bits {
+    uint64_t hash[4];
+    int turn;
+} bits;
 
 static gt_status bits_body(net_comm *c, void *context)
 {
@@ -225,7 +242,10 @@ static void versions_are_exact_in_the_synchronous_mode(void)
 /* ---- stale ------------------------------------------------------------------------------ */
 
 enum { STEPS = 12 };
-typedef struct race { int64_t staleness; atomic_int slow, fast, worst; } race;
+typedef struct race {
+    int64_t staleness;
+    atomic_int slow, fast, worst;
+} race;
 
 /* Rank 0 is slow; the others run ahead as far as they may. */
 static gt_status race_body(net_comm *c, void *context)
@@ -246,8 +266,7 @@ static gt_status race_body(net_comm *c, void *context)
         if (rank == 0)
             pause_ms(r->staleness < 0 ? 0 : 10);
         /* Without a bound the others get through all of it before rank 0 has begun. */
-        for (int i = 0; rank == 0 && r->staleness < 0 && i < 6000
-                        && atomic_load(&r->fast) < STEPS; i++)
+        for (int i = 0; rank == 0 && r->staleness < 0 && i < 6000 && atomic_load(&r->fast) < STEPS; i++)
             pause_ms(5);
         if (rank == 0)                  /* counted before a server can know of it ... */
             atomic_fetch_add(&r->slow, 1);
@@ -274,8 +293,7 @@ static void a_fast_worker_waits_for_the_slowest_within_its_bound(void)
     for (int64_t bound = 0; bound <= 3; bound++) {
         race r = { .staleness = bound };
         CHECK_OK(ranks_run(3, "transport=shm", race_body, &r));
-        CHECKF(atomic_load(&r.worst) <= bound + 1, "bound %d, lead %d", (int)bound,
-               atomic_load(&r.worst));
+        CHECKF(atomic_load(&r.worst) <= bound + 1, "bound %d, lead %d", (int)bound, atomic_load(&r.worst));
     }
     race free_run = { .staleness = -1 };
     CHECK_OK(ranks_run(3, "transport=tcp", race_body, &free_run));
@@ -307,12 +325,13 @@ static void a_worker_that_has_closed_holds_nobody_back(void)
 
 /* ---- the caller's update ---------------------------------------------------------------- */
 
-typedef struct ledger { atomic_int calls, wrong; } ledger;
+typedef struct ledger {
+    atomic_int calls, wrong;
+} ledger;
 
 /* w = w - g, and what was pulled is the value after this worker's last pull. */
-static void subtract(void *context, uint32_t key, uint64_t offset, float *value,
-                     const float *gradient, const float *pulled, uint64_t count, int worker,
-                     uint64_t version)
+static void subtract(void *context, uint32_t key, uint64_t offset, float *value, const float *gradient,
+                     const float *pulled, uint64_t count, int worker, uint64_t version)
 {
     ledger *l = context;
     atomic_fetch_add(&l->calls, 1);
@@ -380,7 +399,7 @@ static gt_status mistakes_body(net_comm *c, void *context)
     net_ps_request *q;
     (void)context;
     const net_ps_options good = { .synchronous = 1 }, absent = { .servers = bad, .server_count = 1 },
-        same = { .workers = twice, .worker_count = 2 }, minus = { .shares = negative };
+                         same = { .workers = twice, .worker_count = 2 }, minus = { .shares = negative };
     RANK_CHECK(net_ps_open(&ps, g, &absent, keys, 1, NULL) == GT_MISUSE && !ps);
     RANK_CHECK(strstr(gt_message(), "no rank 7"));
     RANK_CHECK(net_ps_open(&ps, g, &same, keys, 1, NULL) == GT_MISUSE);
@@ -423,8 +442,7 @@ static gt_status giving_up_body(net_comm *c, void *context)
         if (!st)
             st = net_ps_pull_start(ps, 0, 1, x, &pull);
     }
-    const gt_status pulled = net_ps_wait(pull, NULL), pushed = net_ps_wait(push, NULL),
-                    closed = net_ps_close(ps);
+    const gt_status pulled = net_ps_wait(pull, NULL), pushed = net_ps_wait(push, NULL), closed = net_ps_close(ps);
     free(x);
     return st ? st : pulled ? pulled : pushed ? pushed : closed;
 }
@@ -434,11 +452,10 @@ static void a_rank_that_gives_up_ends_it_on_all(void)
     check_allow_warnings();
     for (int size = 2; size <= 4; size++) {
         ranks_result results[4];
-        ranks_run_each(size, size % 2 ? "transport=tcp" : "transport=shm", giving_up_body, NULL,
-                       results);
+        ranks_run_each(size, size % 2 ? "transport=tcp" : "transport=shm", giving_up_body, NULL, results);
         for (int r = 0; r < size; r++)
-            CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"),
-                   "%d ranks, rank %d: '%s'", size, r, results[r].sentence);
+            CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"), "%d ranks, rank %d: '%s'",
+                   size, r, results[r].sentence);
     }
 }
 
@@ -451,4 +468,5 @@ const check_case check_cases[] = {
     CASE(servers_apply_the_callers_update),
     CASE(mistakes_are_named_on_all_ranks),
     CASE(a_rank_that_gives_up_ends_it_on_all),
-    { 0 } };
+    { 0 }
+};

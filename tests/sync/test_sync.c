@@ -44,8 +44,9 @@ static gt_status decode_half(dev_list *l, kernel_set *k, const sync_range *r, in
     return dev_list_copy(l, to, round ? 4 * (uint64_t)half(r, 0) : 0, from[0], 0, 4 * (uint64_t)half(r, round));
 }
 
-static const sync_compressor halves = { .name = "halves", .type = DTYPE_F32, .rounds = 2, .elements = half,
-                                        .encode = encode_half, .decode = decode_half };
+static const sync_compressor halves = {
+    .name = "halves", .type = DTYPE_F32, .rounds = 2, .elements = half, .encode = encode_half, .decode = decode_half
+};
 
 /* Whole tensors to everybody, who adds them up in the order of ranks. */
 static int64_t all_of(const sync_range *r, int round)
@@ -72,8 +73,16 @@ static gt_status decode_tensors(dev_list *l, kernel_set *k, const sync_range *r,
     return st;
 }
 
-static const sync_compressor gathered = { .name = "gathered", .type = DTYPE_F32, .rounds = 1, .tensors = 1, .gathers = 1,
-                                          .elements = all_of, .encode = encode_tensor, .decode = decode_tensors };
+static const sync_compressor gathered = {
+    .name = "gathered",
+    .type = DTYPE_F32,
+    .rounds = 1,
+    .tensors = 1,
+    .gathers = 1,
+    .elements = all_of,
+    .encode = encode_tensor,
+    .decode = decode_tensors
+};
 
 /* ---- runs ------------------------------------------------------------------------------------ */
 
@@ -181,9 +190,13 @@ static double distance(const job *a, const job *b)
  * sends, for two ranks. */
 static void every_form_in_every_mode(void)
 {
-    const struct { const sync_compressor *how; double bound, bytes; } cases[] = {
-        { sync_compressor_find("none"), 0.0, 1.0 }, { sync_compressor_find("bf16"), 2e-4, 0.5 },
-        { &halves, 1e-6, 1.0 }, { &gathered, 1e-6, 1.0 } };
+    const struct {
+        const sync_compressor *how;
+        double bound, bytes;
+    } cases[] = { { sync_compressor_find("none"), 0.0, 1.0 },
+                  { sync_compressor_find("bf16"), 2e-4, 0.5 },
+                  { &halves, 1e-6, 1.0 },
+                  { &gathered, 1e-6, 1.0 } };
     for (int ranks = 2; ranks <= MOST_RANKS; ranks++)
         for (int m = 0; sync_mode_at(m); m++) {
             const char *mode = sync_mode_name(sync_mode_at(m));
@@ -252,9 +265,16 @@ static gt_status feed(net_comm *c, void *context)
     RANK_OK(dev_buffer_view(&grad, all, 0, sizeof x));
     sync_range range = { .count = N };
     RANK_OK(dev_buffer_view(&range.grad, all, 0, sizeof x));
-    RANK_OK(sync_coding_create(&coding, &(sync_coding_options){ .how = &sync_compress_bf16, .device = d, .kernels = k,
-                                                                .comm = c, .range = &range, .ranges = 1, .grad = grad,
-                                                                .count = N, .ranks = 1 }));
+    RANK_OK(sync_coding_create(&coding, &(sync_coding_options){
+                                            .how = &sync_compress_bf16,
+                                            .device = d,
+                                            .kernels = k,
+                                            .comm = c,
+                                            .range = &range,
+                                            .ranges = 1,
+                                            .grad = grad,
+                                            .count = N,
+                                            .ranks = 1 }));
     for (int t = 0; t < TIMES; t++) {
         RANK_OK(dev_write(d, all, 0, x, sizeof x));
         RANK_OK(sync_coding_encode(coding, 0));

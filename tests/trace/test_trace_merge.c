@@ -14,7 +14,10 @@
 
 enum { RANKS = 3, MANY = 300000 };
 
-typedef struct clocks { int64_t shift[RANKS]; int same; } clocks;
+typedef struct clocks {
+    int64_t shift[RANKS];
+    int same;
+} clocks;
 
 static gt_status finds_shifts(net_comm *c, void *context)
 {
@@ -26,8 +29,8 @@ static gt_status finds_shifts(net_comm *c, void *context)
     for (int i = 0; !rank && i < RANKS; i++) {
         const int64_t off = clock[i].ahead - (k->shift[i] - k->shift[0]);
         if ((uint64_t)(off < 0 ? -off : off) > clock[i].error)
-            return gt_fail(GT_MISMATCH, "rank %d: %lld ns off, said to be at most %llu", i,
-                           (long long)off, (unsigned long long)clock[i].error);
+            return gt_fail(GT_MISMATCH, "rank %d: %lld ns off, said to be at most %llu", i, (long long)off,
+                           (unsigned long long)clock[i].error);
         if (k->same)
             RANK_CHECK(clock[i].ahead == 0);
     }
@@ -60,8 +63,10 @@ static gt_status record(net_comm *c, size_t count, gt_trace *out)
     const uint64_t start = gt_trace_now();
     for (size_t i = 0; i < count; i++) {
         gt_span *s = &out->span[i];
-        *s = (gt_span){ .begin = start - 100 * (count - i), .end = start - 100 * (count - i) + 100,
-                        .category = GT_TRACE_KERNEL, .track = GT_TRACK_COMPUTE };
+        *s = (gt_span){ .begin = start - 100 * (count - i),
+                        .end = start - 100 * (count - i) + 100,
+                        .category = GT_TRACE_KERNEL,
+                        .track = GT_TRACK_COMPUTE };
         snprintf(s->name, sizeof s->name, "%d.%zu", rank, i);
     }
     for (int turn = 0; turn < RANKS; turn++) {
@@ -95,13 +100,15 @@ static gt_status check_merged(const gt_trace *all, const size_t *counts, const t
         const gt_span *turn = &t->span[counts[r]];
         RANK_CHECK(!strcmp(turn->name, "turn") && turn->category == GT_TRACE_WAIT);
         if (r)
-            RANK_CHECK(all[r - 1].span[counts[r - 1]].end
-                       <= turn->begin + clock[r].error + clock[r - 1].error);
+            RANK_CHECK(all[r - 1].span[counts[r - 1]].end <= turn->begin + clock[r].error + clock[r - 1].error);
     }
     return GT_OK;
 }
 
-typedef struct merging { size_t counts[RANKS]; char path[512]; } merging;
+typedef struct merging {
+    size_t counts[RANKS];
+    char path[512];
+} merging;
 
 static gt_status merges(net_comm *c, void *context)
 {
@@ -181,8 +188,5 @@ static void a_saved_trace_is_read_by_others(void)
 }
 
 const check_case check_cases[] = {
-    CASE(clocks_are_measured),
-    CASE(spans_of_all_ranks_come_together),
-    CASE(a_saved_trace_is_read_by_others),
-    { 0 }
+    CASE(clocks_are_measured), CASE(spans_of_all_ranks_come_together), CASE(a_saved_trace_is_read_by_others), { 0 }
 };

@@ -21,8 +21,7 @@ static tensor_slice share(int dim, int stacks, int64_t full, int k, int tensor)
     const int64_t all = tensor * (tensor + 1) / 2;
     const int64_t begin = full * (k * (k + 1) / 2) / all;
     const int64_t end = full * ((k + 1) * (k + 2) / 2) / all;
-    return tensor == 1 ? (tensor_slice){ 0 }
-                       : (tensor_slice){ dim, stacks, full, begin, end - begin };
+    return tensor == 1 ? (tensor_slice){ 0 } : (tensor_slice){ dim, stacks, full, begin, end - begin };
 }
 
 static void declare(parts *p, const char *name, shape full, tensor_slice slice, int mine)
@@ -70,8 +69,7 @@ gt_status parts_open(parts *p, const parts_plan *plan, int rank)
     if (st)
         return st;
     if (stage == 0 || stage == plan->stages - 1)
-        declare(p, "wte", shape_of(2, (int64_t)31, (int64_t)10), share(0, 1, 31, k, plan->tensor),
-                first && stage == 0);
+        declare(p, "wte", shape_of(2, (int64_t)31, (int64_t)10), share(0, 1, 31, k, plan->tensor), first && stage == 0);
     for (int layer = 0; layer < LAYERS; layer++)
         if (layer * plan->stages / LAYERS == stage)
             declare_layer(p, layer, k, plan->tensor, first);
@@ -142,8 +140,7 @@ gt_status parts_fill(parts *p, unsigned seed)
             expect(params_info(p->params, i), which, seed, x);
             range_of(p, i, which, &begin, &end);
             if (begin < end)
-                st = which ? optim_slot_write(p->optim, i, which - 1, x + begin)
-                           : params_write(p->params, i, x);
+                st = which ? optim_slot_write(p->optim, i, which - 1, x + begin) : params_write(p->params, i, x);
         }
     expect_scalars(seed, x);
     return st ? st : optim_state_write(p->optim, x);
@@ -174,8 +171,7 @@ gt_status parts_check(parts *p, unsigned seed)
             expect(info, which, seed, x);
             range_of(p, i, which, &begin, &end);
             if (begin < end)
-                st = which ? optim_slot_read(p->optim, i, which - 1, y)
-                           : params_read(p->params, i, y);
+                st = which ? optim_slot_read(p->optim, i, which - 1, y) : params_read(p->params, i, y);
             if (!st && begin < end && memcmp(x + begin, y, 4 * (size_t)(end - begin)))
                 st = gt_fail(GT_MISMATCH, "tensor '%s', %d: not what was saved", info->name, which);
         }

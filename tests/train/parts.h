@@ -17,7 +17,9 @@
 
 enum { PARTS_MAX = 16 };        /* parameters a rank may hold */
 
-typedef struct parts_plan { int replicas, stages, tensor, sharded; } parts_plan;
+typedef struct parts_plan {
+    int replicas, stages, tensor, sharded;
+} parts_plan;
 int parts_ranks(const parts_plan *p);
 
 typedef struct parts {
@@ -31,7 +33,7 @@ typedef struct parts {
 
 /* A rank's; on $GT_TEST_DEVICE. Release what came even after a failure. */
 gt_status parts_open(parts *out, const parts_plan *plan, int rank);
-void      parts_close(parts *p);
+void parts_close(parts *p);
 /* Parameters, moments and scalars become a function of seed, name and element of the whole. */
 gt_status parts_fill(parts *p, unsigned seed);
 /* GT_MISMATCH if any of them is not what parts_fill() gave whoever wrote them. */

@@ -15,7 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct work { const char *run; model_config config; int stages, tensor; } work;
+typedef struct work {
+    const char *run;
+    model_config config;
+    int stages, tensor;
+} work;
 
 typedef struct share {
     dev_device *device;
@@ -32,7 +36,8 @@ static gt_status open_share(share *s, const work *w, int rank)
     const int first = units * stage / w->stages;
     const graph_part part = { .first_unit = first,
                               .units = units * (stage + 1) / w->stages - first,
-                              .ranks = w->tensor, .rank = rank % w->tensor };
+                              .ranks = w->tensor,
+                              .rank = rank % w->tensor };
     const optim_config c = optim_defaults();
     RANK_OK(dev_open(&s->device, getenv("GT_TEST_DEVICE")));
     RANK_OK(graph_create(&s->graph, DTYPE_F32, 1, w->config.context));
@@ -44,8 +49,7 @@ static gt_status open_share(share *s, const work *w, int rank)
     RANK_CHECK(s->mine != NULL);
     for (int i = 0; i < params_count(s->params); i++) {     /* the embedding lies on two stages */
         const graph_param_info *p = params_info(s->params, i);
-        s->mine[i] = (stage == 0 || strcmp(p->name, "wte.weight"))
-                     && (p->slice.parts || rank % w->tensor == 0);
+        s->mine[i] = (stage == 0 || strcmp(p->name, "wte.weight")) && (p->slice.parts || rank % w->tensor == 0);
     }
     return GT_OK;
 }

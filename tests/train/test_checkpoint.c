@@ -132,10 +132,12 @@ static void names_do_not_depend_on_how_many_steps(void)
     CHECK(strstr(path, "step-12345678901") != NULL);
     CHECK(found.step == info.step && found.seed == info.seed && found.tokens == 99);
     CHECK_OK(checkpoint_load(path, train_params(t), NULL, 0, NULL));
-    CHECK_FAILS(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL), GT_NOT_FOUND, "optimizer");
+    CHECK_FAILS(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL),
+                GT_NOT_FOUND, "optimizer");
     free(path);
     /* The same step once more takes the place of the first. */
-    CHECK_OK(checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL, NULL));
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1,
+                             NULL, NULL));
     CHECK_OK(checkpoint_find(&path, &found, folder));
     CHECK_OK(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL));
     free(path);
@@ -155,15 +157,13 @@ static void spoil(const char *path, damage how)
     if (how == REMOVE)
         unlink(path);
     else
-        CHECK_OK(gt_file_write(path, data, how == CUT ? size / 2 : how == EMPTY ? 0
-                                           : how == GROW ? size + 1 : size));
+        CHECK_OK(gt_file_write(path, data, how == CUT ? size / 2 : how == EMPTY ? 0 : how == GROW ? size + 1 : size));
     free(data);
 }
 
 static void damage_is_found_and_passed_over(void)
 {
-    static const char *const files[] = { "params.safetensors", "optimizer.safetensors",
-                                         "manifest.json" };
+    static const char *const files[] = { "params.safetensors", "optimizer.safetensors", "manifest.json" };
     checkpoint_info info;
     check_allow_warnings();
     for (int file = 0; file < 3; file++)
@@ -180,7 +180,8 @@ static void damage_is_found_and_passed_over(void)
             CHECK_OK(checkpoint_find(&path, &info, folder));
             CHECKF(path && info.step == 2, "%s, damage %d: step %llu", files[file], (int)how,
                    (unsigned long long)info.step);
-            CHECK_OK(checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL));
+            CHECK_OK(
+                checkpoint_load(path, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL));
             free(path);
             free(victim);
             victim = file_of(folder, 2, "params.safetensors");
@@ -199,7 +200,7 @@ static int count_checkpoints(const char *folder, int *partial)
     DIR *dir = opendir(path);
     int count = 0;
     *partial = 0;
-    for (struct dirent *e; dir && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && (e = readdir(dir));) {
         count += !strncmp(e->d_name, "step-", 5);
         *partial += !strncmp(e->d_name, ".partial", 8);
     }
@@ -300,7 +301,8 @@ static void a_failed_save_leaves_the_last_one(void)
     /* A file lies where the new folder must go. */
     char *blocked = gt_path_join(folder, "checkpoints/step-000004");
     CHECK_OK(gt_file_write(blocked, "x", 1));
-    gt_status st = checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) }, 1, NULL, NULL);
+    gt_status st = checkpoint_save(folder, &info, train_params(t), (checkpoint_state[]){ optim_saved(train_optim(t)) },
+                                   1, NULL, NULL);
     CHECK(st == GT_OK || st == GT_IO);
     unlink(blocked);
     int partial;

@@ -22,8 +22,7 @@ static void write_by_hand(const char *folder, int format, const hand_file *files
 {
     gt_text manifest = { 0 };
     CHECK_OK(gt_folder_make(folder));
-    gt_text_printf(&manifest, "{\"format\": %d, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": [",
-                   format);
+    gt_text_printf(&manifest, "{\"format\": %d, \"step\": 1, \"seed\": 1, \"tokens\": 1, \"files\": [", format);
     for (int i = 0; i < count; i++) {
         char *path = gt_path_join(folder, files[i].name);
         st_writer *w = NULL;
@@ -40,9 +39,8 @@ static void write_by_hand(const char *folder, int format, const hand_file *files
         CHECK_OK(st_writer_put(w, x, 4 * (size_t)files[i].count));
         CHECK_OK(st_writer_commit(w));
         CHECK_OK(gt_map_open(&map, path));
-        gt_text_printf(&manifest, "%s{\"name\": \"%s\", \"bytes\": %zu, \"xxh3\": \"%016llx\"}",
-                       i ? ", " : "", files[i].name, map.size,
-                       (unsigned long long)gt_hash(map.data, map.size));
+        gt_text_printf(&manifest, "%s{\"name\": \"%s\", \"bytes\": %zu, \"xxh3\": \"%016llx\"}", i ? ", " : "",
+                       files[i].name, map.size, (unsigned long long)gt_hash(map.data, map.size));
         gt_map_close(&map);
         free(path);
     }
@@ -53,8 +51,7 @@ static void write_by_hand(const char *folder, int format, const hand_file *files
     gt_text_release(&manifest);
 }
 
-static gt_status load_by_hand(params *p, const char *name, int format, const hand_file *files,
-                              int count)
+static gt_status load_by_hand(params *p, const char *name, int format, const hand_file *files, int count)
 {
     char *folder = gt_path_join(check_folder(), name), *path = NULL;
     checkpoint_info info;
@@ -70,8 +67,7 @@ static gt_status load_by_hand(params *p, const char *name, int format, const han
 
 #define NOTE(slice, range) "{\"v\": {\"full\": [6], \"slice\": " slice ", \"range\": " range "}}"
 #define SLICE(dim, parts, full, begin, count) \
-    "{\"dim\": " #dim ", \"parts\": " #parts ", \"full\": " #full ", \"begin\": " #begin \
-    ", \"count\": " #count "}"
+    "{\"dim\": " #dim ", \"parts\": " #parts ", \"full\": " #full ", \"begin\": " #begin ", \"count\": " #count "}"
 
 static void files_by_hand_are_read_or_refused(void)
 {
@@ -87,12 +83,15 @@ static void files_by_hand_are_read_or_refused(void)
         { "params-00002.safetensors", NOTE(SLICE(0, 6, 1, 0, 1), "[2, 3]"), 1, 2.0f },
         { "params-00003.safetensors", NOTE("null", "[5, 6]"), 1, 5.0f },
     };
-    static const struct { const char *pieces; int64_t count; const char *part; } bad[] = {
+    static const struct {
+        const char *pieces;
+        int64_t count;
+        const char *part;
+    } bad[] = {
         { "{", 6, "\"pieces\"" },
         { "{\"v\": 3}", 6, "makes no sense" },
         { "{\"v\": {\"full\": [6], \"slice\": null}}", 6, "makes no sense" },
-        { "{\"v\": {\"full\": [6, 1, 1, 1, 1, 1], \"slice\": null, \"range\": [0, 6]}}", 6,
-          "makes no sense" },
+        { "{\"v\": {\"full\": [6, 1, 1, 1, 1, 1], \"slice\": null, \"range\": [0, 6]}}", 6, "makes no sense" },
         { "{\"v\": {\"full\": [7], \"slice\": null, \"range\": [0, 6]}}", 6, "is fp32 (7), the model" },
         { "{\"v\": {\"full\": \"6\", \"slice\": null, \"range\": [0, 6]}}", 6, "makes no sense" },
         { NOTE("null", "[0, 7]"), 7, "makes no sense" },
@@ -116,8 +115,14 @@ static void files_by_hand_are_read_or_refused(void)
     if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) && CHECK_OK(graph_create(&g, DTYPE_F32, 1, 1))
         && graph_param(g, "v", shape_of(1, (int64_t)6), GRAPH_INIT_ZERO, 0.0f) >= 0
         && CHECK_OK(params_create(&p, d, g, 0))) {
-        static const struct { const hand_file *files; int format, count; } good[] = {
-            { whole, 1, 1 }, { whole, 2, 1 }, { ranges, 2, 2 }, { both, 2, 4 },
+        static const struct {
+            const hand_file *files;
+            int format, count;
+        } good[] = {
+            { whole, 1, 1 },
+            { whole, 2, 1 },
+            { ranges, 2, 2 },
+            { both, 2, 4 },
         };
         for (int i = 0; i < 4; i++) {
             CHECK_OK(params_init(p, 1));
@@ -133,8 +138,8 @@ static void files_by_hand_are_read_or_refused(void)
         for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
             const hand_file file = { "params.safetensors", bad[i].pieces, bad[i].count, 0.0f };
             const gt_status st = load_by_hand(p, "bad", 2, &file, 1);
-            CHECKF((st == GT_FORMAT || st == GT_MISMATCH) && strstr(gt_message(), bad[i].part),
-                   "%s: %s", bad[i].pieces, st ? gt_message() : "loads");
+            CHECKF((st == GT_FORMAT || st == GT_MISMATCH) && strstr(gt_message(), bad[i].part), "%s: %s", bad[i].pieces,
+                   st ? gt_message() : "loads");
         }
         const hand_file odd = { "params-1.safetensors", NULL, 6, 0.0f };
         CHECK_FAILS(load_by_hand(p, "odd", 2, &odd, 1), GT_FORMAT, "no proper files");
@@ -144,7 +149,4 @@ static void files_by_hand_are_read_or_refused(void)
     dev_close(d);
 }
 
-const check_case check_cases[] = {
-    CASE(files_by_hand_are_read_or_refused),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(files_by_hand_are_read_or_refused), { 0 } };

@@ -75,9 +75,8 @@ static gt_status loads(net_comm *c, void *context)
 
 static void every_cut_loads_under_every_other(void)
 {
-    static const parts_plan plans[] = { { 1, 1, 1, 0 }, { 1, 3, 1, 0 }, { 1, 1, 2, 0 },
-                                        { 1, 1, 3, 0 }, { 1, 2, 2, 0 }, { 2, 2, 1, 0 },
-                                        { 3, 1, 1, 1 }, { 2, 1, 2, 1 } };
+    static const parts_plan plans[] = { { 1, 1, 1, 0 }, { 1, 3, 1, 0 }, { 1, 1, 2, 0 }, { 1, 1, 3, 0 },
+                                        { 1, 2, 2, 0 }, { 2, 2, 1, 0 }, { 3, 1, 1, 1 }, { 2, 1, 2, 1 } };
     const int n = sizeof plans / sizeof *plans;
     for (int a = 0; a < n; a++) {
         job j = { .plan = plans[a], .seed = (unsigned)a, .step = 10 + (uint64_t)a };
@@ -87,8 +86,7 @@ static void every_cut_loads_under_every_other(void)
         CHECK_OK(ranks_run(parts_ranks(&j.plan), "", saves, &j));
         for (int b = 0; b < n; b++) {
             j.plan = plans[b];
-            CHECKF(!ranks_run(parts_ranks(&j.plan), "", loads, &j), "from plan %d to %d: %s", a, b,
-                   gt_message());
+            CHECKF(!ranks_run(parts_ranks(&j.plan), "", loads, &j), "from plan %d to %d: %s", a, b, gt_message());
         }
     }
 }
@@ -99,7 +97,7 @@ static int count_names(const char *run, const char *inside, const char *start)
     char *path = gt_path_join(run, inside);
     DIR *dir = opendir(path);
     int count = 0;
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         count += !strncmp(e->d_name, start, strlen(start));
     if (dir)
         closedir(dir);
@@ -195,8 +193,11 @@ static gt_status fails_on_a_full_disk(net_comm *c, void *context)
 
 static void a_rank_that_cannot_write_is_everyones_failure(void)
 {
-    failing f = { .j = { .plan = { 1, 1, 3, 0 }, .seed = 9 }, .culprit = 2, .code = GT_IO,
-                  .part = "File too large", .lock = PTHREAD_MUTEX_INITIALIZER };
+    failing f = { .j = { .plan = { 1, 1, 3, 0 }, .seed = 9 },
+                  .culprit = 2,
+                  .code = GT_IO,
+                  .part = "File too large",
+                  .lock = PTHREAD_MUTEX_INITIALIZER };
     place(&f.j, "full");
     CHECK_OK(ranks_run(3, "", fails_on_a_full_disk, &f));
     f.j.step = 7;
@@ -230,8 +231,11 @@ static gt_status is_elsewhere(net_comm *c, void *context)
 
 static void a_folder_that_is_not_shared_is_told(void)
 {
-    failing f = { .j = { .plan = { 1, 2, 1, 0 }, .seed = 9, .step = 3 }, .culprit = 1, .code = GT_IO,
-                  .part = "cannot see folder", .lock = PTHREAD_MUTEX_INITIALIZER };
+    failing f = { .j = { .plan = { 1, 2, 1, 0 }, .seed = 9, .step = 3 },
+                  .culprit = 1,
+                  .code = GT_IO,
+                  .part = "cannot see folder",
+                  .lock = PTHREAD_MUTEX_INITIALIZER };
     place(&f.j, "elsewhere");
     CHECK_OK(ranks_run(2, "", is_elsewhere, &f));
     CHECK_OK(ranks_run(2, "", saves, &f.j));
@@ -361,7 +365,8 @@ static void pieces_that_do_not_make_a_tensor_are_told(void)
     j.step = 2;
     CHECK_OK(ranks_run(2, "", forgets, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_MISMATCH, "'h.2.qkv' is missing");
+    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_MISMATCH,
+                "'h.2.qkv' is missing");
     free(path);
     place(&j, "disagreeing");
     j.step = 1;
@@ -372,7 +377,8 @@ static void pieces_that_do_not_make_a_tensor_are_told(void)
     j.step = 2;
     CHECK_OK(ranks_run(2, "", disagrees, &j));
     CHECK_OK(checkpoint_find(&path, &info, j.run));
-    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_FORMAT, "'ln_f' differs");
+    CHECK_FAILS(checkpoint_load(path, p.params, (checkpoint_state[]){ optim_saved(p.optim) }, 1, NULL), GT_FORMAT,
+                "'ln_f' differs");
     free(path);
     parts_close(&p);
 }
@@ -381,12 +387,25 @@ static void pieces_that_do_not_make_a_tensor_are_told(void)
 
 static model_config small_model(void)
 {
-    return (model_config){ .family = "gpt2", .name = "small", .layers = 3, .heads = 2, .channels = 24,
-                           .inner = 40, .context = 9, .vocab = 31, .eps = 1e-5f,
-                           .init_deviation = 0.02f };
+    return (model_config){
+        .family = "gpt2",
+        .name = "small",
+        .layers = 3,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 9,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.02f
+    };
 }
 
-typedef struct model_part { dev_device *device; graph *graph; params *params; } model_part;
+typedef struct model_part {
+    dev_device *device;
+    graph *graph;
+    params *params;
+} model_part;
 
 /* Rank `rank` of `ranks`, of which `tensor` hold a stage; in units as even as they come. */
 static gt_status open_model_part(model_part *m, int rank, int ranks, int tensor)
@@ -394,8 +413,9 @@ static gt_status open_model_part(model_part *m, int rank, int ranks, int tensor)
     const model_config c = small_model();
     const int units = model_units(&c), stages = ranks / tensor, stage = rank / tensor;
     const int first = units * stage / stages;
-    const graph_part part = { .first_unit = first, .units = units * (stage + 1) / stages - first,
-                              .ranks = tensor, .rank = rank % tensor };
+    const graph_part part = {
+        .first_unit = first, .units = units * (stage + 1) / stages - first, .ranks = tensor, .rank = rank % tensor
+    };
     memset(m, 0, sizeof *m);
     RANK_OK(dev_open(&m->device, getenv("GT_TEST_DEVICE")));
     RANK_OK(graph_create(&m->graph, DTYPE_F32, 1, 4));
@@ -445,8 +465,7 @@ static gt_status saves_stage(net_comm *c, void *context)
     RANK_OK(params_init(m.params, j->seed));
     for (int i = 0; i < params_count(m.params); i++) {  /* the tied embedding lies on two stages */
         const graph_param_info *p = params_info(m.params, i);
-        mine[i] = (rank < tensor || strcmp(p->name, "wte.weight"))
-                  && (p->slice.parts || rank % tensor == 0);
+        mine[i] = (rank < tensor || strcmp(p->name, "wte.weight")) && (p->slice.parts || rank % tensor == 0);
     }
     const checkpoint_ranks of = { c, mine, NULL };
     RANK_OK(checkpoint_save(j->run, &info, m.params, NULL, 0, &of, NULL));
@@ -471,8 +490,9 @@ static gt_status loads_stage(net_comm *c, void *context)
 
 static void parts_of_a_model_come_together(void)
 {
-    static const struct { int ranks, tensor; } cuts[] = { { 1, 1 }, { 3, 1 }, { 5, 1 }, { 2, 2 },
-                                                          { 4, 2 } };
+    static const struct {
+        int ranks, tensor;
+    } cuts[] = { { 1, 1 }, { 3, 1 }, { 5, 1 }, { 2, 2 }, { 4, 2 } };
     for (int a = 0; a < 5; a++) {
         job j = { .seed = 40 + (unsigned)a, .step = 1 + (uint64_t)a };
         place(&j, "model");
@@ -495,10 +515,8 @@ static void generation_takes_any_checkpoint(void)
     checkpoint_info info;
     place(&j, "generate");
     CHECK_OK(ranks_run(3, "", saves_stage, &j));
-    if (CHECK_OK(dev_open(&m.device, getenv("GT_TEST_DEVICE")))
-        && CHECK_OK(graph_create(&m.graph, DTYPE_F32, 1, 1))
-        && CHECK_OK(model_build_generate(m.graph, &c, 9))
-        && CHECK_OK(params_create(&m.params, m.device, m.graph, 0))
+    if (CHECK_OK(dev_open(&m.device, getenv("GT_TEST_DEVICE"))) && CHECK_OK(graph_create(&m.graph, DTYPE_F32, 1, 1))
+        && CHECK_OK(model_build_generate(m.graph, &c, 9)) && CHECK_OK(params_create(&m.params, m.device, m.graph, 0))
         && CHECK_OK(checkpoint_find(&path, &info, j.run))) {
         CHECK_OK(checkpoint_check_model(path, m.graph));
         CHECK_OK(checkpoint_load(path, m.params, NULL, 0, NULL));
@@ -531,8 +549,7 @@ static int own_count(void *context)
 static void own_entry(void *context, int i, checkpoint_entry *e)
 {
     const own_state *o = context;
-    *e = (checkpoint_entry){ .name = "seeds", .param = -1, .full = shape_of(1, (int64_t)OWN_FLAT),
-                             .end = OWN_FLAT };
+    *e = (checkpoint_entry){ .name = "seeds", .param = -1, .full = shape_of(1, (int64_t)OWN_FLAT), .end = OWN_FLAT };
     if (i == params_count(o->p->params))
         return;
     const graph_param_info *info = params_info(o->p->params, i);
@@ -566,9 +583,17 @@ static gt_status own_write(void *context, int i, const float *from)
 
 static checkpoint_state own_saved(own_state *o)
 {
-    return (checkpoint_state){ .owner = "residuals", .what = "residuals", .each_rank = 1, .optional = 1,
-                               .context = o, .count = own_count, .entry = own_entry, .read = own_read,
-                               .write = own_write };
+    return (checkpoint_state){
+        .owner = "residuals",
+        .what = "residuals",
+        .each_rank = 1,
+        .optional = 1,
+        .context = o,
+        .count = own_count,
+        .entry = own_entry,
+        .read = own_read,
+        .write = own_write
+    };
 }
 
 /* 16 to the power of the rank, and a little of the parameter: sums of ranks are exact and differ. */

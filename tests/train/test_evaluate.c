@@ -8,12 +8,11 @@
 
 static void a_validation_is_the_same_for_every_micro_batch(void)
 {
-    static const struct { uint64_t batch, batches, micro[6]; } cases[] = {
-        { 6, 3, { 6, 1, 2, 3 } },
-        { 6, 0, { 6, 1, 2, 3 } },               /* all 124 rows, which 6 does not divide */
-        { 7, 2, { 7, 1 } },
-        { 12, 1, { 12, 1, 2, 3, 4, 6 } },
-        { 5, 1000, { 5, 1 } },                  /* more than there is */
+    static const struct {
+        uint64_t batch, batches, micro[6];
+    } cases[] = {
+        { 6, 3, { 6, 1, 2, 3 } }, { 6, 0, { 6, 1, 2, 3 } },               /* all 124 rows, which 6 does not divide */
+        { 7, 2, { 7, 1 } },       { 12, 1, { 12, 1, 2, 3, 4, 6 } }, { 5, 1000, { 5, 1 } }, /* more than there is */
     };
     const uint64_t there = 2999 / TINY_T;
     const model_config c = tiny_config();
@@ -36,15 +35,12 @@ static void a_validation_is_the_same_for_every_micro_batch(void)
             CHECK_OK(train_evaluate(t, &loss, &tokens));
             CHECK(tokens == rows * TINY_T);
             first = k ? first : loss;
-            CHECKF(fabs(loss - first) < 1e-5 * first, "case %d, micro-batch %d: %.9g, %.9g with all at once",
-                   (int)i, (int)o.micro_batch, loss, first);
+            CHECKF(fabs(loss - first) < 1e-5 * first, "case %d, micro-batch %d: %.9g, %.9g with all at once", (int)i,
+                   (int)o.micro_batch, loss, first);
             train_release(t);
         }
     }
     dev_close(d);
 }
 
-const check_case check_cases[] = {
-    CASE(a_validation_is_the_same_for_every_micro_batch),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(a_validation_is_the_same_for_every_micro_batch), { 0 } };

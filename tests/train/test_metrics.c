@@ -32,7 +32,7 @@ static char *event_file(const char *folder)
 {
     char *path = NULL;
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)); )
+    for (struct dirent *e; dir && (e = readdir(dir));)
         if (!strncmp(e->d_name, "events.out.tfevents.", 20)) {
             free(path);
             path = gt_path_join(folder, e->d_name);
@@ -49,8 +49,7 @@ static uint32_t masked(const void *data, size_t size)
 }
 
 /* Takes one record off *p; returns its length, its data in *data; 0 if it is not whole. */
-static uint64_t next_record(const unsigned char **p, const unsigned char *end,
-                            const unsigned char **data)
+static uint64_t next_record(const unsigned char **p, const unsigned char *end, const unsigned char **data)
 {
     uint64_t size = 0;
     uint32_t crc;
@@ -89,9 +88,8 @@ static void event_records_have_their_bytes(void)
     CHECK(next_record(&p, end, &data) == 9 + sizeof start);
     CHECK(!memcmp(data + 9, start, sizeof start));
     /* time; field 2, 300 as a varint; field 5 { field 1 { field 1 tag, field 2 float } } */
-    static const unsigned char want[] = { 0x10, 0xAC, 0x02, 0x2A, 19, 0x0A, 17, 0x0A, 10, 'l', 'o',
-                                          's', 's', '/', 't', 'r', 'a', 'i', 'n', 0x15, 0, 0, 0xC0,
-                                          0x3F };
+    static const unsigned char want[] = { 0x10, 0xAC, 0x02, 0x2A, 19,  0x0A, 17,  0x0A, 10, 'l', 'o',  's',
+                                          's',  '/',  't',  'r',  'a', 'i',  'n', 0x15, 0,  0,   0xC0, 0x3F };
     CHECK(next_record(&p, end, &data) == 9 + sizeof want);
     CHECK(!memcmp(data + 9, want, sizeof want));
     CHECK(p == end);
@@ -102,9 +100,20 @@ static void event_records_have_their_bytes(void)
 
 static metrics_row row_of(uint64_t step)
 {
-    return (metrics_row){ .step = step, .tokens = 64 * step, .loss = 4.0 / (double)step, .lr = 1e-3,
-                          .grad_norm = 0.5, .tokens_per_s = 1e4, .step_ms = 6.4, .mfu = NAN, .gemm_share = NAN,
-                          .loss_scale = 1.0, .val_loss = step % 5 ? NAN : 4.2, .val_tokens = 320 };
+    return (metrics_row){
+        .step = step,
+        .tokens = 64 * step,
+        .loss = 4.0 / (double)step,
+        .lr = 1e-3,
+        .grad_norm = 0.5,
+        .tokens_per_s = 1e4,
+        .step_ms = 6.4,
+        .mfu = NAN,
+        .gemm_share = NAN,
+        .loss_scale = 1.0,
+        .val_loss = step % 5 ? NAN : 4.2,
+        .val_tokens = 320
+    };
 }
 
 static size_t lines_of(const char *path, uint64_t *last)
@@ -154,7 +163,10 @@ static void resuming_cuts_what_will_be_done_again(void)
     free(folder);
 }
 
-typedef struct seen { int files, starts; uint64_t steps[64], count, last_start; } seen;
+typedef struct seen {
+    int files, starts;
+    uint64_t steps[64], count, last_start;
+} seen;
 
 /* Reads an event file as TensorBoard does: a session log that starts drops what came before of that
  * step and later ones. */
@@ -195,7 +207,9 @@ static int by_name(const void *a, const void *b)
 
 static void a_resumed_run_takes_the_place_of_its_steps(void)
 {
-    static const struct { uint64_t from, to; } parts[] = { { 0, 20 }, { 15, 18 }, { 0, 3 }, { 3, 30 } };
+    static const struct {
+        uint64_t from, to;
+    } parts[] = { { 0, 20 }, { 15, 18 }, { 0, 3 }, { 3, 30 } };
     char *folder = gt_path_join(check_folder(), "again"), *names[8];
     seen s = { 0 };
     size_t files = 0;
@@ -210,7 +224,7 @@ static void a_resumed_run_takes_the_place_of_its_steps(void)
         CHECK_OK(metrics_close(m));
     }
     DIR *dir = opendir(folder);
-    for (struct dirent *e; dir && (e = readdir(dir)) && files < 8; )
+    for (struct dirent *e; dir && (e = readdir(dir)) && files < 8;)
         if (!strncmp(e->d_name, "events.out.tfevents.", 20))
             names[files++] = gt_path_join(folder, e->d_name);
     if (dir)
@@ -267,8 +281,11 @@ static void the_picture_is_well_formed(void)
             for (size_t i = 0; i < counts[k]; i++) {
                 const double x = (double)i + 1.0;
                 /* falling, constant, enormous, with holes */
-                const double y = shape == 0 ? 1.0 + 3.0 / x : shape == 1 ? 2.5
-                                 : shape == 2 ? 1e30 / x : i % 3 ? NAN : -x;
+                const double y = shape == 0   ? 1.0 + 3.0 / x
+                                 : shape == 1 ? 2.5
+                                 : shape == 2 ? 1e30 / x
+                                 : i % 3      ? NAN
+                                              : -x;
                 CHECK_OK(plot_add(&a, x, y));
                 if (i % 10 == 9)
                     CHECK_OK(plot_add(&b, x, y + 0.1));
@@ -339,8 +356,9 @@ static void the_mean_neither_lags_nor_runs_above(void)
 /* Validation has points, its last value is written beside them, and the legend says what is drawn alone. */
 static void the_legend_names_what_is_drawn(void)
 {
-    static const struct { size_t train, val; } cases[] = { { 1, 0 }, { 1, 1 }, { 30, 3 }, { 200, 0 }, { 4000, 250 },
-                                                           { 0, 4 } };
+    static const struct {
+        size_t train, val;
+    } cases[] = { { 1, 0 }, { 1, 1 }, { 30, 3 }, { 200, 0 }, { 4000, 250 }, { 0, 4 } };
     char *path = gt_path_join(check_folder(), "legend.svg"), *text = NULL;
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         plot_series a = { 0 }, b = { 0 };
@@ -368,8 +386,9 @@ static void the_legend_names_what_is_drawn(void)
 
 static void a_plot_is_named_after_run_and_model(void)
 {
-    static const struct { const char *model, *title; } cases[] = {
-        { NULL, ">Loss of named run<" }, { "gpt2-mini", ">Loss of named run: gpt2-mini<" } };
+    static const struct {
+        const char *model, *title;
+    } cases[] = { { NULL, ">Loss of named run<" }, { "gpt2-mini", ">Loss of named run: gpt2-mini<" } };
     char *folder = gt_path_join(check_folder(), "named run/"), *path = gt_path_join(folder, "loss.svg"), *text;
     CHECK_OK(gt_folder_make(folder));
     for (int i = 0; i < 2; i++) {

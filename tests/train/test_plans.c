@@ -165,8 +165,8 @@ static gt_status body(net_comm *c, void *context)
     return st;
 }
 
-static void check_plan(const char *what, const run_plan *plan, const train_options *o,
-                       const outcome *want, const char *knobs, int turns)
+static void check_plan(const char *what, const run_plan *plan, const train_options *o, const outcome *want,
+                       const char *knobs, int turns)
 {
     job j = { .plan = plan, .options = o, .want = want };
     if (!CHECK_OK(run_plan_check(plan)))
@@ -200,8 +200,9 @@ static int fill_replica(run_plan *p, int r, int stages, int micro_batches, int m
     for (int v = 0; v <= parts; v++)
         q->cut[v] = v == parts ? p->units : v * p->units / parts;
     for (int v = 0; v < parts; v++)      /* for the list schedule */
-        q->cost[v] = (pipe_cost){ .forward = 1 + 0.3 * v, .backward_input = 1.2, .backward_weight = 0.8,
-                                  .send = 0.1, .activation = 1 };
+        q->cost[v] = (pipe_cost){
+            .forward = 1 + 0.3 * v, .backward_input = 1.2, .backward_weight = 0.8, .send = 0.1, .activation = 1
+        };
     return 1;
 }
 
@@ -226,8 +227,7 @@ static void one_replica(const char *schedule, int stages, int chunks, int micro_
     run_plan p = { 0 };
     char what[96];
     int rank = 0;
-    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches", schedule, stages, chunks,
-             micro_batches);
+    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches", schedule, stages, chunks, micro_batches);
     o.micro_batch = (uint64_t)(BATCH / micro_batches);
     if (reference(&want, &o, dropout) && CHECK_OK(run_plan_create(&p, stages, UNITS, BATCH, 1, chunks, 1))
         && fill_replica(&p, 0, stages, micro_batches, BATCH / micro_batches, &rank)) {
@@ -238,13 +238,15 @@ static void one_replica(const char *schedule, int stages, int chunks, int micro_
 }
 
 /* Replicas of so many stages each, which take unlike shares in micro-batches of unlike size. */
-typedef struct shape_of_replica { int stages, micro_batches, micro_batch; } shape_of_replica;
+typedef struct shape_of_replica {
+    int stages, micro_batches, micro_batch;
+} shape_of_replica;
 
 static const char *plan_sync = "allreduce";
 static float replicas_drop = 0.0f;
 
-static void replicas(const char *schedule, const shape_of_replica *r, int count, int tensor,
-                     const double *share, const char *knobs, int turns)
+static void replicas(const char *schedule, const shape_of_replica *r, int count, int tensor, const double *share,
+                     const char *knobs, int turns)
 {
     train_options o = options_of(replicas_drop);
     outcome want = { 0 };
@@ -253,10 +255,9 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
     int rank = 0, ranks = 0, good;
     for (int i = 0; i < count; i++)
         ranks += r[i].stages * tensor;
-    snprintf(what, sizeof what, "%s, %d replicas, the first of %d stages, tensor %d", schedule, count,
-             r[0].stages, tensor);
-    good = reference(&want, &o, replicas_drop)
-           && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, 1, count));
+    snprintf(what, sizeof what, "%s, %d replicas, the first of %d stages, tensor %d", schedule, count, r[0].stages,
+             tensor);
+    good = reference(&want, &o, replicas_drop) && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, 1, count));
     for (int i = 0; good && i < count; i++)
         good = fill_replica(&p, i, r[i].stages, r[i].micro_batches, r[i].micro_batch, &rank);
     for (int k = 0; good && share && k < tensor; k++)
@@ -284,8 +285,7 @@ static void replicas_of_unequal_shape(void)
     replicas("1f1b", (shape_of_replica[]){ { 1, 4, 3 }, { 1, 6, 2 } }, 2, 1, NULL, "", 1);
     replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 8, 1 } }, 2, 1, NULL, "", 1);
     replicas("zb-h1", (shape_of_replica[]){ { 1, 2, 6 }, { 3, 4, 2 }, { 2, 1, 4 } }, 3, 1, NULL, "", 1);
-    replicas("list", (shape_of_replica[]){ { 2, 3, 4 }, { 1, 3, 2 }, { 1, 6, 1 } }, 3, 1, NULL,
-             "algorithm=ring", 2);
+    replicas("list", (shape_of_replica[]){ { 2, 3, 4 }, { 1, 3, 2 }, { 1, 6, 1 } }, 3, 1, NULL, "algorithm=ring", 2);
 }
 
 static void tensor_ranks(void)
@@ -354,10 +354,9 @@ static int sweep_case(int schedule, int stages, int micro_batches, int tensor, i
     if (per % micro_batches || ranks > 12 || stages * chunks > UNITS
         || (chunks > 1 && (stages < 2 || count > 1 || micro_batches % stages)))
         return 0;
-    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches, tensor %d, %d replicas",
-             names[schedule], stages, chunks, micro_batches, tensor, count);
-    int good = reference(&want, &o, 0.0f)
-               && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, chunks, count));
+    snprintf(what, sizeof what, "%s, %d stages x %d, %d micro-batches, tensor %d, %d replicas", names[schedule], stages,
+             chunks, micro_batches, tensor, count);
+    int good = reference(&want, &o, 0.0f) && CHECK_OK(run_plan_create(&p, ranks, UNITS, BATCH, tensor, chunks, count));
     for (int r = 0; good && r < count; r++) {       /* each one stage shorter, and finer */
         const int m = r % 2 && per % (2 * micro_batches) == 0 ? 2 * micro_batches : micro_batches;
         good = fill_replica(&p, r, stages > r + 1 ? stages - r : 1, m, per / m, &rank);
@@ -407,9 +406,15 @@ static void a_failure_of_one_stage_ends_all(void)
     run_plan_release(&p);
 }
 
-const check_case check_cases[] = { CASE(stages_of_every_schedule), CASE(interleaved),
-                                   CASE(dropout_is_the_same_in_every_plan),
-                                   CASE(replicas_of_unequal_shape), CASE(tensor_ranks),
-                                   CASE(optimizer_state_shared_out), CASE(a_sweep_of_all_plans),
-                                   CASE(a_failure_of_one_stage_ends_all),
-                                   CASE(every_transport_repeats_bit_for_bit), { 0 } };
+const check_case check_cases[] = {
+    CASE(stages_of_every_schedule),
+    CASE(interleaved),
+    CASE(dropout_is_the_same_in_every_plan),
+    CASE(replicas_of_unequal_shape),
+    CASE(tensor_ranks),
+    CASE(optimizer_state_shared_out),
+    CASE(a_sweep_of_all_plans),
+    CASE(a_failure_of_one_stage_ends_all),
+    CASE(every_transport_repeats_bit_for_bit),
+    { 0 }
+};

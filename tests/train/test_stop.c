@@ -148,8 +148,8 @@ static void check_stops(const char *name, const run_plan *plan, uint64_t batch, 
             break;
         stops++;
         CHECKF(st == GT_INTERRUPTED && strstr(gt_message(), "stopped after step"), "%s: %s", name, gt_message());
-        CHECKF(j.done > before && j.done < STEPS, "%s: %llu steps after %llu", name,
-               (unsigned long long)j.done, (unsigned long long)before);
+        CHECKF(j.done > before && j.done < STEPS, "%s: %llu steps after %llu", name, (unsigned long long)j.done,
+               (unsigned long long)before);
         before = j.done;
     }
     CHECKF(stops > 0, "%s: was never stopped", name);

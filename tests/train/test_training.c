@@ -21,9 +21,18 @@ enum { B = 4, T = 64, V = 65 };
 
 static model_config config(void)
 {
-    return (model_config){ .family = "gpt2", .name = "reference", .layers = 3, .heads = 4,
-                           .channels = 64, .inner = 256, .context = T, .vocab = V, .eps = 1e-5f,
-                           .init_deviation = 0.02f };
+    return (model_config){
+        .family = "gpt2",
+        .name = "reference",
+        .layers = 3,
+        .heads = 4,
+        .channels = 64,
+        .inner = 256,
+        .context = T,
+        .vocab = V,
+        .eps = 1e-5f,
+        .init_deviation = 0.02f
+    };
 }
 
 static st_file *reference;
@@ -102,9 +111,17 @@ static train *make(dev_device *d, dtype precision, int recompute, uint64_t micro
     static model_config c;
     train *t = NULL;
     c = config();
-    train_options o = { .steps = steps, .batch = B, .micro_batch = micro, .seq = T, .seed = 1,
-                        .order = LOADER_SEQUENTIAL, .precision = precision,
-                        .recompute = recompute, .optim = optim_defaults() };
+    train_options o = {
+        .steps = steps,
+        .batch = B,
+        .micro_batch = micro,
+        .seq = T,
+        .seed = 1,
+        .order = LOADER_SEQUENTIAL,
+        .precision = precision,
+        .recompute = recompute,
+        .optim = optim_defaults()
+    };
     o.optim.lr = 1e-3;
     o.optim.schedule = LR_CONSTANT;
     const train_model m = { .config = &c, .units = model_units(&c), .build = build, .fill = fill };
@@ -173,8 +190,10 @@ static void logits_equal_the_reference(void)
  * with recomputation. */
 static void gradients_equal_the_reference(void)
 {
-    static const struct { uint64_t micro; int recompute; } ways[] = { { 4, 0 }, { 2, 0 }, { 1, 0 },
-                                                                      { 4, 1 } };
+    static const struct {
+        uint64_t micro;
+        int recompute;
+    } ways[] = { { 4, 0 }, { 2, 0 }, { 1, 0 }, { 4, 1 } };
     dev_device *d = NULL;
     if (!have_reference() || !CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))))
         return;
@@ -195,8 +214,8 @@ static void gradients_equal_the_reference(void)
             double *want = fetch("grad_f64", name, &n);
             float *got = malloc((n + 1) * sizeof *got);
             CHECK_OK(params_read_grad(p, i, got));
-            CHECKF(relative(want, got, n) <= 1e-4, "way %zu, gradient of '%s' is off by %g", way,
-                   name, relative(want, got, n));
+            CHECKF(relative(want, got, n) <= 1e-4, "way %zu, gradient of '%s' is off by %g", way, name,
+                   relative(want, got, n));
             free(want);
             free(got);
         }
@@ -205,7 +224,10 @@ static void gradients_equal_the_reference(void)
     dev_close(d);
 }
 
-typedef struct curve { double loss[200]; int count; } curve;
+typedef struct curve {
+    double loss[200];
+    int count;
+} curve;
 
 static void note_loss(void *context, const metrics_row *row)
 {
@@ -255,9 +277,7 @@ static void two_hundred_steps_follow_the_reference(void)
     dev_close(d);
 }
 
-const check_case check_cases[] = {
-    CASE(logits_equal_the_reference),
-    CASE(gradients_equal_the_reference),
-    CASE(two_hundred_steps_follow_the_reference),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(logits_equal_the_reference),
+                                   CASE(gradients_equal_the_reference),
+                                   CASE(two_hundred_steps_follow_the_reference),
+                                   { 0 } };

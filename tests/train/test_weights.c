@@ -82,10 +82,19 @@ static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count,
 static void weighted(data_batch *out, const void *config, const loader *l, const char *split)
 {
     (void)config;
-    *out = (data_batch){ .field = { { "tokens", DTYPE_I32, TINY_T }, { "targets", DTYPE_I32, TINY_T },
-                                    { "weights", DTYPE_F32, TINY_T } },
-                         .fields = 3, .fill = fill, .fill_rows = fill_rows, .weights = "weights", .total = total,
-                         .total_rows = total_rows, .loader = l, .split = split };
+    *out = (data_batch){
+        .field = { { "tokens", DTYPE_I32, TINY_T },
+                   { "targets", DTYPE_I32, TINY_T },
+                   { "weights", DTYPE_F32, TINY_T } },
+        .fields = 3,
+        .fill = fill,
+        .fill_rows = fill_rows,
+        .weights = "weights",
+        .total = total,
+        .total_rows = total_rows,
+        .loader = l,
+        .split = split
+    };
 }
 
 static model_config config;
@@ -270,7 +279,10 @@ static void note(void *context, const metrics_row *row)
         out->val = row->val_loss;
 }
 
-typedef struct job { const run_plan *plan; outcome out; } job;
+typedef struct job {
+    const run_plan *plan;
+    outcome out;
+} job;
 
 static gt_status body(net_comm *c, void *context)
 {
@@ -326,7 +338,8 @@ static void every_plan_has_the_same_mean(void)
     CHECK(rows > 0.0 && one.out.val > 3.0 && one.out.val < 4.0);
     follows("accumulated", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 6, 2 } }, 1, 1);
     follows("two unequal replicas", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 4, 2 }, { 1, 4, 1 } }, 2, 1);
-    follows("two replicas, state shared out", &one.out, "1f1b", "sharded", (tiny_replica[]){ { 1, 4, 2 }, { 1, 1, 4 } }, 2, 1);
+    follows("two replicas, state shared out", &one.out, "1f1b", "sharded", (tiny_replica[]){ { 1, 4, 2 }, { 1, 1, 4 } },
+            2, 1);
     follows("two stages", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 2, 4, 3 } }, 1, 1);
     follows("two tensor ranks", &one.out, "1f1b", "allreduce", (tiny_replica[]){ { 1, 4, 3 } }, 1, 2);
 }

@@ -128,7 +128,8 @@ static void check_same(const char *what, const job *j, int from)
         worst = fmax(worst, fabs(j->out.loss[s] - j->want->loss[s]) / j->want->loss[s]);
     CHECKF(worst <= 1e-6, "%s, %s: a loss differs by %.2g of itself", j->rule, what, worst);
     /* Without an eps Adafactor makes as long steps of small gradients, and of their rounding, as of large ones. */
-    CHECKF(j->worst <= (strcmp(j->rule, "adafactor") ? 1e-5 : 2e-4), "%s, %s: a parameter differs by %.2g of itself", j->rule, what, j->worst);
+    CHECKF(j->worst <= (strcmp(j->rule, "adafactor") ? 1e-5 : 2e-4), "%s, %s: a parameter differs by %.2g of itself",
+           j->rule, what, j->worst);
 }
 
 static void follows(const char *rule, const outcome *want, const char *what, const tiny_replica *r, int count,
@@ -206,8 +207,14 @@ static void holds(const char *rule)
     free(one.out.x);
 }
 
-static void muon_needs_no_whole_matrix_on_a_rank(void)      { holds("muon"); }
-static void adafactor_needs_no_whole_tensor_on_a_rank(void) { holds("adafactor"); }
+static void muon_needs_no_whole_matrix_on_a_rank(void)
+{
+    holds("muon");
+}
+static void adafactor_needs_no_whole_tensor_on_a_rank(void)
+{
+    holds("adafactor");
+}
 
 /* Its owners of one tensor's slices may be in unlike replicas. */
 static void state_shared_out_besides_is_refused(void)
@@ -220,9 +227,7 @@ static void state_shared_out_besides_is_refused(void)
     run_plan_release(&p);
 }
 
-const check_case check_cases[] = {
-    CASE(muon_needs_no_whole_matrix_on_a_rank),
-    CASE(adafactor_needs_no_whole_tensor_on_a_rank),
-    CASE(state_shared_out_besides_is_refused),
-    { 0 }
-};
+const check_case check_cases[] = { CASE(muon_needs_no_whole_matrix_on_a_rank),
+                                   CASE(adafactor_needs_no_whole_tensor_on_a_rank),
+                                   CASE(state_shared_out_besides_is_refused),
+                                   { 0 } };

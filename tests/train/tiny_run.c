@@ -17,15 +17,25 @@ dev_device *tiny_device(void)
 
 model_config tiny_config(void)
 {
-    return (model_config){ .family = "gpt2", .name = "tiny", .layers = 2, .heads = 2,
-                           .channels = 32, .inner = 120, .context = TINY_T, .vocab = TINY_VOCAB,
-                           .eps = 1e-5f, .init_deviation = 0.1f };
+    return (model_config){
+        .family = "gpt2",
+        .name = "tiny",
+        .layers = 2,
+        .heads = 2,
+        .channels = 32,
+        .inner = 120,
+        .context = TINY_T,
+        .vocab = TINY_VOCAB,
+        .eps = 1e-5f,
+        .init_deviation = 0.1f
+    };
 }
 
 train_options tiny_options(void)
 {
-    train_options o = { .steps = 10, .batch = TINY_B, .seq = TINY_T, .seed = 7,
-                        .precision = DTYPE_F32, .optim = optim_defaults() };
+    train_options o = {
+        .steps = 10, .batch = TINY_B, .seq = TINY_T, .seed = 7, .precision = DTYPE_F32, .optim = optim_defaults()
+    };
     o.optim.schedule = LR_CONSTANT;
     o.optim.lr = 1e-3;
     return o;

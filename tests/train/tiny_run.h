@@ -26,7 +26,9 @@ gt_status tiny_create(train **out, dev_device *d, const model_config *c, const t
 
 /* A plan of `count` replicas over so many tensor ranks a stage, cut as evenly as can be; 0 after a failed
  * check. run_plan_release() it in any case. */
-typedef struct tiny_replica { int stages, micro_batches, micro_batch; } tiny_replica;
+typedef struct tiny_replica {
+    int stages, micro_batches, micro_batch;
+} tiny_replica;
 int tiny_plan(run_plan *out, int units, int batch, const char *schedule, const char *sync, const tiny_replica *r,
               int count, int tensor);
 /* One unit of a CPU where it can be had, so that a BLAS does not spin against the other ranks. */

@@ -48,7 +48,10 @@ typedef struct qp {
     uint32_t max_send, max_recv, max_inline;
     request send[QUEUE];
     unsigned first, last, freed;        /* freed: requests whose end has been polled       */
-    struct { uint64_t id; struct ibv_sge sge; } recv[QUEUE];
+    struct {
+        uint64_t id;
+        struct ibv_sge sge;
+    } recv[QUEUE];
     unsigned recv_first, recv_last;
     uint32_t dest;
     char dest_text[64];
@@ -58,7 +61,11 @@ static context *contexts;
 static qp *qps[QPS];
 static unsigned completions;
 static int armed;                       /* completion queues that will send an event   */
-static struct mr { struct ibv_mr base; unsigned access; int used; } mrs[MRS];
+static struct mr {
+    struct ibv_mr base;
+    unsigned access;
+    int used;
+} mrs[MRS];
 
 static void violation(const char *format, ...) __attribute__((format(printf, 1, 2)));
 static void violation(const char *format, ...)
@@ -83,8 +90,14 @@ void fake_reset(void)
 fake_device *fake_add(const char *name)
 {
     fake_device *d = &fake.device[fake.devices++];
-    *d = (fake_device){ .ethernet = 1, .active = 1, .mtu = 5, .speed = 32, .width = 2, .max_qp_wr = 4096,
-                        .max_inline = 256, .max_cqe = QUEUE };
+    *d = (fake_device){ .ethernet = 1,
+                        .active = 1,
+                        .mtu = 5,
+                        .speed = 32,
+                        .width = 2,
+                        .max_qp_wr = 4096,
+                        .max_inline = 256,
+                        .max_cqe = QUEUE };
     snprintf(d->name, sizeof d->name, "%s", name);
     return d;
 }
@@ -162,7 +175,10 @@ static void free_device_list(struct ibv_device **list)
     fake.alive--;
 }
 
-static const char *get_device_name(struct ibv_device *d) { return d->name; }
+static const char *get_device_name(struct ibv_device *d)
+{
+    return d->name;
+}
 
 static struct ibv_context *open_device(struct ibv_device *d)
 {
@@ -226,9 +242,14 @@ static ssize_t query_gid_table(struct ibv_context *c, struct ibv_gid_entry *e, s
     const fake_device *d = ((context *)c)->device;
     int n = 0;
     for (; n < d->gids && n < (int)room; n++)
-        e[n] = (struct ibv_gid_entry){ .gid = d->gid[n].gid, .gid_index = (uint32_t)d->gid[n].index,
-            .port_num = 1, .gid_type = d->gid[n].type == FAKE_V2 ? IBV_GID_TYPE_ROCE_V2
-            : d->ethernet ? IBV_GID_TYPE_ROCE_V1 : IBV_GID_TYPE_IB };
+        e[n] = (struct ibv_gid_entry){
+            .gid = d->gid[n].gid,
+            .gid_index = (uint32_t)d->gid[n].index,
+            .port_num = 1,
+            .gid_type = d->gid[n].type == FAKE_V2 ? IBV_GID_TYPE_ROCE_V2
+                        : d->ethernet             ? IBV_GID_TYPE_ROCE_V1
+                                                  : IBV_GID_TYPE_IB
+        };
     return n;
 }
 
@@ -272,8 +293,16 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *data, size_t size, unsigne
     }
     for (uint32_t i = 0; i < MRS; i++)
         if (!mrs[i].used) {
-            mrs[i] = (struct mr){ { .context = pd->context, .pd = pd, .addr = data, .length = size,
-                                    .lkey = 0x1000 + i, .rkey = 0x9000 + i }, access, 1 };
+            mrs[i] = (struct mr){
+                { .context = pd->context,
+                  .pd = pd,
+                  .addr = data,
+                  .length = size,
+                  .lkey = 0x1000 + i,
+                  .rkey = 0x9000 + i },
+                access,
+                1
+            };
             fake.alive++;
             return &mrs[i].base;
         }
@@ -307,8 +336,8 @@ static int destroy_comp_channel(struct ibv_comp_channel *h)
     return 0;
 }
 
-static struct ibv_cq *create_cq(struct ibv_context *c, int entries, void *cookie,
-                                struct ibv_comp_channel *h, int vector)
+static struct ibv_cq *create_cq(struct ibv_context *c, int entries, void *cookie, struct ibv_comp_channel *h,
+                                int vector)
 {
     cq *q = calloc(1, sizeof *q);
     (void)vector;
@@ -373,7 +402,10 @@ static int get_cq_event(struct ibv_comp_channel *base, struct ibv_cq **q, void *
     return -1;
 }
 
-static void ack_cq_events(struct ibv_cq *q, unsigned n) { ((cq *)q)->unacknowledged -= (int)n; }
+static void ack_cq_events(struct ibv_cq *q, unsigned n)
+{
+    ((cq *)q)->unacknowledged -= (int)n;
+}
 
 static int get_async_event(struct ibv_context *base, struct ibv_async_event *e)
 {
@@ -403,8 +435,7 @@ static void ack_async_event(struct ibv_async_event *e)
 static struct ibv_qp *create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 {
     context *c = (context *)pd->context;
-    if ((int)a->cap.max_inline_data > c->device->max_inline
-        || (int)a->cap.max_send_wr > c->device->max_qp_wr
+    if ((int)a->cap.max_inline_data > c->device->max_inline || (int)a->cap.max_send_wr > c->device->max_qp_wr
         || (int)a->cap.max_recv_wr > c->device->max_qp_wr) {
         errno = EINVAL;
         return NULL;
@@ -412,8 +443,11 @@ static struct ibv_qp *create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
     for (uint32_t i = 0; i < QPS; i++)
         if (!qps[i]) {
             qp *q = qps[i] = calloc(1, sizeof *q);
-            q->base = (struct ibv_qp){ .context = pd->context, .pd = pd, .send_cq = a->send_cq,
-                                       .recv_cq = a->recv_cq, .qp_num = 100 + i,
+            q->base = (struct ibv_qp){ .context = pd->context,
+                                       .pd = pd,
+                                       .send_cq = a->send_cq,
+                                       .recv_cq = a->recv_cq,
+                                       .qp_num = 100 + i,
                                        .state = IBV_QPS_RESET };
             q->owner = c;
             q->max_send = a->cap.max_send_wr;
@@ -440,9 +474,10 @@ static int modify_qp(struct ibv_qp *base, struct ibv_qp_attr *a, int mask)
     static const int needed[8] = {
         [IBV_QPS_INIT] = IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS,
         [IBV_QPS_RTR] = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN
-            | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
-        [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT
-            | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC };
+                        | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+        [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY
+                        | IBV_QP_MAX_QP_RD_ATOMIC
+    };
     if (mask != needed[a->qp_state])
         violation("a queue pair goes to state %d with attributes %x", a->qp_state, mask);
     if (a->qp_state == IBV_QPS_RTR) {
@@ -474,8 +509,8 @@ static int key_fits(const struct ibv_pd *pd, uint32_t key, uint64_t address, uin
     const uint32_t i = key - (remote ? 0x9000 : 0x1000);
     const struct mr *m = i < MRS ? &mrs[i] : NULL;
     return m && m->used && m->base.pd == pd && address >= (uintptr_t)m->base.addr
-        && address + size <= (uintptr_t)m->base.addr + m->base.length
-        && (!remote || (m->access & IBV_ACCESS_REMOTE_WRITE));
+           && address + size <= (uintptr_t)m->base.addr + m->base.length
+           && (!remote || (m->access & IBV_ACCESS_REMOTE_WRITE));
 }
 
 static void run(void);
@@ -533,11 +568,12 @@ static void carry_out(qp *q)
     const void *from = (const void *)(uintptr_t)r->sge.addr;
     qp *to = q->dest >= 100 && q->dest < 100 + QPS ? qps[q->dest - 100] : NULL;
     const int wants_receive = wr->opcode != IBV_WR_RDMA_WRITE;
-    struct ibv_wc wc = { .status = IBV_WC_SUCCESS, .qp_num = q->base.qp_num, .wr_id = wr->wr_id,
+    struct ibv_wc wc = { .status = IBV_WC_SUCCESS,
+                         .qp_num = q->base.qp_num,
+                         .wr_id = wr->wr_id,
                          .opcode = wr->opcode == IBV_WR_SEND ? IBV_WC_SEND : IBV_WC_RDMA_WRITE };
 
-    if (fake.fail_after && (!fake.fail_only_size || (int)size == fake.fail_only_size)
-        && !--fake.fail_after) {
+    if (fake.fail_after && (!fake.fail_only_size || (int)size == fake.fail_only_size) && !--fake.fail_after) {
         break_qp(q, wr->wr_id, fake.fail_status);
         return;
     }
@@ -547,8 +583,7 @@ static void carry_out(qp *q)
     }
     if (to->base.state != IBV_QPS_RTR && to->base.state != IBV_QPS_RTS)
         violation("a request comes before the other end is ready to receive");
-    if (size && !(wr->send_flags & IBV_SEND_INLINE)
-        && !key_fits(q->base.pd, r->sge.lkey, r->sge.addr, size, 0)) {
+    if (size && !(wr->send_flags & IBV_SEND_INLINE) && !key_fits(q->base.pd, r->sge.lkey, r->sge.addr, size, 0)) {
         violation("a local key does not fit");
         break_qp(q, wr->wr_id, IBV_WC_LOC_PROT_ERR);
         return;
@@ -568,7 +603,9 @@ static void carry_out(qp *q)
             return;
         }
         const struct ibv_sge sge = to->recv[to->recv_first % QUEUE].sge;
-        struct ibv_wc got = { .status = IBV_WC_SUCCESS, .qp_num = to->base.qp_num, .byte_len = size,
+        struct ibv_wc got = { .status = IBV_WC_SUCCESS,
+                              .qp_num = to->base.qp_num,
+                              .byte_len = size,
                               .wr_id = to->recv[to->recv_first++ % QUEUE].id };
         if (wr->opcode == IBV_WR_SEND) {
             if (size > sge.length || !key_fits(to->base.pd, sge.lkey, sge.addr, size, 0))
@@ -596,7 +633,7 @@ static void carry_out(qp *q)
 static void run(void)
 {
     const unsigned before = completions;
-    for (int again = 1; again && (!fake.reorder || armed || completions - before < 4); ) {
+    for (int again = 1; again && (!fake.reorder || armed || completions - before < 4);) {
         again = 0;
         fake.seed = fake.seed * 1103515245u + 12345u;
         const uint32_t from = fake.reorder ? (fake.seed >> 16) % QPS : 0;
@@ -631,16 +668,17 @@ static int poll_cq(struct ibv_cq *base, int room, struct ibv_wc *wc)
 
 static const char *wc_status_str(enum ibv_wc_status s)
 {
-    return s == IBV_WC_RETRY_EXC_ERR ? "transport retry counter exceeded"
-        : s == IBV_WC_WR_FLUSH_ERR ? "Work Request Flushed Error" : "some error";
+    return s == IBV_WC_RETRY_EXC_ERR  ? "transport retry counter exceeded"
+           : s == IBV_WC_WR_FLUSH_ERR ? "Work Request Flushed Error"
+                                      : "some error";
 }
 
 static const char *event_type_str(enum ibv_event_type t)
 {
-    return t == IBV_EVENT_DEVICE_FATAL ? "device fatal" : t == IBV_EVENT_PORT_ERR ? "port error"
-        : "some event";
+    return t == IBV_EVENT_DEVICE_FATAL ? "device fatal" : t == IBV_EVENT_PORT_ERR ? "port error" : "some event";
 }
 
+/* clang-format off */
 const net_verbs_api fake_verbs = {
     get_device_list, free_device_list, get_device_name, open_device, close_device, query_device,
     query_port, query_gid_table, alloc_pd, dealloc_pd, reg_mr, dereg_mr, create_comp_channel,
@@ -648,3 +686,4 @@ const net_verbs_api fake_verbs = {
     create_qp, modify_qp, destroy_qp, post_send, post_recv, create_ah, destroy_ah, get_async_event,
     ack_async_event, wc_status_str, event_type_str,
 };
+/* clang-format on */

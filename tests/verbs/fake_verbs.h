@@ -23,7 +23,10 @@ typedef struct fake_device {
     int max_qp_wr, max_inline;      /* more inline is refused, as devices do            */
     int max_cqe;
     int gids;
-    struct { union ibv_gid gid; int index, type, dead; } gid[FAKE_GIDS];
+    struct {
+        union ibv_gid gid;
+        int index, type, dead;
+    } gid[FAKE_GIDS];
 } fake_device;
 
 /* The world, and how it misbehaves. */

@@ -97,8 +97,8 @@ static gt_status windows(const size_t *sizes, int count, int times)
 
 static void traffic(void)
 {
-    static const size_t sizes[] = { 1, 8, 127, 128, 129, 4095, 8192, 8193, 32767, 32768, 65537, 1 << 20,
-                                    (1 << 20) + 1, 2500003 };
+    static const size_t sizes[] = { 1,    8,     127,   128,   129,     4095,          8192,
+                                    8193, 32767, 32768, 65537, 1 << 20, (1 << 20) + 1, 2500003 };
     CHECK_OK(messages(400));
     CHECK_OK(windows(sizes, sizeof sizes / sizeof *sizes, 2));
     CHECK_OK(windows((const size_t[]){ 40 }, 1, 80));
@@ -108,12 +108,14 @@ static void traffic(void)
 
 static void bytes_arrive_under_every_setting(void)
 {
+    /* clang-format off */
     static const char *const settings[][3] = {
         { "chunk=1048576" }, { "inline=0" }, { "max_message=65536" }, { "immediate=0" },
         { "immediate=0", "inline=0", "chunk=4096" }, { "queue_pairs=4" }, { "queue_pairs=16", "immediate=0" },
         { "ib_mtu=1024", "inline=512" }, { "eager=256" }, { "eager=65536" }, { "adaptive=0" },
         { "adaptive=1073741824", "chunk=100000" }, { "chunk=64", "max_message=100" },
     };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         for (int reorder = 0; reorder < 2; reorder++) {
             net_config c = end_config();
@@ -123,8 +125,8 @@ static void bytes_arrive_under_every_setting(void)
                 CHECK(end_config_set(&c, settings[i][k]));
             CHECK_OK(open_ends(&c, "", ""));
             traffic();
-            CHECKF(!c.max_message || fake.longest <= 8300 || fake.longest <= c.max_message,
-                   "a request of %zu bytes", fake.longest);
+            CHECKF(!c.max_message || fake.longest <= 8300 || fake.longest <= c.max_message, "a request of %zu bytes",
+                   fake.longest);
             CHECK(c.immediate ? fake.immediates > 0 : fake.immediates == 0);
             CHECK(c.inline_bytes ? fake.inlined > 0 : fake.inlined == 0);
             close_ends();
@@ -161,8 +163,8 @@ static void rails_share_by_speed_and_may_reorder(void)
         fake.reorder = reorder;
         CHECK_OK(open_ends(&c, "left", "right"));
         a.ops->describe(a.link, text, sizeof text);
-        CHECKF(strstr(text, "left0:1 10.1.0.1 <-> 10.1.0.2") && strstr(text, "left1:1 10.2.0.1 <-> 10.2.0.2"),
-               "%s", text);
+        CHECKF(strstr(text, "left0:1 10.1.0.1 <-> 10.1.0.2") && strstr(text, "left1:1 10.2.0.1 <-> 10.2.0.2"), "%s",
+               text);
         CHECK_OK(messages(50));
         for (int i = 0; i < 4; i++)
             CHECK_OK(windows(big, 4, 3));
@@ -375,11 +377,16 @@ static void memory_that_cannot_be_registered_is_said_and_undone(void)
 
 static void the_first_error_is_one_sentence(void)
 {
-    static const struct { enum ibv_wc_status status; const char *hint; } rows[] = {
-        { IBV_WC_RETRY_EXC_ERR, "without an answer" }, { IBV_WC_RNR_RETRY_EXC_ERR, "credits" },
-        { IBV_WC_LOC_PROT_ERR, "IOMMU" },              { IBV_WC_REM_ACCESS_ERR, "refused the address" },
-        { IBV_WC_REM_INV_REQ_ERR, "malformed" },       { IBV_WC_FATAL_ERR, "firmware" },
-        { IBV_WC_GENERAL_ERR, "transport=tcp" } };
+    static const struct {
+        enum ibv_wc_status status;
+        const char *hint;
+    } rows[] = { { IBV_WC_RETRY_EXC_ERR, "without an answer" },
+                 { IBV_WC_RNR_RETRY_EXC_ERR, "credits" },
+                 { IBV_WC_LOC_PROT_ERR, "IOMMU" },
+                 { IBV_WC_REM_ACCESS_ERR, "refused the address" },
+                 { IBV_WC_REM_INV_REQ_ERR, "malformed" },
+                 { IBV_WC_FATAL_ERR, "firmware" },
+                 { IBV_WC_GENERAL_ERR, "transport=tcp" } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         net_config c = end_config();
         one_device();
@@ -393,8 +400,9 @@ static void the_first_error_is_one_sentence(void)
         CHECK_FAILS(ends_run(&a, &b, 2), GT_PEER, rows[i].hint);
         const char *why = a.failed ? a.why : b.why;
         CHECKF(strstr(why, "cannot write 65536 bytes from rank 0 (host0, pid") && strstr(why, "to rank 1")
-               && strstr(why, "vendor error 129") && strstr(why, "nic0:1 (GID 3, 10.0.0.1, QP 10")
-               && !strstr(why, "Flushed"), "%s", why);
+                   && strstr(why, "vendor error 129") && strstr(why, "nic0:1 (GID 3, 10.0.0.1, QP 10")
+                   && !strstr(why, "Flushed"),
+               "%s", why);
         /* Told once, and refused from then on with the same words. */
         a.failed = GT_OK;
         int did = 0;
@@ -438,7 +446,7 @@ static void nothing_a_peer_signals_is_believed(void)
         { 4095, 1, 1 },         /* no such slot       */
         { 1, 1, 1 },            /* not open           */
         { 0, 2, 1 },            /* of an older window */
-        { 0, 1, 0 }, { 0, 1, 40 },
+        { 0, 1, 0 },    { 0, 1, 40 },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         net_config c = end_config();
@@ -516,8 +524,8 @@ static void a_link_may_be_left_at_any_step(void)
             for (int i = 0; i < 2; i++) {
                 int again, stream = -1;
                 if (r < 4)
-                    CHECK_OK(ends[i]->ops->connect(ends[i]->link, offer[!i], size[!i], next[i],
-                                                   &next_size[i], &again, &stream));
+                    CHECK_OK(ends[i]->ops->connect(ends[i]->link, offer[!i], size[!i], next[i], &next_size[i], &again,
+                                                   &stream));
             }
             memcpy(offer, next, sizeof offer);
             memcpy(size, next_size, sizeof size);

@@ -11,6 +11,7 @@
 
 void names_of_devices_are_matched_as_users_of_nccl_know_it(void)
 {
+    /* clang-format off */
     static const struct { const char *spec, *device; int port, wanted; } rows[] = {
         { "", "mlx5_0", 1, 1 },              { "mlx5", "mlx5_10", 2, 1 },
         { "mlx5", "irdma0", 1, 0 },          { "=mlx5_1", "mlx5_10", 1, 0 },
@@ -24,12 +25,13 @@ void names_of_devices_are_matched_as_users_of_nccl_know_it(void)
         { "^mlx5_0:1", "mlx5_0", 2, 1 },     { "^mlx5_0:1", "mlx5_0", 0, 1 },
         { "^mlx5_0", "mlx5_0", 0, 0 },
     };
+    /* clang-format on */
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        CHECKF(net_verbs_hca_wants(rows[i].spec, rows[i].device, rows[i].port) == rows[i].wanted,
-               "'%s' against %s:%d", rows[i].spec, rows[i].device, rows[i].port);
+        CHECKF(net_verbs_hca_wants(rows[i].spec, rows[i].device, rows[i].port) == rows[i].wanted, "'%s' against %s:%d",
+               rows[i].spec, rows[i].device, rows[i].port);
     static const char *const good[] = { "", "a", "a,b", "^a", "=a", "^=a:1,b", "mlx5_0:12" };
-    static const char *const bad[] = { ",", "a,", ",a", "a:", "a:x", "a:1x", "a:0", "a:1:2", "^", "=",
-                                       "a,^b", "a,=b", ":1", "a:9999" };
+    static const char *const bad[] = { ",",     "a,", ",a", "a:",   "a:x",  "a:1x", "a:0",
+                                       "a:1:2", "^",  "=",  "a,^b", "a,=b", ":1",   "a:9999" };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         CHECK_OK(net_verbs_hca_check(good[i]));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -57,10 +59,10 @@ void the_best_gid_is_global_then_v2_then_ipv4(void)
                               gid("10.1.0.7", 3, V2) };
     CHECK(net_verbs_gids_sort(usual, 4) == 4 && usual[0].index == 3 && usual[1].index == 2);
     /* IPv6 as well, and holes: entries that were deleted are all zeros. */
-    net_verbs_gid sparse[] = { gid("fe80::1", 0, V1), gid("::", 1, V2), gid("0.0.0.0", 4, V2),
+    net_verbs_gid sparse[] = { gid("fe80::1", 0, V1),     gid("::", 1, V2),       gid("0.0.0.0", 4, V2),
                                gid("2001:db8::7", 9, V2), gid("fd00::7", 12, V1), gid("10.1.0.7", 41, V2) };
-    CHECK(net_verbs_gids_sort(sparse, 6) == 4 && sparse[0].index == 41 && sparse[1].index == 9
-          && sparse[2].index == 12 && sparse[3].index == 0);
+    CHECK(net_verbs_gids_sort(sparse, 6) == 4 && sparse[0].index == 41 && sparse[1].index == 9 && sparse[2].index == 12
+          && sparse[3].index == 0);
     /* Link-local alone is still something. */
     net_verbs_gid local[] = { gid("fe80::1", 0, V1), gid("fe80::1", 1, V2), gid("169.254.3.4", 2, V2) };
     CHECK(net_verbs_gids_sort(local, 3) == 3 && local[0].index == 2 && local[2].index == 0);
@@ -146,10 +148,12 @@ void ports_are_paired_by_subnet_whatever_their_order(void)
 void a_rail_below_a_quarter_of_the_best_is_dropped_on_both_ends(void)
 {
     net_verbs_rail_choice rail[NET_VERBS_RAILS], mirror[NET_VERBS_RAILS];
-    net_verbs_ports a = { .ports = 3, .port = { port(10000, "10.1.0.1", V2), port(100000, "10.2.0.1", V2),
-                                                port(25000, "10.3.0.1", V2) } };
-    net_verbs_ports b = { .ports = 3, .port = { port(100000, "10.3.0.2", V2), port(200000, "10.2.0.2", V2),
-                                                port(100000, "10.1.0.2", V2) } };
+    net_verbs_ports a = {
+        .ports = 3, .port = { port(10000, "10.1.0.1", V2), port(100000, "10.2.0.1", V2), port(25000, "10.3.0.1", V2) }
+    };
+    net_verbs_ports b = {
+        .ports = 3, .port = { port(100000, "10.3.0.2", V2), port(200000, "10.2.0.2", V2), port(100000, "10.1.0.2", V2) }
+    };
     const int n = choose(&a, &b, rail), m = choose(&a, &b, mirror);
     CHECK(n == 2 && m == 2 && !memcmp(rail, mirror, sizeof rail));
     CHECK(rail[0].port[0] == 1 && rail[0].port[1] == 1 && rail[0].speed == 100000);
@@ -202,11 +206,9 @@ void shares_add_up_and_follow_the_speeds(void)
                     sum += share[i];
                     odd += share[i] % 128 != 0;
                     CHECK(!share[i] || speeds[v][i] * 4 >= best);
-                    CHECK(!share[i] || share[i] >= 16384 || share[i] + 16384 > sizes[s]
-                          || speeds[v][i] >= best);
+                    CHECK(!share[i] || share[i] >= 16384 || share[i] + 16384 > sizes[s] || speeds[v][i] >= best);
                 }
-                CHECKF(sum == sizes[s] && odd <= 1, "%d rails, %llu bytes", count,
-                       (unsigned long long)sizes[s]);
+                CHECKF(sum == sizes[s] && odd <= 1, "%d rails, %llu bytes", count, (unsigned long long)sizes[s]);
             }
     net_verbs_shares(speeds[2], 3, 6 << 20, 16384, share);
     CHECK(share[0] > 3100000 && share[0] < 3200000 && share[2] > 1000000 && share[2] < 1100000);

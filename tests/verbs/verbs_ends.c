@@ -12,16 +12,36 @@
 #include <unistd.h>
 
 enum { OPEN = 1, TEXT = 2 };
-typedef struct head { uint32_t type, window, kind, descriptor; uint64_t size; } head;
+typedef struct head {
+    uint32_t type, window, kind, descriptor;
+    uint64_t size;
+} head;
 
 /* ---- a job of two ---------------------------------------------------------------------------- */
 
-struct net_job { int rank; const net_config *config; net_member member[2]; };
+struct net_job {
+    int rank;
+    const net_config *config;
+    net_member member[2];
+};
 
-int net_job_rank(const net_job *job) { return job->rank; }
-int net_job_size(const net_job *job) { (void)job; return 2; }
-const net_config *net_job_config(const net_job *job) { return job->config; }
-const net_member *net_job_member(const net_job *job, int rank) { return &job->member[rank]; }
+int net_job_rank(const net_job *job)
+{
+    return job->rank;
+}
+int net_job_size(const net_job *job)
+{
+    (void)job;
+    return 2;
+}
+const net_config *net_job_config(const net_job *job)
+{
+    return job->config;
+}
+const net_member *net_job_member(const net_job *job, int rank)
+{
+    return &job->member[rank];
+}
 char *net_job_name(const net_job *job, int rank, char *out, size_t size)
 {
     snprintf(out, size, "rank %d (%s, pid %u)", rank, job->member[rank].host, job->member[rank].pid);
@@ -32,20 +52,44 @@ char *net_job_name(const net_job *job, int rank, char *out, size_t size)
 
 net_config end_config(void)
 {
-    return (net_config){ .eager = 8192, .chunk = 1 << 20, .verbs = 1, .hca = "", .gid_index = -1,
-        .ib_timeout = 14, .ib_retry = -1, .inline_bytes = 128, .queue_pairs = 1, .immediate = 1,
-        .relaxed_ordering = 1, .adaptive_routing = 8192, .transport = "verbs", .fault = "" };
+    return (net_config){
+        .eager = 8192,
+        .chunk = 1 << 20,
+        .verbs = 1,
+        .hca = "",
+        .gid_index = -1,
+        .ib_timeout = 14,
+        .ib_retry = -1,
+        .inline_bytes = 128,
+        .queue_pairs = 1,
+        .immediate = 1,
+        .relaxed_ordering = 1,
+        .adaptive_routing = 8192,
+        .transport = "verbs",
+        .fault = ""
+    };
 }
 
 int end_config_set(net_config *c, const char *word)
 {
-    const struct { const char *name; int *number; uint64_t *bytes; const char **text; } rows[] = {
-        { "ib_mtu", &c->ib_mtu, NULL, NULL },           { "inline", &c->inline_bytes, NULL, NULL },
-        { "immediate", &c->immediate, NULL, NULL },     { "queue_pairs", &c->queue_pairs, NULL, NULL },
-        { "timeout", &c->ib_timeout, NULL, NULL },      { "retry", &c->ib_retry, NULL, NULL },
-        { "gid_index", &c->gid_index, NULL, NULL },     { "max_message", NULL, &c->max_message, NULL },
-        { "chunk", NULL, &c->chunk, NULL },             { "eager", NULL, &c->eager, NULL },
-        { "adaptive", NULL, &c->adaptive_routing, NULL }, { "hca", NULL, NULL, &c->hca },
+    const struct {
+        const char *name;
+        int *number;
+        uint64_t *bytes;
+        const char **text;
+    } rows[] = {
+        { "ib_mtu", &c->ib_mtu, NULL, NULL },
+        { "inline", &c->inline_bytes, NULL, NULL },
+        { "immediate", &c->immediate, NULL, NULL },
+        { "queue_pairs", &c->queue_pairs, NULL, NULL },
+        { "timeout", &c->ib_timeout, NULL, NULL },
+        { "retry", &c->ib_retry, NULL, NULL },
+        { "gid_index", &c->gid_index, NULL, NULL },
+        { "max_message", NULL, &c->max_message, NULL },
+        { "chunk", NULL, &c->chunk, NULL },
+        { "eager", NULL, &c->eager, NULL },
+        { "adaptive", NULL, &c->adaptive_routing, NULL },
+        { "hca", NULL, NULL, &c->hca },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const size_t n = strlen(rows[i].name);
@@ -157,8 +201,7 @@ static void on_placed(void *up, uint32_t window)
     end_window_state *w = &e->window[window % END_WINDOWS];
     e->placed++;
     if (!w->open || !is_right(e, w, window)) {
-        fprintf(stderr, "rank %d: window %u of %zu bytes, kind %d, is wrong\n", e->rank, window, w->size,
-                w->kind);
+        fprintf(stderr, "rank %d: window %u of %zu bytes, kind %d, is wrong\n", e->rank, window, w->size, w->kind);
         e->wrong++;
     }
     w->open = 0;
@@ -240,8 +283,8 @@ gt_status ends_link(end *a, end *b)
             return gt_fail(GT_TIMEOUT, "the rounds do not end");
         for (int i = 0; i < 2; i++) {
             int stream = -1;
-            gt_status st = ends[i]->ops->connect(ends[i]->link, offer[!i], size[!i], next[i],
-                                                 &next_size[i], &again[i], &stream);
+            gt_status st = ends[i]->ops->connect(ends[i]->link, offer[!i], size[!i], next[i], &next_size[i], &again[i],
+                                                 &stream);
             if (st)
                 return st;
         }
@@ -253,7 +296,7 @@ gt_status ends_link(end *a, end *b)
 
 static int transfer(int fd, void *data, size_t size, int out)
 {
-    for (size_t at = 0; at < size; ) {
+    for (size_t at = 0; at < size;) {
         const ssize_t n = out ? send(fd, (char *)data + at, size - at, MSG_NOSIGNAL)
                               : recv(fd, (char *)data + at, size - at, 0);
         if (n <= 0)
@@ -265,7 +308,11 @@ static int transfer(int fd, void *data, size_t size, int out)
 
 gt_status end_link_over(end *e, int socket)
 {
-    struct { uint32_t size; int32_t again; unsigned char offer[NET_OFFER]; } mine = { .again = 1 }, theirs;
+    struct {
+        uint32_t size;
+        int32_t again;
+        unsigned char offer[NET_OFFER];
+    } mine = { .again = 1 }, theirs;
     size_t size;
     int again = 1, stream = socket;
     gt_status st = e->ops->offer(e->t, !e->rank, !e->rank, e, &e->link, mine.offer, &size);
@@ -345,10 +392,11 @@ gt_status ends_run(end *a, end *b, int seconds)
             continue;
         }
         if (gt_now_ns() - last > (uint64_t)seconds * 1000000000u)
-            return gt_fail(GT_TIMEOUT, "nothing happened for %d s: placed %llu of %llu, done %llu of "
-                           "%llu, heard %llu", seconds, (unsigned long long)a->placed,
-                           (unsigned long long)a->opened, (unsigned long long)a->done,
-                           (unsigned long long)a->asked, (unsigned long long)a->messages);
+            return gt_fail(GT_TIMEOUT,
+                           "nothing happened for %d s: placed %llu of %llu, done %llu of "
+                           "%llu, heard %llu",
+                           seconds, (unsigned long long)a->placed, (unsigned long long)a->opened,
+                           (unsigned long long)a->done, (unsigned long long)a->asked, (unsigned long long)a->messages);
         if (!may_sleep(a, b))
             continue;
         struct epoll_event e[2];

@@ -31,8 +31,9 @@ static int fail(const char *what)
 /* A connected socket: of whoever comes, or to HOST, for which we try a while. */
 static int meet(const char *host, const char *port)
 {
-    const struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM,
-                                    .ai_flags = host ? 0 : AI_PASSIVE };
+    const struct addrinfo hints = {
+        .ai_family = AF_INET, .ai_socktype = SOCK_STREAM, .ai_flags = host ? 0 : AI_PASSIVE
+    };
     struct addrinfo *a;
     const int yes = 1;
     if (getaddrinfo(host, port, &hints, &a))
@@ -105,8 +106,8 @@ static gt_status step(end *a, end *b)
 
 static int traffic(end *a, end *b)
 {
-    static const size_t sizes[] = { 1, 8, 127, 128, 129, 1023, 4096, 8191, 8193, 32768, 65539,
-                                    (1 << 20) + 1, (3 << 20) + 5 };
+    static const size_t sizes[] = { 1,    8,    127,   128,   129,           1023,         4096,
+                                    8191, 8193, 32768, 65539, (1 << 20) + 1, (3 << 20) + 5 };
     static const size_t bodies[] = { 0, 1, 63, 64, 65, 4095, 8192 };
     gt_status st = GT_OK;
     for (size_t i = 0; !st && i < sizeof bodies / sizeof *bodies; i++)
@@ -195,7 +196,7 @@ static int hold(end *a)
 {
     printf("holding\n");
     fflush(stdout);
-    for (int round = 0; ; round++) {
+    for (int round = 0;; round++) {
         gt_status st = open_windows(a, NULL, 65536, END_ARENA, 1);
         const uint64_t since = gt_now_ns();
         if (!st)
@@ -206,8 +207,7 @@ static int hold(end *a)
                 st = ends_run(a, NULL, 1);
         }
         if (st) {
-            printf("broken after %.2f s, in round %d: %s\n", (double)(gt_now_ns() - since) / 1e9, round,
-                   gt_message());
+            printf("broken after %.2f s, in round %d: %s\n", (double)(gt_now_ns() - since) / 1e9, round, gt_message());
             return st == GT_PEER ? 0 : 1;
         }
         end_forget(a);
@@ -220,8 +220,7 @@ static void print_counters(const end *e)
     uint64_t value;
     for (int i = 0; e->ops->counter(e->t, i, &name, &value); i++)
         if (value)
-            printf("  %s %llu%s", name, (unsigned long long)value,
-                   strchr(name, ':') ? "\n" : i % 4 == 3 ? "\n" : ",");
+            printf("  %s %llu%s", name, (unsigned long long)value, strchr(name, ':') ? "\n" : i % 4 == 3 ? "\n" : ",");
     printf("\n");
 }
 
