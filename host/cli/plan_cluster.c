@@ -10,7 +10,7 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/optim/optim.h"
-#include "host/planner/planner.h"
+#include "host/planner/cluster_search.h"
 #include "host/planner/unit_cost.h"
 
 #include <jansson.h>
@@ -21,14 +21,14 @@
 
 /* ---- printing ------------------------------------------------------------------------------ */
 
-static const char *device_name(const pipe_cluster *c, const pipe_stage *s, char *out, size_t size)
+static const char *device_name(const cluster_devices *c, const cluster_stage *s, char *out, size_t size)
 {
-    const pipe_device *d = &c->device[s->first_device];
+    const cluster_device *d = &c->device[s->first_device];
     snprintf(out, size, "%d x %s of node %d", s->devices, d->name, d->node);
     return out;
 }
 
-static int same_shape(const pipe_cluster *c, const pipe_replica *a, const pipe_replica *b)
+static int same_shape(const cluster_devices *c, const cluster_replica *a, const cluster_replica *b)
 {
     if (a->stages != b->stages || a->micro_batches != b->micro_batches)
         return 0;
@@ -39,16 +39,16 @@ static int same_shape(const pipe_cluster *c, const pipe_replica *a, const pipe_r
     return 1;
 }
 
-static void print_replica(const pipe_cluster *c, const pipe_job *job, const pipe_plan *p, int r, int alike)
+static void print_replica(const cluster_devices *c, const cluster_job *job, const cluster_layout *p, int r, int alike)
 {
-    const pipe_replica *replica = &p->replica[r];
+    const cluster_replica *replica = &p->replica[r];
     char where[96], what[64], need[24], limit[24];
     printf("\nreplica %d", r);
     if (alike > 1)
         printf(" and %d like it", alike - 1);
     printf(": %d micro-batches of %d, %.3f s\n", replica->micro_batches, p->micro_batch, replica->seconds);
     for (int s = 0; s < replica->stages; s++) {
-        const pipe_stage *stage = &replica->stage[s];
+        const cluster_stage *stage = &replica->stage[s];
         plan_unit_range(stage->first_unit, stage->first_unit + stage->units, job->units, what, sizeof what);
         printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s, device_name(c, stage, where, sizeof where), what,
                gt_format_bytes(need, sizeof need, (uint64_t)stage->memory),
@@ -57,7 +57,7 @@ static void print_replica(const pipe_cluster *c, const pipe_job *job, const pipe
     }
 }
 
-static void describe(const pipe_plan *p, char *out, size_t size)
+static void describe(const cluster_layout *p, char *out, size_t size)
 {
     int least = p->replica[0].stages, most = least;
     for (int r = 1; r < p->replicas; r++) {
@@ -70,10 +70,10 @@ static void describe(const pipe_plan *p, char *out, size_t size)
              p->tensor, p->micro_batch, p->recompute ? ", recomputed" : "", p->schedule, p->distribution);
 }
 
-static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_choice *choice, double uniform,
+static void print_plan(const cluster_devices *c, const cluster_job *job, const cluster_choice *choice, double uniform,
                        int tensor, int stages, double took)
 {
-    const pipe_plan *p = &choice->best;
+    const cluster_layout *p = &choice->best;
     char what[160];
     describe(p, what, sizeof what);
     printf("%d devices in %d nodes, %llu plans tried, %llu fit, %.2f s\n\nplan       %s\n"
@@ -83,7 +83,7 @@ static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_ch
     if (p->unused)
         printf("unused     %d devices without equal neighbours\n", p->unused);
     for (int i = 0; i < choice->runners_up; i++) {
-        const pipe_plan *q = &choice->runner_up[i];
+        const cluster_layout *q = &choice->runner_up[i];
         describe(q, what, sizeof what);
         printf("%-10s %s: %+.1f %%, idles %.1f %%, gradient sums %.3f s\n", i ? "" : "runners-up", what,
                100.0 * (q->step / p->step - 1.0), 100.0 * q->idle, q->reduce);
@@ -116,14 +116,14 @@ static void print_plan(const pipe_cluster *c, const pipe_job *job, const pipe_ch
     free(done);
 }
 
-static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, double uniform)
+static gt_status print_json(const cluster_devices *c, const cluster_choice *choice, double uniform)
 {
-    const pipe_plan *p = &choice->best;
+    const cluster_layout *p = &choice->best;
     json_t *replicas = json_array();
     for (int r = 0; r < p->replicas; r++) {
         json_t *stages = json_array();
         for (int s = 0; s < p->replica[r].stages; s++) {
-            const pipe_stage *t = &p->replica[r].stage[s];
+            const cluster_stage *t = &p->replica[r].stage[s];
             json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "device",
                                                     c->device[t->first_device].name, "first_device", t->first_device,
                                                     "devices", t->devices, "first_unit", t->first_unit, "units",
@@ -148,20 +148,20 @@ static gt_status print_json(const pipe_cluster *c, const pipe_choice *choice, do
 }
 
 /* For `train --plan`. */
-static gt_status write_plan(const char *path, const pipe_cluster *c, const pipe_job *job, const pipe_plan *p)
+static gt_status write_plan(const char *path, const cluster_devices *c, const cluster_job *job, const cluster_layout *p)
 {
     run_plan run;
-    gt_status st = pipe_plan_to_run(&run, c, job, p);
+    gt_status st = cluster_layout_plan(&run, c, job, p);
     if (!st)
         st = run_plan_write(&run, path);
     run_plan_release(&run);
     return st;
 }
 
-static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *p)
+static gt_status draw(const char *path, const cluster_devices *c, const cluster_layout *p)
 {
     gt_text svg = { 0 };
-    gt_status st = pipe_plan_picture(&svg, c, p, 0);
+    gt_status st = cluster_layout_picture(&svg, c, p, 0);
     if (!st)
         st = gt_file_write(path, svg.data, svg.size);
     gt_text_release(&svg);
@@ -170,16 +170,16 @@ static gt_status draw(const char *path, const pipe_cluster *c, const pipe_plan *
 
 /* ---- all together --------------------------------------------------------------------------- */
 
-static gt_status plan(const plan_question *q, const pipe_cluster *c)
+static gt_status plan(const plan_question *q, const cluster_devices *c)
 {
     const int full = q->storage == DTYPE_F32;
     double least, most;
     optim_state_bytes(&q->optim, &least, &most);
-    pipe_job job = { .batch = q->batch, .state_bytes = 8.0 + most + (full ? 0.0 : 2.0), .gradient_bytes = 4.0 };
+    cluster_job job = { .batch = q->batch, .state_bytes = 8.0 + most + (full ? 0.0 : 2.0), .gradient_bytes = 4.0 };
     const plan_model model = plan_model_of(q->model);
     const profile_model m = { model.build, model.config, model.units, q->seq, q->storage, model.batch, q->optim };
-    pipe_unit *units = calloc((size_t)m.units, sizeof *units);
-    pipe_choice choice = { 0 };
+    cluster_unit *units = calloc((size_t)m.units, sizeof *units);
+    cluster_choice choice = { 0 };
     double uniform = INFINITY;
     int tensor, stages;
     if (!units)
@@ -189,10 +189,10 @@ static gt_status plan(const plan_question *q, const pipe_cluster *c)
     gt_status st = unit_costs(units, &job.most_tensor, &m);
     const uint64_t begin = gt_now_ns();
     if (!st)
-        st = pipe_plan_search(&choice, c, &job);
+        st = cluster_search(&choice, c, &job);
     const double took = (double)(gt_now_ns() - begin) * 1e-9;
     if (!st)
-        st = pipe_plan_uniform(c, &job, &uniform, &tensor, &stages);
+        st = cluster_uniform(c, &job, &uniform, &tensor, &stages);
     if (!st && q->json)
         st = print_json(c, &choice, uniform);
     else if (!st)
@@ -201,18 +201,18 @@ static gt_status plan(const plan_question *q, const pipe_cluster *c)
         st = write_plan(q->out, c, &job, &choice.best);
     if (!st && q->timeline)
         st = draw(q->timeline, c, &choice.best);
-    pipe_choice_release(&choice);
+    cluster_choice_release(&choice);
     free(units);
     return st;
 }
 
 gt_status plan_cluster(const plan_question *q, const char *path)
 {
-    pipe_cluster c;
-    gt_status st = pipe_cluster_read(&c, path);
+    cluster_devices c;
+    gt_status st = cluster_read(&c, path);
     if (st)
         return st;
     st = plan(q, &c);
-    pipe_cluster_release(&c);
+    cluster_release(&c);
     return st;
 }

@@ -4,7 +4,7 @@
  *   devices   0  1  2  3  4         those that the plan uses are the ranks, in the order of the file
  *             A  A  -  b  b
  *   ranks     0  1     2  3                                                                  */
-#include "host/planner/planner.h"
+#include "host/planner/cluster_search.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* rank[device]: its rank, -1: unused. Returns how many are used. */
-static int number_ranks(int *rank, const pipe_cluster *c, const pipe_plan *p)
+static int number_ranks(int *rank, const cluster_devices *c, const cluster_layout *p)
 {
     int ranks = 0;
     for (int d = 0; d < c->devices; d++)
@@ -27,7 +27,7 @@ static int number_ranks(int *rank, const pipe_cluster *c, const pipe_plan *p)
     return ranks;
 }
 
-static void fill_stage(run_plan *out, run_replica *to, int s, const pipe_cluster *c, const pipe_stage *from,
+static void fill_stage(run_plan *out, run_replica *to, int s, const cluster_devices *c, const cluster_stage *from,
                        const int *rank)
 {
     to->cut[s + 1] = from->first_unit + from->units;
@@ -41,9 +41,9 @@ static void fill_stage(run_plan *out, run_replica *to, int s, const pipe_cluster
     }
 }
 
-static gt_status fill_replica(run_plan *out, int i, const pipe_cluster *c, const pipe_plan *p, const int *rank)
+static gt_status fill_replica(run_plan *out, int i, const cluster_devices *c, const cluster_layout *p, const int *rank)
 {
-    const pipe_replica *from = &p->replica[i];
+    const cluster_replica *from = &p->replica[i];
     gt_status st = run_plan_replica(out, i, from->stages);
     if (st)
         return st;
@@ -85,7 +85,7 @@ static gt_status settle_memory(run_plan *out, int i)
     return st;
 }
 
-gt_status pipe_plan_to_run(run_plan *out, const pipe_cluster *c, const pipe_job *job, const pipe_plan *p)
+gt_status cluster_layout_plan(run_plan *out, const cluster_devices *c, const cluster_job *job, const cluster_layout *p)
 {
     *out = (run_plan){ 0 };
     int *rank = malloc((size_t)c->devices * sizeof *rank);

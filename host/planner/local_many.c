@@ -5,7 +5,7 @@
  *   depth 4         [0 1 2 3][4 5 6 7 8 9]          stages stand in the order of the groups
  *
  * Every depth and micro-batch size is cut by bisection and distributed by rate, and the judge decides, with the
- * measured times. planner.h is for devices that are only thought of: it wants FLOP/s, leaves odd
+ * measured times. cluster_search.h is for devices that are only thought of: it wants FLOP/s, leaves odd
  * devices out and knows one micro-batch size for all, where here every rank has its place.  */
 #include "host/planner/local_private.h"
 

@@ -5,12 +5,12 @@
  *                   sequences of each        13 + 3, so that the slowest is fastest
  *                   inside a replica         order of stages, cuts, micro-batch size, schedule
  *
- * planner.h thinks of thousands of devices by their FLOP/s. Here are few, known to the millisecond,
+ * cluster_search.h thinks of thousands of devices by their FLOP/s. Here are few, known to the millisecond,
  * and all may be different: up to LOCAL_MOST_RANKS tensor groups the ways to form replicas are
  * all tried. Inside a replica the least bottleneck over all orders and cuts comes from a dynamic
  * program over sets of ranks (how many units can a set hold, if none takes longer than t?); it
  * predicts steps, the best are arranged exactly (every order and cut where those are few, else
- * moved about from the program's answer), and the simulator decides. More ranks go to planner.h, with
+ * moved about from the program's answer), and the simulator decides. More ranks go to cluster_search.h, with
  * speeds taken from the measurements.
  *
  * Units: seconds, bytes.                                                                  */

@@ -44,7 +44,7 @@ static gt_status find_widest(int *out, const profile_model *m)
     return GT_OK;
 }
 
-gt_status unit_costs(pipe_unit *out, int *most_tensor, const profile_model *m)
+gt_status unit_costs(cluster_unit *out, int *most_tensor, const profile_model *m)
 {
     gt_status st = find_widest(most_tensor, m);
     for (int u = 0; !st && u < m->units; u++) {
@@ -57,7 +57,7 @@ gt_status unit_costs(pipe_unit *out, int *most_tensor, const profile_model *m)
         if (st)
             break;
         const double ends = u ? whole.input : whole.output;
-        out[u] = (pipe_unit){
+        out[u] = (cluster_unit){
             .flops = (whole.flops[GRAPH_FORWARD] + whole.flops[GRAPH_INPUT_GRAD] + whole.flops[GRAPH_WEIGHT_GRAD])
                      / 3.0,
             .parameters = (double)whole.parameters,

@@ -7,10 +7,10 @@
 #ifndef GT_PLANNER_UNIT_COST_H
 #define GT_PLANNER_UNIT_COST_H
 
-#include "host/planner/planner.h"
+#include "host/planner/cluster_search.h"
 #include "host/planner/profile.h"
 
 /* out: [m->units]; *most_tensor: ranks that can split a layer, a power of two up to 16. */
-gt_status unit_costs(pipe_unit *out, int *most_tensor, const profile_model *m);
+gt_status unit_costs(cluster_unit *out, int *most_tensor, const profile_model *m);
 
 #endif

@@ -32,13 +32,13 @@ static void units_of_gpt2_are_as_by_hand(void)
         CHECK_OK(model_config_load(&c, cases[i].name));
         c.vocab = c.vocab ? c.vocab : 65;
         const profile_model m = { build, &c, model_units(&c), c.context, cases[i].type, model_batch, optim_defaults() };
-        pipe_unit *u = calloc((size_t)m.units, sizeof *u);
+        cluster_unit *u = calloc((size_t)m.units, sizeof *u);
         if (!CHECK_OK(unit_costs(u, &widest, &m))) {
             free(u);
             continue;
         }
         const double T = c.context, C = c.channels, I = c.inner, V = c.vocab, e = (double)dtype_size(m.storage);
-        const pipe_unit *first = &u[0], *layer = &u[c.layers], *head = &u[c.layers + 1];
+        const cluster_unit *first = &u[0], *layer = &u[c.layers], *head = &u[c.layers + 1];
         CHECKF(widest == cases[i].widest, "%s: %d ranks can split it", c.name, widest);
         CHECK(first->parameters == (V + T) * C && first->output == T * C * e && first->kept == T * C * e);
         CHECK(first->flops < 1e-3 * layer->flops);

@@ -83,9 +83,9 @@ static void weighted(data_batch *out, const void *config, const loader *l, const
 {
     (void)config;
     *out = (data_batch){
-        .field = { { "tokens", DTYPE_I32, TINY_T },
-                   { "targets", DTYPE_I32, TINY_T },
-                   { "weights", DTYPE_F32, TINY_T } },
+        .field = { { "tokens", DTYPE_I32, TINY_T, 0 },
+                   { "targets", DTYPE_I32, TINY_T, 0 },
+                   { "weights", DTYPE_F32, TINY_T, 0 } },
         .fields = 3,
         .fill = fill,
         .fill_rows = fill_rows,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/planner.c - the search over plans, and its yardstick.
+/* host/planner/cluster_search.c - the search over plans, and its yardstick.
  *
  * Every candidate (tensor width, stages, micro-batch, recomputation, distribution) is cut and
  * reckoned in closed form; the FINALISTS best are simulated with every schedule whose memory
  * fits, and the simulation decides. A simulated replica that equals one before it is not
  * simulated again, which is what makes thousands of devices a matter of seconds.          */
-#include "host/planner/planner_private.h"
+#include "host/planner/cluster_private.h"
 #include "host/pipeline/simulate.h"
 #include "host/pipeline/timeline.h"
 
@@ -24,7 +24,7 @@ static const int depths[] = { 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 4
 /* ---- gradient sums --------------------------------------------------------------------- */
 
 /* Seconds in which each node's wire carries its share of a ring over the replicas. */
-static gt_status reduce_times(pipe_plan *p, const pipe_cluster *c, const pipe_job *job, const sums *s)
+static gt_status reduce_times(cluster_layout *p, const cluster_devices *c, const cluster_job *job, const sums *s)
 {
     const double factor = p->replicas > 1 ? 2.0 * (p->replicas - 1) / p->replicas : 0.0;
     double *load = calloc((size_t)c->nodes, sizeof *load);
@@ -33,7 +33,7 @@ static gt_status reduce_times(pipe_plan *p, const pipe_cluster *c, const pipe_jo
     for (int pass = 0; pass < 2; pass++)
         for (int r = 0; r < p->replicas; r++)
             for (int i = 0; i < p->replica[r].stages; i++) {
-                pipe_stage *stage = &p->replica[r].stage[i];
+                cluster_stage *stage = &p->replica[r].stage[i];
                 const int node = c->device[stage->first_device].node;
                 const double bytes = (s->parameters[stage->first_unit + stage->units]
                                       - s->parameters[stage->first_unit])
@@ -57,17 +57,17 @@ typedef struct finalist {
 } finalist;
 
 typedef struct search {
-    const pipe_cluster *c;
-    const pipe_job *job;
+    const cluster_devices *c;
+    const cluster_job *job;
     sums sums;
     tensor_group *groups;           /* of the width being tried */
     int group_count, unused;
     finalist best[FINALISTS];
     int finalists;
-    pipe_choice *out;
+    cluster_choice *out;
 } search;
 
-static gt_status build(search *q, const candidate *how, pipe_plan *p, int *fits)
+static gt_status build(search *q, const candidate *how, cluster_layout *p, int *fits)
 {
     gt_status st = replicas_make(p, q->c, q->job, &q->sums, how, q->groups, q->group_count, fits, q->out->misfit,
                                  sizeof q->out->misfit);
@@ -89,7 +89,7 @@ static void keep_best(search *q, const candidate *how, double estimate)
         q->best[at] = (finalist){ *how, estimate };
 }
 
-static int can_split(const pipe_job *job, int width)
+static int can_split(const cluster_job *job, int width)
 {
     return !job->most_tensor || width <= job->most_tensor;
 }
@@ -103,7 +103,7 @@ static gt_status try_width(search *q, int width)
             for (int recompute = 0; !st && recompute < 2; recompute++)
                 for (int distribution = 0; !st && distribution < DISTRIBUTIONS; distribution++) {
                     const candidate how = { width, depths[d], batches[b], recompute, distribution };
-                    pipe_plan p;
+                    cluster_layout p;
                     int fits;
                     st = build(q, &how, &p, &fits);
                     q->out->tried++;
@@ -111,7 +111,7 @@ static gt_status try_width(search *q, int width)
                         q->out->fitting++;
                         keep_best(q, &how, p.step + p.reduce);
                     }
-                    pipe_plan_release(&p);
+                    cluster_layout_release(&p);
                 }
     free(q->groups);
     q->groups = NULL;
@@ -125,7 +125,7 @@ typedef struct seen {
     double sum, step, busy;
 } seen;
 
-static double cost_sum(const pipe_replica *r)
+static double cost_sum(const cluster_replica *r)
 {
     double h = 0.0;
     for (int s = 0; s < r->stages; s++) {
@@ -136,16 +136,16 @@ static double cost_sum(const pipe_replica *r)
 }
 
 /* What a rank may keep, in bytes, beyond its state. */
-static void room(const search *q, const candidate *how, const pipe_replica *r, double *memory)
+static void room(const search *q, const candidate *how, const cluster_replica *r, double *memory)
 {
     for (int s = 0; s < r->stages; s++) {
-        const pipe_stage *t = &r->stage[s];
+        const cluster_stage *t = &r->stage[s];
         memory[s] = t->limit - range_memory(q->job, &q->sums, how, t->first_unit, t->first_unit + t->units, 0);
     }
 }
 
 /* *fits 0: the schedule keeps more than there is memory for. */
-static gt_status simulate_replica(const search *q, const candidate *how, const pipe_replica *r, const char *name,
+static gt_status simulate_replica(const search *q, const candidate *how, const cluster_replica *r, const char *name,
                                   int *fits, seen *out)
 {
     pipe_schedule s;
@@ -184,7 +184,7 @@ static gt_status simulate_replica(const search *q, const candidate *how, const p
     return st;
 }
 
-static int is_seen(const seen *all, int count, const pipe_replica *r, int *at)
+static int is_seen(const seen *all, int count, const cluster_replica *r, int *at)
 {
     const double sum = cost_sum(r);
     for (*at = 0; *at < count; ++*at)
@@ -193,7 +193,7 @@ static int is_seen(const seen *all, int count, const pipe_replica *r, int *at)
     return 0;
 }
 
-static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan *p, const char *name, int *fits)
+static gt_status simulate_plan(const search *q, const candidate *how, cluster_layout *p, const char *name, int *fits)
 {
     seen all[SEEN];
     int count = 0, at;
@@ -202,7 +202,7 @@ static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan 
     *fits = 1;
     p->step = 0.0;
     for (int r = 0; !st && *fits && r < p->replicas; r++) {
-        pipe_replica *replica = &p->replica[r];
+        cluster_replica *replica = &p->replica[r];
         seen one;
         if (is_seen(all, count, replica, &at)) {
             one = all[at];
@@ -222,7 +222,7 @@ static gt_status simulate_plan(const search *q, const candidate *how, pipe_plan 
     return st;
 }
 
-static int same(const pipe_plan *a, const pipe_plan *b)
+static int same(const cluster_layout *a, const cluster_layout *b)
 {
     return a->tensor == b->tensor && a->replicas == b->replicas && a->micro_batch == b->micro_batch
            && a->recompute == b->recompute && a->replica[0].stages == b->replica[0].stages
@@ -230,20 +230,20 @@ static int same(const pipe_plan *a, const pipe_plan *b)
 }
 
 /* Puts a plan among the three best, unless it is there; releases what drops out. */
-static void place(pipe_choice *c, pipe_plan *p, int *count)
+static void place(cluster_choice *c, cluster_layout *p, int *count)
 {
-    pipe_plan *slots[1 + PIPE_RUNNERS_UP] = { &c->best };
-    for (int i = 0; i < PIPE_RUNNERS_UP; i++)
+    cluster_layout *slots[1 + CLUSTER_RUNNERS_UP] = { &c->best };
+    for (int i = 0; i < CLUSTER_RUNNERS_UP; i++)
         slots[i + 1] = &c->runner_up[i];
     for (int i = 0; i < *count; i++)
         if (same(slots[i], p)) {
-            pipe_plan_release(p);
+            cluster_layout_release(p);
             return;
         }
-    for (int i = 0; i <= PIPE_RUNNERS_UP; i++) {
+    for (int i = 0; i <= CLUSTER_RUNNERS_UP; i++) {
         if (i < *count && slots[i]->step <= p->step)
             continue;
-        const pipe_plan moved = *slots[i];
+        const cluster_layout moved = *slots[i];
         *slots[i] = *p;
         *p = moved;
         if (i == *count) {
@@ -251,17 +251,17 @@ static void place(pipe_choice *c, pipe_plan *p, int *count)
             return;
         }
     }
-    pipe_plan_release(p);
+    cluster_layout_release(p);
 }
 
 static gt_status simulate_finalist(search *q, const candidate *how, int *count)
 {
     static const char *const names[] = { "1f1b", "zb-h1", "list" };
-    pipe_plan best = { 0 };
+    cluster_layout best = { 0 };
     int have = 0, fits;
     gt_status st = groups_make(&q->groups, &q->group_count, &q->unused, q->c, how->tensor);
     for (int n = 0; !st && n < COUNT(names); n++) {
-        pipe_plan p;
+        cluster_layout p;
         st = build(q, how, &p, &fits);
         const double work = st || !fits
                                 ? 0.0
@@ -271,25 +271,25 @@ static gt_status simulate_finalist(search *q, const candidate *how, int *count)
         else
             fits = 0;
         if (!st && fits && (!have || p.step < best.step)) {
-            const pipe_plan worse = best;
+            const cluster_layout worse = best;
             best = p;
             p = worse;
             have = 1;
         }
-        pipe_plan_release(&p);
+        cluster_layout_release(&p);
     }
     free(q->groups);
     q->groups = NULL;
     if (!st && have)
         place(q->out, &best, count);
     else
-        pipe_plan_release(&best);
+        cluster_layout_release(&best);
     return st;
 }
 
-gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_job *job)
+gt_status cluster_search(cluster_choice *out, const cluster_devices *c, const cluster_job *job)
 {
-    *out = (pipe_choice){ 0 };
+    *out = (cluster_choice){ 0 };
     search q = { .c = c, .job = job, .out = out };
     int count = 0;
     gt_status st = sums_make(&q.sums, job);
@@ -303,15 +303,15 @@ gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_j
                      *out->misfit ? out->misfit : "there are fewer micro-batches than replicas; raise --batch");
     sums_release(&q.sums);
     if (st)
-        pipe_choice_release(out);
+        cluster_choice_release(out);
     return st;
 }
 
-void pipe_choice_release(pipe_choice *c)
+void cluster_choice_release(cluster_choice *c)
 {
-    pipe_plan_release(&c->best);
-    for (int i = 0; i < PIPE_RUNNERS_UP; i++)
-        pipe_plan_release(&c->runner_up[i]);
+    cluster_layout_release(&c->best);
+    for (int i = 0; i < CLUSTER_RUNNERS_UP; i++)
+        cluster_layout_release(&c->runner_up[i]);
 }
 
 /* ---- a picture ------------------------------------------------------------------------- */
@@ -324,15 +324,15 @@ typedef struct drawn {
     char (*text)[2][64];
 } drawn;
 
-static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica, const drawn *d)
+static gt_status draw(gt_text *out, const cluster_devices *c, const cluster_layout *p, int replica, const drawn *d)
 {
-    const pipe_replica *r = &p->replica[replica];
+    const cluster_replica *r = &p->replica[replica];
     pipe_schedule s;
     pipe_simulation sim;
     char title[96], note[160];
     for (int i = 0; i < r->stages; i++) {
-        const pipe_stage *stage = &r->stage[i];
-        const pipe_device *device = &c->device[stage->first_device];
+        const cluster_stage *stage = &r->stage[i];
+        const cluster_device *device = &c->device[stage->first_device];
         d->costs[i] = stage->cost;
         d->name[i] = d->text[i][0];
         d->place[i] = d->text[i][1];
@@ -357,7 +357,7 @@ static gt_status draw(gt_text *out, const pipe_cluster *c, const pipe_plan *p, i
     return st;
 }
 
-gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica)
+gt_status cluster_layout_picture(gt_text *out, const cluster_devices *c, const cluster_layout *p, int replica)
 {
     const size_t stages = (size_t)p->replica[replica].stages;
     drawn d = { .costs = malloc(stages * sizeof *d.costs),
@@ -380,7 +380,7 @@ gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan
 
 /* Layers in equal numbers, ends taking the rest; every replica the same number of micro-batches;
  * groups in the order of the machines. Infeasible: INFINITY. */
-static double uniform_step(const pipe_cluster *c, const pipe_job *job, const sums *s, const candidate *how,
+static double uniform_step(const cluster_devices *c, const cluster_job *job, const sums *s, const candidate *how,
                            const tensor_group *groups, int count)
 {
     const int replicas = count / how->stages, layers = job->units - 2;
@@ -408,7 +408,7 @@ static double uniform_step(const pipe_cluster *c, const pipe_job *job, const sum
     return slowest + load;
 }
 
-gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds, int *tensor, int *stages)
+gt_status cluster_uniform(const cluster_devices *c, const cluster_job *job, double *seconds, int *tensor, int *stages)
 {
     sums s;
     gt_status st = sums_make(&s, job);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/cluster.c - a file of machines that need not be here. */
-#include "host/planner/planner.h"
+/* host/planner/cluster_read.c - a file of machines that need not be here. */
+#include "host/planner/cluster_search.h"
 
 #include "host/base/file.h"
 
@@ -50,12 +50,12 @@ static gt_status read_count(int *out, const json_t *of, const char *where)
 
 /* ---- nodes ----------------------------------------------------------------------------- */
 
-static gt_status read_device(pipe_device *out, int *count, const json_t *of)
+static gt_status read_device(cluster_device *out, int *count, const json_t *of)
 {
     const char *name = json_string_value(json_object_get(of, "name"));
     if (!name)
         return gt_fail(GT_FORMAT, "cluster file: a device has no 'name'");
-    *out = (pipe_device){ .flops = json_number_value(json_object_get(of, "tflops")) * 1e12 };
+    *out = (cluster_device){ .flops = json_number_value(json_object_get(of, "tflops")) * 1e12 };
     strncpy(out->name, name, sizeof out->name - 1);
     if (!(out->flops > 0))
         return gt_fail(GT_FORMAT, "cluster file: 'tflops' of device '%s' is not above 0", name);
@@ -63,11 +63,11 @@ static gt_status read_device(pipe_device *out, int *count, const json_t *of)
     return st ? st : read_bytes(&out->memory, of, "memory", name);
 }
 
-static gt_status add_devices(pipe_cluster *c, const pipe_device *d, int count)
+static gt_status add_devices(cluster_devices *c, const cluster_device *d, int count)
 {
     if (count > MOST_DEVICES - c->devices)
         return gt_fail(GT_FORMAT, "cluster file: more than %d devices", MOST_DEVICES);
-    pipe_device *grown = realloc(c->device, (size_t)(c->devices + count) * sizeof *grown);
+    cluster_device *grown = realloc(c->device, (size_t)(c->devices + count) * sizeof *grown);
     if (!grown)
         return gt_fail(GT_NO_MEMORY, "no memory for %d devices of the cluster file", c->devices + count);
     c->device = grown;
@@ -76,7 +76,7 @@ static gt_status add_devices(pipe_cluster *c, const pipe_device *d, int count)
     return GT_OK;
 }
 
-static gt_status add_node(pipe_cluster *c, const json_t *of)
+static gt_status add_node(cluster_devices *c, const json_t *of)
 {
     const json_t *devices = json_object_get(of, "devices"), *entry;
     double *local = realloc(c->local_bandwidth, (size_t)(c->nodes + 1) * sizeof *local);
@@ -94,7 +94,7 @@ static gt_status add_node(pipe_cluster *c, const json_t *of)
         st = gt_fail(GT_FORMAT, "cluster file: a node has no 'devices'");
     size_t i;
     json_array_foreach(devices, i, entry) {
-        pipe_device d = { 0 };
+        cluster_device d = { 0 };
         int count = 0;
         if (!st)
             st = read_device(&d, &count, entry);
@@ -106,7 +106,7 @@ static gt_status add_node(pipe_cluster *c, const json_t *of)
     return st;
 }
 
-static gt_status read_all(pipe_cluster *c, const json_t *root)
+static gt_status read_all(cluster_devices *c, const json_t *root)
 {
     const json_t *nodes = json_object_get(root, "nodes"), *entry;
     size_t i;
@@ -125,12 +125,12 @@ static gt_status read_all(pipe_cluster *c, const json_t *root)
     return st;
 }
 
-gt_status pipe_cluster_read(pipe_cluster *out, const char *path)
+gt_status cluster_read(cluster_devices *out, const char *path)
 {
     char *text = NULL;
     size_t size;
     json_error_t error;
-    *out = (pipe_cluster){ 0 };
+    *out = (cluster_devices){ 0 };
     gt_status st = gt_file_read(&text, &size, path, 64u << 20);
     if (st)
         return st;
@@ -139,16 +139,16 @@ gt_status pipe_cluster_read(pipe_cluster *out, const char *path)
     json_decref(root);
     free(text);
     if (st) {
-        pipe_cluster_release(out);
+        cluster_release(out);
         gt_fail_in(st, "cannot read '%s'", path);
     }
     return st;
 }
 
-void pipe_cluster_release(pipe_cluster *c)
+void cluster_release(cluster_devices *c)
 {
     free(c->device);
     free(c->local_bandwidth);
     free(c->uplink);
-    *c = (pipe_cluster){ 0 };
+    *c = (cluster_devices){ 0 };
 }

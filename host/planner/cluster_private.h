@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/planner_private.h - what the planner's files share.
+/* host/planner/cluster_private.h - what the planner's files share.
  *
- *   planner.c        the search: candidates, and simulation of the best
- *   planner_cut.c    tensor groups, replicas, cutting layers, handing out micro-batches   */
-#ifndef GT_PLANNER_PLANNER_PRIVATE_H
-#define GT_PLANNER_PLANNER_PRIVATE_H
+ *   cluster_search.c        the search: candidates, and simulation of the best
+ *   cluster_cut.c    tensor groups, replicas, cutting layers, handing out micro-batches   */
+#ifndef GT_PLANNER_CLUSTER_PRIVATE_H
+#define GT_PLANNER_CLUSTER_PRIVATE_H
 
-#include "host/planner/planner.h"
+#include "host/planner/cluster_search.h"
 
 /* Devices that split every layer among them. */
 typedef struct tensor_group {
@@ -28,30 +28,31 @@ typedef struct candidate {
 enum { DISTRIBUTE_IN_ORDER, DISTRIBUTE_BY_KIND, DISTRIBUTE_EVENLY, DISTRIBUTIONS };
 extern const char *const distribution_names[DISTRIBUTIONS];
 
-gt_status sums_make(sums *out, const pipe_job *job);
+gt_status sums_make(sums *out, const cluster_job *job);
 void sums_release(sums *s);
 
 /* Groups of `tensor` equal neighbours in a node; *unused counts devices that are left over. */
-gt_status groups_make(tensor_group **out, int *count, int *unused, const pipe_cluster *c, int tensor);
+gt_status groups_make(tensor_group **out, int *count, int *unused, const cluster_devices *c, int tensor);
 
 /* Replicas of about `stages` groups each, stages cut, costs known; no micro-batches yet. *fits 0:
  * memory does not suffice (misfit says where). */
-gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *job, const sums *s, const candidate *how,
-                        const tensor_group *groups, int count, int *fits, char *misfit, size_t misfit_size);
+gt_status replicas_make(cluster_layout *out, const cluster_devices *c, const cluster_job *job, const sums *s,
+                        const candidate *how, const tensor_group *groups, int count, int *fits, char *misfit,
+                        size_t misfit_size);
 /* Hands out `total` micro-batches so that the slowest replica is as fast as can be; sets each
  * replica's estimate. 0: there are fewer micro-batches than replicas. */
-int micro_batches_distribute(pipe_plan *p, int total);
+int micro_batches_distribute(cluster_layout *p, int total);
 
-void pipe_plan_release(pipe_plan *p);
+void cluster_layout_release(cluster_layout *p);
 
 /* Seconds to all-reduce `bytes` among the devices of a group. */
-double group_reduce(const pipe_cluster *c, const tensor_group *g, double bytes);
+double group_reduce(const cluster_devices *c, const tensor_group *g, double bytes);
 /* Bytes a second that the group has of its node's wire when the whole node sends. */
-double group_wire(const pipe_cluster *c, const tensor_group *g);
+double group_wire(const cluster_devices *c, const tensor_group *g);
 /* Cost of a range of units on a group for one micro-batch. */
-pipe_cost range_cost(const pipe_cluster *c, const sums *s, const candidate *how, const tensor_group *g, int from,
+pipe_cost range_cost(const cluster_devices *c, const sums *s, const candidate *how, const tensor_group *g, int from,
                      int to);
 /* Bytes of a device of the group that holds the range and keeps `kept` micro-batches. */
-double range_memory(const pipe_job *job, const sums *s, const candidate *how, int from, int to, int kept);
+double range_memory(const cluster_job *job, const sums *s, const candidate *how, int from, int to, int kept);
 
 #endif

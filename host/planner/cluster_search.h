@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/planner.h - who holds which layers, and how many micro-batches each replica takes.
+/* host/planner/cluster_search.h - who holds which layers, and how many micro-batches each replica takes.
  *
  *   cluster          devices ──► tensor groups ──► replicas ──► stages ──► layers
  *   node 0  [A A A A]    [AA] [AA]      replica 0: [AA] 0-40, [bb] 41-47       12 micro-batches
@@ -15,95 +15,95 @@
  * program finds the same for equal devices).
  *
  * Units: seconds, bytes, FLOPs; costs of a unit are for one sequence.                    */
-#ifndef GT_PLANNER_PLANNER_H
-#define GT_PLANNER_PLANNER_H
+#ifndef GT_PLANNER_CLUSTER_SEARCH_H
+#define GT_PLANNER_CLUSTER_SEARCH_H
 
 #include "host/base/text.h"
 #include "host/pipeline/run_plan.h"
 
-typedef struct pipe_device {
+typedef struct cluster_device {
     char name[32];
     int node;
     double flops;               /* a second, of matrix products as training runs them       */
     double memory;              /* bytes that may be used                                   */
-} pipe_device;
+} cluster_device;
 
-typedef struct pipe_cluster {
+typedef struct cluster_devices {
     int devices, nodes;
-    pipe_device *device;        /* those of a node stand together                            */
+    cluster_device *device;        /* those of a node stand together                            */
     double *local_bandwidth;    /* [node] between two devices of it, bytes a second          */
     double *uplink;             /* [node] of all its devices together, bytes a second        */
     double local_latency, latency;
-} pipe_cluster;
+} cluster_devices;
 
 /* Reads a cluster file:
  *   { "latency": "20us", "local_latency": "5us",
  *     "nodes": [ { "count": 256, "uplink": "50GB", "local": "300GB",
  *                  "devices": [ { "name": "A100", "count": 8, "tflops": 150, "memory": "76GB" } ] } ] }
  * GT_FORMAT names the entry that is wrong. */
-gt_status pipe_cluster_read(pipe_cluster *out, const char *path);
-void pipe_cluster_release(pipe_cluster *c);
+gt_status cluster_read(cluster_devices *out, const char *path);
+void cluster_release(cluster_devices *c);
 
 /* A piece of the model that is never cut. */
-typedef struct pipe_unit {
+typedef struct cluster_unit {
     double flops;               /* forward                                                   */
     double parameters;
     double kept, kept_recompute;    /* activation bytes from forward to backward-weight      */
     double output;              /* bytes to the next unit                                    */
     int reductions;             /* all-reduces of `output` in forward when split over tensor ranks */
-} pipe_unit;
+} cluster_unit;
 
-typedef struct pipe_job {
+typedef struct cluster_job {
     int units;
-    const pipe_unit *unit;
+    const cluster_unit *unit;
     int batch;                  /* sequences a step                                          */
     double state_bytes;         /* a parameter: weight, gradient, optimizer's state, copies  */
     double gradient_bytes;      /* a parameter, on the wire                                  */
     int most_tensor;            /* ranks that can split a layer; 0: any number               */
-} pipe_job;
+} cluster_job;
 
-typedef struct pipe_stage {
+typedef struct cluster_stage {
     int first_device, devices;  /* a tensor group                                            */
     int first_unit, units;
     double memory, limit;       /* bytes of its fullest device                               */
     pipe_cost cost;             /* of one micro-batch                                        */
-} pipe_stage;
+} cluster_stage;
 
-typedef struct pipe_replica {
+typedef struct cluster_replica {
     int stages, micro_batches;
-    pipe_stage *stage;
+    cluster_stage *stage;
     double seconds;
-} pipe_replica;
+} cluster_replica;
 
-typedef struct pipe_plan {
+typedef struct cluster_layout {
     int tensor, replicas, micro_batch, recompute, unused;   /* unused devices                */
-    pipe_replica *replica;
+    cluster_replica *replica;
     char schedule[24], distribution[24];
     double step, idle;          /* simulated; idle: of all devices in use                    */
     double reduce;              /* seconds of gradient sums, of which part is hidden         */
-} pipe_plan;
+} cluster_layout;
 
-enum { PIPE_RUNNERS_UP = 2 };
-typedef struct pipe_choice {
-    pipe_plan best, runner_up[PIPE_RUNNERS_UP];
+enum { CLUSTER_RUNNERS_UP = 2 };
+typedef struct cluster_choice {
+    cluster_layout best, runner_up[CLUSTER_RUNNERS_UP];
     int runners_up;
     uint64_t tried, fitting;
     char misfit[200];           /* why nothing fits, if so                                   */
-} pipe_choice;
+} cluster_choice;
 
 /* GT_MISMATCH if nothing fits: the sentence says what came nearest. */
-gt_status pipe_plan_search(pipe_choice *out, const pipe_cluster *c, const pipe_job *job);
+gt_status cluster_search(cluster_choice *out, const cluster_devices *c, const cluster_job *job);
 /* What Megatron's uniform splits reach at best: the same tensor width, stages and micro-batches
  * everywhere, layers in equal numbers. *seconds INFINITY: none fits. */
-gt_status pipe_plan_uniform(const pipe_cluster *c, const pipe_job *job, double *seconds, int *tensor, int *stages);
-void pipe_choice_release(pipe_choice *c);
+gt_status cluster_uniform(const cluster_devices *c, const cluster_job *job, double *seconds, int *tensor, int *stages);
+void cluster_choice_release(cluster_choice *c);
 
 /* The same plan as one that a run can follow (`train --plan`): the devices that it uses are the ranks, in
  * the order of the cluster file. GT_MISMATCH if the run's schedule would keep more than there is memory
  * for. */
-gt_status pipe_plan_to_run(run_plan *out, const pipe_cluster *c, const pipe_job *job, const pipe_plan *p);
+gt_status cluster_layout_plan(run_plan *out, const cluster_devices *c, const cluster_job *job, const cluster_layout *p);
 
 /* A picture of one replica's step as it was simulated; see timeline.h. */
-gt_status pipe_plan_picture(gt_text *out, const pipe_cluster *c, const pipe_plan *p, int replica);
+gt_status cluster_layout_picture(gt_text *out, const cluster_devices *c, const cluster_layout *p, int replica);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/planner/test_planner.c - plans of random unequal clusters: everything is held once, fits,
+/* tests/planner/test_cluster_search.c - plans of random unequal clusters: everything is held once, fits,
  * and is never faster than the sum of the devices; and the cluster file's mistakes are named. */
 #include "host/base/file.h"
 #include "host/base/random.h"
-#include "host/planner/planner.h"
+#include "host/planner/cluster_search.h"
 #include "tests/check.h"
 
 #include <math.h>
@@ -12,19 +12,19 @@
 
 enum { UNITS = 26 };
 
-static void make_units(pipe_unit *u, double flops)
+static void make_units(cluster_unit *u, double flops)
 {
     for (int i = 0; i < UNITS; i++)
-        u[i] = (pipe_unit){
+        u[i] = (cluster_unit){
             .flops = flops, .parameters = 1e7, .kept = 1e8, .kept_recompute = 1e7, .output = 1e7, .reductions = 2
         };
-    u[0] = (pipe_unit){ .parameters = 4e7, .kept = 1e7, .kept_recompute = 1e7, .output = 1e7 };
-    u[UNITS - 1] = (pipe_unit){ .flops = 2 * flops, .parameters = 4e7, .kept = 2e7, .kept_recompute = 2e7 };
+    u[0] = (cluster_unit){ .parameters = 4e7, .kept = 1e7, .kept_recompute = 1e7, .output = 1e7 };
+    u[UNITS - 1] = (cluster_unit){ .flops = 2 * flops, .parameters = 4e7, .kept = 2e7, .kept_recompute = 2e7 };
 }
 
-static pipe_cluster random_cluster(gt_random *r, int nodes)
+static cluster_devices random_cluster(gt_random *r, int nodes)
 {
-    pipe_cluster c = { .nodes = nodes, .local_latency = 5e-6, .latency = 2e-5 };
+    cluster_devices c = { .nodes = nodes, .local_latency = 5e-6, .latency = 2e-5 };
     c.device = calloc((size_t)nodes * 8, sizeof *c.device);
     c.uplink = calloc((size_t)nodes, sizeof(double));
     c.local_bandwidth = calloc((size_t)nodes, sizeof(double));
@@ -35,26 +35,26 @@ static pipe_cluster random_cluster(gt_random *r, int nodes)
         c.uplink[n] = (1.0 + 24.0 * (double)gt_random_unit(r)) * 1e9;
         c.local_bandwidth[n] = (1.0 + 9.0 * (double)gt_random_unit(r)) * 3e10;
         for (int i = 0; i < count; i++) {
-            pipe_device *d = &c.device[c.devices++];
-            *d = (pipe_device){ .name = "any", .node = n, .flops = flops, .memory = memory };
+            cluster_device *d = &c.device[c.devices++];
+            *d = (cluster_device){ .name = "any", .node = n, .flops = flops, .memory = memory };
         }
     }
     return c;
 }
 
 /* Every unit once and in order, within memory, all micro-batches handed out. */
-static void check_plan(const pipe_cluster *c, const pipe_job *job, const pipe_plan *p)
+static void check_plan(const cluster_devices *c, const cluster_job *job, const cluster_layout *p)
 {
     int sequences = 0;
     char *used = calloc((size_t)c->devices, 1);
     double speed = 0, flops = 0;
     for (int r = 0; r < p->replicas; r++) {
-        const pipe_replica *replica = &p->replica[r];
+        const cluster_replica *replica = &p->replica[r];
         int at = 0;
         CHECK(replica->micro_batches >= 1);
         sequences += replica->micro_batches * p->micro_batch;
         for (int s = 0; s < replica->stages; s++) {
-            const pipe_stage *stage = &replica->stage[s];
+            const cluster_stage *stage = &replica->stage[s];
             CHECK(stage->first_unit == at && stage->units >= 1);
             CHECKF(stage->memory <= stage->limit, "%g of %g bytes", stage->memory, stage->limit);
             CHECK(stage->devices == p->tensor);
@@ -80,14 +80,14 @@ static void plans_of_random_clusters_hold(void)
     gt_random_init(&r, 11, 1);
     int planned = 0, better = 0;
     for (int round = 0; round < 20; round++) {
-        pipe_unit units[UNITS];
+        cluster_unit units[UNITS];
         make_units(units, 1e12);
-        pipe_cluster c = random_cluster(&r, 1 + (int)gt_random_below(&r, 12));
-        const pipe_job job = { UNITS, units, 256, 16, 4, 0 };
-        pipe_choice choice;
+        cluster_devices c = random_cluster(&r, 1 + (int)gt_random_below(&r, 12));
+        const cluster_job job = { UNITS, units, 256, 16, 4, 0 };
+        cluster_choice choice;
         double uniform;
         int tensor, stages;
-        const gt_status st = pipe_plan_search(&choice, &c, &job);
+        const gt_status st = cluster_search(&choice, &c, &job);
         CHECKF(!st || st == GT_MISMATCH, "%s", gt_message());
         if (!st) {
             check_plan(&c, &job, &choice.best);
@@ -95,12 +95,12 @@ static void plans_of_random_clusters_hold(void)
                 check_plan(&c, &job, &choice.runner_up[i]);
                 CHECK(choice.runner_up[i].step >= choice.best.step);
             }
-            CHECK_OK(pipe_plan_uniform(&c, &job, &uniform, &tensor, &stages));
+            CHECK_OK(cluster_uniform(&c, &job, &uniform, &tensor, &stages));
             better += choice.best.step <= uniform * 1.02;
             planned++;
-            pipe_choice_release(&choice);
+            cluster_choice_release(&choice);
         }
-        pipe_cluster_release(&c);
+        cluster_release(&c);
     }
     CHECKF(planned >= 15 && better == planned, "%d planned, %d at least as fast as uniform ones", planned, better);
 }
@@ -108,45 +108,45 @@ static void plans_of_random_clusters_hold(void)
 /* Two devices, one four times as fast: the step is near what both can do together. */
 static void a_fast_and_a_slow_device_add_up(void)
 {
-    pipe_unit units[UNITS];
+    cluster_unit units[UNITS];
     make_units(units, 1e12);
-    pipe_device d[2] = { { .name = "fast", .flops = 4e13, .memory = 6e10 },
-                         { .name = "slow", .flops = 1e13, .memory = 6e10 } };
+    cluster_device d[2] = { { .name = "fast", .flops = 4e13, .memory = 6e10 },
+                            { .name = "slow", .flops = 1e13, .memory = 6e10 } };
     double fast = 1e11;
-    const pipe_cluster c = { 2, 1, d, &fast, &fast, 1e-6, 1e-6 };
-    const pipe_job job = { UNITS, units, 64, 16, 4, 0 };
-    pipe_choice choice;
+    const cluster_devices c = { 2, 1, d, &fast, &fast, 1e-6, 1e-6 };
+    const cluster_job job = { UNITS, units, 64, 16, 4, 0 };
+    cluster_choice choice;
     double flops = 0;
-    if (!CHECK_OK(pipe_plan_search(&choice, &c, &job)))
+    if (!CHECK_OK(cluster_search(&choice, &c, &job)))
         return;
     check_plan(&c, &job, &choice.best);
     for (int i = 0; i < UNITS; i++)
         flops += 3.0 * units[i].flops * job.batch;
     CHECKF(choice.best.step < flops / 5e13 / 0.92, "step %g, both together %g", choice.best.step, flops / 5e13);
-    pipe_choice_release(&choice);
+    cluster_choice_release(&choice);
 }
 
 static void what_fits_nowhere_is_said(void)
 {
-    pipe_unit units[UNITS];
+    cluster_unit units[UNITS];
     make_units(units, 1e12);
-    pipe_device d[2] = { { .name = "tiny", .flops = 1e13, .memory = 1e8 },
-                         { .name = "tiny", .flops = 1e13, .memory = 1e8 } };
+    cluster_device d[2] = { { .name = "tiny", .flops = 1e13, .memory = 1e8 },
+                            { .name = "tiny", .flops = 1e13, .memory = 1e8 } };
     double rate = 1e10;
-    const pipe_cluster c = { 2, 1, d, &rate, &rate, 1e-6, 1e-6 };
-    const pipe_job job = { UNITS, units, 64, 16, 4, 0 };
-    pipe_choice choice;
-    CHECK_FAILS(pipe_plan_search(&choice, &c, &job), GT_MISMATCH, "does not fit device 'tiny'");
+    const cluster_devices c = { 2, 1, d, &rate, &rate, 1e-6, 1e-6 };
+    const cluster_job job = { UNITS, units, 64, 16, 4, 0 };
+    cluster_choice choice;
+    CHECK_FAILS(cluster_search(&choice, &c, &job), GT_MISMATCH, "does not fit device 'tiny'");
 }
 
 /* ---- cluster files ----------------------------------------------------------------------------- */
 
-static gt_status read_text(pipe_cluster *c, const char *text)
+static gt_status read_text(cluster_devices *c, const char *text)
 {
     char *path = gt_path_join(check_folder(), "cluster.json");
     gt_status st = gt_file_write(path, text, strlen(text));
     if (!st)
-        st = pipe_cluster_read(c, path);
+        st = cluster_read(c, path);
     free(path);
     return st;
 }
@@ -155,14 +155,14 @@ static gt_status read_text(pipe_cluster *c, const char *text)
 
 static void cluster_files_are_read(void)
 {
-    pipe_cluster c;
+    cluster_devices c;
     if (!CHECK_OK(read_text(&c, NODE("{\"name\":\"A\",\"count\":2,\"tflops\":10,\"memory\":\"8GiB\"},"
                                      "{\"name\":\"B\",\"tflops\":2.5,\"memory\":4e9}"))))
         return;
     CHECK(c.nodes == 3 && c.devices == 9);
     CHECK(!strcmp(c.device[8].name, "B") && c.device[8].node == 2 && c.device[8].flops == 2.5e12);
     CHECK(c.device[0].memory == 8.0 * 1073741824.0 && c.uplink[1] == 1e10 && c.local_bandwidth[2] == 5e10);
-    pipe_cluster_release(&c);
+    cluster_release(&c);
 }
 
 static void mistakes_in_cluster_files_are_named(void)
@@ -180,7 +180,7 @@ static void mistakes_in_cluster_files_are_named(void)
                   { "{\"latency\":7,\"nodes\":[]}", "'latency'" },
                   { "{\"nodes\":[{\"local\":1,\"devices\":[]}]}", "'uplink' of a node" } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        pipe_cluster c;
+        cluster_devices c;
         CHECK_FAILS(read_text(&c, cases[i].text), GT_FORMAT, cases[i].says);
     }
 }

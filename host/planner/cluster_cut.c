@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/planner_cut.c - from a cluster to replicas, and from a model to stages.
+/* host/planner/cluster_cut.c - from a cluster to replicas, and from a model to stages.
  *
  *   groups in an order ──► slices of equal speed, or round robin ──► replicas
  *   replica: A A b b       units 0 1 2 3 4 5 6 7 8 9
  *   bottleneck t:          [0 1 2 3][4 5 6 7][8][9]     greedy from the front; bisect on t
  */
-#include "host/planner/planner_private.h"
+#include "host/planner/cluster_private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ enum { BISECTIONS = 30, SEEN = 64 };
 
 /* ---- sums ------------------------------------------------------------------------------ */
 
-gt_status sums_make(sums *out, const pipe_job *job)
+gt_status sums_make(sums *out, const cluster_job *job)
 {
     const size_t n = (size_t)job->units + 1;
     double *all = calloc(5 * n, sizeof *all);
@@ -28,7 +28,7 @@ gt_status sums_make(sums *out, const pipe_job *job)
         return gt_fail(GT_NO_MEMORY, "no memory to plan for a model of %d units", job->units);
     }
     for (size_t i = 0; i + 1 < n; i++) {
-        const pipe_unit *u = &job->unit[i];
+        const cluster_unit *u = &job->unit[i];
         out->flops[i + 1] = out->flops[i] + u->flops;
         out->parameters[i + 1] = out->parameters[i] + u->parameters;
         out->kept[i + 1] = out->kept[i] + u->kept;
@@ -48,12 +48,12 @@ void sums_release(sums *s)
 
 /* ---- groups ---------------------------------------------------------------------------- */
 
-static int alike(const pipe_device *a, const pipe_device *b)
+static int alike(const cluster_device *a, const cluster_device *b)
 {
     return a->node == b->node && a->flops == b->flops && a->memory == b->memory;
 }
 
-gt_status groups_make(tensor_group **out, int *count, int *unused, const pipe_cluster *c, int tensor)
+gt_status groups_make(tensor_group **out, int *count, int *unused, const cluster_devices *c, int tensor)
 {
     *count = *unused = 0;
     *out = malloc((size_t)c->devices * sizeof **out);
@@ -73,7 +73,7 @@ gt_status groups_make(tensor_group **out, int *count, int *unused, const pipe_cl
     return GT_OK;
 }
 
-double group_reduce(const pipe_cluster *c, const tensor_group *g, double bytes)
+double group_reduce(const cluster_devices *c, const tensor_group *g, double bytes)
 {
     const double t = g->devices;
     return t < 2 ? 0.0 : 2.0 * (t - 1.0) / t * bytes / c->local_bandwidth[g->node] + 2.0 * (t - 1.0) * c->local_latency;
@@ -81,7 +81,7 @@ double group_reduce(const pipe_cluster *c, const tensor_group *g, double bytes)
 
 /* ---- costs ----------------------------------------------------------------------------- */
 
-pipe_cost range_cost(const pipe_cluster *c, const sums *s, const candidate *how, const tensor_group *g, int from,
+pipe_cost range_cost(const cluster_devices *c, const sums *s, const candidate *how, const tensor_group *g, int from,
                      int to)
 {
     const double b = how->micro_batch;
@@ -100,7 +100,7 @@ pipe_cost range_cost(const pipe_cluster *c, const sums *s, const candidate *how,
     return cost;
 }
 
-double range_memory(const pipe_job *job, const sums *s, const candidate *how, int from, int to, int kept)
+double range_memory(const cluster_job *job, const sums *s, const candidate *how, int from, int to, int kept)
 {
     const double t = how->tensor, b = how->micro_batch;
     const double state = (s->parameters[to] - s->parameters[from]) * job->state_bytes / t;
@@ -115,8 +115,8 @@ double range_memory(const pipe_job *job, const sums *s, const candidate *how, in
 /* ---- cutting --------------------------------------------------------------------------- */
 
 typedef struct cutter {
-    const pipe_cluster *c;
-    const pipe_job *job;
+    const cluster_devices *c;
+    const cluster_job *job;
     const sums *s;
     const candidate *how;
     const tensor_group *const *group;   /* the replica's, in order */
@@ -205,7 +205,7 @@ static void distribute(int *to, const tensor_group *const *order, int count, int
     }
 }
 
-double group_wire(const pipe_cluster *c, const tensor_group *g)
+double group_wire(const cluster_devices *c, const tensor_group *g)
 {
     int devices = 0;
     for (int i = g->first; i >= 0 && c->device[i].node == g->node; i--)
@@ -215,14 +215,14 @@ double group_wire(const pipe_cluster *c, const tensor_group *g)
     return c->uplink[g->node] * g->devices / devices;
 }
 
-static double send_time(const pipe_cluster *c, const tensor_group *a, const tensor_group *b, double bytes)
+static double send_time(const cluster_devices *c, const tensor_group *a, const tensor_group *b, double bytes)
 {
     if (a->node == b->node)
         return c->local_latency + bytes / c->local_bandwidth[a->node];
     return c->latency + bytes / fmin(group_wire(c, a), group_wire(c, b));
 }
 
-static gt_status write_stages(pipe_replica *r, const cutter *k, const int *first)
+static gt_status write_stages(cluster_replica *r, const cutter *k, const int *first)
 {
     r->stages = k->stages;
     r->stage = calloc((size_t)k->stages, sizeof *r->stage);
@@ -231,12 +231,12 @@ static gt_status write_stages(pipe_replica *r, const cutter *k, const int *first
     for (int s = 0; s < k->stages; s++) {
         const tensor_group *g = k->group[s];
         const int kept = k->stages - s < k->micro_batches ? k->stages - s : k->micro_batches;
-        pipe_stage *stage = &r->stage[s];
-        *stage = (pipe_stage){ .first_device = g->first,
-                               .devices = g->devices,
-                               .first_unit = first[s],
-                               .units = first[s + 1] - first[s],
-                               .limit = g->memory };
+        cluster_stage *stage = &r->stage[s];
+        *stage = (cluster_stage){ .first_device = g->first,
+                                  .devices = g->devices,
+                                  .first_unit = first[s],
+                                  .units = first[s + 1] - first[s],
+                                  .limit = g->memory };
         stage->memory = range_memory(k->job, k->s, k->how, first[s], first[s + 1], kept);
         stage->cost = range_cost(k->c, k->s, k->how, g, first[s], first[s + 1]);
         if (s + 1 < k->stages)
@@ -285,14 +285,15 @@ static const int *cut_once(const cutter *k, memory *m, int *scratch, int *ok)
     return copy;
 }
 
-gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *job, const sums *s, const candidate *how,
-                        const tensor_group *groups, int count, int *fits, char *misfit, size_t misfit_size)
+gt_status replicas_make(cluster_layout *out, const cluster_devices *c, const cluster_job *job, const sums *s,
+                        const candidate *how, const tensor_group *groups, int count, int *fits, char *misfit,
+                        size_t misfit_size)
 {
     const int replicas = count / how->stages > 0 ? count / how->stages : 1;
     memory seen = { 0 };
     gt_status st = GT_OK;
     *fits = 0;
-    *out = (pipe_plan){
+    *out = (cluster_layout){
         .tensor = how->tensor, .replicas = replicas, .micro_batch = how->micro_batch, .recompute = how->recompute
     };
     snprintf(out->distribution, sizeof out->distribution, "%s", distribution_names[how->distribution]);
@@ -348,18 +349,18 @@ gt_status replicas_make(pipe_plan *out, const pipe_cluster *c, const pipe_job *j
     return st;
 }
 
-void pipe_plan_release(pipe_plan *p)
+void cluster_layout_release(cluster_layout *p)
 {
     for (int r = 0; p->replica && r < p->replicas; r++)
         free(p->replica[r].stage);
     free(p->replica);
-    *p = (pipe_plan){ 0 };
+    *p = (cluster_layout){ 0 };
 }
 
 /* ---- micro-batches --------------------------------------------------------------------- */
 
 /* Seconds of a replica: once through the pipeline, then its bottleneck for each further one. */
-static void speed_of(const pipe_replica *r, double *once, double *each)
+static void speed_of(const cluster_replica *r, double *once, double *each)
 {
     *once = *each = 0.0;
     for (int s = 0; s < r->stages; s++) {
@@ -372,7 +373,7 @@ static void speed_of(const pipe_replica *r, double *once, double *each)
     }
 }
 
-int micro_batches_distribute(pipe_plan *p, int total)
+int micro_batches_distribute(cluster_layout *p, int total)
 {
     double low = 0.0, high = 0.0, once, each;
     if (total < p->replicas)
