@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# tests/kernel/second_runtime.sh - the kernel tests on a second OpenCL implementation.
+# tests/kernel/second_runtime.sh - kernels, and sums of gradients in place, on a second OpenCL implementation.
 #
 # What PoCL lets pass another driver may not, so the tests run on Intel's runtime for CPUs as
 # well, with the CPU and the GPU bodies, at tiny sizes. intel_runtime.sh fetches it. Compiled programs
@@ -50,5 +50,6 @@ run cpu kernel/test_kernel
 run gpu kernel/test_kernel
 run '' attention/test_attention
 run '' gemm/test_gemm
+run '' sync/test_sync
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
