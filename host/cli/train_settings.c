@@ -33,8 +33,8 @@ static const gt_option front[] = {
     { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &train_set.data, 0, NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &train_set.bits, 1,
       NULL },
-    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, a folder; default: the model's, or its family's",
-      &train_set.tokenizer, 0, NULL },
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE or a folder; default: the model's", &train_set.tokenizer,
+      0, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
     { "from", 0, GT_STRING, "RUN|DIR", "weights to start from", &train_set.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "continuation from the newest checkpoint in RUN", &train_set.resume, 0, NULL },
@@ -188,12 +188,6 @@ static gt_status check_rule(void)
 {
     char names[96];
     const optim_rule *r = optim_rule_find(o->optimizer);
-    if (optim_rule_sees_tensors(r) && strcmp(o->tensor, "auto") && strcmp(o->tensor, "1")
-        && sync_mode_shares_state(sync_mode_find(o->sync)))
-        return gt_fail(GT_MISUSE,
-                       "--optimizer %s needs tensors whole, and --tensor %s with --sync %s cuts them and "
-                       "shares their state out; leave one of the two out, or take another --optimizer",
-                       o->optimizer, o->tensor, o->sync);
     for (int i = 0; i < TRAIN_RULE_SETTINGS && rule_option[i]; i++)
         if (gt_option_given(train_table, rule_option[i]) && !setting_of(r, rule_option[i]))
             return gt_fail(GT_MISUSE, "option --%s would be ignored: it belongs to --optimizer %s; leave it out",

@@ -35,7 +35,7 @@ static const gt_option table[] = {
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
-    { "optimizer", 0, GT_CHOICE, cli_rules, "update rule, whose state and time count", &o.optimizer, 0, NULL },
+    { "optimizer", 0, GT_CHOICE, cli_rules, "update rule to plan for", &o.optimizer, 0, NULL },
     { .group = "Devices that are here" },
     { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &o.devices, 0, NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of every replica", &o.stages, 0, NULL },

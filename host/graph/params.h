@@ -58,10 +58,13 @@ dev_buffer *params_used(params *p, int i);          /* what kernels read: copy o
 int64_t params_step(const params *p);
 int params_segments(const params *p);
 const params_segment *params_segment_at(const params *p, int i);
-/* Tensors for which whole() says 1 are never shared out in parts; NULL: any may be. */
+/* For rules that work on whole tensors, those of which whole() says 1: parts are then cut between tensors.
+ * NULL: anywhere. */
 void params_keep_whole(params *p, int (*whole)(const graph_param_info *info));
-/* Where a segment may be cut, near `at`: there, or where the tensor begins that is not to be cut. */
-int64_t params_cut(const params *p, int segment, int64_t at);
+int params_keeps_whole(const params *p);
+/* Of a segment what belongs to part k of n of its group, cut between tensors: by the size of the whole ones, so
+ * that tensor ranks, which hold slices, all have slices of the same tensors in their k-th parts. */
+void params_part(const params *p, int segment, int k, int n, int64_t *first, int64_t *count);
 /* Where tensor i lies: its segment and first element there (optimizer state lies alike). */
 void params_place(const params *p, int i, int *segment, int64_t *first);
 

@@ -265,9 +265,6 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
 {
     const plan_local_options *o = s->o;
     const char *sync = o->sync ? o->sync : sync_mode_name(sync_mode_at(0));
-    /* State of slices cannot be shared out where the rule needs tensors whole: there is no such run. */
-    const int uncut = o->optim.rule && optim_rule_sees_tensors(o->optim.rule)
-                      && sync_mode_shares_state(sync_mode_find(sync));
     for (int i = 0; i < s->ranks; i++) {
         const report *r = &s->reports[i];
         ranks[i] = (local_rank){ .node = r->node, .memory = r->memory, .profile = r->profile };
@@ -284,7 +281,7 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
         .slot_bytes = slot_bytes(o),
         .stages = o->stages,
         .replicas = o->replicas,
-        .tensor = uncut && !o->tensor ? 1 : o->tensor,
+        .tensor = o->tensor,
         .micro_batch = o->micro_batch,
         .recompute = o->recompute,
         .schedule = o->schedule,

@@ -254,9 +254,13 @@ void sync_holders_part(const sync_holders *h, const params *p, int segment, int 
     const net_group *g = h->net[s->group];
     const int64_t step = params_step(p), pieces = (s->count + step - 1) / step;
     uint64_t begin = 0, size = (uint64_t)pieces;
+    if (g && params_keeps_whole(p)) {
+        params_part(p, segment, k, net_group_size(g), first, count);
+        return;
+    }
     if (g)
         net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
     const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
-    *first = params_cut(p, segment, from < s->count ? from : s->count);
-    *count = params_cut(p, segment, to < s->count ? to : s->count) - *first;
+    *first = from < s->count ? from : s->count;
+    *count = (to < s->count ? to : s->count) - *first;
 }

@@ -32,7 +32,7 @@ net_group *sync_holders_net(const sync_holders *h, int group);
 int sync_holders_first(const sync_holders *h, int group);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
- * of params_step(), and without cutting a tensor that params_keep_whole() names. All of it where the group is one rank. */
+ * of params_step(), or between tensors if params_keeps_whole(). All of it where the group is one rank. */
 void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count);
 
 #endif

@@ -115,14 +115,6 @@ static gt_status settle_plan(train *t)
                      "the plan is for %d ranks, %d units and batches of %d; there are %d, "
                      "%d and %llu",
                      t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units, (unsigned long long)t->o.batch);
-    /* Slices of a tensor might get owners in unlike replicas. */
-    if (!st && t->plan.tensor > 1 && sync_mode_shares_state(sync_mode_find(t->plan.sync))
-        && optim_rule_sees_tensors(t->o.optim.rule))
-        st = gt_fail(GT_UNSUPPORTED,
-                     "optimizer %s needs tensors whole, and the plan both cuts them over %d tensor "
-                     "ranks and shares their state out; make a plan with --tensor 1 or --sync allreduce, or take "
-                     "another --optimizer",
-                     optim_rule_name(t->o.optim.rule), t->plan.tensor);
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);

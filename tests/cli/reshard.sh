@@ -38,6 +38,7 @@ same_end()      # RUN RUN
                "$2/checkpoints/step-000009/optimizer.safetensors"
 }
 
+tokens=128      # 4 sequences of 32: train_tiny
 train_tiny --steps 6 --save-every 3 --dropout 0.1 --out one > stdout 2> stderr
 check "a run" [ $? -eq 0 ]
 cp -r one before
@@ -47,7 +48,7 @@ check "it goes on" goes_on one
 for cut in "3 1" "1 2" "2 2"; do
     run=cut-$(echo "$cut" | tr ' ' -)
     cp -r before "$run"
-    "$reshard" "$run" $cut 2> stderr
+    "$reshard" "$run" $cut $tokens 2> stderr
     check "$cut: ranks write its checkpoint again" [ $? -eq 0 ]
     check "$cut: in several files" [ "$(ls $run/$newest/params-*.safetensors | wc -l)" -gt 1 ]
     check "$cut: the verbs take it" look "$run"
@@ -55,7 +56,7 @@ for cut in "3 1" "1 2" "2 2"; do
     cp -r "$run" "$run-back"
     check "$cut: the run goes on" goes_on "$run"
     check "$cut: to the same bits" same_end one "$run"
-    "$reshard" "$run-back" 1 1 2> stderr
+    "$reshard" "$run-back" 1 1 $tokens 2> stderr
     check "$cut: one rank writes it back" [ $? -eq 0 ]
     for file in params optimizer; do
         check "$cut: and $file is what it was" \
@@ -63,7 +64,7 @@ for cut in "3 1" "1 2" "2 2"; do
     done
 done
 
-"$reshard" cut-3-1 1 2 2> stderr
+"$reshard" cut-3-1 1 2 $tokens 2> stderr
 rm cut-3-1/checkpoints/step-000009/params-00001.safetensors
 "$geartrain" eval --from cut-3-1 --data "$text" > stdout 2> stderr
 check "a file that is lost is noticed" grep -q "passing over checkpoint .*step-000009" stderr

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* tests/train/reshard.c - writes a run's newest checkpoint again, as the ranks of a plan would.
  *
- *   reshard RUN STAGES TENSOR
+ *   reshard RUN STAGES TENSOR TOKENS
  *
+ * TOKENS: of a step of the run, by which the scale of its gradients is kept.
  * Ranks are threads; each holds its stage's share of the run's model, loads, and saves the same
  * step, which takes the place of the one it was loaded from. For tests/cli/reshard.sh.   */
 #include "tests/comm/ranks.h"
@@ -18,7 +19,7 @@
 typedef struct work {
     const char *run;
     model_config config;
-    int stages, tensor;
+    int stages, tensor, tokens;
 } work;
 
 typedef struct share {
@@ -44,7 +45,7 @@ static gt_status open_share(share *s, const work *w, int rank)
     RANK_OK(model_build_part(s->graph, &w->config, &part, 1, 0));
     RANK_OK(params_create(&s->params, s->device, s->graph, 1));
     RANK_OK(kernel_set_create(&s->kernels, s->device, DTYPE_F32));
-    RANK_OK(optim_create(&s->optim, s->device, s->kernels, NULL, s->params, &c, 1.0, NULL));
+    RANK_OK(optim_create(&s->optim, s->device, s->kernels, NULL, s->params, &c, (double)w->tokens, NULL));
     s->mine = calloc((size_t)params_count(s->params) + 1, 1);
     RANK_CHECK(s->mine != NULL);
     for (int i = 0; i < params_count(s->params); i++) {     /* the embedding lies on two stages */
@@ -85,10 +86,10 @@ static gt_status write_again(net_comm *c, void *context)
 
 int main(int argc, char **argv)
 {
-    work w = { .run = argc == 4 ? argv[1] : "" };
+    work w = { .run = argc == 5 ? argv[1] : "" };
     gt_status st = GT_OK;
-    if (argc != 4 || (w.stages = atoi(argv[2])) < 1 || (w.tensor = atoi(argv[3])) < 1)
-        st = gt_fail(GT_MISUSE, "usage: reshard RUN STAGES TENSOR");
+    if (argc != 5 || (w.stages = atoi(argv[2])) < 1 || (w.tensor = atoi(argv[3])) < 1 || (w.tokens = atoi(argv[4])) < 1)
+        st = gt_fail(GT_MISUSE, "usage: reshard RUN STAGES TENSOR TOKENS");
     if (!st)
         st = model_config_load(&w.config, w.run);
     if (!st)

@@ -132,12 +132,12 @@ static void check_same(const char *what, const job *j, int from)
            j->rule, what, j->worst);
 }
 
-static void follows(const char *rule, const outcome *want, const char *what, const tiny_replica *r, int count,
-                    const double *share)
+static void follows(const char *rule, const outcome *want, const char *what, const char *sync, const tiny_replica *r,
+                    int count, const double *share)
 {
     run_plan p;
     job j = { .rule = rule, .plan = &p, .steps = STEPS, .want = want };
-    if (tiny_plan(&p, UNITS, BATCH, "1f1b", "allreduce", r, count, 2)) {
+    if (tiny_plan(&p, UNITS, BATCH, "1f1b", sync, r, count, 2)) {
         for (int k = 0; share && k < 2; k++)
             p.share[k] = share[k];
         if (goes(&j))
@@ -198,9 +198,15 @@ static void holds(const char *rule)
     if (!goes(&one))
         return;
     CHECK(one.out.loss[STEPS - 1] < one.out.loss[0]);
-    follows(rule, &one.out, "two tensor ranks", (tiny_replica[]){ { 1, 2, 6 } }, 1, NULL);
-    follows(rule, &one.out, "two stages of unequal tensor ranks", (tiny_replica[]){ { 2, 4, 3 } }, 1, unequal);
-    follows(rule, &one.out, "two replicas of two tensor ranks", (tiny_replica[]){ { 1, 2, 4 }, { 1, 4, 1 } }, 2, NULL);
+    follows(rule, &one.out, "two tensor ranks", "allreduce", (tiny_replica[]){ { 1, 2, 6 } }, 1, NULL);
+    follows(rule, &one.out, "two stages of unequal tensor ranks", "allreduce", (tiny_replica[]){ { 2, 4, 3 } }, 1,
+            unequal);
+    follows(rule, &one.out, "two replicas of two tensor ranks", "allreduce",
+            (tiny_replica[]){ { 1, 2, 4 }, { 1, 4, 1 } }, 2, NULL);
+    follows(rule, &one.out, "the same, state shared out", "sharded", (tiny_replica[]){ { 1, 2, 4 }, { 1, 4, 1 } }, 2,
+            unequal);
+    follows(rule, &one.out, "replicas of unlike depth, state shared out", "sharded",
+            (tiny_replica[]){ { 2, 4, 2 }, { 1, 2, 2 } }, 2, unequal);
     goes_on(rule, &one.out, 1);
     goes_on(rule, &one.out, 0);
     repeats(rule);
@@ -216,18 +222,6 @@ static void adafactor_needs_no_whole_tensor_on_a_rank(void)
     holds("adafactor");
 }
 
-/* Its owners of one tensor's slices may be in unlike replicas. */
-static void state_shared_out_besides_is_refused(void)
-{
-    run_plan p;
-    job j = { .rule = "muon", .plan = &p, .steps = 1 };
-    options(&j);
-    if (tiny_plan(&p, UNITS, BATCH, "1f1b", "sharded", (tiny_replica[]){ { 1, 2, 3 }, { 1, 2, 3 } }, 2, 2))
-        CHECK_FAILS(ranks_run(p.ranks, "", body, &j), GT_UNSUPPORTED, "--tensor 1 or --sync allreduce");
-    run_plan_release(&p);
-}
-
-const check_case check_cases[] = { CASE(muon_needs_no_whole_matrix_on_a_rank),
-                                   CASE(adafactor_needs_no_whole_tensor_on_a_rank),
-                                   CASE(state_shared_out_besides_is_refused),
-                                   { 0 } };
+const check_case check_cases[] = {
+    CASE(muon_needs_no_whole_matrix_on_a_rank), CASE(adafactor_needs_no_whole_tensor_on_a_rank), { 0 }
+};
