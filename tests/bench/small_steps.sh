@@ -42,17 +42,17 @@ step()
 
 for size in "2 8" "2 32" "8 64"; do
     : > "$work/raw"
-    batch=${size% *} seq=${size#* } round=0
+    rows=${size% *} tokens=${size#* } round=0
     while [ $round -lt "$rounds" ]; do
         for mode in allreduce sharded; do
-            step "now-$mode" "$GEARTRAIN" "$batch" "$seq" --devices cpu:0/2 --replicas 2 --stages 1 --sync $mode
-            [ -z "$BEFORE" ] || step "before-$mode" "$BEFORE" "$batch" "$seq" --devices cpu:0/2 --replicas 2 --stages 1 \
+            step "now-$mode" "$GEARTRAIN" "$rows" "$tokens" --devices cpu:0/2 --replicas 2 --stages 1 --sync $mode
+            [ -z "$BEFORE" ] || step "before-$mode" "$BEFORE" "$rows" "$tokens" --devices cpu:0/2 --replicas 2 --stages 1 \
                 --sync $mode
         done
-        step alone "$GEARTRAIN" $((batch / 2)) "$seq" --devices cpu:0.0
+        step alone "$GEARTRAIN" $((rows / 2)) "$tokens" --devices cpu:0.0
         round=$((round + 1))
     done
-    echo "$batch sequences of $seq tokens"
+    echo "$rows sequences of $tokens tokens"
     sort -k 1,1 -k 2,2n "$work/raw" | awk '!seen[$1]++ { ms[$1] = $2; name[++n] = $1 }
         END {
             for (i = 1; i <= n; i++) {
