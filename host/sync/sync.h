@@ -107,8 +107,7 @@ const sync_totals *sync_totals_each(const sync_run *s);             /* [rank]; N
 /* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */
 int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 
-/* What a checkpoint must hold beside parameters and the optimizer's state; how many owners, at most SYNC_STATES. */
-enum { SYNC_STATES = 2 };
+/* What a checkpoint must hold beside parameters and the optimizer's state: how many owners, at most one so far. */
 int sync_saved(sync_run *s, checkpoint_state *states);
 
 /* Adds up over the ranks of a communicator. each: [ranks], what every rank gave; may be NULL. */
