@@ -8,126 +8,15 @@
  * Radford et al., "Language models are unsupervised multitask learners" (2019); Brown et
  * al., "Language models are few-shot learners" (2020). GPT-3's sparse layers are dense
  * here: the paper does not publish their pattern's parameters.
- * Residual additions are epilogues of the projections, so the stream is never read twice.
- *
- * Over the ranks of a tensor group:
- *   x (own rows) -ln- gather -[ qkv of own heads, attention | own inner columns ]- c_proj - scatter
- *   + x;   each has own rows of the vocabulary for embedding and loss                     */
+ * Residual additions are epilogues of the projections, so the stream is never read twice. */
 #include "models/gpt2.h"
+
+#include "models/block.h"
 
 #include <math.h>
 #include <stdio.h>
 
-typedef struct layer_caches {
-    int keys, values;
-} layer_caches;
-
-/* A model or a part of it, being built. */
-typedef struct builder {
-    graph *g;
-    const model_config *c;
-    graph_part part;            /* ranks 1: not split                              */
-    int train;
-} builder;
-
-/* ---- what a rank of a tensor group holds ----------------------------------------------------- */
-
-/* Of `count` columns or rows; pieces of 16 keep matrices aligned where there are enough to share. */
-static tensor_slice own(const builder *b, int dim, int parts, int64_t count, int64_t quantum)
-{
-    tensor_slice s = { .dim = dim, .parts = parts, .full = count };
-    if (b->part.ranks < 2)
-        return (tensor_slice){ 0 };
-    if (!quantum)
-        quantum = count >= 64 * b->part.ranks ? 16 : 1;
-    graph_part_of(&b->part, count, quantum, b->part.rank, &s.begin, &s.count);
-    return s;
-}
-
-static tensor_slice whole(void)
-{
-    return (tensor_slice){ 0 };
-}
-
-/* There must be a head, a column and a row of the vocabulary for each rank. */
-static gt_status check_split(const builder *b)
-{
-    const model_config *c = b->c;
-    const int ranks = b->part.ranks;
-    const struct {
-        int count;
-        const char *what;
-    } things[] = { { c->heads, "heads" }, { c->inner, "inner columns" }, { c->vocab, "tokens" } };
-    gt_status st = graph_part_check(&b->part);
-    for (int i = 0; !st && i < 3; i++)
-        if (things[i].count < ranks)
-            st = gt_fail(GT_MISUSE,
-                         "cannot split '%s' over %d ranks: it has %d %s, and every rank "
-                         "needs one; use a smaller --tensor",
-                         c->name, ranks, things[i].count, things[i].what);
-    return st;
-}
-
-/* ---- parameters and layers -------------------------------------------------------------------- */
-
-static int weight(const builder *b, const char *prefix, const char *name, int64_t out, int64_t in, tensor_slice held,
-                  float deviation)
-{
-    char text[64];
-    snprintf(text, sizeof text, "%s%s.weight", prefix, name);
-    return graph_param_sliced(b->g, text, shape_of(2, out, in), &held, GRAPH_INIT_NORMAL, deviation);
-}
-
-static int vector(const builder *b, const char *prefix, const char *name, int64_t n, tensor_slice held, graph_init init)
-{
-    char text[64];
-    snprintf(text, sizeof text, "%s%s", prefix, name);
-    return graph_param_sliced(b->g, text, shape_of(1, n), &held, init, 0.0f);
-}
-
-static int norm(const builder *b, const char *prefix, const char *name, int x)
-{
-    char label[64], part[32];
-    snprintf(label, sizeof label, "%s%s", prefix, name);
-    snprintf(part, sizeof part, "%s.weight", name);
-    int gain = vector(b, prefix, part, b->c->channels, whole(), GRAPH_INIT_ONE);
-    snprintf(part, sizeof part, "%s.bias", name);
-    int bias = vector(b, prefix, part, b->c->channels, whole(), GRAPH_INIT_ZERO);
-    return graph_layernorm(b->g, label, x, gain, bias, b->c->eps);
-}
-
-/* Every rank has some of the `out` columns of all rows. */
-static int linear(const builder *b, const char *prefix, const char *name, int x, int64_t out, int64_t in,
-                  tensor_slice held, activation act)
-{
-    char label[64], part[32];
-    snprintf(label, sizeof label, "%s%s", prefix, name);
-    snprintf(part, sizeof part, "%s.bias", name);
-    int w = weight(b, prefix, name, out, in, held, b->c->init_deviation);
-    int v = vector(b, prefix, part, out, held, GRAPH_INIT_ZERO);
-    return graph_linear(b->g, label, x, w, v, act, -1, 0.0f);
-}
-
-/* x has some of the `in` columns, and the sum over ranks goes back to the residual stream. Rank 0
- * alone adds the bias; all drop alike what they add, which is the same as dropping the sum. */
-static int project(const builder *b, const char *prefix, const char *name, int x, int64_t out, int64_t in,
-                   tensor_slice held, int residual)
-{
-    const float narrow = b->c->init_deviation / sqrtf(2.0f * (float)b->c->layers);
-    const float drop = b->train ? b->c->dropout_residual : 0.0f;
-    char label[64], part[32];
-    int v = -1;
-    snprintf(label, sizeof label, "%s%s", prefix, name);
-    snprintf(part, sizeof part, "%s.bias", name);
-    int w = weight(b, prefix, name, out, in, held, narrow);
-    if (b->part.rank == 0)
-        v = vector(b, prefix, part, out, whole(), GRAPH_INIT_ZERO);
-    if (b->part.ranks < 2)
-        return graph_linear(b->g, label, x, w, v, ACT_NONE, residual, drop);
-    int y = graph_linear(b->g, label, x, w, v, ACT_NONE, -1, drop);
-    y = graph_scatter_rows(b->g, label, y);
-    return graph_add(b->g, label, y, residual);
-}
+enum { WTE, WPE };            /* of builder.tables */
 
 /* What scores are multiplied by: 1 / sqrt(D), unless the description says otherwise. */
 static float attention_scale(const model_config *c, int layer)
@@ -141,23 +30,37 @@ activation gpt2_activation(const model_config *c)
     return c->own[GPT2_ACTIVATION] != 0.0 ? (activation)c->own[GPT2_ACTIVATION] : ACT_GELU_TANH;
 }
 
-/* One layer; `cache` is NULL when whole sequences are processed. */
-static int block(const builder *b, int layer, int x, const layer_caches *cache, int first)
+/* The head sees wte's rows, unless it has its own; a rank without positions has no wpe. */
+static void begin(builder *b)
 {
     const model_config *c = b->c;
-    const int64_t C = c->channels, D = C / c->heads;
-    const tensor_slice qkv = own(b, 0, 3, C, D), columns = own(b, 0, 1, c->inner, 0);
-    const float drop = b->train ? c->dropout_attention : 0.0f, scale = attention_scale(c, layer);
+    const int64_t C = c->channels;
+    const float deviation = c->init_deviation;
+    if (block_has_embedding(b) || (block_has_head(b) && !c->untied_head))
+        b->tables[WTE] = block_weight(b, "", "wte", c->vocab, C, block_own_tokens(b), deviation);
+    if (block_has_embedding(b) && b->part.rank == 0)
+        b->tables[WPE] = block_weight(b, "", "wpe", c->context, C, block_whole(), deviation);
+}
+
+static int embed(builder *b)
+{
+    int x = graph_embed(b->g, "embed", block_tokens(b), b->tables[WTE], b->tables[WPE], b->first);
+    return graph_dropout(b->g, "embed.drop", x, block_drop(b, b->c->dropout_embed));
+}
+
+static int layer(builder *b, int number, int x)
+{
+    const model_config *c = b->c;
+    const int64_t C = c->channels, D = C / c->heads, I = c->inner;
+    const tensor_slice qkv = block_own(b, 0, 3, C, D);
     const int heads = qkv.parts ? (int)(qkv.count / D) : c->heads;
+    const int64_t width = heads * D;
     char prefix[32], label[64];
 
-    graph_layer(b->g, layer);
-    snprintf(prefix, sizeof prefix, "h.%d.", layer);
+    snprintf(prefix, sizeof prefix, "h.%d.", number);
     snprintf(label, sizeof label, "%sattn", prefix);
-    int a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_1", x));
-    a = linear(b, prefix, "attn.c_attn", a, 3 * C, C, qkv, ACT_NONE);
-    const int64_t width = heads * D;
-    const graph_attention_in in = { .q = { a, 0 }, .k = { a, width }, .v = { a, 2 * width } };
+    const block_matrix c_attn = { prefix, "attn.c_attn", 3 * C, C, qkv, 1 };
+    const block_matrix c_proj = { prefix, "attn.c_proj", C, C, block_own(b, 1, 1, C, D), 1 };
     const graph_heads how = {
         .heads = heads,
         .kv_heads = heads,
@@ -165,117 +68,40 @@ static int block(const builder *b, int layer, int x, const layer_caches *cache, 
         .first_head = (int)(qkv.begin / D),
         .all_heads = c->heads,
         .causal = 1,
-        .scale = scale,
-        .drop = cache ? 0.0f : drop
+        .scale = attention_scale(c, number),
+        .drop = block_drop(b, c->dropout_attention)
     };
-    a = cache ? graph_attention_cached(b->g, label, &in, &how, cache->keys, cache->values, first)
-              : graph_attention(b->g, label, &in, &how, -1);
-    x = project(b, prefix, "attn.c_proj", a, C, C, own(b, 1, 1, C, D), x);
+    int a = graph_gather_rows(b->g, label, block_layernorm(b, prefix, "ln_1", x));
+    a = block_linear(b, &c_attn, a, ACT_NONE);
+    const graph_attention_in in = { .q = { a, 0 }, .k = { a, width }, .v = { a, 2 * width } };
+    x = block_project(b, &c_proj, block_attention(b, prefix, "attn", &in, &how), x);
 
     snprintf(label, sizeof label, "%smlp", prefix);
-    a = graph_gather_rows(b->g, label, norm(b, prefix, "ln_2", x));
-    a = linear(b, prefix, "mlp.c_fc", a, c->inner, C, columns, gpt2_activation(c));
-    return project(b, prefix, "mlp.c_proj", a, C, c->inner, own(b, 1, 1, c->inner, 0), x);
+    const block_matrix fc = { prefix, "mlp.c_fc", I, C, block_own(b, 0, 1, I, 0), 1 };
+    const block_matrix out = { prefix, "mlp.c_proj", C, I, block_own(b, 1, 1, I, 0), 1 };
+    a = graph_gather_rows(b->g, label, block_layernorm(b, prefix, "ln_2", x));
+    return block_project(b, &out, block_linear(b, &fc, a, gpt2_activation(c)), x);
 }
 
-/* The rows of the vocabulary as the head sees them: wte's, unless it has its own. */
-static int head_table(const builder *b, int wte)
+static void head(builder *b, int x)
 {
     const model_config *c = b->c;
-    return !c->untied_head
-               ? wte
-               : weight(b, "", "lm_head", c->vocab, c->channels, own(b, 0, 1, c->vocab, 0), c->init_deviation);
+    int table = b->tables[WTE];
+    if (c->untied_head)
+        table = block_weight(b, "", "lm_head", c->vocab, c->channels, block_own_tokens(b), c->init_deviation);
+    block_head(b, "ln_f", block_layernorm(b, "", "ln_f", x), table);
 }
 
-/* wte, wpe: values; a rank without positions has wpe -1. */
-static int embed(const builder *b, int wte, int wpe)
-{
-    const int64_t B = graph_batch(b->g), T = graph_tokens(b->g);
-    int tokens = graph_input(b->g, "tokens", DTYPE_I32, shape_of(2, B, T));
-    int x = graph_embed(b->g, "embed", tokens, wte, wpe, -1);
-    x = graph_dropout(b->g, "embed.drop", x, b->train ? b->c->dropout_embed : 0.0f);
-    return graph_scatter_rows(b->g, "embed", x);
-}
-
-static void head(const builder *b, int x, int table)
-{
-    const int64_t B = graph_batch(b->g), T = graph_tokens(b->g);
-    int targets = graph_input(b->g, "targets", DTYPE_I32, shape_of(2, B, T));
-    int weights = b->c->weighted ? graph_input(b->g, "weights", DTYPE_F32, shape_of(2, B, T)) : -1;
-    x = graph_gather_rows(b->g, "ln_f", norm(b, "", "ln_f", x));
-    graph_head_loss(b->g, "loss", x, table, targets, weights);
-}
-
-/* The activations that come from the stage before. */
-static int stage_input(const builder *b)
-{
-    const int64_t B = graph_batch(b->g), T = graph_tokens(b->g), C = b->c->channels;
-    return graph_stage_input(b->g, "x", b->part.ranks > 1 ? shape_of(2, graph_rows(b->g), C) : shape_of(3, B, T, C));
-}
-
-static gt_status check_part(const builder *b, int last)
-{
-    const model_config *c = b->c;
-    if (graph_tokens(b->g) > c->context)
-        return gt_fail(GT_MISUSE, "cannot build '%s' for sequences of %d tokens: it has %d positions", c->name,
-                       graph_tokens(b->g), c->context);
-    if (b->part.first_unit < 0 || b->part.units < 1 || last > c->layers + 1)
-        return gt_fail(GT_MISUSE, "cannot build units %d to %d of '%s': it has %d", b->part.first_unit, last, c->name,
-                       model_units(c));
-    return check_split(b);
-}
+static const block_stack stack = { begin, embed, layer, head };
 
 static gt_status build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {
-    builder b = { .g = g, .c = c, .part = *part, .train = train };
-    const int first = part->first_unit, last = first + part->units - 1, end = c->layers + 1;
-    int wte = -1, wpe = -1, x, input = -1;
-    if (b.part.ranks < 2)
-        b.part = (graph_part){ .first_unit = first, .units = part->units, .ranks = 1 };
-    gt_status st = check_part(&b, last);
-    if (st)
-        return st;
-    graph_split(g, &b.part);
-    if (first == 0 || (last == end && !c->untied_head))
-        wte = weight(&b, "", "wte", c->vocab, c->channels, own(&b, 0, 1, c->vocab, 0), c->init_deviation);
-    if (first == 0 && b.part.rank == 0)
-        wpe = weight(&b, "", "wpe", c->context, c->channels, whole(), c->init_deviation);
-    if (first == 0)
-        x = embed(&b, wte, wpe);
-    else
-        x = input = stage_input(&b);
-    for (int unit = first; unit <= last; unit++)
-        if (unit > 0 && unit < end)
-            x = block(&b, unit - 1, x, NULL, -1);
-    graph_layer(g, -1);
-    if (last == end)
-        head(&b, x, head_table(&b, wte));
-    return train ? graph_backward(g, last == end ? -1 : x, input, recompute) : graph_failed(g);
+    return block_build_part(g, c, part, train, recompute, &stack);
 }
 
 static gt_status build_generate(graph *g, const model_config *c, int capacity)
 {
-    const int64_t B = graph_batch(g), T = graph_tokens(g);
-    const int64_t H = c->heads, D = c->channels / c->heads;
-    int tokens = graph_input(g, "tokens", DTYPE_I32, shape_of(2, B, T));
-    int first = graph_input(g, "first", DTYPE_I32, shape_of(1, (int64_t)1));
-    const builder b = { .g = g, .c = c, .part = { .ranks = 1 } };
-    int wte = weight(&b, "", "wte", c->vocab, c->channels, whole(), c->init_deviation);
-    int wpe = weight(&b, "", "wpe", c->context, c->channels, whole(), c->init_deviation);
-    int x = graph_embed(g, "embed", tokens, wte, wpe, first);
-    for (int layer = 0; layer < c->layers; layer++) {
-        char name[48];
-        layer_caches cache;
-        snprintf(name, sizeof name, "h.%d.keys", layer);
-        cache.keys = graph_state(g, name, shape_of(4, B, H, (int64_t)capacity, D));
-        snprintf(name, sizeof name, "h.%d.values", layer);
-        cache.values = graph_state(g, name, shape_of(4, B, H, (int64_t)capacity, D));
-        x = block(&b, layer, x, &cache, first);
-    }
-    graph_layer(g, -1);
-    x = norm(&b, "", "ln_f", x);
-    graph_logits(g, "logits", x, head_table(&b, wte));
-    return graph_failed(g);
+    return block_build_generate(g, c, capacity, &stack);
 }
 
 static void batch(data_batch *out, const model_config *c, const loader *l, const char *split)
