@@ -433,7 +433,9 @@ gt_status tokenizer_bpe_train(vocabulary *out, uint32_t size, const char *const 
     uint32_t end = out->count;
     if (!st)
         st = vocabulary_add(out, end, END_OF_TEXT, strlen(END_OF_TEXT));
-    if (!st)
+    if (!st) {
         out->pieces[end].special = 1;
+        out->pieces[end].flags = PIECE_CONTROL;
+    }
     return st;
 }

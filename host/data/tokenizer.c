@@ -8,6 +8,7 @@
 
 #include "host/base/file.h"
 #include "host/data/tokenizer_kind.h"
+#include "host/data/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,91 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
         gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
     }
     return out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count) : GT_OK;
+}
+
+static const frame_list *frame_of(const tokenizer *t, int pair)
+{
+    static frame_part alone[] = { { FRAME_A, 0, 0 }, { FRAME_B, 0, 1 } };
+    static const frame_list bare_single = { alone, 1 }, bare_pair = { alone, 2 };
+    const frame *f = &t->vocab.frame;
+    return pair ? (f->pair.count ? &f->pair : &bare_pair) : f->single.count ? &f->single : &bare_single;
+}
+
+size_t tokenizer_frame_size(const tokenizer *t, int pair)
+{
+    const frame_list *list = frame_of(t, pair);
+    size_t n = 0;
+    for (size_t i = 0; i < list->count; i++)
+        n += list->parts[i].what == FRAME_TOKEN;
+    return n;
+}
+
+/* Appends one value, `count` times. */
+static gt_status repeat(token_ids *out, uint32_t value, size_t count)
+{
+    gt_status st = GT_OK;
+    for (size_t i = 0; out && i < count && !st; i++)
+        st = token_ids_add(out, &value, 1);
+    return st;
+}
+
+gt_status tokenizer_frame(const tokenizer *t, const token_ids *a, const token_ids *b, token_ids *ids, token_ids *types)
+{
+    const frame_list *list = frame_of(t, b != NULL);
+    gt_status st = GT_OK;
+    if (*t->vocab.frame.refused)
+        return gt_fail(GT_UNSUPPORTED, "cannot put the tokenizer's special tokens around a text: %s",
+                       t->vocab.frame.refused);
+    for (size_t i = 0; i < list->count && !st; i++) {
+        const frame_part *p = &list->parts[i];
+        const token_ids one = { (uint32_t[]){ p->id }, 1, 1 };
+        const token_ids *text = p->what == FRAME_TOKEN ? &one : p->what == FRAME_A ? a : b;
+        if (!text)
+            return gt_fail(GT_FORMAT, "the tokenizer's frame of one text names a second one");
+        st = token_ids_add(ids, text->data, text->count);
+        st = st ? st : repeat(types, p->type, text->count);
+    }
+    return st;
+}
+
+gt_status tokenizer_encode_template(tokenizer *t, const void *a, size_t a_size, const void *b, size_t b_size,
+                                    token_ids *ids, token_ids *types)
+{
+    token_ids first = { 0 }, second = { 0 };
+    gt_status st = tokenizer_encode(t, a, a_size, &first);
+    if (!st && b)
+        st = tokenizer_encode(t, b, b_size, &second);
+    if (!st)
+        st = tokenizer_frame(t, &first, b ? &second : NULL, ids, types);
+    token_ids_release(&first);
+    token_ids_release(&second);
+    return st;
+}
+
+/* A byte-level token is written with other characters than its bytes. */
+int64_t tokenizer_id(const tokenizer *t, const char *token)
+{
+    int64_t id = vocabulary_find(&t->vocab, token, strlen(token));
+    if (id >= 0 && (!t->vocab.byte_level || t->vocab.pieces[id].special))
+        return id;
+    char *bytes = t->vocab.byte_level ? strdup(token) : NULL;
+    const int64_t n = bytes ? byte_level_decode((unsigned char *)bytes, strlen(bytes)) : -1;
+    id = n > 0 ? vocabulary_find(&t->vocab, bytes, (size_t)n) : -1;
+    free(bytes);
+    return id;
+}
+
+int tokenizer_is_special(const tokenizer *t, uint32_t id)
+{
+    return id < t->vocab.count && (t->vocab.pieces[id].flags & PIECE_CONTROL) != 0;
+}
+
+int tokenizer_continues(const tokenizer *t, uint32_t id)
+{
+    if (!tokenizer_has(t, id) || t->vocab.pieces[id].special)
+        return 0;
+    const char *text = vocabulary_bytes(&t->vocab, id);
+    return !memchr(" \n\t\r", *text, 4);
 }
 
 uint32_t tokenizer_vocab(const tokenizer *t)

@@ -79,6 +79,24 @@ gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int
 /* Appends the bytes of the ids. GT_MISMATCH names an id that is not in the vocabulary. */
 gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out);
 
+/* Frames one text, or a pair where b is not NULL, as the tokenizer's post-processor does ([CLS] A
+ * [SEP] B [SEP], <s> A, ...; nothing at all if it has none), and appends the ids and, where types is
+ * not NULL, the token type of each. GT_UNSUPPORTED if the tokenizer's way is not known here. */
+gt_status tokenizer_frame(const tokenizer *t, const token_ids *a, const token_ids *b, token_ids *ids, token_ids *types);
+/* How many ids that adds to one text, or to a pair. */
+size_t tokenizer_frame_size(const tokenizer *t, int pair);
+/* Encodes and frames; b NULL: one text. */
+gt_status tokenizer_encode_template(tokenizer *t, const void *a, size_t a_size, const void *b, size_t b_size,
+                                    token_ids *ids, token_ids *types);
+
+/* The id of a token as tokenizer.json writes it ("[CLS]", "<s>", "##ing"), or -1. */
+int64_t tokenizer_id(const tokenizer *t, const char *token);
+/* 1 if the id is a sign to the model ([CLS], <s>), not text. */
+int tokenizer_is_special(const tokenizer *t, uint32_t id);
+/* 1 if the id goes on with the word of the id before it: "##ing" of WordPiece; elsewhere what does
+ * not begin with white space. Signs to the model and unknown ids do not. */
+int tokenizer_continues(const tokenizer *t, uint32_t id);
+
 uint32_t tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
 int tokenizer_has(const tokenizer *t, uint32_t id);     /* 0: beyond it, or a hole */
 int64_t tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */

@@ -122,3 +122,18 @@ int byte_level_byte(uint32_t code)
             return b;
     return -1;
 }
+
+int64_t byte_level_decode(unsigned char *text, size_t size)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < size;) {
+        uint32_t code;
+        int length = utf8_next(text + i, size - i, &code);
+        int byte = length > 0 ? byte_level_byte(code) : -1;
+        if (byte < 0)
+            return -1;
+        text[n++] = (unsigned char)byte;
+        i += (size_t)length;
+    }
+    return (int64_t)n;
+}

@@ -30,4 +30,8 @@ size_t utf8_offset(const unsigned char *text, size_t size, uint64_t index);
 uint32_t byte_level_code(unsigned char byte);   /* byte -> code point                  */
 int byte_level_byte(uint32_t code);        /* code point -> byte, or -1           */
 
+/* Turns visible characters back into bytes, in place of `text`. Returns the number of
+ * bytes, or -1 if a character stands for none. */
+int64_t byte_level_decode(unsigned char *text, size_t size);
+
 #endif

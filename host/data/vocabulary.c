@@ -23,6 +23,7 @@ void vocabulary_release(vocabulary *v)
     free(v->pattern);
     free(v->slots);
     gt_text_release(&v->bytes);
+    frame_release(&v->frame);
     memset(v, 0, sizeof *v);
 }
 

@@ -22,6 +22,7 @@
 
 #include "host/base/status.h"
 #include "host/base/text.h"
+#include "host/data/frame.h"
 
 #include <stdint.h>
 
@@ -35,7 +36,13 @@ typedef struct piece {
     size_t offset;          /* in vocabulary.bytes                         */
     uint32_t size;          /* 0: no token has this id                     */
     uint32_t special;       /* 1: found in text before anything else       */
+    uint32_t flags;         /* PIECE_...                                   */
 } piece;
+
+/* What an added token says of itself. */
+enum {
+    PIECE_CONTROL = 1,      /* "special": a sign to the model, no text     */
+};
 
 typedef struct merge {
     uint32_t left, right, joined;
@@ -51,6 +58,7 @@ typedef struct vocabulary {
     int byte_level;         /* 0: a piece is a character, not bytes        */
     int ignore_merges;      /* 1: a word that is a piece is never split    */
     uint32_t end;           /* id + 1 of what ends a text, 0: not said     */
+    frame frame;            /* the special tokens around a text            */
     uint32_t *slots;        /* hash table, bytes -> id + 1                 */
     size_t slot_count;
 } vocabulary;

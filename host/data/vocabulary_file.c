@@ -59,23 +59,6 @@ static gt_status parse_config(json_t **out, const vocabulary_text *f)
     return parse_as(out, f->text, f->size, f->name, JSON_DECODE_INT_AS_REAL);
 }
 
-/* Turns visible characters back into bytes, in place of `text`. Returns the number of
- * bytes, or -1 if a character stands for none. */
-static int64_t from_byte_level(unsigned char *text, size_t size)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < size;) {
-        uint32_t code;
-        int length = utf8_next(text + i, size - i, &code);
-        int byte = length > 0 ? byte_level_byte(code) : -1;
-        if (byte < 0)
-            return -1;
-        text[n++] = (unsigned char)byte;
-        i += (size_t)length;
-    }
-    return (int64_t)n;
-}
-
 static gt_status bad_id(const char *name, const char *text, const char *why)
 {
     return gt_fail(GT_FORMAT, "cannot read '%s': the id of token '%.60s' %s", name, text, why);
@@ -107,7 +90,7 @@ static gt_status read_piece(vocabulary *v, const char *text, const json_t *value
     char *bytes = strdup(text);
     if (!bytes)
         return no_memory(name);
-    int64_t length = v->byte_level ? from_byte_level((unsigned char *)bytes, size) : (int64_t)size;
+    int64_t length = v->byte_level ? byte_level_decode((unsigned char *)bytes, size) : (int64_t)size;
     if (length < 0)
         st = gt_fail(GT_FORMAT,
                      "cannot read '%s': token '%.60s' holds a character that stands "
@@ -139,7 +122,7 @@ static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text
     char *bytes = strndup(text, size);
     if (!bytes)
         return no_memory(name);
-    int64_t length = from_byte_level((unsigned char *)bytes, size);
+    int64_t length = byte_level_decode((unsigned char *)bytes, size);
     int64_t id = length > 0 ? vocabulary_find(v, bytes, (size_t)length) : -1;
     free(bytes);
     if (id < 0)
@@ -152,7 +135,7 @@ static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text
 static gt_status read_merge(vocabulary *v, const char *left, size_t left_size, const char *right, size_t right_size,
                             const char *name)
 {
-    uint32_t a, b;
+    uint32_t a = 0, b = 0;
     gt_status st = merge_half(&a, v, left, left_size, name);
     if (!st)
         st = merge_half(&b, v, right, right_size, name);
@@ -233,6 +216,7 @@ static gt_status read_added(vocabulary *v, json_t *list, const char *name)
         if ((st = vocabulary_add(v, id, text, strlen(text))))
             return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
         v->pieces[id].special = 1;
+        v->pieces[id].flags = json_is_true(json_object_get(entry, "special")) ? PIECE_CONTROL : 0;
     }
     return GT_OK;
 }
@@ -345,6 +329,11 @@ static gt_status read_document(vocabulary *v, const json_t *root, const char *na
         st = read_vocab(v, json_object_get(model, "vocab"), name);
     if (!st)
         st = read_merges(v, json_object_get(model, "merges"), name);
+    if (!st)
+        st = frame_read(&v->frame, json_object_get(root, "post_processor"), name);
+    if (!st && v->frame.vocab > v->count)
+        st = gt_fail(GT_FORMAT, "cannot read '%s': post_processor names id %u, but ids end at %u", name,
+                     v->frame.vocab - 1, v->count ? v->count - 1 : 0);
     v->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     return st;
 }
@@ -385,8 +374,10 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
     }
     for (size_t i = 0; !st && i < END_NAMES; i++) {
         int64_t id = vocabulary_find(out, end_names[i], strlen(end_names[i]));
-        if (id >= 0)
+        if (id >= 0) {
             out->pieces[id].special = 1;
+            out->pieces[id].flags = PIECE_CONTROL;
+        }
     }
     return st;
 }
@@ -508,8 +499,10 @@ static gt_status name_one(vocabulary *v, const char *key, const json_t *value, c
                "special token '%.60s', %s of '%s', has no id in the vocabulary; where a "
                "text holds it, it is read as other text",
                text, key, name);
-    if (id >= 0)
+    if (id >= 0) {
         v->pieces[id].special = 1;
+        v->pieces[id].flags |= PIECE_CONTROL;
+    }
     if (id >= 0 && !strcmp(key, "eos_token"))
         v->end = (uint32_t)id + 1;
     return st;

@@ -779,6 +779,85 @@ static void a_spec_that_is_no_tokenizer_is_refused(void)
     free(empty);
 }
 
+static void texts_are_framed_by_the_files_template(void)
+{
+#define FRAMED(post) \
+    "{\"added_tokens\":[{\"id\":5,\"content\":\"<s>\",\"special\":true},{\"id\":6,\"content\":\"</s>\",\"special\":true}]," \
+    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"post_processor\":" post "," \
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\\u0120\":3,\"\\u0120ab\":4}," \
+    "\"merges\":[\"a b\",\"\\u0120 ab\"]}}"
+    static const struct {
+        const char *json;
+        size_t count, added;
+        uint32_t ids[8], types[8];
+    } cases[] = {
+        { FRAMED("null"), 3, 0, { 2, 4, 1 }, { 0, 0, 1 } },
+        { FRAMED("{\"type\":\"BertProcessing\",\"cls\":[\"<s>\",5],\"sep\":[\"</s>\",6]}"),
+          6,
+          3,
+          { 5, 2, 4, 6, 1, 6 },
+          { 0, 0, 0, 0, 1, 1 } },
+        { FRAMED("{\"type\":\"RobertaProcessing\",\"cls\":[\"<s>\",5],\"sep\":[\"</s>\",6]}"),
+          7,
+          4,
+          { 5, 2, 4, 6, 6, 1, 6 },
+          { 0 } },
+        { FRAMED("{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},{\"type\":\"TemplateProcessing\","
+                 "\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\","
+                 "\"type_id\":2}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
+                 "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[5,6],\"tokens\":[]}}}]}"),
+          5,
+          2,
+          { 5, 6, 1, 2, 4 },
+          { 2, 2, 1, 0, 0 } },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        tokenizer *t;
+        token_ids ids = { 0 }, types = { 0 };
+        if (!CHECK_OK(tokenizer_parse(&t, cases[i].json, strlen(cases[i].json), "framed")))
+            continue;
+        CHECK(tokenizer_frame_size(t, 1) == cases[i].added);
+        CHECK_OK(tokenizer_encode_template(t, "ab ab", 5, "b", 1, &ids, &types));
+        CHECKF(ids.count == cases[i].count && types.count == ids.count
+                   && !memcmp(ids.data, cases[i].ids, ids.count * sizeof *ids.data)
+                   && !memcmp(types.data, cases[i].types, ids.count * sizeof *ids.data),
+               "case %zu", i);
+        ids.count = 0;
+        CHECK_OK(tokenizer_encode_template(t, "b", 1, NULL, 0, &ids, NULL));
+        CHECK(ids.count == 1 + tokenizer_frame_size(t, 0));
+        CHECK(tokenizer_id(t, "<s>") == 5 && tokenizer_id(t, "\xc4\xa0" "ab") == 4 && tokenizer_id(t, " ab") == -1
+              && tokenizer_id(t, "x") == -1);
+        CHECK(tokenizer_is_special(t, 6) && !tokenizer_is_special(t, 2) && !tokenizer_is_special(t, 99));
+        CHECK(tokenizer_continues(t, 2) && !tokenizer_continues(t, 4) && !tokenizer_continues(t, 5)
+              && !tokenizer_continues(t, 99));
+        token_ids_release(&ids);
+        token_ids_release(&types);
+        tokenizer_close(t);
+    }
+    static const struct {
+        const char *json, *says;
+    } broken[] = {
+        { FRAMED("{\"type\":\"BertProcessing\",\"cls\":[\"<s>\",7],\"sep\":[\"</s>\",6]}"), "names id 7" },
+        { FRAMED("{\"type\":\"BertProcessing\",\"cls\":[\"<s>\"],\"sep\":[\"</s>\",6]}"), "cls or sep" },
+        { FRAMED("{\"type\":\"TemplateProcessing\",\"single\":[{}],\"pair\":[]}"), "an entry is neither" },
+        { FRAMED("{\"type\":\"TemplateProcessing\",\"single\":[]}"), "single and pair" },
+        { FRAMED("{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"x\",\"type_id\":0}}],"
+                 "\"pair\":[]}"),
+          "has no ids" },
+    };
+    tokenizer *t;
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++)
+        CHECK_FAILS(tokenizer_parse(&t, broken[i].json, strlen(broken[i].json), "broken"), GT_FORMAT, broken[i].says);
+    static const char odd[] = FRAMED("{\"type\":\"Spiral\"}");
+    token_ids ids = { 0 };
+    if (CHECK_OK(tokenizer_parse(&t, odd, sizeof odd - 1, "odd"))) {
+        CHECK_OK(tokenizer_encode(t, "ab", 2, &ids));
+        CHECK_FAILS(tokenizer_encode_template(t, "a", 1, NULL, 0, &ids, NULL), GT_UNSUPPORTED, "'Spiral'");
+        tokenizer_close(t);
+    }
+    token_ids_release(&ids);
+}
+
 const check_case check_cases[] = {
     CASE(gpt2_gives_the_published_ids),
     CASE(gpt2_gives_nanogpts_validation_tokens),
@@ -795,6 +874,7 @@ const check_case check_cases[] = {
     CASE(special_tokens_are_found_in_the_text),
     CASE(both_ways_to_write_merges_are_read),
     CASE(a_pattern_of_the_file_cuts_words),
+    CASE(texts_are_framed_by_the_files_template),
     CASE(a_wrong_file_gets_one_sentence),
     CASE(tokens_added_beside_have_their_ids),
     CASE(files_beside_are_not_believed),
