@@ -14,7 +14,7 @@
 #include "host/data/loader.h"
 #include "host/tensor/dtype.h"
 
-enum { DATA_FIELDS = 4 };               /* of a batch, at most */
+enum { DATA_FIELDS = 8 };               /* of a batch, at most */
 
 typedef struct data_field {
     const char *name;                   /* of the graph's input that it is for */
@@ -58,7 +58,8 @@ size_t data_field_bytes(const data_field *f, uint64_t count);
 gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t sequences, double *weights);
 gt_status data_batch_total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights);
 
-/* Fields `tokens` and `targets`, each the token behind it. */
+/* Fields `tokens`, `targets`, each the token behind it, their `weights`, and of documents `starts` and `lengths`: as
+ * loader_fields has them. */
 void data_batch_next_token(data_batch *out, const loader *l, const char *split);
 
 #endif

@@ -28,6 +28,8 @@ typedef struct data_set {
     tokenizer *tokenizer;       /* NULL: token files that came without one */
     char *tokenizer_path;       /* what tokenizer_open() made it of; other data are read with it */
     token_split train, val;     /* val.count is 0 if there is no such split */
+    char **labels;              /* their names, by number; NULL: documents have none */
+    int label_count;
 } data_set;
 
 typedef enum data_kind { DATA_FOLDER, DATA_TOKEN_FILE, DATA_TEXT } data_kind;

@@ -22,6 +22,16 @@
  *
  * Evaluation walks the split once, without overlap, whatever the order.
  *
+ * How sequences are cut is the split's `reading` (tokens.h). Where a sequence is a document, windows above are documents:
+ * one that is longer than T is cut, one that is shorter is padded. Where tokens see their own document only, sequences
+ * are the same as always, and where a document ends within one is told.
+ *
+ * A mixture takes its sequences from its parts: of every `slots` samples, which are in the ratio of the weights
+ * as far as 10,000 allow it, each part has its share in an order that is drawn anew, and of these samples its own are
+ * counted through, so that each part runs through its epochs by itself. Which part sample n is of and which
+ * sample of that part is computed from n alone. Evaluation takes as many rows of each as that ratio and the part that has
+ * the fewest allow.
+ *
  * Threads    a loader never changes; reading may run anywhere.                          */
 #ifndef GT_DATA_LOADER_H
 #define GT_DATA_LOADER_H
@@ -33,12 +43,24 @@ typedef enum loader_order { LOADER_SHUFFLED, LOADER_SEQUENTIAL } loader_order;
 /* A target that is no token, behind the end of an evaluation. */
 #define LOADER_IGNORE (-1)
 
+enum { LOADER_SOURCES = 32 };           /* of a mixture, at most */
+
+typedef struct loader_source {
+    const token_split *split;
+    uint64_t windows;                   /* an epoch of it                          */
+    uint64_t rows;                      /* of T tokens or, where these are sequences, documents */
+    uint32_t first_slot, slots;         /* of each loader.slots samples            */
+} loader_source;
+
 typedef struct loader {
     const token_split *split;
     loader_order order;
     uint64_t batch, tokens, seed;       /* B, T */
     uint64_t windows;                   /* an epoch: windows, or sequential batches */
-    uint64_t rows;                      /* of T tokens, from the first token on     */
+    uint64_t rows;                      /* that evaluation walks over               */
+    int sources;                        /* 1, unless the split is a mixture         */
+    uint32_t slots;
+    loader_source source[LOADER_SOURCES];
 } loader;
 
 /* The split must outlive the loader; there is nothing to release. GT_MISMATCH if the split
@@ -49,6 +71,33 @@ gt_status loader_open(loader *out, const token_split *split, const char *name, l
 /* Samples [first, first + count) of the batch at a position, count rows of T: x and y hold
  * count*T ids, and either may be NULL. first + count <= B. Fails as token_split_read() does. */
 gt_status loader_read(const loader *l, uint64_t position, uint64_t first, uint64_t count, int32_t *x, int32_t *y);
+
+/* What a batch may ask of its sequences; NULL: not wanted. T values a sequence, or one. */
+typedef struct loader_fields {
+    int32_t *tokens;                    /* (count, T); 0 behind the end of a document        */
+    int32_t *targets;                   /* (count, T) each the token behind it; LOADER_IGNORE where it weighs 0 */
+    float *weights;                     /* (count, T) of the targets, 0 or 1                 */
+    int32_t *starts;                    /* (count, T) the first position that may be seen    */
+    int32_t *types;                     /* (count, T) 1 in the second text of a pair         */
+    int32_t *lengths;                   /* (count) positions that hold tokens                */
+    int32_t *labels;                    /* (count) of the document; LOADER_IGNORE if rows are not documents with labels */
+} loader_fields;
+
+/* As loader_read(), whatever is wanted. A labelled document that is cut keeps its last token, which a tokenizer's
+ * template put there. */
+gt_status loader_fill(const loader *l, uint64_t position, uint64_t first, uint64_t count, const loader_fields *f);
+/* The same of evaluation rows, of which those from `real` on are padding: nothing in them counts. */
+gt_status loader_fill_rows(const loader *l, uint64_t first, uint64_t count, uint64_t real, const loader_fields *f);
+
+/* Do targets weigh otherwise than 1 each? Then the sum of their weights in samples [first, first + count) of the
+ * batch at a position, or in evaluation rows. */
+int loader_weighs(const loader *l);
+gt_status loader_weigh(const loader *l, uint64_t position, uint64_t first, uint64_t count, double *sum);
+gt_status loader_weigh_rows(const loader *l, uint64_t first, uint64_t count, double *sum);
+
+/* What of the first `samples` samples came from a part of a mixture (0: of the split alone): samples, and passes
+ * over the part. */
+void loader_taken(const loader *l, uint64_t samples, int source, uint64_t *of_it, double *epochs);
 
 /* The sample that a batch asked for at `position` begins with: `position`, or the next pass. */
 uint64_t loader_begin(const loader *l, uint64_t position);

@@ -7,6 +7,7 @@
 #include "host/data/tokens.h"
 
 #include "host/data/foreign.h"
+#include "host/data/token_marks.h"
 
 #include <assert.h>
 #include <dirent.h>
@@ -35,6 +36,7 @@ void token_file_close(token_file *f)
     if (!f)
         return;
     gt_map_close(&f->map);
+    token_marks_close(f);
     memset(f, 0, sizeof *f);
 }
 
@@ -164,6 +166,23 @@ gt_status token_split_open(token_split *out, const char *const *paths, size_t co
     return token_split_open_as(out, paths, count, vocab, 0);
 }
 
+/* All shards of a split have the same beside them. */
+static gt_status join_marks(token_split *s, const token_file *f, int first)
+{
+    const unsigned marks = token_marks_of(f);
+    const int labelled = f->labels.data != NULL;
+    if (first) {
+        s->marks = marks;
+        s->labelled = labelled;
+    }
+    return marks == s->marks && labelled == s->labelled
+               ? GT_OK
+               : gt_fail(GT_FORMAT,
+                         "cannot read token file '%s': beside it lie other marks than beside the shards "
+                         "before it; copy the whole folder again, or tokenize anew",
+                         f->map.path);
+}
+
 gt_status token_split_open_as(token_split *out, const char *const *paths, size_t count, uint32_t vocab, int bits)
 {
     memset(out, 0, sizeof *out);
@@ -179,6 +198,13 @@ gt_status token_split_open_as(token_split *out, const char *const *paths, size_t
         }
         out->file_count++;
         out->count += out->files[i].count;
+        st = token_marks_open(&out->files[i]);
+        if (!st)
+            st = join_marks(out, &out->files[i], i == 0);
+        if (st) {
+            token_split_close(out);
+            return st;
+        }
     }
     return GT_OK;
 }
@@ -189,6 +215,12 @@ void token_split_close(token_split *s)
         return;
     for (size_t i = 0; i < s->file_count; i++)
         token_file_close(&s->files[i]);
+    for (size_t i = 0; i < s->part_count; i++) {
+        token_split_close(&s->parts[i].split);
+        free(s->parts[i].name);
+    }
+    free(s->parts);
+    token_index_release(s->index);
     free(s->files);
     memset(s, 0, sizeof *s);
 }
@@ -261,7 +293,7 @@ gt_status token_split_append(token_split *out, token_split *s)
     return GT_OK;
 }
 
-static uint32_t id_at(const token_file *f, uint64_t i)
+uint32_t token_file_id(const token_file *f, uint64_t i)
 {
     uint16_t narrow;
     uint32_t wide;
@@ -275,7 +307,7 @@ static uint32_t id_at(const token_file *f, uint64_t i)
 
 gt_status token_split_read(const token_split *s, uint64_t first, size_t count, int32_t *out)
 {
-    assert(first <= s->count && count <= s->count - first);
+    assert(!s->parts && first <= s->count && count <= s->count - first);
     const uint32_t bound = s->vocab ? s->vocab : (uint32_t)INT32_MAX;
     for (size_t i = 0; count && i < s->file_count; i++) {
         const token_file *f = &s->files[i];
@@ -285,7 +317,7 @@ gt_status token_split_read(const token_split *s, uint64_t first, size_t count, i
         }
         uint64_t n = f->count - first < count ? f->count - first : count;
         for (uint64_t k = 0; k < n; k++) {
-            uint32_t id = id_at(f, first + k);
+            uint32_t id = token_file_id(f, first + k);
             if (id >= bound)
                 return gt_fail(GT_FORMAT,
                                "cannot read token file '%s': token %llu is id %u, the "
@@ -300,19 +332,33 @@ gt_status token_split_read(const token_split *s, uint64_t first, size_t count, i
     return GT_OK;
 }
 
-/* Ids [first, first + count) as they are, unchecked. */
+/* Ids [first, first + count) as they are, unchecked; marks are above all ids. */
 static void copy_ids(const token_split *s, uint64_t first, size_t count, uint32_t *out)
 {
     for (size_t i = 0; count && i < s->file_count; i++) {
         const token_file *f = &s->files[i];
-        for (; count && first < f->count; count--)
-            *out++ = id_at(f, first++);
+        for (; count && first < f->count; count--, first++)
+            *out++ = token_file_id(f, first) | (s->marks ? token_marks_at(f, first) << 28 : 0);
         first -= f->count;
     }
 }
 
+/* Of the parts and their weights. */
+static uint64_t mixture_hash(const token_split *s)
+{
+    uint64_t mixed[3] = { 0, 0, 0 };
+    for (size_t i = 0; i < s->part_count; i++) {
+        mixed[1] = token_split_hash(&s->parts[i].split);
+        memcpy(&mixed[2], &s->parts[i].weight, sizeof mixed[2]);
+        mixed[0] = gt_hash(mixed, sizeof mixed);
+    }
+    return mixed[0];
+}
+
 uint64_t token_split_hash(const token_split *s)
 {
+    if (s->parts)
+        return mixture_hash(s);
     enum { BLOCK = 2048, BLOCKS = 256 };
     uint32_t ids[BLOCK];
     uint64_t mixed[2] = { 0, s->count };
@@ -327,7 +373,9 @@ uint64_t token_split_hash(const token_split *s)
         mixed[0] = gt_hash(mixed, sizeof mixed);
     }
     mixed[1] = s->count;
-    return gt_hash(mixed, sizeof mixed);
+    mixed[0] = gt_hash(mixed, sizeof mixed);
+    mixed[1] = s->labelled ? token_marks_label_hash(s) : 0;
+    return s->labelled ? gt_hash(mixed, sizeof mixed) : mixed[0];
 }
 
 struct token_writer {
@@ -336,6 +384,7 @@ struct token_writer {
     uint64_t shard_tokens, total, in_shard;
     unsigned shard;
     gt_writer *file;                    /* NULL: the next token opens a shard */
+    token_marks_writer marks;
 };
 
 void token_writer_abandon(token_writer *w)
@@ -343,6 +392,7 @@ void token_writer_abandon(token_writer *w)
     if (!w)
         return;
     gt_writer_abandon(w->file);
+    token_marks_release(&w->marks);
     free(w->folder);
     free(w->name);
     free(w);
@@ -368,15 +418,21 @@ gt_status token_writer_open(token_writer **out, const char *folder, const char *
     return GT_OK;
 }
 
+static gt_status shard_path(char **path, const token_writer *w)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s-%06u.bin", w->name, w->shard);
+    *path = gt_path_join(w->folder, name);
+    return *path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", w->folder);
+}
+
 static gt_status begin_shard(token_writer *w)
 {
     static const int32_t header[HEADER_WORDS];
-    char name[128];
-    snprintf(name, sizeof name, "%s-%06u.bin", w->name, w->shard);
-    char *path = gt_path_join(w->folder, name);
-    if (!path)
-        return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for the path of a shard", w->folder);
-    gt_status st = gt_writer_open(&w->file, path);
+    char *path = NULL;
+    gt_status st = shard_path(&path, w);
+    if (!st)
+        st = gt_writer_open(&w->file, path);
     free(path);
     return st ? st : gt_writer_put(w->file, header, sizeof header);
 }
@@ -385,7 +441,13 @@ static gt_status end_shard(token_writer *w)
 {
     int32_t head[3] = { forms[w->form].magic, forms[w->form].version, (int32_t)w->in_shard };
     gt_writer *file = w->file;
+    char *path = NULL;
     gt_status st = gt_writer_patch(file, 0, head, sizeof head);
+    if (!st)
+        st = shard_path(&path, w);
+    if (!st)
+        st = token_marks_write(&w->marks, path);
+    free(path);
     w->file = NULL;
     w->in_shard = 0;
     w->shard++;
@@ -415,10 +477,32 @@ static gt_status put_ids(token_writer *w, const uint32_t *ids, size_t count)
     return GT_OK;
 }
 
+void token_writer_marks(token_writer *w, unsigned marks, int labelled)
+{
+    assert(!w->total);
+    w->marks.marks = marks;
+    w->marks.labelled = labelled;
+}
+
 gt_status token_writer_put(token_writer *w, const uint32_t *ids, size_t count)
 {
+    return token_writer_put_marked(w, ids, NULL, count);
+}
+
+/* A shard that is full is ended by the next token: the label of the document that ended in it comes before. */
+gt_status token_writer_label(token_writer *w, int32_t label)
+{
+    assert(w->file && w->marks.labelled);
+    token_marks_collect_label(&w->marks, label);
+    return GT_OK;
+}
+
+gt_status token_writer_put_marked(token_writer *w, const uint32_t *ids, const unsigned char *marks, size_t count)
+{
     while (count) {
-        gt_status st = w->file ? GT_OK : begin_shard(w);
+        gt_status st = w->file && w->in_shard == w->shard_tokens ? end_shard(w) : GT_OK;
+        if (!st && !w->file)
+            st = begin_shard(w);
         if (st)
             return st;
         uint64_t room = w->shard_tokens - w->in_shard;
@@ -426,12 +510,12 @@ gt_status token_writer_put(token_writer *w, const uint32_t *ids, size_t count)
         st = put_ids(w, ids, n);
         if (st)
             return st;
+        token_marks_collect(&w->marks, marks, n);
         ids += n;
+        marks = marks ? marks + n : NULL;
         count -= n;
         w->in_shard += n;
         w->total += n;
-        if (w->in_shard == w->shard_tokens && (st = end_shard(w)))
-            return st;
     }
     return GT_OK;
 }

@@ -44,18 +44,19 @@ static void a_batch_fills_the_fields_that_are_wanted(void)
     open_counting(&split, "fields", 1000, 50, 17);
     CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, B, T, 1));
     data_batch_next_token(&b, &l, "training");
-    CHECK(b.fields == 2 && !strcmp(b.field[0].name, "tokens") && !strcmp(b.field[1].name, "targets"));
+    CHECK(b.fields == 5 && !strcmp(b.field[0].name, "tokens") && !strcmp(b.field[1].name, "targets"));
+    CHECK(!b.weights && !strcmp(b.field[2].name, "weights") && !strcmp(b.field[3].name, "starts"));
     CHECK(data_field_bytes(&b.field[0], B) == sizeof x);
-    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ x, y }));
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[DATA_FIELDS]){ x, y }));
     CHECK(x[0] == 3 * T && y[B * T - 1] == 6 * T);
-    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ alone, NULL }));
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[DATA_FIELDS]){ alone, NULL }));
     CHECK(!memcmp(alone, x, sizeof x));
-    CHECK_OK(b.fill(&b, 3, 0, B, (void *[]){ NULL, alone }));
+    CHECK_OK(b.fill(&b, 3, 0, B, (void *[DATA_FIELDS]){ NULL, alone }));
     CHECK(!memcmp(alone, y, sizeof y));
-    CHECK_OK(b.fill_rows(&b, 1, B, 2, (void *[]){ NULL, y }));
+    CHECK_OK(b.fill_rows(&b, 1, B, 2, (void *[DATA_FIELDS]){ NULL, y }));
     CHECK(y[0] == T + 1 && y[2 * T - 1] == 3 * T && y[2 * T] == LOADER_IGNORE && y[B * T - 1] == LOADER_IGNORE);
     b.vocab = 20;
-    CHECK_FAILS(b.fill(&b, 3, 0, B, (void *[]){ x, NULL }), GT_MISMATCH,
+    CHECK_FAILS(b.fill(&b, 3, 0, B, (void *[DATA_FIELDS]){ x, NULL }), GT_MISMATCH,
                 "training data holds token 20, the model has 20");
     token_split_close(&split);
 }
