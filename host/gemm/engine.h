@@ -17,7 +17,7 @@ typedef struct gemm_engine {
     gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
 } gemm_engine;
 
-extern const gemm_engine gemm_native, gemm_tiled, gemm_clblast;
+extern const gemm_engine gemm_gemv, gemm_native, gemm_tiled, gemm_clblast;
 
 dev_device *gemm_device(const gemm_context *c);
 
@@ -32,7 +32,7 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e);
 gt_status gemm_complete(gemm_desc *out, const gemm_desc *in);
 
 /* The kernel files of this room and how they are built. */
-extern const dev_family gemm_tiled_family, gemm_epilogue_family, gemm_peak_family;
+extern const dev_family gemm_tiled_family, gemm_gemv_family, gemm_epilogue_family, gemm_peak_family;
 /* These, 0, 1, ...; NULL after the last. */
 const dev_family *gemm_family_at(int i);
 

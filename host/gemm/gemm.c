@@ -46,7 +46,7 @@
 static const struct {
     const char *name;
     const gemm_engine *engine;
-} table[] = { { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
+} table[] = { { "gemv", &gemm_gemv }, { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
 enum { ENGINES = sizeof table / sizeof *table };
 
 static const char cache_head[] = "geartrain gemm 2\n";
@@ -599,7 +599,9 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
     c->device = d;
     if (engine) {
         char all[64];
-        const gemm_desc probe = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1 };
+        const gemm_desc probe = {
+            .M = 1, .N = 1, .K = 1, .trans_b = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1
+        };
         int known = 0;
         for (int i = 0; i < ENGINES; i++)
             known |= !strcmp(table[i].name, engine);
@@ -660,7 +662,8 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e)
 
 const dev_family *gemm_family_at(int i)
 {
-    static const dev_family *const all[] = { &gemm_tiled_family, &gemm_epilogue_family, &gemm_peak_family, NULL };
+    static const dev_family *const all[] = { &gemm_tiled_family, &gemm_gemv_family, &gemm_epilogue_family,
+                                             &gemm_peak_family, NULL };
     return all[i];
 }
 

@@ -3,7 +3,9 @@
  *
  *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))       row-major, batches of them
  *
- * Engines  native   a CBLAS called on the device's host thread (CPU devices, fp32)
+ * Engines  gemv     Geartrain's own kernels, cl/gemv.cl, for up to four rows times a transposed matrix, whose
+ *                   time is that of reading it: any device, type and epilogue
+ *          native   a CBLAS called on the device's host thread (CPU devices, fp32)
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of

@@ -226,6 +226,72 @@ static void tiled_agrees_in_the_gpu_style(void)
     everything("gpu", "tiled", 0);
 }
 
+/* What the engine is for: up to four rows, every size of B beside them, every epilogue, batches and
+ * distances that allow no vectors. Activations and dropout, each a compilation, with one number of rows. */
+static void few_rows(place *p, dtype in, dtype out, int step)
+{
+    int good = 1;
+    for (int i = 0; i < (tiny() ? 4 : SIZES) && good; i++)
+        for (int rows = 1; rows <= 4 && good; rows++)
+            for (int e = (i + rows) % step; e < 32 && good; e += step) {
+                gemm_desc g = {
+                    .M = rows,
+                    .N = sizes[i],
+                    .K = sizes[(3 * i + rows) % (tiny() ? 4 : SIZES)],
+                    .trans_b = 1,
+                    .a_type = in,
+                    .b_type = in,
+                    .c_type = out,
+                    .alpha = e % 3 ? 0.0f : 0.5f,
+                    .add = !e,
+                    .bias = e & 1,
+                    .act = e & 2 && rows == 2 ? ACT_GELU_TANH : ACT_NONE,
+                    .act_grad = e & 4 && rows == 2 ? ACT_GELU_TANH : ACT_NONE,
+                    .drop_p = e & 8 && rows == 3 ? 0.4f : 0.0f,
+                    .drop_stream = 5,
+                    .drop_sequence = 1000 + i,
+                    .residual = e >> 4 & 1,
+                    .batch = e % 7 == 3 ? 3 : 1,
+                };
+                const int pad = e % 2 ? 3 : 4 * (i % 2);
+                g.lda = g.ldb = g.K + pad;
+                g.ldc = g.N + pad;
+                g.stride_a = g.M * g.lda + pad;
+                g.stride_b = g.N * g.ldb + pad;
+                g.stride_c = g.M * g.ldc + pad;
+                good = gemm_case(p->c, p->d, &g, e == 0);
+            }
+}
+
+static void gemv(const char *style)
+{
+    place p;
+    if (!place_open(&p, style, "gemv"))
+        return;
+    const int crawls = !strcmp(style, "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
+    for (int t = 0; t < 3; t++) {
+        if (!crawls || !t)
+            few_rows(&p, types[t], types[t], crawls ? 16 : 5);
+        if (t == 1)
+            few_rows(&p, types[t], DTYPE_F32, crawls ? 31 : 16);
+    }
+    const char *name;
+    gemm_desc g = { .M = 4, .N = 64, .K = 64, .trans_b = 1 };
+    CHECK(!gemm_engine_name(p.c, &g, &name) && !strcmp(name, "gemv"));
+    g.M = 5;
+    CHECK(!gemm_engine_name(p.c, &g, &name) && strcmp(name, "gemv"));
+    place_close(&p);
+}
+
+static void gemv_agrees_with_the_obvious_product(void)
+{
+    gemv("cpu");
+}
+static void gemv_agrees_in_the_gpu_style(void)
+{
+    gemv("gpu");
+}
+
 static void results_are_the_same_from_run_to_run(void)
 {
     enum { M = 150, N = 203, K = 700 };
@@ -407,6 +473,8 @@ const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
     CASE(tiled_agrees_with_the_obvious_product),
     CASE(tiled_agrees_in_the_gpu_style),
+    CASE(gemv_agrees_with_the_obvious_product),
+    CASE(gemv_agrees_in_the_gpu_style),
     CASE(results_are_the_same_from_run_to_run),
     CASE(the_choice_is_kept_and_a_bad_file_is_measured_again),
     CASE(what_makes_no_sense_is_refused),

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* host/gemm/gemm_gemv.c - a few rows times a matrix of weights, by cl/gemv.cl.
+ *
+ * Such a product takes as long as its matrix takes to be read. The other engines are made for reuse: they
+ * pack the matrix, or, as most BLAS libraries do, read it with one thread.                  */
+#include "host/gemm/engine.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_ROWS = 4, LANES = 32, OWNED = 4 };  /* the latter as in cl/gemv.cl */
+
+static const dev_variant variants[] = {
+    { "-DROWS=1", DEV_FOR_ALL },
+    { GEMM_DROP " -DROWS=4", DEV_FOR_ALL },
+    { GEMM_C_F32 " -DROWS=2", DEV_16BIT_ONLY },
+#define SHOWN(constant, name, option) { option " -DROWS=3", 0 },
+    ACTIVATIONS(SHOWN)
+#undef SHOWN
+        { 0 },
+};
+const dev_family gemm_gemv_family = { .file = "gemv.cl", .stored = 1, .variants = variants };
+
+static int can(gemm_context *c, const gemm_desc *g)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    return g->M <= MOST_ROWS && g->trans_b && !g->trans_a
+           && (info->style == DEV_STYLE_CPU || info->max_group >= LANES * OWNED);
+}
+
+static uint64_t scratch(gemm_context *c, const gemm_desc *g)
+{
+    (void)c, (void)g;
+    return 0;
+}
+
+/* Panels of a work-item: some work-items for each core, since cores are never equally fast. */
+static int panels_each(const dev_info *info, int panels)
+{
+    const int items = 4 * (info->compute_units > 0 ? info->compute_units : 1);
+    return (panels + items - 1) / items;
+}
+
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
+{
+    enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS };
+    const dev_info *info = dev_info_of(gemm_device(c));
+    const int cpu = info->style == DEV_STYLE_CPU;
+    const int width = info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4;
+    const int panels = (g->N + width - 1) / width, each = panels_each(info, panels);
+    dev_arg args[COMMON + 1] = {
+        dev_arg_i32(g->M),     dev_arg_i32(g->N),   dev_arg_i32(g->K),
+        dev_arg_buffer(b->a),  dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
+        dev_arg_buffer(b->b),  dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
+        dev_arg_buffer(b->c),  dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
+        dev_arg_f32(g->alpha), dev_arg_i32(g->add),
+    };
+    char options[GEMM_OPTIONS], rows[16];
+    dev_program *p;
+
+    gemm_epilogue_args(args + ADD + 1, g, b);
+    args[COMMON] = dev_arg_i32(each);
+    if (add_at)
+        *add_at = (gemm_slot){ dev_list_count(l), ADD };
+    snprintf(rows, sizeof rows, "-DROWS=%d", g->M);
+    gemm_options(options, sizeof options, g, rows);
+    gt_status st = gemm_program(c, &gemm_gemv_family, g->a_type, options, &p);
+    const size_t items = cpu ? (size_t)((panels + each - 1) / each) : (size_t)((g->N + OWNED - 1) / OWNED) * LANES * OWNED;
+    const dev_grid grid = dev_grid_2d(items, (size_t)g->batch, cpu ? 1 : LANES * OWNED, 1);
+    return st ? st : dev_list_kernel(l, p, cpu ? "gemv_cpu" : "gemv_gpu", grid, args, cpu ? COMMON + 1 : COMMON);
+}
+
+const gemm_engine gemm_gemv = {
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
+};
