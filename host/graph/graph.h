@@ -87,6 +87,14 @@ int graph_state(graph *g, const char *name, shape s);
 /* ---- operations --------------------------------------------------------------------------- */
 /* `drop` is a probability; 0 adds nothing to the graph. */
 int graph_embed(graph *g, const char *name, int tokens, int token_table, int position_table, int first);
+/* The same with an offset and token types: token t of a sequence has row `offset` + t of the positions, and
+ * the row of `types` that the i32 (B,T) `kinds` says. Values, -1 where there is none; tokens and table
+ * must be there. */
+typedef struct graph_embedding {
+    int tokens, table, positions, first, kinds, types;
+    int offset;
+} graph_embedding;
+int graph_embed_sum(graph *g, const char *name, const graph_embedding *in);
 int graph_dropout(graph *g, const char *name, int x, float drop);
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps);
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */

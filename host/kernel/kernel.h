@@ -52,11 +52,16 @@ typedef struct kernel_dropout {
 typedef struct kernel_rows {
     int begin, count, V;
 } kernel_rows;
-/* y[b,t,:] = token[x[b,t],:] + position[t,:]   x i32 (B,T); token S (held.count,C); position S
- * (T.., C) or NULL; y S (B,T,C). A token whose row is not held adds nothing. `first` (i32[1] on
- * the device, or NULL for 0) is added to t for the row of `position` (generation). */
-gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held, dev_buffer *x,
-                       dev_buffer *token, dev_buffer *position, dev_buffer *first, dev_buffer *y);
+/* What is added up to a row. token S (held.count,C), x i32 (B,T); a token whose row is not held adds
+ * nothing. position S (T..,C) or NULL: of token t row offset + t, and with `first` (i32[1] on the device,
+ * or NULL for 0) so many more (generation). type S (types,C) or NULL: row kind[b,t], i32 (B,T). */
+typedef struct kernel_embedding {
+    dev_buffer *x, *token, *position, *first, *kind, *type;
+    int offset, types;
+} kernel_embedding;
+/* y[b,t,:] = token[x[b,t],:] + position[..,:] + type[kind[b,t],:]; y S (B,T,C). */
+gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_rows held, const kernel_embedding *in,
+                       dev_buffer *y);
 /* dtoken[v,:] += sum of dy rows where x = held.begin + v, in order of their index; fp32
  * (held.count,C). The host gives the rows sorted: order i32[R] = row numbers grouped by token,
  * starts i32[R+2] = {groups, first of group 0, first of group 1, ..., R}; kernel_embed_sort makes
@@ -64,9 +69,12 @@ gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_r
 gt_status kernel_embed_token_grad(dev_list *l, kernel_set *k, int R, int C, kernel_rows held, dev_buffer *x,
                                   dev_buffer *order, dev_buffer *starts, dev_buffer *dy, dev_buffer *dtoken);
 void kernel_embed_sort(const int32_t *x, int R, int V, int32_t *order, int32_t *starts, int32_t *scratch /* V + 1 */);
-/* dposition[t,:] (+)= sum over b of dy[b,t,:]; fp32. */
-gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C, dev_buffer *dy,
+/* dposition[offset + t,:] (+)= sum over b of dy[b,t,:]; fp32. */
+gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, int C, int offset, dev_buffer *dy,
                                      dev_buffer *dposition, int add, kernel_slot *add_at);
+/* dtypes[i,:] (+)= sum of dy rows r with kind[r] = i; fp32 (types,C), kind i32 (R). */
+gt_status kernel_embed_type_grad(dev_list *l, kernel_set *k, int R, int C, int types, dev_buffer *kind, dev_buffer *dy,
+                                 dev_buffer *dtypes, int add, kernel_slot *add_at);
 
 /* ---- cl/norm.cl --------------------------------------------------------------------- */
 /* y = (x - mean) * rstd * gain + bias per row; x, y S (R,C); gain, bias fp32 (C);

@@ -276,7 +276,8 @@ static void a_foreign_token_gives_not_a_number(void)
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
         dev_buffer *bx = buffer_of(d, x, sizeof x), *bt = buffer_of(d, token, sizeof token);
         dev_buffer *by = buffer_of(d, NULL, sizeof y);
-        CHECK_OK(kernel_embed(l, k, 1, 3, C, (kernel_rows){ 0, V, V }, bx, bt, NULL, NULL, by));
+        CHECK_OK(kernel_embed(l, k, 1, 3, C, (kernel_rows){ 0, V, V },
+                              &(kernel_embedding){ .x = bx, .token = bt }, by));
         run(&l, d);
         CHECK_OK(dev_read(d, by, 0, y, sizeof y));
         CHECK(y[0] == 36.0f && y[C - 1] == 44.0f);
@@ -501,7 +502,7 @@ static void too_many_elements_are_refused(void)
     kernel_set *k = NULL;
     dev_list *l = NULL;
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
-        CHECK_FAILS(kernel_embed(l, k, 1 << 20, 1 << 12, 8, (kernel_rows){ 0, 8, 8 }, NULL, NULL, NULL, NULL, NULL),
+        CHECK_FAILS(kernel_embed(l, k, 1 << 20, 1 << 12, 8, (kernel_rows){ 0, 8, 8 }, &(kernel_embedding){ 0 }, NULL),
                     GT_UNSUPPORTED, "use a smaller micro-batch");
         CHECK(dev_list_count(l) == 0);
     }
