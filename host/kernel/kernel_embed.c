@@ -79,12 +79,12 @@ gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, i
     return st;
 }
 
-gt_status kernel_embed_type_grad(dev_list *l, kernel_set *k, int R, int C, int types, dev_buffer *kind, dev_buffer *dy,
+gt_status kernel_embed_type_grad(dev_list *l, kernel_set *k, int R, int C, int types, dev_buffer *row_type, dev_buffer *dy,
                                  dev_buffer *dtypes, int add, kernel_slot *add_at)
 {
     assert(R >= 0 && C > 0 && types > 0);
     dev_arg args[] = {
-        dev_arg_i32(R),     dev_arg_i32(C),        dev_arg_i32(types), dev_arg_buffer(kind),
+        dev_arg_i32(R),     dev_arg_i32(C),        dev_arg_i32(types), dev_arg_buffer(row_type),
         dev_arg_buffer(dy), dev_arg_buffer(dtypes), dev_arg_i32(add),
     };
     const size_t columns = 4 * k->group;        /* of a group, at least */
@@ -126,7 +126,7 @@ static void embed_with(trial *t, int with_position, int at, int offset, int with
     operand *x = give_below(t, "x", t->R, V), *token = give(t, "token", STORED, (int64_t)V * t->C, 1.0);
     operand *position = with_position ? give(t, "position", STORED, (int64_t)(T + at + offset) * t->C, 1.0) : NULL;
     operand *first = at ? give_below(t, "first", 1, 1) : NULL;
-    operand *kind = with_types ? give_below(t, "kind", t->R, TYPES) : NULL;
+    operand *row_type = with_types ? give_below(t, "kind", t->R, TYPES) : NULL;
     operand *type = with_types ? give(t, "type", STORED, (int64_t)TYPES * t->C, 1.0) : NULL;
     operand *y = take(t, "y", STORED, elements(t));
     if (t->status)
@@ -137,7 +137,7 @@ static void embed_with(trial *t, int with_position, int at, int offset, int with
                                   .token = token->buffer,
                                   .position = position ? position->buffer : NULL,
                                   .first = first ? first->buffer : NULL,
-                                  .kind = kind ? kind->buffer : NULL,
+                                  .kind = row_type ? row_type->buffer : NULL,
                                   .type = type ? type->buffer : NULL,
                                   .offset = offset,
                                   .types = TYPES };
@@ -146,7 +146,7 @@ static void embed_with(trial *t, int with_position, int at, int offset, int with
     for (int64_t i = 0; i < elements(t); i++) {
         const double before = fabs(y->want[i]);
         if (type)
-            y->want[i] += type->value[(int64_t)kind->whole[i / t->C] * t->C + i % t->C];
+            y->want[i] += type->value[(int64_t)row_type->whole[i / t->C] * t->C + i % t->C];
         y->slack[i] = (float)(U * (fabs(y->want[i]) + (type ? before : 0.0)));
     }
 }
@@ -260,12 +260,12 @@ static void embed_position_more_case(trial *t)
 
 static void embed_type_grad_with(trial *t, int add)
 {
-    operand *kind = give_below(t, "kind", t->R, TYPES), *dy = give(t, "dy", STORED, elements(t), 1.0);
+    operand *row_type = give_below(t, "kind", t->R, TYPES), *dy = give(t, "dy", STORED, elements(t), 1.0);
     operand *dtypes = give(t, "dtypes", FLOAT, (int64_t)TYPES * t->C, 1.0);
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_embed_type_grad(t->list, t->k, t->R, t->C, TYPES, kind->buffer, dy->buffer, dtypes->buffer, !add,
+    append(t, kernel_embed_type_grad(t->list, t->k, t->R, t->C, TYPES, row_type->buffer, dy->buffer, dtypes->buffer, !add,
                                      &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = (double)elements(t);
@@ -275,7 +275,7 @@ static void embed_type_grad_with(trial *t, int add)
         dtypes->slack[i] = (float)fabs(dtypes->value[i]);
     }
     for (int64_t i = 0; i < elements(t); i++) {
-        const int64_t to = (int64_t)kind->whole[i / t->C] * t->C + i % t->C;
+        const int64_t to = (int64_t)row_type->whole[i / t->C] * t->C + i % t->C;
         dtypes->want[to] += dy->value[i];
         dtypes->slack[to] += (float)fabs(dy->value[i]);
     }
