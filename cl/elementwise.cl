@@ -27,6 +27,28 @@ KERNEL void activation_grad(ulong n, uint block, __global const store_t *dy,
     }
 }
 
+KERNEL void gated(ulong n, uint block, __global const store_t *gate, __global const store_t *up,
+                  __global store_t *y)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some(y, i, ACT(load_some(gate, i, count)) * load_some(up, i, count), count);
+    }
+}
+
+KERNEL void gated_grad(ulong n, uint block, __global const store_t *dy, __global const store_t *gate,
+                       __global const store_t *up, __global store_t *dgate, __global store_t *dup)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const floatV d = load_some(dy, i, count), x = load_some(gate, i, count);
+        store_some(dgate, i, d * load_some(up, i, count) * ACT_SLOPE(x), count);
+        store_some(dup, i, d * ACT(x), count);
+    }
+}
+
 KERNEL void add(ulong n, uint block, __global const store_t *a, __global const store_t *b,
                 __global store_t *y)
 {

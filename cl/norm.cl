@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* cl/norm.cl - layer normalisation of rows, and sums of columns.
+/* cl/norm.cl - layer normalisation and root-mean-square normalisation of rows, and sums of columns.
  *
  *   y    = xhat * gain + bias,    xhat = (x - mean) * rstd,   rstd = 1 / sqrt(var + eps)
  *   dx   = rstd * (h - mean(h) - xhat * mean(h * xhat)) + residual,    h = dy * gain
  *   dgain = sum over rows of dy * xhat,    dbias = sum over rows of dy
+ *
+ *   rmsnorm: y = xhat * (gain + offset),   xhat = x * rstd,   rstd = 1 / sqrt(mean of x^2 + eps)
+ *   dx   = rstd * (h - xhat * mean(h * xhat)) + residual,    h = dy * (gain + offset)
  *
  * x, y, dx, dy, residual: (R,C) row-major, storage type. gain, bias, dgain, dbias: fp32 (C).
  * mean, rstd: fp32 (R), kept for backward. dx may be residual or dy.
@@ -112,6 +115,76 @@ KERNEL void layernorm_weight_partial(int R, int C, __global const store_t *dy,
             }
             store_some_f32(to_gain, c, gain, count);
             store_some_f32(to_bias, c, bias, count);
+        }
+    }
+}
+
+KERNEL void rmsnorm(int per, int R, int C, float eps, float offset, __global const store_t *x,
+                    __global const float *gain, __global store_t *y, __global float *rstd)
+{
+    const int first = get_global_id(0) * per, last = min(R, first + per);
+    for (int r = first; r < last; r++) {
+        const size_t at = (size_t)r * C;
+        floatV square = 0.0f;
+        for (int c = 0; c < C; c += VW) {
+            const floatV v = load_some(x, at + c, C - c);
+            square += v * v;
+        }
+        const float s = 1.0f / sqrt(sumV(square) / C + eps);
+        for (int c = 0; c < C; c += VW)
+            store_some(y, at + c, load_some(x, at + c, C - c) * s * (load_some_f32(gain, c, C - c) + offset), C - c);
+        if (rstd)
+            rstd[r] = s;
+    }
+}
+
+KERNEL void rmsnorm_input_grad(int per, int R, int C, float offset, __global const store_t *dy,
+                               __global const store_t *x, __global const float *gain,
+                               __global const float *rstd, __global const store_t *residual,
+                               __global store_t *dx)
+{
+    const int first = get_global_id(0) * per, last = min(R, first + per);
+    for (int r = first; r < last; r++) {
+        const size_t at = (size_t)r * C;
+        const float s = rstd[r];
+        floatV product = 0.0f;
+        for (int c = 0; c < C; c += VW)         /* past the end dy and x are 0 */
+            product += load_some(dy, at + c, C - c) * (load_some_f32(gain, c, C - c) + offset)
+                       * (load_some(x, at + c, C - c) * s);
+        const float b = sumV(product) / C;
+        for (int c = 0; c < C; c += VW) {
+            const floatV h = load_some(dy, at + c, C - c) * (load_some_f32(gain, c, C - c) + offset);
+            floatV d = s * (h - load_some(x, at + c, C - c) * s * b);
+            if (residual)
+                d += load_some(residual, at + c, C - c);
+            store_some(dx, at + c, d, C - c);
+        }
+    }
+}
+
+KERNEL void rmsnorm_weight_partial(int R, int C, __global const store_t *dy,
+                                   __global const store_t *x, __global const float *rstd,
+                                   __global float *scratch)
+{
+    const int strips = (C + STRIP - 1) / STRIP;
+    const int slab = get_global_id(0) / strips, begin = get_global_id(0) % strips * STRIP;
+    const int end = min(C, begin + STRIP), last = min(R, (slab + 1) * SLAB);
+    __global float *to = scratch + (size_t)slab * C;
+
+    for (int r = slab * SLAB; r < last; r += 4) {
+        const int rows = min(4, last - r);
+        for (int c = begin; c < end; c += VW) {
+            const int count = end - c;
+            floatV g[4];
+            for (int j = 0; j < 4; j++) {
+                const size_t at = (size_t)(r + j) * C + c;
+                g[j] = j < rows ? load_some(dy, at, count) * (load_some(x, at, count) * rstd[r + j])
+                                : (floatV)0.0f;
+            }
+            floatV gain = (g[0] + g[1]) + (g[2] + g[3]);
+            if (r > slab * SLAB)
+                gain += load_some_f32(to, c, count);
+            store_some_f32(to, c, gain, count);
         }
     }
 }
@@ -237,6 +310,69 @@ KERNEL void layernorm_weight_partial(int R, int C, __global const store_t *dy,
     }
     scratch[(size_t)slab * C + c] = gain;
     scratch[(size_t)(slabs + slab) * C + c] = bias;
+}
+
+KERNEL void rmsnorm(int per, int R, int C, float eps, float offset, __global const store_t *x,
+                    __global const float *gain, __global store_t *y, __global float *rstd)
+{
+    __local float tmp[WG];
+    const int r = get_group_id(0);
+    float square = 0.0f;
+
+    for (int t = 0; t < C; t += TILE) {
+        const float4 v = tile_load(x, r, t, C);
+        square += sumV(v * v);
+    }
+    const float s = 1.0f / sqrt(group_sum(square, tmp) / C + eps);
+    for (int t = 0; t < C; t += TILE)
+        tile_store(y, r, t, C, tile_load(x, r, t, C) * s * (tile_load_f32(gain, 0, t, C) + offset));
+    if (rstd && get_local_id(0) == 0)
+        rstd[r] = s;
+}
+
+KERNEL void rmsnorm_input_grad(int per, int R, int C, float offset, __global const store_t *dy,
+                               __global const store_t *x, __global const float *gain,
+                               __global const float *rstd, __global const store_t *residual,
+                               __global store_t *dx)
+{
+    __local float tmp[WG];
+    const int r = get_group_id(0);
+    const float s = rstd[r];
+    float product = 0.0f;
+
+    for (int t = 0; t < C; t += TILE)
+        product += sumV(tile_load(dy, r, t, C) * (tile_load_f32(gain, 0, t, C) + offset)
+                        * (tile_load(x, r, t, C) * s));
+    const float b = group_sum(product, tmp) / C;
+    for (int t = 0; t < C; t += TILE) {
+        const float4 h = tile_load(dy, r, t, C) * (tile_load_f32(gain, 0, t, C) + offset);
+        float4 d = s * (h - tile_load(x, r, t, C) * s * b);
+        if (residual)
+            d += tile_load(residual, r, t, C);
+        tile_store(dx, r, t, C, d);
+    }
+}
+
+KERNEL void rmsnorm_weight_partial(int R, int C, __global const store_t *dy,
+                                   __global const store_t *x, __global const float *rstd,
+                                   __global float *scratch)
+{
+    const int strips = (C + WG - 1) / WG, slab = get_group_id(0) / strips;
+    const int c = get_group_id(0) % strips * WG + get_local_id(0);
+    const int last = min(R, (slab + 1) * SLAB);
+    float gain = 0.0f;
+
+    if (c >= C)
+        return;
+    for (int r = slab * SLAB; r < last; r += 4) {
+        float g[4];
+        for (int j = 0; j < 4; j++) {
+            const size_t at = (size_t)(r + j) * C + c;
+            g[j] = r + j < last ? load1(dy, at) * (load1(x, at) * rstd[r + j]) : 0.0f;
+        }
+        gain += (g[0] + g[1]) + (g[2] + g[3]);
+    }
+    scratch[(size_t)slab * C + c] = gain;
 }
 
 KERNEL void bias_partial(int R, int C, __global const store_t *dy, __global float *scratch)

@@ -91,6 +91,17 @@ gt_status kernel_layernorm_input_grad(dev_list *l, kernel_set *k, int R, int C, 
 gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
                                        dev_buffer *mean, dev_buffer *rstd, dev_buffer *dgain, dev_buffer *dbias,
                                        dev_buffer *scratch, int add, kernel_slot *add_at);
+/* y = x * rstd * (gain + offset) with rstd = 1 / sqrt(mean of x^2 + eps) (Zhang and Sennrich, "Root Mean
+ * Square Layer Normalization", 2019); arguments as above. */
+gt_status kernel_rmsnorm(dev_list *l, kernel_set *k, int R, int C, float eps, float offset, dev_buffer *x,
+                         dev_buffer *gain, dev_buffer *y, dev_buffer *rstd);
+gt_status kernel_rmsnorm_input_grad(dev_list *l, kernel_set *k, int R, int C, float offset, dev_buffer *dy,
+                                    dev_buffer *x, dev_buffer *gain, dev_buffer *rstd, dev_buffer *residual,
+                                    dev_buffer *dx);
+/* scratch: kernel_column_scratch(R, C, 1). */
+gt_status kernel_rmsnorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                     dev_buffer *rstd, dev_buffer *dgain, dev_buffer *scratch, int add,
+                                     kernel_slot *add_at);
 /* dbias (+)= column sums of dy (R,C) S; fp32 (C). scratch: kernel_column_scratch(R, C, 1). */
 gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *dbias,
                            dev_buffer *scratch, int add, kernel_slot *add_at);
@@ -101,6 +112,11 @@ uint64_t kernel_column_scratch(const kernel_set *k, int R, int C, int sums);
 gt_status kernel_activation(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *x, dev_buffer *y);
 gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *x,
                                  dev_buffer *dx);
+/* y = act(gate) * up; dgate = dy * up * act'(gate), dup = dy * act(gate). n elements S. */
+gt_status kernel_gated(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *gate, dev_buffer *up,
+                       dev_buffer *y);
+gt_status kernel_gated_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *gate,
+                            dev_buffer *up, dev_buffer *dgate, dev_buffer *dup);
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y);
 /* y = dropout(x); the gradient is the same function of dy. */
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop, dev_buffer *x,
@@ -110,6 +126,14 @@ gt_status kernel_combine(dev_list *l, kernel_set *k, int64_t n, float a, dev_buf
 /* Between fp32 and the set's storage type. */
 gt_status kernel_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from_f32, dev_buffer *to);
 gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, dev_buffer *to_f32);
+
+/* ---- cl/rope.cl --------------------------------------------------------------------- */
+/* Turns pairs of columns, i and i + D / 2 of each of H heads, by their position's angles (Su et al.,
+ * "RoFormer", 2021). x, y S (B,T,H*D), D even; table fp32 (positions,D): a position's D / 2 cosines, then its
+ * sines. `first` (i32[1] on the device, or NULL for 0) is added to t. back 1: by the angles' opposites, which
+ * is the gradient. */
+gt_status kernel_rope(dev_list *l, kernel_set *k, int B, int T, int H, int D, int back, dev_buffer *x,
+                      dev_buffer *table, dev_buffer *first, dev_buffer *y);
 
 /* ---- cl/attention.cl ---------------------------------------------------------------- */
 /* Heads of D side by side in rows `stride` elements apart, B x T of them, from element `first` of a

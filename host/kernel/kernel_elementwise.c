@@ -35,6 +35,23 @@ gt_status kernel_activation_grad(dev_list *l, kernel_set *k, activation act, int
     return flat(l, k, (int)act - 1, "activation_grad", n, dy, x, dx);
 }
 
+gt_status kernel_gated(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *gate, dev_buffer *up,
+                       dev_buffer *y)
+{
+    assert(act != ACT_NONE);
+    return flat(l, k, (int)act - 1, "gated", n, gate, up, y);
+}
+
+gt_status kernel_gated_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *gate,
+                            dev_buffer *up, dev_buffer *dgate, dev_buffer *dup)
+{
+    assert(act != ACT_NONE);
+    dev_arg args[] = {
+        [2] = dev_arg_buffer(dy), dev_arg_buffer(gate), dev_arg_buffer(up), dev_arg_buffer(dgate), dev_arg_buffer(dup)
+    };
+    return kernel_launch_flat(l, k, &kernel_elementwise_family, (int)act - 1, "gated_grad", n, args, KERNEL_ARGS(args));
+}
+
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y)
 {
     return flat(l, k, 0, "add", n, a, b, y);
@@ -131,6 +148,38 @@ static void activation_grad_with(trial *t, activation act)
     }
 }
 
+static void gated_with(trial *t, activation act)
+{
+    const int64_t n = elements(t);
+    operand *gate = give(t, "gate", STORED, n, 2.0), *up = give(t, "up", STORED, n, 1.0);
+    operand *y = take(t, "y", STORED, n);
+    append(t, kernel_gated(t->list, t->k, act, n, gate->buffer, up->buffer, y->buffer));
+    t->flops = 15.0 * (double)n;
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const double want = reference_activation(act, gate->value[i]) * up->value[i];
+        expect(y, i, want, (act_slack(act, gate->value[i]) + U) * fabs(want) + TINY);
+    }
+}
+
+static void gated_grad_with(trial *t, activation act)
+{
+    const int64_t n = elements(t);
+    operand *dy = give(t, "dy", STORED, n, 1.0), *gate = give(t, "gate", STORED, n, 2.0);
+    operand *up = give(t, "up", STORED, n, 1.0);
+    operand *dgate = take(t, "dgate", STORED, n), *dup = take(t, "dup", STORED, n);
+    append(t,
+           kernel_gated_grad(t->list, t->k, act, n, dy->buffer, gate->buffer, up->buffer, dgate->buffer, dup->buffer));
+    t->flops = 30.0 * (double)n;
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const double a = gate->value[i], slope = reference_activation_slope(act, a), y = reference_activation(act, a);
+        const double share = a == 0.0 ? slope : y / a, slack = act_slack(act, a) + 2.0 * U;
+        const double both = fabs(dy->value[i] * up->value[i]);
+        expect(dgate, i, dy->value[i] * up->value[i] * slope,
+               both * ((fabs(share) + fabs(slope - share)) * slack + 0x1p-110));
+        expect(dup, i, dy->value[i] * y, fabs(dy->value[i]) * (fabs(y) * slack + 0x1p-110));
+    }
+}
+
 #define CASES(constant, name, option) \
     static void name##_case(trial *t) \
     { \
@@ -139,6 +188,14 @@ static void activation_grad_with(trial *t, activation act)
     static void name##_grad_case(trial *t) \
     { \
         activation_grad_with(t, constant); \
+    } \
+    static void name##_gated_case(trial *t) \
+    { \
+        gated_with(t, constant); \
+    } \
+    static void name##_gated_grad_case(trial *t) \
+    { \
+        gated_grad_with(t, constant); \
     }
 ACTIVATIONS(CASES)
 #undef CASES
@@ -201,7 +258,9 @@ static void load_case(trial *t)
 
 static const kernel_case cases[] = {
 #define ROWS(constant, name, option) \
-    { #name, name##_case, 4096, 3072 }, { #name " gradient", name##_grad_case, 4096, 3072 },
+    { #name, name##_case, 4096, 3072 }, { #name " gradient", name##_grad_case, 4096, 3072 }, \
+        { "gated " #name, name##_gated_case, 4096, 3072 }, \
+        { "gated " #name " gradient", name##_gated_grad_case, 4096, 3072 },
     ACTIVATIONS(ROWS)
 #undef ROWS
         { "add", add_case, 8192, 768 },

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/kernel/kernel_norm.c - launches of cl/norm.cl, and their cases: layernorm, its gradients, bias
- * gradient.
+/* host/kernel/kernel_norm.c - launches of cl/norm.cl, and their cases: layernorm and rmsnorm, their gradients,
+ * bias gradient.
  *
  *     rows      y, dx               sums over C of a row
  *     columns   dgain, dbias        sums over R of a column, in blocks if there are many rows
@@ -87,6 +87,39 @@ gt_status kernel_layernorm_weight_grad(dev_list *l, kernel_set *k, int R, int C,
     };
     gt_status st = partial(l, k, "layernorm_weight_partial", R, C, args, KERNEL_ARGS(args));
     return st ? st : finish(l, k, R, C, scratch, dgain, dbias, add, add_at);
+}
+
+gt_status kernel_rmsnorm(dev_list *l, kernel_set *k, int R, int C, float eps, float offset, dev_buffer *x,
+                         dev_buffer *gain, dev_buffer *y, dev_buffer *rstd)
+{
+    dev_arg args[] = {
+        dev_arg_i32(1),    dev_arg_i32(R),       dev_arg_i32(C),    dev_arg_f32(eps),     dev_arg_f32(offset),
+        dev_arg_buffer(x), dev_arg_buffer(gain), dev_arg_buffer(y), dev_arg_buffer(rstd),
+    };
+    return kernel_launch_rows(l, k, &kernel_norm_family, "rmsnorm", R, C, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_rmsnorm_input_grad(dev_list *l, kernel_set *k, int R, int C, float offset, dev_buffer *dy,
+                                    dev_buffer *x, dev_buffer *gain, dev_buffer *rstd, dev_buffer *residual,
+                                    dev_buffer *dx)
+{
+    dev_arg args[] = {
+        dev_arg_i32(1),    dev_arg_i32(R),       dev_arg_i32(C),       dev_arg_f32(offset),      dev_arg_buffer(dy),
+        dev_arg_buffer(x), dev_arg_buffer(gain), dev_arg_buffer(rstd), dev_arg_buffer(residual), dev_arg_buffer(dx),
+    };
+    return kernel_launch_rows(l, k, &kernel_norm_family, "rmsnorm_input_grad", R, C, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_rmsnorm_weight_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *x,
+                                     dev_buffer *rstd, dev_buffer *dgain, dev_buffer *scratch, int add,
+                                     kernel_slot *add_at)
+{
+    dev_arg args[] = {
+        dev_arg_i32(R),    dev_arg_i32(C),       dev_arg_buffer(dy),
+        dev_arg_buffer(x), dev_arg_buffer(rstd), dev_arg_buffer(scratch),
+    };
+    gt_status st = partial(l, k, "rmsnorm_weight_partial", R, C, args, KERNEL_ARGS(args));
+    return st ? st : finish(l, k, R, C, scratch, dgain, NULL, add, add_at);
 }
 
 gt_status kernel_bias_grad(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *dbias,
@@ -262,6 +295,128 @@ static void layernorm_weight_more_case(trial *t)
     layernorm_weight_grad_with(t, 1);
 }
 
+/* What the weight is added to: 0, or 1 as in Gemma. */
+static void rmsnorm_with(trial *t, int keep, double offset)
+{
+    const int64_t n = elements(t);
+    operand *x = give(t, "x", STORED, n, 1.0), *gain = give(t, "gain", FLOAT, t->C, 1.0);
+    operand *y = take(t, "y", STORED, n), *rstd = keep ? take(t, "rstd", FLOAT, t->R) : NULL;
+    double *s = calloc((size_t)t->R, sizeof *s);
+    if (!s)
+        append(t, gt_fail(GT_NO_MEMORY, "no memory for the statistics of %d rows", t->R));
+    append(t, kernel_rmsnorm(t->list, t->k, t->R, t->C, 1e-5f, (float)offset, x->buffer, gain->buffer, y->buffer,
+                             rstd ? rstd->buffer : NULL));
+    t->flops = 5.0 * (double)n;
+    if (!t->status)
+        reference_rmsnorm(t->R, t->C, (double)1e-5f, offset, x->value, gain->value, y->want, s);
+    for (int r = 0; !t->status && r < t->R; r++) {
+        const double f = ROUNDINGS(t->C);
+        for (int c = 0; c < t->C; c++) {
+            const int64_t i = (int64_t)r * t->C + c;
+            y->slack[i] = (float)(U * fabs(x->value[i]) * s[r] * (fabs(gain->value[c]) + offset) * (f + 6.0));
+        }
+        if (keep)
+            expect(rstd, r, s[r], U * s[r] * (f + 4.0));
+    }
+    free(s);
+}
+
+static void rmsnorm_case(trial *t)
+{
+    rmsnorm_with(t, 1, 0.0);
+}
+static void rmsnorm_bare_case(trial *t)
+{
+    rmsnorm_with(t, 0, 1.0);
+}
+
+/* rstd as rmsnorm would have left it. */
+static operand *give_root(trial *t, const operand *x)
+{
+    operand *rstd = give(t, "rstd", FLOAT, t->R, 1.0);
+    for (int r = 0; !t->status && r < t->R; r++) {
+        double square = 0.0;
+        for (int c = 0; c < t->C; c++)
+            square += pow(x->value[(int64_t)r * t->C + c], 2.0) / t->C;
+        rstd->value[r] = rstd->want[r] = (double)(float)(1.0 / sqrt(square + 1e-5));
+    }
+    return rstd;
+}
+
+static void rmsnorm_input_grad_with(trial *t, int with_residual, double offset)
+{
+    const int64_t n = elements(t);
+    operand *dy = give(t, "dy", STORED, n, 1.0), *x = give(t, "x", STORED, n, 1.0);
+    operand *gain = give(t, "gain", FLOAT, t->C, 1.0), *rstd = give_root(t, x);
+    operand *dx = with_residual ? give(t, "dx", STORED, n, 1.0) : take(t, "dx", STORED, n);
+    if (t->status)
+        return;
+    append(t, kernel_rmsnorm_input_grad(t->list, t->k, t->R, t->C, (float)offset, dy->buffer, x->buffer, gain->buffer,
+                                        rstd->buffer, with_residual ? dx->buffer : NULL, dx->buffer));
+    t->flops = 10.0 * (double)n;
+    dx->checked = 1;
+    reference_rmsnorm_input_grad(t->R, t->C, offset, dy->value, x->value, gain->value, rstd->value,
+                                 with_residual ? dx->value : NULL, dx->want);
+    const double f = ROUNDINGS(t->C);
+    for (int r = 0; r < t->R; r++) {
+        double b = 0.0;
+        for (int c = 0; c < t->C; c++) {
+            const int64_t i = (int64_t)r * t->C + c;
+            b += fabs(dy->value[i]) * (fabs(gain->value[c]) + offset) * fabs(x->value[i]) * rstd->value[r] / t->C;
+        }
+        for (int c = 0; c < t->C; c++) {
+            const int64_t i = (int64_t)r * t->C + c;
+            const double h = fabs(dy->value[i]) * (fabs(gain->value[c]) + offset);
+            dx->slack[i] = (float)(U
+                                   * (rstd->value[r] * (6.0 * h + (f + 4.0) * fabs(x->value[i]) * rstd->value[r] * b)
+                                      + (with_residual ? 2.0 * fabs(dx->value[i]) : 0.0) + fabs(dx->want[i])));
+        }
+    }
+}
+
+static void rmsnorm_input_grad_case(trial *t)
+{
+    rmsnorm_input_grad_with(t, 0, 1.0);
+}
+static void rmsnorm_residual_grad_case(trial *t)
+{
+    rmsnorm_input_grad_with(t, 1, 0.0);
+}
+
+static void rmsnorm_weight_grad_with(trial *t, int add)
+{
+    const int64_t n = elements(t);
+    operand *dy = give(t, "dy", STORED, n, 1.0), *x = give(t, "x", STORED, n, 1.0), *rstd = give_root(t, x);
+    operand *dgain = give(t, "dgain", FLOAT, t->C, 1.0);
+    operand *work = scratch(t, kernel_column_scratch(t->k, t->R, t->C, 1));
+    if (t->status)
+        return;
+    kernel_slot slot;
+    append(t, kernel_rmsnorm_weight_grad(t->list, t->k, t->R, t->C, dy->buffer, x->buffer, rstd->buffer, dgain->buffer,
+                                         work->buffer, !add, &slot));
+    set_slot(t, slot, dev_arg_i32(add));
+    t->flops = 3.0 * (double)n;
+    dgain->checked = 1;
+    reference_rmsnorm_weight_grad(t->R, t->C, dy->value, x->value, rstd->value, dgain->want, add);
+    for (int c = 0; c < t->C; c++) {
+        double g = 0.0;
+        for (int r = 0; r < t->R; r++) {
+            const int64_t i = (int64_t)r * t->C + c;
+            g += fabs(dy->value[i] * x->value[i] * rstd->value[r]);
+        }
+        dgain->slack[c] = (float)(U * (ROUNDINGS(t->R) * g + 2.0 * fabs(dgain->value[c])));
+    }
+}
+
+static void rmsnorm_weight_grad_case(trial *t)
+{
+    rmsnorm_weight_grad_with(t, 0);
+}
+static void rmsnorm_weight_more_case(trial *t)
+{
+    rmsnorm_weight_grad_with(t, 1);
+}
+
 static void bias_grad_with(trial *t, int add)
 {
     operand *dy = give(t, "dy", STORED, elements(t), 1.0);
@@ -300,6 +455,12 @@ static const kernel_case cases[] = {
     { "layernorm input gradient + residual", layernorm_residual_grad_case, 0, 0 },
     { "layernorm weight gradient", layernorm_weight_grad_case, 8192, 768 },
     { "layernorm weight gradient, added", layernorm_weight_more_case, 0, 0 },
+    { "rmsnorm", rmsnorm_case, 8192, 768 },
+    { "rmsnorm, nothing kept, of 1 + gain", rmsnorm_bare_case, 0, 0 },
+    { "rmsnorm input gradient", rmsnorm_input_grad_case, 8192, 768 },
+    { "rmsnorm input gradient + residual", rmsnorm_residual_grad_case, 0, 0 },
+    { "rmsnorm weight gradient", rmsnorm_weight_grad_case, 8192, 768 },
+    { "rmsnorm weight gradient, added", rmsnorm_weight_more_case, 0, 0 },
     { "bias gradient", bias_grad_case, 4096, 3072 },
     { "bias gradient, added", bias_grad_more_case, 0, 0 },
     { 0 },

@@ -104,6 +104,46 @@ void reference_layernorm_weight_grad(int R, int C, const double *dy, const doubl
     }
 }
 
+void reference_rmsnorm(int R, int C, double eps, double offset, const double *x, const double *gain, double *y,
+                       double *rstd)
+{
+    for (int r = 0; r < R; r++, x += C, y += C) {
+        double square = 0.0;
+        for (int c = 0; c < C; c++)
+            square += x[c] * x[c];
+        const double s = 1.0 / sqrt(square / C + eps);
+        for (int c = 0; c < C; c++)
+            y[c] = x[c] * s * (gain[c] + offset);
+        if (rstd)
+            rstd[r] = s;
+    }
+}
+
+void reference_rmsnorm_input_grad(int R, int C, double offset, const double *dy, const double *x, const double *gain,
+                                  const double *rstd, const double *residual, double *dx)
+{
+    for (int r = 0; r < R; r++) {
+        const ptrdiff_t row = (ptrdiff_t)r * C;
+        double b = 0.0;
+        for (int c = 0; c < C; c++)
+            b += dy[row + c] * (gain[c] + offset) * x[row + c] * rstd[r];
+        for (int c = 0; c < C; c++)
+            dx[row + c] = rstd[r] * (dy[row + c] * (gain[c] + offset) - x[row + c] * rstd[r] * b / C)
+                          + (residual ? residual[row + c] : 0.0);
+    }
+}
+
+void reference_rmsnorm_weight_grad(int R, int C, const double *dy, const double *x, const double *rstd, double *dgain,
+                                   int add)
+{
+    for (int c = 0; c < C; c++) {
+        double g = add ? dgain[c] : 0.0;
+        for (int r = 0; r < R; r++)
+            g += dy[(ptrdiff_t)r * C + c] * x[(ptrdiff_t)r * C + c] * rstd[r];
+        dgain[c] = g;
+    }
+}
+
 void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add)
 {
     for (int c = 0; c < C; c++) {
@@ -111,6 +151,22 @@ void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add)
         for (int r = 0; r < R; r++)
             sum += dy[(ptrdiff_t)r * C + c];
         dbias[c] = sum;
+    }
+}
+
+/* ---- rotary positions ------------------------------------------------------------------- */
+
+void reference_rope(int B, int T, int H, int D, const double *x, const double *table, int first, int back, double *y)
+{
+    for (ptrdiff_t head = 0; head < (ptrdiff_t)B * T * H; head++) {
+        const double *turn = table + (first + head / H % T) * D;
+        const ptrdiff_t at = head * D;
+        for (int i = 0; i < D / 2; i++) {
+            const double c = turn[i], s = back ? -turn[D / 2 + i] : turn[D / 2 + i];
+            const double u = x[at + i], v = x[at + D / 2 + i];
+            y[at + i] = u * c - v * s;
+            y[at + D / 2 + i] = v * c + u * s;
+        }
     }
 }
 

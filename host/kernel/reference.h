@@ -41,7 +41,16 @@ void reference_layernorm_input_grad(int R, int C, const double *dy, const double
                                     const double *mean, const double *rstd, const double *residual, double *dx);
 void reference_layernorm_weight_grad(int R, int C, const double *dy, const double *x, const double *mean,
                                      const double *rstd, double *dgain, double *dbias, int add);
+/* The root mean square in the deviation's place: y = x rstd (gain + offset). rstd may be NULL. */
+void reference_rmsnorm(int R, int C, double eps, double offset, const double *x, const double *gain, double *y,
+                       double *rstd);
+void reference_rmsnorm_input_grad(int R, int C, double offset, const double *dy, const double *x, const double *gain,
+                                  const double *rstd, const double *residual, double *dx);
+void reference_rmsnorm_weight_grad(int R, int C, const double *dy, const double *x, const double *rstd, double *dgain,
+                                   int add);
 void reference_bias_grad(int R, int C, const double *dy, double *dbias, int add);
+/* x, y (B,T,H*D); table (..,D): of a position D / 2 cosines, then as many sines; back 1: turned back. */
+void reference_rope(int B, int T, int H, int D, const double *x, const double *table, int first, int back, double *y);
 
 double reference_activation(activation act, double x);
 double reference_activation_slope(activation act, double x);
