@@ -39,6 +39,9 @@
  *   HEAD     GPU: 64 or 128: columns of results a work-group owns                     [64]
  *   LENGTHS  lengths, int (B), says how many keys each sequence has, and hides those behind; a sequence
  *            without any gives 0. Else all have T, and it is not looked at.             [off]
+ *   FLOORS   causal attention that does not reach back to the beginning: a query sees `window` keys at most,
+ *            itself among them (0: any number), and none before its number in starts, int (B,T) (null: 0), which
+ *            never falls along a sequence nor is beyond the query. Blocks before are not touched.   [off]
  *   SOME_HEADS  dropout counts heads first_head .. of all_heads; else all are here, and the two
  *            are not looked at. Apart because one more number in the loop makes Intel's largest
  *            GPU spill registers, which layers that are not split need not pay for.     [off]  */
@@ -55,12 +58,25 @@
 
 /* What all kernels here take: sizes, mask and dropout. */
 #define SHAPE_ARGS int B, int T, int H, int G, int D, int causal, float scale, \
-                   __global const int *lengths
+                   __global const int *lengths, int window, __global const int *starts
 /* Keys of sequence b: those behind its length are hidden from all queries. */
 #ifdef LENGTHS
 #define KEYS(b) clamp(lengths[b], 0, T)
 #else
 #define KEYS(b) T
+#endif
+/* The first key that query i of sequence b sees, and the block to begin with for the queries from i on. */
+#ifdef FLOORS
+static int floor_of(int i, int window, __global const int *starts, size_t row)
+{
+    const int reach = window ? max(i - window + 1, 0) : 0;
+    return starts ? max(reach, starts[row + i]) : reach;
+}
+#define FLOOR(b, i) floor_of(i, window, starts, (size_t)(b) * T)
+#define FIRST_BLOCK(b, i) (FLOOR(b, i) / BLOCK * BLOCK)
+#else
+#define FLOOR(b, i) 0
+#define FIRST_BLOCK(b, i) 0
 #endif
 #define QKV_ARGS   __global const store_t *q_all, ulong q_from, int q_ld, \
                    __global const store_t *k_all, ulong k_from, int k_ld, \
@@ -212,7 +228,7 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
     for (int i = 0; i < room * VW; i++)
         sum[i] = 0.0f;
 
-    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+    for (int j0 = FIRST_BLOCK(b, first); j0 < keys; j0 += BLOCK) {
         const int there = min(BLOCK, S - j0);
         pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
         pack_rows(v, v_at + (size_t)j0 * v_ld, v_ld, there, BLOCK, D);
@@ -220,8 +236,15 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
             float most_new[VW], shrink[VW];
             if (causal && j0 > first + r + MR - 1)
                 continue;
+#ifdef FLOORS
+            if (FLOOR(b, first + r) >= j0 + BLOCK)
+                continue;
+#endif
             scores(s, q + r * width, width, kt, D, scale);
-            const int ragged = there < BLOCK || (causal && j0 + BLOCK - 1 > first + r);
+            int ragged = there < BLOCK || (causal && j0 + BLOCK - 1 > first + r);
+#ifdef FLOORS
+            ragged |= FLOOR(b, min(first + r + MR - 1, T - 1)) > j0;
+#endif
             for (int i = 0; i < VW; i++)
                 most_new[i] = HIDDEN;
             for (int i = 0; i < MR; i++) {
@@ -231,6 +254,9 @@ KERNEL void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t 
                     floatV x = vloadV(0, s + i * BLOCK + j);
                     if (ragged) {
                         x = select(x, (floatV)HIDDEN, columns(j0 + j) > (intV)seen);
+#ifdef FLOORS
+                        x = select(x, (floatV)HIDDEN, columns(j0 + j) < (intV)FLOOR(b, min(first + r + i, T - 1)));
+#endif
                         vstoreV(x, 0, s + i * BLOCK + j);
                     }
                     m = fmax(m, x);
@@ -304,7 +330,7 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
     for (int i = 0; i < ROWS; i++)
         ones[i] = 1.0f;
 
-    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+    for (int j0 = FIRST_BLOCK(b, first); j0 < keys; j0 += BLOCK) {
         const int there = min(BLOCK, S - j0);
         pack_panel(kt, k_at + (size_t)j0 * k_ld, k_ld, there, D);
         pack_panel(vt, v_at + (size_t)j0 * v_ld, v_ld, there, D);
@@ -312,6 +338,10 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
         for (int r = 0; r < rows; r += MR) {
             if (causal && j0 > first + r + MR - 1)
                 continue;
+#ifdef FLOORS
+            if (FLOOR(b, first + r) >= j0 + BLOCK)
+                continue;
+#endif
             scores(s, q + r * width, width, kt, D, scale);
             scores(ds, go + r * width, width, vt, D, 1.0f);
             for (int i = 0; i < MR; i++) {
@@ -325,6 +355,9 @@ KERNEL void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
                     if (limit)
                         dp *= vloadV(0, kept + j);
                     p = select(p, (floatV)0.0f, columns(j0 + j) > (intV)seen);
+#ifdef FLOORS
+                    p = select(p, (floatV)0.0f, columns(j0 + j) < (intV)FLOOR(b, row));
+#endif
                     vstoreV(scale * p * (dp - dl), 0, ds + i * BLOCK + j);
                 }
             }
@@ -399,6 +432,13 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
             for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
                 const int there = min(BLOCK, T - i0);
                 int depth = 0;                  /* keys that queries of this block can see */
+#ifdef FLOORS
+                int floors[BLOCK];
+                if (FLOOR(b, i0) >= first + rows)       /* nor do those behind see any of these keys */
+                    break;
+                for (int i = 0; i < BLOCK; i++)
+                    floors[i] = FLOOR(b, min(i0 + i, T - 1));
+#endif
                 pack_panel(qt, q_at + (size_t)i0 * q_ld, q_ld, there, D);
                 pack_panel(got, g_at + (size_t)i0 * C, C, there, D);
                 pack_rows(q, q_at + (size_t)i0 * q_ld, q_ld, there, BLOCK, D);
@@ -429,6 +469,9 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
                             p = select(p, (floatV)0.0f, query >= (intV)T);
                             if (causal)
                                 p = select(p, (floatV)0.0f, query < (intV)key);
+#ifdef FLOORS
+                            p = select(p, (floatV)0.0f, vloadV(0, floors + i) > (intV)key);
+#endif
 #ifdef LENGTHS
                             if (key >= S)
                                 p = 0.0f;
@@ -465,7 +508,8 @@ KERNEL void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_
 
 /* ---- generation: keys and values of earlier tokens are kept ------------------------------- */
 
-/* keys, values: (B,H/G,capacity,D); the n new tokens are at positions first[0] .. */
+/* keys, values: (B,H/G,capacity,D); the n new tokens are at positions first[0] .. ; window: how many keys a
+ * query sees at most, 0: all. */
 KERNEL void attention_append(int n, int H, int G, int D, int capacity, __global const int *first,
                              QKV_ARGS, __global store_t *keys, __global store_t *values)
 {
@@ -479,7 +523,7 @@ KERNEL void attention_append(int n, int H, int G, int D, int capacity, __global 
 }
 
 /* A work-item owns one query of one head. */
-KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale,
+KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale, int window,
                              __global const int *first, QKV_ARGS, __global const store_t *keys,
                              __global const store_t *values, __global store_t *out)
 {
@@ -494,7 +538,7 @@ KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float sca
                 q + d);
         vstoreV((floatV)0.0f, 0, o + d);
     }
-    for (int j = 0; j <= last; j++) {
+    for (int j = window ? max(last - window + 1, 0) : 0; j <= last; j++) {
         const size_t at = cache + (size_t)j * D;
         floatV sum = 0.0f;
         for (int d = 0; d < D; d += VW)
@@ -654,13 +698,16 @@ GROUP void attention_forward(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global store_t *
         for (int n = 0; n < PANELS; n++)
             o[n][i] = 0.0f;
     }
-    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+    for (int j0 = FIRST_BLOCK(b, first); j0 < keys; j0 += BLOCK) {
         scores(s, a, b_, q_all, q_at, q_ld, first, k_all, k_at, k_ld, j0, T, D);
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int row = first + y * 4 + i, seen = causal ? min(row, S - 1) : S - 1;
             s[i] = select(scale * s[i], (float4)HIDDEN, column > (int4)seen);
+#ifdef FLOORS
+            s[i] = select(s[i], (float4)HIDDEN, column < (int4)FLOOR(b, min(row, T - 1)));
+#endif
             row_part[(y * 4 + i) * 17 + x] = maxV(s[i]);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -746,7 +793,7 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t 
         for (int n = 0; n < PANELS; n++)
             dq[n][i] = 0.0f;
     }
-    for (int j0 = 0; j0 < keys; j0 += BLOCK) {
+    for (int j0 = FIRST_BLOCK(b, first); j0 < keys; j0 += BLOCK) {
         scores(s, a, b_, q_all, q_at, q_ld, first, k_all, k_at, k_ld, j0, T, D);
         scores(dp, a, b_, dout, g_at, C, first, v_all, v_at, v_ld, j0, T, D);
         const int4 column = j0 + x * 4 + (int4)(0, 1, 2, 3);
@@ -757,7 +804,10 @@ GROUP void attention_dq(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t 
              * compiler for CPUs gave all work-items one item's lse across the barriers. */
             const size_t at = (size_t)head * T + min(row, T - 1);
             const float l = lse[at], dl = delta[at];
-            const float4 p = select(exp(scale * s[i] - l), (float4)0.0f, column > (int4)seen);
+            float4 p = select(exp(scale * s[i] - l), (float4)0.0f, column > (int4)seen);
+#ifdef FLOORS
+            p = select(p, (float4)0.0f, column < (int4)FLOOR(b, min(row, T - 1)));
+#endif
             if (limit)
                 dp[i] = random_keep(dp[i], random_words4(random, stream,
                                     (DROP_HEAD * T + row) * T + j0 + x * 4), limit, factor);
@@ -796,6 +846,10 @@ GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
         const int head = b * H + h;
         const size_t q_at = HEAD_AT(q_from, q_ld, h), g_at = HEAD_AT(0, C, h);
         for (int i0 = causal ? first / BLOCK * BLOCK : 0; i0 < T; i0 += BLOCK) {
+#ifdef FLOORS
+            if (FLOOR(b, i0) >= first + BLOCK)          /* nor do those behind see any of these keys */
+                break;
+#endif
             scores(s, a, b_, k_all, k_at, k_ld, first, q_all, q_at, q_ld, i0, T, D);
             scores(dp, a, b_, v_all, v_at, v_ld, first, dout, g_at, C, i0, T, D);
             const int4 query = i0 + x * 4 + (int4)(0, 1, 2, 3), there = min(query, (int4)(T - 1));
@@ -829,6 +883,11 @@ GROUP void attention_dkv(SHAPE_ARGS, DROP_ARGS, QKV_ARGS, __global const store_t
                 const int key = causal ? first + y * 4 + i : 0;
                 float4 p = select(exp(scale * s[i] - l), (float4)0.0f, query >= (int4)T);
                 p = select(p, (float4)0.0f, query < (int4)key);
+#ifdef FLOORS
+                p = select(p, (float4)0.0f,
+                           (int4)(FLOOR(b, there.s0), FLOOR(b, there.s1), FLOOR(b, there.s2), FLOOR(b, there.s3))
+                               > (int4)key);
+#endif
 #ifdef LENGTHS
                 if (first + y * 4 + i >= KEYS(b))
                     p = 0.0f;
@@ -866,7 +925,7 @@ KERNEL void attention_append(int n, int H, int G, int D, int capacity, __global 
 
 /* A work-group owns one query of one head: a work-item a key for the scores, a work-item a
  * column for the sums. */
-KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale,
+KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float scale, int window,
                              __global const int *first, QKV_ARGS, __global const store_t *keys,
                              __global const store_t *values, __global store_t *out)
 {
@@ -881,7 +940,7 @@ KERNEL void attention_cached(int n, int H, int G, int D, int capacity, float sca
         o[d] = 0.0f;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int j0 = 0; j0 <= last; j0 += WG) {
+    for (int j0 = window ? max(last - window + 1, 0) : 0; j0 <= last; j0 += WG) {
         float s = HIDDEN;
         if (j0 + me <= last) {
             s = 0.0f;

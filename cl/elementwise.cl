@@ -49,6 +49,15 @@ KERNEL void gated_grad(ulong n, uint block, __global const store_t *dy, __global
     }
 }
 
+KERNEL void times(ulong n, uint block, float a, __global const store_t *x, __global store_t *y)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some(y, i, a * load_some(x, i, count), count);
+    }
+}
+
 KERNEL void add(ulong n, uint block, __global const store_t *a, __global const store_t *b,
                 __global store_t *y)
 {

@@ -112,12 +112,74 @@ static int has_member(const model_field *f)
     return f->type <= MODEL_WORD;
 }
 
+/* What stands at a key, or, behind its dot, in the object at what is before it; NULL: nothing. */
+static json_t *find(const json_t *root, const char *key)
+{
+    const char *dot = strchr(key, '.');
+    char outer[64];
+    if (!dot)
+        return json_object_get(root, key);
+    snprintf(outer, sizeof outer, "%.*s", (int)(dot - key), key);
+    return json_object_get(json_object_get(root, outer), dot + 1);
+}
+
+/* ---- two generations of keys ---------------------------------------------------------------- */
+
+/* Moves a key of an object one level up, where it may stand already if it says the same. */
+static gt_status lift(json_t *root, json_t *inner, const char *key, const char *path)
+{
+    json_t *v = json_object_get(inner, key), *there = json_object_get(root, key);
+    if (!v)
+        return GT_OK;
+    if (there && !json_is_null(there)
+        && !(json_is_number(v) && json_is_number(there) && json_number_value(v) == json_number_value(there)))
+        return gt_fail(GT_FORMAT, "model file '%s': '%s' is given twice, and not the same; leave one of them", path,
+                       key);
+    if (json_object_set(root, key, v))
+        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its keys", path);
+    json_object_del(inner, key);
+    return GT_OK;
+}
+
+/* transformers 5 has rope_parameters with rope_theta in them; 4 had rope_scaling beside it, and before that
+ * called its rope_type type. From here on it is rope_scaling, with rope_type in it. */
+static gt_status settle_rope(json_t *root, const char *path)
+{
+    json_t *now = json_object_get(root, "rope_parameters"), *before = json_object_get(root, "rope_scaling");
+    gt_status st = GT_OK;
+    if (now && !json_is_null(now)) {
+        if (before && !json_is_null(before) && !json_equal(now, before))
+            return gt_fail(GT_FORMAT,
+                           "model file '%s': 'rope_parameters' and 'rope_scaling' are both given, and not the "
+                           "same; leave one of them",
+                           path);
+        if (json_object_set(root, "rope_scaling", now))
+            return gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its keys", path);
+    }
+    json_object_del(root, "rope_parameters");
+    json_t *rope = json_object_get(root, "rope_scaling"), *type = json_object_get(rope, "type");
+    if (!json_is_object(rope))
+        return GT_OK;
+    st = lift(root, rope, "rope_theta", path);
+    if (!st)
+        st = lift(root, rope, "partial_rotary_factor", path);
+    if (st || !type)
+        return st;
+    json_t *newer = json_object_get(rope, "rope_type");
+    if (newer && !json_equal(newer, type))
+        return gt_fail(GT_FORMAT, "model file '%s': 'type' and 'rope_type' of 'rope_scaling' are not the same", path);
+    if (json_object_set(rope, "rope_type", type))
+        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its keys", path);
+    json_object_del(rope, "type");
+    return GT_OK;
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 /* The number of the word at a key. */
 static gt_status read_word(double *out, const model_field *f, json_t *root, const char *path)
 {
-    const json_t *v = json_object_get(root, f->key);
+    const json_t *v = find(root, f->key);
     const char *text = json_string_value(v);
     *out = f->words[0].value;
     if (!v)
@@ -148,10 +210,41 @@ static const char *word_of(const model_config *c, const model_field *f)
     return f->words[0].word;
 }
 
+static int is_whole(const json_t *v, json_int_t least)
+{
+    return json_is_integer(v) && json_integer_value(v) >= least && json_integer_value(v) <= (1 << 28);
+}
+
+/* How many layers have the first word, all of them before those with the second. */
+static gt_status read_layers(model_config *c, const model_field *f, json_t *root, const char *path)
+{
+    json_t *v = find(root, f->key);
+    size_t first = 0, n = json_array_size(v);
+    if (!v || json_is_null(v))
+        return GT_OK;
+    if (!json_is_array(v) || n != (size_t)c->layers)
+        return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a list with a word for each of %d layers", path, f->key,
+                       c->layers);
+    for (size_t i = 0; i < n; i++) {
+        const char *text = json_string_value(json_array_get(v, i));
+        const int second = text && !strcmp(text, f->words[1].word);
+        if (!text || (!second && strcmp(text, f->words[0].word)))
+            return gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s or %s", path, f->key,
+                           text ? text : "that is no text", f->words[0].word, f->words[1].word);
+        if (!second && first < i)
+            return gt_fail(GT_UNSUPPORTED,
+                           "model file '%s': '%s' goes back from %s to %s at layer %zu, which is not supported", path,
+                           f->key, f->words[1].word, f->words[0].word, i);
+        first += !second;
+    }
+    set(c, f, (double)first);
+    return GT_OK;
+}
+
 /* What stands at a key, as a number; absent or null: the fallback. */
 static gt_status read_field(model_config *c, const model_field *f, json_t *root, const char *path)
 {
-    const json_t *v = json_object_get(root, f->key);
+    const json_t *v = find(root, f->key);
     double x = f->fallback;
     const int flag = f->type == MODEL_FLAG || f->type == MODEL_NOT;
     if (f->type == MODEL_WORD) {
@@ -159,16 +252,26 @@ static gt_status read_field(model_config *c, const model_field *f, json_t *root,
         set(c, f, x);
         return st;
     }
-    if (!v || (json_is_null(v) && (!flag || x == 0.0))) {
+    if (f->type == MODEL_LAYERS)
+        return read_layers(c, f, root, path);
+    if (f->type == MODEL_LIMIT && json_is_null(v)) {
+        x = 0.0;
+    } else if (!v || (json_is_null(v) && (!flag || x == 0.0))) {
         if (x == MODEL_REQUIRED)
             return gt_fail(GT_FORMAT, "model file '%s': '%s' is missing", path, f->key);
     } else if (flag) {
         if (!json_is_boolean(v))
             return gt_fail(GT_FORMAT, "model file '%s': '%s' is neither true nor false", path, f->key);
         x = json_is_true(v) ? 1.0 : 0.0;
-    } else if (f->type == MODEL_SIZE) {
-        if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > (1 << 28))
-            return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a whole number from 1 to 2^28", path, f->key);
+    } else if (f->type == MODEL_NUMBER) {
+        x = json_number_value(v);
+        if (!json_is_number(v) || !(x >= 0.0) || x > 1e30)
+            return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a number from 0 up", path, f->key);
+    } else if (f->type != MODEL_SHARE) {
+        const int least = f->type == MODEL_COUNT ? 0 : 1;
+        if (!is_whole(v, least))
+            return gt_fail(GT_FORMAT, "model file '%s': '%s' is not a whole number from %d to 2^28", path, f->key,
+                           least);
         x = (double)json_integer_value(v);
     } else {
         x = json_number_value(v);
@@ -202,9 +305,31 @@ static const model_field *find_row(const model_family *family, const char *key, 
     return NULL;
 }
 
-static gt_status check_key(const model_family *family, const char *key, const json_t *v, const model_config *c,
+/* Are there rows for what is in the object at this key? */
+static int leads_on(const model_family *family, const char *key)
+{
+    const size_t n = strlen(key);
+    for (const model_field *f = family->fields; f->key; f++)
+        if (!strncmp(f->key, key, n) && f->key[n] == '.')
+            return 1;
+    return 0;
+}
+
+static gt_status check_key(const model_family *family, const char *key, json_t *v, const model_config *c,
                            const char *path)
 {
+    if (leads_on(family, key) && json_is_object(v)) {
+        const char *inner;
+        json_t *each;
+        char whole[128];
+        gt_status st = GT_OK;
+        json_object_foreach(v, inner, each) {
+            snprintf(whole, sizeof whole, "%s.%.60s", key, inner);
+            if (!st)
+                st = check_key(family, whole, each, c, path);
+        }
+        return st;
+    }
     char text[64];
     model_field common;
     const model_field *f = find_row(family, key, &common);
@@ -213,6 +338,8 @@ static gt_status check_key(const model_family *family, const char *key, const js
         fits = json_is_null(v);
     else if (f->type == MODEL_OFF)
         fits = is_off(v);
+    else if (f->type == MODEL_ONE)
+        fits = json_is_null(v) || (json_is_number(v) && json_number_value(v) == 1.0);
     else if (f->type == MODEL_ALIAS)
         fits = json_is_null(v) || (json_is_integer(v) && (double)json_integer_value(v) == get(c, f));
     if (fits)
@@ -263,8 +390,10 @@ static gt_status read_config(model_config *c, const model_family *family, json_t
     json_t *value;
     gt_status st = GT_OK;
     snprintf(c->family, sizeof c->family, "%s", family->name);
+    if (leads_on(family, "rope_scaling"))
+        st = settle_rope(root, path);
     for (const model_field *f = family->fields; !st && f->key; f++)
-        if (has_member(f))
+        if (has_member(f) || f->type == MODEL_LAYERS)
             st = read_field(c, f, root, path);
     if (!st && family->complete)
         family->complete(c);
@@ -378,21 +507,21 @@ gt_status model_config_check(const model_config *c)
 
 /* ---- writing and comparing ----------------------------------------------------------------- */
 
-/* A float as the nearest decimal that reads back the same: 1e-5, not 9.99999975e-6. */
-static const char *short_text(char text[32], float x)
+/* The nearest decimal that reads back the same, of a float or a double: 1e-5, not 9.99999975e-6. */
+static const char *short_text(char text[32], double x, int single)
 {
-    for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, 32, "%.*g", digits, (double)x);
-        if (strtof(text, NULL) == x)
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, 32, "%.*g", digits, x);
+        if (single ? strtof(text, NULL) == (float)x : strtod(text, NULL) == x)
             break;
     }
     return text;
 }
 
-static json_t *short_real(float x)
+static json_t *short_real(double x, int single)
 {
     char text[32];
-    return json_real(strtod(short_text(text, x), NULL));
+    return json_real(strtod(short_text(text, x, single), NULL));
 }
 
 /* In `text`, or a constant. */
@@ -401,8 +530,8 @@ static const char *field_text(char text[32], const model_config *c, const model_
     const double x = get(c, f);
     if (f->type == MODEL_FLAG || f->type == MODEL_NOT)
         return (x != 0.0) == (f->type == MODEL_FLAG) ? "true" : "false";
-    if (f->type == MODEL_SHARE)
-        return short_text(text, (float)x);
+    if (f->type == MODEL_SHARE || f->type == MODEL_NUMBER)
+        return short_text(text, x, f->type == MODEL_SHARE);
     if (f->type == MODEL_WORD)
         return word_of(c, f);
     snprintf(text, 32, "%.0f", x);
@@ -445,13 +574,32 @@ int model_config_difference(char *out, size_t size, const model_config *a, const
 static json_t *field_json(const model_config *c, const model_field *f)
 {
     switch (f->type) {
-    case MODEL_SIZE: return json_integer((json_int_t)get(c, f));
-    case MODEL_SHARE: return short_real((float)get(c, f));
+    case MODEL_SIZE:
+    case MODEL_COUNT: return json_integer((json_int_t)get(c, f));
+    case MODEL_LIMIT: return get(c, f) > 0.0 ? json_integer((json_int_t)get(c, f)) : json_null();
+    case MODEL_NUMBER: return short_real(get(c, f), 0);
+    case MODEL_SHARE: return short_real(get(c, f), 1);
     case MODEL_FLAG: return json_boolean(get(c, f) != 0.0);
     case MODEL_NOT: return json_boolean(get(c, f) == 0.0);
     case MODEL_WORD: return json_string(word_of(c, f));
     default: return NULL;
     }
+}
+
+/* Puts a value at a key, with the object that a dot in it leads into. */
+static int put_field(json_t *root, const model_config *c, const model_field *f)
+{
+    const char *dot = strchr(f->key, '.');
+    char outer[64];
+    if (!dot)
+        return json_object_set_new(root, f->key, field_json(c, f));
+    if (get(c, f) == (f->type == MODEL_WORD ? (double)f->words[0].value : f->fallback))
+        return 0;
+    snprintf(outer, sizeof outer, "%.*s", (int)(dot - f->key), f->key);
+    json_t *inner = json_object_get(root, outer);
+    if (!inner && json_object_set_new(root, outer, inner = json_object()))
+        return -1;
+    return json_object_set_new(inner, dot + 1, field_json(c, f));
 }
 
 gt_status model_config_json(char **out, const model_config *c)
@@ -467,7 +615,7 @@ gt_status model_config_json(char **out, const model_config *c)
     int failed = !root;
     for (const model_field *f = family->fields; !failed && f->key; f++)
         if (has_member(f))
-            failed = json_object_set_new(root, f->key, field_json(c, f));
+            failed = put_field(root, c, f);
     if (!failed)
         *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);

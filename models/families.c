@@ -2,5 +2,8 @@
 /* models/families.c - the families of models that this program knows. */
 #include "models/family.h"
 #include "models/gpt2.h"
+#include "models/llama.h"
 
-const model_family *const model_families[] = { &gpt2_family, NULL };
+const model_family *const model_families[] = {
+    &gpt2_family, &llama_family, &mistral_family, &qwen2_family, &qwen3_family, &gemma_family, NULL
+};

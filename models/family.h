@@ -21,11 +21,18 @@
 /* What may stand at a key. */
 typedef enum model_field_type {
     MODEL_SIZE,             /* a whole number from 1 up                                      */
+    MODEL_COUNT,            /* a whole number from 0 up                                      */
+    MODEL_LIMIT,            /* a whole number from 1 up; null: 0, none                       */
+    MODEL_NUMBER,           /* a number from 0 up                                            */
     MODEL_SHARE,            /* a number in [0, 1)                                            */
     MODEL_FLAG,             /* true or false                                                 */
     MODEL_NOT,              /* the same, kept as its opposite                                */
     MODEL_WORD,             /* one of `words`; absent: the first                             */
+    MODEL_LAYERS,           /* a list with one of two words a layer, the first one's layers before
+                               the second one's: how many they are, into `at`; absent: as it was.
+                               Not written                                                   */
     MODEL_ALIAS,            /* another name of the size at `at`: must say the same           */
+    MODEL_ONE,              /* only null and 1 are computed                                  */
     MODEL_OFF,              /* only false, null, 0 or an empty list or object is computed    */
     MODEL_IGNORED           /* does not touch the loss                                       */
 } model_field_type;
@@ -36,9 +43,10 @@ typedef struct model_word {
     int value;
 } model_word;
 
-/* A key and its member of model_config: an int (SIZE, FLAG, NOT, WORD, ALIAS) or a float (SHARE); a double
- * within `own`, whatever the type. Rows are read, compared and written in their order; a key that has
- * no row may change the model, so anything but null is refused. */
+/* A key and its member of model_config: a float (SHARE), else an int; a double within `own`, whatever the type.
+ * NUMBER and LAYERS must be there. A dot in a key leads into an object, where only what is not its fallback is
+ * written: "rope_scaling.factor". Rows are read, compared and written in their order; a key that has no row may
+ * change the model, so anything but null is refused. */
 typedef struct model_field {
     const char *key;
     model_field_type type;

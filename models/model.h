@@ -20,7 +20,7 @@
 typedef struct model_family model_family;
 
 /* What planners, trainers and people ask of any model, and room for what its family has of its own. */
-enum { MODEL_OWN = 16 };
+enum { MODEL_OWN = 32 };
 typedef struct model_config {
     char family[16];                /* "gpt2" (GPT-3 shares its graph)             */
     char name[64];                  /* "gpt2-124m", or the file's name             */

@@ -150,7 +150,7 @@ static dev_buffer *bound(const exec *e, const char *name)
     return NULL;
 }
 
-/* An own, zeroed buffer for an input or state. */
+/* An own buffer for an input or state: zeroed, or with its numbers. */
 static gt_status own_buffer(exec *e, int v)
 {
     const graph_value *value = &e->g->values[v];
@@ -159,6 +159,8 @@ static gt_status own_buffer(exec *e, int v)
     if (st)
         return st;
     e->owned[v] = 1;
+    if (value->numbers)
+        return dev_write(e->o.device, e->buffer[v], 0, value->numbers, exec_value_bytes(value));
     dev_list *l;
     st = dev_list_create(&l, e->o.device);
     if (!st)

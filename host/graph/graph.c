@@ -35,6 +35,8 @@ void graph_release(graph *g)
 {
     if (!g)
         return;
+    for (int v = 0; v < g->value_count; v++)
+        free(g->values[v].numbers);
     free(g->values);
     free(g->nodes);
     free(g->params);
@@ -260,6 +262,23 @@ int graph_stage_input(graph *g, const char *name, shape s)
 int graph_state(graph *g, const char *name, shape s)
 {
     return graph_value_add(g, name, GRAPH_STATE, g->storage, s);
+}
+
+int graph_constant(graph *g, const char *name, shape s, const float *numbers)
+{
+    const int existing = graph_value_find(g, name);
+    const size_t bytes = (size_t)shape_count(&s) * sizeof *numbers;
+    if (existing >= 0)
+        return existing;
+    int value = graph_value_add(g, name, GRAPH_STATE, DTYPE_F32, s);
+    float *copy = value < 0 ? NULL : malloc(bytes + 1);
+    if (value >= 0 && !copy)
+        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build '%s': no memory for its numbers", name));
+    if (!copy)
+        return -1;
+    memcpy(copy, numbers, bytes);
+    g->values[value].numbers = copy;
+    return value;
 }
 
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation)

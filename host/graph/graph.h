@@ -37,6 +37,8 @@ gt_status graph_create(graph **out, dtype storage, int B, int T);
 void graph_release(graph *g);                  /* takes NULL */
 /* GT_OK, or the first failure of a builder with its sentence recorded again. */
 gt_status graph_failed(graph *g);
+/* For who builds: st has gone wrong, as the sentence recorded last says. */
+void graph_fail_build(graph *g, gt_status st);
 int graph_batch(const graph *g);
 int graph_tokens(const graph *g);
 dtype graph_storage(const graph *g);
@@ -83,6 +85,9 @@ int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slic
                        float deviation);
 /* Memory that outlives a run, such as a key cache; storage type, zero at first. */
 int graph_state(graph *g, const char *name, shape s);
+/* fp32 numbers that never change, copied: a table. One a name; of another that is there already the first
+ * numbers stay. */
+int graph_constant(graph *g, const char *name, shape s, const float *numbers);
 
 /* ---- operations --------------------------------------------------------------------------- */
 /* `drop` is a probability; 0 adds nothing to the graph. */
@@ -97,6 +102,14 @@ typedef struct graph_embedding {
 int graph_embed_sum(graph *g, const char *name, const graph_embedding *in);
 int graph_dropout(graph *g, const char *name, int x, float drop);
 int graph_layernorm(graph *g, const char *name, int x, int gain, int bias, float eps);
+/* y = x / rms(x) (gain + offset) of rows as long as gain is, of which a row of x may hold several, as heads. */
+int graph_rmsnorm(graph *g, const char *name, int x, int gain, float eps, float offset);
+/* Rotary positions of heads side by side in rows (B,T) of x: table (positions, columns of a head) fp32, of
+ * each position half the columns' cosines, then their sines. first, i32 (1): the position of the first token;
+ * -1: 0. */
+int graph_rope(graph *g, const char *name, int x, int table, int first);
+/* act(gate) * up. */
+int graph_gated(graph *g, const char *name, int gate, int up, activation act);
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
 int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual, float drop);
 /* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */
@@ -114,16 +127,22 @@ typedef struct graph_heads {
     int first_head, all_heads;  /* dropout counts these heads as first_head .. of all_heads of the
                                    layer; all_heads 0: all are here                          */
     int causal;                 /* 1: a token sees those before it and itself; 0: all T      */
+    int window;                 /* causal: it sees as many tokens at most, itself among them; 0: all */
     float scale;                /* what scores are multiplied by; 0: 1 / sqrt(size)          */
     float drop;
 } graph_heads;
 /* Rows (B,T) of q, k and v -> (B,T,heads * size). What is given of a value must be all of its columns.
  * lengths: i32 (B), how many tokens of each sequence others may see, the rest being padding; -1: all. */
 int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int lengths);
+/* The same within documents: starts, i32 (B,T), is the first position of the sequence that a token may see, not
+ * beyond its own and never below that of the token before it; -1: 0 for all. */
+int graph_attention_within(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how,
+                           int starts);
 /* Generation: keys, values (B,kv_heads,capacity,size) are states that new tokens are appended to at the
  * position in `first`, i32 (1). */
 int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int keys,
                            int values, int first);
+int graph_scale(graph *g, const char *name, int x, float factor);
 int graph_add(graph *g, const char *name, int a, int b);
 /* All ranks' rows (B,T,C) of their own (graph_rows(),C); and own rows of the sum over ranks of
  * (B,T,C). x itself if nothing is split. */
@@ -166,6 +185,7 @@ typedef struct graph_value {
     shape shape;
     int param;                  /* PARAM, PARAM_GRAD: index among the parameters */
     int stage_input;            /* 1: see graph_stage_input()                    */
+    float *numbers;             /* of graph_constant(), the graph's; else NULL   */
 } graph_value;
 
 typedef struct graph_param_info {

@@ -122,7 +122,6 @@ static inline void graph_attributes_get(const graph_node *n, void *to, size_t si
 /* ---- for builders and backward functions ------------------------------------------------ */
 int graph_value_add(graph *g, const char *name, graph_role role, dtype type, shape s);
 graph_node *graph_node_add(graph *g, const graph_op *op, graph_phase phase, const char *name);
-void graph_fail_build(graph *g, gt_status st);
 /* The gradient that has reached a value so far, -1 if none. */
 int graph_grad(const graph *g, int value);
 /* Another gradient reaches `value`: the first is taken as it is, later ones are added. */

@@ -5,12 +5,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { Q, K, V, RANDOM, LENGTHS, FORWARD_INPUTS };       /* in[] of all three operations begins so */
+enum { Q, K, V, RANDOM, MASK, FORWARD_INPUTS };       /* in[] of all three operations begins so */
 
 typedef struct attention_attributes {
     graph_heads how;
     int32_t first[3];                   /* columns of q, k, v in their values */
     uint32_t stream;
+    int32_t starts;                     /* 1: in[MASK] is where queries begin to see, not lengths */
 } attention_attributes;
 
 static attention_attributes attributes_of(const graph_node *n)
@@ -24,7 +25,8 @@ static int attentions_alike(const graph_node *n, const graph_node *m)
 {
     const graph_heads a = attributes_of(n).how, b = attributes_of(m).how;
     return a.heads == b.heads && a.kv_heads == b.kv_heads && a.size == b.size && a.causal == b.causal
-           && (a.drop > 0.0f) == (b.drop > 0.0f) && (n->in[LENGTHS] < 0) == (m->in[LENGTHS] < 0);
+           && a.window == b.window && attributes_of(n).starts == attributes_of(m).starts
+           && (a.drop > 0.0f) == (b.drop > 0.0f) && (n->in[MASK] < 0) == (m->in[MASK] < 0);
 }
 
 static const kernel_dropout *drop_of(launch_context *c, const graph_node *n, kernel_dropout *room)
@@ -49,8 +51,17 @@ static kernel_attention_shape shape_at(const graph *g, const graph_node *n, int 
         .KV = how.kv_heads,
         .D = how.size,
         .causal = how.causal,
+        .window = how.window,
         .scale = how.scale
     };
+}
+
+/* The same with what hides keys. */
+static kernel_attention_shape masked_shape_at(launch_context *c, const graph_node *n, int out)
+{
+    kernel_attention_shape s = shape_at(c->g, n, out);
+    *(attributes_of(n).starts ? &s.starts : &s.lengths) = c->buffer(c, n->in[MASK]);
+    return s;
 }
 
 /* q, k and v in these values, which lie as the forward's do. */
@@ -66,14 +77,13 @@ static kernel_attention_in heads_in(launch_context *c, const graph_node *n, cons
 static gt_status attention_launch(launch_context *c, const graph_node *n)
 {
     kernel_dropout room;
-    kernel_attention_shape s = shape_at(c->g, n, n->out[0]);
+    const kernel_attention_shape s = masked_shape_at(c, n, n->out[0]);
     const kernel_attention_in in = heads_in(c, n, n->in);
-    s.lengths = c->buffer(c, n->in[LENGTHS]);
     return kernel_attention(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->out[0]),
                             c->buffer(c, n->out[1]));
 }
 
-/* in: q, k, v, random, lengths, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
+/* in: q, k, v, random, mask, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
  * which may be one value. */
 enum { OUT = FORWARD_INPUTS, LSE, DOUT };
 
@@ -87,9 +97,8 @@ static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
             same++;
         to[i] = n->out[same];
     }
-    kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
+    const kernel_attention_shape s = masked_shape_at(c, n, n->in[OUT]);
     const kernel_attention_in in = heads_in(c, n, n->in), d = heads_in(c, n, to);
-    s.lengths = c->buffer(c, n->in[LENGTHS]);
     return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->in[OUT]),
                                  c->buffer(c, n->in[LSE]), c->buffer(c, n->in[DOUT]), &d, c->scratch);
 }
@@ -148,7 +157,7 @@ static void attention_backward(graph *g, const graph_node *n)
         b->out[i] = to[i];
     }
     b->in[RANDOM] = n->in[RANDOM];
-    b->in[LENGTHS] = n->in[LENGTHS];
+    b->in[MASK] = n->in[MASK];
     b->in[OUT] = graph_saved(g, n->out[0]);
     b->in[LSE] = graph_saved(g, n->out[1]);
     b->in[DOUT] = dout;
@@ -236,11 +245,19 @@ static graph_node *attention_node(graph *g, const char *name, const graph_op *op
     return n;
 }
 
-int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int lengths)
+static int attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int mask,
+                     int starts)
 {
     const graph_columns *const each[] = { &in->q, &in->k, &in->v };
-    if (!check_in(g, name, each, how) || (lengths >= 0 && !graph_has(g, name, lengths, g->B)))
+    if (!check_in(g, name, each, how) || (mask >= 0 && !graph_has(g, name, mask, starts ? g->T : g->B)))
         return -1;
+    if ((how->window || starts) && (!how->causal || (mask >= 0 && !starts))) {
+        graph_fail_build(g, gt_fail(GT_UNSUPPORTED,
+                                    "cannot build '%s': attention within a window or documents must be causal, and "
+                                    "its sequences without padding",
+                                    name));
+        return -1;
+    }
     char part[80];
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage,
                             shape_of(3, (int64_t)g->B, (int64_t)g->T, (int64_t)how->heads * how->size));
@@ -251,9 +268,22 @@ int graph_attention(graph *g, const char *name, const graph_attention_in *in, co
     graph_node *n = attention_node(g, name, &op_attention, in, how, y, random);
     if (!n)
         return -1;
-    n->in[LENGTHS] = lengths;
+    n->in[MASK] = mask;
     n->out[1] = lse;
+    attention_attributes a = attributes_of(n);
+    a.starts = starts;
+    graph_attributes_set(n, &a, sizeof a);
     return y;
+}
+
+int graph_attention(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int lengths)
+{
+    return attention(g, name, in, how, lengths, 0);
+}
+
+int graph_attention_within(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int starts)
+{
+    return attention(g, name, in, how, starts, starts >= 0);
 }
 
 int graph_attention_cached(graph *g, const char *name, const graph_attention_in *in, const graph_heads *how, int keys,

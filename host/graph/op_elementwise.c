@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/graph/op_elementwise.c - one element, one result: dropout, sums, the gradient of an activation. */
+/* host/graph/op_elementwise.c - one element, one result: dropout, sums, the gradient of an activation, and a
+ * product with one. */
 #include "host/graph/ops_private.h"
 
 static const graph_op op_dropout;
@@ -100,6 +101,49 @@ int graph_add(graph *g, const char *name, int a, int b)
     return emit_add(g, name, GRAPH_FORWARD, a, b, g->storage);
 }
 
+static const graph_op op_scale;
+
+static gt_status scale_launch(launch_context *c, const graph_node *n)
+{
+    float factor;
+    graph_attributes_get(n, &factor, sizeof factor);
+    return kernel_times(c->list, c->kernels, count_of(c->g, n->in[0]), factor, c->buffer(c, n->in[0]),
+                        c->buffer(c, n->out[0]));
+}
+
+static int emit_scale(graph *g, const char *name, graph_phase phase, int x, float factor)
+{
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
+    graph_node *n = graph_node_add(g, &op_scale, phase, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->out[0] = y;
+    graph_attributes_set(n, &factor, sizeof factor);
+    return y;
+}
+
+static void scale_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    float factor;
+    graph_attributes_get(n, &factor, sizeof factor);
+    if (dy >= 0)
+        graph_grad_put(g, n->in[0], emit_scale(g, n->name, GRAPH_INPUT_GRAD, dy, factor), n->name);
+}
+
+static const graph_op op_scale = {
+    .name = "scale",
+    .launch = scale_launch,
+    .backward = scale_backward,
+    .flops = ops_one_each,
+};
+
+int graph_scale(graph *g, const char *name, int x, float factor)
+{
+    return graph_has(g, name, x, 0) ? emit_scale(g, name, GRAPH_FORWARD, x, factor) : -1;
+}
+
 static activation activation_of(const graph_node *n)
 {
     activation act;
@@ -143,4 +187,77 @@ int emit_activation_grad(graph *g, const char *name, activation act, int dy, int
     return dx;
 }
 
-const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add, &op_activation_grad, NULL };
+/* ---- act(gate) * up ---- */
+
+static gt_status gated_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_gated(c->list, c->kernels, activation_of(n), count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                        c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
+}
+
+static gt_status gated_grad_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_gated_grad(c->list, c->kernels, activation_of(n), count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                             c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->out[0]),
+                             c->buffer(c, n->out[1]));
+}
+
+static const graph_op op_gated_grad = {
+    .name = "gated grad",
+    .launch = gated_grad_launch,
+    .flops = activation_flops,
+    .alike = activations_alike,
+};
+
+static void gated_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    const activation act = activation_of(n);
+    if (dy < 0)
+        return;
+    int to[2];
+    for (int i = 0; i < 2; i++)
+        to[i] = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, n->out[0])->shape);
+    graph_node *b = graph_node_add(g, &op_gated_grad, GRAPH_INPUT_GRAD, n->name);
+    if (!b)
+        return;
+    b->in[0] = dy;
+    for (int i = 0; i < 2; i++) {
+        b->in[1 + i] = graph_saved(g, n->in[i]);
+        b->out[i] = to[i];
+    }
+    graph_attributes_set(b, &act, sizeof act);
+    for (int i = 0; i < 2; i++)
+        graph_grad_put(g, n->in[i], to[i], n->name);
+}
+
+static const graph_op op_gated = {
+    .name = "gated",
+    .launch = gated_launch,
+    .backward = gated_backward,
+    .flops = activation_flops,
+    .alike = activations_alike,
+};
+
+int graph_gated(graph *g, const char *name, int gate, int up, activation act)
+{
+    if (!graph_has(g, name, gate, 0) || !graph_has(g, name, up, columns_of(&g->values[gate])))
+        return -1;
+    if (rows_of(&g->values[gate]) != rows_of(&g->values[up]) || act == ACT_NONE) {
+        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' cannot gate '%s'", name, g->values[gate].name,
+                                    g->values[up].name));
+        return -1;
+    }
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[gate].shape);
+    graph_node *n = graph_node_add(g, &op_gated, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = gate;
+    n->in[1] = up;
+    n->out[0] = y;
+    graph_attributes_set(n, &act, sizeof act);
+    return y;
+}
+
+const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add,        &op_scale, &op_activation_grad,
+                                                  &op_gated,   &op_gated_grad, NULL };

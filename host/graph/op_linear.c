@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* host/graph/op_linear.c - y = dropout(act(x w' + bias)) + residual: a product and what its epilogue does.
  *
- * The one fusion done here: the input gradient of a linear layer whose input came straight out of
+ * Fused here: the input gradient of a linear layer whose input came straight out of
  * another linear layer's activation multiplies by the activation's derivative in its epilogue, so the
- * gradient of the activation itself is never stored.                                      */
+ * gradient of the activation itself is never stored. Where several linear layers read one input, each
+ * adds its gradient to that of those before it in its epilogue.                                 */
 #include "host/graph/ops_private.h"
 
 typedef struct linear_attributes {
@@ -64,6 +65,7 @@ static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc
                       .a_type = s,
                       .b_type = s,
                       .c_type = s,
+                      .residual = n->in[3] >= 0,
                       .act_grad = attributes_of(n).act };
     return 1;
 }
@@ -76,6 +78,7 @@ static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n
                        .b = c->buffer(c, n->in[1]),
                        .c = c->buffer(c, n->out[0]),
                        .aux = c->buffer(c, n->in[2]),
+                       .residual = c->buffer(c, n->in[3]),
                        .scratch = c->scratch };
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
@@ -130,7 +133,7 @@ static double bias_grad_flops(const graph *g, const graph_node *n)
 static int linears_alike(const graph_node *n, const graph_node *m)
 {
     const linear_attributes a = attributes_of(n), b = attributes_of(m);
-    return a.act == b.act && (a.drop.p > 0.0f) == (b.drop.p > 0.0f);
+    return a.act == b.act && (a.drop.p > 0.0f) == (b.drop.p > 0.0f) && (n->in[3] < 0) == (m->in[3] < 0);
 }
 
 static void linear_backward(graph *g, const graph_node *n);
@@ -196,11 +199,12 @@ static void input_grad(graph *g, const graph_node *n, int dy)
     i->in[0] = dy;
     i->in[1] = n->in[1];
     i->in[2] = pre;
+    i->in[3] = graph_grad(g, x);            /* of others that read x; none if it is multiplied by act' */
     i->out[0] = dx;
     const linear_attributes a = { .act = act };
     graph_attributes_set(i, &a, sizeof a);
     g->grad_is_pre[x] = act != ACT_NONE;
-    graph_grad_put(g, x, dx, n->name);
+    g->grad[x] = dx;
 }
 
 static void linear_backward(graph *g, const graph_node *n)

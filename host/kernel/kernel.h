@@ -117,6 +117,8 @@ gt_status kernel_gated(dev_list *l, kernel_set *k, activation act, int64_t n, de
                        dev_buffer *y);
 gt_status kernel_gated_grad(dev_list *l, kernel_set *k, activation act, int64_t n, dev_buffer *dy, dev_buffer *gate,
                             dev_buffer *up, dev_buffer *dgate, dev_buffer *dup);
+/* y = a x. */
+gt_status kernel_times(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, dev_buffer *y);
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y);
 /* y = dropout(x); the gradient is the same function of dy. */
 gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kernel_dropout *drop, dev_buffer *x,
@@ -146,11 +148,15 @@ typedef struct kernel_heads {
 } kernel_heads;
 /* H heads of q; each H / KV neighbours look at one of the KV heads of k and v (Ainslie et al., "GQA",
  * 2023). lengths, i32 (B) on the device or NULL for T each: of a sequence keys from there on, the padding,
- * are hidden from all its queries, and get gradients of 0. */
+ * are hidden from all its queries, and get gradients of 0. If causal and without lengths: window, how many
+ * keys a query sees at most, itself among them (0: all); starts, i32 (B,T) on the device or NULL: the first one
+ * that it sees, not beyond itself and never below the one of the query before it. */
 typedef struct kernel_attention_shape {
     int B, T, H, KV, D, causal;
     float scale;
     dev_buffer *lengths;
+    int window;
+    dev_buffer *starts;
 } kernel_attention_shape;
 typedef struct kernel_attention_in {
     kernel_heads q, k, v;
@@ -167,10 +173,11 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
                                 const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse, dev_buffer *dout,
                                 const kernel_attention_in *d, dev_buffer *scratch);
 uint64_t kernel_attention_scratch(const kernel_set *k, const kernel_attention_shape *s);
-/* Two products of T x T x D a head, or five of the gradient; half of each if causal. */
+/* Two products of T x T x D a head, or five of the gradient; half of each if causal, and of a window what is in it. */
 double kernel_attention_flops(const kernel_attention_shape *s, int gradient);
 /* Generation: T new tokens a sequence at positions first .. first + T - 1, where first is i32[1] on
- * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each. */
+ * the device. Appends their k and v to the caches S (B,KV,capacity,D) and attends to all up to each, or as many
+ * of them as the window has; without lengths and starts. */
 gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_attention_shape *s, int capacity,
                                   dev_buffer *first, const kernel_attention_in *in, dev_buffer *keys,
                                   dev_buffer *values, dev_buffer *out);

@@ -21,13 +21,14 @@ static int part_of(const kernel_set *k, int D)
 }
 
 /* The program for heads of 64 columns or less, or for wider ones; SOME: its dropout counts the heads of
- * other ranks, too; LENGTHS: not all keys are there. On CPUs width matters for narrow heads alone: register
- * tiles of 32 columns, not 64. */
-enum { NARROW, WIDE, SOME, LENGTHS = 4, CPU_NARROW = 8 };
+ * other ranks, too; LENGTHS: not all keys are there; FLOORS: not all before a query are seen. On CPUs width
+ * matters for narrow heads alone: register tiles of 32 columns, not 64. */
+enum { NARROW, WIDE, SOME, LENGTHS = 4, FLOORS = 8, CPU_NARROW = 12 };
+#define PAIR(at, options, flags, first_flags) \
+    [at] = { options, (first_flags) | (flags) }, [(at) + SOME] = { options " -DSOME_HEADS", flags }
 #define FORMS(width, options, flags, first_flags) \
-    [width] = { options, (first_flags) | (flags) }, [(width) + SOME] = { options " -DSOME_HEADS", flags }, \
-    [(width) + LENGTHS] = { options " -DLENGTHS", flags }, \
-    [(width) + LENGTHS + SOME] = { options " -DLENGTHS -DSOME_HEADS", flags }
+    PAIR(width, options, flags, first_flags), PAIR((width) + LENGTHS, options " -DLENGTHS", flags, 0), \
+        PAIR((width) + FLOORS, options " -DFLOORS", flags, 0)
 static const dev_variant variants[] = {
     FORMS(NARROW, "-DHEAD=64", 0, DEV_FOR_ALL),
     FORMS(WIDE, "-DHEAD=128", DEV_NOT_INTEL, DEV_FOR_ALL),
@@ -36,12 +37,13 @@ static const dev_variant variants[] = {
     { 0 },
 };
 #undef FORMS
+#undef PAIR
 
 /* some: the dropout counts other heads. */
-static int variant_of(const kernel_set *k, int D, int some, dev_buffer *lengths)
+static int variant_of(const kernel_set *k, const kernel_attention_shape *s, int some)
 {
-    const int width = k->cpu ? CPU_NARROW + (D <= 32 ? NARROW : WIDE) : part_of(k, D) > 64 ? WIDE : NARROW;
-    return width + (some ? SOME : 0) + (lengths ? LENGTHS : 0);
+    const int width = k->cpu ? CPU_NARROW + (s->D <= 32 ? NARROW : WIDE) : part_of(k, s->D) > 64 ? WIDE : NARROW;
+    return width + (some ? SOME : 0) + (s->lengths ? LENGTHS : s->window || s->starts ? FLOORS : 0);
 }
 
 /* 1: dropout must count heads that are not here. */
@@ -65,7 +67,10 @@ static gt_status check_heads(const kernel_set *k, const kernel_attention_shape *
 /* Sizes the kernels can take. */
 static gt_status check_shape(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
 {
-    assert(s->D > 0 && s->H > 0 && s->KV > 0);
+    assert(s->D > 0 && s->H > 0 && s->KV > 0 && s->window >= 0);
+    if ((s->window || s->starts) && (!s->causal || s->lengths))
+        return gt_fail(GT_UNSUPPORTED, "cannot attend within a window or documents unless attention is causal and "
+                                       "sequences have no padding");
     if (s->H % s->KV)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot attend with %d heads of queries to %d of keys: the first must be"
@@ -108,7 +113,7 @@ static gt_status launch_blocks(dev_list *l, kernel_set *k, const kernel_attentio
     const size_t parts = strcmp(name, "attention_delta") ? (size_t)((D + part - 1) / part) : 1;
     dev_program *p;
     const size_t blocks = (size_t)heads * (size_t)((T + rows - 1) / rows);
-    gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, D, some, s->lengths));
+    gt_status st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s, some));
     if (st)
         return st;
     return dev_list_kernel(l, p, name, k->cpu ? dev_grid_1d(blocks, 1) : dev_grid_2d(blocks * 16, parts * 16, 16, 16),
@@ -140,6 +145,8 @@ static void take_shape(arguments *a, const kernel_attention_shape *s)
     push(a, dev_arg_i32(s->causal));
     push(a, dev_arg_f32(s->scale));
     push(a, dev_arg_buffer(s->lengths));
+    push(a, dev_arg_i32(s->window));
+    push(a, dev_arg_buffer(s->starts));
 }
 
 static void take_drop(arguments *a, const kernel_dropout *drop, int H)
@@ -246,8 +253,9 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
 
 double kernel_attention_flops(const kernel_attention_shape *s, int gradient)
 {
-    return 2.0 * (gradient ? 5.0 : 2.0) * (double)s->B * (double)s->T * (double)s->T * (double)s->H * (double)s->D
-           * (s->causal ? 0.5 : 1.0);
+    const double T = s->T, seen = s->window && s->window < s->T ? (double)s->window : T;
+    const double pairs = s->causal ? seen * (T - 0.5 * seen) : T * T;
+    return 2.0 * (gradient ? 5.0 : 2.0) * (double)s->B * pairs * (double)s->H * (double)s->D;
 }
 
 /* One row is one work-item or work-group of WG. */
@@ -268,6 +276,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
         push(&attend, sizes[i]);
     }
     push(&attend, dev_arg_f32(s->scale));
+    push(&attend, dev_arg_i32(s->window));
     push(&append, dev_arg_buffer(first));
     push(&attend, dev_arg_buffer(first));
     take_heads(&append, in);
@@ -277,10 +286,11 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
     push(&append, dev_arg_buffer(values));
     push(&attend, dev_arg_buffer(values));
     push(&attend, dev_arg_buffer(out));
+    const kernel_attention_shape plain = { .D = s->D };         /* its kernels have no masks */
     dev_program *p;
     gt_status st = check_shape(k, s, in);
     if (!st)
-        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, s->D, 0, NULL));
+        st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, &plain, 0));
     if (!st)
         st = dev_list_kernel(l, p, "attention_append", row_grid(k, s->B * s->KV, s->T), append.at, append.count);
     if (!st)

@@ -52,6 +52,12 @@ gt_status kernel_gated_grad(dev_list *l, kernel_set *k, activation act, int64_t 
     return kernel_launch_flat(l, k, &kernel_elementwise_family, (int)act - 1, "gated_grad", n, args, KERNEL_ARGS(args));
 }
 
+gt_status kernel_times(dev_list *l, kernel_set *k, int64_t n, float a, dev_buffer *x, dev_buffer *y)
+{
+    dev_arg args[] = { [2] = dev_arg_f32(a), dev_arg_buffer(x), dev_arg_buffer(y) };
+    return kernel_launch_flat(l, k, &kernel_elementwise_family, 0, "times", n, args, KERNEL_ARGS(args));
+}
+
 gt_status kernel_add(dev_list *l, kernel_set *k, int64_t n, dev_buffer *a, dev_buffer *b, dev_buffer *y)
 {
     return flat(l, k, 0, "add", n, a, b, y);
@@ -211,6 +217,17 @@ static void add_case(trial *t)
         expect(y, i, a->value[i] + b->value[i], U * fabs(a->value[i] + b->value[i]));
 }
 
+static void times_case(trial *t)
+{
+    const int64_t n = elements(t);
+    const double a = (double)45.254834f;                /* sqrt(2048) */
+    operand *x = give(t, "x", STORED, n, 1.0), *y = take(t, "y", STORED, n);
+    append(t, kernel_times(t->list, t->k, n, (float)a, x->buffer, y->buffer));
+    t->flops = (double)n;
+    for (int64_t i = 0; !t->status && i < n; i++)
+        expect(y, i, a * x->value[i], U * fabs(a * x->value[i]));
+}
+
 static void dropout_case(trial *t)
 {
     const int64_t n = elements(t);
@@ -264,6 +281,7 @@ static const kernel_case cases[] = {
     ACTIVATIONS(ROWS)
 #undef ROWS
         { "add", add_case, 8192, 768 },
+    { "times a number", times_case, 8192, 768 },
     { "dropout", dropout_case, 8192, 768 },
     { "store", store_case, 8192, 768 },
     { "load", load_case, 8192, 768 },

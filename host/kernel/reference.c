@@ -256,20 +256,28 @@ void reference_dropout_apply(int64_t n, const reference_dropout *drop, const dou
 
 /* Where one head's q, k and v lie. */
 typedef struct head {
-    int T, D, causal, keys;
+    int T, D, causal, keys, window;
+    const int32_t *starts;              /* (T) or NULL */
     double scale;
     ptrdiff_t step;                     /* from one token to the next: 3C */
     const double *q, *k, *v;
 } head;
 
-static head head_of(int T, int C, int H, int causal, double scale, const int32_t *lengths, const double *qkv, int b,
-                    int h)
+static head head_of(int T, int C, int H, const reference_mask *m, double scale, const double *qkv, int b, int h)
 {
     const int D = C / H;
     const double *base = qkv + (ptrdiff_t)b * T * 3 * C + (ptrdiff_t)h * D;
-    return (head){
-        T, D, causal, lengths ? lengths[b] : T, scale, (ptrdiff_t)3 * C, base, base + C, base + 2 * (ptrdiff_t)C
-    };
+    return (head){ .T = T,
+                   .D = D,
+                   .causal = m->causal,
+                   .keys = m->lengths ? m->lengths[b] : T,
+                   .window = m->window,
+                   .starts = m->starts ? m->starts + (ptrdiff_t)b * T : NULL,
+                   .scale = scale,
+                   .step = (ptrdiff_t)3 * C,
+                   .q = base,
+                   .k = base + C,
+                   .v = base + 2 * (ptrdiff_t)C };
 }
 
 /* p (T,T) receives the softmax of the scores, lse (T), if not NULL, its log-sum-exp. */
@@ -277,21 +285,23 @@ static void probabilities(const head *a, double *p, double *lse)
 {
     for (int i = 0; i < a->T; i++) {
         const int last = a->causal && i < a->keys ? i : a->keys - 1;
+        const int begin = a->window && i >= a->window ? i - a->window + 1 : 0;
+        const int first = a->starts && a->starts[i] > begin ? a->starts[i] : begin;
         double most = -INFINITY, sum = 0.0;
         for (int j = 0; j < a->T; j++) {
             double score = 0.0;
             for (int d = 0; d < a->D; d++)
                 score += a->q[i * a->step + d] * a->k[j * a->step + d];
-            score = j <= last ? score * a->scale : -INFINITY;
+            score = first <= j && j <= last ? score * a->scale : -INFINITY;
             p[(ptrdiff_t)i * a->T + j] = score;
             most = fmax(most, score);
         }
-        for (int j = 0; j <= last; j++)
+        for (int j = first; j <= last; j++)
             sum += exp(p[(ptrdiff_t)i * a->T + j] - most);
         for (int j = 0; j < a->T; j++)
-            p[(ptrdiff_t)i * a->T + j] = j <= last ? exp(p[(ptrdiff_t)i * a->T + j] - most) / sum : 0.0;
+            p[(ptrdiff_t)i * a->T + j] = first <= j && j <= last ? exp(p[(ptrdiff_t)i * a->T + j] - most) / sum : 0.0;
         if (lse)
-            lse[i] = last >= 0 ? most + log(sum) : 0.0;
+            lse[i] = last >= first ? most + log(sum) : 0.0;
     }
 }
 
@@ -306,15 +316,15 @@ static double keep_at(const reference_dropout *drop, int T, int b, int h, int H,
     return reference_keep(&whole, row * (uint64_t)T + (uint64_t)j);
 }
 
-void reference_attention(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
-                         const int32_t *lengths, const double *qkv, double *out, double *lse)
+void reference_attention_masked(int B, int T, int C, int H, const reference_mask *mask, double scale,
+                                const reference_dropout *drop, const double *qkv, double *out, double *lse)
 {
     const int D = C / H;
     double *p = malloc((size_t)T * (size_t)T * sizeof *p + 1);
 
     for (int b = 0; b < B; b++)
         for (int h = 0; h < H; h++) {
-            const head a = head_of(T, C, H, causal, scale, lengths, qkv, b, h);
+            const head a = head_of(T, C, H, mask, scale, qkv, b, h);
             if (p)
                 probabilities(&a, p, lse ? lse + ((ptrdiff_t)b * H + h) * T : NULL);
             for (int i = 0; i < T; i++)
@@ -328,8 +338,8 @@ void reference_attention(int B, int T, int C, int H, int causal, double scale, c
     free(p);
 }
 
-void reference_attention_grad(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
-                              const int32_t *lengths, const double *qkv, const double *dout, double *dqkv)
+void reference_attention_masked_grad(int B, int T, int C, int H, const reference_mask *mask, double scale,
+                                     const reference_dropout *drop, const double *qkv, const double *dout, double *dqkv)
 {
     const int D = C / H;
     const ptrdiff_t step = (ptrdiff_t)3 * C;
@@ -339,7 +349,7 @@ void reference_attention_grad(int B, int T, int C, int H, int causal, double sca
         dqkv[i] = p ? 0.0 : (double)NAN;
     for (int b = 0; p && b < B; b++)
         for (int h = 0; h < H; h++) {
-            const head a = head_of(T, C, H, causal, scale, lengths, qkv, b, h);
+            const head a = head_of(T, C, H, mask, scale, qkv, b, h);
             double *dq = dqkv + (a.q - qkv), *dk = dqkv + (a.k - qkv), *dv = dqkv + (a.v - qkv);
             const double *dy = dout + (ptrdiff_t)b * T * C + (ptrdiff_t)h * D;
             probabilities(&a, p, NULL);
@@ -366,6 +376,20 @@ void reference_attention_grad(int B, int T, int C, int H, int causal, double sca
             }
         }
     free(p);
+}
+
+void reference_attention(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                         const int32_t *lengths, const double *qkv, double *out, double *lse)
+{
+    const reference_mask mask = { .causal = causal, .lengths = lengths };
+    reference_attention_masked(B, T, C, H, &mask, scale, drop, qkv, out, lse);
+}
+
+void reference_attention_grad(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
+                              const int32_t *lengths, const double *qkv, const double *dout, double *dqkv)
+{
+    const reference_mask mask = { .causal = causal, .lengths = lengths };
+    reference_attention_masked_grad(B, T, C, H, &mask, scale, drop, qkv, dout, dqkv);
 }
 
 /* ---- loss ------------------------------------------------------------------------------- */

@@ -64,6 +64,20 @@ void reference_attention(int B, int T, int C, int H, int causal, double scale, c
 void reference_attention_grad(int B, int T, int C, int H, int causal, double scale, const reference_dropout *drop,
                               const int32_t *lengths, const double *qkv, const double *dout, double *dqkv);
 
+/* Which keys a query sees, besides those above. window: as many at most, itself among them; 0: all before
+ * it. starts (B,T) or NULL: of each query the first. */
+typedef struct reference_mask {
+    int causal;
+    const int32_t *lengths;
+    int window;
+    const int32_t *starts;
+} reference_mask;
+void reference_attention_masked(int B, int T, int C, int H, const reference_mask *mask, double scale,
+                                const reference_dropout *drop, const double *qkv, double *out, double *lse);
+void reference_attention_masked_grad(int B, int T, int C, int H, const reference_mask *mask, double scale,
+                                     const reference_dropout *drop, const double *qkv, const double *dout,
+                                     double *dqkv);
+
 /* loss (R); dlogits (R,V) or NULL. weight (R); NULL: 1 each. A target outside [0,V) is ignored. */
 void reference_xent(int R, int V, const double *logits, const int32_t *target, const double *weight, double scale,
                     double *loss, double *dlogits);
