@@ -2,8 +2,10 @@
 /* models/generate.c - two graphs over the same parameters and caches: one takes a chunk of
  * the prompt at once, the other a single token.
  *
- *   prompt of 70   [ 32 ][ 32 ][1][1][1][1][1][1]  -> logits -> sample -> [1] -> ...
- */
+ *   prompt of 70   [ 32 ][ 32 ][ 6 and padding ]  -> logits -> sample -> [1] -> ...
+ *
+ * What a chunk puts into the caches for its padding is never looked at: the next tokens take its place,
+ * and a token sees none behind it. */
 #include "models/generate.h"
 
 #include <math.h>
@@ -11,6 +13,7 @@
 #include <string.h>
 
 #define CHUNK 32
+#define FEW 3                           /* tokens that one by one are faster than a chunk */
 
 typedef struct feeder {
     graph *graph;
@@ -25,14 +28,14 @@ struct generate {
     kernel_set *kernels;
     gemm_context *gemm;
     params *params;
+    int owns_params;
     feeder chunk, single;               /* chunk.graph NULL if the context is short */
     exec_binding *bindings;             /* the caches of `single`, for `chunk` */
     uint32_t *history;                  /* what the caches hold, at most context ids */
     int position;
     float *logits;
-    int *order;                         /* scratch for top-k */
-    int *drawn;                         /* the ids that may be drawn, ascending */
-    int drawn_count;
+    unsigned char *seen;                /* [id] it was fed */
+    sampling *sampling;
 };
 
 static gt_status feeder_create(generate *g, feeder *f, int T)
@@ -79,7 +82,8 @@ static gt_status share_caches(generate *g)
     return GT_OK;
 }
 
-gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm)
+gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
+                               params *p)
 {
     *out = NULL;
     generate *g = calloc(1, sizeof *g);
@@ -87,14 +91,13 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
         return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the state");
     g->device = d;
     g->config = *c;
+    g->params = p;
+    g->owns_params = !p;
     g->history = malloc((size_t)c->context * sizeof *g->history);
     g->logits = malloc((size_t)c->vocab * sizeof *g->logits);
-    g->order = malloc((size_t)c->vocab * sizeof *g->order);
-    g->drawn = malloc((size_t)c->vocab * sizeof *g->drawn);
-    for (int i = 0; g->drawn && i < c->vocab; i++)
-        g->drawn[g->drawn_count++] = i;
-    gt_status st = g->history && g->logits && g->order && g->drawn
-                       ? GT_OK
+    g->seen = calloc((size_t)c->vocab, 1);
+    gt_status st = g->history && g->logits && g->seen
+                       ? sampling_create(&g->sampling, c->vocab)
                        : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the logits of %d tokens", c->vocab);
     if (!st)
         st = kernel_set_create(&g->kernels, d, storage);
@@ -115,6 +118,11 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
     return GT_OK;
 }
 
+gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm)
+{
+    return generate_create_over(out, d, c, storage, gemm, NULL);
+}
+
 void generate_release(generate *g)
 {
     if (!g)
@@ -123,24 +131,21 @@ void generate_release(generate *g)
         gt_message_clear();
     feeder_release(&g->chunk);
     feeder_release(&g->single);
-    params_release(g->params);
+    if (g->owns_params)
+        params_release(g->params);
     gemm_context_release(g->gemm);
     kernel_set_release(g->kernels);
     free(g->bindings);
     free(g->history);
     free(g->logits);
-    free(g->order);
-    free(g->drawn);
+    free(g->seen);
+    sampling_release(g->sampling);
     free(g);
 }
 
 gt_status generate_allow(generate *g, const unsigned char *may)
 {
-    g->drawn_count = 0;
-    for (int i = 0; i < g->config.vocab; i++)
-        if (may[i])
-            g->drawn[g->drawn_count++] = i;
-    return g->drawn_count ? GT_OK : gt_fail(GT_MISUSE, "cannot generate: no token may be drawn");
+    return sampling_allow(g->sampling, may);
 }
 
 params *generate_params(generate *g)
@@ -158,22 +163,29 @@ const float *generate_logits(const generate *g)
     return g->logits;
 }
 
-/* Feeds f->T tokens at the current position; fetches the last logits if `want`. */
-static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int want)
+void generate_restart(generate *g)
 {
-    const size_t bytes = (size_t)f->T * sizeof(int32_t);
+    g->position = 0;
+    memset(g->seen, 0, (size_t)g->config.vocab);
+}
+
+/* Feeds `count` tokens at the current position, padded to f->T; fetches the last logits if `want`. */
+static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int count, int want)
+{
+    uint32_t padded[CHUNK] = { 0 };
     const uint64_t row = 4 * (uint64_t)g->config.vocab;
     const int32_t first = g->position;
-    gt_status st = dev_write(g->device, exec_buffer(f->exec, "tokens"), 0, ids, bytes);
+    memcpy(padded, ids, (size_t)count * sizeof *ids);
+    gt_status st = dev_write(g->device, exec_buffer(f->exec, "tokens"), 0, padded, (size_t)f->T * sizeof(int32_t));
     if (!st)
         st = dev_write(g->device, exec_buffer(f->exec, "first"), 0, &first, sizeof first);
     if (!st)
         st = exec_run(f->exec, EXEC_FORWARD);
     if (!st && want)
-        st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(f->T - 1) * row, g->logits, row);
+        st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(count - 1) * row, g->logits, row);
     if (!st) {
-        memcpy(g->history + g->position, ids, bytes);
-        g->position += f->T;
+        memcpy(g->history + g->position, ids, (size_t)count * sizeof *ids);
+        g->position += count;
     }
     return st;
 }
@@ -198,62 +210,30 @@ gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
     for (size_t i = 0; i < count; i++)
         if (ids[i] >= (uint32_t)g->config.vocab)
             return gt_fail(GT_MISMATCH, "token %u is not among the model's %d", ids[i], g->config.vocab);
+    for (size_t i = 0; i < count; i++)
+        g->seen[ids[i]] = 1;
     while (!st && count) {
         if (g->position == g->config.context)
             st = slide(g);
-        const int chunk = g->chunk.exec && count >= (size_t)g->chunk.T && g->position + g->chunk.T <= g->config.context;
+        const int chunk = g->chunk.exec && count > FEW && g->position + g->chunk.T <= g->config.context;
         feeder *f = chunk ? &g->chunk : &g->single;
+        const int some = count < (size_t)f->T ? (int)count : f->T;
         if (!st)
-            st = feed_some(g, f, ids, count == (size_t)f->T);
-        ids += f->T;
-        count -= (size_t)f->T;
+            st = feed_some(g, f, ids, some, count == (size_t)some);
+        ids += some;
+        count -= (size_t)some;
     }
     return st;
 }
 
-static int by_logit(const void *a, const void *b, void *logits)
+gt_status generate_next(generate *g, const sampling_rule *s, gt_random *r, uint32_t *id)
 {
-    const int x = *(const int *)a, y = *(const int *)b;
-    const float *z = logits;
-    if (z[x] != z[y])
-        return z[x] < z[y] ? 1 : -1;
-    return x < y ? -1 : x > y;
-}
-
-/* Softmax over the `count` likeliest of the tokens that may be drawn, at a temperature, and one of
- * them by `unit`. */
-static uint32_t pick(generate *g, int count, double temperature, double unit)
-{
-    memcpy(g->order, g->drawn, (size_t)g->drawn_count * sizeof *g->order);
-    if (count < g->drawn_count)
-        qsort_r(g->order, (size_t)g->drawn_count, sizeof *g->order, by_logit, g->logits);
-    double most = -INFINITY, sum = 0.0, reached = 0.0;
-    for (int i = 0; i < count; i++)
-        most = fmax(most, (double)g->logits[g->order[i]]);
-    for (int i = 0; i < count; i++)
-        sum += exp(((double)g->logits[g->order[i]] - most) / temperature);
-    for (int i = 0; i < count; i++) {
-        reached += exp(((double)g->logits[g->order[i]] - most) / temperature) / sum;
-        if (unit < reached)
-            return (uint32_t)g->order[i];
-    }
-    return (uint32_t)g->order[count - 1];
-}
-
-gt_status generate_next(generate *g, const generate_sampling *s, gt_random *r, uint32_t *id)
-{
-    const int D = g->drawn_count;
-    int best = g->drawn[0];
     if (!g->position)
         return gt_fail(GT_MISUSE, "cannot generate from nothing: the prompt is empty");
     for (int i = 0; i < g->config.vocab; i++)
         if (!isfinite(g->logits[i]))
             return gt_fail(GT_NUMERIC, "the model's output is not finite; are its weights whole?");
-    for (int i = 0; i < D; i++)
-        if (g->logits[g->drawn[i]] > g->logits[best])
-            best = g->drawn[i];
-    *id = (uint32_t)best;
-    if (s->temperature > 0.0)
-        *id = pick(g, s->top_k > 0 && s->top_k < D ? s->top_k : D, s->temperature, (double)gt_random_unit(r));
+    const double unit = s->temperature > 0.0 ? (double)gt_random_unit(r) : 0.0;
+    *id = sampling_pick(g->sampling, s, g->logits, g->seen, unit);
     return generate_feed(g, id, 1);
 }

@@ -7,21 +7,24 @@
  *   generate_feed(g, ids, count);                 the prompt
  *   generate_next(g, &sampling, &random, &id);    the next token; it is fed as well
  *
- * When the context is full, the last half of it is fed again and generation goes on.    */
+ * When the context is full, the last half of it is fed again and generation goes on: what comes then
+ * knows of no more than that half, and a prompt longer than the context of its end. The repetition
+ * penalty is of all that was fed since the beginning or generate_restart(). */
 #ifndef GT_MODELS_GENERATE_H
 #define GT_MODELS_GENERATE_H
 
 #include "host/base/random.h"
 #include "models/model.h"
+#include "models/sampling.h"
 
 typedef struct generate generate;
 
-typedef struct generate_sampling {
-    double temperature;         /* 0: the likeliest token always      */
-    int top_k;                  /* of the k likeliest only; 0: of all */
-} generate_sampling;
-
+/* Of whole models. GT_UNSUPPORTED if the family does not generate text. */
 gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm);
+/* The same over parameters that are someone else's, who fills and refreshes them, in any order of use; they
+ * must hold the whole model and outlive the generator. */
+gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
+                               params *p);
 void generate_release(generate *g);            /* takes NULL */
 params *generate_params(generate *g);
 /* Call once the parameters are filled: makes their 16-bit copies. */
@@ -32,9 +35,11 @@ gt_status generate_refresh(generate *g);
  * this call all may. GT_MISUSE if none may. */
 gt_status generate_allow(generate *g, const unsigned char *may);
 
+/* Another text: nothing was fed. */
+void generate_restart(generate *g);
 gt_status generate_feed(generate *g, const uint32_t *ids, size_t count);
 /* GT_MISUSE before anything was fed; GT_NUMERIC if the logits are not finite. */
-gt_status generate_next(generate *g, const generate_sampling *s, gt_random *r, uint32_t *id);
+gt_status generate_next(generate *g, const sampling_rule *s, gt_random *r, uint32_t *id);
 /* The logits behind the last token fed: config.vocab floats, valid until the next call. */
 const float *generate_logits(const generate *g);
 

@@ -67,7 +67,7 @@ static gt_status print_new(const tokenizer *t, const token_ids *ids, size_t *pri
 /* Decoding starts over after a while, so that long texts do not cost quadratic time. */
 static gt_status write_text(generate *g, const tokenizer *t)
 {
-    const generate_sampling sampling = { o.temperature, o.top_k };
+    const sampling_rule sampling = { .temperature = o.temperature, .top_k = o.top_k };
     token_ids ids = { 0 };
     gt_random random;
     size_t printed = 0;

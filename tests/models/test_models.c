@@ -659,8 +659,15 @@ static void only_what_may_be_drawn_is(void)
         .eps = 1e-5f,
         .init_deviation = 0.3f
     };
-    static const generate_sampling samplings[] = { { 0.0, 0 },  { 1.0, 1 },   { 50.0, 4 },
-                                                   { 50.0, 0 }, { 50.0, 30 }, { 0.5, 200 } };
+    static const sampling_rule samplings[] = {
+        { .temperature = 0.0 },
+        { .temperature = 1.0, .top_k = 1 },
+        { .temperature = 50.0, .top_k = 4 },
+        { .temperature = 50.0 },
+        { .temperature = 50.0, .top_k = 30 },
+        { .temperature = 0.5, .top_k = 200 },
+        { .temperature = 50.0, .top_p = 0.99, .min_p = 0.01, .repetition = 1.1 },
+    };
     const uint32_t prompt[] = { 1, 2, 4 };
     unsigned char may[31] = { 0 };
     dev_device *d = NULL;
@@ -703,6 +710,48 @@ static void only_what_may_be_drawn_is(void)
         CHECK(draw < 59 || other > 20);
     }
 out:
+    generate_release(g);
+    dev_close(d);
+}
+
+/* A prompt gives the same logits however it is cut: whole chunks, a padded one, token by token, with the
+ * caches full of another text. */
+static void prompts_may_be_fed_in_any_parts(void)
+{
+    const model_config c = {
+        .family = "gpt2",
+        .name = "small",
+        .layers = 2,
+        .heads = 2,
+        .channels = 24,
+        .inner = 40,
+        .context = 80,
+        .vocab = 31,
+        .eps = 1e-5f,
+        .init_deviation = 0.3f
+    };
+    enum { PROMPT = 70 };
+    static const size_t parts[] = { PROMPT, 1, 2, 5, 33, 47, 64, 69 };
+    uint32_t prompt[PROMPT];
+    float first[31];
+    dev_device *d = NULL;
+    generate *g = NULL;
+    for (int i = 0; i < PROMPT; i++)
+        prompt[i] = (uint32_t)(i * i % 31);
+    if (CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))) && CHECK_OK(generate_create(&g, d, &c, DTYPE_F32, NULL))) {
+        CHECK_OK(params_init(generate_params(g), 3));
+        CHECK_OK(generate_refresh(g));
+        for (size_t way = 0; way < sizeof parts / sizeof *parts; way++) {
+            generate_restart(g);
+            for (size_t at = 0; at < PROMPT; at += parts[way])
+                CHECK_OK(generate_feed(g, prompt + at, PROMPT - at < parts[way] ? PROMPT - at : parts[way]));
+            if (!way)
+                memcpy(first, generate_logits(g), sizeof first);
+            for (int i = 0; i < 31; i++)
+                CHECKF(fabsf(generate_logits(g)[i] - first[i]) < 1e-4f, "in parts of %zu: token %d is %g, not %g",
+                       parts[way], i, (double)generate_logits(g)[i], (double)first[i]);
+        }
+    }
     generate_release(g);
     dev_close(d);
 }
@@ -766,6 +815,7 @@ const check_case check_cases[] = {
     CASE(generation_scales_attention_as_described),
     CASE(generation_uses_a_head_of_its_own),
     CASE(only_what_may_be_drawn_is),
+    CASE(prompts_may_be_fed_in_any_parts),
     CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
     { 0 }
