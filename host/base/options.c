@@ -86,6 +86,14 @@ static int is_choice(const char *choices, const char *word)
     return 0;
 }
 
+static gt_status add_to_list(gt_option_list *l, const char *value)
+{
+    if (l->count == GT_LIST_MOST)
+        return gt_fail(GT_MISUSE, "'%s' is one too many: %d can be given", value, GT_LIST_MOST);
+    l->item[l->count++] = value;
+    return GT_OK;
+}
+
 static gt_status set_value(const gt_option *o, const char *value)
 {
     gt_status st = GT_OK;
@@ -111,6 +119,7 @@ static gt_status set_value(const gt_option *o, const char *value)
         *(const char **)o->target = value;
         break;
     case GT_STRING: *(const char **)o->target = value; break;
+    case GT_LIST: st = add_to_list(o->target, value); break;
     }
     return st ? gt_fail_in(st, "option --%s", o->name) : GT_OK;
 }
@@ -118,7 +127,7 @@ static gt_status set_value(const gt_option *o, const char *value)
 /* Notes that an option is there; once, or again with the same value. */
 static gt_status note_given(const gt_option *table, int row, const char *value)
 {
-    if (given[row] && strcmp(given_value[row], value))
+    if (given[row] && table[row].type != GT_LIST && strcmp(given_value[row], value))
         return gt_fail(GT_MISUSE, "option --%s is given twice, as '%s' and as '%s'; give it once", table[row].name,
                        given_value[row], value);
     given[row] = 1;
@@ -219,6 +228,13 @@ const char *gt_option_text(const gt_option *o, char *out, size_t size)
         double_text((double)*(const uint64_t *)o->target * 1e-9, out, size);
         strncat(out, "s", size - strlen(out) - 1);
         break;
+    case GT_LIST: {
+        const gt_option_list *l = o->target;
+        *out = '\0';
+        for (int i = 0, n = 0; i < l->count && n >= 0 && (size_t)n < size; i++)
+            n += snprintf(out + n, size - (size_t)n, "%s%s", i ? ", " : "", l->item[i]);
+        break;
+    }
     case GT_STRING:
     case GT_CHOICE: {
         const char *text = *(const char *const *)o->target;

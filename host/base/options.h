@@ -27,10 +27,17 @@ typedef enum gt_option_type {
     GT_U64,         /* uint64_t *                                                     */
     GT_DOUBLE,      /* double *; NaN before parsing: there is no default              */
     GT_STRING,      /* const char **: points into argv                                */
+    GT_LIST,        /* gt_option_list *: may be given again and again; points into argv */
     GT_BYTES,       /* uint64_t *: "64KiB"                                            */
     GT_DURATION,    /* uint64_t *: nanoseconds, "30s"                                 */
     GT_CHOICE       /* const char **: one of the words in `value`, "fp32|bf16|fp16"   */
 } gt_option_type;
+
+enum { GT_LIST_MOST = 32 };
+typedef struct gt_option_list {
+    const char *item[GT_LIST_MOST];
+    int count;
+} gt_option_list;
 
 typedef struct gt_option {
     const char *name;           /* without "--"; NULL with a group starts a section   */
@@ -48,7 +55,7 @@ typedef enum gt_option_help { GT_HELP_NONE, GT_HELP_SHORT, GT_HELP_LONG } gt_opt
 /* Parses argv[1..argc). Words that are not options are moved behind them; *first is the
  * index of the first such word (as getopt does). -h and --help set *help and stop.
  * GT_MISUSE with a sentence that names the option, and the nearest name for a typo; also for an
- * option that is given twice with different values: one of them would be dropped. */
+ * option that is given twice with different values, unless it is a list: one of them would be dropped. */
 gt_status gt_options_parse(const gt_option *table, int argc, char **argv, int *first, gt_option_help *help);
 
 /* Prints the sections of the table, defaults in brackets from the live values. */

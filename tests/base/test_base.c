@@ -272,6 +272,7 @@ static void options_come_from_their_table(void)
         double lr;
         const char *out, *mode;
         int json;
+        gt_option_list stop;
     } o = { .steps = 5, .lr = 0.5, .mode = "fp32", .json = 0 };
     const gt_option table[] = {
         { .group = "Group" },
@@ -280,6 +281,7 @@ static void options_come_from_their_table(void)
         { "out", 'o', GT_STRING, "DIR", "folder", &o.out, 0, NULL },
         { "precision", 0, GT_CHOICE, "fp32|bf16", "storage", &o.mode, 0, NULL },
         { "json", 0, GT_FLAG, NULL, "objects", &o.json, 1, NULL },
+        { "stop", 0, GT_LIST, "TEXT", "ends", &o.stop, 0, NULL },
         { 0 }
     };
     int first;
@@ -291,6 +293,10 @@ static void options_come_from_their_table(void)
     char *off[] = { "verb", "--no-json", NULL };
     CHECK_OK(gt_options_parse(table, 2, off, &first, &help));
     CHECK(!o.json);
+    char text[32], *several[] = { "verb", "--stop", "x", "--stop=", "--stop", "x", NULL };
+    CHECK_OK(gt_options_parse(table, 6, several, &first, &help));
+    CHECK(o.stop.count == 3 && !strcmp(o.stop.item[0], "x") && !*o.stop.item[1] && !strcmp(o.stop.item[2], "x"));
+    CHECK(!strcmp(gt_option_text(&table[6], text, sizeof text), "x, , x"));
     char *typo[] = { "verb", "--stps", "3", NULL };
     CHECK_FAILS(gt_options_parse(table, 3, typo, &first, &help), GT_MISUSE, "did you mean --steps?");
     char *missing[] = { "verb", "--steps", NULL };
