@@ -23,15 +23,15 @@ struct sampling {
 gt_status sampling_check(const sampling_rule *r)
 {
     if (!(r->temperature >= 0.0) || isinf(r->temperature))
-        return gt_fail(GT_MISUSE, "a temperature of %g: it is a number from 0 up", r->temperature);
+        return gt_fail(GT_MISUSE, "temperature: %g is not a number from 0 up", r->temperature);
     if (r->top_k < 0)
-        return gt_fail(GT_MISUSE, "a top-k of %d: it is a number of tokens, 0 for all", r->top_k);
+        return gt_fail(GT_MISUSE, "top-k: %d is not a number of tokens, or 0 for all", r->top_k);
     if (!(r->top_p >= 0.0 && r->top_p <= 1.0))
-        return gt_fail(GT_MISUSE, "a top-p of %g: it is a share from 0 to 1, 0 for none", r->top_p);
+        return gt_fail(GT_MISUSE, "top-p: %g is not a share from 0 to 1", r->top_p);
     if (!(r->min_p >= 0.0 && r->min_p <= 1.0))
-        return gt_fail(GT_MISUSE, "a min-p of %g: it is a share from 0 to 1, 0 for none", r->min_p);
+        return gt_fail(GT_MISUSE, "min-p: %g is not a share from 0 to 1", r->min_p);
     if (!(r->repetition >= 0.0) || isinf(r->repetition))
-        return gt_fail(GT_MISUSE, "a repetition penalty of %g: it is a factor above 0, 1 for none", r->repetition);
+        return gt_fail(GT_MISUSE, "repetition-penalty: %g is not a factor above 0, or 1 for none", r->repetition);
     return GT_OK;
 }
 

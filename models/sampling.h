@@ -26,10 +26,10 @@ typedef struct sampling_rule {
     double repetition;          /* above 0; 1: off                 */
 } sampling_rule;
 
-/* GT_MISUSE, naming the rule, for numbers that none of them can have. */
+/* GT_MISUSE for numbers that a rule cannot have; the sentence begins with its name: "top-p: ...". */
 gt_status sampling_check(const sampling_rule *r);
 
-typedef struct sampling sampling;           /* scratch, and which ids may be drawn */
+typedef struct sampling sampling;               /* scratch, and which ids may be drawn */
 
 gt_status sampling_create(sampling **out, int vocab);
 void sampling_release(sampling *s);                /* takes NULL */

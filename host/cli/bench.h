@@ -5,7 +5,7 @@
 
 #include "host/base/status.h"
 
-gt_status bench_device(int argc, char **argv);      /* gemm, kernels, step                       */
+gt_status bench_device(int argc, char **argv);      /* gemm, kernels, step, generate             */
 gt_status bench_link(int argc, char **argv);        /* two ranks                                 */
 gt_status bench_collective(int argc, char **argv);  /* allreduce and its like, all ranks         */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/bench_device.c - measurements of one device: gemm, kernels, step.
+/* host/cli/bench_device.c - measurements of one device: gemm, kernels, step, generate.
  *
  * Every result is checked before it is timed, warmed up, repeated, and printed as
  * min / median / p99 beside the ceiling it should be held against.                      */
@@ -14,6 +14,7 @@
 #include "host/gemm/gemm.h"
 #include "host/kernel/kernel_cases.h"
 #include "host/train/train.h"
+#include "models/generate.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -25,9 +26,9 @@
 
 static struct {
     const char *devices, *precision, *engine, *shapes, *pick, *model;
-    uint64_t batch, seq, runs, micro_batch;
+    uint64_t batch, seq, runs, micro_batch, prompt, tokens;
     int json, recompute, explain;
-} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64, .runs = 5 };
+} o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64, .runs = 5, .prompt = 32, .tokens = 64 };
 
 static const gt_option table[] = {
     { .group = "All" },
@@ -40,21 +41,26 @@ static const gt_option table[] = {
     { "engine", 0, GT_CHOICE, cli_engines, "matrix engine to measure", &o.engine, 0, NULL },
     { .group = "kernels" },
     { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
+    { .group = "step, generate" },
+    { "model", 'm', GT_STRING, "NAME|FILE", "which model, with random weights", &o.model, 0, NULL },
     { .group = "step" },
-    { "model", 'm', GT_STRING, "NAME|FILE", "what to train", &o.model, 0, NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &o.batch, 0, NULL },
     { "micro-batch", 0, GT_U64, "N", "sequences at once, 0: all", &o.micro_batch, 0, NULL },
     { "seq", 't', GT_U64, "T", "tokens a sequence", &o.seq, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &o.recompute, 0, NULL },
     { "explain", 0, GT_FLAG, NULL, "also every node's time", &o.explain, 0, NULL },
+    { .group = "generate" },
+    { "prompt", 0, GT_U64, "N", "tokens that are there before", &o.prompt, 0, NULL },
+    { "tokens", 0, GT_U64, "N", "tokens that are drawn, one after the other", &o.tokens, 0, NULL },
     { 0 }
 };
 
 static const cli_help help = {
-    "bench gemm|kernels|step [options]",
-    "Measure matrix products, kernels or training steps; "
+    "bench gemm|kernels|step|generate [options]",
+    "Measure matrix products, kernels, training steps or generation; "
     "between ranks: bench link,\nallreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
     "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
+    "  geartrain bench generate --model gpt2-124m --precision bf16\n"
     "  geartrain bench gemm --shapes 1024x1024x1024 --engine tiled\n"
     "  geartrain bench kernels --kernel layernorm\n"
 };
@@ -343,6 +349,114 @@ static gt_status bench_step(dev_device *d, dtype storage, uint64_t start)
     return st;
 }
 
+/* ---- generate ------------------------------------------------------------------------------------ */
+
+typedef struct generate_result {
+    double prompt_s, min, median, p99;  /* seconds: of the prompt; of a token */
+    double bytes, copy;                 /* of the weights; a second, of a plain copy */
+} generate_result;
+
+/* The better of two measurements, before and after: other programs may disturb one. */
+static gt_status measure_copy(dev_device *d, generate_result *r)
+{
+    gemm_peak peak = { 0 };
+    gt_status st = gemm_peak_measure(d, &peak);
+    r->copy = fmax(r->copy, peak.copy_bytes);
+    return st;
+}
+
+static gt_status time_tokens(generate *g, const model_config *c, generate_result *r)
+{
+    const sampling_rule greedy = { 0 };
+    double *seconds = malloc((size_t)o.tokens * sizeof *seconds);
+    uint32_t *prompt = malloc((size_t)o.prompt * sizeof *prompt), id;
+    gt_random random;
+    gt_status st = seconds && prompt ? GT_OK
+                                     : gt_fail(GT_NO_MEMORY, "no memory for %llu tokens", (unsigned long long)o.tokens);
+    gt_random_init(&random, 1, 2);
+    for (uint64_t i = 0; !st && i < o.prompt; i++)
+        prompt[i] = (uint32_t)gt_random_below(&random, (uint64_t)c->vocab);
+    for (int round = 0; !st && round < 2; round++) {        /* the first compiles and warms up */
+        generate_restart(g);
+        const uint64_t start = gt_now_ns();
+        st = generate_feed(g, prompt, o.prompt);
+        r->prompt_s = (double)(gt_now_ns() - start) * 1e-9;
+        for (int i = 0; !round && !st && i < 3; i++)
+            st = generate_next(g, &greedy, &random, &id);
+    }
+    for (uint64_t i = 0; !st && i < o.tokens; i++) {
+        const uint64_t start = gt_now_ns();
+        st = generate_next(g, &greedy, &random, &id);
+        seconds[i] = (double)(gt_now_ns() - start) * 1e-9;
+    }
+    if (!st) {
+        qsort(seconds, (size_t)o.tokens, sizeof *seconds, by_value);
+        r->min = seconds[0];
+        r->median = seconds[o.tokens / 2];
+        r->p99 = seconds[(o.tokens - 1) * 99 / 100];
+    }
+    free(seconds);
+    free(prompt);
+    return st;
+}
+
+static void show_generate(const model_config *c, const generate_result *r)
+{
+    char a[32], b[32];
+    const double limit = r->bytes / r->copy;
+    if (o.json) {
+        printf("{\"bench\": \"generate\", \"model\": \"%s\", \"precision\": \"%s\", \"batch\": 1, \"prompt\": %llu, "
+               "\"tokens\": %llu, \"prompt_tokens_per_s\": %.2f, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
+               "\"tokens_per_s\": %.3f, \"weight_bytes\": %.0f, \"gbytes_per_s\": %.3f, \"copy_gbytes_per_s\": %.3f, "
+               "\"share_of_copy\": %.4f, \"best_share_of_copy\": %.4f}\n",
+               c->name, o.precision, (unsigned long long)o.prompt, (unsigned long long)o.tokens,
+               (double)o.prompt / r->prompt_s, r->min * 1e3, r->median * 1e3, r->p99 * 1e3, 1.0 / r->median, r->bytes,
+               r->bytes / r->median * 1e-9, r->copy * 1e-9, limit / r->median, limit / r->min);
+        return;
+    }
+    printf("model     %s, %s parameters, %s: %s of weights, all read for each token\n", c->name,
+           gt_format_count(a, sizeof a, (double)model_parameters(c)), o.precision,
+           gt_format_bytes(b, sizeof b, (uint64_t)r->bytes));
+    printf("prompt    %llu tokens in %.1f ms, %.1f tokens/s\n", (unsigned long long)o.prompt, r->prompt_s * 1e3,
+           (double)o.prompt / r->prompt_s);
+    printf("token     min %.2f ms, median %.2f ms, p99 %.2f ms over %llu tokens: %.1f tokens/s\n", r->min * 1e3,
+           r->median * 1e3, r->p99 * 1e3, (unsigned long long)o.tokens, 1.0 / r->median);
+    printf("weights   %.1f GB/s; a plain copy moves %.1f GB/s, read and written, in which they would take %.2f ms:\n"
+           "          the median token takes %.2f times that, the fastest %.2f times\n",
+           r->bytes / r->median * 1e-9, r->copy * 1e-9, limit * 1e3, r->median / limit, r->min / limit);
+}
+
+static gt_status bench_generate(dev_device *d, dtype storage)
+{
+    model_config c;
+    generate_result r = { 0 };
+    generate *g = NULL;
+    gt_status st = model_config_load(&c, o.model);
+    if (st)
+        return st;
+    if (!c.vocab)
+        c.vocab = 256;
+    if (!o.prompt || !o.tokens || o.prompt > (uint64_t)c.context || o.tokens > (uint64_t)c.context - o.prompt)
+        return gt_fail(GT_MISUSE, "options --prompt and --tokens: %llu and %llu do not make 1 to %d together, the model's context",
+                       (unsigned long long)o.prompt, (unsigned long long)o.tokens, c.context);
+    st = generate_create(&g, d, &c, storage, strcmp(o.engine, "auto") ? o.engine : NULL);
+    if (!st)
+        st = params_init(generate_params(g), 1);
+    if (!st)
+        st = generate_refresh(g);
+    r.bytes = (double)model_parameters(&c) * (double)dtype_size(storage);
+    if (!st)
+        st = measure_copy(d, &r);
+    if (!st)
+        st = time_tokens(g, &c, &r);
+    if (!st)
+        st = measure_copy(d, &r);
+    generate_release(g);
+    if (!st)
+        show_generate(&c, &r);
+    return st;
+}
+
 gt_status bench_device(int argc, char **argv)
 {
     const uint64_t start = gt_now_ns();
@@ -370,9 +484,11 @@ gt_status bench_device(int argc, char **argv)
         st = bench_kernels(d, storage);
     else if (!strcmp(words[0], "step"))
         st = bench_step(d, storage, start);
+    else if (!strcmp(words[0], "generate"))
+        st = bench_generate(d, storage);
     else
         st = gt_fail(GT_MISUSE,
-                     "there is no bench '%s'; there are gemm, kernels, step, link, "
+                     "there is no bench '%s'; there are gemm, kernels, step, generate, link, "
                      "allreduce, reduce-scatter, all-gather and broadcast",
                      words[0]);
     dev_close(d);

@@ -1,148 +1,194 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/verb_generate.c - text from a model, printed as it comes. */
+/* host/cli/verb_generate.c - text from a model, printed as it comes.
+ *
+ *   one text      the prompt and what follows it
+ *   several       each below a line "==> prompt 2, sample 1 <=="
+ *   --json        an object each, once it is over
+ */
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/prompts.h"
 #include "host/cli/screen.h"
-
-#include "host/base/clock.h"
-#include "models/generate.h"
+#include "host/cli/writer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static struct {
-    const char *from, *prompt, *devices, *precision;
-    uint64_t tokens, seed;
-    double temperature;
-    int top_k, quiet;
-} o = { .prompt = "\n", .tokens = 200, .seed = 1, .temperature = 0.8, .top_k = 200 };
+    const char *from, *prompt, *prompts, *devices, *precision;
+    uint64_t tokens, seed, samples;
+    sampling_rule rule;
+    gt_option_list stop;
+    int quiet, json;
+} o = { .prompt = "\n", .tokens = 200, .samples = 1, .seed = 1, .rule = { .temperature = 0.8, .top_k = 200, .repetition = 1.0 } };
 
 static const gt_option table[] = {
     { .group = "Text" },
-    { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "run, checkpoint of one, or Hugging Face folder", &o.from, 0, NULL },
     { "prompt", 0, GT_STRING, "TEXT", "how the text begins", &o.prompt, 0, NULL },
-    { "tokens", 'n', GT_U64, "N", "how many more tokens", &o.tokens, 0, NULL },
-    { "temperature", 0, GT_DOUBLE, "X", "0: always the likeliest", &o.temperature, 0, NULL },
-    { "top-k", 0, GT_INT, "K", "number of likeliest tokens to choose from, 0: all", &o.top_k, 0, NULL },
+    { "prompts", 0, GT_STRING, "FILE", "several: one a line, or .jsonl with \"prompt\"", &o.prompts, 0, NULL },
+    { "samples", 0, GT_U64, "N", "texts for each prompt", &o.samples, 0, NULL },
+    { "tokens", 'n', GT_U64, "N", "how many more tokens, at most", &o.tokens, 0, NULL },
+    { "stop", 0, GT_LIST, "TEXT", "the text ends before this; may be given again", &o.stop, 0, NULL },
+    { .group = "Choice of the next token, in this order" },
+    { "repetition-penalty", 0, GT_DOUBLE, "X", "for tokens that are there, 1: none", &o.rule.repetition, 0, NULL },
+    { "temperature", 0, GT_DOUBLE, "X", "0: always the likeliest", &o.rule.temperature, 0, NULL },
+    { "top-k", 0, GT_INT, "K", "number of likeliest tokens to choose from, 0: all", &o.rule.top_k, 0, NULL },
+    { "top-p", 0, GT_DOUBLE, "P", "the likeliest that have P together, 0: all", &o.rule.top_p, 0, NULL },
+    { "min-p", 0, GT_DOUBLE, "P", "those P times as likely as the likeliest, 0: all", &o.rule.min_p, 0, NULL },
     { "seed", 0, GT_U64, "S", "seed of the choice among them", &o.seed, 0, NULL },
-    { .group = "Device" },
+    { .group = "Device and output" },
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
+    { "json", 0, GT_FLAG, NULL, "one object a text", &o.json, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
     { 0 }
 };
 
-static const cli_help help = { "generate --from RUN|DIR [--prompt TEXT] [options]", "Write text with a trained model.",
-                               "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300\n"
-                               "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n" };
+static const cli_help help = {
+    "generate --from RUN|DIR [--prompt TEXT] [options]",
+    "Write text with a trained model. Where its context is full, it goes on from the last half.",
+    "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300 --stop JULIET:\n"
+    "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n"
+    "  geartrain generate --from gpt2/ --prompts questions.txt --top-k 0 --top-p 0.9 --json\n"
+};
 
-/* Prints what the ids spell, but for the bytes of an unfinished character at the end. */
-static gt_status print_new(const tokenizer *t, const token_ids *ids, size_t *printed, int last)
+static gt_status print(void *context, const char *text, size_t size)
 {
-    gt_text text = { 0 };
-    gt_status st = tokenizer_decode(t, ids->data, ids->count, &text);
-    size_t end = text.size;
-    for (size_t back = 1; !last && back <= 3 && back <= end; back++) {
-        const unsigned char c = (unsigned char)text.data[end - back];
-        if (c < 0x80)
-            break;
-        if (c >= 0xC0) {
-            const size_t need = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : 2;
-            if (back < need)
-                end -= back;
-            break;
-        }
-    }
-    if (!st && end > *printed) {
-        fwrite(text.data + *printed, 1, end - *printed, stdout);
-        fflush(stdout);
-        *printed = end;
-    }
-    gt_text_release(&text);
+    (void)context;
+    fwrite(text, 1, size, stdout);
+    fflush(stdout);
+    return ferror(stdout) ? gt_fail(GT_IO, "cannot write to standard output; is it closed, or its disk full?") : GT_OK;
+}
+
+/* One text of several: which, for people or for programs. */
+typedef struct place {
+    size_t prompt, prompts;
+    uint64_t sample;
+} place;
+
+static void print_head(const place *p)
+{
+    if (p->prompts < 2 && o.samples < 2)
+        return;
+    printf("%s==> ", p->prompt || p->sample ? "\n" : "");
+    if (p->prompts > 1)
+        printf("prompt %zu%s", p->prompt + 1, o.samples > 1 ? ", " : "");
+    if (o.samples > 1)
+        printf("sample %llu", (unsigned long long)p->sample + 1);
+    printf(" <==\n");
+}
+
+static gt_status print_object(const place *p, const char *prompt, size_t size, const cli_written *w)
+{
+    gt_text line = { 0 }, extra = { 0 };
+    gt_text_printf(&extra, "\"prompt\": ");
+    cli_json_string(&extra, prompt, size);
+    gt_text_printf(&extra, ", \"number\": %zu, \"sample\": %llu, ", p->prompt + 1, (unsigned long long)p->sample + 1);
+    cli_written_json(&line, w, extra.failed ? "" : extra.data);
+    gt_status st = extra.failed || line.failed ? gt_fail(GT_NO_MEMORY, "no memory for a text of %zu bytes", w->text.size)
+                                               : print(NULL, line.data, line.size);
+    gt_text_release(&extra);
+    gt_text_release(&line);
     return st;
 }
 
-/* Decoding starts over after a while, so that long texts do not cost quadratic time. */
-static gt_status write_text(generate *g, const tokenizer *t)
+/* Adds what it took to `all`. */
+static gt_status write_one(cli_writer *w, const place *p, const char *prompt, size_t size, cli_written *all)
 {
-    const sampling_rule sampling = { .temperature = o.temperature, .top_k = o.top_k };
-    token_ids ids = { 0 };
-    gt_random random;
-    size_t printed = 0;
-    uint64_t made = 0;
-    gt_random_init(&random, o.seed, 0x67656e);
-    const uint64_t start = gt_now_ns();
+    cli_written one = { 0 };
     gt_status st = GT_OK;
-    for (; !st && made < o.tokens; made++) {
-        uint32_t id;
-        st = generate_next(g, &sampling, &random, &id);
-        if (!st && (int64_t)id == tokenizer_eot(t))
-            break;
-        if (!st)
-            st = token_ids_add(&ids, &id, 1);
-        if (!st)
-            st = print_new(t, &ids, &printed, made + 1 == o.tokens);
-        if (!st && ferror(stdout))
-            st = gt_fail(GT_IO, "cannot write to standard output; is it closed, or its disk full?");
-        if (ids.count == 64) {
-            gt_text whole = { 0 };
-            if (!st && !tokenizer_decode(t, ids.data, ids.count, &whole) && printed == whole.size) {
-                ids.count = 0;
-                printed = 0;
-            }
-            gt_text_release(&whole);
-        }
+    w->show = o.json ? NULL : print;
+    if (!o.json) {
+        print_head(p);
+        st = print(NULL, prompt, size);
     }
-    printf("\n");
-    if (!st && !o.quiet)
-        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)made,
-                (double)made / ((double)(gt_now_ns() - start) * 1e-9));
-    token_ids_release(&ids);
+    if (!st)
+        st = cli_write(w, prompt, size, p->sample, &one);
+    if (st && p->prompts > 1)
+        st = gt_fail_in(st, "prompt %zu", p->prompt + 1);
+    if (!st)
+        st = o.json ? print_object(p, prompt, size, &one) : print(NULL, "\n", 1);
+    else if (!o.json)
+        printf("\n");
+    all->tokens += one.tokens;
+    all->seconds += one.seconds;
+    cli_written_release(&one);
     return st;
 }
 
-/* Only what the tokenizer can spell is drawn. */
-static gt_status allow_tokens(generate *g, const cli_source *s)
+/* prompts NULL: the one of --prompt, which may be any bytes. */
+static gt_status write_all(cli_writer *w, const json_t *prompts)
 {
-    unsigned char *may = malloc((size_t)s->config.vocab);
-    if (!may)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for a flag for each of %d tokens", s->config.vocab);
-    for (int id = 0; id < s->config.vocab; id++)
-        may[id] = (unsigned char)tokenizer_has(s->tokenizer, (uint32_t)id);
-    gt_status st = generate_allow(g, may);
-    free(may);
+    cli_written all = { 0 };
+    gt_status st = GT_OK;
+    place p = { .prompts = prompts ? json_array_size(prompts) : 1 };
+    for (p.prompt = 0; !st && p.prompt < p.prompts; p.prompt++)
+        for (p.sample = 0; !st && p.sample < o.samples; p.sample++) {
+            size_t size = strlen(o.prompt);
+            const char *text = prompts ? prompts_text(json_array_get(prompts, p.prompt), &size) : o.prompt;
+            st = text ? write_one(w, &p, text, size, &all)
+                      : gt_fail(GT_FORMAT, "'%s', line %zu has no \"prompt\"", o.prompts, p.prompt + 1);
+        }
+    if (!st && !o.quiet)
+        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens, (double)all.tokens / all.seconds);
     return st;
 }
 
-static gt_status run(cli_source *s, dtype storage)
+static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
 {
     dev_device *d = NULL;
-    generate *g = NULL;
-    token_ids prompt = { 0 };
-    gt_status st = tokenizer_encode(s->tokenizer, o.prompt, strlen(o.prompt), &prompt);
-    if (!st && !prompt.count)
-        st = gt_fail(GT_MISUSE, "the prompt is empty; give one with --prompt TEXT");
+    cli_writer w = { .tokenizer = s->tokenizer,
+                     .rule = o.rule,
+                     .tokens = o.tokens,
+                     .seed = o.seed,
+                     .stop = o.stop.item,
+                     .stops = o.stop.count };
+    gt_status st = cli_end_ids(&w.ends, s->tokenizer, s->is_run ? NULL : s->path);
     if (!st)
         st = dev_open(&d, o.devices);
     if (!st)
-        st = generate_create(&g, d, &s->config, storage, NULL);
+        st = generate_create(&w.generate, d, &s->config, storage, NULL);
     if (!st)
-        st = allow_tokens(g, s);
+        st = cli_allow_tokens(w.generate, s->tokenizer, s->config.vocab);
     if (!st)
-        st = cli_source_fill(&s->config, generate_params(g), s);
+        st = cli_source_fill(&s->config, generate_params(w.generate), s);
     if (!st)
-        st = generate_refresh(g);
+        st = generate_refresh(w.generate);
     if (!st)
-        st = generate_feed(g, prompt.data, prompt.count);
-    if (!st) {
-        printf("%s", o.prompt);
-        st = write_text(g, s->tokenizer);
-    }
-    generate_release(g);
+        st = write_all(&w, prompts);
+    generate_release(w.generate);
     dev_close(d);
-    token_ids_release(&prompt);
+    token_ids_release(&w.ends);
+    return st;
+}
+
+static gt_status check(void)
+{
+    gt_status st = sampling_check(&o.rule);
+    if (st)
+        return gt_fail(st, "option --%s", gt_message());
+    if (!(o.rule.repetition > 0.0))
+        return gt_fail(GT_MISUSE, "option --repetition-penalty: %g is not above 0", o.rule.repetition);
+    if (o.prompts && gt_option_given(table, "prompt"))
+        return gt_fail(GT_MISUSE, "options --prompt and --prompts both say how texts begin; leave one out");
+    if (!o.samples)
+        return gt_fail(GT_MISUSE, "option --samples: a prompt has at least 1");
+    for (int i = 0; i < o.stop.count; i++)
+        if (!*o.stop.item[i])
+            return gt_fail(GT_MISUSE, "option --stop: an empty text is everywhere");
+    const int greedy = o.rule.temperature <= 0.0;
+    const cli_useless rules[] = {
+        { "top-k", greedy, "--temperature 0 takes the likeliest" },
+        { "top-p", greedy, "--temperature 0 takes the likeliest" },
+        { "min-p", greedy, "--temperature 0 takes the likeliest" },
+        { "seed", greedy, "--temperature 0 takes the likeliest" },
+    };
+    st = cli_check_useless(table, rules, sizeof rules / sizeof *rules);
+    if (!st && greedy && o.samples > 1)
+        st = gt_fail(GT_MISUSE, "option --samples: with --temperature 0 they would all be the same");
     return st;
 }
 
@@ -152,6 +198,7 @@ gt_status verb_generate(int argc, char **argv)
     int count, done;
     cli_source s;
     dtype storage;
+    json_t *prompts = NULL;
     o.precision = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
     if (st || done)
@@ -161,8 +208,11 @@ gt_status verb_generate(int argc, char **argv)
         return cli_no_words(words, &help);
     if (!o.from)
         return cli_missing(&help, "--from RUN|DIR");
-    if (!(o.temperature >= 0.0))
-        return gt_fail(GT_MISUSE, "option --temperature: %g is below 0", o.temperature);
+    st = check();
+    if (!st && o.prompts)
+        st = prompts_read(&prompts, o.prompts);
+    if (st)
+        return st;
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open(&s, o.from);
@@ -170,7 +220,8 @@ gt_status verb_generate(int argc, char **argv)
         st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
                                       "weights");
     if (!st)
-        st = run(&s, storage);
+        st = run(&s, storage, prompts);
     cli_source_close(&s);
+    json_decref(prompts);
     return st;
 }

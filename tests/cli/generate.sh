@@ -1,0 +1,95 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# tests/cli/generate.sh - what `generate` writes: stop strings, several prompts, samples, objects, ends of
+# texts, and that each text is what it is alone.
+. "$(dirname "$0")/cli_checks.sh"
+
+train_tiny --steps 60 --lr 3e-3 --eval-every 0 --out run > stdout 2> stderr || { echo "cannot train"; cat stderr; exit 1; }
+write() { timeout 120 "$geartrain" generate --from run -q "$@" 2> stderr < /dev/null; }
+
+# ---- the end of a text ------------------------------------------------------------------------------
+
+write --prompt 'the ' -n 60 --temperature 0 > whole
+middle=$(cut -c 20-23 whole | head -n 1)
+write --prompt 'the ' -n 60 --temperature 0 --stop "$middle" > cut
+check "a stop string ends the text before it" [ "$(cat cut)" = "$(awk -v s="$middle" 'NR == 1 {
+    rest = substr($0, 5); printf "%s%s", substr($0, 1, 4), substr(rest, 1, index(rest, s) - 1); exit }' whole)" ]
+write --prompt 'the ' -n 60 --temperature 0 --stop never --stop "$middle" > cut2
+check "the first of several that comes does" cmp -s cut cut2
+write --prompt 'the ' -n 60 --temperature 0 --stop never > same
+check "one that does not come changes nothing" cmp -s whole same
+write --prompt 'the ' -n 60 --temperature 0 --json --stop "$middle" > object
+check "an object says why" grep -Eq '^\{"prompt": "the ", "number": 1, "sample": 1, "text": ".*", "tokens": [0-9]+, "ended": "stop", "prompt_tokens": 4, ' object
+write --prompt 'the ' -n 60 --temperature 0 --json > object
+check "or that there are no more tokens" grep -q '"tokens": 60, "ended": "length"' object
+check "an object is JSON, with the text" python3 -c "
+import json
+o, t = json.load(open('object')), open('whole').read()
+assert t == o['prompt'] + o['text'] + '\n', (t, o)"
+
+# ---- several ----------------------------------------------------------------------------------------
+
+printf 'the \na gear\r\nof the train\n' > prompts.txt
+printf '"the "\n{"prompt": "a gear", "id": 7}\n{"prompt": "of the train"}\n' > prompts.jsonl
+for sampling in '--temperature 0' '--temperature 1 --top-p 0.9 --seed 5' '--top-k 3 --min-p 0.1 --repetition-penalty 1.2'; do
+    for prompt in 'the ' 'a gear' 'of the train'; do
+        write --prompt "$prompt" -n 30 $sampling
+    done > alone
+    write --prompts prompts.txt -n 30 $sampling > together
+    check "each of several texts is what it is alone: $sampling" [ "$(grep -v '^==> \|^$' together)" = "$(grep -v '^$' alone)" ]
+done
+check "each has a line above it" [ "$(grep '^==>' together | tr '\n' ' ')" = '==> prompt 1 <== ==> prompt 2 <== ==> prompt 3 <== ' ]
+write --prompts prompts.txt -n 30 --json | sed 's/"prompt_seconds.*//' > lines
+write --prompts prompts.jsonl -n 30 --json | sed 's/"prompt_seconds.*//' > objects
+check "a file of objects gives the same as one of lines" cmp -s lines objects
+write --prompt 'the ' -n 30 --samples 3 > samples
+check "samples differ" [ "$(grep -v '^==> \|^$' samples | sort -u | wc -l)" -ge 3 ]
+write --prompt 'the ' -n 30 > first
+check "the first is the one of --samples 1" [ "$(sed -n 2p samples)" = "$(sed -n 1p first)" ]
+write --prompt 'the ' -n 30 --samples 3 > again
+check "they are the same again" cmp -s samples again
+
+# ---- a folder's ends of texts -----------------------------------------------------------------------
+
+"$geartrain" export run -o hf > stdout 2> stderr
+id=$(python3 -c "
+import json
+print(json.load(open('hf/tokenizer.json'))['model']['vocab']['e'])")
+timeout 60 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 > without
+printf '{"eos_token_id": [100000, %s]}' "$id" > hf/generation_config.json
+timeout 60 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 --json > with
+check "an id of generation_config.json ends a text" grep -q '"ended": "end"' with
+check "which would have gone on" grep -q '^the' without
+printf '{"eos_token_id": "e"}' > hf/generation_config.json
+refuses "ends that are no ids" 1 '"eos_token_id" is not an id, nor a list of ids' generate --from hf --prompt th
+printf '{"eos_token_id": ' > hf/generation_config.json
+refuses "a cut generation_config.json" 1 "'hf/generation_config.json', line 1" generate --from hf --prompt th
+
+# ---- a full context ---------------------------------------------------------------------------------
+
+check "a text goes on where the context is full" [ "$(write --prompt 'the ' -n 200 --temperature 0 | tr -d '\n' | wc -c)" -gt 150 ]
+long=$(head -c 300 "$text" | tr '\n' ' ')
+check "a prompt may be longer than the context" [ "$(write --prompt "$long" -n 5 --temperature 0 | head -c 300)" = "$(printf %s "$long" | head -c 300)" ]
+
+# ---- misuse -----------------------------------------------------------------------------------------
+
+refuses "a top-p above 1" 2 'option --top-p: 1.5 is not a share' generate --from run --top-p 1.5
+refuses "a min-p below 0" 2 'option --min-p: -0.5 is not a share' generate --from run --min-p -0.5
+refuses "no repetition penalty" 2 'option --repetition-penalty: 0 is not above 0' generate --from run --repetition-penalty 0
+refuses "an empty stop string" 2 'option --stop: an empty text is everywhere' generate --from run --stop ''
+refuses "no samples" 2 'option --samples: a prompt has at least 1' generate --from run --samples 0
+refuses "samples that would be the same" 2 'option --samples: with --temperature 0' generate --from run --samples 2 --temperature 0
+refuses "a rule without effect" 2 'option --top-p would be ignored: --temperature 0' generate --from run --top-p 0.5 --temperature 0
+refuses "--prompt and --prompts" 2 'options --prompt and --prompts' generate --from run --prompt a --prompts prompts.txt
+refuses "no file of prompts" 1 "nowhere.txt" generate --from run --prompts nowhere.txt
+: > empty.txt
+refuses "an empty one" 1 "'empty.txt' is empty" generate --from run --prompts empty.txt
+printf 'a\n\nb\n' > gap.txt
+refuses "an empty line" 1 "'gap.txt', line 2 is empty" generate --from run --prompts gap.txt
+printf '"a"\n{"prompt": \n' > broken.jsonl
+refuses "a line that is no JSON" 1 "'broken.jsonl', line 2: " generate --from run --prompts broken.jsonl
+printf '"a"\n{"text": "b"}\n' > other.jsonl
+refuses "an object without a prompt" 1 "'other.jsonl', line 2 has no \"prompt\"" generate --from run --prompts other.jsonl
+printf '\377\n' > bytes.txt
+refuses "a line that is no UTF-8" 1 "'bytes.txt', line 1: it is no UTF-8" generate --from run --prompts bytes.txt
+close_checks
