@@ -63,6 +63,7 @@ static double activated(activation a, double x)
     case ACT_GELU_ERF: return 0.5 * x * (1 + erf(x / sqrt(2.0)));
     case ACT_SILU: return x / (1 + exp(-x));
     case ACT_RELU: return fmax(x, 0);
+    case ACT_TANH: return tanh(x);
     default: return x;
     }
 }
