@@ -206,6 +206,20 @@ gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows he
 gt_status kernel_sum(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *sum, int add,
                      kernel_slot *add_at);
 
+/* ---- cl/rows.cl --------------------------------------------------------------------- */
+/* P rows of each of B sequences of T rows of C. at i32 (B,P) says which, one outside [0,T) gives 0; NULL, with
+ * P 1: row 0 of each. */
+typedef struct kernel_taken {
+    int B, T, P, C;
+    dev_buffer *at;
+} kernel_taken;
+/* x S (B,T,C) -> y S (B,P,C); and dy S (B,P,C) -> dx S (B,T,C), all of it written. */
+gt_status kernel_take_rows(dev_list *l, kernel_set *k, const kernel_taken *s, dev_buffer *x, dev_buffer *y);
+gt_status kernel_take_rows_grad(dev_list *l, kernel_set *k, const kernel_taken *s, dev_buffer *dy, dev_buffer *dx);
+/* hit[r] = 1 if logits fp32 (R,V) are largest at target[r], i32, the first of equals; else 0. fp32 (R). */
+gt_status kernel_row_hits(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits, dev_buffer *target,
+                          dev_buffer *hit);
+
 /* ---- cl/optim.cl -------------------------------------------------------------------- */
 /* The optimizer's scalars on the device, so that no step waits for the host. All fp32. */
 enum {

@@ -222,12 +222,12 @@ static double reference_relu_slope(double x)
     return x > 0.0 ? 1.0 : 0.0;
 }
 
-static double reference_tanh(double x)
+static double reference_act_tanh(double x)
 {
     return tanh(x);
 }
 
-static double reference_tanh_slope(double x)
+static double reference_act_tanh_slope(double x)
 {
     const double e = exp(-2.0 * fabs(x));
     return 4.0 * e / ((1.0 + e) * (1.0 + e));

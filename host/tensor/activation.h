@@ -5,7 +5,7 @@
  *                 gelu_erf   gate = (1 + erf(x / sqrt 2)) / 2         Hendrycks and Gimpel, "GELUs", 2016
  *                 silu       gate = 1 / (1 + e^-x)                    Elfwing et al., 2017
  *                 relu       gate = x > 0
- *   tanh(x)
+ *   act_tanh      tanh(x)
  *
  * To add one: its row here; NAME(x) and NAME_slope(x) in cl/activation.clh; and reference_NAME and
  * reference_NAME_slope in host/kernel/reference.c. A row: constant, name, and the option that makes
@@ -18,7 +18,7 @@
     A(ACT_GELU_ERF, gelu_erf, "-DACT=gelu_erf") \
     A(ACT_SILU, silu, "-DACT=silu") \
     A(ACT_RELU, relu, "-DACT=relu") \
-    A(ACT_TANH, tanh, "-DACT=tanh")
+    A(ACT_TANH, act_tanh, "-DACT=act_tanh")
 
 #define ACTIVATION_CONSTANT(constant, name, option) constant,
 typedef enum activation { ACT_NONE, ACTIVATIONS(ACTIVATION_CONSTANT) ACT_COUNT } activation;
