@@ -148,14 +148,29 @@ int graph_add(graph *g, const char *name, int a, int b);
  * (B,T,C). x itself if nothing is split. */
 int graph_gather_rows(graph *g, const char *name, int x);
 int graph_scatter_rows(graph *g, const char *name, int x);
-/* Softmax cross-entropy of x w' against targets (negative ones are ignored), each times its weight
- * (fp32, one a target; 0: ignored; weights -1: all are 1): the sum over rows is added to the input "loss_sum" (fp32[1]); also gives the losses, fp32 (R).
- * Logits exist for a block of rows at a time only. In a tensor group w is a slice of rows, x,
- * targets and weights are whole on every rank, and so are the losses; rank 0 alone adds them to "loss_sum",
- * the others add 0. */
+/* Softmax cross-entropy of x w' + bias (-1: none) against targets (negative ones are ignored), each times its
+ * weight (fp32, one a target; 0: ignored; weights -1: all are 1): the sum over rows is added to the input
+ * "loss_sum" (fp32[1]); also gives the losses, fp32 (R). A graph may have several.
+ * Logits exist for a block of rows at a time only. In a tensor group x, targets and weights are whole on every
+ * rank. If w (and bias) is a slice of rows, all ranks have the losses, and rank 0 alone adds them to "loss_sum", the
+ * others add 0. If it is whole, rank 0 alone computes; losses and gradients are 0 on the others. */
+typedef struct graph_head {
+    int x, w, bias, targets, weights;
+} graph_head;
+int graph_head_loss_of(graph *g, const char *name, const graph_head *h);
+/* The same without a bias. */
 int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights);
-/* fp32 logits (R,V) of x w', for generation. */
+/* fp32 logits (R,V) of x w' + bias (-1: none), for generation and for counting. */
 int graph_logits(graph *g, const char *name, int x, int w);
+int graph_logits_biased(graph *g, const char *name, int x, int w, int bias);
+/* Rows `places`, i32 (B,P), of each sequence of x (B,T,C) -> (B,P,C); a place outside [0,T) gives 0. places -1:
+ * the first row of each, (B,1,C). */
+int graph_take_rows(graph *g, const char *name, int x, int places);
+/* x as fp32, to be read when the graph has run. */
+int graph_result(graph *g, const char *name, int x);
+/* Adds how many rows of logits (R,V) are largest at their target, i32 (R), to the input "hit_sum" (fp32[1]). In a
+ * tensor group logits are whole on every rank, and rank 0 alone counts. */
+int graph_hits(graph *g, const char *name, int logits, int targets);
 
 /* ---- gradients ------------------------------------------------------------------------------ */
 /* Emits the gradient nodes of everything built so far, starting from the head loss, or, on

@@ -8,6 +8,7 @@
  *   with columns    x ------------------------ gradient (top) ------------------> dx (partial), dw
  *   of the logits        \____ logits kept if all rows fit at once, else made again ____/
  *
+ * What has a bias adds it to the logits, and sums up their gradient for its own.
  * Logits of B x T x V are never held whole. Where ranks share the vocabulary (Shoeybi et al.,
  * "Megatron-LM", 2019), they exchange three numbers a row, of all rows at once: one exchange
  * instead of one a block costs at most a second product with the table.                   */
@@ -47,11 +48,29 @@ static int head_work(const graph_node *n)
     return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
 }
 
+/* The bias of the logits, of nodes that make them; -1: there is none. And where its gradient goes. */
+static int head_bias(const graph_node *n)
+{
+    return n->op == &op_head_loss ? n->in[6] : n->op == &op_head_statistics ? n->in[3] : n->in[7];
+}
+
+static int head_bias_grad(const graph_node *n)
+{
+    return n->op == &op_head_loss ? n->out[3] : n->op == &op_head_gradient ? n->out[2] : -1;
+}
+
 static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc *logits, gemm_desc *dx, gemm_desc *dw)
 {
     const dtype s = g->storage;
     const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
-    *logits = (gemm_desc){ .M = rows, .N = V, .K = C, .trans_b = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
+    *logits = (gemm_desc){ .M = rows,
+                           .N = V,
+                           .K = C,
+                           .trans_b = 1,
+                           .a_type = s,
+                           .b_type = s,
+                           .c_type = DTYPE_F32,
+                           .bias = head_bias(n) >= 0 };
     *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
     *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
 }
@@ -68,7 +87,7 @@ static int head_kept(const graph_node *n)
     return n->op == &op_head_statistics ? n->out[1] : n->op == &op_head_gradient ? n->in[5] : -1;
 }
 
-/* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own. */
+/* Scratch: logits | dlogits, if they are stored otherwise | the GEMMs' own, and the sums of a bias. */
 static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t part[3])
 {
     const graph *g = c->g;
@@ -76,7 +95,7 @@ static gt_status head_parts(launch_context *c, const graph_node *n, uint64_t par
     const uint64_t cells = (uint64_t)rows * (uint64_t)R_of(g, n->in[1]);
     part[0] = head_kept(n) < 0 ? align_up(c, 4 * cells) : 0;
     part[1] = work & DERIVES && g->storage != DTYPE_F32 ? align_up(c, dtype_size(g->storage) * cells) : 0;
-    part[2] = 0;
+    part[2] = head_bias_grad(n) >= 0 ? kernel_column_scratch(c->kernels, rows, R_of(g, n->in[1]), 1) : 0;
     for (int block = rows;; block = R % rows) {        /* a full block and the last one */
         gemm_desc d[3];
         head_gemms(g, n, block, &d[0], &d[1], &d[2]);
@@ -147,13 +166,43 @@ static gt_status block_open(launch_context *c, const graph_node *n, int from, co
 
 static gt_status block_logits(launch_context *c, const graph_node *n, const block *b)
 {
-    gemm_buffers m = { .a = b->x, .b = c->buffer(c, n->in[1]), .c = b->z, .scratch = b->own };
+    gemm_buffers m = { .a = b->x,
+                       .b = c->buffer(c, n->in[1]),
+                       .c = b->z,
+                       .bias = c->buffer(c, head_bias(n)),
+                       .scratch = b->own };
     return gemm_append(c->gemm, c->list, &b->logits, &m, NULL);
 }
 
-/* dx of the rows and their part of dw. */
-static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw, int add, int changes)
+/* A parameter's gradient: whether it is added to, and whether that changes from run to run. */
+typedef struct accumulator {
+    int add, changes;
+} accumulator;
+
+static accumulator accumulator_of(launch_context *c, int value)
 {
+    accumulator a = { 0, 0 };
+    if (value >= 0)
+        a.add = c->add(c, value, &a.changes);
+    return a;
+}
+
+/* The rows' part of the gradient of the bias. */
+static gt_status block_bias(launch_context *c, const graph_node *n, const block *b, accumulator to)
+{
+    const int dbias = head_bias_grad(n), flips = to.changes && b->from == 0;
+    kernel_slot slot;
+    if (dbias < 0)
+        return GT_OK;
+    gt_status st = kernel_bias_grad(c->list, c->kernels, b->rows, R_of(c->g, n->in[1]), b->dz, c->buffer(c, dbias),
+                                    b->own, b->from > 0 || to.add, &slot);
+    return st ? st : remember(c, flips, slot);
+}
+
+/* dx of the rows and their part of dw. */
+static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw, accumulator w)
+{
+    const int add = w.add, changes = w.changes;
     const uint64_t x_row = (uint64_t)C_of(c->g, n->in[0]) * dtype_size(c->g->storage);
     const int flips = changes && b->from == 0;
     gemm_slot slot;
@@ -181,16 +230,28 @@ static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
 
 /* ---- one rank ------------------------------------------------------------------------------- */
 
+/* Another rank of the group computes: nothing is lost or learnt here. */
+static gt_status head_idle(launch_context *c, const graph_node *n)
+{
+    gt_status st = dev_list_fill(c->list, c->buffer(c, n->out[0]), 0, 0, bytes_of(c->g, n->out[0]));
+    if (!st && n->out[1] >= 0)
+        st = dev_list_fill(c->list, c->buffer(c, n->out[1]), 0, 0, bytes_of(c->g, n->out[1]));
+    for (int i = 2; !st && i < 4; i++)
+        if (n->out[i] >= 0 && accumulator_of(c, n->out[i]).changes)
+            st = c->clear(c, n->out[i]);
+    return st ? st : sum_losses(c, n->out[0], n->in[4], 0);
+}
+
 static gt_status head_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]), V = R_of(c->g, n->in[1]);
     const int train = n->out[1] >= 0;
     uint64_t part[3];
-    int changes = 0, add = 0;
     block b = { 0 };
+    if (c->g->rank > 0)
+        return head_idle(c, n);
     gt_status st = head_parts(c, n, part);
-    if (!st && train)
-        add = c->add(c, n->out[2], &changes);
+    const accumulator w = accumulator_of(c, n->out[2]), v = accumulator_of(c, n->out[3]);
     for (int from = 0; !st && from < R; from += b.rows) {
         st = block_open(c, n, from, part, &b);
         if (!st)
@@ -202,7 +263,9 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
             st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight, c->buffer(c, n->in[3]), loss,
                              train ? b.dz : NULL);
         if (!st && train)
-            st = block_products(c, n, &b, n->out[1], n->out[2], add, changes);
+            st = block_products(c, n, &b, n->out[1], n->out[2], w);
+        if (!st && train)
+            st = block_bias(c, n, &b, v);
     }
     return st ? st : sum_losses(c, n->out[0], n->in[4], R);
 }
@@ -213,12 +276,13 @@ static void head_backward(graph *g, const graph_node *n)
     char part[80];
     snprintf(part, sizeof part, "%.60s.dx", n->name);
     int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
-    int dw = graph_param_grad(g, n->in[1]);
+    int dw = graph_param_grad(g, n->in[1]), dbias = graph_param_grad(g, n->in[6]);
     if (dx < 0 || dw < 0)
         return;
     graph_node *own = &g->nodes[graph_producer(g, n->out[0]) - g->nodes];
     own->out[1] = dx;
     own->out[2] = dw;
+    own->out[3] = dbias;
     graph_grad_put(g, x, dx, n->name);
 }
 
@@ -273,7 +337,7 @@ static void head_combine_backward(graph *g, const graph_node *n)
     char part[80];
     snprintf(part, sizeof part, "%.60s.dx", n->name);
     int dx = graph_value_add(g, part, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
-    int dw = graph_param_grad(g, s.in[1]);
+    int dw = graph_param_grad(g, s.in[1]), dbias = graph_param_grad(g, s.in[3]);
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
     graph_node *d = graph_node_add(g, &op_head_gradient, GRAPH_FORWARD, n->name);
     if (!d)
@@ -285,8 +349,10 @@ static void head_combine_backward(graph *g, const graph_node *n)
     d->in[4] = n->out[1];
     d->in[5] = s.out[1];
     d->in[6] = n->in[3];
+    d->in[7] = s.in[3];
     d->out[0] = dx;
     d->out[1] = dw;
+    d->out[2] = dbias;
     graph_grad_put(g, x, dx, n->name);
 }
 
@@ -294,7 +360,7 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]);
     uint64_t part[3];
-    int changes, add = c->add(c, n->out[1], &changes);
+    const accumulator w = accumulator_of(c, n->out[1]), v = accumulator_of(c, n->out[2]);
     block b = { 0 };
     gt_status st = head_parts(c, n, part);
     for (int from = 0; !st && from < R; from += b.rows) {
@@ -308,7 +374,9 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
             st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z, b.target, b.weight,
                                       c->buffer(c, n->in[3]), top, b.dz);
         if (!st)
-            st = block_products(c, n, &b, n->out[0], n->out[1], add, changes);
+            st = block_products(c, n, &b, n->out[0], n->out[1], w);
+        if (!st)
+            st = block_bias(c, n, &b, v);
     }
     return st;
 }
@@ -324,7 +392,8 @@ static int logits_gemm(const graph *g, const graph_node *n, gemm_desc *d)
                       .trans_b = 1,
                       .a_type = s,
                       .b_type = s,
-                      .c_type = DTYPE_F32 };
+                      .c_type = DTYPE_F32,
+                      .bias = n->in[2] >= 0 };
     return 1;
 }
 
@@ -332,9 +401,11 @@ static gt_status logits_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
     logits_gemm(c->g, n, &d);
-    gemm_buffers b = {
-        .a = c->buffer(c, n->in[0]), .b = c->buffer(c, n->in[1]), .c = c->buffer(c, n->out[0]), .scratch = c->scratch
-    };
+    gemm_buffers b = { .a = c->buffer(c, n->in[0]),
+                       .b = c->buffer(c, n->in[1]),
+                       .c = c->buffer(c, n->out[0]),
+                       .bias = c->buffer(c, n->in[2]),
+                       .scratch = c->scratch };
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
 
@@ -377,8 +448,9 @@ static const graph_op op_logits = {
 };
 
 /* The head of a tensor group. */
-static int head_loss_split(graph *g, const char *name, int x, int w, int targets, int weights)
+static int head_loss_split(graph *g, const char *name, const graph_head *h)
 {
+    const int x = h->x, w = h->w, targets = h->targets, weights = h->weights;
     const int64_t R = rows_of(&g->values[x]);
     const kernel_rows held = rows_held(g, w);
     char part[80];
@@ -402,6 +474,7 @@ static int head_loss_split(graph *g, const char *name, int x, int w, int targets
     n->in[0] = x;
     n->in[1] = w;
     n->in[2] = targets;
+    n->in[3] = h->bias;
     n->out[0] = own;
     n->out[1] = logits;
     if (!emit_gather_statistics(g, name, own, all))
@@ -419,32 +492,46 @@ static int head_loss_split(graph *g, const char *name, int x, int w, int targets
     return loss;
 }
 
-int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights)
+/* Does this rank have some rows of the table only? */
+static int is_slice(const graph *g, int w)
 {
-    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])) || targets < 0)
+    return g->values[w].role == GRAPH_PARAM && g->params[g->values[w].param].slice.parts > 0;
+}
+
+int graph_head_loss_of(graph *g, const char *name, const graph_head *h)
+{
+    if (!graph_has(g, name, h->x, 0) || !graph_has(g, name, h->w, columns_of(&g->values[h->x])) || h->targets < 0
+        || (h->bias >= 0 && !graph_has(g, name, h->bias, rows_of(&g->values[h->w]))))
         return -1;
-    graph_mark_table(g, w);
-    if (g->ranks > 1)
-        return head_loss_split(g, name, x, w, targets, weights);
-    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, rows_of(&g->values[x])));
+    graph_mark_table(g, h->w);
+    if (g->ranks > 1 && is_slice(g, h->w))
+        return head_loss_split(g, name, h);
+    int loss = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, rows_of(&g->values[h->x])));
     int scale = graph_input(g, "grad_scale", DTYPE_F32, shape_of(1, (int64_t)1));
     int sum = graph_input(g, "loss_sum", DTYPE_F32, shape_of(1, (int64_t)1));
     graph_node *n = graph_node_add(g, &op_head_loss, GRAPH_FORWARD, name);
     if (!n)
         return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->in[2] = targets;
+    n->in[0] = h->x;
+    n->in[1] = h->w;
+    n->in[2] = h->targets;
     n->in[3] = scale;
     n->in[4] = sum;
-    n->in[5] = weights;
+    n->in[5] = h->weights;
+    n->in[6] = h->bias;
     n->out[0] = loss;
     return loss;
 }
 
-int graph_logits(graph *g, const char *name, int x, int w)
+int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights)
 {
-    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])))
+    return graph_head_loss_of(g, name, &(graph_head){ x, w, -1, targets, weights });
+}
+
+int graph_logits_biased(graph *g, const char *name, int x, int w, int bias)
+{
+    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x]))
+        || (bias >= 0 && !graph_has(g, name, bias, rows_of(&g->values[w]))))
         return -1;
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, DTYPE_F32,
                             shape_of(2, rows_of(&g->values[x]), g->values[w].shape.dim[0]));
@@ -453,8 +540,14 @@ int graph_logits(graph *g, const char *name, int x, int w)
         return -1;
     n->in[0] = x;
     n->in[1] = w;
+    n->in[2] = bias;
     n->out[0] = y;
     return y;
+}
+
+int graph_logits(graph *g, const char *name, int x, int w)
+{
+    return graph_logits_biased(g, name, x, w, -1);
 }
 
 const graph_op *const graph_head_ops[] = { &op_head_loss,    &op_logits,        &op_head_statistics,

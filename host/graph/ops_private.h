@@ -84,7 +84,8 @@ int emit_gather_statistics(graph *g, const char *name, int own, int all);
 
 /* ---- the table --------------------------------------------------------------------------------- */
 /* The families: each op_NAME.c ends with its rows, graph_NAME_ops, and a NULL behind them. */
-#define GRAPH_OP_FAMILIES(F) F(embed) F(elementwise) F(norm) F(linear) F(rope) F(attention) F(head) F(exchange)
+#define GRAPH_OP_FAMILIES(F) \
+    F(embed) F(elementwise) F(norm) F(linear) F(rope) F(attention) F(head) F(exchange) F(rows)
 
 #define DECLARE(family) extern const graph_op *const graph_##family##_ops[];
 GRAPH_OP_FAMILIES(DECLARE)
