@@ -113,7 +113,10 @@ static int block_multiply(const builder *b, const block_matrix *m, const char *l
 
 int block_linear(const builder *b, const block_matrix *m, int x, activation act)
 {
-    const epilogue e = { .deviation = b->c->init_deviation, .bias = m->held, .act = act, .residual = -1 };
+    const epilogue e = { .deviation = m->deviation > 0.0f ? m->deviation : b->c->init_deviation,
+                         .bias = m->held,
+                         .act = act,
+                         .residual = -1 };
     char label[BLOCK_NAME];
     snprintf(label, sizeof label, "%s%s", m->prefix, m->name);
     return block_multiply(b, m, label, x, &e);
@@ -123,7 +126,8 @@ int block_linear(const builder *b, const block_matrix *m, int x, activation act)
 int block_project(const builder *b, const block_matrix *m, int x, int residual)
 {
     const int split = b->part.ranks > 1;
-    const epilogue e = { .deviation = b->c->init_deviation / sqrtf(2.0f * (float)b->c->layers),
+    const float narrow = b->c->init_deviation / sqrtf(2.0f * (float)b->c->layers);
+    const epilogue e = { .deviation = m->deviation > 0.0f ? m->deviation : narrow,
                          .bias = block_whole(),
                          .residual = split ? -1 : residual,
                          .drop = block_drop(b, b->c->dropout_residual) };
@@ -222,6 +226,8 @@ gt_status block_build_part(graph *g, const model_config *c, const graph_part *pa
         x = graph_scatter_rows(g, "embed", stack->embed(&b));
     else
         x = input = stage_input(&b);
+    if (first == 0 && stack->embedded)
+        x = stack->embedded(&b, x);
     for (int unit = first; unit <= last; unit++)
         if (unit > 0 && unit < end) {
             graph_layer(g, unit - 1);

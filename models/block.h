@@ -32,6 +32,7 @@ typedef struct block_stack {
     /* Makes parameters that several units share, before any other (NULL: there are none). */
     void (*begin)(builder *b);
     int (*embed)(builder *b);                           /* unit 0: tokens -> x                    */
+    int (*embedded)(builder *b, int x);                 /* what is done to own rows of it; may be NULL */
     int (*layer)(builder *b, int layer, int x);         /* units 1 .. L                           */
     void (*head)(builder *b, int x);                    /* the last unit: x -> loss, or logits    */
 } block_stack;
@@ -73,6 +74,8 @@ typedef struct block_matrix {
     int64_t out, in;
     tensor_slice held;
     int bias;                   /* 1: it has one                                                */
+    float deviation;            /* of the numbers it begins with; 0: init_deviation, and of projections
+                                   1 / sqrt(2 L) of that                                        */
 } block_matrix;
 
 /* y = act(x w' + bias): x is whole, and every rank has some of the `out` columns of all rows. */

@@ -180,7 +180,7 @@ static gt_status settle_rope(json_t *root, const char *path)
 static gt_status read_word(double *out, const model_field *f, json_t *root, const char *path)
 {
     const json_t *v = find(root, f->key);
-    const char *text = json_string_value(v);
+    const char *text = json_is_null(v) ? "null" : json_string_value(v);
     *out = f->words[0].value;
     if (!v)
         return GT_OK;
@@ -193,10 +193,7 @@ static gt_status read_word(double *out, const model_field *f, json_t *root, cons
     for (const model_word *w = f->words; w->word; w++)
         gt_text_printf(&all, "%s%s", w == f->words ? "" : w[1].word ? ", " : " or ", w->word);
     gt_status st = gt_fail(GT_UNSUPPORTED, "model file '%s': %s '%.60s' is not %s", path, f->key,
-                           text              ? text
-                           : json_is_null(v) ? "null"
-                                             : "that is no text",
-                           all.data ? all.data : "known");
+                           text ? text : "that is no text", all.data ? all.data : "known");
     gt_text_release(&all);
     return st;
 }
@@ -384,6 +381,137 @@ static gt_status choose_family(const model_family **out, json_t *root, const cha
     return st;
 }
 
+/* ---- tasks and labels ------------------------------------------------------------------------ */
+
+static const char *const task_names[] = { "lm", "mlm", "classify", "encode" };
+
+const char *model_task_name(int task)
+{
+    return task_names[task];
+}
+
+/* The class of transformers that a model is saved as. */
+static const char *architecture_of(const model_family *family, const model_config *c)
+{
+    for (const model_head *h = family->heads; h && h->architecture; h++)
+        if (h->task == c->task && h->pairs == c->pairs)
+            return h->architecture;
+    return family->architecture;
+}
+
+/* A class with a head says what for; others leave it to the family. */
+static void read_task(model_config *c, const model_family *family, const json_t *root)
+{
+    const char *class = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
+    if (!family->heads)
+        return;
+    c->task = family->heads[0].task;
+    for (const model_head *h = family->heads; class && h->architecture; h++)
+        if (h->task != MODEL_ENCODE && !strcmp(h->architecture, class)) {
+            c->task = h->task;
+            c->pairs = h->pairs;
+        }
+}
+
+gt_status model_config_task(model_config *c, const char *task)
+{
+    const model_family *family;
+    gt_status st = model_family_of(&family, c);
+    if (st || (!family->heads && !strcmp(task, task_names[MODEL_LM])))
+        return st;
+    for (const model_head *h = family->heads; h && h->architecture; h++)
+        if (!strcmp(task_names[h->task], task)) {
+            c->pairs = c->task == h->task && c->pairs;
+            c->task = h->task;
+            return GT_OK;
+        }
+    gt_text known = { 0 };
+    for (const model_head *h = family->heads; h && h->architecture; h++)
+        if (h->task != MODEL_ENCODE && !h->pairs)
+            gt_text_printf(&known, "%s%s", known.size ? " or " : "", task_names[h->task]);
+    st = gt_fail(GT_MISUSE, "option --task: models of the family '%s' do %s, not %s", family->name,
+                 known.size ? known.data : task_names[MODEL_LM], task);
+    gt_text_release(&known);
+    return st;
+}
+
+static void name_label(model_config *c, int i, const char *name)
+{
+    if (i < MODEL_LABELS && name && strlen(name) < MODEL_LABEL_NAME)
+        snprintf(c->label[i], MODEL_LABEL_NAME, "%s", name);
+}
+
+/* transformers' PretrainedConfig: two, unless id2label or num_labels say otherwise. */
+static gt_status read_labels(model_config *c, const json_t *root, const char *path)
+{
+    json_t *names = json_object_get(root, "id2label");
+    const json_t *count = json_object_get(root, "num_labels");
+    const size_t n = json_is_object(names) ? json_object_size(names) : 0;
+    c->labels = n                         ? (int)n
+                : json_is_integer(count)  ? (int)json_integer_value(count)
+                                          : 2;
+    if (c->labels < 1 || (json_is_integer(count) && json_integer_value(count) != c->labels))
+        return gt_fail(GT_FORMAT, "model file '%s': 'num_labels' and 'id2label' do not say how many labels there are",
+                       path);
+    for (int i = 0; n && i < c->labels; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%d", i);
+        const char *name = json_string_value(json_object_get(names, key));
+        if (!name)
+            return gt_fail(GT_FORMAT, "model file '%s': 'id2label' has no name for %d", path, i);
+        name_label(c, i, name);
+    }
+    return GT_OK;
+}
+
+static int put_labels(json_t *root, const model_config *c)
+{
+    json_t *names = json_object(), *numbers = json_object();
+    int failed = !names || !numbers;
+    for (int i = 0; !failed && i < c->labels; i++) {
+        char key[16], name[MODEL_LABEL_NAME];
+        snprintf(key, sizeof key, "%d", i);
+        snprintf(name, sizeof name, "LABEL_%d", i);
+        if (i < MODEL_LABELS && *c->label[i])
+            snprintf(name, sizeof name, "%s", c->label[i]);
+        failed = json_object_set_new(names, key, json_string(name)) || json_object_set_new(numbers, name, json_integer(i));
+    }
+    return failed | json_object_set_new(root, "id2label", names) | json_object_set_new(root, "label2id", numbers);
+}
+
+/* Do they have the same names, where both have any? */
+static int same_labels(const model_config *c, char *const *names)
+{
+    char none[32];
+    for (int i = 0; names && i < c->labels && i < MODEL_LABELS; i++) {
+        snprintf(none, sizeof none, "LABEL_%d", i);
+        if (*c->label[i] && strcmp(c->label[i], none) && strcmp(c->label[i], names[i]))
+            return 0;
+    }
+    return 1;
+}
+
+gt_status model_config_labels(model_config *c, char *const *names, int count)
+{
+    if (!c->new_heads && (c->labels != count || !same_labels(c, names)))
+        return gt_fail(GT_MISMATCH, "model '%s' tells %d labels apart, and the data have %d others; name data with its labels",
+                       c->name, c->labels, count);
+    memset(c->label, 0, sizeof c->label);
+    c->labels = count;
+    for (int i = 0; i < count && names; i++)
+        name_label(c, i, names[i]);
+    return GT_OK;
+}
+
+void model_config_dropout(model_config *c, float p)
+{
+    const model_family *family = find_family(c->family);
+    c->dropout_embed = c->dropout_attention = c->dropout_residual = p;
+    for (const model_field *f = family ? family->fields : NULL; f && f->key; f++)
+        if (has_member(f) && f->kinds & MODEL_DROPS)
+            set(c, f, (double)p);
+}
+
 static gt_status read_config(model_config *c, const model_family *family, json_t *root, const char *path)
 {
     const char *key;
@@ -397,6 +525,9 @@ static gt_status read_config(model_config *c, const model_family *family, json_t
             st = read_field(c, f, root, path);
     if (!st && family->complete)
         family->complete(c);
+    read_task(c, family, root);
+    if (!st && family->heads)
+        st = read_labels(c, root, path);
     json_object_foreach(root, key, value)
         if (!st)
             st = check_key(family, key, value, c, path);
@@ -610,12 +741,14 @@ gt_status model_config_json(char **out, const model_config *c)
     if (st)
         return st;
     json_t *name = json_string(c->name);    /* NULL for a file's name that is no UTF-8 */
-    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", family->architecture, "model_type", family->types[0],
+    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", architecture_of(family, c), "model_type", family->types[0],
                              "name", name ? name : json_string("model"));
     int failed = !root;
     for (const model_field *f = family->fields; !failed && f->key; f++)
         if (has_member(f))
             failed = put_field(root, c, f);
+    if (!failed && c->task == MODEL_CLASSIFY)
+        failed = put_labels(root, c);
     if (!failed)
         *out = json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     json_decref(root);

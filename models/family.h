@@ -73,8 +73,10 @@ typedef enum model_tensor_flag {
     MODEL_BARE = 2,         /* stands outside of `prefix`                                    */
     MODEL_OPTIONAL = 4,     /* a file without it means zeros                                  */
     MODEL_MASK = 8,         /* of files alone, and no weight: passed over in silence          */
-    MODEL_OTHER_TASK = 16   /* of files alone: reads what the model puts out, changes nothing of
+    MODEL_OTHER_TASK = 16,  /* of files alone: reads what the model puts out, changes nothing of
                                it; left out with a warning                                    */
+    MODEL_HEAD = 32         /* of a task's head: left out with a warning where the model has another task,
+                               and, where a file lacks it, begun anew if the run says so (new_heads) */
 } model_tensor_flag;
 
 /* What the graph calls a tensor, and what files do; "%d" stands for the layer, a final '*' for
@@ -91,6 +93,19 @@ typedef struct model_tensor {
     const char *tied;
 } model_tensor;
 
+/* What a family can be asked for, the first unless something says otherwise; and the class of transformers that
+ * is saved for it. */
+typedef struct model_head {
+    int task;                           /* of model_task */
+    int pairs;                          /* as in model_config */
+    const char *architecture;
+} model_head;
+
+/* An ending of names in old files, and what it is today. */
+typedef struct model_renamed {
+    const char *then, *now;
+} model_renamed;
+
 /* ---- in double ----------------------------------------------------------------------------- */
 
 /* Loss and gradients by host/kernel/reference.h alone. */
@@ -106,7 +121,8 @@ typedef struct model_reference_rule {
 struct model_family {
     const char *name;                   /* model_config.family, and model_type as it is written */
     const char *const *types;           /* values of model_type that it reads; ends with NULL   */
-    const char *architecture;           /* of transformers, as exports name it                   */
+    const char *architecture;           /* of transformers, as exports name it, where `heads` do not */
+    const model_head *heads;            /* ends with { 0 }; NULL: the next token alone           */
     const char *tokenizer;              /* for texts, where neither options nor the model's folder
                                            say: as --tokenizer takes it                          */
     const model_field *fields;          /* end with { 0 }, as presets and tensors do             */
@@ -122,6 +138,7 @@ struct model_family {
     /* As model_flops_per_token(). */
     double (*flops_per_token)(const model_config *c, int T);
     const char *prefix;                 /* of files' names, or ""; files without it are read, too */
+    const model_renamed *renamed;       /* ends with { 0 }; NULL: there are none                 */
     const model_tensor *tensors;
     const model_reference_rule *reference;      /* NULL: there is none                           */
 };

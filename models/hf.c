@@ -102,15 +102,45 @@ static gt_status find_row(const map *m, const char *ours, row *out, int *piece)
                    m->c->name, m->family->name);
 }
 
-/* Theirs, with and without the prefix. */
-static const st_tensor *find_named(const map *m, const st_file *f, const char *name)
+/* `name` with the ending `from` as one with `to`; NULL if it ends otherwise. */
+static const char *renamed(char out[2 * NAME], const char *name, const char *from, const char *to)
 {
-    char text[2 * NAME];
+    const size_t all = strlen(name), end = strlen(from);
+    if (all < end || strcmp(name + all - end, from))
+        return NULL;
+    snprintf(out, 2 * NAME, "%.*s%s", (int)(all - end), name, to);
+    return out;
+}
+
+/* A name of an old file as it is today. */
+static const char *of_today(const map *m, char out[2 * NAME], const char *name)
+{
+    for (const model_renamed *r = m->family->renamed; r && r->then; r++)
+        if (renamed(out, name, r->then, r->now))
+            return out;
+    return name;
+}
+
+/* Theirs, with and without the prefix. */
+static const st_tensor *find_prefixed(const map *m, const st_file *f, const char *name)
+{
+    char text[3 * NAME];
     const st_tensor *t = st_find(f, name);
     if (!t) {
         snprintf(text, sizeof text, "%s%s", m->family->prefix, name);
         t = st_find(f, text);
     }
+    return t;
+}
+
+/* The same by the name of today or by that of old files. */
+static const st_tensor *find_named(const map *m, const st_file *f, const char *name)
+{
+    char old[2 * NAME];
+    const st_tensor *t = find_prefixed(m, f, name);
+    for (const model_renamed *r = m->family->renamed; !t && r && r->then; r++)
+        if (renamed(old, name, r->now, r->then))
+            t = find_prefixed(m, f, old);
     return t;
 }
 
@@ -241,6 +271,8 @@ static gt_status import_one(const map *m, const st_file *f, const row *r, int pi
         if (from >= to)
             continue;
         missing += !t;
+        if (!t && r->t->flags & MODEL_HEAD && m->c->new_heads)
+            continue;
         if (!t && !(r->t->flags & MODEL_OPTIONAL))
             st = gt_fail(GT_MISMATCH, "cannot import '%s': tensor '%s' is missing", folder,
                          form(name, r->t->theirs[i], r->layer));
@@ -254,7 +286,10 @@ static gt_status import_one(const map *m, const st_file *f, const row *r, int pi
                      info->name, missing, x.theirs);
     if (!st && held >= 0 && !shape_equal(&params_info(p, held)->full, &info->full))
         st = gt_fail(GT_MISMATCH, "tensor '%s' is not of the model's shape here", info->name);
-    if (!st && values)
+    const int anew = missing && r->t->flags & MODEL_HEAD;
+    if (!st && anew)
+        gt_log(GT_LOG_WARN, "models", "'%s' has no tensor '%s': it begins anew", folder, info->name);
+    else if (!st && values)
         st = params_write_full(p, held, values);
     free(values);
     return st;
@@ -327,7 +362,7 @@ static gt_status check_one(const map *m, const char *name, const char *rest, con
     if (is_beyond(m, rest))
         return gt_fail(GT_MISMATCH, "tensor '%s' of '%s' is of a layer the model, with %d, does not have", name, folder,
                        m->c->layers);
-    if (!t || !(t->flags & MODEL_OTHER_TASK))
+    if (!t || !(t->flags & (MODEL_OTHER_TASK | MODEL_HEAD)))
         return gt_fail(GT_UNSUPPORTED,
                        "tensor '%s' of '%s' is no part of the model as it is computed "
                        "here; leaving it out would change what the model says",
@@ -344,7 +379,8 @@ static gt_status check_tensors(const map *m, const st_file *f, const char *folde
     for (size_t i = 0; !st && i < st_count(f); i++) {
         const char *name = st_at(f, i)->name;
         const int prefixed = prefix && !strncmp(name, m->family->prefix, prefix);
-        const char *rest = prefixed ? name + prefix : name;
+        char today[2 * NAME];
+        const char *rest = of_today(m, today, prefixed ? name + prefix : name);
         st = prefixed && st_find(f, rest)
                  ? gt_fail(GT_MISMATCH, "cannot import '%s': it holds both '%s' and '%s'", folder, name, rest)
                  : check_one(m, name, rest, folder);
@@ -416,6 +452,8 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     if (st)
         return st;
     st = build_whole(&m, &whole, c);
+    if (!st && c->new_heads)
+        st = params_init(p, c->head_seed);
     if (!st)
         st = check_tensors(&m, f, folder);
     if (!st)

@@ -19,6 +19,11 @@
 
 typedef struct model_family model_family;
 
+/* What a model is asked for: the next token, tokens that are hidden from it, a class of a whole text, or
+ * nothing but its last activations. */
+typedef enum model_task { MODEL_LM, MODEL_MLM, MODEL_CLASSIFY, MODEL_ENCODE } model_task;
+enum { MODEL_LABELS = 64, MODEL_LABEL_NAME = 48 };      /* names that are kept, and their bytes */
+
 /* What planners, trainers and people ask of any model, and room for what its family has of its own. */
 enum { MODEL_OWN = 32 };
 typedef struct model_config {
@@ -28,6 +33,13 @@ typedef struct model_config {
     int vocab_given;                /* 0: the tokenizer decides                    */
     int untied_head;                /* the head has a table of its own             */
     int weighted;                   /* targets have weights, in the input "weights"; of a run, not of a file */
+    int task;                       /* of model_task: what the head is for                   */
+    int labels;                     /* classes of MODEL_CLASSIFY                              */
+    char label[MODEL_LABELS][MODEL_LABEL_NAME];     /* their names; "": it has none            */
+    int pairs;                      /* MODEL_MLM: whether the second text follows the first is asked, too */
+    int new_heads;                  /* a head that a file lacks begins anew, from head_seed; of a run */
+    uint64_t head_seed;
+    const struct data_marks *marks; /* how batches are marked and masked; of a run, NULL: not known */
     float dropout_embed, dropout_attention, dropout_residual;
     float eps;                      /* of the norms                                */
     float init_deviation;
@@ -41,6 +53,15 @@ gt_status model_family_of(const model_family **out, const model_config *c);
  * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files: every key must be known not to change
  * the model, or say what is computed here. */
 gt_status model_config_load(model_config *out, const char *name);
+/* Another task than the family's own, by name: "lm", "mlm", "classify" or "encode". GT_MISUSE, with those
+ * that there are, if the family has no such head. */
+gt_status model_config_task(model_config *c, const char *task);
+const char *model_task_name(int task);
+/* So many classes, with these names (NULL: none). GT_MISMATCH if the weights that the description came with tell
+ * others apart. */
+gt_status model_config_labels(model_config *c, char *const *names, int count);
+/* Every probability to drop with. */
+void model_config_dropout(model_config *c, float p);
 /* Checks that sizes make sense together. */
 gt_status model_config_check(const model_config *c);
 /* What a key of a description is for. */

@@ -20,7 +20,8 @@ typedef struct data_field {
     const char *name;                   /* of the graph's input that it is for */
     dtype type;
     uint64_t count;                     /* elements of one sequence            */
-    int below;                          /* i32: values are from 0 to below it; 0: ids of tokens */
+    int below;                          /* i32: values are from `from` to below it; 0: ids of tokens */
+    int from;
 } data_field;
 
 typedef struct data_batch data_batch;
@@ -35,12 +36,13 @@ struct data_batch {
     gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real, void *const field[]);
     /* Where targets do not count alike: the f32 field of their weights, each >= 0; and the sum of these over
      * all sequences of the step at a position, or of an evaluation's rows, which any rank can ask for.
-     * NULL, all three: each target weighs 1. */
+     * NULL, all three: each target weighs 1. Totals without a field: targets weigh 1 each, and there are so many. */
     const char *weights;
     gt_status (*total)(const data_batch *b, uint64_t position, double *weights);
     gt_status (*total_rows)(const data_batch *b, uint64_t first, uint64_t count, double *weights);
     const loader *loader;
     const char *split;                  /* its name, for sentences */
+    const void *how;                    /* what the kind needs beside the loader; NULL: nothing */
 };
 
 /* Makes a batch of a kind; which, may depend on the model's config. The loader must outlive it; its `tokens`

@@ -160,7 +160,7 @@ static void draw(const bench *b, const data_field *f, void *to, size_t n)
     gt_random_init(&random, 3, 0);
     for (size_t i = 0; i < n; i++)
         if (f->type == DTYPE_I32)
-            ((int32_t *)to)[i] = below ? (int32_t)gt_random_below(&random, (uint64_t)below) : 0;
+            ((int32_t *)to)[i] = below ? f->from + (int32_t)gt_random_below(&random, (uint64_t)(below - f->from)) : 0;
         else
             dtype_store(f->type, to, i, 1.0f);
 }

@@ -10,7 +10,7 @@
 /* What comes from elsewhere: another stage, the optimizer, the step's number, or another input. */
 static int comes_otherwise(const graph *g, int value)
 {
-    static const char *const own[] = { "grad_scale", "loss_sum", "random" };
+    static const char *const own[] = { "grad_scale", "loss_sum", "hit_sum", "random" };
     const graph_ends ends = graph_ends_of(g);
     const char *name = graph_value_at(g, value)->name;
     int is = value == ends.x || value == ends.dy;
@@ -64,7 +64,7 @@ gt_status feed_create(data_batch *out, data_batch_maker make, const void *config
     const int last = stage_chunks(s) - 1;
     gt_status st = GT_OK;
     data_batch_make(out, make, config, l, split);
-    assert(!out->weights == !out->total && !out->weights == !out->total_rows);
+    assert(!out->total == !out->total_rows && (!out->weights || out->total));
     out->vocab = graph_vocabulary(stage_graph(s, 0));
     for (int c = 0; !st && c <= last; c++)
         st = check_graph(out, stage_graph(s, c), stage_is_last(s) && c == last);
