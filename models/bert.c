@@ -144,7 +144,8 @@ static void predict_tokens(const builder *b, int x)
         .w = !c->untied_head ? b->tables[WORDS]
                              : block_weight(b, "", "cls.predictions.decoder", c->vocab, c->channels, own,
                                             c->init_deviation),
-        .bias = block_vector(b, "", "cls.predictions.bias", c->vocab, own, GRAPH_INIT_ZERO),
+        .bias = block_vector(b, "", c->untied_head ? "cls.predictions.decoder.bias" : "cls.predictions.bias", c->vocab,
+                             own, GRAPH_INIT_ZERO),
         .targets = input(b, "targets", DTYPE_I32, P),
         .weights = -1
     };
