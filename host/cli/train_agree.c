@@ -17,7 +17,7 @@
 static int may_differ(const char *name)
 {
     static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from",         "out",  "devices",
-                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json" };
+                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json", "chat-template" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return 1;

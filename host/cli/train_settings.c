@@ -9,6 +9,7 @@
 
 #include "host/base/file.h"
 #include "host/base/text.h"
+#include "host/data/sources.h"
 #include "host/sync/sync.h"
 
 #include <assert.h>
@@ -30,7 +31,16 @@ static const char *rule_option[TRAIN_RULE_SETTINGS];
 static const gt_option front[] = {
     { .group = "Model and data" },
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model, 0, NULL },
-    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens made by `geartrain tokenize`", &train_set.data, 0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, tokens; or a mixture: a:0.7,b:0.3", &train_set.data, 0, NULL },
+    { "data-format", 0, GT_CHOICE, "auto|text|jsonl|csv|tsv", "of files; auto: by their names", &train_set.data_format, 1,
+      NULL },
+    { "text-key", 0, GT_STRING, "KEY", "of the text, or list of messages, in records [text]", &train_set.text_key, 1, NULL },
+    { "text-pair-key", 0, GT_STRING, "KEY", "of a second text, framed with the first", &train_set.pair_key, 1, NULL },
+    { "label-key", 0, GT_STRING, "KEY", "of the label, for classification", &train_set.label_key, 1, NULL },
+    { "chat-template", 0, GT_STRING, "FILE", "of chats; default: the tokenizer's", &train_set.chat_template, 1, NULL },
+    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &train_set.documents,
+      1, NULL },
+    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &train_set.rows, 1, NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &train_set.bits, 1,
       NULL },
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE or a folder; default: the model's", &train_set.tokenizer,
@@ -204,7 +214,9 @@ void train_settings_default(void)
     o->schedule = "cosine";
     o->precision = dtype_name(DTYPE_F32);
     o->optimizer = optim_rule_name(optim_rules[0]);
-    o->gemm = o->bits = "auto";
+    o->gemm = o->bits = o->data_format = "auto";
+    o->documents = "across";
+    o->rows = "packed";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
     o->sync = sync_mode_name(sync_mode_at(0));
     o->compress = sync_compressor_name(sync_compressor_at(0));
@@ -320,7 +332,7 @@ gt_status train_settings_check(void)
 /* Is the value of an option a path, and not the name of a model or kind of tokenizer? */
 static int is_path(const char *option, const char *value)
 {
-    static const char *const names[] = { "data", "eval-data", "from", "model", "tokenizer" };
+    static const char *const names[] = { "from", "model", "tokenizer", "chat-template" };
     int may = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         may |= !strcmp(option, names[i]);
@@ -337,7 +349,8 @@ static void put_option(void *context, const gt_option *row, const char *value)
     if (!strcmp(row->name, "resume") || !strcmp(row->name, "explain") || !strcmp(row->name, "json")
         || !strcmp(row->name, "print-config") || !strcmp(row->name, "trace"))
         return;
-    char *absolute = is_path(row->name, value) ? gt_path_absolute(value) : NULL;
+    const int is_data = *value && (!strcmp(row->name, "data") || !strcmp(row->name, "eval-data"));
+    char *absolute = is_data ? data_sources_absolute(value) : is_path(row->name, value) ? gt_path_absolute(value) : NULL;
     json_object_set_new(context, row->name, json_string(absolute ? absolute : value));
     free(absolute);
 }
@@ -417,6 +430,17 @@ static gt_status check_same_rule(const char *began)
                    o->out, o->optimizer, began, o->out);
 }
 
+/* The position in the data counts what sequences are. */
+static gt_status check_same_rows(const char *began)
+{
+    if (!began || !gt_option_given(train_table, "rows") || !strcmp(began, o->rows))
+        return GT_OK;
+    return gt_fail(GT_MISMATCH,
+                   "cannot resume '%s' with --rows %s: it was begun with %s, and its place in the data is counted in those; "
+                   "leave the option out, or start another run from its weights with --from '%s'",
+                   o->out, o->rows, began, o->out);
+}
+
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
 gt_status train_settings_take(json_t **kept)
 {
@@ -452,6 +476,8 @@ gt_status train_settings_take(json_t **kept)
     if (!st)
         st = check_same_rule(json_string_value(json_object_get(json_object_get(*kept, "options"), "optimizer")));
     if (!st)
+        st = check_same_rows(json_string_value(json_object_get(json_object_get(*kept, "options"), "rows")));
+    if (!st)
         st = check_from(json_string_value(json_object_get(json_object_get(*kept, "options"), "from")));
 out:
     free(text);
@@ -471,6 +497,23 @@ uint64_t train_settings_first_save(const json_t *kept)
     const uint64_t every = kept_number(kept, "save-every", o->save_every);
     const uint64_t steps = kept_number(kept, "steps", o->steps);
     return every && every < steps ? every : steps;
+}
+
+data_request train_settings_data(void)
+{
+    static const char *const formats[] = { "auto", "text", "jsonl", "csv", "tsv" };     /* [data_format] */
+    data_request r = { .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
+                       .keys = { .text = o->text_key, .pair = o->pair_key, .label = o->label_key },
+                       .chat_template = o->chat_template };
+    for (int f = 0; f < (int)(sizeof formats / sizeof *formats); f++)
+        if (!strcmp(o->data_format, formats[f]))
+            r.keys.format = (data_format)f;
+    return r;
+}
+
+token_reading train_settings_reading(void)
+{
+    return (token_reading){ .within = !strcmp(o->documents, "within"), .by_document = !strcmp(o->rows, "documents") };
 }
 
 train_options train_settings_options(void)

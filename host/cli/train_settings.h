@@ -18,6 +18,7 @@ enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at mo
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
     const char *precision, *optimizer, *gemm, *bits;
+    const char *data_format, *text_key, *pair_key, *label_key, *chat_template, *documents, *rows;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     double lr, min_lr, weight_decay, clip, dropout, decay_share;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
@@ -44,6 +45,9 @@ uint64_t train_settings_first_save(const json_t *kept);
 gt_status train_settings_check(void);
 /* Writes the run's config.json, with the mark if it is known. */
 gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *mark);
+/* What of the data is read, and how sequences are cut from it. */
+data_request train_settings_data(void);
+token_reading train_settings_reading(void);
 /* The same for the room that trains; plan, comm and peak are the caller's. */
 train_options train_settings_options(void);
 

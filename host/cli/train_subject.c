@@ -143,8 +143,8 @@ gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cl
 {
     const int text = data_kind_of(o->data) == DATA_TEXT;
     const int eval_text = o->eval_data && o->eval_every && data_kind_of(o->eval_data) == DATA_TEXT;
-    char *brought = gt_path_join(o->data, "tokenizer");
-    const int brings = !text && brought && gt_path_is_folder(brought);
+    char *brought = data_brings_tokenizer(o->data);
+    const int brings = !text && brought;
     free(brought);
     gt_status st = find_own_tokenizer(own, source, resumed);
     if (st && !text && !eval_text && !brings && !o->tokenizer) {
@@ -234,25 +234,41 @@ gt_status train_settle_vocabulary(model_config *c, const data_set *data)
     return GT_OK;
 }
 
+gt_status train_settle_targets(model_config *c, const data_set *data, const data_set *eval_data)
+{
+    const token_split *const splits[] = { &data->train, &data->val, &eval_data->train, &eval_data->val };
+    for (int i = 0; i < 4; i++)
+        c->weighted |= token_split_weighs(splits[i]);
+    return GT_OK;
+}
+
 /* Texts are tokenized once, by rank 0; the others find the tokens. */
 gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec, net_comm *c)
 {
     cli_progress p = { .what = "tokenizing" };
-    data_request r = { .spec = spec,
-                       .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
-                       .progress = cli_progress_show,
-                       .context = &p };
+    const token_reading reading = train_settings_reading();
+    data_request r = train_settings_data();
+    r.spec = spec;
+    r.progress = cli_progress_show;
+    r.context = &p;
     gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
     if (!st)
         st = data_open_as(data, o->data, &r);
     r.whole = o->eval_data && data_kind_of(o->eval_data) == DATA_TEXT;
     r.token_bits = r.whole ? 0 : r.token_bits;
+    if (!r.whole) {
+        r.keys = (reader_keys){ 0 };
+        r.chat_template = NULL;
+    }
     r.spec = data->tokenizer_path;
     if (!st && o->eval_data && o->eval_every)
         st = data_open_as(eval_data, o->eval_data, &r);
     cli_progress_end(&p);
     if (!st && c && !net_comm_rank(c))
         st = net_job_barrier(net_comm_job(c), "tokenizing");
+    token_split *const splits[] = { &data->train, &data->val, &eval_data->train, &eval_data->val };
+    for (int i = 0; !st && i < 4; i++)
+        st = token_split_set_reading(splits[i], &reading, i < 2 ? o->data : o->eval_data);
     return st;
 }
 
@@ -261,7 +277,8 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
 gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data)
 {
     const token_split *s = !o->eval_data ? &data->val : eval_data->val.count ? &eval_data->val : &eval_data->train;
-    *val = o->eval_every && s->count > o->seq ? s : NULL;
+    const uint64_t rows = s->reading.by_document ? token_split_documents(s) : s->count ? (s->count - 1) / o->seq : 0;
+    *val = o->eval_every && rows ? s : NULL;
     if (*val || !o->eval_every
         || (!gt_option_given(train_table, "eval-every") && !gt_option_given(train_table, "eval-data")))
         return GT_OK;

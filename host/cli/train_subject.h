@@ -34,6 +34,8 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
  * has checkpoints and nothing says what they were made with. */
 gt_status train_check_tokenizer(train_tokenizer *own, const data_set *data);
 gt_status train_settle_vocabulary(model_config *c, const data_set *data);
+/* Whether targets weigh, as chats and documents ask for. GT_UNSUPPORTED if the model cannot. */
+gt_status train_settle_targets(model_config *c, const data_set *data, const data_set *eval_data);
 /* *val NULL: nothing is validated on. */
 gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data);
 

@@ -43,6 +43,47 @@ static json_t *kept;                    /* what a resumed run's config.json says
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
+/* The loader of these data, as the run will have it, for what is told of it before. */
+static gt_status loader_of(loader *l, const data_set *data)
+{
+    const train_options t = train_settings_options();
+    return loader_open(l, &data->train, "training", t.order, t.batch, t.seq, t.seed);
+}
+
+/* What a run, or its first `samples` sequences, takes of each source of a mixture: tokens and passes over it. */
+static void show_sources(const loader *l, const token_split *from, uint64_t samples)
+{
+    char a[32], b[32];
+    for (size_t i = 0; i < from->part_count; i++) {
+        uint64_t taken;
+        double epochs;
+        loader_taken(l, samples, (int)i, &taken, &epochs);
+        fprintf(stderr, "source  %s: %.4g %% of the sequences, %s of its %s tokens, %.2f epochs\n", from->parts[i].name,
+                100.0 * (double)l->source[i].slots / (double)l->slots,
+                gt_format_count(a, sizeof a, (double)taken * (double)l->tokens),
+                gt_format_count(b, sizeof b, (double)from->parts[i].split.count), epochs);
+    }
+}
+
+/* How sequences are cut, where it is not as always; how many documents do not fit. */
+static void show_rows(const token_split *from)
+{
+    if (!from->reading.by_document)
+        return;
+    uint64_t cut = 0, all = token_split_documents(from), looked = 0;
+    const token_split *s = from->part_count ? &from->parts[0].split : from;
+    for (uint64_t d = 0, most = 4096; d < token_split_documents(s) && looked < most; d++, looked++) {
+        uint64_t first, count;
+        token_split_document(s, d, &first, &count);
+        cut += count > o->seq + 1;
+    }
+    fprintf(stderr, "rows    %llu documents, one a sequence", (unsigned long long)all);
+    if (cut)
+        fprintf(stderr, "; %llu of the first %llu are longer than %llu tokens and cut", (unsigned long long)cut,
+                (unsigned long long)looked, (unsigned long long)o->seq);
+    fprintf(stderr, "\n");
+}
+
 /* At once: whatever takes time comes after it. `usual`: the tokenizer of the model's family, if nothing said which. */
 static void show_job(const model_config *c, const data_set *data, const char *usual, dev_device *d)
 {
@@ -56,6 +97,12 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     fprintf(stderr, "device  %s, %s, %d units: %s\n", i->id, o->precision, i->compute_units, i->name);
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
             (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab, o->data);
+    loader l;
+    if (data->train.part_count && loader_of(&l, data))
+        gt_message_clear();             /* training says so */
+    else if (data->train.part_count)
+        show_sources(&l, &data->train, o->steps * o->batch);
+    show_rows(&data->train);
     if (usual)
         fprintf(stderr, "texts   read with the usual tokenizer of %s models, %s; --tokenizer takes another\n",
                 c->family, usual);
@@ -155,6 +202,8 @@ static gt_status save_tokenizer(const data_set *data, const cli_tokenizer_mark *
         gt_message_clear();             /* half of one, from a run that was killed as it began */
     if (!st && mark->known && data->tokenizer && (!there || tokenizer_hash(there) != tokenizer_hash(data->tokenizer)))
         st = tokenizer_save(data->tokenizer, folder);
+    if (!st && data->chat && data->tokenizer && mark->known)
+        st = chat_template_save(data->chat, folder);
     tokenizer_close(there);
     free(folder);
     return st;
@@ -186,10 +235,11 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     return st ? st : train_settings_write(c, mark);
 }
 
-static void end_run(const train_view *v)
+static void end_run(const train_view *v, train *t)
 {
     char text[32];
     train_view_compare(v, stderr);
+    show_sources(train_loader(t), train_loader(t)->split, train_samples_done(t));
     if (v->first_step >= o->steps)
         fprintf(stderr,
                 "done    nothing: the run has %llu steps, and --steps %llu asks for no more; give a "
@@ -356,7 +406,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
         if (!*again)
             st = finish_run(x, t, st);
         if (!st && speaks && !*again)
-            end_run(&v);
+            end_run(&v, t);
     }
     train_release(t);
     return st;
@@ -494,6 +544,8 @@ static gt_status train_here(net_comm *c)
         st = train_check_tokenizer(&own, &data);
     if (!st)
         st = train_settle_vocabulary(&config, &data);
+    if (!st)
+        st = train_settle_targets(&config, &data, &eval_data);
     if (!st && !o->seq)
         o->seq = (uint64_t)config.context;
     const token_split *val = NULL;

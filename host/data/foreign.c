@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define UNPACK "unpack it first"
+#define TO_JSONL "write it as JSONL, as pandas' read_parquet(FILE).to_json(OUT, orient='records', lines=True) does"
 #define NO_TOKENS "give it text, or shards of token ids"
 
 static const struct {
@@ -24,8 +25,8 @@ static const struct {
     { 0, 6, "7z\xbc\xaf\x27\x1c", "a 7z file", UNPACK, 0 },
     { 0, 4, "PK\3\4", "a zip file (.npz and PyTorch's .pt are such)", UNPACK, 0 },
     { 257, 5, "ustar", "a tar archive", UNPACK, 0 },
-    { 0, 4, "PAR1", "a Parquet file", "write its text column as plain text", 0 },
-    { 0, 6, "ARROW1", "an Arrow file", "write its text column as plain text", 0 },
+    { 0, 4, "PAR1", "a Parquet file", TO_JSONL, 0 },
+    { 0, 6, "ARROW1", "an Arrow file", TO_JSONL, 0 },
     { 0, 8, "\x89HDF\r\n\x1a\n", "an HDF5 file", "write its ids or its text alone", 0 },
     { 0, 16, "SQLite format 3\0", "an SQLite database", "write its text alone", 0 },
     { 0, 5, "%PDF-", "a PDF file", "convert it to text, as pdftotext does", 0 },
@@ -61,7 +62,7 @@ static const char *other_of_llmc(const gt_map *f)
 
 /* Its two magic bytes are an id that a text may hold: so the method, flags and system as well
  * (RFC 1952). */
-static int is_gzip(const gt_map *f)
+int data_is_packed(const gt_map *f)
 {
     const unsigned char *p = f->data;
     return f->size > 18 && p[0] == 0x1f && p[1] == 0x8b && p[2] == 8 && p[3] < 32
@@ -103,7 +104,7 @@ gt_status data_foreign_check(const gt_map *file, data_reading how)
     const char *of_llmc = other_of_llmc(file);
     if (of_llmc)
         return refuse(file, how, of_llmc, "--data takes llm.c's token shards");
-    if (is_gzip(file))
+    if (data_is_packed(file))
         return refuse(file, how, "a gzip file", UNPACK);
     if (how == DATA_AS_TEXT && !is_safetensors(file) && has_zeros(file))
         return refuse(file, how, "no text, it holds zero bytes", "a file of token ids has to be named *.bin");

@@ -18,6 +18,9 @@ typedef enum data_reading { DATA_AS_TEXT, DATA_AS_TOKENS } data_reading;
 /* GT_FORMAT, with the file, what it is and what to do, if it is one of those. */
 gt_status data_foreign_check(const gt_map *file, data_reading how);
 
+/* Is it packed by gzip? Texts and records are read all the same (host/data/reader.h). */
+int data_is_packed(const gt_map *file);
+
 /* The same for a path, before a tokenizer is trained on it; what cannot be opened as well. */
 gt_status data_foreign_check_text(const char *path);
 

@@ -415,14 +415,17 @@ gt_status loader_fill_rows(const loader *l, uint64_t first, uint64_t count, uint
     return st;
 }
 
+int token_split_weighs(const token_split *s)
+{
+    int weighs = s->reading.within || s->reading.by_document || (s->marks & 1u << TOKEN_ANSWERS);
+    for (size_t i = 0; i < s->part_count; i++)
+        weighs |= token_split_weighs(&s->parts[i].split);
+    return weighs;
+}
+
 int loader_weighs(const loader *l)
 {
-    int weighs = 0;
-    for (int s = 0; s < l->sources; s++) {
-        const token_split *t = l->source[s].split;
-        weighs |= t->reading.within || t->reading.by_document || (t->marks & 1u << TOKEN_ANSWERS);
-    }
-    return weighs;
+    return token_split_weighs(l->split);
 }
 
 static gt_status weigh(const loader *l, uint64_t begin, uint64_t count, int rows, double *sum)

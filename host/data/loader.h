@@ -95,6 +95,9 @@ int loader_weighs(const loader *l);
 gt_status loader_weigh(const loader *l, uint64_t position, uint64_t first, uint64_t count, double *sum);
 gt_status loader_weigh_rows(const loader *l, uint64_t first, uint64_t count, double *sum);
 
+/* What loader_weighs() would say of a loader of this split. */
+int token_split_weighs(const token_split *s);
+
 /* What of the first `samples` samples came from a part of a mixture (0: of the split alone): samples, and passes
  * over the part. */
 void loader_taken(const loader *l, uint64_t samples, int source, uint64_t *of_it, double *epochs);

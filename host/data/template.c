@@ -6,8 +6,8 @@
  *   <|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nGood day<|im_end|>\n
  *   '------- messages before, with add_generation_prompt -------''------'  the answer, up to where its content ends
  *
- * Where the content ends is where texts begin to differ when something is put behind it. What ends a turn, a special
- * token, is added by who makes tokens of the text: the model has to learn to stop.                   */
+ * Where the content ends is where texts begin to differ when something is put behind it; what then comes behind the
+ * last answer of all ends the others as well: the model has to learn to stop.                        */
 #include "host/data/template_private.h"
 
 #include "host/base/file.h"
@@ -524,28 +524,67 @@ static gt_status begin_of(const chat_template *t, const json_t *messages, size_t
     return differs_at(t, messages, i, 0, whole, other, at);
 }
 
+/* What the template puts behind the content of a turn's last answer ("<|im_end|>"), without white space at its end. */
+static gt_status tail_of(const chat_template *t, const json_t *messages, size_t last, chat_text *other, gt_text *tail)
+{
+    chat_text whole = { 0 };
+    size_t at = 0;
+    json_t *until = json_array();
+    for (size_t k = 0; until && k <= last; k++)
+        json_array_append(until, json_array_get(messages, k));
+    gt_status st = until ? chat_template_render(t, until, 0, &whole)
+                         : gt_fail(GT_NO_MEMORY, "cannot render template '%s': out of memory", t->name);
+    if (!st)
+        st = differs_at(t, until, last, 1, &whole, other, &at);
+    if (!st)
+        gt_text_put(tail, whole.text.data + at, whole.text.size - at);
+    while (!st && tail->size && strchr(" \t\r\n", tail->data[tail->size - 1]))
+        tail->size--;
+    json_decref(until);
+    chat_text_release(&whole);
+    return st;
+}
+
+static size_t last_answer(const json_t *messages)
+{
+    size_t i = json_array_size(messages);
+    while (i > 0 && !is_answer(json_array_get(messages, i - 1)))
+        i--;
+    return i;
+}
+
+static gt_status add_span(chat_text *out, const chat_span *s)
+{
+    chat_span *grown = realloc(out->spans, (out->span_count + 1) * sizeof *grown);
+    if (!grown)
+        return gt_fail(GT_NO_MEMORY, "cannot render a chat: out of memory");
+    out->spans = grown;
+    out->span_room = out->span_count + 1;
+    out->spans[out->span_count++] = *s;
+    return GT_OK;
+}
+
 gt_status chat_template_render_answers(const chat_template *t, const json_t *messages, chat_text *out)
 {
     chat_text other = { 0 };
+    gt_text tail = { 0 };
+    const size_t answers = last_answer(messages);
     gt_status st = chat_template_render(t, messages, 0, out);
-    for (size_t i = 0; !st && !t->marks && i < json_array_size(messages); i++) {
+    if (!st && !t->marks && answers)
+        st = tail_of(t, messages, answers - 1, &other, &tail);
+    for (size_t i = 0; !st && !t->marks && i < answers; i++) {
         chat_span s = { 0, 0 };
         if (!is_answer(json_array_get(messages, i)))
             continue;
         st = begin_of(t, messages, i, out, &other, &s.begin);
         if (!st)
             st = differs_at(t, messages, i, 1, out, &other, &s.end);
-        if (st || s.end <= s.begin)
-            continue;
-        chat_span *grown = realloc(out->spans, (out->span_count + 1) * sizeof *grown);
-        if (!grown) {
-            st = gt_fail(GT_NO_MEMORY, "cannot render template '%s': out of memory", t->name);
-            continue;
-        }
-        out->spans = grown;
-        out->span_room = out->span_count + 1;
-        out->spans[out->span_count++] = s;
+        for (size_t k = 0; k < tail.size && s.end < out->text.size && out->text.data[s.end] == tail.data[k]; k++)
+            s.end++;
+        if (!st && s.end > s.begin)
+            st = add_span(out, &s);
     }
+    gt_text_release(&tail);
     chat_text_release(&other);
     return st;
 }

@@ -66,7 +66,8 @@ int chat_template_marks(const chat_template *t);
 gt_status chat_template_render(const chat_template *t, const json_t *messages, int add_generation_prompt, chat_text *out);
 
 /* A whole conversation, with spans in any case: where the template does not mark answers, an answer begins behind
- * what the template gives for the messages before it with add_generation_prompt, and ends with its content. */
+ * what the template gives for the messages before it with add_generation_prompt, and ends with what the template puts
+ * behind its content. */
 gt_status chat_template_render_answers(const chat_template *t, const json_t *messages, chat_text *out);
 
 /* A record of a chat file as messages: {"messages": [{"role", "content"}, ...]}, or {"conversations": [{"from",

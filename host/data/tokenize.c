@@ -12,6 +12,7 @@
 
 #include "host/base/file.h"
 #include "host/data/foreign.h"
+#include "host/data/tokenize_private.h"
 #include "host/data/tokens.h"
 #include "host/data/utf8.h"
 
@@ -26,63 +27,191 @@
 
 #define CHUNK ((size_t)4 << 20)
 
-typedef struct job {
-    tokenizer *tokenizer;
-    const tokenize_options *options;
-    gt_map *maps;                       /* files, then val_files */
-    size_t map_count;
-    uint64_t total, done;               /* bytes */
-    token_ids ids;
-} job;
-
 static gt_status no_memory(const char *folder)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for the paths in it", folder);
+    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", folder);
 }
 
-static gt_status open_texts(job *j)
+/* ---- texts -------------------------------------------------------------------------------------------- */
+
+/* What a file is; a text that is not packed is mapped. */
+static gt_status open_input(tokenize_input *in, const char *path, const reader_keys *keys)
+{
+    gt_map map;
+    gt_status st = gt_map_open(&map, path);
+    if (st)
+        return st;
+    in->path = path;
+    in->size = map.size;
+    in->format = keys->format ? keys->format : data_format_of(path);
+    in->packed = data_is_packed(&map);
+    if (!map.size)
+        st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", path);
+    else if (!in->packed)
+        st = data_foreign_check(&map, DATA_AS_TEXT);
+    if (!st && !in->packed && in->format == DATA_FORMAT_TEXT)
+        in->map = map;
+    else
+        gt_map_close(&map);
+    return st;
+}
+
+static gt_status open_texts(tokenize_job *j)
 {
     const tokenize_options *o = j->options;
     gt_status st = GT_OK;
-    j->maps = calloc(o->file_count + o->val_file_count + 1, sizeof *j->maps);
-    if (!j->maps)
-        return gt_fail(GT_NO_MEMORY, "no memory for a list of %zu texts", o->file_count + o->val_file_count);
+    j->inputs = calloc(o->file_count + o->val_file_count + 1, sizeof *j->inputs);
+    if (!j->inputs)
+        return gt_fail(GT_NO_MEMORY, "cannot open the texts: out of memory");
     for (size_t i = 0; i < o->file_count + o->val_file_count && !st; i++) {
-        const char *path = i < o->file_count ? o->files[i] : o->val_files[i - o->file_count];
-        st = gt_map_open(&j->maps[i], path);
-        if (!st && !j->maps[i].size)
-            st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", path);
-        if (!st)
-            st = data_foreign_check(&j->maps[i], DATA_AS_TEXT);
-        j->map_count++;
-        j->total += j->maps[i].size;
+        tokenize_input *in = &j->inputs[j->input_count++];
+        st = open_input(in, i < o->file_count ? o->files[i] : o->val_files[i - o->file_count], &o->keys);
+        j->total += in->size;
+        j->records |= in->format != DATA_FORMAT_TEXT;
     }
     return st;
 }
 
-/* Encodes bytes [from, to) of a file. */
-static gt_status encode(job *j, const gt_map *file, size_t from, size_t to, token_writer *out)
+gt_status tokenize_told(tokenize_job *j, uint64_t done, const char *path)
+{
+    const tokenize_options *o = j->options;
+    return o->progress && o->progress(o->context, done < j->total ? done : j->total, j->total)
+               ? gt_fail(GT_INTERRUPTED, "interrupted while tokenizing '%s'", path)
+               : GT_OK;
+}
+
+/* Marks of texts beside records: all of it is to be learned. */
+static gt_status put_ids(tokenize_job *j, token_writer *out)
+{
+    const char answer = 1 << TOKEN_ANSWERS;
+    if (!j->records)
+        return token_writer_put(out, j->ids.data, j->ids.count);
+    j->marks.size = 0;
+    for (size_t i = 0; i < j->ids.count; i++)
+        gt_text_put(&j->marks, &answer, 1);
+    return j->marks.failed ? gt_fail(GT_NO_MEMORY, "cannot mark tokens: out of memory")
+                           : token_writer_put_marked(out, j->ids.data, (const unsigned char *)j->marks.data, j->ids.count);
+}
+
+static gt_status encode_chunk(tokenize_job *j, const tokenize_input *in, uint64_t at, const void *data, size_t size, int last,
+                              size_t *used, token_writer *out)
+{
+    j->ids.count = 0;
+    gt_status st = tokenizer_encode_part(j->tokenizer, data, size, last, used, &j->ids);
+    return st ? gt_fail_in(st, "cannot tokenize '%s': byte %llu", in->path, (unsigned long long)(at + *used)) : put_ids(j, out);
+}
+
+/* Of a mapped text. */
+static gt_status encode_map(tokenize_job *j, const tokenize_input *in, size_t from, size_t to, token_writer *out)
 {
     const size_t usual = j->options->chunk ? j->options->chunk : CHUNK;
     for (size_t at = from, chunk = usual; at < to;) {
         size_t used, left = to - at, size = left < chunk ? left : chunk;
-        j->ids.count = 0;
-        gt_status st = tokenizer_encode_part(j->tokenizer, file->data + at, size, size == left, &used, &j->ids);
-        if (st)
-            return gt_fail_in(st, "cannot tokenize '%s': byte %zu", file->path, at + used);
-        st = token_writer_put(out, j->ids.data, j->ids.count);
+        gt_status st = encode_chunk(j, in, at, in->map.data + at, size, size == left, &used, out);
         if (st)
             return st;
         chunk = used ? usual : 2 * chunk;       /* a word longer than the chunk */
         at += used;
         j->done += used;
-        if (j->options->progress && j->options->progress(j->options->context, j->done, j->total))
-            return gt_fail(GT_INTERRUPTED, "interrupted while tokenizing '%s'", file->path);
+        st = tokenize_told(j, j->done, in->path);
+        if (st)
+            return st;
     }
     return GT_OK;
 }
 
-static gt_status put_end(job *j, token_writer *out)
+/* Reads and drops. */
+static gt_status pass_over(reader *r, void *buffer, size_t room, uint64_t bytes)
+{
+    gt_status st = GT_OK;
+    for (size_t got = 1; !st && bytes && got; bytes -= got)
+        st = reader_bytes(r, buffer, bytes < room ? (size_t)bytes : room, &got);
+    return st;
+}
+
+/* Of a packed text: what was not used is moved to the front, and more is read behind it. */
+static gt_status encode_stream(tokenize_job *j, const tokenize_input *in, uint64_t from, uint64_t to, token_writer *out)
+{
+    const reader_keys keys = { .format = DATA_FORMAT_TEXT };
+    const uint64_t before = j->done;
+    size_t room = j->options->chunk ? j->options->chunk : CHUNK, held = 0, got = 1;
+    char *buffer = malloc(room);
+    reader *r = NULL;
+    uint64_t at = from;
+    gt_status st = buffer ? reader_open(&r, in->path, &keys) : no_memory(in->path);
+    if (!st)
+        st = pass_over(r, buffer, room, from);
+    while (!st && at + held <= to && (got || held)) {
+        const uint64_t left = to - at - held;
+        size_t used;
+        st = reader_bytes(r, buffer + held, left < room - held ? (size_t)left : room - held, &got);
+        held += got;
+        if (st || !held)
+            break;
+        const int last = held < room || at + held == to;
+        st = encode_chunk(j, in, at, buffer, held, last, &used, out);
+        if (st)
+            break;
+        at += used;
+        held -= used;
+        memmove(buffer, buffer + used, held);
+        if (last)
+            break;
+        if (!used) {                            /* a word longer than the chunk */
+            char *grown = realloc(buffer, 2 * room);
+            st = grown ? GT_OK : no_memory(in->path);
+            buffer = grown ? grown : buffer;
+            room *= 2;
+        }
+        if (!st)
+            st = tokenize_told(j, before + reader_done(r), in->path);
+    }
+    reader_close(r);
+    free(buffer);
+    return st;
+}
+
+gt_status tokenize_text(tokenize_job *j, const tokenize_input *in, uint64_t from, uint64_t to, token_writer *out)
+{
+    if (!in->packed)
+        return encode_map(j, in, (size_t)from, to < in->map.size ? (size_t)to : in->map.size, out);
+    gt_status st = from < to ? encode_stream(j, in, from, to, out) : GT_OK;
+    if (to == UINT64_MAX)
+        j->done += in->size;
+    return st;
+}
+
+/* Characters of a text; and the offset of one of them, where that is asked for (characters: if there are fewer). */
+static gt_status count_characters(const tokenize_input *in, uint64_t index, uint64_t *characters, uint64_t *offset)
+{
+    const reader_keys keys = { .format = DATA_FORMAT_TEXT };
+    reader *r = NULL;
+    uint64_t bytes = 0;
+    size_t got = 1;
+    *characters = *offset = 0;
+    if (!in->packed) {
+        *characters = utf8_count(in->map.data, in->map.size);
+        *offset = utf8_offset(in->map.data, in->map.size, index);
+        return GT_OK;
+    }
+    unsigned char *buffer = malloc(CHUNK);
+    gt_status st = buffer ? reader_open(&r, in->path, &keys) : no_memory(in->path);
+    while (!st && got) {
+        st = reader_bytes(r, buffer, CHUNK, &got);
+        const uint64_t here = st ? 0 : utf8_count(buffer, got);
+        if (index >= *characters && index < *characters + here)
+            *offset = bytes + utf8_offset(buffer, got, index - *characters);
+        *characters += here;
+        bytes += got;
+    }
+    if (index >= *characters)
+        *offset = bytes;
+    reader_close(r);
+    free(buffer);
+    return st;
+}
+
+static gt_status put_end(tokenize_job *j, token_writer *out)
 {
     int64_t eot = tokenizer_eot(j->tokenizer);
     uint32_t id = (uint32_t)eot;
@@ -90,47 +219,52 @@ static gt_status put_end(job *j, token_writer *out)
 }
 
 /* Finds file and byte where validation begins; the number of files if nowhere. */
-static void find_split(const job *j, size_t *file, size_t *byte)
+static gt_status find_split(const tokenize_job *j, size_t *file, uint64_t *byte)
 {
     const tokenize_options *o = j->options;
-    uint64_t characters = 0;
+    uint64_t characters = 0, here;
+    gt_status st = GT_OK;
     *file = o->file_count;
     *byte = 0;
     if (o->val_file_count || o->val_fraction <= 0.0)
-        return;
-    for (size_t i = 0; i < o->file_count; i++)
-        characters += utf8_count(j->maps[i].data, j->maps[i].size);
+        return GT_OK;
+    for (size_t i = 0; !st && i < o->file_count; i++) {
+        st = count_characters(&j->inputs[i], UINT64_MAX, &here, byte);
+        characters += here;
+    }
     uint64_t train = (uint64_t)((1.0 - o->val_fraction) * (double)characters);
-    for (*file = 0; *file < o->file_count; ++*file) {
-        uint64_t here = utf8_count(j->maps[*file].data, j->maps[*file].size);
-        if (train < here) {
-            *byte = utf8_offset(j->maps[*file].data, j->maps[*file].size, train);
-            return;
-        }
+    for (*file = 0; !st && *file < o->file_count; ++*file) {
+        st = count_characters(&j->inputs[*file], train, &here, byte);
+        if (st || train < here)
+            return st;
         train -= here;
     }
+    *byte = 0;
+    return st;
 }
 
-static gt_status encode_all(job *j, token_writer *train, token_writer *val)
+static gt_status encode_all(tokenize_job *j, token_writer *train, token_writer *val)
 {
     const size_t files = j->options->file_count;
-    size_t split, byte;
-    gt_status st = GT_OK;
-    find_split(j, &split, &byte);
-    for (size_t i = 0; i < j->map_count && !st; i++) {
-        const gt_map *file = &j->maps[i];
-        size_t border = i < split ? file->size : i == split && i < files ? byte : 0;
+    size_t split;
+    uint64_t byte;
+    gt_status st = find_split(j, &split, &byte);
+    for (size_t i = 0; i < j->input_count && !st; i++) {
+        const tokenize_input *in = &j->inputs[i];
+        const uint64_t border = i < split ? UINT64_MAX : i == split && i < files ? byte : 0;
         if (i > 0 && border)
             st = put_end(j, train);
         if (!st)
-            st = encode(j, file, 0, border, train);
-        if (!st && border < file->size && token_writer_count(val))
+            st = tokenize_text(j, in, 0, border, train);
+        if (!st && border < UINT64_MAX && token_writer_count(val))
             st = put_end(j, val);
-        if (!st)
-            st = encode(j, file, border, file->size, val);
+        if (!st && border < UINT64_MAX)
+            st = tokenize_text(j, in, border, UINT64_MAX, val);
     }
     return st;
 }
+
+/* ---- folders ------------------------------------------------------------------------------------------- */
 
 static gt_status hash_of(uint64_t *hash, const char *folder, const char *name)
 {
@@ -141,52 +275,94 @@ static gt_status hash_of(uint64_t *hash, const char *folder, const char *name)
     return st;
 }
 
-static gt_status write_summary(const job *j, const char *folder, const tokenize_result *r)
+/* [name, ...] by number. */
+static json_t *label_names(const json_t *labels)
 {
-    char text[512];
-    uint64_t train, val;
-    gt_status st = hash_of(&train, folder, "train");
+    const char *name;
+    json_t *number, *list = labels ? json_array() : NULL;
+    for (size_t i = 0; i < json_object_size(labels); i++)
+        json_array_append_new(list, json_null());
+    json_object_foreach((json_t *)(uintptr_t)labels, name, number)
+        json_array_set_new(list, (size_t)json_integer_value(number), json_string(name));
+    return list;
+}
+
+/* What records have beside what texts have: ", "train_documents": N, ..."; to be freed. */
+static char *records_summary(const tokenize_job *j, const tokenize_result *r)
+{
+    json_t *labels = label_names(j->labels);
+    char *names = labels ? json_dumps(labels, 0) : NULL, *out = NULL;
+    if (j->records && asprintf(&out, ", \"train_documents\": %llu, \"val_documents\": %llu%s%s",
+                               (unsigned long long)r->train_documents, (unsigned long long)r->val_documents,
+                               names ? ", \"labels\": " : "", names ? names : "") < 0)
+        out = NULL;
+    if (!j->records)
+        out = strdup("");
+    json_decref(labels);
+    free(names);
+    return out;
+}
+
+static gt_status write_summary(const tokenize_job *j, const char *folder, const tokenize_result *r)
+{
+    char *text = NULL, *more = records_summary(j, r);
+    uint64_t train = 0, val = 0;
+    gt_status st = more ? hash_of(&train, folder, "train") : no_memory(folder);
     if (!st)
         st = hash_of(&val, folder, "val");
-    if (st)
-        return st;
-    int n = snprintf(text, sizeof text,
+    int n = -1;
+    if (!st)
+        n = asprintf(&text,
                      "{\"format\": 1, \"tokenizer\": \"%s\", "
                      "\"tokenizer_hash\": \"%016llx\", \"vocab\": %u, \"train_tokens\": %llu, "
                      "\"val_tokens\": %llu, \"train_hash\": \"%016llx\", \"val_hash\": \"%016llx\", "
-                     "\"bytes\": %llu}\n",
+                     "\"bytes\": %llu%s}\n",
                      tokenizer_name(j->tokenizer), (unsigned long long)tokenizer_hash(j->tokenizer),
-                     tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens,
-                     (unsigned long long)r->val_tokens, (unsigned long long)train, (unsigned long long)val,
-                     (unsigned long long)r->bytes);
-    assert(n > 0 && (size_t)n < sizeof text);
-    char *path = gt_path_join(folder, "tokens.json");
-    st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
+                     tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens, (unsigned long long)r->val_tokens,
+                     (unsigned long long)train, (unsigned long long)val, (unsigned long long)r->bytes, more);
+    char *path = n < 0 ? NULL : gt_path_join(folder, "tokens.json");
+    if (!st)
+        st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
     free(path);
+    free(more);
+    if (n >= 0)
+        free(text);
     return st;
 }
 
-static gt_status save_tokenizer(const job *j, const char *folder)
+static gt_status save_tokenizer(const tokenize_job *j, const char *folder)
 {
     char *path = gt_path_join(folder, "tokenizer");
     gt_status st = path ? tokenizer_save(j->tokenizer, path) : no_memory(folder);
+    if (!st && j->options->chat)
+        st = chat_template_save(j->options->chat, path);
     free(path);
     return st;
 }
 
 /* Fills an empty folder. */
-static gt_status fill(job *j, const char *folder, tokenize_result *r)
+static gt_status fill(tokenize_job *j, const char *folder, tokenize_result *r)
 {
     token_writer *train = NULL, *val = NULL;
     const uint32_t vocab = tokenizer_vocab(j->tokenizer);
     gt_status st = token_writer_open(&train, folder, "train", vocab, j->options->shard_tokens);
     if (!st)
         st = token_writer_open(&val, folder, "val", vocab, j->options->shard_tokens);
-    if (!st)
+    if (!st && j->records)
+        st = tokenize_count_records(j);
+    if (!st && j->records) {
+        token_writer_marks(train, tokenize_marks(j), j->labels != NULL);
+        token_writer_marks(val, tokenize_marks(j), j->labels != NULL);
+        st = tokenize_records(j, train, val);
+    } else if (!st) {
         st = encode_all(j, train, val);
+    }
     if (st)
         goto out;
-    *r = (tokenize_result){ j->total, token_writer_count(train), token_writer_count(val) };
+    *r = j->result;
+    r->bytes = j->total;
+    r->train_tokens = token_writer_count(train);
+    r->val_tokens = token_writer_count(val);
     st = token_writer_commit(train);
     train = NULL;
     if (st)
@@ -271,9 +447,22 @@ static gt_status put_in_place(const char *made, const char *folder)
     return st;
 }
 
+static void release(tokenize_job *j)
+{
+    for (size_t i = 0; i < j->input_count; i++)
+        gt_map_close(&j->inputs[i].map);
+    free(j->inputs);
+    token_ids_release(&j->ids);
+    token_ids_release(&j->types);
+    gt_text_release(&j->marks);
+    gt_text_release(&j->scratch);
+    chat_text_release(&j->chat);
+    json_decref(j->labels);
+}
+
 gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o, tokenize_result *result)
 {
-    job j = { .tokenizer = t, .options = o };
+    tokenize_job j = { .tokenizer = t, .options = o };
     size_t length = strlen(folder);
     while (length > 1 && folder[length - 1] == '/')
         length--;
@@ -299,11 +488,77 @@ gt_status tokenize(tokenizer *t, const char *folder, const tokenize_options *o, 
             gt_message_restore(&why);
         }
     }
-    for (size_t i = 0; i < j.map_count; i++)
-        gt_map_close(&j.maps[i]);
-    free(j.maps);
-    token_ids_release(&j.ids);
+    release(&j);
     free(target);
     free(made);
+    return st;
+}
+
+/* ---- texts of records, for a tokenizer -------------------------------------------------------------------- */
+
+/* Each with a newline behind it. */
+static gt_status put_texts(tokenize_job *j, const tokenize_input *in, gt_writer *w)
+{
+    const tokenize_options *o = j->options;
+    reader *r = NULL;
+    reader_record record = { 0 };
+    int more = 1;
+    gt_status st = reader_open(&r, in->path, &o->keys);
+    for (size_t got = 1; !st && in->format == DATA_FORMAT_TEXT && got; ) {
+        char bytes[65536];
+        st = reader_bytes(r, bytes, sizeof bytes, &got);
+        if (!st)
+            st = gt_writer_put(w, bytes, got);
+    }
+    while (!st && in->format != DATA_FORMAT_TEXT) {
+        st = reader_next(r, &record, &more);
+        if (st || !more)
+            break;
+        const gt_text *text = &record.text;
+        if (record.messages) {
+            st = o->chat ? chat_template_render(o->chat, record.messages, 0, &j->chat)
+                         : gt_fail(GT_MISUSE, "it is a chat, and a tokenizer that is to be trained has no template; name one with "
+                                   "--chat-template FILE");
+            if (st)
+                st = gt_fail_in(st, "cannot read '%s': line %llu", in->path, (unsigned long long)record.line);
+            text = &j->chat.text;
+        }
+        if (!st)
+            st = gt_writer_put(w, text->data, text->size);
+        if (!st)
+            st = gt_writer_put(w, record.pair.data, record.pair.size);
+        if (!st)
+            st = gt_writer_put(w, "\n", 1);
+    }
+    reader_record_release(&record);
+    reader_close(r);
+    return st;
+}
+
+gt_status tokenize_train(tokenizer **out, const char *spec, const tokenize_options *o, const char *scratch)
+{
+    tokenize_job j = { .options = o };
+    gt_writer *w = NULL;
+    int packed = 0;
+    *out = NULL;
+    gt_status st = open_texts(&j);
+    for (size_t i = 0; i < j.input_count; i++)
+        packed |= j.inputs[i].packed;
+    if (!st && !j.records && !packed) {
+        release(&j);
+        return tokenizer_train(out, spec, o->files, o->file_count, o->progress, o->context);
+    }
+    if (!st)
+        st = gt_writer_open(&w, scratch);
+    for (size_t i = 0; !st && i < o->file_count; i++)
+        st = put_texts(&j, &j.inputs[i], w);
+    if (st)
+        gt_writer_abandon(w);
+    else
+        st = gt_writer_commit(w);
+    if (!st)
+        st = tokenizer_train(out, spec, &scratch, 1, o->progress, o->context);
+    unlink(scratch);
+    release(&j);
     return st;
 }

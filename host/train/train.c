@@ -600,6 +600,11 @@ uint64_t train_samples_done(const train *t)
     return t->samples;
 }
 
+const loader *train_loader(const train *t)
+{
+    return &t->loader;
+}
+
 params *train_params(train *t)
 {
     return t->params;

@@ -112,6 +112,7 @@ stage *train_stage(train *t);
 uint64_t train_steps_done(const train *t);
 uint64_t train_tokens_done(const train *t);
 uint64_t train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
+const loader *train_loader(const train *t);
 params *train_params(train *t);
 optim *train_optim(train *t);
 exec *train_exec(train *t);                     /* of the first chunk, first micro-batch */

@@ -170,8 +170,9 @@ static void other_formats_are_named(void)
         for (int k = 0; k < 2; k++) {
             char *path = file_of(names[k], bytes, sizeof bytes);
             data_set d;
-            CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, cases[i].says);
-            CHECK(strstr(gt_message(), k ? "as text" : "as tokens") != NULL);
+            const int packed = k && strstr(cases[i].says, "gzip") != NULL;  /* texts are unpacked; this one is damaged */
+            CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, packed ? "is damaged or not whole" : cases[i].says);
+            CHECK(packed || strstr(gt_message(), k ? "as text" : "as tokens") != NULL);
             free(path);
         }
     }
