@@ -40,6 +40,7 @@ typedef struct model_config {
     int new_heads;                  /* a head that a file lacks begins anew, from head_seed; of a run */
     uint64_t head_seed;
     const struct data_marks *marks; /* how batches are marked and masked; of a run, NULL: not known */
+    int documents;                  /* tokens see their own document alone: input "starts"; of a run as well */
     float dropout_embed, dropout_attention, dropout_residual;
     float eps;                      /* of the norms                                */
     float init_deviation;
@@ -90,7 +91,7 @@ const char *model_tokenizer(const model_config *c);
 double model_flops_per_token(const model_config *c, int T);
 
 /* Builds tokens -> loss with gradients if `train`. Inputs: tokens, targets i32 (B,T), and with
- * `weighted` weights fp32 (B,T); see graph.h for the rest. Dropout only when training. */
+ * `weighted` weights fp32 (B,T), with `documents` starts i32 (B,T); see graph.h for the rest. Dropout only when training. */
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute);
 /* How many units a pipeline can cut between, and a part of them (graph.h); NULL: all. */
 int model_units(const model_config *c);

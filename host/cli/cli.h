@@ -135,4 +135,8 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
 /* Fills the parameters; a train_model.fill, context is the cli_source. */
 gt_status cli_source_fill(const void *config, params *p, void *source);
 
+/* Has the model read what the data ask for: weights of targets, and where documents begin. GT_UNSUPPORTED, by
+ * name, if its family cannot. */
+gt_status cli_settle_reading(model_config *c, const token_split *s);
+
 #endif

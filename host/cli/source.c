@@ -233,3 +233,38 @@ gt_status cli_source_fill(const void *config, params *p, void *source)
     st = check_model(s->checkpoint, c);
     return st ? st : checkpoint_load(s->checkpoint, p, NULL, 0, NULL);
 }
+
+/* ---- what data ask of a model ------------------------------------------------------------------------ */
+
+static int reads(const graph *g, const char *name)
+{
+    for (int v = 0; v < graph_value_count(g); v++)
+        if (graph_value_at(g, v)->role == GRAPH_INPUT && !strcmp(graph_value_at(g, v)->name, name))
+            return 1;
+    return 0;
+}
+
+gt_status cli_settle_reading(model_config *c, const token_split *s)
+{
+    graph *whole = NULL;
+    const int weighs = token_split_weighs(s), within = s->reading.within;
+    if (!weighs && !within)
+        return GT_OK;
+    model_config wanted = *c;
+    wanted.weighted |= weighs;
+    wanted.documents |= within;
+    if (!wanted.vocab)
+        wanted.vocab = 1;
+    gt_status st = graph_create(&whole, DTYPE_F32, 1, 1);
+    if (!st)
+        st = model_build_loss(whole, &wanted, 0, 0);
+    if (!st && within && !reads(whole, "starts"))
+        st = gt_fail(GT_UNSUPPORTED, "%s models do not keep documents apart; leave --documents within out, or say --rows documents",
+                     c->family);
+    if (!st && weighs && !reads(whole, "weights"))
+        st = gt_fail(GT_UNSUPPORTED, "%s models do not weigh their targets, as these data ask for", c->family);
+    graph_release(whole);
+    c->weighted = wanted.weighted;
+    c->documents = wanted.documents;
+    return st;
+}

@@ -32,12 +32,7 @@ static const gt_option front[] = {
     { .group = "Model and data" },
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, tokens; or a mixture: a:0.7,b:0.3", &train_set.data, 0, NULL },
-    { "data-format", 0, GT_CHOICE, "auto|text|jsonl|csv|tsv", "of files; auto: by their names", &train_set.data_format, 1,
-      NULL },
-    { "text-key", 0, GT_STRING, "KEY", "of the text, or list of messages, in records [text]", &train_set.text_key, 1, NULL },
-    { "text-pair-key", 0, GT_STRING, "KEY", "of a second text, framed with the first", &train_set.pair_key, 1, NULL },
-    { "label-key", 0, GT_STRING, "KEY", "of the label, for classification", &train_set.label_key, 1, NULL },
-    { "chat-template", 0, GT_STRING, "FILE", "of chats; default: the tokenizer's", &train_set.chat_template, 1, NULL },
+    DATA_OPTION_ROWS(train_set.data_of),
     { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &train_set.documents,
       1, NULL },
     { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &train_set.rows, 1, NULL },
@@ -214,7 +209,7 @@ void train_settings_default(void)
     o->schedule = "cosine";
     o->precision = dtype_name(DTYPE_F32);
     o->optimizer = optim_rule_name(optim_rules[0]);
-    o->gemm = o->bits = o->data_format = "auto";
+    o->gemm = o->bits = o->data_of.format = "auto";
     o->documents = "across";
     o->rows = "packed";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
@@ -501,14 +496,9 @@ uint64_t train_settings_first_save(const json_t *kept)
 
 data_request train_settings_data(void)
 {
-    static const char *const formats[] = { "auto", "text", "jsonl", "csv", "tsv" };     /* [data_format] */
-    data_request r = { .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
-                       .keys = { .text = o->text_key, .pair = o->pair_key, .label = o->label_key },
-                       .chat_template = o->chat_template };
-    for (int f = 0; f < (int)(sizeof formats / sizeof *formats); f++)
-        if (!strcmp(o->data_format, formats[f]))
-            r.keys.format = (data_format)f;
-    return r;
+    return (data_request){ .token_bits = strcmp(o->bits, "auto") ? atoi(o->bits) : 0,
+                           .keys = data_options_keys(&o->data_of),
+                           .chat_template = o->data_of.chat_template };
 }
 
 token_reading train_settings_reading(void)

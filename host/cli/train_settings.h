@@ -9,6 +9,7 @@
 
 #include "host/cli/cli.h"
 #include "host/cli/cli_comm.h"
+#include "host/cli/data_options.h"
 #include "host/train/train.h"
 
 #include <jansson.h>
@@ -18,7 +19,8 @@ enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at mo
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
     const char *precision, *optimizer, *gemm, *bits;
-    const char *data_format, *text_key, *pair_key, *label_key, *chat_template, *documents, *rows;
+    const char *documents, *rows;
+    data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     double lr, min_lr, weight_decay, clip, dropout, decay_share;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */

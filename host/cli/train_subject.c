@@ -237,9 +237,10 @@ gt_status train_settle_vocabulary(model_config *c, const data_set *data)
 gt_status train_settle_targets(model_config *c, const data_set *data, const data_set *eval_data)
 {
     const token_split *const splits[] = { &data->train, &data->val, &eval_data->train, &eval_data->val };
-    for (int i = 0; i < 4; i++)
-        c->weighted |= token_split_weighs(splits[i]);
-    return GT_OK;
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < 4; i++)
+        st = cli_settle_reading(c, splits[i]);
+    return st;
 }
 
 /* Texts are tokenized once, by rank 0; the others find the tokens. */

@@ -12,6 +12,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/data_options.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -26,14 +27,20 @@
 
 static struct {
     const char *from, *data, *tokenizer, *devices, *precision, *split, *bits;
+    const char *documents, *rows;
+    data_options of;
     uint64_t batch, seq, batches;
     int json;
-} o = { .bits = "auto", .batch = 8 };
+} o = { .bits = "auto", .batch = 8, .of = DATA_OPTIONS, .documents = "across", .rows = "packed" };
 
 static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
-    { "data", 'd', GT_STRING, "FILE|DIR", "text, or tokens", &o.data, 0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, or tokens", &o.data, 0, NULL },
+    DATA_OPTION_ROWS(o.of),
+    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &o.documents, 1,
+      NULL },
+    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &o.rows, 1, NULL },
     { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them", &o.tokenizer,
       0, NULL },
     { "split", 0, GT_CHOICE, "train|val|all",
@@ -222,6 +229,8 @@ static gt_status open_data(data_set *data, const cli_source *s, int whole)
                 : s->tokenizer ? s->tokenizer_path
                                : NULL,
         .token_bits = strcmp(o.bits, "auto") ? atoi(o.bits) : 0,
+        .keys = data_options_keys(&o.of),
+        .chat_template = o.of.chat_template,
         .whole = whole,
         .progress = cli_progress_show,
         .context = &p
@@ -229,6 +238,11 @@ static gt_status open_data(data_set *data, const cli_source *s, int whole)
     if (!st)
         st = data_open_as(data, o.data, &r);
     cli_progress_end(&p);
+    const token_reading reading = { !strcmp(o.documents, "within"), !strcmp(o.rows, "documents") };
+    if (!st)
+        st = token_split_set_reading(&data->train, &reading, o.data);
+    if (!st)
+        st = token_split_set_reading(&data->val, &reading, o.data);
     return st ? st : check_tokenizer(data, s);
 }
 
@@ -292,6 +306,8 @@ gt_status verb_eval(int argc, char **argv)
     if (!o.seq)
         o.seq = (uint64_t)s.config.context;
     st = choose(&c, &s);
+    if (!st)
+        st = cli_settle_reading(&s.config, c.split);
     if (!st)
         st = run(&s, &c, storage);
     data_close(&c.data);

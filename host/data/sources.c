@@ -182,8 +182,9 @@ static int take_piece(const char *piece, size_t size, char **name, double *weigh
 /* The longest piece from `at` on that is there. */
 static gt_status next_piece(const char **at, data_source *out)
 {
+    enum { PATH_MOST = 4096 };
     const size_t first = strcspn(*at, ",");
-    for (size_t size = strlen(*at); size; size--) {
+    for (size_t size = strnlen(*at, PATH_MOST); size; size--) {
         if ((*at)[size] && (*at)[size] != ',')
             continue;
         if (take_piece(*at, size, &out->name, &out->weight)) {
