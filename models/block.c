@@ -142,11 +142,19 @@ int block_project(const builder *b, const block_matrix *m, int x, int residual)
     return graph_add(b->g, label, y, residual);
 }
 
+/* The first position that each token may see, i32 (B,T). */
+static int block_starts(const builder *b)
+{
+    return graph_input(b->g, "starts", DTYPE_I32, shape_of(2, (int64_t)graph_batch(b->g), (int64_t)graph_tokens(b->g)));
+}
+
 int block_attention(const builder *b, const char *prefix, const char *name, const graph_attention_in *in,
                     const graph_heads *how)
 {
     char label[BLOCK_NAME], part[BLOCK_NAME];
     snprintf(label, sizeof label, "%s%s", prefix, name);
+    if (!b->capacity && b->c->documents && how->causal)
+        return graph_attention_within(b->g, label, in, how, block_starts(b));
     if (!b->capacity)
         return graph_attention(b->g, label, in, how, -1);
     const shape s = shape_of(4, (int64_t)graph_batch(b->g), (int64_t)how->kv_heads, (int64_t)b->capacity,

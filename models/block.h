@@ -83,7 +83,7 @@ int block_linear(const builder *b, const block_matrix *m, int x, activation act)
 /* x w' + bias, dropped as dropout_residual says, + residual: x has some of the `in` columns, and own rows of the
  * sum over ranks come back. */
 int block_project(const builder *b, const block_matrix *m, int x, int residual);
-/* Attention over whole sequences or, when text is generated, over the caches PREFIX.keys and .values too. */
+/* Attention over whole sequences (within documents where the run keeps them apart) or, when text is generated, over the caches PREFIX.keys and .values too. */
 int block_attention(const builder *b, const char *prefix, const char *name, const graph_attention_in *in,
                     const graph_heads *how);
 /* The input "tokens", i32 (B,T). */
