@@ -77,7 +77,8 @@ fail()
 
 needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd-opencl-dev
         opencl-headers pocl-opencl-icd libclblast-dev libopenblas-dev libcunit1-dev
-        libjansson-dev libpcre2-dev zlib1g-dev libxxhash-dev libsodium-dev libibverbs-dev"
+        libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libxxhash-dev libsodium-dev
+        libibverbs-dev"
 # What shell tests make use of; a test skips what it does not find.
 helpful="clang-15 clang-19 clang-format-19 clang-tidy-19 rocm-device-libs libclc-15 llvm-spirv-15
          spirv-tools oclgrind python3 python3-pip python3-venv slurmctld slurmd slurm-client munge openmpi-bin

@@ -2,7 +2,8 @@
 /* host/data/tokenizer.c - the parts of a tokenizer that no kind does differently.
  *
  * A kind is never stored: it is seen from the vocabulary. 256 bytes in order and nothing
- * else is `byte`; characters without a byte-level alphabet are `char`; the rest is `bpe`.
+ * else is `byte`; characters without a byte-level alphabet are `char`; bytes with merges and at most
+ * one pattern are `bpe`; the rest goes through tokenizer_chain.c, named after its model.
  * So a tokenizer.json needs no key of ours, and other programs' files need no conversion. */
 #include "host/data/tokenizer.h"
 
@@ -87,7 +88,11 @@ static gt_status finish(tokenizer **out, vocabulary *v)
     }
     t->vocab = *v;
     memset(v, 0, sizeof *v);
-    t->kind = is_bytes(&t->vocab) ? &tokenizer_byte : t->vocab.byte_level ? &tokenizer_bpe : &tokenizer_char;
+    t->vocab.chained |= vocabulary_needs_chain(&t->vocab);
+    t->kind = t->vocab.chained      ? &tokenizer_chains[t->vocab.model]
+              : is_bytes(&t->vocab) ? &tokenizer_byte
+              : t->vocab.byte_level ? &tokenizer_bpe
+                                    : &tokenizer_char;
     const int64_t usual = end_of_text(&t->vocab);
     t->eot = t->vocab.end ? (int64_t)t->vocab.end - 1 : usual;
     t->hash = vocabulary_hash(&t->vocab);
@@ -215,9 +220,13 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
         if (!tokenizer_has(t, ids[i]))
             return gt_fail(GT_MISMATCH, "cannot decode token %u: the %s tokenizer has no such id", ids[i],
                            t->kind->name);
-        gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
+        if (!t->kind->decode)
+            gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
     }
-    return out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count) : GT_OK;
+    gt_status st = t->kind->decode ? t->kind->decode(t, ids, count, out) : GT_OK;
+    return st           ? st
+           : out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count)
+                         : GT_OK;
 }
 
 static const frame_list *frame_of(const tokenizer *t, int pair)
@@ -301,8 +310,11 @@ int tokenizer_continues(const tokenizer *t, uint32_t id)
 {
     if (!tokenizer_has(t, id) || t->vocab.pieces[id].special)
         return 0;
-    const char *text = vocabulary_bytes(&t->vocab, id);
-    return !memchr(" \n\t\r", *text, 4);
+    const char *text = vocabulary_bytes(&t->vocab, id), *prefix = t->vocab.prefix;
+    const uint32_t size = t->vocab.pieces[id].size;
+    if (prefix)
+        return size > strlen(prefix) && !memcmp(text, prefix, strlen(prefix));
+    return !memchr(" \n\t\r", *text, 4) && (size < 3 || memcmp(text, "\xe2\x96\x81", 3) != 0);
 }
 
 uint32_t tokenizer_vocab(const tokenizer *t)

@@ -15,6 +15,8 @@ typedef struct tokenizer_kind {
     gt_status (*prepare)(tokenizer *t);
     /* The contract of tokenizer_encode_part(). */
     gt_status (*encode)(tokenizer *t, const unsigned char *text, size_t size, int last, size_t *used, token_ids *ids);
+    /* Appends the text of ids that are all there; optional: the bytes of each. */
+    gt_status (*decode)(const tokenizer *t, const uint32_t *ids, size_t count, gt_text *out);
     /* Takes NULL and half-built states; optional. */
     void (*release)(void *state);
 } tokenizer_kind;
@@ -28,6 +30,7 @@ struct tokenizer {
 };
 
 extern const tokenizer_kind tokenizer_byte, tokenizer_char, tokenizer_bpe;
+extern const tokenizer_kind tokenizer_chains[];     /* by vocabulary_model */
 
 /* Fill an empty vocabulary. */
 gt_status tokenizer_byte_vocabulary(vocabulary *out);

@@ -22,6 +22,13 @@ void vocabulary_release(vocabulary *v)
     free(v->merges);
     free(v->pattern);
     free(v->slots);
+    free(v->prefix);
+    free(v->suffix);
+    free(v->scores);
+    free(v->source);
+    free(v->config);
+    for (int i = 0; i < PARTS; i++)
+        json_decref(v->parts[i]);
     gt_text_release(&v->bytes);
     frame_release(&v->frame);
     memset(v, 0, sizeof *v);
@@ -50,6 +57,12 @@ int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size)
     if (!v->slot_count || !size)
         return -1;
     return (int64_t)v->slots[slot_of(v, bytes, size)] - 1;
+}
+
+int64_t vocabulary_find_model(const vocabulary *v, const void *bytes, size_t size)
+{
+    const int64_t id = vocabulary_find(v, bytes, size);
+    return id >= 0 && v->pieces[id].flags & PIECE_MODEL ? id : -1;
 }
 
 static gt_status no_memory(void)
@@ -103,7 +116,7 @@ gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t s
     gt_text_put(&v->bytes, bytes, size);
     if (v->bytes.failed)
         return no_memory();
-    v->pieces[id] = (piece){ .offset = offset, .size = (uint32_t)size };
+    v->pieces[id] = (piece){ .offset = offset, .size = (uint32_t)size, .flags = PIECE_MODEL };
     v->slots[slot] = id + 1;
     if (id >= v->count)
         v->count = id + 1;
@@ -113,12 +126,14 @@ gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t s
 gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
 {
     assert(left < v->count && right < v->count);
-    size_t a = v->pieces[left].size, b = v->pieces[right].size;
+    const size_t cut = v->prefix ? strlen(v->prefix) : 0, whole = v->pieces[right].size;
+    const size_t skip = cut && whole > cut && !memcmp(vocabulary_bytes(v, right), v->prefix, cut) ? cut : 0;
+    const size_t a = v->pieces[left].size, b = whole - skip;
     char *text = malloc(a + b);
     if (!text)
         return no_memory();
     memcpy(text, vocabulary_bytes(v, left), a);
-    memcpy(text + a, vocabulary_bytes(v, right), b);
+    memcpy(text + a, vocabulary_bytes(v, right) + skip, b);
     int64_t joined = vocabulary_find(v, text, a + b);
     free(text);
     if (joined < 0)
@@ -135,6 +150,35 @@ gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
     return GT_OK;
 }
 
+static uint64_t hash_text(uint64_t h, const char *text)
+{
+    const uint64_t both[2] = { h, text ? gt_hash(text, strlen(text)) + 1 : 0 };
+    return gt_hash(both, sizeof both);
+}
+
+/* What says how a text is cut, beyond a pattern. */
+static uint64_t hash_chain(const vocabulary *v, uint64_t h)
+{
+    const uint64_t mix[] = { h,          (uint64_t)v->model,        v->unknown, (uint64_t)v->fuse_unknown,
+                             v->longest, (uint64_t)v->byte_fallback };
+    h = hash_text(hash_text(gt_hash(mix, sizeof mix), v->prefix), v->suffix);
+    if (v->scores) {
+        const uint64_t both[2] = { h, gt_hash(v->scores, v->count * sizeof *v->scores) };
+        h = gt_hash(both, sizeof both);
+    }
+    for (uint32_t id = 0; id < v->count; id++)
+        if (v->pieces[id].special) {
+            const uint64_t one[3] = { h, id, v->pieces[id].flags & (PIECE_LOOKS | PIECE_NORMALIZED) };
+            h = gt_hash(one, sizeof one);
+        }
+    for (int i = 0; i < PART_DECODER; i++) {
+        char *text = v->parts[i] ? json_dumps(v->parts[i], JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY) : NULL;
+        h = hash_text(h, text);
+        free(text);
+    }
+    return h;
+}
+
 uint64_t vocabulary_hash(const vocabulary *v)
 {
     uint64_t h = gt_hash(v->pattern ? v->pattern : "", v->pattern ? strlen(v->pattern) : 0);
@@ -149,5 +193,6 @@ uint64_t vocabulary_hash(const vocabulary *v)
     }
     uint64_t merges = v->merge_count ? gt_hash(v->merges, v->merge_count * sizeof *v->merges) : 0;
     uint64_t all[2] = { h, merges };
-    return gt_hash(all, sizeof all);
+    h = gt_hash(all, sizeof all);
+    return v->chained ? hash_chain(v, h) : h;
 }

@@ -42,7 +42,18 @@ typedef struct piece {
 /* What an added token says of itself. */
 enum {
     PIECE_CONTROL = 1,      /* "special": a sign to the model, no text     */
+    PIECE_SINGLE_WORD = 2,  /* found only where no letter is beside it     */
+    PIECE_LSTRIP = 4,       /* takes the white space before it along       */
+    PIECE_RSTRIP = 8,       /* and that behind it                          */
+    PIECE_NORMALIZED = 16,  /* found in the normalized text                */
+    PIECE_MODEL = 32,       /* not of added tokens: in the model's own list */
+    PIECE_LOOKS = PIECE_SINGLE_WORD | PIECE_LSTRIP | PIECE_RSTRIP
 };
+
+typedef enum vocabulary_model { MODEL_BPE, MODEL_WORDPIECE, MODEL_UNIGRAM } vocabulary_model;
+
+/* The parts of tokenizer.json that say how a text is cut and put together again. */
+enum { PART_NORMALIZER, PART_SPLITTER, PART_FRAME, PART_DECODER, PARTS };
 
 typedef struct merge {
     uint32_t left, right, joined;
@@ -57,6 +68,17 @@ typedef struct vocabulary {
     char *pattern;          /* NULL: text is one word                      */
     int byte_level;         /* 0: a piece is a character, not bytes        */
     int ignore_merges;      /* 1: a word that is a piece is never split    */
+    vocabulary_model model;
+    int chained;            /* 1: more than `pattern` says how text is cut: see parts */
+    json_t *parts[PARTS];   /* as in the file, NULL: not there             */
+    char *prefix;           /* of a piece inside a word ("##"); NULL: none */
+    char *suffix;           /* of a piece that ends a word; NULL: none     */
+    uint32_t unknown;       /* id + 1 of the unknown token, 0: none        */
+    int fuse_unknown;       /* neighbouring unknown characters are one     */
+    int byte_fallback;      /* what is unknown becomes <0xXX> tokens       */
+    uint32_t longest;       /* WordPiece: characters of a word             */
+    double *scores;         /* Unigram: by id                              */
+    char *source, *config;  /* tokenizer.json and tokenizer_config.json as read, or NULL */
     uint32_t end;           /* id + 1 of what ends a text, 0: not said     */
     frame frame;            /* the special tokens around a text            */
     uint32_t *slots;        /* hash table, bytes -> id + 1                 */
@@ -69,6 +91,8 @@ gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t s
 
 /* The id of these bytes, or -1. */
 int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size);
+/* The same among the model's own, so never an added token. */
+int64_t vocabulary_find_model(const vocabulary *v, const void *bytes, size_t size);
 
 /* The bytes of a piece; valid until the next add. */
 const char *vocabulary_bytes(const vocabulary *v, uint32_t id);
@@ -86,12 +110,30 @@ gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, 
 gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab_size, const char *vocab_name,
                                 const char *merges, size_t merges_size, const char *merges_name);
 
+/* A tokenizer.json that was made here of another form, and is kept as such; takes root over (NULL: there
+ * was no memory for it). */
+gt_status vocabulary_parse_document(vocabulary *out, json_t *root, const char *name);
+/* 1 if more is needed than `pattern` and merges of bytes: host/data/tokenizer_chain.c. */
+int vocabulary_needs_chain(const vocabulary *v);
+
 /* The files beside a tokenizer; text NULL: it is not there. */
 enum { BESIDE_ADDED, BESIDE_MAP, BESIDE_CONFIG, BESIDE_FILES };
 typedef struct vocabulary_text {
     const char *text, *name;
     size_t size;
 } vocabulary_text;
+
+/* Other forms, each turned into the tokenizer.json that transformers would make of it. `config` is
+ * tokenizer_config.json beside, its text NULL: there is none.
+ * vocab.txt of BERT: lower case as the config says; without one if no token has an upper-case letter. */
+gt_status vocabulary_parse_txt(vocabulary *out, const char *text, size_t size, const char *name,
+                               const vocabulary_text *config);
+/* tokenizer.model of SentencePiece (github.com/google/sentencepiece), BPE and Unigram. */
+gt_status vocabulary_parse_sentencepiece(vocabulary *out, const char *text, size_t size, const char *name,
+                                         const vocabulary_text *config);
+/* tokenizer.bin of llama2.c: u32 longest piece, then for each id f32 score, i32 size, bytes. */
+gt_status vocabulary_parse_llama2c(vocabulary *out, const char *text, size_t size, const char *name,
+                                   const vocabulary_text *config);
 
 /* Adds their tokens that have ids; what is there already becomes special. Before the vocab.json that
  * belongs to them is parsed, as added tokens stand there unchanged. GT_FORMAT if a token would have

@@ -14,17 +14,21 @@
  *   tokenizer_config.json { "added_tokens_decoder": {"id": {content, ...}},
  *                           "add_prefix_space", "tokenizer_class", ... }
  *
- * A tokenizer.json can ask for much more than byte-level BPE. Whatever would change an id
- * (a normalizer, a prefix space, another model) is refused by name: a wrong tokenizer that
- * opens is worse than one that does not. The post-processor is left aside: it frames a
- * text with special tokens, and training frames texts by itself.                        */
+ * Two kinds of tokenizer.json are told apart. Plain ones, byte-level BPE with at most one pattern and no
+ * normalizer, are `pattern` and `byte_level` and nothing else. Of the others the parts are kept as they
+ * are (`parts`) and read by what does them: normalizer.c, splitter.c, frame.c, decoder.c, each of which
+ * refuses by name what it does not know: a wrong tokenizer that opens is worse than one that does not.
+ *
+ * What was read is written back as it was read, so nothing that is not used here is lost.              */
 #include "host/data/vocabulary.h"
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/data/splitter.h"
 #include "host/data/utf8.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,6 +63,12 @@ static gt_status parse_config(json_t **out, const vocabulary_text *f)
     return parse_as(out, f->text, f->size, f->name, JSON_DECODE_INT_AS_REAL);
 }
 
+static json_t *byte_level(int use_regex, int prefix)
+{
+    return json_pack("{s:s s:b s:b s:b}", "type", "ByteLevel", "add_prefix_space", prefix, "trim_offsets", 1,
+                     "use_regex", use_regex);
+}
+
 static gt_status bad_id(const char *name, const char *text, const char *why)
 {
     return gt_fail(GT_FORMAT, "cannot read '%s': the id of token '%.60s' %s", name, text, why);
@@ -85,8 +95,10 @@ static gt_status read_piece(vocabulary *v, const char *text, const json_t *value
         return st;
     size_t size = strlen(text);
     if (id < v->count && v->pieces[id].special && v->pieces[id].size == size
-        && !memcmp(vocabulary_bytes(v, id), text, size))
+        && !memcmp(vocabulary_bytes(v, id), text, size)) {
+        v->pieces[id].flags |= PIECE_MODEL;
         return GT_OK;
+    }
     char *bytes = strdup(text);
     if (!bytes)
         return no_memory(name);
@@ -122,7 +134,7 @@ static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text
     char *bytes = strndup(text, size);
     if (!bytes)
         return no_memory(name);
-    int64_t length = byte_level_decode((unsigned char *)bytes, size);
+    int64_t length = v->byte_level ? byte_level_decode((unsigned char *)bytes, size) : (int64_t)size;
     int64_t id = length > 0 ? vocabulary_find(v, bytes, (size_t)length) : -1;
     free(bytes);
     if (id < 0)
@@ -161,11 +173,6 @@ static gt_status read_merges(vocabulary *v, json_t *merges, const char *name)
 {
     if (!json_is_array(merges))
         return gt_fail(GT_FORMAT, "cannot read '%s': it holds no list of merges", name);
-    if (json_array_size(merges) && !v->byte_level)
-        return gt_fail(GT_UNSUPPORTED,
-                       "cannot read '%s': its merges are not over bytes "
-                       "(pre_tokenizer ByteLevel), the only kind known here",
-                       name);
     size_t i;
     json_t *value;
     json_array_foreach(merges, i, value) {
@@ -184,17 +191,22 @@ static gt_status read_merges(vocabulary *v, json_t *merges, const char *name)
     return GT_OK;
 }
 
-/* What an added token may ask for that would cut text in another way. */
-static gt_status check_flags(const json_t *entry, const char *text, const char *name)
+/* What an added token says of itself; a text says nothing. */
+static uint32_t flags_of(const json_t *entry)
 {
-    static const char *const refused[] = { "single_word", "lstrip", "rstrip" };
-    for (size_t k = 0; k < sizeof refused / sizeof *refused; k++)
-        if (json_is_true(json_object_get(entry, refused[k])))
-            return gt_fail(GT_UNSUPPORTED,
-                           "cannot read '%s': added token '%.60s' asks for "
-                           "%s, which is not known here",
-                           name, text, refused[k]);
-    return GT_OK;
+    static const struct {
+        const char *key;
+        uint32_t flag;
+    } known[] = { { "special", PIECE_CONTROL },
+                  { "single_word", PIECE_SINGLE_WORD },
+                  { "lstrip", PIECE_LSTRIP },
+                  { "rstrip", PIECE_RSTRIP },
+                  { "normalized", PIECE_NORMALIZED } };
+    uint32_t flags = 0;
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+        if (json_is_true(json_object_get(entry, known[k].key)))
+            flags |= known[k].flag;
+    return flags;
 }
 
 static gt_status read_added(vocabulary *v, json_t *list, const char *name)
@@ -211,12 +223,10 @@ static gt_status read_added(vocabulary *v, json_t *list, const char *name)
         gt_status st = read_id(&id, json_object_get(entry, "id"), text, name);
         if (st)
             return st;
-        if ((st = check_flags(entry, text, name)))
-            return st;
         if ((st = vocabulary_add(v, id, text, strlen(text))))
             return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
         v->pieces[id].special = 1;
-        v->pieces[id].flags = json_is_true(json_object_get(entry, "special")) ? PIECE_CONTROL : 0;
+        v->pieces[id].flags = flags_of(entry);
     }
     return GT_OK;
 }
@@ -238,103 +248,221 @@ static gt_status unsupported(const char *name, const char *what, const char *whi
     return gt_fail(GT_UNSUPPORTED, "cannot read '%s': %s '%.60s' is not known here", name, what, which);
 }
 
-static gt_status read_byte_level(vocabulary *v, const json_t *part, const char **pattern, const char *name)
+/* ByteLevel as GPT-2 has it: nothing is put in front. */
+static int is_bare_byte_level(const json_t *part)
 {
-    if (json_is_true(json_object_get(part, "add_prefix_space")))
-        return unsupported(name, "pre_tokenizer option", "add_prefix_space");
-    if (!json_is_false(json_object_get(part, "use_regex")) && !*pattern)
-        *pattern = GPT2_PATTERN;
-    v->byte_level = 1;
-    return GT_OK;
+    return !strcmp(type_of(part), "ByteLevel") && !json_is_true(json_object_get(part, "add_prefix_space"));
 }
 
-/* {"type": "Split", "pattern": {"Regex": "..."}, "behavior": "Isolated"}: each match is a
- * word, and so is what lies between matches. */
-static gt_status read_split(const json_t *part, const char **pattern, const char *name)
+/* A regular expression each match of which is a word, and so is what lies between matches; NULL if the part
+ * is something else. One that looks behind is not for a text that comes in pieces. */
+static const char *isolating(const json_t *part)
 {
     const char *behavior = json_string_value(json_object_get(part, "behavior"));
     const char *regex = json_string_value(json_object_get(json_object_get(part, "pattern"), "Regex"));
-    if (!behavior || strcmp(behavior, "Isolated") || json_is_true(json_object_get(part, "invert")) || !regex
-        || *pattern)
-        return unsupported(name, "pre_tokenizer", "Split other than one isolated pattern");
-    *pattern = regex;
+    const int plain = !strcmp(type_of(part), "Split") && behavior && !strcmp(behavior, "Isolated") && regex
+                      && !json_is_true(json_object_get(part, "invert")) && !strstr(regex, "(?<")
+                      && !strstr(regex, "\\b") && !strstr(regex, "\\B");
+    return plain ? regex : NULL;
+}
+
+/* Is the pre_tokenizer ByteLevel, or one isolating Split and ByteLevel without a pattern of its own? *pattern
+ * becomes what cuts, or NULL. */
+static int is_plain(const json_t *part, const char **pattern)
+{
+    const json_t *list = json_object_get(part, "pretokenizers");
+    *pattern = NULL;
+    if (is_bare_byte_level(part)) {
+        *pattern = json_is_false(json_object_get(part, "use_regex")) ? NULL : GPT2_PATTERN;
+        return 1;
+    }
+    if (strcmp(type_of(part), "Sequence") || json_array_size(list) < 1 || json_array_size(list) > 2)
+        return 0;
+    if (json_array_size(list) == 1)
+        return is_bare_byte_level(json_array_get(list, 0)) && is_plain(json_array_get(list, 0), pattern);
+    const json_t *bytes = json_array_get(list, 1);
+    *pattern = isolating(json_array_get(list, 0));
+    return *pattern && is_bare_byte_level(bytes) && json_is_false(json_object_get(bytes, "use_regex"));
+}
+
+/* Keeps the parts, and decides whether they are more than a pattern. */
+static gt_status read_parts(vocabulary *v, const json_t *root, const char *name)
+{
+    static const char *const keys[PARTS] = { "normalizer", "pre_tokenizer", "post_processor", "decoder" };
+    const char *pattern;
+    for (int i = 0; i < PARTS; i++) {
+        json_t *part = json_object_get(root, keys[i]);
+        if (absent(part))
+            continue;
+        if (!json_is_object(part))
+            return gt_fail(GT_FORMAT, "cannot read '%s': %s is not an object", name, keys[i]);
+        v->parts[i] = json_incref(part);
+    }
+    const json_t *cut = v->parts[PART_SPLITTER];
+    v->byte_level = cut && splitter_is_byte_level(cut);
+    v->chained = v->parts[PART_NORMALIZER] || (cut && !is_plain(cut, &pattern));
+    if (cut && !v->chained && pattern && !(v->pattern = strdup(pattern)))
+        return no_memory(name);
     return GT_OK;
 }
 
-static gt_status read_pre_tokenizer(vocabulary *v, const json_t *part, const char *name)
+static gt_status read_affix(char **out, const json_t *model, const char *key, const char *name)
 {
-    const char *pattern = NULL;
-    gt_status st = GT_OK;
-    if (absent(part))
+    const char *text = json_string_value(json_object_get(model, key));
+    if (!text || !*text)
         return GT_OK;
-    if (!strcmp(type_of(part), "ByteLevel")) {
-        st = read_byte_level(v, part, &pattern, name);
-    } else if (!strcmp(type_of(part), "Sequence")) {
-        size_t i;
-        json_t *entry, *list = json_object_get(part, "pretokenizers");
-        json_array_foreach(list, i, entry) {
-            if (!strcmp(type_of(entry), "Split") && !v->byte_level)
-                st = read_split(entry, &pattern, name);
-            else if (!strcmp(type_of(entry), "ByteLevel") && !v->byte_level
-                     && (!pattern || json_is_false(json_object_get(entry, "use_regex"))))
-                st = read_byte_level(v, entry, &pattern, name);
-            else
-                st = unsupported(name, "pre_tokenizer sequence with", type_of(entry));
-            if (st)
-                return st;
-        }
-    } else {
-        st = unsupported(name, "pre_tokenizer", type_of(part));
-    }
-    if (!st && !v->byte_level)
-        st = unsupported(name, "pre_tokenizer without", "ByteLevel");
-    if (!st && pattern && !(v->pattern = strdup(pattern)))
-        st = no_memory(name);
+    *out = strdup(text);
+    return *out ? GT_OK : no_memory(name);
+}
+
+/* What kind the model is, and what it says besides its lists. */
+static gt_status read_model(vocabulary *v, const json_t *model, const char *name)
+{
+    static const char *const kinds[] = { "BPE", "WordPiece", "Unigram" };
+    const json_t *longest = json_object_get(model, "max_input_chars_per_word");
+    size_t kind = 0;
+    if (!json_is_object(model))
+        return gt_fail(GT_FORMAT, "cannot read '%s': it holds no model", name);
+    while (kind < 3 && json_object_get(model, "type") && strcmp(type_of(model), kinds[kind]))
+        kind++;
+    if (kind == 3)
+        return unsupported(name, "tokenizer model", type_of(model));
+    if (json_number_value(json_object_get(model, "dropout")) != 0.0)
+        return unsupported(name, "model option", "dropout");
+    v->model = (vocabulary_model)kind;
+    v->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    v->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
+    v->fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
+    v->longest = json_is_integer(longest) && json_integer_value(longest) >= 0 ? (uint32_t)json_integer_value(longest)
+                                                                               : 100;
+    gt_status st = read_affix(&v->prefix, model, "continuing_subword_prefix", name);
+    if (!st)
+        st = read_affix(&v->suffix, model, "end_of_word_suffix", name);
+    v->chained |= v->model != MODEL_BPE || v->byte_fallback || v->prefix || v->suffix;
     return st;
 }
 
-/* What in a BPE model would change ids and is not done here. */
-static gt_status check_model(const json_t *model, const char *name)
+/* The score as Hugging Face's reader has it: all digits as one whole number, divided by a power of ten, which
+ * may be off in the last place. Words whose best two ways are equally good turn on that. */
+static double score_of(const json_t *value)
 {
-    static const char *const affixes[] = { "continuing_subword_prefix", "end_of_word_suffix" };
-    if (!json_is_object(model))
-        return gt_fail(GT_FORMAT, "cannot read '%s': it holds no model", name);
-    const json_t *type = json_object_get(model, "type");
-    if (type && strcmp(type_of(model), "BPE"))
-        return unsupported(name, "tokenizer model", type_of(model));
-    if (json_is_true(json_object_get(model, "byte_fallback")))
-        return unsupported(name, "model option", "byte_fallback");
-    if (json_number_value(json_object_get(model, "dropout")) != 0.0)
-        return unsupported(name, "model option", "dropout");
-    for (size_t i = 0; i < sizeof affixes / sizeof *affixes; i++) {
-        const char *text = json_string_value(json_object_get(model, affixes[i]));
-        if (text && *text)
-            return unsupported(name, "model option", affixes[i]);
+    const double exact = json_number_value(value);
+    char text[40];
+    int digits = 1;
+    do
+        snprintf(text, sizeof text, "%.*e", digits - 1, exact);
+    while (strtod(text, NULL) != exact && digits++ < 17);
+    const char *e = strchr(text, 'e');
+    const long scale = e ? strtol(e + 1, NULL, 10) - (digits - 1) : 0;
+    uint64_t whole = 0;
+    for (const char *p = text; e && p < e; p++)
+        if (*p >= '0' && *p <= '9')
+            whole = whole * 10 + (uint64_t)(*p - '0');
+    if (!e || scale > 0 || scale < -22)             /* a power of ten beyond 22 is no longer exact */
+        return exact;
+    double power = 1.0;
+    for (long i = 0; i < -scale; i++)
+        power *= 10.0;
+    return exact < 0.0 ? -((double)whole / power) : (double)whole / power;
+}
+
+/* "vocab" of Unigram: [[text, score], ...], the id is the place. */
+static gt_status read_scores(vocabulary *v, const json_t *list, const char *name)
+{
+    const size_t count = json_array_size(list);
+    if (!count || count > VOCABULARY_MAX)
+        return gt_fail(GT_FORMAT, "cannot read '%s': it holds no vocabulary of pieces with scores", name);
+    double *scores = calloc(VOCABULARY_MAX < count + v->count ? VOCABULARY_MAX : count + v->count, sizeof *scores);
+    if (!scores)
+        return no_memory(name);
+    v->scores = scores;
+    gt_status st = GT_OK;
+    for (size_t i = 0; i < count && !st; i++) {
+        const json_t *entry = json_array_get(list, i), *score = json_array_get(entry, 1);
+        const char *text = json_string_value(json_array_get(entry, 0));
+        if (!text || !json_is_number(score))
+            return gt_fail(GT_FORMAT, "cannot read '%s': entry %zu of vocab is not a piece with a score", name, i);
+        scores[i] = score_of(score);
+        json_t *id = json_integer((json_int_t)i);
+        st = read_piece(v, text, id, name);
+        json_decref(id);
     }
+    return st;
+}
+
+/* BPE and WordPiece name their unknown token, Unigram gives its id. */
+static gt_status read_unknown(vocabulary *v, const json_t *model, const char *name)
+{
+    const json_t *text = json_object_get(model, "unk_token"), *number = json_object_get(model, "unk_id");
+    const char *unknown = v->model == MODEL_WORDPIECE && absent(text) ? "[UNK]" : json_string_value(text);
+    if (v->model == MODEL_UNIGRAM) {
+        const json_int_t id = json_integer_value(number);
+        if (!absent(number) && (!json_is_integer(number) || id < 0 || id >= v->count || !v->pieces[id].size))
+            return gt_fail(GT_FORMAT, "cannot read '%s': unk_id is no id of the vocabulary", name);
+        v->unknown = absent(number) ? 0 : (uint32_t)id + 1;
+        return GT_OK;
+    }
+    if (v->byte_level)              /* every byte is a piece, so nothing is unknown */
+        return GT_OK;
+    const int64_t id = unknown ? vocabulary_find(v, unknown, strlen(unknown)) : -1;
+    if (unknown && id < 0)
+        return gt_fail(GT_FORMAT, "cannot read '%s': the unknown token '%.60s' is no token", name, unknown);
+    v->unknown = unknown ? (uint32_t)id + 1 : 0;
+    v->chained |= v->unknown != 0;
     return GT_OK;
+}
+
+/* Plain files whose added tokens are not all found in the same way, or whose pieces are more than characters
+ * without merges of bytes. */
+int vocabulary_needs_chain(const vocabulary *v)
+{
+    uint32_t seen = 0, tokens = 0, normalized = 0;
+    for (uint32_t id = 0; id < v->count; id++) {
+        const piece *p = &v->pieces[id];
+        uint32_t code;
+        if (p->special) {
+            seen |= p->flags & PIECE_LOOKS;
+            tokens++;
+            normalized += (p->flags & PIECE_NORMALIZED) != 0;
+        } else if (p->size && !v->byte_level
+                   && utf8_next((const unsigned char *)vocabulary_bytes(v, id), p->size, &code) != (int)p->size) {
+            return 1;
+        }
+    }
+    return seen || (normalized && normalized < tokens) || (!v->byte_level && (tokens || v->merge_count));
 }
 
 static gt_status read_document(vocabulary *v, const json_t *root, const char *name)
 {
-    const json_t *normalizer = json_object_get(root, "normalizer");
-    json_t *model = json_object_get(root, "model");
-    gt_status st = check_model(model, name);
-    if (!st && !absent(normalizer))
-        st = unsupported(name, "normalizer", type_of(normalizer));
+    json_t *model = json_object_get(root, "model"), *vocab = json_object_get(model, "vocab");
+    gt_status st = json_is_object(model) ? read_parts(v, root, name)
+                                         : gt_fail(GT_FORMAT, "cannot read '%s': it holds no model", name);
     if (!st)
-        st = read_pre_tokenizer(v, json_object_get(root, "pre_tokenizer"), name);
+        st = read_model(v, model, name);
     if (!st)
         st = read_added(v, json_object_get(root, "added_tokens"), name);
     if (!st)
-        st = read_vocab(v, json_object_get(model, "vocab"), name);
+        st = v->model == MODEL_UNIGRAM ? read_scores(v, vocab, name) : read_vocab(v, vocab, name);
     if (!st)
+        st = read_unknown(v, model, name);
+    if (!st && v->model == MODEL_BPE)
         st = read_merges(v, json_object_get(model, "merges"), name);
     if (!st)
-        st = frame_read(&v->frame, json_object_get(root, "post_processor"), name);
+        st = frame_read(&v->frame, v->parts[PART_FRAME], name);
     if (!st && v->frame.vocab > v->count)
         st = gt_fail(GT_FORMAT, "cannot read '%s': post_processor names id %u, but ids end at %u", name,
                      v->frame.vocab - 1, v->count ? v->count - 1 : 0);
-    v->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    return st;
+}
+
+gt_status vocabulary_parse_document(vocabulary *out, json_t *root, const char *name)
+{
+    gt_status st = root ? GT_OK : no_memory(name);
+    if (!st && !(out->source = json_dumps(root, JSON_INDENT(1))))
+        st = no_memory(name);
+    if (!st)
+        st = read_document(out, root, name);
+    json_decref(root);
     return st;
 }
 
@@ -346,6 +474,8 @@ gt_status vocabulary_parse_json(vocabulary *out, const char *text, size_t size, 
         return st;
     st = read_document(out, root, name);
     json_decref(root);
+    if (!st && !(out->source = strndup(text, size)))
+        st = no_memory(name);
     return st;
 }
 
@@ -358,7 +488,9 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
         return st;
     out->byte_level = 1;
     out->pattern = strdup(GPT2_PATTERN);
-    st = out->pattern ? read_vocab(out, root, vocab_name) : no_memory(vocab_name);
+    if (!out->parts[PART_SPLITTER])             /* a class beside may have said it */
+        out->parts[PART_SPLITTER] = byte_level(1, 0);
+    st = out->pattern && out->parts[PART_SPLITTER] ? read_vocab(out, root, vocab_name) : no_memory(vocab_name);
     json_decref(root);
 
     size_t line = 0;
@@ -376,7 +508,7 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
         int64_t id = vocabulary_find(out, end_names[i], strlen(end_names[i]));
         if (id >= 0) {
             out->pieces[id].special = 1;
-            out->pieces[id].flags = PIECE_CONTROL;
+            out->pieces[id].flags |= PIECE_CONTROL;
         }
     }
     return st;
@@ -385,7 +517,7 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
 /* ---- the files beside ---------------------------------------------------------------------------- */
 
 /* An added token: special, with its own id, which nothing else may have. */
-static gt_status add_special(vocabulary *v, uint32_t id, const char *text, const char *name)
+static gt_status add_special(vocabulary *v, uint32_t id, const char *text, uint32_t flags, const char *name)
 {
     const size_t size = strlen(text);
     const int64_t there = vocabulary_find(v, text, size);
@@ -395,6 +527,10 @@ static gt_status add_special(vocabulary *v, uint32_t id, const char *text, const
     gt_status st = there < 0 ? vocabulary_add(v, id, text, size) : GT_OK;
     if (st)
         return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
+    if (there < 0)
+        v->pieces[id].flags = 0;
+    if (!v->pieces[id].special)                 /* tokenizer.json says it first */
+        v->pieces[id].flags |= flags;
     v->pieces[id].special = 1;
     return GT_OK;
 }
@@ -410,7 +546,7 @@ static gt_status add_tokens(vocabulary *v, json_t *root, const char *name)
         if (!st)
             st = read_id(&id, value, text, name);
         if (!st)
-            st = add_special(v, id, text, name);
+            st = add_special(v, id, text, 0, name);
     }
     return st;
 }
@@ -432,34 +568,70 @@ static gt_status add_decoder(vocabulary *v, json_t *list, const char *name)
             return gt_fail(GT_FORMAT, "cannot read '%s': added token %.20s has no content", name, key);
         if (gt_parse_u64(&id, key) || id >= VOCABULARY_MAX)
             return bad_id(name, text, "is out of range");
-        st = check_flags(entry, text, name);
-        if (!st)
-            st = add_special(v, (uint32_t)id, text, name);
+        st = add_special(v, (uint32_t)id, text, flags_of(entry), name);
     }
     return st;
 }
 
-/* What in tokenizer_config.json would change ids and is not done here. A class says how vocab.json is
- * used; tokenizer.json says so itself, and says more of what is in it. */
-static gt_status check_tokenizer_config(const vocabulary *v, const json_t *root, const char *name)
+#define QWEN2_PATTERN \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" \
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* Qwen2's vocab.json: composed text, cut by its own pattern. */
+static gt_status take_qwen2(vocabulary *v, const char *name)
+{
+    v->parts[PART_NORMALIZER] = json_pack("{s:s}", "type", "NFC");
+    v->parts[PART_SPLITTER] = json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers", "type",
+                                        "Split", "pattern", "Regex", QWEN2_PATTERN, "behavior", "Isolated", "invert", 0,
+                                        byte_level(0, 0));
+    v->chained = 1;
+    return v->parts[PART_NORMALIZER] && v->parts[PART_SPLITTER] ? GT_OK : no_memory(name);
+}
+
+/* add_prefix_space of tokenizer_config.json goes before that of tokenizer.json, as in transformers. */
+static gt_status put_prefix(vocabulary *v, const json_t *prefix, const char *name)
+{
+    const json_t *there = json_object_get(v->parts[PART_SPLITTER], "add_prefix_space");
+    if (!json_is_boolean(prefix) || !json_is_boolean(there) || json_is_true(there) == json_is_true(prefix))
+        return GT_OK;
+    json_t *part = json_deep_copy(v->parts[PART_SPLITTER]);
+    if (!part || json_object_set_new(part, "add_prefix_space", json_boolean(json_is_true(prefix)))) {
+        json_decref(part);
+        return no_memory(name);
+    }
+    json_decref(v->parts[PART_SPLITTER]);
+    v->parts[PART_SPLITTER] = part;
+    v->chained = 1;
+    return GT_OK;
+}
+
+/* What in tokenizer_config.json changes ids. A class says how vocab.json is used; tokenizer.json says so
+ * itself, and says more of what is in it. */
+static gt_status take_tokenizer_config(vocabulary *v, const json_t *root, const char *name)
 {
     /* All byte-level BPE over GPT-2's words. */
     static const char *const classes[] = { "GPT2Tokenizer", "CodeGenTokenizer", "RobertaTokenizer", "BartTokenizer",
                                            "LongformerTokenizer" };
     const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
+    const json_t *prefix = json_object_get(root, "add_prefix_space");
     if (!json_is_object(root))
         return gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", name);
-    if (json_is_true(json_object_get(root, "add_prefix_space")))
-        return unsupported(name, "option", "add_prefix_space");
-    if (!class || v->byte_level || v->count)        /* tokenizer.json was read before */
-        return GT_OK;
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+    if (v->byte_level || v->count)                  /* tokenizer.json was read before */
+        return put_prefix(v, prefix, name);
+    if (class && !strncmp(class, "Qwen2Tokenizer", 14))
+        return take_qwen2(v, name);
+    if (json_is_true(prefix)) {
+        v->parts[PART_SPLITTER] = byte_level(1, 1);
+        v->chained = 1;
+    }
+    for (size_t i = 0; class && i < sizeof classes / sizeof *classes; i++)
         if (!strncmp(class, classes[i], strlen(classes[i])))
             return GT_OK;
-    return gt_fail(GT_UNSUPPORTED,
-                   "cannot read '%s': tokenizer_class '%.60s' may cut text into other words "
-                   "than GPT-2's; give a folder with its tokenizer.json",
-                   name, class);
+    return !class ? GT_OK
+                  : gt_fail(GT_UNSUPPORTED,
+                            "cannot read '%s': tokenizer_class '%.60s' may cut text into other words "
+                            "than GPT-2's; give a folder with its tokenizer.json",
+                            name, class);
 }
 
 gt_status vocabulary_add_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES])
@@ -470,7 +642,7 @@ gt_status vocabulary_add_beside(vocabulary *v, const vocabulary_text files[BESID
     if (config->text) {
         st = parse_config(&root, config);
         if (!st)
-            st = check_tokenizer_config(v, root, config->name);
+            st = take_tokenizer_config(v, root, config->name);
         if (!st)
             st = add_decoder(v, json_object_get(root, "added_tokens_decoder"), config->name);
         json_decref(root);
@@ -492,20 +664,21 @@ static gt_status name_one(vocabulary *v, const char *key, const json_t *value, c
         return GT_OK;
     if (!text)
         return gt_fail(GT_FORMAT, "cannot read '%s': %s is no token", name, key);
-    gt_status st = check_flags(value, text, name);
-    const int64_t id = st ? -1 : vocabulary_find(v, text, strlen(text));
-    if (!st && id < 0 && *text)
+    const int64_t id = vocabulary_find(v, text, strlen(text));
+    if (id < 0 && *text)
         gt_log(GT_LOG_WARN, "data",
                "special token '%.60s', %s of '%s', has no id in the vocabulary; where a "
                "text holds it, it is read as other text",
                text, key, name);
     if (id >= 0) {
+        if (!v->pieces[id].special)
+            v->pieces[id].flags |= flags_of(value);
         v->pieces[id].special = 1;
         v->pieces[id].flags |= PIECE_CONTROL;
     }
     if (id >= 0 && !strcmp(key, "eos_token"))
         v->end = (uint32_t)id + 1;
-    return st;
+    return GT_OK;
 }
 
 static gt_status name_all(vocabulary *v, const json_t *root, const char *name)
@@ -530,6 +703,38 @@ static gt_status name_all(vocabulary *v, const json_t *root, const char *name)
     return st;
 }
 
+/* RoBERTa and its kin frame texts as <s> A </s></s> B </s>, which their class says and no file. */
+static gt_status frame_by_class(vocabulary *v, const json_t *config, const char *name)
+{
+    static const char *const classes[] = { "RobertaTokenizer", "BartTokenizer", "LongformerTokenizer" };
+    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+    const int64_t cls = vocabulary_find(v, "<s>", 3), sep = vocabulary_find(v, "</s>", 4);
+    int framed = 0;
+    for (size_t i = 0; class && i < sizeof classes / sizeof *classes; i++)
+        framed |= !strncmp(class, classes[i], strlen(classes[i]));
+    if (!framed || v->source || v->parts[PART_FRAME] || cls < 0 || sep < 0)
+        return GT_OK;
+    v->parts[PART_FRAME] = json_pack("{s:s s:[s I] s:[s I] s:b s:b}", "type", "RobertaProcessing", "sep", "</s>",
+                                     (json_int_t)sep, "cls", "<s>", (json_int_t)cls, "trim_offsets", 1,
+                                     "add_prefix_space", 0);
+    return v->parts[PART_FRAME] ? frame_read(&v->frame, v->parts[PART_FRAME], name) : no_memory(name);
+}
+
+/* Keeps what the files say, tokenizer_config.json first, to be written back. */
+static gt_status keep_config(vocabulary *v, const json_t *root, const char *name)
+{
+    json_t *kept = v->config ? json_loads(v->config, JSON_DECODE_INT_AS_REAL, NULL) : json_object();
+    char *text = NULL;
+    if (kept && !json_object_update_missing(kept, (json_t *)(uintptr_t)root))
+        text = json_dumps(kept, JSON_INDENT(1));
+    json_decref(kept);
+    if (!text)
+        return no_memory(name);
+    free(v->config);
+    v->config = text;
+    return GT_OK;
+}
+
 gt_status vocabulary_name_beside(vocabulary *v, const vocabulary_text files[BESIDE_FILES])
 {
     static const int named[] = { BESIDE_MAP, BESIDE_CONFIG };
@@ -544,6 +749,10 @@ gt_status vocabulary_name_beside(vocabulary *v, const vocabulary_text files[BESI
             st = gt_fail(GT_FORMAT, "cannot read '%s': it is not a JSON object", f->name);
         if (!st)
             st = name_all(v, root, f->name);
+        if (!st)
+            st = frame_by_class(v, root, f->name);
+        if (!st)
+            st = keep_config(v, root, f->name);
         json_decref(root);
     }
     return st;
@@ -652,32 +861,87 @@ static gt_status read_pair_folder(vocabulary *out, const char *folder, const cha
     return st;
 }
 
+typedef gt_status (*vocabulary_parser)(vocabulary *out, const char *text, size_t size, const char *name,
+                                       const vocabulary_text *config);
+
+/* A file that is a vocabulary alone; what tokenizer_config.json says of it goes in, what it and the others
+ * beside name comes after. */
+static gt_status read_alone(vocabulary *out, const char *path, const char *folder, vocabulary_parser parser)
+{
+    vocabulary_text files[BESIDE_FILES] = { { 0 } };
+    beside b = { 0 };
+    char *text = NULL;
+    size_t size;
+    gt_status st = gt_file_read(&text, &size, path, FILE_LIMIT);
+    if (!st && folder)
+        st = beside_read(&b, files, folder);
+    if (!st)
+        st = parser(out, text, size, path, &files[BESIDE_CONFIG]);
+    if (!st)
+        st = vocabulary_add_beside(out, files);
+    if (!st)
+        st = vocabulary_name_beside(out, files);
+    beside_release(&b);
+    free(text);
+    return st;
+}
+
+/* By the end of its name. */
+static vocabulary_parser parser_of(const char *path)
+{
+    static const struct {
+        const char *end;
+        vocabulary_parser parser;
+    } known[] = { { ".txt", vocabulary_parse_txt },
+                  { ".model", vocabulary_parse_sentencepiece },
+                  { ".bin", vocabulary_parse_llama2c } };
+    const size_t size = strlen(path);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const size_t end = strlen(known[i].end);
+        if (size > end && !strcmp(path + size - end, known[i].end))
+            return known[i].parser;
+    }
+    return NULL;
+}
+
+static gt_status read_file(vocabulary *out, const char *path)
+{
+    const vocabulary_parser parser = parser_of(path);
+    return parser ? read_alone(out, path, NULL, parser) : read_json(out, path);
+}
+
 gt_status vocabulary_read(vocabulary *out, const char *path)
 {
     static const char *const json_names[] = { "tokenizer.json", "tokenizer/tokenizer.json", NULL };
     static const char *const vocab_names[] = { "vocab.json", "encoder.json", NULL };
     static const char *const merges_names[] = { "merges.txt", "vocab.bpe", NULL };
-    char *json = NULL, *vocab = NULL, *merges = NULL;
+    static const char *const alone_names[] = { "tokenizer.model", "spiece.model", "vocab.txt", "tokenizer.bin", NULL };
+    char *json = NULL, *vocab = NULL, *merges = NULL, *alone = NULL;
 
     if (!gt_path_is_folder(path))
-        return read_json(out, path);
+        return read_file(out, path);
     gt_status st = find_file(&json, path, json_names);
     if (!st)
         st = find_file(&vocab, path, vocab_names);
     if (!st)
         st = find_file(&merges, path, merges_names);
+    if (!st)
+        st = find_file(&alone, path, alone_names);
     if (!st && json)
         st = read_json_folder(out, json);
     else if (!st && vocab && merges)
         st = read_pair_folder(out, path, vocab, merges);
+    else if (!st && alone)
+        st = read_alone(out, alone, path, parser_of(alone));
     else if (!st)
         st = gt_fail(GT_NOT_FOUND,
-                     "cannot read tokenizer '%s': the folder holds neither "
-                     "tokenizer.json nor vocab.json with merges.txt",
+                     "cannot read tokenizer '%s': the folder holds neither tokenizer.json nor vocab.json with "
+                     "merges.txt, tokenizer.model or vocab.txt",
                      path);
     free(json);
     free(vocab);
     free(merges);
+    free(alone);
     return st;
 }
 
@@ -696,31 +960,57 @@ static void put_visible(gt_text *out, const vocabulary *v, uint32_t id)
     }
 }
 
+static json_t *added_entry(const vocabulary *v, uint32_t id)
+{
+    const uint32_t flags = v->pieces[id].flags;
+    return json_pack("{s:i s:s% s:b s:b s:b s:b s:b}", "id", (int)id, "content", vocabulary_bytes(v, id),
+                     (size_t)v->pieces[id].size, "single_word", (flags & PIECE_SINGLE_WORD) != 0, "lstrip",
+                     (flags & PIECE_LSTRIP) != 0, "rstrip", (flags & PIECE_RSTRIP) != 0, "normalized",
+                     (flags & PIECE_NORMALIZED) != 0, "special", (flags & PIECE_CONTROL) != 0);
+}
+
+/* Appends the added tokens that the list does not have. Returns how many, or -1. */
+static int put_added(json_t *list, const vocabulary *v)
+{
+    unsigned char *there = calloc(v->count + 1, 1);
+    int added = there && list ? 0 : -1;
+    for (size_t i = 0; added >= 0 && i < json_array_size(list); i++) {
+        const json_int_t id = json_integer_value(json_object_get(json_array_get(list, i), "id"));
+        if (id >= 0 && id < v->count)
+            there[id] = 1;
+    }
+    for (uint32_t id = 0; added >= 0 && id < v->count; id++)
+        if (v->pieces[id].special && !there[id])
+            added = json_array_append_new(list, added_entry(v, id)) ? -1 : added + 1;
+    free(there);
+    return added;
+}
+
 static json_t *added_tokens(const vocabulary *v)
 {
     json_t *list = json_array();
-    for (uint32_t id = 0; id < v->count; id++)
-        if (v->pieces[id].special)
-            json_array_append_new(list, json_pack("{s:i s:s% s:b s:b s:b s:b s:b}", "id", (int)id, "content",
-                                                  vocabulary_bytes(v, id), (size_t)v->pieces[id].size, "single_word", 0,
-                                                  "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
+    if (put_added(list, v) < 0) {
+        json_decref(list);
+        list = NULL;
+    }
     return list;
 }
 
-static json_t *byte_level(int use_regex)
+static json_t *part_of(const vocabulary *v, int part)
 {
-    return json_pack("{s:s s:b s:b s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
-                     use_regex);
+    return v->parts[part] ? json_incref(v->parts[part]) : json_null();
 }
 
 static json_t *pre_tokenizer(const vocabulary *v)
 {
+    if (v->chained)
+        return part_of(v, PART_SPLITTER);
     if (!v->byte_level)
         return json_null();
     if (!v->pattern || !strcmp(v->pattern, GPT2_PATTERN))
-        return byte_level(v->pattern != NULL);
+        return byte_level(v->pattern != NULL, 0);
     return json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers", "type", "Split",
-                     "pattern", "Regex", v->pattern, "behavior", "Isolated", "invert", 0, byte_level(0));
+                     "pattern", "Regex", v->pattern, "behavior", "Isolated", "invert", 0, byte_level(0, 0));
 }
 
 /* {text: id} and ["a b"]. A gt_text that failed leaves a hole that `failed` reports. */
@@ -750,11 +1040,12 @@ static json_t *document(const vocabulary *v)
     int failed = !vocab || !merges;
     if (!failed)
         model_lists(v, vocab, merges, &failed);
-    json_t *decoder = v->byte_level ? byte_level(1) : json_pack("{s:s}", "type", "Fuse");
-    json_t *root = json_pack("{s:s s:n s:n s:o s:n s:o s:n s:o s:{s:s s:n s:n s:n s:n s:b s:b s:b"
+    json_t *decoder = v->byte_level ? byte_level(1, 0) : json_pack("{s:s}", "type", "Fuse");
+    json_t *root = json_pack("{s:s s:n s:n s:o s:o s:o s:o s:o s:{s:s s:n s:n s:n s:n s:b s:b s:b"
                              " s:o s:o}}",
                              "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(v), "normalizer",
-                             "pre_tokenizer", pre_tokenizer(v), "post_processor", "decoder", decoder, "model", "type",
+                             part_of(v, PART_NORMALIZER), "pre_tokenizer", pre_tokenizer(v), "post_processor",
+                             part_of(v, PART_FRAME), "decoder", decoder, "model", "type",
                              "BPE", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
                              "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", v->ignore_merges, "vocab", vocab,
                              "merges", merges);
@@ -781,17 +1072,46 @@ static gt_status write_json(json_t *root, const char *folder, const char *name)
     return st;
 }
 
+/* tokenizer_config.json as it was read, with the end of a text if that said none. */
+static json_t *config_of(const vocabulary *v, int64_t eot)
+{
+    json_t *config = v->config ? json_loads(v->config, JSON_DECODE_INT_AS_REAL, NULL)
+                               : json_pack("{s:s s:b s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                                           "clean_up_tokenization_spaces", 0, "add_prefix_space", 0);
+    if (config && eot >= 0 && absent(json_object_get(config, "eos_token")))
+        json_object_set_new(config, "eos_token", json_stringn(vocabulary_bytes(v, (uint32_t)eot), v->pieces[eot].size));
+    return config;
+}
+
+/* tokenizer.json as it was read, to the byte unless files beside it added tokens. */
+static gt_status write_source(const vocabulary *v, const char *folder)
+{
+    json_t *root = json_loads(v->source, 0, NULL), *list = json_object_get(root, "added_tokens");
+    if (root && !json_is_array(list)) {
+        json_object_set_new(root, "added_tokens", json_array());
+        list = json_object_get(root, "added_tokens");
+    }
+    const int added = root ? put_added(list, v) : -1;
+    if (added) {
+        if (added < 0) {
+            json_decref(root);
+            root = NULL;
+        }
+        return write_json(root, folder, "tokenizer.json");
+    }
+    json_decref(root);
+    char *path = gt_path_join(folder, "tokenizer.json");
+    gt_status st = path ? gt_file_write(path, v->source, strlen(v->source)) : no_memory(folder);
+    free(path);
+    return st;
+}
+
 gt_status vocabulary_write(const vocabulary *v, const char *folder, int64_t eot)
 {
-    json_t *config = json_pack("{s:s s:b s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
-                               "clean_up_tokenization_spaces", 0, "add_prefix_space", 0);
-    if (config && eot >= 0)
-        json_object_set_new(config, "eos_token", json_stringn(vocabulary_bytes(v, (uint32_t)eot), v->pieces[eot].size));
     gt_status st = gt_folder_make(folder);
-    if (st) {
-        json_decref(config);
+    if (!st)
+        st = write_json(config_of(v, eot), folder, "tokenizer_config.json");
+    if (st)
         return st;
-    }
-    st = write_json(config, folder, "tokenizer_config.json");
-    return st ? st : write_json(document(v), folder, "tokenizer.json");
+    return v->source ? write_source(v, folder) : write_json(document(v), folder, "tokenizer.json");
 }

@@ -8,32 +8,21 @@
  * A stretch ends at a special token, at a bad byte or at the end of the text. The last kind
  * is *open* while more text may follow: there the matcher runs with PCRE2_PARTIAL_HARD and
  * a match that so much as looked at the end is held back. The last bytes are also held back
- * when they may begin a special token or a character.
- *
- * \s is written \p{White_Space} before compiling: with PCRE2_UCP, \s also matches U+180E,
- * which has not been white space since Unicode 6.3, and the ids would differ.           */
-#define PCRE2_CODE_UNIT_WIDTH 8
+ * when they may begin a special token or a character.                                 */
 #include "host/data/words.h"
 
+#include "host/data/pattern.h"
 #include "host/data/utf8.h"
 
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define JIT_STACK_MAX ((size_t)4 << 20)
-#define MATCH_LIMIT 10000000u       /* a hostile pattern stops after about a second */
 
 struct words {
     const vocabulary *vocab;
     uint32_t *specials;             /* ids, longest first */
     size_t special_count, special_max;
     unsigned char begins[256];      /* 1: some special begins with this byte */
-    pcre2_code *code;               /* NULL: no pattern */
-    pcre2_match_data *match;
-    pcre2_match_context *context;
-    pcre2_jit_stack *stack;
-    int jit;
+    pattern *pattern;               /* NULL: no pattern */
 };
 
 void words_close(words *w)
@@ -41,10 +30,7 @@ void words_close(words *w)
     if (!w)
         return;
     free(w->specials);
-    pcre2_code_free(w->code);
-    pcre2_match_data_free(w->match);
-    pcre2_match_context_free(w->context);
-    pcre2_jit_stack_free(w->stack);
+    pattern_close(w->pattern);
     free(w);
 }
 
@@ -53,66 +39,11 @@ static gt_status no_memory(void)
     return gt_fail(GT_NO_MEMORY, "cannot prepare the tokenizer: no memory for its regular expression");
 }
 
-/* The pattern with \s and \S spelled as the Unicode property. */
-static void translate(gt_text *out, const char *pattern)
+static gt_status compile(words *w, const char *regex)
 {
-    for (const char *p = pattern; *p; p++) {
-        if (p[0] != '\\' || !p[1]) {
-            gt_text_put(out, p, 1);
-            continue;
-        }
-        p++;
-        if (*p == 's' || *p == 'S')
-            gt_text_printf(out, "\\%c{White_Space}", *p == 's' ? 'p' : 'P');
-        else
-            gt_text_printf(out, "\\%c", *p);
-    }
-}
-
-static gt_status compile(words *w, const char *pattern)
-{
-    gt_text text = { 0 };
-    int error;
-    PCRE2_SIZE where;
-    PCRE2_UCHAR reason[128];
-    uint32_t behind = 0;
-    gt_status st = GT_OK;
-
-    translate(&text, pattern);
-    if (text.failed) {
-        st = no_memory();
-        goto out;
-    }
-    w->code = pcre2_compile((PCRE2_SPTR)text.data, text.size, PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error,
-                            &where, NULL);
-    if (!w->code) {
-        pcre2_get_error_message(error, reason, sizeof reason);
-        st = gt_fail(GT_FORMAT, "cannot compile the tokenizer's pattern '%.100s': %s", pattern, (const char *)reason);
-        goto out;
-    }
-    pcre2_pattern_info(w->code, PCRE2_INFO_MAXLOOKBEHIND, &behind);
-    if (behind) {
-        st = gt_fail(GT_UNSUPPORTED,
-                     "cannot use the tokenizer's pattern '%.100s': it looks "
-                     "behind",
-                     pattern);
-        goto out;
-    }
-    w->match = pcre2_match_data_create(1, NULL);
-    w->context = pcre2_match_context_create(NULL);
-    if (!w->match || !w->context) {
-        st = no_memory();
-        goto out;
-    }
-    pcre2_set_match_limit(w->context, MATCH_LIMIT);
-    /* No JIT on this machine or in this build of PCRE2: the interpreter gives the same words. */
-    w->jit = pcre2_jit_compile(w->code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD) == 0;
-    if (w->jit) {
-        w->stack = pcre2_jit_stack_create((size_t)32 << 10, JIT_STACK_MAX, NULL);
-        pcre2_jit_stack_assign(w->context, NULL, w->stack);
-    }
-out:
-    gt_text_release(&text);
+    gt_status st = pattern_open(&w->pattern, regex);
+    if (!st && pattern_looks_behind(w->pattern))
+        st = gt_fail(GT_UNSUPPORTED, "cannot use the tokenizer's pattern '%.100s': it looks behind", regex);
     return st;
 }
 
@@ -204,36 +135,19 @@ static stop stretch(const words *w, const unsigned char *text, size_t size, int 
     return STOP_END;
 }
 
-/* The next match in text[at..size): its begin and end. Returns 1, 0 if there is none, -1 if
- * more text may change the answer, -2 if the matcher gave up. */
-static int next_match(words *w, const unsigned char *text, size_t size, size_t at, int open, size_t *begin, size_t *end)
-{
-    uint32_t options = PCRE2_NOTEMPTY | (open ? PCRE2_PARTIAL_HARD : 0u);
-    int n = w->jit ? pcre2_jit_match(w->code, text, size, at, options, w->match, w->context)
-                   : pcre2_match(w->code, text, size, at, options | PCRE2_NO_UTF_CHECK, w->match, w->context);
-    if (n == PCRE2_ERROR_PARTIAL)
-        return -1;
-    if (n == PCRE2_ERROR_NOMATCH)
-        return open ? -1 : 0;
-    PCRE2_SIZE *range = pcre2_get_ovector_pointer(w->match);
-    *begin = range[0];
-    *end = range[1];
-    return n < 0 || *begin < at || *end <= *begin || *end > size ? -2 : 1;
-}
-
 /* Visits the words of one stretch. *used: how far it came. */
 static gt_status cut(words *w, const unsigned char *text, size_t size, int open, size_t *used, words_visit visit,
                      void *context)
 {
     gt_status st = GT_OK;
     size_t at = 0;
-    if (!w->code && !open && size) {
+    if (!w->pattern && !open && size) {
         st = visit(context, text, size, -1);
         at = st ? 0 : size;
     }
-    while (w->code && at < size && !st) {
+    while (w->pattern && at < size && !st) {
         size_t begin, end;
-        int found = next_match(w, text, size, at, open, &begin, &end);
+        int found = pattern_next(w->pattern, text, size, at, open, &begin, &end);
         if (found == -1)
             break;
         if (found == -2) {

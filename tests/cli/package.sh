@@ -32,7 +32,7 @@ like() { expr "$1" : "$2" > /dev/null; }
 check "one, named as Debian names them" like "$deb" 'cpack/geartrain_[0-9.]*_[a-z0-9]*\.deb$'
 field() { dpkg-deb -f "$deb" "$1"; }
 field Depends > depends
-for library in libc6 libjansson4 libpcre2-8-0 libsodium23 ocl-icd-libopencl1; do
+for library in libc6 libjansson4 libpcre2-8-0 libutf8proc2 libsodium23 ocl-icd-libopencl1; do
     check "depends on $library" grep -q "$library" depends
 done
 check "recommends a driver" [ "$(field Recommends)" = pocl-opencl-icd ]

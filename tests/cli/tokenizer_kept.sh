@@ -34,8 +34,8 @@ broken()    # NAME PATTERN SED-SCRIPT: in every verb, the sentence that tokenize
     refuses "$1: export" 1 "$2" export bad -o new
     does "$1: bare tokens need none" '^loss ' eval --from bad --data bare_val.bin --seq 32
 }
-broken "a prefix space" "bad/tokenizer.json': .*add_prefix_space" 's/"add_prefix_space": false/"add_prefix_space": true/'
-broken "a normalizer" "normalizer 'NFC'" 's/"normalizer": null/"normalizer": {"type": "NFC"}/'
+broken "a normalizer that is not known" "'bad': normalizer 'Spiral'" 's/"normalizer": null/"normalizer": {"type": "Spiral"}/'
+broken "a pre_tokenizer that is not known" "'bad': pre_tokenizer 'Spiral'" 's/"type": "ByteLevel"/"type": "Spiral"/'
 broken "a file that is cut" "bad/tokenizer.json': byte" '40,$d'
 
 rm -rf bad && cp -r whole bad && rm bad/tokenizer.json
