@@ -3,11 +3,13 @@
 #include "tests/train/tiny_run.h"
 
 #include "host/base/random.h"
+#include "models/llama.h"
 #include "tests/check.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 dev_device *tiny_device(void)
 {
@@ -29,6 +31,26 @@ model_config tiny_config(void)
         .eps = 1e-5f,
         .init_deviation = 0.1f
     };
+}
+
+model_config tiny_llama(const char *family, int even)
+{
+    model_config c = tiny_config();
+    snprintf(c.family, sizeof c.family, "%s", family);
+    c.heads = even ? 4 : 3;
+    c.channels = even ? 32 : 22;
+    c.inner = even ? 88 : 37;
+    c.own[LLAMA_KV_HEADS] = even ? 2 : 1;
+    c.own[LLAMA_HEAD] = even ? 8 : 6;
+    c.own[LLAMA_THETA] = 10000.0;
+    c.own[LLAMA_ROPE_TRUNCATE] = 1.0;
+    c.own[LLAMA_GEMMA] = !strcmp(family, "gemma");
+    c.own[LLAMA_QKV_BIAS] = !strcmp(family, "qwen2");
+    c.own[LLAMA_HEAD_NORM] = !strcmp(family, "qwen3");
+    c.own[LLAMA_USES_WINDOW] = !strcmp(family, "mistral");
+    c.own[LLAMA_WINDOW] = 5.0;
+    c.untied_head = strcmp(family, "gemma") != 0;
+    return c;
 }
 
 train_options tiny_options(void)

@@ -14,6 +14,9 @@ dev_device *tiny_device(void);
 model_config tiny_config(void);
 /* Batch TINY_B, all of it at once, constant rate, fp32, no run directory. */
 train_options tiny_options(void);
+/* A Llama, or one of its relatives by family, with odd sizes: 3 heads of 6 columns that look at one, or, even, 4
+ * that look at 2. */
+model_config tiny_llama(const char *family, int even);
 /* What the models below are fed with; at first NULL: tokens, and the next ones. */
 extern data_batch_maker tiny_batch;
 /* A text of 3000 random tokens, the same ones always. */
