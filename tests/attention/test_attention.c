@@ -131,10 +131,11 @@ static kernel_attention_in side_by_side(dev_buffer *qkv, int C)
 }
 
 /* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
- * in front of these and some behind. lengths (B): keys of each sequence, or NULL. */
-static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others,
-                          const int32_t *lengths)
+ * in front of these and some behind. mask: lengths (B), keys of each sequence; or a window, and starts (B,T). */
+static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int others, const reference_mask *mask)
 {
+    const int causal = mask->causal;
+    const int32_t *lengths = mask->lengths;
     const int C = H * D;
     const size_t tokens = (size_t)B * (size_t)T, c = (size_t)C;
     array qkv = { 0 }, out = { 0 }, lse = { 0 }, dout = { 0 }, dqkv = { 0 }, scratch = { 0 };
@@ -153,13 +154,16 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     const reference_dropout *ref_drop = drop_p > 0 ? &ref : NULL;
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);    /* not what the sizes give: another
                                                                        must reach every kernel */
-    kernel_attention_shape sizes = { .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal, .scale = scale };
+    kernel_attention_shape sizes = {
+        .B = B, .T = T, .H = H, .KV = H, .D = D, .causal = causal, .scale = scale, .window = mask->window
+    };
     double *want_out = malloc(tokens * c * sizeof *want_out);
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
 
-    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s drop %.1f", dtype_name(p->type), B, T, D, H, H + others,
-             causal ? "causal" : "full", lengths ? " padded" : "", (double)drop_p);
+    snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s%s window %d drop %.1f", dtype_name(p->type), B, T, D, H,
+             H + others, causal ? "causal" : "full", lengths ? " padded" : "", mask->starts ? " documents" : "",
+             mask->window, (double)drop_p);
     int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1) && array_make(&out, p, p->type, tokens * c, 2)
                && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3) && array_make(&dout, p, p->type, tokens * c, 4)
                && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
@@ -169,6 +173,9 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     if (good && lengths)
         good = CHECK_OK(dev_buffer_create(&sizes.lengths, p->d, (size_t)B * 4, "lengths"))
                && CHECK_OK(dev_write(p->d, sizes.lengths, 0, lengths, (size_t)B * 4));
+    if (good && mask->starts)
+        good = CHECK_OK(dev_buffer_create(&sizes.starts, p->d, tokens * 4, "starts"))
+               && CHECK_OK(dev_write(p->d, sizes.starts, 0, mask->starts, tokens * 4));
     const kernel_dropout drop = {
         .p = drop_p, .stream = 9, .random = random, .first_head = others / 2, .heads = others ? H + others : 0
     };
@@ -176,9 +183,8 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     if (good) {
         const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
-        reference_attention(B, T, C, H, causal, (double)scale, ref_drop, lengths, qkv.value, want_out, want_lse);
-        reference_attention_grad(B, T, C, H, causal, (double)scale, ref_drop, lengths, qkv.value, dout.value,
-                                 want_dqkv);
+        reference_attention_masked(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, want_out, want_lse);
+        reference_attention_masked_grad(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, dout.value, want_dqkv);
         good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
                && CHECK_OK(
                    kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d, scratch.view))
@@ -194,6 +200,7 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     dev_list_release(l);
     dev_buffer_release(random);
     dev_buffer_release(sizes.lengths);
+    dev_buffer_release(sizes.starts);
     array *const all[] = { &qkv, &out, &lse, &dout, &dqkv, &scratch };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         array_release(all[i]);
@@ -201,6 +208,13 @@ static int attention_case(place *p, int B, int T, int D, int H, int causal, floa
     free(want_lse);
     free(want_dqkv);
     return good;
+}
+
+static int attention_case(place *p, int B, int T, int D, int H, int causal, float drop_p, int others,
+                          const int32_t *lengths)
+{
+    const reference_mask mask = { .causal = causal, .lengths = lengths };
+    return masked_case(p, B, T, D, H, drop_p, others, &mask);
 }
 
 /* The GPU bodies crawl on a CPU device, so only some of the shapes are for them there. */
@@ -252,6 +266,49 @@ static void keys_behind_a_length_are_hidden(void)
         }
 }
 
+/* Documents of `length`, `length` + 1, ... tokens in each sequence. */
+static void cut_documents(int32_t *starts, int B, int T, int length)
+{
+    for (int b = 0; b < B; b++)
+        for (int t = 0, first = 0, next = length; t < T; t++) {
+            if (t == next) {
+                first = next;
+                next += ++length;
+            }
+            starts[b * T + t] = first;
+        }
+}
+
+/* Windows of one token, of some that end within, at and beyond blocks of 64, and of all; documents; both; heads
+ * enough for a CPU's core to own one, or not; heads of other ranks. */
+static void keys_before_a_window_or_document_are_hidden(void)
+{
+    static const char *const styles[] = { "cpu", "gpu" };
+    static int32_t starts[3 * 300];
+    for (int s = 0; s < 2; s++)
+        for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+            place p;
+            int good = 1;
+            if (!place_open(&p, styles[s], t))
+                continue;
+            const int crawls = !strcmp(styles[s], "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
+            const int T = tiny() ? 7 : crawls || t != DTYPE_F32 ? 130 : 200;
+            const int windows[] = { 1, 3, 63, 64, 65, 129, 500, 0 };
+            for (int w = 0; good && w < 8; w++) {
+                if (t != DTYPE_F32 && w % 3 != 1)       /* the arithmetic is the same */
+                    continue;
+                const int B = w % 2 ? 1 : 2, H = w % 3 ? 1 : 3;
+                const reference_mask window = { .causal = 1, .window = windows[w] };
+                const reference_mask both = { .causal = 1, .window = windows[w], .starts = starts };
+                cut_documents(starts, B, T, tiny() ? 2 : 5 + 20 * w);
+                good = masked_case(&p, B, T, w % 2 ? 12 : 33, H, w == 3 ? 0.3f : 0.0f, w == 3 ? 2 : 0, &window)
+                       && masked_case(&p, B, T, w % 2 ? 33 : 12, H, w == 4 ? 0.3f : 0.0f, 0, &both);
+            }
+            CHECK(good);
+            place_close(&p);
+        }
+}
+
 static void the_cpu_body_matches_in_fp32(void)
 {
     all_shapes("cpu", DTYPE_F32);
@@ -289,16 +346,19 @@ static void the_reference_gradient_is_the_slope_of_the_reference(void)
         qkv[i] = 2 * (double)gt_random_unit(&r) - 1;
     for (int i = 0; i < B * T * C; i++)
         dout[i] = 2 * (double)gt_random_unit(&r) - 1;
-    for (int way = 0; way < 4; way++) {
-        const int causal = way & 1;
-        const int32_t some[B] = { 3 }, *lengths = way & 2 ? some : NULL;
-        reference_attention_grad(B, T, C, H, causal, 0.7, &drop, lengths, qkv, dout, dqkv);
+    for (int way = 0; way < 6; way++) {
+        const int32_t some[B] = { 3 }, starts[B * T] = { 0, 0, 2, 2, 2 };
+        const reference_mask mask = { .causal = way & 1 || way > 3,
+                                      .lengths = way == 2 || way == 3 ? some : NULL,
+                                      .window = way > 3 ? 2 : 0,
+                                      .starts = way == 5 ? starts : NULL };
+        reference_attention_masked_grad(B, T, C, H, &mask, 0.7, &drop, qkv, dout, dqkv);
         for (int i = 0; i < N; i++) {
             const double h = 1e-5, old = qkv[i];
             double slope = 0;
             for (int side = -1; side <= 1; side += 2) {
                 qkv[i] = old + side * h;
-                reference_attention(B, T, C, H, causal, 0.7, &drop, lengths, qkv, out, NULL);
+                reference_attention_masked(B, T, C, H, &mask, 0.7, &drop, qkv, out, NULL);
                 for (int j = 0; j < B * T * C; j++)
                     slope += side * dout[j] * out[j] / (2 * h);
             }
@@ -349,7 +409,7 @@ static void dropout_keeps_the_asked_share(void)
 }
 
 /* Generation in pieces of several lengths gives the rows of the whole. */
-static void cached_case(const char *style, dtype type, int B, int T, int D, int H)
+static void cached_case(const char *style, dtype type, int B, int T, int D, int H, int window)
 {
     static const int pieces[] = { 5, 1, 1, 17, 2, 64 };
     const int C = H * D, capacity = T + 3;
@@ -368,7 +428,8 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
         qkv[i] = (double)dtype_load(type, &rounded, 0);
     }
     const float scale = (T % 2 ? 1.0f : 0.6f) / sqrtf((float)D);
-    reference_attention(B, T, C, H, 1, (double)scale, NULL, NULL, qkv, want, NULL);
+    const reference_mask mask = { .causal = 1, .window = window };
+    reference_attention_masked(B, T, C, H, &mask, (double)scale, NULL, qkv, want, NULL);
     int good = array_make(&keys, &p, type, cache, 1) && array_make(&values, &p, type, cache, 2);
     for (int i = 0, first = 0; first < T && good; i++) {
         const int n = pieces[i % 6] < T - first ? pieces[i % 6] : T - first;
@@ -377,7 +438,9 @@ static void cached_case(const char *style, dtype type, int B, int T, int D, int 
         dev_buffer *at = NULL;
         dev_list *l = NULL;
         double *rows_want = malloc(rows * c * sizeof *rows_want);
-        const kernel_attention_shape sizes = { .B = B, .T = n, .H = H, .KV = H, .D = D, .scale = scale };
+        const kernel_attention_shape sizes = {
+            .B = B, .T = n, .H = H, .KV = H, .D = D, .causal = 1, .scale = scale, .window = window
+        };
         good = array_make(&in, &p, type, rows * 3 * c, 3) && array_make(&out, &p, type, rows * c, 4)
                && CHECK_OK(dev_buffer_create(&at, p.d, 4, "first")) && CHECK_OK(dev_write(p.d, at, 0, &first, 4))
                && CHECK_OK(dev_list_create(&l, p.d));
@@ -413,9 +476,10 @@ static void a_cache_gives_the_rows_of_the_whole(void)
     static const char *const styles[] = { "cpu", "gpu" };
     for (int s = 0; s < 2; s++)
         for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
-            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 33, 3);
+            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 33, 3, 0);
+            cached_case(styles[s], t, 1, tiny() ? 7 : 40, 12, 2, 3);
             if (!tiny())
-                cached_case(styles[s], t, 3, 300, 64, 2);
+                cached_case(styles[s], t, 3, 300, 64, 2, t == DTYPE_F32 ? 0 : 130);
         }
 }
 
@@ -547,6 +611,7 @@ const check_case check_cases[] = {
     CASE(the_gpu_body_matches_in_bf16),
     CASE(the_gpu_body_matches_in_fp16),
     CASE(keys_behind_a_length_are_hidden),
+    CASE(keys_before_a_window_or_document_are_hidden),
     CASE(dropout_keeps_the_asked_share),
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),
