@@ -7,12 +7,15 @@
  * nothing is packed: B passes by once, and A stays in the first cache. That is what a model that writes
  * text a token at a time consists of; every weight is used once a token.
  *
- * CPU body. A work-item owns a run of panels of VW columns of C, that is of VW rows of B:
+ * CPU body. A work-item owns a run of panels of VW columns of C, that is of VW rows of B, and reads it in
+ * STREAMS places at once, a part of the run apart:
  *
- *            K                              row after row of B, as it lies in memory: several
- *   B  n   [ b b b b | b b b b | ...]       rows at once are slower, for hardware looks ahead
- *      n+1 [ b b b b | b b b b | ...]       along one; VW sums become one vector, which goes
- *   A      [ a a a a | a a a a | ...]       through the epilogue and is stored
+ *              K
+ *   B   n    [ b b b b b b b ... ]      one stream a core is not enough to keep memory busy, and several
+ *       ...                             that are close by disturb each other: each of these is row after
+ *       n+S  [ b b b b b b b ... ]      row, as hardware that reads ahead expects
+ *       ...                             the sums of a panel become one vector, which goes through the
+ *   A        [ a a a a a a a ... ]      epilogue and is stored
  *
  * GPU body. LANES work-items share a column, neighbours read neighbouring quads of it, and a work-group
  * owns four columns, whose sums meet in local memory.
@@ -31,36 +34,43 @@
 
 #ifdef STYLE_CPU
 
-#define AHEAD 4                 /* vectors of a row at once: their sums do not wait for each other */
+#define STREAMS 4
 
-/* The sums of the column whose row of B this is go to t[r * VW]. */
-static void column(float *t, __global const store_t *A, size_t lda, __global const store_t *b, int K)
+/* The sums of a column of each stream, whose rows of B these are, go to t[(stream * ROWS + r) * VW]. */
+static void columns(float *t, __global const store_t *A, size_t lda, __global const store_t *b[STREAMS], int K)
 {
-    floatV s[ROWS][AHEAD];
+    floatV s[ROWS][STREAMS];
     int k = 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++)
+        for (int j = 0; j < STREAMS; j++)
             s[r][j] = 0.0f;
-    for (; k + AHEAD * VW <= K; k += AHEAD * VW) {
+    for (; k + VW <= K; k += VW) {
+        floatV a[ROWS];
 #pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            const floatV x = loadV(b, k + j * VW);
+        for (int r = 0; r < ROWS; r++)
+            a[r] = loadV(A, r * lda + k);
+#pragma unroll
+        for (int j = 0; j < STREAMS; j++) {
+            const floatV x = loadV(b[j], k);
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
-                s[r][j] = fma(loadV(A, r * lda + k + j * VW), x, s[r][j]);
+                s[r][j] = fma(a[r], x, s[r][j]);
         }
     }
-    for (; k < K; k += VW)
+    if (k < K)
         for (int r = 0; r < ROWS; r++)
-            s[r][0] = fma(load_some(A, r * lda + k, K - k), load_some(b, k, K - k), s[r][0]);
+            for (int j = 0; j < STREAMS; j++)
+                s[r][j] = fma(load_part(A, r * lda + k, K - k), load_part(b[j], k, K - k), s[r][j]);
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        t[r * VW] = sumV((s[r][0] + s[r][1]) + (s[r][2] + s[r][3]));
+#pragma unroll
+        for (int j = 0; j < STREAMS; j++)
+            t[(j * ROWS + r) * VW] = sumV(s[r][j]);
 }
 
-/* Work-item i of a product owns panels [i * each, (i + 1) * each); dimension 1: batch. */
+/* Work-item i of a product owns panels [i * each, (i + 1) * each), a stream `part` of them; dimension 1: batch. */
 KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
                      __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
                      ulong stride_c, float alpha, int add, int flags, __global const float *bias,
@@ -68,20 +78,28 @@ KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
                      __global const uint *random, uint stream, uint limit, float factor, ulong sequence, int each)
 {
     const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
-    const int which = get_global_id(1);
+    const int which = get_global_id(1), part = (each + STREAMS - 1) / STREAMS;
     const int from = get_global_id(0) * each * VW, to = min(N, from + each * VW);
     const size_t c_start = which * stride_c;
     A += which * stride_a;
     B += which * stride_b;
-    for (int n = from; n < to; n += VW) {
-        const int count = min(VW, N - n), wide = count == VW;
-        float t[ROWS * VW];
-        for (int j = 0; j < VW; j++)            /* past the last column its sum comes again, and is not stored */
-            column(t + j, A, lda, B + (size_t)min(n + j, N - 1) * ldb, K);
+    for (int p = 0; p < part; p++) {
+        __global const store_t *b[STREAMS];
+        float t[STREAMS * ROWS * VW];
+        for (int j = 0; j < VW; j++) {
+            /* Where a stream has no column its last one's sum comes again, and is not stored. */
+            for (int i = 0; i < STREAMS; i++)
+                b[i] = B + (size_t)min(from + (i * part + p) * VW + j, to - 1) * ldb;
+            columns(t + j, A, lda, b, K);
+        }
 #pragma nounroll
-        for (int row = 0; row < ROWS; row++) {
+        for (int i = 0; i < STREAMS * ROWS; i++) {
+            const int n = from + (i / ROWS * part + p) * VW, row = i % ROWS;
+            const int count = min(VW, to - n), wide = count == VW;
             const size_t at = c_start + (size_t)row * ldc + n;
-            floatV x = alpha * vloadV(row, t);
+            if (count <= 0)
+                continue;
+            floatV x = alpha * vloadV(i, t);
             if (add)
                 x += part_load(C, at, count, wide);
             else if (flags)

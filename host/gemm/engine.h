@@ -10,6 +10,7 @@
 #include "host/gemm/gemm.h"
 
 typedef struct gemm_engine {
+    int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
     int version;        /* raised when its speed changes: old measurements are forgotten */
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);

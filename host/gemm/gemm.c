@@ -16,7 +16,8 @@
  *
  * What is measured is checked as well, since an engine that a runtime lets down is often the fastest.
  * Machines are shared and noisy: engines take turns over several rounds, each one's best run
- * counts, and the first engine of the table wins unless another is 10 % faster.          */
+ * counts, and the first engine of the table wins unless another is 10 % faster. Products that one
+ * engine was made for, and that take as long as memory takes, are not measured.            */
 #include "host/gemm/engine.h"
 
 #include "host/base/activity.h"
@@ -548,7 +549,7 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
     if (!usual)
         return gt_fail(GT_UNSUPPORTED, "cannot multiply %s matrices on device '%s': no GEMM engine can",
                        dtype_name(g->a_type), dev_info_of(c->device)->id);
-    if (c->forced || able == 1 || is_small(g)
+    if (c->forced || able == 1 || usual->always || is_small(g)
         || a_bytes(g) + b_bytes(g) + 2 * c_bytes(g) > dev_info_of(c->device)->global_bytes / 8)
         return GT_OK;
 

@@ -12,7 +12,7 @@
  * its kind), at the first use, and kept in the cache folder "gemm"; a later run reads it there, so
  * the choice, and with it every bit of the result, stays the same. GEARTRAIN_GEMM=NAME
  * decides by hand; what that engine cannot do (16-bit storage, say) goes to the usual one. Small
- * products are not measured: they take the device's usual engine, the first that can.
+ * products and those for gemv are not measured: they take the device's usual engine, the first that can.
  *
  * Sums are fp32 whatever the storage; results are bit-identical from run to run.
  * Errors   GT_MISUSE a description that makes no sense · GT_UNSUPPORTED the engine asked
@@ -116,6 +116,14 @@ typedef struct gemm_peak {
 gt_status gemm_peak_measure(dev_device *d, gemm_peak *out);
 /* The same, measured once a device and kept in the cache folder "peak". */
 gt_status gemm_peak_cached(dev_device *d, gemm_peak *out);
+
+/* A plain copy of a size of one's own, to be run in turns with what it is held against: on a shared machine
+ * both change from moment to moment. `bytes` are those read and written together, at most the device's
+ * largest buffer; gemm_copy_run() takes the shortest of so many runs, behind one that is not counted. */
+typedef struct gemm_copy gemm_copy;
+gt_status gemm_copy_create(gemm_copy **out, dev_device *d, uint64_t bytes);
+void gemm_copy_release(gemm_copy *c);              /* takes NULL */
+gt_status gemm_copy_run(gemm_copy *c, int runs, double *bytes_per_second);
 
 /* What the device can do at most, in FLOPs a second, with operands of a storage type: its peak, of which a
  * model's FLOPs are a share (MFU; Chowdhery et al., "PaLM", 2022, appendix B). fp32: measured

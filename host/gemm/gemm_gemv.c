@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_ROWS = 4, LANES = 32, OWNED = 4 };  /* the latter as in cl/gemv.cl */
+enum { MOST_ROWS = 4, STREAMS = 4, LANES = 32, OWNED = 4 };     /* as in cl/gemv.cl, but the first */
 
 static const dev_variant variants[] = {
     { "-DROWS=1", DEV_FOR_ALL },
@@ -34,11 +34,13 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
     return 0;
 }
 
-/* Panels of a work-item: some work-items for each core, since cores are never equally fast. */
+/* Panels of a work-item: some work-items for each core, since cores are never equally fast; as many for each
+ * stream, where there are enough. */
 static int panels_each(const dev_info *info, int panels)
 {
     const int items = 4 * (info->compute_units > 0 ? info->compute_units : 1);
-    return (panels + items - 1) / items;
+    const int each = (panels + items - 1) / items;
+    return each <= STREAMS ? each : (each + STREAMS - 1) / STREAMS * STREAMS;
 }
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
@@ -71,6 +73,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 }
 
 const gemm_engine gemm_gemv = {
+    .always = 1,
     .version = 1,
     .can = can,
     .scratch = scratch,

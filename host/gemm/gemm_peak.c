@@ -77,41 +77,84 @@ static gt_status measure_fma(dev_device *d, dev_program *p, double *flops)
     return st;
 }
 
-static gt_status measure_copy(dev_device *d, dev_program *p, double *bytes_per_second)
+/* ---- a plain copy --------------------------------------------------------------------------------- */
+
+struct gemm_copy {
+    dev_device *device;
+    dev_program *program;
+    dev_buffer *from, *to;
+    dev_list *list;
+    uint64_t bytes;             /* read and written */
+};
+
+static gt_status fill_and_append(gemm_copy *c)
 {
-    const dev_info *info = dev_info_of(d);
+    const dev_info *info = dev_info_of(c->device);
     const int cpu = info->style == DEV_STYLE_CPU;
     const int width = cpu ? (info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4) : 4;
     const int block = cpu ? BLOCK : 4;
-    uint64_t bytes = 64ull << 20;
-    dev_buffer *from = NULL, *to = NULL;
-    dev_list *l = NULL;
-    double seconds = 0;
+    const int vectors = (int)(c->bytes / 2 / sizeof(float)) / width;
+    const dev_arg args[] = { dev_arg_buffer(c->from), dev_arg_buffer(c->to), dev_arg_i32(block), dev_arg_i32(vectors) };
+    gt_status st = dev_list_fill(c->list, c->from, 0, 0, c->bytes / 2);
+    if (!st)
+        st = dev_run(c->list, 0, 1);
+    return st ? st
+              : dev_list_kernel(c->list, c->program, "peak_copy",
+                                dev_grid_1d((size_t)((vectors + block - 1) / block), group_size(info)), args, 4);
+}
 
-    if (bytes > info->max_alloc_bytes / 2)
-        bytes = info->max_alloc_bytes / 2 & ~0xffffull;
-    const int vectors = (int)(bytes / sizeof(float)) / width;
-    gt_status st = dev_buffer_create(&from, d, bytes, "peak measurement");
+gt_status gemm_copy_create(gemm_copy **out, dev_device *d, uint64_t bytes)
+{
+    const uint64_t half = bytes / 2 & ~0xffffull, most = dev_info_of(d)->max_alloc_bytes / 2 & ~0xffffull;
+    *out = NULL;
+    gemm_copy *c = calloc(1, sizeof *c);
+    if (!c)
+        return gt_fail(GT_NO_MEMORY, "cannot measure a copy: no memory for its settings");
+    c->device = d;
+    c->bytes = 2 * (half > most ? most : half ? half : 0x10000);
+    gt_status st = dev_family_build(&c->program, d, &gemm_peak_family, DTYPE_F32, "");
     if (!st)
-        st = dev_buffer_create(&to, d, bytes, "peak measurement");
+        st = dev_buffer_create(&c->from, d, c->bytes / 2, "peak measurement");
     if (!st)
-        st = dev_list_create(&l, d);
+        st = dev_buffer_create(&c->to, d, c->bytes / 2, "peak measurement");
     if (!st)
-        st = dev_list_fill(l, from, 0, 0, bytes);
+        st = dev_list_create(&c->list, d);
     if (!st)
-        st = dev_run(l, 0, 1);
-    if (!st) {
-        const dev_arg args[] = { dev_arg_buffer(from), dev_arg_buffer(to), dev_arg_i32(block), dev_arg_i32(vectors) };
-        st = dev_list_kernel(l, p, "peak_copy", dev_grid_1d((size_t)((vectors + block - 1) / block), group_size(info)),
-                             args, 4);
-    }
+        st = fill_and_append(c);
+    if (st)
+        gemm_copy_release(c);
+    else
+        *out = c;
+    return st;
+}
+
+void gemm_copy_release(gemm_copy *c)
+{
+    if (!c)
+        return;
+    dev_list_release(c->list);
+    dev_buffer_release(c->from);
+    dev_buffer_release(c->to);
+    dev_program_release(c->program);
+    free(c);
+}
+
+gt_status gemm_copy_run(gemm_copy *c, int runs, double *bytes_per_second)
+{
+    double seconds = 0.0;
+    gt_status st = shortest(c->list, 1, runs, c->device, &seconds);
     if (!st)
-        st = shortest(l, 1, 8, d, &seconds);
+        *bytes_per_second = (double)c->bytes / seconds;
+    return st;
+}
+
+static gt_status measure_copy(dev_device *d, double *bytes_per_second)
+{
+    gemm_copy *c;
+    gt_status st = gemm_copy_create(&c, d, 128ull << 20);
     if (!st)
-        *bytes_per_second = 2.0 * (double)bytes / seconds;
-    dev_list_release(l);
-    dev_buffer_release(from);
-    dev_buffer_release(to);
+        st = gemm_copy_run(c, 8, bytes_per_second);
+    gemm_copy_release(c);
     return st;
 }
 
@@ -132,7 +175,7 @@ gt_status gemm_peak_measure(dev_device *d, gemm_peak *out)
     if (!st) {
         st = measure_fma(d, p, &peak.flops);
         if (!st)
-            st = measure_copy(d, p, &peak.copy_bytes);
+            st = measure_copy(d, &peak.copy_bytes);
         dev_program_release(p);
     }
     dev_full_speed(d, 0);
