@@ -192,7 +192,7 @@ static void head(builder *b, int x)
     }
 }
 
-static const block_stack stack = { begin, embed, embedded, layer, head };
+static const block_stack stack = { .begin = begin, .embed = embed, .embedded = embedded, .layer = layer, .head = head };
 
 static gt_status build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {

@@ -59,8 +59,8 @@ static int layer(builder *b, int number, int x)
 
     snprintf(prefix, sizeof prefix, "h.%d.", number);
     snprintf(label, sizeof label, "%sattn", prefix);
-    const block_matrix c_attn = { prefix, "attn.c_attn", 3 * C, C, qkv, 1 };
-    const block_matrix c_proj = { prefix, "attn.c_proj", C, C, block_own(b, 1, 1, C, D), 1 };
+    const block_matrix c_attn = { prefix, "attn.c_attn", 3 * C, C, qkv, 1, 0.0f };
+    const block_matrix c_proj = { prefix, "attn.c_proj", C, C, block_own(b, 1, 1, C, D), 1, 0.0f };
     const graph_heads how = {
         .heads = heads,
         .kv_heads = heads,
@@ -77,8 +77,8 @@ static int layer(builder *b, int number, int x)
     x = block_project(b, &c_proj, block_attention(b, prefix, "attn", &in, &how), x);
 
     snprintf(label, sizeof label, "%smlp", prefix);
-    const block_matrix fc = { prefix, "mlp.c_fc", I, C, block_own(b, 0, 1, I, 0), 1 };
-    const block_matrix out = { prefix, "mlp.c_proj", C, I, block_own(b, 1, 1, I, 0), 1 };
+    const block_matrix fc = { prefix, "mlp.c_fc", I, C, block_own(b, 0, 1, I, 0), 1, 0.0f };
+    const block_matrix out = { prefix, "mlp.c_proj", C, I, block_own(b, 1, 1, I, 0), 1, 0.0f };
     a = graph_gather_rows(b->g, label, block_layernorm(b, prefix, "ln_2", x));
     return block_project(b, &out, block_linear(b, &fc, a, gpt2_activation(c)), x);
 }
@@ -92,7 +92,7 @@ static void head(builder *b, int x)
     block_head(b, "ln_f", block_layernorm(b, "", "ln_f", x), table);
 }
 
-static const block_stack stack = { begin, embed, layer, head };
+static const block_stack stack = { .begin = begin, .embed = embed, .layer = layer, .head = head };
 
 static gt_status build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {

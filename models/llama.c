@@ -117,10 +117,10 @@ static int attend(const builder *b, const char *prefix, int number, int x)
     o = q;
     o.dim = 1;
     const int kv_heads = kv.parts ? (int)(kv.count / D) : KV;
-    const block_matrix q_proj = { prefix, "self_attn.q_proj", H * D, C, q, biased };
-    const block_matrix k_proj = { prefix, "self_attn.k_proj", KV * D, C, kv, biased };
-    const block_matrix v_proj = { prefix, "self_attn.v_proj", KV * D, C, kv, biased };
-    const block_matrix o_proj = { prefix, "self_attn.o_proj", C, H * D, o, all_biased };
+    const block_matrix q_proj = { prefix, "self_attn.q_proj", H * D, C, q, biased, 0.0f };
+    const block_matrix k_proj = { prefix, "self_attn.k_proj", KV * D, C, kv, biased, 0.0f };
+    const block_matrix v_proj = { prefix, "self_attn.v_proj", KV * D, C, kv, biased, 0.0f };
+    const block_matrix o_proj = { prefix, "self_attn.o_proj", C, H * D, o, all_biased, 0.0f };
     const graph_heads how = {
         .heads = kv_heads * G,
         .kv_heads = kv_heads,
@@ -150,9 +150,9 @@ static int layer(builder *b, int number, int x)
     char prefix[32], label[BLOCK_NAME];
     snprintf(prefix, sizeof prefix, "layers.%d.", number);
     snprintf(label, sizeof label, "%smlp", prefix);
-    const block_matrix gate = { prefix, "mlp.gate_proj", I, C, columns, biased };
-    const block_matrix up = { prefix, "mlp.up_proj", I, C, columns, biased };
-    const block_matrix down = { prefix, "mlp.down_proj", C, I, block_own(b, 1, 1, I, 0), biased };
+    const block_matrix gate = { prefix, "mlp.gate_proj", I, C, columns, biased, 0.0f };
+    const block_matrix up = { prefix, "mlp.up_proj", I, C, columns, biased, 0.0f };
+    const block_matrix down = { prefix, "mlp.down_proj", C, I, block_own(b, 1, 1, I, 0), biased, 0.0f };
     x = attend(b, prefix, number, x);
     int a = graph_gather_rows(b->g, label, norm(b, prefix, "post_attention_layernorm", C, x));
     int y = block_linear(b, &gate, a, ACT_NONE);
@@ -169,7 +169,7 @@ static void head(builder *b, int x)
     block_head(b, "norm", norm(b, "", "norm", c->channels, x), table);
 }
 
-static const block_stack stack = { begin, embed, layer, head };
+static const block_stack stack = { .begin = begin, .embed = embed, .layer = layer, .head = head };
 
 gt_status llama_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute)
 {
