@@ -132,6 +132,9 @@ gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char
 /* GT_MISUSE, naming the first difference, if --model `name`, c, computes anything else than the weights
  * of the source are for. */
 gt_status cli_source_check_model(const cli_source *s, const model_config *c, const char *name);
+/* How many bytes of text each id spells, for bits per byte: *out[*count], freed with free(); NULL where that
+ * depends on its neighbours, or t is NULL. What ends texts is no text. */
+gt_status cli_token_bytes(unsigned char **out, uint32_t *count, const tokenizer *t);
 /* Fills the parameters; a train_model.fill, context is the cli_source. */
 gt_status cli_source_fill(const void *config, params *p, void *source);
 

@@ -268,3 +268,33 @@ gt_status cli_settle_reading(model_config *c, const token_split *s)
     c->documents = wanted.documents;
     return st;
 }
+
+gt_status cli_token_bytes(unsigned char **out, uint32_t *count, const tokenizer *t)
+{
+    static const char *const alone[] = { "byte", "char", "bpe" };
+    int known = 0;
+    gt_status st = GT_OK;
+    *out = NULL;
+    *count = 0;
+    for (size_t i = 0; t && i < sizeof alone / sizeof *alone; i++)
+        known |= !strcmp(tokenizer_name(t), alone[i]);
+    if (!known)
+        return GT_OK;
+    *count = tokenizer_vocab(t);
+    *out = calloc((size_t)*count + 1, 1);
+    if (!*out)
+        return gt_fail(GT_NO_MEMORY, "no memory for the lengths of %u tokens", *count);
+    for (uint32_t id = 0; !st && id < *count; id++) {
+        gt_text text = { 0 };
+        if (!tokenizer_has(t, id) || (int64_t)id == tokenizer_eot(t))
+            continue;
+        st = tokenizer_decode(t, &id, 1, &text);
+        (*out)[id] = (unsigned char)(text.size < 255 ? text.size : 255);
+        gt_text_release(&text);
+    }
+    if (st) {
+        free(*out);
+        *out = NULL;
+    }
+    return st;
+}

@@ -12,12 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where files lie, what drives a rank, and how it speaks. --model and --data are compared by what
+/* Where files lie, what drives a rank, and how it speaks; what rank 0 alone does. --model and --data are compared by what
  * came of them; the plan is rank 0's. */
 static int may_differ(const char *name)
 {
     static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from",         "out",  "devices",
-                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json", "chat-template" };
+                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json",
+                                         "chat-template", "sample-prompt", "sample-tokens", "sample-temperature" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return 1;

@@ -92,6 +92,17 @@ static const gt_option back[] = {
       NULL },
     { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &train_set.save_every, 0, NULL },
     { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &train_set.keep, 1, NULL },
+    { "keep-best", 0, GT_FLAG, NULL, "also that with the lowest validation loss: checkpoints/best", &train_set.keep_best,
+      0, NULL },
+    { "patience", 0, GT_U64, "N", "end after N validations without improvement, 0: never", &train_set.patience, 0,
+      NULL },
+    { "min-improvement", 0, GT_DOUBLE, "X", "by how much the loss must fall to count as one", &train_set.improvement, 1,
+      NULL },
+    { "sample-every", 0, GT_U64, "N", "steps between texts that the model writes, 0: none", &train_set.sample_every, 0,
+      NULL },
+    { "sample-prompt", 0, GT_STRING, "TEXT", "how they begin", &train_set.sample_prompt, 1, NULL },
+    { "sample-tokens", 0, GT_U64, "N", "how many tokens they have, at most", &train_set.sample_tokens, 1, NULL },
+    { "sample-temperature", 0, GT_DOUBLE, "X", "0: always the likeliest token", &train_set.sample_temperature, 1, NULL },
     { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 0, NULL },
     { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a step", &train_set.json, 0, NULL },
@@ -223,6 +234,10 @@ void train_settings_default(void)
     o->eval_every = 250;
     o->save_every = 500;
     o->keep = 2;
+    o->improvement = 0.0;
+    o->sample_prompt = "\n";
+    o->sample_tokens = 100;
+    o->sample_temperature = 0.8;
     o->lr = d.lr;
     o->min_lr = NAN;                     /* a tenth of lr */
     o->weight_decay = d.weight_decay;
@@ -251,6 +266,12 @@ static gt_status check_useless(void)
         { "eval-batches", !o->eval_every && o->eval_batches, "--eval-every 0 asks for no validation" },
         { "min-lr", !strcmp(o->schedule, "constant"), "--lr-schedule constant stays at --lr" },
         { "decay-share", strcmp(o->schedule, "wsd") != 0, "it belongs to --lr-schedule wsd" },
+        { "keep-best", !o->eval_every && o->keep_best, "--eval-every 0 asks for no validation" },
+        { "patience", !o->eval_every && o->patience, "--eval-every 0 asks for no validation" },
+        { "min-improvement", !o->patience, "without --patience nothing waits for one" },
+        { "sample-prompt", !o->sample_every, "--sample-every 0 asks for no samples" },
+        { "sample-tokens", !o->sample_every, "--sample-every 0 asks for no samples" },
+        { "sample-temperature", !o->sample_every, "--sample-every 0 asks for no samples" },
         { "trace", o->explain, "--explain trains nothing" },
         { "json", o->explain, "--explain prints a table" },
     };
@@ -313,6 +334,12 @@ gt_status train_settings_check(void)
         return gt_fail(GT_MISUSE, "option --dropout: %g is not in [0, 1)", o->dropout);
     if (o->min_lr < 0.0)
         return gt_fail(GT_MISUSE, "option --min-lr: %g is below 0", o->min_lr);
+    if (!(o->improvement >= 0.0))
+        return gt_fail(GT_MISUSE, "option --min-improvement: %g is below 0", o->improvement);
+    if (!(o->sample_temperature >= 0.0))
+        return gt_fail(GT_MISUSE, "option --sample-temperature: %g is below 0", o->sample_temperature);
+    if (!*o->sample_prompt)
+        return gt_fail(GT_MISUSE, "option --sample-prompt: a text begins with something");
     settle_rule();
     gt_status st = check_batch();
     if (!st)
@@ -523,6 +550,10 @@ train_options train_settings_options(void)
         .eval_batches = o->eval_batches,
         .save_every = o->save_every,
         .keep = o->keep,
+        .keep_best = o->keep_best || o->patience,
+        .patience = o->patience,
+        .improvement = o->improvement,
+        .sample_every = o->sample_every,
         .compress = sync_compressor_find(o->compress),
         .optim = optim_defaults()
     };

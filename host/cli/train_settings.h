@@ -18,13 +18,14 @@ enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at mo
 
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
-    const char *precision, *optimizer, *gemm, *bits;
+    const char *precision, *optimizer, *gemm, *bits, *sample_prompt;
     const char *documents, *rows;
     data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
-    double lr, min_lr, weight_decay, clip, dropout, decay_share;
+    uint64_t patience, sample_every, sample_tokens;
+    double lr, min_lr, weight_decay, clip, dropout, decay_share, improvement, sample_temperature;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
-    int resume, recompute, json, explain, keep;
+    int resume, recompute, json, explain, keep, keep_best;
     const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *trace;
     int replan;
     double slow;

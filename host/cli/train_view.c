@@ -7,6 +7,8 @@
 #include "host/base/text.h"
 #include "host/cli/cli.h"
 #include "host/cli/train_bar.h"
+#include "host/cli/train_samples.h"
+#include "host/cli/writer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -69,14 +71,36 @@ static void draw_bar(const train_view *v, const metrics_row *r)
     printf("\r\033[K%s", train_bar_line(line, sizeof line, &b, cli_columns()));
 }
 
+/* "  val 3.2000  ppl 24.53", and what else is known. */
+static void describe_validation(char *out, size_t size, const evaluate_result *r)
+{
+    size_t n = (size_t)snprintf(out, size, "  val %.4f  ppl %.4g", r->loss, evaluate_perplexity(r));
+    if (!isnan(r->hits) && n < size)
+        n += (size_t)snprintf(out + n, size - n, "  accuracy %.2f %%", 100.0 * evaluate_accuracy(r));
+    if (r->bytes > 0.0 && n < size)
+        snprintf(out + n, size - n, "  %.4g bits/byte", evaluate_bits_per_byte(r));
+}
+
+/* A line above the bar; on a narrow screen without what follows from the loss. */
+static void print_validation(const metrics_row *r, const char *val)
+{
+    char line[192];
+    const int n = snprintf(line, sizeof line, "step %-8llu loss %.4f%s  lr %.3g", (unsigned long long)r->step, r->loss, val,
+                           r->lr);
+    if (n >= cli_columns())
+        snprintf(line, sizeof line, "step %-8llu loss %.4f  val %.4f  lr %.3g", (unsigned long long)r->step, r->loss,
+                 r->val.loss, r->lr);
+    printf("\r\033[K%s\n", line);
+}
+
 static void show_step(void *context, const metrics_row *r)
 {
     train_view *v = context;
-    char text[1024], val[32] = "", rate[32], balance[96];
+    char text[1024], val[128] = "", rate[32], balance[96];
     const uint64_t now = gt_now_ns();
-    if (!isnan(r->val_loss)) {
-        v->val = r->val_loss;
-        snprintf(val, sizeof val, "  val %.4f", r->val_loss);
+    if (!isnan(r->val.loss)) {
+        v->val = r->val.loss;
+        describe_validation(val, sizeof val, &r->val);
     }
     watch(v, r);
     if (v->json) {
@@ -99,9 +123,8 @@ static void show_step(void *context, const metrics_row *r)
     /* The mean of about the last twenty steps; of all while they are fewer. */
     const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
     v->ms += weight * (r->step_ms - v->ms);
-    if (!isnan(r->val_loss))
-        printf("\r\033[Kstep %-8llu loss %.4f  val %.4f  lr %.3g\n", (unsigned long long)r->step, r->loss, r->val_loss,
-               r->lr);
+    if (!isnan(r->val.loss))
+        print_validation(r, val);
     else if (now - v->last_ns < 100000000u && r->step < v->steps)
         return;
     v->last_ns = now;
@@ -122,6 +145,45 @@ static void show_phase(void *context, const char *what, int done)
     else if (v->last.step)
         draw_bar(v, &v->last);
     fflush(stdout);
+}
+
+/* The prompt and what follows, each line behind two spaces. */
+static void print_sample(const train_view *v, uint64_t step, const char *text)
+{
+    const char *const parts[] = { v->prompt, text };
+    printf("%ssample after step %llu\n  ", v->bar ? "\r\033[K" : "", (unsigned long long)step);
+    for (int i = 0; i < 2; i++)
+        for (const char *p = parts[i]; *p; p++)
+            if (*p == '\n')
+                printf("\n  ");
+            else
+                putchar(*p);
+    printf("\n");
+}
+
+static gt_status show_sample(void *context, uint64_t step, const char *folder)
+{
+    train_view *v = context;
+    char *text;
+    if (!v->samples)
+        return GT_OK;
+    gt_status st = train_samples_write(v->samples, step, folder, &text);
+    if (st)
+        return st;
+    if (v->json) {
+        gt_text line = { 0 };
+        gt_text_printf(&line, "{\"step\": %llu, \"prompt\": ", (unsigned long long)step);
+        cli_json_string(&line, v->prompt, strlen(v->prompt));
+        gt_text_printf(&line, ", \"sample\": ");
+        cli_json_string(&line, text, strlen(text));
+        printf("%s}\n", line.data ? line.data : "");
+        gt_text_release(&line);
+    } else {
+        print_sample(v, step, text);
+    }
+    fflush(stdout);
+    free(text);
+    return GT_OK;
 }
 
 gt_status train_view_begin(train_view *v)
@@ -146,7 +208,7 @@ void train_view_end(train_view *v)
 
 train_hooks train_view_hooks(train_view *v)
 {
-    return (train_hooks){ v, show_step, show_phase };
+    return (train_hooks){ v, show_step, show_phase, show_sample };
 }
 
 static int rising(const void *a, const void *b)

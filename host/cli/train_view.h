@@ -17,6 +17,8 @@ typedef struct train_view {
     uint64_t steps;
     double step_tokens;
     int json, bar, replan;          /* replan: stop when a rank has become slow             */
+    struct train_samples *samples;  /* NULL: none are asked for                             */
+    const char *prompt;             /* that they begin with                                 */
     double slow;                    /* against the others: from how many times on           */
     uint64_t start_ns;              /* of the run                                           */
     /* What it keeps. */

@@ -71,6 +71,8 @@ typedef struct parts {
     exec_arena *arena;
     run_plan plan;
     evaluate *evaluate;
+    unsigned char *token_bytes;
+    uint32_t token_ids;
 } parts;
 
 /* The part of the data that is measured, and how to call it. */
@@ -82,7 +84,7 @@ typedef struct choice {
     int trained_on;                     /* the run was trained on these data */
 } choice;
 
-static gt_status assemble(parts *p, cli_source *s, const token_split *split, dtype storage)
+static gt_status assemble(parts *p, cli_source *s, const choice *c, dtype storage)
 {
     gt_status st = dev_open(&p->device, o.devices);
     if (!st)
@@ -103,15 +105,19 @@ static gt_status assemble(parts *p, cli_source *s, const token_split *split, dty
         st = exec_arena_create(&p->arena, p->device);
     if (!st)
         st = run_plan_single(&p->plan, model_units(&s->config), (int)o.batch, (int)o.batch, 0);
+    if (!st)
+        st = cli_token_bytes(&p->token_bytes, &p->token_ids, c->data.tokenizer);
     const evaluate_options e = {
         .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm, .params = p->params },
                    .passing = p->arena },
         .plan = &p->plan,
-        .split = split,
+        .split = c->split,
         .batch = model_batch,
         .name = o.data,
         .seq = o.seq,
-        .rows = o.batches * o.batch
+        .rows = o.batches * o.batch,
+        .bytes = p->token_bytes,
+        .ids = p->token_ids
     };
     const stage_model m = { &s->config, model_build_config, storage, (int)o.seq };
     if (!st)
@@ -129,42 +135,58 @@ static void release(parts *p)
     gemm_context_release(p->gemm);
     kernel_set_release(p->kernels);
     dev_close(p->device);
+    free(p->token_bytes);
 }
 
-static void show(const parts *p, const choice *c, double loss, uint64_t tokens, double seconds)
+/* What else is known, as text or as members of an object. */
+static void show_more(const evaluate_result *r)
 {
+    if (!isnan(r->hits))
+        printf(o.json ? "\"accuracy\": %.9g, " : "  accuracy %.4f", evaluate_accuracy(r));
+    if (r->bytes > 0.0)
+        printf(o.json ? "\"bits_per_byte\": %.9g, " : "  %.4f bits per byte", evaluate_bits_per_byte(r));
+}
+
+static void show(const parts *p, const choice *c, const evaluate_result *r, double seconds)
+{
+    const double loss = r->loss, perplexity = evaluate_perplexity(r);
+    const uint64_t tokens = r->tokens;
     uint64_t all;
     const uint64_t rows = evaluate_rows(p->evaluate, &all);
-    if (o.json)
-        printf("{\"loss\": %.9g, \"perplexity\": %.9g, \"tokens\": %llu, \"split\": \"%s\", "
+    if (o.json) {
+        printf("{\"loss\": %.9g, \"perplexity\": %.9g, ", loss, perplexity);
+        show_more(r);
+        printf("\"tokens\": %llu, \"split\": \"%s\", "
                "\"trained_on\": %s, \"sequences\": %llu, \"of\": %llu, \"seq\": %llu, "
                "\"tokens_per_s\": %.1f}\n",
-               loss, exp(loss), (unsigned long long)tokens, c->name, c->trained_on ? "true" : "false",
-               (unsigned long long)rows, (unsigned long long)all, (unsigned long long)o.seq, (double)tokens / seconds);
-    else
-        printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s\n"
-               "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n",
-               loss, exp(loss), (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows,
-               (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
-               !c->trained_on            ? ""
-               : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
-                                         : ", which the run was trained on");
+               (unsigned long long)tokens, c->name, c->trained_on ? "true" : "false", (unsigned long long)rows,
+               (unsigned long long)all, (unsigned long long)o.seq, (double)tokens / seconds);
+        return;
+    }
+    printf("loss %.6f  perplexity %.3f", loss, perplexity);
+    show_more(r);
+    printf("  over %llu tokens  %.1f tok/s\n"
+           "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n",
+           (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows, (unsigned long long)all,
+           (unsigned long long)o.seq, c->part, o.data,
+           !c->trained_on            ? ""
+           : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
+                                     : ", which the run was trained on");
 }
 
 static gt_status run(cli_source *s, const choice *c, dtype storage)
 {
     parts p = { 0 };
-    double loss = NAN;
-    uint64_t tokens = 0;
-    gt_status st = assemble(&p, s, c->split, storage);
+    evaluate_result found = { .loss = NAN };
+    gt_status st = assemble(&p, s, c, storage);
     const uint64_t start = gt_now_ns();
     if (!st)
-        st = evaluate_run(p.evaluate, &loss, &tokens);
+        st = evaluate_run(p.evaluate, &found);
     const double seconds = (double)(gt_now_ns() - start) * 1e-9;
-    if (!st && !isfinite(loss))
+    if (!st && !isfinite(found.loss))
         st = gt_fail(GT_NUMERIC, "the loss is not finite; are the weights of '%s' whole?", o.from);
     if (!st)
-        show(&p, c, loss, tokens, seconds);
+        show(&p, c, &found, seconds);
     release(&p);
     return st;
 }

@@ -16,6 +16,7 @@
 #include "host/cli/run_starts.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
+#include "host/cli/train_samples.h"
 #include "host/cli/train_settings.h"
 #include "host/cli/train_subject.h"
 #include "host/cli/train_view.h"
@@ -235,12 +236,27 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     return st ? st : train_settings_write(c, mark);
 }
 
+/* Which validation was best, and whether training ended for want of a better one. */
+static void tell_best(const train *t)
+{
+    const checkpoint_best *b = train_best(t);
+    if (train_is_over_early(t))
+        fprintf(stderr, "early   the run ended after step %llu: %llu validations in a row were no improvement; --patience 0 goes on\n",
+                (unsigned long long)train_steps_done(t), (unsigned long long)b->waited);
+    if (b->step && (o->keep_best || o->patience))
+        fprintf(stderr, "best    validation loss %.4f after step %llu: %s/checkpoints/best\n", b->loss,
+                (unsigned long long)b->step, o->out);
+}
+
 static void end_run(const train_view *v, train *t)
 {
     char text[32];
     train_view_compare(v, stderr);
     show_sources(train_loader(t), train_loader(t)->split, train_samples_done(t));
-    if (v->first_step >= o->steps)
+    tell_best(t);
+    if (train_is_over_early(t) && v->first_step == train_steps_done(t))
+        fprintf(stderr, "done    nothing: the run was over before\n");
+    else if (v->first_step >= o->steps)
         fprintf(stderr,
                 "done    nothing: the run has %llu steps, and --steps %llu asks for no more; give a "
                 "larger --steps to go on\n",
@@ -294,6 +310,8 @@ typedef struct run_context {
     cli_source *source;
     dev_device *device;
     net_comm *comm;
+    unsigned char *token_bytes;     /* cli_token_bytes() */
+    uint32_t token_ids;
     double peak_flops;
     int again;                      /* planned anew in mid-run                               */
     uint64_t start_ns;
@@ -361,6 +379,8 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     train *t = NULL;
     options.comm = x->comm;
     options.plan = plan;
+    options.val_bytes = x->token_bytes;
+    options.val_ids = x->token_ids;
     options.peak_flops = x->peak_flops;
     options.resume |= x->again;
     options.first_save = train_settings_first_save(kept);
@@ -386,6 +406,9 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
                          .start_ns = x->start_ns };
         const train_hooks hooks = train_view_hooks(&v);
         st = train_view_begin(&v);
+        v.prompt = o->sample_prompt;
+        if (!st && speaks && o->sample_every)
+            st = train_samples_open(&v.samples, t, x->device, x->config, x->data->tokenizer, !x->comm);
         if (!st && speaks)
             st = begin_run(x->config, x->data, x->mark, x->device, t, why, x->again);
         running = t;
@@ -407,6 +430,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
             st = finish_run(x, t, st);
         if (!st && speaks && !*again)
             end_run(&v, t);
+        train_samples_close(v.samples);
     }
     train_release(t);
     return st;
@@ -415,7 +439,14 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
 static gt_status run_training(const model_config *c, data_set *data, const cli_tokenizer_mark *mark,
                               const token_split *val, cli_source *source, dev_device *d, net_comm *comm)
 {
-    run_context x = { c, data, mark, val, source, d, comm, 0.0, 0, gt_now_ns() };
+    run_context x = { .config = c,
+                      .data = data,
+                      .mark = mark,
+                      .val = val,
+                      .source = source,
+                      .device = d,
+                      .comm = comm,
+                      .start_ns = gt_now_ns() };
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);
@@ -425,7 +456,10 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         x.peak_flops = gemm_peak_of(dev_info_of(d), storage == DTYPE_F32 ? 0 : dev_matrix_units(d), &peak, storage)
                        * dev_slowdown(d);
     }
-    st = o->trace ? gt_trace_start(GT_TRACE_ROOM) : GT_OK;
+    if (!st && val)
+        st = cli_token_bytes(&x.token_bytes, &x.token_ids, data->tokenizer);
+    if (!st && o->trace)
+        st = gt_trace_start(GT_TRACE_ROOM);
     do {
         plan_wish wish;
         run_plan plan = { 0 };
@@ -441,6 +475,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         gt_text_release(&why);
         run_plan_release(&plan);
     } while (!st && again);
+    free(x.token_bytes);
     return st;
 }
 
@@ -548,6 +583,8 @@ static gt_status train_here(net_comm *c)
         st = train_settle_targets(&config, &data, &eval_data);
     if (!st && !o->seq)
         o->seq = (uint64_t)config.context;
+    if (!st && o->sample_every)
+        st = train_samples_check(&config, data.tokenizer);
     const token_split *val = NULL;
     if (!st)
         st = train_choose_validation(&val, &data, &eval_data);

@@ -137,3 +137,16 @@ int64_t byte_level_decode(unsigned char *text, size_t size)
     }
     return (int64_t)n;
 }
+
+void utf8_mend(gt_text *out, const char *text, size_t size)
+{
+    uint32_t code;
+    for (size_t i = 0; i < size;) {
+        const int n = utf8_next((const unsigned char *)text + i, size - i, &code);
+        if (n > 0)
+            gt_text_put(out, text + i, (size_t)n);
+        else
+            gt_text_put(out, "\xEF\xBF\xBD", 3);
+        i += n > 0 ? (size_t)n : 1;
+    }
+}

@@ -7,6 +7,8 @@
 #ifndef GT_DATA_UTF8_H
 #define GT_DATA_UTF8_H
 
+#include "host/base/text.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +28,9 @@ uint64_t utf8_count(const unsigned char *text, size_t size);
 
 /* Offset of the character with that index, as utf8_count() counts; size if there are fewer. */
 size_t utf8_offset(const unsigned char *text, size_t size, uint64_t index);
+
+/* Appends text; of bytes that are no character each becomes U+FFFD. */
+void utf8_mend(gt_text *out, const char *text, size_t size);
 
 uint32_t byte_level_code(unsigned char byte);   /* byte -> code point                  */
 int byte_level_byte(uint32_t code);        /* code point -> byte, or -1           */

@@ -6,7 +6,8 @@
  *       OWNER.safetensors        what else the run keeps (host/tensor/checkpoint_state.h):
  *       optimizer.safetensors    SLOT.NAME of each state slot of the rule, scalars (fp32[16], kernel.h)
  *       manifest.json            step, seed, tokens, the position in the data and what those
- *                                were; size and XXH3-64 of the other files
+ *                                were, the best validation; size and XXH3-64 of the other files
+ *   RUN/checkpoints/best -> step-000150        where the run keeps its best one: a link to it
  *
  * Several ranks write params-RRRRR.safetensors and OWNER-RRRRR.safetensors, each what it is
  * told to; one that is told nothing writes no file. A file says of every tensor that it does
@@ -39,10 +40,19 @@ typedef struct checkpoint_data {
     uint64_t tokens, hash;          /* of the training split, token_split_hash()               */
 } checkpoint_data;
 
+/* What validations have come to. */
+typedef struct checkpoint_best {
+    uint64_t step;                  /* of the lowest loss; 0: none was measured                */
+    double loss;
+    double reference;               /* the last loss that counted as an improvement            */
+    uint64_t waited;                /* validations since then                                  */
+} checkpoint_best;
+
 typedef struct checkpoint_info {
     uint64_t step;                  /* updates done            */
     uint64_t seed, tokens;          /* tokens trained on       */
     checkpoint_data data;
+    checkpoint_best best;
 } checkpoint_info;
 
 /* Who writes what. Of every tensor, or every slice of it, exactly one of the ranks that hold it
@@ -61,7 +71,7 @@ typedef struct checkpoint_ranks {
 gt_status checkpoint_save(const char *run, const checkpoint_info *info, params *p, const checkpoint_state *states,
                           int count, const checkpoint_ranks *ranks, uint64_t *bytes);
 
-/* Finds the newest whole checkpoint of a run, or takes a step-* folder itself; *path is
+/* Finds the newest whole checkpoint of a run, or takes a step-* folder itself, or a link to one; *path is
  * freed with free(). GT_NOT_FOUND if there is none, GT_FORMAT if none of those that are there is
  * whole. */
 gt_status checkpoint_find(char **path, checkpoint_info *info, const char *run);
@@ -77,9 +87,14 @@ gt_status checkpoint_load(const char *path, params *p, const checkpoint_state *s
 /* GT_MISMATCH if it holds parameters that the whole model's graph lacks: it is a larger one's. */
 gt_status checkpoint_check_model(const char *path, const graph *whole);
 
+/* Lets RUN/checkpoints/best name the checkpoint of a step, which must be there; step 0: no longer any. */
+gt_status checkpoint_mark_best(const char *run, uint64_t step);
+/* Is the checkpoint of a step there? */
+int checkpoint_is_there(const char *run, uint64_t step);
+
 /* Removes unfinished folders that a killed run left, and of the checkpoints up to step
- * `newest` all but the newest `keep` (0 keeps all). Later ones are damaged, or the run would
+ * `newest` all but the newest `keep` (0 keeps all) and that of step `best` (0: none). Later ones are damaged, or the run would
  * have gone on from them: they neither count nor go. */
-gt_status checkpoint_prune(const char *run, int keep, uint64_t newest);
+gt_status checkpoint_prune(const char *run, int keep, uint64_t newest, uint64_t best);
 
 #endif

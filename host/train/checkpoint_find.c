@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Every file of the manifest is there with its size and hash. */
 static gt_status verify(const char *folder, checkpoint_info *info)
@@ -244,14 +245,52 @@ static gt_status remove_entry(const char *folder, const char *name)
     return st;
 }
 
-gt_status checkpoint_prune(const char *run, int keep, uint64_t newest)
+static char *step_path(const char *run, uint64_t step)
+{
+    char name[64];
+    snprintf(name, sizeof name, "checkpoints/step-%06llu", (unsigned long long)step);
+    return gt_path_join(run, name);
+}
+
+int checkpoint_is_there(const char *run, uint64_t step)
+{
+    char *path = step_path(run, step);
+    const int there = path && gt_path_is_folder(path);
+    free(path);
+    return there;
+}
+
+/* A new link takes the old one's place in one go, so that there is always one. */
+gt_status checkpoint_mark_best(const char *run, uint64_t step)
+{
+    char name[64];
+    char *folder = gt_path_join(run, "checkpoints"), *link = folder ? gt_path_join(folder, "best") : NULL;
+    char *aside = folder ? gt_path_join(folder, ".partial-best") : NULL;
+    gt_status st = link && aside ? GT_OK : checkpoint_no_memory(run);
+    snprintf(name, sizeof name, "step-%06llu", (unsigned long long)step);
+    if (!st && !step && unlink(link) != 0 && errno != ENOENT && errno != ENOTDIR)
+        st = gt_fail(GT_IO, "cannot remove '%s': %s", link, strerror(errno));
+    if (!st && step) {
+        unlink(aside);
+        if (symlink(name, aside) != 0 || rename(aside, link) != 0)
+            st = gt_fail(GT_IO, "cannot let '%s' name '%s': %s", link, name, strerror(errno));
+        if (!st)
+            st = gt_folder_sync(folder);
+    }
+    free(folder);
+    free(link);
+    free(aside);
+    return st;
+}
+
+gt_status checkpoint_prune(const char *run, int keep, uint64_t newest, uint64_t best)
 {
     char *folder = gt_path_join(run, "checkpoints");
     entry *entries = NULL;
     int count = 0;
     gt_status st = folder ? list_entries(folder, &entries, &count, 1) : checkpoint_no_memory(run);
     for (int i = 0, kept = 0; !st && keep > 0 && i < count; i++) {
-        if (entries[i].step > newest || kept++ < keep)
+        if (entries[i].step > newest || kept++ < keep || (best && entries[i].step == best))
             continue;
         st = remove_entry(folder, entries[i].name);
     }

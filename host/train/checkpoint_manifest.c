@@ -7,7 +7,8 @@
  *    "files": [
  *       {"name": "params-00000.safetensors", "bytes": 49771216, "xxh3": "9d6b2c0a11f0e4aa"}, ...]}
  *
- * "data" may be missing: earlier versions did not write it.
+ * "data" may be missing: earlier versions did not write it. Once there was a validation there is "best":
+ * {"step": 150, "loss": 1.9, "reference": 1.9, "waited": 2}, checkpoint_best of checkpoint.h.
  *
  * Format 1 differs in that a tensor is always whole and in the one file of its kind, which
  * format 2 allows as well: so both are read alike.                                       */
@@ -95,6 +96,29 @@ static gt_status read_data(const char *path, json_t *row, checkpoint_data *out)
     return GT_OK;
 }
 
+/* NULL if nothing was measured. */
+static json_t *pack_best(const checkpoint_best *b)
+{
+    return !b->step ? NULL
+                    : json_pack("{s:I, s:f, s:f, s:I}", "step", (json_int_t)b->step, "loss", b->loss, "reference",
+                                b->reference, "waited", (json_int_t)b->waited);
+}
+
+static gt_status read_best(const char *path, json_t *row, checkpoint_best *out)
+{
+    json_int_t step, waited;
+    double loss, reference;
+    *out = (checkpoint_best){ 0 };
+    if (!row)
+        return GT_OK;
+    if (json_unpack(row, "{s:I, s:F, s:F, s:I}", "step", &step, "loss", &loss, "reference", &reference, "waited",
+                    &waited)
+        || step < 1 || waited < 0)
+        return gt_fail(GT_FORMAT, "'%s': \"best\" is no validation", path);
+    *out = (checkpoint_best){ (uint64_t)step, loss, reference, (uint64_t)waited };
+    return GT_OK;
+}
+
 gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info, const checkpoint_file *files,
                                     int count)
 {
@@ -107,9 +131,9 @@ gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *i
         failed |= json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", files[i].name, "bytes",
                                                         (json_int_t)files[i].bytes, "xxh3", hash));
     }
-    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o}", "format", CHECKPOINT_FORMAT, "step",
+    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o*, s:o}", "format", CHECKPOINT_FORMAT, "step",
                              (json_int_t)info->step, "seed", (json_int_t)info->seed, "tokens", (json_int_t)info->tokens,
-                             "data", pack_data(&info->data), "files", list);
+                             "data", pack_data(&info->data), "best", pack_best(&info->best), "files", list);
     if (root && !failed)
         text = json_dumps(root, JSON_INDENT(2));
     if (!path || !text)
@@ -150,6 +174,7 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info, ch
     json_error_t error;
     json_t *root = NULL, *list;
     checkpoint_data data;
+    checkpoint_best best;
     json_int_t format, step, seed, tokens;
     *files = NULL;
     *count = 0;
@@ -165,9 +190,11 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info, ch
     if (!st)
         st = read_data(path, json_object_get(root, "data"), &data);
     if (!st)
+        st = read_best(path, json_object_get(root, "best"), &best);
+    if (!st)
         st = read_files(folder, list, files, count);
     if (!st)
-        *info = (checkpoint_info){ (uint64_t)step, (uint64_t)seed, (uint64_t)tokens, data };
+        *info = (checkpoint_info){ (uint64_t)step, (uint64_t)seed, (uint64_t)tokens, data, best };
     if (st) {
         free(*files);
         *files = NULL;

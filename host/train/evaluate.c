@@ -12,6 +12,9 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define HITS "hit_sum"                  /* where a graph counts targets that it answers right */
 
 struct evaluate {
     evaluate_options o;
@@ -21,6 +24,7 @@ struct evaluate {
     int round;                      /* micro-batches at a time */
     uint64_t batch, from, to;       /* sequences of a micro-batch; this replica's rows */
     uint64_t at, filled;            /* the next row; rows of this round that are real  */
+    double bytes;                   /* that targets spell, so far                      */
     void *field[DATA_FIELDS];
 };
 
@@ -91,6 +95,26 @@ void evaluate_release(evaluate *e)
     free(e);
 }
 
+/* Adds the bytes of the targets of the first `real` rows, but for those that weigh nothing. */
+static void count_bytes(evaluate *e, void *const wanted[], uint64_t real)
+{
+    const int32_t *target = NULL;
+    const float *weight = NULL;
+    uint64_t count = 0;
+    for (int f = 0; f < e->data.fields; f++) {
+        const data_field *field = &e->data.field[f];
+        if (!strcmp(field->name, "targets") && field->type == DTYPE_I32) {
+            target = wanted[f];
+            count = field->count * real;
+        }
+        if (e->data.weights && !strcmp(field->name, e->data.weights))
+            weight = wanted[f];
+    }
+    for (uint64_t i = 0; target && i < count; i++)
+        if (target[i] >= 0 && (uint32_t)target[i] < e->o.ids && (!weight || weight[i] > 0.0f))
+            e->bytes += e->o.bytes[target[i]];
+}
+
 /* Loads the next micro-batch; rows beyond the part's end do not count. */
 static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
 {
@@ -106,6 +130,8 @@ static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
         wanted[f] = to[f] ? e->field[f] : NULL;
     }
     gt_status st = e->data.fill_rows(&e->data, first, e->batch, real, wanted);
+    if (!st && e->o.bytes)
+        count_bytes(e, wanted, real);
     for (int f = 0; !st && f < e->data.fields; f++)
         if (to[f])
             st = dev_write(e->o.place.exec.device, to[f], 0, e->field[f],
@@ -115,28 +141,52 @@ static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
     return st;
 }
 
-static gt_status run_round(evaluate *e, double *sum)
+/* Adds a sum of the round from the last stage, where this is it. */
+static gt_status add_output(evaluate *e, const char *name, double *sum)
+{
+    float part = 0.0f;
+    dev_buffer *b = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), name);
+    gt_status st = b ? dev_read(e->o.place.exec.device, b, 0, &part, sizeof part) : dev_wait(e->o.place.exec.device);
+    *sum += (double)part;
+    return st;
+}
+
+static gt_status run_round(evaluate *e, double *loss, double *hits)
 {
     const stage_calls calls = { .context = e, .inputs = send_inputs };
     const uint64_t left = (e->to - e->at + e->batch - 1) / e->batch;
     const int count = left < (uint64_t)e->round ? (int)left : e->round;
-    float part = 0.0f;
     e->filled = 0;
     gt_status st = stage_forward(e->stage, &calls, count);
-    dev_buffer *loss = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), "loss_sum");
     if (!st)
-        st = loss ? dev_read(e->o.place.exec.device, loss, 0, &part, sizeof part) : dev_wait(e->o.place.exec.device);
-    *sum += (double)part;
+        st = add_output(e, "loss_sum", loss);
+    if (!st)
+        st = add_output(e, HITS, hits);
     e->at += (uint64_t)count * e->batch;
     return st;
 }
 
-gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
+/* Sums of all ranks. Of a tensor group one counts what all of it read. */
+static gt_status add_up(evaluate *e, evaluate_result *sum, int *has_hits)
 {
-    double sum = 0.0, weights = 0.0;
-    uint64_t counted = 0;
+    const run_place place = run_plan_place(e->o.plan, e->o.rank);
+    const int first = place.stage == 0 && place.tensor_rank == 0;
+    sync_totals all = { .loss = sum->loss, .stopped = stage_stopped(e->stage), .stop = *has_hits, .busy = sum->hits };
+    all.squares = first ? sum->targets : 0.0;
+    all.sent = first ? (double)sum->tokens : 0.0;
+    all.seconds = place.tensor_rank == 0 ? sum->bytes : 0.0;
+    gt_status st = sync_totals_sum(e->o.comm, &all, NULL);
+    *sum = (evaluate_result){ all.loss, (uint64_t)all.sent, all.squares, all.seconds, all.busy };
+    *has_hits = all.stop > 0.0;
+    return !st && all.stopped > 0.0 ? gt_fail(GT_INTERRUPTED, "stopped while evaluating") : st;
+}
+
+gt_status evaluate_run(evaluate *e, evaluate_result *out)
+{
+    evaluate_result sum = { 0 };
+    int has_hits = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), HITS) != NULL;
     gt_status st = GT_OK;
-    *loss = NAN;
+    *out = (evaluate_result){ .loss = NAN, .hits = NAN };
     if (!loader_eval_rows(&e->loader))
         return gt_fail(GT_MISMATCH,
                        "cannot evaluate: the validation split has fewer than %llu "
@@ -144,32 +194,39 @@ gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens)
                        (unsigned long long)e->o.seq + 1);
     gt_activity a;
     gt_activity_begin(&a, "evaluating", "sequences", e->to - e->from);
+    e->bytes = 0.0;
     for (e->at = e->from; !st && e->at < e->to;) {
         gt_activity_set(&a, e->at - e->from);
-        st = run_round(e, &sum);
-        counted += e->filled * e->o.seq;
+        st = run_round(e, &sum.loss, &sum.hits);
+        sum.tokens += e->filled * e->o.seq;
     }
     gt_activity_end(&a);
+    sum.bytes = e->bytes;
     if (!st)
-        st = data_batch_total_rows(&e->data, e->from, e->to - e->from, &weights);
-    if (!st && e->o.comm) {
-        const run_place place = run_plan_place(e->o.plan, e->o.rank);
-        const int counts = place.stage == 0 && place.tensor_rank == 0;
-        sync_totals all = { .loss = sum, .stopped = stage_stopped(e->stage) };
-        all.squares = counts ? weights : 0.0;
-        all.sent = counts ? (double)counted : 0.0;
-        st = sync_totals_sum(e->o.comm, &all, NULL);
-        sum = all.loss;
-        weights = all.squares;
-        counted = (uint64_t)all.sent;
-        if (!st && all.stopped > 0.0)
-            st = gt_fail(GT_INTERRUPTED, "stopped while evaluating");
-    }
-    if (!st && weights <= 0.0)
+        st = data_batch_total_rows(&e->data, e->from, e->to - e->from, &sum.targets);
+    if (!st && e->o.comm)
+        st = add_up(e, &sum, &has_hits);
+    if (!st && sum.targets <= 0.0)
         st = gt_fail(GT_MISMATCH, "cannot evaluate: of the validation split no target counts");
-    if (!st)
-        *loss = sum / weights;
-    if (tokens)
-        *tokens = counted;
-    return st;
+    if (st)
+        return st;
+    sum.loss /= sum.targets;
+    sum.hits = has_hits ? sum.hits : NAN;
+    *out = sum;
+    return GT_OK;
+}
+
+double evaluate_perplexity(const evaluate_result *r)
+{
+    return exp(r->loss);
+}
+
+double evaluate_bits_per_byte(const evaluate_result *r)
+{
+    return r->bytes > 0.0 ? r->loss * r->targets / (log(2.0) * r->bytes) : NAN;
+}
+
+double evaluate_accuracy(const evaluate_result *r)
+{
+    return r->targets > 0.0 ? r->hits / r->targets : NAN;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/train/evaluate.h - the mean loss of a model over a split, nothing trained.
+/* host/train/evaluate.h - the mean loss of a model over a split, and what else its graph puts out; nothing
+ * trained.
  *
  * Follows the plan: each replica takes its part of the rows, through its stages, and the sums of all
  * are added up.                                                                          */
@@ -21,7 +22,24 @@ typedef struct evaluate_options {
     const char *name;               /* of the data, for sentences; NULL: "validation"    */
     uint64_t seq;
     uint64_t rows;                  /* stop after so many sequences; 0: the whole split  */
+    /* Bytes of text that each id spells, [ids]: targets are then counted in bytes, too. NULL: not known. */
+    const unsigned char *bytes;
+    uint32_t ids;
 } evaluate_options;
+
+/* What a validation found. */
+typedef struct evaluate_result {
+    double loss;                    /* mean of a target, in nats; NaN: none was measured  */
+    uint64_t tokens;                /* that were read                                     */
+    double targets;                 /* that were weighed, by weight                       */
+    double bytes;                   /* that the targets spell; 0: not known               */
+    double hits;                    /* targets that were answered right; NaN: the graph has no "hit_sum" */
+} evaluate_result;
+
+/* What follows from it; NaN where it does not. */
+double evaluate_perplexity(const evaluate_result *r);      /* e^loss: so many tokens seemed equally likely */
+double evaluate_bits_per_byte(const evaluate_result *r);
+double evaluate_accuracy(const evaluate_result *r);        /* share of targets            */
 
 /* evaluate_ready follows when everything that shares memory was created. The plan must stay. */
 gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_options *o);
@@ -31,7 +49,7 @@ void evaluate_release(evaluate *e);            /* takes NULL */
 /* How many sequences evaluate_run() measures, and of how many. */
 uint64_t evaluate_rows(const evaluate *e, uint64_t *all);
 
-/* Mean loss a token, in nats, and how many tokens that was (may be NULL). Waits. All ranks. */
-gt_status evaluate_run(evaluate *e, double *loss, uint64_t *tokens);
+/* Waits. All ranks, which get the same. */
+gt_status evaluate_run(evaluate *e, evaluate_result *out);
 
 #endif

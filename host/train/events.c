@@ -47,9 +47,10 @@ static uint32_t masked(const void *data, size_t size)
     return (c >> 15 | c << 17) + 0xA282EAD8u;
 }
 
-/* A record under construction; the largest has a tag and a few numbers. */
+/* A record under construction; the largest has a text. */
+enum { TEXT_MOST = 4096 };
 typedef struct record {
-    unsigned char data[256];
+    unsigned char data[TEXT_MOST + 256];
     size_t size;
 } record;
 
@@ -164,6 +165,33 @@ gt_status events_scalar(events *e, uint64_t step, const char *tag, float number)
     put_block(&value, 1, tag, strlen(tag) < 100 ? strlen(tag) : 100);
     put_key(&value, 2, 5);
     put_bytes(&value, &number, sizeof number);
+    put_block(&summary, 1, value.data, value.size);
+    put_time(&event);
+    put_key(&event, 2, 0);
+    put_varint(&event, step);
+    put_block(&event, 5, summary.data, summary.size);
+    return write_record(e, &event);
+}
+
+/* A tensor of one string, and in its metadata the page that shows it. A text that is too long is cut
+ * between characters. */
+gt_status events_text(events *e, uint64_t step, const char *tag, const char *text)
+{
+    enum { DT_STRING = 7 };
+    record plugin = { .size = 0 }, metadata = { .size = 0 }, tensor = { .size = 0 };
+    record value = { .size = 0 }, summary = { .size = 0 }, event = { .size = 0 };
+    size_t size = strlen(text) < TEXT_MOST ? strlen(text) : TEXT_MOST;
+    while (size && ((unsigned char)text[size] & 0xC0u) == 0x80u)
+        size--;
+    put_block(&plugin, 1, "text", 4);
+    put_block(&metadata, 1, plugin.data, plugin.size);
+    put_key(&tensor, 1, 0);
+    put_varint(&tensor, DT_STRING);
+    put_block(&tensor, 2, "\x12\x02\x08\x01", 4);       /* its shape: one dimension, of 1 */
+    put_block(&tensor, 8, text, size);
+    put_block(&value, 1, tag, strlen(tag) < 100 ? strlen(tag) : 100);
+    put_block(&value, 9, metadata.data, metadata.size);
+    put_block(&value, 8, tensor.data, tensor.size);
     put_block(&summary, 1, value.data, value.size);
     put_time(&event);
     put_key(&event, 2, 0);

@@ -3,7 +3,7 @@
  *
  * A TFRecord a record: u64 length, masked crc32c of it, data, masked crc32c of the data;
  * data is the protocol buffer tensorflow.Event with scalar summaries (tensorflow/core/util/
- * event.proto, framework/summary.proto). The first record holds "brain.Event:2", which is what
+ * event.proto, framework/summary.proto, framework/tensor.proto of texts). The first record holds "brain.Event:2", which is what
  * makes TensorBoard look for the second: a session log that starts (SessionLog.START) at a step,
  * upon which it drops what earlier files of the folder say of that step and later ones.   */
 #ifndef GT_TRAIN_EVENTS_H
@@ -18,6 +18,8 @@ typedef struct events events;
 /* A new file beside those that are there, whose first step will be `first`. */
 gt_status events_open(events **out, const char *folder, uint64_t first);
 gt_status events_scalar(events *e, uint64_t step, const char *tag, float value);
+/* Shown by TensorBoard's text page, as Markdown. */
+gt_status events_text(events *e, uint64_t step, const char *tag, const char *text);
 gt_status events_flush(events *e);
 gt_status events_close(events *e);              /* takes NULL */
 

@@ -4,6 +4,7 @@
 
 #include "host/base/file.h"
 #include "host/base/text.h"
+#include "host/data/utf8.h"
 #include "host/train/events.h"
 #include "host/train/plot.h"
 
@@ -17,6 +18,8 @@
 struct metrics {
     char *run, *path;
     FILE *file;
+    uint64_t done;                      /* steps that were done when it was opened */
+    FILE *samples;                      /* NULL: none was written yet              */
     events *events;
     plot_series train, val;
     char title[128];                    /* of the plot */
@@ -49,9 +52,14 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
         put_number(&t, "loss_scale", r->loss_scale, "%.9g");
     if (r->skipped)
         gt_text_printf(&t, ", \"skipped\": true");
-    if (!isnan(r->val_loss)) {
-        put_number(&t, "val_loss", r->val_loss, "%.9g");
-        gt_text_printf(&t, ", \"val_tokens\": %llu", (unsigned long long)r->val_tokens);
+    if (!isnan(r->val.loss)) {
+        put_number(&t, "val_loss", r->val.loss, "%.9g");
+        put_number(&t, "val_perplexity", evaluate_perplexity(&r->val), "%.9g");
+        if (r->val.bytes > 0.0)
+            put_number(&t, "val_bits_per_byte", evaluate_bits_per_byte(&r->val), "%.9g");
+        if (!isnan(r->val.hits))
+            put_number(&t, "val_accuracy", evaluate_accuracy(&r->val), "%.9g");
+        gt_text_printf(&t, ", \"val_tokens\": %llu", (unsigned long long)r->val.tokens);
     }
     gt_text_printf(&t, "}");
     snprintf(out, size, "%s", t.data ? t.data : "{}");
@@ -59,34 +67,29 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
     return out;
 }
 
-/* Reads what an earlier run left, keeps lines up to step `done`, writes them back whole. */
-static gt_status cut_record(metrics *m, uint64_t done)
+/* Reads what an earlier run left in a file, keeps lines up to step `done`, writes them back whole. */
+static gt_status cut_file(const char *path, uint64_t done, gt_status (*kept)(metrics *m, const json_t *row), metrics *m)
 {
     char *text = NULL;
     size_t size = 0;
     gt_writer *w = NULL;
-    if (!gt_path_exists(m->path))
+    if (!gt_path_exists(path))
         return GT_OK;
-    gt_status st = gt_file_read(&text, &size, m->path, (size_t)4 << 30);
+    gt_status st = gt_file_read(&text, &size, path, (size_t)4 << 30);
     if (!st)
-        st = gt_writer_open(&w, m->path);
+        st = gt_writer_open(&w, path);
     for (char *line = text, *end; !st && line && *line; line = end + 1) {
         end = strchr(line, '\n');
         if (!end)
             break;                                  /* a line that a kill cut short */
         json_error_t error;
         json_t *row = json_loadb(line, (size_t)(end - line), 0, &error);
-        json_t *step = json_object_get(row, "step"), *loss = json_object_get(row, "loss");
-        json_t *val = json_object_get(row, "val_loss");
+        json_t *step = json_object_get(row, "step");
         const int keep = json_is_integer(step) && (uint64_t)json_integer_value(step) <= done;
-        if (keep) {
-            const double x = (double)json_integer_value(step);
+        if (keep)
             st = gt_writer_put(w, line, (size_t)(end - line) + 1);
-            if (!st && json_is_number(loss))
-                st = plot_add(&m->train, x, json_number_value(loss));
-            if (!st && json_is_number(val))
-                st = plot_add(&m->val, x, json_number_value(val));
-        }
+        if (keep && !st && kept)
+            st = kept(m, row);
         json_decref(row);
     }
     if (w && st)
@@ -94,6 +97,24 @@ static gt_status cut_record(metrics *m, uint64_t done)
     else if (w)
         st = gt_writer_commit(w);
     free(text);
+    return st;
+}
+
+/* What is drawn again. */
+static gt_status plot_row(metrics *m, const json_t *row)
+{
+    const json_t *loss = json_object_get(row, "loss"), *val = json_object_get(row, "val_loss");
+    const double x = (double)json_integer_value(json_object_get(row, "step"));
+    gt_status st = json_is_number(loss) ? plot_add(&m->train, x, json_number_value(loss)) : GT_OK;
+    return st || !json_is_number(val) ? st : plot_add(&m->val, x, json_number_value(val));
+}
+
+static gt_status cut_samples(const metrics *m)
+{
+    char *path = gt_path_join(m->run, "samples.jsonl");
+    gt_status st = path ? cut_file(path, m->done, NULL, NULL)
+                        : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/samples.jsonl'", m->run);
+    free(path);
     return st;
 }
 
@@ -126,10 +147,13 @@ gt_status metrics_open(metrics **out, const char *run, uint64_t done)
     gt_status st = GT_OK;
     m->run = strdup(run);
     m->path = gt_path_join(run, "metrics.jsonl");
+    m->done = done;
     if (!m->run || !m->path)
         st = gt_fail(GT_NO_MEMORY, "no memory for the path of '%s/metrics.jsonl'", run);
     if (!st)
-        st = cut_record(m, done);
+        st = cut_file(m->path, done, plot_row, m);
+    if (!st)
+        st = cut_samples(m);
     if (!st) {
         m->file = fopen(m->path, "abe");
         if (!m->file)
@@ -159,6 +183,18 @@ void metrics_title(metrics *m, const char *model)
              model ? ": " : "", model ? model : "");
 }
 
+static gt_status put_validation(metrics *m, const metrics_row *r)
+{
+    gt_status st = events_scalar(m->events, r->step, "loss/val", (float)r->val.loss);
+    if (!st)
+        st = events_scalar(m->events, r->step, "val/perplexity", (float)evaluate_perplexity(&r->val));
+    if (!st && r->val.bytes > 0.0)
+        st = events_scalar(m->events, r->step, "val/bits_per_byte", (float)evaluate_bits_per_byte(&r->val));
+    if (!st && !isnan(r->val.hits))
+        st = events_scalar(m->events, r->step, "val/accuracy", (float)evaluate_accuracy(&r->val));
+    return st ? st : plot_add(&m->val, (double)r->step, r->val.loss);
+}
+
 gt_status metrics_put(metrics *m, const metrics_row *r)
 {
     char line[1024];
@@ -174,11 +210,35 @@ gt_status metrics_put(metrics *m, const metrics_row *r)
         st = events_scalar(m->events, r->step, "grad_norm", (float)r->grad_norm);
     if (!st)
         st = events_scalar(m->events, r->step, "speed/tokens_per_s", (float)r->tokens_per_s);
-    if (!st && !isnan(r->val_loss)) {
-        st = events_scalar(m->events, r->step, "loss/val", (float)r->val_loss);
-        if (!st)
-            st = plot_add(&m->val, (double)r->step, r->val_loss);
-    }
+    return st || isnan(r->val.loss) ? st : put_validation(m, r);
+}
+
+/* The text as JSON has it, bytes that are no UTF-8 as U+FFFD. */
+static json_t *json_of(const char *text, size_t size)
+{
+    gt_text good = { 0 };
+    utf8_mend(&good, text, size);
+    json_t *j = good.failed ? NULL : json_stringn(good.size ? good.data : "", good.size);
+    gt_text_release(&good);
+    return j;
+}
+
+gt_status metrics_sample(metrics *m, uint64_t step, const char *prompt, const char *text, size_t size)
+{
+    char *path = gt_path_join(m->run, "samples.jsonl");
+    json_t *row = json_pack("{s:I, s:o, s:o}", "step", (json_int_t)step, "prompt", json_of(prompt, strlen(prompt)),
+                            "text", json_of(text, size));
+    char *line = row ? json_dumps(row, JSON_COMPACT) : NULL;
+    gt_status st = path && line ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for a sample of %zu bytes", size);
+    if (!st && !m->samples)
+        m->samples = fopen(path, "abe");
+    if (!st && (!m->samples || fprintf(m->samples, "%s\n", line) < 0 || fflush(m->samples) != 0))
+        st = gt_fail(GT_IO, "cannot write '%s': %s", path, strerror(errno));
+    if (!st)
+        st = events_text(m->events, step, "sample", json_string_value(json_object_get(row, "text")));
+    free(line);
+    free(path);
+    json_decref(row);
     return st;
 }
 
@@ -202,6 +262,8 @@ gt_status metrics_close(metrics *m)
     gt_status closed = events_close(m->events);
     if (!st)
         st = closed;
+    if (m->samples && fclose(m->samples) != 0 && !st)
+        st = gt_fail(GT_IO, "cannot write '%s/samples.jsonl': %s", m->run, strerror(errno));
     if (m->file && fclose(m->file) != 0 && !st)
         st = gt_fail(GT_IO, "cannot write '%s': %s", m->path, strerror(errno));
     plot_release(&m->train);

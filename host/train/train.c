@@ -250,7 +250,9 @@ static gt_status place_stages(train *t)
             .split = t->data.val,
             .batch = t->model.batch,
             .seq = t->o.seq,
-            .rows = t->o.eval_batches * t->o.batch
+            .rows = t->o.eval_batches * t->o.batch,
+            .bytes = t->o.val_bytes,
+            .ids = t->o.val_ids
         };
         const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
         e.place.exec.bindings = NULL;
@@ -386,6 +388,7 @@ static gt_status fill_params(train *t)
         if (!st && path) {
             t->done = t->queued = info.step;
             t->last_saved = info.step;
+            t->best = info.best;
         }
     }
     if (!st && !path)
@@ -426,7 +429,11 @@ static gt_status open_run(train *t)
     if (!st)
         st = gemm_choices_save(t->gemm, path);
     if (!st && writes)
-        st = checkpoint_prune(t->o.run, 0, 0);
+        st = checkpoint_prune(t->o.run, 0, 0, 0);
+    if (!st && writes)                  /* a later one may have been better, and is done again */
+        st = checkpoint_mark_best(t->o.run, t->best.step && checkpoint_is_there(t->o.run, t->best.step) ? t->best.step : 0);
+    if (!st && writes)
+        st = train_remove_weights(t);
     free(path);
     if (!st && writes)
         st = metrics_open(&t->metrics, t->o.run, t->done);
@@ -479,7 +486,7 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     t->data = *data;
     t->last_saved = UINT64_MAX;
     t->lock = -1;
-    t->pending_val = NAN;
+    t->pending.loss = NAN;
     if (!t->o.micro_batch)
         t->o.micro_batch = t->o.batch;
     t->o.optim.steps = t->o.steps;
@@ -583,6 +590,21 @@ int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES])
 {
     states[0] = optim_saved(t->optim);
     return 1 + sync_saved(t->sync, states + 1);
+}
+
+gt_status train_record_sample(train *t, const char *prompt, const char *text, size_t size)
+{
+    return t->metrics ? metrics_sample(t->metrics, t->done, prompt, text, size) : GT_OK;
+}
+
+const checkpoint_best *train_best(const train *t)
+{
+    return &t->best;
+}
+
+int train_is_over_early(const train *t)
+{
+    return t->o.patience && t->best.waited >= t->o.patience;
 }
 
 uint64_t train_steps_done(const train *t)

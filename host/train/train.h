@@ -23,6 +23,7 @@
 #include "host/pipeline/stage.h"
 #include "host/sync/sync.h"
 #include "host/train/checkpoint.h"
+#include "host/train/evaluate.h"
 #include "host/train/metrics.h"
 
 /* What training needs to know of a model; models/ fills it in. */
@@ -54,7 +55,15 @@ typedef struct train_options {
     int new_data;                   /* which may have been trained on other data; else GT_MISMATCH */
     /* 0: never; all of the split; at the end. eval_batches are batches of `batch` sequences. */
     uint64_t eval_every, eval_batches, save_every;
-    int keep;                       /* checkpoints kept, 0: all                           */
+    int keep;                       /* newest checkpoints kept, 0: all                    */
+    int keep_best;                  /* and the one with the lowest validation loss, written as it is found */
+    /* Over after so many validations in a row whose loss is not lower by more than `improvement` than the
+     * last one's that was; 0: never. */
+    uint64_t patience;
+    double improvement;
+    uint64_t sample_every;          /* steps between calls of train_hooks.sample; 0: never */
+    const unsigned char *val_bytes; /* of text, that each of so many ids spells, for bits per byte; NULL: not known */
+    uint32_t val_ids;
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     const sync_compressor *compress;    /* of gradients between ranks; NULL: none          */
@@ -78,6 +87,9 @@ typedef struct train_hooks {
     void (*step)(void *context, const metrics_row *row);
     /* Long things: "evaluating", "saving"; done is 0 at the start and 1 at the end. */
     void (*phase)(void *context, const char *what, int done);
+    /* Writes texts with the weights after so many steps. folder: a checkpoint of them, as
+     * checkpoint_load() takes it; NULL: this rank has all of them, in train_params(). On rank 0 alone. */
+    gt_status (*sample)(void *context, uint64_t step, const char *folder);
 } train_hooks;
 
 gt_status train_run(train *t, const train_hooks *hooks);
@@ -91,8 +103,13 @@ gt_status train_load(train *t, uint64_t step);
 /* One step without loop, record or checkpoint: batch `step` from the data's start, forward, backward
  * and (if `update`) the optimizer; waits, and gives the loss. For tests and benchmarks. */
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm);
-/* Mean loss over the validation split, or its first eval_batches * batch sequences. */
-gt_status train_evaluate(train *t, double *loss, uint64_t *tokens);
+/* Over the validation split, or its first eval_batches * batch sequences. */
+gt_status train_evaluate(train *t, evaluate_result *out);
+/* Keeps a text of a sample with the run's record. */
+gt_status train_record_sample(train *t, const char *prompt, const char *text, size_t size);
+/* What validations have come to so far, and whether patience is over. */
+const checkpoint_best *train_best(const train *t);
+int train_is_over_early(const train *t);
 /* How many sequences of how many of the split that takes; 0 without one. The same for every plan. */
 uint64_t train_evaluated_rows(const train *t, uint64_t *all);
 

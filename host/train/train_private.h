@@ -92,8 +92,8 @@ struct train {
     double last_seconds;                /* of the newest recorded step; 0: none yet */
     uint64_t skips;                     /* in a row */
     train_balance balance;              /* of the newest recorded step */
-    double pending_val;                 /* loss to put on the next recorded row, NaN: none */
-    uint64_t pending_tokens;            /* it was measured on */
+    evaluate_result pending;            /* to put on the next recorded row; loss NaN: none */
+    checkpoint_best best;
     metrics *metrics;
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
@@ -101,6 +101,9 @@ struct train {
 
 /* For sync_options.tell. */
 gt_status train_tell(void *context, uint64_t sent, sync_totals *mine);
+
+/* Removes the weights that samples were written with, whatever a killed run left of them. */
+gt_status train_remove_weights(const train *t);
 
 /* Everything beside parameters that a checkpoint of this run holds; how many owners. */
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES]);

@@ -12,6 +12,7 @@
  * which is why the device itself must refuse to apply a bad gradient (optim.h).         */
 #include "host/base/activity.h"
 #include "host/base/clock.h"
+#include "host/base/file.h"
 #include "host/base/stop.h"
 #include "host/base/trace.h"
 #include "host/train/train_private.h"
@@ -19,6 +20,7 @@
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define AHEAD_SECONDS 0.25              /* of shorter steps the next one is queued before they are over */
@@ -306,12 +308,11 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
                    : empty ? "no target counts"
                            : NULL,
         .loss_scale = (double)f->state[OPTIM_LOSS_SCALE],
-        .val_loss = t->pending_val,
-        .val_tokens = t->pending_tokens,
+        .val = t->pending,
         .mfu = share_of(t->peak, rate),
         .gemm_share = share_of(t->gemm_rate, rate)
     };
-    t->pending_val = NAN;
+    t->pending.loss = NAN;
     t->balance = f->balance;
     if (t->metrics)
         st = metrics_put(t->metrics, &row);
@@ -338,9 +339,11 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 static gt_status save(train *t, const train_hooks *hooks)
 {
     assert(t->done == t->queued);               /* t->samples is that of what is queued */
-    const checkpoint_info info = {
-        t->done, t->o.seed, t->tokens, { t->samples, t->o.seq, t->o.order, t->data.train->count, t->data_hash }
-    };
+    const checkpoint_info info = { t->done,
+                                   t->o.seed,
+                                   t->tokens,
+                                   { t->samples, t->o.seq, t->o.order, t->data.train->count, t->data_hash },
+                                   t->best };
     const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine, .mine_state = t->mine_state };
     checkpoint_state states[CHECKPOINT_STATES];
     if (!t->o.run || t->last_saved == t->done)
@@ -358,8 +361,82 @@ static gt_status save(train *t, const train_hooks *hooks)
     t->last_saved = t->done;
     if (t->rank)
         return GT_OK;
-    st = checkpoint_prune(t->o.run, t->o.keep, t->done);
+    if (t->o.keep_best && t->best.step == t->done)
+        st = checkpoint_mark_best(t->o.run, t->done);
+    if (!st)
+        st = checkpoint_prune(t->o.run, t->o.keep, t->done, t->o.keep_best ? t->best.step : 0);
     return st || !t->metrics ? st : metrics_draw(t->metrics);
+}
+
+/* Takes note of a validation; 1 if no loss was lower before. All ranks do, with the same numbers. */
+static int note_validation(train *t, double loss)
+{
+    checkpoint_best *b = &t->best;
+    if (isnan(loss))
+        return 0;
+    const int first = !b->step, lower = first || loss < b->loss;
+    if (first || loss < b->reference - t->o.improvement) {
+        b->reference = loss;
+        b->waited = 0;
+    } else {
+        b->waited++;
+    }
+    if (lower) {
+        b->loss = loss;
+        b->step = t->queued;
+    }
+    return lower;
+}
+
+/* ---- samples ------------------------------------------------------------------------------------- */
+
+/* Where ranks put their weights together for the one that writes texts. */
+static char *weights_folder(const train *t)
+{
+    return gt_path_join(t->o.run, ".partial-weights");
+}
+
+gt_status train_remove_weights(const train *t)
+{
+    char *folder = weights_folder(t);
+    gt_status st = folder ? gt_folder_remove(folder) : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s'", t->o.run);
+    free(folder);
+    return st;
+}
+
+/* The weights as a checkpoint of all ranks: the newest, if it is of this step, or one without any state. */
+static gt_status put_together(train *t, char **folder)
+{
+    char name[64];
+    const checkpoint_info info = { .step = t->done, .seed = t->o.seed };
+    const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine, .mine_state = t->mine_state };
+    const int saved = t->last_saved == t->done;
+    char *run = saved ? strdup(t->o.run) : weights_folder(t);
+    gt_status st = run ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s'", t->o.run);
+    if (!st && !saved)
+        st = checkpoint_save(run, &info, t->params, NULL, 0, &ranks, NULL);
+    snprintf(name, sizeof name, "checkpoints/step-%06llu", (unsigned long long)t->done);
+    *folder = st ? NULL : gt_path_join(run, name);
+    if (!st && !*folder)
+        st = gt_fail(GT_NO_MEMORY, "no memory for the path of '%s'", t->o.run);
+    free(run);
+    return st;
+}
+
+static gt_status sample(train *t, const train_hooks *hooks)
+{
+    char *folder = NULL;
+    gt_status st = GT_OK;
+    announce(hooks, "sampling", 0);
+    if (t->o.comm)
+        st = put_together(t, &folder);
+    if (!st && hooks && hooks->sample)
+        st = hooks->sample(hooks->context, t->done, folder);
+    if (!st && folder && !t->rank)
+        st = train_remove_weights(t);
+    announce(hooks, "sampling", 1);
+    free(folder);
+    return st;
 }
 
 static int falls_on(uint64_t every, uint64_t step)
@@ -397,7 +474,8 @@ static int is_short(const train *t)
 /* Whether a step is evaluated or saved: run_steps() does that while it is still queued. */
 static int is_looked_at(const train *t, uint64_t step)
 {
-    return step == t->o.steps || falls_on(t->o.save_every, step) || (t->evaluate && falls_on(t->o.eval_every, step));
+    return step == t->o.steps || falls_on(t->o.save_every, step) || falls_on(t->o.sample_every, step)
+           || (t->evaluate && falls_on(t->o.eval_every, step));
 }
 
 /* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
@@ -413,32 +491,36 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
 {
     gt_status st = GT_OK;
     t->last_end_ns = gt_now_ns();
-    while (!st && t->done < t->o.steps && !stopping(t)) {
+    while (!st && t->done < t->o.steps && !stopping(t) && !train_is_over_early(t)) {
         const uint64_t step = t->queued;        /* steps queued so far */
         const int last = step == t->o.steps;
         const int eval = t->evaluate && step > 0 && step > t->done
                          && (falls_on(t->o.eval_every, step) || (last && t->o.eval_every));
         const int saves = step > t->done && falls_on(t->o.save_every, step);
-        if (eval || saves || last) {
+        const int samples = step > t->done && falls_on(t->o.sample_every, step);
+        int best = 0;
+        if (eval || saves || samples || last) {
             if (eval) {                         /* goes onto the row of the newest step */
                 st = finish_until(t, step - 1, hooks);
                 announce(hooks, "evaluating", 0);
-                double loss = NAN;
                 if (!st)                        /* so that its time is its own */
                     st = land(t, &t->flights[(step - 1) % DEPTH]);
                 if (!st)
-                    st = train_evaluate(t, &loss, &t->pending_tokens);
+                    st = train_evaluate(t, &t->pending);
                 if (st == GT_INTERRUPTED)
                     st = give_up(t);
-                t->pending_val = loss;
+                best = note_validation(t, t->pending.loss) && t->o.keep_best;
                 announce(hooks, "evaluating", 1);
             }
             if (!st)
                 st = finish_until(t, step, hooks);
-            if (!st && (saves || last))
+            const int over = eval && train_is_over_early(t);
+            if (!st && (saves || last || best || over))
                 st = save(t, hooks);
+            if (!st && samples && !stopping(t))
+                st = sample(t, hooks);
             t->last_end_ns = gt_now_ns();       /* neither counts as step time */
-            if (last)
+            if (last || over)
                 break;
         }
         if (!st && stopping(t))
@@ -512,9 +594,9 @@ uint64_t train_evaluated_rows(const train *t, uint64_t *all)
     return t->evaluate ? evaluate_rows(t->evaluate, all) : 0;
 }
 
-gt_status train_evaluate(train *t, double *loss, uint64_t *tokens)
+gt_status train_evaluate(train *t, evaluate_result *out)
 {
     if (!t->evaluate)
         return gt_fail(GT_MISUSE, "cannot evaluate: there is no validation split");
-    return evaluate_run(t->evaluate, loss, tokens);
+    return evaluate_run(t->evaluate, out);
 }

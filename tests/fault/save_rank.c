@@ -58,7 +58,7 @@ static gt_status save_steps(net_comm *c, const char *run, parts *p, uint64_t ste
         if (!st)
             st = checkpoint_save(run, &info, p->params, (checkpoint_state[]){ optim_saved(p->optim) }, 1, &ranks, NULL);
         if (!st && !net_comm_rank(c))
-            st = checkpoint_prune(run, 3, step);
+            st = checkpoint_prune(run, 3, step, 0);
     }
     return st;
 }
@@ -74,7 +74,7 @@ static gt_status be_rank(net_comm *c, char **argv, const char *say)
     if (!st)
         st = load(c, argv[1], &p, &step);
     if (!st && !net_comm_rank(c))
-        st = checkpoint_prune(argv[1], 0, 0);
+        st = checkpoint_prune(argv[1], 0, 0, 0);
     if (!st && say)
         st = say_pid(say, net_comm_rank(c));
     if (!st)

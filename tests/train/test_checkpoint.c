@@ -220,13 +220,13 @@ static void old_and_unfinished_ones_go(void)
     CHECK(count_checkpoints(folder, &partial) == 5 && !partial);
     char *unfinished = gt_path_join(folder, "checkpoints/.partial-step-000012-1");
     CHECK_OK(gt_folder_make(unfinished));
-    CHECK_OK(checkpoint_prune(folder, 0, UINT64_MAX));
+    CHECK_OK(checkpoint_prune(folder, 0, UINT64_MAX, 0));
     CHECK(count_checkpoints(folder, &partial) == 5 && !partial);
-    CHECK_OK(checkpoint_prune(folder, 1, 6));           /* 10 and 8 are later than 6 */
+    CHECK_OK(checkpoint_prune(folder, 1, 6, 0));           /* 10 and 8 are later than 6 */
     CHECK(count_checkpoints(folder, &partial) == 3);
     char *kept = file_of(folder, 6, "manifest.json");
     CHECK(gt_path_exists(kept));
-    CHECK_OK(checkpoint_prune(folder, 2, UINT64_MAX));
+    CHECK_OK(checkpoint_prune(folder, 2, UINT64_MAX, 0));
     CHECK(count_checkpoints(folder, &partial) == 2 && !gt_path_exists(kept));
     free(kept);
     free(unfinished);

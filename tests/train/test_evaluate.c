@@ -21,8 +21,8 @@ static void a_validation_is_the_same_for_every_micro_batch(void)
         double first = NAN;
         for (int k = 0; k < 6 && cases[i].micro[k]; k++) {
             train_options o = tiny_options();
-            uint64_t tokens, all, rows = cases[i].batch * cases[i].batches;
-            double loss;
+            evaluate_result found;
+            uint64_t all, rows = cases[i].batch * cases[i].batches;
             o.batch = cases[i].batch;
             o.micro_batch = cases[i].micro[k];
             o.eval_every = 1;
@@ -32,8 +32,10 @@ static void a_validation_is_the_same_for_every_micro_batch(void)
                 return;
             rows = rows && rows < there ? rows : there;
             CHECK(train_evaluated_rows(t, &all) == rows && all == there);
-            CHECK_OK(train_evaluate(t, &loss, &tokens));
-            CHECK(tokens == rows * TINY_T);
+            CHECK_OK(train_evaluate(t, &found));
+            const double loss = found.loss;
+            CHECK(found.tokens == rows * TINY_T && found.targets == (double)found.tokens);
+            CHECK(isnan(found.hits) && found.bytes <= 0.0 && isnan(evaluate_bits_per_byte(&found)));
             first = k ? first : loss;
             CHECKF(fabs(loss - first) < 1e-5 * first, "case %d, micro-batch %d: %.9g, %.9g with all at once", (int)i,
                    (int)o.micro_batch, loss, first);

@@ -111,8 +111,7 @@ static metrics_row row_of(uint64_t step)
         .mfu = NAN,
         .gemm_share = NAN,
         .loss_scale = 1.0,
-        .val_loss = step % 5 ? NAN : 4.2,
-        .val_tokens = 320
+        .val = { .loss = step % 5 ? NAN : 4.2, .tokens = 320, .targets = 300.0, .bytes = 1200.0, .hits = NAN }
     };
 }
 

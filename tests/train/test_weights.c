@@ -282,8 +282,8 @@ static void note(void *context, const metrics_row *row)
     out->loss[row->step - 1] = row->loss;
     out->norm[row->step - 1] = row->grad_norm;
     out->empty[row->step - 1] = row->skipped && !strcmp(row->skipped, "no target counts");
-    if (!isnan(row->val_loss))
-        out->val = row->val_loss;
+    if (!isnan(row->val.loss))
+        out->val = row->val.loss;
 }
 
 typedef struct job {
