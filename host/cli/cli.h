@@ -110,7 +110,7 @@ gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run,
 typedef struct cli_source {
     char *path;
     int is_run;                         /* a run directory; else a Hugging Face folder  */
-    char *checkpoint;                   /* of a run: the newest whole one               */
+    char *checkpoint;                   /* of a run: the one that was named, or the newest whole one */
     checkpoint_info info;               /* what it says                                 */
     model_config config;
     tokenizer *tokenizer;               /* NULL: there is none, or none that can be read */
@@ -120,7 +120,11 @@ typedef struct cli_source {
     cli_tokenizer_mark mark;            /* of a run */
 } cli_source;
 
+/* path: a run, one of its checkpoints (RUN/checkpoints/step-000200, or best), or a Hugging Face folder. */
 gt_status cli_source_open(cli_source *out, const char *path);
+/* which: "best" or the number of a step, of a run; NULL: as cli_source_open(). GT_NOT_FOUND, with what there is,
+ * if the run has no such checkpoint; GT_MISUSE of anything but a run. */
+gt_status cli_source_open_at(cli_source *out, const char *path, const char *which);
 void cli_source_close(cli_source *s);
 /* To be called before anything is done that needs its tokenizer: what is wrong with it if it cannot
  * be read, and GT_NOT_FOUND with `fix` behind the sentence if there is none. */

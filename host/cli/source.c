@@ -5,6 +5,7 @@
 #include "host/base/file.h"
 #include "host/train/checkpoint.h"
 
+#include <dirent.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,22 +161,99 @@ gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char
                    what, tokenizer_name(other), tokenizer_vocab(other), (unsigned long long)tokenizer_hash(other));
 }
 
+/* RUN of RUN/checkpoints/step-000200, whatever links lead there; NULL if the folder is no checkpoint of a run. */
+static char *run_of(const char *path)
+{
+    static const char between[] = "/checkpoints";
+    char *manifest = gt_path_join(path, "manifest.json");
+    char *run = manifest && gt_path_exists(manifest) ? realpath(path, NULL) : NULL;
+    char *end = run ? strrchr(run, '/') : NULL;
+    free(manifest);
+    if (end)
+        *end = '\0';
+    const size_t n = run ? strlen(run) : 0, m = sizeof between - 1;
+    if (n > m && !strcmp(run + n - m, between)) {
+        run[n - m] = '\0';
+        return run;
+    }
+    free(run);
+    return NULL;
+}
+
+/* What a run keeps: "best, 150, 200". */
+static void list_checkpoints(gt_text *out, const char *run)
+{
+    char *folder = gt_path_join(run, "checkpoints");
+    DIR *dir = folder ? opendir(folder) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        const int step = !strncmp(e->d_name, "step-", 5);
+        if (step || !strcmp(e->d_name, "best"))
+            gt_text_printf(out, "%s%s", out->size ? ", " : "", step ? e->d_name + 5 : e->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    free(folder);
+}
+
+/* The folder of a checkpoint that is asked for by name. */
+static gt_status find_named(char **out, const char *run, const char *which)
+{
+    char name[64];
+    uint64_t step = 0;
+    const int best = !strcmp(which, "best");
+    if (!best && gt_parse_u64(&step, which))
+        return gt_fail(GT_MISUSE, "option --checkpoint: '%s' is neither best nor the number of a step", which);
+    snprintf(name, sizeof name, best ? "checkpoints/best" : "checkpoints/step-%06llu", (unsigned long long)step);
+    *out = gt_path_join(run, name);
+    if (!*out)
+        return no_memory(run);
+    if (gt_path_is_folder(*out))
+        return GT_OK;
+    gt_text there = { 0 };
+    list_checkpoints(&there, run);
+    gt_status st = gt_fail(GT_NOT_FOUND, "'%s' has no checkpoint '%s'; there is %s%s", run, which,
+                           there.size ? there.data : "none",
+                           best ? "; train --keep-best keeps the one with the lowest validation loss" : "");
+    gt_text_release(&there);
+    return st;
+}
+
 gt_status cli_source_open(cli_source *out, const char *path)
 {
+    return cli_source_open_at(out, path, NULL);
+}
+
+gt_status cli_source_open_at(cli_source *out, const char *path, const char *which)
+{
     memset(out, 0, sizeof *out);
+    char *named = NULL;
     gt_status st = GT_OK;
     if (!gt_path_exists(path))
         return gt_fail(GT_NOT_FOUND, "cannot open '%s': no such folder", path);
-    out->path = strdup(path);
+    out->path = run_of(path);
+    if (out->path) {
+        named = strdup(path);
+        if (which)
+            st = gt_fail(GT_MISUSE, "option --checkpoint: '%s' is one already; name the run", path);
+        path = out->path;
+    } else {
+        out->path = strdup(path);
+    }
     if (!out->path)
         return no_memory(path);
-    st = model_folder_check(path);
+    if (!st)
+        st = model_folder_check(path);
     if (!st)
         st = read_run_config(path, &out->is_run, &out->mark);
     if (!st)
         st = model_config_load(&out->config, path);
+    if (!st && which && !out->is_run)
+        st = gt_fail(GT_MISUSE, "option --checkpoint would be ignored: '%s' is no run", path);
+    if (!st && which)
+        st = find_named(&named, path, which);
     if (!st && out->is_run)
-        st = checkpoint_find(&out->checkpoint, &out->info, path);
+        st = checkpoint_find(&out->checkpoint, &out->info, named ? named : path);
+    free(named);
     if (!st)
         st = find_tokenizer(out);
     if (!st && out->tokenizer && (int)tokenizer_vocab(out->tokenizer) > out->config.vocab)
@@ -271,14 +349,10 @@ gt_status cli_settle_reading(model_config *c, const token_split *s)
 
 gt_status cli_token_bytes(unsigned char **out, uint32_t *count, const tokenizer *t)
 {
-    static const char *const alone[] = { "byte", "char", "bpe" };
-    int known = 0;
     gt_status st = GT_OK;
     *out = NULL;
     *count = 0;
-    for (size_t i = 0; t && i < sizeof alone / sizeof *alone; i++)
-        known |= !strcmp(tokenizer_name(t), alone[i]);
-    if (!known)
+    if (!t || !tokenizer_spells_alone(t))
         return GT_OK;
     *count = tokenizer_vocab(t);
     *out = calloc((size_t)*count + 1, 1);

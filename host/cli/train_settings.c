@@ -41,7 +41,7 @@ static const gt_option front[] = {
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE or a folder; default: the model's", &train_set.tokenizer,
       0, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
-    { "from", 0, GT_STRING, "RUN|DIR", "weights to start from", &train_set.from, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "weights to start from: a run, a checkpoint of one, or a folder", &train_set.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "continuation from the newest checkpoint in RUN", &train_set.resume, 0, NULL },
     { .group = "Steps" },
     { "steps", 'n', GT_U64, "N", "optimizer updates", &train_set.steps, 0, NULL },

@@ -26,7 +26,7 @@
 #include <string.h>
 
 static struct {
-    const char *from, *data, *tokenizer, *devices, *precision, *split, *bits;
+    const char *from, *checkpoint, *data, *tokenizer, *devices, *precision, *split, *bits;
     const char *documents, *rows;
     data_options of;
     uint64_t batch, seq, batches;
@@ -35,7 +35,8 @@ static struct {
 
 static const gt_option table[] = {
     { .group = "Evaluation" },
-    { "from", 0, GT_STRING, "RUN|DIR", "run directory or Hugging Face folder", &o.from, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "run, checkpoint of one, or Hugging Face folder", &o.from, 0, NULL },
+    { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, or tokens", &o.data, 0, NULL },
     DATA_OPTION_ROWS(o.of),
     { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &o.documents, 1,
@@ -322,7 +323,7 @@ gt_status verb_eval(int argc, char **argv)
         return gt_fail(GT_MISUSE, "option --batch must be at least 1, not 0");
     dtype_parse(&storage, o.precision);
     cli_busy_start();
-    st = cli_source_open(&s, o.from);
+    st = cli_source_open_at(&s, o.from, o.checkpoint);
     if (st)
         return st;
     if (!o.seq)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/verb_export.c - a run's newest checkpoint as a Hugging Face folder. */
+/* host/cli/verb_export.c - a run's newest checkpoint, or another, as a Hugging Face folder. */
 #include "host/cli/choices.h"
 #include "host/cli/cli.h"
 
@@ -13,12 +13,13 @@
 #include <string.h>
 
 static struct {
-    const char *out, *devices, *type;
+    const char *out, *checkpoint, *devices, *type;
 } o;
 
 static const gt_option table[] = {
     { .group = "Export" },
     { "out", 'o', GT_STRING, "DIR", "folder to make", &o.out, 0, NULL },
+    { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
     { "type", 0, GT_CHOICE, cli_precisions, "what the weights are stored as", &o.type, 0, NULL },
     { "devices", 0, GT_STRING, "ID", "device to hold the weights meanwhile", &o.devices, 1, NULL },
     { 0 }
@@ -143,7 +144,7 @@ gt_status verb_export(int argc, char **argv)
         st = gt_fail(GT_MISUSE, "cannot export to '%s': it holds a run; name another folder", o.out);
     free(record);
     if (!st)
-        st = cli_source_open(&s, words[0]);
+        st = cli_source_open_at(&s, words[0], o.checkpoint);
     if (st)
         return st;
     if (s.tokenizer_path)               /* one that cannot be read must not be left out */

@@ -332,6 +332,11 @@ int64_t tokenizer_eot(const tokenizer *t)
     return t->eot;
 }
 
+int tokenizer_spells_alone(const tokenizer *t)
+{
+    return !t->kind->decode;
+}
+
 const char *tokenizer_name(const tokenizer *t)
 {
     return t->kind->name;

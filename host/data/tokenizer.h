@@ -100,6 +100,8 @@ int tokenizer_continues(const tokenizer *t, uint32_t id);
 uint32_t tokenizer_vocab(const tokenizer *t);        /* every id is below it           */
 int tokenizer_has(const tokenizer *t, uint32_t id);     /* 0: beyond it, or a hole */
 int64_t tokenizer_eot(const tokenizer *t);          /* id that ends a text, or -1     */
+/* 1 if ids spell what each of them spells alone, one behind the other. */
+int tokenizer_spells_alone(const tokenizer *t);
 const char *tokenizer_name(const tokenizer *t);         /* "byte", "char", "bpe"          */
 uint64_t tokenizer_hash(const tokenizer *t);         /* same number, same ids          */
 

@@ -105,7 +105,7 @@ static gt_status body(net_comm *c, void *context)
     const int rank = net_comm_rank(c);
     const char *spec = getenv("GT_TEST_DEVICE");
     train_options o = j->o;
-    const train_hooks hooks = { j, note_row, NULL };
+    const train_hooks hooks = { .context = j, .step = note_row };
     dev_device *d = NULL;
     train *t = NULL;
     size_t count = 0;

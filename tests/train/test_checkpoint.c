@@ -118,6 +118,44 @@ static void another_batch_has_its_own_mean(void)
     free(folder);
 }
 
+/* What validations came to travels with a checkpoint, bit for bit; and the best is kept, and named by a link. */
+static void the_best_is_kept_and_known(void)
+{
+    char *folder, *path;
+    checkpoint_info info = { .seed = 3, .best = { 20, 1.0 / 3.0, 0.1 + 0.2, 4 } }, found;
+    train *t = run_of("best", 1, 0, &folder);
+    if (!t)
+        return;
+    for (info.step = 10; info.step <= 40; info.step += 10)
+        CHECK_OK(checkpoint_save(folder, &info, train_params(t), NULL, 0, NULL, NULL));
+    CHECK_OK(checkpoint_find(&path, &found, folder));
+    CHECK(found.step == 40 && found.best.step == 20 && found.best.waited == 4);
+    CHECK(found.best.loss == info.best.loss && found.best.reference == info.best.reference);
+    free(path);
+    CHECK(checkpoint_is_there(folder, 20) && !checkpoint_is_there(folder, 25));
+    CHECK_OK(checkpoint_mark_best(folder, 10));
+    CHECK_OK(checkpoint_mark_best(folder, 20));
+    CHECK_OK(checkpoint_prune(folder, 1, UINT64_MAX, 20));
+    CHECK(checkpoint_is_there(folder, 20) && checkpoint_is_there(folder, 40));
+    CHECK(!checkpoint_is_there(folder, 10) && !checkpoint_is_there(folder, 30));
+    char *best = gt_path_join(folder, "checkpoints/best");
+    CHECK_OK(checkpoint_find(&path, &found, best));
+    CHECK(found.step == 20);
+    CHECK_OK(checkpoint_mark_best(folder, 0));
+    CHECK_OK(checkpoint_mark_best(folder, 0));              /* there is none to be removed */
+    CHECK(!gt_path_exists(best));
+    info.best.step = 0;
+    info.step = 50;
+    CHECK_OK(checkpoint_save(folder, &info, train_params(t), NULL, 0, NULL, NULL));
+    free(path);
+    CHECK_OK(checkpoint_find(&path, &found, folder));
+    CHECK(found.step == 50 && !found.best.step);
+    free(path);
+    free(best);
+    train_release(t);
+    free(folder);
+}
+
 static void names_do_not_depend_on_how_many_steps(void)
 {
     char *folder, *path;
@@ -318,6 +356,7 @@ static void a_failed_save_leaves_the_last_one(void)
 const check_case check_cases[] = {
     CASE(everything_comes_back),
     CASE(another_batch_has_its_own_mean),
+    CASE(the_best_is_kept_and_known),
     CASE(names_do_not_depend_on_how_many_steps),
     CASE(damage_is_found_and_passed_over),
     CASE(old_and_unfinished_ones_go),

@@ -45,4 +45,37 @@ static void a_validation_is_the_same_for_every_micro_batch(void)
     dev_close(d);
 }
 
-const check_case check_cases[] = { CASE(a_validation_is_the_same_for_every_micro_batch), { 0 } };
+/* Bits a byte count the bytes that each target spells; ids that are not in the table spell none. */
+static void bytes_of_targets_are_counted(void)
+{
+    unsigned char bytes[TINY_VOCAB - 1];
+    const model_config c = tiny_config();
+    token_split text;
+    int32_t ids[2999];
+    double want = 0.0;
+    for (int i = 0; i < TINY_VOCAB - 1; i++)
+        bytes[i] = (unsigned char)(i % 5);
+    dev_device *d = tiny_device();
+    train_options o = tiny_options();
+    evaluate_result found;
+    o.eval_every = 1;
+    o.val_bytes = bytes;
+    o.val_ids = TINY_VOCAB - 1;
+    train *t = d && CHECK_OK(tiny_text(&text)) ? tiny_train(d, &c, &o) : NULL;
+    if (!t)
+        return;
+    const uint64_t rows = 2999 / TINY_T;
+    CHECK_OK(token_split_read(&text, 1, rows * TINY_T, ids));
+    for (uint64_t i = 0; i < rows * TINY_T; i++)
+        want += ids[i] < TINY_VOCAB - 1 ? bytes[ids[i]] : 0;
+    for (int again = 0; again < 2; again++) {
+        CHECK_OK(train_evaluate(t, &found));
+        CHECKF(found.bytes == want, "%g bytes, not %g", found.bytes, want);
+        CHECK(fabs(evaluate_bits_per_byte(&found) - found.loss * (double)(rows * TINY_T) / want / log(2.0)) < 1e-12);
+        CHECK(evaluate_perplexity(&found) == exp(found.loss));
+    }
+    train_release(t);
+    dev_close(d);
+}
+
+const check_case check_cases[] = { CASE(a_validation_is_the_same_for_every_micro_batch), CASE(bytes_of_targets_are_counted), { 0 } };

@@ -98,6 +98,42 @@ static void event_records_have_their_bytes(void)
     free(folder);
 }
 
+/* A text longer than a record has room for is cut, and not within a character. */
+static void texts_are_tensors_of_one_string(void)
+{
+    enum { LONG = 6000 };
+    char *folder = gt_path_join(check_folder(), "texts"), *path, text[LONG + 1];
+    events *e = NULL;
+    gt_map map;
+    memset(text, 'x', LONG);
+    for (int i = 1; i + 1 < LONG; i += 2)
+        memcpy(text + i, "\xC3\xA9", 2);
+    text[LONG] = '\0';
+    CHECK_OK(gt_folder_make(folder));
+    CHECK_OK(events_open(&e, folder, 1));
+    CHECK_OK(events_text(e, 7, "sample", "one"));
+    CHECK_OK(events_text(e, 8, "sample", text));
+    CHECK_OK(events_close(e));
+    path = event_file(folder);
+    CHECK_OK(gt_map_open(&map, path));
+    const unsigned char *p = map.data, *end = map.data + map.size, *data = NULL;
+    CHECK(next_record(&p, end, &data) && next_record(&p, end, &data));
+    /* field 2, 7; field 5 { field 1 { field 1 tag, field 9 { field 1 { field 1 "text" } },
+     * field 8 { field 1 DT_STRING, field 2 { field 2 { field 1, 1 } }, field 8 "one" } } } */
+    static const unsigned char want[] = { 0x10, 7,    0x2A, 35,  0x0A, 33,   0x0A, 6, 's', 'a', 'm',  'p', 'l',
+                                          'e',  0x4A, 8,    0x0A, 6,   0x0A, 4,    't', 'e', 'x', 't',  0x42, 13,
+                                          0x08, 7,    0x12, 4,   0x12, 2,    0x08, 1, 0x42, 3,   'o',  'n', 'e' };
+    const uint64_t size = next_record(&p, end, &data);
+    CHECKF(size == 9 + sizeof want, "%d bytes, not %d", (int)size, (int)(9 + sizeof want));
+    CHECK(!memcmp(data + 9, want, sizeof want));
+    const uint64_t cut = next_record(&p, end, &data);
+    CHECKF(cut > 4096 && cut < 4096 + 80 && data[cut - 1] == 0xA9, "%d bytes", (int)cut);
+    CHECK(p == end);
+    gt_map_close(&map);
+    free(path);
+    free(folder);
+}
+
 static metrics_row row_of(uint64_t step)
 {
     return (metrics_row){
@@ -263,9 +299,18 @@ static void numbers_that_are_none_become_null(void)
     o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
     CHECK(json_number_value(json_object_get(o, "val_loss")) == 4.2);
     CHECK(json_integer_value(json_object_get(o, "val_tokens")) == 320);
+    CHECK(fabs(json_number_value(json_object_get(o, "val_perplexity")) / exp(4.2) - 1.0) < 1e-8);
+    CHECK(fabs(json_number_value(json_object_get(o, "val_bits_per_byte")) - 4.2 * 300 / 1200 / log(2.0)) < 1e-8);
+    CHECK(json_object_get(o, "val_accuracy") == NULL);
     CHECK(json_number_value(json_object_get(o, "mfu")) == 0.25);
     CHECK(json_number_value(json_object_get(o, "gemm_share")) == 0.5);
     CHECK(json_object_get(o, "loss_scale") == NULL && json_object_get(o, "skipped") == NULL);
+    json_decref(o);
+    row.val.hits = 240.0;                   /* of 300 targets, whose bytes nobody knows */
+    row.val.bytes = 0.0;
+    o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
+    CHECK(json_number_value(json_object_get(o, "val_accuracy")) == 0.8);
+    CHECK(json_object_get(o, "val_bits_per_byte") == NULL);
     json_decref(o);
 }
 
@@ -274,15 +319,15 @@ static void the_picture_is_well_formed(void)
     static const size_t counts[] = { 1, 2, 3, 49, 50, 51, 1500, 1501, 40000 };
     char *path = gt_path_join(check_folder(), "loss.svg"), *text = NULL;
     for (size_t k = 0; k < sizeof counts / sizeof *counts; k++)
-        for (int shape = 0; shape < 4; shape++) {
+        for (int form = 0; form < 4; form++) {
             plot_series a = { 0 }, b = { 0 };
             size_t size = 0;
             for (size_t i = 0; i < counts[k]; i++) {
                 const double x = (double)i + 1.0;
                 /* falling, constant, enormous, with holes */
-                const double y = shape == 0   ? 1.0 + 3.0 / x
-                                 : shape == 1 ? 2.5
-                                 : shape == 2 ? 1e30 / x
+                const double y = form == 0   ? 1.0 + 3.0 / x
+                                 : form == 1 ? 2.5
+                                 : form == 2 ? 1e30 / x
                                  : i % 3      ? NAN
                                               : -x;
                 CHECK_OK(plot_add(&a, x, y));
@@ -291,11 +336,11 @@ static void the_picture_is_well_formed(void)
             }
             CHECK_OK(plot_loss(path, "Loss of <a> & b", &a, &b));
             CHECK_OK(gt_file_read(&text, &size, path, 1u << 24));
-            CHECKF(text && svg_well_formed(text), "%zu points of shape %d", counts[k], shape);
+            CHECKF(text && svg_well_formed(text), "%zu points of form %d", counts[k], form);
             CHECKF(size < 400000, "%zu bytes for %zu points", size, counts[k]);
             char which[256] = "";
             const int outside = svg_texts_outside(text, which, sizeof which);
-            CHECKF(!outside, "%zu points of shape %d: %d texts are cut off, first '%s'", counts[k], shape, outside,
+            CHECKF(!outside, "%zu points of form %d: %d texts are cut off, first '%s'", counts[k], form, outside,
                    which);
             CHECK(strstr(text, ">Loss of &#60;a&#62; &#38; b<") && strstr(text, ">step<")
                   && strstr(text, ">loss (nats per token)<"));
@@ -408,6 +453,7 @@ static void a_plot_is_named_after_run_and_model(void)
 const check_case check_cases[] = {
     CASE(crc32c_of_known_texts),
     CASE(event_records_have_their_bytes),
+    CASE(texts_are_tensors_of_one_string),
     CASE(resuming_cuts_what_will_be_done_again),
     CASE(a_resumed_run_takes_the_place_of_its_steps),
     CASE(numbers_that_are_none_become_null),

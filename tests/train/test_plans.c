@@ -67,7 +67,7 @@ static int make_reference(outcome *out, const train_options *o)
 {
     dev_device *d = NULL;
     train *t = CHECK_OK(open_device(&d)) ? tiny_train(d, &config, o) : NULL;
-    const train_hooks hooks = { out, note_loss, NULL };
+    const train_hooks hooks = { .context = out, .step = note_loss };
     const int good = t && CHECK_OK(train_run(t, &hooks));
     if (good)
         out->x = tiny_params(t, 0, &out->count);
@@ -142,7 +142,7 @@ static gt_status body(net_comm *c, void *context)
     dev_device *d = NULL;
     train *t = NULL;
     double worst = 0.0;
-    const train_hooks hooks = { j, note_row, NULL };
+    const train_hooks hooks = { .context = j, .step = note_row };
     o.comm = c;
     o.plan = j->plan;
     gt_status st = open_device(&d);

@@ -58,7 +58,7 @@ static gt_status train_part(net_comm *c, void *context)
 {
     job *j = context;
     const int rank = c ? net_comm_rank(c) : 0;
-    const train_hooks hooks = { j, note_step, NULL };
+    const train_hooks hooks = { .context = j, .step = note_step };
     train_options o = j->options;
     dev_device *d = NULL;
     train *t = NULL;

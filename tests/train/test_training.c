@@ -246,7 +246,7 @@ static void two_hundred_steps_follow_the_reference(void)
     static const dtype types[] = { DTYPE_F32, DTYPE_BF16, DTYPE_F16 };
     curve curves[3] = { { .count = 0 } };
     for (int i = 0; i < 3 && want; i++) {
-        const train_hooks hooks = { &curves[i], note_loss, NULL };
+        const train_hooks hooks = { .context = &curves[i], .step = note_loss };
         train *t = make(d, types[i], 0, 4, 200);
         if (!t)
             break;

@@ -295,7 +295,7 @@ static gt_status body(net_comm *c, void *context)
 {
     job *j = context;
     train_options o = options();
-    const train_hooks hooks = { &j->out, note, NULL };
+    const train_hooks hooks = { .context = &j->out, .step = note };
     dev_device *d = NULL;
     train *t = NULL;
     o.comm = c;

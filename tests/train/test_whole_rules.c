@@ -97,7 +97,7 @@ static gt_status body(net_comm *c, void *context)
     job *j = context;
     const int speaks = !c || net_comm_rank(c) == 0;
     train_options o = options(j);
-    const train_hooks hooks = { j, note, NULL };
+    const train_hooks hooks = { .context = j, .step = note };
     dev_device *d = NULL;
     train *t = NULL;
     o.comm = c;
