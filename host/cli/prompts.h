@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/prompts.h - a file of prompts: one a line, or with the ending .jsonl a JSON value a line, a text or
- * an object with "prompt".                                                                  */
+ * an object with "prompt" or, of a chat, "messages".                                                                  */
 #ifndef GT_CLI_PROMPTS_H
 #define GT_CLI_PROMPTS_H
 

@@ -106,7 +106,7 @@ static gt_status assemble(parts *p, cli_source *s, const choice *c, dtype storag
         st = exec_arena_create(&p->arena, p->device);
     if (!st)
         st = run_plan_single(&p->plan, model_units(&s->config), (int)o.batch, (int)o.batch, 0);
-    if (!st)
+    if (!st && s->config.task == MODEL_LM)
         st = cli_token_bytes(&p->token_bytes, &p->token_ids, c->data.tokenizer);
     const evaluate_options e = {
         .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm, .params = p->params },

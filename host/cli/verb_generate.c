@@ -4,24 +4,30 @@
  *   one text      the prompt and what follows it
  *   several       each below a line "==> prompt 2, sample 1 <=="
  *   --json        an object each, once it is over
+ *   --chat        what is said, and the answer to it: --prompt, those of --prompts, or line by line what
+ *                 comes from standard input, each with all that was said before
  */
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
+#include "host/cli/chat.h"
 #include "host/cli/cli.h"
 #include "host/cli/prompts.h"
 #include "host/cli/screen.h"
 #include "host/cli/writer.h"
 
+#include "host/data/template.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
-    const char *from, *checkpoint, *prompt, *prompts, *devices, *precision;
+    const char *from, *checkpoint, *prompt, *prompts, *system, *template, *devices, *precision;
     uint64_t tokens, seed, samples;
     sampling_rule rule;
     gt_option_list stop;
-    int quiet, json;
+    int quiet, json, chat;
 } o = { .prompt = "\n", .tokens = 200, .samples = 1, .seed = 1, .rule = { .temperature = 0.8, .top_k = 200, .repetition = 1.0 } };
 
 static const gt_option table[] = {
@@ -33,6 +39,10 @@ static const gt_option table[] = {
     { "samples", 0, GT_U64, "N", "texts for each prompt", &o.samples, 0, NULL },
     { "tokens", 'n', GT_U64, "N", "how many more tokens, at most", &o.tokens, 0, NULL },
     { "stop", 0, GT_LIST, "TEXT", "the text ends before this; may be given again", &o.stop, 0, NULL },
+    { .group = "Chat" },
+    { "chat", 0, GT_FLAG, NULL, "prompts are messages, the text is the answer", &o.chat, 0, NULL },
+    { "system", 0, GT_STRING, "TEXT", "the message before all others", &o.system, 0, NULL },
+    { "chat-template", 0, GT_STRING, "FILE", "instead of that beside the tokenizer", &o.template, 1, NULL },
     { .group = "Choice of the next token, in this order" },
     { "repetition-penalty", 0, GT_DOUBLE, "X", "for tokens that are there, 1: none", &o.rule.repetition, 0, NULL },
     { "temperature", 0, GT_DOUBLE, "X", "0: always the likeliest", &o.rule.temperature, 0, NULL },
@@ -53,6 +63,7 @@ static const cli_help help = {
     "Write text with a trained model. Where its context is full, it goes on from the last half.",
     "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300 --stop JULIET:\n"
     "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n"
+    "  geartrain generate --from smollm2/ --chat\n"
     "  geartrain generate --from gpt2/ --prompts questions.txt --top-k 0 --top-p 0.9 --json\n"
 };
 
@@ -138,6 +149,121 @@ static gt_status write_all(cli_writer *w, const json_t *prompts)
     return st;
 }
 
+/* ---- chat ------------------------------------------------------------------------------------------- */
+
+/* Messages of an item of --prompts: its own, or a user's one. */
+static gt_status messages_of(json_t **out, const json_t *item, size_t line)
+{
+    size_t size = 0;
+    const char *text = prompts_text(item, &size);
+    *out = NULL;
+    if (!text && chat_messages(out, item, "messages"))
+        return gt_fail(GT_FORMAT, "'%s', line %zu: %s", o.prompts, line, gt_message());
+    if (text && !(*out = json_array()))
+        return gt_fail(GT_NO_MEMORY, "no memory for the messages of '%s'", o.prompts);
+    return text ? cli_chat_say(*out, "user", text, size) : GT_OK;
+}
+
+/* The system's message goes first, unless there is one. */
+static gt_status say_system(json_t *messages)
+{
+    const json_t *first = json_array_get(messages, 0);
+    const char *role = json_string_value(json_object_get(first, "role"));
+    if (!o.system || (role && !strcmp(role, "system")))
+        return GT_OK;
+    json_t *m = json_pack("{s:s, s:s}", "role", "system", "content", o.system);
+    return m && !json_array_insert_new(messages, 0, m) ? GT_OK
+                                                       : gt_fail(GT_MISUSE, "option --system: it is no UTF-8");
+}
+
+/* Answers, shows it, and adds it to what was said. */
+static gt_status answer(cli_chat *c, cli_writer *w, const place *p, json_t *messages, cli_written *all)
+{
+    cli_written one = { 0 };
+    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const char *said = json_string_value(json_object_get(last, "content"));
+    gt_status st = say_system(messages);
+    w->show = o.json ? NULL : print;
+    if (!st && !o.json)
+        print_head(p);
+    if (!st)
+        st = cli_chat_answer(c, messages, p->sample, &one);
+    if (!st)
+        st = o.json ? print_object(p, said ? said : "", said ? strlen(said) : 0, &one) : print(NULL, "\n", 1);
+    if (!st)
+        st = cli_chat_say(messages, "assistant", one.text.size ? one.text.data : "", one.text.size);
+    all->tokens += one.tokens;
+    all->seconds += one.seconds;
+    cli_written_release(&one);
+    return st;
+}
+
+static gt_status answer_all(cli_chat *c, cli_writer *w, const json_t *prompts, cli_written *all)
+{
+    gt_status st = GT_OK;
+    place p = { .prompts = prompts ? json_array_size(prompts) : 1 };
+    for (p.prompt = 0; !st && p.prompt < p.prompts; p.prompt++)
+        for (p.sample = 0; !st && p.sample < o.samples; p.sample++) {
+            json_t *messages = NULL;
+            if (prompts)
+                st = messages_of(&messages, json_array_get(prompts, p.prompt), p.prompt + 1);
+            else if (!(messages = json_array()))
+                st = gt_fail(GT_NO_MEMORY, "no memory for a message");
+            if (!st && !prompts)
+                st = cli_chat_say(messages, "user", o.prompt, strlen(o.prompt));
+            if (!st)
+                st = answer(c, w, &p, messages, all);
+            json_decref(messages);
+        }
+    return st;
+}
+
+/* A line each is said by the user, until there are no more; who types them sees where. */
+static gt_status talk(cli_chat *c, cli_writer *w, cli_written *all)
+{
+    const int typed = isatty(STDIN_FILENO) && !o.json;
+    char *line = NULL;
+    size_t room = 0;
+    place p = { .prompts = 1 };
+    json_t *messages = json_array();
+    gt_status st = messages ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for messages");
+    while (!st) {
+        if (typed)
+            st = print(NULL, "> ", 2);
+        ssize_t n = st ? -1 : getline(&line, &room, stdin);
+        if (n < 0)
+            break;
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+            n--;
+        if (!n)
+            continue;                   /* nothing was said */
+        st = cli_chat_say(messages, "user", line, (size_t)n);
+        if (!st)
+            st = answer(c, w, &p, messages, all);
+        p.prompt++;
+    }
+    if (!st && typed)
+        st = print(NULL, "\n", 1);
+    free(line);
+    json_decref(messages);
+    return st;
+}
+
+static gt_status chat(cli_writer *w, const cli_source *s, const json_t *prompts)
+{
+    cli_chat *c = NULL;
+    cli_written all = { 0 };
+    gt_status st = cli_chat_open(&c, w, o.template, s->tokenizer_path);
+    if (!st && (prompts || gt_option_given(table, "prompt")))
+        st = answer_all(c, w, prompts, &all);
+    else if (!st)
+        st = talk(c, w, &all);
+    if (!st && !o.quiet)
+        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens, (double)all.tokens / all.seconds);
+    cli_chat_close(c);
+    return st;
+}
+
 static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
 {
     dev_device *d = NULL;
@@ -159,7 +285,7 @@ static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
     if (!st)
         st = generate_refresh(w.generate);
     if (!st)
-        st = write_all(&w, prompts);
+        st = o.chat ? chat(&w, s, prompts) : write_all(&w, prompts);
     generate_release(w.generate);
     dev_close(d);
     token_ids_release(&w.ends);
@@ -186,6 +312,9 @@ static gt_status check(void)
         { "top-p", greedy, "--temperature 0 takes the likeliest" },
         { "min-p", greedy, "--temperature 0 takes the likeliest" },
         { "seed", greedy, "--temperature 0 takes the likeliest" },
+        { "system", !o.chat, "it belongs to --chat" },
+        { "chat-template", !o.chat, "it belongs to --chat" },
+        { "samples", o.chat && !o.prompts && !gt_option_given(table, "prompt"), "a conversation goes on with one answer" },
     };
     st = cli_check_useless(table, rules, sizeof rules / sizeof *rules);
     if (!st && greedy && o.samples > 1)

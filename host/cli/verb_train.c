@@ -456,7 +456,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         x.peak_flops = gemm_peak_of(dev_info_of(d), storage == DTYPE_F32 ? 0 : dev_matrix_units(d), &peak, storage)
                        * dev_slowdown(d);
     }
-    if (!st && val)
+    if (!st && val && c->task == MODEL_LM)
         st = cli_token_bytes(&x.token_bytes, &x.token_ids, data->tokenizer);
     if (!st && o->trace)
         st = gt_trace_start(GT_TRACE_ROOM);

@@ -120,13 +120,35 @@ static gt_status draw(const cli_writer *w, text_stream *s, gt_random *random, cl
     return st ? st : show(w, &out->text, shown);
 }
 
+/* The ids of a prompt, behind what the tokenizer's frame puts in front of a text; what it puts behind one
+ * would end it. */
+static gt_status encode(const cli_writer *w, const char *prompt, size_t size, token_ids *out)
+{
+    token_ids text = { 0 }, framed = { 0 };
+    gt_status st = tokenizer_encode(w->tokenizer, prompt, size, &text);
+    const size_t more = w->bare || st || !text.count ? 0 : tokenizer_frame_size(w->tokenizer, 0);
+    size_t front = 0;
+    if (!st && more)
+        st = tokenizer_frame(w->tokenizer, &text, NULL, &framed, NULL);
+    if (!st && more)
+        while (front < more && memcmp(framed.data + front, text.data, text.count * sizeof *text.data))
+            front++;
+    if (!st)
+        st = token_ids_add(out, framed.data, front);
+    if (!st)
+        st = token_ids_add(out, text.data, text.count);
+    token_ids_release(&text);
+    token_ids_release(&framed);
+    return st;
+}
+
 gt_status cli_write(const cli_writer *w, const char *prompt, size_t size, uint64_t number, cli_written *out)
 {
     token_ids ids = { 0 };
     text_stream s = { 0 };
     gt_random random;
     *out = (cli_written){ 0 };
-    gt_status st = tokenizer_encode(w->tokenizer, prompt, size, &ids);
+    gt_status st = encode(w, prompt, size, &ids);
     if (!st && !ids.count)
         st = gt_fail(GT_MISUSE, "the prompt is empty; give one with --prompt TEXT");
     const uint64_t start = gt_now_ns();

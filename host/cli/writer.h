@@ -16,6 +16,7 @@ typedef struct cli_writer {
     const char *const *stop;            /* strings                              */
     int stops;
     token_ids ends;                     /* ids; cli_end_ids()                   */
+    int bare;                           /* 1: prompts hold all signs to the model, as chat templates write them */
     /* What can be shown as it comes; NULL: nothing. */
     gt_status (*show)(void *context, const char *text, size_t size);
     void *context;
@@ -28,7 +29,7 @@ typedef struct cli_written {
     double prompt_seconds, seconds;     /* for the prompt; for what follows    */
 } cli_written;
 
-/* Writes behind a prompt, from an empty cache. The same writer, prompt and number give the same text,
+/* Writes behind a prompt, from an empty cache. In front of it stands what the tokenizer puts in front of texts. The same writer, prompt and number give the same text,
  * whatever was written before; number: 0, 1, ... of several samples. */
 gt_status cli_write(const cli_writer *w, const char *prompt, size_t size, uint64_t number, cli_written *out);
 void cli_written_release(cli_written *out);

@@ -71,6 +71,32 @@ check "a text goes on where the context is full" [ "$(write --prompt 'the ' -n 2
 long=$(head -c 300 "$text" | tr '\n' ' ')
 check "a prompt may be longer than the context" [ "$(write --prompt "$long" -n 5 --temperature 0 | head -c 300)" = "$(printf %s "$long" | head -c 300)" ]
 
+# ---- chat -------------------------------------------------------------------------------------------
+
+refuses "a chat without a template" 1 'option --chat: .* has no chat template.*; name one with --chat-template FILE' generate --from run --chat --prompt a
+printf '{%% for m in messages %%}{{ m.role }} : {{ m.content }}\n{%% endfor %%}{%% if add_generation_prompt %%}the {%% endif %%}' > chat.jinja
+tr -d ':' < chat.jinja > plain.jinja
+chat() { timeout 120 "$geartrain" generate --from run -q --chat --chat-template plain.jinja -n 12 --temperature 0 "$@" 2> stderr; }
+chat --prompt 'a gear' --json > one < /dev/null
+check "an answer follows what the template writes" [ "$(python3 -c "
+import json
+print(json.load(open('one'))['text'])")" = "$(write --prompt 'user  a gear
+the ' -n 12 --temperature 0 | tail -n +2 | cut -c 5- | head -n 20)" ]
+printf 'a gear\nof the train\n' | chat --json > two
+check "from a pipe, a line a message" [ "$(grep -c '"ended": "length"' two)" -eq 2 ]
+check "the first as if it were alone" [ "$(sed -n 1p two | grep -o '"text": "[^"]*"')" = "$(grep -o '"text": "[^"]*"' one)" ]
+first=$(python3 -c "
+import json
+print(json.loads(open('two').readline())['text'])")
+printf '%s\n' "{\"messages\": [{\"role\": \"user\", \"content\": \"a gear\"}, {\"role\": \"assistant\", \"content\": \"$first\"}, {\"role\": \"user\", \"content\": \"of the train\"}]}" > talk.jsonl
+chat --prompts talk.jsonl --json > three < /dev/null
+check "the second after all that was said" [ "$(sed -n 2p two | grep -o '"text": "[^"]*"')" = "$(grep -o '"text": "[^"]*"' three)" ]
+chat --system 'its teeth' --prompt 'a gear' > four < /dev/null
+printf '%s\n' '{"messages": [{"role": "system", "content": "its teeth"}, {"role": "user", "content": "a gear"}]}' > system.jsonl
+chat --prompts system.jsonl > five < /dev/null
+check "behind a message of the system's" cmp -s four five
+refuses "a system without a chat" 2 'option --system would be ignored' generate --from run --system x
+
 # ---- misuse -----------------------------------------------------------------------------------------
 
 refuses "a top-p above 1" 2 'option --top-p: 1.5 is not a share' generate --from run --top-p 1.5
