@@ -33,6 +33,9 @@ struct generate {
     exec_binding *bindings;             /* the caches of `single`, for `chunk` */
     uint32_t *history;                  /* what the caches hold, at most context ids */
     int position;
+    uint32_t fed[CHUNK];                /* the inputs of what was queued last  */
+    int32_t first;
+    int queued;                         /* 1: nobody has waited for that yet   */
     float *logits;
     unsigned char *seen;                /* [id] it was fed */
     sampling *sampling;
@@ -172,17 +175,22 @@ void generate_restart(generate *g)
 /* Feeds `count` tokens at the current position, padded to f->T; fetches the last logits if `want`. */
 static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int count, int want)
 {
-    uint32_t padded[CHUNK] = { 0 };
     const uint64_t row = 4 * (uint64_t)g->config.vocab;
-    const int32_t first = g->position;
-    memcpy(padded, ids, (size_t)count * sizeof *ids);
-    gt_status st = dev_write(g->device, exec_buffer(f->exec, "tokens"), 0, padded, (size_t)f->T * sizeof(int32_t));
+    gt_status st = GT_OK;
+    if (g->queued)                      /* its inputs may still be read */
+        st = dev_wait(g->device);
+    g->first = g->position;
+    memcpy(g->fed, ids, (size_t)count * sizeof *ids);
+    memset(g->fed + count, 0, (size_t)(f->T - count) * sizeof *ids);
     if (!st)
-        st = dev_write(g->device, exec_buffer(f->exec, "first"), 0, &first, sizeof first);
+        st = dev_write_start(g->device, exec_buffer(f->exec, "tokens"), 0, g->fed, (size_t)f->T * sizeof(int32_t), NULL);
+    if (!st)
+        st = dev_write_start(g->device, exec_buffer(f->exec, "first"), 0, &g->first, sizeof g->first, NULL);
     if (!st)
         st = exec_run(f->exec, EXEC_FORWARD);
     if (!st && want)
         st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(count - 1) * row, g->logits, row);
+    g->queued = !want;                  /* to read is to wait */
     if (!st) {
         memcpy(g->history + g->position, ids, (size_t)count * sizeof *ids);
         g->position += count;
