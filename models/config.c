@@ -599,6 +599,17 @@ static gt_status fail_unknown(const char *name)
     return st;
 }
 
+/* A file of weights that some family has a format for, or a description. */
+static gt_status load_any_file(model_config *out, const char *path)
+{
+    gt_status st = GT_OK;
+    int is = 0;
+    for (const model_family *const *f = model_families; !st && !is && *f; f++)
+        if ((*f)->describe_file)
+            st = (*f)->describe_file(out, path, &is);
+    return st || is ? st : load_file(out, path);
+}
+
 gt_status model_config_load(model_config *out, const char *name)
 {
     const model_family *family;
@@ -620,7 +631,7 @@ gt_status model_config_load(model_config *out, const char *name)
             st = load_file(out, path);
         free(path);
     } else {
-        st = load_file(out, name);
+        st = load_any_file(out, name);
     }
     return st ? st : model_config_check(out);
 }

@@ -137,6 +137,10 @@ struct model_family {
     void (*batch)(data_batch *out, const model_config *c, const loader *l, const char *split);
     /* As model_flops_per_token(). */
     double (*flops_per_token)(const model_config *c, int T);
+    /* Weights in one file of a format of their own (NULL: none is known). describe: *is 1 and the model, if
+     * this file is one; a file that is one and cannot be read is refused in a sentence. */
+    gt_status (*describe_file)(model_config *c, const char *path, int *is);
+    gt_status (*import_file)(const model_config *c, params *p, const char *path);
     const char *prefix;                 /* of files' names, or ""; files without it are read, too */
     const model_renamed *renamed;       /* ends with { 0 }; NULL: there are none                 */
     const model_tensor *tensors;

@@ -445,9 +445,13 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     st_file *f;
     graph *whole;
     map m;
-    gt_status st = model_folder_check(folder);
+    gt_status st = model_family_of(&m.family, c);
+    if (!st)
+        st = model_folder_check(folder);
     if (st)
         return st;
+    if (m.family->import_file && gt_path_exists(folder) && !gt_path_is_folder(folder))
+        return m.family->import_file(c, p, folder);
     st = st_open(&f, folder);
     if (st)
         return st;

@@ -50,6 +50,10 @@ void llama_rope_table(const model_config *c, int positions, double *table);
 /* Whether the numbers of a description fit together. */
 gt_status llama_rope_check(const model_config *c);
 
+/* Checkpoints of llama2.c, as model_family has them. */
+gt_status llama2c_describe(model_config *c, const char *path, int *is);
+gt_status llama2c_import(const model_config *c, params *p, const char *path);
+
 gt_status llama_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute);
 gt_status llama_build_generate(graph *g, const model_config *c, int capacity);
 double llama_flops_per_token(const model_config *c, int T);

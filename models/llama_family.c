@@ -268,7 +268,8 @@ static const model_tensor tensors[] = {
     { .flags = 0 }
 };
 
-#define FAMILY(known, class, completes) \
+/* more: what one has that the others have not. */
+#define FAMILY(known, class, completes, ...) \
     static const char *const known##_types[] = { #known, NULL }; \
     const model_family known##_family = { \
         .name = #known, \
@@ -285,11 +286,12 @@ static const model_tensor tensors[] = {
         .flops_per_token = llama_flops_per_token, \
         .prefix = "model.", \
         .tensors = tensors, \
-        .reference = &llama_reference \
+        .reference = &llama_reference, \
+        __VA_ARGS__ \
     }
 
-FAMILY(llama, "LlamaForCausalLM", complete);
-FAMILY(mistral, "MistralForCausalLM", complete_mistral);
-FAMILY(qwen2, "Qwen2ForCausalLM", complete_qwen2);
-FAMILY(qwen3, "Qwen3ForCausalLM", complete_qwen3);
-FAMILY(gemma, "GemmaForCausalLM", complete_gemma);
+FAMILY(llama, "LlamaForCausalLM", complete, .describe_file = llama2c_describe, .import_file = llama2c_import);
+FAMILY(mistral, "MistralForCausalLM", complete_mistral, .describe_file = NULL);
+FAMILY(qwen2, "Qwen2ForCausalLM", complete_qwen2, .describe_file = NULL);
+FAMILY(qwen3, "Qwen3ForCausalLM", complete_qwen3, .describe_file = NULL);
+FAMILY(gemma, "GemmaForCausalLM", complete_gemma, .describe_file = NULL);

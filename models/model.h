@@ -50,7 +50,7 @@ typedef struct model_config {
 /* The family of a description; GT_UNSUPPORTED if this program has none of that name. */
 gt_status model_family_of(const model_family **out, const model_config *c);
 
-/* Finds a preset, reads a file, or a folder's config.json. GT_MISUSE with the names known
+/* Finds a preset, reads a file (a config.json, or weights in a family's own format), or a folder's config.json. GT_MISUSE with the names known
  * when it is neither; GT_FORMAT, GT_UNSUPPORTED for files: every key must be known not to change
  * the model, or say what is computed here. */
 gt_status model_config_load(model_config *out, const char *name);
@@ -67,10 +67,10 @@ void model_config_dropout(model_config *c, float p);
 gt_status model_config_check(const model_config *c);
 /* What a key of a description is for. */
 typedef enum model_key {
-    MODEL_COMPUTES = 1,    /* shapes and mathematics: the weights mean nothing else */
-    MODEL_BEGINS = 2,      /* what weights are drawn from                           */
+    MODEL_COMPUTES = 1, /* shapes and mathematics: the weights mean nothing else */
+    MODEL_BEGINS = 2, /* what weights are drawn from                           */
     MODEL_DROPS = 4
-} model_key;   /* dropout, which --dropout may change           */
+} model_key; /* dropout, which --dropout may change           */
 /* Calls put with each key of these kinds (of model_key, or'ed), as config.json names it, and its value. */
 void model_config_each(const model_config *c, int kinds, void (*put)(void *context, const char *key, const char *value),
                        void *context);
@@ -108,7 +108,8 @@ gt_status model_build_generate(graph *g, const model_config *c, int capacity);
 /* GT_UNSUPPORTED, by name, if a folder holds an adapter (peft's LoRA and its like): transformers
  * would read its base model from elsewhere and change it. Needs no config.json to be there. */
 gt_status model_folder_check(const char *folder);
-/* Reads the tensors of an HF folder (model.safetensors, or shards and their index) into p;
+/* Reads the tensors of an HF folder (model.safetensors, or shards and their index), or of a file in a format of the
+ * family's own, into p;
  * all must be there with the right shapes, and finite. A tensor that is no part of the model is
  * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
  * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */

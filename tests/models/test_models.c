@@ -766,6 +766,91 @@ static void prompts_may_be_fed_in_any_parts(void)
     dev_close(d);
 }
 
+/* Ids to text by llama2.c's tokenizer file: i32 longest, then of each id fp32 score, i32 length, bytes. */
+static size_t text_of(char *out, size_t room, const unsigned char *file, size_t size, const uint32_t *ids, int count)
+{
+    size_t n = 0;
+    for (int i = 0; i < count; i++) {
+        size_t at = 4;
+        uint32_t length = 0;
+        for (uint32_t id = 0; id <= ids[i] && at + 8 <= size; id++) {
+            at += id ? length : 0;
+            memcpy(&length, file + at + 4, 4);
+            at += 8;
+        }
+        /* the space that begins the first word after <s> is not of the text; <0x0A> is a byte */
+        const size_t skip = i == 0 && file[at] == ' ';
+        unsigned byte;
+        if (length == 6 && sscanf((const char *)file + at, "<0x%2X>", &byte) == 1)
+            out[n++] = (char)byte;
+        else
+            for (size_t k = skip; k < length && n + 1 < room; k++)
+                out[n++] = (char)file[at + k];
+    }
+    out[n] = '\0';
+    return n;
+}
+
+/* A story of 200 tokens that another program wrote with the same weights. */
+static void a_llama2c_file_tells_its_story(void)
+{
+    const char *base = check_shared("reference/stories260K.bin");
+    char *path = base ? strdup(base) : NULL, *tokens = NULL, *want = NULL, text[2048];
+    size_t size = 0, wanted = 0;
+    model_config c;
+    dev_device *d = NULL;
+    generate *g = NULL;
+    uint32_t ids[200] = { 1 };
+    if (!path) {
+        check_skip("no ../shared/reference/stories260K.bin");
+        return;
+    }
+    CHECK_OK(gt_file_read(&tokens, &size, check_shared("reference/tok512.bin"), 1 << 20));
+    CHECK_OK(gt_file_read(&want, &wanted, check_shared("reference/stories260K_expected_greedy.txt"), 1 << 20));
+    const sampling_rule likeliest = { .temperature = 0.0 };
+    gt_random r;
+    gt_random_init(&r, 1, 1);
+    if (CHECK_OK(model_config_load(&c, path)) && CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")))
+        && CHECK_OK(generate_create(&g, d, &c, DTYPE_F32, NULL)) && CHECK_OK(model_import(&c, generate_params(g), path))
+        && CHECK_OK(generate_refresh(g)) && CHECK_OK(generate_feed(g, ids, 1))) {
+        int n = 0;
+        while (n < 200 && CHECK_OK(generate_next(g, &likeliest, &r, &ids[n])))
+            n++;
+        text_of(text, sizeof text, (const unsigned char *)tokens, size, ids, n);
+        while (wanted && want[wanted - 1] == '\n')
+            want[--wanted] = '\0';
+        CHECKF(wanted > 300 && !strcmp(text, want), "it says: %s", text);
+    }
+    generate_release(g);
+    dev_close(d);
+    free(path);
+    free(tokens);
+    free(want);
+}
+
+/* Files of sizes that their first numbers do not give, of newer versions, and a small right one. */
+static void llama2c_files_are_known_by_their_size(void)
+{
+    enum { C = 4, I = 6, L = 1, V = 5, T = 3, N = V * C + L * (2 * C + 4 * C * C + 3 * C * I) + C + T * C / 2 };
+    static int32_t file[7 + N + V * C] = { C, I, L, 2, 2, V, T };
+    char *path = gt_path_join(check_folder(), "small.bin");
+    model_config c;
+    CHECK_OK(gt_file_write(path, file, 4 * (7 + N)));
+    CHECK_OK(model_config_load(&c, path));
+    CHECK(!strcmp(c.family, "llama") && c.layers == L && c.vocab == V && c.inner == I && !c.untied_head);
+    file[5] = -V;
+    CHECK_OK(gt_file_write(path, file, 4 * (7 + N + V * C)));
+    CHECK_OK(model_config_load(&c, path));
+    CHECK(c.vocab == V && c.untied_head);
+    CHECK_OK(gt_file_write(path, file, 4 * (7 + N)));
+    CHECK_FAILS(model_config_load(&c, path), GT_FORMAT, "it has");
+    file[0] = 0x616b3432;
+    file[1] = 1;
+    CHECK_OK(gt_file_write(path, file, sizeof file));
+    CHECK_FAILS(model_config_load(&c, path), GT_UNSUPPORTED, "of version 1");
+    free(path);
+}
+
 static void an_adapter_is_called_what_it_is(void)
 {
     static const char lora[] = "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"gpt2\"}";
@@ -826,6 +911,8 @@ const check_case check_cases[] = {
     CASE(generation_uses_a_head_of_its_own),
     CASE(only_what_may_be_drawn_is),
     CASE(prompts_may_be_fed_in_any_parts),
+    CASE(a_llama2c_file_tells_its_story),
+    CASE(llama2c_files_are_known_by_their_size),
     CASE(an_adapter_is_called_what_it_is),
     CASE(a_folder_of_theirs_is_read),
     { 0 }
