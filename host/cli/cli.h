@@ -109,7 +109,8 @@ gt_status cli_tokenizer_mark_check(const cli_tokenizer_mark *m, const char *run,
 
 typedef struct cli_source {
     char *path;
-    int is_run;                         /* a run directory; else a Hugging Face folder  */
+    int is_run;                         /* a run directory; else a Hugging Face folder, or
+                                           a file of weights */
     char *checkpoint;                   /* of a run: the one that was named, or the newest whole one */
     checkpoint_info info;               /* what it says                                 */
     model_config config;
@@ -129,6 +130,8 @@ void cli_source_close(cli_source *s);
 /* To be called before anything is done that needs its tokenizer: what is wrong with it if it cannot
  * be read, and GT_NOT_FOUND with `fix` behind the sentence if there is none. */
 gt_status cli_source_tokenizer(const cli_source *s, const char *fix);
+/* Takes the tokenizer that --tokenizer names, if there is none beside the weights or it is the same. */
+gt_status cli_source_take_tokenizer(cli_source *s, const char *spec);
 /* A model reads texts with the tokenizer it was trained with, `own`, which lies in `path`. GT_MISUSE,
  * naming both, if `other`, which came from `what`, gives other ids; if one is NULL nothing is known. */
 gt_status cli_same_tokenizer(const char *model, const tokenizer *own, const char *path, const tokenizer *other,

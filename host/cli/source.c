@@ -218,6 +218,41 @@ static gt_status find_named(char **out, const char *run, const char *which)
     return st;
 }
 
+static gt_status check_vocabulary(const cli_source *s)
+{
+    if (!s->tokenizer || (int)tokenizer_vocab(s->tokenizer) <= s->config.vocab)
+        return GT_OK;
+    return gt_fail(GT_MISMATCH, "'%s': its tokenizer has %u tokens, its model %d", s->path,
+                   tokenizer_vocab(s->tokenizer), s->config.vocab);
+}
+
+gt_status cli_source_take_tokenizer(cli_source *s, const char *spec)
+{
+    tokenizer *given = NULL;
+    char what[512];
+    if (tokenizer_needs_text(spec))
+        return gt_fail(GT_MISUSE,
+                       "option --tokenizer: '%s' would be made of a text; name the folder or file of the one "
+                       "that '%s' was trained with",
+                       spec, s->path);
+    gt_status st = tokenizer_open(&given, spec);
+    snprintf(what, sizeof what, "--tokenizer %s", spec);
+    if (!st)
+        st = cli_tokenizer_mark_check(&s->mark, s->path, given, what);
+    if (!st)
+        st = cli_same_tokenizer(s->path, s->tokenizer, s->tokenizer_path, given, what);
+    if (st) {
+        tokenizer_close(given);
+        return st;
+    }
+    tokenizer_close(s->tokenizer);
+    free(s->tokenizer_why);
+    s->tokenizer = given;
+    s->tokenizer_why = NULL;
+    s->tokenizer_status = GT_OK;
+    return check_vocabulary(s);
+}
+
 gt_status cli_source_open(cli_source *out, const char *path)
 {
     return cli_source_open_at(out, path, NULL);
@@ -243,7 +278,7 @@ gt_status cli_source_open_at(cli_source *out, const char *path, const char *whic
         return no_memory(path);
     if (!st)
         st = model_folder_check(path);
-    if (!st)
+    if (!st && gt_path_is_folder(path))         /* a file holds weights alone */
         st = read_run_config(path, &out->is_run, &out->mark);
     if (!st)
         st = model_config_load(&out->config, path);
@@ -256,9 +291,8 @@ gt_status cli_source_open_at(cli_source *out, const char *path, const char *whic
     free(named);
     if (!st)
         st = find_tokenizer(out);
-    if (!st && out->tokenizer && (int)tokenizer_vocab(out->tokenizer) > out->config.vocab)
-        st = gt_fail(GT_MISMATCH, "'%s': its tokenizer has %u tokens, its model %d", path,
-                     tokenizer_vocab(out->tokenizer), out->config.vocab);
+    if (!st)
+        st = check_vocabulary(out);
     if (st)
         cli_source_close(out);
     return st;
@@ -337,7 +371,8 @@ gt_status cli_settle_reading(model_config *c, const token_split *s)
     if (!st)
         st = model_build_loss(whole, &wanted, 0, 0);
     if (!st && within && !reads(whole, "starts"))
-        st = gt_fail(GT_UNSUPPORTED, "%s models do not keep documents apart; leave --documents within out, or say --rows documents",
+        st = gt_fail(GT_UNSUPPORTED,
+                     "%s models do not keep documents apart; leave --documents within out, or say --rows documents",
                      c->family);
     if (!st && weighs && !reads(whole, "weights"))
         st = gt_fail(GT_UNSUPPORTED, "%s models do not weigh their targets, as these data ask for", c->family);

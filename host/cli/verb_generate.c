@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static struct {
-    const char *from, *checkpoint, *prompt, *prompts, *system, *template, *devices, *precision;
+    const char *from, *checkpoint, *tokenizer, *prompt, *prompts, *system, *template, *devices, *precision;
     uint64_t tokens, seed, samples;
     sampling_rule rule;
     gt_option_list stop;
@@ -34,6 +34,8 @@ static const gt_option table[] = {
     { .group = "Text" },
     { "from", 0, GT_STRING, "RUN|DIR", "run, checkpoint of one, or Hugging Face folder", &o.from, 0, NULL },
     { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
+    { "tokenizer", 0, GT_STRING, "DIR|FILE", "what the weights were trained with, if not beside them", &o.tokenizer, 0,
+      NULL },
     { "prompt", 0, GT_STRING, "TEXT", "how the text begins", &o.prompt, 0, NULL },
     { "prompts", 0, GT_STRING, "FILE", "several: one a line, or .jsonl with \"prompt\"", &o.prompts, 0, NULL },
     { "samples", 0, GT_U64, "N", "texts for each prompt", &o.samples, 0, NULL },
@@ -346,9 +348,11 @@ gt_status verb_generate(int argc, char **argv)
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open_at(&s, o.from, o.checkpoint);
+    if (!st && o.tokenizer)
+        st = cli_source_take_tokenizer(&s, o.tokenizer);
     if (!st)
         st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
-                                      "weights");
+                                      "weights, or name it with --tokenizer");
     if (!st)
         st = run(&s, storage, prompts);
     cli_source_close(&s);
