@@ -493,8 +493,10 @@ static int same_labels(const model_config *c, char *const *names)
 
 gt_status model_config_labels(model_config *c, char *const *names, int count)
 {
-    if (!c->new_heads && (c->labels != count || !same_labels(c, names)))
-        return gt_fail(GT_MISMATCH, "model '%s' tells %d labels apart, and the data have %d others; name data with its labels",
+    if (!c->new_labels && (c->labels != count || !same_labels(c, names)))
+        return gt_fail(GT_MISMATCH,
+                       "model '%s' tells %d labels apart, and the data have %d of which some have other names; give data "
+                       "with the labels that it was trained on",
                        c->name, c->labels, count);
     memset(c->label, 0, sizeof c->label);
     c->labels = count;

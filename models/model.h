@@ -39,6 +39,7 @@ typedef struct model_config {
     int pairs;                      /* MODEL_MLM: whether the second text follows the first is asked, too */
     int new_heads;                  /* a head that a file lacks begins anew, from head_seed; of a run */
     uint64_t head_seed;
+    int new_labels;                 /* the weights know no classes yet; of a run              */
     const struct data_marks *marks; /* how batches are marked and masked; of a run, NULL: not known */
     int documents;                  /* tokens see their own document alone: input "starts"; of a run as well */
     float dropout_embed, dropout_attention, dropout_residual;

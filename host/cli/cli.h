@@ -29,6 +29,7 @@ gt_status verb_devices(int argc, char **argv);
 gt_status verb_doctor(int argc, char **argv);
 gt_status verb_tokenize(int argc, char **argv);
 gt_status verb_train(int argc, char **argv);
+gt_status verb_embed(int argc, char **argv);
 gt_status verb_eval(int argc, char **argv);
 gt_status verb_generate(int argc, char **argv);
 gt_status verb_bench(int argc, char **argv);

@@ -28,6 +28,7 @@ const cli_verb cli_verbs[] = {
     { "doctor", "say what is wrong with this machine's OpenCL or network, and the fix", verb_doctor, NULL },
     { "tokenize", "turn text into files of tokens", verb_tokenize, NULL },
     { "train", "train a model", verb_train, NULL },
+    { "embed", "vectors of texts", verb_embed, NULL },
     { "eval", "loss of a model on a text", verb_eval, NULL },
     { "generate", "write text with a model", verb_generate, NULL },
     { "bench", "measure gemm, kernels, steps, links or collectives", verb_bench, bench_kind },

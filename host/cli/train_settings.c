@@ -6,6 +6,7 @@
 #include "host/cli/train_settings.h"
 
 #include "host/cli/choices.h"
+#include "host/cli/task.h"
 
 #include "host/base/file.h"
 #include "host/base/text.h"
@@ -40,6 +41,9 @@ static const gt_option front[] = {
       NULL },
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE or a folder; default: the model's", &train_set.tokenizer,
       0, NULL },
+    { "task", 0, GT_CHOICE, CLI_TASKS, "what is learned; default: the model's own", &train_set.task, 0, NULL },
+    { "whole-words", 0, GT_FLAG, NULL, "mlm: hide words as a whole", &train_set.whole_words, 1, NULL },
+    { "pairs", 0, GT_FLAG, NULL, "mlm: learn too whether a second text follows the first", &train_set.pairs, 1, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
     { "from", 0, GT_STRING, "RUN|DIR", "weights to start from: a run, a checkpoint of one, or a folder", &train_set.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "continuation from the newest checkpoint in RUN", &train_set.resume, 0, NULL },

@@ -19,7 +19,8 @@ enum { TRAIN_RULE_SETTINGS = 24 };              /* options that rules add, at mo
 typedef struct train_settings {
     const char *model, *data, *eval_data, *out, *tokenizer, *from, *devices, *order, *schedule;
     const char *precision, *optimizer, *gemm, *bits, *sample_prompt;
-    const char *documents, *rows;
+    const char *documents, *rows, *task;
+    int pairs, whole_words;
     data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     uint64_t patience, sample_every, sample_tokens;

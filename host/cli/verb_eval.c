@@ -12,6 +12,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/task.h"
 #include "host/cli/data_options.h"
 
 #include "host/base/clock.h"
@@ -27,7 +28,8 @@
 
 static struct {
     const char *from, *checkpoint, *data, *tokenizer, *devices, *precision, *split, *bits;
-    const char *documents, *rows;
+    const char *documents, *rows, *task;
+    int pairs, whole_words;
     data_options of;
     uint64_t batch, seq, batches;
     int json;
@@ -44,6 +46,9 @@ static const gt_option table[] = {
     { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &o.rows, 1, NULL },
     { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them", &o.tokenizer,
       0, NULL },
+    { "task", 0, GT_CHOICE, CLI_TASKS, "what is asked for; default: the model's own", &o.task, 0, NULL },
+    { "whole-words", 0, GT_FLAG, NULL, "mlm: hide words as a whole", &o.whole_words, 1, NULL },
+    { "pairs", 0, GT_FLAG, NULL, "mlm: ask too whether a second text follows the first", &o.pairs, 1, NULL },
     { "split", 0, GT_CHOICE, "train|val|all",
       "which part; default: val of what the run was trained on, "
       "else all",
@@ -328,12 +333,23 @@ gt_status verb_eval(int argc, char **argv)
         return st;
     if (!o.seq)
         o.seq = (uint64_t)s.config.context;
-    st = choose(&c, &s);
+    const cli_task task = { .name = o.task, .pairs = o.pairs, .whole_words = o.whole_words };
+    data_marks marks = { 0 };
+    int by_document = 0;
+    st = cli_task_choose(&s.config, &task, &by_document);
+    s.config.new_labels = 0;
+    if (by_document)
+        o.rows = "documents";
+    if (!st)
+        st = choose(&c, &s);
+    if (!st)
+        st = cli_task_settle(&s.config, &task, &c.data, o.data, &marks);
     if (!st)
         st = cli_settle_reading(&s.config, c.split);
     if (!st)
         st = run(&s, &c, storage);
     data_close(&c.data);
     cli_source_close(&s);
+    data_marks_close(&marks);
     return st;
 }

@@ -14,6 +14,7 @@
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/run_starts.h"
+#include "host/cli/task.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
 #include "host/cli/train_samples.h"
@@ -554,6 +555,23 @@ static void tell_idle_options(void)
 }
 
 /* One rank, or the only one (c NULL). */
+/* A run that goes on has its head; one that begins may need a new one. */
+static gt_status choose_task(model_config *c, cli_task *task, int resumed)
+{
+    int by_document = 0;
+    *task = (cli_task){
+        .name = o->task, .pairs = o->pairs, .whole_words = o->whole_words, .trains = !resumed, .seed = o->seed
+    };
+    gt_status st = cli_task_choose(c, task, &by_document);
+    if (!st && resumed)
+        c->new_labels = 0;
+    if (!st && by_document && gt_option_given(train_table, "rows") && strcmp(o->rows, "documents"))
+        st = gt_fail(GT_MISUSE, "option --rows: classes are of documents; leave it out");
+    if (!st && by_document)
+        o->rows = "documents";
+    return st;
+}
+
 static gt_status train_here(net_comm *c)
 {
     const char *tokenizer_spec = NULL;
@@ -562,6 +580,8 @@ static gt_status train_here(net_comm *c)
     cli_source source = { 0 };
     data_set data = { 0 }, eval_data = { 0 };
     dev_device *d = NULL;
+    cli_task task;
+    data_marks marks = { 0 };
     if (!c)                             /* else rank 0 has begun to when it joined */
         cli_busy_start();
     if (!c)
@@ -569,8 +589,10 @@ static gt_status train_here(net_comm *c)
     gt_status st = settle_run_folder(c);
     if (!st)
         st = train_choose_model(&config, &source, kept != NULL);
+    if (!st)
+        st = choose_task(&config, &task, kept != NULL);
     if (!st && !isnan(o->dropout))
-        config.dropout_embed = config.dropout_attention = config.dropout_residual = (float)o->dropout;
+        model_config_dropout(&config, (float)o->dropout);
     if (!st)
         st = train_choose_tokenizer(&own, &config, &source, kept != NULL, &tokenizer_spec);
     if (!st)
@@ -579,6 +601,8 @@ static gt_status train_here(net_comm *c)
         st = train_check_tokenizer(&own, &data);
     if (!st)
         st = train_settle_vocabulary(&config, &data);
+    if (!st)
+        st = cli_task_settle(&config, &task, &data, o->data, &marks);
     if (!st)
         st = train_settle_targets(&config, &data, &eval_data);
     if (!st && !o->seq)
@@ -611,6 +635,7 @@ static gt_status train_here(net_comm *c)
     data_close(&eval_data);
     cli_source_close(&source);
     train_tokenizer_close(&own);
+    data_marks_close(&marks);
     return st;
 }
 
