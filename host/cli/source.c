@@ -359,7 +359,8 @@ static int reads(const graph *g, const char *name)
 gt_status cli_settle_reading(model_config *c, const token_split *s)
 {
     graph *whole = NULL;
-    const int weighs = token_split_weighs(s), within = s->reading.within;
+    /* Other tasks have targets of their own. */
+    const int weighs = c->task == MODEL_LM && token_split_weighs(s), within = s->reading.within;
     if (!weighs && !within)
         return GT_OK;
     model_config wanted = *c;
