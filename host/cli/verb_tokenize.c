@@ -77,7 +77,9 @@ static gt_status find_files(data_sources *out, char **words, int count)
     if (!st && out->mixed)
         st = gt_fail(GT_MISUSE, "weights are for `geartrain train --data`; tokenize each source by itself");
     else if (!st && !out->list[0].files)
-        st = gt_fail(GT_MISUSE, "'%s' holds tokens already, or nothing that is read as text", out->list[0].name);
+        st = gt_path_is_folder(out->list[0].name)
+                 ? gt_fail(GT_NOT_FOUND, "'%s': not a regular file, and a folder without texts (*.txt, *.jsonl, *.csv, ...)", out->list[0].name)
+                 : gt_fail(GT_MISUSE, "'%s' holds tokens already", out->list[0].name);
     gt_text_release(&list);
     return st;
 }

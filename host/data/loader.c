@@ -380,7 +380,7 @@ static gt_status room_for(const loader *l, unsigned char **bits)
 {
     *bits = malloc(2 * (size_t)l->tokens);
     return *bits ? GT_OK
-                 : gt_fail(GT_NO_MEMORY, "cannot read a sequence of %llu tokens: out of memory",
+                 : gt_fail(GT_NO_MEMORY, "no memory for a sequence of %llu tokens",
                            (unsigned long long)l->tokens);
 }
 
@@ -425,7 +425,7 @@ int token_split_weighs(const token_split *s)
 
 int loader_weighs(const loader *l)
 {
-    return token_split_weighs(l->split);
+    return l->split && token_split_weighs(l->split);
 }
 
 static gt_status weigh(const loader *l, uint64_t begin, uint64_t count, int rows, double *sum)

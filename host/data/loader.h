@@ -89,7 +89,7 @@ gt_status loader_fill(const loader *l, uint64_t position, uint64_t first, uint64
 /* The same of evaluation rows, of which those from `real` on are padding: nothing in them counts. */
 gt_status loader_fill_rows(const loader *l, uint64_t first, uint64_t count, uint64_t real, const loader_fields *f);
 
-/* Do targets weigh otherwise than 1 each? Then the sum of their weights in samples [first, first + count) of the
+/* Do targets weigh otherwise than 1 each (not where there is no split yet)? Then the sum of their weights in samples [first, first + count) of the
  * batch at a position, or in evaluation rows. */
 int loader_weighs(const loader *l);
 gt_status loader_weigh(const loader *l, uint64_t position, uint64_t first, uint64_t count, double *sum);

@@ -73,7 +73,7 @@ void reader_close(reader *r)
 
 static gt_status no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for its records", path);
 }
 
 static gt_status broken(const reader *r, uint64_t line, const char *what)

@@ -16,7 +16,7 @@
 
 static gt_status no_memory(void)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read the list of data: out of memory");
+    return gt_fail(GT_NO_MEMORY, "no memory for the list of data");
 }
 
 void data_sources_release(data_sources *s)
@@ -194,7 +194,7 @@ static gt_status next_piece(const char **at, data_source *out)
                                        : GT_OK;
         }
     }
-    return gt_fail(GT_NOT_FOUND, "cannot open data '%.*s': no such file or folder", (int)first, *at);
+    return gt_fail(GT_NOT_FOUND, "cannot open '%.*s': No such file or directory", (int)first, *at);
 }
 
 /* Sources without weights are one, if they are texts and records. */

@@ -289,7 +289,7 @@ static void put(rendering *r, const char *data, size_t size)
 {
     gt_text_put(r->to, data, size);
     if (r->to->failed)
-        value_fail(&r->pool, GT_NO_MEMORY, "out of memory");
+        value_fail(&r->pool, GT_NO_MEMORY, "no memory for its text");
     else if (r->to->size > TEXT_MOST)
         value_fail(&r->pool, GT_UNSUPPORTED, "it gives more than %zu MiB of text", TEXT_MOST >> 20);
 }
@@ -395,7 +395,7 @@ static void run_generation(rendering *r, const node *n)
         const size_t room = o->span_room ? 2 * o->span_room : 16;
         chat_span *grown = realloc(o->spans, room * sizeof *grown);
         if (!grown) {
-            value_fail(&r->pool, GT_NO_MEMORY, "out of memory");
+            value_fail(&r->pool, GT_NO_MEMORY, "no memory for its text");
             return;
         }
         o->spans = grown;
@@ -494,7 +494,7 @@ static gt_status differs_at(const chat_template *t, const json_t *messages, size
     gt_text_release(&with);
     if (!changed || !message || !text || json_object_set(message, "content", text)
         || json_array_set(changed, i, message))
-        st = gt_fail(GT_NO_MEMORY, "cannot render template '%s': out of memory", t->name);
+        st = gt_fail(GT_NO_MEMORY, "cannot render template '%s': no memory for its messages", t->name);
     if (!st)
         st = chat_template_render(t, changed, 0, other);
     *at = st ? 0 : same_bytes(&whole->text, &other->text);
@@ -512,7 +512,7 @@ static gt_status begin_of(const chat_template *t, const json_t *messages, size_t
     for (size_t k = 0; before && k < i; k++)
         json_array_append(before, json_array_get(messages, k));
     gt_status st = before ? chat_template_render(t, before, 1, other)
-                          : gt_fail(GT_NO_MEMORY, "cannot render template '%s': out of memory", t->name);
+                          : gt_fail(GT_NO_MEMORY, "cannot render template '%s': no memory for its messages", t->name);
     json_decref(before);
     if (!st && i && other->text.size <= whole->text.size && same_bytes(&whole->text, &other->text) == other->text.size) {
         *at = other->text.size;
@@ -533,7 +533,7 @@ static gt_status tail_of(const chat_template *t, const json_t *messages, size_t 
     for (size_t k = 0; until && k <= last; k++)
         json_array_append(until, json_array_get(messages, k));
     gt_status st = until ? chat_template_render(t, until, 0, &whole)
-                         : gt_fail(GT_NO_MEMORY, "cannot render template '%s': out of memory", t->name);
+                         : gt_fail(GT_NO_MEMORY, "cannot render template '%s': no memory for its messages", t->name);
     if (!st)
         st = differs_at(t, until, last, 1, &whole, other, &at);
     if (!st)
@@ -543,6 +543,19 @@ static gt_status tail_of(const chat_template *t, const json_t *messages, size_t 
     json_decref(until);
     chat_text_release(&whole);
     return st;
+}
+
+/* Where the tail ends that begins at `end`; or before it, where what was put behind the content began like the
+ * tail does, as white space that is taken away may; as much of it as is there otherwise. */
+static size_t behind_tail(const gt_text *text, size_t end, const gt_text *tail)
+{
+    size_t n = 0;
+    for (size_t back = 0; tail->size && back <= tail->size && back <= end; back++)
+        if (text->size - (end - back) >= tail->size && !memcmp(text->data + end - back, tail->data, tail->size))
+            return end - back + tail->size;
+    while (n < tail->size && end + n < text->size && text->data[end + n] == tail->data[n])
+        n++;
+    return end + n;
 }
 
 static size_t last_answer(const json_t *messages)
@@ -557,7 +570,7 @@ static gt_status add_span(chat_text *out, const chat_span *s)
 {
     chat_span *grown = realloc(out->spans, (out->span_count + 1) * sizeof *grown);
     if (!grown)
-        return gt_fail(GT_NO_MEMORY, "cannot render a chat: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for what is answered in a chat");
     out->spans = grown;
     out->span_room = out->span_count + 1;
     out->spans[out->span_count++] = *s;
@@ -579,8 +592,8 @@ gt_status chat_template_render_answers(const chat_template *t, const json_t *mes
         st = begin_of(t, messages, i, out, &other, &s.begin);
         if (!st)
             st = differs_at(t, messages, i, 1, out, &other, &s.end);
-        for (size_t k = 0; k < tail.size && s.end < out->text.size && out->text.data[s.end] == tail.data[k]; k++)
-            s.end++;
+        if (!st)
+            s.end = behind_tail(&out->text, s.end, &tail);
         if (!st && s.end > s.begin)
             st = add_span(out, &s);
     }
@@ -593,7 +606,7 @@ gt_status chat_template_render_answers(const chat_template *t, const json_t *mes
 
 static gt_status no_memory(const char *name)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read template '%s': out of memory", name);
+    return gt_fail(GT_NO_MEMORY, "cannot read template '%s': no memory for its parts", name);
 }
 
 static int marks_answers(const node *all)

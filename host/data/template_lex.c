@@ -40,13 +40,13 @@ static gt_status put(lexer *x, token_type type, const char *text, size_t size)
         const size_t room = l->room ? 2 * l->room : 64;
         token *grown = realloc(l->tokens, room * sizeof *grown);
         if (!grown)
-            return gt_fail(GT_NO_MEMORY, "cannot read template '%s': out of memory", x->name);
+            return gt_fail(GT_NO_MEMORY, "cannot read template '%s': no memory for its words", x->name);
         l->tokens = grown;
         l->room = room;
     }
     char *copy = malloc(size + 1);
     if (!copy)
-        return gt_fail(GT_NO_MEMORY, "cannot read template '%s': out of memory", x->name);
+        return gt_fail(GT_NO_MEMORY, "cannot read template '%s': no memory for its words", x->name);
     if (size)
         memcpy(copy, text, size);
     copy[size] = '\0';
@@ -165,7 +165,7 @@ static gt_status lex_string(lexer *x)
         }
     }
     if (!st && out.failed)
-        st = gt_fail(GT_NO_MEMORY, "cannot read template '%s': out of memory", x->name);
+        st = gt_fail(GT_NO_MEMORY, "cannot read template '%s': no memory for its words", x->name);
     if (!st)
         st = put(x, TOKEN_STRING, out.data ? out.data : "", out.size);
     gt_text_release(&out);
@@ -355,7 +355,7 @@ gt_status template_lex(token_list *out, const char *source, size_t size, const c
         return gt_fail(GT_FORMAT, "template '%s' has %zu bytes, at most %d are read", name, size, TEMPLATE_BYTES);
     char *s = malloc(size + 1);
     if (!s)
-        return gt_fail(GT_NO_MEMORY, "cannot read template '%s': out of memory", name);
+        return gt_fail(GT_NO_MEMORY, "cannot read template '%s': no memory for its words", name);
     lexer x = { .name = name, .s = s, .line = 1, .out = out };
     x.size = normalize(s, source, size);
     s[x.size] = '\0';

@@ -54,7 +54,7 @@ static node *make(reader *r, node_type type)
 {
     node *n = calloc(1, sizeof *n);
     if (!n)
-        return fail(r, GT_NO_MEMORY, "out of memory");
+        return fail(r, GT_NO_MEMORY, "no memory for its statements");
     n->type = type;
     n->line = r->at->line;
     n->made = r->all;
@@ -76,7 +76,7 @@ static char *copy(reader *r, const char *text, size_t size)
 {
     char *c = malloc(size + 1);
     if (!c) {
-        fail(r, GT_NO_MEMORY, "out of memory");
+        fail(r, GT_NO_MEMORY, "no memory for its statements");
         return NULL;
     }
     memcpy(c, text, size + 1);

@@ -47,13 +47,13 @@ void value_pool_release(value_pool *p)
 value value_of(value_pool *p, json_t *made)
 {
     if (!made)
-        return value_fail(p, GT_NO_MEMORY, "out of memory, or a text that is no UTF-8");
+        return value_fail(p, GT_NO_MEMORY, "no memory for a value, or a text that is no UTF-8");
     if (p->count == p->room) {
         const size_t room = p->room ? 2 * p->room : 64;
         json_t **grown = realloc(p->made, room * sizeof *grown);
         if (!grown) {
             json_decref(made);
-            return value_fail(p, GT_NO_MEMORY, "out of memory");
+            return value_fail(p, GT_NO_MEMORY, "no memory for a value");
         }
         p->made = grown;
         p->room = room;
@@ -78,7 +78,7 @@ value value_text(value_pool *p, const char *data, size_t size)
 /* A text that is given up. */
 static value take_text(value_pool *p, gt_text *t)
 {
-    value v = t->failed ? value_fail(p, GT_NO_MEMORY, "out of memory") : value_text(p, t->data, t->size);
+    value v = t->failed ? value_fail(p, GT_NO_MEMORY, "no memory for a value") : value_text(p, t->data, t->size);
     gt_text_release(t);
     return v;
 }

@@ -21,7 +21,7 @@ static const char labels_end[] = ".labels";
 
 /* ---- files -------------------------------------------------------------------------------------- */
 
-/* "train-000000.bin" -> "train-000000.ends"; NULL: out of memory. */
+/* "train-000000.bin" -> "train-000000.ends"; NULL: no memory. */
 static char *beside(const char *shard, const char *end)
 {
     const size_t n = strlen(shard), stem = n > 4 && !strcmp(shard + n - 4, ".bin") ? n - 4 : n;
@@ -33,7 +33,7 @@ static char *beside(const char *shard, const char *end)
 
 static gt_status no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot read what lies beside '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "no memory for what lies beside '%s'", path);
 }
 
 /* Opens a file beside a shard if it is there. `number` items of `bits` each; UINT64_MAX: as many as it says. */
@@ -230,7 +230,7 @@ static gt_status make_index(token_split *s)
     }
     if (!x || !x->before) {
         token_index_release(x);
-        return gt_fail(GT_NO_MEMORY, "cannot find the documents of %llu tokens: out of memory",
+        return gt_fail(GT_NO_MEMORY, "no memory for where the documents of %llu tokens end",
                        (unsigned long long)s->count);
     }
     for (uint64_t b = 0; b < x->blocks; b++) {
@@ -336,7 +336,7 @@ gt_status token_split_mix(token_split *out, token_split *part, double weight, co
         out->parts = grown;
     if (!grown || !copy) {
         free(copy);
-        return gt_fail(GT_NO_MEMORY, "cannot mix data: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for a mixture of data");
     }
     out->count += part->count;
     out->labelled = (out->part_count == 0 || out->labelled) && part->labelled;

@@ -29,7 +29,7 @@
 
 static gt_status no_memory(const char *folder)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", folder);
+    return gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for paths and texts", folder);
 }
 
 /* ---- texts -------------------------------------------------------------------------------------------- */
@@ -62,7 +62,7 @@ static gt_status open_texts(tokenize_job *j)
     gt_status st = GT_OK;
     j->inputs = calloc(o->file_count + o->val_file_count + 1, sizeof *j->inputs);
     if (!j->inputs)
-        return gt_fail(GT_NO_MEMORY, "cannot open the texts: out of memory");
+        return gt_fail(GT_NO_MEMORY, "no memory for the list of texts");
     for (size_t i = 0; i < o->file_count + o->val_file_count && !st; i++) {
         tokenize_input *in = &j->inputs[j->input_count++];
         st = open_input(in, i < o->file_count ? o->files[i] : o->val_files[i - o->file_count], &o->keys);
@@ -89,7 +89,7 @@ static gt_status put_ids(tokenize_job *j, token_writer *out)
     j->marks.size = 0;
     for (size_t i = 0; i < j->ids.count; i++)
         gt_text_put(&j->marks, &answer, 1);
-    return j->marks.failed ? gt_fail(GT_NO_MEMORY, "cannot mark tokens: out of memory")
+    return j->marks.failed ? gt_fail(GT_NO_MEMORY, "no memory for marks of tokens")
                            : token_writer_put_marked(out, j->ids.data, (const unsigned char *)j->marks.data, j->ids.count);
 }
 

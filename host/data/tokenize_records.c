@@ -12,7 +12,7 @@ enum { LABELS_MOST = 65536 };
 
 static gt_status no_memory(const char *path)
 {
-    return gt_fail(GT_NO_MEMORY, "cannot tokenize '%s': out of memory", path);
+    return gt_fail(GT_NO_MEMORY, "cannot tokenize '%s': no memory for its documents", path);
 }
 
 /* ---- labels ----------------------------------------------------------------------------------------- */

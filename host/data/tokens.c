@@ -423,7 +423,7 @@ static gt_status shard_path(char **path, const token_writer *w)
     char name[128];
     snprintf(name, sizeof name, "%s-%06u.bin", w->name, w->shard);
     *path = gt_path_join(w->folder, name);
-    return *path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': out of memory", w->folder);
+    return *path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot write tokens to '%s': no memory for a path", w->folder);
 }
 
 static gt_status begin_shard(token_writer *w)
