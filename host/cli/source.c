@@ -359,11 +359,15 @@ static int reads(const graph *g, const char *name)
 gt_status cli_settle_reading(model_config *c, const token_split *s)
 {
     graph *whole = NULL;
-    /* Other tasks have targets of their own. */
-    const int weighs = c->task == MODEL_LM && token_split_weighs(s), within = s->reading.within;
+    data_batch b;
+    const loader l = { .split = s, .batch = 1, .tokens = 1 };
+    model_config wanted = *c;
+    model_batch(&b, c, &l, "training");
+    /* Other tasks than the next token have targets of their own. */
+    const int within = s->reading.within;
+    const int weighs = c->task == MODEL_LM && b.weights && !strcmp(b.weights, "weights");
     if (!weighs && !within)
         return GT_OK;
-    model_config wanted = *c;
     wanted.weighted |= weighs;
     wanted.documents |= within;
     if (!wanted.vocab)
