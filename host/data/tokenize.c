@@ -80,17 +80,24 @@ gt_status tokenize_told(tokenize_job *j, uint64_t done, const char *path)
                : GT_OK;
 }
 
-/* Marks of texts beside records: all of it is to be learned. */
+gt_status tokenize_mark(tokenize_job *j, size_t count, unsigned char mark)
+{
+    enum { RUN = 1024 };
+    unsigned char run[RUN];
+    memset(run, mark, sizeof run);
+    j->marks.size = 0;
+    for (size_t left = count; left; left -= left < RUN ? left : RUN)
+        gt_text_put(&j->marks, run, left < RUN ? left : RUN);
+    return j->marks.failed ? gt_fail(GT_NO_MEMORY, "no memory for marks of %zu tokens", count) : GT_OK;
+}
+
+/* Of texts beside records all is to be learned. */
 static gt_status put_ids(tokenize_job *j, token_writer *out)
 {
-    const char answer = 1 << TOKEN_ANSWERS;
     if (!j->records)
         return token_writer_put(out, j->ids.data, j->ids.count);
-    j->marks.size = 0;
-    for (size_t i = 0; i < j->ids.count; i++)
-        gt_text_put(&j->marks, &answer, 1);
-    return j->marks.failed ? gt_fail(GT_NO_MEMORY, "no memory for marks of tokens")
-                           : token_writer_put_marked(out, j->ids.data, (const unsigned char *)j->marks.data, j->ids.count);
+    gt_status st = tokenize_mark(j, j->ids.count, 1u << TOKEN_ANSWERS);
+    return st ? st : token_writer_put_marked(out, j->ids.data, (const unsigned char *)j->marks.data, j->ids.count);
 }
 
 static gt_status encode_chunk(tokenize_job *j, const tokenize_input *in, uint64_t at, const void *data, size_t size, int last,

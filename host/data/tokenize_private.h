@@ -30,6 +30,8 @@ typedef struct tokenize_job {
     tokenize_result result;
 } tokenize_job;
 
+/* j->marks: as many of a mark. */
+gt_status tokenize_mark(tokenize_job *j, size_t count, unsigned char mark);
 gt_status tokenize_told(tokenize_job *j, uint64_t done, const char *path);
 
 /* Encodes bytes [from, to) of a text's, to its end where that is less, in chunks; *documents are not counted. */

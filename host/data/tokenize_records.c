@@ -135,10 +135,7 @@ unsigned tokenize_marks(const tokenize_job *j)
 
 static gt_status mark_all(tokenize_job *j, unsigned char mark)
 {
-    j->marks.size = 0;
-    for (size_t i = 0; i < j->ids.count; i++)
-        gt_text_put(&j->marks, &mark, 1);
-    return j->marks.failed ? no_memory(j->inputs[0].path) : GT_OK;
+    return tokenize_mark(j, j->ids.count, mark);
 }
 
 /* Does each piece alone decode to its bytes of the text? Then *ends[i] is where piece i ends. */
@@ -290,6 +287,7 @@ static gt_status encode_file(tokenize_job *j, const tokenize_input *in, int only
                              token_writer *val)
 {
     const uint64_t before = j->done;
+    uint64_t told = 0;
     reader *r = NULL;
     reader_record record = { 0 };
     int more = 1;
@@ -302,7 +300,7 @@ static gt_status encode_file(tokenize_job *j, const tokenize_input *in, int only
         st = put_record(j, in, &record, valid ? val : train);
         j->result.train_documents += !valid;
         j->result.val_documents += (uint64_t)valid;
-        if (!st)
+        if (!st && ++told % 64 == 0)
             st = tokenize_told(j, before + reader_done(r), in->path);
     }
     j->done = before + in->size;
