@@ -467,6 +467,8 @@ static gt_status take_line(reader *r, uint64_t line, reader_record *out)
     json_error_t error;
     const char *text = r->row.data;
     json_t *record = json_loadb(text, r->row.size, JSON_ALLOW_NUL, &error);
+    if (!record && json_error_code(&error) == json_error_numeric_overflow)      /* a number that nobody may ask for */
+        record = json_loadb(text, r->row.size, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &error);
     gt_status st = GT_OK;
     if (!record)
         st = gt_fail(GT_FORMAT, "cannot read '%s': line %llu: %s%s", r->path, (unsigned long long)line, error.text,
