@@ -62,7 +62,8 @@ static const char *form_of(const charsmap *m, const unsigned char *text, size_t 
 gt_status charsmap_open(charsmap **out, const unsigned char *bytes, size_t size)
 {
     *out = NULL;
-    const size_t trie = size >= 4 ? bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24 : 0;
+    const size_t trie = size >= 4 ? bytes[0] | (size_t)bytes[1] << 8 | (size_t)bytes[2] << 16 | (size_t)bytes[3] << 24
+                                  : 0;
     if (size < 4 || trie % 4 || trie > size - 4)
         return gt_fail(GT_FORMAT, "its map of characters is cut or no such map");
     charsmap *m = calloc(1, sizeof *m);

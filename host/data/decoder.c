@@ -65,17 +65,18 @@ static const char *text_of(const json_t *part, const char *key, const char *othe
 }
 
 /* What WordPiece's cleanup does to each token; in this order. */
-static const char *const cleanups[][2] = { { " .", "." },     { " ?", "?" },     { " !", "!" },     { " ,", "," },
-                                           { " ' ", "'" },    { " n't", "n't" }, { " 'm", "'m" },   { " do not", " don't" },
-                                           { " 's", "'s" },   { " 've", "'ve" }, { " 're", "'re" } };
+static const char *const cleanups[][2] = {
+    { " .", "." },   { " ?", "?" },           { " !", "!" },   { " ,", "," },     { " ' ", "'" },   { " n't", "n't" },
+    { " 'm", "'m" }, { " do not", " don't" }, { " 's", "'s" }, { " 've", "'ve" }, { " 're", "'re" }
+};
 
 static gt_status read_step(decoder *d, const json_t *part)
 {
     static const struct {
         const char *name;
         step_kind kind;
-    } known[] = { { "Fuse", STEP_FUSE },           { "ByteLevel", STEP_FUSE },      { "ByteFallback", STEP_BYTES },
-                  { "Replace", STEP_REPLACE },     { "Strip", STEP_STRIP },         { "Metaspace", STEP_METASPACE },
+    } known[] = { { "Fuse", STEP_FUSE },           { "ByteLevel", STEP_FUSE },   { "ByteFallback", STEP_BYTES },
+                  { "Replace", STEP_REPLACE },     { "Strip", STEP_STRIP },      { "Metaspace", STEP_METASPACE },
                   { "WordPiece", STEP_WORDPIECE }, { "BPEDecoder", STEP_SUFFIX } };
     const size_t kinds = sizeof known / sizeof *known;
     const char *type = text_of(part, "type", "of no type");
@@ -162,7 +163,10 @@ static void replaced(texts *t, const char *text, size_t size, const char *find, 
 
 static int hex(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                  : -1;
 }
 
 static void put_byte(texts *t, const char *text, size_t size)
@@ -179,7 +183,8 @@ static void put_stripped(texts *t, const step *s, const char *text, size_t size)
         text += length;
         size -= length;
     }
-    for (json_int_t n = 0; length && n < s->stop && size >= length && !memcmp(text + size - length, s->find, length); n++)
+    for (json_int_t n = 0; length && n < s->stop && size >= length && !memcmp(text + size - length, s->find, length);
+         n++)
         size -= length;
     add_bytes(t, text, size);
 }
@@ -232,24 +237,12 @@ static void run(const step *s, const texts *in, texts *out)
             if (i + 1 < in->count)
                 continue;
             break;
-        case STEP_BYTES:
-            put_byte(out, text, size);
-            break;
-        case STEP_REPLACE:
-            replaced(out, text, size, s->find, s->put);
-            break;
-        case STEP_STRIP:
-            put_stripped(out, s, text, size);
-            break;
-        case STEP_METASPACE:
-            put_spaces(out, s, text, size, i == 0);
-            break;
-        case STEP_WORDPIECE:
-            put_wordpiece(out, s, text, size, i == 0);
-            break;
-        case STEP_SUFFIX:
-            replaced(out, text, size, s->find, i + 1 < in->count ? " " : "");
-            break;
+        case STEP_BYTES: put_byte(out, text, size); break;
+        case STEP_REPLACE: replaced(out, text, size, s->find, s->put); break;
+        case STEP_STRIP: put_stripped(out, s, text, size); break;
+        case STEP_METASPACE: put_spaces(out, s, text, size, i == 0); break;
+        case STEP_WORDPIECE: put_wordpiece(out, s, text, size, i == 0); break;
+        case STEP_SUFFIX: replaced(out, text, size, s->find, i + 1 < in->count ? " " : ""); break;
         }
         close_text(out);
     }
@@ -257,7 +250,8 @@ static void run(const step *s, const texts *in, texts *out)
 
 gt_status decoder_apply(const decoder *d, const decoder_token *tokens, size_t count, gt_text *out)
 {
-    texts lists[2] = { { .ends = malloc((count + 1) * sizeof(size_t)) }, { .ends = malloc((count + 1) * sizeof(size_t)) } };
+    texts lists[2] = { { .ends = malloc((count + 1) * sizeof(size_t)) },
+                       { .ends = malloc((count + 1) * sizeof(size_t)) } };
     texts *from = &lists[0], *to = &lists[1];
     gt_status st = from->ends && to->ends ? GT_OK : no_memory();
     for (size_t i = 0; i < count && !st; i++) {

@@ -50,13 +50,14 @@ static gt_status read_item(frame *f, frame_list *list, const json_t *item, const
         return broken(name, "an entry is neither a Sequence nor a SpecialToken with id and type_id");
     if (text)
         return strcmp(id, "A") && strcmp(id, "B") ? broken(name, "a Sequence is neither A nor B")
-                                                   : add(f, list, *id == 'B' ? FRAME_B : FRAME_A, 0, type);
+                                                  : add(f, list, *id == 'B' ? FRAME_B : FRAME_A, 0, type);
     const json_t *ids = json_object_get(json_object_get(tokens, id), "ids");
     gt_status st = json_array_size(ids) ? GT_OK : broken(name, "a SpecialToken has no ids");
     for (size_t i = 0; !st && i < json_array_size(ids); i++) {
         uint32_t n;
-        st = read_number(&n, json_array_get(ids, i)) ? add(f, list, FRAME_TOKEN, n, type)
-                                                     : broken(name, "an id of a SpecialToken is out of range");
+        st = read_number(&n, json_array_get(ids, i))
+                 ? add(f, list, FRAME_TOKEN, n, type)
+                 : broken(name, "an id of a SpecialToken is out of range");
     }
     return st;
 }

@@ -80,7 +80,7 @@ typedef struct loader_fields {
     int32_t *starts;                    /* (count, T) the first position that may be seen    */
     int32_t *types;                     /* (count, T) 1 in the second text of a pair         */
     int32_t *lengths;                   /* (count) positions that hold tokens                */
-    int32_t *labels;                    /* (count) of the document; LOADER_IGNORE if rows are not documents with labels */
+    int32_t *labels; /* (count) of the document; LOADER_IGNORE if rows are not documents with labels */
 } loader_fields;
 
 /* As loader_read(), whatever is wanted. A labelled document that is cut keeps its last token, which a tokenizer's

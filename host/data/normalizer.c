@@ -120,9 +120,7 @@ static void read_bert(step *s, const json_t *part)
     for (unsigned c = 0; c < 128; c++) {
         const int dropped = s->clean && (!c || unicode_is_control(c));
         const unsigned char clean = s->clean && unicode_is_space(c) ? ' ' : (unsigned char)c;
-        s->ascii[c] = dropped                                    ? 0
-                      : s->lower && clean >= 'A' && clean <= 'Z' ? (unsigned char)(clean + 32)
-                                                                 : clean;
+        s->ascii[c] = dropped ? 0 : s->lower && clean >= 'A' && clean <= 'Z' ? (unsigned char)(clean + 32) : clean;
     }
 }
 
@@ -164,11 +162,8 @@ static gt_status read_step(normalizer *n, const json_t *part)
     case STEP_CHARSMAP:
         return text ? charsmap_open_base64(&s->map, text)
                     : gt_fail(GT_FORMAT, "normalizer Precompiled has no precompiled_charsmap");
-    case STEP_REPLACE:
-        return read_replace(s, part);
-    case STEP_BERT:
-        read_bert(s, part);
-        return GT_OK;
+    case STEP_REPLACE: return read_replace(s, part);
+    case STEP_BERT: read_bert(s, part); return GT_OK;
     default:
         s->left = flag(part, "strip_left", 1);
         s->right = flag(part, "strip_right", 1);
@@ -358,8 +353,7 @@ static void put_bert(const step *s, uint32_t code, gt_text *out)
     utf8proc_ssize_t n = 1;
     int boundary = 0;
     if (s->accents)
-        n = utf8proc_decompose_char((utf8proc_int32_t)code, parts, 32, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE,
-                                    &boundary);
+        n = utf8proc_decompose_char((utf8proc_int32_t)code, parts, 32, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
     if (ideograph)
         gt_text_put(out, " ", 1);
     for (utf8proc_ssize_t i = 0; i < n && i < 32; i++)
@@ -471,11 +465,8 @@ static gt_status apply(const step *s, const unsigned char *text, size_t size, in
 {
     uint32_t code;
     switch (s->kind) {
-    case STEP_FORM:
-        return apply_form(s, text, size, out);
-    case STEP_LOWER:
-        apply_lower(text, size, out);
-        break;
+    case STEP_FORM: return apply_form(s, text, size, out);
+    case STEP_LOWER: apply_lower(text, size, out); break;
     case STEP_ACCENTS:
         for (size_t at = 0, end; at < size; at = end) {
             const int n = utf8_next(text + at, size - at, &code);
@@ -484,28 +475,17 @@ static gt_status apply(const step *s, const unsigned char *text, size_t size, in
                 gt_text_put(out, text + at, end - at);
         }
         break;
-    case STEP_BERT:
-        apply_bert(s, text, size, out);
-        break;
+    case STEP_BERT: apply_bert(s, text, size, out); break;
     case STEP_PREPEND:
         gt_text_put(out, s->put, strlen(s->put));
         gt_text_put(out, text, size);
         break;
-    case STEP_REPLACE:
-        apply_replace(s, text, size, out);
-        break;
-    case STEP_REPLACE_REGEX:
-        return apply_regex(s, text, size, out);
+    case STEP_REPLACE: apply_replace(s, text, size, out); break;
+    case STEP_REPLACE_REGEX: return apply_regex(s, text, size, out);
     case STEP_STRIP:
-    case STEP_TRIM:
-        apply_strip(s, text, size, first, last, out);
-        break;
-    case STEP_NMT:
-        apply_nmt(text, size, out);
-        break;
-    case STEP_CHARSMAP:
-        charsmap_apply(s->map, text, size, out);
-        break;
+    case STEP_TRIM: apply_strip(s, text, size, first, last, out); break;
+    case STEP_NMT: apply_nmt(text, size, out); break;
+    case STEP_CHARSMAP: charsmap_apply(s->map, text, size, out); break;
     }
     return GT_OK;
 }
@@ -514,19 +494,13 @@ static gt_status apply(const step *s, const unsigned char *text, size_t size, in
 static int changes_nothing(const step *s, const unsigned char *text, size_t size, int first, int last)
 {
     switch (s->kind) {
-    case STEP_FORM:
-        return keeps_form(s, text, size);
-    case STEP_ACCENTS:
-        return ascii_run(text, size, 0) == size;
-    case STEP_PREPEND:
-        return !first || !size;
+    case STEP_FORM: return keeps_form(s, text, size);
+    case STEP_ACCENTS: return ascii_run(text, size, 0) == size;
+    case STEP_PREPEND: return !first || !size;
     case STEP_STRIP:
-    case STEP_TRIM:
-        return !first && !last;
-    case STEP_REPLACE:
-        return !memmem(text, size, s->find, strlen(s->find));
-    default:
-        return 0;
+    case STEP_TRIM: return !first && !last;
+    case STEP_REPLACE: return !memmem(text, size, s->find, strlen(s->find));
+    default: return 0;
     }
 }
 

@@ -57,7 +57,7 @@ typedef struct rewriting {
 /* \p{Name}: a name of three letters and more is a script, unless it is a property. */
 static void put_property(rewriting *r)
 {
-    static const char *const properties[] = { "White_Space", "Alphabetic", "Any", "Uppercase", "Lowercase",
+    static const char *const properties[] = { "White_Space", "Alphabetic", "Any", "Uppercase",  "Lowercase",
                                               "Cased",       "Emoji",      "L&",  "Ideographic" };
     const char *name = r->in + 1, *end = strchr(name, '}');
     const int negated = name < end && *name == '^';

@@ -192,9 +192,7 @@ static gt_status read_model(sp_model *m, const unsigned char *p, size_t size)
 {
     const unsigned char *end = p + size;
     const wanted trainer[] = { { 3, &m->kind }, { 24, &m->suffix }, { 0, NULL } };
-    const wanted normalizer[] = {
-        { 3, &m->dummy_prefix }, { 4, &m->remove_extra }, { 5, &m->escape }, { 0, NULL }
-    };
+    const wanted normalizer[] = { { 3, &m->dummy_prefix }, { 4, &m->remove_extra }, { 5, &m->escape }, { 0, NULL } };
     gt_status st = GT_OK;
     field f;
     while (p < end && !st) {
@@ -266,7 +264,8 @@ static json_t *normalizer_of(const sp_model *m)
     json_t *list = json_array();
     if (m->charsmap_size) {
         char *map = base64(m->charsmap, m->charsmap_size);
-        json_array_append_new(list, json_pack("{s:s s:s}", "type", "Precompiled", "precompiled_charsmap", map ? map : ""));
+        json_array_append_new(list,
+                              json_pack("{s:s s:s}", "type", "Precompiled", "precompiled_charsmap", map ? map : ""));
         free(map);
     }
     if (m->remove_extra) {
@@ -283,16 +282,18 @@ static json_t *normalizer_of(const sp_model *m)
 
 static json_t *pre_tokenizer_of(const sp_model *m)
 {
-    return m->dummy_prefix && m->has_user ? json_pack("{s:s s:s s:s s:b}", "type", "Metaspace", "replacement", SPACE,
-                                                      "prepend_scheme", "first", "split", 0)
-                                          : json_null();
+    return m->dummy_prefix && m->has_user
+               ? json_pack("{s:s s:s s:s s:b}", "type", "Metaspace", "replacement", SPACE, "prepend_scheme", "first",
+                           "split", 0)
+               : json_null();
 }
 
 static json_t *decoder_of(const sp_model *m)
 {
     json_t *list = json_pack("[o {s:s} {s:s}]", replace("String", SPACE, " "), "type", "ByteFallback", "type", "Fuse");
     if (m->dummy_prefix)
-        json_array_append_new(list, json_pack("{s:s s:s s:i s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
+        json_array_append_new(list,
+                              json_pack("{s:s s:s s:i s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
     return json_pack("{s:s s:o}", "type", "Sequence", "decoders", list);
 }
 
@@ -461,16 +462,18 @@ static gt_status check_class(const sp_model *m, const vocabulary_text *config)
 {
     static const char *const known[] = { "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "T5Tokenizer",
                                          "PreTrainedTokenizer" };
-    json_t *root = config && config->text ? json_loadb(config->text, config->size, JSON_DECODE_INT_AS_REAL, NULL) : NULL;
+    json_t *root = config && config->text ? json_loadb(config->text, config->size, JSON_DECODE_INT_AS_REAL, NULL)
+                                          : NULL;
     const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
     int fits = !class;
     for (size_t i = 0; class && i < sizeof known / sizeof *known; i++)
         fits |= !strncmp(class, known[i], strlen(known[i]));
-    gt_status st = fits ? GT_OK
-                        : gt_fail(GT_UNSUPPORTED,
-                                  "cannot read '%s': tokenizer_class '%.60s' may number its pieces in another way; give "
-                                  "a folder with its tokenizer.json",
-                                  m->name, class);
+    gt_status st = fits
+                       ? GT_OK
+                       : gt_fail(GT_UNSUPPORTED,
+                                 "cannot read '%s': tokenizer_class '%.60s' may number its pieces in another way; give "
+                                 "a folder with its tokenizer.json",
+                                 m->name, class);
     json_decref(root);
     return st;
 }
@@ -478,7 +481,9 @@ static gt_status check_class(const sp_model *m, const vocabulary_text *config)
 gt_status vocabulary_parse_sentencepiece(vocabulary *out, const char *text, size_t size, const char *name,
                                          const vocabulary_text *config)
 {
-    sp_model m = { .name = name, .kind = KIND_UNIGRAM, .dummy_prefix = 1, .remove_extra = 1, .escape = 1, .unknown = -1 };
+    sp_model m = {
+        .name = name, .kind = KIND_UNIGRAM, .dummy_prefix = 1, .remove_extra = 1, .escape = 1, .unknown = -1
+    };
     gt_status st = check_class(&m, config);
     if (!st)
         st = read_model(&m, (const unsigned char *)text, size);

@@ -324,19 +324,11 @@ static gt_status put(cutting *c, size_t begin, size_t end, int match)
         return GT_OK;
     match ^= l->invert;
     switch (l->behavior) {
-    case ISOLATED:
-        return pass(c, begin, end);
-    case REMOVED:
-        return match ? GT_OK : pass(c, begin, end);
-    case CONTIGUOUS:
-        join = match == c->before;
-        break;
-    case WITH_PREVIOUS:
-        join = match && !c->before;
-        break;
-    case WITH_NEXT:
-        join = !match && c->waits_match;
-        break;
+    case ISOLATED: return pass(c, begin, end);
+    case REMOVED: return match ? GT_OK : pass(c, begin, end);
+    case CONTIGUOUS: join = match == c->before; break;
+    case WITH_PREVIOUS: join = match && !c->before; break;
+    case WITH_NEXT: join = !match && c->waits_match; break;
     }
     if (join && c->end > c->begin) {
         c->end = end;
@@ -499,21 +491,12 @@ static gt_status run(splitter *s, size_t i, const unsigned char *text, size_t si
         return st;
     cutting c = { .s = s, .level = i, .text = text, .fresh = fresh, .origin = origin };
     switch (l->find) {
-    case FIND_NOTHING:
-        return pass(&c, 0, size);
-    case FIND_REGEX:
-        st = find_regex(&c, l, size);
-        break;
-    case FIND_STRING:
-        st = find_string(&c, l, size);
-        break;
-    case FIND_CLASS:
-        st = find_class(&c, l, size);
-        break;
-    case FIND_BERT:
-        return find_bert(&c, l, size);
-    case FIND_WORDS:
-        return find_words(&c, l, size);
+    case FIND_NOTHING: return pass(&c, 0, size);
+    case FIND_REGEX: st = find_regex(&c, l, size); break;
+    case FIND_STRING: st = find_string(&c, l, size); break;
+    case FIND_CLASS: st = find_class(&c, l, size); break;
+    case FIND_BERT: return find_bert(&c, l, size);
+    case FIND_WORDS: return find_words(&c, l, size);
     }
     return st ? st : flush(&c);
 }

@@ -130,7 +130,8 @@ static value call_namespace(rendering *r, const value_arguments *a)
         if (a->by_name[i].kind == VALUE_UNDEFINED)
             continue;
         if (a->by_name[i].kind != VALUE_JSON)
-            return value_fail(&r->pool, GT_UNSUPPORTED, "%s in a namespace is not supported", value_kind_name(&a->by_name[i]));
+            return value_fail(&r->pool, GT_UNSUPPORTED, "%s in a namespace is not supported",
+                              value_kind_name(&a->by_name[i]));
         json_object_set(v.json, a->names[i], a->by_name[i].json);
     }
     v.kind = VALUE_NAMESPACE;
@@ -153,7 +154,7 @@ static value call_range(rendering *r, const value_arguments *a)
     }
     if (!a->count || a->named || !bound[2])
         return value_fail(&r->pool, GT_MISMATCH, "range() wants one to three whole numbers, the third not 0");
-    for (json_int_t i = bound[0]; (bound[2] > 0 ? i < bound[1] : i > bound[1]) && !r->pool.st; ) {
+    for (json_int_t i = bound[0]; (bound[2] > 0 ? i < bound[1] : i > bound[1]) && !r->pool.st;) {
         json_array_append(list.json, value_int(&r->pool, i).json);
         if (json_array_size(list.json) > MOST)
             return value_fail(&r->pool, GT_UNSUPPORTED, "range() of more than %d numbers", MOST);
@@ -190,8 +191,8 @@ static value call(rendering *r, const node *n)
         gt_text_release(&text);
         return value_undefined();
     }
-    return value_fail(&r->pool, GT_UNSUPPORTED, "the function '%s' is not defined here: texts must not depend on the day",
-                      n->text);
+    return value_fail(&r->pool, GT_UNSUPPORTED,
+                      "the function '%s' is not defined here: texts must not depend on the day", n->text);
 }
 
 static value eval_slice(rendering *r, const node *n)
@@ -229,37 +230,28 @@ static value eval_known(rendering *r, const node *n)
     value_arguments a;
     value v;
     switch (n->type) {
-    case NODE_CONSTANT:
-        return value_borrowed(n->json);
-    case NODE_NAME:
-        return look_up(r, n->text);
-    case NODE_LIST:
-        return eval_list(r, n);
-    case NODE_DICT:
-        return eval_dict(r, n);
-    case NODE_CALL:
-        return call(r, n);
-    case NODE_SLICE:
-        return eval_slice(r, n);
+    case NODE_CONSTANT: return value_borrowed(n->json);
+    case NODE_NAME: return look_up(r, n->text);
+    case NODE_LIST: return eval_list(r, n);
+    case NODE_DICT: return eval_dict(r, n);
+    case NODE_CALL: return call(r, n);
+    case NODE_SLICE: return eval_slice(r, n);
     case NODE_CHOICE:
         v = eval(r, n->a);
         return r->pool.st ? v : value_true(&v) ? eval(r, n->body) : n->b ? eval(r, n->b) : value_undefined();
-    case NODE_NOTHING:
-        return value_undefined();
+    case NODE_NOTHING: return value_undefined();
     case NODE_AND:
     case NODE_OR:
     case NODE_BINARY:
     case NODE_COMPARE:
-    case NODE_ITEM:
-        return eval_two(r, n);
-    default:
-        break;
+    case NODE_ITEM: return eval_two(r, n);
+    default: break;
     }
     v = eval(r, n->a);
     if (n->type == NODE_FILTER || n->type == NODE_TEST)
         eval_arguments(r, n, &a);
     r->pool.line = n->line;
-    return r->pool.st                   ? value_undefined()
+    return r->pool.st                  ? value_undefined()
            : n->type == NODE_NOT       ? value_bool(!value_true(&v))
            : n->type == NODE_NEGATE    ? negative(r, &v)
            : n->type == NODE_ATTRIBUTE ? value_attribute(&r->pool, &v, n->text)
@@ -324,7 +316,8 @@ static void run_set(rendering *r, const node *n)
     }
     const value of = look_up(r, n->text);
     if (of.kind != VALUE_NAMESPACE)
-        value_fail(&r->pool, GT_MISMATCH, "'%s' is no namespace, so '%s.%s' cannot be set", n->text, n->text, n->second);
+        value_fail(&r->pool, GT_MISMATCH, "'%s' is no namespace, so '%s.%s' cannot be set", n->text, n->text,
+                   n->second);
     else if (v.kind == VALUE_UNDEFINED)
         json_object_del(of.json, n->second);
     else if (v.kind != VALUE_JSON)
@@ -438,7 +431,8 @@ static flow run(rendering *r, const node *n)
     return f;
 }
 
-gt_status chat_template_render(const chat_template *t, const json_t *messages, int add_generation_prompt, chat_text *out)
+gt_status chat_template_render(const chat_template *t, const json_t *messages, int add_generation_prompt,
+                               chat_text *out)
 {
     rendering r = { .pool = { .name = t->name }, .out = out, .to = &out->text };
     const char *key;
@@ -478,8 +472,8 @@ static size_t same_bytes(const gt_text *a, const gt_text *b)
 
 /* Renders with something put before or behind the content of message i; gives where texts begin to differ. A
  * letter of a private area is no white space, which templates take away. */
-static gt_status differs_at(const chat_template *t, const json_t *messages, size_t i, int behind, const chat_text *whole,
-                            chat_text *other, size_t *at)
+static gt_status differs_at(const chat_template *t, const json_t *messages, size_t i, int behind,
+                            const chat_text *whole, chat_text *other, size_t *at)
 {
     static const char mark[] = "\xee\x80\x80";
     json_t *changed = json_copy((json_t *)(uintptr_t)messages);
@@ -514,7 +508,8 @@ static gt_status begin_of(const chat_template *t, const json_t *messages, size_t
     gt_status st = before ? chat_template_render(t, before, 1, other)
                           : gt_fail(GT_NO_MEMORY, "cannot render template '%s': no memory for its messages", t->name);
     json_decref(before);
-    if (!st && i && other->text.size <= whole->text.size && same_bytes(&whole->text, &other->text) == other->text.size) {
+    if (!st && i && other->text.size <= whole->text.size
+        && same_bytes(&whole->text, &other->text) == other->text.size) {
         *at = other->text.size;
         return GT_OK;
     }
@@ -617,7 +612,8 @@ static int marks_answers(const node *all)
     return 0;
 }
 
-gt_status chat_template_parse(chat_template **out, const char *source, size_t size, const json_t *tokens, const char *name)
+gt_status chat_template_parse(chat_template **out, const char *source, size_t size, const json_t *tokens,
+                              const char *name)
 {
     token_list list;
     *out = NULL;
@@ -694,7 +690,8 @@ static gt_status read_json(json_t **out, const char *folder, const char *name)
 /* "bos_token": "<s>", or {"content": "<s>", ...}. What is there already stays. */
 static void take_tokens(json_t *tokens, const json_t *from)
 {
-    static const char *const names[] = { "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token" };
+    static const char *const names[] = { "bos_token", "eos_token", "unk_token", "pad_token",
+                                         "sep_token", "cls_token", "mask_token" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         json_t *entry = json_object_get(from, names[i]);
         if (json_is_object(entry))
@@ -768,8 +765,10 @@ gt_status chat_template_open(chat_template **out, const char *folder)
         if (source)
             st = chat_template_parse(out, source, size, tokens, name);
         else if (!st)
-            st = gt_fail(GT_NOT_FOUND, "'%s' has no chat template (chat_template.jinja, or \"chat_template\" in "
-                         "tokenizer_config.json); name one with --chat-template FILE", folder);
+            st = gt_fail(GT_NOT_FOUND,
+                         "'%s' has no chat template (chat_template.jinja, or \"chat_template\" in "
+                         "tokenizer_config.json); name one with --chat-template FILE",
+                         folder);
     }
     json_decref(tokens);
     json_decref(config);
@@ -796,9 +795,11 @@ gt_status chat_template_save(const chat_template *t, const char *folder)
 /* ShareGPT's names of roles. */
 static const char *role_of(const char *from)
 {
-    static const char *const names[][2] = { { "human", "user" },       { "user", "user" },     { "gpt", "assistant" },
-                                            { "chatgpt", "assistant" }, { "assistant", "assistant" }, { "bing", "assistant" },
-                                            { "bard", "assistant" },    { "system", "system" }, { "tool", "tool" } };
+    static const char *const names[][2] = {
+        { "human", "user" },        { "user", "user" },           { "gpt", "assistant" },
+        { "chatgpt", "assistant" }, { "assistant", "assistant" }, { "bing", "assistant" },
+        { "bard", "assistant" },    { "system", "system" },       { "tool", "tool" }
+    };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(from, names[i][0]))
             return names[i][1];
@@ -818,7 +819,8 @@ gt_status chat_messages(json_t **out, const json_t *record, const char *key)
         if (!role && (!from || !json_is_string(json_object_get(one, "value"))))
             return gt_fail(GT_FORMAT, "its message %zu has neither \"role\" nor \"from\" and \"value\"", i + 1);
         if (!role && !role_of(from))
-            return gt_fail(GT_FORMAT, "its message %zu is from '%s', which is no known role (human, gpt, system)", i + 1, from);
+            return gt_fail(GT_FORMAT, "its message %zu is from '%s', which is no known role (human, gpt, system)",
+                           i + 1, from);
     }
     *out = json_array();
     json_array_foreach(list, i, one) {
@@ -826,7 +828,8 @@ gt_status chat_messages(json_t **out, const json_t *record, const char *key)
         if (json_object_get(one, "role"))
             json_array_append(*out, one);
         else
-            json_array_append_new(*out, json_pack("{s:s, s:O}", "role", role_of(from), "content", json_object_get(one, "value")));
+            json_array_append_new(*out, json_pack("{s:s, s:O}", "role", role_of(from), "content",
+                                                  json_object_get(one, "value")));
     }
     return json_array_size(*out) == json_array_size(list)
                ? GT_OK

@@ -63,7 +63,8 @@ unsigned long long chat_template_hash(const chat_template *t);
 int chat_template_marks(const chat_template *t);
 
 /* messages: an array of objects with "role" and "content". out->spans are those of {% generation %}. */
-gt_status chat_template_render(const chat_template *t, const json_t *messages, int add_generation_prompt, chat_text *out);
+gt_status chat_template_render(const chat_template *t, const json_t *messages, int add_generation_prompt,
+                               chat_text *out);
 
 /* A whole conversation, with spans in any case: where the template does not mark answers, an answer begins behind
  * what the template gives for the messages before it with add_generation_prompt, and ends with what the template puts

@@ -106,7 +106,10 @@ static int hex_of(const char *s, int digits, uint32_t *out)
     *out = 0;
     for (int i = 0; i < digits; i++) {
         const char c = s[i];
-        const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        const int d = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
         if (d < 0)
             return 0;
         *out = *out * 16 + (uint32_t)d;
@@ -156,7 +159,7 @@ static gt_status lex_string(lexer *x)
         end += x->s[end] == '\\' ? 2 : 1;
     if (end >= x->size)
         return wrong(x, "a text has no end");
-    for (size_t i = x->at + 1; !st && i < end; ) {
+    for (size_t i = x->at + 1; !st && i < end;) {
         if (x->s[i] == '\\') {
             i++;
             st = escape(x, x->s, end, &i, &out);
@@ -191,7 +194,7 @@ static gt_status lex_number(lexer *x)
         to++;
     if (to + 1 < x->size && x->s[to] == '.' && is_digit(x->s[to + 1])) {
         type = TOKEN_REAL;
-        for (to++; to < x->size && is_digit(x->s[to]); )
+        for (to++; to < x->size && is_digit(x->s[to]);)
             to++;
     }
     size_t power = to;
@@ -199,7 +202,7 @@ static gt_status lex_number(lexer *x)
         power += power + 1 < x->size && (x->s[power + 1] == '-' || x->s[power + 1] == '+') ? 2 : 1;
         if (power < x->size && is_digit(x->s[power])) {
             type = TOKEN_REAL;
-            for (to = power; to < x->size && is_digit(x->s[to]); )
+            for (to = power; to < x->size && is_digit(x->s[to]);)
                 to++;
         }
     }
@@ -212,8 +215,8 @@ static gt_status lex_number(lexer *x)
 
 static gt_status lex_one(lexer *x, int *depth)
 {
-    static const char *const operators[] = { "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(",
-                                             ")",  "{",  "}",  ">",  "<",  "=",  ".", ":", "|", ",", ";" };
+    static const char *const operators[] = { "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+                                             "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";" };
     const char c = x->s[x->at];
     if (c == '"' || c == '\'')
         return lex_string(x);
@@ -280,7 +283,7 @@ static int begins_raw(const lexer *x, size_t at, const char *word, size_t *end, 
         at++;
     if (!follows(x, at, word))
         return 0;
-    for (at += strlen(word); at < x->size && is_blank(x->s[at]); )
+    for (at += strlen(word); at < x->size && is_blank(x->s[at]);)
         at++;
     *sign = at < x->size && (x->s[at] == '-' || x->s[at] == '+') ? x->s[at] : 0;
     at += *sign ? 1 : 0;

@@ -238,7 +238,7 @@ static node *string(reader *r)
 static node *number(reader *r)
 {
     const token *t = r->at++;
-    json_t *json = t->type == TOKEN_REAL    ? json_real(strtod(t->text, NULL))
+    json_t *json = t->type == TOKEN_REAL   ? json_real(strtod(t->text, NULL))
                    : strlen(t->text) <= 18 ? json_integer(strtoll(t->text, NULL, 10))
                                            : NULL;
     return constant(r, json);
@@ -318,9 +318,7 @@ static node *call_of(reader *r, node *of)
     int known = n->a != NULL;
     for (size_t i = 0; n->text && i < sizeof functions / sizeof *functions; i++)
         known |= !strcmp(functions[i], n->text);
-    return r->st    ? NULL
-           : known ? n
-                   : fail(r, GT_UNSUPPORTED, "the function '%.40s' is not supported", n->text);
+    return r->st ? NULL : known ? n : fail(r, GT_UNSUPPORTED, "the function '%.40s' is not supported", n->text);
 }
 
 static node *postfix(reader *r, node *n)
@@ -435,7 +433,7 @@ static node *product(reader *r)
     static const char *const ops[] = { "*", "/", "//", "%" };
     static const int codes[] = { '*', '/', OP_FLOOR, '%' };
     node *n = power(r);
-    for (int found = 1; n && found; ) {
+    for (int found = 1; n && found;) {
         found = 0;
         for (int i = 0; i < 4 && !found && n; i++)
             if ((found = take_op(r, ops[i])))
@@ -468,7 +466,8 @@ static int comparison(reader *r)
     static const struct {
         const char *text;
         int op;
-    } ops[] = { { "==", OP_EQUAL }, { "!=", OP_UNEQUAL }, { "<=", OP_AT_MOST }, { ">=", OP_AT_LEAST }, { "<", '<' }, { ">", '>' } };
+    } ops[] = { { "==", OP_EQUAL },    { "!=", OP_UNEQUAL }, { "<=", OP_AT_MOST },
+                { ">=", OP_AT_LEAST }, { "<", '<' },         { ">", '>' } };
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         if (take_op(r, ops[i].text))
             return ops[i].op;
@@ -485,7 +484,7 @@ static int comparison(reader *r)
 static node *compare(reader *r)
 {
     node *n = sum(r), *left = n, *all = NULL;
-    for (int op; n && (op = comparison(r)); ) {
+    for (int op; n && (op = comparison(r));) {
         node *right = sum(r);
         n = combined(r, NODE_COMPARE, op, left, right);
         all = all ? combined(r, NODE_AND, 0, all, n) : n;

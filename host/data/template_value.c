@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BYTES_MOST ((size_t)256 << 20)  /* of all values that a rendering makes */
+#define BYTES_MOST ((size_t)256 << 20) /* of all values that a rendering makes */
 enum { RANGE_MOST = 100000, DEPTH_MOST = 100 };
 
 /* ---- the pool ------------------------------------------------------------------------------------- */
@@ -85,7 +85,7 @@ static value take_text(value_pool *p, gt_text *t)
 
 value value_bool(int yes)
 {
-    return (value){ .kind = VALUE_JSON, .json = yes ? json_true() : json_false() };     /* these are never freed */
+    return (value){ .kind = VALUE_JSON, .json = yes ? json_true() : json_false() }; /* these are never freed */
 }
 
 value value_int(value_pool *p, json_int_t i)
@@ -160,29 +160,23 @@ const char *value_kind_name(const value *v)
     if (v->kind == VALUE_NAMESPACE)
         return "a namespace";
     switch (json_typeof(v->json)) {
-    case JSON_OBJECT:
-        return "a dictionary";
-    case JSON_ARRAY:
-        return "a list";
-    case JSON_STRING:
-        return "a text";
+    case JSON_OBJECT: return "a dictionary";
+    case JSON_ARRAY: return "a list";
+    case JSON_STRING: return "a text";
     case JSON_INTEGER:
-    case JSON_REAL:
-        return "a number";
+    case JSON_REAL: return "a number";
     case JSON_TRUE:
-    case JSON_FALSE:
-        return "a truth value";
-    default:
-        return "none";
+    case JSON_FALSE: return "a truth value";
+    default: return "none";
     }
 }
 
 static size_t length_of(const value *v)
 {
-    return is_list(v)        ? json_array_size(v->json)
-           : is_dict(v)      ? json_object_size(v->json)
+    return is_list(v)         ? json_array_size(v->json)
+           : is_dict(v)       ? json_object_size(v->json)
            : value_is_text(v) ? (size_t)utf8_count((const unsigned char *)text_of(v), size_of(v))
-                             : 0;
+                              : 0;
 }
 
 int value_true(const value *v)
@@ -421,7 +415,9 @@ value value_attribute(value_pool *p, const value *v, const char *name)
         return loop_attribute(p, v->loop, name);
     if (v->kind == VALUE_UNDEFINED)
         return value_fail(p, GT_MISMATCH, "there is nothing of which '%s' could be asked", name);
-    return v->kind == VALUE_NAMESPACE || is_dict(v) ? value_borrowed(json_object_get(v->json, name)) : value_undefined();
+    return v->kind == VALUE_NAMESPACE || is_dict(v)
+               ? value_borrowed(json_object_get(v->json, name))
+               : value_undefined();
 }
 
 value value_item(value_pool *p, const value *v, const value *at)
@@ -470,7 +466,7 @@ value value_slice(value_pool *p, const value *v, const value bound[3])
     }
     gt_text text = { 0 };
     json_t *list = json_array();
-    for (json_int_t i = from; (step < 0 ? i > to : i < to) && !p->st; ) {
+    for (json_int_t i = from; (step < 0 ? i > to : i < to) && !p->st;) {
         if (is_list(v))
             json_array_append(list, json_array_get(v->json, (size_t)i));
         else {
@@ -544,26 +540,16 @@ static value whole_result(value_pool *p, int op, json_int_t x, json_int_t y)
     json_int_t r = 0;
     int over = 0;
     if ((op == '%' || op == OP_FLOOR) && y == -1)
-        return op == '%' ? value_int(p, 0)
+        return op == '%'        ? value_int(p, 0)
                : x == INT64_MIN ? value_fail(p, GT_UNSUPPORTED, "a number beyond 64 bits")
                                 : value_int(p, -x);
     switch (op) {
-    case '+':
-        over = __builtin_add_overflow(x, y, &r);
-        break;
-    case '-':
-        over = __builtin_sub_overflow(x, y, &r);
-        break;
-    case '*':
-        over = __builtin_mul_overflow(x, y, &r);
-        break;
-    case OP_FLOOR:
-        r = floor_divide(x, y);
-        break;
-    case '%':
-        r = x - y * floor_divide(x, y);
-        break;
-    default:                            /* power, y >= 0 */
+    case '+': over = __builtin_add_overflow(x, y, &r); break;
+    case '-': over = __builtin_sub_overflow(x, y, &r); break;
+    case '*': over = __builtin_mul_overflow(x, y, &r); break;
+    case OP_FLOOR: r = floor_divide(x, y); break;
+    case '%': r = x - y * floor_divide(x, y); break;
+    default: /* power, y >= 0 */
         r = 1;
         for (json_int_t i = 0; i < y && !over && (r > 1 || r < -1 || i < 3); i++)
             over = __builtin_mul_overflow(r, x, &r);
@@ -638,10 +624,7 @@ value value_compare(value_pool *p, int op, const value *a, const value *b)
     } else {
         return value_fail(p, GT_MISMATCH, "%s and %s have no order", value_kind_name(a), value_kind_name(b));
     }
-    return value_bool(op == '<'            ? order < 0
-                      : op == '>'          ? order > 0
-                      : op == OP_AT_MOST   ? order <= 0
-                                           : order >= 0);
+    return value_bool(op == '<' ? order < 0 : op == '>' ? order > 0 : op == OP_AT_MOST ? order <= 0 : order >= 0);
 }
 
 /* ---- JSON --------------------------------------------------------------------------------------------------------- */
@@ -732,7 +715,8 @@ static const value *text_argument(value_pool *p, const value_arguments *a, int p
     return v;
 }
 
-static json_int_t whole_argument(value_pool *p, const value_arguments *a, int place, const char *name, json_int_t otherwise)
+static json_int_t whole_argument(value_pool *p, const value_arguments *a, int place, const char *name,
+                                 json_int_t otherwise)
 {
     const value *v = argument(a, place, name);
     if (!v || is(v, JSON_NULL))
@@ -853,7 +837,8 @@ static value filter_map(value_pool *p, const value *v, const value_arguments *a)
         value_fail(p, GT_MISMATCH, "map(attribute=...) by %s", value_kind_name(path));
     for (size_t i = 0; !p->st && i < json_array_size(items); i++) {
         const value item = value_borrowed(json_array_get(items, i));
-        const value made = path ? attribute_of(p, &item, path) : value_filter(p, text_of(&a->by_place[0]), &item, &none);
+        const value made = path ? attribute_of(p, &item, path)
+                                : value_filter(p, text_of(&a->by_place[0]), &item, &none);
         if (!p->st && made.kind != VALUE_JSON)
             value_fail(p, GT_UNSUPPORTED, "map() to what is %s is not supported", value_kind_name(&made));
         if (!p->st)
@@ -875,14 +860,16 @@ static value filter_number(value_pool *p, const value *v, int whole)
     return whole ? value_int(p, good ? (json_int_t)x : 0) : value_of(p, json_real(good ? x : 0.0));
 }
 
-static const char *const filters[] = { "trim",  "length", "count",   "tojson",     "upper",      "lower",   "default", "d",
-                                       "first", "last",   "join",    "replace",    "string",     "int",     "float",   "list",
-                                       "title", "items",  "reverse", "capitalize", "selectattr", "rejectattr", "map",  "safe",
-                                       "abs",   "select", "reject" };
-static const char *const tests[] = { "defined",  "undefined", "none",  "string",   "number",  "integer", "float",  "boolean",
-                                     "mapping",  "sequence",  "iterable", "true", "false",  "equalto", "eq",     "==",
-                                     "ne",       "in",        "odd",   "even",     "divisibleby", "sameas", "lt", "gt",
-                                     "le",       "ge" };
+static const char *const filters[] = {
+    "trim",    "length",     "count",      "tojson",     "upper", "lower", "default", "d",      "first",
+    "last",    "join",       "replace",    "string",     "int",   "float", "list",    "title",  "items",
+    "reverse", "capitalize", "selectattr", "rejectattr", "map",   "safe",  "abs",     "select", "reject"
+};
+static const char *const tests[] = {
+    "defined",  "undefined", "none",        "string", "number",  "integer", "float", "boolean", "mapping",
+    "sequence", "iterable",  "true",        "false",  "equalto", "eq",      "==",    "ne",      "in",
+    "odd",      "even",      "divisibleby", "sameas", "lt",      "gt",      "le",    "ge"
+};
 
 static int listed(const char *const *list, size_t count, const char *name)
 {
@@ -921,7 +908,7 @@ static value text_filter(value_pool *p, const char *name, const value *v, const 
            : !strcmp(name, "lower")      ? change_case(p, &t, 0)
            : !strcmp(name, "title")      ? change_case(p, &t, 2)
            : !strcmp(name, "capitalize") ? change_case(p, &t, 3)
-                                         : t;       /* string, safe */
+                                         : t; /* string, safe */
 }
 
 value value_filter(value_pool *p, const char *name, const value *v, const value_arguments *a)
@@ -941,7 +928,7 @@ value value_filter(value_pool *p, const char *name, const value *v, const value_
         return p->st ? list : value_item(p, &list, &at);
     }
     if (!strcmp(name, "abs"))
-        return !is_number(v)  ? value_fail(p, GT_MISMATCH, "%s is no number", value_kind_name(v))
+        return !is_number(v) ? value_fail(p, GT_MISMATCH, "%s is no number", value_kind_name(v))
                : is_whole(v) ? value_int(p, whole_of(v) < 0 ? -whole_of(v) : whole_of(v))
                              : value_of(p, json_real(fabs(number_of(v))));
     if (!strcmp(name, "tojson"))
@@ -970,8 +957,9 @@ value value_test(value_pool *p, const char *name, const value *v, const value_ar
     static const struct {
         const char *name;
         int op;
-    } comparing[] = { { "equalto", OP_EQUAL }, { "eq", OP_EQUAL }, { "==", OP_EQUAL },   { "ne", OP_UNEQUAL }, { "in", OP_IN },
-                      { "lt", '<' },           { "gt", '>' },      { "le", OP_AT_MOST }, { "ge", OP_AT_LEAST } };
+    } comparing[] = { { "equalto", OP_EQUAL }, { "eq", OP_EQUAL },   { "==", OP_EQUAL },
+                      { "ne", OP_UNEQUAL },    { "in", OP_IN },      { "lt", '<' },
+                      { "gt", '>' },           { "le", OP_AT_MOST }, { "ge", OP_AT_LEAST } };
     const value *other = argument(a, 0, "other");
     for (size_t i = 0; i < sizeof comparing / sizeof *comparing; i++)
         if (!strcmp(name, comparing[i].name))
@@ -984,21 +972,22 @@ value value_test(value_pool *p, const char *name, const value *v, const value_ar
         return value_bool((by == -1 ? 0 : whole_of(v) % by == 0) == (*name != 'o'));
     }
     const int same = other && (other->json == v->json || (is(v, JSON_INTEGER) && value_equal(v, other)));
-    const int yes = !strcmp(name, "defined")      ? v->kind != VALUE_UNDEFINED
-                    : !strcmp(name, "undefined")  ? v->kind == VALUE_UNDEFINED
-                    : !strcmp(name, "none")       ? is(v, JSON_NULL)
-                    : !strcmp(name, "string")     ? value_is_text(v)
-                    : !strcmp(name, "number")     ? is_number(v)
-                    : !strcmp(name, "integer")    ? is(v, JSON_INTEGER)
-                    : !strcmp(name, "float")      ? is(v, JSON_REAL)
-                    : !strcmp(name, "boolean")    ? is_bool(v)
-                    : !strcmp(name, "mapping")    ? is_dict(v)
-                    : !strcmp(name, "sequence") || !strcmp(name, "iterable")
-                        ? is_list(v) || is_dict(v) || value_is_text(v) || v->kind == VALUE_UNDEFINED
-                    : !strcmp(name, "true")       ? is(v, JSON_TRUE)
-                    : !strcmp(name, "false")      ? is(v, JSON_FALSE)
-                    : !strcmp(name, "sameas")     ? same
-                                                  : -1;
+    const int yes =
+        !strcmp(name, "defined")     ? v->kind != VALUE_UNDEFINED
+        : !strcmp(name, "undefined") ? v->kind == VALUE_UNDEFINED
+        : !strcmp(name, "none")      ? is(v, JSON_NULL)
+        : !strcmp(name, "string")    ? value_is_text(v)
+        : !strcmp(name, "number")    ? is_number(v)
+        : !strcmp(name, "integer")   ? is(v, JSON_INTEGER)
+        : !strcmp(name, "float")     ? is(v, JSON_REAL)
+        : !strcmp(name, "boolean")   ? is_bool(v)
+        : !strcmp(name, "mapping")   ? is_dict(v)
+        : !strcmp(name, "sequence") || !strcmp(name, "iterable")
+            ? is_list(v) || is_dict(v) || value_is_text(v) || v->kind == VALUE_UNDEFINED
+        : !strcmp(name, "true")   ? is(v, JSON_TRUE)
+        : !strcmp(name, "false")  ? is(v, JSON_FALSE)
+        : !strcmp(name, "sameas") ? same
+                                  : -1;
     return yes < 0 ? value_fail(p, GT_UNSUPPORTED, "the test '%s' is not supported", name) : value_bool(yes);
 }
 
@@ -1035,7 +1024,8 @@ static value text_method(value_pool *p, const char *name, const value *v, const 
     if (!strcmp(name, "find")) {
         const value *what = text_argument(p, a, 0, "sub");
         const char *at = what ? find(text_of(v), size_of(v), text_of(what), size_of(what)) : NULL;
-        return value_int(p, at ? (json_int_t)utf8_count((const unsigned char *)text_of(v), (size_t)(at - text_of(v))) : -1);
+        return value_int(p, at ? (json_int_t)utf8_count((const unsigned char *)text_of(v), (size_t)(at - text_of(v)))
+                               : -1);
     }
     return value_fail(p, GT_UNSUPPORTED, "the method '%s' of a text is not supported", name);
 }

@@ -47,11 +47,13 @@ static gt_status open_beside(gt_map *out, const char *shard, const char *end, co
         st = gt_map_open(out, path);
         if (!st && out->size >= HEAD)
             memcpy(&said, out->data + MAGIC_BYTES, sizeof said);
-        if (!st && (out->size < HEAD || memcmp(out->data, magic, MAGIC_BYTES)
-                    || (number != UINT64_MAX && said != number) || said > (UINT64_MAX - 7) / bits
-                    || out->size - HEAD != (said * bits + 7) / 8))
-            st = gt_fail(GT_FORMAT, "cannot read '%s': it is not what belongs to the tokens beside it; copy the whole "
-                         "folder again, or tokenize anew", path);
+        if (!st
+            && (out->size < HEAD || memcmp(out->data, magic, MAGIC_BYTES) || (number != UINT64_MAX && said != number)
+                || said > (UINT64_MAX - 7) / bits || out->size - HEAD != (said * bits + 7) / 8))
+            st = gt_fail(GT_FORMAT,
+                         "cannot read '%s': it is not what belongs to the tokens beside it; copy the whole "
+                         "folder again, or tokenize anew",
+                         path);
     }
     free(path);
     return st;
@@ -117,7 +119,8 @@ uint64_t token_marks_label_hash(const token_split *s)
 
 /* ---- writing -------------------------------------------------------------------------------------- */
 
-static gt_status write_beside(const char *shard, const char *end, const char *magic, uint64_t number, const gt_text *what)
+static gt_status write_beside(const char *shard, const char *end, const char *magic, uint64_t number,
+                              const gt_text *what)
 {
     gt_writer *w = NULL;
     char *path = beside(shard, end);
@@ -195,9 +198,9 @@ void token_split_marked(const token_split *s, token_mark m, uint64_t first, size
         }
         const uint64_t n = f->count - first < count ? f->count - first : count;
         for (uint64_t k = 0; k < n; k++)
-            out[k] = by_id           ? s->end && token_file_id(f, first + k) == s->end - 1
+            out[k] = by_id             ? s->end && token_file_id(f, first + k) == s->end - 1
                      : f->mark[m].data ? (unsigned char)bit_at(&f->mark[m], first + k)
-                                     : 0;
+                                       : 0;
         out += n;
         count -= (size_t)n;
         first = 0;
@@ -248,9 +251,10 @@ static gt_status make_index(token_split *s)
         labels += label_count(&s->files[i]);
     return !s->labelled || labels == x->documents
                ? GT_OK
-               : gt_fail(GT_FORMAT, "cannot use '%s': beside its %llu documents lie %llu labels; copy the whole folder "
-                         "again, or tokenize anew", s->files[0].map.path, (unsigned long long)x->documents,
-                         (unsigned long long)labels);
+               : gt_fail(GT_FORMAT,
+                         "cannot use '%s': beside its %llu documents lie %llu labels; copy the whole folder "
+                         "again, or tokenize anew",
+                         s->files[0].map.path, (unsigned long long)x->documents, (unsigned long long)labels);
 }
 
 uint64_t token_split_documents(const token_split *s)
@@ -305,8 +309,8 @@ gt_status token_split_label(const token_split *s, uint64_t number, int32_t label
         memcpy(out, f->labels.data + HEAD + at * sizeof *out, sizeof *out);
         return *out >= 0 && (!labels || *out < labels)
                    ? GT_OK
-                   : gt_fail(GT_FORMAT, "cannot use '%s': label %d of document %llu is none of %d", f->labels.path, *out,
-                             (unsigned long long)number, labels);
+                   : gt_fail(GT_FORMAT, "cannot use '%s': label %d of document %llu is none of %d", f->labels.path,
+                             *out, (unsigned long long)number, labels);
     }
     return gt_fail(GT_MISMATCH, "document %llu has no label; tokenize with --label-key", (unsigned long long)number);
 }
@@ -320,9 +324,12 @@ gt_status token_split_set_reading(token_split *s, const token_reading *r, const 
     if (st || s->part_count || !s->count || (!r->within && !r->by_document))
         return st;
     if (!token_split_has_documents(s))
-        return gt_fail(GT_MISMATCH, "cannot tell the documents of '%s' apart: nothing says where they end, and its "
-                       "tokenizer has no end-of-text token; give them as records (JSONL, CSV), one a document, or leave "
-                       "%s out", name, r->within ? "--documents within" : "--rows documents");
+        return gt_fail(
+            GT_MISMATCH,
+            "cannot tell the documents of '%s' apart: nothing says where they end, and its "
+            "tokenizer has no end-of-text token; give them as records (JSONL, CSV), one a document, or leave "
+            "%s out",
+            name, r->within ? "--documents within" : "--rows documents");
     return r->by_document ? make_index(s) : GT_OK;
 }
 

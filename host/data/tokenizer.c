@@ -224,9 +224,7 @@ gt_status tokenizer_decode(const tokenizer *t, const uint32_t *ids, size_t count
             gt_text_put(out, vocabulary_bytes(&t->vocab, ids[i]), t->vocab.pieces[ids[i]].size);
     }
     gt_status st = t->kind->decode ? t->kind->decode(t, ids, count, out) : GT_OK;
-    return st           ? st
-           : out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count)
-                         : GT_OK;
+    return st ? st : out->failed ? gt_fail(GT_NO_MEMORY, "no memory for the text of %zu tokens", count) : GT_OK;
 }
 
 static const frame_list *frame_of(const tokenizer *t, int pair)

@@ -393,6 +393,10 @@ static gt_status prepare(tokenizer *t)
 
 const tokenizer_kind tokenizer_chains[] = {
     [MODEL_BPE] = { .name = "bpe", .prepare = prepare, .encode = encode, .decode = decode, .release = release },
-    [MODEL_WORDPIECE] = { .name = "wordpiece", .prepare = prepare, .encode = encode, .decode = decode, .release = release },
+    [MODEL_WORDPIECE] = { .name = "wordpiece",
+                          .prepare = prepare,
+                          .encode = encode,
+                          .decode = decode,
+                          .release = release },
     [MODEL_UNIGRAM] = { .name = "unigram", .prepare = prepare, .encode = encode, .decode = decode, .release = release },
 };

@@ -74,10 +74,9 @@ int unicode_is_word(uint32_t code)
 int unicode_is_plain(uint32_t code)
 {
     return (code >= 0x410 && code <= 0x44f) || (code >= 0x5d0 && code <= 0x5ea) || (code >= 0x627 && code <= 0x63a)
-           || (code >= 0x641 && code <= 0x64a) || (code >= 0x905 && code <= 0x928)
-           || (code >= 0x3041 && code <= 0x3096) || (code >= 0x30a1 && code <= 0x30fa)
-           || (code >= 0x3400 && code <= 0x4dbf) || (code >= 0x4e00 && code <= 0x9fff)
-           || (code >= 0xac00 && code <= 0xd7a3);
+           || (code >= 0x641 && code <= 0x64a) || (code >= 0x905 && code <= 0x928) || (code >= 0x3041 && code <= 0x3096)
+           || (code >= 0x30a1 && code <= 0x30fa) || (code >= 0x3400 && code <= 0x4dbf)
+           || (code >= 0x4e00 && code <= 0x9fff) || (code >= 0xac00 && code <= 0xd7a3);
 }
 
 /* The one character whose lower case has two, U+0130, is not in utf8proc's simple mapping. */

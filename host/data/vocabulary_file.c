@@ -333,8 +333,10 @@ static gt_status read_model(vocabulary *v, const json_t *model, const char *name
     v->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     v->byte_fallback = json_is_true(json_object_get(model, "byte_fallback"));
     v->fuse_unknown = json_is_true(json_object_get(model, "fuse_unk"));
-    v->longest = json_is_integer(longest) && json_integer_value(longest) >= 0 ? (uint32_t)json_integer_value(longest)
-                                                                               : 100;
+    if (v->model == MODEL_WORDPIECE) {
+        const json_int_t characters = json_is_integer(longest) ? json_integer_value(longest) : 100;
+        v->longest = characters < 0 || characters > UINT32_MAX ? UINT32_MAX : (uint32_t)characters;
+    }
     gt_status st = read_affix(&v->prefix, model, "continuing_subword_prefix", name);
     if (!st)
         st = read_affix(&v->suffix, model, "end_of_word_suffix", name);
@@ -487,10 +489,12 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
     if (st)
         return st;
     out->byte_level = 1;
-    out->pattern = strdup(GPT2_PATTERN);
     if (!out->parts[PART_SPLITTER])             /* a class beside may have said it */
         out->parts[PART_SPLITTER] = byte_level(1, 0);
-    st = out->pattern && out->parts[PART_SPLITTER] ? read_vocab(out, root, vocab_name) : no_memory(vocab_name);
+    if (!out->chained)
+        out->pattern = strdup(GPT2_PATTERN);
+    st = (out->pattern || out->chained) && out->parts[PART_SPLITTER] ? read_vocab(out, root, vocab_name)
+                                                                     : no_memory(vocab_name);
     json_decref(root);
 
     size_t line = 0;
@@ -581,9 +585,9 @@ static gt_status add_decoder(vocabulary *v, json_t *list, const char *name)
 static gt_status take_qwen2(vocabulary *v, const char *name)
 {
     v->parts[PART_NORMALIZER] = json_pack("{s:s}", "type", "NFC");
-    v->parts[PART_SPLITTER] = json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers", "type",
-                                        "Split", "pattern", "Regex", QWEN2_PATTERN, "behavior", "Isolated", "invert", 0,
-                                        byte_level(0, 0));
+    v->parts[PART_SPLITTER] = json_pack("{s:s s:[{s:s s:{s:s} s:s s:b} o]}", "type", "Sequence", "pretokenizers",
+                                        "type", "Split", "pattern", "Regex", QWEN2_PATTERN, "behavior", "Isolated",
+                                        "invert", 0, byte_level(0, 0));
     v->chained = 1;
     return v->parts[PART_NORMALIZER] && v->parts[PART_SPLITTER] ? GT_OK : no_memory(name);
 }
@@ -1045,10 +1049,9 @@ static json_t *document(const vocabulary *v)
                              " s:o s:o}}",
                              "version", "1.0", "truncation", "padding", "added_tokens", added_tokens(v), "normalizer",
                              part_of(v, PART_NORMALIZER), "pre_tokenizer", pre_tokenizer(v), "post_processor",
-                             part_of(v, PART_FRAME), "decoder", decoder, "model", "type",
-                             "BPE", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix",
-                             "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", v->ignore_merges, "vocab", vocab,
-                             "merges", merges);
+                             part_of(v, PART_FRAME), "decoder", decoder, "model", "type", "BPE", "dropout", "unk_token",
+                             "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
+                             "ignore_merges", v->ignore_merges, "vocab", vocab, "merges", merges);
     if (failed && root) {
         json_decref(root);
         root = NULL;
@@ -1076,8 +1079,10 @@ static gt_status write_json(json_t *root, const char *folder, const char *name)
 static json_t *config_of(const vocabulary *v, int64_t eot)
 {
     json_t *config = v->config ? json_loads(v->config, JSON_DECODE_INT_AS_REAL, NULL)
-                               : json_pack("{s:s s:b s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
-                                           "clean_up_tokenization_spaces", 0, "add_prefix_space", 0);
+                               : json_pack("{s:s s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
+                                           "clean_up_tokenization_spaces", 0);
+    if (config && !v->config && !v->chained)    /* else it would go before what tokenizer.json says */
+        json_object_set_new(config, "add_prefix_space", json_false());
     if (config && eot >= 0 && absent(json_object_get(config, "eos_token")))
         json_object_set_new(config, "eos_token", json_stringn(vocabulary_bytes(v, (uint32_t)eot), v->pieces[eot].size));
     return config;

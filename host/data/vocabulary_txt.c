@@ -64,9 +64,9 @@ static json_t *added_of(const json_t *vocab)
     for (size_t i = 0; i < SIGNS; i++) {
         json_t *id = json_object_get(vocab, signs[i]);
         if (id)
-            json_array_append_new(list, json_pack("{s:O s:s s:b s:b s:b s:b s:b}", "id", id, "content", signs[i],
-                                                  "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special",
-                                                  1));
+            json_array_append_new(list,
+                                  json_pack("{s:O s:s s:b s:b s:b s:b s:b}", "id", id, "content", signs[i],
+                                            "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1));
     }
     return list;
 }
@@ -108,18 +108,20 @@ gt_status vocabulary_parse_txt(vocabulary *out, const char *text, size_t size, c
                                const vocabulary_text *config)
 {
     json_t *vocab = json_object();
-    json_t *says = config && config->text ? json_loadb(config->text, config->size, JSON_DECODE_INT_AS_REAL, NULL) : NULL;
+    json_t *says = config && config->text ? json_loadb(config->text, config->size, JSON_DECODE_INT_AS_REAL, NULL)
+                                          : NULL;
     int upper = 0;
     gt_status st = vocab ? read_lines(vocab, text, size, &upper, name) : no_memory(name);
     if (!st) {
-        json_t *root = json_pack(
-            "{s:s s:n s:n s:o s:{s:s s:b s:o s:o s:o} s:{s:s} s:o s:{s:s s:s s:b} s:{s:s s:s s:s s:i s:O}}", "version",
-            "1.0", "truncation", "padding", "added_tokens", added_of(vocab), "normalizer", "type", "BertNormalizer",
-            "clean_text", 1, "handle_chinese_chars", option(says, "tokenize_chinese_chars", 1), "strip_accents",
-            option(says, "strip_accents", -1), "lowercase", option(says, "do_lower_case", !upper), "pre_tokenizer",
-            "type", "BertPreTokenizer", "post_processor", frame_of(vocab), "decoder", "type", "WordPiece", "prefix",
-            "##", "cleanup", 1, "model", "type", "WordPiece", "unk_token", signs[SIGN_UNKNOWN],
-            "continuing_subword_prefix", "##", "max_input_chars_per_word", 100, "vocab", vocab);
+        json_t *root =
+            json_pack("{s:s s:n s:n s:o s:{s:s s:b s:o s:o s:o} s:{s:s} s:o s:{s:s s:s s:b} s:{s:s s:s s:s s:i s:O}}",
+                      "version", "1.0", "truncation", "padding", "added_tokens", added_of(vocab), "normalizer", "type",
+                      "BertNormalizer", "clean_text", 1, "handle_chinese_chars",
+                      option(says, "tokenize_chinese_chars", 1), "strip_accents", option(says, "strip_accents", -1),
+                      "lowercase", option(says, "do_lower_case", !upper), "pre_tokenizer", "type", "BertPreTokenizer",
+                      "post_processor", frame_of(vocab), "decoder", "type", "WordPiece", "prefix", "##", "cleanup", 1,
+                      "model", "type", "WordPiece", "unk_token", signs[SIGN_UNKNOWN], "continuing_subword_prefix", "##",
+                      "max_input_chars_per_word", 100, "vocab", vocab);
         st = vocabulary_parse_document(out, root, name);
     }
     json_decref(vocab);

@@ -547,7 +547,8 @@ static void a_wrong_file_gets_one_sentence(void)
         { "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"a\",1]]}}", GT_FORMAT, "the same text" },
         { "{\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":[[\"a\",0]]}}", GT_FORMAT, "unk_id is no id" },
         { "{\"model\":{\"dropout\":0.1,\"vocab\":{\"a\":0},\"merges\":[]}}", GT_UNSUPPORTED, "'dropout'" },
-        { "{\"normalizer\":7,\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_FORMAT, "normalizer is not an object" },
+        { "{\"normalizer\":7,\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_FORMAT,
+          "normalizer is not an object" },
         { "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Spiral\"}]},"
           "\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
           GT_UNSUPPORTED, "normalizer 'Spiral'" },
@@ -582,8 +583,8 @@ static void a_wrong_file_gets_one_sentence(void)
         { BPE("{\"a\":0,\"b\":1}", "[[\"a\"]]"), GT_FORMAT, "no pair" },
         { BPE("{\"a\":0,\"aa\":1}", "[\"a a\",\"a a\"]"), GT_FORMAT, "merges 0 and 1 join the same" },
         { BPE("{\"a\":0}", "7"), GT_FORMAT, "no list of merges" },
-        { "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}", GT_UNSUPPORTED,
-          "'UnicodeScripts'" },
+        { "{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":[]}}",
+          GT_UNSUPPORTED, "'UnicodeScripts'" },
         { "{\"added_tokens\":[{\"id\":0,\"content\":\"x\"},{\"id\":0,\"content\":\"y\"}],"
           "\"model\":{\"vocab\":{\"a\":1},\"merges\":[]}}",
           GT_FORMAT, "'y': token id 0 is given twice" },
@@ -805,10 +806,11 @@ static void texts_are_framed_by_the_files_template(void)
           4,
           { 5, 2, 4, 6, 6, 1, 6 },
           { 0 } },
-        { FRAMED("{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},{\"type\":\"TemplateProcessing\","
-                 "\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\","
-                 "\"type_id\":2}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-                 "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[5,6],\"tokens\":[]}}}]}"),
+        { FRAMED(
+              "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},{\"type\":\"TemplateProcessing\","
+              "\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\","
+              "\"type_id\":2}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
+              "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[5,6],\"tokens\":[]}}}]}"),
           5,
           2,
           { 5, 6, 1, 2, 4 },
@@ -828,8 +830,11 @@ static void texts_are_framed_by_the_files_template(void)
         ids.count = 0;
         CHECK_OK(tokenizer_encode_template(t, "b", 1, NULL, 0, &ids, NULL));
         CHECK(ids.count == 1 + tokenizer_frame_size(t, 0));
-        CHECK(tokenizer_id(t, "<s>") == 5 && tokenizer_id(t, "\xc4\xa0" "ab") == 4 && tokenizer_id(t, " ab") == -1
-              && tokenizer_id(t, "x") == -1);
+        CHECK(tokenizer_id(t, "<s>") == 5
+              && tokenizer_id(t, "\xc4\xa0"
+                                 "ab")
+                     == 4
+              && tokenizer_id(t, " ab") == -1 && tokenizer_id(t, "x") == -1);
         CHECK(tokenizer_is_special(t, 6) && !tokenizer_is_special(t, 2) && !tokenizer_is_special(t, 99));
         CHECK(tokenizer_continues(t, 2) && !tokenizer_continues(t, 4) && !tokenizer_continues(t, 5)
               && !tokenizer_continues(t, 99));

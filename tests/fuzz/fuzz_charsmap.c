@@ -11,8 +11,16 @@
 
 /* A double array in which 'a' (0x61) leads from unit 0 to a leaf whose value is form 0, "b". */
 const fuzz_seed fuzz_seeds[] = {
-    TEXT("\x10\0\0\0" "\0\x04\0\0" "\0\0\0\0" "\0\0\0\0" "\0\0\0\0" "b\0cd\0"),
-    TEXT("\x08\0\0\0" "\0\x84\x01\0" "\x61\x05\0\0" "b\0"),
+    TEXT("\x10\0\0\0"
+         "\0\x04\0\0"
+         "\0\0\0\0"
+         "\0\0\0\0"
+         "\0\0\0\0"
+         "b\0cd\0"),
+    TEXT("\x08\0\0\0"
+         "\0\x84\x01\0"
+         "\x61\x05\0\0"
+         "b\0"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 

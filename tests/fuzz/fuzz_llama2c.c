@@ -11,8 +11,14 @@
 #define TEXT(t) { t, sizeof(t) - 1 }
 
 const fuzz_seed fuzz_seeds[] = {
-    TEXT("\x07\0\0\0" "\0\0\0\0\x05\0\0\0<unk>" "\0\0\0\0\x05\0\0\0\n<s>\n" "\0\0\0\0\x06\0\0\0\n</s>\n"
-         "\0\0\0\0\x06\0\0\0<0x00>" "\0\0\x80\xbf\x01\0\0\0 " "\0\0\x80\xbf\x01\0\0\0a" "\0\0\0\xbf\x02\0\0\0 a"),
+    TEXT("\x07\0\0\0"
+         "\0\0\0\0\x05\0\0\0<unk>"
+         "\0\0\0\0\x05\0\0\0\n<s>\n"
+         "\0\0\0\0\x06\0\0\0\n</s>\n"
+         "\0\0\0\0\x06\0\0\0<0x00>"
+         "\0\0\x80\xbf\x01\0\0\0 "
+         "\0\0\x80\xbf\x01\0\0\0a"
+         "\0\0\0\xbf\x02\0\0\0 a"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 

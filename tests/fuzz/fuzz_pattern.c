@@ -11,7 +11,8 @@
 #define TEXT(t) { t, sizeof(t) - 1 }
 
 const fuzz_seed fuzz_seeds[] = {
-    TEXT("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|\\s"),
+    TEXT(
+        "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|\\s"),
     TEXT("(?:\\p{Han}|[\\w\\u4e00-\\u9fa5])+|(a{,2}|\\W)\\h{2}|[[:alpha:]&]|\\P{^Lu}{3}"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;

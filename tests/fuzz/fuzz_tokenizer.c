@@ -22,26 +22,32 @@ const fuzz_seed fuzz_seeds[] = {
          "\"ignore_merges\":true,\"merges\":[\"1 1\"]}}"),
     TEXT("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"\xc3\xa9\":1,\" \":2},\"merges\":[]},"
          "\"decoder\":{\"type\":\"Fuse\"}}"),
-    TEXT("{\"added_tokens\":[{\"id\":0,\"content\":\"[UNK]\",\"special\":true},{\"id\":7,\"content\":\"<|endoftext|>\","
-         "\"lstrip\":true,\"rstrip\":true}],\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":true},\"pre_tokenizer\":"
-         "{\"type\":\"BertPreTokenizer\"},\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true},\"model\":"
-         "{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0,\"a\":1,\"##b\":2,\"b\":3,\"##1\":4,\"e\":5}}}"),
-    TEXT("{\"added_tokens\":[{\"id\":6,\"content\":\"b11\",\"normalized\":true,\"single_word\":true}],\"normalizer\":"
-         "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},"
-         "\"content\":\" \"},{\"type\":\"Strip\"},{\"type\":\"Lowercase\"}]},\"pre_tokenizer\":{\"type\":\"Metaspace\","
-         "\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"first\",\"split\":false},\"decoder\":{\"type\":\"Metaspace\"},"
-         "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"\xe2\x96\x81\",-2],[\"a\",-1.5],"
-         "[\"\xe2\x96\x81" "a\",-1],[\"b\",-3],[\"11\",-2.25]]}}"),
-    TEXT("{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},"
-         "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]},\"decoder\":{\"type\":\"Sequence\","
-         "\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"
-         "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},\"model\":{\"type\":\"BPE\","
-         "\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"\xe2\x96\x81\":1,\"a\":2,"
-         "\"\xe2\x96\x81" "a\":3,\"b\":4},\"merges\":[[\"\xe2\x96\x81\",\"a\"]]}}"),
-    TEXT("{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[ab]\"},"
-         "\"behavior\":\"MergedWithNext\",\"invert\":true},{\"type\":\"Digits\",\"individual_digits\":true},"
-         "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"},{\"type\":\"WhitespaceSplit\"}]},\"model\":{\"type\":\"BPE\","
-         "\"unk_token\":\"?\",\"end_of_word_suffix\":\"$\",\"vocab\":{\"?\":0,\"a\":1,\"a$\":2,\"1\":3},\"merges\":[]}}"),
+    TEXT(
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"[UNK]\",\"special\":true},{\"id\":7,\"content\":\"<|endoftext|>\","
+        "\"lstrip\":true,\"rstrip\":true}],\"normalizer\":{\"type\":\"BertNormalizer\",\"lowercase\":true},\"pre_tokenizer\":"
+        "{\"type\":\"BertPreTokenizer\"},\"decoder\":{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true},\"model\":"
+        "{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0,\"a\":1,\"##b\":2,\"b\":3,\"##1\":4,\"e\":5}}}"),
+    TEXT(
+        "{\"added_tokens\":[{\"id\":6,\"content\":\"b11\",\"normalized\":true,\"single_word\":true}],\"normalizer\":"
+        "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"},{\"type\":\"Replace\",\"pattern\":{\"Regex\":\" {2,}\"},"
+        "\"content\":\" \"},{\"type\":\"Strip\"},{\"type\":\"Lowercase\"}]},\"pre_tokenizer\":{\"type\":\"Metaspace\","
+        "\"replacement\":\"\xe2\x96\x81\",\"prepend_scheme\":\"first\",\"split\":false},\"decoder\":{\"type\":\"Metaspace\"},"
+        "\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"<unk>\",0],[\"\xe2\x96\x81\",-2],[\"a\",-1.5],"
+        "[\"\xe2\x96\x81"
+        "a\",-1],[\"b\",-3],[\"11\",-2.25]]}}"),
+    TEXT(
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]},\"decoder\":{\"type\":\"Sequence\","
+        "\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},"
+        "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},\"model\":{\"type\":\"BPE\","
+        "\"unk_token\":\"<unk>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"\xe2\x96\x81\":1,\"a\":2,"
+        "\"\xe2\x96\x81"
+        "a\":3,\"b\":4},\"merges\":[[\"\xe2\x96\x81\",\"a\"]]}}"),
+    TEXT(
+        "{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[ab]\"},"
+        "\"behavior\":\"MergedWithNext\",\"invert\":true},{\"type\":\"Digits\",\"individual_digits\":true},"
+        "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"},{\"type\":\"WhitespaceSplit\"}]},\"model\":{\"type\":\"BPE\","
+        "\"unk_token\":\"?\",\"end_of_word_suffix\":\"$\",\"vocab\":{\"?\":0,\"a\":1,\"a$\":2,\"1\":3},\"merges\":[]}}"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 

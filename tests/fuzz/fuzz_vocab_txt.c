@@ -11,7 +11,8 @@
 #define TEXT(t) { t, sizeof(t) - 1 }
 
 const fuzz_seed fuzz_seeds[] = {
-    TEXT("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n\xc3\xa9\nword\n\0{\"do_lower_case\":false,\"strip_accents\":null}"),
+    TEXT(
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n##b\n\xc3\xa9\nword\n\0{\"do_lower_case\":false,\"strip_accents\":null}"),
     TEXT("[UNK]\r\nUpper\r\n##s\r\n"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
