@@ -23,7 +23,7 @@ static struct {
 
 static const gt_option table[] = {
     { .group = "Tokenizing" },
-    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, or a folder with one", &o.tokenizer, 0, NULL },
+    { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE, or a folder or file with one", &o.tokenizer, 0, NULL },
     { "out", 'o', GT_STRING, "DIR", "folder to make", &o.out, 0, NULL },
     { "val", 0, GT_STRING, "FILE", "validation data, instead of the end of FILE...", &o.val, 0, NULL },
     { "val-fraction", 0, GT_DOUBLE, "X", "share at the end that validates", &o.val_fraction, 0, NULL },

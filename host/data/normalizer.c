@@ -447,18 +447,23 @@ static void apply_strip(const step *s, const unsigned char *text, size_t size, i
 /* NeMo's and SentencePiece's "nmt" rules without the normal form. */
 static void apply_nmt(const unsigned char *text, size_t size, gt_text *out)
 {
-    for (size_t at = 0; at < size;) {
-        uint32_t code;
-        const int n = utf8_next(text + at, size - at, &code);
-        at += n > 0 ? (size_t)n : 1;
-        if ((code >= 1 && code <= 8) || code == 0xb || (code >= 0xe && code <= 0x1f) || code == 0x7f || code == 0x8f
-            || code == 0x9f)
-            continue;
+    size_t plain = 0;                           /* [plain, at) stands for itself */
+    for (size_t at = 0, end; at < size; at = end) {
+        uint32_t code = text[at];
+        const int n = code < 0x80 ? 1 : utf8_next(text + at, size - at, &code);
+        end = at + (n > 0 ? (size_t)n : 1);
+        const int gone = (code >= 1 && code <= 8) || code == 0xb || (code >= 0xe && code <= 0x1f) || code == 0x7f
+                         || code == 0x8f || code == 0x9f;
         const int space = code == 9 || code == 0xa || code == 0xc || code == 0xd || code == 0x1680
                           || (code >= 0x200b && code <= 0x200f) || code == 0x2028 || code == 0x2029 || code == 0x2581
                           || code == 0xfeff || code == 0xfffd;
-        put_code(out, space ? ' ' : code);
+        if (!gone && !space)
+            continue;
+        gt_text_put(out, text + plain, at - plain);
+        gt_text_put(out, " ", (size_t)space);
+        plain = end;
     }
+    gt_text_put(out, text + plain, size - plain);
 }
 
 static gt_status apply(const step *s, const unsigned char *text, size_t size, int first, int last, gt_text *out)

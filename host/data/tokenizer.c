@@ -121,7 +121,7 @@ int tokenizer_is_in(const char *folder)
     static const char *const names[] = {
         "tokenizer", "tokenizer.json", "vocab.json", "encoder.json", "merges.txt", "vocab.bpe",
         "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt",
-        "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tekken.json" };
+        "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.bin", "tekken.json" };
     /* clang-format on */
     int found = 0;
     for (size_t i = 0; !found && i < sizeof names / sizeof *names; i++) {

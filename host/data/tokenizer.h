@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/data/tokenizer.h - bytes of text to ids and back.
  *
- * Kinds: `byte` (256 ids, id = byte), `char` (the sorted distinct characters of a text),
- * and `bpe`, byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019),
- * trained here or read from GPT-2's and Hugging Face's files. All are saved as
- * tokenizer.json, which Hugging Face `tokenizers` opens and agrees with.
+ * Kinds: `byte` (256 ids, id = byte), `char` (the sorted distinct characters of a text), `bpe`
+ * (byte-pair encoding, Sennrich et al. 2016; Radford et al. 2019), `wordpiece` (Devlin et al. 2019)
+ * and `unigram` (Kudo 2018). The first three are trained here; all are read from the files that
+ * models come with, and all are saved as tokenizer.json, which Hugging Face `tokenizers` opens and
+ * agrees with. What was read is saved as it was.
  *
  *   tokenizer *t;
  *   token_ids ids = { 0 };
@@ -41,9 +42,11 @@ void token_ids_release(token_ids *ids);
  * ends it with GT_INTERRUPTED. May be NULL wherever it is taken. */
 typedef int (*data_progress)(void *context, uint64_t done, uint64_t total);
 
-/* `spec` is "byte", a folder (tokenizer.json, or GPT-2's vocab.json/encoder.json with
- * merges.txt/vocab.bpe; a `tokenizer` folder inside is found as well), or a tokenizer.json.
- * GT_MISUSE for a spec that needs a text to be trained on. */
+/* `spec` is "byte", a folder (tokenizer.json; or GPT-2's vocab.json/encoder.json with merges.txt/
+ * vocab.bpe; or tokenizer.model, vocab.txt or tokenizer.bin; a `tokenizer` folder inside is found as
+ * well), or one of these files by itself: *.model of SentencePiece, *.txt of BERT, *.bin of llama2.c,
+ * any other a tokenizer.json. GT_MISUSE for a spec that needs a text to be trained on; GT_UNSUPPORTED
+ * names what in a file would need another way of cutting text than is known here. */
 gt_status tokenizer_open(tokenizer **out, const char *spec);
 
 /* 1 if the folder of a model holds anything of a tokenizer, whether it can be opened or not: its
@@ -73,7 +76,8 @@ gt_status tokenizer_encode(tokenizer *t, const void *text, size_t size, token_id
 /* As above for a text that comes in pieces: encodes as far as no following byte can change
  * the ids and sets *used to that; the rest must come again with more behind it, or with
  * last = 1. The ids are those of the whole text however it is cut. On failure *used is the
- * offset of what has no id. */
+ * offset of what has no id, or of the block of text that it is in, and the text is over, as it is
+ * after last = 1. */
 gt_status tokenizer_encode_part(tokenizer *t, const void *text, size_t size, int last, size_t *used, token_ids *ids);
 
 /* Appends the bytes of the ids. GT_MISMATCH names an id that is not in the vocabulary. */

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* host/data/vocabulary.h - what every tokenizer knows, and its form on disk.
  *
- * A vocabulary gives each id its bytes. Byte-pair encoding adds an ordered list of merges
- * and a pattern that cuts text into words; special tokens are found in the text before
- * anything else. One file form serves all kinds: Hugging Face's `tokenizer.json`
+ * A vocabulary gives each id its bytes. Byte-pair encoding adds an ordered list of merges and a
+ * pattern that cuts text into words, Unigram a score for each piece; special tokens are found in the
+ * text before anything else. One file form serves all kinds: Hugging Face's `tokenizer.json`
  * (github.com/huggingface/tokenizers), so whatever is written here opens there as well:
  *
  *   byte   BPE over 256 bytes, no merges, byte-level, no pattern
  *   char   BPE over characters, no merges, not byte-level
  *   bpe    BPE with merges, byte-level, GPT-2's pattern or the file's own
  *
- * Read as well: GPT-2's pair `vocab.json`/`encoder.json` + `merges.txt`/`vocab.bpe`, and for both
+ * and, `chained`, every other BPE, WordPiece and Unigram, whose normalizer, pre_tokenizer and decoder
+ * are kept as the file has them.
+ *
+ * Read as well: SentencePiece's tokenizer.model, BERT's vocab.txt, llama2.c's tokenizer.bin, GPT-2's pair `vocab.json`/`encoder.json` + `merges.txt`/`vocab.bpe`, and for both
  * forms what transformers keeps beside them: `added_tokens.json`, `special_tokens_map.json`,
  * `tokenizer_config.json`.
  *

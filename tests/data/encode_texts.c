@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* tests/data/encode_texts.c - ids of many texts, for the scripts that compare them with other programs'.
  *
- *   encode_texts TOKENIZER FILE [CHUNK]
+ *   encode_texts TOKENIZER FILE [CHUNK [FOLDER]]
  *
  * FILE holds texts, each a u32 LE size and its bytes. For each: a line of ids, a line of their text in
  * hexadecimal digits, or "error: SENTENCE" and an empty line. With CHUNK the text comes in parts of that many
- * bytes, twice as many where nothing could be encoded.                                  */
+ * bytes, twice as many where nothing could be encoded (0: whole). The tokenizer is saved in FOLDER.                                  */
 #include "host/base/file.h"
 #include "host/data/tokenizer.h"
 
@@ -48,7 +48,7 @@ int main(int argc, char **argv)
     tokenizer *t = NULL;
     gt_map file = { 0 };
     if (argc < 3 || tokenizer_open(&t, argv[1]) || gt_map_open(&file, argv[2])) {
-        fprintf(stderr, "%s\n", argc < 3 ? "encode_texts TOKENIZER FILE [CHUNK]" : gt_message());
+        fprintf(stderr, "%s\n", argc < 3 ? "encode_texts TOKENIZER FILE [CHUNK [FOLDER]]" : gt_message());
         tokenizer_close(t);
         return 1;
     }
@@ -60,7 +60,10 @@ int main(int argc, char **argv)
             break;
         show(t, p + 4, size, chunk);
     }
+    const gt_status st = argc > 4 ? tokenizer_save(t, argv[4]) : GT_OK;
+    if (st)
+        fprintf(stderr, "%s\n", gt_message());
     gt_map_close(&file);
     tokenizer_close(t);
-    return 0;
+    return st != GT_OK;
 }
