@@ -2,6 +2,8 @@
 /* models/block.c - what the graphs of all families are built of: see block.h. */
 #include "models/block.h"
 
+#include "models/lora.h"
+
 #include <math.h>
 #include <stdio.h>
 
@@ -79,6 +81,13 @@ int block_vector(const builder *b, const char *prefix, const char *name, int64_t
     return graph_param_sliced(b->g, text, shape_of(1, n), &held, init, 0.0f);
 }
 
+void block_elsewhere(const builder *b, const char *prefix, const char *name, const char *part)
+{
+    char text[2 * BLOCK_NAME];
+    snprintf(text, sizeof text, "%s%s%s", prefix, name, part);
+    graph_param_elsewhere(b->g, text);
+}
+
 int block_layernorm(const builder *b, const char *prefix, const char *name, int x)
 {
     char label[BLOCK_NAME], part[BLOCK_NAME];
@@ -108,7 +117,16 @@ static int block_multiply(const builder *b, const block_matrix *m, const char *l
     int w = block_weight(b, m->prefix, m->name, m->out, m->in, m->held, e->deviation);
     if (m->bias)
         v = block_vector(b, m->prefix, part, m->out, e->bias, GRAPH_INIT_ZERO);
-    return graph_linear(b->g, label, x, w, v, e->act, e->residual, e->drop);
+    if (!lora_has(b->c, label))
+        return graph_linear(b->g, label, x, w, v, e->act, e->residual, e->drop);
+    const lora_site at = { .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train };
+    const graph_low_rank low = lora_low_rank(b->g, b->c, &at);
+    if (!b->c->tuning.dora)
+        return graph_linear_low_rank(b->g, label, x, w, &low, v, e->act, e->residual, e->drop);
+    int y = graph_linear_low_rank(b->g, label, x, w, &low, -1, ACT_NONE, -1, 0.0f);
+    y = graph_activation(b->g, label, lora_scaled(b->g, b->c, &at, &low, y, v), e->act);
+    y = graph_dropout(b->g, label, y, e->drop);
+    return e->residual < 0 ? y : graph_add(b->g, label, y, e->residual);
 }
 
 int block_linear(const builder *b, const block_matrix *m, int x, activation act)
@@ -135,6 +153,8 @@ int block_project(const builder *b, const block_matrix *m, int x, int residual)
     char label[BLOCK_NAME];
     snprintf(label, sizeof label, "%s%s", m->prefix, m->name);
     own.bias = m->bias && b->part.rank == 0;
+    if (m->bias && !own.bias)
+        block_elsewhere(b, m->prefix, m->name, ".bias");
     int y = block_multiply(b, &own, label, x, &e);
     if (!split)
         return y;

@@ -64,6 +64,9 @@ int block_weight(const builder *b, const char *prefix, const char *name, int64_t
 /* `name` is all of what follows the prefix. */
 int block_vector(const builder *b, const char *prefix, const char *name, int64_t n, tensor_slice held, graph_init init);
 
+/* A parameter that rank 0 alone holds and the next node reads there: graph_param_elsewhere(). */
+void block_elsewhere(const builder *b, const char *prefix, const char *name, const char *part);
+
 /* ---- layers ---------------------------------------------------------------------------------------- */
 
 int block_layernorm(const builder *b, const char *prefix, const char *name, int x);

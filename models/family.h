@@ -144,6 +144,8 @@ struct model_family {
     const char *prefix;                 /* of files' names, or ""; files without it are read, too */
     const model_renamed *renamed;       /* ends with { 0 }; NULL: there are none                 */
     const model_tensor *tensors;
+    const char *adapted;                /* patterns of matrices that adapters are usually made for, as
+                                           PEFT's table has it; NULL: none is known              */
     const model_reference_rule *reference;      /* NULL: there is none                           */
 };
 

@@ -40,6 +40,8 @@ static void begin(builder *b)
         b->tables[WTE] = block_weight(b, "", "wte", c->vocab, C, block_own_tokens(b), deviation);
     if (block_has_embedding(b) && b->part.rank == 0)
         b->tables[WPE] = block_weight(b, "", "wpe", c->context, C, block_whole(), deviation);
+    else if (block_has_embedding(b))
+        block_elsewhere(b, "", "wpe", ".weight");
 }
 
 static int embed(builder *b)
@@ -262,5 +264,6 @@ const model_family gpt2_family = {
     .flops_per_token = flops_per_token,
     .prefix = "transformer.",
     .tensors = tensors,
+    .adapted = "c_attn",
     .reference = &gpt2_reference
 };

@@ -13,6 +13,8 @@
  * a file is then the same for all ranks, whatever they hold.                             */
 #include "models/family.h"
 
+#include "models/lora.h"
+
 #include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
@@ -27,6 +29,8 @@
 
 /* A model and the rows of its family. */
 typedef struct map {
+    model_config base;
+    const model_config *asked;      /* as the caller gives it, with its tuning */
     const model_config *c;
     const model_family *family;
     const graph *whole;             /* the model, all of it */
@@ -315,6 +319,8 @@ static gt_status import_tensors(const map *m, params *p, const st_file *f, const
         taken += held >= 0;
     }
     gt_activity_end(&a);
+    for (int i = 0; i < params_count(p); i++)
+        taken += lora_is_adapter(params_info(p, i));
     if (!st && taken != params_count(p))
         st = gt_fail(GT_MISMATCH,
                      "cannot import '%s': the model's description has other tensors "
@@ -429,7 +435,10 @@ static gt_status check_tied(const map *m, const st_file *f, const char *folder)
 /* The whole model; m->whole is released by the caller. */
 static gt_status build_whole(map *m, graph **whole, const model_config *c)
 {
-    m->c = c;
+    m->asked = c;
+    m->base = *c;
+    m->base.tuning = (model_tuning){ 0 };   /* files hold the model; adapters lie beside it (lora.h) */
+    m->c = c = &m->base;
     *whole = NULL;
     gt_status st = model_family_of(&m->family, c);
     if (!st)
@@ -469,46 +478,38 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     return st;
 }
 
-/* ---- adapters ---------------------------------------------------------------------------------- */
-
-/* What peft writes into a folder (adapter_config.json): how it trained, and what model it changes. */
-static gt_status name_adapter(const char *folder, const char *path)
-{
-    char *text;
-    gt_status st = gt_file_read(&text, NULL, path, 1u << 20);
-    if (st)
-        return st;
-    json_t *root = json_loads(text, 0, NULL);
-    const char *kind = json_string_value(json_object_get(root, "peft_type"));
-    const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
-    st = gt_fail(GT_UNSUPPORTED,
-                 "'%s' holds %s adapter, not a model of its own: it changes the weights of "
-                 "'%.200s'; merge it into them (peft's merge_and_unload(), then save_pretrained()) and "
-                 "name that folder",
-                 folder,
-                 !kind                  ? "an"
-                 : strcmp(kind, "LORA") ? "a peft"
-                                        : "a LoRA",
-                 base && *base ? base : "another model");
-    json_decref(root);
-    free(text);
-    return st;
-}
-
 gt_status model_folder_check(const char *folder)
 {
-    char *path = gt_path_join(folder, "adapter_config.json");
-    if (!path)
-        return gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its path", folder);
-    gt_status st = gt_path_exists(path) ? name_adapter(folder, path) : GT_OK;
-    free(path);
-    return st;
+    if (!lora_is_folder(folder))
+        return GT_OK;
+    return gt_fail(GT_UNSUPPORTED,
+                   "'%s' holds an adapter, not a model of its own; name the model that it changes, and the adapter "
+                   "with --adapter '%s'",
+                   folder, folder);
+}
+
+gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed)
+{
+    map m = { .c = c };
+    row r;
+    int piece;
+    char name[NAME];
+    gt_status st = model_family_of(&m.family, c);
+    if (!st)
+        st = find_row(&m, ours, &r, &piece);
+    if (st)
+        return st;
+    if (pieces_of(r.t->theirs) > 1)
+        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' is several in files", ours, c->name);
+    *transposed = (r.t->flags & MODEL_TRANSPOSED) != 0;
+    snprintf(out, size, "%s%s", r.t->flags & MODEL_BARE ? "" : m.family->prefix, form(name, r.t->theirs[0], r.layer));
+    return GT_OK;
 }
 
 /* ---- export ---------------------------------------------------------------------------------- */
 
 /* All of a row's numbers, an output a row. */
-static gt_status read_row(float **out, params *p, const row *r, const matrix *x)
+static gt_status read_row(const map *m, float **out, params *p, const row *r, const matrix *x)
 {
     char name[NAME];
     gt_status st = GT_OK;
@@ -520,6 +521,8 @@ static gt_status read_row(float **out, params *p, const row *r, const matrix *x)
         const int at = params_find(p, form(name, r->t->ours[i], r->layer));
         st = at < 0 ? gt_fail(GT_MISMATCH, "cannot export: tensor '%s' is not here", name)
                     : params_read(p, at, all + x->begin_ours[i] * x->cols);
+        if (!st)
+            st = lora_merge(m->asked, p, name, all + x->begin_ours[i] * x->cols);
     }
     *out = all;
     return st;
@@ -549,7 +552,7 @@ static gt_status export_row(const map *m, st_writer *w, params *p, const row *r,
     char name[NAME], text[2 * NAME];
     gt_status st = measure(m, r, &x);
     if (!st && p)
-        st = read_row(&all, p, r, &x);
+        st = read_row(m, &all, p, r, &x);
     for (int i = 0; !st && i < x.theirs; i++) {
         const shape s = shape_theirs(r, &x, i, ours);
         snprintf(text, sizeof text, "%s%s", r->t->flags & MODEL_BARE ? "" : m->family->prefix,
@@ -567,6 +570,8 @@ static gt_status export_rows(const map *m, st_writer *w, params *p, int numbers,
     for (int i = 0; !st && i < params_count(p); i++) {
         row r;
         int piece;
+        if (lora_is_adapter(params_info(p, i)))
+            continue;                           /* it is in what read_row() gives */
         st = find_row(m, params_info(p, i)->name, &r, &piece);
         if (!st && piece == 0)
             st = export_row(m, w, numbers ? p : NULL, &r, &params_info(p, i)->full, type);

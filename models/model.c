@@ -2,6 +2,8 @@
 /* models/model.c - graphs of models, by the functions of their families. */
 #include "models/family.h"
 
+#include "models/lora.h"
+
 gt_status model_build_loss(graph *g, const model_config *c, int train, int recompute)
 {
     return model_build_part(g, c, NULL, train, recompute);
@@ -17,6 +19,7 @@ gt_status model_build_part(graph *g, const model_config *c, const graph_part *pa
     const model_family *family;
     const graph_part all = { .units = model_units(c) };
     gt_status st = model_family_of(&family, c);
+    lora_train(g, c);
     return st ? st : family->build_part(g, c, part ? part : &all, train, recompute);
 }
 

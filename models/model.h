@@ -24,6 +24,17 @@ typedef struct model_family model_family;
 typedef enum model_task { MODEL_LM, MODEL_MLM, MODEL_CLASSIFY, MODEL_ENCODE } model_task;
 enum { MODEL_LABELS = 64, MODEL_LABEL_NAME = 48 };      /* names that are kept, and their bytes */
 
+/* What of a model is trained, and how the rest of it is kept. All zero: all of it. */
+enum { MODEL_PATTERNS = 256 };
+typedef struct model_tuning {
+    char freeze[MODEL_PATTERNS];    /* names of tensors that are not trained: graph_train()   */
+    int rank;                       /* of adapters (lora.h); 0: there are none, and the model itself is trained */
+    float alpha, dropout;
+    char targets[MODEL_PATTERNS];   /* names of matrices that have one; "": the family's usual ones */
+    int dora, rslora;
+    dtype base;                     /* frozen matrices are kept as; DTYPE_F32: as all matrices are */
+} model_tuning;
+
 /* What planners, trainers and people ask of any model, and room for what its family has of its own. */
 enum { MODEL_OWN = 32 };
 typedef struct model_config {
@@ -45,6 +56,7 @@ typedef struct model_config {
     float dropout_embed, dropout_attention, dropout_residual;
     float eps;                      /* of the norms                                */
     float init_deviation;
+    model_tuning tuning;            /* of a run, not of a file                     */
     double own[MODEL_OWN];          /* the family's: gpt2.h                        */
 } model_config;
 
@@ -106,8 +118,8 @@ void model_batch(data_batch *out, const void *config, const loader *l, const cha
  * position of the first of them in the input "first". GT_UNSUPPORTED if the family does not generate. */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);
 
-/* GT_UNSUPPORTED, by name, if a folder holds an adapter (peft's LoRA and its like): transformers
- * would read its base model from elsewhere and change it. Needs no config.json to be there. */
+/* GT_UNSUPPORTED if a folder holds an adapter (lora.h) and no model: its model lies elsewhere. Needs no
+ * config.json to be there. */
 gt_status model_folder_check(const char *folder);
 /* Reads the tensors of an HF folder (model.safetensors, or shards and their index), or of a file in a format of the
  * family's own, into p;
@@ -115,7 +127,11 @@ gt_status model_folder_check(const char *folder);
  * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
  * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
-/* Writes config.json and model.safetensors as transformers' class of the family reads them.
+/* What files call one of our tensors, with the prefix; *transposed: they hold it (in, out). GT_UNSUPPORTED
+ * where several of theirs make it up, or the family has no name for it. */
+gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed);
+/* Writes config.json and model.safetensors as transformers' class of the family reads them, with adapters merged
+ * into the matrices that they are for.
  * type: DTYPE_F32, or what to round to. */
 gt_status model_export(const model_config *c, params *p, dtype type, const char *folder);
 

@@ -120,6 +120,8 @@ typedef struct cli_source {
     gt_status tokenizer_status;         /* why it cannot be used, and the sentence      */
     char *tokenizer_why;
     cli_tokenizer_mark mark;            /* of a run */
+    char *adapter;                      /* NULL: none   */
+    uint64_t seed;                      /* of new adapters */
 } cli_source;
 
 /* path: a run, one of its checkpoints (RUN/checkpoints/step-000200, or best), or a Hugging Face folder. */
@@ -143,7 +145,14 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
 /* How many bytes of text each id spells, for bits per byte: *out[*count], freed with free(); NULL where that
  * depends on its neighbours, or t is NULL. What ends texts is no text. */
 gt_status cli_token_bytes(unsigned char **out, uint32_t *count, const tokenizer *t);
-/* Fills the parameters; a train_model.fill, context is the cli_source. */
+/* What a run's config.json says under "tuning"; all zero: nothing. */
+struct json_t *cli_tuning_json(const model_tuning *t);      /* NULL for all zero */
+gt_status cli_tuning_read(model_tuning *out, const char *run);
+/* The adapter in a folder of PEFT's layout, for the model of a folder or a run that has none: it says which matrices have
+ * adapters, and its numbers come behind the model's. */
+gt_status cli_source_adapt(cli_source *s, const char *folder);
+/* Fills the parameters; a train_model.fill, context is the cli_source. Adapters that neither the
+ * source nor its --adapter has begin as `seed` says. */
 gt_status cli_source_fill(const void *config, params *p, void *source);
 
 /* Has the model read what the data ask for: weights of targets, and where documents begin. GT_UNSUPPORTED, by

@@ -4,6 +4,7 @@
 
 #include "host/base/file.h"
 #include "host/train/checkpoint.h"
+#include "models/lora.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -287,6 +288,8 @@ gt_status cli_source_open_at(cli_source *out, const char *path, const char *whic
     if (!st && which)
         st = find_named(&named, path, which);
     if (!st && out->is_run)
+        st = cli_tuning_read(&out->config.tuning, path);
+    if (!st && out->is_run)
         st = checkpoint_find(&out->checkpoint, &out->info, named ? named : path);
     free(named);
     if (!st)
@@ -305,6 +308,7 @@ void cli_source_close(cli_source *s)
     tokenizer_close(s->tokenizer);
     free(s->tokenizer_path);
     free(s->tokenizer_why);
+    free(s->adapter);
     free(s->checkpoint);
     free(s->path);
     memset(s, 0, sizeof *s);
@@ -334,16 +338,41 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
                    name, what, s->path, s->path);
 }
 
+/* Does a run's checkpoint hold just the adapters that c asks for? */
+static int same_adapters(const model_tuning *a, const model_tuning *b)
+{
+    return a->rank == b->rank && a->dora == b->dora && !strcmp(a->targets, b->targets)
+           && a->alpha == b->alpha && a->rslora == b->rslora;
+}
+
+/* The model's own tensors, and a run's adapters where it has those that are wanted. */
+static gt_status fill_base(const cli_source *s, const model_config *c, params *p, int *adapted)
+{
+    *adapted = 0;
+    if (!s->is_run)
+        return model_import(c, p, s->path);
+    *adapted = s->config.tuning.rank > 0 && !s->adapter;
+    if (*adapted && !same_adapters(&s->config.tuning, &c->tuning))
+        return gt_fail(GT_MISUSE,
+                       "'%s' was trained with adapters, and other ones or none are asked for; write it in one piece "
+                       "with `geartrain export %s --merge -o DIR`, and begin from that",
+                       s->path, s->path);
+    gt_status st = check_model(s->checkpoint, c);
+    return st ? st : checkpoint_load_some(s->checkpoint, p, *adapted ? NULL : lora_is_base);
+}
+
 /* Shapes that fit do not say that it is the same model. */
 gt_status cli_source_fill(const void *config, params *p, void *source)
 {
     const cli_source *s = source;
     const model_config *c = config;
+    int adapted;
     gt_status st = cli_source_check_model(s, c, c->name);
-    if (st || !s->is_run)
-        return st ? st : model_import(c, p, s->path);
-    st = check_model(s->checkpoint, c);
-    return st ? st : checkpoint_load(s->checkpoint, p, NULL, 0, NULL);
+    if (!st)
+        st = fill_base(s, c, p, &adapted);
+    if (!st && !adapted)
+        st = lora_begin(c, p, s->seed);
+    return st || !s->adapter ? st : lora_import(c, p, s->adapter);
 }
 
 /* ---- what data ask of a model ------------------------------------------------------------------------ */

@@ -47,6 +47,18 @@ static const gt_option front[] = {
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
     { "from", 0, GT_STRING, "RUN|DIR", "weights to start from: a run, a checkpoint of one, or a folder", &train_set.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "continuation from the newest checkpoint in RUN", &train_set.resume, 0, NULL },
+    { .group = "What is trained" },
+    { "freeze", 0, GT_STRING, "PATTERN,..", "tensors that stay as they are, as 'wte.*,h.0.*'", &train_set.freeze, 1, NULL },
+    { "lora", 0, GT_INT, "R", "adapters of rank R, and nothing else; 0: the model itself", &train_set.lora, 0, NULL },
+    { "lora-alpha", 0, GT_DOUBLE, "X", "adapters count ALPHA / R times; default: 2 R", &train_set.lora_alpha, 1, NULL },
+    { "lora-dropout", 0, GT_DOUBLE, "X", "dropout in front of adapters", &train_set.lora_dropout, 1, NULL },
+    { "lora-targets", 0, GT_STRING, "PATTERN,..", "matrices that have one; default: the family's usual ones",
+      &train_set.lora_targets, 1, NULL },
+    { "dora", 0, GT_FLAG, NULL, "magnitudes of the adapted columns trained apart", &train_set.dora, 1, NULL },
+    { "rslora", 0, GT_FLAG, NULL, "adapters count ALPHA / sqrt(R) times", &train_set.rslora, 1, NULL },
+    { "adapter", 0, GT_STRING, "DIR", "adapter in PEFT's layout to go on with", &train_set.adapter, 1, NULL },
+    { "base-precision", 0, GT_CHOICE, "fp32|bf16|int8", "storage of frozen matrices; default: --precision",
+      &train_set.base_precision, 1, NULL },
     { .group = "Steps" },
     { "steps", 'n', GT_U64, "N", "optimizer updates", &train_set.steps, 0, NULL },
     { "batch", 'b', GT_U64, "N", "sequences a step", &train_set.batch, 0, NULL },
@@ -248,6 +260,7 @@ void train_settings_default(void)
     o->clip = d.clip;
     o->decay_share = d.decay_share;
     o->dropout = NAN;                    /* the model's   */
+    o->lora_alpha = NAN;                 /* twice the rank */
 }
 
 /* ---- checks --------------------------------------------------------------------------------- */
@@ -276,6 +289,13 @@ static gt_status check_useless(void)
         { "sample-prompt", !o->sample_every, "--sample-every 0 asks for no samples" },
         { "sample-tokens", !o->sample_every, "--sample-every 0 asks for no samples" },
         { "sample-temperature", !o->sample_every, "--sample-every 0 asks for no samples" },
+        { "lora-alpha", !o->lora, "it belongs to --lora" },
+        { "lora-dropout", !o->lora, "it belongs to --lora" },
+        { "lora-targets", !o->lora, "it belongs to --lora" },
+        { "dora", !o->lora, "it belongs to --lora" },
+        { "rslora", !o->lora, "it belongs to --lora" },
+        { "lora", o->adapter && !o->resume, "--adapter says all of its adapters" },
+        { "base-precision", !o->lora && !o->adapter && !o->freeze, "nothing is frozen without --lora or --freeze" },
         { "trace", o->explain, "--explain trains nothing" },
         { "json", o->explain, "--explain prints a table" },
     };
@@ -345,7 +365,10 @@ gt_status train_settings_check(void)
     if (!*o->sample_prompt)
         return gt_fail(GT_MISUSE, "option --sample-prompt: a text begins with something");
     settle_rule();
-    gt_status st = check_batch();
+    model_tuning tuning;
+    gt_status st = train_settings_tuning(&tuning);
+    if (!st)
+        st = check_batch();
     if (!st)
         st = check_useless();
     if (!st)
@@ -358,7 +381,7 @@ gt_status train_settings_check(void)
 /* Is the value of an option a path, and not the name of a model or kind of tokenizer? */
 static int is_path(const char *option, const char *value)
 {
-    static const char *const names[] = { "from", "model", "tokenizer", "chat-template" };
+    static const char *const names[] = { "adapter", "chat-template", "from", "model", "tokenizer" };
     int may = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         may |= !strcmp(option, names[i]);
@@ -397,8 +420,9 @@ gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *
     if (!st) {
         json_t *options = json_object();
         gt_options_each(train_table, put_option, options);
-        json_t *root = json_pack("{s:s, s:o, s:o*, s:o}", "program", "geartrain " GT_VERSION, "model",
-                                 json_loads(model, 0, NULL), "tokenizer", mark_json(mark), "options", options);
+        json_t *root = json_pack("{s:s, s:o, s:o*, s:o*, s:o}", "program", "geartrain " GT_VERSION, "model",
+                                 json_loads(model, 0, NULL), "tokenizer", mark_json(mark), "tuning",
+                                 cli_tuning_json(&c->tuning), "options", options);
         text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
         st = text ? gt_file_write(path, text, strlen(text))
                   : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its text", path);
@@ -535,6 +559,41 @@ data_request train_settings_data(void)
 token_reading train_settings_reading(void)
 {
     return (token_reading){ .within = !strcmp(o->documents, "within"), .by_document = !strcmp(o->rows, "documents") };
+}
+
+static gt_status take_patterns(char out[MODEL_PATTERNS], const char *option, const char *patterns)
+{
+    if (patterns && (!*patterns || strlen(patterns) >= MODEL_PATTERNS))
+        return gt_fail(GT_MISUSE, "option --%s: a pattern is missing, or they are longer than %d characters", option,
+                       MODEL_PATTERNS - 1);
+    snprintf(out, MODEL_PATTERNS, "%s", patterns ? patterns : "");
+    return GT_OK;
+}
+
+gt_status train_settings_tuning(model_tuning *out)
+{
+    dtype base = DTYPE_F32, all = DTYPE_F32;
+    *out = (model_tuning){ .rank = o->lora, .dora = o->dora, .rslora = o->rslora };
+    if (o->lora < 0 || o->lora > 4096)
+        return gt_fail(GT_MISUSE, "option --lora: a rank of %d is not in 0 to 4096", o->lora);
+    if (!isnan(o->lora_alpha) && !(o->lora_alpha > 0.0 && o->lora_alpha <= 1e6))
+        return gt_fail(GT_MISUSE, "option --lora-alpha: %g is not above 0", o->lora_alpha);
+    if (!(o->lora_dropout >= 0.0 && o->lora_dropout < 1.0))
+        return gt_fail(GT_MISUSE, "option --lora-dropout: %g is not in [0, 1)", o->lora_dropout);
+    out->alpha = (float)(isnan(o->lora_alpha) ? 2.0 * o->lora : o->lora_alpha);
+    out->dropout = (float)o->lora_dropout;
+    gt_status st = take_patterns(out->freeze, "freeze", o->freeze);
+    if (!st)
+        st = take_patterns(out->targets, "lora-targets", o->lora_targets);
+    dtype_parse(&all, o->precision);
+    if (!st && o->base_precision)
+        dtype_parse(&base, o->base_precision);
+    if (!st && o->base_precision && (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16)))
+        st = gt_fail(GT_MISUSE, "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
+                     "choose one that takes less",
+                     o->base_precision, o->precision);
+    out->base = base == all ? DTYPE_F32 : base;
+    return st;
 }
 
 train_options train_settings_options(void)

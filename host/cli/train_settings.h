@@ -31,6 +31,9 @@ typedef struct train_settings {
     int replan;
     double slow;
     cli_comm comm;
+    const char *freeze, *lora_targets, *adapter, *base_precision;
+    int lora, dora, rslora;
+    double lora_alpha, lora_dropout;
 } train_settings;
 
 extern train_settings train_set;                /* of this process */
@@ -48,6 +51,8 @@ uint64_t train_settings_first_save(const json_t *kept);
 /* GT_MISUSE if something is missing, contradicts or would be ignored. */
 gt_status train_settings_check(void);
 /* Writes the run's config.json, with the mark if it is known. */
+/* What is trained, as options say; an --adapter says its part itself. */
+gt_status train_settings_tuning(model_tuning *out);
 gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *mark);
 /* What of the data is read, and how sequences are cut from it. */
 data_request train_settings_data(void);

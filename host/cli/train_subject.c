@@ -6,6 +6,7 @@
 #include "host/base/log.h"
 #include "host/cli/train_settings.h"
 #include "host/train/checkpoint.h"
+#include "models/lora.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,9 +41,33 @@ static gt_status repeat_model(model_config *c)
     return st;
 }
 
+/* What of it is trained: a resumed run goes on with what it began with. */
+static gt_status choose_tuning(model_config *c, cli_source *source, int resumed)
+{
+    static const char *const options[] = { "freeze", "lora", "lora-alpha", "lora-dropout", "lora-targets",
+                                           "dora", "rslora", "base-precision" };
+    model_tuning run;
+    gt_status st = train_settings_tuning(&c->tuning);
+    if (!st && o->adapter && !resumed) {
+        source->config.tuning = c->tuning;
+        st = cli_source_adapt(source, o->adapter);
+        c->tuning = source->config.tuning;
+        source->config.tuning = (model_tuning){ 0 };
+    }
+    if (!st && resumed)
+        st = cli_tuning_read(&run, o->out);
+    for (size_t i = 0; !st && resumed && i < sizeof options / sizeof *options; i++)
+        if (gt_option_given(train_table, options[i]) && memcmp(&run, &c->tuning, sizeof run))
+            st = gt_fail(GT_MISUSE, "cannot resume '%s' with another --%s: its checkpoints are of what it began with; "
+                         "leave the option out, or name another folder with --out", o->out, options[i]);
+    if (!st && resumed)
+        c->tuning = run;
+    return st ? st : lora_check(c);
+}
+
 /* What is trained: on resuming what the run's config.json says, so that a preset, file or
  * folder that changed meanwhile changes nothing. */
-gt_status train_choose_model(model_config *c, cli_source *source, int resumed)
+static gt_status choose_model(model_config *c, cli_source *source, int resumed)
 {
     if (resumed)
         return gt_option_given(train_table, "model") ? repeat_model(c) : model_config_load(c, o->out);
@@ -58,6 +83,15 @@ gt_status train_choose_model(model_config *c, cli_source *source, int resumed)
         take_vocabulary(c, &source->config);
     }
     return st;
+}
+
+gt_status train_choose_model(model_config *c, cli_source *source, int resumed)
+{
+    if (o->adapter && !o->from && !resumed)
+        return gt_fail(GT_MISUSE, "option --adapter: an adapter changes a model; name it with --from");
+    gt_status st = choose_model(c, source, resumed);
+    source->seed = o->seed;
+    return st ? st : choose_tuning(c, source, resumed);
 }
 
 void train_tokenizer_close(train_tokenizer *own)

@@ -27,7 +27,7 @@
 #include <string.h>
 
 static struct {
-    const char *from, *checkpoint, *data, *tokenizer, *devices, *precision, *split, *bits;
+    const char *from, *checkpoint, *adapter, *data, *tokenizer, *devices, *precision, *split, *bits;
     const char *documents, *rows, *task;
     int pairs, whole_words;
     data_options of;
@@ -39,6 +39,7 @@ static const gt_option table[] = {
     { .group = "Evaluation" },
     { "from", 0, GT_STRING, "RUN|DIR", "run, checkpoint of one, or Hugging Face folder", &o.from, 0, NULL },
     { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
+    { "adapter", 0, GT_STRING, "DIR", "adapter in PEFT's layout for that model", &o.adapter, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, or tokens", &o.data, 0, NULL },
     DATA_OPTION_ROWS(o.of),
     { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &o.documents, 1,
@@ -329,8 +330,12 @@ gt_status verb_eval(int argc, char **argv)
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open_at(&s, o.from, o.checkpoint);
-    if (st)
+    if (!st && o.adapter)
+        st = cli_source_adapt(&s, o.adapter);
+    if (st) {
+        cli_source_close(&s);
         return st;
+    }
     if (!o.seq)
         o.seq = (uint64_t)s.config.context;
     const cli_task task = { .name = o.task, .pairs = o.pairs, .whole_words = o.whole_words };

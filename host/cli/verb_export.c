@@ -5,6 +5,7 @@
 
 #include "host/base/file.h"
 #include "host/graph/graph.h"
+#include "models/lora.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -13,7 +14,8 @@
 #include <string.h>
 
 static struct {
-    const char *out, *checkpoint, *devices, *type;
+    const char *out, *checkpoint, *adapter, *devices, *type;
+    int merge;
 } o;
 
 static const gt_option table[] = {
@@ -21,6 +23,8 @@ static const gt_option table[] = {
     { "out", 'o', GT_STRING, "DIR", "folder to make", &o.out, 0, NULL },
     { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
     { "type", 0, GT_CHOICE, cli_precisions, "what the weights are stored as", &o.type, 0, NULL },
+    { "adapter", 0, GT_STRING, "DIR", "adapter to merge into the weights of RUN", &o.adapter, 0, NULL },
+    { "merge", 0, GT_FLAG, NULL, "whole weights of a run with adapters, merged", &o.merge, 0, NULL },
     { "devices", 0, GT_STRING, "ID", "device to hold the weights meanwhile", &o.devices, 1, NULL },
     { 0 }
 };
@@ -28,15 +32,17 @@ static const gt_option table[] = {
 static const cli_help help = {
     "export RUN -o DIR [options]",
     "Write a run as config.json, model.safetensors and tokenizer.json, as transformers reads "
-    "them.",
+    "them; of a run with adapters those alone, as PEFT reads them.",
     "  geartrain export runs/shakespeare -o exported/\n"
+    "  geartrain export runs/lora --merge -o exported/\n"
 };
 
 /* What an export writes; a killed one may have left the beginning of such a file. */
 static int is_ours(const char *name)
 {
     static const char *const names[] = {
-        ".", "..", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        ".", "..", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "adapter_config.json", "adapter_model.safetensors"
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const size_t n = strlen(names[i]);
@@ -69,6 +75,12 @@ static gt_status same_config(const model_config *c, int *same)
     return st;
 }
 
+/* Of a run with adapters those alone are written, unless they are to be merged. */
+static int writes_adapter(const cli_source *s)
+{
+    return s->config.tuning.rank && !o.merge;
+}
+
 /* Only an earlier export of a model like this one may be replaced: files that export writes, with the
  * same config.json and tokenizer. */
 static gt_status check_target(const cli_source *s)
@@ -85,10 +97,11 @@ static gt_status check_target(const cli_source *s)
         closedir(dir);
     if (*what)
         return holds_others(what);
-    gt_status st = files ? same_config(&s->config, &same) : GT_OK;
+    const int adapter = writes_adapter(s), there_adapter = lora_is_folder(o.out);
+    gt_status st = files && !adapter ? same_config(&s->config, &same) : GT_OK;
     if (st || !files)
         return st;
-    if (!same)
+    if (adapter ? !there_adapter : !same)
         return holds_others("another model");
     tokenizer *there = NULL;
     if (tokenizer_is_in(o.out) && tokenizer_open(&there, o.out))
@@ -105,6 +118,9 @@ static gt_status write_folder(const cli_source *s, dtype type)
     dev_device *d = NULL;
     graph *g = NULL;
     params *p = NULL;
+    char *config = gt_path_join(s->path, "config.json");
+    json_t *root = config ? json_load_file(config, 0, NULL) : NULL;
+    const char *began = json_string_value(json_object_get(json_object_get(root, "options"), "from"));
     gt_status st = dev_open(&d, o.devices);
     if (!st)
         st = graph_create(&g, DTYPE_F32, 1, 1);
@@ -115,12 +131,15 @@ static gt_status write_folder(const cli_source *s, dtype type)
     if (!st)
         st = cli_source_fill(&s->config, p, (void *)(uintptr_t)s);
     if (!st)
-        st = model_export(&s->config, p, type, o.out);
+        st = writes_adapter(s) ? lora_export(&s->config, p, type, began, o.out)
+                               : model_export(&s->config, p, type, o.out);
     if (!st && s->tokenizer)
         st = tokenizer_save(s->tokenizer, o.out);
     params_release(p);
     graph_release(g);
     dev_close(d);
+    json_decref(root);
+    free(config);
     return st;
 }
 
@@ -128,7 +147,7 @@ gt_status verb_export(int argc, char **argv)
 {
     char **words;
     int count, done;
-    cli_source s;
+    cli_source s = { 0 };
     dtype type;
     o.type = dtype_name(DTYPE_F32);
     gt_status st = cli_parse(table, &help, argc, argv, &words, &count, &done);
@@ -145,8 +164,16 @@ gt_status verb_export(int argc, char **argv)
     free(record);
     if (!st)
         st = cli_source_open_at(&s, words[0], o.checkpoint);
-    if (st)
+    if (!st && o.adapter)
+        st = o.merge ? cli_source_adapt(&s, o.adapter)
+                     : gt_fail(GT_MISUSE, "option --adapter: '%s' is an adapter already; --merge writes it and the model "
+                               "in one piece", o.adapter);
+    if (!st && o.merge && !s.config.tuning.rank)
+        st = gt_fail(GT_MISUSE, "option --merge: '%s' has no adapters; leave it out, or name some with --adapter", words[0]);
+    if (st) {
+        cli_source_close(&s);
         return st;
+    }
     if (s.tokenizer_path)               /* one that cannot be read must not be left out */
         st = cli_source_tokenizer(&s, "");
     if (!st)
@@ -154,7 +181,8 @@ gt_status verb_export(int argc, char **argv)
     if (!st)
         st = write_folder(&s, type);
     if (!st)
-        printf("%s: %s, %s%s\n", o.out, s.config.name, o.type, s.tokenizer ? ", with its tokenizer" : "");
+        printf("%s: %s%s, %s%s\n", o.out, writes_adapter(&s) ? "adapter for " : "", s.config.name, o.type,
+               s.tokenizer ? ", with its tokenizer" : "");
     cli_source_close(&s);
     return st;
 }

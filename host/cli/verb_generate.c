@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static struct {
-    const char *from, *checkpoint, *tokenizer, *prompt, *prompts, *system, *template, *devices, *precision;
+    const char *from, *checkpoint, *adapter, *tokenizer, *prompt, *prompts, *system, *template, *devices, *precision;
     uint64_t tokens, seed, samples;
     sampling_rule rule;
     gt_option_list stop;
@@ -36,6 +36,7 @@ static const gt_option table[] = {
     { "checkpoint", 0, GT_STRING, "best|STEP", "which of the run's; default: the newest", &o.checkpoint, 0, NULL },
     { "tokenizer", 0, GT_STRING, "DIR|FILE", "what the weights were trained with, if not beside them", &o.tokenizer, 0,
       NULL },
+    { "adapter", 0, GT_STRING, "DIR", "adapter in PEFT's layout for that model", &o.adapter, 0, NULL },
     { "prompt", 0, GT_STRING, "TEXT", "how the text begins", &o.prompt, 0, NULL },
     { "prompts", 0, GT_STRING, "FILE", "several: one a line, or .jsonl with \"prompt\"", &o.prompts, 0, NULL },
     { "samples", 0, GT_U64, "N", "texts for each prompt", &o.samples, 0, NULL },
@@ -350,6 +351,8 @@ gt_status verb_generate(int argc, char **argv)
     st = cli_source_open_at(&s, o.from, o.checkpoint);
     if (!st && o.tokenizer)
         st = cli_source_take_tokenizer(&s, o.tokenizer);
+    if (!st && o.adapter)
+        st = cli_source_adapt(&s, o.adapter);
     if (!st)
         st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
                                       "weights, or name it with --tokenizer");

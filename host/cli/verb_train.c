@@ -31,6 +31,7 @@
 #include "host/planner/plan_choice.h"
 #include "host/trace/trace_merge.h"
 #include "host/train/train.h"
+#include "models/lora.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -216,6 +217,10 @@ static gt_status save_tokenizer(const data_set *data, const cli_tokenizer_mark *
 static gt_status fill_from(const void *config, params *p, void *context)
 {
     cli_source *source = context;
+    if (!o->from) {                     /* new ones, and adapters that begin by them */
+        const gt_status begun = params_init(p, o->seed);
+        return begun ? begun : lora_begin(config, p, o->seed);
+    }
     gt_status st = source->path ? GT_OK : cli_source_open(source, o->from);
     return st ? st : cli_source_fill(config, p, source);
 }
@@ -371,7 +376,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
         .units = model_units(x->config),
         .build = model_build_config,
         .batch = model_batch,
-        .fill = o->from ? fill_from : NULL,
+        .fill = o->from || x->config->tuning.rank ? fill_from : NULL,
         .fill_context = x->source,
         .flops_per_token = model_flops_per_token(x->config, (int)o->seq)
     };

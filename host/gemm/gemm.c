@@ -112,8 +112,6 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
     if (g.batch > 1 && g.stride_c < (int64_t)(g.M - 1) * g.ldc + g.N)
         return gt_fail(GT_MISUSE, "cannot multiply a batch: its results overlap, %lld elements apart",
                        (long long)g.stride_c);
-    if (g.add && gemm_has_epilogue(&g))
-        return gt_fail(GT_MISUSE, "cannot add a product with an epilogue to a matrix");
     if (g.act && g.act_grad && g.act != g.act_grad)
         return gt_fail(GT_MISUSE, "cannot apply %s to a product and the slope of %s: a product has one activation",
                        activation_name(g.act), activation_name(g.act_grad));
@@ -693,17 +691,33 @@ gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, cons
     return st;
 }
 
+/* The part of a product that engines do: what is added to has its epilogue behind it. */
+static gemm_desc multiplied(const gemm_desc *g)
+{
+    gemm_desc plain = *g;
+    if (!g->add)
+        return plain;
+    plain.bias = plain.residual = 0;
+    plain.act = plain.act_grad = ACT_NONE;
+    plain.drop_p = 0;
+    return plain;
+}
+
 gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *desc, const gemm_buffers *b, gemm_slot *add_at)
 {
-    gemm_desc g;
+    gemm_desc g, plain;
     const gemm_engine *e;
     gt_status st = gemm_complete(&g, desc);
     if (!st && add_at && gemm_has_epilogue(&g))
-        st = gt_fail(GT_MISUSE, "cannot add a product with an epilogue to a matrix");
+        st = gt_fail(GT_MISUSE, "cannot change whether a product with an epilogue is added to a matrix");
+    if (st)
+        return st;
+    plain = multiplied(&g);
+    st = choose(c, &plain, &e);
     if (!st)
-        st = choose(c, &g, &e);
-    if (!st)
-        st = e->append(c, l, &g, b, add_at);
+        st = e->append(c, l, &plain, b, add_at);
+    if (!st && g.add && gemm_has_epilogue(&g))
+        st = gemm_epilogue_append(c, l, &g, b);
     return st;
 }
 
@@ -712,6 +726,8 @@ gt_status gemm_scratch(gemm_context *c, const gemm_desc *desc, uint64_t *bytes)
     gemm_desc g;
     const gemm_engine *e;
     gt_status st = gemm_complete(&g, desc);
+    if (!st)
+        g = multiplied(&g);
     if (!st)
         st = choose(c, &g, &e);
     if (!st) {
@@ -726,6 +742,8 @@ gt_status gemm_engine_name(gemm_context *c, const gemm_desc *desc, const char **
     gemm_desc g;
     const gemm_engine *e;
     gt_status st = gemm_complete(&g, desc);
+    if (!st)
+        g = multiplied(&g);
     if (!st)
         st = choose(c, &g, &e);
     if (!st)

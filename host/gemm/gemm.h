@@ -47,7 +47,7 @@ void gemm_choices_load(gemm_context *c, const char *path);
  *   x = x * act_grad'(aux)                 if act_grad
  *   x = dropout(x)                         if drop_p > 0
  *   x = x + residual                       if residual
- *   C = x, or C = C + x where `add`, which goes with none of the five lines above
+ *   C = x; or, where `add`, x = C + alpha * op(A) * op(B) to begin with
  *
  * pre, aux and residual lie as C does: its type, ldc and stride_c. Residual may be C's own
  * buffer, so may aux. Of act and act_grad one is ACT_NONE, or both are one. Dropout is as in

@@ -12,7 +12,8 @@
  *
  * Recomputation copies a layer's forward nodes, with new outputs, in front of the layer's
  * gradient nodes; `alias` then leads backward functions to the copies, and copies nobody
- * reads are dropped again.                                                              */
+ * reads are dropped again. So are, at the end, all gradient nodes that lead to no trained parameter:
+ * operations emit gradients of whatever they read, and know nothing of what is frozen.  */
 #include "host/graph/ops_private.h"
 
 #include <assert.h>
@@ -53,6 +54,15 @@ int graph_param_grad(graph *g, int param_value)
     const graph_value *v = &g->values[param_value];
     assert(v->role == GRAPH_PARAM);
     int param = v->param;
+    if (g->params[param].frozen) {
+        char part[80];
+        snprintf(part, sizeof part, "%.60s.unread", v->name);
+        const shape s = g->params[param].shape;
+        const int unread = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, s);
+        if (unread >= 0)
+            g->values[unread].param = param;
+        return unread;
+    }
     if (g->params[param].grad < 0) {
         char part[80];
         snprintf(part, sizeof part, "%.60s.grad", v->name);
@@ -104,6 +114,64 @@ static void drop_unread(graph *g, int from, int to)
     }
 }
 
+/* Is it needed by anything outside the nodes, or by a node that stays? */
+static int is_read(const graph *g, const unsigned char *read, int v)
+{
+    return v >= 0 && (g->values[v].role != GRAPH_ACTIVATION || read[v]);
+}
+
+/* The first forward node that reads a trained parameter, on any rank of the group. Exchanges of gradients behind it
+ * are made by all ranks. */
+static int first_trained(const graph *g, int forward)
+{
+    if (g->ends.dx >= 0)
+        return -1;
+    for (int i = 0; i < forward && i < g->elsewhere; i++)
+        for (int j = 0; j < NODE_INPUTS; j++) {
+            const int v = g->nodes[i].in[j];
+            if (v >= 0 && g->values[v].role == GRAPH_PARAM && !g->params[g->values[v].param].frozen)
+                return i;
+        }
+    return g->elsewhere < forward ? g->elsewhere : forward;
+}
+
+/* Drops gradient nodes that lead to no trained parameter and not to dx: those of frozen parameters, and of
+ * all activations before the first trained one. Nodes stand in an order in which they can run, so
+ * from the last one back each is known to be read or not. */
+static void drop_unneeded(graph *g, int forward)
+{
+    int kept = g->node_count;
+    const int first = first_trained(g, forward);
+    unsigned char *read = calloc((size_t)g->value_count + 1, 1);
+    if (!read) {
+        graph_fail_build(g, gt_fail(GT_NO_MEMORY, "cannot build a backward pass: no memory for marks of %d values",
+                                    g->value_count));
+        return;
+    }
+    if (g->ends.dx >= 0)
+        read[g->ends.dx] = 1;
+    for (int i = g->node_count - 1; i >= 0; i--) {
+        graph_node *n = &g->nodes[i];
+        int some = i < forward || (n->op->flags & GRAPH_OP_EXCHANGES && n->of > first);
+        for (int j = 0; j < NODE_OUTPUTS; j++)
+            some |= is_read(g, read, n->out[j]);
+        for (int j = 0; j < NODE_OUTPUTS; j++)
+            if (n->op->optional >> j & 1 && !is_read(g, read, n->out[j]))
+                n->out[j] = -1;
+        for (int j = 0; some && j < NODE_INPUTS; j++)
+            if (n->in[j] >= 0)
+                read[n->in[j]] = 1;
+        if (some)
+            g->nodes[--kept] = *n;
+    }
+    for (int v = g->grad_room; v < g->value_count; v++)
+        if (g->values[v].role == GRAPH_INPUT && !read[v] && v != g->ends.dy)
+            g->values[v].role = GRAPH_ACTIVATION;       /* nobody has to fill it */
+    g->node_count -= kept;
+    memmove(g->nodes, g->nodes + kept, (size_t)g->node_count * sizeof *g->nodes);
+    free(read);
+}
+
 gt_status graph_backward(graph *g, int y, int x, int recompute)
 {
     const int forward = g->node_count;
@@ -141,14 +209,18 @@ gt_status graph_backward(graph *g, int y, int x, int recompute)
         }
         for (; i >= first && !g->status; i--) {
             const graph_node n = g->nodes[i];       /* the array may move while emitting */
+            g->emitting = i;
             if (n.op->backward)
                 n.op->backward(g, &n);
         }
+        g->emitting = -1;
         drop_unread(g, again, emitted);
     }
     g->layer = -1;
     if (!g->status && x >= 0 && graph_grad(g, x) < 0)
         graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build gradients: '%s' is not used", g->values[x].name));
     g->ends.dx = g->status ? -1 : graph_grad(g, x);
+    if (!g->status)
+        drop_unneeded(g, forward);
     return graph_failed(g);
 }

@@ -140,6 +140,8 @@ static void print_memory(const exec *e, FILE *out)
     params_bytes(e->g, &masters, &copies);
     fprintf(out, "memory: parameters %s (+ copies %s)", gt_format_bytes(a, sizeof a, masters),
             gt_format_bytes(b, sizeof b, copies));
+    if (graph_frozen_bytes(e->g))
+        fprintf(out, ", frozen %s", gt_format_bytes(a, sizeof a, graph_frozen_bytes(e->g)));
     fprintf(out, ", gradients and two moments %s", gt_format_bytes(a, sizeof a, 3 * masters));
     fprintf(out, ", activations and scratch %s (%s without sharing), inputs %s\n",
             gt_format_bytes(a, sizeof a, e->memory.activations), gt_format_bytes(b, sizeof b, e->memory.unpacked),

@@ -5,8 +5,11 @@
  * the output value. The first thing that goes wrong is kept with its sentence; later builders do
  * nothing.                                                                                */
 #include "host/graph/ops_private.h"
+#include "host/tensor/q8.h"
 
 #include <assert.h>
+#include <fnmatch.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +24,14 @@ gt_status graph_create(graph **out, dtype storage, int B, int T)
     graph *g = calloc(1, sizeof *g);
     if (!g)
         return gt_fail(GT_NO_MEMORY, "cannot build a graph: no memory for an empty one");
-    g->storage = storage;
+    g->storage = g->base = storage;
     g->B = B;
     g->T = T;
     g->layer = -1;
     g->ranks = 1;
     g->ends = (graph_ends){ -1, -1, -1, -1 };
+    g->elsewhere = INT_MAX;
+    g->emitting = -1;
     *out = g;
     return GT_OK;
 }
@@ -175,8 +180,21 @@ int64_t graph_rows(const graph *g)
 
 void graph_mark_table(graph *g, int value)
 {
-    if (value >= 0 && g->values[value].role == GRAPH_PARAM)
-        g->params[g->values[value].param].table = 1;
+    if (value < 0 || g->values[value].role != GRAPH_PARAM)
+        return;
+    graph_param_info *p = &g->params[g->values[value].param];
+    p->table = 1;
+    if (p->decay)
+        p->type = g->values[value].type = g->storage;
+}
+
+void graph_mark_matrix(graph *g, int value)
+{
+    if (value < 0 || g->values[value].role != GRAPH_PARAM)
+        return;
+    graph_param_info *p = &g->params[g->values[value].param];
+    if (p->frozen && p->decay && !p->table)
+        p->type = g->values[value].type = g->base;
 }
 
 /* Makes room for one more element of an array of the graph; 0 when out of memory. */
@@ -219,6 +237,7 @@ graph_node *graph_node_add(graph *g, const graph_op *op, graph_phase phase, cons
     n->op = op;
     n->phase = phase;
     n->layer = g->layer;
+    n->of = g->emitting;
     snprintf(n->name, sizeof n->name, "%s", name);
     for (int i = 0; i < NODE_INPUTS; i++)
         n->in[i] = -1;
@@ -281,6 +300,41 @@ int graph_constant(graph *g, const char *name, shape s, const float *numbers)
     return value;
 }
 
+void graph_train(graph *g, const char *only, const char *but)
+{
+    g->only = only;
+    g->but = but;
+}
+
+void graph_base(graph *g, dtype type)
+{
+    g->base = type;
+}
+
+static int is_frozen(const graph *g, const char *name)
+{
+    return (g->only && !graph_pattern_matches(g->only, name)) || graph_pattern_matches(g->but, name);
+}
+
+void graph_param_elsewhere(graph *g, const char *name)
+{
+    if (!is_frozen(g, name) && g->node_count < g->elsewhere)
+        g->elsewhere = g->node_count;
+}
+
+int graph_pattern_matches(const char *patterns, const char *name)
+{
+    char one[128];
+    while (patterns && *patterns) {
+        const size_t n = strcspn(patterns, ",");
+        snprintf(one, sizeof one, "%.*s", (int)(n < sizeof one ? n : sizeof one - 1), patterns);
+        if (n && !fnmatch(one, name, 0))
+            return 1;
+        patterns += n + (patterns[n] == ',');
+    }
+    return 0;
+}
+
 int graph_param(graph *g, const char *name, shape s, graph_init init, float deviation)
 {
     return graph_param_sliced(g, name, s, NULL, init, deviation);
@@ -309,6 +363,8 @@ int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slic
     p->init = init;
     p->deviation = deviation;
     p->decay = s.rank >= 2;
+    p->type = type;
+    p->frozen = is_frozen(g, name);
     p->value = value;
     p->grad = -1;
     g->values[value].param = g->param_count++;
@@ -366,6 +422,28 @@ int64_t graph_param_elements(const graph *g)
     int64_t n = 0;
     for (int i = 0; i < g->param_count; i++)
         n += shape_count(&g->params[i].shape);
+    return n;
+}
+
+uint64_t graph_param_bytes(const graph_param_info *p)
+{
+    return p->type == DTYPE_Q8 ? q8_bytes(q8_of(&p->shape, &p->slice))
+                               : dtype_size(p->type) * (uint64_t)shape_count(&p->shape);
+}
+
+int64_t graph_trained_elements(const graph *g)
+{
+    int64_t n = 0;
+    for (int i = 0; i < g->param_count; i++)
+        n += g->params[i].frozen ? 0 : shape_count(&g->params[i].shape);
+    return n;
+}
+
+uint64_t graph_frozen_bytes(const graph *g)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < g->param_count; i++)
+        n += g->params[i].frozen ? graph_param_bytes(&g->params[i]) : 0;
     return n;
 }
 

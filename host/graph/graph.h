@@ -29,7 +29,8 @@
 
 typedef struct graph graph;
 
-typedef enum graph_init { GRAPH_INIT_ZERO, GRAPH_INIT_ONE, GRAPH_INIT_NORMAL } graph_init;
+/* UNIFORM: in [-deviation, deviation). */
+typedef enum graph_init { GRAPH_INIT_ZERO, GRAPH_INIT_ONE, GRAPH_INIT_NORMAL, GRAPH_INIT_UNIFORM } graph_init;
 
 /* An empty graph for micro-batches of B sequences of T tokens, activations and matrix
  * weights stored as `storage`. */
@@ -83,6 +84,20 @@ int graph_param(graph *g, const char *name, shape s, graph_init init, float devi
 /* The same of which only a slice is held; `full` is the shape of all of it. */
 int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slice *slice, graph_init init,
                        float deviation);
+/* Which of the parameters declared from now on are trained: those that a pattern of `only` matches (NULL:
+ * all) and none of `but` (NULL: none of it matches). Patterns are a shell's (*, ?, [a-z]) and are of whole
+ * names, separated by commas. The others are frozen: no gradient, no state, no fp32 master beside what is
+ * computed with; backward stops where nothing before needs a gradient. Both strings must outlive the graph. */
+void graph_train(graph *g, const char *only, const char *but);
+/* A parameter that the next node reads on another rank of the tensor group, and that is not held here: ranks
+ * then agree on how far down gradients are exchanged, whatever is frozen. */
+void graph_param_elsewhere(graph *g, const char *name);
+/* What frozen matrices of linear layers are stored as from now on: graph_storage(), or a type that takes
+ * less (DTYPE_BF16, DTYPE_F16, DTYPE_Q8), of which the products read what they need. Tables and vectors
+ * stay as they are. */
+void graph_base(graph *g, dtype type);
+/* 1 if `name` is matched by one of the patterns, separated by commas. */
+int graph_pattern_matches(const char *patterns, const char *name);
 /* Memory that outlives a run, such as a key cache; storage type, zero at first. */
 int graph_state(graph *g, const char *name, shape s);
 /* fp32 numbers that never change, copied: a table. One a name; of another that is there already the first
@@ -112,6 +127,21 @@ int graph_rope(graph *g, const char *name, int x, int table, int first);
 int graph_gated(graph *g, const char *name, int gate, int up, activation act);
 /* y = dropout(act(x w' + bias)) + residual; bias and residual may be -1. */
 int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual, float drop);
+/* A low-rank part that is added to a product: scale * h b'. h (..,rank) is made of x by the caller (x a', after
+ * a dropout, if any), b (out,rank) is a parameter. */
+typedef struct graph_low_rank {
+    int h, b;
+    float scale;
+} graph_low_rank;
+/* graph_linear() of x w' + scale * h b' + bias. */
+int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias,
+                          activation act, int residual, float drop);
+/* fp32 (out): the norms of the rows of w + scale * b a. A constant to gradients. */
+int graph_row_norms(graph *g, const char *name, int w, int a, int b, float scale);
+/* z * m / n + bias, a factor a column: m a parameter, n as graph_row_norms() gives it; bias -1: none. */
+int graph_scale_columns(graph *g, const char *name, int z, int m, int n, int bias);
+/* act(x), on its own; x itself for ACT_NONE. */
+int graph_activation(graph *g, const char *name, int x, activation act);
 /* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */
 typedef struct graph_columns {
     int value;
@@ -211,9 +241,11 @@ typedef struct graph_param_info {
     graph_init init;
     float deviation;
     int decay;
+    int frozen;                 /* 1: see graph_train()                                      */
+    dtype type;                 /* what is computed with; trained ones have fp32 masters     */
     int table;                  /* 1: a row a token or position (embedding, head), not a map between channels */
     int value;                  /* the PARAM value  */
-    int grad;                   /* the PARAM_GRAD value, -1 before graph_backward */
+    int grad;                   /* the PARAM_GRAD value, -1 before graph_backward, and of frozen ones */
 } graph_param_info;
 
 int graph_value_count(const graph *g);
@@ -222,6 +254,11 @@ int graph_value_find(const graph *g, const char *name);         /* -1 if absent 
 int graph_param_count(const graph *g);
 const graph_param_info *graph_param_at(const graph *g, int param);
 int64_t graph_param_elements(const graph *g);
+/* Bytes of one as it is computed with. */
+uint64_t graph_param_bytes(const graph_param_info *p);
+int64_t graph_trained_elements(const graph *g);
+/* Bytes of the frozen parameters, as they are stored. */
+uint64_t graph_frozen_bytes(const graph *g);
 /* Rows of the token table that the graph embeds from, those of other ranks too; 0 if this stage
  * embeds nothing. */
 int graph_vocabulary(const graph *g);

@@ -24,6 +24,7 @@ typedef struct graph_node {
     const graph_op *op;
     graph_phase phase;
     int layer;
+    int of;                                     /* of a gradient: the forward node, else -1 */
     char name[72];
     int in[NODE_INPUTS], out[NODE_OUTPUTS];     /* values, -1 where there is none        */
     unsigned char attributes[NODE_ATTRIBUTES];  /* the operation's own: see graph_attributes_get */
@@ -41,6 +42,10 @@ struct graph {
     graph_param_info *params;
     int param_count, param_room;
     uint32_t streams;                           /* the next dropout               */
+    const char *only, *but;                     /* patterns: graph_train()        */
+    int elsewhere;                              /* see graph_param_elsewhere()    */
+    int emitting;                               /* the forward node whose gradients are emitted; -1 */
+    dtype base;                                 /* of frozen matrices             */
     int ranks, rank;                            /* of the tensor group, at least 1 */
     int64_t *rows, *all_rows;                   /* [ranks]: of activations between blocks; B x T */
     graph_ends ends;
@@ -84,6 +89,7 @@ enum { GRAPH_TABLE_INPUT = 1 };
 struct graph_op {
     const char *name;
     unsigned flags;
+    unsigned optional;                          /* bits of outputs that may be -1 where nobody reads them */
     gt_status (*launch)(launch_context *c, const graph_node *n);
     /* Emits the nodes that carry gradients from the node's outputs to its inputs; NULL: none do. */
     void (*backward)(graph *g, const graph_node *n);
@@ -128,7 +134,8 @@ int graph_grad(const graph *g, int value);
 void graph_grad_put(graph *g, int value, int grad, const char *name);
 /* The value as it exists while backward runs: its recomputed copy, if there is one. */
 int graph_saved(const graph *g, int value);
-/* The accumulator of a parameter's gradient. */
+/* The accumulator of a parameter's gradient; of a frozen one a value that nobody reads, so that a node
+ * which makes nothing else is dropped again. */
 int graph_param_grad(graph *g, int param_value);
 /* How many nodes read a value. */
 int graph_uses(const graph *g, int value);

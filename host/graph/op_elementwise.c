@@ -259,5 +259,43 @@ int graph_gated(graph *g, const char *name, int gate, int up, activation act)
     return y;
 }
 
-const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add,        &op_scale, &op_activation_grad,
+/* ---- an activation on its own ---- */
+
+static gt_status activation_launch(launch_context *c, const graph_node *n)
+{
+    return kernel_activation(c->list, c->kernels, activation_of(n), count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
+                             c->buffer(c, n->out[0]));
+}
+
+static void activation_backward(graph *g, const graph_node *n)
+{
+    int dy = graph_grad(g, n->out[0]);
+    if (dy >= 0)
+        graph_grad_put(g, n->in[0], emit_activation_grad(g, n->name, activation_of(n), dy, graph_saved(g, n->in[0])),
+                       n->name);
+}
+
+static const graph_op op_activation = {
+    .name = "activation",
+    .launch = activation_launch,
+    .backward = activation_backward,
+    .flops = activation_flops,
+    .alike = activations_alike,
+};
+
+int graph_activation(graph *g, const char *name, int x, activation act)
+{
+    if (!graph_has(g, name, x, 0) || act == ACT_NONE)
+        return g->status ? -1 : x;
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[x].shape);
+    graph_node *n = graph_node_add(g, &op_activation, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = x;
+    n->out[0] = y;
+    graph_attributes_set(n, &act, sizeof act);
+    return y;
+}
+
+const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add,        &op_scale, &op_activation_grad, &op_activation,
                                                   &op_gated,   &op_gated_grad, NULL };

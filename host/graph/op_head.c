@@ -42,7 +42,7 @@ enum { MAKES = 1, DERIVES = 2 };
 static int head_work(const graph_node *n)
 {
     if (n->op == &op_head_loss)
-        return n->out[1] >= 0 ? MAKES | DERIVES : MAKES;
+        return n->out[1] >= 0 || n->out[2] >= 0 || n->out[3] >= 0 ? MAKES | DERIVES : MAKES;
     if (n->op == &op_head_statistics)
         return MAKES;
     return n->in[5] < 0 ? MAKES | DERIVES : DERIVES;
@@ -174,6 +174,17 @@ static gt_status block_logits(launch_context *c, const graph_node *n, const bloc
     return gemm_append(c->gemm, c->list, &b->logits, &m, NULL);
 }
 
+/* The outputs of a node that are gradients: dx, and of the table; -1 where nobody needs one. */
+static int head_dx(const graph_node *n)
+{
+    return n->op == &op_head_loss ? n->out[1] : n->op == &op_head_gradient ? n->out[0] : -1;
+}
+
+static int head_dw(const graph_node *n)
+{
+    return n->op == &op_head_loss ? n->out[2] : n->op == &op_head_gradient ? n->out[1] : -1;
+}
+
 /* A parameter's gradient: whether it is added to, and whether that changes from run to run. */
 typedef struct accumulator {
     int add, changes;
@@ -200,21 +211,24 @@ static gt_status block_bias(launch_context *c, const graph_node *n, const block 
 }
 
 /* dx of the rows and their part of dw. */
-static gt_status block_products(launch_context *c, const graph_node *n, block *b, int dx, int dw, accumulator w)
+static gt_status block_products(launch_context *c, const graph_node *n, block *b, accumulator w)
 {
     const int add = w.add, changes = w.changes;
     const uint64_t x_row = (uint64_t)C_of(c->g, n->in[0]) * dtype_size(c->g->storage);
-    const int flips = changes && b->from == 0;
+    const int dx = head_dx(n), dw = head_dw(n), flips = changes && b->from == 0;
     gemm_slot slot;
-    dev_buffer *to = rows_view(c, b, dx, x_row);
-    if (!to)
-        return GT_DEVICE;
-    gemm_buffers m = { .a = b->dz, .b = c->buffer(c, n->in[1]), .c = to, .scratch = b->own };
-    gt_status st = gemm_append(c->gemm, c->list, &b->dx, &m, NULL);
-    if (st)
+    gt_status st = GT_OK;
+    if (dx >= 0) {
+        dev_buffer *to = rows_view(c, b, dx, x_row);
+        if (!to)
+            return GT_DEVICE;
+        const gemm_buffers m = { .a = b->dz, .b = c->buffer(c, n->in[1]), .c = to, .scratch = b->own };
+        st = gemm_append(c->gemm, c->list, &b->dx, &m, NULL);
+    }
+    if (st || dw < 0)
         return st;
     b->dw.add = b->from > 0 || add;
-    m = (gemm_buffers){ .a = b->dz, .b = b->x, .c = c->buffer(c, dw), .scratch = b->own };
+    const gemm_buffers m = { .a = b->dz, .b = b->x, .c = c->buffer(c, dw), .scratch = b->own };
     st = gemm_append(c->gemm, c->list, &b->dw, &m, flips ? &slot : NULL);
     return st || !flips ? st : c->remember(c, slot.launch, slot.arg);
 }
@@ -245,7 +259,7 @@ static gt_status head_idle(launch_context *c, const graph_node *n)
 static gt_status head_launch(launch_context *c, const graph_node *n)
 {
     const int R = R_of(c->g, n->in[0]), V = R_of(c->g, n->in[1]);
-    const int train = n->out[1] >= 0;
+    const int train = head_work(n) & DERIVES;
     uint64_t part[3];
     block b = { 0 };
     if (c->g->rank > 0)
@@ -263,7 +277,7 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
             st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight, c->buffer(c, n->in[3]), loss,
                              train ? b.dz : NULL);
         if (!st && train)
-            st = block_products(c, n, &b, n->out[1], n->out[2], w);
+            st = block_products(c, n, &b, w);
         if (!st && train)
             st = block_bias(c, n, &b, v);
     }
@@ -286,11 +300,11 @@ static void head_backward(graph *g, const graph_node *n)
     graph_grad_put(g, x, dx, n->name);
 }
 
-/* 2 for each multiply-add: of the logits, and twice as many of their gradient. */
+/* 2 for each multiply-add: of the logits, and as many of each gradient. */
 static double head_flops(const graph *g, const graph_node *n)
 {
-    const int work = head_work(n);
-    return ((work & MAKES ? 2.0 : 0.0) + (work & DERIVES ? 4.0 : 0.0)) * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
+    return ((head_work(n) & MAKES ? 2.0 : 0.0) + (head_dx(n) >= 0 ? 2.0 : 0.0) + (head_dw(n) >= 0 ? 2.0 : 0.0))
+           * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
            * C_of(g, n->in[0]);
 }
 
@@ -374,7 +388,7 @@ static gt_status head_gradient_launch(launch_context *c, const graph_node *n)
             st = kernel_xent_gradient(c->list, c->kernels, b.rows, rows_held(c->g, n->in[1]), b.z, b.target, b.weight,
                                       c->buffer(c, n->in[3]), top, b.dz);
         if (!st)
-            st = block_products(c, n, &b, n->out[0], n->out[1], w);
+            st = block_products(c, n, &b, w);
         if (!st)
             st = block_bias(c, n, &b, v);
     }
@@ -411,6 +425,7 @@ static gt_status logits_launch(launch_context *c, const graph_node *n)
 
 static const graph_op op_head_loss = {
     .name = "head + loss",
+    .optional = 1u << 1 | 1u << 2 | 1u << 3,
     .flags = GRAPH_OP_RESULT | GRAPH_OP_MULTIPLIES,
     .launch = head_launch,
     .backward = head_backward,
@@ -433,6 +448,7 @@ static const graph_op op_head_combine = {
 };
 static const graph_op op_head_gradient = {
     .name = "head gradient",
+    .optional = 1u << 0 | 1u << 1 | 1u << 2,
     .flags = GRAPH_OP_MULTIPLIES,
     .launch = head_gradient_launch,
     .flops = head_flops,

@@ -6,10 +6,16 @@
  * gradient of the activation itself is never stored. Where several linear layers read one input, each
  * adds its gradient to that of those before it in its epilogue.                                 */
 #include "host/graph/ops_private.h"
+#include "host/tensor/q8.h"
+
+/* Inputs of a linear node; of an input gradient dy, w, aux and what reached x already. */
+enum { X, W, BIAS, RESIDUAL, RANDOM, LOW_H, LOW_B };
+enum { DY, GRAD_W, AUX, REACHED };
 
 typedef struct linear_attributes {
     activation act;
     ops_drop drop;
+    float scale;                /* of the low-rank part, and of gradients through it; 0: 1 */
 } linear_attributes;
 
 static linear_attributes attributes_of(const graph_node *n)
@@ -41,19 +47,97 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
     return 1;
 }
 
+/* The low-rank part; only adds to what is there. */
+static void low_rank_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    linear_gemm(g, n, d);
+    d->K = C_of(g, n->in[LOW_H]);
+    d->alpha = attributes_of(n).scale;
+    d->add = 1;
+}
+
+/* The product that comes first where two are added up. */
+static void first_gemm(const graph *g, const graph_node *n, gemm_desc *d)
+{
+    linear_gemm(g, n, d);
+    d->bias = d->residual = 0;
+    d->act = ACT_NONE;
+    d->drop_p = 0.0f;
+}
+
+/* Bytes of scratch for a matrix of weights as products read it; 0 if it is kept like that. */
+static uint64_t expanded_bytes(launch_context *c, int w)
+{
+    const graph_value *v = value(c->g, w);
+    return v->type == c->g->storage ? 0 : align_up(c, dtype_size(c->g->storage) * (uint64_t)count_of(c->g, w));
+}
+
+gt_status ops_weights(launch_context *c, int w, dev_buffer **out, dev_buffer **rest)
+{
+    const uint64_t bytes = expanded_bytes(c, w);
+    *out = c->buffer(c, w);
+    *rest = c->scratch;
+    if (!bytes)
+        return GT_OK;
+    const graph_param_info *p = &c->g->params[value(c->g, w)->param];
+    dev_buffer *from = *out;
+    const uint64_t all = dev_buffer_bytes(c->scratch);
+    *out = c->view(c, c->scratch, 0, bytes);
+    *rest = all > bytes ? c->view(c, c->scratch, bytes, all - bytes) : NULL;
+    if (!*out || (all > bytes && !*rest))
+        return GT_DEVICE;                   /* the view has said why */
+    return kernel_expand(c->list, c->kernels, p->type, R_of(c->g, w), C_of(c->g, w), q8_of(&p->shape, &p->slice).first,
+                         from, *out);
+}
+
+uint64_t ops_weights_scratch(launch_context *c, int w)
+{
+    return expanded_bytes(c, w);
+}
+
 static gt_status linear_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
-    linear_gemm(c->g, n, &d);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]),
-                       .b = c->buffer(c, n->in[1]),
+    gemm_buffers b = { .a = c->buffer(c, n->in[X]),
                        .c = c->buffer(c, n->out[0]),
-                       .bias = c->buffer(c, n->in[2]),
+                       .bias = c->buffer(c, n->in[BIAS]),
                        .pre = c->buffer(c, n->out[1]),
-                       .residual = c->buffer(c, n->in[3]),
-                       .random = c->buffer(c, n->in[4]),
-                       .scratch = c->scratch };
+                       .residual = c->buffer(c, n->in[RESIDUAL]),
+                       .random = c->buffer(c, n->in[RANDOM]) };
+    gt_status st = ops_weights(c, n->in[W], &b.b, &b.scratch);
+    linear_gemm(c->g, n, &d);
+    if (st || n->in[LOW_B] < 0)
+        return st ? st : gemm_append(c->gemm, c->list, &d, &b, NULL);
+    first_gemm(c->g, n, &d);
+    st = gemm_append(c->gemm, c->list, &d, &b, NULL);
+    if (st)
+        return st;
+    low_rank_gemm(c->g, n, &d);
+    b.a = c->buffer(c, n->in[LOW_H]);
+    b.b = c->buffer(c, n->in[LOW_B]);
     return gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+static gt_status linear_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    gemm_desc d;
+    uint64_t more = 0;
+    linear_gemm(c->g, n, &d);
+    if (n->in[LOW_B] >= 0)
+        first_gemm(c->g, n, &d);
+    gt_status st = gemm_scratch(c->gemm, &d, bytes);
+    if (!st && n->in[LOW_B] >= 0) {
+        low_rank_gemm(c->g, n, &d);
+        st = gemm_scratch(c->gemm, &d, &more);
+    }
+    *bytes = (*bytes > more ? *bytes : more) + ops_weights_scratch(c, n->in[W]);
+    return st;
+}
+
+static double linear_flops(const graph *g, const graph_node *n)
+{
+    const double low = n->in[LOW_B] < 0 ? 0.0 : 2.0 * (double)count_of(g, n->out[0]) * C_of(g, n->in[LOW_H]);
+    return ops_gemm_flops(g, n) + low;
 }
 
 static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
@@ -65,8 +149,9 @@ static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc
                       .a_type = s,
                       .b_type = s,
                       .c_type = s,
-                      .residual = n->in[3] >= 0,
-                      .act_grad = attributes_of(n).act };
+                      .alpha = attributes_of(n).scale,
+                      .act_grad = attributes_of(n).act,
+                      .residual = n->in[REACHED] >= 0 };
     return 1;
 }
 
@@ -74,13 +159,19 @@ static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n
 {
     gemm_desc d;
     linear_input_grad_gemm(c->g, n, &d);
-    gemm_buffers b = { .a = c->buffer(c, n->in[0]),
-                       .b = c->buffer(c, n->in[1]),
+    gemm_buffers b = { .a = c->buffer(c, n->in[DY]),
                        .c = c->buffer(c, n->out[0]),
-                       .aux = c->buffer(c, n->in[2]),
-                       .residual = c->buffer(c, n->in[3]),
-                       .scratch = c->scratch };
-    return gemm_append(c->gemm, c->list, &d, &b, NULL);
+                       .aux = c->buffer(c, n->in[AUX]),
+                       .residual = c->buffer(c, n->in[REACHED]) };
+    gt_status st = ops_weights(c, n->in[GRAD_W], &b.b, &b.scratch);
+    return st ? st : gemm_append(c->gemm, c->list, &d, &b, NULL);
+}
+
+static gt_status linear_input_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    gt_status st = ops_gemm_scratch(c, n, bytes);
+    *bytes += st ? 0 : ops_weights_scratch(c, n->in[GRAD_W]);
+    return st;
 }
 
 static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
@@ -92,7 +183,8 @@ static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_des
                       .trans_a = 1,
                       .a_type = s,
                       .b_type = s,
-                      .c_type = DTYPE_F32 };
+                      .c_type = DTYPE_F32,
+                      .alpha = attributes_of(n).scale };
     return 1;
 }
 
@@ -142,8 +234,8 @@ static const graph_op op_linear = {
     .name = "linear",
     .launch = linear_launch,
     .backward = linear_backward,
-    .flops = ops_gemm_flops,
-    .scratch = ops_gemm_scratch,
+    .flops = linear_flops,
+    .scratch = linear_scratch,
     .gemm = linear_gemm,
     .alike = linears_alike,
 };
@@ -151,7 +243,7 @@ static const graph_op op_linear_input_grad = {
     .name = "linear input grad",
     .launch = linear_input_grad_launch,
     .flops = ops_gemm_flops,
-    .scratch = ops_gemm_scratch,
+    .scratch = linear_input_grad_scratch,
     .gemm = linear_input_grad_gemm,
     .alike = linears_alike,
 };
@@ -186,68 +278,111 @@ static const graph_node *activated_by(const graph *g, int x)
     return readers == 1 ? from : NULL;
 }
 
-static void input_grad(graph *g, const graph_node *n, int dy)
+/* What reaches x through w: dx = scale * dy w, and what has reached it before in the same epilogue. */
+static void input_grad(graph *g, const graph_node *n, int dy, int x, int w, float scale)
 {
-    const int x = n->in[0];
     const graph_node *from = activated_by(g, x);
     const activation act = from ? attributes_of(from).act : ACT_NONE;
-    const int pre = from ? graph_saved(g, from->out[1]) : -1;
+    const int pre = from ? graph_saved(g, from->out[1]) : -1, reached = graph_grad(g, x);
     int dx = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, x)->shape);
     graph_node *i = graph_node_add(g, &op_linear_input_grad, GRAPH_INPUT_GRAD, n->name);
     if (!i)
         return;
-    i->in[0] = dy;
-    i->in[1] = n->in[1];
-    i->in[2] = pre;
-    i->in[3] = graph_grad(g, x);            /* of others that read x; none if it is multiplied by act' */
+    i->in[DY] = dy;
+    i->in[GRAD_W] = w;
+    i->in[AUX] = pre;
+    i->in[REACHED] = reached;
     i->out[0] = dx;
-    const linear_attributes a = { .act = act };
+    const linear_attributes a = { .act = act, .scale = scale };
     graph_attributes_set(i, &a, sizeof a);
     g->grad_is_pre[x] = act != ACT_NONE;
     g->grad[x] = dx;
+}
+
+/* dw (+)= scale * dy' x. */
+static void weight_grad(graph *g, const char *name, int dy, int x, int w, float scale)
+{
+    int dw = graph_param_grad(g, w);
+    graph_node *wn = graph_node_add(g, &op_linear_weight_grad, GRAPH_WEIGHT_GRAD, name);
+    if (!wn)
+        return;
+    wn->in[0] = dy;
+    wn->in[1] = graph_saved(g, x);
+    wn->out[0] = dw;
+    const linear_attributes a = { .scale = scale };
+    graph_attributes_set(wn, &a, sizeof a);
+}
+
+int emit_bias_grad(graph *g, const char *name, int dy, int bias)
+{
+    int db = graph_param_grad(g, bias);
+    graph_node *bn = graph_node_add(g, &op_bias_grad, GRAPH_WEIGHT_GRAD, name);
+    if (!bn)
+        return -1;
+    bn->in[0] = dy;
+    bn->out[0] = db;
+    return db;
+}
+
+static int takes_gradient(const graph *g, int x)
+{
+    return value(g, x)->role == GRAPH_ACTIVATION || value(g, x)->stage_input;
 }
 
 static void linear_backward(graph *g, const graph_node *n)
 {
     const linear_attributes a = attributes_of(n);
     int dy = graph_grad(g, n->out[0]);
-    const int x = n->in[0], w = n->in[1];
+    const int x = n->in[X], h = n->in[LOW_H];
     if (dy < 0)
         return;
-    if (n->in[3] >= 0)
-        graph_grad_put(g, n->in[3], dy, n->name);
+    if (n->in[RESIDUAL] >= 0)
+        graph_grad_put(g, n->in[RESIDUAL], dy, n->name);
     if (a.drop.p > 0.0f)
-        dy = emit_dropout(g, n->name, GRAPH_INPUT_GRAD, dy, n->in[4], a.drop);
+        dy = emit_dropout(g, n->name, GRAPH_INPUT_GRAD, dy, n->in[RANDOM], a.drop);
     if (a.act != ACT_NONE && !g->grad_is_pre[n->out[0]])
         dy = emit_activation_grad(g, n->name, a.act, dy, graph_saved(g, n->out[1]));
-    if (value(g, x)->role == GRAPH_ACTIVATION || value(g, x)->stage_input)
-        input_grad(g, n, dy);
-    int dw = graph_param_grad(g, w);
-    graph_node *wn = graph_node_add(g, &op_linear_weight_grad, GRAPH_WEIGHT_GRAD, n->name);
-    if (!wn)
-        return;
-    wn->in[0] = dy;
-    wn->in[1] = graph_saved(g, x);
-    wn->out[0] = dw;
-    if (n->in[2] < 0)
-        return;
-    int db = graph_param_grad(g, n->in[2]);
-    graph_node *bn = graph_node_add(g, &op_bias_grad, GRAPH_WEIGHT_GRAD, n->name);
-    if (!bn)
-        return;
-    bn->in[0] = dy;
-    bn->out[0] = db;
+    if (takes_gradient(g, x))
+        input_grad(g, n, dy, x, n->in[W], 0.0f);
+    if (h >= 0 && takes_gradient(g, h))
+        input_grad(g, n, dy, h, n->in[LOW_B], a.scale);
+    weight_grad(g, n->name, dy, x, n->in[W], 0.0f);
+    if (h >= 0)
+        weight_grad(g, n->name, dy, h, n->in[LOW_B], a.scale);
+    if (n->in[BIAS] >= 0)
+        emit_bias_grad(g, n->name, dy, n->in[BIAS]);
 }
 
 int graph_linear(graph *g, const char *name, int x, int w, int bias, activation act, int residual, float drop)
 {
-    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x])))
+    return graph_linear_low_rank(g, name, x, w, NULL, bias, act, residual, drop);
+}
+
+/* b (out, rank) fits the rows h of x, and w. */
+static int low_rank_fits(graph *g, const char *name, int x, int w, const graph_low_rank *low)
+{
+    if (!graph_has(g, name, low->h, 0) || !graph_has(g, name, low->b, columns_of(&g->values[low->h])))
+        return 0;
+    if (g->values[low->b].shape.dim[0] == g->values[w].shape.dim[0]
+        && rows_of(&g->values[low->h]) == rows_of(&g->values[x]))
+        return 1;
+    graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' and '%s' do not fit '%s'", name,
+                                g->values[low->h].name, g->values[low->b].name, g->values[w].name));
+    return 0;
+}
+
+int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias,
+                          activation act, int residual, float drop)
+{
+    if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x]))
+        || (low && !low_rank_fits(g, name, x, w, low)))
         return -1;
     int64_t N = g->values[w].shape.dim[0];
     shape s = g->values[x].shape;
     s.dim[s.rank - 1] = N;
     if ((bias >= 0 && !graph_has(g, name, bias, N)) || (residual >= 0 && !graph_has(g, name, residual, N)))
         return -1;
+    graph_mark_matrix(g, w);
     int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, s), pre = -1, random = -1;
     if (act != ACT_NONE) {
         char part[80];
@@ -259,14 +394,16 @@ int graph_linear(graph *g, const char *name, int x, int w, int bias, activation 
     graph_node *n = graph_node_add(g, &op_linear, GRAPH_FORWARD, name);
     if (!n)
         return -1;
-    n->in[0] = x;
-    n->in[1] = w;
-    n->in[2] = bias;
-    n->in[3] = residual;
-    n->in[4] = random;
+    n->in[X] = x;
+    n->in[W] = w;
+    n->in[BIAS] = bias;
+    n->in[RESIDUAL] = residual;
+    n->in[RANDOM] = random;
+    n->in[LOW_H] = low ? low->h : -1;
+    n->in[LOW_B] = low ? low->b : -1;
     n->out[0] = y;
     n->out[1] = pre;
-    const linear_attributes a = { act, ops_drop_next(g, drop) };
+    const linear_attributes a = { act, ops_drop_next(g, drop), low ? low->scale : 0.0f };
     graph_attributes_set(n, &a, sizeof a);
     return y;
 }

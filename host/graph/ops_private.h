@@ -56,11 +56,20 @@ int graph_has(graph *g, const char *name, int value, int64_t columns);
 /* Notes of a parameter that its rows belong to tokens or positions. */
 void graph_mark_table(graph *g, int value);
 
+/* Notes of a parameter that linear layers multiply by it: it may be stored as graph_base() says. */
+void graph_mark_matrix(graph *g, int value);
+
 /* ---- costs of rows (ops.c) ------------------------------------------------------------------- */
 double ops_no_flops(const graph *g, const graph_node *n);
 double ops_one_each(const graph *g, const graph_node *n);            /* one an element of the result */
 double ops_gemm_flops(const graph *g, const graph_node *n);          /* of the row's gemm            */
 gt_status ops_gemm_scratch(launch_context *c, const graph_node *n, uint64_t *bytes);
+
+/* ---- weights that are kept in another type (op_linear.c) ----------------------------------------- */
+/* The matrix as products read it: itself, or widened at the front of the scratch by a launch; *rest is the
+ * scratch behind it (NULL: there is none). ops_weights_scratch() bytes are to be added to the node's. */
+gt_status ops_weights(launch_context *c, int w, dev_buffer **out, dev_buffer **rest);
+uint64_t ops_weights_scratch(launch_context *c, int w);
 
 /* ---- dropout within an operation --------------------------------------------------------------- */
 typedef struct ops_drop {
@@ -77,6 +86,8 @@ const kernel_dropout *ops_dropout_of(launch_context *c, ops_drop drop, int rando
 /* Each returns its result, -1 after a failure. */
 int emit_dropout(graph *g, const char *name, graph_phase phase, int x, int random, ops_drop drop);
 int emit_add(graph *g, const char *name, graph_phase phase, int a, int b, dtype type);
+/* The column sums of dy go to the gradient of `bias`, which is returned. */
+int emit_bias_grad(graph *g, const char *name, int dy, int bias);
 /* dy times the derivative of the activation at `pre`. */
 int emit_activation_grad(graph *g, const char *name, activation act, int dy, int pre);
 /* Every rank's statistics of all rows; 0 after a failure. */
@@ -85,7 +96,7 @@ int emit_gather_statistics(graph *g, const char *name, int own, int all);
 /* ---- the table --------------------------------------------------------------------------------- */
 /* The families: each op_NAME.c ends with its rows, graph_NAME_ops, and a NULL behind them. */
 #define GRAPH_OP_FAMILIES(F) \
-    F(embed) F(elementwise) F(norm) F(linear) F(rope) F(attention) F(head) F(exchange) F(rows)
+    F(embed) F(elementwise) F(norm) F(linear) F(rope) F(attention) F(head) F(exchange) F(rows) F(adapter)
 
 #define DECLARE(family) extern const graph_op *const graph_##family##_ops[];
 GRAPH_OP_FAMILIES(DECLARE)

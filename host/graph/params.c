@@ -7,6 +7,7 @@
 #include "host/base/random.h"
 #include "host/base/workers.h"
 #include "host/kernel/kernel.h"
+#include "host/tensor/q8.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -21,9 +22,9 @@
 
 typedef struct param {
     graph_param_info info;
-    int group, segment;
+    int group, segment;                     /* segment -1: frozen         */
     int64_t first;                          /* element within the segment */
-    dev_buffer *master, *grad, *copy;       /* views */
+    dev_buffer *master, *grad, *copy;       /* views; frozen: copy alone, a buffer of its own */
 } param;
 
 struct params {
@@ -53,7 +54,8 @@ void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies)
 {
     int64_t n = 0;
     for (int i = 0; i < graph_param_count(g); i++)
-        n += padded(shape_count(&graph_param_at(g, i)->shape), spacing(NULL));
+        if (!graph_param_at(g, i)->frozen)
+            n += padded(shape_count(&graph_param_at(g, i)->shape), spacing(NULL));
     *masters = 4 * (uint64_t)n;
     *copies = graph_storage(g) == DTYPE_F32 ? 0 : dtype_size(graph_storage(g)) * (uint64_t)n;
 }
@@ -65,7 +67,7 @@ static gt_status place_kind(params *p, int group, int decay)
     int open = -1;                          /* the segment being filled */
     for (int i = 0; i < p->count; i++) {
         param *t = &p->param[i];
-        if (t->info.decay != decay || t->group != group)
+        if (t->info.frozen || t->info.decay != decay || t->group != group)
             continue;
         int64_t n = padded(shape_count(&t->info.shape), p->step);
         if (n > p->most)
@@ -94,6 +96,8 @@ static gt_status place_kind(params *p, int group, int decay)
 static gt_status place(params *p)
 {
     gt_status st = GT_OK;
+    for (int i = 0; i < p->count; i++)
+        p->param[i].segment = -1;
     for (int group = 0, next = 0; !st && next < INT_MAX; group = next) {
         next = INT_MAX;
         for (int i = 0; i < p->count; i++)
@@ -120,6 +124,9 @@ static gt_status declare(params *p, const graph *g)
                            "cannot place parameter '%s': two parts of the model hold "
                            "it in different shapes",
                            info->name);
+        else if (p->param[at].info.type != info->type || p->param[at].info.frozen != info->frozen)
+            return gt_fail(GT_MISMATCH, "cannot place parameter '%s': two parts of the model store it differently",
+                           info->name);
         else
             p->param[at].info.table |= info->table;
     }
@@ -138,6 +145,9 @@ static gt_status clear_segments(params *p)
         if (!st && s->copy)
             st = dev_list_fill(l, s->copy, 0, 0, dtype_size(p->storage) * (uint64_t)s->count);
     }
+    for (int i = 0; !st && i < p->count; i++)
+        if (p->param[i].info.frozen)
+            st = dev_list_fill(l, p->param[i].copy, 0, 0, dev_buffer_bytes(p->param[i].copy));
     if (!st)
         st = dev_run(l, 0, -1);         /* not waited for: the host has enough to do meanwhile */
     dev_list_release(l);
@@ -158,6 +168,17 @@ static gt_status hold(params *p, int i, int masters, dev_buffer **out)
         return st;
     return *lent ? dev_buffer_create_in(out, p->device, *lent, bytes, what)
                  : dev_buffer_create(out, p->device, bytes, what);
+}
+
+/* What a frozen tensor is computed with, and all there is of it. */
+static gt_status hold_frozen(params *p, param *t)
+{
+    const graph_param_info *info = &t->info;
+    if (info->type == DTYPE_Q8 && !q8_fits(&info->full, &info->slice))
+        return gt_fail(GT_UNSUPPORTED,
+                       "cannot hold '%s' in 8 bits: a rank has several runs of its columns; use --base-precision bf16",
+                       info->name);
+    return dev_buffer_create(&t->copy, p->device, (graph_param_bytes(info) + 3) / 4 * 4, "the frozen parameters");
 }
 
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
@@ -207,6 +228,10 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
     }
     for (int i = 0; !st && i < p->count; i++) {
         param *t = &p->param[i];
+        if (t->info.frozen) {
+            st = hold_frozen(p, t);
+            continue;
+        }
         const params_segment *s = &p->segment[t->segment];
         const uint64_t first = (uint64_t)t->first, n = (uint64_t)shape_count(&t->info.shape);
         st = dev_buffer_view(&t->master, s->master, 4 * first, 4 * n);
@@ -283,6 +308,19 @@ dev_buffer *params_used(params *p, int i)
     return p->param[i].copy ? p->param[i].copy : p->param[i].master;
 }
 
+int params_group(const params *p, int i)
+{
+    return p->param[i].group;
+}
+
+uint64_t params_frozen_bytes(const params *p)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < p->count; i++)
+        bytes += p->param[i].info.frozen ? dev_buffer_bytes(p->param[i].copy) : 0;
+    return bytes;
+}
+
 int64_t params_step(const params *p)
 {
     return p->step;
@@ -316,11 +354,11 @@ static int64_t part_begin(const params *p, int segment, int k, int n)
     const params_segment *s = &p->segment[segment];
     int64_t all = 0, before = 0;
     for (int i = 0; i < p->count; i++)
-        all += p->param[i].group == s->group ? shape_count(&p->param[i].info.full) : 0;
+        all += p->param[i].group == s->group && !p->param[i].info.frozen ? shape_count(&p->param[i].info.full) : 0;
     for (int decay = 1; decay >= 0; decay--)
         for (int i = 0; i < p->count; i++) {
             const param *t = &p->param[i];
-            if (t->group != s->group || t->info.decay != decay)
+            if (t->info.frozen || t->group != s->group || t->info.decay != decay)
                 continue;
             if (t->segment == segment && before * n >= all * k)
                 return t->first;
@@ -341,30 +379,34 @@ void params_place(const params *p, int i, int *segment, int64_t *first)
     *first = p->param[i].first;
 }
 
-/* A tensor of normal numbers, filled in pieces. */
-typedef struct normal_fill {
+/* A tensor of random numbers, filled in pieces. */
+typedef struct random_fill {
     uint64_t seed;
     const graph_param_info *info;
     float *out;
     size_t count;
-} normal_fill;
+} random_fill;
 
 enum { PIECE = 1 << 16 };
 
 static void fill_piece(void *context, size_t i)
 {
-    const normal_fill *f = context;
+    const random_fill *f = context;
     const size_t first = i * PIECE, left = f->count - first;
     gt_random r;
     gt_random_init(&r, f->seed, gt_hash(f->info->name, strlen(f->info->name)));
     gt_random_seek(&r, first);
-    gt_random_normal(&r, f->out + first, left < PIECE ? left : PIECE, 0.0f, f->info->deviation);
+    if (f->info->init == GRAPH_INIT_UNIFORM)
+        for (size_t j = 0; j < left && j < PIECE; j++)
+            f->out[first + j] = f->info->deviation * (2.0f * gt_random_unit(&r) - 1.0f);
+    else
+        gt_random_normal(&r, f->out + first, left < PIECE ? left : PIECE, 0.0f, f->info->deviation);
 }
 
 static void fill(float *x, const graph_param_info *info, size_t n, uint64_t seed)
 {
-    normal_fill f = { seed, info, x, n };
-    if (info->init == GRAPH_INIT_NORMAL)
+    random_fill f = { seed, info, x, n };
+    if (info->init == GRAPH_INIT_NORMAL || info->init == GRAPH_INIT_UNIFORM)
         gt_workers_run((n + PIECE - 1) / PIECE, fill_piece, &f);
     else
         for (size_t j = 0; j < n; j++)
@@ -372,6 +414,11 @@ static void fill(float *x, const graph_param_info *info, size_t n, uint64_t seed
 }
 
 gt_status params_init(params *p, uint64_t seed)
+{
+    return params_init_some(p, seed, NULL);
+}
+
+gt_status params_init_some(params *p, uint64_t seed, int (*wants)(const graph_param_info *info))
 {
     size_t most = 1;
     for (int i = 0; i < p->count; i++)
@@ -389,7 +436,7 @@ gt_status params_init(params *p, uint64_t seed)
     for (int i = 0; !st && i < p->count; i++) {
         const graph_param_info *info = &p->param[i].info;
         st = gt_activity_at(&a, (uint64_t)i);
-        if (st || info->init == GRAPH_INIT_ZERO)
+        if (st || info->init == GRAPH_INIT_ZERO || (wants && !wants(info)))
             continue;                               /* as created */
         fill(x, info, (size_t)shape_count(&info->full), seed);
         st = params_write_full(p, i, x);
@@ -399,9 +446,55 @@ gt_status params_init(params *p, uint64_t seed)
     return st;
 }
 
+/* Numbers of a frozen tensor as they are stored, from all of it. */
+static gt_status write_frozen(params *p, param *t, const float *full)
+{
+    const graph_param_info *info = &t->info;
+    const int64_t n = shape_count(&info->shape);
+    void *stored = calloc(1, (size_t)dev_buffer_bytes(t->copy));
+    float *held = info->slice.parts ? malloc((size_t)n * sizeof *held) : NULL;
+    if (!stored || (info->slice.parts && !held)) {
+        free(stored);
+        free(held);
+        return gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for this rank's part of it", info->name);
+    }
+    if (info->type == DTYPE_Q8) {
+        q8_store(stored, full, &info->full, &info->slice);
+    } else {
+        if (held)
+            tensor_slice_take(held, full, &info->full, &info->slice);
+        for (int64_t i = 0; i < n; i++)
+            dtype_store(info->type, stored, (size_t)i, held ? held[i] : full[i]);
+    }
+    gt_status st = dev_write(p->device, t->copy, 0, stored, dev_buffer_bytes(t->copy));
+    free(stored);
+    free(held);
+    return st;
+}
+
+static gt_status read_frozen(params *p, param *t, float *to)
+{
+    const graph_param_info *info = &t->info;
+    const int64_t n = shape_count(&info->shape);
+    if (info->type == DTYPE_F32)
+        return dev_read(p->device, t->copy, 0, to, 4 * (uint64_t)n);
+    void *stored = malloc((size_t)dev_buffer_bytes(t->copy));
+    if (!stored)
+        return gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for it as it is stored", info->name);
+    gt_status st = dev_read(p->device, t->copy, 0, stored, dev_buffer_bytes(t->copy));
+    if (!st && info->type == DTYPE_Q8)
+        q8_load(to, stored, q8_of(&info->shape, &info->slice));
+    for (int64_t i = 0; !st && info->type != DTYPE_Q8 && i < n; i++)
+        to[i] = dtype_load(info->type, stored, (size_t)i);
+    free(stored);
+    return st;
+}
+
 gt_status params_write_full(params *p, int i, const float *full)
 {
     const graph_param_info *info = &p->param[i].info;
+    if (info->frozen)
+        return write_frozen(p, &p->param[i], full);
     if (!info->slice.parts)
         return params_write(p, i, full);
     float *held = malloc((size_t)shape_count(&info->shape) * sizeof *held);
@@ -416,12 +509,17 @@ gt_status params_write_full(params *p, int i, const float *full)
 gt_status params_write(params *p, int i, const float *from)
 {
     param *t = &p->param[i];
+    assert(!t->info.frozen || !t->info.slice.parts);
+    if (t->info.frozen)
+        return write_frozen(p, t, from);
     return dev_write(p->device, t->master, 0, from, 4 * (uint64_t)shape_count(&t->info.shape));
 }
 
 gt_status params_read(params *p, int i, float *to)
 {
     param *t = &p->param[i];
+    if (t->info.frozen)
+        return read_frozen(p, t, to);
     return dev_read(p->device, t->master, 0, to, 4 * (uint64_t)shape_count(&t->info.shape));
 }
 

@@ -9,7 +9,9 @@
  * gradients and the optimizer are a launch a segment instead of one a tensor. A segment
  * holds only tensors that decay or only such that do not, and never exceeds the largest
  * allocation of the device. Gaps between tensors are zero and stay zero.
- * Tensors of rank 1 are always used as fp32 masters; others as copies, if there are any. */
+ * Tensors of rank 1 are always used as fp32 masters; others as copies, if there are any.
+ * Frozen tensors (graph_train) are in no segment: each is one buffer of the type that is computed
+ * with (graph_param_info.type), without a gradient. Nothing updates, adds up or clips them. */
 #ifndef GT_GRAPH_PARAMS_H
 #define GT_GRAPH_PARAMS_H
 
@@ -45,14 +47,15 @@ typedef struct params_grouping {
 gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
                                 const params_grouping *how, int gradients);
 void params_release(params *p);                /* takes NULL */
-/* Bytes that params_create would take, without a device; the plan prints them. */
+/* Bytes that params_create would take of trained parameters, without a device; the plan prints them. Of
+ * frozen ones: graph_frozen_bytes(). */
 void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);
 
 int params_count(const params *p);
 const graph_param_info *params_info(const params *p, int i);
 int params_find(const params *p, const char *name);        /* -1 if absent */
-dev_buffer *params_master(params *p, int i);
-dev_buffer *params_grad(params *p, int i);
+dev_buffer *params_master(params *p, int i);        /* NULL: frozen */
+dev_buffer *params_grad(params *p, int i);          /* NULL: frozen, or made without gradients */
 dev_buffer *params_used(params *p, int i);          /* what kernels read: copy or master */
 /* Elements between which tensors may begin: parts of a segment that begin at a multiple can be views. */
 int64_t params_step(const params *p);
@@ -65,14 +68,21 @@ int params_keeps_whole(const params *p);
 /* Of a segment what belongs to part k of n of its group, cut between tensors: by the size of the whole ones, so
  * that tensor ranks, which hold slices, all have slices of the same tensors in their k-th parts. */
 void params_part(const params *p, int segment, int k, int n, int64_t *first, int64_t *count);
-/* Where tensor i lies: its segment and first element there (optimizer state lies alike). */
+/* The group (params_grouping) of tensor i. */
+int params_group(const params *p, int i);
+uint64_t params_frozen_bytes(const params *p);
+/* Where tensor i lies: its segment and first element there (optimizer state lies alike). A frozen one is in
+ * none: segment -1. */
 void params_place(const params *p, int i, int *segment, int64_t *first);
 
 /* Fills every tensor as its declaration says: a pure function of (seed, tensor name), so
  * that any plan starts from the same weights. */
 gt_status params_init(params *p, uint64_t seed);
+/* Those of which wants() says 1; NULL: all. */
+gt_status params_init_some(params *p, uint64_t seed, int (*wants)(const graph_param_info *info));
 /* Host <-> one tensor, fp32, shape_count elements. Writing also renews the copy when
- * params_refresh is called afterwards. */
+ * params_refresh is called afterwards. A frozen tensor is rounded to its type; of one of which a slice is
+ * held, params_write_full() alone writes. */
 gt_status params_write(params *p, int i, const float *from);
 gt_status params_read(params *p, int i, float *to);
 gt_status params_read_grad(params *p, int i, float *to);

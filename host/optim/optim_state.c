@@ -45,7 +45,7 @@ static int keeps(const optim *o, int i, int which)
 {
     const graph_param_info *info = params_info(o->params, i);
     const optim_rule *r = o->config.rule;
-    return optim_rule_keeps(&o->config, r->whole && r->whole(info) ? info : NULL) >> which & 1;
+    return !info->frozen && optim_rule_keeps(&o->config, r->whole && r->whole(info) ? info : NULL) >> which & 1;
 }
 
 void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end)

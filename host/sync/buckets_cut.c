@@ -244,6 +244,8 @@ static gt_status compare(buckets *s)
             int segment, base = 0;
             int64_t first;
             params_place(s->o.params, p, &segment, &first);
+            if (segment < 0)
+                continue;
             while (params_segment_at(s->o.params, base)->group != s->buckets[i].group_number)
                 base++;
             if (params_segment_at(s->o.params, segment)->group != s->buckets[i].group_number)

@@ -17,6 +17,7 @@ typedef enum dtype {
     DTYPE_U16,
     DTYPE_U8,
     DTYPE_BOOL,  /* only in files       */
+    DTYPE_Q8,    /* frozen matrices: q8.h; its size is without the scales */
     DTYPE_COUNT
 } dtype;
 enum { DTYPE_STORAGES = DTYPE_F16 + 1 };        /* these are 0, 1, ...             */

@@ -84,6 +84,8 @@ gt_status checkpoint_find_together(net_comm *c, char **path, checkpoint_info *in
  * checkpoint_save(); all ranks call it together if an owner's state is each rank's own. */
 gt_status checkpoint_load(const char *path, params *p, const checkpoint_state *states, int count,
                           const checkpoint_ranks *ranks);
+/* The parameters alone, and of them those of which wants() says 1. */
+gt_status checkpoint_load_some(const char *path, params *p, int (*wants)(const graph_param_info *info));
 /* GT_MISMATCH if it holds parameters that the whole model's graph lacks: it is a larger one's. */
 gt_status checkpoint_check_model(const char *path, const graph *whole);
 

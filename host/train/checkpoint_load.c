@@ -175,7 +175,7 @@ static gt_status check_finite(const source *s, const char *name, const float *x,
 
 /* ---- all of them ------------------------------------------------------------------------------ */
 
-static gt_status load_params(const char *folder, params *p)
+gt_status checkpoint_load_some(const char *folder, params *p, int (*wants)(const graph_param_info *info))
 {
     source s;
     int64_t most = 1;
@@ -190,6 +190,8 @@ static gt_status load_params(const char *folder, params *p)
     gt_activity_begin(&a, "loading the weights of a checkpoint", "tensors", (uint64_t)params_count(p));
     for (int i = 0; !st && i < params_count(p); i++) {
         const graph_param_info *info = params_info(p, i);
+        if (wants && !wants(info))
+            continue;
         st = gt_activity_at(&a, (uint64_t)i);
         if (!st)
             st = gather(&s, info->name, &info->full, 0);
@@ -379,7 +381,7 @@ gt_status checkpoint_load(const char *path, params *p, const checkpoint_state *s
                           const checkpoint_ranks *ranks)
 {
     const uint64_t traced = gt_trace_begin();
-    gt_status st = load_params(path, p);
+    gt_status st = checkpoint_load_some(path, p, NULL);
     for (int i = 0; !st && i < count; i++)
         st = load_state(path, &states[i], ranks);
     if (!st && count && !(ranks && ranks->comm && net_comm_rank(ranks->comm)))

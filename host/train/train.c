@@ -179,10 +179,7 @@ static gt_status make_optimizer(train *t)
     for (int i = 0; !st && i < segments; i++)
         parts[i] = sync_mode_part(t->mode, t->holders, t->params, i);
     for (int i = 0; !st && i < count; i++) {
-        int segment;
-        int64_t first;
-        params_place(t->params, i, &segment, &first);
-        t->mine[i] = (unsigned char)sync_holders_first(t->holders, params_segment_at(t->params, segment)->group);
+        t->mine[i] = (unsigned char)sync_holders_first(t->holders, params_group(t->params, i));
         t->mine_state[i] = sync_mode_shares_state(t->mode) || t->mine[i];
     }
     if (!st)
@@ -672,6 +669,7 @@ train_memory train_memory_of(const train *t)
         m.gradients += dev_buffer_bytes(s->grad);
         m.copies += s->copy ? dev_buffer_bytes(s->copy) : 0;
     }
+    m.parameters += params_frozen_bytes(t->params);
     m.state = optim_slot_bytes(t->optim);
     m.activations = exec_arena_bytes(t->arena) + stage_bytes(t->stage);
     m.total = dev_memory_used(t->device);

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/kernel_adapter.c - launches of cl/adapter.cl, and their cases. */
+#include "host/kernel/kernel_cases_private.h"
+#include "host/kernel/kernel_private.h"
+
+#include "host/tensor/q8.h"
+
+#include <assert.h>
+
+gt_status kernel_expand(dev_list *l, kernel_set *k, dtype from, int R, int C, int first, dev_buffer *x, dev_buffer *y)
+{
+    const q8 b = { R, C, first };
+    dev_arg q[] = { [1] = dev_arg_i32(R),
+                    dev_arg_i32(C),
+                    dev_arg_i32(first),
+                    dev_arg_i32((int32_t)q8_in_row(b)),
+                    dev_arg_u64(q8_scales_at(b)),
+                    dev_arg_buffer(x),
+                    dev_arg_buffer(y) };
+    dev_arg half[] = { [1] = dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(x), dev_arg_buffer(y) };
+    assert(from == DTYPE_Q8 || from == DTYPE_BF16);
+    if (from == DTYPE_Q8)
+        return kernel_launch_rows(l, k, &kernel_adapter_family, "expand_q8", R, C, q, KERNEL_ARGS(q));
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "expand_bf16", R, C, half, KERNEL_ARGS(half));
+}
+
+gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, float scale, dev_buffer *w, dev_buffer *a,
+                           dev_buffer *b, dev_buffer *n)
+{
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_i32(K),    dev_arg_f32(scale),
+                       dev_arg_buffer(w),    dev_arg_buffer(a), dev_arg_buffer(b), dev_arg_buffer(n) };
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "row_norms", R, C * (K + 1), args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_scale_columns(dev_list *l, kernel_set *k, int R, int C, dev_buffer *z, dev_buffer *m, dev_buffer *n,
+                               dev_buffer *bias, dev_buffer *y)
+{
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_buffer(z),    dev_arg_buffer(m),
+                       dev_arg_buffer(n),    dev_arg_buffer(bias), dev_arg_buffer(y) };
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "scale_columns", R, C, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_magnitude_product(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *z,
+                                   dev_buffer *n, dev_buffer *p)
+{
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_buffer(dy),
+                       dev_arg_buffer(z),    dev_arg_buffer(n), dev_arg_buffer(p) };
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "magnitude_product", R, C, args, KERNEL_ARGS(args));
+}
+
+/* ---- cases ------------------------------------------------------------------------------------- */
+
+/* What the integers and scales stand for is exact; widened to 16 bits it is rounded once. Blocks that begin
+ * before column 0 are those of a slice. */
+static void expand_q8_with(trial *t, int first)
+{
+    const q8 b = { t->R, t->C, first };
+    const int64_t n = elements(t), each = q8_in_row(b);
+    operand *x = operand_add(t, "q", INT, (int64_t)(q8_bytes(b) + 3) / 4), *y = take(t, "y", STORED, n);
+    x->given = 1;
+    append(t, kernel_expand(t->list, t->k, DTYPE_Q8, t->R, t->C, first, x->buffer, y->buffer));
+    if (t->status)
+        return;
+    int8_t *q = (int8_t *)x->whole;
+    float *scales = (float *)((char *)x->whole + q8_scales_at(b));
+    for (int64_t i = 0; i < n; i++)
+        q[i] = (int8_t)((int)gt_random_below(&t->random, 255) - 127);
+    for (int64_t i = 0; i < t->R * each; i++)
+        scales[i] = gt_random_unit(&t->random) * 0.01f;
+    for (int64_t i = 0; i < n; i++)
+        expect(y, i, (double)((float)q[i] * scales[i / t->C * each + (first + i % t->C) / Q8_BLOCK]), 0.0);
+}
+
+static void expand_q8_case(trial *t)
+{
+    expand_q8_with(t, 0);
+}
+static void expand_q8_slice_case(trial *t)
+{
+    expand_q8_with(t, 7);
+}
+
+static void expand_bf16_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *x = operand_add(t, "x", INT, (n + 1) / 2), *y = take(t, "y", STORED, n);
+    x->given = 1;
+    append(t, kernel_expand(t->list, t->k, DTYPE_BF16, t->R, t->C, 0, x->buffer, y->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const float some = 2.0f * gt_random_unit(&t->random) - 1.0f;
+        dtype_store(DTYPE_BF16, x->whole, (size_t)i, some);
+        expect(y, i, (double)dtype_load(DTYPE_BF16, x->whole, (size_t)i), 0.0);
+    }
+}
+
+static void row_norms_case(trial *t)
+{
+    enum { K = 5 };
+    const double scale = 0.5;
+    operand *w = give(t, "w", STORED, elements(t), 1.0), *a = give(t, "a", STORED, (int64_t)K * t->C, 1.0);
+    operand *b = give(t, "b", STORED, (int64_t)t->R * K, 1.0), *n = take(t, "n", FLOAT, t->R);
+    append(t, kernel_row_norms(t->list, t->k, t->R, t->C, K, (float)scale, w->buffer, a->buffer, b->buffer, n->buffer));
+    t->flops = (2.0 * K + 3.0) * (double)elements(t);
+    for (int r = 0; !t->status && r < t->R; r++) {
+        double sum = 0.0, size = 0.0;
+        for (int c = 0; c < t->C; c++) {
+            double x = w->value[(int64_t)r * t->C + c], most = fabs(x);
+            for (int k = 0; k < K; k++) {
+                const double p = scale * b->value[(int64_t)r * K + k] * a->value[(int64_t)k * t->C + c];
+                x += p;
+                most += fabs(p);
+            }
+            sum += x * x;
+            size += most * most;
+        }
+        expect(n, r, sqrt(sum), U * (ROUNDINGS(t->C) + 2.0 * K) * size / sqrt(sum));
+    }
+}
+
+/* Norms are not near 0. */
+static operand *give_norms(trial *t)
+{
+    operand *n = give(t, "n", FLOAT, t->C, 1.0);
+    for (int c = 0; !t->status && c < t->C; c++)
+        n->value[c] = n->want[c] = (double)(float)(1.0 + fabs(n->value[c]));
+    return n;
+}
+
+static void scale_columns_case(trial *t)
+{
+    operand *z = give(t, "z", STORED, elements(t), 1.0), *m = give(t, "m", FLOAT, t->C, 1.0), *n = give_norms(t);
+    operand *bias = give(t, "bias", FLOAT, t->C, 1.0), *y = take(t, "y", STORED, elements(t));
+    append(t, kernel_scale_columns(t->list, t->k, t->R, t->C, z->buffer, m->buffer, n->buffer, bias->buffer, y->buffer));
+    t->flops = 2.0 * (double)elements(t);
+    for (int64_t i = 0; !t->status && i < elements(t); i++) {
+        const int64_t c = i % t->C;
+        const double p = z->value[i] * m->value[c] / n->value[c];
+        expect(y, i, p + bias->value[c], 8.0 * U * (fabs(p) + fabs(bias->value[c])) + TINY);
+    }
+}
+
+static void magnitude_product_case(trial *t)
+{
+    operand *dy = give(t, "dy", STORED, elements(t), 1.0), *z = give(t, "z", STORED, elements(t), 1.0);
+    operand *n = give_norms(t), *p = take(t, "p", STORED, elements(t));
+    append(t, kernel_magnitude_product(t->list, t->k, t->R, t->C, dy->buffer, z->buffer, n->buffer, p->buffer));
+    t->flops = 2.0 * (double)elements(t);
+    for (int64_t i = 0; !t->status && i < elements(t); i++) {
+        const double want = dy->value[i] * z->value[i] / n->value[i % t->C];
+        expect(p, i, want, 8.0 * U * fabs(want) + TINY);
+    }
+}
+
+static const kernel_case cases[] = {
+    { "expand int8", expand_q8_case, 3072, 768 },
+    { "expand int8 slice", expand_q8_slice_case, 0, 0 },
+    { "expand bf16", expand_bf16_case, 3072, 768 },
+    { "row norms", row_norms_case, 3072, 768 },
+    { "scale columns", scale_columns_case, 4096, 768 },
+    { "magnitude product", magnitude_product_case, 4096, 768 },
+    { 0 },
+};
+
+const kernel_family kernel_adapter_family = {
+    .program = { .file = "adapter.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
+};
