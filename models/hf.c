@@ -478,16 +478,6 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     return st;
 }
 
-gt_status model_folder_check(const char *folder)
-{
-    if (!lora_is_folder(folder))
-        return GT_OK;
-    return gt_fail(GT_UNSUPPORTED,
-                   "'%s' holds an adapter, not a model of its own; name the model that it changes, and the adapter "
-                   "with --adapter '%s'",
-                   folder, folder);
-}
-
 gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed)
 {
     map m = { .c = c };

@@ -286,6 +286,7 @@ static const model_tensor tensors[] = {
         .flops_per_token = llama_flops_per_token, \
         .prefix = "model.", \
         .tensors = tensors, \
+        .adapted = "q_proj,v_proj", \
         .reference = &llama_reference, \
         __VA_ARGS__ \
     }

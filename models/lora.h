@@ -51,7 +51,7 @@ gt_status lora_begin(const model_config *c, params *p, uint64_t seed);
 
 /* ---- PEFT's layout ------------------------------------------------------------------------------ */
 
-/* 1 if a folder holds an adapter and no model of its own. */
+/* 1 if a folder holds an adapter: transformers would read its model from elsewhere. */
 int lora_is_folder(const char *folder);
 /* What the folder's adapter_config.json says, into t; its `freeze` and `base` stay. GT_UNSUPPORTED, by name, for what
  * is not computed here: other kinds than LoRA, patterns of ranks, other modules saved, trained biases. */

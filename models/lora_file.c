@@ -31,11 +31,33 @@ static gt_status no_memory(const char *folder)
 
 int lora_is_folder(const char *folder)
 {
-    char *path = gt_path_join(folder, config_file), *model = gt_path_join(folder, "config.json");
-    const int is = path && model && gt_path_exists(path) && !gt_path_exists(model);
+    char *path = gt_path_join(folder, config_file);
+    const int is = path && gt_path_exists(path);
     free(path);
-    free(model);
     return is;
+}
+
+/* What kind of adapter it is, and what model it changes. */
+gt_status model_folder_check(const char *folder)
+{
+    char *path = gt_path_join(folder, config_file), *text = NULL;
+    gt_status st = path ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot read model '%s': no memory for its path", folder);
+    if (!st && gt_path_exists(path))
+        st = gt_file_read(&text, NULL, path, 1u << 20);
+    free(path);
+    if (st || !text)
+        return st;
+    json_t *root = json_loads(text, 0, NULL);
+    const char *kind = json_string_value(json_object_get(root, "peft_type"));
+    const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
+    const int lora = kind && !strcmp(kind, "LORA");
+    st = gt_fail(GT_UNSUPPORTED, "'%s' holds %s adapter, not a model of its own: it changes the weights of '%.200s'; %s",
+                 folder, !kind ? "an" : lora ? "a LoRA" : "a peft", base && *base ? base : "another model",
+                 lora ? "name that model here, and this folder with --adapter"
+                      : "merge it into them (peft's merge_and_unload(), then save_pretrained()) and name that folder");
+    json_decref(root);
+    free(text);
+    return st;
 }
 
 /* ---- adapter_config.json ------------------------------------------------------------------------ */
@@ -43,7 +65,7 @@ int lora_is_folder(const char *folder)
 /* Keys of PEFT's LoraConfig that do not change what is computed, or are read below. */
 static const char *const known[] = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "fan_in_fan_out",
-    "inference_mode", "init_lora_weights", "layers_pattern", "loftq_config", "lora_alpha", "lora_dropout",
+    "inference_mode", "init_lora_weights", "layers_pattern", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core",
     "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
     "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
 };
@@ -303,14 +325,25 @@ static json_t *target_modules(const params *p, const model_config *c, int *trans
     return list;
 }
 
+/* PEFT's word for what the model is for; NULL: it has none. */
+static const char *task_of(const model_config *c)
+{
+    const model_family *family;
+    if (model_family_of(&family, c)) {
+        gt_message_clear();
+        return NULL;
+    }
+    return strstr(family->architecture, "LMHeadModel") || strstr(family->architecture, "ForCausalLM") ? "CAUSAL_LM" : NULL;
+}
+
 static gt_status write_config(const model_config *c, params *p, const char *base, const char *folder)
 {
     const model_tuning *t = &c->tuning;
     int transposed = 0;
     char *path = gt_path_join(folder, config_file);
     json_t *targets = target_modules(p, c, &transposed);
-    json_t *root = targets ? json_pack("{s:s, s:s, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:n}", "peft_type",
-                                       "LORA", "task_type", "CAUSAL_LM", "r", t->rank, "lora_alpha",
+    json_t *root = targets ? json_pack("{s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:n}", "peft_type",
+                                       "LORA", "task_type", task_of(c), "r", t->rank, "lora_alpha",
                                        t->alpha == floorf(t->alpha) ? json_integer((json_int_t)t->alpha)
                                                                     : json_real((double)t->alpha),
                                        "lora_dropout", (double)t->dropout, "target_modules", targets, "bias", "none",

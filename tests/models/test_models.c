@@ -862,7 +862,7 @@ static void an_adapter_is_called_what_it_is(void)
     CHECK_OK(model_folder_check(folder));
     CHECK_OK(gt_file_write(path, lora, sizeof lora - 1));
     CHECK_FAILS(model_config_load(&c, folder), GT_UNSUPPORTED, "a LoRA adapter, not a model of its own");
-    CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "the weights of 'gpt2'; merge it into them");
+    CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "the weights of 'gpt2'; name that model here");
     CHECK_OK(gt_file_write(path, prefix, sizeof prefix - 1));
     CHECK_FAILS(model_folder_check(folder), GT_UNSUPPORTED, "a peft adapter");
     CHECK_OK(gt_file_write(path, "[", 1));
