@@ -27,6 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { WRAPPER = 64 };
+
 /* A model and the rows of its family. */
 typedef struct map {
     model_config base;
@@ -34,6 +36,7 @@ typedef struct map {
     const model_config *c;
     const model_family *family;
     const graph *whole;             /* the model, all of it */
+    char wrapper[WRAPPER];          /* what every name of the file begins with besides */
 } map;
 
 /* A row, in one layer. */
@@ -125,13 +128,41 @@ static const char *of_today(const map *m, char out[2 * NAME], const char *name)
     return name;
 }
 
+static int all_begin(const st_file *f, const char *with, const char *then)
+{
+    const size_t n = strlen(with), more = strlen(then);
+    for (size_t i = 0; i < st_count(f); i++)
+        if (strncmp(st_at(f, i)->name, with, n) || strncmp(st_at(f, i)->name + n, then, more))
+            return 0;
+    return st_count(f) > 0;
+}
+
+/* What others' tools put in front of every name when they save a model that is wrapped: DistributedDataParallel,
+ * torch.compile, peft. */
+static void find_wrapper(map *m, const st_file *f)
+{
+    static const char *const wrappers[] = { "module.", "_orig_mod.", "base_model.model." };
+    int more = 1;
+    while (more) {
+        more = 0;
+        for (size_t i = 0; i < sizeof wrappers / sizeof *wrappers; i++) {
+            const size_t n = strlen(m->wrapper);
+            if (n + strlen(wrappers[i]) < WRAPPER && all_begin(f, m->wrapper, wrappers[i])) {
+                snprintf(m->wrapper + n, WRAPPER - n, "%s", wrappers[i]);
+                more = 1;
+            }
+        }
+    }
+}
+
 /* Theirs, with and without the prefix. */
 static const st_tensor *find_prefixed(const map *m, const st_file *f, const char *name)
 {
     char text[3 * NAME];
-    const st_tensor *t = st_find(f, name);
+    snprintf(text, sizeof text, "%s%s", m->wrapper, name);
+    const st_tensor *t = st_find(f, text);
     if (!t) {
-        snprintf(text, sizeof text, "%s%s", m->family->prefix, name);
+        snprintf(text, sizeof text, "%s%s%s", m->wrapper, m->family->prefix, name);
         t = st_find(f, text);
     }
     return t;
@@ -377,17 +408,24 @@ static gt_status check_one(const map *m, const char *name, const char *rest, con
     return GT_OK;
 }
 
+static const st_tensor *find_bare(const map *m, const st_file *f, const char *name)
+{
+    char text[2 * NAME];
+    snprintf(text, sizeof text, "%s%s", m->wrapper, name);
+    return st_find(f, text);
+}
+
 /* Every tensor of the file must have its place. */
 static gt_status check_tensors(const map *m, const st_file *f, const char *folder)
 {
     const size_t prefix = strlen(m->family->prefix);
     gt_status st = GT_OK;
     for (size_t i = 0; !st && i < st_count(f); i++) {
-        const char *name = st_at(f, i)->name;
+        const char *name = st_at(f, i)->name + strlen(m->wrapper);
         const int prefixed = prefix && !strncmp(name, m->family->prefix, prefix);
         char today[2 * NAME];
         const char *rest = of_today(m, today, prefixed ? name + prefix : name);
-        st = prefixed && st_find(f, rest)
+        st = prefixed && find_bare(m, f, rest)
                  ? gt_fail(GT_MISMATCH, "cannot import '%s': it holds both '%s' and '%s'", folder, name, rest)
                  : check_one(m, name, rest, folder);
     }
@@ -439,6 +477,7 @@ static gt_status build_whole(map *m, graph **whole, const model_config *c)
     m->base = *c;
     m->base.tuning = (model_tuning){ 0 };   /* files hold the model; adapters lie beside it (lora.h) */
     m->c = c = &m->base;
+    m->wrapper[0] = '\0';
     *whole = NULL;
     gt_status st = model_family_of(&m->family, c);
     if (!st)
@@ -467,6 +506,8 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     st = build_whole(&m, &whole, c);
     if (!st && c->new_heads)
         st = params_init(p, c->head_seed);
+    if (!st)
+        find_wrapper(&m, f);
     if (!st)
         st = check_tensors(&m, f, folder);
     if (!st)

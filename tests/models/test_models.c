@@ -7,6 +7,7 @@
 #include "host/tensor/safetensors.h"
 #include "models/generate.h"
 #include "models/gpt2.h"
+#include "models/llama.h"
 #include "models/model.h"
 
 #include <math.h>
@@ -164,6 +165,124 @@ static void hostile_descriptions_are_refused(void)
 }
 
 /* Names of activations are read as what they compute, and written by the first name for it. */
+#define LLAMA_SIZES \
+    "\"model_type\":\"llama\",\"hidden_size\":24,\"intermediate_size\":37,\"num_hidden_layers\":2," \
+    "\"num_attention_heads\":3"
+
+/* What transformers 4 and 5 say of one model is one description, and comes back from what is written of it. */
+static void positions_are_described_in_two_ways(void)
+{
+    static const char *const same[] = {
+        "\"rope_theta\":5000.0,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,\"truncate\":false}",
+        "\"rope_theta\":5000.0,\"rope_scaling\":{\"rope_type\":\"yarn\",\"type\":\"yarn\",\"factor\":4,"
+        "\"truncate\":false}",
+        "\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":5000.0,\"factor\":4.0,\"truncate\":false}",
+        "\"rope_parameters\":{\"rope_type\":\"yarn\",\"rope_theta\":5000,\"factor\":4.0,\"truncate\":false,"
+        "\"partial_rotary_factor\":1.0},\"rope_theta\":5000.0,\"dtype\":\"bfloat16\",\"head_dim\":null",
+    };
+    char *path = gt_path_join(check_folder(), "rope.json"), text[1024], what[128], *back = NULL;
+    model_config first, c;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        snprintf(text, sizeof text, "{" LLAMA_SIZES ",\"vocab_size\":9,%s}", same[i]);
+        CHECK_OK(gt_file_write(path, text, strlen(text)));
+        if (!CHECK_OK(model_config_load(&c, path)))
+            continue;
+        if (i == 0)
+            first = c;
+        CHECKF(!model_config_difference(what, sizeof what, &first, &c, MODEL_COMPUTES), "%zu: %s", i, what);
+        CHECK(c.own[LLAMA_THETA] == 5000.0 && c.own[LLAMA_ROPE] == LLAMA_ROPE_YARN && c.own[LLAMA_ROPE_FACTOR] == 4.0
+              && c.own[LLAMA_ROPE_TRUNCATE] == 0.0 && c.own[LLAMA_ROPE_ORIGINAL] == c.context
+              && c.own[LLAMA_KV_HEADS] == 3.0 && c.own[LLAMA_HEAD] == 8.0 && c.untied_head);
+        CHECK_OK(model_config_json(&back, &c));
+        CHECK_OK(gt_file_write(path, back, strlen(back)));
+        CHECK_OK(model_config_load(&c, path));
+        CHECKF(!model_config_difference(what, sizeof what, &first, &c, MODEL_COMPUTES), "%zu, back: %s", i, what);
+        free(back);
+    }
+    free(path);
+}
+
+/* Which layers have a window: by the first of them, or layer by layer. */
+static void windows_are_described_in_two_ways(void)
+{
+#define QWEN \
+    "\"hidden_size\":24,\"intermediate_size\":37,\"num_hidden_layers\":3,\"num_attention_heads\":3," \
+    "\"num_key_value_heads\":1,\"head_dim\":8,\"sliding_window\":7"
+#define FULL "\"full_attention\""
+#define SLIDES "\"sliding_attention\""
+    static const struct {
+        const char *json;
+        int window[3];
+    } known[] = {
+        { "\"model_type\":\"qwen3\"," QWEN, { 0, 0, 0 } },
+        { "\"model_type\":\"qwen3\",\"use_sliding_window\":true," QWEN, { 0, 0, 0 } },    /* from layer 28 on */
+        { "\"model_type\":\"qwen3\",\"use_sliding_window\":true,\"max_window_layers\":0," QWEN, { 7, 7, 7 } },
+        { "\"model_type\":\"qwen3\",\"use_sliding_window\":true,\"layer_types\":[" FULL "," SLIDES "," SLIDES "]," QWEN,
+          { 0, 7, 7 } },
+        { "\"model_type\":\"mistral\"," QWEN, { 7, 7, 7 } },
+    };
+    char *path = gt_path_join(check_folder(), "window.json"), text[1024];
+    model_config c;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        snprintf(text, sizeof text, "{%s}", known[i].json);
+        CHECK_OK(gt_file_write(path, text, strlen(text)));
+        if (CHECK_OK(model_config_load(&c, path)))
+            for (int l = 0; l < 3; l++)
+                CHECKF(llama_window(&c, l) == known[i].window[l], "%zu, layer %d: %d", i, l, llama_window(&c, l));
+    }
+    free(path);
+}
+
+/* Of Llama's relatives: whatever would change what they compute is refused by its key's name. */
+static void what_is_not_computed_is_refused_by_name(void)
+{
+    static const struct {
+        const char *json;
+        gt_status code;
+        const char *part;
+    } bad[] = {
+#define ROPE(text) "{" LLAMA_SIZES ",\"rope_scaling\":{" text "}}"
+        { ROPE("\"rope_type\":\"longrope\",\"factor\":2.0"), GT_UNSUPPORTED,
+          "rope_scaling.rope_type 'longrope' is not default, linear, dynamic, yarn or llama3" },
+        { ROPE("\"type\":\"mrope\",\"mrope_section\":[1,2]"), GT_UNSUPPORTED, "'mrope'" },
+        { ROPE("\"rope_type\":\"linear\",\"factor\":2.0,\"short_factor\":[1.0]"), GT_UNSUPPORTED,
+          "'rope_scaling.short_factor'" },
+        { ROPE("\"rope_type\":\"linear\""), GT_FORMAT, "'factor'" },
+        { ROPE("\"rope_type\":\"linear\",\"factor\":\"two\""), GT_FORMAT, "'rope_scaling.factor'" },
+        { ROPE("\"rope_type\":\"llama3\",\"factor\":2.0"), GT_FORMAT, "'low_freq_factor'" },
+        { ROPE("\"rope_type\":\"llama3\",\"factor\":2.0,\"low_freq_factor\":4,\"high_freq_factor\":1"), GT_FORMAT,
+          "must be above 'low_freq_factor'" },
+        { ROPE("\"rope_type\":\"linear\",\"type\":\"yarn\",\"factor\":2.0"), GT_FORMAT, "not the same" },
+        { ROPE("\"full_attention\":{\"rope_type\":\"default\"}"), GT_UNSUPPORTED, "'rope_scaling.full_attention'" },
+        { "{" LLAMA_SIZES ",\"rope_scaling\":\"linear\"}", GT_UNSUPPORTED, "'rope_scaling'" },
+        { "{" LLAMA_SIZES ",\"rope_theta\":1e4,\"rope_parameters\":{\"rope_theta\":2e4}}", GT_FORMAT, "given twice" },
+        { "{" LLAMA_SIZES ",\"rope_theta\":0.5}", GT_FORMAT, "'rope_theta'" },
+        { "{" LLAMA_SIZES ",\"partial_rotary_factor\":0.5}", GT_UNSUPPORTED, "'partial_rotary_factor'" },
+        { "{" LLAMA_SIZES ",\"rope_interleaved\":true}", GT_UNSUPPORTED, "'rope_interleaved'" },
+        { "{" LLAMA_SIZES ",\"num_key_value_heads\":2}", GT_MISUSE, "3 heads cannot look at 2" },
+        { "{" LLAMA_SIZES ",\"head_dim\":7}", GT_MISUSE, "no pairs" },
+        { "{" LLAMA_SIZES ",\"head_dim\":512}", GT_UNSUPPORTED, "256" },
+        { "{" LLAMA_SIZES ",\"sliding_window\":5}", GT_UNSUPPORTED, "'sliding_window'" },
+        { "{" LLAMA_SIZES ",\"hidden_act\":\"tanh\"}", GT_UNSUPPORTED, "hidden_act 'tanh'" },
+        { "{" LLAMA_SIZES ",\"attention_bias\":1}", GT_FORMAT, "'attention_bias'" },
+        { "{" LLAMA_SIZES ",\"num_experts\":8}", GT_UNSUPPORTED, "'num_experts'" },
+        { "{\"model_type\":\"qwen3\",\"layer_types\":[" FULL "," SLIDES "]," QWEN "}", GT_FORMAT, "'layer_types'" },
+        { "{\"model_type\":\"qwen3\",\"layer_types\":[" SLIDES "," FULL "," SLIDES "]," QWEN "}", GT_UNSUPPORTED,
+          "goes back from sliding_attention to full_attention at layer 1" },
+        { "{\"model_type\":\"qwen3\",\"layer_types\":[" FULL ",\"linear_attention\"," SLIDES "]," QWEN "}",
+          GT_UNSUPPORTED, "'linear_attention'" },
+        { "{\"model_type\":\"gemma\",\"use_bidirectional_attention\":true," QWEN "}", GT_UNSUPPORTED, "bidirectional" },
+#undef ROPE
+    };
+    char *path = gt_path_join(check_folder(), "refused.json");
+    model_config c;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_OK(gt_file_write(path, bad[i].json, strlen(bad[i].json)));
+        CHECK_FAILS(model_config_load(&c, path), bad[i].code, bad[i].part);
+    }
+    free(path);
+}
+
 static void activations_are_read_and_written(void)
 {
     static const struct {
@@ -478,6 +597,27 @@ static void change_folder(const char *to, const char *from, const char *drop, co
     free(whole);
 }
 
+/* Every name behind what wrappers of the model put there. */
+static void wrap_folder(const char *to, const char *from, const char *wrapper)
+{
+    char *whole = gt_path_join(to, "model.safetensors"), name[128];
+    st_file *f = NULL;
+    st_writer *w = NULL;
+    CHECK_OK(gt_folder_make(to));
+    CHECK_OK(st_open(&f, from));
+    CHECK_OK(st_writer_open(&w, whole));
+    for (size_t i = 0; i < st_count(f); i++) {
+        snprintf(name, sizeof name, "%s%s", wrapper, st_at(f, i)->name);
+        CHECK_OK(st_writer_add(w, name, st_at(f, i)->type, &st_at(f, i)->dims));
+    }
+    CHECK_OK(st_writer_begin(w));
+    for (size_t i = 0; i < st_count(f); i++)
+        CHECK_OK(st_writer_put(w, st_at(f, i)->data, st_at(f, i)->bytes));
+    CHECK_OK(st_writer_commit(w));
+    st_close(f);
+    free(whole);
+}
+
 /* A head that is the embedding is no news, alone it is the embedding; any other is refused, and so is
  * whatever else would have to be computed. */
 static void no_tensor_is_left_aside_in_silence(void)
@@ -529,6 +669,16 @@ static void no_tensor_is_left_aside_in_silence(void)
             CHECK_OK(params_read(b.params, params_find(b.params, "wte.weight"), y));
             CHECKF(cases[i].code || !memcmp(x, y, sizeof x), "case %zu", i);
         }
+        static const char *const wrappers[] = { "module.", "_orig_mod.module.", "base_model.model." };
+        for (size_t i = 0; i < sizeof wrappers / sizeof *wrappers; i++) {
+            wrap_folder(other, folder, wrappers[i]);
+            CHECK_OK(params_init(b.params, 6));
+            CHECK_OK(model_import(&c, b.params, other));
+            CHECK_OK(params_read(b.params, params_find(b.params, "wte.weight"), y));
+            CHECKF(!memcmp(x, y, sizeof x), "behind '%s'", wrappers[i]);
+        }
+        wrap_folder(other, folder, "their.");
+        CHECK_FAILS(model_import(&c, b.params, other), GT_UNSUPPORTED, "tensor 'their.");
         /* Where the description says that it is another, it is another. */
         model_config untied = c;
         place own;
@@ -899,6 +1049,9 @@ const check_case check_cases[] = {
     CASE(descriptions_come_back),
     CASE(hostile_descriptions_are_refused),
     CASE(harmless_keys_are_known),
+    CASE(positions_are_described_in_two_ways),
+    CASE(windows_are_described_in_two_ways),
+    CASE(what_is_not_computed_is_refused_by_name),
     CASE(activations_are_read_and_written),
     CASE(a_sequence_must_fit_the_context),
     CASE(flops_follow_the_convention),
