@@ -11,6 +11,8 @@
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"
 
+#include "models/llama.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +23,9 @@
 enum { STEPS = 20, LAYERS = 4, UNITS = LAYERS + 2, BATCH = 24 };
 
 static model_config config;
+/* Which: 0 is GPT-2. */
+static const char *const families[] = { "gpt2", "qwen3", "qwen2", "gemma" };
+static int family;
 
 /* The reference: what one device makes of the same steps. */
 typedef struct outcome {
@@ -44,9 +49,11 @@ static gt_status open_device(dev_device **out)
 static train_options options_of(float dropout)
 {
     train_options o = tiny_options();
-    config = tiny_config();
+    config = family ? tiny_llama(families[family], 1) : tiny_config();
     config.layers = LAYERS;
     config.heads = 4;
+    config.own[LLAMA_USES_WINDOW] = family > 0;
+    config.own[LLAMA_WINDOW_FROM] = family ? 2.0 : 0.0;
     config.dropout_embed = config.dropout_attention = config.dropout_residual = dropout;
     o.steps = STEPS;
     o.batch = BATCH;
@@ -209,8 +216,8 @@ static int fill_replica(run_plan *p, int r, int stages, int micro_batches, int m
 /* One device, the whole batch at once: the same for all plans, made once with dropout and once without. */
 static int reference(outcome *out, const train_options *o, float dropout)
 {
-    static outcome known[2];
-    outcome *made = &known[dropout > 0.0f];
+    static outcome known[sizeof families / sizeof *families][2];
+    outcome *made = &known[family][dropout > 0.0f];
     train_options whole = *o;
     whole.micro_batch = BATCH;
     if (!made->x && !make_reference(made, &whole))
@@ -268,6 +275,27 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
         check_plan(what, &p, &o, &want, knobs, turns);
     }
     run_plan_release(&p);
+}
+
+/* Llama's relatives: grouped heads, turned and normalised, windows in the upper layers, biases, tied and own heads. */
+static void llama_trains_alike_under_every_plan(void)
+{
+    static const double unequal[] = { 0.75, 0.25 };
+    family = 1;
+    one_replica("1f1b", 2, 1, 4, 0.0f, "", 1);
+    one_replica("interleaved", 2, 2, 4, DROP, "", 1);
+    replicas("1f1b", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 8, 1 } }, 2, 1, NULL, "", 1);
+    replicas("zb-h1", (shape_of_replica[]){ { 2, 6, 4 } }, 1, 2, unequal, "algorithm=ring", 2);
+    family = 2;
+    replicas("gpipe", (shape_of_replica[]){ { 2, 4, 4 }, { 1, 4, 2 } }, 2, 2, unequal, "", 1);
+    family = 3;
+    plan_sync = "sharded";
+    replicas("zb-h1", (shape_of_replica[]){ { 1, 2, 6 }, { 3, 4, 2 }, { 2, 1, 4 } }, 3, 1, NULL, "", 1);
+    replicas_drop = DROP;
+    replicas("1f1b", (shape_of_replica[]){ { 1, 6, 4 } }, 1, 2, NULL, "", 1);
+    replicas_drop = 0.0f;
+    plan_sync = "allreduce";
+    family = 0;
 }
 
 static void optimizer_state_shared_out(void)
@@ -407,6 +435,7 @@ static void a_failure_of_one_stage_ends_all(void)
 }
 
 const check_case check_cases[] = {
+    CASE(llama_trains_alike_under_every_plan),
     CASE(stages_of_every_schedule),
     CASE(interleaved),
     CASE(dropout_is_the_same_in_every_plan),
