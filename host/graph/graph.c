@@ -165,11 +165,11 @@ void graph_split(graph *g, const graph_part *p)
     }
     g->ranks = p->ranks;
     g->rank = p->rank;
-    g->all_rows = g->rows + p->ranks;
+    g->one_row = g->rows + p->ranks;
     for (int k = 0; k < p->ranks; k++) {
         int64_t begin;
         graph_part_of(p, all, 1, k, &begin, &g->rows[k]);
-        g->all_rows[k] = all;
+        g->one_row[k] = 1;
     }
 }
 

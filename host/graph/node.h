@@ -47,7 +47,7 @@ struct graph {
     int emitting;                               /* the forward node whose gradients are emitted; -1 */
     dtype base;                                 /* of frozen matrices             */
     int ranks, rank;                            /* of the tensor group, at least 1 */
-    int64_t *rows, *all_rows;                   /* [ranks]: of activations between blocks; B x T */
+    int64_t *rows, *one_row;                    /* [ranks]: of activations between blocks; 1    */
     graph_ends ends;
     int *grad;                                  /* of each value: its gradient's value */
     int *alias;                                 /* of each value: its recomputed copy  */

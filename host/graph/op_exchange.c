@@ -81,10 +81,10 @@ static gt_status scatter_rows_launch(launch_context *c, const graph_node *n)
     return c->exchange(c, n, GRAPH_SCATTER_SUM, c->g->rows);
 }
 
-/* Every rank has statistics of all rows. */
+/* Every rank has statistics of all rows, side by side in one. */
 static gt_status gather_statistics_launch(launch_context *c, const graph_node *n)
 {
-    return c->exchange(c, n, GRAPH_GATHER, c->g->all_rows);
+    return c->exchange(c, n, GRAPH_GATHER, c->g->one_row);
 }
 
 static const graph_op op_gather_rows = {

@@ -471,9 +471,9 @@ static int head_loss_split(graph *g, const char *name, const graph_head *h)
     const kernel_rows held = rows_held(g, w);
     char part[80];
     snprintf(part, sizeof part, "%.60s.statistics", name);
-    int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, R, (int64_t)3));
+    int own = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, (int64_t)1, 3 * R));
     snprintf(part, sizeof part, "%.60s.statistics.all", name);
-    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(3, (int64_t)g->ranks, R, (int64_t)3));
+    int all = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(2, (int64_t)g->ranks, 3 * R));
     snprintf(part, sizeof part, "%.60s.logits", name);
     int logits = !head_fits(g, x, w)
                      ? -1

@@ -1,10 +1,12 @@
+#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-# tests/models/parity_bert.py - BERT and RoBERTa beside transformers: see parity_bert.sh.
-#
-#   parity_bert.py grads MODEL_RUN FOLDER        losses, gradients and last activations of random models
-#   parity_bert.py make FOLDER                   a model, a tokenizer, token files
-#   parity_bert.py steps FOLDER METRICS BATCHES  the same steps of AdamW
-#   parity_bert.py reload FOLDER EXPORTED        an exported model gives the same logits
+"""tests/models/parity_bert.py - random tiny BERTs and RoBERTas beside transformers: see parity_bert.sh.
+
+    parity_bert.py PROGRAM FOLDER OF_BUILD       works in FOLDER, which is empty
+
+Losses, gradients of every tensor and last activations (by OF_BUILD/model_run), 20 steps of AdamW on one device, over
+stages, unequal replicas and tensor ranks (by PROGRAM train, on the batches of OF_BUILD/model_batches), exports loaded
+by transformers, and sentence embeddings. Odd sizes throughout. The last line is `N passed, N failed`."""
 import json
 import os
 import subprocess
@@ -15,8 +17,17 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+program, folder, build = sys.argv[1:4]
 torch.manual_seed(7)
 torch.set_num_threads(1)
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+verdicts = []
+
+
+def verdict(held, name):
+    verdicts.append(bool(held))
+    print(("ok    " if held else "FAIL  ") + name, flush=True)
 
 
 def places_of(T):
@@ -57,7 +68,7 @@ def check(name, mine, want, limit=1e-4):
     return error <= limit
 
 
-def grads(program, folder):
+def grads():
     b = transformers
     cases = [
         ("mlm", b.BertForMaskedLM, {}, 3, 13), ("mlm", b.BertForMaskedLM, dict(hidden_act="gelu_new"), 2, 29),
@@ -69,7 +80,6 @@ def grads(program, folder):
         ("mlm", b.RobertaForMaskedLM, {}, 3, 13), ("classify", b.RobertaForSequenceClassification, {}, 3, 14),
         ("encode", b.RobertaModel, {}, 2, 28),
     ]
-    good = 0
     for n, (task, cls, other, B, T) in enumerate(cases):
         where = os.path.join(folder, str(n))
         model = sized(cls, **other).train()
@@ -107,7 +117,7 @@ def grads(program, folder):
         given = {k: (v.int() if v.dtype == torch.long else v).contiguous() for k, v in given.items()}
         save_file(dict(given, grad_scale=torch.tensor([scale])), file)
         result = model(**out)
-        run = subprocess.run([program, where, task, file, where + ".out"], capture_output=True, text=True)
+        run = subprocess.run([os.path.join(build, "model_run"), where, task, file, where + ".out"], capture_output=True, text=True)
         held = run.returncode == 0
         if not held:
             print("  ", run.stderr.strip())
@@ -116,9 +126,9 @@ def grads(program, folder):
             held = check("activations", mine[mask.bool()], result.last_hidden_state.detach()[mask.bool()])
         else:
             result.loss.backward()
-            held = abs(float(run.stdout) * scale - float(result.loss)) <= 1e-4 * abs(float(result.loss))
+            held = abs(float(run.stdout) * scale - result.loss.item()) <= 1e-4 * abs(result.loss.item())
             if not held:
-                print(f"  loss {float(run.stdout) * scale} and {float(result.loss)}")
+                print(f"  loss {float(run.stdout) * scale} and {result.loss.item()}")
             mine = load_file(os.path.join(where + ".out", "model.safetensors"))
             wanted = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
             if set(mine) != set(wanted):
@@ -128,12 +138,171 @@ def grads(program, folder):
                 # The bias of keys moves no score: its gradient is rounding alone.
                 if not k.endswith("self.key.bias"):
                     held &= check(k, mine[k], wanted[k])
-        good += bool(held)
-        print(("ok    " if held else "FAIL  ") + f"{cls.__name__} {other} of {B} x {T}")
-    print(f"{good} passed, {len(cases) - good} failed")
-    return good == len(cases)
+        verdict(held, f"{cls.__name__} {other} of {B} x {T}")
 
 
-if __name__ == "__main__":
-    transformers.logging.set_verbosity_error()
-    sys.exit(0 if globals()[sys.argv[1]](*sys.argv[2:]) else 1)
+# ---- training ------------------------------------------------------------------------------------
+
+STEPS, SEQ, BATCH, LR, DECAY, SEED = 20, 21, 6, 2e-3, 0.05, 5
+TWO = ["--devices", "cpu:0.0,cpu:0.1"]
+PLANS = {
+    "one device": [],
+    "two stages": TWO + ["--replicas", "1", "--stages", "2", "--micro-batch", "2"],
+    "unequal replicas": ["--devices", "cpu:0.0,cpu:0.1@0.4", "--replicas", "2", "--stages", "1", "--micro-batch", "1"],
+    "tensor ranks": TWO + ["--tensor", "2"],
+    "sharded state, recomputed": TWO + ["--replicas", "2", "--stages", "1", "--micro-batch", "1", "--sync", "sharded",
+                                        "--recompute"],
+}
+WORDS = "the a cat dog house garden sees likes under over big small ##s ##ed ##er good bad not very film".split()
+
+
+def make_texts():
+    """A tokenizer of few words, a text, and labelled texts."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    signs = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = {w: i for i, w in enumerate(signs + WORDS + [c for c in ".,!"])}
+    t = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    t.normalizer = normalizers.BertNormalizer(lowercase=True)
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    transformers.BertTokenizerFast(tokenizer_object=t, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+                                   sep_token="[SEP]", mask_token="[MASK]").save_pretrained("tokenizer")
+    r = np.random.RandomState(3)
+    whole = [w for w in WORDS if not w.startswith("##")]
+
+    def text(n):
+        words = [whole[i] + (["", "", "s", "ed", "er"][j] if whole[i] in ("house", "like", "film", "big") else "")
+                 for i, j in zip(r.randint(len(whole), size=n), r.randint(5, size=n))]
+        return " ".join(words) + "."
+    with open("text.txt", "w") as f:
+        f.write("\n".join(text(9) for _ in range(400)))
+    with open("labelled.csv", "w") as f:
+        f.write("text,label\n")
+        for i in range(90):
+            f.write(f"{text(r.randint(1, 25))},{'bad good fair'.split()[i % 3]}\n")
+    return len(vocab)
+
+
+def rebuilt(model, given):
+    """Arguments of transformers for a batch."""
+    tokens, lengths = given["tokens"].long(), given["lengths"].long()
+    out = dict(input_ids=tokens, token_type_ids=given["token_types"].long(),
+               attention_mask=(torch.arange(tokens.shape[1])[None] < lengths).long())
+    if "targets" not in given:
+        return dict(out, labels=given["labels"].long()[:, 0])
+    labels = torch.full(tokens.shape, -100)
+    for b in range(tokens.shape[0]):
+        for place, target in zip(given["places"][b].tolist(), given["targets"][b].tolist()):
+            if target >= 0:
+                labels[b, place] = target
+    out["labels"] = labels
+    if "labels" in given:
+        out["next_sentence_label"] = given["labels"].long()[:, 0]
+    return out
+
+
+def steps():
+    vocab = make_texts()
+    b = transformers
+    cases = [("mlm", b.BertForMaskedLM, {}, "text.txt", []),
+             ("words", b.BertForMaskedLM, {}, "text.txt", ["--whole-words"]),
+             ("pairs", b.BertForPreTraining, {}, "text.txt", ["--pairs"]),
+             ("classify", b.BertForSequenceClassification, dict(num_labels=3), "labelled.csv", ["--label-key", "label"])]
+    for task, cls, other, data, options in cases:
+        model = sized(cls, vocab_size=vocab, initializer_range=0.1, **other).train()
+        model.save_pretrained(task)
+        for name in os.listdir("tokenizer"):
+            os.link(os.path.join("tokenizer", name), os.path.join(task, name))
+        numbers = [str(n) for n in (SEQ, BATCH, SEED, STEPS)]
+        subprocess.run([os.path.join(build, "model_batches"), task, task, data, *numbers, task + ".batch"], check=True)
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        adamw = torch.optim.AdamW([dict(params=matrices, weight_decay=DECAY), dict(params=vectors, weight_decay=0.0)],
+                                  lr=LR, betas=(0.9, 0.95), eps=1e-4)
+        losses = []
+        for step in range(STEPS):
+            result = model(**rebuilt(model, load_file(f"{task}.batch-{step}.safetensors")))
+            adamw.zero_grad()
+            result.loss.backward()
+            adamw.step()
+            losses.append(result.loss.item())
+        for plan, more in PLANS.items():
+            out = f"{task}-{plan}".replace(" ", "-").replace(",", "")
+            kind = "classify" if task == "classify" else "mlm"
+            run = subprocess.run([program, "train", "--from", task, "--task", kind, "--data", data, "--out", out,
+                                  "--steps", str(STEPS), "--batch", str(BATCH), "--seq", str(SEQ), "--seed", str(SEED),
+                                  "--lr", str(LR), "--lr-schedule", "constant", "--weight-decay", str(DECAY), "--clip", "0",
+                                  "--beta2", "0.95", "--eps", "1e-4", "--eval-every", "0", "--save-every", "0"]
+                                 + options + more, capture_output=True, text=True)
+            held = run.returncode == 0
+            if not held:
+                print("  ", run.stderr.strip()[-300:])
+            else:
+                mine = [json.loads(line)["loss"] for line in open(os.path.join(out, "metrics.jsonl"))]
+                worst = max(abs(x - y) / y for x, y in zip(mine, losses))
+                held = len(mine) == STEPS and worst <= 1e-3
+                if not held:
+                    print(f"   losses differ by {worst:.2e}: {mine[:3]} and {losses[:3]}")
+            verdict(held, f"20 steps, {task}, {plan}")
+        reload(cls, model, task)
+
+
+def reload(cls, model, task):
+    """What is exported loads as the same class and says the same."""
+    out = task + "-exported"
+    run = subprocess.run([program, "export", task + "-one-device", "-o", out], capture_output=True, text=True)
+    held = run.returncode == 0
+    if not held:
+        print("  ", run.stderr.strip()[-300:])
+    else:
+        again, how = cls.from_pretrained(out, output_loading_info=True)
+        given = rebuilt(model, load_file(f"{task}.batch-0.safetensors"))
+        with torch.no_grad():
+            x, y = again.eval()(**given)[1], model.eval()(**given)[1]
+        missing = how["missing_keys"]
+        held = not missing and check("logits", x, y, 1e-3)
+        if missing:
+            print("   missing:", missing)
+    verdict(held, f"{cls.__name__} exported")
+
+
+# ---- embeddings ----------------------------------------------------------------------------------
+
+def embed():
+    """The same by both of a random model, with padding between texts of unequal length."""
+    model = sized(transformers.BertModel, vocab_size=len(WORDS) + 8).eval()
+    model.save_pretrained("encoder")
+    for name in os.listdir("tokenizer"):
+        os.link(os.path.join("tokenizer", name), os.path.join("encoder", name))
+    texts = ["the cat sees a dog.", "good!", "the big house under the garden, not very good film"]
+    with open("lines.txt", "w") as f:
+        f.write("\n".join(texts) + "\n")
+    run = subprocess.run([program, "embed", "--from", "encoder", "--data", "lines.txt", "--batch", "2"],
+                         capture_output=True, text=True)
+    held = run.returncode == 0
+    if not held:
+        print("  ", run.stderr.strip())
+    else:
+        mine = torch.tensor([[float(x) for x in line.split()] for line in run.stdout.splitlines()])
+        t = transformers.AutoTokenizer.from_pretrained("encoder")
+        given = t(texts, padding=True, return_tensors="pt")
+        mask = given["attention_mask"][..., None].float()
+        with torch.no_grad():
+            hidden = model(**given).last_hidden_state
+        want = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1))
+        held = mine.shape == want.shape and float((mine - want).abs().max()) <= 1e-4
+        if not held:
+            print("   vectors differ:", mine.shape, want.shape)
+    verdict(held, "sentence embeddings")
+
+
+program = os.path.abspath(program)
+build = os.path.abspath(build)
+os.chdir(folder)
+folder = "."
+grads()
+steps()
+embed()
+print(f"{sum(verdicts)} passed, {len(verdicts) - sum(verdicts)} failed")
+sys.exit(0 if all(verdicts) else 1)
