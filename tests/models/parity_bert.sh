@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # tests/models/parity_bert.sh - parity_bert.py with ${GT_PYTHON:-python3}, where that has torch and transformers.
+# Arguments are words of rows' names; without any, all are compared.
 : "${BUILD:=build}" "${GEARTRAIN:=$BUILD/geartrain}"
 python=${GT_PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
@@ -20,4 +21,4 @@ trap 'exit 1' HUP INT TERM
 mkdir "$work/files"
 GEARTRAIN_CACHE=${GEARTRAIN_CACHE:-$work/cache} HF_HUB_OFFLINE=1
 export GEARTRAIN_CACHE HF_HUB_OFFLINE
-"$python" "$here/parity_bert.py" "$GEARTRAIN" "$work/files" "$BUILD/tests/models"
+"$python" "$here/parity_bert.py" "$GEARTRAIN" "$work/files" "$BUILD/tests/models" "$@"
