@@ -4,7 +4,7 @@
  * tokenizer.model is a protocol buffer, ModelProto of sentencepiece_model.proto. Of it are read
  *
  *   1  pieces          { 1 piece: string, 2 score: float, 3 type: enum }
- *   2  trainer_spec    { 3 model_type: 1 unigram, 2 bpe; 24 treat_whitespace_as_suffix; 40 unk_id }
+ *   2  trainer_spec    { 3 model_type: 1 unigram, 2 bpe; 24 treat_whitespace_as_suffix; 41 bos_id, 42 eos_id }
  *   3  normalizer_spec { 2 precompiled_charsmap: bytes, 3 add_dummy_prefix, 4 remove_extra_whitespaces,
  *                        5 escape_whitespaces }
  *   5  denormalizer_spec, which must be empty
@@ -35,11 +35,12 @@ typedef struct sp_model {
     const char *name;
     sp_piece *pieces;
     size_t count, room;
-    uint64_t kind, dummy_prefix, remove_extra, escape, suffix;
+    uint64_t kind, dummy_prefix, remove_extra, escape, suffix, bos, eos;
     const unsigned char *charsmap;
     size_t charsmap_size;
     int has_bytes, has_user, denormalizes;
     int64_t unknown;
+    int adds_bos, adds_eos;                 /* around a text, as the class says */
 } sp_model;
 
 static gt_status no_memory(const sp_model *m)
@@ -191,7 +192,7 @@ static gt_status read_numbers(sp_model *m, const field *message, const wanted *a
 static gt_status read_model(sp_model *m, const unsigned char *p, size_t size)
 {
     const unsigned char *end = p + size;
-    const wanted trainer[] = { { 3, &m->kind }, { 24, &m->suffix }, { 0, NULL } };
+    const wanted trainer[] = { { 3, &m->kind }, { 24, &m->suffix }, { 41, &m->bos }, { 42, &m->eos }, { 0, NULL } };
     const wanted normalizer[] = { { 3, &m->dummy_prefix }, { 4, &m->remove_extra }, { 5, &m->escape }, { 0, NULL } };
     gt_status st = GT_OK;
     field f;
@@ -427,19 +428,46 @@ static gt_status model_of(json_t **out, const sp_model *m)
     return !st && !*out ? no_memory(m) : st;
 }
 
-/* <s> A, as the models of this family are trained, if the piece is there. */
+/* The control piece with this id, or NULL. */
+static const sp_piece *control(const sp_model *m, uint64_t id)
+{
+    return id < m->count && m->pieces[id].type == TYPE_CONTROL ? &m->pieces[id] : NULL;
+}
+
+static void put_sign(json_t *list, const sp_piece *p, int type)
+{
+    if (p)
+        json_array_append_new(list, json_pack("{s:{s:s s:i}}", "SpecialToken", "id", p->text, "type_id", type));
+}
+
+static void put_meaning(json_t *tokens, const sp_piece *p, uint64_t id)
+{
+    if (p)
+        json_object_set_new(tokens, p->text,
+                            json_pack("{s:s s:[I] s:[s]}", "id", p->text, "ids", (json_int_t)id, "tokens", p->text));
+}
+
+/* <s> A </s>, or what of it the class wants and the model has. */
 static json_t *frame_of(const sp_model *m)
 {
-    for (size_t i = 0; i < m->count; i++)
-        if (m->pieces[i].type == TYPE_CONTROL && !strcmp(m->pieces[i].text, "<s>") && m->kind == KIND_BPE)
-            return json_pack("{s:s s:[{s:{s:s s:i}} {s:{s:s s:i}}] s:[{s:{s:s s:i}} {s:{s:s s:i}} {s:{s:s s:i}} "
-                             "{s:{s:s s:i}}] s:{s:{s:s s:[I] s:[s]}}}",
-                             "type", "TemplateProcessing", "single", "SpecialToken", "id", "<s>", "type_id", 0,
-                             "Sequence", "id", "A", "type_id", 0, "pair", "SpecialToken", "id", "<s>", "type_id", 0,
-                             "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id", "<s>", "type_id", 1, "Sequence",
-                             "id", "B", "type_id", 1, "special_tokens", "<s>", "id", "<s>", "ids", (json_int_t)i,
-                             "tokens", "<s>");
-    return json_null();
+    const sp_piece *bos = m->adds_bos ? control(m, m->bos) : NULL, *eos = m->adds_eos ? control(m, m->eos) : NULL;
+    json_t *single = json_array(), *pair = json_array(), *tokens = json_object();
+    put_meaning(tokens, bos, m->bos);
+    put_meaning(tokens, eos, m->eos);
+    for (int i = 0; i < 3; i++) {               /* the text alone, then A and B of a pair */
+        json_t *list = i ? pair : single;
+        put_sign(list, bos, i == 2);
+        json_array_append_new(list,
+                              json_pack("{s:{s:s s:i}}", "Sequence", "id", i == 2 ? "B" : "A", "type_id", i == 2));
+        put_sign(list, eos, i == 2);
+    }
+    json_t *around = bos || eos ? json_pack("{s:s s:O s:O s:O}", "type", "TemplateProcessing", "single", single, "pair",
+                                            pair, "special_tokens", tokens)
+                                : json_null();
+    json_decref(single);
+    json_decref(pair);
+    json_decref(tokens);
+    return around;
 }
 
 static gt_status take(vocabulary *out, const sp_model *m)
@@ -454,26 +482,46 @@ static gt_status take(vocabulary *out, const sp_model *m)
                              "added_tokens", added_of(m), "normalizer", normalizer_of(m), "pre_tokenizer",
                              pre_tokenizer_of(m), "post_processor", frame_of(m), "decoder", decoder_of(m), "model",
                              model);
-    return vocabulary_parse_document(out, root, m->name);
+    st = vocabulary_parse_document(out, root, m->name);
+    if (!st && control(m, m->eos))
+        out->end = (uint32_t)m->eos + 1;
+    return st;
 }
 
-/* What transformers does with tokenizer.model depends on the class; of these it takes the ids as they are. */
-static gt_status check_class(const sp_model *m, const vocabulary_text *config)
+static int ends_with(const char *text, const char *end)
+{
+    const size_t size = strlen(text), n = strlen(end);
+    return size >= n && !strcmp(text + size - n, end);
+}
+
+static int is_true(const json_t *config, const char *key, int otherwise)
+{
+    const json_t *value = json_object_get(config, key);
+    return json_is_boolean(value) ? json_is_true(value) : otherwise;
+}
+
+/* What transformers does with a model of SentencePiece depends on the class; of these it takes the ids as they
+ * are. spiece.model belongs to classes that do and to others, sentencepiece.bpe.model to others alone. */
+static gt_status take_class(sp_model *m, const vocabulary_text *config)
 {
     static const char *const known[] = { "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "T5Tokenizer",
                                          "PreTrainedTokenizer" };
     json_t *root = config && config->text ? json_loadb(config->text, config->size, JSON_DECODE_INT_AS_REAL, NULL)
                                           : NULL;
     const char *class = json_string_value(json_object_get(root, "tokenizer_class"));
-    int fits = !class;
+    int fits = !class && !ends_with(m->name, "/spiece.model");
     for (size_t i = 0; class && i < sizeof known / sizeof *known; i++)
         fits |= !strncmp(class, known[i], strlen(known[i]));
+    fits = fits && !ends_with(m->name, "/sentencepiece.bpe.model");
+    const int t5 = class && !strncmp(class, "T5", 2);
+    m->adds_bos = is_true(root, "add_bos_token", !t5 && m->kind == KIND_BPE);
+    m->adds_eos = is_true(root, "add_eos_token", t5);
     gt_status st = fits
                        ? GT_OK
                        : gt_fail(GT_UNSUPPORTED,
                                  "cannot read '%s': tokenizer_class '%.60s' may number its pieces in another way; give "
                                  "a folder with its tokenizer.json",
-                                 m->name, class);
+                                 m->name, class ? class : "(not said)");
     json_decref(root);
     return st;
 }
@@ -481,12 +529,17 @@ static gt_status check_class(const sp_model *m, const vocabulary_text *config)
 gt_status vocabulary_parse_sentencepiece(vocabulary *out, const char *text, size_t size, const char *name,
                                          const vocabulary_text *config)
 {
-    sp_model m = {
-        .name = name, .kind = KIND_UNIGRAM, .dummy_prefix = 1, .remove_extra = 1, .escape = 1, .unknown = -1
-    };
-    gt_status st = check_class(&m, config);
+    sp_model m = { .name = name,
+                   .kind = KIND_UNIGRAM,
+                   .dummy_prefix = 1,
+                   .remove_extra = 1,
+                   .escape = 1,
+                   .bos = 1,
+                   .eos = 2,
+                   .unknown = -1 };
+    gt_status st = read_model(&m, (const unsigned char *)text, size);
     if (!st)
-        st = read_model(&m, (const unsigned char *)text, size);
+        st = take_class(&m, config);
     if (!st && m.denormalizes)
         st = unsupported(&m, "a denormalizer");
     if (!st)
@@ -526,7 +579,9 @@ static gt_status add_llama2c(sp_model *m, const char *text, size_t size, float s
 gt_status vocabulary_parse_llama2c(vocabulary *out, const char *text, size_t size, const char *name,
                                    const vocabulary_text *config)
 {
-    sp_model m = { .name = name, .kind = KIND_BPE, .dummy_prefix = 1, .escape = 1, .unknown = -1 };
+    sp_model m = {
+        .name = name, .kind = KIND_BPE, .dummy_prefix = 1, .escape = 1, .bos = 1, .eos = 2, .unknown = -1, .adds_bos = 1
+    };
     const unsigned char *bytes = (const unsigned char *)text;
     const uint32_t longest = size >= 4 ? u32_of(bytes) : 0;
     gt_status st = longest && longest < 65536 ? GT_OK : broken(&m, "it is not a tokenizer of llama2.c");

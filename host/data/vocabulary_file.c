@@ -493,8 +493,9 @@ gt_status vocabulary_parse_pair(vocabulary *out, const char *vocab, size_t vocab
         out->parts[PART_SPLITTER] = byte_level(1, 0);
     if (!out->chained)
         out->pattern = strdup(GPT2_PATTERN);
-    st = (out->pattern || out->chained) && out->parts[PART_SPLITTER] ? read_vocab(out, root, vocab_name)
-                                                                     : no_memory(vocab_name);
+    st = (out->pattern || out->chained) && out->parts[PART_SPLITTER]
+             ? read_vocab(out, root, vocab_name)
+             : no_memory(vocab_name);
     json_decref(root);
 
     size_t line = 0;
@@ -919,7 +920,8 @@ gt_status vocabulary_read(vocabulary *out, const char *path)
     static const char *const json_names[] = { "tokenizer.json", "tokenizer/tokenizer.json", NULL };
     static const char *const vocab_names[] = { "vocab.json", "encoder.json", NULL };
     static const char *const merges_names[] = { "merges.txt", "vocab.bpe", NULL };
-    static const char *const alone_names[] = { "tokenizer.model", "spiece.model", "vocab.txt", "tokenizer.bin", NULL };
+    static const char *const alone_names[] = { "tokenizer.model", "spiece.model",  "sentencepiece.bpe.model",
+                                               "vocab.txt",       "tokenizer.bin", NULL };
     char *json = NULL, *vocab = NULL, *merges = NULL, *alone = NULL;
 
     if (!gt_path_is_folder(path))

@@ -593,6 +593,55 @@ static void sentencepiece_models_are_refused_by_name(void)
     free(path);
 }
 
+/* The class beside says whether the ids are the model's own, and what comes around a text. */
+static void classes_say_how_a_model_is_used(void)
+{
+    static const struct {
+        const char *file, *config;
+        size_t single, pair;
+        const char *says;
+    } cases[] = {
+        { "tokenizer.model", "{}", 1, 2, NULL },
+        { "tokenizer.model", "{\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false}", 0, 0, NULL },
+        { "tokenizer.model", "{\"tokenizer_class\":\"GemmaTokenizer\",\"add_eos_token\":true}", 2, 4, NULL },
+        { "spiece.model", "{\"tokenizer_class\":\"T5Tokenizer\"}", 1, 2, NULL },
+        { "spiece.model", "{}", 0, 0, "'(not said)' may number its pieces" },
+        { "tokenizer.model", "{\"tokenizer_class\":\"XLMRobertaTokenizer\"}", 0, 0,
+          "'XLMRobertaTokenizer' may number" },
+        { "sentencepiece.bpe.model", "{}", 0, 0, "may number its pieces in another way" },
+    };
+    gt_text file = { 0 };
+    put_piece(&file, "<unk>", 0, 2);
+    put_piece(&file, "<bos>", 0, 3);
+    put_piece(&file, "<eos>", 0, 3);
+    put_piece(&file, S "a", -1, 1);
+    put_piece(&file, S, -2, 1);
+    put_piece(&file, "a", -3, 1);
+    put_specs(&file, 2);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = gt_path_join(check_folder(), "classes"), *model = gt_path_join(folder, cases[i].file);
+        char *config = gt_path_join(folder, "tokenizer_config.json");
+        tokenizer *t;
+        CHECK_OK(gt_folder_remove(folder));
+        CHECK_OK(gt_folder_make(folder));
+        CHECK_OK(gt_file_write(model, file.data, file.size));
+        CHECK_OK(gt_file_write(config, cases[i].config, strlen(cases[i].config)));
+        if (cases[i].says) {
+            CHECK_FAILS(tokenizer_open(&t, folder), GT_UNSUPPORTED, cases[i].says);
+        } else if (CHECK_OK(tokenizer_open(&t, folder))) {
+            CHECK(tokenizer_eot(t) == 2);
+            CHECKF(tokenizer_frame_size(t, 0) == cases[i].single && tokenizer_frame_size(t, 1) == cases[i].pair,
+                   "case %zu", i);
+            CHECK_TEXT(t, "a a", 3, 3);
+            tokenizer_close(t);
+        }
+        free(folder);
+        free(model);
+        free(config);
+    }
+    gt_text_release(&file);
+}
+
 static void put_llama2c(gt_text *out, const char *text, float score)
 {
     const int32_t size = (int32_t)strlen(text);
@@ -731,10 +780,17 @@ static void bert_gives_the_published_ids(void)
 }
 
 const check_case check_cases[] = {
-    CASE(every_kind_gives_hugging_faces_ids), CASE(long_texts_have_the_same_ids_in_parts),
-    CASE(what_was_read_is_written_as_it_was), CASE(a_hash_covers_what_cuts_a_text),
-    CASE(what_has_no_token_is_named),         CASE(vocab_txt_is_a_tokenizer),
-    CASE(sentencepiece_models_are_read),      CASE(sentencepiece_models_are_refused_by_name),
-    CASE(llama2c_tokenizers_are_read),        CASE(classes_of_vocab_json_say_how_it_is_used),
-    CASE(bert_gives_the_published_ids),       { 0 }
+    CASE(every_kind_gives_hugging_faces_ids),
+    CASE(long_texts_have_the_same_ids_in_parts),
+    CASE(what_was_read_is_written_as_it_was),
+    CASE(a_hash_covers_what_cuts_a_text),
+    CASE(what_has_no_token_is_named),
+    CASE(vocab_txt_is_a_tokenizer),
+    CASE(sentencepiece_models_are_read),
+    CASE(sentencepiece_models_are_refused_by_name),
+    CASE(classes_say_how_a_model_is_used),
+    CASE(llama2c_tokenizers_are_read),
+    CASE(classes_of_vocab_json_say_how_it_is_used),
+    CASE(bert_gives_the_published_ids),
+    { 0 }
 };
