@@ -17,6 +17,11 @@
  *       ...                             the sums of a panel become one vector, which goes through the
  *   A        [ a a a a a a a ... ]      epilogue and is stored
  *
+ * Of bf16 two neighbours are one 32-bit word, of which a shift makes the first a float and a mask the
+ * second. So A is laid out that way beforehand, by each work-item for itself in its part of scratch:
+ *
+ *   A   0 1 2 3 ... | ... 2 VW - 1      packed   0 2 4 ... 2 VW - 2 | 1 3 5 ... 2 VW - 1 | next 2 VW
+ *
  * GPU body. LANES work-items share a column, neighbours read neighbouring quads of it, and a work-group
  * owns four columns, whose sums meet in local memory.
  *
@@ -35,6 +40,60 @@
 #ifdef STYLE_CPU
 
 #define STREAMS 4
+
+#if STORE == 1
+#define PAIR (2 * VW)
+
+/* Whole pairs of vectors of A's rows, the even elements in front of the odd ones. */
+static void pack_pairs(__global float *d, __global const store_t *A, size_t lda, int K)
+{
+    const int whole = K / PAIR * PAIR;
+    for (int r = 0; r < ROWS; r++)
+        for (int k = 0; k < whole; k += PAIR) {
+            const floatV x = loadV(A, r * lda + k), y = loadV(A, r * lda + k + VW);
+            vstoreV((floatV)(x.even, y.even), 0, d + r * whole + k);
+            vstoreV((floatV)(x.odd, y.odd), 0, d + r * whole + k + VW);
+        }
+}
+
+/* As columns(), with the pairs of A in `a`, and rows of B that begin at whole words. */
+static void columns_of_pairs(float *t, __global const float *a, __global const store_t *A, size_t lda,
+                             __global const store_t *b[STREAMS], int K)
+{
+    const int whole = K / PAIR * PAIR;
+    floatV s[ROWS][STREAMS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int j = 0; j < STREAMS; j++)
+            s[r][j] = 0.0f;
+    for (int k = 0; k < whole; k += PAIR) {
+        floatV even[ROWS], odd[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            even[r] = vloadV(0, a + r * whole + k);
+            odd[r] = vloadV(0, a + r * whole + k + VW);
+        }
+#pragma unroll
+        for (int j = 0; j < STREAMS; j++) {
+            const uintV w = vloadV(0, (__global const uint *)(b[j] + k));
+            const floatV x = as_floatV(w << 16), y = as_floatV(w & 0xffff0000u);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++)
+                s[r][j] = fma(odd[r], y, fma(even[r], x, s[r][j]));
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)
+#pragma unroll
+        for (int j = 0; j < STREAMS; j++) {
+            float rest = 0.0f;
+            for (int k = whole; k < K; k++)
+                rest = fma(load1(A, r * lda + k), load1(b[j], k), rest);
+            t[(j * ROWS + r) * VW] = sumV(s[r][j]) + rest;
+        }
+}
+#endif
 
 /* The sums of a column of each stream, whose rows of B these are, go to t[(stream * ROWS + r) * VW]. */
 static void columns(float *t, __global const store_t *A, size_t lda, __global const store_t *b[STREAMS], int K)
@@ -70,12 +129,14 @@ static void columns(float *t, __global const store_t *A, size_t lda, __global co
             t[(j * ROWS + r) * VW] = sumV(s[r][j]);
 }
 
-/* Work-item i of a product owns panels [i * each, (i + 1) * each), a stream `part` of them; dimension 1: batch. */
+/* Work-item i of a product owns panels [i * each, (i + 1) * each), a stream `part` of them; dimension 1: batch.
+ * scratch: of bf16, item_floats for each work-item. */
 KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
                      __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
                      ulong stride_c, float alpha, int add, int flags, __global const float *bias,
                      __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
-                     __global const uint *random, uint stream, uint limit, float factor, ulong sequence, int each)
+                     __global const uint *random, uint stream, uint limit, float factor, ulong sequence, int each,
+                     __global float *scratch, ulong item_floats)
 {
     const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
     const int which = get_global_id(1), part = (each + STREAMS - 1) / STREAMS;
@@ -83,6 +144,12 @@ KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
     const size_t c_start = which * stride_c;
     A += which * stride_a;
     B += which * stride_b;
+#if STORE == 1
+    __global float *pairs = scratch + (get_global_id(1) * get_global_size(0) + get_global_id(0)) * item_floats;
+    const int by_pairs = ((ldb | (int)stride_b) & 1) == 0;
+    if (by_pairs)
+        pack_pairs(pairs, A, lda, K);
+#endif
     for (int p = 0; p < part; p++) {
         __global const store_t *b[STREAMS];
         float t[STREAMS * ROWS * VW];
@@ -90,7 +157,12 @@ KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
             /* Where a stream has no column its last one's sum comes again, and is not stored. */
             for (int i = 0; i < STREAMS; i++)
                 b[i] = B + (size_t)min(from + (i * part + p) * VW + j, to - 1) * ldb;
-            columns(t + j, A, lda, b, K);
+#if STORE == 1
+            if (by_pairs)
+                columns_of_pairs(t + j, pairs, A, lda, b, K);
+            else
+#endif
+                columns(t + j, A, lda, b, K);
         }
 #pragma nounroll
         for (int i = 0; i < STREAMS * ROWS; i++) {

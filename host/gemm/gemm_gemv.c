@@ -28,12 +28,6 @@ static int can(gemm_context *c, const gemm_desc *g)
            && (info->style == DEV_STYLE_CPU || info->max_group >= LANES * OWNED);
 }
 
-static uint64_t scratch(gemm_context *c, const gemm_desc *g)
-{
-    (void)c, (void)g;
-    return 0;
-}
-
 /* Panels of a work-item: some work-items for each core, since cores are never equally fast; as many for each
  * stream, where there are enough. */
 static int panels_each(const dev_info *info, int panels)
@@ -43,14 +37,37 @@ static int panels_each(const dev_info *info, int panels)
     return each <= STREAMS ? each : (each + STREAMS - 1) / STREAMS * STREAMS;
 }
 
+/* How a CPU's work is cut. */
+typedef struct cpu_cut {
+    int each;                   /* panels of a work-item               */
+    size_t items;               /* of a product                        */
+    uint64_t item_floats;       /* of scratch: bf16 rows of A, packed  */
+} cpu_cut;
+
+static cpu_cut cut_for_cpu(const dev_info *info, const gemm_desc *g)
+{
+    const int width = info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4;
+    const int panels = (g->N + width - 1) / width;
+    cpu_cut cut = { .each = panels_each(info, panels) };
+    cut.items = (size_t)((panels + cut.each - 1) / cut.each);
+    cut.item_floats = g->a_type == DTYPE_BF16 ? (uint64_t)g->M * (uint64_t)((g->K + 15) & ~15) : 0;
+    return cut;
+}
+
+static uint64_t scratch(gemm_context *c, const gemm_desc *g)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    const cpu_cut cut = cut_for_cpu(info, g);
+    return info->style == DEV_STYLE_CPU ? cut.items * (uint64_t)g->batch * cut.item_floats * sizeof(float) : 0;
+}
+
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
-    enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS };
+    enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS, CPU_ONLY = 3 };
     const dev_info *info = dev_info_of(gemm_device(c));
     const int cpu = info->style == DEV_STYLE_CPU;
-    const int width = info->float_width >= 16 ? 16 : info->float_width >= 8 ? 8 : 4;
-    const int panels = (g->N + width - 1) / width, each = panels_each(info, panels);
-    dev_arg args[COMMON + 1] = {
+    const cpu_cut cut = cut_for_cpu(info, g);
+    dev_arg args[COMMON + CPU_ONLY] = {
         dev_arg_i32(g->M),     dev_arg_i32(g->N),   dev_arg_i32(g->K),
         dev_arg_buffer(b->a),  dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
         dev_arg_buffer(b->b),  dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
@@ -61,15 +78,17 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     dev_program *p;
 
     gemm_epilogue_args(args + ADD + 1, g, b);
-    args[COMMON] = dev_arg_i32(each);
+    args[COMMON] = dev_arg_i32(cut.each);
+    args[COMMON + 1] = dev_arg_buffer(b->scratch);
+    args[COMMON + 2] = dev_arg_u64(cut.item_floats);
     if (add_at)
         *add_at = (gemm_slot){ dev_list_count(l), ADD };
     snprintf(rows, sizeof rows, "-DROWS=%d", g->M);
     gemm_options(options, sizeof options, g, rows);
     gt_status st = gemm_program(c, &gemm_gemv_family, g->a_type, options, &p);
-    const size_t items = cpu ? (size_t)((panels + each - 1) / each) : (size_t)((g->N + OWNED - 1) / OWNED) * LANES * OWNED;
+    const size_t items = cpu ? cut.items : (size_t)((g->N + OWNED - 1) / OWNED) * LANES * OWNED;
     const dev_grid grid = dev_grid_2d(items, (size_t)g->batch, cpu ? 1 : LANES * OWNED, 1);
-    return st ? st : dev_list_kernel(l, p, cpu ? "gemv_cpu" : "gemv_gpu", grid, args, cpu ? COMMON + 1 : COMMON);
+    return st ? st : dev_list_kernel(l, p, cpu ? "gemv_cpu" : "gemv_gpu", grid, args, cpu ? COMMON + CPU_ONLY : COMMON);
 }
 
 const gemm_engine gemm_gemv = {
