@@ -75,6 +75,20 @@ int64_t model_parameters(const model_config *c)
     return count;
 }
 
+gt_status model_sizes(const model_config *c, dtype storage, int64_t *trained, uint64_t *frozen)
+{
+    graph *g = NULL;
+    model_config open = *c;
+    open.vocab = c->vocab ? c->vocab : 1;
+    gt_status st = graph_create(&g, storage, 1, 1);
+    if (!st)
+        st = model_build_loss(g, &open, 0, 0);
+    *trained = st ? 0 : graph_trained_elements(g);
+    *frozen = st ? 0 : graph_frozen_bytes(g);
+    graph_release(g);
+    return st;
+}
+
 double model_flops_per_token(const model_config *c, int T)
 {
     const model_family *family;

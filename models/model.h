@@ -97,6 +97,9 @@ const char *model_preset_name(int i);
 /* Parameters of the whole model, counted on its graph; an open vocabulary counts as one token.
  * INT64_MAX for what is too large to be built. */
 int64_t model_parameters(const model_config *c);
+/* What has to be held of the whole model: parameters that are trained, and bytes of those that are not, where
+ * matrices are stored as `storage`. */
+gt_status model_sizes(const model_config *c, dtype storage, int64_t *trained, uint64_t *frozen);
 /* How texts are read where neither the model's folder nor an option says: as --tokenizer takes it. */
 const char *model_tokenizer(const model_config *c);
 /* FLOPs of a step's token forward and backward: 6 N + 12 L C T / 2 (causal), with N the

@@ -87,6 +87,22 @@ static void show_rows(const token_split *from)
     fprintf(stderr, "\n");
 }
 
+/* What of the model is trained. */
+static void show_tuning(const model_config *c)
+{
+    char a[32], b[32], how[96] = "";
+    const train_options t = train_settings_options();
+    int64_t trained;
+    uint64_t frozen;
+    if (model_sizes(c, t.precision, &trained, &frozen))
+        gt_message_clear();
+    else if (c->tuning.rank)
+        snprintf(how, sizeof how, "adapters of rank %d%s, counted %.4g times: ", c->tuning.rank,
+                 c->tuning.dora ? " with magnitudes" : "", (double)lora_scale(&c->tuning));
+    fprintf(stderr, "trained %s%s parameters; the others, frozen, take %s\n", how,
+            gt_format_count(a, sizeof a, (double)trained), gt_format_bytes(b, sizeof b, frozen));
+}
+
 /* At once: whatever takes time comes after it. `usual`: the tokenizer of the model's family, if nothing said which. */
 static void show_job(const model_config *c, const data_set *data, const char *usual, dev_device *d)
 {
@@ -97,6 +113,8 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     const double epoch = (double)data->train.count;
     fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n", c->name,
             gt_format_count(a, sizeof a, (double)model_parameters(c)), c->layers, c->heads, c->channels, c->context);
+    if (c->tuning.rank || c->tuning.freeze[0])
+        show_tuning(c);
     fprintf(stderr, "device  %s, %s, %d units: %s\n", i->id, o->precision, i->compute_units, i->name);
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
             (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab, o->data);
@@ -170,17 +188,20 @@ static gt_status check_fit(const model_config *c, dev_device *d)
     char need[32], has[32], count[32];
     const train_options t = train_settings_options();
     double state, most;
+    int64_t trained;
+    uint64_t frozen;
     optim_state_bytes(&t.optim, &state, &most);
-    const double bytes = (double)model_parameters(c)
-                         * (8.0 + state + (strcmp(o->precision, dtype_name(DTYPE_F32)) ? 2.0 : 0.0));
-    if (bytes <= (double)dev_info_of(d)->global_bytes)
-        return GT_OK;
+    gt_status st = model_sizes(c, t.precision, &trained, &frozen);
+    const double bytes = (double)trained * (8.0 + state + (t.precision == DTYPE_F32 ? 0.0 : 2.0)) + (double)frozen;
+    if (st || bytes <= (double)dev_info_of(d)->global_bytes)
+        return st;
     return gt_fail(GT_NO_MEMORY,
                    "model '%s' with %s parameters needs %s for weights, gradients and "
-                   "optimizer, device '%s' has %s; take a smaller model",
+                   "optimizer, device '%s' has %s; take a smaller model%s",
                    c->name, gt_format_count(count, sizeof count, (double)model_parameters(c)),
                    gt_format_bytes(need, sizeof need, (uint64_t)bytes), dev_info_of(d)->id,
-                   gt_format_bytes(has, sizeof has, dev_info_of(d)->global_bytes));
+                   gt_format_bytes(has, sizeof has, dev_info_of(d)->global_bytes),
+                   frozen ? ", or --base-precision int8" : "");
 }
 
 static gt_status explain(train *t, dev_device *d)
@@ -294,6 +315,13 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         .again = again,
         .in_passing = again
     };
+    int64_t trained;
+    uint64_t frozen;
+    if (c && !model_sizes(c, t.precision, &trained, &frozen)) {
+        w->local.model.parameters = (double)trained;
+        w->local.model.frozen = (double)frozen;
+    }
+    gt_message_clear();                         /* what cannot be built says so when it is */
     if (w->file && strcmp(w->file, "auto")) {   /* settles these, unless they were given as well */
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
         w->local.sync = gt_option_given(train_table, "sync") ? o->sync : NULL;

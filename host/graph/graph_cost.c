@@ -17,9 +17,10 @@ static void add_exchange(const graph *g, const graph_node *n, graph_cost *out)
 
 static void add_parameters(const graph *g, graph_cost *out)
 {
-    out->parameters = graph_param_elements(g);
+    out->parameters = graph_trained_elements(g);
+    out->frozen = graph_frozen_bytes(g);
     for (int i = 0; i < g->param_count; i++)
-        if (g->params[i].decay)
+        if (g->params[i].decay && !g->params[i].frozen)
             out->decayed += shape_count(&g->params[i].shape);
 }
 

@@ -15,7 +15,8 @@
 typedef struct graph_cost {
     double flops[3];           /* by graph_phase; 2 per multiply-add. A head makes its gradients in
                                    forward, so all of its are there                             */
-    int64_t parameters;         /* elements held                                                */
+    int64_t parameters;         /* elements held that are trained                               */
+    uint64_t frozen;            /* bytes of the others                                          */
     int64_t decayed;            /* of them, those of matrices: they have copies in storage type */
     double kept;               /* the most bytes at once of activations that outlive the program
                                    that made them: with `input`, what each further micro-batch in flight takes  */

@@ -257,6 +257,7 @@ static void price(const group_table *t, arrangement *x, int replicas, part_price
         x->cost[v] = p.cost;
         x->cost[v].send = v + 1 < parts ? group_send(t, x->group[s], x->group[next], x->size_at) : 0.0;
         all[s].parameters += p.parameters;
+        all[s].frozen += p.frozen;
         all[s].passing = p.passing > all[s].passing ? p.passing : all[s].passing;
         if (p.cost.activation > all[s].cost.activation)
             all[s].cost.activation = p.cost.activation;

@@ -134,13 +134,14 @@ static double update_of(const profile *p, int first, int layers, int last)
     return sum;
 }
 
-static void add_units(part_price *sum, const profile_cost *c, int count, double parameters)
+static void add_units(part_price *sum, const profile_cost *c, int count, const profile *p, profile_kind kind)
 {
     sum->cost.forward += count * c->forward;
     sum->cost.backward_input += count * c->backward_input;
     sum->cost.backward_weight += count * c->backward_weight;
     sum->cost.activation += count * c->kept;
-    sum->parameters += count * parameters;
+    sum->parameters += count * p->parameters[kind];
+    sum->frozen += count * p->frozen[kind];
     if (count)
         sum->passing = largest(sum->passing, c->passing);
 }
@@ -165,9 +166,9 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     const profile *p = &t->job->rank[t->rank[group * t->tensor]].profile;
     const int first = from == 0, last = to == units;
     part_price sum = { 0 };
-    add_units(&sum, group_unit(t, group, i, PROFILE_EMBEDDING), first, p->parameters[PROFILE_EMBEDDING]);
-    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last, p->parameters[PROFILE_LAYER]);
-    add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p->parameters[PROFILE_HEAD]);
+    add_units(&sum, group_unit(t, group, i, PROFILE_EMBEDDING), first, p, PROFILE_EMBEDDING);
+    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last, p, PROFILE_LAYER);
+    add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p, PROFILE_HEAD);
     const double tied = first && last ? p->tied : 0.0;
     sum.parameters -= tied;
     double share = 0, update = 0;
@@ -203,7 +204,7 @@ static double rank_bytes(const group_table *t, const part_price *all, int kept, 
     double state = t->job->state_bytes;
     if (sync_mode_shares_state(sync_mode_find(t->job->sync)))
         state += t->job->slot_bytes / replicas - t->job->slot_bytes;
-    return all->parameters * share * state + all->cost.activation * kept + all->passing;
+    return (all->parameters * state + all->frozen) * share + all->cost.activation * kept + all->passing;
 }
 
 double group_bytes(const group_table *t, const part_price *all, int kept, int replicas)
@@ -258,6 +259,7 @@ static part_price price_stage(const group_table *t, const run_plan *p, int i, in
         r->cost[v] = part.cost;
         r->cost[v].send = v + 1 < parts ? group_send(t, group, next, at) : 0.0;
         all.parameters += part.parameters;
+        all.frozen += part.frozen;
         all.passing = largest(all.passing, part.passing);
         all.cost.activation = largest(all.cost.activation, part.cost.activation);
     }

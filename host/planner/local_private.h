@@ -42,7 +42,7 @@ const profile_cost *group_unit(const group_table *t, int group, int i, profile_k
  * are on two groups, so what is tied is summed between them. Without the send. */
 typedef struct part_price {
     pipe_cost cost;
-    double parameters, passing;
+    double parameters, frozen, passing;         /* trained ones; bytes of the others */
 } part_price;
 part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split);
 /* Seconds of the wire for one micro-batch of size i from one group to another. */

@@ -199,7 +199,8 @@ static double state_bytes(const plan_local_options *o)
 /* Measuring a model that cannot fit takes long and says nothing. */
 static gt_status check_fit(const session *s)
 {
-    const double parameters = s->o->model.parameters, need = parameters * state_bytes(s->o);
+    const double parameters = s->o->model.parameters;
+    const double need = parameters * state_bytes(s->o) + s->o->model.frozen;
     double all = 0;
     char a[24], b[24], c[24];
     for (int i = 0; i < s->ranks; i++)

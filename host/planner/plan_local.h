@@ -23,8 +23,9 @@ typedef struct plan_model {
     gt_status (*build)(graph *g, const void *config, const graph_part *part, int train, int recompute);
     const void *config;
     int units;                  /* 0: not known                                               */
-    double parameters;
+    double parameters;          /* that are trained                                           */
     data_batch_maker batch;     /* what it is fed with; NULL: tokens, and the next ones       */
+    double frozen;              /* bytes of those that are not                                */
 } plan_model;
 
 typedef struct plan_local_options {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/profile.c - profiles read off between sizes, and kept on disk.
  *
- *   geartrain profile 3
+ *   geartrain profile 4
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
- *   rest  (parameters update)... (exchanges bytes)... tied output trip
+ *   rest  (parameters frozen update)... (exchanges bytes)... tied output trip
  *   end  hash of all above
  *
  * The hash makes a file that was cut short or changed the same as none: it is only a cache, and a
@@ -110,6 +110,8 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
             char text[96];
             gt_text_printf(out, "\n%s %d %s", value->name, (int)value->role,
                            shape_format(&value->shape, text, sizeof text));
+            if (value->role == GRAPH_PARAM && graph_param_at(g, value->param)->frozen)
+                gt_text_printf(out, " %s", dtype_name(value->type));
         }
         graph_release(g);
     }
@@ -149,7 +151,7 @@ enum { EXCHANGES = sizeof(((profile *)0)->exchanges) / sizeof(profile_exchange) 
 
 static void write_text(gt_text *out, const profile *p)
 {
-    gt_text_printf(out, "geartrain profile 3\nsizes %d ", p->sizes);
+    gt_text_printf(out, "geartrain profile 4\nsizes %d ", p->sizes);
     for (int i = 0; i < p->sizes; i++)
         gt_text_printf(out, " %d", p->size[i]);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
@@ -160,7 +162,7 @@ static void write_text(gt_text *out, const profile *p)
         }
     gt_text_printf(out, "\nrest ");
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
-        gt_text_printf(out, " %.17g %.17g", p->parameters[kind], p->update[kind]);
+        gt_text_printf(out, " %.17g %.17g %.17g", p->parameters[kind], p->frozen[kind], p->update[kind]);
     for (int i = 0; i < EXCHANGES; i++)
         gt_text_printf(out, " %.17g %.17g", exchanges_of(p)[i].count, exchanges_of(p)[i].bytes);
     gt_text_printf(out, " %.17g %.17g %.17g\n", p->tied, p->output, p->trip);
@@ -197,7 +199,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!end)
         return 0;
     snprintf(sum, sizeof sum, "end  %016" PRIx64 "\n", gt_hash(text, (size_t)(end - text)));
-    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 3") || !take_word(&at, "sizes"))
+    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 4") || !take_word(&at, "sizes"))
         return 0;
     const double sizes = take(&at);
     if (!(sizes >= 1 && sizes <= count))
@@ -218,6 +220,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     double *const rest[] = { &p->tied, &p->output, &p->trip };
     for (int kind = 0; kind < PROFILE_KINDS; kind++) {
         check += 0.0 * (p->parameters[kind] = take(&at));
+        check += 0.0 * (p->frozen[kind] = take(&at));
         check += 0.0 * (p->update[kind] = take(&at));
     }
     for (int i = 0; i < EXCHANGES; i++) {

@@ -47,7 +47,8 @@ typedef struct profile_exchange {
 typedef struct profile {
     int sizes, size[PROFILE_SIZES];             /* measured, rising                            */
     profile_cost unit[PROFILE_KINDS][PROFILE_SIZES];
-    double parameters[PROFILE_KINDS];           /* of a unit                                   */
+    double parameters[PROFILE_KINDS];           /* of a unit, those that are trained           */
+    double frozen[PROFILE_KINDS];               /* bytes of the others                         */
     /* Not measured but counted, for two ranks: without and with recomputation, by graph_phase. */
     profile_exchange exchanges[PROFILE_KINDS][2][3];
     double tied;                                /* of these are in both the first and the last */

@@ -342,7 +342,8 @@ static gt_status measure_unit(profile *out, bench *b, profile_kind kind, int at,
                              (double)exec_arena_bytes(r.keeps) + input,
                              (double)exec_arena_bytes(r.keeps) + input,
                              (double)exec_arena_bytes(r.passes) };
-        out->parameters[kind] = (double)graph_param_elements(r.g);
+        out->parameters[kind] = (double)graph_trained_elements(r.g);
+        out->frozen[kind] = (double)graph_frozen_bytes(r.g);
         rig_release(&r);
         if (kind == PROFILE_LAYER)
             st = measure_bytes_recomputed(b, kind, B, input, c);
@@ -407,7 +408,7 @@ static gt_status measure_update(profile *out, const bench *b, profile_kind kind)
             shortest = fmin(shortest, speed < 1.0 ? slowed_seconds(wall, kernels, speed) : wall);
     }
     dev_busy_count(b->d, 0);
-    out->update[kind] = fmax(shortest - b->trip, 0.2 * shortest) / out->parameters[kind];
+    out->update[kind] = fmax(shortest - b->trip, 0.2 * shortest) / fmax(out->parameters[kind], 1.0);
     optim_release(o);
     params_release(p);
     graph_release(g);
@@ -423,7 +424,8 @@ static gt_status look_at_ends(profile *out, bench *b)
         st = build_unit(&last, b, PROFILE_HEAD, 1, 0);
     for (int i = 0; !st && i < graph_param_count(first); i++)
         for (int k = 0; k < graph_param_count(last); k++)
-            if (!strcmp(graph_param_at(first, i)->name, graph_param_at(last, k)->name))
+            if (!graph_param_at(first, i)->frozen
+                && !strcmp(graph_param_at(first, i)->name, graph_param_at(last, k)->name))
                 out->tied += (double)shape_count(&graph_param_at(first, i)->shape);
     b->none = (loader){ .tokens = (uint64_t)b->m->seq };
     data_batch_make(&b->batch, b->m->batch, b->m->config, &b->none, "measured");

@@ -42,14 +42,14 @@ offers()
 }
 offers "verbs" "tokenize train" t
 offers "options" "--resume" train --res
-offers "an option whose name begins another's" "--batch --beta1 --beta2" train --b
+offers "an option whose name begins another's" "--lora --lora-alpha --lora-dropout --lora-targets" train --lora
 offers "words for a choice" "fp32" train --precision fp3
 offers "the same behind an equals sign" "bf16" train --precision = b
 offers "a file" "input.txt" train --data inp
 offers "a file where a word stands" "input.txt" tokenize inp
 offers "nothing for a number" "" train --steps ""
 offers "a word beside a file's name" "auto" train --plan au
-offers "what there is to bench" "gemm" bench g
+offers "what there is to bench" "gemm" bench gem
 offers "the options of that" "--algorithm" bench allreduce --algo
 offers "none of another's" "" bench allreduce --recomp
 offers "launch's options" "--hosts" launch --ho
