@@ -99,6 +99,8 @@ for prompt in "the wheel", "a":
     for _ in range(n):      # model.generate() itself needs a newer torch than Debian's
         with torch.no_grad():
             y.append(int(model(torch.tensor([y])).logits[0, -1].argmax()))
+    if 0 in y[len(prompt):]:        # eos_token_id: the text ends before it
+        y = y[:y.index(0, len(prompt))]
     done = subprocess.run([program, "generate", "--from", "theirs", "--prompt", prompt, "--tokens",
                            str(n), "--temperature", "0", "-q"], capture_output=True, timeout=300)
     check(f"greedy text after '{prompt}'", done.stdout.rstrip(b"\n") == bytes(y).rstrip(b"\n"),

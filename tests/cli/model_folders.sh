@@ -16,9 +16,9 @@ fresh() { rm -rf folder && cp -r whole folder; }
 
 # ---- more rows than tokens ---------------------------------------------------------------------------
 
-for options in '--temperature 0' '--temperature 9 --top-k 0' '--temperature 9 --top-k 390' '--top-k 1'; do
+for options in '--temperature 0' '--temperature 9 --top-k 0 --seed 2' '--temperature 9 --top-k 390 --seed 2' '--top-k 1 --seed 2'; do
     does "padded rows are never drawn: $options" '^the' \
-        generate --from run --prompt the -n 150 --seed 2 -q $options
+        generate --from run --prompt the -n 150 -q $options
     check "as much was written as asked" [ "$(wc -m < stdout)" -eq 154 ]
 done
 does "padded rows of a folder" '^the' generate --from whole --prompt the -n 150 --temperature 9 --top-k 0
@@ -182,7 +182,7 @@ for verb in "eval --from lora --data $text" "generate --from lora" "export lora 
             "train --from lora --data $text $trained --out new" \
             "train --model lora --data $text $trained --out new"; do
     refuses "a LoRA folder: ${verb%% --data*}" 1 \
-        "'lora' holds a LoRA adapter, not a model .*'openai-community/gpt2'; merge it" $verb
+        "'lora' holds a LoRA adapter, not a model of its own.*'openai-community/gpt2'; name that model here" $verb
 done
 cp whole/* lora
 refuses "a LoRA folder with a model beside it" 1 "'lora' holds a LoRA adapter" eval --from lora --data "$text"
