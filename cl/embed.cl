@@ -151,6 +151,13 @@ KERNEL void embed_position_grad(int per, int B, int T, int C, int offset,
 
 #endif
 
+/* Of rows of C: a GPU's vector forms want every row aligned. */
+#ifdef STYLE_CPU
+#define IN_VECTORS(C) 1
+#else
+#define IN_VECTORS(C) (((C) & 3) == 0)
+#endif
+
 #define TYPE_ROWS 64            /* added up before they are added to the sum, for fewer roundings */
 
 KERNEL void embed_type_grad(int R, int C, int K, __global const int *kind,
@@ -164,11 +171,16 @@ KERNEL void embed_type_grad(int R, int C, int K, __global const int *kind,
                 const int end = min(R, from + TYPE_ROWS);
                 for (int r = from; r < end; r++)
                     if (kind[r] == k)
-                        sum[r & 3] += load_some(dy, (size_t)r * C + c, C - c);
+                        sum[r & 3] += IN_VECTORS(C) ? load_some(dy, (size_t)r * C + c, C - c)
+                                                    : load_part(dy, (size_t)r * C + c, C - c);
                 total += (sum[0] + sum[1]) + (sum[2] + sum[3]);
             }
+            const size_t at = (size_t)k * C + c;
             if (add)
-                total += load_some_f32(dtype, (size_t)k * C + c, C - c);
-            store_some_f32(dtype, (size_t)k * C + c, total, C - c);
+                total += IN_VECTORS(C) ? load_some_f32(dtype, at, C - c) : load_part_f32(dtype, at, C - c);
+            if (IN_VECTORS(C))
+                store_some_f32(dtype, at, total, C - c);
+            else
+                store_part_f32(dtype, at, total, C - c);
         }
 }

@@ -4,9 +4,10 @@
  * Which descriptions, graphs and files there are is up to families (family.h); here is what they share.
  *
  * Names   gpt2-124m 355m 774m 1558m · gpt3-125m ... gpt3-175b · gpt2-mini (nanoGPT's
- *         CPU configuration) · gpt2-tiny; or a JSON file with the keys of Hugging Face's
- *         config.json (model_type, n_layer, n_head, n_embd, n_positions, ...); or a folder
- *         that holds such a config.json.
+ *         CPU configuration) · gpt2-tiny · llama2-7b ... llama3.2-1b · smollm2-135m · mistral-7b ·
+ *         qwen2.5-0.5b ... qwen3-8b · gemma-2b · llama-mini · llama-tiny; or a JSON file with the
+ *         keys of Hugging Face's config.json (model_type, n_layer, n_head, n_embd, n_positions, ...);
+ *         or a folder that holds such a config.json; or a checkpoint of llama2.c.
  * Tensors are named as Hugging Face names them, without the prefix of the architecture; matrices are
  * stored (out, in), whatever files hold.                                                  */
 #ifndef GT_MODELS_MODEL_H

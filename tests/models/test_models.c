@@ -347,6 +347,19 @@ static void harmless_keys_are_known(void)
     free(path);
 }
 
+/* Heads of keys are shared out whole, and none twice. */
+static void a_rank_without_a_head_of_keys_is_refused(void)
+{
+    model_config c;
+    graph *g = NULL;
+    const graph_part part = { .units = 3 + 2, .ranks = 3 };
+    CHECK_OK(model_config_load(&c, "llama-tiny"));
+    c.vocab = 65;
+    CHECK_OK(graph_create(&g, DTYPE_F32, 2, 8));
+    CHECK_FAILS(model_build_part(g, &c, &part, 0, 0), GT_MISUSE, "it has 2 heads of keys and values, and every rank");
+    graph_release(g);
+}
+
 static void a_sequence_must_fit_the_context(void)
 {
     graph *g = NULL;
@@ -1054,6 +1067,7 @@ const check_case check_cases[] = {
     CASE(what_is_not_computed_is_refused_by_name),
     CASE(activations_are_read_and_written),
     CASE(a_sequence_must_fit_the_context),
+    CASE(a_rank_without_a_head_of_keys_is_refused),
     CASE(flops_follow_the_convention),
     CASE(a_difference_is_named),
     CASE(exports_come_back),
