@@ -282,6 +282,7 @@ static void complete(model_config *c)
     c->dropout_embed = c->dropout_residual;
     if (c->own[BERT_DROP_CLASSIFIER] < 0.0)
         c->own[BERT_DROP_CLASSIFIER] = (double)c->dropout_residual;
+    c->own[BERT_DROP_CLASSIFIER] = (double)(float)c->own[BERT_DROP_CLASSIFIER];
 }
 
 static gt_status check(const model_config *c)
@@ -380,7 +381,7 @@ static const model_head roberta_heads[] = { { MODEL_MLM, 0, "RobertaForMaskedLM"
 
 #define SHARED \
     .complete = complete, .check = check, .build_part = build_part, .batch = batch, \
-    .flops_per_token = flops_per_token, .renamed = renamed
+    .flops_per_token = flops_per_token, .renamed = renamed, .reference = &bert_reference
 
 const model_family bert_family = {
     .name = "bert",

@@ -16,5 +16,6 @@ enum {
 };
 
 extern const model_family bert_family, roberta_family;
+extern const model_reference_rule bert_reference;
 
 #endif
