@@ -45,6 +45,7 @@ gt_status model_build_generate(graph *g, const model_config *c, int capacity)
     gt_status st = model_family_of(&family, c);
     if (!st && !family->build_generate)
         st = gt_fail(GT_UNSUPPORTED, "model '%s': the family '%s' does not generate text", c->name, family->name);
+    lora_train(g, c);                   /* says how parameters are stored, too: a run's may be shared */
     return st ? st : family->build_generate(g, c, capacity);
 }
 

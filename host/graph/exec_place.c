@@ -191,6 +191,10 @@ static gt_status place_values(exec *e)
                 return gt_fail(GT_MISMATCH, "cannot place parameter '%s': it is not there", name);
             if (!shape_equal(&params_info(e->o.params, param)->shape, &e->g->params[value->param].shape))
                 return gt_fail(GT_MISMATCH, "cannot place parameter '%s': its shape differs", name);
+            if (params_info(e->o.params, param)->type != e->g->params[value->param].type)
+                return gt_fail(GT_MISMATCH, "cannot place parameter '%s': it is stored as %s, not %s", name,
+                               dtype_name(params_info(e->o.params, param)->type),
+                               dtype_name(e->g->params[value->param].type));
         }
         switch (value->role) {
         case GRAPH_PARAM: e->buffer[v] = params_used(e->o.params, param); break;

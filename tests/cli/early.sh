@@ -117,6 +117,16 @@ for plan in '--replicas 1 --stages 2' '--replicas 2' '--tensor 2'; do
     check "and so is what validation says" [ "$(field samples val_bits_per_byte | cut -c 1-6)" = "$(field together val_bits_per_byte | cut -c 1-6)" ]
 done
 check "nothing is left of the weights that were put together" [ ! -e together/.partial-weights ]
+# Adapters beside frozen matrices in fewer bits: texts are written with what is trained, as it is stored.
+for base in 'fp32' 'bf16' 'int8'; do
+    rm -rf tuned
+    timeout 60 "$geartrain" train --from plain --data "$text" --seq 32 --batch 4 --steps 4 --eval-every 0 --out tuned --lora 4 \
+        --base-precision $base --sample-every 4 --sample-prompt 'the ' --sample-tokens 12 --sample-temperature 0 > stdout 2> stderr
+    check "a sample of adapters on $base" [ "$(python3 -c "
+import json
+r = json.load(open('tuned/samples.jsonl'))
+print(r['prompt'] + r['text'])")" = "$(timeout 60 "$geartrain" generate --from tuned --prompt 'the ' -n 12 --temperature 0 -q 2> stderr)" ]
+done
 sampled --out resumed --steps 8
 timeout 60 "$geartrain" train --out resumed --resume --steps 12 > stdout 2> stderr
 check "a resumed run has each sample once" [ "$(grep -o '^{"step":[0-9]*' resumed/samples.jsonl | tr '\n' ' ')" = '{"step":4 {"step":8 {"step":12 ' ]
