@@ -170,12 +170,11 @@ static void show(const parts *p, const choice *c, const evaluate_result *r, doub
                (unsigned long long)all, (unsigned long long)o.seq, (double)tokens / seconds);
         return;
     }
-    printf("loss %.6f  perplexity %.3f", loss, perplexity);
+    printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s", loss, perplexity, (unsigned long long)tokens,
+           (double)tokens / seconds);
     show_more(r);
-    printf("  over %llu tokens  %.1f tok/s\n"
-           "measured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n",
-           (unsigned long long)tokens, (double)tokens / seconds, (unsigned long long)rows, (unsigned long long)all,
-           (unsigned long long)o.seq, c->part, o.data,
+    printf("\nmeasured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n", (unsigned long long)rows,
+           (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
            !c->trained_on            ? ""
            : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
                                      : ", which the run was trained on");
