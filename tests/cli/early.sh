@@ -66,6 +66,10 @@ check "with the same best" [ "$(readlink killed/checkpoints/best)" = "$(readlink
 newest=$(ls early/checkpoints | grep step- | tail -n 1)
 check "and the same weights" cmp -s "early/checkpoints/$newest/params.safetensors" "killed/checkpoints/$newest/params.safetensors"
 
+run --out two --patience 3 --devices cpu:0.0,cpu:0.1 --replicas 1 --stages 2 > stdout 2> stderr
+check "two stages end with one's step and best" [ "$(field two step | tr -d '[]' | awk '{ print $NF }') $(readlink two/checkpoints/best)" = \
+    "$(field early step | tr -d '[]' | awk '{ print $NF }') $(readlink early/checkpoints/best)" ]
+
 # ---- who uses the best --------------------------------------------------------------------------------
 
 measure() { "$geartrain" eval --data other.txt --seq 32 --json "$@" 2> stderr | grep -o '"loss": [0-9.]*'; }

@@ -95,6 +95,22 @@ chat --system 'its teeth' --prompt 'a gear' > four < /dev/null
 printf '%s\n' '{"messages": [{"role": "system", "content": "its teeth"}, {"role": "user", "content": "a gear"}]}' > system.jsonl
 chat --prompts system.jsonl > five < /dev/null
 check "behind a message of the system's" cmp -s four five
+# An answer ends with the sign that the template puts behind answers, which ends no text otherwise.
+awk 'BEGIN { for (i = 0; i < 900; i++) printf "a gear turns<|done|>" }' > signs.txt
+"$geartrain" tokenize signs.txt --tokenizer bpe:270 -o signs > stdout 2> stderr
+python3 - << 'END'
+import json
+t = json.load(open("signs/tokenizer/tokenizer.json"))
+new = max(list(t["model"]["vocab"].values()) + [a["id"] for a in t["added_tokens"]]) + 1
+t["added_tokens"].append(dict(t["added_tokens"][0], id=new, content="<|done|>"))
+json.dump(t, open("signs/tokenizer/tokenizer.json", "w"))
+END
+train_tiny --data signs.txt --tokenizer signs/tokenizer --steps 60 --lr 1e-2 --eval-every 0 --out signed > stdout 2> stderr
+printf "{%% for m in messages %%}{{ m.content }}{%% if m.role == 'assistant' %%}<|done|>{%% endif %%}{%% endfor %%}" > signs.jinja
+timeout 60 "$geartrain" generate --from signed -q --prompt 'a gear' -n 12 --temperature 0 --json > on 2> stderr < /dev/null
+check "a text goes on behind a sign" grep -q '"text": ".*<|done|>.*<|done|>.*"ended": "length"' on
+timeout 60 "$geartrain" generate --from signed -q --chat --chat-template signs.jinja --prompt 'a gear' -n 12 --temperature 0 --json > ends 2> stderr < /dev/null
+check "an answer does not" [ "$(grep -c '"text": "[^<]*", .*"ended": "end"' ends)" -eq 1 ]
 refuses "a system without a chat" 2 'option --system would be ignored' generate --from run --system x
 
 # ---- misuse -----------------------------------------------------------------------------------------
