@@ -56,6 +56,19 @@ static int matrix(graph *g, const lora_site *at, const char *part, shape s, int 
     return graph_param_sliced(g, name, s, at->held.parts && at->held.dim == dim ? &at->held : &whole, init, deviation);
 }
 
+/* A matrix of which a rank of a tensor group has some of the inputs. */
+static int has_some_inputs(const lora_site *at)
+{
+    return at->held.parts && at->held.dim == 1;
+}
+
+static void cannot_split(graph *g, const lora_site *at, const char *why)
+{
+    graph_fail_build(g, gt_fail(GT_MISUSE,
+                                "cannot split the inputs of '%s' over ranks: %s; use --tensor 1, or other --lora-targets",
+                                at->label, why));
+}
+
 graph_low_rank lora_low_rank(graph *g, const model_config *c, const lora_site *at)
 {
     const model_tuning *t = &c->tuning;
@@ -65,6 +78,8 @@ graph_low_rank lora_low_rank(graph *g, const model_config *c, const lora_site *a
     const int a = matrix(g, at, "lora_A.weight", shape_of(2, (int64_t)t->rank, at->in), 1, GRAPH_INIT_UNIFORM,
                          1.0f / sqrtf((float)at->in));
     const int b = matrix(g, at, "lora_B.weight", shape_of(2, at->out, (int64_t)t->rank), 0, GRAPH_INIT_ZERO, 0.0f);
+    if (has_some_inputs(at) && drop > 0.0f)
+        cannot_split(g, at, "--lora-dropout counts all of them");
     const int x = graph_dropout(g, part, at->x, drop);
     return (graph_low_rank){ graph_linear(g, part, x, a, -1, ACT_NONE, -1, 0.0f), b, lora_scale(t) };
 }
@@ -74,6 +89,8 @@ int lora_scaled(graph *g, const model_config *c, const lora_site *at, const grap
     char name[96];
     (void)c;
     snprintf(name, sizeof name, "%s.lora_A.weight", at->label);
+    if (has_some_inputs(at))
+        cannot_split(g, at, "DoRA needs the norms of whole rows");
     const int m = matrix(g, at, "lora_magnitude_vector", shape_of(1, at->out), 0, GRAPH_INIT_ONE, 0.0f);
     const int n = graph_row_norms(g, at->label, at->w, graph_value_find(g, name), low->b, low->scale);
     return graph_scale_columns(g, at->label, z, m, n, bias);
