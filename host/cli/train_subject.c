@@ -290,11 +290,7 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
     if (!st)
         st = data_open_as(data, o->data, &r);
     r.whole = o->eval_data && data_kind_of(o->eval_data) == DATA_TEXT;
-    r.token_bits = r.whole ? 0 : r.token_bits;
-    if (!r.whole) {
-        r.keys = (reader_keys){ 0 };
-        r.chat_template = NULL;
-    }
+    r.lenient = 1;
     r.spec = data->tokenizer_path;
     if (!st && o->eval_data && o->eval_every)
         st = data_open_as(eval_data, o->eval_data, &r);
@@ -307,12 +303,26 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
     return st;
 }
 
+/* Sequences; of a mixture those of the part that has the fewest. */
+static uint64_t rows_of(const token_split *s)
+{
+    uint64_t least = s->part_count           ? UINT64_MAX
+                     : s->reading.by_document ? token_split_documents(s)
+                     : s->count              ? (s->count - 1) / o->seq
+                                             : 0;
+    for (size_t i = 0; i < s->part_count; i++) {
+        const uint64_t rows = rows_of(&s->parts[i].split);
+        least = rows < least ? rows : least;
+    }
+    return least;
+}
+
 /* What is validated on; *val NULL: nothing. Who asked for it is told that there is nothing to
  * validate on; who did not reads it among what will run (show_validation). */
 gt_status train_choose_validation(const token_split **val, const data_set *data, const data_set *eval_data)
 {
     const token_split *s = !o->eval_data ? &data->val : eval_data->val.count ? &eval_data->val : &eval_data->train;
-    const uint64_t rows = s->reading.by_document ? token_split_documents(s) : s->count ? (s->count - 1) / o->seq : 0;
+    const uint64_t rows = rows_of(s);
     *val = o->eval_every && rows ? s : NULL;
     if (*val || !o->eval_every
         || (!gt_option_given(train_table, "eval-every") && !gt_option_given(train_table, "eval-data")))

@@ -42,7 +42,8 @@ static int is_ours(const char *name)
 {
     static const char *const names[] = {
         ".", "..", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "adapter_config.json", "adapter_model.safetensors"
+        "adapter_config.json", "adapter_model.safetensors",
+        "chat_template.jinja", "special_tokens_map.json"
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const size_t n = strlen(names[i]);
@@ -135,6 +136,8 @@ static gt_status write_folder(const cli_source *s, dtype type)
                                : model_export(&s->config, p, type, o.out);
     if (!st && s->tokenizer)
         st = tokenizer_save(s->tokenizer, o.out);
+    if (!st && s->tokenizer)
+        st = chat_template_copy(s->tokenizer_path, o.out);
     params_release(p);
     graph_release(g);
     dev_close(d);

@@ -43,6 +43,7 @@ static train_settings *const o = &train_set;
 
 static int started_again;               /* by whoever started this job before: same options */
 static json_t *kept;                    /* what a resumed run's config.json says */
+static const char *tokenizer_from;      /* what texts are read with: a folder, whose chat template the run keeps */
 
 /* ---- what will run --------------------------------------------------------------------------- */
 
@@ -118,6 +119,9 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     fprintf(stderr, "device  %s, %s, %d units: %s\n", i->id, o->precision, i->compute_units, i->name);
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
             (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab, o->data);
+    if (data->train_documents)
+        fprintf(stderr, "records %llu training and %llu validation documents\n", (unsigned long long)data->train_documents,
+                (unsigned long long)data->val_documents);
     loader l;
     if (data->train.part_count && loader_of(&l, data))
         gt_message_clear();             /* training says so */
@@ -228,6 +232,8 @@ static gt_status save_tokenizer(const data_set *data, const cli_tokenizer_mark *
         st = tokenizer_save(data->tokenizer, folder);
     if (!st && data->chat && data->tokenizer && mark->known)
         st = chat_template_save(data->chat, folder);
+    else if (!st && data->tokenizer && mark->known && !there && tokenizer_from)
+        st = chat_template_copy(tokenizer_from, folder);
     tokenizer_close(there);
     free(folder);
     return st;
@@ -630,6 +636,7 @@ static gt_status train_here(net_comm *c)
         st = train_choose_tokenizer(&own, &config, &source, kept != NULL, &tokenizer_spec);
     if (!st)
         st = train_open_data(&data, &eval_data, tokenizer_spec, c);
+    tokenizer_from = tokenizer_spec ? tokenizer_spec : data.tokenizer_path;
     if (!st)
         st = train_check_tokenizer(&own, &data);
     if (!st)

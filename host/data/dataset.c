@@ -138,6 +138,8 @@ static gt_status check_summary(data_set *d, const char *folder)
                      folder);
     if (!st)
         st = take_labels(d, root, folder);
+    d->train_documents = (uint64_t)json_integer_value(json_object_get(root, "train_documents"));
+    d->val_documents = (uint64_t)json_integer_value(json_object_get(root, "val_documents"));
 out:
     json_decref(root);
     free(text);
@@ -492,8 +494,15 @@ static void note_end(data_set *d)
     d->train.end = d->val.end = eot < 0 ? 0 : (uint32_t)eot + 1;
 }
 
-static gt_status open_source(data_set *d, const data_source *src, const data_request *r)
+static gt_status open_source(data_set *d, const data_source *src, const data_request *asked)
 {
+    data_request own = *asked, *r = &own;
+    if (r->lenient && (!src->files || !has_records(src, r))) {
+        r->keys = (reader_keys){ .format = src->files ? r->keys.format : DATA_FORMAT_AUTO };
+        r->chat_template = NULL;
+    }
+    if (r->lenient && src->files)
+        r->token_bits = 0;
     gt_status st = check_keys(src, r);
     if (!st && r->token_bits && src->files)
         return gt_fail(GT_MISUSE,
@@ -501,9 +510,9 @@ static gt_status open_source(data_set *d, const data_source *src, const data_req
                        "leave it out, or name the file *.bin",
                        src->name);
     if (!st)
-        st = src->files                       ? open_texts(d, src, r)
+        st = src->files                     ? open_texts(d, src, r)
              : gt_path_is_folder(src->name) ? open_folder(d, src->name, r)
-                                             : open_token_file(d, src->name, r);
+                                            : open_token_file(d, src->name, r);
     if (!st)
         note_end(d);
     return st;
@@ -554,15 +563,10 @@ static gt_status open_mixture(data_set *d, const data_sources *s, const char *pa
         st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on a mixture; make one of a text with `geartrain tokenize`, and name "
                      "its folder with --tokenizer", r->spec);
     each.spec = r->spec ? r->spec : brought;
+    each.lenient = 1;
     for (size_t i = 0; !st && i < s->count; i++) {
         data_set part = { 0 };
-        data_request one = each;
-        if (!s->list[i].files || !has_records(&s->list[i], r)) {        /* keys are for those that have records */
-            one.keys = (reader_keys){ .format = s->list[i].files ? r->keys.format : DATA_FORMAT_AUTO };
-            one.chat_template = NULL;
-        }
-        one.token_bits = s->list[i].files ? 0 : r->token_bits;
-        st = open_source(&part, &s->list[i], &one);
+        st = open_source(&part, &s->list[i], &each);
         if (!st)
             st = mix_in(d, &part, &s->list[i]);
         if (!st && part.chat && !d->chat) {

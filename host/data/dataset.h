@@ -34,6 +34,7 @@ typedef struct data_set {
     chat_template *chat;        /* that chats were rendered with; NULL: none */
     char **labels;              /* their names, by number; NULL: documents have none */
     int label_count;
+    uint64_t train_documents, val_documents;    /* of records; 0: not known */
 } data_set;
 
 typedef enum data_kind { DATA_FOLDER, DATA_TOKEN_FILE, DATA_TEXT } data_kind;
@@ -48,6 +49,7 @@ typedef struct data_request {
     const char *spec;
     int token_bits;                     /* of bare token files, 0: see token_file_open()        */
     reader_keys keys;                   /* of records */
+    int lenient;                        /* keys may find no records: they were given for other data */
     const char *chat_template;          /* a file, or NULL: the one that lies beside the tokenizer */
     int whole;                          /* everything in `train`: a text is not cut in two      */
     data_progress progress;

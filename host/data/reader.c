@@ -452,8 +452,11 @@ static gt_status take_object(reader *r, uint64_t line, json_t *record, reader_re
     gt_status st = r->json_text ? GT_OK : settle_text(r, line, record);
     if (st)
         return st;
-    if (json_is_array(value_at(record, r->json_text))) {
-        st = chat_messages(&out->messages, record, r->json_text);
+    json_t *text = value_at(record, r->json_text);
+    if (json_is_array(text)) {
+        json_t *alone = json_pack("{s:O}", r->json_text, text);     /* a key of several parts is one there */
+        st = chat_messages(&out->messages, alone, r->json_text);
+        json_decref(alone);
         return st ? gt_fail_in(st, "cannot read '%s': line %llu", r->path, (unsigned long long)line) : GT_OK;
     }
     st = take_value(r, line, record, r->json_text, 0, &out->text);

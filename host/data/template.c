@@ -750,43 +750,95 @@ gt_status chat_template_open_file(chat_template **out, const char *file, const c
     return st;
 }
 
+/* The text of a folder's template, and the tokens beside it; *source NULL: there is none. */
+static gt_status find_source(char **source, size_t *size, char **name, json_t *tokens, const char *folder)
+{
+    json_t *config = NULL;
+    char *file = gt_path_join(folder, "chat_template.jinja"), *other = gt_path_join(folder, "tokenizer_config.json");
+    gt_status st = file && other && tokens ? tokens_of(tokens, &config, folder) : no_memory(folder);
+    *source = NULL;
+    if (!st && gt_path_exists(file)) {
+        st = gt_file_read(source, size, file, TEMPLATE_BYTES);
+        *name = file;
+        file = NULL;
+    } else if (!st) {
+        const char *text = template_in(config, size);
+        *source = text ? malloc(*size + 1) : NULL;
+        if (*source)
+            memcpy(*source, text, *size + 1);
+        else if (text)
+            st = no_memory(folder);
+        *name = other;
+        other = NULL;
+    }
+    json_decref(config);
+    free(file);
+    free(other);
+    return st;
+}
+
 gt_status chat_template_open(chat_template **out, const char *folder)
 {
     size_t size = 0;
-    json_t *config = NULL, *tokens = json_object();
-    char *file = gt_path_join(folder, "chat_template.jinja"), *name = gt_path_join(folder, "tokenizer_config.json");
-    gt_status st = file && name && tokens ? GT_OK : no_memory(folder);
+    char *source = NULL, *name = NULL;
+    json_t *tokens = json_object();
     *out = NULL;
-    if (!st && gt_path_exists(file)) {
-        st = chat_template_open_file(out, file, folder);
-    } else if (!st) {
-        st = tokens_of(tokens, &config, folder);
-        const char *source = st ? NULL : template_in(config, &size);
-        if (source)
-            st = chat_template_parse(out, source, size, tokens, name);
-        else if (!st)
-            st = gt_fail(GT_NOT_FOUND,
-                         "'%s' has no chat template (chat_template.jinja, or \"chat_template\" in "
-                         "tokenizer_config.json); name one with --chat-template FILE",
-                         folder);
-    }
+    gt_status st = find_source(&source, &size, &name, tokens, folder);
+    if (source)
+        st = chat_template_parse(out, source, size, tokens, name);
+    else if (!st)
+        st = gt_fail(GT_NOT_FOUND,
+                     "'%s' has no chat template (chat_template.jinja, or \"chat_template\" in "
+                     "tokenizer_config.json); name one with --chat-template FILE",
+                     folder);
     json_decref(tokens);
-    json_decref(config);
-    free(file);
+    free(source);
     free(name);
+    return st;
+}
+
+/* Tokens that the folder names already stay as they are. */
+static gt_status write_template(const char *folder, const char *source, size_t size, json_t *tokens)
+{
+    char *file = gt_path_join(folder, "chat_template.jinja"), *map = gt_path_join(folder, "special_tokens_map.json");
+    char *text = NULL;
+    json_t *there = NULL;
+    gt_status st = file && map ? gt_file_write(file, source, size) : no_memory(folder);
+    if (!st)
+        st = read_json(&there, folder, "special_tokens_map.json");
+    if (!st && json_object_size(tokens)) {
+        json_t *all = there ? json_incref(there) : json_object();
+        json_object_update_missing(all, tokens);
+        text = json_dumps(all, JSON_INDENT(2));
+        st = text ? gt_file_write(map, text, strlen(text)) : no_memory(folder);
+        json_decref(all);
+    }
+    json_decref(there);
+    free(text);
+    free(file);
+    free(map);
     return st;
 }
 
 gt_status chat_template_save(const chat_template *t, const char *folder)
 {
-    char *file = gt_path_join(folder, "chat_template.jinja"), *map = gt_path_join(folder, "special_tokens_map.json");
-    char *tokens = json_dumps(t->tokens, JSON_INDENT(2));
-    gt_status st = file && map && tokens ? gt_file_write(file, t->source, t->size) : no_memory(t->name);
-    if (!st && json_object_size(t->tokens) && !gt_path_exists(map))
-        st = gt_file_write(map, tokens, strlen(tokens));
-    free(tokens);
-    free(file);
-    free(map);
+    return write_template(folder, t->source, t->size, t->tokens);
+}
+
+gt_status chat_template_copy(const char *from, const char *to)
+{
+    size_t size = 0;
+    char *source = NULL, *name = NULL, *within = gt_path_join(from, "tokenizer");
+    json_t *tokens = json_object();
+    gt_status st = within ? GT_OK : no_memory(from);
+    if (!st && gt_path_is_folder(from))
+        st = find_source(&source, &size, &name, tokens, gt_path_is_folder(within) ? within : from);
+    if (!st && source)
+        st = write_template(to, source, size, tokens);
+    json_decref(tokens);
+    free(source);
+    free(name);
+    free(within);
     return st;
 }
 

@@ -56,6 +56,8 @@ void chat_template_release(chat_template *t);
 
 /* Writes FOLDER/chat_template.jinja, from which chat_template_open() reads it again, and the tokens that it names. */
 gt_status chat_template_save(const chat_template *t, const char *folder);
+/* The same from one tokenizer's folder to another, whatever the template says; nothing if there is none. */
+gt_status chat_template_copy(const char *from, const char *to);
 /* The same number, the same texts. */
 unsigned long long chat_template_hash(const chat_template *t);
 

@@ -75,6 +75,10 @@ check "a mixture is told by its sources" grep -q '^source  .*a.jsonl: 75 % of th
 check "at the end with tokens and passes" [ "$(grep -c '^source' stderr)" -ge 2 ]
 follows chats --data chat.jsonl --chat-template chat.jinja --tokenizer byte
 check "a run keeps the template of its chats" cmp -s chat.jinja chats/tokenizer/chat_template.jinja
+run fine --from chats --data "$text" --seq 32 --batch 6 --steps 2 --eval-every 0
+check "and so does one that goes on from it with text" cmp -s chat.jinja fine/tokenizer/chat_template.jinja
+does "an export" . export fine -o exported
+check "has it as well" cmp -s chat.jinja exported/chat_template.jinja
 follows within --data tokens --documents within
 run across $model --data tokens
 check "documents that are kept apart are others than a text" [ "$(loss within 1)" != "$(loss across 1)" ]

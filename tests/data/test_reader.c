@@ -98,6 +98,8 @@ static void jsonl_is_read_with_its_escapes_and_keys(void)
     const reader_keys text = { 0 }, label = { .text = "a.b", .pair = "p", .label = "y" };
     READS("x.jsonl", "{\"text\": \"one\"}\n\n{\"x\": 1, \"text\": \"t\\u00e9\\n\\ud83d\\ude00\"}", &text,
           "one@1;t\xc3\xa9\n\xf0\x9f\x98\x80@3;");
+    const reader_keys nested = { .text = "a.b" };
+    READS("x.jsonl", "{\"a\": {\"b\": [{\"role\": \"user\", \"content\": \"x\"}]}}\n", &nested, "1 messages@1;");
     READS("x.jsonl", "{\"n\": 123456789012345678901234567890, \"text\": \"big\"}\n", &text, "big@1;");
     READS("x.jsonl", "\xef\xbb\xbf{\"text\": \"a\"}\r\n{\"text\": \"\"}\r\n", &text, "a@1;@2;");
     READS("x.jsonl", "{\"a\": {\"b\": \"t\"}, \"p\": \"q\", \"y\": 3}\n{\"a.b\": \"u\", \"p\": \"\", \"y\": true}\n", &label,
