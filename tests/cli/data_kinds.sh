@@ -84,6 +84,9 @@ run across $model --data tokens
 check "documents that are kept apart are others than a text" [ "$(loss within 1)" != "$(loss across 1)" ]
 follows rows --data tokens --rows documents
 
+run validated $model --data a.jsonl --text-key doc.text --tokenizer byte --eval-data "$text"
+check "a text validates what records train" grep -q '^eval .*text.txt' stderr
+
 # Where positions are relative, documents that lie beside each other in a row are what they are alone.
 cat > llama.json <<'END'
 { "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import numpy
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEMPLATE = """{%- for m in messages %}
@@ -33,6 +33,30 @@ def chats():
         yield turns
 
 
+def spaced(folder, template):
+    """Like Llama 2's: characters and spaces as U+2581, a space in front, bytes for what has no piece."""
+    special = [AddedToken(s, special=True, normalized=False) for s in ("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")]
+    pieces = {a.content: i for i, a in enumerate(special)}
+    for piece in [f"<0x{b:02X}>" for b in range(256)] + [chr(c) for c in range(33, 127)] + ["\u2581"]:
+        pieces.setdefault(piece, len(pieces))
+    merges = []
+    for word in ("\u2581H e l l o", "\u2581th er e", "t h", "e r", "\u2581 H", "\u2581 t", "u s er", "as s is t an t", "a s", "i s", "a n"):
+        parts = word.split(" ")
+        while len(parts) > 1:
+            if "".join(parts[:2]) not in pieces and all(p in pieces for p in parts[:2]):
+                pieces["".join(parts[:2])] = len(pieces)
+                merges.append((parts[0], parts[1]))
+            parts = ["".join(parts[:2])] + parts[2:]
+    t = Tokenizer(models.BPE(pieces, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    t.add_special_tokens(special)
+    made = PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    made.chat_template = template
+    made.save_pretrained(folder)
+    return made
+
+
 def tokenizer(folder, template):
     t = Tokenizer(models.BPE())
     t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -52,10 +76,11 @@ def bits(path, count):
     return numpy.unpackbits(raw[16:], bitorder="little")[:count]
 
 
-def check(program, folder, name, template, marked):
+def check(program, folder, name, template, make):
     """Whether ids, answers and ends are the same."""
     where = os.path.join(folder, name)
-    reference = tokenizer(where, template)
+    marked = make(os.path.join(folder, "reference"), TEMPLATE)
+    reference = make(where, template)
     lines = os.path.join(folder, "chat.jsonl")
     with open(lines, "w") as out:
         for c in chats():
@@ -79,10 +104,10 @@ def check(program, folder, name, template, marked):
 
 def main():
     program, folder = sys.argv[1:]
-    marked = tokenizer(os.path.join(folder, "reference"), TEMPLATE)
     passed = failed = 0
-    for name, template in (("marked", TEMPLATE), ("unmarked", UNMARKED)):
-        for what, same in check(program, folder, name, template, marked).items():
+    for name, template, make in (("marked", TEMPLATE, tokenizer), ("unmarked", UNMARKED, tokenizer),
+                                 ("spaced", TEMPLATE, spaced), ("spaced-unmarked", UNMARKED, spaced)):
+        for what, same in check(program, folder, name, template, make).items():
             print("ok" if same else "FAILED", f"{name}: {what} are those of transformers")
             passed += same
             failed += not same
