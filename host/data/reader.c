@@ -91,6 +91,8 @@ static gt_status fill(reader *r)
     r->end = got > 0 ? (size_t)got : 0;
     if (got < BUFFER) {                 /* an end inside a packed block is told with what came before it */
         const char *why = gzerror(r->file, &error);
+        const size_t n = strlen(r->path);
+        why += !strncmp(why, r->path, n) && !strncmp(why + n, ": ", 2) ? n + 2 : 0;
         if (got < 0 || (error != Z_OK && error != Z_STREAM_END))
             return gt_fail(GT_FORMAT, "cannot read '%s': %s; it is damaged or not whole", r->path, why);
     }

@@ -364,6 +364,8 @@ static gt_status fill(tokenize_job *j, const char *folder, tokenize_result *r)
     } else if (!st) {
         st = encode_all(j, train, val);
     }
+    if (!st && !token_writer_count(train) && j->input_count)
+        st = gt_fail(GT_FORMAT, "cannot tokenize '%s': there is no text to train on in it", j->inputs[0].path);
     if (st)
         goto out;
     *r = j->result;

@@ -124,6 +124,8 @@ refuses "chats without a template" 2 "line 1: it is a chat, and the tokenizer ha
     "$@" --data chat.jsonl
 refuses "documents that nothing tells apart" 1 "cannot tell the documents of .*apart" "$@" --data "$text" --documents within --tokenizer byte
 refuses "rows of another kind, resumed" 1 "begun with documents" train --out rows --resume --rows packed
+printf '{"text": ""}\n{"text": ""}\n' > empty.jsonl
+refuses "records without a text" 1 "empty.jsonl': there is no text to train on in it" "$@" --data empty.jsonl --tokenizer byte
 printf 'PAR1\025\004' > x.parquet
 refuses "Parquet, by name" 1 "is a Parquet file; write it as JSONL" "$@" --data x.parquet
 

@@ -150,7 +150,7 @@ static void packed_files_are_read_and_cut_ones_refused(void)
     CHECK_OK(gt_file_read(&whole, &size, path, 1 << 24));
     free(path);
     path = file_of("packed.jsonl.gz", whole, size * 2 / 3);
-    CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT, "it is damaged or not whole");
+    CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT, ".jsonl.gz': unexpected end of file; it is damaged or not whole");
     free(path);
     path = file_of("x.parquet", "PAR1\x15\4\x15", 7);
     CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT, "a Parquet file; write it as JSONL");
