@@ -73,12 +73,15 @@ static gt_status find_files(data_sources *out, char **words, int count)
     gt_text list = { 0 };
     for (int i = 0; i < count; i++)
         gt_text_printf(&list, "%s%s", i ? "," : "", words[i]);
-    gt_status st = list.failed ? gt_fail(GT_NO_MEMORY, "no memory for the names of the files") : data_sources_read(out, list.data);
+    gt_status st = list.failed ? gt_fail(GT_NO_MEMORY, "no memory for the names of the files")
+                               : data_sources_read(out, list.data);
     if (!st && out->mixed)
         st = gt_fail(GT_MISUSE, "weights are for `geartrain train --data`; tokenize each source by itself");
     else if (!st && !out->list[0].files)
         st = gt_path_is_folder(out->list[0].name)
-                 ? gt_fail(GT_NOT_FOUND, "'%s': not a regular file, and a folder without texts (*.txt, *.jsonl, *.csv, ...)", out->list[0].name)
+                 ? gt_fail(GT_NOT_FOUND,
+                           "'%s': not a regular file, and a folder without texts (*.txt, *.jsonl, *.csv, ...)",
+                           out->list[0].name)
                  : gt_fail(GT_MISUSE, "'%s' holds tokens already", out->list[0].name);
     gt_text_release(&list);
     return st;

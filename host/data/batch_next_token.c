@@ -62,11 +62,9 @@ void data_batch_next_token(data_batch *out, const loader *l, const char *split)
     out->field[TARGETS] = (data_field){ .name = "targets", .type = DTYPE_I32, .count = l->tokens };
     out->field[WEIGHTS] = (data_field){ .name = "weights", .type = DTYPE_F32, .count = l->tokens };
     out->field[STARTS] = (data_field){ .name = "starts", .type = DTYPE_I32, .count = l->tokens, .below = 1 };
-    out->field[LENGTHS] = (data_field){ .name = "lengths",
-                                        .type = DTYPE_I32,
-                                        .count = 1,
-                                        .from = (int)l->tokens,
-                                        .below = (int)l->tokens + 1 };
+    out->field[LENGTHS] = (data_field){
+        .name = "lengths", .type = DTYPE_I32, .count = 1, .from = (int)l->tokens, .below = (int)l->tokens + 1
+    };
     if (loader_weighs(l)) {
         out->weights = "weights";
         out->total = total;

@@ -98,8 +98,12 @@ static gt_status take_labels(data_set *d, const json_t *summary, const char *fol
         if (!d->labels[i])
             break;
     }
-    return d->label_count == (int)count ? GT_OK : gt_fail(GT_FORMAT, "cannot use data '%s': the labels in its tokens.json are no "
-                                                        "list of names", folder);
+    return d->label_count == (int)count
+               ? GT_OK
+               : gt_fail(GT_FORMAT,
+                         "cannot use data '%s': the labels in its tokens.json are no "
+                         "list of names",
+                         folder);
 }
 
 /* What tokens.json says must be what is there; a folder without one says nothing. */
@@ -340,16 +344,18 @@ static gt_status tokenize_into(const char *folder, const data_source *src, const
 {
     tokenizer *trained = NULL;
     char scratch[4096];
-    const tokenize_options o = { .files = (const char *const *)src->files,
-                                 .file_count = src->file_count,
-                                 .val_files = (const char *const *)src->val_files,
-                                 .val_file_count = src->val_count,
-                                 .keys = r->keys,
-                                 .chat = w->chat,
-                                 .chat_why = w->why,
-                                 .progress = r->progress,
-                                 .val_fraction = r->whole ? 0.0 : DATA_VAL_FRACTION,
-                                 .context = r->context };
+    const tokenize_options o = {
+        .files = (const char *const *)src->files,
+        .file_count = src->file_count,
+        .val_files = (const char *const *)src->val_files,
+        .val_file_count = src->val_count,
+        .keys = r->keys,
+        .chat = w->chat,
+        .chat_why = w->why,
+        .progress = r->progress,
+        .val_fraction = r->whole ? 0.0 : DATA_VAL_FRACTION,
+        .context = r->context
+    };
     tokenize_result ignored;
     gt_status st = gt_folder_remove(folder);
     snprintf(scratch, sizeof scratch, "%s.partial-%ld-text", folder, (long)getpid());
@@ -396,7 +402,9 @@ static gt_status check_keys(const data_source *src, const data_request *r)
 {
     const struct {
         const char *option, *value;
-    } given[] = { { "text-key", r->keys.text }, { "text-pair-key", r->keys.pair }, { "label-key", r->keys.label },
+    } given[] = { { "text-key", r->keys.text },
+                  { "text-pair-key", r->keys.pair },
+                  { "label-key", r->keys.label },
                   { "chat-template", r->chat_template } };
     for (size_t i = 0; i < sizeof given / sizeof *given; i++)
         if (given[i].value && (!src->files || !has_records(src, r)))
@@ -404,7 +412,8 @@ static gt_status check_keys(const data_source *src, const data_request *r)
                            given[i].option, src->name, src->files ? "text" : "tokens",
                            src->files ? ", or say --data-format" : "");
     if (r->keys.format && !src->files)
-        return gt_fail(GT_MISUSE, "option --data-format is for texts and records, and '%s' holds tokens; leave it out", src->name);
+        return gt_fail(GT_MISUSE, "option --data-format is for texts and records, and '%s' holds tokens; leave it out",
+                       src->name);
     return GT_OK;
 }
 
@@ -531,7 +540,8 @@ static gt_status mix_in(data_set *d, data_set *part, const data_source *src)
 {
     gt_status st = GT_OK;
     if (part->tokenizer && d->tokenizer && tokenizer_hash(part->tokenizer) != tokenizer_hash(d->tokenizer))
-        st = gt_fail(GT_MISMATCH, "cannot mix '%s': its tokens were made by another tokenizer than those before it", src->name);
+        st = gt_fail(GT_MISMATCH, "cannot mix '%s': its tokens were made by another tokenizer than those before it",
+                     src->name);
     else if (d->train.part_count && !same_labels(d, part))
         st = gt_fail(GT_MISMATCH, "cannot mix '%s': it has other labels than those before it", src->name);
     if (!st && part->train.count)
@@ -560,8 +570,10 @@ static gt_status open_mixture(data_set *d, const data_sources *s, const char *pa
     char *brought = r->spec ? NULL : data_brings_tokenizer(path);
     gt_status st = GT_OK;
     if (r->spec && tokenizer_needs_text(r->spec))
-        st = gt_fail(GT_MISUSE, "cannot train tokenizer '%s' on a mixture; make one of a text with `geartrain tokenize`, and name "
-                     "its folder with --tokenizer", r->spec);
+        st = gt_fail(GT_MISUSE,
+                     "cannot train tokenizer '%s' on a mixture; make one of a text with `geartrain tokenize`, and name "
+                     "its folder with --tokenizer",
+                     r->spec);
     each.spec = r->spec ? r->spec : brought;
     each.lenient = 1;
     for (size_t i = 0; !st && i < s->count; i++) {
@@ -595,9 +607,10 @@ gt_status data_open_as(data_set *out, const char *path, const data_request *r)
 
 gt_status data_check_labelled(const data_set *d, const char *name)
 {
-    return d->label_count ? GT_OK
-                          : gt_fail(GT_MISMATCH, "'%s' has no labels; name where they are in CSV, TSV or JSONL: --label-key KEY",
-                                    name);
+    return d->label_count
+               ? GT_OK
+               : gt_fail(GT_MISMATCH, "'%s' has no labels; name where they are in CSV, TSV or JSONL: --label-key KEY",
+                         name);
 }
 
 gt_status data_open(data_set *out, const char *path, const char *spec, data_progress progress, void *context)

@@ -380,8 +380,7 @@ static gt_status room_for(const loader *l, unsigned char **bits)
 {
     *bits = malloc(2 * (size_t)l->tokens);
     return *bits ? GT_OK
-                 : gt_fail(GT_NO_MEMORY, "no memory for a sequence of %llu tokens",
-                           (unsigned long long)l->tokens);
+                 : gt_fail(GT_NO_MEMORY, "no memory for a sequence of %llu tokens", (unsigned long long)l->tokens);
 }
 
 gt_status loader_fill(const loader *l, uint64_t position, uint64_t first, uint64_t count, const loader_fields *f)

@@ -114,7 +114,7 @@ static int next_byte(reader *r, gt_status *st)
 gt_status reader_bytes(reader *r, void *to, size_t size, size_t *got)
 {
     gt_status st = GT_OK;
-    for (*got = 0; !st && *got < size; ) {
+    for (*got = 0; !st && *got < size;) {
         if (r->at == r->end)
             st = r->last ? GT_OK : fill(r);
         if (st || r->at == r->end)
@@ -143,7 +143,7 @@ uint64_t reader_size(const reader *r)
 static gt_status put_row(reader *r, const void *data, size_t size)
 {
     gt_text_put(&r->row, data, size);
-    return r->row.failed                ? no_memory(r->path)
+    return r->row.failed               ? no_memory(r->path)
            : r->row.size > RECORD_MOST ? broken(r, r->line, "the record is larger than 256 MiB")
                                        : GT_OK;
 }
@@ -152,7 +152,7 @@ static gt_status put_row(reader *r, const void *data, size_t size)
 static gt_status read_line(reader *r, uint64_t *line)
 {
     gt_status st = GT_OK;
-    for (*line = 0; !st && !*line; ) {
+    for (*line = 0; !st && !*line;) {
         int blank = 1, ended = 0;
         r->row.size = 0;
         while (!st && !ended) {
@@ -298,9 +298,10 @@ static gt_status find_column(const reader *r, const char *name, int *at)
         if (i < NAMES_SHOWN)
             gt_text_printf(&names, "%s%.40s", i ? ", " : "", f);
     }
-    gt_status st = !name || *at >= 0 ? GT_OK
-                                     : gt_fail(GT_FORMAT, "cannot read '%s': its header has no column '%s'; it has: %s%s",
-                                               r->path, name, names.data ? names.data : "", r->fields > NAMES_SHOWN ? ", ..." : "");
+    gt_status st = !name || *at >= 0
+                       ? GT_OK
+                       : gt_fail(GT_FORMAT, "cannot read '%s': its header has no column '%s'; it has: %s%s", r->path,
+                                 name, names.data ? names.data : "", r->fields > NAMES_SHOWN ? ", ..." : "");
     gt_text_release(&names);
     return st;
 }
@@ -415,8 +416,8 @@ static gt_status lacks(const reader *r, uint64_t line, json_t *record, const cha
     json_object_foreach(record, name, value)
         if (n++ < NAMES_SHOWN)
             gt_text_printf(&names, "%s%.40s", n > 1 ? ", " : "", name);
-    gt_status st = gt_fail(GT_FORMAT, "cannot read '%s': line %llu: there is no %s at the key '%s'; keys here are: %s", r->path,
-                           (unsigned long long)line, what, key, names.data ? names.data : "none");
+    gt_status st = gt_fail(GT_FORMAT, "cannot read '%s': line %llu: there is no %s at the key '%s'; keys here are: %s",
+                           r->path, (unsigned long long)line, what, key, names.data ? names.data : "none");
     gt_text_release(&names);
     return st;
 }
@@ -477,11 +478,14 @@ static gt_status take_line(reader *r, uint64_t line, reader_record *out)
     gt_status st = GT_OK;
     if (!record)
         st = gt_fail(GT_FORMAT, "cannot read '%s': line %llu: %s%s", r->path, (unsigned long long)line, error.text,
-                     line == 1 && text[strspn(text, " \t")] == '[' ? "; JSONL has an object a line, as `jq -c '.[]'` writes an array" : "");
+                     line == 1 && text[strspn(text, " \t")] == '['
+                         ? "; JSONL has an object a line, as `jq -c '.[]'` writes an array"
+                         : "");
     else if (!json_is_object(record))
-        st = broken(r, line, json_is_array(record) ? "an array, not an object; JSONL has an object a line, as `jq -c '.[]'` "
-                                                     "writes an array"
-                                                   : "no object; JSONL has an object a line");
+        st = broken(r, line,
+                    json_is_array(record) ? "an array, not an object; JSONL has an object a line, as `jq -c '.[]'` "
+                                            "writes an array"
+                                          : "no object; JSONL has an object a line");
     if (!st)
         st = take_object(r, line, record, out);
     json_decref(record);
@@ -507,7 +511,5 @@ gt_status reader_next(reader *r, reader_record *out, int *more)
         take_field(r, r->pair_at, &out->pair);
         take_field(r, r->label_at, &out->label);
     }
-    return st                                                             ? st
-           : out->text.failed || out->pair.failed || out->label.failed ? no_memory(r->path)
-                                                                          : GT_OK;
+    return st ? st : out->text.failed || out->pair.failed || out->label.failed ? no_memory(r->path) : GT_OK;
 }

@@ -19,7 +19,13 @@
 #include <jansson.h>
 #include <stdint.h>
 
-typedef enum data_format { DATA_FORMAT_AUTO, DATA_FORMAT_TEXT, DATA_FORMAT_JSONL, DATA_FORMAT_CSV, DATA_FORMAT_TSV } data_format;
+typedef enum data_format {
+    DATA_FORMAT_AUTO,
+    DATA_FORMAT_TEXT,
+    DATA_FORMAT_JSONL,
+    DATA_FORMAT_CSV,
+    DATA_FORMAT_TSV
+} data_format;
 
 /* By the name's end: .jsonl .ndjson .csv .tsv, each also with .gz; anything else is text. */
 data_format data_format_of(const char *path);

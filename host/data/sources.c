@@ -84,7 +84,7 @@ static gt_status list_folder(data_source *d)
     DIR *dir = opendir(d->name);
     gt_status st = GT_OK;
     int tokens = 0, tests = 0;
-    for (struct dirent *e; dir && !st && (e = readdir(dir)); ) {
+    for (struct dirent *e; dir && !st && (e = readdir(dir));) {
         tokens |= ends_with(e->d_name, ".bin") || !strcmp(e->d_name, "tokens.json");
         if (!is_known_kind(e->d_name))
             continue;
@@ -96,7 +96,8 @@ static gt_status list_folder(data_source *d)
     if (dir)
         closedir(dir);
     if (!st && tests && !tokens)
-        st = gt_fail(GT_MISUSE, "'%s' holds a file named test*: is it to be trained on? name the files themselves", d->name);
+        st = gt_fail(GT_MISUSE, "'%s' holds a file named test*: is it to be trained on? name the files themselves",
+                     d->name);
     if (!st && !tokens && !d->file_count && d->val_count)
         st = gt_fail(GT_MISUSE, "'%s' holds validation files (val*, dev*) and nothing to train on", d->name);
     for (size_t k = 0; tokens && k < d->file_count; k++)
@@ -121,8 +122,8 @@ static gt_status list_pattern(data_source *d)
     for (size_t i = 0; !st && i < found.gl_pathc; i++) {
         if (gt_path_is_folder(found.gl_pathv[i]) || token_file_has_header(found.gl_pathv[i])
             || ends_with(found.gl_pathv[i], ".bin"))
-            st = gt_fail(GT_MISUSE, "cannot open data '%s': '%s' is no text or file of records; a pattern names these", d->name,
-                         found.gl_pathv[i]);
+            st = gt_fail(GT_MISUSE, "cannot open data '%s': '%s' is no text or file of records; a pattern names these",
+                         d->name, found.gl_pathv[i]);
         else
             st = add_path(&d->files, &d->file_count, strdup(found.gl_pathv[i]));
     }
@@ -235,7 +236,8 @@ static gt_status check_weights(data_sources *s)
     if (weighed && weighed < s->count)
         for (size_t i = 0; i < s->count; i++)
             if (s->list[i].weight <= 0.0)
-                return gt_fail(GT_MISUSE, "data '%s' has no weight, and others have one; give one to each, as a:0.7,b:0.3",
+                return gt_fail(GT_MISUSE,
+                               "data '%s' has no weight, and others have one; give one to each, as a:0.7,b:0.3",
                                s->list[i].name);
     return s->count > 1 && !s->mixed ? join(s) : GT_OK;
 }

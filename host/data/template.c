@@ -673,7 +673,7 @@ static gt_status read_json(json_t **out, const char *folder, const char *name)
     gt_status st = path ? GT_OK : no_memory(folder);
     if (!st && gt_path_exists(path)) {
         st = gt_file_read(&text, &size, path, CONFIG_BYTES);
-        *out = st ? NULL : json_loadb(text, size, JSON_DECODE_INT_AS_REAL, &error);     /* model_max_length may be 1e30 */
+        *out = st ? NULL : json_loadb(text, size, JSON_DECODE_INT_AS_REAL, &error); /* model_max_length may be 1e30 */
         if (!st && !json_is_object(*out))
             st = gt_fail(GT_FORMAT, "cannot read '%s': line %d: %s", path, *out ? 1 : error.line,
                          *out ? "no object" : error.text);

@@ -100,12 +100,13 @@ static gt_status put_ids(tokenize_job *j, token_writer *out)
     return st ? st : token_writer_put_marked(out, j->ids.data, (const unsigned char *)j->marks.data, j->ids.count);
 }
 
-static gt_status encode_chunk(tokenize_job *j, const tokenize_input *in, uint64_t at, const void *data, size_t size, int last,
-                              size_t *used, token_writer *out)
+static gt_status encode_chunk(tokenize_job *j, const tokenize_input *in, uint64_t at, const void *data, size_t size,
+                              int last, size_t *used, token_writer *out)
 {
     j->ids.count = 0;
     gt_status st = tokenizer_encode_part(j->tokenizer, data, size, last, used, &j->ids);
-    return st ? gt_fail_in(st, "cannot tokenize '%s': byte %llu", in->path, (unsigned long long)(at + *used)) : put_ids(j, out);
+    return st ? gt_fail_in(st, "cannot tokenize '%s': byte %llu", in->path, (unsigned long long)(at + *used))
+              : put_ids(j, out);
 }
 
 /* Of a mapped text. */
@@ -299,9 +300,11 @@ static char *records_summary(const tokenize_job *j, const tokenize_result *r)
 {
     json_t *labels = label_names(j->labels);
     char *names = labels ? json_dumps(labels, 0) : NULL, *out = NULL;
-    if (j->records && asprintf(&out, ", \"train_documents\": %llu, \"val_documents\": %llu%s%s",
-                               (unsigned long long)r->train_documents, (unsigned long long)r->val_documents,
-                               names ? ", \"labels\": " : "", names ? names : "") < 0)
+    if (j->records
+        && asprintf(&out, ", \"train_documents\": %llu, \"val_documents\": %llu%s%s",
+                    (unsigned long long)r->train_documents, (unsigned long long)r->val_documents,
+                    names ? ", \"labels\": " : "", names ? names : "")
+               < 0)
         out = NULL;
     if (!j->records)
         out = strdup("");
@@ -325,8 +328,9 @@ static gt_status write_summary(const tokenize_job *j, const char *folder, const 
                      "\"val_tokens\": %llu, \"train_hash\": \"%016llx\", \"val_hash\": \"%016llx\", "
                      "\"bytes\": %llu%s}\n",
                      tokenizer_name(j->tokenizer), (unsigned long long)tokenizer_hash(j->tokenizer),
-                     tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens, (unsigned long long)r->val_tokens,
-                     (unsigned long long)train, (unsigned long long)val, (unsigned long long)r->bytes, more);
+                     tokenizer_vocab(j->tokenizer), (unsigned long long)r->train_tokens,
+                     (unsigned long long)r->val_tokens, (unsigned long long)train, (unsigned long long)val,
+                     (unsigned long long)r->bytes, more);
     char *path = n < 0 ? NULL : gt_path_join(folder, "tokens.json");
     if (!st)
         st = path ? gt_file_write(path, text, (size_t)n) : no_memory(folder);
@@ -513,7 +517,7 @@ static gt_status put_texts(tokenize_job *j, const tokenize_input *in, gt_writer 
     reader_record record = { 0 };
     int more = 1;
     gt_status st = reader_open(&r, in->path, &o->keys);
-    for (size_t got = 1; !st && in->format == DATA_FORMAT_TEXT && got; ) {
+    for (size_t got = 1; !st && in->format == DATA_FORMAT_TEXT && got;) {
         char bytes[65536];
         st = reader_bytes(r, bytes, sizeof bytes, &got);
         if (!st)
@@ -526,7 +530,8 @@ static gt_status put_texts(tokenize_job *j, const tokenize_input *in, gt_writer 
         const gt_text *text = &record.text;
         if (record.messages) {
             st = o->chat ? chat_template_render(o->chat, record.messages, 0, &j->chat)
-                         : gt_fail(GT_MISUSE, "it is a chat, and a tokenizer that is to be trained has no template; name one with "
+                         : gt_fail(GT_MISUSE,
+                                   "it is a chat, and a tokenizer that is to be trained has no template; name one with "
                                    "--chat-template FILE");
             if (st)
                 st = gt_fail_in(st, "cannot read '%s': line %llu", in->path, (unsigned long long)record.line);

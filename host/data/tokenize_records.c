@@ -38,11 +38,13 @@ static gt_status note_label(tokenize_job *j, const tokenize_input *in, const rea
 {
     const char *name = r->label.data ? r->label.data : "";
     if (!r->label.size || strlen(name) != r->label.size)
-        return gt_fail(GT_FORMAT, "cannot tokenize '%s': line %llu: the label is empty", in->path, (unsigned long long)r->line);
+        return gt_fail(GT_FORMAT, "cannot tokenize '%s': line %llu: the label is empty", in->path,
+                       (unsigned long long)r->line);
     if (json_object_get(j->labels, name))
         return GT_OK;
     if (json_object_size(j->labels) == LABELS_MOST)
-        return gt_fail(GT_FORMAT, "cannot tokenize '%s': line %llu: more than %d different labels; is '%s' the right key?",
+        return gt_fail(GT_FORMAT,
+                       "cannot tokenize '%s': line %llu: more than %d different labels; is '%s' the right key?",
                        in->path, (unsigned long long)r->line, LABELS_MOST, j->options->keys.label);
     return json_object_set_new(j->labels, name, json_integer(0))
                ? gt_fail(GT_FORMAT, "cannot tokenize '%s': line %llu: the label is no UTF-8", in->path,
@@ -69,8 +71,9 @@ static gt_status number_labels(tokenize_job *j)
         json_integer_set(json_object_get(j->labels, names[i]), (json_int_t)i);
     free(names);
     j->result.labels = (int)count;
-    return count > 1 ? GT_OK
-                     : gt_fail(GT_FORMAT, "cannot tokenize '%s': all its records have the same label", j->inputs[0].path);
+    return count > 1
+               ? GT_OK
+               : gt_fail(GT_FORMAT, "cannot tokenize '%s': all its records have the same label", j->inputs[0].path);
 }
 
 /* ---- counting ------------------------------------------------------------------------------------------ */
@@ -114,7 +117,8 @@ gt_status tokenize_count_records(tokenize_job *j)
         return no_memory(j->inputs[0].path);
     for (size_t i = 0; !st && i < j->input_count; i++) {
         if (j->labels && j->inputs[i].format == DATA_FORMAT_TEXT)
-            st = gt_fail(GT_MISUSE, "cannot tokenize '%s': a text has no labels; name JSONL, CSV or TSV", j->inputs[i].path);
+            st = gt_fail(GT_MISUSE, "cannot tokenize '%s': a text has no labels; name JSONL, CSV or TSV",
+                         j->inputs[i].path);
         if (!st)
             st = count_file(j, &j->inputs[i]);
     }
@@ -124,11 +128,11 @@ gt_status tokenize_count_records(tokenize_job *j)
 unsigned tokenize_marks(const tokenize_job *j)
 {
     const unsigned ends = 1u << TOKEN_ENDS;
-    return !j->records                  ? 0
-           : j->options->keys.pair     ? ends | 1u << TOKEN_SECOND
-           : j->options->keys.label    ? ends
-           : j->options->chat          ? ends | 1u << TOKEN_ANSWERS
-                                        : ends;
+    return !j->records              ? 0
+           : j->options->keys.pair  ? ends | 1u << TOKEN_SECOND
+           : j->options->keys.label ? ends
+           : j->options->chat       ? ends | 1u << TOKEN_ANSWERS
+                                    : ends;
 }
 
 /* ---- one document ---------------------------------------------------------------------------------------- */
@@ -162,7 +166,7 @@ static gt_status tokens_before(tokenize_job *j, size_t to, int begun, size_t *co
 {
     token_ids alone = { 0 };
     gt_status st = tokenizer_encode(j->tokenizer, j->chat.text.data, to, &alone);
-    for (*count = 0; !st && *count < alone.count && *count < j->ids.count && alone.data[*count] == j->ids.data[*count]; )
+    for (*count = 0; !st && *count < alone.count && *count < j->ids.count && alone.data[*count] == j->ids.data[*count];)
         ++*count;
     *count += begun && *count < alone.count && *count < j->ids.count;
     token_ids_release(&alone);
@@ -188,7 +192,7 @@ static gt_status mark_answers(tokenize_job *j)
         } else {
             while (from < j->ids.count && ends[from] <= span.begin)
                 from++;
-            for (to = from; to < j->ids.count && (to ? ends[to - 1] : 0) < span.end; )
+            for (to = from; to < j->ids.count && (to ? ends[to - 1] : 0) < span.end;)
                 to++;
         }
         for (size_t i = from; !st && i < to; i++)
@@ -204,7 +208,7 @@ static gt_status make_chat(tokenize_job *j, const reader_record *r)
     if (!o->chat)
         return o->chat_why ? gt_fail(GT_MISUSE, "it is a chat: %s", o->chat_why)
                            : gt_fail(GT_MISUSE, "it is a chat, and the tokenizer has no chat template; name one with "
-                                     "--chat-template FILE");
+                                                "--chat-template FILE");
     gt_status st = chat_template_render_answers(o->chat, r->messages, &j->chat);
     if (!st)
         st = tokenizer_encode(j->tokenizer, j->chat.text.data, j->chat.text.size, &j->ids);
@@ -216,8 +220,8 @@ static gt_status make_framed(tokenize_job *j, const reader_record *r)
 {
     const int pair = j->options->keys.pair != NULL;
     j->types.count = 0;
-    gt_status st = tokenizer_encode_template(j->tokenizer, r->text.data, r->text.size, pair ? r->pair.data : NULL, r->pair.size,
-                                             &j->ids, &j->types);
+    gt_status st = tokenizer_encode_template(j->tokenizer, r->text.data, r->text.size, pair ? r->pair.data : NULL,
+                                             r->pair.size, &j->ids, &j->types);
     const int64_t eot = tokenizer_eot(j->tokenizer);
     const uint32_t id = (uint32_t)eot, type = pair ? 1u : 0u;
     if (!st && eot >= 0 && !tokenizer_frame_size(j->tokenizer, pair)) {
@@ -247,9 +251,7 @@ static gt_status put_record(tokenize_job *j, const tokenize_input *in, const rea
 {
     const tokenize_options *o = j->options;
     j->ids.count = 0;
-    gt_status st = r->messages                    ? make_chat(j, r)
-                   : o->keys.label || o->keys.pair ? make_framed(j, r)
-                                                  : make_plain(j, r);
+    gt_status st = r->messages ? make_chat(j, r) : o->keys.label || o->keys.pair ? make_framed(j, r) : make_plain(j, r);
     if (!st && j->labels && !j->ids.count)
         st = gt_fail(GT_FORMAT, "it has a label and no text");
     if (st)
@@ -320,8 +322,10 @@ static gt_status encode_text(tokenize_job *j, const tokenize_input *in, int only
     j->result.train_documents += !valid;
     j->result.val_documents += (uint64_t)valid;
     if (eot < 0)
-        return gt_fail(GT_MISUSE, "cannot tokenize '%s' beside records: its end has to be told, and the tokenizer has no "
-                       "end-of-text token; give it as JSONL", in->path);
+        return gt_fail(GT_MISUSE,
+                       "cannot tokenize '%s' beside records: its end has to be told, and the tokenizer has no "
+                       "end-of-text token; give it as JSONL",
+                       in->path);
     gt_status st = tokenize_text(j, in, 0, UINT64_MAX, valid ? val : train);
     return st ? st : token_writer_put_marked(valid ? val : train, &id, &end, 1);
 }

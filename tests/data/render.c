@@ -19,7 +19,8 @@ int main(void)
         gt_status st = chat_template_parse(&t, json_string_value(source), json_string_length(source),
                                            json_object_get(job, "tokens"), "it");
         if (!st)
-            st = chat_template_render(t, json_object_get(job, "messages"), json_is_true(json_object_get(job, "prompt")), &out);
+            st = chat_template_render(t, json_object_get(job, "messages"), json_is_true(json_object_get(job, "prompt")),
+                                      &out);
         if (st)
             fprintf(stderr, "%s\n", gt_message());
         json_t *text = st ? json_null() : json_stringn(out.text.data, out.text.size);

@@ -69,7 +69,8 @@ static void packed_documents_are_told_apart(void)
         for (int i = 0; i < B * T; i++) {
             const int within = i % T, same = within > 0 && x[i] == x[i - 1];
             CHECKF(s[i] == (within == 0 ? 0 : same ? s[i - 1] : within), "token %d starts at %d", i, s[i]);
-            CHECKF((w[i] > 0.0f) == (y[i] == x[i]) && (y[i] == LOADER_IGNORE) == (w[i] == 0.0f), "token %d weighs %g", i, (double)w[i]);
+            CHECKF((w[i] > 0.0f) == (y[i] == x[i]) && (y[i] == LOADER_IGNORE) == (w[i] == 0.0f), "token %d weighs %g",
+                   i, (double)w[i]);
             all += (double)w[i];
         }
         CHECK(sum == all && all < B * T && all > 0.0);
@@ -84,7 +85,8 @@ static void packed_documents_are_told_apart(void)
     CHECK_OK(token_split_set_reading(&d.train, &(token_reading){ .within = 1 }, "it"));
     data_close(&d);
     CHECK_OK(data_open(&d, path, "byte", NULL, NULL));
-    CHECK_FAILS(token_split_set_reading(&d.train, &(token_reading){ .within = 1 }, "it"), GT_MISMATCH, "no end-of-text token");
+    CHECK_FAILS(token_split_set_reading(&d.train, &(token_reading){ .within = 1 }, "it"), GT_MISMATCH,
+                "no end-of-text token");
     data_close(&d);
     free(text);
     free(path);
@@ -108,12 +110,14 @@ static void rows_may_be_documents(void)
         CHECK(token_split_documents(&d.train) == N);
         CHECK_OK(loader_open(&l, &d.train, "it", order ? LOADER_SEQUENTIAL : LOADER_SHUFFLED, 1, 5, 3));
         for (uint64_t n = 0; n < N; n++) {
-            CHECK_OK(loader_fill(&l, n, 0, 1, &(loader_fields){ .tokens = x, .targets = y, .weights = w, .lengths = &length }));
+            CHECK_OK(loader_fill(&l, n, 0, 1,
+                                 &(loader_fields){ .tokens = x, .targets = y, .weights = w, .lengths = &length }));
             const int full = order ? (int)n % 5 + 2 : length;       /* 6 letters are cut to 5 */
             CHECK(!order || (x[0] == 'a' + (int)n % 26 && length == (full < 5 ? full : 5)));
             for (int i = 0; i < 5; i++) {
                 CHECK(i < length ? x[i] == x[0] : x[i] == 0);
-                CHECK(!order || (w[i] == (i + 1 < full ? 1.0f : 0.0f) && y[i] == (i + 1 < full ? x[0] : LOADER_IGNORE)));
+                CHECK(!order
+                      || (w[i] == (i + 1 < full ? 1.0f : 0.0f) && y[i] == (i + 1 < full ? x[0] : LOADER_IGNORE)));
             }
             seen[(x[0] - 'a') * 8 + length]++;
         }
@@ -141,11 +145,16 @@ static void labels_are_numbered_and_split_evenly(void)
     with_cache();
     gt_text_printf(&t, "y,text,b\n");
     for (int i = 0; i < 100; i++)
-        gt_text_printf(&t, "%s,%c%c,%cxyz\n", i < 40 ? "10" : i < 70 ? "9" : "-1", 'a' + i % 7, 'a' + i % 7, 'p' + i % 3);
+        gt_text_printf(&t, "%s,%c%c,%cxyz\n",
+                       i < 40   ? "10"
+                       : i < 70 ? "9"
+                                : "-1",
+                       'a' + i % 7, 'a' + i % 7, 'p' + i % 3);
     char *path = file_of("labels.csv", t.data, t.size);
     if (open_as(&d, path, &r, (token_reading){ .by_document = 1 })) {
         int counts[3] = { 0 };
-        CHECK(d.label_count == 3 && !strcmp(d.labels[0], "-1") && !strcmp(d.labels[1], "9") && !strcmp(d.labels[2], "10"));
+        CHECK(d.label_count == 3 && !strcmp(d.labels[0], "-1") && !strcmp(d.labels[1], "9")
+              && !strcmp(d.labels[2], "10"));
         CHECK_OK(data_check_labelled(&d, path));
         CHECK(token_split_documents(&d.train) == 90 && token_split_documents(&d.val) == 10);
         CHECK_OK(loader_open(&l, &d.val, "it", LOADER_SEQUENTIAL, 1, T, 1));
@@ -155,7 +164,8 @@ static void labels_are_numbered_and_split_evenly(void)
         }
         CHECK(counts[2] == 4 && counts[1] == 3 && counts[0] == 3);      /* a tenth of each */
         CHECK_OK(loader_open(&l, &d.train, "it", LOADER_SEQUENTIAL, B, 4, 1));
-        CHECK_OK(loader_fill(&l, 0, 0, B, &(loader_fields){ .tokens = x, .types = types, .lengths = length, .labels = label }));
+        CHECK_OK(loader_fill(&l, 0, 0, B,
+                             &(loader_fields){ .tokens = x, .types = types, .lengths = length, .labels = label }));
         /* "aa" "pxyz" in 4 places: the end is kept */
         CHECK(label[0] == 2 && length[0] == 4 && x[0] == 'a' && x[1] == 'a' && x[2] == 'p' && x[3] == 'z');
         CHECK(types[0] == 0 && types[1] == 0);
@@ -190,10 +200,12 @@ static void only_answers_of_chats_count(void)
     static const char *const answers = "Yes</>No</>";
     data_set d;
     with_cache();
-    char *path = file_of("chat.jsonl", lines, sizeof lines - 1), *template = file_of("t.jinja", chatml, sizeof chatml - 1);
+    char *path = file_of("chat.jsonl", lines, sizeof lines - 1),
+         *template = file_of("t.jinja", chatml, sizeof chatml - 1);
     const char *text = "<user>hi <assistant></>\n<assistant>Yes</>\n<user>and</>\n<assistant>No</>\n";
     const size_t n = strlen(text);
-    CHECK_FAILS(data_open(&d, path, "byte", NULL, NULL), GT_MISUSE, "line 1: it is a chat, and the tokenizer has no chat template");
+    CHECK_FAILS(data_open(&d, path, "byte", NULL, NULL), GT_MISUSE,
+                "line 1: it is a chat, and the tokenizer has no chat template");
     const data_request r = { .spec = "byte", .keys = { .text = "messages" }, .chat_template = template, .whole = 1 };
     CHECK_FAILS(data_open_as(&d, path, &r), GT_FORMAT, "line 2: there is no text at the key 'messages'");
     free(path);
@@ -262,7 +274,7 @@ static void mixtures_have_exact_shares_and_own_epochs(void)
         CHECK(a + b == n && epochs == (double)b / 40.0);
     }
     int seen[1000] = { 0 };
-    for (uint64_t n = 0; n < 1000; n++) {           /* 300 of the small part: seven and a half epochs of 40 */
+    for (uint64_t n = 0; n < 1000; n++) { /* 300 of the small part: seven and a half epochs of 40 */
         CHECK_OK(loader_fill(&l, n, 0, 1, &(loader_fields){ .tokens = x }));
         seen[x[0]]++;
     }
@@ -291,7 +303,9 @@ static void weights_need_not_be_round(void)
     static const struct {
         double a, b;
         uint32_t slots, first;
-    } cases[] = { { 1, 2, 3, 1 }, { 50, 50, 2, 1 }, { 0.333, 0.667, 1000, 333 }, { 1, 3.14159265, 0, 0 }, { 1e-9, 1, 0, 1 } };
+    } cases[] = {
+        { 1, 2, 3, 1 }, { 50, 50, 2, 1 }, { 0.333, 0.667, 1000, 333 }, { 1, 3.14159265, 0, 0 }, { 1e-9, 1, 0, 1 }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         token_split mix = { 0 };
         loader l;
@@ -321,7 +335,7 @@ static void evaluation_keeps_the_ratio(void)
         seen[x[0]]++;
     }
     for (int i = 0; i < 30; i++)
-        CHECKF(seen[i] == 2, "%d: %d", i, seen[i]);     /* once of each part */
+        CHECKF(seen[i] == 2, "%d: %d", i, seen[i]); /* once of each part */
     token_split_close(&mix);
 }
 
@@ -334,7 +348,8 @@ static void mixtures_are_opened_by_name(void)
     snprintf(list, sizeof list, "%s:3,%s:1", a, b);
     CHECK(data_kind_of(list) == DATA_TEXT);
     if (CHECK_OK(data_open(&d, list, "byte", NULL, NULL))) {
-        CHECK(d.train.part_count == 2 && d.val.part_count == 2 && d.train.parts[0].weight == 3.0 && d.tokenizer != NULL);
+        CHECK(d.train.part_count == 2 && d.val.part_count == 2 && d.train.parts[0].weight == 3.0
+              && d.tokenizer != NULL);
         const uint64_t hash = token_split_hash(&d.train);
         data_close(&d);
         snprintf(list, sizeof list, "%s:2,%s:1", a, b);
@@ -344,7 +359,7 @@ static void mixtures_are_opened_by_name(void)
     }
     CHECK_FAILS(data_open(&d, list, "char", NULL, NULL), GT_MISUSE, "cannot train tokenizer 'char' on a mixture");
     snprintf(list, sizeof list, "%s,%s", a, b);
-    CHECK_OK(data_open(&d, list, "char", NULL, NULL));              /* one source of two files */
+    CHECK_OK(data_open(&d, list, "char", NULL, NULL)); /* one source of two files */
     CHECK(d.train.part_count == 0 && d.train.count + d.val.count == 400 + 200);
     data_close(&d);
     free(a);

@@ -102,28 +102,32 @@ static void jsonl_is_read_with_its_escapes_and_keys(void)
     READS("x.jsonl", "{\"a\": {\"b\": [{\"role\": \"user\", \"content\": \"x\"}]}}\n", &nested, "1 messages@1;");
     READS("x.jsonl", "{\"n\": 123456789012345678901234567890, \"text\": \"big\"}\n", &text, "big@1;");
     READS("x.jsonl", "\xef\xbb\xbf{\"text\": \"a\"}\r\n{\"text\": \"\"}\r\n", &text, "a@1;@2;");
-    READS("x.jsonl", "{\"a\": {\"b\": \"t\"}, \"p\": \"q\", \"y\": 3}\n{\"a.b\": \"u\", \"p\": \"\", \"y\": true}\n", &label,
-          "t|q|3@1;u||true@2;");
+    READS("x.jsonl", "{\"a\": {\"b\": \"t\"}, \"p\": \"q\", \"y\": 3}\n{\"a.b\": \"u\", \"p\": \"\", \"y\": true}\n",
+          &label, "t|q|3@1;u||true@2;");
     READS("x.ndjson", "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n", &text, "1 messages@1;");
-    READS("x.jsonl", "{\"conversations\": [{\"from\": \"human\", \"value\": \"x\"}, {\"from\": \"gpt\", \"value\": \"y\"}]}\n", &text,
-          "2 messages@1;");
+    READS("x.jsonl",
+          "{\"conversations\": [{\"from\": \"human\", \"value\": \"x\"}, {\"from\": \"gpt\", \"value\": \"y\"}]}\n",
+          &text, "2 messages@1;");
 }
 
 static void broken_jsonl_is_refused_with_its_line(void)
 {
     static const struct {
         const char *bytes, *says;
-    } cases[] = { { "{\"text\": \"a\"}\n{\"text\": 1}\n", "line 2: there is no text at the key 'text'; keys here are: text" },
-                  { "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "line 2: there is no text at the key 'text'; keys here are: txt" },
-                  { "{\"body\": \"a\"}\n", "keys here are: body; name the right one with --text-key" },
-                  { "{\"text\": \"a\n", "line 1:" },
-                  { "{\"text\": \"\\ud83d\"}\n", "line 1:" },
-                  { "{\"text\": \"\xff\"}\n", "line 1:" },
-                  { "[{\"text\": \"a\"}]\n", "line 1: an array, not an object; JSONL has an object a line, as `jq -c '.[]'`" },
-                  { "[\n{\"text\": \"a\"}]\n", "as `jq -c '.[]'` writes an array" },
-                  { "{\"text\": \"a\"} {\"text\": \"b\"}\n", "line 1:" },
-                  { "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"messages\": []}\n", "line 2: it has no list of messages" },
-                  { "{\"conversations\": [{\"from\": \"me\", \"value\": \"x\"}]}\n", "line 1: its message 1 is from 'me'" } };
+    } cases[] = {
+        { "{\"text\": \"a\"}\n{\"text\": 1}\n", "line 2: there is no text at the key 'text'; keys here are: text" },
+        { "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n", "line 2: there is no text at the key 'text'; keys here are: txt" },
+        { "{\"body\": \"a\"}\n", "keys here are: body; name the right one with --text-key" },
+        { "{\"text\": \"a\n", "line 1:" },
+        { "{\"text\": \"\\ud83d\"}\n", "line 1:" },
+        { "{\"text\": \"\xff\"}\n", "line 1:" },
+        { "[{\"text\": \"a\"}]\n", "line 1: an array, not an object; JSONL has an object a line, as `jq -c '.[]'`" },
+        { "[\n{\"text\": \"a\"}]\n", "as `jq -c '.[]'` writes an array" },
+        { "{\"text\": \"a\"} {\"text\": \"b\"}\n", "line 1:" },
+        { "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"messages\": []}\n",
+          "line 2: it has no list of messages" },
+        { "{\"conversations\": [{\"from\": \"me\", \"value\": \"x\"}]}\n", "line 1: its message 1 is from 'me'" }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         gt_text got = { 0 };
         char *path = file_of("broken.jsonl", cases[i].bytes, strlen(cases[i].bytes));
@@ -150,7 +154,8 @@ static void packed_files_are_read_and_cut_ones_refused(void)
     CHECK_OK(gt_file_read(&whole, &size, path, 1 << 24));
     free(path);
     path = file_of("packed.jsonl.gz", whole, size * 2 / 3);
-    CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT, ".jsonl.gz': unexpected end of file; it is damaged or not whole");
+    CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT,
+                ".jsonl.gz': unexpected end of file; it is damaged or not whole");
     free(path);
     path = file_of("x.parquet", "PAR1\x15\4\x15", 7);
     CHECK_FAILS(read_all(&got, path, &(reader_keys){ 0 }), GT_FORMAT, "a Parquet file; write it as JSONL");
@@ -162,7 +167,8 @@ static void packed_files_are_read_and_cut_ones_refused(void)
 
 static void lists_of_data_are_taken_apart(void)
 {
-    static const char *const names[] = { "l/a.txt", "l/b,c.txt", "l/d:1", "l/x1.csv", "l/x2.csv", "l/f/one.jsonl", "l/f/val.jsonl" };
+    static const char *const names[] = { "l/a.txt",  "l/b,c.txt",     "l/d:1",        "l/x1.csv",
+                                         "l/x2.csv", "l/f/one.jsonl", "l/f/val.jsonl" };
     char *folder = fresh("l"), *sub = gt_path_join(folder, "f"), list[4096];
     data_sources s;
     CHECK_OK(gt_folder_make(sub));

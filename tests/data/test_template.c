@@ -11,14 +11,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char chat[] = "[{\"role\": \"system\", \"content\": \" Be kind. \"}, {\"role\": \"user\", \"content\": \"\\u00dcber 2+2? \"},"
-                           " {\"role\": \"assistant\", \"content\": \" 4 \"}, {\"role\": \"user\", \"content\": \"and 3+3\"},"
-                           " {\"role\": \"assistant\", \"content\": \"6\\n\"}]";
+static const char chat[] =
+    "[{\"role\": \"system\", \"content\": \" Be kind. \"}, {\"role\": \"user\", \"content\": \"\\u00dcber 2+2? \"},"
+    " {\"role\": \"assistant\", \"content\": \" 4 \"}, {\"role\": \"user\", \"content\": \"and 3+3\"},"
+    " {\"role\": \"assistant\", \"content\": \"6\\n\"}]";
 
 static gt_status render(chat_text *out, const char *source, int prompt, int answers)
 {
     chat_template *t;
-    json_t *tokens = json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>"), *messages = json_loads(chat, 0, NULL);
+    json_t *tokens = json_pack("{s:s, s:s}", "bos_token", "<s>", "eos_token", "</s>"),
+           *messages = json_loads(chat, 0, NULL);
     gt_status st = chat_template_parse(&t, source, strlen(source), tokens, "it");
     if (!st)
         st = answers ? chat_template_render_answers(t, messages, out) : chat_template_render(t, messages, prompt, out);
@@ -41,21 +43,32 @@ static void gives(const char *source, const char *want)
 
 static void texts_are_those_of_jinja(void)
 {
-    gives("{% for m in messages %}\n{% if m['role'] != 'system' %}\n<{{ m.role }}>{{ m['content'] | trim }}{{ eos_token }}\n"
-          "{% endif %}\n{% endfor %}\n{% if add_generation_prompt %}\n<assistant>\n{% endif %}\n",
-          "<user>\xc3\x9c" "ber 2+2?</s>\n<assistant>4</s>\n<user>and 3+3</s>\n<assistant>6</s>\n<assistant>\n");
-    gives("{{ bos_token }}{%- for m in messages[1:] -%} {{ loop.index0 }}/{{ loop.length }}{{ ',' if not loop.last }} {%- endfor %}",
-          "<s>0/4,1/4,2/4,3/4");
-    gives("{%- set ns = namespace(last=none) -%}{% for m in messages[::-1] if m.role == 'user' %}{% if ns.last is none %}"
-          "{% set ns.last = m.content[0:3] %}{% endif %}{% endfor %}{{ ns.last }}|{{ messages | length }}", "and|5");
-    gives("{{ 'a\\u00e9b'[1] }}{{ 'a\\u00e9b'[-1:] }}{{ 'abc'[::-1] }}{{ -7 // 2 }}{{ -7 % 3 }}{{ 2 ** 3 }}{{ 7 / 2 }}{{ 1.0 }}{{ 1e20 }}",
-          "\xc3\xa9" "bcba-4283.51.01e+20");
-    gives("{{ {'a': [1, none, true, 'x\"']} | tojson }}{{ 'a,b'.split(',') | join('+') }}{{ missing is defined }}{{ missing }}"
-          "{{ missing | default('d') }}{{ 'b' in 'abc' }}{{ 'q' not in ['q'] }}{{ none }}",
-          "{\"a\": [1, null, true, \"x\\\"\"]}a+bFalsedTrueFalseNone");
-    gives("  {% if true %}\n  x\n  {% endif %}\n y {%- if 1 %} z {%+ if 0 %}no{% endif %}{% endif +%}\n{# c #}\nend\n", "  x\n y z \nend");
-    gives("{% raw %}{{ x }}{% endraw %}{% set x %}b{{ 1 + 1 }}{% endset %}{{ x ~ 1 }}{% for i in range(9) %}{% if i == 3 %}{% break %}"
-          "{% endif %}{{ i }}{% endfor %}", "{{ x }}b21012");
+    gives(
+        "{% for m in messages %}\n{% if m['role'] != 'system' %}\n<{{ m.role }}>{{ m['content'] | trim }}{{ eos_token }}\n"
+        "{% endif %}\n{% endfor %}\n{% if add_generation_prompt %}\n<assistant>\n{% endif %}\n",
+        "<user>\xc3\x9c"
+        "ber 2+2?</s>\n<assistant>4</s>\n<user>and 3+3</s>\n<assistant>6</s>\n<assistant>\n");
+    gives(
+        "{{ bos_token }}{%- for m in messages[1:] -%} {{ loop.index0 }}/{{ loop.length }}{{ ',' if not loop.last }} {%- endfor %}",
+        "<s>0/4,1/4,2/4,3/4");
+    gives(
+        "{%- set ns = namespace(last=none) -%}{% for m in messages[::-1] if m.role == 'user' %}{% if ns.last is none %}"
+        "{% set ns.last = m.content[0:3] %}{% endif %}{% endfor %}{{ ns.last }}|{{ messages | length }}",
+        "and|5");
+    gives(
+        "{{ 'a\\u00e9b'[1] }}{{ 'a\\u00e9b'[-1:] }}{{ 'abc'[::-1] }}{{ -7 // 2 }}{{ -7 % 3 }}{{ 2 ** 3 }}{{ 7 / 2 }}{{ 1.0 }}{{ 1e20 }}",
+        "\xc3\xa9"
+        "bcba-4283.51.01e+20");
+    gives(
+        "{{ {'a': [1, none, true, 'x\"']} | tojson }}{{ 'a,b'.split(',') | join('+') }}{{ missing is defined }}{{ missing }}"
+        "{{ missing | default('d') }}{{ 'b' in 'abc' }}{{ 'q' not in ['q'] }}{{ none }}",
+        "{\"a\": [1, null, true, \"x\\\"\"]}a+bFalsedTrueFalseNone");
+    gives("  {% if true %}\n  x\n  {% endif %}\n y {%- if 1 %} z {%+ if 0 %}no{% endif %}{% endif +%}\n{# c #}\nend\n",
+          "  x\n y z \nend");
+    gives(
+        "{% raw %}{{ x }}{% endraw %}{% set x %}b{{ 1 + 1 }}{% endset %}{{ x ~ 1 }}{% for i in range(9) %}{% if i == 3 %}{% break %}"
+        "{% endif %}{{ i }}{% endfor %}",
+        "{{ x }}b21012");
 }
 
 static void answers_are_found(void)
@@ -66,9 +79,11 @@ static void answers_are_found(void)
         { "{% for m in messages %}<{{ m.role }}>\n{{ m.content }}<end>\n{% endfor %}{% if add_generation_prompt %}<assistant>\n{% endif %}",
           " 4 <end>", "6\n<end>" },
         { "{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content.strip() + ' ' + eos_token }}{% else %}"
-          "[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}", " 4 </s>", " 6 </s>" },
+          "[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}",
+          " 4 </s>", " 6 </s>" },
         { "{% for m in messages %}{% if m.role == 'assistant' %}<a>{% generation %}{{ m.content | trim }}!{% endgeneration %}"
-          "{% else %}<u>{{ m.content }}{% endif %}{% endfor %}", "4!", "6!" },
+          "{% else %}<u>{{ m.content }}{% endif %}{% endfor %}",
+          "4!", "6!" },
         /* What the last answer alone has in front of it is learned; texts of turns before need not begin alike. */
         { "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<a>' + ('<think></think>' if loop.last else '') + m.content }}</a>"
           "{% else %}<u>{{ m.content }}</u>{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}",
@@ -76,7 +91,8 @@ static void answers_are_found(void)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         chat_text out = { 0 };
-        if (CHECK_OK(render(&out, cases[i].source, 0, 1)) && CHECKF(out.span_count == 2, "%d: %d spans", (int)i, (int)out.span_count))
+        if (CHECK_OK(render(&out, cases[i].source, 0, 1))
+            && CHECKF(out.span_count == 2, "%d: %d spans", (int)i, (int)out.span_count))
             for (int k = 0; k < 2; k++) {
                 const chat_span s = out.spans[k];
                 const char *want = k ? cases[i].last : cases[i].first;
@@ -111,8 +127,8 @@ static void what_is_not_known_is_refused_with_its_line(void)
         { "\n{{ raise_exception('roles ' + 'must alternate') }}", GT_MISMATCH, "line 2: roles must alternate" },
         { "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", GT_UNSUPPORTED, "" },
         { "{{ 'x' * 999999999999 }}", GT_UNSUPPORTED, "repeated" },
-        { "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", GT_UNSUPPORTED,
-          "MiB of text" },
+        { "{% set ns = namespace(x='x') %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+          GT_UNSUPPORTED, "MiB of text" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         chat_text out = { 0 };
@@ -133,8 +149,9 @@ static void what_is_not_known_is_refused_with_its_line(void)
 static void templates_lie_beside_tokenizers(void)
 {
     char *folder = fresh("tokenizer"), *file = gt_path_join(folder, "tokenizer_config.json"), *copy = fresh("copy");
-    static const char config[] = "{\"bos_token\": {\"content\": \"<b>\"}, \"eos_token\": null, \"chat_template\": [{\"name\": \"tool_use\", "
-                                 "\"template\": \"x\"}, {\"name\": \"default\", \"template\": \"{{ bos_token }}{{ messages[0].content }}\\n\"}]}";
+    static const char config[] =
+        "{\"bos_token\": {\"content\": \"<b>\"}, \"eos_token\": null, \"chat_template\": [{\"name\": \"tool_use\", "
+        "\"template\": \"x\"}, {\"name\": \"default\", \"template\": \"{{ bos_token }}{{ messages[0].content }}\\n\"}]}";
     chat_template *t, *again;
     chat_text out = { 0 };
     json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi");

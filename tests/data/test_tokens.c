@@ -170,8 +170,9 @@ static void other_formats_are_named(void)
         for (int k = 0; k < 2; k++) {
             char *path = file_of(names[k], bytes, sizeof bytes);
             data_set d;
-            const int packed = k && strstr(cases[i].says, "gzip") != NULL;  /* texts are unpacked; this one is damaged */
-            CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT, packed ? "is damaged or not whole" : cases[i].says);
+            const int packed = k && strstr(cases[i].says, "gzip") != NULL; /* texts are unpacked; this one is damaged */
+            CHECK_FAILS(data_open(&d, path, NULL, NULL, NULL), GT_FORMAT,
+                        packed ? "is damaged or not whole" : cases[i].says);
             CHECK(packed || strstr(gt_message(), k ? "as text" : "as tokens") != NULL);
             free(path);
         }
@@ -219,7 +220,7 @@ static void a_split_is_known_by_its_tokens(void)
     token_split_close(&b);
     token_split_close(&a);
 
-    enum { N = 9 << 20 };                               /* longer than what is hashed whole */
+    enum { N = 9 << 20 }; /* longer than what is hashed whole */
     uint16_t *ids = calloc(N, sizeof *ids);
     static const struct {
         size_t at;

@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const token_reading ways[] = { { 0, 0 }, { 1, 0 }, { 0, 1 } };
     for (int i = 0; i < 3; i++) {
         if (!token_split_open(&s, (const char *const[]){ shard }, 1, COUNT)) {
-            s.end = 5;                  /* id 4 ends a document where no marks tell */
+            s.end = 5; /* id 4 ends a document where no marks tell */
             token_split_hash(&s);
             read_rows(&s, ways[i]);
         }

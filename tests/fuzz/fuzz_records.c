@@ -15,7 +15,8 @@ const fuzz_seed fuzz_seeds[] = {
     SEED("c\xef\xbb\xbfid,text,label\r\n1,\"a \"\"b\"\"\r\nc\",x\n\n2,d,y"),
     SEED("ttext\tlabel\na\tx\n\"b\tc\"\ty\n"),
     SEED("j{\"text\": \"a\\u00e9\\ud83d\\ude00\", \"label\": 1}\n\n{\"text\": \"b\", \"label\": \"x\"}"),
-    SEED("j{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"messages\": [{\"role\": \"user\", \"content\": \"y\"}]}\n"),
+    SEED(
+        "j{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}\n{\"messages\": [{\"role\": \"user\", \"content\": \"y\"}]}\n"),
     SEED("j{\"conversations\": [{\"from\": \"human\", \"value\": \"x\"}, {\"from\": \"gpt\", \"value\": \"y\"}]}\n"),
 };
 const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;

@@ -12,11 +12,15 @@
 
 const fuzz_seed fuzz_seeds[] = {
     SEED("{% for m in messages %}{{ '<' + m['role'] + '>' + m.content | trim + eos_token }}{% endfor %}"),
-    SEED("{%- set ns = namespace(n=0) -%}{% for m in messages[::-1] if m.role == 'user' %}{% set ns.n = ns.n + loop.index0 * 2 %}"
-         "{% if not loop.last %}{{ ns.n ~ ', ' }}{% elif ns.n is defined %}x{% else %}y{% endif %}{% else %}none{% endfor %}"),
-    SEED("{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join(' ') }}{# c #}{% raw %}{{{% endraw %}"),
-    SEED("{{ 'a,b'.split(',')[-1][1:] ~ {'k': [1, 2.5, none]} | tojson(indent=2) }}{{ 7 // -2 ** 3 % 5 if true else 'no' }}"),
-    SEED("{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{% generation %}{{ i }}{% endgeneration %}{% endfor %}"),
+    SEED(
+        "{%- set ns = namespace(n=0) -%}{% for m in messages[::-1] if m.role == 'user' %}{% set ns.n = ns.n + loop.index0 * 2 %}"
+        "{% if not loop.last %}{{ ns.n ~ ', ' }}{% elif ns.n is defined %}x{% else %}y{% endif %}{% else %}none{% endfor %}"),
+    SEED(
+        "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | join(' ') }}{# c #}{% raw %}{{{% endraw %}"),
+    SEED(
+        "{{ 'a,b'.split(',')[-1][1:] ~ {'k': [1, 2.5, none]} | tojson(indent=2) }}{{ 7 // -2 ** 3 % 5 if true else 'no' }}"),
+    SEED(
+        "{% for i in range(3) %}{% if i == 1 %}{% continue %}{% endif %}{% generation %}{{ i }}{% endgeneration %}{% endfor %}"),
     SEED("{% set x %}a{{ \"\\u00e9\\n\" }}{% endset %}{{ x.strip().upper().replace('A', 'bb').startswith('B') }}"),
     SEED("{% for k, v in messages[0].items() %}{{ k }}{% break %}{% endfor %}{{ raise_exception('no') }}"),
 };
@@ -24,7 +28,8 @@ const size_t fuzz_seed_count = sizeof fuzz_seeds / sizeof *fuzz_seeds;
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char chat[] = "[{\"role\": \"user\", \"content\": \" a\\u00e9 \"}, {\"role\": \"assistant\", \"content\": \"b\"}]";
+    static const char chat[] =
+        "[{\"role\": \"user\", \"content\": \" a\\u00e9 \"}, {\"role\": \"assistant\", \"content\": \"b\"}]";
     chat_template *t;
     chat_text out = { 0 };
     if (size > 4096 || chat_template_parse(&t, (const char *)data, size, NULL, "input"))
