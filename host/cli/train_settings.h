@@ -21,6 +21,7 @@ typedef struct train_settings {
     const char *precision, *optimizer, *gemm, *bits, *sample_prompt;
     const char *documents, *rows, *task;
     int pairs, whole_words;
+    int labelled;                       /* documents must have labels: not an option; of the task */
     data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     uint64_t patience, sample_every, sample_tokens;

@@ -4,6 +4,7 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/data/labelled.h"
 #include "host/cli/train_settings.h"
 #include "host/train/checkpoint.h"
 #include "models/lora.h"
@@ -289,6 +290,8 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
     gt_status st = c && net_comm_rank(c) ? net_job_barrier(net_comm_job(c), "tokenizing") : GT_OK;
     if (!st)
         st = data_open_as(data, o->data, &r);
+    if (!st && o->labelled)
+        st = data_check_labelled(data, o->data);
     r.whole = o->eval_data && data_kind_of(o->eval_data) == DATA_TEXT;
     r.lenient = 1;
     r.spec = data->tokenizer_path;

@@ -17,6 +17,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/data/labelled.h"
 #include "host/train/evaluate.h"
 
 #include <jansson.h>
@@ -265,6 +266,8 @@ static gt_status open_data(data_set *data, const cli_source *s, int whole)
     };
     if (!st)
         st = data_open_as(data, o.data, &r);
+    if (!st && s->config.task == MODEL_CLASSIFY)
+        st = data_check_labelled(data, o.data);
     cli_progress_end(&p);
     const token_reading reading = { !strcmp(o.documents, "within"), !strcmp(o.rows, "documents") };
     if (!st)

@@ -606,6 +606,7 @@ static gt_status choose_task(model_config *c, cli_task *task, int resumed)
         c->new_labels = 0;
     if (!st && by_document && gt_option_given(train_table, "rows") && strcmp(o->rows, "documents"))
         st = gt_fail(GT_MISUSE, "option --rows: classes are of documents; leave it out");
+    o->labelled = by_document;
     if (!st && by_document)
         o->rows = "documents";
     return st;
