@@ -124,7 +124,7 @@ struct model_family {
     const char *architecture;           /* of transformers, as exports name it, where `heads` do not */
     const model_head *heads;            /* ends with { 0 }; NULL: the next token alone           */
     const char *tokenizer;              /* for texts, where neither options nor the model's folder
-                                           say: as --tokenizer takes it                          */
+                                           say: as --tokenizer takes it; NULL: none would do                          */
     const model_field *fields;          /* end with { 0 }, as presets and tensors do             */
     const model_preset *presets;
     /* Fills what is still 0 from the rest; NULL: nothing. */

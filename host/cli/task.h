@@ -25,6 +25,10 @@ typedef struct cli_task {
  * does not have, and for options that would be ignored. */
 gt_status cli_task_choose(model_config *c, const cli_task *t, int *by_document);
 
+/* Checkpoints of a run hold the head that they were trained with, and no other. GT_MISUSE, with what to do, if
+ * c, the description to use, has another task than `had`, the run's. */
+gt_status cli_task_check_run(const cli_source *s, const model_config *had, const model_config *c);
+
 /* With the data open: GT_MISMATCH if they do not have what the task needs. marks must outlive c; close it
  * (data_marks_close) whatever happened. */
 gt_status cli_task_settle(model_config *c, const cli_task *t, const data_set *data, const char *name,

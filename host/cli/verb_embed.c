@@ -9,6 +9,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/cli.h"
 #include "host/cli/data_options.h"
+#include "host/cli/task.h"
 
 #include "host/base/log.h"
 #include "host/graph/exec.h"
@@ -305,11 +306,14 @@ gt_status verb_embed(int argc, char **argv)
     st = cli_source_open(&s, o.from);
     if (st)
         return st;
+    const model_config had = s.config;
     st = model_config_task(&s.config, model_task_name(MODEL_ENCODE));
     if (st)
         st = gt_fail(GT_UNSUPPORTED, "cannot embed with '%s': models of the family '%s' read from left to right; take "
                                      "one that reads whole texts, such as BERT",
                      o.from, s.config.family);
+    if (!st)
+        st = cli_task_check_run(&s, &had, &s.config);
     if (!st)
         st = cli_source_tokenizer(&s, "put the one that it was trained with beside it");
     if (!st)

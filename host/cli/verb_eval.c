@@ -343,7 +343,10 @@ gt_status verb_eval(int argc, char **argv)
     const cli_task task = { .name = o.task, .pairs = o.pairs, .whole_words = o.whole_words };
     data_marks marks = { 0 };
     int by_document = 0;
+    const model_config had = s.config;
     st = cli_task_choose(&s.config, &task, &by_document);
+    if (!st)
+        st = cli_task_check_run(&s, &had, &s.config);
     s.config.new_labels = 0;
     if (by_document)
         o.rows = "documents";

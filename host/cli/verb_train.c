@@ -631,6 +631,8 @@ static gt_status train_here(net_comm *c)
         st = train_choose_model(&config, &source, kept != NULL);
     if (!st)
         st = choose_task(&config, &task, kept != NULL);
+    if (!st && source.path)
+        st = cli_task_check_run(&source, &source.config, &config);
     if (!st && !isnan(o->dropout))
         model_config_dropout(&config, (float)o->dropout);
     if (!st)

@@ -77,10 +77,13 @@ typedef struct sequence {
     int64_t found;                      /* how many targets there are   */
 } sequence;
 
+/* Where tokens are numbers alone, as in measurements: none is a sign. */
+static const data_marks unknown = { .vocab = 1 };
+
 static gt_status sequence_open(sequence *s, const data_batch *b)
 {
     const uint64_t T = b->loader->tokens, P = (uint64_t)data_mask_places(T);
-    *s = (sequence){ .b = b, .marks = b->how, .T = T };
+    *s = (sequence){ .b = b, .marks = b->how ? b->how : &unknown, .T = T };
     s->text = malloc((6 * T + 1 + 2 * P) * sizeof *s->text);
     if (!s->text)
         return gt_fail(GT_NO_MEMORY, "no memory for sequences of %llu tokens", (unsigned long long)T);
@@ -138,6 +141,8 @@ static void frame(sequence *s, uint64_t available)
 
 static int kind_of(const data_marks *m, int32_t id)
 {
+    if (!m->kind)
+        return 0;
     return id < 0 || (uint32_t)id >= m->vocab ? DATA_MARK_SPECIAL : m->kind[id];
 }
 

@@ -40,7 +40,7 @@ void data_marks_close(data_marks *m);
 /* Tokens to be found in a sequence of T, at most. */
 int64_t data_mask_places(uint64_t T);
 
-/* marks may be NULL where the fields alone are asked for; else it must outlive the batch. */
+/* marks must outlive the batch. NULL where what tokens mean does not matter, as in measurements. */
 void data_batch_mlm(data_batch *out, const loader *l, const char *split, const data_marks *marks, int pairs);
 
 #endif

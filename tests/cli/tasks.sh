@@ -103,5 +103,9 @@ refuses "pairs of classes" 2 'option --pairs would be ignored' train $classes --
 refuses "a tokenizer without signs" 1 'has no token \[CLS\] or <s>' \
     train --model model.json --data "$text" --tokenizer byte --out none
 refuses "vectors of a model that reads from left to right" 1 "read from left to right" embed --from gpt --data lines.txt
+refuses "another task of a run's checkpoints" 2 'are of --task mlm and hold its head; export the run' \
+    train $classes --from mlm --out none
+refuses "vectors of a run's checkpoints" 2 'export the run .* and name that folder for vectors' embed --from mlm --data lines.txt
+does "steps of it can be timed" 'tok/s|ktok|step' bench step --model bert-tiny --batch 2 --seq 16
 refuses "to embed nothing" 1 'is empty' embed --from encoder --data empty.txt
 close_checks
