@@ -46,6 +46,7 @@ gt_status added_open(added *a, const vocabulary *v, int normalized, normalizer *
             st = normalizer_apply(n, text, size, 1, 1, &text, &size);
         if (!st && size)
             st = add_text(a, text, size, id);
+        a->has_space |= (p->flags & PIECE_RSTRIP) != 0;
     }
     return st;
 }

@@ -96,7 +96,7 @@ static gt_status open_model(void **state, const vocabulary *v)
     b->vocab = v;
     for (unsigned i = 0; i < 256 && v->byte_level; i++) {
         const unsigned char byte = (unsigned char)i;
-        const int64_t id = vocabulary_find(v, &byte, 1);
+        const int64_t id = vocabulary_find_model(v, &byte, 1);
         b->byte_id[i] = id < 0 ? NONE : (uint32_t)id;
     }
     b->has_bytes = !v->byte_level && v->byte_fallback && word_model_bytes(b->byte_id, v);
@@ -181,7 +181,7 @@ static int64_t find_character(bpe *b, const unsigned char *text, size_t size, in
     return vocabulary_find_model(v, b->affixed.data, b->affixed.size);
 }
 
-/* The symbols of a word over characters, as Hugging Face's merge_word() orders them: an unknown token
+/* The symbols of a word over characters, as Hugging Face orders them: an unknown token
  * waits for the next known character, so that neighbours can be one. */
 static gt_status spell_characters(bpe *b, const unsigned char *word, size_t size)
 {

@@ -247,6 +247,17 @@ int normalizer_joins_lines(const normalizer *n)
     return 0;
 }
 
+int normalizer_keeps_spaces(const normalizer *n)
+{
+    for (size_t i = 0; i < n->count; i++) {
+        const step *s = &n->steps[i];
+        if ((s->kind == STEP_REPLACE || s->kind == STEP_REPLACE_REGEX) && (s->spaces_only || !strcmp(s->find, " "))
+            && !has_space(s->put))
+            return 0;
+    }
+    return 1;
+}
+
 int normalizer_keeps_characters(const normalizer *n)
 {
     for (size_t i = 0; i < n->count; i++)

@@ -35,6 +35,8 @@ void normalizer_close(normalizer *n);   /* takes NULL */
 unsigned normalizer_cuts(const normalizer *n);
 /* 1 if a line end becomes a space. */
 int normalizer_joins_lines(const normalizer *n);
+/* 1 if a space stays white space. */
+int normalizer_keeps_spaces(const normalizer *n);
 /* 1 if it changes nothing at all but spaces, and adds at the beginning only. */
 int normalizer_keeps_characters(const normalizer *n);
 

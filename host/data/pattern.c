@@ -2,7 +2,8 @@
 /* host/data/pattern.c - Oniguruma's spelling to PCRE2's, then PCRE2's compiled matcher.
  *
  * \s is written \p{White_Space}: with PCRE2_UCP, \s also matches U+180E, which has not been
- * white space since Unicode 6.3. \w has marks, all numbers and connectors in Oniguruma.   */
+ * white space since Unicode 6.3. \w has marks and connectors in Oniguruma, and of the
+ * numbers that are no digits those of Latin-1.   */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "host/data/pattern.h"
 
@@ -77,7 +78,7 @@ static void put_escape(rewriting *r, int in_class)
         char name;
         const char *is;
     } classes[] = { { 's', "\\p{White_Space}" }, { 'S', "\\P{White_Space}" }, { 'h', "0-9a-fA-F" } };
-    static const char word[] = "\\p{Alphabetic}\\p{M}\\p{N}\\p{Pc}";
+    static const char word[] = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe";
     const char c = *++r->in;
     r->in++;
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)

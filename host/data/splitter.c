@@ -256,27 +256,47 @@ int splitter_is_byte_level(const json_t *part)
 
 /* ---- where a text may be cut --------------------------------------------------------------------- */
 
-unsigned splitter_cuts(const splitter *s, unsigned *may)
+/* Where a level cuts; `marked`: a level before made spaces a sign. */
+static unsigned level_cuts(const level *l, int joins, int marked)
+{
+    const int spaces = l->find == FIND_BERT || l->find == FIND_WORDS || l->class == unicode_is_space;
+    const int words = l->find == FIND_REGEX && l->known && !l->invert
+                      && (l->behavior == ISOLATED || l->behavior == REMOVED);
+    if (spaces)
+        return !marked ? CUT_ALL : joins ? 0 : CUT_LINE | CUT_AFTER;
+    if (words)
+        return (marked ? 0u : CUT_SPACE) | (!joins ? CUT_AFTER : marked ? 0u : CUT_LINE);
+    if (l->space && l->find == FIND_STRING && !marked)
+        return CUT_SPACE | (joins ? CUT_LINE : 0u);
+    return 0;
+}
+
+unsigned splitter_cuts(const splitter *s, int joins, unsigned *may)
 {
     unsigned cuts = 0;
+    int marked = 0;
     *may = CUT_ALL;
     for (size_t i = 0; i < s->count; i++) {
         const level *l = &s->levels[i];
         if (i && l->prefix != PREFIX_NEVER)     /* a piece may begin only where one began anyway */
             *may &= CUT_SPACE | cuts;
-        const int spaces = l->find == FIND_BERT || l->find == FIND_WORDS || l->class == unicode_is_space;
-        if (spaces)
-            cuts |= CUT_ALL;
-        else if (l->find == FIND_REGEX && l->known && !l->invert && (l->behavior == ISOLATED || l->behavior == REMOVED))
-            cuts |= CUT_SPACE | CUT_AFTER;
-        else if (l->find == FIND_REGEX)
+        const unsigned here = level_cuts(l, joins, marked);
+        if (!here && l->find == FIND_REGEX)
             *may = 0;
-        else if (l->space && l->find == FIND_STRING)
-            cuts |= CUT_SPACE;
-        else if (l->find == FIND_STRING && (strchr(l->string, ' ') || strchr(l->string, '\n')))
+        if (!l->space && l->find == FIND_STRING && (strchr(l->string, ' ') || strchr(l->string, '\n')))
             *may &= strcmp(l->string, " ") ? 0u : ~(unsigned)CUT_AFTER;
+        cuts |= here;
+        marked |= l->space != NULL;
     }
     return cuts;
+}
+
+int splitter_marks_first(const splitter *s)
+{
+    int marks = 0;
+    for (size_t i = 0; i < s->count; i++)
+        marks |= s->levels[i].prefix == PREFIX_FIRST;
+    return marks;
 }
 
 int splitter_marks_spaces(const splitter *s, const char *sign)

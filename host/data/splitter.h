@@ -25,9 +25,12 @@ void splitter_close(splitter *s);       /* takes NULL */
 int splitter_is_byte_level(const json_t *part);
 
 /* Of the CUT_... of host/data/normalizer.h: those at which it cuts whatever the text; *may becomes
- * those at which a text may be cut into blocks because nothing of it looks across. */
-unsigned splitter_cuts(const splitter *s, unsigned *may);
+ * those at which a text may be cut into blocks because nothing of it looks across. `joins`: a line end
+ * is a space by then. */
+unsigned splitter_cuts(const splitter *s, int joins, unsigned *may);
 
+/* 1 if it puts a space in front of the first word of a text alone. */
+int splitter_marks_first(const splitter *s);
 /* 1 if it puts `sign` in the place of spaces. */
 int splitter_marks_spaces(const splitter *s, const char *sign);
 

@@ -294,7 +294,7 @@ int64_t tokenizer_id(const tokenizer *t, const char *token)
         return id;
     char *bytes = t->vocab.byte_level ? strdup(token) : NULL;
     const int64_t n = bytes ? byte_level_decode((unsigned char *)bytes, strlen(bytes)) : -1;
-    id = n > 0 ? vocabulary_find(&t->vocab, bytes, (size_t)n) : -1;
+    id = n > 0 ? vocabulary_find_model(&t->vocab, bytes, (size_t)n) : -1;
     free(bytes);
     return id;
 }

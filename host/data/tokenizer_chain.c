@@ -43,7 +43,9 @@ typedef struct chain {
     unsigned cuts;                          /* CUT_...: where blocks may end */
     int cuts_words;                         /* words may be cut before SPACE */
     unsigned char *glued;                   /* bit c: some piece holds character c before SPACE; NULL: none does */
-    int going, fresh, origin;               /* in the middle of a text; of a stretch; of the first one */
+    int going;                              /* in the middle of a text */
+    int first;                              /* nothing of this stretch was normalized yet */
+    int fresh, origin;                      /* nothing was cut since an added token; and none was found yet */
     token_ids *out;                         /* of the running encode() */
 } chain;
 
@@ -82,7 +84,7 @@ static gt_status find_glued(chain *c)
     const vocabulary *v = c->vocab;
     for (uint32_t id = 0; id < v->count; id++) {
         const unsigned char *text = (const unsigned char *)vocabulary_bytes(v, id), *p = text;
-        const size_t size = v->pieces[id].size;
+        const size_t size = v->pieces[id].flags & PIECE_MODEL ? v->pieces[id].size : 0;
         while ((p = memmem(p, size - (size_t)(p - text), SPACE, 3))) {
             size_t begin = (size_t)(p - text);
             uint32_t code = 0;
@@ -104,7 +106,7 @@ static int joins_behind_lines(const vocabulary *v)
 {
     for (uint32_t id = 0; id < v->count; id++) {
         const char *text = vocabulary_bytes(v, id);
-        for (uint32_t i = 0; i + 1 < v->pieces[id].size; i++)
+        for (uint32_t i = 0; v->pieces[id].flags & PIECE_MODEL && i + 1 < v->pieces[id].size; i++)
             if (text[i] == '\n' && text[i + 1] != '\n')
                 return 1;
     }
@@ -147,10 +149,10 @@ static gt_status model_cuts(chain *c, unsigned *cuts)
 static gt_status find_cuts(chain *c)
 {
     unsigned may, by_model;
-    unsigned cuts = splitter_cuts(c->splitter, &may);
+    unsigned cuts = splitter_cuts(c->splitter, normalizer_joins_lines(c->normalizer), &may);
+    if (!normalizer_keeps_spaces(c->normalizer))
+        cuts = 0;                           /* no space is left to cut at */
     gt_status st = model_cuts(c, &by_model);
-    if (normalizer_joins_lines(c->normalizer) && (cuts & CUT_SPACE) && !(cuts & CUT_LINE))
-        cuts = CUT_SPACE | CUT_LINE;        /* a line end is a space by then, and belongs to what follows */
     c->cuts = (cuts | by_model) & may & normalizer_cuts(c->normalizer);
     if (c->normal.has_space)
         c->cuts = 0;
@@ -232,13 +234,28 @@ static gt_status visit(void *context, const unsigned char *word, size_t size)
     return st ? st : word_cache_ids(&c->cache, word + from, size - from, c->model->encode, c->state, c->out);
 }
 
+/* A space in front of the first word alone stands only where no character before that was taken away. */
+static gt_status check_origin(chain *c, const unsigned char *text, size_t size)
+{
+    const unsigned char *normal;
+    size_t length = 0;
+    uint32_t code;
+    const int n = utf8_next(text, size, &code);
+    gt_status st = normalizer_apply(c->normalizer, text, n > 0 ? (size_t)n : 1, 1, 0, &normal, &length);
+    c->origin = length > 0;
+    return st;
+}
+
 /* A block: normalized, parted at added tokens, cut into words. */
 static gt_status encode_block(chain *c, const unsigned char *text, size_t size, int last)
 {
     const unsigned char *normal = NULL;
     size_t length = 0;
     added_match m;
-    gt_status st = normalizer_apply(c->normalizer, text, size, c->fresh, last, &normal, &length);
+    gt_status st = c->first && c->origin && splitter_marks_first(c->splitter) ? check_origin(c, text, size) : GT_OK;
+    if (!st)
+        st = normalizer_apply(c->normalizer, text, size, c->first, last, &normal, &length);
+    c->first = c->first && !length;
     c->normal.word_before = 0;
     for (size_t at = 0; at < length && !st;) {
         const int found = added_next(&c->normal, normal, length, at, 1, &m) == 1;
@@ -262,7 +279,7 @@ static gt_status encode_block(chain *c, const unsigned char *text, size_t size, 
 static gt_status encode_byte(chain *c, const unsigned char *text)
 {
     uint32_t ids[256];
-    c->fresh = 0;
+    c->first = c->fresh = 0;
     if (c->vocab->byte_level)
         return c->model->encode(c->state, text, 1, c->out);
     if (c->vocab->byte_fallback && word_model_bytes(ids, c->vocab))
@@ -330,7 +347,7 @@ static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, in
     *used = 0;
     c->out = ids;
     if (!c->going) {
-        c->fresh = c->origin = 1;
+        c->first = c->fresh = c->origin = 1;
         c->raw.word_before = 0;
     }
     while (*used < size && !st) {
@@ -344,7 +361,7 @@ static gt_status encode(tokenizer *t, const unsigned char *text, size_t size, in
             break;
         st = token_ids_add(ids, &m.id, 1);
         *used = st ? *used : m.end;
-        c->fresh = 1;
+        c->first = c->fresh = 1;
         c->origin = 0;
     }
     if (*used)

@@ -9,6 +9,7 @@
 #include "host/data/vocabulary.h"
 
 #include "host/base/file.h"
+#include "host/data/utf8.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -40,29 +41,31 @@ const char *vocabulary_bytes(const vocabulary *v, uint32_t id)
     return v->bytes.data + v->pieces[id].offset;
 }
 
-/* The slot that holds these bytes, or the free one where they belong. */
-static size_t slot_of(const vocabulary *v, const void *bytes, size_t size)
+/* The slot that holds these bytes as a piece of the model's (model) or an added token, or the free one where
+ * they belong. */
+static size_t slot_of(const vocabulary *v, const void *bytes, size_t size, int model)
 {
     size_t mask = v->slot_count - 1, i = (size_t)gt_hash(bytes, size) & mask;
     for (; v->slots[i]; i = (i + 1) & mask) {
         const piece *p = &v->pieces[v->slots[i] - 1];
-        if (p->size == size && !memcmp(v->bytes.data + p->offset, bytes, size))
+        if (((p->flags & PIECE_MODEL) != 0) == model && p->size == size
+            && !memcmp(v->bytes.data + p->offset, bytes, size))
             break;
     }
     return i;
+}
+
+int64_t vocabulary_find_model(const vocabulary *v, const void *bytes, size_t size)
+{
+    return v->slot_count && size ? (int64_t)v->slots[slot_of(v, bytes, size, 1)] - 1 : -1;
 }
 
 int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size)
 {
     if (!v->slot_count || !size)
         return -1;
-    return (int64_t)v->slots[slot_of(v, bytes, size)] - 1;
-}
-
-int64_t vocabulary_find_model(const vocabulary *v, const void *bytes, size_t size)
-{
-    const int64_t id = vocabulary_find(v, bytes, size);
-    return id >= 0 && v->pieces[id].flags & PIECE_MODEL ? id : -1;
+    const int64_t added = (int64_t)v->slots[slot_of(v, bytes, size, 0)] - 1;
+    return added >= 0 ? added : vocabulary_find_model(v, bytes, size);
 }
 
 static gt_status no_memory(void)
@@ -93,13 +96,24 @@ static gt_status make_room(vocabulary *v, uint32_t id)
         v->slot_count = wanted;
         for (uint32_t i = 0; i < v->count; i++)
             if (v->pieces[i].size)
-                slots[slot_of(v, vocabulary_bytes(v, i), v->pieces[i].size)] = i + 1;
+                slots[slot_of(v, vocabulary_bytes(v, i), v->pieces[i].size, (v->pieces[i].flags & PIECE_MODEL) != 0)] =
+                    i + 1;
     }
     return GT_OK;
 }
 
-gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t size)
+/* Is a byte-level piece of these bytes written as an added token of them is? */
+static int is_written_alike(const vocabulary *v, const unsigned char *bytes, size_t size)
 {
+    for (size_t i = 0; v->byte_level && i < size; i++)
+        if (bytes[i] >= 0x80 || byte_level_code(bytes[i]) != bytes[i])
+            return 0;
+    return 1;
+}
+
+static gt_status add(vocabulary *v, uint32_t id, const void *bytes, size_t size, uint32_t flags)
+{
+    const int model = (flags & PIECE_MODEL) != 0;
     if (id >= VOCABULARY_MAX)
         return gt_fail(GT_FORMAT, "token id %u is too large: ids go up to %u", id, VOCABULARY_MAX - 1);
     if (!size || size > UINT32_MAX)
@@ -109,18 +123,30 @@ gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t s
         return st;
     if (v->pieces[id].size)
         return gt_fail(GT_FORMAT, "token id %u is given twice", id);
-    size_t slot = slot_of(v, bytes, size);
-    if (v->slots[slot])
-        return gt_fail(GT_FORMAT, "token ids %u and %u stand for the same text", v->slots[slot] - 1, id);
+    const size_t slot = slot_of(v, bytes, size, model);
+    const uint32_t other = v->slots[slot_of(v, bytes, size, !model)];
+    if (v->slots[slot] || (other && is_written_alike(v, bytes, size)))
+        return gt_fail(GT_FORMAT, "token ids %u and %u stand for the same text",
+                       (v->slots[slot] ? v->slots[slot] : other) - 1, id);
     size_t offset = v->bytes.size;
     gt_text_put(&v->bytes, bytes, size);
     if (v->bytes.failed)
         return no_memory();
-    v->pieces[id] = (piece){ .offset = offset, .size = (uint32_t)size, .flags = PIECE_MODEL };
+    v->pieces[id] = (piece){ .offset = offset, .size = (uint32_t)size, .special = !model, .flags = flags };
     v->slots[slot] = id + 1;
     if (id >= v->count)
         v->count = id + 1;
     return GT_OK;
+}
+
+gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t size)
+{
+    return add(v, id, bytes, size, PIECE_MODEL);
+}
+
+gt_status vocabulary_add_token(vocabulary *v, uint32_t id, const void *bytes, size_t size, uint32_t flags)
+{
+    return add(v, id, bytes, size, flags & ~(uint32_t)PIECE_MODEL);
 }
 
 gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
@@ -134,7 +160,7 @@ gt_status vocabulary_add_merge(vocabulary *v, uint32_t left, uint32_t right)
         return no_memory();
     memcpy(text, vocabulary_bytes(v, left), a);
     memcpy(text + a, vocabulary_bytes(v, right) + skip, b);
-    int64_t joined = vocabulary_find(v, text, a + b);
+    int64_t joined = vocabulary_find_model(v, text, a + b);
     free(text);
     if (joined < 0)
         return gt_fail(GT_FORMAT, "merge %zu joins tokens %u and %u into a text that is no token", v->merge_count, left,

@@ -88,11 +88,14 @@ typedef struct vocabulary {
     size_t slot_count;
 } vocabulary;
 
-/* Gives `id` its bytes. GT_FORMAT if the id or the bytes are taken, or the id is
+/* Gives `id` its bytes, as a piece of the model's. GT_FORMAT if the id or the bytes are taken, or the id is
  * VOCABULARY_MAX or more, or size is 0; the sentence does not name the file. */
 gt_status vocabulary_add(vocabulary *v, uint32_t id, const void *bytes, size_t size);
+/* The same for an added token, with its PIECE_... Its text may be that of a byte-level piece, if it is
+ * written in another way: "  " is added to some models that have "\u0120\u0120". */
+gt_status vocabulary_add_token(vocabulary *v, uint32_t id, const void *bytes, size_t size, uint32_t flags);
 
-/* The id of these bytes, or -1. */
+/* The id of these bytes, that of an added token first, or -1. */
 int64_t vocabulary_find(const vocabulary *v, const void *bytes, size_t size);
 /* The same among the model's own, so never an added token. */
 int64_t vocabulary_find_model(const vocabulary *v, const void *bytes, size_t size);

@@ -135,7 +135,7 @@ static gt_status merge_half(uint32_t *out, const vocabulary *v, const char *text
     if (!bytes)
         return no_memory(name);
     int64_t length = v->byte_level ? byte_level_decode((unsigned char *)bytes, size) : (int64_t)size;
-    int64_t id = length > 0 ? vocabulary_find(v, bytes, (size_t)length) : -1;
+    int64_t id = length > 0 ? vocabulary_find_model(v, bytes, (size_t)length) : -1;
     free(bytes);
     if (id < 0)
         return gt_fail(GT_FORMAT, "cannot read '%s': merge %zu names '%.*s', which is no token", name, v->merge_count,
@@ -223,10 +223,8 @@ static gt_status read_added(vocabulary *v, json_t *list, const char *name)
         gt_status st = read_id(&id, json_object_get(entry, "id"), text, name);
         if (st)
             return st;
-        if ((st = vocabulary_add(v, id, text, strlen(text))))
+        if ((st = vocabulary_add_token(v, id, text, strlen(text), flags_of(entry))))
             return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
-        v->pieces[id].special = 1;
-        v->pieces[id].flags = flags_of(entry);
     }
     return GT_OK;
 }
@@ -526,14 +524,13 @@ static gt_status add_special(vocabulary *v, uint32_t id, const char *text, uint3
 {
     const size_t size = strlen(text);
     const int64_t there = vocabulary_find(v, text, size);
-    if (there >= 0 && there != (int64_t)id)
+    if (there >= 0 && there != (int64_t)id && !(v->pieces[there].flags & PIECE_MODEL))
         return gt_fail(GT_FORMAT, "cannot read '%s': added token '%.60s' has id %u, but %lld elsewhere", name, text, id,
                        (long long)there);
-    gt_status st = there < 0 ? vocabulary_add(v, id, text, size) : GT_OK;
-    if (st)
-        return gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text);
-    if (there < 0)
-        v->pieces[id].flags = 0;
+    if (there != (int64_t)id) {
+        gt_status st = vocabulary_add_token(v, id, text, size, flags);
+        return st ? gt_fail_in(st, "cannot read '%s': added token '%.60s'", name, text) : GT_OK;
+    }
     if (!v->pieces[id].special)                 /* tokenizer.json says it first */
         v->pieces[id].flags |= flags;
     v->pieces[id].special = 1;
