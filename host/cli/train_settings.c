@@ -71,7 +71,7 @@ static const gt_option front[] = {
     { "lr", 0, GT_DOUBLE, "X", "peak learning rate", &train_set.lr, 0, NULL },
     { "lr-schedule", 0, GT_CHOICE, "constant|cosine|linear|wsd", "shape over the steps", &train_set.schedule, 0, NULL },
     { "warmup", 0, GT_U64, "N", "steps of linear warm-up", &train_set.warmup, 0, NULL },
-    { "min-lr", 0, GT_DOUBLE, "X", "learning rate at the end; default: a tenth of --lr", &train_set.min_lr, 0, NULL },
+    { "min-lr", 0, GT_DOUBLE, "X", "learning rate at the end; default: a tenth of --lr", &train_set.min_lr, 1, NULL },
     { "decay-share", 0, GT_DOUBLE, "X", "wsd: last share of the steps that decays", &train_set.decay_share, 1, NULL },
 };
 
@@ -99,7 +99,7 @@ static const gt_option back[] = {
     { "print-config", 0, GT_FLAG, NULL, "all network settings and where they come from", &train_set.comm.net.print, 1,
       NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage of activations and weights", &train_set.precision, 0, NULL },
-    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 0, NULL },
+    { "recompute", 0, GT_FLAG, NULL, "activations computed again instead of kept", &train_set.recompute, 1, NULL },
     { "gemm", 0, GT_CHOICE, cli_engines, "matrix engine", &train_set.gemm, 1, NULL },
     { .group = "Evaluation, checkpoints, output" },
     { "eval-every", 0, GT_U64, "N", "steps between validations, 0: none", &train_set.eval_every, 0, NULL },
@@ -119,8 +119,8 @@ static const gt_option back[] = {
     { "sample-prompt", 0, GT_STRING, "TEXT", "how they begin", &train_set.sample_prompt, 1, NULL },
     { "sample-tokens", 0, GT_U64, "N", "how many tokens they have, at most", &train_set.sample_tokens, 1, NULL },
     { "sample-temperature", 0, GT_DOUBLE, "X", "0: always the likeliest token", &train_set.sample_temperature, 1, NULL },
-    { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 0, NULL },
-    { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 0, NULL },
+    { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 1, NULL },
+    { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 1, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a step", &train_set.json, 0, NULL },
     { 0 }
 };

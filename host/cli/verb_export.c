@@ -32,7 +32,7 @@ static const gt_option table[] = {
 static const cli_help help = {
     "export RUN -o DIR [options]",
     "Write a run as config.json, model.safetensors and tokenizer.json, as transformers reads "
-    "them; of a run with adapters those alone, as PEFT reads them.",
+    "them;\nof a run with adapters those alone, as PEFT reads them.",
     "  geartrain export runs/shakespeare -o exported/\n"
     "  geartrain export runs/lora --merge -o exported/\n"
 };

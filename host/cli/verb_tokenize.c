@@ -34,7 +34,7 @@ static const gt_option table[] = {
 
 static const cli_help help = {
     "tokenize FILE... -o DIR [options]",
-    "Turn texts and records (JSONL, CSV, TSV; also .gz) into files of tokens that `geartrain train --data DIR` reads.",
+    "Turn texts and records (JSONL, CSV, TSV; also .gz) into files of tokens\nthat `geartrain train --data DIR` reads.",
     "  geartrain tokenize input.txt --tokenizer bpe:8192 -o data/\n"
     "  geartrain tokenize *.txt --tokenizer gpt2/ --val held-out.txt -o data/\n"
 };
