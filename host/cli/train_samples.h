@@ -12,8 +12,9 @@
 
 typedef struct train_samples train_samples;
 
-/* On all ranks, before anything begins: GT_MISUSE if the model writes no texts, or there is no tokenizer. */
-gt_status train_samples_check(const model_config *c, const tokenizer *t);
+/* On all ranks, before anything begins: GT_MISUSE if the model writes no texts, or there is no
+ * tokenizer, or none that can read the prompt. */
+gt_status train_samples_check(const model_config *c, tokenizer *t);
 /* On rank 0; shared: the weights are all in train_params(). What is given must outlive it. */
 gt_status train_samples_open(train_samples **out, train *t, dev_device *d, const model_config *c, tokenizer *k,
                              int shared);

@@ -143,6 +143,10 @@ refuses "--keep-best without validation" 2 'option --keep-best would be ignored'
 refuses "an improvement that nothing waits for" 2 'option --min-improvement would be ignored' train $good --out new --min-improvement 1
 refuses "a prompt of no samples" 2 'option --sample-prompt would be ignored' train $good --out new --sample-prompt x
 refuses "an empty prompt" 2 'option --sample-prompt: a text begins' train $good --out new --sample-every 5 --sample-prompt ''
+refuses "a prompt that no token spells" 2 'option --sample-prompt: .*U\+00E9' train $good --out new --sample-every 5 --sample-prompt 'é'
+head -c 300 "$text" > short.txt
+refuses "patience with nothing to validate on" 2 "option --patience: 'short.txt' has no validation part" train \
+    --model gpt2-tiny --data short.txt --tokenizer byte --seq 64 --batch 1 --steps 2 --out new --patience 2
 "$geartrain" tokenize "$text" --tokenizer byte -o tokens > stdout 2> stderr
 refuses "samples without a tokenizer" 2 'option --sample-every: the data came without a tokenizer' train \
     --model gpt2-124m --data tokens/train-000000.bin --out new --sample-every 5 --steps 1 --batch 1 --seq 8
