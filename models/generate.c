@@ -183,7 +183,8 @@ static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int coun
     memcpy(g->fed, ids, (size_t)count * sizeof *ids);
     memset(g->fed + count, 0, (size_t)(f->T - count) * sizeof *ids);
     if (!st)
-        st = dev_write_start(g->device, exec_buffer(f->exec, "tokens"), 0, g->fed, (size_t)f->T * sizeof(int32_t), NULL);
+        st = dev_write_start(g->device, exec_buffer(f->exec, "tokens"), 0, g->fed, (size_t)f->T * sizeof(int32_t),
+                             NULL);
     if (!st)
         st = dev_write_start(g->device, exec_buffer(f->exec, "first"), 0, &g->first, sizeof g->first, NULL);
     if (!st)

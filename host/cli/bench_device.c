@@ -411,13 +411,14 @@ static void show_generate(const model_config *c, const generate_result *r)
     char a[32], b[32];
     const double rate = r->bytes / r->copy_median;
     if (o.json) {
-        printf("{\"bench\": \"generate\", \"model\": \"%s\", \"precision\": \"%s\", \"batch\": 1, \"prompt\": %llu, "
-               "\"tokens\": %llu, \"prompt_tokens_per_s\": %.2f, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
-               "\"tokens_per_s\": %.3f, \"weight_bytes\": %.0f, \"gbytes_per_s\": %.3f, \"copy_gbytes_per_s\": %.3f, "
-               "\"share_of_copy\": %.4f, \"best_share_of_copy\": %.4f}\n",
-               c->name, o.precision, (unsigned long long)o.prompt, (unsigned long long)o.tokens,
-               (double)o.prompt / r->prompt_s, r->min * 1e3, r->median * 1e3, r->p99 * 1e3, 1.0 / r->median, r->bytes,
-               r->bytes / r->median * 1e-9, rate * 1e-9, r->copy_median / r->median, r->copy_min / r->min);
+        printf(
+            "{\"bench\": \"generate\", \"model\": \"%s\", \"precision\": \"%s\", \"batch\": 1, \"prompt\": %llu, "
+            "\"tokens\": %llu, \"prompt_tokens_per_s\": %.2f, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
+            "\"tokens_per_s\": %.3f, \"weight_bytes\": %.0f, \"gbytes_per_s\": %.3f, \"copy_gbytes_per_s\": %.3f, "
+            "\"share_of_copy\": %.4f, \"best_share_of_copy\": %.4f}\n",
+            c->name, o.precision, (unsigned long long)o.prompt, (unsigned long long)o.tokens,
+            (double)o.prompt / r->prompt_s, r->min * 1e3, r->median * 1e3, r->p99 * 1e3, 1.0 / r->median, r->bytes,
+            r->bytes / r->median * 1e-9, rate * 1e-9, r->copy_median / r->median, r->copy_min / r->min);
         return;
     }
     printf("model     %s, %s parameters, %s: %s of weights, all read for each token\n", c->name,
@@ -445,7 +446,8 @@ static gt_status bench_generate(dev_device *d, dtype storage)
     if (!c.vocab)
         c.vocab = 256;
     if (!o.prompt || !o.tokens || o.prompt > (uint64_t)c.context || o.tokens > (uint64_t)c.context - o.prompt)
-        return gt_fail(GT_MISUSE, "options --prompt and --tokens: %llu and %llu do not make 1 to %d together, the model's context",
+        return gt_fail(GT_MISUSE,
+                       "options --prompt and --tokens: %llu and %llu do not make 1 to %d together, the model's context",
                        (unsigned long long)o.prompt, (unsigned long long)o.tokens, c.context);
     st = generate_create(&g, d, &c, storage, strcmp(o.engine, "auto") ? o.engine : NULL);
     if (!st)

@@ -20,7 +20,9 @@ gt_status cli_chat_say(json_t *messages, const char *role, const char *text, siz
     json_t *m = good.failed ? NULL
                             : json_pack("{s:s, s:s%}", "role", role, "content", good.data ? good.data : "", good.size);
     gt_text_release(&good);
-    return m && !json_array_append_new(messages, m) ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for a message of %zu bytes", size);
+    return m && !json_array_append_new(messages, m)
+               ? GT_OK
+               : gt_fail(GT_NO_MEMORY, "no memory for a message of %zu bytes", size);
 }
 
 /* The sign that the template puts behind an answer, if it is one: nothing follows it in training. */

@@ -85,8 +85,8 @@ static void describe_validation(char *out, size_t size, const evaluate_result *r
 static void print_validation(const metrics_row *r, const char *val)
 {
     char line[192];
-    const int n = snprintf(line, sizeof line, "step %-8llu loss %.4f%s  lr %.3g", (unsigned long long)r->step, r->loss, val,
-                           r->lr);
+    const int n = snprintf(line, sizeof line, "step %-8llu loss %.4f%s  lr %.3g", (unsigned long long)r->step, r->loss,
+                           val, r->lr);
     if (n >= cli_columns())
         snprintf(line, sizeof line, "step %-8llu loss %.4f  val %.4f  lr %.3g", (unsigned long long)r->step, r->loss,
                  r->val.loss, r->lr);

@@ -28,7 +28,11 @@ static struct {
     sampling_rule rule;
     gt_option_list stop;
     int quiet, json, chat;
-} o = { .prompt = "\n", .tokens = 200, .samples = 1, .seed = 1, .rule = { .temperature = 0.8, .top_k = 200, .repetition = 1.0 } };
+} o = { .prompt = "\n",
+        .tokens = 200,
+        .samples = 1,
+        .seed = 1,
+        .rule = { .temperature = 0.8, .top_k = 200, .repetition = 1.0 } };
 
 static const gt_option table[] = {
     { .group = "Text" },
@@ -103,8 +107,9 @@ static gt_status print_object(const place *p, const char *prompt, size_t size, c
     cli_json_string(&extra, prompt, size);
     gt_text_printf(&extra, ", \"number\": %zu, \"sample\": %llu, ", p->prompt + 1, (unsigned long long)p->sample + 1);
     cli_written_json(&line, w, extra.failed ? "" : extra.data);
-    gt_status st = extra.failed || line.failed ? gt_fail(GT_NO_MEMORY, "no memory for a text of %zu bytes", w->text.size)
-                                               : print(NULL, line.data, line.size);
+    gt_status st = extra.failed || line.failed
+                       ? gt_fail(GT_NO_MEMORY, "no memory for a text of %zu bytes", w->text.size)
+                       : print(NULL, line.data, line.size);
     gt_text_release(&extra);
     gt_text_release(&line);
     return st;
@@ -148,7 +153,8 @@ static gt_status write_all(cli_writer *w, const json_t *prompts)
                       : gt_fail(GT_FORMAT, "'%s', line %zu has no \"prompt\"", o.prompts, p.prompt + 1);
         }
     if (!st && !o.quiet)
-        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens, (double)all.tokens / all.seconds);
+        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens,
+                (double)all.tokens / all.seconds);
     return st;
 }
 
@@ -175,8 +181,7 @@ static gt_status say_system(json_t *messages)
     if (!o.system || (role && !strcmp(role, "system")))
         return GT_OK;
     json_t *m = json_pack("{s:s, s:s}", "role", "system", "content", o.system);
-    return m && !json_array_insert_new(messages, 0, m) ? GT_OK
-                                                       : gt_fail(GT_MISUSE, "option --system: it is no UTF-8");
+    return m && !json_array_insert_new(messages, 0, m) ? GT_OK : gt_fail(GT_MISUSE, "option --system: it is no UTF-8");
 }
 
 /* Answers, shows it, and adds it to what was said. */
@@ -262,7 +267,8 @@ static gt_status chat(cli_writer *w, const cli_source *s, const json_t *prompts)
     else if (!st)
         st = talk(c, w, &all);
     if (!st && !o.quiet)
-        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens, (double)all.tokens / all.seconds);
+        fprintf(stderr, "%llu tokens, %.1f tokens/s\n", (unsigned long long)all.tokens,
+                (double)all.tokens / all.seconds);
     cli_chat_close(c);
     return st;
 }
@@ -317,7 +323,8 @@ static gt_status check(void)
         { "seed", greedy, "--temperature 0 takes the likeliest" },
         { "system", !o.chat, "it belongs to --chat" },
         { "chat-template", !o.chat, "it belongs to --chat" },
-        { "samples", o.chat && !o.prompts && !gt_option_given(table, "prompt"), "a conversation goes on with one answer" },
+        { "samples", o.chat && !o.prompts && !gt_option_given(table, "prompt"),
+          "a conversation goes on with one answer" },
     };
     st = cli_check_useless(table, rules, sizeof rules / sizeof *rules);
     if (!st && greedy && o.samples > 1)

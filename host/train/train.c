@@ -428,7 +428,8 @@ static gt_status open_run(train *t)
     if (!st && writes)
         st = checkpoint_prune(t->o.run, 0, 0, 0);
     if (!st && writes)                  /* a later one may have been better, and is done again */
-        st = checkpoint_mark_best(t->o.run, t->best.step && checkpoint_is_there(t->o.run, t->best.step) ? t->best.step : 0);
+        st = checkpoint_mark_best(t->o.run,
+                                  t->best.step && checkpoint_is_there(t->o.run, t->best.step) ? t->best.step : 0);
     if (!st && writes)
         st = train_remove_weights(t);
     free(path);

@@ -339,11 +339,9 @@ static void announce(const train_hooks *hooks, const char *what, int done)
 static gt_status save(train *t, const train_hooks *hooks)
 {
     assert(t->done == t->queued);               /* t->samples is that of what is queued */
-    const checkpoint_info info = { t->done,
-                                   t->o.seed,
-                                   t->tokens,
-                                   { t->samples, t->o.seq, t->o.order, t->data.train->count, t->data_hash },
-                                   t->best };
+    const checkpoint_info info = {
+        t->done, t->o.seed, t->tokens, { t->samples, t->o.seq, t->o.order, t->data.train->count, t->data_hash }, t->best
+    };
     const checkpoint_ranks ranks = { .comm = t->o.comm, .mine = t->mine, .mine_state = t->mine_state };
     checkpoint_state states[CHECKPOINT_STATES];
     if (!t->o.run || t->last_saved == t->done)
@@ -399,7 +397,8 @@ static char *weights_folder(const train *t)
 gt_status train_remove_weights(const train *t)
 {
     char *folder = weights_folder(t);
-    gt_status st = folder ? gt_folder_remove(folder) : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s'", t->o.run);
+    gt_status st = folder ? gt_folder_remove(folder)
+                          : gt_fail(GT_NO_MEMORY, "no memory for the path of '%s'", t->o.run);
     free(folder);
     return st;
 }

@@ -69,9 +69,10 @@ static void shown(const tokenizer *t, const uint32_t *ids, size_t count, const c
 
 static void text_comes_in_whole_characters(void)
 {
-    static const uint32_t ids[] = { 'x',          256,  260, 261, 'y', 0xF0, 0x9F, 0x98, 0x80, 262, 0x81,
-                                    0xC3,         0xA9, 260, 'z', 0x80, 0xFF, 256 };
-    static const char want[] = "xab\xE2\x82\xAC.y\xF0\x9F\x98\x80\xF0\x9F\x98\x81\xC3\xA9\xE2\x82z\x80\xFF" "ab";
+    static const uint32_t ids[] = { 'x', 256,  260,  261,  'y', 0xF0, 0x9F, 0x98, 0x80,
+                                    262, 0x81, 0xC3, 0xA9, 260, 'z',  0x80, 0xFF, 256 };
+    static const char want[] = "xab\xE2\x82\xAC.y\xF0\x9F\x98\x80\xF0\x9F\x98\x81\xC3\xA9\xE2\x82z\x80\xFF"
+                               "ab";
     tokenizer *t = make();
     gt_text out = { 0 };
     int ended;

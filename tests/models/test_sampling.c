@@ -92,9 +92,10 @@ static void make(float *logits, unsigned char *seen, unsigned char *may, uint64_
 }
 
 static const sampling_rule rules[] = {
-    { 1.0, 0, 0.0, 0.0, 0.0 },    { 0.7, 1, 0.0, 0.0, 0.0 },   { 0.7, 5, 0.0, 0.0, 1.0 },  { 1.5, 500, 0.0, 0.0, 1.3 },
-    { 1.0, 0, 0.9, 0.0, 0.0 },    { 1.0, 0, 0.01, 0.0, 0.0 },  { 2.0, 0, 0.5, 0.0, 1.2 },  { 1.0, 40, 0.8, 0.0, 0.0 },
-    { 1.0, 0, 0.0, 0.1, 0.0 },    { 1.0, 0, 0.0, 1.0, 0.0 },   { 0.9, 0, 0.95, 0.05, 0.0 }, { 0.8, 50, 0.9, 0.2, 1.1 },
+    { 1.0, 0, 0.0, 0.0, 0.0 },      { 0.7, 1, 0.0, 0.0, 0.0 },    { 0.7, 5, 0.0, 0.0, 1.0 },
+    { 1.5, 500, 0.0, 0.0, 1.3 },    { 1.0, 0, 0.9, 0.0, 0.0 },    { 1.0, 0, 0.01, 0.0, 0.0 },
+    { 2.0, 0, 0.5, 0.0, 1.2 },      { 1.0, 40, 0.8, 0.0, 0.0 },   { 1.0, 0, 0.0, 0.1, 0.0 },
+    { 1.0, 0, 0.0, 1.0, 0.0 },      { 0.9, 0, 0.95, 0.05, 0.0 },  { 0.8, 50, 0.9, 0.2, 1.1 },
     { 1.0, 0, 0.999999, 0.0, 0.8 }, { 0.05, 17, 0.3, 0.01, 5.0 },
 };
 enum { RULES = sizeof rules / sizeof *rules };
@@ -175,10 +176,14 @@ static void rules_that_cannot_be_are_refused(void)
         sampling_rule rule;
         const char *why;
     } cases[] = {
-        { { .temperature = -0.1 }, "temperature" }, { { .temperature = NAN }, "temperature" },
-        { { .top_k = -1 }, "top-k" },               { { .top_p = 1.01 }, "top-p" },
-        { { .top_p = -0.01 }, "top-p" },            { { .min_p = 1.5 }, "min-p" },
-        { { .min_p = NAN }, "min-p" },              { { .repetition = -2.0 }, "repetition" },
+        { { .temperature = -0.1 }, "temperature" },
+        { { .temperature = NAN }, "temperature" },
+        { { .top_k = -1 }, "top-k" },
+        { { .top_p = 1.01 }, "top-p" },
+        { { .top_p = -0.01 }, "top-p" },
+        { { .min_p = 1.5 }, "min-p" },
+        { { .min_p = NAN }, "min-p" },
+        { { .repetition = -2.0 }, "repetition" },
         { { .repetition = INFINITY }, "repetition" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)

@@ -78,4 +78,6 @@ static void bytes_of_targets_are_counted(void)
     dev_close(d);
 }
 
-const check_case check_cases[] = { CASE(a_validation_is_the_same_for_every_micro_batch), CASE(bytes_of_targets_are_counted), { 0 } };
+const check_case check_cases[] = {
+    CASE(a_validation_is_the_same_for_every_micro_batch), CASE(bytes_of_targets_are_counted), { 0 }
+};

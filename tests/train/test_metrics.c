@@ -120,9 +120,9 @@ static void texts_are_tensors_of_one_string(void)
     CHECK(next_record(&p, end, &data) && next_record(&p, end, &data));
     /* field 2, 7; field 5 { field 1 { field 1 tag, field 9 { field 1 { field 1 "text" } },
      * field 8 { field 1 DT_STRING, field 2 { field 2 { field 1, 1 } }, field 8 "one" } } } */
-    static const unsigned char want[] = { 0x10, 7,    0x2A, 35,  0x0A, 33,   0x0A, 6, 's', 'a', 'm',  'p', 'l',
-                                          'e',  0x4A, 8,    0x0A, 6,   0x0A, 4,    't', 'e', 'x', 't',  0x42, 13,
-                                          0x08, 7,    0x12, 4,   0x12, 2,    0x08, 1, 0x42, 3,   'o',  'n', 'e' };
+    static const unsigned char want[] = { 0x10, 7,    0x2A, 35,   0x0A, 33,   0x0A, 6,   's',  'a', 'm', 'p',  'l',
+                                          'e',  0x4A, 8,    0x0A, 6,    0x0A, 4,    't', 'e',  'x', 't', 0x42, 13,
+                                          0x08, 7,    0x12, 4,    0x12, 2,    0x08, 1,   0x42, 3,   'o', 'n',  'e' };
     const uint64_t size = next_record(&p, end, &data);
     CHECKF(size == 9 + sizeof want, "%d bytes, not %d", (int)size, (int)(9 + sizeof want));
     CHECK(!memcmp(data + 9, want, sizeof want));
@@ -325,11 +325,7 @@ static void the_picture_is_well_formed(void)
             for (size_t i = 0; i < counts[k]; i++) {
                 const double x = (double)i + 1.0;
                 /* falling, constant, enormous, with holes */
-                const double y = form == 0   ? 1.0 + 3.0 / x
-                                 : form == 1 ? 2.5
-                                 : form == 2 ? 1e30 / x
-                                 : i % 3      ? NAN
-                                              : -x;
+                const double y = form == 0 ? 1.0 + 3.0 / x : form == 1 ? 2.5 : form == 2 ? 1e30 / x : i % 3 ? NAN : -x;
                 CHECK_OK(plot_add(&a, x, y));
                 if (i % 10 == 9)
                     CHECK_OK(plot_add(&b, x, y + 0.1));
