@@ -75,6 +75,10 @@ static int embed(builder *b)
         in.types = whole_table(b, "embeddings.token_type_embeddings", c->own[BERT_TYPES]);
         in.kinds = input(b, "token_types", DTYPE_I32, graph_tokens(b->g));
     }
+    if (!everything) {
+        block_elsewhere(b, "", "embeddings.position_embeddings", ".weight");
+        block_elsewhere(b, "", "embeddings.token_type_embeddings", ".weight");
+    }
     return graph_embed_sum(b->g, "embed", &in);
 }
 

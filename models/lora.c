@@ -189,6 +189,17 @@ static gt_status check_patterns(const graph *g, const model_config *c)
                            "--lora-targets '%s' matches no matrix of a linear layer of '%s'; near it are %s", one,
                            c->name, names);
         }
+    for (int i = 0; i < graph_param_count(g); i++) {
+        const char *of = graph_param_at(g, i)->name, *end = strstr(of, ".lora_A.weight");
+        char theirs[160];
+        int transposed;
+        if (!end)
+            continue;
+        snprintf(one, sizeof one, "%.*s.weight", (int)(end - of), of);
+        const gt_status st = model_tensor_name(theirs, sizeof theirs, c, one, &transposed);
+        if (st)
+            return gt_fail_in(st, "no adapter can be made for it; name others with --lora-targets");
+    }
     if (!graph_trained_elements(g))
         return gt_fail(GT_MISUSE, "nothing of '%s' is left to train: every tensor is frozen", c->name);
     return GT_OK;
