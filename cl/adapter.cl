@@ -5,6 +5,8 @@
  *   row_norms                n[r] = | W[r] + scale * B[r] A |
  *   scale_columns            y = z * m / n (+ bias)
  *   magnitude_product        p = dy * z / n; its column sums are the gradient of m
+ *   add_columns              y = z, and scale * u added to C of its N columns, from `first` on
+ *   take_columns             u = scale * those columns of z
  *
  * W: (R,C); A: (K,C); B: (R,K); z, y, dy, p: (R,C), storage type. m, n, bias: fp32.
  * 8 bits: C integers a row, dense, and a scale for each 32 of them: `each` scales a row, the first block
@@ -125,5 +127,27 @@ KERNEL void magnitude_product(int per, int R, int C, __global const store_t *dy,
         for (int c = BEGIN * VW; c < C; c += STRIDE * VW)
             write(p, (size_t)r * C + c, read(dy, (size_t)r * C + c, C - c, wide)
                   * read(z, (size_t)r * C + c, C - c, wide) / load_some_f32(n, c, C - c), C - c, wide);
+    }
+}
+
+KERNEL void add_columns(int per, int R, int C, int N, int first, float scale, __global const store_t *z,
+                        __global const store_t *u, __global store_t *y)
+{
+    FOR_ROWS(r)
+    {
+        for (int c = BEGIN; c < N; c += STRIDE) {
+            const float more = c >= first && c < first + C ? scale * load1(u, (size_t)r * C + c - first) : 0.0f;
+            store1(y, (size_t)r * N + c, load1(z, (size_t)r * N + c) + more);
+        }
+    }
+}
+
+KERNEL void take_columns(int per, int R, int C, int N, int first, float scale, __global const store_t *z,
+                         __global store_t *u)
+{
+    FOR_ROWS(r)
+    {
+        for (int c = BEGIN; c < C; c += STRIDE)
+            store1(u, (size_t)r * C + c, scale * load1(z, (size_t)r * N + first + c));
     }
 }

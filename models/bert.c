@@ -385,7 +385,7 @@ static const model_head roberta_heads[] = { { MODEL_MLM, 0, "RobertaForMaskedLM"
 
 #define SHARED \
     .complete = complete, .check = check, .build_part = build_part, .batch = batch, \
-    .flops_per_token = flops_per_token, .renamed = renamed, .reference = &bert_reference
+    .flops_per_token = flops_per_token, .renamed = renamed, .adapted = "query,value", .reference = &bert_reference
 
 const model_family bert_family = {
     .name = "bert",

@@ -117,6 +117,13 @@ static int block_multiply(const builder *b, const block_matrix *m, const char *l
     int w = block_weight(b, m->prefix, m->name, m->out, m->in, m->held, e->deviation);
     if (m->bias)
         v = block_vector(b, m->prefix, part, m->out, e->bias, GRAPH_INIT_ZERO);
+    if (lora_joined(b->c, label)) {
+        const lora_site of = { .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train };
+        int y = graph_linear(b->g, label, x, w, v, ACT_NONE, -1, 0.0f);
+        y = graph_activation(b->g, label, lora_add_pieces(b->g, b->c, &of, y), e->act);
+        y = graph_dropout(b->g, label, y, e->drop);
+        return e->residual < 0 ? y : graph_add(b->g, label, y, e->residual);
+    }
     if (!lora_has(b->c, label))
         return graph_linear(b->g, label, x, w, v, e->act, e->residual, e->drop);
     const lora_site at = { .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train };

@@ -519,21 +519,64 @@ gt_status model_import(const model_config *c, params *p, const char *folder)
     return st;
 }
 
-gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed)
+/* Piece `piece` of a row on their side, without and with what stands in front. */
+static void name_piece(char *out, size_t size, const map *m, const row *r, int piece, int prefixed)
+{
+    char name[NAME];
+    snprintf(out, size, "%s%s", prefixed && !(r->t->flags & MODEL_BARE) ? m->family->prefix : "",
+             form(name, r->t->theirs[piece], r->layer));
+}
+
+int model_tensor_pieces(const model_config *c, const char *ours)
 {
     map m = { .c = c };
     row r;
     int piece;
-    char name[NAME];
+    if (!model_family_of(&m.family, c) && !find_row(&m, ours, &r, &piece))
+        return pieces_of(r.t->theirs);
+    gt_message_clear();
+    return 1;
+}
+
+gt_status model_tensor_piece(char *out, size_t size, const model_config *c, const char *ours, int piece)
+{
+    map m = { .c = c };
+    row r;
+    int own;
+    gt_status st = model_family_of(&m.family, c);
+    if (!st)
+        st = find_row(&m, ours, &r, &own);
+    if (!st && r.t->outputs)
+        st = gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' is several of unlike sizes in files", ours, c->name);
+    if (!st)
+        name_piece(out, size, &m, &r, piece, 0);
+    return st;
+}
+
+gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed)
+{
+    map m = { .c = c };
+    row r;
+    int piece, layer, found = 0;
     gt_status st = model_family_of(&m.family, c);
     if (!st)
         st = find_row(&m, ours, &r, &piece);
+    if (st == GT_UNSUPPORTED && m.family) {     /* a piece of ours, by their name */
+        for (r.t = m.family->tensors; !found && (r.t->ours[0] || r.t->theirs[0]); r.t += !found)
+            for (piece = 0; !found && r.t->ours[0] && piece < pieces_of(r.t->theirs); piece += !found)
+                found = matches(r.t->theirs[piece], ours, &layer);
+        if (found) {
+            gt_message_clear();
+            r.layer = layer;
+            st = GT_OK;
+        }
+    } else if (!st && pieces_of(r.t->theirs) > 1) {
+        st = gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' is several in files", ours, c->name);
+    }
     if (st)
         return st;
-    if (pieces_of(r.t->theirs) > 1)
-        return gt_fail(GT_UNSUPPORTED, "tensor '%s' of model '%s' is several in files", ours, c->name);
     *transposed = (r.t->flags & MODEL_TRANSPOSED) != 0;
-    snprintf(out, size, "%s%s", r.t->flags & MODEL_BARE ? "" : m.family->prefix, form(name, r.t->theirs[0], r.layer));
+    name_piece(out, size, &m, &r, piece, 1);
     return GT_OK;
 }
 

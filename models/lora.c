@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PIECE_NAME = 128 };
 static const char adapters[] = "*.lora_A.weight,*.lora_B.weight,*.lora_magnitude_vector";
 
 void lora_train(graph *g, const model_config *c)
@@ -94,6 +95,61 @@ int lora_scaled(graph *g, const model_config *c, const lora_site *at, const grap
     const int m = matrix(g, at, "lora_magnitude_vector", shape_of(1, at->out), 0, GRAPH_INIT_ONE, 0.0f);
     const int n = graph_row_norms(g, at->label, at->w, graph_value_find(g, name), low->b, low->scale);
     return graph_scale_columns(g, at->label, z, m, n, bias);
+}
+
+/* ---- matrices that are several in files ------------------------------------------------------- */
+
+/* The name of piece i of our matrix `name`, as files have it: "...self.query" of "...self.qkv". 0: there is none. */
+static int piece_at(char out[PIECE_NAME], const model_config *c, const char *name, int i)
+{
+    char ours[PIECE_NAME];
+    snprintf(ours, sizeof ours, "%.*s.weight", PIECE_NAME - 16, name);
+    const int pieces = model_tensor_pieces(c, ours);
+    if (pieces < 2 || i >= pieces)
+        return 0;
+    if (model_tensor_piece(out, PIECE_NAME, c, ours, i)) {
+        gt_message_clear();
+        return 0;
+    }
+    char *end = strstr(out, ".weight");
+    if (end)
+        *end = 0;
+    return pieces;
+}
+
+int lora_joined(const model_config *c, const char *name)
+{
+    char piece[PIECE_NAME];
+    for (int i = 0; c->tuning.rank && piece_at(piece, c, name, i); i++)
+        if (lora_has(c, piece))
+            return piece_at(piece, c, name, 0);
+    return 0;
+}
+
+int lora_add_pieces(graph *g, const model_config *c, const lora_site *at, int y)
+{
+    char piece[PIECE_NAME];
+    const int pieces = piece_at(piece, c, at->label, 0);
+    const int64_t width = (at->held.parts ? at->held.count : at->out / pieces);
+    if (c->tuning.dora || (at->held.parts && at->held.parts != pieces)) {
+        graph_fail_build(g, gt_fail(GT_UNSUPPORTED,
+                                    "cannot adapt '%s': it is several matrices in files, and those have adapters here "
+                                    "without DoRA alone; leave --dora out, or name other --lora-targets",
+                                    at->label));
+        return -1;
+    }
+    for (int i = 0; piece_at(piece, c, at->label, i); i++) {
+        lora_site one = *at;
+        if (!lora_has(c, piece))
+            continue;
+        one.label = piece;
+        one.out = at->out / pieces;
+        one.held.parts = at->held.parts > 0;
+        const graph_low_rank low = lora_low_rank(g, c, &one);
+        const int u = graph_linear(g, piece, low.h, low.b, -1, ACT_NONE, -1, 0.0f);
+        y = graph_add_columns(g, piece, y, u, i * width, low.scale);
+    }
+    return y;
 }
 
 /* ---- checking -------------------------------------------------------------------------------- */
@@ -279,16 +335,16 @@ gt_status lora_begin(const model_config *c, params *p, uint64_t seed)
 /* ---- merging ------------------------------------------------------------------------------------ */
 
 /* A tensor of the adapter of a matrix, whole; *out is freed by the caller. */
-static gt_status read_part(params *p, const char *name, const char *part, float **out)
+static gt_status read_part(params *p, const char *label, const char *part, float **out)
 {
-    char full[128];
-    snprintf(full, sizeof full, "%.*s.%s", (int)(strlen(name) - strlen(".weight")), name, part);
+    char full[PIECE_NAME + 32];
+    snprintf(full, sizeof full, "%s.%s", label, part);
     const int i = params_find(p, full);
     *out = NULL;
     if (i < 0)
-        return gt_fail(GT_MISMATCH, "cannot merge '%s': tensor '%s' is not here", name, full);
+        return gt_fail(GT_MISMATCH, "cannot merge '%s': tensor '%s' is not here", label, full);
     *out = malloc((size_t)shape_count(&params_info(p, i)->shape) * sizeof **out);
-    return *out ? params_read(p, i, *out) : gt_fail(GT_NO_MEMORY, "cannot merge '%s': no memory for '%s'", name, full);
+    return *out ? params_read(p, i, *out) : gt_fail(GT_NO_MEMORY, "cannot merge '%s': no memory for '%s'", label, full);
 }
 
 /* A row of w becomes w + s b a, scaled to the length m (NULL: not). */
@@ -306,26 +362,37 @@ static void merge_row(float *w, int64_t in, const float *a, const float *b, int 
         w[k] = (float)((double)w[k] * (double)*m / sqrt(sum));
 }
 
-gt_status lora_merge(const model_config *c, params *p, const char *name, float *all)
+/* The rows of one matrix, of `rows` of `in` numbers, that has the adapter `label`. */
+static gt_status merge_one(const model_config *c, params *p, const char *label, float *all, int64_t rows, int64_t in)
 {
     const model_tuning *t = &c->tuning;
-    const char *end = strstr(name, ".weight");
-    const int i = params_find(p, name);
     float *a = NULL, *b = NULL, *m = NULL;
-    char label[96];
-    snprintf(label, sizeof label, "%.*s", end ? (int)(end - name) : 0, name);
-    if (!end || i < 0 || params_info(p, i)->table || params_info(p, i)->shape.rank != 2 || !lora_has(c, label))
-        return GT_OK;
-    const shape s = params_info(p, i)->shape;
-    gt_status st = read_part(p, name, "lora_A.weight", &a);
+    gt_status st = read_part(p, label, "lora_A.weight", &a);
     if (!st)
-        st = read_part(p, name, "lora_B.weight", &b);
+        st = read_part(p, label, "lora_B.weight", &b);
     if (!st && t->dora)
-        st = read_part(p, name, "lora_magnitude_vector", &m);
-    for (int64_t o = 0; !st && o < s.dim[0]; o++)
-        merge_row(all + o * s.dim[1], s.dim[1], a, b + o * t->rank, t->rank, (double)lora_scale(t), m ? m + o : NULL);
+        st = read_part(p, label, "lora_magnitude_vector", &m);
+    for (int64_t o = 0; !st && o < rows; o++)
+        merge_row(all + o * in, in, a, b + o * t->rank, t->rank, (double)lora_scale(t), m ? m + o : NULL);
     free(a);
     free(b);
     free(m);
     return st;
+}
+
+gt_status lora_merge(const model_config *c, params *p, const char *name, float *all)
+{
+    const char *end = strstr(name, ".weight");
+    const int i = params_find(p, name);
+    char label[PIECE_NAME], piece[PIECE_NAME];
+    gt_status st = GT_OK;
+    snprintf(label, sizeof label, "%.*s", end ? (int)(end - name) : 0, name);
+    if (!end || i < 0 || params_info(p, i)->table || params_info(p, i)->shape.rank != 2)
+        return GT_OK;
+    const shape s = params_info(p, i)->shape;
+    const int pieces = lora_joined(c, label);
+    for (int k = 0; !st && k < pieces; k++)
+        if (piece_at(piece, c, label, k) && lora_has(c, piece))
+            st = merge_one(c, p, piece, all + k * (s.dim[0] / pieces) * s.dim[1], s.dim[0] / pieces, s.dim[1]);
+    return st || pieces || !lora_has(c, label) ? st : merge_one(c, p, label, all, s.dim[0], s.dim[1]);
 }

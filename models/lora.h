@@ -35,6 +35,10 @@ typedef struct lora_site {
 graph_low_rank lora_low_rank(graph *g, const model_config *c, const lora_site *at);
 /* DoRA: z, the product without its bias, with its columns scaled, + bias (-1: none). */
 int lora_scaled(graph *g, const model_config *c, const lora_site *at, const graph_low_rank *low, int z, int bias);
+/* How many matrices of files this one of ours is, where some of those have adapters; 0: it is one, or none has. */
+int lora_joined(const model_config *c, const char *name);
+/* y, the product with such a matrix, with what adapters of its pieces add to their columns. */
+int lora_add_pieces(graph *g, const model_config *c, const lora_site *at, int y);
 float lora_scale(const model_tuning *t);
 
 /* ---- for programs ---------------------------------------------------------------------------- */

@@ -284,11 +284,16 @@ static int all_adapted(const params *p, const model_config *c, const char *suffi
         const char *end = strstr(info->name, ".weight");
         if (!end || lora_is_adapter(info) || info->full.rank != 2)
             continue;
-        snprintf(label, sizeof label, "%.*s", (int)(end - info->name), info->name);
-        const size_t m = strlen(label);
-        const int has = m >= n && !strcmp(label + m - n, suffix) && (m == n || label[m - n - 1] == '.');
-        if (has && (info->table || !lora_has(c, label)))
-            return 0;
+        const int pieces = model_tensor_pieces(c, info->name);
+        for (int k = 0; k < pieces; k++) {
+            if (pieces == 1 || model_tensor_piece(label, sizeof label, c, info->name, k))
+                snprintf(label, sizeof label, "%s", info->name);
+            label[strlen(label) - strlen(".weight")] = 0;
+            const size_t m = strlen(label);
+            const int has = m >= n && !strcmp(label + m - n, suffix) && (m == n || label[m - n - 1] == '.');
+            if (has && (info->table || !lora_has(c, label)))
+                return 0;
+        }
     }
     return 1;
 }

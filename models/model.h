@@ -131,8 +131,12 @@ gt_status model_folder_check(const char *folder);
  * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
  * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
-/* What files call one of our tensors, with the prefix; *transposed: they hold it (in, out). GT_UNSUPPORTED
- * where several of theirs make it up, or the family has no name for it. */
+/* Of how many tensors of files one of ours is made, side by side along its outputs: 1 mostly. And the name of
+ * one of several, equal ones, without the prefix: adapters are made for those. */
+int model_tensor_pieces(const model_config *c, const char *ours);
+gt_status model_tensor_piece(char *out, size_t size, const model_config *c, const char *ours, int piece);
+/* What files call one of our tensors, or a piece of one, with the prefix; *transposed: they hold it (in, out).
+ * GT_UNSUPPORTED where the family has no name for it, or several. */
 gt_status model_tensor_name(char *out, size_t size, const model_config *c, const char *ours, int *transposed);
 /* Writes config.json and model.safetensors as transformers' class of the family reads them, with adapters merged
  * into the matrices that they are for.

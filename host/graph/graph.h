@@ -140,6 +140,8 @@ int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_
 int graph_row_norms(graph *g, const char *name, int w, int a, int b, float scale);
 /* z * m / n + bias, a factor a column: m a parameter, n as graph_row_norms() gives it; bias -1: none. */
 int graph_scale_columns(graph *g, const char *name, int z, int m, int n, int bias);
+/* z, with scale * u added to its columns from `first` on. */
+int graph_add_columns(graph *g, const char *name, int z, int u, int64_t first, float scale);
 /* act(x), on its own; x itself for ACT_NONE. */
 int graph_activation(graph *g, const char *name, int x, activation act);
 /* Columns of a value's rows, from `first` on: q, k and v may be parts of one product. */

@@ -140,4 +140,86 @@ int graph_scale_columns(graph *g, const char *name, int z, int m, int norms, int
     return emit_scaled(g, name, GRAPH_FORWARD, z, m, norms, bias);
 }
 
-const graph_op *const graph_adapter_ops[] = { &op_row_norms, &op_scale_columns, &op_magnitude_product, NULL };
+/* ---- some columns ---------------------------------------------------------------------------- */
+
+typedef struct columns_attributes {
+    int64_t first;
+    float scale;
+} columns_attributes;
+
+static columns_attributes columns_at(const graph_node *n)
+{
+    columns_attributes a;
+    graph_attributes_get(n, &a, sizeof a);
+    return a;
+}
+
+static gt_status add_columns_launch(launch_context *c, const graph_node *n)
+{
+    const columns_attributes a = columns_at(n);
+    return kernel_add_columns(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->in[1]), C_of(c->g, n->in[0]),
+                              (int)a.first, a.scale, c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                              c->buffer(c, n->out[0]));
+}
+
+static gt_status take_columns_launch(launch_context *c, const graph_node *n)
+{
+    const columns_attributes a = columns_at(n);
+    return kernel_take_columns(c->list, c->kernels, R_of(c->g, n->in[0]), C_of(c->g, n->out[0]), C_of(c->g, n->in[0]),
+                               (int)a.first, a.scale, c->buffer(c, n->in[0]), c->buffer(c, n->out[0]));
+}
+
+static const graph_op op_take_columns = {
+    .name = "take columns",
+    .launch = take_columns_launch,
+    .flops = ops_one_each,
+};
+
+static void add_columns_backward(graph *g, const graph_node *n)
+{
+    const int dy = graph_grad(g, n->out[0]), u = n->in[1];
+    const columns_attributes a = columns_at(n);
+    if (dy < 0)
+        return;
+    graph_grad_put(g, n->in[0], dy, n->name);
+    const int du = graph_value_add(g, n->name, GRAPH_ACTIVATION, g->storage, value(g, u)->shape);
+    graph_node *t = graph_node_add(g, &op_take_columns, GRAPH_INPUT_GRAD, n->name);
+    if (!t)
+        return;
+    t->in[0] = dy;
+    t->out[0] = du;
+    graph_attributes_set(t, &a, sizeof a);
+    graph_grad_put(g, u, du, n->name);
+}
+
+static const graph_op op_add_columns = {
+    .name = "add columns",
+    .launch = add_columns_launch,
+    .backward = add_columns_backward,
+    .flops = ops_one_each,
+};
+
+int graph_add_columns(graph *g, const char *name, int z, int u, int64_t first, float scale)
+{
+    if (!graph_has(g, name, z, 0) || !graph_has(g, name, u, 0))
+        return -1;
+    if (first < 0 || first + columns_of(&g->values[u]) > columns_of(&g->values[z])
+        || rows_of(&g->values[u]) != rows_of(&g->values[z])) {
+        graph_fail_build(g, gt_fail(GT_MISMATCH, "cannot build '%s': '%s' does not fit into '%s'", name,
+                                    g->values[u].name, g->values[z].name));
+        return -1;
+    }
+    int y = graph_value_add(g, name, GRAPH_ACTIVATION, g->storage, g->values[z].shape);
+    graph_node *n = graph_node_add(g, &op_add_columns, GRAPH_FORWARD, name);
+    if (!n)
+        return -1;
+    n->in[0] = z;
+    n->in[1] = u;
+    n->out[0] = y;
+    const columns_attributes a = { first, scale };
+    graph_attributes_set(n, &a, sizeof a);
+    return y;
+}
+
+const graph_op *const graph_adapter_ops[] = { &op_row_norms,   &op_scale_columns, &op_magnitude_product,
+                                              &op_add_columns, &op_take_columns,  NULL };

@@ -146,6 +146,11 @@ gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, floa
 /* y = z * m / n + bias: z, y (R,C) S; m, n, bias fp32 (C), bias may be NULL. y may be z. */
 gt_status kernel_scale_columns(dev_list *l, kernel_set *k, int R, int C, dev_buffer *z, dev_buffer *m, dev_buffer *n,
                                dev_buffer *bias, dev_buffer *y);
+/* y (R,N) = z, with scale * u (R,C) added to the columns from `first` on; and u = scale * those columns of z. S. */
+gt_status kernel_add_columns(dev_list *l, kernel_set *k, int R, int C, int N, int first, float scale, dev_buffer *z,
+                             dev_buffer *u, dev_buffer *y);
+gt_status kernel_take_columns(dev_list *l, kernel_set *k, int R, int C, int N, int first, float scale, dev_buffer *z,
+                              dev_buffer *u);
 /* p = dy * z / n: dy, z, p (R,C) S; n fp32 (C). */
 gt_status kernel_magnitude_product(dev_list *l, kernel_set *k, int R, int C, dev_buffer *dy, dev_buffer *z,
                                    dev_buffer *n, dev_buffer *p);

@@ -48,6 +48,24 @@ gt_status kernel_magnitude_product(dev_list *l, kernel_set *k, int R, int C, dev
     return kernel_launch_rows(l, k, &kernel_adapter_family, "magnitude_product", R, C, args, KERNEL_ARGS(args));
 }
 
+gt_status kernel_add_columns(dev_list *l, kernel_set *k, int R, int C, int N, int first, float scale, dev_buffer *z,
+                             dev_buffer *u, dev_buffer *y)
+{
+    dev_arg args[] = { [1] = dev_arg_i32(R),     dev_arg_i32(C),     dev_arg_i32(N),    dev_arg_i32(first),
+                       dev_arg_f32(scale),       dev_arg_buffer(z),  dev_arg_buffer(u), dev_arg_buffer(y) };
+    assert(0 <= first && first + C <= N);
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "add_columns", R, N, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_take_columns(dev_list *l, kernel_set *k, int R, int C, int N, int first, float scale, dev_buffer *z,
+                              dev_buffer *u)
+{
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_i32(N),   dev_arg_i32(first),
+                       dev_arg_f32(scale),   dev_arg_buffer(z), dev_arg_buffer(u) };
+    assert(0 <= first && first + C <= N);
+    return kernel_launch_rows(l, k, &kernel_adapter_family, "take_columns", R, C, args, KERNEL_ARGS(args));
+}
+
 /* ---- cases ------------------------------------------------------------------------------------- */
 
 /* What the integers and scales stand for is exact; widened to 16 bits it is rounded once. Blocks that begin
@@ -151,6 +169,24 @@ static void magnitude_product_case(trial *t)
     }
 }
 
+/* The middle third, or all of so few that there is none. */
+static void columns_case(trial *t)
+{
+    const int N = t->C, C = N > 2 ? N / 3 : N, first = N > 2 ? N / 3 : 0;
+    const double scale = 1.5;
+    operand *z = give(t, "z", STORED, elements(t), 1.0), *u = give(t, "u", STORED, (int64_t)t->R * C, 1.0);
+    operand *y = take(t, "y", STORED, elements(t)), *back = take(t, "back", STORED, (int64_t)t->R * C);
+    append(t, kernel_add_columns(t->list, t->k, t->R, C, N, first, (float)scale, z->buffer, u->buffer, y->buffer));
+    append(t, kernel_take_columns(t->list, t->k, t->R, C, N, first, (float)scale, z->buffer, back->buffer));
+    for (int64_t i = 0; !t->status && i < elements(t); i++) {
+        const int64_t c = i % N - first, at = i / N * C + c;
+        const double more = c >= 0 && c < C ? scale * u->value[at] : 0.0;
+        expect(y, i, z->value[i] + more, 2.0 * U * (fabs(z->value[i]) + fabs(more)));
+        if (c >= 0 && c < C)
+            expect(back, at, scale * z->value[i], U * fabs(scale * z->value[i]));
+    }
+}
+
 static const kernel_case cases[] = {
     { "expand int8", expand_q8_case, 3072, 768 },
     { "expand int8 slice", expand_q8_slice_case, 0, 0 },
@@ -158,6 +194,7 @@ static const kernel_case cases[] = {
     { "row norms", row_norms_case, 3072, 768 },
     { "scale columns", scale_columns_case, 4096, 768 },
     { "magnitude product", magnitude_product_case, 4096, 768 },
+    { "columns", columns_case, 4096, 2304 },
     { 0 },
 };
 
