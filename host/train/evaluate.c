@@ -19,7 +19,9 @@
 struct evaluate {
     evaluate_options o;
     stage *stage;
-    loader loader;
+    loader loader;                  /* of what is being measured: the split, or a part of it */
+    loader whole;
+    uint64_t limit;                 /* rows of the loader to measure at most; 0: all */
     data_batch data;
     int round;                      /* micro-batches at a time */
     uint64_t batch, from, to;       /* sequences of a micro-batch; this replica's rows */
@@ -28,10 +30,27 @@ struct evaluate {
     void *field[DATA_FIELDS];
 };
 
+static uint64_t least(uint64_t rows, uint64_t limit)
+{
+    return limit && limit < rows ? limit : rows;
+}
+
+/* Of part i of a mixture, by its share. */
+static uint64_t limit_of(const evaluate *e, int i)
+{
+    const uint64_t rows = e->o.rows * e->whole.source[i].slots / e->whole.slots;
+    return e->o.rows && !rows ? 1 : rows;
+}
+
 uint64_t evaluate_rows(const evaluate *e, uint64_t *all)
 {
-    *all = loader_eval_rows(&e->loader);
-    return e->o.rows && e->o.rows < *all ? e->o.rows : *all;
+    uint64_t rows = 0;
+    *all = 0;
+    for (int i = 0; i < e->whole.sources; i++) {
+        *all += e->whole.source[i].rows;
+        rows += least(e->whole.source[i].rows, limit_of(e, i));
+    }
+    return rows;
 }
 
 /* Rows of the split in proportion to what replicas take of a step. */
@@ -40,8 +59,7 @@ static void take_part(evaluate *e)
     const run_plan *p = e->o.plan;
     const run_place place = run_plan_place(p, e->o.rank);
     const run_replica *r = &p->replica[place.replica];
-    uint64_t all;
-    const uint64_t rows = evaluate_rows(e, &all);
+    const uint64_t rows = least(loader_eval_rows(&e->loader), e->limit);
     const uint64_t first = (uint64_t)place.first_sequence, batch = (uint64_t)p->batch;
     const uint64_t mine = (uint64_t)r->micro_batches * (uint64_t)r->micro_batch;
     e->batch = (uint64_t)r->micro_batch;
@@ -57,7 +75,9 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
     if (!e)
         return gt_fail(GT_NO_MEMORY, "cannot evaluate: no memory for its settings");
     e->o = *o;
-    gt_status st = loader_open(&e->loader, o->split, o->name ? o->name : "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
+    gt_status st = loader_open(&e->whole, o->split, o->name ? o->name : "validation", LOADER_SEQUENTIAL, 1, o->seq, 0);
+    e->loader = e->whole;
+    e->limit = o->rows;
     if (!st)
         st = stage_build(&e->stage, o->plan, o->rank, o->comm, m, 0);
     if (!st)
@@ -176,12 +196,17 @@ static gt_status add_up(evaluate *e, evaluate_result *sum, int *has_hits)
     all.sent = first ? (double)sum->tokens : 0.0;
     all.seconds = place.tensor_rank == 0 ? sum->bytes : 0.0;
     gt_status st = sync_totals_sum(e->o.comm, &all, NULL);
-    *sum = (evaluate_result){ all.loss, (uint64_t)all.sent, all.squares, all.seconds, all.busy };
+    *sum = (evaluate_result){ .loss = all.loss,
+                              .tokens = (uint64_t)all.sent,
+                              .targets = all.squares,
+                              .bytes = all.seconds,
+                              .hits = all.busy };
     *has_hits = all.stop > 0.0;
     return !st && all.stopped > 0.0 ? gt_fail(GT_INTERRUPTED, "stopped while evaluating") : st;
 }
 
-gt_status evaluate_run(evaluate *e, evaluate_result *out)
+/* Of what the loader has. */
+static gt_status measure(evaluate *e, evaluate_result *out)
 {
     evaluate_result sum = { 0 };
     int has_hits = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), HITS) != NULL;
@@ -214,6 +239,37 @@ gt_status evaluate_run(evaluate *e, evaluate_result *out)
     sum.hits = has_hits ? sum.hits : NAN;
     *out = sum;
     return GT_OK;
+}
+
+static gt_status measure_part(evaluate *e, int i, evaluate_result *out)
+{
+    const token_part *p = &e->o.split->parts[i];
+    gt_status st = loader_open(&e->loader, &p->split, p->name, LOADER_SEQUENTIAL, 1, e->o.seq, 0);
+    e->limit = limit_of(e, i);
+    if (!st)
+        take_part(e);
+    return st ? st : measure(e, out);
+}
+
+gt_status evaluate_run(evaluate *e, evaluate_result *out)
+{
+    evaluate_result all = { .parts = e->whole.sources }, one;
+    gt_status st = GT_OK;
+    if (!e->o.split->part_count)
+        return measure(e, out);
+    *out = (evaluate_result){ .loss = NAN, .hits = NAN };
+    for (int i = 0; !st && i < all.parts; i++) {
+        st = measure_part(e, i, &one);
+        all.part_loss[i] = one.loss;
+        all.loss += one.loss * (double)e->whole.source[i].slots / (double)e->whole.slots;
+        all.tokens += one.tokens;
+        all.targets += one.targets;
+        all.bytes += one.bytes;
+        all.hits += one.hits;
+    }
+    if (!st)
+        *out = all;
+    return st;
 }
 
 double evaluate_perplexity(const evaluate_result *r)

@@ -34,6 +34,9 @@ typedef struct evaluate_result {
     double targets;                 /* that were weighed, by weight                       */
     double bytes;                   /* that the targets spell; 0: not known               */
     double hits;                    /* targets that were answered right; NaN: the graph has no "hit_sum" */
+    int parts;                      /* of a mixture: all of each part is measured by itself, and `loss` is the mean
+                                       of theirs by the mixture's weights; else 0 */
+    double part_loss[LOADER_SOURCES];
 } evaluate_result;
 
 /* What follows from it; NaN where it does not. */

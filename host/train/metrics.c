@@ -60,6 +60,14 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
         if (!isnan(r->val.hits))
             put_number(&t, "val_accuracy", evaluate_accuracy(&r->val), "%.9g");
         gt_text_printf(&t, ", \"val_tokens\": %llu", (unsigned long long)r->val.tokens);
+        for (int i = 0; i < r->val.parts; i++) {
+            gt_text_printf(&t, "%s", i ? ", " : ", \"val_loss_by_source\": [");
+            if (isfinite(r->val.part_loss[i]))
+                gt_text_printf(&t, "%.8g", r->val.part_loss[i]);
+            else
+                gt_text_printf(&t, "null");
+        }
+        gt_text_printf(&t, "%s", r->val.parts ? "]" : "");
     }
     gt_text_printf(&t, "}");
     snprintf(out, size, "%s", t.data ? t.data : "{}");

@@ -44,7 +44,7 @@ gt_status metrics_sample(metrics *m, uint64_t step, const char *prompt, const ch
 gt_status metrics_draw(metrics *m);
 gt_status metrics_close(metrics *m);            /* takes NULL */
 
-/* One JSON object without a line end, as in metrics.jsonl, into out (size >= 512). */
+/* One JSON object without a line end, as in metrics.jsonl, into out (size >= 1024). */
 char *metrics_json(char *out, size_t size, const metrics_row *row);
 
 #endif

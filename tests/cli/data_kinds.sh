@@ -73,6 +73,8 @@ follows()   # NAME OPTIONS...: three replicas and two stages follow one device; 
 follows mixture --data a.jsonl:0.75,"$text":0.25 --text-key doc.text --tokenizer byte
 check "a mixture is told by its sources" grep -q '^source  .*a.jsonl: 75 % of the sequences' stderr
 check "at the end with tokens and passes" [ "$(grep -c '^source' stderr)" -ge 2 ]
+check "its validation loss is the mean of its sources', by their weights" near "$(val mixture)" \
+    "$(sed -n 's/.*"val_loss_by_source": *\[\([^]]*\)\].*/\1/p' mixture/metrics.jsonl | tail -n 1 | awk -F, '{ printf "%.9g", 0.75 * $1 + 0.25 * $2 }')"
 follows chats --data chat.jsonl --chat-template chat.jinja --tokenizer byte
 check "a run keeps the template of its chats" cmp -s chat.jinja chats/tokenizer/chat_template.jinja
 run fine --from chats --data "$text" --seq 32 --batch 6 --steps 2 --eval-every 0
