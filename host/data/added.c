@@ -13,12 +13,28 @@ void added_release(added *a)
     memset(a, 0, sizeof *a);
 }
 
-static int has_space(const unsigned char *text, size_t size)
+/* Beyond ASCII nothing is told apart: such a byte may be of white space or not. */
+static int may_be_space(unsigned char byte)
 {
-    for (size_t i = 0; i < size; i++)
-        if (text[i] == ' ' || (text[i] >= 9 && text[i] <= 13) || text[i] >= 0x80)
-            return 1;               /* beyond ASCII nothing is told apart: such a text is held a little longer */
-    return 0;
+    return byte == ' ' || (byte >= 9 && byte <= 13) || byte >= 0x80;
+}
+
+static int may_be_sign(unsigned char byte)
+{
+    return byte >= 0x80 || !may_be_space(byte);
+}
+
+/* Where a token of this text could lie on both sides of a cut. */
+static unsigned across(const unsigned char *text, size_t size)
+{
+    unsigned cuts = 0;
+    for (size_t i = 0; i + 1 < size; i++) {
+        if (may_be_sign(text[i]) && may_be_space(text[i + 1]))
+            cuts |= CUT_SPACE | CUT_LINE;
+        if (may_be_space(text[i]) && may_be_sign(text[i + 1]))
+            cuts |= CUT_AFTER;
+    }
+    return cuts;
 }
 
 static gt_status add_text(added *a, const unsigned char *text, size_t size, uint32_t id)
@@ -28,7 +44,7 @@ static gt_status add_text(added *a, const unsigned char *text, size_t size, uint
     if (!st)
         st = trie_add(&a->texts, 0, text, size, id, &old);
     a->begins[text[0]] = 1;
-    a->has_space |= has_space(text, size);
+    a->across |= across(text, size);
     return st;
 }
 
@@ -46,7 +62,8 @@ gt_status added_open(added *a, const vocabulary *v, int normalized, normalizer *
             st = normalizer_apply(n, text, size, 1, 1, &text, &size);
         if (!st && size)
             st = add_text(a, text, size, id);
-        a->has_space |= (p->flags & PIECE_RSTRIP) != 0;
+        if (p->flags & PIECE_RSTRIP)        /* it takes along what is behind the cut */
+            a->across = CUT_ALL;
     }
     return st;
 }

@@ -18,7 +18,7 @@ typedef struct added {
     const vocabulary *vocab;
     trie texts;                     /* to ids; no nodes: there are no tokens */
     unsigned char begins[256];      /* 1: some token begins with this byte */
-    int has_space;                  /* some token holds white space, or takes that behind it along */
+    unsigned across;                /* CUT_... of host/data/normalizer.h at which a token may lie on both sides */
     int word_before;                /* the text goes on behind a character of a word; the caller's */
 } added;
 

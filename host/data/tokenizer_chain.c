@@ -154,8 +154,7 @@ static gt_status find_cuts(chain *c)
         cuts = 0;                           /* no space is left to cut at */
     gt_status st = model_cuts(c, &by_model);
     c->cuts = (cuts | by_model) & may & normalizer_cuts(c->normalizer);
-    if (c->normal.has_space)
-        c->cuts = 0;
+    c->cuts &= ~c->normal.across;
     return st;
 }
 

@@ -181,6 +181,9 @@ def byte_level_kinds():
     hf("gpt2 added", byte_level(B(add_prefix_space=False), added=EXTRA))
     hf("roberta added", byte_level(B(add_prefix_space=True), added=EXTRA))
     hf("neox", byte_level(B(add_prefix_space=False), normalizers.NFC()))
+    runs = [AddedToken(" " * n, normalized=True, special=False) for n in range(24, 1, -1)]
+    hf("pythia", byte_level(B(add_prefix_space=False), normalizers.NFC(), added=runs))
+    hf("phi", byte_level(B(add_prefix_space=False), added=runs))
     seq = pre_tokenizers.Sequence
     hf("llama3", byte_level(seq([split(LLAMA3), B(add_prefix_space=False, use_regex=False)])))
     hf("qwen2", byte_level(seq([split(QWEN2), B(add_prefix_space=False, use_regex=False)]), normalizers.NFC()))
