@@ -13,6 +13,9 @@
 #include <string.h>
 
 #define CHUNK 32
+/* Positions that caches begin with; they double as the text grows, up to the model's context, which may be a
+ * hundred times as long as any text. */
+#define ROOM 1024
 #define FEW 3                           /* tokens that one by one are faster than a chunk */
 
 typedef struct feeder {
@@ -32,7 +35,7 @@ struct generate {
     feeder chunk, single;               /* chunk.graph NULL if the context is short */
     exec_binding *bindings;             /* the caches of `single`, for `chunk` */
     uint32_t *history;                  /* what the caches hold, at most context ids */
-    int position;
+    int room, position;                 /* positions the caches have; the next one */
     uint32_t fed[CHUNK];                /* the inputs of what was queued last  */
     int32_t first;
     int queued;                         /* 1: nobody has waited for that yet   */
@@ -46,7 +49,7 @@ static gt_status feeder_create(generate *g, feeder *f, int T)
     f->T = T;
     gt_status st = graph_create(&f->graph, kernel_set_storage(g->kernels), 1, T);
     if (!st)
-        st = model_build_generate(f->graph, &g->config, g->config.context);
+        st = model_build_generate(f->graph, &g->config, g->room);
     if (!st && !g->params)
         st = params_create(&g->params, g->device, f->graph, 0);
     if (!st)
@@ -67,6 +70,7 @@ static void feeder_release(feeder *f)
     exec_release(f->exec);
     exec_arena_release(f->arena);
     graph_release(f->graph);
+    *f = (feeder){ 0 };
 }
 
 /* Names the caches of the single-token graph so that the chunk graph uses them too. */
@@ -85,6 +89,15 @@ static gt_status share_caches(generate *g)
     return GT_OK;
 }
 
+/* Both graphs, over caches of g->room positions. */
+static gt_status make_feeders(generate *g)
+{
+    gt_status st = feeder_create(g, &g->single, 1);
+    if (!st && g->room > CHUNK)
+        st = share_caches(g);
+    return st || g->room <= CHUNK ? st : feeder_create(g, &g->chunk, CHUNK);
+}
+
 gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
                                params *p)
 {
@@ -96,6 +109,7 @@ gt_status generate_create_over(generate **out, dev_device *d, const model_config
     g->config = *c;
     g->params = p;
     g->owns_params = !p;
+    g->room = c->context < ROOM ? c->context : ROOM;
     g->history = malloc((size_t)c->context * sizeof *g->history);
     g->logits = malloc((size_t)c->vocab * sizeof *g->logits);
     g->seen = calloc((size_t)c->vocab, 1);
@@ -107,12 +121,7 @@ gt_status generate_create_over(generate **out, dev_device *d, const model_config
     if (!st)
         st = gemm_context_create(&g->gemm, d, gemm);
     if (!st)
-        st = feeder_create(g, &g->single, 1);
-    if (!st && c->context > CHUNK) {
-        st = share_caches(g);
-        if (!st)
-            st = feeder_create(g, &g->chunk, CHUNK);
-    }
+        st = make_feeders(g);
     if (st) {
         generate_release(g);
         return st;
@@ -199,10 +208,9 @@ static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int coun
     return st;
 }
 
-/* Starts over with the last half of a full context. */
-static gt_status slide(generate *g)
+/* Feeds the last `keep` tokens again, from the first position on. */
+static gt_status feed_again(generate *g, int keep)
 {
-    const int keep = g->config.context / 2;
     uint32_t *tail = malloc(((size_t)keep + 1) * sizeof *tail);
     if (!tail)
         return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for %d tokens", keep);
@@ -211,6 +219,23 @@ static gt_status slide(generate *g)
     gt_status st = generate_feed(g, tail, (size_t)keep);
     free(tail);
     return st;
+}
+
+/* Caches for `count` more tokens, or for as many as there can be; what they hold is computed again. */
+static gt_status grow(generate *g, size_t count)
+{
+    const int64_t twice = 2 * (int64_t)g->room, all = g->position + (int64_t)count, most = g->config.context;
+    const int64_t want = all > twice ? all : twice;
+    gt_status st = dev_wait(g->device);
+    if (st)
+        return st;
+    feeder_release(&g->chunk);
+    feeder_release(&g->single);
+    free(g->bindings);
+    g->bindings = NULL;
+    g->room = (int)(want < most ? want : most);
+    st = make_feeders(g);
+    return st || !g->position ? st : feed_again(g, g->position);
 }
 
 gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
@@ -222,9 +247,13 @@ gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
     for (size_t i = 0; i < count; i++)
         g->seen[ids[i]] = 1;
     while (!st && count) {
-        if (g->position == g->config.context)
-            st = slide(g);
-        const int chunk = g->chunk.exec && count > FEW && g->position + g->chunk.T <= g->config.context;
+        if (g->position == g->config.context)           /* full: on with its last half */
+            st = feed_again(g, g->config.context / 2);
+        if (!st && (size_t)g->position + count > (size_t)g->room && g->room < g->config.context)
+            st = grow(g, count);
+        if (st)
+            break;
+        const int chunk = g->chunk.exec && count > FEW && g->position + g->chunk.T <= g->room;
         feeder *f = chunk ? &g->chunk : &g->single;
         const int some = count < (size_t)f->T ? (int)count : f->T;
         if (!st)

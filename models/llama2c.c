@@ -9,6 +9,7 @@
  * neighbouring columns of a head where the graph pairs columns D / 2 apart: rows of wq and wk are taken in the
  * other order, after which both compute the same. The angles are those of theta 10000 and not read. */
 #include "models/llama.h"
+#include "models/lora.h"
 
 #include "host/base/file.h"
 
@@ -204,7 +205,8 @@ gt_status llama2c_import(const model_config *c, params *p, const char *path)
     if (!st)
         parts_of(&h, all);
     for (int i = 0; !st && i < params_count(p); i++)
-        st = import_one(&m, &h, all, p, i);
+        if (!lora_is_adapter(params_info(p, i)))
+            st = import_one(&m, &h, all, p, i);
     gt_map_close(&m);
     return st;
 }

@@ -991,6 +991,47 @@ static void a_llama2c_file_tells_its_story(void)
     free(want);
 }
 
+/* A context longer than caches begin with: they grow on the way, or at once for a long prompt; and where it is
+ * full text goes on from its last half. */
+static void caches_grow_with_the_text(void)
+{
+    enum { N = 1060, MOST = 1100 };
+    model_config c;
+    dev_device *d = NULL;
+    generate *g[2] = { NULL, NULL };
+    static uint32_t ids[N];
+    gt_random r;
+    for (uint32_t i = 0; i < N; i++)
+        ids[i] = i * i % 65;
+    gt_random_init(&r, 5, 5);
+    CHECK_OK(model_config_load(&c, "llama-tiny"));
+    c.vocab = 65;
+    c.layers = 1;
+    c.context = MOST;
+    c.init_deviation = 0.2f;
+    if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))))
+        return;
+    for (int i = 0; i < 2; i++)
+        if (!CHECK_OK(generate_create(&g[i], d, &c, DTYPE_F32, NULL))
+            || !CHECK_OK(params_init(generate_params(g[i]), 3)) || !CHECK_OK(generate_refresh(g[i])))
+            return;
+    CHECK_OK(generate_feed(g[0], ids, N));
+    CHECK_OK(generate_feed(g[1], ids, 1020));
+    for (int i = 1020; i < N; i++)
+        CHECK_OK(generate_feed(g[1], ids + i, 1));
+    double off = 0.0, most = 0.0;
+    for (int i = 0; i < c.vocab; i++) {
+        off = fmax(off, fabs((double)generate_logits(g[0])[i] - (double)generate_logits(g[1])[i]));
+        most = fmax(most, fabs((double)generate_logits(g[0])[i]));
+    }
+    CHECKF(most > 0.01 && off < 1e-5 * most, "off by %g of %g", off, most);
+    for (int i = 0; i < MOST - N + 5; i++)
+        CHECK_OK(generate_feed(g[1], ids + i, 1));
+    generate_release(g[0]);
+    generate_release(g[1]);
+    dev_close(d);
+}
+
 /* Files of sizes that their first numbers do not give, of newer versions, and a small right one. */
 static void llama2c_files_are_known_by_their_size(void)
 {
@@ -1078,6 +1119,7 @@ const check_case check_cases[] = {
     CASE(generation_uses_a_head_of_its_own),
     CASE(only_what_may_be_drawn_is),
     CASE(prompts_may_be_fed_in_any_parts),
+    CASE(caches_grow_with_the_text),
     CASE(a_llama2c_file_tells_its_story),
     CASE(llama2c_files_are_known_by_their_size),
     CASE(an_adapter_is_called_what_it_is),
