@@ -107,7 +107,9 @@ static int layer(builder *b, int index, int x)
     snprintf(label, sizeof label, "%sattention.self", prefix);
     const block_matrix in = { prefix, "attention.self.qkv", 3 * C, C, qkv, 1, deviation };
     const block_matrix out = { prefix, "attention.output.dense", C, C, block_own(b, 1, 1, C, D), 1, deviation };
-    const block_matrix up = { prefix, "intermediate.dense", c->inner, C, block_own(b, 0, 1, c->inner, 0), 1, deviation };
+    const block_matrix up = {
+        prefix, "intermediate.dense", c->inner, C, block_own(b, 0, 1, c->inner, 0), 1, deviation
+    };
     const block_matrix down = { prefix, "output.dense", C, c->inner, block_own(b, 1, 1, c->inner, 0), 1, deviation };
     const graph_heads how = { .heads = heads,
                               .kv_heads = heads,
@@ -145,9 +147,9 @@ static void predict_tokens(const builder *b, int x)
     x = block_layernorm(b, "", "cls.predictions.transform.LayerNorm", x);
     const graph_head h = {
         .x = x,
-        .w = !c->untied_head ? b->tables[WORDS]
-                             : block_weight(b, "", "cls.predictions.decoder", c->vocab, c->channels, own,
-                                            c->init_deviation),
+        .w = !c->untied_head
+                 ? b->tables[WORDS]
+                 : block_weight(b, "", "cls.predictions.decoder", c->vocab, c->channels, own, c->init_deviation),
         .bias = block_vector(b, "", c->untied_head ? "cls.predictions.decoder.bias" : "cls.predictions.bias", c->vocab,
                              own, GRAPH_INIT_ZERO),
         .targets = input(b, "targets", DTYPE_I32, P),
@@ -225,9 +227,14 @@ static const char *const bert_types[] = { "bert", NULL };
 static const char *const roberta_types[] = { "roberta", NULL };
 /* transformers' names (activations.py, ACT2FN). */
 static const model_word activations[] = {
-    { "gelu", 0 },        { "gelu_new", ACT_GELU_TANH }, { "gelu_pytorch_tanh", ACT_GELU_TANH },
-    { "relu", ACT_RELU }, { "silu", ACT_SILU },          { "swish", ACT_SILU },
-    { "tanh", ACT_TANH }, { 0 }
+    { "gelu", 0 },
+    { "gelu_new", ACT_GELU_TANH },
+    { "gelu_pytorch_tanh", ACT_GELU_TANH },
+    { "relu", ACT_RELU },
+    { "silu", ACT_SILU },
+    { "swish", ACT_SILU },
+    { "tanh", ACT_TANH },
+    { 0 }
 };
 static const model_word positions[] = { { "absolute", 0 }, { 0 } };
 static const model_word problems[] = { { "single_label_classification", 0 }, { "null", 0 }, { 0 } };
@@ -235,32 +242,28 @@ static const model_word problems[] = { { "single_label_classification", 0 }, { "
 /* transformers' BertConfig (configuration_bert.py); RoBERTa's has the same keys. */
 #define FIELDS(PADDING) \
     { "num_hidden_layers", MODEL_SIZE, MODEL_AT(layers), MODEL_COMPUTES, 12.0, NULL }, \
-    { "num_attention_heads", MODEL_SIZE, MODEL_AT(heads), MODEL_COMPUTES, 12.0, NULL }, \
-    { "hidden_size", MODEL_SIZE, MODEL_AT(channels), MODEL_COMPUTES, 768.0, NULL }, \
-    { "intermediate_size", MODEL_SIZE, MODEL_AT(inner), MODEL_COMPUTES, 3072.0, NULL }, \
-    { "max_position_embeddings", MODEL_SIZE, MODEL_AT_OWN(BERT_POSITIONS), MODEL_COMPUTES, 512.0, NULL }, \
-    { "type_vocab_size", MODEL_SIZE, MODEL_AT_OWN(BERT_TYPES), MODEL_COMPUTES, 2.0, NULL }, \
-    { "vocab_size", MODEL_SIZE, MODEL_AT(vocab), MODEL_COMPUTES, 0.0, NULL }, \
-    { "hidden_act", MODEL_WORD, MODEL_AT_OWN(BERT_ACTIVATION), MODEL_COMPUTES, 0.0, activations }, \
-    { "layer_norm_eps", MODEL_SHARE, MODEL_AT(eps), MODEL_COMPUTES, 1e-12, NULL }, \
-    { "position_embedding_type", MODEL_WORD, MODEL_AT_OWN(BERT_ONLY), MODEL_COMPUTES, 0.0, positions }, \
-    { "problem_type", MODEL_WORD, MODEL_AT_OWN(BERT_ONLY), 0, 0.0, problems }, \
-    { "hidden_dropout_prob", MODEL_SHARE, MODEL_AT(dropout_residual), MODEL_DROPS, 0.1, NULL }, \
-    { "attention_probs_dropout_prob", MODEL_SHARE, MODEL_AT(dropout_attention), MODEL_DROPS, 0.1, NULL }, \
-    { "classifier_dropout", MODEL_SHARE, MODEL_AT_OWN(BERT_DROP_CLASSIFIER), MODEL_DROPS, AS_HIDDEN, NULL }, \
-    { "initializer_range", MODEL_SHARE, MODEL_AT(init_deviation), MODEL_BEGINS, 0.02, NULL }, \
-    { "tie_word_embeddings", MODEL_NOT, MODEL_AT(untied_head), MODEL_COMPUTES, 1.0, NULL }, \
-    PADDING \
-    /* A decoder hides what comes after a token. */ \
-    { "is_decoder", MODEL_OFF, 0, 0, 0.0, NULL }, \
-    /* Of google's first files; no class reads them. */ \
-    { "directionality", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { "pooler_fc_size", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { "pooler_num_attention_heads", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { "pooler_num_fc_layers", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { "pooler_size_per_head", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { "pooler_type", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
-    { 0 }
+        { "num_attention_heads", MODEL_SIZE, MODEL_AT(heads), MODEL_COMPUTES, 12.0, NULL }, \
+        { "hidden_size", MODEL_SIZE, MODEL_AT(channels), MODEL_COMPUTES, 768.0, NULL }, \
+        { "intermediate_size", MODEL_SIZE, MODEL_AT(inner), MODEL_COMPUTES, 3072.0, NULL }, \
+        { "max_position_embeddings", MODEL_SIZE, MODEL_AT_OWN(BERT_POSITIONS), MODEL_COMPUTES, 512.0, NULL }, \
+        { "type_vocab_size", MODEL_SIZE, MODEL_AT_OWN(BERT_TYPES), MODEL_COMPUTES, 2.0, NULL }, \
+        { "vocab_size", MODEL_SIZE, MODEL_AT(vocab), MODEL_COMPUTES, 0.0, NULL }, \
+        { "hidden_act", MODEL_WORD, MODEL_AT_OWN(BERT_ACTIVATION), MODEL_COMPUTES, 0.0, activations }, \
+        { "layer_norm_eps", MODEL_SHARE, MODEL_AT(eps), MODEL_COMPUTES, 1e-12, NULL }, \
+        { "position_embedding_type", MODEL_WORD, MODEL_AT_OWN(BERT_ONLY), MODEL_COMPUTES, 0.0, positions }, \
+        { "problem_type", MODEL_WORD, MODEL_AT_OWN(BERT_ONLY), 0, 0.0, problems }, \
+        { "hidden_dropout_prob", MODEL_SHARE, MODEL_AT(dropout_residual), MODEL_DROPS, 0.1, NULL }, \
+        { "attention_probs_dropout_prob", MODEL_SHARE, MODEL_AT(dropout_attention), MODEL_DROPS, 0.1, NULL }, \
+        { "classifier_dropout", MODEL_SHARE, MODEL_AT_OWN(BERT_DROP_CLASSIFIER), MODEL_DROPS, AS_HIDDEN, NULL }, \
+        { "initializer_range", MODEL_SHARE, MODEL_AT(init_deviation), MODEL_BEGINS, 0.02, NULL }, \
+        { "tie_word_embeddings", MODEL_NOT, MODEL_AT(untied_head), MODEL_COMPUTES, 1.0, NULL }, \
+        PADDING    /* A decoder hides what comes after a token. */ \
+        { "is_decoder", MODEL_OFF, 0, 0, 0.0, NULL },    /* Of google's first files; no class reads them. */ \
+        { "directionality", MODEL_IGNORED, 0, 0, 0.0, NULL }, { "pooler_fc_size", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
+        { "pooler_num_attention_heads", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
+        { "pooler_num_fc_layers", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
+        { "pooler_size_per_head", MODEL_IGNORED, 0, 0, 0.0, NULL }, { "pooler_type", MODEL_IGNORED, 0, 0, 0.0, NULL }, \
+        { 0 }
 #define AS_HIDDEN (-2.0)        /* classifier_dropout that is not said */
 
 static const model_field bert_fields[] = { FIELDS() };
@@ -272,11 +275,18 @@ static const model_field roberta_fields[] = { FIELDS(OF_ROBERTA) };
 #define BERT(L, H, C, I, V) \
     "{ \"num_hidden_layers\": " #L ", \"num_attention_heads\": " #H ", \"hidden_size\": " #C \
     ", \"intermediate_size\": " #I ", \"vocab_size\": " #V " }"
-#define CASES(name, L, H, C, I) { name, BERT(L, H, C, I, 30522) }, { name "-cased", BERT(L, H, C, I, 28996) }
+#define CASES(name, L, H, C, I) \
+    { name, BERT(L, H, C, I, 30522) }, \
+    { \
+        name "-cased", BERT(L, H, C, I, 28996) \
+    }
 static const model_preset bert_presets[] = {
-    CASES("bert-tiny", 2, 2, 128, 512),     CASES("bert-mini", 4, 4, 256, 1024),
-    CASES("bert-small", 4, 8, 512, 2048),   CASES("bert-medium", 8, 8, 512, 2048),
-    CASES("bert-base", 12, 12, 768, 3072),  CASES("bert-large", 24, 16, 1024, 4096),
+    CASES("bert-tiny", 2, 2, 128, 512),
+    CASES("bert-mini", 4, 4, 256, 1024),
+    CASES("bert-small", 4, 8, 512, 2048),
+    CASES("bert-medium", 8, 8, 512, 2048),
+    CASES("bert-base", 12, 12, 768, 3072),
+    CASES("bert-large", 24, 16, 1024, 4096),
     { 0 }
 };
 
@@ -310,16 +320,22 @@ static gt_status check(const model_config *c)
 #define LAYER(name) BOTH("encoder.layer.%d." name, 0)
 #define HERE(ours_, theirs_) { .ours = { ours_ }, .theirs = { theirs_ }, .flags = MODEL_BARE | MODEL_HEAD }
 #define QKV(kind) \
-    { .ours = { "encoder.layer.%d.attention.self.qkv." kind }, \
-      .theirs = { "encoder.layer.%d.attention.self.query." kind, "encoder.layer.%d.attention.self.key." kind, \
-                  "encoder.layer.%d.attention.self.value." kind } }
+    { \
+        .ours = { "encoder.layer.%d.attention.self.qkv." kind }, .theirs = { \
+            "encoder.layer.%d.attention.self.query." kind, \
+            "encoder.layer.%d.attention.self.key." kind, \
+            "encoder.layer.%d.attention.self.value." kind \
+        } \
+    }
 #define ENCODER \
     SAME("embeddings.word_embeddings.weight", 0), SAME("embeddings.position_embeddings.weight", 0), \
         SAME("embeddings.token_type_embeddings.weight", 0), BOTH("embeddings.LayerNorm", 0), QKV("weight"), \
-        QKV("bias"), LAYER("attention.output.dense"), LAYER("attention.output.LayerNorm"), LAYER("intermediate.dense"), \
-        LAYER("output.dense"), LAYER("output.LayerNorm"), \
+        QKV("bias"), LAYER("attention.output.dense"), LAYER("attention.output.LayerNorm"), \
+        LAYER("intermediate.dense"), LAYER("output.dense"), LAYER("output.LayerNorm"), \
         { .theirs = { "embeddings.position_ids" }, .flags = MODEL_MASK }, \
-        { .theirs = { "embeddings.token_type_ids" }, .flags = MODEL_MASK }
+    { \
+        .theirs = { "embeddings.token_type_ids" }, .flags = MODEL_MASK \
+    }
 
 static const model_tensor bert_tensors[] = {
     ENCODER,
@@ -369,19 +385,23 @@ static const model_tensor roberta_tensors[] = {
 };
 
 /* TensorFlow's names, in the first files. */
-static const model_renamed renamed[] = { { "LayerNorm.gamma", "LayerNorm.weight" },
-                                         { "LayerNorm.beta", "LayerNorm.bias" },
-                                         { 0 } };
+static const model_renamed renamed[] = {
+    { "LayerNorm.gamma", "LayerNorm.weight" }, { "LayerNorm.beta", "LayerNorm.bias" }, { 0 }
+};
 
-static const model_head bert_heads[] = { { MODEL_MLM, 0, "BertForMaskedLM" },
-                                         { MODEL_MLM, 1, "BertForPreTraining" },
-                                         { MODEL_CLASSIFY, 0, "BertForSequenceClassification" },
-                                         { MODEL_ENCODE, 0, "BertModel" },
-                                         { 0 } };
-static const model_head roberta_heads[] = { { MODEL_MLM, 0, "RobertaForMaskedLM" },
-                                            { MODEL_CLASSIFY, 0, "RobertaForSequenceClassification" },
-                                            { MODEL_ENCODE, 0, "RobertaModel" },
-                                            { 0 } };
+static const model_head bert_heads[] = {
+    { MODEL_MLM, 0, "BertForMaskedLM" },
+    { MODEL_MLM, 1, "BertForPreTraining" },
+    { MODEL_CLASSIFY, 0, "BertForSequenceClassification" },
+    { MODEL_ENCODE, 0, "BertModel" },
+    { 0 }
+};
+static const model_head roberta_heads[] = {
+    { MODEL_MLM, 0, "RobertaForMaskedLM" },
+    { MODEL_CLASSIFY, 0, "RobertaForSequenceClassification" },
+    { MODEL_ENCODE, 0, "RobertaModel" },
+    { 0 }
+};
 
 #define SHARED \
     .complete = complete, .check = check, .build_part = build_part, .batch = batch, \

@@ -32,28 +32,26 @@ static int count_tensors(const model_config *c)
 static void describe_tensor(const model_config *c, int i, char name[72], int64_t *count)
 {
     const int64_t C = c->channels, I = c->inner;
-    const entry outside[OUTSIDE] = { { "embeddings.word_embeddings.weight", c->vocab * C },
-                                     { "embeddings.position_embeddings.weight", (int64_t)c->own[BERT_POSITIONS] * C },
-                                     { "embeddings.token_type_embeddings.weight", (int64_t)c->own[BERT_TYPES] * C },
-                                     { "embeddings.LayerNorm.weight", C },
-                                     { "embeddings.LayerNorm.bias", C },
-                                     { "cls.predictions.transform.dense.weight", C * C },
-                                     { "cls.predictions.transform.dense.bias", C },
-                                     { "cls.predictions.transform.LayerNorm.weight", C },
-                                     { "cls.predictions.transform.LayerNorm.bias", C },
-                                     { "cls.predictions.bias", c->vocab } };
-    const entry layer[IN_LAYER] = { { "attention.self.qkv.weight", 3 * C * C },
-                                    { "attention.self.qkv.bias", 3 * C },
-                                    { "attention.output.dense.weight", C * C },
-                                    { "attention.output.dense.bias", C },
-                                    { "attention.output.LayerNorm.weight", C },
-                                    { "attention.output.LayerNorm.bias", C },
-                                    { "intermediate.dense.weight", I * C },
-                                    { "intermediate.dense.bias", I },
-                                    { "output.dense.weight", C * I },
-                                    { "output.dense.bias", C },
-                                    { "output.LayerNorm.weight", C },
-                                    { "output.LayerNorm.bias", C } };
+    const entry outside[OUTSIDE] = {
+        { "embeddings.word_embeddings.weight", c->vocab * C },
+        { "embeddings.position_embeddings.weight", (int64_t)c->own[BERT_POSITIONS] * C },
+        { "embeddings.token_type_embeddings.weight", (int64_t)c->own[BERT_TYPES] * C },
+        { "embeddings.LayerNorm.weight", C },
+        { "embeddings.LayerNorm.bias", C },
+        { "cls.predictions.transform.dense.weight", C * C },
+        { "cls.predictions.transform.dense.bias", C },
+        { "cls.predictions.transform.LayerNorm.weight", C },
+        { "cls.predictions.transform.LayerNorm.bias", C },
+        { "cls.predictions.bias", c->vocab }
+    };
+    const entry layer[IN_LAYER] = {
+        { "attention.self.qkv.weight", 3 * C * C }, { "attention.self.qkv.bias", 3 * C },
+        { "attention.output.dense.weight", C * C }, { "attention.output.dense.bias", C },
+        { "attention.output.LayerNorm.weight", C }, { "attention.output.LayerNorm.bias", C },
+        { "intermediate.dense.weight", I * C },     { "intermediate.dense.bias", I },
+        { "output.dense.weight", C * I },           { "output.dense.bias", C },
+        { "output.LayerNorm.weight", C },           { "output.LayerNorm.bias", C }
+    };
     const int at = (i - OUTSIDE) % IN_LAYER;
     if (i < OUTSIDE)
         snprintf(name, 72, "%s", outside[i].name);
@@ -209,8 +207,8 @@ static gt_status run(const model_config *c, model_reference_tensor *w, int B, in
     const int rows = (int)R, cols = (int)C, vocab = (int)V;
     assert(T <= c->context);
     if (c->task != MODEL_MLM || c->pairs || c->untied_head)
-        return gt_fail(GT_UNSUPPORTED, "the reference of '%s' finds hidden tokens with a tied decoder, and nothing else",
-                       c->name);
+        return gt_fail(GT_UNSUPPORTED,
+                       "the reference of '%s' finds hidden tokens with a tied decoder, and nothing else", c->name);
     saved *s = calloc(L, sizeof *s);
     double *all = calloc(L * R * (9 * C + 2 * I + 4) + R * (10 * C + 2 * V + most + 5), sizeof *all);
     if (!s || !all) {

@@ -447,9 +447,7 @@ static gt_status read_labels(model_config *c, const json_t *root, const char *pa
     json_t *names = json_object_get(root, "id2label");
     const json_t *count = json_object_get(root, "num_labels");
     const size_t n = json_is_object(names) ? json_object_size(names) : 0;
-    c->labels = n                         ? (int)n
-                : json_is_integer(count)  ? (int)json_integer_value(count)
-                                          : 2;
+    c->labels = n ? (int)n : json_is_integer(count) ? (int)json_integer_value(count) : 2;
     if (c->labels < 1 || (json_is_integer(count) && json_integer_value(count) != c->labels))
         return gt_fail(GT_FORMAT, "model file '%s': 'num_labels' and 'id2label' do not say how many labels there are",
                        path);
@@ -474,7 +472,8 @@ static int put_labels(json_t *root, const model_config *c)
         snprintf(name, sizeof name, "LABEL_%d", i);
         if (i < MODEL_LABELS && *c->label[i])
             snprintf(name, sizeof name, "%s", c->label[i]);
-        failed = json_object_set_new(names, key, json_string(name)) || json_object_set_new(numbers, name, json_integer(i));
+        failed = json_object_set_new(names, key, json_string(name))
+                 || json_object_set_new(numbers, name, json_integer(i));
     }
     return failed | json_object_set_new(root, "id2label", names) | json_object_set_new(root, "label2id", numbers);
 }
@@ -494,10 +493,11 @@ static int same_labels(const model_config *c, char *const *names)
 gt_status model_config_labels(model_config *c, char *const *names, int count)
 {
     if (!c->new_labels && (c->labels != count || !same_labels(c, names)))
-        return gt_fail(GT_MISMATCH,
-                       "model '%s' tells %d labels apart, and the data have %d of which some have other names; give data "
-                       "with the labels that it was trained on",
-                       c->name, c->labels, count);
+        return gt_fail(
+            GT_MISMATCH,
+            "model '%s' tells %d labels apart, and the data have %d of which some have other names; give data "
+            "with the labels that it was trained on",
+            c->name, c->labels, count);
     memset(c->label, 0, sizeof c->label);
     c->labels = count;
     for (int i = 0; i < count && names; i++)
@@ -754,8 +754,8 @@ gt_status model_config_json(char **out, const model_config *c)
     if (st)
         return st;
     json_t *name = json_string(c->name);    /* NULL for a file's name that is no UTF-8 */
-    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", architecture_of(family, c), "model_type", family->types[0],
-                             "name", name ? name : json_string("model"));
+    json_t *root = json_pack("{s:[s], s:s, s:o}", "architectures", architecture_of(family, c), "model_type",
+                             family->types[0], "name", name ? name : json_string("model"));
     int failed = !root;
     for (const model_field *f = family->fields; !failed && f->key; f++)
         if (has_member(f))

@@ -27,15 +27,15 @@ gt_status cli_task_check_run(const cli_source *s, const model_config *had, const
 {
     if (!s->is_run || (had->task == c->task && had->pairs == c->pairs))
         return GT_OK;
-    return gt_fail(GT_MISUSE,
-                   "checkpoints of run '%s' are of --task %s%s and hold its head; export the run (geartrain export RUN -o "
-                   "DIR) and name that folder for %s",
-                   s->path, model_task_name(had->task), had->pairs ? " --pairs" : "",
-                   c->task == MODEL_ENCODE ? "vectors" : "another task");
+    return gt_fail(
+        GT_MISUSE,
+        "checkpoints of run '%s' are of --task %s%s and hold its head; export the run (geartrain export RUN -o "
+        "DIR) and name that folder for %s",
+        s->path, model_task_name(had->task), had->pairs ? " --pairs" : "",
+        c->task == MODEL_ENCODE ? "vectors" : "another task");
 }
 
-gt_status cli_task_settle(model_config *c, const cli_task *t, const data_set *data, const char *name,
-                          data_marks *marks)
+gt_status cli_task_settle(model_config *c, const cli_task *t, const data_set *data, const char *name, data_marks *marks)
 {
     gt_status st = GT_OK;
     if (c->task == MODEL_CLASSIFY) {

@@ -45,8 +45,8 @@ static gt_status repeat_model(model_config *c)
 /* What of it is trained: a resumed run goes on with what it began with. */
 static gt_status choose_tuning(model_config *c, cli_source *source, int resumed)
 {
-    static const char *const options[] = { "freeze", "lora", "lora-alpha", "lora-dropout", "lora-targets",
-                                           "dora", "rslora", "base-precision" };
+    static const char *const options[] = { "freeze",       "lora", "lora-alpha", "lora-dropout",
+                                           "lora-targets", "dora", "rslora",     "base-precision" };
     model_tuning run;
     gt_status st = train_settings_tuning(&c->tuning);
     if (!st && o->adapter && !resumed) {
@@ -59,8 +59,10 @@ static gt_status choose_tuning(model_config *c, cli_source *source, int resumed)
         st = cli_tuning_read(&run, o->out);
     for (size_t i = 0; !st && resumed && i < sizeof options / sizeof *options; i++)
         if (gt_option_given(train_table, options[i]) && memcmp(&run, &c->tuning, sizeof run))
-            st = gt_fail(GT_MISUSE, "cannot resume '%s' with another --%s: its checkpoints are of what it began with; "
-                         "leave the option out, or name another folder with --out", o->out, options[i]);
+            st = gt_fail(GT_MISUSE,
+                         "cannot resume '%s' with another --%s: its checkpoints are of what it began with; "
+                         "leave the option out, or name another folder with --out",
+                         o->out, options[i]);
     if (!st && resumed)
         c->tuning = run;
     return st ? st : lora_check(c);
@@ -309,10 +311,10 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
 /* Sequences; of a mixture those of the part that has the fewest. */
 static uint64_t rows_of(const token_split *s)
 {
-    uint64_t least = s->part_count           ? UINT64_MAX
+    uint64_t least = s->part_count            ? UINT64_MAX
                      : s->reading.by_document ? token_split_documents(s)
-                     : s->count              ? (s->count - 1) / o->seq
-                                             : 0;
+                     : s->count               ? (s->count - 1) / o->seq
+                                              : 0;
     for (size_t i = 0; i < s->part_count; i++) {
         const uint64_t rows = rows_of(&s->parts[i].split);
         least = rows < least ? rows : least;

@@ -85,9 +85,9 @@ static gt_status add_text(texts *x, tokenizer *t, const reader_record *r)
     x->begin[x->count] = x->ids.count;
     if (x->ids.count - begin > x->longest)
         x->longest = x->ids.count - begin;
-    return x->ids.count > begin ? GT_OK
-                                : gt_fail(GT_FORMAT, "'%s', line %llu: there is no text", o.data,
-                                          (unsigned long long)r->line);
+    return x->ids.count > begin
+               ? GT_OK
+               : gt_fail(GT_FORMAT, "'%s', line %llu: there is no text", o.data, (unsigned long long)r->line);
 }
 
 /* Lines of a text; a last one without its end as well. */
@@ -229,8 +229,7 @@ static gt_status run_batch(parts *p, texts *x, size_t first, size_t T, size_t C)
         st = write_input(p, "lengths", p->lengths, B);
     if (!st)
         st = exec_run(p->exec, EXEC_FORWARD);
-    return st ? st
-              : dev_read(p->device, exec_buffer(p->exec, "hidden"), 0, p->hidden, B * T * C * sizeof *p->hidden);
+    return st ? st : dev_read(p->device, exec_buffer(p->exec, "hidden"), 0, p->hidden, B * T * C * sizeof *p->hidden);
 }
 
 /* ---- vectors ------------------------------------------------------------------------------------ */
@@ -309,8 +308,9 @@ gt_status verb_embed(int argc, char **argv)
     const model_config had = s.config;
     st = model_config_task(&s.config, model_task_name(MODEL_ENCODE));
     if (st)
-        st = gt_fail(GT_UNSUPPORTED, "cannot embed with '%s': models of the family '%s' read from left to right; take "
-                                     "one that reads whole texts, such as BERT",
+        st = gt_fail(GT_UNSUPPORTED,
+                     "cannot embed with '%s': models of the family '%s' read from left to right; take "
+                     "one that reads whole texts, such as BERT",
                      o.from, s.config.family);
     if (!st)
         st = cli_task_check_run(&s, &had, &s.config);

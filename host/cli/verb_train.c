@@ -120,8 +120,8 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     fprintf(stderr, "data    %llu training and %llu validation tokens of %d: %s\n",
             (unsigned long long)data->train.count, (unsigned long long)data->val.count, c->vocab, o->data);
     if (data->train_documents)
-        fprintf(stderr, "records %llu training and %llu validation documents\n", (unsigned long long)data->train_documents,
-                (unsigned long long)data->val_documents);
+        fprintf(stderr, "records %llu training and %llu validation documents\n",
+                (unsigned long long)data->train_documents, (unsigned long long)data->val_documents);
     loader l;
     if (data->train.part_count && loader_of(&l, data))
         gt_message_clear();             /* training says so */
@@ -274,8 +274,10 @@ static void tell_best(const train *t)
 {
     const checkpoint_best *b = train_best(t);
     if (train_is_over_early(t))
-        fprintf(stderr, "early   the run ended after step %llu: %llu validations in a row were no improvement; --patience 0 goes on\n",
-                (unsigned long long)train_steps_done(t), (unsigned long long)b->waited);
+        fprintf(
+            stderr,
+            "early   the run ended after step %llu: %llu validations in a row were no improvement; --patience 0 goes on\n",
+            (unsigned long long)train_steps_done(t), (unsigned long long)b->waited);
     if (b->step && (o->keep_best || o->patience))
         fprintf(stderr, "best    validation loss %.4f after step %llu: %s/checkpoints/best\n", b->loss,
                 (unsigned long long)b->step, o->out);

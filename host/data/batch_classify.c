@@ -10,9 +10,8 @@ static gt_status check(const data_batch *b, uint64_t count, void *const field[])
     const uint64_t T = b->loader->tokens;
     for (uint64_t i = 0; x && b->vocab && i < count * T; i++)
         if (x[i] >= b->vocab)
-            return gt_fail(GT_MISMATCH,
-                           "%s data hold token %d, the model has %d; was it tokenized for another model?", b->split,
-                           x[i], b->vocab);
+            return gt_fail(GT_MISMATCH, "%s data hold token %d, the model has %d; was it tokenized for another model?",
+                           b->split, x[i], b->vocab);
     for (uint64_t i = 0; label && i < count; i++)
         if (label[i] >= b->field[LABELS].below)
             return gt_fail(GT_MISMATCH, "%s data hold label number %d, the model tells %d classes apart", b->split,
@@ -74,14 +73,16 @@ static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count,
 void data_batch_classify(data_batch *out, const loader *l, const char *split, const data_marks *marks, int classes)
 {
     const int T = (int)l->tokens;
-    *out = (data_batch){ .fields = COUNT,
-                         .fill = fill,
-                         .fill_rows = fill_rows,
-                         .total = total,
-                         .total_rows = total_rows,
-                         .loader = l,
-                         .split = split,
-                         .how = marks };
+    *out = (data_batch){
+        .fields = COUNT,
+        .fill = fill,
+        .fill_rows = fill_rows,
+        .total = total,
+        .total_rows = total_rows,
+        .loader = l,
+        .split = split,
+        .how = marks
+    };
     out->field[TOKENS] = (data_field){ .name = "tokens", .type = DTYPE_I32, .count = l->tokens };
     out->field[TYPES] = (data_field){ .name = "token_types", .type = DTYPE_I32, .count = l->tokens, .below = 1 };
     out->field[LENGTHS] = (data_field){ .name = "lengths", .type = DTYPE_I32, .count = 1, .from = T, .below = T + 1 };

@@ -280,9 +280,8 @@ static gt_status check_ids(const sequence *s)
 {
     for (int32_t i = 0; s->b->vocab && i < s->length; i++)
         if (s->tokens[i] >= s->b->vocab)
-            return gt_fail(GT_MISMATCH,
-                           "%s data hold token %d, the model has %d; was it tokenized for another model?", s->b->split,
-                           s->tokens[i], s->b->vocab);
+            return gt_fail(GT_MISMATCH, "%s data hold token %d, the model has %d; was it tokenized for another model?",
+                           s->b->split, s->tokens[i], s->b->vocab);
     return GT_OK;
 }
 
@@ -357,14 +356,16 @@ void data_batch_mlm(data_batch *out, const loader *l, const char *split, const d
 {
     const int T = (int)l->tokens;
     const uint64_t P = (uint64_t)data_mask_places(l->tokens);
-    *out = (data_batch){ .fields = pairs ? ALL : LABELS,
-                         .fill = fill,
-                         .fill_rows = fill_rows,
-                         .total = total,
-                         .total_rows = total_rows,
-                         .loader = l,
-                         .split = split,
-                         .how = marks };
+    *out = (data_batch){
+        .fields = pairs ? ALL : LABELS,
+        .fill = fill,
+        .fill_rows = fill_rows,
+        .total = total,
+        .total_rows = total_rows,
+        .loader = l,
+        .split = split,
+        .how = marks
+    };
     out->field[TOKENS] = (data_field){ .name = "tokens", .type = DTYPE_I32, .count = l->tokens };
     out->field[TYPES] = (data_field){ .name = "token_types", .type = DTYPE_I32, .count = l->tokens, .below = 1 };
     out->field[LENGTHS] = (data_field){ .name = "lengths", .type = DTYPE_I32, .count = 1, .from = T, .below = T + 1 };

@@ -21,16 +21,18 @@ static gt_status embed_launch(launch_context *c, const graph_node *n)
 {
     const graph *g = c->g;
     const shape *s = &value(g, n->out[0])->shape;
-    const kernel_embedding in = { .x = c->buffer(c, n->in[TOKENS]),
-                                  .token = c->buffer(c, n->in[TABLE]),
-                                  .position = c->buffer(c, n->in[POSITIONS]),
-                                  .first = c->buffer(c, n->in[FIRST]),
-                                  .kind = c->buffer(c, n->in[KINDS]),
-                                  .type = c->buffer(c, n->in[TYPES]),
-                                  .offset = offset_of(n),
-                                  .types = n->in[TYPES] < 0 ? 0 : R_of(g, n->in[TYPES]) };
-    return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2],
-                        rows_held(g, n->in[TABLE]), &in, c->buffer(c, n->out[0]));
+    const kernel_embedding in = {
+        .x = c->buffer(c, n->in[TOKENS]),
+        .token = c->buffer(c, n->in[TABLE]),
+        .position = c->buffer(c, n->in[POSITIONS]),
+        .first = c->buffer(c, n->in[FIRST]),
+        .kind = c->buffer(c, n->in[KINDS]),
+        .type = c->buffer(c, n->in[TYPES]),
+        .offset = offset_of(n),
+        .types = n->in[TYPES] < 0 ? 0 : R_of(g, n->in[TYPES])
+    };
+    return kernel_embed(c->list, c->kernels, (int)s->dim[0], (int)s->dim[1], (int)s->dim[2], rows_held(g, n->in[TABLE]),
+                        &in, c->buffer(c, n->out[0]));
 }
 
 static gt_status embed_token_grad_launch(launch_context *c, const graph_node *n)
@@ -65,9 +67,9 @@ static gt_status embed_type_grad_launch(launch_context *c, const graph_node *n)
     const graph *g = c->g;
     int changes, add = c->add(c, n->out[0], &changes);
     kernel_slot slot;
-    gt_status st = kernel_embed_type_grad(c->list, c->kernels, R_of(g, n->in[1]), C_of(g, n->in[1]),
-                                          R_of(g, n->out[0]), c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
-                                          c->buffer(c, n->out[0]), add, &slot);
+    gt_status st = kernel_embed_type_grad(c->list, c->kernels, R_of(g, n->in[1]), C_of(g, n->in[1]), R_of(g, n->out[0]),
+                                          c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->out[0]), add,
+                                          &slot);
     return st ? st : remember(c, changes, slot);
 }
 
@@ -179,9 +181,10 @@ static int check_positions(graph *g, const char *name, const graph_embedding *in
     const int64_t rows = rows_of(&g->values[in->positions]);
     if (in->first >= 0 || rows >= in->offset + (int64_t)g->T)
         return 1;
-    graph_fail_build(g, gt_fail(GT_MISUSE, "cannot build '%s': sequences of %d tokens need %lld rows of '%s', which has %lld",
-                                name, g->T, (long long)in->offset + g->T, g->values[in->positions].name,
-                                (long long)rows));
+    graph_fail_build(g,
+                     gt_fail(GT_MISUSE,
+                             "cannot build '%s': sequences of %d tokens need %lld rows of '%s', which has %lld", name,
+                             g->T, (long long)in->offset + g->T, g->values[in->positions].name, (long long)rows));
     return 0;
 }
 

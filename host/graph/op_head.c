@@ -63,14 +63,16 @@ static void head_gemms(const graph *g, const graph_node *n, int rows, gemm_desc 
 {
     const dtype s = g->storage;
     const int V = R_of(g, n->in[1]), C = C_of(g, n->in[0]);
-    *logits = (gemm_desc){ .M = rows,
-                           .N = V,
-                           .K = C,
-                           .trans_b = 1,
-                           .a_type = s,
-                           .b_type = s,
-                           .c_type = DTYPE_F32,
-                           .bias = head_bias(n) >= 0 };
+    *logits = (gemm_desc){
+        .M = rows,
+        .N = V,
+        .K = C,
+        .trans_b = 1,
+        .a_type = s,
+        .b_type = s,
+        .c_type = DTYPE_F32,
+        .bias = head_bias(n) >= 0
+    };
     *dx = (gemm_desc){ .M = rows, .N = C, .K = V, .a_type = s, .b_type = s, .c_type = s };
     *dw = (gemm_desc){ .M = V, .N = C, .K = rows, .trans_a = 1, .a_type = s, .b_type = s, .c_type = DTYPE_F32 };
 }
@@ -166,11 +168,9 @@ static gt_status block_open(launch_context *c, const graph_node *n, int from, co
 
 static gt_status block_logits(launch_context *c, const graph_node *n, const block *b)
 {
-    gemm_buffers m = { .a = b->x,
-                       .b = c->buffer(c, n->in[1]),
-                       .c = b->z,
-                       .bias = c->buffer(c, head_bias(n)),
-                       .scratch = b->own };
+    gemm_buffers m = {
+        .a = b->x, .b = c->buffer(c, n->in[1]), .c = b->z, .bias = c->buffer(c, head_bias(n)), .scratch = b->own
+    };
     return gemm_append(c->gemm, c->list, &b->logits, &m, NULL);
 }
 
@@ -304,8 +304,7 @@ static void head_backward(graph *g, const graph_node *n)
 static double head_flops(const graph *g, const graph_node *n)
 {
     return ((head_work(n) & MAKES ? 2.0 : 0.0) + (head_dx(n) >= 0 ? 2.0 : 0.0) + (head_dw(n) >= 0 ? 2.0 : 0.0))
-           * (double)R_of(g, n->in[0]) * R_of(g, n->in[1])
-           * C_of(g, n->in[0]);
+           * (double)R_of(g, n->in[0]) * R_of(g, n->in[1]) * C_of(g, n->in[0]);
 }
 
 /* ---- several ranks, each with some columns of the logits ------------------------------------- */

@@ -9,11 +9,9 @@
 /* s: of y, (B,P,C). */
 static kernel_taken taken_of(launch_context *c, const graph_node *n, const shape *s)
 {
-    return (kernel_taken){ .B = c->g->B,
-                           .T = c->g->T,
-                           .P = (int)s->dim[1],
-                           .C = (int)s->dim[2],
-                           .at = c->buffer(c, n->in[1]) };
+    return (kernel_taken){
+        .B = c->g->B, .T = c->g->T, .P = (int)s->dim[1], .C = (int)s->dim[2], .at = c->buffer(c, n->in[1])
+    };
 }
 
 static gt_status take_rows_launch(launch_context *c, const graph_node *n)
@@ -78,8 +76,7 @@ int graph_take_rows(graph *g, const char *name, int x, int places)
 
 static gt_status result_launch(launch_context *c, const graph_node *n)
 {
-    return kernel_load(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
-                       c->buffer(c, n->out[0]));
+    return kernel_load(c->list, c->kernels, count_of(c->g, n->in[0]), c->buffer(c, n->in[0]), c->buffer(c, n->out[0]));
 }
 
 static const graph_op op_result = {
@@ -110,8 +107,8 @@ static gt_status hits_launch(launch_context *c, const graph_node *n)
     gt_status st = kernel_row_hits(c->list, c->kernels, R, C_of(c->g, n->in[0]), c->buffer(c, n->in[0]),
                                    c->buffer(c, n->in[1]), c->buffer(c, n->out[0]));
     if (!st)        /* every rank of a tensor group knows all of them; one alone may count them */
-        st = kernel_sum(c->list, c->kernels, c->g->rank == 0 ? R : 0, c->buffer(c, n->out[0]),
-                        c->buffer(c, n->in[2]), add, &slot);
+        st = kernel_sum(c->list, c->kernels, c->g->rank == 0 ? R : 0, c->buffer(c, n->out[0]), c->buffer(c, n->in[2]),
+                        add, &slot);
     return st ? st : remember(c, changes, slot);
 }
 

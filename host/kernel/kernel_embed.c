@@ -20,10 +20,22 @@ gt_status kernel_embed(dev_list *l, kernel_set *k, int B, int T, int C, kernel_r
     if (st)
         return st;
     dev_arg args[] = {
-        dev_arg_i32(1),          dev_arg_i32(B * T),      dev_arg_i32(T),          dev_arg_i32(C),
-        dev_arg_i32(held.V),     dev_arg_i32(held.begin), dev_arg_i32(held.count), dev_arg_buffer(in->x),
-        dev_arg_buffer(in->token), dev_arg_buffer(in->position), dev_arg_i32(in->offset), dev_arg_buffer(in->first),
-        dev_arg_i32(in->types),  dev_arg_buffer(in->kind), dev_arg_buffer(in->type), dev_arg_buffer(y),
+        dev_arg_i32(1),
+        dev_arg_i32(B * T),
+        dev_arg_i32(T),
+        dev_arg_i32(C),
+        dev_arg_i32(held.V),
+        dev_arg_i32(held.begin),
+        dev_arg_i32(held.count),
+        dev_arg_buffer(in->x),
+        dev_arg_buffer(in->token),
+        dev_arg_buffer(in->position),
+        dev_arg_i32(in->offset),
+        dev_arg_buffer(in->first),
+        dev_arg_i32(in->types),
+        dev_arg_buffer(in->kind),
+        dev_arg_buffer(in->type),
+        dev_arg_buffer(y),
     };
     return kernel_launch_rows(l, k, &kernel_embed_family, "embed", B * T, C, args, KERNEL_ARGS(args));
 }
@@ -68,8 +80,14 @@ gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, i
 {
     assert(B > 0 && T >= 0 && C > 0 && offset >= 0);
     dev_arg args[] = {
-        dev_arg_i32(1),      dev_arg_i32(B),     dev_arg_i32(T),            dev_arg_i32(C),
-        dev_arg_i32(offset), dev_arg_buffer(dy), dev_arg_buffer(dposition), dev_arg_i32(add),
+        dev_arg_i32(1),
+        dev_arg_i32(B),
+        dev_arg_i32(T),
+        dev_arg_i32(C),
+        dev_arg_i32(offset),
+        dev_arg_buffer(dy),
+        dev_arg_buffer(dposition),
+        dev_arg_i32(add),
     };
     const int64_t cost = (int64_t)B * C;
     gt_status st = kernel_launch_rows(l, k, &kernel_embed_family, "embed_position_grad", T,
@@ -79,12 +97,12 @@ gt_status kernel_embed_position_grad(dev_list *l, kernel_set *k, int B, int T, i
     return st;
 }
 
-gt_status kernel_embed_type_grad(dev_list *l, kernel_set *k, int R, int C, int types, dev_buffer *row_type, dev_buffer *dy,
-                                 dev_buffer *dtypes, int add, kernel_slot *add_at)
+gt_status kernel_embed_type_grad(dev_list *l, kernel_set *k, int R, int C, int types, dev_buffer *row_type,
+                                 dev_buffer *dy, dev_buffer *dtypes, int add, kernel_slot *add_at)
 {
     assert(R >= 0 && C > 0 && types > 0);
     dev_arg args[] = {
-        dev_arg_i32(R),     dev_arg_i32(C),        dev_arg_i32(types), dev_arg_buffer(row_type),
+        dev_arg_i32(R),     dev_arg_i32(C),         dev_arg_i32(types), dev_arg_buffer(row_type),
         dev_arg_buffer(dy), dev_arg_buffer(dtypes), dev_arg_i32(add),
     };
     const size_t columns = 4 * k->group;        /* of a group, at least */
@@ -133,14 +151,16 @@ static void embed_with(trial *t, int with_position, int at, int offset, int with
         return;
     if (first)
         first->whole[0] = at;
-    const kernel_embedding in = { .x = x->buffer,
-                                  .token = token->buffer,
-                                  .position = position ? position->buffer : NULL,
-                                  .first = first ? first->buffer : NULL,
-                                  .kind = row_type ? row_type->buffer : NULL,
-                                  .type = type ? type->buffer : NULL,
-                                  .offset = offset,
-                                  .types = TYPES };
+    const kernel_embedding in = {
+        .x = x->buffer,
+        .token = token->buffer,
+        .position = position ? position->buffer : NULL,
+        .first = first ? first->buffer : NULL,
+        .kind = row_type ? row_type->buffer : NULL,
+        .type = type ? type->buffer : NULL,
+        .offset = offset,
+        .types = TYPES
+    };
     append(t, kernel_embed(t->list, t->k, B, T, t->C, (kernel_rows){ 0, V, V }, &in, y->buffer));
     reference_embed(B, T, t->C, x->whole, token->value, position ? position->value : NULL, at + offset, y->want);
     for (int64_t i = 0; i < elements(t); i++) {
@@ -236,7 +256,8 @@ static void embed_position_grad_with(trial *t, int add, int offset)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_embed_position_grad(t->list, t->k, B, T, t->C, offset, dy->buffer, dposition->buffer, !add, &slot));
+    append(t,
+           kernel_embed_position_grad(t->list, t->k, B, T, t->C, offset, dy->buffer, dposition->buffer, !add, &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = (double)elements(t);
     dposition->checked = 1;
@@ -265,8 +286,8 @@ static void embed_type_grad_with(trial *t, int add)
     if (t->status)
         return;
     kernel_slot slot;
-    append(t, kernel_embed_type_grad(t->list, t->k, t->R, t->C, TYPES, row_type->buffer, dy->buffer, dtypes->buffer, !add,
-                                     &slot));
+    append(t, kernel_embed_type_grad(t->list, t->k, t->R, t->C, TYPES, row_type->buffer, dy->buffer, dtypes->buffer,
+                                     !add, &slot));
     set_slot(t, slot, dev_arg_i32(add));
     t->flops = (double)elements(t);
     dtypes->checked = 1;

@@ -40,8 +40,7 @@ gt_status kernel_row_hits(dev_list *l, kernel_set *k, int R, int V, dev_buffer *
 {
     assert(R >= 0 && V > 0);
     const dev_arg args[] = {
-        dev_arg_i32(R),         dev_arg_i32(V),      dev_arg_buffer(logits),
-        dev_arg_buffer(target), dev_arg_buffer(hit),
+        dev_arg_i32(R), dev_arg_i32(V), dev_arg_buffer(logits), dev_arg_buffer(target), dev_arg_buffer(hit),
     };
     const size_t owners = ((size_t)R + k->group - 1) / k->group;
     return kernel_launch_groups(l, k, &kernel_rows_family, "row_hits", owners < k->items ? owners : k->items, args,

@@ -17,7 +17,9 @@ enum { VOCAB = 1000, PAD = 990, CLS, SEP, MASK, B = 6, T = 40, P = 6 };
  * with the word before it. */
 static data_marks signs(int whole_words)
 {
-    data_marks m = { .begin = CLS, .end = SEP, .padding = PAD, .mask = MASK, .whole_words = whole_words, .vocab = VOCAB };
+    data_marks m = {
+        .begin = CLS, .end = SEP, .padding = PAD, .mask = MASK, .whole_words = whole_words, .vocab = VOCAB
+    };
     m.kind = calloc(VOCAB, 1);
     for (int i = 0; m.kind && i < VOCAB; i++)
         m.kind[i] = (unsigned char)(i >= PAD ? DATA_MARK_SPECIAL : i % 3 == 0 ? DATA_MARK_CONTINUES : 0);
@@ -32,8 +34,8 @@ typedef struct filled {
 /* Samples first .. first + count of the step at a position, into rows from `first` on. */
 static void fill(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, filled *f)
 {
-    void *const to[DATA_FIELDS] = { f->tokens + first * T,  f->types + first * T,   f->lengths + first,
-                                    f->places + first * P,  f->targets + first * P, f->labels + first,
+    void *const to[DATA_FIELDS] = { f->tokens + first * T, f->types + first * T,   f->lengths + first,
+                                    f->places + first * P, f->targets + first * P, f->labels + first,
                                     f->weights + first };
     CHECK_OK(b->fill(b, position, first, count, to));
 }
@@ -210,14 +212,15 @@ static void evaluation_hides_by_row(void)
     CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, 1, T, 0));
     data_batch_mlm(&b, &l, "validation", &m, 1);
     void *const to[DATA_FIELDS] = { f.tokens, f.types, f.lengths, f.places, f.targets, f.labels, f.weights };
-    void *const more[DATA_FIELDS] = { again.tokens, again.types,  again.lengths, again.places,
+    void *const more[DATA_FIELDS] = { again.tokens,  again.types,  again.lengths, again.places,
                                       again.targets, again.labels, again.weights };
     CHECK_OK(b.fill_rows(&b, 2, B, 4, to));
     CHECK_OK(b.fill_rows(&b, 4, 2, 2, more));
     CHECK(!memcmp(f.tokens + 2 * T, again.tokens, 2 * T * sizeof *f.tokens));
     CHECK(!memcmp(f.targets + 2 * P, again.targets, 2 * P * sizeof *f.targets));
     for (int row = 4; row < B; row++)
-        CHECK(found_in(&f, row) == 0 && f.labels[row] == LOADER_IGNORE && f.lengths[row] == 1 && f.weights[row] == 0.0f);
+        CHECK(found_in(&f, row) == 0 && f.labels[row] == LOADER_IGNORE && f.lengths[row] == 1
+              && f.weights[row] == 0.0f);
     CHECK_OK(data_batch_total_rows(&b, 2, 4, &total));
     CHECK(total == 4.0 * P);
     b.vocab = 100;
@@ -272,8 +275,8 @@ static void labelled_texts_are_framed_and_padded(void)
     CHECK(d.label_count == 2 && !strcmp(d.labels[0], "no") && !strcmp(d.labels[1], "yes"));
     CHECK_OK(token_split_set_reading(&d.train, &(token_reading){ .by_document = 1 }, path));
     CHECK_OK(data_marks_open(&m, d.tokenizer));
-    CHECK(m.begin == 2 && m.end == 3 && m.padding == 0 && m.mask == 4 && m.kind[8] == DATA_MARK_CONTINUES && m.kind[5] == 0
-          && m.kind[1] == DATA_MARK_SPECIAL);
+    CHECK(m.begin == 2 && m.end == 3 && m.padding == 0 && m.mask == 4 && m.kind[8] == DATA_MARK_CONTINUES
+          && m.kind[5] == 0 && m.kind[1] == DATA_MARK_SPECIAL);
     CHECK_OK(loader_open(&l, &d.train, "it", LOADER_SEQUENTIAL, N, LONG, 1));
     data_batch_classify(&b, &l, "training", &m, d.label_count);
     void *const to[DATA_FIELDS] = { tokens, types, lengths, labels };
@@ -296,11 +299,13 @@ static void labelled_texts_are_framed_and_padded(void)
     free(json);
 }
 
-const check_case check_cases[] = { CASE(hidden_tokens_can_be_put_back),
-                                   CASE(samples_are_the_same_under_every_plan),
-                                   CASE(whole_words_are_hidden_together),
-                                   CASE(pairs_follow_or_do_not),
-                                   CASE(evaluation_hides_by_row),
-                                   CASE(a_tokenizer_without_signs_is_refused),
-                                   CASE(labelled_texts_are_framed_and_padded),
-                                   { 0 } };
+const check_case check_cases[] = {
+    CASE(hidden_tokens_can_be_put_back),
+    CASE(samples_are_the_same_under_every_plan),
+    CASE(whole_words_are_hidden_together),
+    CASE(pairs_follow_or_do_not),
+    CASE(evaluation_hides_by_row),
+    CASE(a_tokenizer_without_signs_is_refused),
+    CASE(labelled_texts_are_framed_and_padded),
+    { 0 }
+};

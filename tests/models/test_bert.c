@@ -32,10 +32,11 @@ static void descriptions_are_read_and_written(void)
 {
     model_config c, again;
     char *json = NULL;
-    CHECK_OK(load(&c, "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"]," SIZES
-                      ",\"hidden_act\":\"relu\",\"classifier_dropout\":null,\"hidden_dropout_prob\":0.2,"
-                      "\"position_embedding_type\":\"absolute\",\"id2label\":{\"0\":\"no\",\"1\":\"yes\",\"2\":\"maybe\"},"
-                      "\"label2id\":{\"no\":0},\"pooler_type\":\"first_token_transform\",\"is_decoder\":false}"));
+    CHECK_OK(load(&c,
+                  "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"]," SIZES
+                  ",\"hidden_act\":\"relu\",\"classifier_dropout\":null,\"hidden_dropout_prob\":0.2,"
+                  "\"position_embedding_type\":\"absolute\",\"id2label\":{\"0\":\"no\",\"1\":\"yes\",\"2\":\"maybe\"},"
+                  "\"label2id\":{\"no\":0},\"pooler_type\":\"first_token_transform\",\"is_decoder\":false}"));
     CHECK(c.task == MODEL_CLASSIFY && c.labels == 3 && !strcmp(c.label[2], "maybe") && c.context == 512);
     CHECK(c.own[BERT_TYPES] == 2.0 && c.own[BERT_ACTIVATION] == (double)ACT_RELU && (double)c.eps < 2e-12);
     CHECK(fabs(c.own[BERT_DROP_CLASSIFIER] - 0.2) < 1e-6 && c.dropout_embed == c.dropout_residual);
@@ -60,14 +61,16 @@ static void what_changes_the_model_is_refused(void)
 {
     static const struct {
         const char *json, *part;
-    } bad[] = { { "{\"model_type\":\"bert\"," SIZES ",\"position_embedding_type\":\"relative_key\"}", "'relative_key'" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"is_decoder\":true}", "'is_decoder' is true" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"add_cross_attention\":true}", "'add_cross_attention'" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"problem_type\":\"regression\"}", "problem_type 'regression'" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"hidden_act\":\"mish\"}", "hidden_act 'mish'" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"embedding_size\":128}", "key 'embedding_size' is not known" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", "has no name for 1" },
-                { "{\"model_type\":\"bert\"," SIZES ",\"num_attention_heads\":3}", "duplicate" } };
+    } bad[] = {
+        { "{\"model_type\":\"bert\"," SIZES ",\"position_embedding_type\":\"relative_key\"}", "'relative_key'" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"is_decoder\":true}", "'is_decoder' is true" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"add_cross_attention\":true}", "'add_cross_attention'" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"problem_type\":\"regression\"}", "problem_type 'regression'" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"hidden_act\":\"mish\"}", "hidden_act 'mish'" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"embedding_size\":128}", "key 'embedding_size' is not known" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"id2label\":{\"0\":\"a\",\"2\":\"b\"}}", "has no name for 1" },
+        { "{\"model_type\":\"bert\"," SIZES ",\"num_attention_heads\":3}", "duplicate" }
+    };
     model_config c;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const gt_status st = load(&c, bad[i].json);
@@ -132,7 +135,8 @@ static void fill_both(rig *r, model_reference *ref)
         float *x = malloc((size_t)n * sizeof *x);
         gt_random random;
         gt_random_init(&random, 5, (uint64_t)i);
-        gt_random_normal(&random, x, (size_t)n, strstr(params_info(r->p, i)->name, "LayerNorm.weight") ? 1.0f : 0.0f, 0.3f);
+        gt_random_normal(&random, x, (size_t)n, strstr(params_info(r->p, i)->name, "LayerNorm.weight") ? 1.0f : 0.0f,
+                         0.3f);
         CHECK_OK(params_write(r->p, i, x));
         model_reference_tensor *t = model_reference_find(ref, params_info(r->p, i)->name);
         CHECKF(t && t->count == n, "%s", params_info(r->p, i)->name);
@@ -155,7 +159,8 @@ static void compare_gradients(rig *r, model_reference *ref)
             error += ((double)x[k] - t->grad[k]) * ((double)x[k] - t->grad[k]);
             size += t->grad[k] * t->grad[k];
         }
-        CHECKF(size > 0.0 && sqrt(error / size) < 1e-4, "%s: %g of %g", params_info(r->p, i)->name, sqrt(error), sqrt(size));
+        CHECKF(size > 0.0 && sqrt(error / size) < 1e-4, "%s: %g of %g", params_info(r->p, i)->name, sqrt(error),
+               sqrt(size));
         free(x);
     }
 }
@@ -208,12 +213,14 @@ static void matches_the_reference(const char *json, int recompute)
 static void bert_is_its_reference(void)
 {
     matches_the_reference("{\"model_type\":\"bert\",\"max_position_embeddings\":24," SIZES "}", 0);
-    matches_the_reference("{\"model_type\":\"bert\",\"max_position_embeddings\":20,\"hidden_act\":\"tanh\"," SIZES "}", 1);
+    matches_the_reference("{\"model_type\":\"bert\",\"max_position_embeddings\":20,\"hidden_act\":\"tanh\"," SIZES "}",
+                          1);
 }
 
 static void roberta_is_its_reference(void)
 {
-    matches_the_reference("{\"model_type\":\"roberta\",\"max_position_embeddings\":26,\"type_vocab_size\":1," SIZES "}", 0);
+    matches_the_reference("{\"model_type\":\"roberta\",\"max_position_embeddings\":26,\"type_vocab_size\":1," SIZES "}",
+                          0);
 }
 
 /* ---- files ---------------------------------------------------------------------------------------- */
@@ -288,9 +295,7 @@ static void heads_may_be_new_or_left_out(void)
     dev_close(d);
 }
 
-const check_case check_cases[] = { CASE(descriptions_are_read_and_written),
-                                   CASE(what_changes_the_model_is_refused),
-                                   CASE(bert_is_its_reference),
-                                   CASE(roberta_is_its_reference),
-                                   CASE(heads_may_be_new_or_left_out),
-                                   { 0 } };
+const check_case check_cases[] = {
+    CASE(descriptions_are_read_and_written), CASE(what_changes_the_model_is_refused), CASE(bert_is_its_reference),
+    CASE(roberta_is_its_reference),          CASE(heads_may_be_new_or_left_out),      { 0 }
+};
