@@ -6,7 +6,7 @@
 #include "host/cli/train_settings.h"
 
 #include "host/cli/choices.h"
-#include "host/cli/task.h"
+#include "host/cli/cli_task.h"
 
 #include "host/base/file.h"
 #include "host/base/text.h"

@@ -9,7 +9,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/cli.h"
 #include "host/cli/data_options.h"
-#include "host/cli/task.h"
+#include "host/cli/cli_task.h"
 
 #include "host/base/log.h"
 #include "host/graph/exec.h"

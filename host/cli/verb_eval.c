@@ -12,7 +12,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
-#include "host/cli/task.h"
+#include "host/cli/cli_task.h"
 #include "host/cli/data_options.h"
 
 #include "host/base/clock.h"

@@ -41,9 +41,16 @@ static const cli_help help = {
 static int is_ours(const char *name)
 {
     static const char *const names[] = {
-        ".", "..", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "adapter_config.json", "adapter_model.safetensors",
-        "chat_template.jinja", "special_tokens_map.json"
+        ".",
+        "..",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "chat_template.jinja",
+        "special_tokens_map.json"
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const size_t n = strlen(names[i]);
@@ -169,10 +176,13 @@ gt_status verb_export(int argc, char **argv)
         st = cli_source_open_at(&s, words[0], o.checkpoint);
     if (!st && o.adapter)
         st = o.merge ? cli_source_adapt(&s, o.adapter)
-                     : gt_fail(GT_MISUSE, "option --adapter: '%s' is an adapter already; --merge writes it and the model "
-                               "in one piece", o.adapter);
+                     : gt_fail(GT_MISUSE,
+                               "option --adapter: '%s' is an adapter already; --merge writes it and the model "
+                               "in one piece",
+                               o.adapter);
     if (!st && o.merge && !s.config.tuning.rank)
-        st = gt_fail(GT_MISUSE, "option --merge: '%s' has no adapters; leave it out, or name some with --adapter", words[0]);
+        st = gt_fail(GT_MISUSE, "option --merge: '%s' has no adapters; leave it out, or name some with --adapter",
+                     words[0]);
     if (st) {
         cli_source_close(&s);
         return st;

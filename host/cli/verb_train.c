@@ -14,7 +14,7 @@
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/run_starts.h"
-#include "host/cli/task.h"
+#include "host/cli/cli_task.h"
 #include "host/cli/train_agree.h"
 #include "host/cli/train_plan.h"
 #include "host/cli/train_samples.h"

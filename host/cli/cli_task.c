@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/task.c - what a model is asked for: see task.h. */
-#include "host/cli/task.h"
+/* host/cli/cli_task.c - what a model is asked for: see cli_task.h. */
+#include "host/cli/cli_task.h"
 
 #include "host/data/labelled.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/task.h - what a model is asked for, the same for every verb that reads data for one.
+/* host/cli/cli_task.h - what a model is asked for, the same for every verb that reads data for one.
  *
  *   cli_task_choose    --task, or what the weights' description says, or the family's own
  *   cli_task_settle    what the data say of it: labels, and the signs of their tokenizer
  */
-#ifndef GT_CLI_TASK_H
-#define GT_CLI_TASK_H
+#ifndef GT_CLI_CLI_TASK_H
+#define GT_CLI_CLI_TASK_H
 
 #include "host/cli/cli.h"
 
