@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* models/sampling.h - which id comes next, given what the model says of each.
  *
- * The rules are those of transformers' logits processors, in their order (generation/utils.py,
- * _get_logits_processor):
+ * The rules are those of transformers' logits processors, in the order in which its generation has them:
  *
  *   repetition   z = z < 0 ? z * r : z / r    of ids that were there before (Keskar et al., "CTRL", 2019)
  *   temperature  z = z / t                    0: the largest, and nothing below

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/generate.sh - tokens a second of GPT-2 124M here and in transformers, side by side.
+# tests/bench/generation.sh - tokens a second of GPT-2 124M here and in transformers, side by side.
 #
-#   sh tests/bench/generate.sh [--tokens N] [--prompt N] [--rounds N]    [64 32 3]
+#   sh tests/bench/generation.sh [--tokens N] [--prompt N] [--rounds N]    [64 32 3]
 #
 # Random weights, batch 1, greedy, with a cache, on this machine's CPU, all cores, in fp32 and bf16. The
 # programs take turns, round by round; what counts is the median over the rounds. Beside Geartrain's stands
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 : "${GEARTRAIN:=$root/build/geartrain}" "${GT_PYTHON:=python3}"
-work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-generate-XXXXXX") || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-generation-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 peer=1
