@@ -22,16 +22,17 @@ gt_status train_samples_check(const model_config *c, tokenizer *t)
     if (!t)
         return gt_fail(GT_MISUSE, "option --sample-every: the data came without a tokenizer, and texts are written "
                                   "with one; name it with --tokenizer, or leave the option out");
-    gt_status st = tokenizer_encode(t, o->sample_prompt, strlen(o->sample_prompt), &prompt);
-    const size_t count = prompt.count;
-    token_ids_release(&prompt);
-    if (st || !count)
-        return gt_fail(GT_MISUSE, "option --sample-prompt: %s", st ? gt_message() : "it has no token");
-    st = graph_create(&g, DTYPE_F32, 1, 1);
+    gt_status st = graph_create(&g, DTYPE_F32, 1, 1);
     if (!st)
         st = model_build_generate(g, c, c->context);
     graph_release(g);
-    return st == GT_UNSUPPORTED ? gt_fail_in(GT_MISUSE, "option --sample-every") : st;
+    if (st)
+        return st == GT_UNSUPPORTED ? gt_fail_in(GT_MISUSE, "option --sample-every") : st;
+    st = tokenizer_encode(t, o->sample_prompt, strlen(o->sample_prompt), &prompt);
+    const size_t count = prompt.count;
+    token_ids_release(&prompt);
+    return st || !count ? gt_fail(GT_MISUSE, "option --sample-prompt: %s", st ? gt_message() : "it has no token")
+                        : GT_OK;
 }
 
 gt_status train_samples_open(train_samples **out, train *t, dev_device *d, const model_config *c, tokenizer *k,

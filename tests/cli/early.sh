@@ -135,6 +135,23 @@ sampled --out resumed --steps 8
 timeout 60 "$geartrain" train --out resumed --resume --steps 12 > stdout 2> stderr
 check "a resumed run has each sample once" [ "$(grep -o '^{"step":[0-9]*' resumed/samples.jsonl | tr '\n' ' ')" = '{"step":4 {"step":8 {"step":12 ' ]
 
+# ---- classes ------------------------------------------------------------------------------------------
+
+awk 'BEGIN { print "text,label"; for (i = 0; i < 200; i++) { x = (x * 1103515245 + 12345) % 2147483648
+    printf "the %s wheel turns,%s\n", int(x / 65536) % 2 ? "good" : "bad", int(x / 65536) % 2 ? "yes" : "no" } }' > classes.csv
+mkdir words
+printf '%s\n' '[PAD]' '[UNK]' '[CLS]' '[SEP]' '[MASK]' the good bad wheel turns > words/vocab.txt
+printf '{"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 16}' > bert.json
+classify() { timeout 100 "$geartrain" train --model bert.json --data classes.csv --label-key label --tokenizer words --task classify \
+    --steps 20 --batch 16 --seq 8 --lr 1e-2 --eval-every 20 "$@" > stdout 2> stderr; }
+classify --out classes
+check "validation of classes counts right answers" grep -Eq '^step 20 .*  val [0-9.]+  accuracy 100.00 %  lr ' stdout
+classify --out classes2 --devices cpu:0.0,cpu:0.1 --replicas 1 --stages 2
+check "also on the last of two stages" [ "$(field classes val_accuracy)" = "$(field classes2 val_accuracy)" ]
+does "eval counts them, too" 'accuracy 1.0000' eval --from classes --data classes.csv --label-key label --seq 8
+refuses "samples of a model that writes nothing" 2 "option --sample-every: .*does not generate text" train --model bert.json \
+    --data classes.csv --label-key label --tokenizer words --task classify --steps 2 --batch 4 --seq 8 --sample-every 1 --out new
+
 # ---- misuse -------------------------------------------------------------------------------------------
 
 good="--model gpt2-tiny --data $text --tokenizer char --seq 32 --batch 4 --steps 2"
