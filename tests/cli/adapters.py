@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
 # tests/cli/adapters.py - the other side of adapters_peft.sh: the same adapters in Hugging Face's PEFT.
 #
-#   adapters.py make FAMILY KIND FOLDER     a random model in FOLDER/base, a first adapter in FOLDER/first
-#   adapters.py train KIND FOLDER TEXT      trains that adapter on the text's bytes; losses to FOLDER/losses,
-#                                       the adapter to FOLDER/last
-#   adapters.py compare FOLDER ADAPTER MERGED TEXT
-#                                       losses of base + ADAPTER and of MERGED, and the largest difference of logits
+#   adapters.py begin FOLDER TEXT      for each case FOLDER/CASE: a random model in base, a first adapter in first; trains
+#                                      that on the text's bytes: losses, and the adapter in last
+#   adapters.py compare FOLDER TEXT    a line a case: its name, losses of base, of base + mine and of merged (mine and merged
+#                                      are what geartrain wrote), and the largest difference of logits
 import os
 import sys
 
@@ -21,7 +20,14 @@ torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 
 
+CASES = ["gpt2-lora", "gpt2-dora", "llama-all", "bert-lora"]
+
+
 def model_of(family):
+    if family == "bert":
+        return transformers.BertForMaskedLM(transformers.BertConfig(
+            num_hidden_layers=2, num_attention_heads=2, hidden_size=40, intermediate_size=64, vocab_size=40,
+            max_position_embeddings=T))
     if family == "gpt2":
         return transformers.GPT2LMHeadModel(transformers.GPT2Config(
             n_layer=2, n_head=2, n_embd=40, n_positions=T, vocab_size=257, resid_pdrop=0.0, embd_pdrop=0.0,
@@ -36,15 +42,19 @@ def make(family, kind, folder):
     for p in model.parameters():            # weights that matter, and no zero biases
         p.data += 0.08 * torch.randn_like(p)
     model.save_pretrained(folder + "/base")
+    if family == "bert":
+        words = "[PAD] [UNK] [CLS] [SEP] [MASK] . the wheel turns a gear of train and its teeth meet another".split()
+        with open(folder + "/base/vocab.txt", "w") as out:
+            out.write("".join(w + "\n" for w in words + ["[unused%d]" % i for i in range(40 - len(words))]))
     targets = {"lora": None, "dora": None, "all": ["c_attn", "c_proj", "c_fc"] if family == "gpt2" else
                ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
     config = LoraConfig(r=3, lora_alpha=5, lora_dropout=0.0, target_modules=targets[kind], use_dora=kind == "dora",
-                        use_rslora=kind == "all", fan_in_fan_out=family == "gpt2", task_type="CAUSAL_LM")
+                        use_rslora=kind == "all", fan_in_fan_out=family == "gpt2", task_type=None if family == "bert" else "CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(folder + "/first")
 
 
-def rows(text, count, at):
-    ids = torch.tensor(list(open(text, "rb").read()), dtype=torch.long)
+def rows(text, count, at, most=256):
+    ids = torch.tensor(list(open(text, "rb").read()), dtype=torch.long) % most
     x = torch.stack([ids[at + i * T:at + i * T + T] for i in range(count)])
     y = torch.stack([ids[at + i * T + 1:at + i * T + T + 1] for i in range(count)])
     return x, y
@@ -56,10 +66,11 @@ def loss_of(model, x, y):
 
 
 def load(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder)
+    kind = transformers.AutoModelForMaskedLM if "bert" in folder else transformers.AutoModelForCausalLM
+    return kind.from_pretrained(folder).eval()
 
 
-def train(kind, folder, text):
+def train(folder, text):
     model = PeftModel.from_pretrained(load(folder + "/base"), folder + "/first", is_trainable=True)
     own = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([
@@ -76,13 +87,25 @@ def train(kind, folder, text):
     model.save_pretrained(folder + "/last")
 
 
+def begin(root, text):
+    for case in CASES:
+        family, kind = case.split("-")
+        folder = root + "/" + case
+        os.mkdir(folder)
+        make(family, kind, folder)
+        if family != "bert":                # whose batches are masked at random
+            train(folder, text)
+
+
 @torch.no_grad()
-def compare(folder, adapter, merged, text):
-    x, y = rows(text, 8, 0)
-    base, _ = loss_of(load(folder + "/base"), x, y)
-    a, logits = loss_of(PeftModel.from_pretrained(load(folder + "/base"), adapter), x, y)
-    b, others = loss_of(load(merged), x, y)
-    print("%.7f %.7f %.7f %.3g" % (base, a, b, (logits - others).abs().max()))
+def compare(root, text):
+    for case in CASES:
+        folder = root + "/" + case
+        x, y = rows(text, 8, 0, 40 if "bert" in case else 256)
+        base, _ = loss_of(load(folder + "/base"), x, y)
+        a, logits = loss_of(PeftModel.from_pretrained(load(folder + "/base"), folder + "/mine").eval(), x, y)
+        b, others = loss_of(load(folder + "/merged"), x, y)
+        print("%s %.7f %.7f %.7f %.3g" % (case, base, a, b, (logits - others).abs().max()))
 
 
-{"make": make, "train": train, "compare": compare}[sys.argv[1]](*sys.argv[2:])
+{"begin": begin, "compare": compare}[sys.argv[1]](*sys.argv[2:])
