@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/lora.sh - a step of a 124M GPT-2 that trains all of it, and one that trains adapters: time and memory.
+# tests/bench/lora_step.sh - a step of a 124M GPT-2 that trains all of it, and one that trains adapters: time and memory.
 #
-#   tests/bench/lora.sh [BUILD]        BATCH=4 SEQ=64 STEPS=6 ROUNDS=2
+#   tests/bench/lora_step.sh [BUILD]        BATCH=4 SEQ=64 STEPS=6 ROUNDS=2
 #
 # The runs take turns; of each kind the fastest step after the first two counts, for machines are shared. Prints
 # one line a kind, and the ratios to the full step. Wants 3 GB of memory and 3 GB below $TMPDIR.
