@@ -239,7 +239,7 @@ static const model_word activations[] = {
 static const model_word positions[] = { { "absolute", 0 }, { 0 } };
 static const model_word problems[] = { { "single_label_classification", 0 }, { "null", 0 }, { 0 } };
 
-/* transformers' BertConfig (configuration_bert.py); RoBERTa's has the same keys. */
+/* transformers' BertConfig; RoBERTa's has the same keys. */
 #define FIELDS(PADDING) \
     { "num_hidden_layers", MODEL_SIZE, MODEL_AT(layers), MODEL_COMPUTES, 12.0, NULL }, \
         { "num_attention_heads", MODEL_SIZE, MODEL_AT(heads), MODEL_COMPUTES, 12.0, NULL }, \

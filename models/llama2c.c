@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* models/llama2c.c - checkpoints of llama2.c (github.com/karpathy/llama2.c, export.py), version 0.
+/* models/llama2c.c - checkpoints of llama2.c (github.com/karpathy/llama2.c), version 0.
  *
  *   i32      dim, hidden_dim, layers, heads, kv_heads, vocab (negative: a head of its own), seq_len
  *   fp32     token_embedding (V,C) · of all layers each: rms_att (C), wq (C,C), wk, wv (KV D,C), wo (C,C),

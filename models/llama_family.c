@@ -2,7 +2,7 @@
 /* models/llama_family.c - Llama, Mistral, Qwen2, Qwen3 and Gemma: their keys, presets and weights.
  *
  * Each is a family of its own, because what a key means where it is absent is another thing in each
- * (transformers' configuration_llama.py and its neighbours). Their graph is one: llama.c. */
+ * (transformers' LlamaConfig and its neighbours). Their graph is one: llama.c. */
 #include "models/llama.h"
 
 #include <stdio.h>

@@ -6,7 +6,7 @@
  *   dynamic    another theta for texts longer than the model's positions; here none are, so it is f_i
  *   yarn       f_i / factor for slow pairs, f_i for fast ones, between them a ramp; cosines and sines times
  *              an attention factor                          Peng et al., "YaRN", 2023
- *   llama3     the same with another ramp, by wavelengths   transformers' modeling_rope_utils.py
+ *   llama3     the same with another ramp, by wavelengths   transformers' rope utilities
  *
  * In double, so that position 100000 keeps its angle. */
 #include "models/llama.h"

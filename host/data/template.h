@@ -12,10 +12,10 @@
  * indexed and sliced, + - * / // % ** ~ in is == < and or not, inline if, loop.*, namespace, range, raise_exception;
  * the filters and tests of template_value.c and methods of Python's strings and dictionaries. The text is what
  * Python's jinja2 gives. Everything else (macros, includes, unknown filters) is refused by name, with the line.
- * strftime_now() is not defined: the same data give the same tokens on any day.
+ * strftime_now is not defined: the same data give the same tokens on any day.
  *
  * Errors     GT_FORMAT for what is no template, GT_UNSUPPORTED for what is not computed here, GT_MISMATCH with the
- *            template's own sentence for what it refuses by raise_exception(); all with name and line.
+ *            template's own sentence for what it refuses by raise_exception; all with name and line.
  * Ownership  what open and parse give goes to chat_template_release(), which takes NULL.
  * Threads    a template never changes; rendering may run anywhere.                                          */
 #ifndef GT_DATA_TEMPLATE_H

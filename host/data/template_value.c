@@ -206,7 +206,7 @@ int value_equal(const value *a, const value *b)
     return same;
 }
 
-/* As Python's repr(): the shortest that reads back as the same. */
+/* As Python's repr: the shortest that reads back as the same. */
 static void print_real(gt_text *out, double x)
 {
     char text[40];
@@ -286,7 +286,7 @@ static value strip(value_pool *p, const value *v, const value *set, int left, in
     return value_text(p, (const char *)s + from, to - from);
 }
 
-/* upper: 1; lower: 0; 2: upper at the beginning of words, as title() has it; 3: of the text. */
+/* upper: 1; lower: 0; 2: upper at the beginning of words, as title has it; 3: of the text. */
 static value change_case(value_pool *p, const value *v, int how)
 {
     gt_text out = { 0 };

@@ -13,7 +13,7 @@
  * text beside them: marks (host/data/tokens.h) tell where it ends. It closes with the tokenizer's end-of-text id if
  * it has one. With a label, a document is the tokenizer's frame of its text or pair instead; a chat is
  * what its template makes of it, in which the tokens of answers are marked. Special tokens that such a text spells are
- * special tokens, as in Hugging Face's apply_chat_template().
+ * special tokens, as in Hugging Face's apply_chat_template.
  *
  * The folder is made aside and renamed, so it is whole or not there. Memory is bounded
  * whatever the size of the text: files are mapped and encoded a chunk at a time, and the

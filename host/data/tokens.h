@@ -76,7 +76,7 @@ struct token_split {
     unsigned marks;                     /* bit m: it has token_mark m */
     int labelled;                       /* documents have labels */
     token_reading reading;
-    token_index *index;                 /* of token_split_index() */
+    token_index *index;                 /* made by token_split_set_reading() */
     token_part *parts;                  /* of a mixture; else NULL */
     size_t part_count;
 };
