@@ -2,8 +2,8 @@
 /* host/cli/chat.c - messages to a prompt, and a prompt to an answer. */
 #include "host/cli/chat.h"
 
-#include "host/data/template.h"
-#include "host/data/utf8.h"
+#include "host/tokenizer/template.h"
+#include "host/tokenizer/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -15,7 +15,7 @@
 #include "host/cli/screen.h"
 #include "host/cli/writer.h"
 
-#include "host/data/template.h"
+#include "host/tokenizer/template.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
-#include "host/data/text_stream.h"
-#include "host/data/utf8.h"
+#include "host/tokenizer/text_stream.h"
+#include "host/tokenizer/utf8.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -20,7 +20,7 @@
 #define GT_DATA_BATCH_MLM_H
 
 #include "host/data/batch.h"
-#include "host/data/tokenizer.h"
+#include "host/tokenizer/tokenizer.h"
 
 enum { DATA_MARK_SPECIAL = 1, DATA_MARK_CONTINUES = 2 };
 

@@ -21,8 +21,8 @@
 #define GT_DATA_DATASET_H
 
 #include "host/data/reader.h"
-#include "host/data/template.h"
-#include "host/data/tokenizer.h"
+#include "host/tokenizer/template.h"
+#include "host/tokenizer/tokenizer.h"
 #include "host/data/tokens.h"
 
 #define DATA_VAL_FRACTION 0.1

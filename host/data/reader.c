@@ -6,7 +6,7 @@
 
 #include "host/base/file.h"
 #include "host/data/foreign.h"
-#include "host/data/template.h"
+#include "host/tokenizer/template.h"
 
 #include <stdlib.h>
 #include <string.h>

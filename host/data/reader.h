@@ -2,7 +2,7 @@
 /* host/data/reader.h - the records of a file, one after the other, in bounded memory.
  *
  *   JSONL     an object a line; what is read of it stands at keys, "a.b" is b within a. A record whose text is a list of
- *             messages is a chat (host/data/template.h)
+ *             messages is a chat (host/tokenizer/template.h)
  *   CSV, TSV  RFC 4180: a header names the columns; fields in quotes may hold separators, newlines and "" for a quote
  *   text      bytes
  * each plain or packed by gzip, beginning with a byte order mark or not.

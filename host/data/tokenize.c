@@ -14,7 +14,7 @@
 #include "host/data/foreign.h"
 #include "host/data/tokenize_private.h"
 #include "host/data/tokens.h"
-#include "host/data/utf8.h"
+#include "host/tokenizer/utf8.h"
 
 #include <assert.h>
 #include <dirent.h>

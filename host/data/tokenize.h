@@ -22,8 +22,8 @@
 #define GT_DATA_TOKENIZE_H
 
 #include "host/data/reader.h"
-#include "host/data/template.h"
-#include "host/data/tokenizer.h"
+#include "host/tokenizer/template.h"
+#include "host/tokenizer/tokenizer.h"
 
 typedef struct tokenize_options {
     const char *const *files;           /* one after the other */

@@ -4,7 +4,7 @@
 
 #include "host/base/file.h"
 #include "host/base/text.h"
-#include "host/data/utf8.h"
+#include "host/tokenizer/utf8.h"
 #include "host/train/events.h"
 #include "host/train/plot.h"
 

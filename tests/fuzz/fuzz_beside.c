@@ -4,7 +4,7 @@
  * and a text one id. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/vocabulary.h"
+#include "host/tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * outside of it. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/charsmap.h"
+#include "host/tokenizer/charsmap.h"
 
 #include <string.h>
 

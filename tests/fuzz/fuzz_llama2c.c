@@ -3,7 +3,7 @@
  * tokenizer.json that reads back to the same ids. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/vocabulary.h"
+#include "host/tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * and merges.txt. Whatever is read has merges over tokens that are there. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/vocabulary.h"
+#include "host/tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

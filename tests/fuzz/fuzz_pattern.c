@@ -3,7 +3,7 @@
  * behind the other. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/pattern.h"
+#include "host/tokenizer/pattern.h"
 
 #include <stdlib.h>
 #include <string.h>

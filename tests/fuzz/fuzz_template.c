@@ -3,7 +3,7 @@
  * and what it gives for a chat has its answers within it. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/template.h"
+#include "host/tokenizer/template.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,8 +3,8 @@
  * however the text is cut; without a normalizer and the like, also the bytes it encoded. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/tokenizer.h"
-#include "host/data/vocabulary.h"
+#include "host/tokenizer/tokenizer.h"
+#include "host/tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * tokenizer_config.json. Whatever is read is a tokenizer.json that reads back to the same ids. */
 #include "tests/fuzz/fuzz.h"
 
-#include "host/data/vocabulary.h"
+#include "host/tokenizer/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -22,7 +22,8 @@ net_transport  net/transport   base net_job
 net_comm       net/comm        base net_job net_transport
 net_collective net/collective  base net_job net_transport net_comm
 net_ps         net/ps          base net_job net_transport net_comm
-data    host/data    base tensor
+tokenizer host/tokenizer base
+data    host/data    base tensor tokenizer
 device  host/device  base tensor cl
 kernel  host/kernel  base tensor cl device
 gemm    host/gemm    base tensor cl device
@@ -32,10 +33,10 @@ trace   host/trace   base net_job net_transport net_comm
 exchange host/exchange base device graph net_job net_transport net_comm net_collective
 sync    host/sync    base tensor device kernel graph optim net_job net_transport net_comm net_collective net_ps
 pipeline host/pipeline base tensor device gemm kernel graph exchange sync net_job net_transport net_comm
-planner host/planner base tensor data device gemm kernel graph optim pipeline sync net_job net_transport net_comm net_collective
-train   host/train   base tensor device gemm kernel graph optim data exchange pipeline sync net_job net_transport net_comm net_collective
-models  models       base tensor data device gemm kernel graph
-cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps data device gemm kernel graph exchange pipeline planner sync trace optim train models
+planner host/planner base tensor tokenizer data device gemm kernel graph optim pipeline sync net_job net_transport net_comm net_collective
+train   host/train   base tensor device gemm kernel graph optim tokenizer data exchange pipeline sync net_job net_transport net_comm net_collective
+models  models       base tensor tokenizer data device gemm kernel graph
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps tokenizer data device gemm kernel graph exchange pipeline planner sync trace optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.
