@@ -118,7 +118,9 @@ static int block_multiply(const builder *b, const block_matrix *m, const char *l
     if (m->bias)
         v = block_vector(b, m->prefix, part, m->out, e->bias, GRAPH_INIT_ZERO);
     if (lora_joined(b->c, label)) {
-        const lora_site of = { .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train };
+        const lora_site of = {
+            .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train
+        };
         int y = graph_linear(b->g, label, x, w, v, ACT_NONE, -1, 0.0f);
         y = graph_activation(b->g, label, lora_add_pieces(b->g, b->c, &of, y), e->act);
         y = graph_dropout(b->g, label, y, e->drop);
@@ -126,7 +128,9 @@ static int block_multiply(const builder *b, const block_matrix *m, const char *l
     }
     if (!lora_has(b->c, label))
         return graph_linear(b->g, label, x, w, v, e->act, e->residual, e->drop);
-    const lora_site at = { .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train };
+    const lora_site at = {
+        .label = label, .x = x, .w = w, .out = m->out, .in = m->in, .held = m->held, .train = b->train
+    };
     const graph_low_rank low = lora_low_rank(b->g, b->c, &at);
     if (!b->c->tuning.dora)
         return graph_linear_low_rank(b->g, label, x, w, &low, v, e->act, e->residual, e->drop);

@@ -6,6 +6,6 @@
 #include "models/llama.h"
 
 const model_family *const model_families[] = {
-    &gpt2_family, &bert_family, &roberta_family, &llama_family, &mistral_family, &qwen2_family, &qwen3_family,
-    &gemma_family, NULL
+    &gpt2_family,  &bert_family,  &roberta_family, &llama_family, &mistral_family,
+    &qwen2_family, &qwen3_family, &gemma_family,   NULL
 };

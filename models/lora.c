@@ -65,9 +65,10 @@ static int has_some_inputs(const lora_site *at)
 
 static void cannot_split(graph *g, const lora_site *at, const char *why)
 {
-    graph_fail_build(g, gt_fail(GT_MISUSE,
-                                "cannot split the inputs of '%s' over ranks: %s; use --tensor 1, or other --lora-targets",
-                                at->label, why));
+    graph_fail_build(g,
+                     gt_fail(GT_MISUSE,
+                             "cannot split the inputs of '%s' over ranks: %s; use --tensor 1, or other --lora-targets",
+                             at->label, why));
 }
 
 graph_low_rank lora_low_rank(graph *g, const model_config *c, const lora_site *at)
@@ -241,9 +242,8 @@ static gt_status check_patterns(const graph *g, const model_config *c)
     for (int i = 0; t->rank && pattern_at(one, t->targets, i); i++)
         if (!adapts(g, c, one)) {
             near_names(names, sizeof names, g, one);
-            return gt_fail(GT_MISUSE,
-                           "--lora-targets '%s' matches no matrix of a linear layer of '%s'; near it are %s", one,
-                           c->name, names);
+            return gt_fail(GT_MISUSE, "--lora-targets '%s' matches no matrix of a linear layer of '%s'; near it are %s",
+                           one, c->name, names);
         }
     for (int i = 0; i < graph_param_count(g); i++) {
         const char *of = graph_param_at(g, i)->name, *end = strstr(of, ".lora_A.weight");
@@ -299,7 +299,8 @@ static gt_status begin_magnitude(params *p, int i)
 {
     const graph_param_info *info = params_info(p, i);
     char name[96];
-    snprintf(name, sizeof name, "%.*s.weight", (int)(strlen(info->name) - strlen(".lora_magnitude_vector")), info->name);
+    snprintf(name, sizeof name, "%.*s.weight", (int)(strlen(info->name) - strlen(".lora_magnitude_vector")),
+             info->name);
     const int w = params_find(p, name);
     if (w < 0)
         return gt_fail(GT_MISMATCH, "cannot begin '%s': there is no '%s'", info->name, name);

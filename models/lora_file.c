@@ -51,8 +51,12 @@ gt_status model_folder_check(const char *folder)
     const char *kind = json_string_value(json_object_get(root, "peft_type"));
     const char *base = json_string_value(json_object_get(root, "base_model_name_or_path"));
     const int lora = kind && !strcmp(kind, "LORA");
-    st = gt_fail(GT_UNSUPPORTED, "'%s' holds %s adapter, not a model of its own: it changes the weights of '%.200s'; %s",
-                 folder, !kind ? "an" : lora ? "a LoRA" : "a peft", base && *base ? base : "another model",
+    st = gt_fail(GT_UNSUPPORTED,
+                 "'%s' holds %s adapter, not a model of its own: it changes the weights of '%.200s'; %s", folder,
+                 !kind  ? "an"
+                 : lora ? "a LoRA"
+                        : "a peft",
+                 base && *base ? base : "another model",
                  lora ? "name that model here, and this folder with --adapter"
                       : "merge it into them (peft's merge_and_unload(), then save_pretrained()) and name that folder");
     json_decref(root);
@@ -64,10 +68,31 @@ gt_status model_folder_check(const char *folder)
 
 /* Keys of PEFT's LoraConfig that do not change what is computed, or are read below. */
 static const char *const known[] = {
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "fan_in_fan_out",
-    "inference_mode", "init_lora_weights", "layers_pattern", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core",
-    "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
-    "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "ensure_weight_tying",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
 };
 
 static int is_empty(const json_t *v)
@@ -98,11 +123,15 @@ static gt_status check_config(const json_t *root, const char *path)
         return gt_fail(GT_UNSUPPORTED, "'%s': peft_type is %.32s; only LORA is computed here", path,
                        kind ? kind : "missing");
     if (bias && strcmp(bias, "none"))
-        return gt_fail(GT_UNSUPPORTED, "'%s': bias is \"%.32s\": it changes biases of the model, too; only \"none\" is "
-                       "computed here", path, bias);
+        return gt_fail(GT_UNSUPPORTED,
+                       "'%s': bias is \"%.32s\": it changes biases of the model, too; only \"none\" is "
+                       "computed here",
+                       path, bias);
     if (init && strcmp(init, "gaussian") && strcmp(init, "eva") && strcmp(init, "orthogonal"))
-        return gt_fail(GT_UNSUPPORTED, "'%s': init_lora_weights \"%.32s\" changes the model's weights, too; convert "
-                       "the adapter to plain LoRA with PEFT", path, init);
+        return gt_fail(GT_UNSUPPORTED,
+                       "'%s': init_lora_weights \"%.32s\" changes the model's weights, too; convert "
+                       "the adapter to plain LoRA with PEFT",
+                       path, init);
     for (size_t i = 0; i < sizeof empty / sizeof *empty; i++)
         if (!is_empty(json_object_get(root, empty[i])))
             return gt_fail(GT_UNSUPPORTED, "'%s': %s is not empty, and is not computed here", path, empty[i]);
@@ -133,8 +162,8 @@ static gt_status read_targets(model_tuning *t, const json_t *targets, const char
         return GT_OK;
     }
     if (json_is_string(targets))
-        return gt_fail(GT_UNSUPPORTED, "'%s': target_modules is a regular expression; only a list of names is read here",
-                       path);
+        return gt_fail(GT_UNSUPPORTED,
+                       "'%s': target_modules is a regular expression; only a list of names is read here", path);
     json_array_foreach((json_t *)(uintptr_t)targets, i, one)
         if (!json_is_string(one) || !add_pattern(t->targets, json_string_value(one)))
             return gt_fail(GT_UNSUPPORTED, "'%s': target_modules is not a list of names of %d characters in all", path,
@@ -146,10 +175,10 @@ gt_status lora_read(model_tuning *t, const char *folder)
 {
     json_error_t error;
     char *path = gt_path_join(folder, config_file), *text = NULL;
-    gt_status st = !path                    ? no_memory(folder)
-                   : !gt_path_exists(path)  ? gt_fail(GT_NOT_FOUND, "'%s' holds no adapter: there is no %s in it",
-                                                      folder, config_file)
-                                            : gt_file_read(&text, NULL, path, 1u << 20);
+    gt_status st = !path ? no_memory(folder)
+                   : !gt_path_exists(path)
+                       ? gt_fail(GT_NOT_FOUND, "'%s' holds no adapter: there is no %s in it", folder, config_file)
+                       : gt_file_read(&text, NULL, path, 1u << 20);
     json_t *root = st ? NULL : json_loads(text, JSON_REJECT_DUPLICATES, &error);
     if (!st && !json_is_object(root))
         st = gt_fail(GT_FORMAT, "'%s', line %d: %s", path, root ? 1 : error.line, root ? "no object" : error.text);
@@ -338,7 +367,9 @@ static const char *task_of(const model_config *c)
         gt_message_clear();
         return NULL;
     }
-    return strstr(family->architecture, "LMHeadModel") || strstr(family->architecture, "ForCausalLM") ? "CAUSAL_LM" : NULL;
+    return strstr(family->architecture, "LMHeadModel") || strstr(family->architecture, "ForCausalLM")
+               ? "CAUSAL_LM"
+               : NULL;
 }
 
 static gt_status write_config(const model_config *c, params *p, const char *base, const char *folder)
@@ -347,15 +378,15 @@ static gt_status write_config(const model_config *c, params *p, const char *base
     int transposed = 0;
     char *path = gt_path_join(folder, config_file);
     json_t *targets = target_modules(p, c, &transposed);
-    json_t *root = targets ? json_pack("{s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:n}", "peft_type",
-                                       "LORA", "task_type", task_of(c), "r", t->rank, "lora_alpha",
-                                       t->alpha == floorf(t->alpha) ? json_integer((json_int_t)t->alpha)
-                                                                    : json_real((double)t->alpha),
-                                       "lora_dropout", (double)t->dropout, "target_modules", targets, "bias", "none",
-                                       "fan_in_fan_out", transposed, "use_dora", t->dora, "use_rslora", t->rslora,
-                                       "inference_mode", 1, "base_model_name_or_path", base, "init_lora_weights", 1,
-                                       "modules_to_save")
-                           : NULL;
+    json_t *root =
+        targets
+            ? json_pack("{s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:n}", "peft_type", "LORA",
+                        "task_type", task_of(c), "r", t->rank, "lora_alpha",
+                        t->alpha == floorf(t->alpha) ? json_integer((json_int_t)t->alpha) : json_real((double)t->alpha),
+                        "lora_dropout", (double)t->dropout, "target_modules", targets, "bias", "none", "fan_in_fan_out",
+                        transposed, "use_dora", t->dora, "use_rslora", t->rslora, "inference_mode", 1,
+                        "base_model_name_or_path", base, "init_lora_weights", 1, "modules_to_save")
+            : NULL;
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     gt_status st = path && text ? gt_file_write(path, text, strlen(text)) : no_memory(folder);
     json_decref(root);
@@ -369,9 +400,9 @@ static gt_status put_one(st_writer *w, params *p, int i, dtype type)
     const int64_t n = shape_count(&params_info(p, i)->full);
     float *x = malloc((size_t)n * sizeof *x);
     unsigned char *out = malloc((size_t)n * dtype_size(type));
-    gt_status st = x && out ? params_read(p, i, x)
-                            : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its numbers",
-                                      params_info(p, i)->name);
+    gt_status st = x && out
+                       ? params_read(p, i, x)
+                       : gt_fail(GT_NO_MEMORY, "cannot write '%s': no memory for its numbers", params_info(p, i)->name);
     for (int64_t k = 0; !st && k < n; k++)
         dtype_store(type, out, (size_t)k, x[k]);
     if (!st)

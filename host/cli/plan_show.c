@@ -21,7 +21,8 @@ plan_model plan_model_of(const model_config *c)
 {
     if (!c)
         return (plan_model){ 0 };
-    return (plan_model){ c->name, model_build_config, c, model_units(c), (double)model_parameters(c), model_batch, 0.0 };
+    return (
+        plan_model){ c->name, model_build_config, c, model_units(c), (double)model_parameters(c), model_batch, 0.0 };
 }
 
 void plan_unit_range(int from, int to, int units, char *out, size_t size)

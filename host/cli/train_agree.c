@@ -16,9 +16,11 @@
  * came of them; the plan is rank 0's. */
 static int may_differ(const char *name)
 {
-    static const char *const names[] = { "model", "data", "eval-data", "tokenizer", "from",         "out",  "devices",
-                                         "ranks", "plan", "transport", "net",       "print-config", "gemm", "json",
-                                         "chat-template", "sample-prompt", "sample-tokens", "sample-temperature" };
+    static const char *const names[] = {
+        "model",   "data",  "eval-data",     "tokenizer",     "from",          "out",
+        "devices", "ranks", "plan",          "transport",     "net",           "print-config",
+        "gemm",    "json",  "chat-template", "sample-prompt", "sample-tokens", "sample-temperature"
+    };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i]))
             return 1;
@@ -73,7 +75,7 @@ gt_status train_agree(net_comm *c, const gt_option *table, const model_config *m
     put_tokens(&mine, "training", train);
     put_tokens(&mine, "validation", val);
     model_config_each(model, MODEL_COMPUTES | MODEL_BEGINS | MODEL_DROPS, put_model, &mine);
-    gt_text_put(&mine, "", 1);          /* with the end of the text */
+    gt_text_put(&mine, "", 1); /* with the end of the text */
     gt_status st = mine.failed ? gt_fail(GT_NO_MEMORY, "cannot compare the ranks: no memory for their settings as text")
                                : net_job_exchange(net_comm_job(c), "what is trained", mine.data, mine.size, &all);
     gt_text_release(&mine);

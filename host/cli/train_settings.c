@@ -32,11 +32,13 @@ static const char *rule_option[TRAIN_RULE_SETTINGS];
 static const gt_option front[] = {
     { .group = "Model and data" },
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model, 0, NULL },
-    { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, tokens; or a mixture: a:0.7,b:0.3", &train_set.data, 0, NULL },
+    { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, tokens; or a mixture: a:0.7,b:0.3", &train_set.data, 0,
+      NULL },
     DATA_OPTION_ROWS(train_set.data_of),
-    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &train_set.documents,
-      1, NULL },
-    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &train_set.rows, 1, NULL },
+    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document",
+      &train_set.documents, 1, NULL },
+    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &train_set.rows, 1,
+      NULL },
     { "token-bits", 0, GT_CHOICE, "auto|16|32", "bits of an id in a .bin file without a header", &train_set.bits, 1,
       NULL },
     { "tokenizer", 0, GT_STRING, "SPEC", "byte, char, bpe:SIZE or a folder; default: the model's", &train_set.tokenizer,
@@ -45,10 +47,12 @@ static const gt_option front[] = {
     { "whole-words", 0, GT_FLAG, NULL, "mlm: hide words as a whole", &train_set.whole_words, 1, NULL },
     { "pairs", 0, GT_FLAG, NULL, "mlm: learn too whether a second text follows the first", &train_set.pairs, 1, NULL },
     { "out", 'o', GT_STRING, "RUN", "run directory to write", &train_set.out, 0, NULL },
-    { "from", 0, GT_STRING, "RUN|DIR", "weights to start from: a run, a checkpoint of one, or a folder", &train_set.from, 0, NULL },
+    { "from", 0, GT_STRING, "RUN|DIR", "weights to start from: a run, a checkpoint of one, or a folder",
+      &train_set.from, 0, NULL },
     { "resume", 0, GT_FLAG, NULL, "continuation from the newest checkpoint in RUN", &train_set.resume, 0, NULL },
     { .group = "What is trained" },
-    { "freeze", 0, GT_STRING, "PATTERN,..", "tensors that stay as they are, as 'wte.*,h.0.*'", &train_set.freeze, 1, NULL },
+    { "freeze", 0, GT_STRING, "PATTERN,..", "tensors that stay as they are, as 'wte.*,h.0.*'", &train_set.freeze, 1,
+      NULL },
     { "lora", 0, GT_INT, "R", "adapters of rank R, and nothing else; 0: the model itself", &train_set.lora, 0, NULL },
     { "lora-alpha", 0, GT_DOUBLE, "X", "adapters count ALPHA / R times; default: 2 R", &train_set.lora_alpha, 1, NULL },
     { "lora-dropout", 0, GT_DOUBLE, "X", "dropout in front of adapters", &train_set.lora_dropout, 1, NULL },
@@ -108,8 +112,8 @@ static const gt_option back[] = {
       NULL },
     { "save-every", 0, GT_U64, "N", "steps between checkpoints, 0: at the end", &train_set.save_every, 0, NULL },
     { "keep", 0, GT_INT, "N", "newest checkpoints kept, 0: all", &train_set.keep, 1, NULL },
-    { "keep-best", 0, GT_FLAG, NULL, "also that with the lowest validation loss: checkpoints/best", &train_set.keep_best,
-      1, NULL },
+    { "keep-best", 0, GT_FLAG, NULL, "also that with the lowest validation loss: checkpoints/best",
+      &train_set.keep_best, 1, NULL },
     { "patience", 0, GT_U64, "N", "end after N validations without improvement, 0: never", &train_set.patience, 1,
       NULL },
     { "min-improvement", 0, GT_DOUBLE, "X", "by how much the loss must fall to count as one", &train_set.improvement, 1,
@@ -118,7 +122,8 @@ static const gt_option back[] = {
       NULL },
     { "sample-prompt", 0, GT_STRING, "TEXT", "how they begin", &train_set.sample_prompt, 1, NULL },
     { "sample-tokens", 0, GT_U64, "N", "how many tokens they have, at most", &train_set.sample_tokens, 1, NULL },
-    { "sample-temperature", 0, GT_DOUBLE, "X", "0: always the likeliest token", &train_set.sample_temperature, 1, NULL },
+    { "sample-temperature", 0, GT_DOUBLE, "X", "0: always the likeliest token", &train_set.sample_temperature, 1,
+      NULL },
     { "explain", 0, GT_FLAG, NULL, "the graph with times and memory, instead of a run", &train_set.explain, 1, NULL },
     { "trace", 0, GT_STRING, "FILE", "timeline of all ranks, for ui.perfetto.dev", &train_set.trace, 1, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a step", &train_set.json, 0, NULL },
@@ -399,7 +404,9 @@ static void put_option(void *context, const gt_option *row, const char *value)
         || !strcmp(row->name, "print-config") || !strcmp(row->name, "trace"))
         return;
     const int is_data = *value && (!strcmp(row->name, "data") || !strcmp(row->name, "eval-data"));
-    char *absolute = is_data ? data_sources_absolute(value) : is_path(row->name, value) ? gt_path_absolute(value) : NULL;
+    char *absolute = is_data                     ? data_sources_absolute(value)
+                     : is_path(row->name, value) ? gt_path_absolute(value)
+                                                 : NULL;
     json_object_set_new(context, row->name, json_string(absolute ? absolute : value));
     free(absolute);
 }
@@ -485,10 +492,11 @@ static gt_status check_same_rows(const char *began)
 {
     if (!began || !gt_option_given(train_table, "rows") || !strcmp(began, o->rows))
         return GT_OK;
-    return gt_fail(GT_MISMATCH,
-                   "cannot resume '%s' with --rows %s: it was begun with %s, and its place in the data is counted in those; "
-                   "leave the option out, or start another run from its weights with --from '%s'",
-                   o->out, o->rows, began, o->out);
+    return gt_fail(
+        GT_MISMATCH,
+        "cannot resume '%s' with --rows %s: it was begun with %s, and its place in the data is counted in those; "
+        "leave the option out, or start another run from its weights with --from '%s'",
+        o->out, o->rows, began, o->out);
 }
 
 /* Options of the run's config.json that were not given now; *kept owns their strings. */
@@ -589,7 +597,8 @@ gt_status train_settings_tuning(model_tuning *out)
     if (!st && o->base_precision)
         dtype_parse(&base, o->base_precision);
     if (!st && o->base_precision && (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16)))
-        st = gt_fail(GT_MISUSE, "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
+        st = gt_fail(GT_MISUSE,
+                     "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
                      "choose one that takes less",
                      o->base_precision, o->precision);
     out->base = base == all ? DTYPE_F32 : base;

@@ -20,11 +20,11 @@ static int is_all(const model_tuning *t)
 
 json_t *cli_tuning_json(const model_tuning *t)
 {
-    return is_all(t) ? NULL
-                     : json_pack("{s:s, s:i, s:f, s:f, s:s, s:b, s:b, s:s}", "freeze", t->freeze, "rank", t->rank,
-                                 "alpha", (double)t->alpha, "dropout", (double)t->dropout, "targets", t->targets,
-                                 "dora", t->dora, "rslora", t->rslora, "base",
-                                 t->base == DTYPE_F32 ? "" : dtype_name(t->base));
+    return is_all(t)
+               ? NULL
+               : json_pack("{s:s, s:i, s:f, s:f, s:s, s:b, s:b, s:s}", "freeze", t->freeze, "rank", t->rank, "alpha",
+                           (double)t->alpha, "dropout", (double)t->dropout, "targets", t->targets, "dora", t->dora,
+                           "rslora", t->rslora, "base", t->base == DTYPE_F32 ? "" : dtype_name(t->base));
 }
 
 /* A pattern list of a config.json; 0 if it is too long. */
@@ -75,8 +75,10 @@ gt_status cli_tuning_read(model_tuning *out, const char *run)
 gt_status cli_source_adapt(cli_source *s, const char *folder)
 {
     if (s->config.tuning.rank)
-        return gt_fail(GT_MISUSE, "'%s' was trained with adapters of its own, so --adapter '%s' cannot be added; name the "
-                       "model that it was trained from", s->path, folder);
+        return gt_fail(GT_MISUSE,
+                       "'%s' was trained with adapters of its own, so --adapter '%s' cannot be added; name the "
+                       "model that it was trained from",
+                       s->path, folder);
     gt_status st = lora_read(&s->config.tuning, folder);
     if (!st)
         st = lora_check(&s->config);

@@ -658,7 +658,8 @@ static gt_status train_here(net_comm *c)
     if (!st)
         st = train_choose_validation(&val, &data, &eval_data);
     if (!st && !val && (o->patience || o->keep_best))
-        st = gt_fail(GT_MISUSE, "option --%s: '%s' has no validation part that is long enough; name a text with --eval-data",
+        st = gt_fail(GT_MISUSE,
+                     "option --%s: '%s' has no validation part that is long enough; name a text with --eval-data",
                      o->patience ? "patience" : "keep-best", o->data);
     if (!st && !c && o->replan && gt_option_given(train_table, "replan"))
         st = gt_fail(GT_MISUSE, "option --replan would be ignored: one rank has nobody to move work to; "

@@ -134,8 +134,8 @@ typedef struct graph_low_rank {
     float scale;
 } graph_low_rank;
 /* graph_linear() of x w' + scale * h b' + bias. */
-int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias,
-                          activation act, int residual, float drop);
+int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias, activation act,
+                          int residual, float drop);
 /* fp32 (out): the norms of the rows of w + scale * b a. A constant to gradients. */
 int graph_row_norms(graph *g, const char *name, int w, int a, int b, float scale);
 /* z * m / n + bias, a factor a column: m a parameter, n as graph_row_norms() gives it; bias -1: none. */

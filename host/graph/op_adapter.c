@@ -18,8 +18,8 @@ static gt_status row_norms_launch(launch_context *c, const graph_node *n)
     graph_attributes_get(n, &scale, sizeof scale);
     gt_status st = ops_weights(c, n->in[0], &w, &rest);
     return st ? st
-              : kernel_row_norms(c->list, c->kernels, R_of(g, n->in[0]), C_of(g, n->in[0]), R_of(g, n->in[1]), scale,
-                                 w, c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->out[0]));
+              : kernel_row_norms(c->list, c->kernels, R_of(g, n->in[0]), C_of(g, n->in[0]), R_of(g, n->in[1]), scale, w,
+                                 c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->out[0]));
 }
 
 static gt_status row_norms_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
@@ -66,9 +66,9 @@ enum { Z, M, N, BIAS };
 
 static gt_status scale_columns_launch(launch_context *c, const graph_node *n)
 {
-    return kernel_scale_columns(c->list, c->kernels, R_of(c->g, n->in[Z]), C_of(c->g, n->in[Z]),
-                                c->buffer(c, n->in[Z]), c->buffer(c, n->in[M]), c->buffer(c, n->in[N]),
-                                c->buffer(c, n->in[BIAS]), c->buffer(c, n->out[0]));
+    return kernel_scale_columns(c->list, c->kernels, R_of(c->g, n->in[Z]), C_of(c->g, n->in[Z]), c->buffer(c, n->in[Z]),
+                                c->buffer(c, n->in[M]), c->buffer(c, n->in[N]), c->buffer(c, n->in[BIAS]),
+                                c->buffer(c, n->out[0]));
 }
 
 static gt_status magnitude_product_launch(launch_context *c, const graph_node *n)

@@ -297,5 +297,5 @@ int graph_activation(graph *g, const char *name, int x, activation act)
     return y;
 }
 
-const graph_op *const graph_elementwise_ops[] = { &op_dropout, &op_add,        &op_scale, &op_activation_grad, &op_activation,
-                                                  &op_gated,   &op_gated_grad, NULL };
+const graph_op *const graph_elementwise_ops[] = { &op_dropout,    &op_add,   &op_scale,      &op_activation_grad,
+                                                  &op_activation, &op_gated, &op_gated_grad, NULL };

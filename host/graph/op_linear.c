@@ -371,8 +371,8 @@ static int low_rank_fits(graph *g, const char *name, int x, int w, const graph_l
     return 0;
 }
 
-int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias,
-                          activation act, int residual, float drop)
+int graph_linear_low_rank(graph *g, const char *name, int x, int w, const graph_low_rank *low, int bias, activation act,
+                          int residual, float drop)
 {
     if (!graph_has(g, name, x, 0) || !graph_has(g, name, w, columns_of(&g->values[x]))
         || (low && !low_rank_fits(g, name, x, w, low)))

@@ -10,13 +10,10 @@
 gt_status kernel_expand(dev_list *l, kernel_set *k, dtype from, int R, int C, int first, dev_buffer *x, dev_buffer *y)
 {
     const q8 b = { R, C, first };
-    dev_arg q[] = { [1] = dev_arg_i32(R),
-                    dev_arg_i32(C),
-                    dev_arg_i32(first),
-                    dev_arg_i32((int32_t)q8_in_row(b)),
-                    dev_arg_u64(q8_scales_at(b)),
-                    dev_arg_buffer(x),
-                    dev_arg_buffer(y) };
+    dev_arg q[] = {
+        [1] = dev_arg_i32(R),         dev_arg_i32(C),    dev_arg_i32(first), dev_arg_i32((int32_t)q8_in_row(b)),
+        dev_arg_u64(q8_scales_at(b)), dev_arg_buffer(x), dev_arg_buffer(y)
+    };
     dev_arg half[] = { [1] = dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(x), dev_arg_buffer(y) };
     assert(from == DTYPE_Q8 || from == DTYPE_BF16);
     if (from == DTYPE_Q8)
@@ -35,7 +32,7 @@ gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, floa
 gt_status kernel_scale_columns(dev_list *l, kernel_set *k, int R, int C, dev_buffer *z, dev_buffer *m, dev_buffer *n,
                                dev_buffer *bias, dev_buffer *y)
 {
-    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_buffer(z),    dev_arg_buffer(m),
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),       dev_arg_buffer(z), dev_arg_buffer(m),
                        dev_arg_buffer(n),    dev_arg_buffer(bias), dev_arg_buffer(y) };
     return kernel_launch_rows(l, k, &kernel_adapter_family, "scale_columns", R, C, args, KERNEL_ARGS(args));
 }
@@ -51,8 +48,8 @@ gt_status kernel_magnitude_product(dev_list *l, kernel_set *k, int R, int C, dev
 gt_status kernel_add_columns(dev_list *l, kernel_set *k, int R, int C, int N, int first, float scale, dev_buffer *z,
                              dev_buffer *u, dev_buffer *y)
 {
-    dev_arg args[] = { [1] = dev_arg_i32(R),     dev_arg_i32(C),     dev_arg_i32(N),    dev_arg_i32(first),
-                       dev_arg_f32(scale),       dev_arg_buffer(z),  dev_arg_buffer(u), dev_arg_buffer(y) };
+    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_i32(N),    dev_arg_i32(first),
+                       dev_arg_f32(scale),   dev_arg_buffer(z), dev_arg_buffer(u), dev_arg_buffer(y) };
     assert(0 <= first && first + C <= N);
     return kernel_launch_rows(l, k, &kernel_adapter_family, "add_columns", R, N, args, KERNEL_ARGS(args));
 }
@@ -148,7 +145,8 @@ static void scale_columns_case(trial *t)
 {
     operand *z = give(t, "z", STORED, elements(t), 1.0), *m = give(t, "m", FLOAT, t->C, 1.0), *n = give_norms(t);
     operand *bias = give(t, "bias", FLOAT, t->C, 1.0), *y = take(t, "y", STORED, elements(t));
-    append(t, kernel_scale_columns(t->list, t->k, t->R, t->C, z->buffer, m->buffer, n->buffer, bias->buffer, y->buffer));
+    append(t,
+           kernel_scale_columns(t->list, t->k, t->R, t->C, z->buffer, m->buffer, n->buffer, bias->buffer, y->buffer));
     t->flops = 2.0 * (double)elements(t);
     for (int64_t i = 0; !t->status && i < elements(t); i++) {
         const int64_t c = i % t->C;

@@ -65,7 +65,8 @@ void q8_store(void *out, const float *full, const shape *whole, const tensor_sli
         const float *x = full + at / width * width;         /* the whole row */
         const int64_t from = at % width;
         for (int64_t k = 0; k < each; k++) {
-            const int64_t begin = from - b.first + k * Q8_BLOCK, end = begin + Q8_BLOCK < width ? begin + Q8_BLOCK : width;
+            const int64_t begin = from - b.first + k * Q8_BLOCK,
+                          end = begin + Q8_BLOCK < width ? begin + Q8_BLOCK : width;
             const float scale = scale_of(x + begin, end - begin);
             scales[row * each + k] = scale;
             for (int64_t i = begin > from ? begin : from; i < end && i < from + b.columns; i++)

@@ -18,8 +18,8 @@ typedef struct added {
     const vocabulary *vocab;
     trie texts;                     /* to ids; no nodes: there are no tokens */
     unsigned char begins[256];      /* 1: some token begins with this byte */
-    unsigned across;                /* CUT_... of host/tokenizer/normalizer.h at which a token may lie on both sides */
-    int word_before;                /* the text goes on behind a character of a word; the caller's */
+    unsigned across; /* CUT_... of host/tokenizer/normalizer.h at which a token may lie on both sides */
+    int word_before; /* the text goes on behind a character of a word; the caller's */
 } added;
 
 /* Of the added tokens, those that are normalized, by `n`, or those that are not. */
@@ -27,7 +27,7 @@ gt_status added_open(added *a, const vocabulary *v, int normalized, normalizer *
 void added_release(added *a);
 
 typedef struct added_match {
-    size_t begin, end;              /* with the white space that it takes along */
+    size_t begin, end; /* with the white space that it takes along */
     uint32_t id;
 } added_match;
 

@@ -16,15 +16,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TEXT_MOST ((size_t)64 << 20)    /* of a rendering */
-#define STEPS_MOST 20000000ull          /* nodes computed */
+#define TEXT_MOST ((size_t)64 << 20) /* of a rendering */
+#define STEPS_MOST 20000000ull /* nodes computed */
 enum { VARIABLES = 256, CONFIG_BYTES = 1 << 24 };
 
 struct chat_template {
     char *source, *name;
     size_t size;
     node *body, *all;
-    json_t *tokens;                     /* bos_token, ... */
+    json_t *tokens; /* bos_token, ... */
     int marks;
 };
 
@@ -38,10 +38,10 @@ typedef enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE } flow;
 typedef struct rendering {
     value_pool pool;
     variable variables[VARIABLES];
-    int count, scope;                   /* scope: where the innermost begins */
+    int count, scope; /* scope: where the innermost begins */
     int depth;
     chat_text *out;
-    gt_text *to;                        /* where text goes: out->text, or that of a {% set %} block */
+    gt_text *to; /* where text goes: out->text, or that of a {% set %} block */
 } rendering;
 
 void chat_text_release(chat_text *t)
@@ -445,7 +445,7 @@ gt_status chat_template_render(const chat_template *t, const json_t *messages, i
     set(&r, "add_generation_prompt", value_bool(add_generation_prompt));
     json_object_foreach(t->tokens, key, special)
         set(&r, key, value_borrowed(special));
-    r.scope = r.count;                  /* what a template sets hides these */
+    r.scope = r.count; /* what a template sets hides these */
     if (!r.pool.st)
         run(&r, t->body);
     gt_text_put(&out->text, "", 0);
@@ -515,7 +515,7 @@ static gt_status begin_of(const chat_template *t, const json_t *messages, size_t
     }
     if (st == GT_NO_MEMORY)
         return st;
-    gt_message_clear();                 /* templates may refuse what is no whole conversation */
+    gt_message_clear(); /* templates may refuse what is no whole conversation */
     return differs_at(t, messages, i, 0, whole, other, at);
 }
 

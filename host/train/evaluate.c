@@ -196,11 +196,9 @@ static gt_status add_up(evaluate *e, evaluate_result *sum, int *has_hits)
     all.sent = first ? (double)sum->tokens : 0.0;
     all.seconds = place.tensor_rank == 0 ? sum->bytes : 0.0;
     gt_status st = sync_totals_sum(e->o.comm, &all, NULL);
-    *sum = (evaluate_result){ .loss = all.loss,
-                              .tokens = (uint64_t)all.sent,
-                              .targets = all.squares,
-                              .bytes = all.seconds,
-                              .hits = all.busy };
+    *sum = (evaluate_result){
+        .loss = all.loss, .tokens = (uint64_t)all.sent, .targets = all.squares, .bytes = all.seconds, .hits = all.busy
+    };
     *has_hits = all.stop > 0.0;
     return !st && all.stopped > 0.0 ? gt_fail(GT_INTERRUPTED, "stopped while evaluating") : st;
 }

@@ -917,12 +917,9 @@ static void adapters_have_the_gradients_of_what_they_come_to(void)
         const char *family, *targets;
         int dora, rslora, count;
         dtype base;
-    } cases[] = { { "gpt2", "", 0, 0, 2, DTYPE_F32 },
-                  { "gpt2", "*", 0, 1, 8, DTYPE_F32 },
-                  { "gpt2", "*", 1, 0, 8, DTYPE_F32 },
-                  { "gpt2", "attn.*,h.1.mlp.c_fc", 1, 0, 5, DTYPE_Q8 },
-                  { "gpt2", "c_proj,c_fc", 0, 0, 6, DTYPE_Q8 },
-                  { "gpt2", "*", 0, 0, 8, DTYPE_BF16 } };
+    } cases[] = { { "gpt2", "", 0, 0, 2, DTYPE_F32 },           { "gpt2", "*", 0, 1, 8, DTYPE_F32 },
+                  { "gpt2", "*", 1, 0, 8, DTYPE_F32 },          { "gpt2", "attn.*,h.1.mlp.c_fc", 1, 0, 5, DTYPE_Q8 },
+                  { "gpt2", "c_proj,c_fc", 0, 0, 6, DTYPE_Q8 }, { "gpt2", "*", 0, 0, 8, DTYPE_BF16 } };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         model_config c = tiny_config();
         model_reference *ref = NULL;
@@ -930,8 +927,9 @@ static void adapters_have_the_gradients_of_what_they_come_to(void)
         double loss = 0.0;
         float sum = 0.0f;
         int compared = 0;
-        c.tuning = (model_tuning){ .rank = 3, .alpha = 5.0f, .dora = cases[k].dora, .rslora = cases[k].rslora,
-                                   .base = cases[k].base };
+        c.tuning = (model_tuning){
+            .rank = 3, .alpha = 5.0f, .dora = cases[k].dora, .rslora = cases[k].rslora, .base = cases[k].base
+        };
         snprintf(c.tuning.targets, sizeof c.tuning.targets, "%s", cases[k].targets);
         CHECK_OK(lora_check(&c));
         if (trial_open(&t, &c) && CHECK_OK(model_reference_create(&ref, &c))) {
@@ -1022,11 +1020,14 @@ static void frozen_matrices_take_less(void)
                 worst = fmax(worst, fabs((double)x[j] - (double)exact[j]));
                 most = fmax(most, fabs((double)exact[j]));
             }
-            CHECKF(worst <= (k == 0 ? 0.0 : k == 1 ? most / 256.0 : most / 253.0), "%s: off by %g of %g",
-                   dtype_name(types[k]), worst, most);
-            CHECK_OK(params_write(t.r.p, i, x));        /* as a checkpoint does */
+            CHECKF(worst <= (k == 0   ? 0.0
+                             : k == 1 ? most / 256.0
+                                      : most / 253.0),
+                   "%s: off by %g of %g", dtype_name(types[k]), worst, most);
+            CHECK_OK(params_write(t.r.p, i, x)); /* as a checkpoint does */
             again = numbers_of(t.r.p, "h.1.mlp.c_fc.weight", 0);
-            CHECKF(again && !memcmp(x, again, (size_t)n * sizeof *x), "%s: stored again it differs", dtype_name(types[k]));
+            CHECKF(again && !memcmp(x, again, (size_t)n * sizeof *x), "%s: stored again it differs",
+                   dtype_name(types[k]));
             free(again);
             if (x != exact)
                 free(x);

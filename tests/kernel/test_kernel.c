@@ -277,8 +277,8 @@ static void a_foreign_token_gives_not_a_number(void)
     if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
         dev_buffer *bx = buffer_of(d, x, sizeof x), *bt = buffer_of(d, token, sizeof token);
         dev_buffer *by = buffer_of(d, NULL, sizeof y);
-        CHECK_OK(kernel_embed(l, k, 1, 3, C, (kernel_rows){ 0, V, V },
-                              &(kernel_embedding){ .x = bx, .token = bt }, by));
+        CHECK_OK(
+            kernel_embed(l, k, 1, 3, C, (kernel_rows){ 0, V, V }, &(kernel_embedding){ .x = bx, .token = bt }, by));
         run(&l, d);
         CHECK_OK(dev_read(d, by, 0, y, sizeof y));
         CHECK(y[0] == 36.0f && y[C - 1] == 44.0f);

@@ -81,10 +81,10 @@ static double activation_of(const setting *s, const double *x)
 static void slopes_of_activations_are_their_slopes(void)
 {
     /* At 1, and at -2: by the formulas of activation.h, to 16 digits. */
-    static const double at_1[ACT_COUNT] = { 1.0, 0.8411919906082768, 0.8413447460685429, 0.7310585786300049, 1.0,
-                                              0.7615941559557649 };
-    static const double at_2[ACT_COUNT] = { -2.0, -0.0454023059122250, -0.0455002638963584, -0.2384058440442351, 0.0,
-                                              -0.9640275800758169 };
+    static const double at_1[ACT_COUNT] = { 1.0, 0.8411919906082768, 0.8413447460685429, 0.7310585786300049,
+                                            1.0, 0.7615941559557649 };
+    static const double at_2[ACT_COUNT] = { -2.0, -0.0454023059122250, -0.0455002638963584, -0.2384058440442351,
+                                            0.0,  -0.9640275800758169 };
     setting *s = random_setting();
     double slope[MOST];
     for (tried = ACT_NONE; tried < ACT_COUNT; tried++) {

@@ -29,8 +29,8 @@ static gt_status build(graph *g, const void *config, const graph_part *part, int
 
 static plan_model as_planned(void)
 {
-    return (
-        plan_model){ model.name, build, &model, model_units(&model), (double)model_parameters(&model), model_batch, 0.0 };
+    return (plan_model){ model.name,  build, &model, model_units(&model), (double)model_parameters(&model),
+                         model_batch, 0.0 };
 }
 
 static plan_local_options options(void)
