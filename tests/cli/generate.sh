@@ -134,4 +134,17 @@ printf '"a"\n{"text": "b"}\n' > other.jsonl
 refuses "an object without a prompt" 1 "'other.jsonl', line 2 has no \"prompt\"" generate --from run --prompts other.jsonl
 printf '\377\n' > bytes.txt
 refuses "a line that is no UTF-8" 1 "'bytes.txt', line 1: it is no UTF-8" generate --from run --prompts bytes.txt
+
+# A checkpoint of llama2.c with its tokenizer, and the 200 tokens that llama2.c writes with them.
+reference=${GT_SHARED:-$OLDPWD/../shared}/reference
+if [ -e "$reference/stories260K.bin" ]; then
+    story=$(program generate --from "$reference/stories260K.bin" --tokenizer "$reference/tok512.bin" --prompt Once \
+        --tokens 199 --temperature 0 --quiet 2> stderr)
+    check "a checkpoint of llama2.c tells its story" \
+        test "$story" = "$(cat "$reference/stories260K_expected_greedy.txt")"
+    refuses "a checkpoint without its tokenizer" 1 "has no tokenizer; .* or name it with --tokenizer" \
+        generate --from "$reference/stories260K.bin" --prompt Once
+else
+    echo "skipped: no $reference/stories260K.bin"
+fi
 close_checks
