@@ -83,9 +83,9 @@ static void weighted(data_batch *out, const void *config, const loader *l, const
 {
     (void)config;
     *out = (data_batch){
-        .field = { { "tokens", DTYPE_I32, TINY_T, 0 },
-                   { "targets", DTYPE_I32, TINY_T, 0 },
-                   { "weights", DTYPE_F32, TINY_T, 0 } },
+        .field = { { .name = "tokens", .type = DTYPE_I32, .count = TINY_T },
+                   { .name = "targets", .type = DTYPE_I32, .count = TINY_T },
+                   { .name = "weights", .type = DTYPE_F32, .count = TINY_T } },
         .fields = 3,
         .fill = fill,
         .fill_rows = fill_rows,
