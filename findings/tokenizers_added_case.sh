@@ -8,7 +8,6 @@
 # "nacl" under Lowercase, although get_vocab() and the saved file have "NaCl" and token_to_id("nacl")
 # is None. A special one is no longer known as special by then, and stays in text that was to be without.
 # 0.22.2 did as one would guess. Answers of uncased models with added names change with the upgrade.
-# It came with the change 1995 of huggingface/tokenizers, which was made for byte-level tokenizers.
 #
 # Installs both by pip, without what they only download with, into venvs in a temporary folder.
 # Exit 0 if it is as described, 1 if not, 77 if it cannot be tried.
