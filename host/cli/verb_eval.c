@@ -147,33 +147,45 @@ static void release(parts *p)
 }
 
 /* What else is known, as text or as members of an object. */
-static void show_more(const evaluate_result *r)
+/* What follows from the loss, which of classes is other than of tokens. */
+static void show_more(const evaluate_result *r, double seconds)
 {
     if (!isnan(r->hits))
-        printf(o.json ? "\"accuracy\": %.9g, " : "  accuracy %.4f", evaluate_accuracy(r));
+        printf("  accuracy %.4f  over %.0f texts  %.1f texts/s", evaluate_accuracy(r), r->targets,
+               r->targets / seconds);
+    else
+        printf("  perplexity %.3f  over %llu tokens  %.1f tok/s", evaluate_perplexity(r), (unsigned long long)r->tokens,
+               (double)r->tokens / seconds);
     if (r->bytes > 0.0)
-        printf(o.json ? "\"bits_per_byte\": %.9g, " : "  %.4f bits per byte", evaluate_bits_per_byte(r));
+        printf("  %.4f bits per byte", evaluate_bits_per_byte(r));
+}
+
+static void put_more(const evaluate_result *r)
+{
+    if (!isnan(r->hits))
+        printf("\"accuracy\": %.9g, ", evaluate_accuracy(r));
+    else
+        printf("\"perplexity\": %.9g, ", evaluate_perplexity(r));
+    if (r->bytes > 0.0)
+        printf("\"bits_per_byte\": %.9g, ", evaluate_bits_per_byte(r));
 }
 
 static void show(const parts *p, const choice *c, const evaluate_result *r, double seconds)
 {
-    const double loss = r->loss, perplexity = evaluate_perplexity(r);
-    const uint64_t tokens = r->tokens;
     uint64_t all;
     const uint64_t rows = evaluate_rows(p->evaluate, &all);
     if (o.json) {
-        printf("{\"loss\": %.9g, \"perplexity\": %.9g, ", loss, perplexity);
-        show_more(r);
+        printf("{\"loss\": %.9g, ", r->loss);
+        put_more(r);
         printf("\"tokens\": %llu, \"split\": \"%s\", "
                "\"trained_on\": %s, \"sequences\": %llu, \"of\": %llu, \"seq\": %llu, "
                "\"tokens_per_s\": %.1f}\n",
-               (unsigned long long)tokens, c->name, c->trained_on ? "true" : "false", (unsigned long long)rows,
-               (unsigned long long)all, (unsigned long long)o.seq, (double)tokens / seconds);
+               (unsigned long long)r->tokens, c->name, c->trained_on ? "true" : "false", (unsigned long long)rows,
+               (unsigned long long)all, (unsigned long long)o.seq, (double)r->tokens / seconds);
         return;
     }
-    printf("loss %.6f  perplexity %.3f  over %llu tokens  %.1f tok/s", loss, perplexity, (unsigned long long)tokens,
-           (double)tokens / seconds);
-    show_more(r);
+    printf("loss %.6f", r->loss);
+    show_more(r, seconds);
     printf("\nmeasured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n", (unsigned long long)rows,
            (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
            !c->trained_on            ? ""

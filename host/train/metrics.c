@@ -54,7 +54,8 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
         gt_text_printf(&t, ", \"skipped\": true");
     if (!isnan(r->val.loss)) {
         put_number(&t, "val_loss", r->val.loss, "%.9g");
-        put_number(&t, "val_perplexity", evaluate_perplexity(&r->val), "%.9g");
+        if (isnan(r->val.hits))
+            put_number(&t, "val_perplexity", evaluate_perplexity(&r->val), "%.9g");
         if (r->val.bytes > 0.0)
             put_number(&t, "val_bits_per_byte", evaluate_bits_per_byte(&r->val), "%.9g");
         if (!isnan(r->val.hits))
@@ -194,7 +195,7 @@ void metrics_title(metrics *m, const char *model)
 static gt_status put_validation(metrics *m, const metrics_row *r)
 {
     gt_status st = events_scalar(m->events, r->step, "loss/val", (float)r->val.loss);
-    if (!st)
+    if (!st && isnan(r->val.hits))
         st = events_scalar(m->events, r->step, "val/perplexity", (float)evaluate_perplexity(&r->val));
     if (!st && r->val.bytes > 0.0)
         st = events_scalar(m->events, r->step, "val/bits_per_byte", (float)evaluate_bits_per_byte(&r->val));

@@ -66,6 +66,7 @@ check "a head that was not there is named" grep -q "has no tensor 'classifier.we
 check "a head that is left out is named" grep -q "'cls.predictions.bias' of .* belongs to another task" stderr
 program eval --from classes --data labelled.csv --label-key label --seq 16 --json > stdout 2> stderr
 check "eval counts right answers" grep -q '"accuracy": 1,' stdout
+check "classes have no perplexity" [ "$(grep -c perplexity stdout)" = 0 ]
 program train $classes --eval-every 0 --out both --devices cpu:0.0,cpu:0.1 --tensor 2 > stdout 2> stderr
 check "the same over two tensor ranks of classes" near classes both
 program export classes -o out > stdout 2> stderr

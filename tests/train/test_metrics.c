@@ -310,6 +310,7 @@ static void numbers_that_are_none_become_null(void)
     row.val.bytes = 0.0;
     o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
     CHECK(json_number_value(json_object_get(o, "val_accuracy")) == 0.8);
+    CHECK(json_object_get(o, "val_perplexity") == NULL);    /* classes are no tokens */
     CHECK(json_object_get(o, "val_bits_per_byte") == NULL);
     json_decref(o);
 }
