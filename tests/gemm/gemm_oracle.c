@@ -129,6 +129,10 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                     size += fabs(p);
                 }
                 const size_t ci = (size_t)(b * g->stride_c) + (size_t)m * (size_t)x->ldc + (size_t)n;
+                if (add) {
+                    sum += at(&x->c, d, ci);
+                    size += fabs(at(&x->c, d, ci));
+                }
                 double want = sum, allowed = 2e-6 * size + 1e-6;
                 if (g->bias)
                     want += at(&x->bias, d, (size_t)n);
@@ -142,8 +146,6 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 allowed += storage_error(g->c_type) * (fabs(want) + fabs(pre)) * 1.01;
                 if (g->residual)
                     want += at(&x->residual, d, ci);
-                if (add)
-                    want += at(&x->c, d, ci);
                 allowed += storage_error(g->c_type) * fabs(want) * 1.01;
                 allowed *= g->drop_p > 0 ? 1 / (1 - (double)g->drop_p) : 1;
 
