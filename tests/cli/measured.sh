@@ -132,11 +132,13 @@ else
 fi
 printf 'hello\n' | gzip > text.gz
 cat text.gz text.gz > text.txt.gz
-refuses "a compressed text" 1 "cannot read 'text.txt.gz' as text: it is a gzip file; unpack it first" \
-    train --model gpt2-tiny --seq 32 --data text.txt.gz --out new
-refuses "tokenize: a compressed text" 1 "a gzip file; unpack it first" tokenize text.txt.gz -o new
-refuses "tokenize: also for a tokenizer that is trained" 1 "a gzip file; unpack it first" \
-    tokenize text.txt.gz --tokenizer char -o new
+does "tokenize: a compressed text" '10 training and 2 validation tokens of 256' tokenize text.txt.gz -o packed
+does "tokenize: also for a tokenizer that is trained" '10 training and 2 validation tokens of 5' \
+    tokenize text.txt.gz --tokenizer char -o packed-char
+head -c 20 text.gz > cut.txt.gz
+refuses "a compressed text that is not whole" 1 "cannot read 'cut.txt.gz': .* it is damaged or not whole" \
+    train --model gpt2-tiny --seq 32 --data cut.txt.gz --out new
+refuses "tokenize: a compressed text that is not whole" 1 "it is damaged or not whole" tokenize cut.txt.gz -o new
 check "nothing was left by what was refused either" [ ! -e new ]
 
 # ---- a damaged cache ------------------------------------------------------------------------------------
