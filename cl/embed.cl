@@ -169,10 +169,12 @@ KERNEL void embed_type_grad(int R, int C, int K, __global const int *kind,
             for (int from = 0; from < R; from += TYPE_ROWS) {
                 floatV sum[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
                 const int end = min(R, from + TYPE_ROWS);
-                for (int r = from; r < end; r++)
-                    if (kind[r] == k)
-                        sum[r & 3] += IN_VECTORS(C) ? load_some(dy, (size_t)r * C + c, C - c)
-                                                    : load_part(dy, (size_t)r * C + c, C - c);
+                for (int r = from; r < end; r += 4)
+#pragma unroll
+                    for (int j = 0; j < 4; j++)         /* numbers known at compile time: sums in registers */
+                        if (r + j < end && kind[r + j] == k)
+                            sum[j] += IN_VECTORS(C) ? load_some(dy, (size_t)(r + j) * C + c, C - c)
+                                                    : load_part(dy, (size_t)(r + j) * C + c, C - c);
                 total += (sum[0] + sum[1]) + (sum[2] + sum[3]);
             }
             const size_t at = (size_t)k * C + c;
