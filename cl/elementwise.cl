@@ -101,10 +101,10 @@ KERNEL void combine(ulong n, uint block, float a, __global const float *x, float
 
 KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global store_t *y,
                     __global const uint *random, uint stream, uint limit, float factor,
-                    ulong sequence)
+                    ulong sequence, ulong before)
 {
     const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
-    const ulong from = random_first(random, sequence);
+    const ulong from = random_first(random, sequence) + before;
     for (ulong i = begin; i < end; i += RANDOM_BATCH) {
         uint room[2 * RANDOM_BATCH];
         const uint *words = random_batch_at(room, random, stream, from + i);
@@ -120,13 +120,13 @@ KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global sto
 
 KERNEL void dropout(ulong n, uint block, __global const store_t *x, __global store_t *y,
                     __global const uint *random, uint stream, uint limit, float factor,
-                    ulong sequence)
+                    ulong sequence, ulong before)
 {
     const ulong i = get_global_id(0) * (ulong)block;
     if (i >= n)
         return;
     const int count = (int)min((ulong)VW, n - i);
-    const uint4 word = random_words4(random, stream, random_first(random, sequence) + i);
+    const uint4 word = random_words4(random, stream, random_first(random, sequence) + before + i);
     store_some(y, i, random_keep(load_some(x, i, count), word, limit, factor), count);
 }
 

@@ -5,13 +5,25 @@
 
 static const graph_op op_dropout;
 
+/* Which elements of a micro-batch a value has: all, or those of this rank's rows. */
+static void place_rows(const graph *g, int x, kernel_dropout *drop)
+{
+    const int64_t all = (int64_t)g->B * g->T, columns = columns_of(value(g, x)), rows = rows_of(value(g, x));
+    drop->sequence = columns * rows / g->B;
+    if (g->ranks < 2 || rows != g->rows[g->rank] || rows == all)
+        return;
+    drop->sequence = columns * g->T;
+    for (int k = 0; k < g->rank; k++)
+        drop->before += columns * g->rows[k];
+}
+
 static gt_status dropout_launch(launch_context *c, const graph_node *n)
 {
     ops_drop drop;
     kernel_dropout room;
     graph_attributes_get(n, &drop, sizeof drop);
     ops_dropout_of(c, drop, n->in[1], &room);
-    room.sequence = count_of(c->g, n->in[0]) / c->g->B;
+    place_rows(c->g, n->in[0], &room);
     return kernel_dropout_apply(c->list, c->kernels, count_of(c->g, n->in[0]), &room, c->buffer(c, n->in[0]),
                                 c->buffer(c, n->out[0]));
 }

@@ -43,6 +43,8 @@ typedef struct kernel_dropout {
     uint32_t stream;
     dev_buffer *random;
     int64_t sequence;           /* elements of one sequence; attention knows by itself        */
+    int64_t before;             /* of kernel_dropout_apply: elements in front of those that are here, where
+                                   the rows of a micro-batch are shared out                   */
     int first_head, heads;      /* of attention that has but some heads of a layer: the first, and
                                    of how many; heads 0: all are here                       */
 } kernel_dropout;

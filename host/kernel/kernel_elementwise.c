@@ -90,6 +90,7 @@ gt_status kernel_dropout_apply(dev_list *l, kernel_set *k, int64_t n, const kern
         dev_arg_u32(kernel_dropout_limit(drop)),
         dev_arg_f32(kernel_dropout_factor(drop)),
         dev_arg_u64((uint64_t)drop->sequence),
+        dev_arg_u64((uint64_t)drop->before),
     };
     return kernel_launch_flat(l, k, &kernel_elementwise_family, 0, "dropout", n, args, KERNEL_ARGS(args));
 }
@@ -233,10 +234,11 @@ static void dropout_case(trial *t)
     const int64_t n = elements(t);
     reference_dropout same;
     operand *x = give(t, "x", STORED, n, 1.0), *y = take(t, "y", STORED, n);
-    const kernel_dropout drop = dropout_of(t, &same);
+    kernel_dropout drop = dropout_of(t, &same);
+    drop.before = 6;
     append(t, kernel_dropout_apply(t->list, t->k, n, &drop, x->buffer, y->buffer));
     for (int64_t i = 0; !t->status && i < n; i++) {
-        const double want = x->value[i] * reference_keep(&same, (uint64_t)i);
+        const double want = x->value[i] * reference_keep(&same, (uint64_t)(i + drop.before));
         expect(y, i, want, 2.0 * U * fabs(want));
     }
 }
