@@ -4,6 +4,7 @@
 
 #include "host/data/labelled.h"
 
+#include <stdio.h>
 #include <string.h>
 
 gt_status cli_task_choose(model_config *c, const cli_task *t, int *by_document)
@@ -35,14 +36,49 @@ gt_status cli_task_check_run(const cli_source *s, const model_config *had, const
         c->task == MODEL_ENCODE ? "vectors" : "another task");
 }
 
-gt_status cli_task_settle(model_config *c, const cli_task *t, const data_set *data, const char *name, data_marks *marks)
+/* The names of the model's classes; 0 if it has but numbers for some. */
+static int names_of(const model_config *c, const char *names[MODEL_LABELS])
 {
-    gt_status st = GT_OK;
-    if (c->task == MODEL_CLASSIFY) {
-        st = data_check_labelled(data, name);
-        if (!st)
-            st = model_config_labels(c, data->labels, data->label_count);
+    char none[32];
+    for (int i = 0; i < c->labels; i++) {
+        snprintf(none, sizeof none, "LABEL_%d", i);
+        if (i >= MODEL_LABELS || !*c->label[i] || !strcmp(c->label[i], none))
+            return 0;
+        names[i] = c->label[i];
     }
+    return c->labels > 0;
+}
+
+static gt_status settle_labels(model_config *c, data_set *data, const char *name)
+{
+    const char *names[MODEL_LABELS];
+    gt_status st = data_check_labelled(data, name);
+    if (st)
+        return st;
+    if (c->new_labels && data->label_count < 2)
+        return gt_fail(GT_MISMATCH, "all records of '%s' have the same label; a classifier learns to tell two apart",
+                       name);
+    if (!c->new_labels && names_of(c, names))
+        return data_name_labels(data, names, c->labels, name);
+    return model_config_labels(c, data->labels, data->label_count);
+}
+
+gt_status cli_task_settle_validation(const model_config *c, const data_set *data, data_set *eval_data, const char *name)
+{
+    const char *names[MODEL_LABELS];
+    if (c->task != MODEL_CLASSIFY || !(eval_data->train.count || eval_data->val.count))
+        return GT_OK;
+    gt_status st = data_check_labelled(eval_data, name);
+    if (st)
+        return st;
+    if (data->relabel && names_of(c, names))
+        return data_name_labels(eval_data, names, c->labels, name);
+    return data_name_labels(eval_data, (const char *const *)data->labels, data->label_count, name);
+}
+
+gt_status cli_task_settle(model_config *c, const cli_task *t, data_set *data, const char *name, data_marks *marks)
+{
+    gt_status st = c->task == MODEL_CLASSIFY ? settle_labels(c, data, name) : GT_OK;
     if (c->task != MODEL_MLM)
         return st;
     if (!data->tokenizer)

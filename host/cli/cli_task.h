@@ -31,7 +31,10 @@ gt_status cli_task_check_run(const cli_source *s, const model_config *had, const
 
 /* With the data open: GT_MISMATCH if they do not have what the task needs. marks must outlive c; close it
  * (data_marks_close) whatever happened. */
-gt_status cli_task_settle(model_config *c, const cli_task *t, const data_set *data, const char *name,
-                          data_marks *marks);
+gt_status cli_task_settle(model_config *c, const cli_task *t, data_set *data, const char *name, data_marks *marks);
+/* The same for other data to validate on, if any were opened: their labels are known by their names, of which they
+ * may have some alone. */
+gt_status cli_task_settle_validation(const model_config *c, const data_set *data, data_set *eval_data,
+                                     const char *name);
 
 #endif

@@ -649,6 +649,8 @@ static gt_status train_here(net_comm *c)
     if (!st)
         st = cli_task_settle(&config, &task, &data, o->data, &marks);
     if (!st)
+        st = cli_task_settle_validation(&config, &data, &eval_data, o->eval_data);
+    if (!st)
         st = train_settle_targets(&config, &data, &eval_data);
     if (!st && !o->seq)
         o->seq = (uint64_t)config.context;

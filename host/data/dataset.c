@@ -37,6 +37,7 @@ void data_close(data_set *d)
     for (int i = 0; i < d->label_count; i++)
         free(d->labels[i]);
     free(d->labels);
+    free(d->relabel);
     token_split_close(&d->train);
     token_split_close(&d->val);
     memset(d, 0, sizeof *d);
@@ -617,4 +618,36 @@ gt_status data_open(data_set *out, const char *path, const char *spec, data_prog
 {
     const data_request r = { .spec = spec, .progress = progress, .context = context };
     return data_open_as(out, path, &r);
+}
+
+static void relabel(token_split *s, const int32_t *to, int count)
+{
+    s->relabel = to;
+    s->relabels = count;
+    for (size_t i = 0; i < s->part_count; i++)
+        relabel(&s->parts[i].split, to, count);
+}
+
+gt_status data_name_labels(data_set *d, const char *const *names, int count, const char *name)
+{
+    int32_t *to = calloc((size_t)d->label_count + 1, sizeof *to);
+    if (!to)
+        return gt_fail(GT_NO_MEMORY, "no memory for the %d labels of '%s'", d->label_count, name);
+    for (int i = 0; i < d->label_count; i++) {
+        while (to[i] < count && strcmp(names[to[i]], d->labels[i]))
+            to[i]++;
+        if (to[i] == count) {
+            gt_status st = gt_fail(GT_MISMATCH,
+                                   "'%s' has label '%s', which is none of the %d that are learned, as '%s'; give data "
+                                   "with those",
+                                   name, d->labels[i], count, count ? names[0] : "");
+            free(to);
+            return st;
+        }
+    }
+    free(d->relabel);
+    d->relabel = to;
+    relabel(&d->train, to, d->label_count);
+    relabel(&d->val, to, d->label_count);
+    return GT_OK;
 }

@@ -34,6 +34,7 @@ typedef struct data_set {
     chat_template *chat;        /* that chats were rendered with; NULL: none */
     char **labels;              /* their names, by number; NULL: documents have none */
     int label_count;
+    int32_t *relabel;           /* of data_name_labels(); else NULL */
     uint64_t train_documents, val_documents;    /* of records; 0: not known */
 } data_set;
 

@@ -21,4 +21,8 @@
 /* GT_MISMATCH, with what to do, if the data have no labels. */
 gt_status data_check_labelled(const data_set *d, const char *name);
 
+/* Numbers labels as these names are numbered, of which the data may lack some: what is read of d from now on. The
+ * splits of d must not be copied before. GT_MISMATCH for a label that is none of them. */
+gt_status data_name_labels(data_set *d, const char *const *names, int count, const char *name);
+
 #endif

@@ -307,6 +307,8 @@ gt_status token_split_label(const token_split *s, uint64_t number, int32_t label
             continue;
         }
         memcpy(out, f->labels.data + HEAD + at * sizeof *out, sizeof *out);
+        if (s->relabel && *out >= 0 && *out < s->relabels)
+            *out = s->relabel[*out];
         return *out >= 0 && (!labels || *out < labels)
                    ? GT_OK
                    : gt_fail(GT_FORMAT, "cannot use '%s': label %d of document %llu is none of %d", f->labels.path,

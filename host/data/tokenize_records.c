@@ -71,9 +71,7 @@ static gt_status number_labels(tokenize_job *j)
         json_integer_set(json_object_get(j->labels, names[i]), (json_int_t)i);
     free(names);
     j->result.labels = (int)count;
-    return count > 1
-               ? GT_OK
-               : gt_fail(GT_FORMAT, "cannot tokenize '%s': all its records have the same label", j->inputs[0].path);
+    return GT_OK;
 }
 
 /* ---- counting ------------------------------------------------------------------------------------------ */

@@ -75,6 +75,8 @@ struct token_split {
     uint32_t end;                       /* id + 1 of what ends a document where there are no marks; 0: none */
     unsigned marks;                     /* bit m: it has token_mark m */
     int labelled;                       /* documents have labels */
+    const int32_t *relabel;             /* [relabels]: what is read for each label; NULL: itself */
+    int relabels;
     token_reading reading;
     token_index *index;                 /* made by token_split_set_reading() */
     token_part *parts;                  /* of a mixture; else NULL */

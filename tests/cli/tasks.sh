@@ -47,6 +47,10 @@ run --out shared --whole-words --devices cpu:0.0,cpu:0.1 --replicas 2 --stages 1
 check "the same over two replicas" near mlm shared
 run --out split --whole-words --devices cpu:0.0,cpu:0.1 --tensor 2
 check "the same over two tensor ranks" near mlm split
+run --out dropped --steps 6 --dropout 0.2
+run --out dropped2 --steps 6 --dropout 0.2 --devices cpu:0.0,cpu:0.1 --tensor 2
+check "and with dropout" near dropped dropped2
+check "which is there" [ "$(losses dropped)" != "$(losses mlm | cut -d ' ' -f 1-6)" ]
 program eval --from mlm --data "$text" --seq 24 --json > stdout 2> stderr
 check "its validation is measured" grep -q '"loss": [0-9.]*, ' stdout
 run --out pairs --pairs
@@ -75,8 +79,22 @@ import json
 c = json.load(open('out/config.json'))
 assert c['architectures'] == ['BertForSequenceClassification'] and c['id2label'] == {'0': 'no', '1': 'yes'}, c"
 sed 's/,yes$/,perhaps/' labelled.csv > others.csv
-refuses "other labels than the weights'" 1 'tells 2 labels apart' \
+refuses "other labels than the weights'" 1 "'others.csv' has label 'perhaps', which is none of the 2" \
     train $classes --from out --data others.csv --eval-every 0 --out none
+refuses "other labels to validate on" 1 "'others.csv' has label 'perhaps', which is none of the 2" \
+    train $classes --eval-data others.csv --eval-every 80 --out none
+grep -v ',no$' labelled.csv > yes.csv       # labels are known by name: 'yes' is number 0 here, and 1 to the model
+program eval --from classes --data yes.csv --label-key label --seq 16 --json > stdout 2> stderr
+check "data of one label are measured by its name" grep -q '"accuracy": 1,' stdout
+program train $classes --steps 20 --eval-data yes.csv --eval-every 20 --out named > stdout 2> stderr
+program train $classes --steps 20 --eval-every 0 --out named2 > stdout 2> stderr
+program eval --from named2 --data yes.csv --label-key label --seq 16 --json > want 2> stderr
+check "and so while training" python3 -c "
+import json
+a = [json.loads(l) for l in open('named/metrics.jsonl')][-1]['val_accuracy']
+assert a == json.load(open('want'))['accuracy'], a"
+refuses "one label to learn from" 1 "all records of 'yes.csv' have the same label" \
+    train $classes --data yes.csv --eval-every 0 --out none
 
 # ---- vectors ------------------------------------------------------------------------------------------
 

@@ -175,7 +175,18 @@ static void labels_are_numbered_and_split_evenly(void)
     }
     free(path);
     path = file_of("same.csv", "text,y\na,1\nb,1\n", 15);
-    CHECK_FAILS(data_open_as(&d, path, &(data_request){ .keys = { .label = "y" } }), GT_FORMAT, "the same label");
+    if (CHECK_OK(data_open_as(&d, path, &(data_request){ .keys = { .label = "y" } }))) {
+        static const char *const names[] = { "0", "2", "1" };
+        int32_t read = 0;
+        CHECK(d.label_count == 1);
+        CHECK_OK(token_split_label(&d.train, 0, 0, &read));
+        CHECK(read == 0);
+        CHECK_FAILS(data_name_labels(&d, names, 2, "it"), GT_MISMATCH, "'it' has label '1', which is none of the 2");
+        CHECK_OK(data_name_labels(&d, names, 3, "it"));
+        CHECK_OK(token_split_label(&d.train, 0, 0, &read));
+        CHECK(read == 2);
+        data_close(&d);
+    }
     free(path);
     path = letters("unlabelled.jsonl", 5);
     CHECK_OK(data_open(&d, path, "byte", NULL, NULL));
