@@ -53,7 +53,7 @@ gt_status train_samples_open(train_samples **out, train *t, dev_device *d, const
     if (!st)
         st = cli_allow_tokens(s->writer.generate, k, c->vocab);
     if (!st)
-        st = cli_end_ids(&s->writer.ends, k, NULL);
+        st = cli_end_ids(&s->writer.ends, k, o->out);
     if (st) {
         train_samples_close(s);
         return gt_fail_in(st, "option --sample-every");

@@ -2,6 +2,7 @@
 /* host/cli/verb_export.c - a run's newest checkpoint, or another, as a Hugging Face folder. */
 #include "host/cli/choices.h"
 #include "host/cli/cli.h"
+#include "host/cli/writer.h"
 
 #include "host/base/file.h"
 #include "host/graph/graph.h"
@@ -145,6 +146,8 @@ static gt_status write_folder(const cli_source *s, dtype type)
         st = tokenizer_save(s->tokenizer, o.out);
     if (!st && s->tokenizer)
         st = chat_template_copy(s->tokenizer_path, o.out);
+    if (!st && s->tokenizer && s->config.task == MODEL_LM && !writes_adapter(s))
+        st = cli_end_ids_keep(s->tokenizer, s->path, o.out);
     params_release(p);
     graph_release(g);
     dev_close(d);

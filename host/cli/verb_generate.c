@@ -282,7 +282,7 @@ static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
                      .seed = o.seed,
                      .stop = o.stop.item,
                      .stops = o.stop.count };
-    gt_status st = cli_end_ids(&w.ends, s->tokenizer, s->is_run ? NULL : s->path);
+    gt_status st = cli_end_ids(&w.ends, s->tokenizer, s->path);
     if (!st)
         st = dev_open(&d, o.devices);
     if (!st)

@@ -11,6 +11,7 @@
  * new measurements, and goes on from the checkpoint it stopped with, in the same processes.  */
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/writer.h"
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/run_starts.h"
@@ -254,7 +255,7 @@ static gt_status fill_from(const void *config, params *p, void *context)
 
 /* What rank 0 writes and says before the first step. */
 static gt_status begin_run(const model_config *c, const data_set *data, const cli_tokenizer_mark *mark, dev_device *d,
-                           train *t, const gt_text *why, int again)
+                           train *t, const gt_text *why, int again, const cli_source *source)
 {
     enum { SHOWN = 16 };
     if (!again)
@@ -266,6 +267,8 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     gt_status st = train_plan_write(train_plan(t), o->out);
     if (!st)
         st = save_tokenizer(data, mark);
+    if (!st && data->tokenizer && source->path && c->task == MODEL_LM)
+        st = cli_end_ids_keep(data->tokenizer, source->path, o->out);
     return st ? st : train_settings_write(c, mark);
 }
 
@@ -452,7 +455,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
         if (!st && speaks && o->sample_every)
             st = train_samples_open(&v.samples, t, x->device, x->config, x->data->tokenizer, !x->comm);
         if (!st && speaks)
-            st = begin_run(x->config, x->data, x->mark, x->device, t, why, x->again);
+            st = begin_run(x->config, x->data, x->mark, x->device, t, why, x->again, x->source);
         running = t;
         if (gt_stop_asked())
             train_stop(t);

@@ -74,6 +74,39 @@ gt_status cli_end_ids(token_ids *out, const tokenizer *t, const char *folder)
     return st || found ? st : ends_of(out, folder, "config.json", &found);
 }
 
+static int is_among(const json_t *list, uint32_t id)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_integer_value(json_array_get(list, i)) == (json_int_t)id)
+            return 1;
+    return 0;
+}
+
+gt_status cli_end_ids_keep(const tokenizer *t, const char *folder, const char *to)
+{
+    token_ids ids = { 0 };
+    char *path = gt_path_join(to, "generation_config.json"), *text = NULL;
+    json_t *root = json_object(), *list = json_array();
+    gt_status st = path && root && list ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for what ends texts of '%s'", to);
+    if (!st && !gt_path_exists(path))
+        st = cli_end_ids(&ids, t, folder);
+    for (size_t i = 0; !st && i < ids.count; i++)
+        if (!is_among(list, ids.data[i]))
+            json_array_append_new(list, json_integer((json_int_t)ids.data[i]));
+    if (!st && ids.count) {
+        json_object_set(root, "eos_token_id", json_array_size(list) == 1 ? json_array_get(list, 0) : list);
+        text = json_dumps(root, JSON_INDENT(2));
+        st = text ? gt_file_write(path, text, strlen(text))
+                  : gt_fail(GT_NO_MEMORY, "no memory for what ends texts of '%s'", to);
+    }
+    free(text);
+    json_decref(list);
+    json_decref(root);
+    token_ids_release(&ids);
+    free(path);
+    return st;
+}
+
 static int ends(const cli_writer *w, uint32_t id)
 {
     for (size_t i = 0; i < w->ends.count; i++)

@@ -37,8 +37,11 @@ void cli_written_release(cli_written *out);
 /* Only ids that the tokenizer can spell are drawn. */
 gt_status cli_allow_tokens(generate *g, const tokenizer *t, int vocab);
 /* The ids that end a text: the tokenizer's, and "eos_token_id" of generation_config.json (or, without one
- * there, of config.json) in a Hugging Face folder; NULL: there is none. GT_FORMAT for what are no ids. */
+ * there, of config.json) in a Hugging Face folder or a run; NULL: there is none. GT_FORMAT for what are no ids. */
 gt_status cli_end_ids(token_ids *out, const tokenizer *t, const char *folder);
+/* Hands on what ends texts, from the folder of a model or a run (or NULL) to another: generation_config.json, from which
+ * both cli_end_ids() and transformers read it. One that is there stays; nothing is written where nothing ends texts. */
+gt_status cli_end_ids_keep(const tokenizer *t, const char *folder, const char *to);
 
 /* One JSON object on a line: what `extra` says (`"prompt": 1, `, or ""), the text and what is known of it. */
 void cli_written_json(gt_text *out, const cli_written *w, const char *extra);

@@ -60,6 +60,12 @@ printf '{"eos_token_id": [100000, %s]}' "$id" > hf/generation_config.json
 timeout 60 "$geartrain" generate --from hf -q --prompt 'th' -n 20 --temperature 0 --json > with
 check "an id of generation_config.json ends a text" grep -q '"ended": "end"' with
 check "which would have gone on" grep -q '^the' without
+timeout 60 "$geartrain" train --from hf --data "$text" --seq 16 --batch 2 --steps 1 --lr 0 --eval-every 0 --out ended > stdout 2> stderr
+timeout 60 "$geartrain" export ended -o ended-hf > stdout 2> stderr
+for place in ended ended-hf; do
+    timeout 60 "$geartrain" generate --from $place -q --prompt 'th' -n 20 --temperature 0 --json > stdout
+    check "it ends texts of $place, which was made of that folder" grep -q '"ended": "end"' stdout
+done
 printf '{"eos_token_id": "e"}' > hf/generation_config.json
 refuses "ends that are no ids" 1 '"eos_token_id" is not an id, nor a list of ids' generate --from hf --prompt th
 printf '{"eos_token_id": ' > hf/generation_config.json
