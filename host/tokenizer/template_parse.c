@@ -454,7 +454,7 @@ static node *sum(reader *r)
 {
     node *n = joined(r);
     while (n && (is_op(r, "+") || is_op(r, "-"))) {
-        const int op = *r->at->text;
+        const int op = (unsigned char)*r->at->text;
         r->at++;
         n = combined(r, NODE_BINARY, op, n, joined(r));
     }
