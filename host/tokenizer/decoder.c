@@ -6,6 +6,7 @@
  *   bytes   H e l l o w o r l d         ends   5 10                                     */
 #include "host/tokenizer/decoder.h"
 
+#include "host/tokenizer/part.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,12 +59,6 @@ static gt_status no_memory(void)
     return gt_fail(GT_NO_MEMORY, "no memory for the text of tokens");
 }
 
-static const char *text_of(const json_t *part, const char *key, const char *otherwise)
-{
-    const char *text = json_string_value(json_object_get(part, key));
-    return text ? text : otherwise;
-}
-
 /* What WordPiece's cleanup does to each token; in this order. */
 static const char *const cleanups[][2] = {
     { " .", "." },   { " ?", "?" },           { " !", "!" },   { " ,", "," },     { " ' ", "'" },   { " n't", "n't" },
@@ -79,7 +74,7 @@ static gt_status read_step(decoder *d, const json_t *part)
                   { "Replace", STEP_REPLACE },     { "Strip", STEP_STRIP },      { "Metaspace", STEP_METASPACE },
                   { "WordPiece", STEP_WORDPIECE }, { "BPEDecoder", STEP_SUFFIX } };
     const size_t kinds = sizeof known / sizeof *known;
-    const char *type = text_of(part, "type", "of no type");
+    const char *type = part_type(part);
     size_t i = 0;
     while (i < kinds && strcmp(type, known[i].name))
         i++;
@@ -89,28 +84,28 @@ static gt_status read_step(decoder *d, const json_t *part)
         return gt_fail(GT_UNSUPPORTED, "its decoder has more than %d steps", STEPS_MAX);
     step *s = &d->steps[d->count++];
     *s = (step){ .kind = known[i].kind };
-    const char *find = s->kind == STEP_REPLACE     ? text_of(json_object_get(part, "pattern"), "String", NULL)
-                       : s->kind == STEP_STRIP     ? text_of(part, "content", NULL)
-                       : s->kind == STEP_METASPACE ? text_of(part, "replacement", "\xe2\x96\x81")
-                       : s->kind == STEP_WORDPIECE ? text_of(part, "prefix", "##")
-                       : s->kind == STEP_SUFFIX    ? text_of(part, "suffix", "</w>")
+    const char *find = s->kind == STEP_REPLACE     ? part_text(json_object_get(part, "pattern"), "String", NULL)
+                       : s->kind == STEP_STRIP     ? part_text(part, "content", NULL)
+                       : s->kind == STEP_METASPACE ? part_text(part, "replacement", "\xe2\x96\x81")
+                       : s->kind == STEP_WORDPIECE ? part_text(part, "prefix", "##")
+                       : s->kind == STEP_SUFFIX    ? part_text(part, "suffix", "</w>")
                                                    : "";
     if (!find || (s->kind == STEP_REPLACE && !*find))
         return gt_fail(GT_UNSUPPORTED, "decoder '%.60s' without a text to look for is not known here", type);
     const json_t *prefix = json_object_get(part, "add_prefix_space");
-    s->first = strcmp(text_of(part, "prepend_scheme", json_is_false(prefix) ? "never" : "always"), "never") != 0;
+    s->first = strcmp(part_text(part, "prepend_scheme", json_is_false(prefix) ? "never" : "always"), "never") != 0;
     s->cleanup = !json_is_false(json_object_get(part, "cleanup"));
     s->start = json_integer_value(json_object_get(part, "start"));
     s->stop = json_integer_value(json_object_get(part, "stop"));
     s->find = strdup(find);
-    s->put = strdup(text_of(part, "content", ""));
+    s->put = strdup(part_text(part, "content", ""));
     return s->find && s->put ? GT_OK : no_memory();
 }
 
 static gt_status read_part(decoder *d, const json_t *part, int depth)
 {
     const json_t *list = json_object_get(part, "decoders");
-    if (strcmp(text_of(part, "type", ""), "Sequence"))
+    if (strcmp(part_text(part, "type", ""), "Sequence"))
         return read_step(d, part);
     if (!json_is_array(list))
         return gt_fail(GT_FORMAT, "decoder Sequence has no list");

@@ -7,6 +7,7 @@
 
 #include "host/base/text.h"
 #include "host/tokenizer/charsmap.h"
+#include "host/tokenizer/part.h"
 #include "host/tokenizer/pattern.h"
 #include "host/tokenizer/unicode.h"
 #include "host/tokenizer/utf8.h"
@@ -74,12 +75,6 @@ static gt_status no_memory(void)
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 
-static int flag(const json_t *part, const char *key, int otherwise)
-{
-    const json_t *value = json_object_get(part, key);
-    return json_is_boolean(value) ? json_is_true(value) : otherwise;
-}
-
 static int copy(char **out, const char *text)
 {
     *out = text ? strdup(text) : NULL;
@@ -113,9 +108,9 @@ static gt_status read_replace(step *s, const json_t *part)
 static void read_bert(step *s, const json_t *part)
 {
     const json_t *accents = json_object_get(part, "strip_accents");
-    s->clean = flag(part, "clean_text", 1);
-    s->chinese = flag(part, "handle_chinese_chars", 1);
-    s->lower = flag(part, "lowercase", 1);
+    s->clean = part_flag(part, "clean_text", 1);
+    s->chinese = part_flag(part, "handle_chinese_chars", 1);
+    s->lower = part_flag(part, "lowercase", 1);
     s->accents = json_is_boolean(accents) ? json_is_true(accents) : s->lower;
     for (unsigned c = 0; c < 128; c++) {
         const int dropped = s->clean && (!c || unicode_is_control(c));
@@ -165,8 +160,8 @@ static gt_status read_step(normalizer *n, const json_t *part)
     case STEP_REPLACE: return read_replace(s, part);
     case STEP_BERT: read_bert(s, part); return GT_OK;
     default:
-        s->left = flag(part, "strip_left", 1);
-        s->right = flag(part, "strip_right", 1);
+        s->left = part_flag(part, "strip_left", 1);
+        s->right = part_flag(part, "strip_right", 1);
         return GT_OK;
     }
 }

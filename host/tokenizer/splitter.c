@@ -13,6 +13,7 @@
 
 #include "host/base/text.h"
 #include "host/tokenizer/normalizer.h"
+#include "host/tokenizer/part.h"
 #include "host/tokenizer/pattern.h"
 #include "host/tokenizer/unicode.h"
 #include "host/tokenizer/utf8.h"
@@ -68,22 +69,10 @@ static gt_status no_memory(void)
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 
-static const char *text_of(const json_t *part, const char *key, const char *otherwise)
-{
-    const char *text = json_string_value(json_object_get(part, key));
-    return text ? text : otherwise;
-}
-
-static int flag(const json_t *part, const char *key, int otherwise)
-{
-    const json_t *value = json_object_get(part, key);
-    return json_is_boolean(value) ? json_is_true(value) : otherwise;
-}
-
 static gt_status read_behavior(level *l, const json_t *part, const char *otherwise)
 {
     static const char *const names[] = { "Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext" };
-    const char *name = text_of(part, "behavior", otherwise);
+    const char *name = part_text(part, "behavior", otherwise);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i])) {
             l->behavior = (behavior)i;
@@ -129,9 +118,9 @@ static gt_status read_regex(level *l, const char *regex)
 static gt_status read_split(level *l, const json_t *part)
 {
     const json_t *what = json_object_get(part, "pattern");
-    const char *regex = text_of(what, "Regex", NULL), *string = text_of(what, "String", NULL);
+    const char *regex = part_text(what, "Regex", NULL), *string = part_text(what, "String", NULL);
     gt_status st = read_behavior(l, part, "");
-    l->invert = flag(part, "invert", 0);
+    l->invert = part_flag(part, "invert", 0);
     if (st)
         return st;
     if (regex)
@@ -144,15 +133,15 @@ static gt_status read_split(level *l, const json_t *part)
 
 static gt_status read_metaspace(level *l, const json_t *part)
 {
-    const char *space = text_of(part, "replacement", "\xe2\x96\x81");
-    const char *scheme = text_of(part, "prepend_scheme", flag(part, "add_prefix_space", 1) ? "always" : "never");
+    const char *space = part_text(part, "replacement", "\xe2\x96\x81");
+    const char *scheme = part_text(part, "prepend_scheme", part_flag(part, "add_prefix_space", 1) ? "always" : "never");
     if (!*space)
         return gt_fail(GT_FORMAT, "pre_tokenizer Metaspace has no replacement");
     if (strcmp(scheme, "always") && strcmp(scheme, "first") && strcmp(scheme, "never"))
         return gt_fail(GT_UNSUPPORTED, "pre_tokenizer prepend_scheme '%.60s' is not known here", scheme);
     l->prefix = *scheme == 'a' ? PREFIX_ALWAYS : *scheme == 'f' ? PREFIX_FIRST : PREFIX_NEVER;
     l->behavior = WITH_NEXT;
-    l->find = flag(part, "split", 1) ? FIND_STRING : FIND_NOTHING;
+    l->find = part_flag(part, "split", 1) ? FIND_STRING : FIND_NOTHING;
     l->space = strdup(space);
     l->string = strdup(space);
     return l->space && l->string ? GT_OK : no_memory();
@@ -169,14 +158,14 @@ static void set_class(level *l, int (*class)(uint32_t), behavior what)
 
 static gt_status read_byte_level(level *l, const json_t *part)
 {
-    l->prefix = flag(part, "add_prefix_space", 0) ? PREFIX_ALWAYS : PREFIX_NEVER;
+    l->prefix = part_flag(part, "add_prefix_space", 0) ? PREFIX_ALWAYS : PREFIX_NEVER;
     l->behavior = ISOLATED;
-    return flag(part, "use_regex", 1) ? read_regex(l, GPT2_PATTERN) : GT_OK;
+    return part_flag(part, "use_regex", 1) ? read_regex(l, GPT2_PATTERN) : GT_OK;
 }
 
 static gt_status read_level(splitter *s, const json_t *part)
 {
-    const char *type = text_of(part, "type", "of no type");
+    const char *type = part_type(part);
     if (s->count == LEVELS_MAX)
         return gt_fail(GT_UNSUPPORTED, "its pre_tokenizer has more than %d parts", LEVELS_MAX);
     level *l = &s->levels[s->count++];
@@ -200,20 +189,20 @@ static gt_status read_level(splitter *s, const json_t *part)
         return read_behavior(l, part, "Isolated");
     }
     if (!strcmp(type, "Digits")) {
-        set_class(l, unicode_is_numeric, flag(part, "individual_digits", 0) ? ISOLATED : CONTIGUOUS);
+        set_class(l, unicode_is_numeric, part_flag(part, "individual_digits", 0) ? ISOLATED : CONTIGUOUS);
         return GT_OK;
     }
-    if (!strcmp(type, "CharDelimiterSplit") && *text_of(part, "delimiter", "")) {
+    if (!strcmp(type, "CharDelimiterSplit") && *part_text(part, "delimiter", "")) {
         l->find = FIND_STRING;
         l->behavior = REMOVED;
-        return (l->string = strdup(text_of(part, "delimiter", ""))) ? GT_OK : no_memory();
+        return (l->string = strdup(part_text(part, "delimiter", ""))) ? GT_OK : no_memory();
     }
     return gt_fail(GT_UNSUPPORTED, "pre_tokenizer '%.60s' is not known here", type);
 }
 
 static gt_status read_part(splitter *s, const json_t *part, int *bytes, int depth)
 {
-    const char *type = text_of(part, "type", "of no type");
+    const char *type = part_type(part);
     if (strcmp(type, "Sequence")) {
         if (*bytes)
             return gt_fail(GT_UNSUPPORTED, "pre_tokenizer '%.60s' behind ByteLevel is not known here", type);
@@ -248,7 +237,7 @@ gt_status splitter_open(splitter **out, const json_t *part)
 int splitter_is_byte_level(const json_t *part)
 {
     const json_t *list = json_object_get(part, "pretokenizers");
-    int found = !strcmp(text_of(part, "type", ""), "ByteLevel");
+    int found = !strcmp(part_text(part, "type", ""), "ByteLevel");
     for (size_t i = 0; i < json_array_size(list) && !found; i++)
         found = splitter_is_byte_level(json_array_get(list, i));
     return found;
