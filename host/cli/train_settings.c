@@ -23,12 +23,13 @@
 train_settings train_set;
 static train_settings *const o = &train_set;
 
-enum { ROWS = 128, RULE_HELP = 160 };
+enum { ROWS = 152, RULE_HELP = 160 };
 gt_option train_table[ROWS];
 static char rule_help[TRAIN_RULE_SETTINGS][RULE_HELP];
 static const char *rule_option[TRAIN_RULE_SETTINGS];
 
-/* Rows in front of those that the optimizer's rules add (make_table), and behind them. */
+/* Rows in front of those that the optimizer's rules add (make_table), between them and those of ways of staying
+ * together, and behind these. */
 static const gt_option front[] = {
     { .group = "Model and data" },
     { "model", 'm', GT_STRING, "NAME|FILE|DIR", "gpt2-124m, ..., a JSON file, or a folder", &train_set.model, 0, NULL },
@@ -96,6 +97,9 @@ static const gt_option back[] = {
       NULL },
     { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
       NULL },
+};
+
+static const gt_option last[] = {
     { "replan", 0, GT_FLAG, NULL, "a new plan when a rank becomes slow", &train_set.replan, 1, NULL },
     { "slow", 0, GT_DOUBLE, "X", "slowing, as a ratio to the others', of a slow rank", &train_set.slow, 1, NULL },
     { "transport", 0, GT_STRING, "LIST", "auto, or some of shm,verbs,tcp", &train_set.comm.transport, 1, NULL },
@@ -177,7 +181,7 @@ static void add_setting(gt_option *row, int at, const char *name)
     *row = (gt_option){ name, 0, GT_DOUBLE, "X", help, &train_set.rule[at], 1, NULL };
 }
 
-/* train_table: front, an option for each setting of a rule, back. */
+/* train_table: front, an option for each setting of a rule, back, one for each of a mode, last. */
 static void make_table(void)
 {
     size_t n = sizeof front / sizeof *front;
@@ -195,6 +199,10 @@ static void make_table(void)
         }
     }
     memcpy(&train_table[n], back, sizeof back);
+    n += sizeof back / sizeof *back;
+    n += (size_t)sync_rows_make(&train_set.sync_text, &train_table[n]);
+    assert(n + sizeof last / sizeof *last <= ROWS);
+    memcpy(&train_table[n], last, sizeof last);
 }
 
 /* Options of rules that were not given take the chosen rule's usual values; those of other rules stay unset. */
@@ -370,8 +378,11 @@ gt_status train_settings_check(void)
     if (!*o->sample_prompt)
         return gt_fail(GT_MISUSE, "option --sample-prompt: a text begins with something");
     settle_rule();
+    gt_status st = sync_rows_settle(&o->sync_text, train_table, o->sync, &o->sync_settings, &o->sync_fixed);
+    if (st)
+        return st;
     model_tuning tuning;
-    gt_status st = train_settings_tuning(&tuning);
+    st = train_settings_tuning(&tuning);
     if (!st)
         st = check_batch();
     if (!st)

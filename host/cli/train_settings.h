@@ -10,6 +10,7 @@
 #include "host/cli/cli.h"
 #include "host/cli/cli_comm.h"
 #include "host/cli/data_options.h"
+#include "host/cli/sync_rows.h"
 #include "host/train/train.h"
 
 #include <jansson.h>
@@ -29,6 +30,9 @@ typedef struct train_settings {
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep, keep_best;
     const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *trace;
+    sync_rows sync_text;                /* options of modes                                 */
+    sync_settings sync_settings;        /* what they come to                                */
+    unsigned sync_fixed;                /* bit i: setting i was given                       */
     int replan;
     double slow;
     cli_comm comm;

@@ -319,6 +319,8 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         .micro_batch = (int)o->micro_batch,
         .schedule = o->pipe_schedule,
         .sync = o->sync,
+        .settings = &o->sync_settings,
+        .fixed = ~0u,
         .recompute = o->recompute                                ? 1
                      : gt_option_given(train_table, "recompute") ? 0
                                                                  : -1,
@@ -336,6 +338,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
     if (w->file && strcmp(w->file, "auto")) {   /* settles these, unless they were given as well */
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
         w->local.sync = gt_option_given(train_table, "sync") ? o->sync : NULL;
+        w->local.fixed = o->sync_fixed;
         w->local.recompute = gt_option_given(train_table, "recompute") ? o->recompute : -1;
     }
     gt_status st = plan_local_number(&w->local.stages, "stages", o->stages);

@@ -35,7 +35,7 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
         .ranks = ranks, .units = units, .batch = batch, .tensor = tensor, .chunks = chunks, .replicas = replicas
     };
     snprintf(p.schedule, sizeof p.schedule, "%s", pipe_schedule_at(0)->name);
-    snprintf(p.sync, sizeof p.sync, "%s", sync_mode_name(sync_mode_at(0)));
+    run_plan_sync(&p, sync_mode_name(sync_mode_at(0)), NULL);
     const size_t n = (size_t)ranks;
     p.share = malloc((size_t)tensor * sizeof *p.share);
     p.replica = calloc((size_t)replicas, sizeof *p.replica);
@@ -50,6 +50,18 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
         p.share[k] = 1.0 / tensor;
     *out = p;
     return GT_OK;
+}
+
+void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings)
+{
+    const sync_mode *m = sync_mode_find(mode);
+    if (mode != p->sync)
+        snprintf(p->sync, sizeof p->sync, "%s", mode);
+    p->settings = (sync_settings){ 0 };
+    if (settings)
+        p->settings = *settings;
+    else if (m)
+        sync_settings_usual(m, &p->settings);
 }
 
 gt_status run_plan_replica(run_plan *p, int replica, int stages)
@@ -123,6 +135,7 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
     memcpy(out->share, p->share, (size_t)p->tensor * sizeof *p->share);
     memcpy(out->schedule, p->schedule, sizeof p->schedule);
     memcpy(out->sync, p->sync, sizeof p->sync);
+    out->settings = p->settings;
     memcpy(out->device, p->device, n * sizeof *p->device);
     memcpy(out->memory, p->memory, n * sizeof *p->memory);
     memcpy(out->limit, p->limit, n * sizeof *p->limit);
@@ -160,6 +173,8 @@ static gt_status check_whole(const run_plan *p)
         sync_mode_names(names);
         return gt_fail(GT_MISMATCH, "there is no sync '%s'; there are %s", p->sync, names);
     }
+    if (sync_settings_check(sync_mode_find(p->sync), &p->settings, p->ranks))
+        return gt_fail(GT_MISMATCH, "%s", gt_message());
     if (p->recompute != 0 && p->recompute != 1)
         return gt_fail(GT_MISMATCH, "recompute is %d, neither 0 nor 1", p->recompute);
     for (int k = 0; k < p->tensor; k++) {

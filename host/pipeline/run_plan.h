@@ -15,6 +15,7 @@
 
 #include "host/base/text.h"
 #include "host/pipeline/pipe_schedule.h"
+#include "host/sync/settings.h"
 
 enum { RUN_PLAN_MOST = 65536 };        /* ranks, and units */
 
@@ -31,6 +32,7 @@ typedef struct run_plan {
     double *share;              /* [tensor] of every stage's heads, columns, vocabulary, rows */
     char schedule[24];
     char sync[16];              /* of sync_mode_at()                                           */
+    sync_settings settings;     /* of that mode                                                */
     int replicas;
     run_replica *replica;
     char (*device)[32];         /* [rank] its id, for people and for noticing a change        */
@@ -46,6 +48,9 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
 gt_status run_plan_replica(run_plan *p, int replica, int stages);
 gt_status run_plan_copy(run_plan *out, const run_plan *p);
 void run_plan_release(run_plan *p);            /* leaves it empty */
+
+/* Takes another mode, with these settings; NULL: the usual ones. */
+void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings);
 
 /* Every rank has exactly one place; cuts rise from 0 to `units`; every virtual stage has a unit;
  * sequences add up to the batch; the schedule exists for that shape. GT_MISMATCH says what is

@@ -10,11 +10,13 @@
  *
  * Numbers have 17 digits, so a plan that went through text is the same to the last bit: schedule
  * `list` is searched for with these costs on every rank, and all must find the same.
+ * "sync_options" has the options of that mode, as texts: { "staleness": "4" }; what it leaves out is as usual.
  * What was predicted may be left out by who writes a plan by hand: "share" (equal), "step_s",
  * "idle", "cost", and "device", "memory", "limit" of a rank.                              */
 #include "host/pipeline/run_plan.h"
 
 #include "host/base/file.h"
+#include "host/sync/sync.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -65,6 +67,18 @@ static json_t *replica_object(const run_plan *p, const run_replica *r)
                      "stages", stages, "cut", integers(r->cut, parts + 1), "cost", cost);
 }
 
+/* As texts, by name; NULL: the mode has none. */
+static json_t *settings_object(const run_plan *p)
+{
+    const sync_mode *m = sync_mode_find(p->sync);
+    json_t *o = m && sync_setting_at(m, 0) ? json_object() : NULL;
+    char text[SYNC_WORD];
+    for (int i = 0; o && sync_setting_at(m, i); i++)
+        json_object_set_new(o, sync_setting_at(m, i)->name,
+                            json_string(sync_setting_text(m, &p->settings, i, text, sizeof text)));
+    return o;
+}
+
 static json_t *plan_object(const run_plan *p)
 {
     json_t *share = json_array(), *ranks = json_array(), *replicas = json_array();
@@ -75,10 +89,10 @@ static json_t *plan_object(const run_plan *p)
                                                "limit", p->limit[r]));
     for (int i = 0; i < p->replicas; i++)
         json_array_append_new(replicas, replica_object(p, &p->replica[i]));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o, s:f, s:f, s:o, s:o}", "format", FORMAT, "batch",
-                     p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks, "recompute", p->recompute,
-                     "schedule", p->schedule, "sync", p->sync, "share", share, "step_s", p->step, "idle", p->idle,
-                     "ranks", ranks, "replicas", replicas);
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o*, s:o, s:f, s:f, s:o, s:o}", "format", FORMAT,
+                     "batch", p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks, "recompute",
+                     p->recompute, "schedule", p->schedule, "sync", p->sync, "sync_options", settings_object(p),
+                     "share", share, "step_s", p->step, "idle", p->idle, "ranks", ranks, "replicas", replicas);
 }
 
 static int put_text(const char *piece, size_t size, void *text)
@@ -238,6 +252,25 @@ static gt_status read_sizes(run_plan *p, const json_t *root)
     return st ? st : run_plan_create(p, (int)ranks, units, batch, tensor, chunks, (int)replicas);
 }
 
+/* Those that are left out are the usual ones. */
+static gt_status read_settings(run_plan *p, const json_t *of)
+{
+    const sync_mode *m = sync_mode_find(p->sync);
+    const char *name;
+    json_t *value;
+    gt_status st = GT_OK;
+    run_plan_sync(p, p->sync, NULL);
+    if (of && !json_is_object(of))
+        return gt_fail(GT_FORMAT, "'sync_options' is not an object");
+    json_object_foreach((json_t *)of, name, value) {
+        if (!st && !json_is_string(value))
+            st = gt_fail(GT_FORMAT, "'sync_options' has a '%s' that is not a text", name);
+        else if (!st && m && *json_string_value(value))
+            st = sync_settings_set(m, &p->settings, name, json_string_value(value));
+    }
+    return st;
+}
+
 static gt_status read_plan(run_plan *p, const json_t *root)
 {
     const char *format = json_string_value(json_object_get(root, "format"));
@@ -255,6 +288,8 @@ static gt_status read_plan(run_plan *p, const json_t *root)
         st = read_word(p->schedule, sizeof p->schedule, root, "schedule");
     if (!st)
         st = read_word(p->sync, sizeof p->sync, root, "sync");
+    if (!st)
+        st = read_settings(p, json_object_get(root, "sync_options"));
     if (!st)
         st = read_shares(p, root);
     if (!st)

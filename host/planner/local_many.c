@@ -175,7 +175,7 @@ static gt_status try_plan(many *m, int replicas, int i, const char *schedule)
         return st;
     memcpy(p.share, m->t->share, (size_t)m->t->tensor * sizeof *p.share);
     snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
-    snprintf(p.sync, sizeof p.sync, "%s", job->sync);
+    run_plan_sync(&p, job->sync, job->settings);
     p.recompute = m->t->recompute;
     st = fill(&p, m->t, i, &fits);
     if (!st && fits) {

@@ -209,7 +209,7 @@ static gt_status make_plan(run_plan *out, const kind *k, const group_table *t)
         return st;
     memcpy(out->share, t->share, (size_t)t->tensor * sizeof *t->share);
     snprintf(out->schedule, sizeof out->schedule, "%s", pipe_schedule_at(k->schedule)->name);
-    snprintf(out->sync, sizeof out->sync, "%s", job->sync);
+    run_plan_sync(out, job->sync, job->settings);
     out->recompute = t->recompute;
     for (int i = 0; !st && i < k->replicas; i++)
         st = fill_replica(out, i, &k->part[i], t);

@@ -40,6 +40,7 @@ typedef struct local_job {
     int stages, replicas, tensor, micro_batch, recompute;
     const char *schedule;
     const char *sync;           /* never NULL                                               */
+    const sync_settings *settings;      /* of that mode; NULL: its usual ones               */
 } local_job;
 
 typedef struct local_choice {

@@ -4,10 +4,18 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/sync/sync.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Of the same mode. */
+static int same_settings(const plan_local_options *l, const run_plan *p)
+{
+    const sync_mode *m = l->sync ? sync_mode_find(l->sync) : NULL;
+    return !m || !l->settings || sync_settings_same(m, l->settings, &p->settings, l->fixed);
+}
 
 /* Is a plan one of those that the options leave open? */
 static int suits(const run_plan *p, const plan_wish *w, int ranks)
@@ -16,7 +24,8 @@ static int suits(const run_plan *p, const plan_wish *w, int ranks)
     int good = p->ranks == ranks && p->units == l->model.units && p->batch == l->batch
                && (!l->replicas || l->replicas == p->replicas) && (!l->tensor || l->tensor == p->tensor)
                && (!l->schedule || !strcmp(l->schedule, "auto") || !strcmp(l->schedule, p->schedule))
-               && (!l->sync || !strcmp(l->sync, p->sync)) && (l->recompute < 0 || l->recompute == p->recompute);
+               && (!l->sync || !strcmp(l->sync, p->sync)) && same_settings(l, p)
+               && (l->recompute < 0 || l->recompute == p->recompute);
     for (int r = 0; good && r < p->replicas; r++)
         good = (!l->stages || l->stages == p->replica[r].stages)
                && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch);
@@ -96,6 +105,19 @@ static gt_status contradicts(const char *file, const char *option, const char *g
                    *given ? " " : "", given, file, its);
 }
 
+static gt_status check_settings(const run_plan *p, const plan_wish *w)
+{
+    const sync_mode *m = sync_mode_find(p->sync);
+    char given[SYNC_WORD], its[SYNC_WORD];
+    for (int i = 0; sync_setting_at(m, i); i++) {
+        sync_setting_text(m, w->local.settings, i, given, sizeof given);
+        sync_setting_text(m, &p->settings, i, its, sizeof its);
+        if (w->local.fixed >> i & 1 && strcmp(given, its))
+            return contradicts(w->file, sync_setting_at(m, i)->name, given, *its ? its : "none");
+    }
+    return GT_OK;
+}
+
 /* Options that fix a part of the plan may only repeat what the file says. */
 static gt_status check_file(const run_plan *p, const plan_wish *w)
 {
@@ -130,6 +152,8 @@ static gt_status check_file(const run_plan *p, const plan_wish *w)
         return contradicts(w->file, "schedule", l->schedule, p->schedule);
     if (l->sync && strcmp(l->sync, p->sync))
         return contradicts(w->file, "sync", l->sync, p->sync);
+    if (!same_settings(l, p))
+        return check_settings(p, w);
     if (l->recompute >= 0 && l->recompute != p->recompute)
         return contradicts(w->file, l->recompute ? "recompute" : "no-recompute", "",
                            p->recompute ? "--recompute" : "none");

@@ -286,7 +286,8 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
         .micro_batch = o->micro_batch,
         .recompute = o->recompute,
         .schedule = o->schedule,
-        .sync = sync
+        .sync = sync,
+        .settings = o->settings
     };
 }
 

@@ -37,6 +37,8 @@ typedef struct plan_local_options {
     const char *schedule;       /* NULL or "auto": open                                       */
     int recompute;
     const char *sync;           /* NULL: the usual                                            */
+    const sync_settings *settings;      /* of that mode; NULL: its usual ones                 */
+    unsigned fixed;             /* bit i: a plan of before must have setting i as it is there  */
     optim_config optim;         /* rule NULL: the usual one                                   */
     int again;                  /* measure even what the cache folder "profile" has           */
     int in_passing;             /* and do not keep it: what slows a device now may pass       */

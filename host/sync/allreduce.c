@@ -6,8 +6,9 @@
  * Ranks that hold a parameter do the same arithmetic on the same bits, and so never part. */
 #include "host/sync/buckets.h"
 
-static optim_part part(const sync_holders *h, const params *p, int segment)
+static optim_part part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
 {
+    (void)settings;
     const params_segment *s = params_segment_at(p, segment);
     return (optim_part){ 0, s->count, sync_holders_first(h, s->group) };
 }
@@ -27,6 +28,7 @@ static gt_status update(sync_run *s, double lr)
 const sync_mode sync_allreduce = {
     .name = "allreduce",
     .help = "sums of gradients",
+    .compresses = 1,
     .part = part,
     .create = create,
     .release = sync_buckets_release,

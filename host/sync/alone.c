@@ -2,8 +2,9 @@
 /* host/sync/alone.c - one rank: all gradients are here, and the device itself finds their norm. */
 #include "host/sync/mode.h"
 
-static optim_part part(const sync_holders *h, const params *p, int segment)
+static optim_part part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
 {
+    (void)settings;
     (void)h;
     return (optim_part){ 0, params_segment_at(p, segment)->count, 1 };
 }

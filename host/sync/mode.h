@@ -5,7 +5,7 @@
  *   create() ── ready() ── ready() ── update() ── ready() ... ── release()
  *
  * A new mode is one file and one row of sync_modes[] (sync.c); options, help, plans and their checks read
- * the table. Modes that add up gradients share buckets.h.                                  */
+ * the table, and the table of settings that each mode brings (settings.h). Modes that add up gradients share buckets.h.                                  */
 #ifndef GT_SYNC_MODE_H
 #define GT_SYNC_MODE_H
 
@@ -13,6 +13,7 @@
 
 struct sync_run {
     sync_options o;
+    sync_settings settings;             /* what o.settings points to                        */
     void *state;                        /* the mode's                                       */
     sync_totals totals, *each;          /* of the newest step                               */
     uint64_t update_ns;                 /* when its update was queued                       */
@@ -20,11 +21,16 @@ struct sync_run {
 
 struct sync_mode {
     const char *name, *help;
-    int shares_state;
-    optim_part (*part)(const sync_holders *h, const params *p, int segment);
+    int shares_state, compresses;
+    const sync_setting *settings;       /* its options                                      */
+    int setting_count;
+    gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
+    optim_part (*part)(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
     /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
     gt_status (*create)(sync_run *s);
     void (*release)(sync_run *s);
+    gt_status (*begin)(sync_run *s);    /* NULL: nothing to do, as all that follow          */
+    gt_status (*keep)(sync_run *s);
     int (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
     gt_status (*ready)(sync_run *s, int chunk, int done, int last);
     gt_status (*update)(sync_run *s, double lr);

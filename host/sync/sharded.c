@@ -7,8 +7,9 @@
  * optimizer's state. Source: Rajbhandari et al., "ZeRO", SC 2020, stage 1.                 */
 #include "host/sync/buckets.h"
 
-static optim_part part(const sync_holders *h, const params *p, int segment)
+static optim_part part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
 {
+    (void)settings;
     const net_group *g = sync_holders_net(h, params_segment_at(p, segment)->group);
     optim_part mine = { .counted = 1 };
     sync_holders_part(h, p, segment, g ? net_group_rank(g) : 0, &mine.first, &mine.count);
@@ -37,6 +38,7 @@ const sync_mode sync_sharded = {
     .name = "sharded",
     .help = "sums of gradients, the optimizer's state shared out",
     .shares_state = 1,
+    .compresses = 1,
     .part = part,
     .create = create,
     .release = sync_buckets_release,

@@ -40,6 +40,11 @@ int sync_mode_shares_state(const sync_mode *m)
     return m->shares_state;
 }
 
+int sync_mode_compresses(const sync_mode *m)
+{
+    return m->compresses;
+}
+
 const sync_mode *sync_mode_alone(void)
 {
     return &sync_alone;
@@ -52,9 +57,10 @@ void sync_mode_names(char *out)
         used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", sync_modes[i]->name);
 }
 
-optim_part sync_mode_part(const sync_mode *m, const sync_holders *h, const params *p, int segment)
+optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
+                          int segment)
 {
-    return m->part(h, p, segment);
+    return m->part(settings, h, p, segment);
 }
 
 /* ---- a run ----------------------------------------------------------------------------------- */
@@ -66,11 +72,18 @@ gt_status sync_create(sync_run **out, const sync_options *o)
     if (!s)
         return gt_fail(GT_NO_MEMORY, "no memory for the record of how ranks stay together");
     s->o = *o;
+    sync_settings_usual(o->mode, &s->settings);
+    if (o->settings)
+        s->settings = *o->settings;
+    s->o.settings = &s->settings;
     if (o->comm)
         s->each = calloc((size_t)net_comm_size(o->comm), sizeof *s->each);
     gt_status st = o->comm && !s->each
                        ? gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", net_comm_size(o->comm))
                        : GT_OK;
+    if (!st && !o->mode->compresses && o->comm && o->compressor && sync_compressor_changes(o->compressor))
+        st = gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", o->mode->name,
+                     sync_compressor_name(o->compressor));
     if (!st && o->mode->create)
         st = o->mode->create(s);
     if (st) {
@@ -94,6 +107,16 @@ void sync_release(sync_run *s)
 int sync_is_together(const sync_run *s)
 {
     return s->each != NULL;
+}
+
+gt_status sync_begin(sync_run *s)
+{
+    return s->o.mode->begin ? s->o.mode->begin(s) : GT_OK;
+}
+
+gt_status sync_keep(sync_run *s)
+{
+    return s->o.mode->keep ? s->o.mode->keep(s) : GT_OK;
 }
 
 int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS])

@@ -18,11 +18,11 @@
 #include "host/device/completion.h"
 #include "host/optim/optim.h"
 #include "host/sync/holders.h"
+#include "host/sync/settings.h"
 #include "host/tensor/checkpoint_state.h"
 
 /* ---- modes and compressors, by name ---------------------------------------------------------- */
 
-typedef struct sync_mode sync_mode;
 typedef struct sync_compressor sync_compressor;
 
 /* Those that can be chosen: the usual one first; NULL behind the last. */
@@ -34,6 +34,8 @@ const char *sync_mode_help(const sync_mode *m);        /* half a sentence       
 int sync_mode_shares_state(const sync_mode *m);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
+/* 1: what it sends may be compressed (compressor.h). */
+int sync_mode_compresses(const sync_mode *m);
 
 const sync_compressor *sync_compressor_at(int i);
 const sync_compressor *sync_compressor_find(const char *name);
@@ -47,7 +49,8 @@ void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
 
 /* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
-optim_part sync_mode_part(const sync_mode *m, const sync_holders *h, const params *p, int segment);
+optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
+                          int segment);
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
@@ -64,6 +67,7 @@ typedef struct sync_run sync_run;
 
 typedef struct sync_options {
     const sync_mode *mode;
+    const sync_settings *settings;      /* of the mode; copied; NULL: its defaults          */
     const sync_compressor *compressor;  /* NULL: none                                       */
     sync_holders *holders;              /* NULL: alone                                      */
     net_comm *comm;
@@ -88,6 +92,12 @@ void sync_release(sync_run *s);                /* takes NULL */
 
 /* 1: other ranks wait for this one, so that whether to stop is agreed with them, step by step. */
 int sync_is_together(const sync_run *s);
+
+/* All ranks, when parameters and the optimizer's state have their first values, before the first step of the run or
+ * the one it goes on with; params_refresh() is the caller's. */
+gt_status sync_begin(sync_run *s);
+/* All ranks, before a checkpoint is written: afterwards params, optim and sync_saved() hold all that it must. */
+gt_status sync_keep(sync_run *s);
 
 /* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
 enum { SYNC_STOPS = 16 };

@@ -177,7 +177,7 @@ static gt_status make_optimizer(train *t)
     t->mine_state = calloc((size_t)count + 1, 1);
     st = parts && t->mine && t->mine_state ? GT_OK : no_memory();
     for (int i = 0; !st && i < segments; i++)
-        parts[i] = sync_mode_part(t->mode, t->holders, t->params, i);
+        parts[i] = sync_mode_part(t->mode, &t->plan.settings, t->holders, t->params, i);
     for (int i = 0; !st && i < count; i++) {
         t->mine[i] = (unsigned char)sync_holders_first(t->holders, params_group(t->params, i));
         t->mine_state[i] = sync_mode_shares_state(t->mode) || t->mine[i];
@@ -198,6 +198,7 @@ static gt_status make_sync(train *t)
 {
     const sync_options o = {
         .mode = t->mode,
+        .settings = t->o.comm ? &t->plan.settings : NULL,
         .compressor = t->o.compress,
         .holders = t->holders,
         .comm = t->o.comm,
@@ -391,6 +392,8 @@ static gt_status fill_params(train *t)
     if (!st && !path)
         st = t->model.fill ? t->model.fill(t->model.config, t->params, t->model.fill_context)
                            : params_init(t->params, t->o.seed);
+    if (!st)
+        st = sync_begin(t->sync);
     if (!st)
         st = params_refresh(t->params, t->kernels);
     free(path);

@@ -347,8 +347,10 @@ static gt_status save(train *t, const train_hooks *hooks)
     if (!t->o.run || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);
-    gt_status st = checkpoint_save(t->o.run, &info, t->params, states, train_states(t, states),
-                                   t->o.comm ? &ranks : NULL, NULL);
+    gt_status st = sync_keep(t->sync);
+    if (!st)
+        st = checkpoint_save(t->o.run, &info, t->params, states, train_states(t, states), t->o.comm ? &ranks : NULL,
+                             NULL);
     announce(hooks, "saving", 1);
     if (st) {
         char last[64] = "none";

@@ -91,7 +91,7 @@ static gt_status make_random(run_plan *p, gt_random *r, const char *schedule)
     p->batch = batch;
     p->recompute = (int)gt_random_below(r, 2);
     snprintf(p->schedule, sizeof p->schedule, "%s", schedule);
-    snprintf(p->sync, sizeof p->sync, "%s", gt_random_below(r, 2) ? "sharded" : "allreduce");
+    run_plan_sync(p, gt_random_below(r, 2) ? "sharded" : "allreduce", NULL);
     p->step = awkward(r);
     p->idle = awkward(r);
     for (int i = 0; i < p->ranks; i++) {

@@ -132,7 +132,7 @@ static int make_plan(run_plan *p, int ranks, const char *mode)
 {
     if (!CHECK_OK(run_plan_create(p, ranks, UNITS, TINY_B, 1, 1, ranks)))
         return 0;
-    snprintf(p->sync, sizeof p->sync, "%s", mode);
+    run_plan_sync(p, mode, NULL);
     for (int r = 0; r < ranks; r++) {
         if (!CHECK_OK(run_plan_replica(p, r, 1)))
             return 0;

@@ -271,7 +271,7 @@ static void replicas(const char *schedule, const shape_of_replica *r, int count,
         p.share[k] = share[k];
     if (good) {
         snprintf(p.schedule, sizeof p.schedule, "%s", schedule);
-        snprintf(p.sync, sizeof p.sync, "%s", plan_sync);
+        run_plan_sync(&p, plan_sync, NULL);
         check_plan(what, &p, &o, &want, knobs, turns);
     }
     run_plan_release(&p);

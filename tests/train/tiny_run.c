@@ -151,7 +151,7 @@ int tiny_plan(run_plan *out, int units, int batch, const char *schedule, const c
             q->cut[v] = v * units / r[i].stages;
     }
     snprintf(out->schedule, sizeof out->schedule, "%s", schedule);
-    snprintf(out->sync, sizeof out->sync, "%s", sync);
+    run_plan_sync(out, sync, NULL);
     return good && CHECK_OK(run_plan_check(out));
 }
 
