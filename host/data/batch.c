@@ -25,10 +25,10 @@ static gt_status check_total(const data_batch *b, double weights)
                          weights);
 }
 
-gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t sequences, double *weights)
+gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
 {
-    *weights = (double)(sequences * b->loader->tokens);
-    gt_status st = b->total ? b->total(b, position, weights) : GT_OK;
+    *weights = (double)(count * b->loader->tokens);
+    gt_status st = b->total ? b->total(b, position, first, count, weights) : GT_OK;
     return st ? st : check_total(b, *weights);
 }
 

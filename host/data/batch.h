@@ -35,10 +35,10 @@ struct data_batch {
     /* The same of an evaluation's rows, of which only the first `real` count in the loss. */
     gt_status (*fill_rows)(const data_batch *b, uint64_t first, uint64_t count, uint64_t real, void *const field[]);
     /* Where targets do not count alike: the f32 field of their weights, each >= 0; and the sum of these over
-     * all sequences of the step at a position, or of an evaluation's rows, which any rank can ask for.
+     * sequences [first, first + count) of the step at a position, or of an evaluation's rows, which any rank can ask for.
      * NULL, all three: each target weighs 1. Totals without a field: targets weigh 1 each, and there are so many. */
     const char *weights;
-    gt_status (*total)(const data_batch *b, uint64_t position, double *weights);
+    gt_status (*total)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights);
     gt_status (*total_rows)(const data_batch *b, uint64_t first, uint64_t count, double *weights);
     const loader *loader;
     const char *split;                  /* its name, for sentences */
@@ -55,9 +55,9 @@ void data_batch_make(data_batch *out, data_batch_maker make, const void *config,
 /* Bytes of `count` sequences of a field. */
 size_t data_field_bytes(const data_field *f, uint64_t count);
 
-/* What the targets of the step of `sequences` at a position weigh together, and those of evaluation rows
- * [first, first + count). GT_MISMATCH if that is no number from 0 up. */
-gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t sequences, double *weights);
+/* What the targets of sequences [first, first + count) of the step at a position weigh together, and those of
+ * evaluation rows [first, first + count). GT_MISMATCH if that is no number from 0 up. */
+gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights);
 gt_status data_batch_total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights);
 
 /* Fields `tokens`, `targets`, each the token behind it, their `weights`, and of documents `starts` and `lengths`: as

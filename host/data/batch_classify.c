@@ -56,10 +56,12 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return st ? st : check(b, count, field);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
 {
+    (void)b;
     (void)position;
-    *weights = (double)b->loader->batch;
+    (void)first;
+    *weights = (double)count;
     return GT_OK;
 }
 

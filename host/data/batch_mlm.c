@@ -340,10 +340,10 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return make_all(b, 0, first, count, real, 1, field, NULL);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
 {
     *weights = 0.0;
-    return make_all(b, loader_begin(b->loader, position), 0, b->loader->batch, b->loader->batch, 0, NULL, weights);
+    return make_all(b, loader_begin(b->loader, position), first, count, count, 0, NULL, weights);
 }
 
 static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)

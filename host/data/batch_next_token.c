@@ -45,9 +45,9 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return st ? st : check_ids(b, count, field);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
 {
-    return loader_weigh(b->loader, position, 0, b->loader->batch, weights);
+    return loader_weigh(b->loader, position, first, count, weights);
 }
 
 static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)

@@ -123,8 +123,17 @@ int exec_stopped(const exec *e)
     return e->stopped;
 }
 
+void exec_finish(exec *e, int always)
+{
+    e->finishes = always;
+}
+
 static gt_status run_part(exec *e, int list, int from, int to)
 {
+    if (e->finishes) {
+        e->stopped = 0;
+        return dev_run(e->list[list], from, to);
+    }
     if (e->stopped && gt_stop_asked())
         return GT_OK;
     e->stopped = 0;

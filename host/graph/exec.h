@@ -107,6 +107,8 @@ gt_status exec_run(exec *e, exec_program program);
 /* 1 if a program since the last gt_stop_withdraw() was left unfinished: the values and gradients it
  * should have made are void. Exchanges were made all the same, so that no rank waits. */
 int exec_stopped(const exec *e);
+/* From now on programs compute to their end, whoever asks for a stop; 0: no longer. */
+void exec_finish(exec *e, int always);
 /* The gradient of parameter i (of the params) is complete after so many launches of the program
  * that runs last (EXEC_WEIGHT_GRAD, or EXEC_BACKWARD without `split`); 0: before it begins. -1: this
  * graph has no such parameter. */

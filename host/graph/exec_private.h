@@ -58,6 +58,7 @@ struct exec {
     int point_count, point_room;
     int add[EXEC_LISTS], building, position;    /* building: index of the list being built */
     int stopped;                            /* together: programs only make exchanges now */
+    int finishes;                           /* exec_finish()                                */
     exec_memory memory;
 };
 

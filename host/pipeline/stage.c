@@ -543,6 +543,9 @@ gt_status stage_run(stage *s, const stage_calls *calls)
     gt_activity a;
     gt_activity_begin(&a, "micro-batch", NULL, (uint64_t)s->micro_batches);
     begin(s);
+    for (int c = 0; c < s->chunks; c++)
+        for (int i = 0; i < s->chunk[c].copies; i++)
+            exec_finish(s->chunk[c].copy[i], calls->finishes);
     s->step = calls->step;
     gt_status st = expect(s, s->micro_batches);
     for (int i = 0; !st && i < s->count; i++) {

@@ -72,6 +72,7 @@ typedef struct stage_calls {
     /* Where the schedule says PIPE_UPDATE: everything before is queued. NULL: not wanted. */
     gt_status (*update)(void *context);
     int32_t step;                   /* for traces: counted from 1; 0: not told               */
+    int finishes;                   /* 1: a wish to stop does not void this step             */
 } stage_calls;
 
 /* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */

@@ -20,6 +20,9 @@ struct sync_holders {
     int groups, mine;               /* of all ranks; this rank's number                     */
     members *group;
     net_group **net;                /* of those this rank is in and not alone               */
+    net_group **within;             /* of those, the ranks of this one's replica            */
+    net_group *replica;             /* NULL: this rank is all of it                         */
+    int *replica_of;                /* [rank]                                               */
     claim *claims;                  /* sorted by what, then rank                            */
     size_t claim_count;
     int *group_of;                  /* of each claim                                        */
@@ -47,10 +50,12 @@ static uint64_t identity_of(const graph_param_info *p)
     return gt_hash(text, (size_t)n);
 }
 
-/* What a rank says: two numbers of its device, then its parameters. */
-static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const graph *const *graphs, int n)
+enum { SAID = 3 };      /* words before the parameters */
+
+/* What a rank says: two numbers of its device, its replica, then its parameters. */
+static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const graph *const *graphs, int n, int replica)
 {
-    size_t all = 2;
+    size_t all = SAID;
     for (int i = 0; i < n; i++)
         all += (size_t)graph_param_count(graphs[i]);
     uint64_t *words = malloc(all * sizeof *words);
@@ -58,7 +63,8 @@ static gt_status say(uint64_t **out, size_t *count, const dev_device *d, const g
         return no_memory();
     words[0] = dev_info_of(d)->align;
     words[1] = dev_info_of(d)->max_alloc_bytes;
-    all = 2;
+    words[2] = (uint64_t)replica;
+    all = SAID;
     for (int i = 0; i < n; i++)
         for (int p = 0; p < graph_param_count(graphs[i]); p++)
             words[all++] = identity_of(graph_param_at(graphs[i], p));
@@ -77,12 +83,13 @@ static gt_status collect(sync_holders *h, const net_blobs *all, int ranks)
 {
     size_t count = 0;
     for (int r = 0; r < ranks; r++) {
-        if (all->size[r] % 8 || all->size[r] < 16)
+        if (all->size[r] % 8 || all->size[r] < 8 * SAID)
             return gt_fail(GT_PEER, "rank %d does not say which parameters it holds", r);
-        count += all->size[r] / 8 - 2;
+        count += all->size[r] / 8 - SAID;
     }
     h->claims = malloc((count + 1) * sizeof *h->claims);
-    if (!h->claims)
+    h->replica_of = calloc((size_t)ranks, sizeof *h->replica_of);
+    if (!h->claims || !h->replica_of)
         return no_memory();
     for (int r = 0; r < ranks; r++) {
         const size_t words = all->size[r] / 8;
@@ -93,6 +100,8 @@ static gt_status collect(sync_holders *h, const net_blobs *all, int ranks)
                 h->align = word > h->align ? word : h->align;
             else if (i == 1)
                 h->most = !h->most || word < h->most ? word : h->most;
+            else if (i == 2)
+                h->replica_of[r] = (int)word;
             else
                 h->claims[h->claim_count++] = (claim){ word, r };
         }
@@ -143,23 +152,54 @@ static gt_status make_groups(sync_holders *h)
     return GT_OK;
 }
 
+/* Those of `from` that are of this rank's replica, as a group; NULL if that is this rank alone. */
+static gt_status connect_within(sync_holders *h, net_comm *c, const int *from, int count, net_group **out)
+{
+    int *rank = malloc(((size_t)count + 1) * sizeof *rank), n = 0;
+    if (!rank)
+        return no_memory();
+    for (int i = 0; i < count; i++)
+        if (h->replica_of[from[i]] == h->replica_of[h->mine])
+            rank[n++] = from[i];
+    gt_status st = n > 1 ? net_group_create(out, c, rank, n) : GT_OK;
+    free(rank);
+    return st;
+}
+
+static gt_status connect_replica(sync_holders *h, net_comm *c)
+{
+    const int ranks = net_comm_size(c);
+    int *all = calloc((size_t)ranks, sizeof *all);
+    if (!all)
+        return no_memory();
+    for (int r = 0; r < ranks; r++)
+        all[r] = r;
+    gt_status st = connect_within(h, c, all, ranks, &h->replica);
+    free(all);
+    return st;
+}
+
 static gt_status connect(sync_holders *h, net_comm *c)
 {
-    gt_status st = GT_OK;
     h->net = calloc((size_t)h->groups + 1, sizeof(net_group *));
-    if (!h->net)
+    h->within = calloc((size_t)h->groups + 1, sizeof(net_group *));
+    if (!h->net || !h->within)
         return no_memory();
+    gt_status st = connect_replica(h, c);
     for (int g = 0; !st && g < h->groups; g++) {
         int mine = 0;
         for (int i = 0; i < h->group[g].count; i++)
             mine |= h->group[g].rank[i] == h->mine;
         if (mine && h->group[g].count > 1)
             st = net_group_create(&h->net[g], c, h->group[g].rank, h->group[g].count);
+        if (!st && mine)
+            st = connect_within(h, c, h->group[g].rank, h->group[g].count, &h->within[g]);
     }
     return st;
 }
 
-gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs, int count)
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs, int count,
+                            int replica)
 {
     *out = NULL;
     sync_holders *h = calloc(1, sizeof *h);
@@ -170,7 +210,7 @@ gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d
         return no_memory();
     h->mine = net_comm_rank(c);
     h->comm = c;
-    gt_status st = say(&words, &size, d, graphs, count);
+    gt_status st = say(&words, &size, d, graphs, count, replica);
     if (!st)
         st = net_job_exchange(net_comm_job(c), "parameters held", words, 8 * size, &all);
     if (!st) {
@@ -197,7 +237,14 @@ void sync_holders_release(sync_holders *h)
     for (int g = 0; h->net && g < h->groups; g++)
         if (h->net[g])
             net_group_release(h->net[g]);
+    for (int g = 0; h->within && g < h->groups; g++)
+        if (h->within[g])
+            net_group_release(h->within[g]);
+    if (h->replica)
+        net_group_release(h->replica);
     free(h->net);
+    free(h->within);
+    free(h->replica_of);
     free(h->group);
     free(h->group_of);
     free(h->ranks);
@@ -246,6 +293,34 @@ net_group *sync_holders_net(const sync_holders *h, int group)
 int sync_holders_first(const sync_holders *h, int group)
 {
     return h->group[group].rank[0] == h->mine;
+}
+
+net_group *sync_holders_net_within(const sync_holders *h, int group)
+{
+    return h->within[group];
+}
+
+static int is_first_of_replica(const sync_holders *h, const int *rank, int count)
+{
+    int i = 0;
+    while (i < count && h->replica_of[rank[i]] != h->replica_of[h->mine])
+        i++;
+    return i < count && rank[i] == h->mine;
+}
+
+int sync_holders_first_within(const sync_holders *h, int group)
+{
+    return is_first_of_replica(h, h->group[group].rank, h->group[group].count);
+}
+
+net_group *sync_holders_replica(const sync_holders *h)
+{
+    return h->replica;
+}
+
+int sync_holders_leads(const sync_holders *h)
+{
+    return !h->replica || net_group_rank(h->replica) == 0;
 }
 
 void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count)

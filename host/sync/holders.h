@@ -8,7 +8,10 @@
  *
  * A parameter's gradient is the sum over all ranks that hold it (or the same slice of it): replicas,
  * of whatever shape, stages that share a tied table, and tensor ranks that hold a norm. So the
- * groups follow from who holds what, and nobody has to know models or plans to find them.    */
+ * groups follow from who holds what, and nobody has to know models or plans to find them.
+ *
+ * Each rank also says which replica it belongs to. Of every group the ranks of one replica are a group
+ * within it: ranks that go on apart from other replicas still share gradients there.            */
 #ifndef GT_SYNC_HOLDERS_H
 #define GT_SYNC_HOLDERS_H
 
@@ -17,9 +20,10 @@
 
 typedef struct sync_holders sync_holders;
 
-/* All ranks of the communicator, each with the graphs of what it holds; makes the groups. */
-gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs,
-                            int count);
+/* All ranks of the communicator, each with the graphs of what it holds and the number of its replica; makes the
+ * groups. */
+gt_status sync_holders_find(sync_holders **out, net_comm *c, const dev_device *d, const graph *const *graphs, int count,
+                            int replica);
 void sync_holders_release(sync_holders *h);    /* takes NULL */
 
 /* For params_create_grouped(): groups are numbered alike on all ranks. Where devices compute in host memory,
@@ -30,6 +34,14 @@ params_grouping sync_holders_grouping(sync_holders *h, int shares_masters);
 net_group *sync_holders_net(const sync_holders *h, int group);
 /* 1 if this rank is the one that counts and writes that group's parameters. */
 int sync_holders_first(const sync_holders *h, int group);
+
+/* The same among the ranks of this one's replica. */
+net_group *sync_holders_net_within(const sync_holders *h, int group);
+int sync_holders_first_within(const sync_holders *h, int group);
+/* All ranks of the replica; NULL: this one alone. */
+net_group *sync_holders_replica(const sync_holders *h);
+/* 1 if this is the lowest of them. */
+int sync_holders_leads(const sync_holders *h);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
  * of params_step(), or between tensors if params_keeps_whole(). All of it where the group is one rank. */

@@ -17,6 +17,8 @@ struct sync_run {
     void *state;                        /* the mode's                                       */
     sync_totals totals, *each;          /* of the newest step                               */
     uint64_t update_ns;                 /* when its update was queued                       */
+    uint64_t step;                      /* the one under way: 1, 2, ...                     */
+    double own_weight, all_weight;      /* of its targets: this replica's, all replicas'    */
 };
 
 struct sync_mode {
@@ -34,6 +36,8 @@ struct sync_mode {
     int (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
     gt_status (*ready)(sync_run *s, int chunk, int done, int last);
     gt_status (*update)(sync_run *s, double lr);
+    int (*meets)(const sync_run *s, uint64_t step);     /* NULL: after every step           */
+    int (*apart)(const sync_run *s, uint64_t step);     /* NULL: never                      */
     int (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
     int (*saved)(sync_run *s, checkpoint_state *states);
 };
@@ -43,5 +47,7 @@ extern const sync_mode sync_alone, sync_allreduce, sync_sharded;
 /* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
  * sent: bytes of gradients. */
 gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent);
+/* The same of a step apart: norm and loss of this replica. */
+gt_status sync_update_apart(sync_run *s, double lr, uint64_t sent);
 
 #endif

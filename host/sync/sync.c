@@ -114,6 +114,23 @@ gt_status sync_begin(sync_run *s)
     return s->o.mode->begin ? s->o.mode->begin(s) : GT_OK;
 }
 
+void sync_step(sync_run *s, uint64_t step, double own_weight, double all_weight)
+{
+    s->step = step;
+    s->own_weight = own_weight;
+    s->all_weight = all_weight;
+}
+
+int sync_meets(const sync_run *s, uint64_t step)
+{
+    return !s->o.mode->meets || step == s->o.steps || s->o.mode->meets(s, step);
+}
+
+int sync_is_apart(const sync_run *s, uint64_t step)
+{
+    return s->o.mode->apart ? s->o.mode->apart(s, step) : 0;
+}
+
 gt_status sync_keep(sync_run *s)
 {
     return s->o.mode->keep ? s->o.mode->keep(s) : GT_OK;
@@ -162,15 +179,15 @@ const sync_totals *sync_totals_each(const sync_run *s)
     return s->each;
 }
 
-gt_status sync_totals_sum(net_comm *c, sync_totals *t, sync_totals *each)
+gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
 {
-    const int ranks = net_comm_size(c);
+    const int ranks = net_group_size(g);
     sync_totals *all = malloc((size_t)ranks * sizeof *all), sum = { 0 };
     if (!all)
         return gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", ranks);
     const uint64_t traced = gt_trace_begin();
-    all[net_comm_rank(c)] = *t;
-    gt_status st = net_all_gather(net_group_world(c), all, (uint64_t)ranks * sizeof *all / 4, NULL, NET_I32, NULL);
+    all[net_group_rank(g)] = *t;
+    gt_status st = net_all_gather(g, all, (uint64_t)ranks * sizeof *all / 4, NULL, NET_I32, NULL);
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "loss and norm of all ranks", traced);
     for (int r = 0; !st && r < ranks; r++) {    /* in the order of ranks: the same bits everywhere */
         sum.loss += all[r].loss;
@@ -195,10 +212,24 @@ gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent)
     if (!st)
         st = s->o.tell(s->o.context, sent, &sum);
     if (!st)
-        st = sync_totals_sum(s->o.comm, &sum, s->each);
+        st = sync_totals_sum(net_group_world(s->o.comm), &sum, s->each);
     s->totals = st ? (sync_totals){ 0 } : sum;
     if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
         st = gt_fail(GT_INTERRUPTED, "stopped within a step");
+    s->update_ns = gt_now_ns();
+    return st ? st : optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
+}
+
+gt_status sync_update_apart(sync_run *s, double lr, uint64_t sent)
+{
+    sync_totals sum = { 0 };
+    net_group *replica = sync_holders_replica(s->o.holders);
+    gt_status st = optim_partial(s->o.optim, &sum.squares, &sum.loss);
+    if (!st)
+        st = s->o.tell(s->o.context, sent, &sum);
+    if (!st && replica)
+        st = sync_totals_sum(replica, &sum, NULL);
+    s->totals = st ? (sync_totals){ 0 } : sum;
     s->update_ns = gt_now_ns();
     return st ? st : optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
 }

@@ -77,6 +77,10 @@ typedef struct sync_options {
     optim *optim;                       /* made with the mode's parts                       */
     dev_completion *completion;
     int chunks;
+    uint64_t steps;                     /* the run's last one                               */
+    /* 1 if the run has something to do after a step at which ranks must have met, and which is exact there
+     * alone; else it is done where they meet next. May be NULL. */
+    int (*due)(void *context, uint64_t step);
     /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
      * not the chunk's (exec_gradient_done). */
     int (*done)(void *context, int chunk, int i);
@@ -99,6 +103,15 @@ gt_status sync_begin(sync_run *s);
 /* All ranks, before a checkpoint is written: afterwards params, optim and sync_saved() hold all that it must. */
 gt_status sync_keep(sync_run *s);
 
+/* Before the gradients of a step, 1, 2, ...: what its targets weigh, this replica's and all replicas'. */
+void sync_step(sync_run *s, uint64_t step, double own_weight, double all_weight);
+/* 1: after this step ranks meet: what they did since they met before becomes one record, and it is agreed whether to
+ * stop. Between meetings, replicas go on without a word from each other. All ranks say the same. */
+int sync_meets(const sync_run *s, uint64_t step);
+/* 1: the update of this step is of this replica's gradient alone, whose targets are all that count in it; loss
+ * and norm are the replica's. Such a step cannot be given up: no other replica would know. */
+int sync_is_apart(const sync_run *s, uint64_t step);
+
 /* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
 enum { SYNC_STOPS = 16 };
 int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
@@ -120,7 +133,7 @@ int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 /* What a checkpoint must hold beside parameters and the optimizer's state: how many owners, at most one so far. */
 int sync_saved(sync_run *s, checkpoint_state *states);
 
-/* Adds up over the ranks of a communicator. each: [ranks], what every rank gave; may be NULL. */
-gt_status sync_totals_sum(net_comm *c, sync_totals *t, sync_totals *each);
+/* Adds up over the ranks of a group. each: [ranks], what every rank gave; may be NULL. */
+gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each);
 
 #endif

@@ -195,7 +195,7 @@ static gt_status add_up(evaluate *e, evaluate_result *sum, int *has_hits)
     all.squares = first ? sum->targets : 0.0;
     all.sent = first ? (double)sum->tokens : 0.0;
     all.seconds = place.tensor_rank == 0 ? sum->bytes : 0.0;
-    gt_status st = sync_totals_sum(e->o.comm, &all, NULL);
+    gt_status st = sync_totals_sum(net_group_world(e->o.comm), &all, NULL);
     *sum = (evaluate_result){
         .loss = all.loss, .tokens = (uint64_t)all.sent, .targets = all.squares, .bytes = all.seconds, .hits = all.busy
     };

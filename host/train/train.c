@@ -147,7 +147,7 @@ static gt_status make_stage(train *t)
     for (int c = 0; c < chunks; c++)
         graphs[c] = stage_graph(t->stage, c);
     if (!st && t->o.comm) {
-        st = sync_holders_find(&t->holders, t->o.comm, t->device, graphs, chunks);
+        st = sync_holders_find(&t->holders, t->o.comm, t->device, graphs, chunks, t->place.replica);
         if (!st)
             how = sync_holders_grouping(t->holders, sync_mode_shares_state(t->mode));
     }
@@ -208,6 +208,8 @@ static gt_status make_sync(train *t)
         .optim = t->optim,
         .completion = t->completion,
         .chunks = stage_chunks(t->stage),
+        .steps = t->o.steps,
+        .due = train_due,
         .done = gradient_done,
         .tell = train_tell,
         .context = t
@@ -341,10 +343,11 @@ static gt_status find_position(train *t, const char *path, const checkpoint_info
  * further than the first checkpoint says that there was one. Rank 0 reads it, before it is cut. */
 static gt_status check_lost(train *t)
 {
-    const uint64_t first = t->o.first_save;
-    uint64_t last = 0;
+    uint64_t first = t->o.first_save, last = 0;
     net_blobs all;
     gt_status st = t->rank ? GT_OK : metrics_last(&last, t->o.run);
+    while (first && first < t->o.steps && !sync_meets(t->sync, first))
+        first++;
     if (!st && first && last > first)
         st = gt_fail(GT_NOT_FOUND,
                      "cannot resume '%s': there is no checkpoint in '%s/checkpoints', but "
@@ -493,8 +496,9 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     t->o.optim.steps = t->o.steps;
     t->rank = o->comm ? net_comm_rank(o->comm) : 0;
     t->ranks = o->comm ? net_comm_size(o->comm) : 1;
+    t->busy = o->comm ? calloc((size_t)t->ranks, sizeof *t->busy) : NULL;
 
-    st = settle_plan(t);
+    st = o->comm && !t->busy ? no_memory() : settle_plan(t);
     if (!st)
         st = loader_open(&t->loader, data->train, "training", o->order, o->batch, o->seq, o->seed);
     if (!st && o->run)
@@ -564,6 +568,8 @@ static void release(train *t)
         net_group_release(t->tensor_group);
     free(t->mine);
     free(t->mine_state);
+    free(t->held);
+    free(t->busy);
     gemm_context_release(t->update_gemm);
     gemm_context_release(t->gemm);
     kernel_set_release(t->kernels);
@@ -650,8 +656,7 @@ stage *train_stage(train *t)
 
 double train_busy_of(const train *t, int rank)
 {
-    const sync_totals *each = sync_totals_each(t->sync);
-    return each ? each[rank].busy : 0.0;
+    return t->busy ? t->busy[rank] : 0.0;
 }
 
 const run_plan *train_plan(const train *t)

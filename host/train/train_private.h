@@ -2,7 +2,8 @@
 /* host/train/train_private.h - what the files of the step loop share.
  *
  *   train.c        making everything: plan, stage, parameters, optimizer, run folder
- *   train_run.c    a step, and the loop over steps                                      */
+ *   train_run.c    a step, and the loop over steps
+ *   train_apart.c  rows of steps that replicas took apart from each other               */
 #ifndef GT_TRAIN_PRIVATE_H
 #define GT_TRAIN_PRIVATE_H
 
@@ -42,7 +43,10 @@ typedef struct flight {
     uint64_t update_ns;                 /* of several ranks: when its update was queued */
     double seconds;                     /* of several ranks: until its gradients were summed */
     double lr;
-    double weights;                     /* of its targets, all ranks together */
+    double weights;                     /* of the targets that count in its update */
+    double all_weights;                 /* of its targets, all replicas together */
+    int apart;                          /* the update was this replica's alone */
+    sync_totals mine;                   /* what this rank told of it */
     train_balance balance;
 } flight;
 
@@ -79,6 +83,9 @@ struct train {
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int stopping;                       /* agreed by all ranks */
+    struct held *held;                  /* of steps apart, since ranks met */
+    int held_count, held_room;
+    double *busy;                       /* [rank] in the newest recorded step, of several ranks queued */
     flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* for computing what is derived */
@@ -98,6 +105,18 @@ struct train {
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
 };
+
+/* The end of a step's record. */
+gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *row);
+/* Keeps a row of a step apart until ranks meet; and where they do, all ranks: puts what was kept. */
+gt_status train_hold(train *t, const flight *f, const metrics_row *row);
+gt_status train_tell_held(train *t, const train_hooks *hooks);
+
+/* Has something that falls on every so-manieth step to be done after this one? Where ranks have not met then,
+ * they do it when they meet next. */
+int train_falls_on(const train *t, uint64_t every, uint64_t step);
+/* For sync_options.due. */
+int train_due(void *context, uint64_t step);
 
 /* For sync_options.tell. */
 gt_status train_tell(void *context, uint64_t sent, sync_totals *mine);

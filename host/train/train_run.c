@@ -131,11 +131,13 @@ static train_balance balance_of(const train *t, double seconds)
 {
     const sync_totals *each = sync_totals_each(t->sync);
     train_balance b = { 0 };
-    for (int r = 0; each && r < t->ranks; r++)
+    for (int r = 0; each && r < t->ranks; r++) {
+        t->busy[r] = each[r].busy;
         if (each[r].busy > b.slowest_busy) {
             b.slowest_busy = each[r].busy;
             b.slowest = r;
         }
+    }
     if (!each)
         return b;
     b.sent = (uint64_t)sync_totals_of(t->sync)->sent;
@@ -171,6 +173,7 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
     mine->busy = report.busy;
     mine->seconds = f->seconds;
     mine->sent = (double)(report.sent + sent);
+    f->mine = *mine;
     return st;
 }
 
@@ -178,7 +181,13 @@ static gt_status update_now(void *context)
 {
     train *t = context;
     flight *f = t->updating;
+    if (f->apart && sync_meets(t->sync, f->step + 1))
+        net_comm_busy(t->o.comm, NULL);
     gt_status st = sync_update(t->sync, f->lr);
+    if (f->apart) {
+        f->update_ns = sync_update_began(t->sync);
+        return st;
+    }
     t->stopping |= sync_totals_of(t->sync)->stop > 0.0;
     if (st == GT_INTERRUPTED)
         return gt_fail(st, "stopped within step %llu", (unsigned long long)f->step + 1);
@@ -190,11 +199,14 @@ static gt_status update_now(void *context)
 /* Queues a whole step, its update too unless `f` is NULL; its samples begin at `begin`. */
 static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
 {
-    const stage_calls calls = { .context = t,
-                                .inputs = send_inputs,
-                                .gradients = gradients_ready,
-                                .update = f ? update_now : NULL,
-                                .step = (int32_t)(step + 1) };
+    const stage_calls calls = {
+        .context = t,
+        .inputs = send_inputs,
+        .gradients = gradients_ready,
+        .update = f ? update_now : NULL,
+        .step = (int32_t)(step + 1),
+        .finishes = f && f->apart
+    };
     gt_activity a;
     t->running = step;
     t->running_at = begin;
@@ -209,8 +221,14 @@ static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
 /* What the targets of a step weigh, which every rank works out for itself. */
 static gt_status weigh(train *t, flight *f, uint64_t begin)
 {
-    gt_status st = data_batch_total(&t->batch, begin, t->o.batch, &f->weights);
+    gt_status st = data_batch_total(&t->batch, begin, 0, t->o.batch, &f->all_weights);
+    f->apart = sync_is_apart(t->sync, f->step + 1);
+    f->weights = f->all_weights;
+    if (!st && f->apart)
+        st = data_batch_total(&t->batch, begin, (uint64_t)t->place.first_sequence, t->micros * t->micro_batch,
+                              &f->weights);
     optim_weigh(t->optim, f->weights);
+    sync_step(t->sync, f->step + 1, f->weights, f->all_weights);
     return st;
 }
 
@@ -227,6 +245,8 @@ static gt_status queue_step(train *t, uint64_t step)
     f->lr = optim_lr(&t->o.optim, step);
     f->balance = (train_balance){ 0 };
     gt_status st = weigh(t, f, f->begin);
+    if (f->apart)                       /* those who come to a meeting first wait for this rank */
+        net_comm_busy(t->o.comm, "training apart");
     if (!st)
         st = run_stage(t, step, f->begin, f);
     if (!st)
@@ -271,6 +291,14 @@ static double share_of(double all, double part)
     return all > 0.0 ? part / all : NAN;
 }
 
+gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *row)
+{
+    gt_status st = t->metrics ? metrics_put(t->metrics, row) : GT_OK;
+    if (hooks && hooks->step)
+        hooks->step(hooks->context, row);
+    return st;
+}
+
 /* Waits for the oldest queued step and records it. */
 static gt_status finish_step(train *t, const train_hooks *hooks)
 {
@@ -313,12 +341,12 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         .gemm_share = share_of(t->gemm_rate, rate)
     };
     t->pending.loss = NAN;
-    t->balance = f->balance;
-    if (t->metrics)
-        st = metrics_put(t->metrics, &row);
-    if (hooks && hooks->step)
-        hooks->step(hooks->context, &row);
-    return st;
+    if (!f->apart) {
+        t->balance = f->balance;
+        return train_put_row(t, hooks, &row);
+    }
+    st = train_hold(t, f, &row);
+    return st || !sync_meets(t->sync, t->done) ? st : train_tell_held(t, hooks);
 }
 
 /* Waits for all queued steps but the newest one, whose row a validation loss belongs to. */
@@ -440,9 +468,24 @@ static gt_status sample(train *t, const train_hooks *hooks)
     return st;
 }
 
-static int falls_on(uint64_t every, uint64_t step)
+int train_falls_on(const train *t, uint64_t every, uint64_t step)
 {
-    return every && step % every == 0;
+    uint64_t before = step - 1;         /* where ranks met last */
+    if (!every || !step || !sync_meets(t->sync, step))
+        return 0;
+    while (before && !sync_meets(t->sync, before))
+        before--;
+    return step / every > before / every;
+}
+
+int train_due(void *context, uint64_t step)
+{
+    const train *t = context;
+    const uint64_t every[] = { t->o.save_every, t->o.sample_every, t->evaluate ? t->o.eval_every : 0 };
+    for (size_t i = 0; i < sizeof every / sizeof *every; i++)
+        if (every[i] && step % every[i] == 0)
+            return 1;
+    return 0;
 }
 
 /* Ranks stop after the same step: when all know of it. */
@@ -475,8 +518,18 @@ static int is_short(const train *t)
 /* Whether a step is evaluated or saved: run_steps() does that while it is still queued. */
 static int is_looked_at(const train *t, uint64_t step)
 {
-    return step == t->o.steps || falls_on(t->o.save_every, step) || falls_on(t->o.sample_every, step)
-           || (t->evaluate && falls_on(t->o.eval_every, step));
+    return step == t->o.steps || train_falls_on(t, t->o.save_every, step) || train_falls_on(t, t->o.sample_every, step)
+           || (t->evaluate && train_falls_on(t, t->o.eval_every, step));
+}
+
+/* How many steps may be under way when the next one is queued. All ranks come to a meeting in the same order:
+ * before the next step. */
+static uint64_t ahead(const train *t)
+{
+    const uint64_t step = t->queued;
+    if (is_looked_at(t, step))
+        return DEPTH - 1;
+    return is_short(t) && !(sync_is_apart(t->sync, step) && sync_meets(t->sync, step)) ? DEPTH - 1 : 0;
 }
 
 /* A wish to stop that came in mid-step or in mid-evaluation: that is given up, and what is done is
@@ -496,9 +549,9 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         const uint64_t step = t->queued;        /* steps queued so far */
         const int last = step == t->o.steps;
         const int eval = t->evaluate && step > 0 && step > t->done
-                         && (falls_on(t->o.eval_every, step) || (last && t->o.eval_every));
-        const int saves = step > t->done && falls_on(t->o.save_every, step);
-        const int samples = step > t->done && falls_on(t->o.sample_every, step);
+                         && (train_falls_on(t, t->o.eval_every, step) || (last && t->o.eval_every));
+        const int saves = step > t->done && train_falls_on(t, t->o.save_every, step);
+        const int samples = step > t->done && train_falls_on(t, t->o.sample_every, step);
         int best = 0;
         if (eval || saves || samples || last) {
             if (eval) {                         /* goes onto the row of the newest step */
@@ -533,7 +586,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             break;
         }
         if (!st)
-            st = finish_until(t, t->queued - (is_short(t) || is_looked_at(t, t->queued) ? DEPTH - 1 : 0), hooks);
+            st = finish_until(t, t->queued - ahead(t), hooks);
     }
     if (!st && stopping(t)) {
         st = finish_until(t, t->queued, hooks);

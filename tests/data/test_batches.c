@@ -73,7 +73,7 @@ static void hidden_tokens_can_be_put_back(void)
         double total;
         int found = 0;
         fill(&b, step * B, 0, B, &f);
-        CHECK_OK(data_batch_total(&b, step * B, B, &total));
+        CHECK_OK(data_batch_total(&b, step * B, 0, B, &total));
         for (int row = 0; row < B; row++) {
             found += found_in(&f, row);
             CHECK(found_in(&f, row) == P && f.lengths[row] == T);
@@ -285,7 +285,7 @@ static void labelled_texts_are_framed_and_padded(void)
     CHECK(!memcmp(tokens, want, sizeof want));
     CHECK(lengths[0] == 5 && lengths[1] == 3 && lengths[2] == LONG);
     CHECK(labels[0] == 1 && labels[1] == 0 && labels[2] == 1);
-    CHECK_OK(data_batch_total(&b, 0, N, &total));
+    CHECK_OK(data_batch_total(&b, 0, 0, N, &total));
     CHECK(total == N);
     CHECK_OK(b.fill_rows(&b, 2, N, 1, to));
     CHECK(labels[0] == 1 && labels[1] == LOADER_IGNORE && lengths[1] >= 1);

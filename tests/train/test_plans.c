@@ -162,7 +162,7 @@ static gt_status body(net_comm *c, void *context)
     sync_totals all = { .loss = worst };
     sync_totals each[16];
     if (!st)
-        st = sync_totals_sum(c, &all, each);
+        st = sync_totals_sum(net_group_world(c), &all, each);
     for (int r = 0; !st && !net_comm_rank(c) && r < net_comm_size(c); r++)
         j->worst = fmax(j->worst, each[r].loss);
     if (!st && !net_comm_rank(c))

@@ -66,9 +66,10 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return loader_eval(b->loader, first, count, field[0], field[1], &filled);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
 {
-    *weights = total_of(position, b->loader->batch);
+    (void)b;
+    *weights = total_of(position + first, count);
     return GT_OK;
 }
 

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* host/train/train_apart.c - the record of steps that replicas take apart from each other.
+ *
+ *   replica 0   step 31 | step 32 | ... | step 60 ─┐
+ *   replica 1   step 31 |  step 32  | ... | step 60┴─ meeting: rows 31 ... 60, whether to stop
+ *
+ * Between meetings a rank keeps what it knows of each step. Where ranks meet, everybody gets what everybody
+ * kept, and the rows come out as if they had been written step by step: the loss is the mean over the
+ * targets of all replicas, each under the weights that its replica had then; the norm is the mean of the
+ * replicas' norms, weighted alike.                                                          */
+#include "host/base/stop.h"
+#include "host/train/train_private.h"
+#include "net/collective/collective.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of one step, and the same length everywhere. */
+typedef struct told {
+    double loss, norm;                  /* of the leading rank of a replica: weighted by its targets; else 0 */
+    double skipped;                     /* > 0: its update moved nothing, though targets counted         */
+    double busy, sent, stop;            /* of this rank                                                  */
+} told;
+
+struct held {
+    metrics_row row;                    /* as this rank knows it                                         */
+    double weights;                     /* of all replicas' targets                                      */
+    told mine;
+};
+
+gt_status train_hold(train *t, const flight *f, const metrics_row *row)
+{
+    if (t->held_count == t->held_room) {
+        const int room = t->held_room ? 2 * t->held_room : 64;
+        struct held *more = realloc(t->held, (size_t)room * sizeof *more);
+        if (!more)
+            return gt_fail(GT_NO_MEMORY, "no memory for the record of %d steps between meetings", room);
+        t->held = more;
+        t->held_room = room;
+    }
+    const int leads = sync_holders_leads(t->holders);
+    struct held *h = &t->held[t->held_count++];
+    *h = (struct held){ .row = *row,
+                        .weights = f->all_weights,
+                        .mine = { .skipped = row->skipped && f->weights > 0.0,
+                                  .busy = f->mine.busy,
+                                  .sent = f->mine.sent,
+                                  .stop = t->stop || gt_stop_asked() } };
+    if (leads && f->weights > 0.0) {
+        h->mine.loss = (double)f->state[OPTIM_LOSS_SUM];
+        h->mine.norm = row->grad_norm * f->weights;
+    }
+    return GT_OK;
+}
+
+/* Makes the row of all ranks from what each told of the step: all[rank * count + i]. */
+static void add_up(train *t, struct held *h, const told *all, int count, int i)
+{
+    double loss = 0.0, norm = 0.0, sent = 0.0, busy = 0.0;
+    int skipped = 0;
+    t->balance = (train_balance){ 0 };
+    for (int r = 0; r < t->ranks; r++) {        /* in the order of ranks: the same bits everywhere */
+        const told *a = &all[r * count + i];
+        loss += a->loss;
+        norm += a->norm;
+        busy += a->busy;
+        sent += a->sent;
+        skipped |= a->skipped > 0.0;
+        t->stopping |= a->stop > 0.0;
+        t->busy[r] = a->busy;
+        if (a->busy > t->balance.slowest_busy) {
+            t->balance.slowest_busy = a->busy;
+            t->balance.slowest = r;
+        }
+    }
+    const double seconds = h->row.step_ms * 1e-3;
+    t->balance.sent = (uint64_t)sent;
+    t->balance.mean_busy = busy / t->ranks;
+    t->balance.idle = seconds > 0.0 ? fmax(0.0, 1.0 - t->balance.mean_busy / seconds) : 0.0;
+    h->row.bubble = t->balance.idle;
+    h->row.loss = loss / h->weights;
+    h->row.grad_norm = h->weights > 0.0 ? norm / h->weights : 0.0;
+    h->row.skipped = h->weights <= 0.0 ? "no target counts" : skipped ? "fp16 overflow" : NULL;
+}
+
+gt_status train_tell_held(train *t, const train_hooks *hooks)
+{
+    const int count = t->held_count;
+    told *all = malloc(((size_t)t->ranks * (size_t)count + 1) * sizeof *all);
+    if (!all)
+        return gt_fail(GT_NO_MEMORY, "no memory for what %d ranks did in %d steps", t->ranks, count);
+    for (int i = 0; i < count; i++)
+        all[t->rank * count + i] = t->held[i].mine;
+    gt_status st = net_all_gather(net_group_world(t->o.comm), all,
+                                  (uint64_t)t->ranks * (uint64_t)count * sizeof *all / 4, NULL, NET_I32, NULL);
+    for (int i = 0; !st && i < count; i++) {
+        add_up(t, &t->held[i], all, count, i);
+        st = train_put_row(t, hooks, &t->held[i].row);
+    }
+    free(all);
+    t->held_count = 0;
+    return st;
+}
