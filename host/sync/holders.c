@@ -88,7 +88,7 @@ static gt_status collect(sync_holders *h, const net_blobs *all, int ranks)
         count += all->size[r] / 8 - SAID;
     }
     h->claims = malloc((count + 1) * sizeof *h->claims);
-    h->replica_of = calloc((size_t)ranks, sizeof *h->replica_of);
+    h->replica_of = calloc((size_t)ranks + 1, sizeof *h->replica_of);
     if (!h->claims || !h->replica_of)
         return no_memory();
     for (int r = 0; r < ranks; r++) {
