@@ -244,54 +244,62 @@ static builder builder_of(graph *g, const model_config *c)
     return b;
 }
 
+/* Builds the units of b->part. Returns the activations behind the last of them; *input are those that come in,
+ * -1 where it begins with the embedding. */
+static int build_units(builder *b, const block_stack *stack, int *input)
+{
+    const int first = b->part.first_unit, last = first + b->part.units - 1, end = b->c->layers + 1;
+    int x;
+    *input = -1;
+    if (stack->begin)
+        stack->begin(b);
+    if (first == 0)
+        x = graph_scatter_rows(b->g, "embed", stack->embed(b));
+    else
+        x = *input = stage_input(b);
+    if (first == 0 && stack->embedded)
+        x = stack->embedded(b, x);
+    for (int unit = first; unit <= last; unit++)
+        if (unit > 0 && unit < end) {
+            graph_layer(b->g, unit - 1);
+            x = stack->layer(b, unit - 1, x);
+        }
+    graph_layer(b->g, -1);
+    if (last == end)
+        stack->head(b, x);
+    return x;
+}
+
 gt_status block_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute,
                            const block_stack *stack)
 {
     builder b = builder_of(g, c);
-    const int first = part->first_unit, last = first + part->units - 1, end = c->layers + 1;
-    int x, input = -1;
+    int input;
     b.train = train;
-    b.part.first_unit = first;
+    b.part.first_unit = part->first_unit;
     b.part.units = part->units;
     if (part->ranks > 1)
         b.part = *part;
-    gt_status st = check_part(&b, last);
+    gt_status st = check_part(&b, part->first_unit + part->units - 1);
     if (st)
         return st;
     graph_split(g, &b.part);
-    if (stack->begin)
-        stack->begin(&b);
-    if (first == 0)
-        x = graph_scatter_rows(g, "embed", stack->embed(&b));
-    else
-        x = input = stage_input(&b);
-    if (first == 0 && stack->embedded)
-        x = stack->embedded(&b, x);
-    for (int unit = first; unit <= last; unit++)
-        if (unit > 0 && unit < end) {
-            graph_layer(g, unit - 1);
-            x = stack->layer(&b, unit - 1, x);
-        }
-    graph_layer(g, -1);
-    if (last == end)
-        stack->head(&b, x);
-    return train ? graph_backward(g, last == end ? -1 : x, input, recompute) : graph_failed(g);
+    const int x = build_units(&b, stack, &input);
+    return train ? graph_backward(g, block_has_head(&b) ? -1 : x, input, recompute) : graph_failed(g);
 }
 
-gt_status block_build_generate(graph *g, const model_config *c, int capacity, const block_stack *stack)
+gt_status block_build_generate(graph *g, const model_config *c, const graph_part *part, int capacity,
+                               const block_stack *stack)
 {
     builder b = builder_of(g, c);
-    int x;
+    int input;
+    b.part.first_unit = part->first_unit;
+    b.part.units = part->units;
     b.capacity = capacity;
+    gt_status st = check_part(&b, part->first_unit + part->units - 1);
+    if (st)
+        return st;
     b.first = graph_input(g, "first", DTYPE_I32, shape_of(1, (int64_t)1));
-    if (stack->begin)
-        stack->begin(&b);
-    x = stack->embed(&b);
-    for (int layer = 0; layer < c->layers; layer++) {
-        graph_layer(g, layer);
-        x = stack->layer(&b, layer, x);
-    }
-    graph_layer(g, -1);
-    stack->head(&b, x);
+    build_units(&b, stack, &input);
     return graph_failed(g);
 }

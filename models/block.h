@@ -37,10 +37,11 @@ typedef struct block_stack {
     void (*head)(builder *b, int x);                    /* the last unit: x -> loss, or logits    */
 } block_stack;
 
-/* As model_build_part() and model_build_generate(). */
+/* As model_build_part() and model_build_generate_part(). */
 gt_status block_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute,
                            const block_stack *stack);
-gt_status block_build_generate(graph *g, const model_config *c, int capacity, const block_stack *stack);
+gt_status block_build_generate(graph *g, const model_config *c, const graph_part *part, int capacity,
+                               const block_stack *stack);
 
 /* Is unit 0, or the last one, among those that are built? */
 int block_has_embedding(const builder *b);

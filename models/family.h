@@ -132,7 +132,8 @@ struct model_family {
     /* Whether its sizes fit together, beyond what model_config_check() sees; may be NULL. */
     gt_status (*check)(const model_config *c);
     gt_status (*build_part)(graph *g, const model_config *c, const graph_part *part, int train, int recompute);
-    gt_status (*build_generate)(graph *g, const model_config *c, int capacity);     /* NULL: it does not */
+    /* As model_build_generate_part(), `part` of one rank; NULL: it does not. */
+    gt_status (*build_generate)(graph *g, const model_config *c, const graph_part *part, int capacity);
     /* What it is fed with to learn, evaluated and measured by: host/data/batch.h. */
     void (*batch)(data_batch *out, const model_config *c, const loader *l, const char *split);
     /* As model_flops_per_token(). */

@@ -1,127 +1,60 @@
 /* SPDX-License-Identifier: MIT */
-/* models/generate.c - two graphs over the same parameters and caches: one takes a chunk of
- * the prompt at once, the other a single token.
+/* models/generate.c - a text: what was fed, in which pieces it goes through the stages, and the next token.
  *
- *   prompt of 70   [ 32 ][ 32 ][ 6 and padding ]  -> logits -> sample -> [1] -> ...
- *
- * What a chunk puts into the caches for its padding is never looked at: the next tokens take its place,
- * and a token sees none behind it. */
+ *   prompt of 70   [ 32 ][ 32 ][ 6 ]            each stage is a step behind the one in front of it, so
+ *   stage 0         p0    p1    p2              that pieces of a prompt are in all of them at once; a
+ *   stage 1               p0    p1    p2        token that is drawn goes through them alone          */
 #include "models/generate.h"
+
+#include "models/generate_stage.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK 32
 /* Positions that caches begin with; they double as the text grows, up to the model's context, which may be a
  * hundred times as long as any text. */
 #define ROOM 1024
 #define FEW 3                           /* tokens that one by one are faster than a chunk */
 
-typedef struct feeder {
-    graph *graph;
-    exec_arena *arena;
-    exec *exec;
-    int T;
-} feeder;
-
 struct generate {
-    dev_device *device;
     model_config config;
-    kernel_set *kernels;
-    gemm_context *gemm;
-    params *params;
-    int owns_params;
-    feeder chunk, single;               /* chunk.graph NULL if the context is short */
-    exec_binding *bindings;             /* the caches of `single`, for `chunk` */
+    generate_stage **stage;
+    int stages;
     uint32_t *history;                  /* what the caches hold, at most context ids */
     int room, position;                 /* positions the caches have; the next one */
-    uint32_t fed[CHUNK];                /* the inputs of what was queued last  */
-    int32_t first;
-    int queued;                         /* 1: nobody has waited for that yet   */
     float *logits;
     unsigned char *seen;                /* [id] it was fed */
     sampling *sampling;
 };
 
-static gt_status feeder_create(generate *g, feeder *f, int T)
+int generate_room(const model_config *c)
 {
-    f->T = T;
-    gt_status st = graph_create(&f->graph, kernel_set_storage(g->kernels), 1, T);
-    if (!st)
-        st = model_build_generate(f->graph, &g->config, g->room);
-    if (!st && !g->params)
-        st = params_create(&g->params, g->device, f->graph, 0);
-    if (!st)
-        st = exec_arena_create(&f->arena, g->device);
-    exec_options o = { .device = g->device,
-                       .kernels = g->kernels,
-                       .gemm = g->gemm,
-                       .params = g->params,
-                       .arena = f->arena,
-                       .bindings = g->bindings };
-    if (!st)
-        st = exec_create(&f->exec, f->graph, &o);
-    return st ? st : exec_ready(f->exec);
+    return c->context < ROOM ? c->context : ROOM;
 }
 
-static void feeder_release(feeder *f)
-{
-    exec_release(f->exec);
-    exec_arena_release(f->arena);
-    graph_release(f->graph);
-    *f = (feeder){ 0 };
-}
-
-/* Names the caches of the single-token graph so that the chunk graph uses them too. */
-static gt_status share_caches(generate *g)
-{
-    const int count = graph_value_count(g->single.graph);
-    int n = 0;
-    g->bindings = calloc((size_t)count + 1, sizeof *g->bindings);
-    if (!g->bindings)
-        return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the bindings of %d values", count);
-    for (int i = 0; i < count; i++) {
-        const graph_value *v = graph_value_at(g->single.graph, i);
-        if (v->role == GRAPH_STATE)
-            g->bindings[n++] = (exec_binding){ v->name, exec_buffer(g->single.exec, v->name) };
-    }
-    return GT_OK;
-}
-
-/* Both graphs, over caches of g->room positions. */
-static gt_status make_feeders(generate *g)
-{
-    gt_status st = feeder_create(g, &g->single, 1);
-    if (!st && g->room > CHUNK)
-        st = share_caches(g);
-    return st || g->room <= CHUNK ? st : feeder_create(g, &g->chunk, CHUNK);
-}
-
-gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
-                               params *p)
+static gt_status create(generate **out, const generate_place *places, int count, const model_config *c, dtype storage,
+                        const char *gemm, params *p)
 {
     *out = NULL;
     generate *g = calloc(1, sizeof *g);
     if (!g)
         return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the state");
-    g->device = d;
     g->config = *c;
-    g->params = p;
-    g->owns_params = !p;
-    g->room = c->context < ROOM ? c->context : ROOM;
+    g->room = generate_room(c);
+    g->stage = calloc((size_t)count, sizeof *g->stage);
     g->history = malloc((size_t)c->context * sizeof *g->history);
     g->logits = malloc((size_t)c->vocab * sizeof *g->logits);
     g->seen = calloc((size_t)c->vocab, 1);
-    gt_status st = g->history && g->logits && g->seen
+    gt_status st = g->stage && g->history && g->logits && g->seen
                        ? sampling_create(&g->sampling, c->vocab)
                        : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for the logits of %d tokens", c->vocab);
-    if (!st)
-        st = kernel_set_create(&g->kernels, d, storage);
-    if (!st)
-        st = gemm_context_create(&g->gemm, d, gemm);
-    if (!st)
-        st = make_feeders(g);
+    for (int i = 0, unit = 0; !st && i < count; i++) {
+        const graph_part part = { .first_unit = unit, .units = places[i].units };
+        st = generate_stage_create(&g->stage[i], places[i].device, c, &part, storage, gemm, g->room, p);
+        g->stages = i + 1;
+        unit += places[i].units;
+    }
     if (st) {
         generate_release(g);
         return st;
@@ -130,24 +63,37 @@ gt_status generate_create_over(generate **out, dev_device *d, const model_config
     return GT_OK;
 }
 
+gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
+                               params *p)
+{
+    return create(out, &(generate_place){ d, model_units(c) }, 1, c, storage, gemm, p);
+}
+
 gt_status generate_create(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm)
 {
     return generate_create_over(out, d, c, storage, gemm, NULL);
+}
+
+gt_status generate_create_staged(generate **out, const generate_place *places, int count, const model_config *c,
+                                 dtype storage, const char *gemm)
+{
+    int units = 0;
+    *out = NULL;
+    for (int i = 0; i < count; i++)
+        units += places[i].units;
+    if (units != model_units(c))
+        return gt_fail(GT_MISUSE, "cannot generate with '%s': stages of %d units together, and it has %d", c->name,
+                       units, model_units(c));
+    return create(out, places, count, c, storage, gemm, NULL);
 }
 
 void generate_release(generate *g)
 {
     if (!g)
         return;
-    if (dev_wait(g->device))
-        gt_message_clear();
-    feeder_release(&g->chunk);
-    feeder_release(&g->single);
-    if (g->owns_params)
-        params_release(g->params);
-    gemm_context_release(g->gemm);
-    kernel_set_release(g->kernels);
-    free(g->bindings);
+    for (int i = 0; g->stage && i < g->stages; i++)
+        generate_stage_release(g->stage[i]);
+    free(g->stage);
     free(g->history);
     free(g->logits);
     free(g->seen);
@@ -160,14 +106,27 @@ gt_status generate_allow(generate *g, const unsigned char *may)
     return sampling_allow(g->sampling, may);
 }
 
+int generate_stage_count(const generate *g)
+{
+    return g->stages;
+}
+
+params *generate_params_of(generate *g, int stage)
+{
+    return generate_stage_params(g->stage[stage]);
+}
+
 params *generate_params(generate *g)
 {
-    return g->params;
+    return generate_stage_params(g->stage[0]);
 }
 
 gt_status generate_refresh(generate *g)
 {
-    return params_refresh(g->params, g->kernels);
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < g->stages; i++)
+        st = generate_stage_refresh(g->stage[i]);
+    return st;
 }
 
 const float *generate_logits(const generate *g)
@@ -181,31 +140,41 @@ void generate_restart(generate *g)
     memset(g->seen, 0, (size_t)g->config.vocab);
 }
 
-/* Feeds `count` tokens at the current position, padded to f->T; fetches the last logits if `want`. */
-static gt_status feed_some(generate *g, feeder *f, const uint32_t *ids, int count, int want)
+/* ---- feeding ----------------------------------------------------------------------------------------- */
+
+/* The piece that begins with token `at` of `count`, all of which the caches have room for. */
+static generate_piece piece_at(const generate *g, const uint32_t *ids, size_t count, size_t at)
 {
-    const uint64_t row = 4 * (uint64_t)g->config.vocab;
-    gt_status st = GT_OK;
-    if (g->queued)                      /* its inputs may still be read */
-        st = dev_wait(g->device);
-    g->first = g->position;
-    memcpy(g->fed, ids, (size_t)count * sizeof *ids);
-    memset(g->fed + count, 0, (size_t)(f->T - count) * sizeof *ids);
-    if (!st)
-        st = dev_write_start(g->device, exec_buffer(f->exec, "tokens"), 0, g->fed, (size_t)f->T * sizeof(int32_t),
-                             NULL);
-    if (!st)
-        st = dev_write_start(g->device, exec_buffer(f->exec, "first"), 0, &g->first, sizeof g->first, NULL);
-    if (!st)
-        st = exec_run(f->exec, EXEC_FORWARD);
-    if (!st && want)
-        st = dev_read(g->device, exec_buffer(f->exec, "logits"), (uint64_t)(count - 1) * row, g->logits, row);
-    g->queued = !want;                  /* to read is to wait */
-    if (!st) {
-        memcpy(g->history + g->position, ids, (size_t)count * sizeof *ids);
-        g->position += count;
+    const size_t left = count - at;
+    const int first = g->position + (int)at;
+    const int chunk = g->room > GENERATE_CHUNK && left > FEW && first + GENERATE_CHUNK <= g->room;
+    const size_t most = chunk ? GENERATE_CHUNK : 1, some = left < most ? left : most;
+    return (generate_piece){ ids + at, (int)some, first, chunk, some == left };
+}
+
+/* Feeds tokens that the caches have room for: pieces in all stages at once, the last stage's first. */
+static gt_status feed_all(generate *g, const uint32_t *ids, size_t count)
+{
+    generate_piece *under_way = calloc((size_t)g->stages, sizeof *under_way);   /* [stage]; count 0: none */
+    gt_status st = under_way ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot generate: no memory for %d pieces", g->stages);
+    const int end = g->stages - 1;
+    size_t at = 0;
+    while (!st && !under_way[end].last) {
+        memmove(under_way + 1, under_way, (size_t)end * sizeof *under_way);
+        under_way[0] = at < count ? piece_at(g, ids, count, at) : (generate_piece){ 0 };
+        at += (size_t)under_way[0].count;
+        for (int i = end; !st && i >= 0; i--)
+            if (under_way[i].count)
+                st = generate_stage_feed(g->stage[i], &under_way[i], i < end ? g->stage[i + 1] : NULL);
     }
-    return st;
+    if (!st)
+        st = generate_stage_logits(g->stage[end], &under_way[end], g->logits);
+    free(under_way);
+    if (st)
+        return st;
+    memcpy(g->history + g->position, ids, count * sizeof *ids);
+    g->position += (int)count;
+    return GT_OK;
 }
 
 /* Feeds the last `keep` tokens again, from the first position on. */
@@ -216,7 +185,7 @@ static gt_status feed_again(generate *g, int keep)
         return gt_fail(GT_NO_MEMORY, "cannot generate: no memory for %d tokens", keep);
     memcpy(tail, g->history + g->position - keep, (size_t)keep * sizeof *tail);
     g->position = 0;
-    gt_status st = generate_feed(g, tail, (size_t)keep);
+    gt_status st = feed_all(g, tail, (size_t)keep);
     free(tail);
     return st;
 }
@@ -226,15 +195,10 @@ static gt_status grow(generate *g, size_t count)
 {
     const int64_t twice = 2 * (int64_t)g->room, all = g->position + (int64_t)count, most = g->config.context;
     const int64_t want = all > twice ? all : twice;
-    gt_status st = dev_wait(g->device);
-    if (st)
-        return st;
-    feeder_release(&g->chunk);
-    feeder_release(&g->single);
-    free(g->bindings);
-    g->bindings = NULL;
+    gt_status st = GT_OK;
     g->room = (int)(want < most ? want : most);
-    st = make_feeders(g);
+    for (int i = 0; !st && i < g->stages; i++)
+        st = generate_stage_resize(g->stage[i], g->room);
     return st || !g->position ? st : feed_again(g, g->position);
 }
 
@@ -251,15 +215,11 @@ gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
             st = feed_again(g, g->config.context / 2);
         if (!st && (size_t)g->position + count > (size_t)g->room && g->room < g->config.context)
             st = grow(g, count);
-        if (st)
-            break;
-        const int chunk = g->chunk.exec && count > FEW && g->position + g->chunk.T <= g->room;
-        feeder *f = chunk ? &g->chunk : &g->single;
-        const int some = count < (size_t)f->T ? (int)count : f->T;
+        const size_t left = (size_t)(g->room - g->position), some = count < left ? count : left;
         if (!st)
-            st = feed_some(g, f, ids, some, count == (size_t)some);
+            st = feed_all(g, ids, some);
         ids += some;
-        count -= (size_t)some;
+        count -= some;
     }
     return st;
 }

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* models/generate.h - text from a model, one token at a time, with key and value caches.
+/* models/generate.h - text from a model, one token at a time, with key and value caches, on one device or several.
  *
  *   generate *g;
  *   generate_create(&g, device, &config, DTYPE_F32, NULL);
  *   ... fill generate_params(g), then params_refresh ...
  *   generate_feed(g, ids, count);                 the prompt
  *   generate_next(g, &sampling, &random, &id);    the next token; it is fed as well
+ *
+ * Over several devices the model is cut into stages (generate_stage.h), each with its layers and its part of the
+ * caches, all driven by this process. A token goes from stage to stage, so that several devices hold a model that is
+ * too large for one, and do not write one text faster; of a prompt, pieces are in all stages at once.
  *
  * When the context is full, the last half of it is fed again and generation goes on: what comes then
  * knows of no more than that half, and a prompt longer than the context of its end. The repetition
@@ -25,8 +29,21 @@ gt_status generate_create(generate **out, dev_device *d, const model_config *c, 
  * must hold the whole model and outlive the generator. */
 gt_status generate_create_over(generate **out, dev_device *d, const model_config *c, dtype storage, const char *gemm,
                                params *p);
+/* The next stage: on `device`, which may have others, with so many units (model_units()): the first stage begins with
+ * the embedding, the last ends with the head, and each has a layer. */
+typedef struct generate_place {
+    dev_device *device;
+    int units;
+} generate_place;
+gt_status generate_create_staged(generate **out, const generate_place *places, int count, const model_config *c,
+                                 dtype storage, const char *gemm);
 void generate_release(generate *g);            /* takes NULL */
+/* Of the only stage, or the first; and of each: all are to be filled. */
 params *generate_params(generate *g);
+int generate_stage_count(const generate *g);
+params *generate_params_of(generate *g, int stage);
+/* Positions that caches begin with. */
+int generate_room(const model_config *c);
 /* Call once the parameters are filled: makes their 16-bit copies. */
 gt_status generate_refresh(generate *g);
 

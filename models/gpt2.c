@@ -101,9 +101,9 @@ static gt_status build_part(graph *g, const model_config *c, const graph_part *p
     return block_build_part(g, c, part, train, recompute, &stack);
 }
 
-static gt_status build_generate(graph *g, const model_config *c, int capacity)
+static gt_status build_generate(graph *g, const model_config *c, const graph_part *part, int capacity)
 {
-    return block_build_generate(g, c, capacity, &stack);
+    return block_build_generate(g, c, part, capacity, &stack);
 }
 
 static void batch(data_batch *out, const model_config *c, const loader *l, const char *split)

@@ -181,9 +181,9 @@ gt_status llama_build_part(graph *g, const model_config *c, const graph_part *pa
     return block_build_part(g, c, part, train, recompute, &stack);
 }
 
-gt_status llama_build_generate(graph *g, const model_config *c, int capacity)
+gt_status llama_build_generate(graph *g, const model_config *c, const graph_part *part, int capacity)
 {
-    return block_build_generate(g, c, capacity, &stack);
+    return block_build_generate(g, c, part, capacity, &stack);
 }
 
 double llama_flops_per_token(const model_config *c, int T)

@@ -55,7 +55,7 @@ gt_status llama2c_describe(model_config *c, const char *path, int *is);
 gt_status llama2c_import(const model_config *c, params *p, const char *path);
 
 gt_status llama_build_part(graph *g, const model_config *c, const graph_part *part, int train, int recompute);
-gt_status llama_build_generate(graph *g, const model_config *c, int capacity);
+gt_status llama_build_generate(graph *g, const model_config *c, const graph_part *part, int capacity);
 double llama_flops_per_token(const model_config *c, int T);
 
 extern const model_family llama_family, mistral_family, qwen2_family, qwen3_family, gemma_family;

@@ -41,12 +41,18 @@ void model_batch(data_batch *out, const void *config, const loader *l, const cha
 
 gt_status model_build_generate(graph *g, const model_config *c, int capacity)
 {
+    const graph_part all = { .units = model_units(c) };
+    return model_build_generate_part(g, c, &all, capacity);
+}
+
+gt_status model_build_generate_part(graph *g, const model_config *c, const graph_part *part, int capacity)
+{
     const model_family *family;
     gt_status st = model_family_of(&family, c);
     if (!st && !family->build_generate)
         st = gt_fail(GT_UNSUPPORTED, "model '%s': the family '%s' does not generate text", c->name, family->name);
     lora_train(g, c);                   /* says how parameters are stored, too: a run's may be shared */
-    return st ? st : family->build_generate(g, c, capacity);
+    return st ? st : family->build_generate(g, c, part, capacity);
 }
 
 static int64_t count_parameters(const graph *g)

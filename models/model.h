@@ -121,6 +121,9 @@ void model_batch(data_batch *out, const void *config, const loader *l, const cha
 /* Builds tokens (B,T new ones) -> "logits" with caches for `capacity` positions, and the
  * position of the first of them in the input "first". GT_UNSUPPORTED if the family does not generate. */
 gt_status model_build_generate(graph *g, const model_config *c, int capacity);
+/* The same of a run of units, for a pipeline: without the embedding "x" comes in (B,T,C) instead of tokens, and
+ * without the head activations go out (graph_ends_of()) instead of logits. */
+gt_status model_build_generate_part(graph *g, const model_config *c, const graph_part *part, int capacity);
 
 /* GT_UNSUPPORTED if a folder holds an adapter (lora.h) and no model: its model lies elsewhere. Needs no
  * config.json to be there. */

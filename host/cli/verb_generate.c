@@ -11,6 +11,7 @@
 #include "host/cli/busy.h"
 #include "host/cli/chat.h"
 #include "host/cli/cli.h"
+#include "host/cli/generate_devices.h"
 #include "host/cli/prompts.h"
 #include "host/cli/screen.h"
 #include "host/cli/writer.h"
@@ -23,12 +24,14 @@
 #include <unistd.h>
 
 static struct {
-    const char *from, *checkpoint, *adapter, *tokenizer, *prompt, *prompts, *system, *template, *devices, *precision;
-    uint64_t tokens, seed, samples;
+    const char *from, *checkpoint, *adapter, *tokenizer, *prompt, *prompts, *system, *template, *devices, *cut,
+        *precision;
+    uint64_t tokens, seed, samples, stages;
     sampling_rule rule;
     gt_option_list stop;
     int quiet, json, chat;
 } o = { .prompt = "\n",
+        .cut = "speed",
         .tokens = 200,
         .samples = 1,
         .seed = 1,
@@ -58,7 +61,9 @@ static const gt_option table[] = {
     { "min-p", 0, GT_DOUBLE, "P", "those P times as likely as the likeliest, 0: all", &o.rule.min_p, 0, NULL },
     { "seed", 0, GT_U64, "S", "seed of the choice among them", &o.seed, 0, NULL },
     { .group = "Device and output" },
-    { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
+    { "devices", 0, GT_STRING, "LIST", "several hold layers each: a model too large for one", &o.devices, 0, NULL },
+    { "stages", 0, GT_U64, "N", "parts that the layers are cut into; 0: one a device", &o.stages, 0, NULL },
+    { "cut", 0, GT_CHOICE, "speed|even", "layers by the devices' measured speed, or alike", &o.cut, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "json", 0, GT_FLAG, NULL, "one object a text", &o.json, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
@@ -67,11 +72,14 @@ static const gt_option table[] = {
 
 static const cli_help help = {
     "generate --from RUN|DIR [--prompt TEXT] [options]",
-    "Write text with a trained model. Where its context is full, it goes on from the last half.",
+    "Write text with a trained model. Where its context is full, it goes on from the last half. Several\n"
+    "devices hold a part of the layers each, for a model that is too large for one; a token goes through\n"
+    "all of them, so a text is written no faster.",
     "  geartrain generate --from runs/shakespeare --prompt 'ROMEO:' -n 300 --stop JULIET:\n"
     "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n"
     "  geartrain generate --from smollm2/ --chat\n"
     "  geartrain generate --from gpt2/ --prompts questions.txt --top-k 0 --top-p 0.9 --json\n"
+    "  geartrain generate --from llama/ --devices gpu:0,gpu:1,cpu:0 --precision bf16 --prompt 'The wheels'\n"
 };
 
 static gt_status print(void *context, const char *text, size_t size)
@@ -275,7 +283,7 @@ static gt_status chat(cli_writer *w, const cli_source *s, const json_t *prompts)
 
 static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
 {
-    dev_device *d = NULL;
+    generate_devices d = { 0 };
     cli_writer w = { .tokenizer = s->tokenizer,
                      .rule = o.rule,
                      .tokens = o.tokens,
@@ -284,19 +292,16 @@ static gt_status run(cli_source *s, dtype storage, const json_t *prompts)
                      .stops = o.stop.count };
     gt_status st = cli_end_ids(&w.ends, s->tokenizer, s->path);
     if (!st)
-        st = dev_open(&d, o.devices);
+        st = generate_devices_open(&d, o.devices);
     if (!st)
-        st = generate_create(&w.generate, d, &s->config, storage, NULL);
+        st = generate_devices_create(&w.generate, &d, s, storage, o.stages, !strcmp(o.cut, "even"),
+                                     o.quiet ? NULL : stderr);
     if (!st)
         st = cli_allow_tokens(w.generate, s->tokenizer, s->config.vocab);
     if (!st)
-        st = cli_source_fill(&s->config, generate_params(w.generate), s);
-    if (!st)
-        st = generate_refresh(w.generate);
-    if (!st)
         st = o.chat ? chat(&w, s, prompts) : write_all(&w, prompts);
     generate_release(w.generate);
-    dev_close(d);
+    generate_devices_close(&d);
     token_ids_release(&w.ends);
     return st;
 }
@@ -316,7 +321,9 @@ static gt_status check(void)
         if (!*o.stop.item[i])
             return gt_fail(GT_MISUSE, "option --stop: an empty text is everywhere");
     const int greedy = o.rule.temperature <= 0.0;
+    const int staged = o.stages > 1 || (o.devices && strpbrk(o.devices, ",/"));
     const cli_useless rules[] = {
+        { "cut", !staged, "there is one stage, with all layers" },
         { "top-k", greedy, "--temperature 0 takes the likeliest" },
         { "top-p", greedy, "--temperature 0 takes the likeliest" },
         { "min-p", greedy, "--temperature 0 takes the likeliest" },
