@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: MIT
 """tests/models/parity.py - random tiny models that transformers wrote, computed here and there.
 
-    parity.py PROGRAM PARITY FOLDER [NAME...]      works in FOLDER, which is empty; rows with these names only
+    parity.py PROGRAM MODEL_RUN FOLDER [NAME...]      works in FOLDER, which is empty; rows with these names only
 
-Of every row of `models`: loss, logits and all gradients of one batch (by PARITY, tests/models/parity.c, against
-transformers in float64), 20 steps of AdamW (by PROGRAM train, against torch), on one device or over the row's plan,
+Of every row of `models`: loss, logits and all gradients of one batch (by MODEL_RUN, tests/models/model_run.c,
+against transformers in float64), 20 steps of AdamW (by PROGRAM train, against torch), on one device or over the row's plan,
 and the export of the last, loaded by transformers. Odd sizes throughout. Exit 0 or 1; the last line is
 `N passed, N failed`."""
 import json
@@ -21,7 +21,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-program, parity, folder = sys.argv[1:4]
+program, model_run, folder = sys.argv[1:4]
 only = sys.argv[4:]
 os.chdir(folder)
 torch.set_num_threads(1)
@@ -89,10 +89,11 @@ def relative(got, want):
 
 
 def run(*words):
+    """What the program printed; None if it failed."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     if done.returncode:
         print(f"    {' '.join(words)}: {done.stderr.strip()}")
-    return done.returncode == 0
+    return None if done.returncode else done.stdout
 
 
 def causal(kind, arguments):
@@ -114,14 +115,15 @@ def compare_batch(name, model):
     """Loss, logits and gradients of one batch, in float64 there."""
     x, y = torch.randint(V, (B, T)), torch.randint(V, (B, T))
     model.save_pretrained("hf", max_shard_size="30KB")
-    save_file({"tokens": x.int(), "targets": y.int()}, "batch.safetensors")
-    if not run(parity, "hf", "batch.safetensors", "out"):
+    save_file({"tokens": x.int(), "targets": y.int(), "grad_scale": torch.tensor([1.0 / y.numel()])}, "batch.safetensors")
+    printed = run(model_run, "hf", "lm", "batch.safetensors", "out")
+    if printed is None:
         return check(f"{name}: computed", False)
     exact = model.double()
     exact.zero_grad()
     loss, logits = loss_of(exact, x, y)
     loss.backward()
-    got = float(load_file("out/loss/model.safetensors")["loss"])
+    got = float(printed) / y.numel()
     check(f"{name}: loss", abs(got / float(loss) - 1.0) < 1e-5, f"{got}, not {float(loss)}")
     off = relative(load_file("out/logits/model.safetensors")["logits"], logits.detach().flatten(0, 1))
     check(f"{name}: logits", off < 1e-4, off)
@@ -158,17 +160,17 @@ def compare_training(name, kind, model, plan):
         f.write(struct.pack(f"<{len(ids)}H", *ids.tolist()))
     subprocess.run(["rm", "-rf", "run", "back"], check=True)
     model.save_pretrained("hf")
-    if not run(program, "train", "--from", "hf", "--data", "ids.bin", "--out", "run", "--steps", str(STEPS), "--batch",
+    if run(program, "train", "--from", "hf", "--data", "ids.bin", "--out", "run", "--steps", str(STEPS), "--batch",
                "3", "--seq", str(T), "--order", "sequential", "--lr", str(LR), "--lr-schedule", "constant", "--warmup",
                "0", "--beta1", "0.9", "--beta2", "0.95", "--eps", str(EPS), "--weight-decay", str(DECAY), "--clip", "1",
-               "--dropout", "0", *plan):
+               "--dropout", "0", *plan) is None:
         return check(f"{name}: trained", False)
     with open("run/metrics.jsonl") as f:
         here = [json.loads(line)["loss"] for line in f]
     there = train_there(model, ids)
     off = max(abs(a / b - 1.0) for a, b in zip(here, there))
     check(f"{name}: {STEPS} steps", len(here) == STEPS and off < 1e-3, off)
-    if not run(program, "export", "run", "-o", "back"):
+    if run(program, "export", "run", "-o", "back") is None:
         return check(f"{name}: exported", False)
     back = transformers.AutoModelForCausalLM.from_pretrained("back", attn_implementation="eager")
     x = torch.randint(V, (B, T))

@@ -14,7 +14,8 @@ skip()
     exit 77
 }
 [ -x "$GEARTRAIN" ] || skip "there is no program '$GEARTRAIN'; name it with \$GEARTRAIN"
-[ -x "$BUILD/tests/models/parity" ] || skip "there is no program '$BUILD/tests/models/parity'; name the build with \$BUILD"
+[ -x "$BUILD/tests/models/model_run" ] \
+    || skip "there is no program '$BUILD/tests/models/model_run'; name the build with \$BUILD"
 # Keys of transformers 5 are what is written there; 4 has no rope_parameters.
 "$python" -c 'import torch, transformers, sys; sys.exit(int(transformers.__version__.split(".")[0]) < 5)' 2> /dev/null \
     || skip "no Python packages 'torch' and 'transformers' 5 for $python; name another with \$GT_PYTHON"
@@ -24,4 +25,4 @@ trap 'exit 1' HUP INT TERM
 mkdir "$work/files"
 GEARTRAIN_CACHE=${GEARTRAIN_CACHE:-$work/cache}
 export GEARTRAIN_CACHE
-"$python" "$here/parity.py" "$GEARTRAIN" "$BUILD/tests/models/parity" "$work/files" "$@"
+"$python" "$here/parity.py" "$GEARTRAIN" "$BUILD/tests/models/model_run" "$work/files" "$@"

@@ -130,7 +130,7 @@ def grads():
         if not held:
             print("  ", run.stderr.strip())
         elif task == "encode":
-            mine = torch.from_numpy(np.fromfile(where + ".out", dtype=np.float32)).reshape(B, T, -1)
+            mine = load_file(os.path.join(where + ".out", "hidden", "model.safetensors"))["hidden"]
             held = check("activations", mine[mask.bool()], result.last_hidden_state.detach()[mask.bool()])
         else:
             result.loss.backward()
