@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* cl/adapter.cl - frozen matrices made wide again for a product, and what DoRA does around one.
+/* cl/adapter.cl - what DoRA, and adapters of some columns, do around a product.
  *
- *   expand_q8, expand_bf16   W as it is kept -> W as products read it
  *   row_norms                n[r] = | W[r] + scale * B[r] A |
  *   scale_columns            y = z * m / n (+ bias)
  *   magnitude_product        p = dy * z / n; its column sums are the gradient of m
  *   add_columns              y = z, and scale * u added to C of its N columns, from `first` on
  *   take_columns             u = scale * those columns of z
  *
- * W: (R,C); A: (K,C); B: (R,K); z, y, dy, p: (R,C), storage type. m, n, bias: fp32.
- * 8 bits: C integers a row, dense, and a scale for each 32 of them: `each` scales a row, the first block
- * begins `first` columns before column 0 (host/tensor/q8.h).
+ * W: (R,C), as it is kept (right_factor.clh, B_STORE); A: (K,C); B: (R,K); z, y, dy, p: (R,C), storage type.
+ * m, n, bias: fp32.
  * Rows: CPU: a work-item owns `per` rows. GPU: a work-group owns a row.                    */
 #include "common.clh"
-
-#define Q8_BLOCK 32
+#include "right_factor.clh"
 
 #ifdef STYLE_CPU
 #define FOR_ROWS(r) for (int r = get_global_id(0) * per; r < min(R, (int)(get_global_id(0) + 1) * per); r++)
@@ -49,39 +46,14 @@ static int is_wide(int C)
 #endif
 }
 
-KERNEL void expand_q8(int per, int R, int C, int first, int each, ulong scales_at,
-                      __global const char *q, __global store_t *y)
-{
-    __global const float *scales = (__global const float *)(q + scales_at);
-    FOR_ROWS(r)
-    {
-        const size_t row = (size_t)r * C;
-        for (int b = BEGIN; b < each; b += STRIDE) {
-            const float scale = scales[(size_t)r * each + b];
-            const int from = max(0, b * Q8_BLOCK - first), to = min(C, (b + 1) * Q8_BLOCK - first);
-            for (int c = from; c < to; c++)
-                store1(y, row + c, (float)q[row + c] * scale);
-        }
-    }
-}
-
-KERNEL void expand_bf16(int per, int R, int C, __global const ushort *x, __global store_t *y)
-{
-    FOR_ROWS(r)
-    {
-        const size_t row = (size_t)r * C;
-        for (int c = BEGIN; c < C; c += STRIDE)
-            store1(y, row + c, as_float((uint)x[row + c] << 16));
-    }
-}
-
-KERNEL void row_norms(int per, int R, int C, int K, float scale, __global const store_t *W,
-                      __global const store_t *A, __global const store_t *B, __global float *n)
+KERNEL void row_norms(int per, int R, int C, int K, float scale, __global const right_t *W, ulong scales_at,
+                      int each, int first, __global const store_t *A, __global const store_t *B, __global float *n)
 {
 #ifndef STYLE_CPU
     __local float tmp[WG];
 #endif
     const int wide = is_wide(C);
+    const right_factor w = right_factor_at(W, C, scales_at, each, first);
     FOR_ROWS(r)
     {
         floatV square = 0.0f;
@@ -89,7 +61,8 @@ KERNEL void row_norms(int per, int R, int C, int K, float scale, __global const 
             floatV x = 0.0f;
             for (int k = 0; k < K; k++)
                 x += load1(B, (size_t)r * K + k) * read(A, (size_t)k * C + c, C - c, wide);
-            x = some(read(W, (size_t)r * C + c, C - c, wide) + scale * x, C - c);
+            const floatV kept = wide && C - c >= VW ? right_V(w, r, c) : right_part(w, r, c, min(C - c, VW));
+            x = some(kept + scale * x, C - c);
             square += x * x;
         }
 #ifdef STYLE_CPU

@@ -4,8 +4,8 @@
  *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))      or C += alpha * op(A) * op(B)
  *
  * Row-major. op(A) is A (M,K), or with TRANS_A the transpose of A (K,M); op(B) is B (K,N),
- * or with TRANS_B the transpose of B (N,K). A and B are of type STORE, C of type STORE or
- * fp32; sums are fp32, and C is rounded once.
+ * or with TRANS_B the transpose of B (N,K). A is of type STORE, B too or narrower, C of type STORE
+ * or fp32; sums are fp32, and C is rounded once.
  *
  * CPU body. The unit is the register tile of tile.clh, MR rows and NR = NV * VW columns, fed
  * by one broadcast of A a row and NV vectors of B a k:
@@ -27,13 +27,14 @@
  * one being fetched into registers while the present one is used.
  *
  * The host sets with -D (defaults in brackets); STORE and C_F32 are in
- * gemm_epilogue.clh, ACT in activation.clh:
+ * gemm_epilogue.clh, ACT in activation.clh, B_STORE in right_factor.clh:
  *   TRANS_A, TRANS_B                                                              [unset]
  *   KC      CPU: k between two visits of a tile                                   [256]
  *   MC      CPU: rows of A kept in cache, a multiple of MR                        [192]
  *   TM, TN  GPU: rows and columns of C a work-item owns, see tile.clh                  [4] */
 #include "common.clh"
 #include "random.clh"
+#include "right_factor.clh"
 #include "tile.clh"
 #include "activation.clh"
 #include "gemm_epilogue.clh"
@@ -64,27 +65,53 @@ static void pack_transposed(__global float *d, int ldd, __global const store_t *
             vstoreV(r[i], 0, d + i * ldd);
 }
 
+#ifdef TRANS_B
+/* The same of B's rows from `row` on and columns from `column` on. */
+static void pack_right_transposed(__global float *d, right_factor b, int row, int column, int rows, int columns)
+{
+    floatV r[VW];
+    if (rows == VW && columns == VW) {
+#pragma unroll
+        for (int i = 0; i < VW; i++)
+            r[i] = right_V(b, row + i, column);
+    } else {
+        float t[VW * VW];
+#pragma nounroll
+        for (int i = 0; i < VW * VW; i++)
+            t[i] = i / VW < rows && i % VW < columns ? right_1(b, row + i / VW, column + i % VW) : 0.0f;
+#pragma unroll
+        for (int i = 0; i < VW; i++)
+            r[i] = vloadV(i, t);
+    }
+    transpose(r);
+#pragma unroll
+    for (int i = 0; i < VW; i++)
+        if (i < columns)
+            vstoreV(r[i], 0, d + i * NR);
+}
+#endif
+
 /* Columns [n, n + NR) of rows [k, k + depth) of op(B), row after row; columns past N are 0. */
-static void pack_b(__global float *d, __global const store_t *B, int ldb, int k, int depth, int n,
-                   int N)
+static void pack_b(__global float *d, right_factor b, int k, int depth, int n, int N)
 {
 #ifdef TRANS_B
     for (int kk = 0; kk < depth; kk += VW)
         for (int j = 0; j < NR; j += VW)
-            pack_transposed(d + kk * NR + j, NR, B + (size_t)(n + j) * ldb + k + kk, ldb,
-                            min(VW, N - n - j), min(VW, depth - kk));
+            pack_right_transposed(d + kk * NR + j, b, n + j, k + kk, min(VW, N - n - j), min(VW, depth - kk));
 #else
     if (n + NR <= N) {
         for (int kk = 0; kk < depth; kk++)
 #pragma unroll
             for (int v = 0; v < NV; v++)
-                vstoreV(loadV(B, (size_t)(k + kk) * ldb + n + v * VW), 0, d + kk * NR + v * VW);
+                vstoreV(right_V(b, k + kk, n + v * VW), 0, d + kk * NR + v * VW);
         return;
     }
     for (int kk = 0; kk < depth; kk++)
-        for (int v = 0; v < NV; v++)
-            vstoreV(load_some(B, (size_t)(k + kk) * ldb + n + v * VW,
-                              max(0, min(VW, N - n - v * VW))), 0, d + kk * NR + v * VW);
+        for (int v = 0; v < NV; v++) {
+            const int count = max(0, min(VW, N - n - v * VW));
+            vstoreV(count == VW ? right_V(b, k + kk, n + v * VW) : right_part(b, k + kk, n + v * VW, count), 0,
+                    d + kk * NR + v * VW);
+        }
 #endif
 }
 
@@ -137,8 +164,8 @@ static void tile(floatV c[MR][NV], __global const float *a, size_t lda, int rows
  * Blocks of C are numbered group of panels first, then row block, then batch; a work-item
  * takes every get_global_size(0)-th. rows_each is a multiple of MR. */
 KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
-                     __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
-                     ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+                     __global const right_t *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
+                     __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
                      __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
                      __global const uint *random, uint stream, uint limit, float factor, ulong sequence,
                      __global float *scratch, ulong item_floats, int panels_each, int rows_each,
@@ -156,13 +183,14 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
         const int n0 = block % groups * panels_each * NR, n1 = min(N, n0 + panels_each * NR);
         const int m0 = block / groups % row_blocks * rows_each, m1 = min(M, m0 + rows_each);
         const int which = block / groups / row_blocks;
-        __global const store_t *a = A + which * stride_a, *b = B + which * stride_b;
+        __global const store_t *a = A + which * stride_a;
+        const right_factor b = right_factor_at(B + which * stride_b, ldb, scales_at, each, first);
         const size_t c_start = which * stride_c;
 
         for (int k = 0; k < K; k += KC) {
             const int depth = min(KC, K - k), last = k + KC >= K;
             for (int n = n0, p = 0; n < n1; n += NR, p++)
-                pack_b(packed_b + (size_t)p * KC * NR, b, ldb, k, depth, n, N);
+                pack_b(packed_b + (size_t)p * KC * NR, b, k, depth, n, N);
             for (int mc = m0; mc < m1; mc += MC) {
                 const int mc1 = min(m1, mc + MC);
 #ifdef PACK_A
@@ -230,11 +258,20 @@ KERNEL void gemm_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
 #define B_BY_K 0
 #endif
 
+/* Of B's row four neighbours; those at or past `count` are 0. Wide loads want alignment. */
+static float4 fetch_right(right_factor b, int row, int column, int count, int aligned)
+{
+    if (count >= 4 && aligned)
+        return right_V(b, row, column);
+    return right_part(b, row, column, min(count, 4));
+}
+#define FROM_RIGHT(row, column, count) fetch_right(right, row, column, count, b_aligned)
+
 /* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
 __kernel __attribute__((reqd_work_group_size(16, 16, 1)))
 void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
-              __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
-              ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+              __global const right_t *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
+              __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
               __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
               __global const uint *random, uint stream, uint limit, float factor,
               ulong sequence)
@@ -248,7 +285,7 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
     const int a_aligned = ((lda | (int)stride_a) & 3) == 0, b_aligned = ((ldb | (int)stride_b) & 3) == 0;
     const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
     A += which * stride_a;
-    B += which * stride_b;
+    const right_factor right = right_factor_at(B + which * stride_b, ldb, scales_at, each, first);
 
     float4 c[TM][TN / 4], next_a[TM / 4], next_b[TN / 4];
 #pragma unroll
@@ -258,14 +295,14 @@ void gemm_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
             c[i][h] = 0.0f;
 
     tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, 0, K, a_aligned);
-    tile_fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, 0, K, b_aligned);
+    TILE_FETCH_SLICE(next_b, TN, B_BY_K, FROM_RIGHT, n0, N, 0, K)
     for (int k = 0; k < K; k += TILE_K) {
         tile_keep_slice(as, TM, A_BY_K, next_a);
         tile_keep_slice(bs, TN, B_BY_K, next_b);
         barrier(CLK_LOCAL_MEM_FENCE);
         if (k + TILE_K < K) {
             tile_fetch_slice(next_a, TM, A_BY_K, A, lda, m0, M, k + TILE_K, K, a_aligned);
-            tile_fetch_slice(next_b, TN, B_BY_K, B, ldb, n0, N, k + TILE_K, K, b_aligned);
+            TILE_FETCH_SLICE(next_b, TN, B_BY_K, FROM_RIGHT, n0, N, k + TILE_K, K)
         }
         TILE_PRODUCT(C_AT, as, bs, "unroll")
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */

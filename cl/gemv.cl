@@ -17,7 +17,7 @@
  *       ...                             the sums of a panel become one vector, which goes through the
  *   A        [ a a a a a a a ... ]      epilogue and is stored
  *
- * Of bf16 two neighbours are one 32-bit word, of which a shift makes the first a float and a mask the
+ * Of B in bf16 two neighbours are one 32-bit word, of which a shift makes the first a float and a mask the
  * second. So A is laid out that way beforehand, by each work-item for itself in its part of scratch:
  *
  *   A   0 1 2 3 ... | ... 2 VW - 1      packed   0 2 4 ... 2 VW - 2 | 1 3 5 ... 2 VW - 1 | next 2 VW
@@ -26,10 +26,11 @@
  * owns four columns, whose sums meet in local memory.
  *
  * The host sets with -D (defaults in brackets); STORE and C_F32 are in gemm_epilogue.clh, ACT in
- * activation.clh:
+ * activation.clh, B_STORE in right_factor.clh:
  *   ROWS    rows of A and C, 1 to 4                                                      [1] */
 #include "common.clh"
 #include "random.clh"
+#include "right_factor.clh"
 #include "activation.clh"
 #include "gemm_epilogue.clh"
 
@@ -41,7 +42,7 @@
 
 #define STREAMS 4
 
-#if STORE == 1
+#if B_STORE == 1
 #define PAIR (2 * VW)
 
 /* Whole pairs of vectors of A's rows, the even elements in front of the odd ones. */
@@ -58,7 +59,7 @@ static void pack_pairs(__global float *d, __global const store_t *A, size_t lda,
 
 /* As columns(), with the pairs of A in `a`, and rows of B that begin at whole words. */
 static void columns_of_pairs(float *t, __global const float *a, __global const store_t *A, size_t lda,
-                             __global const store_t *b[STREAMS], int K)
+                             __global const right_t *b[STREAMS], int K)
 {
     const int whole = K / PAIR * PAIR;
     floatV s[ROWS][STREAMS];
@@ -89,14 +90,14 @@ static void columns_of_pairs(float *t, __global const float *a, __global const s
         for (int j = 0; j < STREAMS; j++) {
             float rest = 0.0f;
             for (int k = whole; k < K; k++)
-                rest = fma(load1(A, r * lda + k), load1(b[j], k), rest);
+                rest = fma(load1(A, r * lda + k), as_float((uint)b[j][k] << 16), rest);
             t[(j * ROWS + r) * VW] = sumV(s[r][j]) + rest;
         }
 }
 #endif
 
 /* The sums of a column of each stream, whose rows of B these are, go to t[(stream * ROWS + r) * VW]. */
-static void columns(float *t, __global const store_t *A, size_t lda, __global const store_t *b[STREAMS], int K)
+static void columns(float *t, __global const store_t *A, size_t lda, right_factor b, const int row[STREAMS], int K)
 {
     floatV s[ROWS][STREAMS];
     int k = 0;
@@ -112,7 +113,7 @@ static void columns(float *t, __global const store_t *A, size_t lda, __global co
             a[r] = loadV(A, r * lda + k);
 #pragma unroll
         for (int j = 0; j < STREAMS; j++) {
-            const floatV x = loadV(b[j], k);
+            const floatV x = right_V(b, row[j], k);
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
                 s[r][j] = fma(a[r], x, s[r][j]);
@@ -121,7 +122,7 @@ static void columns(float *t, __global const store_t *A, size_t lda, __global co
     if (k < K)
         for (int r = 0; r < ROWS; r++)
             for (int j = 0; j < STREAMS; j++)
-                s[r][j] = fma(load_part(A, r * lda + k, K - k), load_part(b[j], k, K - k), s[r][j]);
+                s[r][j] = fma(load_part(A, r * lda + k, K - k), right_part(b, row[j], k, K - k), s[r][j]);
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
@@ -130,10 +131,10 @@ static void columns(float *t, __global const store_t *A, size_t lda, __global co
 }
 
 /* Work-item i of a product owns panels [i * each, (i + 1) * each), a stream `part` of them; dimension 1: batch.
- * scratch: of bf16, item_floats for each work-item. */
+ * scratch: of B in bf16, item_floats for each work-item. */
 KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
-                     __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
-                     ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+                     __global const right_t *B, int ldb, ulong stride_b, ulong scales_at, int blocks, int first,
+                     __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
                      __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
                      __global const uint *random, uint stream, uint limit, float factor, ulong sequence, int each,
                      __global float *scratch, ulong item_floats)
@@ -143,26 +144,30 @@ KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
     const int from = get_global_id(0) * each * VW, to = min(N, from + each * VW);
     const size_t c_start = which * stride_c;
     A += which * stride_a;
-    B += which * stride_b;
-#if STORE == 1
+    const right_factor right = right_factor_at(B + which * stride_b, ldb, scales_at, blocks, first);
+#if B_STORE == 1
     __global float *pairs = scratch + (get_global_id(1) * get_global_size(0) + get_global_id(0)) * item_floats;
     const int by_pairs = ((ldb | (int)stride_b) & 1) == 0;
     if (by_pairs)
         pack_pairs(pairs, A, lda, K);
 #endif
     for (int p = 0; p < part; p++) {
-        __global const store_t *b[STREAMS];
         float t[STREAMS * ROWS * VW];
         for (int j = 0; j < VW; j++) {
             /* Where a stream has no column its last one's sum comes again, and is not stored. */
+            int row[STREAMS];
             for (int i = 0; i < STREAMS; i++)
-                b[i] = B + (size_t)min(from + (i * part + p) * VW + j, to - 1) * ldb;
-#if STORE == 1
-            if (by_pairs)
+                row[i] = min(from + (i * part + p) * VW + j, to - 1);
+#if B_STORE == 1
+            if (by_pairs) {
+                __global const right_t *b[STREAMS];
+                for (int i = 0; i < STREAMS; i++)
+                    b[i] = right.p + row[i] * right.ld;
                 columns_of_pairs(t + j, pairs, A, lda, b, K);
-            else
+                continue;
+            }
 #endif
-                columns(t + j, A, lda, b, K);
+            columns(t + j, A, lda, right, row, K);
         }
 #pragma nounroll
         for (int i = 0; i < STREAMS * ROWS; i++) {
@@ -189,8 +194,8 @@ KERNEL void gemv_cpu(int M, int N, int K, __global const store_t *A, int lda, ul
 /* Dimension 0: groups of columns, LANES * OWNED work-items each; 1: batch. */
 __kernel __attribute__((reqd_work_group_size(LANES * OWNED, 1, 1)))
 void gemv_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong stride_a,
-              __global const store_t *B, int ldb, ulong stride_b, __global c_t *C, int ldc,
-              ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+              __global const right_t *B, int ldb, ulong stride_b, ulong scales_at, int blocks, int first,
+              __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
               __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
               __global const uint *random, uint stream, uint limit, float factor, ulong sequence)
 {
@@ -201,12 +206,12 @@ void gemv_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
     const int whole = ((lda | ldb | (int)stride_a | (int)stride_b) & 3) == 0 ? K & ~3 : 0;
     float4 sum[ROWS];
     A += which * stride_a;
-    B += which * stride_b + (size_t)n * ldb;
+    const right_factor right = right_factor_at(B + which * stride_b, ldb, scales_at, blocks, first);
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0.0f;
     for (int k = 4 * lane; k < whole; k += 4 * LANES) {
-        const float4 b = loadV(B, k);
+        const float4 b = right_V(right, n, k);
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
             sum[r] = fma(loadV(A, (size_t)r * lda + k), b, sum[r]);
@@ -214,7 +219,7 @@ void gemv_gpu(int M, int N, int K, __global const store_t *A, int lda, ulong str
     for (int k = whole + lane; k < K; k += LANES)
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
-            sum[r].x = fma(load1(A, (size_t)r * lda + k), load1(B, k), sum[r].x);
+            sum[r].x = fma(load1(A, (size_t)r * lda + k), right_1(right, n, k), sum[r].x);
 #pragma unroll
     for (int r = 0; r < ROWS; r++)
         part[r][me] = sumV(sum[r]);

@@ -8,6 +8,7 @@
 #define GT_GEMM_ENGINE_H
 
 #include "host/gemm/gemm.h"
+#include "host/tensor/q8.h"
 
 typedef struct gemm_engine {
     int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
@@ -41,6 +42,9 @@ const dev_family *gemm_family_at(int i);
  * owned by the context. */
 gt_status gemm_program(gemm_context *c, const dev_family *f, dtype storage, const char *options, dev_program **out);
 
+/* B in 8 bits: its stored rows and columns. */
+q8 gemm_q8(const gemm_desc *g);
+
 /* 1 if anything but C = alpha * A * B (+ C) is asked for. */
 int gemm_has_epilogue(const gemm_desc *g);
 
@@ -54,10 +58,16 @@ gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *sc
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf, gemm_slot *add_at);
 
 /* The -D options of a product's types and epilogue, STORE apart, with `more` behind them. */
+#define GEMM_B_BF16 "-DB_STORE=1"
+#define GEMM_B_Q8 "-DB_STORE=3"
 #define GEMM_C_F32 "-DC_F32"
 #define GEMM_DROP "-DDROP"
 enum { GEMM_OPTIONS = 128 };    /* characters */
 void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more);
+
+/* The arguments M to `add` that the kernels of a whole product take, in their order (cl/gemm.cl, cl/gemv.cl). */
+enum { GEMM_PRODUCT_ARGS = 17, GEMM_ADD_ARG = GEMM_PRODUCT_ARGS - 1 };
+void gemm_product_args(dev_arg out[GEMM_PRODUCT_ARGS], const gemm_desc *g, const gemm_buffers *b);
 
 /* The arguments `flags` to `factor` that both kernels with an epilogue take, in their order
  * (cl/gemm_epilogue.clh). */

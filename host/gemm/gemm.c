@@ -95,7 +95,8 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
                        "cannot multiply matrices of size %d x %d x %d: sizes must be"
                        " positive",
                        g.M, g.N, g.K);
-    if (!dtype_is_storage(g.a_type) || !dtype_is_storage(g.b_type) || !dtype_is_storage(g.c_type))
+    if (!dtype_is_storage(g.a_type) || !dtype_is_storage(g.c_type)
+        || (!dtype_is_storage(g.b_type) && g.b_type != DTYPE_Q8))
         return gt_fail(GT_MISUSE, "cannot multiply %s by %s into %s: only %s can be multiplied", dtype_name(g.a_type),
                        dtype_name(g.b_type), dtype_name(g.c_type),
                        dtype_storage_names(names, sizeof names, ", ", " and "));
@@ -115,11 +116,16 @@ gt_status gemm_complete(gemm_desc *out, const gemm_desc *in)
     if (g.act && g.act_grad && g.act != g.act_grad)
         return gt_fail(GT_MISUSE, "cannot apply %s to a product and the slope of %s: a product has one activation",
                        activation_name(g.act), activation_name(g.act_grad));
-    if (g.a_type != g.b_type || (g.c_type != g.a_type && g.c_type != DTYPE_F32))
+    const int narrower = g.b_type != g.a_type;
+    if ((narrower && g.b_type != DTYPE_BF16 && g.b_type != DTYPE_Q8) || (g.c_type != g.a_type && g.c_type != DTYPE_F32))
         return gt_fail(GT_UNSUPPORTED,
-                       "cannot multiply %s by %s into %s: both factors have one type,"
-                       " and the result that type or fp32",
+                       "cannot multiply %s by %s into %s: both factors have one type, or the right one is bf16 or"
+                       " int8, and the result has the left one's or fp32",
                        dtype_name(g.a_type), dtype_name(g.b_type), dtype_name(g.c_type));
+    if (g.b_type == DTYPE_Q8
+        && (g.batch > 1 || g.ldb != b_width || g.b_first < 0 || g.b_first >= Q8_BLOCK || g.K > INT32_MAX - Q8_BLOCK
+            || g.N > INT32_MAX - Q8_BLOCK))
+        return gt_fail(GT_MISUSE, "cannot multiply by a matrix in 8 bits: it is not one dense matrix of blocks");
     if ((int64_t)g.M * g.batch > INT32_MAX)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot multiply %d matrices of %d rows at once: rows are"
@@ -143,8 +149,15 @@ static uint64_t a_bytes(const gemm_desc *g)
            * extent(g->trans_a ? g->K : g->M, g->trans_a ? g->M : g->K, g->lda, g->batch, g->stride_a);
 }
 
+q8 gemm_q8(const gemm_desc *g)
+{
+    return (q8){ g->trans_b ? g->N : g->K, g->trans_b ? g->K : g->N, g->b_first };
+}
+
 static uint64_t b_bytes(const gemm_desc *g)
 {
+    if (g->b_type == DTYPE_Q8)
+        return q8_bytes(gemm_q8(g));
     return dtype_size(g->b_type)
            * extent(g->trans_b ? g->N : g->K, g->trans_b ? g->K : g->N, g->ldb, g->batch, g->stride_b);
 }
@@ -382,6 +395,14 @@ static gt_status time_list(dev_list *l, int first, dev_device *d, double *second
 /* What every operand of a measurement is filled with: a little off zero, for denormals and zeros
  * would not be typical; 1 in fp16, 1/128 or so in the others. */
 static const uint32_t pattern = 0x3c003c00;
+/* The integers of a B in 8 bits; their scales are the pattern in fp32. */
+static const uint32_t integers = 0x3c3c3c3c;
+
+static double b_element(const gemm_desc *g)
+{
+    return g->b_type == DTYPE_Q8 ? (double)(integers & 0xff) * (double)dtype_load(DTYPE_F32, &pattern, 0)
+                                 : (double)dtype_load(g->b_type, &pattern, 0);
+}
 
 /* Is the plain product of `g` right, at the size it will have? All its elements are the same sum, so
  * that turns, tiles or work-items left out show. Runtimes that cut long loops short return success. */
@@ -405,8 +426,8 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
         st = dev_run(l, 0, -1);
     if (!st)
         st = dev_read(c->device, b->c, 0, got, c_bytes(g));
-    const double one = (double)dtype_load(g->a_type, &pattern, 0);
-    dtype_store(g->c_type, want_bits, 0, (float)((double)g->alpha * g->K * one * one));
+    const double a = (double)dtype_load(g->a_type, &pattern, 0);
+    dtype_store(g->c_type, want_bits, 0, (float)((double)g->alpha * g->K * a * b_element(g)));
     const double want = (double)dtype_load(g->c_type, want_bits, 0);
     const double allowed = (1e-5 + 6e-8 * g->K + (size == 2 ? 1.0 / 128 : 0.0)) * fabs(want);
     for (int i = 0; !st && i < g->batch; i++)
@@ -452,6 +473,8 @@ static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc 
     for (size_t i = 0; !st && i < sizeof filled / sizeof filled[0]; i++)
         if (filled[i])
             st = dev_list_fill(l, filled[i], 0, pattern, dev_buffer_bytes(filled[i]) & ~3ull);
+    if (!st && g->b_type == DTYPE_Q8)
+        st = dev_list_fill(l, b.b, 0, integers, q8_scales_at(gemm_q8(g)));
     const int first = st ? 0 : dev_list_count(l);
     if (!st)
         st = e->append(c, l, g, &b, NULL);

@@ -5,7 +5,8 @@
  *
  * Engines  gemv     Geartrain's own kernels, cl/gemv.cl, for up to four rows times a transposed matrix, whose
  *                   time is that of reading it: any device, type and epilogue
- *          native   a CBLAS called on the device's host thread (CPU devices, fp32)
+ *          native   a CBLAS called on the device's host thread (CPU devices, fp32; narrower weights
+ *                   are widened panel by panel, within the cache)
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of
@@ -55,8 +56,10 @@ void gemm_choices_load(gemm_context *c, const char *path);
 typedef struct gemm_desc {
     int M, N, K;
     int trans_a, trans_b;           /* 1: A is stored (K,M), B is stored (N,K)           */
-    dtype a_type, b_type, c_type;   /* DTYPE_F32, DTYPE_BF16, DTYPE_F16: A and B alike, C as
-                                       they are or fp32                                  */
+    dtype a_type, b_type, c_type;   /* DTYPE_F32, DTYPE_BF16, DTYPE_F16: C as A is, or fp32; B too, or
+                                       narrower: DTYPE_BF16, or DTYPE_Q8, dense, one B (q8.h). What
+                                       B's numbers stand for in fp32 is what is multiplied */
+    int b_first;                    /* DTYPE_Q8: where in its block B's column 0 is      */
     int lda, ldb, ldc;              /* elements from a stored row to the next; 0 = dense */
     int batch;                      /* how many products; 0 = 1                          */
     int64_t stride_a, stride_b, stride_c;   /* elements from one to the next             */

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 /* As in cl/gemm_epilogue.clh. */
 enum { EPI_BIAS = 1, EPI_ACT = 2, EPI_ACT_GRAD = 4, EPI_DROP = 8, EPI_RESIDUAL = 16 };
@@ -16,7 +17,8 @@ const dev_family gemm_epilogue_family = { .file = "gemm_epilogue.cl", .stored = 
 void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more)
 {
     const int c_f32 = g->a_type != DTYPE_F32 && g->c_type == DTYPE_F32;
-    const char *const words[] = { c_f32 ? GEMM_C_F32 : "", g->drop_p > 0 ? GEMM_DROP : "",
+    const char *const b = g->b_type == g->a_type ? "" : g->b_type == DTYPE_Q8 ? GEMM_B_Q8 : GEMM_B_BF16;
+    const char *const words[] = { b, c_f32 ? GEMM_C_F32 : "", g->drop_p > 0 ? GEMM_DROP : "",
                                   activation_option(g->act ? g->act : g->act_grad), more };
     size_t at = 0;
     out[0] = 0;
@@ -24,6 +26,31 @@ void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more)
         if (words[i][0])
             at += (size_t)snprintf(out + at, size - at, "%s%s", at ? " " : "", words[i]);
     assert(at < size);
+}
+
+void gemm_product_args(dev_arg out[GEMM_PRODUCT_ARGS], const gemm_desc *g, const gemm_buffers *b)
+{
+    const q8 blocks = g->b_type == DTYPE_Q8 ? gemm_q8(g) : (q8){ 0 };
+    const dev_arg args[GEMM_PRODUCT_ARGS] = {
+        dev_arg_i32(g->M),
+        dev_arg_i32(g->N),
+        dev_arg_i32(g->K),
+        dev_arg_buffer(b->a),
+        dev_arg_i32(g->lda),
+        dev_arg_u64((uint64_t)g->stride_a),
+        dev_arg_buffer(b->b),
+        dev_arg_i32(g->ldb),
+        dev_arg_u64((uint64_t)g->stride_b),
+        dev_arg_u64(q8_scales_at(blocks)),
+        dev_arg_i32((int32_t)q8_in_row(blocks)),
+        dev_arg_i32(blocks.first),
+        dev_arg_buffer(b->c),
+        dev_arg_i32(g->ldc),
+        dev_arg_u64((uint64_t)g->stride_c),
+        dev_arg_f32(g->alpha),
+        [GEMM_ADD_ARG] = dev_arg_i32(g->add),
+    };
+    memcpy(out, args, sizeof args);
 }
 
 void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, const gemm_buffers *b)
@@ -42,6 +69,14 @@ void gemm_epilogue_args(dev_arg out[GEMM_EPILOGUE_ARGS], const gemm_desc *g, con
     out[7] = dev_arg_u32((uint32_t)limit);
     out[8] = dev_arg_f32((float)(1.0 / (1.0 - (double)g->drop_p)));
     out[9] = dev_arg_u64((uint64_t)g->drop_sequence);
+}
+
+/* These kernels read C alone. */
+static void options_without_b(char out[GEMM_OPTIONS], const gemm_desc *g)
+{
+    gemm_desc c = *g;
+    c.b_type = c.a_type;
+    gemm_options(out, GEMM_OPTIONS, &c, "");
 }
 
 /* Rows in dimension 1; on a GPU, four columns a work-item in dimension 0. */
@@ -66,7 +101,7 @@ gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
     char options[GEMM_OPTIONS];
     dev_program *p;
     gemm_epilogue_args(args + 6, g, b);
-    gemm_options(options, sizeof options, g, "");
+    options_without_b(options, g);
     gt_status st = gemm_program(c, &gemm_epilogue_family, g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_epilogue", row_grid(c, g), args, 6 + GEMM_EPILOGUE_ARGS);

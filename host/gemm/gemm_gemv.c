@@ -14,6 +14,8 @@ static const dev_variant variants[] = {
     { "-DROWS=1", DEV_FOR_ALL },
     { GEMM_DROP " -DROWS=4", DEV_FOR_ALL },
     { GEMM_C_F32 " -DROWS=2", DEV_16BIT_ONLY },
+    { GEMM_B_Q8 " -DROWS=1", DEV_FOR_ALL },
+    { GEMM_B_BF16 " -DROWS=1", DEV_FOR_ALL },
 #define SHOWN(constant, name, option) { option " -DROWS=3", 0 },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
@@ -41,7 +43,7 @@ static int panels_each(const dev_info *info, int panels)
 typedef struct cpu_cut {
     int each;                   /* panels of a work-item               */
     size_t items;               /* of a product                        */
-    uint64_t item_floats;       /* of scratch: bf16 rows of A, packed  */
+    uint64_t item_floats;       /* of scratch: rows of A beside a B in bf16, packed */
 } cpu_cut;
 
 static cpu_cut cut_for_cpu(const dev_info *info, const gemm_desc *g)
@@ -50,7 +52,7 @@ static cpu_cut cut_for_cpu(const dev_info *info, const gemm_desc *g)
     const int panels = (g->N + width - 1) / width;
     cpu_cut cut = { .each = panels_each(info, panels) };
     cut.items = (size_t)((panels + cut.each - 1) / cut.each);
-    cut.item_floats = g->a_type == DTYPE_BF16 ? (uint64_t)g->M * (uint64_t)((g->K + 15) & ~15) : 0;
+    cut.item_floats = g->b_type == DTYPE_BF16 ? (uint64_t)g->M * (uint64_t)((g->K + 15) & ~15) : 0;
     return cut;
 }
 
@@ -63,26 +65,21 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
-    enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS, CPU_ONLY = 3 };
+    enum { COMMON = GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS, CPU_ONLY = 3 };
     const dev_info *info = dev_info_of(gemm_device(c));
     const int cpu = info->style == DEV_STYLE_CPU;
     const cpu_cut cut = cut_for_cpu(info, g);
-    dev_arg args[COMMON + CPU_ONLY] = {
-        dev_arg_i32(g->M),     dev_arg_i32(g->N),   dev_arg_i32(g->K),
-        dev_arg_buffer(b->a),  dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
-        dev_arg_buffer(b->b),  dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
-        dev_arg_buffer(b->c),  dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
-        dev_arg_f32(g->alpha), dev_arg_i32(g->add),
-    };
+    dev_arg args[COMMON + CPU_ONLY];
     char options[GEMM_OPTIONS], rows[16];
     dev_program *p;
 
-    gemm_epilogue_args(args + ADD + 1, g, b);
+    gemm_product_args(args, g, b);
+    gemm_epilogue_args(args + GEMM_PRODUCT_ARGS, g, b);
     args[COMMON] = dev_arg_i32(cut.each);
     args[COMMON + 1] = dev_arg_buffer(b->scratch);
     args[COMMON + 2] = dev_arg_u64(cut.item_floats);
     if (add_at)
-        *add_at = (gemm_slot){ dev_list_count(l), ADD };
+        *add_at = (gemm_slot){ dev_list_count(l), GEMM_ADD_ARG };
     snprintf(rows, sizeof rows, "-DROWS=%d", g->M);
     gemm_options(options, sizeof options, g, rows);
     gt_status st = gemm_program(c, &gemm_gemv_family, g->a_type, options, &p);

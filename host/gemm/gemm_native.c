@@ -5,6 +5,11 @@
  * (clEnqueueNativeKernel). So a BLAS written for exactly this processor costs no copy and
  * no more overhead than a kernel. It multiplies fp32 only; the epilogue is a kernel.
  *
+ * A right factor in fewer bits is widened in panels of columns of C, a few at a time, which the BLAS reads from
+ * the cache that they were written to:
+ *
+ *   B stored (N,K)   w rows of it               B stored (K,N)   w of its columns       C (M,N)   w columns
+ *
  * While the BLAS runs with its own threads, the driver's are idle: the queue is in order. */
 #include "host/gemm/engine.h"
 
@@ -27,6 +32,53 @@ typedef struct native_payload {
     int flagged;            /* 1: the fourth pointer holds `add` */
 } native_payload;
 
+/* Bytes of a panel: it should stay in a core's cache, but the BLAS packs all of A for each. */
+enum { PANEL = 2 << 20, PANEL_STEP = 64, FLAG = 64 };    /* FLAG: in front of it, where `add` may be */
+
+/* Columns of C that a panel is for; 0: B is read as it is. */
+static int panel_width(const gemm_desc *g)
+{
+    if (g->b_type == DTYPE_F32)
+        return 0;
+    const int most = PANEL / (int)sizeof(float) / (g->K < PANEL ? g->K : PANEL) / PANEL_STEP * PANEL_STEP;
+    const int panels = most ? (g->N + most - 1) / most : (g->N + PANEL_STEP - 1) / PANEL_STEP;
+    const int even = ((g->N + panels - 1) / panels + PANEL_STEP - 1) / PANEL_STEP * PANEL_STEP;
+    return even < g->N ? even : g->N;
+}
+
+static void widen(float *to, int64_t ld, const gemm_desc *g, const void *b, int row, int rows, int column, int columns)
+{
+    if (g->b_type == DTYPE_Q8) {
+        q8_load_part(to, ld, b, gemm_q8(g), row, rows, column, columns);
+        return;
+    }
+    const uint16_t *from = (const uint16_t *)b + (int64_t)row * g->ldb + column;
+    for (int r = 0; r < rows; r++, from += g->ldb, to += ld)
+        for (int i = 0; i < columns; i++) {
+            const uint32_t bits = (uint32_t)from[i] << 16;
+            memcpy(&to[i], &bits, sizeof bits);
+        }
+}
+
+static void multiply_one(const gemm_desc *g, int columns, const float *a, const float *b, int ldb, int add, float *c)
+{
+    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, g->M,
+                columns, g->K, g->alpha, a, g->lda, b, ldb, add ? 1.0f : 0.0f, c, g->ldc);
+}
+
+static void multiply_panels(const gemm_desc *g, const float *a, const void *b, int add, float *c, float *panel)
+{
+    const int width = panel_width(g);
+    for (int n = 0; n < g->N; n += width) {
+        const int w = width < g->N - n ? width : g->N - n, ld = g->trans_b ? g->K : w;
+        if (g->trans_b)
+            widen(panel, ld, g, b, n, w, 0, g->K);
+        else
+            widen(panel, ld, g, b, 0, g->K, n, w);
+        multiply_one(g, w, a, panel, ld, add, c + n);
+    }
+}
+
 static void multiply(const void *payload, void *const *pointers)
 {
     native_payload p;
@@ -42,10 +94,12 @@ static void multiply(const void *payload, void *const *pointers)
     }
     if (openblas_set_num_threads)
         openblas_set_num_threads(p.threads);
+    if (panel_width(g)) {
+        multiply_panels(g, a, b, add, c, (float *)((char *)pointers[3] + FLAG));
+        return;
+    }
     for (int i = 0; i < g->batch; i++)
-        cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, g->M,
-                    g->N, g->K, g->alpha, a + i * g->stride_a, g->lda, b + i * g->stride_b, g->ldb, add ? 1.0f : 0.0f,
-                    c + i * g->stride_c, g->ldc);
+        multiply_one(g, g->N, a + i * g->stride_a, b + i * g->stride_b, g->ldb, add, c + i * g->stride_c);
 }
 
 /* OpenBLAS takes a buffer for each thread that multiplies, keeps it, and where the address space is
@@ -82,14 +136,14 @@ static int can(gemm_context *c, const gemm_desc *g)
     if (!has_room)
         return 0;
     const dev_info *info = dev_info_of(gemm_device(c));
-    return info->kind == DEV_CPU && info->native_kernels && g->a_type == DTYPE_F32 && g->b_type == DTYPE_F32
-           && g->c_type == DTYPE_F32;
+    return info->kind == DEV_CPU && info->native_kernels && g->a_type == DTYPE_F32 && g->c_type == DTYPE_F32
+           && (g->b_type == DTYPE_F32 || g->batch == 1);
 }
 
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 {
-    (void)c, (void)g;
-    return sizeof(int32_t);
+    (void)c;
+    return FLAG + sizeof(float) * (uint64_t)panel_width(g) * (uint64_t)g->K;
 }
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
@@ -105,7 +159,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     if (add_at)
         st = gemm_flag_append(c, l, g->add, b->scratch, add_at);
     if (!st)
-        st = dev_list_native(l, "sgemm", multiply, &p, sizeof p, buffers, add_at ? 4 : 3);
+        st = dev_list_native(l, "sgemm", multiply, &p, sizeof p, buffers, p.flagged || panel_width(g) ? 4 : 3);
     if (!st && gemm_has_epilogue(g))
         st = gemm_epilogue_append(c, l, g, b);
     return st;

@@ -23,6 +23,9 @@ static const dev_variant variants[] = {
     { TRANS_B " " TILE_8, 0 },
     { GEMM_DROP " " TRANS_B " " TILE_4, 0 },
     { GEMM_C_F32 " " TRANS_A " " TILE_8, DEV_16BIT_ONLY },
+    { GEMM_B_Q8 " " TILE_8, DEV_FOR_ALL },
+    { GEMM_B_Q8 " " TRANS_B " " TILE_8, DEV_FOR_ALL },
+    { GEMM_B_BF16 " " TRANS_B " " TILE_8, DEV_FOR_ALL },
 #define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILE_8, 0 },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
@@ -120,21 +123,16 @@ static void make_options(char out[GEMM_OPTIONS], const gemm_desc *g, const char 
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
-    enum { ADD = 13, COMMON = 14 + GEMM_EPILOGUE_ARGS, CPU_ONLY = 7 };
-    dev_arg args[COMMON + CPU_ONLY] = {
-        dev_arg_i32(g->M),     dev_arg_i32(g->N),   dev_arg_i32(g->K),
-        dev_arg_buffer(b->a),  dev_arg_i32(g->lda), dev_arg_u64((uint64_t)g->stride_a),
-        dev_arg_buffer(b->b),  dev_arg_i32(g->ldb), dev_arg_u64((uint64_t)g->stride_b),
-        dev_arg_buffer(b->c),  dev_arg_i32(g->ldc), dev_arg_u64((uint64_t)g->stride_c),
-        dev_arg_f32(g->alpha), dev_arg_i32(g->add),
-    };
+    enum { COMMON = GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS, CPU_ONLY = 7 };
+    dev_arg args[COMMON + CPU_ONLY];
     char options[GEMM_OPTIONS];
     dev_program *p;
     gt_status st;
 
-    gemm_epilogue_args(args + ADD + 1, g, b);
+    gemm_product_args(args, g, b);
+    gemm_epilogue_args(args + GEMM_PRODUCT_ARGS, g, b);
     if (add_at)
-        *add_at = (gemm_slot){ dev_list_count(l), ADD };
+        *add_at = (gemm_slot){ dev_list_count(l), GEMM_ADD_ARG };
     if (dev_info_of(gemm_device(c))->style == DEV_STYLE_CPU) {
         const cpu_cut cut = cut_for_cpu(c, g);
         const dev_arg more[CPU_ONLY] = {

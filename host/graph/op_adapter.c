@@ -14,18 +14,12 @@ static gt_status row_norms_launch(launch_context *c, const graph_node *n)
 {
     const graph *g = c->g;
     float scale;
-    dev_buffer *w, *rest;
+    int first;
     graph_attributes_get(n, &scale, sizeof scale);
-    gt_status st = ops_weights(c, n->in[0], &w, &rest);
-    return st ? st
-              : kernel_row_norms(c->list, c->kernels, R_of(g, n->in[0]), C_of(g, n->in[0]), R_of(g, n->in[1]), scale, w,
-                                 c->buffer(c, n->in[1]), c->buffer(c, n->in[2]), c->buffer(c, n->out[0]));
-}
-
-static gt_status row_norms_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
-{
-    *bytes = ops_weights_scratch(c, n->in[0]);
-    return GT_OK;
+    const dtype kept = ops_weights(g, n->in[0], &first);
+    return kernel_row_norms(c->list, c->kernels, R_of(g, n->in[0]), C_of(g, n->in[0]), R_of(g, n->in[1]), scale, kept,
+                            first, c->buffer(c, n->in[0]), c->buffer(c, n->in[1]), c->buffer(c, n->in[2]),
+                            c->buffer(c, n->out[0]));
 }
 
 static double row_norms_flops(const graph *g, const graph_node *n)
@@ -37,7 +31,6 @@ static const graph_op op_row_norms = {
     .name = "row norms",
     .launch = row_norms_launch,
     .flops = row_norms_flops,
-    .scratch = row_norms_scratch,
 };
 
 int graph_row_norms(graph *g, const char *name, int w, int a, int b, float scale)

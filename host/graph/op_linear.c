@@ -18,6 +18,14 @@ typedef struct linear_attributes {
     float scale;                /* of the low-rank part, and of gradients through it; 0: 1 */
 } linear_attributes;
 
+dtype ops_weights(const graph *g, int w, int *first)
+{
+    const graph_value *v = value(g, w);
+    const graph_param_info *p = v->type == DTYPE_Q8 ? &g->params[v->param] : NULL;
+    *first = p ? q8_of(&p->shape, &p->slice).first : 0;
+    return v->type;
+}
+
 static linear_attributes attributes_of(const graph_node *n)
 {
     linear_attributes a;
@@ -44,6 +52,7 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
         .drop_stream = a.drop.stream,
         .drop_sequence = count_of(g, n->out[0]) / g->B
     };
+    d->b_type = ops_weights(g, n->in[W], &d->b_first);
     return 1;
 }
 
@@ -51,6 +60,7 @@ static int linear_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 static void low_rank_gemm(const graph *g, const graph_node *n, gemm_desc *d)
 {
     linear_gemm(g, n, d);
+    d->b_type = ops_weights(g, n->in[LOW_B], &d->b_first);
     d->K = C_of(g, n->in[LOW_H]);
     d->alpha = attributes_of(n).scale;
     d->add = 1;
@@ -65,51 +75,22 @@ static void first_gemm(const graph *g, const graph_node *n, gemm_desc *d)
     d->drop_p = 0.0f;
 }
 
-/* Bytes of scratch for a matrix of weights as products read it; 0 if it is kept like that. */
-static uint64_t expanded_bytes(launch_context *c, int w)
-{
-    const graph_value *v = value(c->g, w);
-    return v->type == c->g->storage ? 0 : align_up(c, dtype_size(c->g->storage) * (uint64_t)count_of(c->g, w));
-}
-
-gt_status ops_weights(launch_context *c, int w, dev_buffer **out, dev_buffer **rest)
-{
-    const uint64_t bytes = expanded_bytes(c, w);
-    *out = c->buffer(c, w);
-    *rest = c->scratch;
-    if (!bytes)
-        return GT_OK;
-    const graph_param_info *p = &c->g->params[value(c->g, w)->param];
-    dev_buffer *from = *out;
-    const uint64_t all = dev_buffer_bytes(c->scratch);
-    *out = c->view(c, c->scratch, 0, bytes);
-    *rest = all > bytes ? c->view(c, c->scratch, bytes, all - bytes) : NULL;
-    if (!*out || (all > bytes && !*rest))
-        return GT_DEVICE;                   /* the view has said why */
-    return kernel_expand(c->list, c->kernels, p->type, R_of(c->g, w), C_of(c->g, w), q8_of(&p->shape, &p->slice).first,
-                         from, *out);
-}
-
-uint64_t ops_weights_scratch(launch_context *c, int w)
-{
-    return expanded_bytes(c, w);
-}
-
 static gt_status linear_launch(launch_context *c, const graph_node *n)
 {
     gemm_desc d;
     gemm_buffers b = { .a = c->buffer(c, n->in[X]),
                        .c = c->buffer(c, n->out[0]),
+                       .b = c->buffer(c, n->in[W]),
                        .bias = c->buffer(c, n->in[BIAS]),
                        .pre = c->buffer(c, n->out[1]),
                        .residual = c->buffer(c, n->in[RESIDUAL]),
-                       .random = c->buffer(c, n->in[RANDOM]) };
-    gt_status st = ops_weights(c, n->in[W], &b.b, &b.scratch);
+                       .random = c->buffer(c, n->in[RANDOM]),
+                       .scratch = c->scratch };
     linear_gemm(c->g, n, &d);
-    if (st || n->in[LOW_B] < 0)
-        return st ? st : gemm_append(c->gemm, c->list, &d, &b, NULL);
+    if (n->in[LOW_B] < 0)
+        return gemm_append(c->gemm, c->list, &d, &b, NULL);
     first_gemm(c->g, n, &d);
-    st = gemm_append(c->gemm, c->list, &d, &b, NULL);
+    gt_status st = gemm_append(c->gemm, c->list, &d, &b, NULL);
     if (st)
         return st;
     low_rank_gemm(c->g, n, &d);
@@ -130,7 +111,7 @@ static gt_status linear_scratch(launch_context *c, const graph_node *n, uint64_t
         low_rank_gemm(c->g, n, &d);
         st = gemm_scratch(c->gemm, &d, &more);
     }
-    *bytes = (*bytes > more ? *bytes : more) + ops_weights_scratch(c, n->in[W]);
+    *bytes = *bytes > more ? *bytes : more;
     return st;
 }
 
@@ -152,6 +133,7 @@ static int linear_input_grad_gemm(const graph *g, const graph_node *n, gemm_desc
                       .alpha = attributes_of(n).scale,
                       .act_grad = attributes_of(n).act,
                       .residual = n->in[REACHED] >= 0 };
+    d->b_type = ops_weights(g, n->in[GRAD_W], &d->b_first);
     return 1;
 }
 
@@ -160,18 +142,12 @@ static gt_status linear_input_grad_launch(launch_context *c, const graph_node *n
     gemm_desc d;
     linear_input_grad_gemm(c->g, n, &d);
     gemm_buffers b = { .a = c->buffer(c, n->in[DY]),
+                       .b = c->buffer(c, n->in[GRAD_W]),
                        .c = c->buffer(c, n->out[0]),
                        .aux = c->buffer(c, n->in[AUX]),
-                       .residual = c->buffer(c, n->in[REACHED]) };
-    gt_status st = ops_weights(c, n->in[GRAD_W], &b.b, &b.scratch);
-    return st ? st : gemm_append(c->gemm, c->list, &d, &b, NULL);
-}
-
-static gt_status linear_input_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
-{
-    gt_status st = ops_gemm_scratch(c, n, bytes);
-    *bytes += st ? 0 : ops_weights_scratch(c, n->in[GRAD_W]);
-    return st;
+                       .residual = c->buffer(c, n->in[REACHED]),
+                       .scratch = c->scratch };
+    return gemm_append(c->gemm, c->list, &d, &b, NULL);
 }
 
 static int linear_weight_grad_gemm(const graph *g, const graph_node *n, gemm_desc *d)
@@ -243,7 +219,7 @@ static const graph_op op_linear_input_grad = {
     .name = "linear input grad",
     .launch = linear_input_grad_launch,
     .flops = ops_gemm_flops,
-    .scratch = linear_input_grad_scratch,
+    .scratch = ops_gemm_scratch,
     .gemm = linear_input_grad_gemm,
     .alike = linears_alike,
 };

@@ -66,10 +66,9 @@ double ops_gemm_flops(const graph *g, const graph_node *n);          /* of the r
 gt_status ops_gemm_scratch(launch_context *c, const graph_node *n, uint64_t *bytes);
 
 /* ---- weights that are kept in another type (op_linear.c) ----------------------------------------- */
-/* The matrix as products read it: itself, or widened at the front of the scratch by a launch; *rest is the
- * scratch behind it (NULL: there is none). ops_weights_scratch() bytes are to be added to the node's. */
-gt_status ops_weights(launch_context *c, int w, dev_buffer **out, dev_buffer **rest);
-uint64_t ops_weights_scratch(launch_context *c, int w);
+/* How a matrix of weights is kept: frozen ones may be narrower than what they multiply. *first: where in its
+ * block of 8 bits its column 0 is (host/tensor/q8.h), else 0. */
+dtype ops_weights(const graph *g, int w, int *first);
 
 /* ---- dropout within an operation --------------------------------------------------------------- */
 typedef struct ops_drop {

@@ -122,12 +122,21 @@ gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *fa
 gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, int R, int cost,
                              dev_arg *args, int count)
 {
+    return kernel_launch_rows_of(l, k, family, 0, name, R, cost, args, count);
+}
+
+gt_status kernel_launch_rows_of(dev_list *l, kernel_set *k, const kernel_family *family, int variant, const char *name,
+                                int R, int cost, dev_arg *args, int count)
+{
     assert(R >= 0 && cost > 0 && count >= 1);
     size_t per = 1;
+    dev_program *p;
     if (k->cpu)
         per = share(k, (size_t)R, (size_t)(GRAIN_LEAST / cost + 1), (size_t)(GRAIN / cost + 1));
     args[0] = dev_arg_i32((int32_t)per);
-    return kernel_launch_groups(l, k, family, name, ((size_t)R + per - 1) / per, args, count);
+    const size_t groups = ((size_t)R + per - 1) / per;
+    gt_status st = kernel_program(&p, k, family, variant);
+    return st ? st : dev_list_kernel(l, p, name, dev_grid_1d(groups * k->group, k->group), args, count);
 }
 
 void kernel_slot_last(kernel_slot *slot, const dev_list *l, int arg)

@@ -139,12 +139,10 @@ gt_status kernel_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *from, d
 gt_status kernel_rope(dev_list *l, kernel_set *k, int B, int T, int H, int D, int back, dev_buffer *x,
                       dev_buffer *table, dev_buffer *first, dev_buffer *y);
 /* ---- cl/adapter.cl ------------------------------------------------------------------ */
-/* y (R,C) S = x as it is kept: DTYPE_BF16, or DTYPE_Q8 (host/tensor/q8.h) whose column 0 lies `first` columns
- * within its block. */
-gt_status kernel_expand(dev_list *l, kernel_set *k, dtype from, int R, int C, int first, dev_buffer *x, dev_buffer *y);
-/* n = the norms of the rows of w + scale * b a: w (R,C), a (K,C), b (R,K) S; n fp32 (R). */
-gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, float scale, dev_buffer *w, dev_buffer *a,
-                           dev_buffer *b, dev_buffer *n);
+/* n = the norms of the rows of w + scale * b a: a (K,C), b (R,K) S; n fp32 (R). w (R,C) as it is kept: S,
+ * DTYPE_BF16, or DTYPE_Q8 (host/tensor/q8.h) whose column 0 lies `first` columns within its block. */
+gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, float scale, dtype kept, int first,
+                           dev_buffer *w, dev_buffer *a, dev_buffer *b, dev_buffer *n);
 /* y = z * m / n + bias: z, y (R,C) S; m, n, bias fp32 (C), bias may be NULL. y may be z. */
 gt_status kernel_scale_columns(dev_list *l, kernel_set *k, int R, int C, dev_buffer *z, dev_buffer *m, dev_buffer *n,
                                dev_buffer *bias, dev_buffer *y);

@@ -7,26 +7,36 @@
 
 #include <assert.h>
 
-gt_status kernel_expand(dev_list *l, kernel_set *k, dtype from, int R, int C, int first, dev_buffer *x, dev_buffer *y)
-{
-    const q8 b = { R, C, first };
-    dev_arg q[] = {
-        [1] = dev_arg_i32(R),         dev_arg_i32(C),    dev_arg_i32(first), dev_arg_i32((int32_t)q8_in_row(b)),
-        dev_arg_u64(q8_scales_at(b)), dev_arg_buffer(x), dev_arg_buffer(y)
-    };
-    dev_arg half[] = { [1] = dev_arg_i32(R), dev_arg_i32(C), dev_arg_buffer(x), dev_arg_buffer(y) };
-    assert(from == DTYPE_Q8 || from == DTYPE_BF16);
-    if (from == DTYPE_Q8)
-        return kernel_launch_rows(l, k, &kernel_adapter_family, "expand_q8", R, C, q, KERNEL_ARGS(q));
-    return kernel_launch_rows(l, k, &kernel_adapter_family, "expand_bf16", R, C, half, KERNEL_ARGS(half));
-}
+/* The variants of the program, by how W is kept. */
+enum { W_AS_STORED, W_BF16, W_Q8 };
+static const dev_variant variants[] = {
+    { "", DEV_FOR_ALL },
+    { "-DB_STORE=1", DEV_FOR_ALL },
+    { "-DB_STORE=3", DEV_FOR_ALL },
+    { 0 },
+};
 
-gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, float scale, dev_buffer *w, dev_buffer *a,
-                           dev_buffer *b, dev_buffer *n)
+gt_status kernel_row_norms(dev_list *l, kernel_set *k, int R, int C, int K, float scale, dtype kept, int first,
+                           dev_buffer *w, dev_buffer *a, dev_buffer *b, dev_buffer *n)
 {
-    dev_arg args[] = { [1] = dev_arg_i32(R), dev_arg_i32(C),    dev_arg_i32(K),    dev_arg_f32(scale),
-                       dev_arg_buffer(w),    dev_arg_buffer(a), dev_arg_buffer(b), dev_arg_buffer(n) };
-    return kernel_launch_rows(l, k, &kernel_adapter_family, "row_norms", R, C * (K + 1), args, KERNEL_ARGS(args));
+    const q8 blocks = { R, C, first };
+    const int variant = kept == k->storage ? W_AS_STORED : kept == DTYPE_Q8 ? W_Q8 : W_BF16;
+    assert(variant != W_BF16 || kept == DTYPE_BF16);
+    dev_arg args[] = {
+        [1] = dev_arg_i32(R),
+        dev_arg_i32(C),
+        dev_arg_i32(K),
+        dev_arg_f32(scale),
+        dev_arg_buffer(w),
+        dev_arg_u64(q8_scales_at(blocks)),
+        dev_arg_i32((int32_t)q8_in_row(blocks)),
+        dev_arg_i32(first),
+        dev_arg_buffer(a),
+        dev_arg_buffer(b),
+        dev_arg_buffer(n)
+    };
+    return kernel_launch_rows_of(l, k, &kernel_adapter_family, variant, "row_norms", R, C * (K + 1), args,
+                                 KERNEL_ARGS(args));
 }
 
 gt_status kernel_scale_columns(dev_list *l, kernel_set *k, int R, int C, dev_buffer *z, dev_buffer *m, dev_buffer *n,
@@ -65,61 +75,43 @@ gt_status kernel_take_columns(dev_list *l, kernel_set *k, int R, int C, int N, i
 
 /* ---- cases ------------------------------------------------------------------------------------- */
 
-/* What the integers and scales stand for is exact; widened to 16 bits it is rounded once. Blocks that begin
- * before column 0 are those of a slice. */
-static void expand_q8_with(trial *t, int first)
-{
-    const q8 b = { t->R, t->C, first };
-    const int64_t n = elements(t), each = q8_in_row(b);
-    operand *x = operand_add(t, "q", INT, (int64_t)(q8_bytes(b) + 3) / 4), *y = take(t, "y", STORED, n);
-    x->given = 1;
-    append(t, kernel_expand(t->list, t->k, DTYPE_Q8, t->R, t->C, first, x->buffer, y->buffer));
-    if (t->status)
-        return;
-    int8_t *q = (int8_t *)x->whole;
-    float *scales = (float *)((char *)x->whole + q8_scales_at(b));
-    for (int64_t i = 0; i < n; i++)
-        q[i] = (int8_t)((int)gt_random_below(&t->random, 255) - 127);
-    for (int64_t i = 0; i < t->R * each; i++)
-        scales[i] = gt_random_unit(&t->random) * 0.01f;
-    for (int64_t i = 0; i < n; i++)
-        expect(y, i, (double)((float)q[i] * scales[i / t->C * each + (first + i % t->C) / Q8_BLOCK]), 0.0);
-}
-
-static void expand_q8_case(trial *t)
-{
-    expand_q8_with(t, 0);
-}
-static void expand_q8_slice_case(trial *t)
-{
-    expand_q8_with(t, 7);
-}
-
-static void expand_bf16_case(trial *t)
-{
-    const int64_t n = elements(t);
-    operand *x = operand_add(t, "x", INT, (n + 1) / 2), *y = take(t, "y", STORED, n);
-    x->given = 1;
-    append(t, kernel_expand(t->list, t->k, DTYPE_BF16, t->R, t->C, 0, x->buffer, y->buffer));
-    for (int64_t i = 0; !t->status && i < n; i++) {
-        const float some = 2.0f * gt_random_unit(&t->random) - 1.0f;
-        dtype_store(DTYPE_BF16, x->whole, (size_t)i, some);
-        expect(y, i, (double)dtype_load(DTYPE_BF16, x->whole, (size_t)i), 0.0);
-    }
-}
-
-static void row_norms_case(trial *t)
+/* W in each way it may be kept. What integers and scales stand for is exact in fp32; their blocks may begin
+ * before column 0, in a slice. */
+static void row_norms_of(trial *t, dtype kept, int first)
 {
     enum { K = 5 };
     const double scale = 0.5;
-    operand *w = give(t, "w", STORED, elements(t), 1.0), *a = give(t, "a", STORED, (int64_t)K * t->C, 1.0);
+    const q8 blocks = { t->R, t->C, first };
+    const int64_t count = elements(t), each = q8_in_row(blocks);
+    operand *w = kept == t->k->storage
+                     ? give(t, "w", STORED, count, 1.0)
+                     : operand_add(t, "w", INT, (kept == DTYPE_Q8 ? (int64_t)q8_bytes(blocks) + 3 : 2 * count + 3) / 4);
+    operand *a = give(t, "a", STORED, (int64_t)K * t->C, 1.0);
     operand *b = give(t, "b", STORED, (int64_t)t->R * K, 1.0), *n = take(t, "n", FLOAT, t->R);
-    append(t, kernel_row_norms(t->list, t->k, t->R, t->C, K, (float)scale, w->buffer, a->buffer, b->buffer, n->buffer));
-    t->flops = (2.0 * K + 3.0) * (double)elements(t);
-    for (int r = 0; !t->status && r < t->R; r++) {
+    w->given = 1;
+    append(t, kernel_row_norms(t->list, t->k, t->R, t->C, K, (float)scale, kept, first, w->buffer, a->buffer, b->buffer,
+                               n->buffer));
+    t->flops = (2.0 * K + 3.0) * (double)count;
+    if (t->status)
+        return;
+    int8_t *q = (int8_t *)w->whole;
+    float *scales = (float *)((char *)w->whole + q8_scales_at(blocks));
+    for (int64_t i = 0; kept != t->k->storage && i < (kept == DTYPE_Q8 ? t->R * each : count); i++) {
+        if (kept == DTYPE_Q8)
+            scales[i] = gt_random_unit(&t->random) * 0.01f;
+        else
+            dtype_store(DTYPE_BF16, w->whole, (size_t)i, 2.0f * gt_random_unit(&t->random) - 1.0f);
+    }
+    for (int64_t i = 0; kept == DTYPE_Q8 && kept != t->k->storage && i < count; i++)
+        q[i] = (int8_t)((int)gt_random_below(&t->random, 255) - 127);
+    for (int r = 0; r < t->R; r++) {
         double sum = 0.0, size = 0.0;
         for (int c = 0; c < t->C; c++) {
-            double x = w->value[(int64_t)r * t->C + c], most = fabs(x);
+            const int64_t i = (int64_t)r * t->C + c;
+            double x = kept == t->k->storage ? w->value[i]
+                       : kept == DTYPE_Q8    ? (double)((float)q[i] * scales[r * each + (first + c) / Q8_BLOCK])
+                                             : (double)dtype_load(DTYPE_BF16, w->whole, (size_t)i);
+            double most = fabs(x);
             for (int k = 0; k < K; k++) {
                 const double p = scale * b->value[(int64_t)r * K + k] * a->value[(int64_t)k * t->C + c];
                 x += p;
@@ -130,6 +122,23 @@ static void row_norms_case(trial *t)
         }
         expect(n, r, sqrt(sum), U * (ROUNDINGS(t->C) + 2.0 * K) * size / sqrt(sum));
     }
+}
+
+static void row_norms_case(trial *t)
+{
+    row_norms_of(t, t->k->storage, 0);
+}
+static void row_norms_bf16_case(trial *t)
+{
+    row_norms_of(t, DTYPE_BF16, 0);
+}
+static void row_norms_q8_case(trial *t)
+{
+    row_norms_of(t, DTYPE_Q8, 0);
+}
+static void row_norms_q8_slice_case(trial *t)
+{
+    row_norms_of(t, DTYPE_Q8, 7);
 }
 
 /* Norms are not near 0. */
@@ -186,10 +195,10 @@ static void columns_case(trial *t)
 }
 
 static const kernel_case cases[] = {
-    { "expand int8", expand_q8_case, 3072, 768 },
-    { "expand int8 slice", expand_q8_slice_case, 0, 0 },
-    { "expand bf16", expand_bf16_case, 3072, 768 },
     { "row norms", row_norms_case, 3072, 768 },
+    { "row norms of bf16", row_norms_bf16_case, 0, 0 },
+    { "row norms of int8", row_norms_q8_case, 3072, 768 },
+    { "row norms of a slice of int8", row_norms_q8_slice_case, 0, 0 },
     { "scale columns", scale_columns_case, 4096, 768 },
     { "magnitude product", magnitude_product_case, 4096, 768 },
     { "columns", columns_case, 4096, 2304 },
@@ -197,6 +206,6 @@ static const kernel_case cases[] = {
 };
 
 const kernel_family kernel_adapter_family = {
-    .program = { .file = "adapter.cl", .stored = 1, .variants = dev_plain_for_all },
+    .program = { .file = "adapter.cl", .stored = 1, .variants = variants },
     .cases = cases,
 };

@@ -61,6 +61,9 @@ gt_status kernel_launch_flat(dev_list *l, kernel_set *k, const kernel_family *fa
  * work-group a row); `cost` is elements touched a row. */
 gt_status kernel_launch_rows(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, int R, int cost,
                              dev_arg *args, int count);
+/* The same of a variant. */
+gt_status kernel_launch_rows_of(dev_list *l, kernel_set *k, const kernel_family *family, int variant, const char *name,
+                                int R, int cost, dev_arg *args, int count);
 
 /* `groups` work-groups (GPU) or work-items (CPU). */
 gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *family, const char *name, size_t groups,

@@ -75,12 +75,30 @@ void q8_store(void *out, const float *full, const shape *whole, const tensor_sli
     }
 }
 
-void q8_load(float *to, const void *from, q8 b)
+void q8_load_part(float *to, int64_t ld, const void *from, q8 b, int64_t row, int64_t rows, int64_t column,
+                  int64_t columns)
 {
     const int8_t *q = from;
-    const float *scales = (const float *)((const char *)from + q8_scales_at(b));
-    const int64_t each = q8_in_row(b);
-    for (int64_t row = 0; row < b.rows; row++)
-        for (int64_t i = 0; i < b.columns; i++)
-            to[row * b.columns + i] = (float)q[row * b.columns + i] * scales[row * each + (b.first + i) / Q8_BLOCK];
+    const char *scales = (const char *)from + q8_scales_at(b);      /* in files not always on whole words */
+    const int64_t each = q8_in_row(b), end = column + columns;
+    for (int64_t r = row; r < row + rows; r++, to += ld)
+        for (int64_t c = column; c < end;) {
+            const int64_t block = (b.first + c) / Q8_BLOCK, edge = (block + 1) * Q8_BLOCK - b.first;
+            float scale;
+            memcpy(&scale, scales + 4 * (r * each + block), sizeof scale);
+            const int8_t *x = q + r * b.columns + c;
+            float *y = to + (c - column);
+            if (edge - c == Q8_BLOCK && edge <= end)        /* of a length that compilers make vectors of */
+                for (int i = 0; i < Q8_BLOCK; i++)
+                    y[i] = (float)x[i] * scale;
+            else
+                for (int64_t i = 0; i < edge - c && i < end - c; i++)
+                    y[i] = (float)x[i] * scale;
+            c = edge;
+        }
+}
+
+void q8_load(float *to, const void *from, q8 b)
+{
+    q8_load_part(to, b.columns, from, b, 0, b.rows, 0, b.columns);
 }

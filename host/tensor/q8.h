@@ -33,5 +33,8 @@ int q8_fits(const shape *full, const tensor_slice *s);
 void q8_store(void *out, const float *full, const shape *whole, const tensor_slice *s);
 /* What is held, rows * columns numbers. */
 void q8_load(float *to, const void *from, q8 b);
+/* Rows [row, row + rows) of columns [column, column + columns) of it, rows of `to` ld apart. */
+void q8_load_part(float *to, int64_t ld, const void *from, q8 b, int64_t row, int64_t rows, int64_t column,
+                  int64_t columns);
 
 #endif

@@ -3,6 +3,7 @@
 #include "tests/gemm/gemm_oracle.h"
 
 #include "host/base/random.h"
+#include "host/tensor/q8.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ typedef struct operand {
     dev_buffer *root, *view;
     dtype type;
     size_t count;                       /* without the guards                            */
+    q8 blocks;                          /* DTYPE_Q8                                      */
 } operand;
 
 static size_t guard_elements(const dev_device *d, dtype t)
@@ -43,6 +45,29 @@ static int operand_make(operand *x, dev_device *d, dtype type, size_t count, uin
            && CHECK_OK(dev_buffer_view(&x->view, x->root, guard * dtype_size(type), bytes - guard * dtype_size(type)));
 }
 
+/* In 8 bits, with random integers and scales; bytes stand for elements. */
+static int operand_make_q8(operand *x, dev_device *d, q8 blocks, uint64_t stream)
+{
+    const size_t guard = guard_elements(d, DTYPE_Q8), count = q8_bytes(blocks),
+                 bytes = (count + 2 * guard + 3) & ~(size_t)3;
+    gt_random r;
+    *x = (operand){ .type = DTYPE_Q8, .count = count, .blocks = blocks };
+    x->host = calloc(1, bytes);
+    x->seen = calloc(1, bytes);
+    if (!x->host || !x->seen)
+        return 0;
+    gt_random_init(&r, 7, stream);
+    int8_t *q = (int8_t *)x->host + guard;
+    for (int64_t i = 0; i < blocks.rows * blocks.columns; i++)
+        q[i] = (int8_t)((int)gt_random_below(&r, 255) - 127);
+    for (uint64_t i = q8_scales_at(blocks); i < count; i += 4) {
+        const float scale = gt_random_unit(&r) / 64.0f;
+        memcpy(q + i, &scale, 4);
+    }
+    return CHECK_OK(dev_buffer_create(&x->root, d, bytes, "test")) && CHECK_OK(dev_write(d, x->root, 0, x->host, bytes))
+           && CHECK_OK(dev_buffer_view(&x->view, x->root, guard, bytes - guard));
+}
+
 static void operand_release(operand *x)
 {
     dev_buffer_release(x->view);
@@ -53,6 +78,16 @@ static void operand_release(operand *x)
 
 static double at(const operand *x, const dev_device *d, size_t i)
 {
+    if (x->type == DTYPE_Q8) {
+        const char *from = (char *)x->host + guard_elements(d, DTYPE_Q8);
+        const int64_t row = (int64_t)i / x->blocks.columns, column = (int64_t)i % x->blocks.columns;
+        float scale;
+        memcpy(&scale,
+               from + q8_scales_at(x->blocks)
+                   + 4 * (row * q8_in_row(x->blocks) + (x->blocks.first + column) / Q8_BLOCK),
+               4);
+        return (double)(float)((float)(int8_t)from[i] * scale);
+    }
     return (double)dtype_load(x->type, x->host, guard_elements(d, x->type) + i);
 }
 
@@ -151,10 +186,11 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
 
                 const double got = (double)dtype_load(g->c_type, x->c.seen, guard + ci);
                 good &= CHECKF(fabs(got - want) <= allowed,
-                               "%s %c%c %s -> %s %dx%dx%d batch %d, element %d,%d,%d: %.8g is not %.8g"
+                               "%s %c%c %s by %s -> %s %dx%dx%d batch %d, element %d,%d,%d: %.8g is not %.8g"
                                " within %.2g",
                                engine, g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n', dtype_name(g->a_type),
-                               dtype_name(g->c_type), g->M, g->N, g->K, x->batch, b, m, n, got, want, allowed);
+                               dtype_name(g->b_type), dtype_name(g->c_type), g->M, g->N, g->K, x->batch, b, m, n, got,
+                               want, allowed);
                 if (g->act) {
                     const double p = (double)dtype_load(g->c_type, x->pre.seen, guard + ci);
                     good &= CHECKF(fabs(p - pre) <= allowed + storage_error(g->c_type) * fabs(pre),
@@ -196,7 +232,9 @@ int gemm_case(gemm_context *c, dev_device *d, const gemm_desc *g, int flip)
     x.ldc = g->ldc ? g->ldc : g->N;
     const size_t c_count = extent(g->M, g->N, x.ldc, x.batch, g->stride_c);
     int good = operand_make(&x.a, d, g->a_type, extent(a_rows, a_width, x.lda, x.batch, g->stride_a), 1)
-               && operand_make(&x.b, d, g->b_type, extent(b_rows, b_width, x.ldb, x.batch, g->stride_b), 2)
+               && (g->b_type == DTYPE_Q8
+                       ? operand_make_q8(&x.b, d, (q8){ b_rows, b_width, g->b_first }, 2)
+                       : operand_make(&x.b, d, g->b_type, extent(b_rows, b_width, x.ldb, x.batch, g->stride_b), 2))
                && operand_make(&x.c, d, g->c_type, c_count, 3) && operand_make(&x.bias, d, DTYPE_F32, (size_t)g->N, 4)
                && operand_make(&x.pre, d, g->c_type, c_count, 5) && operand_make(&x.aux, d, g->c_type, c_count, 6)
                && operand_make(&x.residual, d, g->c_type, c_count, 7) && CHECK_OK(gemm_engine_name(c, g, &engine))

@@ -294,6 +294,112 @@ static void gemv_agrees_in_the_gpu_style(void)
     gemv("gpu");
 }
 
+/* Frozen weights are narrower than what they multiply: 8 bits whose blocks begin with column 0 or before it, or
+ * bf16. Sizes on both sides of blocks, panels and vectors; few rows are gemv's. */
+static void narrow_weights(place *p, dtype in, dtype weights, int crawls, int few)
+{
+    static const int some[][3] = { { 1, 33, 31 }, { 2, 64, 100 }, { 3, 129, 65 },   { 4, 31, 257 },
+                                   { 5, 65, 33 }, { 33, 1, 64 },  { 65, 100, 129 }, { 100, 130, 300 } };
+    const int count = few || tiny() ? 4 : crawls ? 6 : 8;
+    int good = 1;
+    for (int i = 0; i < count && good; i++)
+        for (int trans = few ? 2 : 0; trans < (few ? 3 : 4) && good; trans++) {
+            gemm_desc g = {
+                .M = some[i][0],
+                .N = some[i][1],
+                .K = some[i][2],
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = in,
+                .b_type = weights,
+                .c_type = in,
+                .b_first = weights == DTYPE_Q8 ? (i + trans) % 3 * 11 : 0,
+                .alpha = i % 3 ? 0.0f : 0.5f,
+                .add = i & 1,
+            };
+            if (crawls && (trans & 1))
+                continue;
+            good = gemm_case(p->c, p->d, &g, 1);
+            g.add = 0;
+            g.bias = g.residual = 1;
+            good = good && (crawls || gemm_case(p->c, p->d, &g, 0));
+        }
+}
+
+static void narrow(const char *style, const char *engine, int wide_only)
+{
+    place p;
+    if (!place_open(&p, style, engine))
+        return;
+    const int crawls = !strcmp(style, "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
+    const int few = !strcmp(engine, "gemv");
+    for (int t = 0; t < (wide_only || crawls ? 1 : 3); t++) {
+        narrow_weights(&p, types[t], DTYPE_Q8, crawls, few);
+        if (types[t] != DTYPE_BF16)
+            narrow_weights(&p, types[t], DTYPE_BF16, crawls, few);
+    }
+    place_close(&p);
+}
+
+static void native_widens_weights_by_panels(void)
+{
+    narrow("cpu", "native", 1);
+    place p;
+    if (tiny() || !place_open(&p, "cpu", "native"))
+        return;
+    /* Several panels, the last one narrower. */
+    for (int trans_b = 0; trans_b < 2; trans_b++) {
+        gemm_desc g = { .M = 7, .N = 600, .K = 1500, .trans_b = trans_b, .b_type = DTYPE_Q8, .b_first = 5 };
+        uint64_t bytes;
+        CHECK(gemm_case(p.c, p.d, &g, 1));
+        CHECK_OK(gemm_scratch(p.c, &g, &bytes));
+        CHECKF(bytes < 4ull * 600 * 1500, "%llu bytes of scratch hold all of the matrix", (unsigned long long)bytes);
+        g.b_type = DTYPE_BF16;
+        g.b_first = 0;
+        CHECK(gemm_case(p.c, p.d, &g, 1));
+    }
+    place_close(&p);
+}
+static void tiled_widens_weights_as_it_loads_them(void)
+{
+    narrow("cpu", "tiled", 0);
+}
+static void tiled_widens_weights_in_the_gpu_style(void)
+{
+    narrow("gpu", "tiled", 0);
+}
+static void gemv_widens_weights_as_it_reads_them(void)
+{
+    narrow("cpu", "gemv", 0);
+}
+static void gemv_widens_weights_in_the_gpu_style(void)
+{
+    narrow("gpu", "gemv", 0);
+}
+
+/* An engine is measured with weights of the type that it is to multiply, and its result is checked there. */
+static void engines_are_measured_with_narrow_weights(void)
+{
+    place p;
+    const char *name = NULL;
+    char *old = getenv("GEARTRAIN_CACHE") ? strdup(getenv("GEARTRAIN_CACHE")) : NULL;
+    setenv("GEARTRAIN_CACHE", check_folder(), 1);
+    if (!place_open(&p, "cpu", "auto"))
+        return;
+    for (int trans_b = 0; trans_b < 2; trans_b++) {
+        gemm_desc g = { .M = 300, .N = 300, .K = 310, .trans_b = trans_b, .b_type = DTYPE_Q8 };
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        g.b_type = DTYPE_BF16;
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+    }
+    place_close(&p);
+    if (old)
+        setenv("GEARTRAIN_CACHE", old, 1);
+    else
+        unsetenv("GEARTRAIN_CACHE");
+    free(old);
+}
+
 static void results_are_the_same_from_run_to_run(void)
 {
     enum { M = 150, N = 203, K = 700 };
@@ -412,6 +518,10 @@ static void what_makes_no_sense_is_refused(void)
                 "i32");
     CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .a_type = DTYPE_F16 }, &bytes), GT_UNSUPPORTED,
                 "fp16");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .b_type = DTYPE_F16 }, &bytes), GT_UNSUPPORTED,
+                "fp32 by fp16");
+    CHECK_FAILS(gemm_scratch(p.c, &(gemm_desc){ .M = 2, .N = 3, .K = 4, .b_type = DTYPE_Q8, .ldb = 5 }, &bytes),
+                GT_MISUSE, "dense matrix of blocks");
     place_close(&p);
 }
 
@@ -475,6 +585,12 @@ const check_case check_cases[] = {
     CASE(tiled_agrees_in_the_gpu_style),
     CASE(gemv_agrees_with_the_obvious_product),
     CASE(gemv_agrees_in_the_gpu_style),
+    CASE(native_widens_weights_by_panels),
+    CASE(tiled_widens_weights_as_it_loads_them),
+    CASE(tiled_widens_weights_in_the_gpu_style),
+    CASE(gemv_widens_weights_as_it_reads_them),
+    CASE(gemv_widens_weights_in_the_gpu_style),
+    CASE(engines_are_measured_with_narrow_weights),
     CASE(results_are_the_same_from_run_to_run),
     CASE(the_choice_is_kept_and_a_bad_file_is_measured_again),
     CASE(what_makes_no_sense_is_refused),
