@@ -25,6 +25,8 @@ typedef struct param {
     int group, segment;                     /* segment -1: frozen         */
     int64_t first;                          /* element within the segment */
     dev_buffer *master, *grad, *copy;       /* views; frozen: copy alone, a buffer of its own */
+    int hashed;                             /* 1: `hash` is that of the frozen copy           */
+    uint64_t hash;
 } param;
 
 struct params {
@@ -451,6 +453,7 @@ static gt_status write_frozen(params *p, param *t, const float *full)
 {
     const graph_param_info *info = &t->info;
     const int64_t n = shape_count(&info->shape);
+    t->hashed = 0;
     void *stored = calloc(1, (size_t)dev_buffer_bytes(t->copy));
     float *held = info->slice.parts ? malloc((size_t)n * sizeof *held) : NULL;
     if (!stored || (info->slice.parts && !held)) {
@@ -487,6 +490,31 @@ static gt_status read_frozen(params *p, param *t, float *to)
     for (int64_t i = 0; !st && info->type != DTYPE_Q8 && i < n; i++)
         to[i] = dtype_load(info->type, stored, (size_t)i);
     free(stored);
+    return st;
+}
+
+gt_status params_read_stored(params *p, int i, void *to)
+{
+    const param *t = &p->param[i];
+    assert(t->info.frozen);
+    return dev_read(p->device, t->copy, 0, to, graph_param_bytes(&t->info));
+}
+
+gt_status params_stored_hash(params *p, int i, uint64_t *hash)
+{
+    param *t = &p->param[i];
+    const uint64_t bytes = graph_param_bytes(&t->info);
+    gt_status st = GT_OK;
+    if (!t->hashed) {
+        void *stored = malloc((size_t)bytes + 1);
+        st = stored ? params_read_stored(p, i, stored)
+                    : gt_fail(GT_NO_MEMORY, "cannot read '%s': no memory for it as it is stored", t->info.name);
+        if (!st)
+            t->hash = gt_hash(stored, (size_t)bytes);
+        t->hashed = !st;
+        free(stored);
+    }
+    *hash = t->hash;
     return st;
 }
 

@@ -86,6 +86,9 @@ gt_status params_init_some(params *p, uint64_t seed, int (*wants)(const graph_pa
 gt_status params_write(params *p, int i, const float *from);
 gt_status params_read(params *p, int i, float *to);
 gt_status params_read_grad(params *p, int i, float *to);
+/* A frozen tensor as it is stored, graph_param_bytes() of it, and their XXH3-64, which is reckoned once. */
+gt_status params_read_stored(params *p, int i, void *to);
+gt_status params_stored_hash(params *p, int i, uint64_t *hash);
 /* From the full tensor, of which this rank may hold a slice. */
 gt_status params_write_full(params *p, int i, const float *full);
 /* Makes all copies from the masters. */

@@ -2,14 +2,15 @@
 /* host/train/checkpoint.h - everything a step depends on, on disk, whole or absent.
  *
  *   RUN/checkpoints/step-000200/
- *       params.safetensors       fp32 masters, named and shaped as the graph names them
+ *       params.safetensors       fp32 masters of what is trained, named and shaped as the graph names them
+ *       base.safetensors         what is frozen, as it is stored; one file with the run's other checkpoints
  *       OWNER.safetensors        what else the run keeps (host/tensor/checkpoint_state.h):
  *       optimizer.safetensors    SLOT.NAME of each state slot of the rule, scalars (fp32[16], kernel.h)
  *       manifest.json            step, seed, tokens, the position in the data and what those
  *                                were, the best validation; size and XXH3-64 of the other files
  *   RUN/checkpoints/best -> step-000150        where the run keeps its best one: a link to it
  *
- * Several ranks write params-RRRRR.safetensors and OWNER-RRRRR.safetensors, each what it is
+ * Several ranks write params-RRRRR, base-RRRRR and OWNER-RRRRR.safetensors, each what it is
  * told to; one that is told nothing writes no file. A file says of every tensor that it does
  * not hold whole which part of it that is, under the key "pieces" of its metadata.
  *

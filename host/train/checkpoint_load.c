@@ -10,6 +10,7 @@
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/base/trace.h"
+#include "host/tensor/q8.h"
 #include "host/train/checkpoint_private.h"
 
 #include <math.h>
@@ -28,7 +29,7 @@ typedef struct source {
     const char *folder;
     shard *shards;
     int count;
-    float *room, *held;                 /* the largest full tensor; what is held of it */
+    float *room, *held;                 /* the largest full tensor; what is held of it, or a file has */
     unsigned char *filled;              /* a bit for each element of it */
 } source;
 
@@ -57,6 +58,12 @@ static gt_status open_shard(shard *s, const char *folder, const char *name)
     return st;
 }
 
+/* All tensors of the model: those that are trained and those that are frozen, whichever a run has frozen. */
+static int is_of(const char *owner, const char *has)
+{
+    return !strcmp(has, owner) || (!strcmp(owner, CHECKPOINT_PARAMS) && !strcmp(has, CHECKPOINT_BASE));
+}
+
 /* GT_NOT_FOUND if there is no file of that owner. */
 static gt_status source_open(source *s, const char *folder, const char *owner, const char *what)
 {
@@ -69,7 +76,7 @@ static gt_status source_open(source *s, const char *folder, const char *owner, c
     if (!st && !(s->shards = calloc((size_t)count + 1, sizeof *s->shards)))
         st = checkpoint_no_memory(folder);
     for (int i = 0; !st && i < count; i++)
-        if (checkpoint_file_owner(files[i].name, has) && !strcmp(has, owner))
+        if (checkpoint_file_owner(files[i].name, has) && is_of(owner, has))
             st = open_shard(&s->shards[s->count++], folder, files[i].name);
     free(files);
     if (!st && !s->count)
@@ -110,9 +117,25 @@ static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n,
     return fresh;
 }
 
+/* Numbers of another type than fp32 become it, exactly, in s->held. */
+static const void *widened(source *s, const checkpoint_piece *p, const void *data)
+{
+    const shape held = tensor_slice_shape(&p->full, &p->slice);
+    if (p->type == DTYPE_F32)
+        return data;
+    if (p->type == DTYPE_Q8)
+        q8_load(s->held, data, q8_of(&held, &p->slice));
+    for (int64_t i = 0; p->type != DTYPE_Q8 && i < p->end - p->begin; i++) {
+        uint16_t bits;                  /* in files not always on whole ones */
+        memcpy(&bits, (const char *)data + 2 * i, sizeof bits);
+        s->held[i] = dtype_load(p->type, &bits, 0);
+    }
+    return s->held;
+}
+
 static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data, int add)
 {
-    const unsigned char *from = data;
+    const unsigned char *from = widened(s, p, data);
     int64_t fresh = 0;
     for (int64_t at = p->begin, full; at < p->end;) {
         int64_t n = tensor_slice_run(&p->full, &p->slice, at, &full);
@@ -228,7 +251,7 @@ static gt_status check_names(const source *s, const checkpoint_state *state)
 
 static int same_piece(const checkpoint_piece *a, const checkpoint_piece *b)
 {
-    return shape_equal(&a->full, &b->full) && a->begin == b->begin && a->end == b->end
+    return a->type == b->type && shape_equal(&a->full, &b->full) && a->begin == b->begin && a->end == b->end
            && tensor_slice_equal(&a->slice, &b->slice);
 }
 
@@ -365,7 +388,7 @@ static gt_status tell_unclaimed(const char *folder, const checkpoint_state *stat
     int n;
     gt_status st = checkpoint_manifest_read(folder, &info, &files, &n);
     for (int i = 0; !st && i < n; i++) {
-        int claimed = !checkpoint_file_owner(files[i].name, has) || !strcmp(has, CHECKPOINT_PARAMS);
+        int claimed = !checkpoint_file_owner(files[i].name, has) || is_of(CHECKPOINT_PARAMS, has);
         for (int k = 0; k < count; k++)
             claimed |= !strcmp(has, states[k].owner);
         if (!claimed && strcmp(has, last))

@@ -11,7 +11,7 @@
  * {"step": 150, "loss": 1.9, "reference": 1.9, "waited": 2}, checkpoint_best of checkpoint.h.
  *
  * Format 1 differs in that a tensor is always whole and in the one file of its kind, which
- * format 2 allows as well: so both are read alike.                                       */
+ * format 2 allows as well; format 3 has base files beside: so all are read alike.        */
 #include "host/base/file.h"
 #include "host/train/checkpoint_private.h"
 
@@ -125,15 +125,18 @@ gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *i
     char *path = gt_path_join(folder, "manifest.json"), *text = NULL, hash[20];
     json_t *list = json_array();
     gt_status st = GT_OK;
-    int failed = 0;
+    int failed = 0, format = 2;         /* what older versions read is called what they know */
     for (int i = 0; list && i < count; i++) {
+        char owner[CHECKPOINT_OWNER];
+        if (checkpoint_file_owner(files[i].name, owner) && !strcmp(owner, CHECKPOINT_BASE))
+            format = CHECKPOINT_FORMAT;
         snprintf(hash, sizeof hash, "%016llx", (unsigned long long)files[i].hash);
         failed |= json_array_append_new(list, json_pack("{s:s, s:I, s:s}", "name", files[i].name, "bytes",
                                                         (json_int_t)files[i].bytes, "xxh3", hash));
     }
-    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o*, s:o}", "format", CHECKPOINT_FORMAT, "step",
-                             (json_int_t)info->step, "seed", (json_int_t)info->seed, "tokens", (json_int_t)info->tokens,
-                             "data", pack_data(&info->data), "best", pack_best(&info->best), "files", list);
+    json_t *root = json_pack("{s:i, s:I, s:I, s:I, s:o*, s:o*, s:o}", "format", format, "step", (json_int_t)info->step,
+                             "seed", (json_int_t)info->seed, "tokens", (json_int_t)info->tokens, "data",
+                             pack_data(&info->data), "best", pack_best(&info->best), "files", list);
     if (root && !failed)
         text = json_dumps(root, JSON_INDENT(2));
     if (!path || !text)

@@ -8,13 +8,15 @@
 
 #include <jansson.h>
 
-/* 1: one params.safetensors, one optimizer.safetensors. 2: any number of each, with pieces. */
-enum { CHECKPOINT_FORMAT = 2 };
+/* 1: one params.safetensors, one optimizer.safetensors. 2: any number of each, with pieces. 3: frozen tensors
+ * are in base.safetensors, as they are stored; written only where there are any. */
+enum { CHECKPOINT_FORMAT = 3 };
 
 gt_status checkpoint_no_memory(const char *path);
 
 /* ---- files ----------------------------------------------------------------------------------- */
 #define CHECKPOINT_PARAMS "params"      /* whose the parameters' files are */
+#define CHECKPOINT_BASE "base"          /* the frozen ones'                */
 typedef struct checkpoint_file {
     char name[40];
     uint64_t bytes, hash;
@@ -38,18 +40,28 @@ typedef struct checkpoint_piece {
     shape full;                     /* of the whole tensor */
     tensor_slice slice;
     int64_t begin, end;
+    dtype type;                     /* of its numbers; DTYPE_Q8: the bytes of host/tensor/q8.h, all of a slice's */
 } checkpoint_piece;
 
 checkpoint_piece checkpoint_entry_piece(const checkpoint_entry *e);
 int checkpoint_piece_is_whole(const checkpoint_piece *p);
-/* As it lies in the file: the slice's shape, or a vector if it is not all of the slice. */
+/* As it lies in the file: the slice's shape, or a vector if it is not all of the slice, or of bytes. */
 shape checkpoint_piece_shape(const checkpoint_piece *p);
+/* The type that the file says. */
+dtype checkpoint_piece_type(const checkpoint_piece *p);
 /* Notes it in the object that goes into the file as metadata "pieces"; whole ones need no note. */
 gt_status checkpoint_piece_note(json_t *notes, const char *name, const checkpoint_piece *p);
 /* Of a tensor in a file: GT_MISMATCH or GT_FORMAT if it is no piece of a `full` one. notes may be
  * NULL. `path` is for the sentence. */
 gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, const st_tensor *t, const shape *full,
                                 const char *path);
+
+/* ---- frozen tensors (checkpoint_base.c) -------------------------------------------------------- */
+/* Of which mine[] says 1 (NULL: all). Nothing is done, and *file has no name, if there are none. They never
+ * change, so a file that an earlier checkpoint of the run has of just them is linked into `aside`, and
+ * another one written only where there is none, or the file system links no files. */
+gt_status checkpoint_base_save(checkpoint_file *file, const char *run, const char *aside, params *p,
+                               const unsigned char *mine, int rank);
 
 /* ---- ranks ------------------------------------------------------------------------------------ */
 /* All ranks come here, each with how it fared: GT_OK, or a status and its sentence. If all fared

@@ -25,6 +25,7 @@
 
 enum { LOOKS = 20 };                    /* for the folder, on file systems that show it late */
 #define LOOK_NS 100000000u
+enum { CHECKPOINT_FILES = 2 + CHECKPOINT_STATES };      /* of a rank: parameters, frozen ones, states */
 
 typedef struct saving {
     const checkpoint_info *info;
@@ -38,7 +39,7 @@ typedef struct saving {
     char partial[64];                   /* the folder aside, as rank 0 names it */
     char *all, *aside, *final;
     float *room;                        /* the largest tensor */
-    checkpoint_file files[1 + CHECKPOINT_STATES];       /* written by this rank */
+    checkpoint_file files[CHECKPOINT_FILES];            /* written by this rank */
     int count;
     gt_activity activity;
 } saving;
@@ -51,7 +52,7 @@ static int is_mine(const unsigned char *mine, int i)
 static checkpoint_piece param_piece(const saving *s, int i)
 {
     const graph_param_info *info = params_info(s->params, i);
-    return (checkpoint_piece){ info->full, info->slice, 0, shape_count(&info->shape) };
+    return (checkpoint_piece){ info->full, info->slice, 0, shape_count(&info->shape), DTYPE_F32 };
 }
 
 /* Is it this rank that writes an entry? */
@@ -127,25 +128,31 @@ static gt_status output_close(output *o, saving *s, gt_status st)
     return st;
 }
 
+/* Is it this rank that writes a trained tensor? */
+static int writes_param(const saving *s, int i)
+{
+    return is_mine(s->mine, i) && !params_info(s->params, i)->frozen;
+}
+
 static gt_status save_params(saving *s)
 {
     output o;
     int some = 0;
     for (int i = 0; i < params_count(s->params); i++)
-        some |= is_mine(s->mine, i);
+        some |= writes_param(s, i);
     if (!some && !s->only)
         return GT_OK;
     gt_status st = output_open(&o, s, CHECKPOINT_PARAMS);
     for (int i = 0; !st && i < params_count(s->params); i++) {
         const checkpoint_piece p = param_piece(s, i);
-        if (is_mine(s->mine, i))
+        if (writes_param(s, i))
             st = output_add(&o, params_info(s->params, i)->name, &p);
     }
     if (!st)
         st = output_begin(&o);
     for (int i = 0; !st && i < params_count(s->params); i++) {
         const checkpoint_piece p = param_piece(s, i);
-        if (!is_mine(s->mine, i))
+        if (!writes_param(s, i))
             continue;
         gt_activity_set(&s->activity, s->activity.done + 1);
         st = params_read(s->params, i, s->room);
@@ -153,6 +160,14 @@ static gt_status save_params(saving *s)
             st = st_writer_put(o.writer, s->room, piece_bytes(&p));
     }
     return output_close(&o, s, st);
+}
+
+static gt_status save_base(saving *s)
+{
+    checkpoint_file *file = &s->files[s->count];
+    gt_status st = checkpoint_base_save(file, s->run, s->aside, s->params, s->mine, s->only ? -1 : s->rank);
+    s->count += !st && *file->name;
+    return st;
 }
 
 static gt_status put_entry(saving *s, output *o, const checkpoint_state *state, int i)
@@ -212,7 +227,7 @@ static gt_status make_room(saving *s)
     int64_t most = 1;
     checkpoint_entry e;
     for (int i = 0; i < params_count(s->params); i++) {
-        const int64_t n = shape_count(&params_info(s->params, i)->shape);
+        const int64_t n = params_info(s->params, i)->frozen ? 0 : shape_count(&params_info(s->params, i)->shape);
         most = n > most ? n : most;
     }
     for (int k = 0; k < s->state_count; k++)
@@ -293,6 +308,8 @@ static gt_status write_files(saving *s, net_blobs *all)
         st = make_room(s);
     if (!st)
         st = save_params(s);
+    if (!st)
+        st = save_base(s);
     for (int i = 0; !st && i < s->state_count; i++)
         st = save_state(s, &s->states[i]);
     if (s->comm)
@@ -303,7 +320,7 @@ static gt_status write_files(saving *s, net_blobs *all)
 static gt_status write_manifest(const saving *s, const net_blobs *all)
 {
     int count = 0;
-    checkpoint_file *files = calloc((size_t)all->count * (1 + CHECKPOINT_STATES), sizeof *files);
+    checkpoint_file *files = calloc((size_t)all->count * CHECKPOINT_FILES, sizeof *files);
     if (!files)
         return checkpoint_no_memory(s->run);
     for (int i = 0; i < all->count; i++) {
