@@ -145,6 +145,15 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
 /* How many bytes of text each id spells, for bits per byte: *out[*count], freed with free(); NULL where that
  * depends on its neighbours, or t is NULL. What ends texts is no text. */
 gt_status cli_token_bytes(unsigned char **out, uint32_t *count, const tokenizer *t);
+/* Options that say what of a model is trained, as they are given: patterns NULL where they are not, alpha NAN for
+ * twice the rank. `precision` is that of all matrices. */
+typedef struct cli_tuning_options {
+    const char *freeze, *targets, *base_precision;
+    int rank, dora, rslora;
+    double alpha, dropout;
+} cli_tuning_options;
+gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const char *precision);
+
 /* What a run's config.json says under "tuning"; all zero: nothing. */
 struct json_t *cli_tuning_json(const model_tuning *t);      /* NULL for all zero */
 gt_status cli_tuning_read(model_tuning *out, const char *run);

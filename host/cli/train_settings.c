@@ -580,40 +580,11 @@ token_reading train_settings_reading(void)
     return (token_reading){ .within = !strcmp(o->documents, "within"), .by_document = !strcmp(o->rows, "documents") };
 }
 
-static gt_status take_patterns(char out[MODEL_PATTERNS], const char *option, const char *patterns)
-{
-    if (patterns && (!*patterns || strlen(patterns) >= MODEL_PATTERNS))
-        return gt_fail(GT_MISUSE, "option --%s: a pattern is missing, or they are longer than %d characters", option,
-                       MODEL_PATTERNS - 1);
-    snprintf(out, MODEL_PATTERNS, "%s", patterns ? patterns : "");
-    return GT_OK;
-}
-
 gt_status train_settings_tuning(model_tuning *out)
 {
-    dtype base = DTYPE_F32, all = DTYPE_F32;
-    *out = (model_tuning){ .rank = o->lora, .dora = o->dora, .rslora = o->rslora };
-    if (o->lora < 0 || o->lora > 4096)
-        return gt_fail(GT_MISUSE, "option --lora: a rank of %d is not in 0 to 4096", o->lora);
-    if (!isnan(o->lora_alpha) && !(o->lora_alpha > 0.0 && o->lora_alpha <= 1e6))
-        return gt_fail(GT_MISUSE, "option --lora-alpha: %g is not above 0", o->lora_alpha);
-    if (!(o->lora_dropout >= 0.0 && o->lora_dropout < 1.0))
-        return gt_fail(GT_MISUSE, "option --lora-dropout: %g is not in [0, 1)", o->lora_dropout);
-    out->alpha = (float)(isnan(o->lora_alpha) ? 2.0 * o->lora : o->lora_alpha);
-    out->dropout = (float)o->lora_dropout;
-    gt_status st = take_patterns(out->freeze, "freeze", o->freeze);
-    if (!st)
-        st = take_patterns(out->targets, "lora-targets", o->lora_targets);
-    dtype_parse(&all, o->precision);
-    if (!st && o->base_precision)
-        dtype_parse(&base, o->base_precision);
-    if (!st && o->base_precision && (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16)))
-        st = gt_fail(GT_MISUSE,
-                     "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
-                     "choose one that takes less",
-                     o->base_precision, o->precision);
-    out->base = base == all ? DTYPE_F32 : base;
-    return st;
+    const cli_tuning_options given = { o->freeze, o->lora_targets, o->base_precision, o->lora,
+                                       o->dora,   o->rslora,       o->lora_alpha,     o->lora_dropout };
+    return cli_tuning_take(out, &given, o->precision);
 }
 
 train_options train_settings_options(void)

@@ -9,6 +9,7 @@
 #include "models/lora.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,42 @@
 static int is_all(const model_tuning *t)
 {
     return !t->rank && !t->freeze[0] && t->base == DTYPE_F32;
+}
+
+static gt_status take_patterns(char out[MODEL_PATTERNS], const char *option, const char *patterns)
+{
+    if (patterns && (!*patterns || strlen(patterns) >= MODEL_PATTERNS))
+        return gt_fail(GT_MISUSE, "option --%s: a pattern is missing, or they are longer than %d characters", option,
+                       MODEL_PATTERNS - 1);
+    snprintf(out, MODEL_PATTERNS, "%s", patterns ? patterns : "");
+    return GT_OK;
+}
+
+gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const char *precision)
+{
+    dtype base = DTYPE_F32, all = DTYPE_F32;
+    *out = (model_tuning){ .rank = o->rank, .dora = o->dora, .rslora = o->rslora };
+    if (o->rank < 0 || o->rank > 4096)
+        return gt_fail(GT_MISUSE, "option --lora: a rank of %d is not in 0 to 4096", o->rank);
+    if (!isnan(o->alpha) && !(o->alpha > 0.0 && o->alpha <= 1e6))
+        return gt_fail(GT_MISUSE, "option --lora-alpha: %g is not above 0", o->alpha);
+    if (!(o->dropout >= 0.0 && o->dropout < 1.0))
+        return gt_fail(GT_MISUSE, "option --lora-dropout: %g is not in [0, 1)", o->dropout);
+    out->alpha = (float)(isnan(o->alpha) ? 2.0 * o->rank : o->alpha);
+    out->dropout = (float)o->dropout;
+    gt_status st = take_patterns(out->freeze, "freeze", o->freeze);
+    if (!st)
+        st = take_patterns(out->targets, "lora-targets", o->targets);
+    dtype_parse(&all, precision);
+    if (!st && o->base_precision)
+        dtype_parse(&base, o->base_precision);
+    if (!st && o->base_precision && (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16)))
+        st = gt_fail(GT_MISUSE,
+                     "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
+                     "choose one that takes less",
+                     o->base_precision, precision);
+    out->base = base == all ? DTYPE_F32 : base;
+    return st;
 }
 
 json_t *cli_tuning_json(const model_tuning *t)

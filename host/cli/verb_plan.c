@@ -14,7 +14,9 @@
 
 #include "host/base/text.h"
 #include "host/sync/sync.h"
+#include "models/lora.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,10 +25,15 @@ static struct {
     const char *stages, *replicas, *tensor, *micro_batch;
     uint64_t batch, seq;
     int json, recompute, again;
+    cli_tuning_options tuning;
     cli_comm comm;
-} o = {
-    .batch = 512, .schedule = "auto", .stages = "auto", .replicas = "auto", .tensor = "auto", .micro_batch = "auto"
-};
+} o = { .tuning.alpha = NAN,
+        .batch = 512,
+        .schedule = "auto",
+        .stages = "auto",
+        .replicas = "auto",
+        .tensor = "auto",
+        .micro_batch = "auto" };
 
 static const gt_option table[] = {
     { .group = "What to plan" },
@@ -36,6 +43,15 @@ static const gt_option table[] = {
     { "seq", 't', GT_U64, "T", "tokens a sequence, 0: the model's context", &o.seq, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
     { "optimizer", 0, GT_CHOICE, cli_rules, "update rule to plan for", &o.optimizer, 0, NULL },
+    { .group = "What is trained" },
+    { "freeze", 0, GT_STRING, "PATTERN,..", "tensors that stay as they are, as 'wte.*,h.0.*'", &o.tuning.freeze, 0,
+      NULL },
+    { "lora", 0, GT_INT, "R", "adapters of rank R, and nothing else; 0: the model itself", &o.tuning.rank, 0, NULL },
+    { "lora-targets", 0, GT_STRING, "PATTERN,..", "matrices that have one; default: the family's usual ones",
+      &o.tuning.targets, 0, NULL },
+    { "dora", 0, GT_FLAG, NULL, "magnitudes of the adapted columns trained apart", &o.tuning.dora, 0, NULL },
+    { "base-precision", 0, GT_CHOICE, "fp32|bf16|int8", "storage of frozen matrices; default: --precision",
+      &o.tuning.base_precision, 0, NULL },
     { .group = "Devices that are here" },
     { "devices", 0, GT_STRING, "ID,...", "ids from `geartrain devices`; one rank each", &o.devices, 0, NULL },
     { "stages", 0, GT_STRING, "N|auto", "pipeline stages of every replica", &o.stages, 0, NULL },
@@ -128,6 +144,21 @@ static gt_status plan_here(net_comm *c)
     return st;
 }
 
+/* What of the model is trained: the graphs that costs are counted or measured on follow. */
+static gt_status take_tuning(void)
+{
+    const cli_tuning_options *t = &o.tuning;
+    const cli_useless rules[] = {
+        { "lora-targets", !t->rank, "it belongs to --lora" },
+        { "dora", !t->rank, "it belongs to --lora" },
+        { "base-precision", !t->rank && !t->freeze, "nothing is frozen without --lora or --freeze" },
+    };
+    gt_status st = cli_check_useless(table, rules, sizeof rules / sizeof *rules);
+    if (!st)
+        st = cli_tuning_take(&model.tuning, t, o.precision);
+    return st ? st : lora_check(&model);
+}
+
 static gt_status check_options(void)
 {
     plan_local_options options;
@@ -143,6 +174,8 @@ static gt_status check_options(void)
         model.vocab = 256;
     if (!st && o.seq > (uint64_t)model.context)
         st = gt_fail(GT_MISUSE, "option --seq: the model's context is %d tokens", model.context);
+    if (!st)
+        st = take_tuning();
     return st ? st : local_options(&options);
 }
 

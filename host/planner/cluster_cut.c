@@ -21,8 +21,9 @@ enum { BISECTIONS = 30, SEEN = 64 };
 gt_status sums_make(sums *out, const cluster_job *job)
 {
     const size_t n = (size_t)job->units + 1;
-    double *all = calloc(5 * n, sizeof *all);
-    *out = (sums){ all, all + n, all + 2 * n, all + 3 * n, all + 4 * n, calloc(n, sizeof(int)) };
+    double *all = calloc(8 * n, sizeof *all);
+    *out = (sums){ all,         all + n,     all + 2 * n, all + 3 * n,           all + 4 * n,
+                   all + 5 * n, all + 6 * n, all + 7 * n, calloc(n, sizeof(int)) };
     if (!all || !out->reductions) {
         sums_release(out);
         return gt_fail(GT_NO_MEMORY, "no memory to plan for a model of %d units", job->units);
@@ -33,6 +34,9 @@ gt_status sums_make(sums *out, const cluster_job *job)
         out->parameters[i + 1] = out->parameters[i] + u->parameters;
         out->kept[i + 1] = out->kept[i] + u->kept;
         out->kept_recompute[i + 1] = out->kept_recompute[i] + u->kept_recompute;
+        out->saved_input[i + 1] = out->saved_input[i] + u->saved_input;
+        out->saved_weight[i + 1] = out->saved_weight[i] + u->saved_weight;
+        out->frozen[i + 1] = out->frozen[i] + u->frozen;
         out->reduced[i + 1] = out->reduced[i] + u->reductions * u->output;
         out->reductions[i + 1] = out->reductions[i] + u->reductions;
     }
@@ -92,7 +96,9 @@ pipe_cost range_cost(const cluster_devices *c, const sums *s, const candidate *h
                                  : 2.0 * (t - 1.0) / t * (s->reduced[to] - s->reduced[from]) * b
                                            / c->local_bandwidth[g->node]
                                        + reductions * 2.0 * (t - 1.0) * c->local_latency;
-    pipe_cost cost = { .forward = work + sums_up, .backward_input = work + sums_up, .backward_weight = work };
+    pipe_cost cost = { .forward = work + sums_up,
+                       .backward_input = work - (s->saved_input[to] - s->saved_input[from]) * b / g->flops + sums_up,
+                       .backward_weight = work - (s->saved_weight[to] - s->saved_weight[from]) * b / g->flops };
     if (how->recompute)
         cost.backward_input += work + sums_up;
     cost.activation = (how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from])
@@ -103,7 +109,8 @@ pipe_cost range_cost(const cluster_devices *c, const sums *s, const candidate *h
 double range_memory(const cluster_job *job, const sums *s, const candidate *how, int from, int to, int kept)
 {
     const double t = how->tensor, b = how->micro_batch;
-    const double state = (s->parameters[to] - s->parameters[from]) * job->state_bytes / t;
+    const double state =
+        ((s->parameters[to] - s->parameters[from]) * job->state_bytes + s->frozen[to] - s->frozen[from]) / t;
     const double each = how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from];
     /* A layer that is run again needs all of its own activations while it is. */
     double again = 0.0;
@@ -158,7 +165,8 @@ static int cut(const cutter *k, int *first)
         high = fmax(high, c.forward + c.backward_input + c.backward_weight);
         all += k->group[s]->flops;
     }
-    low = 3.0 * k->s->flops[k->job->units] * k->how->micro_batch / all * 0.5;
+    const int n = k->job->units;
+    low = (3.0 * k->s->flops[n] - k->s->saved_input[n] - k->s->saved_weight[n]) * k->how->micro_batch / all * 0.5;
     for (int i = 0; i < BISECTIONS; i++) {
         const double middle = 0.5 * (low + high);
         if (fill(k, middle, first))

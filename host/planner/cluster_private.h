@@ -16,7 +16,7 @@ typedef struct tensor_group {
 
 /* Sums over units [0, i), so that a range costs two look-ups. */
 typedef struct sums {
-    double *flops, *parameters, *kept, *kept_recompute, *reduced;
+    double *flops, *parameters, *kept, *kept_recompute, *reduced, *saved_input, *saved_weight, *frozen;
     int *reductions;
 } sums;
 

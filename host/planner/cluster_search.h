@@ -46,8 +46,10 @@ void cluster_release(cluster_devices *c);
 
 /* A piece of the model that is never cut. */
 typedef struct cluster_unit {
-    double flops;               /* forward                                                   */
-    double parameters;
+    double flops;               /* forward; backward takes as many for inputs, and for weights */
+    double saved_input, saved_weight;   /* of those what frozen weights leave out            */
+    double parameters;          /* that are trained                                          */
+    double frozen;              /* bytes of the others                                       */
     double kept, kept_recompute;    /* activation bytes from forward to backward-weight      */
     double output;              /* bytes to the next unit                                    */
     int reductions;             /* all-reduces of `output` in forward when split over tensor ranks */

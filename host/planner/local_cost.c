@@ -171,6 +171,7 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p, PROFILE_HEAD);
     const double tied = first && last ? p->tied : 0.0;
     sum.parameters -= tied;
+    sum.frozen -= first && last ? p->tied_frozen : 0.0;
     double share = 0, update = 0;
     for (int k = 0; k < t->tensor; k++) {
         share = largest(share, t->share[k]);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/profile.c - profiles read off between sizes, and kept on disk.
  *
- *   geartrain profile 4
+ *   geartrain profile 5
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
- *   rest  (parameters frozen update)... (exchanges bytes)... tied output trip
+ *   rest  (parameters frozen update)... (exchanges bytes)... tied tied_frozen output trip
  *   end  hash of all above
  *
  * The hash makes a file that was cut short or changed the same as none: it is only a cache, and a
@@ -82,6 +82,25 @@ profile_cost profile_at(const profile *p, profile_kind kind, int n, int recomput
     return c;
 }
 
+gt_status profile_unit(int *unit, const profile_model *m, profile_kind kind)
+{
+    int64_t most = -1;
+    gt_status st = GT_OK;
+    *unit = kind == PROFILE_HEAD ? m->units - 1 : (int)kind;
+    for (int u = 1; kind == PROFILE_LAYER && !st && u + 1 < m->units; u++) {
+        graph *g = NULL;
+        st = graph_create(&g, m->storage, 1, m->seq);
+        if (!st)
+            st = m->build(g, m->config, &(graph_part){ .first_unit = u, .units = 1 }, 0, 0);
+        if (!st && graph_trained_elements(g) > most) {
+            most = graph_trained_elements(g);
+            *unit = u;
+        }
+        graph_release(g);
+    }
+    return st;
+}
+
 /* ---- on disk ------------------------------------------------------------------------------ */
 
 /* All that a time can depend on. The graphs of the three kinds say what the model is: values with
@@ -100,9 +119,11 @@ static gt_status describe(gt_text *out, dev_device *d, const profile_model *m, c
     optim_state_bytes(&updates, &least, &most);
     gt_text_printf(out, " %s %g %g [%s]", optim_rule_name(updates.rule), least, most, concurrent);
     for (int kind = 0; !st && kind < PROFILE_KINDS; kind++) {
-        const int unit = kind == PROFILE_HEAD ? m->units - 1 : kind;
+        int unit;
         graph *g = NULL;
-        st = graph_create(&g, m->storage, 1, m->seq);
+        st = profile_unit(&unit, m, (profile_kind)kind);
+        if (!st)
+            st = graph_create(&g, m->storage, 1, m->seq);
         if (!st)
             st = m->build(g, m->config, &(graph_part){ .first_unit = unit, .units = 1 }, 1, 0);
         for (int v = 0; !st && v < graph_value_count(g); v++) {
@@ -151,7 +172,7 @@ enum { EXCHANGES = sizeof(((profile *)0)->exchanges) / sizeof(profile_exchange) 
 
 static void write_text(gt_text *out, const profile *p)
 {
-    gt_text_printf(out, "geartrain profile 4\nsizes %d ", p->sizes);
+    gt_text_printf(out, "geartrain profile 5\nsizes %d ", p->sizes);
     for (int i = 0; i < p->sizes; i++)
         gt_text_printf(out, " %d", p->size[i]);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
@@ -165,7 +186,7 @@ static void write_text(gt_text *out, const profile *p)
         gt_text_printf(out, " %.17g %.17g %.17g", p->parameters[kind], p->frozen[kind], p->update[kind]);
     for (int i = 0; i < EXCHANGES; i++)
         gt_text_printf(out, " %.17g %.17g", exchanges_of(p)[i].count, exchanges_of(p)[i].bytes);
-    gt_text_printf(out, " %.17g %.17g %.17g\n", p->tied, p->output, p->trip);
+    gt_text_printf(out, " %.17g %.17g %.17g %.17g\n", p->tied, p->tied_frozen, p->output, p->trip);
     gt_text_printf(out, "end  %016" PRIx64 "\n", gt_hash(out->data, out->size));
 }
 
@@ -199,7 +220,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!end)
         return 0;
     snprintf(sum, sizeof sum, "end  %016" PRIx64 "\n", gt_hash(text, (size_t)(end - text)));
-    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 4") || !take_word(&at, "sizes"))
+    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 5") || !take_word(&at, "sizes"))
         return 0;
     const double sizes = take(&at);
     if (!(sizes >= 1 && sizes <= count))
@@ -217,7 +238,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
         }
     if (!take_word(&at, "rest"))
         return 0;
-    double *const rest[] = { &p->tied, &p->output, &p->trip };
+    double *const rest[] = { &p->tied, &p->tied_frozen, &p->output, &p->trip };
     for (int kind = 0; kind < PROFILE_KINDS; kind++) {
         check += 0.0 * (p->parameters[kind] = take(&at));
         check += 0.0 * (p->frozen[kind] = take(&at));

@@ -51,7 +51,7 @@ typedef struct profile {
     double frozen[PROFILE_KINDS];               /* bytes of the others                         */
     /* Not measured but counted, for two ranks: without and with recomputation, by graph_phase. */
     profile_exchange exchanges[PROFILE_KINDS][2][3];
-    double tied;                                /* of these are in both the first and the last */
+    double tied, tied_frozen;                   /* of these are in both the first and the last */
     double update[PROFILE_KINDS];               /* by the optimizer's rule, a parameter of a unit */
     double output;                              /* bytes of one sequence to the next unit      */
     double trip;                                /* to the device and back, for nothing: what passes
@@ -74,6 +74,10 @@ typedef struct profile_model {
     data_batch_maker batch;                     /* what it is fed with; NULL: tokens, and the next ones */
     optim_config optim;                         /* what updates it; rule NULL: the usual one   */
 } profile_model;
+
+/* The unit that stands for its kind: of layers, of which freezing by name may make some cheaper than others, the
+ * first of those that train the most, so that no plan takes less than its layers do. */
+gt_status profile_unit(int *unit, const profile_model *m, profile_kind kind);
 
 /* A barrier of all who measure at once: *seconds becomes the largest of all. */
 typedef gt_status (*profile_barrier)(void *context, double *seconds);

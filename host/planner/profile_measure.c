@@ -32,6 +32,7 @@ typedef struct bench {
     const profile_model *m;
     kernel_set *kernels;
     gemm_context *gemm, *update_gemm;   /* update_gemm: as several ranks' optimizers have, which must agree */
+    int layer;                      /* the unit that stands for all layers */
     double trip;                    /* of a launch that does nothing */
     data_batch batch;               /* its fields; there are no data */
     loader none;
@@ -62,7 +63,7 @@ static void rig_release(rig *r)
 
 static gt_status build_part(graph **out, const bench *b, profile_kind kind, int B, int recompute, int ranks)
 {
-    const int unit = kind == PROFILE_HEAD ? b->m->units - 1 : (int)kind;
+    const int unit = kind == PROFILE_HEAD ? b->m->units - 1 : kind == PROFILE_LAYER ? b->layer : 0;
     const graph_part part = { .first_unit = unit, .units = 1, .ranks = ranks };
     gt_status st = graph_create(out, b->m->storage, B, b->m->seq);
     return st ? st : b->m->build(*out, b->m->config, &part, 1, recompute);
@@ -423,10 +424,15 @@ static gt_status look_at_ends(profile *out, bench *b)
     if (!st)
         st = build_unit(&last, b, PROFILE_HEAD, 1, 0);
     for (int i = 0; !st && i < graph_param_count(first); i++)
-        for (int k = 0; k < graph_param_count(last); k++)
-            if (!graph_param_at(first, i)->frozen
-                && !strcmp(graph_param_at(first, i)->name, graph_param_at(last, k)->name))
-                out->tied += (double)shape_count(&graph_param_at(first, i)->shape);
+        for (int k = 0; k < graph_param_count(last); k++) {
+            const graph_param_info *p = graph_param_at(first, i);
+            if (strcmp(p->name, graph_param_at(last, k)->name))
+                continue;
+            if (p->frozen)
+                out->tied_frozen += (double)graph_param_bytes(p);
+            else
+                out->tied += (double)shape_count(&p->shape);
+        }
     b->none = (loader){ .tokens = (uint64_t)b->m->seq };
     data_batch_make(&b->batch, b->m->batch, b->m->config, &b->none, "measured");
     if (!st)
@@ -490,7 +496,9 @@ gt_status profile_measure(profile *out, dev_device *d, const profile_model *m, c
 {
     bench b = { .d = d, .m = m };
     *out = (profile){ 0 };
-    gt_status st = kernel_set_create(&b.kernels, d, m->storage);
+    gt_status st = profile_unit(&b.layer, m, PROFILE_LAYER);
+    if (!st)
+        st = kernel_set_create(&b.kernels, d, m->storage);
     if (!st)
         st = gemm_context_create(&b.gemm, d, NULL);
     if (!st)

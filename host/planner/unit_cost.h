@@ -3,7 +3,8 @@
  * device, no memory, and no formula of any model.
  *
  * FLOPs are a third of those of forward and backward together, since the searches for devices that are
- * not here take a backward pass for two forward ones. Bytes are of one sequence.            */
+ * not here take a backward pass for two forward ones; where parameters are frozen, what that leaves out
+ * of backward is counted as saved. Bytes are of one sequence.                                */
 #ifndef GT_PLANNER_UNIT_COST_H
 #define GT_PLANNER_UNIT_COST_H
 

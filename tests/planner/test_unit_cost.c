@@ -56,4 +56,46 @@ static void units_of_gpt2_are_as_by_hand(void)
     }
 }
 
-const check_case check_cases[] = { CASE(units_of_gpt2_are_as_by_hand), { 0 } };
+/* Adapters on one matrix of each layer: their numbers alone are trained, the rest is there as it is stored, and
+ * backward is about one product of each matrix, not two. */
+static void frozen_units_are_as_by_hand(void)
+{
+    enum { R = 8 };
+    static const struct {
+        dtype base;
+        double bytes;                   /* of a number of a matrix; 8 bits have a scale for 32 */
+    } bases[] = { { DTYPE_F32, 4.0 }, { DTYPE_BF16, 2.0 }, { DTYPE_Q8, 1.125 } };
+    model_config c;
+    CHECK_OK(model_config_load(&c, "gpt2-124m"));
+    c.tuning.rank = R;
+    c.tuning.alpha = 16.0f;
+    for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+        int widest = 0;
+        c.tuning.base = bases[i].base;
+        const profile_model m = { build, &c, model_units(&c), c.context, DTYPE_F32, model_batch, optim_defaults() };
+        cluster_unit *u = calloc((size_t)m.units, sizeof *u);
+        if (!CHECK_OK(unit_costs(u, &widest, &m))) {
+            free(u);
+            continue;
+        }
+        const double T = c.context, C = c.channels, I = c.inner, V = c.vocab;
+        const cluster_unit *first = &u[0], *layer = &u[c.layers], *head = &u[c.layers + 1];
+        CHECK(first->parameters == 0.0 && first->frozen == 4.0 * (V + T) * C);
+        CHECKF(layer->parameters == R * (C + 3.0 * C), "%g parameters", layer->parameters);
+        CHECK(layer->frozen == bases[i].bytes * (4.0 * C * C + 2.0 * C * I) + 4.0 * (9.0 * C + I));
+        CHECK(head->parameters == 0.0 && head->frozen == 4.0 * (V * C + 2.0 * C));
+        CHECKF(near(layer->flops, 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 2.0 * T * T * C, 0.03), "a layer of %g",
+               layer->flops);
+        const double input = layer->flops - layer->saved_input, weight = layer->flops - layer->saved_weight;
+        /* Attention goes back by two products for one, and makes its scores again. */
+        CHECKF(near(input, 2.0 * T * (4.0 * C * C + 2.0 * C * I) + 5.0 * T * T * C, 0.05), "%g back", input);
+        CHECKF(near(weight, 2.0 * T * layer->parameters, 0.02), "%g for weights", weight);
+        CHECKF(near(head->flops, 2.0 * T * V * C, 0.07) && near(head->flops - head->saved_input, head->flops, 0.07)
+                   && head->flops - head->saved_weight < 0.01 * head->flops,
+               "a head of %g, %g back, %g for weights", head->flops, head->flops - head->saved_input,
+               head->flops - head->saved_weight);
+        free(u);
+    }
+}
+
+const check_case check_cases[] = { CASE(frozen_units_are_as_by_hand), CASE(units_of_gpt2_are_as_by_hand), { 0 } };
