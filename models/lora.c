@@ -16,6 +16,7 @@ void lora_train(graph *g, const model_config *c)
 {
     const model_tuning *t = &c->tuning;
     graph_train(g, t->rank ? adapters : NULL, t->freeze[0] ? t->freeze : NULL);
+    graph_train_too(g, t->rank && t->saved[0] ? t->saved : NULL);
     if (t->base != DTYPE_F32)
         graph_base(g, t->base);
 }
@@ -33,10 +34,18 @@ static const char *targets_of(const model_config *c)
     return family->adapted;
 }
 
+/* Is a matrix of ours one that is trained whole? */
+static int is_whole(const model_config *c, const char *name)
+{
+    char weight[PIECE_NAME];
+    snprintf(weight, sizeof weight, "%.*s.weight", PIECE_NAME - 16, name);
+    return graph_pattern_matches(c->tuning.saved, weight);
+}
+
 int lora_has(const model_config *c, const char *name)
 {
     const char *targets = c->tuning.rank ? targets_of(c) : NULL;
-    if (!targets)
+    if (!targets || is_whole(c, name))
         return 0;
     for (const char *part = name; part; part = strchr(part, '.') ? strchr(part, '.') + 1 : NULL)
         if (graph_pattern_matches(targets, part))
@@ -121,7 +130,7 @@ static int piece_at(char out[PIECE_NAME], const model_config *c, const char *nam
 int lora_joined(const model_config *c, const char *name)
 {
     char piece[PIECE_NAME];
-    for (int i = 0; c->tuning.rank && piece_at(piece, c, name, i); i++)
+    for (int i = 0; c->tuning.rank && !is_whole(c, name) && piece_at(piece, c, name, i); i++)
         if (lora_has(c, piece))
             return piece_at(piece, c, name, 0);
     return 0;
@@ -280,6 +289,17 @@ gt_status lora_check(const model_config *c)
         st = check_patterns(g, c);
     graph_release(g);
     return st;
+}
+
+gt_status lora_save(model_config *c, const char *names)
+{
+    char *saved = c->tuning.saved;
+    const size_t n = strlen(saved), more = strlen(names);
+    if (n + more + 2 > MODEL_SAVED)
+        return gt_fail(GT_UNSUPPORTED, "'%s': what would be trained beside adapters has too many names", c->name);
+    if (more)
+        snprintf(saved + n, MODEL_SAVED - n, "%s%s", n ? "," : "", names);
+    return GT_OK;
 }
 
 /* ---- beginning ---------------------------------------------------------------------------------- */

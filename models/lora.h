@@ -11,6 +11,9 @@
  * Over the ranks of a tensor group A is cut where x has some of its columns, B and m where y has; what is
  * whole has the sum over ranks of the gradient, as norms do.
  *
+ * Tensors of the model that are trained whole beside adapters, as a head that is new, are named by tuning.saved. Such
+ * a matrix has no adapter.
+ *
  * Files have the layout of Hugging Face's PEFT: adapter_config.json and adapter_model.safetensors.   */
 #ifndef GT_MODELS_LORA_H
 #define GT_MODELS_LORA_H
@@ -46,6 +49,8 @@ float lora_scale(const model_tuning *t);
 /* GT_MISUSE, in one sentence, if a pattern of the tuning matches nothing in the model (with names that are
  * near it), or nothing is left to train. */
 gt_status lora_check(const model_config *c);
+/* Has tensors of the model kept beside its adapters: names, with commas between them. */
+gt_status lora_save(model_config *c, const char *names);
 /* Of a tensor: is it an adapter's, or the model's own? */
 int lora_is_adapter(const graph_param_info *info);
 int lora_is_base(const graph_param_info *info);
@@ -57,9 +62,10 @@ gt_status lora_begin(const model_config *c, params *p, uint64_t seed);
 
 /* 1 if a folder holds an adapter: transformers would read its model from elsewhere. */
 int lora_is_folder(const char *folder);
-/* What the folder's adapter_config.json says, into t; its `freeze` and `base` stay. GT_UNSUPPORTED, by name, for what
- * is not computed here: other kinds than LoRA, patterns of ranks, other modules saved, trained biases. */
-gt_status lora_read(model_tuning *t, const char *folder);
+/* What the folder's adapter_config.json says, into c's tuning; its `freeze` and `base` stay. A head of classes that
+ * lies there makes that c's task. GT_UNSUPPORTED, by name, for what is not computed here: other kinds than LoRA,
+ * patterns of ranks, trained biases. */
+gt_status lora_read(model_config *c, const char *folder);
 /* The numbers of the adapter that lora_read() described; p takes what it holds of them. All must be
  * there, and nothing else. */
 gt_status lora_import(const model_config *c, params *p, const char *folder);

@@ -6,6 +6,8 @@
  *                                                                            lora_B.weight   (out, r)
  *                                                                            lora_magnitude_vector  (out)
  *
+ *                               base_model.model.classifier.weight              of modules_to_save, whole
+ *
  * Names are those of files of the family with "base_model.model." in front. Matrices lie as ours do, also where
  * the model's own are transposed (fan_in_fan_out).                                      */
 #include "models/lora.h"
@@ -22,7 +24,7 @@
 
 enum { NAME = 160 };
 static const char config_file[] = "adapter_config.json", weights_file[] = "adapter_model.safetensors";
-static const char front[] = "base_model.model.";
+static const char front[] = "base_model.model.", labels_key[] = "labels", classes[] = "classifier.weight";
 
 static gt_status no_memory(const char *folder)
 {
@@ -116,7 +118,7 @@ static gt_status check_config(const json_t *root, const char *path)
     const char *kind = json_string_value(json_object_get(root, "peft_type"));
     const char *bias = json_string_value(json_object_get(root, "bias"));
     const char *init = json_string_value(json_object_get(root, "init_lora_weights"));
-    static const char *const empty[] = { "modules_to_save", "rank_pattern", "alpha_pattern" };
+    static const char *const empty[] = { "rank_pattern", "alpha_pattern" };
     const char *key;
     json_t *value;
     if (!kind || strcmp(kind, "LORA"))
@@ -171,8 +173,77 @@ static gt_status read_targets(model_tuning *t, const json_t *targets, const char
     return json_array_size(targets) ? GT_OK : gt_fail(GT_FORMAT, "'%s': target_modules names nothing", path);
 }
 
-gt_status lora_read(model_tuning *t, const char *folder)
+/* Modules that are trained whole. PEFT lists "score" beside "classifier", of which a model has one. */
+static gt_status read_saved(model_config *c, const json_t *modules, const char *path)
 {
+    size_t i;
+    json_t *one;
+    gt_status st = GT_OK;
+    c->tuning.saved[0] = 0;
+    if (!is_empty(modules) && !json_is_array(modules))
+        return gt_fail(GT_FORMAT, "'%s': modules_to_save is not a list of names", path);
+    json_array_foreach((json_t *)(uintptr_t)modules, i, one) {
+        if (!json_is_string(one) || !json_string_length(one) || strpbrk(json_string_value(one), ",*?[]\\"))
+            return gt_fail(GT_FORMAT, "'%s': modules_to_save is not a list of names", path);
+        if (!st)
+            st = model_tensors_within(c->tuning.saved, c, json_string_value(one));
+        if (st)
+            return gt_fail_in(st, "'%s'", path);
+    }
+    if (!st && json_array_size(modules) && !c->tuning.saved[0])
+        st = gt_fail(GT_UNSUPPORTED,
+                     "'%s': modules_to_save names '%.48s', which is no part of models of the family '%s' here", path,
+                     json_string_value(json_array_get(modules, 0)), c->family);
+    return st;
+}
+
+/* Names of classes, which PEFT leaves to whoever loads the model: beside the numbers, where it passes them over. */
+static void read_labels(model_config *c, const st_file *f)
+{
+    const char *text = st_metadata(f, labels_key);
+    json_t *names = text ? json_loads(text, 0, NULL) : NULL;
+    for (int i = 0; i < c->labels && i < MODEL_LABELS && json_array_size(names) == (size_t)c->labels; i++) {
+        const char *name = json_string_value(json_array_get(names, (size_t)i));
+        if (name && strlen(name) < MODEL_LABEL_NAME)
+            snprintf(c->label[i], MODEL_LABEL_NAME, "%s", name);
+    }
+    json_decref(names);
+}
+
+/* The task of an adapter that brings a head of classes, and how many those are. */
+static gt_status read_head(model_config *c, const char *folder)
+{
+    char name[NAME], full[NAME + sizeof front];
+    int transposed;
+    st_file *f = NULL;
+    if (!graph_pattern_matches(c->tuning.saved, classes))
+        return GT_OK;
+    char *path = gt_path_join(folder, weights_file);
+    gt_status st = path ? st_open(&f, path) : no_memory(folder);
+    if (!st)
+        st = model_config_task(c, model_task_name(MODEL_CLASSIFY));
+    if (!st)
+        st = model_tensor_name(name, sizeof name, c, classes, &transposed);
+    if (!st) {
+        snprintf(full, sizeof full, "%s%s", front, name);
+        const st_tensor *t = st_find(f, full);
+        if (!t || t->dims.rank != 2 || t->dims.dim[0] < 1 || t->dims.dim[0] > INT32_MAX) {
+            st = gt_fail(GT_MISMATCH, "cannot use the adapter in '%s': tensor '%s' is missing, or no matrix", folder,
+                         full);
+        } else {
+            memset(c->label, 0, sizeof c->label);
+            c->labels = (int)t->dims.dim[0];
+            read_labels(c, f);
+        }
+    }
+    st_close(f);
+    free(path);
+    return st;
+}
+
+gt_status lora_read(model_config *c, const char *folder)
+{
+    model_tuning *t = &c->tuning;
     json_error_t error;
     char *path = gt_path_join(folder, config_file), *text = NULL;
     gt_status st = !path ? no_memory(folder)
@@ -201,7 +272,10 @@ gt_status lora_read(model_tuning *t, const char *folder)
         t->dropout = (float)p;
         t->dora = json_is_true(json_object_get(root, "use_dora"));
         t->rslora = json_is_true(json_object_get(root, "use_rslora"));
+        st = read_saved(c, json_object_get(root, "modules_to_save"), path);
     }
+    if (!st)
+        st = read_head(c, folder);
     json_decref(root);
     free(text);
     free(path);
@@ -275,6 +349,8 @@ static gt_status import_all(const model_config *c, const graph *whole, params *p
             st = import_one(info, p, t, folder);
         found++;
     }
+    if (!st && c->tuning.saved[0])
+        st = model_import_saved(c, p, f, front, folder, &found);
     if (!st && found != st_count(f))
         st = gt_fail(GT_UNSUPPORTED,
                      "cannot use the adapter in '%s': it holds %zu tensors, of which the model has places for %zu",
@@ -359,6 +435,48 @@ static json_t *target_modules(const params *p, const model_config *c, int *trans
     return list;
 }
 
+/* Do all names of the model's tensors in files that begin so belong to tensors that are saved? */
+static int all_saved(const params *p, const model_config *c, const char *begin, size_t n)
+{
+    for (int i = 0; i < params_count(p); i++) {
+        const char *ours = params_info(p, i)->name;
+        char name[NAME];
+        if (lora_is_adapter(params_info(p, i)) || graph_pattern_matches(c->tuning.saved, ours))
+            continue;
+        for (int k = 0; k < model_tensor_pieces(c, ours); k++)
+            if (!model_tensor_piece(name, sizeof name, c, ours, k) && !strncmp(name, begin, n) && name[n] == '.')
+                return 0;
+    }
+    return 1;
+}
+
+/* The shortest names of modules that hold what is saved and, where there are such, nothing else. */
+static json_t *modules_to_save(const params *p, const model_config *c)
+{
+    json_t *list = json_array();
+    for (int i = 0; list && i < params_count(p); i++) {
+        const char *ours = params_info(p, i)->name;
+        char name[NAME];
+        if (lora_is_adapter(params_info(p, i)) || !graph_pattern_matches(c->tuning.saved, ours))
+            continue;
+        for (int k = 0; k < model_tensor_pieces(c, ours); k++) {
+            if (model_tensor_piece(name, sizeof name, c, ours, k))
+                continue;
+            size_t n = strcspn(name, ".");
+            while (!all_saved(p, c, name, n) && strchr(name + n + 1, '.'))
+                n += 1 + strcspn(name + n + 1, ".");
+            name[n] = 0;
+            int there = 0;
+            for (size_t j = 0; j < json_array_size(list); j++)
+                there |= !strcmp(json_string_value(json_array_get(list, j)), name);
+            if (!there)
+                json_array_append_new(list, json_string(name));
+        }
+    }
+    gt_message_clear();
+    return list;
+}
+
 /* PEFT's word for what the model is for; NULL: it has none. */
 static const char *task_of(const model_config *c)
 {
@@ -367,12 +485,14 @@ static const char *task_of(const model_config *c)
         gt_message_clear();
         return NULL;
     }
+    if (c->task == MODEL_CLASSIFY && graph_pattern_matches(c->tuning.saved, classes))
+        return "SEQ_CLS";
     return strstr(family->architecture, "LMHeadModel") || strstr(family->architecture, "ForCausalLM")
                ? "CAUSAL_LM"
                : NULL;
 }
 
-static gt_status write_config(const model_config *c, params *p, const char *base, const char *folder)
+static gt_status write_config(const model_config *c, params *p, json_t *saved, const char *base, const char *folder)
 {
     const model_tuning *t = &c->tuning;
     int transposed = 0;
@@ -380,12 +500,12 @@ static gt_status write_config(const model_config *c, params *p, const char *base
     json_t *targets = target_modules(p, c, &transposed);
     json_t *root =
         targets
-            ? json_pack("{s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:n}", "peft_type", "LORA",
+            ? json_pack("{s:s, s:s?, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:b, s:b, s:s?, s:b, s:O}", "peft_type", "LORA",
                         "task_type", task_of(c), "r", t->rank, "lora_alpha",
                         t->alpha == floorf(t->alpha) ? json_integer((json_int_t)t->alpha) : json_real((double)t->alpha),
                         "lora_dropout", (double)t->dropout, "target_modules", targets, "bias", "none", "fan_in_fan_out",
                         transposed, "use_dora", t->dora, "use_rslora", t->rslora, "inference_mode", 1,
-                        "base_model_name_or_path", base, "init_lora_weights", 1, "modules_to_save")
+                        "base_model_name_or_path", base, "init_lora_weights", 1, "modules_to_save", saved)
             : NULL;
     char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     gt_status st = path && text ? gt_file_write(path, text, strlen(text)) : no_memory(folder);
@@ -413,7 +533,8 @@ static gt_status put_one(st_writer *w, params *p, int i, dtype type)
 }
 
 /* Declares the tensors, or writes their numbers. */
-static gt_status put_all(st_writer *w, const model_config *c, params *p, dtype type, int numbers)
+static gt_status put_all(st_writer *w, const model_config *c, params *p, const char *const *modules, dtype type,
+                         int numbers)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < params_count(p); i++) {
@@ -426,7 +547,30 @@ static gt_status put_all(st_writer *w, const model_config *c, params *p, dtype t
         if (!st)
             st = numbers ? put_one(w, p, i, type) : st_writer_add(w, name, type, &info->full);
     }
+    return st || !c->tuning.saved[0] ? st : model_put_saved(w, c, p, front, modules, type, numbers);
+}
+
+static gt_status put_labels(st_writer *w, const model_config *c)
+{
+    json_t *names = json_array();
+    for (int i = 0; names && i < c->labels && i < MODEL_LABELS; i++)
+        json_array_append_new(names, json_string(c->label[i]));
+    char *text = names ? json_dumps(names, JSON_COMPACT) : NULL;
+    gt_status st = text ? st_writer_metadata(w, labels_key, text)
+                        : gt_fail(GT_NO_MEMORY, "cannot write the names of %d labels: no memory", c->labels);
+    free(text);
+    json_decref(names);
     return st;
+}
+
+/* Whose names are those of a list, which must stay. */
+static const char **names_of(const json_t *list)
+{
+    const size_t n = json_array_size(list);
+    const char **names = calloc(n + 1, sizeof *names);
+    for (size_t i = 0; names && i < n; i++)
+        names[i] = json_string_value(json_array_get(list, i));
+    return names;
 }
 
 gt_status lora_export(const model_config *c, params *p, dtype type, const char *base, const char *folder)
@@ -434,21 +578,28 @@ gt_status lora_export(const model_config *c, params *p, dtype type, const char *
     st_writer *w = NULL;
     gt_status st = gt_folder_make(folder);
     char *path = gt_path_join(folder, weights_file);
+    json_t *saved = c->tuning.saved[0] ? modules_to_save(p, c) : json_null();
+    const char **modules = names_of(saved);
     if (!st)
-        st = path ? st_writer_open(&w, path) : no_memory(folder);
-    free(path);
-    if (st)
-        return st;
-    st = st_writer_metadata(w, "format", "pt");
+        st = path && saved && modules ? st_writer_open(&w, path) : no_memory(folder);
     if (!st)
-        st = put_all(w, c, p, type, 0);
+        st = st_writer_metadata(w, "format", "pt");
+    if (!st && c->task == MODEL_CLASSIFY && c->tuning.saved[0])
+        st = put_labels(w, c);
+    if (!st)
+        st = put_all(w, c, p, modules, type, 0);
     if (!st)
         st = st_writer_begin(w);
     if (!st)
-        st = put_all(w, c, p, type, 1);
-    if (st)
+        st = put_all(w, c, p, modules, type, 1);
+    if (w && st)
         st_writer_abandon(w);
-    else
+    else if (w)
         st = st_writer_commit(w);
-    return st ? st : write_config(c, p, base, folder);
+    if (!st)
+        st = write_config(c, p, saved, base, folder);
+    json_decref(saved);
+    free(modules);
+    free(path);
+    return st;
 }

@@ -19,6 +19,8 @@
 #include "host/graph/params.h"
 
 typedef struct model_family model_family;
+struct st_file;
+struct st_writer;
 
 /* What a model is asked for: the next token, tokens that are hidden from it, a class of a whole text, or
  * nothing but its last activations. */
@@ -26,13 +28,14 @@ typedef enum model_task { MODEL_LM, MODEL_MLM, MODEL_CLASSIFY, MODEL_ENCODE } mo
 enum { MODEL_LABELS = 64, MODEL_LABEL_NAME = 48 };      /* names that are kept, and their bytes */
 
 /* What of a model is trained, and how the rest of it is kept. All zero: all of it. */
-enum { MODEL_PATTERNS = 256 };
+enum { MODEL_PATTERNS = 256, MODEL_SAVED = 1024 };
 typedef struct model_tuning {
     char freeze[MODEL_PATTERNS];    /* names of tensors that are not trained: graph_train()   */
     int rank;                       /* of adapters (lora.h); 0: there are none, and the model itself is trained */
     float alpha, dropout;
     char targets[MODEL_PATTERNS];   /* names of matrices that have one; "": the family's usual ones */
     int dora, rslora;
+    char saved[MODEL_SAVED];        /* names of tensors that are trained, and kept, whole beside adapters; "": none */
     dtype base;                     /* frozen matrices are kept as; DTYPE_F32: as all matrices are */
 } model_tuning;
 
@@ -134,6 +137,18 @@ gt_status model_folder_check(const char *folder);
  * refused by name, but for masks of old files and, with a warning, heads of other tasks. Where the
  * head is tied it must be the embedding; a file that holds the head alone has its embedding in it. */
 gt_status model_import(const model_config *c, params *p, const char *folder);
+/* Appends to `out` those of our tensors that belong to the task's head and have no numbers in a folder (NULL: none has):
+ * names with commas between them. GT_UNSUPPORTED if they do not fit. */
+gt_status model_new_heads(char out[MODEL_SAVED], const model_config *c, const char *folder);
+/* Appends those whose names in files lie in a module that ends so, as PEFT finds modules: none is no error. */
+gt_status model_tensors_within(char out[MODEL_SAVED], const model_config *c, const char *module);
+/* Tensors that tuning.saved names, from and to a file of an adapter, where `front` stands before the names of the
+ * model's own files. used: increased by how many of the file's these are. modules: names that end with NULL; what is
+ * tied to another tensor and lies in one of them is written, too. numbers 0: declares them alone. */
+gt_status model_import_saved(const model_config *c, params *p, const struct st_file *f, const char *front,
+                             const char *folder, size_t *used);
+gt_status model_put_saved(struct st_writer *w, const model_config *c, params *p, const char *front,
+                          const char *const *modules, dtype type, int numbers);
 /* Of how many tensors of files one of ours is made, side by side along its outputs: 1 mostly. And the name of
  * one of several, equal ones, without the prefix: adapters are made for those. */
 int model_tensor_pieces(const model_config *c, const char *ours);

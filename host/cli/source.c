@@ -342,7 +342,7 @@ gt_status cli_source_check_model(const cli_source *s, const model_config *c, con
 static int same_adapters(const model_tuning *a, const model_tuning *b)
 {
     return a->rank == b->rank && a->dora == b->dora && !strcmp(a->targets, b->targets) && a->alpha == b->alpha
-           && a->rslora == b->rslora;
+           && a->rslora == b->rslora && !strcmp(a->saved, b->saved);
 }
 
 /* The model's own tensors, and a run's adapters where it has those that are wanted. */

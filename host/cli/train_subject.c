@@ -50,13 +50,17 @@ static gt_status choose_tuning(model_config *c, cli_source *source, int resumed)
     model_tuning run;
     gt_status st = train_settings_tuning(&c->tuning);
     if (!st && o->adapter && !resumed) {
-        source->config.tuning = c->tuning;
+        const model_config had = source->config;
+        source->config = *c;
+        source->config.tuning.rank = had.tuning.rank;
         st = cli_source_adapt(source, o->adapter);
-        c->tuning = source->config.tuning;
-        source->config.tuning = (model_tuning){ 0 };
+        *c = source->config;
+        source->config = had;
     }
     if (!st && resumed)
         st = cli_tuning_read(&run, o->out);
+    if (!st && resumed)
+        memcpy(c->tuning.saved, run.saved, sizeof run.saved);       /* no option says it */
     for (size_t i = 0; !st && resumed && i < sizeof options / sizeof *options; i++)
         if (gt_option_given(train_table, options[i]) && memcmp(&run, &c->tuning, sizeof run))
             st = gt_fail(GT_MISUSE,
@@ -65,6 +69,28 @@ static gt_status choose_tuning(model_config *c, cli_source *source, int resumed)
                          o->out, options[i]);
     if (!st && resumed)
         c->tuning = run;
+    return st;
+}
+
+/* What the weights lack of the task's head is trained beside adapters; what they have is frozen as the rest is. */
+gt_status train_choose_heads(model_config *c, const cli_source *source, int resumed)
+{
+    char lacks[MODEL_SAVED] = "";
+    int anew = 0;
+    gt_status st = GT_OK;
+    if (c->tuning.rank && !resumed && source->is_run)
+        memcpy(c->tuning.saved, source->config.tuning.saved, sizeof c->tuning.saved);
+    else if (c->tuning.rank && !resumed)
+        st = model_new_heads(lacks, c, source->path);
+    for (char *name = lacks, *end; !st && *name; name = end) {
+        end = name + strcspn(name, ",");
+        end += *end ? (*end = '\0', 1) : 0;
+        if (graph_pattern_matches(c->tuning.saved, name))
+            continue;                   /* the adapter has it */
+        anew = 1;
+        st = lora_save(c, name);
+    }
+    c->new_heads &= anew || !o->adapter;
     return st ? st : lora_check(c);
 }
 

@@ -22,6 +22,8 @@ typedef struct train_tokenizer {
 } train_tokenizer;
 
 gt_status train_choose_model(model_config *c, cli_source *source, int resumed);
+/* With the task known: what of its head is trained beside adapters, and whether patterns of tensors match any. */
+gt_status train_choose_heads(model_config *c, const cli_source *source, int resumed);
 /* *spec is what data_open() is to be asked for; it belongs to `own`, to the settings, or to the model's
  * family, of which own->usual says so. */
 gt_status train_choose_tokenizer(train_tokenizer *own, const model_config *c, cli_source *source, int resumed,

@@ -2,7 +2,7 @@
 /* host/cli/tuning.c - what of a run's model is trained, as its config.json keeps it, and adapters from folders.
  *
  *   "tuning": {"freeze": "wte.*", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "c_attn",
- *              "dora": false, "rslora": false, "base": "int8"}                            */
+ *              "dora": false, "rslora": false, "base": "int8", "saved": "classifier.weight,classifier.bias"}                            */
 #include "host/cli/cli.h"
 
 #include "host/base/file.h"
@@ -57,11 +57,11 @@ gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const 
 
 json_t *cli_tuning_json(const model_tuning *t)
 {
-    return is_all(t)
-               ? NULL
-               : json_pack("{s:s, s:i, s:f, s:f, s:s, s:b, s:b, s:s}", "freeze", t->freeze, "rank", t->rank, "alpha",
-                           (double)t->alpha, "dropout", (double)t->dropout, "targets", t->targets, "dora", t->dora,
-                           "rslora", t->rslora, "base", t->base == DTYPE_F32 ? "" : dtype_name(t->base));
+    return is_all(t) ? NULL
+                     : json_pack("{s:s, s:i, s:f, s:f, s:s, s:b, s:b, s:s, s:s}", "freeze", t->freeze, "rank", t->rank,
+                                 "alpha", (double)t->alpha, "dropout", (double)t->dropout, "targets", t->targets,
+                                 "dora", t->dora, "rslora", t->rslora, "base",
+                                 t->base == DTYPE_F32 ? "" : dtype_name(t->base), "saved", t->saved);
 }
 
 /* A pattern list of a config.json; 0 if it is too long. */
@@ -73,19 +73,21 @@ static int copy_patterns(char out[MODEL_PATTERNS], const char *from)
 static gt_status parse_tuning(model_tuning *out, const json_t *root, const char *file)
 {
     const json_t *entry = json_object_get(root, "tuning");
-    const char *freeze, *targets, *base;
+    const char *freeze, *targets, *base, *saved = "";
     double alpha, drop;
     *out = (model_tuning){ 0 };
     if (!entry)
         return GT_OK;
-    int good = !json_unpack((json_t *)(uintptr_t)entry, "{s:s, s:i, s:F, s:F, s:s, s:b, s:b, s:s}", "freeze", &freeze,
-                            "rank", &out->rank, "alpha", &alpha, "dropout", &drop, "targets", &targets, "dora",
-                            &out->dora, "rslora", &out->rslora, "base", &base)
+    int good = !json_unpack((json_t *)(uintptr_t)entry, "{s:s, s:i, s:F, s:F, s:s, s:b, s:b, s:s, s?s}", "freeze",
+                            &freeze, "rank", &out->rank, "alpha", &alpha, "dropout", &drop, "targets", &targets, "dora",
+                            &out->dora, "rslora", &out->rslora, "base", &base, "saved", &saved)
                && copy_patterns(out->freeze, freeze) && copy_patterns(out->targets, targets) && out->rank >= 0
                && out->rank <= 4096 && alpha >= 0.0 && alpha <= 1e6 && drop >= 0.0 && drop < 1.0;
     if (good && *base)
         good = dtype_parse(&out->base, base) && (out->base == DTYPE_BF16 || out->base == DTYPE_Q8);
     if (!good)
+        return gt_fail(GT_FORMAT, "'%s': what it says under \"tuning\" makes no sense", file);
+    if (snprintf(out->saved, sizeof out->saved, "%s", saved) >= (int)sizeof out->saved)
         return gt_fail(GT_FORMAT, "'%s': what it says under \"tuning\" makes no sense", file);
     out->alpha = (float)alpha;
     out->dropout = (float)drop;
@@ -116,7 +118,7 @@ gt_status cli_source_adapt(cli_source *s, const char *folder)
                        "'%s' was trained with adapters of its own, so --adapter '%s' cannot be added; name the "
                        "model that it was trained from",
                        s->path, folder);
-    gt_status st = lora_read(&s->config.tuning, folder);
+    gt_status st = lora_read(&s->config, folder);
     if (!st)
         st = lora_check(&s->config);
     if (st)

@@ -99,8 +99,9 @@ static void show_tuning(const model_config *c)
     if (model_sizes(c, t.precision, &trained, &frozen))
         gt_message_clear();
     else if (c->tuning.rank)
-        snprintf(how, sizeof how, "adapters of rank %d%s, counted %.4g times: ", c->tuning.rank,
-                 c->tuning.dora ? " with magnitudes" : "", (double)lora_scale(&c->tuning));
+        snprintf(how, sizeof how, "adapters of rank %d%s, counted %.4g times%s: ", c->tuning.rank,
+                 c->tuning.dora ? " with magnitudes" : "", (double)lora_scale(&c->tuning),
+                 c->tuning.saved[0] ? ", and a head whole" : "");
     fprintf(stderr, "trained %s%s parameters; the others, frozen, take %s\n", how,
             gt_format_count(a, sizeof a, (double)trained), gt_format_bytes(b, sizeof b, frozen));
 }
@@ -250,6 +251,9 @@ static gt_status fill_from(const void *config, params *p, void *context)
         return begun ? begun : lora_begin(config, p, o->seed);
     }
     gt_status st = source->path ? GT_OK : cli_source_open(source, o->from);
+    source->seed = o->seed;
+    if (!st && o->adapter && !source->adapter)      /* a run that is begun again before its first checkpoint */
+        st = cli_source_adapt(source, o->adapter);
     return st ? st : cli_source_fill(config, p, source);
 }
 
@@ -602,15 +606,15 @@ static void tell_idle_options(void)
 }
 
 /* One rank, or the only one (c NULL). */
-/* A run that goes on has its head; one that begins may need a new one. */
+/* A run that goes on has its labels; what begins, may need a new head. */
 static gt_status choose_task(model_config *c, cli_task *task, int resumed)
 {
     int by_document = 0;
     *task = (cli_task){
-        .name = o->task, .pairs = o->pairs, .whole_words = o->whole_words, .trains = !resumed, .seed = o->seed
+        .name = o->task, .pairs = o->pairs, .whole_words = o->whole_words, .trains = 1, .seed = o->seed
     };
     gt_status st = cli_task_choose(c, task, &by_document);
-    if (!st && resumed)
+    if (resumed)
         c->new_labels = 0;
     if (!st && by_document && gt_option_given(train_table, "rows") && strcmp(o->rows, "documents"))
         st = gt_fail(GT_MISUSE, "option --rows: classes are of documents; leave it out");
@@ -641,6 +645,8 @@ static gt_status train_here(net_comm *c)
         st = choose_task(&config, &task, kept != NULL);
     if (!st && source.path)
         st = cli_task_check_run(&source, &source.config, &config);
+    if (!st)
+        st = train_choose_heads(&config, &source, kept != NULL);
     if (!st && !isnan(o->dropout))
         model_config_dropout(&config, (float)o->dropout);
     if (!st)

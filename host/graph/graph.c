@@ -306,6 +306,11 @@ void graph_train(graph *g, const char *only, const char *but)
     g->but = but;
 }
 
+void graph_train_too(graph *g, const char *patterns)
+{
+    g->too = patterns;
+}
+
 void graph_base(graph *g, dtype type)
 {
     g->base = type;
@@ -313,7 +318,8 @@ void graph_base(graph *g, dtype type)
 
 static int is_frozen(const graph *g, const char *name)
 {
-    return (g->only && !graph_pattern_matches(g->only, name)) || graph_pattern_matches(g->but, name);
+    const int others = g->only && !graph_pattern_matches(g->only, name) && !graph_pattern_matches(g->too, name);
+    return others || graph_pattern_matches(g->but, name);
 }
 
 void graph_param_elsewhere(graph *g, const char *name)

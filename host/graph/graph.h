@@ -89,6 +89,8 @@ int graph_param_sliced(graph *g, const char *name, shape full, const tensor_slic
  * names, separated by commas. The others are frozen: no gradient, no state, no fp32 master beside what is
  * computed with; backward stops where nothing before needs a gradient. Both strings must outlive the graph. */
 void graph_train(graph *g, const char *only, const char *but);
+/* Others that are trained beside `only`. */
+void graph_train_too(graph *g, const char *patterns);
 /* A parameter that the next node reads on another rank of the tensor group, and that is not held here: ranks
  * then agree on how far down gradients are exchanged, whatever is frozen. */
 void graph_param_elsewhere(graph *g, const char *name);

@@ -42,7 +42,7 @@ struct graph {
     graph_param_info *params;
     int param_count, param_room;
     uint32_t streams;                           /* the next dropout               */
-    const char *only, *but;                     /* patterns: graph_train()        */
+    const char *only, *too, *but;               /* patterns: graph_train()        */
     int elsewhere;                              /* see graph_param_elsewhere()    */
     int emitting;                               /* the forward node whose gradients are emitted; -1 */
     dtype base;                                 /* of frozen matrices             */

@@ -113,7 +113,8 @@ broken() # NAME PATTERN JSON
     refuses "$1" 1 "$2" generate --from base --adapter broken
 }
 good='"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["c_attn"]'
-broken "modules to save" "modules_to_save is not empty" "{$good, \"modules_to_save\": [\"lm_head\"]}"
+broken "modules to save" "tensor 'base_model.model.lm_head.weight' is missing" "{$good, \"modules_to_save\": [\"lm_head\"]}"
+broken "modules that are nowhere" "modules_to_save names 'score', which is no part" "{$good, \"modules_to_save\": [\"score\"]}"
 broken "patterns of ranks" "rank_pattern is not empty" "{$good, \"rank_pattern\": {\"c_attn\": 2}}"
 broken "trained biases" 'bias is "all"' "{$good, \"bias\": \"all\"}"
 broken "another kind of adapter" "peft_type is IA3" '{"peft_type": "IA3"}'
