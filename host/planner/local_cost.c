@@ -147,6 +147,12 @@ static void add_units(part_price *sum, const profile_cost *c, int count, const p
 }
 
 /* A ring over `holders` ranks, on the worst link (NCCL's cost: 2 (p-1)/p of the bytes). */
+/* Of what replicas exchange, in a step on average. */
+static double travels(const group_table *t)
+{
+    return sync_mode_travels(sync_mode_find(t->job->sync), t->job->settings);
+}
+
 static double ring(const group_table *t, double bytes, int holders)
 {
     return holders < 2 ? 0.0 : 2.0 * (holders - 1) * (bytes / holders / t->bandwidth + t->latency);
@@ -157,7 +163,7 @@ double group_ring(const group_table *t, double parameters, int replicas)
     double share = 0;
     for (int k = 0; k < t->tensor; k++)
         share = largest(share, t->share[k]);
-    return ring(t, GRADIENT_BYTES * share * parameters, replicas);
+    return travels(t) * ring(t, GRADIENT_BYTES * share * parameters, replicas);
 }
 
 part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split)
@@ -180,7 +186,7 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
                                                  to - from - first - last, last));
     }
     const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
-    sum.cost.reduce = ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
+    sum.cost.reduce = travels(t) * ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
     if (split && (first || last))
         sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied, 2);
     sum.cost.update = update / (sharded ? replicas : 1);

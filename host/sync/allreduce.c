@@ -15,7 +15,7 @@ static optim_part part(const sync_settings *settings, const sync_holders *h, con
 
 static gt_status create(sync_run *s)
 {
-    return sync_buckets_create(s, 0);
+    return sync_buckets_create(s, SYNC_SUM_ALL);
 }
 
 static gt_status update(sync_run *s, double lr)

@@ -21,9 +21,13 @@
 
 #include "host/sync/mode.h"
 
-/* These fit the members of sync_mode; the buckets are the run's state. share 1: a rank gets the sums
- * of its part alone (sync_holders_part). */
-gt_status sync_buckets_create(sync_run *s, int share);
+/* These fit the members of sync_mode; the buckets are the run's state. */
+typedef enum sync_bucket_form {
+    SYNC_SUM_ALL,
+    SYNC_SUM_PART,                      /* a rank gets the sums of its part alone (sync_holders_part)    */
+    SYNC_SUM_WITHIN                     /* over the holders in the rank's own replica                    */
+} sync_bucket_form;
+gt_status sync_buckets_create(sync_run *s, sync_bucket_form form);
 void sync_buckets_release(sync_run *s);
 int sync_buckets_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
 gt_status sync_buckets_ready(sync_run *s, int chunk, int done, int last);
@@ -36,5 +40,8 @@ gt_status sync_buckets_finish(sync_run *s, uint64_t *bytes);
 /* share 1: after the update is queued, waits for it and queues what the other ranks updated. 16-bit
  * copies are the caller's to renew. */
 gt_status sync_buckets_gather(sync_run *s);
+
+/* Do the ranks of a group place the parameters that they share (group `number` of holders.h) alike? */
+gt_status sync_places_compare(const params *p, net_group *g, int number);
 
 #endif

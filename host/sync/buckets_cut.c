@@ -175,7 +175,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
         const bucket b = { .of = s,
-                           .group = sync_holders_net(s->o.holders, seg->group),
+                           .group = sync_buckets_net(s, seg->group),
                            .group_number = seg->group,
                            .grad = seg->grad,
                            .master = seg->master,
@@ -225,47 +225,60 @@ static gt_status cut_segment(buckets *s, int segment)
     return st;
 }
 
-/* All ranks of a group must have cut alike: they compare names and places. */
+net_group *sync_buckets_net(const buckets *s, int group)
+{
+    return s->form == SYNC_SUM_WITHIN ? sync_holders_net_within(s->o.holders, group)
+                                      : sync_holders_net(s->o.holders, group);
+}
+
+/* What ranks compare: names and places. */
+static uint64_t places_of(const params *p, int number)
+{
+    uint64_t mine = 0;
+    for (int i = 0; i < params_count(p); i++) {
+        struct {
+            uint64_t name, segment, first;
+        } place = { 0 };
+        int segment, base = 0;
+        int64_t first;
+        params_place(p, i, &segment, &first);
+        if (segment < 0 || params_segment_at(p, segment)->group != number)
+            continue;
+        while (params_segment_at(p, base)->group != number)
+            base++;
+        const char *name = params_info(p, i)->name;
+        place.name = gt_hash(name, strlen(name));
+        place.segment = (uint64_t)(segment - base);
+        place.first = (uint64_t)first;
+        mine ^= gt_hash(&place, sizeof place);
+    }
+    return mine;
+}
+
+gt_status sync_places_compare(const params *p, net_group *g, int number)
+{
+    const int ranks = net_group_size(g);
+    const uint64_t mine = places_of(p, number);
+    uint64_t *all = malloc((size_t)ranks * sizeof *all);
+    if (!all)
+        return no_memory();
+    all[net_group_rank(g)] = mine;
+    gt_status st = net_all_gather(g, all, 2 * (uint64_t)ranks, NULL, NET_I32, NULL);
+    for (int r = 0; !st && r < ranks; r++)
+        if (all[r] != mine)
+            st = gt_fail(GT_MISMATCH, "rank %d and rank %d do not place the parameters they share alike",
+                         net_group_member(g, r), net_group_member(g, net_group_rank(g)));
+    free(all);
+    return st;
+}
+
+/* All ranks of a group must have cut alike. */
 static gt_status compare(buckets *s)
 {
     gt_status st = GT_OK;
-    for (int i = 0; !st && i < s->count; i++) {
-        if (i && s->buckets[i].group == s->buckets[i - 1].group)
-            continue;
-        net_group *g = s->buckets[i].group;
-        const int ranks = net_group_size(g);
-        uint64_t mine = 0, *all = malloc((size_t)ranks * sizeof *all);
-        if (!all)
-            return no_memory();
-        for (int p = 0; p < params_count(s->o.params); p++) {
-            struct {
-                uint64_t name, segment, first;
-            } place = { 0 };
-            int segment, base = 0;
-            int64_t first;
-            params_place(s->o.params, p, &segment, &first);
-            if (segment < 0)
-                continue;
-            while (params_segment_at(s->o.params, base)->group != s->buckets[i].group_number)
-                base++;
-            if (params_segment_at(s->o.params, segment)->group != s->buckets[i].group_number)
-                continue;
-            const char *name = params_info(s->o.params, p)->name;
-            place.name = gt_hash(name, strlen(name));
-            place.segment = (uint64_t)(segment - base);
-            place.first = (uint64_t)first;
-            mine ^= gt_hash(&place, sizeof place);
-        }
-        all[net_group_rank(g)] = mine;
-        st = net_all_gather(g, all, 2 * (uint64_t)ranks, NULL, NET_I32, NULL);
-        for (int r = 0; !st && r < ranks; r++)
-            if (all[r] != mine)
-                st = gt_fail(GT_MISMATCH,
-                             "rank %d and rank %d do not place the parameters they "
-                             "share alike",
-                             net_group_member(g, r), net_comm_rank(s->o.comm));
-        free(all);
-    }
+    for (int i = 0; !st && i < s->count; i++)
+        if (!i || s->buckets[i].group != s->buckets[i - 1].group)
+            st = sync_places_compare(s->o.params, s->buckets[i].group, s->buckets[i].group_number);
     return st;
 }
 
@@ -292,14 +305,15 @@ static void release(buckets *b)
     free(b);
 }
 
-gt_status sync_buckets_create(sync_run *run, int share)
+gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
 {
     const sync_options *o = &run->o;
     buckets *s = calloc(1, sizeof *s);
     if (!s)
         return no_memory();
     s->o = *o;
-    s->share = share;
+    s->form = form;
+    s->share = form == SYNC_SUM_PART;
     s->ended = calloc((size_t)o->chunks, 1);
     s->queued = calloc((size_t)o->chunks, sizeof *s->queued);
     s->how = o->compressor ? o->compressor : sync_compressor_at(0);
@@ -308,7 +322,7 @@ gt_status sync_buckets_create(sync_run *run, int share)
         st = kernel_set_create(&s->own_kernels, o->device, s->how->type);
     s->kernels = s->own_kernels ? s->own_kernels : o->kernels;
     for (int i = 0; !st && i < params_segments(o->params); i++)
-        if (sync_holders_net(o->holders, params_segment_at(o->params, i)->group))
+        if (sync_buckets_net(s, params_segment_at(o->params, i)->group))
             st = cut_segment(s, i);
     if (!st)
         st = compare(s);

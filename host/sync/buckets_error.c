@@ -13,7 +13,7 @@
 /* What buckets hold of segment i at all: a group of one rank has none. */
 static int is_summed(const buckets *s, int segment)
 {
-    return segment >= 0 && sync_holders_net(s->o.holders, params_segment_at(s->o.params, segment)->group) != NULL;
+    return segment >= 0 && sync_buckets_net(s, params_segment_at(s->o.params, segment)->group) != NULL;
 }
 
 /* The parameter of entry i: the i-th that is summed. */

@@ -32,7 +32,8 @@ typedef struct bucket {
 
 typedef struct buckets {
     sync_options o;
-    int share;
+    sync_bucket_form form;
+    int share;                          /* form SYNC_SUM_PART                               */
     const sync_compressor *how;
     kernel_set *own_kernels, *kernels;  /* of the compressor's type; own: made for it       */
     bucket *buckets;
@@ -56,5 +57,8 @@ typedef struct travel {
 travel sync_bucket_travel(const bucket *b, int round);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
 int sync_bucket_scatters(const bucket *b);
+
+/* Who sums the gradients of a group of holders; NULL: this rank has all. */
+net_group *sync_buckets_net(const buckets *s, int group);
 
 #endif

@@ -318,6 +318,11 @@ net_group *sync_holders_replica(const sync_holders *h)
     return h->replica;
 }
 
+int sync_holders_in_first_replica(const sync_holders *h)
+{
+    return h->replica_of[h->mine] == 0;
+}
+
 int sync_holders_leads(const sync_holders *h)
 {
     return !h->replica || net_group_rank(h->replica) == 0;

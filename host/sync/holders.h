@@ -40,8 +40,9 @@ net_group *sync_holders_net_within(const sync_holders *h, int group);
 int sync_holders_first_within(const sync_holders *h, int group);
 /* All ranks of the replica; NULL: this one alone. */
 net_group *sync_holders_replica(const sync_holders *h);
-/* 1 if this is the lowest of them. */
+/* 1 if this is the lowest of them; 1 if this is a rank of replica 0. */
 int sync_holders_leads(const sync_holders *h);
+int sync_holders_in_first_replica(const sync_holders *h);
 
 /* What rank k of the segment's group owns when its state is shared out: as equal as can be, in multiples
  * of params_step(), or between tensors if params_keeps_whole(). All of it where the group is one rank. */

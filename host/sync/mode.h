@@ -23,9 +23,10 @@ struct sync_run {
 
 struct sync_mode {
     const char *name, *help;
-    int shares_state, compresses;
+    int shares_state, compresses, trains_apart;
     const sync_setting *settings;       /* its options                                      */
     int setting_count;
+    double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */
     gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
     optim_part (*part)(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
     /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
@@ -42,11 +43,13 @@ struct sync_mode {
     int (*saved)(sync_run *s, checkpoint_state *states);
 };
 
-extern const sync_mode sync_alone, sync_allreduce, sync_sharded;
+extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_local;
 
 /* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
  * sent: bytes of gradients. */
 gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent);
+/* counts: whether this rank's share of the norm is one that no other rank has as well. */
+gt_status sync_update_counted(sync_run *s, double lr, uint64_t sent, int counts);
 /* The same of a step apart: norm and loss of this replica. */
 gt_status sync_update_apart(sync_run *s, double lr, uint64_t sent);
 

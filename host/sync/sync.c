@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* The first is the usual one. */
-static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, NULL };
+static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, &sync_local, NULL };
 
 const sync_mode *sync_mode_at(int i)
 {
@@ -38,6 +38,18 @@ const char *sync_mode_help(const sync_mode *m)
 int sync_mode_shares_state(const sync_mode *m)
 {
     return m->shares_state;
+}
+
+int sync_mode_trains_apart(const sync_mode *m)
+{
+    return m->trains_apart;
+}
+
+double sync_mode_travels(const sync_mode *m, const sync_settings *settings)
+{
+    sync_settings usual;
+    sync_settings_usual(m, &usual);
+    return m->travels ? m->travels(settings ? settings : &usual) : 1.0;
 }
 
 int sync_mode_compresses(const sync_mode *m)
@@ -207,8 +219,14 @@ gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
 
 gt_status sync_update_summed(sync_run *s, double lr, uint64_t sent)
 {
+    return sync_update_counted(s, lr, sent, 1);
+}
+
+gt_status sync_update_counted(sync_run *s, double lr, uint64_t sent, int counts)
+{
     sync_totals sum = { 0 };
     gt_status st = optim_partial(s->o.optim, &sum.squares, &sum.loss);
+    sum.squares = counts ? sum.squares : 0.0;
     if (!st)
         st = s->o.tell(s->o.context, sent, &sum);
     if (!st)

@@ -32,6 +32,10 @@ const char *sync_mode_name(const sync_mode *m);
 const char *sync_mode_help(const sync_mode *m);        /* half a sentence              */
 /* 1: each rank keeps the optimizer's state of a part of what it holds, and updates that. */
 int sync_mode_shares_state(const sync_mode *m);
+/* 1: replicas make updates of their own, so the optimizer's state is not the same on all. */
+int sync_mode_trains_apart(const sync_mode *m);
+/* How often a step, on average, what all replicas hold goes over their links: for plans. settings NULL: the usual. */
+double sync_mode_travels(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
 /* 1: what it sends may be compressed (compressor.h). */

@@ -23,6 +23,10 @@
  *              their sum is what matters. Each writes its own. Ranks that resume with the pieces they
  *              wrote get those back, bit by bit; under another plan the rank that is told to
  *              write a parameter gets the sum of all, and the others get zeros.
+ * CHECKPOINT_OWN  each rank has values of its own that do not add up (the optimizer's state of replicas that
+ *              train apart), its flat ones too. Each writes its own. Ranks that resume with the pieces they wrote
+ *              get those back, bit by bit; under another plan, and where the owner is no longer of
+ *              this form, all get what the lowest rank wrote.
  *
  * Ownership  strings and context are the owner's and outlive the struct.
  * Threads    calls come from the thread that trains, between steps; they may wait for the device.  */
@@ -34,7 +38,8 @@
 
 enum {
     CHECKPOINT_OWNER = 16,              /* bytes of an owner's name, with the 0      */
-    CHECKPOINT_STATES = 8               /* owners of a run, at most                  */
+    CHECKPOINT_STATES = 8,              /* owners of a run, at most                  */
+    CHECKPOINT_OWN = 2                  /* of each_rank                              */
 };
 
 typedef struct checkpoint_entry {

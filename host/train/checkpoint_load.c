@@ -22,6 +22,7 @@ typedef struct shard {
     st_file *file;
     char *path;
     json_t *pieces;                     /* NULL: all whole */
+    int own;                            /* CHECKPOINT_OWN */
 } shard;
 
 /* The files of one owner. */
@@ -53,6 +54,7 @@ static gt_status open_shard(shard *s, const char *folder, const char *name)
     s->path = gt_path_join(folder, name);
     gt_status st = s->path ? st_open(&s->file, s->path) : checkpoint_no_memory(folder);
     const char *text = st ? NULL : st_metadata(s->file, "pieces");
+    s->own = !st && st_metadata(s->file, CHECKPOINT_OWN_KEY);
     if (text && !(s->pieces = json_loads(text, JSON_REJECT_DUPLICATES, &error)))
         st = gt_fail(GT_FORMAT, "cannot load '%s': \"pieces\": %s", s->path, error.text);
     return st;
@@ -95,9 +97,11 @@ static gt_status source_room(source *s, int64_t most)
 
 /* ---- one tensor ----------------------------------------------------------------------------- */
 
-/* Puts n elements at `at`; -1 if one was there with another value, else how many are new. add: those that
- * were there are added to. */
-static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n, int add)
+/* What becomes of an element that another file has as well. */
+typedef enum meeting { MUST_AGREE, ADDS, FIRST_STAYS } meeting;
+
+/* Puts n elements at `at`; -1 if one was there with another value and must agree, else how many are new. */
+static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n, meeting how)
 {
     int64_t fresh = 0;
     for (int64_t i = at; i < at + n; i++, from += 4) {
@@ -106,11 +110,11 @@ static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n,
             s->filled[i / 8] |= bit;
             memcpy(&s->room[i], from, 4);
             fresh++;
-        } else if (add) {
+        } else if (how == ADDS) {
             float more;
             memcpy(&more, from, 4);
             s->room[i] += more;
-        } else if (memcmp(&s->room[i], from, 4)) {
+        } else if (how == MUST_AGREE && memcmp(&s->room[i], from, 4)) {
             return -1;
         }
     }
@@ -133,14 +137,14 @@ static const void *widened(source *s, const checkpoint_piece *p, const void *dat
     return s->held;
 }
 
-static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data, int add)
+static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data, meeting how)
 {
     const unsigned char *from = widened(s, p, data);
     int64_t fresh = 0;
     for (int64_t at = p->begin, full; at < p->end;) {
         int64_t n = tensor_slice_run(&p->full, &p->slice, at, &full);
         n = n < p->end - at ? n : p->end - at;
-        const int64_t more = fill(s, full, from, n, add);
+        const int64_t more = fill(s, full, from, n, how);
         if (more < 0)
             return -1;
         fresh += more;
@@ -151,7 +155,7 @@ static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data
 }
 
 /* The full tensor into s->room. */
-static gt_status gather(source *s, const char *name, const shape *full, int add)
+static gt_status gather(source *s, const char *name, const shape *full, meeting how)
 {
     const int64_t count = shape_count(full);
     int64_t have = 0;
@@ -166,7 +170,7 @@ static gt_status gather(source *s, const char *name, const shape *full, int add)
         gt_status st = checkpoint_piece_read(&p, from->pieces, t, full, from->path);
         if (st)
             return st;
-        const int64_t fresh = fill_piece(s, &p, t->data, add);
+        const int64_t fresh = fill_piece(s, &p, t->data, from->own ? FIRST_STAYS : how);
         if (fresh < 0)
             return gt_fail(GT_FORMAT,
                            "cannot load '%s': tensor '%s' differs from what another file "
@@ -217,7 +221,7 @@ gt_status checkpoint_load_some(const char *folder, params *p, int (*wants)(const
             continue;
         st = gt_activity_at(&a, (uint64_t)i);
         if (!st)
-            st = gather(&s, info->name, &info->full, 0);
+            st = gather(&s, info->name, &info->full, MUST_AGREE);
         if (!st)
             st = check_finite(&s, info->name, s.room, shape_count(&info->full));
         if (!st)
@@ -306,13 +310,14 @@ static gt_status take_entry(source *s, const checkpoint_state *state, const chec
                             const checkpoint_ranks *ranks)
 {
     const int64_t count = shape_count(&e->full);
-    gt_status st = gather(s, e->name, &e->full, state->each_rank && e->param >= 0);
+    const int sums = state->each_rank && state->each_rank != CHECKPOINT_OWN && e->param >= 0;
+    gt_status st = gather(s, e->name, &e->full, sums ? ADDS : MUST_AGREE);
     if (!st && !e->any_value)
         st = check_finite(s, e->name, s->room, count);
     if (st)
         return st;
     tensor_slice_take(s->held, s->room, &e->full, &e->slice);
-    if (state->each_rank && e->param >= 0 && ranks && ranks->mine && !ranks->mine[e->param])
+    if (sums && ranks && ranks->mine && !ranks->mine[e->param])
         memset(s->held, 0, 4 * (size_t)count);
     return GT_OK;
 }
@@ -323,7 +328,7 @@ static gt_status load_entry(source *s, const checkpoint_state *state, int i, con
     checkpoint_entry e;
     state->entry(state->context, i, &e);
     gt_status st = GT_OK;
-    if (own && e.param >= 0) {
+    if (own && (e.param >= 0 || state->each_rank == CHECKPOINT_OWN)) {
         const int64_t count = e.end - e.begin;
         if (count <= 0)
             return GT_OK;

@@ -34,6 +34,9 @@ gt_status checkpoint_manifest_read(const char *folder, checkpoint_info *info, ch
 gt_status checkpoint_manifest_write(const char *folder, const checkpoint_info *info, const checkpoint_file *files,
                                     int count);
 
+/* Metadata of a file whose tensors are its rank's own: other ranks' may differ, and do not add up. */
+#define CHECKPOINT_OWN_KEY "own"
+
 /* ---- pieces ---------------------------------------------------------------------------------- */
 /* What a file holds of a tensor: of a slice, in the slice's order, elements [begin, end). */
 typedef struct checkpoint_piece {

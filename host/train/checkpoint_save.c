@@ -58,7 +58,11 @@ static checkpoint_piece param_piece(const saving *s, int i)
 /* Is it this rank that writes an entry? */
 static int writes_entry(const saving *s, const checkpoint_state *state, const checkpoint_entry *e)
 {
-    if (e->begin >= e->end || e->leaves)
+    if (e->begin >= e->end)
+        return 0;
+    if (state->each_rank == CHECKPOINT_OWN)
+        return 1;
+    if (e->leaves)
         return 0;
     if (e->param < 0)
         return !s->rank;
@@ -78,6 +82,7 @@ typedef struct output {
     char *path;
     st_writer *writer;
     json_t *pieces;
+    int own;                            /* CHECKPOINT_OWN */
 } output;
 
 static gt_status output_open(output *o, const saving *s, const char *owner)
@@ -104,6 +109,8 @@ static gt_status output_begin(output *o)
         st = text ? st_writer_metadata(o->writer, "pieces", text) : checkpoint_no_memory(o->path);
         free(text);
     }
+    if (!st && o->own)
+        st = st_writer_metadata(o->writer, CHECKPOINT_OWN_KEY, "1");
     return st ? st : st_writer_begin(o->writer);
 }
 
@@ -196,6 +203,7 @@ static gt_status save_state(saving *s, const checkpoint_state *state)
     if (!some)
         return GT_OK;
     gt_status st = output_open(&o, s, state->owner);
+    o.own = state->each_rank == CHECKPOINT_OWN;
     for (int i = 0; !st && i < count; i++) {
         state->entry(state->context, i, &e);
         const checkpoint_piece p = checkpoint_entry_piece(&e);

@@ -596,6 +596,7 @@ void train_release(train *t)
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES])
 {
     states[0] = optim_saved(t->optim);
+    states[0].each_rank = sync_mode_trains_apart(t->mode) ? CHECKPOINT_OWN : 0;
     return 1 + sync_saved(t->sync, states + 1);
 }
 

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/local_private.h - what the files of local training share.
+ *
+ *   local.c         the mode: which steps are apart, when a fragment is due
+ *   local_parts.c   fragments of the parameters, and an outer step of one
+ *   local_state.c   what checkpoints hold of it
+ *   outer.h         what an outer step computes                                              */
+#ifndef GT_SYNC_LOCAL_PRIVATE_H
+#define GT_SYNC_LOCAL_PRIVATE_H
+
+#include "host/sync/buckets.h"
+#include "host/sync/outer.h"
+
+/* The mode's settings, in the order of its table. */
+enum {
+    LOCAL_STEPS,
+    LOCAL_AFTER,
+    LOCAL_OUTER,
+    LOCAL_LR,
+    LOCAL_MOMENTUM,
+    LOCAL_FRAGMENTS,
+    LOCAL_OVERLAP,
+    LOCAL_MIX,
+    LOCAL_SETTINGS
+};
+
+/* Elements of a segment that lie side by side. */
+typedef struct local_run {
+    int64_t first, count;
+} local_run;
+
+/* What a segment has of a fragment. */
+typedef struct local_part {
+    int segment, fragment;
+    net_group *group;                   /* its holders; NULL: this rank alone               */
+    int gives;                          /* of its replica, this rank adds to the sum        */
+    local_run *runs;
+    int run_count;
+    int64_t count;                      /* elements of all runs, one behind the other:      */
+    float *wire;                        /* what is summed, in l->wire                       */
+    float *start, *momentum;            /* NULL: the rule keeps none                        */
+    net_collective *sum;                /* under way; NULL: none                            */
+} local_part;
+
+/* Where a parameter lies: NULL: it is frozen. */
+typedef struct local_place {
+    local_part *part;
+    int64_t at;
+} local_place;
+
+typedef struct local {
+    sync_options o;
+    uint64_t every, after, overlap;     /* steps                                            */
+    int fragments;
+    double lr, momentum, mix;
+    const outer_rule *rule;
+    sync_run within, whole;             /* gradients: of the replica; before `after`, of all */
+    local_part *parts;
+    int part_count;
+    local_place *place;                 /* [parameter]                                      */
+    void *wire;                         /* of the network; room for the largest fragment    */
+    float *room;                        /* the largest part, where what arrives is mixed    */
+    uint64_t *began;                    /* [fragment] the step after which its sum began; 0: none is under way */
+    unsigned char *fresh;               /* [fragment] its sum begins after this step        */
+    double *own, *all;                  /* [fragment] what targets weighed since it began before */
+    int loaded;                         /* starts came from a checkpoint                    */
+} local;
+
+/* 1: replicas are never all at the same place, so each keeps its own parameters in checkpoints. */
+int local_streams(const local *l);
+
+/* After o and the settings: fragments and their memory. */
+gt_status local_parts_create(local *l);
+void local_parts_release(local *l);
+/* Where replicas are becomes where they began. */
+gt_status local_parts_start(local *l);
+/* Bytes that this rank adds to the sum of a fragment. */
+uint64_t local_fragment_bytes(const local *l, int fragment);
+/* The outer step of a fragment: its sum begins; and, when it has come, all go on from there, of which each
+ * replica keeps the share `keep` of its own. The caller renews 16-bit copies. */
+gt_status local_fragment_begin(local *l, int fragment, uint64_t step);
+gt_status local_fragment_finish(local *l, int fragment, double keep);
+
+/* As sync_mode.saved. */
+int local_saved(sync_run *s, checkpoint_state *states);
+
+#endif

@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: MIT */
+/* tests/sync/test_local.c - local training against its published rules, in double.
+ *
+ *   reference   one trainer a replica, each alone and fed with that replica's sequences; this file puts their
+ *               parameters together, tensor by tensor
+ *   the run     ranks as threads under --sync local
+ *
+ * and what must come back to the bit: sums of gradients all the way, and a run that was stopped.  */
+#include "host/base/file.h"
+#include "host/base/random.h"
+#include "host/sync/outer.h"
+#include "tests/check.h"
+#include "tests/comm/ranks.h"
+#include "tests/train/tiny_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 4, STEPS = 12, UNITS = 4 };
+
+static model_config config;
+
+/* ---- the rules alone ------------------------------------------------------------------------ */
+
+enum { N = 257, ROUNDS = 5, REPLICAS = 3 };
+
+static double global[N], velocity[N];
+static float x[REPLICAS][N], x0[N], m[N], sum[N];
+
+static void rules_are_as_published(void)
+{
+    const char *names[] = { "average", "sgd", "nesterov" };
+    const double share[REPLICAS] = { 0.5, 0.125, 0.375 }, lr = 0.7, mu = 0.9;
+    for (int k = 0; k < 3; k++) {
+        const outer_rule *rule = outer_rule_find(names[k]);
+        gt_random random;
+        double worst = 0.0;
+        gt_random_init(&random, 7, 1);
+        gt_random_normal(&random, x0, N, 0.0f, 1.0f);
+        memset(m, 0, sizeof m);
+        memset(velocity, 0, sizeof velocity);
+        for (int i = 0; i < N; i++)
+            global[i] = (double)x0[i];
+        if (!CHECKF(rule != NULL, "there is no rule '%s'", names[k]))
+            return;
+        for (int round = 0; round < ROUNDS; round++) {
+            memset(sum, 0, sizeof sum);
+            for (int r = 0; r < REPLICAS; r++) {
+                gt_random_normal(&random, x[r], N, 0.0f, 0.1f);
+                for (int i = 0; i < N; i++)
+                    x[r][i] += x0[i];
+            }
+            for (int i = 0; i < N; i++) {
+                double mean = 0.0;
+                for (int r = 0; r < REPLICAS; r++)
+                    mean += share[r] * (double)x[r][i];
+                const double way = global[i] - mean;
+                velocity[i] = mu * velocity[i] + way;
+                global[i] = k == 0 ? mean : global[i] - lr * (k == 1 ? velocity[i] : way + mu * velocity[i]);
+            }
+            for (int r = 0; r < REPLICAS; r++) {
+                rule->give(x[r], rule->starts ? x0 : NULL, N, share[r]);
+                for (int i = 0; i < N; i++)
+                    sum[i] += x[r][i];
+            }
+            rule->take(sum, x0, rule->moves ? m : NULL, N, lr, mu);
+            for (int i = 0; i < N; i++)
+                worst = fmax(worst, fabs((double)sum[i] - global[i]) / (1.0 + fabs(global[i])));
+            CHECK(!memcmp(sum, x0, sizeof sum));
+        }
+        CHECKF(worst < 1e-5, "%s is off by %.3g", names[k], worst);
+    }
+    CHECK(!outer_rule_find("adam"));
+}
+
+static void a_mixture_keeps_its_share(void)
+{
+    float own[2] = { 1.0f, -4.0f };
+    const float all[2] = { 3.0f, 4.0f };
+    outer_mix(own, all, 2, 0.25);
+    CHECK(own[0] == 2.5f && own[1] == 2.0f);
+    outer_mix(own, all, 2, 0.0);
+    CHECK(own[0] == 3.0f && own[1] == 4.0f);
+}
+
+/* ---- runs ------------------------------------------------------------------------------------ */
+
+typedef struct job {
+    run_plan plan;
+    train_options o;
+    float *x[MOST];
+    size_t count[MOST];
+    double loss[STEPS];
+    uint64_t sent[STEPS];
+    int rows;
+    train *t;                               /* rank 0's, while it runs */
+} job;
+
+static void note_row(void *context, const metrics_row *row)
+{
+    job *j = context;
+    j->loss[row->step - 1] = row->loss;
+    j->sent[row->step - 1] = train_balance_of(j->t)->sent;
+    j->rows++;
+}
+
+static gt_status body(net_comm *c, void *context)
+{
+    job *j = context;
+    const int rank = net_comm_rank(c);
+    train_options o = j->o;
+    const train_hooks hooks = { .context = j, .step = note_row };
+    dev_device *d = NULL;
+    train *t = NULL;
+    o.comm = c;
+    o.plan = &j->plan;
+    gt_status st = tiny_open(&d);
+    if (!st)
+        st = tiny_create(&t, d, &config, &o);
+    if (!st && !rank)
+        j->t = t;
+    if (!st)
+        st = train_run(t, rank ? NULL : &hooks);
+    if (!st)
+        j->x[rank] = tiny_params(t, 0, &j->count[rank]);
+    train_release(t);
+    dev_close(d);
+    return st;
+}
+
+static void release(job *j)
+{
+    for (int r = 0; r < MOST; r++)
+        free(j->x[r]);
+    run_plan_release(&j->plan);
+    *j = (job){ 0 };
+}
+
+/* "local-steps=3 outer=nesterov" */
+static int set_all(sync_settings *s, const char *mode, const char *text)
+{
+    char copy[160];
+    sync_settings_usual(sync_mode_find(mode), s);
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *word = strtok(copy, " "); word; word = strtok(NULL, " ")) {
+        char *value = strchr(word, '=');
+        *value++ = '\0';
+        if (!CHECK_OK(sync_settings_set(sync_mode_find(mode), s, word, value)))
+            return 0;
+    }
+    return 1;
+}
+
+static train_options options(uint64_t steps, const char *rule, const char *folder)
+{
+    train_options o = tiny_options();
+    o.gemm = "native";
+    o.steps = steps;
+    optim_config_rule(&o.optim, optim_rule_find(rule));
+    o.optim.lr = strcmp(rule, "sgd") ? 1e-3 : 0.05;
+    o.optim.eps = 1e-4;                     /* a key's bias has no gradient but rounding */
+    o.optim.momentum = 0.0;
+    o.run = folder;
+    o.save_every = folder ? STEPS / 2 : 0;
+    o.resume = folder && gt_path_exists(folder);
+    return o;
+}
+
+/* 1: it ran. */
+static int run(job *j, const tiny_replica *r, int count, int tensor, const char *mode, const char *settings,
+               const train_options *o)
+{
+    sync_settings s;
+    j->o = *o;
+    if (!set_all(&s, mode, settings) || !tiny_plan(&j->plan, UNITS, TINY_B, "1f1b", "allreduce", r, count, tensor))
+        return 0;
+    run_plan_sync(&j->plan, mode, &s);
+    return CHECK_OK(run_plan_check(&j->plan)) && CHECK_OK(ranks_run(j->plan.ranks, "algorithm=direct", body, j));
+}
+
+static double distance(const float *a, const float *b, size_t n)
+{
+    double all = 0.0, norm = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        all += pow((double)a[i] - (double)b[i], 2);
+        norm += pow((double)b[i], 2);
+    }
+    return sqrt(all / norm);
+}
+
+/* ---- the reference ------------------------------------------------------------------------------ */
+
+/* What the batches of the reference's trainers are of. */
+static struct {
+    uint64_t from, count;
+} rows;
+
+static gt_status fill_part(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, void *const field[])
+{
+    loader whole = *b->loader;
+    whole.batch = TINY_B;
+    const loader_fields f = { .tokens = field[0], .targets = field[1] };
+    return loader_fill(&whole, position / b->loader->batch * TINY_B, rows.from + first, count, &f);
+}
+
+static void part_of_batches(data_batch *out, const void *c, const loader *l, const char *split)
+{
+    (void)c;
+    *out = (data_batch){ .field = { { .name = "tokens", .type = DTYPE_I32, .count = TINY_T },
+                                    { .name = "targets", .type = DTYPE_I32, .count = TINY_T } },
+                         .fields = 2,
+                         .fill = fill_part,
+                         .loader = l,
+                         .split = split };
+}
+
+typedef struct reference {
+    int replicas, steps, every, fragments, overlap;
+    const char *rule;
+    double lr, momentum, mix;
+} reference;
+
+static int fragment_of(const reference *f, const char *name)
+{
+    const char *dot = strstr(name, "h.");
+    return dot == name ? atoi(name + 2) % f->fragments : f->fragments - 1;
+}
+
+/* Elements of fragment k, or all for k < 0: marks[i]. */
+static void mark(const reference *f, params *p, int *fragment)
+{
+    size_t at = 0;
+    for (int i = 0; i < params_count(p); i++)
+        for (int64_t k = 0; k < shape_count(&params_info(p, i)->shape); k++)
+            fragment[at++] = fragment_of(f, params_info(p, i)->name);
+}
+
+static int put_params(train *t, const double *from)
+{
+    params *p = train_params(t);
+    int good = 1;
+    for (int i = 0; i < params_count(p); i++) {
+        const int64_t n = shape_count(&params_info(p, i)->shape);
+        float *room = malloc((size_t)n * sizeof *room);
+        for (int64_t k = 0; k < n; k++)
+            room[k] = (float)from[k];
+        from += n;
+        good &= CHECK_OK(params_write(p, i, room));
+        free(room);
+    }
+    return good;
+}
+
+/* What all replicas' parameters come to, in x[replica]. */
+static int refer(const reference *f, const tiny_replica *of, const train_options *o, double *x_of[MOST], size_t *count)
+{
+    dev_device *d = NULL;
+    train *t[MOST] = { 0 };
+    double *start = NULL, *v = NULL, *way = NULL;
+    int *fragment = NULL, good = CHECK_OK(tiny_open(&d));
+    uint64_t first[MOST], size[MOST], at = 0;
+    int began[MOST] = { 0 };
+    for (int r = 0; good && r < f->replicas; r++) {
+        train_options mine = *o;
+        first[r] = at;
+        size[r] = (uint64_t)(of[r].micro_batches * of[r].micro_batch);
+        at += size[r];
+        mine.batch = size[r];
+        mine.micro_batch = (uint64_t)of[r].micro_batch;
+        mine.run = NULL;
+        mine.resume = 0;
+        tiny_batch = part_of_batches;
+        good = (t[r] = tiny_train(d, &config, &mine)) != NULL;
+        tiny_batch = NULL;
+        float *now = good ? tiny_params(t[r], 0, count) : NULL;
+        x_of[r] = calloc(*count, sizeof *x_of[r]);
+        for (size_t i = 0; now && i < *count; i++)
+            x_of[r][i] = (double)now[i];
+        free(now);
+    }
+    if (good) {
+        start = malloc(*count * sizeof *start);
+        memcpy(start, x_of[0], *count * sizeof *start);
+        v = calloc(*count, sizeof *v);
+        way = calloc(*count, sizeof *way);
+        fragment = calloc(*count, sizeof *fragment);
+        mark(f, train_params(t[0]), fragment);
+    }
+    for (int step = 1; good && step <= f->steps; step++) {
+        for (int r = 0; good && r < f->replicas; r++) {
+            double loss, norm;
+            size_t n;
+            rows.from = first[r];
+            rows.count = size[r];
+            good = CHECK_OK(train_once(t[r], (uint64_t)step - 1, 1, &loss, &norm));
+            float *now = tiny_params(t[r], 0, &n);
+            for (size_t i = 0; i < n; i++)
+                x_of[r][i] = (double)now[i];
+            free(now);
+        }
+        int moved = 0;
+        for (int k = 0; k < f->fragments; k++) {
+            const int due = (k + 1) * f->every / f->fragments % f->every, last = step == f->steps;
+            if (!began[k] && (last || (step + f->overlap) % f->every == due)) {
+                for (size_t i = 0; i < *count; i++) {
+                    double mean = 0.0;
+                    for (int r = 0; r < f->replicas; r++)
+                        mean += (double)size[r] / TINY_B * x_of[r][i];
+                    if (fragment[i] == k)
+                        way[i] = start[i] - mean;
+                }
+                began[k] = step;
+            }
+            if (!began[k] || (!last && step < began[k] + f->overlap))
+                continue;
+            began[k] = 0;
+            const double keep = f->overlap && !last ? f->mix : 0.0;
+            for (size_t i = 0; i < *count; i++) {
+                if (fragment[i] != k)
+                    continue;
+                v[i] = f->momentum * v[i] + way[i];
+                if (!strcmp(f->rule, "average"))
+                    start[i] -= way[i];
+                else
+                    start[i] -= f->lr * (strcmp(f->rule, "sgd") ? way[i] + f->momentum * v[i] : v[i]);
+                for (int r = 0; r < f->replicas; r++)
+                    x_of[r][i] = keep * x_of[r][i] + (1.0 - keep) * start[i];
+            }
+            moved = 1;
+        }
+        for (int r = 0; good && moved && r < f->replicas; r++)
+            good = put_params(t[r], x_of[r]);
+    }
+    for (int r = 0; r < f->replicas; r++)
+        train_release(t[r]);
+    free(start);
+    free(v);
+    free(way);
+    free(fragment);
+    dev_close(d);
+    return good;
+}
+
+/* ---- cases ----------------------------------------------------------------------------------- */
+
+static const tiny_replica unequal[] = { { 1, 3, 1 }, { 1, 1, 1 }, { 1, 1, 2 } }, two[] = { { 1, 2, 2 }, { 1, 1, 2 } };
+
+static void every_rule_follows_its_reference(void)
+{
+    const struct {
+        const char *settings;
+        reference f;
+    } cases[] = {
+        { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0 } },
+        { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0 } },
+        { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5", { 3, STEPS, 4, 1, 0, "sgd", 0.9, 0.5, 0 } },
+        { "local-steps=4 outer=nesterov", { 2, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0 } },
+        { "local-steps=4 outer=nesterov fragments=2", { 2, STEPS, 4, 2, 0, "nesterov", 0.7, 0.9, 0 } },
+        { "local-steps=6 outer=nesterov fragments=2 overlap=2 mix=0.25",
+          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25 } },
+    };
+    config = tiny_config();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const reference *f = &cases[i].f;
+        const tiny_replica *of = f->replicas == 2 ? two : unequal;
+        const train_options o = options(STEPS, "adamw", NULL);
+        job j = { 0 };
+        double *want[MOST] = { 0 };
+        size_t count = 0;
+        if (run(&j, of, f->replicas, 1, "local", cases[i].settings, &o) && refer(f, of, &o, want, &count)) {
+            double off = 0.0, norm = 0.0;
+            for (size_t k = 0; k < count; k++) {
+                off += pow((double)j.x[0][k] - want[0][k], 2);
+                norm += pow(want[0][k], 2);
+            }
+            CHECKF(sqrt(off / norm) < 2e-6, "%s: parameters are off by %.3g", cases[i].settings, sqrt(off / norm));
+            for (int r = 1; r < f->replicas; r++)
+                CHECKF(!memcmp(j.x[r], j.x[0], count * sizeof(float)), "%s: replica %d ends elsewhere",
+                       cases[i].settings, r);
+            CHECK(j.rows == STEPS);
+        }
+        for (int r = 0; r < MOST; r++)
+            free(want[r]);
+        release(&j);
+    }
+}
+
+/* Sums all the way are sums, to the bit; averages after each step of SGD are, but for rounding. */
+static void one_step_is_a_sum(void)
+{
+    job sums = { 0 }, after = { 0 }, each = { 0 };
+    const train_options o = options(STEPS, "sgd", NULL);
+    config = tiny_config();
+    train_options free_norm = o;
+    free_norm.optim.clip = 0.0;             /* a replica clips by its own norm */
+    free_norm.optim.weight_decay = 0.0;
+    if (run(&sums, two, 2, 1, "allreduce", "", &free_norm)
+        && run(&after, two, 2, 1, "local", "local-steps=5 local-after=12", &free_norm)
+        && run(&each, two, 2, 1, "local", "local-steps=1", &free_norm)) {
+        const double off = distance(each.x[0], sums.x[0], sums.count[0]);
+        CHECK(!memcmp(sums.x[0], after.x[0], sums.count[0] * sizeof(float)));
+        CHECK(!memcmp(sums.loss, after.loss, sizeof sums.loss));
+        CHECKF(off < 1e-6, "averages of every step are off by %.3g", off);
+        for (int i = 0; i < STEPS; i++)
+            CHECKF(fabs(each.loss[i] - sums.loss[i]) < 1e-5, "step %d: a loss of %.7g for %.7g", i + 1, each.loss[i],
+                   sums.loss[i]);
+    }
+    release(&sums);
+    release(&after);
+    release(&each);
+}
+
+static void nothing_travels_between_outer_steps(void)
+{
+    job sums = { 0 }, local = { 0 };
+    const train_options o = options(STEPS, "adamw", NULL);
+    config = tiny_config();
+    if (run(&sums, two, 2, 1, "allreduce", "", &o)
+        && run(&local, two, 2, 1, "local", "local-steps=4 local-after=2 outer=nesterov", &o))
+        for (int i = 0; i < STEPS; i++) {
+            const int step = i + 1, meets = step <= 2 || (step - 2) % 4 == 0 || step == STEPS;
+            CHECKF(local.sent[i] == (meets ? sums.sent[i] : 0), "step %d sends %llu bytes", step,
+                   (unsigned long long)local.sent[i]);
+        }
+    release(&sums);
+    release(&local);
+}
+
+/* A run that goes on has the bits of one that never stopped. */
+static void all_of_it_is_in_checkpoints(void)
+{
+    const char *settings[] = { "local-steps=3 outer=average", "local-steps=3 outer=nesterov",
+                               "local-steps=6 outer=nesterov fragments=2 overlap=1",
+                               "local-steps=4 local-after=2 outer=sgd fragments=2" };
+    config = tiny_config();
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "run-%d", (int)i);
+        char *folder = gt_path_join(check_folder(), name);
+        job whole = { 0 }, part = { 0 }, rest = { 0 };
+        train_options o = options(STEPS, "adamw", NULL), half = options(STEPS, "adamw", folder);
+        half.patience = 0;
+        half.steps = STEPS;
+        if (run(&whole, unequal, 3, 1, "local", settings[i], &o)
+            && run(&part, unequal, 3, 1, "local", settings[i], &half)) {
+            char *last = gt_path_join(folder, "checkpoints/step-000012");
+            CHECK_OK(gt_folder_remove(last));       /* as if it had been killed behind step 6 */
+            free(last);
+            half = options(STEPS, "adamw", folder);
+            CHECK(!memcmp(part.x[0], whole.x[0], whole.count[0] * sizeof(float)));
+            if (CHECKF(half.resume, "there is no run") && run(&rest, unequal, 3, 1, "local", settings[i], &half)) {
+                CHECKF(rest.rows == STEPS / 2, "%s: %d rows follow", settings[i], rest.rows);
+                for (int r = 0; r < 3; r++)
+                    CHECKF(!memcmp(rest.x[r], whole.x[r], whole.count[r] * sizeof(float)),
+                           "%s: going on, rank %d has "
+                           "other bits",
+                           settings[i], r);
+            }
+        }
+        free(folder);
+        release(&whole);
+        release(&part);
+        release(&rest);
+    }
+}
+
+/* Replicas of several ranks, and of other shapes than each other. */
+static void replicas_of_any_shape_do_the_same(void)
+{
+    const tiny_replica staged[] = { { 2, 2, 2 }, { 1, 1, 2 } }, both[] = { { 2, 2, 2 }, { 2, 1, 2 } };
+    const char *how = "local-steps=4 outer=nesterov";
+    const struct {
+        const char *name;
+        const tiny_replica *of;
+        int tensor;
+    } cases[] = { { "stages beside one rank", staged, 1 }, { "stages", both, 1 }, { "tensor ranks", two, 2 } };
+    const train_options o = options(STEPS, "adamw", NULL);
+    job plain = { 0 };
+    config = tiny_config();
+    if (run(&plain, two, 2, 1, "local", how, &o))
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            job j = { 0 };
+            if (run(&j, cases[i].of, 2, cases[i].tensor, "local", how, &o))
+                for (int s = 0; s < STEPS; s++)
+                    CHECKF(fabs(j.loss[s] - plain.loss[s]) < 2e-5, "%s: step %d has a loss of %.7g for %.7g",
+                           cases[i].name, s + 1, j.loss[s], plain.loss[s]);
+            release(&j);
+        }
+    release(&plain);
+}
+
+/* Momentum and starts are of parameters: they go where these go. The rule inside keeps nothing here. */
+static void another_plan_goes_on(void)
+{
+    const tiny_replica staged[] = { { 2, 2, 2 }, { 1, 1, 2 } };
+    const char *how = "local-steps=3 outer=nesterov";
+    char *folder = gt_path_join(check_folder(), "moved");
+    job whole = { 0 }, part = { 0 }, rest = { 0 };
+    const train_options o = options(STEPS, "sgd", NULL), half = options(STEPS / 2, "sgd", folder);
+    config = tiny_config();
+    if (run(&whole, two, 2, 1, "local", how, &o) && run(&part, two, 2, 1, "local", how, &half)) {
+        train_options more = options(STEPS, "sgd", folder);
+        if (run(&rest, staged, 2, 1, "local", how, &more))
+            for (int s = STEPS / 2; s < STEPS; s++)
+                CHECKF(fabs(rest.loss[s] - whole.loss[s]) < 2e-5, "step %d has a loss of %.7g for %.7g", s + 1,
+                       rest.loss[s], whole.loss[s]);
+    }
+    free(folder);
+    release(&whole);
+    release(&part);
+    release(&rest);
+}
+
+static void what_cannot_be_is_refused(void)
+{
+    const struct {
+        const char *settings, *says;
+        int ranks;
+    } cases[] = { { "local-steps=4", "several replicas", 1 },
+                  { "local-steps=4 fragments=5", "more than one a step", 2 },
+                  { "local-steps=8 fragments=2 overlap=4", "must be below", 2 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sync_settings s;
+        const sync_mode *mode = sync_mode_find("local");
+        if (!set_all(&s, "local", cases[i].settings))
+            continue;
+        CHECK(sync_settings_check(mode, &s, cases[i].ranks) == GT_MISUSE);
+        CHECKF(strstr(gt_message(), cases[i].says) != NULL, "%s", gt_message());
+    }
+    gt_message_clear();
+}
+
+const check_case check_cases[] = {
+    CASE(rules_are_as_published),
+    CASE(a_mixture_keeps_its_share),
+    CASE(every_rule_follows_its_reference),
+    CASE(one_step_is_a_sum),
+    CASE(nothing_travels_between_outer_steps),
+    CASE(all_of_it_is_in_checkpoints),
+    CASE(replicas_of_any_shape_do_the_same),
+    CASE(another_plan_goes_on),
+    CASE(what_cannot_be_is_refused),
+    { 0 }
+};
