@@ -3,7 +3,9 @@
 #include "host/sync/holders.h"
 
 #include "host/base/file.h"
+#include "net/collective/cost.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@ struct sync_holders {
     net_group **within;             /* of those, the ranks of this one's replica            */
     net_group *replica;             /* NULL: this rank is all of it                         */
     int *replica_of;                /* [rank]                                               */
+    double **share;                 /* [group][its ranks] adding up to 1; NULL: equal       */
     claim *claims;                  /* sorted by what, then rank                            */
     size_t claim_count;
     int *group_of;                  /* of each claim                                        */
@@ -242,6 +245,9 @@ void sync_holders_release(sync_holders *h)
             net_group_release(h->within[g]);
     if (h->replica)
         net_group_release(h->replica);
+    for (int g = 0; h->share && g < h->groups; g++)
+        free(h->share[g]);
+    free(h->share);
     free(h->net);
     free(h->within);
     free(h->replica_of);
@@ -328,17 +334,118 @@ int sync_holders_leads(const sync_holders *h)
     return !h->replica || net_group_rank(h->replica) == 0;
 }
 
+/* ---- shares ------------------------------------------------------------------------------------ */
+
+int sync_holders_ranks(const sync_holders *h)
+{
+    return net_comm_size(h->comm);
+}
+
+/* Whether some rank of every group owns anything: all ranks know all groups. */
+static gt_status check_owners(const sync_holders *h, const double *share)
+{
+    for (int g = 0; g < h->groups; g++) {
+        const members *m = &h->group[g];
+        int owners = 0;
+        for (int i = 0; i < m->count; i++)
+            owners += share[m->rank[i]] != 0.0;
+        if (!owners && m->count > 1)
+            return gt_fail(GT_UNSUPPORTED,
+                           "none of the ranks in --servers holds the parameters of a stage that ranks %d and %d share; "
+                           "name a rank of every stage, or say --servers all",
+                           m->rank[0], m->rank[1]);
+    }
+    return GT_OK;
+}
+
+/* Of one group; those that are NaN as links are. Equal ones stay unsaid. */
+static gt_status share_group(sync_holders *h, int g, const double *share)
+{
+    const members *m = &h->group[g];
+    const net_link_matrix *links;
+    double *out = calloc((size_t)m->count, sizeof *out), sum = 0.0, least = INFINITY, most = 0.0;
+    int measured = 0;
+    if (!out)
+        return no_memory();
+    for (int i = 0; i < m->count; i++)
+        measured |= isnan(share[m->rank[i]]);
+    gt_status st = measured ? net_group_links(h->net[g], &links) : GT_OK;
+    if (!st && measured)
+        st = net_links_shares(links, out);
+    for (int i = 0; i < m->count; i++) {
+        const double said = share[m->rank[i]];
+        out[i] = !isnan(said) ? said : out[i] > 0.0 ? out[i] : 1e-9;
+        sum += out[i];
+        least = fmin(least, out[i]);
+        most = fmax(most, out[i]);
+    }
+    for (int i = 0; i < m->count; i++)
+        out[i] /= sum;
+    free(h->share[g]);
+    h->share[g] = st || least == most ? NULL : out;
+    if (!h->share[g])
+        free(out);
+    return st;
+}
+
+gt_status sync_holders_serve(sync_holders *h, const double *share)
+{
+    gt_status st = check_owners(h, share);
+    if (!st && !h->share)
+        h->share = calloc((size_t)h->groups + 1, sizeof *h->share);
+    if (!st && !h->share)
+        st = no_memory();
+    for (int g = 0; !st && g < h->groups; g++)
+        if (h->net[g])
+            st = share_group(h, g, share);
+    return st;
+}
+
+/* Where part k of `pieces` begins with these shares. */
+static int64_t begin_of(const double *share, int ranks, int64_t pieces, int k)
+{
+    double before = 0.0;
+    int last = 0;
+    for (int i = 0; i < ranks; i++)
+        last = share[i] > 0.0 ? i : last;
+    for (int i = 0; i < k; i++)
+        before += share[i];
+    return k > last ? pieces : (int64_t)(before * (double)pieces + 0.5);
+}
+
+/* Parts between tensors, among the ranks that own any. */
+static void part_whole(const double *share, int ranks, const params *p, int segment, int k, int64_t *first,
+                       int64_t *count)
+{
+    int before = 0, all = 0;
+    for (int i = 0; i < ranks; i++) {
+        before += i < k && share[i] > 0.0;
+        all += share[i] > 0.0;
+    }
+    params_part(p, segment, before, all, first, count);
+    if (!(share[k] > 0.0))
+        *count = 0;
+}
+
 void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count)
 {
     const params_segment *s = params_segment_at(p, segment);
     const net_group *g = h->net[s->group];
     const int64_t step = params_step(p), pieces = (s->count + step - 1) / step;
     uint64_t begin = 0, size = (uint64_t)pieces;
+    const double *share = g && h->share ? h->share[s->group] : NULL;
+    if (share && params_keeps_whole(p)) {
+        part_whole(share, net_group_size(g), p, segment, k, first, count);
+        return;
+    }
     if (g && params_keeps_whole(p)) {
         params_part(p, segment, k, net_group_size(g), first, count);
         return;
     }
-    if (g)
+    if (share) {
+        begin = (uint64_t)begin_of(share, net_group_size(g), pieces, k);
+        size = (uint64_t)begin_of(share, net_group_size(g), pieces, k + 1) - begin;
+    } else if (g)
         net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
     const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
     *first = from < s->count ? from : s->count;

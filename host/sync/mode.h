@@ -28,6 +28,8 @@ struct sync_mode {
     int setting_count;
     double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */
     gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
+    /* Before part(), all ranks: what follows from who holds what. NULL: nothing to do. */
+    gt_status (*prepare)(const sync_settings *settings, sync_holders *h);
     optim_part (*part)(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
     /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
     gt_status (*create)(sync_run *s);
@@ -43,7 +45,7 @@ struct sync_mode {
     int (*saved)(sync_run *s, checkpoint_state *states);
 };
 
-extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_local;
+extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_ps, sync_local;
 
 /* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
  * sent: bytes of gradients. */

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* The first is the usual one. */
-static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, &sync_local, NULL };
+static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, &sync_ps, &sync_local, NULL };
 
 const sync_mode *sync_mode_at(int i)
 {
@@ -67,6 +67,11 @@ void sync_mode_names(char *out)
     size_t used = 0;
     for (int i = 0; sync_modes[i]; i++)
         used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", sync_modes[i]->name);
+}
+
+gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h)
+{
+    return m->prepare ? m->prepare(settings, h) : GT_OK;
 }
 
 optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,

@@ -52,6 +52,8 @@ enum { SYNC_NAMES = 128 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
 
+/* All ranks, once it is known who holds what, and before sync_mode_part(). */
+gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
 /* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
 optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
                           int segment);

@@ -149,6 +149,8 @@ static gt_status make_stage(train *t)
     if (!st && t->o.comm) {
         st = sync_holders_find(&t->holders, t->o.comm, t->device, graphs, chunks, t->place.replica);
         if (!st)
+            st = sync_mode_prepare(t->mode, &t->plan.settings, t->holders);
+        if (!st)
             how = sync_holders_grouping(t->holders, sync_mode_shares_state(t->mode));
     }
     if (!st)

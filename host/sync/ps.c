@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/ps.c - servers get the sums of gradients, update what they serve, and everybody gets the result.
+ *
+ *   worker    push: gradients, bucket by bucket, beside the backward pass ══► servers     new weights ◄══ pull
+ *   server    adds in a fixed order ──► norm and loss of all ──► update of its part with its own state ──► sends it
+ *
+ * A server is a rank that holds the parameter, and computes as well: all of them, in proportion to
+ * their links, or those that --servers names; one alone makes a central storage. The norm of the whole gradient must be
+ * known before anything is updated, so nobody is updated before the last push: what net/ps applies push by push
+ * is no use here, and pushes and pulls are the collectives of unequal parts (Jiang et al., "A unified architecture
+ * for accelerating distributed DNN training", OSDI 2020: all-reduce and parameter server are one
+ * scheme with other shares). With equal shares the bits are those of `sharded`.            */
+#include "host/sync/buckets.h"
+#include "host/sync/servers.h"
+
+enum { SERVERS };
+static const sync_setting settings[] = { [SERVERS] = SYNC_SERVERS_ROW };
+
+static gt_status check(const sync_settings *s, int ranks)
+{
+    return sync_servers_check(s->word[SERVERS], ranks);
+}
+
+static gt_status prepare(const sync_settings *s, sync_holders *h)
+{
+    return sync_servers_settle(h, s->word[SERVERS]);
+}
+
+static optim_part part(const sync_settings *s, const sync_holders *h, const params *p, int segment)
+{
+    (void)s;
+    const net_group *g = sync_holders_net(h, params_segment_at(p, segment)->group);
+    optim_part mine = { .counted = 1 };
+    sync_holders_part(h, p, segment, g ? net_group_rank(g) : 0, &mine.first, &mine.count);
+    return mine;
+}
+
+static gt_status create(sync_run *s)
+{
+    return sync_buckets_create(s, 1);
+}
+
+static gt_status update(sync_run *s, double lr)
+{
+    uint64_t sent;
+    gt_status st = sync_buckets_finish(s, &sent);
+    if (!st)
+        st = sync_update_summed(s, lr, sent);
+    if (!st)
+        st = sync_buckets_gather(s);
+    if (!st && kernel_set_storage(s->o.kernels) != DTYPE_F32)
+        st = params_refresh(s->o.params, s->o.kernels);
+    return st;
+}
+
+const sync_mode sync_ps = {
+    .name = "ps",
+    .help = "gradients to the servers, new weights from them",
+    .settings = settings,
+    .setting_count = sizeof settings / sizeof *settings,
+    .check = check,
+    .prepare = prepare,
+    .shares_state = 1,
+    .compresses = 1,
+    .part = part,
+    .create = create,
+    .release = sync_buckets_release,
+    .stops = sync_buckets_stops,
+    .ready = sync_buckets_ready,
+    .update = update,
+    .when = sync_buckets_when,
+    .saved = sync_buckets_saved
+};
