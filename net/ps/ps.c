@@ -82,7 +82,7 @@ static gt_status agree(net_ps *ps, uint64_t hash, gt_status how)
 static uint64_t hash_of(const net_ps *ps)
 {
     const net_ps_options *o = &ps->options;
-    const uint64_t parts[8] = {
+    const uint64_t parts[10] = {
         gt_hash(ps->keys, ps->key_count * sizeof *ps->keys),
         ps->key_count,
         gt_hash(ps->servers, (size_t)o->server_count * sizeof *ps->servers),
@@ -90,7 +90,9 @@ static uint64_t hash_of(const net_ps *ps)
         gt_hash(ps->shares, (size_t)o->server_count * sizeof *ps->shares),
         (uint64_t)(o->synchronous != 0),
         (uint64_t)o->staleness,
-        (uint64_t)(o->keep_pulled != 0)
+        (uint64_t)(o->keep_pulled != 0),
+        ps->owner ? gt_hash(ps->owner, ps->key_count * sizeof *ps->owner) : 0,
+        (uint64_t)(o->turn != NULL)
     };
     return gt_hash(parts, sizeof parts);
 }
@@ -143,7 +145,8 @@ static gt_status take_shares(net_ps *ps, const double *given)
 static gt_status cut_blocks(net_ps *ps, uint64_t piece)
 {
     enum { LINE = 16 };
-    const uint64_t each = (piece / sizeof(float) / LINE + 1) * LINE * (uint64_t)ps->options.server_count;
+    const uint64_t servers = ps->owner ? 1 : (uint64_t)ps->options.server_count;
+    const uint64_t each = (piece / sizeof(float) / LINE + 1) * LINE * servers;
     uint64_t n = 0;
     for (uint32_t k = 0; k < ps->key_count; k++)
         n += ps->keys[k] / each + 1;
@@ -183,6 +186,23 @@ static void cut_block(const net_ps *ps, const ps_range *block, ps_range *out)
     }
 }
 
+static gt_status take_owners(net_ps *ps, const int *given)
+{
+    if (!given)
+        return GT_OK;
+    ps->owner = malloc(((size_t)ps->key_count + 1) * sizeof *ps->owner);
+    if (!ps->owner)
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for the owners of %u keys",
+                       (unsigned)ps->key_count);
+    for (uint32_t k = 0; k < ps->key_count; k++) {
+        ps->owner[k] = given[k];
+        if (given[k] < 0 || given[k] >= ps->options.server_count)
+            return gt_fail(GT_MISUSE, "key %u of a parameter server is server %d's; there are %d", (unsigned)k,
+                           given[k], ps->options.server_count);
+    }
+    return GT_OK;
+}
+
 static gt_status cut_keys(net_ps *ps)
 {
     const size_t n = (size_t)ps->options.server_count;
@@ -195,7 +215,10 @@ static gt_status cut_keys(net_ps *ps)
         return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for the parts of %u blocks",
                        ps->block_count);
     for (uint32_t b = 0; b < ps->block_count; b++)
-        cut_block(ps, &ps->blocks[b], &ps->ranges[b * n]);
+        if (ps->owner)
+            ps->ranges[b * n + (size_t)ps->owner[ps->key_of[b]]] = ps->blocks[b];
+        else
+            cut_block(ps, &ps->blocks[b], &ps->ranges[b * n]);
     return GT_OK;
 }
 
@@ -225,10 +248,13 @@ static gt_status take_options(net_ps *ps, const net_ps_options *options, const u
     if (!st)
         st = take_shares(ps, options->shares);
     if (!st)
+        st = take_owners(ps, options->owner);
+    if (!st)
         st = cut_keys(ps);
     ps->options.servers = ps->servers;
     ps->options.workers = ps->workers;
     ps->options.shares = ps->shares;
+    ps->options.owner = ps->owner;
     if (!st)
         ps->works = place_of(ps->workers, ps->options.worker_count, ps->rank) >= 0;
     return st;
@@ -245,6 +271,7 @@ static void release(net_ps *ps)
     free(ps->servers);
     free(ps->workers);
     free(ps->shares);
+    free(ps->owner);
     free(ps->keys);
     free(ps->ranges);
     free(ps->first);

@@ -13,7 +13,9 @@
  *   synchronous   a part's update is applied when every worker has pushed; a pull asks for
  *                 the version it needs and gets it when it is there
  *   stale         each push is applied when it comes; a worker more than `staleness` pushes
- *                 ahead of the slowest is made to wait
+ *                 ahead of the slowest is made to wait. What a worker pulls has its own pushes in it
+ *   in turn       stale, in an order that the caller gives: what a worker pulls then is the value right after its
+ *                 newest push, whatever others pushed meanwhile, so that a run repeats to the bit
  *
  * What "apply" means is the caller's: a function over host memory, run by the server. The
  * default adds. Training modes stand on this (host/sync).                                */
@@ -24,11 +26,19 @@
 
 typedef struct net_ps net_ps;
 
-/* Run on the server for a part: value[count] is the stored part, at `offset` of the key,
- * gradient[count] what was pushed (synchronous: the sum over workers in rank order), `pulled`
- * the part as that worker last pulled it (stale mode with keep_pulled, else NULL). */
-typedef void (*net_ps_apply)(void *context, uint32_t key, uint64_t offset, float *value, const float *gradient,
-                             const float *pulled, uint64_t count, int worker, uint64_t version);
+/* Run on the server for a part. */
+typedef struct net_ps_update {
+    uint32_t key;
+    uint64_t offset, count;     /* of the key's elements                                    */
+    float *value;               /* [count] the stored part                                  */
+    const float *gradient;      /* [count] what was pushed (synchronous: the sum over workers in rank order) */
+    const float *pulled;        /* [count] as that worker last pulled it (stale with keep_pulled, else NULL) */
+    int worker;                 /* -1: synchronous                                          */
+    uint64_t version;           /* updates before this one                                  */
+    uint64_t behind;            /* of them, by others since that worker last pulled; stale  */
+    uint64_t tag;               /* of the push; synchronous: of worker 0's                  */
+} net_ps_update;
+typedef void (*net_ps_apply)(void *context, const net_ps_update *u);
 
 typedef struct net_ps_options {
     const int *servers;         /* ranks of the group; NULL: all                           */
@@ -36,9 +46,13 @@ typedef struct net_ps_options {
     const int *workers;         /* NULL: all                                               */
     int worker_count;
     const double *shares;       /* one a server; NULL: equal. From net_shares()            */
+    const int *owner;           /* [key] which of the servers has all of it; NULL: split by shares */
     int synchronous;
     int64_t staleness;          /* stale mode; -1: unbounded                               */
     int keep_pulled;
+    /* Stale: whose push update `version` of any part is; the same on all ranks. NULL: as they come. Each server
+     * calls it on its thread. */
+    int (*turn)(void *context, uint64_t version);
     net_ps_apply apply;         /* NULL: value += gradient                                 */
     void *context;
 } net_ps_options;
@@ -55,7 +69,7 @@ gt_status net_ps_close(net_ps *ps);
  * asks for version `version` exactly (it waits for it); of the stale mode for any from it on.
  * *got: the version that came (lowest of the parts). */
 typedef struct net_ps_request net_ps_request;
-gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net_ps_request **out);
+gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, uint64_t tag, net_ps_request **out);
 gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value, net_ps_request **out);
 gt_status net_ps_wait(net_ps_request *r, uint64_t *got);
 

@@ -142,9 +142,9 @@ static gt_status start(net_ps *ps, uint32_t kind, uint32_t key, uint64_t version
     return GT_OK;
 }
 
-gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, net_ps_request **out)
+gt_status net_ps_push_start(net_ps *ps, uint32_t key, const float *gradient, uint64_t tag, net_ps_request **out)
 {
-    return start(ps, PS_PUSH, key, 0, gradient, NULL, out);
+    return start(ps, PS_PUSH, key, tag, gradient, NULL, out);
 }
 
 gt_status net_ps_pull_start(net_ps *ps, uint32_t key, uint64_t version, float *value, net_ps_request **out)

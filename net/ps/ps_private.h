@@ -2,7 +2,7 @@
 /* net/ps/ps_private.h - what workers and servers say to each other. Only for this folder.
  *
  *   worker                                              server
- *     ── request {push, block, slot} ─ channel 0 ───────►
+ *     ── request {push, block, slot, tag} ─ channel 0 ──►
  *     ── gradient of its part ─────── slot's up ────────►   kept until it may be applied
  *     ◄────────────────────────────── slot's down ────── answer {status, version}
  *     ── request {pull, block, slot, version} ──────────►   held until the version is there
@@ -23,7 +23,7 @@ enum { PS_REQUESTS = 0, PS_AGREE = 1, PS_FIRST_SLOT = 2, PS_MOST_SLOTS = 1 << 24
 
 typedef struct ps_request {
     uint32_t kind, block, slot, reserved;
-    uint64_t version;
+    uint64_t version;                   /* of a push: its tag                             */
 } ps_request;
 typedef struct ps_answer {
     uint32_t status, reserved;
@@ -58,6 +58,7 @@ struct net_ps {
     uint32_t block_count;
     ps_range *blocks;                   /* [block_count] where in its key                 */
     uint32_t *key_of;                   /* [block_count]                                  */
+    int *owner;                         /* [key_count]; NULL: by shares                   */
     ps_range *ranges;                   /* [block_count][server_count] where in its key   */
     int works;                          /* this rank is a worker                          */
     struct ps_server *server;           /* NULL: this rank is none                        */

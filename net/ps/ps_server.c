@@ -26,6 +26,7 @@ typedef struct incoming {
     int worker, arrived;
     int extra;                          /* in memory of its own, not in the worker's box */
     uint32_t slot;
+    uint64_t tag;
     float *data;
 } incoming;
 
@@ -47,6 +48,9 @@ typedef struct part {
     pull *pulls;
     uint64_t *pushed;                   /* [workers] applied pushes                      */
     float **pulled;                     /* [workers] with keep_pulled                    */
+    uint64_t *since;                    /* [workers] version of its newest pull, and its own pushes from there on */
+    float **after;                      /* [workers] in turn: the value right after its newest push */
+    uint64_t *after_version;
 } part;
 
 /* Something under way, and what to do when it is done. */
@@ -159,13 +163,23 @@ static void add(float *restrict to, const float *restrict from, uint64_t n)
         to[i] += from[i];
 }
 
-static void apply(ps_server *s, part *p, const float *gradient, int worker)
+static void apply(ps_server *s, part *p, const float *gradient, int worker, uint64_t tag)
 {
     const net_ps_options *o = &s->ps->options;
-    const float *pulled = worker >= 0 && p->pulled ? p->pulled[worker] : NULL;
+    const net_ps_update u = {
+        .key = s->ps->key_of[p - s->parts],
+        .offset = p->range.offset,
+        .count = p->range.count,
+        .value = p->value,
+        .gradient = gradient,
+        .pulled = worker >= 0 && p->pulled ? p->pulled[worker] : NULL,
+        .worker = worker,
+        .version = p->version,
+        .behind = worker >= 0 ? p->version - p->since[worker] : 0,
+        .tag = tag
+    };
     if (o->apply)
-        o->apply(o->context, s->ps->key_of[p - s->parts], p->range.offset, p->value, gradient, pulled, p->range.count,
-                 worker, p->version);
+        o->apply(o->context, &u);
     else
         add(p->value, gradient, p->range.count);
     p->version++;
@@ -204,17 +218,27 @@ static int ready_synchronous(ps_server *s, part *p)
 
 static void update_synchronous(ps_server *s, part *p)
 {
-    float *sum = (*first_of(p, 0))->data;
+    incoming *const first = *first_of(p, 0);
+    float *sum = first->data;
     for (int w = 1; w < s->workers; w++)
         add(sum, (*first_of(p, w))->data, p->range.count);
-    apply(s, p, sum, -1);
+    apply(s, p, sum, -1, first->tag);
     for (int w = 0; w < s->workers; w++)
         take_off(p, first_of(p, w));
+}
+
+static int ready_in_turn(ps_server *s, part *p)
+{
+    const int worker = s->ps->options.turn(s->ps->options.context, p->version);
+    incoming **m = first_of(p, worker);
+    return m && (*m)->arrived ? worker : -1;
 }
 
 /* A worker whose next push may be applied, or -1; in the order of announcement. */
 static int ready_stale(ps_server *s, part *p)
 {
+    if (s->ps->options.turn)
+        return ready_in_turn(s, p);
     uint64_t slowest = UINT64_MAX;
     for (int w = 0; w < s->workers; w++)
         if (!s->closed[w] && p->pushed[w] < slowest)
@@ -232,19 +256,27 @@ static gt_status update_stale(ps_server *s, part *p, int worker)
 {
     incoming **m = first_of(p, worker);
     const uint32_t slot = (*m)->slot;
-    apply(s, p, (*m)->data, worker);
+    apply(s, p, (*m)->data, worker, (*m)->tag);
     p->pushed[worker]++;
+    p->since[worker]++;                 /* its own does not make it stale */
+    if (p->after) {
+        memcpy(p->after[worker], p->value, p->range.count * sizeof *p->value);
+        p->after_version[worker] = p->version;
+    }
     take_off(p, m);
     return answer(s, p, worker, slot, PS_DONE);
 }
 
-static gt_status send_value(ps_server *s, part *p, int worker, uint32_t slot, uint32_t status)
+/* own: as it was right after the worker's newest push. */
+static gt_status send_value(ps_server *s, part *p, int worker, uint32_t slot, uint32_t status, int own)
 {
+    const float *value = own ? p->after[worker] : p->value;
     gt_status st = answer(s, p, worker, slot, status);
+    p->since[worker] = own ? p->after_version[worker] : p->version;
     if (!st && p->pulled)
-        memcpy(p->pulled[worker], p->value, p->range.count * sizeof *p->value);
+        memcpy(p->pulled[worker], value, p->range.count * sizeof *value);
     if (!st)
-        st = send(s, worker, ps_down(slot), p->value, p->range.count * sizeof *p->value,
+        st = send(s, worker, ps_down(slot), value, p->range.count * sizeof *p->value,
                   (event){ .kind = VALUE_SENT, .part = p });
     if (!st)
         p->readers++;
@@ -256,12 +288,13 @@ static gt_status answer_pulls(ps_server *s, part *p)
     gt_status st = GT_OK;
     for (pull **at = &p->pulls; !st && *at;) {
         pull *q = *at;
-        if (p->version < q->version) {
+        const int own = p->after && p->after_version[q->worker] >= q->version;
+        if ((p->version < q->version && !own) || (!s->ps->options.synchronous && first_of(p, q->worker))) {
             at = &q->next;
             continue;
         }
         const int late = s->ps->options.synchronous && p->version > q->version;
-        st = send_value(s, p, q->worker, q->slot, late ? PS_TOO_LATE : PS_DONE);
+        st = send_value(s, p, q->worker, q->slot, late ? PS_TOO_LATE : PS_DONE, own);
         *at = q->next;
         free(q);
     }
@@ -315,13 +348,14 @@ static gt_status place_incoming(ps_server *s, part *p, incoming *m)
     return GT_OK;
 }
 
-static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot)
+static gt_status take_push(ps_server *s, int worker, part *p, uint32_t slot, uint64_t tag)
 {
     incoming *m = calloc(1, sizeof *m), **last = &p->pushes;
     if (!m)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory to note a push");
     m->worker = worker;
     m->slot = slot;
+    m->tag = tag;
     gt_status st = place_incoming(s, p, m);
     if (st) {
         free(m);
@@ -368,7 +402,7 @@ static gt_status take_request(ps_server *s, int worker)
                               "rank %d asked a parameter server for something that makes no sense",
                               net_group_member(s->ps->group, rank_of(s, worker)));
     part *p = &s->parts[r.block];
-    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot) : take_pull(s, worker, p, &r);
+    gt_status st = r.kind == PS_PUSH ? take_push(s, worker, p, r.slot, r.version) : take_pull(s, worker, p, &r);
     return st ? st : expect_request(s, worker);
 }
 
@@ -471,6 +505,11 @@ static void release(ps_server *s)
         }
         for (int w = 0; p->pulled && w < s->workers; w++)
             free(p->pulled[w]);
+        for (int w = 0; p->after && w < s->workers; w++)
+            free(p->after[w]);
+        free(p->after);
+        free(p->after_version);
+        free(p->since);
         free(p->pulled);
         free(p->pushed);
         free(p->buffered);
@@ -487,31 +526,40 @@ static void release(ps_server *s)
     free(s);
 }
 
+/* What every worker has of a part at first. */
+static gt_status copy_value(ps_server *s, const part *p, float ***out)
+{
+    const size_t bytes = p->range.count * sizeof *p->value;
+    float **copy = *out = calloc((size_t)s->workers, sizeof *copy);
+    for (int w = 0; copy && w < s->workers; w++) {
+        copy[w] = malloc(bytes);
+        if (!copy[w])
+            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for worker %d's copy of %zu bytes", w,
+                           bytes);
+        memcpy(copy[w], p->value, bytes);
+    }
+    return copy ? GT_OK
+                : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the copies of %d workers", s->workers);
+}
+
 static gt_status make_part(ps_server *s, part *p, const float *initial)
 {
     const size_t bytes = p->range.count * sizeof *p->value;
     p->value = s->values + p->at;
     p->pushed = calloc((size_t)s->workers, sizeof *p->pushed);
     p->buffered = calloc((size_t)s->workers, 1);
-    if (!p->pushed || !p->buffered)
+    p->since = calloc((size_t)s->workers, sizeof *p->since);
+    p->after_version = calloc((size_t)s->workers, sizeof *p->after_version);
+    if (!p->pushed || !p->buffered || !p->since || !p->after_version)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the counts of %d workers", s->workers);
     if (initial && bytes)
         memcpy(p->value, initial + p->range.offset, bytes);
     else
         memset(p->value, 0, bytes);
-    if (s->ps->options.synchronous || !s->ps->options.keep_pulled || !bytes)
+    if (s->ps->options.synchronous || !bytes)
         return GT_OK;
-    p->pulled = calloc((size_t)s->workers, sizeof *p->pulled);
-    for (int w = 0; p->pulled && w < s->workers; w++) {
-        p->pulled[w] = malloc(bytes);
-        if (!p->pulled[w])
-            return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for worker %d's copy of %zu bytes", w,
-                           bytes);
-        memcpy(p->pulled[w], p->value, bytes);
-    }
-    return p->pulled
-               ? GT_OK
-               : gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for the copies of %d workers", s->workers);
+    gt_status st = s->ps->options.keep_pulled ? copy_value(s, p, &p->pulled) : GT_OK;
+    return st || !s->ps->options.turn ? st : copy_value(s, p, &p->after);
 }
 
 /* Places of all parts, at cache lines, and the arena of their values. */

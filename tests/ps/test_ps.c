@@ -77,7 +77,7 @@ static gt_status synchronous_body(net_comm *c, void *context)
             const uint32_t k = (n + (uint32_t)rank) % KEYS;     /* everybody in another order */
             for (uint64_t i = 0; i < lengths[k]; i++)
                 grad[k][i] = gradient_of(rank, k, step, i);
-            st = net_ps_push_start(ps, k, grad[k], &push[k]);
+            st = net_ps_push_start(ps, k, grad[k], 0, &push[k]);
         }
         for (uint32_t k = 0; !st && k < KEYS; k++) {
             uint64_t got = 0;
@@ -171,7 +171,7 @@ static gt_status bits_body(net_comm *c, void *context)
             pause_ms(2);
         for (int i = 0; i < N; i++)
             x[i] = sinf((float)(rank * N + i + step));
-        RANK_OK(net_ps_push_start(ps, 0, x, &r));
+        RANK_OK(net_ps_push_start(ps, 0, x, 0, &r));
         RANK_OK(net_ps_wait(r, NULL));
     }
     RANK_OK(net_ps_pull_start(ps, 0, 5, x, &r));
@@ -220,14 +220,14 @@ static gt_status versions_body(net_comm *c, void *context)
     RANK_CHECK(got == 0 && x[99] == 0.0f);
     RANK_OK(net_ps_pull_start(ps, 0, 2, x, &early));            /* asked for before it is there */
     for (int i = 0; i < 2; i++) {                               /* two pushes under way at once */
-        RANK_OK(net_ps_push_start(ps, 0, y, &push));
+        RANK_OK(net_ps_push_start(ps, 0, y, 0, &push));
         RANK_OK(net_ps_wait(push, NULL));
     }
     RANK_OK(net_ps_wait(early, &got));
     RANK_CHECK(got == 2 && x[0] == 2.0f * (float)net_group_size(g) && x[99] == x[0]);
     RANK_OK(net_ps_pull_start(ps, 0, 1, x, &pull));             /* gone */
     RANK_CHECK(net_ps_wait(pull, NULL) == GT_MISUSE && strstr(gt_message(), "version 1 of key 0"));
-    RANK_CHECK(net_ps_push_start(ps, 2, y, &push) == GT_MISUSE && strstr(gt_message(), "key 2"));
+    RANK_CHECK(net_ps_push_start(ps, 2, y, 0, &push) == GT_MISUSE && strstr(gt_message(), "key 2"));
     if (rank == 0)
         pause_ms(5);
     return net_ps_close(ps);
@@ -270,7 +270,7 @@ static gt_status race_body(net_comm *c, void *context)
             pause_ms(5);
         if (rank == 0)                  /* counted before a server can know of it ... */
             atomic_fetch_add(&r->slow, 1);
-        RANK_OK(net_ps_push_start(ps, 0, y, &q));
+        RANK_OK(net_ps_push_start(ps, 0, y, 0, &q));
         RANK_OK(net_ps_wait(q, NULL));
         if (rank == 1) {                /* ... and after it does: the lead is never exaggerated */
             const int lead = atomic_fetch_add(&r->fast, 1) + 1 - atomic_load(&r->slow);
@@ -312,7 +312,7 @@ static gt_status leaver_body(net_comm *c, void *context)
     (void)context;
     RANK_OK(net_ps_open(&ps, g, &options, keys, 1, NULL));
     for (int step = 0; step < (net_group_rank(g) ? 50 : 2); step++) {
-        RANK_OK(net_ps_push_start(ps, 0, y, &q));
+        RANK_OK(net_ps_push_start(ps, 0, y, 0, &q));
         RANK_OK(net_ps_wait(q, NULL));
     }
     return net_ps_close(ps);
@@ -330,17 +330,18 @@ typedef struct ledger {
 } ledger;
 
 /* w = w - g, and what was pulled is the value after this worker's last pull. */
-static void subtract(void *context, uint32_t key, uint64_t offset, float *value, const float *gradient,
-                     const float *pulled, uint64_t count, int worker, uint64_t version)
+static void subtract(void *context, const net_ps_update *u)
 {
     ledger *l = context;
     atomic_fetch_add(&l->calls, 1);
-    if (key || offset + count > 1000 || (worker < 0) != !pulled || version > 100)
+    if (u->key || u->offset + u->count > 1000 || (u->worker < 0) != !u->pulled || u->version > 100)
         atomic_fetch_add(&l->wrong, 1);
-    for (uint64_t i = 0; i < count; i++) {
-        if (pulled && worker >= 0 && gradient[i] != pulled[i] + 1.0f)
+    if (u->worker >= 0 ? u->behind > u->version : u->behind != 0)
+        atomic_fetch_add(&l->wrong, 1);
+    for (uint64_t i = 0; i < u->count; i++) {
+        if (u->pulled && u->worker >= 0 && u->gradient[i] != u->pulled[i] + 1.0f)
             atomic_fetch_add(&l->wrong, 1);
-        value[i] -= gradient[i];
+        u->value[i] -= u->gradient[i];
     }
 }
 
@@ -360,7 +361,7 @@ static gt_status apply_body(net_comm *c, void *context)
         RANK_OK(net_ps_wait(q, NULL));
         for (int i = 0; i < 1000; i++)
             x[i] += 1.0f;
-        RANK_OK(net_ps_push_start(ps, 0, x, &q));
+        RANK_OK(net_ps_push_start(ps, 0, x, 0, &q));
         RANK_OK(net_ps_wait(q, NULL));
     }
     RANK_OK(net_ps_close(ps));
@@ -369,7 +370,7 @@ static gt_status apply_body(net_comm *c, void *context)
     RANK_OK(net_ps_open(&ps, g, &options, keys, 1, NULL));
     for (int i = 0; i < 1000; i++)
         x[i] = 2.0f;
-    RANK_OK(net_ps_push_start(ps, 0, x, &q));
+    RANK_OK(net_ps_push_start(ps, 0, x, 0, &q));
     RANK_OK(net_ps_wait(q, NULL));
     RANK_OK(net_ps_pull_start(ps, 0, 1, x, &q));
     RANK_OK(net_ps_wait(q, NULL));
@@ -384,6 +385,88 @@ static void servers_apply_the_callers_update(void)
     CHECK_OK(ranks_run(3, "transport=shm", apply_body, &l));
     CHECK(atomic_load(&l.wrong) == 0);
     CHECKF(atomic_load(&l.calls) == 3 * 5 * 3 + 3, "%d calls", atomic_load(&l.calls));
+}
+
+/* ---- in turn ------------------------------------------------------------------------------ */
+
+enum { TURNS = 12, OWNED = 700 };
+static const int turns[TURNS] = { 1, 1, 0, 2, 0, 1, 2, 2, 0, 1, 0, 2 };      /* four of each */
+
+static int turn(void *context, uint64_t version)
+{
+    (void)context;
+    return version < TURNS ? turns[version] : 0;
+}
+
+/* Neither the order of updates nor the number of them can be changed without a change of the value. */
+static void halve_and_add(void *context, const net_ps_update *u)
+{
+    ledger *l = context;
+    atomic_fetch_add(&l->calls, 1);
+    if (u->version >= TURNS || turns[u->version] != u->worker || u->tag != 100 + u->version)
+        atomic_fetch_add(&l->wrong, 1);
+    for (uint64_t i = 0; i < u->count; i++)
+        u->value[i] = 0.5f * u->value[i] + u->gradient[i];
+}
+
+/* The value of key k after so many updates. */
+static float value_after(uint32_t k, uint64_t version)
+{
+    float x = (float)k;
+    for (uint64_t v = 0; v < version; v++)
+        x = 0.5f * x + (float)(v + 1);
+    return x;
+}
+
+static gt_status turns_body(net_comm *c, void *context)
+{
+    net_group *g = net_group_world(c);
+    const uint64_t keys[2] = { OWNED, 40000 };
+    const int owner[2] = { 2, 0 }, rank = net_group_rank(g);
+    const net_ps_options options = {
+        .owner = owner, .staleness = -1, .turn = turn, .apply = halve_and_add, .context = context
+    };
+    float *x = calloc(40000, sizeof *x), *y = calloc(40000, sizeof *y), *one[2] = { calloc(OWNED, sizeof *x), y };
+    net_ps *ps;
+    net_ps_request *push, *pull;
+    RANK_CHECK(x && y && one[0]);
+    for (int i = 0; i < 40000; i++)
+        y[i] = 1.0f;
+    RANK_OK(net_ps_open(&ps, g, &options, keys, 2, (const float *const *)one));
+    for (uint64_t v = 0; v < TURNS; v++) {
+        if (turns[v] != rank)
+            continue;
+        if (rank == 1)
+            pause_ms(4);
+        for (uint32_t k = 0; k < 2; k++) {
+            for (int i = 0; i < 40000; i++)
+                y[i] = (float)(v + 1);
+            RANK_OK(net_ps_push_start(ps, k, y, 100 + v, &push));
+            RANK_OK(net_ps_pull_start(ps, k, 0, x, &pull));
+            RANK_OK(net_ps_wait(push, NULL));
+            RANK_OK(net_ps_wait(pull, NULL));
+            RANK_CHECK(x[0] == value_after(k, v + 1) && x[keys[k] - 1] == x[0]);
+        }
+    }
+    for (uint32_t k = 0; k < 2; k++) {
+        uint64_t got;
+        RANK_OK(net_ps_pull_start(ps, k, TURNS, x, &pull));
+        RANK_OK(net_ps_wait(pull, &got));
+        RANK_CHECK(got == TURNS && x[0] == value_after(k, TURNS) && x[keys[k] - 1] == x[0]);
+    }
+    free(x);
+    free(one[0]);
+    gt_status st = net_ps_close(ps);
+    free(y);
+    return st;
+}
+
+static void pushes_in_turn_repeat_to_the_bit(void)
+{
+    ledger l = { 0 };
+    CHECK_OK(ranks_run(3, "transport=shm", turns_body, &l));
+    CHECK_OK(ranks_run(3, "transport=tcp", turns_body, &l));
+    CHECK(atomic_load(&l.wrong) == 0 && atomic_load(&l.calls) > 2 * TURNS);
 }
 
 /* ---- mistakes --------------------------------------------------------------------------- */
@@ -408,7 +491,7 @@ static gt_status mistakes_body(net_comm *c, void *context)
     RANK_CHECK(strstr(gt_message(), "ranks 0 and 1"));
     RANK_OK(net_ps_open(&ps, g, &good, keys, 1, NULL));
     if (rank == 1) {
-        RANK_OK(net_ps_push_start(ps, 0, y, &q));
+        RANK_OK(net_ps_push_start(ps, 0, y, 0, &q));
         RANK_OK(net_ps_wait(q, NULL));
     }
     RANK_CHECK(net_ps_close(ps) == GT_MISUSE && strstr(gt_message(), "as often as rank 1"));
@@ -438,7 +521,7 @@ static gt_status giving_up_body(net_comm *c, void *context)
         pause_ms(20);
         st = net_comm_abort(c, 1, "rank 1 has had enough");
     } else {
-        st = net_ps_push_start(ps, 0, x, &push);
+        st = net_ps_push_start(ps, 0, x, 0, &push);
         if (!st)
             st = net_ps_pull_start(ps, 0, 1, x, &pull);
     }
@@ -460,13 +543,9 @@ static void a_rank_that_gives_up_ends_it_on_all(void)
 }
 
 const check_case check_cases[] = {
-    CASE(synchronous_pushes_are_plain_sums),
-    CASE(synchronous_sums_have_the_same_bits_whoever_is_late),
-    CASE(versions_are_exact_in_the_synchronous_mode),
-    CASE(a_fast_worker_waits_for_the_slowest_within_its_bound),
-    CASE(a_worker_that_has_closed_holds_nobody_back),
-    CASE(servers_apply_the_callers_update),
-    CASE(mistakes_are_named_on_all_ranks),
-    CASE(a_rank_that_gives_up_ends_it_on_all),
-    { 0 }
+    CASE(synchronous_pushes_are_plain_sums),          CASE(synchronous_sums_have_the_same_bits_whoever_is_late),
+    CASE(versions_are_exact_in_the_synchronous_mode), CASE(a_fast_worker_waits_for_the_slowest_within_its_bound),
+    CASE(a_worker_that_has_closed_holds_nobody_back), CASE(servers_apply_the_callers_update),
+    CASE(pushes_in_turn_repeat_to_the_bit),           CASE(mistakes_are_named_on_all_ranks),
+    CASE(a_rank_that_gives_up_ends_it_on_all),        { 0 }
 };
