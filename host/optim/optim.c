@@ -508,10 +508,15 @@ void optim_weigh(optim *o, double weights)
     o->weights = weights;
 }
 
-static gt_status run_update(optim *o, double lr)
+static gt_status set_weigh(optim *o)
 {
     const double weigh = o->weights > 0.0 ? o->tokens / o->weights : 0.0;
-    gt_status st = dev_list_set(o->update, o->weigh.launch, o->weigh.arg, dev_arg_f32((float)weigh));
+    return dev_list_set(o->update, o->weigh.launch, o->weigh.arg, dev_arg_f32((float)weigh));
+}
+
+static gt_status run_update(optim *o, double lr)
+{
+    gt_status st = set_weigh(o);
     for (int i = 0; !st && i < o->rates; i++)
         st = dev_list_set(o->update, o->rate[i].at.launch, o->rate[i].at.arg,
                           dev_arg_f32((float)(lr * o->rate[i].scale)));
@@ -527,15 +532,32 @@ static gt_status run_update(optim *o, double lr)
     return st ? st : dev_run(o->update, from, -1);
 }
 
-gt_status optim_step_with(optim *o, double lr, double squares, double loss)
+static gt_status take_totals(optim *o, double squares, double loss)
 {
     /* Nothing else writes here until the next optim_partial(), which waits for the device. */
     o->sums[0] = (float)squares;
     o->total_loss = (float)loss;
     gt_status st = dev_write_start(o->device, o->squares, 0, &o->sums[0], 4, NULL);
-    if (!st)
-        st = dev_write_start(o->device, o->state, 4 * OPTIM_LOSS_SUM, &o->total_loss, 4, NULL);
+    return st ? st : dev_write_start(o->device, o->state, 4 * OPTIM_LOSS_SUM, &o->total_loss, 4, NULL);
+}
+
+gt_status optim_step_with(optim *o, double lr, double squares, double loss)
+{
+    gt_status st = take_totals(o, squares, loss);
     return st ? st : run_update(o, lr);
+}
+
+gt_status optim_judge_with(optim *o, double squares, double loss)
+{
+    gt_status st = take_totals(o, squares, loss);
+    if (!st)
+        st = set_weigh(o);
+    return st ? st : dev_run(o->update, 0, o->weigh.launch + 1);
+}
+
+const optim_config *optim_config_of(const optim *o)
+{
+    return &o->config;
 }
 
 dev_buffer *optim_grad_scale(optim *o)

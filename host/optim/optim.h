@@ -110,6 +110,27 @@ gt_status optim_step(optim *o, double lr);
  * update with the sums over all ranks, which are the same on all. */
 gt_status optim_partial(optim *o, double *squares, double *loss);
 gt_status optim_step_with(optim *o, double lr, double squares, double loss);
+/* All but the update: norm, factor and whether it is to be left out become the scalars, which optim_state_read()
+ * reads. For who updates elsewhere. */
+gt_status optim_judge_with(optim *o, double squares, double loss);
+
+/* The rule's update of elements in host memory, by the calling thread: what the kernels compute, up to rounding. */
+typedef struct optim_host {
+    int64_t count;
+    float *value;
+    const float *gradient; /* of the mean, clipped                                */
+    float *slot[4]; /* state in the order of the rule's slots; NULL: not kept */
+    double lr;
+    uint64_t step; /* of this update: 1, 2, ...                           */
+    float decay; /* weight decay, 0: none                               */
+} optim_host;
+/* 1: the rule has one. It sees no tensors, and keeps a value an element in each slot that it keeps. */
+int optim_rule_on_host(const optim_rule *r);
+/* Bit i: slot i is kept. */
+unsigned optim_host_keeps(const optim_config *c);
+void optim_host_update(const optim_config *c, const optim_host *u);
+const optim_config *optim_config_of(const optim *o);
+
 /* Starts reading what the last queued step left: OPTIM_STATE_FLOATS floats (kernel.h). */
 gt_status optim_state_read(optim *o, float *to, dev_event **event);
 

@@ -39,5 +39,6 @@ const optim_rule optim_adamw = {
     .slot_count = 2,
     .settings = settings,
     .setting_count = 3,
-    .append = append
+    .append = append,
+    .host = optim_adamw_host
 };

@@ -30,5 +30,6 @@ const optim_rule optim_lion = {
     .slot_count = 1,
     .settings = settings,
     .setting_count = 2,
-    .append = append
+    .append = append,
+    .host = optim_lion_host
 };

@@ -33,5 +33,6 @@ const optim_rule optim_sgd = {
     .settings = settings,
     .setting_count = 1,
     .keeps = keeps,
-    .append = append
+    .append = append,
+    .host = optim_sgd_host
 };

@@ -94,6 +94,8 @@ struct optim_rule {
     /* Raises bytes[i] to what the unit needs of scratch i. NULL: nothing. */
     gt_status (*scratch)(optim_update *u, const optim_unit *unit, uint64_t bytes[OPTIM_SCRATCH]);
     gt_status (*append)(optim_update *u, const optim_unit *unit);
+    /* The same on host memory; NULL: there is none. */
+    void (*host)(const optim_config *c, const optim_host *u);
     /* Of units that are cut, if there is whole(): fp32 that are added up over the ranks behind a pass (NULL:
      * none), and that it keeps for itself until the last (NULL: none); each the same number on all ranks. */
     int passes;
@@ -108,5 +110,10 @@ extern const optim_rule optim_adamw, optim_sgd, optim_lion, optim_muon, optim_ad
  * second, and the rate times lr_scale. */
 gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer *first, dev_buffer *second,
                              double lr_scale);
+
+/* optim_host.c */
+void optim_adamw_host(const optim_config *c, const optim_host *u);
+void optim_sgd_host(const optim_config *c, const optim_host *u);
+void optim_lion_host(const optim_config *c, const optim_host *u);
 
 #endif

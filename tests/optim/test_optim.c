@@ -489,6 +489,50 @@ static void copies_follow_the_masters(void)
     }
 }
 
+/* On the host the formulas are the same, and what has no such update is asked for none. */
+static void the_host_updates_by_the_same_formulas(void)
+{
+    enum { COUNT = 1003, TIMES = 20 };
+    static float w[COUNT], g[COUNT], m[COUNT], v[COUNT];
+    static double dw[COUNT], dg[COUNT], dm[COUNT], dv[COUNT];
+    int found = 0;
+    for (int r = 0; optim_rules[r]; r++) {
+        const char *name = optim_rule_name(optim_rules[r]);
+        optim_config c = optim_defaults();
+        gt_random random;
+        optim_config_rule(&c, optim_rules[r]);
+        c.eps = 1e-5;
+        CHECK(optim_rule_on_host(optim_rules[r]) == !optim_rule_sees_tensors(optim_rules[r]));
+        if (!optim_rule_on_host(optim_rules[r]))
+            continue;
+        found++;
+        gt_random_init(&random, 11, 1);
+        gt_random_normal(&random, w, COUNT, 0.0f, 1.0f);
+        for (int i = 0; i < COUNT; i++) {
+            dw[i] = (double)w[i];
+            m[i] = v[i] = 0.0f;
+            dm[i] = dv[i] = 0.0;
+        }
+        for (int t = 1; t <= TIMES; t++) {
+            const double lr = 1e-3 * t;
+            gt_random_normal(&random, g, COUNT, 0.0f, 0.1f);
+            for (int i = 0; i < COUNT; i++)
+                dg[i] = (double)g[i];
+            optim_host_update(&c, &(optim_host){ COUNT, w, g, { m, v }, lr, (uint64_t)t, 0.1f });
+            if (!strcmp(name, "adamw"))
+                reference_adamw(COUNT, dw, dg, dm, dv, t, 1.0, lr, c.beta1, c.beta2, c.eps, 0.1);
+            else if (!strcmp(name, "sgd"))
+                reference_sgd(COUNT, dw, dg, dm, 1.0, lr, c.momentum, 0.1);
+            else
+                reference_lion(COUNT, dw, dg, dm, 1.0, lr, c.beta1, c.beta2, 0.1);
+        }
+        for (int i = 0; i < COUNT; i++)
+            CHECKF(fabs((double)w[i] - dw[i]) <= 4e-6, "%s: element %d is %.9g, not %.9g", name, i, (double)w[i],
+                   dw[i]);
+    }
+    CHECK(found == 3);
+}
+
 const check_case check_cases[] = {
     CASE(schedules_pass_known_points),
     CASE(settings_out_of_range_are_refused),
@@ -499,5 +543,6 @@ const check_case check_cases[] = {
     CASE(a_gradient_that_is_not_finite_halts_fp32),
     CASE(the_loss_scale_grows_and_backs_off),
     CASE(copies_follow_the_masters),
+    CASE(the_host_updates_by_the_same_formulas),
     { 0 }
 };
