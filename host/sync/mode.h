@@ -45,7 +45,7 @@ struct sync_mode {
     int (*saved)(sync_run *s, checkpoint_state *states);
 };
 
-extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_ps, sync_local;
+extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_ps, sync_async, sync_local;
 
 /* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
  * sent: bytes of gradients. */

@@ -109,7 +109,8 @@ gt_status sync_begin(sync_run *s);
 /* All ranks, before a checkpoint is written: afterwards params, optim and sync_saved() hold all that it must. */
 gt_status sync_keep(sync_run *s);
 
-/* Before the gradients of a step, 1, 2, ...: what its targets weigh, this replica's and all replicas'. */
+/* Before the gradients of a step, 1, 2, ...: what its targets weigh, this replica's and all replicas'. Before
+ * sync_begin(): the step that is done. */
 void sync_step(sync_run *s, uint64_t step, double own_weight, double all_weight);
 /* 1: after this step ranks meet: what they did since they met before becomes one record, and it is agreed whether to
  * stop. Between meetings, replicas go on without a word from each other. All ranks say the same. */

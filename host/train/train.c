@@ -397,6 +397,7 @@ static gt_status fill_params(train *t)
     if (!st && !path)
         st = t->model.fill ? t->model.fill(t->model.config, t->params, t->model.fill_context)
                            : params_init(t->params, t->o.seed);
+    sync_step(t->sync, t->done, 0.0, 0.0);
     if (!st)
         st = sync_begin(t->sync);
     if (!st)
