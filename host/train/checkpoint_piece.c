@@ -94,11 +94,12 @@ static int read_dims(shape *out, const json_t *dims)
     return 1;
 }
 
-static gt_status wrong_shape(const char *path, const st_tensor *t, const shape *has, const shape *want)
+static gt_status wrong_shape(const char *path, const st_tensor *t, const shape *has, dtype type, const shape *want)
 {
     char a[64], b[64];
-    return gt_fail(GT_MISMATCH, "cannot load '%s': tensor '%s' is %s %s, the model has %s", path, t->name,
-                   dtype_name(t->type), shape_format(has, a, sizeof a), shape_format(want, b, sizeof b));
+    return gt_fail(GT_MISMATCH, "cannot load '%s': tensor '%s' is %s %s, the model has %s %s", path, t->name,
+                   dtype_name(t->type), shape_format(has, a, sizeof a), dtype_name(type),
+                   shape_format(want, b, sizeof b));
 }
 
 /* Everything is held against `full`, which is the model's and not the file's, before any
@@ -118,7 +119,7 @@ gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, cons
         out->type = json_is_true(json_object_get(note, "blocks")) ? DTYPE_Q8 : t->type;
     }
     if (!(out->type == DTYPE_Q8 ? t->type == DTYPE_U8 : dtype_is_storage(t->type)) || !shape_equal(&out->full, full))
-        return wrong_shape(path, t, note ? &out->full : &t->dims, full);
+        return wrong_shape(path, t, note ? &out->full : &t->dims, DTYPE_F32, full);
     if (!tensor_slice_fits(full, &out->slice))
         return bad_note(path, t->name);
     const shape held = tensor_slice_shape(full, &out->slice);
@@ -127,5 +128,5 @@ gt_status checkpoint_piece_read(checkpoint_piece *out, const json_t *notes, cons
     if (out->type == DTYPE_Q8 && (out->begin || out->end != shape_count(&held) || !q8_fits(full, &out->slice)))
         return bad_note(path, t->name);
     const shape lies = checkpoint_piece_shape(out);
-    return shape_equal(&lies, &t->dims) ? GT_OK : wrong_shape(path, t, &t->dims, &lies);
+    return shape_equal(&lies, &t->dims) ? GT_OK : wrong_shape(path, t, &t->dims, t->type, &lies);
 }

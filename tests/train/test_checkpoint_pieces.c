@@ -83,6 +83,11 @@ static void files_by_hand_are_read_or_refused(void)
         { "params-00002.safetensors", NOTE(SLICE(0, 6, 1, 0, 1), "[2, 3]"), 1, 2.0f },
         { "params-00003.safetensors", NOTE("null", "[5, 6]"), 1, 5.0f },
     };
+    /* What is frozen lies in files of its own. */
+    static const hand_file base[] = {
+        { "params-00000.safetensors", NOTE("null", "[0, 3]"), 3, 0.0f },
+        { "base-00001.safetensors", NOTE("null", "[3, 6]"), 3, 3.0f },
+    };
     static const struct {
         const char *pieces;
         int64_t count;
@@ -99,6 +104,7 @@ static void files_by_hand_are_read_or_refused(void)
         { NOTE("null", "[4, 3]"), 6, "makes no sense" },
         { NOTE("null", "[0, 3]"), 4, "is fp32 (4), the model has fp32 (3)" },
         { NOTE("null", "[0, 3]"), 3, "3 elements of 6 are missing" },
+        { "{\"v\": {\"full\": [6], \"slice\": null, \"range\": [0, 6], \"blocks\": true}}", 6, "is fp32 (6)" },
         { NOTE(SLICE(1, 2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
         { NOTE(SLICE(-1, 2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
         { NOTE(SLICE(0, -2, 3, 0, 2), "[0, 4]"), 4, "makes no sense" },
@@ -119,12 +125,9 @@ static void files_by_hand_are_read_or_refused(void)
             const hand_file *files;
             int format, count;
         } good[] = {
-            { whole, 1, 1 },
-            { whole, 2, 1 },
-            { ranges, 2, 2 },
-            { both, 2, 4 },
+            { whole, 1, 1 }, { whole, 2, 1 }, { ranges, 2, 2 }, { both, 2, 4 }, { base, 3, 2 },
         };
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < 5; i++) {
             CHECK_OK(params_init(p, 1));
             CHECK_OK(params_write(p, 0, (float[6]){ 9, 9, 9, 9, 9, 9 }));
             CHECK_OK(load_by_hand(p, "good", good[i].format, good[i].files, good[i].count));
@@ -132,7 +135,7 @@ static void files_by_hand_are_read_or_refused(void)
             for (int k = 0; k < 6; k++)
                 CHECKF(x[k] == (float)k, "files %d, element %d: %g", i, k, (double)x[k]);
         }
-        CHECK_FAILS(load_by_hand(p, "later", 3, whole, 1), GT_FORMAT, "format 1 to 2");
+        CHECK_FAILS(load_by_hand(p, "later", 4, whole, 1), GT_FORMAT, "format 1 to 3");
         CHECK_FAILS(load_by_hand(p, "part", 2, both, 3), GT_MISMATCH, "1 elements of 6 are missing");
         CHECK_OK(params_read(p, 0, x));
         for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
