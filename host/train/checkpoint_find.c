@@ -19,6 +19,23 @@
 #include <string.h>
 #include <unistd.h>
 
+/* One that is not there at all; what is frozen can be had again from elsewhere. */
+static gt_status check_there(const char *folder, const checkpoint_file *file)
+{
+    char owner[CHECKPOINT_OWNER], *path = gt_path_join(folder, file->name);
+    const int there = path && gt_path_exists(path);
+    gt_status st = path ? GT_OK : checkpoint_no_memory(folder);
+    if (!st && !there)
+        st =
+            gt_fail(GT_FORMAT, "'%s' is missing%s", path,
+                    checkpoint_file_owner(file->name, owner) && !strcmp(owner, CHECKPOINT_BASE)
+                        ? ": the frozen weights, which the run's other checkpoints hold as the same file; copy it from "
+                          "one of them"
+                        : "; copy checkpoints as whole folders");
+    free(path);
+    return st;
+}
+
 /* Every file of the manifest is there with its size and hash. */
 static gt_status verify(const char *folder, checkpoint_info *info)
 {
@@ -29,7 +46,9 @@ static gt_status verify(const char *folder, checkpoint_info *info)
     for (int i = 0; !st && i < count; i++) {
         checkpoint_file file = files[i];
         weights += checkpoint_file_owner(file.name, owner) && !strcmp(owner, CHECKPOINT_PARAMS);
-        st = checkpoint_file_measure(folder, &file);
+        st = check_there(folder, &file);
+        if (!st)
+            st = checkpoint_file_measure(folder, &file);
         if (!st && (file.bytes != files[i].bytes || file.hash != files[i].hash))
             st = gt_fail(GT_FORMAT,
                          "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "

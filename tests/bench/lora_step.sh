@@ -32,13 +32,14 @@ step() # KIND OPTIONS...: the fastest step in ms and the memory in bytes are kep
 for round in $(seq "${ROUNDS:-2}"); do
     step full
     step lora --lora 8
+    step lora-bf16 --lora 8 --base-precision bf16
     step lora-int8 --lora 8 --base-precision int8
     step lora-all --lora 8 --lora-targets 'c_attn,c_fc,c_proj'
     step dora --lora 8 --dora
 done
 full_ms=$(sort -n full.ms | head -n 1) full_mb=$(cat full.mb)
 printf '%-10s %10s %10s %8s %8s\n' kind 'ms a step' MB time memory
-for kind in full lora lora-int8 lora-all dora; do
+for kind in full lora lora-bf16 lora-int8 lora-all dora; do
     awk -v kind=$kind -v ms="$(sort -n $kind.ms | head -n 1)" -v mb="$(cat $kind.mb)" -v a="$full_ms" -v b="$full_mb" \
         'BEGIN { printf "%-10s %10.1f %10.1f %7.2fx %7.2fx\n", kind, ms, mb, ms / a, mb / b }'
 done

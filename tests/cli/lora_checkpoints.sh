@@ -99,7 +99,8 @@ check "a base that is not damaged is gone on from" grep -q "passing over checkpo
 check "and the run ends as undisturbed" same whole damaged 4
 check "a new base is as the old one" cmp -s good damaged/checkpoints/step-000004/base.safetensors
 rm damaged/checkpoints/step-000004/base.safetensors
-refuses "a base that is gone is named" 1 "'damaged/checkpoints/step-000004/base.safetensors'" \
+refuses "a base that is gone is named" 1 \
+    "'damaged/checkpoints/step-000004/base.safetensors' is missing: the frozen weights.*copy it from one of them" \
     eval --from damaged/checkpoints/step-000004 --data "$text"
 
 # Killed while it saves after every step, at whatever moment: it goes on to the same bits.
