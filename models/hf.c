@@ -689,7 +689,9 @@ gt_status model_new_heads(char out[MODEL_SAVED], const model_config *c, const ch
     st_file *f = NULL;
     graph *whole = NULL;
     map m;
-    gt_status st = build_whole(&m, &whole, c);
+    model_config any = *c;
+    any.vocab = any.vocab ? any.vocab : 1;          /* the tokenizer may not be known yet */
+    gt_status st = build_whole(&m, &whole, &any);
     if (!st && folder && m.family->import_file && !gt_path_is_folder(folder))
         goto out;                       /* holds the next token's head */
     if (!st && folder)
