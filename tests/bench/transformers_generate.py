@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """tests/bench/transformers_generate.py - the tokens of `geartrain bench generate`, in transformers.
 
-    transformers_generate.py fp32|bf16 PROMPT TOKENS
+    transformers_generate.py fp32|bf16 PROMPT TOKENS THREADS
 
 GPT-2 124M with random weights, batch 1, greedy, with a cache, a call of the model a token and nothing else.
 Prints the precision and the tokens a second of the median token.
@@ -15,6 +15,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 precision, prompt, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(int(sys.argv[4]))
 torch.manual_seed(1)
 model = GPT2LMHeadModel(GPT2Config()).eval().to(torch.float32 if precision == "fp32" else torch.bfloat16)
 seconds = []
