@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# tests/models/two_runtimes.sh - one model over two OpenCL implementations, in one process: the first layers on PoCL,
+# tests/models/generate_runtimes.sh - one model over two OpenCL implementations, in one process: the first layers on PoCL,
 # the last ones on Intel's runtime for CPUs, and the other way round.
 #
 # The text is that of one device: the 200 tokens that are published for stories260K (skipped without ../shared), and
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/../.." || exit 1
 
 skip()
 {
-    echo "two runtimes: $*; skipped"
+    echo "generation on two runtimes: $*; skipped"
     echo "0 passed, 0 failed"
     exit 77
 }
