@@ -24,7 +24,8 @@
 #include <string.h>
 
 static const sync_setting settings[LOCAL_SETTINGS] = {
-    [LOCAL_STEPS] = { "local-steps", "H", "steps of each replica between outer steps", SYNC_COUNT, 30, 1, 1e9, NULL },
+    [LOCAL_STEPS] = { "local-steps", "H", "steps apart; checkpoints, validation, stops follow them", SYNC_COUNT, 30, 1,
+                      1e9, NULL },
     [LOCAL_AFTER] = { "local-after", "STEPS", "first so many steps with sums of gradients", SYNC_COUNT, 0, 0, 1e15,
                       NULL },
     [LOCAL_OUTER] = { "outer", "average|sgd|nesterov", "what replicas make of where they have come to", SYNC_CHOICE, 0,
