@@ -306,17 +306,21 @@ net_group *sync_holders_net_within(const sync_holders *h, int group)
     return h->within[group];
 }
 
-static int is_first_of_replica(const sync_holders *h, const int *rank, int count)
+int sync_holders_first_at(const sync_holders *h, int group, int k)
 {
+    const int *rank = h->group[group].rank;
     int i = 0;
-    while (i < count && h->replica_of[rank[i]] != h->replica_of[h->mine])
+    while (h->replica_of[rank[i]] != h->replica_of[rank[k]])
         i++;
-    return i < count && rank[i] == h->mine;
+    return i == k;
 }
 
 int sync_holders_first_within(const sync_holders *h, int group)
 {
-    return is_first_of_replica(h, h->group[group].rank, h->group[group].count);
+    int k = 0;
+    while (h->group[group].rank[k] != h->mine)
+        k++;
+    return sync_holders_first_at(h, group, k);
 }
 
 net_group *sync_holders_replica(const sync_holders *h)

@@ -38,6 +38,8 @@ int sync_holders_first(const sync_holders *h, int group);
 /* The same among the ranks of this one's replica. */
 net_group *sync_holders_net_within(const sync_holders *h, int group);
 int sync_holders_first_within(const sync_holders *h, int group);
+/* 1 if rank k of the group's net is the first of its replica there. */
+int sync_holders_first_at(const sync_holders *h, int group, int k);
 /* All ranks of the replica; NULL: this one alone. */
 net_group *sync_holders_replica(const sync_holders *h);
 /* 1 if this is the lowest of them; 1 if this is a rank of replica 0. */

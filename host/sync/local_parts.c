@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PARTS_RANKS = 64 };              /* of a group, without asking for memory */
+
 static gt_status no_memory(void)
 {
     return gt_fail(GT_NO_MEMORY, "no memory for the parameters from which replicas set out");
@@ -70,11 +72,17 @@ static gt_status add_tensor(local *l, int i)
         part = &l->parts[l->part_count++];
         *part = (local_part){ .segment = segment,
                               .fragment = fragment,
+                              .group_number = group,
                               .group = sync_holders_net(l->o.holders, group),
                               .gives = sync_holders_first_within(l->o.holders, group) };
     }
     const int64_t count = end_of(l->o.params, i) - first;
     l->place[i] = (local_place){ part, part->count };
+    local_tensor *tensors = realloc(part->tensors, ((size_t)part->tensor_count + 1) * sizeof *tensors);
+    if (!tensors)
+        return no_memory();
+    part->tensors = tensors;
+    tensors[part->tensor_count++] = (local_tensor){ part->count, shape_count(&params_info(l->o.params, i)->shape) };
     part->count += count;
     local_run *last = part->run_count ? &part->runs[part->run_count - 1] : NULL;
     if (last && last->first + last->count == first) {
@@ -116,6 +124,59 @@ static gt_status place_wires(local *l)
     return st || l->room || l->mix <= 0.0 ? st : no_memory();
 }
 
+static int members(const local_part *p)
+{
+    return p->group ? net_group_size(p->group) : 1;
+}
+
+/* Does rank k of the part's group give? */
+static int member_gives(const local *l, const local_part *p, int k)
+{
+    return p->group ? sync_holders_first_at(l->o.holders, p->group_number, k) : p->gives;
+}
+
+static int givers(const local *l, const local_part *p)
+{
+    int n = 0;
+    for (int k = 0; k < members(p); k++)
+        n += member_gives(l, p, k);
+    return n;
+}
+
+/* Encodings, like sums, lie over those of other fragments. */
+static gt_status place_codes(local *l)
+{
+    uint64_t most = 0;
+    for (int f = 0; f < l->fragments; f++) {
+        uint64_t at = 0;
+        for (int i = 0; i < l->part_count; i++) {
+            local_part *p = &l->parts[i];
+            if (p->fragment != f)
+                continue;
+            p->code_bytes = sizeof(double);
+            for (int k = 0; k < p->tensor_count; k++)
+                p->code_bytes += sparse_bytes(p->tensors[k].count, l->keep);
+            p->code_bytes = (p->code_bytes + 7) / 8 * 8;
+            at += p->code_bytes * (uint64_t)givers(l, p);
+        }
+        most = at > most ? at : most;
+    }
+    gt_status st = most ? net_comm_memory(l->o.comm, most, &l->codes) : GT_OK;
+    for (int f = 0; !st && f < l->fragments; f++) {
+        unsigned char *at = l->codes;
+        for (int i = 0; !st && i < l->part_count; i++) {
+            local_part *p = &l->parts[i];
+            if (p->fragment != f)
+                continue;
+            p->code = at;
+            at += p->code_bytes * (uint64_t)givers(l, p);
+            p->error = p->gives ? calloc((size_t)p->count + 1, sizeof *p->error) : NULL;
+            st = p->gives && !p->error ? no_memory() : GT_OK;
+        }
+    }
+    return st;
+}
+
 static gt_status make_memory(local *l)
 {
     int starts = l->rule->starts, missing = 0;
@@ -125,7 +186,8 @@ static gt_status make_memory(local *l)
         p->momentum = l->rule->moves ? calloc((size_t)p->count + 1, 4) : NULL;
         missing |= (starts && !p->start) || (l->rule->moves && !p->momentum);
     }
-    return missing ? no_memory() : place_wires(l);
+    gt_status st = missing ? no_memory() : place_wires(l);
+    return st || !l->rule->sparse ? st : place_codes(l);
 }
 
 /* All ranks of a group must pack alike. */
@@ -165,11 +227,15 @@ void local_parts_release(local *l)
         if (p->sum && net_collective_wait(p->sum))
             gt_message_clear();
         free(p->runs);
+        free(p->tensors);
+        free(p->error);
         free(p->start);
         free(p->momentum);
     }
     if (l->wire)
         net_comm_memory_free(l->o.comm, l->wire);
+    if (l->codes)
+        net_comm_memory_free(l->o.comm, l->codes);
     free(l->parts);
     free(l->place);
     free(l->room);
@@ -208,7 +274,9 @@ uint64_t local_fragment_bytes(const local *l, int fragment)
     uint64_t bytes = 0;
     for (int i = 0; i < l->part_count; i++)
         if (l->parts[i].fragment == fragment && l->parts[i].group)
-            bytes += 4 * (uint64_t)l->parts[i].count;
+            bytes += !l->rule->sparse    ? 4 * (uint64_t)l->parts[i].count
+                     : l->parts[i].gives ? l->parts[i].code_bytes
+                                         : 0;
     return bytes;
 }
 
@@ -220,6 +288,68 @@ static double share_of(const local *l, int fragment)
                                   : (double)sync_holders_in_first_replica(l->o.holders);
 }
 
+static gt_status begin_sum(local *l, local_part *p, double share)
+{
+    gt_status st = GT_OK;
+    if (p->gives) {
+        st = move(l, p, p->wire, 0);
+        if (!st)
+            l->rule->give(p->wire, p->start, p->count, share);
+    } else {
+        memset(p->wire, 0, 4 * (size_t)p->count);
+    }
+    return st || !p->group ? st : net_all_reduce_start(p->group, p->wire, (uint64_t)p->count, NET_F32, NULL, &p->sum);
+}
+
+/* What was left over and the way since, into this rank's place among the encodings. */
+static gt_status encode(local *l, local_part *p, double share, unsigned char *code)
+{
+    gt_status st = move(l, p, p->wire, 0);
+    for (int64_t i = 0; i < p->count; i++)
+        p->error[i] = (float)(l->decay * (double)p->error[i] + ((double)p->start[i] - (double)p->wire[i]));
+    memset(code, 0, (size_t)p->code_bytes);
+    memcpy(code, &share, sizeof share);
+    code += sizeof share;
+    for (int k = 0; k < p->tensor_count; k++) {
+        sparse_encode(code, p->error + p->tensors[k].at, p->tensors[k].count, l->keep);
+        code += sparse_bytes(p->tensors[k].count, l->keep);
+    }
+    return st;
+}
+
+static gt_status begin_gather(local *l, local_part *p, double share)
+{
+    uint64_t counts[PARTS_RANKS], all = 0, *count = members(p) > PARTS_RANKS ? calloc((size_t)members(p), 8) : counts;
+    gt_status st = count ? GT_OK : no_memory();
+    for (int k = 0; !st && k < members(p); k++) {
+        count[k] = member_gives(l, p, k) ? p->code_bytes / 4 : 0;
+        if (p->gives && k == (p->group ? net_group_rank(p->group) : 0))
+            st = encode(l, p, share, p->code + 4 * all);
+        all += count[k];
+    }
+    if (!st && p->group)
+        st = net_all_gather_start(p->group, p->code, all, count, NET_I32, NULL, &p->sum);
+    if (count != counts)
+        free(count);
+    return st;
+}
+
+/* In the order of ranks: the same bits everywhere. */
+static void decode(const local *l, local_part *p)
+{
+    const unsigned char *code = p->code;
+    memset(p->wire, 0, 4 * (size_t)p->count);
+    for (int k = givers(l, p); k-- > 0; code += p->code_bytes) {
+        const unsigned char *at = code + sizeof(double);
+        double share;
+        memcpy(&share, code, sizeof share);
+        for (int i = 0; i < p->tensor_count; i++) {
+            sparse_add(p->wire + p->tensors[i].at, at, p->tensors[i].count, l->keep, share);
+            at += sparse_bytes(p->tensors[i].count, l->keep);
+        }
+    }
+}
+
 gt_status local_fragment_begin(local *l, int fragment, uint64_t step)
 {
     const double share = share_of(l, fragment);
@@ -228,17 +358,8 @@ gt_status local_fragment_begin(local *l, int fragment, uint64_t step)
     l->began[fragment] = step;
     for (int i = 0; !st && i < l->part_count; i++) {
         local_part *p = &l->parts[i];
-        if (p->fragment != fragment)
-            continue;
-        if (p->gives) {
-            st = move(l, p, p->wire, 0);
-            if (!st)
-                l->rule->give(p->wire, p->start, p->count, share);
-        } else {
-            memset(p->wire, 0, 4 * (size_t)p->count);
-        }
-        if (!st && p->group)
-            st = net_all_reduce_start(p->group, p->wire, (uint64_t)p->count, NET_F32, NULL, &p->sum);
+        if (p->fragment == fragment)
+            st = l->rule->sparse ? begin_gather(l, p, share) : begin_sum(l, p, share);
     }
     return st;
 }
@@ -267,6 +388,8 @@ gt_status local_fragment_finish(local *l, int fragment, double keep)
         st = st ? st : summed;
         if (st)
             continue;
+        if (l->rule->sparse)
+            decode(l, p);
         l->rule->take(p->wire, p->start, p->momentum, p->count, l->lr, l->momentum);
         st = settle(l, p, keep);
     }

@@ -10,6 +10,7 @@
 
 #include "host/sync/buckets.h"
 #include "host/sync/outer.h"
+#include "host/sync/sparse.h"
 
 /* The mode's settings, in the order of its table. */
 enum {
@@ -21,6 +22,8 @@ enum {
     LOCAL_FRAGMENTS,
     LOCAL_OVERLAP,
     LOCAL_MIX,
+    LOCAL_KEEP,
+    LOCAL_DECAY,
     LOCAL_SETTINGS
 };
 
@@ -29,9 +32,14 @@ typedef struct local_run {
     int64_t first, count;
 } local_run;
 
+/* A tensor of a part: from which packed element on, and how many. */
+typedef struct local_tensor {
+    int64_t at, count;
+} local_tensor;
+
 /* What a segment has of a fragment. */
 typedef struct local_part {
-    int segment, fragment;
+    int segment, fragment, group_number;
     net_group *group;                   /* its holders; NULL: this rank alone               */
     int gives;                          /* of its replica, this rank adds to the sum        */
     local_run *runs;
@@ -39,6 +47,11 @@ typedef struct local_part {
     int64_t count;                      /* elements of all runs, one behind the other:      */
     float *wire;                        /* what is summed, in l->wire                       */
     float *start, *momentum;            /* NULL: the rule keeps none                        */
+    local_tensor *tensors;
+    int tensor_count;
+    unsigned char *code;                /* sparse: the encodings of all who give, one behind the other, in l->codes */
+    uint64_t code_bytes;                /* of one: a share (double), then each tensor's     */
+    float *error;                       /* NULL: not sparse, or others give                 */
     net_collective *sum;                /* under way; NULL: none                            */
 } local_part;
 
@@ -52,13 +65,13 @@ typedef struct local {
     sync_options o;
     uint64_t every, after, overlap;     /* steps                                            */
     int fragments;
-    double lr, momentum, mix;
+    double lr, momentum, mix, keep, decay;
     const outer_rule *rule;
     sync_run within, whole;             /* gradients: of the replica; before `after`, of all */
     local_part *parts;
     int part_count;
     local_place *place;                 /* [parameter]                                      */
-    void *wire;                         /* of the network; room for the largest fragment    */
+    void *wire, *codes;                 /* of the network; room for the largest fragment    */
     float *room;                        /* the largest part, where what arrives is mixed    */
     uint64_t *began;                    /* [fragment] the step after which its sum began; 0: none is under way */
     unsigned char *fresh;               /* [fragment] its sum begins after this step        */

@@ -2,6 +2,7 @@
 /* host/sync/local_state.c - what checkpoints hold of local training.
  *
  *   outer      start.NAME momentum.NAME     the same on all replicas: cut anew for any plan
+ *   errors     error.NAME                   what --outer sparse has not sent yet: their sum is what matters
  *   replicas   own.NAME, targets            each rank's own, where replicas are never all at the same place
  *
  * Checkpoints are written where ranks meet. Without fragments and overlap all replicas are at their start
@@ -44,20 +45,26 @@ static int outer_count(void *context)
     return kinds(l) * trained(l, -1);
 }
 
-/* Entry i: all momentums, then all starts. *p: its parameter. */
+/* Entry i: all momentums, where the rule keeps any, then all starts. */
+static int is_momentum(const local *l, int i)
+{
+    return l->rule->moves && i < trained(l, -1);
+}
+
+/* *p: its parameter. */
 static float *outer_at(const local *l, int i, int *p)
 {
     const int each = trained(l, -1);
     *p = trained(l, i % each);
     const local_place *at = &l->place[*p];
-    return (i < each ? at->part->momentum : at->part->start) + at->at;
+    return (is_momentum(l, i) ? at->part->momentum : at->part->start) + at->at;
 }
 
 static void outer_entry(void *context, int i, checkpoint_entry *out)
 {
     const local *l = context;
     const int each = trained(l, -1);
-    entry_of(l, i < each ? "momentum" : "start", trained(l, i % each), out);
+    entry_of(l, is_momentum(l, i) ? "momentum" : "start", trained(l, i % each), out);
 }
 
 static uint64_t bytes_of(const local *l, int p)
@@ -155,6 +162,41 @@ static gt_status own_write(void *context, int i, const float *from)
     return GT_OK;
 }
 
+/* ---- what was not sent ----------------------------------------------------------------------------- */
+
+static int error_count(void *context)
+{
+    return trained(context, -1);
+}
+
+static void error_entry(void *context, int i, checkpoint_entry *out)
+{
+    entry_of(context, "error", trained(context, i), out);
+}
+
+/* Those who do not give have none, and are told of none but zeros. */
+static gt_status error_read(void *context, int i, float *to)
+{
+    const local *l = context;
+    const int p = trained(l, i);
+    const local_place *at = &l->place[p];
+    if (at->part->error)
+        memcpy(to, at->part->error + at->at, (size_t)bytes_of(l, p));
+    else
+        memset(to, 0, (size_t)bytes_of(l, p));
+    return GT_OK;
+}
+
+static gt_status error_write(void *context, int i, const float *from)
+{
+    const local *l = context;
+    const int p = trained(l, i);
+    const local_place *at = &l->place[p];
+    if (at->part->error)
+        memcpy(at->part->error + at->at, from, (size_t)bytes_of(l, p));
+    return GT_OK;
+}
+
 int local_saved(sync_run *s, checkpoint_state *states)
 {
     local *l = s->state;
@@ -170,6 +212,18 @@ int local_saved(sync_run *s, checkpoint_state *states)
             .read = outer_read,
             .write = outer_write,
             .check = check_names
+        };
+    if (l->rule->sparse)
+        states[n++] = (checkpoint_state){
+            .owner = "errors",
+            .what = "what outer steps have not sent yet",
+            .each_rank = 1,
+            .optional = 1,
+            .context = l,
+            .count = error_count,
+            .entry = error_entry,
+            .read = error_read,
+            .write = error_write
         };
     if (local_streams(l))
         states[n++] = (checkpoint_state){

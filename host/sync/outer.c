@@ -46,9 +46,20 @@ static void take_nesterov(float *x, float *x0, float *m, int64_t n, double lr, d
     }
 }
 
-static const outer_rule rules[] = { { "average", 0, 0, give_own, take_sum },
-                                    { "sgd", 1, 1, give_way, take_sgd },
-                                    { "nesterov", 1, 1, give_way, take_nesterov } };
+static void take_plain(float *x, float *x0, float *m, int64_t n, double lr, double momentum)
+{
+    (void)m;
+    (void)momentum;
+    for (int64_t i = 0; i < n; i++) {
+        x0[i] = (float)((double)x0[i] - lr * (double)x[i]);
+        x[i] = x0[i];
+    }
+}
+
+static const outer_rule rules[] = { { "average", 0, 0, 0, give_own, take_sum },
+                                    { "sgd", 1, 1, 0, give_way, take_sgd },
+                                    { "nesterov", 1, 1, 0, give_way, take_nesterov },
+                                    { "sparse", 1, 0, 1, NULL, take_plain } };
 
 const outer_rule *outer_rule_find(const char *name)
 {

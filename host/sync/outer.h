@@ -8,6 +8,7 @@
  *   average     give  w_r x_r                  take  x = sum
  *   sgd         give  w_r (x0 - x_r)           take  m = momentum m + sum;  x = x0 - lr m
  *   nesterov    give  w_r (x0 - x_r)           take  m = momentum m + sum;  x = x0 - lr (sum + momentum m)
+ *   sparse      give  w_r (sparse.h of x0 - x_r and what was left over)      take  x = x0 - lr sum
  *
  * Sources: averages, McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
  * Data", AISTATS 2017, and Lin et al., "Don't Use Large Mini-Batches, Use Local SGD", ICLR 2020; the outer
@@ -22,13 +23,14 @@ typedef struct outer_rule {
     const char *name;
     int starts;                         /* needs x0                                        */
     int moves;                          /* keeps m                                         */
+    int sparse;                         /* what is given is an encoding (sparse.h); give NULL */
     /* x: x_r; becomes what this replica gives. x0 NULL unless it starts. */
     void (*give)(float *x, const float *x0, int64_t n, double share);
     /* x: the sum; becomes, as x0 does, where all go on. m NULL unless it moves. */
     void (*take)(float *x, float *x0, float *m, int64_t n, double lr, double momentum);
 } outer_rule;
 
-/* "average|sgd|nesterov" are there; NULL: there is none of that name. */
+/* "average|sgd|nesterov|sparse" are there; NULL: there is none of that name. */
 const outer_rule *outer_rule_find(const char *name);
 
 /* own: this replica's now; becomes keep * own + (1 - keep) * x. */

@@ -9,6 +9,7 @@
 #include "host/base/file.h"
 #include "host/base/random.h"
 #include "host/sync/outer.h"
+#include "host/sync/sparse.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"
@@ -83,6 +84,78 @@ static void a_mixture_keeps_its_share(void)
     CHECK(own[0] == 2.5f && own[1] == 2.0f);
     outer_mix(own, all, 2, 0.0);
     CHECK(own[0] == 3.0f && own[1] == 4.0f);
+}
+
+/* ---- the few largest -------------------------------------------------------------------------- */
+
+static const double *sized;
+
+static int larger_first(const void *a, const void *b)
+{
+    const int i = *(const int *)a, k = *(const int *)b;
+    const double p = fabs(sized[i]), q = fabs(sized[k]);
+    return p > q ? -1 : p < q ? 1 : i - k;
+}
+
+/* What is sent of n values, slowly: all of a chunk sorted by size. */
+static void send_slowly(const double *e, int64_t n, double keep, double *sent)
+{
+    for (int64_t at = 0; at < n; at += SPARSE_CHUNK) {
+        const int64_t c = n - at < SPARSE_CHUNK ? n - at : SPARSE_CHUNK;
+        const int64_t k = (int64_t)ceil(keep * (double)c), lower = k / 2;
+        int *order = malloc((size_t)c * sizeof *order);
+        double level[2] = { 0.0, 0.0 };
+        for (int64_t i = 0; i < c; i++) {
+            order[i] = (int)i;
+            sent[at + i] = 0.0;
+        }
+        sized = e + at;
+        qsort(order, (size_t)c, sizeof *order, larger_first);
+        for (int64_t i = 0; i < k; i++)
+            level[i < k - lower] += fabs(e[at + order[i]]);
+        level[0] /= lower ? (double)lower : 1.0;
+        level[1] /= (double)(k - lower);
+        for (int64_t i = 0; i < k; i++)
+            sent[at + order[i]] = copysign(level[i < k - lower], e[at + order[i]]);
+        free(order);
+    }
+}
+
+static void the_largest_are_sent_in_two_bits(void)
+{
+    const int64_t sizes[] = { 1, 2, 63, 4096, 4097, 10000 };
+    const double keeps[] = { 1.0 / 64, 0.1, 1.0 };
+    enum { LARGEST = 10000 };
+    static float e[LARGEST], left[LARGEST], got[LARGEST];
+    static double exact[LARGEST], want[LARGEST];
+    static unsigned char code[4 * LARGEST];
+    gt_random random;
+    gt_random_init(&random, 3, 1);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (size_t k = 0; k < sizeof keeps / sizeof *keeps; k++) {
+            const int64_t n = sizes[s];
+            double off = 0.0, lost = 0.0;
+            gt_random_normal(&random, e, LARGEST, 0.0f, 1.0f);
+            memcpy(left, e, sizeof left);
+            memset(got, 0, sizeof got);
+            for (int64_t i = 0; i < n; i++)
+                exact[i] = (double)e[i];
+            sparse_encode(code, left, n, keeps[k]);
+            sparse_add(got, code, n, keeps[k], 1.0);
+            send_slowly(exact, n, keeps[k], want);
+            for (int64_t i = 0; i < n; i++) {
+                off = fmax(off, fabs((double)got[i] - want[i]));
+                lost = fmax(lost, fabs((double)left[i] + (double)got[i] - exact[i]));
+            }
+            CHECKF(off < 1e-6, "%d values, %g of them: off by %.3g", (int)n, keeps[k], off);
+            CHECKF(lost < 1e-6, "%d values, %g of them: %.3g is neither sent nor left", (int)n, keeps[k], lost);
+        }
+    CHECK(sparse_bytes(SPARSE_CHUNK, 1.0 / 64) == 120 && 90 * sparse_bytes(1 << 20, 1.0 / 64) < 4 << 20);
+    memset(e, 0, sizeof e);                 /* nothing has moved */
+    sparse_encode(code, e, 100, 0.1);
+    memset(got, 0, sizeof got);
+    sparse_add(got, code, 100, 0.1, 1.0);
+    CHECK(!memcmp(got, e, sizeof got));
 }
 
 /* ---- runs ------------------------------------------------------------------------------------ */
@@ -219,7 +292,7 @@ static void part_of_batches(data_batch *out, const void *c, const loader *l, con
 typedef struct reference {
     int replicas, steps, every, fragments, overlap;
     const char *rule;
-    double lr, momentum, mix;
+    double lr, momentum, mix, keep, decay;
 } reference;
 
 static int fragment_of(const reference *f, const char *name)
@@ -253,12 +326,35 @@ static int put_params(train *t, const double *from)
     return good;
 }
 
+/* What replicas send of all tensors, weighted, becomes the way. */
+static void send_all(const reference *f, params *p, double *const x_of[MOST], const double *start,
+                     double *const error[MOST], const uint64_t *size, double *way)
+{
+    int64_t at = 0;
+    for (int i = 0; i < params_count(p); i++) {
+        const int64_t n = shape_count(&params_info(p, i)->shape);
+        double *sent = calloc((size_t)n, sizeof *sent);
+        memset(way + at, 0, (size_t)n * sizeof *way);
+        for (int r = 0; r < f->replicas; r++) {
+            for (int64_t k = at; k < at + n; k++)
+                error[r][k] = f->decay * error[r][k] + (start[k] - x_of[r][k]);
+            send_slowly(error[r] + at, n, f->keep, sent);
+            for (int64_t k = 0; k < n; k++) {
+                error[r][at + k] -= sent[k];
+                way[at + k] += (double)size[r] / TINY_B * sent[k];
+            }
+        }
+        free(sent);
+        at += n;
+    }
+}
+
 /* What all replicas' parameters come to, in x[replica]. */
 static int refer(const reference *f, const tiny_replica *of, const train_options *o, double *x_of[MOST], size_t *count)
 {
     dev_device *d = NULL;
     train *t[MOST] = { 0 };
-    double *start = NULL, *v = NULL, *way = NULL;
+    double *start = NULL, *v = NULL, *way = NULL, *error[MOST] = { 0 };
     int *fragment = NULL, good = CHECK_OK(tiny_open(&d));
     uint64_t first[MOST], size[MOST], at = 0;
     int began[MOST] = { 0 };
@@ -285,6 +381,8 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
         memcpy(start, x_of[0], *count * sizeof *start);
         v = calloc(*count, sizeof *v);
         way = calloc(*count, sizeof *way);
+        for (int r = 0; r < f->replicas; r++)
+            error[r] = calloc(*count, sizeof *error[r]);
         fragment = calloc(*count, sizeof *fragment);
         mark(f, train_params(t[0]), fragment);
     }
@@ -304,7 +402,9 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
         for (int k = 0; k < f->fragments; k++) {
             const int due = (k + 1) * f->every / f->fragments % f->every, last = step == f->steps;
             if (!began[k] && (last || (step + f->overlap) % f->every == due)) {
-                for (size_t i = 0; i < *count; i++) {
+                if (f->keep > 0.0)
+                    send_all(f, train_params(t[0]), x_of, start, error, size, way);
+                for (size_t i = 0; i < *count && f->keep <= 0.0; i++) {
                     double mean = 0.0;
                     for (int r = 0; r < f->replicas; r++)
                         mean += (double)size[r] / TINY_B * x_of[r][i];
@@ -323,6 +423,8 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
                 v[i] = f->momentum * v[i] + way[i];
                 if (!strcmp(f->rule, "average"))
                     start[i] -= way[i];
+                else if (f->keep > 0.0)
+                    start[i] -= f->lr * way[i];
                 else
                     start[i] -= f->lr * (strcmp(f->rule, "sgd") ? way[i] + f->momentum * v[i] : v[i]);
                 for (int r = 0; r < f->replicas; r++)
@@ -335,6 +437,8 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
     }
     for (int r = 0; r < f->replicas; r++)
         train_release(t[r]);
+    for (int r = 0; r < MOST; r++)
+        free(error[r]);
     free(start);
     free(v);
     free(way);
@@ -353,13 +457,15 @@ static void every_rule_follows_its_reference(void)
         const char *settings;
         reference f;
     } cases[] = {
-        { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0 } },
-        { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0 } },
-        { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5", { 3, STEPS, 4, 1, 0, "sgd", 0.9, 0.5, 0 } },
-        { "local-steps=4 outer=nesterov", { 2, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0 } },
-        { "local-steps=4 outer=nesterov fragments=2", { 2, STEPS, 4, 2, 0, "nesterov", 0.7, 0.9, 0 } },
+        { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0 } },
+        { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0, 0, 0 } },
+        { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5", { 3, STEPS, 4, 1, 0, "sgd", 0.9, 0.5, 0, 0, 0 } },
+        { "local-steps=4 outer=nesterov", { 2, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0, 0, 0 } },
+        { "local-steps=4 outer=nesterov fragments=2", { 2, STEPS, 4, 2, 0, "nesterov", 0.7, 0.9, 0, 0, 0 } },
         { "local-steps=6 outer=nesterov fragments=2 overlap=2 mix=0.25",
-          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25 } },
+          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25, 0, 0 } },
+        { "local-steps=4 outer=sparse outer-lr=0.8 sparse-keep=0.0625 error-decay=0.9",
+          { 3, STEPS, 4, 1, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9 } },
     };
     config = tiny_config();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -433,7 +539,8 @@ static void all_of_it_is_in_checkpoints(void)
 {
     const char *settings[] = { "local-steps=3 outer=average", "local-steps=3 outer=nesterov",
                                "local-steps=6 outer=nesterov fragments=2 overlap=1",
-                               "local-steps=4 local-after=2 outer=sgd fragments=2" };
+                               "local-steps=4 local-after=2 outer=sgd fragments=2",
+                               "local-steps=6 outer=sparse sparse-keep=0.05 fragments=2 overlap=1" };
     config = tiny_config();
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         char name[16];
@@ -470,25 +577,31 @@ static void all_of_it_is_in_checkpoints(void)
 static void replicas_of_any_shape_do_the_same(void)
 {
     const tiny_replica staged[] = { { 2, 2, 2 }, { 1, 1, 2 } }, both[] = { { 2, 2, 2 }, { 2, 1, 2 } };
-    const char *how = "local-steps=4 outer=nesterov";
+    const char *how[] = { "local-steps=4 outer=nesterov", "local-steps=4 outer=sparse sparse-keep=0.0625" };
     const struct {
         const char *name;
         const tiny_replica *of;
-        int tensor;
-    } cases[] = { { "stages beside one rank", staged, 1 }, { "stages", both, 1 }, { "tensor ranks", two, 2 } };
+        int tensor, how;                    /* tensor ranks cut chunks */
+    } cases[] = { { "stages beside one rank", staged, 1, 0 },
+                  { "stages", both, 1, 0 },
+                  { "tensor ranks", two, 2, 0 },
+                  { "sparse stages beside one rank", staged, 1, 1 },
+                  { "sparse stages", both, 1, 1 } };
     const train_options o = options(STEPS, "adamw", NULL);
-    job plain = { 0 };
+    job plain[2] = { { 0 } };
     config = tiny_config();
-    if (run(&plain, two, 2, 1, "local", how, &o))
+    if (run(&plain[0], two, 2, 1, "local", how[0], &o) && run(&plain[1], two, 2, 1, "local", how[1], &o))
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            const double *want = plain[cases[i].how].loss;
             job j = { 0 };
-            if (run(&j, cases[i].of, 2, cases[i].tensor, "local", how, &o))
+            if (run(&j, cases[i].of, 2, cases[i].tensor, "local", how[cases[i].how], &o))
                 for (int s = 0; s < STEPS; s++)
-                    CHECKF(fabs(j.loss[s] - plain.loss[s]) < 2e-5, "%s: step %d has a loss of %.7g for %.7g",
-                           cases[i].name, s + 1, j.loss[s], plain.loss[s]);
+                    CHECKF(fabs(j.loss[s] - want[s]) < 2e-5, "%s: step %d has a loss of %.7g for %.7g", cases[i].name,
+                           s + 1, j.loss[s], want[s]);
             release(&j);
         }
-    release(&plain);
+    release(&plain[0]);
+    release(&plain[1]);
 }
 
 /* Momentum and starts are of parameters: they go where these go. The rule inside keeps nothing here. */
@@ -535,6 +648,7 @@ static void what_cannot_be_is_refused(void)
 const check_case check_cases[] = {
     CASE(rules_are_as_published),
     CASE(a_mixture_keeps_its_share),
+    CASE(the_largest_are_sent_in_two_bits),
     CASE(every_rule_follows_its_reference),
     CASE(one_step_is_a_sum),
     CASE(nothing_travels_between_outer_steps),
