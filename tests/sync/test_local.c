@@ -588,7 +588,8 @@ static void replicas_of_any_shape_do_the_same(void)
                   { "sparse stages beside one rank", staged, 1, 1 },
                   { "sparse stages", both, 1, 1 } };
     const train_options o = options(STEPS, "adamw", NULL);
-    job plain[2] = { { 0 } };
+    job plain[2];
+    memset(plain, 0, sizeof plain);
     config = tiny_config();
     if (run(&plain[0], two, 2, 1, "local", how[0], &o) && run(&plain[1], two, 2, 1, "local", how[1], &o))
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
