@@ -482,7 +482,7 @@ static gt_status create(sync_run *run)
     a->adaptive &= a->lambda > 0.0f;
     a->by_staleness = !strcmp(run->settings.word[LR_SCALE], "staleness");
     a->by_batch = !strcmp(run->settings.word[LR_SCALE], "batch");
-    st = sync_buckets_create(run, 1);
+    st = sync_buckets_create(run, SYNC_SUM_PART);
     if (st) {
         free(a);
         return st;

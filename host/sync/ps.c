@@ -37,7 +37,7 @@ static optim_part part(const sync_settings *s, const sync_holders *h, const para
 
 static gt_status create(sync_run *s)
 {
-    return sync_buckets_create(s, 1);
+    return sync_buckets_create(s, SYNC_SUM_PART);
 }
 
 static gt_status update(sync_run *s, double lr)

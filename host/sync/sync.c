@@ -10,7 +10,9 @@
 #include <string.h>
 
 /* The first is the usual one. */
-static const sync_mode *const sync_modes[] = { &sync_allreduce, &sync_sharded, &sync_ps, &sync_async, &sync_local, NULL };
+static const sync_mode *const sync_modes[] = {
+    &sync_allreduce, &sync_sharded, &sync_ps, &sync_async, &sync_local, NULL
+};
 
 const sync_mode *sync_mode_at(int i)
 {
