@@ -49,9 +49,16 @@ static void show_rank(const run_plan *p, int rank, FILE *out)
 
 void train_plan_show(const run_plan *p, int most, FILE *out)
 {
-    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s%s", p->ranks, p->replicas,
-            p->replicas > 1 ? "s" : "", p->tensor, p->schedule, p->recompute ? ", recomputed" : "",
-            sync_mode_shares_state(sync_mode_find(p->sync)) ? ", optimizer sharded" : "");
+    const sync_mode *m = sync_mode_find(p->sync);
+    char text[SYNC_WORD];
+    sync_settings usual;
+    sync_settings_usual(m, &usual);
+    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s, sync %s", p->ranks, p->replicas,
+            p->replicas > 1 ? "s" : "", p->tensor, p->schedule, p->recompute ? ", recomputed" : "", p->sync);
+    for (int i = 0; sync_setting_at(m, i); i++)
+        if (!(sync_settings_same(m, &p->settings, &usual, 1u << i)))
+            fprintf(out, ", %s %s", sync_setting_at(m, i)->name,
+                    sync_setting_text(m, &p->settings, i, text, sizeof text));
     if (p->step > 0.0)
         fprintf(out, "; predicted %.1f ms a step, %.1f %% idle", p->step * 1e3, 100.0 * p->idle);
     fprintf(out, "\n");

@@ -94,8 +94,7 @@ static const gt_option back[] = {
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &train_set.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
-    { "sync", 0, GT_CHOICE, cli_syncs, "what ranks add up; sharded: optimizer state shared out", &train_set.sync, 1,
-      NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks stay together", &train_set.sync, 1, NULL },
     { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
       NULL },
 };

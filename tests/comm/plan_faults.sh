@@ -59,7 +59,9 @@ ends_well()
 two="--devices cpu:0/2"
 shapes='stages:--stages 2 --replicas 1
 tensor:--tensor 2
-sharded:--replicas 2 --stages 1 --sync sharded'
+sharded:--replicas 2 --stages 1 --sync sharded
+server:--replicas 2 --stages 1 --sync ps --servers 0
+async:--replicas 2 --stages 1 --sync async'
 
 # ---- killed -----------------------------------------------------------------------------------------
 
