@@ -94,7 +94,7 @@ static const gt_option back[] = {
     { "replicas", 0, GT_STRING, "N|auto", "copies of the model", &train_set.replicas, 0, NULL },
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
-    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks stay together", &train_set.sync, 1, NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &train_set.sync, 1, NULL },
     { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
       NULL },
 };
@@ -353,7 +353,10 @@ static gt_status check_numbers(void)
 {
     train_options t = train_settings_options();
     t.seq = t.seq ? t.seq : 1;              /* the model's context, which is not known yet */
-    return train_options_check(&t);
+    gt_status st = train_options_check(&t);
+    if (!st && gt_option_given(train_table, "sync"))        /* one rank has no use for it, and says so */
+        st = sync_mode_allows(sync_mode_find(o->sync), &o->sync_settings, &t.optim, t.precision, t.compress);
+    return st == GT_UNSUPPORTED ? gt_fail(GT_MISUSE, "%s", gt_message()) : st;
 }
 
 gt_status train_settings_check(void)

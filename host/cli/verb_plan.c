@@ -60,7 +60,7 @@ static const gt_option table[] = {
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &o.schedule, 0, NULL },
     { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again; else if memory is short", &o.recompute, 0, NULL },
-    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks stay together", &o.sync, 0, NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &o.sync, 0, NULL },
     { "again", 0, GT_FLAG, NULL, "measure what was measured before", &o.again, 0, NULL },
     { .group = "Output" },
     { "out", 'o', GT_STRING, "FILE", "write the plan for `train --plan FILE`", &o.out, 0, NULL },

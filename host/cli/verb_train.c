@@ -709,6 +709,8 @@ static gt_status check_shares(int ranks)
     gt_status st = wish_of(&w, NULL, 0);
     if (!st && o->batch && o->batch <= INT32_MAX)
         st = plan_choice_check(&w, ranks);
+    if (!st && w.local.sync && ranks > 1)
+        st = sync_settings_check(sync_mode_find(o->sync), &o->sync_settings, ranks);
     return st;
 }
 

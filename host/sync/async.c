@@ -166,6 +166,19 @@ static gt_status check(const sync_settings *s, int ranks)
     return sync_servers_check(s->word[SERVERS], ranks);
 }
 
+static gt_status allows(const sync_settings *s, const optim_config *c, dtype storage)
+{
+    if (!is_lockstep(s) && !optim_rule_on_host(c->rule))
+        return gt_fail(GT_UNSUPPORTED,
+                       "--sync async updates element by element, which --optimizer %s does not; take another rule, "
+                       "or --staleness 0",
+                       optim_rule_name(c->rule));
+    if (!is_lockstep(s) && storage == DTYPE_F16)
+        return gt_fail(GT_UNSUPPORTED, "--sync async has no loss scale that all replicas share, which --precision fp16 "
+                                       "needs; take bf16, or --staleness 0");
+    return GT_OK;
+}
+
 static gt_status prepare(const sync_settings *s, sync_holders *h)
 {
     return sync_servers_settle(h, s->word[SERVERS]);
@@ -325,21 +338,6 @@ static void apply(void *context, const net_ps_update *u)
 
 /* ---- making it ------------------------------------------------------------------------------- */
 
-/* What cannot be, the same on all ranks. */
-static gt_status check_run(const sync_run *run)
-{
-    const optim_config *c = optim_config_of(run->o.optim);
-    if (!optim_rule_on_host(c->rule))
-        return gt_fail(GT_UNSUPPORTED,
-                       "--sync async updates element by element, which --optimizer %s does not; take another rule, "
-                       "or --staleness 0",
-                       optim_rule_name(c->rule));
-    if (kernel_set_storage(run->o.kernels) == DTYPE_F16)
-        return gt_fail(GT_UNSUPPORTED, "--sync async has no loss scale that all replicas share, which --precision fp16 "
-                                       "needs; take bf16, or --staleness 0");
-    return GT_OK;
-}
-
 static gt_status make_owned(async *a)
 {
     const sync_options *o = &a->run->o;
@@ -472,17 +470,16 @@ static gt_status create(sync_run *run)
 {
     if (is_lockstep(&run->settings))
         return sync_ps.create(run);
-    gt_status st = check_run(run);
-    async *a = st ? NULL : calloc(1, sizeof *a);
+    async *a = calloc(1, sizeof *a);
     if (!a)
-        return st ? st : no_memory();
+        return no_memory();
     a->run = run;
     a->config = optim_config_of(run->o.optim);
     read_compensation(run->settings.word[COMPENSATION], &a->lambda, &a->adaptive);
     a->adaptive &= a->lambda > 0.0f;
     a->by_staleness = !strcmp(run->settings.word[LR_SCALE], "staleness");
     a->by_batch = !strcmp(run->settings.word[LR_SCALE], "batch");
-    st = sync_buckets_create(run, SYNC_SUM_PART);
+    gt_status st = sync_buckets_create(run, SYNC_SUM_PART);
     if (st) {
         free(a);
         return st;
@@ -913,6 +910,7 @@ const sync_mode sync_async = {
     .settings = settings,
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
+    .allows = allows,
     .prepare = prepare,
     .part = part,
     .create = create,

@@ -71,6 +71,15 @@ void sync_mode_names(char *out)
         used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", sync_modes[i]->name);
 }
 
+gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
+                           const sync_compressor *compressor)
+{
+    if (!m->compresses && compressor && sync_compressor_changes(compressor))
+        return gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", m->name,
+                       sync_compressor_name(compressor));
+    return m->allows ? m->allows(settings, c, storage) : GT_OK;
+}
+
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h)
 {
     return m->prepare ? m->prepare(settings, h) : GT_OK;
@@ -100,9 +109,9 @@ gt_status sync_create(sync_run **out, const sync_options *o)
     gt_status st = o->comm && !s->each
                        ? gt_fail(GT_NO_MEMORY, "no memory for the totals of %d ranks", net_comm_size(o->comm))
                        : GT_OK;
-    if (!st && !o->mode->compresses && o->comm && o->compressor && sync_compressor_changes(o->compressor))
-        st = gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", o->mode->name,
-                     sync_compressor_name(o->compressor));
+    if (!st && o->comm)
+        st = sync_mode_allows(o->mode, &s->settings, optim_config_of(o->optim), kernel_set_storage(o->kernels),
+                              o->compressor);
     if (!st && o->mode->create)
         st = o->mode->create(s);
     if (st) {

@@ -52,6 +52,10 @@ enum { SYNC_NAMES = 128 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
 
+/* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
+ * compressor (NULL: none). sync_create() asks as well. */
+gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
+                           const sync_compressor *compressor);
 /* All ranks, once it is known who holds what, and before sync_mode_part(). */
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
 /* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
