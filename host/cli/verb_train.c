@@ -484,6 +484,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
             end_run(&v, t);
         train_samples_close(v.samples);
     }
+    st = train_end_together(t, st);
     train_release(t);
     return st;
 }

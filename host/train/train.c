@@ -400,6 +400,7 @@ static gt_status fill_params(train *t)
     sync_step(t->sync, t->done, 0.0, 0.0);
     if (!st)
         st = sync_begin(t->sync);
+    t->begun = !st;
     if (!st)
         st = params_refresh(t->params, t->kernels);
     free(path);
@@ -478,6 +479,18 @@ static gt_status add_rates(train *t)
     return GT_OK;
 }
 
+gt_status train_end_together(train *t, gt_status st)
+{
+    gt_saved_message why;
+    if (!st || st == GT_INTERRUPTED || !t || !t->o.comm)
+        return st;
+    gt_message_save(&why);
+    if (!net_comm_check(t->o.comm))
+        net_comm_abort(t->o.comm, t->rank, "%s", why.text);
+    gt_message_restore(&why);
+    return st;
+}
+
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data, const train_options *o)
 {
     *out = NULL;
@@ -538,6 +551,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = open_run(t);
     if (st) {
         char why[4096];
+        if (t->begun)
+            train_end_together(t, st);
         snprintf(why, sizeof why, "%s", gt_message());
         train_release(t);
         return gt_fail(st, "%s", why);

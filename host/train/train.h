@@ -80,6 +80,10 @@ gt_status train_options_check(const train_options *o);
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o);
 void train_release(train *t);                  /* takes NULL */
+/* What failed on this rank alone ends the job, before anything is released: receives that are posted, sums that
+ * have begun and servers that others push to would wait for ranks which wait for this one. train_create() and
+ * train_run() do so; for what fails between them, and afterwards. Returns st. Takes t NULL. */
+gt_status train_end_together(train *t, gt_status st);
 
 typedef struct train_hooks {
     void *context;

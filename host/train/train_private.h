@@ -82,6 +82,7 @@ struct train {
     uint64_t landed_ns;                 /* on the completion thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
+    int begun;                          /* others may count on this rank from here on */
     int stopping;                       /* agreed by all ranks */
     struct held *held;                  /* of steps apart, since ranks met */
     int held_count, held_room;

@@ -494,20 +494,6 @@ static int stopping(const train *t)
     return sync_is_together(t->sync) ? t->stopping : t->stop || gt_stop_asked();
 }
 
-/* What failed on this rank alone ends the job before anything is released: receives that are posted
- * and sums that have begun would wait for ranks which wait for this one. */
-static gt_status end_together(train *t, gt_status st)
-{
-    gt_saved_message why;
-    if (!st || st == GT_INTERRUPTED || !t->o.comm)
-        return st;
-    gt_message_save(&why);
-    if (!net_comm_check(t->o.comm))
-        net_comm_abort(t->o.comm, t->rank, "%s", why.text);
-    gt_message_restore(&why);
-    return st;
-}
-
 /* Whether the host may be a step ahead: it need not where queueing takes no time beside the step, and
  * what is known of a long step should not have to wait for the next one. */
 static int is_short(const train *t)
@@ -605,7 +591,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
 
 gt_status train_run(train *t, const train_hooks *hooks)
 {
-    return end_together(t, run_steps(t, hooks));
+    return train_end_together(t, run_steps(t, hooks));
 }
 
 void train_stop(train *t)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/ps.c - servers get the sums of gradients, update what they serve, and everybody gets the result.
+/* host/sync/served.c - servers get the sums of gradients, update what they serve, and everybody gets the result.
  *
  *   worker    push: gradients, bucket by bucket, beside the backward pass ══► servers     new weights ◄══ pull
  *   server    adds in a fixed order ──► norm and loss of all ──► update of its part with its own state ──► sends it
