@@ -185,11 +185,11 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
                                      * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first,
                                                  to - from - first - last, last));
     }
-    const int sharded = sync_mode_shares_state(sync_mode_find(t->job->sync));
+    const double part = sync_mode_state_share(sync_mode_find(t->job->sync), t->job->settings, replicas);
     sum.cost.reduce = travels(t) * ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
     if (split && (first || last))
         sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied, 2);
-    sum.cost.update = update / (sharded ? replicas : 1);
+    sum.cost.update = update * part;
     return sum;
 }
 
@@ -208,9 +208,8 @@ double group_send(const group_table *t, int from, int to, int i)
 
 static double rank_bytes(const group_table *t, const part_price *all, int kept, int replicas, double share)
 {
-    double state = t->job->state_bytes;
-    if (sync_mode_shares_state(sync_mode_find(t->job->sync)))
-        state += t->job->slot_bytes / replicas - t->job->slot_bytes;
+    const double part = sync_mode_state_share(sync_mode_find(t->job->sync), t->job->settings, replicas);
+    const double state = t->job->state_bytes + (part - 1.0) * t->job->slot_bytes;
     return (all->parameters * state + all->frozen) * share + all->cost.activation * kept + all->passing;
 }
 

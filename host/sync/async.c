@@ -179,6 +179,11 @@ static gt_status allows(const sync_settings *s, const optim_config *c, dtype sto
     return GT_OK;
 }
 
+static double state_share(const sync_settings *s, int holders)
+{
+    return sync_servers_share(s->word[SERVERS], holders);
+}
+
 static gt_status prepare(const sync_settings *s, sync_holders *h)
 {
     return sync_servers_settle(h, s->word[SERVERS]);
@@ -910,6 +915,7 @@ const sync_mode sync_async = {
     .settings = settings,
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
+    .state_share = state_share,
     .allows = allows,
     .prepare = prepare,
     .part = part,

@@ -21,6 +21,11 @@ static gt_status check(const sync_settings *s, int ranks)
     return sync_servers_check(s->word[SERVERS], ranks);
 }
 
+static double state_share(const sync_settings *s, int holders)
+{
+    return sync_servers_share(s->word[SERVERS], holders);
+}
+
 static gt_status prepare(const sync_settings *s, sync_holders *h)
 {
     return sync_servers_settle(h, s->word[SERVERS]);
@@ -59,6 +64,7 @@ const sync_mode sync_ps = {
     .settings = settings,
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
+    .state_share = state_share,
     .prepare = prepare,
     .shares_state = 1,
     .compresses = 1,

@@ -66,6 +66,21 @@ gt_status sync_servers_check(const char *word, int ranks)
     return strcmp(word, "all") ? read_list(word, ranks, NULL) : GT_OK;
 }
 
+double sync_servers_share(const char *word, int holders)
+{
+    double sum = 0.0, largest = 0.0, share;
+    long rank;
+    if (!strcmp(word, "all"))
+        return 1.0 / holders;
+    for (const char *at = word; at && *at;) {
+        at = next_server(at, &rank, &share);
+        share = isnan(share) ? 1.0 : share;
+        sum += share;
+        largest = fmax(largest, share);
+    }
+    return sum > 0.0 ? fmax(largest / sum, 1.0 / holders) : 1.0;
+}
+
 gt_status sync_servers_settle(sync_holders *h, const char *word)
 {
     const int ranks = sync_holders_ranks(h);

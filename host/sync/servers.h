@@ -22,6 +22,9 @@
 
 /* GT_MISUSE if it is no such list, or names a rank that is not there; ranks 0: not known. */
 gt_status sync_servers_check(const char *word, int ranks);
+/* The largest share that one of so many ranks which hold a parameter serves; of a list, those it names are taken to
+ * hold it. */
+double sync_servers_share(const char *word, int holders);
 /* Parts of every group's segments (sync_holders_part) as the list says. All ranks; measures links. GT_UNSUPPORTED,
  * the same on all ranks, if none of the servers holds some parameter that others share. */
 gt_status sync_servers_settle(sync_holders *h, const char *word);

@@ -42,6 +42,15 @@ int sync_mode_shares_state(const sync_mode *m)
     return m->shares_state;
 }
 
+double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, int holders)
+{
+    sync_settings usual;
+    sync_settings_usual(m, &usual);
+    if (m->state_share)
+        return m->state_share(settings ? settings : &usual, holders);
+    return m->shares_state ? 1.0 / holders : 1.0;
+}
+
 int sync_mode_trains_apart(const sync_mode *m)
 {
     return m->trains_apart;

@@ -32,6 +32,9 @@ const char *sync_mode_name(const sync_mode *m);
 const char *sync_mode_help(const sync_mode *m);        /* half a sentence              */
 /* 1: each rank keeps the optimizer's state of a part of what it holds, and updates that. */
 int sync_mode_shares_state(const sync_mode *m);
+/* The largest share of the optimizer's state, and of its work, that one of so many holders of a parameter has. settings
+ * NULL: the usual ones. For planning. */
+double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, int holders);
 /* 1: replicas make updates of their own, so the optimizer's state is not the same on all. */
 int sync_mode_trains_apart(const sync_mode *m);
 /* How often a step, on average, what all replicas hold goes over their links: for plans. settings NULL: the usual. */
@@ -45,7 +48,7 @@ const sync_compressor *sync_compressor_at(int i);
 const sync_compressor *sync_compressor_find(const char *name);
 const char *sync_compressor_name(const sync_compressor *c);
 const char *sync_compressor_help(const sync_compressor *c);
-int sync_compressor_changes(const sync_compressor *c);     /* 0: fp32 as it is */
+int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
 enum { SYNC_NAMES = 128 };
@@ -66,28 +69,28 @@ optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, con
 
 /* What all ranks add up once a step; the same bits on all, whatever the network's algorithm. */
 typedef struct sync_totals {
-    double loss, squares;           /* of the loss; of the gradient's norm                  */
-    double stop;                    /* > 0: some rank is asked to stop                      */
-    double stopped;                 /* > 0: some rank did not compute all of its part       */
-    double busy, seconds;           /* of this rank; after: the sum over ranks                 */
-    double sent;                    /* bytes of this rank; after: of all                    */
+    double loss, squares; /* of the loss; of the gradient's norm                  */
+    double stop; /* > 0: some rank is asked to stop                      */
+    double stopped; /* > 0: some rank did not compute all of its part       */
+    double busy, seconds; /* of this rank; after: the sum over ranks                 */
+    double sent; /* bytes of this rank; after: of all                    */
 } sync_totals;
 
 typedef struct sync_run sync_run;
 
 typedef struct sync_options {
     const sync_mode *mode;
-    const sync_settings *settings;      /* of the mode; copied; NULL: its defaults          */
-    const sync_compressor *compressor;  /* NULL: none                                       */
-    sync_holders *holders;              /* NULL: alone                                      */
+    const sync_settings *settings; /* of the mode; copied; NULL: its defaults          */
+    const sync_compressor *compressor; /* NULL: none                                       */
+    sync_holders *holders; /* NULL: alone                                      */
     net_comm *comm;
     dev_device *device;
     kernel_set *kernels;
-    params *params;                     /* made with the grouping of `holders`              */
-    optim *optim;                       /* made with the mode's parts                       */
+    params *params; /* made with the grouping of `holders`              */
+    optim *optim; /* made with the mode's parts                       */
     dev_completion *completion;
     int chunks;
-    uint64_t steps;                     /* the run's last one                               */
+    uint64_t steps; /* the run's last one                               */
     /* 1 if the run has something to do after a step at which ranks must have met, and which is exact there
      * alone; else it is done where they meet next. May be NULL. */
     int (*due)(void *context, uint64_t step);
@@ -102,7 +105,7 @@ typedef struct sync_options {
 
 /* All ranks. GT_MISMATCH if ranks do not place their parameters alike. The options' objects outlive it. */
 gt_status sync_create(sync_run **out, const sync_options *o);
-void sync_release(sync_run *s);                /* takes NULL */
+void sync_release(sync_run *s); /* takes NULL */
 
 /* 1: other ranks wait for this one, so that whether to stop is agreed with them, step by step. */
 int sync_is_together(const sync_run *s);
@@ -135,9 +138,9 @@ gt_status sync_ready(sync_run *s, int chunk, int done, int last);
 gt_status sync_update(sync_run *s, double lr);
 
 /* Of the newest step. */
-uint64_t sync_update_began(const sync_run *s);            /* gt_now_ns(); 0: not known  */
-const sync_totals *sync_totals_of(const sync_run *s);               /* the sum over ranks         */
-const sync_totals *sync_totals_each(const sync_run *s);             /* [rank]; NULL: alone        */
+uint64_t sync_update_began(const sync_run *s); /* gt_now_ns(); 0: not known  */
+const sync_totals *sync_totals_of(const sync_run *s); /* the sum over ranks         */
+const sync_totals *sync_totals_each(const sync_run *s); /* [rank]; NULL: alone        */
 /* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */
 int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 
