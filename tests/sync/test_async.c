@@ -74,7 +74,8 @@ static gt_status body(net_comm *c, void *context)
         st = train_run(t, rank ? NULL : &hooks);
     if (!st) {
         j->x[rank] = tiny_params(t, 0, &count);
-        j->count = rank ? j->count : count;
+        if (!rank)
+            j->count = count;
     }
     train_release(t);
     dev_close(d);
