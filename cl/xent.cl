@@ -16,6 +16,7 @@
  *   xent_statistics   (R,3): m and sum of the own columns, and the target's logit or 0
  *   xent_combine      those of all ranks, (ranks,R,3), to loss and top (R,2): m and sum of the row
  *   xent_gradient     dlogits of the own columns from top
+ *   xent_hits         whether the target's logit is the largest of the row, from all ranks' statistics
  *
  * Rows     CPU: a work-item owns `per` rows. GPU: a work-group owns a row.
  * sum_all  one work-item (CPU) or one work-group (GPU) adds everything, always in the same
@@ -280,5 +281,18 @@ KERNEL void xent_combine(int R, int ranks, int V, __global const float *statisti
         }
         loss[r] = w == 0.0f ? 0.0f : ((m - chosen) + log(total)) * w;
         vstore2((float2)(m, total), r, top);
+    }
+}
+
+KERNEL void xent_hits(int R, int ranks, int V, __global const float *statistics,
+                      __global const int *target, __global float *hit)
+{
+    for (int r = get_global_id(0); r < R; r += get_global_size(0)) {
+        float m = -INFINITY, chosen = 0.0f;
+        for (int k = 0; k < ranks; k++) {
+            m = fmax(m, statistics[3 * ((size_t)k * R + r)]);
+            chosen += statistics[3 * ((size_t)k * R + r) + 2];
+        }
+        hit[r] = 0 <= target[r] && target[r] < V && chosen == m ? 1.0f : 0.0f;
     }
 }

@@ -153,7 +153,8 @@ static void predict_tokens(const builder *b, int x)
         .bias = block_vector(b, "", c->untied_head ? "cls.predictions.decoder.bias" : "cls.predictions.bias", c->vocab,
                              own, GRAPH_INIT_ZERO),
         .targets = input(b, "targets", DTYPE_I32, P),
-        .weights = -1
+        .weights = -1,
+        .hits = !b->train
     };
     graph_head_loss_of(b->g, "loss", &h);
 }

@@ -130,6 +130,8 @@ gt_status cli_source_open(cli_source *out, const char *path);
  * if the run has no such checkpoint; GT_MISUSE of anything but a run. */
 gt_status cli_source_open_at(cli_source *out, const char *path, const char *which);
 void cli_source_close(cli_source *s);
+/* What the options of a run were, by their names, as a new object; NULL for what is no run. */
+gt_status cli_source_options(struct json_t **out, const cli_source *s);
 /* To be called before anything is done that needs its tokenizer: what is wrong with it if it cannot
  * be read, and GT_NOT_FOUND with `fix` behind the sentence if there is none. */
 gt_status cli_source_tokenizer(const cli_source *s, const char *fix);

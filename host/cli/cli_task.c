@@ -24,6 +24,25 @@ gt_status cli_task_choose(model_config *c, const cli_task *t, int *by_document)
     return GT_OK;
 }
 
+gt_status cli_task_check_data(const model_config *c, const data_options *o, const char *rows)
+{
+    const int classes = c->task == MODEL_CLASSIFY;
+    if (classes && rows && strcmp(rows, "documents"))
+        return gt_fail(GT_MISUSE, "option --rows: classes are of documents; leave it out");
+    if (o->label_key && !classes)
+        return gt_fail(GT_MISUSE,
+                       "option --label-key would be ignored: labels belong to --task classify, and this is --task %s; "
+                       "leave it out",
+                       model_task_name(c->task));
+    if (o->chat_template && c->task != MODEL_LM)
+        return gt_fail(
+            GT_MISUSE,
+            "option --chat-template would be ignored: chats belong to --task lm, and this is --task %s; leave "
+            "it out",
+            model_task_name(c->task));
+    return GT_OK;
+}
+
 gt_status cli_task_check_run(const cli_source *s, const model_config *had, const model_config *c)
 {
     if (!s->is_run || (had->task == c->task && had->pairs == c->pairs))

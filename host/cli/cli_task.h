@@ -9,6 +9,7 @@
 
 #include "host/cli/cli.h"
 
+#include "host/cli/data_options.h"
 #include "host/data/batch_mlm.h"
 
 #define CLI_TASKS "lm|mlm|classify"
@@ -24,6 +25,9 @@ typedef struct cli_task {
 /* Sets c's task. by_document: set to 1 where a sequence must be a document. GT_MISUSE for a task that the family
  * does not have, and for options that would be ignored. */
 gt_status cli_task_choose(model_config *c, const cli_task *t, int *by_document);
+
+/* GT_MISUSE for options of data that would be ignored under c's task. rows: as --rows says; NULL: it was not given. */
+gt_status cli_task_check_data(const model_config *c, const data_options *o, const char *rows);
 
 /* Checkpoints of a run hold the head that they were trained with, and no other. GT_MISUSE, with what to do, if
  * c, the description to use, has another task than `had`, the run's. */

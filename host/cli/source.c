@@ -103,6 +103,24 @@ gt_status cli_tokenizer_mark_read(cli_tokenizer_mark *out, const char *run)
     return st || !there ? st : read_run_config(run, &is_run, out);
 }
 
+gt_status cli_source_options(json_t **out, const cli_source *s)
+{
+    json_error_t error;
+    *out = NULL;
+    if (!s->is_run)
+        return GT_OK;
+    char *file = gt_path_join(s->path, "config.json"), *text = NULL;
+    gt_status st = file ? gt_file_read(&text, NULL, file, 1u << 24) : no_memory(s->path);
+    json_t *root = st ? NULL : json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    if (!st && !root)
+        st = gt_fail(GT_FORMAT, "'%s', line %d: %s", file, error.line, error.text);
+    *out = json_incref(json_object_get(root, "options"));
+    json_decref(root);
+    free(text);
+    free(file);
+    return st;
+}
+
 static gt_status open_tokenizer(cli_source *s)
 {
     char what[512];

@@ -26,7 +26,10 @@ static void fill(char part[PARTS][48], const train_bar *b)
     char text[32];
     memset(part, 0, PARTS * sizeof *part);
     snprintf(part[STEP], sizeof *part, "step %llu/%llu", (unsigned long long)b->step, (unsigned long long)b->steps);
-    snprintf(part[LOSS], sizeof *part, "loss %.4f", b->loss);
+    if (isnan(b->loss))
+        snprintf(part[LOSS], sizeof *part, "loss -");
+    else
+        snprintf(part[LOSS], sizeof *part, "loss %.4f", b->loss);
     if (!isnan(b->val))
         snprintf(part[VAL], sizeof *part, "val %.4f", b->val);
     snprintf(part[RATE], sizeof *part, "lr %.2g", b->lr);

@@ -325,6 +325,8 @@ gt_status train_open_data(data_set *data, data_set *eval_data, const char *spec,
     r.spec = data->tokenizer_path;
     if (!st && o->eval_data && o->eval_every)
         st = data_open_as(eval_data, o->eval_data, &r);
+    if (!st && o->eval_data && o->eval_every && o->labelled)
+        st = data_check_labelled(eval_data, o->eval_data);
     cli_progress_end(&p);
     if (!st && c && !net_comm_rank(c))
         st = net_job_barrier(net_comm_job(c), "tokenizing");

@@ -65,31 +65,39 @@ static void draw_bar(const train_view *v, const metrics_row *r)
         .lr = r->lr,
         .grad_norm = r->grad_norm,
         .skipped = r->skipped,
-        .tokens_per_s = v->step_tokens / (v->ms * 1e-3),
+        .tokens_per_s = v->tokens_per_s,
         .seconds_left = v->ms * 1e-3 * (double)(v->steps - r->step)
     };
     printf("\r\033[K%s", train_bar_line(line, sizeof line, &b, cli_columns()));
 }
 
-/* "  val 3.2000  ppl 24.53", of classes "  val 0.3000  accuracy 91.20 %", and what else is known. */
+/* "  val 3.2000  ppl 24.53", of classes "  val 0.3000  accuracy 91.20 %", of hidden tokens both, and what else is known. */
 static void describe_validation(char *out, size_t size, const evaluate_result *r)
 {
     size_t n = (size_t)snprintf(out, size, "  val %.4f", r->loss);
-    if (n < size)
-        n += isnan(r->hits) ? (size_t)snprintf(out + n, size - n, "  ppl %.4g", evaluate_perplexity(r))
-                            : (size_t)snprintf(out + n, size - n, "  accuracy %.2f %%", 100.0 * evaluate_accuracy(r));
+    if (!r->whole_texts && n < size)
+        n += (size_t)snprintf(out + n, size - n, "  ppl %.4g", evaluate_perplexity(r));
+    if (!isnan(r->hits) && n < size)
+        n += (size_t)snprintf(out + n, size - n, "  accuracy %.2f %%", 100.0 * evaluate_accuracy(r));
     if (r->bytes > 0.0 && n < size)
         snprintf(out + n, size - n, "  %.4g bits/byte", evaluate_bits_per_byte(r));
+}
+
+/* "4.1234", or a sign that there is none. */
+static const char *loss_text(char out[32], double loss)
+{
+    snprintf(out, 32, isnan(loss) ? "-" : "%.4f", loss);
+    return out;
 }
 
 /* A line above the bar; on a narrow screen without what follows from the loss. */
 static void print_validation(const metrics_row *r, const char *val)
 {
-    char line[192];
-    const int n = snprintf(line, sizeof line, "step %-8llu loss %.4f%s  lr %.3g", (unsigned long long)r->step, r->loss,
-                           val, r->lr);
+    char line[192], loss[32];
+    const int n = snprintf(line, sizeof line, "step %-8llu loss %s%s  lr %.3g", (unsigned long long)r->step,
+                           loss_text(loss, r->loss), val, r->lr);
     if (n >= cli_columns())
-        snprintf(line, sizeof line, "step %-8llu loss %.4f  val %.4f  lr %.3g", (unsigned long long)r->step, r->loss,
+        snprintf(line, sizeof line, "step %-8llu loss %s  val %.4f  lr %.3g", (unsigned long long)r->step, loss,
                  r->val.loss, r->lr);
     printf("\r\033[K%s\n", line);
 }
@@ -97,7 +105,7 @@ static void print_validation(const metrics_row *r, const char *val)
 static void show_step(void *context, const metrics_row *r)
 {
     train_view *v = context;
-    char text[1024], val[128] = "", rate[32], balance[96];
+    char text[1024], val[128] = "", rate[32], loss[32], balance[96];
     const uint64_t now = gt_now_ns();
     if (!isnan(r->val.loss)) {
         v->val = r->val.loss;
@@ -116,14 +124,16 @@ static void show_step(void *context, const metrics_row *r)
             snprintf(grad, sizeof grad, "skipped: %s", r->skipped);
         else
             snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
-        printf("step %llu  loss %.4f%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n", (unsigned long long)r->step, r->loss, val,
-               r->lr, grad, r->step_ms, rate, describe_balance(v, balance, sizeof balance));
+        printf("step %llu  loss %s%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n", (unsigned long long)r->step,
+               loss_text(loss, r->loss), val, r->lr, grad, r->step_ms, rate,
+               describe_balance(v, balance, sizeof balance));
         fflush(stdout);
         return;
     }
     /* The mean of about the last twenty steps; of all while they are fewer. */
     const double weight = fmax(0.05, 1.0 / (double)(r->step - v->first_step));
     v->ms += weight * (r->step_ms - v->ms);
+    v->tokens_per_s += weight * (r->tokens_per_s - v->tokens_per_s);
     if (!isnan(r->val.loss))
         print_validation(r, val);
     else if (now - v->last_ns < 100000000u && r->step < v->steps)
@@ -137,7 +147,7 @@ static void show_step(void *context, const metrics_row *r)
 static void show_phase(void *context, const char *what, int done)
 {
     const train_view *v = context;
-    if (v->comm)                /* the others wait meanwhile */
+    if (v->comm) /* the others wait meanwhile */
         net_comm_busy(v->comm, done ? NULL : what);
     if (!v->bar)
         return;

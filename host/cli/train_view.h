@@ -15,7 +15,6 @@ typedef struct train_view {
     train *of;
     net_comm *comm;                 /* NULL: alone                                          */
     uint64_t steps;
-    double step_tokens;
     int json, bar, replan;          /* replan: stop when a rank has become slow             */
     struct train_samples *samples;  /* NULL: none are asked for                             */
     const char *prompt;             /* that they begin with                                 */
@@ -24,7 +23,7 @@ typedef struct train_view {
     /* What it keeps. */
     uint64_t last_ns, first_step;
     double val;                     /* the last validation loss, NaN: none yet              */
-    double ms;                      /* a step takes about so long now, 0: not known         */
+    double ms, tokens_per_s;        /* of a step about now, 0: not known                    */
     double measured[64], measured_idle;     /* milliseconds of the last steps; mean of all  */
     int measured_count;
     metrics_row last;

@@ -8,6 +8,7 @@
 #include "host/cli/busy.h"
 #include "host/cli/choices.h"
 #include "host/cli/cli.h"
+#include "host/cli/cli_model.h"
 #include "host/cli/data_options.h"
 #include "host/cli/cli_task.h"
 
@@ -51,12 +52,7 @@ typedef struct texts {
 } texts;
 
 typedef struct parts {
-    dev_device *device;
-    kernel_set *kernels;
-    gemm_context *gemm;
-    graph *graph;
-    params *params;
-    exec_arena *arena;
+    cli_model model;
     exec *exec;
     int32_t *tokens, *types, *lengths;
     float *hidden;
@@ -157,40 +153,17 @@ static gt_status assemble(parts *p, cli_source *s, int T, dtype storage)
         return gt_fail(GT_NO_MEMORY, "no memory for %zu texts of %d tokens; lower --batch", B, T);
     p->types = p->tokens + rows;
     p->lengths = p->types + rows;
-    gt_status st = dev_open(&p->device, o.devices);
+    gt_status st = cli_model_open(&p->model, s, o.devices, storage, (int)o.batch, T);
+    const exec_options how = cli_model_exec(&p->model);
     if (!st)
-        st = kernel_set_create(&p->kernels, p->device, storage);
-    if (!st)
-        st = gemm_context_create(&p->gemm, p->device, NULL);
-    if (!st)
-        st = graph_create(&p->graph, storage, (int)o.batch, T);
-    if (!st)
-        st = model_build_loss(p->graph, &s->config, 0, 0);
-    if (!st)
-        st = params_create(&p->params, p->device, p->graph, 0);
-    if (!st)
-        st = cli_source_fill(&s->config, p->params, s);
-    if (!st)
-        st = params_refresh(p->params, p->kernels);
-    if (!st)
-        st = exec_arena_create(&p->arena, p->device);
-    const exec_options how = {
-        .device = p->device, .kernels = p->kernels, .gemm = p->gemm, .params = p->params, .arena = p->arena
-    };
-    if (!st)
-        st = exec_create(&p->exec, p->graph, &how);
+        st = exec_create(&p->exec, p->model.graph, &how);
     return st ? st : exec_ready(p->exec);
 }
 
 static void release(parts *p)
 {
     exec_release(p->exec);
-    exec_arena_release(p->arena);
-    params_release(p->params);
-    graph_release(p->graph);
-    gemm_context_release(p->gemm);
-    kernel_set_release(p->kernels);
-    dev_close(p->device);
+    cli_model_close(&p->model);
     free(p->tokens);
     free(p->hidden);
     free(p->vector);
@@ -213,7 +186,7 @@ static void lay(parts *p, texts *x, size_t i, size_t b, size_t T)
 static gt_status write_input(parts *p, const char *name, const int32_t *from, size_t count)
 {
     dev_buffer *to = exec_buffer(p->exec, name);
-    return to ? dev_write(p->device, to, 0, from, count * sizeof *from) : GT_OK;
+    return to ? dev_write(p->model.device, to, 0, from, count * sizeof *from) : GT_OK;
 }
 
 static gt_status run_batch(parts *p, texts *x, size_t first, size_t T, size_t C)
@@ -229,7 +202,8 @@ static gt_status run_batch(parts *p, texts *x, size_t first, size_t T, size_t C)
         st = write_input(p, "lengths", p->lengths, B);
     if (!st)
         st = exec_run(p->exec, EXEC_FORWARD);
-    return st ? st : dev_read(p->device, exec_buffer(p->exec, "hidden"), 0, p->hidden, B * T * C * sizeof *p->hidden);
+    return st ? st
+              : dev_read(p->model.device, exec_buffer(p->exec, "hidden"), 0, p->hidden, B * T * C * sizeof *p->hidden);
 }
 
 /* ---- vectors ------------------------------------------------------------------------------------ */
@@ -300,6 +274,13 @@ gt_status verb_embed(int argc, char **argv)
         return cli_missing(&help, o.from ? "--data FILE" : "--from RUN|DIR");
     if (!o.batch || o.batch > INT32_MAX || o.seq > INT32_MAX)
         return gt_fail(GT_MISUSE, "option --batch must be at least 1, and both it and --seq below 2^31");
+    const cli_useless useless[] = {
+        { "label-key", 1, "vectors are of texts, whatever labels they have" },
+        { "chat-template", 1, "vectors are of texts, not of chats" },
+    };
+    st = cli_check_useless(table, useless, sizeof useless / sizeof *useless);
+    if (st)
+        return st;
     dtype_parse(&storage, o.precision);
     cli_busy_start();
     st = cli_source_open(&s, o.from);

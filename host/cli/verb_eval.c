@@ -12,6 +12,7 @@
 #include "host/cli/choices.h"
 #include "host/cli/busy.h"
 #include "host/cli/cli.h"
+#include "host/cli/cli_model.h"
 #include "host/cli/cli_task.h"
 #include "host/cli/data_options.h"
 
@@ -43,9 +44,10 @@ static const gt_option table[] = {
     { "adapter", 0, GT_STRING, "DIR", "adapter in PEFT's layout for that model", &o.adapter, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, or tokens", &o.data, 0, NULL },
     DATA_OPTION_ROWS(o.of),
-    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all before it, or of its document", &o.documents,
-      1, NULL },
-    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document", &o.rows, 1, NULL },
+    { "documents", 0, GT_CHOICE, "across|within",
+      "what a token sees: all before it, or of its document; default: the run's", &o.documents, 1, NULL },
+    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document; default: the run's",
+      &o.rows, 1, NULL },
     { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them", &o.tokenizer,
       0, NULL },
     { "task", 0, GT_CHOICE, CLI_TASKS, "what is asked for; default: the model's own", &o.task, 0, NULL },
@@ -71,12 +73,7 @@ static const cli_help help = { "eval --from RUN|DIR --data FILE|DIR [options]",
                                "  geartrain eval --from runs/shakespeare --data input.txt\n" };
 
 typedef struct parts {
-    dev_device *device;
-    kernel_set *kernels;
-    gemm_context *gemm;
-    graph *graph;
-    params *params;
-    exec_arena *arena;
+    cli_model model;
     run_plan plan;
     evaluate *evaluate;
     unsigned char *token_bytes;
@@ -94,30 +91,15 @@ typedef struct choice {
 
 static gt_status assemble(parts *p, cli_source *s, const choice *c, dtype storage)
 {
-    gt_status st = dev_open(&p->device, o.devices);
-    if (!st)
-        st = kernel_set_create(&p->kernels, p->device, storage);
-    if (!st)
-        st = gemm_context_create(&p->gemm, p->device, NULL);
-    if (!st)
-        st = graph_create(&p->graph, storage, 1, 1);
-    if (!st)
-        st = model_build_loss(p->graph, &s->config, 0, 0);
-    if (!st)
-        st = params_create(&p->params, p->device, p->graph, 0);
-    if (!st)
-        st = cli_source_fill(&s->config, p->params, s);
-    if (!st)
-        st = params_refresh(p->params, p->kernels);
-    if (!st)
-        st = exec_arena_create(&p->arena, p->device);
+    gt_status st = cli_model_open(&p->model, s, o.devices, storage, 1, 1);
+    const cli_model *m = &p->model;
     if (!st)
         st = run_plan_single(&p->plan, model_units(&s->config), (int)o.batch, (int)o.batch, 0);
     if (!st && s->config.task == MODEL_LM)
         st = cli_token_bytes(&p->token_bytes, &p->token_ids, c->data.tokenizer);
     const evaluate_options e = {
-        .place = { .exec = { .device = p->device, .kernels = p->kernels, .gemm = p->gemm, .params = p->params },
-                   .passing = p->arena },
+        .place = { .exec = { .device = m->device, .kernels = m->kernels, .gemm = m->gemm, .params = m->params },
+                   .passing = m->arena },
         .plan = &p->plan,
         .split = c->split,
         .batch = model_batch,
@@ -127,9 +109,9 @@ static gt_status assemble(parts *p, cli_source *s, const choice *c, dtype storag
         .bytes = p->token_bytes,
         .ids = p->token_ids
     };
-    const stage_model m = { &s->config, model_build_config, storage, (int)o.seq };
+    const stage_model of = { &s->config, model_build_config, storage, (int)o.seq };
     if (!st)
-        st = evaluate_create(&p->evaluate, &m, &e);
+        st = evaluate_create(&p->evaluate, &of, &e);
     return st ? st : evaluate_ready(p->evaluate);
 }
 
@@ -137,24 +119,21 @@ static void release(parts *p)
 {
     evaluate_release(p->evaluate);
     run_plan_release(&p->plan);
-    exec_arena_release(p->arena);
-    params_release(p->params);
-    graph_release(p->graph);
-    gemm_context_release(p->gemm);
-    kernel_set_release(p->kernels);
-    dev_close(p->device);
+    cli_model_close(&p->model);
     free(p->token_bytes);
 }
 
-/* What else is known, as text or as members of an object. */
-/* What follows from the loss, which of classes is other than of tokens. */
+/* What follows from the loss, which of classes is other than of tokens, as text or as members of an object. */
 static void show_more(const evaluate_result *r, double seconds)
 {
+    if (!r->whole_texts)
+        printf("  perplexity %.3f", evaluate_perplexity(r));
     if (!isnan(r->hits))
-        printf("  accuracy %.4f  over %.0f texts  %.1f texts/s", evaluate_accuracy(r), r->targets,
-               r->targets / seconds);
+        printf("  accuracy %.4f", evaluate_accuracy(r));
+    if (r->whole_texts)
+        printf("  over %.0f texts  %.1f texts/s", r->targets, r->targets / seconds);
     else
-        printf("  perplexity %.3f  over %llu tokens  %.1f tok/s", evaluate_perplexity(r), (unsigned long long)r->tokens,
+        printf("  over %.0f %stokens  %.1f tok/s", r->targets, isnan(r->hits) ? "" : "hidden ",
                (double)r->tokens / seconds);
     if (r->bytes > 0.0)
         printf("  %.4f bits per byte", evaluate_bits_per_byte(r));
@@ -162,12 +141,18 @@ static void show_more(const evaluate_result *r, double seconds)
 
 static void put_more(const evaluate_result *r)
 {
+    if (!r->whole_texts)
+        printf("\"perplexity\": %.9g, ", evaluate_perplexity(r));
     if (!isnan(r->hits))
         printf("\"accuracy\": %.9g, ", evaluate_accuracy(r));
-    else
-        printf("\"perplexity\": %.9g, ", evaluate_perplexity(r));
     if (r->bytes > 0.0)
         printf("\"bits_per_byte\": %.9g, ", evaluate_bits_per_byte(r));
+}
+
+/* How sequences were cut, where it is not as always. */
+static const char *reading_of(const token_split *s)
+{
+    return s->reading.by_document ? ", a document each" : s->reading.within ? ", documents apart" : "";
 }
 
 static void show(const parts *p, const choice *c, const evaluate_result *r, double seconds)
@@ -177,17 +162,18 @@ static void show(const parts *p, const choice *c, const evaluate_result *r, doub
     if (o.json) {
         printf("{\"loss\": %.9g, ", r->loss);
         put_more(r);
-        printf("\"tokens\": %llu, \"split\": \"%s\", "
+        printf("\"tokens\": %llu, \"targets\": %.0f, \"split\": \"%s\", "
                "\"trained_on\": %s, \"sequences\": %llu, \"of\": %llu, \"seq\": %llu, "
                "\"tokens_per_s\": %.1f}\n",
-               (unsigned long long)r->tokens, c->name, c->trained_on ? "true" : "false", (unsigned long long)rows,
-               (unsigned long long)all, (unsigned long long)o.seq, (double)r->tokens / seconds);
+               (unsigned long long)r->tokens, r->targets, c->name, c->trained_on ? "true" : "false",
+               (unsigned long long)rows, (unsigned long long)all, (unsigned long long)o.seq,
+               (double)r->tokens / seconds);
         return;
     }
     printf("loss %.6f", r->loss);
     show_more(r, seconds);
-    printf("\nmeasured %llu of %llu sequences of %llu tokens: %s of '%s'%s\n", (unsigned long long)rows,
-           (unsigned long long)all, (unsigned long long)o.seq, c->part, o.data,
+    printf("\nmeasured %llu of %llu sequences of %llu tokens%s: %s of '%s'%s\n", (unsigned long long)rows,
+           (unsigned long long)all, (unsigned long long)o.seq, reading_of(c->split), c->part, o.data,
            !c->trained_on            ? ""
            : !strcmp(c->name, "val") ? ", of which the run was trained on the rest"
                                      : ", which the run was trained on");
@@ -324,6 +310,21 @@ static gt_status choose(choice *c, const cli_source *s)
     return GT_OK;
 }
 
+/* What its sequences were a run knows best: unless an option says otherwise now, they are the same. *kept owns the
+ * options' strings. */
+static gt_status take_reading(const cli_source *s, json_t **kept)
+{
+    static const char *const names[] = { "documents", "rows", "whole-words" };
+    gt_status st = cli_source_options(kept, s);
+    for (size_t i = 0; !st && i < sizeof names / sizeof *names; i++) {
+        const char *value = json_string_value(json_object_get(*kept, names[i]));
+        const int fits = strcmp(names[i], "whole-words") || s->config.task == MODEL_MLM;
+        if (value && *value && fits && !gt_option_given(table, names[i]))
+            st = gt_option_set(table, names[i], value);
+    }
+    return st;
+}
+
 gt_status verb_eval(int argc, char **argv)
 {
     char **words;
@@ -346,7 +347,11 @@ gt_status verb_eval(int argc, char **argv)
     st = cli_source_open_at(&s, o.from, o.checkpoint);
     if (!st && o.adapter)
         st = cli_source_adapt(&s, o.adapter);
+    json_t *kept = NULL;
+    if (!st)
+        st = take_reading(&s, &kept);
     if (st) {
+        json_decref(kept);
         cli_source_close(&s);
         return st;
     }
@@ -360,6 +365,8 @@ gt_status verb_eval(int argc, char **argv)
     if (!st)
         st = cli_task_check_run(&s, &had, &s.config);
     s.config.new_labels = 0;
+    if (!st)
+        st = cli_task_check_data(&s.config, &o.of, gt_option_given(table, "rows") ? o.rows : NULL);
     if (by_document)
         o.rows = "documents";
     if (!st)
@@ -373,5 +380,6 @@ gt_status verb_eval(int argc, char **argv)
     data_close(&c.data);
     cli_source_close(&s);
     data_marks_close(&marks);
+    json_decref(kept);
     return st;
 }

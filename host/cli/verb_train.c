@@ -63,10 +63,13 @@ static void show_sources(const loader *l, const token_split *from, uint64_t samp
         uint64_t taken;
         double epochs;
         loader_taken(l, samples, (int)i, &taken, &epochs);
-        fprintf(stderr, "source  %s: %.4g %% of the sequences, %s of its %s tokens, %.2f epochs\n", from->parts[i].name,
+        const token_split *s = &from->parts[i].split;
+        const int documents = s->reading.by_document;
+        fprintf(stderr, "source  %s: %.4g %% of the sequences, %s of its %s %s, %.2f epochs\n", from->parts[i].name,
                 100.0 * (double)l->source[i].slots / (double)l->slots,
-                gt_format_count(a, sizeof a, (double)taken * (double)l->tokens),
-                gt_format_count(b, sizeof b, (double)from->parts[i].split.count), epochs);
+                gt_format_count(a, sizeof a, (double)taken * (documents ? 1.0 : (double)l->tokens)),
+                gt_format_count(b, sizeof b, documents ? (double)token_split_documents(s) : (double)s->count),
+                documents ? "documents" : "tokens", epochs);
     }
 }
 
@@ -112,8 +115,6 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     char a[32];
     const dev_info *i = dev_info_of(d);
     cli_busy_clear();
-    const double tokens = (double)(o->batch * o->seq);
-    const double epoch = (double)data->train.count;
     fprintf(stderr, "model   %s: %s parameters, %d layers, %d heads, %d channels, context %d\n", c->name,
             gt_format_count(a, sizeof a, (double)model_parameters(c)), c->layers, c->heads, c->channels, c->context);
     if (c->tuning.rank || c->tuning.freeze[0])
@@ -124,8 +125,8 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     if (data->train_documents)
         fprintf(stderr, "records %llu training and %llu validation documents\n",
                 (unsigned long long)data->train_documents, (unsigned long long)data->val_documents);
-    loader l;
-    if (data->train.part_count && loader_of(&l, data))
+    loader l = { 0 };
+    if (loader_of(&l, data))
         gt_message_clear();             /* training says so */
     else if (data->train.part_count)
         show_sources(&l, &data->train, o->steps * o->batch);
@@ -133,8 +134,12 @@ static void show_job(const model_config *c, const data_set *data, const char *us
     if (usual)
         fprintf(stderr, "texts   read with the usual tokenizer of %s models, %s; --tokenizer takes another\n",
                 c->family, usual);
+    const double samples = (double)o->steps * (double)o->batch;
+    const double epochs = !l.windows                        ? 0.0
+                          : data->train.reading.by_document ? samples / (double)token_split_documents(&data->train)
+                                                            : samples * (double)o->seq / (double)data->train.count;
     fprintf(stderr, "steps   %llu of %llu x %llu tokens, %.2f epochs\n", (unsigned long long)o->steps,
-            (unsigned long long)o->batch, (unsigned long long)o->seq, (double)o->steps * tokens / epoch);
+            (unsigned long long)o->batch, (unsigned long long)o->seq, epochs);
 }
 
 /* How often on how much of what there is a validation; or why there is none. */
@@ -431,6 +436,8 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     train *t = NULL;
     options.comm = x->comm;
     options.plan = plan;
+    options.data_name = o->data;
+    options.val_name = o->eval_data ? o->eval_data : o->data;
     options.val_bytes = x->token_bytes;
     options.val_ids = x->token_ids;
     options.peak_flops = x->peak_flops;
@@ -450,7 +457,6 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
         train_view v = { .of = t,
                          .comm = x->comm,
                          .steps = o->steps,
-                         .step_tokens = (double)(o->batch * o->seq),
                          .json = o->json,
                          .bar = speaks && !o->json && cli_is_terminal(),
                          .replan = o->replan,
@@ -617,8 +623,8 @@ static gt_status choose_task(model_config *c, cli_task *task, int resumed)
     gt_status st = cli_task_choose(c, task, &by_document);
     if (resumed)
         c->new_labels = 0;
-    if (!st && by_document && gt_option_given(train_table, "rows") && strcmp(o->rows, "documents"))
-        st = gt_fail(GT_MISUSE, "option --rows: classes are of documents; leave it out");
+    if (!st)
+        st = cli_task_check_data(c, &o->data_of, gt_option_given(train_table, "rows") ? o->rows : NULL);
     o->labelled = by_document;
     if (!st && by_document)
         o->rows = "documents";

@@ -24,6 +24,12 @@ typedef struct data_field {
     int from;
 } data_field;
 
+/* Of some sequences: what their targets weigh together, and how many tokens they are. Those are the ones that count in
+ * the loss, of next tokens, and otherwise all of the text: padding is none. */
+typedef struct data_total {
+    double weights, tokens;
+} data_total;
+
 typedef struct data_batch data_batch;
 struct data_batch {
     data_field field[DATA_FIELDS];
@@ -38,8 +44,9 @@ struct data_batch {
      * sequences [first, first + count) of the step at a position, or of an evaluation's rows, which any rank can ask for.
      * NULL, all three: each target weighs 1. Totals without a field: targets weigh 1 each, and there are so many. */
     const char *weights;
-    gt_status (*total)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights);
-    gt_status (*total_rows)(const data_batch *b, uint64_t first, uint64_t count, double *weights);
+    gt_status (*total)(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out);
+    gt_status (*total_rows)(const data_batch *b, uint64_t first, uint64_t count, data_total *out);
+    int whole_texts;                    /* 1: a target is of all of a sequence, none is of a token */
     const loader *loader;
     const char *split;                  /* its name, for sentences */
     const void *how;                    /* what the kind needs beside the loader; NULL: nothing */
@@ -55,10 +62,13 @@ void data_batch_make(data_batch *out, data_batch_maker make, const void *config,
 /* Bytes of `count` sequences of a field. */
 size_t data_field_bytes(const data_field *f, uint64_t count);
 
-/* What the targets of sequences [first, first + count) of the step at a position weigh together, and those of
- * evaluation rows [first, first + count). GT_MISMATCH if that is no number from 0 up. */
-gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights);
-gt_status data_batch_total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights);
+/* Of sequences [first, first + count) of the step at a position, and of evaluation rows [first, first + count). GT_MISMATCH if weights
+ * are no number from 0 up. */
+gt_status data_batch_total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out);
+gt_status data_batch_total_rows(const data_batch *b, uint64_t first, uint64_t count, data_total *out);
+/* GT_MISMATCH, with what to do, if in all of a pass over the data, or of the evaluation's rows, no target counts. */
+gt_status data_batch_check_targets(const data_batch *b, const char *name);
+gt_status data_batch_check_target_rows(const data_batch *b, const char *name);
 
 /* Fields `tokens`, `targets`, each the token behind it, their `weights`, and of documents `starts` and `lengths`: as
  * loader_fields has them. */

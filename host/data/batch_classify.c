@@ -56,20 +56,31 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return st ? st : check(b, count, field);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out)
 {
-    (void)b;
-    (void)position;
-    (void)first;
-    *weights = (double)count;
-    return GT_OK;
+    int32_t length;
+    const loader_fields f = { .lengths = &length };
+    gt_status st = GT_OK;
+    *out = (data_total){ .weights = (double)count };
+    for (uint64_t i = 0; !st && i < count; i++) {
+        st = loader_fill(b->loader, position, first + i, 1, &f);
+        out->tokens += (double)length;
+    }
+    return st;
 }
 
-static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)
+static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, data_total *out)
 {
-    const uint64_t rows = loader_eval_rows(b->loader);
-    *weights = first >= rows ? 0.0 : rows - first < count ? (double)(rows - first) : (double)count;
-    return GT_OK;
+    const uint64_t rows = loader_eval_rows(b->loader), left = first < rows ? rows - first : 0;
+    int32_t length;
+    const loader_fields f = { .lengths = &length };
+    gt_status st = GT_OK;
+    *out = (data_total){ .weights = left < count ? (double)left : (double)count };
+    for (uint64_t i = 0; !st && i < count && i < left; i++) {
+        st = loader_fill_rows(b->loader, first + i, 1, 1, &f);
+        out->tokens += (double)length;
+    }
+    return st;
 }
 
 void data_batch_classify(data_batch *out, const loader *l, const char *split, const data_marks *marks, int classes)
@@ -81,6 +92,7 @@ void data_batch_classify(data_batch *out, const loader *l, const char *split, co
         .fill_rows = fill_rows,
         .total = total,
         .total_rows = total_rows,
+        .whole_texts = 1,
         .loader = l,
         .split = split,
         .how = marks

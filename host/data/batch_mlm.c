@@ -310,7 +310,7 @@ static void store(const sequence *s, uint64_t i, void *const field[])
 /* Sequences first .. first + count of those from `begin` on; rows behind `real` do not count. field NULL: their
  * targets are counted alone. */
 static gt_status make_all(const data_batch *b, uint64_t begin, uint64_t first, uint64_t count, uint64_t real, int row,
-                          void *const field[], double *found)
+                          void *const field[], data_total *found)
 {
     sequence s;
     gt_status st = sequence_open(&s, b);
@@ -323,8 +323,10 @@ static gt_status make_all(const data_batch *b, uint64_t begin, uint64_t first, u
             st = check_ids(&s);
         if (!st && field)
             store(&s, i, field);
-        if (!st && found)
-            *found += (double)s.found;
+        if (!st && found && i < real) {
+            found->weights += (double)s.found;
+            found->tokens += (double)s.length;
+        }
     }
     free(s.text);
     return st;
@@ -340,16 +342,16 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return make_all(b, 0, first, count, real, 1, field, NULL);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out)
 {
-    *weights = 0.0;
-    return make_all(b, loader_begin(b->loader, position), first, count, count, 0, NULL, weights);
+    *out = (data_total){ 0 };
+    return make_all(b, loader_begin(b->loader, position), first, count, count, 0, NULL, out);
 }
 
-static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)
+static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, data_total *out)
 {
-    *weights = 0.0;
-    return make_all(b, 0, first, count, count, 1, NULL, weights);
+    *out = (data_total){ 0 };
+    return make_all(b, 0, first, count, count, 1, NULL, out);
 }
 
 void data_batch_mlm(data_batch *out, const loader *l, const char *split, const data_marks *marks, int pairs)

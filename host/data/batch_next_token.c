@@ -45,14 +45,18 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return st ? st : check_ids(b, count, field);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out)
 {
-    return loader_weigh(b->loader, position, first, count, weights);
+    gt_status st = loader_weigh(b->loader, position, first, count, &out->weights);
+    out->tokens = out->weights;
+    return st;
 }
 
-static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)
+static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, data_total *out)
 {
-    return loader_weigh_rows(b->loader, first, count, weights);
+    gt_status st = loader_weigh_rows(b->loader, first, count, &out->weights);
+    out->tokens = out->weights;
+    return st;
 }
 
 void data_batch_next_token(data_batch *out, const loader *l, const char *split)

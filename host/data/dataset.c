@@ -610,7 +610,9 @@ gt_status data_check_labelled(const data_set *d, const char *name)
 {
     return d->label_count
                ? GT_OK
-               : gt_fail(GT_MISMATCH, "'%s' has no labels; name where they are in CSV, TSV or JSONL: --label-key KEY",
+               : gt_fail(GT_MISMATCH,
+                         "'%s' has no labels, which --task classify needs; give CSV, TSV or JSONL and name where they "
+                         "are: --label-key KEY",
                          name);
 }
 

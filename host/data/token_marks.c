@@ -329,9 +329,8 @@ gt_status token_split_set_reading(token_split *s, const token_reading *r, const 
         return gt_fail(
             GT_MISMATCH,
             "cannot tell the documents of '%s' apart: nothing says where they end, and its "
-            "tokenizer has no end-of-text token; give them as records (JSONL, CSV), one a document, or leave "
-            "%s out",
-            name, r->within ? "--documents within" : "--rows documents");
+            "tokenizer has no end-of-text token; give them as records (JSONL, CSV), one a document, or say %s",
+            name, r->by_document ? "--rows packed" : "--documents across");
     return r->by_document ? make_index(s) : GT_OK;
 }
 

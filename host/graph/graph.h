@@ -190,6 +190,7 @@ int graph_scatter_rows(graph *g, const char *name, int x);
  * others add 0. If it is whole, rank 0 alone computes; losses and gradients are 0 on the others. */
 typedef struct graph_head {
     int x, w, bias, targets, weights;
+    int hits;                   /* 1: rows whose logits are largest at their target are counted, into "hit_sum" */
 } graph_head;
 int graph_head_loss_of(graph *g, const char *name, const graph_head *h);
 /* The same without a bias. */

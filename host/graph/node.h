@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define NODE_INPUTS 8
-#define NODE_OUTPUTS 4
+#define NODE_OUTPUTS 5
 #define NODE_ATTRIBUTES 64
 
 typedef struct graph_op graph_op;

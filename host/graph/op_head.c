@@ -36,6 +36,9 @@ static int head_fits(const graph *g, int x, int w)
     return head_rows(g, x, w) == R_of(g, x);
 }
 
+/* Of what counts right answers: the output, one a row, and the input that they are added to. */
+enum { HITS = 4, HIT_SUM = 7 };
+
 /* What a node does with its logits. */
 enum { MAKES = 1, DERIVES = 2 };
 
@@ -242,6 +245,21 @@ static gt_status sum_losses(launch_context *c, int loss, int sum, int count)
     return st ? st : remember(c, changes, slot);
 }
 
+/* Adds the right answers of the first `count` rows, where they are counted. */
+static gt_status sum_hits(launch_context *c, int hit, int sum, int count)
+{
+    return hit < 0 ? GT_OK : sum_losses(c, hit, sum, count);
+}
+
+/* The rows' right answers, before their gradient takes the place of the logits. */
+static gt_status block_hits(launch_context *c, const graph_node *n, const block *b, int V)
+{
+    if (n->out[HITS] < 0)
+        return GT_OK;
+    dev_buffer *hit = rows_view(c, b, n->out[HITS], 4);
+    return hit ? kernel_row_hits(c->list, c->kernels, b->rows, V, b->z, b->target, hit) : GT_DEVICE;
+}
+
 /* ---- one rank ------------------------------------------------------------------------------- */
 
 /* Another rank of the group computes: nothing is lost or learnt here. */
@@ -253,6 +271,10 @@ static gt_status head_idle(launch_context *c, const graph_node *n)
     for (int i = 2; !st && i < 4; i++)
         if (n->out[i] >= 0 && accumulator_of(c, n->out[i]).changes)
             st = c->clear(c, n->out[i]);
+    if (!st && n->out[HITS] >= 0)
+        st = dev_list_fill(c->list, c->buffer(c, n->out[HITS]), 0, 0, bytes_of(c->g, n->out[HITS]));
+    if (!st)
+        st = sum_hits(c, n->out[HITS], n->in[HIT_SUM], 0);
     return st ? st : sum_losses(c, n->out[0], n->in[4], 0);
 }
 
@@ -274,6 +296,8 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
         if (!st && !loss)
             st = GT_DEVICE;
         if (!st)
+            st = block_hits(c, n, &b, V);
+        if (!st)
             st = kernel_xent(c->list, c->kernels, b.rows, V, b.z, b.target, b.weight, c->buffer(c, n->in[3]), loss,
                              train ? b.dz : NULL);
         if (!st && train)
@@ -281,6 +305,8 @@ static gt_status head_launch(launch_context *c, const graph_node *n)
         if (!st && train)
             st = block_bias(c, n, &b, v);
     }
+    if (!st)
+        st = sum_hits(c, n->out[HITS], n->in[HIT_SUM], R);
     return st ? st : sum_losses(c, n->out[0], n->in[4], R);
 }
 
@@ -337,7 +363,12 @@ static gt_status head_combine_launch(launch_context *c, const graph_node *n)
     gt_status st = kernel_xent_combine(c->list, c->kernels, R, g->ranks, columns, c->buffer(c, n->in[0]),
                                        c->buffer(c, n->in[1]), c->buffer(c, n->in[3]), c->buffer(c, n->out[0]),
                                        c->buffer(c, n->out[1]));
+    if (!st && n->out[HITS] >= 0)
+        st = kernel_xent_hits(c->list, c->kernels, R, g->ranks, columns, c->buffer(c, n->in[0]), c->buffer(c, n->in[1]),
+                              c->buffer(c, n->out[HITS]));
     /* Every rank knows all losses; one alone may count them. */
+    if (!st)
+        st = sum_hits(c, n->out[HITS], n->in[HIT_SUM], g->rank == 0 ? R : 0);
     return st ? st : sum_losses(c, n->out[0], n->in[2], g->rank == 0 ? R : 0);
 }
 
@@ -462,6 +493,17 @@ static const graph_op op_logits = {
     .gemm = logits_gemm,
 };
 
+/* Has a node count right answers, if that is asked for. */
+static void count_hits(graph *g, const char *name, const graph_head *h, graph_node *n)
+{
+    char part[80];
+    if (!h->hits)
+        return;
+    snprintf(part, sizeof part, "%.60s.hits", name);
+    n->in[HIT_SUM] = graph_input(g, "hit_sum", DTYPE_F32, shape_of(1, (int64_t)1));
+    n->out[HITS] = graph_value_add(g, part, GRAPH_ACTIVATION, DTYPE_F32, shape_of(1, rows_of(&g->values[h->x])));
+}
+
 /* The head of a tensor group. */
 static int head_loss_split(graph *g, const char *name, const graph_head *h)
 {
@@ -503,6 +545,7 @@ static int head_loss_split(graph *g, const char *name, const graph_head *h)
     n->in[3] = weights;
     n->out[0] = loss;
     n->out[1] = top;
+    count_hits(g, name, h, n);
     graph_attributes_set(n, &held.V, sizeof held.V);
     return loss;
 }
@@ -535,12 +578,13 @@ int graph_head_loss_of(graph *g, const char *name, const graph_head *h)
     n->in[5] = h->weights;
     n->in[6] = h->bias;
     n->out[0] = loss;
+    count_hits(g, name, h, n);
     return loss;
 }
 
 int graph_head_loss(graph *g, const char *name, int x, int w, int targets, int weights)
 {
-    return graph_head_loss_of(g, name, &(graph_head){ x, w, -1, targets, weights });
+    return graph_head_loss_of(g, name, &(graph_head){ x, w, -1, targets, weights, 0 });
 }
 
 int graph_logits_biased(graph *g, const char *name, int x, int w, int bias)

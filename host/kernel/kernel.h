@@ -216,6 +216,9 @@ gt_status kernel_xent_statistics(dev_list *l, kernel_set *k, int R, kernel_rows 
  * logit and sum of e^(logit - it). Ranks are added in their order. */
 gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int V, dev_buffer *statistics,
                               dev_buffer *target, dev_buffer *weight, dev_buffer *loss, dev_buffer *top);
+/* All ranks' statistics -> hit fp32 (R): 1 where the target's logit is the row's largest, else 0. */
+gt_status kernel_xent_hits(dev_list *l, kernel_set *k, int R, int ranks, int V, dev_buffer *statistics,
+                           dev_buffer *target, dev_buffer *hit);
 /* dlogits of the own columns; as above it may be logits itself. */
 gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
                                dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *top,

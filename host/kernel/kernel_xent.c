@@ -50,6 +50,19 @@ gt_status kernel_xent_combine(dev_list *l, kernel_set *k, int R, int ranks, int 
                                 KERNEL_ARGS(args));
 }
 
+gt_status kernel_xent_hits(dev_list *l, kernel_set *k, int R, int ranks, int V, dev_buffer *statistics,
+                           dev_buffer *target, dev_buffer *hit)
+{
+    assert(R >= 0 && ranks > 0 && V > 0);
+    const dev_arg args[] = {
+        dev_arg_i32(R),         dev_arg_i32(ranks),  dev_arg_i32(V), dev_arg_buffer(statistics),
+        dev_arg_buffer(target), dev_arg_buffer(hit),
+    };
+    const size_t owners = ((size_t)R + k->group - 1) / k->group;
+    return kernel_launch_groups(l, k, &kernel_xent_family, "xent_hits", owners < k->items ? owners : k->items, args,
+                                KERNEL_ARGS(args));
+}
+
 gt_status kernel_xent_gradient(dev_list *l, kernel_set *k, int R, kernel_rows held, dev_buffer *logits,
                                dev_buffer *target, dev_buffer *weight, dev_buffer *scale, dev_buffer *top,
                                dev_buffer *dlogits)
@@ -271,6 +284,30 @@ static void xent_combine_weighted_case(trial *t)
     xent_combine_with(t, 1);
 }
 
+/* Every other row's target is the largest; of the others some are next to it. */
+static void xent_hits_case(trial *t)
+{
+    enum { RANKS = 3 };
+    const int64_t R = t->R;
+    operand *given = give(t, "statistics", FLOAT, RANKS * 3 * R, 3.0), *target = give_targets(t, RANKS);
+    operand *hit = take(t, "hit", FLOAT, R);
+    append(t, kernel_xent_hits(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer, hit->buffer));
+    for (int64_t r = 0; !t->status && r < R; r++) {
+        double most = -INFINITY;
+        for (int k = 0; k < RANKS; k++) {
+            double *x = given->value + 3 * (k * R + r);
+            most = fmax(most, x[0]);
+            x[2] = 0.0;
+        }
+        const int own = target->whole[r];
+        if (own >= 0)
+            given->value[3 * (own * R + r) + 2] = r % 2 ? most : (double)nextafterf((float)most, -INFINITY);
+        for (int k = 0; k < RANKS; k++)
+            memcpy(given->want + 3 * (k * R + r), given->value + 3 * (k * R + r), 3 * sizeof(double));
+        expect(hit, r, own >= 0 && r % 2 ? 1.0 : 0.0, 0.0);
+    }
+}
+
 /* Others' columns hold as much again, and in odd rows the largest logit. */
 static void xent_gradient_with(trial *t, int weighted)
 {
@@ -346,6 +383,7 @@ static const kernel_case cases[] = {
     { "cross-entropy statistics of huge logits", xent_statistics_huge_case, 0, 0 },
     { "cross-entropy of all ranks' statistics", xent_combine_case, 0, 0 },
     { "cross-entropy of all ranks' statistics, weighted", xent_combine_weighted_case, 0, 0 },
+    { "right answers by all ranks' statistics", xent_hits_case, 0, 0 },
     { "cross-entropy gradient of some columns", xent_gradient_case, 160, 50257 },
     { "cross-entropy gradient of some columns, weighted", xent_gradient_weighted_case, 0, 0 },
     { "sum", sum_case, 8192, 768 },

@@ -25,7 +25,7 @@ struct evaluate {
     data_batch data;
     int round;                      /* micro-batches at a time */
     uint64_t batch, from, to;       /* sequences of a micro-batch; this replica's rows */
-    uint64_t at, filled;            /* the next row; rows of this round that are real  */
+    uint64_t at;                    /* the next row                                    */
     double bytes;                   /* that targets spell, so far                      */
     void *field[DATA_FIELDS];
 };
@@ -85,6 +85,8 @@ gt_status evaluate_create(evaluate **out, const stage_model *m, const evaluate_o
     if (!st) {
         take_part(e);
         st = feed_create(&e->data, o->batch, m->config, &e->loader, "validation", e->stage);
+        if (!st)
+            st = data_batch_check_target_rows(&e->data, o->name ? o->name : "validation");
         for (int f = 0; !st && f < e->data.fields; f++) {
             e->field[f] = malloc(data_field_bytes(&e->data.field[f], e->batch));
             if (!e->field[f])
@@ -156,8 +158,7 @@ static gt_status send_inputs(void *context, exec *x, int chunk, int micro)
         if (to[f])
             st = dev_write(e->o.place.exec.device, to[f], 0, e->field[f],
                            data_field_bytes(&e->data.field[f], e->batch));
-    if (chunk == 0)
-        e->filled += real;
+    (void)chunk;
     return st;
 }
 
@@ -176,7 +177,6 @@ static gt_status run_round(evaluate *e, double *loss, double *hits)
     const stage_calls calls = { .context = e, .inputs = send_inputs };
     const uint64_t left = (e->to - e->at + e->batch - 1) / e->batch;
     const int count = left < (uint64_t)e->round ? (int)left : e->round;
-    e->filled = 0;
     gt_status st = stage_forward(e->stage, &calls, count);
     if (!st)
         st = add_output(e, "loss_sum", loss);
@@ -207,6 +207,7 @@ static gt_status add_up(evaluate *e, evaluate_result *sum, int *has_hits)
 static gt_status measure(evaluate *e, evaluate_result *out)
 {
     evaluate_result sum = { 0 };
+    data_total total = { 0 };
     int has_hits = exec_buffer(stage_exec(e->stage, stage_chunks(e->stage) - 1), HITS) != NULL;
     gt_status st = GT_OK;
     *out = (evaluate_result){ .loss = NAN, .hits = NAN };
@@ -221,12 +222,13 @@ static gt_status measure(evaluate *e, evaluate_result *out)
     for (e->at = e->from; !st && e->at < e->to;) {
         gt_activity_set(&a, e->at - e->from);
         st = run_round(e, &sum.loss, &sum.hits);
-        sum.tokens += e->filled * e->o.seq;
     }
     gt_activity_end(&a);
     sum.bytes = e->bytes;
     if (!st)
-        st = data_batch_total_rows(&e->data, e->from, e->to - e->from, &sum.targets);
+        st = data_batch_total_rows(&e->data, e->from, e->to - e->from, &total);
+    sum.targets = total.weights;
+    sum.tokens = (uint64_t)(total.tokens + 0.5);
     if (!st && e->o.comm)
         st = add_up(e, &sum, &has_hits);
     if (!st && sum.targets <= 0.0)
@@ -235,6 +237,7 @@ static gt_status measure(evaluate *e, evaluate_result *out)
         return st;
     sum.loss /= sum.targets;
     sum.hits = has_hits ? sum.hits : NAN;
+    sum.whole_texts = e->data.whole_texts;
     *out = sum;
     return GT_OK;
 }
@@ -251,7 +254,7 @@ static gt_status measure_part(evaluate *e, int i, evaluate_result *out)
 
 gt_status evaluate_run(evaluate *e, evaluate_result *out)
 {
-    evaluate_result all = { .parts = e->whole.sources }, one;
+    evaluate_result all = { .parts = e->whole.sources, .whole_texts = e->data.whole_texts }, one;
     gt_status st = GT_OK;
     if (!e->o.split->part_count)
         return measure(e, out);

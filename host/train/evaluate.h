@@ -30,10 +30,11 @@ typedef struct evaluate_options {
 /* What a validation found. */
 typedef struct evaluate_result {
     double loss;                    /* mean of a target, in nats; NaN: none was measured  */
-    uint64_t tokens;                /* that were read                                     */
+    uint64_t tokens;                /* that were read: of next tokens those that count, else all of the text */
     double targets;                 /* that were weighed, by weight                       */
     double bytes;                   /* that the targets spell; 0: not known               */
     double hits;                    /* targets that were answered right; NaN: the graph has no "hit_sum" */
+    int whole_texts;                /* targets are of texts, not of tokens: they have no perplexity */
     int parts;                      /* of a mixture: all of each part is measured by itself, and `loss` is the mean
                                        of theirs by the mixture's weights; else 0 */
     double part_loss[LOADER_SOURCES];

@@ -54,7 +54,7 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
         gt_text_printf(&t, ", \"skipped\": true");
     if (!isnan(r->val.loss)) {
         put_number(&t, "val_loss", r->val.loss, "%.9g");
-        if (isnan(r->val.hits))
+        if (!r->val.whole_texts)
             put_number(&t, "val_perplexity", evaluate_perplexity(&r->val), "%.9g");
         if (r->val.bytes > 0.0)
             put_number(&t, "val_bits_per_byte", evaluate_bits_per_byte(&r->val), "%.9g");
@@ -195,7 +195,7 @@ void metrics_title(metrics *m, const char *model)
 static gt_status put_validation(metrics *m, const metrics_row *r)
 {
     gt_status st = events_scalar(m->events, r->step, "loss/val", (float)r->val.loss);
-    if (!st && isnan(r->val.hits))
+    if (!st && !r->val.whole_texts)
         st = events_scalar(m->events, r->step, "val/perplexity", (float)evaluate_perplexity(&r->val));
     if (!st && r->val.bytes > 0.0)
         st = events_scalar(m->events, r->step, "val/bits_per_byte", (float)evaluate_bits_per_byte(&r->val));
@@ -210,8 +210,8 @@ gt_status metrics_put(metrics *m, const metrics_row *r)
     metrics_json(line, sizeof line, r);
     if (fprintf(m->file, "%s\n", line) < 0 || fflush(m->file) != 0)
         return gt_fail(GT_IO, "cannot write '%s': %s", m->path, strerror(errno));
-    gt_status st = plot_add(&m->train, (double)r->step, r->loss);
-    if (!st)
+    gt_status st = isnan(r->loss) ? GT_OK : plot_add(&m->train, (double)r->step, r->loss);
+    if (!st && !isnan(r->loss))
         st = events_scalar(m->events, r->step, "loss/train", (float)r->loss);
     if (!st)
         st = events_scalar(m->events, r->step, "lr", (float)r->lr);

@@ -21,8 +21,9 @@ typedef struct metrics metrics;
 
 /* A step's figures. step counts updates done: 1, 2, ...; val.loss NaN if not evaluated. */
 typedef struct metrics_row {
-    uint64_t step, tokens;              /* tokens trained on so far */
-    double loss, lr, grad_norm, tokens_per_s, step_ms, bubble, loss_scale;
+    uint64_t step, tokens;              /* tokens trained on so far, as data_total counts them */
+    double loss;                        /* NaN: no target of the step counted */
+    double lr, grad_norm, tokens_per_s, step_ms, bubble, loss_scale;
     evaluate_result val;
     /* The model's FLOPs (6 a parameter and token, and attention's) in the step's time, as a share of the
      * peak of all ranks' devices for the storage type (gemm_peak_of), and of the best product of matrices

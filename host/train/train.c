@@ -251,6 +251,7 @@ static gt_status place_stages(train *t)
             .comm = t->o.comm,
             .split = t->data.val,
             .batch = t->model.batch,
+            .name = t->o.val_name,
             .seq = t->o.seq,
             .rows = t->o.eval_batches * t->o.batch,
             .bytes = t->o.val_bytes,
@@ -491,6 +492,14 @@ gt_status train_end_together(train *t, gt_status st)
     return st;
 }
 
+/* Before anything is built. */
+static gt_status check_targets(const train *t)
+{
+    data_batch b;
+    data_batch_make(&b, t->model.batch, t->model.config, &t->loader, "training");
+    return data_batch_check_targets(&b, t->o.data_name ? t->o.data_name : "training");
+}
+
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data, const train_options *o)
 {
     *out = NULL;
@@ -517,6 +526,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     st = o->comm && !t->busy ? no_memory() : settle_plan(t);
     if (!st)
         st = loader_open(&t->loader, data->train, "training", o->order, o->batch, o->seq, o->seed);
+    if (!st)
+        st = check_targets(t);
     if (!st && o->run)
         t->data_hash = token_split_hash(data->train);
     if (!st)

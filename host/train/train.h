@@ -68,6 +68,7 @@ typedef struct train_options {
     net_comm *comm;                 /* NULL: the only rank                                */
     const sync_compressor *compress;    /* of gradients between ranks; NULL: none          */
     const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
+    const char *data_name, *val_name;   /* of the data, for sentences; may be NULL         */
 } train_options;
 
 typedef struct train_data {
@@ -131,7 +132,7 @@ const run_plan *train_plan(const train *t);
 stage *train_stage(train *t);
 
 uint64_t train_steps_done(const train *t);
-uint64_t train_tokens_done(const train *t);
+uint64_t train_tokens_done(const train *t);        /* as data_total counts them */
 uint64_t train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
 const loader *train_loader(const train *t);
 params *train_params(train *t);

@@ -42,7 +42,7 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
     const int leads = sync_holders_leads(t->holders);
     struct held *h = &t->held[t->held_count++];
     *h = (struct held){ .row = *row,
-                        .weights = f->all_weights,
+                        .weights = f->all.weights,
                         .mine = { .skipped = row->skipped && f->weights > 0.0,
                                   .busy = f->mine.busy,
                                   .sent = f->mine.sent,

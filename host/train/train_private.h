@@ -44,7 +44,7 @@ typedef struct flight {
     double seconds;                     /* of several ranks: until its gradients were summed */
     double lr;
     double weights;                     /* of the targets that count in its update */
-    double all_weights;                 /* of its targets, all replicas together */
+    data_total all;                     /* of all replicas together */
     int apart;                          /* the update was this replica's alone */
     sync_totals mine;                   /* what this rank told of it */
     train_balance balance;

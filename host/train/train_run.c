@@ -221,14 +221,14 @@ static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
 /* What the targets of a step weigh, which every rank works out for itself. */
 static gt_status weigh(train *t, flight *f, uint64_t begin)
 {
-    gt_status st = data_batch_total(&t->batch, begin, 0, t->o.batch, &f->all_weights);
+    data_total own = { 0 };
+    gt_status st = data_batch_total(&t->batch, begin, 0, t->o.batch, &f->all);
     f->apart = sync_is_apart(t->sync, f->step + 1);
-    f->weights = f->all_weights;
     if (!st && f->apart)
-        st = data_batch_total(&t->batch, begin, (uint64_t)t->place.first_sequence, t->micros * t->micro_batch,
-                              &f->weights);
+        st = data_batch_total(&t->batch, begin, (uint64_t)t->place.first_sequence, t->micros * t->micro_batch, &own);
+    f->weights = f->apart ? own.weights : f->all.weights;
     optim_weigh(t->optim, f->weights);
-    sync_step(t->sync, f->step + 1, f->weights, f->all_weights);
+    sync_step(t->sync, f->step + 1, f->weights, f->all.weights);
     return st;
 }
 
@@ -307,7 +307,6 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     if (st)
         return st;
     const uint64_t now = f->end_ns;
-    const double tokens = (double)(t->o.batch * t->o.seq);
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
     t->last_seconds = seconds;
@@ -321,15 +320,16 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
                           "is down to %g",
                           SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
     t->done++;
-    t->tokens += t->o.batch * t->o.seq;
-    const double rate = tokens / seconds * t->model.flops_per_token;
+    t->tokens += (uint64_t)(f->all.tokens + 0.5);
+    const double computed = (double)(t->o.batch * t->o.seq);    /* padding as well */
+    const double rate = computed / seconds * t->model.flops_per_token;
     metrics_row row = {
         .step = t->done,
         .tokens = t->tokens,
         .loss = (double)f->state[OPTIM_LOSS_SUM] / f->weights,
         .lr = f->lr,
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM],
-        .tokens_per_s = tokens / seconds,
+        .tokens_per_s = f->all.tokens / seconds,
         .step_ms = seconds * 1e3,
         .bubble = f->balance.idle,
         .skipped = skipped ? "fp16 overflow"

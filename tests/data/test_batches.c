@@ -70,7 +70,7 @@ static void hidden_tokens_can_be_put_back(void)
     CHECK(b.fields == 5 && data_mask_places(T) == P && data_mask_places(1) == 1 && data_mask_places(128) == 19);
     for (uint64_t step = 0; step < 200; step++) {
         filled f;
-        double total;
+        data_total total;
         int found = 0;
         fill(&b, step * B, 0, B, &f);
         CHECK_OK(data_batch_total(&b, step * B, 0, B, &total));
@@ -87,7 +87,7 @@ static void hidden_tokens_can_be_put_back(void)
                 CHECK(now == MASK || now < PAD);
             }
         }
-        CHECK(total == (double)found);
+        CHECK(total.weights == (double)found && total.tokens == B * T);
         restore(&f);
         for (int row = 0; row < B; row++) {                     /* a window of neighbours in its frame */
             CHECK(f.tokens[row * T] == CLS && f.tokens[row * T + T - 1] == SEP);
@@ -207,7 +207,7 @@ static void evaluation_hides_by_row(void)
     data_batch b;
     data_marks m = signs(0);
     static filled f, again;
-    double total;
+    data_total total;
     open_counting(&split, "rows", VOCAB, 300, 400);
     CHECK_OK(loader_open(&l, &split, "it", LOADER_SEQUENTIAL, 1, T, 0));
     data_batch_mlm(&b, &l, "validation", &m, 1);
@@ -222,7 +222,7 @@ static void evaluation_hides_by_row(void)
         CHECK(found_in(&f, row) == 0 && f.labels[row] == LOADER_IGNORE && f.lengths[row] == 1
               && f.weights[row] == 0.0f);
     CHECK_OK(data_batch_total_rows(&b, 2, 4, &total));
-    CHECK(total == 4.0 * P);
+    CHECK(total.weights == 4.0 * P && total.tokens == 4.0 * T);
     b.vocab = 100;
     CHECK_FAILS(b.fill_rows(&b, 2, 1, 1, to), GT_MISMATCH, "the model has 100");
     token_split_close(&split);
@@ -267,7 +267,7 @@ static void labelled_texts_are_framed_and_padded(void)
     loader l;
     data_batch b;
     int32_t tokens[N * LONG], types[N * LONG], lengths[N], labels[N];
-    double total;
+    data_total total;
     data_request r = { .spec = json, .whole = 1 };
     r.keys.label = "label";
     if (!CHECK_OK(data_open_as(&d, path, &r)))
@@ -286,11 +286,11 @@ static void labelled_texts_are_framed_and_padded(void)
     CHECK(lengths[0] == 5 && lengths[1] == 3 && lengths[2] == LONG);
     CHECK(labels[0] == 1 && labels[1] == 0 && labels[2] == 1);
     CHECK_OK(data_batch_total(&b, 0, 0, N, &total));
-    CHECK(total == N);
+    CHECK(total.weights == N && total.tokens == 5 + 3 + LONG);
     CHECK_OK(b.fill_rows(&b, 2, N, 1, to));
     CHECK(labels[0] == 1 && labels[1] == LOADER_IGNORE && lengths[1] >= 1);
     CHECK_OK(data_batch_total_rows(&b, 2, N, &total));
-    CHECK(total == 1.0);
+    CHECK(total.weights == 1.0 && total.tokens == LONG);
     data_batch_classify(&b, &l, "training", &m, 1);
     CHECK_FAILS(b.fill(&b, 0, 0, N, to), GT_MISMATCH, "label number 1, the model tells 1 classes apart");
     data_marks_close(&m);

@@ -306,7 +306,8 @@ static void numbers_that_are_none_become_null(void)
     CHECK(json_number_value(json_object_get(o, "gemm_share")) == 0.5);
     CHECK(json_object_get(o, "loss_scale") == NULL && json_object_get(o, "skipped") == NULL);
     json_decref(o);
-    row.val.hits = 240.0;                   /* of 300 targets, whose bytes nobody knows */
+    row.val.hits = 240.0;                   /* of 300 texts, whose bytes nobody knows */
+    row.val.whole_texts = 1;
     row.val.bytes = 0.0;
     o = json_loads(metrics_json(text, sizeof text, &row), 0, NULL);
     CHECK(json_number_value(json_object_get(o, "val_accuracy")) == 0.8);

@@ -66,17 +66,17 @@ static gt_status fill_rows(const data_batch *b, uint64_t first, uint64_t count, 
     return loader_eval(b->loader, first, count, field[0], field[1], &filled);
 }
 
-static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, double *weights)
+static gt_status total(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out)
 {
     (void)b;
-    *weights = total_of(position + first, count);
+    out->weights = total_of(position + first, count);
     return GT_OK;
 }
 
-static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, double *weights)
+static gt_status total_rows(const data_batch *b, uint64_t first, uint64_t count, data_total *out)
 {
     (void)b;
-    *weights = total_of(first, count);
+    out->weights = total_of(first, count);
     return GT_OK;
 }
 
