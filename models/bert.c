@@ -291,6 +291,15 @@ static const model_preset bert_presets[] = {
     { 0 }
 };
 
+/* Liu et al., 2019, section 3: BERT's sizes with byte-level BPE, no kinds of texts, and positions behind padding's. */
+#define ROBERTA(L, H, C, I) \
+    "{ \"num_hidden_layers\": " #L ", \"num_attention_heads\": " #H ", \"hidden_size\": " #C \
+    ", \"intermediate_size\": " #I ", \"vocab_size\": 50265, \"max_position_embeddings\": 514, " \
+    "\"type_vocab_size\": 1, \"layer_norm_eps\": 1e-5 }"
+static const model_preset roberta_presets[] = {
+    { "roberta-base", ROBERTA(12, 12, 768, 3072) }, { "roberta-large", ROBERTA(24, 16, 1024, 4096) }, { 0 }
+};
+
 static void complete(model_config *c)
 {
     c->context = (int)c->own[BERT_POSITIONS] - (is_roberta(c) ? (int)c->own[BERT_PADDING] + 1 : 0);
@@ -425,6 +434,7 @@ const model_family roberta_family = {
     .types = roberta_types,
     .architecture = "RobertaForMaskedLM",
     .fields = roberta_fields,
+    .presets = roberta_presets,
     .heads = roberta_heads,
     .prefix = "roberta.",
     .tensors = roberta_tensors,

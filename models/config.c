@@ -7,6 +7,7 @@
 #include "models/family.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/text.h"
 
 #include <jansson.h>
@@ -355,6 +356,61 @@ static gt_status check_key(const model_family *family, const char *key, json_t *
     return gt_fail(GT_UNSUPPORTED, "model file '%s': '%s' is %s, which is not supported", path, key, shown);
 }
 
+static int has_key(const model_family *family, const char *key)
+{
+    for (const model_field *f = family->fields; f->key; f++)
+        if (!strcmp(f->key, key))
+            return 1;
+    return 0;
+}
+
+/* Some keys of a file that belong to this family and to no other, up to three; 0: there are none. */
+static int own_keys(gt_text *out, const model_family *family, json_t *root)
+{
+    const char *key;
+    json_t *value;
+    int count = 0;
+    json_object_foreach(root, key, value) {
+        int others = 0;
+        for (const model_family *const *f = model_families; *f; f++)
+            others |= *f != family && has_key(*f, key);
+        if (!has_key(family, key) || others || json_is_null(value))
+            continue;
+        if (count < 3)
+            gt_text_printf(out, "%s'%.40s'", count ? ", " : "", key);
+        count++;
+    }
+    return count;
+}
+
+/* Of a file without a model_type: the one family that has keys of it for itself. */
+static gt_status guess_family(const model_family **out, json_t *root, const char *path)
+{
+    gt_text keys = { 0 }, all = { 0 };
+    int candidates = 0;
+    for (const model_family *const *f = model_families; *f; f++) {
+        gt_text of = { 0 };
+        gt_text_printf(&all, "%s%s", all.size ? ", " : "", (*f)->name);
+        if (own_keys(&of, *f, root) && !candidates++) {
+            *out = *f;
+            gt_text_printf(&keys, "%s", of.data ? of.data : "");
+        }
+        gt_text_release(&of);
+    }
+    gt_status st = GT_OK;
+    if (candidates == 1)
+        gt_log(GT_LOG_WARN, "models", "model file '%s' has no model_type; it is read as '%s', the only family with %s",
+               path, (*out)->name, keys.data ? keys.data : "such keys");
+    else
+        st = gt_fail(GT_FORMAT,
+                     "model file '%s' has no model_type, and its keys do not tell which family it is of; add "
+                     "\"model_type\": one of %s",
+                     path, all.data ? all.data : "those known");
+    gt_text_release(&keys);
+    gt_text_release(&all);
+    return st;
+}
+
 /* The family that reads a file: the first that knows its model_type. */
 static gt_status choose_family(const model_family **out, json_t *root, const char *path)
 {
@@ -362,7 +418,7 @@ static gt_status choose_family(const model_family **out, json_t *root, const cha
     const char *type = json_string_value(v);
     *out = model_families[0];
     if (!v)
-        return GT_OK;
+        return guess_family(out, root, path);
     for (const model_family *const *f = model_families; type && *f; f++)
         for (const char *const *known = (*f)->types; *known; known++)
             if (!strcmp(*known, type)) {

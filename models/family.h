@@ -150,7 +150,7 @@ struct model_family {
     const model_reference_rule *reference;      /* NULL: there is none                           */
 };
 
-/* All families; the first reads files without a model_type. Ends with NULL. A program that defines
+/* All families. A file without a model_type is of the one that alone has some of its keys. Ends with NULL. A program that defines
  * its own list has that one instead (families.c holds nothing else). */
 extern const model_family *const model_families[];
 

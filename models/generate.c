@@ -224,6 +224,11 @@ gt_status generate_feed(generate *g, const uint32_t *ids, size_t count)
     return st;
 }
 
+int generate_seen(const generate *g)
+{
+    return g->position;
+}
+
 gt_status generate_next(generate *g, const sampling_rule *s, gt_random *r, uint32_t *id)
 {
     if (!g->position)

@@ -55,6 +55,8 @@ gt_status generate_allow(generate *g, const unsigned char *may);
 /* Another text: nothing was fed. */
 void generate_restart(generate *g);
 gt_status generate_feed(generate *g, const uint32_t *ids, size_t count);
+/* How many of the last tokens fed are still seen: of a text that is longer than the context, some are not. */
+int generate_seen(const generate *g);
 /* GT_MISUSE before anything was fed; GT_NUMERIC if the logits are not finite. */
 gt_status generate_next(generate *g, const sampling_rule *s, gt_random *r, uint32_t *id);
 /* The logits behind the last token fed: config.vocab floats, valid until the next call. */

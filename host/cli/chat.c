@@ -59,7 +59,7 @@ gt_status cli_chat_open(cli_chat **out, cli_writer *w, const char *file, const c
     w->bare = 1;
     gt_status st = file ? chat_template_open_file(&c->format, file, folder) : chat_template_open(&c->format, folder);
     if (st == GT_NOT_FOUND && !file)
-        st = gt_fail(st, "option --chat: %s; name one with --chat-template FILE", gt_message());
+        st = gt_fail_in(st, "option --chat");
     if (!st)
         st = find_end(c);
     if (st)

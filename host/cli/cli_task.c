@@ -43,6 +43,16 @@ gt_status cli_task_check_data(const model_config *c, const data_options *o, cons
     return GT_OK;
 }
 
+gt_status cli_task_check_seq(const model_config *c, uint64_t seq)
+{
+    return seq <= (uint64_t)c->context
+               ? GT_OK
+               : gt_fail(GT_MISUSE,
+                         "option --seq: model '%s' has %d positions, so a sequence of %llu tokens does not fit; "
+                         "lower --seq",
+                         c->name, c->context, (unsigned long long)seq);
+}
+
 gt_status cli_task_check_run(const cli_source *s, const model_config *had, const model_config *c)
 {
     if (!s->is_run || (had->task == c->task && had->pairs == c->pairs))

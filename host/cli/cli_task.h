@@ -29,6 +29,9 @@ gt_status cli_task_choose(model_config *c, const cli_task *t, int *by_document);
 /* GT_MISUSE for options of data that would be ignored under c's task. rows: as --rows says; NULL: it was not given. */
 gt_status cli_task_check_data(const model_config *c, const data_options *o, const char *rows);
 
+/* GT_MISUSE if a sequence of so many tokens does not fit into the model. */
+gt_status cli_task_check_seq(const model_config *c, uint64_t seq);
+
 /* Checkpoints of a run hold the head that they were trained with, and no other. GT_MISUSE, with what to do, if
  * c, the description to use, has another task than `had`, the run's. */
 gt_status cli_task_check_run(const cli_source *s, const model_config *had, const model_config *c);

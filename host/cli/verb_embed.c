@@ -296,6 +296,8 @@ gt_status verb_embed(int argc, char **argv)
     if (!st)
         st = cli_task_check_run(&s, &had, &s.config);
     if (!st)
+        st = cli_task_check_seq(&s.config, o.seq);
+    if (!st)
         st = cli_source_tokenizer(&s, "put the one that it was trained with beside it");
     if (!st)
         st = read_texts(&x, s.tokenizer);

@@ -44,9 +44,9 @@ static const gt_option table[] = {
     { "adapter", 0, GT_STRING, "DIR", "adapter in PEFT's layout for that model", &o.adapter, 0, NULL },
     { "data", 'd', GT_STRING, "FILE|DIR,..", "texts, records, or tokens", &o.data, 0, NULL },
     DATA_OPTION_ROWS(o.of),
-    { "documents", 0, GT_CHOICE, "across|within",
-      "what a token sees: all before it, or of its document; default: the run's", &o.documents, 1, NULL },
-    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: neighbouring tokens, or one document; default: the run's",
+    { "documents", 0, GT_CHOICE, "across|within", "what a token sees: all, or its document; default: the run's",
+      &o.documents, 1, NULL },
+    { "rows", 0, GT_CHOICE, "packed|documents", "a sequence: tokens in a row, or a document; default: the run's",
       &o.rows, 1, NULL },
     { "tokenizer", 0, GT_STRING, "byte|DIR", "tokenizer of a text, if the weights have none beside them", &o.tokenizer,
       0, NULL },
@@ -364,6 +364,8 @@ gt_status verb_eval(int argc, char **argv)
     st = cli_task_choose(&s.config, &task, &by_document);
     if (!st)
         st = cli_task_check_run(&s, &had, &s.config);
+    if (!st)
+        st = cli_task_check_seq(&s.config, o.seq);
     s.config.new_labels = 0;
     if (!st)
         st = cli_task_check_data(&s.config, &o.of, gt_option_given(table, "rows") ? o.rows : NULL);

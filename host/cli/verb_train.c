@@ -612,7 +612,19 @@ static void tell_idle_options(void)
     gt_text_release(&list);
 }
 
-/* One rank, or the only one (c NULL). */
+/* Checkpoints hold the head that a run was begun with. */
+static gt_status check_same_task(const model_config *run)
+{
+    const int task = gt_option_given(train_table, "task") && strcmp(o->task, model_task_name(run->task));
+    if (!task && !(o->pairs && gt_option_given(train_table, "pairs") && !run->pairs))
+        return GT_OK;
+    return gt_fail(
+        GT_MISUSE,
+        "cannot resume '%s' with --%s%s: it was begun with --task %s, whose head its checkpoints hold; leave "
+        "the option out, or begin another run from its export (geartrain export %s -o DIR, then --from DIR)",
+        o->out, task ? "task " : "pairs", task ? o->task : "", model_task_name(run->task), o->out);
+}
+
 /* A run that goes on has its labels; what begins, may need a new head. */
 static gt_status choose_task(model_config *c, cli_task *task, int resumed)
 {
@@ -620,7 +632,9 @@ static gt_status choose_task(model_config *c, cli_task *task, int resumed)
     *task = (cli_task){
         .name = o->task, .pairs = o->pairs, .whole_words = o->whole_words, .trains = 1, .seed = o->seed
     };
-    gt_status st = cli_task_choose(c, task, &by_document);
+    gt_status st = resumed ? check_same_task(c) : GT_OK;
+    if (!st)
+        st = cli_task_choose(c, task, &by_document);
     if (resumed)
         c->new_labels = 0;
     if (!st)
@@ -631,6 +645,7 @@ static gt_status choose_task(model_config *c, cli_task *task, int resumed)
     return st;
 }
 
+/* One rank, or the only one (c NULL). */
 static gt_status train_here(net_comm *c)
 {
     const char *tokenizer_spec = NULL;
@@ -673,6 +688,8 @@ static gt_status train_here(net_comm *c)
         st = train_settle_targets(&config, &data, &eval_data);
     if (!st && !o->seq)
         o->seq = (uint64_t)config.context;
+    if (!st)
+        st = cli_task_check_seq(&config, o->seq);
     if (!st && o->sample_every)
         st = train_samples_check(&config, data.tokenizer);
     const token_split *val = NULL;

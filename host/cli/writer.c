@@ -3,6 +3,7 @@
 #include "host/cli/writer.h"
 
 #include "host/base/clock.h"
+#include "host/base/log.h"
 #include "host/base/file.h"
 #include "host/tokenizer/text_stream.h"
 #include "host/tokenizer/utf8.h"
@@ -188,6 +189,11 @@ gt_status cli_write(const cli_writer *w, const char *prompt, size_t size, uint64
     generate_restart(w->generate);
     if (!st)
         st = generate_feed(w->generate, ids.data, ids.count);
+    if (!st && ids.count > (size_t)generate_seen(w->generate))
+        gt_log(
+            GT_LOG_WARN, "generate",
+            "the prompt has %zu tokens, more than the model's context: its first %zu were forgotten, the last %d are seen",
+            ids.count, ids.count - (size_t)generate_seen(w->generate), generate_seen(w->generate));
     const uint64_t fed = gt_now_ns();
     out->prompt_tokens = ids.count;
     out->prompt_seconds = (double)(fed - start) * 1e-9;

@@ -112,6 +112,12 @@ void loader_taken(const loader *l, uint64_t samples, int source, uint64_t *of_it
 
 static gt_status too_short(const token_split *split, const char *name, uint64_t rows, uint64_t tokens)
 {
+    if (split->reading.by_document && !token_split_documents(split))
+        return gt_fail(
+            GT_MISMATCH,
+            "cannot read batches from '%s': no document ends in it, as in a plain text; give records (JSONL, "
+            "CSV), one a document, or say --rows packed",
+            name);
     if (split->reading.by_document)
         return gt_fail(GT_MISMATCH, "cannot read batches from '%s': it has %llu documents, and %llu are needed%s", name,
                        (unsigned long long)token_split_documents(split), (unsigned long long)rows,

@@ -67,9 +67,9 @@ refuses "two ranks: a negative learning rate, said once" 2 'learning rate -1' tr
 refuses "0 steps" 2 'option --steps' train $good --out new --steps 0
 refuses "a batch that micro-batches do not divide" 2 'batch 4 is not a multiple of micro-batch 3' \
     train $good --out new --micro-batch 3
-refuses "a sequence longer than the context" 2 '128 tokens: it has 64 positions' \
+refuses "a sequence longer than the context" 2 'has 64 positions, so a sequence of 128 tokens does not fit' \
     train $good --out new --seq 128
-refuses "eval: a sequence longer than the context" 2 '128 tokens: it has 64 positions' \
+refuses "eval: a sequence longer than the context" 2 'has 64 positions, so a sequence of 128 tokens does not fit' \
     eval --from run --data "$text" --seq 128
 refuses "dropout 1.5" 2 'option --dropout: 1.5' train $good --out new --dropout 1.5
 refuses "dropout below 0" 2 'option --dropout: -0.5' train $good --out new --dropout -0.5
@@ -122,7 +122,7 @@ refuses "an empty prompt" 2 '--prompt TEXT' generate --from run --prompt ''
 
 # ---- things that do not fit together ----------------------------------------------------------------------
 
-printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 8}' > small.json
+printf '{"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 8}' > small.json
 refuses "more tokens than the model has" 1 "the tokenizer has 256 tokens, model 'small.json' only 8" \
     train $good --model small.json --tokenizer byte --out new
 "$geartrain" tokenize "$text" -o bytes > stdout 2> stderr
@@ -158,20 +158,20 @@ describe()  # NAME CODE PATTERN JSON
     printf '%s' "$4" > bad.json
     refuses "$1" "$2" "$3" train --model bad.json --data "$text" --out new
 }
-describe "cut JSON" 1 "'bad.json', line 1: " '{"n_layer": 2,'
+describe "cut JSON" 1 "'bad.json', line 1: " '{"model_type": "gpt2", "n_layer": 2,'
 describe "JSON that is no object" 1 'not a JSON object' '[1]'
-describe "a missing key" 1 "'n_head' is missing" '{"n_layer": 2, "n_embd": 64}'
-describe "a key twice" 1 'duplicate' '{"n_layer": 2, "n_layer": 3, "n_head": 2, "n_embd": 64}'
-describe "a size below 1" 1 "'n_layer' is not a whole number" '{"n_layer": 0, "n_head": 2, "n_embd": 64}'
-describe "a size that is no number" 1 "'n_layer' is not" '{"n_layer": "x", "n_head": 2, "n_embd": 64}'
+describe "a missing key" 1 "'n_head' is missing" '{"model_type": "gpt2", "n_layer": 2, "n_embd": 64}'
+describe "a key twice" 1 'duplicate' '{"model_type": "gpt2", "n_layer": 2, "n_layer": 3, "n_head": 2, "n_embd": 64}'
+describe "a size below 1" 1 "'n_layer' is not a whole number" '{"model_type": "gpt2", "n_layer": 0, "n_head": 2, "n_embd": 64}'
+describe "a size that is no number" 1 "'n_layer' is not" '{"model_type": "gpt2", "n_layer": "x", "n_head": 2, "n_embd": 64}'
 describe "heads that do not divide" 2 '64 channels do not divide into 3 heads' \
-    '{"n_layer": 2, "n_head": 3, "n_embd": 64}'
+    '{"model_type": "gpt2", "n_layer": 2, "n_head": 3, "n_embd": 64}'
 describe "another architecture" 1 "model_type 'bloom'" \
     '{"model_type": "bloom", "n_layer": 2, "n_head": 2, "n_embd": 64}'
 describe "another activation" 1 'activation_function.*tanh.*gelu_new, .*silu or swish' \
-    '{"activation_function": "tanh", "n_layer": 2, "n_head": 2, "n_embd": 64}'
+    '{"model_type": "gpt2", "activation_function": "tanh", "n_layer": 2, "n_head": 2, "n_embd": 64}'
 describe "an enormous model" 1 'needs .* smaller model' \
-    '{"n_layer": 1, "n_head": 1048576, "n_embd": 268435456, "n_positions": 9, "vocab_size": 268435456}'
+    '{"model_type": "gpt2", "n_layer": 1, "n_head": 1048576, "n_embd": 268435456, "n_positions": 9, "vocab_size": 268435456}'
 
 # ---- places that cannot be written --------------------------------------------------------------------------
 

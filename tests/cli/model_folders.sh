@@ -5,7 +5,7 @@
 . "$(dirname "$0")/cli_checks.sh"
 
 trained="--seq 32 --batch 4 --steps 2 --eval-every 0"
-printf '{"n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 400, "initializer_range": 0.3}' > padded.json
+printf '{"model_type": "gpt2", "n_layer": 1, "n_head": 2, "n_embd": 32, "n_positions": 64, "vocab_size": 400, "initializer_range": 0.3}' > padded.json
 "$geartrain" train --model padded.json --data "$text" --tokenizer char $trained --out run \
     > stdout 2> stderr || { cat stderr; exit 1; }
 "$geartrain" export run -o whole > stdout 2> stderr || { cat stderr; exit 1; }

@@ -246,7 +246,7 @@ differs()
 }
 sed 's/wheel/wheat/' "$text" > other.txt
 head -c 5000 "$text" > shorter.txt
-printf '{"n_layer": 3, "n_head": 2, "n_embd": 64, "n_positions": 64}' > heads.json
+printf '{"model_type": "gpt2", "n_layer": 3, "n_head": 2, "n_embd": 64, "n_positions": 64}' > heads.json
 differs "another text" 'the checksum of the training tokens is [0-9a-f]+ on rank 0, but .* on rank 1' "--data other.txt"
 differs "a shorter text" 'the number of training tokens is [0-9]+ on rank 0, but .* on rank 1' "--data shorter.txt"
 differs "another model" "the model's n_head is 4 on rank 0, but 2 on rank 1" "--model heads.json"

@@ -80,4 +80,28 @@ awk 'BEGIN { print "text,label"; for (i = 0; i < 30; i++) print "the wheel turns
 refuses "a text to validate classes on" 1 "'$text' has no labels, which --task classify needs" \
     train --model model.json --tokenizer tok --task classify --data labelled.csv --label-key label --seq 16 --steps 2 \
     --eval-data "$text" --eval-every 2 --out none
+
+# ---- sentences that name the cause --------------------------------------------------------------------
+
+program tokenize "$text" --tokenizer bpe:300 -o ended > stdout 2> stderr
+refuses "a plain text as documents, in a mixture" 1 "'$text': no document ends in it, as in a plain text" \
+    train --model gpt2-tiny --tokenizer ended --data "records.jsonl:0.5,$text:0.5" --rows documents --seq 16 --out none
+refuses "sequences that do not fit, however short the data" 2 "has 64 positions, so a sequence of 99999 tokens does not fit" \
+    train --model gpt2-tiny --tokenizer byte --data records.jsonl --seq 99999 --out none
+refuses "another task of a run" 2 "cannot resume 'one' with --task classify: it was begun with --task mlm" \
+    train --out one --resume --task classify --steps 70
+refuses "pairs of a run without" 2 "cannot resume 'one' with --pairs" train --out one --resume --pairs --steps 70
+train_tiny --tokenizer byte --steps 1 --eval-every 0 --out gpt > stdout 2> stderr
+program generate --from gpt --prompt "$(head -c 100 "$text")" --tokens 2 > stdout 2> stderr
+check "a prompt that is longer than the context" grep -q 'the prompt has 100 tokens, more than .* context: its first [0-9]* were forgotten, the last [0-9]* are seen' stderr
+program generate --from gpt --prompt "$(head -c 64 "$text")" --tokens 2 > stdout 2> stderr
+check "and none that fits" [ "$(grep -c forgotten stderr)" = 0 ]
+program generate --from gpt --chat --prompt x > stdout 2> stderr
+check "a chat without a template: the way out is said once" [ "$(grep -o -e '--chat-template FILE' stderr | wc -l)" = 1 ]
+echo '{ "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "vocab_size": 300 }' > none.json
+refuses "a description of any family" 1 "'none.json' has no model_type, and its keys do not tell" \
+    train --model none.json --tokenizer byte --data records.jsonl --seq 16 --out none
+echo '{ "n_layer": 1, "n_head": 2, "n_embd": 32 }' > known.json
+program train --model known.json --tokenizer byte --data records.jsonl --seq 16 --steps 1 --eval-every 0 --out known > stdout 2> stderr
+check "or of one that its keys tell" grep -q "'known.json' has no model_type; it is read as 'gpt2', the only family with 'n_layer', 'n_head', 'n_embd'" stderr
 close_checks

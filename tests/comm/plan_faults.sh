@@ -135,7 +135,7 @@ full()
     check "$1: the last checkpoint is whole" timeout 60 "$geartrain" eval --from "$2" --data "$text"
 }
 # Files may not grow beyond a megabyte: room for what OpenCL's compiler writes, not for a rank's part.
-printf '{"n_layer": 3, "n_head": 4, "n_embd": 128, "n_positions": 64}' > wide.json
+printf '{"model_type": "gpt2", "n_layer": 3, "n_head": 4, "n_embd": 128, "n_positions": 64}' > wide.json
 for shape in "--stages 2 --replicas 1" "--replicas 2 --stages 1 --sync sharded"; do
     rm -rf small
     (limit=60 as=exec; program train $common --model wide.json --out small --steps 4 --save-every 2 $two $shape) \

@@ -5,7 +5,7 @@
 . "$(dirname "$0")/../cli/cli_checks.sh"
 
 # Weights as large as these overflow fp16 at its first loss scales.
-printf '{"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64, "initializer_range": 0.99}' \
+printf '{"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 64, "initializer_range": 0.99}' \
     > wild.json
 
 STEPS=60

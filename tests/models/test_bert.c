@@ -55,6 +55,11 @@ static void descriptions_are_read_and_written(void)
     CHECK_OK(model_config_load(&c, "bert-base"));
     /* As published: 109,482,240 of BertModel without its pooling's 590,592, and the head's 622,650. */
     CHECK(model_parameters(&c) == 109482240 - 590592 + 622650);
+    /* RobertaForMaskedLM of roberta-base and roberta-large, with the tokenizer's 50,265 tokens. */
+    CHECK_OK(model_config_load(&c, "roberta-base"));
+    CHECK(c.vocab == 50265 && model_parameters(&c) == 124697433 && c.context == 512 && c.own[BERT_PADDING] == 1.0);
+    CHECK_OK(model_config_load(&c, "roberta-large"));
+    CHECK(c.vocab == 50265 && model_parameters(&c) == 355412057);
 }
 
 static void what_changes_the_model_is_refused(void)

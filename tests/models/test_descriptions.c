@@ -108,24 +108,28 @@ static void hostile_descriptions_are_refused(void)
         { "", GT_FORMAT, "line 1" },
         { "{", GT_FORMAT, "line 1" },
         { "[]", GT_FORMAT, "not a JSON object" },
-        { "{}", GT_FORMAT, "'n_layer' is missing" },
-        { "{\"n_layer\":1,\"n_layer\":2}", GT_FORMAT, "duplicate" },
-        { "{\"n_layer\":-1,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
-        { "{\"n_layer\":1.5,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
-        { "{\"n_layer\":9223372036854775807,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
-        { "{\"n_layer\":99999999999999999999,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "line 1" },
-        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":268435457}", GT_FORMAT, "'n_embd'" },
-        { "{\"n_layer\":1025,\"n_head\":1,\"n_embd\":8}", GT_MISUSE, "more than 1024" },
-        { "{\"n_layer\":1,\"n_head\":3,\"n_embd\":8}", GT_MISUSE, "do not divide" },
-        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":512}", GT_UNSUPPORTED, "256" },
-        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"vocab_size\":\"x\"}", GT_FORMAT, "'vocab_size'" },
-        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":1.0}", GT_FORMAT, "'attn_pdrop'" },
-        { "{\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":-0.1}", GT_FORMAT, "'attn_pdrop'" },
+        { "{}", GT_FORMAT, "has no model_type, and its keys do not tell" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_layer\":2}", GT_FORMAT, "duplicate" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":-1,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1.5,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'n_layer'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":9223372036854775807,\"n_head\":1,\"n_embd\":8}", GT_FORMAT,
+          "'n_layer'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":99999999999999999999,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "line 1" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":1,\"n_embd\":268435457}", GT_FORMAT, "'n_embd'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1025,\"n_head\":1,\"n_embd\":8}", GT_MISUSE, "more than 1024" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":3,\"n_embd\":8}", GT_MISUSE, "do not divide" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":1,\"n_embd\":512}", GT_UNSUPPORTED, "256" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"vocab_size\":\"x\"}", GT_FORMAT,
+          "'vocab_size'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":1.0}", GT_FORMAT,
+          "'attn_pdrop'" },
+        { "{\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8,\"attn_pdrop\":-0.1}", GT_FORMAT,
+          "'attn_pdrop'" },
         { "{\"model_type\":\"opt\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED, "opt" },
         { "{\"model_type\":\"llama\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_FORMAT, "'hidden_size' is missing" },
-        { "{\"activation_function\":\"tanh\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}", GT_UNSUPPORTED,
-          "'tanh' is not gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish" },
-#define SIZES "\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
+        { "{\"model_type\":\"gpt2\",\"activation_function\":\"tanh\",\"n_layer\":1,\"n_head\":1,\"n_embd\":8}",
+          GT_UNSUPPORTED, "'tanh' is not gelu_new, gelu_pytorch_tanh, gelu, relu, silu or swish" },
+#define SIZES "\"model_type\":\"gpt2\",\"n_layer\":1,\"n_head\":2,\"n_embd\":8"
         /* What would change the model, and what contradicts a size. */
         { "{\"scale_attn_weights\":null," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
         { "{\"scale_attn_weights\":0.5," SIZES "}", GT_FORMAT, "'scale_attn_weights' is neither" },
@@ -144,7 +148,7 @@ static void hostile_descriptions_are_refused(void)
         { "{\"num_hidden_layers\":\"1\"," SIZES "}", GT_FORMAT, "'num_hidden_layers' is \"1\"" },
         { "{\"activation_function\":7," SIZES "}", GT_UNSUPPORTED, "that is no text' is not gelu_new" },
         { "{\"activation_function\":null," SIZES "}", GT_UNSUPPORTED, "'null' is not gelu_new" },
-        { "{\"model_type\":null," SIZES "}", GT_UNSUPPORTED, "'null' is not gpt2" },
+        { "{\"model_type\":null,\"n_layer\":1,\"n_head\":2,\"n_embd\":8}", GT_UNSUPPORTED, "'null' is not gpt2" },
     };
     char *path = gt_path_join(check_folder(), "hostile.json");
     model_config c;
@@ -314,7 +318,7 @@ static void harmless_keys_are_known(void)
         /* openai-community/gpt2 */
         "\"activation_function\":\"gelu_new\",\"architectures\":[\"GPT2LMHeadModel\"],\"attn_pdrop\":0.1,"
         "\"bos_token_id\":50256,\"embd_pdrop\":0.1,\"eos_token_id\":50256,\"initializer_range\":0.02,"
-        "\"layer_norm_epsilon\":1e-05,\"model_type\":\"gpt2\",\"n_ctx\":1024,\"n_positions\":1024,"
+        "\"layer_norm_epsilon\":1e-05,\"n_ctx\":1024,\"n_positions\":1024,"
         "\"resid_pdrop\":0.1,\"summary_activation\":null,\"summary_first_dropout\":0.1,"
         "\"summary_proj_to_labels\":true,\"summary_type\":\"cls_index\",\"summary_use_proj\":true,"
         "\"task_specific_params\":{\"text-generation\":{\"do_sample\":true,\"max_length\":50}},"
