@@ -95,8 +95,9 @@ static const gt_option back[] = {
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &train_set.sync, 1, NULL },
-    { "compress", 0, GT_CHOICE, cli_compressors, "form in which gradients travel between ranks", &train_set.compress, 1,
-      NULL },
+    { "compress", 0, GT_STRING, "SPEC", cli_compressors, &train_set.compress, 1, NULL },
+    { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
+      1, NULL },
 };
 
 static const gt_option last[] = {
@@ -316,6 +317,17 @@ static gt_status check_useless(void)
     return st ? st : check_rule();
 }
 
+static gt_status check_compress(void)
+{
+    sync_compress c;
+    gt_status st = sync_compress_parse(&c, o->compress);
+    if (st)
+        return gt_fail_in(st, "option --compress");
+    if (gt_option_given(train_table, "compress-after") && o->compress_after && !sync_compress_changes(&c))
+        return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
+    return GT_OK;
+}
+
 /* It is written after the last step: too late to learn that there is no such folder. */
 static gt_status check_trace(void)
 {
@@ -393,6 +405,8 @@ gt_status train_settings_check(void)
         st = check_batch();
     if (!st)
         st = check_useless();
+    if (!st)
+        st = check_compress();
     if (!st)
         st = check_numbers();
     return st ? st : check_trace();
@@ -614,9 +628,11 @@ train_options train_settings_options(void)
         .patience = o->patience,
         .improvement = o->improvement,
         .sample_every = o->sample_every,
-        .compress = sync_compressor_find(o->compress),
         .optim = optim_defaults()
     };
+    if (sync_compress_parse(&t.compress, o->compress))      /* said by train_settings_check() */
+        gt_message_clear();
+    t.compress.after = o->compress_after;
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
     optim_config_rule(&t.optim, optim_rule_find(o->optimizer));

@@ -25,7 +25,7 @@ typedef struct train_settings {
     int labelled;                       /* documents must have labels: not an option; of the task */
     data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
-    uint64_t patience, sample_every, sample_tokens;
+    uint64_t patience, sample_every, sample_tokens, compress_after;
     double lr, min_lr, weight_decay, clip, dropout, decay_share, improvement, sample_temperature;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep, keep_best;

@@ -262,6 +262,16 @@ static gt_status fill_from(const void *config, params *p, void *context)
     return st ? st : cli_source_fill(config, p, source);
 }
 
+static void show_compression(const run_plan *p)
+{
+    const train_options t = train_settings_options();
+    char text[SYNC_NAMES];
+    if (p->ranks < 2 || !sync_compress_changes(&t.compress))
+        return;
+    sync_compress_text(&t.compress, text);
+    fprintf(stderr, "gradients travel as %s: %s\n", text, sync_compressor_help(t.compress.how));
+}
+
 /* What rank 0 writes and says before the first step. */
 static gt_status begin_run(const model_config *c, const data_set *data, const cli_tokenizer_mark *mark, dev_device *d,
                            train *t, const gt_text *why, int again, const cli_source *source)
@@ -271,6 +281,7 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
         show_memory(data, d, t);
     if (train_plan(t)->ranks > 1)
         train_plan_show(train_plan(t), SHOWN, stderr);
+    show_compression(train_plan(t));
     if (why->size)
         fprintf(stderr, "%s", why->data);
     gt_status st = train_plan_write(train_plan(t), o->out);
@@ -601,7 +612,7 @@ static gt_status keep_devices(uint64_t ranks)
 /* One command line is often used with one device and with several, so this is no misuse. */
 static void tell_idle_options(void)
 {
-    static const char *const names[] = { "transport", "net", "sync", "compress", "schedule", "slow" };
+    static const char *const names[] = { "transport", "net", "sync", "compress", "compress-after", "schedule", "slow" };
     gt_text list = { 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (gt_option_given(train_table, names[i]))

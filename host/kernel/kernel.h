@@ -241,6 +241,45 @@ gt_status kernel_take_rows_grad(dev_list *l, kernel_set *k, const kernel_taken *
 gt_status kernel_row_hits(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits, dev_buffer *target,
                           dev_buffer *hit);
 
+/* ---- cl/compress.cl ------------------------------------------------------------------ */
+/* What a step's encodings ask: fp32[COMPRESS_FRAME] whether the newest step was taken, and loss scales; and
+ * random u32[4], of which [2] is the step. Both begin as zeros but for a seed. state: the optimizer's scalars.
+ * pending (i32): the step before ended with an update; step (u32). */
+enum { COMPRESS_FRAME = 4, COMPRESS_TAKE = 0, COMPRESS_RATIO, COMPRESS_HELD, COMPRESS_TRIED };
+gt_status kernel_compress_begin(dev_list *l, kernel_set *k, dev_buffer *state, dev_buffer *random, dev_buffer *frame,
+                                kernel_slot *pending_at, kernel_slot *step_at);
+/* kept = next if the step was taken. frame NULL, here and below: yes, and no scales. n fp32 each. */
+gt_status kernel_compress_commit(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *next,
+                                 dev_buffer *kept);
+/* grad += kept. */
+gt_status kernel_compress_feed(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *kept,
+                               dev_buffer *grad);
+/* moved = momentum velocity + grad; grad = moved + kept. */
+gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, float momentum,
+                                   dev_buffer *kept, dev_buffer *velocity, dev_buffer *moved, dev_buffer *grad);
+/* said = grad - said; moved (NULL: none) = 0 where said was not. */
+gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *grad, dev_buffer *said,
+                               dev_buffer *moved);
+/* to S = from fp32, cut to [-most, most]; inf and NaN stay. */
+gt_status kernel_compress_cut(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *from, dev_buffer *to);
+/* Encodings of x fp32 (n), in words of 4 bytes; decoding overwrites `to` fp32 (n), or adds to it. */
+enum { COMPRESS_BLOCK = 128, COMPRESS_CHUNK = 4096 };
+int64_t kernel_int8_words(int64_t n);
+gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random, dev_buffer *x,
+                             dev_buffer *code);
+gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to);
+/* keep: values of each COMPRESS_CHUNK. */
+int64_t kernel_topk_words(int64_t n, int keep);
+gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, dev_buffer *x, dev_buffer *code);
+gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code,
+                             dev_buffer *to);
+/* One of every `group` values. */
+int64_t kernel_randomk_words(int64_t n, uint32_t group);
+gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
+                                dev_buffer *random, dev_buffer *x, dev_buffer *code);
+gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
+                                dev_buffer *random, dev_buffer *code, dev_buffer *to);
+
 /* ---- cl/optim.cl -------------------------------------------------------------------- */
 /* The optimizer's scalars on the device, so that no step waits for the host. All fp32. */
 enum {

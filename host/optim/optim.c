@@ -570,6 +570,11 @@ dev_buffer *optim_loss_sum(optim *o)
     return o->loss_sum;
 }
 
+dev_buffer *optim_state(optim *o)
+{
+    return o->state;
+}
+
 gt_status optim_step(optim *o, double lr)
 {
     return run_update(o, lr);

@@ -96,6 +96,8 @@ void optim_release(optim *o); /* takes NULL */
 /* What the loss graph binds: fp32[1] each. */
 dev_buffer *optim_grad_scale(optim *o);
 dev_buffer *optim_loss_sum(optim *o);
+/* OPTIM_STATE_FLOATS floats (kernel.h), for kernels that read how the newest step went. */
+dev_buffer *optim_state(optim *o);
 
 /* What the targets weigh of the steps that are updated from now on, all ranks together; 0: nothing
  * counts, and the update moves nothing (OPTIM_SKIP). Gradients come in as if each weighed 1, so this may be

@@ -24,7 +24,7 @@ static gt_status read_start(buckets *s, bucket *b, int round)
 {
     const travel t = sync_bucket_travel(b, round);
     gt_status st = settle(&b->writing);
-    if (!st && b->coding)
+    if (!st && sync_bucket_how(b)->encode)
         st = sync_coding_encode(b->coding, round);
     if (st || t.in_place)
         return st ? st : dev_mark(s->o.device, &b->reading);
@@ -37,7 +37,7 @@ static gt_status begin_sum(void *context, uint64_t now)
     bucket *b = context;
     const travel t = sync_bucket_travel(b, 0);
     (void)now;
-    if (b->of->how->gathers)
+    if (sync_bucket_how(b)->gathers)
         return net_all_gather_start(b->group, t.host, t.elements, NULL, t.type, NULL, &b->sum);
     if (sync_bucket_scatters(b))
         return net_reduce_scatter_start(b->group, t.host, b->count, b->counts, t.type, NULL, &b->sum);
@@ -45,10 +45,10 @@ static gt_status begin_sum(void *context, uint64_t now)
 }
 
 /* Any round's, on this thread. */
-static gt_status exchange(buckets *s, bucket *b, int round)
+static gt_status exchange(bucket *b, int round)
 {
     const travel t = sync_bucket_travel(b, round);
-    if (s->how->gathers)
+    if (sync_bucket_how(b)->gathers)
         return net_all_gather(b->group, t.host, t.elements, NULL, t.type, NULL);
     if (sync_bucket_scatters(b))
         return net_reduce_scatter(b->group, t.host, b->count, b->counts, t.type, NULL);
@@ -80,10 +80,45 @@ static int all_ended(const buckets *s)
     return 1;
 }
 
+gt_status sync_buckets_settle(sync_run *run, uint64_t step)
+{
+    buckets *s = run->state;
+    const int pending = s->left && run->updates != s->seen;
+    s->seen = run->updates;
+    s->settled = 1;
+    gt_status st = dev_list_set(s->begin, s->pending_at.launch, s->pending_at.arg, dev_arg_i32(pending));
+    if (!st)
+        st = dev_list_set(s->begin, s->step_at.launch, s->step_at.arg, dev_arg_u32((uint32_t)step));
+    if (!st)
+        st = dev_run(s->begin, 0, -1);
+    for (int i = 0; !st && i < s->count; i++)
+        if (s->buckets[i].coding)
+            st = sync_coding_commit(s->buckets[i].coding);
+    return st;
+}
+
+/* In front of the first bucket of a step. */
+static gt_status begin_step(sync_run *run)
+{
+    buckets *s = run->state;
+    if (s->begun || !s->begin)
+        return GT_OK;
+    const uint64_t step = run->step ? run->step - 1 : 0;
+    s->begun = 1;
+    s->plain = sync_compress_waits(&s->spec, step);
+    for (int i = 0; i < s->count; i++)
+        if (s->buckets[i].coding)
+            sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->spec, step));
+    gt_status st = s->plain ? GT_OK : sync_buckets_settle(run, step);
+    s->settled = 0;
+    s->left = !s->plain;
+    return st;
+}
+
 gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
 {
     buckets *s = run->state;
-    gt_status st = GT_OK;
+    gt_status st = begin_step(run);
     s->queued[chunk] = done;
     s->ended[chunk] = (unsigned char)last;
     const int over = last && all_ended(s);
@@ -98,7 +133,7 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
         if (!first || !is_complete(s, i))
             continue;
         b->sent = 1;
-        for (int r = 0; r < s->how->rounds; r++)
+        for (int r = 0; r < sync_bucket_how(b)->rounds; r++)
             s->step_bytes += sync_bucket_travel(b, r).own_bytes;
         st = over && b->group == waited_for ? read_start(s, b, 0) : hand_on(s, b);
     }
@@ -141,7 +176,7 @@ static gt_status sum_here(buckets *s, int i)
         st = settle(&b->reading);
     b->began = gt_now_ns();
     if (!st)
-        st = exchange(s, b, 0);
+        st = exchange(b, 0);
     b->ended = gt_now_ns();
     return st;
 }
@@ -164,7 +199,7 @@ static gt_status write_sum(buckets *s, bucket *b, int round)
     gt_status st = GT_OK;
     if (!t.in_place && bytes)
         st = dev_write_start(s->o.device, t.buffer, t.at + from, t.host + from, bytes, &b->writing);
-    return st || !b->coding ? st : sync_coding_decode(b->coding, round);
+    return st || !sync_bucket_how(b)->encode ? st : sync_coding_decode(b->coding, round);
 }
 
 /* When the first round of all buckets is over: rounds in the same order on all ranks. */
@@ -172,12 +207,15 @@ static gt_status later_round(buckets *s, int round)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < s->count; i++)
-        st = read_start(s, &s->buckets[i], round);
+        if (round < sync_bucket_how(&s->buckets[i])->rounds)
+            st = read_start(s, &s->buckets[i], round);
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
+        if (round >= sync_bucket_how(b)->rounds)
+            continue;
         st = settle(&b->reading);
         if (!st)
-            st = exchange(s, b, round);
+            st = exchange(b, round);
         b->ended = gt_now_ns();
         if (!st)
             st = write_sum(s, b, round);
@@ -210,6 +248,7 @@ gt_status sync_buckets_finish(sync_run *run, uint64_t *bytes)
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "sums of gradients", traced);
     *bytes = s->step_bytes;
     s->step_bytes = 0;
+    s->begun = 0;
     return st;
 }
 

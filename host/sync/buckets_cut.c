@@ -67,6 +67,11 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 
 /* ---- what travels of a bucket ------------------------------------------------------------------ */
 
+const sync_compressor *sync_bucket_how(const bucket *b)
+{
+    return b->coding && !b->of->plain ? b->of->how : &sync_compress_none;
+}
+
 travel sync_bucket_travel(const bucket *b, int round)
 {
     travel t = { .buffer = b->grad,
@@ -77,7 +82,7 @@ travel sync_bucket_travel(const bucket *b, int round)
                  .own_bytes = 4 * b->count,
                  .type = NET_F32 };
     char *here = dev_buffer_host(b->grad);
-    if (b->coding) {
+    if (sync_bucket_how(b)->encode) {
         const sync_payload p = sync_coding_payload(b->coding, round);
         t = (travel){ .buffer = p.code,
                       .host = b->memory,
@@ -96,7 +101,7 @@ travel sync_bucket_travel(const bucket *b, int round)
 
 int sync_bucket_scatters(const bucket *b)
 {
-    const sync_compressor *how = b->of->how;
+    const sync_compressor *how = sync_bucket_how(b);
     return b->counts && !how->elements && !how->tensors && !how->gathers && how->rounds == 1;
 }
 
@@ -115,8 +120,10 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         const graph_param_info *info = params_info(s->o.params, tensors[i]);
         range[i] = (sync_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
     }
+    char name[80];
+    snprintf(name, sizeof name, "%s", params_info(s->o.params, tensors[0])->name);
     sync_coding_options o = {
-        .how = s->how,
+        .spec = s->spec,
         .device = s->o.device,
         .kernels = s->kernels,
         .comm = s->o.comm,
@@ -124,8 +131,20 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         .ranges = ranges,
         .count = (int64_t)b->count,
         .rank = net_group_rank(b->group),
-        .ranks = net_group_size(b->group)
+        .ranks = net_group_size(b->group),
+        .stream = (uint32_t)gt_hash(name, strlen(name)) + (uint32_t)(b->offset / 4),
+        .random = s->random,
+        .frame = s->frame
     };
+    if (s->how->tensors) {
+        b->tensor = malloc((size_t)n * sizeof *b->tensor);
+        if (!b->tensor) {
+            free(range);
+            return no_memory();
+        }
+        memcpy(b->tensor, tensors, (size_t)n * sizeof *b->tensor);
+        b->tensors = n;
+    }
     gt_status st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
     for (int i = 0; !st && i < ranges; i++)
         st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
@@ -147,11 +166,17 @@ static gt_status add_memory(buckets *s, bucket *b)
 {
     uint64_t bytes = s->share ? 4 * b->count : 0;
     int far = 0;
-    for (int r = 0; r < s->how->rounds; r++) {
-        const travel t = sync_bucket_travel(b, r);
-        bytes = t.bytes > bytes ? t.bytes : bytes;
-        far |= !t.in_place;
-    }
+    for (s->plain = s->spec.after > 0; s->plain >= 0; s->plain--)
+        for (int v = 0; v < (b->coding ? sync_compress_levels(&s->spec) : 1); v++) {
+            if (b->coding)
+                sync_coding_level(b->coding, v);
+            for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
+                const travel t = sync_bucket_travel(b, r);
+                bytes = t.bytes > bytes ? t.bytes : bytes;
+                far |= !t.in_place;
+            }
+        }
+    s->plain = 0;
     return far ? net_comm_memory(s->o.comm, bytes, &b->memory) : GT_OK;
 }
 
@@ -166,11 +191,17 @@ static void name_bucket(const buckets *s, bucket *b, const int *tensors, int n)
         snprintf(b->name, sizeof b->name, "%.45s", first);
 }
 
+static int takes(const buckets *s, int tensor)
+{
+    return sync_compress_takes(&s->spec, params_info(s->o.params, tensor));
+}
+
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
 static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
-    const int64_t most = s->how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
+    const int encoded = takes(s, tensors[0]);
+    const int64_t most = encoded && s->how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
@@ -186,7 +217,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
             name_bucket(s, &s->buckets[s->count - 1], tensors, n);
         if (!st && s->share)
             st = share_bucket(s, &s->buckets[s->count - 1], segment);
-        if (!st && sync_compressor_changes(s->how))
+        if (!st && encoded)
             st = add_coding(s, &s->buckets[s->count - 1], tensors, n);
         if (!st)
             st = add_memory(s, &s->buckets[s->count - 1]);
@@ -201,12 +232,13 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
     return st;
 }
 
-/* The buckets of a segment, the last tensors first. */
+/* The buckets of a segment, the last tensors first. Those that are encoded and those that are not have
+ * buckets of their own. */
 static gt_status cut_segment(buckets *s, int segment)
 {
     const int all = params_count(s->o.params);
     int *tensors = malloc(((size_t)all + 1) * sizeof *tensors), n = 0;
-    int64_t end = params_segment_at(s->o.params, segment)->count;
+    int64_t end = params_segment_at(s->o.params, segment)->count, begin = end;
     gt_status st = tensors ? GT_OK : no_memory();
     for (int i = all - 1; !st && i >= 0; i--) {
         int at;
@@ -214,6 +246,14 @@ static gt_status cut_segment(buckets *s, int segment)
         params_place(s->o.params, i, &at, &first);
         if (at != segment)
             continue;
+        if (n && takes(s, i) != takes(s, tensors[0])) {
+            st = add_range(s, segment, begin, end, tensors, n);
+            end = begin;
+            n = 0;
+        }
+        if (st)
+            break;
+        begin = first;
         tensors[n++] = i;
         if (end - first >= BUCKET / 4 || first == 0) {
             st = add_range(s, segment, first, end, tensors, n);
@@ -296,13 +336,38 @@ static void release(buckets *b)
         if (k->memory)
             net_comm_memory_free(b->o.comm, k->memory);
         free(k->counts);
+        free(k->tensor);
     }
+    dev_list_release(b->begin);
+    dev_buffer_release(b->random);
+    dev_buffer_release(b->frame);
     kernel_set_release(b->own_kernels);
     free(b->buckets);
     free(b->done);
     free(b->ended);
     free(b->queued);
     free(b);
+}
+
+/* What steps are told of each other, and random words. */
+static gt_status make_frame(buckets *s)
+{
+    static const uint32_t random[4] = { 0x67656172u, 0x7472616eu };
+    static const float frame[COMPRESS_FRAME] = { 0 };
+    if (!sync_compress_changes(&s->spec))
+        return GT_OK;
+    gt_status st = dev_buffer_create(&s->random, s->o.device, sizeof random, "random words of compression");
+    if (!st)
+        st = dev_buffer_create(&s->frame, s->o.device, sizeof frame, "scales of compression");
+    if (!st)
+        st = dev_write(s->o.device, s->random, 0, random, sizeof random);
+    if (!st)
+        st = dev_write(s->o.device, s->frame, 0, frame, sizeof frame);
+    if (!st)
+        st = dev_list_create(&s->begin, s->o.device);
+    return st ? st
+              : kernel_compress_begin(s->begin, s->kernels, optim_state(s->o.optim), s->random, s->frame,
+                                      &s->pending_at, &s->step_at);
 }
 
 gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
@@ -316,11 +381,14 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
     s->share = form == SYNC_SUM_PART;
     s->ended = calloc((size_t)o->chunks, 1);
     s->queued = calloc((size_t)o->chunks, sizeof *s->queued);
-    s->how = o->compressor ? o->compressor : sync_compressor_at(0);
+    s->spec = o->compress;
+    s->how = s->spec.how = o->compress.how ? o->compress.how : sync_compressor_at(0);
     gt_status st = s->ended && s->queued ? GT_OK : no_memory();
     if (!st && s->how->type != kernel_set_storage(o->kernels))
         st = kernel_set_create(&s->own_kernels, o->device, s->how->type);
     s->kernels = s->own_kernels ? s->own_kernels : o->kernels;
+    if (!st)
+        st = make_frame(s);
     for (int i = 0; !st && i < params_segments(o->params); i++)
         if (sync_buckets_net(s, params_segment_at(o->params, i)->group))
             st = cut_segment(s, i);

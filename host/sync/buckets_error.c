@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/buckets_error.c - what compression holds back, as state of checkpoints.
+/* host/sync/buckets_error.c - what compression keeps between steps, as state of checkpoints.
  *
  *   buckets    |= error of bucket 1 =|= error of bucket 0 =|
  *   entries       residual.h.0.w | residual.h.1.w | ...        a parameter may lie in several buckets
+ *                 velocity.h.0.w | ...                         of those that collect momentum
  *
  * Each rank has errors of its own, and their sum is what is still owed to the weights: under another plan
- * the ranks that hold a parameter share that out anew (checkpoint_state.h, each_rank).       */
+ * the ranks that hold a parameter share that out anew (checkpoint_state.h, each_rank). In files they have
+ * today's loss scale, whichever the one was under which they came up.                      */
 #include "host/sync/buckets_private.h"
 
+#include "host/base/log.h"
+
 #include <stdio.h>
+#include <string.h>
 
 /* What buckets hold of segment i at all: a group of one rank has none. */
 static int is_summed(const buckets *s, int segment)
@@ -28,9 +33,8 @@ static int param_of(const buckets *s, int i)
     return p;
 }
 
-static int count(void *context)
+static int summed(const buckets *s)
 {
-    const buckets *s = context;
     int n = 0, segment;
     int64_t first;
     for (int p = 0; p < params_count(s->o.params); p++) {
@@ -40,53 +44,100 @@ static int count(void *context)
     return n;
 }
 
-static void entry(void *context, int i, checkpoint_entry *out)
+/* Residuals, then velocities. */
+static int count(void *context)
 {
-    const buckets *s = context;
-    const int p = param_of(s, i);
-    const graph_param_info *info = params_info(s->o.params, p);
-    *out = (checkpoint_entry){ .param = p, .full = info->full, .slice = info->slice, .end = shape_count(&info->shape) };
-    snprintf(out->name, sizeof out->name, "residual.%.110s", info->name);
+    const buckets *s = ((sync_run *)context)->state;
+    return summed(s) * (s->spec.momentum > 0.0 ? 2 : 1);
 }
 
-/* The elements of a parameter that lie in a bucket, between its error and `host`, which has all of it. */
-static gt_status move(const buckets *s, const bucket *b, int param, float *host, int write)
+static void entry(void *context, int i, checkpoint_entry *out)
+{
+    const buckets *s = ((sync_run *)context)->state;
+    const int n = summed(s), p = param_of(s, i % n);
+    const graph_param_info *info = params_info(s->o.params, p);
+    *out = (checkpoint_entry){
+        .param = p, .full = info->full, .slice = info->slice, .end = shape_count(&info->shape), .optional = i >= n
+    };
+    snprintf(out->name, sizeof out->name, "%s.%.110s", i < n ? "residual" : "velocity", info->name);
+}
+
+/* What lies in a bucket of a parameter: elements [*from, *to) of the segment, of which the parameter's first
+ * is *first; 0: none. */
+static int overlap(const buckets *s, const bucket *b, int param, int64_t *first, int64_t *from, int64_t *to)
 {
     int segment;
-    int64_t first;
-    params_place(s->o.params, param, &segment, &first);
-    const int64_t end = first + shape_count(&params_info(s->o.params, param)->shape);
+    params_place(s->o.params, param, &segment, first);
+    const int64_t end = *first + shape_count(&params_info(s->o.params, param)->shape);
     const int64_t begins = (int64_t)b->offset / 4, ends = begins + (int64_t)b->count;
-    const int64_t from = first > begins ? first : begins, to = end < ends ? end : ends;
-    if (b->grad != params_segment_at(s->o.params, segment)->grad || from >= to)
+    *from = *first > begins ? *first : begins;
+    *to = end < ends ? end : ends;
+    return b->grad == params_segment_at(s->o.params, segment)->grad && *from < *to;
+}
+
+/* The elements of a parameter that lie in a bucket, between what is kept and `host`, which has all of it. */
+static gt_status move(const buckets *s, const bucket *b, int param, int velocity, float *host, int write)
+{
+    int64_t first, from, to;
+    if (!b->coding || !overlap(s, b, param, &first, &from, &to))
         return GT_OK;
-    const uint64_t at = 4 * (uint64_t)(from - begins), bytes = 4 * (uint64_t)(to - from);
-    dev_buffer *error = sync_coding_error(b->coding);
-    return write ? dev_write(s->o.device, error, at, host + (from - first), bytes)
-                 : dev_read(s->o.device, error, at, host + (from - first), bytes);
+    const uint64_t at = 4 * (uint64_t)from - b->offset, bytes = 4 * (uint64_t)(to - from);
+    dev_buffer *kept = velocity ? sync_coding_velocity(b->coding) : sync_coding_error(b->coding);
+    return write ? dev_write(s->o.device, kept, at, host + (from - first), bytes)
+                 : dev_read(s->o.device, kept, at, host + (from - first), bytes);
 }
 
 static gt_status move_all(const buckets *s, int i, float *host, int write)
 {
     gt_status st = GT_OK;
+    const int n = summed(s);
     for (int k = 0; !st && k < s->count; k++)
-        st = move(s, &s->buckets[k], param_of(s, i), host, write);
+        st = move(s, &s->buckets[k], param_of(s, i % n), i >= n, host, write);
     return st;
 }
 
 static gt_status read(void *context, int i, float *to)
 {
-    return move_all(context, i, to, 0);
+    sync_run *run = context;
+    buckets *s = run->state;
+    float frame[COMPRESS_FRAME];
+    const int64_t n = shape_count(&params_info(s->o.params, param_of(s, i % summed(s)))->shape);
+    gt_status st = s->settled ? GT_OK : sync_buckets_settle(run, 0);
+    if (!st)
+        st = dev_read(s->o.device, s->frame, 0, frame, sizeof frame);
+    memset(to, 0, (size_t)n * sizeof *to);      /* what travels as it is leaves nothing */
+    if (!st)
+        st = move_all(s, i, to, 0);
+    for (int64_t k = 0; !st && frame[COMPRESS_RATIO] != 1.0f && k < n; k++)
+        to[k] *= frame[COMPRESS_RATIO];
+    return st;
+}
+
+/* A tensor that was compressed before and is not any more has nowhere to keep what it is owed. */
+static void tell_lost(const buckets *s, int i, const float *from)
+{
+    const graph_param_info *info = params_info(s->o.params, param_of(s, i % summed(s)));
+    int any = 0;
+    for (int64_t k = 0; k < shape_count(&info->shape) && !any; k++)
+        any = from[k] != 0.0f;
+    if (any && !sync_compress_takes(&s->spec, info))
+        gt_log(GT_LOG_WARN, "sync", "what compression held back of '%s' is left out: it now travels as it is",
+               info->name);
 }
 
 static gt_status write(void *context, int i, const float *from)
 {
-    return move_all(context, i, (float *)(uintptr_t)from, 1);
+    static const float frame[COMPRESS_FRAME] = { 0 };
+    buckets *s = ((sync_run *)context)->state;
+    tell_lost(s, i, from);
+    s->left = 0;
+    gt_status st = dev_write(s->o.device, s->frame, 0, frame, sizeof frame);
+    return st ? st : move_all(s, i, (float *)(uintptr_t)from, 1);
 }
 
 int sync_buckets_saved(sync_run *run, checkpoint_state *states)
 {
-    buckets *s = run->state;
+    const buckets *s = run->state;
     if (!s->how->keeps_error)
         return 0;
     states[0] = (checkpoint_state){
@@ -94,7 +145,7 @@ int sync_buckets_saved(sync_run *run, checkpoint_state *states)
         .what = "what compression held back of gradients",
         .each_rank = 1,
         .optional = 1,
-        .context = s,
+        .context = run,
         .count = count,
         .entry = entry,
         .read = read,

@@ -19,7 +19,8 @@ typedef struct bucket {
     uint64_t offset, count;             /* bytes into the segment; elements                 */
     uint64_t *counts;                   /* sharded: elements of each rank's part            */
     uint64_t own_offset, own_count;     /* of this rank's: elements into the bucket         */
-    sync_coding *coding;                /* NULL: gradients travel as they are               */
+    sync_coding *coding;                /* NULL: gradients travel as they are, always       */
+    int *tensor, tensors;               /* parameters of the ranges of coding               */
     void *memory;                       /* what the network reads and writes, where the device's own
                                          * memory is out of its reach                       */
     int sent;                           /* in this step                                     */
@@ -34,8 +35,17 @@ typedef struct buckets {
     sync_options o;
     sync_bucket_form form;
     int share;                          /* form SYNC_SUM_PART                               */
+    sync_compress spec;
     const sync_compressor *how;
     kernel_set *own_kernels, *kernels;  /* of the compressor's type; own: made for it       */
+    int plain;                          /* in this step all gradients travel as they are    */
+    int begun;                          /* a step's first bucket has left                   */
+    int left;                           /* the newest step encoded, and so left something   */
+    uint64_t seen;                      /* of run->updates, when that was asked for last    */
+    int settled;                        /* nothing has happened since what is kept was settled */
+    dev_buffer *random, *frame;         /* kernel_compress_begin(); NULL: nothing is compressed */
+    dev_list *begin;
+    kernel_slot pending_at, step_at;
     bucket *buckets;
     int count, room;
     int *done;                          /* [bucket * chunks + chunk]: see options.done      */
@@ -55,6 +65,10 @@ typedef struct travel {
     net_type type;
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
+/* How its gradients travel in this step. */
+const sync_compressor *sync_bucket_how(const bucket *b);
+/* Queues that what the newest step left is kept, if that was taken; the step is for random words. */
+gt_status sync_buckets_settle(sync_run *run, uint64_t step);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
 int sync_bucket_scatters(const bucket *b);
 

@@ -4,6 +4,10 @@
  *   device   grad ─ encode ─► code [ mine ]          ─ exchanged ─► code [ sum ]          ─ decode ─► grad
  *                             code [ 0 | mine | 2 ]  ─ exchanged ─► code [ 0 | 1 | 2 ]      if it gathers
  *
+ *   step     commit    next of the step before becomes what is kept, if that step was taken
+ *            encode    grad + kept, encoded; what that leaves out is next
+ *
+ * So a step that is given up or skipped (an overflow) leaves what is kept as it was.
  * Lists of launches, made once; and the memory of encodings, which on devices that compute in host memory
  * is the network's own.                                                                     */
 #ifndef GT_SYNC_CODING_H
@@ -14,15 +18,17 @@
 typedef struct sync_coding sync_coding;
 
 typedef struct sync_coding_options {
-    const sync_compressor *how;
+    sync_compress spec;
     dev_device *device;
-    kernel_set *kernels;                /* of how->type                                     */
+    kernel_set *kernels;                /* of spec.how->type                                */
     net_comm *comm;
     const sync_range *range;            /* of the bucket, one after the other; views are taken over */
     int ranges;
     dev_buffer *grad;                   /* all of them, as one; taken over                  */
     int64_t count;
     int rank, ranks;                    /* of the group                                     */
+    uint32_t stream;                    /* of random words; the same on all ranks           */
+    dev_buffer *random, *frame;         /* kernel_compress_begin(); frame NULL: every step is taken */
 } sync_coding_options;
 
 /* Takes over the views, also if it fails. */
@@ -38,12 +44,19 @@ typedef struct sync_payload {
     net_type type;
 } sync_payload;
 sync_payload sync_coding_payload(const sync_coding *c, int round);
+/* From now on encodings have this size. */
+void sync_coding_level(sync_coding *c, int level);
 
+/* Queued before the first encoding of a step, and before what is kept is looked at. */
+gt_status sync_coding_commit(sync_coding *c);
 /* Queue what stands before and after the exchange of a round. */
 gt_status sync_coding_encode(sync_coding *c, int round);
 gt_status sync_coding_decode(sync_coding *c, int round);
 
-/* What was held back: fp32, count values; NULL: nothing is kept. */
+/* What is kept: fp32, count values each; NULL: nothing is. */
 dev_buffer *sync_coding_error(const sync_coding *c);
+dev_buffer *sync_coding_velocity(const sync_coding *c);
+/* What the compressor keeps of range i: fp32, how->state() values; NULL: nothing. */
+dev_buffer *sync_coding_state(const sync_coding *c, int range);
 
 #endif

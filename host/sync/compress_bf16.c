@@ -21,9 +21,10 @@ static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int rou
 
 const sync_compressor sync_compress_bf16 = {
     .name = "bf16",
-    .help = "gradients in bf16, half the bytes; what rounding takes is kept for the next step",
+    .help = "half the bytes; what rounding takes waits for the next step",
     .type = DTYPE_BF16,
     .rounds = 1,
+    .all = 1,
     .keeps_error = 1,
     .encode = encode,
     .decode = decode

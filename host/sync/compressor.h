@@ -4,13 +4,15 @@
  *   gradients (+ what was held back) ─► encode ─► summed, or gathered, over ranks ─► decode ─► sums
  *                    error ◄── less what the encoding says ─┘
  *
- * A new compressor is one file and one row of the table (compressors.c); options and help read that.
- * It appends launches to lists that are made once; the modes of sums run them, move the encodings and
- * keep what it holds back (coding.h). It sees either any range of fp32 values, or one tensor at a time.
+ * A new compressor is one file and one row of the table (compressors.c); options, their checks and help
+ * read that. It appends launches to lists that are made once; the modes of sums run them, move the
+ * encodings and keep what it holds back (coding.h). It sees either any range of fp32 values, or one tensor
+ * at a time.
  *
  * Error feedback (Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019): with keeps_error,
  * what an encoding left out of a rank's gradient is added to that rank's gradient of the next step. It
- * is part of the run's state, and in its checkpoints.                                      */
+ * is part of the run's state, and in its checkpoints; so is the momentum of those that collect it before they
+ * encode (Lin et al., "Deep Gradient Compression", ICLR 2018), and what else a compressor keeps of a range. */
 #ifndef GT_SYNC_COMPRESSOR_H
 #define GT_SYNC_COMPRESSOR_H
 
@@ -20,7 +22,23 @@ typedef struct sync_range {
     int64_t first, count;               /* fp32 values of the bucket                        */
     const graph_param_info *info;       /* the tensor they are, whole; NULL: a range of any */
     dev_buffer *grad;                   /* to encode, and where the sum goes                */
+    /* Filled in by coding.c: */
+    const sync_compress *spec;
+    int level;                          /* of how->levels                                   */
+    int ranks;                          /* whose encodings are added up                     */
+    uint32_t stream, own_stream;        /* of random words: the same on all ranks; of this one alone */
+    dev_buffer *random;                 /* u32[4], of the step (kernel_compress_begin)      */
+    dev_buffer *state, *next;           /* fp32, how->state() values: what the last step that was taken left, */
+    dev_buffer *scratch;                /*   and what this one leaves; memory between the lists of a step */
 } sync_range;
+
+/* A number that may stand behind a compressor's name. */
+typedef struct sync_number {
+    const char *name, *help;            /* name of the one behind ':': "FRACTION"           */
+    double usual, least, most;          /* usual NAN: it must be given                      */
+    int whole;                          /* 1: no fractions                                  */
+    size_t place;                       /* of the double in sync_compress                   */
+} sync_number;
 
 struct sync_compressor {
     const char *name, *help;
@@ -28,18 +46,37 @@ struct sync_compressor {
     int tensors;                        /* 1: every range is a tensor                       */
     int gathers;                        /* 1: decode() gets every rank's encoding; 0: their sum */
     int keeps_error;
+    int all;                            /* 1: vectors and small tensors as well; 0: they travel as they are */
     int rounds;                         /* exchanges of a step; a round may build on the ones before */
+    const sync_number *parameter;       /* behind ':'; NULL: there is none                  */
+    const sync_number *numbers;         /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
+    /* NULL: any tensor of two or more dims that is large enough. */
+    int (*worth)(const sync_compress *s, const graph_param_info *info);
+    /* How many sizes of encodings a run goes through, one after the other. NULL: 1. */
+    int (*levels)(const sync_compress *s);
     /* Elements of an encoding. NULL: as many as values, one for each, so that ranks may exchange those
      * of their parts alone; only for a flat, summed one of one round. */
     int64_t (*elements)(const sync_range *r, int round);
+    /* fp32 values of r->state and r->scratch. NULL: none. */
+    int64_t (*state)(const sync_range *r), (*scratch)(const sync_range *r);
     /* k: kernels whose storage is `type`. NULL: gradients travel as they are. */
     gt_status (*encode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to);
     /* from[0..count): encodings whose sum is the result; one of all ranks together, or one of each.
-     * to: count values, r->grad or memory of the caller's; written in the last round at the latest. */
+     * to: count values, r->grad or memory of the caller's; written in the last round at the latest. Of the last
+     * round it is called twice: for what this rank alone said, and for the sum. */
     gt_status (*decode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
                         dev_buffer *to);
 };
 
-extern const sync_compressor sync_compress_none, sync_compress_bf16;
+extern const sync_compressor sync_compress_none, sync_compress_bf16, sync_compress_fp16, sync_compress_int8,
+    sync_compress_topk, sync_compress_randomk;
+
+/* 1: gradients of this tensor are encoded, and do not travel as they are. */
+int sync_compress_takes(const sync_compress *s, const graph_param_info *info);
+/* Sizes of encodings, and which one step `step` has. */
+int sync_compress_levels(const sync_compress *s);
+int sync_compress_level(const sync_compress *s, uint64_t step);
+/* 1: nothing is encoded yet. */
+int sync_compress_waits(const sync_compress *s, uint64_t step);
 
 #endif

@@ -1,24 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compressors.c - the table of compressors. */
+/* host/sync/compressors.c - the table of compressors, and what is said of one on the command line.
+ *
+ *   topk:0.01,momentum=0.9,min=4096
+ *   name parameter numbers of its own, and of all                                           */
 #include "host/sync/compressor.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The first is the usual one. */
-static const sync_compressor *const compressors[] = { &sync_compress_none, &sync_compress_bf16, NULL };
+static const sync_compressor *const compressors[] = {
+    &sync_compress_none,
+    &sync_compress_bf16,
+    &sync_compress_fp16,
+    &sync_compress_int8,
+    &sync_compress_topk,
+    &sync_compress_randomk,
+    NULL
+};
+
+/* Of all that leave small tensors as they are. */
+static const sync_number least = {
+    "min", "values of the smallest tensor that is compressed", 1024.0, 1.0, 1e12, 1, offsetof(sync_compress, least)
+};
 
 const sync_compressor *sync_compressor_at(int i)
 {
     return compressors[i];
 }
 
-const sync_compressor *sync_compressor_find(const char *name)
+static const sync_compressor *find(const char *name, size_t length)
 {
     for (int i = 0; compressors[i]; i++)
-        if (!strcmp(compressors[i]->name, name))
+        if (strlen(compressors[i]->name) == length && !strncmp(compressors[i]->name, name, length))
             return compressors[i];
     return NULL;
+}
+
+const sync_compressor *sync_compressor_find(const char *name)
+{
+    return find(name, strlen(name));
 }
 
 const char *sync_compressor_name(const sync_compressor *c)
@@ -41,4 +64,142 @@ void sync_compressor_names(char *out)
     size_t used = 0;
     for (int i = 0; compressors[i]; i++)
         used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", compressors[i]->name);
+}
+
+void sync_compressor_forms(char *out)
+{
+    size_t used = 0;
+    for (int i = 0; compressors[i]; i++) {
+        const sync_number *p = compressors[i]->parameter;
+        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s%s%s", i ? "|" : "", compressors[i]->name,
+                                 p ? ":" : "", p ? p->name : "");
+    }
+}
+
+/* ---- what is said of one ---------------------------------------------------------------------- */
+
+static double *place(sync_compress *c, const sync_number *n)
+{
+    return (double *)((char *)c + n->place);
+}
+
+/* The numbers behind ',' of a compressor, 0, 1, ...: its own, then those of all. */
+static const sync_number *number_at(const sync_compressor *c, int i)
+{
+    int own = 0;
+    for (const sync_number *n = c->numbers; n && n->name; n++, own++)
+        if (own == i)
+            return n;
+    return i == own && !c->all && c->encode ? &least : NULL;
+}
+
+static gt_status take(sync_compress *out, const sync_number *n, const char *text, size_t length)
+{
+    char word[64], *end = word;
+    snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word - 1), text);
+    const double x = strtod(word, &end);
+    if (end == word || *end || length >= sizeof word || !(x >= n->least && x <= n->most) || (n->whole && x != floor(x)))
+        return gt_fail(GT_MISUSE, "%s of '%s': '%s' is no %s from %g to %g", n->name, out->how->name, word,
+                       n->whole ? "whole number" : "number", n->least, n->most);
+    *place(out, n) = x;
+    return GT_OK;
+}
+
+static gt_status take_pair(sync_compress *out, const char *text, size_t length)
+{
+    const char *equals = memchr(text, '=', length);
+    const size_t name = equals ? (size_t)(equals - text) : length;
+    const sync_number *n;
+    char list[128] = "";
+    for (int i = 0; (n = number_at(out->how, i)) != NULL; i++) {
+        if (equals && strlen(n->name) == name && !strncmp(n->name, text, name))
+            return take(out, n, equals + 1, length - name - 1);
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? ", " : "", n->name);
+    }
+    if (!*list)
+        return gt_fail(GT_MISUSE, "'%s' takes no '%.*s'", out->how->name, (int)length, text);
+    return gt_fail(GT_MISUSE, "'%s' takes no '%.*s'; it takes NAME=NUMBER of %s", out->how->name, (int)length, text,
+                   list);
+}
+
+gt_status sync_compress_parse(sync_compress *out, const char *spec)
+{
+    char names[SYNC_NAMES];
+    const size_t name = strcspn(spec, ":,");
+    const char *at = spec + name;
+    const sync_number *n;
+    *out = (sync_compress){ .how = find(spec, name) };
+    sync_compressor_forms(names);
+    if (!out->how)
+        return gt_fail(GT_MISUSE, "'%.*s' is not one of %s", (int)name, spec, names);
+    for (int i = 0; (n = number_at(out->how, i)) != NULL; i++)
+        *place(out, n) = n->usual;
+    const sync_number *p = out->how->parameter;
+    gt_status st = GT_OK;
+    if (p && *at != ':' && isnan(p->usual))
+        return gt_fail(GT_MISUSE, "'%s' needs its %s: %s:%s, %s", spec, p->name, out->how->name, p->name, p->help);
+    if (!p && *at == ':')
+        return gt_fail(GT_MISUSE, "'%s' takes nothing behind ':'", out->how->name);
+    if (p)
+        *place(out, p) = p->usual;
+    if (*at == ':') {
+        const size_t length = strcspn(++at, ",");
+        st = take(out, p, at, length);
+        at += length;
+    }
+    while (!st && *at == ',') {
+        const size_t length = strcspn(++at, ",");
+        st = take_pair(out, at, length);
+        at += length;
+    }
+    return st;
+}
+
+void sync_compress_text(const sync_compress *s, char *out)
+{
+    sync_compress c = *s;
+    const sync_compressor *how = c.how ? c.how : &sync_compress_none;
+    const sync_number *n;
+    size_t used = (size_t)snprintf(out, SYNC_NAMES, "%s", how->name);
+    if (how->parameter)
+        used += (size_t)snprintf(out + used, SYNC_NAMES - used, ":%.6g", *place(&c, how->parameter));
+    for (int i = 0; (n = number_at(how, i)) != NULL; i++)
+        if (*place(&c, n) != n->usual)
+            used += (size_t)snprintf(out + used, SYNC_NAMES - used, ",%s=%.6g", n->name, *place(&c, n));
+    if (c.after)
+        snprintf(out + used, SYNC_NAMES - used, " after step %llu", (unsigned long long)c.after);
+}
+
+int sync_compress_changes(const sync_compress *s)
+{
+    return s->how && s->how->encode;
+}
+
+int sync_compress_takes(const sync_compress *s, const graph_param_info *info)
+{
+    if (!sync_compress_changes(s))
+        return 0;
+    if (s->how->all)
+        return 1;
+    return info->shape.rank >= 2 && (double)shape_count(&info->shape) >= s->least
+           && (!s->how->worth || s->how->worth(s, info));
+}
+
+int sync_compress_levels(const sync_compress *s)
+{
+    return s->how->levels ? s->how->levels(s) : 1;
+}
+
+int sync_compress_level(const sync_compress *s, uint64_t step)
+{
+    const int last = sync_compress_levels(s) - 1;
+    if (!last || step < s->after)
+        return 0;
+    const uint64_t level = (step - s->after) / (uint64_t)s->ramp;
+    return level < (uint64_t)last ? (int)level : last;
+}
+
+int sync_compress_waits(const sync_compress *s, uint64_t step)
+{
+    return step < s->after;
 }

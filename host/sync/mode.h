@@ -19,6 +19,7 @@ struct sync_run {
     uint64_t update_ns;                 /* when its update was queued                       */
     uint64_t step;                      /* the one under way: 1, 2, ...                     */
     double own_weight, all_weight;      /* of its targets: this replica's, all replicas'    */
+    uint64_t updates;                   /* queued so far                                    */
 };
 
 struct sync_mode {

@@ -120,7 +120,7 @@ gt_status sync_create(sync_run **out, const sync_options *o)
                        : GT_OK;
     if (!st && o->comm)
         st = sync_mode_allows(o->mode, &s->settings, optim_config_of(o->optim), kernel_set_storage(o->kernels),
-                              o->compressor);
+                              o->compress.how);
     if (!st && o->mode->create)
         st = o->mode->create(s);
     if (st) {
@@ -260,7 +260,10 @@ gt_status sync_update_counted(sync_run *s, double lr, uint64_t sent, int counts)
     if (!st && sum.stopped > 0.0)               /* the same on all ranks: nobody updates */
         st = gt_fail(GT_INTERRUPTED, "stopped within a step");
     s->update_ns = gt_now_ns();
-    return st ? st : optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
+    if (!st)
+        st = optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
+    s->updates += !st;
+    return st;
 }
 
 gt_status sync_update_apart(sync_run *s, double lr, uint64_t sent)

@@ -51,9 +51,25 @@ const char *sync_compressor_help(const sync_compressor *c);
 int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
-enum { SYNC_NAMES = 128 };
+enum { SYNC_NAMES = 160 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
+/* "none|bf16|topk:FRACTION": with what must or may stand behind their names. */
+void sync_compressor_forms(char *out);
+
+/* A compressor and its numbers. All zeros: none. */
+typedef struct sync_compress {
+    const sync_compressor *how;
+    double parameter;                   /* behind ':'                                       */
+    double least;                       /* tensors of fewer values travel as they are       */
+    double momentum, ramp;
+    uint64_t after;                     /* steps before it; everything travels as it is     */
+} sync_compress;
+/* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */
+gt_status sync_compress_parse(sync_compress *out, const char *spec);
+/* The same as text, less what is usual, for people. `out` has room for SYNC_NAMES. */
+void sync_compress_text(const sync_compress *s, char *out);
+int sync_compress_changes(const sync_compress *s);         /* 0: fp32 as it is */
 
 /* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
  * compressor (NULL: none). sync_create() asks as well. */
@@ -80,9 +96,9 @@ typedef struct sync_run sync_run;
 
 typedef struct sync_options {
     const sync_mode *mode;
-    const sync_settings *settings; /* of the mode; copied; NULL: its defaults          */
-    const sync_compressor *compressor; /* NULL: none                                       */
-    sync_holders *holders; /* NULL: alone                                      */
+    const sync_settings *settings;      /* of the mode; copied; NULL: its defaults          */
+    sync_compress compress;
+    sync_holders *holders;              /* NULL: alone                                      */
     net_comm *comm;
     dev_device *device;
     kernel_set *kernels;
@@ -144,7 +160,7 @@ const sync_totals *sync_totals_each(const sync_run *s); /* [rank]; NULL: alone  
 /* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */
 int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 
-/* What a checkpoint must hold beside parameters and the optimizer's state: how many owners, at most one so far. */
+/* What a checkpoint must hold beside parameters and the optimizer's state: how many owners, at most two so far. */
 int sync_saved(sync_run *s, checkpoint_state *states);
 
 /* Adds up over the ranks of a group. each: [ranks], what every rank gave; may be NULL. */

@@ -49,6 +49,7 @@ typedef struct checkpoint_entry {
     tensor_slice slice;                 /* of `full`: what this rank holds                     */
     int64_t begin, end;                 /* elements of the slice that are kept here; may be none */
     int leaves;                         /* 1: another rank writes them, though this one writes the parameter */
+    int optional;                       /* 1: stays as it was created where no file of the owner's has it */
     int any_value;                      /* 1: NaN and infinity may be in it; else they are refused */
 } checkpoint_entry;
 

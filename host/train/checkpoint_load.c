@@ -259,6 +259,14 @@ static int same_piece(const checkpoint_piece *a, const checkpoint_piece *b)
            && tensor_slice_equal(&a->slice, &b->slice);
 }
 
+static int anywhere(const source *s, const char *name)
+{
+    for (int i = 0; i < s->count; i++)
+        if (st_find(s->shards[i].file, name))
+            return 1;
+    return 0;
+}
+
 /* The file that this rank wrote, if it holds all this rank's entries as they are now; else NULL. */
 static const shard *own_shard(const source *s, const checkpoint_state *state, int rank, int only)
 {
@@ -276,7 +284,7 @@ static const shard *own_shard(const source *s, const checkpoint_state *state, in
         state->entry(state->context, i, &e);
         const checkpoint_piece here = checkpoint_entry_piece(&e);
         const st_tensor *t = st_find(found->file, e.name);
-        if (e.param < 0 || e.begin >= e.end)
+        if (e.param < 0 || e.begin >= e.end || (e.optional && !anywhere(s, e.name)))
             continue;
         if (!t || checkpoint_piece_read(&there, found->pieces, t, &e.full, found->path) || !same_piece(&here, &there)) {
             gt_message_clear();
@@ -328,6 +336,8 @@ static gt_status load_entry(source *s, const checkpoint_state *state, int i, con
     checkpoint_entry e;
     state->entry(state->context, i, &e);
     gt_status st = GT_OK;
+    if (e.optional && !anywhere(s, e.name))
+        return GT_OK;
     if (own && (e.param >= 0 || state->each_rank == CHECKPOINT_OWN)) {
         const int64_t count = e.end - e.begin;
         if (count <= 0)

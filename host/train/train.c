@@ -41,6 +41,9 @@ gt_status train_options_check(const train_options *o)
                        "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
                        "raise --steps",
                        (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
+    if (o->compress.momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
+        return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
+                                  "--optimizer sgd --momentum 0 alone");
     return optim_config_check(&o->optim);
 }
 
@@ -201,7 +204,7 @@ static gt_status make_sync(train *t)
     const sync_options o = {
         .mode = t->mode,
         .settings = t->o.comm ? &t->plan.settings : NULL,
-        .compressor = t->o.compress,
+        .compress = t->o.compress,
         .holders = t->holders,
         .comm = t->o.comm,
         .device = t->device,

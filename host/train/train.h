@@ -66,7 +66,7 @@ typedef struct train_options {
     uint32_t val_ids;
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
-    const sync_compressor *compress;    /* of gradients between ranks; NULL: none          */
+    sync_compress compress;         /* of gradients between ranks                         */
     const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
     const char *data_name, *val_name;   /* of the data, for sentences; may be NULL         */
 } train_options;

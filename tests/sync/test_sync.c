@@ -45,7 +45,13 @@ static gt_status decode_half(dev_list *l, kernel_set *k, const sync_range *r, in
 }
 
 static const sync_compressor halves = {
-    .name = "halves", .type = DTYPE_F32, .rounds = 2, .elements = half, .encode = encode_half, .decode = decode_half
+    .name = "halves",
+    .type = DTYPE_F32,
+    .rounds = 2,
+    .all = 1,
+    .elements = half,
+    .encode = encode_half,
+    .decode = decode_half
 };
 
 /* Whole tensors to everybody, who adds them up in the order of ranks. */
@@ -78,6 +84,7 @@ static const sync_compressor gathered = {
     .type = DTYPE_F32,
     .rounds = 1,
     .tensors = 1,
+    .all = 1,
     .gathers = 1,
     .elements = all_of,
     .encode = encode_tensor,
@@ -155,22 +162,26 @@ static void release(job *j)
 }
 
 /* 1: it ran, and all ranks ended with the same bits. */
-static int run(job *j, int ranks, const char *mode, const sync_compressor *c, uint64_t steps, const char *folder)
+static int run(job *j, int ranks, const char *mode, const sync_compress *c, uint64_t steps, const char *folder)
 {
     j->o = tiny_options();
     j->o.gemm = "native";
     j->o.steps = steps;
-    j->o.compress = c;
+    j->o.compress = c ? *c : (sync_compress){ 0 };
     j->o.run = folder;
     j->o.save_every = folder ? STEPS / 2 : 0;
     j->o.resume = folder && gt_path_exists(folder);
     j->o.optim.eps = 1e-4;              /* a key's bias has no gradient but rounding */
+    if (c && c->momentum > 0.0) {
+        optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
+        j->o.optim.momentum = 0.0;
+    }
     config = tiny_config();
     if (!make_plan(&j->plan, ranks, mode) || !CHECK_OK(ranks_run(ranks, "algorithm=direct", body, j)))
         return 0;
     for (int r = 1; r < ranks; r++)
         CHECKF(!memcmp(j->x[0], j->x[r], j->count * sizeof(float)), "%s, %s: rank %d has other weights than rank 0",
-               mode, c ? c->name : "none", r);
+               mode, c ? c->how->name : "none", r);
     return 1;
 }
 
@@ -191,12 +202,12 @@ static double distance(const job *a, const job *b)
 static void every_form_in_every_mode(void)
 {
     const struct {
+        const char *spec;               /* NULL: how */
         const sync_compressor *how;
         double bound, bytes;
-    } cases[] = { { sync_compressor_find("none"), 0.0, 1.0 },
-                  { sync_compressor_find("bf16"), 2e-4, 0.5 },
-                  { &halves, 1e-6, 1.0 },
-                  { &gathered, 1e-6, 1.0 } };
+    } cases[] = { { "none", NULL, 0.0, 1.0 },    { "bf16", NULL, 2e-4, 0.5 },   { "fp16", NULL, 2e-4, 0.5 },
+                  { "int8", NULL, 1e-3, 0.345 }, { "topk:1", NULL, 0.0, 1.46 }, { "randomk:1", NULL, 0.0, 1.0 },
+                  { NULL, &halves, 1e-6, 1.0 },  { NULL, &gathered, 1e-6, 1.0 } };
     for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : MOST_RANKS); ranks++)
         for (int m = 0; sync_mode_at(m); m++) {
             const char *mode = sync_mode_name(sync_mode_at(m));
@@ -207,35 +218,46 @@ static void every_form_in_every_mode(void)
                 return;
             for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
                 job j = { 0 };
-                if (!run(&j, ranks, mode, cases[i].how, STEPS, NULL))
+                sync_compress c = { .how = cases[i].how };
+                if (cases[i].spec && !CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+                    return;
+                if (!run(&j, ranks, mode, &c, STEPS, NULL))
                     return;
                 const double off = distance(&j, &plain), bytes = j.sent / plain.sent;
                 CHECKF(off <= cases[i].bound + 1e-6, "%d ranks, %s, %s: parameters are off by %.2g", ranks, mode,
-                       cases[i].how->name, off);
+                       c.how->name, off);
                 CHECKF(fabs(bytes / cases[i].bytes - 1.0) < 0.05, "%d ranks, %s, %s: %.3g of the bytes", ranks, mode,
-                       cases[i].how->name, bytes);
+                       c.how->name, bytes);
                 release(&j);
             }
             release(&plain);
         }
 }
 
-/* What is held back is state: a run that goes on has the bits of one that never stopped; without it, it has not. */
+/* What is held back is state: a run that goes on has the bits of one that never stopped; without it, it has not. The
+ * warm-up, the ramp and random words go by the run's steps, wherever it was stopped. */
 static void errors_outlive_a_stop(void)
 {
-    for (int m = 0; sync_mode_at(m); m++) {
-        const char *mode = sync_mode_name(sync_mode_at(m));
-        if (!sync_mode_compresses(sync_mode_at(m)))
-            continue;
-        char *folder = gt_path_join(check_folder(), mode), *file = NULL;
+    static const struct {
+        const char *spec;
+        uint64_t after;
+    } cases[] = { { "bf16", 0 },        { "fp16", 2 },
+                  { "int8,min=16", 0 }, { "topk:0.05,min=16,ramp=3", 1 },
+                  { "randomk:0.1", 7 }, { "topk:0.05,momentum=0.5", 2 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *mode = sync_mode_name(sync_mode_at((int)i % 2));
+        char *folder = gt_path_join(check_folder(), cases[i].spec), *file = NULL;
         job whole = { 0 }, part = { 0 }, rest = { 0 };
-        if (run(&whole, 2, mode, &sync_compress_bf16, STEPS, NULL)
-            && run(&part, 2, mode, &sync_compress_bf16, STEPS / 2, folder)) {
+        sync_compress c;
+        if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+            return;
+        c.after = cases[i].after;
+        if (run(&whole, 2, mode, &c, STEPS, NULL) && run(&part, 2, mode, &c, STEPS / 2, folder)) {
             file = gt_path_join(folder, "checkpoints/step-000005/residuals-00001.safetensors");
             CHECKF(gt_path_exists(file), "%s: there is no '%s'", mode, file);
-            if (run(&rest, 2, mode, &sync_compress_bf16, STEPS, folder))
-                CHECKF(!memcmp(rest.x[0], whole.x[0], whole.count * sizeof(float)), "%s: going on gives other bits",
-                       mode);
+            if (run(&rest, 2, mode, &c, STEPS, folder))
+                CHECKF(!memcmp(rest.x[0], whole.x[0], whole.count * sizeof(float)), "%s, %s: going on gives other bits",
+                       mode, cases[i].spec);
         }
         free(file);
         free(folder);
@@ -270,7 +292,7 @@ static gt_status feed(net_comm *c, void *context)
     sync_range range = { .count = N };
     RANK_OK(dev_buffer_view(&range.grad, all, 0, sizeof x));
     RANK_OK(sync_coding_create(&coding, &(sync_coding_options){
-                                            .how = &sync_compress_bf16,
+                                            .spec = { .how = &sync_compress_bf16 },
                                             .device = d,
                                             .kernels = k,
                                             .comm = c,
@@ -281,6 +303,7 @@ static gt_status feed(net_comm *c, void *context)
                                             .ranks = 1 }));
     for (int t = 0; t < TIMES; t++) {
         RANK_OK(dev_write(d, all, 0, x, sizeof x));
+        RANK_OK(sync_coding_commit(coding));
         RANK_OK(sync_coding_encode(coding, 0));
         RANK_OK(sync_coding_decode(coding, 0));
         RANK_OK(dev_read(d, all, 0, got, sizeof got));

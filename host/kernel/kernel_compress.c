@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: MIT */
+/* host/kernel/kernel_compress.c - launches of cl/compress.cl, and their cases: gradients in fewer bytes.
+ *
+ *     x ─ encode ─► code ─ decode ─► y          cases look at y, since code is whatever the two agree on
+ *
+ * Random bits are those of host/base/random.h, so what stochastic rounding gives is known to the bit but where
+ * the device's last bit of x / scale decides.                                             */
+#include "host/kernel/kernel_cases_private.h"
+#include "host/kernel/kernel_private.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHARERS = 32 };          /* work-items of a GPU that share a block, as in cl/compress.cl */
+
+static int64_t pieces(int64_t n, int64_t each)
+{
+    return (n + each - 1) / each;
+}
+
+gt_status kernel_compress_begin(dev_list *l, kernel_set *k, dev_buffer *state, dev_buffer *random, dev_buffer *frame,
+                                kernel_slot *pending_at, kernel_slot *step_at)
+{
+    dev_arg args[] = { dev_arg_i32(0), dev_arg_u32(0), dev_arg_buffer(state), dev_arg_buffer(random),
+                       dev_arg_buffer(frame) };
+    gt_status st = kernel_launch_groups(l, k, &kernel_compress_family, "compress_begin", 1, args, KERNEL_ARGS(args));
+    if (!st) {
+        kernel_slot_last(pending_at, l, 0);
+        kernel_slot_last(step_at, l, 1);
+    }
+    return st;
+}
+
+gt_status kernel_compress_commit(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *next,
+                                 dev_buffer *kept)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(frame), dev_arg_buffer(next), dev_arg_buffer(kept) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_commit", n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_compress_feed(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *kept,
+                               dev_buffer *grad)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(frame), dev_arg_buffer(kept), dev_arg_buffer(grad) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed", n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, float momentum,
+                                   dev_buffer *kept, dev_buffer *velocity, dev_buffer *moved, dev_buffer *grad)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(frame), dev_arg_f32(momentum), dev_arg_buffer(kept),
+                       dev_arg_buffer(velocity),    dev_arg_buffer(moved), dev_arg_buffer(grad) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed_velocity", n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *grad, dev_buffer *said,
+                               dev_buffer *moved)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(grad), dev_arg_buffer(said), dev_arg_buffer(moved) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_left", n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_compress_cut(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *from, dev_buffer *to)
+{
+    dev_arg args[] = { [2] = dev_arg_f32(most), dev_arg_buffer(from), dev_arg_buffer(to) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_cut", n, args, KERNEL_ARGS(args));
+}
+
+int64_t kernel_int8_words(int64_t n)
+{
+    return pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4 + 1);
+}
+
+gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random, dev_buffer *x,
+                             dev_buffer *code)
+{
+    const int64_t blocks = pieces(n, COMPRESS_BLOCK);
+    gt_status st = kernel_fits("blocks of gradients", blocks);
+    if (!st && !k->cpu && k->group < SHARERS)
+        st = gt_fail(GT_UNSUPPORTED,
+                     "cannot encode gradients in int8: '%s' has work-groups of %zu work-items, and %d "
+                     "share a block",
+                     k->info->name, k->group, SHARERS);
+    if (st)
+        return st;
+    dev_arg args[] = { dev_arg_i32(1),      dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)blocks),
+                       dev_arg_u32(stream), dev_arg_buffer(random),   dev_arg_buffer(x),
+                       dev_arg_buffer(code) };
+    if (k->cpu)
+        return kernel_launch_rows(l, k, &kernel_compress_family, "int8_encode", (int)blocks, COMPRESS_BLOCK, args,
+                                  KERNEL_ARGS(args));
+    return kernel_launch_groups(l, k, &kernel_compress_family, "int8_encode",
+                                (size_t)pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to)
+{
+    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_BLOCK)),
+                       dev_arg_i32(add),
+                       dev_arg_buffer(code),
+                       dev_arg_buffer(to) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "int8_decode", n, args, KERNEL_ARGS(args));
+}
+
+int64_t kernel_topk_words(int64_t n, int keep)
+{
+    const int64_t values = pieces(n, COMPRESS_CHUNK) * keep;
+    return values + (values + 1) / 2;
+}
+
+gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, dev_buffer *x, dev_buffer *code)
+{
+    assert(keep > 0 && keep <= COMPRESS_CHUNK);
+    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
+    gt_status st = kernel_fits("chunks of gradients", chunks);
+    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
+                       dev_arg_i32(keep), dev_arg_buffer(x),        dev_arg_buffer(code) };
+    return st ? st
+              : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode", (int)chunks, COMPRESS_CHUNK, args,
+                                   KERNEL_ARGS(args));
+}
+
+gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code, dev_buffer *to)
+{
+    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
+    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
+                       dev_arg_i32(keep), dev_arg_i32(add),         dev_arg_buffer(code),
+                       dev_arg_buffer(to) };
+    return kernel_launch_rows(l, k, &kernel_compress_family, "topk_decode", (int)chunks, COMPRESS_CHUNK, args,
+                              KERNEL_ARGS(args));
+}
+
+int64_t kernel_randomk_words(int64_t n, uint32_t group)
+{
+    return pieces(n, group);
+}
+
+gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
+                                dev_buffer *random, dev_buffer *x, dev_buffer *code)
+{
+    dev_arg args[] = { [2] = dev_arg_u64((uint64_t)n), dev_arg_u32(group), dev_arg_u32(stream),
+                       dev_arg_buffer(random),         dev_arg_buffer(x),  dev_arg_buffer(code) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_encode", pieces(n, group), args,
+                              KERNEL_ARGS(args));
+}
+
+gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
+                                dev_buffer *random, dev_buffer *code, dev_buffer *to)
+{
+    dev_arg args[] = { [2] = dev_arg_u64((uint64_t)n), dev_arg_u32(group),   dev_arg_u32(stream),
+                       dev_arg_buffer(random),         dev_arg_buffer(code), dev_arg_buffer(to) };
+    gt_status st = dev_list_fill(l, to, 0, 0, 4 * (uint64_t)n);
+    return st ? st
+              : kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_decode", pieces(n, group), args,
+                                   KERNEL_ARGS(args));
+}
+
+/* ---- cases ------------------------------------------------------------------------------------- */
+
+enum { STEP = 7, STREAM = 3 };
+
+static operand *give_random(trial *t)
+{
+    operand *r = give_below(t, "random", 4, 1 << 30);
+    if (!t->status)
+        r->whole[2] = STEP;
+    return r;
+}
+
+/* Word i of the stream. */
+static uint32_t word_of(const operand *random, uint32_t stream, uint64_t i)
+{
+    uint32_t four[4];
+    const uint64_t quad = i / 4;
+    gt_philox(four, (uint32_t)random->whole[0] | (uint64_t)(uint32_t)random->whole[1] << 32,
+              (quad & 0xffffffffu) | (uint64_t)stream << 32, (uint32_t)random->whole[2] | quad >> 32 << 32);
+    return four[i % 4];
+}
+
+static operand *give_frame(trial *t, float take, float ratio)
+{
+    operand *f = give(t, "frame", FLOAT, COMPRESS_FRAME, 1.0);
+    if (t->status)
+        return f;
+    f->value[COMPRESS_TAKE] = f->want[COMPRESS_TAKE] = (double)take;
+    f->value[COMPRESS_RATIO] = f->want[COMPRESS_RATIO] = (double)ratio;
+    return f;
+}
+
+static void begin_with(trial *t, int pending, int skip)
+{
+    operand *state = give_state(t, 3, 1.0, 0.9, 0.99), *frame = give_frame(t, 0.0f, 0.0f), *random = give_random(t);
+    kernel_slot pending_at, step_at;
+    append(t,
+           kernel_compress_begin(t->list, t->k, state->buffer, random->buffer, frame->buffer, &pending_at, &step_at));
+    set_slot(t, pending_at, dev_arg_i32(pending));
+    set_slot(t, step_at, dev_arg_u32(STEP));            /* where it stands already: what is given is looked at */
+    if (t->status)
+        return;
+    state->value[OPTIM_LOSS_SCALE] = state->want[OPTIM_LOSS_SCALE] = 1024.0;
+    state->value[OPTIM_SKIP] = state->want[OPTIM_SKIP] = skip;
+    frame->value[COMPRESS_HELD] = 4096.0;
+    frame->value[COMPRESS_TRIED] = 512.0;
+    const int take = pending && !skip;
+    expect(frame, COMPRESS_TAKE, take, 0.0);
+    expect(frame, COMPRESS_HELD, take ? 512.0 : 4096.0, 0.0);
+    expect(frame, COMPRESS_RATIO, take ? 2.0 : 0.25, 0.0);
+    expect(frame, COMPRESS_TRIED, 1024.0, 0.0);
+}
+
+static void begin_case(trial *t)
+{
+    begin_with(t, 1, 0);
+}
+static void begin_skipped_case(trial *t)
+{
+    begin_with(t, 1, 1);
+}
+static void begin_idle_case(trial *t)
+{
+    begin_with(t, 0, 0);
+}
+
+static void commit_with(trial *t, int take)
+{
+    const int64_t n = elements(t);
+    operand *frame = give_frame(t, (float)take, 1.0f), *next = give(t, "next", FLOAT, n, 1.0);
+    operand *kept = give(t, "kept", FLOAT, n, 1.0);
+    append(t, kernel_compress_commit(t->list, t->k, n, frame->buffer, next->buffer, kept->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++)
+        expect(kept, i, take ? next->value[i] : kept->value[i], 0.0);
+}
+
+static void commit_case(trial *t)
+{
+    commit_with(t, 1);
+}
+static void commit_not_case(trial *t)
+{
+    commit_with(t, 0);
+}
+
+static void feed_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *frame = give_frame(t, 1.0f, 0.5f), *kept = give(t, "kept", FLOAT, n, 1.0);
+    operand *grad = give(t, "grad", FLOAT, n, 1.0);
+    append(t, kernel_compress_feed(t->list, t->k, n, frame->buffer, kept->buffer, grad->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++)
+        expect(grad, i, grad->value[i] + 0.5 * kept->value[i], U * 2.0 * fabs(grad->value[i] + 0.5 * kept->value[i]));
+}
+
+static void velocity_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *frame = give_frame(t, 1.0f, 2.0f), *kept = give(t, "kept", FLOAT, n, 1.0);
+    operand *velocity = give(t, "velocity", FLOAT, n, 1.0), *moved = take(t, "moved", FLOAT, n);
+    operand *grad = give(t, "grad", FLOAT, n, 1.0);
+    append(t, kernel_compress_velocity(t->list, t->k, n, frame->buffer, 0.75f, kept->buffer, velocity->buffer,
+                                       moved->buffer, grad->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const double v = grad->value[i] + 1.5 * velocity->value[i], x = v + 2.0 * kept->value[i];
+        expect(moved, i, v, U * 4.0 * (fabs(v) + 1.0));
+        expect(grad, i, x, U * 8.0 * (fabs(v) + fabs(x) + 1.0));
+    }
+}
+
+static void left_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *grad = give(t, "grad", FLOAT, n, 1.0), *said = give(t, "said", FLOAT, n, 1.0);
+    operand *moved = give(t, "moved", FLOAT, n, 1.0);
+    append(t, kernel_compress_left(t->list, t->k, n, grad->buffer, said->buffer, moved->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        if (i % 3)
+            said->value[i] = 0.0;
+        expect(said, i, grad->value[i] - said->value[i], U * 4.0 * fabs(grad->value[i] - said->value[i]));
+        expect(moved, i, said->value[i] != 0.0 ? 0.0 : moved->value[i], 0.0);
+    }
+}
+
+static void cut_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *from = give(t, "from", FLOAT, n, 1.0), *to = take(t, "to", STORED, n);
+    append(t, kernel_compress_cut(t->list, t->k, n, 0.75f, from->buffer, to->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++)
+        expect(to, i, fmin(fmax(from->value[i], -0.75), 0.75), 0.0);
+}
+
+/* add: to what is there, as the encodings of other ranks are. */
+static void int8_with(trial *t, int add)
+{
+    const int64_t n = elements(t);
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(n));
+    operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
+    append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_int8_decode(t->list, t->k, n, add, code->buffer, y->buffer));
+    for (int64_t b = 0; !t->status && b < n; b += COMPRESS_BLOCK) {
+        const int64_t end = b + COMPRESS_BLOCK < n ? b + COMPRESS_BLOCK : n;
+        double most = 0.0;
+        if (b / COMPRESS_BLOCK % 5 == 4)        /* a block of zeros */
+            for (int64_t i = b; i < end; i++)
+                x->value[i] = x->want[i] = 0.0;
+        for (int64_t i = b; i < end; i++)
+            most = fmax(most, fabs(x->value[i]));
+        const double scale = most / 127.0;
+        for (int64_t i = b; i < end; i++) {
+            const double u = (word_of(random, STREAM, (uint64_t)i) >> 8) * 0x1p-24;
+            const double at = scale > 0.0 ? x->value[i] / scale + u : 0.0, q = fmin(fmax(floor(at), -127.0), 127.0);
+            const int doubtful = scale > 0.0 && fabs(at - rint(at)) < 1e-4;
+            const double was = add ? y->value[i] : 0.0;
+            expect(y, i, was + q * scale, U * 8.0 * (most + fabs(was)) + (doubtful ? scale : 0.0));
+        }
+    }
+}
+
+static void int8_case(trial *t)
+{
+    int8_with(t, 0);
+}
+static void int8_add_case(trial *t)
+{
+    int8_with(t, 1);
+}
+
+static void int8_encode_case(trial *t)
+{
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(elements(t)));
+    append(t, kernel_int8_encode(t->list, t->k, elements(t), STREAM, random->buffer, x->buffer, code->buffer));
+}
+
+typedef struct ranked {
+    double size;
+    int64_t at;
+} ranked;
+
+static int larger_first(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    return x->size != y->size ? (x->size < y->size ? 1 : -1) : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Values of few different magnitudes, so that there are equal ones. */
+static void topk_with(trial *t, int keep, int add)
+{
+    const int64_t n = elements(t);
+    operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep));
+    operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
+    append(t, kernel_topk_encode(t->list, t->k, n, keep, x->buffer, code->buffer));
+    append(t, kernel_topk_decode(t->list, t->k, n, keep, add, code->buffer, y->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++)
+        if (i / COMPRESS_CHUNK % 2)
+            x->value[i] = x->want[i] = rint(8.0 * x->value[i]) / 8.0;
+    ranked all[COMPRESS_CHUNK];
+    for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
+        const int64_t len = n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK;
+        for (int64_t i = 0; i < len; i++)
+            all[i] = (ranked){ fabs(x->value[c + i]), c + i };
+        qsort(all, (size_t)len, sizeof *all, larger_first);
+        for (int64_t i = 0; i < len; i++) {
+            const double was = add ? y->value[all[i].at] : 0.0, say = i < keep ? x->value[all[i].at] : 0.0;
+            expect(y, all[i].at, was + say, add ? U * (fabs(was) + fabs(say)) : 0.0);
+        }
+    }
+}
+
+static void topk_case(trial *t)
+{
+    topk_with(t, 41, 0);
+}
+static void topk_one_case(trial *t)
+{
+    topk_with(t, 1, 1);
+}
+static void topk_most_case(trial *t)
+{
+    topk_with(t, 3000, 0);
+}
+static void topk_all_case(trial *t)
+{
+    topk_with(t, COMPRESS_CHUNK, 0);
+}
+
+static void topk_encode_case(trial *t)
+{
+    operand *x = give(t, "x", FLOAT, elements(t), 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
+    append(t, kernel_topk_encode(t->list, t->k, elements(t), 41, x->buffer, code->buffer));
+}
+
+static void randomk_with(trial *t, uint32_t group)
+{
+    const int64_t n = elements(t);
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0), *y = take(t, "y", FLOAT, n);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_randomk_words(n, group));
+    append(t, kernel_randomk_encode(t->list, t->k, n, group, STREAM, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_randomk_decode(t->list, t->k, n, group, STREAM, random->buffer, code->buffer, y->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const uint64_t in = (uint64_t)i / group;
+        const uint64_t at = in * group + ((uint64_t)word_of(random, STREAM, in) * group >> 32);
+        expect(y, i, (uint64_t)i == at ? x->value[i] : 0.0, 0.0);
+    }
+}
+
+static void randomk_case(trial *t)
+{
+    randomk_with(t, 10);
+}
+static void randomk_all_case(trial *t)
+{
+    randomk_with(t, 1);
+}
+
+static const kernel_case cases[] = {
+    { "compression begins a step", begin_case, 0, 0 },
+    { "compression begins behind a skipped step", begin_skipped_case, 0, 0 },
+    { "compression begins behind no step", begin_idle_case, 0, 0 },
+    { "what is left out is kept", commit_case, 0, 0 },
+    { "what is left out of a skipped step is not", commit_not_case, 0, 0 },
+    { "what was left out is fed", feed_case, 8192, 4096 },
+    { "what was left out is fed with momentum", velocity_case, 0, 0 },
+    { "what is left out", left_case, 8192, 4096 },
+    { "values cut and stored", cut_case, 8192, 4096 },
+    { "int8 and back", int8_case, 0, 0 },
+    { "int8 and back, added", int8_add_case, 0, 0 },
+    { "int8 encoded", int8_encode_case, 8192, 4096 },
+    { "top-k and back", topk_case, 0, 0 },
+    { "top-1 and back, added", topk_one_case, 0, 0 },
+    { "top-k of most and back", topk_most_case, 0, 0 },
+    { "top-k of all and back", topk_all_case, 0, 0 },
+    { "top-k encoded", topk_encode_case, 8192, 4096 },
+    { "random-k and back", randomk_case, 0, 0 },
+    { "random-k of all and back", randomk_all_case, 0, 0 },
+    { 0 },
+};
+
+const kernel_family kernel_compress_family = {
+    .program = { .file = "compress.cl", .stored = 1, .variants = dev_plain_for_all },
+    .cases = cases,
+};
