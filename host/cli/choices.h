@@ -5,7 +5,7 @@
 #ifndef GT_CLI_CHOICES_H
 #define GT_CLI_CHOICES_H
 
-enum { CLI_CHOICES = 192 };
+enum { CLI_CHOICES = 256 };
 
 extern char cli_schedules[CLI_CHOICES];         /* "auto|1f1b|..." */
 extern char cli_syncs[CLI_CHOICES];             /* "allreduce|sharded" */

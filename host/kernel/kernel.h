@@ -280,6 +280,20 @@ gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
 gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
                                 dev_buffer *random, dev_buffer *code, dev_buffer *to);
 
+/* ---- cl/lowrank.cl ------------------------------------------------------------------- */
+/* p (R,N) = a q^T, a (N,M), q (R,M); y (N,M) = p^T q; all fp32. */
+gt_status kernel_lowrank_left(dev_list *l, kernel_set *k, int N, int M, int R, dev_buffer *a, dev_buffer *q,
+                              dev_buffer *p);
+gt_status kernel_lowrank_product(dev_list *l, kernel_set *k, int N, int M, int R, dev_buffer *p, dev_buffer *q,
+                                 dev_buffer *y);
+/* q (R,M) = p a. work: kernel_lowrank_work() fp32, of which p (R,N) is the beginning. */
+int64_t kernel_lowrank_work(int N, int M, int R);
+gt_status kernel_lowrank_right(dev_list *l, kernel_set *k, int N, int M, int R, dev_buffer *a, dev_buffer *work,
+                               dev_buffer *q);
+/* Rows of x (R,N), R <= N, become orthonormal. A row that depends on those before it, or with `heal` one that
+ * is not finite, becomes another one; without, what is not finite spreads over its row. x may be longer. */
+gt_status kernel_lowrank_orthogonal(dev_list *l, kernel_set *k, int N, int R, int heal, dev_buffer *x);
+
 /* ---- cl/optim.cl -------------------------------------------------------------------- */
 /* The optimizer's scalars on the device, so that no step waits for the host. All fp32. */
 enum {

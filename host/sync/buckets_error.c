@@ -151,5 +151,7 @@ int sync_buckets_saved(sync_run *run, checkpoint_state *states)
         .read = read,
         .write = write
     };
-    return 1;
+    if (s->how->state)
+        states[1] = sync_buckets_factors(run);
+    return s->how->state ? 2 : 1;
 }

@@ -3,6 +3,7 @@
  *
  *   buckets_cut.c     which tensors travel together, and in what memory
  *   buckets.c         a step
+ *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
  *   buckets_error.c   what compression holds back, in checkpoints                            */
 #ifndef GT_SYNC_BUCKETS_PRIVATE_H
 #define GT_SYNC_BUCKETS_PRIVATE_H
@@ -67,6 +68,8 @@ typedef struct travel {
 travel sync_bucket_travel(const bucket *b, int round);
 /* How its gradients travel in this step. */
 const sync_compressor *sync_bucket_how(const bucket *b);
+/* For sync_buckets_saved(). */
+checkpoint_state sync_buckets_factors(sync_run *run);
 /* Queues that what the newest step left is kept, if that was taken; the step is for random words. */
 gt_status sync_buckets_settle(sync_run *run, uint64_t step);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */

@@ -51,7 +51,7 @@ const char *sync_compressor_help(const sync_compressor *c);
 int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
-enum { SYNC_NAMES = 160 };
+enum { SYNC_NAMES = 192 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
 /* "none|bf16|topk:FRACTION": with what must or may stand behind their names. */
@@ -62,7 +62,7 @@ typedef struct sync_compress {
     const sync_compressor *how;
     double parameter;                   /* behind ':'                                       */
     double least;                       /* tensors of fewer values travel as they are       */
-    double momentum, ramp;
+    double momentum, ramp, rate;
     uint64_t after;                     /* steps before it; everything travels as it is     */
 } sync_compress;
 /* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */

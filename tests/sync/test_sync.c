@@ -205,9 +205,15 @@ static void every_form_in_every_mode(void)
         const char *spec;               /* NULL: how */
         const sync_compressor *how;
         double bound, bytes;
-    } cases[] = { { "none", NULL, 0.0, 1.0 },    { "bf16", NULL, 2e-4, 0.5 },   { "fp16", NULL, 2e-4, 0.5 },
-                  { "int8", NULL, 1e-3, 0.345 }, { "topk:1", NULL, 0.0, 1.46 }, { "randomk:1", NULL, 0.0, 1.0 },
-                  { NULL, &halves, 1e-6, 1.0 },  { NULL, &gathered, 1e-6, 1.0 } };
+    } cases[] = { { "none", NULL, 0.0, 1.0 },
+                  { "bf16", NULL, 2e-4, 0.5 },
+                  { "fp16", NULL, 2e-4, 0.5 },
+                  { "int8", NULL, 1e-3, 0.345 },
+                  { "topk:1", NULL, 0.0, 1.46 },
+                  { "randomk:1", NULL, 0.0, 1.0 },
+                  { "powersgd:256,rate=0", NULL, 1e-4, 1.31 },
+                  { NULL, &halves, 1e-6, 1.0 },
+                  { NULL, &gathered, 1e-6, 1.0 } };
     for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : MOST_RANKS); ranks++)
         for (int m = 0; sync_mode_at(m); m++) {
             const char *mode = sync_mode_name(sync_mode_at(m));
@@ -241,9 +247,13 @@ static void errors_outlive_a_stop(void)
     static const struct {
         const char *spec;
         uint64_t after;
-    } cases[] = { { "bf16", 0 },        { "fp16", 2 },
-                  { "int8,min=16", 0 }, { "topk:0.05,min=16,ramp=3", 1 },
-                  { "randomk:0.1", 7 }, { "topk:0.05,momentum=0.5", 2 } };
+    } cases[] = { { "bf16", 0 },
+                  { "fp16", 2 },
+                  { "int8,min=16", 0 },
+                  { "topk:0.05,min=16,ramp=3", 1 },
+                  { "randomk:0.1", 7 },
+                  { "topk:0.05,momentum=0.5", 2 },
+                  { "powersgd:2,rate=0", 1 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *mode = sync_mode_name(sync_mode_at((int)i % 2));
         char *folder = gt_path_join(check_folder(), cases[i].spec), *file = NULL;
