@@ -219,12 +219,11 @@ KERNEL void lowrank_sum(ulong n, uint block, int blocks, ulong skip, __global co
     }
 }
 
-/* What rows before j have of row j is taken away, twice, as once leaves rounding. Returns its squares then. */
+/* What rows before j have of row j is taken away. Returns the squares of what is left. */
 static float clear_row(__global float *x, int j, int N TMP_ARG)
 {
-    for (int turn = 0; turn < 2; turn++)
-        for (int i = 0; i < j; i++)
-            change_row(x, j, 1.0f, i, dot_rows(x, i, j, N TMP), N);
+    for (int i = 0; i < j; i++)
+        change_row(x, j, 1.0f, i, dot_rows(x, i, j, N TMP), N);
     return dot_rows(x, j, j, N TMP);
 }
 
@@ -235,11 +234,12 @@ KERNEL void lowrank_orthogonal(int N, int R, int heal, __global float *x)
 #endif
     for (int j = 0; j < R; j++) {
         const float before = dot_rows(x, j, j, N TMP);
-        float left = clear_row(x, j, N TMP);
-        const int sound = isfinite(left) && isfinite(before);
-        if ((sound && left <= DEPENDENT * before) || (!sound && heal)) {
-            draw_row(x, j, N);
+        float left = before;
+        for (int turn = 0; turn < 3; turn++) {
             left = clear_row(x, j, N TMP);
+            const int sound = isfinite(left) && isfinite(before);
+            if (turn == 0 && (sound ? left <= DEPENDENT * before : heal))
+                draw_row(x, j, N);              /* the turns that follow clear it */
         }
         change_row(x, j, 1.0f / sqrt(left), j, 0.0f, N);
     }

@@ -9,6 +9,7 @@
 #include "host/base/file.h"
 #include "host/base/random.h"
 #include "host/sync/coding.h"
+#include "host/train/train_private.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 #include "tests/train/tiny_run.h"
@@ -279,61 +280,386 @@ static void errors_outlive_a_stop(void)
 
 /* ---- one encoding, without a network ---------------------------------------------------------- */
 
-enum { N = 1000, TIMES = 64 };
+enum { N = 9000, TIMES = 64 };          /* two chunks of top-k and a part of one */
 
-/* A gradient that is the same each time: what was sent in all must stay within one rounding of what there was, for
- * what one encoding leaves out the next ones bring. */
+typedef struct rig {
+    dev_device *d;
+    kernel_set *k;
+    dev_buffer *all, *random;
+    sync_coding *coding;
+    const sync_compressor *how;
+    int64_t n;
+    uint32_t step;
+} rig;
+
+/* One rank's gradient of n values, or of a matrix. */
+static gt_status rig_open(rig *g, net_comm *c, const char *spec, int64_t n, const graph_param_info *info)
+{
+    static const uint32_t zeros[4] = { 0 };
+    dev_buffer *grad = NULL;
+    sync_coding_options o = { .comm = c, .count = n, .ranges = 1, .ranks = 1, .stream = 5 };
+    sync_range range = { .count = n, .info = info };
+    *g = (rig){ .n = n };
+    RANK_OK(sync_compress_parse(&o.spec, spec));
+    g->how = o.spec.how;
+    RANK_OK(dev_open(&g->d, getenv("GT_TEST_DEVICE")));
+    RANK_OK(kernel_set_create(&g->k, g->d, o.spec.how->type));
+    RANK_OK(dev_buffer_create(&g->all, g->d, 4 * (uint64_t)n, "a gradient"));
+    RANK_OK(dev_buffer_create(&g->random, g->d, sizeof zeros, "random words"));
+    RANK_OK(dev_write(g->d, g->random, 0, zeros, sizeof zeros));
+    RANK_OK(dev_buffer_view(&grad, g->all, 0, 4 * (uint64_t)n));
+    RANK_OK(dev_buffer_view(&range.grad, g->all, 0, 4 * (uint64_t)n));
+    o.device = g->d;
+    o.kernels = g->k;
+    o.range = &range;
+    o.grad = grad;
+    o.random = g->random;
+    RANK_OK(sync_coding_create(&g->coding, &o));
+    return GT_OK;
+}
+
+/* x: a gradient; afterwards what was sent. */
+static gt_status rig_step(rig *g, float *x)
+{
+    RANK_OK(dev_write(g->d, g->random, 8, &g->step, 4));
+    g->step++;
+    RANK_OK(dev_write(g->d, g->all, 0, x, 4 * (uint64_t)g->n));
+    for (int r = 0; r < g->how->rounds; r++) {
+        if (!r)
+            RANK_OK(sync_coding_commit(g->coding));
+        RANK_OK(sync_coding_encode(g->coding, r));
+        RANK_OK(sync_coding_decode(g->coding, r));
+    }
+    RANK_OK(dev_read(g->d, g->all, 0, x, 4 * (uint64_t)g->n));
+    return GT_OK;
+}
+
+static gt_status rig_kept(rig *g, float *to)
+{
+    RANK_OK(sync_coding_commit(g->coding));
+    RANK_OK(dev_read(g->d, sync_coding_error(g->coding), 0, to, 4 * (uint64_t)g->n));
+    return GT_OK;
+}
+
+static void rig_close(rig *g)
+{
+    sync_coding_release(g->coding);
+    dev_buffer_release(g->random);
+    dev_buffer_release(g->all);
+    kernel_set_release(g->k);
+    dev_close(g->d);
+}
+
+static void draw(uint64_t stream, float *x, size_t n)
+{
+    gt_random random;
+    gt_random_init(&random, 5, stream);
+    gt_random_normal(&random, x, n, 0.0f, 1.0f);
+}
+
+/* A gradient that is the same each time: what was sent in all must stay within what one encoding may leave out
+ * of what there was, for what one leaves out the next ones bring. */
 static gt_status feed(net_comm *c, void *context)
 {
+    static const struct {
+        const char *spec;
+        double left;                    /* of the largest value, at most */
+    } cases[] = {
+        { "bf16", 0x1p-7 }, { "fp16", 0x1p-9 }, { "int8", 0.02 }, { "topk:0.1", 16.0 }, { "randomk:0.1", TIMES }
+    };
     double *worst = context;
-    dev_device *d = NULL;
-    kernel_set *k = NULL;
-    dev_buffer *all = NULL, *grad = NULL;
-    sync_coding *coding = NULL;
-    float x[N], got[N];
-    double sent[N] = { 0 };
-    gt_random random;
-    gt_random_init(&random, 5, 1);
-    gt_random_normal(&random, x, N, 0.0f, 1.0f);
-    RANK_OK(dev_open(&d, getenv("GT_TEST_DEVICE")));
-    RANK_OK(kernel_set_create(&k, d, DTYPE_BF16));
-    RANK_OK(dev_buffer_create(&all, d, sizeof x, "a gradient"));
-    RANK_OK(dev_buffer_view(&grad, all, 0, sizeof x));
-    sync_range range = { .count = N };
-    RANK_OK(dev_buffer_view(&range.grad, all, 0, sizeof x));
-    RANK_OK(sync_coding_create(&coding, &(sync_coding_options){
-                                            .spec = { .how = &sync_compress_bf16 },
-                                            .device = d,
-                                            .kernels = k,
-                                            .comm = c,
-                                            .range = &range,
-                                            .ranges = 1,
-                                            .grad = grad,
-                                            .count = N,
-                                            .ranks = 1 }));
-    for (int t = 0; t < TIMES; t++) {
-        RANK_OK(dev_write(d, all, 0, x, sizeof x));
-        RANK_OK(sync_coding_commit(coding));
-        RANK_OK(sync_coding_encode(coding, 0));
-        RANK_OK(sync_coding_decode(coding, 0));
-        RANK_OK(dev_read(d, all, 0, got, sizeof got));
-        for (int i = 0; i < N; i++)
-            sent[i] += (double)got[i];
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        rig g;
+        float x[N], got[N];
+        static double sent[N];
+        double most = 0.0, missing = 0.0;
+        draw(1, x, N);
+        memset(sent, 0, sizeof sent);
+        RANK_OK(rig_open(&g, c, cases[k].spec, N, NULL));
+        for (int t = 0; t < TIMES; t++) {
+            memcpy(got, x, sizeof got);
+            RANK_OK(rig_step(&g, got));
+            for (int i = 0; i < N; i++)
+                sent[i] += (double)got[i];
+        }
+        for (int i = 0; i < N; i++) {
+            most = fmax(most, fabs((double)x[i]));
+            missing = fmax(missing, fabs(sent[i] - TIMES * (double)x[i]));
+        }
+        worst[k] = missing / most / cases[k].left;
+        rig_close(&g);
     }
-    for (int i = 0; i < N; i++)
-        *worst = fmax(*worst, fabs(sent[i] - TIMES * (double)x[i]) / fabs((double)x[i]));
-    sync_coding_release(coding);
-    dev_buffer_release(all);
-    kernel_set_release(k);
-    dev_close(d);
     return GT_OK;
 }
 
 static void rounding_is_late_and_not_lost(void)
 {
+    double worst[5] = { 0.0 };
+    if (CHECK_OK(ranks_run(1, "", feed, worst)))
+        for (int k = 0; k < 5; k++)
+            CHECKF(worst[k] > 0.0 && worst[k] <= 1.0, "form %d: after %d times %.3g of what may be missing is", k,
+                   TIMES, worst[k]);
+}
+
+/* Of forms that send values as they are: what is sent and what is kept are the gradient and what was kept before,
+ * bit by bit. And what cannot be sent, since it is too large for fp16, is kept. */
+static gt_status split(net_comm *c, void *context)
+{
+    static const char *const specs[] = { "topk:0.01", "topk:1", "randomk:0.1", "randomk:1" };
+    int *wrong = context;
+    for (size_t k = 0; k < sizeof specs / sizeof *specs; k++) {
+        rig g;
+        float x[N], sent[N], kept[N], before[N];
+        RANK_OK(rig_open(&g, c, specs[k], N, NULL));
+        RANK_OK(rig_kept(&g, before));
+        for (uint64_t t = 0; t < 5; t++) {
+            draw(t, x, N);
+            memcpy(sent, x, sizeof sent);
+            RANK_OK(rig_step(&g, sent));
+            RANK_OK(rig_kept(&g, kept));
+            for (int i = 0; i < N; i++)
+                *wrong += sent[i] + kept[i] != x[i] + before[i];
+            memcpy(before, kept, sizeof before);
+        }
+        rig_close(&g);
+    }
+    rig g;
+    float x[3] = { 1e6f, -7e4f, 1.0f }, kept[3];
+    RANK_OK(rig_open(&g, c, "fp16", 3, NULL));
+    RANK_OK(rig_step(&g, x));
+    RANK_OK(rig_kept(&g, kept));
+    *wrong += x[0] != 65504.0f || x[1] != -65504.0f || x[2] != 1.0f;
+    *wrong += kept[0] != 1e6f - 65504.0f || kept[1] != -7e4f + 65504.0f || kept[2] != 0.0f;
+    rig_close(&g);
+    return GT_OK;
+}
+
+static void sent_and_kept_are_the_gradient(void)
+{
+    int wrong = 0;
+    if (CHECK_OK(ranks_run(1, "", split, &wrong)))
+        CHECKF(!wrong, "%d values are not", wrong);
+}
+
+/* Deep Gradient Compression as its authors write it, in double: u = m u + g, v = v + u, the largest |v| of each
+ * chunk are sent, and both are cleared there. */
+static gt_status deep(net_comm *c, void *context)
+{
+    enum { CHUNK = COMPRESS_CHUNK, STEPS_OF = 6 };
+    static double u[N], v[N];
+    double *worst = context;
+    rig g;
+    float x[N], sent[N];
+    memset(u, 0, sizeof u);
+    memset(v, 0, sizeof v);
+    RANK_OK(rig_open(&g, c, "topk:0.02,momentum=0.75", N, NULL));
+    for (uint64_t t = 0; t < STEPS_OF; t++) {
+        draw(t, x, N);
+        memcpy(sent, x, sizeof sent);
+        RANK_OK(rig_step(&g, sent));
+        for (int i = 0; i < N; i++) {
+            u[i] = 0.75 * u[i] + (double)x[i];
+            v[i] += u[i];
+        }
+        for (int from = 0; from < N; from += CHUNK) {
+            const int len = N - from < CHUNK ? N - from : CHUNK;
+            for (int n = 0; n < (int)lrint(0.02 * CHUNK) && n < len; n++) {
+                int best = from;
+                for (int i = from; i < from + len; i++)
+                    best = fabs(v[i]) > fabs(v[best]) ? i : best;
+                *worst = fmax(*worst, fabs((double)sent[best] - v[best]));
+                sent[best] = 0.0f;
+                u[best] = v[best] = 0.0;
+            }
+        }
+        for (int i = 0; i < N; i++)             /* and nothing else was */
+            *worst = fmax(*worst, fabs((double)sent[i]));
+    }
+    rig_close(&g);
+    return GT_OK;
+}
+
+static void top_k_is_deep_gradient_compression(void)
+{
     double worst = 0.0;
-    if (CHECK_OK(ranks_run(1, "", feed, &worst)))
-        CHECKF(worst > 0.0 && worst <= 0x1p-7, "after %d times %.3g of a value is missing", TIMES, worst);
+    if (CHECK_OK(ranks_run(1, "", deep, &worst)))
+        CHECKF(worst < 1e-5, "a value is off by %.3g", worst);
+}
+
+enum { ROWS = 40, COLUMNS = 70, RANK = 3 };
+
+/* Gram-Schmidt over the rows of x. */
+static void orthonormal(double *x, int n)
+{
+    for (int j = 0; j < RANK; j++) {
+        double square = 0.0;
+        for (int k = 0; k < j; k++) {
+            double dot = 0.0;
+            for (int i = 0; i < n; i++)
+                dot += x[j * n + i] * x[k * n + i];
+            for (int i = 0; i < n; i++)
+                x[j * n + i] -= dot * x[k * n + i];
+        }
+        for (int i = 0; i < n; i++)
+            square += x[j * n + i] * x[j * n + i];
+        for (int i = 0; i < n; i++)
+            x[j * n + i] /= sqrt(square);
+    }
+}
+
+/* PowerSGD's algorithm 1 and 2 in double, from the factor that the first step left. */
+static gt_status powers(net_comm *c, void *context)
+{
+    const graph_param_info info = { .shape = { .rank = 2, .dim = { ROWS, COLUMNS } } };
+    double *worst = context;
+    double q[RANK * COLUMNS], p[RANK * ROWS], m[ROWS * COLUMNS], e[ROWS * COLUMNS];
+    float x[ROWS * COLUMNS], sent[ROWS * COLUMNS], state[RANK * COLUMNS];
+    rig g;
+    RANK_OK(rig_open(&g, c, "powersgd:3", ROWS * COLUMNS, &info));
+    draw(0, x, ROWS * COLUMNS);
+    RANK_OK(rig_step(&g, x));
+    RANK_OK(rig_kept(&g, x));
+    RANK_OK(dev_read(g.d, sync_coding_state(g.coding, 0), 0, state, sizeof state));
+    for (int i = 0; i < ROWS * COLUMNS; i++)
+        e[i] = (double)x[i];
+    for (int i = 0; i < RANK * COLUMNS; i++)
+        q[i] = (double)state[i];
+    for (uint64_t t = 1; t < 6; t++) {
+        draw(t, x, ROWS * COLUMNS);
+        memcpy(sent, x, sizeof sent);
+        RANK_OK(rig_step(&g, sent));
+        for (int i = 0; i < ROWS * COLUMNS; i++)
+            m[i] = (double)x[i] + e[i];
+        orthonormal(q, COLUMNS);
+        for (int j = 0; j < RANK; j++)
+            for (int i = 0; i < ROWS; i++) {
+                p[j * ROWS + i] = 0.0;
+                for (int k = 0; k < COLUMNS; k++)
+                    p[j * ROWS + i] += m[i * COLUMNS + k] * q[j * COLUMNS + k];
+            }
+        orthonormal(p, ROWS);
+        for (int j = 0; j < RANK; j++)
+            for (int k = 0; k < COLUMNS; k++) {
+                q[j * COLUMNS + k] = 0.0;
+                for (int i = 0; i < ROWS; i++)
+                    q[j * COLUMNS + k] += m[i * COLUMNS + k] * p[j * ROWS + i];
+            }
+        for (int i = 0; i < ROWS * COLUMNS; i++) {
+            double want = 0.0;
+            for (int j = 0; j < RANK; j++)
+                want += p[j * ROWS + i / COLUMNS] * q[j * COLUMNS + i % COLUMNS];
+            e[i] = m[i] - want;
+            *worst = fmax(*worst, fabs((double)sent[i] - want));
+        }
+    }
+    rig_close(&g);
+    return GT_OK;
+}
+
+static void low_rank_is_power_sgd(void)
+{
+    double worst = 0.0;
+    if (CHECK_OK(ranks_run(1, "", powers, &worst)))
+        CHECKF(worst > 0.0 && worst < 1e-4, "a value is off by %.3g", worst);
+}
+
+/* ---- another plan ------------------------------------------------------------------------------ */
+
+typedef struct owed {
+    job *j;
+    float *kept[MOST_RANKS];            /* residuals, or velocities behind them, one after the other */
+    size_t count[MOST_RANKS];
+} owed;
+
+static gt_status all_kept(train *t, float **out, size_t *count)
+{
+    checkpoint_state states[CHECKPOINT_STATES];
+    const int n = train_states(t, states);
+    float *x;
+    *out = NULL;
+    *count = 0;
+    for (int s = 0; s < n; s++)
+        for (int i = 0; !strcmp(states[s].owner, "residuals") && i < states[s].count(states[s].context); i++) {
+            checkpoint_entry e;
+            states[s].entry(states[s].context, i, &e);
+            x = realloc(*out, (*count + (size_t)e.end) * sizeof *x);
+            RANK_CHECK(x);
+            *out = x;
+            RANK_OK(states[s].read(states[s].context, i, x + *count));
+            *count += (size_t)e.end;
+        }
+    return GT_OK;
+}
+
+/* Trains, or goes on from a checkpoint and does not. */
+static gt_status owing(net_comm *c, void *context)
+{
+    owed *w = context;
+    const int rank = net_comm_rank(c);
+    train_options o = w->j->o;
+    dev_device *d = NULL;
+    train *t = NULL;
+    o.comm = c;
+    o.plan = &w->j->plan;
+    gt_status st = dev_open(&d, getenv("GT_TEST_DEVICE"));
+    if (!st)
+        st = tiny_create(&t, d, &config, &o);
+    if (!st && !o.resume)
+        st = train_run(t, NULL);
+    if (!st)
+        st = all_kept(t, &w->kept[rank], &w->count[rank]);
+    train_release(t);
+    dev_close(d);
+    return st;
+}
+
+static int run_owing(owed *w, job *j, int ranks, const sync_compress *c, const char *folder, int resume)
+{
+    *w = (owed){ .j = j };
+    j->o = tiny_options();
+    j->o.steps = STEPS / 2;
+    j->o.compress = *c;
+    j->o.run = folder;
+    j->o.resume = resume;
+    optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
+    j->o.optim.momentum = 0.0;
+    config = tiny_config();
+    return make_plan(&j->plan, ranks, "allreduce") && CHECK_OK(ranks_run(ranks, "algorithm=direct", owing, w));
+}
+
+/* Two ranks trained, three go on: each has its own residuals, and what they owe in all is what the two did. */
+static void another_plan_owes_the_same(void)
+{
+    static const char *const specs[] = { "bf16", "int8,min=16", "topk:0.02,momentum=0.5", "powersgd:1,rate=0" };
+    for (size_t k = 0; !getenv("GT_TEST_TINY") && k < sizeof specs / sizeof *specs; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "plan%zu", k);
+        char *folder = gt_path_join(check_folder(), name);
+        job j = { 0 };
+        owed two, three;
+        sync_compress c;
+        double off = 0.0, size = 0.0;
+        if (!CHECK_OK(sync_compress_parse(&c, specs[k])) || !run_owing(&two, &j, 2, &c, folder, 0))
+            return;
+        release(&j);
+        if (!run_owing(&three, &j, 3, &c, folder, 1))
+            return;
+        CHECK(two.count[0] > 0 && two.count[0] == two.count[1] && two.count[0] == three.count[2]);
+        for (size_t i = 0; i < two.count[0]; i++) {
+            const double was = (double)two.kept[0][i] + (double)two.kept[1][i];
+            const double is = (double)three.kept[0][i] + (double)three.kept[1][i] + (double)three.kept[2][i];
+            off = fmax(off, fabs(was - is));
+            size = fmax(size, fabs(was));
+        }
+        CHECKF(size > 0.0 && off <= 1e-7 * size, "%s: of at most %.3g, %.3g is not there any more", specs[k], size,
+               off);
+        for (int r = 0; r < MOST_RANKS; r++) {
+            free(two.kept[r]);
+            free(three.kept[r]);
+        }
+        release(&j);
+        free(folder);
+    }
 }
 
 /* ---- tables ----------------------------------------------------------------------------------- */
@@ -362,9 +688,7 @@ static void tables_agree_with_themselves(void)
 }
 
 const check_case check_cases[] = {
-    CASE(tables_agree_with_themselves),
-    CASE(rounding_is_late_and_not_lost),
-    CASE(every_form_in_every_mode),
-    CASE(errors_outlive_a_stop),
-    { 0 }
+    CASE(tables_agree_with_themselves),       CASE(rounding_is_late_and_not_lost), CASE(sent_and_kept_are_the_gradient),
+    CASE(top_k_is_deep_gradient_compression), CASE(low_rank_is_power_sgd),         CASE(another_plan_owes_the_same),
+    CASE(every_form_in_every_mode),           CASE(errors_outlive_a_stop),         { 0 }
 };
