@@ -269,7 +269,7 @@ static void show_compression(const run_plan *p)
     if (p->ranks < 2 || !sync_compress_changes(&t.compress))
         return;
     sync_compress_text(&t.compress, text);
-    fprintf(stderr, "gradients travel as %s: %s\n", text, sync_compressor_help(t.compress.how));
+    fprintf(stderr, "form    of gradients between ranks: %s; %s\n", text, sync_compressor_help(t.compress.how));
 }
 
 /* What rank 0 writes and says before the first step. */
@@ -281,9 +281,9 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
         show_memory(data, d, t);
     if (train_plan(t)->ranks > 1)
         train_plan_show(train_plan(t), SHOWN, stderr);
-    show_compression(train_plan(t));
     if (why->size)
         fprintf(stderr, "%s", why->data);
+    show_compression(train_plan(t));
     gt_status st = train_plan_write(train_plan(t), o->out);
     if (!st)
         st = save_tokenizer(data, mark);

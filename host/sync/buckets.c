@@ -18,6 +18,21 @@ static gt_status settle(dev_event **e)
     return dev_event_wait(event);
 }
 
+/* Bytes that leave this rank for a bucket in a step; as those of all ranks together, whatever the network's
+ * algorithm is: sums in parts, which then go to everybody, or encodings that do. */
+static uint64_t crossing(const bucket *b)
+{
+    const uint64_t ranks = (uint64_t)net_group_size(b->group);
+    uint64_t sum = 0;
+    for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
+        const travel t = sync_bucket_travel(b, r);
+        sum += sync_bucket_how(b)->gathers ? (ranks - 1) * t.own_bytes
+               : sync_bucket_scatters(b)   ? net_type_size(t.type) * (b->count - b->own_count)
+                                           : 2 * (ranks - 1) * t.bytes / ranks;
+    }
+    return b->counts ? sum + (ranks - 1) * 4 * b->own_count : sum;     /* and new weights */
+}
+
 /* Queues the encoding, and leaves an event of when the network may read it: where it lies on the device, that
  * is all to wait for. */
 static gt_status read_start(buckets *s, bucket *b, int round)
@@ -133,8 +148,7 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
         if (!first || !is_complete(s, i))
             continue;
         b->sent = 1;
-        for (int r = 0; r < sync_bucket_how(b)->rounds; r++)
-            s->step_bytes += sync_bucket_travel(b, r).own_bytes;
+        s->step_bytes += crossing(b);
         st = over && b->group == waited_for ? read_start(s, b, 0) : hand_on(s, b);
     }
     return st;

@@ -42,5 +42,54 @@ check "and they are gone" test ! -f half/checkpoints/step-000008/residuals-00000
 
 does "one rank has nobody to send to" 'step 4 ' train $tiny --devices cpu:0 --out alone --compress bf16
 check "and is told so" grep -q 'there is one rank, so --compress does nothing' stderr
+
+# Every form under every plan: replicas that are alike and unlike, stages that share a table, tensor ranks, shared
+# state, 16 bits, adapters.
+close_to()  # RUN RUN: the loss of the last step
+{
+    awk -v a="$(loss "$1")" -v b="$(loss "$2")" 'BEGIN { d = a - b; exit !(a > 0 && d < 0.15 && d > -0.15) }'
+}
+three="--devices cpu:0.0/2,cpu:0.1/2,cpu:0 --replicas 2"
+four="--devices cpu:0.0,cpu:0.1,cpu:0.0,cpu:0.1 --replicas 2 --tensor 2"
+n=0
+while IFS='|' read -r form plan; do
+    n=$((n + 1))
+    does "$form with $plan" 'step 4 ' train $tiny $plan --out form$n --compress $form
+    check "says what travels" grep -q "form    of gradients between ranks: ${form%%,*}" stderr
+    check "comes near the same loss" close_to form$n whole
+    check "keeps what was left out" test -f form$n/checkpoints/step-000004/residuals-00001.safetensors
+done << END
+fp16|$two --precision bf16
+int8|$two --precision fp16 --sync sharded
+topk:0.05,ramp=1|$three
+randomk:0.1|--devices cpu:0/2 --replicas 1 --stages 2
+powersgd:2,rate=1|$four
+END
+check "factors are kept, of rows that a tensor rank holds apart" grep -q 'factor2.*weight\.[0-9]*-[0-9]*' \
+    form5/checkpoints/step-000004/factors-00001.safetensors
+does "another plan goes on with them" 'step 6 ' train --out form5 --resume --steps 6 --devices cpu:0/2 --replicas 2 --stages 1
+check "and has factors of whole tensors" sh -c \
+    "! grep -q 'factor2.*weight\\.[0-9]*-[0-9]*' form5/checkpoints/step-000006/factors-00000.safetensors"
+does "one rank has them no longer" 'step 8 ' train --out form5 --resume --steps 8 --devices cpu:0
+does "adapters" 'step 4 ' train $tiny $two --out lora --lora 4 --compress powersgd:1,rate=0,min=1
+does "momentum before the choice" 'step 4 ' train $tiny $two --out deep --compress topk:0.05,momentum=0.9 \
+    --compress-after 1 --optimizer sgd --momentum 0
+check "which is kept as well" grep -q 'velocity\.' deep/checkpoints/step-000004/residuals-00000.safetensors
+check "and remembered, with when it begins" grep -q '"compress-after": "1"' deep/config.json
+check "the first step has all bytes, the others few" sh -c 'grep "^step" stdout | awk "{ print \$(NF - 1), \$NF }" |
+    awk "{ x[NR] = \$1 * (\$2 == \"MB\" ? 1000 : 1) } END { exit !(x[1] > 5 * x[2] && x[2] > 0 && x[2] == x[4]) }"'
+
 refuses "a form that is none" 2 "'fp4' is not one of none[|]bf16" train $tiny $two --out other --compress fp4
+refuses "a share that is not given" 2 "'topk' needs its FRACTION" train $tiny $two --out other --compress topk
+refuses "a share of nothing" 2 "FRACTION of 'topk': '0' is no number from" train $tiny $two --out other --compress topk:0
+refuses "a rank that is no whole number" 2 "RANK of 'powersgd': '2.5' is no whole number from 1 to 256" \
+    train $tiny $two --out other --compress powersgd:2.5
+refuses "a number that it does not take" 2 "'int8' takes no 'momentum=0.9'; it takes NAME=NUMBER of min" \
+    train $tiny $two --out other --compress int8,momentum=0.9
+refuses "a parameter where there is none" 2 "'bf16' takes nothing behind ':'" \
+    train $tiny $two --out other --compress bf16:3
+refuses "momentum twice" 2 'goes with --optimizer sgd --momentum 0 alone' \
+    train $tiny $two --out other --compress topk:0.1,momentum=0.9
+refuses "a warm-up of nothing" 2 'option --compress-after: --compress none compresses nothing' \
+    train $tiny $two --out other --compress-after 3
 close_checks
