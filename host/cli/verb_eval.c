@@ -35,7 +35,7 @@ static struct {
     data_options of;
     uint64_t batch, seq, batches;
     int json;
-} o = { .bits = "auto", .batch = 8, .of = DATA_OPTIONS, .documents = "across", .rows = "packed" };
+} o = { .bits = "auto", .batch = 8, .of = DATA_OPTIONS };
 
 static const gt_option table[] = {
     { .group = "Evaluation" },
@@ -322,6 +322,8 @@ static gt_status take_reading(const cli_source *s, json_t **kept)
         if (value && *value && fits && !gt_option_given(table, names[i]))
             st = gt_option_set(table, names[i], value);
     }
+    o.documents = o.documents ? o.documents : "across";
+    o.rows = o.rows ? o.rows : "packed";
     return st;
 }
 

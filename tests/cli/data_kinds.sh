@@ -105,7 +105,7 @@ does "documents beside each other" '9 of 9 sequences' eval $part --documents wit
 packed=$(sed -n 's/^loss \([0-9.]*\).*/\1/p' stdout)
 does "and alone" '36 of 40 sequences' eval $part --rows documents --batch 36
 check "have the same loss" near "$packed" "$(sed -n 's/^loss \([0-9.]*\).*/\1/p' stdout)"
-does "but not as one text" '9 of 9 sequences' eval $part --batch 9
+does "but not as one text" '9 of 9 sequences' eval $part --documents across --batch 9
 check "whose loss is another" [ "$packed" != "$(sed -n 's/^loss \([0-9.]*\).*/\1/p' stdout)" ]
 
 does "a run is evaluated on a part of its mixture" 'of .*a.jsonl' eval --from mixture --data a.jsonl --text-key doc.text --seq 32

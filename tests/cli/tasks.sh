@@ -116,7 +116,7 @@ train_tiny --steps 1 --eval-every 0 --out gpt > stdout 2> stderr
 : > empty.txt
 refuses "a family without that head" 2 "models of the family 'gpt2' do lm, not mlm" \
     train --model gpt2-tiny --task mlm --data "$text" --tokenizer char --out none
-refuses "text without labels" 1 'has no labels; name where they are' \
+refuses "text without labels" 1 'has no labels, which --task classify needs' \
     train --model model.json --task classify --data "$text" --tokenizer tok --out none
 refuses "pairs of classes" 2 'option --pairs would be ignored' train $classes --pairs --out none
 refuses "a tokenizer without signs" 1 'has no token \[CLS\] or <s>' \
