@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 static struct {
-    const char *devices, *precision, *engine, *shapes, *pick, *model;
+    const char *devices, *precision, *engine, *shapes, *pick, *model, *base;
     uint64_t batch, seq, runs, micro_batch, prompt, tokens;
     int json, recompute, explain;
 } o = { .engine = "auto", .model = "gpt2-124m", .batch = 4, .seq = 64, .runs = 5, .prompt = 32, .tokens = 64 };
@@ -52,6 +52,7 @@ static const gt_option table[] = {
     { .group = "generate" },
     { "prompt", 0, GT_U64, "N", "tokens that are there before", &o.prompt, 0, NULL },
     { "tokens", 0, GT_U64, "N", "tokens that are drawn, one after the other", &o.tokens, 0, NULL },
+    { "base-precision", 0, GT_CHOICE, "fp32|bf16|int8", "of matrices; default: --precision", &o.base, 0, NULL },
     { 0 }
 };
 
@@ -416,13 +417,13 @@ static void show_generate(const model_config *c, const generate_result *r)
             "\"tokens\": %llu, \"prompt_tokens_per_s\": %.2f, \"min_ms\": %.4f, \"median_ms\": %.4f, \"p99_ms\": %.4f, "
             "\"tokens_per_s\": %.3f, \"weight_bytes\": %.0f, \"gbytes_per_s\": %.3f, \"copy_gbytes_per_s\": %.3f, "
             "\"share_of_copy\": %.4f, \"best_share_of_copy\": %.4f}\n",
-            c->name, o.precision, (unsigned long long)o.prompt, (unsigned long long)o.tokens,
+            c->name, o.base ? o.base : o.precision, (unsigned long long)o.prompt, (unsigned long long)o.tokens,
             (double)o.prompt / r->prompt_s, r->min * 1e3, r->median * 1e3, r->p99 * 1e3, 1.0 / r->median, r->bytes,
             r->bytes / r->median * 1e-9, rate * 1e-9, r->copy_median / r->median, r->copy_min / r->min);
         return;
     }
     printf("model     %s, %s parameters, %s: %s of weights, all read for each token\n", c->name,
-           gt_format_count(a, sizeof a, (double)model_parameters(c)), o.precision,
+           gt_format_count(a, sizeof a, (double)model_parameters(c)), o.base ? o.base : o.precision,
            gt_format_bytes(b, sizeof b, (uint64_t)r->bytes));
     printf("prompt    %llu tokens in %.1f ms, %.1f tokens/s\n", (unsigned long long)o.prompt, r->prompt_s * 1e3,
            (double)o.prompt / r->prompt_s);
@@ -449,12 +450,16 @@ static gt_status bench_generate(dev_device *d, dtype storage)
         return gt_fail(GT_MISUSE,
                        "options --prompt and --tokens: %llu and %llu do not make 1 to %d together, the model's context",
                        (unsigned long long)o.prompt, (unsigned long long)o.tokens, c.context);
-    st = generate_create(&g, d, &c, storage, strcmp(o.engine, "auto") ? o.engine : NULL);
+    if (o.base)
+        st = cli_base_precision(&c.tuning, o.base, o.precision);
+    if (!st)
+        st = generate_create(&g, d, &c, storage, strcmp(o.engine, "auto") ? o.engine : NULL);
     if (!st)
         st = params_init(generate_params(g), 1);
     if (!st)
         st = generate_refresh(g);
-    r.bytes = (double)model_parameters(&c) * (double)dtype_size(storage);
+    for (int i = 0; !st && i < params_count(generate_params(g)); i++)
+        r.bytes += (double)graph_param_bytes(params_info(generate_params(g), i));
     if (!st)
         st = gemm_copy_create(&copy, d, (uint64_t)r.bytes);
     if (!st)

@@ -155,6 +155,8 @@ typedef struct cli_tuning_options {
     double alpha, dropout;
 } cli_tuning_options;
 gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const char *precision);
+/* How frozen matrices are kept, as --base-precision `given` says. */
+gt_status cli_base_precision(model_tuning *t, const char *given, const char *precision);
 
 /* What a run's config.json says under "tuning"; all zero: nothing. */
 struct json_t *cli_tuning_json(const model_tuning *t);      /* NULL for all zero */

@@ -28,9 +28,22 @@ static gt_status take_patterns(char out[MODEL_PATTERNS], const char *option, con
     return GT_OK;
 }
 
-gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const char *precision)
+gt_status cli_base_precision(model_tuning *t, const char *given, const char *precision)
 {
     dtype base = DTYPE_F32, all = DTYPE_F32;
+    dtype_parse(&all, precision);
+    dtype_parse(&base, given);
+    if (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16))
+        return gt_fail(GT_MISUSE,
+                       "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
+                       "choose one that takes less",
+                       given, precision);
+    t->base = base == all ? DTYPE_F32 : base;
+    return GT_OK;
+}
+
+gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const char *precision)
+{
     *out = (model_tuning){ .rank = o->rank, .dora = o->dora, .rslora = o->rslora };
     if (o->rank < 0 || o->rank > 4096)
         return gt_fail(GT_MISUSE, "option --lora: a rank of %d is not in 0 to 4096", o->rank);
@@ -43,16 +56,7 @@ gt_status cli_tuning_take(model_tuning *out, const cli_tuning_options *o, const 
     gt_status st = take_patterns(out->freeze, "freeze", o->freeze);
     if (!st)
         st = take_patterns(out->targets, "lora-targets", o->targets);
-    dtype_parse(&all, precision);
-    if (!st && o->base_precision)
-        dtype_parse(&base, o->base_precision);
-    if (!st && o->base_precision && (dtype_size(base) > dtype_size(all) || (base == DTYPE_BF16 && all == DTYPE_F16)))
-        st = gt_fail(GT_MISUSE,
-                     "option --base-precision: frozen matrices in %s would be widened by --precision %s; "
-                     "choose one that takes less",
-                     o->base_precision, precision);
-    out->base = base == all ? DTYPE_F32 : base;
-    return st;
+    return st || !o->base_precision ? st : cli_base_precision(out, o->base_precision, precision);
 }
 
 json_t *cli_tuning_json(const model_tuning *t)

@@ -25,7 +25,7 @@
 
 static struct {
     const char *from, *checkpoint, *adapter, *tokenizer, *prompt, *prompts, *system, *template, *devices, *cut,
-        *precision;
+        *precision, *base;
     uint64_t tokens, seed, samples, stages;
     sampling_rule rule;
     gt_option_list stop;
@@ -65,6 +65,8 @@ static const gt_option table[] = {
     { "stages", 0, GT_U64, "N", "parts that the layers are cut into; 0: one a device", &o.stages, 0, NULL },
     { "cut", 0, GT_CHOICE, "speed|even", "layers by the devices' measured speed, or alike", &o.cut, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
+    { "base-precision", 0, GT_CHOICE, "fp32|bf16|int8", "of matrices; default: --precision, or a run's own", &o.base, 0,
+      NULL },
     { "json", 0, GT_FLAG, NULL, "one object a text", &o.json, 0, NULL },
     { "quiet", 'q', GT_FLAG, NULL, "no speed on standard error", &o.quiet, 0, NULL },
     { 0 }
@@ -370,6 +372,8 @@ gt_status verb_generate(int argc, char **argv)
     if (!st)
         st = cli_source_tokenizer(&s, "put its tokenizer.json, or vocab.json and merges.txt, beside the "
                                       "weights, or name it with --tokenizer");
+    if (!st && o.base)
+        st = cli_base_precision(&s.config.tuning, o.base, o.precision);
     if (!st)
         st = run(&s, storage, prompts);
     cli_source_close(&s);

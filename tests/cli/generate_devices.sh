@@ -24,6 +24,12 @@ train_tiny --steps 40 --lr 3e-3 --eval-every 0 --out gpt2 > stdout 2> stderr || 
 prompt=$(head -c 50 "$text" | tr '\n' ' ')
 same gpt2 --from gpt2 --prompt "$prompt"
 same 'gpt2 in bf16' --from gpt2 --prompt 'the ' --precision bf16
+same 'gpt2 with matrices in 8 bits' --from gpt2 --prompt 'the ' --base-precision int8
+write -q --from gpt2 --prompt 'the ' -n 60 --precision bf16 > bf16
+write -q --from gpt2 --prompt 'the ' -n 60 --precision bf16 --base-precision bf16 > alike
+check "matrices in the precision of all are no other" cmp -s bf16 alike
+refuses "matrices wider than that" 2 'option --base-precision: frozen matrices in fp32 would be widened by --precision bf16' \
+    generate --from gpt2 --precision bf16 --base-precision fp32
 train_tiny --model llama-tiny --steps 40 --lr 3e-3 --eval-every 0 --out llama > stdout 2> stderr
 same llama --from llama --prompt 'the '
 "$geartrain" train --from llama --data "$text" --seq 32 --batch 4 --lora 3 --steps 20 --lr 1e-2 --eval-every 0 --out tuned > stdout 2> stderr
