@@ -5,9 +5,10 @@
  *   next  = fed - what the encoding of fed says;  v = 0 where it says something
  *   kept  = next once the step was taken (frame[TAKE])
  *
- * int8      blocks of BLOCK values: scale = max |x| / 127, q = floor(x / scale + u), u in [0, 1) from
- *           Philox (cl/random.clh), element i of the range being element i of `stream`; so the mean of
- *           many roundings is x. A value that is not finite makes its block NaN.
+ * int8      blocks of BLOCK values: scale = max |x| / 127, q = floor(x / scale + u), u in (0, 1) of 16 bits
+ *           from Philox (cl/random.clh): block b has words BLOCK / 2 b .. of `stream`, their low halves for its
+ *           first values and their high halves for the others; so the mean of many roundings is x.
+ *           A value that is not finite makes its block NaN.
  *           code: chars [blocks * BLOCK] | fp32 scales [blocks]
  * topk      chunks of CHUNK values: the k of largest magnitude, those of lower index first among equals;
  *           NaN is the largest. In the order of their index.
@@ -139,9 +140,10 @@ static float int8_scale(uint most)
     return most >= 0x7f800000u ? NAN : as_float(most) / 127.0f;
 }
 
-static charV int8_round(floatV x, float inverse, uintV word)
+/* shift: 0 for the low half of each word, 16 for the high one. */
+static charV int8_round(floatV x, float inverse, uintV word, uint shift)
 {
-    const floatV u = convert_floatV(word >> 8) * 0x1p-24f;
+    const floatV u = convert_floatV(as_intV(word >> shift & 0xffffu)) * 0x1p-16f + 0x1p-17f;
     const floatV q = floor(x * inverse + u);
     return convert_charV(clamp(q, -127.0f, 127.0f));
 }
@@ -150,12 +152,17 @@ static charV int8_round(floatV x, float inverse, uintV word)
 
 #define vstoreV_char PASTE(vstore, VW)
 
+/* The largest magnitude's bits. */
 static uint most_of(__global const float *x, size_t begin, int count)
 {
     uintV most = 0;
+    uint lane[VW], all = 0;
     for (int i = 0; i < count; i += VW)
         most = max(most, as_uintV(load_some_f32(x, begin + i, count - i)) & 0x7fffffffu);
-    return as_uint(maxV(as_floatV(min(most, (uintV)0x7f800000u))));
+    vstoreV(most, 0, lane);
+    for (int j = 0; j < VW; j++)
+        all = max(all, lane[j]);
+    return all;
 }
 
 KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global const uint *random,
@@ -170,12 +177,15 @@ KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global con
         const float scale = int8_scale(most_of(x, begin, count));
         const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
         scales[b] = scale;
-        for (int i = 0; i < BLOCK; i += RANDOM_BATCH) {
-            random_batch(words, random, stream, (begin + i) >> 2);
-            for (int j = 0; j < RANDOM_BATCH; j += VW) {
-                const floatV v = i + j < count ? load_some_f32(x, begin + i + j, count - i - j) : (floatV)0.0f;
-                vstoreV_char(int8_round(v, inverse, vloadV(0, words + j)), 0, code + begin + i + j);
-            }
+        for (int w = 0; w < BLOCK / 2; w += RANDOM_BATCH) {
+            random_batch(words, random, stream, (begin / 2 + w) >> 2);
+            for (int i = w; i < BLOCK; i += BLOCK / 2)
+                for (int j = 0; j < RANDOM_BATCH; j += VW) {
+                    const int left = count - i - j;
+                    const floatV v = left > 0 ? load_some_f32(x, begin + i + j, left) : (floatV)0.0f;
+                    vstoreV_char(int8_round(v, inverse, vloadV(0, words + j), i < BLOCK / 2 ? 0 : 16), 0,
+                                 code + begin + i + j);
+                }
         }
     }
 }
@@ -203,7 +213,8 @@ KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global con
         return;
     if (lane == 0)
         scales[b] = scale;
-    const char4 q = int8_round(v, scale > 0.0f ? 1.0f / scale : 0.0f, random_quad(random, stream, at >> 2));
+    const uint4 words = random_quad(random, stream, (ulong)b * (BLOCK / 8) + lane % 16);
+    const char4 q = int8_round(v, scale > 0.0f ? 1.0f / scale : 0.0f, words, lane < 16 ? 0 : 16);
     *(__global char4 *)(code + at) = q;
 }
 
@@ -247,10 +258,19 @@ static int count_from(__global const float *x, int len, uint bits)
     return rest;
 }
 
-/* The largest magnitude that k of them reach. Halving goes over the bits, which is over exponents first. */
+/* The largest magnitude that k of them reach, found by halving over the bits: between the largest of all and
+ * what lies so many powers of two below it that k reach that, first one, then two, four, ... */
 static uint threshold(__global const float *x, int len, int k)
 {
-    uint low = 0, high = 0x80000000u;
+    uint low = 0, high = most_of(x, 0, len) + 1;
+    for (uint down = 1u << 23; down < high; down <<= 1) {
+        const uint mid = high - down;
+        if (count_from(x, len, mid) >= k) {
+            low = mid;
+            break;
+        }
+        high = mid;
+    }
     while (high - low > 1) {
         const uint mid = low + (high - low) / 2;
         const int many = count_from(x, len, mid);

@@ -308,7 +308,9 @@ static void int8_with(trial *t, int add)
             most = fmax(most, fabs(x->value[i]));
         const double scale = most / 127.0;
         for (int64_t i = b; i < end; i++) {
-            const double u = (word_of(random, STREAM, (uint64_t)i) >> 8) * 0x1p-24;
+            const int64_t half = COMPRESS_BLOCK / 2, in = i - b;
+            const uint32_t word = word_of(random, STREAM, (uint64_t)(b / 2 + in % half));
+            const double u = (word >> (in < half ? 0 : 16) & 0xffffu) * 0x1p-16 + 0x1p-17;
             const double at = scale > 0.0 ? x->value[i] / scale + u : 0.0, q = fmin(fmax(floor(at), -127.0), 127.0);
             const int doubtful = scale > 0.0 && fabs(at - rint(at)) < 1e-4;
             const double was = add ? y->value[i] : 0.0;
