@@ -60,16 +60,16 @@ void sync_compressor_forms(char *out);
 /* A compressor and its numbers. All zeros: none. */
 typedef struct sync_compress {
     const sync_compressor *how;
-    double parameter;                   /* behind ':'                                       */
-    double least;                       /* tensors of fewer values travel as they are       */
+    double parameter; /* behind ':'                                       */
+    double least; /* tensors of fewer values travel as they are       */
     double momentum, ramp, rate;
-    uint64_t after;                     /* steps before it; everything travels as it is     */
+    uint64_t after; /* steps before it; everything travels as it is     */
 } sync_compress;
 /* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */
 gt_status sync_compress_parse(sync_compress *out, const char *spec);
 /* The same as text, less what is usual, for people. `out` has room for SYNC_NAMES. */
 void sync_compress_text(const sync_compress *s, char *out);
-int sync_compress_changes(const sync_compress *s);         /* 0: fp32 as it is */
+int sync_compress_changes(const sync_compress *s); /* 0: fp32 as it is */
 
 /* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
  * compressor (NULL: none). sync_create() asks as well. */
@@ -96,9 +96,9 @@ typedef struct sync_run sync_run;
 
 typedef struct sync_options {
     const sync_mode *mode;
-    const sync_settings *settings;      /* of the mode; copied; NULL: its defaults          */
+    const sync_settings *settings; /* of the mode; copied; NULL: its defaults          */
     sync_compress compress;
-    sync_holders *holders;              /* NULL: alone                                      */
+    sync_holders *holders; /* NULL: alone                                      */
     net_comm *comm;
     dev_device *device;
     kernel_set *kernels;

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/compress.sh - what compressing gradients costs the device, and what it saves on the network.
+# tests/bench/compression.sh - what compressing gradients costs the device, and what it saves on the network.
 #
-#   sh tests/bench/compress.sh [--rate MBIT] [--most BYTES]           [1000 67108864]
+#   sh tests/bench/compression.sh [--rate MBIT] [--most BYTES]           [1000 67108864]
 #
 # 1. The rate at which values are encoded, beside that of a plain copy.
 # 2. Two ranks, 1 MiB to MOST bytes of fp32 gradients, over shared memory and over TCP between two network
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 program=${GEARTRAIN:-$root/build/geartrain}
-[ -x "$program" ] || { echo "compress.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
+[ -x "$program" ] || { echo "compression.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
 tag=gtc$$
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-compress-XXXXXX") || exit 1
 running=
