@@ -16,7 +16,7 @@
  *
  * Sums that are due after H, 2H, ... are over there, so ranks meet with nothing under way. After the run's last
  * step each fragment has an outer step and nothing is kept, so that all replicas end as one model. */
-#include "host/sync/local_private.h"
+#include "host/sync/local_rounds.h"
 
 #include "host/base/trace.h"
 

@@ -7,7 +7,7 @@
  * All of it lies in host memory: an outer step is rare, and what it keeps need not take the device's. Which
  * fragment a tensor is of follows from its name, the first number between dots, so ranks with other
  * layers need not ask.                                                                      */
-#include "host/sync/local_private.h"
+#include "host/sync/local_rounds.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -8,7 +8,7 @@
  * Checkpoints are written where ranks meet. Without fragments and overlap all replicas are at their start
  * there, so starts are the parameters themselves. Under another plan all go on from the parameters of the lowest
  * rank that holds them; starts and momentum keep their meaning.                              */
-#include "host/sync/local_private.h"
+#include "host/sync/local_rounds.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/local.sh - two replicas over a slow link: sums of gradients each step, and local training.
+# tests/bench/slow_link.sh - two replicas over a slow link: sums of gradients each step, and local training.
 #
-#   sh tests/bench/local.sh [--mbit N] [--ms N] [--steps N] [--sums N] [--apart H]     [100 20 60 6 30]
+#   sh tests/bench/slow_link.sh [--mbit N] [--ms N] [--steps N] [--sums N] [--apart H]     [100 20 60 6 30]
 #
 #      rank 0 ── a link of N Mbit/s, both ways, and so many milliseconds there and back ── rank 1
 #
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 program=${GEARTRAIN:-$root/build/geartrain}
-[ -x "$program" ] || { echo "local.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
+[ -x "$program" ] || { echo "slow_link.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
 tag=gtl$$
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-local-XXXXXX") || exit 1
 running=
@@ -53,7 +53,7 @@ end()           # RANK
 
 if ! { ip netns add "$tag-0" && ip netns add "$tag-1" &&
        ip link add name gt netns "$tag-0" type veth peer name gt netns "$tag-1" && end 0 && end 1; }; then
-    echo "local.sh: cannot make network namespaces with a slow link here; skipped"
+    echo "slow_link.sh: cannot make network namespaces with a slow link here; skipped"
     exit 77
 fi
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/local_private.h - what the files of local training share.
+/* host/sync/local_rounds.h - what the files of local training share.
  *
  *   local.c         the mode: which steps are apart, when a fragment is due
  *   local_parts.c   fragments of the parameters, and an outer step of one
  *   local_state.c   what checkpoints hold of it
  *   outer.h         what an outer step computes                                              */
-#ifndef GT_SYNC_LOCAL_PRIVATE_H
-#define GT_SYNC_LOCAL_PRIVATE_H
+#ifndef GT_SYNC_LOCAL_ROUNDS_H
+#define GT_SYNC_LOCAL_ROUNDS_H
 
 #include "host/sync/buckets.h"
 #include "host/sync/outer.h"
