@@ -110,7 +110,7 @@ static uint32_t get(const unsigned char *bits, int64_t entry)
     const int64_t at = entry * ENTRY;
     uint32_t value = 0;
     for (int b = 0; b < ENTRY; b++)
-        value |= (uint32_t)(bits[(at + b) / 8] >> (at + b) % 8 & 1u) << b;
+        value |= ((uint32_t)bits[(at + b) / 8] >> (at + b) % 8 & 1u) << b;
     return value;
 }
 
