@@ -5,7 +5,9 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
+#include "net/job/elastic.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -121,6 +123,40 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
     return st;
 }
 
+/* One job, or the part that this rank has in it. */
+static gt_status live_once(cli_comm *o, gt_status (*body)(net_comm *c))
+{
+    return o->may_be_alone && o->net.who.size == 1 ? body(NULL) : live(o, body);
+}
+
+/* One job after the other, for as long as the launcher puts ranks together again. A body that can go on from
+ * where it was says so by o->elastic; what it failed with is what is told if there is no next job. */
+static gt_status live_on(cli_comm *o, gt_status (*body)(net_comm *c))
+{
+    gt_saved_message why;
+    const int elastic = net_elastic() && o->elastic;
+    gt_status st = GT_OK;
+    if (net_elastic() && !elastic)
+        return gt_fail(GT_UNSUPPORTED,
+                       "geartrain launch --elastic: this verb cannot go on without a rank; leave --elastic "
+                       "out");
+    if (net_elastic_joins())
+        st = net_elastic_await(&o->net.who);
+    while (!st) {
+        st = live_once(o, body);
+        if (!elastic || net_elastic_is_last() || gt_stop_asked() || (st != GT_PEER && !(st == GT_OK && o->elastic())))
+            return st;
+        gt_message_save(&why);
+        const gt_status next = net_elastic_await(&o->net.who);
+        if (next && st) {
+            gt_message_restore(&why);
+            return st;
+        }
+        st = next;
+    }
+    return st;
+}
+
 gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
 {
     int done;
@@ -135,9 +171,7 @@ gt_status cli_comm_run(cli_comm *o, char **argv, gt_status (*body)(net_comm *c))
         st = st                ? st
              : o->ranks > 4096 ? gt_fail(GT_MISUSE, "option --ranks: at most 4096")
              : start           ? cli_net_start((int)o->ranks, argv)
-             : o->may_be_alone && o->net.who.size == 1
-                 ? body(NULL)
-                 : live(o, body);
+                               : live_on(o, body);
     }
     cli_net_close(&o->net);
     return st;

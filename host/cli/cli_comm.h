@@ -21,6 +21,9 @@ typedef struct cli_comm {
     int may_be_alone;           /* 1: a job of one rank needs no communicator: body(NULL) */
     gt_status (*check)(int ranks);      /* before it starts ranks: what all of them would refuse is
                                            said once; NULL: nothing */
+    /* The body can be called again, with another communicator, after it failed with GT_PEER, or ended with 1 from
+     * here: ranks left for others to join (net/job/elastic.h). NULL: it cannot. */
+    int (*elastic)(void);
 } cli_comm;
 
 #define CLI_COMM_OPTIONS(n) \

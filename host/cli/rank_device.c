@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* host/cli/rank_device.c - which device a rank drives. */
+/* host/cli/rank_device.c - which device a rank drives. In an elastic job that is its process's for as long as it
+ * lives, whatever rank it becomes. */
 #include "host/cli/rank_device.h"
 
 #include "host/base/log.h"
+#include "net/job/elastic.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,20 +63,25 @@ static gt_status own_device(char *out, size_t size, int place, int places)
 
 gt_status rank_device_open(dev_device **out, const char *devices, net_comm *c)
 {
-    if (!c)
+    int places, place = net_elastic_place(&places);
+    if (!c && place < 0)
         return dev_open(out, devices);
-    const net_member *me = net_job_member(net_comm_job(c), net_comm_rank(c));
+    const net_member *me = c ? net_job_member(net_comm_job(c), net_comm_rank(c)) : NULL;
     char own[64], **specs = NULL;
     int count = 0;
     gt_status st = devices ? dev_specs(&specs, &count, devices) : GT_OK;
-    const char *spec = devices && !st ? specs[me->local_rank % count] : own;
-    if (!st && count > 1 && me->local_size > count)
-        st = gt_fail(GT_MISUSE, "%d ranks on host %s share --devices '%s'; name as many", me->local_size, me->host,
-                     devices);
+    if (place < 0) {
+        place = me->local_rank;
+        places = me->local_size;
+    }
+    const char *spec = devices && !st ? specs[place % count] : own;
+    if (!st && count > 1 && places > count)
+        st = gt_fail(GT_MISUSE, "%d ranks on host %s share --devices '%s'; name as many", places,
+                     me ? me->host : "this one", devices);
     if (!st && !devices)
-        st = me->local_size > 1 ? own_device(own, sizeof own, me->local_rank, me->local_size) : GT_OK;
+        st = places > 1 ? own_device(own, sizeof own, place, places) : GT_OK;
     if (!st)
-        st = dev_open(out, !devices && me->local_size == 1 ? NULL : spec);
+        st = dev_open(out, !devices && places == 1 ? NULL : spec);
     dev_specs_free(specs, count);
     return st;
 }

@@ -112,6 +112,10 @@ static void show_step(void *context, const metrics_row *r)
         describe_validation(val, sizeof val, &r->val);
     }
     watch(v, r);
+    if (v->shown && r->step <= *v->shown)
+        return;
+    if (v->shown)
+        *v->shown = r->step;
     if (v->json) {
         printf("%s\n", metrics_json(text, sizeof text, r));
         fflush(stdout);

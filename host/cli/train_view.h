@@ -20,6 +20,7 @@ typedef struct train_view {
     const char *prompt;             /* that they begin with                                 */
     double slow;                    /* against the others: from how many times on           */
     uint64_t start_ns;              /* of the run                                           */
+    uint64_t *shown;                /* the last step that was told: those up to it are not again; NULL: all are */
     /* What it keeps. */
     uint64_t last_ns, first_step;
     double val;                     /* the last validation loss, NaN: none yet              */

@@ -6,6 +6,8 @@
 #include "host/cli/cli.h"
 #include "host/cli/cli_net.h"
 
+#include "host/base/text.h"
+#include "net/job/hello.h"
 #include "net/job/launcher.h"
 
 #include <limits.h>
@@ -14,10 +16,10 @@
 #include <unistd.h>
 
 static struct {
-    int ranks, restarts;
-    const char *hosts, *ssh;
-    uint64_t grace;
-} o = { .ssh = "ssh", .grace = UINT64_C(5000000000) };
+    int ranks, restarts, replacements;
+    const char *hosts, *ssh, *elastic;
+    uint64_t grace, wait;
+} o = { .replacements = 1000, .wait = UINT64_C(60000000000), .ssh = "ssh", .grace = UINT64_C(5000000000) };
 static cli_net net;
 
 static const gt_option table[] = {
@@ -27,6 +29,12 @@ static const gt_option table[] = {
       NULL },
     { .group = "Failure" },
     { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts, 0, NULL },
+    { "elastic", 0, GT_STRING, "MIN:MAX", "drop lost ranks and go on with the others while MIN are left; see below",
+      &o.elastic, 0, NULL },
+    { "replacements", 0, GT_INT, "N", "processes to start in place of dropped ranks, up to MAX at once",
+      &o.replacements, 1, NULL },
+    { "wait", 0, GT_DURATION, "T", "how long fewer than MIN ranks wait for others, before exit code 3", &o.wait, 1,
+      NULL },
     { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace, 1, NULL },
     { "ssh", 0, GT_STRING, "COMMAND", "what to call for --hosts, with its options", &o.ssh, 1, NULL },
     CLI_NET_OPTIONS(net),
@@ -43,6 +51,13 @@ static const cli_help help = {
     "program and folder have the same path on all hosts. --net settings reach all ranks.\n"
     "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
     "that its earlier start began; one that another job began needs --resume.\n"
+    "\nWith --elastic a train goes on in the same processes when a rank is killed or lost: in seconds, from\n"
+    "memory, after the newest step that any rank updated by; the step that was cut off is done again whole\n"
+    "by those that are left. New ranks get all from another's memory between two steps. So with --sync\n"
+    "allreduce (then the usual one) and whole replicas no sample is lost and none is trained on twice.\n"
+    "Where no rank has everything (--stages, --tensor, --sync sharded, ps, async or local, --compress with\n"
+    "remainders, frozen weights) the ranks go on from the newest checkpoint, and train on what came after it\n"
+    "again: no sample is lost for good. A rank that fails by itself ends the job. Of this host only.\n"
 };
 
 /* Options end at `--`; without it, at the first word. */
@@ -52,6 +67,21 @@ static int split(int argc, char **argv)
         if (!strcmp(argv[i], "--"))
             return i;
     return argc;
+}
+
+static gt_status read_elastic(int *least, int *most)
+{
+    uint64_t from = 0, to = 0;
+    char first[32];
+    const size_t n = strcspn(o.elastic, ":");
+    snprintf(first, sizeof first, "%.*s", (int)(n < 31 ? n : 31), o.elastic);
+    if (o.elastic[n] != ':' || gt_parse_u64(&from, first) || gt_parse_u64(&to, o.elastic + n + 1) || from < 1
+        || from > to || to > NET_WORLD)
+        return gt_fail(GT_MISUSE, "option --elastic: '%s' is not MIN:MAX with 1 <= MIN <= MAX <= %d", o.elastic,
+                       NET_WORLD);
+    *least = (int)from;
+    *most = (int)to;
+    return GT_OK;
 }
 
 gt_status verb_launch(int argc, char **argv)
@@ -69,14 +99,19 @@ gt_status verb_launch(int argc, char **argv)
         return st;
     }
     char **command = argv + end + 1;
-    if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts)) {
+    if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts && !o.elastic)) {
         cli_net_close(&net);
         if (count)
             return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0], help.usage);
-        return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N or --hosts FILE");
+        return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N, --hosts FILE or --elastic MIN:MAX");
     }
-    const cli_useless rules[] = { { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" } };
-    st = cli_check_useless(table, rules, 1);
+    const cli_useless rules[] = { { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" },
+                                  { "replacements", !o.elastic, "only with --elastic ranks are replaced" },
+                                  { "wait", !o.elastic, "only with --elastic ranks wait for others" } };
+    int least = 0, most = 0;
+    st = cli_check_useless(table, rules, 3);
+    if (!st && o.elastic)
+        st = read_elastic(&least, &most);
     if (st) {
         cli_net_close(&net);
         return st;
@@ -90,6 +125,10 @@ gt_status verb_launch(int argc, char **argv)
         .program = cli_is_verb(command[0]) ? self : NULL,
         .grace = o.grace,
         .max_restarts = o.restarts,
+        .elastic_least = least,
+        .elastic_most = most,
+        .replacements = o.replacements,
+        .elastic_wait = o.wait,
         .config = net.config
     };
     st = net_launch(&options, command, &code);

@@ -33,6 +33,7 @@
 #include "host/trace/trace_merge.h"
 #include "host/train/train.h"
 #include "models/lora.h"
+#include "net/job/elastic.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -42,6 +43,9 @@
 
 static train_settings *const o = &train_set;
 
+static train_image *image;              /* of an elastic job: what this process had when it left the job before */
+static int paused;                      /* it left because others want to join              */
+static uint64_t shown;                  /* the last step that this process told of          */
 static int started_again;               /* by whoever started this job before: same options */
 static json_t *kept;                    /* what a resumed run's config.json says */
 static const char *tokenizer_from;      /* what texts are read with: a folder, whose chat template the run keeps */
@@ -331,6 +335,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
                       .run = o->out,
                       .resume = o->resume && !again,
                       .fresh = gt_option_given(train_table, "plan") && !started_again };
+    const int elastic = net_elastic();
     w->local = (plan_local_options){
         .model = plan_model_of(c),
         .storage = t.precision,
@@ -338,7 +343,9 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         .seq = (int)o->seq,
         .micro_batch = (int)o->micro_batch,
         .schedule = o->pipe_schedule,
-        .sync = o->sync,
+        .sync = o->sync   ? o->sync
+                : elastic ? "allreduce"
+                          : NULL,
         .settings = &o->sync_settings,
         .fixed = ~0u,
         .recompute = o->recompute                                ? 1
@@ -366,6 +373,11 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         st = plan_local_number(&w->local.replicas, "replicas", o->replicas);
     if (!st)
         st = plan_local_number(&w->local.tensor, "tensor", o->tensor);
+    if (elastic) {                      /* ranks that have everything, and as many as there are */
+        w->local.stages = w->local.stages ? w->local.stages : 1;
+        w->local.tensor = w->local.tensor ? w->local.tensor : 1;
+        w->local.replicas = 0;
+    }
     return st;
 }
 
@@ -428,6 +440,31 @@ static gt_status finish_run(const run_context *x, train *t, gt_status st)
     return st;
 }
 
+/* Keeps what this process has, before it leaves a job that lost a rank or that others want to join. */
+static void keep_image(train *t, gt_status st)
+{
+    gt_saved_message why;
+    train_image *now = NULL;
+    if (!net_elastic() || (st != GT_PEER && !train_is_paused(t)))
+        return;
+    gt_message_save(&why);
+    if (train_image_take(&now, t))
+        gt_log(GT_LOG_WARN, "train", "%s; the newest checkpoint is what there is", gt_message());
+    else
+        gt_log(GT_LOG_INFO, "train", "keeps the parameters and the optimizer's state after step %llu in memory",
+               (unsigned long long)train_image_step(now));
+    if (now) {                          /* else one of before may still be the newest that anybody has */
+        train_image_release(image);
+        image = now;
+    }
+    gt_message_restore(&why);
+}
+
+static int was_paused(void)
+{
+    return paused;
+}
+
 /* From a plan to the end, or to where work must move: then *again, and a checkpoint to go on from. */
 static gt_status follow_plan(const run_context *x, const run_plan *plan, const gt_text *why, int *again)
 {
@@ -453,6 +490,9 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     options.val_ids = x->token_ids;
     options.peak_flops = x->peak_flops;
     options.resume |= x->again;
+    options.elastic = net_elastic();
+    options.image = image;
+    options.pause = net_elastic() ? net_elastic_asks : NULL;
     options.first_save = train_settings_first_save(kept);
     if (o->explain)
         options.run = NULL;
@@ -460,6 +500,10 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     gt_status st = notes && !options.resume ? run_starts_write(o->out) : GT_OK;
     if (!st)
         st = train_create(&t, x->device, &model, &splits, &options);
+    if (t && image) {
+        train_image_release(image);
+        image = NULL;
+    }
     if (!st && notes && options.resume)     /* a run that cannot be resumed is not touched */
         st = run_starts_write(o->out);
     if (!st && o->explain)
@@ -483,9 +527,27 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
         running = t;
         if (gt_stop_asked())
             train_stop(t);
+        if (net_elastic_is_last())
+            train_keep(t);
+        v.shown = &shown;
+        if (!st && speaks && net_elastic_formation())
+            fprintf(stderr, "again   after step %llu with %d ranks: %s\n", (unsigned long long)train_steps_done(t),
+                    x->comm ? net_comm_size(x->comm) : 1,
+                    train_is_from_memory(t) ? "from memory"
+                    : train_steps_done(t)   ? "from the newest checkpoint"
+                                            : "from the start");
         if (!st)
             st = train_run(t, speaks ? &hooks : NULL);
         running = NULL;
+        keep_image(t, st);
+        paused = st == GT_INTERRUPTED && train_is_paused(t);
+        if (paused) {
+            gt_message_clear();
+            train_view_end(&v);
+            train_samples_close(v.samples);
+            train_release(t);
+            return GT_OK;
+        }
         if (st == GT_INTERRUPTED) {
             gt_saved_message kept_message;
             gt_message_save(&kept_message);
@@ -495,6 +557,8 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
             st = asked ? asked : *again ? GT_OK : st;
         }
         train_view_end(&v);
+        if (st == GT_INTERRUPTED && net_elastic_is_last())
+            st = gt_fail(GT_PEER, "too few ranks are left: %s", gt_message());
         if (!*again)
             st = finish_run(x, t, st);
         if (!st && speaks && !*again)
@@ -534,10 +598,11 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         plan_wish wish;
         run_plan plan = { 0 };
         gt_text why = { 0 };
-        x.again = again;
+        const int again_plan = again;
+        x.again = again || net_elastic_formation();
         again = 0;
         if (!st)
-            st = wish_of(&wish, c, x.again);
+            st = wish_of(&wish, c, again_plan);
         if (!st)
             st = plan_choice_settle(&plan, &why, comm, d, &wish);
         if (!st)
@@ -667,6 +732,9 @@ static gt_status train_here(net_comm *c)
     dev_device *d = NULL;
     cli_task task;
     data_marks marks = { 0 };
+    paused = 0;
+    if (net_elastic_formation())        /* the run is this job's own */
+        o->resume = 1;
     if (!c)                             /* else rank 0 has begun to when it joined */
         cli_busy_start();
     if (!c)
@@ -721,7 +789,7 @@ static gt_status train_here(net_comm *c)
         st = rank_device_open(&d, o->devices, c);
     if (!st)
         st = check_fit(&config, d);
-    if (!st && (!c || !net_comm_rank(c)))
+    if (!st && (!c || !net_comm_rank(c)) && !net_elastic_formation())
         show_job(&config, &data, own.usual, d);
     if (!st) {
         gt_stop_listen(stop_running);
@@ -768,8 +836,14 @@ gt_status verb_train(int argc, char **argv)
         st = rank_device_count(o->devices, &o->comm.ranks);
     o->comm.may_be_alone = 1;
     o->comm.check = check_shares;
+    o->comm.elastic = was_paused;
+    if (!st && net_elastic() && o->plan && strcmp(o->plan, "auto"))
+        st = gt_fail(GT_MISUSE,
+                     "geartrain launch --elastic makes a plan for the ranks that are left; leave out --plan %s",
+                     o->plan);
     if (!st)
         st = cli_comm_run(&o->comm, argv, train_here);
     json_decref(kept);
+    train_image_release(image);
     return st;
 }

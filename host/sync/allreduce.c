@@ -29,6 +29,7 @@ const sync_mode sync_allreduce = {
     .name = "allreduce",
     .help = "sums of gradients",
     .compresses = 1,
+    .holds_all = 1,
     .part = part,
     .create = create,
     .release = sync_buckets_release,

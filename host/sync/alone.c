@@ -14,4 +14,4 @@ static gt_status update(sync_run *s, double lr)
     return optim_step(s->o.optim, lr);
 }
 
-const sync_mode sync_alone = { .name = "alone", .help = "one rank", .part = part, .update = update };
+const sync_mode sync_alone = { .name = "alone", .help = "one rank", .holds_all = 1, .part = part, .update = update };

@@ -25,6 +25,7 @@ struct sync_run {
 struct sync_mode {
     const char *name, *help;
     int shares_state, compresses, trains_apart;
+    int holds_all;                      /* see sync_mode_holds_all()                        */
     const sync_setting *settings;       /* its options                                      */
     int setting_count;
     double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */

@@ -56,6 +56,11 @@ int sync_mode_trains_apart(const sync_mode *m)
     return m->trains_apart;
 }
 
+int sync_mode_holds_all(const sync_mode *m)
+{
+    return m->holds_all;
+}
+
 double sync_mode_travels(const sync_mode *m, const sync_settings *settings)
 {
     sync_settings usual;

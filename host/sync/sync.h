@@ -37,6 +37,9 @@ int sync_mode_shares_state(const sync_mode *m);
 double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, int holders);
 /* 1: replicas make updates of their own, so the optimizer's state is not the same on all. */
 int sync_mode_trains_apart(const sync_mode *m);
+/* 1: between steps every rank has, of what it holds, all parameters and all of the optimizer's state, and the
+ * same bits as others that hold it. */
+int sync_mode_holds_all(const sync_mode *m);
 /* How often a step, on average, what all replicas hold goes over their links: for plans. settings NULL: the usual. */
 double sync_mode_travels(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */

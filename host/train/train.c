@@ -373,8 +373,9 @@ static gt_status fill_params(train *t)
     checkpoint_state states[CHECKPOINT_STATES];
     const checkpoint_ranks ranks = { t->o.comm, t->mine, t->mine_state };
     char *path = NULL;
-    gt_status st = GT_OK;
-    if (t->o.resume && t->o.run) {
+    int given = 0;
+    gt_status st = t->o.elastic ? train_image_give(t, t->o.image, &given) : GT_OK;
+    if (!st && !given && t->o.resume && t->o.run) {
         st = checkpoint_find_together(t->o.comm, &path, &info, t->o.run);
         if (st == GT_NOT_FOUND) {
             gt_message_clear();
@@ -393,15 +394,16 @@ static gt_status fill_params(train *t)
         if (!st && path)
             st = checkpoint_load(path, t->params, states, train_states(t, states), &ranks);
         if (!st && path) {
-            t->done = t->queued = info.step;
+            t->done = t->queued = t->updated = info.step;
             t->last_saved = info.step;
             t->best = info.best;
         }
     }
-    if (!st && !path)
+    if (!st && !path && !given)
         st = t->model.fill ? t->model.fill(t->model.config, t->params, t->model.fill_context)
                            : params_init(t->params, t->o.seed);
-    sync_step(t->sync, t->done, 0.0, 0.0);
+    t->from_memory = given;
+    sync_step(t->sync, t->queued, 0.0, 0.0);
     if (!st)
         st = sync_begin(t->sync);
     t->begun = !st;
@@ -695,6 +697,11 @@ double train_busy_of(const train *t, int rank)
 const run_plan *train_plan(const train *t)
 {
     return &t->plan;
+}
+
+int train_is_from_memory(const train *t)
+{
+    return t->from_memory;
 }
 
 const train_balance *train_balance_of(const train *t)

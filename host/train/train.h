@@ -24,6 +24,7 @@
 #include "host/sync/sync.h"
 #include "host/train/checkpoint.h"
 #include "host/train/evaluate.h"
+#include "host/train/image.h"
 #include "host/train/metrics.h"
 
 /* What training needs to know of a model; models/ fills it in. */
@@ -67,6 +68,10 @@ typedef struct train_options {
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     sync_compress compress;         /* of gradients between ranks                         */
+    /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
+    int elastic;
+    const train_image *image;
+    int (*pause)(void);             /* asked once a step: 1: end it there for others to join; NULL: never */
     const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
     const char *data_name, *val_name;   /* of the data, for sentences; may be NULL         */
 } train_options;
@@ -102,6 +107,12 @@ gt_status train_run(train *t, const train_hooks *hooks);
  * (host/base/stop.h) does not wait for that: the step under way is given up. */
 void train_stop(train *t);
 
+/* Before train_run(), on all ranks: does no step, and ends as after train_stop(), with a checkpoint. */
+void train_keep(train *t);
+/* 1: train_run() gave GT_INTERRUPTED because of options.pause alone, after the same step on all ranks. Modes whose
+ * ranks have everything write no checkpoint then: train_image_take() is what goes on. */
+int train_is_paused(const train *t);
+
 /* Sends the inputs of this rank's first micro-batch of a step to train_exec(), for exec_explain(). */
 gt_status train_load(train *t, uint64_t step);
 
@@ -125,6 +136,8 @@ typedef struct train_balance {
     double slowest_busy, mean_busy; /* seconds                                             */
     uint64_t sent;                  /* bytes of activations and gradients, of all ranks    */
 } train_balance;
+/* 1: it began with an image, and not with a checkpoint or new parameters. */
+int train_is_from_memory(const train *t);
 const train_balance *train_balance_of(const train *t);
 /* Seconds that a rank computed in the newest queued step; 0 when alone. */
 double train_busy_of(const train *t, int rank);
@@ -132,6 +145,7 @@ const run_plan *train_plan(const train *t);
 stage *train_stage(train *t);
 
 uint64_t train_steps_done(const train *t);
+uint64_t train_steps_queued(const train *t);       /* those too whose row is not recorded yet */
 uint64_t train_tokens_done(const train *t);        /* as data_total counts them */
 uint64_t train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
 const loader *train_loader(const train *t);

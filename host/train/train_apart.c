@@ -46,7 +46,7 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
                         .mine = { .skipped = row->skipped && f->weights > 0.0,
                                   .busy = f->mine.busy,
                                   .sent = f->mine.sent,
-                                  .stop = t->stop || gt_stop_asked() } };
+                                  .stop = train_wants_stop(t) } };
     if (leads && f->weights > 0.0) {
         h->mine.loss = (double)f->state[OPTIM_LOSS_SUM];
         h->mine.norm = row->grad_norm * f->weights;
@@ -67,7 +67,7 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
         busy += a->busy;
         sent += a->sent;
         skipped |= a->skipped > 0.0;
-        t->stopping |= a->stop > 0.0;
+        train_note_stop(t, a->stop);
         t->busy[r] = a->busy;
         if (a->busy > t->balance.slowest_busy) {
             t->balance.slowest_busy = a->busy;

@@ -12,6 +12,7 @@
 #include "host/sync/sync.h"
 #include "host/exchange/tensor_exchange.h"
 #include "host/train/evaluate.h"
+#include "host/train/image.h"
 #include "host/train/train.h"
 
 #include <signal.h>
@@ -84,14 +85,17 @@ struct train {
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
     int begun;                          /* others may count on this rank from here on */
     int stopping;                       /* agreed by all ranks */
+    int stopping_for_good;              /* and not only for others to join */
     struct held *held;                  /* of steps apart, since ranks met */
     int held_count, held_room;
+    int from_memory;                    /* it began with an image */
     double *busy;                       /* [rank] in the newest recorded step, of several ranks queued */
     flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* for computing what is derived */
     flight flights[DEPTH];
     uint64_t done, queued;              /* steps recorded; steps queued */
+    uint64_t updated;                   /* steps whose update was queued: `queued`, but where one failed half-way */
     uint64_t samples;                   /* the position in the data behind what is queued */
     uint64_t tokens;                    /* trained on, of the steps recorded */
     uint64_t data_hash;                 /* of the training split; with a run folder only */
@@ -101,7 +105,7 @@ struct train {
     uint64_t skips;                     /* in a row */
     train_balance balance;              /* of the newest recorded step */
     evaluate_result pending;            /* to put on the next recorded row; loss NaN: none */
-    checkpoint_best best;
+    checkpoint_best best, best_before;  /* before: as the newest step was queued */
     metrics *metrics;
     int lock;                           /* the run's folder, held open and locked; -1: none */
     volatile sig_atomic_t stop;
@@ -116,6 +120,12 @@ gt_status train_tell_held(train *t, const train_hooks *hooks);
 /* Has something that falls on every so-manieth step to be done after this one? Where ranks have not met then,
  * they do it when they meet next. */
 int train_falls_on(const train *t, uint64_t every, uint64_t step);
+/* Whether a step is evaluated, saved or sampled. */
+int train_looks_at(const train *t, uint64_t step);
+/* How much this rank wants to stop: at least 1 for good, less for others to join, 0: not at all. */
+double train_wants_stop(const train *t);
+/* What all ranks together want of that. */
+void train_note_stop(train *t, double stop);
 /* For sync_options.due. */
 int train_due(void *context, uint64_t step);
 
@@ -124,6 +134,10 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine);
 
 /* Removes the weights that samples were written with, whatever a killed run left of them. */
 gt_status train_remove_weights(const train *t);
+
+/* Fills parameters and optimizer from the newest image of any rank; *given 0: nobody has one. All ranks; own may be
+ * NULL. The caller refreshes 16-bit copies. */
+gt_status train_image_give(train *t, const train_image *own, int *given);
 
 /* Everything beside parameters that a checkpoint of this run holds; how many owners. */
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES]);

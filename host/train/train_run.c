@@ -154,6 +154,14 @@ static void note_sums(train *t)
             stage_note(t->stage, PIPE_REDUCE, c, began, ended);
 }
 
+/* Wishes for a pause, of all ranks together, come to less than one for the end. */
+double train_wants_stop(const train *t)
+{
+    if (t->stop || gt_stop_asked())
+        return 1.0;
+    return t->o.pause && t->o.pause() ? ldexp(1.0, -20) : 0.0;
+}
+
 /* What this rank adds to the totals of a step: its programs are over, and its gradients are summed. */
 gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
 {
@@ -168,13 +176,19 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
         t->exchanged = all;
     }
     f->seconds = (double)(gt_now_ns() - f->start_ns) * 1e-9;
-    mine->stop = t->stop || gt_stop_asked();
+    mine->stop = train_wants_stop(t);
     mine->stopped = stage_stopped(t->stage);
     mine->busy = report.busy;
     mine->seconds = f->seconds;
     mine->sent = (double)(report.sent + sent);
     f->mine = *mine;
     return st;
+}
+
+void train_note_stop(train *t, double stop)
+{
+    t->stopping |= stop > 0.0;
+    t->stopping_for_good |= stop >= 1.0;
 }
 
 static gt_status update_now(void *context)
@@ -185,10 +199,13 @@ static gt_status update_now(void *context)
         net_comm_busy(t->o.comm, NULL);
     gt_status st = sync_update(t->sync, f->lr);
     if (f->apart) {
+        t->updated = st ? t->updated : f->step + 1;
         f->update_ns = sync_update_began(t->sync);
         return st;
     }
-    t->stopping |= sync_totals_of(t->sync)->stop > 0.0;
+    train_note_stop(t, sync_totals_of(t->sync)->stop);
+    if (!st)
+        t->updated = f->step + 1;
     if (st == GT_INTERRUPTED)
         return gt_fail(st, "stopped within step %llu", (unsigned long long)f->step + 1);
     f->update_ns = sync_update_began(t->sync);
@@ -243,6 +260,7 @@ static gt_status queue_step(train *t, uint64_t step)
     f->start_ns = start;
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
+    t->best_before = t->best;
     f->balance = (train_balance){ 0 };
     gt_status st = weigh(t, f, f->begin);
     if (f->apart)                       /* those who come to a meeting first wait for this rank */
@@ -489,9 +507,11 @@ int train_due(void *context, uint64_t step)
 }
 
 /* Ranks stop after the same step: when all know of it. */
-static int stopping(const train *t)
+static int stopping(train *t)
 {
-    return sync_is_together(t->sync) ? t->stopping : t->stop || gt_stop_asked();
+    if (!sync_is_together(t->sync))
+        train_note_stop(t, train_wants_stop(t));
+    return t->stopping;
 }
 
 /* Whether the host may be a step ahead: it need not where queueing takes no time beside the step, and
@@ -501,8 +521,8 @@ static int is_short(const train *t)
     return t->last_seconds > 0.0 && t->last_seconds < AHEAD_SECONDS;
 }
 
-/* Whether a step is evaluated or saved: run_steps() does that while it is still queued. */
-static int is_looked_at(const train *t, uint64_t step)
+/* run_steps() does that while it is still queued. */
+int train_looks_at(const train *t, uint64_t step)
 {
     return step == t->o.steps || train_falls_on(t, t->o.save_every, step) || train_falls_on(t, t->o.sample_every, step)
            || (t->evaluate && train_falls_on(t, t->o.eval_every, step));
@@ -513,7 +533,7 @@ static int is_looked_at(const train *t, uint64_t step)
 static uint64_t ahead(const train *t)
 {
     const uint64_t step = t->queued;
-    if (is_looked_at(t, step))
+    if (train_looks_at(t, step))
         return DEPTH - 1;
     return is_short(t) && !(sync_is_apart(t->sync, step) && sync_meets(t->sync, step)) ? DEPTH - 1 : 0;
 }
@@ -522,7 +542,7 @@ static uint64_t ahead(const train *t)
  * kept. All ranks come here together. */
 static gt_status give_up(train *t)
 {
-    t->stop = t->stopping = 1;
+    t->stop = t->stopping = t->stopping_for_good = 1;
     gt_message_clear();
     return dev_wait(t->device);
 }
@@ -530,7 +550,10 @@ static gt_status give_up(train *t)
 static gt_status run_steps(train *t, const train_hooks *hooks)
 {
     gt_status st = GT_OK;
-    t->last_end_ns = gt_now_ns();
+    if (t->queued == t->done)
+        t->last_end_ns = gt_now_ns();
+    else if (t->queued > t->done + 1)           /* of an image: its place is the next step's */
+        st = finish_until(t, t->queued - 1, hooks);
     while (!st && t->done < t->o.steps && !stopping(t) && !train_is_over_early(t)) {
         const uint64_t step = t->queued;        /* steps queued so far */
         const int last = step == t->o.steps;
@@ -575,6 +598,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             st = finish_until(t, t->queued - ahead(t), hooks);
     }
     if (!st && stopping(t)) {
+        if (!t->stopping_for_good && sync_mode_holds_all(t->mode))
+            return gt_fail(GT_INTERRUPTED, "paused after step %llu", (unsigned long long)t->queued);
         st = finish_until(t, t->queued, hooks);
         if (!st && t->done)
             st = save(t, hooks);
@@ -597,6 +622,16 @@ gt_status train_run(train *t, const train_hooks *hooks)
 void train_stop(train *t)
 {
     t->stop = 1;
+}
+
+void train_keep(train *t)
+{
+    t->stop = t->stopping = t->stopping_for_good = 1;
+}
+
+int train_is_paused(const train *t)
+{
+    return t->stopping && !t->stopping_for_good;
 }
 
 gt_status train_load(train *t, uint64_t step)

@@ -8,7 +8,7 @@
  * A remote rank hangs on its standard input: the script that starts it reads the secret's
  * line, passes on each signal whose name comes as a line, and stops the rank when the input ends.
  * So a rank ends with the launcher, however that ended.                                  */
-#include "net/job/launcher.h"
+#include "net/job/launcher_private.h"
 
 #include "host/base/clock.h"
 #include "host/base/file.h"
@@ -38,41 +38,9 @@
 
 extern char **environ;
 
-enum { LINE = 8192, HOST = 256, PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, LOST = 3, SSH_FAILED = 255 };
+enum { PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, SSH_FAILED = 255 };
 #define GRACE (5 * UINT64_C(1000000000))
 #define SETTLE (1 * UINT64_C(1000000000))
-
-typedef struct child {
-    pid_t pid;                          /* 0: ended                                          */
-    int output;                         /* both streams of ranks above 0, or -1              */
-    int liveness_pipe;                  /* standard input over ssh, or -1                    */
-    int local_rank, local_size;
-    char host[HOST];                    /* "" here                                           */
-    char line[LINE];
-    size_t used;
-} child;
-
-typedef struct launch {
-    const net_launch_options *o;
-    char **argv;
-    int ranks, alive;
-    child *children;
-    int signals;                        /* a signalfd                                        */
-    int listener;
-    char secret[2 * NET_SECRET + 1], job[40], root[HOST + 8];
-    char name[40];                      /* the same at all starts                            */
-    char first[HOST];                   /* of the hosts: where rank 0 is                     */
-    int there;                          /* some hosts are not this one                       */
-    int restart;
-    /* what ended it */
-    int first_failed;                   /* rank, or -1                                       */
-    int killed_first, own_code, any_lost;
-    int stops;                          /* how often the user asked for the end              */
-    uint64_t stopped_at;                /* when last                                         */
-    uint64_t term_at, kill_at;          /* 0: not planned                                    */
-    uint64_t wake_at;                   /* when stopped ranks are ended                      */
-    char outcome[512];
-} launch;
 
 /* ---- what a rank is told ------------------------------------------------------------------- */
 
@@ -85,7 +53,7 @@ static void tell(const launch *l, int rank, void (*put)(void *, const char *, co
         const char *name;
         int value;
     } numbers[] = { { "GEARTRAIN_RANK", rank },
-                    { "GEARTRAIN_SIZE", l->ranks },
+                    { "GEARTRAIN_SIZE", c->member ? l->size : l->ranks },
                     { "GEARTRAIN_LOCAL_RANK", c->local_rank },
                     { "GEARTRAIN_LOCAL_SIZE", c->local_size },
                     { "GEARTRAIN_RESTART", l->restart },
@@ -186,27 +154,35 @@ static void write_script(const launch *l, int rank, gt_text *t)
 
 /* ---- starting ------------------------------------------------------------------------------ */
 
-static void child_streams(int rank, int output, int input)
+/* 1: rank 0 of the start: the launcher's streams are its own. */
+static int is_first(const launch *l, int place)
+{
+    return place == 0 && l->children[0].member;
+}
+
+/* Of an elastic job any rank may become rank 0, whose output alone is not empty. */
+static void child_streams(int first, int output, int input, int elastic)
 {
     if (input >= 0)
         dup2(input, STDIN_FILENO);
-    else if (rank > 0) {
+    else if (!first) {
         const int null = open("/dev/null", O_RDONLY);
         if (null >= 0)
             dup2(null, STDIN_FILENO);
     }
     if (output >= 0) {
-        dup2(output, STDOUT_FILENO);
+        if (!elastic)
+            dup2(output, STDOUT_FILENO);
         dup2(output, STDERR_FILENO);
     }
 }
 
 /* In the child, up to exec; never returns. What goes wrong is told over `report`, for the
  * parent to say; a copy of the parent has no business running its exit handlers. */
-static void become_rank(launch *l, int rank, int output, int input, int report, char **argv, pid_t parent,
+static void become_rank(launch *l, int rank, int output, int input, int report, int words, char **argv, pid_t parent,
                         const sigset_t *mask)
 {
-    child_streams(rank, output, input);
+    child_streams(is_first(l, rank), output, input, elastic_is(l));
     sigprocmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
@@ -218,7 +194,8 @@ static void become_rank(launch *l, int rank, int output, int input, int report, 
         tell(l, rank, put_environment, NULL);
         setenv("GEARTRAIN_SECRET", l->secret, 1);
         unsetenv("GEARTRAIN_LISTEN_FD");
-        if (rank == 0 && l->listener >= 0) {
+        elastic_tell(l, rank, words);
+        if (is_first(l, rank) && l->listener >= 0) {
             char number[16];
             fcntl(l->listener, F_SETFD, 0);
             snprintf(number, sizeof number, "%d", l->listener);
@@ -279,10 +256,11 @@ static char **remote_words(const launch *l, const child *c, char *store, char *s
     return words;
 }
 
-static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
+gt_status launch_start(launch *l, int rank, const sigset_t *mask)
 {
     child *c = &l->children[rank];
-    int output[2] = { -1, -1 }, input[2] = { -1, -1 }, report[2] = { -1, -1 };
+    int output[2] = { -1, -1 }, input[2] = { -1, -1 }, report[2] = { -1, -1 }, words_end = -1;
+    const int piped = !is_first(l, rank);
     char store[1024];
     gt_text script = { 0 };
     gt_status st = GT_OK;
@@ -293,21 +271,25 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
     if (!words || script.failed)
         st = gt_fail(GT_NO_MEMORY, "cannot start rank %d: no memory for its command", rank);
     if (!st
-        && (pipe2(report, O_CLOEXEC) != 0 || (rank > 0 && pipe2(output, O_CLOEXEC) != 0)
+        && (pipe2(report, O_CLOEXEC) != 0 || (piped && pipe2(output, O_CLOEXEC) != 0)
             || (c->host[0] && pipe2(input, O_CLOEXEC) != 0)))
         st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
+    if (!st)
+        st = elastic_open(l, rank, &words_end);
     if (!st) {
         c->pid = fork();
         if (c->pid == 0)
-            become_rank(l, rank, output[1], input[0], report[1], words, parent, mask);
+            become_rank(l, rank, output[1], input[0], report[1], words_end, words, parent, mask);
         if (c->pid < 0) {
             c->pid = 0;
             st = gt_fail(GT_IO, "cannot start rank %d: %s", rank, strerror(errno));
-        } else
+        } else {
+            c->number = c->pid;
             l->alive++;
+        }
     }
-    const int ours[] = { output[1], input[0], report[1] };
-    for (int i = 0; i < 3; i++)
+    const int ours[] = { output[1], input[0], report[1], words_end };
+    for (int i = 0; i < 4; i++)
         if (ours[i] >= 0)
             close(ours[i]);
     if (!st)
@@ -327,7 +309,7 @@ static gt_status start_rank(launch *l, int rank, const sigset_t *mask)
 
 /* ---- where ------------------------------------------------------------------------------------ */
 
-static gt_status place_here(launch *l)
+gt_status launch_listen(launch *l)
 {
     struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     net_address at = { .size = sizeof in };
@@ -340,9 +322,15 @@ static gt_status place_here(launch *l)
         st = net_address_own(&at, l->listener);
     if (!st)
         net_address_text(l->root, sizeof l->root, &at);
+    return st;
+}
+
+static gt_status place_here(launch *l)
+{
+    gt_status st = launch_listen(l);
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].local_rank = i;
-        l->children[i].local_size = l->ranks;
+        l->children[i].local_size = l->size;
     }
     return st;
 }
@@ -530,7 +518,7 @@ static void signal_there(child *c, int sig)
     c->liveness_pipe = -1;
 }
 
-static void signal_rank(child *c, int sig)
+void launch_signal(child *c, int sig)
 {
     if (!c->pid)
         return;
@@ -543,7 +531,7 @@ static void signal_rank(child *c, int sig)
 static void signal_all(launch *l, int sig)
 {
     for (int i = 0; i < l->ranks; i++)
-        signal_rank(&l->children[i], sig);
+        launch_signal(&l->children[i], sig);
 }
 
 static uint64_t grace(const launch *l)
@@ -605,7 +593,7 @@ static void end_stopped(launch *l)
     for (int i = 0; i < l->ranks; i++) {
         child *c = &l->children[i];
         if (c->pid && !c->host[0] && is_stopped(c->pid))
-            signal_rank(c, SIGKILL);
+            launch_signal(c, SIGKILL);
     }
 }
 
@@ -656,7 +644,11 @@ static void reap(launch *l)
         if (c->liveness_pipe >= 0)
             close(c->liveness_pipe);
         c->liveness_pipe = -1;
-        note_end(l, i, status);
+        if (c->words >= 0)
+            close(c->words);
+        c->words = -1;
+        if (!elastic_ended(l, i, signal_of(c, status), WIFEXITED(status) ? WEXITSTATUS(status) : 0))
+            note_end(l, i, status);
     }
 }
 
@@ -665,7 +657,7 @@ static void pass_on(launch *l, int sig, int from_terminal)
 {
     for (int i = 0; i < l->ranks; i++)
         if (!from_terminal || l->children[i].host[0])
-            signal_rank(&l->children[i], sig);
+            launch_signal(&l->children[i], sig);
 }
 
 static void take_signals(launch *l)
@@ -703,7 +695,7 @@ static void end_stragglers(launch *l, uint64_t now)
 
 static int next_wait(const launch *l, uint64_t now)
 {
-    uint64_t at = UINT64_MAX;
+    uint64_t at = elastic_awaits(l) ? now + 50 * UINT64_C(1000000) : UINT64_MAX;
     if (l->term_at && l->term_at < at)
         at = l->term_at;
     if (l->kill_at && l->kill_at < at)
@@ -716,19 +708,23 @@ static int next_wait(const launch *l, uint64_t now)
     return ms < 1000 ? (int)ms : 1000;
 }
 
-static void look_after(launch *l)
+static void look_after(launch *l, const sigset_t *mask)
 {
-    struct pollfd *p = calloc((size_t)l->ranks + 1, sizeof *p);
+    const int count = 2 * l->ranks + 1;
+    struct pollfd *p = calloc((size_t)count, sizeof *p);
     while (l->alive && p) {
         p[0] = (struct pollfd){ l->signals, POLLIN, 0 };
-        for (int i = 0; i < l->ranks; i++)
+        for (int i = 0; i < l->ranks; i++) {
             p[i + 1] = (struct pollfd){ l->children[i].output, POLLIN, 0 };
-        const int n = poll(p, (nfds_t)l->ranks + 1, next_wait(l, gt_now_ns()));
+            p[l->ranks + i + 1] = (struct pollfd){ l->children[i].words, POLLIN, 0 };
+        }
+        const int n = poll(p, (nfds_t)count, next_wait(l, gt_now_ns()));
         for (int i = 0; i < l->ranks && n > 0; i++)
             if (p[i + 1].revents)
                 read_output(&l->children[i], i);
         take_signals(l);
         reap(l);
+        elastic_tick(l, mask);
         end_stragglers(l, gt_now_ns());
     }
     free(p);
@@ -746,6 +742,8 @@ static void clean_up(launch *l)
             close(c->output);
         if (c->liveness_pipe >= 0)
             close(c->liveness_pipe);
+        if (c->words >= 0)
+            close(c->words);
     }
     memset(l->secret, 0, sizeof l->secret);
 }
@@ -764,19 +762,26 @@ static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
     l->killed_first = l->own_code = l->any_lost = l->alive = 0;
     l->term_at = l->kill_at = l->wake_at = 0;
     l->listener = -1;
+    l->formation = l->lost = l->paused = l->over = l->replaced = l->failed_joins = l->lonely = 0;
+    l->come_until = l->wait_until = 0;
+    l->dropped[0] = '\0';
+    l->before = l->size;
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].pid = 0;
-        l->children[i].output = l->children[i].liveness_pipe = -1;
+        l->children[i].output = l->children[i].liveness_pipe = l->children[i].words = -1;
+        l->children[i].ready = 0;
+        l->children[i].rank = i;
+        l->children[i].member = i < l->size;
         l->children[i].used = 0;
     }
     gt_status st = set_up(l);
-    for (int i = 0; i < l->ranks && !st; i++)
-        st = start_rank(l, i, mask);
+    for (int i = 0; i < l->size && !st; i++)
+        st = launch_start(l, i, mask);
     if (l->listener >= 0)
         close(l->listener);             /* rank 0's alone: when it dies, so does the port    */
     l->listener = -1;
     if (!st)
-        look_after(l);
+        look_after(l, mask);
     clean_up(l);
     if (!st) {
         *exit_code = exit_code_of(l);
@@ -833,6 +838,11 @@ gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
                          "behind a host",
                          o->hosts, slots, l.ranks);
     }
+    if (!st)
+        st = elastic_check(o, &l.ranks);
+    l.size = l.ranks;
+    if (!st && elastic_is(&l))
+        l.ranks = o->elastic_most;
     if (!st && (l.ranks < 1 || l.ranks > NET_WORLD))
         st = gt_fail(GT_MISUSE, "cannot start %d ranks: 1 to %d are possible", l.ranks, NET_WORLD);
     if (!st) {

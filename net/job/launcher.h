@@ -29,6 +29,11 @@ typedef struct net_launch_options {
     const char *program;                /* gets argv as its arguments; NULL: argv[0] itself */
     uint64_t grace;                     /* nanoseconds; 0: 5 s                              */
     int max_restarts;                   /* starts the job again after exit code 3           */
+    /* Elastic: a rank that is lost is dropped, and the others go on in their processes (elastic.h) while
+     * at least so many are left; others are started in its place, up to so many ranks at once and so many
+     * in all. elastic_least 0: not elastic. This host's ranks alone. */
+    int elastic_least, elastic_most, replacements;
+    uint64_t elastic_wait;              /* nanoseconds: for ranks when there are too few    */
     const net_config *config;           /* for port-range; may be NULL                      */
 } net_launch_options;
 
