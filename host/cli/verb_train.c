@@ -334,6 +334,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
     *w = (plan_wish){ .file = again ? NULL : o->plan,
                       .run = o->out,
                       .resume = o->resume && !again,
+                      .recut = net_elastic_formation() > 0,
                       .fresh = gt_option_given(train_table, "plan") && !started_again };
     const int elastic = net_elastic();
     w->local = (plan_local_options){

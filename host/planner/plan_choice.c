@@ -69,15 +69,110 @@ static void put_devices(gt_text *to, const run_plan *p)
         gt_text_printf(to, ", ...");
 }
 
+/* The rank of a plan whose device a rank of the next one has, no other's yet; -1: none. */
+static int same_device(const run_plan *p, const char *id, unsigned char *taken)
+{
+    for (int r = 0; r < p->ranks; r++)
+        if (!taken[r] && !strcmp(p->device[r], id)) {
+            taken[r] = 1;
+            return r;
+        }
+    return -1;
+}
+
+/* Sequences at once: as many as each of these kinds of device took before, and a part of the batch of which there are
+ * enough for all. */
+static int micro_batch_for(const run_plan *p, char (*device)[32], int ranks)
+{
+    int all = p->batch;
+    for (int r = 0; r < ranks; r++) {
+        int most = 0;
+        for (int k = 0; k < p->replicas; k++)
+            if (!strcmp(p->device[p->replica[k].rank[0]], device[r]) && p->replica[k].micro_batch > most)
+                most = p->replica[k].micro_batch;
+        most = most ? most : 1;
+        all = most < all ? most : all;
+    }
+    while (all > 1 && (p->batch % all || p->batch / all < ranks))
+        all--;
+    return all;
+}
+
+/* Micro-batches of each rank, in proportion to the sequences that its device had before, one at least. */
+static void share_out(int *count, const double *weight, int ranks, int all)
+{
+    double sum = 0.0, up_to = 0.0;
+    int given = 0;
+    for (int r = 0; r < ranks; r++)
+        sum += weight[r];
+    for (int r = 0; r < ranks; r++) {
+        up_to += weight[r];
+        int until = (int)(up_to / sum * all + 0.5);
+        const int most = all - (ranks - 1 - r);
+        until = until > most ? most : until;
+        count[r] = until > given ? until - given : 1;
+        given += count[r];
+    }
+}
+
+/* A plan of whole replicas for other ranks, without measuring. 0: it is none of those, or does not suit. */
+static int cut_anew(run_plan *out, const run_plan *p, const plan_wish *w, char (*device)[32], int ranks)
+{
+    int whole = p->tensor == 1 && p->chunks == 1 && p->replicas == p->ranks && p->batch == w->local.batch
+                && p->units == w->local.model.units && p->batch >= ranks;
+    for (int k = 0; k < p->replicas; k++)
+        whole &= p->replica[k].stages == 1;
+    unsigned char *taken = calloc((size_t)p->ranks + 1, 1);
+    double *weight = calloc((size_t)ranks, sizeof *weight);
+    int *count = calloc((size_t)ranks, sizeof *count);
+    whole = whole && taken && weight && count && !run_plan_create(out, ranks, p->units, p->batch, 1, 1, ranks);
+    if (whole) {
+        const int micro = micro_batch_for(p, device, ranks);
+        for (int r = 0; r < ranks; r++) {
+            const int was = same_device(p, device[r], taken);
+            const run_replica *k = was < 0 ? NULL : &p->replica[run_plan_place(p, was).replica];
+            weight[r] = k ? (double)k->micro_batches * k->micro_batch : (double)p->batch / p->ranks;
+        }
+        share_out(count, weight, ranks, p->batch / micro);
+        snprintf(out->schedule, sizeof out->schedule, "%s", p->schedule);
+        run_plan_sync(out, p->sync, &p->settings);
+        out->recompute = p->recompute;
+        for (int r = 0; whole && r < ranks; r++) {
+            whole = !run_plan_replica(out, r, 1);
+            if (!whole)
+                break;
+            run_replica *k = &out->replica[r];
+            k->micro_batches = count[r];
+            k->micro_batch = micro;
+            k->rank[0] = r;
+            k->cut[0] = 0;
+            k->cut[1] = p->units;
+            snprintf(out->device[r], sizeof out->device[r], "%s", device[r]);
+        }
+        whole = whole && !run_plan_check(out) && suits(out, w, ranks);
+    }
+    if (!whole)
+        gt_message_clear();
+    free(taken);
+    free(weight);
+    free(count);
+    return whole;
+}
+
 /* Does the plan of the run that is resumed still suit? Its text, or nothing and what changed. */
 static void kept_plan(gt_text *text, gt_text *why, const plan_wish *w, char (*device)[32], int ranks)
 {
     char *path = w->run ? gt_path_join(w->run, "plan.json") : NULL;
-    run_plan p = { 0 };
+    run_plan p = { 0 }, cut = { 0 };
     if (path && w->resume && gt_path_exists(path)) {
         if (run_plan_read(&p, path)) {
             gt_log(GT_LOG_WARN, "train", "planning anew: %s", gt_message());
             gt_message_clear();
+        } else if (w->recut && cut_anew(&cut, &p, w, device, ranks)) {
+            gt_text_printf(why, "before  ");
+            put_devices(why, &p);
+            gt_text_printf(why, "; the batch is cut anew for those that are there\n");
+            run_plan_text(&cut, text);
         } else if (!is_for(&p, device, ranks)) {
             gt_text_printf(why, "before  ");
             put_devices(why, &p);
@@ -89,6 +184,7 @@ static void kept_plan(gt_text *text, gt_text *why, const plan_wish *w, char (*de
         }
     }
     run_plan_release(&p);
+    run_plan_release(&cut);
     free(path);
 }
 

@@ -2,7 +2,8 @@
 /* host/planner/plan_choice.h - which plan a run follows.
  *
  *   --plan FILE · RUN/plan.json of a run that is resumed · else planned from measurements
- *                                └─ if devices, units, sequences and options are still its own
+ *                                └─ if devices, units, sequences and options are still its own; or, where ranks
+ *                                   changed while the run goes on, cut anew for those that are there (`recut`)
  *
  * Rank 0 decides and hands the plan to all, so that nobody follows another one.           */
 #ifndef GT_PLANNER_PLAN_CHOICE_H
@@ -15,6 +16,7 @@ typedef struct plan_wish {
     const char *file;               /* --plan; NULL or "auto": see above                    */
     const char *run;                /* its plan.json                                        */
     int resume;
+    int recut;                      /* whole replicas: give the batch of that plan to the ranks there are, unmeasured */
     int fresh;                      /* --plan auto was asked for: not as the run began      */
 } plan_wish;
 
