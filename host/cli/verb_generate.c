@@ -81,7 +81,7 @@ static const cli_help help = {
     "  geartrain generate --from gpt2/ --prompt 'The wheels' --temperature 0\n"
     "  geartrain generate --from smollm2/ --chat\n"
     "  geartrain generate --from gpt2/ --prompts questions.txt --top-k 0 --top-p 0.9 --json\n"
-    "  geartrain generate --from llama/ --devices gpu:0,gpu:1,cpu:0 --precision bf16 --prompt 'The wheels'\n"
+    "  geartrain generate --from llama/ --devices gpu:0,cpu:0 --precision bf16 --prompt 'The wheels'\n"
 };
 
 static gt_status print(void *context, const char *text, size_t size)

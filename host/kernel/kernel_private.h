@@ -14,8 +14,8 @@
  * stand at the end of kernel_NAME.c, behind launchers and cases; this is the list of them. */
 #define KERNEL_FAMILIES(F) \
     F(embed) \
-    F(norm) F(elementwise) F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) \
-        F(lowrank)
+    F(norm) \
+    F(elementwise) F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank)
 
 struct kernel_case;             /* kernel_cases_private.h */
 typedef struct kernel_family {

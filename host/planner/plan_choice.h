@@ -16,8 +16,8 @@ typedef struct plan_wish {
     const char *file;               /* --plan; NULL or "auto": see above                    */
     const char *run;                /* its plan.json                                        */
     int resume;
-    int recut;                      /* whole replicas: give the batch of that plan to the ranks there are, unmeasured */
-    int fresh;                      /* --plan auto was asked for: not as the run began      */
+    int recut; /* whole replicas: give the batch of that plan to the ranks there are, unmeasured */
+    int fresh; /* --plan auto was asked for: not as the run began      */
 } plan_wish;
 
 /* What of a wish cannot be with so many ranks, before any is started: GT_MISUSE. */

@@ -28,8 +28,8 @@ static const sync_setting settings[LOCAL_SETTINGS] = {
                       1e9, NULL },
     [LOCAL_AFTER] = { "local-after", "STEPS", "first so many steps with sums of gradients", SYNC_COUNT, 0, 0, 1e15,
                       NULL },
-    [LOCAL_OUTER] = { "outer", "average|sgd|nesterov|sparse", "what replicas make of where they have come to",
-                      SYNC_CHOICE, 0, 0, 0, "average" },
+    [LOCAL_OUTER] = { "outer", "average|sgd|nesterov|sparse", "the outer step over replicas", SYNC_CHOICE, 0, 0, 0,
+                      "average" },
     [LOCAL_LR] = { "outer-lr", "X", "learning rate of --outer sgd, nesterov and sparse", SYNC_NUMBER, 0.7, 0, 1e3,
                    NULL },
     [LOCAL_MOMENTUM] = { "outer-momentum", "X", "momentum of --outer sgd and nesterov", SYNC_NUMBER, 0.9, 0, 0.999999,
@@ -37,12 +37,11 @@ static const sync_setting settings[LOCAL_SETTINGS] = {
     [LOCAL_FRAGMENTS] = { "fragments", "P", "parts of the layers, each with its own outer steps", SYNC_COUNT, 1, 1, 1e4,
                           NULL },
     [LOCAL_OVERLAP] = { "overlap", "T", "steps beside which an outer step's sum travels", SYNC_COUNT, 0, 0, 1e6, NULL },
-    [LOCAL_MIX] = { "mix", "X", "share of its own that a replica keeps of an overlapped fragment", SYNC_NUMBER, 0.5, 0,
-                    1, NULL },
+    [LOCAL_MIX] = { "mix", "X", "share kept of a replica's own overlapped fragment", SYNC_NUMBER, 0.5, 0, 1, NULL },
     [LOCAL_KEEP] = { "sparse-keep", "X", "share of values that --outer sparse sends", SYNC_NUMBER, 1.0 / 64, 1e-6, 1,
                      NULL },
-    [LOCAL_DECAY] = { "error-decay", "X", "what stays of unsent values, a round, under --outer sparse", SYNC_NUMBER,
-                      0.95, 0, 1, NULL },
+    [LOCAL_DECAY] = { "error-decay", "X", "what stays of unsent values a round, --outer sparse", SYNC_NUMBER, 0.95, 0,
+                      1, NULL },
 };
 
 /* Steps after the begin of a round at which fragment p is due. */

@@ -22,7 +22,8 @@ enum { CHUNK = 1 << 24 };               /* floats that travel at once */
 typedef struct image_step {
     uint64_t there, step, begin, ns;
     float state[OPTIM_STATE_FLOATS];
-    double lr, weights, all_weights;
+    double lr, weights;
+    data_total all;
 } image_step;
 
 typedef struct image_head {
@@ -135,7 +136,7 @@ static gt_status take_step(train *t, image_step *to, uint64_t k)
                         .ns = f->end_ns > f->start_ns ? f->end_ns - f->start_ns : 1,
                         .lr = f->lr,
                         .weights = f->weights,
-                        .all_weights = f->all_weights };
+                        .all = f->all };
     memcpy(to->state, f->state, sizeof to->state);
     return st;
 }
@@ -250,7 +251,7 @@ static void put_steps(train *t, const image_head *h)
             .end_ns = end,
             .lr = s->lr,
             .weights = s->weights,
-            .all_weights = s->all_weights
+            .all = s->all
         };
         memcpy(t->flights[s->step % DEPTH].state, s->state, sizeof s->state);
         end -= s->ns;

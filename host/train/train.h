@@ -71,9 +71,9 @@ typedef struct train_options {
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
     int elastic;
     const train_image *image;
-    int (*pause)(void);             /* asked once a step: 1: end it there for others to join; NULL: never */
-    const run_plan *plan;           /* who does what, copied; NULL: one rank and micro_batch  */
-    const char *data_name, *val_name;   /* of the data, for sentences; may be NULL         */
+    int (*pause)(void); /* asked once a step: 1: end it there for others to join; NULL: never */
+    const run_plan *plan; /* who does what, copied; NULL: one rank and micro_batch  */
+    const char *data_name, *val_name; /* of the data, for sentences; may be NULL         */
 } train_options;
 
 typedef struct train_data {
@@ -85,7 +85,7 @@ gt_status train_options_check(const train_options *o);
 
 gt_status train_create(train **out, dev_device *d, const train_model *m, const train_data *data,
                        const train_options *o);
-void train_release(train *t);                  /* takes NULL */
+void train_release(train *t); /* takes NULL */
 /* What failed on this rank alone ends the job, before anything is released: receives that are posted, sums that
  * have begun and servers that others push to would wait for ranks which wait for this one. train_create() and
  * train_run() do so; for what fails between them, and afterwards. Returns st. Takes t NULL. */
@@ -131,10 +131,10 @@ uint64_t train_evaluated_rows(const train *t, uint64_t *all);
 
 /* How the ranks of the newest recorded step shared its time; zeros when alone. */
 typedef struct train_balance {
-    double idle;                    /* share of all ranks' time without computation        */
-    int slowest;                    /* the rank that computed longest                      */
+    double idle; /* share of all ranks' time without computation        */
+    int slowest; /* the rank that computed longest                      */
     double slowest_busy, mean_busy; /* seconds                                             */
-    uint64_t sent;                  /* bytes of activations and gradients, of all ranks    */
+    uint64_t sent; /* bytes of activations and gradients, of all ranks    */
 } train_balance;
 /* 1: it began with an image, and not with a checkpoint or new parameters. */
 int train_is_from_memory(const train *t);
@@ -145,17 +145,17 @@ const run_plan *train_plan(const train *t);
 stage *train_stage(train *t);
 
 uint64_t train_steps_done(const train *t);
-uint64_t train_steps_queued(const train *t);       /* those too whose row is not recorded yet */
-uint64_t train_tokens_done(const train *t);        /* as data_total counts them */
-uint64_t train_samples_done(const train *t);       /* the position in the data, host/data/loader.h */
+uint64_t train_steps_queued(const train *t); /* those too whose row is not recorded yet */
+uint64_t train_tokens_done(const train *t); /* as data_total counts them */
+uint64_t train_samples_done(const train *t); /* the position in the data, host/data/loader.h */
 const loader *train_loader(const train *t);
 params *train_params(train *t);
 optim *train_optim(train *t);
-exec *train_exec(train *t);                     /* of the first chunk, first micro-batch */
+exec *train_exec(train *t); /* of the first chunk, first micro-batch */
 
 /* What the run takes on the device, for printing before it starts. */
 typedef struct train_memory {
-    uint64_t parameters, copies, gradients, state, activations, inputs;    /* state: the optimizer's */
+    uint64_t parameters, copies, gradients, state, activations, inputs; /* state: the optimizer's */
     uint64_t total;
 } train_memory;
 train_memory train_memory_of(const train *t);
