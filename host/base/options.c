@@ -225,7 +225,7 @@ const char *gt_option_text(const gt_option *o, char *out, size_t size)
     case GT_DOUBLE: double_text(*(const double *)o->target, out, size); break;
     case GT_BYTES: gt_format_size(out, size, *(const uint64_t *)o->target); break;
     case GT_DURATION:
-        double_text((double)*(const uint64_t *)o->target * 1e-9, out, size);
+        double_text((double)*(const uint64_t *)o->target / 1e9, out, size); /* exact where it is whole */
         strncat(out, "s", size - strlen(out) - 1);
         break;
     case GT_LIST: {

@@ -13,8 +13,8 @@
 
 #include <math.h>
 
-static const sync_number rank = { "R", "columns of each of the thin matrices", NAN, 1.0, 256.0,
-                                  1,   offsetof(sync_compress, parameter) };
+static const sync_number rank = { "RANK", "columns of each of the thin matrices", NAN, 1.0, 256.0,
+                                  1,      offsetof(sync_compress, parameter) };
 static const sync_number numbers[] = { { "rate", "times that a tensor must become smaller, or it travels as it is", 2.0,
                                          0.0, 1e6, 0, offsetof(sync_compress, rate) },
                                        { 0 } };

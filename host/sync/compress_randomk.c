@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/compress_randomk.c - some values alone, drawn anew every step.
  *
- *   N values side by side, N = 1 / F ─► one of them, the same one on all ranks
+ *   N values side by side, N = 1 / FRACTION ─► one of them, the same one on all ranks
  *
  * So no index travels, and the network adds the values up as it adds all of them. What is not sent is added
  * to the next gradient. Source: Stich et al., "Sparsified SGD with Memory", NeurIPS 2018, here with one
@@ -11,7 +11,13 @@
 #include <math.h>
 
 static const sync_number fraction = {
-    "F", "share of the values that is sent: one of every 1 / F", NAN, 1e-6, 1.0, 0, offsetof(sync_compress, parameter)
+    "FRACTION",
+    "share of the values that is sent: one of every 1 / FRACTION",
+    NAN,
+    1e-6,
+    1.0,
+    0,
+    offsetof(sync_compress, parameter)
 };
 
 static uint32_t group_of(const sync_range *r)

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/compress_topk.c - the largest values alone, with where they were: Deep Gradient Compression.
  *
- *   chunk of 4096 values ─► its k largest magnitudes: value fp32, index 16 bits; k = F x 4096
+ *   chunk of 4096 values ─► its k largest magnitudes: value fp32, index 16 bits; k = FRACTION x 4096
  *
  * Chunks make room and work known ahead, and keep any tensor from being silent for long. What is not sent is
  * added to the next gradient. momentum=M collects velocities before that, v = M v + g, and clears them where
  * something was sent (momentum correction and factor masking): then the optimizer must have no momentum of
  * its own. ramp=N begins with a quarter of all values and sends a quarter of that every N steps, until
- * F is reached. Source: Lin et al., "Deep Gradient Compression", ICLR 2018.        */
+ * FRACTION is reached. Source: Lin et al., "Deep Gradient Compression", ICLR 2018.        */
 #include "host/sync/compressor.h"
 
 #include <math.h>
 
-static const sync_number fraction = { "F", "share of the values that is sent", NAN, 1.0 / COMPRESS_CHUNK, 1.0,
-                                      0,   offsetof(sync_compress, parameter) };
+static const sync_number fraction = { "FRACTION", "share of the values that is sent", NAN, 1.0 / COMPRESS_CHUNK, 1.0,
+                                      0,          offsetof(sync_compress, parameter) };
 static const sync_number numbers[] = {
     { "momentum", "of velocities that are collected before anything is chosen", 0.0, 0.0, 0.9999, 0,
       offsetof(sync_compress, momentum) },
-    { "ramp", "steps for each of 25 %, 6.3 %, 1.6 %, ... on the way to F", 0.0, 0.0, 1e9, 1,
+    { "ramp", "steps for each of 25 %, 6.3 %, 1.6 %, ... on the way to FRACTION", 0.0, 0.0, 1e9, 1,
       offsetof(sync_compress, ramp) },
     { 0 }
 };

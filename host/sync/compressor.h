@@ -34,7 +34,7 @@ typedef struct sync_range {
 
 /* A number that may stand behind a compressor's name. */
 typedef struct sync_number {
-    const char *name, *help;            /* name of the one behind ':': "F"                  */
+    const char *name, *help;            /* name of the one behind ':': "FRACTION"           */
     double usual, least, most;          /* usual NAN: it must be given                      */
     int whole;                          /* 1: no fractions                                  */
     size_t place;                       /* of the double in sync_compress                   */

@@ -66,8 +66,8 @@ void sync_compressor_forms(char *out)
     size_t used = 0;
     for (int i = 0; compressors[i]; i++) {
         const sync_number *p = compressors[i]->parameter;
-        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s%s%s", i ? "|" : "", compressors[i]->name,
-                                 p ? ":" : "", p ? p->name : "");
+        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s%s%.*s", i ? "|" : "", compressors[i]->name,
+                                 p ? ":" : "", p ? 1 : 0, p ? p->name : "");
     }
 }
 

@@ -28,7 +28,7 @@ static const sync_setting settings[LOCAL_SETTINGS] = {
                       1e9, NULL },
     [LOCAL_AFTER] = { "local-after", "STEPS", "first so many steps with sums of gradients", SYNC_COUNT, 0, 0, 1e15,
                       NULL },
-    [LOCAL_OUTER] = { "outer", "average|sgd|nesterov|sparse", "the outer step over replicas", SYNC_CHOICE, 0, 0, 0,
+    [LOCAL_OUTER] = { "outer", "average|sgd|nesterov|sparse", "the outer step", SYNC_CHOICE, 0, 0, 0,
                       "average" },
     [LOCAL_LR] = { "outer-lr", "X", "learning rate of --outer sgd, nesterov and sparse", SYNC_NUMBER, 0.7, 0, 1e3,
                    NULL },

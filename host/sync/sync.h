@@ -57,7 +57,7 @@ int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
 enum { SYNC_NAMES = 192 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
-/* "none|bf16|topk:F": with what must or may stand behind their names. */
+/* "none|bf16|topk:F": with the first letter of what stands behind their names. */
 void sync_compressor_forms(char *out);
 
 /* A compressor and its numbers. All zeros: none. */
