@@ -15,6 +15,8 @@ for verb in devices doctor tokenize train eval generate bench export plan launch
     does "$verb --help" "^Usage: geartrain $verb" $verb --help
     check "$verb --help is no wider than 100 columns" \
         [ "$(awk 'length > 100' "$work/stdout" | wc -l)" -eq 0 ]
+    check "$verb --help gives no number in more digits than it has" \
+        [ "$(grep -cE '[0-9]\.[0-9]*(0{6}|9{6})[0-9]*' "$work/stdout")" -eq 0 ]
 done
 
 # ---- looking at the machine --------------------------------------------------------------------
