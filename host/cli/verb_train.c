@@ -331,7 +331,7 @@ static void end_run(const train_view *v, train *t)
 static gt_status wish_of(plan_wish *w, const model_config *c, int again)
 {
     const train_options t = train_settings_options();
-    *w = (plan_wish){ .file = again ? NULL : o->plan,
+    *w = (plan_wish){ .file = again || net_elastic_formation() ? NULL : o->plan,
                       .run = o->out,
                       .resume = o->resume && !again,
                       .recut = net_elastic_formation() > 0,
@@ -532,7 +532,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
             train_keep(t);
         v.shown = &shown;
         if (!st && speaks && net_elastic_formation())
-            fprintf(stderr, "again   after step %llu with %d ranks: %s\n", (unsigned long long)train_steps_done(t),
+            fprintf(stderr, "again   after step %llu with %d ranks: %s\n", (unsigned long long)train_steps_queued(t),
                     x->comm ? net_comm_size(x->comm) : 1,
                     train_is_from_memory(t) ? "from memory"
                     : train_steps_done(t)   ? "from the newest checkpoint"
@@ -838,10 +838,6 @@ gt_status verb_train(int argc, char **argv)
     o->comm.may_be_alone = 1;
     o->comm.check = check_shares;
     o->comm.elastic = was_paused;
-    if (!st && net_elastic() && o->plan && strcmp(o->plan, "auto"))
-        st = gt_fail(GT_MISUSE,
-                     "geartrain launch --elastic makes a plan for the ranks that are left; leave out --plan %s",
-                     o->plan);
     if (!st)
         st = cli_comm_run(&o->comm, argv, train_here);
     json_decref(kept);

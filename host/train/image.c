@@ -141,15 +141,25 @@ static gt_status take_step(train *t, image_step *to, uint64_t k)
     return st;
 }
 
+static uint64_t tokens_of(const image_step *s)
+{
+    return s->there ? (uint64_t)(s->all.tokens + 0.5) : 0;
+}
+
 /* Tokens and fp16's skipped steps as they were before the newest step was recorded. */
 static void take_position(const train *t, image_head *h)
 {
-    const uint64_t a_step = t->o.batch * t->o.seq, before = t->queued - 1;
     h->step = t->queued;
     h->samples = t->samples;
-    h->tokens = t->done > before ? t->tokens - (t->done - before) * a_step : t->tokens + (before - t->done) * a_step;
-    h->skips = t->done > before && t->skips ? t->skips - 1 : t->skips;
+    h->tokens = t->tokens;
+    h->skips = t->skips;
     h->best = t->best_before;
+    if (t->done == t->queued) {
+        h->tokens -= tokens_of(&h->last[0]);
+        h->skips -= h->skips > 0;
+    } else if (t->done + 1 < t->queued) {
+        h->tokens += tokens_of(&h->last[1]);
+    }
 }
 
 gt_status train_image_take(train_image **out, train *t)
@@ -235,7 +245,7 @@ static void put_steps(train *t, const image_head *h)
     t->best = t->best_before = h->best;
     if (h->last[1].there && !train_looks_at(t, h->step - 1)) {
         t->done--;
-        t->tokens -= t->o.batch * t->o.seq;
+        t->tokens -= tokens_of(&h->last[1]);
     }
     const uint64_t now = gt_now_ns();
     uint64_t end = now;

@@ -654,6 +654,11 @@ uint64_t train_steps_done(const train *t)
     return t->done;
 }
 
+uint64_t train_steps_queued(const train *t)
+{
+    return t->queued;
+}
+
 uint64_t train_tokens_done(const train *t)
 {
     return t->tokens;

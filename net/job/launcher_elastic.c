@@ -203,7 +203,7 @@ static void say_what_is_new(launch *l, int members, int size)
     else if (size == members)
         gt_log(GT_LOG_WARN, "net", "ranks lost each other and are all there; going on with %d", size);
     if (size > members)
-        gt_log(GT_LOG_INFO, "net", "%d new rank%s; going on with %d", size - members,
+        gt_log(GT_LOG_WARN, "net", "%d new rank%s; going on with %d", size - members,
                size - members == 1 ? " joins" : "s join", size);
     l->dropped[0] = '\0';
     l->before = size;
