@@ -57,7 +57,8 @@ static const cli_help help = {
     "allreduce (then the usual one) and whole replicas no sample is lost and none is trained on twice.\n"
     "Where no rank has everything (--stages, --tensor, --sync sharded, ps, async or local, --compress with\n"
     "remainders, frozen weights) the ranks go on from the newest checkpoint, and train on what came after it\n"
-    "again: no sample is lost for good. --plan FILE counts for the ranks that it starts with. A rank that fails by itself ends the job. Of this host only.\n"
+    "again: no sample is lost for good. --plan FILE counts for the ranks that it starts with. A rank\n"
+    "that fails by itself ends the job. Of this host only.\n"
 };
 
 /* Options end at `--`; without it, at the first word. */

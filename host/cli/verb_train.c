@@ -574,6 +574,8 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
 static gt_status run_training(const model_config *c, data_set *data, const cli_tokenizer_mark *mark,
                               const token_split *val, cli_source *source, dev_device *d, net_comm *comm)
 {
+    static uint64_t began;              /* of all that this process takes part in */
+    began = began ? began : gt_now_ns();
     run_context x = { .config = c,
                       .data = data,
                       .mark = mark,
@@ -581,7 +583,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
                       .source = source,
                       .device = d,
                       .comm = comm,
-                      .start_ns = gt_now_ns() };
+                      .start_ns = began };
     gemm_peak peak = { 0 };
     int again = 0;
     gt_status st = gemm_peak_cached(d, &peak);

@@ -180,6 +180,8 @@ static void kept_plan(gt_text *text, gt_text *why, const plan_wish *w, char (*de
         } else if (ranks > 1 && (w->fresh || !suits(&p, w, ranks))) {
             gt_text_printf(why, "before  another plan; planned anew, as is asked for now\n");
         } else {
+            if (ranks > 1)
+                gt_text_printf(why, "        as the run began\n");
             run_plan_text(&p, text);
         }
     }
@@ -293,8 +295,6 @@ static gt_status choose(gt_text *text, gt_text *why, const plan_wish *w, char (*
         }
     } else {
         kept_plan(text, why, w, device, ranks);
-        if (text->size && ranks > 1)
-            gt_text_printf(why, "        as the run began\n");
     }
     run_plan_release(&p);
     return st;

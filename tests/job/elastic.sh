@@ -5,8 +5,8 @@
 # KILLS: how many ranks the last part kills, SEED: which.
 . "$(dirname "$0")/../cli/cli_checks.sh"
 : "${KILLS:=4}" "${SEED:=1}"
-GEARTRAIN_NET_HEARTBEAT=200ms
-export GEARTRAIN_NET_HEARTBEAT
+GEARTRAIN_NET_HEARTBEAT=200ms GEARTRAIN_NET_ALGORITHM=ring GEARTRAIN_GEMM=tiled    # what is measured may differ
+export GEARTRAIN_NET_HEARTBEAT GEARTRAIN_NET_ALGORITHM GEARTRAIN_GEMM
 STEPS=120
 words="train --model gpt2-tiny --data $text --tokenizer char --seq 32 --batch 12 --micro-batch 1
     --dropout 0.1 --eval-every 20"
@@ -75,8 +75,8 @@ same()
 {
     losses one > a && losses four > b && cmp a b || return
     last=checkpoints/step-$(printf %06d $STEPS)
-    sed 's/"[a-z_]*ms": [^,]*//' one/$last/manifest.json > /dev/null &&
-        cmp one/$last/params-00000.safetensors four/$last/params-00000.safetensors
+    cmp one/$last/params-00000.safetensors four/$last/params-00000.safetensors &&
+        cmp one/$last/optimizer-00000.safetensors four/$last/optimizer-00000.safetensors
 }
 check "with the same losses and weights, bit for bit" same
 
@@ -105,7 +105,7 @@ check "a run outlives two of its ranks that are killed while they write a checkp
 check "says both" grep -q "dropped rank [01] .*, rank [01] .*going on with 2 of 4" stderr
 check "with each step once" each_once two $STEPS
 check "and nothing unfinished beside its checkpoints" \
-    [ "$(ls -A two/checkpoints | tr '\n' ' ')" = "step-000118 step-000119 step-000120 " ]
+    [ "$(ls -A two/checkpoints | grep -v best | tr '\n' ' ')" = "step-000118 step-000119 step-000120 " ]
 
 # ---- what no rank has whole -----------------------------------------------------------------------------
 
