@@ -375,9 +375,10 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
     if (!st)
         st = plan_local_number(&w->local.tensor, "tensor", o->tensor);
     if (elastic) {                      /* ranks that have everything, and as many as there are */
-        w->local.stages = w->local.stages ? w->local.stages : 1;
-        w->local.tensor = w->local.tensor ? w->local.tensor : 1;
-        w->local.replicas = 0;
+        const int open = net_elastic_formation() && (w->local.stages > 1 || w->local.tensor > 1);
+        w->local.stages = open ? 0 : w->local.stages ? w->local.stages : 1;
+        w->local.tensor = open ? 0 : w->local.tensor ? w->local.tensor : 1;
+        w->local.replicas = net_elastic_formation() ? 0 : w->local.replicas;
     }
     return st;
 }
