@@ -97,6 +97,8 @@ static const gt_option back[] = {
     { "compress", 0, GT_STRING, "SPEC", cli_compressors, &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
+    { "compress-stages", 0, GT_CHOICE, "none|bf16", "form of what goes between pipeline stages",
+      &train_set.compress_stages, 1, NULL },
 };
 
 static const gt_option last[] = {
@@ -255,6 +257,7 @@ void train_settings_default(void)
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
     o->sync = sync_mode_name(sync_mode_at(0));
     o->compress = sync_compressor_name(sync_compressor_at(0));
+    o->compress_stages = "none";
     o->slow = 1.3;
     o->steps = 1000;
     o->batch = 8;
@@ -627,6 +630,7 @@ train_options train_settings_options(void)
         .patience = o->patience,
         .improvement = o->improvement,
         .sample_every = o->sample_every,
+        .between = strcmp(o->compress_stages, "bf16") ? DTYPE_F32 : DTYPE_BF16,
         .optim = optim_defaults()
     };
     if (sync_compress_parse(&t.compress, o->compress))      /* said by train_settings_check() */

@@ -165,6 +165,13 @@ static void show_validation(const data_set *data, const train *t)
                 o->data, (unsigned long long)data->val.count, (unsigned long long)o->seq);
 }
 
+/* Rounding to nearest with 8 binary digits errs by at most 2^-8 of a value. */
+static void show_between(void)
+{
+    if (strcmp(o->compress_stages, "none"))
+        fprintf(stderr, "stages  send %s: half the bytes, each value within 1/256 of itself\n", o->compress_stages);
+}
+
 /* What is known when everything is in its place. */
 static void show_memory(const data_set *data, dev_device *d, train *t)
 {
@@ -283,8 +290,10 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     enum { SHOWN = 16 };
     if (!again)
         show_memory(data, d, t);
-    if (train_plan(t)->ranks > 1)
+    if (train_plan(t)->ranks > 1) {
         train_plan_show(train_plan(t), SHOWN, stderr);
+        show_between();
+    }
     if (why->size)
         fprintf(stderr, "%s", why->data);
     show_compression(train_plan(t));
@@ -681,7 +690,8 @@ static gt_status keep_devices(uint64_t ranks)
 /* One command line is often used with one device and with several, so this is no misuse. */
 static void tell_idle_options(void)
 {
-    static const char *const names[] = { "transport", "net", "sync", "compress", "compress-after", "schedule", "slow" };
+    static const char *const names[] = { "transport",       "net",      "sync", "compress", "compress-after",
+                                         "compress-stages", "schedule", "slow" };
     gt_text list = { 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (gt_option_given(train_table, names[i]))

@@ -60,6 +60,8 @@ struct stage {
     chunk *chunk;
     dev_device *device;
     dev_completion *completion;
+    dtype between;                      /* of what travels; DTYPE_F32: as it lies           */
+    kernel_set *narrow;                 /* of that type, if another                         */
     pipe_event *events;
     stamp *stamps;
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
@@ -153,6 +155,7 @@ gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *com
     s->chunks = plan->chunks;
     s->train = train;
     s->seq = m->seq;
+    s->between = m->between;
     s->virtual_stages = replica_of(s)->stages * s->chunks;
     s->micro_batches = replica_of(s)->micro_batches;
     /* Nobody waits for the input gradients of a lone stage: both halves run as one program. */
@@ -204,6 +207,7 @@ void stage_release(stage *s)
     free(s->stamps);
     free(s->traced);
     pipe_schedule_release(&s->schedule);
+    kernel_set_release(s->narrow);
     free(s);
 }
 
@@ -235,10 +239,10 @@ static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, 
     const run_replica *r = replica_of(s);
     const graph_value *x = graph_value_at(g, value);
     const int peer = r->rank[v % r->stages * s->plan->tensor + s->place.tensor_rank];
-    const uint64_t bytes = (uint64_t)shape_count(&x->shape) * dtype_size(x->type);
+    const wire_form form = { shape_count(&x->shape), x->type, s->narrow };
     const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
     const int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
-    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), bytes, depth < 2 ? 2 : depth);
+    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), &form, depth < 2 ? 2 : depth);
 }
 
 static gt_status connect_chunk(stage *s, int c)
@@ -273,6 +277,8 @@ gt_status stage_place(stage *s, const stage_place_options *o)
             if (!st)
                 st = exec_create(&s->chunk[c].copy[i], s->chunk[c].graph, &e);
         }
+    if (!st && s->virtual_stages > 1 && s->between != DTYPE_F32)
+        st = kernel_set_create(&s->narrow, s->device, s->between);
     for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
         st = connect_chunk(s, c);
     return st;

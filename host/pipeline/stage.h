@@ -17,7 +17,7 @@
  *                   PIPE_UPDATE
  *
  * With tensor groups, rank k of a stage talks to rank k of the next: both hold the same rows.
- * Activations travel in storage type. All calls of all ranks of a replica go together.     */
+ * Activations travel in storage type, or rounded to 16 bits from fp32. All calls of all ranks of a replica go together.     */
 #ifndef PIPELINE_STAGE_H
 #define PIPELINE_STAGE_H
 
@@ -36,6 +36,7 @@ typedef struct stage_model {
     stage_builder build;
     dtype storage;
     int seq;
+    dtype between;                  /* of what travels; DTYPE_F32: as it lies, else storage is DTYPE_F32 */
 } stage_model;
 
 /* plan and comm must outlive the stage. comm NULL: the only rank. train 0: forward only, without

@@ -44,6 +44,10 @@ gt_status train_options_check(const train_options *o)
     if (o->compress.momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
         return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
                                   "--optimizer sgd --momentum 0 alone");
+    if (o->between != DTYPE_F32 && o->precision != DTYPE_F32)
+        return gt_fail(GT_MISUSE,
+                       "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s",
+                       dtype_name(o->precision), dtype_name(o->between));
     return optim_config_check(&o->optim);
 }
 
@@ -118,6 +122,14 @@ static gt_status settle_plan(train *t)
                      "the plan is for %d ranks, %d units and batches of %d; there are %d, "
                      "%d and %llu",
                      t->plan.ranks, t->plan.units, t->plan.batch, t->ranks, units, (unsigned long long)t->o.batch);
+    int most = 1;
+    for (int i = 0; !st && i < t->plan.replicas; i++)
+        most = t->plan.replica[i].stages > most ? t->plan.replica[i].stages : most;
+    if (!st && t->ranks > 1 && most == 1 && t->o.between != DTYPE_F32)
+        st = gt_fail(GT_MISUSE,
+                     "no replica of the plan has stages that could send to each other; leave out "
+                     "--compress-stages %s, or ask for --stages 2",
+                     dtype_name(t->o.between));
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
@@ -139,10 +151,15 @@ static gt_status join_tensor_group(train *t)
     return st ? st : tensor_sum_create(&t->sum, t->tensor_group, t->device);
 }
 
+static stage_model train_stage_model(const train *t)
+{
+    return (stage_model){ t->model.config, t->model.build, t->o.precision, (int)t->o.seq, t->o.between };
+}
+
 /* Graphs, and from them who holds what. */
 static gt_status make_stage(train *t)
 {
-    const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
+    const stage_model m = train_stage_model(t);
     const graph *graphs[PIPE_MOST_CHUNKS];
     params_grouping how = { 0 };
     gt_status st = stage_build(&t->stage, &t->plan, t->rank, t->o.comm, &m, 1);
@@ -260,7 +277,7 @@ static gt_status place_stages(train *t)
             .bytes = t->o.val_bytes,
             .ids = t->o.val_ids
         };
-        const stage_model m = { t->model.config, t->model.build, t->o.precision, (int)t->o.seq };
+        const stage_model m = train_stage_model(t);
         e.place.exec.bindings = NULL;
         st = evaluate_create(&t->evaluate, &m, &e);
     }

@@ -68,6 +68,7 @@ typedef struct train_options {
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     sync_compress compress;         /* of gradients between ranks                         */
+    dtype between;                  /* of what pipeline stages send; DTYPE_F32: as it lies. Needs fp32 and stages */
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
     int elastic;
     const train_image *image;

@@ -30,7 +30,7 @@ gemm    host/gemm    base tensor cl device
 graph   host/graph   base tensor device gemm kernel
 optim   host/optim   base tensor device gemm kernel graph
 trace   host/trace   base net_job net_transport net_comm
-exchange host/exchange base device graph net_job net_transport net_comm net_collective
+exchange host/exchange base tensor device kernel graph net_job net_transport net_comm net_collective
 sync    host/sync    base tensor device kernel graph optim net_job net_transport net_comm net_collective net_ps
 pipeline host/pipeline base tensor device gemm kernel graph exchange sync net_job net_transport net_comm
 planner host/planner base tensor tokenizer data device gemm kernel graph optim pipeline sync net_job net_transport net_comm net_collective
