@@ -135,7 +135,7 @@ END
     rm -f "$work/$name.status"
     : > "$work/$name.out"
     # shellcheck disable=SC2086
-    qemu-system-x86_64 ${GUEST_ACCELERATOR:--accel tcg,thread=multi} -cpu max -smp "${GUEST_CPUS:-2}" -m "${GUEST_MEMORY:-2048}" -nographic \
+    qemu-system-x86_64 ${GUEST_ACCELERATOR:--accel tcg,thread=multi} -cpu "${GUEST_PROCESSOR:-max}" -smp "${GUEST_CPUS:-2}" -m "${GUEST_MEMORY:-2048}" -nographic \
         -no-reboot -nodefaults -serial "file:$work/$name.console" -kernel "$guest_kernel" \
         -initrd "$guest_first" \
         -append "console=ttyS0 panic=-1 quiet guest_name=$name guest_work=$work" \
