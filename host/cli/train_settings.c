@@ -325,6 +325,9 @@ static gt_status check_compress(void)
     gt_status st = sync_compress_parse(&c, o->compress);
     if (st)
         return gt_fail_in(st, "option --compress");
+    if (!sync_mode_compresses(sync_mode_find(o->sync)) && sync_compress_changes(&c))
+        return gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o->sync,
+                       o->compress);
     if (gt_option_given(train_table, "compress-after") && o->compress_after && !sync_compress_changes(&c))
         return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
     return GT_OK;
@@ -398,9 +401,6 @@ gt_status train_settings_check(void)
     gt_status st = sync_rows_settle(&o->sync_text, train_table, o->sync, &o->sync_settings, &o->sync_fixed);
     if (st)
         return st;
-    if (!sync_mode_compresses(sync_mode_find(o->sync)) && sync_compressor_changes(sync_compressor_find(o->compress)))
-        return gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o->sync,
-                       o->compress);
     model_tuning tuning;
     st = train_settings_tuning(&tuning);
     if (!st)

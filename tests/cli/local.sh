@@ -50,6 +50,8 @@ check "asked to end, replicas meet first" test "${at:-1}" -gt 0 -a $((${at:-1} %
 check "and leave a checkpoint" test -d "$(printf 'long/checkpoints/step-%06d' "${at:-0}")"
 
 refuses "a compressor of gradients" 2 'leave out --compress bf16' train $tiny $two --steps 4 --compress bf16 --out other
+refuses "one with a number behind it" 2 'leave out --compress topk:0.1' train $tiny $two --steps 4 --compress topk:0.1 --out other
+refuses "one that is none" 2 "'fp4' is not one of" train $tiny $two --steps 4 --compress fp4 --out other
 refuses "more fragments than steps" 2 'more than one a step' train $tiny $two --steps 4 --local-steps 2 --fragments 3 --out other
 refuses "its options without it" 2 'an option of --sync local' train $tiny --steps 4 --local-steps 2 --out other
 close_checks
