@@ -29,12 +29,11 @@ static const gt_option table[] = {
       NULL },
     { .group = "Failure" },
     { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts, 0, NULL },
-    { "elastic", 0, GT_STRING, "MIN:MAX", "drop lost ranks and go on with the others while MIN are left; see below",
-      &o.elastic, 0, NULL },
-    { "replacements", 0, GT_INT, "N", "processes to start in place of dropped ranks, up to MAX at once",
-      &o.replacements, 1, NULL },
-    { "wait", 0, GT_DURATION, "T", "how long fewer than MIN ranks wait for others, before exit code 3", &o.wait, 1,
+    { "elastic", 0, GT_STRING, "MIN:MAX", "go on without ranks that are lost while MIN are left; see below", &o.elastic,
+      0, NULL },
+    { "replacements", 0, GT_INT, "N", "ranks started in place of dropped ones, up to MAX at once", &o.replacements, 1,
       NULL },
+    { "wait", 0, GT_DURATION, "T", "how long fewer than MIN ranks wait before exit code 3", &o.wait, 1, NULL },
     { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace, 1, NULL },
     { "ssh", 0, GT_STRING, "COMMAND", "what to call for --hosts, with its options", &o.ssh, 1, NULL },
     CLI_NET_OPTIONS(net),
@@ -51,13 +50,13 @@ static const cli_help help = {
     "program and folder have the same path on all hosts. --net settings reach all ranks.\n"
     "A train that is started again (--max-restarts, Slurm's requeue, torchrun) goes on with the run\n"
     "that its earlier start began; one that another job began needs --resume.\n"
-    "\nWith --elastic a train goes on in the same processes when a rank is killed or lost: in seconds, from\n"
-    "memory, after the newest step that any rank updated by; the step that was cut off is done again whole\n"
-    "by those that are left. New ranks get all from another's memory between two steps. So with --sync\n"
-    "allreduce (then the usual one) and whole replicas no sample is lost and none is trained on twice.\n"
-    "Where no rank has everything (--stages, --tensor, --sync sharded, ps, async or local, --compress with\n"
-    "remainders, frozen weights) the ranks go on from the newest checkpoint, and train on what came after it\n"
-    "again: no sample is lost for good. --plan FILE counts for the ranks that it starts with. A rank\n"
+    "\nWith --elastic a train goes on in the same processes when a rank is killed or lost: in seconds,\n"
+    "from memory, after the newest step that any rank updated by; the step that was cut off is done\n"
+    "again whole by those that are left. New ranks get all from another's memory between two steps. So\n"
+    "with --sync allreduce (then the usual one) and whole replicas no sample is lost and none is trained\n"
+    "on twice. Where no rank has everything (--stages, --tensor, --sync sharded, ps, async or local,\n"
+    "--compress with remainders, frozen weights) the ranks go on from the newest checkpoint, and train on\n"
+    "what came after it again: no sample is lost for good. --plan FILE counts for the ranks that it starts with. A rank\n"
     "that fails by itself ends the job. Of this host only.\n"
 };
 
