@@ -56,8 +56,8 @@ static const cli_help help = {
     "with --sync allreduce (then the usual one) and whole replicas no sample is lost and none is trained\n"
     "on twice. Where no rank has everything (--stages, --tensor, --sync sharded, ps, async or local,\n"
     "--compress with remainders, frozen weights) the ranks go on from the newest checkpoint, and train on\n"
-    "what came after it again: no sample is lost for good. --plan FILE counts for the ranks that it starts with. A rank\n"
-    "that fails by itself ends the job. Of this host only.\n"
+    "what came after it again: no sample is lost for good. --plan FILE counts for the ranks that it\n"
+    "starts with. A rank that fails by itself ends the job. Of this host only.\n"
 };
 
 /* Options end at `--`; without it, at the first word. */
