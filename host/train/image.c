@@ -124,7 +124,7 @@ static gt_status take_step(train *t, image_step *to, uint64_t k)
 {
     if (t->queued <= k)
         return GT_OK;
-    flight *f = &t->flights[(t->queued - 1 - k) % DEPTH];
+    flight *f = &t->flights[(t->queued - 1 - k) % FLIGHTS];
     if (f->of != t || f->step + 1 + k != t->queued)
         return GT_OK;
     const uint64_t ticket = f->ticket;
@@ -253,7 +253,7 @@ static void put_steps(train *t, const image_head *h)
         const image_step *s = &h->last[k];
         if (!s->there)
             continue;
-        t->flights[s->step % DEPTH] = (flight){
+        t->flights[s->step % FLIGHTS] = (flight){
             .step = s->step,
             .begin = s->begin,
             .of = t,
@@ -263,7 +263,7 @@ static void put_steps(train *t, const image_head *h)
             .weights = s->weights,
             .all = s->all
         };
-        memcpy(t->flights[s->step % DEPTH].state, s->state, sizeof s->state);
+        memcpy(t->flights[s->step % FLIGHTS].state, s->state, sizeof s->state);
         end -= s->ns;
         if (s->step == t->done)
             t->last_end_ns = end;

@@ -17,7 +17,10 @@
 
 #include <signal.h>
 
-enum { DEPTH = 2 };                     /* steps in flight */
+enum {
+    DEPTH = 2,                          /* steps in flight */
+    FLIGHTS = DEPTH + 1                 /* and the one before them: its row may be all that a lost rank left undone */
+};
 
 /* One micro-batch's inputs on the host. */
 typedef struct slot {
@@ -93,7 +96,7 @@ struct train {
     flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
     slot *slots;                        /* DEPTH * micros */
     int32_t *scratch;                   /* for computing what is derived */
-    flight flights[DEPTH];
+    flight flights[FLIGHTS];
     uint64_t done, queued;              /* steps recorded; steps queued */
     uint64_t updated;                   /* steps whose update was queued: `queued`, but where one failed half-way */
     uint64_t samples;                   /* the position in the data behind what is queued */

@@ -251,7 +251,7 @@ static gt_status weigh(train *t, flight *f, uint64_t begin)
 
 static gt_status queue_step(train *t, uint64_t step)
 {
-    flight *f = &t->flights[step % DEPTH];
+    flight *f = &t->flights[step % FLIGHTS];
     const uint64_t start = gt_now_ns();
     dev_event *event;
     assert(!f->ticket);
@@ -320,7 +320,7 @@ gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *r
 /* Waits for the oldest queued step and records it. */
 static gt_status finish_step(train *t, const train_hooks *hooks)
 {
-    flight *f = &t->flights[t->done % DEPTH];
+    flight *f = &t->flights[t->done % FLIGHTS];
     gt_status st = land(t, f);
     if (st)
         return st;
@@ -567,7 +567,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
                 st = finish_until(t, step - 1, hooks);
                 announce(hooks, "evaluating", 0);
                 if (!st)                        /* so that its time is its own */
-                    st = land(t, &t->flights[(step - 1) % DEPTH]);
+                    st = land(t, &t->flights[(step - 1) % FLIGHTS]);
                 if (!st)
                     st = train_evaluate(t, &t->pending);
                 if (st == GT_INTERRUPTED)
