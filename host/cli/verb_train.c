@@ -828,6 +828,8 @@ static gt_status check_shares(int ranks)
         st = plan_choice_check(&w, ranks);
     if (!st && w.local.sync && ranks > 1)
         st = sync_settings_check(sync_mode_find(o->sync), &o->sync_settings, ranks);
+    if (!st && w.local.sync && ranks > 1 && w.local.replicas)
+        st = sync_settings_check_replicas(sync_mode_find(o->sync), &o->sync_settings, w.local.replicas);
     return st;
 }
 

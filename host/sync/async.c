@@ -104,6 +104,15 @@ static gt_status check(const sync_settings *s, int ranks)
     return sync_servers_check(s->word[ASYNC_SERVERS], ranks);
 }
 
+/* What a rank holds by itself has no group, and so no server. */
+static gt_status check_replicas(const sync_settings *s, int replicas)
+{
+    if (replicas > 1 || is_lockstep(s))
+        return GT_OK;
+    return gt_fail(GT_MISUSE, "--sync async is for several replicas, and there is one, with nobody to go on without; "
+                              "take --sync allreduce or ps, or more --replicas");
+}
+
 static gt_status allows(const sync_settings *s, const optim_config *c, dtype storage)
 {
     if (!is_lockstep(s) && !optim_rule_on_host(c->rule))
@@ -163,6 +172,11 @@ static gt_status create(sync_run *run)
 {
     if (is_lockstep(&run->settings))
         return sync_ps.create(run);
+    net_group *replica = sync_holders_replica(run->o.holders);
+    gt_status st = check_replicas(&run->settings,
+                                  replica && net_group_size(replica) == net_comm_size(run->o.comm) ? 1 : 2);
+    if (st)
+        return st;
     async *a = calloc(1, sizeof *a);
     if (!a)
         return gt_fail(GT_NO_MEMORY, "no memory for the record of a parameter server");
@@ -172,7 +186,7 @@ static gt_status create(sync_run *run)
     a->adaptive &= a->lambda > 0.0f;
     a->by_staleness = !strcmp(run->settings.word[ASYNC_LR_SCALE], "staleness");
     a->by_batch = !strcmp(run->settings.word[ASYNC_LR_SCALE], "batch");
-    gt_status st = sync_buckets_create(run, SYNC_SUM_PART);
+    st = sync_buckets_create(run, SYNC_SUM_PART);
     if (st) {
         free(a);
         return st;
@@ -438,6 +452,7 @@ const sync_mode sync_async = {
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
     .state_share = state_share,
+    .check_replicas = check_replicas,
     .allows = allows,
     .prepare = prepare,
     .part = part,

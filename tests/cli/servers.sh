@@ -29,6 +29,11 @@ refuses "pushes now and then without staleness" 2 'leave out --staleness 0' \
     train $tiny $two --out new --sync async --staleness 0 --push-every 2
 refuses "what updates whole tensors" 2 'which --optimizer muon does not; take another rule, or --staleness 0' \
     train $tiny $two --out new --sync async --optimizer muon
+refuses "one replica, whose stages no server would update" 2 'async is for several replicas, and there is one' \
+    train $tiny --devices cpu:0/2 --replicas 1 --stages 2 --out stages --sync async
+does "which in step it may have" 'step 4 ' train $tiny --devices cpu:0/2 --replicas 1 --stages 2 --out stages2 --sync async --staleness 0
+refuses "compression by a share" 2 'async sends what it sends as it is; leave out --compress topk:0.1' \
+    train $tiny $two --out new --sync async --compress topk:0.1
 refuses "compression" 2 'async sends what it sends as it is; leave out --compress bf16' \
     train $tiny $two --out new --sync async --compress bf16
 "$geartrain" train --help > help.txt
