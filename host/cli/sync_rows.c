@@ -86,5 +86,13 @@ gt_status sync_rows_settle(sync_rows *r, const gt_option *table, const char *mod
             st = sync_settings_set(m, out, r->name[i], r->text[i]);
         *fixed |= given ? 1u << at : 0u;
     }
+    for (int i = 0; !st && i < r->count; i++) {     /* given, and not taken over from a run or plan */
+        int at;
+        const char *why = sync_setting_find(m, r->name[i], &at) && *fixed >> at & 1
+                              ? sync_setting_idle(m, out, at)
+                              : NULL;
+        if (why)
+            st = gt_fail(GT_MISUSE, "--%s has no effect with %s; leave it out", r->name[i], why);
+    }
     return st ? st : sync_settings_check(m, out, 0);
 }

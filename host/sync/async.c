@@ -104,6 +104,12 @@ static gt_status check(const sync_settings *s, int ranks)
     return sync_servers_check(s->word[ASYNC_SERVERS], ranks);
 }
 
+static const char *idle(const sync_settings *s, int i)
+{
+    const int late = i == ASYNC_COMPENSATION || i == ASYNC_LR_SCALE || i == ASYNC_BARRIER_EVERY || i == ASYNC_SIMULATE;
+    return late && is_lockstep(s) ? "--staleness 0" : NULL;
+}
+
 /* What a rank holds by itself has no group, and so no server. */
 static gt_status check_replicas(const sync_settings *s, int replicas)
 {
@@ -452,6 +458,7 @@ const sync_mode sync_async = {
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
     .state_share = state_share,
+    .idle = idle,
     .check_replicas = check_replicas,
     .allows = allows,
     .prepare = prepare,

@@ -65,6 +65,21 @@ static gt_status check(const sync_settings *s, int ranks)
     return GT_OK;
 }
 
+static const char *idle(const sync_settings *s, int i)
+{
+    const char *outer = s->word[LOCAL_OUTER];
+    const int average = !strcmp(outer, "average"), sparse = !strcmp(outer, "sparse");
+    if (i == LOCAL_MIX && s->number[LOCAL_OVERLAP] == 0.0)
+        return "--overlap 0";
+    if ((i == LOCAL_LR || i == LOCAL_MOMENTUM) && average)
+        return "--outer average";
+    if (i == LOCAL_MOMENTUM && sparse)
+        return "--outer sparse";
+    if ((i == LOCAL_KEEP || i == LOCAL_DECAY) && !sparse)
+        return average ? "--outer average" : !strcmp(outer, "sgd") ? "--outer sgd" : "--outer nesterov";
+    return NULL;
+}
+
 static double travels(const sync_settings *s)
 {
     return 1.0 / s->number[LOCAL_STEPS];
@@ -226,6 +241,7 @@ const sync_mode sync_local = {
     .setting_count = LOCAL_SETTINGS,
     .travels = travels,
     .check = check,
+    .idle = idle,
     .part = part,
     .create = create,
     .release = release,

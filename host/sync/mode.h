@@ -30,6 +30,8 @@ struct sync_mode {
     int setting_count;
     double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */
     gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
+    /* What makes setting i of no effect, as "--outer average"; NULL: nothing. May be NULL. */
+    const char *(*idle)(const sync_settings *s, int i);
     gt_status (*check_replicas)(const sync_settings *s, int replicas);  /* NULL: any number is right */
     /* See sync_mode_state_share(). NULL: equal parts if shares_state, else all. */
     double (*state_share)(const sync_settings *s, int holders);

@@ -111,6 +111,11 @@ gt_status sync_settings_check(const sync_mode *m, const sync_settings *s, int ra
     return m->check ? m->check(s, ranks) : GT_OK;
 }
 
+const char *sync_setting_idle(const sync_mode *m, const sync_settings *s, int i)
+{
+    return m->idle ? m->idle(s, i) : NULL;
+}
+
 gt_status sync_settings_check_replicas(const sync_mode *m, const sync_settings *s, int replicas)
 {
     return m->check_replicas ? m->check_replicas(s, replicas) : GT_OK;

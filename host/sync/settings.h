@@ -49,6 +49,8 @@ gt_status sync_settings_set(const sync_mode *m, sync_settings *s, const char *na
 const char *sync_setting_text(const sync_mode *m, const sync_settings *s, int i, char *out, size_t size);
 /* GT_MISUSE if some contradict each other, or cannot be with so many ranks; ranks 0: not known yet. */
 gt_status sync_settings_check(const sync_mode *m, const sync_settings *s, int ranks);
+/* What makes setting i of no effect beside the others, as "--outer average"; NULL: it has one. */
+const char *sync_setting_idle(const sync_mode *m, const sync_settings *s, int i);
 /* GT_MISUSE if ranks cannot stay together so in that many replicas. */
 gt_status sync_settings_check_replicas(const sync_mode *m, const sync_settings *s, int replicas);
 /* 1 if they agree in all that `which` has a bit of. */

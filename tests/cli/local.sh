@@ -52,6 +52,11 @@ check "and leave a checkpoint" test -d "$(printf 'long/checkpoints/step-%06d' "$
 refuses "a compressor of gradients" 2 'leave out --compress bf16' train $tiny $two --steps 4 --compress bf16 --out other
 refuses "one with a number behind it" 2 'leave out --compress topk:0.1' train $tiny $two --steps 4 --compress topk:0.1 --out other
 refuses "one that is none" 2 "'fp4' is not one of" train $tiny $two --steps 4 --compress fp4 --out other
+refuses "a rate that an average does not take" 2 'geartrain train: --outer-lr has no effect with --outer average; leave it out' \
+    train $tiny $two --steps 4 --outer-lr 0.5 --out other
+refuses "a share that sums do not take" 2 'geartrain train: --sparse-keep has no effect with --outer nesterov' \
+    train $tiny $two --steps 4 --outer nesterov --sparse-keep 0.1 --out other
+refuses "a mixture of nothing" 2 'geartrain train: --mix has no effect with --overlap 0' train $tiny $two --steps 4 --mix 0.3 --out other
 refuses "more fragments than steps" 2 'more than one a step' train $tiny $two --steps 4 --local-steps 2 --fragments 3 --out other
 refuses "its options without it" 2 'an option of --sync local' train $tiny --steps 4 --local-steps 2 --out other
 close_checks

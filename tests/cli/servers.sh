@@ -27,6 +27,8 @@ refuses "an unknown scale" 2 "option --lr-scale: 'half' is not one of none|stale
     train $tiny $two --out new --sync async --lr-scale half
 refuses "pushes now and then without staleness" 2 'leave out --staleness 0' \
     train $tiny $two --out new --sync async --staleness 0 --push-every 2
+refuses "a making up for nothing" 2 'delay-compensation has no effect with --staleness 0; leave it out' \
+    train $tiny $two --out new --sync async --staleness 0 --delay-compensation 2
 refuses "what updates whole tensors" 2 'which --optimizer muon does not; take another rule, or --staleness 0' \
     train $tiny $two --out new --sync async --optimizer muon
 refuses "one replica, whose stages no server would update" 2 'async is for several replicas, and there is one' \
