@@ -110,14 +110,15 @@ static void product_case(trial *t)
     }
 }
 
+/* What is changed in place is loaded by a kernel: oclgrind does not follow a copy between parts of buffers, and
+ * takes what was copied for values that nobody wrote. */
 static void right_case(trial *t)
 {
     const int N = t->R, M = t->C, R = rank_of(t, 5);
-    operand *a = give(t, "a", FLOAT, elements(t), 1.0), *p = give(t, "p", FLOAT, (int64_t)R * N, 1.0);
+    operand *a = give(t, "a", FLOAT, elements(t), 1.0), *p = give(t, "p", STORED, (int64_t)R * N, 1.0);
     operand *work = scratch(t, 4 * (uint64_t)kernel_lowrank_work(N, M, R));
     operand *q = take(t, "q", FLOAT, (int64_t)R * M);
-    if (!t->status)
-        append(t, dev_list_copy(t->list, work->buffer, 0, p->buffer, 0, 4 * (uint64_t)p->n));
+    append(t, kernel_load(t->list, t->k, p->n, p->buffer, work->buffer));
     append(t, kernel_lowrank_right(t->list, t->k, N, M, R, a->buffer, work->buffer, q->buffer));
     t->flops = 2.0 * R * (double)elements(t);
     for (int64_t n = 0; !t->status && n < q->n; n++) {
@@ -136,10 +137,9 @@ static void right_case(trial *t)
 static void orthogonal_case(trial *t)
 {
     const int N = t->C, R = N < 5 ? N : 5;
-    operand *x = give(t, "x", FLOAT, (int64_t)R * N, 1.0), *work = scratch(t, 4 * (uint64_t)R * (uint64_t)N);
+    operand *x = give(t, "x", STORED, (int64_t)R * N, 1.0), *work = scratch(t, 4 * (uint64_t)R * (uint64_t)N);
     operand *g = take(t, "inner products", FLOAT, (int64_t)R * R);
-    if (!t->status)
-        append(t, dev_list_copy(t->list, work->buffer, 0, x->buffer, 0, 4 * (uint64_t)x->n));
+    append(t, kernel_load(t->list, t->k, x->n, x->buffer, work->buffer));
     append(t, kernel_lowrank_orthogonal(t->list, t->k, N, R, 0, work->buffer));
     append(t, kernel_lowrank_left(t->list, t->k, R, N, R, work->buffer, work->buffer, g->buffer));
     for (int64_t i = 0; !t->status && R > 1 && i < N; i++)
