@@ -242,13 +242,20 @@ KERNEL void int8_decode(ulong n, uint block, uint blocks, int add, __global cons
 
 #ifdef STYLE_CPU
 
+/* -1 in the lanes whose magnitude is at least `bits`, else 0. By subtraction: oclgrind misreads a comparison of vectors
+ * that is added up. */
+static intV at_least(floatV x, uint bits)
+{
+    return ((intV)((int)bits - 1) - (as_intV(x) & 0x7fffffff)) >> 31;
+}
+
 /* How many of x[0..len) have a magnitude of at least `bits`. */
 static int count_from(__global const float *x, int len, uint bits)
 {
     intV many = 0;
     int i = 0, rest = 0;
     for (; i + VW <= len; i += VW)
-        many -= (as_intV(loadV_f32(x, i)) & 0x7fffffff) >= (intV)(int)bits;
+        many -= at_least(loadV_f32(x, i), bits);
     for (; i < len; i++)
         rest += magnitude(x[i]) >= bits;
     int lane[VW];
@@ -297,7 +304,7 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
         int equals = want - (least < 0x7fffffffu ? count_from(x, len, least + 1) : 0), at = 0;
         for (int i = 0; i < len && at < want; i += VW) {
             const int count = min(VW, len - i);
-            if (count == VW && !any((as_intV(loadV_f32(x, i)) & 0x7fffffff) >= (intV)(int)least))
+            if (count == VW && !any(at_least(loadV_f32(x, i), least)))
                 continue;
             for (int j = 0; j < count && at < want; j++) {
                 const uint m = magnitude(x[i + j]);
