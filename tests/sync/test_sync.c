@@ -143,7 +143,17 @@ static int make_plan(run_plan *p, int ranks, const char *mode)
 {
     if (!CHECK_OK(run_plan_create(p, ranks, UNITS, TINY_B, 1, 1, ranks)))
         return 0;
-    run_plan_sync(p, mode, NULL);
+    /* Where servers have their parts by their links, these are fixed: measuring them sends what no step tells of, and
+     * gives other parts each time. */
+    const sync_mode *m = sync_mode_find(mode);
+    sync_settings s;
+    sync_settings_usual(m, &s);
+    char list[64] = "";
+    for (int r = 0; r < ranks; r++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%d:%d", r ? "," : "", r, r + 1);
+    if (sync_setting_find(m, "servers", NULL) && !CHECK_OK(sync_settings_set(m, &s, "servers", list)))
+        return 0;
+    run_plan_sync(p, mode, &s);
     for (int r = 0; r < ranks; r++) {
         if (!CHECK_OK(run_plan_replica(p, r, 1)))
             return 0;
@@ -175,7 +185,7 @@ static int run(job *j, int ranks, const char *mode, const sync_compress *c, uint
     j->o.run = folder;
     j->o.save_every = folder ? STEPS / 2 : 0;
     j->o.resume = folder && gt_path_exists(folder);
-    j->o.optim.eps = 1e-4;              /* a key's bias has no gradient but rounding */
+    j->o.optim.eps = 1e-4; /* a key's bias has no gradient but rounding */
     if (c && c->momentum > 0.0) {
         optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
         j->o.optim.momentum = 0.0;
@@ -206,7 +216,7 @@ static double distance(const job *a, const job *b)
 static void every_form_in_every_mode(void)
 {
     const struct {
-        const char *spec;               /* NULL: how */
+        const char *spec; /* NULL: how */
         const sync_compressor *how;
         double bound, bytes;
     } cases[] = { { "none", NULL, 0.0, 1.0 },
@@ -309,7 +319,7 @@ static void errors_outlive_a_stop(void)
 
 /* ---- one encoding, without a network ---------------------------------------------------------- */
 
-enum { N = 9000, TIMES = 64 };          /* two chunks of top-k and a part of one */
+enum { N = 9000, TIMES = 64 }; /* two chunks of top-k and a part of one */
 
 typedef struct rig {
     dev_device *d;
@@ -392,7 +402,7 @@ static gt_status feed(net_comm *c, void *context)
 {
     static const struct {
         const char *spec;
-        double left;                    /* of the largest value, at most */
+        double left; /* of the largest value, at most */
     } cases[] = {
         { "bf16", 0x1p-7 }, { "fp16", 0x1p-9 }, { "int8", 0.02 }, { "topk:0.1", 16.0 }, { "randomk:0.1", TIMES }
     };
@@ -501,7 +511,7 @@ static gt_status deep(net_comm *c, void *context)
                 u[best] = v[best] = 0.0;
             }
         }
-        for (int i = 0; i < N; i++)             /* and nothing else was */
+        for (int i = 0; i < N; i++) /* and nothing else was */
             *worst = fmax(*worst, fabs((double)sent[i]));
     }
     rig_close(&g);
@@ -596,7 +606,7 @@ static void low_rank_is_power_sgd(void)
 
 typedef struct owed {
     job *j;
-    float *kept[MOST_RANKS];            /* residuals, or velocities behind them, one after the other */
+    float *kept[MOST_RANKS]; /* residuals, or velocities behind them, one after the other */
     size_t count[MOST_RANKS];
 } owed;
 
