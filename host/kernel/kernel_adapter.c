@@ -95,7 +95,7 @@ static void row_norms_of(trial *t, dtype kept, int first)
     if (t->status)
         return;
     int8_t *q = (int8_t *)w->whole;
-    float *scales = (float *)((char *)w->whole + q8_scales_at(blocks));
+    float *scales = w->whole ? (float *)((char *)w->whole + q8_scales_at(blocks)) : NULL;
     for (int64_t i = 0; kept != t->k->storage && i < (kept == DTYPE_Q8 ? t->R * each : count); i++) {
         if (kept == DTYPE_Q8)
             scales[i] = gt_random_unit(&t->random) * 0.01f;
