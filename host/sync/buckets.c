@@ -325,3 +325,32 @@ int sync_buckets_when(const sync_run *run, int chunk, uint64_t *began, uint64_t 
     }
     return *ended > 0;
 }
+
+/* ---- modes whose ranks update a part each --------------------------------------------------------- */
+
+optim_part sync_buckets_shared_part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
+{
+    (void)settings;
+    const net_group *g = sync_holders_net(h, params_segment_at(p, segment)->group);
+    optim_part mine = { .counted = 1 };
+    sync_holders_part(h, p, segment, g ? net_group_rank(g) : 0, &mine.first, &mine.count);
+    return mine;
+}
+
+gt_status sync_buckets_shared_create(sync_run *s)
+{
+    return sync_buckets_create(s, SYNC_SUM_PART);
+}
+
+gt_status sync_buckets_shared_update(sync_run *s, double lr)
+{
+    uint64_t sent;
+    gt_status st = sync_buckets_finish(s, &sent);
+    if (!st)
+        st = sync_update_summed(s, lr, sent);
+    if (!st)
+        st = sync_buckets_gather(s);
+    if (!st && kernel_set_storage(s->o.kernels) != DTYPE_F32)
+        st = params_refresh(s->o.params, s->o.kernels);
+    return st;
+}

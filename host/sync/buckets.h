@@ -44,4 +44,9 @@ gt_status sync_buckets_gather(sync_run *s);
 /* Do the ranks of a group place the parameters that they share (group `number` of holders.h) alike? */
 gt_status sync_places_compare(const params *p, net_group *g, int number);
 
+/* The whole of a mode that gets the sums of its part, updates that and gathers the rest (sync_holders_part). */
+optim_part sync_buckets_shared_part(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
+gt_status sync_buckets_shared_create(sync_run *s);
+gt_status sync_buckets_shared_update(sync_run *s, double lr);
+
 #endif
