@@ -25,19 +25,7 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 program=${GEARTRAIN:-$root/build/geartrain}
-[ -x "$program" ] || { echo "compression.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
-tag=gtc$$
-work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-compress-XXXXXX") || exit 1
-running=
-clear_up()
-{
-    [ -z "$running" ] || kill $running 2> /dev/null
-    ip netns del "$tag-0" 2> /dev/null
-    ip netns del "$tag-1" 2> /dev/null
-    rm -rf "$work"
-}
-trap clear_up EXIT
-trap 'exit 1' HUP INT TERM
+. "$root/tests/bench/netns.sh"
 
 # ---- the device ------------------------------------------------------------------------------
 
@@ -61,30 +49,14 @@ encode=$(sed -n 's/int8 encoded|//p' "$work/kernels")
 
 # ---- the network -----------------------------------------------------------------------------
 
-head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$work/secret"
-chmod 600 "$work/secret"
-
 measure()       # TRANSPORT OPERATION TYPE BYTES: microseconds
 {
     if [ "$1" = shm ]; then
         "$program" bench "$2" --ranks 2 --transport shm -d "$3" -b "$4" -e "$4" --json < /dev/null 2> "$work/err" \
             > "$work/out.0" || { cat "$work/err" >&2; return 1; }
     else
-        running=
-        port=$((20000 + ($$ + $(date +%N | sed 's/^0*//') / 1000) % 20000))
-        for rank in 1 0; do
-            ip netns exec "$tag-$rank" env RANK=$rank WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 \
-                MASTER_ADDR=10.78.0.1 MASTER_PORT=$port GEARTRAIN_NET_SECRET_FILE="$work/secret" \
-                "$program" bench "$2" --transport tcp -d "$3" -b "$4" -e "$4" -n 5 -w 1 --json \
-                < /dev/null > "$work/out.$rank" 2> "$work/err.$rank" &
-            running="$running $!"
-        done
-        failed=0
-        for pid in $running; do
-            wait "$pid" || failed=1
-        done
-        running=
-        [ $failed = 0 ] || { cat "$work"/err.* >&2; return 1; }
+        netns_run 2 "$program" bench "$2" --transport tcp -d "$3" -b "$4" -e "$4" -n 5 -w 1 --json \
+            || { cat "$work"/err.* >&2; return 1; }
     fi
     sed -n 's/.*"time_us": *\([0-9.]*\).*/\1/p' "$work/out.0" | head -n 1
 }
@@ -105,13 +77,7 @@ table()         # TRANSPORT
 
 echo "# two ranks, all gradients summed; x: times faster than fp32"
 table shm || exit 1
-if ip netns add "$tag-0" 2> /dev/null && ip netns add "$tag-1" &&
-    ip link add name c0 netns "$tag-0" type veth peer name c1 netns "$tag-1" &&
-    ip -n "$tag-0" addr add 10.78.0.1/24 dev c0 && ip -n "$tag-1" addr add 10.78.0.2/24 dev c1 &&
-    ip -n "$tag-0" link set lo up && ip -n "$tag-1" link set lo up &&
-    ip -n "$tag-0" link set c0 up && ip -n "$tag-1" link set c1 up &&
-    ip netns exec "$tag-0" tc qdisc add dev c0 root tbf rate "${rate}mbit" burst 256kbit latency 50ms &&
-    ip netns exec "$tag-1" tc qdisc add dev c1 root tbf rate "${rate}mbit" burst 256kbit latency 50ms; then
+if netns_pair "$rate"; then
     table tcp || exit 1
 else
     echo "no network namespaces with limited links here: tcp left out"

@@ -8,7 +8,11 @@ gradient clipped to norm 1, AdamW with decay on matrices only. fp32, random toke
 
 Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
 With --world N and --rank R it is one of N processes that train together through
-DistributedDataParallel over gloo, each with its part of the batch; --store names a new file.
+DistributedDataParallel over gloo, each with its part of the batch; --store names a new file, or is
+env:// for MASTER_ADDR and MASTER_PORT. --hook bf16 sends gradients in 16 bits.
+
+With --data it is trained on a text's bytes for --seconds, its last tenth kept for validation, and the
+object has the steps, tokens a second and the validation loss (slow_link.sh).
 """
 import argparse
 import json
@@ -78,6 +82,44 @@ PRESETS = {     # layers, heads, channels, context, vocabulary
 }
 
 
+def step(model, optimizer, batch):
+    loss = model(batch[:, :-1], batch[:, 1:])
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def train_for(o, model, optimizer):
+    text = torch.frombuffer(bytearray(open(o.data, "rb").read()), dtype=torch.uint8).long()
+    cut = len(text) * 9 // 10
+    windows = torch.Generator().manual_seed(2 + o.rank)
+
+    def draw(part, count):
+        at = torch.randint(len(part) - o.seq, (count,), generator=windows).tolist()
+        return torch.stack([part[i:i + o.seq + 1] for i in at])
+
+    step(model, optimizer, draw(text[:cut], o.batch // o.world))         # what the first one sets up
+    steps, start, more = 0, time.perf_counter(), torch.ones(1)
+    while more.item() > 0:
+        step(model, optimizer, draw(text[:cut], o.batch // o.world))
+        steps += 1
+        more.fill_(float(time.perf_counter() - start < o.seconds))
+        if o.world > 1:
+            dist.broadcast(more, 0)                     # rank 0's clock ends it for all
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        windows.manual_seed(1)
+        batch = draw(text[cut:], 16)
+        loss = (model.module if o.world > 1 else model)(batch[:, :-1], batch[:, 1:]).item()
+    if o.rank == 0:
+        print(json.dumps({"torch": torch.__version__, "steps": steps, "seconds": seconds,
+                          "tokens_per_s": steps * o.batch * o.seq / seconds, "val_loss": loss}))
+    if o.world > 1:
+        dist.destroy_process_group()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=sorted(PRESETS), default="gpt2-124m")
@@ -89,10 +131,14 @@ def main():
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--store")
+    parser.add_argument("--hook", choices=["none", "bf16"], default="none")
+    parser.add_argument("--data")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--lr", type=float, default=3e-4)
     o = parser.parse_args()
     if o.world > 1:
-        dist.init_process_group("gloo", init_method="file://" + o.store, rank=o.rank,
-                                world_size=o.world)
+        where = o.store if "://" in o.store else "file://" + o.store
+        dist.init_process_group("gloo", init_method=where, rank=o.rank, world_size=o.world)
     if o.threads:
         torch.set_num_threads(o.threads)
     torch.manual_seed(1)
@@ -100,21 +146,21 @@ def main():
     model = GPT2(*shape)
     if o.world > 1:
         model = nn.parallel.DistributedDataParallel(model)
+        if o.hook == "bf16":
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+            model.register_comm_hook(None, bf16_compress_hook)
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
                                    {"params": others, "weight_decay": 0.0}],
-                                  lr=3e-4, betas=(0.9, 0.95), eps=1e-8)
+                                  lr=o.lr, betas=(0.9, 0.95), eps=1e-8)
+    if o.data:
+        return train_for(o, model, optimizer)
     tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch // o.world, o.seq + 1))
     seconds = []
     for batch in tokens:
         start = time.perf_counter()
-        loss = model(batch[:, :-1], batch[:, 1:])
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss.item()
+        loss = step(model, optimizer, batch)
         seconds.append(time.perf_counter() - start)
     if not math.isfinite(loss):
         raise SystemExit("the loss is not finite: the step is wrong, its time means nothing")

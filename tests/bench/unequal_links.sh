@@ -32,65 +32,14 @@ while [ $# -gt 0 ]; do
     shift 2 || exit 2
 done
 program=${GEARTRAIN:-$root/build/geartrain}
-[ -x "$program" ] || { echo "unequal_links.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
-tag=gt$$
-work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-unequal-XXXXXX") || exit 1
-running=
-clear_up()
-{
-    [ -z "$running" ] || kill $running 2> /dev/null
-    for i in 0 1 2 3 r; do
-        ip netns del "$tag-$i" 2> /dev/null
-    done
-    rm -rf "$work"
-}
-trap clear_up EXIT
-trap 'exit 1' HUP INT TERM
-
-# ---- links -----------------------------------------------------------------------------------
-
-link()          # RANK MBIT
-{
-    ip netns add "$tag-$1" &&
-    ip link add name "n$1" netns "$tag-$1" type veth peer name "r$1" netns "$tag-r" &&
-    ip -n "$tag-$1" addr add "10.77.$1.2/24" dev "n$1" &&
-    ip -n "$tag-r" addr add "10.77.$1.1/24" dev "r$1" &&
-    ip -n "$tag-$1" link set lo up && ip -n "$tag-$1" link set "n$1" up &&
-    ip -n "$tag-r" link set "r$1" up &&
-    ip -n "$tag-$1" route add default via "10.77.$1.1" &&
-    ip netns exec "$tag-$1" tc qdisc add dev "n$1" root tbf rate "$2mbit" burst 32kbit latency 400ms &&
-    ip netns exec "$tag-r" tc qdisc add dev "r$1" root tbf rate "$2mbit" burst 32kbit latency 400ms
-}
-
-if ! { ip netns add "$tag-r" && ip -n "$tag-r" link set lo up &&
-       ip netns exec "$tag-r" sysctl -qw net.ipv4.ip_forward=1 &&
-       link 0 $((4 * unit)) && link 1 $((4 * unit)) && link 2 $((4 * unit)) && link 3 "$unit"; }; then
-    echo "unequal_links.sh: cannot make network namespaces with limited links here; skipped"
-    exit 77
-fi
-
-# ---- runs ------------------------------------------------------------------------------------
-
-head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$work/secret"
-chmod 600 "$work/secret"
+. "$root/tests/bench/netns.sh"
+netns_star $((4 * unit)) $((4 * unit)) $((4 * unit)) "$unit" \
+    || { echo "unequal_links.sh: cannot make network namespaces with limited links here; skipped"; exit 77; }
 
 all_reduce()    # ALGORITHM: rank 0's line
 {
-    running=
-    port=$((20000 + ($$ + $(date +%N | sed 's/^0*//') / 1000) % 20000))
-    for rank in 3 2 1 0; do
-        ip netns exec "$tag-$rank" env RANK=$rank WORLD_SIZE=4 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 \
-            MASTER_ADDR=10.77.0.2 MASTER_PORT=$port GEARTRAIN_NET_SECRET_FILE="$work/secret" \
-            "$program" bench allreduce --transport tcp --algorithm "$1" -b "$bytes" -e "$bytes" \
-            -n "$iters" -w 1 --json < /dev/null > "$work/out.$rank" 2> "$work/err.$rank" &
-        running="$running $!"
-    done
-    failed=0
-    for pid in $running; do
-        wait "$pid" || failed=1
-    done
-    running=
-    [ $failed = 0 ] || { cat "$work"/err.*; return 1; }
+    netns_run 4 "$program" bench allreduce --transport tcp --algorithm "$1" -b "$bytes" -e "$bytes" \
+        -n "$iters" -w 1 --json || { cat "$work"/err.*; return 1; }
     cat "$work/out.0"
 }
 
