@@ -88,6 +88,14 @@ static void print_replicas(const run_plan *p)
     for (int i = 0; i < p->replicas; i++) {
         const run_replica *r = &p->replica[i];
         const int sequences = r->micro_batches * r->micro_batch;
+        char need[24], limit[24];
+        if (!sequences) {
+            const int rank = r->rank[0];
+            printf("\nrank %d only serves, on %s: %s of %s\n", rank, p->device[rank],
+                   gt_format_bytes(need, sizeof need, (uint64_t)p->memory[rank]),
+                   gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]));
+            continue;
+        }
         printf("\nreplica %d   %d of %d sequences: %d micro-batch%s of %d\n", i, sequences, p->batch, r->micro_batches,
                r->micro_batches > 1 ? "es" : "", r->micro_batch);
         printf("  stage  rank  %-*s    F ms    B ms    W ms  memory               holds\n", devices, "device");
@@ -122,8 +130,8 @@ static void print_all(const plan_question *q, const plan_local_result *r)
     printf("profile    %s, %.2f s; search %.3f s\n",
            r->measured ? "measured now, all ranks at once" : "from the cache (--again measures)", r->profile_seconds,
            r->search_seconds);
-    printf("plan       %d rank%s in %d replica%s, %s, sync %s", p->ranks, p->ranks > 1 ? "s" : "", p->replicas,
-           p->replicas > 1 ? "s" : "", p->schedule, p->sync);
+    printf("plan       %d rank%s in %d replica%s, %s, sync %s", p->ranks, p->ranks > 1 ? "s" : "", run_plan_training(p),
+           run_plan_training(p) > 1 ? "s" : "", p->schedule, p->sync);
     if (p->tensor > 1)
         printf(", tensor %d", p->tensor);
     if (p->chunks > 1)

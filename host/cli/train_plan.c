@@ -31,6 +31,10 @@ static void show_rank(const run_plan *p, int rank, FILE *out)
     const run_place at = run_plan_place(p, rank);
     const run_replica *r = &p->replica[at.replica];
     char where[64], what[128] = "";
+    if (!r->micro_batches) {
+        fprintf(out, "        rank %-3d %-12s only serves\n", rank, p->device[rank]);
+        return;
+    }
     int n = snprintf(where, sizeof where, "replica %d", at.replica);
     n += snprintf(where + n, sizeof where - (size_t)n, " stage %d", at.stage);
     if (p->tensor > 1)
@@ -50,11 +54,12 @@ static void show_rank(const run_plan *p, int rank, FILE *out)
 void train_plan_show(const run_plan *p, int most, FILE *out)
 {
     const sync_mode *m = sync_mode_find(p->sync);
+    const int training = run_plan_training(p);
     char text[SYNC_WORD];
     sync_settings usual;
     sync_settings_usual(m, &usual);
-    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s, sync %s", p->ranks, p->replicas,
-            p->replicas > 1 ? "s" : "", p->tensor, p->schedule, p->recompute ? ", recomputed" : "", p->sync);
+    fprintf(out, "plan    %d ranks: %d replica%s, tensor width %d, schedule %s%s, sync %s", p->ranks, training,
+            training > 1 ? "s" : "", p->tensor, p->schedule, p->recompute ? ", recomputed" : "", p->sync);
     for (int i = 0; sync_setting_at(m, i); i++)
         if (!(sync_settings_same(m, &p->settings, &usual, 1u << i)))
             fprintf(out, ", %s %s", sync_setting_at(m, i)->name,

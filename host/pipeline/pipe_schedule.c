@@ -200,7 +200,7 @@ gt_status schedule_check_shape(const char *name, int ranks, int chunks, int micr
         pipe_schedule_names(names);
         return gt_fail(GT_MISUSE, "there is no schedule '%s'; there are %s", name, names);
     }
-    if (ranks < 1 || micro_batches < 1 || micro_batches > PIPE_MOST_MICRO_BATCHES || chunks < 1
+    if (ranks < 1 || micro_batches < (ranks > 1) || micro_batches > PIPE_MOST_MICRO_BATCHES || chunks < 1
         || chunks > PIPE_MOST_CHUNKS)
         return gt_fail(GT_MISUSE, "a schedule of %d stages, %d chunks and %d micro-batches cannot be", ranks, chunks,
                        micro_batches);
@@ -231,6 +231,16 @@ gt_status schedule_allocate(pipe_schedule *s)
     return GT_OK;
 }
 
+/* Of no micro-batches: what others computed is summed and updated. */
+static gt_status serving(pipe_schedule *s)
+{
+    const writer w = { s, 0 };
+    for (int c = 0; c < s->chunks; c++)
+        schedule_put(&w, PIPE_REDUCE, c, 0);
+    schedule_put(&w, PIPE_UPDATE, 0, 0);
+    return GT_OK;
+}
+
 static gt_status closed_form(pipe_schedule *s, const row *how)
 {
     int left[PIPE_MOST_CHUNKS + 1];
@@ -254,7 +264,9 @@ gt_status pipe_schedule_make(pipe_schedule *out, const char *name, int ranks, in
     snprintf(out->name, sizeof out->name, "%s", name);
     st = schedule_allocate(out);
     if (!st)
-        st = row_of(name)->kind.searched ? schedule_search(out, costs, memory) : closed_form(out, row_of(name));
+        st = !micro_batches                ? serving(out)
+             : row_of(name)->kind.searched ? schedule_search(out, costs, memory)
+                                           : closed_form(out, row_of(name));
     if (st)
         pipe_schedule_release(out);
     return st;

@@ -14,6 +14,8 @@
  * A rank may hold several chunks of the model (interleaved 1F1B, Narayanan et al., SC 2021):
  * chunk c of rank s is virtual stage c * ranks + s.
  *
+ * Without micro-batches one rank only sums and updates.
+ *
  * Units: micro-batches and chunks are counted from 0; times are seconds.                */
 #ifndef PIPELINE_SCHEDULE_H
 #define PIPELINE_SCHEDULE_H

@@ -228,17 +228,34 @@ static gt_status check_ranks(const run_plan *p, int i, unsigned char *seen)
     return GT_OK;
 }
 
+/* Those that the mode's settings name take no sequences, and all others some. */
+static gt_status check_serving(const run_plan *p, const run_replica *r)
+{
+    const sync_mode *m = sync_mode_find(p->sync);
+    for (int k = 0; k < r->stages * p->tensor; k++) {
+        const int serves = sync_mode_serves_only(m, &p->settings, r->rank[k]);
+        if (serves != !r->micro_batches)
+            return gt_fail(GT_MISMATCH,
+                           serves ? "rank %d only serves, and has sequences of a step"
+                                  : "rank %d has no sequences of a step, and does not only serve",
+                           r->rank[k]);
+    }
+    return GT_OK;
+}
+
 static gt_status check_replica(const run_plan *p, int i, unsigned char *seen, int64_t *sequences)
 {
     const run_replica *r = &p->replica[i];
     if (r->stages < 1 || r->stages > p->ranks || !r->rank)
         return gt_fail(GT_MISMATCH, "replica %d has no stages", i);
-    if (r->micro_batches < 1 || r->micro_batch < 1)
+    if (r->micro_batches < (r->stages > 1) || r->micro_batch < 1)
         return gt_fail(GT_MISMATCH, "replica %d has %d micro-batches of %d", i, r->micro_batches, r->micro_batch);
     *sequences += (int64_t)r->micro_batches * r->micro_batch;
     gt_status st = check_cuts(p, i);
     if (!st)
         st = check_ranks(p, i, seen);
+    if (!st)
+        st = check_serving(p, r);
     if (!st)
         st = schedule_check_shape(p->schedule, r->stages, p->chunks, r->micro_batches, r->cost);
     return st == GT_MISUSE ? gt_fail_in(GT_MISMATCH, "replica %d", i) : st;
@@ -274,6 +291,14 @@ run_place run_plan_place(const run_plan *p, int rank)
         first += r->micro_batches * r->micro_batch;
     }
     return (run_place){ -1, -1, -1, -1 };
+}
+
+int run_plan_training(const run_plan *p)
+{
+    int count = 0;
+    for (int i = 0; i < p->replicas; i++)
+        count += p->replica[i].micro_batches > 0;
+    return count;
 }
 
 gt_status run_plan_schedule(const run_plan *p, int replica, pipe_schedule *out)

@@ -5,7 +5,8 @@
  *               stage 1: ranks 2 3   units 9-13                             split over two ranks
  *   replica 1   stage 0: ranks 4 5   units 0-13    2 micro-batches of 4
  *
- * Replicas may differ in everything but the tensor width. With several chunks (interleaved
+ * Replicas may differ in everything but the tensor width. One of no micro-batches is a rank that only serves
+ * (sync_mode_serves_only): it holds everything and updates what others train. With several chunks (interleaved
  * schedule) a stage holds the virtual stages stage, stage + stages, stage + 2 stages, ...
  * The plan alone decides in which order numbers are added: the same plan gives the same bits.
  *
@@ -20,7 +21,7 @@
 enum { RUN_PLAN_MOST = 65536 };        /* ranks, and units */
 
 typedef struct run_replica {
-    int stages, micro_batches, micro_batch;     /* micro_batch: sequences at once            */
+    int stages, micro_batches, micro_batch;     /* micro_batch: sequences at once; no micro-batches: it only serves */
     int *rank;                  /* [stage * tensor + k]: rank k of the stage's tensor group   */
     int *cut;                   /* [stages * chunks + 1]: virtual stage v has units cut[v] .. */
     pipe_cost *cost;            /* [stages * chunks], as predicted; all zero: not known       */
@@ -62,6 +63,8 @@ typedef struct run_place {
     int replica, stage, tensor_rank, first_sequence;
 } run_place;
 run_place run_plan_place(const run_plan *p, int rank);
+/* Replicas that train: those with micro-batches. */
+int run_plan_training(const run_plan *p);
 /* The schedule of a replica, checked; release with pipe_schedule_release(). */
 gt_status run_plan_schedule(const run_plan *p, int replica, pipe_schedule *out);
 

@@ -220,7 +220,7 @@ static gt_status read_replica(run_plan *p, const json_t *of, int i)
     run_replica *r = &p->replica[i];
     const int parts = r->stages * p->chunks;
     if (!st)
-        st = read_integer(&r->micro_batches, of, "micro_batches", 1, PIPE_MOST_MICRO_BATCHES);
+        st = read_integer(&r->micro_batches, of, "micro_batches", 0, PIPE_MOST_MICRO_BATCHES);
     if (!st)
         st = read_integer(&r->micro_batch, of, "micro_batch", 1, p->batch);
     for (int s = 0; !st && s < r->stages; s++)

@@ -113,12 +113,13 @@ static gt_status step(proof *p, int rank, int *moved)
     const pipe_schedule *s = p->s;
     const pipe_instruction *i = &s->list[rank][p->next[rank]];
     const int v = virtual_stage(s, rank, i->chunk);
+    const int whole = i->kind == PIPE_REDUCE || i->kind == PIPE_UPDATE;
     int right = 1;
     const char *why = NULL;
     *moved = 1;
     if (p->updated[rank])
         return broken(p, rank, "it comes after the update");
-    if (i->chunk >= s->chunks || i->micro_batch >= s->micro_batches)
+    if (i->chunk >= s->chunks || i->micro_batch >= (whole ? 1 : s->micro_batches))
         return broken(p, rank, "there is no such chunk or micro-batch");
     unsigned char *state = &p->state[(size_t)v * (size_t)s->micro_batches + i->micro_batch];
     switch (i->kind) {

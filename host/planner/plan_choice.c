@@ -22,13 +22,14 @@ static int suits(const run_plan *p, const plan_wish *w, int ranks)
 {
     const plan_local_options *l = &w->local;
     int good = p->ranks == ranks && p->units == l->model.units && p->batch == l->batch
-               && (!l->replicas || l->replicas == p->replicas) && (!l->tensor || l->tensor == p->tensor)
+               && (!l->replicas || l->replicas == run_plan_training(p)) && (!l->tensor || l->tensor == p->tensor)
                && (!l->schedule || !strcmp(l->schedule, "auto") || !strcmp(l->schedule, p->schedule))
                && (!l->sync || !strcmp(l->sync, p->sync)) && same_settings(l, p)
                && (l->recompute < 0 || l->recompute == p->recompute);
     for (int r = 0; good && r < p->replicas; r++)
-        good = (!l->stages || l->stages == p->replica[r].stages)
-               && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch);
+        good = !p->replica[r].micro_batches
+               || ((!l->stages || l->stages == p->replica[r].stages)
+                   && (!l->micro_batch || l->micro_batch == p->replica[r].micro_batch));
     return good;
 }
 
@@ -121,7 +122,7 @@ static int cut_anew(run_plan *out, const run_plan *p, const plan_wish *w, char (
     int whole = p->tensor == 1 && p->chunks == 1 && p->replicas == p->ranks && p->batch == w->local.batch
                 && p->units == w->local.model.units && p->batch >= ranks;
     for (int k = 0; k < p->replicas; k++)
-        whole &= p->replica[k].stages == 1;
+        whole &= p->replica[k].stages == 1 && p->replica[k].micro_batches > 0;
     unsigned char *taken = calloc((size_t)p->ranks + 1, 1);
     double *weight = calloc((size_t)ranks, sizeof *weight);
     int *count = calloc((size_t)ranks, sizeof *count);
@@ -223,7 +224,7 @@ static gt_status check_file(const run_plan *p, const plan_wish *w)
     const struct {
         const char *option;
         int given, first, same;
-    } numbers[] = { { "replicas", l->replicas, p->replicas, l->replicas == p->replicas },
+    } numbers[] = { { "replicas", l->replicas, run_plan_training(p), l->replicas == run_plan_training(p) },
                     { "tensor", l->tensor, p->tensor, l->tensor == p->tensor } };
     char given[32], its[32];
     if (l->batch != p->batch)
@@ -239,7 +240,8 @@ static gt_status check_file(const run_plan *p, const plan_wish *w)
         }
     for (int r = 0; r < p->replicas; r++) {
         const int stages = p->replica[r].stages, micro = p->replica[r].micro_batch;
-        if ((!l->stages || l->stages == stages) && (!l->micro_batch || l->micro_batch == micro))
+        if (!p->replica[r].micro_batches
+            || ((!l->stages || l->stages == stages) && (!l->micro_batch || l->micro_batch == micro)))
             continue;
         const int of_stages = l->stages && l->stages != stages;
         snprintf(given, sizeof given, "%d", of_stages ? l->stages : l->micro_batch);

@@ -12,7 +12,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
-#include "host/planner/local_search.h"
+#include "host/planner/serving.h"
 #include "host/sync/sync.h"
 #include "net/collective/cost.h"
 
@@ -57,7 +57,7 @@ gt_status plan_local_number(int *out, const char *option, const char *word)
 gt_status plan_local_check(const plan_local_options *o, int ranks)
 {
     const local_job job = {
-        .ranks = ranks,
+        .ranks = ranks - serving_count(o->sync, o->settings, ranks),
         .units = o->model.units,
         .batch = o->batch,
         .stages = o->stages,
@@ -66,7 +66,11 @@ gt_status plan_local_check(const plan_local_options *o, int ranks)
         .micro_batch = o->micro_batch,
         .schedule = o->schedule
     };
-    return local_search_check(&job);
+    const sync_mode *m = o->sync ? sync_mode_find(o->sync) : NULL;
+    gt_status st = m && o->settings ? sync_settings_check(m, o->settings, ranks) : GT_OK;
+    if (!st)
+        st = serving_check(o->sync, o->settings, ranks, o->tensor);
+    return st ? st : local_search_check(&job);
 }
 
 /* ---- all ranks together --------------------------------------------------------------------- */
@@ -330,7 +334,7 @@ static gt_status search(session *s, const net_link_matrix *links, gt_text *text,
     gt_status st = ranks ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", s->ranks);
     if (!st) {
         fill_job(&job, s, ranks, links);
-        st = local_search(&c, &job);
+        st = serving_search(&c, &job, s->o->model.parameters, s->o->model.frozen);
     }
     if (!st)
         st = run_plan_text(&c.best, text);

@@ -71,6 +71,7 @@ static const sync_setting settings[] = {
                          .help = "order of updates drawn from this seed, 0: as they come",
                          .kind = SYNC_COUNT,
                          .most = 9007199254740992.0 },
+    [ASYNC_SERVERS_TRAIN] = SYNC_SERVERS_TRAIN_ROW,
 };
 
 /* ---- settings -------------------------------------------------------------------------------- */
@@ -101,7 +102,12 @@ static gt_status check(const sync_settings *s, int ranks)
     if (is_lockstep(s) && (s->number[ASYNC_PUSH_EVERY] > 1.0 || s->number[ASYNC_PULL_EVERY] > 1.0))
         return gt_fail(GT_MISUSE, "--push-every and --pull-every want replicas that go on without each other; "
                                   "leave out --staleness 0");
-    return sync_servers_check(s->word[ASYNC_SERVERS], ranks);
+    return sync_servers_check(s->word[ASYNC_SERVERS], s->word[ASYNC_SERVERS_TRAIN], ranks);
+}
+
+static int serves_only(const sync_settings *s, int rank)
+{
+    return sync_servers_only(s->word[ASYNC_SERVERS], s->word[ASYNC_SERVERS_TRAIN], rank);
 }
 
 static const char *idle(const sync_settings *s, int i)
@@ -134,7 +140,7 @@ static gt_status allows(const sync_settings *s, const optim_config *c, dtype sto
 
 static double state_share(const sync_settings *s, int holders)
 {
-    return sync_servers_share(s->word[ASYNC_SERVERS], holders);
+    return sync_servers_share(s->word[ASYNC_SERVERS], s->word[ASYNC_SERVERS_TRAIN], holders);
 }
 
 static gt_status prepare(const sync_settings *s, sync_holders *h)
@@ -379,10 +385,11 @@ static gt_status write_weights(async *a, const shelf *h)
     return st;
 }
 
-/* least: updates that must be in it. */
+/* all: every push so far must be in it, as where ranks meet. */
 static gt_status pull(async *a, int all)
 {
     const uint64_t traced = gt_trace_begin();
+    const int serves = async_serves(a, net_comm_rank(a->run->o.comm));
     gt_status st = GT_OK;
     for (int i = 0; !st && i < a->count; i++) {
         shelf *h = &a->shelves[i];
@@ -399,7 +406,9 @@ static gt_status pull(async *a, int all)
         }
         if (!st && h->within)
             st = net_broadcast(h->within, h->value, h->elements, NET_F32, 0, NULL);
-        if (!st)
+        if (!st && all && h->watched)
+            st = net_broadcast(h->net, h->value, h->elements, NET_F32, h->first, NULL);
+        if (!st && (all || !serves))
             st = write_weights(a, h);
     }
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "newest weights", traced);
@@ -458,6 +467,7 @@ const sync_mode sync_async = {
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
     .state_share = state_share,
+    .serves_only = serves_only,
     .idle = idle,
     .check_replicas = check_replicas,
     .allows = allows,

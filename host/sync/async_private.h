@@ -18,7 +18,8 @@ enum {
     ASYNC_PULL_EVERY,
     ASYNC_LR_SCALE,
     ASYNC_BARRIER_EVERY,
-    ASYNC_SIMULATE
+    ASYNC_SIMULATE,
+    ASYNC_SERVERS_TRAIN
 };
 
 /* What one server keeps of the part of a segment that is its own. */
@@ -42,6 +43,7 @@ typedef struct shelf {
     struct async *of;
     net_group *net, *within;
     int number, leads;                  /* leads: pushes for its replica                    */
+    int watched, first;                 /* some of them only serve; the first that pushes    */
     net_ps *ps;
     piece *keys;
     int count, *owner;
@@ -71,6 +73,8 @@ typedef struct async {
 
 /* Does a replica push after this step, 1, 2, ...? */
 int async_pushes_after(const sync_run *run, uint64_t step);
+/* 1: that rank of the communicator only serves. It has new weights where ranks meet. */
+int async_serves(const async *a, int rank);
 /* The scalars that optim_state_read() reads. */
 gt_status async_scalars(const sync_run *run, float scalars[OPTIM_STATE_FLOATS]);
 

@@ -196,6 +196,11 @@ static gt_status add_keys(async *a, shelf *h, const bucket *b)
     return GT_OK;
 }
 
+int async_serves(const async *a, int rank)
+{
+    return sync_mode_serves_only(a->run->o.mode, &a->run->settings, rank);
+}
+
 static gt_status add_shelf(async *a, const bucket *b)
 {
     shelf *h = NULL;
@@ -208,7 +213,8 @@ static gt_status add_shelf(async *a, const bucket *b)
                       .net = b->group,
                       .within = sync_holders_net_within(holders, b->group_number),
                       .number = b->group_number,
-                      .leads = sync_holders_first_within(holders, b->group_number) };
+                      .leads = sync_holders_first_within(holders, b->group_number)
+                               && !async_serves(a, net_comm_rank(a->run->o.comm)) };
     }
     return add_keys(a, h, b);
 }
@@ -328,7 +334,7 @@ static gt_status read_weights(async *a, shelf *h)
 }
 
 /* Who pushes: the first of each replica; the same list on all ranks of the group. */
-static gt_status find_workers(shelf *h, int **out)
+static gt_status find_workers(const async *a, shelf *h, int **out)
 {
     const int ranks = net_group_size(h->net);
     int32_t *leads = calloc((size_t)ranks + 1, sizeof *leads);
@@ -338,10 +344,13 @@ static gt_status find_workers(shelf *h, int **out)
         leads[net_group_rank(h->net)] = h->leads;
         st = net_all_gather(h->net, leads, (uint64_t)ranks, NULL, NET_I32, NULL);
     }
-    h->workers = 0;
-    for (int r = 0; !st && r < ranks; r++)
+    h->workers = h->watched = 0;
+    for (int r = 0; !st && r < ranks; r++) {
+        h->watched |= async_serves(a, net_group_member(h->net, r));
         if (leads[r])
             (*out)[h->workers++] = r;
+    }
+    h->first = **out;
     free(leads);
     return st;
 }
@@ -352,7 +361,7 @@ static gt_status open_shelf(async *a, shelf *h)
     int *workers = NULL;
     uint64_t *lengths = calloc((size_t)h->count + 1, sizeof *lengths);
     const float **initial = calloc((size_t)h->count + 1, sizeof *initial);
-    gt_status st = lengths && initial ? find_workers(h, &workers) : no_memory();
+    gt_status st = lengths && initial ? find_workers(a, h, &workers) : no_memory();
     if (!st)
         st = read_weights(a, h);
     if (!st && !a->order)

@@ -35,6 +35,7 @@ struct sync_mode {
     gt_status (*check_replicas)(const sync_settings *s, int replicas);  /* NULL: any number is right */
     /* See sync_mode_state_share(). NULL: equal parts if shares_state, else all. */
     double (*state_share)(const sync_settings *s, int holders);
+    int (*serves_only)(const sync_settings *s, int rank);       /* see sync_mode_serves_only(); NULL: none does */
     /* GT_UNSUPPORTED if the mode cannot update so. NULL: it can whatever there is. */
     gt_status (*allows)(const sync_settings *s, const optim_config *c, dtype storage);
     /* Before part(), all ranks: what follows from who holds what. NULL: nothing to do. */

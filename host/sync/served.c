@@ -4,8 +4,8 @@
  *   worker    push: gradients, bucket by bucket, beside the backward pass ══► servers     new weights ◄══ pull
  *   server    adds in a fixed order ──► norm and loss of all ──► update of its part with its own state ──► sends it
  *
- * A server is a rank that holds the parameter, and computes as well: all of them, in proportion to
- * their links, or those that --servers names; one alone makes a central storage. The norm of the whole gradient must be
+ * A server is a rank that holds the parameter, and computes as well, unless --servers-train says no: all of them, in
+ * proportion to their links, or those that --servers names; one alone makes a central storage. The norm of the whole gradient must be
  * known before anything is updated, so nobody is updated before the last push: what net/ps applies push by push
  * is no use here, and pushes and pulls are the collectives of unequal parts (Jiang et al., "A unified architecture
  * for accelerating distributed DNN training", OSDI 2020: all-reduce and parameter server are one
@@ -13,17 +13,22 @@
 #include "host/sync/buckets.h"
 #include "host/sync/servers.h"
 
-enum { SERVERS };
-static const sync_setting settings[] = { [SERVERS] = SYNC_SERVERS_ROW };
+enum { SERVERS, TRAIN };
+static const sync_setting settings[] = { [SERVERS] = SYNC_SERVERS_ROW, [TRAIN] = SYNC_SERVERS_TRAIN_ROW };
 
 static gt_status check(const sync_settings *s, int ranks)
 {
-    return sync_servers_check(s->word[SERVERS], ranks);
+    return sync_servers_check(s->word[SERVERS], s->word[TRAIN], ranks);
+}
+
+static int serves_only(const sync_settings *s, int rank)
+{
+    return sync_servers_only(s->word[SERVERS], s->word[TRAIN], rank);
 }
 
 static double state_share(const sync_settings *s, int holders)
 {
-    return sync_servers_share(s->word[SERVERS], holders);
+    return sync_servers_share(s->word[SERVERS], s->word[TRAIN], holders);
 }
 
 static gt_status prepare(const sync_settings *s, sync_holders *h)
@@ -38,6 +43,7 @@ const sync_mode sync_ps = {
     .setting_count = sizeof settings / sizeof *settings,
     .check = check,
     .state_share = state_share,
+    .serves_only = serves_only,
     .prepare = prepare,
     .shares_state = 1,
     .compresses = 1,

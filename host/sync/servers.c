@@ -61,15 +61,45 @@ static gt_status read_list(const char *word, int ranks, double *share)
     return *word ? GT_OK : wrong(word);
 }
 
-gt_status sync_servers_check(const char *word, int ranks)
+static int named(const char *word, int rank)
 {
-    return strcmp(word, "all") ? read_list(word, ranks, NULL) : GT_OK;
+    double share;
+    long other;
+    for (const char *at = word; at && *at;) {
+        at = next_server(at, &other, &share);
+        if (at && other == rank)
+            return 1;
+    }
+    return 0;
 }
 
-double sync_servers_share(const char *word, int holders)
+gt_status sync_servers_check(const char *word, const char *train, int ranks)
+{
+    const int all = !strcmp(word, "all");
+    gt_status st = all ? GT_OK : read_list(word, ranks, NULL);
+    int left = 0;
+    if (st || strcmp(train, "no"))
+        return st;
+    if (all)
+        return gt_fail(GT_MISUSE, "--servers-train no is for ranks that --servers names, and it names none");
+    for (int r = 0; r < ranks; r++)
+        left += !named(word, r);
+    return left || !ranks
+               ? GT_OK
+               : gt_fail(GT_MISUSE, "all %d ranks are servers, and --servers-train no leaves none to train", ranks);
+}
+
+int sync_servers_only(const char *word, const char *train, int rank)
+{
+    return !strcmp(train, "no") && strcmp(word, "all") && named(word, rank);
+}
+
+double sync_servers_share(const char *word, const char *train, int holders)
 {
     double sum = 0.0, largest = 0.0, share;
     long rank;
+    if (!strcmp(train, "no"))
+        return 0.0;
     if (!strcmp(word, "all"))
         return 1.0 / holders;
     for (const char *at = word; at && *at;) {

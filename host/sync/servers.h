@@ -20,11 +20,22 @@
       .kind = SYNC_TEXT, \
       .word = "all" }
 
-/* GT_MISUSE if it is no such list, or names a rank that is not there; ranks 0: not known. */
-gt_status sync_servers_check(const char *word, int ranks);
-/* The largest share that one of so many ranks which hold a parameter serves; of a list, those it names are taken to
- * hold it. */
-double sync_servers_share(const char *word, int holders);
+/* Whether they compute a replica too. A rank that only serves is a replica of no sequences: it holds everything. */
+#define SYNC_SERVERS_TRAIN_ROW \
+    { .name = "servers-train", \
+      .value = "yes|no", \
+      .help = "no: ranks that --servers names compute no replica", \
+      .kind = SYNC_CHOICE, \
+      .word = "yes" }
+
+/* GT_MISUSE if it is no such list, or names a rank that is not there; ranks 0: not known. If servers do not train, also
+ * if nobody is left that does. */
+gt_status sync_servers_check(const char *word, const char *train, int ranks);
+/* 1 if the rank is one of the list's, and those only serve. */
+int sync_servers_only(const char *word, const char *train, int rank);
+/* The largest share that one of so many ranks which hold a parameter and compute serves; of a list, those it names are
+ * taken to hold it. */
+double sync_servers_share(const char *word, const char *train, int holders);
 /* Parts of every group's segments (sync_holders_part) as the list says. All ranks; measures links. GT_UNSUPPORTED,
  * the same on all ranks, if none of the servers holds some parameter that others share. */
 gt_status sync_servers_settle(sync_holders *h, const char *word);

@@ -51,6 +51,11 @@ double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, 
     return m->shares_state ? 1.0 / holders : 1.0;
 }
 
+int sync_mode_serves_only(const sync_mode *m, const sync_settings *settings, int rank)
+{
+    return settings && m->serves_only && m->serves_only(settings, rank);
+}
+
 int sync_mode_trains_apart(const sync_mode *m)
 {
     return m->trains_apart;

@@ -35,6 +35,8 @@ int sync_mode_shares_state(const sync_mode *m);
 /* The largest share of the optimizer's state, and of its work, that one of so many holders of a parameter has. settings
  * NULL: the usual ones. For planning. */
 double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, int holders);
+/* 1: that rank updates what others train and computes nothing itself. settings NULL: the usual ones. */
+int sync_mode_serves_only(const sync_mode *m, const sync_settings *settings, int rank);
 /* 1: replicas make updates of their own, so the optimizer's state is not the same on all. */
 int sync_mode_trains_apart(const sync_mode *m);
 /* 1: between steps every rank has, of what it holds, all parameters and all of the optimizer's state, and the

@@ -99,7 +99,7 @@ static void release_slot(const train *t, slot *s)
 static gt_status make_slots(train *t)
 {
     const size_t count = (size_t)(DEPTH * t->micros);
-    t->slots = calloc(count, sizeof *t->slots);
+    t->slots = calloc(count + 1, sizeof *t->slots);
     if (!t->slots || list_derived(t))
         return gt_fail(GT_NO_MEMORY, "cannot train: no memory for the inputs of a step");
     for (size_t i = 0; i < count; i++)
@@ -208,6 +208,18 @@ static gt_status make_optimizer(train *t)
         st = optim_create(&t->optim, t->device, t->kernels, t->update_gemm, t->params, &t->o.optim, tokens,
                           &(optim_ranks){ parts, t->sum ? tensor_sum_make : NULL, t->sum });
     free(parts);
+    return st;
+}
+
+/* A rank that only serves adds zeros to the sums of others. */
+static gt_status make_clear(train *t)
+{
+    gt_status st = dev_list_create(&t->clear, t->device);
+    for (int i = 0; !st && i < params_segments(t->params); i++) {
+        dev_buffer *grad = params_segment_at(t->params, i)->grad;
+        if (grad)
+            st = dev_list_fill(t->clear, grad, 0, 0, dev_buffer_bytes(grad));
+    }
     return st;
 }
 
@@ -572,6 +584,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
         st = place_stages(t);
     if (!st)
         st = make_sync(t);
+    if (!st && !t->micros)
+        st = make_clear(t);
     if (!st)
         st = feed_create(&t->batch, m->batch, m->config, &t->loader, "training", t->stage);
     if (!st)
@@ -606,6 +620,7 @@ static void release(train *t)
     free(t->derived);
     free(t->scratch);
     sync_release(t->sync);
+    dev_list_release(t->clear);
     stage_release(t->stage);
     evaluate_release(t->evaluate);
     dev_completion_release(t->completion);

@@ -67,6 +67,7 @@ struct train {
     stage *stage;
     params *params;
     optim *optim;
+    dev_list *clear;                    /* of a rank that only serves: its gradients before a step */
     exec_arena *arena;                  /* what passes within a program */
     dev_completion *completion;
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
@@ -82,7 +83,7 @@ struct train {
     data_batch batch;                   /* what a step reads */
     chunk_derived *derived;
     int derived_count;
-    uint64_t micros, micro_batch;       /* this replica's */
+    uint64_t micros, micro_batch;       /* this replica's; micros 0: it only serves */
     uint64_t landed_ns;                 /* on the completion thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */

@@ -265,6 +265,8 @@ static gt_status queue_step(train *t, uint64_t step)
     gt_status st = weigh(t, f, f->begin);
     if (f->apart)                       /* those who come to a meeting first wait for this rank */
         net_comm_busy(t->o.comm, "training apart");
+    if (!st && t->clear)                /* what other ranks' sums left there */
+        st = dev_run(t->clear, 0, -1);
     if (!st)
         st = run_stage(t, step, f->begin, f);
     if (!st)

@@ -8,7 +8,7 @@ if ! "$geartrain" devices | grep -q 'cpu:0'; then
     echo "no CPU device to divide"
     exit 77
 fi
-tiny="--model gpt2-tiny --data $text --tokenizer byte --seq 32 --batch 4 --steps 4 --eval-every 0 --save-every 2"
+tiny="--model gpt2-tiny --data $text --tokenizer byte --seq 32 --batch 4 --micro-batch 2 --steps 4 --eval-every 0 --save-every 2"
 two="--devices cpu:0/2 --replicas 2 --stages 1"
 
 # ---- options of a mode ---------------------------------------------------------------------------------
@@ -75,6 +75,28 @@ does "a plan may say it all" 'step 2 ' train $tiny $two --out planned --plan dra
 check "and does" grep -q '"delay-compensation": "2,adaptive"' planned/plan.json
 refuses "what contradicts it" 2 "--staleness 3 contradicts the plan 'drawn/plan.json', which has 2" \
     train $tiny --devices cpu:0/2 --out new3 --plan drawn/plan.json --sync async --staleness 3
+
+# ---- ranks that only serve ----------------------------------------------------------------------------
+
+three="--devices cpu:0,cpu:0,cpu:0 --stages 1"
+refuses "servers that are none" 2 'for ranks that --servers names, and it names none' \
+    train $tiny $three --out new --sync ps --servers-train no
+refuses "nobody to train" 2 'all 3 ranks are servers, and --servers-train no leaves none to train' \
+    train $tiny $three --out new --sync ps --servers 0,1,2 --servers-train no
+refuses "split layers beside a server" 2 'a server holds whole layers, and --tensor 2 splits them' \
+    train $tiny $three --out new --sync ps --servers 0 --servers-train no --tensor 2 --replicas 1
+does "a rank that only serves" 'step 4 ' train $tiny $three --out served --replicas 2 --sync ps --servers 1 --servers-train no
+check "the plan says so" grep -q 'rank 1 .* only serves' stderr
+check "and gives it no sequences" grep -q '"micro_batches": 0' served/plan.json
+check "the two others come to the losses of two" [ "$(loss served)" = "$(loss sums)" ]
+does "a run goes on with it" 'step 5 ' train --out served --resume --steps 5
+does "and without" 'step 6 ' train --out served --resume --steps 6 --sync allreduce --replicas 3 --micro-batch 1
+does "as updates come" 'step 8 ' train $tiny $three --out apart $late --steps 8 --save-every 4 --servers 2 --servers-train no
+check "a server's own rank trains or not, to the same losses" [ "$(loss apart)" = "$(loss drawn)" ]
+check "and weights" cmp drawn/checkpoints/step-000008/params-00000.safetensors apart/checkpoints/step-000008/params-00000.safetensors
+sed 's/"servers": "2"/"servers": "0"/' apart/plan.json > wrong.json
+refuses "a plan that gives a server sequences" 1 "rank 0 only serves, and has sequences of a step" \
+    train $tiny $three --out new --plan wrong.json
 
 # A wish to stop is heard where ranks meet.
 rm -f stdout

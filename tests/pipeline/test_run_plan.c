@@ -5,6 +5,7 @@
 #include "host/base/random.h"
 #include "host/pipeline/run_plan.h"
 #include "host/pipeline/simulate.h"
+#include "host/sync/sync.h"
 #include "tests/check.h"
 
 #include <math.h>
@@ -279,6 +280,46 @@ static void wrong_plans_are_refused(void)
     }
 }
 
+/* Rank 1 updates what rank 0 trains. */
+static void a_server_has_no_sequences_and_nobody_else_has_none(void)
+{
+    run_plan p, back;
+    sync_settings s;
+    gt_text text = { 0 };
+    pipe_schedule list;
+    const sync_mode *ps = sync_mode_find("ps");
+    sync_settings_usual(ps, &s);
+    if (!CHECK_OK(run_plan_create(&p, 2, 4, 6, 1, 1, 2)) || !CHECK_OK(run_plan_replica(&p, 0, 1))
+        || !CHECK_OK(run_plan_replica(&p, 1, 1)))
+        return;
+    for (int i = 0; i < 2; i++) {
+        p.replica[i].rank[0] = i;
+        p.replica[i].cut[1] = 4;
+        p.replica[i].micro_batch = 2;
+    }
+    p.replica[0].micro_batches = 3;
+    run_plan_sync(&p, "ps", &s);
+    CHECK_FAILS(run_plan_check(&p), GT_MISMATCH, "rank 1 has no sequences of a step, and does not only serve");
+    CHECK_OK(sync_settings_set(ps, &s, "servers", "0"));
+    CHECK_OK(sync_settings_set(ps, &s, "servers-train", "no"));
+    run_plan_sync(&p, "ps", &s);
+    CHECK_FAILS(run_plan_check(&p), GT_MISMATCH, "rank 0 only serves, and has sequences of a step");
+    CHECK_OK(sync_settings_set(ps, &s, "servers", "1"));
+    run_plan_sync(&p, "ps", &s);
+    CHECK_OK(run_plan_check(&p));
+    CHECK(run_plan_training(&p) == 1);
+    if (CHECK_OK(run_plan_text(&p, &text)) && CHECK_OK(run_plan_parse(&back, text.data, "the plan"))) {
+        CHECK(back.replica[1].micro_batches == 0 && back.replica[0].micro_batches == 3);
+        run_plan_release(&back);
+    }
+    if (CHECK_OK(run_plan_schedule(&p, 1, &list))) {
+        CHECK(list.count[0] == 2 && list.list[0][0].kind == PIPE_REDUCE && list.list[0][1].kind == PIPE_UPDATE);
+        pipe_schedule_release(&list);
+    }
+    gt_text_release(&text);
+    run_plan_release(&p);
+}
+
 static void ranks_without_a_place_and_odd_interleaving_are_refused(void)
 {
     run_plan p;
@@ -454,6 +495,7 @@ const check_case check_cases[] = {
     CASE(schedules_follow_the_costs),
     CASE(one_rank_holds_everything),
     CASE(wrong_plans_are_refused),
+    CASE(a_server_has_no_sequences_and_nobody_else_has_none),
     CASE(ranks_without_a_place_and_odd_interleaving_are_refused),
     CASE(a_plan_may_be_written_by_hand),
     CASE(mistakes_in_files_are_named),
