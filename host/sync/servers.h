@@ -24,7 +24,7 @@
 #define SYNC_SERVERS_TRAIN_ROW \
     { .name = "servers-train", \
       .value = "yes|no", \
-      .help = "no: ranks that --servers names compute no replica", \
+      .help = "no: those of --servers compute no replica", \
       .kind = SYNC_CHOICE, \
       .word = "yes" }
 
