@@ -232,13 +232,15 @@ static gt_status measure(const run *r, row *w)
     if (!st)
         st = net_barrier(r->g);
     const uint64_t begin = gt_now_ns();
+    uint64_t now = begin;
     for (uint64_t i = 0; !st && i < w->iterations; i++) {
-        const uint64_t start = gt_now_ns();
+        const uint64_t start = now;
         st = operate(r, w->count);
-        t[i] = since(start);
+        now = gt_now_ns();
+        t[i] = (double)(now - start) * 1e-9;
     }
     if (!st) {
-        w->mean = since(begin) / (double)w->iterations;
+        w->mean = fmax((double)(now - begin) * 1e-9, 1e-9) / (double)w->iterations;
         qsort(t, (size_t)w->iterations, sizeof *t, by_value);
         w->min = t[0];
         w->p99 = t[(w->iterations - 1) * 99 / 100];

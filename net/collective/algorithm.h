@@ -40,6 +40,7 @@ typedef struct net_task {
     size_t piece;                   /* bytes of a pipelined piece, at least an element    */
     uint32_t step;                  /* first step number not used yet; alike on all       */
     const net_layers *layers;       /* hierarchical: who shares a host                    */
+    int on_board;                   /* no messages: exchange and barrier use the board     */
 } net_task;
 
 typedef gt_status (*net_algorithm_run)(net_task *t);
@@ -49,6 +50,7 @@ gt_status net_run_recursive_doubling(net_task *t);
 gt_status net_run_direct(net_task *t);
 gt_status net_run_hierarchical(net_task *t);
 gt_status net_run_tree(net_task *t);
+gt_status net_run_exchange(net_task *t);
 gt_status net_run_chain(net_task *t);          /* what ring is for a broadcast */
 gt_status net_run_barrier(net_task *t);
 

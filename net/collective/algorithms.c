@@ -30,6 +30,7 @@ static const struct {
     [NET_HIERARCHICAL] = { "hierarchical", net_run_hierarchical, AR | BC,
                            "hosts' own links are faster than those between them" },
     [NET_TREE] = { "tree", net_run_tree, AR | BC, "log p messages from a root" },
+    [NET_EXCHANGE] = { "exchange", net_run_exchange, AR, "ranks read from shared memory what all have posted" },
 };
 
 const char *net_algorithm_name(net_algorithm a)
@@ -62,6 +63,7 @@ const char *net_kind_name(net_kind kind)
     case NET_OP_BARRIER: return "barrier";
     case NET_OP_PS: return "parameter server";
     case NET_OP_LINKS: return "link measurement";
+    case NET_OP_BOARD: return "sharing of memory";
     }
     return "unknown";
 }
@@ -117,7 +119,7 @@ static gt_status algorithm_named(net_algorithm *out, const char *text, size_t si
         return GT_OK;
     return gt_fail(GT_MISUSE,
                    "there is no collective algorithm '%.*s'; there are auto, ring, "
-                   "halving-doubling, recursive-doubling, direct, hierarchical and tree",
+                   "halving-doubling, recursive-doubling, direct, hierarchical, tree and exchange",
                    (int)size, text);
 }
 

@@ -11,6 +11,7 @@
 #include "host/base/text.h"
 #include "net/collective/reduce.h"
 #include "net/collective/state.h"
+#include "net/comm/board.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,9 +21,13 @@
 /* ---- choosing --------------------------------------------------------------------------- */
 
 /* Half powers of two: bucket b holds sizes up to 2^(b/2). */
-static int bucket_of(double bytes)
+static int bucket_of(uint64_t bytes)
 {
-    const int b = bytes <= 1.0 ? 0 : (int)ceil(2.0 * log2(bytes) - 1e-9);
+    if (bytes <= 1)
+        return 0;
+    const int e = 63 - __builtin_clzll(bytes);
+    const double over = (double)bytes / (double)(UINT64_C(1) << e);    /* [1, 2) */
+    const int b = over <= 1.0 ? 2 * e : over * over <= 2.0 * (1.0 + 1e-9) ? 2 * e + 1 : 2 * e + 2;
     return b < NET_BUCKETS ? b : NET_BUCKETS - 1;
 }
 
@@ -45,7 +50,7 @@ static void say(const net_state *s, const net_call *c, net_algorithm a, double b
 
 static gt_status choose(net_state *s, const net_call *c, net_algorithm *out)
 {
-    const double bytes = (double)c->count * (double)net_type_size(c->type);
+    const uint64_t bytes = c->count * net_type_size(c->type);
     unsigned char *kept = &s->choice[c->kind][bucket_of(bytes)];
     gt_status st = GT_OK;
     *out = c->wish;
@@ -200,16 +205,19 @@ gt_status net_call_run(net_state *s, const net_call *c)
         return st;
     if (c->kind != NET_OP_BARRIER) {
         st = choose(s, c, &a);
-        if (!st)
+        if (!st && a != NET_EXCHANGE)
             st = cut(s, c, a, grain);
         if (!st && a == NET_HIERARCHICAL)
             st = find_layers(s);
+        if (!st && a == NET_EXCHANGE)
+            st = net_state_board(s);
         if (st)
             return st;
     }
     const net_agreement what = { (uint32_t)c->kind, (uint32_t)c->type, c->root,
                                  (uint32_t)a,       c->count,          net_type_name(c->type) };
-    st = net_op_begin(s->group, net_kind_name(c->kind), &what, &op);
+    const int on_board = (a == NET_EXCHANGE || c->kind == NET_OP_BARRIER) && net_group_has_board(s->group);
+    st = (on_board ? net_op_begin_on_board : net_op_begin)(s->group, net_kind_name(c->kind), &what, &op);
     if (st)
         return st;
     const net_config *config = net_job_config(net_comm_job(net_group_comm(s->group)));
@@ -226,8 +234,9 @@ gt_status net_call_run(net_state *s, const net_call *c)
         .type = c->type,
         .grain = grain,
         .reduce = net_reduce_of(c->type),
-        .piece = piece_size(s, config, (double)c->count * (double)grain),
-        .layers = &s->layers
+        .piece = on_board ? 0 : piece_size(s, config, (double)c->count * (double)grain),
+        .layers = &s->layers,
+        .on_board = on_board
     };
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);

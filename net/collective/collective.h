@@ -11,7 +11,7 @@
  * adds in a fixed order, so another run gives them again. What is chosen by measurement may
  * differ between runs: to repeat one, name the algorithm, or hand the first run's matrix to
  * the next with net_group_links_set(). Two ranks never differ: a + b is b + a. 16-bit types
- * are added in fp32 and rounded once a hop (once in all with `direct`).
+ * are added in fp32 and rounded once a hop (once in all with `direct` and `exchange`).
  *
  * The algorithm is chosen by net_choose() from the measured links; options->algorithm, --net
  * algorithm=NAME and NCCL_ALGO override it. Any count, 0 too; any number of ranks.
@@ -23,6 +23,8 @@
  *   direct              2 steps, every rank owns a share and sums it; shares from net_shares(),
  *                       which makes it optimal on unequal links      small p, unequal links
  *   hierarchical        inside hosts, then between hosts lane by lane, then inside again
+ *   exchange            every rank reads what all have and adds in the order of ranks: small and
+ *                       middle n of ranks that share memory, on their board (net/comm/board.h)
  *   tree                log p messages from a root (and to it)           broadcast of small n
  * A broadcast's ring is a chain in pieces. Why what was chosen: GT_LOG=info,collective:debug. */
 #ifndef NET_COLLECTIVE_COLLECTIVE_H
@@ -42,7 +44,8 @@ typedef enum net_kind {                         /* net_agreement.kind; 0 is none
                         NET_OP_BROADCAST,
                         NET_OP_BARRIER,
                         NET_OP_PS,
-                        NET_OP_LINKS     /* the last: measuring links */
+                        NET_OP_LINKS,    /* measuring links */
+                        NET_OP_BOARD     /* the last: making a board */
 } net_kind;
 
 typedef struct net_collective_options {

@@ -25,6 +25,9 @@ static const double scratch_passes = 2.0;
 /* That several peers send at once costs this share of the bandwidth for each beyond the first. */
 static const double incast = 0.01;
 
+/* Seconds until another core sees a line of memory. */
+static const double line = 0.2e-6;
+
 static double rate(const net_link_matrix *m, int from, int to)
 {
     return fmin(m->bandwidth[from * m->size + to], fmin(m->uplink[from], m->uplink[to]));
@@ -215,6 +218,12 @@ static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double 
     return inside + across;
 }
 
+/* On the board: a line of every other rank, and n bytes that are written past the cache, read and added. */
+static double cost_exchange(const net_link_matrix *m, double n)
+{
+    return m->board ? (m->size - 1) * line + 2.0 * n * m->add : INFINITY;
+}
+
 double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes)
 {
     if (!net_algorithm_has(a, kind))
@@ -228,6 +237,7 @@ double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double
     case NET_DIRECT: return cost_direct(kind, m, bytes);
     case NET_HIERARCHICAL: return cost_hierarchical(kind, m, bytes);
     case NET_TREE: return cost_tree(kind, m, bytes);
+    case NET_EXCHANGE: return cost_exchange(m, bytes);
     default: return INFINITY;
     }
 }
@@ -236,6 +246,9 @@ net_algorithm net_choose_but(net_kind kind, const net_link_matrix *m, double byt
 {
     net_algorithm best = NET_AUTO;
     double least = INFINITY;
+    /* A board beats messages at every size, which the links, measured by messages, cannot tell. */
+    if (kind == NET_OP_ALL_REDUCE && m->board && !(barred >> NET_EXCHANGE & 1u))
+        return NET_EXCHANGE;
     for (int a = NET_RING; a < NET_ALGORITHMS; a++) {
         const double t = barred >> a & 1u ? INFINITY : net_cost(kind, (net_algorithm)a, m, bytes);
         if (t < least * (1.0 - 1e-9)) {         /* of equals the first, whatever rounding says */

@@ -19,6 +19,7 @@ typedef struct net_link_matrix {
     double *uplink;                 /* bytes a second of a rank with all its peers at once  */
     uint64_t *host;                 /* host_id of each rank                                */
     double add;                     /* seconds a byte to add                               */
+    int board;                      /* the group has a board (net/comm/board.h)            */
 } net_link_matrix;
 
 /* Measures all pairs of the group (rounds of disjoint pairs), some ms a round. Collective. */
@@ -41,6 +42,7 @@ typedef enum net_algorithm {
     NET_DIRECT,
     NET_HIERARCHICAL,
     NET_TREE,
+    NET_EXCHANGE,
     NET_ALGORITHMS
 } net_algorithm;
 const char *net_algorithm_name(net_algorithm a);

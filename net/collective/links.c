@@ -17,6 +17,7 @@
 #include "host/base/clock.h"
 #include "host/base/log.h"
 #include "net/collective/reduce.h"
+#include "net/comm/board.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -385,13 +386,31 @@ static gt_status measure_group(net_group *g, net_link_matrix *out)
     return st;
 }
 
+gt_status net_state_board(net_state *s)
+{
+    const net_agreement what = { NET_OP_BOARD, 0, -1, 0, 0, NULL };
+    net_op *op;
+    if (s->boarded || net_group_size(s->group) == 1)
+        return GT_OK;
+    gt_status st = net_op_begin(s->group, net_kind_name(NET_OP_BOARD), &what, &op);
+    if (st)
+        return st;
+    st = net_op_end(op, net_board_make(op));
+    s->boarded = !st;
+    return st;
+}
+
 gt_status net_state_links(net_state *s)
 {
     if (s->measured)
         return GT_OK;
     gt_status st = measure_group(s->group, &s->links);
+    if (!st)
+        st = net_state_board(s);
     if (st)
         net_links_release(&s->links);
+    else
+        s->links.board = net_group_has_board(s->group);
     s->measured = !st;
     return st;
 }
@@ -469,6 +488,7 @@ gt_status net_group_links_set(net_group *g, const net_link_matrix *m)
     memcpy(copy.uplink, m->uplink, n * sizeof *m->uplink);
     memcpy(copy.host, m->host, n * sizeof *m->host);
     copy.add = m->add;
+    copy.board = m->board;
     net_state_enter(s);
     net_links_release(&s->links);
     net_layers_release(&s->layers);

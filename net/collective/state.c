@@ -34,8 +34,13 @@ gt_status net_state_of(net_group *g, net_state **out)
 {
     static pthread_mutex_t first_use = PTHREAD_MUTEX_INITIALIZER;
     gt_status st = GT_OK;
-    pthread_mutex_lock(&first_use);
     net_state *s = net_group_attached(g);
+    if (s) {
+        *out = s;
+        return GT_OK;
+    }
+    pthread_mutex_lock(&first_use);
+    s = net_group_attached(g);
     if (!s) {
         s = calloc(1, sizeof *s);
         uint64_t *begin = malloc(((size_t)net_group_size(g) + 1) * sizeof *begin);

@@ -40,7 +40,7 @@ typedef struct net_state {
     pthread_t thread;
     int threaded, stop;
     /* Only for whoever made it busy: */
-    int measured, layered;
+    int measured, layered, boarded; /* boarded: it has been tried to make a board         */
     net_link_matrix links;
     net_layers layers;
     uint64_t *begin;                /* [size + 1]                                         */
@@ -54,6 +54,9 @@ void net_state_enter(net_state *s);
 void net_state_leave(net_state *s);
 /* Measures if that was not done yet. The caller has entered. */
 gt_status net_state_links(net_state *s);
+
+/* Makes a board, where one can be, if that was not tried yet. The caller has entered. */
+gt_status net_state_board(net_state *s);
 
 /* Runs it; the caller has entered. */
 gt_status net_call_run(net_state *s, const net_call *c);

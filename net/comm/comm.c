@@ -153,8 +153,7 @@ int comm_progress(net_comm *c)
     return did;
 }
 
-/* The job is over: nothing may touch the caller's memory any more. */
-static void shut(net_comm *c)
+void comm_shut(net_comm *c)
 {
     if (c->shut)
         return;
@@ -226,7 +225,7 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
     while (!atomic_load_explicit(flag, memory_order_acquire)) {
         st = net_job_check(c->job);
         if (st) {
-            shut(c);
+            comm_shut(c);
             break;
         }
         if (c->polling) {
@@ -265,7 +264,7 @@ static void *background(void *context)
     while (!c->closing) {
         const int over = net_job_check(c->job) != GT_OK;
         if (over)
-            shut(c);
+            comm_shut(c);
         if (!c->outstanding || c->waiters || c->polling || over) {
             const int recent = c->outstanding || gt_now_ns() - c->active_ns < 50000000u;
             sleep_on(c, &c->idle, recent && !over ? 1000000u : 100000000u);
@@ -675,7 +674,7 @@ gt_status net_wait_any(net_comm *c, net_request *const *r, int n, uint64_t timeo
             break;
         st = net_job_check(c->job);
         if (st) {
-            shut(c);
+            comm_shut(c);
             break;
         }
         if (c->polling) {

@@ -5,6 +5,7 @@
  *   match.c     requests and messages find each other by tag
  *   pair.c      two ranks agree on a transport and prove it
  *   group.c     groups, operations, agreement
+ *   board.c     memory that the ranks of a group share
  *   recorder.c  what happened lately, what is late; dump.c writes it as JSON                                      */
 #ifndef NET_COMM_PRIVATE_H
 #define NET_COMM_PRIVATE_H
@@ -14,7 +15,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { TRANSPORTS = 3, RECORDS = 256, AGREE_TEXT = 24 };
+enum {
+    TRANSPORTS = 3,
+    RECORDS = 256,
+    AGREE_TEXT = 24,
+    BOARD_POLLS = 100,              /* looks at a board before others get the processor        */
+    BOARD_FEW = 15,                 /* the same where ranks are more than processors: some of
+                                       those that are waited for cannot run meanwhile          */
+    BOARD_YIELDS = 50000            /* ns in which they get it before one sleeps, there        */
+};
 
 /* ---- tags and what waits under them -------------------------------------------------------- */
 
@@ -99,6 +108,40 @@ typedef struct agreement_node {
     net_agreement what;
     char name[AGREE_TEXT];
 } agreement_node;
+
+/* ---- groups ---------------------------------------------------------------------------------- */
+
+struct net_op {
+    net_group *group;
+    uint64_t sequence, record;
+    const char *name;
+    net_agreement what;
+    size_t posted;                  /* bytes of the last post on the board                     */
+    net_request *requests;
+};
+
+struct net_group {
+    net_comm *comm;
+    net_group *next, **link;
+    uint64_t id, sequence;
+    int rank, size;
+    int *ranks;
+    _Atomic(void *) attached;
+    void (*release)(void *data);
+    void *scratch;
+    size_t scratch_size;
+    int busy;
+    net_op op;
+    struct group_board *board;      /* NULL: none                                              */
+};
+
+/* What travels about an operation. */
+typedef struct group_claim {
+    uint32_t kind, type, algorithm;
+    int32_t root;
+    uint64_t count;
+    char name[AGREE_TEXT], unit[AGREE_TEXT];
+} group_claim;
 
 /* ---- pairs ----------------------------------------------------------------------------------- */
 
@@ -192,6 +235,8 @@ int comm_progress(net_comm *c);
 void comm_wake(net_comm *c);
 /* The same for a poller that sleeps while another thread starts something: to start is no news. */
 void comm_wake_poller(net_comm *c);
+/* The job is over: nothing may touch the caller's memory any more. Lock held. */
+void comm_shut(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size);
 extern const net_events comm_events;
@@ -220,6 +265,15 @@ void pair_release(pair *p);
 void group_agreed(pair *p, const message *m, const void *body, size_t size);
 gt_status group_world(net_comm *c);
 void group_release_all(net_comm *c);
+void group_claim_numbers(group_claim *out, const net_agreement *what);
+void group_claim_names(group_claim *out, const char *name, const char *unit);
+/* Ends the job: `peer`, a rank of the communicator, says something else than this one. */
+void group_disagreed(net_comm *c, int peer, uint64_t sequence, const group_claim *theirs, const group_claim *mine);
+
+/* board.c */
+/* An operation of messages, which those who wait at the board must hear of. */
+void group_board_tells(net_group *g, const group_claim *claim);
+void group_board_release(struct group_board *b);
 
 /* recorder.c: any time */
 void recorder_open(recorder *r);

@@ -9,6 +9,7 @@
  *
  * A group's id is a hash of its members and of how many groups of just these members were
  * made before: equal on all members without asking anybody.                               */
+#include "net/comm/board.h"
 #include "net/comm/comm_private.h"
 
 #include "host/base/file.h"
@@ -18,38 +19,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct net_op {
-    net_group *group;
-    uint64_t sequence, record;
-    const char *name;
-    net_request *requests;
-};
-
-struct net_group {
-    net_comm *comm;
-    net_group *next, **link;
-    uint64_t id, sequence;
-    int rank, size;
-    int *ranks;
-    void *attached;
-    void (*release)(void *data);
-    void *scratch;
-    size_t scratch_size;
-    int busy;
-    net_op op;
-};
-
-/* What travels about an operation. */
-typedef struct claim {
-    uint32_t kind, type, algorithm;
-    int32_t root;
-    uint64_t count;
-    char name[AGREE_TEXT], unit[AGREE_TEXT];
-} claim;
-
 typedef struct claim_node {
     node node;
-    claim claim;
+    group_claim claim;
 } claim_node;
 
 /* ---- groups ---------------------------------------------------------------------------- */
@@ -114,6 +86,7 @@ void net_group_release(net_group *g)
     if (g->release)
         g->release(g->attached);
     net_comm_memory_free(c, g->scratch);
+    group_board_release(g->board);
     comm_lock(c);
     *g->link = g->next;
     if (g->next)
@@ -161,15 +134,19 @@ net_comm *net_group_comm(const net_group *g)
 {
     return g->comm;
 }
+int net_group_has_board(const net_group *g)
+{
+    return g->board != NULL;
+}
 void *net_group_attached(net_group *g)
 {
-    return g->attached;
+    return atomic_load_explicit(&g->attached, memory_order_acquire);
 }
 
 void net_group_attach(net_group *g, void *data, void (*release)(void *data))
 {
-    g->attached = data;
     g->release = release;
+    atomic_store_explicit(&g->attached, data, memory_order_release);
 }
 
 gt_status net_group_scratch(net_group *g, size_t size, void **out)
@@ -189,7 +166,7 @@ gt_status net_group_scratch(net_group *g, size_t size, void **out)
 
 /* ---- agreement ------------------------------------------------------------------------- */
 
-static int text_of(const claim *k, char *out, size_t size)
+static int text_of(const group_claim *k, char *out, size_t size)
 {
     int n = snprintf(out, size, "%.*s of %llu %.*s", AGREE_TEXT - 1, k->name, (unsigned long long)k->count,
                      AGREE_TEXT - 1, k->unit);
@@ -198,15 +175,28 @@ static int text_of(const claim *k, char *out, size_t size)
     return n;
 }
 
-static void compare(pair *p, uint64_t sequence, const claim *theirs, const claim *mine)
+void group_claim_numbers(group_claim *out, const net_agreement *what)
 {
-    if (theirs->kind == mine->kind && theirs->type == mine->type && theirs->root == mine->root
-        && theirs->count == mine->count && theirs->algorithm == mine->algorithm)
-        return;
-    net_comm *c = p->comm;
+    out->kind = what->kind;
+    out->type = what->type;
+    out->algorithm = what->algorithm;
+    out->root = what->root;
+    out->count = what->count;
+}
+
+void group_claim_names(group_claim *out, const char *name, const char *unit)
+{
+    memset(out->name, 0, sizeof out->name);
+    memset(out->unit, 0, sizeof out->unit);
+    strncpy(out->name, name, sizeof out->name - 1);
+    strncpy(out->unit, unit ? unit : "elements", sizeof out->unit - 1);
+}
+
+void group_disagreed(net_comm *c, int peer, uint64_t sequence, const group_claim *theirs, const group_claim *mine)
+{
     char us[160], them[160], ours[160], said[160];
     net_job_name(c->job, c->rank, us, sizeof us);
-    net_job_name(c->job, p->peer, them, sizeof them);
+    net_job_name(c->job, peer, them, sizeof them);
     text_of(mine, ours, sizeof ours);
     text_of(theirs, said, sizeof said);
     net_comm_abort(c, -1, "ranks do not agree on operation #%llu: %s calls %s, but %s calls %s%s",
@@ -217,11 +207,18 @@ static void compare(pair *p, uint64_t sequence, const claim *theirs, const claim
                        : "");
 }
 
+static void compare(pair *p, uint64_t sequence, const group_claim *theirs, const group_claim *mine)
+{
+    if (theirs->kind != mine->kind || theirs->type != mine->type || theirs->root != mine->root
+        || theirs->count != mine->count || theirs->algorithm != mine->algorithm)
+        group_disagreed(p->comm, p->peer, sequence, theirs, mine);
+}
+
 void group_agreed(pair *p, const message *m, const void *body, size_t size)
 {
     const tag key = { m->context, m->sequence, 0, p->peer };
     net_comm *c = p->comm;
-    claim theirs;
+    group_claim theirs;
     if (size != sizeof theirs) {
         net_comm_abort(c, p->peer, "rank %d sent a message that makes no sense", p->peer);
         return;
@@ -244,7 +241,7 @@ void group_agreed(pair *p, const message *m, const void *body, size_t size)
 }
 
 /* Lock held. */
-static gt_status claim_operation(net_group *g, const claim *mine)
+static gt_status claim_operation(net_group *g, const group_claim *mine)
 {
     net_comm *c = g->comm;
     pair *next, *previous;
@@ -275,7 +272,8 @@ static gt_status claim_operation(net_group *g, const claim *mine)
 
 /* ---- operations ------------------------------------------------------------------------ */
 
-gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what, net_op **out)
+/* The next operation of the group, which nobody has been told of yet. */
+static gt_status begin(net_group *g, const char *name, const net_agreement *what, net_op **out)
 {
     net_comm *c = g->comm;
     assert(!g->busy);
@@ -283,30 +281,41 @@ gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what
     gt_status st = net_job_check(c->job);
     if (st)
         return st;
-    claim mine;
-    memset(&mine, 0, sizeof mine);
-    mine.kind = what->kind;
-    mine.type = what->type;
-    mine.algorithm = what->algorithm;
-    mine.root = what->root;
-    mine.count = what->count;
-    strncpy(mine.name, name, sizeof mine.name - 1);
-    strncpy(mine.unit, what->unit ? what->unit : "elements", sizeof mine.unit - 1);
-    comm_lock(c);
     g->sequence++;
     g->busy = 1;
-    g->op = (net_op){ .group = g, .sequence = g->sequence, .name = name };
+    g->op = (net_op){ .group = g, .sequence = g->sequence, .name = name, .what = *what };
     g->op.record =
         recorder_begin(&c->recorder,
                        &(record){
                            .name = name, .group = g->id, .sequence = g->sequence, .what = *what, .members = g->size });
-    if (g->size > 1)
-        st = claim_operation(g, &mine);
-    comm_unlock(c);
-    if (st)
-        return net_op_end(&g->op, st);
     *out = &g->op;
     return GT_OK;
+}
+
+gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what, net_op **out)
+{
+    group_claim mine;
+    gt_status st = begin(g, name, what, out);
+    if (st || g->size == 1)
+        return st;
+    memset(&mine, 0, sizeof mine);
+    group_claim_numbers(&mine, what);
+    group_claim_names(&mine, name, what->unit);
+    if (g->board)
+        group_board_tells(g, &mine);
+    comm_lock(g->comm);
+    st = claim_operation(g, &mine);
+    comm_unlock(g->comm);
+    if (!st)
+        return GT_OK;
+    *out = NULL;
+    return net_op_end(&g->op, st);
+}
+
+gt_status net_op_begin_on_board(net_group *g, const char *name, const net_agreement *what, net_op **out)
+{
+    assert(g->board);
+    return begin(g, name, what, out);
 }
 
 void net_op_phase(net_op *o, const char *phase, int step)

@@ -6,10 +6,10 @@
  *   round 2   may the peer read this process's memory?      (only if process_vm_readv is asked for)
  *
  * A number of a process means another one in another container, which is what the nonce is for. */
+#include "net/transport/shared.h"
 #include "net/transport/shm_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -57,13 +57,9 @@ static gt_status make_inbox(shm_link *l)
     while (l->size < config->shm_ring || l->size < 8 * (config->eager + NET_MESSAGE + SHM_ALIGN))
         l->size *= 2;
     const size_t whole = SHM_HEADER + (size_t)l->size;
-    l->inbox_fd = memfd_create("geartrain-inbox", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (l->inbox_fd < 0 || posix_fallocate(l->inbox_fd, 0, (off_t)whole))
-        return gt_fail(GT_UNSUPPORTED, "no memory for an inbox of %zu bytes", whole);
-    fcntl(l->inbox_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    void *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, l->inbox_fd, 0);
-    if (p == MAP_FAILED)
-        return gt_fail(GT_UNSUPPORTED, "cannot map an inbox: %s", strerror(errno));
+    void *p = net_shared_make("geartrain-inbox", whole, &l->inbox_fd);
+    if (!p)
+        return gt_fail(GT_UNSUPPORTED, "no memory for an inbox of %zu bytes: %s", whole, strerror(errno));
     l->inbox = p;
     l->inbox_data = (unsigned char *)p + SHM_HEADER;
     if (getrandom(&l->nonce, sizeof l->nonce, 0) != (ssize_t)sizeof l->nonce)
@@ -106,7 +102,7 @@ gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **
 static gt_status map_outbox(shm_link *l, const offer *o)
 {
     size_t size = 0;
-    shm_ring *r = (shm_ring *)(void *)shm_map_theirs(o->pid, o->inbox_fd, &size);
+    shm_ring *r = (shm_ring *)(void *)net_shared_map(o->pid, o->inbox_fd, &size);
     if (!r)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot open memory of process %u (%s); another container "

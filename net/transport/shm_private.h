@@ -150,8 +150,6 @@ int shm_pull_holds(const shm_link *l, uint32_t window);
 void shm_pull_progress(shm_link *l, int *did);
 void shm_pull_forget(shm_link *l, uint32_t arena);
 void shm_pull_clear(shm_link *l);           /* pulls under way and mapped arenas */
-/* Maps a peer's memfd, once it is sure that it cannot shrink under us; NULL, and errno. */
-unsigned char *shm_map_theirs(uint32_t pid, uint32_t number, size_t *size);
 
 /* shm_link.c: see net_transport_ops */
 gt_status shm_offer(net_transport *t, int peer, int leads, void *up, net_link **link, unsigned char *bytes,

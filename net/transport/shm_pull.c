@@ -7,40 +7,16 @@
  *
  * Pulls of a link are made one after another, a budget at a time. An arena stays mapped until its
  * owner says FREED, for training sends from the same few arenas again and again.         */
+#include "net/transport/shared.h"
 #include "net/transport/shm_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-static int open_theirs(uint32_t pid, uint32_t fd)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%u/fd/%u", (unsigned)pid, (unsigned)fd);
-    return open(path, O_RDWR | O_CLOEXEC);
-}
-
-unsigned char *shm_map_theirs(uint32_t pid, uint32_t number, size_t *size)
-{
-    struct stat info;
-    void *p = MAP_FAILED;
-    const int fd = open_theirs(pid, number);
-    if (fd < 0)
-        return NULL;
-    const int seals = fcntl(fd, F_GET_SEALS);
-    if (fstat(fd, &info) == 0 && info.st_size > 0 && seals >= 0 && (seals & F_SEAL_SHRINK)) {
-        *size = (size_t)info.st_size;
-        p = mmap(NULL, *size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    close(fd);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 static const shm_mapping *arena_of(shm_link *l, uint32_t id, uint32_t fd)
 {
@@ -52,7 +28,7 @@ static const shm_mapping *arena_of(shm_link *l, uint32_t id, uint32_t fd)
         return NULL;
     l->mappings = grown;
     shm_mapping m = { .arena = id };
-    m.data = shm_map_theirs(l->pid, fd, &m.size);
+    m.data = net_shared_map(l->pid, fd, &m.size);
     if (!m.data)
         return NULL;
     l->mappings[l->mapping_count++] = m;

@@ -6,7 +6,7 @@
  * small integers, so sums are exact in every type and any order; one case takes random reals
  * and compares them with sums in double.                                                 */
 #include "net/collective/cost.h"
-#include "net/comm/group.h"
+#include "net/comm/board.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 
@@ -180,7 +180,7 @@ typedef struct sweep {
 } sweep;
 
 static const char *const all_algorithms[] = {
-    "ring", "halving-doubling", "recursive-doubling", "direct", "hierarchical", "tree", "auto", NULL
+    "ring", "halving-doubling", "recursive-doubling", "direct", "hierarchical", "tree", "exchange", "auto", NULL
 };
 
 static gt_status sweep_body(net_comm *c, void *context)
@@ -384,7 +384,7 @@ static gt_status reals_body(net_comm *c, void *context)
 
 static void sums_of_reals_have_the_same_bits_on_all_ranks_and_in_all_runs(void)
 {
-    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct", "tree" };
+    const char *const some[] = { "ring", "halving-doubling", "recursive-doubling", "direct", "tree", "exchange" };
     for (size_t a = 0; a < sizeof some / sizeof *some; a++)
         for (int size = 2; size <= 6; size++) {
             repeat first = { .algorithm = some[a] }, second = first;
@@ -431,6 +431,36 @@ static void groups_of_some_ranks_sum_beside_the_world(void)
 {
     CHECK_OK(ranks_run(5, "transport=shm", groups_body, NULL));
     CHECK_OK(ranks_run(4, "transport=tcp", groups_body, NULL));
+}
+
+/* Ranks of one host have a board, on which all sums that nobody names another algorithm for are made; not over
+ * other links, where one rank has others, or where a test disturbs them. */
+static gt_status board_body(net_comm *c, void *context)
+{
+    const int *wanted = context;
+    net_group *g = net_group_world(c);
+    net_algorithm a;
+    RANK_OK(net_group_choice(g, NET_OP_ALL_REDUCE, 2, NET_F32, NULL, &a));
+    RANK_CHECK((a == NET_EXCHANGE) == *wanted);
+    RANK_CHECK(net_group_has_board(g) == *wanted);
+    const probe p = { NET_OP_ALL_REDUCE, NET_F32, 4097, 0, NULL, NULL, NULL };
+    void *x = malloc(4097 * 4 + GUARD);
+    RANK_CHECK(x);
+    gt_status st = check_one(g, &p, x);
+    for (int i = 0; !st && i < 100; i++)
+        st = net_barrier(g);
+    free(x);
+    return st;
+}
+
+static void ranks_that_share_memory_sum_on_a_board(void)
+{
+    int yes = 1, no = 0;
+    for (int size = 2; size <= 6; size++)
+        CHECK_OK(ranks_run(size, "transport=shm", board_body, &yes));
+    CHECK_OK(ranks_run(3, "transport=tcp", board_body, &no));
+    CHECK_OK(ranks_run(3, "transport=shm,tcp 1:transport=tcp", board_body, &no));
+    CHECK_OK(ranks_run(2, "transport=shm fault=delay=100us", board_body, &no));
 }
 
 /* Two threads of a rank, a group each, at the same time. */
@@ -537,14 +567,25 @@ typedef struct disagreement {
 static gt_status disagree_over(net_group *g, int what)
 {
     const int odd = net_group_rank(g) == 1;
-    const net_collective_options ring = { "ring", NULL }, tree = { "tree", NULL };
+    const net_collective_options ring = { "ring", NULL }, tree = { "tree", NULL }, exchange = { "exchange", NULL };
     float x[100] = { 0 };
     switch (what) {
     case 0: return net_all_reduce(g, x, odd ? 99 : 100, NET_F32, &ring);
     case 1: return net_all_reduce(g, x, 100, odd ? NET_I32 : NET_F32, &ring);
     case 2: return odd ? net_barrier(g) : net_all_reduce(g, x, 100, NET_F32, &ring);
     case 3: return net_broadcast(g, x, 100, NET_F32, odd, &tree);
-    default: return net_all_reduce(g, x, 100, NET_F32, odd ? &ring : &tree);
+    case 4: return net_all_reduce(g, x, 100, NET_F32, odd ? &ring : &tree);
+    default: break;
+    }
+    gt_status st = net_all_reduce(g, x, 100, NET_F32, &exchange);       /* makes the board */
+    if (st)
+        return st;
+    switch (what) {
+    case 5: return net_all_reduce(g, x, odd ? 99 : 100, NET_F32, &exchange);
+    case 6: return net_all_reduce(g, x, 100, odd ? NET_I32 : NET_F32, &exchange);
+    case 7: return odd ? net_barrier(g) : net_all_reduce(g, x, 100, NET_F32, &exchange);
+    case 8: return odd ? net_broadcast(g, x, 100, NET_F32, 1, &tree) : net_all_reduce(g, x, 100, NET_F32, &exchange);
+    default: return net_all_reduce(g, x, 100, NET_F32, odd ? &ring : &exchange);
     }
 }
 
@@ -564,14 +605,20 @@ static void ranks_that_disagree_are_told_so_by_name(void)
         { "100 i32", "100 f32" },
         { "barrier", "all-reduce" },
         { "from rank 1", "from rank 0" },
+        { "another algorithm", "all-reduce" },
+        { "of 99 f32", "of 100 f32" },
+        { "100 i32", "100 f32" },
+        { "barrier", "all-reduce" },
+        { "broadcast of 100 f32 from rank 1", "all-reduce" },
         { "another algorithm", "all-reduce" }
     };
     check_allow_warnings();
-    for (int what = 0; what < 5; what++)
+    for (int what = 0; what < 10; what++)
         for (int size = 2; size <= 3; size++) {
             ranks_result results[3];
             disagreement q = { what };
-            ranks_run_each(size, what % 2 ? "transport=tcp" : "transport=shm", disagreement_body, &q, results);
+            ranks_run_each(size, what < 5 && what % 2 ? "transport=tcp" : "transport=shm", disagreement_body, &q,
+                           results);
             int told = 0;
             for (int i = 0; i < size; i++)
                 told += results[i].status == GT_PEER && strstr(results[i].sentence, "do not agree")
@@ -611,9 +658,9 @@ static gt_status giving_up_body(net_comm *c, void *context)
 
 static void a_rank_that_gives_up_ends_everything_everywhere(void)
 {
-    static char *const some[] = { "ring", "direct", "tree", "halving-doubling" };
+    static char *const some[] = { "ring", "direct", "exchange", "halving-doubling", "tree", "exchange" };
     check_allow_warnings();
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 6; i++)
         for (int size = 2; size <= 4; size++) {
             ranks_result results[4];
             ranks_run_each(size, i % 2 ? "transport=tcp" : "transport=shm", giving_up_body, some[i], results);
@@ -700,6 +747,7 @@ const check_case check_cases[] = {
     CASE(hierarchical_sums_on_hosts_of_any_size),
     CASE(sums_of_reals_have_the_same_bits_on_all_ranks_and_in_all_runs),
     CASE(groups_of_some_ranks_sum_beside_the_world),
+    CASE(ranks_that_share_memory_sum_on_a_board),
     CASE(groups_of_the_same_ranks_work_at_the_same_time),
     CASE(started_operations_run_in_order_beside_blocking_ones),
     CASE(ranks_that_disagree_are_told_so_by_name),

@@ -26,12 +26,19 @@ check()         # TEXT CONDITION...
 
 says() { grep -q "$1" "$work/err"; }
 
-# begin RANKS TRANSPORT KNOBS: ranks 0 and 1 talk for a minute, others wait for them.
+# begin RANKS TRANSPORT KNOBS: ranks 0 and 1 talk for a minute, others wait for them; "board": all ranks
+# sum through shared memory for as long.
 begin()
 {
     rm -f "$work/out" "$work/err" "$work"/flight-*
-    "$GEARTRAIN" bench link --ranks "$1" --transport "$2" --test bw -s 100KB -D 60s \
-        --net "$3" > "$work/out" 2> "$work/err" &
+    if [ "$2" = board ]; then
+        set -- "$1" shm "$3" allreduce -b 64KiB -e 1MiB -n 1000000 --check 0
+    else
+        set -- "$1" "$2" "$3" link --test bw -s 100KB -D 60s
+    fi
+    ranks=$1 over=$2 knobs=$3
+    shift 3
+    "$GEARTRAIN" bench "$@" --ranks "$ranks" --transport "$over" --net "$knobs" > "$work/out" 2> "$work/err" &
     job=$!
     tries=0
     until [ -s "$work/out" ] || [ $tries -ge 200 ]; do
@@ -62,7 +69,7 @@ finish()
     seconds=$(awk "BEGIN { printf \"%.2f\", $(date +%s.%N) - $start }")
 }
 
-for transport in shm tcp; do
+for transport in shm board tcp; do
     for victim in 0 1 2; do
         begin 3 $transport heartbeat=200ms
         kill -9 "$(pid $victim)"
