@@ -465,10 +465,12 @@ gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **ou
     r->sink = sink;
     if (!take_early(r, &st)) {
         enter(r);
-        if (p->peer != p->comm->rank && sink.size > p->comm->config->eager)
+        /* Without a window there is nothing to send: what is held back goes with the next message. */
+        if (p->peer != p->comm->rank && sink.size > p->comm->config->eager) {
             st = open_window(r);
-        if (!st && p->ops && p->ops->flush)
-            p->ops->flush(p->link);
+            if (!st && p->ops->flush)
+                p->ops->flush(p->link);
+        }
         comm_wake_poller(p->comm);
     }
     if (st) {

@@ -274,6 +274,18 @@ static void sent(tcp_link *l, size_t n)
     }
 }
 
+/* One system call; the plain one for messages alone, which the kernel takes sooner. */
+static ssize_t transmit(const tcp_link *l)
+{
+    unsigned char *small = l->small.data + l->small.at;
+    const size_t size = l->small.size - l->small.at;
+    if (!l->piece)
+        return send(l->fd, small, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    struct iovec v[2] = { { small, size }, { (void *)(uintptr_t)l->first->data, l->piece } };
+    const struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
+    return sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void push(tcp_link *l)
 {
     tcp *t = tcp_of(l);
@@ -282,11 +294,7 @@ static void push(tcp_link *l)
             begin_piece(l);
         if (l->broken)
             return;
-        struct iovec v[2] = { { l->small.data + l->small.at, l->small.size - l->small.at }, { NULL, 0 } };
-        if (l->piece)
-            v[1] = (struct iovec){ (void *)(uintptr_t)l->first->data, l->piece };
-        struct msghdr m = { .msg_iov = v, .msg_iovlen = l->piece ? 2 : 1 };
-        const ssize_t n = sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+        const ssize_t n = transmit(l);
         t->send_calls++;
         if (n < 0) {
             if (errno == EINTR)
@@ -436,18 +444,15 @@ static void parse(tcp_link *l, int *did)
 /* Reads into the sink itself where it can, and what follows into the input. */
 static ssize_t fetch(tcp_link *l, size_t *direct)
 {
-    struct iovec v[2];
-    int count = 0;
+    const net_window *w = l->data_left && !l->have ? net_windows_find(&l->windows, l->data_window) : NULL;
+    unsigned char *input = l->input + l->have;
+    const size_t room = l->input_size - l->have;
     *direct = 0;
-    if (l->data_left && !l->have) {
-        const net_window *w = net_windows_find(&l->windows, l->data_window);
-        if (!w->sink.reduce) {
-            v[count++] = (struct iovec){ (unsigned char *)w->sink.data + w->got, l->data_left };
-            *direct = l->data_left;
-        }
-    }
-    v[count++] = (struct iovec){ l->input + l->have, l->input_size - l->have };
-    struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)count };
+    if (!w || w->sink.reduce)
+        return recv(l->fd, input, room, MSG_DONTWAIT);
+    struct iovec v[2] = { { (unsigned char *)w->sink.data + w->got, l->data_left }, { input, room } };
+    struct msghdr m = { .msg_iov = v, .msg_iovlen = 2 };
+    *direct = l->data_left;
     return recvmsg(l->fd, &m, MSG_DONTWAIT);
 }
 
