@@ -359,7 +359,7 @@ static gt_status wait_long(net_op *o, int peer, const head *h)
 {
     const net_group *g = o->group;
     net_comm *c = g->comm;
-    const uint64_t n = g->board->posts, began = gt_now_ns(), yield = c->spin ? c->spin : BOARD_YIELDS;
+    const uint64_t n = g->board->posts, began = gt_now_ns(), yield = c->spin;
     gt_status st = GT_OK;
     int sleeps = 0;
     for (unsigned tries = 0; !has_posted(h, n); tries++) {
@@ -400,7 +400,7 @@ gt_status net_board_wait(net_op *o, int peer, const unsigned char **data)
     const head *h = &theirs->head[turn];
     gt_status st = GT_OK;
     assert(peer >= 0 && peer < g->size && peer != g->rank);
-    const int polls = g->comm->spin ? BOARD_POLLS : BOARD_FEW;
+    const int polls = g->comm->crowded ? BOARD_FEW : BOARD_POLLS;
     for (int i = 0; i < polls && !has_posted(h, b->posts); i++)
         pause_core();
     if (!has_posted(h, b->posts))

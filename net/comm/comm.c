@@ -211,7 +211,7 @@ static void relax(net_comm *c, uint64_t spins)
 {
     enum { ALONE = 50 };
     comm_unlock(c);
-    if (spins > ALONE || atomic_load_explicit(&c->wanted, memory_order_relaxed))
+    if (c->crowded || spins > ALONE || atomic_load_explicit(&c->wanted, memory_order_relaxed))
         sched_yield();
     comm_lock(c);
 }
@@ -346,13 +346,14 @@ static gt_status open_transports(net_comm *c)
     return st;
 }
 
-static uint64_t spin_time(const net_comm *c)
+/* Ranks that are more than the processors poll as well, but let each other have them in between: a change
+ * of processes takes less than to sleep and to be woken. */
+static void choose_spin(net_comm *c)
 {
     cpu_set_t set;
     const int cpus = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    if (c->config->spin != UINT64_MAX)
-        return c->config->spin;
-    return net_job_member(c->job, c->rank)->local_size <= cpus ? 100000u : 0;
+    c->crowded = net_job_member(c->job, c->rank)->local_size > cpus;
+    c->spin = c->config->spin != UINT64_MAX ? c->config->spin : c->crowded ? CROWDED_SPIN : 100000u;
 }
 
 static gt_status open_basics(net_comm *c)
@@ -403,7 +404,7 @@ gt_status net_comm_open(net_comm **out, const net_config *config, const net_iden
     if (!st) {
         c->rank = net_job_rank(c->job);
         c->size = net_job_size(c->job);
-        c->spin = spin_time(c);
+        choose_spin(c);
         c->pairs = calloc((size_t)c->size, sizeof *c->pairs);
         if (!c->pairs)
             st = gt_fail(GT_NO_MEMORY, "no memory for the pairs of ranks");

@@ -22,8 +22,10 @@ enum {
     BOARD_POLLS = 100,              /* looks at a board before others get the processor        */
     BOARD_FEW = 15,                 /* the same where ranks are more than processors: some of
                                        those that are waited for cannot run meanwhile          */
-    BOARD_YIELDS = 50000            /* ns in which they get it before one sleeps, there        */
+    CROWDED_SPIN = 50000            /* ns of polling before sleep, there                       */
 };
+
+typedef struct pair pair;
 
 /* ---- tags and what waits under them -------------------------------------------------------- */
 
@@ -65,8 +67,6 @@ void table_remove(table *t, node *n);
 void table_release(table *t, void (*drop)(node *n));
 
 /* ---- requests -------------------------------------------------------------------------------- */
-
-typedef struct pair pair;
 
 struct net_request {
     node node;                      /* in the table while unfinished                           */
@@ -118,6 +118,7 @@ struct net_op {
     net_agreement what;
     size_t posted;                  /* bytes of the last post on the board                     */
     net_request *requests;
+    pair *told;                     /* what the operation is; NULL: nobody                     */
 };
 
 struct net_group {
@@ -207,6 +208,7 @@ struct net_comm {
     int polling, waiters, closing, shut;
     int poller_sleeps;              /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
+    int crowded;                    /* more ranks on this host than processors                 */
     uint64_t traced_bytes;          /* sent while tracing                                      */
     int epoll, wake;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* net/comm/group.c - groups, and operations that all ranks of one agree on.
  *
- *   rank 0 ── "#12 is all-reduce of 1000 f32" ──► rank 1 ── ... ──► rank p-1 ──► rank 0
+ *   rank 0 ── "#12 is all-reduce of 1000 f32" ──► next rank ── ... ──► last rank ──► rank 0
  *
  * Each rank tells only the next one what it is about to do, without waiting: if every rank
  * agrees with the one before it, all agree. The message is small and travels with the first
@@ -240,20 +240,34 @@ void group_agreed(pair *p, const message *m, const void *body, size_t size)
     table_insert(&c->tags, &n->node);
 }
 
+/* The rank that is told by `rank` (by = 1), or tells it (by = -1). Of a power of two ranks in the order of a
+ * Gray code, whose neighbours differ in one bit: those exchange data anyway where vectors are small. */
+static int neighbour(const net_group *g, int rank, int by)
+{
+    unsigned place = (unsigned)rank;
+    if (g->size & (g->size - 1))
+        return (rank + by + g->size) % g->size;
+    for (unsigned more = place >> 1; more; more >>= 1)
+        place ^= more;
+    place = (place + (unsigned)(by + g->size)) & (unsigned)(g->size - 1);
+    return (int)(place ^ place >> 1);
+}
+
 /* Lock held. */
 static gt_status claim_operation(net_group *g, const group_claim *mine)
 {
     net_comm *c = g->comm;
     pair *next, *previous;
-    gt_status st = pair_get(c, g->ranks[(g->rank + 1) % g->size], &next);
+    gt_status st = pair_get(c, g->ranks[neighbour(g, g->rank, 1)], &next);
     if (!st)
-        st = pair_get(c, g->ranks[(g->rank + g->size - 1) % g->size], &previous);
+        st = pair_get(c, g->ranks[neighbour(g, g->rank, -1)], &previous);
     if (st)
         return st;
     message m = { .type = MESSAGE_AGREE, .context = g->id, .sequence = g->sequence };
     st = match_post(next, &m, mine, sizeof *mine);
     if (st)
         return st;
+    g->op.told = next;
     const tag key = { g->id, g->sequence, 0, previous->peer };
     claim_node *said = (claim_node *)table_find(&c->tags, &key, NODE_AGREED);
     if (said) {
@@ -323,6 +337,16 @@ void net_op_phase(net_op *o, const char *phase, int step)
     recorder_phase(&o->group->comm->recorder, o->record, phase, step);
 }
 
+/* What ranks agree on travels with data. Where there were none for the rank that is to hear it, now. */
+static void flush_claim(const net_op *o)
+{
+    const pair *p = o->told;
+    comm_lock(p->comm);
+    if (p->state == PAIR_UP && p->ops->flush)
+        p->ops->flush(p->link);
+    comm_unlock(p->comm);
+}
+
 gt_status net_op_end(net_op *o, gt_status st)
 {
     net_comm *c = o->group->comm;
@@ -332,6 +356,8 @@ gt_status net_op_end(net_op *o, gt_status st)
         const gt_status waited = net_wait(o->requests);
         st = st ? st : waited;
     }
+    if (o->told && !st)
+        flush_claim(o);
     recorder_end(&c->recorder, o->record, st);
     o->group->busy = 0;
     return st;

@@ -52,6 +52,7 @@ typedef struct tcp_link {
     gt_status broken;               /* and the sentence why, until it has been reported */
     char *why;
     int reported, wants_out;
+    int held;                       /* messages that go with the next flush, or before sleep */
     /* out */
     bytes small, later;             /* later: messages while a piece is under way       */
     put *first, **last, *sent;      /* sent: done, to be reported                       */
@@ -234,6 +235,12 @@ static int has_output(const tcp_link *l)
     return l->small.at < l->small.size || l->first != NULL;
 }
 
+/* The same without what is still held back. */
+static int is_due(const tcp_link *l)
+{
+    return has_output(l) && (!l->held || l->wants_out);
+}
+
 /* Announces the next piece of the first put. */
 static void begin_piece(tcp_link *l)
 {
@@ -321,8 +328,11 @@ static gt_status tcp_send(net_link *link, const void *head, size_t head_size, co
     bytes *b = l->piece ? &l->later : &l->small;
     const frame f = { FRAME_MESSAGE, (uint8_t)head_size, 0, 0, head_size + body_size };
     const size_t before = b->at == b->size ? 0 : b->size;
-    if (append(b, &f, sizeof f) && append(b, head, head_size) && append(b, body, body_size))
+    const int idle = !has_output(l);
+    if (append(b, &f, sizeof f) && append(b, head, head_size) && append(b, body, body_size)) {
+        l->held |= idle;
         return GT_OK;
+    }
     b->size = before;
     return gt_fail(GT_NO_MEMORY, "no memory for a message that waits to be sent");
 }
@@ -330,6 +340,7 @@ static gt_status tcp_send(net_link *link, const void *head, size_t head_size, co
 static void tcp_flush(net_link *link)
 {
     tcp_link *l = (tcp_link *)link;
+    l->held = 0;
     if (!l->broken && !l->wants_out)
         push(l);
 }
@@ -498,12 +509,12 @@ static void pull(tcp_link *l, int *did)
 /* Something to do that no socket will wake us for. */
 static int has_news(const tcp_link *l)
 {
-    return l->sent || (l->broken ? !l->reported : !l->wants_out && has_output(l));
+    return l->sent || (l->broken ? !l->reported : !l->wants_out && is_due(l));
 }
 
 static void serve(tcp_link *l, int *did)
 {
-    if (!l->broken && has_output(l))
+    if (!l->broken && is_due(l))
         push(l);
     if (!l->broken)
         pull(l, did);
@@ -544,10 +555,13 @@ static void tcp_progress(net_transport *transport, int *did)
 static int tcp_arm(net_transport *transport)
 {
     const tcp *t = (const tcp *)transport;
-    for (const tcp_link *l = t->links; l; l = l->next)
-        if (has_news(l))
-            return 1;
-    return 0;
+    int news = 0;
+    for (tcp_link *l = t->links; l; l = l->next) {
+        if (l->held)
+            tcp_flush(&l->link);
+        news |= has_news(l);
+    }
+    return news;
 }
 
 static void tcp_disarm(net_transport *t)

@@ -104,7 +104,7 @@ typedef struct net_transport_ops {
     /* Optional. The link has carried a probe both ways: it may take over the pair's stream now
      * (*stream = -1), and is part of arm() from here on. */
     void (*start)(net_link *link, int *stream);
-    /* Optional: send() may hold small messages back until this. */
+    /* Optional: send() may hold small messages back until this, or until arm(). */
     void (*flush)(net_link *link);
 
     /* One line for people: "verbs mlx5_0:1 <-> mlx5_1:1, RoCE v2, GID 3, MTU 4096". */
