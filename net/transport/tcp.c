@@ -160,10 +160,12 @@ static gt_status tcp_offer(net_transport *t, int peer, int leads, void *up, net_
     return GT_OK;
 }
 
-static void set_options(int fd, const net_config *config)
+static void set_options(int fd, const net_config *config, int same_host)
 {
     const int on = 1, patience = (int)(config->dead_after / 1000000u);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (same_host)                  /* nothing to share, and pacing only costs: a tenth of the bandwidth */
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", sizeof "reno" - 1);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
     if (config->tcp_buffer) {
@@ -183,7 +185,9 @@ static gt_status tcp_connect(net_link *link, const unsigned char *theirs, size_t
     (void)offer;
     *size = 0;
     *again = 0;
-    set_options(*stream, t->transport.config);
+    const net_job *job = t->transport.job;
+    set_options(*stream, t->transport.config,
+                net_job_member(job, link->peer)->host_id == net_job_member(job, net_job_rank(job))->host_id);
     struct epoll_event e = { .events = EPOLLIN, .data.ptr = l };
     if (epoll_ctl(t->epoll, EPOLL_CTL_ADD, *stream, &e) < 0)
         return gt_fail(GT_IO, "cannot watch a socket: %s", strerror(errno));
