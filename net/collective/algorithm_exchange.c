@@ -11,8 +11,8 @@
  *
  * On the board of ranks that share memory a post is one store that others see, so the first takes as
  * long as a line of memory needs from core to core. Long vectors go in pieces of what a post holds.
- * Without a board the same is done by messages, for the same bits: which of the two ways is gone
- * makes no difference to a sum.                                                          */
+ * Without a board sums are made by messages, with the same bits: which of the two ways is gone makes
+ * no difference. What only copies goes the usual ways then.                              */
 #include "net/collective/algorithm.h"
 #include "net/collective/reduce.h"
 #include "net/comm/board.h"
@@ -63,6 +63,13 @@ static void part_of(const net_task *t, uint64_t count, int i, uint64_t *from, ui
 static int each_adds_all(const net_task *t, uint64_t count)
 {
     return t->size == 2 || count * t->grain * (uint64_t)(t->size - 1) <= WHOLE;
+}
+
+/* Elements of part i from its at-th on, `most` at most. */
+static uint64_t piece_of(const net_task *t, int i, uint64_t at, uint64_t most)
+{
+    const uint64_t size = t->begin[i + 1] - t->begin[i], left = size > at ? size - at : 0;
+    return left < most ? left : most;
 }
 
 /* ---- on the board ---------------------------------------------------------------------- */
@@ -123,6 +130,85 @@ static gt_status board_parts(net_task *t, unsigned char *x, uint64_t count)
     return st;
 }
 
+/* Pieces of all parts at once, one after the other in a post; each rank adds those of its own part. */
+static gt_status board_scatter(net_task *t)
+{
+    const unsigned char *posts[NET_BOARD_RANKS];
+    const uint64_t most = NET_BOARD_MOST / 64 / (uint64_t)t->size * 64 / t->grain, largest = net_task_largest(t);
+    gt_status st = GT_OK;
+    for (uint64_t at = 0; !st && at < largest; at += most) {
+        const size_t piece = (size_t)((largest - at < most ? largest - at : most) * t->grain + 63) / 64 * 64;
+        unsigned char *room = net_board_room(t->op, piece * (size_t)t->size);
+        for (int i = 0; i < t->size; i++)
+            if (i != t->rank)
+                net_board_copy(room + (size_t)i * piece, t->x + (t->begin[i] + at) * t->grain,
+                               (size_t)piece_of(t, i, at, most) * t->grain);
+        net_board_post(t->op);
+        st = wait_for_all(t, posts);
+        unsigned char *x = t->x + (t->begin[t->rank] + at) * t->grain;
+        for (int i = 0; !st && i < t->size; i++)
+            posts[i] = i == t->rank ? x : posts[i] + (size_t)t->rank * piece;
+        if (!st)
+            add_in_order(t, x, posts, piece_of(t, t->rank, at, most));
+    }
+    return st;
+}
+
+/* Everybody posts a piece of its own part, and takes those of the others. */
+static gt_status board_gather(net_task *t)
+{
+    const unsigned char *post;
+    const uint64_t most = NET_BOARD_MOST / t->grain, largest = net_task_largest(t);
+    gt_status st = GT_OK;
+    for (uint64_t at = 0; !st && at < largest; at += most) {
+        unsigned char *room = net_board_room(t->op, (size_t)(largest - at < most ? largest - at : most) * t->grain);
+        net_board_copy(room, t->x + (t->begin[t->rank] + at) * t->grain,
+                       (size_t)piece_of(t, t->rank, at, most) * t->grain);
+        net_board_post(t->op);
+        for (int m = 1; !st && m < t->size; m++) {
+            const int peer = (t->rank + m) % t->size;
+            st = net_board_wait(t->op, peer, &post);
+            if (!st)
+                memcpy(t->x + (t->begin[peer] + at) * t->grain, post, (size_t)piece_of(t, peer, at, most) * t->grain);
+        }
+    }
+    return st;
+}
+
+/* The root posts; the others post nothing, which says that they have read what was before. */
+static gt_status board_broadcast(net_task *t)
+{
+    const unsigned char *post;
+    const size_t bytes = (size_t)t->count * t->grain;
+    gt_status st = GT_OK;
+    for (size_t at = 0; !st && at < bytes; at += NET_BOARD_MOST) {
+        const size_t n = bytes - at < NET_BOARD_MOST ? bytes - at : NET_BOARD_MOST;
+        unsigned char *room = net_board_room(t->op, n);
+        if (t->rank == t->root)
+            net_board_copy(room, t->x + at, n);
+        net_board_post(t->op);
+        for (int m = 1; !st && m < t->size; m++) {
+            const int peer = (t->rank + m) % t->size;
+            st = net_board_wait(t->op, peer, &post);
+            if (!st && peer == t->root)
+                memcpy(t->x + at, post, n);
+        }
+    }
+    return st;
+}
+
+static gt_status board_all_reduce(net_task *t)
+{
+    const uint64_t most = NET_BOARD_MOST / t->grain;
+    gt_status st = GT_OK;
+    for (uint64_t at = 0; !st && at < t->count; at += most) {
+        const uint64_t n = t->count - at < most ? t->count - at : most;
+        unsigned char *x = t->x + at * t->grain;
+        st = each_adds_all(t, n) ? board_whole(t, x, n) : board_parts(t, x, n);
+    }
+    return st;
+}
+
 /* ---- by messages ----------------------------------------------------------------------- */
 
 typedef struct mail {
@@ -161,66 +247,95 @@ static gt_status message_whole(net_task *t, unsigned char *scratch, uint64_t at,
     return st;
 }
 
-static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at, uint64_t count)
+/* count[i] elements from cut[i] are rank i's to add; each takes what the others have of its own. */
+static gt_status message_sums(net_task *t, unsigned char *scratch, const uint64_t *cut, const uint64_t *count)
 {
-    mail m = { 0 }, back = { 0 };
+    mail m = { 0 };
     const unsigned char *posts[NET_BOARD_RANKS];
-    uint64_t from, n, theirs, some;
+    const uint64_t n = count[t->rank];
+    unsigned char *x = t->x + cut[t->rank] * t->grain;
     gt_status st = GT_OK;
-    part_of(t, count, t->rank, &from, &n);
     for (int i = 0; !st && i < t->size; i++) {
-        unsigned char *place = scratch + (size_t)i * n * t->grain;
-        posts[i] = i == t->rank ? t->x + (at + from) * t->grain : place;
+        unsigned char *place = scratch + (size_t)i * (size_t)n * t->grain;
+        posts[i] = i == t->rank ? x : place;
         if (i == t->rank)
             continue;
-        part_of(t, count, i, &theirs, &some);
         st = net_task_recv_into(t, i, t->step, place, n, &m.in[i]);
         if (!st)
-            st = net_task_send(t, i, t->step, at + theirs, some, &m.out[i]);
+            st = net_task_send(t, i, t->step, cut[i], count[i], &m.out[i]);
     }
     if (!st)
         st = all_of(t, m.in);
     if (!st)
         st = all_of(t, m.out);          /* what comes back is for the same elements */
     if (!st)
-        add_in_order(t, t->x + (at + from) * t->grain, posts, n);
+        add_in_order(t, x, posts, n);
+    return st;
+}
+
+static gt_status message_parts(net_task *t, unsigned char *scratch, uint64_t at, uint64_t count)
+{
+    mail back = { 0 };
+    uint64_t cut[NET_BOARD_RANKS], n[NET_BOARD_RANKS];
+    for (int i = 0; i < t->size; i++) {
+        part_of(t, count, i, &cut[i], &n[i]);
+        cut[i] += at;
+    }
+    gt_status st = message_sums(t, scratch, cut, n);
     for (int i = 0; !st && i < t->size; i++) {
         if (i == t->rank)
             continue;
-        part_of(t, count, i, &theirs, &some);
-        st = net_task_recv(t, i, t->step + 1, at + theirs, some, 0, &back.in[i]);
+        st = net_task_recv(t, i, t->step + 1, cut[i], n[i], 0, &back.in[i]);
         if (!st)
-            st = net_task_send(t, i, t->step + 1, at + from, n, &back.out[i]);
+            st = net_task_send(t, i, t->step + 1, cut[t->rank], n[t->rank], &back.out[i]);
     }
     if (!st)
         st = all_of(t, back.in);
     return st ? st : all_of(t, back.out);
 }
 
+static gt_status message_all_reduce(net_task *t)
+{
+    const uint64_t most = NET_BOARD_MOST / t->grain, first = t->count < most ? t->count : most;
+    void *scratch;
+    gt_status st = net_group_scratch(t->group, (size_t)t->size * (size_t)first * t->grain, &scratch);
+    for (uint64_t at = 0; !st && at < t->count; at += most) {
+        const uint64_t n = t->count - at < most ? t->count - at : most;
+        st = each_adds_all(t, n) ? message_whole(t, scratch, at, n) : message_parts(t, scratch, at, n);
+        t->step += 2;
+    }
+    return st;
+}
+
+static gt_status message_scatter(net_task *t)
+{
+    const uint64_t most = NET_BOARD_MOST / t->grain, largest = net_task_largest(t);
+    void *scratch;
+    gt_status st = net_group_scratch(t->group, (size_t)t->size * (size_t)(largest < most ? largest : most) * t->grain,
+                                     &scratch);
+    for (uint64_t at = 0; !st && at < largest; at += most) {
+        uint64_t cut[NET_BOARD_RANKS], n[NET_BOARD_RANKS];
+        for (int i = 0; i < t->size; i++) {
+            n[i] = piece_of(t, i, at, most);
+            cut[i] = n[i] ? t->begin[i] + at : 0;
+        }
+        st = message_sums(t, scratch, cut, n);
+        t->step++;
+    }
+    return st;
+}
+
 /* ---- both ------------------------------------------------------------------------------ */
 
-static gt_status prepare(net_task *t, uint64_t piece, void **scratch)
+gt_status net_run_exchange(net_task *t)
 {
     if (t->size > NET_BOARD_RANKS)
         return gt_fail(GT_UNSUPPORTED, "the algorithm exchange is for %d ranks at most, not %d; name another",
                        (int)NET_BOARD_RANKS, t->size);
-    return t->on_board ? GT_OK : net_group_scratch(t->group, (size_t)t->size * (size_t)piece * t->grain, scratch);
-}
-
-gt_status net_run_exchange(net_task *t)
-{
-    const uint64_t most = NET_BOARD_MOST / t->grain;
-    void *scratch = NULL;
-    gt_status st = prepare(t, t->count < most ? t->count : most, &scratch);
-    for (uint64_t at = 0; !st && at < t->count; at += most) {
-        const uint64_t n = t->count - at < most ? t->count - at : most;
-        const int whole = each_adds_all(t, n);
-        unsigned char *x = t->x + at * t->grain;
-        if (t->on_board)
-            st = whole ? board_whole(t, x, n) : board_parts(t, x, n);
-        else
-            st = whole ? message_whole(t, scratch, at, n) : message_parts(t, scratch, at, n);
-        t->step += 2;
+    switch (t->kind) {
+    case NET_OP_ALL_REDUCE: return t->on_board ? board_all_reduce(t) : message_all_reduce(t);
+    case NET_OP_REDUCE_SCATTER: return t->on_board ? board_scatter(t) : message_scatter(t);
+    case NET_OP_ALL_GATHER: return t->on_board ? board_gather(t) : net_run_ring(t);
+    default: return t->on_board ? board_broadcast(t) : net_run_tree(t);
     }
-    return st;
 }

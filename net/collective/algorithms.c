@@ -30,7 +30,8 @@ static const struct {
     [NET_HIERARCHICAL] = { "hierarchical", net_run_hierarchical, AR | BC,
                            "hosts' own links are faster than those between them" },
     [NET_TREE] = { "tree", net_run_tree, AR | BC, "log p messages from a root" },
-    [NET_EXCHANGE] = { "exchange", net_run_exchange, AR, "ranks read from shared memory what all have posted" },
+    [NET_EXCHANGE] = { "exchange", net_run_exchange, AR | RS | AG | BC,
+                       "ranks read from shared memory what all have posted" },
 };
 
 const char *net_algorithm_name(net_algorithm a)

@@ -205,7 +205,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
         return st;
     if (c->kind != NET_OP_BARRIER) {
         st = choose(s, c, &a);
-        if (!st && a != NET_EXCHANGE)
+        if (!st && (a != NET_EXCHANGE || c->kind != NET_OP_ALL_REDUCE))
             st = cut(s, c, a, grain);
         if (!st && a == NET_HIERARCHICAL)
             st = find_layers(s);

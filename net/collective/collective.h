@@ -23,8 +23,8 @@
  *   direct              2 steps, every rank owns a share and sums it; shares from net_shares(),
  *                       which makes it optimal on unequal links      small p, unequal links
  *   hierarchical        inside hosts, then between hosts lane by lane, then inside again
- *   exchange            every rank reads what all have and adds in the order of ranks: small and
- *                       middle n of ranks that share memory, on their board (net/comm/board.h)
+ *   exchange            every rank reads what all have and adds in the order of ranks: always of
+ *                       ranks that share memory, on their board (net/comm/board.h)
  *   tree                log p messages from a root (and to it)           broadcast of small n
  * A broadcast's ring is a chain in pieces. Why what was chosen: GT_LOG=info,collective:debug. */
 #ifndef NET_COLLECTIVE_COLLECTIVE_H

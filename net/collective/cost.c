@@ -218,10 +218,12 @@ static double cost_hierarchical(net_kind kind, const net_link_matrix *m, double 
     return inside + across;
 }
 
-/* On the board: a line of every other rank, and n bytes that are written past the cache, read and added. */
-static double cost_exchange(const net_link_matrix *m, double n)
+/* On the board: a line of every other rank, and the bytes that each of them has for this one, which are
+ * written past the cache, read and added. */
+static double cost_exchange(net_kind kind, const net_link_matrix *m, double n)
 {
-    return m->board ? (m->size - 1) * line + 2.0 * n * m->add : INFINITY;
+    const double share = kind == NET_OP_REDUCE_SCATTER || kind == NET_OP_ALL_GATHER ? 0.5 : 1.0;
+    return m->board ? (m->size - 1) * line + share * 2.0 * n * m->add : INFINITY;
 }
 
 double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double bytes)
@@ -237,7 +239,7 @@ double net_cost(net_kind kind, net_algorithm a, const net_link_matrix *m, double
     case NET_DIRECT: return cost_direct(kind, m, bytes);
     case NET_HIERARCHICAL: return cost_hierarchical(kind, m, bytes);
     case NET_TREE: return cost_tree(kind, m, bytes);
-    case NET_EXCHANGE: return cost_exchange(m, bytes);
+    case NET_EXCHANGE: return cost_exchange(kind, m, bytes);
     default: return INFINITY;
     }
 }
@@ -247,7 +249,7 @@ net_algorithm net_choose_but(net_kind kind, const net_link_matrix *m, double byt
     net_algorithm best = NET_AUTO;
     double least = INFINITY;
     /* A board beats messages at every size, which the links, measured by messages, cannot tell. */
-    if (kind == NET_OP_ALL_REDUCE && m->board && !(barred >> NET_EXCHANGE & 1u))
+    if (m->board && net_algorithm_has(NET_EXCHANGE, kind) && !(barred >> NET_EXCHANGE & 1u))
         return NET_EXCHANGE;
     for (int a = NET_RING; a < NET_ALGORITHMS; a++) {
         const double t = barred >> a & 1u ? INFINITY : net_cost(kind, (net_algorithm)a, m, bytes);
