@@ -17,9 +17,16 @@ typedef struct gemm_engine {
     int (*can)(gemm_context *c, const gemm_desc *g);
     uint64_t (*scratch)(gemm_context *c, const gemm_desc *g);
     gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
+    void (*release)(void *state);       /* what it keeps in a context; takes NULL; optional */
 } gemm_engine;
 
-extern const gemm_engine gemm_gemv, gemm_native, gemm_tiled, gemm_clblast;
+extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_clblast;
+
+/* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
+void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
+
+/* 1 if the processor multiplies numbers of this storage as they are, and oneDNN knows how. */
+int gemm_onednn_has_own(dtype storage);
 
 dev_device *gemm_device(const gemm_context *c);
 

@@ -37,6 +37,11 @@
 #else
 #define NATIVE NULL
 #endif
+#ifdef GT_WITH_ONEDNN
+#define ONEDNN &gemm_onednn
+#else
+#define ONEDNN NULL
+#endif
 #ifdef GT_WITH_CLBLAST
 #define CLBLAST &gemm_clblast
 #else
@@ -47,7 +52,11 @@
 static const struct {
     const char *name;
     const gemm_engine *engine;
-} table[] = { { "gemv", &gemm_gemv }, { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST } };
+} table[] = { { "gemv", &gemm_gemv },
+              { "native", NATIVE },
+              { "onednn", ONEDNN },
+              { "tiled", &gemm_tiled },
+              { "clblast", CLBLAST } };
 enum { ENGINES = sizeof table / sizeof *table };
 
 static const char cache_head[] = "geartrain gemm 2\n";
@@ -75,6 +84,7 @@ struct gemm_context {
     int choice_count;
     built_program *programs;
     int program_count;
+    void *states[ENGINES];          /* of the engines that keep something, NULL at first */
 };
 
 /* ---- descriptions --------------------------------------------------------------------- */
@@ -662,9 +672,20 @@ void gemm_context_release(gemm_context *c)
         free(c->programs[i].options);
     }
     free(c->programs);
+    for (int i = 0; i < ENGINES; i++)
+        if (table[i].engine && table[i].engine->release)
+            table[i].engine->release(c->states[i]);
     free(c->choices);
     free(c->cache_path);
     free(c);
+}
+
+void **gemm_engine_state(gemm_context *c, const gemm_engine *e)
+{
+    int i = 0;
+    while (table[i].engine != e)
+        i++;
+    return &c->states[i];
 }
 
 dev_device *gemm_device(const gemm_context *c)

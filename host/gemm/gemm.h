@@ -7,6 +7,8 @@
  *                   time is that of reading it: any device, type and epilogue
  *          native   a CBLAS called on the device's host thread (CPU devices, fp32; narrower weights
  *                   are widened panel by panel, within the cache)
+ *          onednn   the oneDNN library on the device's host thread (CPU devices; fp32, and the 16-bit types that
+ *                   the processor itself multiplies, with fp32 sums: AVX512-BF16, AMX)
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of
@@ -131,7 +133,8 @@ gt_status gemm_copy_run(gemm_copy *c, int runs, double *bytes_per_second);
 /* What the device can do at most, in FLOPs a second, with operands of a storage type: its peak, of which a
  * model's FLOPs are a share (MFU; Chowdhery et al., "PaLM", 2022, appendix B). fp32: measured
  * multiply-adds. 16-bit types: the same where the device widens them in order to compute; 0, not known,
- * where it has matrix units or arithmetic of its own for them, which cl/peak.cl does not reach. */
+ * where it has matrix units or arithmetic of its own for them (a processor: that an engine uses), which
+ * cl/peak.cl does not reach. */
 double gemm_peak_of(const dev_info *info, int matrix_units, const gemm_peak *peak, dtype storage);
 
 typedef struct gemm_result {

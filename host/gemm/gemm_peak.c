@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/gemm/gemm_peak.c - the device's arithmetic and copy peaks, by cl/peak.cl. */
-#include "host/gemm/gemm.h"
+#include "host/gemm/engine.h"
 
 #include "host/base/activity.h"
 #include "host/base/clock.h"
@@ -160,7 +160,10 @@ static gt_status measure_copy(dev_device *d, double *bytes_per_second)
 
 double gemm_peak_of(const dev_info *info, int matrix_units, const gemm_peak *peak, dtype storage)
 {
-    const int own = matrix_units || (storage == DTYPE_F16 && info->fp16);
+    int own = matrix_units || (storage == DTYPE_F16 && info->fp16);
+#ifdef GT_WITH_ONEDNN
+    own |= info->kind == DEV_CPU && info->native_kernels && gemm_onednn_has_own(storage);
+#endif
     return storage != DTYPE_F32 && own ? 0.0 : peak->flops;
 }
 

@@ -135,6 +135,7 @@ typedef struct run {
     gemm_desc g;
     int batch, lda, ldb, ldc;
     operand a, b, c, bias, pre, aux, residual;
+    int how;
 } run;
 
 /* Compares what came back in c->seen; `before` is C's old content, added if `add`. */
@@ -180,7 +181,7 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                 /* An engine that multiplies only stores the product once before the rest. */
                 allowed += storage_error(g->c_type) * (fabs(want) + fabs(pre)) * 1.01;
                 if (g->residual)
-                    want += at(&x->residual, d, ci);
+                    want += at(x->how & GEMM_IN_PLACE ? &x->c : &x->residual, d, ci);
                 allowed += storage_error(g->c_type) * fabs(want) * 1.01;
                 allowed *= g->drop_p > 0 ? 1 / (1 - (double)g->drop_p) : 1;
 
@@ -191,7 +192,7 @@ static int compare(const run *x, const dev_device *d, int add, const char *engin
                                engine, g->trans_a ? 't' : 'n', g->trans_b ? 't' : 'n', dtype_name(g->a_type),
                                dtype_name(g->b_type), dtype_name(g->c_type), g->M, g->N, g->K, x->batch, b, m, n, got,
                                want, allowed);
-                if (g->act) {
+                if (g->act && !(x->how & GEMM_NO_PRE)) {
                     const double p = (double)dtype_load(g->c_type, x->pre.seen, guard + ci);
                     good &= CHECKF(fabs(p - pre) <= allowed + storage_error(g->c_type) * fabs(pre),
                                    "%s: pre %d,%d,%d is %.8g, not %.8g", engine, b, m, n, p, pre);
@@ -218,7 +219,12 @@ static int read_back(operand *x, dev_device *d)
 
 int gemm_case(gemm_context *c, dev_device *d, const gemm_desc *g, int flip)
 {
-    run x = { .g = *g, .batch = g->batch ? g->batch : 1 };
+    return gemm_case_with(c, d, g, flip, 0);
+}
+
+int gemm_case_with(gemm_context *c, dev_device *d, const gemm_desc *g, int flip, int how)
+{
+    run x = { .g = *g, .batch = g->batch ? g->batch : 1, .how = how };
     const int a_rows = g->trans_a ? g->K : g->M, a_width = g->trans_a ? g->M : g->K;
     const int b_rows = g->trans_b ? g->N : g->K, b_width = g->trans_b ? g->K : g->N;
     dev_buffer *scratch = NULL, *random = NULL;
@@ -247,9 +253,9 @@ int gemm_case(gemm_context *c, dev_device *d, const gemm_desc *g, int flip)
         .b = x.b.view,
         .c = x.c.view,
         .bias = x.bias.view,
-        .pre = x.pre.view,
+        .pre = how & GEMM_NO_PRE ? NULL : x.pre.view,
         .aux = x.aux.view,
-        .residual = x.residual.view,
+        .residual = how & GEMM_IN_PLACE ? x.c.view : x.residual.view,
         .random = random,
         .scratch = scratch,
     };

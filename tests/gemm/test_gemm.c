@@ -21,6 +21,19 @@ static int tiny(void)
     return s && *s && strcmp(s, "0");
 }
 
+/* As the kernel tells it; other processors than x86's: no. */
+static int has_processor_bf16(void)
+{
+    char line[8192];
+    int has = 0;
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && !has && fgets(line, sizeof line, f))
+        has = strstr(line, " avx512_bf16") != NULL;
+    if (f)
+        fclose(f);
+    return has;
+}
+
 static const int sizes[] = { 1, 2, 31, 32, 33, 63, 64, 65, 100, 129 };
 enum { SIZES = sizeof sizes / sizeof sizes[0] };
 
@@ -190,7 +203,8 @@ static void activations(place *p)
     CHECK_FAILS(gemm_scratch(p->c, &g, &bytes), GT_MISUSE, "silu to a product and the slope of relu");
 }
 
-static void everything(const char *style, const char *engine, int wide_only)
+/* With the first `type_count` of the types. */
+static void everything(const char *style, const char *engine, int type_count)
 {
     place p;
     if (!place_open(&p, style, engine))
@@ -198,7 +212,7 @@ static void everything(const char *style, const char *engine, int wide_only)
     /* The GPU body crawls on a CPU device, to compile as well as to run: fp32 gets every case
      * there, and the other types what is different about them. */
     const int crawls = !strcmp(style, "gpu") && dev_info_of(p.d)->kind == DEV_CPU;
-    for (int t = 0; t < (wide_only ? 1 : 3); t++) {
+    for (int t = 0; t < type_count; t++) {
         const int few = crawls && t;
         all_sizes(&p, types[t], types[t], few ? 3 : 1);
         if (t && !few)
@@ -219,13 +233,93 @@ static void native_agrees_with_the_obvious_product(void)
 {
     everything("cpu", "native", 1);
 }
+static void onednn_agrees_with_the_obvious_product(void)
+{
+    everything("cpu", "onednn", 2);
+}
+
+/* A product of several pieces, whose last row and column of pieces are smaller; both orders of cutting, each with
+ * every epilogue that is fused, also into C itself, and with what is left of it behind. */
+static void onednn_cuts_products_into_pieces(void)
+{
+    static const int sizes_of[][3] = { { 150, 1000, 257 }, { 1000, 150, 257 }, { 500, 650, 64 } };
+    place p;
+    if (tiny() || !place_open(&p, "cpu", "onednn"))
+        return;
+    int good = 1;
+    for (int i = 0; i < 12 && good; i++)
+        for (int trans = 0; trans < 4 && good; trans++) {
+            gemm_desc g = {
+                .M = sizes_of[i % 3][0],
+                .N = sizes_of[i % 3][1],
+                .K = sizes_of[i % 3][2],
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = types[i / 3 % 2],
+                .b_type = types[i / 3 % 2],
+                .c_type = i / 6 ? types[i / 3 % 2] : DTYPE_F32,
+                .ldc = sizes_of[i % 3][1] + i % 5,
+                .bias = i / 6,
+                .residual = i / 6,
+                .act = i / 6 && trans == 1 ? ACT_GELU_TANH : ACT_NONE,
+                .alpha = trans == 3 ? 0.5f : 0.0f,
+            };
+            good = gemm_case(p.c, p.d, &g, !gemm_has_epilogue(&g));
+        }
+    place_close(&p);
+}
+
+/* Without a place for the argument of an activation, all of the epilogue is the primitive's. */
+static void onednn_fuses_what_it_can(void)
+{
+    place p;
+    if (!place_open(&p, "cpu", "onednn"))
+        return;
+    for (int t = 0; t < 2; t++)
+        for (activation a = ACT_NONE; a < ACT_COUNT; a++)
+            for (int in_place = 0; in_place < 2; in_place++) {
+                const gemm_desc g = { .M = 40,
+                                      .N = 70,
+                                      .K = 50,
+                                      .trans_b = 1,
+                                      .a_type = types[t],
+                                      .b_type = types[t],
+                                      .c_type = types[t],
+                                      .bias = 1,
+                                      .act = a,
+                                      .residual = 1 };
+                CHECK(gemm_case_with(p.c, p.d, &g, 0, GEMM_NO_PRE | (in_place ? GEMM_IN_PLACE : 0)));
+            }
+    place_close(&p);
+}
+
+/* Where the processor has dot products of bf16, products of bf16 are measured with them; nowhere else does the
+ * engine take them. */
+static void onednn_takes_the_types_that_the_processor_multiplies(void)
+{
+    place p;
+    const char *name = NULL;
+    if (!place_open(&p, "cpu", "onednn"))
+        return;
+    for (int t = 0; t < 3; t++) {
+        const gemm_desc g = { .M = 128, .N = 64, .K = 64, .a_type = types[t], .b_type = types[t], .c_type = types[t] };
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        if (t < 2)
+            CHECKF(!strcmp(name, "onednn") == (t == 0 || has_processor_bf16()), "%s by %s", dtype_name(types[t]), name);
+    }
+    gemm_desc mixed = { .M = 128, .N = 64, .K = 64, .b_type = DTYPE_BF16 };
+    CHECK_OK(gemm_engine_name(p.c, &mixed, &name));
+    CHECK(strcmp(name, "onednn"));
+    place_close(&p);
+}
+
 static void tiled_agrees_with_the_obvious_product(void)
 {
-    everything("cpu", "tiled", 0);
+    everything("cpu", "tiled", 3);
 }
 static void tiled_agrees_in_the_gpu_style(void)
 {
-    everything("gpu", "tiled", 0);
+    everything("gpu", "tiled", 3);
 }
 
 /* What the engine is for: up to four rows, every size of B beside them, every epilogue, batches and
@@ -403,11 +497,11 @@ static void engines_are_measured_with_narrow_weights(void)
 static void results_are_the_same_from_run_to_run(void)
 {
     enum { M = 150, N = 203, K = 700 };
-    static const char *const engines[] = { "native", "tiled" };
+    static const char *const engines[] = { "native", "onednn", "tiled" };
     float *host = calloc((size_t)K * N, sizeof *host), *first = malloc(M * N * 4), *again = malloc(M * N * 4);
     for (size_t i = 0; i < (size_t)K * N; i++)
         host[i] = (float)(i % 97) / 97.0f - 0.4f;
-    for (int e = 0; e < 2; e++) {
+    for (int e = 0; e < 3; e++) {
         place p;
         if (!place_open(&p, "cpu", engines[e]))
             continue;
@@ -581,6 +675,10 @@ static void a_peak_that_is_not_measured_is_not_known(void)
 
 const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
+    CASE(onednn_agrees_with_the_obvious_product),
+    CASE(onednn_cuts_products_into_pieces),
+    CASE(onednn_fuses_what_it_can),
+    CASE(onednn_takes_the_types_that_the_processor_multiplies),
     CASE(tiled_agrees_with_the_obvious_product),
     CASE(tiled_agrees_in_the_gpu_style),
     CASE(gemv_agrees_with_the_obvious_product),

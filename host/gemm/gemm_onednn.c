@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: MIT */
+/* host/gemm/gemm_onednn.c - products by oneDNN inside the device's own queue, for CPU devices.
+ *
+ * oneDNN makes code for one product while the program runs, and uses what the processor has for 16-bit numbers
+ * (dot products of bf16 with fp32 sums, tiles of AMX). What this engine does in 16 bits it does in those: where
+ * oneDNN would only widen, it leaves the product to the others. The bias, an activation whose argument nobody
+ * wants, and the residual are added while C is in registers; what is left of an epilogue is a kernel behind it.
+ *
+ * A thread of its own calls oneDNN, and the driver's waits for it: OpenMP keeps a team for every thread that
+ * has ever called it, and a driver calls from any of as many threads as there are cores. The team has as many
+ * threads as the device has cores, which may be a part of the machine. */
+#include "host/gemm/engine.h"
+
+#include "host/base/log.h"
+
+#include <dlfcn.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What changed from version 2 to 3: layouts became handles, and primitives are described in one call. */
+#if DNNL_VERSION_MAJOR >= 3
+typedef const_dnnl_memory_desc_t layout_reference;
+#define LAYOUT(x) (x)
+#else
+typedef const dnnl_memory_desc_t *layout_reference;
+#define LAYOUT(x) (&(x))
+#endif
+
+/* What a primitive does besides alpha * A * B. SUM: adds what is in C. */
+enum { BIAS = 1, ACT = 2, SUM = 4, RESIDUAL = 8 };
+enum { OPERANDS = 5, ALIGN = 64, FLAG = 64 };       /* FLAG: in front of scratch, where `add` may be */
+
+/* A product with one combination of what else it does. */
+typedef struct product {
+    struct product *next;
+    gemm_desc g;
+    int fused, able;
+    dnnl_primitive_t primitive;
+    dnnl_memory_desc_t layout[OPERANDS], scratch;   /* of A, B, C, bias, residual */
+    uint64_t scratch_bytes;
+} product;
+
+typedef struct job job;
+
+/* What a context keeps. The runner computes a job as soon as there is one, and takes it away. */
+typedef struct state {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    product *products;
+    int threads;
+    int able;                           /* 0: oneDNN does not start, which was said */
+    pthread_t runner;
+    int running, stop;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    const job *job;
+} state;
+
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+/* OpenMP's, where oneDNN was built with it. They are looked up, since which OpenMP it was is not known here. */
+static struct {
+    int (*most)(void);
+    void (*set)(int);
+} openmp;
+
+static void look_up(void *function, size_t size, const char *name)
+{
+    void *symbol = dlsym(RTLD_DEFAULT, name);
+    memcpy(function, &symbol, size);
+}
+
+static void compute(const state *s, const job *j);
+
+static void *run_jobs(void *argument)
+{
+    state *s = argument;
+    if (openmp.set)
+        openmp.set(s->threads);
+    pthread_mutex_lock(&s->lock);
+    while (!s->stop) {
+        if (s->job) {
+            pthread_mutex_unlock(&s->lock);
+            compute(s, s->job);
+            pthread_mutex_lock(&s->lock);
+            s->job = NULL;
+            pthread_cond_broadcast(&s->changed);
+        } else {
+            pthread_cond_wait(&s->changed, &s->lock);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static void run_job(state *s, const job *j)
+{
+    pthread_mutex_lock(&s->lock);
+    while (s->job)                      /* two queues of one device */
+        pthread_cond_wait(&s->changed, &s->lock);
+    s->job = j;
+    pthread_cond_broadcast(&s->changed);
+    while (s->job == j)
+        pthread_cond_wait(&s->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- what a context keeps --------------------------------------------------------------------- */
+
+static void layout_free(dnnl_memory_desc_t *layout)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    if (*layout)
+        dnnl_memory_desc_destroy(*layout);
+#else
+    (void)layout;
+#endif
+}
+
+static void product_free(product *p)
+{
+    if (p->primitive)
+        dnnl_primitive_destroy(p->primitive);
+    for (int k = 0; k < OPERANDS; k++)
+        layout_free(&p->layout[k]);
+    layout_free(&p->scratch);
+    free(p);
+}
+
+static void release(void *kept)
+{
+    state *s = kept;
+    if (!s)
+        return;
+    if (s->running) {
+        pthread_mutex_lock(&s->lock);
+        s->stop = 1;
+        pthread_cond_broadcast(&s->changed);
+        pthread_mutex_unlock(&s->lock);
+        pthread_join(s->runner, NULL);
+    }
+    while (s->products) {
+        product *p = s->products;
+        s->products = p->next;
+        product_free(p);
+    }
+    if (s->stream)
+        dnnl_stream_destroy(s->stream);
+    if (s->engine)
+        dnnl_engine_destroy(s->engine);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+/* NULL: oneDNN cannot be used. */
+static state *state_of(gemm_context *c)
+{
+    void **slot = gemm_engine_state(c, &gemm_onednn);
+    state *s = *slot;
+    if (s)
+        return s->able ? s : NULL;
+    *slot = s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    look_up(&openmp.most, sizeof openmp.most, "omp_get_max_threads");
+    look_up(&openmp.set, sizeof openmp.set, "omp_set_num_threads");
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    s->threads = dev_info_of(gemm_device(c))->compute_units;
+    s->running = dnnl_engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
+                 && dnnl_stream_create(&s->stream, s->engine, dnnl_stream_default_flags) == dnnl_success
+                 && pthread_create(&s->runner, NULL, run_jobs, s) == 0;
+    s->able = s->running;
+    if (!s->able)
+        gt_log(GT_LOG_WARN, "gemm", "oneDNN does not start on '%s'; going on without engine onednn",
+               dev_info_of(gemm_device(c))->id);
+    return s->able ? s : NULL;
+}
+
+/* ---- primitives ------------------------------------------------------------------------------- */
+
+static dnnl_data_type_t type_of(dtype t)
+{
+    return t == DTYPE_BF16 ? dnnl_bf16 : t == DTYPE_F16 ? dnnl_f16 : dnnl_f32;
+}
+
+/* Rows are `down` elements apart, columns `across`. */
+static int layout_make(dnnl_memory_desc_t *out, int rows, int columns, int down, int across, dtype t)
+{
+    const dnnl_dims_t sizes = { rows, columns };
+    /* Of a side of 1 the distance means nothing, but is checked. */
+    const dnnl_dims_t strides = { rows == 1 && across == 1 ? columns : down, columns == 1 && down == 1 ? rows : across };
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_memory_desc_create_with_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+#else
+    return dnnl_memory_desc_init_by_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+#endif
+}
+
+static dnnl_alg_kind_t activation_of(activation a)
+{
+    switch (a) {
+    case ACT_GELU_ERF: return dnnl_eltwise_gelu_erf;
+    case ACT_SILU: return dnnl_eltwise_swish;
+    case ACT_RELU: return dnnl_eltwise_relu;
+    case ACT_TANH: return dnnl_eltwise_tanh;
+    default: return dnnl_eltwise_gelu_tanh;
+    }
+}
+
+static int append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
+{
+#if DNNL_VERSION_MAJOR >= 3
+    return dnnl_post_ops_append_eltwise(ops, kind, alpha, 0.0f) == dnnl_success;
+#else
+    return dnnl_post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f) == dnnl_success;
+#endif
+}
+
+static int append_post_ops(dnnl_post_ops_t ops, const product *p)
+{
+    const gemm_desc *g = &p->g;
+    const int fused = p->fused;
+    int good = 1;
+    if (g->alpha < 1.0f || g->alpha > 1.0f)
+        good = append_eltwise(ops, dnnl_eltwise_linear, g->alpha);
+    if (good && (fused & ACT))
+        good = append_eltwise(ops, activation_of(g->act), g->act == ACT_SILU ? 1.0f : 0.0f);
+    if (good && (fused & SUM))
+#if DNNL_VERSION_MAJOR >= 3
+        good = dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
+#else
+        good = dnnl_post_ops_append_sum(ops, 1.0f) == dnnl_success;
+#endif
+    if (good && (fused & RESIDUAL))
+        good = dnnl_post_ops_append_binary(ops, dnnl_binary_add, LAYOUT(p->layout[4])) == dnnl_success;
+    return good;
+}
+
+static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dnnl_primitive_attr_t attributes)
+{
+    dnnl_primitive_desc_t d = NULL;
+    layout_reference bias = p->fused & BIAS ? LAYOUT(p->layout[3]) : NULL;
+#if DNNL_VERSION_MAJOR >= 3
+    if (dnnl_matmul_primitive_desc_create(&d, s->engine, p->layout[0], p->layout[1], bias, p->layout[2], attributes)
+        != dnnl_success)
+        return NULL;
+#else
+    dnnl_matmul_desc_t m;
+    if (dnnl_matmul_desc_init(&m, &p->layout[0], &p->layout[1], bias, &p->layout[2]) != dnnl_success
+        || dnnl_primitive_desc_create(&d, &m, attributes, s->engine, NULL) != dnnl_success)
+        return NULL;
+#endif
+    return d;
+}
+
+/* Is it one of the implementations that are made for this processor, and, of 16 bits, for its arithmetic on
+ * them? Their names end with what they need; others begin with "ref" or "gemm". */
+static int is_native(const_dnnl_primitive_desc_t d, dtype t)
+{
+    const char *name = NULL;
+    if (dnnl_primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
+        return 0;
+    if (strncmp(name, "brg", 3) != 0)
+        return 0;
+    return t == DTYPE_F32 || (t == DTYPE_BF16 && (strstr(name, "bf16") || strstr(name, "amx")))
+           || (t == DTYPE_F16 && (strstr(name, "fp16") || strstr(name, "amx")));
+}
+
+static int make_primitive(const state *s, product *p)
+{
+    dnnl_primitive_attr_t attributes = NULL;
+    dnnl_post_ops_t ops = NULL;
+    dnnl_primitive_desc_t d = NULL;
+    int good = dnnl_primitive_attr_create(&attributes) == dnnl_success
+               && dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) == dnnl_success
+               && dnnl_post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
+               && dnnl_primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
+    d = good ? describe(s, p, attributes) : NULL;
+    good = d && is_native(d, p->g.a_type) && dnnl_primitive_create(&p->primitive, d) == dnnl_success;
+    if (good) {
+        layout_reference scratch = dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
+        p->scratch_bytes = scratch ? dnnl_memory_desc_get_size(scratch) : 0;
+#if DNNL_VERSION_MAJOR >= 3
+        good = !scratch || dnnl_memory_desc_clone(&p->scratch, scratch) == dnnl_success;
+#else
+        if (scratch)
+            p->scratch = *scratch;
+#endif
+    }
+    if (d)
+        dnnl_primitive_desc_destroy(d);
+    if (ops)
+        dnnl_post_ops_destroy(ops);
+    if (attributes)
+        dnnl_primitive_attr_destroy(attributes);
+    return good;
+}
+
+static int make_product(const state *s, product *p)
+{
+    const gemm_desc *g = &p->g;
+    return layout_make(&p->layout[0], g->M, g->K, g->trans_a ? 1 : g->lda, g->trans_a ? g->lda : 1, g->a_type)
+           && layout_make(&p->layout[1], g->K, g->N, g->trans_b ? 1 : g->ldb, g->trans_b ? g->ldb : 1, g->b_type)
+           && layout_make(&p->layout[2], g->M, g->N, g->ldc, 1, g->c_type)
+           && (!(p->fused & BIAS) || layout_make(&p->layout[3], 1, g->N, g->N, 1, DTYPE_F32))
+           && (!(p->fused & RESIDUAL) || layout_make(&p->layout[4], g->M, g->N, g->ldc, 1, g->c_type))
+           && make_primitive(s, p);
+}
+
+static int same_product(const product *p, const gemm_desc *g, int fused)
+{
+    const gemm_desc *h = &p->g;
+    return p->fused == fused && h->M == g->M && h->N == g->N && h->K == g->K && h->trans_a == g->trans_a
+           && h->trans_b == g->trans_b && h->a_type == g->a_type && h->c_type == g->c_type && h->lda == g->lda
+           && h->ldb == g->ldb && h->ldc == g->ldc && !memcmp(&h->alpha, &g->alpha, sizeof g->alpha)
+           && (!(fused & ACT) || h->act == g->act);
+}
+
+/* NULL: oneDNN has nothing for it on this processor. */
+static const product *product_of(state *s, const gemm_desc *g, int fused)
+{
+    for (const product *p = s->products; p; p = p->next)
+        if (same_product(p, g, fused))
+            return p->able ? p : NULL;
+    product *p = calloc(1, sizeof *p);
+    if (!p)
+        return NULL;
+    p->next = s->products;
+    s->products = p;
+    p->g = *g;
+    p->fused = fused;
+    /* Made for as many threads as will run it. */
+    const int before = openmp.most ? openmp.most() : 0;
+    if (openmp.set)
+        openmp.set(s->threads);
+    p->able = make_product(s, p);
+    if (openmp.set && before > 0)
+        openmp.set(before);
+    return p->able ? p : NULL;
+}
+
+/* ---- running ---------------------------------------------------------------------------------- */
+
+typedef struct payload {
+    state *state;
+    const product *plain, *adding;      /* what runs where `add` is 0, and 1 */
+    int64_t stride_a, stride_b, stride_c;
+    int batch, flagged;                 /* 1: scratch begins with `add`      */
+} payload;
+
+struct job {
+    const payload *p;
+    const product *product;
+    void *const *pointers;
+};
+
+static void add_memory(dnnl_exec_arg_t *args, int *count, int arg, dnnl_engine_t engine, layout_reference layout,
+                       void *at)
+{
+    args[*count].arg = arg;
+    args[*count].memory = NULL;
+    *count += dnnl_memory_create(&args[*count].memory, layout, engine, at) == dnnl_success;
+}
+
+static int execute(const state *s, const product *p, void *const at[OPERANDS], void *scratch)
+{
+    static const int names[OPERANDS] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS };
+    const int scaled = p->g.alpha < 1.0f || p->g.alpha > 1.0f;
+    const int residual = DNNL_ARG_ATTR_MULTIPLE_POST_OP(scaled + ((p->fused & ACT) != 0)) | DNNL_ARG_SRC_1;
+    const int used[OPERANDS] = { 1, 1, 1, p->fused & BIAS, p->fused & RESIDUAL };
+    dnnl_exec_arg_t args[OPERANDS + 1];
+    int count = 0, wanted = p->scratch_bytes > 0;
+    for (int i = 0; i < OPERANDS; i++)
+        if (used[i]) {
+            wanted++;
+            add_memory(args, &count, i == 4 ? residual : names[i], s->engine, LAYOUT(p->layout[i]), at[i]);
+        }
+    if (p->scratch_bytes)
+        add_memory(args, &count, DNNL_ARG_SCRATCHPAD, s->engine, LAYOUT(p->scratch), scratch);
+    const int good = count == wanted && dnnl_primitive_execute(p->primitive, s->stream, count, args) == dnnl_success
+                     && dnnl_stream_wait(s->stream) == dnnl_success;
+    for (int i = 0; i < count; i++)
+        dnnl_memory_destroy(args[i].memory);
+    return good;
+}
+
+/* What was not computed must not pass for a result. */
+static void spoil(const gemm_desc *g, char *c)
+{
+    gt_log(GT_LOG_ERROR, "gemm", "oneDNN fails in a product of %d x %d x %d: its result is made not a number", g->M,
+           g->N, g->K);
+    for (int r = 0; r < g->M; r++)
+        memset(c + (size_t)r * (size_t)g->ldc * dtype_size(g->c_type), 0xff, (size_t)g->N * dtype_size(g->c_type));
+}
+
+static void compute(const state *s, const job *j)
+{
+    const gemm_desc *g = &j->product->g;
+    const int64_t in = (int64_t)dtype_size(g->a_type), out = (int64_t)dtype_size(g->c_type);
+    void *const scratch = (char *)j->pointers[3] + FLAG + (ALIGN - (uintptr_t)j->pointers[3] % ALIGN) % ALIGN;
+    for (int i = 0; i < j->p->batch; i++) {
+        void *const at[OPERANDS] = { (char *)j->pointers[0] + i * j->p->stride_a * in,
+                                     (char *)j->pointers[1] + i * j->p->stride_b * in,
+                                     (char *)j->pointers[2] + i * j->p->stride_c * out, j->pointers[4],
+                                     (char *)j->pointers[5] + i * j->p->stride_c * out };
+        if (!execute(s, j->product, at, scratch))
+            spoil(g, at[2]);
+    }
+}
+
+static void multiply(const void *kept, void *const *pointers)
+{
+    payload p;
+    memcpy(&p, kept, sizeof p);
+    int32_t add = 0;
+    if (p.flagged)
+        memcpy(&add, pointers[3], sizeof add);
+    const job j = { .p = &p, .product = add ? p.adding : p.plain, .pointers = pointers };
+    run_job(p.state, &j);
+}
+
+/* ---- the engine ------------------------------------------------------------------------------- */
+
+/* As much of the epilogue, from its beginning, as primitives know. in_place: the residual is C itself; pre: the
+ * argument of the activation is wanted. */
+static int fusible(const gemm_desc *g, int in_place, int pre)
+{
+    int fused = 0;
+    if (g->bias) {
+        if (g->alpha < 1.0f || g->alpha > 1.0f)         /* oneDNN would scale it too */
+            return 0;
+        fused |= BIAS;
+    }
+    if (g->act && pre)
+        return fused;
+    fused |= g->act ? ACT : 0;
+    if (g->residual && !g->act_grad && !(g->drop_p > 0))
+        fused |= in_place ? SUM : RESIDUAL;
+    return fused;
+}
+
+/* The same, as far as there is a primitive for it: what comes last is given up first. */
+static const product *best_of(state *s, const gemm_desc *g, int in_place, int pre)
+{
+    int fused = fusible(g, in_place, pre);
+    const product *p = product_of(s, g, fused);
+    static const int last[] = { SUM | RESIDUAL, ACT, BIAS };
+    for (size_t i = 0; !p && i < sizeof last / sizeof *last; i++)
+        if (fused & last[i]) {
+            fused &= ~last[i];
+            p = product_of(s, g, fused);
+        }
+    return p;
+}
+
+static int can(gemm_context *c, const gemm_desc *g)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    if (info->kind != DEV_CPU || !info->native_kernels || g->b_type != g->a_type)
+        return 0;
+    state *s = state_of(c);
+    return s && product_of(s, g, 0) && (gemm_has_epilogue(g) || product_of(s, g, SUM));
+}
+
+/* The most that is needed, whatever append() will be told. */
+static uint64_t scratch(gemm_context *c, const gemm_desc *g)
+{
+    state *s = state_of(c);
+    uint64_t most = 0;
+    for (int i = 0; s && i < 4; i++) {
+        const product *p = gemm_has_epilogue(g) ? best_of(s, g, i & 1, i >> 1) : product_of(s, g, i & 1 ? SUM : 0);
+        most = p && p->scratch_bytes > most ? p->scratch_bytes : most;
+    }
+    return FLAG + ALIGN + most;
+}
+
+/* What primitives have not done of g's epilogue. */
+static gemm_desc rest_of(const gemm_desc *g, int fused)
+{
+    gemm_desc rest = *g;
+    if (fused & BIAS)
+        rest.bias = 0;
+    if (fused & ACT)
+        rest.act = ACT_NONE;
+    if (fused & (SUM | RESIDUAL))
+        rest.residual = 0;
+    return rest;
+}
+
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
+{
+    state *s = state_of(c);
+    const int epilogue = gemm_has_epilogue(g);
+    const int in_place = epilogue && g->residual && dev_buffer_host(b->residual) == dev_buffer_host(b->c);
+    const payload p = {
+        .state = s,
+        .plain = epilogue ? best_of(s, g, in_place, b->pre != NULL) : product_of(s, g, g->add && !add_at ? SUM : 0),
+        .adding = add_at ? product_of(s, g, SUM) : NULL,
+        .stride_a = g->stride_a,
+        .stride_b = g->stride_b,
+        .stride_c = g->stride_c,
+        .batch = g->batch,
+        .flagged = add_at != NULL,
+    };
+    gt_status st = GT_OK;
+    if (!p.plain || (add_at && !p.adding))
+        return gt_fail(GT_NO_MEMORY, "no memory for a product of %d x %d x %d by oneDNN", g->M, g->N, g->K);
+    const int fused = p.plain->fused;
+    dev_buffer *const buffers[] = { b->a, b->b, b->c, b->scratch, fused & BIAS ? b->bias : b->a,
+                                    fused & RESIDUAL ? b->residual : b->a };
+    if (add_at)
+        st = gemm_flag_append(c, l, g->add, b->scratch, add_at);
+    if (!st)
+        st = dev_list_native(l, "onednn", multiply, &p, sizeof p, buffers, 6);
+    const gemm_desc rest = rest_of(g, fused);
+    return !st && gemm_has_epilogue(&rest) ? gemm_epilogue_append(c, l, &rest, b) : st;
+}
+
+int gemm_onednn_has_own(dtype storage)
+{
+    /* Values of later versions contain those of the instructions that they build on. */
+    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
+    return storage == DTYPE_BF16 && (isa & bf16) == bf16;
+}
+
+const gemm_engine gemm_onednn = {
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
+    .release = release,
+};
