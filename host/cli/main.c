@@ -13,6 +13,7 @@
 #include "host/base/clock.h"
 #include "host/base/stop.h"
 #include "host/base/text.h"
+#include "host/gemm/gemm.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -242,6 +243,7 @@ static int leave(const char *who, gt_status st)
 int main(int argc, char **argv)
 {
     guard_streams();
+    gemm_prepare_process();
     gt_stop_start();
     cli_choices_make();
     if (cli_limits_settle()) {

@@ -12,12 +12,14 @@
 
 typedef struct gemm_engine {
     int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
+    int measured_only;  /* 1: never taken without a measurement: what it costs to call counts where products are small */
     int version;        /* raised when its speed changes: old measurements are forgotten */
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);
     uint64_t (*scratch)(gemm_context *c, const gemm_desc *g);
     gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
     void (*release)(void *state);       /* what it keeps in a context; takes NULL; optional */
+    const char *(*missing)(void);       /* what is not installed and what to do, or NULL; optional */
 } gemm_engine;
 
 extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_clblast;

@@ -52,11 +52,9 @@
 static const struct {
     const char *name;
     const gemm_engine *engine;
-} table[] = { { "gemv", &gemm_gemv },
-              { "native", NATIVE },
-              { "onednn", ONEDNN },
-              { "tiled", &gemm_tiled },
-              { "clblast", CLBLAST } };
+} table[] = {
+    { "gemv", &gemm_gemv }, { "onednn", ONEDNN }, { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST }
+};
 enum { ENGINES = sizeof table / sizeof *table };
 
 static const char cache_head[] = "geartrain gemm 2\n";
@@ -573,7 +571,8 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
     }
     for (int i = 0; gemm_engine_row(i); i++)
         if (gemm_engine_row(i)->can(c, g)) {
-            usual = usual ? usual : gemm_engine_row(i);
+            if (!usual && !gemm_engine_row(i)->measured_only)
+                usual = gemm_engine_row(i);
             able++;
         }
     *out = usual;
@@ -647,6 +646,8 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
                          "cannot use GEMM engine '%s': this program was built"
                          " without it",
                          engine);
+        else if (c->forced->missing && c->forced->missing())
+            st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': %s", engine, c->forced->missing());
         else if (!c->forced->can(c, &probe))
             st = gt_fail(GT_UNSUPPORTED,
                          "cannot use GEMM engine '%s': device '%s' does not offer"
@@ -678,6 +679,12 @@ void gemm_context_release(gemm_context *c)
     free(c->choices);
     free(c->cache_path);
     free(c);
+}
+
+void gemm_prepare_process(void)
+{
+    /* Threads of OpenMP spin for milliseconds behind each product, on cores that the driver's kernels need. */
+    setenv("OMP_WAIT_POLICY", "passive", 0);
 }
 
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e)

@@ -29,6 +29,10 @@
 
 typedef struct gemm_context gemm_context;   /* programs, engines and choices of a device */
 
+/* What libraries read from the environment when they are loaded; what the user has set stays. Call it before
+ * there are threads. */
+void gemm_prepare_process(void);
+
 /* `engine` forces one by name; NULL or "auto" asks GEARTRAIN_GEMM, then measures.
  * GT_MISUSE for a name that is not known, GT_UNSUPPORTED for one this device or build
  * lacks. The device must outlive the context, the context every list appended to. */

@@ -10,10 +10,12 @@
  *
  *   B stored (N,K)   w rows of it               B stored (K,N)   w of its columns       C (M,N)   w columns
  *
- * While the BLAS runs with its own threads, the driver's are idle: the queue is in order. */
+ * OpenBLAS is called on one thread, for a piece of C, by each of a pool of threads (gemm_pool.h). Another CBLAS
+ * gets the product whole. While it is computed, the driver's threads are idle: the queue is in order. */
 #include "host/gemm/engine.h"
 
 #include "host/base/log.h"
+#include "host/gemm/gemm_pool.h"
 
 #include <cblas.h>
 #include <pthread.h>
@@ -28,9 +30,13 @@ extern int openblas_get_num_threads(void) __attribute__((weak));
 
 typedef struct native_payload {
     gemm_desc g;
-    int threads;
+    gemm_pool *pool;        /* NULL: the BLAS has its own threads    */
     int flagged;            /* 1: the fourth pointer holds `add` */
 } native_payload;
+
+/* Pieces a thread; the least side of one, what it is a multiple of, and what is worth one. */
+enum { PIECES = 2, PIECE_LEAST = 64, PIECE_STEP = 16 };
+#define PIECE_FLOPS 1e6
 
 /* Bytes of a panel: it should stay in a core's cache, but the BLAS packs all of A for each. */
 enum { PANEL = 2 << 20, PANEL_STEP = 64, FLAG = 64 };    /* FLAG: in front of it, where `add` may be */
@@ -60,14 +66,77 @@ static void widen(float *to, int64_t ld, const gemm_desc *g, const void *b, int 
         }
 }
 
-static void multiply_one(const gemm_desc *g, int columns, const float *a, const float *b, int ldb, int add, float *c)
+/* A product, whose parts are `columns` wide in C. */
+typedef struct whole {
+    gemm_desc g;
+    int columns;
+    const float *a, *b;
+    float *c;
+    int ldb, add;
+    int down, across, h, w;     /* pieces, and how large they are but for the last ones */
+} whole;
+
+static void multiply_part(const whole *x, int row, int rows, int column, int columns)
 {
-    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, g->M,
-                columns, g->K, g->alpha, a, g->lda, b, ldb, add ? 1.0f : 0.0f, c, g->ldc);
+    const gemm_desc *g = &x->g;
+    const float *a = x->a + (int64_t)row * (g->trans_a ? 1 : g->lda);
+    const float *b = x->b + (int64_t)column * (g->trans_b ? x->ldb : 1);
+    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, rows,
+                columns, g->K, g->alpha, a, g->lda, b, x->ldb, x->add ? 1.0f : 0.0f,
+                x->c + (int64_t)row * g->ldc + column, g->ldc);
 }
 
-static void multiply_panels(const gemm_desc *g, const float *a, const void *b, int add, float *c, float *panel)
+static void multiply_piece(void *context, int i)
 {
+    const whole *x = context;
+    const int row = i / x->across * x->h, column = i % x->across * x->w;
+    const int rows = x->g.M - row, columns = x->columns - column;
+    multiply_part(x, row, rows < x->h ? rows : x->h, column, columns < x->w ? columns : x->w);
+}
+
+static int part(int side, int pieces)
+{
+    return ((side + pieces - 1) / pieces + PIECE_STEP - 1) / PIECE_STEP * PIECE_STEP;
+}
+
+/* Some pieces a thread, since cores are never equally fast, of the longer side first: what is shared along the
+ * other is packed anew for each. Small products are one piece. */
+static void cut_into_pieces(whole *x, int threads)
+{
+    const gemm_desc *g = &x->g;
+    const int tall = g->M > x->columns;
+    int *const first = tall ? &x->down : &x->across, *const second = tall ? &x->across : &x->down;
+    const int longer = tall ? g->M : x->columns, shorter = tall ? x->columns : g->M;
+    const double worth = 2.0 * g->M * x->columns * g->K / PIECE_FLOPS;
+    int wanted = threads > 1 ? PIECES * threads : 1;
+    wanted = worth < wanted ? (int)worth : wanted;
+    wanted = wanted > 1 ? wanted : 1;
+    const int most = (longer + PIECE_LEAST - 1) / PIECE_LEAST;
+    *first = wanted < most ? wanted : most;
+    const int rest = wanted / *first, other = (shorter + PIECE_LEAST - 1) / PIECE_LEAST;
+    *second = rest < other ? rest : other;
+    x->h = part(g->M, x->down);
+    x->w = part(x->columns, x->across);
+    x->down = (g->M + x->h - 1) / x->h;
+    x->across = (x->columns + x->w - 1) / x->w;
+}
+
+static void multiply_one(const native_payload *p, int columns, const float *a, const float *b, int ldb, int add,
+                         float *c)
+{
+    whole x = { .g = p->g, .columns = columns, .a = a, .b = b, .c = c, .ldb = ldb, .add = add };
+    if (!p->pool) {
+        multiply_part(&x, 0, x.g.M, 0, columns);
+        return;
+    }
+    openblas_set_num_threads(1);
+    cut_into_pieces(&x, gemm_pool_threads(p->pool));
+    gemm_pool_run(p->pool, x.down * x.across, multiply_piece, &x);
+}
+
+static void multiply_panels(const native_payload *p, const float *a, const void *b, int add, float *c, float *panel)
+{
+    const gemm_desc *g = &p->g;
     const int width = panel_width(g);
     for (int n = 0; n < g->N; n += width) {
         const int w = width < g->N - n ? width : g->N - n, ld = g->trans_b ? g->K : w;
@@ -75,7 +144,7 @@ static void multiply_panels(const gemm_desc *g, const float *a, const void *b, i
             widen(panel, ld, g, b, n, w, 0, g->K);
         else
             widen(panel, ld, g, b, 0, g->K, n, w);
-        multiply_one(g, w, a, panel, ld, add, c + n);
+        multiply_one(p, w, a, panel, ld, add, c + n);
     }
 }
 
@@ -92,14 +161,12 @@ static void multiply(const void *payload, void *const *pointers)
         memcpy(&flag, pointers[3], sizeof flag);
         add = flag;
     }
-    if (openblas_set_num_threads)
-        openblas_set_num_threads(p.threads);
     if (panel_width(g)) {
-        multiply_panels(g, a, b, add, c, (float *)((char *)pointers[3] + FLAG));
+        multiply_panels(&p, a, b, add, c, (float *)((char *)pointers[3] + FLAG));
         return;
     }
     for (int i = 0; i < g->batch; i++)
-        multiply_one(g, g->N, a + i * g->stride_a, b + i * g->stride_b, g->ldb, add, c + i * g->stride_c);
+        multiply_one(&p, g->N, a + i * g->stride_a, b + i * g->stride_b, g->ldb, add, c + i * g->stride_c);
 }
 
 /* OpenBLAS takes a buffer for each thread that multiplies, keeps it, and where the address space is
@@ -148,9 +215,14 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
+    void **pool = gemm_engine_state(c, &gemm_native);
+    if (openblas_set_num_threads && !*pool)
+        *pool = gemm_pool_create(dev_info_of(gemm_device(c))->compute_units);
+    if (openblas_set_num_threads && !*pool)
+        return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine native");
     const native_payload p = {
         .g = *g,
-        .threads = dev_info_of(gemm_device(c))->compute_units,
+        .pool = *pool,
         .flagged = add_at != NULL,
     };
     dev_buffer *const buffers[] = { b->a, b->b, b->c, b->scratch };
@@ -165,9 +237,15 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     return st;
 }
 
+static void release(void *pool)
+{
+    gemm_pool_release(pool);
+}
+
 const gemm_engine gemm_native = {
     .version = 1,
     .can = can,
     .scratch = scratch,
     .append = append,
+    .release = release,
 };

@@ -12,21 +12,11 @@
 #include "host/gemm/engine.h"
 
 #include "host/base/log.h"
+#include "host/gemm/onednn_api.h"
 
-#include <dlfcn.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* What changed from version 2 to 3: layouts became handles, and primitives are described in one call. */
-#if DNNL_VERSION_MAJOR >= 3
-typedef const_dnnl_memory_desc_t layout_reference;
-#define LAYOUT(x) (x)
-#else
-typedef const dnnl_memory_desc_t *layout_reference;
-#define LAYOUT(x) (&(x))
-#endif
 
 /* What a primitive does besides alpha * A * B. SUM: adds what is in C. */
 enum { BIAS = 1, ACT = 2, SUM = 4, RESIDUAL = 8 };
@@ -44,6 +34,8 @@ typedef struct product {
 
 typedef struct job job;
 
+static const onednn_api *lib;           /* set before there is any state */
+
 /* What a context keeps. The runner computes a job as soon as there is one, and takes it away. */
 typedef struct state {
     dnnl_engine_t engine;
@@ -60,25 +52,13 @@ typedef struct state {
 
 /* ---- threads ---------------------------------------------------------------------------------- */
 
-/* OpenMP's, where oneDNN was built with it. They are looked up, since which OpenMP it was is not known here. */
-static struct {
-    int (*most)(void);
-    void (*set)(int);
-} openmp;
-
-static void look_up(void *function, size_t size, const char *name)
-{
-    void *symbol = dlsym(RTLD_DEFAULT, name);
-    memcpy(function, &symbol, size);
-}
-
 static void compute(const state *s, const job *j);
 
 static void *run_jobs(void *argument)
 {
     state *s = argument;
-    if (openmp.set)
-        openmp.set(s->threads);
+    if (lib->set_threads)
+        lib->set_threads(s->threads);
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         if (s->job) {
@@ -113,7 +93,7 @@ static void layout_free(dnnl_memory_desc_t *layout)
 {
 #if DNNL_VERSION_MAJOR >= 3
     if (*layout)
-        dnnl_memory_desc_destroy(*layout);
+        lib->memory_desc_destroy(*layout);
 #else
     (void)layout;
 #endif
@@ -122,7 +102,7 @@ static void layout_free(dnnl_memory_desc_t *layout)
 static void product_free(product *p)
 {
     if (p->primitive)
-        dnnl_primitive_destroy(p->primitive);
+        lib->primitive_destroy(p->primitive);
     for (int k = 0; k < OPERANDS; k++)
         layout_free(&p->layout[k]);
     layout_free(&p->scratch);
@@ -147,9 +127,9 @@ static void release(void *kept)
         product_free(p);
     }
     if (s->stream)
-        dnnl_stream_destroy(s->stream);
+        lib->stream_destroy(s->stream);
     if (s->engine)
-        dnnl_engine_destroy(s->engine);
+        lib->engine_destroy(s->engine);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -162,16 +142,17 @@ static state *state_of(gemm_context *c)
     state *s = *slot;
     if (s)
         return s->able ? s : NULL;
+    lib = onednn_load();
+    if (!lib)
+        return NULL;
     *slot = s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    look_up(&openmp.most, sizeof openmp.most, "omp_get_max_threads");
-    look_up(&openmp.set, sizeof openmp.set, "omp_set_num_threads");
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     s->threads = dev_info_of(gemm_device(c))->compute_units;
-    s->running = dnnl_engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
-                 && dnnl_stream_create(&s->stream, s->engine, dnnl_stream_default_flags) == dnnl_success
+    s->running = lib->engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
+                 && lib->stream_create(&s->stream, s->engine, dnnl_stream_default_flags) == dnnl_success
                  && pthread_create(&s->runner, NULL, run_jobs, s) == 0;
     s->able = s->running;
     if (!s->able)
@@ -192,11 +173,12 @@ static int layout_make(dnnl_memory_desc_t *out, int rows, int columns, int down,
 {
     const dnnl_dims_t sizes = { rows, columns };
     /* Of a side of 1 the distance means nothing, but is checked. */
-    const dnnl_dims_t strides = { rows == 1 && across == 1 ? columns : down, columns == 1 && down == 1 ? rows : across };
+    const dnnl_dims_t strides = { rows == 1 && across == 1 ? columns : down,
+                                  columns == 1 && down == 1 ? rows : across };
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_memory_desc_create_with_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+    return lib->memory_desc_create_with_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
 #else
-    return dnnl_memory_desc_init_by_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+    return lib->memory_desc_init_by_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
 #endif
 }
 
@@ -214,9 +196,9 @@ static dnnl_alg_kind_t activation_of(activation a)
 static int append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return dnnl_post_ops_append_eltwise(ops, kind, alpha, 0.0f) == dnnl_success;
+    return lib->post_ops_append_eltwise(ops, kind, alpha, 0.0f) == dnnl_success;
 #else
-    return dnnl_post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f) == dnnl_success;
+    return lib->post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f) == dnnl_success;
 #endif
 }
 
@@ -231,27 +213,27 @@ static int append_post_ops(dnnl_post_ops_t ops, const product *p)
         good = append_eltwise(ops, activation_of(g->act), g->act == ACT_SILU ? 1.0f : 0.0f);
     if (good && (fused & SUM))
 #if DNNL_VERSION_MAJOR >= 3
-        good = dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
+        good = lib->post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
 #else
-        good = dnnl_post_ops_append_sum(ops, 1.0f) == dnnl_success;
+        good = lib->post_ops_append_sum(ops, 1.0f) == dnnl_success;
 #endif
     if (good && (fused & RESIDUAL))
-        good = dnnl_post_ops_append_binary(ops, dnnl_binary_add, LAYOUT(p->layout[4])) == dnnl_success;
+        good = lib->post_ops_append_binary(ops, dnnl_binary_add, ONEDNN_LAYOUT(p->layout[4])) == dnnl_success;
     return good;
 }
 
 static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dnnl_primitive_attr_t attributes)
 {
     dnnl_primitive_desc_t d = NULL;
-    layout_reference bias = p->fused & BIAS ? LAYOUT(p->layout[3]) : NULL;
+    onednn_layout bias = p->fused & BIAS ? ONEDNN_LAYOUT(p->layout[3]) : NULL;
 #if DNNL_VERSION_MAJOR >= 3
-    if (dnnl_matmul_primitive_desc_create(&d, s->engine, p->layout[0], p->layout[1], bias, p->layout[2], attributes)
+    if (lib->matmul_primitive_desc_create(&d, s->engine, p->layout[0], p->layout[1], bias, p->layout[2], attributes)
         != dnnl_success)
         return NULL;
 #else
     dnnl_matmul_desc_t m;
-    if (dnnl_matmul_desc_init(&m, &p->layout[0], &p->layout[1], bias, &p->layout[2]) != dnnl_success
-        || dnnl_primitive_desc_create(&d, &m, attributes, s->engine, NULL) != dnnl_success)
+    if (lib->matmul_desc_init(&m, &p->layout[0], &p->layout[1], bias, &p->layout[2]) != dnnl_success
+        || lib->primitive_desc_create(&d, &m, attributes, s->engine, NULL) != dnnl_success)
         return NULL;
 #endif
     return d;
@@ -262,7 +244,7 @@ static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dn
 static int is_native(const_dnnl_primitive_desc_t d, dtype t)
 {
     const char *name = NULL;
-    if (dnnl_primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
+    if (lib->primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
         return 0;
     if (strncmp(name, "brg", 3) != 0)
         return 0;
@@ -275,28 +257,28 @@ static int make_primitive(const state *s, product *p)
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t ops = NULL;
     dnnl_primitive_desc_t d = NULL;
-    int good = dnnl_primitive_attr_create(&attributes) == dnnl_success
-               && dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) == dnnl_success
-               && dnnl_post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
-               && dnnl_primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
+    int good = lib->primitive_attr_create(&attributes) == dnnl_success
+               && lib->primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) == dnnl_success
+               && lib->post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
+               && lib->primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
     d = good ? describe(s, p, attributes) : NULL;
-    good = d && is_native(d, p->g.a_type) && dnnl_primitive_create(&p->primitive, d) == dnnl_success;
+    good = d && is_native(d, p->g.a_type) && lib->primitive_create(&p->primitive, d) == dnnl_success;
     if (good) {
-        layout_reference scratch = dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
-        p->scratch_bytes = scratch ? dnnl_memory_desc_get_size(scratch) : 0;
+        onednn_layout scratch = lib->primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
+        p->scratch_bytes = scratch ? lib->memory_desc_get_size(scratch) : 0;
 #if DNNL_VERSION_MAJOR >= 3
-        good = !scratch || dnnl_memory_desc_clone(&p->scratch, scratch) == dnnl_success;
+        good = !scratch || lib->memory_desc_clone(&p->scratch, scratch) == dnnl_success;
 #else
         if (scratch)
             p->scratch = *scratch;
 #endif
     }
     if (d)
-        dnnl_primitive_desc_destroy(d);
+        lib->primitive_desc_destroy(d);
     if (ops)
-        dnnl_post_ops_destroy(ops);
+        lib->post_ops_destroy(ops);
     if (attributes)
-        dnnl_primitive_attr_destroy(attributes);
+        lib->primitive_attr_destroy(attributes);
     return good;
 }
 
@@ -334,12 +316,12 @@ static const product *product_of(state *s, const gemm_desc *g, int fused)
     p->g = *g;
     p->fused = fused;
     /* Made for as many threads as will run it. */
-    const int before = openmp.most ? openmp.most() : 0;
-    if (openmp.set)
-        openmp.set(s->threads);
+    const int before = lib->most_threads ? lib->most_threads() : 0;
+    if (lib->set_threads)
+        lib->set_threads(s->threads);
     p->able = make_product(s, p);
-    if (openmp.set && before > 0)
-        openmp.set(before);
+    if (lib->set_threads && before > 0)
+        lib->set_threads(before);
     return p->able ? p : NULL;
 }
 
@@ -358,12 +340,11 @@ struct job {
     void *const *pointers;
 };
 
-static void add_memory(dnnl_exec_arg_t *args, int *count, int arg, dnnl_engine_t engine, layout_reference layout,
-                       void *at)
+static void add_memory(dnnl_exec_arg_t *args, int *count, int arg, dnnl_engine_t engine, onednn_layout layout, void *at)
 {
     args[*count].arg = arg;
     args[*count].memory = NULL;
-    *count += dnnl_memory_create(&args[*count].memory, layout, engine, at) == dnnl_success;
+    *count += lib->memory_create(&args[*count].memory, layout, engine, at) == dnnl_success;
 }
 
 static int execute(const state *s, const product *p, void *const at[OPERANDS], void *scratch)
@@ -377,14 +358,14 @@ static int execute(const state *s, const product *p, void *const at[OPERANDS], v
     for (int i = 0; i < OPERANDS; i++)
         if (used[i]) {
             wanted++;
-            add_memory(args, &count, i == 4 ? residual : names[i], s->engine, LAYOUT(p->layout[i]), at[i]);
+            add_memory(args, &count, i == 4 ? residual : names[i], s->engine, ONEDNN_LAYOUT(p->layout[i]), at[i]);
         }
     if (p->scratch_bytes)
-        add_memory(args, &count, DNNL_ARG_SCRATCHPAD, s->engine, LAYOUT(p->scratch), scratch);
-    const int good = count == wanted && dnnl_primitive_execute(p->primitive, s->stream, count, args) == dnnl_success
-                     && dnnl_stream_wait(s->stream) == dnnl_success;
+        add_memory(args, &count, DNNL_ARG_SCRATCHPAD, s->engine, ONEDNN_LAYOUT(p->scratch), scratch);
+    const int good = count == wanted && lib->primitive_execute(p->primitive, s->stream, count, args) == dnnl_success
+                     && lib->stream_wait(s->stream) == dnnl_success;
     for (int i = 0; i < count; i++)
-        dnnl_memory_destroy(args[i].memory);
+        lib->memory_destroy(args[i].memory);
     return good;
 }
 
@@ -403,10 +384,11 @@ static void compute(const state *s, const job *j)
     const int64_t in = (int64_t)dtype_size(g->a_type), out = (int64_t)dtype_size(g->c_type);
     void *const scratch = (char *)j->pointers[3] + FLAG + (ALIGN - (uintptr_t)j->pointers[3] % ALIGN) % ALIGN;
     for (int i = 0; i < j->p->batch; i++) {
-        void *const at[OPERANDS] = { (char *)j->pointers[0] + i * j->p->stride_a * in,
-                                     (char *)j->pointers[1] + i * j->p->stride_b * in,
-                                     (char *)j->pointers[2] + i * j->p->stride_c * out, j->pointers[4],
-                                     (char *)j->pointers[5] + i * j->p->stride_c * out };
+        void *const at[OPERANDS] = {
+            (char *)j->pointers[0] + i * j->p->stride_a * in, (char *)j->pointers[1] + i * j->p->stride_b * in,
+            (char *)j->pointers[2] + i * j->p->stride_c * out, j->pointers[4],
+            (char *)j->pointers[5] + i * j->p->stride_c * out
+        };
         if (!execute(s, j->product, at, scratch))
             spoil(g, at[2]);
     }
@@ -510,8 +492,9 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     if (!p.plain || (add_at && !p.adding))
         return gt_fail(GT_NO_MEMORY, "no memory for a product of %d x %d x %d by oneDNN", g->M, g->N, g->K);
     const int fused = p.plain->fused;
-    dev_buffer *const buffers[] = { b->a, b->b, b->c, b->scratch, fused & BIAS ? b->bias : b->a,
-                                    fused & RESIDUAL ? b->residual : b->a };
+    dev_buffer *const buffers[] = {
+        b->a, b->b, b->c, b->scratch, fused & BIAS ? b->bias : b->a, fused & RESIDUAL ? b->residual : b->a
+    };
     if (add_at)
         st = gemm_flag_append(c, l, g->add, b->scratch, add_at);
     if (!st)
@@ -523,14 +506,18 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 int gemm_onednn_has_own(dtype storage)
 {
     /* Values of later versions contain those of the instructions that they build on. */
-    const unsigned isa = (unsigned)dnnl_get_effective_cpu_isa(), bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
+    const onednn_api *loaded = onednn_load();
+    const unsigned isa = loaded ? (unsigned)loaded->get_effective_cpu_isa() : 0,
+                   bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
     return storage == DTYPE_BF16 && (isa & bf16) == bf16;
 }
 
 const gemm_engine gemm_onednn = {
+    .measured_only = 1,
     .version = 1,
     .can = can,
     .scratch = scratch,
     .append = append,
     .release = release,
+    .missing = onednn_missing,
 };

@@ -278,16 +278,18 @@ static void onednn_fuses_what_it_can(void)
     for (int t = 0; t < 2; t++)
         for (activation a = ACT_NONE; a < ACT_COUNT; a++)
             for (int in_place = 0; in_place < 2; in_place++) {
-                const gemm_desc g = { .M = 40,
-                                      .N = 70,
-                                      .K = 50,
-                                      .trans_b = 1,
-                                      .a_type = types[t],
-                                      .b_type = types[t],
-                                      .c_type = types[t],
-                                      .bias = 1,
-                                      .act = a,
-                                      .residual = 1 };
+                const gemm_desc g = {
+                    .M = 40,
+                    .N = 70,
+                    .K = 50,
+                    .trans_b = 1,
+                    .a_type = types[t],
+                    .b_type = types[t],
+                    .c_type = types[t],
+                    .bias = 1,
+                    .act = a,
+                    .residual = 1
+                };
                 CHECK(gemm_case_with(p.c, p.d, &g, 0, GEMM_NO_PRE | (in_place ? GEMM_IN_PLACE : 0)));
             }
     place_close(&p);
