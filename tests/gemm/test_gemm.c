@@ -7,10 +7,12 @@
  * interpreter such as oclgrind gets through.                                            */
 #include "tests/gemm/gemm_oracle.h"
 #include "host/gemm/engine.h"
+#include "host/gemm/gemm_pool.h"
 
 #include "host/base/file.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +50,7 @@ typedef struct place {
  * build has none. */
 static int place_open(place *p, const char *style, const char *engine)
 {
+    gemm_prepare_process();
     *p = (place){ 0 };
     char **specs = NULL;
     int count = 0;
@@ -238,35 +241,82 @@ static void onednn_agrees_with_the_obvious_product(void)
     everything("cpu", "onednn", 2);
 }
 
-/* A product of several pieces, whose last row and column of pieces are smaller; both orders of cutting, each with
- * every epilogue that is fused, also into C itself, and with what is left of it behind. */
-static void onednn_cuts_products_into_pieces(void)
+/* Pieces of C by several threads, the last ones smaller, cut along either side. */
+static void native_cuts_products_into_pieces(void)
 {
-    static const int sizes_of[][3] = { { 150, 1000, 257 }, { 1000, 150, 257 }, { 500, 650, 64 } };
+    static const int some[][3] = { { 150, 500, 65 }, { 500, 150, 65 }, { 300, 650, 17 } };
     place p;
-    if (tiny() || !place_open(&p, "cpu", "onednn"))
+    if (tiny() || !place_open(&p, "cpu", "native"))
         return;
     int good = 1;
-    for (int i = 0; i < 12 && good; i++)
+    for (int i = 0; i < 3 && good; i++)
         for (int trans = 0; trans < 4 && good; trans++) {
-            gemm_desc g = {
-                .M = sizes_of[i % 3][0],
-                .N = sizes_of[i % 3][1],
-                .K = sizes_of[i % 3][2],
+            const gemm_desc g = {
+                .M = some[i][0],
+                .N = some[i][1],
+                .K = some[i][2],
                 .trans_a = trans & 1,
                 .trans_b = trans >> 1,
-                .a_type = types[i / 3 % 2],
-                .b_type = types[i / 3 % 2],
-                .c_type = i / 6 ? types[i / 3 % 2] : DTYPE_F32,
-                .ldc = sizes_of[i % 3][1] + i % 5,
-                .bias = i / 6,
-                .residual = i / 6,
-                .act = i / 6 && trans == 1 ? ACT_GELU_TANH : ACT_NONE,
+                .lda = (trans & 1 ? some[i][0] : some[i][2]) + i,
+                .ldb = (trans >> 1 ? some[i][2] : some[i][1]) + i,
+                .ldc = some[i][1] + i,
                 .alpha = trans == 3 ? 0.5f : 0.0f,
             };
-            good = gemm_case(p.c, p.d, &g, !gemm_has_epilogue(&g));
+            good = gemm_case(p.c, p.d, &g, 1);
         }
     place_close(&p);
+}
+
+static atomic_int pieces_seen[100];
+
+static void see_piece(void *context, int i)
+{
+    atomic_fetch_add(&pieces_seen[i], *(int *)context);
+}
+
+/* Every piece once, whatever the number of threads, of products that follow each other at once. */
+static void a_pool_computes_each_piece_once(void)
+{
+    for (int threads = 1; threads <= 5; threads += 2) {
+        gemm_pool *pool = gemm_pool_create(threads);
+        CHECK(pool && gemm_pool_threads(pool) == threads);
+        memset(pieces_seen, 0, sizeof pieces_seen);
+        int want = 0;
+        for (int pieces = 0; pieces <= 100; pieces += 20)
+            for (int step = 1; step <= 30; step++) {
+                gemm_pool_run(pool, pieces, see_piece, &step);
+                want += pieces == 100 ? step : 0;
+            }
+        CHECKF(pieces_seen[99] == want && pieces_seen[80] == want && pieces_seen[0] == 5 * want,
+               "%d threads: %d, %d, %d", threads, pieces_seen[99], pieces_seen[80], pieces_seen[0]);
+        gemm_pool_release(pool);
+    }
+    gemm_pool_release(NULL);
+}
+
+static int launches_of(place *p, const gemm_desc *g, int how)
+{
+    dev_buffer *some[5] = { 0 };
+    dev_list *l = NULL;
+    int count = 0;
+    for (int i = 0; i < 5; i++)
+        CHECK_OK(dev_buffer_create(&some[i], p->d, 1 << 20, "test"));
+    const gemm_buffers on = {
+        .a = some[0],
+        .b = some[1],
+        .c = some[2],
+        .bias = some[3],
+        .residual = how & GEMM_IN_PLACE ? some[2] : some[3],
+        .pre = how & GEMM_NO_PRE ? NULL : some[3],
+        .scratch = some[4]
+    };
+    CHECK_OK(dev_list_create(&l, p->d));
+    if (CHECK_OK(gemm_append(p->c, l, g, &on, NULL)))
+        count = dev_list_count(l);
+    dev_list_release(l);
+    for (int i = 0; i < 5; i++)
+        dev_buffer_release(some[i]);
+    return count;
 }
 
 /* Without a place for the argument of an activation, all of the epilogue is the primitive's. */
@@ -290,7 +340,10 @@ static void onednn_fuses_what_it_can(void)
                     .act = a,
                     .residual = 1
                 };
-                CHECK(gemm_case_with(p.c, p.d, &g, 0, GEMM_NO_PRE | (in_place ? GEMM_IN_PLACE : 0)));
+                const int how = GEMM_NO_PRE | (in_place ? GEMM_IN_PLACE : 0);
+                CHECK(gemm_case_with(p.c, p.d, &g, 0, how));
+                if (t == 0 || has_processor_bf16())
+                    CHECKF(launches_of(&p, &g, how) == 1, "%s, %s", dtype_name(types[t]), activation_name(a));
             }
     place_close(&p);
 }
@@ -677,8 +730,9 @@ static void a_peak_that_is_not_measured_is_not_known(void)
 
 const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
+    CASE(native_cuts_products_into_pieces),
+    CASE(a_pool_computes_each_piece_once),
     CASE(onednn_agrees_with_the_obvious_product),
-    CASE(onednn_cuts_products_into_pieces),
     CASE(onednn_fuses_what_it_can),
     CASE(onednn_takes_the_types_that_the_processor_multiplies),
     CASE(tiled_agrees_with_the_obvious_product),
