@@ -26,8 +26,8 @@ cd "$root"
 # ---- packages ------------------------------------------------------------------------------
 
 packages="cmake ninja-build gcc libc6-dev pkg-config ocl-icd-opencl-dev opencl-headers
-          pocl-opencl-icd libopenblas-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libxxhash-dev
-          libsodium-dev libibverbs-dev"
+          pocl-opencl-icd libopenblas-dev libdnnl-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev
+          libxxhash-dev libsodium-dev libibverbs-dev"
 [ -n "$given" ] || packages="$packages bible-kjv bible-kjv-text"
 
 absent=

@@ -76,7 +76,7 @@ fail()
 # ---- packages ------------------------------------------------------------------------------
 
 needed="cmake ninja-build gcc clang libclang-rt-dev libc6-dev pkg-config ocl-icd-opencl-dev
-        opencl-headers pocl-opencl-icd libclblast-dev libopenblas-dev libcunit1-dev
+        opencl-headers pocl-opencl-icd libclblast-dev libopenblas-dev libdnnl-dev libcunit1-dev
         libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev libxxhash-dev libsodium-dev
         libibverbs-dev"
 # What shell tests make use of; a test skips what it does not find.

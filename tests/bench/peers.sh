@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: MIT
 # tests/bench/peers.sh - the same training step here, in PyTorch, and in llm.c, side by side.
 #
-#   sh tests/bench/peers.sh [--batch B] [--seq T] [--rounds N] [--runs N]    [4 64 3 5]
+#   sh tests/bench/peers.sh [--batch B] [--seq T] [--rounds N] [--runs N] [--precision P]    [4 64 3 5 fp32,bf16]
 #
-# GPT-2 124M in fp32 on this machine's CPU, all cores: forward, backward, clipping, AdamW.
-# The programs take turns, round by round, so that whatever else the machine does meets them
-# alike; what counts is the median over the rounds. PyTorch gets the number of threads that
-# suits it best, found first.
+# GPT-2 124M on this machine's CPU, all cores: forward, backward, clipping, AdamW; in each of the precisions
+# (PyTorch's bf16 is autocast). The programs take turns, round by round, so that whatever else the machine does
+# meets them alike; what counts is the median over the rounds. PyTorch runs eagerly and, from version 2 on and
+# where there is a C++ compiler, compiled; with the number of threads that suits it best, found first.
 #
 #   $GEARTRAIN   the program                       [built here, Release, in $BUILD or build]
+#   $BEFORE      another build of it, to be held against it; without it that row is left out
+#   $PRIORITY    a command in front of every step, where the machine is shared: "chrt -r 1"    []
 #   $PYTHON      a Python that has torch           [/usr/bin/python3, of package python3-torch]
 #   $LLMC        llm.c's train_gpt2, as you built it; without it that row is left out
 #
@@ -19,14 +21,15 @@
 # A measurement, not a test: it ends with 0 unless geartrain itself failed.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-batch=4 seq=64 rounds=3 runs=5
+batch=4 seq=64 rounds=3 runs=5 precisions="fp32 bf16"
 while [ $# -gt 0 ]; do
     case $1 in
     --batch) batch=$2 ;;
     --seq) seq=$2 ;;
     --rounds) rounds=$2 ;;
     --runs) runs=$2 ;;
-    *) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --precision) precisions=$(echo "$2" | tr , ' ') ;;
+    *) sed -n '2,25s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
@@ -50,23 +53,42 @@ if [ -z "${GEARTRAIN:-}" ]; then
     GEARTRAIN=$build/geartrain
 fi
 
-geartrain_step()
+geartrain_step()    # precision [program]
 {
-    "$GEARTRAIN" bench step --model gpt2-124m --batch "$batch" --seq "$seq" --runs "$runs" \
-        --json > "$work/out" || return 1
+    $PRIORITY "${2:-$GEARTRAIN}" bench step --model gpt2-124m --batch "$batch" --seq "$seq" --runs "$runs" \
+        --precision "$1" --json > "$work/out" || return 1
     sed -n 's/.*"median_ms": \([0-9.]*\).*/\1/p' "$work/out" | awk '{ print $1 / 1000 }'
 }
 
-torch_step()        # threads runs
+before_step()
 {
-    "$PYTHON" "$root/tests/bench/torch_step.py" --batch "$batch" --seq "$seq" --runs "$2" \
-        --threads "$1" > "$work/out" || return 1
+    geartrain_step "$1" "$BEFORE"
+}
+
+torch_step()        # precision threads runs options...
+{
+    torch_precision=$1 torch_threads=$2 torch_runs=$3
+    shift 3
+    $PRIORITY "$PYTHON" "$root/tests/bench/torch_step.py" --batch "$batch" --seq "$seq" --runs "$torch_runs" \
+        --threads "$torch_threads" --precision "$torch_precision" "$@" > "$work/out" 2> "$work/log" \
+        || { tail -n 3 "$work/log" >&2; return 1; }
     sed -n 's/.*"median_s": \([0-9.e-]*\).*/\1/p' "$work/out"
 }
 
-# It always makes forty steps; it is stopped after those that count.
-llmc_step()
+eager_step()
 {
+    torch_step "$1" "$best_threads" "$runs"
+}
+
+compiled_step()
+{
+    torch_step "$1" "$best_threads" "$runs" --compile
+}
+
+# It always makes forty steps; it is stopped after those that count.
+llmc_step()         # precision
+{
+    [ "$1" = fp32 ] || return 0
     : > "$work/llmc/steps"
     (cd "$work/llmc" && OMP_NUM_THREADS=$cores exec stdbuf -oL "$LLMC" > steps 2>&1) &
     running=$!
@@ -93,6 +115,8 @@ median()
 # ---- who is here -----------------------------------------------------------------------------
 
 peers=
+: "${PRIORITY:=}" "${BEFORE:=}"
+[ -z "$BEFORE" ] || peers=before
 : "${PYTHON:=/usr/bin/python3}"
 if ! "$PYTHON" -c 'import torch' 2> /dev/null && [ "$PYTHON" = /usr/bin/python3 ] \
         && [ "$(id -u)" -eq 0 ] && command -v apt-get > /dev/null; then
@@ -103,15 +127,20 @@ fi
 if "$PYTHON" -c 'import torch' 2> /dev/null; then
     best=
     for threads in "$cores" $(((cores + 1) / 2)); do
-        seconds=$(torch_step "$threads" 2) || continue
+        seconds=$(torch_step fp32 "$threads" 2) || continue
         if [ -z "$best" ] || awk "BEGIN { exit !($seconds < $best) }"; then
             best=$seconds best_threads=$threads
         fi
     done
-    [ -z "$best" ] || peers="torch"
+    [ -z "$best" ] || peers="$peers eager"
     version=$("$PYTHON" -c 'import torch; print(torch.__version__)')
+    if [ -n "$best" ] && command -v g++ > /dev/null && "$PYTHON" -c 'import torch; torch.compile' 2> /dev/null; then
+        peers="$peers compiled"
+    else
+        echo "without compiled PyTorch: it wants version 2 and g++"
+    fi
 fi
-[ "$peers" = torch ] || echo "without PyTorch: '$PYTHON' has no working torch (package python3-torch)"
+[ -n "${best:-}" ] || echo "without PyTorch: '$PYTHON' has no working torch (package python3-torch)"
 
 case ${LLMC:-} in
 '')  echo "without llm.c: \$LLMC names no program" ;;
@@ -134,37 +163,44 @@ fi
 
 
 for round in $(seq 1 "$rounds"); do
-    line="round $round "
-    for program in geartrain $peers; do
-        case $program in
-        torch) seconds=$(torch_step "$best_threads" "$runs") ;;
-        *)     seconds=$("${program}_step") ;;
-        esac
-        if [ -z "$seconds" ]; then
-            echo "$program failed"
-            [ "$program" != geartrain ] || exit 1
-        else
-            echo "$seconds" >> "$work/$program.times"
-            line="$line  $program $seconds s"
-        fi
+    for precision in $precisions; do
+        line="round $round  $precision "
+        for program in geartrain $peers; do
+            seconds=$("${program}_step" "$precision")
+            if [ -n "$seconds" ]; then
+                echo "$seconds" >> "$work/$program.$precision"
+                line="$line  $program $seconds s"
+            elif [ "$program" != llmc ] || [ "$precision" = fp32 ]; then
+                echo "$program failed"
+                [ "$program" != geartrain ] || exit 1
+            fi
+        done
+        echo "$line"
     done
-    echo "$line"
 done
 
-row()           # label file
+row()           # label program precision
 {
-    [ -s "$2" ] || return
-    awk -v label="$1" -v s="$(median < "$2")" -v own="$(median < "$work/geartrain.times")" \
+    [ -s "$work/$2.$3" ] || return
+    awk -v label="$1" -v p="$3" -v s="$(median < "$work/$2.$3")" -v own="$(median < "$work/geartrain.$3")" \
         -v tokens=$((batch * seq)) 'BEGIN {
-            printf "%-34s %8.3f %10.1f %8.2f\n", label, s, tokens / s, s / own }'
+            printf "%-34s %-5s %8.3f %10.1f %8.2f\n", label, p, s, tokens / s, s / own }'
 }
 
 commit=$(git -C "$root" rev-parse --short HEAD 2> /dev/null || echo unknown)
-printf '\n# gpt2-124m, fp32, batch %s x %s tokens, %s cores of %s, commit %s\n' \
+printf '\n# gpt2-124m, batch %s x %s tokens, %s cores of %s, commit %s\n' \
     "$batch" "$seq" "$cores" "$processor" "$commit"
 printf '# medians of %s rounds of %s steps each, in turns; ratio: time against geartrain'"'"'s\n' \
     "$rounds" "$runs"
-printf '%-34s %8s %10s %8s\n' program s/step tokens/s ratio
-row geartrain "$work/geartrain.times"
-row "PyTorch ${version:-}, ${best_threads:-} threads" "$work/torch.times"
-row "llm.c, $cores threads" "$work/llmc.times"
+printf '%-34s %-5s %8s %10s %8s\n' program in s/step tokens/s ratio
+for precision in $precisions; do
+    row geartrain geartrain "$precision"
+    row "geartrain before" before "$precision"
+    row "PyTorch ${version:-}, ${best_threads:-} threads" eager "$precision"
+    row "PyTorch compiled" compiled "$precision"
+    row "llm.c, $cores threads" llmc "$precision"
+done
+if [ -s "$work/geartrain.fp32" ] && [ -s "$work/geartrain.bf16" ]; then
+    awk -v w="$(median < "$work/geartrain.fp32")" -v n="$(median < "$work/geartrain.bf16")" \
+        'BEGIN { printf "geartrain in bf16: %.2f times as fast as in fp32\n", w / n }'
+fi

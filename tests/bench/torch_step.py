@@ -4,7 +4,9 @@
 
 The same GPT-2: learned positions, layers normed before, GELU in its tanh form, the head
 tied to the token embedding, no dropout; the same step: forward, cross-entropy, backward,
-gradient clipped to norm 1, AdamW with decay on matrices only. fp32, random tokens.
+gradient clipped to norm 1, AdamW with decay on matrices only. fp32, or bf16 by autocast with
+parameters in fp32; random tokens. --compile runs the forward and backward pass through
+torch.compile.
 
 Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
 With --world N and --rank R it is one of N processes that train together through
@@ -82,13 +84,16 @@ PRESETS = {     # layers, heads, channels, context, vocabulary
 }
 
 
-def step(model, optimizer, batch):
-    loss = model(batch[:, :-1], batch[:, 1:])
+def finish(model, optimizer, loss):
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
+
+
+def step(model, optimizer, batch):
+    return finish(model, optimizer, model(batch[:, :-1], batch[:, 1:]))
 
 
 def train_for(o, model, optimizer):
@@ -128,6 +133,8 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--store")
@@ -156,17 +163,21 @@ def main():
                                   lr=o.lr, betas=(0.9, 0.95), eps=1e-8)
     if o.data:
         return train_for(o, model, optimizer)
+    run = torch.compile(model) if o.compile else model
     tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch // o.world, o.seq + 1))
     seconds = []
     for batch in tokens:
         start = time.perf_counter()
-        loss = step(model, optimizer, batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=o.precision == "bf16"):
+            loss = run(batch[:, :-1].contiguous(), batch[:, 1:].contiguous())
+        loss = finish(model, optimizer, loss)
         seconds.append(time.perf_counter() - start)
     if not math.isfinite(loss):
         raise SystemExit("the loss is not finite: the step is wrong, its time means nothing")
     timed = seconds[o.warmup:]
     if o.rank == 0:
         print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
+                          "precision": o.precision, "compiled": o.compile,
                           "median_s": statistics.median(timed), "min_s": min(timed)}))
     if o.world > 1:
         dist.destroy_process_group()

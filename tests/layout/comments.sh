@@ -93,7 +93,7 @@ perl -ne 'chomp; my @p = split "/"; my $path = $_;
 in_a_system_header()
 {
     case $1 in
-    cl[A-Z]*|ibv_*|rdma_*|PMIx_*|CLBlast*|cblas_*|openblas_*) return 0 ;;
+    cl[A-Z]*|ibv_*|rdma_*|PMIx_*|CLBlast*|cblas_*|openblas_*|dnnl_*|omp_*) return 0 ;;
     esac
     sed 's/.*/#if __has_include(<&>)\n#include <&>\n#endif/' "$work/headers" > "$work/probe.c"
     echo "void *probe(void); void *probe(void) { return (void *)$1; }" >> "$work/probe.c"
