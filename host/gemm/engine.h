@@ -12,14 +12,14 @@
 
 typedef struct gemm_engine {
     int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
-    int measured_only;  /* 1: never taken without a measurement: what it costs to call counts where products are small */
+    int measured_only;  /* 1: never taken without a measurement: calling it takes as long as a small product */
     int version;        /* raised when its speed changes: old measurements are forgotten */
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);
     uint64_t (*scratch)(gemm_context *c, const gemm_desc *g);
     gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
-    void (*release)(void *state);       /* what it keeps in a context; takes NULL; optional */
-    const char *(*missing)(void);       /* what is not installed and what to do, or NULL; optional */
+    void (*release)(void *state); /* what it keeps in a context; takes NULL; optional */
+    const char *(*missing)(void); /* what is not installed and what to do, or NULL; optional */
 } gemm_engine;
 
 extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_clblast;
@@ -71,7 +71,7 @@ gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, de
 #define GEMM_B_Q8 "-DB_STORE=3"
 #define GEMM_C_F32 "-DC_F32"
 #define GEMM_DROP "-DDROP"
-enum { GEMM_OPTIONS = 128 };    /* characters */
+enum { GEMM_OPTIONS = 128 }; /* characters */
 void gemm_options(char *out, size_t size, const gemm_desc *g, const char *more);
 
 /* The arguments M to `add` that the kernels of a whole product take, in their order (cl/gemm.cl, cl/gemv.cl). */
