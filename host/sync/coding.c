@@ -86,7 +86,7 @@ static gt_status make_code(sync_coding *c)
 {
     const char *what = "encoded gradients";
     const uint64_t bytes = c->most ? c->most : 4;
-    if (!dev_info_of(c->o.device)->native_kernels)
+    if (!c->o.comm || !dev_info_of(c->o.device)->native_kernels)
         return dev_buffer_create(&c->code, c->o.device, bytes, what);
     gt_status st = net_comm_memory(c->o.comm, bytes, &c->memory);
     return st ? st : dev_buffer_create_in(&c->code, c->o.device, c->memory, bytes, what);

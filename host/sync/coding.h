@@ -21,7 +21,7 @@ typedef struct sync_coding_options {
     sync_compress spec;
     dev_device *device;
     kernel_set *kernels;                /* of spec.how->type                                */
-    net_comm *comm;
+    net_comm *comm;                     /* NULL: nothing of it travels                      */
     const sync_range *range;            /* of the bucket, one after the other; views are taken over */
     int ranges;
     dev_buffer *grad;                   /* all of them, as one; taken over                  */
