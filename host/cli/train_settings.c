@@ -97,7 +97,7 @@ static const gt_option back[] = {
     { "compress", 0, GT_STRING, "SPEC", cli_compressors, &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
-    { "compress-stages", 0, GT_CHOICE, "none|bf16", "form of what goes between pipeline stages",
+    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "form of what goes between pipeline stages",
       &train_set.compress_stages, 1, NULL },
 };
 
@@ -630,12 +630,12 @@ train_options train_settings_options(void)
         .patience = o->patience,
         .improvement = o->improvement,
         .sample_every = o->sample_every,
-        .between = strcmp(o->compress_stages, "bf16") ? DTYPE_F32 : DTYPE_BF16,
         .optim = optim_defaults()
     };
     if (sync_compress_parse(&t.compress, o->compress))      /* said by train_settings_check() */
         gt_message_clear();
     t.compress.after = o->compress_after;
+    wire_kind_find(&t.between, o->compress_stages);     /* one of its choices */
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
     optim_config_rule(&t.optim, optim_rule_find(o->optimizer));

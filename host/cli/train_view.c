@@ -43,6 +43,27 @@ static void watch(train_view *v, const metrics_row *r)
         say_slow(v, r, &found);
 }
 
+/* Remembers what rounding between stages did. */
+static void note_rounding(train_view *v, const metrics_row *r)
+{
+    if (r->rounding_most[0] <= 0.0 && r->rounding_most[1] <= 0.0)
+        return;
+    v->rounded++;
+    for (int i = 0; i < 2; i++) {
+        v->rounding[i] += (r->rounding[i] - v->rounding[i]) / (double)v->rounded;
+        v->rounding_most[i] = fmax(v->rounding_most[i], r->rounding_most[i]);
+    }
+}
+
+static const char *describe_rounding(char *out, size_t size, const metrics_row *r)
+{
+    out[0] = '\0';
+    if (r->rounding_most[0] > 0.0 || r->rounding_most[1] > 0.0)
+        snprintf(out, size, "  error %.2g/%.2g %%, at most %.2g/%.2g %%", 100.0 * r->rounding[0],
+                 100.0 * r->rounding[1], 100.0 * r->rounding_most[0], 100.0 * r->rounding_most[1]);
+    return out;
+}
+
 static const char *describe_balance(const train_view *v, char *out, size_t size)
 {
     char sent[32];
@@ -105,13 +126,14 @@ static void print_validation(const metrics_row *r, const char *val)
 static void show_step(void *context, const metrics_row *r)
 {
     train_view *v = context;
-    char text[1024], val[128] = "", rate[32], loss[32], balance[96];
+    char text[1024], val[128] = "", rate[32], loss[32], balance[96], rounding[96];
     const uint64_t now = gt_now_ns();
     if (!isnan(r->val.loss)) {
         v->val = r->val.loss;
         describe_validation(val, sizeof val, &r->val);
     }
     watch(v, r);
+    note_rounding(v, r);
     if (v->shown && r->step <= *v->shown)
         return;
     if (v->shown)
@@ -128,9 +150,9 @@ static void show_step(void *context, const metrics_row *r)
             snprintf(grad, sizeof grad, "skipped: %s", r->skipped);
         else
             snprintf(grad, sizeof grad, "grad %.3f", r->grad_norm);
-        printf("step %llu  loss %s%s  lr %.3g  %s  %.1f ms  %s tok/s%s\n", (unsigned long long)r->step,
+        printf("step %llu  loss %s%s  lr %.3g  %s  %.1f ms  %s tok/s%s%s\n", (unsigned long long)r->step,
                loss_text(loss, r->loss), val, r->lr, grad, r->step_ms, rate,
-               describe_balance(v, balance, sizeof balance));
+               describe_balance(v, balance, sizeof balance), describe_rounding(rounding, sizeof rounding, r));
         fflush(stdout);
         return;
     }

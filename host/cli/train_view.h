@@ -28,6 +28,8 @@ typedef struct train_view {
     double measured[64], measured_idle;     /* milliseconds of the last steps; mean of all  */
     int measured_count;
     metrics_row last;
+    double rounding[2], rounding_most[2];   /* between stages, of all steps: mean, and largest      */
+    uint64_t rounded;               /* steps of which the mean is                           */
     slow_rank_watch *slow_ranks;
     double *busy;                   /* [rank] seconds of computing in the newest step       */
     int wants_plan;                 /* stopped in order to plan again                       */

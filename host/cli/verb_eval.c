@@ -109,7 +109,7 @@ static gt_status assemble(parts *p, cli_source *s, const choice *c, dtype storag
         .bytes = p->token_bytes,
         .ids = p->token_ids
     };
-    const stage_model of = { &s->config, model_build_config, storage, (int)o.seq, DTYPE_F32 };
+    const stage_model of = { &s->config, model_build_config, storage, (int)o.seq, WIRE_AS_IT_IS };
     if (!st)
         st = evaluate_create(&p->evaluate, &of, &e);
     return st ? st : evaluate_ready(p->evaluate);

@@ -165,11 +165,30 @@ static void show_validation(const data_set *data, const train *t)
                 o->data, (unsigned long long)data->val.count, (unsigned long long)o->seq);
 }
 
-/* Rounding to nearest with 8 binary digits errs by at most 2^-8 of a value. */
 static void show_between(void)
 {
-    if (strcmp(o->compress_stages, "none"))
-        fprintf(stderr, "stages  send %s: half the bytes, each value within 1/256 of itself\n", o->compress_stages);
+    const train_options t = train_settings_options();
+    if (t.between != WIRE_AS_IT_IS)
+        fprintf(stderr, "stages  send %s: %s the bytes, each value within 1/%.0f of %s%s\n", o->compress_stages,
+                t.between != WIRE_INT8     ? "half"
+                : t.precision == DTYPE_F32 ? "a quarter of"
+                                           : "half",
+                1.0 / wire_kind_bound(t.between), wire_kind_against(t.between),
+                t.between == WIRE_INT8 ? ", and right on average" : "");
+}
+
+/* What it came to, in all steps of this process. */
+static void show_rounding(const train_view *v)
+{
+    static const char *const what[] = { "activations", "gradients" };
+    const train_options t = train_settings_options();
+    for (int i = 0; i < 2; i++)
+        if (v->rounding_most[i] > 0.0)
+            fprintf(
+                stderr,
+                "stages  sent %s in %s: error %.3g %% (root of mean square), at most %.3g %% of %s; bound %.3g %%\n",
+                what[i], o->compress_stages, 100.0 * v->rounding[i], 100.0 * v->rounding_most[i],
+                wire_kind_against(t.between), 100.0 * wire_kind_bound(t.between));
 }
 
 /* What is known when everything is in its place. */
@@ -323,6 +342,7 @@ static void end_run(const train_view *v, train *t)
 {
     char text[32];
     train_view_compare(v, stderr);
+    show_rounding(v);
     show_sources(train_loader(t), train_loader(t)->split, train_samples_done(t));
     tell_best(t);
     if (train_is_over_early(t) && v->first_step == train_steps_done(t))

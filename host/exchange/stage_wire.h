@@ -4,8 +4,16 @@
  *   out   device ──read──► slot ──(completion) send──► peer       a slot is used again when sent
  *   in    peer ──► slot, received early ──write──► device         and when written, respectively
  *
- * What a stage holds in fp32 may travel in 16 bits: then `read` is of a rounded copy on the device, and
- * what was written there is widened. Rounding is to nearest even, the same whenever it is repeated.  */
+ * What a stage holds may travel in fewer bits: then `read` is of an encoding on the device, and what was written
+ * there is decoded.
+ *
+ *   kind   bytes a value   error of a value x                              how
+ *   bf16   2               at most |x| / 256                               to nearest even
+ *   fp16   2 + 1/32        at most 1/2048 of the largest of 128 values     the same, each 128 over a power of two
+ *   int8   1 + 1/32        less than 1/127 of the largest of 128 values    stochastic: its mean is x
+ *
+ * Stochastic rounding draws from a counter of (edge, message, place), so that it is the same whenever it is repeated.
+ * The sender decodes what it encoded and adds up how far that is from what it was.             */
 #ifndef GT_EXCHANGE_STAGE_WIRE_H
 #define GT_EXCHANGE_STAGE_WIRE_H
 
@@ -15,12 +23,24 @@
 
 typedef struct wire wire;
 
-/* What a message is. narrow NULL: values as they lie on the device; else that set's storage type, from
- * fp32. It must outlive the wire. */
+typedef enum wire_kind { WIRE_AS_IT_IS, WIRE_BF16, WIRE_FP16, WIRE_INT8, WIRE_KINDS } wire_kind;
+const char *wire_kind_name(wire_kind k);       /* "none", "bf16", ... */
+int wire_kind_find(wire_kind *out, const char *name);      /* 0: there is none */
+/* 1: a value of this type takes fewer bytes so. */
+int wire_kind_shortens(wire_kind k, dtype type);
+/* The storage type of the kernels that make it of values of this type. */
+dtype wire_kind_kernels(wire_kind k, dtype type);
+/* What no error reaches, and of what; 0 and "" of what travels as it is. */
+double wire_kind_bound(wire_kind k);
+const char *wire_kind_against(wire_kind k);    /* "itself", "the largest of 128"            */
+
+/* What a message is. `kernels`: of wire_kind_kernels(); NULL for WIRE_AS_IT_IS. It must outlive the wire. */
 typedef struct wire_form {
     int64_t count;
     dtype type;                                /* on the device */
-    kernel_set *narrow;
+    wire_kind kind;
+    kernel_set *kernels;
+    uint32_t edge;                             /* for what is drawn: another one for each edge and direction */
 } wire_form;
 uint64_t wire_message(const wire_form *f);     /* bytes */
 
@@ -32,8 +52,10 @@ void wire_release(wire *w);                    /* takes NULL; after the completi
 gt_status wire_expect(wire *w, int total);
 /* In: waits for the next message and queues writing it to b; *waited += nanoseconds. */
 gt_status wire_receive(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited);
-/* Out: queues reading b; the completion thread sends it. */
-gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint64_t *waited);
+/* Out: queues reading b; the completion thread sends it. number: of the message in the run, for what is drawn. */
+gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint32_t number, uint64_t *waited);
 uint64_t wire_sent(const wire *w);                 /* bytes given so far */
+/* Out, when all is over on the device: adds what rounding did since this was asked for last. */
+gt_status wire_rounding(wire *w, dev_device *d, kernel_rounding *sum);
 
 #endif

@@ -280,6 +280,26 @@ gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
 gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
                                 dev_buffer *random, dev_buffer *code, dev_buffer *to);
 
+/* ---- cl/stages.cl -------------------------------------------------------------------- */
+/* x fp32 (n) in storage type, blocks of COMPRESS_BLOCK over a power of two each; code: kernel_scaled_bytes(). Storage
+ * fp16 neither overflows nor loses small gradients so. */
+uint64_t kernel_scaled_bytes(const kernel_set *k, int64_t n);
+gt_status kernel_scaled_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code);
+gt_status kernel_scaled_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *code, dev_buffer *to);
+/* kernel_int8_encode() of a stream (u32) that changes from run to run. */
+gt_status kernel_int8_encode_numbered(dev_list *l, kernel_set *k, int64_t n, dev_buffer *random, dev_buffer *x,
+                                      dev_buffer *code, kernel_slot *number_at);
+/* How far y is from x, fp32 (n), added to sums, fp32 (3, kernel_error_slots()). own 1: against |x|; 0: against the
+ * largest |x| of COMPRESS_BLOCK. Values below 2^-118 count as exact there. */
+int kernel_error_slots(int64_t n);
+gt_status kernel_error(dev_list *l, kernel_set *k, int64_t n, int own, dev_buffer *x, dev_buffer *y, dev_buffer *sums);
+typedef struct kernel_rounding {
+    double most;                /* the largest error, as a share of what it is held against  */
+    double error, size;         /* sums of squares: of the errors, of the values             */
+} kernel_rounding;
+/* All slots together. */
+kernel_rounding kernel_error_of(const float *sums, int slots);
+
 /* ---- cl/lowrank.cl ------------------------------------------------------------------- */
 /* p (R,N) = a q^T, a (N,M), q (R,M); y (N,M) = p^T q; all fp32. */
 gt_status kernel_lowrank_left(dev_list *l, kernel_set *k, int N, int M, int R, dev_buffer *a, dev_buffer *q,

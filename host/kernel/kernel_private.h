@@ -15,7 +15,8 @@
 #define KERNEL_FAMILIES(F) \
     F(embed) \
     F(norm) \
-    F(elementwise) F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank)
+    F(elementwise) \
+    F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank) F(stages)
 
 struct kernel_case;             /* kernel_cases_private.h */
 typedef struct kernel_family {

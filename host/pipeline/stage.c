@@ -10,8 +10,8 @@
 
 #include "host/base/activity.h"
 #include "host/base/clock.h"
+#include "host/base/file.h"
 #include "host/base/trace.h"
-#include "host/exchange/stage_wire.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -60,8 +60,9 @@ struct stage {
     chunk *chunk;
     dev_device *device;
     dev_completion *completion;
-    dtype between;                      /* of what travels; DTYPE_F32: as it lies           */
-    kernel_set *narrow;                 /* of that type, if another                         */
+    wire_kind between;                  /* of what travels                                  */
+    dtype storage;
+    kernel_set *narrow;                 /* that make it; NULL: it travels as it is           */
     pipe_event *events;
     stamp *stamps;
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
@@ -156,6 +157,7 @@ gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *com
     s->train = train;
     s->seq = m->seq;
     s->between = m->between;
+    s->storage = m->storage;
     s->virtual_stages = replica_of(s)->stages * s->chunks;
     s->micro_batches = replica_of(s)->micro_batches;
     /* Nobody waits for the input gradients of a lone stage: both halves run as one program. */
@@ -239,7 +241,10 @@ static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, 
     const run_replica *r = replica_of(s);
     const graph_value *x = graph_value_at(g, value);
     const int peer = r->rank[v % r->stages * s->plan->tensor + s->place.tensor_rank];
-    const wire_form form = { shape_count(&x->shape), x->type, s->narrow };
+    const uint32_t words[] = { (uint32_t)s->place.replica, (uint32_t)s->place.tensor_rank, (uint32_t)sender,
+                               (uint32_t)gradient };
+    const wire_form form = { shape_count(&x->shape), x->type, s->between, s->narrow,
+                             (uint32_t)gt_hash(words, sizeof words) };
     const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
     const int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
     return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), &form, depth < 2 ? 2 : depth);
@@ -277,8 +282,8 @@ gt_status stage_place(stage *s, const stage_place_options *o)
             if (!st)
                 st = exec_create(&s->chunk[c].copy[i], s->chunk[c].graph, &e);
         }
-    if (!st && s->virtual_stages > 1 && s->between != DTYPE_F32)
-        st = kernel_set_create(&s->narrow, s->device, s->between);
+    if (!st && s->virtual_stages > 1 && s->between != WIRE_AS_IT_IS)
+        st = kernel_set_create(&s->narrow, s->device, wire_kind_kernels(s->between, s->storage));
     for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
         st = connect_chunk(s, c);
     return st;
@@ -489,6 +494,12 @@ static gt_status receive(stage *s, int index, wire *from, dev_buffer *to)
     return st;
 }
 
+/* Of a message of micro-batch m, in the run: the same again where a step is done again. */
+static uint32_t message_number(const stage *s, int m)
+{
+    return (uint32_t)s->step * (uint32_t)s->micro_batches + (uint32_t)m;
+}
+
 static gt_status follow(stage *s, const stage_calls *calls, int index)
 {
     const pipe_instruction *i = &s->list[index];
@@ -501,10 +512,12 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     switch ((pipe_kind)i->kind) {
     case PIPE_RECEIVE_ACTIVATION: return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
     case PIPE_SEND_ACTIVATION:
-        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion, &s->waited);
+        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion,
+                         message_number(s, m), &s->waited);
     case PIPE_RECEIVE_GRADIENT: return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
     case PIPE_SEND_GRADIENT:
-        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion, &s->waited);
+        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion,
+                         message_number(s, m), &s->waited);
     case PIPE_FORWARD:
         st = forward(s, calls, c, m);
         computes = 1;
@@ -584,7 +597,7 @@ gt_status stage_forward(stage *s, const stage_calls *calls, int count)
             if (!st)
                 st = exec_run(e, EXEC_FORWARD);
             if (!st && k->out_y)
-                st = wire_send(k->out_y, s->device, exec_value(e, k->ends.y), s->completion, &s->waited);
+                st = wire_send(k->out_y, s->device, exec_value(e, k->ends.y), s->completion, (uint32_t)m, &s->waited);
         }
     return st || !s->completion ? st : dev_completion_drain(s->completion);
 }
@@ -604,6 +617,19 @@ static int computes(unsigned char kind)
     return kind == PIPE_FORWARD || kind == PIPE_BACKWARD_INPUT || kind == PIPE_BACKWARD_WEIGHT;
 }
 
+/* Since it was asked for last. */
+static gt_status take_rounding(stage *s)
+{
+    gt_status st = GT_OK;
+    for (int c = 0; !st && s->narrow && c < s->chunks; c++) {
+        if (s->chunk[c].out_y)
+            st = wire_rounding(s->chunk[c].out_y, s->device, &s->report.rounding[0]);
+        if (!st && s->chunk[c].out_dy)
+            st = wire_rounding(s->chunk[c].out_dy, s->device, &s->report.rounding[1]);
+    }
+    return st;
+}
+
 gt_status stage_settle(stage *s)
 {
     gt_status st = dev_completion_drain(s->completion);
@@ -615,7 +641,7 @@ gt_status stage_settle(stage *s)
     for (int i = 0; i < s->count; i++)
         if (computes(s->list[i].kind))
             s->report.busy += s->events[i].end - s->events[i].begin;
-    return st;
+    return st ? st : take_rounding(s);
 }
 
 const pipe_schedule *stage_schedule(const stage *s)

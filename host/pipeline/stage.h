@@ -17,11 +17,12 @@
  *                   PIPE_UPDATE
  *
  * With tensor groups, rank k of a stage talks to rank k of the next: both hold the same rows.
- * Activations travel in storage type, or rounded to 16 bits from fp32. All calls of all ranks of a replica go together.     */
+ * Activations and gradients travel in storage type, or in a form of fewer bits (stage_wire.h). All calls of all ranks of a replica go together.     */
 #ifndef PIPELINE_STAGE_H
 #define PIPELINE_STAGE_H
 
 #include "host/device/completion.h"
+#include "host/exchange/stage_wire.h"
 #include "host/graph/exec.h"
 #include "host/pipeline/run_plan.h"
 #include "host/pipeline/simulate.h"
@@ -36,7 +37,7 @@ typedef struct stage_model {
     stage_builder build;
     dtype storage;
     int seq;
-    dtype between;                  /* of what travels; DTYPE_F32: as it lies, else storage is DTYPE_F32 */
+    wire_kind between;              /* of what travels: as it is, or wire_kind_shortens(between, storage) */
 } stage_model;
 
 /* plan and comm must outlive the stage. comm NULL: the only rank. train 0: forward only, without
@@ -103,6 +104,7 @@ void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t en
 typedef struct stage_report {
     double seconds, busy, waited;   /* of the run; of programs; of the host, for others      */
     uint64_t sent;                  /* bytes of activations and gradients                    */
+    kernel_rounding rounding[2];    /* what their form did to those sent: activations, gradients; zeros: nothing */
 } stage_report;
 stage_report stage_last(const stage *s);
 

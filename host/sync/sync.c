@@ -5,6 +5,7 @@
 #include "host/base/clock.h"
 #include "host/base/trace.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,6 +245,11 @@ gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
         sum.busy += all[r].busy;
         sum.seconds += all[r].seconds;
         sum.sent += all[r].sent;
+        for (int i = 0; i < 2; i++) {
+            sum.most[i] = fmax(sum.most[i], all[r].most[i]);
+            sum.error[i] += all[r].error[i];
+            sum.size[i] += all[r].size[i];
+        }
     }
     if (!st && each)
         memcpy(each, all, (size_t)ranks * sizeof *all);

@@ -95,6 +95,9 @@ typedef struct sync_totals {
     double stopped; /* > 0: some rank did not compute all of its part       */
     double busy, seconds; /* of this rank; after: the sum over ranks                 */
     double sent; /* bytes of this rank; after: of all                    */
+    /* What pipeline stages sent in fewer bits, activations and gradients: the largest error, of all ranks
+     * afterwards, and sums of squares, of errors and of values. */
+    double most[2], error[2], size[2];
 } sync_totals;
 
 typedef struct sync_run sync_run;

@@ -48,6 +48,11 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
     put_number(&t, "mfu", r->mfu, "%.4f");
     put_number(&t, "gemm_share", r->gemm_share, "%.4f");
     put_number(&t, "bubble", r->bubble, "%.4f");
+    if (r->rounding_most[0] > 0.0 || r->rounding_most[1] > 0.0)
+        for (int i = 0; i < 2; i++) {
+            put_number(&t, i ? "gradient_error_rms" : "activation_error_rms", r->rounding[i], "%.4g");
+            put_number(&t, i ? "gradient_error_most" : "activation_error_most", r->rounding_most[i], "%.4g");
+        }
     if (r->loss_scale != 1.0)
         put_number(&t, "loss_scale", r->loss_scale, "%.9g");
     if (r->skipped)

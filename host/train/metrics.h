@@ -29,7 +29,10 @@ typedef struct metrics_row {
      * peak of all ranks' devices for the storage type (gemm_peak_of), and of the best product of matrices
      * that was measured on them; NaN where that is not known. */
     double mfu, gemm_share;
-    const char *skipped;                /* why nothing moved; NULL: it did */
+    /* What rounding between pipeline stages did to activations and gradients: the root of the mean square of the errors
+     * against that of the values; the largest error, as wire_kind_against() says. Zeros: nothing was rounded. */
+    double rounding[2], rounding_most[2];
+    const char *skipped; /* why nothing moved; NULL: it did */
 } metrics_row;
 
 /* The last step that the record of a run has; 0 if there is none. Changes nothing. */
@@ -43,7 +46,7 @@ gt_status metrics_put(metrics *m, const metrics_row *row);
 gt_status metrics_sample(metrics *m, uint64_t step, const char *prompt, const char *text, size_t size);
 /* Draws loss.svg and flushes; also done by close. */
 gt_status metrics_draw(metrics *m);
-gt_status metrics_close(metrics *m);            /* takes NULL */
+gt_status metrics_close(metrics *m); /* takes NULL */
 
 /* One JSON object without a line end, as in metrics.jsonl, into out (size >= 1024). */
 char *metrics_json(char *out, size_t size, const metrics_row *row);

@@ -44,10 +44,12 @@ gt_status train_options_check(const train_options *o)
     if (o->compress.momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
         return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
                                   "--optimizer sgd --momentum 0 alone");
-    if (o->between != DTYPE_F32 && o->precision != DTYPE_F32)
-        return gt_fail(GT_MISUSE,
-                       "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s",
-                       dtype_name(o->precision), dtype_name(o->between));
+    if (o->between != WIRE_AS_IT_IS && !wire_kind_shortens(o->between, o->precision))
+        return gt_fail(
+            GT_MISUSE,
+            "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s, or take "
+            "int8",
+            dtype_name(o->precision), wire_kind_name(o->between));
     return optim_config_check(&o->optim);
 }
 
@@ -125,11 +127,11 @@ static gt_status settle_plan(train *t)
     int most = 1;
     for (int i = 0; !st && i < t->plan.replicas; i++)
         most = t->plan.replica[i].stages > most ? t->plan.replica[i].stages : most;
-    if (!st && t->ranks > 1 && most == 1 && t->o.between != DTYPE_F32)
+    if (!st && t->ranks > 1 && most == 1 && t->o.between != WIRE_AS_IT_IS)
         st = gt_fail(GT_MISUSE,
                      "no replica of the plan has stages that could send to each other; leave out "
                      "--compress-stages %s, or ask for --stages 2",
-                     dtype_name(t->o.between));
+                     wire_kind_name(t->o.between));
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);

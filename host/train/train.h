@@ -68,7 +68,8 @@ typedef struct train_options {
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     sync_compress compress;         /* of gradients between ranks                         */
-    dtype between;                  /* of what pipeline stages send; DTYPE_F32: as it lies. Needs fp32 and stages */
+    wire_kind between; /* of what pipeline stages send; if not as it is, it needs stages, and a precision that
+                                       wire_kind_shortens()                                 */
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
     int elastic;
     const train_image *image;
@@ -136,6 +137,7 @@ typedef struct train_balance {
     int slowest; /* the rank that computed longest                      */
     double slowest_busy, mean_busy; /* seconds                                             */
     uint64_t sent; /* bytes of activations and gradients, of all ranks    */
+    double rounding[2], rounding_most[2]; /* see metrics.h                                 */
 } train_balance;
 /* 1: it began with an image, and not with a checkpoint or new parameters. */
 int train_is_from_memory(const train *t);

@@ -21,6 +21,7 @@ typedef struct told {
     double loss, norm;                  /* of the leading rank of a replica: weighted by its targets; else 0 */
     double skipped;                     /* > 0: its update moved nothing, though targets counted         */
     double busy, sent, stop;            /* of this rank                                                  */
+    double most[2], error[2], size[2];  /* as in sync_totals                                             */
 } told;
 
 struct held {
@@ -47,6 +48,11 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
                                   .busy = f->mine.busy,
                                   .sent = f->mine.sent,
                                   .stop = train_wants_stop(t) } };
+    for (int i = 0; i < 2; i++) {
+        h->mine.most[i] = f->mine.most[i];
+        h->mine.error[i] = f->mine.error[i];
+        h->mine.size[i] = f->mine.size[i];
+    }
     if (leads && f->weights > 0.0) {
         h->mine.loss = (double)f->state[OPTIM_LOSS_SUM];
         h->mine.norm = row->grad_norm * f->weights;
@@ -59,6 +65,7 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
 {
     double loss = 0.0, norm = 0.0, sent = 0.0, busy = 0.0;
     int skipped = 0;
+    sync_totals rounded = { 0 };
     t->balance = (train_balance){ 0 };
     for (int r = 0; r < t->ranks; r++) {        /* in the order of ranks: the same bits everywhere */
         const told *a = &all[r * count + i];
@@ -67,6 +74,11 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
         busy += a->busy;
         sent += a->sent;
         skipped |= a->skipped > 0.0;
+        for (int k = 0; k < 2; k++) {
+            rounded.most[k] = fmax(rounded.most[k], a->most[k]);
+            rounded.error[k] += a->error[k];
+            rounded.size[k] += a->size[k];
+        }
         train_note_stop(t, a->stop);
         t->busy[r] = a->busy;
         if (a->busy > t->balance.slowest_busy) {
@@ -79,6 +91,8 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
     t->balance.mean_busy = busy / t->ranks;
     t->balance.idle = seconds > 0.0 ? fmax(0.0, 1.0 - t->balance.mean_busy / seconds) : 0.0;
     h->row.bubble = t->balance.idle;
+    train_note_rounding(&t->balance, &rounded);
+    train_row_rounding(&h->row, &t->balance);
     h->row.loss = loss / h->weights;
     h->row.grad_norm = h->weights > 0.0 ? norm / h->weights : 0.0;
     h->row.skipped = h->weights <= 0.0 ? "no target counts" : skipped ? "fp16 overflow" : NULL;

@@ -134,6 +134,9 @@ void train_note_stop(train *t, double stop);
 int train_due(void *context, uint64_t step);
 
 /* For sync_options.tell. */
+/* What rounding between stages came to, from sums over ranks; and onto a row. */
+void train_note_rounding(train_balance *b, const sync_totals *sum);
+void train_row_rounding(metrics_row *row, const train_balance *b);
 gt_status train_tell(void *context, uint64_t sent, sync_totals *mine);
 
 /* Removes the weights that samples were written with, whatever a killed run left of them. */

@@ -126,6 +126,14 @@ static gt_status land(train *t, flight *f)
     return st;
 }
 
+void train_note_rounding(train_balance *b, const sync_totals *sum)
+{
+    for (int i = 0; i < 2; i++) {
+        b->rounding[i] = sum->size[i] > 0.0 ? sqrt(sum->error[i] / sum->size[i]) : 0.0;
+        b->rounding_most[i] = sum->most[i];
+    }
+}
+
 /* Who computed how long. */
 static train_balance balance_of(const train *t, double seconds)
 {
@@ -143,6 +151,7 @@ static train_balance balance_of(const train *t, double seconds)
     b.sent = (uint64_t)sync_totals_of(t->sync)->sent;
     b.mean_busy = sync_totals_of(t->sync)->busy / t->ranks;
     b.idle = seconds > 0.0 ? fmax(0.0, 1.0 - b.mean_busy / seconds) : 0.0;
+    train_note_rounding(&b, sync_totals_of(t->sync));
     return b;
 }
 
@@ -181,6 +190,11 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
     mine->busy = report.busy;
     mine->seconds = f->seconds;
     mine->sent = (double)(report.sent + sent);
+    for (int i = 0; i < 2; i++) {
+        mine->most[i] = report.rounding[i].most;
+        mine->error[i] = report.rounding[i].error;
+        mine->size[i] = report.rounding[i].size;
+    }
     f->mine = *mine;
     return st;
 }
@@ -311,6 +325,14 @@ static double share_of(double all, double part)
     return all > 0.0 ? part / all : NAN;
 }
 
+void train_row_rounding(metrics_row *row, const train_balance *b)
+{
+    for (int i = 0; i < 2; i++) {
+        row->rounding[i] = b->rounding[i];
+        row->rounding_most[i] = b->rounding_most[i];
+    }
+}
+
 gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *row)
 {
     gt_status st = t->metrics ? metrics_put(t->metrics, row) : GT_OK;
@@ -363,6 +385,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     t->pending.loss = NAN;
     if (!f->apart) {
         t->balance = f->balance;
+        train_row_rounding(&row, &t->balance);
         return train_put_row(t, hooks, &row);
     }
     st = train_hold(t, f, &row);

@@ -64,6 +64,66 @@ for schedule in gpipe zero woven; do
 done
 check "the order of a schedule changes nothing" [ "$(weights gpipe)" = "$(weights half)" ]
 
+# ---- fp16, and int8 by chance that repeats ----
+for form in fp16 int8; do
+    does "stages send $form" 'sent' train $tiny --devices cpu:0/2 --plan 1f1b.json --out $form --compress-stages $form
+    cp stdout $form.txt
+    cp stderr $form.err
+done
+check "fp16 takes half, and 4 bytes in 256" awk -v a="$(sent whole.txt)" -v b="$(sent fp16.txt)" \
+    'BEGIN { d = a - b; exit !(d > 30.5 && d < 33.5 || d > 62 && d < 66) }'
+check "int8 a quarter, and 4 bytes in 128" awk -v a="$(sent whole.txt)" -v b="$(sent int8.txt)" \
+    'BEGIN { d = a - b; exit !(d > 46.5 && d < 50 || d > 94 && d < 98.5) }'
+check "their bounds are said" grep -q "^stages  send int8: a quarter of the bytes, each value within 1/127 of the largest of 128" \
+    int8.err
+check "for fp16 too" grep -q "^stages  send fp16: half the bytes, each value within 1/2048 of the largest of 128" fp16.err
+# Percent of the largest: below the bounds, and not far below; of both directions.
+most()  # FORM: of activations and gradients, in all steps
+{
+    sed -n 's/^stages  sent .* at most \([0-9.e-]*\) %.*; bound .*/\1/p' $1.err | tr '\n' ' '
+}
+root()
+{
+    sed -n 's/^stages  sent .* error \([0-9.e-]*\) %.*/\1/p' $1.err | tr '\n' ' '
+}
+within()  # FORM BOUND
+{
+    awk -v most="$(most $1)" -v root="$(root $1)" -v bound=$2 'BEGIN {
+        n = split(most, m, " "); k = split(root, r, " ")
+        for (i = 1; i <= n; i++)
+            if (m[i] > 1.0001 * bound || m[i] < bound / 3 || r[i] > bound * 3 || r[i] < bound / 20) exit 1
+        exit !(n == 2 && k == 2) }'
+}
+check "errors of bf16 are measured, and within its bound" within half 0.3906
+check "those of fp16" within fp16 0.04883
+check "those of int8" within int8 0.7875
+check "each step says them" [ "$(grep -c 'error .* %, at most .* %' int8.txt)" -eq 4 ]
+check "and the record" [ "$(grep -c '"activation_error_rms": [0-9.e-]*, "activation_error_most": [0-9.e-]*, "gradient_error_rms"' \
+    int8/metrics.jsonl)" -eq 4 ]
+check "which has none of what travels as it is" sh -c '! grep -q error_rms whole/metrics.jsonl'
+for form in fp16 int8; do
+    check "$form changes the losses a little" [ "$(losses whole)" != "$(losses $form)" ]
+    check "and no more" awk -v a="$(losses whole)" -v b="$(losses $form)" 'BEGIN {
+        n = split(a, x, " "); m = split(b, y, " ")
+        for (i = 1; i <= n; i++) if (x[i] - y[i] > 0.02 || y[i] - x[i] > 0.02) exit 1
+        exit !(n == 4 && m == 4 && y[4] < y[1] - 0.05) }'
+done
+for schedule in gpipe zero woven; do
+    does "int8 with schedule $schedule" 'step 4 ' train $tiny --devices cpu:0/2 --plan $schedule.json --out int8-$schedule \
+        --compress-stages int8
+done
+check "what is drawn is of the micro-batch, whatever the order" [ "$(weights int8-gpipe)" = "$(weights int8)" ]
+cp -r int8 int8-again && rm -r int8-again/checkpoints/step-000004
+does "a run goes on with int8" 'step 4 ' train --out int8-again --resume
+check "to the bit, as if it had not stopped" [ "$(weights int8-again)" = "$(weights int8)" ]
+sed 's/"recompute": false/"recompute": true/' 1f1b.json > recompute.json
+does "with recomputation" 'step 4 ' train $tiny --devices cpu:0/2 --plan recompute.json --out int8-recompute \
+    --compress-stages int8
+check "which changes nothing" [ "$(losses int8-recompute)" = "$(losses int8)" ]
+does "from 16 bits to 8" 'step 4 ' train $tiny --devices cpu:0/2 --plan 1f1b.json --out int8-bf16 --precision bf16 \
+    --compress-stages int8
+check "which is half" grep -q "^stages  send int8: half the bytes" stderr
+
 cp -r half again && rm -r again/checkpoints/step-000004
 does "a run goes on with it" 'step 4 ' train --out again --resume
 check "to the bit" [ "$(weights again)" = "$(weights half)" ]
@@ -73,5 +133,5 @@ refuses "one that has it already" 2 "with --precision bf16 stages send 16 bits a
 "$geartrain" train $tiny --devices cpu:0/2 --replicas 2 --stages 1 --out other --compress-stages bf16 > stdout 2> stderr
 check "without stages it is misuse" [ $? -eq 2 ]
 check "which is said" grep -q "no replica of the plan has stages that could send" stderr
-refuses "a form that is none" 2 "'fp4' is not one of none[|]bf16" train $tiny --out other --compress-stages fp4
+refuses "a form that is none" 2 "'fp4' is not one of none[|]bf16[|]fp16[|]int8" train $tiny --out other --compress-stages fp4
 close_checks

@@ -2,11 +2,13 @@
 /* tests/exchange/test_wire.c - what stages hand to each other: as it lies, and rounded on the way.
  *
  * Rank 0 sends from two buffers in turn, as a stage does from the copies of its graph, rank 1 receives
- * into two. What must arrive is worked out in double from what was sent.                    */
+ * into two. What must arrive is worked out in double from what was sent, for every form and for what is held in
+ * fp32 and in 16 bits; so is what the sender says of the errors.                              */
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
 
 #include "host/base/file.h"
+#include "host/base/random.h"
 #include "host/exchange/stage_wire.h"
 
 #include <math.h>
@@ -15,30 +17,79 @@
 
 enum { COUNT = 1031, MESSAGES = 7, BUFFERS = 2, DEPTH = 3 };
 
+/* What travels, and what it is held in. */
+typedef struct trial {
+    wire_kind kind;
+    dtype type;
+    uint32_t first;                     /* number of the first message                      */
+    float got[MESSAGES][COUNT];         /* by rank 1                                        */
+} trial;
+
 typedef struct end {
     dev_device *d;
     dev_completion *completion;
-    kernel_set *narrow;
+    kernel_set *kernels;
     dev_buffer *buffer[BUFFERS];
     wire *wire;
 } end;
 
-/* Of either sign, from 2^-40 to 2^40. */
-static float value(int message, int i)
+/* Of either sign, from 2^-40 to 2^40; in each block of 128 alike but for 2^8, every sixth of zeros. As stored. */
+static float value(const trial *t, int message, int i)
 {
-    const uint64_t state = (uint64_t)message * COUNT + (uint64_t)i;
-    const uint64_t bits = gt_hash(&state, sizeof state);
+    const uint64_t state = (uint64_t)message * COUNT + (uint64_t)i, of_block = (uint64_t)(message * 64 + i / 128);
+    const uint64_t bits = gt_hash(&state, sizeof state), block = gt_hash(&of_block, sizeof of_block);
     const double mantissa = 1.0 + (double)(bits >> 40) * 0x1p-24;
-    return (float)ldexp(bits & 1 ? -mantissa : mantissa, (int)(bits >> 8 & 0xff) % 81 - 40);
+    const int most = t->type == DTYPE_F16 ? 14 : 40;
+    const int exponent = (int)(block >> 8 & 0xff) % (2 * most - 7) - most + 8 - (int)(bits >> 8 & 7);
+    unsigned char stored[4];
+    dtype_store(t->type, stored, 0, (float)ldexp(bits & 1 ? -mantissa : mantissa, exponent));
+    return i / 128 % 6 == 5 ? 0.0f : dtype_load(t->type, stored, 0);
 }
 
-/* To the nearest number with 8 binary digits, to an even last digit where two are as near. */
-static float rounded(float x)
+/* To the nearest number with so many binary digits, to an even last digit where two are as near. */
+static double rounded(double x, int digits)
 {
     int exponent;
-    frexp((double)x, &exponent);
-    const double unit = ldexp(1.0, exponent - 8);
-    return (float)(nearbyint((double)x / unit) * unit);
+    frexp(x, &exponent);
+    const double unit = ldexp(1.0, exponent - digits);
+    return nearbyint(x / unit) * unit;
+}
+
+static double largest_of(const trial *t, int message, int i)
+{
+    double most = 0.0;
+    for (int k = i / 128 * 128; k < i / 128 * 128 + 128 && k < COUNT; k++)
+        most = fmax(most, fabs((double)value(t, message, k)));
+    return most;
+}
+
+/* What stochastic rounding draws for value i of a message, in (0, 1): the low halves of a block's words, then the
+ * high ones. */
+static double drawn(const uint32_t random[4], uint32_t number, int i)
+{
+    uint32_t four[4];
+    const int in = i % 128, word = i / 128 * 64 + in % 64;
+    gt_philox(four, (uint64_t)random[1] << 32 | random[0], (uint64_t)(word / 4) | (uint64_t)number << 32, random[2]);
+    return (double)(four[word % 4] >> (in < 64 ? 0 : 16) & 0xffffu) * 0x1p-16 + 0x1p-17;
+}
+
+enum { EDGE = 9 };
+
+/* What arrives of a value, before it is stored; *doubt: how far it may be off, where the device's last bit decides. */
+static double arrives(const trial *t, int message, int i, double *doubt)
+{
+    static const uint32_t random[4] = { 0x73746167u, 0x65776972u, EDGE };
+    const double x = (double)value(t, message, i), most = largest_of(t, message, i);
+    *doubt = 0.0;
+    if (t->kind == WIRE_AS_IT_IS || x == 0.0)
+        return x;
+    if (t->kind == WIRE_BF16)
+        return rounded(x, 8);
+    if (t->kind == WIRE_FP16)
+        return rounded(x, 11);          /* no value is 2^28 times smaller than its block's largest */
+    const double scale = most / 127.0, at = x / scale + drawn(random, t->first + (uint32_t)message, i);
+    *doubt = most * 0x1p-21 + (fabs(at - rint(at)) < 1e-4 ? scale : 0.0);
+    return floor(at) * scale;
 }
 
 static void release(end *e)
@@ -48,51 +99,89 @@ static void release(end *e)
     wire_release(e->wire);
     for (int i = 0; i < BUFFERS; i++)
         dev_buffer_release(e->buffer[i]);
-    kernel_set_release(e->narrow);
+    kernel_set_release(e->kernels);
     dev_completion_release(e->completion);
     dev_close(e->d);
 }
 
-static gt_status open_end(end *e, net_comm *c, int narrow)
+/* Of a message of COUNT values. */
+static uint64_t bytes_of(const trial *t)
+{
+    const uint64_t blocks = (COUNT + 127) / 128;
+    return t->kind == WIRE_BF16   ? 2 * COUNT
+           : t->kind == WIRE_FP16 ? blocks * (2 * 128 + 4)
+           : t->kind == WIRE_INT8 ? blocks * (128 + 4)
+                                  : COUNT * dtype_size(t->type);
+}
+
+static gt_status open_end(end *e, net_comm *c, const trial *t)
 {
     RANK_OK(dev_open(&e->d, getenv("GT_TEST_DEVICE")));
     RANK_OK(dev_completion_create(&e->completion));
-    if (narrow)
-        RANK_OK(kernel_set_create(&e->narrow, e->d, DTYPE_BF16));
+    if (t->kind != WIRE_AS_IT_IS)
+        RANK_OK(kernel_set_create(&e->kernels, e->d, wire_kind_kernels(t->kind, t->type)));
     for (int i = 0; i < BUFFERS; i++)
-        RANK_OK(dev_buffer_create(&e->buffer[i], e->d, COUNT * sizeof(float), "a test's values"));
-    const wire_form form = { COUNT, DTYPE_F32, e->narrow };
-    RANK_CHECK(wire_message(&form) == COUNT * (narrow ? 2u : 4u));
+        RANK_OK(dev_buffer_create(&e->buffer[i], e->d, COUNT * dtype_size(t->type) + 4, "a test's values"));
+    const wire_form form = { COUNT, t->type, t->kind, e->kernels, EDGE };
+    RANK_CHECK(wire_message(&form) == bytes_of(t));
     return wire_create(&e->wire, c, 1 - net_comm_rank(c), 77, &form, DEPTH);
 }
 
-static gt_status send_all(end *e, int narrow)
+/* The errors that the sender measured are those of what must have arrived. */
+static gt_status check_rounding(end *e, const trial *t)
 {
-    static float values[COUNT];
-    uint64_t waited = 0;
-    for (int m = 0; m < MESSAGES; m++) {
-        for (int i = 0; i < COUNT; i++)
-            values[i] = value(m, i);
-        RANK_OK(dev_write(e->d, e->buffer[m % BUFFERS], 0, values, sizeof values));
-        RANK_OK(wire_send(e->wire, e->d, e->buffer[m % BUFFERS], e->completion, &waited));
-    }
-    RANK_OK(dev_completion_drain(e->completion));
-    RANK_CHECK(wire_sent(e->wire) == MESSAGES * COUNT * (narrow ? 2u : 4u));
+    kernel_rounding r = { 0 }, again = { 0 };
+    double most = 0.0, doubt = 0.0, one, error = 0.0, size = 0.0;
+    RANK_OK(wire_rounding(e->wire, e->d, &r));
+    RANK_OK(wire_rounding(e->wire, e->d, &again));
+    RANK_CHECK(again.most == 0.0 && again.error == 0.0 && again.size == 0.0);
+    for (int m = 0; t->kind != WIRE_AS_IT_IS && m < MESSAGES; m++)
+        for (int i = 0; i < COUNT; i++) {
+            const double x = (double)value(t, m, i), off = arrives(t, m, i, &one) - x;
+            const double against = t->kind == WIRE_BF16 ? fabs(x) : largest_of(t, m, i);
+            most = against > 0.0 ? fmax(most, fabs(off) / against) : most;
+            doubt = fmax(doubt, against > 0.0 ? one / against : 0.0);
+            error += off * off;
+            size += x * x;
+        }
+    RANK_CHECK(most <= wire_kind_bound(t->kind) && r.most <= wire_kind_bound(t->kind) * 1.000001);
+    RANK_CHECK(fabs(r.most - most) <= 1e-5 * most + doubt);
+    RANK_CHECK(fabs(r.size - size) <= 1e-4 * size && fabs(r.error - error) <= 1e-2 * error);
     return GT_OK;
 }
 
-static gt_status receive_all(end *e, int narrow)
+static gt_status send_all(end *e, const trial *t)
 {
-    static float values[COUNT];
+    static unsigned char stored[4 * COUNT];
     uint64_t waited = 0;
+    for (int m = 0; m < MESSAGES; m++) {
+        for (int i = 0; i < COUNT; i++)
+            dtype_store(t->type, stored, (size_t)i, value(t, m, i));
+        RANK_OK(dev_write(e->d, e->buffer[m % BUFFERS], 0, stored, COUNT * dtype_size(t->type)));
+        RANK_OK(wire_send(e->wire, e->d, e->buffer[m % BUFFERS], e->completion, t->first + (uint32_t)m, &waited));
+    }
+    RANK_OK(dev_completion_drain(e->completion));
+    RANK_CHECK(wire_sent(e->wire) == MESSAGES * bytes_of(t));
+    return check_rounding(e, t);
+}
+
+static gt_status receive_all(end *e, trial *t)
+{
+    static unsigned char stored[4 * COUNT];
+    uint64_t waited = 0;
+    double doubt;
     RANK_OK(wire_expect(e->wire, MESSAGES));
     for (int m = 0; m < MESSAGES; m++) {
         RANK_OK(wire_receive(e->wire, e->d, e->buffer[m % BUFFERS], &waited));
-        RANK_OK(dev_read(e->d, e->buffer[m % BUFFERS], 0, values, sizeof values));
+        RANK_OK(dev_read(e->d, e->buffer[m % BUFFERS], 0, stored, COUNT * dtype_size(t->type)));
         for (int i = 0; i < COUNT; i++) {
-            const float sent = value(m, i), want = narrow ? rounded(sent) : sent;
-            RANK_CHECK(!memcmp(&values[i], &want, sizeof want));
-            RANK_CHECK(fabs((double)want - (double)sent) <= fabs((double)sent) * (narrow ? 0x1p-8 : 0.0));
+            unsigned char want[4];
+            const double x = (double)value(t, m, i), sent = arrives(t, m, i, &doubt);
+            dtype_store(t->type, want, 0, (float)sent);
+            t->got[m][i] = dtype_load(t->type, stored, (size_t)i);
+            doubt += t->type == DTYPE_F32 ? 0.0 : fabs(sent) * (doubt > 0.0 ? 0x1p-7 : 0.0);
+            RANK_CHECK(fabs((double)t->got[m][i] - (double)dtype_load(t->type, want, 0)) <= doubt);
+            RANK_CHECK(t->kind != WIRE_BF16 || fabs(sent - x) <= fabs(x) * wire_kind_bound(t->kind));
         }
     }
     return GT_OK;
@@ -100,27 +189,72 @@ static gt_status receive_all(end *e, int narrow)
 
 static gt_status body(net_comm *c, void *context)
 {
-    const int narrow = *(const int *)context;
+    trial *t = context;
     end e = { 0 };
-    gt_status st = open_end(&e, c, narrow);
+    gt_status st = open_end(&e, c, t);
     if (!st)
-        st = net_comm_rank(c) ? receive_all(&e, narrow) : send_all(&e, narrow);
+        st = net_comm_rank(c) ? receive_all(&e, t) : send_all(&e, t);
     release(&e);
     return st;
 }
 
+static void goes(trial *t, wire_kind kind, dtype type)
+{
+    t->kind = kind;
+    t->type = type;
+    CHECK_OK(ranks_run(2, "transport=shm", body, t));
+}
+
 static void what_is_sent_arrives_as_it_is(void)
 {
-    int narrow = 0;
-    CHECK_OK(ranks_run(2, "transport=shm", body, &narrow));
+    static trial t;
+    goes(&t, WIRE_AS_IT_IS, DTYPE_F32);
+    goes(&t, WIRE_AS_IT_IS, DTYPE_BF16);
 }
 
 static void rounding_is_to_the_nearest_and_halves_the_bytes(void)
 {
-    int narrow = 1;
-    CHECK_OK(ranks_run(2, "transport=shm", body, &narrow));
+    static trial t;
+    goes(&t, WIRE_BF16, DTYPE_F32);
+}
+
+static void half_precision_neither_overflows_nor_loses_small_blocks(void)
+{
+    static trial t;
+    goes(&t, WIRE_FP16, DTYPE_F32);
+}
+
+/* Messages of the same numbers are the same to the bit, others are not; from any storage. */
+static void eight_bits_are_drawn_by_message(void)
+{
+    static trial a, b, c;
+    a.first = b.first = 40;
+    c.first = 41;
+    goes(&a, WIRE_INT8, DTYPE_F32);
+    goes(&b, WIRE_INT8, DTYPE_F32);
+    goes(&c, WIRE_INT8, DTYPE_F32);
+    CHECK(!memcmp(a.got, b.got, sizeof a.got));
+    CHECK(memcmp(a.got, c.got, sizeof a.got));
+    goes(&a, WIRE_INT8, DTYPE_BF16);
+    goes(&a, WIRE_INT8, DTYPE_F16);
+}
+
+static void forms_have_names_and_take_fewer_bytes(void)
+{
+    wire_kind k = WIRE_AS_IT_IS;
+    for (int i = 0; i < WIRE_KINDS; i++)
+        CHECK(wire_kind_find(&k, wire_kind_name((wire_kind)i)) && (int)k == i);
+    CHECK(!wire_kind_find(&k, "fp4"));
+    CHECK(!wire_kind_shortens(WIRE_AS_IT_IS, DTYPE_F32) && wire_kind_shortens(WIRE_FP16, DTYPE_F32));
+    CHECK(!wire_kind_shortens(WIRE_BF16, DTYPE_BF16) && !wire_kind_shortens(WIRE_FP16, DTYPE_BF16));
+    CHECK(wire_kind_shortens(WIRE_INT8, DTYPE_F16) && wire_kind_bound(WIRE_AS_IT_IS) == 0.0);
 }
 
 const check_case check_cases[] = {
-    CASE(what_is_sent_arrives_as_it_is), CASE(rounding_is_to_the_nearest_and_halves_the_bytes), { 0 }
+    CASE(what_is_sent_arrives_as_it_is),
+    CASE(rounding_is_to_the_nearest_and_halves_the_bytes),
+    CASE(half_precision_neither_overflows_nor_loses_small_blocks),
+    CASE(eight_bits_are_drawn_by_message),
+    CASE(forms_have_names_and_take_fewer_bytes),
+    { 0 }
 };
