@@ -17,7 +17,7 @@ void cli_choices_make(void)
 {
     pipe_schedule_names(cli_schedules + strlen("auto|"));
     sync_mode_names(cli_syncs);
-    snprintf(cli_compressors, sizeof cli_compressors, "gradients: ");
+    snprintf(cli_compressors, sizeof cli_compressors, "gradients: auto|");
     sync_compressor_forms(cli_compressors + strlen(cli_compressors));
     gemm_engine_names(cli_engines + strlen("auto|"), sizeof cli_engines - strlen("auto|"), "|");
     dtype_storage_names(cli_precisions, sizeof cli_precisions, "|", "|");

@@ -51,6 +51,13 @@ static void show_rank(const run_plan *p, int rank, FILE *out)
             r->micro_batches, r->micro_batch);
 }
 
+/* Of forms that are said, and change something. */
+static void show_form(const char *what, const char *form, FILE *out)
+{
+    if (*form && strcmp(form, "none"))
+        fprintf(out, ", %s %s", what, form);
+}
+
 void train_plan_show(const run_plan *p, int most, FILE *out)
 {
     const sync_mode *m = sync_mode_find(p->sync);
@@ -64,6 +71,8 @@ void train_plan_show(const run_plan *p, int most, FILE *out)
         if (!(sync_settings_same(m, &p->settings, &usual, 1u << i)))
             fprintf(out, ", %s %s", sync_setting_at(m, i)->name,
                     sync_setting_text(m, &p->settings, i, text, sizeof text));
+    show_form("gradients", p->compress, out);
+    show_form("between stages", p->compress_stages, out);
     if (p->step > 0.0)
         fprintf(out, "; predicted %.1f ms a step, %.1f %% idle", p->step * 1e3, 100.0 * p->idle);
     fprintf(out, "\n");

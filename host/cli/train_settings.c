@@ -319,16 +319,26 @@ static gt_status check_useless(void)
     return st ? st : check_rule();
 }
 
+static gt_status parse_compress(sync_compress *c, sync_candidates *all)
+{
+    *c = (sync_compress){ 0 };
+    *all = (sync_candidates){ 0 };
+    return sync_compress_is_auto(o->compress) ? sync_candidates_parse(all, o->compress)
+                                              : sync_compress_parse(c, o->compress);
+}
+
 static gt_status check_compress(void)
 {
     sync_compress c;
-    gt_status st = sync_compress_parse(&c, o->compress);
+    sync_candidates all;
+    gt_status st = parse_compress(&c, &all);
+    const int changes = all.count || sync_compress_changes(&c);
     if (st)
         return gt_fail_in(st, "option --compress");
-    if (!sync_mode_compresses(sync_mode_find(o->sync)) && sync_compress_changes(&c))
+    if (!sync_mode_compresses(sync_mode_find(o->sync)) && changes)
         return gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o->sync,
                        o->compress);
-    if (gt_option_given(train_table, "compress-after") && o->compress_after && !sync_compress_changes(&c))
+    if (gt_option_given(train_table, "compress-after") && o->compress_after && !changes)
         return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
     return GT_OK;
 }
@@ -412,6 +422,28 @@ gt_status train_settings_check(void)
     if (!st)
         st = check_numbers();
     return st ? st : check_trace();
+}
+
+gt_status train_settings_forms(run_plan *p)
+{
+    static char compress[RUN_PLAN_FORM], between[sizeof p->compress_stages];
+    wire_kind kind;
+    if (*p->compress) {
+        snprintf(compress, sizeof compress, "%s", p->compress);
+        o->compress = compress;
+    }
+    if (*p->compress_stages) {
+        snprintf(between, sizeof between, "%s", p->compress_stages);
+        o->compress_stages = between;
+    }
+    run_plan_forms(p, o->compress, o->compress_stages);
+    if (!wire_kind_find(&kind, o->compress_stages))
+        return gt_fail(GT_FORMAT, "the plan's 'compress_stages' is '%s', which is no form of --compress-stages",
+                       o->compress_stages);
+    sync_compress c;
+    sync_candidates all;
+    gt_status st = parse_compress(&c, &all);
+    return st ? gt_fail_in(GT_FORMAT, "the plan's 'compress'") : GT_OK;
 }
 
 /* ---- config.json ------------------------------------------------------------------------------ */
@@ -632,7 +664,7 @@ train_options train_settings_options(void)
         .sample_every = o->sample_every,
         .optim = optim_defaults()
     };
-    if (sync_compress_parse(&t.compress, o->compress))      /* said by train_settings_check() */
+    if (parse_compress(&t.compress, &t.candidates))         /* said by train_settings_check() */
         gt_message_clear();
     t.compress.after = o->compress_after;
     wire_kind_find(&t.between, o->compress_stages);     /* one of its choices */

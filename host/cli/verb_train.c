@@ -292,11 +292,28 @@ static gt_status fill_from(const void *config, params *p, void *context)
     return st ? st : cli_source_fill(config, p, source);
 }
 
-static void show_compression(const run_plan *p)
+/* What was chosen for each link, and what that is expected to gain. */
+static void show_choice(const sync_choice *c)
+{
+    enum { SHOWN = 16 };
+    char text[512];
+    for (int i = 0; i < c->links && i < SHOWN; i++) {
+        sync_link_text(c, i, text, sizeof text);
+        fprintf(stderr, "link    %s\n", text);
+    }
+    if (c->links > SHOWN)
+        fprintf(stderr, "        and %d more: plan.json has them\n", c->links - SHOWN);
+    if (!c->links)
+        fprintf(stderr, "link    no ranks hold the same parameters: --compress auto has nothing to choose\n");
+}
+
+static void show_compression(const train *of)
 {
     const train_options t = train_settings_options();
     char text[SYNC_NAMES];
-    if (p->ranks < 2 || !sync_compress_changes(&t.compress))
+    if (train_choice(of))
+        show_choice(train_choice(of));
+    if (train_plan(of)->ranks < 2 || !sync_compress_changes(&t.compress))
         return;
     sync_compress_text(&t.compress, text);
     fprintf(stderr, "form    of gradients between ranks: %s; %s\n", text, sync_compressor_help(t.compress.how));
@@ -315,7 +332,7 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     }
     if (why->size)
         fprintf(stderr, "%s", why->data);
-    show_compression(train_plan(t));
+    show_compression(t);
     gt_status st = train_plan_write(train_plan(t), o->out);
     if (!st)
         st = save_tokenizer(data, mark);
@@ -363,6 +380,8 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
     *w = (plan_wish){ .file = again || net_elastic_formation() ? NULL : o->plan,
                       .run = o->out,
                       .resume = o->resume && !again,
+                      .compress = o->compress,
+                      .compress_stages = o->compress_stages,
                       .recut = net_elastic_formation() > 0,
                       .fresh = gt_option_given(train_table, "plan") && !started_again };
     const int elastic = net_elastic();
@@ -396,6 +415,8 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
         w->local.sync = gt_option_given(train_table, "sync") ? o->sync : NULL;
         w->local.fixed = o->sync_fixed;
+        w->compress = gt_option_given(train_table, "compress") ? o->compress : NULL;
+        w->compress_stages = gt_option_given(train_table, "compress-stages") ? o->compress_stages : NULL;
         w->local.recompute = gt_option_given(train_table, "recompute") ? o->recompute : -1;
     }
     gt_status st = plan_local_number(&w->local.stages, "stages", o->stages);
@@ -638,6 +659,8 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
             st = wish_of(&wish, c, again_plan);
         if (!st)
             st = plan_choice_settle(&plan, &why, comm, d, &wish);
+        if (!st)
+            st = train_settings_forms(&plan);
         if (!st)
             st = follow_plan(&x, &plan, &why, &again);
         gt_text_release(&why);

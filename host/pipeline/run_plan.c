@@ -64,6 +64,48 @@ void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings)
         sync_settings_usual(m, &p->settings);
 }
 
+static void release_links(run_plan *p)
+{
+    for (int i = 0; i < p->links; i++)
+        free(p->link[i].rank);
+    free(p->link);
+    p->link = NULL;
+    p->links = 0;
+}
+
+void run_plan_forms(run_plan *p, const char *compress, const char *compress_stages)
+{
+    if (strcmp(compress, p->compress))
+        release_links(p);
+    if (compress != p->compress)
+        snprintf(p->compress, sizeof p->compress, "%s", compress);
+    if (compress_stages != p->compress_stages)
+        snprintf(p->compress_stages, sizeof p->compress_stages, "%s", compress_stages);
+}
+
+gt_status run_plan_link(run_plan *p, const int *rank, int ranks, const char *form)
+{
+    run_link *more = realloc(p->link, ((size_t)p->links + 1) * sizeof *more);
+    p->link = more ? more : p->link;
+    int *copy = malloc((size_t)ranks * sizeof *copy);
+    if (!more || !copy) {
+        free(copy);
+        return gt_fail(GT_NO_MEMORY, "no memory for the links of a plan");
+    }
+    memcpy(copy, rank, (size_t)ranks * sizeof *copy);
+    more[p->links] = (run_link){ .ranks = ranks, .rank = copy };
+    snprintf(more[p->links++].form, sizeof more->form, "%s", form);
+    return GT_OK;
+}
+
+const char *run_plan_form(const run_plan *p, const int *rank, int ranks)
+{
+    for (int i = 0; i < p->links; i++)
+        if (p->link[i].ranks == ranks && !memcmp(p->link[i].rank, rank, (size_t)ranks * sizeof *rank))
+            return p->link[i].form;
+    return NULL;
+}
+
 gt_status run_plan_replica(run_plan *p, int replica, int stages)
 {
     assert(0 <= replica && replica < p->replicas);
@@ -124,6 +166,10 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
         if (!st)
             copy_replica(&out->replica[i], &p->replica[i], p->tensor, p->chunks);
     }
+    if (!st)
+        run_plan_forms(out, p->compress, p->compress_stages);
+    for (int i = 0; !st && i < p->links; i++)
+        st = run_plan_link(out, p->link[i].rank, p->link[i].ranks, p->link[i].form);
     if (st) {
         run_plan_release(out);
         return st;
@@ -144,6 +190,7 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
 
 void run_plan_release(run_plan *p)
 {
+    release_links(p);
     for (int i = 0; p->replica && i < p->replicas; i++) {
         free(p->replica[i].rank);
         free(p->replica[i].cut);

@@ -19,6 +19,13 @@
 #include "host/sync/settings.h"
 
 enum { RUN_PLAN_MOST = 65536 };        /* ranks, and units */
+enum { RUN_PLAN_FORM = 192 };          /* letters of a --compress, with the end               */
+
+/* Ranks that add up the same gradients, and the compressor that --compress auto chose for them. */
+typedef struct run_link {
+    int ranks, *rank;           /* rising                                                      */
+    char form[RUN_PLAN_FORM];
+} run_link;
 
 typedef struct run_replica {
     int stages, micro_batches, micro_batch;     /* micro_batch: sequences at once; no micro-batches: it only serves */
@@ -34,6 +41,10 @@ typedef struct run_plan {
     char schedule[24];
     char sync[16];              /* of sync_mode_at()                                           */
     sync_settings settings;     /* of that mode                                                */
+    char compress[RUN_PLAN_FORM];       /* of gradients, as --compress says it; "": not said   */
+    char compress_stages[16];   /* the same of --compress-stages                               */
+    int links;                  /* of --compress auto; 0: it has not chosen yet                */
+    run_link *link;
     int replicas;
     run_replica *replica;
     char (*device)[32];         /* [rank] its id, for people and for noticing a change        */
@@ -52,6 +63,14 @@ void run_plan_release(run_plan *p);            /* leaves it empty */
 
 /* Takes another mode, with these settings; NULL: the usual ones. */
 void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings);
+
+/* Takes other forms in which gradients and what stages send travel; "": not said. What was chosen is forgotten unless
+ * `compress` is what it was chosen for. */
+void run_plan_forms(run_plan *p, const char *compress, const char *compress_stages);
+/* Adds what was chosen for a link. */
+gt_status run_plan_link(run_plan *p, const int *rank, int ranks, const char *form);
+/* What was chosen for these ranks; NULL: nothing. */
+const char *run_plan_form(const run_plan *p, const int *rank, int ranks);
 
 /* Every rank has exactly one place; cuts rise from 0 to `units`; every virtual stage has a unit;
  * sequences add up to the batch; the schedule exists for that shape. GT_MISMATCH says what is

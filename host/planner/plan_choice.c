@@ -254,6 +254,10 @@ static gt_status check_file(const run_plan *p, const plan_wish *w)
         return contradicts(w->file, "sync", l->sync, p->sync);
     if (!same_settings(l, p))
         return check_settings(p, w);
+    if (w->compress && *p->compress && strcmp(w->compress, p->compress))
+        return contradicts(w->file, "compress", w->compress, p->compress);
+    if (w->compress_stages && *p->compress_stages && strcmp(w->compress_stages, p->compress_stages))
+        return contradicts(w->file, "compress-stages", w->compress_stages, p->compress_stages);
     if (l->recompute >= 0 && l->recompute != p->recompute)
         return contradicts(w->file, l->recompute ? "recompute" : "no-recompute", "",
                            p->recompute ? "--recompute" : "none");
@@ -390,6 +394,9 @@ gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_devic
         st = settle(out, why, c, d, w, device, ranks);
     if (!st && out->ranks != ranks)
         st = gt_fail(GT_MISMATCH, "the plan is for %d ranks, there are %d", out->ranks, ranks);
+    if (!st)
+        run_plan_forms(out, w->compress ? w->compress : out->compress,
+                       w->compress_stages ? w->compress_stages : out->compress_stages);
     if (!st)                            /* what runs, whatever a plan was made for           */
         memcpy(out->device, device, (size_t)ranks * sizeof *device);
     free(device);

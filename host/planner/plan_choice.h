@@ -16,6 +16,8 @@ typedef struct plan_wish {
     const char *file;               /* --plan; NULL or "auto": see above                    */
     const char *run;                /* its plan.json                                        */
     int resume;
+    const char *compress,
+        *compress_stages;     /* NULL: as the plan says; else these, which a --plan FILE may only repeat */
     int recut; /* whole replicas: give the batch of that plan to the ranks there are, unmeasured */
     int fresh; /* --plan auto was asked for: not as the run began      */
 } plan_wish;

@@ -120,10 +120,10 @@ static gt_status begin_step(sync_run *run)
         return GT_OK;
     const uint64_t step = run->step ? run->step - 1 : 0;
     s->begun = 1;
-    s->plain = sync_compress_waits(&s->spec, step);
+    s->plain = step < s->after;
     for (int i = 0; i < s->count; i++)
         if (s->buckets[i].coding)
-            sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->spec, step));
+            sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->buckets[i].spec, step));
     gt_status st = s->plain ? GT_OK : sync_buckets_settle(run, step);
     s->settled = 0;
     s->left = !s->plain;
@@ -253,7 +253,7 @@ gt_status sync_buckets_finish(sync_run *run, uint64_t *bytes)
             st = write_sum(s, b, 0);
         b->sent = 0;
     }
-    for (int r = 1; !st && r < s->how->rounds; r++)
+    for (int r = 1; !st && r < s->rounds; r++)
         st = later_round(s, r);
     for (int i = 0; gt_trace_on() && i < s->count; i++)
         trace_sum(&s->buckets[i]);

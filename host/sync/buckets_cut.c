@@ -8,6 +8,7 @@
  * anyway, so that ranks which wait for different groups never wait for each other's memory. Where a
  * group has one rank there is nothing to sum and no bucket.                                */
 #include "host/sync/buckets_private.h"
+#include "host/sync/compress_choice.h"
 
 #include "host/base/file.h"
 
@@ -69,7 +70,7 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 
 const sync_compressor *sync_bucket_how(const bucket *b)
 {
-    return b->coding && !b->of->plain ? b->of->how : &sync_compress_none;
+    return b->coding && !b->of->plain ? b->spec.how : &sync_compress_none;
 }
 
 travel sync_bucket_travel(const bucket *b, int round)
@@ -105,15 +106,36 @@ int sync_bucket_scatters(const bucket *b)
     return b->counts && !how->elements && !how->tensors && !how->gathers && how->rounds == 1;
 }
 
+sync_compress sync_buckets_spec(const buckets *s, int group)
+{
+    sync_compress spec = s->o.choice ? sync_choice_of(s->o.choice, group) : s->o.compress;
+    spec.how = spec.how ? spec.how : &sync_compress_none;
+    return spec;
+}
+
+/* Kernels of a compressor's type. */
+static gt_status kernels_of(buckets *s, dtype type, kernel_set **out)
+{
+    gt_status st = GT_OK;
+    *out = s->o.kernels;
+    if (type == kernel_set_storage(s->o.kernels))
+        return GT_OK;
+    if (!s->own_kernels[type])
+        st = kernel_set_create(&s->own_kernels[type], s->o.device, type);
+    *out = s->own_kernels[type];
+    return st;
+}
+
 static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
 {
     sync_range *range = calloc((size_t)n + 1, sizeof *range);
     const int64_t from = (int64_t)b->offset / 4;
-    int ranges = s->how->tensors ? n : 1;
+    const int by_tensor = b->spec.how->tensors;
+    int ranges = by_tensor ? n : 1;
     if (!range)
         return no_memory();
     range[0] = (sync_range){ .count = (int64_t)b->count };
-    for (int i = 0; s->how->tensors && i < n; i++) {
+    for (int i = 0; by_tensor && i < n; i++) {
         int segment;
         int64_t first;
         params_place(s->o.params, tensors[i], &segment, &first);
@@ -123,9 +145,8 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
     char name[80];
     snprintf(name, sizeof name, "%s", params_info(s->o.params, tensors[0])->name);
     sync_coding_options o = {
-        .spec = s->spec,
+        .spec = b->spec,
         .device = s->o.device,
-        .kernels = s->kernels,
         .comm = s->o.comm,
         .range = range,
         .ranges = ranges,
@@ -136,7 +157,7 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         .random = s->random,
         .frame = s->frame
     };
-    if (s->how->tensors) {
+    if (by_tensor) {
         b->tensor = malloc((size_t)n * sizeof *b->tensor);
         if (!b->tensor) {
             free(range);
@@ -145,7 +166,9 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         memcpy(b->tensor, tensors, (size_t)n * sizeof *b->tensor);
         b->tensors = n;
     }
-    gt_status st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
+    gt_status st = kernels_of(s, b->spec.how->type, &o.kernels);
+    if (!st)
+        st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
     for (int i = 0; !st && i < ranges; i++)
         st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
                              4 * (uint64_t)range[i].count);
@@ -166,8 +189,8 @@ static gt_status add_memory(buckets *s, bucket *b)
 {
     uint64_t bytes = s->share ? 4 * b->count : 0;
     int far = 0;
-    for (s->plain = s->spec.after > 0; s->plain >= 0; s->plain--)
-        for (int v = 0; v < (b->coding ? sync_compress_levels(&s->spec) : 1); v++) {
+    for (s->plain = s->after > 0; s->plain >= 0; s->plain--)
+        for (int v = 0; v < (b->coding ? sync_compress_levels(&b->spec) : 1); v++) {
             if (b->coding)
                 sync_coding_level(b->coding, v);
             for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
@@ -193,7 +216,8 @@ static void name_bucket(const buckets *s, bucket *b, const int *tensors, int n)
 
 static int takes(const buckets *s, int tensor)
 {
-    return sync_compress_takes(&s->spec, params_info(s->o.params, tensor));
+    const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, tensor));
+    return sync_compress_takes(&spec, params_info(s->o.params, tensor));
 }
 
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
@@ -201,13 +225,15 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int encoded = takes(s, tensors[0]);
-    const int64_t most = encoded && s->how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
+    const sync_compress spec = sync_buckets_spec(s, seg->group);
+    const int64_t most = encoded && spec.how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
         const bucket b = { .of = s,
                            .group = sync_buckets_net(s, seg->group),
                            .group_number = seg->group,
+                           .spec = spec,
                            .grad = seg->grad,
                            .master = seg->master,
                            .offset = 4 * (uint64_t)(end - size),
@@ -341,7 +367,8 @@ static void release(buckets *b)
     dev_list_release(b->begin);
     dev_buffer_release(b->random);
     dev_buffer_release(b->frame);
-    kernel_set_release(b->own_kernels);
+    for (int i = 0; i < DTYPE_STORAGES; i++)
+        kernel_set_release(b->own_kernels[i]);
     free(b->buckets);
     free(b->done);
     free(b->ended);
@@ -354,7 +381,7 @@ static gt_status make_frame(buckets *s)
 {
     static const uint32_t random[4] = { 0x67656172u, 0x7472616eu };
     static const float frame[COMPRESS_FRAME] = { 0 };
-    if (!sync_compress_changes(&s->spec))
+    if (!s->encodes)
         return GT_OK;
     gt_status st = dev_buffer_create(&s->random, s->o.device, sizeof random, "random words of compression");
     if (!st)
@@ -366,8 +393,23 @@ static gt_status make_frame(buckets *s)
     if (!st)
         st = dev_list_create(&s->begin, s->o.device);
     return st ? st
-              : kernel_compress_begin(s->begin, s->kernels, optim_state(s->o.optim), s->random, s->frame,
+              : kernel_compress_begin(s->begin, s->o.kernels, optim_state(s->o.optim), s->random, s->frame,
                                       &s->pending_at, &s->step_at);
+}
+
+/* Checkpoints have the same kinds of state of all ranks, so what one link keeps counts for all. */
+static void note_specs(buckets *s)
+{
+    for (int i = 0; i < (s->o.choice ? s->o.choice->links : 1); i++) {
+        const sync_compress *c = s->o.choice ? &s->o.choice->link[i].spec : &s->o.compress;
+        const sync_compressor *how = c->how ? c->how : &sync_compress_none;
+        s->after = c->after > s->after ? c->after : s->after;
+        s->rounds = how->rounds > s->rounds ? how->rounds : s->rounds;
+        s->encodes |= how->encode != NULL;
+        s->keeps_error |= how->keeps_error;
+        s->keeps_momentum |= c->momentum > 0.0;
+        s->keeps_state |= how->state != NULL;
+    }
 }
 
 gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
@@ -381,12 +423,8 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
     s->share = form == SYNC_SUM_PART;
     s->ended = calloc((size_t)o->chunks, 1);
     s->queued = calloc((size_t)o->chunks, sizeof *s->queued);
-    s->spec = o->compress;
-    s->how = s->spec.how = o->compress.how ? o->compress.how : sync_compressor_at(0);
+    note_specs(s);
     gt_status st = s->ended && s->queued ? GT_OK : no_memory();
-    if (!st && s->how->type != kernel_set_storage(o->kernels))
-        st = kernel_set_create(&s->own_kernels, o->device, s->how->type);
-    s->kernels = s->own_kernels ? s->own_kernels : o->kernels;
     if (!st)
         st = make_frame(s);
     for (int i = 0; !st && i < params_segments(o->params); i++)

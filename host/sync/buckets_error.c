@@ -48,7 +48,7 @@ static int summed(const buckets *s)
 static int count(void *context)
 {
     const buckets *s = ((sync_run *)context)->state;
-    return summed(s) * (s->spec.momentum > 0.0 ? 2 : 1);
+    return summed(s) * (s->keeps_momentum ? 2 : 1);
 }
 
 static void entry(void *context, int i, checkpoint_entry *out)
@@ -83,6 +83,8 @@ static gt_status move(const buckets *s, const bucket *b, int param, int velocity
         return GT_OK;
     const uint64_t at = 4 * (uint64_t)from - b->offset, bytes = 4 * (uint64_t)(to - from);
     dev_buffer *kept = velocity ? sync_coding_velocity(b->coding) : sync_coding_error(b->coding);
+    if (!kept)                                  /* of a compressor that keeps none */
+        return GT_OK;
     return write ? dev_write(s->o.device, kept, at, host + (from - first), bytes)
                  : dev_read(s->o.device, kept, at, host + (from - first), bytes);
 }
@@ -116,11 +118,13 @@ static gt_status read(void *context, int i, float *to)
 /* A tensor that was compressed before and is not any more has nowhere to keep what it is owed. */
 static void tell_lost(const buckets *s, int i, const float *from)
 {
-    const graph_param_info *info = params_info(s->o.params, param_of(s, i % summed(s)));
+    const int param = param_of(s, i % summed(s));
+    const graph_param_info *info = params_info(s->o.params, param);
+    const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, param));
     int any = 0;
     for (int64_t k = 0; k < shape_count(&info->shape) && !any; k++)
         any = from[k] != 0.0f;
-    if (any && !sync_compress_takes(&s->spec, info))
+    if (any && !sync_compress_takes(&spec, info))
         gt_log(GT_LOG_WARN, "sync", "what compression held back of '%s' is left out: it now travels as it is",
                info->name);
 }
@@ -138,7 +142,7 @@ static gt_status write(void *context, int i, const float *from)
 int sync_buckets_saved(sync_run *run, checkpoint_state *states)
 {
     const buckets *s = run->state;
-    if (!s->how->keeps_error)
+    if (!s->keeps_error)
         return 0;
     states[0] = (checkpoint_state){
         .owner = "residuals",
@@ -151,7 +155,7 @@ int sync_buckets_saved(sync_run *run, checkpoint_state *states)
         .read = read,
         .write = write
     };
-    if (s->how->state)
+    if (s->keeps_state)
         states[1] = sync_buckets_factors(run);
-    return s->how->state ? 2 : 1;
+    return s->keeps_state ? 2 : 1;
 }

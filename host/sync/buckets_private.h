@@ -16,6 +16,7 @@ typedef struct bucket {
     struct buckets *of;
     net_group *group;
     int group_number;
+    sync_compress spec;                 /* of its group                                     */
     dev_buffer *grad, *master;          /* of the segment                                   */
     uint64_t offset, count;             /* bytes into the segment; elements                 */
     uint64_t *counts;                   /* sharded: elements of each rank's part            */
@@ -36,36 +37,40 @@ typedef struct buckets {
     sync_options o;
     sync_bucket_form form;
     int share;                          /* form SYNC_SUM_PART                               */
-    sync_compress spec;
-    const sync_compressor *how;
-    kernel_set *own_kernels, *kernels;  /* of the compressor's type; own: made for it       */
-    int plain;                          /* in this step all gradients travel as they are    */
-    int begun;                          /* a step's first bucket has left                   */
-    int left;                           /* the newest step encoded, and so left something   */
-    uint64_t seen;                      /* of run->updates, when that was asked for last    */
-    int settled;                        /* nothing has happened since what is kept was settled */
-    dev_buffer *random, *frame;         /* kernel_compress_begin(); NULL: nothing is compressed */
+    /* Compressors of all groups of all ranks: steps before any of them, rounds at most, and whether one encodes, keeps
+     * errors or momentum or a state of its own. */
+    uint64_t after;
+    int rounds, encodes, keeps_error, keeps_momentum, keeps_state;
+    kernel_set *own_kernels[DTYPE_STORAGES]; /* of compressors' types, made for them     */
+    int plain; /* in this step all gradients travel as they are    */
+    int begun; /* a step's first bucket has left                   */
+    int left; /* the newest step encoded, and so left something   */
+    uint64_t seen; /* of run->updates, when that was asked for last    */
+    int settled; /* nothing has happened since what is kept was settled */
+    dev_buffer *random, *frame; /* kernel_compress_begin(); NULL: nothing is compressed */
     dev_list *begin;
     kernel_slot pending_at, step_at;
     bucket *buckets;
     int count, room;
-    int *done;                          /* [bucket * chunks + chunk]: see options.done      */
-    unsigned char *ended;               /* [chunk]: its last backward-weight is queued      */
-    int *queued;                        /* [chunk]: launches of it that are                 */
+    int *done; /* [bucket * chunks + chunk]: see options.done      */
+    unsigned char *ended; /* [chunk]: its last backward-weight is queued      */
+    int *queued; /* [chunk]: launches of it that are                 */
     uint64_t step_bytes;
 } buckets;
 
 /* What the network moves of a bucket in a round of exchange. */
 typedef struct travel {
     dev_buffer *buffer;
-    uint64_t at;                        /* where it begins in buffer                        */
-    char *host;                         /* the same memory on the host, or a copy's         */
+    uint64_t at; /* where it begins in buffer                        */
+    char *host; /* the same memory on the host, or a copy's         */
     int in_place;
-    uint64_t bytes, elements;           /* exchanged                                        */
-    uint64_t own_at, own_bytes;         /* of them this rank's, when it sends               */
+    uint64_t bytes, elements; /* exchanged                                        */
+    uint64_t own_at, own_bytes; /* of them this rank's, when it sends               */
     net_type type;
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
+/* How a group's gradients travel, when compression has begun. */
+sync_compress sync_buckets_spec(const buckets *s, int group);
 /* How its gradients travel in this step. */
 const sync_compressor *sync_bucket_how(const bucket *b);
 /* For sync_buckets_saved(). */

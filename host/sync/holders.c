@@ -323,6 +323,17 @@ int sync_holders_first_within(const sync_holders *h, int group)
     return sync_holders_first_at(h, group, k);
 }
 
+int sync_holders_groups(const sync_holders *h)
+{
+    return h->groups;
+}
+
+const int *sync_holders_members(const sync_holders *h, int group, int *count)
+{
+    *count = h->group[group].count;
+    return h->group[group].rank;
+}
+
 net_group *sync_holders_replica(const sync_holders *h)
 {
     return h->replica;

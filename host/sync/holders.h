@@ -46,6 +46,10 @@ net_group *sync_holders_replica(const sync_holders *h);
 int sync_holders_leads(const sync_holders *h);
 int sync_holders_in_first_replica(const sync_holders *h);
 
+/* Groups of all ranks, and who is in one: rising. */
+int sync_holders_groups(const sync_holders *h);
+const int *sync_holders_members(const sync_holders *h, int group, int *count);
+
 /* Of the communicator. */
 int sync_holders_ranks(const sync_holders *h);
 /* In what proportion the ranks of every group own its segments: share[rank of the communicator], 0: nothing, NaN:

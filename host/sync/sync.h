@@ -106,6 +106,7 @@ typedef struct sync_options {
     const sync_mode *mode;
     const sync_settings *settings; /* of the mode; copied; NULL: its defaults          */
     sync_compress compress;
+    const struct sync_choice *choice; /* in its place, of each group (compress_choice.h); NULL: the same for all */
     sync_holders *holders; /* NULL: alone                                      */
     net_comm *comm;
     dev_device *device;

@@ -41,7 +41,10 @@ gt_status train_options_check(const train_options *o)
                        "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
                        "raise --steps",
                        (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
-    if (o->compress.momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
+    double momentum = o->compress.momentum;
+    for (int i = 0; i < o->candidates.count; i++)
+        momentum = fmax(momentum, o->candidates.of[i].momentum);
+    if (momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
         return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
                                   "--optimizer sgd --momentum 0 alone");
     if (o->between != WIRE_AS_IT_IS && !wire_kind_shortens(o->between, o->precision))
@@ -230,12 +233,46 @@ static int gradient_done(void *context, int chunk, int i)
     return exec_gradient_done(stage_exec(((train *)context)->stage, chunk), i);
 }
 
+static const char *form_before(void *context, const int *rank, int ranks)
+{
+    return run_plan_form(&((train *)context)->plan, rank, ranks);
+}
+
+/* A compressor for each link, of which the plan keeps a record. */
+static gt_status choose_compressors(train *t)
+{
+    const sync_choice_options o = {
+        .candidates = &t->o.candidates,
+        .mode = t->mode,
+        .holders = t->holders,
+        .params = t->params,
+        .device = t->device,
+        .comm = t->o.comm,
+        .after = t->o.compress.after,
+        .known = t->plan.links ? form_before : NULL,
+        .context = t
+    };
+    if (!t->o.comm || !t->o.candidates.count)
+        return GT_OK;
+    if (!sync_mode_compresses(t->mode))
+        return gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress auto",
+                       sync_mode_name(t->mode));
+    gt_status st = sync_choice_make(&t->choice, &o);
+    for (int i = 0; !st && i < t->choice->links; i++) {
+        const sync_link *l = &t->choice->link[i];
+        if (!run_plan_form(&t->plan, l->rank, l->ranks))
+            st = run_plan_link(&t->plan, l->rank, l->ranks, l->form);
+    }
+    return st;
+}
+
 static gt_status make_sync(train *t)
 {
     const sync_options o = {
         .mode = t->mode,
         .settings = t->o.comm ? &t->plan.settings : NULL,
         .compress = t->o.compress,
+        .choice = t->choice,
         .holders = t->holders,
         .comm = t->o.comm,
         .device = t->device,
@@ -585,6 +622,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st)
         st = place_stages(t);
     if (!st)
+        st = choose_compressors(t);
+    if (!st)
         st = make_sync(t);
     if (!st && !t->micros)
         st = make_clear(t);
@@ -629,6 +668,7 @@ static void release(train *t)
     exec_arena_release(t->arena);
     optim_release(t->optim);
     params_release(t->params);
+    sync_choice_release(t->choice);
     sync_holders_release(t->holders);
     tensor_exchange_release(t->exchange);
     tensor_sum_release(t->sum);
@@ -741,6 +781,11 @@ const run_plan *train_plan(const train *t)
 int train_is_from_memory(const train *t)
 {
     return t->from_memory;
+}
+
+const sync_choice *train_choice(const train *t)
+{
+    return t->choice;
 }
 
 const train_balance *train_balance_of(const train *t)

@@ -21,6 +21,7 @@
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
 #include "host/pipeline/stage.h"
+#include "host/sync/compress_choice.h"
 #include "host/sync/sync.h"
 #include "host/train/checkpoint.h"
 #include "host/train/evaluate.h"
@@ -68,6 +69,8 @@ typedef struct train_options {
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
     sync_compress compress;         /* of gradients between ranks                         */
+    sync_candidates candidates;     /* or one of these for each link; count 0: `compress` for all. The plan's
+                                       links are taken if there are any; compress.after counts for all */
     wire_kind between; /* of what pipeline stages send; if not as it is, it needs stages, and a precision that
                                        wire_kind_shortens()                                 */
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
@@ -144,7 +147,8 @@ int train_is_from_memory(const train *t);
 const train_balance *train_balance_of(const train *t);
 /* Seconds that a rank computed in the newest queued step; 0 when alone. */
 double train_busy_of(const train *t, int rank);
-const run_plan *train_plan(const train *t);
+const run_plan *train_plan(const train *t); /* with what was chosen for each link           */
+const sync_choice *train_choice(const train *t); /* of compressors; NULL: there was none  */
 stage *train_stage(train *t);
 
 uint64_t train_steps_done(const train *t);

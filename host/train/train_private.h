@@ -75,6 +75,7 @@ struct train {
     struct tensor_sum *sum;             /* what the optimizer adds up over them */
     uint64_t exchanged;                 /* bytes, up to the newest step */
     sync_holders *holders;          /* of several ranks; NULL: alone */
+    sync_choice *choice;            /* of compressors; NULL: one for all */
     const sync_mode *mode;
     sync_run *sync;
     unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */

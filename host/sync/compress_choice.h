@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/compress_choice.h - which compressor each link has, from what was measured: --compress auto.
+ *
+ *   group of ranks that add up the same parameters  =  a link, with one compressor
+ *   candidates   none, bf16, int8; or none and those that are named: auto:int8,topk:0.01
+ *   expected     seconds of a step: the network moves what each candidate makes of the values, on the group's
+ *                measured links (net/collective/cost.h), and the slowest of its devices encodes and decodes
+ *                (compress_rate.h); as if nothing else went on meanwhile
+ *   chosen       the fastest; of those within 5 % of it the one that comes first, so that nothing is rounded for little
+ *
+ * The first rank of a group decides and tells all, so that no two differ.                        */
+#ifndef GT_SYNC_COMPRESS_CHOICE_H
+#define GT_SYNC_COMPRESS_CHOICE_H
+
+#include "host/sync/compress_rate.h"
+#include "net/collective/cost.h"
+
+enum { SYNC_CANDIDATES = 8 };
+typedef struct sync_candidates {
+    int count;                          /* 0: not auto                                         */
+    sync_compress of[SYNC_CANDIDATES];  /* the first is none                                   */
+    char text[SYNC_CANDIDATES][SYNC_NAMES];
+} sync_candidates;
+/* 1: "auto", with or without names behind it. */
+int sync_compress_is_auto(const char *spec);
+/* GT_MISUSE with a sentence that names what is wrong. */
+gt_status sync_candidates_parse(sync_candidates *out, const char *spec);
+
+typedef struct sync_expected {
+    double network, device;             /* seconds a step                                      */
+} sync_expected;
+/* Of a group whose links are m, for values that the compressor takes and values that it leaves as they are. shares 1:
+ * ranks update parts, and hand the new ones round as well. rate: the slowest rank's. */
+sync_expected sync_compress_expect(const net_link_matrix *m, const sync_rate *rate, double taken, double rest,
+                                   int shares);
+/* Which of `count` is chosen. */
+int sync_compress_choose(const sync_expected *e, int count);
+
+typedef struct sync_link {
+    int group, ranks;                   /* of sync_holders; how many they are                  */
+    const int *rank;                    /* [ranks], the holders'                               */
+    sync_compress spec;
+    char form[SYNC_NAMES];              /* the same as text                                    */
+    int choice;                         /* of the candidates; -1: it was known before          */
+    double values;
+    sync_expected expected[SYNC_CANDIDATES];
+} sync_link;
+
+typedef struct sync_choice {
+    sync_candidates candidates;
+    int links;
+    sync_link *link;                    /* alike on all ranks                                  */
+} sync_choice;
+
+typedef struct sync_choice_options {
+    const sync_candidates *candidates;
+    const sync_mode *mode;
+    const sync_holders *holders;
+    const params *params;
+    dev_device *device;
+    net_comm *comm;
+    uint64_t after;                     /* steps before any of it                              */
+    /* What a run before had: the form of a group of these ranks, NULL: not known. May be NULL. */
+    const char *(*known)(void *context, const int *rank, int ranks);
+    void *context;
+} sync_choice_options;
+
+/* All ranks. Takes what is known if every link's is, else measures. Valid as long as the holders. */
+gt_status sync_choice_make(sync_choice **out, const sync_choice_options *o);
+void sync_choice_release(sync_choice *c);      /* takes NULL */
+/* How a group's gradients travel; as they are if it has no link. */
+sync_compress sync_choice_of(const sync_choice *c, int group);
+/* "ranks 0 1: int8, 12.1 ms a step instead of 41.8 (network 10.9, device 1.2); bf16 22.0" */
+void sync_link_text(const sync_choice *c, int link, char *out, size_t size);
+
+#endif
