@@ -96,3 +96,16 @@ gt_status sync_rows_settle(sync_rows *r, const gt_option *table, const char *mod
     }
     return st ? st : sync_settings_check(m, out, 0);
 }
+
+void sync_rows_take(sync_rows *r, const char *mode, const sync_settings *from)
+{
+    const sync_mode *m = sync_mode_find(mode);
+    for (int i = 0; i < r->count; i++) {
+        int at = 0;
+        r->text[i] = NULL;
+        if (!sync_setting_find(m, r->name[i], &at))
+            continue;
+        sync_setting_text(m, from, at, r->kept[i], sizeof r->kept[i]);
+        r->text[i] = *r->kept[i] ? r->kept[i] : NULL;
+    }
+}

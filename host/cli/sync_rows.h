@@ -16,6 +16,7 @@ typedef struct sync_rows {
     const char *text[SYNC_ROWS];                /* NULL: not said */
     const char *name[SYNC_ROWS];
     char help[SYNC_ROWS][192];
+    char kept[SYNC_ROWS][SYNC_WORD];            /* texts of a plan */
     int count;
 } sync_rows;
 
@@ -24,5 +25,7 @@ int sync_rows_make(sync_rows *r, gt_option *rows);
 /* *out: the settings of the mode; *fixed, bit i: the command line says setting i. Texts of other modes are
  * forgotten. GT_MISUSE if one of another mode is on the command line, or a value cannot be. */
 gt_status sync_rows_settle(sync_rows *r, const gt_option *table, const char *mode, sync_settings *out, unsigned *fixed);
+/* The settings of a mode become the texts, as if they had been said. */
+void sync_rows_take(sync_rows *r, const char *mode, const sync_settings *from);
 
 #endif

@@ -424,26 +424,25 @@ gt_status train_settings_check(void)
     return st ? st : check_trace();
 }
 
-gt_status train_settings_forms(run_plan *p)
+static void take_word(const char **option, char *room, size_t size, const char *word)
 {
-    static char compress[RUN_PLAN_FORM], between[sizeof p->compress_stages];
-    wire_kind kind;
-    if (*p->compress) {
-        snprintf(compress, sizeof compress, "%s", p->compress);
-        o->compress = compress;
+    if (*word) {
+        snprintf(room, size, "%s", word);
+        *option = room;
     }
-    if (*p->compress_stages) {
-        snprintf(between, sizeof between, "%s", p->compress_stages);
-        o->compress_stages = between;
-    }
+}
+
+void train_settings_follow(run_plan *p)
+{
+    static char compress[sizeof p->compress], between[sizeof p->compress_stages], sync[sizeof p->sync];
+    take_word(&o->compress, compress, sizeof compress, p->compress);
+    take_word(&o->compress_stages, between, sizeof between, p->compress_stages);
     run_plan_forms(p, o->compress, o->compress_stages);
-    if (!wire_kind_find(&kind, o->compress_stages))
-        return gt_fail(GT_FORMAT, "the plan's 'compress_stages' is '%s', which is no form of --compress-stages",
-                       o->compress_stages);
-    sync_compress c;
-    sync_candidates all;
-    gt_status st = parse_compress(&c, &all);
-    return st ? gt_fail_in(GT_FORMAT, "the plan's 'compress'") : GT_OK;
+    if (p->ranks < 2)                   /* which have no use for a mode */
+        return;
+    take_word(&o->sync, sync, sizeof sync, p->sync);
+    o->sync_settings = p->settings;
+    sync_rows_take(&o->sync_text, o->sync, &o->sync_settings);
 }
 
 /* ---- config.json ------------------------------------------------------------------------------ */

@@ -59,9 +59,9 @@ gt_status train_settings_check(void);
 /* What is trained, as options say; an --adapter says its part itself. */
 gt_status train_settings_tuning(model_tuning *out);
 gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *mark);
-/* Forms of a plan that is followed become those of this run, and those that it leaves open are written into it; GT_FORMAT
- * if it says what does not exist. */
-gt_status train_settings_forms(run_plan *p);
+/* What a plan that is followed says of modes and compression becomes this run's, so that config.json has it and the run goes
+ * on with it; what it leaves open is written into it. */
+void train_settings_follow(run_plan *p);
 /* What of the data is read, and how sequences are cut from it. */
 data_request train_settings_data(void);
 token_reading train_settings_reading(void);

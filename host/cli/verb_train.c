@@ -660,7 +660,7 @@ static gt_status run_training(const model_config *c, data_set *data, const cli_t
         if (!st)
             st = plan_choice_settle(&plan, &why, comm, d, &wish);
         if (!st)
-            st = train_settings_forms(&plan);
+            train_settings_follow(&plan);
         if (!st)
             st = follow_plan(&x, &plan, &why, &again);
         gt_text_release(&why);

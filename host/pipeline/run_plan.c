@@ -11,8 +11,9 @@
  * files are in run_plan_file.c.                                                           */
 #include "host/pipeline/run_plan.h"
 
+#include "host/exchange/stage_wire.h"
 #include "host/pipeline/schedule_private.h"
-#include "host/sync/sync.h"
+#include "host/sync/compress_choice.h"
 
 #include <assert.h>
 #include <math.h>
@@ -308,11 +309,40 @@ static gt_status check_replica(const run_plan *p, int i, unsigned char *seen, in
     return st == GT_MISUSE ? gt_fail_in(GT_MISMATCH, "replica %d", i) : st;
 }
 
+static gt_status check_form(const char *form, const char *key)
+{
+    sync_compress c;
+    return sync_compress_parse(&c, form) ? gt_fail_in(GT_MISMATCH, "'%s'", key) : GT_OK;
+}
+
+static gt_status check_forms(const run_plan *p)
+{
+    sync_candidates all;
+    wire_kind kind;
+    gt_status st = GT_OK;
+    if (sync_compress_is_auto(p->compress))
+        st = sync_candidates_parse(&all, p->compress) ? gt_fail_in(GT_MISMATCH, "'compress'") : GT_OK;
+    else if (*p->compress)
+        st = check_form(p->compress, "compress");
+    if (!st && *p->compress_stages && !wire_kind_find(&kind, p->compress_stages))
+        st = gt_fail(GT_MISMATCH, "'compress_stages': there is no form '%s' of --compress-stages", p->compress_stages);
+    for (int i = 0; !st && i < p->links; i++) {
+        const run_link *l = &p->link[i];
+        st = check_form(l->form, "links");
+        for (int k = 0; !st && k < l->ranks; k++)
+            if (l->rank[k] >= p->ranks || (k && l->rank[k] <= l->rank[k - 1]))
+                st = gt_fail(GT_MISMATCH, "'links': ranks must rise, and be below %d", p->ranks);
+    }
+    return st;
+}
+
 gt_status run_plan_check(const run_plan *p)
 {
     int64_t sequences = 0;
     unsigned char *seen = calloc((size_t)p->ranks, 1);
     gt_status st = seen ? check_whole(p) : gt_fail(GT_NO_MEMORY, "no memory to check a plan of %d ranks", p->ranks);
+    if (!st)
+        st = check_forms(p);
     for (int i = 0; !st && i < p->replicas; i++)
         st = check_replica(p, i, seen, &sequences);
     for (int r = 0; !st && r < p->ranks; r++)

@@ -112,6 +112,12 @@ static void check_same(const run_plan *a, const run_plan *b)
         return;
     CHECK(a->recompute == b->recompute && a->step == b->step && a->idle == b->idle);
     CHECK(!strcmp(a->schedule, b->schedule) && !strcmp(a->sync, b->sync));
+    CHECK(!strcmp(a->compress, b->compress) && !strcmp(a->compress_stages, b->compress_stages));
+    CHECK(a->links == b->links);
+    for (int i = 0; i < a->links && i < b->links; i++) {
+        const char *form = run_plan_form(b, a->link[i].rank, a->link[i].ranks);
+        CHECK(form && !strcmp(form, a->link[i].form));
+    }
     CHECK(!memcmp(a->share, b->share, tensor * sizeof *a->share));
     CHECK(!memcmp(a->memory, b->memory, ranks * sizeof *a->memory));
     CHECK(!memcmp(a->limit, b->limit, ranks * sizeof *a->limit));
@@ -142,6 +148,12 @@ static void text_and_copies_hold_the_same_plan(void)
         gt_text text = { 0 };
         if (!CHECK_OK(make_random(&p, &r, schedule)) || !CHECK_OK(run_plan_check(&p)))
             return;
+        if (n % 3) {
+            static const int first[] = { 0, 1 };
+            run_plan_forms(&p, n % 2 ? "auto:int8,topk:0.1" : "bf16", "fp16");
+            if (n % 2 && p.ranks > 1)
+                CHECK_OK(run_plan_link(&p, first, 2, "topk:0.1"));
+        }
         CHECK_OK(run_plan_text(&p, &text));
         if (CHECK_OK(run_plan_parse(&again, text.data, "text")))
             check_same(&p, &again);
@@ -241,7 +253,9 @@ static void wrong_plans_are_refused(void)
         { 15, "recompute is 2" },               { 16, "costs of virtual stage 1 of replica 0" },
         { 17, "costs of virtual stage 0 of replica 1" }, { 18, "memory of rank 5" },
         { 19, "cannot be" },                    { 20, "cannot be" },
-        { 21, "replica 1 has no stages" },      { 22, "memory of rank 0" } };
+        { 21, "replica 1 has no stages" },      { 22, "'compress': 'zip' is not one of" },
+        { 23, "no form 'fp4' of --compress-stages" }, { 24, "'links': 'zip' is not one of" },
+        { 25, "'links': ranks must rise" },     { 26, "memory of rank 0" } };
     /* clang-format on */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run_plan p;
@@ -273,6 +287,10 @@ static void wrong_plans_are_refused(void)
         case 19: p.step = NAN; break;
         case 20: p.idle = 1.5; break;
         case 21: p.replica[1].stages = 0; break;
+        case 22: run_plan_forms(&p, "zip", "none"); break;
+        case 23: run_plan_forms(&p, "auto:int8", "fp4"); break;
+        case 24: CHECK_OK(run_plan_link(&p, (int[]){ 0, 2 }, 2, "zip")); break;
+        case 25: CHECK_OK(run_plan_link(&p, (int[]){ 2, 0 }, 2, "bf16")); break;
         default: p.memory[0] = -1; break;
         }
         CHECK_FAILS(run_plan_check(&p), GT_MISMATCH, cases[i].says);
@@ -420,6 +438,26 @@ static void mistakes_in_files_are_named(void)
     CHECK_FAILS(run_plan_read(&p, "/nowhere/plan.json"), GT_NOT_FOUND, "/nowhere/plan.json");
 }
 
+/* What was chosen holds for the ranks it was chosen for, and for the option that asked for it. */
+static void links_go_with_their_option(void)
+{
+    static const int pair[] = { 1, 3 }, others[] = { 1, 2 };
+    run_plan p = { 0 };
+    if (!CHECK_OK(make_picture(&p)))
+        return;
+    CHECK(!*p.compress && !run_plan_form(&p, pair, 2));
+    run_plan_forms(&p, "auto", "none");
+    CHECK_OK(run_plan_link(&p, pair, 2, "int8"));
+    run_plan_forms(&p, "auto", "int8");
+    CHECK(p.links == 1 && run_plan_form(&p, pair, 2) && !strcmp(run_plan_form(&p, pair, 2), "int8"));
+    CHECK(!run_plan_form(&p, others, 2) && !run_plan_form(&p, pair, 1));
+    run_plan_forms(&p, p.compress, p.compress_stages);
+    CHECK(p.links == 1 && !strcmp(p.compress_stages, "int8"));
+    run_plan_forms(&p, "auto:bf16", "int8");
+    CHECK(p.links == 0 && !run_plan_form(&p, pair, 2));
+    run_plan_release(&p);
+}
+
 /* Cut short anywhere, or with bytes changed: refused, or a plan that passes its check. */
 static void damaged_files_do_no_harm(void)
 {
@@ -496,6 +534,7 @@ const check_case check_cases[] = {
     CASE(one_rank_holds_everything),
     CASE(wrong_plans_are_refused),
     CASE(a_server_has_no_sequences_and_nobody_else_has_none),
+    CASE(links_go_with_their_option),
     CASE(ranks_without_a_place_and_odd_interleaving_are_refused),
     CASE(a_plan_may_be_written_by_hand),
     CASE(mistakes_in_files_are_named),
