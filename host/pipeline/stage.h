@@ -17,7 +17,8 @@
  *                   PIPE_UPDATE
  *
  * With tensor groups, rank k of a stage talks to rank k of the next: both hold the same rows.
- * Activations and gradients travel in storage type, or in a form of fewer bits (stage_wire.h). All calls of all ranks of a replica go together.     */
+ * Activations and gradients travel in storage type, or in a form of fewer bits (stage_wire.h). All calls of all ranks
+ * of a replica go together.     */
 #ifndef PIPELINE_STAGE_H
 #define PIPELINE_STAGE_H
 

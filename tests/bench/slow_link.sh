@@ -99,6 +99,7 @@ ddp ddp-bf16 bf16
 run allreduce 1
 run bf16 1 --compress bf16
 run int8 1 --compress int8
+run auto 1 --compress auto
 run topk 1 --compress topk:0.01
 run powersgd 1 --compress powersgd:4
 run async 1 --sync async --staleness 4
