@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* net/collective/state.c - turns, and the thread for what runs in the background.
  *
- *   start ──► first ─► ... ─► last ──► thread: enter, run, leave, wake the waiter
+ *   start ──► first ─► ... ─► last ──► thread, or who waits before it has woken: enter, run, leave
  *   blocking call: enters when nothing is queued and nobody is in; runs where it was called
  *
  * So operations of a group happen one at a time and in the order of the calls, which is what
@@ -81,6 +81,29 @@ void net_state_leave(net_state *s)
 
 /* ---- in the background ------------------------------------------------------------------ */
 
+/* Carries out the first of what was started, which nobody has begun. Lock held on entry and exit. */
+static void run_first(net_state *s)
+{
+    net_collective *c = s->first;
+    s->busy = 1;
+    pthread_mutex_unlock(&s->lock);
+
+    c->began = gt_now_ns();
+    const gt_status st = net_call_run(s, &c->call);
+    c->ended = gt_now_ns();
+    char *sentence = st ? strdup(gt_message()) : NULL;
+
+    pthread_mutex_lock(&s->lock);
+    s->first = c->next;                         /* only now: blocking calls wait for it */
+    if (!s->first)
+        s->last = NULL;
+    c->result = st;
+    c->sentence = sentence;
+    c->done = 1;
+    s->busy = 0;
+    pthread_cond_broadcast(&s->changed);
+}
+
 static void *serve(void *data)
 {
     net_state *s = data;
@@ -90,24 +113,7 @@ static void *serve(void *data)
             pthread_cond_wait(&s->changed, &s->lock);
         if (!s->first || s->busy)
             break;
-        net_collective *c = s->first;
-        s->busy = 1;
-        pthread_mutex_unlock(&s->lock);
-
-        c->began = gt_now_ns();
-        const gt_status st = net_call_run(s, &c->call);
-        c->ended = gt_now_ns();
-        char *sentence = st ? strdup(gt_message()) : NULL;
-
-        pthread_mutex_lock(&s->lock);
-        s->first = c->next;                     /* only now: blocking calls wait for it */
-        if (!s->first)
-            s->last = NULL;
-        c->result = st;
-        c->sentence = sentence;
-        c->done = 1;
-        s->busy = 0;
-        pthread_cond_broadcast(&s->changed);
+        run_first(s);
     }
     pthread_mutex_unlock(&s->lock);
     return NULL;
@@ -198,7 +204,10 @@ gt_status net_collective_wait_when(net_collective *c, uint64_t *began, uint64_t 
     net_state *s = c->state;
     pthread_mutex_lock(&s->lock);
     while (!c->done)
-        pthread_cond_wait(&s->changed, &s->lock);
+        if (s->busy)
+            pthread_cond_wait(&s->changed, &s->lock);
+        else
+            run_first(s);           /* the thread has not woken yet */
     pthread_mutex_unlock(&s->lock);
     gt_status st = c->result;
     *began = c->began;

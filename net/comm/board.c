@@ -27,7 +27,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -359,9 +358,9 @@ static gt_status wait_long(net_op *o, int peer, const head *h)
 {
     const net_group *g = o->group;
     net_comm *c = g->comm;
-    const uint64_t n = g->board->posts, began = gt_now_ns(), yield = c->spin;
+    const uint64_t n = g->board->posts, began = gt_now_ns(), spin = comm_patience(c);
     gt_status st = GT_OK;
-    int sleeps = 0;
+    int yields = spin != 0, sleeps = 0;
     for (unsigned tries = 0; !has_posted(h, n); tries++) {
         if (tries % 16 == 0) {
             st = net_job_check(c->job);
@@ -374,14 +373,15 @@ static gt_status wait_long(net_op *o, int peer, const head *h)
             if (told_of(o, peer) && !has_posted(h, n))
                 disagreed(o, peer, NULL);
         }
-        if (!sleeps && (tries % 16 || gt_now_ns() - began < yield)) {
-            sched_yield();
+        if (yields && (tries % 16 || gt_now_ns() - began < spin)) {
+            yields = !comm_yield(c);
             continue;
         }
         if (!sleeps) {
             recorder_waits(&c->recorder, g->ranks[peer], "to exchange", o->posted);
             net_comm_signal(c);     /* of what else is under way somebody must take care */
         }
+        yields = 0;
         sleeps = 1;
         tries = UINT_MAX;           /* the next one looks at the job */
         sleep_for(g->board->sheet, h, n);

@@ -205,20 +205,44 @@ static void sleep_until_news(net_comm *c)
     check_broken(c);
 }
 
+int comm_yield(net_comm *c)
+{
+    enum { LONG = 100000, WAITS = 64 };
+    const uint64_t before = gt_now_ns();
+    sched_yield();
+    const int away = gt_now_ns() - before > LONG;
+    if (away)
+        atomic_store_explicit(&c->sleep_next, WAITS, memory_order_relaxed);
+    return away;
+}
+
+uint64_t comm_patience(net_comm *c)
+{
+    const int left = atomic_load_explicit(&c->sleep_next, memory_order_relaxed);
+    if (left > 0)
+        atomic_store_explicit(&c->sleep_next, left - 1, memory_order_relaxed);
+    return left > 0 ? 0 : c->spin;
+}
+
 /* Lets others have the lock between two polls, and after a few polls the processor as well: the
- * rank that is waited for may be queueing for it. */
-static void relax(net_comm *c, uint64_t spins)
+ * rank that is waited for may be queueing for it. 1: do so no more. */
+static int relax(net_comm *c, uint64_t spins)
 {
     enum { ALONE = 50 };
+    int enough = 0;
     comm_unlock(c);
-    if (c->crowded || spins > ALONE || atomic_load_explicit(&c->wanted, memory_order_relaxed))
+    if (c->crowded || spins > ALONE)
+        enough = comm_yield(c);
+    else if (atomic_load_explicit(&c->wanted, memory_order_relaxed))
         sched_yield();
     comm_lock(c);
+    return enough;
 }
 
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size)
 {
     gt_status st = GT_OK;
+    uint64_t spin = comm_patience(c);
     uint64_t quiet = 0, spins = 0;
     int told = 0;
     c->waiters++;
@@ -237,10 +261,11 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
         c->polling = 1;
         if (comm_progress(c)) {
             quiet = spins = 0;
-        } else if (!quiet && c->spin) {
+        } else if (!quiet && spin) {
             quiet = gt_now_ns();
-        } else if (c->spin && (++spins % 16 || gt_now_ns() - quiet < c->spin)) {
-            relax(c, spins);
+        } else if (spin && (++spins % 16 || gt_now_ns() - quiet < spin)) {
+            if (relax(c, spins))
+                spin = 0;
         } else {
             if (!told && what)
                 recorder_waits(&c->recorder, peer, what, size);

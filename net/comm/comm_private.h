@@ -209,6 +209,7 @@ struct net_comm {
     int poller_sleeps;              /* the poller sleeps until there is news                   */
     uint64_t outstanding, active_ns, spin;
     int crowded;                    /* more ranks on this host than processors                 */
+    atomic_int sleep_next;          /* so many waits sleep without polling, see comm_yield()   */
     uint64_t traced_bytes;          /* sent while tracing                                      */
     int epoll, wake;
 
@@ -239,6 +240,11 @@ void comm_wake(net_comm *c);
 void comm_wake_poller(net_comm *c);
 /* The job is over: nothing may touch the caller's memory any more. Lock held. */
 void comm_shut(net_comm *c);
+/* Gives the processor away. 1: it was long in coming back, so others compute and do not wait as this rank
+ * does; this wait and the next ones had better sleep, for who is woken goes before those. */
+int comm_yield(net_comm *c);
+/* Nanoseconds of polling before sleep, for the wait that begins. */
+uint64_t comm_patience(net_comm *c);
 /* Waits until `*flag` or the job is over; lock held on entry and exit. */
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size);
 extern const net_events comm_events;
