@@ -7,27 +7,30 @@
 # fp32, in place, all ranks on this machine. Shared memory against Open MPI's vader; tcp against
 # its tcp and against gloo, which has nothing else (it is shown beside both). The programs
 # take turns, round by round; what counts is the median over the rounds. The numbers are bus
-# bandwidths: bytes / time x 2(p-1)/p, in GB/s of 1e9. Each verifies its sums first.
+# bandwidths: bytes / time x 2(p-1)/p, in GB/s of 1e9, and how many times the peer's. Each verifies its
+# sums first. On a machine that others use as well, `chrt -r 1 sh tests/bench/collectives.sh` gives all
+# of them the processors to themselves.
 #
 #   $GEARTRAIN   the program                       [build/geartrain]
+#   $BEFORE      another build of it, shown beside []
 #   $PYTHON      a Python that has torch           [/usr/bin/python3, of package python3-torch]
 #
 # Whichever peer is not installed is left out, by name. A measurement, not a test: it ends with
 # 0 unless geartrain itself failed.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-ranks=2 rounds=3 sizes="1024 16384 262144 1048576 4194304 16777216 134217728" over="shm tcp"
+ranks=2 rounds=3 sizes="8 64 1024 8192 65536 262144 1048576 4194304 16777216 67108864 268435456" over="shm tcp"
 while [ $# -gt 0 ]; do
     case $1 in
     --ranks) ranks=$2 ;;
     --rounds) rounds=$2 ;;
     --sizes) sizes=$2 ;;
     --over) over=$2 ;;
-    *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,21s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
-program=${GEARTRAIN:-$root/build/geartrain} python=${PYTHON:-/usr/bin/python3}
+program=${GEARTRAIN:-$root/build/geartrain} before=${BEFORE:-} python=${PYTHON:-/usr/bin/python3}
 [ -x "$program" ] || { echo "collectives.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-collectives-XXXXXX") || exit 1
 running=
@@ -36,10 +39,10 @@ trap 'exit 1' HUP INT TERM
 
 # ---- the three of them: "BYTES MICROSECONDS" lines -------------------------------------------
 
-ours()          # TRANSPORT
+ours()          # PROGRAM TRANSPORT
 {
     for bytes in $sizes; do
-        "$program" bench allreduce --ranks "$ranks" --transport "$1" -b "$bytes" -e "$bytes" --json \
+        "$1" bench allreduce --ranks "$ranks" --transport "$2" -b "$bytes" -e "$bytes" --json \
             < /dev/null > "$work/line" || return 1
         sed -n 's/.*"bytes": \([0-9]*\).*"time_us": \([0-9.]*\).*"wrong": 0,.*/\1 \2/p' "$work/line"
     done
@@ -88,7 +91,8 @@ export GLOO_SOCKET_IFNAME=lo
 round=1
 while [ "$round" -le "$rounds" ]; do
     for transport in $over; do
-        ours "$transport" >> "$work/ours.$transport" || { echo "collectives.sh: geartrain failed"; exit 1; }
+        ours "$program" "$transport" >> "$work/ours.$transport" || { echo "collectives.sh: geartrain failed"; exit 1; }
+        [ -z "$before" ] || ours "$before" "$transport" >> "$work/before.$transport" || before=
         [ $have_mpi = 0 ] || mpi "$transport" >> "$work/mpi.$transport" || { cat "$work/mpi.err"; have_mpi=0; }
     done
     [ $have_gloo = 0 ] || gloo >> "$work/gloo" || have_gloo=0
@@ -109,13 +113,21 @@ median()        # FILE BYTES: bus bandwidth in GB/s
 
 echo "# all-reduce, fp32, in place, $ranks ranks, median of $rounds rounds, bus bandwidth in GB/s"
 echo "# $(nproc) cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)"
+ratio()         # OURS THEIRS: how many times theirs
+{
+    echo "$1 $2" | awk '{ if ($2 + 0 > 0) printf "%.2f", $1 / $2; else print "-" }'
+}
+
 for transport in $over; do
-    printf '%-9s %12s %12s %12s %12s %14s\n' "$transport" bytes geartrain "Open MPI" "gloo (tcp)" "best peer x"
+    [ -z "$before" ] || head=$(printf '%12s %6s' before x)
+    printf '%-5s %12s %12s %12s %6s %12s %6s %s\n' "$transport" bytes geartrain "Open MPI" x "gloo (tcp)" x "${head:-}"
     for bytes in $sizes; do
         a=$(median "$work/ours.$transport" "$bytes")
         b=$(median "$work/mpi.$transport" "$bytes")
         c=$(median "$work/gloo" "$bytes")
-        printf '%-9s %12s %12s %12s %12s %14s\n' "" "$bytes" "$a" "$b" "$c" "$(echo "$a $b $c" | awk '
-            { m = $2 > $3 + 0 ? $2 : $3; if (m + 0 > 0) printf "%.2f", $1 / m; else print "-" }')"
+        d=$(median "$work/before.$transport" "$bytes")
+        [ -z "$before" ] || head=$(printf '%12s %6s' "$d" "$(ratio "$a" "$d")")
+        printf '%-5s %12s %12s %12s %6s %12s %6s %s\n' "" "$bytes" "$a" "$b" "$(ratio "$a" "$b")" "$c" \
+            "$(ratio "$a" "$c")" "${head:-}"
     done
 done
