@@ -34,8 +34,6 @@ typedef struct product {
 
 typedef struct job job;
 
-static const onednn_api *lib;           /* set before there is any state */
-
 /* What a context keeps. The runner computes a job as soon as there is one, and takes it away. */
 typedef struct state {
     dnnl_engine_t engine;
@@ -57,8 +55,8 @@ static void compute(const state *s, const job *j);
 static void *run_jobs(void *argument)
 {
     state *s = argument;
-    if (lib->set_threads)
-        lib->set_threads(s->threads);
+    if (onednn->set_threads)
+        onednn->set_threads(s->threads);
     pthread_mutex_lock(&s->lock);
     while (!s->stop) {
         if (s->job) {
@@ -93,7 +91,7 @@ static void layout_free(dnnl_memory_desc_t *layout)
 {
 #if DNNL_VERSION_MAJOR >= 3
     if (*layout)
-        lib->memory_desc_destroy(*layout);
+        onednn->memory_desc_destroy(*layout);
 #else
     (void)layout;
 #endif
@@ -102,7 +100,7 @@ static void layout_free(dnnl_memory_desc_t *layout)
 static void product_free(product *p)
 {
     if (p->primitive)
-        lib->primitive_destroy(p->primitive);
+        onednn->primitive_destroy(p->primitive);
     for (int k = 0; k < OPERANDS; k++)
         layout_free(&p->layout[k]);
     layout_free(&p->scratch);
@@ -127,9 +125,9 @@ static void release(void *kept)
         product_free(p);
     }
     if (s->stream)
-        lib->stream_destroy(s->stream);
+        onednn->stream_destroy(s->stream);
     if (s->engine)
-        lib->engine_destroy(s->engine);
+        onednn->engine_destroy(s->engine);
     pthread_cond_destroy(&s->changed);
     pthread_mutex_destroy(&s->lock);
     free(s);
@@ -142,8 +140,7 @@ static state *state_of(gemm_context *c)
     state *s = *slot;
     if (s)
         return s->able ? s : NULL;
-    lib = onednn_load();
-    if (!lib)
+    if (!onednn_load())
         return NULL;
     *slot = s = calloc(1, sizeof *s);
     if (!s)
@@ -151,8 +148,8 @@ static state *state_of(gemm_context *c)
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     s->threads = dev_info_of(gemm_device(c))->compute_units;
-    s->running = lib->engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
-                 && lib->stream_create(&s->stream, s->engine, dnnl_stream_default_flags) == dnnl_success
+    s->running = onednn->engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
+                 && onednn->stream_create(&s->stream, s->engine, dnnl_stream_default_flags) == dnnl_success
                  && pthread_create(&s->runner, NULL, run_jobs, s) == 0;
     s->able = s->running;
     if (!s->able)
@@ -176,9 +173,9 @@ static int layout_make(dnnl_memory_desc_t *out, int rows, int columns, int down,
     const dnnl_dims_t strides = { rows == 1 && across == 1 ? columns : down,
                                   columns == 1 && down == 1 ? rows : across };
 #if DNNL_VERSION_MAJOR >= 3
-    return lib->memory_desc_create_with_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+    return onednn->memory_desc_create_with_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
 #else
-    return lib->memory_desc_init_by_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
+    return onednn->memory_desc_init_by_strides(out, 2, sizes, type_of(t), strides) == dnnl_success;
 #endif
 }
 
@@ -196,9 +193,9 @@ static dnnl_alg_kind_t activation_of(activation a)
 static int append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
 {
 #if DNNL_VERSION_MAJOR >= 3
-    return lib->post_ops_append_eltwise(ops, kind, alpha, 0.0f) == dnnl_success;
+    return onednn->post_ops_append_eltwise(ops, kind, alpha, 0.0f) == dnnl_success;
 #else
-    return lib->post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f) == dnnl_success;
+    return onednn->post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f) == dnnl_success;
 #endif
 }
 
@@ -213,12 +210,12 @@ static int append_post_ops(dnnl_post_ops_t ops, const product *p)
         good = append_eltwise(ops, activation_of(g->act), g->act == ACT_SILU ? 1.0f : 0.0f);
     if (good && (fused & SUM))
 #if DNNL_VERSION_MAJOR >= 3
-        good = lib->post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
+        good = onednn->post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef) == dnnl_success;
 #else
-        good = lib->post_ops_append_sum(ops, 1.0f) == dnnl_success;
+        good = onednn->post_ops_append_sum(ops, 1.0f) == dnnl_success;
 #endif
     if (good && (fused & RESIDUAL))
-        good = lib->post_ops_append_binary(ops, dnnl_binary_add, ONEDNN_LAYOUT(p->layout[4])) == dnnl_success;
+        good = onednn->post_ops_append_binary(ops, dnnl_binary_add, ONEDNN_LAYOUT(p->layout[4])) == dnnl_success;
     return good;
 }
 
@@ -227,13 +224,13 @@ static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dn
     dnnl_primitive_desc_t d = NULL;
     onednn_layout bias = p->fused & BIAS ? ONEDNN_LAYOUT(p->layout[3]) : NULL;
 #if DNNL_VERSION_MAJOR >= 3
-    if (lib->matmul_primitive_desc_create(&d, s->engine, p->layout[0], p->layout[1], bias, p->layout[2], attributes)
+    if (onednn->matmul_primitive_desc_create(&d, s->engine, p->layout[0], p->layout[1], bias, p->layout[2], attributes)
         != dnnl_success)
         return NULL;
 #else
     dnnl_matmul_desc_t m;
-    if (lib->matmul_desc_init(&m, &p->layout[0], &p->layout[1], bias, &p->layout[2]) != dnnl_success
-        || lib->primitive_desc_create(&d, &m, attributes, s->engine, NULL) != dnnl_success)
+    if (onednn->matmul_desc_init(&m, &p->layout[0], &p->layout[1], bias, &p->layout[2]) != dnnl_success
+        || onednn->primitive_desc_create(&d, &m, attributes, s->engine, NULL) != dnnl_success)
         return NULL;
 #endif
     return d;
@@ -244,7 +241,7 @@ static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dn
 static int is_native(const_dnnl_primitive_desc_t d, dtype t)
 {
     const char *name = NULL;
-    if (lib->primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
+    if (onednn->primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
         return 0;
     if (strncmp(name, "brg", 3) != 0)
         return 0;
@@ -257,28 +254,28 @@ static int make_primitive(const state *s, product *p)
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t ops = NULL;
     dnnl_primitive_desc_t d = NULL;
-    int good = lib->primitive_attr_create(&attributes) == dnnl_success
-               && lib->primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) == dnnl_success
-               && lib->post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
-               && lib->primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
+    int good = onednn->primitive_attr_create(&attributes) == dnnl_success
+               && onednn->primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) == dnnl_success
+               && onednn->post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
+               && onednn->primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
     d = good ? describe(s, p, attributes) : NULL;
-    good = d && is_native(d, p->g.a_type) && lib->primitive_create(&p->primitive, d) == dnnl_success;
+    good = d && is_native(d, p->g.a_type) && onednn->primitive_create(&p->primitive, d) == dnnl_success;
     if (good) {
-        onednn_layout scratch = lib->primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
-        p->scratch_bytes = scratch ? lib->memory_desc_get_size(scratch) : 0;
+        onednn_layout scratch = onednn->primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
+        p->scratch_bytes = scratch ? onednn->memory_desc_get_size(scratch) : 0;
 #if DNNL_VERSION_MAJOR >= 3
-        good = !scratch || lib->memory_desc_clone(&p->scratch, scratch) == dnnl_success;
+        good = !scratch || onednn->memory_desc_clone(&p->scratch, scratch) == dnnl_success;
 #else
         if (scratch)
             p->scratch = *scratch;
 #endif
     }
     if (d)
-        lib->primitive_desc_destroy(d);
+        onednn->primitive_desc_destroy(d);
     if (ops)
-        lib->post_ops_destroy(ops);
+        onednn->post_ops_destroy(ops);
     if (attributes)
-        lib->primitive_attr_destroy(attributes);
+        onednn->primitive_attr_destroy(attributes);
     return good;
 }
 
@@ -316,12 +313,12 @@ static const product *product_of(state *s, const gemm_desc *g, int fused)
     p->g = *g;
     p->fused = fused;
     /* Made for as many threads as will run it. */
-    const int before = lib->most_threads ? lib->most_threads() : 0;
-    if (lib->set_threads)
-        lib->set_threads(s->threads);
+    const int before = onednn->most_threads ? onednn->most_threads() : 0;
+    if (onednn->set_threads)
+        onednn->set_threads(s->threads);
     p->able = make_product(s, p);
-    if (lib->set_threads && before > 0)
-        lib->set_threads(before);
+    if (onednn->set_threads && before > 0)
+        onednn->set_threads(before);
     return p->able ? p : NULL;
 }
 
@@ -344,7 +341,7 @@ static void add_memory(dnnl_exec_arg_t *args, int *count, int arg, dnnl_engine_t
 {
     args[*count].arg = arg;
     args[*count].memory = NULL;
-    *count += lib->memory_create(&args[*count].memory, layout, engine, at) == dnnl_success;
+    *count += onednn->memory_create(&args[*count].memory, layout, engine, at) == dnnl_success;
 }
 
 static int execute(const state *s, const product *p, void *const at[OPERANDS], void *scratch)
@@ -362,10 +359,10 @@ static int execute(const state *s, const product *p, void *const at[OPERANDS], v
         }
     if (p->scratch_bytes)
         add_memory(args, &count, DNNL_ARG_SCRATCHPAD, s->engine, ONEDNN_LAYOUT(p->scratch), scratch);
-    const int good = count == wanted && lib->primitive_execute(p->primitive, s->stream, count, args) == dnnl_success
-                     && lib->stream_wait(s->stream) == dnnl_success;
+    const int good = count == wanted && onednn->primitive_execute(p->primitive, s->stream, count, args) == dnnl_success
+                     && onednn->stream_wait(s->stream) == dnnl_success;
     for (int i = 0; i < count; i++)
-        lib->memory_destroy(args[i].memory);
+        onednn->memory_destroy(args[i].memory);
     return good;
 }
 
@@ -506,8 +503,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
 int gemm_onednn_has_own(dtype storage)
 {
     /* Values of later versions contain those of the instructions that they build on. */
-    const onednn_api *loaded = onednn_load();
-    const unsigned isa = loaded ? (unsigned)loaded->get_effective_cpu_isa() : 0,
+    const unsigned isa = onednn_load() ? (unsigned)onednn->get_effective_cpu_isa() : 0,
                    bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
     return storage == DTYPE_BF16 && (isa & bf16) == bf16;
 }

@@ -13,6 +13,7 @@
 
 static onednn_api library;
 static char missing[256];
+const onednn_api *const onednn = &library;
 
 static void load(void)
 {
@@ -40,11 +41,11 @@ static void load(void)
     }
 }
 
-const onednn_api *onednn_load(void)
+int onednn_load(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, load);
-    return missing[0] ? NULL : &library;
+    return !missing[0];
 }
 
 const char *onednn_missing(void)
