@@ -146,6 +146,11 @@ static void add_units(part_price *sum, const profile_cost *c, int count, const p
         sum->passing = largest(sum->passing, c->passing);
 }
 
+int local_shares_equally(const local_job *job)
+{
+    return sync_mode_shares_equally(sync_mode_find(job->sync), job->settings);
+}
+
 /* A ring over `holders` ranks, on the worst link (NCCL's cost: 2 (p-1)/p of the bytes). */
 /* Of what replicas exchange, in a step on average. */
 static double travels(const group_table *t)

@@ -64,7 +64,7 @@ static double cut_replica(const group_table *t, int first, int stages, int i, in
 }
 
 /* Micro-batches one by one to whoever would end first; each has one. */
-static void distribute(run_plan *p, const double *bottleneck, int total)
+static void distribute(run_plan *p, const double *bottleneck, int total, int equal)
 {
     for (int r = 0; r < p->replicas; r++)
         p->replica[r].micro_batches = 1;
@@ -72,7 +72,8 @@ static void distribute(run_plan *p, const double *bottleneck, int total)
         int next = 0;
         double least = INFINITY;
         for (int r = 0; r < p->replicas; r++) {
-            const double end = (p->replica[r].micro_batches + p->replica[r].stages) * bottleneck[r];
+            const double end = equal ? p->replica[r].micro_batches
+                                     : (p->replica[r].micro_batches + p->replica[r].stages) * bottleneck[r];
             if (end < least) {
                 least = end;
                 next = r;
@@ -104,7 +105,7 @@ static gt_status fill(run_plan *p, const group_table *t, int i, int *fits)
         *fits = isfinite(bottleneck[r]);
     }
     if (!st && *fits)
-        distribute(p, bottleneck, total);
+        distribute(p, bottleneck, total, local_shares_equally(t->job));
     free(bottleneck);
     return st;
 }

@@ -31,6 +31,9 @@ typedef struct group_table {
     double latency, bandwidth;  /* of the worst link: sums over replicas take all          */
 } group_table;
 
+/* 1: replicas get equal parts of the batch, however fast they are. */
+int local_shares_equally(const local_job *job);
+
 /* rank: copied. */
 gt_status group_table_make(group_table *out, const local_job *job, int tensor, int recompute, int groups,
                            const int *rank, const double *share, const int *size, int sizes);

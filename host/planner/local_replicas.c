@@ -25,7 +25,7 @@ typedef struct partition {
 typedef struct replica_search {
     const group_table *t;
     arranger *a;
-    int stages, replicas, grain, grains;
+    int stages, replicas, grain, grains, equal;     /* equal: replicas get the same, but for a rest */
     double *table;              /* [set * (grains + 1) + n]: seconds of n grains; NAN: not yet  */
     partition *list;
     int count, alike[GROUPS];   /* alike: the first group like this one                        */
@@ -166,6 +166,8 @@ static int share_out(replica_search *d, const partition *p, assignment *out)
         for (int j = 0; j < row; j++) {
             best[r * row + j] = INFINITY;
             for (int n = 1; n <= j; n++) {
+                if (d->equal && n != d->grains / p->replicas + (r <= d->grains % p->replicas))
+                    continue;
                 const double t = fmax(best[(r - 1) * row + j - n], seconds_of(d, p->set[r - 1], n, p->replicas));
                 if (t < best[r * row + j]) {
                     best[r * row + j] = t;
@@ -217,6 +219,7 @@ gt_status assignments_find(assignment *out, int *count, const group_table *t, ar
     const int unit = job->micro_batch ? job->micro_batch : 1;
     replica_search d = { .t = t, .a = a, .stages = job->stages, .grain = grain_of(job->batch, unit, t->groups) };
     d.grains = job->batch / d.grain;
+    d.equal = local_shares_equally(job);
     d.table = malloc(((size_t)1 << t->groups) * (size_t)(d.grains + 1) * sizeof *d.table);
     d.list = malloc(MOST_PARTITIONS * sizeof *d.list);
     *count = 0;

@@ -71,6 +71,8 @@ static gt_status shift(choice *c, assignment *d, const char *schedule, double *s
     const int unit = c->t->job->micro_batch ? c->t->job->micro_batch : 1;
     static const int by[] = { 1, 2, 3, 4, 8 };
     gt_status st = GT_OK;
+    if (local_shares_equally(c->t->job))
+        return GT_OK;
     for (int round = 0, better = 1; !st && better && round < MOST_SHIFTS; round++) {
         const int from = slowest(c, d, schedule);
         better = 0;

@@ -14,6 +14,10 @@
  *                     time, so a run repeats to the bit
  *   --mix A           of a fragment that arrives so, a replica keeps the share A of its own parameters
  *
+ *   --local-uneven  replicas make steps of equal batches, and of the H steps of a round each makes as many as its speed
+ *                   allows, spread evenly over it; the fastest makes all. A step has the rate of its place in the run
+ *                   whoever takes part, and its batch is that of those who do, so no sample is left out or comes twice
+ *
  * Sums that are due after H, 2H, ... are over there, so ranks meet with nothing under way. After the run's last
  * step each fragment has an outer step and nothing is kept, so that all replicas end as one model. */
 #include "host/sync/local_rounds.h"
@@ -41,6 +45,8 @@ static const sync_setting settings[LOCAL_SETTINGS] = {
                      NULL },
     [LOCAL_DECAY] = { "error-decay", "X", "what stays of unsent values a round, --outer sparse", SYNC_NUMBER, 0.95, 0,
                       1, NULL },
+    [LOCAL_UNEVEN] = { "local-uneven", "off|auto|H0:H1:..", "each replica's steps of a round, auto: by speed",
+                       SYNC_TEXT, 0, 0, 0, "off" },
 };
 
 /* Steps after the begin of a round at which fragment p is due. */
@@ -62,7 +68,18 @@ static gt_status check(const sync_settings *s, int ranks)
         return gt_fail(GT_MISUSE,
                        "--overlap %llu must be below the %llu steps between outer steps (--local-steps / --fragments)",
                        (unsigned long long)overlap, (unsigned long long)(every / fragments));
-    return GT_OK;
+    return local_uneven_check(s->word[LOCAL_UNEVEN], every, 0);
+}
+
+static gt_status check_replicas(const sync_settings *s, int replicas)
+{
+    return local_uneven_check(s->word[LOCAL_UNEVEN], (uint64_t)s->number[LOCAL_STEPS], replicas);
+}
+
+/* What takes fewer steps need not take fewer samples a step as well. */
+static int shares_equally(const sync_settings *s)
+{
+    return !local_uneven_is_off(s->word[LOCAL_UNEVEN]);
 }
 
 static const char *idle(const sync_settings *s, int i)
@@ -105,6 +122,7 @@ static void release(sync_run *s)
     sync_buckets_release(&l->within);
     sync_buckets_release(&l->whole);
     local_parts_release(l);
+    local_uneven_release(l);
     free(l);
 }
 
@@ -129,6 +147,8 @@ static gt_status create(sync_run *s)
     gt_status st = sync_buckets_create(&l->within, SYNC_SUM_WITHIN);
     if (!st && l->after)
         st = sync_buckets_create(&l->whole, SYNC_SUM_ALL);
+    if (!st)
+        st = local_uneven_create(l, s->settings.word[LOCAL_UNEVEN]);
     return st ? st : local_parts_create(l);
 }
 
@@ -214,6 +234,39 @@ static gt_status outer_steps(local *l, uint64_t step)
     return st;
 }
 
+/* What the targets of a step weigh goes to the next outer step of each fragment. *sent: grows by its bytes. */
+static gt_status count_targets(sync_run *s, uint64_t *sent)
+{
+    local *l = s->state;
+    for (int f = 0; f < l->fragments; f++) {
+        l->own[f] += s->own_weight;
+        l->all[f] += s->all_weight;
+        *sent += begins(l, f, s->step) ? local_fragment_bytes(l, f) : 0;
+    }
+    return l->rule->starts && l->after && s->step == l->after + 1 ? local_parts_start(l) : GT_OK;
+}
+
+/* All replicas take part in the last step of a round. */
+static gt_status end_step(local *l, uint64_t step)
+{
+    gt_status st = GT_OK;
+    if (l->uneven.measures && (step - l->after) % l->every == 0 && step < l->o.steps)
+        st = local_uneven_agree(l, step);
+    return st ? st : outer_steps(l, step);
+}
+
+static int takes_part(const sync_run *s, uint64_t step, int replica)
+{
+    const local *l = s->state;
+    return !apart(s, step) || local_uneven_has(l, replica, (step - l->after - 1) % l->every + 1);
+}
+
+static gt_status pass(sync_run *s, uint64_t *sent)
+{
+    gt_status st = count_targets(s, sent);
+    return st ? st : end_step(s->state, s->step);
+}
+
 static gt_status update(sync_run *s, double lr)
 {
     local *l = s->state;
@@ -221,16 +274,12 @@ static gt_status update(sync_run *s, double lr)
     gt_status st = sync_buckets_finish(sums_of(s), &sent);
     if (st || !apart(s, s->step))
         return st ? st : sync_update_counted(s, lr, sent, sync_holders_in_first_replica(l->o.holders));
-    if (l->rule->starts && l->after && s->step == l->after + 1)
-        st = local_parts_start(l);
-    for (int f = 0; f < l->fragments; f++) {
-        l->own[f] += s->own_weight;
-        l->all[f] += s->all_weight;
-        sent += begins(l, f, s->step) ? local_fragment_bytes(l, f) : 0;
-    }
+    st = count_targets(s, &sent);
     if (!st)
         st = sync_update_apart(s, lr, sent);
-    return st ? st : outer_steps(l, s->step);
+    if (!st)
+        local_uneven_note(l, sync_replica_seconds(s));
+    return st ? st : end_step(l, s->step);
 }
 
 const sync_mode sync_local = {
@@ -240,7 +289,9 @@ const sync_mode sync_local = {
     .settings = settings,
     .setting_count = LOCAL_SETTINGS,
     .travels = travels,
+    .shares_equally = shares_equally,
     .check = check,
+    .check_replicas = check_replicas,
     .idle = idle,
     .part = part,
     .create = create,
@@ -249,6 +300,8 @@ const sync_mode sync_local = {
     .stops = stops,
     .ready = ready,
     .update = update,
+    .takes_part = takes_part,
+    .pass = pass,
     .meets = meets,
     .apart = apart,
     .when = when,

@@ -3,6 +3,7 @@
  *
  *   local.c         the mode: which steps are apart, when a fragment is due
  *   local_parts.c   fragments of the parameters, and an outer step of one
+ *   local_uneven.c  how many steps of a round each replica makes
  *   local_state.c   what checkpoints hold of it
  *   outer.h         what an outer step computes                                              */
 #ifndef GT_SYNC_LOCAL_ROUNDS_H
@@ -24,6 +25,7 @@ enum {
     LOCAL_MIX,
     LOCAL_KEEP,
     LOCAL_DECAY,
+    LOCAL_UNEVEN,
     LOCAL_SETTINGS
 };
 
@@ -61,6 +63,13 @@ typedef struct local_place {
     int64_t at;
 } local_place;
 
+/* How many steps of a round each replica makes. */
+typedef struct local_uneven {
+    int *steps;                         /* [replica]; NULL: all of them                     */
+    int measures;                       /* 1: each round anew, from what was measured       */
+    double seconds, made;               /* of the round under way: of this rank's steps, and how many these are */
+} local_uneven;
+
 typedef struct local {
     sync_options o;
     uint64_t every, after, overlap;     /* steps                                            */
@@ -76,6 +85,7 @@ typedef struct local {
     uint64_t *began;                    /* [fragment] the step after which its sum began; 0: none is under way */
     unsigned char *fresh;               /* [fragment] its sum begins after this step        */
     double *own, *all;                  /* [fragment] what targets weighed since it began before */
+    local_uneven uneven;
     int loaded;                         /* starts came from a checkpoint                    */
 } local;
 
@@ -93,6 +103,19 @@ uint64_t local_fragment_bytes(const local *l, int fragment);
  * replica keeps the share `keep` of its own. The caller renews 16-bit copies. */
 gt_status local_fragment_begin(local *l, int fragment, uint64_t step);
 gt_status local_fragment_finish(local *l, int fragment, double keep);
+
+/* What --local-uneven says: GT_MISUSE if it cannot be; replicas 0: not known yet. */
+gt_status local_uneven_check(const char *text, uint64_t every, int replicas);
+/* 1: it says that all replicas make all steps. */
+int local_uneven_is_off(const char *text);
+gt_status local_uneven_create(local *l, const char *text);
+void local_uneven_release(local *l);
+/* Does a replica take part in step i of a round, 1 ... H? In each that brings it past another of its own. */
+int local_uneven_has(const local *l, int replica, uint64_t i);
+/* After a step of this rank's replica. */
+void local_uneven_note(local *l, double seconds);
+/* At the end of a round, all ranks: steps of the next one. */
+gt_status local_uneven_agree(local *l, uint64_t step);
 
 /* As sync_mode.saved. */
 int local_saved(sync_run *s, checkpoint_state *states);

@@ -3,6 +3,7 @@
  *
  *   outer      start.NAME momentum.NAME     the same on all replicas: cut anew for any plan
  *   errors     error.NAME                   what --outer sparse has not sent yet: their sum is what matters
+ *   rounds     R-replicas-of-H-steps        the steps of the round that follows, where they were measured
  *   replicas   own.NAME, targets            each rank's own, where replicas are never all at the same place
  *
  * Checkpoints are written where ranks meet. Without fragments and overlap all replicas are at their start
@@ -197,6 +198,46 @@ static gt_status error_write(void *context, int i, const float *from)
     return GT_OK;
 }
 
+/* ---- steps of replicas ----------------------------------------------------------------------------- */
+
+static int rounds_count(void *context)
+{
+    (void)context;
+    return 1;
+}
+
+/* Those of other replicas or longer rounds say nothing: they are measured anew. */
+static void rounds_entry(void *context, int i, checkpoint_entry *out)
+{
+    const local *l = context;
+    const int n = l->o.replicas;
+    (void)i;
+    *out = (checkpoint_entry){ .param = -1, .full = shape_of(1, n), .end = n, .optional = 1 };
+    snprintf(out->name, sizeof out->name, "%d-replicas-of-%llu-steps", n, (unsigned long long)l->every);
+}
+
+static gt_status rounds_read(void *context, int i, float *to)
+{
+    const local *l = context;
+    (void)i;
+    for (int r = 0; r < l->o.replicas; r++)
+        to[r] = (float)l->uneven.steps[r];
+    return GT_OK;
+}
+
+static gt_status rounds_write(void *context, int i, const float *from)
+{
+    local *l = context;
+    (void)i;
+    for (int r = 0; r < l->o.replicas; r++) {
+        if (!(from[r] >= 1.0f && from[r] <= (float)l->every))
+            return gt_fail(GT_FORMAT, "a checkpoint has replica %d make %g of %llu steps", r, (double)from[r],
+                           (unsigned long long)l->every);
+        l->uneven.steps[r] = (int)from[r];
+    }
+    return GT_OK;
+}
+
 int local_saved(sync_run *s, checkpoint_state *states)
 {
     local *l = s->state;
@@ -224,6 +265,17 @@ int local_saved(sync_run *s, checkpoint_state *states)
             .entry = error_entry,
             .read = error_read,
             .write = error_write
+        };
+    if (l->uneven.measures)
+        states[n++] = (checkpoint_state){
+            .owner = "rounds",
+            .what = "steps of each replica",
+            .optional = 1,
+            .context = l,
+            .count = rounds_count,
+            .entry = rounds_entry,
+            .read = rounds_read,
+            .write = rounds_write
         };
     if (local_streams(l))
         states[n++] = (checkpoint_state){

@@ -28,6 +28,7 @@ struct sync_mode {
     int holds_all;                      /* see sync_mode_holds_all()                        */
     const sync_setting *settings;       /* its options                                      */
     int setting_count;
+    int (*shares_equally)(const sync_settings *s);      /* see sync_mode_shares_equally(); NULL: 0 */
     double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */
     gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
     /* What makes setting i of no effect, as "--outer average"; NULL: nothing. May be NULL. */
@@ -49,11 +50,16 @@ struct sync_mode {
     int (*stops)(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
     gt_status (*ready)(sync_run *s, int chunk, int done, int last);
     gt_status (*update)(sync_run *s, double lr);
+    int (*takes_part)(const sync_run *s, uint64_t step, int replica);   /* NULL: all do     */
+    gt_status (*pass)(sync_run *s, uint64_t *sent);     /* NULL: all take part              */
     int (*meets)(const sync_run *s, uint64_t step);     /* NULL: after every step           */
     int (*apart)(const sync_run *s, uint64_t step);     /* NULL: never                      */
     int (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
     int (*saved)(sync_run *s, checkpoint_state *states);
 };
+
+/* Seconds of the newest step, on average of the replica's ranks, as each told them (sync_options.tell). */
+double sync_replica_seconds(const sync_run *s);
 
 extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_ps, sync_async, sync_local;
 

@@ -74,6 +74,13 @@ double sync_mode_travels(const sync_mode *m, const sync_settings *settings)
     return m->travels ? m->travels(settings ? settings : &usual) : 1.0;
 }
 
+int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings)
+{
+    sync_settings usual;
+    sync_settings_usual(m, &usual);
+    return m->shares_equally ? m->shares_equally(settings ? settings : &usual) : 0;
+}
+
 int sync_mode_compresses(const sync_mode *m)
 {
     return m->compresses;
@@ -177,6 +184,17 @@ int sync_meets(const sync_run *s, uint64_t step)
 int sync_is_apart(const sync_run *s, uint64_t step)
 {
     return s->o.mode->apart ? s->o.mode->apart(s, step) : 0;
+}
+
+int sync_takes_part(const sync_run *s, uint64_t step, int replica)
+{
+    return s->o.mode->takes_part ? s->o.mode->takes_part(s, step, replica) : 1;
+}
+
+gt_status sync_pass(sync_run *s, uint64_t *sent)
+{
+    *sent = 0;
+    return s->o.mode->pass ? s->o.mode->pass(s, sent) : GT_OK;
 }
 
 gt_status sync_keep(sync_run *s)
@@ -294,4 +312,10 @@ gt_status sync_update_apart(sync_run *s, double lr, uint64_t sent)
     s->totals = st ? (sync_totals){ 0 } : sum;
     s->update_ns = gt_now_ns();
     return st ? st : optim_step_with(s->o.optim, lr, sum.squares, sum.loss);
+}
+
+double sync_replica_seconds(const sync_run *s)
+{
+    net_group *replica = sync_holders_replica(s->o.holders);
+    return s->totals.seconds / (replica ? net_group_size(replica) : 1);
 }

@@ -44,6 +44,8 @@ int sync_mode_trains_apart(const sync_mode *m);
 int sync_mode_holds_all(const sync_mode *m);
 /* How often a step, on average, what all replicas hold goes over their links: for plans. settings NULL: the usual. */
 double sync_mode_travels(const sync_mode *m, const sync_settings *settings);
+/* 1: replicas have equal parts of a step's batch, however fast they are. settings NULL: the usual ones. For planning. */
+int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
 /* 1: what it sends may be compressed (compressor.h). */
@@ -115,6 +117,7 @@ typedef struct sync_options {
     optim *optim; /* made with the mode's parts                       */
     dev_completion *completion;
     int chunks;
+    int replica, replicas; /* this rank's; how many there are                  */
     uint64_t steps; /* the run's last one                               */
     /* 1 if the run has something to do after a step at which ranks must have met, and which is exact there
      * alone; else it is done where they meet next. May be NULL. */
@@ -151,6 +154,13 @@ int sync_meets(const sync_run *s, uint64_t step);
  * and norm are the replica's. Such a step cannot be given up: no other replica would know. */
 int sync_is_apart(const sync_run *s, uint64_t step);
 
+/* 1: a replica has a part of this step's batch. Those that have none neither compute nor update in it, and the batch is
+ * that much smaller; in a step that is not apart all have one. All ranks say the same, once the step before is
+ * updated. */
+int sync_takes_part(const sync_run *s, uint64_t step, int replica);
+/* Instead of sync_ready() and sync_update(), on all ranks of a replica that takes no part. *sent: bytes. */
+gt_status sync_pass(sync_run *s, uint64_t *sent);
+
 /* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
 enum { SYNC_STOPS = 16 };
 int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
@@ -169,7 +179,7 @@ const sync_totals *sync_totals_each(const sync_run *s); /* [rank]; NULL: alone  
 /* When a chunk's sums were under way, gt_now_ns(); 0 if it has none. */
 int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 
-/* What a checkpoint must hold beside parameters and the optimizer's state: how many owners, at most two so far. */
+/* What a checkpoint must hold beside parameters and the optimizer's state: how many owners. */
 int sync_saved(sync_run *s, checkpoint_state *states);
 
 /* Adds up over the ranks of a group. each: [ranks], what every rank gave; may be NULL. */

@@ -281,6 +281,8 @@ static gt_status make_sync(train *t)
         .optim = t->optim,
         .completion = t->completion,
         .chunks = stage_chunks(t->stage),
+        .replica = t->place.replica,
+        .replicas = t->plan.replicas,
         .steps = t->o.steps,
         .due = train_due,
         .done = gradient_done,

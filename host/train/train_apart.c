@@ -7,7 +7,8 @@
  * Between meetings a rank keeps what it knows of each step. Where ranks meet, everybody gets what everybody
  * kept, and the rows come out as if they had been written step by step: the loss is the mean over the
  * targets of all replicas, each under the weights that its replica had then; the norm is the mean of the
- * replicas' norms, weighted alike.                                                          */
+ * replicas' norms, weighted alike. Where replicas took part in unequal numbers of steps, each row of the round has
+ * the round's mean time and work: those of a step are not to be had.                          */
 #include "host/base/stop.h"
 #include "host/train/train_private.h"
 #include "net/collective/collective.h"
@@ -26,7 +27,8 @@ typedef struct told {
 
 struct held {
     metrics_row row;                    /* as this rank knows it                                         */
-    double weights;                     /* of all replicas' targets                                      */
+    double weights, tokens;             /* of all replicas' targets                                      */
+    uint64_t rows;                      /* sequences of its batch                                        */
     told mine;
 };
 
@@ -44,6 +46,8 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
     struct held *h = &t->held[t->held_count++];
     *h = (struct held){ .row = *row,
                         .weights = f->all.weights,
+                        .tokens = f->all.tokens,
+                        .rows = f->rows,
                         .mine = { .skipped = row->skipped && f->weights > 0.0,
                                   .busy = f->mine.busy,
                                   .sent = f->mine.sent,
@@ -98,6 +102,26 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
     h->row.skipped = h->weights <= 0.0 ? "no target counts" : skipped ? "fp16 overflow" : NULL;
 }
 
+/* Gives each step the mean of the round, if some replica took no part in some step. */
+static void even_out(train *t, told *all, int count)
+{
+    double seconds = 0.0;
+    int uneven = 0;
+    for (int i = 0; i < count; i++) {
+        uneven |= t->held[i].rows != t->o.batch;
+        seconds += t->held[i].row.step_ms * 1e-3 / count;
+    }
+    for (int i = 0; uneven && i < count; i++)
+        train_rate(t, &t->held[i].row, t->held[i].tokens, (double)(t->held[i].rows * t->o.seq), seconds);
+    for (int r = 0; uneven && r < t->ranks; r++) {
+        double busy = 0.0;
+        for (int i = 0; i < count; i++)
+            busy += all[r * count + i].busy / count;
+        for (int i = 0; i < count; i++)
+            all[r * count + i].busy = busy;
+    }
+}
+
 gt_status train_tell_held(train *t, const train_hooks *hooks)
 {
     const int count = t->held_count;
@@ -108,6 +132,8 @@ gt_status train_tell_held(train *t, const train_hooks *hooks)
         all[t->rank * count + i] = t->held[i].mine;
     gt_status st = net_all_gather(net_group_world(t->o.comm), all,
                                   (uint64_t)t->ranks * (uint64_t)count * sizeof *all / 4, NULL, NET_I32, NULL);
+    if (!st)
+        even_out(t, all, count);
     for (int i = 0; !st && i < count; i++) {
         add_up(t, &t->held[i], all, count, i);
         st = train_put_row(t, hooks, &t->held[i].row);

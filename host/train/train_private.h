@@ -39,6 +39,7 @@ typedef struct chunk_derived {
 typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
     uint64_t begin;                     /* its first sample */
+    uint64_t rows, first, own;          /* its sequences; this replica's first of them, and how many */
     float state[OPTIM_STATE_FLOATS];
     uint64_t ticket;                    /* of its continuation; 0 once it has landed */
     uint64_t end_ns;                    /* when the device was done with it, from the completion thread */
@@ -88,6 +89,7 @@ struct train {
     uint64_t landed_ns;                 /* on the completion thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
+    uint64_t running_first;             /* this replica's first sequence of it */
     int begun;                          /* others may count on this rank from here on */
     int stopping;                       /* agreed by all ranks */
     int stopping_for_good;              /* and not only for others to join */
@@ -116,6 +118,8 @@ struct train {
     volatile sig_atomic_t stop;
 };
 
+/* What so many tokens that count, and computed ones with padding, in a step of so long come to. */
+void train_rate(const train *t, metrics_row *row, double tokens, double computed, double seconds);
 /* The end of a step's record. */
 gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *row);
 /* Keeps a row of a step apart until ranks meet; and where they do, all ranks: puts what was kept. */

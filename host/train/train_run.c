@@ -70,7 +70,7 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
 {
     train *t = context;
     slot *s = &t->slots[(t->running % DEPTH) * t->micros + (uint64_t)micro];
-    const uint64_t first = (uint64_t)t->place.first_sequence + (uint64_t)micro * t->micro_batch;
+    const uint64_t first = t->running_first + (uint64_t)micro * t->micro_batch;
     gt_status st = send_fields(t, e, s, chunk, first);
     if (st)
         return st;
@@ -80,6 +80,13 @@ static gt_status send_inputs(void *context, exec *e, int chunk, int micro)
     s->random[3] = (uint32_t)first;             /* dropout counts from the step's first sequence */
     st = send(t, e, "random", s->random, sizeof s->random);
     return st ? st : send_derived(t, e, s, chunk);
+}
+
+static void set_running(train *t, const flight *f)
+{
+    t->running = f->step;
+    t->running_at = f->begin;
+    t->running_first = f->first;
 }
 
 static gt_status gradients_ready(void *context, int chunk, int done, int last)
@@ -227,47 +234,82 @@ static gt_status update_now(void *context)
     return st;
 }
 
-/* Queues a whole step, its update too unless `f` is NULL; its samples begin at `begin`. */
-static gt_status run_stage(train *t, uint64_t step, uint64_t begin, flight *f)
+/* Queues a whole step, its update too unless `update` is 0. */
+static gt_status run_stage(train *t, flight *f, int update)
 {
     const stage_calls calls = {
         .context = t,
         .inputs = send_inputs,
         .gradients = gradients_ready,
-        .update = f ? update_now : NULL,
-        .step = (int32_t)(step + 1),
-        .finishes = f && f->apart
+        .update = update ? update_now : NULL,
+        .step = (int32_t)(f->step + 1),
+        .finishes = update && f->apart
     };
     gt_activity a;
-    t->running = step;
-    t->running_at = begin;
-    t->updating = f;
+    set_running(t, f);
+    t->updating = update ? f : NULL;
     gt_activity_begin(&a, "step", NULL, t->o.steps);
-    gt_activity_set(&a, step + 1);
+    gt_activity_set(&a, f->step + 1);
     gt_status st = stage_run(t->stage, &calls);
     gt_activity_end(&a);
     return st;
 }
 
+/* Whose sequences a step has: those of the replicas that take part, in their order. */
+static void share_out(const train *t, flight *f)
+{
+    f->rows = f->first = f->own = 0;
+    for (int r = 0; r < t->plan.replicas; r++) {
+        const run_replica *at = &t->plan.replica[r];
+        if (!sync_takes_part(t->sync, f->step + 1, r))
+            continue;
+        const uint64_t count = (uint64_t)at->micro_batches * (uint64_t)at->micro_batch;
+        f->first += r < t->place.replica ? count : 0;
+        f->own += r == t->place.replica ? count : 0;
+        f->rows += count;
+    }
+}
+
 /* What the targets of a step weigh, which every rank works out for itself. */
-static gt_status weigh(train *t, flight *f, uint64_t begin)
+static gt_status weigh(train *t, flight *f)
 {
     data_total own = { 0 };
-    gt_status st = data_batch_total(&t->batch, begin, 0, t->o.batch, &f->all);
+    share_out(t, f);
+    gt_status st = data_batch_total(&t->batch, f->begin, 0, f->rows, &f->all);
     f->apart = sync_is_apart(t->sync, f->step + 1);
-    if (!st && f->apart)
-        st = data_batch_total(&t->batch, begin, (uint64_t)t->place.first_sequence, t->micros * t->micro_batch, &own);
+    if (!st && f->apart && f->own)
+        st = data_batch_total(&t->batch, f->begin, f->first, f->own, &own);
     f->weights = f->apart ? own.weights : f->all.weights;
     optim_weigh(t->optim, f->weights);
     sync_step(t->sync, f->step + 1, f->weights, f->all.weights);
     return st;
 }
 
+/* A step that is other replicas'. */
+static gt_status pass_step(train *t, flight *f)
+{
+    uint64_t sent;
+    gt_status st = sync_pass(t->sync, &sent);
+    f->mine = (sync_totals){ .stop = train_wants_stop(t), .sent = (double)sent };
+    f->update_ns = 0;
+    f->end_ns = gt_now_ns();
+    t->updated = st ? t->updated : f->step + 1;
+    return st;
+}
+
+static gt_status compute_step(train *t, flight *f)
+{
+    dev_event *event;
+    gt_status st = run_stage(t, f, 1);
+    if (!st)
+        st = optim_state_read(t->optim, f->state, &event);
+    return st ? st : dev_completion_put(t->completion, event, note_landed, f, &f->ticket);
+}
+
 static gt_status queue_step(train *t, uint64_t step)
 {
     flight *f = &t->flights[step % FLIGHTS];
     const uint64_t start = gt_now_ns();
-    dev_event *event;
     assert(!f->ticket);
     f->step = step;
     f->of = t;
@@ -276,20 +318,16 @@ static gt_status queue_step(train *t, uint64_t step)
     f->lr = optim_lr(&t->o.optim, step);
     t->best_before = t->best;
     f->balance = (train_balance){ 0 };
-    gt_status st = weigh(t, f, f->begin);
+    gt_status st = weigh(t, f);
     if (f->apart)                       /* those who come to a meeting first wait for this rank */
         net_comm_busy(t->o.comm, "training apart");
     if (!st && t->clear)                /* what other ranks' sums left there */
         st = dev_run(t->clear, 0, -1);
     if (!st)
-        st = run_stage(t, step, f->begin, f);
-    if (!st)
-        st = optim_state_read(t->optim, f->state, &event);
-    if (!st)
-        st = dev_completion_put(t->completion, event, note_landed, f, &f->ticket);
+        st = f->own ? compute_step(t, f) : pass_step(t, f);
     if (!st) {
         t->queued = step + 1;
-        t->samples = f->begin + t->o.batch;
+        t->samples = f->begin + f->rows;
     }
     return st;
 }
@@ -300,8 +338,7 @@ static gt_status explain_bad_step(train *t, const flight *f)
     char where[160] = "", last[128] = "there is no checkpoint yet";
     const int whole = t->plan.tensor == 1 && t->plan.replica[t->place.replica].stages == 1;
     gt_status st = dev_wait(t->device);
-    t->running = f->step;
-    t->running_at = f->begin;
+    set_running(t, f);
     for (uint64_t micro = 0; whole && !st && !where[0] && micro < t->micros; micro++) {
         st = send_inputs(t, stage_exec(t->stage, 0), 0, (int)micro);
         if (!st)
@@ -333,6 +370,15 @@ void train_row_rounding(metrics_row *row, const train_balance *b)
     }
 }
 
+void train_rate(const train *t, metrics_row *row, double tokens, double computed, double seconds)
+{
+    const double rate = computed / seconds * t->model.flops_per_token;
+    row->step_ms = seconds * 1e3;
+    row->tokens_per_s = tokens / seconds;
+    row->mfu = share_of(t->peak, rate);
+    row->gemm_share = share_of(t->gemm_rate, rate);
+}
+
 gt_status train_put_row(train *t, const train_hooks *hooks, const metrics_row *row)
 {
     gt_status st = t->metrics ? metrics_put(t->metrics, row) : GT_OK;
@@ -348,14 +394,18 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     gt_status st = land(t, f);
     if (st)
         return st;
-    const uint64_t now = f->end_ns;
+    const uint64_t now = f->end_ns > t->last_end_ns ? f->end_ns : t->last_end_ns;
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
-    t->last_seconds = seconds;
+    if (f->own)
+        t->last_seconds = seconds;
+    else
+        memcpy(f->state, t->flights[(t->done + FLIGHTS - 1) % FLIGHTS].state, sizeof f->state);
     const int empty = f->weights <= 0.0, skipped = f->state[OPTIM_SKIP] != 0.0f && !empty;
     if (skipped && t->o.precision != DTYPE_F16)
         return explain_bad_step(t, f);
-    t->skips = skipped ? t->skips + 1 : 0;
+    if (f->own)
+        t->skips = skipped ? t->skips + 1 : 0;
     if (t->skips >= SKIPS_IN_A_ROW)
         return gt_fail_in(explain_bad_step(t, f),
                           "%d steps in a row overflowed fp16, loss scale "
@@ -363,25 +413,20 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
                           SKIPS_IN_A_ROW, (double)f->state[OPTIM_LOSS_SCALE]);
     t->done++;
     t->tokens += (uint64_t)(f->all.tokens + 0.5);
-    const double computed = (double)(t->o.batch * t->o.seq);    /* padding as well */
-    const double rate = computed / seconds * t->model.flops_per_token;
     metrics_row row = {
         .step = t->done,
         .tokens = t->tokens,
         .loss = (double)f->state[OPTIM_LOSS_SUM] / f->weights,
         .lr = f->lr,
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM],
-        .tokens_per_s = f->all.tokens / seconds,
-        .step_ms = seconds * 1e3,
         .bubble = f->balance.idle,
         .skipped = skipped ? "fp16 overflow"
                    : empty ? "no target counts"
                            : NULL,
         .loss_scale = (double)f->state[OPTIM_LOSS_SCALE],
-        .val = t->pending,
-        .mfu = share_of(t->peak, rate),
-        .gemm_share = share_of(t->gemm_rate, rate)
+        .val = t->pending
     };
+    train_rate(t, &row, f->all.tokens, (double)(f->rows * t->o.seq), seconds);
     t->pending.loss = NAN;
     if (!f->apart) {
         t->balance = f->balance;
@@ -663,19 +708,22 @@ gt_status train_load(train *t, uint64_t step)
 {
     t->running = step;
     t->running_at = loader_step(&t->loader, step, 0);
+    t->running_first = (uint64_t)t->place.first_sequence;
     return send_inputs(t, stage_exec(t->stage, 0), 0, 0);
 }
 
 gt_status train_once(train *t, uint64_t step, int update, double *loss, double *grad_norm)
 {
     float state[OPTIM_STATE_FLOATS] = { 0 };
-    flight f = { .step = step, .lr = optim_lr(&t->o.optim, step), .start_ns = gt_now_ns() };
+    flight f = { .step = step,
+                 .begin = loader_step(&t->loader, step, 0),
+                 .lr = optim_lr(&t->o.optim, step),
+                 .start_ns = gt_now_ns() };
     const int updates = update || sync_is_together(t->sync);
     dev_event *event = NULL;
-    const uint64_t begin = loader_step(&t->loader, step, 0);
-    gt_status st = weigh(t, &f, begin);
+    gt_status st = weigh(t, &f);
     if (!st)
-        st = run_stage(t, step, begin, updates ? &f : NULL);
+        st = run_stage(t, &f, updates);
     if (!st && updates) {
         st = optim_state_read(t->optim, state, &event);
         if (!st)

@@ -19,6 +19,11 @@ saved() # RUN
     ls "$1/checkpoints" | grep '^step' | tr '\n' ' '
 }
 
+loss_of() # RUN STEP
+{
+    sed -n "s/^{\"step\": $2, .*\"loss\": \([0-9.e+-]*\),.*/\1/p" "$1/metrics.jsonl"
+}
+
 does "steps apart" 'step 12 ' train $tiny $two --steps 12 --local-steps 5 --outer nesterov --out run
 check "have a row each" test "$(rows run)" = "1 2 3 4 5 6 7 8 9 10 11 12 "
 check "checkpoints come where replicas meet" test "$(saved run)" = "step-000005 step-000010 step-000012 "
@@ -34,6 +39,31 @@ does "and so does sharded state" 'step 17 ' train --out run --resume --steps 17 
 does "and one rank" 'step 18 ' train --out run --resume --steps 18 --devices cpu:0
 does "fragments go beside steps" 'step 12 ' train $tiny $two --steps 12 --local-steps 6 --fragments 3 --overlap 1 --out flow
 check "replicas keep their own parameters" test -f flow/checkpoints/step-000006/replicas-00001.safetensors
+
+tokens() # RUN FIRST LAST: so many tokens each of these steps was of, in a line
+{
+    sed -n 's/^{"step": \([0-9]*\), .*"tokens": \([0-9]*\),.*/\1 \2/p' "$1/metrics.jsonl" |
+        awk -v first="$2" -v last="$3" '$1 >= first && $1 <= last { printf "%d ", $2 - before } { before = $2 }'
+}
+uneven="$tiny --sync local --replicas 2 --stages 1 --devices cpu:0.0/2,cpu:0.1/2@0.2 --local-steps 8 --steps 24 --save-every 8"
+GT_LOG=sync:info
+export GT_LOG
+does "a slower replica makes fewer steps" 'step 24 ' train $uneven --local-uneven auto --out slow
+check "which is said" grep -q 'from step 9 on replicas make 8:[1-7] of 8 steps' stderr
+unset GT_LOG
+check "all make the first round's" test "$(tokens slow 1 8)" = "128 128 128 128 128 128 128 128 "
+check "then steps are of those who make them" test "$(tokens slow 9 16 | tr ' ' '\n' | grep -c '^64$')" -gt 0
+check "all make the round's last" test "$(tokens slow 16 16)" = "128 "
+tokens slow 9 16 > before
+cp -r slow again
+rm -rf again/checkpoints/step-000016 again/checkpoints/step-000024
+does "a run that goes on" 'step 24 ' train --out again --resume
+check "has replicas make the steps that were agreed" test "$(tokens again 9 16)" = "$(cat before)"
+check "and the same losses" test "$(loss_of slow 16)" = "$(loss_of again 16)"
+does "they can be said" 'step 16 ' train $uneven --steps 16 --local-uneven 8:2 --out said
+check "and are made" test "$(tokens said 1 8)" = "64 64 64 128 64 64 64 128 "
+refuses "steps of other replicas" 2 'is for 3 replicas, and there are 2' train $uneven --local-uneven 8:2:2 --out other
+refuses "steps beyond a round" 2 'give --local-steps 9' train $uneven --local-uneven 9:2 --out other
 
 as=exec
 program train $tiny $two --steps 1000000 --local-steps 7 --out long > long.txt 2> long.err &

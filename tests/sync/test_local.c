@@ -166,7 +166,8 @@ typedef struct job {
     float *x[MOST];
     size_t count[MOST];
     double loss[STEPS];
-    uint64_t sent[STEPS];
+    uint64_t sent[STEPS], tokens[STEPS];
+    double seconds[STEPS];
     int rows;
     train *t;                               /* rank 0's, while it runs */
 } job;
@@ -175,6 +176,8 @@ static void note_row(void *context, const metrics_row *row)
 {
     job *j = context;
     j->loss[row->step - 1] = row->loss;
+    j->tokens[row->step - 1] = row->tokens;
+    j->seconds[row->step - 1] = 1e-3 * row->step_ms;
     j->sent[row->step - 1] = train_balance_of(j->t)->sent;
     j->rows++;
 }
@@ -265,9 +268,9 @@ static double distance(const float *a, const float *b, size_t n)
 
 /* ---- the reference ------------------------------------------------------------------------------ */
 
-/* What the batches of the reference's trainers are of. */
+/* What the batches of the reference's trainers are of: the step's first sample, and of its sequences. */
 static struct {
-    uint64_t from, count;
+    uint64_t at, from, count;
 } rows;
 
 static gt_status fill_part(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, void *const field[])
@@ -275,7 +278,8 @@ static gt_status fill_part(const data_batch *b, uint64_t position, uint64_t firs
     loader whole = *b->loader;
     whole.batch = TINY_B;
     const loader_fields f = { .tokens = field[0], .targets = field[1] };
-    return loader_fill(&whole, position / b->loader->batch * TINY_B, rows.from + first, count, &f);
+    (void)position;
+    return loader_fill(&whole, rows.at, rows.from + first, count, &f);
 }
 
 static void part_of_batches(data_batch *out, const void *c, const loader *l, const char *split)
@@ -293,7 +297,15 @@ typedef struct reference {
     int replicas, steps, every, fragments, overlap;
     const char *rule;
     double lr, momentum, mix, keep, decay;
+    int steps_of[MOST];                     /* of a round; 0: all of them */
 } reference;
+
+/* Does replica r take part in the step? Those of a round that are the next multiple of every / steps. */
+static int takes_part(const reference *f, int r, int step)
+{
+    const double h = f->steps_of[r] ? f->steps_of[r] : f->every, i = (step - 1) % f->every + 1;
+    return floor(i * h / f->every + 1e-9) > floor((i - 1) * h / f->every + 1e-9);
+}
 
 static int fragment_of(const reference *f, const char *name)
 {
@@ -326,13 +338,17 @@ static int put_params(train *t, const double *from)
     return good;
 }
 
-/* What replicas send of all tensors, weighted, becomes the way. */
-static void send_all(const reference *f, params *p, double *const x_of[MOST], const double *start,
-                     double *const error[MOST], const uint64_t *size, double *way)
+/* What replicas send of a fragment's tensors, weighted, becomes the way. */
+static void send_all(const reference *f, params *p, int fragment, double *const x_of[MOST], const double *start,
+                     double *const error[MOST], const double *share, double *way)
 {
     int64_t at = 0;
     for (int i = 0; i < params_count(p); i++) {
         const int64_t n = shape_count(&params_info(p, i)->shape);
+        if (fragment_of(f, params_info(p, i)->name) != fragment) {
+            at += n;
+            continue;
+        }
         double *sent = calloc((size_t)n, sizeof *sent);
         memset(way + at, 0, (size_t)n * sizeof *way);
         for (int r = 0; r < f->replicas; r++) {
@@ -341,7 +357,7 @@ static void send_all(const reference *f, params *p, double *const x_of[MOST], co
             send_slowly(error[r] + at, n, f->keep, sent);
             for (int64_t k = 0; k < n; k++) {
                 error[r][at + k] -= sent[k];
-                way[at + k] += (double)size[r] / TINY_B * sent[k];
+                way[at + k] += share[r] * sent[k];
             }
         }
         free(sent);
@@ -356,13 +372,13 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
     train *t[MOST] = { 0 };
     double *start = NULL, *v = NULL, *way = NULL, *error[MOST] = { 0 };
     int *fragment = NULL, good = CHECK_OK(tiny_open(&d));
-    uint64_t first[MOST], size[MOST], at = 0;
+    uint64_t size[MOST];
+    double trained[MOST][MOST] = { { 0.0 } };       /* [fragment][replica] since its last outer step */
     int began[MOST] = { 0 };
+    rows.at = 0;
     for (int r = 0; good && r < f->replicas; r++) {
         train_options mine = *o;
-        first[r] = at;
         size[r] = (uint64_t)(of[r].micro_batches * of[r].micro_batch);
-        at += size[r];
         mine.batch = size[r];
         mine.micro_batch = (uint64_t)of[r].micro_batch;
         mine.run = NULL;
@@ -387,31 +403,44 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
         mark(f, train_params(t[0]), fragment);
     }
     for (int step = 1; good && step <= f->steps; step++) {
+        uint64_t from = 0;
         for (int r = 0; good && r < f->replicas; r++) {
             double loss, norm;
             size_t n;
-            rows.from = first[r];
+            if (!takes_part(f, r, step))
+                continue;
+            rows.from = from;
             rows.count = size[r];
+            from += size[r];
+            for (int k = 0; k < f->fragments; k++)
+                trained[k][r] += (double)size[r];
             good = CHECK_OK(train_once(t[r], (uint64_t)step - 1, 1, &loss, &norm));
             float *now = tiny_params(t[r], 0, &n);
             for (size_t i = 0; i < n; i++)
                 x_of[r][i] = (double)now[i];
             free(now);
         }
+        rows.at += from;
         int moved = 0;
         for (int k = 0; k < f->fragments; k++) {
+            double share[MOST], all = 0.0;
+            for (int r = 0; r < f->replicas; r++)
+                all += trained[k][r];
+            for (int r = 0; r < f->replicas; r++)
+                share[r] = trained[k][r] / all;
             const int due = (k + 1) * f->every / f->fragments % f->every, last = step == f->steps;
             if (!began[k] && (last || (step + f->overlap) % f->every == due)) {
                 if (f->keep > 0.0)
-                    send_all(f, train_params(t[0]), x_of, start, error, size, way);
+                    send_all(f, train_params(t[0]), k, x_of, start, error, share, way);
                 for (size_t i = 0; i < *count && f->keep <= 0.0; i++) {
                     double mean = 0.0;
                     for (int r = 0; r < f->replicas; r++)
-                        mean += (double)size[r] / TINY_B * x_of[r][i];
+                        mean += share[r] * x_of[r][i];
                     if (fragment[i] == k)
                         way[i] = start[i] - mean;
                 }
                 began[k] = step;
+                memset(trained[k], 0, sizeof trained[k]);
             }
             if (!began[k] || (!last && step < began[k] + f->overlap))
                 continue;
@@ -457,15 +486,25 @@ static void every_rule_follows_its_reference(void)
         const char *settings;
         reference f;
     } cases[] = {
-        { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0 } },
-        { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0, 0, 0 } },
-        { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5", { 3, STEPS, 4, 1, 0, "sgd", 0.9, 0.5, 0, 0, 0 } },
-        { "local-steps=4 outer=nesterov", { 2, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0, 0, 0 } },
-        { "local-steps=4 outer=nesterov fragments=2", { 2, STEPS, 4, 2, 0, "nesterov", 0.7, 0.9, 0, 0, 0 } },
+        { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0, { 0 } } },
+        { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0, 0, 0, { 0 } } },
+        { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5",
+          { 3, STEPS, 4, 1, 0, "sgd", 0.9, 0.5, 0, 0, 0, { 0 } } },
+        { "local-steps=4 outer=nesterov", { 3, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0, 0, 0, { 0 } } },
+        { "local-steps=4 outer=nesterov fragments=2", { 3, STEPS, 4, 2, 0, "nesterov", 0.7, 0.9, 0, 0, 0, { 0 } } },
         { "local-steps=6 outer=nesterov fragments=2 overlap=2 mix=0.25",
-          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25, 0, 0 } },
+          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25, 0, 0, { 0 } } },
         { "local-steps=4 outer=sparse outer-lr=0.8 sparse-keep=0.0625 error-decay=0.9",
-          { 3, STEPS, 4, 1, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9 } },
+          { 3, STEPS, 4, 1, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9, { 0 } } },
+        { "local-steps=4 local-uneven=1:4:3", { 3, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0, { 1, 4, 3 } } },
+        { "local-steps=5 local-uneven=5:2:1 outer=sgd outer-lr=0.9 outer-momentum=0.5",
+          { 3, STEPS, 5, 1, 0, "sgd", 0.9, 0.5, 0, 0, 0, { 5, 2, 1 } } },
+        { "local-steps=4 local-uneven=2:4:1 outer=nesterov",
+          { 3, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0, 0, 0, { 2, 4, 1 } } },
+        { "local-steps=6 local-uneven=6:2:5 outer=nesterov fragments=2 overlap=2 mix=0.25",
+          { 3, STEPS, 6, 2, 2, "nesterov", 0.7, 0.9, 0.25, 0, 0, { 6, 2, 5 } } },
+        { "local-steps=6 local-uneven=6:3:5 outer=sparse outer-lr=0.8 fragments=2 sparse-keep=0.0625 error-decay=0.9",
+          { 3, STEPS, 6, 2, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9, { 6, 3, 5 } } },
     };
     config = tiny_config();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -518,6 +557,41 @@ static void one_step_is_a_sum(void)
     release(&each);
 }
 
+/* Replicas that make all steps of a round do what they do without being told how many. */
+static void all_steps_of_all_are_rounds_as_ever(void)
+{
+    job off = { 0 }, even = { 0 };
+    const train_options o = options(STEPS, "adamw", NULL);
+    config = tiny_config();
+    if (run(&off, unequal, 3, 1, "local", "local-steps=4 outer=nesterov", &o)
+        && run(&even, unequal, 3, 1, "local", "local-steps=4 outer=nesterov local-uneven=4:4:4", &o)) {
+        CHECK(!memcmp(off.x[0], even.x[0], off.count[0] * sizeof(float)));
+        CHECK(!memcmp(off.loss, even.loss, sizeof off.loss));
+    }
+    release(&off);
+    release(&even);
+}
+
+/* A step's batch is of those who take part, so tokens tell who did: none is counted that was not trained on. */
+static void tokens_are_those_that_were_trained_on(void)
+{
+    const int sizes[] = { 3, 1, 2 };
+    const reference f = { 3, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0, { 2, 4, 1 } };
+    job j = { 0 };
+    const train_options o = options(STEPS, "adamw", NULL);
+    uint64_t all = 0;
+    config = tiny_config();
+    if (run(&j, unequal, 3, 1, "local", "local-steps=4 local-uneven=2:4:1", &o))
+        for (int s = 1; s <= STEPS; s++) {
+            for (int r = 0; r < 3; r++)
+                all += takes_part(&f, r, s) ? (uint64_t)sizes[r] * TINY_T : 0;
+            CHECKF(j.tokens[s - 1] == all, "after step %d %llu tokens, for %llu", s,
+                   (unsigned long long)j.tokens[s - 1], (unsigned long long)all);
+            CHECK(isfinite(j.loss[s - 1]) && j.seconds[s - 1] > 0.0);
+        }
+    release(&j);
+}
+
 static void nothing_travels_between_outer_steps(void)
 {
     job sums = { 0 }, local = { 0 };
@@ -539,8 +613,8 @@ static void all_of_it_is_in_checkpoints(void)
 {
     const char *settings[] = { "local-steps=3 outer=average", "local-steps=3 outer=nesterov",
                                "local-steps=6 outer=nesterov fragments=2 overlap=1",
-                               "local-steps=4 local-after=2 outer=sgd fragments=2",
-                               "local-steps=6 outer=sparse sparse-keep=0.05 fragments=2 overlap=1" };
+                               "local-steps=4 local-after=2 outer=sgd fragments=2 local-uneven=1:4:3",
+                               "local-steps=6 outer=sparse sparse-keep=0.05 fragments=2 overlap=1 local-uneven=6:1:4" };
     config = tiny_config();
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         char name[16];
@@ -577,7 +651,8 @@ static void all_of_it_is_in_checkpoints(void)
 static void replicas_of_any_shape_do_the_same(void)
 {
     const tiny_replica staged[] = { { 2, 2, 2 }, { 1, 1, 2 } }, both[] = { { 2, 2, 2 }, { 2, 1, 2 } };
-    const char *how[] = { "local-steps=4 outer=nesterov", "local-steps=4 outer=sparse sparse-keep=0.0625" };
+    const char *how[] = { "local-steps=4 outer=nesterov", "local-steps=4 outer=sparse sparse-keep=0.0625",
+                          "local-steps=4 outer=nesterov local-uneven=2:4" };
     const struct {
         const char *name;
         const tiny_replica *of;
@@ -586,12 +661,15 @@ static void replicas_of_any_shape_do_the_same(void)
                   { "stages", both, 1, 0 },
                   { "tensor ranks", two, 2, 0 },
                   { "sparse stages beside one rank", staged, 1, 1 },
-                  { "sparse stages", both, 1, 1 } };
+                  { "sparse stages", both, 1, 1 },
+                  { "uneven stages beside one rank", staged, 1, 2 },
+                  { "uneven tensor ranks", two, 2, 2 } };
     const train_options o = options(STEPS, "adamw", NULL);
-    job plain[2];
+    job plain[3];
     memset(plain, 0, sizeof plain);
     config = tiny_config();
-    if (run(&plain[0], two, 2, 1, "local", how[0], &o) && run(&plain[1], two, 2, 1, "local", how[1], &o))
+    if (run(&plain[0], two, 2, 1, "local", how[0], &o) && run(&plain[1], two, 2, 1, "local", how[1], &o)
+        && run(&plain[2], two, 2, 1, "local", how[2], &o))
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const double *want = plain[cases[i].how].loss;
             job j = { 0 };
@@ -601,8 +679,8 @@ static void replicas_of_any_shape_do_the_same(void)
                            s + 1, j.loss[s], want[s]);
             release(&j);
         }
-    release(&plain[0]);
-    release(&plain[1]);
+    for (int i = 0; i < 3; i++)
+        release(&plain[i]);
 }
 
 /* Momentum and starts are of parameters: they go where these go. The rule inside keeps nothing here. */
@@ -634,7 +712,10 @@ static void what_cannot_be_is_refused(void)
         int ranks;
     } cases[] = { { "local-steps=4", "several replicas", 1 },
                   { "local-steps=4 fragments=5", "more than one a step", 2 },
-                  { "local-steps=8 fragments=2 overlap=4", "must be below", 2 } };
+                  { "local-steps=8 fragments=2 overlap=4", "must be below", 2 },
+                  { "local-steps=8 local-uneven=4:x", "each replica's steps", 2 },
+                  { "local-steps=8 local-uneven=4:0", "each replica's steps", 2 },
+                  { "local-steps=8 local-uneven=4:2", "give --local-steps 4", 2 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         sync_settings s;
         const sync_mode *mode = sync_mode_find("local");
@@ -642,6 +723,13 @@ static void what_cannot_be_is_refused(void)
             continue;
         CHECK(sync_settings_check(mode, &s, cases[i].ranks) == GT_MISUSE);
         CHECKF(strstr(gt_message(), cases[i].says) != NULL, "%s", gt_message());
+    }
+    sync_settings s;
+    const sync_mode *mode = sync_mode_find("local");
+    if (set_all(&s, "local", "local-steps=8 local-uneven=8:2:3")) {
+        CHECK_OK(sync_settings_check_replicas(mode, &s, 3));
+        CHECK(sync_settings_check_replicas(mode, &s, 2) == GT_MISUSE);
+        CHECKF(strstr(gt_message(), "is for 3 replicas, and there are 2") != NULL, "%s", gt_message());
     }
     gt_message_clear();
 }
@@ -652,6 +740,8 @@ const check_case check_cases[] = {
     CASE(the_largest_are_sent_in_two_bits),
     CASE(every_rule_follows_its_reference),
     CASE(one_step_is_a_sum),
+    CASE(all_steps_of_all_are_rounds_as_ever),
+    CASE(tokens_are_those_that_were_trained_on),
     CASE(nothing_travels_between_outer_steps),
     CASE(all_of_it_is_in_checkpoints),
     CASE(replicas_of_any_shape_do_the_same),
