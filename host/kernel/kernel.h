@@ -314,6 +314,14 @@ gt_status kernel_lowrank_right(dev_list *l, kernel_set *k, int N, int M, int R, 
  * is not finite, becomes another one; without, what is not finite spreads over its row. x may be longer. */
 gt_status kernel_lowrank_orthogonal(dev_list *l, kernel_set *k, int N, int R, int heal, dev_buffer *x);
 
+/* ---- cl/dct.cl ----------------------------------------------------------------------- */
+/* y: cosine transforms of the blocks of x (N,M), DCT_SIDE rows and columns each, at the edges less; and back. y has
+ * kernel_dct_count() values, block by block, zeros where one has fewer than DCT_SIDE squared. fp32. */
+enum { DCT_SIDE = 64 };
+int64_t kernel_dct_count(int N, int M);
+gt_status kernel_dct_forward(dev_list *l, kernel_set *k, int N, int M, dev_buffer *x, dev_buffer *y);
+gt_status kernel_dct_inverse(dev_list *l, kernel_set *k, int N, int M, dev_buffer *y, dev_buffer *x);
+
 /* ---- cl/optim.cl -------------------------------------------------------------------- */
 /* The optimizer's scalars on the device, so that no step waits for the host. All fp32. */
 enum {

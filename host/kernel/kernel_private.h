@@ -16,7 +16,7 @@
     F(embed) \
     F(norm) \
     F(elementwise) \
-    F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank) F(stages)
+    F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank) F(stages) F(dct)
 
 struct kernel_case;             /* kernel_cases_private.h */
 typedef struct kernel_family {

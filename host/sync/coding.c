@@ -204,6 +204,9 @@ static gt_status append_encode(sync_coding *c, int at)
                             c->error_of[i]);
     if (!st && keeps && last)
         st = kernel_compress_left(k->encode, c->o.kernels, c->o.count, c->o.grad, c->error.next, c->velocity.next);
+    if (!st && keeps && last && c->o.spec.decay > 0.0 && c->o.spec.decay < 1.0)
+        st = kernel_scale(k->encode, c->o.kernels, c->o.count, c->error.next, c->error.next, NULL,
+                          (float)c->o.spec.decay);
     return st;
 }
 

@@ -69,7 +69,7 @@ struct sync_compressor {
 };
 
 extern const sync_compressor sync_compress_none, sync_compress_bf16, sync_compress_fp16, sync_compress_int8,
-    sync_compress_topk, sync_compress_randomk, sync_compress_powersgd;
+    sync_compress_topk, sync_compress_randomk, sync_compress_powersgd, sync_compress_demo;
 
 /* 1: gradients of this tensor are encoded, and do not travel as they are. */
 int sync_compress_takes(const sync_compress *s, const graph_param_info *info);

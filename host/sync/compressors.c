@@ -12,8 +12,9 @@
 
 /* The first is the usual one. */
 static const sync_compressor *const compressors[] = {
-    &sync_compress_none, &sync_compress_bf16,    &sync_compress_fp16,     &sync_compress_int8,
-    &sync_compress_topk, &sync_compress_randomk, &sync_compress_powersgd, NULL
+    &sync_compress_none,     &sync_compress_bf16, &sync_compress_fp16,
+    &sync_compress_int8,     &sync_compress_topk, &sync_compress_randomk,
+    &sync_compress_powersgd, &sync_compress_demo, NULL
 };
 
 /* Of all that leave small tensors as they are. */

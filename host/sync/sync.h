@@ -70,6 +70,7 @@ typedef struct sync_compress {
     double parameter; /* behind ':'                                       */
     double least; /* tensors of fewer values travel as they are       */
     double momentum, ramp, rate;
+    double decay; /* of what is held back, from step to step; 0: none     */
     uint64_t after; /* steps before it; everything travels as it is     */
 } sync_compress;
 /* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */

@@ -226,6 +226,7 @@ static void every_form_in_every_mode(void)
                   { "topk:1", NULL, 0.0, 1.46 },
                   { "randomk:1", NULL, 0.0, 1.0 },
                   { "powersgd:256,rate=0", NULL, 1e-4, 1.31 },
+                  { "demo:4096", NULL, 1e-4, 1.0 },
                   { NULL, &halves, 1e-6, 1.0 },
                   { NULL, &gathered, 1e-6, 1.0 } };
     for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : MOST_RANKS); ranks++)
@@ -258,7 +259,8 @@ static void every_form_in_every_mode(void)
  * other of the loss. */
 static void told_is_what_crosses(void)
 {
-    static const char *const specs[] = { "none", "bf16", "int8", "topk:0.5", "randomk:0.5", "powersgd:4,rate=0" };
+    static const char *const specs[] = { "none",   "bf16", "int8", "topk:0.5", "randomk:0.5", "powersgd:4,rate=0",
+                                         "demo:40" };
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
         for (int m = 0; sync_mode_at(m); m++) {
             if (!sync_mode_compresses(sync_mode_at(m)))
@@ -293,7 +295,8 @@ static void errors_outlive_a_stop(void)
                   { "topk:0.05,min=16,ramp=3", 1 },
                   { "randomk:0.1", 7 },
                   { "topk:0.05,momentum=0.5", 2 },
-                  { "powersgd:2,rate=0", 1 } };
+                  { "powersgd:2,rate=0", 1 },
+                  { "demo:16,decay=0.9", 2 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *mode = sync_mode_name(sync_mode_at((int)i % 2));
         char *folder = gt_path_join(check_folder(), cases[i].spec), *file = NULL;
@@ -602,6 +605,100 @@ static void low_rank_is_power_sgd(void)
         CHECKF(worst > 0.0 && worst < 1e-4, "a value is off by %.3g", worst);
 }
 
+/* ---- DeMo -------------------------------------------------------------------------------------- */
+
+enum { SIDE = DCT_SIDE, HIGH = 100, WIDE = 70 }; /* blocks that are whole, and parts of one */
+
+typedef struct coefficient {
+    double size;
+    int u, v;
+} coefficient;
+
+static int larger_one(const void *a, const void *b)
+{
+    const double x = ((const coefficient *)a)->size, y = ((const coefficient *)b)->size;
+    return (x < y) - (x > y);
+}
+
+static double cosine(int u, int i, int n)
+{
+    return sqrt((u ? 2.0 : 1.0) / n) * cos(acos(-1.0) * (2 * i + 1) * u / (2.0 * n));
+}
+
+/* Adds to q what the k largest cosine coefficients of a block of m are. */
+static void add_fast(const double *m, int row, int column, int k, double *q)
+{
+    static coefficient all[SIDE * SIDE];
+    static double y[SIDE][SIDE], middle[SIDE][SIDE];
+    const int h = HIGH - row < SIDE ? HIGH - row : SIDE, w = WIDE - column < SIDE ? WIDE - column : SIDE;
+    for (int i = 0; i < h; i++)
+        for (int v = 0; v < w; v++) {
+            middle[i][v] = 0.0;
+            for (int j = 0; j < w; j++)
+                middle[i][v] += m[(row + i) * WIDE + column + j] * cosine(v, j, w);
+        }
+    for (int u = 0; u < h; u++)
+        for (int v = 0; v < w; v++) {
+            y[u][v] = 0.0;
+            for (int i = 0; i < h; i++)
+                y[u][v] += cosine(u, i, h) * middle[i][v];
+            all[u * w + v] = (coefficient){ fabs(y[u][v]), u, v };
+        }
+    qsort(all, (size_t)(h * w), sizeof *all, larger_one);
+    for (int n = 0; n < k && n < h * w; n++) {
+        const int u = all[n].u, v = all[n].v;
+        for (int i = 0; i < h; i++)
+            for (int j = 0; j < w; j++)
+                q[(row + i) * WIDE + column + j] += cosine(u, i, h) * y[u][v] * cosine(v, j, w);
+    }
+}
+
+/* Algorithm 1 in double: m = decay m + g, q the fast components of m, m = m - q. */
+static gt_status demo(net_comm *c, void *context)
+{
+    static const struct {
+        const char *spec;
+        int k;
+        double decay;
+    } cases[] = { { "demo:20,decay=0.9", 20, 0.9 }, { "demo:1", 1, 0.999 }, { "demo:4096,decay=0.5", 4096, 0.5 } };
+    const graph_param_info info = { .shape = { .rank = 2, .dim = { HIGH, WIDE } } };
+    static double m[HIGH * WIDE], q[HIGH * WIDE];
+    static float x[HIGH * WIDE], sent[HIGH * WIDE], kept[HIGH * WIDE];
+    double *worst = context;
+    for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+        rig g;
+        memset(m, 0, sizeof m);
+        RANK_OK(rig_open(&g, c, cases[n].spec, HIGH * WIDE, &info));
+        for (uint64_t t = 0; t < 5; t++) {
+            draw(t, x, HIGH * WIDE);
+            memcpy(sent, x, sizeof sent);
+            RANK_OK(rig_step(&g, sent));
+            RANK_OK(rig_kept(&g, kept));
+            memset(q, 0, sizeof q);
+            for (int i = 0; i < HIGH * WIDE; i++)
+                m[i] = cases[n].decay * m[i] + (double)x[i];
+            for (int row = 0; row < HIGH; row += SIDE)
+                for (int column = 0; column < WIDE; column += SIDE)
+                    add_fast(m, row, column, cases[n].k, q);
+            for (int i = 0; i < HIGH * WIDE; i++) {
+                m[i] -= q[i];
+                worst[n] = fmax(worst[n], fabs((double)sent[i] - q[i]));
+                worst[n] = fmax(worst[n], fabs((double)kept[i] - cases[n].decay * m[i]));
+            }
+        }
+        rig_close(&g);
+    }
+    return GT_OK;
+}
+
+static void fast_components_are_demo(void)
+{
+    double worst[3] = { 0.0 };
+    if (CHECK_OK(ranks_run(1, "", demo, worst)))
+        for (int n = 0; n < 3; n++) /* the last sends all, so each gradient is sent as it is */
+            CHECKF(worst[n] > 0.0 && worst[n] < 2e-5, "case %d: a value is off by %.3g", n, worst[n]);
+}
+
 /* ---- another plan ------------------------------------------------------------------------------ */
 
 typedef struct owed {
@@ -669,7 +766,8 @@ static int run_owing(owed *w, job *j, int ranks, const sync_compress *c, const c
 /* Two ranks trained, three go on: each has its own residuals, and what they owe in all is what the two did. */
 static void another_plan_owes_the_same(void)
 {
-    static const char *const specs[] = { "bf16", "int8,min=16", "topk:0.02,momentum=0.5", "powersgd:1,rate=0" };
+    static const char *const specs[] = { "bf16", "int8,min=16", "topk:0.02,momentum=0.5", "powersgd:1,rate=0",
+                                         "demo:8,decay=0.75" };
     for (size_t k = 0; !getenv("GT_TEST_TINY") && k < sizeof specs / sizeof *specs; k++) {
         char name[64];
         snprintf(name, sizeof name, "plan%zu", k);
@@ -727,9 +825,15 @@ static void tables_agree_with_themselves(void)
 }
 
 const check_case check_cases[] = {
-    CASE(tables_agree_with_themselves),   CASE(rounding_is_late_and_not_lost),
-    CASE(sent_and_kept_are_the_gradient), CASE(top_k_is_deep_gradient_compression),
-    CASE(low_rank_is_power_sgd),          CASE(another_plan_owes_the_same),
-    CASE(every_form_in_every_mode),       CASE(told_is_what_crosses),
-    CASE(errors_outlive_a_stop),          { 0 }
+    CASE(tables_agree_with_themselves),
+    CASE(rounding_is_late_and_not_lost),
+    CASE(sent_and_kept_are_the_gradient),
+    CASE(top_k_is_deep_gradient_compression),
+    CASE(fast_components_are_demo),
+    CASE(low_rank_is_power_sgd),
+    CASE(another_plan_owes_the_same),
+    CASE(every_form_in_every_mode),
+    CASE(told_is_what_crosses),
+    CASE(errors_outlive_a_stop),
+    { 0 }
 };
