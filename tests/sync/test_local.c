@@ -273,24 +273,77 @@ static struct {
     uint64_t at, from, count;
 } rows;
 
+/* Do targets weigh otherwise than 1, and those of some samples nothing? */
+static int weighs;
+
+static void weights_of(uint64_t sample, float *to)
+{
+    gt_random random;
+    gt_random_init(&random, 13, sample);
+    const int counts = sample % 5 != 0;
+    for (int i = 0; i < TINY_T; i++)
+        to[i] = counts && gt_random_below(&random, 3) ? 2.0f * gt_random_unit(&random) : 0.0f;
+}
+
+static double weight_of(uint64_t first, uint64_t count)
+{
+    float to[TINY_T];
+    double all = 0.0;
+    for (uint64_t s = first; s < first + count; s++) {
+        weights_of(s, to);
+        for (int i = 0; i < TINY_T; i++)
+            all += (double)to[i];
+    }
+    return all;
+}
+
+/* So that a reference's trainer is fed with what its replica is, positions are those in `rows` if there are any. */
+static uint64_t place_of(uint64_t position, uint64_t first)
+{
+    return (rows.count ? rows.at + rows.from : position) + first;
+}
+
 static gt_status fill_part(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, void *const field[])
 {
     loader whole = *b->loader;
     whole.batch = TINY_B;
+    const uint64_t at = place_of(position, first);
     const loader_fields f = { .tokens = field[0], .targets = field[1] };
-    (void)position;
-    return loader_fill(&whole, rows.at, rows.from + first, count, &f);
+    for (uint64_t i = 0; weighs && field[2] && i < count; i++)
+        weights_of(at + i, (float *)field[2] + i * TINY_T);
+    return loader_fill(&whole, at, 0, count, &f);
+}
+
+static gt_status total_part(const data_batch *b, uint64_t position, uint64_t first, uint64_t count, data_total *out)
+{
+    (void)b;
+    out->weights = weight_of(place_of(position, first), count);
+    out->tokens = out->weights;
+    return GT_OK;
+}
+
+static gt_status total_none(const data_batch *b, uint64_t first, uint64_t count, data_total *out)
+{
+    (void)b;
+    out->weights = out->tokens = weight_of(first, count);
+    return GT_OK;
 }
 
 static void part_of_batches(data_batch *out, const void *c, const loader *l, const char *split)
 {
     (void)c;
-    *out = (data_batch){ .field = { { .name = "tokens", .type = DTYPE_I32, .count = TINY_T },
-                                    { .name = "targets", .type = DTYPE_I32, .count = TINY_T } },
-                         .fields = 2,
-                         .fill = fill_part,
-                         .loader = l,
-                         .split = split };
+    *out = (data_batch){
+        .field = { { .name = "tokens", .type = DTYPE_I32, .count = TINY_T },
+                   { .name = "targets", .type = DTYPE_I32, .count = TINY_T },
+                   { .name = "weights", .type = DTYPE_F32, .count = TINY_T } },
+        .fields = weighs ? 3 : 2,
+        .fill = fill_part,
+        .weights = weighs ? "weights" : NULL,
+        .total = weighs ? total_part : NULL,
+        .total_rows = weighs ? total_none : NULL,
+        .loader = l,
+        .split = split
+    };
 }
 
 typedef struct reference {
@@ -413,7 +466,7 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
             rows.count = size[r];
             from += size[r];
             for (int k = 0; k < f->fragments; k++)
-                trained[k][r] += (double)size[r];
+                trained[k][r] += weighs ? weight_of(rows.at + rows.from, rows.count) : (double)size[r];
             good = CHECK_OK(train_once(t[r], (uint64_t)step - 1, 1, &loss, &norm));
             float *now = tiny_params(t[r], 0, &n);
             for (size_t i = 0; i < n; i++)
@@ -480,12 +533,45 @@ static int refer(const reference *f, const tiny_replica *of, const train_options
 
 static const tiny_replica unequal[] = { { 1, 3, 1 }, { 1, 1, 1 }, { 1, 1, 2 } }, two[] = { { 1, 2, 2 }, { 1, 1, 2 } };
 
+typedef struct rule_case {
+    const char *settings;
+    reference f;
+} rule_case;
+
+static void follow(const rule_case *cases, size_t count_of)
+{
+    for (size_t i = 0; i < count_of; i++) {
+        const reference *f = &cases[i].f;
+        const tiny_replica *of = f->replicas == 2 ? two : unequal;
+        const train_options o = options(STEPS, "adamw", NULL);
+        job j = { 0 };
+        double *want[MOST] = { 0 };
+        size_t count = 0;
+        rows.count = 0;
+        tiny_batch = weighs ? part_of_batches : NULL;
+        const int ran = run(&j, of, f->replicas, 1, "local", cases[i].settings, &o);
+        tiny_batch = NULL;
+        if (ran && refer(f, of, &o, want, &count)) {
+            double off = 0.0, norm = 0.0;
+            for (size_t k = 0; k < count; k++) {
+                off += pow((double)j.x[0][k] - want[0][k], 2);
+                norm += pow(want[0][k], 2);
+            }
+            CHECKF(sqrt(off / norm) < 2e-6, "%s: parameters are off by %.3g", cases[i].settings, sqrt(off / norm));
+            for (int r = 1; r < f->replicas; r++)
+                CHECKF(!memcmp(j.x[r], j.x[0], count * sizeof(float)), "%s: replica %d ends elsewhere",
+                       cases[i].settings, r);
+            CHECK(j.rows == STEPS);
+        }
+        for (int r = 0; r < MOST; r++)
+            free(want[r]);
+        release(&j);
+    }
+}
+
 static void every_rule_follows_its_reference(void)
 {
-    const struct {
-        const char *settings;
-        reference f;
-    } cases[] = {
+    const rule_case cases[] = {
         { "local-steps=4 outer=average", { 2, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0, { 0 } } },
         { "local-steps=5 outer=average", { 3, STEPS, 5, 1, 0, "average", 0, 0, 0, 0, 0, { 0 } } },
         { "local-steps=4 outer=sgd outer-lr=0.9 outer-momentum=0.5",
@@ -507,29 +593,25 @@ static void every_rule_follows_its_reference(void)
           { 3, STEPS, 6, 2, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9, { 6, 3, 5 } } },
     };
     config = tiny_config();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const reference *f = &cases[i].f;
-        const tiny_replica *of = f->replicas == 2 ? two : unequal;
-        const train_options o = options(STEPS, "adamw", NULL);
-        job j = { 0 };
-        double *want[MOST] = { 0 };
-        size_t count = 0;
-        if (run(&j, of, f->replicas, 1, "local", cases[i].settings, &o) && refer(f, of, &o, want, &count)) {
-            double off = 0.0, norm = 0.0;
-            for (size_t k = 0; k < count; k++) {
-                off += pow((double)j.x[0][k] - want[0][k], 2);
-                norm += pow(want[0][k], 2);
-            }
-            CHECKF(sqrt(off / norm) < 2e-6, "%s: parameters are off by %.3g", cases[i].settings, sqrt(off / norm));
-            for (int r = 1; r < f->replicas; r++)
-                CHECKF(!memcmp(j.x[r], j.x[0], count * sizeof(float)), "%s: replica %d ends elsewhere",
-                       cases[i].settings, r);
-            CHECK(j.rows == STEPS);
-        }
-        for (int r = 0; r < MOST; r++)
-            free(want[r]);
-        release(&j);
-    }
+    follow(cases, sizeof cases / sizeof *cases);
+}
+
+/* What a replica's steps weigh is what their targets do, of which some samples have none: also where replicas make
+ * unequal numbers of steps. */
+static void replicas_weigh_what_their_targets_do(void)
+{
+    const rule_case cases[] = {
+        { "local-steps=4 outer=average", { 3, STEPS, 4, 1, 0, "average", 0, 0, 0, 0, 0, { 0 } } },
+        { "local-steps=4 outer=nesterov local-uneven=2:4:1",
+          { 3, STEPS, 4, 1, 0, "nesterov", 0.7, 0.9, 0, 0, 0, { 2, 4, 1 } } },
+        { "local-steps=6 outer=sparse outer-lr=0.8 sparse-keep=0.0625 error-decay=0.9",
+          { 3, STEPS, 6, 1, 0, "sparse", 0.8, 0, 0, 0.0625, 0.9, { 0 } } },
+    };
+    config = tiny_config();
+    config.weighted = 1;
+    weighs = 1;
+    follow(cases, sizeof cases / sizeof *cases);
+    weighs = 0;
 }
 
 /* Sums all the way are sums, to the bit; averages after each step of SGD are, but for rounding. */
@@ -739,6 +821,7 @@ const check_case check_cases[] = {
     CASE(a_mixture_keeps_its_share),
     CASE(the_largest_are_sent_in_two_bits),
     CASE(every_rule_follows_its_reference),
+    CASE(replicas_weigh_what_their_targets_do),
     CASE(one_step_is_a_sum),
     CASE(all_steps_of_all_are_rounds_as_ever),
     CASE(tokens_are_those_that_were_trained_on),
