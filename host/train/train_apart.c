@@ -7,8 +7,8 @@
  * Between meetings a rank keeps what it knows of each step. Where ranks meet, everybody gets what everybody
  * kept, and the rows come out as if they had been written step by step: the loss is the mean over the
  * targets of all replicas, each under the weights that its replica had then; the norm is the mean of the
- * replicas' norms, weighted alike. Where replicas took part in unequal numbers of steps, each row of the round has
- * the round's mean time and work: those of a step are not to be had.                          */
+ * replicas' norms, weighted alike. Each row has the mean time of a step since ranks met before, and its mean work: one
+ * rank's own time says nothing of others that it did not wait for, which is what --replan goes by. */
 #include "host/base/stop.h"
 #include "host/train/train_private.h"
 #include "net/collective/collective.h"
@@ -102,18 +102,15 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
     h->row.skipped = h->weights <= 0.0 ? "no target counts" : skipped ? "fp16 overflow" : NULL;
 }
 
-/* Gives each step the mean of the round, if some replica took no part in some step. */
+/* Gives each step the mean of the round. */
 static void even_out(train *t, told *all, int count)
 {
     double seconds = 0.0;
-    int uneven = 0;
-    for (int i = 0; i < count; i++) {
-        uneven |= t->held[i].rows != t->o.batch;
+    for (int i = 0; i < count; i++)
         seconds += t->held[i].row.step_ms * 1e-3 / count;
-    }
-    for (int i = 0; uneven && i < count; i++)
+    for (int i = 0; i < count; i++)
         train_rate(t, &t->held[i].row, t->held[i].tokens, (double)(t->held[i].rows * t->o.seq), seconds);
-    for (int r = 0; uneven && r < t->ranks; r++) {
+    for (int r = 0; r < t->ranks; r++) {
         double busy = 0.0;
         for (int i = 0; i < count; i++)
             busy += all[r * count + i].busy / count;

@@ -17,17 +17,14 @@ cat > model.json <<'END'
   "max_position_embeddings": 32, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0 }
 END
 awk 'BEGIN {
-    split("the wheel turns a gear of the train and its teeth meet another", w, " ")
+    split("wheel gear train teeth film", w, " ")
     print "text,label"
-    for (i = 0; i < 80; i++) {
-        s = ""
-        for (k = 0; k < 3 + i % 5; k++) s = s w[1 + (i * 7 + k * 5) % 13] " "
-        print "\"" s (i % 2 ? "good" : "bad") " film.\"," (i % 2 ? "yes" : "no")
-    }
+    for (i = 0; i < 80; i++)
+        print (i % 2 ? "good " : "bad ") w[1 + i % 5] "," (i % 2 ? "yes" : "no")
 }' > labelled.csv
 # Labels that are wrong: what is learned makes validation worse.
 sed 's/,yes$/,x/; s/,no$/,yes/; s/,x$/,no/' labelled.csv > wrong.csv
-classes="--model model.json --tokenizer tok --task classify --data labelled.csv --label-key label --seq 16 --batch 8 --lr 3e-3
+classes="--model model.json --tokenizer tok --task classify --data labelled.csv --label-key label --seq 8 --batch 8 --lr 1e-2
     --lr-schedule constant --save-every 0 --devices cpu:0/2 --replicas 2 --stages 1"
 
 # The best of a record, and whether the run ended so many validations behind it: RUN PATIENCE
