@@ -3,7 +3,8 @@
 #
 #   diloco.py begin FOLDER              a random GPT-2 in FOLDER/base
 #   diloco.py train FOLDER TEXT RULE    replicas on the text's bytes: FOLDER/losses, a line a step, the mean of replicas;
-#                                       RULE: average, or nesterov, which is torch.optim.SGD(nesterov=True)
+#                                       RULE: average; nesterov, which is torch.optim.SGD(nesterov=True);
+#                                       or sparse, SparseLoCo with 1 value in 64 in two bits, rate 0.7
 import copy
 import os
 import sys
@@ -38,6 +39,21 @@ def rows(ids, at, count):
     return x, y
 
 
+def sparse(error):
+    """What of a tensor is sent: the largest of each 4096 values, as the mean size of the larger or smaller half of them."""
+    flat = error.flatten()
+    sent = torch.zeros_like(flat)
+    for at in range(0, flat.numel(), 4096):
+        chunk = flat[at:at + 4096]
+        k = -(-chunk.numel() // 64)
+        order = chunk.abs().argsort(descending=True, stable=True)[:k]
+        upper = k - k // 2
+        for part in (order[:upper], order[upper:]):
+            if part.numel():
+                sent[at + part] = chunk[part].sign() * chunk[part].abs().mean()
+    return sent.view_as(error)
+
+
 def train(folder, text, rule):
     ids = torch.tensor(list(open(text, "rb").read()), dtype=torch.long)
     whole = transformers.GPT2LMHeadModel.from_pretrained(folder + "/base").eval()
@@ -45,6 +61,7 @@ def train(folder, text, rule):
     inner = [inner_optimizer(m) for m in replicas]
     outer = torch.optim.SGD(whole.parameters(), lr=0.7, momentum=0.9, nesterov=True)
     share = B // REPLICAS
+    errors = [[torch.zeros_like(p) for p in whole.parameters()] for _ in range(REPLICAS)]
     with open(folder + "/losses", "w") as out:
         for step in range(STEPS):
             mean = 0.0
@@ -61,13 +78,22 @@ def train(folder, text, rule):
             if (step + 1) % H:
                 continue
             with torch.no_grad():
-                for p, *locals_ in zip(whole.parameters(), *(m.parameters() for m in replicas)):
+                for i, (p, *locals_) in enumerate(zip(whole.parameters(), *(m.parameters() for m in replicas))):
+                    if rule == "sparse":
+                        way = torch.zeros_like(p)
+                        for own, of in zip(errors, locals_):
+                            own[i] = 0.95 * own[i] + (p - of)
+                            q = sparse(own[i])
+                            own[i] -= q
+                            way += q / REPLICAS
+                        p -= 0.7 * way
+                        continue
                     average = sum(locals_) / REPLICAS
                     if rule == "average":
                         p.copy_(average)
                     else:
                         p.grad = p - average
-            if rule != "average":
+            if rule == "nesterov":
                 outer.step()
             with torch.no_grad():
                 for model in replicas:

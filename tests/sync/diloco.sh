@@ -21,7 +21,7 @@ apart()
 }
 
 "$python" "$script" begin "$work" 2> python.log || { cat python.log; exit 1; }
-for rule in average nesterov; do
+for rule in average nesterov sparse; do
     program train --from base --tokenizer byte --data "$text" --out "$rule" --seq 32 --batch 4 --micro-batch 2 \
         --steps 40 --order sequential --lr 3e-3 --lr-schedule constant --warmup 0 --clip 1 --weight-decay 0.1 \
         --beta2 0.95 --dropout 0 --eval-every 0 --devices cpu:0/2 --replicas 2 --stages 1 --sync local --local-steps 8 \
@@ -32,5 +32,10 @@ for rule in average nesterov; do
     most=$(apart losses ours)
     check "$rule: PyTorch's losses, apart by $most at most" awk -v d="$most" 'BEGIN { exit !(d != "" && d < 0.01) }'
     check "$rule: it learned" awk 'NR == 1 { a = $1 } END { exit !(NR == 40 && $1 < 0.9 * a) }' ours
+done
+echo "losses of the last 8 steps, after as many tokens:"
+for rule in average nesterov sparse; do
+    sed -n 's/.*"loss": *\([0-9.e+-]*\).*/\1/p' "$rule/metrics.jsonl" | tail -n 8 |
+        awk -v r="$rule" '{ x += $1 / 8 } END { printf "  %-9s %.4f\n", r, x }'
 done
 close_checks
