@@ -230,6 +230,16 @@ int sync_saved(sync_run *s, checkpoint_state *states)
 
 /* ---- totals ---------------------------------------------------------------------------------- */
 
+uint64_t sync_updates(const sync_run *s)
+{
+    return s->updates;
+}
+
+optim_part sync_part(const sync_run *s, int segment)
+{
+    return sync_mode_part(s->o.mode, &s->settings, s->o.holders, s->o.params, segment);
+}
+
 uint64_t sync_update_began(const sync_run *s)
 {
     return s->update_ns;

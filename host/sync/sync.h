@@ -173,6 +173,12 @@ gt_status sync_ready(sync_run *s, int chunk, int done, int last);
  * on all ranks, and nobody updates, if some rank was stopped within the step. */
 gt_status sync_update(sync_run *s, double lr);
 
+/* Updates of all ranks together that were queued so far. More than before a sync_update() that failed: the update was
+ * queued, and not all weights of others came after it; the rank's own part is whole. */
+uint64_t sync_updates(const sync_run *s);
+/* Of a segment what this rank updates. */
+optim_part sync_part(const sync_run *s, int segment);
+
 /* Of the newest step. */
 uint64_t sync_update_began(const sync_run *s); /* gt_now_ns(); 0: not known  */
 const sync_totals *sync_totals_of(const sync_run *s); /* the sum over ranks         */

@@ -676,6 +676,7 @@ static void release(train *t)
     tensor_sum_release(t->sum);
     if (t->tensor_group)
         net_group_release(t->tensor_group);
+    train_image_release(t->kept);
     free(t->mine);
     free(t->mine_state);
     free(t->held);

@@ -114,8 +114,8 @@ void train_stop(train *t);
 
 /* Before train_run(), on all ranks: does no step, and ends as after train_stop(), with a checkpoint. */
 void train_keep(train *t);
-/* 1: train_run() gave GT_INTERRUPTED because of options.pause alone, after the same step on all ranks. Modes whose
- * ranks have everything write no checkpoint then: train_image_take() is what goes on. */
+/* 1: train_run() gave GT_INTERRUPTED because of options.pause alone, after the same step on all
+ * ranks. They write no checkpoint then: train_image_take() is what goes on. */
 int train_is_paused(const train *t);
 
 /* Sends the inputs of this rank's first micro-batch of a step to train_exec(), for exec_explain(). */

@@ -96,6 +96,8 @@ struct train {
     struct held *held;                  /* of steps apart, since ranks met */
     int held_count, held_room;
     int from_memory;                    /* it began with an image */
+    int half;                           /* an update was queued, and not all weights of others came */
+    struct train_image *kept;           /* elastic, of steps apart: where ranks met last; or NULL */
     double *busy;                       /* [rank] in the newest recorded step, of several ranks queued */
     flight *updating;                   /* of the step that stage_run() queues; NULL: no update */
     slot *slots;                        /* DEPTH * micros */
@@ -150,6 +152,8 @@ gt_status train_remove_weights(const train *t);
 /* Fills parameters and optimizer from the newest image of any rank; *given 0: nobody has one. All ranks; own may be
  * NULL. The caller refreshes 16-bit copies. */
 gt_status train_image_give(train *t, const train_image *own, int *given);
+/* All ranks, before a step is queued: keeps an image if they have just met, and the step is one apart. */
+gt_status train_image_keep(train *t);
 
 /* Everything beside parameters that a checkpoint of this run holds; how many owners. */
 int train_states(train *t, checkpoint_state states[CHECKPOINT_STATES]);

@@ -218,7 +218,9 @@ static gt_status update_now(void *context)
     flight *f = t->updating;
     if (f->apart && sync_meets(t->sync, f->step + 1))
         net_comm_busy(t->o.comm, NULL);
+    const uint64_t before = sync_updates(t->sync);
     gt_status st = sync_update(t->sync, f->lr);
+    t->half = st && !f->apart && sync_updates(t->sync) != before;
     if (f->apart) {
         t->updated = st ? t->updated : f->step + 1;
         f->update_ns = sync_update_began(t->sync);
@@ -659,6 +661,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         if (!st && stopping(t))
             break;
         if (!st)
+            st = train_image_keep(t);
+        if (!st)
             st = queue_step(t, t->queued);
         if (st == GT_INTERRUPTED) {
             st = give_up(t);
@@ -668,7 +672,7 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
             st = finish_until(t, t->queued - ahead(t), hooks);
     }
     if (!st && stopping(t)) {
-        if (!t->stopping_for_good && sync_mode_holds_all(t->mode))
+        if (!t->stopping_for_good)
             return gt_fail(GT_INTERRUPTED, "paused after step %llu", (unsigned long long)t->queued);
         st = finish_until(t, t->queued, hooks);
         if (!st && t->done)
