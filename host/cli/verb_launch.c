@@ -17,7 +17,7 @@
 
 static struct {
     int ranks, restarts, replacements;
-    const char *hosts, *ssh, *elastic;
+    const char *hosts, *ssh, *elastic, *listen, *join;
     uint64_t grace, wait;
 } o = { .replacements = 1000, .wait = UINT64_C(60000000000), .ssh = "ssh", .grace = UINT64_C(5000000000) };
 static cli_net net;
@@ -27,11 +27,15 @@ static const gt_option table[] = {
     { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given", &o.ranks, 0, NULL },
     { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST, HOST:N or HOST slots=N a line", &o.hosts, 0,
       NULL },
+    { "join", 0, GT_STRING, "ADDRESS", "join the elastic job whose launcher listens there, from another host", &o.join,
+      0, NULL },
     { .group = "Failure" },
     { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts, 0, NULL },
     { "elastic", 0, GT_STRING, "MIN:MAX", "go on without ranks that are lost while MIN are left; see below", &o.elastic,
       0, NULL },
     { "replacements", 0, GT_INT, "N", "ranks started in place of dropped ones, up to MAX at once", &o.replacements, 1,
+      NULL },
+    { "listen", 0, GT_STRING, "ADDRESS", "HOST[:PORT] of this host where others --join an elastic job", &o.listen, 0,
       NULL },
     { "wait", 0, GT_DURATION, "T", "how long fewer than MIN ranks wait before exit code 3", &o.wait, 1, NULL },
     { "grace", 0, GT_DURATION, "T", "how long the others may take to end when one failed", &o.grace, 1, NULL },
@@ -61,7 +65,13 @@ static const cli_help help = {
     "stay). Then the ranks go on from the newest checkpoint, and train on what came after it again. What\n"
     "--compress held back on a lost rank is dropped; others keep theirs, with what they held back of the\n"
     "step that was cut off. --plan FILE counts for the ranks that it starts with. A rank that fails by\n"
-    "itself ends the job. Of this host only.\n"
+    "itself ends the job; one that is stopped (SIGSTOP) for longer than --grace is ended.\n"
+    "\nRanks on other hosts (--hosts, with a slot for each of MAX) are dropped and started again likewise.\n"
+    "Others join while the job runs, if it was given --listen: they need the run's folder, the same words\n"
+    "behind `--` (but --devices may differ), and the user's secret file of the launcher's host:\n"
+    "  geartrain launch --elastic 2:8 --replacements 0 --ranks 4 --listen 10.0.0.1:29000 -- train ...\n"
+    "  geartrain launch --join 10.0.0.1:29000 --ranks 2 -- train ...           on another host\n"
+    "Of those that join, one that is lost is not started again by the launcher; --max-restarts does.\n"
 };
 
 /* Options end at `--`; without it, at the first word. */
@@ -103,17 +113,22 @@ gt_status verb_launch(int argc, char **argv)
         return st;
     }
     char **command = argv + end + 1;
-    if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts && !o.elastic)) {
+    if (count || end >= argc - 1 || (o.ranks < 1 && !o.hosts && !o.elastic && !o.join)) {
         cli_net_close(&net);
         if (count)
             return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0], help.usage);
         return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N, --hosts FILE or --elastic MIN:MAX");
     }
-    const cli_useless rules[] = { { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" },
-                                  { "replacements", !o.elastic, "only with --elastic ranks are replaced" },
-                                  { "wait", !o.elastic, "only with --elastic ranks wait for others" } };
+    const cli_useless rules[] = {
+        { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" },
+        { "replacements", !o.elastic, "only with --elastic ranks are replaced" },
+        { "wait", !o.elastic, "only with --elastic ranks wait for others" },
+        { "listen", !o.elastic, "only with --elastic others join" },
+        { "hosts", o.join != NULL, "--join starts ranks on this host, for a job that runs" },
+        { "elastic", o.join != NULL, "the job that is joined has been told so" }
+    };
     int least = 0, most = 0;
-    st = cli_check_useless(table, rules, 3);
+    st = cli_check_useless(table, rules, sizeof rules / sizeof *rules);
     if (!st && o.elastic)
         st = read_elastic(&least, &most);
     if (st) {
@@ -123,7 +138,7 @@ gt_status verb_launch(int argc, char **argv)
     const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n < 0 ? 0 : n] = '\0';
     const net_launch_options options = {
-        .ranks = o.ranks,
+        .ranks = o.join && !o.ranks ? 1 : o.ranks,
         .hosts = o.hosts,
         .ssh = o.ssh,
         .program = cli_is_verb(command[0]) ? self : NULL,
@@ -133,6 +148,8 @@ gt_status verb_launch(int argc, char **argv)
         .elastic_most = most,
         .replacements = o.replacements,
         .elastic_wait = o.wait,
+        .listen = o.listen,
+        .join = o.join,
         .config = net.config
     };
     st = net_launch(&options, command, &code);

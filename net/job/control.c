@@ -21,6 +21,7 @@ uint64_t net_body_limit(net_type type, int size)
     case NET_CONTRIBUTION: return NET_CONTRIBUTION_HEAD + NET_BLOB;
     case NET_ALL: return NET_CONTRIBUTION_HEAD + (uint64_t)size * (4 + NET_BLOB);
     case NET_BEAT: return NET_BEAT_BYTES;
+    case NET_WORD: return NET_WORD_BYTES;
     case NET_ALL_LEFT:
     case NET_TYPES: break;
     }

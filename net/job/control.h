@@ -10,6 +10,7 @@
  *   from rank 0   VERDICT (also for streams) · MEMBER_LIST · ALL  an exchange's result
  *                 ABORT   the job is over · LEFT a rank has left · ALL_LEFT  all have left
  *   both          BEAT    a sign of life · LEAVE
+ *   launcher and rank of an elastic job   WORD (elastic_words.h)
  *
  * Pure functions. Parsers take any bytes: GT_FORMAT, never a read outside.               */
 #ifndef NET_JOB_CONTROL_H
@@ -30,6 +31,7 @@ typedef enum net_type {
     NET_LEAVE,
     NET_LEFT,
     NET_ALL_LEFT,
+    NET_WORD,
     NET_TYPES
 } net_type;
 
@@ -40,7 +42,8 @@ enum {
     NET_BLOB = 1 << 20,                 /* one rank's share of an exchange                  */
     NET_SHARED = 2048,                  /* text of the settings that must agree             */
     NET_MEMBER_BYTES = 4 * 5 + 8 + 2 + 64 + 64 + 32,
-    NET_BEAT_BYTES = 8 * 3 + 4 + 116
+    NET_BEAT_BYTES = 8 * 3 + 4 + 116,
+    NET_WORD_BYTES = 256
 };
 
 typedef struct net_head {

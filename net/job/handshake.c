@@ -232,7 +232,7 @@ static int answer(net_job *j, handshake *g)
         handshake_note(j, g->fd, gt_message());
         return 0;
     }
-    if (theirs.peer != (uint32_t)j->rank || theirs.rank >= (uint32_t)NET_WORLD) {
+    if (theirs.peer != (uint32_t)j->rank || theirs.rank >= (uint32_t)NET_WORLD || theirs.role == NET_ROLE_WORDS) {
         handshake_note(j, g->fd, "it wants to talk to another rank");
         return 0;
     }

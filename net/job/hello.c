@@ -72,7 +72,7 @@ gt_status net_hello_parse(net_hello *out, const unsigned char bytes[NET_HELLO])
     h.config = net_get64(bytes + 24);
     memcpy(h.version, bytes + 32, NET_VERSION);
     memcpy(h.nonce, bytes + 64, NET_NONCE);
-    if (h.role != NET_ROLE_CONTROL && h.role != NET_ROLE_STREAM)
+    if (h.role < NET_ROLE_CONTROL || h.role > NET_ROLE_WORDS)
         return gt_fail(GT_FORMAT, "its hello names role %d, which there is not", h.role);
     if (h.order != 'l' && h.order != 'b')
         return gt_fail(GT_FORMAT, "its hello names byte order %d, which there is not", h.order);

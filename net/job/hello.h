@@ -24,7 +24,7 @@
 
 enum { NET_HELLO = 96, NET_NONCE = 32, NET_VERSION = 32, NET_PROTOCOL = 1, NET_WORLD = 4096 };
 
-typedef enum net_role { NET_ROLE_CONTROL = 1, NET_ROLE_STREAM = 2 } net_role;
+typedef enum net_role { NET_ROLE_CONTROL = 1, NET_ROLE_STREAM = 2, NET_ROLE_WORDS = 3 } net_role;
 
 typedef struct net_hello {
     uint16_t protocol;

@@ -38,7 +38,7 @@
 
 extern char **environ;
 
-enum { PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999, SSH_FAILED = 255 };
+enum { PORTS = 16, FIRST_PORT = 25000, LAST_PORT = 29999 };
 #define GRACE (5 * UINT64_C(1000000000))
 #define SETTLE (1 * UINT64_C(1000000000))
 
@@ -134,6 +134,7 @@ static void write_script(const launch *l, int rank, gt_text *t)
     net_identity_forget(forget_there, &script);
     put_settings(&script);
     tell(l, rank, put_export, &script);
+    elastic_tell(l, rank, -1, put_export, &script);
     gt_text_printf(&script, "exec 3<&0; ");
     if (l->o->program)
         put_quoted(&script, l->o->program);
@@ -157,7 +158,7 @@ static void write_script(const launch *l, int rank, gt_text *t)
 /* 1: rank 0 of the start: the launcher's streams are its own. */
 static int is_first(const launch *l, int place)
 {
-    return place == 0 && l->children[0].member;
+    return place == 0 && (l->children[0].member || l->o->join);
 }
 
 /* Of an elastic job any rank may become rank 0, whose output alone is not empty. */
@@ -182,7 +183,7 @@ static void child_streams(int first, int output, int input, int elastic)
 static void become_rank(launch *l, int rank, int output, int input, int report, int words, char **argv, pid_t parent,
                         const sigset_t *mask)
 {
-    child_streams(is_first(l, rank), output, input, elastic_is(l));
+    child_streams(is_first(l, rank), output, input, elastic_is(l) || l->o->join);
     sigprocmask(SIG_SETMASK, mask, NULL);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
@@ -194,7 +195,7 @@ static void become_rank(launch *l, int rank, int output, int input, int report, 
         tell(l, rank, put_environment, NULL);
         setenv("GEARTRAIN_SECRET", l->secret, 1);
         unsetenv("GEARTRAIN_LISTEN_FD");
-        elastic_tell(l, rank, words);
+        elastic_tell(l, rank, words, put_environment, NULL);
         if (is_first(l, rank) && l->listener >= 0) {
             char number[16];
             fcntl(l->listener, F_SETFD, 0);
@@ -309,13 +310,15 @@ gt_status launch_start(launch *l, int rank, const sigset_t *mask)
 
 /* ---- where ------------------------------------------------------------------------------------ */
 
-gt_status launch_listen(launch *l)
+gt_status launch_listen(launch *l, int for_others)
 {
     struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     net_address at = { .size = sizeof in };
     uint16_t first = 0, last = 0;
     gt_status st = l->o->config ? net_ports_parse(&first, &last, l->o->config->port_range) : GT_OK;
     memcpy(&at.at, &in, sizeof in);
+    if (for_others)
+        at = l->door_at;
     if (!st)
         st = net_listen(&l->listener, &at, first, (uint16_t)(first ? last - first + 1 : 1));
     if (!st)
@@ -327,7 +330,7 @@ gt_status launch_listen(launch *l)
 
 static gt_status place_here(launch *l)
 {
-    gt_status st = launch_listen(l);
+    gt_status st = launch_listen(l, 0);
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].local_rank = i;
         l->children[i].local_size = l->size;
@@ -439,10 +442,16 @@ static gt_status set_up(launch *l)
     unsigned char secret[NET_SECRET];
     uint32_t lot;
     net_secret_random(secret, sizeof secret);
+    gt_status st = GT_OK;
+    if (l->o->listen || l->o->join)     /* what the user has on all hosts */
+        st = net_secret_file(secret, l->o->config ? l->o->config->secret_file : "");
     net_secret_format(l->secret, secret);
+    memset(secret, 0, sizeof secret);
     net_secret_random(&lot, sizeof lot);
     snprintf(l->job, sizeof l->job, "launch-%ld-%08x", (long)getpid(), (unsigned)lot);
-    return l->there ? place_there(l) : place_here(l);
+    if (!st)
+        st = l->there ? place_there(l) : place_here(l);
+    return st ? st : elastic_open_door(l);
 }
 
 /* ---- output -------------------------------------------------------------------------------- */
@@ -572,10 +581,12 @@ static void describe_outcome(launch *l, int rank, int sig, int code)
         snprintf(l->outcome, sizeof l->outcome, "rank %d%s%s failed with exit code %d", rank, on, c->host, code);
 }
 
-static int is_stopped(pid_t pid)
+int launch_is_stopped(const child *c)
 {
     char path[40], text[128] = "", state = 0;
-    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    if (!c->pid || c->host[0])
+        return 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)c->pid);
     FILE *f = fopen(path, "re");
     const size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
     const char *behind = n ? strrchr(text, ')') : NULL;     /* the name may hold anything */
@@ -592,7 +603,7 @@ static void end_stopped(launch *l)
 {
     for (int i = 0; i < l->ranks; i++) {
         child *c = &l->children[i];
-        if (c->pid && !c->host[0] && is_stopped(c->pid))
+        if (launch_is_stopped(c))
             launch_signal(c, SIGKILL);
     }
 }
@@ -644,9 +655,7 @@ static void reap(launch *l)
         if (c->liveness_pipe >= 0)
             close(c->liveness_pipe);
         c->liveness_pipe = -1;
-        if (c->words >= 0)
-            close(c->words);
-        c->words = -1;
+        elastic_hang_up(&c->words);
         if (!elastic_ended(l, i, signal_of(c, status), WIFEXITED(status) ? WEXITSTATUS(status) : 0))
             note_end(l, i, status);
     }
@@ -710,14 +719,17 @@ static int next_wait(const launch *l, uint64_t now)
 
 static void look_after(launch *l, const sigset_t *mask)
 {
-    const int count = 2 * l->ranks + 1;
-    struct pollfd *p = calloc((size_t)count, sizeof *p);
+    const int most = 2 * l->ranks + 1 + NET_DOOR_FDS;
+    struct pollfd *p = calloc((size_t)most, sizeof *p);
     while (l->alive && p) {
         p[0] = (struct pollfd){ l->signals, POLLIN, 0 };
         for (int i = 0; i < l->ranks; i++) {
             p[i + 1] = (struct pollfd){ l->children[i].output, POLLIN, 0 };
-            p[l->ranks + i + 1] = (struct pollfd){ l->children[i].words, POLLIN, 0 };
+            p[l->ranks + i + 1] = (struct pollfd){ l->children[i].words.fd, POLLIN, 0 };
         }
+        int fds[NET_DOOR_FDS], count = 2 * l->ranks + 1;
+        for (int i = 0, doors = elastic_fds(l, fds); i < doors; i++)
+            p[count++] = (struct pollfd){ fds[i], POLLIN, 0 };
         const int n = poll(p, (nfds_t)count, next_wait(l, gt_now_ns()));
         for (int i = 0; i < l->ranks && n > 0; i++)
             if (p[i + 1].revents)
@@ -742,9 +754,10 @@ static void clean_up(launch *l)
             close(c->output);
         if (c->liveness_pipe >= 0)
             close(c->liveness_pipe);
-        if (c->words >= 0)
-            close(c->words);
+        elastic_hang_up(&c->words);
     }
+    net_door_close(l->door);
+    l->door = NULL;
     memset(l->secret, 0, sizeof l->secret);
 }
 
@@ -768,10 +781,13 @@ static gt_status run_once(launch *l, const sigset_t *mask, int *exit_code)
     l->before = l->size;
     for (int i = 0; i < l->ranks; i++) {
         l->children[i].pid = 0;
-        l->children[i].output = l->children[i].liveness_pipe = l->children[i].words = -1;
+        l->children[i].output = l->children[i].liveness_pipe = -1;
+        l->children[i].words = (elastic_line){ .fd = -1 };
+        l->children[i].guest = l->children[i].heard = 0;
+        l->children[i].stopped_at = 0;
         l->children[i].ready = 0;
         l->children[i].rank = i;
-        l->children[i].member = i < l->size;
+        l->children[i].member = !l->o->join && i < l->size;
         l->children[i].used = 0;
     }
     gt_status st = set_up(l);

@@ -31,10 +31,15 @@ typedef struct net_launch_options {
     int max_restarts;                   /* starts the job again after exit code 3           */
     /* Elastic: a rank that is lost is dropped, and the others go on in their processes (elastic.h) while
      * at least so many are left; others are started in its place, up to so many ranks at once and so many
-     * in all. elastic_least 0: not elastic. This host's ranks alone. */
+     * in all. elastic_least 0: not elastic. */
     int elastic_least, elastic_most, replacements;
-    uint64_t elastic_wait;              /* nanoseconds: for ranks when there are too few    */
-    const net_config *config;           /* for port-range; may be NULL                      */
+    /* Elastic: "HOST" or "HOST:PORT" of this host, where ranks on others find the launcher, and those may join that
+     * it did not start: who knows the user's secret file. NULL: nobody but ranks of `hosts`. */
+    const char *listen;
+    /* Instead of a job of its own: `ranks` processes that join the one whose launcher listens there. */
+    const char *join;
+    uint64_t elastic_wait; /* nanoseconds: for ranks when there are too few    */
+    const net_config *config; /* for port-range; may be NULL                      */
 } net_launch_options;
 
 /* Runs the job to its end. GT_OK: it ran, *exit_code is the job's, and if that is not 0

@@ -6,13 +6,15 @@
 #ifndef NET_JOB_LAUNCHER_PRIVATE_H
 #define NET_JOB_LAUNCHER_PRIVATE_H
 
+#include "net/job/door.h"
+#include "net/job/elastic_words.h"
 #include "net/job/identity.h"
 #include "net/job/launcher.h"
 
 #include <signal.h>
 #include <sys/types.h>
 
-enum { LINE = 8192, HOST = 256, LOST = 3 };
+enum { LINE = 8192, HOST = 256, LOST = 3, SSH_FAILED = 255 };
 
 typedef struct child {
     pid_t pid;                          /* 0: ended                                          */
@@ -24,7 +26,11 @@ typedef struct child {
     char line[LINE];
     size_t used;
     /* of an elastic job */
-    int words;                          /* this end of its pair of sockets, or -1            */
+    elastic_line words;                 /* this end                                          */
+    uint16_t port;                      /* where it would listen as rank 0; 0: the launcher does for it */
+    int heard;                          /* it had a line                                     */
+    uint64_t stopped_at;                /* since when it is stopped (SIGSTOP); 0: it is not  */
+    int guest;                          /* on another host, and not started here: it has no pid */
     int rank;                           /* in the job that it is a member of                 */
     int member;                         /* 0: it has not been in a job yet                   */
     int ready;                          /* out of the job before, and waits for the next     */
@@ -60,21 +66,30 @@ typedef struct launch {
     int replaced, failed_joins, lonely; /* lonely: formations in a row without a death       */
     uint64_t come_until, wait_until;    /* for members that are late; for ranks that are missing */
     char dropped[400];
+    net_door *door;                     /* NULL: all ranks are children on this host         */
+    net_address door_at;                /* where it is; port as it listens                   */
+    char door_text[96];
 } launch;
 
 /* ---- launcher.c ------------------------------------------------------------------------------- */
 gt_status launch_start(launch *l, int place, const sigset_t *mask);
-/* A socket that listens here, into l->listener, and its address into l->root. */
-gt_status launch_listen(launch *l);
+/* A socket that listens here, into l->listener, and its address into l->root; for_others: where the door is. */
+gt_status launch_listen(launch *l, int for_others);
 void launch_signal(child *c, int sig);
+/* 1: a child on this host that a signal stopped. */
+int launch_is_stopped(const child *c);
 
 /* ---- launcher_elastic.c: nothing, where the job is not elastic ----------------------------------- */
 int elastic_is(const launch *l);
 gt_status elastic_check(const net_launch_options *o, int *ranks);
+/* Where ranks on other hosts find the launcher, if there can be any. */
+gt_status elastic_open_door(launch *l);
+/* What to poll for reading beside lines; at most NET_DOOR_FDS. */
+int elastic_fds(const launch *l, int *fds);
 /* Before a rank is started: its pair of sockets; *theirs is the rank's end, or -1. */
 gt_status elastic_open(launch *l, int place, int *theirs);
-/* In the child, up to exec. */
-void elastic_tell(const launch *l, int place, int theirs);
+/* What it is told; in the child, up to exec, or in the script of another host. theirs -1: it has no pair. */
+void elastic_tell(const launch *l, int place, int theirs, void (*put)(void *, const char *, const char *), void *to);
 /* 1: the end of this process is no failure of the job. */
 int elastic_ended(launch *l, int place, int sig, int code);
 /* Hears what ranks say, and puts them together anew when all are there. */

@@ -126,7 +126,7 @@ static void hellos_that_nobody_says_are_refused(void)
         int at;
         unsigned char value;
         const char *part;
-    } cases[] = { { 0, 'H', "protocol" }, { 10, 0, "role" }, { 10, 3, "role" },    { 11, 'x', "byte order" },
+    } cases[] = { { 0, 'H', "protocol" }, { 10, 0, "role" }, { 10, 4, "role" },    { 11, 'x', "byte order" },
                   { 12, 0x80, "rank" },   { 15, 8, "rank" }, { 16, 1, "rank" },    { 19, 0, "rank" },
                   { 20, 1, "rank" },      { 23, 3, "rank" }, { 32, 0, "version" }, { 33, 7, "version" },
                   { 63, 'x', "version" } };
