@@ -13,9 +13,11 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/stop.h"
 #include "host/base/trace.h"
 #include "host/train/train_private.h"
+#include "net/job/elastic.h"
 
 #include <assert.h>
 #include <math.h>
@@ -319,6 +321,10 @@ static gt_status queue_step(train *t, uint64_t step)
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     t->best_before = t->best;
+    gt_log(GT_LOG_DEBUG, "train", "formation %d rank %d of %d: step %llu trains on samples %llu to %llu",
+           net_elastic_formation(), t->rank, t->ranks, (unsigned long long)step + 1,
+           (unsigned long long)(f->begin + (uint64_t)t->place.first_sequence),
+           (unsigned long long)(f->begin + (uint64_t)t->place.first_sequence + t->micros * t->micro_batch - 1));
     f->balance = (train_balance){ 0 };
     gt_status st = weigh(t, f);
     if (f->apart)                       /* those who come to a meeting first wait for this rank */

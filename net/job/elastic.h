@@ -7,10 +7,11 @@
  *   GO: rank, size, place of rank 0        ──►       joins the new job
  *   END: there will be none                ──►       fails with what it failed with
  *
- * Both ends are on one host: the words go over a pair of sockets that the rank inherits (GEARTRAIN_ELASTIC_FD),
- * and that only these two have. Rank 0 of the new job gets its listening socket with GO, so the port is known
- * before anybody looks for it. The job's secret stays the same; its name does not, so a rank of the job
- * before is no member of the next.
+ * On the launcher's host the words go over a pair of sockets that the rank inherits (GEARTRAIN_ELASTIC_FD), and that
+ * only these two have. Where that is rank 0 of the new job it gets its listening socket with GO, so the port is
+ * known before anybody looks for it. A rank on another host connects to the launcher (GEARTRAIN_ELASTIC_AT, door.h),
+ * proves that it knows the job's secret, and says with READY where it would listen. The job's secret stays the
+ * same; its name does not, so a rank of the job before is no member of the next.
  *
  * State is the process's, as its environment is. Calls from the thread that joins and leaves jobs, but
  * net_elastic_asks(): from any one thread. */

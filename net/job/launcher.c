@@ -835,6 +835,12 @@ static gt_status run_all(launch *l, int *exit_code)
     return st;
 }
 
+static gt_status too_few_slots(const net_launch_options *o, int slots, int ranks)
+{
+    return gt_fail(GT_MISUSE, "hosts file '%s' has %d slots, too few for %d ranks; add slots=N behind a host", o->hosts,
+                   slots, ranks);
+}
+
 gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
 {
     launch l = { .o = o, .argv = argv, .ranks = o->ranks, .listener = -1, .first_failed = -1 };
@@ -847,18 +853,17 @@ gt_status net_launch(const net_launch_options *o, char **argv, int *exit_code)
         if (!st)
             st = read_hosts(&l, hosts, &slots);
         if (!st && !l.ranks)
-            l.ranks = slots;
+            l.ranks = o->elastic_least && slots > o->elastic_most ? o->elastic_most : slots;
         if (!st && l.ranks > slots)
-            st = gt_fail(GT_MISUSE,
-                         "hosts file '%s' has %d slots, too few for %d ranks; add slots=N "
-                         "behind a host",
-                         o->hosts, slots, l.ranks);
+            st = too_few_slots(o, slots, l.ranks);
     }
     if (!st)
         st = elastic_check(o, &l.ranks);
     l.size = l.ranks;
     if (!st && elastic_is(&l))
         l.ranks = o->elastic_most;
+    if (!st && o->hosts && l.ranks > slots)
+        st = too_few_slots(o, slots, l.ranks);
     if (!st && (l.ranks < 1 || l.ranks > NET_WORLD))
         st = gt_fail(GT_MISUSE, "cannot start %d ranks: 1 to %d are possible", l.ranks, NET_WORLD);
     if (!st) {

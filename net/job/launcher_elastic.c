@@ -7,7 +7,10 @@
  *
  * Members keep their order; new ones come behind them. So the lowest member that is left becomes rank 0.
  * A member that fails by itself (neither by a signal nor for the loss of others) ends the job: it would
- * fail again. What ranks and launcher say to each other is in elastic.h. */
+ * fail again. What ranks and launcher say to each other is in elastic.h.
+ *
+ * Ranks on other hosts, started over ssh or guests that joined by themselves, come by the door (door.h). A guest has
+ * no process here: when its line breaks it is gone, and whether others lost it shows by what they say. */
 #include "host/base/clock.h"
 #include "host/base/log.h"
 #include "net/job/hello.h"

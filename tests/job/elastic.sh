@@ -3,46 +3,15 @@
 # tests/job/elastic.sh - ranks of a running job are killed, and the others go on in their processes: with each
 # step once, from memory, and with the numbers of a run that had those ranks from that step on.
 # KILLS: how many ranks the last part kills, SEED: which.
-. "$(dirname "$0")/../cli/cli_checks.sh"
+tests=$(cd "$(dirname "$0")/.." && pwd)
+. "$tests/cli/cli_checks.sh"
+. "$tests/job/elastic_checks.sh"
 : "${KILLS:=4}" "${SEED:=1}"
 GEARTRAIN_NET_HEARTBEAT=200ms GEARTRAIN_NET_ALGORITHM=ring GEARTRAIN_GEMM=tiled    # what is measured may differ
 export GEARTRAIN_NET_HEARTBEAT GEARTRAIN_NET_ALGORITHM GEARTRAIN_GEMM
 STEPS=120
 words="train --model gpt2-tiny --data $text --tokenizer char --seq 32 --batch 12 --micro-batch 1
     --dropout 0.1 --eval-every 20"
-
-rows() { cat "$1/metrics.jsonl" 2> /dev/null | wc -l; }
-losses() { sed -n 's/.*"step": \([0-9]*\),.*"loss": \([^,]*\),.*/\1 \2/p' "$1/metrics.jsonl"; }
-until_rows()    # RUN N JOB: until it has so many rows, or the job is over
-{
-    until [ "$(rows "$1")" -ge "$2" ] || ! kill -0 "$3" 2> /dev/null; do sleep 0.01; done
-}
-place()         # JOB N: the process in the N-th place, from 1, of those that are there
-{
-    pgrep -P "$1" | sed -n "$2p"
-}
-now() { date +%s%N; }
-print_pause()   # RUN JOB SINCE: how long until there is another step
-{
-    had=$(rows "$1")
-    until_rows "$1" $((had + 3)) "$2"
-    echo "      going on after $((($(now) - $3) / 1000000)) ms"
-}
-each_once()     # RUN N
-{
-    losses "$1" | cut -d ' ' -f 1 > a && seq 1 "$2" > b && cmp a b
-}
-# start RUN STEPS OPTIONS... -- WORDS...: in the background, $job
-start()
-{
-    run=$1 steps=$2 launch=
-    shift 2
-    while [ "$1" != -- ]; do launch="$launch $1"; shift; done
-    shift
-    timeout 240 "$geartrain" launch $launch -- $words --steps "$steps" --out "$run" "$@" > stdout 2> stderr < /dev/null &
-    outer=$!
-    until job=$(pgrep -P $outer) && [ -n "$job" ] || ! kill -0 $outer 2> /dev/null; do sleep 0.01; done
-}
 
 # ---- one of four ----------------------------------------------------------------------------------
 
@@ -150,7 +119,9 @@ check "and keeps the last" [ -e "soak/checkpoints/step-$(printf %06d "$(rows soa
 refuses "a range that is none" 2 "option --elastic: '3' is not MIN:MAX" launch --elastic 3 -- $words --out no
 refuses "more ranks than MAX" 2 'it should be MIN <= ranks <= MAX' launch --ranks 5 --elastic 2:4 -- $words --out no
 echo "127.0.0.1 slots=2" > hosts
-refuses "other hosts" 1 '--elastic keeps ranks of this host together' launch --hosts hosts --elastic 1:2 -- $words --out no
+refuses "fewer slots than MAX" 2 "hosts file 'hosts' has 2 slots, too few for 3 ranks" launch --hosts hosts --elastic 1:3 -- $words --out no
+refuses "--listen alone" 2 'only with --elastic' launch --ranks 2 --listen 127.0.0.1 -- $words --out no
+refuses "--join with --elastic" 2 'has been told so' launch --join 127.0.0.1:1 --elastic 1:2 -- $words --out no
 refuses "--wait alone" 2 'only with --elastic' launch --ranks 2 --wait 1s -- $words --out no
 "$geartrain" launch --elastic 1:2 -- bench allreduce > stdout 2> stderr < /dev/null
 check "a verb that cannot go on says so" grep -q "this verb cannot go on without a rank" stderr
