@@ -310,6 +310,16 @@ static gt_status compute_step(train *t, flight *f)
     return st ? st : dev_completion_put(t->completion, event, note_landed, f, &f->ticket);
 }
 
+/* Of a replica whose ranks share its samples one says which they are. */
+static void tell_samples(const train *t, const flight *f)
+{
+    const uint64_t first = f->begin + f->first;
+    if (f->own && (!t->holders || sync_holders_leads(t->holders)))
+        gt_log(GT_LOG_DEBUG, "train", "formation %d rank %d of %d: step %llu trains on samples %llu to %llu",
+               net_elastic_formation(), t->rank, t->ranks, (unsigned long long)f->step + 1, (unsigned long long)first,
+               (unsigned long long)(first + f->own - 1));
+}
+
 static gt_status queue_step(train *t, uint64_t step)
 {
     flight *f = &t->flights[step % FLIGHTS];
@@ -321,12 +331,9 @@ static gt_status queue_step(train *t, uint64_t step)
     f->begin = loader_begin(&t->loader, t->samples);
     f->lr = optim_lr(&t->o.optim, step);
     t->best_before = t->best;
-    gt_log(GT_LOG_DEBUG, "train", "formation %d rank %d of %d: step %llu trains on samples %llu to %llu",
-           net_elastic_formation(), t->rank, t->ranks, (unsigned long long)step + 1,
-           (unsigned long long)(f->begin + (uint64_t)t->place.first_sequence),
-           (unsigned long long)(f->begin + (uint64_t)t->place.first_sequence + t->micros * t->micro_batch - 1));
     f->balance = (train_balance){ 0 };
     gt_status st = weigh(t, f);
+    tell_samples(t, f);
     if (f->apart)                       /* those who come to a meeting first wait for this rank */
         net_comm_busy(t->o.comm, "training apart");
     if (!st && t->clear)                /* what other ranks' sums left there */
