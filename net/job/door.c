@@ -8,6 +8,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
+#include "host/base/stop.h"
 #include "host/base/text.h"
 #include "net/job/hello.h"
 
@@ -21,6 +22,7 @@
 
 enum { PEER = NET_WORLD - 2 };          /* the launcher, in hellos */
 #define STAND (5 * UINT64_C(1000000000))
+#define AGAIN (200 * UINT64_C(1000000))
 
 typedef struct standing {
     int fd, said;                       /* said: our hello is out */
@@ -243,6 +245,21 @@ static gt_status greet(net_wire *out, int fd, const unsigned char key[NET_SECRET
     return GT_OK;
 }
 
+/* *answered 1: somebody is there, and trying again would change nothing. */
+static gt_status knock_once(net_wire *out, const net_address *to, const unsigned char key[NET_SECRET], int place,
+                            uint64_t deadline, int *answered)
+{
+    const uint64_t soon = gt_now_ns() + STAND;
+    int fd = -1;
+    gt_status st = net_dial(&fd, to, soon < deadline ? soon : deadline, NULL);
+    *answered = !st;
+    if (!st)
+        st = greet(out, fd, key, place, deadline);
+    if (st && fd >= 0)
+        close(fd);
+    return st;
+}
+
 gt_status net_door_knock(net_wire *out, const char *address, const unsigned char secret[NET_SECRET], int place,
                          uint64_t deadline)
 {
@@ -250,24 +267,21 @@ gt_status net_door_knock(net_wire *out, const char *address, const unsigned char
     char host[256];
     net_address to[NET_ADDRESSES];
     uint16_t port;
-    int count = 0, fd = -1;
+    int count = 0, answered = 0;
     gt_status st = net_door_parse(host, &port, address);
     if (!st)
         st = net_address_resolve(to, &count, host, port);
     if (st)
         return st;
     door_key(key, secret);
-    for (int i = 0; i < count; i++) {
-        st = net_dial(&fd, &to[i], deadline, NULL);
-        if (!st)
-            st = greet(out, fd, key, place, deadline);
-        if (!st)
-            return GT_OK;
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    return gt_fail_in(st, "cannot join the job at %s", address);
+    do {                                /* the launcher may come later, and a network come back */
+        for (int i = 0; i < count && !answered; i++)
+            st = knock_once(out, &to[i], key, place, deadline, &answered);
+        if (!answered)
+            gt_sleep_ns(AGAIN);
+    } while (!answered && !gt_stop_asked() && gt_now_ns() < deadline);
+    memset(key, 0, sizeof key);
+    return st ? gt_fail_in(st, "cannot join the job at %s", address) : GT_OK;
 }
 
 gt_status net_door_parse(char host[256], uint16_t *port, const char *text)

@@ -225,8 +225,11 @@ int net_elastic_asks(void)
 {
     elastic_word w;
     int fd;
-    if (net_elastic() && of.at && of.line.fd < 0 && reach(KNOCK))
-        of.at = NULL;                   /* then it goes on without, and a lost rank is the end */
+    if (net_elastic() && of.at && of.line.fd < 0 && reach(KNOCK)) {
+        gt_log(GT_LOG_WARN, "net", "%s; a rank that is lost will be this one's end", gt_message());
+        gt_message_clear();
+        of.at = NULL;
+    }
     if (net_elastic() && !of.asked && elastic_receive(&of.line, &w, &fd) == 1) {
         of.asked = w.kind == ELASTIC_PAUSE;
         if (fd >= 0)

@@ -182,11 +182,8 @@ static uint64_t patience(const launch *l)
 static void note_dropped(launch *l, const child *c, const char *how)
 {
     char host[256] = "", pid[32] = "";
-    net_address at;
-    if (c->words.wire && !net_address_peer(&at, c->words.fd))
-        net_address_host(host, sizeof host, &at);
-    else if (c->host[0])
-        snprintf(host, sizeof host, "%s", c->host);
+    if (c->guest || c->host[0])
+        snprintf(host, sizeof host, "%s", c->guest ? c->from : c->host);
     else
         gethostname(host, sizeof host - 1);
     if (!c->host[0] && !c->guest)
@@ -318,6 +315,10 @@ static void let_in(launch *l)
             return;
         }
         elastic_line line = { wire->fd, wire };
+        char from[64] = "";
+        net_address at;
+        if (!net_address_peer(&at, wire->fd))
+            net_address_host(from, sizeof from, &at);
         child *c = place == NET_DOOR_GUEST ? seat(l) : place < l->ranks ? &l->children[place] : NULL;
         if (l->o->config)
             net_keep_alive(line.fd, l->o->config->heartbeat, l->o->config->dead_after);
@@ -331,6 +332,7 @@ static void let_in(launch *l)
         c->heard = 1;
         if (place == NET_DOOR_GUEST) {
             c->guest = 1;
+            snprintf(c->from, sizeof c->from, "%s", from);
             c->member = c->ready = 0;
             l->alive++;
         }

@@ -30,6 +30,7 @@ typedef struct child {
     uint16_t port;                      /* where it would listen as rank 0; 0: the launcher does for it */
     int heard;                          /* it had a line                                     */
     uint64_t stopped_at;                /* since when it is stopped (SIGSTOP); 0: it is not  */
+    char from[64];                      /* of a guest: its host's address                    */
     int guest;                          /* on another host, and not started here: it has no pid */
     int rank;                           /* in the job that it is a member of                 */
     int member;                         /* 0: it has not been in a job yet                   */
