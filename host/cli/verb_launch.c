@@ -27,8 +27,8 @@ static const gt_option table[] = {
     { "ranks", 'n', GT_INT, "N", "processes to start; with --hosts, all slots if not given", &o.ranks, 0, NULL },
     { "hosts", 0, GT_STRING, "FILE", "start them over ssh, one HOST, HOST:N or HOST slots=N a line", &o.hosts, 0,
       NULL },
-    { "join", 0, GT_STRING, "ADDRESS", "join the elastic job whose launcher listens there, from another host", &o.join,
-      0, NULL },
+    { "join", 0, GT_STRING, "ADDRESS", "join a running job of another host, whose launcher listens there", &o.join, 0,
+      NULL },
     { .group = "Failure" },
     { "max-restarts", 0, GT_INT, "N", "start again when a rank was lost (exit code 3)", &o.restarts, 0, NULL },
     { "elastic", 0, GT_STRING, "MIN:MAX", "go on without ranks that are lost while MIN are left; see below", &o.elastic,
@@ -45,7 +45,8 @@ static const gt_option table[] = {
 };
 
 static const cli_help help = {
-    "launch --ranks N | --hosts FILE [options] -- VERB ...", "Start a verb as the ranks of one job, here or over ssh.",
+    "launch --ranks N | --hosts FILE | --join ADDRESS [options] -- VERB ...",
+    "Start a verb as the ranks of one job, here or over ssh.",
     "  geartrain launch --ranks 4 -- bench allreduce\n"
     "  geartrain launch --hosts hosts.txt -- train --model gpt2 --data tokens --out run\n"
     "\nSlurm (srun), Open MPI (mpirun) and torchrun start ranks too; no launcher is needed then.\n"
@@ -117,7 +118,8 @@ gt_status verb_launch(int argc, char **argv)
         cli_net_close(&net);
         if (count)
             return gt_fail(GT_MISUSE, "launch: '%s' stands before `--`; usage: geartrain %s", words[0], help.usage);
-        return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`" : "--ranks N, --hosts FILE or --elastic MIN:MAX");
+        return cli_missing(&help, end >= argc - 1 ? "`-- VERB ...`"
+                                                  : "--ranks N, --hosts FILE, --elastic MIN:MAX or --join ADDRESS");
     }
     const cli_useless rules[] = {
         { "ssh", !o.hosts, "only --hosts starts ranks on other hosts" },

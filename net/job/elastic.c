@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,6 +233,8 @@ int net_elastic_asks(void)
     }
     if (net_elastic() && !of.asked && elastic_receive(&of.line, &w, &fd) == 1) {
         of.asked = w.kind == ELASTIC_PAUSE;
+        if (w.kind == ELASTIC_END)      /* no signal of the launcher's reaches another host */
+            gt_stop_note(SIGTERM);
         if (fd >= 0)
             close(fd);
     }

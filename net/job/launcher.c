@@ -680,6 +680,7 @@ static void take_signals(launch *l)
         if (gt_stop_is(sig)) {
             l->stops += !l->stops || now - l->stopped_at >= GT_STOP_SAME;
             l->stopped_at = now;
+            l->stop_signal = sig;
         }
         pass_on(l, l->stops >= 3 ? SIGKILL : sig, l->stops < 3 && s.ssi_code == SI_KERNEL);
     }

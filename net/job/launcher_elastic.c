@@ -237,7 +237,7 @@ static void end_all(launch *l)
     l->over = 1;
     for (int i = 0; i < l->ranks; i++) {
         child *c = &l->children[i];
-        if (is_there(c) && c->ready)
+        if (is_there(c) && (c->ready || c->guest))
             elastic_send(&c->words, &end, -1);
         if (c->pid && !c->member)
             launch_signal(c, SIGTERM);
@@ -255,6 +255,10 @@ static void lose_line(launch *l, child *c)
     else if (c->guest)
         l->failed_joins++;
     elastic_hang_up(&c->words);
+    if (c->guest && l->stops && !l->own_code) {
+        l->own_code = 128 + l->stop_signal;
+        snprintf(l->outcome, sizeof l->outcome, "stopped by signal %d (%s)", l->stop_signal, strsignal(l->stop_signal));
+    }
     if (c->guest) {
         l->alive--;
         c->guest = c->member = c->ready = 0;

@@ -54,6 +54,7 @@ typedef struct launch {
     int first_failed;                   /* rank, or -1                                       */
     int killed_first, own_code, any_lost;
     int stops;                          /* how often the user asked for the end              */
+    int stop_signal;                    /* by which, last                                    */
     uint64_t stopped_at;                /* when last                                         */
     uint64_t term_at, kill_at;          /* 0: not planned                                    */
     uint64_t wake_at;                   /* when stopped ranks are ended                      */

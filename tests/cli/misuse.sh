@@ -40,7 +40,7 @@ refuses "export without a folder" 2 '\-o DIR is missing; usage: geartrain export
 refuses "export without a run" 2 'RUN is missing' export -o new
 refuses "export of two runs" 2 "one run, not 'other' as well" export run other -o new
 refuses "plan without a model" 2 '\-\-model NAME\|FILE is missing; usage: geartrain plan' plan
-refuses "launch without a number" 2 '\-\-ranks N, --hosts FILE or --elastic MIN:MAX is missing; usage: geartrain launch' launch -- train
+refuses "launch without a number" 2 '\-\-ranks N, --hosts FILE, --elastic MIN:MAX or --join ADDRESS is missing; usage: geartrain launch' launch -- train
 refuses "launch without a verb" 2 '`-- VERB ...` is missing' launch --ranks 2
 refuses "bench of nothing" 2 'what to measure is missing; usage: geartrain bench' bench
 refuses "bench of two things" 2 "one name, not 'gemm' and 'step'" bench gemm step
