@@ -39,6 +39,7 @@ typedef struct chunk_derived {
 typedef struct flight {
     uint64_t step;                      /* its index: 0, 1, ... */
     uint64_t begin;                     /* its first sample */
+    int takes_part;                     /* this replica */
     uint64_t rows, first, own;          /* its sequences; this replica's first of them, and how many */
     float state[OPTIM_STATE_FLOATS];
     uint64_t ticket;                    /* of its continuation; 0 once it has landed */

@@ -263,11 +263,13 @@ static gt_status run_stage(train *t, flight *f, int update)
 static void share_out(const train *t, flight *f)
 {
     f->rows = f->first = f->own = 0;
+    f->takes_part = 0;                  /* also of one that only serves */
     for (int r = 0; r < t->plan.replicas; r++) {
         const run_replica *at = &t->plan.replica[r];
         if (!sync_takes_part(t->sync, f->step + 1, r))
             continue;
         const uint64_t count = (uint64_t)at->micro_batches * (uint64_t)at->micro_batch;
+        f->takes_part |= r == t->place.replica;
         f->first += r < t->place.replica ? count : 0;
         f->own += r == t->place.replica ? count : 0;
         f->rows += count;
@@ -339,7 +341,7 @@ static gt_status queue_step(train *t, uint64_t step)
     if (!st && t->clear)                /* what other ranks' sums left there */
         st = dev_run(t->clear, 0, -1);
     if (!st)
-        st = f->own ? compute_step(t, f) : pass_step(t, f);
+        st = f->takes_part ? compute_step(t, f) : pass_step(t, f);
     if (!st) {
         t->queued = step + 1;
         t->samples = f->begin + f->rows;
@@ -412,14 +414,14 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
     const uint64_t now = f->end_ns > t->last_end_ns ? f->end_ns : t->last_end_ns;
     const double seconds = (double)(now - t->last_end_ns) * 1e-9;
     t->last_end_ns = now;
-    if (f->own)
+    if (f->takes_part)
         t->last_seconds = seconds;
     else
         memcpy(f->state, t->flights[(t->done + FLIGHTS - 1) % FLIGHTS].state, sizeof f->state);
     const int empty = f->weights <= 0.0, skipped = f->state[OPTIM_SKIP] != 0.0f && !empty;
     if (skipped && t->o.precision != DTYPE_F16)
         return explain_bad_step(t, f);
-    if (f->own)
+    if (f->takes_part)
         t->skips = skipped ? t->skips + 1 : 0;
     if (t->skips >= SKIPS_IN_A_ROW)
         return gt_fail_in(explain_bad_step(t, f),
