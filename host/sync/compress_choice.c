@@ -74,7 +74,7 @@ gt_status sync_candidates_parse(sync_candidates *out, const char *spec)
 /* Of the fastest algorithm, in buckets one after the other; `gradients`: bytes of them in fp32. */
 static double exchange(const net_link_matrix *m, net_kind kind, double bytes, double gradients)
 {
-    const double pieces = fmax(1.0, ceil(gradients / PIECE));
+    const double pieces = fmax(1.0, ceil(gradients / (double)PIECE));
     return bytes > 0.0 ? pieces * net_cost(kind, net_choose(kind, m, bytes / pieces), m, bytes / pieces) : 0.0;
 }
 

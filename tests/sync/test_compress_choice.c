@@ -29,7 +29,7 @@ static void every_compressor_is_measured(void)
                   { "topk:0.01", 0.01 * 6.0, 0.001, 1, 0, 1 },
                   { "randomk:0.1", 0.1 * 4.0, 0.001, 0, 0, 1 },
                   /* Two factors of a tensor of 64 rows and 1024 columns. */
-                  { "powersgd:4", 4.0 * (64.0 + 1024.0) * 4.0 / VALUES, 0.001, 0, 0, 2 } };
+                  { "powersgd:4", 4.0 * (64.0 + 1024.0) * 4.0 / (double)VALUES, 0.001, 0, 0, 2 } };
     dev_device *d = NULL;
     if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))))
         return;
