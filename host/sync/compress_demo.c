@@ -8,7 +8,7 @@
  * A coefficient travels as a value and 16 bits of where it was. The momentum is what error feedback keeps, decayed, so
  * it is in checkpoints and goes to other plans as a sum. The update of DeMo is the sign of that average:
  * --optimizer lion --beta1 0; the algorithm's rate and weight decay are that rule's. A tensor of more dims is a matrix of its
- * first one; vectors and small tensors travel as they are, which is K as large as they are. Source: Peng et al., "DeMo:
+ * first one; vectors and small tensors travel as they are: all of them is sent. Source: Peng et al., "DeMo:
  * Decoupled Momentum Optimization", arXiv 2411.19870, algorithm 1. Its code takes the average of a coefficient over those
  * that sent it; this is that of the algorithm, over all. */
 #include "host/sync/compressor.h"

@@ -36,13 +36,13 @@ trap 'exit 1' HUP INT TERM
 
 run()           # NAME STEPS OPTIONS...
 {
-    name=$1 count=$2
+    name=$(echo "$1" | tr / _) count=$2
     shift 2
     : > "$work/$name"
     seed=1
     while [ $seed -le "$seeds" ]; do
         "$program" train --model "$model" --data "$data" --tokenizer byte --out "$work/run" --seq 64 --batch 8 \
-            --micro-batch 4 --steps "$count" --seed $seed --lr 1e-3 --lr-schedule constant --warmup 20 --dropout 0 \
+            --micro-batch 4 --steps "$count" --seed $seed --lr $rate --lr-schedule constant --warmup 20 --dropout 0 \
             --eval-every "$count" --eval-batches 0 --save-every 0 --devices cpu:0/2 --replicas 2 --stages 1 "$@" \
             < /dev/null > "$work/out" 2> "$work/err" || { echo "$name fails:"; tail -n 3 "$work/err"; exit 1; }
         val=$(sed -n 's/.*"val_loss": *\([0-9.]*\).*/\1/p' "$work/run/metrics.jsonl" | tail -n 1)
@@ -57,11 +57,14 @@ run()           # NAME STEPS OPTIONS...
         END { printf "%-12s %6d %9d %9.4f %8.4f %8.4f %10.3g\n", n, s, t, v / NR, low, high, b / NR }' "$work/$name"
 }
 
+rate=1e-3
 echo "# two replicas, $model, seeds 1 to $seeds, H $apart"
 printf '%-12s %6s %9s %9s %8s %8s %10s\n' sync steps tokens val_loss lowest highest bytes
 run allreduce "$steps"
 run average "$steps" --sync local --local-steps "$apart"
 run diloco "$steps" --sync local --local-steps "$apart" --outer nesterov
 run sparseloco "$steps" --sync local --local-steps "$apart" --outer sparse --outer-lr 1
+run sparse-1/8 "$steps" --sync local --local-steps "$apart" --outer sparse --outer-lr 1 --sparse-keep 0.125
 run uneven $((steps * 4 / 3)) --sync local --local-steps "$apart" --local-uneven "$apart:$((apart / 2))" --outer nesterov
-run demo "$steps" --compress demo:32 --optimizer lion --beta1 0 --lr 3e-4
+rate=3e-4
+run demo "$steps" --compress demo:32 --optimizer lion --beta1 0
