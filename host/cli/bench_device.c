@@ -38,7 +38,7 @@ static const gt_option table[] = {
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     { .group = "gemm" },
     { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
-    { "engine", 0, GT_CHOICE, cli_engines, "matrix engine to measure", &o.engine, 0, NULL },
+    { "engine", 0, GT_CHOICE, cli_engines, "engine to measure", &o.engine, 0, NULL },
     { .group = "kernels" },
     { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
     { .group = "step, generate" },
