@@ -6,7 +6,7 @@
 #   KILLS=200 SEED=1 MODES="allreduce ps async local pipeline" sh tests/bench/elastic_soak.sh
 #
 # KILLS in all, shared out over MODES; SEED draws whom, when, and whether by SIGKILL or SIGSTOP; MINUTES is the
-# longest it may take [60]. Prints a line a mode: kills, the median and the longest time to the next finished step,
+# longest it may take, shared out likewise [60]. Prints a line a mode: kills, the median and the longest time to the next finished step,
 # and how many steps were done again.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/cli/cli_checks.sh"
@@ -15,7 +15,7 @@ tests=$(cd "$(dirname "$0")/.." && pwd)
 GEARTRAIN_NET_HEARTBEAT=200ms GEARTRAIN_NET_ALGORITHM=ring GEARTRAIN_GEMM=tiled GT_LOG=warn,train:debug
 export GEARTRAIN_NET_HEARTBEAT GEARTRAIN_NET_ALGORITHM GEARTRAIN_GEMM GT_LOG
 words="train --model gpt2-tiny --data $text --tokenizer char --seq 32 --batch 12 --micro-batch 1 --eval-every 0 --keep 2"
-until=$(($(date +%s) + MINUTES * 60)) lot=$SEED
+lot=$SEED
 draw()          # N: $drawn is below it
 {
     lot=$(((lot * 1103515245 + 12345) % 2147483648))
@@ -36,6 +36,7 @@ count=$(echo $MODES | wc -w)
 for mode in $MODES; do
     ranks=3
     [ "$mode" = pipeline ] && ranks=4
+    until=$(($(date +%s) + MINUTES * 60 / count))
     timeout_s=$((until - $(date +%s)))
     timeout $((timeout_s > 10 ? timeout_s : 10)) "$geartrain" launch --ranks $ranks --elastic 1:$ranks --grace 1s \
         --replacements 100000 -- $words --steps 1000000 --out "$mode" $(options "$mode") > stdout 2> stderr < /dev/null &
