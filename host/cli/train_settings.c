@@ -432,8 +432,36 @@ static void take_word(const char **option, char *room, size_t size, const char *
     }
 }
 
+/* As it was before a plan was followed. */
+static struct {
+    int there;
+    const char *compress, *compress_stages, *sync;
+    sync_settings settings;
+    sync_rows text;
+} unfollowed;
+
+void train_settings_unfollow(void)
+{
+    if (!unfollowed.there)
+        return;
+    o->compress = unfollowed.compress;
+    o->compress_stages = unfollowed.compress_stages;
+    o->sync = unfollowed.sync;
+    o->sync_settings = unfollowed.settings;
+    o->sync_text = unfollowed.text;
+    unfollowed.there = 0;
+}
+
 void train_settings_follow(run_plan *p)
 {
+    if (!unfollowed.there) {
+        unfollowed.compress = o->compress;
+        unfollowed.compress_stages = o->compress_stages;
+        unfollowed.sync = o->sync;
+        unfollowed.settings = o->sync_settings;
+        unfollowed.text = o->sync_text;
+        unfollowed.there = 1;
+    }
     static char compress[sizeof p->compress], between[sizeof p->compress_stages], sync[sizeof p->sync];
     take_word(&o->compress, compress, sizeof compress, p->compress);
     take_word(&o->compress_stages, between, sizeof between, p->compress_stages);

@@ -62,6 +62,8 @@ gt_status train_settings_write(const model_config *c, const cli_tokenizer_mark *
 /* What a plan that is followed says of modes and compression becomes this run's, so that config.json has it and the run goes
  * on with it; what it leaves open is written into it. */
 void train_settings_follow(run_plan *p);
+/* Takes that back, for ranks that are put together anew choose from what was given, as those that join do. */
+void train_settings_unfollow(void);
 /* What of the data is read, and how sequences are cut from it. */
 data_request train_settings_data(void);
 token_reading train_settings_reading(void);

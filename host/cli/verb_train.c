@@ -790,8 +790,10 @@ static gt_status train_here(net_comm *c)
     cli_task task;
     data_marks marks = { 0 };
     paused = 0;
-    if (net_elastic_formation())        /* the run is this job's own */
+    if (net_elastic_formation()) {      /* the run is this job's own */
         o->resume = 1;
+        train_settings_unfollow();
+    }
     if (!c)                             /* else rank 0 has begun to when it joined */
         cli_busy_start();
     if (!c)
