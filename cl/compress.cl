@@ -4,6 +4,8 @@
  *   fed   = gradient + kept;  or  v = momentum v + gradient, fed = v + kept     (DGC: Lin et al., 2018)
  *   next  = fed - what the encoding of fed says;  v = 0 where it says something
  *   kept  = next once the step was taken (frame[TAKE])
+ *   or of AdamW's first moments m instead of gradients (1-bit Adam: Tang et al., 2021): fed = gradient of the mean
+ *   times 1 - beta1, + beta1 m / ranks + kept
  *
  * int8      blocks of BLOCK values: scale = max |x| / 127, q = floor(x / scale + u), u in (0, 1) of 16 bits
  *           from Philox (cl/random.clh): block b has words BLOCK / 2 b .. of `stream`, their low halves for its
@@ -12,10 +14,14 @@
  *           code: chars [blocks * BLOCK] | fp32 scales [blocks]
  * topk      chunks of CHUNK values: the k of largest magnitude, those of lower index first among equals;
  *           NaN is the largest. In the order of their index.
- *           code: fp32 values [chunks * k] | ushort index within the chunk [chunks * k], NOTHING where a
- *           last chunk is shorter than k
+ *           code: fp32 values [chunks * k] | ushort index within the chunk [chunks * k], NOTHING where there are
+ *           fewer than k
+ *           sampled: every `stride`-th value, from one that moves with step and chunk, is looked at; as large a share
+ *           of them as k is of the chunk gives a threshold; of what reaches it the k largest, or all if those are fewer
  * randomk   one value of every `group`, at an index that is drawn from (stream, group's number, step).
  *           code: fp32 values [groups]
+ * sign      chunks of CHUNK values: scale = mean |x|, NaN if a value is not finite; a value is scale with x's sign.
+ *           code: fp32 scales [chunks] | uint [ceil(n / 32)], bit i % 32 of word i / 32: x[i] is negative
  * fp16      rounded to the storage type after it was cut to [-most, most]; inf and NaN stay.
  *
  * All ranges: fp32, n values. frame: fp32, the places below; null: no scale, always taken.
@@ -36,6 +42,8 @@
 #define RATIO 1                 /* today's loss scale over that of what is kept             */
 #define HELD 2                  /* the loss scale of kept; 0: that of today                 */
 #define TRIED 3                 /* of next                                                  */
+#define WEIGH 4                 /* what gradients are multiplied by to be those of the mean */
+#define SHRINK 5                /* what a replica's gradients are multiplied by before anything else */
 
 #define STATE_LOSS_SCALE 2
 #define STATE_SKIP 6
@@ -50,8 +58,8 @@ static uint magnitude(float x)
 }
 
 /* pending: the step before was updated from, if its update was not skipped. */
-KERNEL void compress_begin(int pending, uint step, __global const float *state, __global uint *random,
-                           __global float *frame)
+KERNEL void compress_begin(int pending, uint step, float weigh, __global const float *state,
+                           __global uint *random, __global float *frame)
 {
     if (get_global_id(0) != 0)
         return;
@@ -62,7 +70,31 @@ KERNEL void compress_begin(int pending, uint step, __global const float *state, 
     frame[HELD] = held > 0.0f ? held : scale;
     frame[RATIO] = held > 0.0f ? scale / held : 1.0f;      /* a power of two: exact */
     frame[TRIED] = scale;
+    frame[WEIGH] = weigh > 0.0f ? weigh : 1.0f;
     random[2] = step;
+}
+
+/* squares: the sum of the squares of a replica's gradients. limit: what their norm, as of the mean, may be. One that
+ * is not finite stays, and the step is refused. */
+KERNEL void compress_clip(float limit, float weigh, __global const float *squares,
+                          __global const float *state, __global float *frame)
+{
+    if (get_global_id(0) != 0)
+        return;
+    const float norm = sqrt(squares[0]) / state[STATE_LOSS_SCALE] * weigh;
+    frame[SHRINK] = norm > limit && norm <= MAXFLOAT ? limit / norm : 1.0f;
+}
+
+KERNEL void compress_shrink(ulong n, uint block, __global const float *frame, __global float *grad)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float shrink = frame[SHRINK];
+    if (shrink == 1.0f)
+        return;
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some_f32(grad, i, load_some_f32(grad, i, count) * shrink, count);
+    }
 }
 
 KERNEL void compress_commit(ulong n, uint block, __global const float *frame,
@@ -105,15 +137,32 @@ KERNEL void compress_feed_velocity(ulong n, uint block, __global const float *fr
     }
 }
 
-/* next comes as what was said of grad. moved may be null. */
-KERNEL void compress_left(ulong n, uint block, __global const float *grad, __global float *next,
-                          __global float *moved)
+/* grad becomes this rank's share of the new first moments, as gradients are scaled; kept is as the moments are,
+ * but for the loss scale. share: beta1 over the ranks; rest: 1 - beta1. */
+KERNEL void compress_feed_moment(ulong n, uint block, __global const float *frame, float share, float rest,
+                                 __global const float *kept, __global const float *moment,
+                                 __global float *grad)
 {
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float ratio = frame ? frame[RATIO] : 1.0f, inverse = frame ? 1.0f / frame[WEIGH] : 1.0f;
+    const float part = share * (frame ? frame[TRIED] : 1.0f);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const floatV old = load_some_f32(kept, i, count) * ratio + load_some_f32(moment, i, count) * part;
+        store_some_f32(grad, i, old * inverse + load_some_f32(grad, i, count) * rest, count);
+    }
+}
+
+/* next comes as what was said of grad. moved may be null. frame: grad is moments; null: it is not. */
+KERNEL void compress_left(ulong n, uint block, __global const float *frame, __global const float *grad,
+                          __global float *next, __global float *moved)
+{
+    const float weigh = frame ? frame[WEIGH] : 1.0f;
     const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
     for (ulong i = begin; i < end; i += VW) {
         const int count = (int)min((ulong)VW, end - i);
         const floatV said = load_some_f32(next, i, count);
-        store_some_f32(next, i, load_some_f32(grad, i, count) - said, count);
+        store_some_f32(next, i, (load_some_f32(grad, i, count) - said) * weigh, count);
         if (moved) {
             const floatV v = load_some_f32(moved, i, count);
             store_some_f32(moved, i, select(v, (floatV)0.0f, said != 0.0f), count);
@@ -240,6 +289,12 @@ KERNEL void int8_decode(ulong n, uint block, uint blocks, int add, __global cons
 
 /* ---- topk ------------------------------------------------------------------------------- */
 
+/* As many of `count` looked at as `want` are of `len`, at least one. */
+static int sample_rank(int want, int count, int len)
+{
+    return max(1, (want * count + len / 2) / len);
+}
+
 #ifdef STYLE_CPU
 
 /* -1 in the lanes whose magnitude is at least `bits`, else 0. By subtraction: oclgrind misreads a comparison of vectors
@@ -313,6 +368,63 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
                 value[at] = x[i + j];
                 index[at++] = (ushort)(i + j);
             }
+        }
+        for (; at < k; at++) {
+            value[at] = 0.0f;
+            index[at] = NOTHING;
+        }
+    }
+}
+
+/* The k-th largest of some magnitudes, bit by bit from the top. */
+static uint kth_of(const uint *size, int count, int k)
+{
+    uint least = 0;
+    for (uint bit = 1u << 30; bit; bit >>= 1) {
+        int many = 0;
+        for (int i = 0; i < count; i++)
+            many += size[i] >= (least | bit);
+        least |= many >= k ? bit : 0;
+    }
+    return least;
+}
+
+KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride, __global const uint *random,
+                                __global const float *all, __global float *code)
+{
+    __global ushort *indices = (__global ushort *)(code + (size_t)chunks * k);
+    const uint first = get_global_id(0) * per, last = min(chunks, first + per);
+    uint size[CHUNK];
+    ushort where[CHUNK];
+    for (uint c = first; c < last; c++) {
+        __global const float *x = all + (size_t)c * CHUNK;
+        __global float *value = code + (size_t)c * k;
+        __global ushort *index = indices + (size_t)c * k;
+        const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len);
+        int count = 0, at = 0;
+        for (int i = (int)((random[2] + c) % (uint)min(stride, len)); i < len; i += stride)
+            size[count++] = magnitude(x[i]);
+        const uint reach = kth_of(size, count, sample_rank(want, count, len));
+        count = 0;
+        for (int i = 0; i < len; i += VW) {
+            const int some = min(VW, len - i);
+            if (some == VW && !any(at_least(loadV_f32(x, i), reach)))
+                continue;
+            for (int j = 0; j < some; j++)
+                if (magnitude(x[i + j]) >= reach) {
+                    size[count] = magnitude(x[i + j]);
+                    where[count++] = (ushort)(i + j);
+                }
+        }
+        const uint least = count > want ? kth_of(size, count, want) : reach;
+        int equals = want;
+        for (int j = 0; j < count; j++)
+            equals -= size[j] > least;
+        for (int j = 0; j < count && at < want; j++) {
+            if (size[j] < least || (size[j] == least && equals-- <= 0))
+                continue;
+            value[at] = x[where[j]];
+            index[at++] = where[j];
         }
         for (; at < k; at++) {
             value[at] = 0.0f;
@@ -401,16 +513,14 @@ static int2 sum_before(int2 v, __local int2 *tmp)
     return tmp[me] - v;
 }
 
-KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *all, __global float *code)
+/* The `want` largest of x[0..len), at the beginning of value and index, in the order of their index. Inlined: a call
+ * would keep registers in memory on AMD. */
+static __attribute__((always_inline)) void largest(__global const float *x, int len, int want,
+                                                   __global float *value, __global ushort *index,
+                                                   __local int *bins, __local int *found,
+                                                   __local int2 *tmp)
 {
-    __local int bins[256], found[18];
-    __local int2 tmp[WG];
-    const uint c = get_group_id(0);
-    __global const float *x = all + (size_t)c * CHUNK;
-    __global float *value = code + (size_t)c * k;
-    __global ushort *index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
-    const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len), me = get_local_id(0);
-    const int begin = min(len, me * (CHUNK / WG)), end = min(len, begin + CHUNK / WG);
+    const int me = get_local_id(0), begin = min(len, me * (CHUNK / WG)), end = min(len, begin + CHUNK / WG);
     int equals;
     const uint least = threshold(x, len, want, &equals, bins, found);
     int2 own = 0;                               /* above the threshold, and at it */
@@ -430,10 +540,103 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
         above += m > least;
         same += m == least;
     }
-    for (int at = want + me; at < k; at += WG) {
+}
+
+static void fill_up(__global float *value, __global ushort *index, int from, int k)
+{
+    for (int at = from + get_local_id(0); at < k; at += WG) {
         value[at] = 0.0f;
         index[at] = NOTHING;
     }
+}
+
+KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *all, __global float *code)
+{
+    __local int bins[256], found[18];
+    __local int2 tmp[WG];
+    const uint c = get_group_id(0);
+    __global float *value = code + (size_t)c * k;
+    __global ushort *index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
+    const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len);
+    largest(all + (size_t)c * CHUNK, len, want, value, index, bins, found, tmp);
+    fill_up(value, index, want, k);
+}
+
+#define POOL 1024               /* values of a sample, or that reach its threshold, which local memory holds */
+
+/* How many of pool[0..count) come before entry j: larger ones, and equal ones of lower index. */
+static int rank_in(__local const uint *pool, int count, int j)
+{
+    const uint mine = pool[j];
+    int before = 0;
+    for (int i = 0; i < count; i++)
+        before += pool[i] > mine || (pool[i] == mine && i < j);
+    return before;
+}
+
+KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride, __global const uint *random,
+                                __global const float *all, __global float *code)
+{
+    __local int bins[256], found[18];
+    __local int2 tmp[WG];
+    __local uint pool[POOL];
+    __local ushort where[POOL];
+    __local uchar chosen[POOL];
+    const uint c = get_group_id(0);
+    __global const float *x = all + (size_t)c * CHUNK;
+    __global float *value = code + (size_t)c * k;
+    __global ushort *index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
+    const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len), me = get_local_id(0);
+    const int begin = min(len, me * (CHUNK / WG)), end = min(len, begin + CHUNK / WG);
+    const int start = (int)((random[2] + c) % (uint)min(stride, len));
+    const int looked = (len - start + stride - 1) / stride, rank = sample_rank(want, looked, len) - 1;
+    for (int j = me; j < looked; j += WG)
+        pool[j] = magnitude(x[start + j * stride]);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int j = me; j < looked; j += WG)
+        if (rank_in(pool, looked, j) == rank)
+            found[0] = (int)pool[j];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    const uint reach = (uint)found[0];
+    int2 own = 0;
+    for (int i = begin; i < end; i++)
+        own.x += magnitude(x[i]) >= reach;
+    int at = sum_before(own, tmp).x;
+    const int count = tmp[WG - 1].x;
+    if (count <= want) {
+        for (int i = begin; i < end; i++)
+            if (magnitude(x[i]) >= reach) {
+                value[at] = x[i];
+                index[at++] = (ushort)i;
+            }
+        fill_up(value, index, count, k);
+        return;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (count > POOL) {
+        largest(x, len, want, value, index, bins, found, tmp);
+        fill_up(value, index, want, k);
+        return;
+    }
+    for (int i = begin; i < end; i++)
+        if (magnitude(x[i]) >= reach) {
+            pool[at] = magnitude(x[i]);
+            where[at++] = (ushort)i;
+        }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int j = me; j < count; j += WG)
+        chosen[j] = rank_in(pool, count, j) < want;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int j = me; j < count; j += WG) {
+        int to = 0;
+        for (int i = 0; i < j; i++)
+            to += chosen[i];
+        if (chosen[j]) {
+            value[to] = x[where[j]];
+            index[to] = where[j];
+        }
+    }
+    fill_up(value, index, want, k);
 }
 
 KERNEL void topk_decode(int per, ulong n, uint chunks, int k, int add, __global const float *code,
@@ -456,6 +659,87 @@ KERNEL void topk_decode(int per, ulong n, uint chunks, int k, int add, __global 
 }
 
 #endif
+
+/* ---- sign ------------------------------------------------------------------------------- */
+
+#define WORD 32
+
+__constant uint lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+
+static float sign_scale(float sum, int len)
+{
+    return sum <= MAXFLOAT ? sum / (float)len : NAN;
+}
+
+#ifdef STYLE_CPU
+
+KERNEL void sign_encode(int per, ulong n, uint chunks, __global const float *all, __global float *code)
+{
+    __global uint *words = (__global uint *)(code + chunks);
+    const uint first = get_global_id(0) * per, last = min(chunks, first + per);
+    for (uint c = first; c < last; c++) {
+        __global const float *x = all + (size_t)c * CHUNK;
+        __global uint *word = words + (size_t)c * (CHUNK / WORD);
+        const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK);
+        floatV sum = 0.0f;
+        for (int w = 0; w * WORD < len; w++) {
+            uintV bits = 0;
+            uint lane[VW], all_bits = 0;
+            for (int j = 0; j < WORD && w * WORD + j < len; j += VW) {
+                const floatV v = load_some_f32(x, w * WORD + j, len - w * WORD - j);
+                sum += fabs(v);
+                bits |= as_uintV(v) >> 31 << (vloadV(0, lanes) + (uint)j);
+            }
+            vstoreV(bits, 0, lane);
+            for (int j = 0; j < VW; j++)
+                all_bits |= lane[j];
+            word[w] = all_bits;
+        }
+        code[c] = sign_scale(sumV(sum), len);
+    }
+}
+
+#else
+
+KERNEL void sign_encode(int per, ulong n, uint chunks, __global const float *all, __global float *code)
+{
+    __local float tmp[WG];
+    __local uint words[CHUNK / WORD];
+    const uint c = get_group_id(0), me = get_local_id(0);
+    __global const float *x = all + (size_t)c * CHUNK;
+    __global uint *word = (__global uint *)(code + chunks) + (size_t)c * (CHUNK / WORD);
+    const uint len = (uint)min((ulong)CHUNK, n - (ulong)c * CHUNK);
+    float sum = 0.0f;
+    for (uint w = me; w < CHUNK / WORD; w += WG)
+        words[w] = 0;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint i = me; i < len; i += WG) {
+        const float v = x[i];
+        sum += fabs(v);
+        if (as_uint(v) >> 31)
+            atomic_or(&words[i / WORD], 1u << i % WORD);
+    }
+    sum = group_sum(sum, tmp);
+    if (me == 0)
+        code[c] = sign_scale(sum, (int)len);
+    for (uint w = me; w * WORD < len; w += WG)
+        word[w] = words[w];
+}
+
+#endif
+
+/* to (+)= what code says. */
+KERNEL void sign_decode(ulong n, uint block, uint chunks, int add, __global const float *code, __global float *to)
+{
+    __global const uint *words = (__global const uint *)(code + chunks);
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const uintV minus = (uintV)words[i / WORD] >> (vloadV(0, lanes) + (uint)(i % WORD)) << 31;
+        const floatV x = as_floatV((uintV)as_uint(code[i / CHUNK]) ^ minus);
+        store_some_f32(to, i, add ? load_some_f32(to, i, count) + x : x, count);
+    }
+}
 
 /* ---- randomk ---------------------------------------------------------------------------- */
 

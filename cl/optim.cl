@@ -4,6 +4,7 @@
  * AdamW (Loshchilov and Hutter 2019), in the order PyTorch computes it:
  *   g = grad * CLIP;  p = p - lr decay p;  m = m + (1 - beta1)(g - m)
  *   v = beta2 v + (1 - beta2) g g;  p = p - (lr / BIAS1) m / (sqrt(v) / sqrt(BIAS2) + eps)
+ *   or, where ranks put together the new m and not g (host/sync/compress_onebit.c): m = grad * CLIP, and v stays
  * SGD:
  *   g = grad * CLIP + decay p;  m = momentum m + g;  p = p - lr m
  * Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023):
@@ -12,7 +13,8 @@
  * p, g, m, v: fp32, n elements. copy: storage type or null, receives the new p.
  * partial: fp32, one sum of squares for each SQUARES elements of g.
  * state: fp32, the scalars named below; it never visits the host within a step, so every
- * update reads there whether it is to be left out (SKIP, HALTED).
+ * update reads there whether it is to be left out (SKIP, HALTED). held: v stays in this step; BIAS2 is of the
+ * VARIANCES steps in which it did not.
  *
  * Flat kernels own `block` elements a work-item. norm_partial: a work-item (CPU) or group
  * (GPU) owns a block of SQUARES. prepare: one work-item or group does it all.
@@ -35,6 +37,9 @@
 #define BIAS2 9
 #define HALTED 10
 #define LOSS_SUM 11
+#define VARIANCES 12
+
+#define MOMENTS 1               /* form: g is the new m, and v stays; 0: neither; else: v stays */
 
 #define LEAST_SCALE 0x1p-16f    /* a loss scale this small means the overflow is the model's */
 
@@ -84,8 +89,8 @@ static float bias_correction(float log_beta, float step)
 
 /* `squares` is the sum of squares of the scaled gradients, which `weigh` makes those of the weighted mean:
  * tokens / weights, or 0 where no target counts and nothing is to move. */
-static void prepare(float squares, __global float *state, float weigh, float clip, float log_beta1,
-                    float log_beta2, int dynamic, int growth)
+static void prepare(float squares, __global float *state, float weigh, int held, float clip,
+                    float log_beta1, float log_beta2, int dynamic, int growth)
 {
     const float scale = state[LOSS_SCALE], norm = sqrt(squares) / scale * weigh;
     const int finite = isfinite(squares) && isfinite(state[LOSS_SUM]);
@@ -98,7 +103,8 @@ static void prepare(float squares, __global float *state, float weigh, float cli
         state[STEP] = step;
         state[CLIP] = (clip > 0.0f ? fmin(1.0f, clip / (norm + 1e-6f)) : 1.0f) / scale * weigh;
         state[BIAS1] = bias_correction(log_beta1, step);
-        state[BIAS2] = bias_correction(log_beta2, step);
+        state[VARIANCES] += held ? 0.0f : 1.0f;
+        state[BIAS2] = bias_correction(log_beta2, state[VARIANCES]);
         state[GOOD_STEPS] += 1.0f;
         if (dynamic && state[GOOD_STEPS] >= growth)
             next = scale * 2.0f;
@@ -118,18 +124,20 @@ static void prepare(float squares, __global float *state, float weigh, float cli
 #ifdef STYLE_CPU
 
 KERNEL void optim_prepare(ulong count, __global const float *partial, __global float *state,
-                          float weigh, float clip, float log_beta1, float log_beta2, int dynamic, int growth)
+                          float weigh, int held, float clip, float log_beta1, float log_beta2, int dynamic,
+                          int growth)
 {
     floatV sum = 0.0f;
     for (ulong i = 0; i < count; i += VW)
         sum += load_some_f32(partial, i, (int)min((ulong)VW, count - i));
-    prepare(sumV(sum), state, weigh, clip, log_beta1, log_beta2, dynamic, growth);
+    prepare(sumV(sum), state, weigh, held, clip, log_beta1, log_beta2, dynamic, growth);
 }
 
 #else
 
 KERNEL void optim_prepare(ulong count, __global const float *partial, __global float *state,
-                          float weigh, float clip, float log_beta1, float log_beta2, int dynamic, int growth)
+                          float weigh, int held, float clip, float log_beta1, float log_beta2, int dynamic,
+                          int growth)
 {
     __local float tmp[WG];
     float sum = 0.0f;
@@ -137,7 +145,7 @@ KERNEL void optim_prepare(ulong count, __global const float *partial, __global f
         sum += partial[i];
     sum = group_sum(sum, tmp);
     if (get_local_id(0) == 0)
-        prepare(sum, state, weigh, clip, log_beta1, log_beta2, dynamic, growth);
+        prepare(sum, state, weigh, held, clip, log_beta1, log_beta2, dynamic, growth);
 }
 
 #endif
@@ -146,7 +154,7 @@ KERNEL void optim_prepare(ulong count, __global const float *partial, __global f
  * float beta2 = 0.999 the difference would be off by one part in 80000. */
 KERNEL void adamw(ulong n, uint block, __global float *p, __global const float *g,
                   __global float *m, __global float *v, __global store_t *copy,
-                  __global const float *state, float lr, float beta2, float rest1, float rest2,
+                  __global const float *state, float lr, int form, float beta2, float rest1, float rest2,
                   float eps, float decay)
 {
     if (state[SKIP] != 0.0f || state[HALTED] != 0.0f)
@@ -160,11 +168,16 @@ KERNEL void adamw(ulong n, uint block, __global float *p, __global const float *
         const floatV grad = load_some_f32(g, i, count) * clip;
         floatV first = load_some_f32(m, i, count), second = load_some_f32(v, i, count);
         floatV weight = load_some_f32(p, i, count) * keep;
-        first += rest1 * (grad - first);
-        second = second * beta2 + rest2 * (grad * grad);
+        if (form == MOMENTS)
+            first = grad;
+        else
+            first += rest1 * (grad - first);
+        if (form == 0) {
+            second = second * beta2 + rest2 * (grad * grad);
+            store_some_f32(v, i, second, count);
+        }
         weight -= step * (first / (sqrt(second) / root2 + eps));
         store_some_f32(m, i, first, count);
-        store_some_f32(v, i, second, count);
         store_some_f32(p, i, weight, count);
         if (copy)
             store_some(copy, i, weight, count);

@@ -9,7 +9,6 @@ enum { CLI_CHOICES = 256 };
 
 extern char cli_schedules[CLI_CHOICES];         /* "auto|1f1b|..." */
 extern char cli_syncs[CLI_CHOICES];             /* "allreduce|sharded" */
-extern char cli_compressors[CLI_CHOICES];       /* help: "...: none|bf16|topk:F" */
 extern char cli_engines[CLI_CHOICES];           /* "auto|native|..." */
 extern char cli_precisions[CLI_CHOICES];        /* "fp32|bf16|..." */
 extern char cli_rules[CLI_CHOICES];             /* "adamw|sgd|..." */

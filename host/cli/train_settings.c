@@ -94,7 +94,8 @@ static const gt_option back[] = {
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &train_set.sync, 1, NULL },
-    { "compress", 0, GT_STRING, "SPEC", cli_compressors, &train_set.compress, 1, NULL },
+    { "compress", 0, GT_STRING, "SPEC", "form of gradients between ranks: none, auto or one listed below",
+      &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
     { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "form of what goes between pipeline stages",
@@ -136,13 +137,17 @@ static const gt_option last[] = {
     { 0 }
 };
 
-const cli_help train_help = {
-    "train --model NAME --data FILE --out RUN [options]", "Train a model.",
+static const char examples[] =
     "  geartrain train --model gpt2-mini --data input.txt --tokenizer char --out runs/first \\\n"
     "      --steps 2000 --batch 12 --lr 1e-3 --warmup 100 --eval-every 250\n"
     "  geartrain train --out runs/first --resume\n"
     "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n"
-};
+    "\nForms of --compress, NAME[:NUMBER][,NAME=NUMBER...]:\n"
+    "  auto                       for each link what gains most of none, bf16 and int8, or of auto:FORM,...\n";
+/* With the forms. */
+static char with_forms[4096];
+
+const cli_help train_help = { "train --model NAME --data FILE --out RUN [options]", "Train a model.", with_forms };
 
 /* ---- options of the optimizer's rules --------------------------------------------------------- */
 
@@ -247,6 +252,8 @@ void train_settings_default(void)
     const optim_config d = optim_defaults();
     *o = (train_settings){ 0 };
     make_table();
+    snprintf(with_forms, sizeof with_forms, "%s", examples);
+    sync_compressors_describe(with_forms + strlen(with_forms), sizeof with_forms - strlen(with_forms));
     o->order = "shuffled";
     o->schedule = "cosine";
     o->precision = dtype_name(DTYPE_F32);

@@ -311,12 +311,23 @@ static void show_compression(const train *of)
 {
     const train_options t = train_settings_options();
     char text[SYNC_NAMES];
+    double encoded, summed;
     if (train_choice(of))
         show_choice(train_choice(of));
     if (train_plan(of)->ranks < 2 || !sync_compress_changes(&t.compress))
         return;
     sync_compress_text(&t.compress, text);
-    fprintf(stderr, "form    of gradients between ranks: %s; %s\n", text, sync_compressor_help(t.compress.how));
+    train_compressed(of, &encoded, &summed);
+    fprintf(stderr, "form    of gradients between ranks: %s; ", text);
+    if (summed <= 0.0)
+        fprintf(stderr, "it does nothing, for no two ranks of this plan share a parameter\n");
+    else if (encoded <= 0.0)
+        fprintf(stderr, "it compresses nothing, for of what ranks share no tensor is large enough for it\n");
+    else if (encoded < summed)
+        fprintf(stderr, "%s; %.3g %% of what they share, the rest as it is\n", sync_compressor_help(t.compress.how),
+                100.0 * encoded / summed);
+    else
+        fprintf(stderr, "%s\n", sync_compressor_help(t.compress.how));
 }
 
 /* What rank 0 writes and says before the first step. */

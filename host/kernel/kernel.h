@@ -244,10 +244,15 @@ gt_status kernel_row_hits(dev_list *l, kernel_set *k, int R, int V, dev_buffer *
 /* ---- cl/compress.cl ------------------------------------------------------------------ */
 /* What a step's encodings ask: fp32[COMPRESS_FRAME] whether the newest step was taken, and loss scales; and
  * random u32[4], of which [2] is the step. Both begin as zeros but for a seed. state: the optimizer's scalars.
- * pending (i32): the step before ended with an update; step (u32). */
-enum { COMPRESS_FRAME = 4, COMPRESS_TAKE = 0, COMPRESS_RATIO, COMPRESS_HELD, COMPRESS_TRIED };
+ * pending (i32): the step before ended with an update; step (u32); weigh (f32): optim_weighs(). */
+enum { COMPRESS_TAKE, COMPRESS_RATIO, COMPRESS_HELD, COMPRESS_TRIED, COMPRESS_WEIGH, COMPRESS_SHRINK, COMPRESS_FRAME };
 gt_status kernel_compress_begin(dev_list *l, kernel_set *k, dev_buffer *state, dev_buffer *random, dev_buffer *frame,
-                                kernel_slot *pending_at, kernel_slot *step_at);
+                                kernel_slot *pending_at, kernel_slot *step_at, kernel_slot *weigh_at);
+/* Sets SHRINK so that gradients whose squares add up to squares[0] have at most the norm `limit`, as those of the
+ * mean; weigh (f32) as above. And grad *= SHRINK. */
+gt_status kernel_compress_clip(dev_list *l, kernel_set *k, float limit, dev_buffer *squares, dev_buffer *state,
+                               dev_buffer *frame, kernel_slot *weigh_at);
+gt_status kernel_compress_shrink(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad);
 /* kept = next if the step was taken. frame NULL, here and below: yes, and no scales. n fp32 each. */
 gt_status kernel_compress_commit(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *next,
                                  dev_buffer *kept);
@@ -257,9 +262,13 @@ gt_status kernel_compress_feed(dev_list *l, kernel_set *k, int64_t n, dev_buffer
 /* moved = momentum velocity + grad; grad = moved + kept. */
 gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, float momentum,
                                    dev_buffer *kept, dev_buffer *velocity, dev_buffer *moved, dev_buffer *grad);
-/* said = grad - said; moved (NULL: none) = 0 where said was not. */
-gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *grad, dev_buffer *said,
-                               dev_buffer *moved);
+/* grad = (kept + beta1 moment / ranks) / weigh + (1 - beta1) grad: a share of Adam's new first moment, at the loss
+ * scale. */
+gt_status kernel_compress_moment(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, double beta1, int ranks,
+                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad);
+/* said = grad - said, with a frame times weigh; moved (NULL: none) = 0 where said was not. */
+gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad,
+                               dev_buffer *said, dev_buffer *moved);
 /* to S = from fp32, cut to [-most, most]; inf and NaN stay. */
 gt_status kernel_compress_cut(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *from, dev_buffer *to);
 /* Encodings of x fp32 (n), in words of 4 bytes; decoding overwrites `to` fp32 (n), or adds to it. */
@@ -271,8 +280,15 @@ gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev
 /* keep: values of each COMPRESS_CHUNK. */
 int64_t kernel_topk_words(int64_t n, int keep);
 gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, dev_buffer *x, dev_buffer *code);
+/* The same by a threshold that every `stride`-th value gives, from 10 on; random: of kernel_compress_begin(). */
+gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
+                                     dev_buffer *x, dev_buffer *code);
 gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code,
                              dev_buffer *to);
+/* Signs, and of each COMPRESS_CHUNK the mean magnitude. */
+int64_t kernel_sign_words(int64_t n);
+gt_status kernel_sign_encode(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code);
+gt_status kernel_sign_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to);
 /* One of every `group` values. */
 int64_t kernel_randomk_words(int64_t n, uint32_t group);
 gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
@@ -334,9 +350,10 @@ enum {
     OPTIM_SKIP,             /* 1: the last gradients were not finite, or none; nothing moved */
     OPTIM_SKIPPED,          /* how often that happened                                 */
     OPTIM_BIAS1,
-    OPTIM_BIAS2,   /* 1 - beta^step                                       */
+    OPTIM_BIAS2,   /* 1 - beta^step; of the second moments' updates        */
     OPTIM_HALTED,           /* 1: fp32/bf16 met a non-finite step; no update moves any more */
     OPTIM_LOSS_SUM,         /* of the step, in units of weights * nats; kernel_sum adds */
+    OPTIM_VARIANCES,        /* updates of second moments so far, which may be fewer        */
     OPTIM_STATE_FLOATS = 16
 };
 /* partial[i] = sum of squares of the i-th block of g; kernel_norm_blocks(n) floats. */
@@ -348,16 +365,23 @@ int64_t kernel_norm_blocks(const kernel_set *k, int64_t n);
  * non-finite step. The clip factor is PyTorch's: min(1, clip / (norm + 1e-6)). The betas are
  * double because 1 - 0.999f is off by 1e-5 of itself. The launch argument at *weigh_at (NULL: stays 1)
  * multiplies norm and gradients before they are clipped; 0: there is nothing to learn from, SKIP is set
- * and all else but the norm stays as it is. */
+ * and all else but the norm stays as it is. The one at *held_at (0 so far): 1 if second moments stay as they are in
+ * this step. */
 gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *state,
-                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at);
+                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at,
+                               kernel_slot *held_at);
 /* AdamW (Loshchilov and Hutter 2019, as PyTorch writes it): p -= lr * (m/bias1 / (sqrt(v/bias2)
  * + eps) + decay * p), m and v as usual, g * CLIP as gradient. fp32 n elements each; `copy`
  * S (n) or NULL receives the new p in storage type. Does nothing when SKIP or HALTED. lr is
- * a launch argument (*lr_at). */
+ * a launch argument (*lr_at), and so is what g is (*form_at, an adamw_form; NULL: always gradients). */
+typedef enum adamw_form {
+    ADAMW_GRADIENTS,
+    ADAMW_MOMENTS,          /* g * CLIP is the new m itself, and v stays as it is          */
+    ADAMW_HELD              /* gradients, and v stays as it is                             */
+} adamw_form;
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                        dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2,
-                       float eps, float decay, kernel_slot *lr_at);
+                       float eps, float decay, kernel_slot *lr_at, kernel_slot *form_at);
 /* SGD with momentum as PyTorch: m = momentum*m + g + decay*p; p -= lr*m. m NULL: plain. */
 gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                      dev_buffer *copy, dev_buffer *state, float lr, float momentum, float decay, kernel_slot *lr_at);

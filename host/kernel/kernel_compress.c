@@ -20,16 +20,34 @@ static int64_t pieces(int64_t n, int64_t each)
 }
 
 gt_status kernel_compress_begin(dev_list *l, kernel_set *k, dev_buffer *state, dev_buffer *random, dev_buffer *frame,
-                                kernel_slot *pending_at, kernel_slot *step_at)
+                                kernel_slot *pending_at, kernel_slot *step_at, kernel_slot *weigh_at)
 {
-    dev_arg args[] = { dev_arg_i32(0), dev_arg_u32(0), dev_arg_buffer(state), dev_arg_buffer(random),
-                       dev_arg_buffer(frame) };
+    dev_arg args[] = { dev_arg_i32(0),        dev_arg_u32(0),         dev_arg_f32(1.0f),
+                       dev_arg_buffer(state), dev_arg_buffer(random), dev_arg_buffer(frame) };
     gt_status st = kernel_launch_groups(l, k, &kernel_compress_family, "compress_begin", 1, args, KERNEL_ARGS(args));
     if (!st) {
         kernel_slot_last(pending_at, l, 0);
         kernel_slot_last(step_at, l, 1);
+        kernel_slot_last(weigh_at, l, 2);
     }
     return st;
+}
+
+gt_status kernel_compress_clip(dev_list *l, kernel_set *k, float limit, dev_buffer *squares, dev_buffer *state,
+                               dev_buffer *frame, kernel_slot *weigh_at)
+{
+    dev_arg args[] = { dev_arg_f32(limit), dev_arg_f32(1.0f), dev_arg_buffer(squares), dev_arg_buffer(state),
+                       dev_arg_buffer(frame) };
+    gt_status st = kernel_launch_groups(l, k, &kernel_compress_family, "compress_clip", 1, args, KERNEL_ARGS(args));
+    if (!st)
+        kernel_slot_last(weigh_at, l, 1);
+    return st;
+}
+
+gt_status kernel_compress_shrink(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(frame), dev_arg_buffer(grad) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_shrink", n, args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_compress_commit(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *next,
@@ -54,10 +72,22 @@ gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_bu
     return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed_velocity", n, args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *grad, dev_buffer *said,
-                               dev_buffer *moved)
+gt_status kernel_compress_moment(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, double beta1, int ranks,
+                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad)
 {
-    dev_arg args[] = { [2] = dev_arg_buffer(grad), dev_arg_buffer(said), dev_arg_buffer(moved) };
+    dev_arg args[] = { [2] = dev_arg_buffer(frame),
+                       dev_arg_f32((float)(beta1 / ranks)),
+                       dev_arg_f32((float)(1.0 - beta1)),
+                       dev_arg_buffer(kept),
+                       dev_arg_buffer(moment),
+                       dev_arg_buffer(grad) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed_moment", n, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad,
+                               dev_buffer *said, dev_buffer *moved)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(frame), dev_arg_buffer(grad), dev_arg_buffer(said), dev_arg_buffer(moved) };
     return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_left", n, args, KERNEL_ARGS(args));
 }
 
@@ -121,6 +151,20 @@ gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, de
                                    KERNEL_ARGS(args));
 }
 
+gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
+                                     dev_buffer *x, dev_buffer *code)
+{
+    assert(keep > 0 && keep <= COMPRESS_CHUNK && stride >= 10);
+    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
+    gt_status st = kernel_fits("chunks of gradients", chunks);
+    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
+                       dev_arg_i32(keep), dev_arg_i32(stride),      dev_arg_buffer(random),
+                       dev_arg_buffer(x), dev_arg_buffer(code) };
+    return st ? st
+              : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode_sampled", (int)chunks, COMPRESS_CHUNK,
+                                   args, KERNEL_ARGS(args));
+}
+
 gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code, dev_buffer *to)
 {
     const int64_t chunks = pieces(n, COMPRESS_CHUNK);
@@ -129,6 +173,31 @@ gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, in
                        dev_arg_buffer(to) };
     return kernel_launch_rows(l, k, &kernel_compress_family, "topk_decode", (int)chunks, COMPRESS_CHUNK, args,
                               KERNEL_ARGS(args));
+}
+
+int64_t kernel_sign_words(int64_t n)
+{
+    return pieces(n, COMPRESS_CHUNK) + pieces(n, 32);
+}
+
+gt_status kernel_sign_encode(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code)
+{
+    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
+    gt_status st = kernel_fits("chunks of gradients", chunks);
+    dev_arg args[] = { dev_arg_i32(1), dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks), dev_arg_buffer(x),
+                       dev_arg_buffer(code) };
+    return st ? st
+              : kernel_launch_rows(l, k, &kernel_compress_family, "sign_encode", (int)chunks, COMPRESS_CHUNK, args,
+                                   KERNEL_ARGS(args));
+}
+
+gt_status kernel_sign_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to)
+{
+    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_CHUNK)),
+                       dev_arg_i32(add),
+                       dev_arg_buffer(code),
+                       dev_arg_buffer(to) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "sign_decode", n, args, KERNEL_ARGS(args));
 }
 
 int64_t kernel_randomk_words(int64_t n, uint32_t group)
@@ -191,9 +260,10 @@ static operand *give_frame(trial *t, float take, float ratio)
 static void begin_with(trial *t, int pending, int skip)
 {
     operand *state = give_state(t, 3, 1.0, 0.9, 0.99), *frame = give_frame(t, 0.0f, 0.0f), *random = give_random(t);
-    kernel_slot pending_at, step_at;
-    append(t,
-           kernel_compress_begin(t->list, t->k, state->buffer, random->buffer, frame->buffer, &pending_at, &step_at));
+    kernel_slot pending_at, step_at, weigh_at;
+    append(t, kernel_compress_begin(t->list, t->k, state->buffer, random->buffer, frame->buffer, &pending_at, &step_at,
+                                    &weigh_at));
+    set_slot(t, weigh_at, dev_arg_f32(skip ? 0.0f : 0.75f));
     set_slot(t, pending_at, dev_arg_i32(pending));
     set_slot(t, step_at, dev_arg_u32(STEP));            /* where it stands already: what is given is looked at */
     if (t->status)
@@ -207,6 +277,7 @@ static void begin_with(trial *t, int pending, int skip)
     expect(frame, COMPRESS_HELD, take ? 512.0 : 4096.0, 0.0);
     expect(frame, COMPRESS_RATIO, take ? 2.0 : 0.25, 0.0);
     expect(frame, COMPRESS_TRIED, 1024.0, 0.0);
+    expect(frame, COMPRESS_WEIGH, skip ? 1.0 : 0.75, 0.0);
 }
 
 static void begin_case(trial *t)
@@ -220,6 +291,34 @@ static void begin_skipped_case(trial *t)
 static void begin_idle_case(trial *t)
 {
     begin_with(t, 0, 0);
+}
+
+/* Squares that add up to 9, at a loss scale of 4 and with a weight of 2: a norm of 1.5. */
+static void clip_with(trial *t, float limit, double want)
+{
+    const int64_t n = elements(t);
+    operand *state = give_state(t, 3, 1.0, 0.9, 0.99), *frame = give_frame(t, 0.0f, 0.0f);
+    operand *squares = give(t, "squares", FLOAT, 1, 1.0), *grad = give(t, "grad", FLOAT, n, 1.0);
+    kernel_slot weigh_at;
+    append(t, kernel_compress_clip(t->list, t->k, limit, squares->buffer, state->buffer, frame->buffer, &weigh_at));
+    set_slot(t, weigh_at, dev_arg_f32(2.0f));
+    append(t, kernel_compress_shrink(t->list, t->k, n, frame->buffer, grad->buffer));
+    if (t->status)
+        return;
+    state->value[OPTIM_LOSS_SCALE] = state->want[OPTIM_LOSS_SCALE] = 4.0;
+    squares->value[0] = squares->want[0] = 9.0;
+    expect(frame, COMPRESS_SHRINK, want, 2.0 * U);
+    for (int64_t i = 0; i < n; i++)
+        expect(grad, i, grad->value[i] * want, 4.0 * U * fabs(grad->value[i]));
+}
+
+static void clip_case(trial *t)
+{
+    clip_with(t, 0.5f, 1.0 / 3.0);
+}
+static void clip_not_case(trial *t)
+{
+    clip_with(t, 1.75f, 1.0);
 }
 
 static void commit_with(trial *t, int take)
@@ -266,18 +365,50 @@ static void velocity_case(trial *t)
     }
 }
 
-static void left_case(trial *t)
+static void moment_case(trial *t)
 {
     const int64_t n = elements(t);
+    operand *frame = give_frame(t, 1.0f, 2.0f), *kept = give(t, "kept", FLOAT, n, 1.0);
+    operand *moment = give(t, "moment", FLOAT, n, 1.0), *grad = give(t, "grad", FLOAT, n, 1.0);
+    append(t, kernel_compress_moment(t->list, t->k, n, frame->buffer, 0.75, 3, kept->buffer, moment->buffer,
+                                     grad->buffer));
+    if (t->status)
+        return;
+    frame->value[COMPRESS_TRIED] = frame->want[COMPRESS_TRIED] = 8.0;
+    frame->value[COMPRESS_WEIGH] = frame->want[COMPRESS_WEIGH] = 0.5;
+    for (int64_t i = 0; i < n; i++) {
+        const double old = 2.0 * (2.0 * kept->value[i] + 2.0 * moment->value[i]), new = 0.25 * grad->value[i];
+        const double size = 4.0 * (fabs(kept->value[i]) + fabs(moment->value[i])) + fabs(new);
+        expect(grad, i, old + new, U * 8.0 * size);
+    }
+}
+
+static void left_with(trial *t, int weighs)
+{
+    const int64_t n = elements(t);
+    const double weigh = weighs ? 0.375 : 1.0;
+    operand *frame = weighs ? give_frame(t, 1.0f, 1.0f) : NULL;
     operand *grad = give(t, "grad", FLOAT, n, 1.0), *said = give(t, "said", FLOAT, n, 1.0);
     operand *moved = give(t, "moved", FLOAT, n, 1.0);
-    append(t, kernel_compress_left(t->list, t->k, n, grad->buffer, said->buffer, moved->buffer));
+    append(t, kernel_compress_left(t->list, t->k, n, frame ? frame->buffer : NULL, grad->buffer, said->buffer,
+                                   moved->buffer));
+    if (!t->status && frame)
+        frame->value[COMPRESS_WEIGH] = frame->want[COMPRESS_WEIGH] = weigh;
     for (int64_t i = 0; !t->status && i < n; i++) {
         if (i % 3)
             said->value[i] = 0.0;
-        expect(said, i, grad->value[i] - said->value[i], U * 4.0 * fabs(grad->value[i] - said->value[i]));
+        expect(said, i, weigh * (grad->value[i] - said->value[i]), U * 4.0 * fabs(grad->value[i] - said->value[i]));
         expect(moved, i, said->value[i] != 0.0 ? 0.0 : moved->value[i], 0.0);
     }
+}
+
+static void left_case(trial *t)
+{
+    left_with(t, 0);
+}
+static void left_moment_case(trial *t)
+{
+    left_with(t, 1);
 }
 
 static void cut_case(trial *t)
@@ -387,11 +518,96 @@ static void topk_all_case(trial *t)
     topk_with(t, COMPRESS_CHUNK, 0);
 }
 
+/* What the exact choice gives, of those that reach the threshold of a sample. In every third chunk all are equal but
+ * one, so that far more than asked for reach it. */
+static void sampled_with(trial *t, int keep, int stride)
+{
+    const int64_t n = elements(t);
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep)), *y = take(t, "y", FLOAT, n);
+    append(t, kernel_topk_encode_sampled(t->list, t->k, n, keep, stride, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_topk_decode(t->list, t->k, n, keep, 0, code->buffer, y->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++)
+        if (i / COMPRESS_CHUNK % 3 == 1)
+            x->value[i] = x->want[i] = i % COMPRESS_CHUNK == 5 ? 2.0 : i % 2 ? 0.5 : -0.5;
+    ranked all[COMPRESS_CHUNK], sample[COMPRESS_CHUNK];
+    for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
+        const int len = (int)(n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK), want = keep < len ? keep : len;
+        int looked = 0;
+        for (int i = (int)((STEP + c / COMPRESS_CHUNK) % (stride < len ? stride : len)); i < len; i += stride)
+            sample[looked++] = (ranked){ fabs(x->value[c + i]), i };
+        qsort(sample, (size_t)looked, sizeof *sample, larger_first);
+        const int rank = (want * looked + len / 2) / len;
+        const double reach = sample[rank ? rank - 1 : 0].size;
+        for (int i = 0; i < len; i++)
+            all[i] = (ranked){ fabs(x->value[c + i]), c + i };
+        qsort(all, (size_t)len, sizeof *all, larger_first);
+        for (int i = 0; i < len; i++)
+            expect(y, all[i].at, i < want && all[i].size >= reach ? x->value[all[i].at] : 0.0, 0.0);
+    }
+}
+
+static void sampled_case(trial *t)
+{
+    sampled_with(t, 41, 10);
+}
+static void sampled_one_case(trial *t)
+{
+    sampled_with(t, 1, 100);
+}
+static void sampled_most_case(trial *t)
+{
+    sampled_with(t, 3000, 33);
+}
+
+static void sampled_encode_case(trial *t)
+{
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
+    append(t, kernel_topk_encode_sampled(t->list, t->k, elements(t), 41, 20, random->buffer, x->buffer, code->buffer));
+}
+
 static void topk_encode_case(trial *t)
 {
     operand *x = give(t, "x", FLOAT, elements(t), 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
     append(t, kernel_topk_encode(t->list, t->k, elements(t), 41, x->buffer, code->buffer));
+}
+
+static void sign_with(trial *t, int add)
+{
+    const int64_t n = elements(t);
+    operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_sign_words(n));
+    operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
+    append(t, kernel_sign_encode(t->list, t->k, n, x->buffer, code->buffer));
+    append(t, kernel_sign_decode(t->list, t->k, n, add, code->buffer, y->buffer));
+    for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
+        const int64_t end = c + COMPRESS_CHUNK < n ? c + COMPRESS_CHUNK : n;
+        double sum = 0.0;
+        for (int64_t i = c; i < end; i++)
+            sum += fabs(x->value[i]);
+        const double scale = sum / (double)(end - c);
+        for (int64_t i = c; i < end; i++) {
+            const double was = add ? y->value[i] : 0.0;
+            expect(y, i, was + copysign(scale, x->value[i]), U * (ROUNDINGS(end - c) + 2.0) * (scale + fabs(was)));
+        }
+    }
+}
+
+static void sign_case(trial *t)
+{
+    sign_with(t, 0);
+}
+static void sign_add_case(trial *t)
+{
+    sign_with(t, 1);
+}
+
+static void sign_encode_case(trial *t)
+{
+    operand *x = give(t, "x", FLOAT, elements(t), 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_sign_words(elements(t)));
+    append(t, kernel_sign_encode(t->list, t->k, elements(t), x->buffer, code->buffer));
 }
 
 static void randomk_with(trial *t, uint32_t group)
@@ -421,11 +637,15 @@ static const kernel_case cases[] = {
     { "compression begins a step", begin_case, 0, 0 },
     { "compression begins behind a skipped step", begin_skipped_case, 0, 0 },
     { "compression begins behind no step", begin_idle_case, 0, 0 },
+    { "a replica's gradients clipped", clip_case, 0, 0 },
+    { "a replica's gradients that need no clipping", clip_not_case, 0, 0 },
     { "what is left out is kept", commit_case, 0, 0 },
     { "what is left out of a skipped step is not", commit_not_case, 0, 0 },
     { "what was left out is fed", feed_case, 8192, 4096 },
     { "what was left out is fed with momentum", velocity_case, 0, 0 },
+    { "a share of new first moments", moment_case, 8192, 4096 },
     { "what is left out", left_case, 8192, 4096 },
+    { "what is left out of moments", left_moment_case, 0, 0 },
     { "values cut and stored", cut_case, 8192, 4096 },
     { "int8 and back", int8_case, 0, 0 },
     { "int8 and back, added", int8_add_case, 0, 0 },
@@ -435,6 +655,13 @@ static const kernel_case cases[] = {
     { "top-k of most and back", topk_most_case, 0, 0 },
     { "top-k of all and back", topk_all_case, 0, 0 },
     { "top-k encoded", topk_encode_case, 8192, 4096 },
+    { "top-k by a sample", sampled_case, 0, 0 },
+    { "top-1 by a sample", sampled_one_case, 0, 0 },
+    { "top-k of most by a sample", sampled_most_case, 0, 0 },
+    { "top-k by a sample, encoded", sampled_encode_case, 8192, 4096 },
+    { "signs and back", sign_case, 0, 0 },
+    { "signs and back, added", sign_add_case, 0, 0 },
+    { "signs encoded", sign_encode_case, 8192, 4096 },
     { "random-k and back", randomk_case, 0, 0 },
     { "random-k of all and back", randomk_all_case, 0, 0 },
     { 0 },

@@ -27,7 +27,8 @@ gt_status kernel_norm_partial(dev_list *l, kernel_set *k, int64_t n, dev_buffer 
 }
 
 gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_buffer *partial, dev_buffer *state,
-                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at)
+                               float clip, double beta1, double beta2, int dynamic, int growth, kernel_slot *weigh_at,
+                               kernel_slot *held_at)
 {
     assert(count >= 0);
     dev_arg args[] = {
@@ -35,6 +36,7 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
         dev_arg_buffer(partial),
         dev_arg_buffer(state),
         dev_arg_f32(1.0f),
+        dev_arg_i32(0),
         dev_arg_f32(clip),
         dev_arg_f32((float)log(beta1)),
         dev_arg_f32((float)log(beta2)),
@@ -42,26 +44,30 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
         dev_arg_i32(growth),
     };
     gt_status st = kernel_launch_groups(l, k, &kernel_optim_family, "optim_prepare", 1, args, KERNEL_ARGS(args));
-    if (!st)
+    if (!st) {
         kernel_slot_last(weigh_at, l, 3);
+        kernel_slot_last(held_at, l, 4);
+    }
     return st;
 }
 
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                        dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2,
-                       float eps, float decay, kernel_slot *lr_at)
+                       float eps, float decay, kernel_slot *lr_at, kernel_slot *form_at)
 {
     /* clang-format off */
     dev_arg args[] = {
         [2] = dev_arg_buffer(p), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(v),
-        dev_arg_buffer(copy), dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_f32((float)beta2),
+        dev_arg_buffer(copy), dev_arg_buffer(state), dev_arg_f32(lr), dev_arg_i32(0), dev_arg_f32((float)beta2),
         dev_arg_f32((float)(1.0 - beta1)), dev_arg_f32((float)(1.0 - beta2)), dev_arg_f32(eps),
         dev_arg_f32(decay),
     };
     /* clang-format on */
     gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw", n, args, KERNEL_ARGS(args));
-    if (!st)
+    if (!st) {
         kernel_slot_last(lr_at, l, 8);
+        kernel_slot_last(form_at, l, 9);
+    }
     return st;
 }
 
@@ -116,7 +122,7 @@ static void norm_partial_case(trial *t)
     }
 }
 
-static void adamw_with(trial *t, int with_copy, int skip)
+static void adamw_with(trial *t, int with_copy, adamw_form form, int skip)
 {
     enum { STEP = 3 };
     const int64_t n = elements(t);
@@ -129,16 +135,29 @@ static void adamw_with(trial *t, int with_copy, int skip)
         return;
     for (int64_t i = 0; i < n; i++)
         v->value[i] = v->want[i] = (double)(float)(v->value[i] * v->value[i]);
-    kernel_slot slot;
+    kernel_slot slot, form_at;
     append(t, kernel_adamw(t->list, t->k, n, p->buffer, g->buffer, m->buffer, v->buffer, copy ? copy->buffer : NULL,
-                           state->buffer, 1.0f, 0.9, 0.999, eps, decay, &slot));
+                           state->buffer, 1.0f, 0.9, 0.999, eps, decay, &slot, &form_at));
     set_slot(t, slot, dev_arg_f32(lr));
+    set_slot(t, form_at, dev_arg_i32((int)form));
     t->flops = 16.0 * (double)n;
     p->checked = m->checked = v->checked = 1;
     if (skip) {                         /* nothing moves, and slack stays 0 */
         state->value[skip] = state->want[skip] = 1.0;
         return;
     }
+    for (int64_t i = 0; form && i < n; i++) {
+        const double grad = g->value[i] * 0.25, held = 0.9 * m->value[i] + 0.1 * grad;
+        const double move = (form == ADAMW_MOMENTS ? grad : held) / 0.271 / (sqrt(v->value[i] / 0.002997001) + 1e-8);
+        const double size = fabs(m->value[i]) + fabs(grad);
+        expect(m, i, form == ADAMW_MOMENTS ? grad : held, 4.0 * U * size);
+        expect(p, i, p->value[i] * (1.0 - (double)lr * (double)decay) - (double)lr * move,
+               U * (4.0 * fabs(p->value[i]) + 20.0 * (double)lr * size / 0.271 / (sqrt(v->value[i] / 0.003) + 1e-8)));
+        if (copy)
+            expect(copy, i, p->want[i], (double)p->slack[i]);
+    }
+    if (form)
+        return;
     reference_adamw(n, p->want, g->value, m->want, v->want, STEP, state->value[OPTIM_CLIP], (double)lr, 0.9, 0.999,
                     (double)eps, (double)decay);
     for (int64_t i = 0; i < n; i++) {
@@ -155,19 +174,27 @@ static void adamw_with(trial *t, int with_copy, int skip)
 
 static void adamw_case(trial *t)
 {
-    adamw_with(t, 0, 0);
+    adamw_with(t, 0, ADAMW_GRADIENTS, 0);
 }
 static void adamw_copy_case(trial *t)
 {
-    adamw_with(t, 1, 0);
+    adamw_with(t, 1, ADAMW_GRADIENTS, 0);
+}
+static void adamw_given_case(trial *t)
+{
+    adamw_with(t, 1, ADAMW_MOMENTS, 0);
+}
+static void adamw_held_case(trial *t)
+{
+    adamw_with(t, 1, ADAMW_HELD, 0);
 }
 static void adamw_skip_case(trial *t)
 {
-    adamw_with(t, 1, OPTIM_SKIP);
+    adamw_with(t, 1, ADAMW_MOMENTS, OPTIM_SKIP);
 }
 static void adamw_halt_case(trial *t)
 {
-    adamw_with(t, 1, OPTIM_HALTED);
+    adamw_with(t, 1, ADAMW_GRADIENTS, OPTIM_HALTED);
 }
 
 static void sgd_with(trial *t, int momentum, int skip)
@@ -256,6 +283,8 @@ static const kernel_case cases[] = {
     { "gradient norm", norm_partial_case, 8192, 768 },
     { "adamw", adamw_case, 8192, 512 },
     { "adamw + copy", adamw_copy_case, 8192, 512 },
+    { "adamw of given first moments", adamw_given_case, 8192, 512 },
+    { "adamw of held second moments", adamw_held_case, 0, 0 },
     { "adamw, skipped", adamw_skip_case, 0, 0 },
     { "adamw, halted", adamw_halt_case, 0, 0 },
     { "sgd", sgd_case, 8192, 512 },

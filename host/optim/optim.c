@@ -341,13 +341,28 @@ gt_status optim_takes_lr(optim_update *u, kernel_slot at, double scale)
     return GT_OK;
 }
 
+gt_status optim_takes_form(optim_update *u, const optim_unit *unit, kernel_slot at)
+{
+    optim *o = u->of;
+    if (o->form_count == o->form_room) {
+        const int room = o->form_room ? 2 * o->form_room : 16;
+        optim_form *more = realloc(o->forms, (size_t)room * sizeof *more);
+        if (!more)
+            return no_memory("its first moments");
+        o->forms = more;
+        o->form_room = room;
+    }
+    o->forms[o->form_count++] = (optim_form){ at, unit->segment };
+    return GT_OK;
+}
+
 static gt_status append_updates(optim *o, dev_list *l, int64_t blocks)
 {
     const optim_config *c = &o->config;
     const int dynamic = kernel_set_storage(o->kernels) == DTYPE_F16;
     dev_list_label(l, "optimizer");
     gt_status st = kernel_optim_prepare(l, o->kernels, blocks, o->squares, o->state, (float)c->clip, c->beta1, c->beta2,
-                                        dynamic, c->scale_growth, &o->weigh);
+                                        dynamic, c->scale_growth, &o->weigh, &o->held);
     o->with.list = l;
     for (int i = 0; !st && i < o->units; i++)
         if (!o->unit[i].cut)
@@ -383,12 +398,13 @@ static gt_status make_parts(optim *o, const optim_ranks *ranks)
     o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
     o->grad = calloc((size_t)o->segments + 1, sizeof *o->grad);
     o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
+    o->form = calloc((size_t)o->segments + 1, sizeof *o->form);
     o->shared = ranks != NULL;
     if (ranks)
         o->ranks = (optim_ranks){ .sum = ranks->sum, .context = ranks->context };
     for (int i = 0; o->part && i < o->segments; i++)
         o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(o->params, i)->count, 1 };
-    return o->partial && o->grad && o->part ? GT_OK : no_memory("its parts");
+    return o->partial && o->grad && o->part && o->form ? GT_OK : no_memory("its parts");
 }
 
 static gt_status begin_state(optim *o)
@@ -478,6 +494,8 @@ void optim_release(optim *o)
     free(o->sums);
     free(o->unit);
     free(o->rate);
+    free(o->forms);
+    free(o->form);
     free(o->cut);
     free(o->stop);
     free(o->part);
@@ -508,10 +526,37 @@ void optim_weigh(optim *o, double weights)
     o->weights = weights;
 }
 
+double optim_weighs(const optim *o)
+{
+    return o->weights > 0.0 ? o->tokens / o->weights : 0.0;
+}
+
+double optim_beta1(const optim *o)
+{
+    return o->config.beta1;
+}
+
+dev_buffer *optim_moments(const optim *o, int segment)
+{
+    for (int i = 0; o->config.rule->moments && i < o->units; i++)
+        if (o->unit[i].segment == segment)
+            return o->unit[i].count == params_segment_at(o->params, segment)->count ? o->unit[i].slot[0] : NULL;
+    return NULL;
+}
+
+void optim_form_set(optim *o, int segment, adamw_form form)
+{
+    assert(form == ADAMW_GRADIENTS || o->config.rule->moments);
+    o->form[segment] = (unsigned char)form;
+}
+
 static gt_status set_weigh(optim *o)
 {
-    const double weigh = o->weights > 0.0 ? o->tokens / o->weights : 0.0;
-    return dev_list_set(o->update, o->weigh.launch, o->weigh.arg, dev_arg_f32((float)weigh));
+    int held = 0;
+    for (int i = 0; i < o->segments; i++)
+        held |= o->form[i] != ADAMW_GRADIENTS;
+    gt_status st = dev_list_set(o->update, o->weigh.launch, o->weigh.arg, dev_arg_f32((float)optim_weighs(o)));
+    return st ? st : dev_list_set(o->update, o->held.launch, o->held.arg, dev_arg_i32(held));
 }
 
 static gt_status run_update(optim *o, double lr)
@@ -520,6 +565,9 @@ static gt_status run_update(optim *o, double lr)
     for (int i = 0; !st && i < o->rates; i++)
         st = dev_list_set(o->update, o->rate[i].at.launch, o->rate[i].at.arg,
                           dev_arg_f32((float)(lr * o->rate[i].scale)));
+    for (int i = 0; !st && i < o->form_count; i++)
+        st = dev_list_set(o->update, o->forms[i].at.launch, o->forms[i].at.arg,
+                          dev_arg_i32(o->form[o->forms[i].segment]));
     int from = 0;
     for (int i = 0; !st && i < o->stops; i++) {
         const optim_stop *s = &o->stop[i];

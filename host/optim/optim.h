@@ -104,6 +104,17 @@ dev_buffer *optim_state(optim *o);
  * told any time before the update. At first it is `tokens`. */
 void optim_weigh(optim *o, double weights);
 
+double optim_weighs(const optim *o); /* tokens / weights of the step; 0: nothing counts */
+
+/* 1: whoever sums gradients may put together the rule's new first moments, and hand over those. */
+int optim_rule_takes_moments(const optim_rule *r);
+double optim_beta1(const optim *o); /* the decay of first moments                       */
+/* All first moments of a segment, as the last update left them; NULL: not all are here. */
+dev_buffer *optim_moments(const optim *o, int segment);
+/* What the gradients of a segment are in updates from now on, ADAMW_GRADIENTS at first. First moments are scaled as
+ * gradients are, and clipped by their own norm. Second moments are held everywhere or nowhere. */
+void optim_form_set(optim *o, int segment, adamw_form form);
+
 /* Queues one update at rate lr; returns at once. */
 gt_status optim_step(optim *o, double lr);
 

@@ -21,10 +21,12 @@ gt_status optim_adamw_append(optim_update *u, const optim_unit *unit, dev_buffer
                              double lr_scale)
 {
     const optim_config *c = u->config;
-    kernel_slot lr;
+    kernel_slot lr, form;
     gt_status st = kernel_adamw(u->list, u->kernels, unit->count, unit->master, unit->grad, first, second, unit->copy,
-                                u->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps, unit->decay, &lr);
-    return st ? st : optim_takes_lr(u, lr, lr_scale);
+                                u->state, (float)c->lr, c->beta1, c->beta2, (float)c->eps, unit->decay, &lr, &form);
+    if (!st)
+        st = optim_takes_lr(u, lr, lr_scale);
+    return st ? st : optim_takes_form(u, unit, form);
 }
 
 static gt_status append(optim_update *u, const optim_unit *unit)
@@ -39,6 +41,7 @@ const optim_rule optim_adamw = {
     .slot_count = 2,
     .settings = settings,
     .setting_count = 3,
+    .moments = 1,
     .append = append,
     .host = optim_adamw_host
 };

@@ -16,6 +16,12 @@ typedef struct optim_rate {
     double scale;
 } optim_rate;
 
+/* A launch that takes its segment's form. */
+typedef struct optim_form {
+    kernel_slot at;
+    int segment;
+} optim_form;
+
 /* Behind launch `at` - 1 of the update, `count` fp32 are added up over ranks. */
 typedef struct optim_stop {
     int at;
@@ -39,7 +45,10 @@ struct optim {
     dev_list *norms, *update;           /* `norms` is empty unless shared */
     optim_update with;                  /* what rules append with */
     double tokens, weights;             /* optim_create(), optim_weigh() */
-    kernel_slot weigh;                  /* of the launch that takes tokens / weights */
+    kernel_slot weigh, held;            /* of the launch that takes tokens / weights, and if variances are held */
+    unsigned char *form;                /* of each segment: an adamw_form */
+    optim_form *forms;                  /* launches that take it */
+    int form_count, form_room;
     optim_rate *rate;
     int rates, rate_room;
     optim_ranks ranks;                  /* parts: not kept */

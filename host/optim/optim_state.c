@@ -179,6 +179,8 @@ static gt_status saved_write(void *context, int i, const float *from)
         if (!isfinite(from[used[k]]))
             return gt_fail(GT_NUMERIC, "the optimizer's scalar %d is not finite", used[k]);
     memcpy(state, from, sizeof state);          /* a step may have more tokens now than it had then */
+    if (state[OPTIM_VARIANCES] == 0.0f)         /* from before that was counted: none was held */
+        state[OPTIM_VARIANCES] = state[OPTIM_STEP];
     state[OPTIM_GRAD_SCALE] = (float)((double)from[OPTIM_LOSS_SCALE] / o->tokens);
     return optim_state_write(o, state);
 }

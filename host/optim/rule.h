@@ -79,6 +79,8 @@ gt_status optim_adds(optim_update *u, dev_buffer *x, int64_t count);
 kernel_slice optim_slice_of(const optim_update *u, const optim_unit *unit);
 /* The launch just appended takes the learning rate there, times `scale`. */
 gt_status optim_takes_lr(optim_update *u, kernel_slot at, double scale);
+/* The launch just appended takes there what the unit's gradients are (adamw_form). */
+gt_status optim_takes_form(optim_update *u, const optim_unit *unit, kernel_slot at);
 
 struct optim_rule {
     const char *name, *help;
@@ -87,6 +89,7 @@ struct optim_rule {
     const optim_setting *settings;
     int setting_count;
     int products;                       /* 1: needs a gemm_context                       */
+    int moments;                        /* 1: optim_form_set() works: slot 0 is the first moments */
     /* 1: this tensor is a unit of its own. NULL: none is. */
     int (*whole)(const graph_param_info *info);
     /* Bit i: slot i is kept of such tensors. info NULL: a range of any. NULL: all slots. */

@@ -40,6 +40,11 @@ int optim_rule_sees_tensors(const optim_rule *r)
     return r->whole != NULL;
 }
 
+int optim_rule_takes_moments(const optim_rule *r)
+{
+    return r->moments;
+}
+
 int optim_rule_multiplies(const optim_rule *r)
 {
     return r->products;

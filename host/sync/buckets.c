@@ -105,6 +105,8 @@ gt_status sync_buckets_settle(sync_run *run, uint64_t step)
     if (!st)
         st = dev_list_set(s->begin, s->step_at.launch, s->step_at.arg, dev_arg_u32((uint32_t)step));
     if (!st)
+        st = dev_list_set(s->begin, s->weigh_at.launch, s->weigh_at.arg, dev_arg_f32((float)optim_weighs(s->o.optim)));
+    if (!st)
         st = dev_run(s->begin, 0, -1);
     for (int i = 0; !st && i < s->count; i++)
         if (s->buckets[i].coding)
@@ -112,7 +114,18 @@ gt_status sync_buckets_settle(sync_run *run, uint64_t step)
     return st;
 }
 
-/* In front of the first bucket of a step. */
+/* What this step's gradients are to the optimizer, where ranks may put together first moments. */
+static void set_forms(buckets *s)
+{
+    const sync_compressor *how = s->o.compress.how;
+    for (int i = 0; !s->o.choice && how && how->moments && i < params_segments(s->o.params); i++) {
+        const int summed = sync_buckets_net(s, params_segment_at(s->o.params, i)->group) != NULL;
+        optim_form_set(s->o.optim, i, s->plain ? ADAMW_GRADIENTS : summed ? ADAMW_MOMENTS : ADAMW_HELD);
+    }
+}
+
+/* In front of the first bucket of a step. What the one before left is looked at even if this one is plain: a later
+ * one that is not would know no more whether that was taken. */
 static gt_status begin_step(sync_run *run)
 {
     buckets *s = run->state;
@@ -120,11 +133,12 @@ static gt_status begin_step(sync_run *run)
         return GT_OK;
     const uint64_t step = run->step ? run->step - 1 : 0;
     s->begun = 1;
-    s->plain = step < s->after;
+    s->plain = s->o.choice ? step < s->after : sync_compress_waits(&s->o.compress, step);
     for (int i = 0; i < s->count; i++)
         if (s->buckets[i].coding)
             sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->buckets[i].spec, step));
-    gt_status st = s->plain ? GT_OK : sync_buckets_settle(run, step);
+    set_forms(s);
+    gt_status st = s->plain && !s->left ? GT_OK : sync_buckets_settle(run, step);
     s->settled = 0;
     s->left = !s->plain;
     return st;
@@ -137,6 +151,11 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
     s->queued[chunk] = done;
     s->ended[chunk] = (unsigned char)last;
     const int over = last && all_ended(s);
+    if (s->clip && !s->plain && !st) {
+        if (!over)
+            return GT_OK;
+        st = sync_buckets_clip(s);
+    }
     const net_group *waited_for = s->count ? s->buckets[s->count - 1].group : NULL;
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];

@@ -126,7 +126,7 @@ static gt_status kernels_of(buckets *s, dtype type, kernel_set **out)
     return st;
 }
 
-static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
+static gt_status add_coding(buckets *s, bucket *b, int segment, const int *tensors, int n)
 {
     sync_range *range = calloc((size_t)n + 1, sizeof *range);
     const int64_t from = (int64_t)b->offset / 4;
@@ -136,9 +136,9 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         return no_memory();
     range[0] = (sync_range){ .count = (int64_t)b->count };
     for (int i = 0; by_tensor && i < n; i++) {
-        int segment;
+        int at;
         int64_t first;
-        params_place(s->o.params, tensors[i], &segment, &first);
+        params_place(s->o.params, tensors[i], &at, &first);
         const graph_param_info *info = params_info(s->o.params, tensors[i]);
         range[i] = (sync_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
     }
@@ -169,6 +169,12 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
     gt_status st = kernels_of(s, b->spec.how->type, &o.kernels);
     if (!st)
         st = dev_buffer_view(&o.grad, b->grad, b->offset, 4 * b->count);
+    if (!st && b->spec.how->moments) {
+        dev_buffer *all = optim_moments(s->o.optim, segment);
+        o.beta1 = optim_beta1(s->o.optim);
+        st = all ? dev_buffer_view(&o.moment, all, b->offset, 4 * b->count)
+                 : gt_fail(GT_UNSUPPORTED, "--compress %s needs all of the momentum on every rank", b->spec.how->name);
+    }
     for (int i = 0; !st && i < ranges; i++)
         st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
                              4 * (uint64_t)range[i].count);
@@ -178,6 +184,7 @@ static gt_status add_coding(buckets *s, bucket *b, const int *tensors, int n)
         for (int i = 0; i < ranges; i++)
             dev_buffer_release(range[i].grad);
         dev_buffer_release(o.grad);
+        dev_buffer_release(o.moment);
     }
     free(range);
     return st;
@@ -189,7 +196,7 @@ static gt_status add_memory(buckets *s, bucket *b)
 {
     uint64_t bytes = s->share ? 4 * b->count : 0;
     int far = 0;
-    for (s->plain = s->after > 0; s->plain >= 0; s->plain--)
+    for (s->plain = s->after > 0 || b->spec.how->plain; s->plain >= 0; s->plain--)
         for (int v = 0; v < (b->coding ? sync_compress_levels(&b->spec) : 1); v++) {
             if (b->coding)
                 sync_coding_level(b->coding, v);
@@ -244,7 +251,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
         if (!st && s->share)
             st = share_bucket(s, &s->buckets[s->count - 1], segment);
         if (!st && encoded)
-            st = add_coding(s, &s->buckets[s->count - 1], tensors, n);
+            st = add_coding(s, &s->buckets[s->count - 1], segment, tensors, n);
         if (!st)
             st = add_memory(s, &s->buckets[s->count - 1]);
         for (int c = 0; !st && c < s->o.chunks; c++)
@@ -365,6 +372,7 @@ static void release(buckets *b)
         free(k->tensor);
     }
     dev_list_release(b->begin);
+    sync_buckets_clip_release(b->clip);
     dev_buffer_release(b->random);
     dev_buffer_release(b->frame);
     for (int i = 0; i < DTYPE_STORAGES; i++)
@@ -394,7 +402,28 @@ static gt_status make_frame(buckets *s)
         st = dev_list_create(&s->begin, s->o.device);
     return st ? st
               : kernel_compress_begin(s->begin, s->o.kernels, optim_state(s->o.optim), s->random, s->frame,
-                                      &s->pending_at, &s->step_at);
+                                      &s->pending_at, &s->step_at, &s->weigh_at);
+}
+
+/* How much of what is summed is encoded, over all ranks. */
+static gt_status count_encoded(const buckets *s, sync_run *run)
+{
+    const int ranks = net_comm_size(s->o.comm);
+    double(*all)[2] = calloc((size_t)ranks, sizeof *all);
+    if (!all)
+        return no_memory();
+    double *mine = all[net_comm_rank(s->o.comm)];
+    for (int i = 0; i < s->count; i++) {
+        mine[0] += (double)s->buckets[i].count;
+        mine[1] += s->buckets[i].coding ? (double)s->buckets[i].count : 0.0;
+    }
+    gt_status st = net_all_gather(net_group_world(s->o.comm), all, 4 * (uint64_t)ranks, NULL, NET_I32, NULL);
+    for (int r = 0; !st && r < ranks; r++) {
+        run->summed += all[r][0];
+        run->encoded += all[r][1];
+    }
+    free(all);
+    return st;
 }
 
 /* Checkpoints have the same kinds of state of all ranks, so what one link keeps counts for all. */
@@ -432,6 +461,10 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
             st = cut_segment(s, i);
     if (!st)
         st = compare(s);
+    if (!st && s->encodes)
+        st = count_encoded(s, run);
+    if (!st && !s->o.choice && s->o.compress.clip > 0.0)
+        st = sync_buckets_clip_create(s);
     if (st)
         release(s);
     else

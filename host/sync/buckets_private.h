@@ -3,6 +3,7 @@
  *
  *   buckets_cut.c     which tensors travel together, and in what memory
  *   buckets.c         a step
+ *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
  *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
  *   buckets_error.c   what compression holds back, in checkpoints                            */
 #ifndef GT_SYNC_BUCKETS_PRIVATE_H
@@ -49,7 +50,8 @@ typedef struct buckets {
     int settled; /* nothing has happened since what is kept was settled */
     dev_buffer *random, *frame; /* kernel_compress_begin(); NULL: nothing is compressed */
     dev_list *begin;
-    kernel_slot pending_at, step_at;
+    struct bucket_clip *clip; /* NULL: nothing is clipped here                    */
+    kernel_slot pending_at, step_at, weigh_at;
     bucket *buckets;
     int count, room;
     int *done; /* [bucket * chunks + chunk]: see options.done      */
@@ -73,6 +75,10 @@ travel sync_bucket_travel(const bucket *b, int round);
 sync_compress sync_buckets_spec(const buckets *s, int group);
 /* How its gradients travel in this step. */
 const sync_compressor *sync_bucket_how(const bucket *b);
+/* When the backward pass is over, before anything is encoded; all ranks of a replica. */
+gt_status sync_buckets_clip(buckets *s);
+gt_status sync_buckets_clip_create(buckets *s);
+void sync_buckets_clip_release(struct bucket_clip *c); /* takes NULL */
 /* For sync_buckets_saved(). */
 checkpoint_state sync_buckets_factors(sync_run *run);
 /* Queues that what the newest step left is kept, if that was taken; the step is for random words. */

@@ -182,6 +182,9 @@ static gt_status make_state(sync_coding *c)
 static gt_status append_feed(sync_coding *c, dev_list *l)
 {
     const sync_coding_options *o = &c->o;
+    if (o->moment)
+        return kernel_compress_moment(l, o->kernels, o->count, o->frame, o->beta1, o->ranks, c->error.kept, o->moment,
+                                      o->grad);
     if (!c->velocity.kept)
         return kernel_compress_feed(l, o->kernels, o->count, o->frame, c->error.kept, o->grad);
     return kernel_compress_velocity(l, o->kernels, o->count, o->frame, (float)o->spec.momentum, c->error.kept,
@@ -203,7 +206,8 @@ static gt_status append_encode(sync_coding *c, int at)
         st = c->how->decode(k->encode, c->o.kernels, &c->range[i], at, &k->part[i * c->encodings + c->mine], 1,
                             c->error_of[i]);
     if (!st && keeps && last)
-        st = kernel_compress_left(k->encode, c->o.kernels, c->o.count, c->o.grad, c->error.next, c->velocity.next);
+        st = kernel_compress_left(k->encode, c->o.kernels, c->o.count, c->o.moment ? c->o.frame : NULL, c->o.grad,
+                                  c->error.next, c->velocity.next);
     if (!st && keeps && last && c->o.spec.decay > 0.0 && c->o.spec.decay < 1.0)
         st = kernel_scale(k->encode, c->o.kernels, c->o.count, c->error.next, c->error.next, NULL,
                           (float)c->o.spec.decay);
@@ -253,6 +257,7 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
         for (int i = 0; i < o->ranges; i++)
             dev_buffer_release(o->range[i].grad);
         dev_buffer_release(o->grad);
+        dev_buffer_release(o->moment);
         free(c);
         free(range);
         free(rounds);
@@ -321,6 +326,7 @@ void sync_coding_release(sync_coding *c)
             dev_buffer_release(c->error_of[i]);
     }
     dev_buffer_release(c->o.grad);
+    dev_buffer_release(c->o.moment);
     release_pair(&c->error);
     release_pair(&c->velocity);
     release_pair(&c->state);

@@ -29,6 +29,8 @@ typedef struct sync_coding_options {
     int rank, ranks;                    /* of the group                                     */
     uint32_t stream;                    /* of random words; the same on all ranks           */
     dev_buffer *random, *frame;         /* kernel_compress_begin(); frame NULL: every step is taken */
+    dev_buffer *moment;                 /* how->moments: the optimizer's, of all ranges; taken over */
+    double beta1;
 } sync_coding_options;
 
 /* Takes over the views, also if it fails. */

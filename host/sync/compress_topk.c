@@ -6,7 +6,10 @@
  * Chunks make room and work known ahead, and keep any tensor from being silent for long. What is not sent is
  * added to the next gradient. momentum=M collects velocities before that, v = M v + g, and clears them where
  * something was sent (momentum correction and factor masking): then the optimizer must have no momentum of
- * its own. ramp=N begins with a quarter of all values and sends a quarter of that every N steps, until
+ * its own. clip=X first cuts each replica's gradient to the norm X / sqrt(replicas), so that one wild batch is not
+ * added to what is kept (local gradient clipping); its norm is known when the backward pass is over, so that nothing is
+ * sent beside that. sample=S finds each chunk's threshold in a share S of its values, others in each step; what reaches
+ * it is cut to the k largest, or is fewer (hierarchical sampling). ramp=N begins with a quarter of all values and sends a quarter of that every N steps, until
  * FRACTION is reached. Source: Lin et al., "Deep Gradient Compression", ICLR 2018.        */
 #include "host/sync/compressor.h"
 
@@ -17,6 +20,10 @@ static const sync_number fraction = { "FRACTION", "share of the values that is s
 static const sync_number numbers[] = {
     { "momentum", "of velocities that are collected before anything is chosen", 0.0, 0.0, 0.9999, 0,
       offsetof(sync_compress, momentum) },
+    { "clip", "norm of a replica's gradient, times the root of replicas; 0: any. Sends after the backward pass", 0.0,
+      0.0, 1e30, 0, offsetof(sync_compress, clip) },
+    { "sample", "share of the values that is looked at to find the largest; 0: all", 0.0, 0.0, 0.1, 0,
+      offsetof(sync_compress, sample) },
     { "ramp", "steps for each of 25 %, 6.3 %, 1.6 %, ... on the way to FRACTION", 0.0, 0.0, 1e9, 1,
       offsetof(sync_compress, ramp) },
     { 0 }
@@ -53,6 +60,10 @@ static int64_t elements(const sync_range *r, int round)
 static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
 {
     (void)round;
+    if (r->spec->sample > 0.0) {
+        const double stride = fmin(rint(1.0 / r->spec->sample), COMPRESS_CHUNK);
+        return kernel_topk_encode_sampled(l, k, r->count, keep_of(r), (int)stride, r->random, r->grad, to);
+    }
     return kernel_topk_encode(l, k, r->count, keep_of(r), r->grad, to);
 }
 

@@ -12,7 +12,8 @@
  * Error feedback (Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019): with keeps_error,
  * what an encoding left out of a rank's gradient is added to that rank's gradient of the next step. It
  * is part of the run's state, and in its checkpoints; so is the momentum of those that collect it before they
- * encode (Lin et al., "Deep Gradient Compression", ICLR 2018), and what else a compressor keeps of a range. */
+ * encode (Lin et al., "Deep Gradient Compression", ICLR 2018), and what else a compressor keeps of a range. With
+ * moments, what is encoded, held back and added up is not gradients but the optimizer's new first moments. */
 #ifndef GT_SYNC_COMPRESSOR_H
 #define GT_SYNC_COMPRESSOR_H
 
@@ -46,12 +47,17 @@ struct sync_compressor {
     int tensors;                        /* 1: every range is a tensor                       */
     int gathers;                        /* 1: decode() gets every rank's encoding; 0: their sum */
     int keeps_error;
+    int moments;                        /* 1: see above; for modes in which each rank has them whole */
+    int warms_up;                       /* 1: there must be steps before it (sync_compress.after)  */
     int all;                            /* 1: vectors and small tensors as well; 0: they travel as they are */
     int rounds;                         /* exchanges of a step; a round may build on the ones before */
     const sync_number *parameter;       /* behind ':'; NULL: there is none                  */
     const sync_number *numbers;         /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
     /* NULL: any tensor of two or more dims that is large enough. */
     int (*worth)(const sync_compress *s, const graph_param_info *info);
+    /* 1: in this step, counted from the first that compresses, gradients travel as they are all the same. NULL: in
+     * none. */
+    int (*plain)(const sync_compress *s, uint64_t step);
     /* How many sizes of encodings a run goes through, one after the other. NULL: 1. */
     int (*levels)(const sync_compress *s);
     /* Elements of an encoding. NULL: as many as values, one for each, so that ranks may exchange those
@@ -69,14 +75,15 @@ struct sync_compressor {
 };
 
 extern const sync_compressor sync_compress_none, sync_compress_bf16, sync_compress_fp16, sync_compress_int8,
-    sync_compress_topk, sync_compress_randomk, sync_compress_powersgd, sync_compress_demo;
+    sync_compress_topk, sync_compress_randomk, sync_compress_powersgd, sync_compress_demo, sync_compress_onebit,
+    sync_compress_zeroone;
 
 /* 1: gradients of this tensor are encoded, and do not travel as they are. */
 int sync_compress_takes(const sync_compress *s, const graph_param_info *info);
 /* Sizes of encodings, and which one step `step` has. */
 int sync_compress_levels(const sync_compress *s);
 int sync_compress_level(const sync_compress *s, uint64_t step);
-/* 1: nothing is encoded yet. */
+/* 1: nothing is encoded yet, or in this step. */
 int sync_compress_waits(const sync_compress *s, uint64_t step);
 
 #endif

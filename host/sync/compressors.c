@@ -5,6 +5,7 @@
  *   name parameter numbers of its own, and of all                                           */
 #include "host/sync/compressor.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +13,17 @@
 
 /* The first is the usual one. */
 static const sync_compressor *const compressors[] = {
-    &sync_compress_none,     &sync_compress_bf16, &sync_compress_fp16,
-    &sync_compress_int8,     &sync_compress_topk, &sync_compress_randomk,
-    &sync_compress_powersgd, &sync_compress_demo, NULL
+    &sync_compress_none,
+    &sync_compress_bf16,
+    &sync_compress_fp16,
+    &sync_compress_int8,
+    &sync_compress_topk,
+    &sync_compress_randomk,
+    &sync_compress_powersgd,
+    &sync_compress_demo,
+    &sync_compress_onebit,
+    &sync_compress_zeroone,
+    NULL
 };
 
 /* Of all that leave small tensors as they are. */
@@ -87,6 +96,33 @@ static const sync_number *number_at(const sync_compressor *c, int i)
         if (own == i)
             return n;
     return i == own && !c->all && c->encode ? &least : NULL;
+}
+
+/* "  topk:FRACTION            share of ..." */
+static size_t describe_number(char *out, size_t size, const char *before, const sync_number *n, const char *behind)
+{
+    char head[48];
+    snprintf(head, sizeof head, "%s%s%s", before, n->name, behind);
+    const int used = isnan(n->usual) ? snprintf(out, size, "    %-24s %s\n", head, n->help)
+                                     : snprintf(out, size, "    %-24s %s  [%g]\n", head, n->help, n->usual);
+    return used < 0 ? 0 : (size_t)used < size ? (size_t)used : size - 1;
+}
+
+void sync_compressors_describe(char *out, size_t size)
+{
+    size_t used = 0;
+    *out = '\0';
+    for (int i = 1; compressors[i]; i++) {
+        const sync_compressor *c = compressors[i];
+        used += (size_t)snprintf(out + used, size - used, "  %-26s %s\n", c->name, c->help);
+        if (c->parameter)
+            used += describe_number(out + used, size - used, ":", c->parameter, "");
+        for (const sync_number *n = c->numbers; n && n->name; n++)
+            used += describe_number(out + used, size - used, ",", n, "=X");
+    }
+    used += (size_t)snprintf(out + used, size - used, "  of all that leave small tensors as they are\n");
+    used += describe_number(out + used, size - used, ",", &least, "=X");
+    assert(used < size - 1);
 }
 
 static gt_status take(sync_compress *out, const sync_number *n, const char *text, size_t length)
@@ -166,6 +202,33 @@ void sync_compress_text(const sync_compress *s, char *out)
         snprintf(out + used, SYNC_NAMES - used, " after step %llu", (unsigned long long)c.after);
 }
 
+gt_status sync_compress_check(const sync_compress *s, const optim_config *c)
+{
+    const sync_compressor *how = s->how ? s->how : &sync_compress_none;
+    if (s->momentum > 0.0 && (strcmp(optim_rule_name(c->rule), "sgd") || c->momentum != 0.0))
+        return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
+                                  "--optimizer sgd --momentum 0 alone");
+    if (how->moments && !optim_rule_takes_moments(c->rule))
+        return gt_fail(GT_MISUSE, "--compress %s sends the momentum of --optimizer adamw, and this run has %s",
+                       how->name, optim_rule_name(c->rule));
+    if (how->warms_up && !s->after)
+        return gt_fail(GT_MISUSE,
+                       "--compress %s needs --compress-after N: it holds the variances that AdamW has found in N steps",
+                       how->name);
+    return GT_OK;
+}
+
+gt_status sync_compress_check_candidate(const sync_compress *s, const optim_config *c)
+{
+    if (s->how && s->how->moments)
+        return gt_fail(GT_MISUSE, "--compress %s is for all links or none, and not one for --compress auto to choose",
+                       s->how->name);
+    if (s->clip > 0.0)
+        return gt_fail(GT_MISUSE, "clip of '%s' is for all links or none, and not for --compress auto to choose",
+                       s->how->name);
+    return sync_compress_check(s, c);
+}
+
 int sync_compress_changes(const sync_compress *s)
 {
     return s->how && s->how->encode;
@@ -197,5 +260,5 @@ int sync_compress_level(const sync_compress *s, uint64_t step)
 
 int sync_compress_waits(const sync_compress *s, uint64_t step)
 {
-    return step < s->after;
+    return step < s->after || (s->how && s->how->plain && s->how->plain(s, step - s->after));
 }

@@ -20,6 +20,7 @@ struct sync_run {
     uint64_t step;                      /* the one under way: 1, 2, ...                     */
     double own_weight, all_weight;      /* of its targets: this replica's, all replicas'    */
     uint64_t updates;                   /* queued so far                                    */
+    double summed, encoded;             /* see sync_compressed()                            */
 };
 
 struct sync_mode {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/sync.c - the table of modes, a run of one of them, and what all ranks add up. */
+#include "host/sync/compressor.h"
 #include "host/sync/mode.h"
 
 #include "host/base/clock.h"
@@ -104,6 +105,11 @@ gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, co
     if (!m->compresses && compressor && sync_compressor_changes(compressor))
         return gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", m->name,
                        sync_compressor_name(compressor));
+    if (!m->holds_all && compressor && compressor->moments)
+        return gt_fail(GT_UNSUPPORTED,
+                       "--compress %s needs all of the momentum on every rank, and --sync %s leaves a part of it to "
+                       "each; use --sync allreduce",
+                       sync_compressor_name(compressor), m->name);
     return m->allows ? m->allows(settings, c, storage) : GT_OK;
 }
 
@@ -238,6 +244,12 @@ uint64_t sync_updates(const sync_run *s)
 optim_part sync_part(const sync_run *s, int segment)
 {
     return sync_mode_part(s->o.mode, &s->settings, s->o.holders, s->o.params, segment);
+}
+
+void sync_compressed(const sync_run *s, double *encoded, double *summed)
+{
+    *encoded = s->encoded;
+    *summed = s->summed;
 }
 
 uint64_t sync_update_began(const sync_run *s)

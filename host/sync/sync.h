@@ -58,18 +58,21 @@ const char *sync_compressor_help(const sync_compressor *c);
 int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
-enum { SYNC_NAMES = 192 };
+enum { SYNC_NAMES = 256 };
 void sync_mode_names(char *out);
 void sync_compressor_names(char *out);
 /* "none|bf16|topk:F": with the first letter of what stands behind their names. */
 void sync_compressor_forms(char *out);
+
+/* Lines of help: all of them, with their numbers. */
+void sync_compressors_describe(char *out, size_t size);
 
 /* A compressor and its numbers. All zeros: none. */
 typedef struct sync_compress {
     const sync_compressor *how;
     double parameter; /* behind ':'                                       */
     double least; /* tensors of fewer values travel as they are       */
-    double momentum, ramp, rate;
+    double momentum, ramp, rate, freeze, clip, sample;
     double decay; /* of what is held back, from step to step; 0: none     */
     uint64_t after; /* steps before it; everything travels as it is     */
 } sync_compress;
@@ -78,6 +81,10 @@ gt_status sync_compress_parse(sync_compress *out, const char *spec);
 /* The same as text, less what is usual, for people. `out` has room for SYNC_NAMES. */
 void sync_compress_text(const sync_compress *s, char *out);
 int sync_compress_changes(const sync_compress *s); /* 0: fp32 as it is */
+/* GT_MISUSE, with a sentence that names the options, if it does not go with this optimizer. */
+gt_status sync_compress_check(const sync_compress *s, const optim_config *c);
+/* The same if it is one of several that links may have. */
+gt_status sync_compress_check_candidate(const sync_compress *s, const optim_config *c);
 
 /* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
  * compressor (NULL: none). sync_create() asks as well. */
@@ -178,6 +185,8 @@ gt_status sync_update(sync_run *s, double lr);
 uint64_t sync_updates(const sync_run *s);
 /* Of a segment what this rank updates. */
 optim_part sync_part(const sync_run *s, int segment);
+/* Values that ranks share, over all ranks, and those of them that do not travel as they are. */
+void sync_compressed(const sync_run *s, double *encoded, double *summed);
 
 /* Of the newest step. */
 uint64_t sync_update_began(const sync_run *s); /* gt_now_ns(); 0: not known  */

@@ -377,6 +377,63 @@ static gt_status load_entries(source *s, const checkpoint_state *state, const ch
     return st;
 }
 
+/* Of what ranks keep each for itself and owe together, a tensor that no rank keeps any more is lost; of those, how many
+ * hold anything, and the first one's name. taken: [tensors of all shards] whether a rank did. */
+static int dropped(const source *s, const unsigned char *taken, const char **first)
+{
+    int count = 0;
+    size_t at = 0;
+    for (int i = 0; i < s->count; i++)
+        for (size_t k = 0; k < st_count(s->shards[i].file); k++, at++) {
+            const st_tensor *t = st_at(s->shards[i].file, k);
+            const unsigned char *byte = t->data;
+            size_t used = 0;
+            int seen = 0;
+            while (!taken[at] && used < t->bytes && !byte[used])
+                used++;
+            if (taken[at] || used == t->bytes)
+                continue;
+            for (int j = 0; j < i && !seen; j++)
+                seen = st_find(s->shards[j].file, t->name) != NULL;
+            *first = count ? *first : t->name;
+            count += !seen;
+        }
+    return count;
+}
+
+static gt_status tell_dropped(const source *s, const checkpoint_state *state, const checkpoint_ranks *ranks)
+{
+    net_comm *c = ranks ? ranks->comm : NULL;
+    size_t most = 0, at = 0;
+    for (int i = 0; i < s->count; i++)
+        most += st_count(s->shards[i].file);
+    unsigned char *taken = calloc(most + 1, 1);
+    if (!taken)
+        return checkpoint_no_memory(s->folder);
+    for (int i = 0; i < s->count; i++)
+        for (size_t k = 0; k < st_count(s->shards[i].file); k++, at++)
+            for (int e = 0; e < state->count(state->context) && !taken[at]; e++) {
+                checkpoint_entry entry;
+                state->entry(state->context, e, &entry);
+                taken[at] = !strcmp(entry.name, st_at(s->shards[i].file, k)->name);
+            }
+    net_blobs all;
+    gt_status st = checkpoint_agree(c, "who keeps what", GT_OK, taken, most, &all);
+    const char *first = "";
+    if (!st) {
+        for (int r = 0; r < all.count; r++)
+            for (size_t k = 0; k < most && all.size[r] == most; k++)
+                taken[k] |= ((const unsigned char *)all.data[r])[k];
+        const int lost = c && net_comm_rank(c) ? 0 : dropped(s, taken, &first);
+        if (lost)
+            gt_log(GT_LOG_WARN, "train", "'%s' holds %s that no rank keeps in this plan: '%s'%s; left out", s->folder,
+                   state->what, first, lost > 1 ? " and others" : "");
+        net_blobs_release(&all);
+    }
+    free(taken);
+    return st;
+}
+
 static gt_status load_state(const char *folder, const checkpoint_state *state, const checkpoint_ranks *ranks)
 {
     source s;
@@ -390,6 +447,8 @@ static gt_status load_state(const char *folder, const checkpoint_state *state, c
         st = check_names(&s, state);
     if (!st)
         st = load_entries(&s, state, ranks);
+    if (!st && state->each_rank && state->each_rank != CHECKPOINT_OWN)
+        st = tell_dropped(&s, state, ranks);
     source_close(&s);
     return st;
 }

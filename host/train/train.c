@@ -41,19 +41,16 @@ gt_status train_options_check(const train_options *o)
                        "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
                        "raise --steps",
                        (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
-    double momentum = o->compress.momentum;
-    for (int i = 0; i < o->candidates.count; i++)
-        momentum = fmax(momentum, o->candidates.of[i].momentum);
-    if (momentum > 0.0 && (strcmp(optim_rule_name(o->optim.rule), "sgd") || o->optim.momentum != 0.0))
-        return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
-                                  "--optimizer sgd --momentum 0 alone");
     if (o->between != WIRE_AS_IT_IS && !wire_kind_shortens(o->between, o->precision))
         return gt_fail(
             GT_MISUSE,
             "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s, or take "
             "int8",
             dtype_name(o->precision), wire_kind_name(o->between));
-    return optim_config_check(&o->optim);
+    gt_status st = sync_compress_check(&o->compress, &o->optim);
+    for (int i = 0; !st && i < o->candidates.count; i++)
+        st = sync_compress_check_candidate(&o->candidates.of[i], &o->optim);
+    return st ? st : optim_config_check(&o->optim);
 }
 
 /* All inputs of this stage's chunks that are computed from fields. 1: no memory. */
@@ -779,6 +776,11 @@ double train_busy_of(const train *t, int rank)
 const run_plan *train_plan(const train *t)
 {
     return &t->plan;
+}
+
+void train_compressed(const train *t, double *encoded, double *summed)
+{
+    sync_compressed(t->sync, encoded, summed);
 }
 
 int train_is_from_memory(const train *t)

@@ -149,6 +149,8 @@ const train_balance *train_balance_of(const train *t);
 double train_busy_of(const train *t, int rank);
 const run_plan *train_plan(const train *t); /* with what was chosen for each link           */
 const sync_choice *train_choice(const train *t); /* of compressors; NULL: there was none  */
+/* sync_compressed(). */
+void train_compressed(const train *t, double *encoded, double *summed);
 stage *train_stage(train *t);
 
 uint64_t train_steps_done(const train *t);

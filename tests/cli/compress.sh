@@ -62,28 +62,62 @@ done << END
 fp16|$two --precision bf16
 int8|$two --precision fp16 --sync sharded
 topk:0.05,ramp=1|$three
+topk:0.05,ramp=1,clip=1,sample=0.1|$four
 randomk:0.1|--devices cpu:0/2 --replicas 1 --stages 2
 powersgd:2,rate=1|$four
+onebit|$three --compress-after 2
+onebit|$two --precision fp16 --compress-after 3
+zeroone:1|$four
+zeroone:1,freeze=3|$two --precision bf16
 END
-check "factors are kept, of rows that a tensor rank holds apart" grep -q 'factor2.*weight\.[0-9]*-[0-9]*' \
-    form5/checkpoints/step-000004/factors-00001.safetensors
-does "another plan goes on with them" 'step 6 ' train --out form5 --resume --steps 6 --devices cpu:0/2 --replicas 2 --stages 1
+check "factors are kept, of rows that a tensor rank holds apart" sh -c \
+    "cat form6/checkpoints/step-000004/factors-*.safetensors | grep -q 'factor2.*weight\\.[0-9]*-[0-9]*'"
+does "another plan goes on with them" 'step 6 ' train --out form6 --resume --steps 6 --devices cpu:0/2 --replicas 2 --stages 1
 check "and has factors of whole tensors" sh -c \
-    "! grep -q 'factor2.*weight\\.[0-9]*-[0-9]*' form5/checkpoints/step-000006/factors-00000.safetensors"
-does "one rank has them no longer" 'step 8 ' train --out form5 --resume --steps 8 --devices cpu:0
+    "! grep -q 'factor2.*weight\\.[0-9]*-[0-9]*' form6/checkpoints/step-000006/factors-00000.safetensors"
+does "one rank has them no longer" 'step 8 ' train --out form6 --resume --steps 8 --devices cpu:0
 does "adapters" 'step 4 ' train $tiny $two --out lora --lora 4 --compress powersgd:1,rate=0,min=1
+does "adapters that are all too small" 'step 4 ' train $tiny $two --out small --lora 4 --compress powersgd:4
+check "is said" grep -q 'powersgd:4; it compresses nothing, for of what ranks share no tensor is large enough' stderr
+does "signs of adapters' momentum" 'step 4 ' train $tiny $two --out lorasigns --lora 4 --compress onebit --compress-after 2
+check "have no smallest one" grep -q "signs of AdamW's momentum (1-bit Adam)\$" stderr
+does "stages that share the table alone" 'step 6 ' train --out form3 --resume --steps 6 --devices cpu:0/2 --replicas 1 \
+    --stages 2
+check "leave out what is owed to the rest, and say so" grep -q \
+    "holds what compression held back of gradients that no rank keeps in this plan: 'residual.* and others; left out" stderr
 does "momentum before the choice" 'step 4 ' train $tiny $two --out deep --compress topk:0.05,momentum=0.9 \
     --compress-after 1 --optimizer sgd --momentum 0
+check "how much of the gradients that is of is said" grep -q 'form .*when they have grown; [0-9.]* % of what they share' stderr
 check "which is kept as well" grep -q 'velocity\.' deep/checkpoints/step-000004/residuals-00000.safetensors
 check "and remembered, with when it begins" grep -q '"compress-after": "1"' deep/config.json
 check "the first step has all bytes, the others few" sh -c 'grep "^step" stdout | awk "{ print \$(NF - 1), \$NF }" |
     awk "{ x[NR] = \$1 * (\$2 == \"MB\" ? 1000 : 1) } END { exit !(x[1] > 5 * x[2] && x[2] > 0 && x[2] == x[4]) }"'
 
+# Momentum in place of gradients.
+onebit="$tiny $two --compress onebit --compress-after 2"
+does "AdamW's momentum as signs" 'step 4 ' train $onebit --out signs
+check "the first steps have all bytes, the others a thirtieth" sh -c 'grep "^step" stdout |
+    awk "{ x[NR] = \$(NF - 1) * (\$NF == \"MB\" ? 1000 : 1) } END { exit !(x[2] > 20 * x[3] && x[3] > 0) }"'
+does "a run goes on without" 'step 6 ' train --out signs --resume --steps 6 --compress none
+does "one rank goes on with them" 'step 8 ' train --out signs --resume --steps 8 --devices cpu:0 --compress onebit
+check "and is told that nothing travels" grep -q 'there is one rank, so --compress does nothing' stderr
+
+refuses "signs of variances that nobody has found" 2 '--compress onebit needs --compress-after N' \
+    train $tiny $two --out other --compress onebit
+refuses "momentum that is another rule's" 2 \
+    '--compress zeroone sends the momentum of --optimizer adamw, and this run has lion' \
+    train $tiny $two --out other --compress zeroone --optimizer lion
+refuses "momentum that no rank has all of" 2 '--compress zeroone needs all of the momentum on every rank' \
+    train $tiny $two --out other --compress zeroone --sync sharded
+refuses "the same of servers" 2 'and --sync ps leaves a part of it to each; use --sync allreduce' \
+    train $tiny $two --out other --compress zeroone --sync ps
 refuses "a form that is none" 2 "'fp4' is not one of none[|]bf16" train $tiny $two --out other --compress fp4
 refuses "a share that is not given" 2 "'topk' needs its FRACTION" train $tiny $two --out other --compress topk
 refuses "a share of nothing" 2 "FRACTION of 'topk': '0' is no number from" train $tiny $two --out other --compress topk:0
 refuses "a rank that is no whole number" 2 "RANK of 'powersgd': '2.5' is no whole number from 1 to 256" \
     train $tiny $two --out other --compress powersgd:2.5
+refuses "a sample of more than a tenth" 2 "sample of 'topk': '0.5' is no number from 0 to 0.1" \
+    train $tiny $two --out other --compress topk:0.1,sample=0.5
 refuses "a number that it does not take" 2 "'int8' takes no 'momentum=0.9'; it takes NAME=NUMBER of min" \
     train $tiny $two --out other --compress int8,momentum=0.9
 refuses "a parameter where there is none" 2 "'bf16' takes nothing behind ':'" \

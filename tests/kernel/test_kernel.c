@@ -366,7 +366,7 @@ static void prepare(optimizer *o, float a, float b, float c, float clip, int dyn
 {
     const float partial[3] = { a, b, c };
     CHECK_OK(dev_write(o->d, o->partial, 0, partial, sizeof partial));
-    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3, &o->weigh));
+    CHECK_OK(kernel_optim_prepare(o->l, o->k, 3, o->partial, o->state, clip, 0.9, 0.999, dynamic, 3, &o->weigh, NULL));
     CHECK_OK(dev_list_set(o->l, o->weigh.launch, o->weigh.arg, dev_arg_f32(o->share)));
     run(&o->l, o->d);
     CHECK_OK(dev_read(o->d, o->state, 0, state, OPTIM_STATE_FLOATS * sizeof *state));

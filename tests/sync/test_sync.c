@@ -259,8 +259,9 @@ static void every_form_in_every_mode(void)
  * other of the loss. */
 static void told_is_what_crosses(void)
 {
-    static const char *const specs[] = { "none",   "bf16", "int8", "topk:0.5", "randomk:0.5", "powersgd:4,rate=0",
-                                         "demo:40" };
+    static const char *const specs[] = {
+        "none", "bf16", "int8", "topk:0.5", "randomk:0.5", "onebit", "powersgd:4,rate=0", "demo:40"
+    };
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
         for (int m = 0; sync_mode_at(m); m++) {
             if (!sync_mode_compresses(sync_mode_at(m)))
@@ -269,8 +270,12 @@ static void told_is_what_crosses(void)
             double crossed = 0.0;
             job few = { 0 }, more = { 0 };
             sync_compress c;
-            if (!CHECK_OK(sync_compress_parse(&c, specs[i]))
-                || !run(&few, ranks, sync_mode_name(sync_mode_at(m)), &c, 2, NULL)
+            if (!CHECK_OK(sync_compress_parse(&c, specs[i])))
+                return;
+            if (c.how->moments && !sync_mode_holds_all(sync_mode_at(m)))
+                continue;
+            c.after = (uint64_t)c.how->warms_up;
+            if (!run(&few, ranks, sync_mode_name(sync_mode_at(m)), &c, 2, NULL)
                 || !run(&more, ranks, sync_mode_name(sync_mode_at(m)), &c, 6, NULL))
                 return;
             for (int r = 0; r < ranks; r++)
@@ -289,17 +294,26 @@ static void errors_outlive_a_stop(void)
     static const struct {
         const char *spec;
         uint64_t after;
-    } cases[] = { { "bf16", 0 },
-                  { "fp16", 2 },
-                  { "int8,min=16", 0 },
-                  { "topk:0.05,min=16,ramp=3", 1 },
-                  { "randomk:0.1", 7 },
-                  { "topk:0.05,momentum=0.5", 2 },
-                  { "powersgd:2,rate=0", 1 },
-                  { "demo:16,decay=0.9", 2 } };
+    } cases[] = {
+        { "bf16", 0 },
+        { "fp16", 2 },
+        { "int8,min=16", 0 },
+        { "topk:0.05,min=16,ramp=3", 1 },
+        { "randomk:0.1", 7 },
+        { "topk:0.05,momentum=0.5", 2 },
+        { "topk:0.02,sample=0.1,clip=0.5", 0 },
+        { "powersgd:2,rate=0", 1 },
+        { "onebit", 3 },
+        { "onebit", 7 },
+        { "zeroone:2", 0 },
+        { "zeroone:1,freeze=3", 1 },
+        { "demo:16,decay=0.9", 2 }
+    };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *mode = sync_mode_name(sync_mode_at((int)i % 2));
-        char *folder = gt_path_join(check_folder(), cases[i].spec), *file = NULL;
+        const char *mode = sync_mode_name(sync_mode_at(strstr(cases[i].spec, "one") ? 0 : (int)i % 2));
+        char name[64], *file = NULL;
+        snprintf(name, sizeof name, "%s-%zu", cases[i].spec, i);
+        char *folder = gt_path_join(check_folder(), name);
         job whole = { 0 }, part = { 0 }, rest = { 0 };
         sync_compress c;
         if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
@@ -318,6 +332,34 @@ static void errors_outlive_a_stop(void)
         release(&part);
         release(&rest);
     }
+}
+
+/* What is never compressed is what no compressor was asked for, to the bit; and what is, is not. */
+static void a_warm_up_without_end_is_adamw(void)
+{
+    static const struct {
+        const char *spec;
+        uint64_t after;
+        int same;
+    } cases[] = { { "onebit", STEPS, 1 }, { "zeroone:1000", 0, 1 }, { "onebit", STEPS - 1, 0 }, { "zeroone:4", 0, 0 } };
+    const int ranks = getenv("GT_TEST_TINY") ? 2 : MOST_RANKS;
+    job plain = { 0 };
+    if (!run(&plain, ranks, "allreduce", NULL, STEPS, NULL))
+        return;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        job j = { 0 };
+        sync_compress c;
+        if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+            return;
+        c.after = cases[i].after;
+        if (!run(&j, ranks, "allreduce", &c, STEPS, NULL))
+            return;
+        CHECKF(cases[i].same == !memcmp(j.x[0], plain.x[0], plain.count * sizeof(float)),
+               "%s: parameters are off by %.3g", cases[i].spec, distance(&j, &plain));
+        CHECKF(distance(&j, &plain) < 0.05, "%s: parameters are off by %.3g", cases[i].spec, distance(&j, &plain));
+        release(&j);
+    }
+    release(&plain);
 }
 
 /* ---- one encoding, without a network ---------------------------------------------------------- */
@@ -447,7 +489,7 @@ static void rounding_is_late_and_not_lost(void)
  * bit by bit. And what cannot be sent, since it is too large for fp16, is kept. */
 static gt_status split(net_comm *c, void *context)
 {
-    static const char *const specs[] = { "topk:0.01", "topk:1", "randomk:0.1", "randomk:1" };
+    static const char *const specs[] = { "topk:0.01", "topk:1", "topk:0.01,sample=0.05", "randomk:0.1", "randomk:1" };
     int *wrong = context;
     for (size_t k = 0; k < sizeof specs / sizeof *specs; k++) {
         rig g;
@@ -483,41 +525,221 @@ static void sent_and_kept_are_the_gradient(void)
         CHECKF(!wrong, "%d values are not", wrong);
 }
 
-/* Deep Gradient Compression as its authors write it, in double: u = m u + g, v = v + u, the largest |v| of each
- * chunk are sent, and both are cleared there. */
+/* ---- several ranks' encodings, put together by hand -------------------------------------------- */
+
+/* Shares of the batch, as unequal as replicas may be. */
+static const double shares[MOST_RANKS] = { 0.6, 0.3, 0.1 };
+
+typedef struct ring {
+    dev_device *d;
+    kernel_set *k;
+    dev_list *begin, *update;
+    dev_buffer *all[MOST_RANKS], *random, *frame, *state, *partial, *p, *m, *v;
+    kernel_slot pending, step, weigh, weighs, held, lr, form;
+    sync_coding *coding[MOST_RANKS];
+    sync_compress spec;
+    uint64_t at; /* steps done */
+    int left;
+} ring;
+
+enum { LOSS_SCALE = 8 };
+static const double LR = 1e-2, BETA1 = 0.9, BETA2 = 0.95, EPS = 1e-4, DECAY = 0.1;
+
+static gt_status ring_optimizer(ring *g)
+{
+    float state[OPTIM_STATE_FLOATS] = { 0 }, x[N];
+    state[OPTIM_LOSS_SCALE] = LOSS_SCALE;
+    RANK_OK(dev_buffer_create(&g->state, g->d, sizeof state, "scalars"));
+    RANK_OK(dev_write(g->d, g->state, 0, state, sizeof state));
+    RANK_OK(dev_buffer_create(&g->partial, g->d, 4, "a norm"));
+    RANK_OK(dev_buffer_create(&g->p, g->d, sizeof x, "parameters"));
+    RANK_OK(dev_buffer_create(&g->m, g->d, sizeof x, "first moments"));
+    RANK_OK(dev_buffer_create(&g->v, g->d, sizeof x, "second moments"));
+    draw(99, x, N);
+    RANK_OK(dev_write(g->d, g->p, 0, x, sizeof x));
+    memset(x, 0, sizeof x);
+    RANK_OK(dev_write(g->d, g->m, 0, x, sizeof x));
+    RANK_OK(dev_write(g->d, g->v, 0, x, sizeof x));
+    RANK_OK(dev_list_create(&g->update, g->d));
+    RANK_OK(
+        kernel_optim_prepare(g->update, g->k, 1, g->partial, g->state, 0.0f, BETA1, BETA2, 0, 1, &g->weighs, &g->held));
+    return kernel_adamw(g->update, g->k, N, g->p, g->all[0], g->m, g->v, NULL, g->state, 1.0f, BETA1, BETA2, (float)EPS,
+                        (float)DECAY, &g->lr, &g->form);
+}
+
+static gt_status ring_open(ring *g, net_comm *c, const char *spec, uint64_t after)
+{
+    static const uint32_t zeros[4] = { 0 };
+    static const float frame[COMPRESS_FRAME] = { 0 };
+    *g = (ring){ 0 };
+    RANK_OK(sync_compress_parse(&g->spec, spec));
+    g->spec.after = after;
+    RANK_OK(dev_open(&g->d, getenv("GT_TEST_DEVICE")));
+    RANK_OK(kernel_set_create(&g->k, g->d, g->spec.how->type));
+    RANK_OK(dev_buffer_create(&g->random, g->d, sizeof zeros, "random words"));
+    RANK_OK(dev_write(g->d, g->random, 0, zeros, sizeof zeros));
+    RANK_OK(dev_buffer_create(&g->frame, g->d, sizeof frame, "scales"));
+    RANK_OK(dev_write(g->d, g->frame, 0, frame, sizeof frame));
+    for (int r = 0; r < MOST_RANKS; r++)
+        RANK_OK(dev_buffer_create(&g->all[r], g->d, 4 * N, "a gradient"));
+    RANK_OK(ring_optimizer(g));
+    RANK_OK(dev_list_create(&g->begin, g->d));
+    RANK_OK(kernel_compress_begin(g->begin, g->k, g->state, g->random, g->frame, &g->pending, &g->step, &g->weigh));
+    for (int r = 0; r < MOST_RANKS; r++) {
+        sync_range range = { .count = N };
+        sync_coding_options o = {
+            .spec = g->spec,
+            .device = g->d,
+            .kernels = g->k,
+            .comm = c,
+            .range = &range,
+            .ranges = 1,
+            .count = N,
+            .rank = r,
+            .stream = 5,
+            .random = g->random,
+            .ranks = MOST_RANKS,
+            .frame = g->frame,
+            .beta1 = BETA1
+        };
+        RANK_OK(dev_buffer_view(&o.grad, g->all[r], 0, 4 * N));
+        RANK_OK(dev_buffer_view(&range.grad, g->all[r], 0, 4 * N));
+        if (g->spec.how->moments)
+            RANK_OK(dev_buffer_view(&o.moment, g->m, 0, 4 * N));
+        RANK_OK(sync_coding_create(&g->coding[r], &o));
+    }
+    return GT_OK;
+}
+
+static void ring_close(ring *g)
+{
+    for (int r = 0; r < MOST_RANKS; r++) {
+        sync_coding_release(g->coding[r]);
+        dev_buffer_release(g->all[r]);
+    }
+    dev_list_release(g->begin);
+    dev_list_release(g->update);
+    dev_buffer_release(g->random);
+    dev_buffer_release(g->frame);
+    dev_buffer_release(g->state);
+    dev_buffer_release(g->partial);
+    dev_buffer_release(g->p);
+    dev_buffer_release(g->m);
+    dev_buffer_release(g->v);
+    kernel_set_release(g->k);
+    dev_close(g->d);
+}
+
+/* Each rank's encoding to all others. */
+static gt_status ring_exchange(ring *g)
+{
+    for (int r = 0; r < MOST_RANKS; r++) {
+        const sync_payload mine = sync_coding_payload(g->coding[r], 0);
+        char *code = malloc(mine.own_bytes);
+        RANK_CHECK(code);
+        RANK_OK(dev_read(g->d, mine.code, mine.own_at, code, mine.own_bytes));
+        for (int to = 0; to < MOST_RANKS; to++)
+            RANK_OK(dev_write(g->d, sync_coding_payload(g->coding[to], 0).code, mine.own_at, code, mine.own_bytes));
+        free(code);
+    }
+    return GT_OK;
+}
+
+/* A step of all ranks as buckets.c has it, of these gradients of the mean; plain: they are added up as they are.
+ * sum: what it gave. */
+static gt_status ring_step(ring *g, float (*x)[N], double weigh, int plain, float *sum)
+{
+    const float unit = (float)(LOSS_SCALE / weigh);
+    float other[N];
+    RANK_OK(dev_list_set(g->begin, g->pending.launch, g->pending.arg, dev_arg_i32(g->left)));
+    RANK_OK(dev_list_set(g->begin, g->step.launch, g->step.arg, dev_arg_u32((uint32_t)g->at)));
+    RANK_OK(dev_list_set(g->begin, g->weigh.launch, g->weigh.arg, dev_arg_f32((float)weigh)));
+    if (!plain || g->left)
+        RANK_OK(dev_run(g->begin, 0, -1));
+    for (int r = 0; r < MOST_RANKS; r++) {
+        for (int i = 0; i < N; i++)
+            other[i] = x[r][i] * unit;
+        RANK_OK(dev_write(g->d, g->all[r], 0, other, sizeof other));
+        if (!plain || g->left)
+            RANK_OK(sync_coding_commit(g->coding[r]));
+        if (!plain)
+            RANK_OK(sync_coding_encode(g->coding[r], 0));
+        for (int i = 0; i < N; i++)
+            sum[i] = (r ? sum[i] : 0.0f) + other[i];
+    }
+    if (!plain)
+        RANK_OK(ring_exchange(g));
+    for (int r = 0; !plain && r < MOST_RANKS; r++) {
+        RANK_OK(sync_coding_decode(g->coding[r], 0));
+        RANK_OK(dev_read(g->d, g->all[r], 0, r ? other : sum, sizeof other));
+        RANK_CHECK(!r || !memcmp(sum, other, sizeof other));
+    }
+    RANK_OK(dev_write(g->d, g->all[0], 0, sum, sizeof other));
+    g->left = !plain;
+    g->at++;
+    return GT_OK;
+}
+
+/* And its update. */
+static gt_status ring_update(ring *g, double weigh, int plain)
+{
+    const float one = 1.0f;
+    RANK_OK(dev_write(g->d, g->partial, 0, &one, sizeof one));
+    RANK_OK(dev_list_set(g->update, g->weighs.launch, g->weighs.arg, dev_arg_f32((float)weigh)));
+    RANK_OK(dev_list_set(g->update, g->held.launch, g->held.arg, dev_arg_i32(!plain)));
+    RANK_OK(dev_list_set(g->update, g->form.launch, g->form.arg, dev_arg_i32(plain ? ADAMW_GRADIENTS : ADAMW_MOMENTS)));
+    RANK_OK(dev_list_set(g->update, g->lr.launch, g->lr.arg, dev_arg_f32((float)LR)));
+    return dev_run(g->update, 0, -1);
+}
+
+/* Of a step, each rank's part of the mean over the batch. */
+static void draw_shares(uint64_t step, float (*x)[N])
+{
+    for (int r = 0; r < MOST_RANKS; r++) {
+        draw(1000 * (uint64_t)r + step, x[r], N);
+        for (int i = 0; i < N; i++)
+            x[r][i] *= (float)shares[r];
+    }
+}
+
+/* Deep Gradient Compression as its authors write it, in double: on each rank u = m u + g, v = v + u, the largest |v|
+ * of each chunk are sent, and both are cleared there; ranks add up what they sent. */
 static gt_status deep(net_comm *c, void *context)
 {
     enum { CHUNK = COMPRESS_CHUNK, STEPS_OF = 6 };
-    static double u[N], v[N];
+    static double u[MOST_RANKS][N], v[MOST_RANKS][N], want[N];
+    static float x[MOST_RANKS][N];
     double *worst = context;
-    rig g;
-    float x[N], sent[N];
+    ring g;
+    float sum[N];
     memset(u, 0, sizeof u);
     memset(v, 0, sizeof v);
-    RANK_OK(rig_open(&g, c, "topk:0.02,momentum=0.75", N, NULL));
+    RANK_OK(ring_open(&g, c, "topk:0.02,momentum=0.75", 0));
     for (uint64_t t = 0; t < STEPS_OF; t++) {
-        draw(t, x, N);
-        memcpy(sent, x, sizeof sent);
-        RANK_OK(rig_step(&g, sent));
-        for (int i = 0; i < N; i++) {
-            u[i] = 0.75 * u[i] + (double)x[i];
-            v[i] += u[i];
-        }
-        for (int from = 0; from < N; from += CHUNK) {
-            const int len = N - from < CHUNK ? N - from : CHUNK;
-            for (int n = 0; n < (int)lrint(0.02 * CHUNK) && n < len; n++) {
-                int best = from;
-                for (int i = from; i < from + len; i++)
-                    best = fabs(v[i]) > fabs(v[best]) ? i : best;
-                *worst = fmax(*worst, fabs((double)sent[best] - v[best]));
-                sent[best] = 0.0f;
-                u[best] = v[best] = 0.0;
+        draw_shares(t, x);
+        RANK_OK(ring_step(&g, x, 1.0, 0, sum));
+        RANK_OK(ring_update(&g, 1.0, 1));
+        memset(want, 0, sizeof want);
+        for (int r = 0; r < MOST_RANKS; r++) {
+            for (int i = 0; i < N; i++) {
+                u[r][i] = 0.75 * u[r][i] + (double)x[r][i];
+                v[r][i] += u[r][i];
+            }
+            for (int from = 0; from < N; from += CHUNK) {
+                const int len = N - from < CHUNK ? N - from : CHUNK;
+                for (int n = 0; n < (int)lrint(0.02 * CHUNK) && n < len; n++) {
+                    int best = from;
+                    for (int i = from; i < from + len; i++)
+                        best = fabs(v[r][i]) > fabs(v[r][best]) ? i : best;
+                    want[best] += v[r][best];
+                    u[r][best] = v[r][best] = 0.0;
+                }
             }
         }
-        for (int i = 0; i < N; i++) /* and nothing else was */
-            *worst = fmax(*worst, fabs((double)sent[i]));
+        for (int i = 0; i < N; i++)
+            *worst = fmax(*worst, fabs((double)sum[i] / LOSS_SCALE - want[i]));
     }
-    rig_close(&g);
+    ring_close(&g);
     return GT_OK;
 }
 
@@ -525,7 +747,84 @@ static void top_k_is_deep_gradient_compression(void)
 {
     double worst = 0.0;
     if (CHECK_OK(ranks_run(1, "", deep, &worst)))
-        CHECKF(worst < 1e-5, "a value is off by %.3g", worst);
+        CHECKF(worst > 0.0 && worst < 1e-5, "a value is off by %.3g", worst);
+}
+
+/* In double: AdamW where gradients travel as they are; else on each rank x = beta1 m / ranks + (1 - beta1) g + e,
+ * signs of x with the mean magnitude of a chunk are said, e is what they leave out, m is their sum, and v stays
+ * (1-bit Adam, algorithm 1; 0/1 Adam, algorithm 1 with a synchronization in every step, its variances in steps 0, 1, ...
+ * of the exponential policy). Targets weigh more in some steps than in others. */
+typedef struct adam_case {
+    const char *spec;
+    uint64_t after;
+    const char *plain; /* step by step: 'p' is plain */
+    double worst;
+} adam_case;
+
+static gt_status adam(net_comm *c, void *context)
+{
+    adam_case *a = context;
+    static double p[N], m[N], v[N], e[MOST_RANKS][N], sum[N];
+    static float x[MOST_RANKS][N];
+    float got[N], start[N];
+    ring g;
+    int updates = 0;
+    draw(99, start, N);
+    for (int i = 0; i < N; i++) {
+        p[i] = (double)start[i];
+        m[i] = v[i] = 0.0;
+        for (int r = 0; r < MOST_RANKS; r++)
+            e[r][i] = 0.0;
+    }
+    RANK_OK(ring_open(&g, c, a->spec, a->after));
+    for (uint64_t t = 0; a->plain[t]; t++) {
+        const int plain = a->plain[t] == 'p';
+        const double weigh = t % 3 ? 1.0 : 0.75;
+        RANK_CHECK(sync_compress_waits(&g.spec, t) == plain);
+        draw_shares(t, x);
+        RANK_OK(ring_step(&g, x, weigh, plain, got));
+        RANK_OK(ring_update(&g, weigh, plain));
+        memset(sum, 0, sizeof sum);
+        updates += plain;
+        for (int r = 0; r < MOST_RANKS; r++)
+            for (int from = 0; from < N; from += COMPRESS_CHUNK) {
+                const int end = N - from < COMPRESS_CHUNK ? N : from + COMPRESS_CHUNK;
+                double size = 0.0;
+                for (int i = from; i < end; i++) {
+                    e[r][i] += plain ? 0.0 : BETA1 * m[i] / MOST_RANKS + (1.0 - BETA1) * (double)x[r][i];
+                    size += fabs(e[r][i]) / (end - from);
+                    sum[i] += plain ? (double)x[r][i] : 0.0;
+                }
+                for (int i = from; !plain && i < end; i++) {
+                    const double said = copysign(size, e[r][i]);
+                    sum[i] += said;
+                    e[r][i] -= said;
+                }
+            }
+        for (int i = 0; i < N; i++) {
+            m[i] = plain ? BETA1 * m[i] + (1.0 - BETA1) * sum[i] : sum[i];
+            v[i] = plain ? BETA2 * v[i] + (1.0 - BETA2) * sum[i] * sum[i] : v[i];
+            const double first = m[i] / (1.0 - pow(BETA1, (double)t + 1.0));
+            const double second = v[i] / (1.0 - pow(BETA2, updates));
+            p[i] -= LR * (first / (sqrt(second) + EPS) + DECAY * p[i]);
+        }
+        RANK_OK(dev_read(g.d, g.p, 0, got, sizeof got));
+        for (int i = 0; i < N; i++)
+            a->worst = fmax(a->worst, fabs((double)got[i] - p[i]));
+    }
+    ring_close(&g);
+    return GT_OK;
+}
+
+static void signs_are_one_bit_and_zero_one_adam(void)
+{
+    adam_case cases[] = { { "onebit", 4, "pppp----------", 0.0 },
+                          { "zeroone:2", 0, "ppp-p-p---p---p-", 0.0 },
+                          { "zeroone:1,freeze=4", 1, "ppp-p--------", 0.0 } };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (CHECK_OK(ranks_run(1, "", adam, &cases[i])))
+            CHECKF(cases[i].worst > 0.0 && cases[i].worst < 2e-5, "%s: a parameter is off by %.3g", cases[i].spec,
+                   cases[i].worst);
 }
 
 enum { ROWS = 40, COLUMNS = 70, RANK = 3 };
@@ -699,6 +998,89 @@ static void fast_components_are_demo(void)
             CHECKF(worst[n] > 0.0 && worst[n] < 2e-5, "case %d: a value is off by %.3g", n, worst[n]);
 }
 
+/* ---- clipping of each replica's gradient --------------------------------------------------------- */
+
+static int alone; /* whose gradient the next compressor says */
+
+static gt_status decode_one(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
+                            int count, dev_buffer *to)
+{
+    (void)k;
+    (void)round;
+    return dev_list_copy(l, to, 0, from[alone < count ? alone : 0], 0, 4 * (uint64_t)r->count);
+}
+
+static const sync_compressor one_of_them = {
+    .name = "one",
+    .type = DTYPE_F32,
+    .rounds = 1,
+    .tensors = 1,
+    .all = 1,
+    .gathers = 1,
+    .elements = all_of,
+    .encode = encode_tensor,
+    .decode = decode_one
+};
+
+/* One step of plain gradient descent at this rate. */
+static int descend(job *j, const sync_compress *c, double lr)
+{
+    *j = (job){ .o = tiny_options() };
+    j->o.gemm = "native";
+    j->o.steps = 1;
+    j->o.compress = *c;
+    optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
+    j->o.optim.momentum = j->o.optim.weight_decay = j->o.optim.clip = 0.0;
+    j->o.optim.warmup = 0;
+    j->o.optim.schedule = LR_CONSTANT;
+    j->o.optim.lr = lr;
+    config = tiny_config();
+    return make_plan(&j->plan, MOST_RANKS, "allreduce") && CHECK_OK(ranks_run(MOST_RANKS, "algorithm=direct", body, j));
+}
+
+/* DGC's local clipping in double: each of N replicas' gradients is cut to clip / sqrt(N) before they are added up.
+ * Each by itself is what one step moves if the others are not listened to. */
+static void replicas_clip_their_own_gradients(void)
+{
+    static const double clips[] = { 0.4, 1.2, 1e9 };
+    sync_compress c = { .how = &one_of_them };
+    job start, own[MOST_RANKS], j;
+    double norm[MOST_RANKS] = { 0.0 };
+    if (getenv("GT_TEST_TINY") || !descend(&start, &c, 1e-30))
+        return;
+    for (alone = 0; alone < MOST_RANKS; alone++) {
+        if (!descend(&own[alone], &c, 1.0))
+            return;
+        for (size_t i = 0; i < start.count; i++)
+            norm[alone] += pow((double)own[alone].x[0][i] - (double)start.x[0][i], 2);
+        norm[alone] = sqrt(norm[alone]);
+    }
+    int cut = 0;
+    for (size_t k = 0; k < sizeof clips / sizeof *clips; k++) {
+        char spec[64];
+        double off = 0.0, size = 0.0;
+        snprintf(spec, sizeof spec, "topk:1,min=1,clip=%g", clips[k]);
+        if (!CHECK_OK(sync_compress_parse(&c, spec)) || !descend(&j, &c, 1.0))
+            return;
+        for (size_t i = 0; i < start.count; i++) {
+            double want = 0.0;
+            for (int r = 0; r < MOST_RANKS; r++)
+                want += ((double)own[r].x[0][i] - (double)start.x[0][i])
+                        * fmin(1.0, clips[k] / sqrt(MOST_RANKS) / norm[r]);
+            off = fmax(off, fabs((double)j.x[0][i] - (double)start.x[0][i] - want));
+            size = fmax(size, fabs(want));
+        }
+        for (int r = 0; r < MOST_RANKS; r++)
+            cut += norm[r] > clips[k] / sqrt(MOST_RANKS);
+        CHECKF(size > 0.0 && off < 2e-5 * (size + 1.0), "%s: of %.3g, %.3g is off", spec, size, off);
+        release(&j);
+    }
+    CHECKF(cut > 0 && cut < 6, "of norms %.3g, %.3g, %.3g %d are cut", norm[0], norm[1], norm[2], cut);
+    release(&start);
+    for (int r = 0; r < MOST_RANKS; r++)
+        release(&own[r]);
+}
+
 /* ---- another plan ------------------------------------------------------------------------------ */
 
 typedef struct owed {
@@ -757,8 +1139,10 @@ static int run_owing(owed *w, job *j, int ranks, const sync_compress *c, const c
     j->o.compress = *c;
     j->o.run = folder;
     j->o.resume = resume;
-    optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
-    j->o.optim.momentum = 0.0;
+    if (!c->how->moments) {
+        optim_config_rule(&j->o.optim, optim_rule_find("sgd"));
+        j->o.optim.momentum = 0.0;
+    }
     config = tiny_config();
     return make_plan(&j->plan, ranks, "allreduce") && CHECK_OK(ranks_run(ranks, "algorithm=direct", owing, w));
 }
@@ -766,8 +1150,8 @@ static int run_owing(owed *w, job *j, int ranks, const sync_compress *c, const c
 /* Two ranks trained, three go on: each has its own residuals, and what they owe in all is what the two did. */
 static void another_plan_owes_the_same(void)
 {
-    static const char *const specs[] = { "bf16", "int8,min=16", "topk:0.02,momentum=0.5", "powersgd:1,rate=0",
-                                         "demo:8,decay=0.75" };
+    static const char *const specs[] = { "bf16",   "int8,min=16",      "topk:0.02,momentum=0.5", "powersgd:1,rate=0",
+                                         "onebit", "demo:8,decay=0.75" };
     for (size_t k = 0; !getenv("GT_TEST_TINY") && k < sizeof specs / sizeof *specs; k++) {
         char name[64];
         snprintf(name, sizeof name, "plan%zu", k);
@@ -776,7 +1160,10 @@ static void another_plan_owes_the_same(void)
         owed two, three;
         sync_compress c;
         double off = 0.0, size = 0.0;
-        if (!CHECK_OK(sync_compress_parse(&c, specs[k])) || !run_owing(&two, &j, 2, &c, folder, 0))
+        if (!CHECK_OK(sync_compress_parse(&c, specs[k])))
+            return;
+        c.after = (uint64_t)c.how->warms_up;
+        if (!run_owing(&two, &j, 2, &c, folder, 0))
             return;
         release(&j);
         if (!run_owing(&three, &j, 3, &c, folder, 1))
@@ -835,5 +1222,8 @@ const check_case check_cases[] = {
     CASE(every_form_in_every_mode),
     CASE(told_is_what_crosses),
     CASE(errors_outlive_a_stop),
+    CASE(signs_are_one_bit_and_zero_one_adam),
+    CASE(a_warm_up_without_end_is_adamw),
+    CASE(replicas_clip_their_own_gradients),
     { 0 }
 };

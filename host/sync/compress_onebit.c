@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/compress_onebit.c - AdamW's momentum as signs: 1-bit Adam and 0/1 Adam.
+ *
+ *   rank i    m_i = beta1 m / ranks + (1 - beta1) g_i + held back ─► signs, and mean |m_i| of each 4096 values
+ *   all       m = sum of what the ranks say; v stays;  p = p - lr (m / (sqrt(v) + eps) + decay p)
+ *
+ * Shares g_i add up to the gradient of the whole batch however unequal they are, and so do the m_i to the momentum.
+ * Every rank gets what every other one says, and adds it up itself: nothing is encoded a second time on the way,
+ * as a server's sum is in the papers. m is the optimizer's own, so nothing more is kept of it, and it needs to be
+ * whole on every rank. Bias corrections go on: of m with the steps, of v with the updates that it has had.
+ *
+ *   onebit    the steps before --compress-after are AdamW's, with gradients as they are; then v is held for good.
+ *             Source: Tang et al., "1-bit Adam", ICML 2021.
+ *   zeroone   v is held but in steps 0, 1, ... of which the j-th and the next are 2^(j / INTERVALS) apart: those are
+ *             AdamW's, with gradients as they are. Source: Lu et al., "Maximizing communication efficiency for
+ *             large-scale training via 0/1 Adam", ICLR 2023.                              */
+#include "host/sync/compressor.h"
+
+static const sync_number intervals = {
+    "INTERVALS",
+    "updates of variances at each distance of 1, 2, 4, ... steps",
+    16.0,
+    1.0,
+    1e6,
+    1,
+    offsetof(sync_compress, parameter)
+};
+static const sync_number numbers[] = { { "freeze", "steps after which variances stay; 0: they never do for good", 0.0,
+                                         0.0, 1e15, 1, offsetof(sync_compress, freeze) },
+                                       { 0 } };
+
+static int64_t elements(const sync_range *r, int round)
+{
+    (void)round;
+    return kernel_sign_words(r->count);
+}
+
+static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+{
+    (void)round;
+    return kernel_sign_encode(l, k, r->count, r->grad, to);
+}
+
+static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
+                        dev_buffer *to)
+{
+    gt_status st = GT_OK;
+    (void)round;
+    for (int i = 0; !st && i < count; i++)
+        st = kernel_sign_decode(l, k, r->count, i > 0, from[i], to);
+    return st;
+}
+
+/* Updates of variances are INTERVALS with each distance 1, 2, 4, ... */
+static int renews(const sync_compress *s, uint64_t step)
+{
+    uint64_t begin = 0, apart = 1;
+    const uint64_t each = (uint64_t)s->parameter;
+    if (s->freeze > 0.0 && (double)step >= s->freeze)
+        return 0;
+    while (step - begin >= each * apart) {
+        begin += each * apart;
+        apart *= 2;
+    }
+    return (step - begin) % apart == 0;
+}
+
+const sync_compressor sync_compress_onebit = {
+    .name = "onebit",
+    .help = "signs of AdamW's momentum (1-bit Adam)",
+    .type = DTYPE_F32,
+    .rounds = 1,
+    .gathers = 1,
+    .tensors = 1,
+    .all = 1,
+    .keeps_error = 1,
+    .moments = 1,
+    .warms_up = 1,
+    .elements = elements,
+    .encode = encode,
+    .decode = decode
+};
+
+const sync_compressor sync_compress_zeroone = {
+    .name = "zeroone",
+    .help = "signs of AdamW's momentum, variances now and then (0/1 Adam)",
+    .type = DTYPE_F32,
+    .rounds = 1,
+    .gathers = 1,
+    .tensors = 1,
+    .all = 1,
+    .keeps_error = 1,
+    .moments = 1,
+    .parameter = &intervals,
+    .numbers = numbers,
+    .plain = renews,
+    .elements = elements,
+    .encode = encode,
+    .decode = decode
+};
