@@ -94,11 +94,11 @@ static const gt_option back[] = {
     { "tensor", 0, GT_STRING, "N|auto", "ranks that split every layer", &train_set.tensor, 0, NULL },
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &train_set.pipe_schedule, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &train_set.sync, 1, NULL },
-    { "compress", 0, GT_STRING, "SPEC", "form of gradients between ranks: none, auto or one listed below",
+    { "compress", 0, GT_STRING, "SPEC", "gradients between ranks: none, auto or a form listed below",
       &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
-    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "form of what goes between pipeline stages",
+    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages",
       &train_set.compress_stages, 1, NULL },
 };
 
@@ -143,7 +143,7 @@ static const char examples[] =
     "  geartrain train --out runs/first --resume\n"
     "  geartrain train --from gpt2/ --data input.txt --out runs/fine --lr 3e-5\n"
     "\nForms of --compress, NAME[:NUMBER][,NAME=NUMBER...]:\n"
-    "  auto                       for each link what gains most of none, bf16 and int8, or of auto:FORM,...\n";
+    "  auto                       what gains most on each link: none, bf16, int8, or of auto:FORM,...\n";
 /* With the forms. */
 static char with_forms[4096];
 

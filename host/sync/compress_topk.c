@@ -20,8 +20,8 @@ static const sync_number fraction = { "FRACTION", "share of the values that is s
 static const sync_number numbers[] = {
     { "momentum", "of velocities that are collected before anything is chosen", 0.0, 0.0, 0.9999, 0,
       offsetof(sync_compress, momentum) },
-    { "clip", "norm of a replica's gradient, times the root of replicas; 0: any. Sends after the backward pass", 0.0,
-      0.0, 1e30, 0, offsetof(sync_compress, clip) },
+    { "clip", "norm of a replica's gradient times the root of replicas; 0: any", 0.0, 0.0, 1e30, 0,
+      offsetof(sync_compress, clip) },
     { "sample", "share of the values that is looked at to find the largest; 0: all", 0.0, 0.0, 0.1, 0,
       offsetof(sync_compress, sample) },
     { "ramp", "steps for each of 25 %, 6.3 %, 1.6 %, ... on the way to FRACTION", 0.0, 0.0, 1e9, 1,
