@@ -94,6 +94,13 @@ static void multiply_piece(void *context, int i)
     multiply_part(x, row, rows < x->h ? rows : x->h, column, columns < x->w ? columns : x->w);
 }
 
+/* As many as are wanted and have the least side; at least 1. */
+static int pieces_of(int side, int wanted)
+{
+    const int most = (side + PIECE_LEAST - 1) / PIECE_LEAST, n = wanted < most ? wanted : most;
+    return n > 1 ? n : 1;
+}
+
 static int part(int side, int pieces)
 {
     return ((side + pieces - 1) / pieces + PIECE_STEP - 1) / PIECE_STEP * PIECE_STEP;
@@ -110,11 +117,8 @@ static void cut_into_pieces(whole *x, int threads)
     const double worth = 2.0 * g->M * x->columns * g->K / PIECE_FLOPS;
     int wanted = threads > 1 ? PIECES * threads : 1;
     wanted = worth < wanted ? (int)worth : wanted;
-    wanted = wanted > 1 ? wanted : 1;
-    const int most = (longer + PIECE_LEAST - 1) / PIECE_LEAST;
-    *first = wanted < most ? wanted : most;
-    const int rest = wanted / *first, other = (shorter + PIECE_LEAST - 1) / PIECE_LEAST;
-    *second = rest < other ? rest : other;
+    *first = pieces_of(longer, wanted);
+    *second = pieces_of(shorter, wanted / *first);
     x->h = part(g->M, x->down);
     x->w = part(x->columns, x->across);
     x->down = (g->M + x->h - 1) / x->h;
