@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* cl/rows.cl - some rows of each sequence, their gradient, and which rows of logits are right.
+/* cl/rows.cl - some rows of each sequence, their gradient, which rows of logits are right, and rows of a table side by
+ * side.
  *
  *   y[b,p,:]  = x[b,at[b,p],:]                                0 where at is outside [0, T)
  *   dx[b,t,:] = sum of dy[b,p,:] over the p with at[b,p] = t, in their order
+ *   packed[n,:] = table[list[n],:]  or, back, table[list[n],:] = packed[n,:]          n < N
  *   hit[r]    = 1 if the largest of logits[r] stands at target[r], the first of equals; else 0
  *
- * x, dx: (B,T,C), y, dy: (B,P,C), storage type. at: int (B,P), or null for row 0 of each sequence.
+ * table, packed: fp32 rows of C; list: int (N), each row once. x, dx: (B,T,C), y, dy: (B,P,C), storage type. at: int (B,P), or null for row 0 of each sequence.
  * logits: fp32 (R,V), target: int (R), hit: fp32 (R). A target outside [0, V) is never hit.
  *
  * Rows     CPU: a work-item owns `per` rows. GPU: a work-group owns a row.
+ * Packed   CPU: a work-item, GPU: a work-group, owns every k-th row of the list: N changes from run to run.
  * Hits     a work-item owns a row: V is a number of labels.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
@@ -68,6 +71,30 @@ KERNEL void take_rows_grad(int per, int R, int T, int P, int C, __global const i
 }
 
 #endif
+
+KERNEL void pack_rows(int N, int C, int back, __global const int *list, __global float *table,
+                      __global float *packed)
+{
+#ifdef STYLE_CPU
+    for (int n = get_global_id(0); n < N; n += get_global_size(0)) {
+        __global float *there = table + (size_t)list[n] * C, *here = packed + (size_t)n * C;
+        __global const float *from = back ? here : there;
+        __global float *to = back ? there : here;
+        for (int c = 0; c < C; c += VW)
+            store_some_f32(to, c, load_some_f32(from, c, C - c), C - c);
+    }
+#else
+    for (int n = get_group_id(0); n < N; n += get_num_groups(0)) {
+        __global float *there = table + (size_t)list[n] * C, *here = packed + (size_t)n * C;
+        for (int c = get_local_id(0); c < C; c += WG) {
+            if (back)
+                there[c] = here[c];
+            else
+                here[c] = there[c];
+        }
+    }
+#endif
+}
 
 KERNEL void row_hits(int R, int V, __global const float *logits, __global const int *target,
                      __global float *hit)

@@ -98,6 +98,8 @@ static const gt_option back[] = {
       &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
+    { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, where that is less",
+      &train_set.sparse_rows, 1, NULL },
     { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages",
       &train_set.compress_stages, 1, NULL },
 };
@@ -265,6 +267,7 @@ void train_settings_default(void)
     o->sync = sync_mode_name(sync_mode_at(0));
     o->compress = sync_compressor_name(sync_compressor_at(0));
     o->compress_stages = "none";
+    o->sparse_rows = "auto";
     o->slow = 1.3;
     o->steps = 1000;
     o->batch = 8;
@@ -696,6 +699,7 @@ train_options train_settings_options(void)
         .patience = o->patience,
         .improvement = o->improvement,
         .sample_every = o->sample_every,
+        .whole_tables = !strcmp(o->sparse_rows, "off"),
         .optim = optim_defaults()
     };
     if (parse_compress(&t.compress, &t.candidates))         /* said by train_settings_check() */

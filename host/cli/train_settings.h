@@ -29,7 +29,8 @@ typedef struct train_settings {
     double lr, min_lr, weight_decay, clip, dropout, decay_share, improvement, sample_temperature;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep, keep_best;
-    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *compress_stages, *trace;
+    const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *compress_stages, *sparse_rows,
+        *trace;
     sync_rows sync_text;                /* options of modes                                 */
     sync_settings sync_settings;        /* what they come to                                */
     unsigned sync_fixed;                /* bit i: setting i was given                       */

@@ -245,10 +245,21 @@ static gt_status check_fit(const model_config *c, dev_device *d)
                    frozen ? ", or --base-precision int8" : "");
 }
 
-static gt_status explain(train *t, dev_device *d)
+static void show_sync(const train *t, FILE *out)
+{
+    gt_text text = { 0 };
+    train_explain_sync(t, &text);
+    if (text.size)
+        fprintf(out, "%s", text.data);
+    gt_text_release(&text);
+}
+
+static gt_status explain(train *t, dev_device *d, int speaks)
 {
     gemm_peak peak;
     gt_status st = train_load(t, 0);
+    if (!st && speaks)
+        show_sync(t, stdout);
     if (!st)
         st = gemm_peak_cached(d, &peak);
     return st ? st : exec_explain(train_exec(t), stdout, peak.flops);
@@ -344,6 +355,7 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
     if (why->size)
         fprintf(stderr, "%s", why->data);
     show_compression(t);
+    show_sync(t, stderr);
     gt_status st = train_plan_write(train_plan(t), o->out);
     if (!st)
         st = save_tokenizer(data, mark);
@@ -570,7 +582,7 @@ static gt_status follow_plan(const run_context *x, const run_plan *plan, const g
     if (!st && notes && options.resume)     /* a run that cannot be resumed is not touched */
         st = run_starts_write(o->out);
     if (!st && o->explain)
-        st = explain(t, x->device);
+        st = explain(t, x->device, speaks);
     else if (!st) {
         train_view v = { .of = t,
                          .comm = x->comm,
@@ -744,8 +756,8 @@ static gt_status keep_devices(uint64_t ranks)
 /* One command line is often used with one device and with several, so this is no misuse. */
 static void tell_idle_options(void)
 {
-    static const char *const names[] = { "transport",       "net",      "sync", "compress", "compress-after",
-                                         "compress-stages", "schedule", "slow" };
+    static const char *const names[] = { "transport",       "net",         "sync",     "compress", "compress-after",
+                                         "compress-stages", "sparse-rows", "schedule", "slow" };
     gt_text list = { 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (gt_option_given(train_table, names[i]))

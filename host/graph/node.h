@@ -7,7 +7,7 @@
 #ifndef GT_GRAPH_NODE_H
 #define GT_GRAPH_NODE_H
 
-#include "host/graph/graph.h"
+#include "host/graph/touched.h"
 #include "host/kernel/kernel.h"
 #include "host/gemm/gemm.h"
 
@@ -104,6 +104,8 @@ struct graph_op {
      * this needs beside them; NULL: nothing is computed. */
     void (*derive)(const graph *g, const graph_node *n, const int32_t *source, int32_t *const out[], int32_t *scratch);
     int64_t (*derive_scratch)(const graph *g, const graph_node *n);
+    /* Of a gradient out[0], which rows alone it writes to: source, or first and count (touched.h). NULL: all. */
+    void (*touched)(const graph *g, const graph_node *n, graph_touched *out);
 };
 
 /* The rows of all operations, 0, 1, 2, ...; NULL behind the last. */

@@ -90,8 +90,20 @@ static int64_t sort_scratch(const graph *g, const graph_node *n)
     return (int64_t)tokens_of(g, n) + 1;
 }
 
+static void tokens_touched(const graph *g, const graph_node *n, graph_touched *out)
+{
+    out->source = value(g, n->in[0])->name;
+}
+
+static void positions_touched(const graph *g, const graph_node *n, graph_touched *out)
+{
+    out->first = offset_of(n);
+    out->count = value(g, n->in[0])->shape.dim[1];
+}
+
 static const graph_op op_embed_token_grad = {
     .name = "embed token grad",
+    .touched = tokens_touched,
     .derive = sort_tokens,
     .derive_scratch = sort_scratch,
     .launch = embed_token_grad_launch,
@@ -99,6 +111,7 @@ static const graph_op op_embed_token_grad = {
 };
 static const graph_op op_embed_position_grad = {
     .name = "embed position grad",
+    .touched = positions_touched,
     .launch = embed_position_grad_launch,
     .flops = ops_no_flops,
 };

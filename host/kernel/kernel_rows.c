@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/kernel/kernel_rows.c - launches of cl/rows.cl, and their cases: some rows of each sequence, and which
- * rows of logits are right.
+/* host/kernel/kernel_rows.c - launches of cl/rows.cl, and their cases: some rows of each sequence, which
+ * rows of logits are right, and rows of a table side by side.
  *
  *     x     |row 0|row 1|...|row T - 1|   of each of B sequences
  *     at    P rows of them, some twice, some that are not there                              */
@@ -33,6 +33,21 @@ gt_status kernel_take_rows_grad(dev_list *l, kernel_set *k, const kernel_taken *
         dev_arg_i32(s->C), dev_arg_buffer(s->at),    dev_arg_buffer(dy), dev_arg_buffer(dx),
     };
     return kernel_launch_rows(l, k, &kernel_rows_family, "take_rows_grad", s->B * s->T, s->C, args, KERNEL_ARGS(args));
+}
+
+gt_status kernel_pack_rows(dev_list *l, kernel_set *k, int most, int C, int back, dev_buffer *list, dev_buffer *table,
+                           dev_buffer *packed, kernel_slot *rows)
+{
+    assert(most > 0 && C > 0);
+    const dev_arg args[] = {
+        dev_arg_i32(0),       dev_arg_i32(C),        dev_arg_i32(back),
+        dev_arg_buffer(list), dev_arg_buffer(table), dev_arg_buffer(packed),
+    };
+    const size_t owners = (size_t)most < k->items ? (size_t)most : k->items;
+    gt_status st = kernel_launch_groups(l, k, &kernel_rows_family, "pack_rows", owners, args, KERNEL_ARGS(args));
+    if (!st)
+        kernel_slot_last(rows, l, 0);
+    return st;
 }
 
 gt_status kernel_row_hits(dev_list *l, kernel_set *k, int R, int V, dev_buffer *logits, dev_buffer *target,
@@ -122,10 +137,31 @@ static void row_hits_case(trial *t)
     }
 }
 
+/* Every second row of the table, from the last on, and back to another one. */
+static void pack_rows_case(trial *t)
+{
+    const int N = (t->R + 1) / 2;
+    kernel_slot out = { 0 }, in = { 0 };
+    operand *table = give(t, "table", FLOAT, elements(t), 1.0), *list = give_below(t, "list", t->R, t->R);
+    operand *packed = give(t, "packed", FLOAT, elements(t), 1.0), *back = give(t, "back", FLOAT, elements(t), 1.0);
+    for (int n = 0; !t->status && n < t->R; n++)
+        list->whole[n] = t->R - 1 - n * 2 < 0 ? 0 : t->R - 1 - n * 2;
+    append(t, kernel_pack_rows(t->list, t->k, t->R, t->C, 0, list->buffer, table->buffer, packed->buffer, &out));
+    append(t, kernel_pack_rows(t->list, t->k, t->R, t->C, 1, list->buffer, back->buffer, packed->buffer, &in));
+    set_slot(t, out, dev_arg_i32(N));
+    set_slot(t, in, dev_arg_i32(N));
+    for (int64_t i = 0; !t->status && i < (int64_t)N * t->C; i++) {
+        const int64_t at = (int64_t)list->whole[i / t->C] * t->C + i % t->C;
+        expect(packed, i, table->value[at], 0.0);
+        expect(back, at, table->value[at], 0.0);
+    }
+}
+
 static const kernel_case cases[] = {
     { "rows taken", take_rows_case, 8190, 768 },
     { "first rows taken", take_first_case, 0, 0 },
     { "rows taken, gradient", take_rows_grad_case, 8190, 768 },
+    { "rows packed", pack_rows_case, 0, 0 },
     { "rows of logits that are right", row_hits_case, 0, 0 },
     { 0 },
 };

@@ -37,5 +37,6 @@ const sync_mode sync_allreduce = {
     .ready = sync_buckets_ready,
     .update = update,
     .when = sync_buckets_when,
-    .saved = sync_buckets_saved
+    .saved = sync_buckets_saved,
+    .explain = sync_buckets_explain
 };

@@ -198,6 +198,7 @@ static gt_status create(sync_run *run)
     a->adaptive &= a->lambda > 0.0f;
     a->by_staleness = !strcmp(run->settings.word[ASYNC_LR_SCALE], "staleness");
     a->by_batch = !strcmp(run->settings.word[ASYNC_LR_SCALE], "batch");
+    run->o.touched = NULL;              /* what is pushed is always a whole bucket */
     st = sync_buckets_create(run, SYNC_SUM_PART);
     if (st) {
         free(a);

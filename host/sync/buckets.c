@@ -18,7 +18,19 @@ static gt_status settle(dev_event **e)
     return dev_event_wait(event);
 }
 
-/* Bytes that leave this rank for a bucket in a step; as those of all ranks together, whatever the network's
+/* Bytes of new weights that leave this rank in a step, whatever the form of gradients is. */
+static uint64_t gathered(const buckets *s)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < s->count; i++) {
+        const bucket *b = &s->buckets[i];
+        if (b->counts && !b->packs)
+            sum += (uint64_t)(net_group_size(b->group) - 1) * 4 * b->own_count;
+    }
+    return sum;
+}
+
+/* Bytes of gradients that leave this rank for a bucket in a step; as those of all ranks together, whatever the network's
  * algorithm is: sums in parts, which then go to everybody, or encodings that do. */
 static uint64_t crossing(const bucket *b)
 {
@@ -30,7 +42,7 @@ static uint64_t crossing(const bucket *b)
                : sync_bucket_scatters(b)   ? net_type_size(t.type) * (b->count - b->own_count)
                                            : 2 * (ranks - 1) * t.bytes / ranks;
     }
-    return b->counts ? sum + (ranks - 1) * 4 * b->own_count : sum;     /* and new weights */
+    return sum;
 }
 
 /* Queues the encoding, and leaves an event of when the network may read it: where it lies on the device, that
@@ -39,6 +51,8 @@ static gt_status read_start(buckets *s, bucket *b, int round)
 {
     const travel t = sync_bucket_travel(b, round);
     gt_status st = settle(&b->writing);
+    if (!st && b->packs)
+        st = sync_table_pack(b, 0);
     if (!st && sync_bucket_how(b)->encode)
         st = sync_coding_encode(b->coding, round);
     if (st || t.in_place)
@@ -129,16 +143,20 @@ static void set_forms(buckets *s)
 static gt_status begin_step(sync_run *run)
 {
     buckets *s = run->state;
-    if (s->begun || !s->begin)
-        return GT_OK;
     const uint64_t step = run->step ? run->step - 1 : 0;
+    if (s->begun)
+        return GT_OK;
     s->begun = 1;
+    s->step_bytes += gathered(s);
+    gt_status st = sync_tables_step(s);
+    if (st || !s->begin)
+        return st;
     s->plain = s->o.choice ? step < s->after : sync_compress_waits(&s->o.compress, step);
     for (int i = 0; i < s->count; i++)
         if (s->buckets[i].coding)
             sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->buckets[i].spec, step));
     set_forms(s);
-    gt_status st = s->plain && !s->left ? GT_OK : sync_buckets_settle(run, step);
+    st = s->plain && !s->left ? GT_OK : sync_buckets_settle(run, step);
     s->settled = 0;
     s->left = !s->plain;
     return st;
@@ -161,7 +179,7 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
         bucket *b = &s->buckets[i];
         if (b->sent)
             continue;
-        int first = 1;                      /* of its group among those not sent */
+        int first = 1; /* of its group among those not sent */
         for (int k = 0; k < i; k++)
             first &= s->buckets[k].sent || s->buckets[k].group != b->group;
         if (!first || !is_complete(s, i))
@@ -232,6 +250,8 @@ static gt_status write_sum(buckets *s, bucket *b, int round)
     gt_status st = GT_OK;
     if (!t.in_place && bytes)
         st = dev_write_start(s->o.device, t.buffer, t.at + from, t.host + from, bytes, &b->writing);
+    if (!st && b->packs)
+        st = sync_table_pack(b, 1);
     return st || !sync_bucket_how(b)->encode ? st : sync_coding_decode(b->coding, round);
 }
 
@@ -262,20 +282,21 @@ gt_status sync_buckets_finish(sync_run *run, uint64_t *bytes)
     const uint64_t traced = gt_trace_begin();
     gt_status st = GT_OK;
     for (int i = 0; !st && i < s->count; i++)
-        if (!s->buckets[i].ticket)
+        if (!s->buckets[i].ticket && !s->buckets[i].idle)
             st = sum_here(s, i);
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
         if (b->ticket)
             st = sum_there(s, b);
-        if (!st)
+        if (!st && !b->idle)
             st = write_sum(s, b, 0);
         b->sent = 0;
     }
     for (int r = 1; !st && r < s->rounds; r++)
         st = later_round(s, r);
     for (int i = 0; gt_trace_on() && i < s->count; i++)
-        trace_sum(&s->buckets[i]);
+        if (!s->buckets[i].idle)
+            trace_sum(&s->buckets[i]);
     memset(s->ended, 0, (size_t)s->o.chunks);
     memset(s->queued, 0, (size_t)s->o.chunks * sizeof *s->queued);
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "sums of gradients", traced);
@@ -312,6 +333,8 @@ gt_status sync_buckets_gather(sync_run *run)
     const uint64_t traced = gt_trace_begin();
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
+        if (b->packs)
+            continue;
         st = settle(&b->writing);
         if (!st && weights_of(b) != b->memory)
             st = dev_mark(s->o.device, &b->reading);
@@ -320,6 +343,8 @@ gt_status sync_buckets_gather(sync_run *run)
     }
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
+        if (b->packs)
+            continue;
         st = settle(&b->reading);
         if (!st)
             st = net_all_gather(b->group, weights_of(b), b->count, b->counts, NET_F32, NULL);

@@ -33,6 +33,7 @@ int sync_buckets_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
 gt_status sync_buckets_ready(sync_run *s, int chunk, int done, int last);
 int sync_buckets_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 int sync_buckets_saved(sync_run *s, checkpoint_state *states);
+void sync_buckets_explain(const sync_run *s, gt_text *out);
 
 /* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
  * *bytes: that were summed. */

@@ -221,6 +221,35 @@ static void name_bucket(const buckets *s, bucket *b, const int *tensors, int n)
         snprintf(b->name, sizeof b->name, "%.45s", first);
 }
 
+/* After how many launches of each chunk the newest bucket is complete. */
+static void note_done(buckets *s, const int *tensors, int n)
+{
+    for (int c = 0; c < s->o.chunks; c++)
+        for (int i = 0; i < n; i++) {
+            int *at = &s->done[(s->count - 1) * s->o.chunks + c];
+            const int done = s->o.done(s->o.context, c, tensors[i]);
+            *at = done > *at ? done : *at;
+        }
+}
+
+/* Beside the buckets of a table, one for its rows: in a step either they or it are idle. */
+static gt_status add_rows(buckets *s, int segment, int index)
+{
+    const params_segment *seg = params_segment_at(s->o.params, segment);
+    const int tensor = s->tables[index].param;
+    const bucket b = { .of = s, .group = sync_buckets_net(s, seg->group), .group_number = seg->group, .spec = { .how = &sync_compress_none }, .table = index };
+    gt_status st = add_bucket(s, &b);
+    if (st)
+        return st;
+    bucket *k = &s->buckets[s->count - 1];
+    snprintf(k->name, sizeof k->name, "rows of %.36s", params_info(s->o.params, tensor)->name);
+    st = sync_table_make(s, index, k);
+    if (!st)
+        st = add_memory(s, k);
+    note_done(s, &tensor, 1);
+    return st;
+}
+
 static int takes(const buckets *s, int tensor)
 {
     const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, tensor));
@@ -231,7 +260,7 @@ static int takes(const buckets *s, int tensor)
 static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
-    const int encoded = takes(s, tensors[0]);
+    const int encoded = takes(s, tensors[0]), index = sync_table_of(s, tensors[0]);
     const sync_compress spec = sync_buckets_spec(s, seg->group);
     const int64_t most = encoded && spec.how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
@@ -243,6 +272,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
                            .spec = spec,
                            .grad = seg->grad,
                            .master = seg->master,
+                           .table = index,
                            .offset = 4 * (uint64_t)(end - size),
                            .count = (uint64_t)size };
         st = add_bucket(s, &b);
@@ -254,19 +284,15 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
             st = add_coding(s, &s->buckets[s->count - 1], segment, tensors, n);
         if (!st)
             st = add_memory(s, &s->buckets[s->count - 1]);
-        for (int c = 0; !st && c < s->o.chunks; c++)
-            for (int i = 0; i < n; i++) {
-                int *at = &s->done[(s->count - 1) * s->o.chunks + c];
-                const int done = s->o.done(s->o.context, c, tensors[i]);
-                *at = done > *at ? done : *at;
-            }
+        if (!st)
+            note_done(s, tensors, n);
         end -= size;
     }
-    return st;
+    return st || index < 0 ? st : add_rows(s, segment, index);
 }
 
 /* The buckets of a segment, the last tensors first. Those that are encoded and those that are not have
- * buckets of their own. */
+ * buckets of their own, and so has a table that may travel by rows. */
 static gt_status cut_segment(buckets *s, int segment)
 {
     const int all = params_count(s->o.params);
@@ -279,7 +305,8 @@ static gt_status cut_segment(buckets *s, int segment)
         params_place(s->o.params, i, &at, &first);
         if (at != segment)
             continue;
-        if (n && takes(s, i) != takes(s, tensors[0])) {
+        if (n
+            && (takes(s, i) != takes(s, tensors[0]) || sync_table_of(s, i) >= 0 || sync_table_of(s, tensors[0]) >= 0)) {
             st = add_range(s, segment, begin, end, tensors, n);
             end = begin;
             n = 0;
@@ -345,13 +372,18 @@ gt_status sync_places_compare(const params *p, net_group *g, int number)
     return st;
 }
 
-/* All ranks of a group must have cut alike. */
+/* All ranks of a group will then cut alike. */
 static gt_status compare(buckets *s)
 {
     gt_status st = GT_OK;
-    for (int i = 0; !st && i < s->count; i++)
-        if (!i || s->buckets[i].group != s->buckets[i - 1].group)
-            st = sync_places_compare(s->o.params, s->buckets[i].group, s->buckets[i].group_number);
+    int before = -1;
+    for (int i = 0; !st && i < params_segments(s->o.params); i++) {
+        const int group = params_segment_at(s->o.params, i)->group;
+        net_group *net = sync_buckets_net(s, group);
+        if (net && group != before)
+            st = sync_places_compare(s->o.params, net, group);
+        before = group;
+    }
     return st;
 }
 
@@ -371,6 +403,7 @@ static void release(buckets *b)
         free(k->counts);
         free(k->tensor);
     }
+    sync_tables_release(b);
     dev_list_release(b->begin);
     sync_buckets_clip_release(b->clip);
     dev_buffer_release(b->random);
@@ -456,11 +489,13 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
     gt_status st = s->ended && s->queued ? GT_OK : no_memory();
     if (!st)
         st = make_frame(s);
+    if (!st)
+        st = compare(s);
+    if (!st)
+        st = sync_tables_find(s);
     for (int i = 0; !st && i < params_segments(o->params); i++)
         if (sync_buckets_net(s, params_segment_at(o->params, i)->group))
             st = cut_segment(s, i);
-    if (!st)
-        st = compare(s);
     if (!st && s->encodes)
         st = count_encoded(s, run);
     if (!st && !s->o.choice && s->o.compress.clip > 0.0)

@@ -4,6 +4,7 @@
  *   buckets_cut.c     which tensors travel together, and in what memory
  *   buckets.c         a step
  *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
+ *   buckets_rows.c    rows of tables in place of all of them
  *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
  *   buckets_error.c   what compression holds back, in checkpoints                            */
 #ifndef GT_SYNC_BUCKETS_PRIVATE_H
@@ -12,6 +13,25 @@
 #include "host/base/trace.h"
 #include "host/sync/buckets.h"
 #include "host/sync/coding.h"
+
+/* A parameter of which a step touches some rows alone. */
+typedef struct table {
+    int param, segment;
+    graph_touches touches;
+    graph_touched touched;
+    int agreed;                         /* so on all ranks of its group                     */
+    int64_t rows, columns, full;        /* held here; rows of the full table                */
+    int64_t begin;                      /* its first element in the segment                 */
+    int64_t most;                       /* rows that travel packed, at most                 */
+    int32_t *at;                        /* [count] of this step, if they are so few         */
+    int64_t count;
+    int by_rows;                        /* in this step                                     */
+    unsigned char *mark;                /* [full]                                           */
+    dev_buffer *grad, *list, *packed;
+    void *memory;                       /* of the network, that packed lies in; NULL: its own */
+    dev_list *pack, *back;
+    kernel_slot pack_rows, back_rows;
+} table;
 
 typedef struct bucket {
     struct buckets *of;
@@ -27,6 +47,9 @@ typedef struct bucket {
     void *memory;                       /* what the network reads and writes, where the device's own
                                          * memory is out of its reach                       */
     int sent;                           /* in this step                                     */
+    int table;                          /* of tables: what it is a range or the rows of; -1: none */
+    table *packs;                       /* its rows; grad, count and parts are of what is packed */
+    int idle;                           /* in this step the table travels the other way     */
     dev_event *reading, *writing;       /* of data                                          */
     uint64_t ticket;                    /* of who begins the sum; 0: finish() does           */
     net_collective *sum;
@@ -54,6 +77,8 @@ typedef struct buckets {
     kernel_slot pending_at, step_at, weigh_at;
     bucket *buckets;
     int count, room;
+    table *tables;                      /* also those that travel whole, to tell why        */
+    int table_count;
     int *done; /* [bucket * chunks + chunk]: see options.done      */
     unsigned char *ended; /* [chunk]: its last backward-weight is queued      */
     int *queued; /* [chunk]: launches of it that are                 */
@@ -85,6 +110,17 @@ checkpoint_state sync_buckets_factors(sync_run *run);
 gt_status sync_buckets_settle(sync_run *run, uint64_t step);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
 int sync_bucket_scatters(const bucket *b);
+
+/* Tables that are touched by rows, and whether all ranks of their groups say so. All ranks. */
+gt_status sync_tables_find(buckets *s);
+int sync_table_of(const buckets *s, int param); /* of those that may travel by rows; -1: none */
+/* Makes *b, which has its group, the bucket of the rows. */
+gt_status sync_table_make(buckets *s, int index, bucket *b);
+void sync_tables_release(buckets *s);
+/* In front of a step's first bucket: which rows, and whether they or all of the table go. */
+gt_status sync_tables_step(buckets *s);
+/* Queues packing, or the way back. */
+gt_status sync_table_pack(const bucket *b, int back);
 
 /* Who sums the gradients of a group of holders; NULL: this rank has all. */
 net_group *sync_buckets_net(const buckets *s, int group);

@@ -57,6 +57,7 @@ struct sync_mode {
     int (*apart)(const sync_run *s, uint64_t step);     /* NULL: never                      */
     int (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
     int (*saved)(sync_run *s, checkpoint_state *states);
+    void (*explain)(const sync_run *s, gt_text *out);
 };
 
 /* Seconds of the newest step, on average of the replica's ranks, as each told them (sync_options.tell). */

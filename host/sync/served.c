@@ -54,5 +54,6 @@ const sync_mode sync_ps = {
     .ready = sync_buckets_ready,
     .update = sync_buckets_shared_update,
     .when = sync_buckets_when,
-    .saved = sync_buckets_saved
+    .saved = sync_buckets_saved,
+    .explain = sync_buckets_explain
 };

@@ -234,6 +234,12 @@ int sync_saved(sync_run *s, checkpoint_state *states)
     return s->o.mode->saved ? s->o.mode->saved(s, states) : 0;
 }
 
+void sync_explain(const sync_run *s, gt_text *out)
+{
+    if (s->o.mode->explain)
+        s->o.mode->explain(s, out);
+}
+
 /* ---- totals ---------------------------------------------------------------------------------- */
 
 uint64_t sync_updates(const sync_run *s)

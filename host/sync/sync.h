@@ -15,7 +15,9 @@
 #ifndef GT_SYNC_SYNC_H
 #define GT_SYNC_SYNC_H
 
+#include "host/base/text.h"
 #include "host/device/completion.h"
+#include "host/graph/touched.h"
 #include "host/optim/optim.h"
 #include "host/sync/holders.h"
 #include "host/sync/settings.h"
@@ -136,6 +138,11 @@ typedef struct sync_options {
     /* Once a step, when this rank has its part of the loss and of the norm: adds what else the totals
      * ask of it. sent: bytes of gradients. */
     gt_status (*tell)(void *context, uint64_t sent, sync_totals *mine);
+    /* Which rows of parameter i's gradient steps touch; NULL: gradients of tables travel whole. And mark[row] = 1
+     * for the rows of a table of so many that the input `source` names anywhere in the step under way, on this rank or
+     * another: every rank finds the same. */
+    graph_touches (*touched)(void *context, int i, graph_touched *out);
+    gt_status (*mark)(void *context, const char *source, unsigned char *mark, int64_t rows);
     void *context;
 } sync_options;
 
@@ -197,6 +204,9 @@ int sync_when(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);
 
 /* What a checkpoint must hold beside parameters and the optimizer's state: how many owners. */
 int sync_saved(sync_run *s, checkpoint_state *states);
+
+/* Appends lines for people: what travels otherwise than one might think, and why. */
+void sync_explain(const sync_run *s, gt_text *out);
 
 /* Adds up over the ranks of a group. each: [ranks], what every rank gave; may be NULL. */
 gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each);

@@ -263,6 +263,30 @@ static gt_status choose_compressors(train *t)
     return st;
 }
 
+/* A gradient that several chunks add to may be touched by one of them in all rows. */
+static graph_touches gradient_touched(void *context, int i, graph_touched *out)
+{
+    const train *t = context;
+    const char *name = params_info(t->params, i)->name;
+    graph_touches found = GRAPH_TOUCHES_ALL;
+    int chunks = 0;
+    for (int c = 0; c < stage_chunks(t->stage); c++) {
+        const graph *g = stage_graph(t->stage, c);
+        for (int p = 0; p < graph_param_count(g); p++) {
+            graph_touched here;
+            if (strcmp(graph_param_at(g, p)->name, name))
+                continue;
+            const graph_touches touches = graph_touched_rows(g, p, &here);
+            if (touches != GRAPH_TOUCHES_ALL) {
+                found = touches;
+                *out = here;
+            }
+            chunks++;
+        }
+    }
+    return found != GRAPH_TOUCHES_ALL && chunks > 1 ? GRAPH_TOUCHES_MORE : found;
+}
+
 static gt_status make_sync(train *t)
 {
     const sync_options o = {
@@ -284,6 +308,8 @@ static gt_status make_sync(train *t)
         .due = train_due,
         .done = gradient_done,
         .tell = train_tell,
+        .touched = t->o.whole_tables ? NULL : gradient_touched,
+        .mark = train_mark_rows,
         .context = t
     };
     gt_status st = sync_create(&t->sync, &o);
@@ -716,6 +742,11 @@ gt_status train_record_sample(train *t, const char *prompt, const char *text, si
 const checkpoint_best *train_best(const train *t)
 {
     return &t->best;
+}
+
+void train_explain_sync(const train *t, gt_text *out)
+{
+    sync_explain(t->sync, out);
 }
 
 int train_is_over_early(const train *t)

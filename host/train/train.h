@@ -73,6 +73,7 @@ typedef struct train_options {
                                        links are taken if there are any; compress.after counts for all */
     wire_kind between; /* of what pipeline stages send; if not as it is, it needs stages, and a precision that
                                        wire_kind_shortens()                                 */
+    int whole_tables;               /* 1: gradients of tables go between ranks whole, never as the rows of a step */
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
     int elastic;
     const train_image *image;
@@ -130,6 +131,8 @@ gt_status train_evaluate(train *t, evaluate_result *out);
 gt_status train_record_sample(train *t, const char *prompt, const char *text, size_t size);
 /* What validations have come to so far, and whether patience is over. */
 const checkpoint_best *train_best(const train *t);
+/* Lines for people on what goes between ranks (sync_explain). */
+void train_explain_sync(const train *t, gt_text *out);
 int train_is_over_early(const train *t);
 /* How many sequences of how many of the split that takes; 0 without one. The same for every plan. */
 uint64_t train_evaluated_rows(const train *t, uint64_t *all);

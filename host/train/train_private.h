@@ -90,7 +90,7 @@ struct train {
     uint64_t landed_ns;                 /* on the completion thread: when the newest step was done */
     double peak, gemm_rate;             /* FLOPs a second of all ranks' devices; 0: not known */
     uint64_t running, running_at;       /* the step whose inputs are being queued; its first sample */
-    uint64_t running_first;             /* this replica's first sequence of it */
+    uint64_t running_first, running_rows;       /* this replica's first sequence of it; all its sequences */
     int begun;                          /* others may count on this rank from here on */
     int stopping;                       /* agreed by all ranks */
     int stopping_for_good;              /* and not only for others to join */
@@ -140,6 +140,9 @@ double train_wants_stop(const train *t);
 void train_note_stop(train *t, double stop);
 /* For sync_options.due. */
 int train_due(void *context, uint64_t step);
+
+/* For sync_options.mark. */
+gt_status train_mark_rows(void *context, const char *source, unsigned char *mark, int64_t rows);
 
 /* For sync_options.tell. */
 /* What rounding between stages came to, from sums over ranks; and onto a row. */

@@ -89,6 +89,31 @@ static void set_running(train *t, const flight *f)
     t->running = f->step;
     t->running_at = f->begin;
     t->running_first = f->first;
+    t->running_rows = f->rows;
+}
+
+/* Of all sequences of the step that is queued, whichever rank computes them. */
+gt_status train_mark_rows(void *context, const char *source, unsigned char *mark, int64_t rows)
+{
+    const train *t = context;
+    int f = 0;
+    while (f < t->batch.fields && strcmp(t->batch.field[f].name, source))
+        f++;
+    assert(f < t->batch.fields);
+    void *wanted[DATA_FIELDS] = { 0 };
+    const uint64_t all = t->running_rows, some = t->micro_batch;
+    int32_t *ids = malloc(data_field_bytes(&t->batch.field[f], some));
+    gt_status st = ids ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the %s of a step", source);
+    wanted[f] = ids;
+    for (uint64_t first = 0; !st && first < all; first += some) {
+        const uint64_t count = all - first < some ? all - first : some;
+        st = t->batch.fill(&t->batch, t->running_at, first, count, wanted);
+        for (uint64_t i = 0; !st && i < count * t->batch.field[f].count; i++)
+            if (ids[i] >= 0 && ids[i] < rows)
+                mark[ids[i]] = 1;
+    }
+    free(ids);
+    return st;
 }
 
 static gt_status gradients_ready(void *context, int chunk, int done, int last)
@@ -728,6 +753,7 @@ gt_status train_load(train *t, uint64_t step)
     t->running = step;
     t->running_at = loader_step(&t->loader, step, 0);
     t->running_first = (uint64_t)t->place.first_sequence;
+    t->running_rows = t->o.batch;
     return send_inputs(t, stage_exec(t->stage, 0), 0, 0);
 }
 
