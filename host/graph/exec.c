@@ -190,6 +190,26 @@ int exec_gradient_done(const exec *e, int i)
     return -1;
 }
 
+int exec_parameter_read(const exec *e, int i)
+{
+    const char *name = params_info(e->o.params, i)->name;
+    for (int at = 0; at < e->count; at++) {
+        const graph_node *n = &e->g->nodes[e->order[at]];
+        for (int j = 0; exec_list_at(e, at) == 0 && j < NODE_INPUTS; j++) {
+            const graph_value *v = n->in[j] < 0 ? NULL : &e->g->values[n->in[j]];
+            if (v && v->role == GRAPH_PARAM && !strcmp(e->g->params[v->param].name, name))
+                return e->launch_from[at];
+        }
+    }
+    return -1;
+}
+
+gt_status exec_run_forward(exec *e, int from, int to)
+{
+    gt_status st = from ? GT_OK : exec_clear(e);
+    return st ? st : run_launches(e, 0, from, to);
+}
+
 gt_status exec_run_last(exec *e, int from, int to)
 {
     return run_launches(e, e->o.split ? 2 : 1, from, to);

@@ -115,6 +115,10 @@ void exec_finish(exec *e, int always);
 int exec_gradient_done(const exec *e, int i);
 /* Queues launches [from, to) of that program; to -1: all the rest. */
 gt_status exec_run_last(exec *e, int from, int to);
+/* Parameter i (of the params) is not read before this launch of EXEC_FORWARD; -1: by none of them. */
+int exec_parameter_read(const exec *e, int i);
+/* Queues launches [from, to) of EXEC_FORWARD, the first of them from 0 on; to -1: all the rest. */
+gt_status exec_run_forward(exec *e, int from, int to);
 
 /* ---- memory ---------------------------------------------------------------------------- */
 typedef struct exec_memory {

@@ -237,8 +237,8 @@ typedef struct kernel_taken {
 /* x S (B,T,C) -> y S (B,P,C); and dy S (B,P,C) -> dx S (B,T,C), all of it written. */
 gt_status kernel_take_rows(dev_list *l, kernel_set *k, const kernel_taken *s, dev_buffer *x, dev_buffer *y);
 gt_status kernel_take_rows_grad(dev_list *l, kernel_set *k, const kernel_taken *s, dev_buffer *dy, dev_buffer *dx);
-/* The first so many rows of C that list, i32 with room for `most`, names of an fp32 table -> packed, side by side; back
- * 1: to the table. How many: the argument of `rows`, 0 at first. */
+/* Rows of C of an fp32 table, the first so many that list, i32 [most], names -> packed, side by side; back 1: from
+ * there to the table. How many is the argument `rows`, 0 at first. */
 gt_status kernel_pack_rows(dev_list *l, kernel_set *k, int most, int C, int back, dev_buffer *list, dev_buffer *table,
                            dev_buffer *packed, kernel_slot *rows);
 /* hit[r] = 1 if logits fp32 (R,V) are largest at target[r], i32, the first of equals; else 0. fp32 (R). */

@@ -14,6 +14,7 @@
 #include "host/base/trace.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ typedef struct chunk {
     unsigned char *taken;               /* of each copy                                     */
     wire *in_y, *out_y, *in_dy, *out_dy;
     int *stops, stop_count;
+    int *wants, want_count;
     int forwards, inputs, weights;      /* programs run in this step                        */
 } chunk;
 
@@ -203,6 +205,7 @@ void stage_release(stage *s)
         free(k->of);
         free(k->taken);
         free(k->stops);
+        free(k->wants);
     }
     free(s->chunk);
     free(s->events);
@@ -312,17 +315,27 @@ uint64_t stage_bytes(const stage *s)
     return sum;
 }
 
-gt_status stage_stops(stage *s, int c, const int *stops, int count)
+static gt_status keep_list(int **out, int *kept, const int *list, int count)
 {
     int *copy = malloc(((size_t)count + 1) * sizeof *copy);
     if (!copy)
         return no_memory();
     if (count)
-        memcpy(copy, stops, (size_t)count * sizeof *copy);
-    free(s->chunk[c].stops);
-    s->chunk[c].stops = copy;
-    s->chunk[c].stop_count = count;
+        memcpy(copy, list, (size_t)count * sizeof *copy);
+    free(*out);
+    *out = copy;
+    *kept = count;
     return GT_OK;
+}
+
+gt_status stage_stops(stage *s, int c, const int *stops, int count)
+{
+    return keep_list(&s->chunk[c].stops, &s->chunk[c].stop_count, stops, count);
+}
+
+gt_status stage_wants(stage *s, int c, const int *stops, int count)
+{
+    return keep_list(&s->chunk[c].wants, &s->chunk[c].want_count, stops, count);
 }
 
 /* ---- running ------------------------------------------------------------------------------- */
@@ -423,14 +436,33 @@ static gt_status stamp_end(stage *s, int index)
     return st ? st : dev_completion_put(s->completion, done, note_end, &s->stamps[index], NULL);
 }
 
+/* What the newest update is still bringing from other ranks is waited for where it is read. */
+static gt_status forward_as_wanted(const chunk *k, const stage_calls *calls, exec *e, int c)
+{
+    gt_status st = GT_OK;
+    int from = 0;
+    for (int i = 0; !st && i < k->want_count; i++) {
+        const int last = i + 1 == k->want_count;
+        if (k->wants[i] > from)
+            st = exec_run_forward(e, from, k->wants[i]);
+        from = k->wants[i];
+        if (!st)
+            st = calls->wanted(calls->context, c, last ? INT_MAX : k->wants[i + 1]);
+    }
+    return st ? st : exec_run_forward(e, from, -1);
+}
+
 static gt_status forward(stage *s, const stage_calls *calls, int c, int m)
 {
     chunk *k = &s->chunk[c];
     exec *e = copy_for(k, m);
+    const int first = !k->forwards;
     gt_status st = calls->inputs ? calls->inputs(calls->context, e, c, m) : GT_OK;
     if (!st)
         st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
-    return st ? st : exec_run(e, EXEC_FORWARD);
+    if (st)
+        return st;
+    return first && calls->wanted ? forward_as_wanted(k, calls, e, c) : exec_run(e, EXEC_FORWARD);
 }
 
 static gt_status backward_input(stage *s, int c, int m)

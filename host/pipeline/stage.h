@@ -72,14 +72,19 @@ typedef struct stage_calls {
      * exec_gradient_done() <= done are complete. Called for each of `stops`, and where the schedule
      * says PIPE_REDUCE with `last`: all of the chunk's are. NULL: not wanted. */
     gt_status (*gradients)(void *context, int chunk, int done, int last);
+    /* Before a step's first launches of the chunk's forward that read what stage_wants() said: those below `until` are
+     * queued next. NULL: not wanted. */
+    gt_status (*wanted)(void *context, int chunk, int until);
     /* Where the schedule says PIPE_UPDATE: everything before is queued. NULL: not wanted. */
     gt_status (*update)(void *context);
-    int32_t step;                   /* for traces: counted from 1; 0: not told               */
-    int finishes;                   /* 1: a wish to stop does not void this step             */
+    int32_t step; /* for traces: counted from 1; 0: not told               */
+    int finishes; /* 1: a wish to stop does not void this step             */
 } stage_calls;
 
 /* Where the last backward-weight of a chunk pauses to call `gradients`: rising; copied. */
 gt_status stage_stops(stage *s, int chunk, const int *stops, int count);
+/* Where a step's first forward of a chunk pauses to call `wanted`: rising; copied. */
+gt_status stage_wants(stage *s, int chunk, const int *stops, int count);
 
 /* Queues a step, the caller's update included. Returns when everything is queued. Once the user asks to
  * stop (host/base/activity.h): GT_INTERRUPTED; with other ranks it goes through to the end, without
@@ -98,7 +103,7 @@ const pipe_event *stage_events(const stage *s);
 /* For who traces what comes after the programs of a step, on the completion thread: when the newest
  * program ended, and that something else lasted until `now`. */
 uint64_t stage_traced_until(stage *s, uint64_t now);
-uint64_t stage_began(const stage *s);   /* gt_now_ns() of its begin           */
+uint64_t stage_began(const stage *s); /* gt_now_ns() of its begin           */
 /* When what the caller queued was under way: PIPE_REDUCE of a chunk, or PIPE_UPDATE; gt_now_ns().
  * Kept until the next run. */
 void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t end);

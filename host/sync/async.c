@@ -232,6 +232,27 @@ static gt_status ready(sync_run *run, int chunk, int done, int last)
     return is_lockstep(&run->settings) ? sync_ps.ready(run, chunk, done, last) : GT_OK;
 }
 
+static int wants(const sync_run *run, int chunk, int out[SYNC_WANTS])
+{
+    return is_lockstep(&run->settings) ? sync_ps.wants(run, chunk, out) : 0;
+}
+
+static gt_status wanted(sync_run *run, int chunk, int until)
+{
+    return is_lockstep(&run->settings) ? sync_ps.wanted(run, chunk, until) : GT_OK;
+}
+
+static gt_status settle(sync_run *run)
+{
+    return is_lockstep(&run->settings) ? sync_ps.settle(run) : GT_OK;
+}
+
+static void explain(const sync_run *run, gt_text *out)
+{
+    if (is_lockstep(&run->settings))
+        sync_ps.explain(run, out);
+}
+
 static int when(const sync_run *run, int chunk, uint64_t *began, uint64_t *ended)
 {
     return is_lockstep(&run->settings) ? sync_ps.when(run, chunk, began, ended) : 0;
@@ -479,6 +500,10 @@ const sync_mode sync_async = {
     .begin = begin,
     .keep = keep,
     .stops = stops,
+    .wants = wants,
+    .wanted = wanted,
+    .settle = settle,
+    .explain = explain,
     .ready = ready,
     .update = update,
     .meets = meets,

@@ -148,7 +148,9 @@ static gt_status begin_step(sync_run *run)
         return GT_OK;
     s->begun = 1;
     s->step_bytes += gathered(s);
-    gt_status st = sync_tables_step(s);
+    gt_status st = sync_buckets_gathered(run); /* what no forward reads is there as well */
+    if (!st)
+        st = sync_tables_step(s);
     if (st || !s->begin)
         return st;
     s->plain = s->o.choice ? step < s->after : sync_compress_waits(&s->o.compress, step);
@@ -189,17 +191,6 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
         st = over && b->group == waited_for ? read_start(s, b, 0) : hand_on(s, b);
     }
     return st;
-}
-
-/* Own part of a sharded bucket between a segment's buffer and host memory. */
-static gt_status move_own(buckets *s, bucket *b, dev_buffer *segment, int write)
-{
-    float *own = (float *)b->memory + b->own_offset;
-    const uint64_t offset = b->offset + 4 * b->own_offset, bytes = 4 * b->own_count;
-    if (!bytes)
-        return GT_OK;
-    return write ? dev_write_start(s->o.device, segment, offset, own, bytes, &b->writing)
-                 : dev_read_start(s->o.device, segment, offset, own, bytes, &b->reading);
 }
 
 static void trace_sum(const bucket *b)
@@ -306,55 +297,6 @@ gt_status sync_buckets_finish(sync_run *run, uint64_t *bytes)
     return st;
 }
 
-/* What came of the others, around one's own. */
-static gt_status write_others(buckets *s, bucket *b)
-{
-    const float *data = b->memory;
-    const uint64_t after = b->own_offset + b->own_count;
-    gt_status st = GT_OK;
-    if (b->own_offset)
-        st = dev_write_start(s->o.device, b->master, b->offset, data, 4 * b->own_offset, NULL);
-    if (!st && after < b->count)
-        st = dev_write_start(s->o.device, b->master, b->offset + 4 * after, data + after, 4 * (b->count - after), NULL);
-    return st ? st : dev_mark(s->o.device, &b->writing);
-}
-
-/* The weights of a bucket on the host, own part and room for the others'. */
-static void *weights_of(const bucket *b)
-{
-    char *here = dev_buffer_host(b->master);
-    return here ? here + b->offset : b->memory;
-}
-
-gt_status sync_buckets_gather(sync_run *run)
-{
-    buckets *s = run->state;
-    gt_status st = GT_OK;
-    const uint64_t traced = gt_trace_begin();
-    for (int i = 0; !st && i < s->count; i++) {
-        bucket *b = &s->buckets[i];
-        if (b->packs)
-            continue;
-        st = settle(&b->writing);
-        if (!st && weights_of(b) != b->memory)
-            st = dev_mark(s->o.device, &b->reading);
-        else if (!st)
-            st = move_own(s, b, b->master, 0);
-    }
-    for (int i = 0; !st && i < s->count; i++) {
-        bucket *b = &s->buckets[i];
-        if (b->packs)
-            continue;
-        st = settle(&b->reading);
-        if (!st)
-            st = net_all_gather(b->group, weights_of(b), b->count, b->counts, NET_F32, NULL);
-        if (!st && weights_of(b) == b->memory)
-            st = write_others(s, b);
-    }
-    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "new weights of the others", traced);
-    return st;
-}
-
 int sync_buckets_when(const sync_run *run, int chunk, uint64_t *began, uint64_t *ended)
 {
     const buckets *s = run->state;
@@ -392,9 +334,5 @@ gt_status sync_buckets_shared_update(sync_run *s, double lr)
     gt_status st = sync_buckets_finish(s, &sent);
     if (!st)
         st = sync_update_summed(s, lr, sent);
-    if (!st)
-        st = sync_buckets_gather(s);
-    if (!st && kernel_set_storage(s->o.kernels) != DTYPE_F32)
-        st = params_refresh(s->o.params, s->o.kernels);
-    return st;
+    return st ? st : sync_buckets_gather(s);
 }

@@ -38,9 +38,12 @@ void sync_buckets_explain(const sync_run *s, gt_text *out);
 /* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
  * *bytes: that were summed. */
 gt_status sync_buckets_finish(sync_run *s, uint64_t *bytes);
-/* share 1: after the update is queued, waits for it and queues what the other ranks updated. 16-bit
- * copies are the caller's to renew. */
+/* Form SYNC_SUM_PART: after the update is queued, begins to gather what the other ranks updated, what the next forward
+ * reads first before the rest; and what of it is to be there by a launch, or at all: written, 16-bit copies too. */
 gt_status sync_buckets_gather(sync_run *s);
+int sync_buckets_wants(const sync_run *s, int chunk, int stops[SYNC_WANTS]);
+gt_status sync_buckets_wanted(sync_run *s, int chunk, int until);
+gt_status sync_buckets_gathered(sync_run *s);
 
 /* Do the ranks of a group place the parameters that they share (group `number` of holders.h) alike? */
 gt_status sync_places_compare(const params *p, net_group *g, int number);

@@ -404,6 +404,7 @@ static void release(buckets *b)
         free(k->tensor);
     }
     sync_tables_release(b);
+    sync_gather_release(b);
     dev_list_release(b->begin);
     sync_buckets_clip_release(b->clip);
     dev_buffer_release(b->random);
@@ -500,6 +501,8 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
         st = count_encoded(s, run);
     if (!st && !s->o.choice && s->o.compress.clip > 0.0)
         st = sync_buckets_clip_create(s);
+    if (!st)
+        st = sync_gather_make(s);
     if (st)
         release(s);
     else

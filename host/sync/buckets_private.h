@@ -5,6 +5,7 @@
  *   buckets.c         a step
  *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
  *   buckets_rows.c    rows of tables in place of all of them
+ *   buckets_gather.c  new weights of the other ranks, layer by layer beside the next forward
  *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
  *   buckets_error.c   what compression holds back, in checkpoints                            */
 #ifndef GT_SYNC_BUCKETS_PRIVATE_H
@@ -54,6 +55,11 @@ typedef struct bucket {
     uint64_t ticket;                    /* of who begins the sum; 0: finish() does           */
     net_collective *sum;
     uint64_t began, ended;              /* of the newest sum                                */
+    int gathers;                        /* new weights are on their way                     */
+    uint64_t gather_ticket;
+    net_collective *gather;
+    dev_list *renew;                    /* its 16-bit copy; NULL: there is none             */
+    dev_buffer *renew_from, *renew_to;
     char name[GT_SPAN_DETAIL];          /* the parameters in it, for the trace              */
 } bucket;
 
@@ -82,6 +88,9 @@ typedef struct buckets {
     int *done; /* [bucket * chunks + chunk]: see options.done      */
     unsigned char *ended; /* [chunk]: its last backward-weight is queued      */
     int *queued; /* [chunk]: launches of it that are                 */
+    int *read;                          /* share: [bucket * chunks + chunk]: see options.read */
+    int *order;                         /* share: [gather_count] buckets as they are gathered */
+    int gather_count;
     uint64_t step_bytes;
 } buckets;
 
@@ -110,6 +119,10 @@ checkpoint_state sync_buckets_factors(sync_run *run);
 gt_status sync_buckets_settle(sync_run *run, uint64_t step);
 /* Ranks exchange their parts alone: an encoding of one element a value may be cut like values. */
 int sync_bucket_scatters(const bucket *b);
+
+/* In which order weights are gathered, when buckets are cut. All ranks. */
+gt_status sync_gather_make(buckets *s);
+void sync_gather_release(buckets *s);
 
 /* Tables that are touched by rows, and whether all ranks of their groups say so. All ranks. */
 gt_status sync_tables_find(buckets *s);

@@ -53,6 +53,9 @@ struct sync_mode {
     gt_status (*update)(sync_run *s, double lr);
     int (*takes_part)(const sync_run *s, uint64_t step, int replica);   /* NULL: all do     */
     gt_status (*pass)(sync_run *s, uint64_t *sent);     /* NULL: all take part              */
+    int (*wants)(const sync_run *s, int chunk, int stops[SYNC_WANTS]);
+    gt_status (*wanted)(sync_run *s, int chunk, int until);
+    gt_status (*settle)(sync_run *s);
     int (*meets)(const sync_run *s, uint64_t step);     /* NULL: after every step           */
     int (*apart)(const sync_run *s, uint64_t step);     /* NULL: never                      */
     int (*when)(const sync_run *s, int chunk, uint64_t *began, uint64_t *ended);

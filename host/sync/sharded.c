@@ -20,5 +20,8 @@ const sync_mode sync_sharded = {
     .update = sync_buckets_shared_update,
     .when = sync_buckets_when,
     .saved = sync_buckets_saved,
+    .wants = sync_buckets_wants,
+    .wanted = sync_buckets_wanted,
+    .settle = sync_buckets_gathered,
     .explain = sync_buckets_explain
 };

@@ -213,6 +213,21 @@ int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS])
     return s->o.mode->stops ? s->o.mode->stops(s, chunk, stops) : 0;
 }
 
+int sync_wants(const sync_run *s, int chunk, int stops[SYNC_WANTS])
+{
+    return s->o.mode->wants ? s->o.mode->wants(s, chunk, stops) : 0;
+}
+
+gt_status sync_wanted(sync_run *s, int chunk, int until)
+{
+    return s->o.mode->wanted ? s->o.mode->wanted(s, chunk, until) : GT_OK;
+}
+
+gt_status sync_settle(sync_run *s)
+{
+    return s->o.mode->settle ? s->o.mode->settle(s) : GT_OK;
+}
+
 gt_status sync_ready(sync_run *s, int chunk, int done, int last)
 {
     return s->o.mode->ready ? s->o.mode->ready(s, chunk, done, last) : GT_OK;

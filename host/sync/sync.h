@@ -135,6 +135,8 @@ typedef struct sync_options {
     /* After how many launches of a chunk's last backward-weight parameter i is complete; -1: it is
      * not the chunk's (exec_gradient_done). */
     int (*done)(void *context, int chunk, int i);
+    /* Before which launch of a chunk's forward parameter i is not read; -1: it is not read there. */
+    int (*read)(void *context, int chunk, int i);
     /* Once a step, when this rank has its part of the loss and of the norm: adds what else the totals
      * ask of it. sent: bytes of gradients. */
     gt_status (*tell)(void *context, uint64_t sent, sync_totals *mine);
@@ -179,6 +181,15 @@ gt_status sync_pass(sync_run *s, uint64_t *sent);
 /* Where a chunk's last backward-weight should pause, rising (stage_stops); how many there are. */
 enum { SYNC_STOPS = 16 };
 int sync_stops(const sync_run *s, int chunk, int stops[SYNC_STOPS]);
+
+/* Parameters that an update brings from other ranks may still be on their way when sync_update() returns. Where a
+ * step's first forward of a chunk should pause, rising (stage_wants); how many there are; and, there: what launches
+ * below `until` read is queued. */
+enum { SYNC_WANTS = 64 };
+int sync_wants(const sync_run *s, int chunk, int stops[SYNC_WANTS]);
+gt_status sync_wanted(sync_run *s, int chunk, int until);
+/* All of them are queued: before anything but the training forward reads parameters. */
+gt_status sync_settle(sync_run *s);
 
 /* Launches [0, done) of the chunk are queued, all of them if `last`. */
 gt_status sync_ready(sync_run *s, int chunk, int done, int last);

@@ -287,6 +287,11 @@ static graph_touches gradient_touched(void *context, int i, graph_touched *out)
     return found != GRAPH_TOUCHES_ALL && chunks > 1 ? GRAPH_TOUCHES_MORE : found;
 }
 
+static int parameter_read(void *context, int chunk, int i)
+{
+    return exec_parameter_read(stage_exec(((train *)context)->stage, chunk), i);
+}
+
 static gt_status make_sync(train *t)
 {
     const sync_options o = {
@@ -307,6 +312,7 @@ static gt_status make_sync(train *t)
         .steps = t->o.steps,
         .due = train_due,
         .done = gradient_done,
+        .read = parameter_read,
         .tell = train_tell,
         .touched = t->o.whole_tables ? NULL : gradient_touched,
         .mark = train_mark_rows,
@@ -314,9 +320,11 @@ static gt_status make_sync(train *t)
     };
     gt_status st = sync_create(&t->sync, &o);
     for (int c = 0; !st && c < o.chunks; c++) {
-        int stops[SYNC_STOPS];
-        const int count = sync_stops(t->sync, c, stops);
+        int stops[SYNC_STOPS], wants[SYNC_WANTS];
+        const int count = sync_stops(t->sync, c, stops), reads = sync_wants(t->sync, c, wants);
         st = stage_stops(t->stage, c, stops, count);
+        if (!st)
+            st = stage_wants(t->stage, c, wants, reads);
     }
     return st;
 }

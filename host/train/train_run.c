@@ -116,6 +116,11 @@ gt_status train_mark_rows(void *context, const char *source, unsigned char *mark
     return st;
 }
 
+static gt_status parameters_wanted(void *context, int chunk, int until)
+{
+    return sync_wanted(((train *)context)->sync, chunk, until);
+}
+
 static gt_status gradients_ready(void *context, int chunk, int done, int last)
 {
     return sync_ready(((train *)context)->sync, chunk, done, last);
@@ -270,6 +275,7 @@ static gt_status run_stage(train *t, flight *f, int update)
         .context = t,
         .inputs = send_inputs,
         .gradients = gradients_ready,
+        .wanted = parameters_wanted,
         .update = update ? update_now : NULL,
         .step = (int32_t)(f->step + 1),
         .finishes = update && f->apart
@@ -367,6 +373,8 @@ static gt_status queue_step(train *t, uint64_t step)
         st = dev_run(t->clear, 0, -1);
     if (!st)
         st = f->takes_part ? compute_step(t, f) : pass_step(t, f);
+    if (!st && !t->micros)              /* no forward of its own will want the new weights */
+        st = sync_settle(t->sync);
     if (!st) {
         t->queued = step + 1;
         t->samples = f->begin + f->rows;
@@ -379,7 +387,9 @@ static gt_status explain_bad_step(train *t, const flight *f)
 {
     char where[160] = "", last[128] = "there is no checkpoint yet";
     const int whole = t->plan.tensor == 1 && t->plan.replica[t->place.replica].stages == 1;
-    gt_status st = dev_wait(t->device);
+    gt_status st = sync_settle(t->sync);
+    if (!st)
+        st = dev_wait(t->device);
     set_running(t, f);
     for (uint64_t micro = 0; whole && !st && !where[0] && micro < t->micros; micro++) {
         st = send_inputs(t, stage_exec(t->stage, 0), 0, (int)micro);
@@ -505,7 +515,9 @@ static gt_status save(train *t, const train_hooks *hooks)
     if (!t->o.run || t->last_saved == t->done)
         return GT_OK;
     announce(hooks, "saving", 0);
-    gt_status st = sync_keep(t->sync);
+    gt_status st = sync_settle(t->sync);
+    if (!st)
+        st = sync_keep(t->sync);
     if (!st)
         st = checkpoint_save(t->o.run, &info, t->params, states, train_states(t, states), t->o.comm ? &ranks : NULL,
                              NULL);
@@ -675,7 +687,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         const int samples = step > t->done && train_falls_on(t, t->o.sample_every, step);
         int best = 0;
         if (eval || saves || samples || last) {
-            if (eval) {                         /* goes onto the row of the newest step */
+            st = sync_settle(t->sync);
+            if (!st && eval) {                         /* goes onto the row of the newest step */
                 st = finish_until(t, step - 1, hooks);
                 announce(hooks, "evaluating", 0);
                 if (!st)                        /* so that its time is its own */
@@ -715,6 +728,8 @@ static gt_status run_steps(train *t, const train_hooks *hooks)
         if (!t->stopping_for_good)
             return gt_fail(GT_INTERRUPTED, "paused after step %llu", (unsigned long long)t->queued);
         st = finish_until(t, t->queued, hooks);
+        if (!st)
+            st = sync_settle(t->sync);
         if (!st && t->done)
             st = save(t, hooks);
         if (!st && !t->done)
@@ -769,6 +784,8 @@ gt_status train_once(train *t, uint64_t step, int update, double *loss, double *
     gt_status st = weigh(t, &f);
     if (!st)
         st = run_stage(t, &f, updates);
+    if (!st && updates)
+        st = sync_settle(t->sync);
     if (!st && updates) {
         st = optim_state_read(t->optim, state, &event);
         if (!st)
