@@ -98,6 +98,8 @@ static const gt_option back[] = {
       &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
+    { "send-threshold", 0, GT_DOUBLE, "X", "tensors wait until they have changed by X of their norm, 0: none does",
+      &train_set.send_threshold, 1, NULL },
     { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, where that is less",
       &train_set.sparse_rows, 1, NULL },
     { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages",
@@ -348,9 +350,14 @@ static gt_status check_compress(void)
     if (!sync_mode_compresses(sync_mode_find(o->sync)) && changes)
         return gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o->sync,
                        o->compress);
+    if (!sync_mode_compresses(sync_mode_find(o->sync)) && o->send_threshold != 0.0)
+        return gt_fail(GT_MISUSE, "--sync %s sends all that it sends; leave out --send-threshold", o->sync);
+    if (all.count && o->send_threshold != 0.0)
+        return gt_fail(GT_MISUSE, "--send-threshold sends tensors as they are or not at all; leave out --compress %s",
+                       o->compress);
     if (gt_option_given(train_table, "compress-after") && o->compress_after && !changes)
         return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
-    return GT_OK;
+    return sync_compress_threshold(&c, o->send_threshold);
 }
 
 /* It is written after the last step: too late to learn that there is no such folder. */
@@ -706,6 +713,8 @@ train_options train_settings_options(void)
         gt_message_clear();
     t.compress.after = o->compress_after;
     wire_kind_find(&t.between, o->compress_stages);     /* one of its choices */
+    if (sync_compress_threshold(&t.compress, o->send_threshold))
+        gt_message_clear();
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);
     optim_config_rule(&t.optim, optim_rule_find(o->optimizer));

@@ -26,7 +26,7 @@ typedef struct train_settings {
     data_options data_of;
     uint64_t steps, batch, micro_batch, seq, warmup, seed, eval_every, eval_batches, save_every;
     uint64_t patience, sample_every, sample_tokens, compress_after;
-    double lr, min_lr, weight_decay, clip, dropout, decay_share, improvement, sample_temperature;
+    double lr, min_lr, weight_decay, clip, dropout, decay_share, improvement, sample_temperature, send_threshold;
     double rule[TRAIN_RULE_SETTINGS];   /* of the optimizer's rules, in the order of their options; NaN: unset */
     int resume, recompute, json, explain, keep, keep_best;
     const char *stages, *replicas, *tensor, *pipe_schedule, *plan, *sync, *compress, *compress_stages, *sparse_rows,

@@ -68,10 +68,14 @@ static const char *describe_balance(const train_view *v, char *out, size_t size)
 {
     char sent[32];
     const train_balance *b = train_balance_of(v->of);
+    int used = 0;
     out[0] = '\0';
     if (v->comm && b->mean_busy > 0.0)
-        snprintf(out, size, "  idle %.1f %%  slowest rank %d  sent %s", 100.0 * b->idle, b->slowest,
-                 gt_format_bytes(sent, sizeof sent, b->sent));
+        used = snprintf(out, size, "  idle %.1f %%  slowest rank %d  sent %s", 100.0 * b->idle, b->slowest,
+                        gt_format_bytes(sent, sizeof sent, b->sent));
+    if (used > 0 && (size_t)used < size && b->spared)
+        snprintf(out + used, size - (size_t)used, "  held back %llu tensor%s, %s", (unsigned long long)b->held,
+                 b->held == 1 ? "" : "s", gt_format_bytes(sent, sizeof sent, b->spared));
     return out;
 }
 
@@ -126,7 +130,7 @@ static void print_validation(const metrics_row *r, const char *val)
 static void show_step(void *context, const metrics_row *r)
 {
     train_view *v = context;
-    char text[1024], val[128] = "", rate[32], loss[32], balance[96], rounding[96];
+    char text[1024], val[128] = "", rate[32], loss[32], balance[160], rounding[96];
     const uint64_t now = gt_now_ns();
     if (!isnan(r->val.loss)) {
         v->val = r->val.loss;

@@ -756,8 +756,10 @@ static gt_status keep_devices(uint64_t ranks)
 /* One command line is often used with one device and with several, so this is no misuse. */
 static void tell_idle_options(void)
 {
-    static const char *const names[] = { "transport",       "net",         "sync",     "compress", "compress-after",
-                                         "compress-stages", "sparse-rows", "schedule", "slow" };
+    static const char *const names[] = {
+        "transport",      "net",         "sync",     "compress", "compress-after", "compress-stages",
+        "send-threshold", "sparse-rows", "schedule", "slow"
+    };
     gt_text list = { 0 };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (gt_option_given(train_table, names[i]))

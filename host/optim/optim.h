@@ -103,6 +103,8 @@ dev_buffer *optim_state(optim *o);
  * counts, and the update moves nothing (OPTIM_SKIP). Gradients come in as if each weighed 1, so this may be
  * told any time before the update. At first it is `tokens`. */
 void optim_weigh(optim *o, double weights);
+/* What makes a gradient as it comes in, less the loss scale, that of the weighted mean; 0: nothing counts. */
+double optim_weighs(const optim *o);
 
 double optim_weighs(const optim *o); /* tokens / weights of the step; 0: nothing counts */
 

@@ -32,7 +32,7 @@ static uint64_t gathered(const buckets *s)
 
 /* Bytes of gradients that leave this rank for a bucket in a step; as those of all ranks together, whatever the network's
  * algorithm is: sums in parts, which then go to everybody, or encodings that do. */
-static uint64_t crossing(const bucket *b)
+uint64_t sync_bucket_crossing(const bucket *b)
 {
     const uint64_t ranks = (uint64_t)net_group_size(b->group);
     uint64_t sum = 0;
@@ -171,10 +171,10 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
     s->queued[chunk] = done;
     s->ended[chunk] = (unsigned char)last;
     const int over = last && all_ended(s);
-    if (s->clip && !s->plain && !st) {
-        if (!over)
+    if (!st && (s->clip || sync_buckets_hold(s)) && !s->plain) {
+        if (!over)                      /* the whole gradient decides */
             return GT_OK;
-        st = sync_buckets_clip(s);
+        st = s->clip ? sync_buckets_clip(s) : sync_held_decide(run);
     }
     const net_group *waited_for = s->count ? s->buckets[s->count - 1].group : NULL;
     for (int i = 0; !st && i < s->count; i++) {
@@ -187,7 +187,7 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
         if (!first || !is_complete(s, i))
             continue;
         b->sent = 1;
-        s->step_bytes += crossing(b);
+        s->step_bytes += sync_bucket_crossing(b);
         st = over && b->group == waited_for ? read_start(s, b, 0) : hand_on(s, b);
     }
     return st;

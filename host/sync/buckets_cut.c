@@ -70,7 +70,7 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 
 const sync_compressor *sync_bucket_how(const bucket *b)
 {
-    return b->coding && !b->of->plain ? b->spec.how : &sync_compress_none;
+    return b->coding && !b->of->plain && !b->spec.how->whole ? b->spec.how : &sync_compress_none;
 }
 
 travel sync_bucket_travel(const bucket *b, int round)
@@ -256,6 +256,17 @@ static int takes(const buckets *s, int tensor)
     return sync_compress_takes(&spec, params_info(s->o.params, tensor));
 }
 
+int sync_buckets_hold(const buckets *s)
+{
+    return !s->o.choice && s->o.compress.how && s->o.compress.how->whole;
+}
+
+/* It shares a bucket with no other tensor. */
+static int goes_alone(const buckets *s, int tensor)
+{
+    return sync_table_of(s, tensor) >= 0 || (sync_buckets_hold(s) && takes(s, tensor));
+}
+
 /* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
 static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
@@ -282,6 +293,8 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
             st = share_bucket(s, &s->buckets[s->count - 1], segment);
         if (!st && encoded)
             st = add_coding(s, &s->buckets[s->count - 1], segment, tensors, n);
+        if (!st && encoded && sync_buckets_hold(s))
+            st = sync_held_make(s, &s->buckets[s->count - 1]);
         if (!st)
             st = add_memory(s, &s->buckets[s->count - 1]);
         if (!st)
@@ -292,7 +305,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
 }
 
 /* The buckets of a segment, the last tensors first. Those that are encoded and those that are not have
- * buckets of their own, and so has a table that may travel by rows. */
+ * buckets of their own, and so has a table that may travel by rows, and a tensor that may be held back. */
 static gt_status cut_segment(buckets *s, int segment)
 {
     const int all = params_count(s->o.params);
@@ -305,8 +318,7 @@ static gt_status cut_segment(buckets *s, int segment)
         params_place(s->o.params, i, &at, &first);
         if (at != segment)
             continue;
-        if (n
-            && (takes(s, i) != takes(s, tensors[0]) || sync_table_of(s, i) >= 0 || sync_table_of(s, tensors[0]) >= 0)) {
+        if (n && (takes(s, i) != takes(s, tensors[0]) || goes_alone(s, i) || goes_alone(s, tensors[0]))) {
             st = add_range(s, segment, begin, end, tensors, n);
             end = begin;
             n = 0;
@@ -398,6 +410,7 @@ static void release(buckets *b)
         if (summed || read || written)
             gt_message_clear();
         sync_coding_release(k->coding);
+        sync_held_release(k->held);
         if (k->memory)
             net_comm_memory_free(b->o.comm, k->memory);
         free(k->counts);

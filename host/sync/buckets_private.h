@@ -5,6 +5,7 @@
  *   buckets.c         a step
  *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
  *   buckets_rows.c    rows of tables in place of all of them
+ *   buckets_threshold.c  tensors that are held back until they have changed enough
  *   buckets_gather.c  new weights of the other ranks, layer by layer beside the next forward
  *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
  *   buckets_error.c   what compression holds back, in checkpoints                            */
@@ -34,6 +35,8 @@ typedef struct table {
     kernel_slot pack_rows, back_rows;
 } table;
 
+typedef struct held held;               /* norms of a tensor that may be held back */
+
 typedef struct bucket {
     struct buckets *of;
     net_group *group;
@@ -50,7 +53,8 @@ typedef struct bucket {
     int sent;                           /* in this step                                     */
     int table;                          /* of tables: what it is a range or the rows of; -1: none */
     table *packs;                       /* its rows; grad, count and parts are of what is packed */
-    int idle;                           /* in this step the table travels the other way     */
+    held *held;                         /* NULL: it goes in every step                      */
+    int idle;                           /* in this step the table travels the other way, or the tensor is held back */
     dev_event *reading, *writing;       /* of data                                          */
     uint64_t ticket;                    /* of who begins the sum; 0: finish() does           */
     net_collective *sum;
@@ -123,6 +127,16 @@ int sync_bucket_scatters(const bucket *b);
 /* In which order weights are gathered, when buckets are cut. All ranks. */
 gt_status sync_gather_make(buckets *s);
 void sync_gather_release(buckets *s);
+
+/* 1: tensors are sent as they are or held back. */
+int sync_buckets_hold(const buckets *s);
+/* Then: norms of a bucket's tensor. */
+gt_status sync_held_make(buckets *s, bucket *b);
+void sync_held_release(held *h);       /* takes NULL */
+/* When the backward pass is over and before anything of the step has left: who is idle. All ranks. */
+gt_status sync_held_decide(sync_run *run);
+/* Bytes of gradients that leave this rank for a bucket in a step. */
+uint64_t sync_bucket_crossing(const bucket *b);
 
 /* Tables that are touched by rows, and whether all ranks of their groups say so. All ranks. */
 gt_status sync_tables_find(buckets *s);

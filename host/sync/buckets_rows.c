@@ -313,7 +313,7 @@ void sync_buckets_explain(const sync_run *run, gt_text *out)
         if (t->touches == GRAPH_TOUCHES_MORE)
             why = "whole: a head tied to it changes all of its rows";
         else if (sync_compress_takes(&spec, info))
-            why = "whole: they are compressed";
+            why = spec.how->whole ? "whole, when they have changed enough" : "whole: they are compressed";
         else if (!t->agreed)
             why = "whole: another of the ranks that hold it changes all of its rows";
         gt_text_printf(out, "rows    gradients of '%s' go between ranks ", info->name);

@@ -27,7 +27,7 @@ struct sync_coding {
     int encodings, mine;                /* in code; which one is this rank's                */
     int levels, level;
     round *round;                       /* [level * rounds + round]                         */
-    dev_list *commit;
+    dev_list *commit, *sent;
     dev_buffer *code, *scratch;
     pair error, velocity, state;        /* state: of the ranges, one after the other        */
     int64_t states;                     /* fp32 values of it                                */
@@ -291,6 +291,10 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
         st = make_state(c);
     if (!st)
         st = make_lists(c);
+    if (!st && c->how->whole)
+        st = dev_list_create(&c->sent, o->device);
+    if (!st && c->how->whole)
+        st = dev_list_fill(c->sent, c->error.next, 0, 0, 4 * (uint64_t)o->count);
     if (st) {
         sync_coding_release(c);
         return st;
@@ -317,6 +321,7 @@ void sync_coding_release(sync_coding *c)
         free(c->round[r].part);
     }
     dev_list_release(c->commit);
+    dev_list_release(c->sent);
     for (int i = 0; i < c->o.ranges; i++) {
         dev_buffer_release(c->range[i].grad);
         dev_buffer_release(c->range[i].state);
@@ -375,6 +380,11 @@ gt_status sync_coding_encode(sync_coding *c, int at)
 gt_status sync_coding_decode(sync_coding *c, int at)
 {
     return dev_run(round_at(c, at)->decode, 0, -1);
+}
+
+gt_status sync_coding_sent(sync_coding *c)
+{
+    return dev_run(c->sent, 0, -1);
 }
 
 dev_buffer *sync_coding_error(const sync_coding *c)

@@ -55,6 +55,9 @@ gt_status sync_coding_commit(sync_coding *c);
 gt_status sync_coding_encode(sync_coding *c, int round);
 gt_status sync_coding_decode(sync_coding *c, int round);
 
+/* Queues, behind encode(): it was sent as it was, so nothing is kept of it. */
+gt_status sync_coding_sent(sync_coding *c);
+
 /* What is kept: fp32, count values each; NULL: nothing is. */
 dev_buffer *sync_coding_error(const sync_coding *c);
 dev_buffer *sync_coding_velocity(const sync_coding *c);

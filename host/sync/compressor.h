@@ -46,6 +46,7 @@ struct sync_compressor {
     dtype type;                         /* of an encoding's elements, and what the network adds in */
     int tensors;                        /* 1: every range is a tensor                       */
     int gathers;                        /* 1: decode() gets every rank's encoding; 0: their sum */
+    int whole;                          /* 1: nothing is encoded; tensors go as they are or wait (--send-threshold) */
     int keeps_error;
     int moments;                        /* 1: see above; for modes in which each rank has them whole */
     int warms_up;                       /* 1: there must be steps before it (sync_compress.after)  */

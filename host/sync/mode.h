@@ -21,6 +21,7 @@ struct sync_run {
     double own_weight, all_weight;      /* of its targets: this replica's, all replicas'    */
     uint64_t updates;                   /* queued so far                                    */
     double summed, encoded;             /* see sync_compressed()                            */
+    uint64_t held, spared;              /* of this rank: see sync_totals                    */
 };
 
 struct sync_mode {

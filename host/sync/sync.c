@@ -311,6 +311,8 @@ gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
             sum.error[i] += all[r].error[i];
             sum.size[i] += all[r].size[i];
         }
+        sum.held += all[r].held;
+        sum.spared += all[r].spared;
     }
     if (!st && each)
         memcpy(each, all, (size_t)ranks * sizeof *all);
@@ -329,6 +331,8 @@ gt_status sync_update_counted(sync_run *s, double lr, uint64_t sent, int counts)
     sync_totals sum = { 0 };
     gt_status st = optim_partial(s->o.optim, &sum.squares, &sum.loss);
     sum.squares = counts ? sum.squares : 0.0;
+    sum.held = (double)s->held;
+    sum.spared = (double)s->spared;
     if (!st)
         st = s->o.tell(s->o.context, sent, &sum);
     if (!st)

@@ -80,6 +80,9 @@ typedef struct sync_compress {
 } sync_compress;
 /* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */
 gt_status sync_compress_parse(sync_compress *out, const char *spec);
+/* Tensors are sent as they are when they have changed by so much, relative to the weights, since they were sent last; 0:
+ * always. GT_MISUSE if c compresses, or x is no such number. */
+gt_status sync_compress_threshold(sync_compress *c, double x);
 /* The same as text, less what is usual, for people. `out` has room for SYNC_NAMES. */
 void sync_compress_text(const sync_compress *s, char *out);
 int sync_compress_changes(const sync_compress *s); /* 0: fp32 as it is */
@@ -110,6 +113,7 @@ typedef struct sync_totals {
     /* What pipeline stages sent in fewer bits, activations and gradients: the largest error, of all ranks
      * afterwards, and sums of squares, of errors and of values. */
     double most[2], error[2], size[2];
+    double held, spared; /* tensors that were held back (sync_compress_threshold), and bytes not sent for it */
 } sync_totals;
 
 typedef struct sync_run sync_run;

@@ -144,6 +144,7 @@ typedef struct train_balance {
     double slowest_busy, mean_busy; /* seconds                                             */
     uint64_t sent; /* bytes of activations and gradients, of all ranks    */
     double rounding[2], rounding_most[2]; /* see metrics.h                                 */
+    uint64_t held, spared; /* tensors held back (sync_compress_threshold), and bytes not sent for it */
 } train_balance;
 /* 1: it began with an image, and not with a checkpoint or new parameters. */
 int train_is_from_memory(const train *t);

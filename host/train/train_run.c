@@ -188,6 +188,8 @@ static train_balance balance_of(const train *t, double seconds)
     if (!each)
         return b;
     b.sent = (uint64_t)sync_totals_of(t->sync)->sent;
+    b.held = (uint64_t)sync_totals_of(t->sync)->held;
+    b.spared = (uint64_t)sync_totals_of(t->sync)->spared;
     b.mean_busy = sync_totals_of(t->sync)->busy / t->ranks;
     b.idle = seconds > 0.0 ? fmax(0.0, 1.0 - b.mean_busy / seconds) : 0.0;
     train_note_rounding(&b, sync_totals_of(t->sync));
