@@ -106,8 +106,6 @@ void optim_weigh(optim *o, double weights);
 /* What makes a gradient as it comes in, less the loss scale, that of the weighted mean; 0: nothing counts. */
 double optim_weighs(const optim *o);
 
-double optim_weighs(const optim *o); /* tokens / weights of the step; 0: nothing counts */
-
 /* 1: whoever sums gradients may put together the rule's new first moments, and hand over those. */
 int optim_rule_takes_moments(const optim_rule *r);
 double optim_beta1(const optim *o); /* the decay of first moments                       */

@@ -16,6 +16,10 @@
  * and --lr-scale staleness divides the rate by how many updates came between (Zhang et al., "Staleness-aware
  * async-SGD", IJCAI 2016), batch by how much smaller a push is than the step's batch.
  *
+ * What a replica of one rank pulls comes beside its next forward, layer by layer, what that reads first before the rest
+ * (buckets_gather.c): a launch waits for its own weights. Where ranks meet, and in replicas of several ranks, all of it
+ * is waited for.
+ *
  * Servers update on the host (optim_host_update), for their devices are busy with steps of their own. Each part has
  * one server, who keeps its state there; before a checkpoint it goes where `ps` has it (keep()). Where ranks meet,
  * all have pushed, all pushes are applied, and all pull the same. Which updates a pull sees between meetings is a matter of time,
@@ -24,6 +28,7 @@
 #include "host/sync/async_private.h"
 #include "host/sync/servers.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,21 +237,6 @@ static gt_status ready(sync_run *run, int chunk, int done, int last)
     return is_lockstep(&run->settings) ? sync_ps.ready(run, chunk, done, last) : GT_OK;
 }
 
-static int wants(const sync_run *run, int chunk, int out[SYNC_WANTS])
-{
-    return is_lockstep(&run->settings) ? sync_ps.wants(run, chunk, out) : 0;
-}
-
-static gt_status wanted(sync_run *run, int chunk, int until)
-{
-    return is_lockstep(&run->settings) ? sync_ps.wanted(run, chunk, until) : GT_OK;
-}
-
-static gt_status settle(sync_run *run)
-{
-    return is_lockstep(&run->settings) ? sync_ps.settle(run) : GT_OK;
-}
-
 static void explain(const sync_run *run, gt_text *out)
 {
     if (is_lockstep(&run->settings))
@@ -391,39 +381,105 @@ static gt_status push(async *a, double lr, int empty)
     return st;
 }
 
-/* Weights of a group to the device, from the arena. */
-static gt_status write_weights(async *a, const shelf *h)
+/* A piece's weights to the device, from the arena. */
+static gt_status write_piece(const async *a, const shelf *h, const piece *key)
+{
+    char *here = dev_buffer_host(key->of->master);
+    const uint64_t bytes = 4 * key->count;
+    if (!here)
+        return dev_write_start(a->run->o.device, key->of->master, 4 * (uint64_t)key->first, h->value + key->at, bytes,
+                               NULL);
+    memcpy(here + 4 * key->first, h->value + key->at, bytes);
+    return GT_OK;
+}
+
+static gt_status write_weights(const async *a, const shelf *h)
 {
     gt_status st = GT_OK;
-    for (int k = 0; !st && k < h->count; k++) {
-        const piece *key = &h->keys[k];
-        char *here = dev_buffer_host(key->of->master);
-        if (here)
-            memcpy(here + 4 * key->first, h->value + key->at, 4 * key->count);
-        else
-            st = dev_write_start(a->run->o.device, key->of->master, 4 * (uint64_t)key->first, h->value + key->at,
-                                 4 * key->count, NULL);
+    for (int k = 0; !st && k < h->count; k++)
+        st = write_piece(a, h, &h->keys[k]);
+    return st;
+}
+
+static gt_status wait_pull(piece *key)
+{
+    net_ps_request *pull = key->pull;
+    key->pull = NULL;
+    return net_ps_wait(pull, NULL);
+}
+
+/* In the order in which the next forward reads them: servers answer in the order in which they are asked. */
+static gt_status start_pulls(async *a, int all)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < a->buckets->gather_count; i++) {
+        const bucket *b = &a->buckets->buckets[a->buckets->order[i]];
+        for (int g = 0; !st && g < a->count; g++) {
+            shelf *h = &a->shelves[g];
+            const uint64_t least = all ? a->pushes * (uint64_t)h->workers : 0;
+            for (int k = 0; !st && h->leads && k < h->count; k++)
+                if (h->keys[k].of == b)
+                    st = net_ps_pull_start(h->ps, (uint32_t)k, least, h->value + h->keys[k].at, &h->keys[k].pull);
+        }
     }
+    return st;
+}
+
+/* What is pulled by one rank for itself may come beside its next forward. */
+static int comes_beside(const async *a, int all)
+{
+    int beside = !all && !async_serves(a, net_comm_rank(a->run->o.comm));
+    for (int i = 0; i < a->count; i++)
+        beside &= a->shelves[i].leads && !a->shelves[i].within;
+    return beside;
+}
+
+/* The weights of a bucket are there and in place, if they were on their way. */
+static gt_status take_bucket(async *a, const bucket *b)
+{
+    gt_status st = GT_OK;
+    int some = 0;
+    for (int g = 0; !st && g < a->count; g++) {
+        shelf *h = &a->shelves[g];
+        for (int k = 0; !st && k < h->count; k++) {
+            if (h->keys[k].of != b || !h->keys[k].pull)
+                continue;
+            some = 1;
+            st = wait_pull(&h->keys[k]);
+            if (!st)
+                st = write_piece(a, h, &h->keys[k]);
+        }
+    }
+    return st || !some || !b->renew ? st : dev_run(b->renew, 0, -1);
+}
+
+/* chunk -1: all there are. */
+static gt_status take_until(async *a, int chunk, int until)
+{
+    const buckets *s = a->buckets;
+    const uint64_t traced = gt_trace_begin();
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < s->gather_count; i++) {
+        const int at = chunk < 0 ? 0 : s->read[s->order[i] * s->o.chunks + chunk];
+        if (at >= 0 && at < until)
+            st = take_bucket(a, &s->buckets[s->order[i]]);
+    }
+    gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, "newest weights", traced);
     return st;
 }
 
 /* all: every push so far must be in it, as where ranks meet. */
 static gt_status pull(async *a, int all)
 {
-    const uint64_t traced = gt_trace_begin();
     const int serves = async_serves(a, net_comm_rank(a->run->o.comm));
-    gt_status st = GT_OK;
-    for (int i = 0; !st && i < a->count; i++) {
-        shelf *h = &a->shelves[i];
-        const uint64_t least = all ? a->pushes * (uint64_t)h->workers : 0;
-        for (int k = 0; !st && h->leads && k < h->count; k++)
-            st = net_ps_pull_start(h->ps, (uint32_t)k, least, h->value + h->keys[k].at, &h->keys[k].pull);
-    }
+    gt_status st = start_pulls(a, all);
+    if (!st && comes_beside(a, all))
+        return GT_OK;
+    const uint64_t traced = gt_trace_begin();
     for (int i = 0; i < a->count; i++) {
         shelf *h = &a->shelves[i];
         for (int k = 0; k < h->count; k++) {
-            const gt_status one = net_ps_wait(h->keys[k].pull, NULL);
-            h->keys[k].pull = NULL;
+            const gt_status one = wait_pull(&h->keys[k]);
             st = st ? st : one;
         }
         if (!st && h->within)
@@ -447,7 +503,9 @@ static gt_status update(sync_run *run, double lr)
     const int all = sync_meets(run, run->step);
     double loss;
     float factor;
-    gt_status st = collect(a, &loss);
+    gt_status st = take_until(a, -1, INT_MAX);      /* what no forward reads */
+    if (!st)
+        st = collect(a, &loss);
     if (!st)
         st = judge(a, loss, &factor);
     if (!st)
@@ -462,6 +520,25 @@ static gt_status update(sync_run *run, double lr)
         st = pull(a, all);
     run->update_ns = gt_now_ns();
     return st;
+}
+
+static int wants(const sync_run *run, int chunk, int out[SYNC_WANTS])
+{
+    if (is_lockstep(&run->settings))
+        return sync_ps.wants(run, chunk, out);
+    const async *a = run->state;
+    const sync_run of_buckets = { .state = a->buckets };
+    return sync_buckets_wants(&of_buckets, chunk, out);
+}
+
+static gt_status wanted(sync_run *run, int chunk, int until)
+{
+    return is_lockstep(&run->settings) ? sync_ps.wanted(run, chunk, until) : take_until(run->state, chunk, until);
+}
+
+static gt_status settle(sync_run *run)
+{
+    return is_lockstep(&run->settings) ? sync_ps.settle(run) : take_until(run->state, -1, INT_MAX);
 }
 
 /* ---- members that are the server's --------------------------------------------------------------- */

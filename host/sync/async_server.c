@@ -253,9 +253,11 @@ void async_release(async *a)
 {
     for (int i = 0; i < a->count; i++) {
         shelf *h = &a->shelves[i];
-        for (int k = 0; k < h->count; k++)
-            if (net_ps_wait(h->keys[k].push, NULL))
+        for (int k = 0; k < h->count; k++) {
+            const gt_status pushed = net_ps_wait(h->keys[k].push, NULL), pulled = net_ps_wait(h->keys[k].pull, NULL);
+            if (pushed || pulled)
                 gt_message_clear();
+        }
         if (net_ps_close(h->ps))
             gt_message_clear();
         if (h->updates)

@@ -101,7 +101,7 @@ gt_status train_mark_rows(void *context, const char *source, unsigned char *mark
         f++;
     assert(f < t->batch.fields);
     void *wanted[DATA_FIELDS] = { 0 };
-    const uint64_t all = t->running_rows, some = t->micro_batch;
+    const uint64_t all = t->running_rows, some = t->micro_batch ? t->micro_batch : 1;
     int32_t *ids = malloc(data_field_bytes(&t->batch.field[f], some));
     gt_status st = ids ? GT_OK : gt_fail(GT_NO_MEMORY, "no memory for the %s of a step", source);
     wanted[f] = ids;

@@ -25,6 +25,7 @@ typedef struct job {
     float *x[MOST_RANKS];
     size_t count[MOST_RANKS];
     int stops;                          /* of rank 0's first chunk                          */
+    int simulates;                      /* delays                                           */
 } job;
 
 /* The order, and one more gathering, whose parts are waited for one after the other. */
@@ -73,8 +74,12 @@ static gt_status body(net_comm *c, void *context)
         st = tiny_create(&t, d, &config, &o);
     if (!st)
         st = train_run(t, NULL);
-    if (!st && sync_mode_shares_state(t->mode))
+    if (!st && !strcmp(sync_mode_name(t->mode), "async")) {
+        int at[SYNC_WANTS];
+        stops = sync_wants(t->sync, 0, at);
+    } else if (!st && sync_mode_shares_state(t->mode)) {
         st = look(t, &stops);
+    }
     if (!st)
         j->x[rank] = tiny_params(t, 0, &j->count[rank]);
     if (!rank)
@@ -99,6 +104,11 @@ static int run(job *j, const char *mode, const char *servers, const tiny_replica
     int ranks = 0;
     sync_settings_usual(m, &s);
     if (servers && !CHECK_OK(sync_settings_set(m, &s, "servers", servers)))
+        return 0;
+    if (j->simulates
+        && (!CHECK_OK(sync_settings_set(m, &s, "staleness", "2"))
+            || !CHECK_OK(sync_settings_set(m, &s, "simulate-delay", "5"))
+            || !CHECK_OK(sync_settings_set(m, &s, "barrier-every", "0"))))
         return 0;
     if (!tiny_plan(&j->plan, UNITS, TINY_B, "1f1b", mode, replica, count, 1))
         return 0;
@@ -152,4 +162,26 @@ static void first_read_comes_first(void)
     }
 }
 
-const check_case check_cases[] = { CASE(first_read_comes_first), { 0 } };
+/* What a worker pulls is the value right after its own push, in an order that is drawn: so the bits are the same
+ * whenever it comes, and the forward waits layer by layer. */
+static void what_is_pulled_comes_beside(void)
+{
+    static const tiny_replica data[] = { { 1, 2, 2 }, { 1, 1, 2 } };
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        job a = { 0 }, b = { 0 };
+        config = tiny_config();
+        config.layers = LAYERS;
+        config.channels = 256;
+        config.inner = 1024;
+        a.simulates = b.simulates = 1;
+        if (run(&a, "async", NULL, data, 2, bf16 ? DTYPE_BF16 : DTYPE_F32)
+            && run(&b, "async", NULL, data, 2, bf16 ? DTYPE_BF16 : DTYPE_F32)) {
+            CHECKF(same_bits(&a, &b), "%s: another run has other weights", bf16 ? "bf16" : "fp32");
+            CHECKF(a.stops >= 3, "%s: the forward waits at %d places", bf16 ? "bf16" : "fp32", a.stops);
+        }
+        release(&a);
+        release(&b);
+    }
+}
+
+const check_case check_cases[] = { CASE(first_read_comes_first), CASE(what_is_pulled_comes_beside), { 0 } };
