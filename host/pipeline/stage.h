@@ -108,9 +108,9 @@ uint64_t stage_began(const stage *s); /* gt_now_ns() of its begin           */
  * Kept until the next run. */
 void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t end);
 typedef struct stage_report {
-    double seconds, busy, waited;   /* of the run; of programs; of the host, for others      */
-    uint64_t sent;                  /* bytes of activations and gradients                    */
-    kernel_rounding rounding[2];    /* what their form did to those sent: activations, gradients; zeros: nothing */
+    double seconds, busy, waited; /* of the run; of programs; of the host, for others      */
+    uint64_t sent; /* bytes of activations and gradients                    */
+    kernel_rounding rounding[2]; /* what their form did to those sent: activations, gradients; zeros: nothing */
 } stage_report;
 stage_report stage_last(const stage *s);
 

@@ -237,7 +237,11 @@ static gt_status add_rows(buckets *s, int segment, int index)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int tensor = s->tables[index].param;
-    const bucket b = { .of = s, .group = sync_buckets_net(s, seg->group), .group_number = seg->group, .spec = { .how = &sync_compress_none }, .table = index };
+    const bucket b = { .of = s,
+                       .group = sync_buckets_net(s, seg->group),
+                       .group_number = seg->group,
+                       .spec = { .how = &sync_compress_none },
+                       .table = index };
     gt_status st = add_bucket(s, &b);
     if (st)
         return st;
@@ -277,15 +281,17 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
     gt_status st = GT_OK;
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
-        const bucket b = { .of = s,
-                           .group = sync_buckets_net(s, seg->group),
-                           .group_number = seg->group,
-                           .spec = spec,
-                           .grad = seg->grad,
-                           .master = seg->master,
-                           .table = index,
-                           .offset = 4 * (uint64_t)(end - size),
-                           .count = (uint64_t)size };
+        const bucket b = {
+            .of = s,
+            .group = sync_buckets_net(s, seg->group),
+            .group_number = seg->group,
+            .spec = spec,
+            .grad = seg->grad,
+            .master = seg->master,
+            .table = index,
+            .offset = 4 * (uint64_t)(end - size),
+            .count = (uint64_t)size
+        };
         st = add_bucket(s, &b);
         if (!st)
             name_bucket(s, &s->buckets[s->count - 1], tensors, n);

@@ -87,13 +87,13 @@ typedef struct buckets {
     kernel_slot pending_at, step_at, weigh_at;
     bucket *buckets;
     int count, room;
-    table *tables;                      /* also those that travel whole, to tell why        */
+    table *tables; /* also those that travel whole, to tell why        */
     int table_count;
     int *done; /* [bucket * chunks + chunk]: see options.done      */
     unsigned char *ended; /* [chunk]: its last backward-weight is queued      */
     int *queued; /* [chunk]: launches of it that are                 */
-    int *read;                          /* share: [bucket * chunks + chunk]: see options.read */
-    int *order;                         /* share: [gather_count] buckets as they are gathered */
+    int *read; /* share: [bucket * chunks + chunk]: see options.read */
+    int *order; /* share: [gather_count] buckets as they are gathered */
     int gather_count;
     uint64_t step_bytes;
 } buckets;
@@ -132,7 +132,7 @@ void sync_gather_release(buckets *s);
 int sync_buckets_hold(const buckets *s);
 /* Then: norms of a bucket's tensor. */
 gt_status sync_held_make(buckets *s, bucket *b);
-void sync_held_release(held *h);       /* takes NULL */
+void sync_held_release(held *h); /* takes NULL */
 /* When the backward pass is over and before anything of the step has left: who is idle. All ranks. */
 gt_status sync_held_decide(sync_run *run);
 /* Bytes of gradients that leave this rank for a bucket in a step. */
