@@ -6,7 +6,8 @@
  *   ...
  *
  * A pair first plays ping-pong with 8 bytes: latency is half a round trip, the least of some.
- * Then both send at once, as collectives do, ever more until it takes long enough. Last,
+ * Then both send at once, as collectives do, ever more until it takes long enough: also beside the latency, or links
+ * far away would seem slow. Last,
  * every rank in turn exchanges with all its peers at once, each in proportion to its pair's
  * bandwidth: that is its uplink, less than the sum where pairs share a wire.
  *
@@ -24,12 +25,13 @@
 #include <string.h>
 
 enum { PINGS = 30, WARM = 5, MOST_BYTES = 4 << 20, FIRST_BYTES = 128 << 10 };
-static const double long_enough = 6e-3;         /* seconds */
+static const double long_enough = 6e-3; /* seconds; and so many latencies, of which a message may take several */
+static const double latencies = 32.0;
 
 typedef struct meter {
     net_task t;
     net_link_matrix *m;
-    unsigned char *out, *in;        /* MOST_BYTES of scratch each */
+    unsigned char *out, *in; /* MOST_BYTES of scratch each */
 } meter;
 
 static double seconds(uint64_t since)
@@ -99,12 +101,17 @@ static gt_status pump(meter *w, int peer, double latency, double *bandwidth)
 {
     const int leads = w->t.rank < peer;
     uint64_t bytes = FIRST_BYTES, next;
-    gt_status st = swap(w, peer, bytes, bytes);         /* buffers and windows warm up */
+    double first = 0.0;
+    gt_status st = swap(w, peer, bytes, bytes); /* buffers and windows warm up */
     *bandwidth = 0.0;
     while (!st) {
         double t;
         st = time_swaps(w, peer, bytes, latency, &t, bandwidth);
-        next = t >= long_enough || bytes >= MOST_BYTES ? 0 : t < 0.25 * long_enough ? 4 * bytes : 2 * bytes;
+        const double enough = fmax(long_enough, latencies * latency);
+        first = bytes == FIRST_BYTES ? t : first;
+        if (!st && bytes > FIRST_BYTES && t > first) /* whatever each message takes once, drops out */
+            *bandwidth = fmax(*bandwidth, fmin(2.0 * *bandwidth, (double)(bytes - FIRST_BYTES) / (t - first)));
+        next = t >= enough || bytes >= MOST_BYTES ? 0 : t < 0.25 * enough ? 4 * bytes : 2 * bytes;
         next = next > MOST_BYTES ? MOST_BYTES : next;
         memcpy(w->out, &next, sizeof next);
         if (!st)
@@ -136,7 +143,7 @@ static gt_status meet_all(meter *w)
         const int peer = opponent(w->t.rank, round, n);
         double latency = 0.0, bandwidth = 0.0;
         net_op_phase(w->t.op, "pairs", round);
-        w->t.step = (uint32_t)round * 1024u;            /* pairs take different numbers of them */
+        w->t.step = (uint32_t)round * 1024u; /* pairs take different numbers of them */
         if (peer >= p)
             continue;
         st = ping(w, peer, &latency);
@@ -158,9 +165,9 @@ static gt_status radiate(meter *w, int turn, const uint64_t *bytes)
     gt_status st = GT_OK;
     if (w->t.rank != turn)
         return swap(w, turn, bytes[w->t.rank], bytes[w->t.rank]);
-    w->t.step++;                                        /* as swap() did */
+    w->t.step++; /* as swap() did */
     uint64_t at = 0;
-    const int most = p < 64 ? p : 64;                   /* more peers tell nothing new */
+    const int most = p < 64 ? p : 64; /* more peers tell nothing new */
     for (int k = 1; !st && k < most; k++) {
         const int peer = (turn + k) % p;
         const net_sink sink = { w->in + at, bytes[peer], NULL, 1 };
@@ -186,15 +193,18 @@ static gt_status find_uplinks(meter *w, uint64_t *bytes)
         for (int j = 0; j < p; j++)
             sum += j == turn ? 0.0 : w->m->bandwidth[turn * p + j];
         /* Bytes for about `long_enough` if the fastest pair were the whole of the uplink. */
-        double fastest = 0.0;
-        for (int j = 0; j < p; j++)
+        double fastest = 0.0, late = 0.0;
+        for (int j = 0; j < p; j++) {
             fastest = j == turn ? fastest : fmax(fastest, w->m->bandwidth[turn * p + j]);
-        const double total = fmin((double)MOST_BYTES, fmax(fastest * long_enough, 65536.0));
+            late = j == turn ? late : fmax(late, w->m->latency[turn * p + j]);
+        }
+        const double enough = fmax(long_enough, latencies * late);
+        const double total = fmin((double)MOST_BYTES, fmax(fastest * enough, 65536.0));
         for (int j = 0; j < p; j++) {
             const int near = (j - turn + p) % p < 64 && j != turn;
             bytes[j] = near ? 1 + (uint64_t)(total * w->m->bandwidth[turn * p + j] / sum * 0.99) : 0;
         }
-        for (int i = 0; !st && i < 3; i++) {            /* the first warms up; the best counts */
+        for (int i = 0; !st && i < 3; i++) { /* the first warms up; the best counts */
             const uint64_t start = gt_now_ns();
             net_op_phase(w->t.op, "uplinks", turn);
             st = radiate(w, turn, bytes);
@@ -266,7 +276,7 @@ static gt_status level(meter *w, uint64_t *begin)
     const int p = w->t.size;
     int together = 0;
     double most = 0.0, *value = malloc((size_t)p * sizeof *value);
-    if (p == 2)                         /* all its peers are one, and that is measured better */
+    if (p == 2) /* all its peers are one, and that is measured better */
         w->m->uplink[0] = w->m->uplink[1] = w->m->bandwidth[1];
     if (!value)
         return gt_fail(GT_NO_MEMORY, "cannot measure links: no memory for the rates of %d ranks", p);
