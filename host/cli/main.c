@@ -235,7 +235,7 @@ static gt_status close_output(void)
 static int leave(const char *who, gt_status st)
 {
     char hint[160];
-    if (st)
+    if (st && *gt_message())            /* else another rank says it */
         fprintf(stderr, "%s: %s%s\n", who, gt_message(), cli_limits_hint(hint, sizeof hint, st));
     return exit_code(st);
 }

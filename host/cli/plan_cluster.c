@@ -11,7 +11,9 @@
 #include "host/base/text.h"
 #include "host/optim/optim.h"
 #include "host/planner/cluster_search.h"
+#include "host/sync/compress_choice.h"
 #include "host/planner/unit_cost.h"
+#include "host/planner/wire.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -77,9 +79,9 @@ static void print_plan(const cluster_devices *c, const cluster_job *job, const c
     char what[160];
     describe(p, what, sizeof what);
     printf("%d devices in %d nodes, %llu plans tried, %llu fit, %.2f s\n\nplan       %s\n"
-           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it\n",
+           "step       %.3f s, %.1f %% idle, gradient sums %.3f s beside it, sync %s\n",
            c->devices, c->nodes, (unsigned long long)choice->tried, (unsigned long long)choice->fitting, took, what,
-           p->step, 100.0 * p->idle, p->reduce);
+           p->step, 100.0 * p->idle, p->reduce, sync_mode_name(job->mode));
     if (p->unused)
         printf("unused     %d devices without equal neighbours\n", p->unused);
     for (int i = 0; i < choice->runners_up; i++) {
@@ -116,7 +118,8 @@ static void print_plan(const cluster_devices *c, const cluster_job *job, const c
     free(done);
 }
 
-static gt_status print_json(const cluster_devices *c, const cluster_choice *choice, double uniform)
+static gt_status print_json(const plan_question *q, const cluster_devices *c, const cluster_choice *choice,
+                            double uniform, const compare_table *ways)
 {
     const cluster_layout *p = &choice->best;
     json_t *replicas = json_array();
@@ -134,10 +137,11 @@ static gt_status print_json(const cluster_devices *c, const cluster_choice *choi
         json_array_append_new(replicas, json_pack("{s:i, s:f, s:o}", "micro_batches", p->replica[r].micro_batches,
                                                   "seconds", p->replica[r].seconds, "stages", stages));
     }
-    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o}", "step_s", p->step, "idle", p->idle,
-                            "reduce_s", p->reduce, "tensor", p->tensor, "micro_batch", p->micro_batch, "recompute",
-                            p->recompute, "schedule", p->schedule, "dealt", p->distribution, "uniform_s",
-                            isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas);
+    json_t *all = json_pack("{s:f, s:f, s:f, s:i, s:i, s:b, s:s, s:s, s:o, s:o, s:o*}", "step_s", p->step, "idle",
+                            p->idle, "reduce_s", p->reduce, "tensor", p->tensor, "micro_batch", p->micro_batch,
+                            "recompute", p->recompute, "schedule", p->schedule, "dealt", p->distribution, "uniform_s",
+                            isfinite(uniform) ? json_real(uniform) : json_null(), "replicas", replicas, "compare",
+                            ways ? plan_compare_json(q, ways) : NULL);
     char *text = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     json_decref(all);
     if (!text)
@@ -148,12 +152,16 @@ static gt_status print_json(const cluster_devices *c, const cluster_choice *choi
 }
 
 /* For `train --plan`. */
-static gt_status write_plan(const char *path, const cluster_devices *c, const cluster_job *job, const cluster_layout *p)
+static gt_status write_plan(const plan_question *q, const cluster_devices *c, const cluster_job *job,
+                            const cluster_layout *p)
 {
     run_plan run;
     gt_status st = cluster_layout_plan(&run, c, job, p);
-    if (!st)
-        st = run_plan_write(&run, path);
+    if (!st) {
+        run_plan_forms(&run, q->compress, q->compress_stages);
+        run.compress_after = q->compress_after;
+        st = run_plan_write(&run, q->out);
+    }
     run_plan_release(&run);
     return st;
 }
@@ -168,6 +176,81 @@ static gt_status draw(const char *path, const cluster_devices *c, const cluster_
     return st;
 }
 
+/* ---- ways of staying together --------------------------------------------------------------- */
+
+static compare_way way_asked(const plan_question *q)
+{
+    compare_way w = { .mode = sync_mode_find(q->sync), .settings = *q->settings, .asked = 1 };
+    snprintf(w.compress, sizeof w.compress, "%s",
+             sync_compress_is_auto(q->compress) ? sync_compressor_name(sync_compressor_at(0)) : q->compress);
+    if (sync_compress_parse(&w.form, w.compress))       /* said by verb_plan */
+        gt_message_clear();
+    w.form.after = q->compress_after;
+    return w;
+}
+
+/* The job of a way. Of devices that are not here it is not known what encoding takes; hosts are taken to be as this. */
+static gt_status take_way(cluster_job *job, sync_volume *volume, const compare_way *w, const profile_model *m,
+                          int devices)
+{
+    sync_volume kinds[PROFILE_KINDS];
+    job->mode = w->mode;
+    job->settings = &w->settings;
+    job->compress = &w->form;
+    job->volume = volume;
+    gt_status st = wire_volumes(kinds, m, &w->form);
+    for (int u = 0; !st && u < m->units; u++)
+        volume[u] = kinds[profile_kind_of(u, m->units)];
+    return st ? st : sync_mode_host_seconds(w->mode, &w->settings, &m->optim, devices < 2 ? 1 : 2, &job->host);
+}
+
+static void take_row(compare_row *row, const cluster_job *job, const cluster_layout *p)
+{
+    row->fits = 1;
+    row->replicas = p->replicas;
+    row->step = p->step;
+    row->waits = fmax(0.0, p->idle);
+    row->sent = cluster_layout_sent(job, p);
+    row->host_memory = cluster_layout_host(job, p);
+    for (int r = 0; r < p->replicas; r++) {
+        row->stages = p->replica[r].stages > row->stages ? p->replica[r].stages : row->stages;
+        for (int s = 0; s < p->replica[r].stages; s++)
+            row->memory = fmax(row->memory, p->replica[r].stage[s].memory);
+    }
+}
+
+static gt_status compare(compare_table *t, const plan_question *q, const cluster_devices *c, const cluster_job *base,
+                         sync_volume *volume, const profile_model *m)
+{
+    const compare_way own = way_asked(q);
+    compare_way *list = calloc(COMPARE_MOST, sizeof *list);
+    if (!list)
+        return gt_fail(GT_NO_MEMORY, "no memory for a list of ways to stay together");
+    const int count = compare_ways(list, &own, &q->optim, q->storage);
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < count; i++) {
+        compare_row *row = &t->row[t->count++];
+        cluster_job job = *base;
+        cluster_choice choice = { 0 };
+        row->way = list[i];
+        job.least_replicas = list[i].settles ? 2 : 0;
+        st = take_way(&job, volume, &list[i], m, c->devices);
+        if (!st)
+            st = cluster_search(&choice, c, &job);
+        if (!st)
+            take_row(row, &job, &choice.best);
+        if (st == GT_MISMATCH) {
+            snprintf(row->why, sizeof row->why, "%s", gt_message());
+            gt_message_clear();
+            st = GT_OK;
+        }
+        cluster_choice_release(&choice);
+    }
+    compare_sort(t);
+    free(list);
+    return st;
+}
+
 /* ---- all together --------------------------------------------------------------------------- */
 
 static gt_status plan(const plan_question *q, const cluster_devices *c)
@@ -175,33 +258,48 @@ static gt_status plan(const plan_question *q, const cluster_devices *c)
     const int full = q->storage == DTYPE_F32;
     double least, most;
     optim_state_bytes(&q->optim, &least, &most);
-    cluster_job job = { .batch = q->batch, .state_bytes = 8.0 + most + (full ? 0.0 : 2.0), .gradient_bytes = 4.0 };
+    cluster_job job = {
+        .batch = q->batch, .state_bytes = 8.0 + most + (full ? 0.0 : 2.0), .slot_bytes = most, .gradient_bytes = 4.0
+    };
     const plan_model model = plan_model_of(q->model);
     const profile_model m = { model.build, model.config, model.units, q->seq, q->storage, model.batch, q->optim };
+    const compare_way own = way_asked(q);
     cluster_unit *units = calloc((size_t)m.units, sizeof *units);
+    sync_volume *volume = calloc((size_t)m.units, sizeof *volume);
+    compare_table *ways = q->compare ? calloc(1, sizeof *ways) : NULL;
     cluster_choice choice = { 0 };
     double uniform = INFINITY;
     int tensor, stages;
-    if (!units)
-        return gt_fail(GT_NO_MEMORY, "no memory for the costs of %d units", m.units);
+    gt_status st = units && volume && (ways || !q->compare)
+                       ? GT_OK
+                       : gt_fail(GT_NO_MEMORY, "no memory for the costs of %d units", m.units);
     job.unit = units;
     job.units = m.units;
-    gt_status st = unit_costs(units, &job.most_tensor, &m);
+    if (!st)
+        st = unit_costs(units, &job.most_tensor, &m);
     const uint64_t begin = gt_now_ns();
+    if (!st && ways)
+        st = compare(ways, q, c, &job, volume, &m);
+    if (!st)
+        st = take_way(&job, volume, &own, &m, c->devices);
     if (!st)
         st = cluster_search(&choice, c, &job);
     const double took = (double)(gt_now_ns() - begin) * 1e-9;
     if (!st)
         st = cluster_uniform(c, &job, &uniform, &tensor, &stages);
     if (!st && q->json)
-        st = print_json(c, &choice, uniform);
+        st = print_json(q, c, &choice, uniform, ways);
     else if (!st)
         print_plan(c, &job, &choice, uniform, tensor, stages, took);
+    if (!st && !q->json && ways)
+        plan_compare_print(q, ways, "; what encoding takes there is not known");
     if (!st && q->out)
-        st = write_plan(q->out, c, &job, &choice.best);
+        st = write_plan(q, c, &job, &choice.best);
     if (!st && q->timeline)
         st = draw(q->timeline, c, &choice.best);
     cluster_choice_release(&choice);
+    free(ways);
+    free(volume);
     free(units);
     return st;
 }

@@ -11,6 +11,7 @@
 #include "host/base/text.h"
 #include "host/pipeline/simulate.h"
 #include "host/pipeline/timeline.h"
+#include "host/planner/advice.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -72,14 +73,17 @@ static int widest(const run_plan *p)
 
 static void print_rank(const run_plan *p, const run_replica *r, int k, int devices)
 {
-    char what[160], need[24], limit[24];
+    char what[160], need[24], limit[24], host[24], beside[40] = "";
     const int stage = k / p->tensor, rank = r->rank[k];
     const pipe_cost c = stage_cost(p, r, stage);
     stage_units(p, r, stage, what, sizeof what);
-    printf("%7d %5d  %-*s %7.2f %7.2f %7.2f  %8s of %-8s %s\n", stage, rank, devices, p->device[rank], 1e3 * c.forward,
-           1e3 * c.backward_input, 1e3 * c.backward_weight,
+    if (p->host_memory[rank] >= 1.0)
+        snprintf(beside, sizeof beside, "and %s of the host  ",
+                 gt_format_bytes(host, sizeof host, (uint64_t)p->host_memory[rank]));
+    printf("%7d %5d  %-*s %7.2f %7.2f %7.2f  %8s of %-8s %s%s\n", stage, rank, devices, p->device[rank],
+           1e3 * c.forward, 1e3 * c.backward_input, 1e3 * c.backward_weight,
            gt_format_bytes(need, sizeof need, (uint64_t)p->memory[rank]),
-           gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]), what);
+           gt_format_bytes(limit, sizeof limit, (uint64_t)p->limit[rank]), beside, what);
 }
 
 static void print_replicas(const run_plan *p)
@@ -141,17 +145,26 @@ static void print_all(const plan_question *q, const plan_local_result *r)
            (double)q->batch * q->seq / p->step, 100.0 * p->idle);
     print_replicas(p);
     print_why(r);
+    gt_text advice = { 0 };
+    if (plan_advice(&advice, p))
+        gt_message_clear();             /* a plan is shown without */
+    else if (advice.size)
+        printf("\n%s", advice.data);
+    gt_text_release(&advice);
+    if (r->compare)
+        plan_compare_print(q, r->compare, "");
 }
 
-static gt_status print_json(const plan_local_result *r)
+static gt_status print_json(const plan_question *q, const plan_local_result *r)
 {
     gt_text text = { 0 };
     gt_status st = run_plan_text(&r->plan, &text);
     json_t *plan = st ? NULL : json_loadb(text.data, text.size, 0, NULL), *lines = json_array();
     for (const char *line = r->runners_up.data; line && *line; line = strchr(line, '\n') + 1)
         json_array_append_new(lines, json_stringn(line, (size_t)(strchr(line, '\n') - line)));
-    json_t *all = json_pack("{s:b, s:f, s:f, s:o?, s:o}", "measured", r->measured, "profile_s", r->profile_seconds,
-                            "search_s", r->search_seconds, "plan", plan, "runners_up", lines);
+    json_t *all = json_pack("{s:b, s:f, s:f, s:o?, s:o, s:o*}", "measured", r->measured, "profile_s",
+                            r->profile_seconds, "search_s", r->search_seconds, "plan", plan, "runners_up", lines,
+                            "compare", r->compare ? plan_compare_json(q, r->compare) : NULL);
     char *out = all ? json_dumps(all, JSON_INDENT(1)) : NULL;
     if (out)
         puts(out);
@@ -204,7 +217,7 @@ gt_status plan_show(const plan_question *q, const plan_local_result *r)
 {
     gt_status st = GT_OK;
     if (q->json)
-        st = print_json(r);
+        st = print_json(q, r);
     else
         print_all(q, r);
     return st || !q->timeline ? st : draw(q, &r->plan);

@@ -355,7 +355,8 @@ static gt_status check_compress(void)
     if (all.count && o->send_threshold != 0.0)
         return gt_fail(GT_MISUSE, "--send-threshold sends tensors as they are or not at all; leave out --compress %s",
                        o->compress);
-    if (gt_option_given(train_table, "compress-after") && o->compress_after && !changes)
+    const int planned = strcmp(o->plan, "auto") && !gt_option_given(train_table, "compress");     /* it says which */
+    if (!planned && gt_option_given(train_table, "compress-after") && o->compress_after && !changes)
         return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
     return sync_compress_threshold(&c, o->send_threshold);
 }
@@ -483,6 +484,7 @@ void train_settings_follow(run_plan *p)
     take_word(&o->compress, compress, sizeof compress, p->compress);
     take_word(&o->compress_stages, between, sizeof between, p->compress_stages);
     run_plan_forms(p, o->compress, o->compress_stages);
+    o->compress_after = p->compress_after;
     if (p->ranks < 2)                   /* which have no use for a mode */
         return;
     take_word(&o->sync, sync, sizeof sync, p->sync);

@@ -3,6 +3,7 @@
  *
  *   plan --model M                    devices that are here, measured: one rank each (plan_local.h)
  *   plan --model M --cluster FILE     devices that need not be here, described (plan_cluster.c)
+ *   plan ... --compare                ways of staying together, side by side (plan_compare.c)
  *
  * --out writes the plan that `train --plan FILE` follows to the letter; a cluster file's devices are
  * its ranks, in their order.                                                              */
@@ -11,20 +12,26 @@
 #include "host/cli/cli.h"
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
+#include "host/cli/sync_rows.h"
+#include "host/sync/compress_choice.h"
 
 #include "host/base/text.h"
 #include "host/sync/sync.h"
 #include "models/lora.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static struct {
     const char *model, *cluster, *precision, *timeline, *devices, *out, *schedule, *sync, *optimizer;
-    const char *stages, *replicas, *tensor, *micro_batch;
-    uint64_t batch, seq;
-    int json, recompute, again;
+    const char *stages, *replicas, *tensor, *micro_batch, *compress, *compress_stages;
+    uint64_t batch, seq, compress_after;
+    int json, recompute, again, compare;
+    sync_rows sync_text;                /* options of ways to stay together                 */
+    sync_settings sync_settings;        /* what they come to                                */
+    unsigned sync_fixed;
     cli_tuning_options tuning;
     cli_comm comm;
 } o = { .tuning.alpha = NAN,
@@ -33,9 +40,13 @@ static struct {
         .stages = "auto",
         .replicas = "auto",
         .tensor = "auto",
-        .micro_batch = "auto" };
+        .micro_batch = "auto",
+        .compress_stages = "none" };
 
-static const gt_option table[] = {
+enum { ROWS = 80 };
+static gt_option table[ROWS];           /* front, the options of ways to stay together, last */
+
+static const gt_option front[] = {
     { .group = "What to plan" },
     { "model", 'm', GT_STRING, "NAME|FILE", "what to train", &o.model, 0, NULL },
     { "cluster", 'c', GT_STRING, "FILE", "devices and links, which need not be here", &o.cluster, 0, NULL },
@@ -60,8 +71,18 @@ static const gt_option table[] = {
     { "schedule", 0, GT_CHOICE, cli_schedules, "order of a pipeline", &o.schedule, 0, NULL },
     { "micro-batch", 0, GT_STRING, "N|auto", "sequences at once", &o.micro_batch, 0, NULL },
     { "recompute", 0, GT_FLAG, NULL, "activations computed again; else if memory is short", &o.recompute, 0, NULL },
-    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &o.sync, 0, NULL },
     { "again", 0, GT_FLAG, NULL, "measure what was measured before", &o.again, 0, NULL },
+    { .group = "Staying together" },
+    { "compare", 0, GT_FLAG, NULL, "all ways side by side: time to equal tokens, bytes, memory", &o.compare, 0, NULL },
+    { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &o.sync, 0, NULL },
+    { "compress", 0, GT_STRING, "SPEC", cli_compressors, &o.compress, 0, NULL },
+    { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &o.compress_after, 1,
+      NULL },
+    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "form of what goes between pipeline stages",
+      &o.compress_stages, 1, NULL },
+};
+
+static const gt_option last[] = {
     { .group = "Output" },
     { "out", 'o', GT_STRING, "FILE", "write the plan for `train --plan FILE`", &o.out, 0, NULL },
     { "timeline", 0, GT_STRING, "FILE", "an SVG picture of replica 0's step", &o.timeline, 0, NULL },
@@ -75,6 +96,7 @@ static const cli_help help = {
     "Say which device would hold which layers, how fast a step would be, and why.",
     "  geartrain plan --model gpt2-mini --devices cpu:0.0,cpu:0.1@0.25 --batch 16\n"
     "  geartrain plan --model gpt3-175b --cluster cluster.json --batch 1536 --precision bf16\n"
+    "  geartrain plan --model gpt2-mini --devices cpu:0/2 --batch 16 --compare\n"
     "A cluster file:\n"
     "  { \"latency\": \"20us\", \"nodes\": [ { \"count\": 16, \"uplink\": \"25GB\", \"local\": \"200GB\",\n"
     "    \"devices\": [ { \"name\": \"A\", \"count\": 8, \"tflops\": 120, \"memory\": \"40GB\" } ] } ] }\n"
@@ -82,14 +104,31 @@ static const cli_help help = {
 
 static model_config model;
 
+static void make_table(void)
+{
+    size_t n = sizeof front / sizeof *front;
+    memcpy(table, front, sizeof front);
+    n += (size_t)sync_rows_make(&o.sync_text, &table[n]);
+    assert(n + sizeof last / sizeof *last <= ROWS);
+    memcpy(&table[n], last, sizeof last);
+}
+
 static plan_question question(void)
 {
-    plan_question q = { .model = &model,
-                        .batch = (int)o.batch,
-                        .seq = (int)(o.seq ? o.seq : (uint64_t)model.context),
-                        .json = o.json,
-                        .timeline = o.timeline,
-                        .out = o.out };
+    plan_question q = {
+        .model = &model,
+        .batch = (int)o.batch,
+        .seq = (int)(o.seq ? o.seq : (uint64_t)model.context),
+        .json = o.json,
+        .compare = o.compare,
+        .sync = o.sync,
+        .settings = &o.sync_settings,
+        .compress = o.compress,
+        .compress_stages = o.compress_stages,
+        .compress_after = o.compress_after,
+        .timeline = o.timeline,
+        .out = o.out
+    };
     dtype_parse(&q.storage, o.precision);
     q.optim = optim_defaults();
     optim_config_rule(&q.optim, optim_rule_find(o.optimizer));
@@ -107,6 +146,11 @@ static gt_status local_options(plan_local_options *out)
         .schedule = o.schedule,
         .recompute = o.recompute ? 1 : -1,
         .sync = o.sync,
+        .settings = &o.sync_settings,
+        .compress = o.compress,
+        .compress_after = o.compress_after,
+        .compress_stages = o.compress_stages,
+        .compare = o.compare,
         .optim = q.optim,
         .again = o.again
     };
@@ -129,7 +173,10 @@ static gt_status plan_here(net_comm *c)
     if (!c)
         cli_busy_start();
     const plan_question q = question();
-    gt_status st = local_options(&options);
+    gt_status st = !c && o.compare
+                       ? gt_fail(GT_MISUSE, "option --compare: one rank has nobody to stay together with; name several "
+                                            "devices with --devices, or describe some with --cluster")
+                       : local_options(&options);
     if (!st)
         st = rank_device_open(&d, o.devices, c);
     if (!st)
@@ -159,13 +206,36 @@ static gt_status take_tuning(void)
     return st ? st : lora_check(&model);
 }
 
+/* How ranks stay together, and what travels: as train takes it. */
+static gt_status take_sync(void)
+{
+    sync_compress c = { 0 };
+    sync_candidates all = { 0 };
+    const plan_question q = question();
+    gt_status st = sync_rows_settle(&o.sync_text, table, o.sync, &o.sync_settings, &o.sync_fixed);
+    if (st)
+        return st;
+    st = sync_compress_is_auto(o.compress) ? sync_candidates_parse(&all, o.compress)
+                                           : sync_compress_parse(&c, o.compress);
+    if (st)
+        return gt_fail_in(st, "option --compress");
+    const int changes = all.count || sync_compress_changes(&c);
+    if (gt_option_given(table, "compress-after") && o.compress_after && !changes)
+        st = gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o.compress);
+    if (!st && changes && !sync_mode_compresses(sync_mode_find(o.sync)))
+        st = gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o.sync, o.compress);
+    if (!st)
+        st = sync_mode_allows(sync_mode_find(o.sync), &o.sync_settings, &q.optim, q.storage, c.how);
+    return st == GT_UNSUPPORTED ? gt_fail(GT_MISUSE, "%s", gt_message()) : st;
+}
+
 static gt_status check_options(void)
 {
     plan_local_options options;
     if (o.batch < 1 || o.batch > 65535)
         return gt_fail(GT_MISUSE, "option --batch: %llu is not from 1 to 65535", (unsigned long long)o.batch);
-    static const char *const here[] = { "devices",   "stages", "replicas", "tensor", "schedule",  "micro-batch",
-                                        "recompute", "sync",   "again",    "ranks",  "transport", "net" };
+    static const char *const here[] = { "devices",   "stages", "replicas", "tensor",    "schedule", "micro-batch",
+                                        "recompute", "again",  "ranks",    "transport", "net" };
     for (size_t i = 0; o.cluster && i < sizeof here / sizeof *here; i++)
         if (gt_option_given(table, here[i]))
             return gt_fail(GT_MISUSE, "option --%s is for devices that are here; leave out --cluster", here[i]);
@@ -176,6 +246,8 @@ static gt_status check_options(void)
         st = gt_fail(GT_MISUSE, "option --seq: the model's context is %d tokens", model.context);
     if (!st)
         st = take_tuning();
+    if (!st)
+        st = take_sync();
     return st ? st : local_options(&options);
 }
 
@@ -190,6 +262,8 @@ gt_status verb_plan(int argc, char **argv)
 {
     char **words;
     int count, done;
+    make_table();
+    o.compress = sync_compressor_name(sync_compressor_at(0));
     o.sync = sync_mode_name(sync_mode_at(0));
     o.precision = dtype_name(DTYPE_F32);
     o.optimizer = optim_rule_name(optim_rules[0]);

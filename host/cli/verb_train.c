@@ -29,6 +29,7 @@
 #include "host/base/stop.h"
 #include "host/base/text.h"
 #include "host/gemm/gemm.h"
+#include "host/planner/advice.h"
 #include "host/planner/plan_choice.h"
 #include "host/trace/trace_merge.h"
 #include "host/train/train.h"
@@ -201,8 +202,11 @@ static void show_memory(const data_set *data, dev_device *d, train *t)
     show_validation(data, t);
     fprintf(stderr, "memory  %s of %s: ", gt_format_bytes(a, sizeof a, m.total),
             gt_format_bytes(b, sizeof b, i->global_bytes));
-    fprintf(stderr, "weights %s, update %s, activations %s\n", gt_format_bytes(a, sizeof a, m.parameters + m.copies),
+    fprintf(stderr, "weights %s, update %s, activations %s", gt_format_bytes(a, sizeof a, m.parameters + m.copies),
             gt_format_bytes(b, sizeof b, m.gradients + m.state), gt_format_bytes(e, sizeof e, m.activations));
+    if (m.host)
+        fprintf(stderr, "; of the host %s, to stay together", gt_format_bytes(a, sizeof a, m.host));
+    fprintf(stderr, "\n");
     if (train_steps_done(t))
         fprintf(stderr, "resume  after step %llu and %llu tokens, at sample %llu of the data\n",
                 (unsigned long long)train_steps_done(t), (unsigned long long)train_tokens_done(t),
@@ -356,7 +360,13 @@ static gt_status begin_run(const model_config *c, const data_set *data, const cl
         fprintf(stderr, "%s", why->data);
     show_compression(t);
     show_sync(t, stderr);
-    gt_status st = train_plan_write(train_plan(t), o->out);
+    gt_text advice = { 0 };
+    gt_status st = plan_advice(&advice, train_plan(t));
+    if (!st && advice.size)
+        fprintf(stderr, "%s", advice.data);
+    gt_text_release(&advice);
+    if (!st)
+        st = train_plan_write(train_plan(t), o->out);
     if (!st)
         st = save_tokenizer(data, mark);
     if (!st && data->tokenizer && source->path && c->task == MODEL_LM)
@@ -420,6 +430,9 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
                           : NULL,
         .settings = &o->sync_settings,
         .fixed = ~0u,
+        .compress = o->compress,
+        .compress_after = o->compress_after,
+        .compress_stages = o->compress_stages,
         .recompute = o->recompute                                ? 1
                      : gt_option_given(train_table, "recompute") ? 0
                                                                  : -1,
@@ -438,6 +451,7 @@ static gt_status wish_of(plan_wish *w, const model_config *c, int again)
         w->local.micro_batch = gt_option_given(train_table, "micro-batch") ? w->local.micro_batch : 0;
         w->local.sync = gt_option_given(train_table, "sync") ? o->sync : NULL;
         w->local.fixed = o->sync_fixed;
+        w->local.compress_after = gt_option_given(train_table, "compress-after") ? o->compress_after : UINT64_MAX;
         w->compress = gt_option_given(train_table, "compress") ? o->compress : NULL;
         w->compress_stages = gt_option_given(train_table, "compress-stages") ? o->compress_stages : NULL;
         w->local.recompute = gt_option_given(train_table, "recompute") ? o->recompute : -1;
@@ -764,6 +778,9 @@ static void tell_idle_options(void)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (gt_option_given(train_table, names[i]))
             gt_text_printf(&list, "%s--%s", list.size ? ", " : "", names[i]);
+    for (int i = 0; i < o->sync_text.count; i++)
+        if (gt_option_given(train_table, o->sync_text.name[i]))
+            gt_text_printf(&list, "%s--%s", list.size ? ", " : "", o->sync_text.name[i]);
     if (list.size)
         gt_log(GT_LOG_WARN, "train", "there is one rank, so %s %s nothing", list.data,
                strchr(list.data, ',') ? "do" : "does");
@@ -893,7 +910,13 @@ static gt_status train_here(net_comm *c)
 static gt_status check_shares(int ranks)
 {
     plan_wish w;
+    model_config config;
     gt_status st = wish_of(&w, NULL, 0);
+    if (!st && o->model) {              /* else what it is comes from weights, later */
+        if (!model_config_load(&config, o->model))
+            w.local.model.units = model_units(&config);
+        gt_message_clear();
+    }
     if (!st && o->batch && o->batch <= INT32_MAX)
         st = plan_choice_check(&w, ranks);
     if (!st && w.local.sync && ranks > 1)

@@ -43,7 +43,8 @@ gt_status run_plan_create(run_plan *out, int ranks, int units, int batch, int te
     p.device = calloc(n, sizeof *p.device);
     p.memory = calloc(n, sizeof *p.memory);
     p.limit = calloc(n, sizeof *p.limit);
-    if (!p.share || !p.replica || !p.device || !p.memory || !p.limit) {
+    p.host_memory = calloc(n, sizeof *p.host_memory);
+    if (!p.share || !p.replica || !p.device || !p.memory || !p.limit || !p.host_memory) {
         run_plan_release(&p);
         return gt_fail(GT_NO_MEMORY, "no memory for a plan of %d ranks", ranks);
     }
@@ -186,6 +187,8 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
     memcpy(out->device, p->device, n * sizeof *p->device);
     memcpy(out->memory, p->memory, n * sizeof *p->memory);
     memcpy(out->limit, p->limit, n * sizeof *p->limit);
+    memcpy(out->host_memory, p->host_memory, n * sizeof *p->host_memory);
+    out->compress_after = p->compress_after;
     return GT_OK;
 }
 
@@ -202,6 +205,7 @@ void run_plan_release(run_plan *p)
     free(p->device);
     free(p->memory);
     free(p->limit);
+    free(p->host_memory);
     *p = (run_plan){ 0 };
 }
 
@@ -233,7 +237,7 @@ static gt_status check_whole(const run_plan *p)
     if (!(fabs(sum - 1.0) <= 1e-6))
         return gt_fail(GT_MISMATCH, "the shares of the tensor ranks add up to %g, not 1", sum);
     for (int r = 0; r < p->ranks; r++)
-        if (!is_amount(p->memory[r]) || !is_amount(p->limit[r]))
+        if (!is_amount(p->memory[r]) || !is_amount(p->limit[r]) || !is_amount(p->host_memory[r]))
             return gt_fail(GT_MISMATCH, "memory of rank %d is not a number of bytes", r);
     if (!is_amount(p->step) || !is_amount(p->idle) || p->idle > 1.0)
         return gt_fail(GT_MISMATCH, "step %g s with %g of it idle cannot be", p->step, p->idle);

@@ -43,12 +43,14 @@ typedef struct run_plan {
     sync_settings settings;     /* of that mode                                                */
     char compress[RUN_PLAN_FORM];       /* of gradients, as --compress says it; "": not said   */
     char compress_stages[16];   /* the same of --compress-stages                               */
+    uint64_t compress_after;    /* steps before `compress`                                     */
     int links;                  /* of --compress auto; 0: it has not chosen yet                */
     run_link *link;
     int replicas;
     run_replica *replica;
     char (*device)[32];         /* [rank] its id, for people and for noticing a change        */
     double *memory, *limit;     /* [rank] bytes needed and there; 0: not known                */
+    double *host_memory;        /* [rank] bytes that staying together keeps in host memory    */
     double step, idle;          /* predicted; step 0: not known                               */
 } run_plan;
 

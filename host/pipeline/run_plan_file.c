@@ -4,17 +4,17 @@
  *   { "format": "geartrain plan 1", "batch": 32, "units": 14, "tensor": 2, "chunks": 1,
  *     "recompute": false, "schedule": "1f1b", "sync": "allreduce", "share": [0.5, 0.5],
  *     "step_s": 1.25, "idle": 0.08,
- *     "ranks": [ { "device": "cpu:0.0", "memory": 1.2e9, "limit": 8e9 }, ... ],
+ *     "ranks": [ { "device": "cpu:0.0", "memory": 1.2e9, "limit": 8e9, "host_memory": 0 }, ... ],
  *     "replicas": [ { "micro_batches": 6, "micro_batch": 4, "stages": [[0, 1], [2, 3]],
  *                     "cut": [0, 9, 14], "cost": [ { "forward_s": ... }, ... ] }, ... ] }
  *
  * Numbers have 17 digits, so a plan that went through text is the same to the last bit: schedule
  * `list` is searched for with these costs on every rank, and all must find the same.
  * "sync_options" has the options of that mode, as texts: { "staleness": "4" }; what it leaves out is as usual.
- * "compress" and "compress_stages" are the options of these names; "links", of --compress auto, what was chosen for
+ * "compress", "compress_after" (steps) and "compress_stages" are the options of these names; "links", of --compress auto, what was chosen for
  * ranks that add up the same: [ { "ranks": [0, 1], "form": "int8" }, ... ]. All may be left out.
  * What was predicted may be left out by who writes a plan by hand: "share" (equal), "step_s",
- * "idle", "cost", and "device", "memory", "limit" of a rank.                              */
+ * "idle", "cost", and "device", "memory", "limit", "host_memory" of a rank.               */
 #include "host/pipeline/run_plan.h"
 
 #include "host/base/file.h"
@@ -102,16 +102,17 @@ static json_t *plan_object(const run_plan *p)
     for (int k = 0; k < p->tensor; k++)
         json_array_append_new(share, json_real(p->share[k]));
     for (int r = 0; r < p->ranks; r++)
-        json_array_append_new(ranks, json_pack("{s:s, s:f, s:f}", "device", p->device[r], "memory", p->memory[r],
-                                               "limit", p->limit[r]));
+        json_array_append_new(ranks, json_pack("{s:s, s:f, s:f, s:f}", "device", p->device[r], "memory", p->memory[r],
+                                               "limit", p->limit[r], "host_memory", p->host_memory[r]));
     for (int i = 0; i < p->replicas; i++)
         json_array_append_new(replicas, replica_object(p, &p->replica[i]));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o*, s:o*, s:o*, s:o*, s:o, s:f, s:f, s:o, s:o}",
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o*, s:o*, s:o*, s:o*, s:o*, s:o, s:f, s:f, s:o, s:o}",
                      "format", FORMAT, "batch", p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks,
                      "recompute", p->recompute, "schedule", p->schedule, "sync", p->sync, "sync_options",
-                     settings_object(p), "compress", said(p->compress), "compress_stages", said(p->compress_stages),
-                     "links", links_object(p), "share", share, "step_s", p->step, "idle", p->idle, "ranks", ranks,
-                     "replicas", replicas);
+                     settings_object(p), "compress", said(p->compress), "compress_after",
+                     p->compress_after ? json_integer((json_int_t)p->compress_after) : NULL, "compress_stages",
+                     said(p->compress_stages), "links", links_object(p), "share", share, "step_s", p->step, "idle",
+                     p->idle, "ranks", ranks, "replicas", replicas);
 }
 
 static int put_text(const char *piece, size_t size, void *text)
@@ -210,6 +211,8 @@ static gt_status read_rank(run_plan *p, const json_t *of, int r)
         st = read_real(&p->memory[r], of, "memory");
     if (!st)
         st = read_real(&p->limit[r], of, "limit");
+    if (!st)
+        st = read_real(&p->host_memory[r], of, "host_memory");
     return st ? gt_fail_in(st, "rank %d", r) : GT_OK;
 }
 
@@ -310,12 +313,15 @@ static gt_status read_link(run_plan *p, const json_t *of)
 
 static gt_status read_forms(run_plan *p, const json_t *root)
 {
-    const json_t *list = json_object_get(root, "links");
+    const json_t *list = json_object_get(root, "links"), *after = json_object_get(root, "compress_after");
     gt_status st = GT_OK;
     if (json_object_get(root, "compress"))
         st = read_word(p->compress, sizeof p->compress, root, "compress");
     if (!st && json_object_get(root, "compress_stages"))
         st = read_word(p->compress_stages, sizeof p->compress_stages, root, "compress_stages");
+    if (!st && after && (!json_is_integer(after) || json_integer_value(after) < 0))
+        st = gt_fail(GT_FORMAT, "'compress_after' is not a number of steps");
+    p->compress_after = (uint64_t)json_integer_value(after);
     if (!st && list && !json_is_array(list))
         st = gt_fail(GT_FORMAT, "'links' is not a list");
     for (size_t i = 0; !st && i < json_array_size(list); i++)

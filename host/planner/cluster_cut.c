@@ -21,9 +21,9 @@ enum { BISECTIONS = 30, SEEN = 64 };
 gt_status sums_make(sums *out, const cluster_job *job)
 {
     const size_t n = (size_t)job->units + 1;
-    double *all = calloc(8 * n, sizeof *all);
-    *out = (sums){ all,         all + n,     all + 2 * n, all + 3 * n,           all + 4 * n,
-                   all + 5 * n, all + 6 * n, all + 7 * n, calloc(n, sizeof(int)) };
+    double *all = calloc(11 * n, sizeof *all);
+    *out = (sums){ all,         all + n,     all + 2 * n, all + 3 * n, all + 4 * n,  all + 5 * n,
+                   all + 6 * n, all + 7 * n, all + 8 * n, all + 9 * n, all + 10 * n, calloc(n, sizeof(int)) };
     if (!all || !out->reductions) {
         sums_release(out);
         return gt_fail(GT_NO_MEMORY, "no memory to plan for a model of %d units", job->units);
@@ -37,6 +37,10 @@ gt_status sums_make(sums *out, const cluster_job *job)
         out->saved_input[i + 1] = out->saved_input[i] + u->saved_input;
         out->saved_weight[i + 1] = out->saved_weight[i] + u->saved_weight;
         out->frozen[i + 1] = out->frozen[i] + u->frozen;
+        const sync_volume v = job->volume ? job->volume[i] : (sync_volume){ .plain = u->parameters };
+        out->plain[i + 1] = out->plain[i] + v.plain;
+        out->values[i + 1] = out->values[i] + v.values;
+        out->bytes[i + 1] = out->bytes[i] + v.bytes;
         out->reduced[i + 1] = out->reduced[i] + u->reductions * u->output;
         out->reductions[i + 1] = out->reductions[i] + u->reductions;
     }
@@ -48,6 +52,17 @@ void sums_release(sums *s)
     free(s->flops);
     free(s->reductions);
     *s = (sums){ 0 };
+}
+
+const sync_mode *cluster_mode(const cluster_job *job)
+{
+    return job->mode ? job->mode : sync_mode_at(0);
+}
+
+sync_volume range_volume(const sums *s, int from, int to)
+{
+    return (sync_volume){ s->plain[to] - s->plain[from], s->values[to] - s->values[from],
+                          s->bytes[to] - s->bytes[from] };
 }
 
 /* ---- groups ---------------------------------------------------------------------------- */
@@ -109,8 +124,10 @@ pipe_cost range_cost(const cluster_devices *c, const sums *s, const candidate *h
 double range_memory(const cluster_job *job, const sums *s, const candidate *how, int from, int to, int kept)
 {
     const double t = how->tensor, b = how->micro_batch;
-    const double state =
-        ((s->parameters[to] - s->parameters[from]) * job->state_bytes + s->frozen[to] - s->frozen[from]) / t;
+    const double part = how->replicas > 1 ? sync_mode_state_share(cluster_mode(job), job->settings, how->replicas)
+                                          : 1.0;
+    const double each_state = job->state_bytes + (part - 1.0) * job->slot_bytes;
+    const double state = ((s->parameters[to] - s->parameters[from]) * each_state + s->frozen[to] - s->frozen[from]) / t;
     const double each = how->recompute ? s->kept_recompute[to] - s->kept_recompute[from] : s->kept[to] - s->kept[from];
     /* A layer that is run again needs all of its own activations while it is. */
     double again = 0.0;

@@ -27,9 +27,15 @@ static int number_ranks(int *rank, const cluster_devices *c, const cluster_layou
     return ranks;
 }
 
-static void fill_stage(run_plan *out, run_replica *to, int s, const cluster_devices *c, const cluster_stage *from,
-                       const int *rank)
+static void fill_stage(run_plan *out, run_replica *to, int s, const cluster_devices *c, const cluster_job *job,
+                       const cluster_stage *from, const int *rank)
 {
+    double parameters = 0;
+    for (int u = from->first_unit; u < from->first_unit + from->units; u++)
+        parameters += job->unit[u].parameters / out->tensor;
+    const double host = parameters
+                        * sync_mode_host_bytes(job->mode ? job->mode : sync_mode_at(0), job->settings, job->slot_bytes,
+                                               out->replicas, 1);
     to->cut[s + 1] = from->first_unit + from->units;
     to->cost[s] = from->cost;
     for (int k = 0; k < from->devices; k++) {
@@ -37,11 +43,13 @@ static void fill_stage(run_plan *out, run_replica *to, int s, const cluster_devi
         to->rank[s * out->tensor + k] = r;
         memcpy(out->device[r], c->device[device].name, sizeof out->device[r]);
         out->memory[r] = from->memory;
+        out->host_memory[r] = host;
         out->limit[r] = from->limit;
     }
 }
 
-static gt_status fill_replica(run_plan *out, int i, const cluster_devices *c, const cluster_layout *p, const int *rank)
+static gt_status fill_replica(run_plan *out, int i, const cluster_devices *c, const cluster_job *job,
+                              const cluster_layout *p, const int *rank)
 {
     const cluster_replica *from = &p->replica[i];
     gt_status st = run_plan_replica(out, i, from->stages);
@@ -51,7 +59,7 @@ static gt_status fill_replica(run_plan *out, int i, const cluster_devices *c, co
     to->micro_batch = p->micro_batch;
     to->micro_batches = from->micro_batches;
     for (int s = 0; s < from->stages; s++)
-        fill_stage(out, to, s, c, &from->stage[s], rank);
+        fill_stage(out, to, s, c, job, &from->stage[s], rank);
     return GT_OK;
 }
 
@@ -93,9 +101,11 @@ gt_status cluster_layout_plan(run_plan *out, const cluster_devices *c, const clu
         return gt_fail(GT_NO_MEMORY, "no memory for a plan of %d devices", c->devices);
     gt_status st = run_plan_create(out, number_ranks(rank, c, p), job->units, job->batch, p->tensor, 1, p->replicas);
     for (int i = 0; !st && i < p->replicas; i++)
-        st = fill_replica(out, i, c, p, rank);
+        st = fill_replica(out, i, c, job, p, rank);
     if (!st) {
         out->recompute = p->recompute;
+        if (job->mode)
+            run_plan_sync(out, sync_mode_name(job->mode), job->settings);
         out->step = p->step;
         out->idle = fmax(0.0, p->idle);
         memcpy(out->schedule, p->schedule, sizeof out->schedule);

@@ -17,16 +17,21 @@ typedef struct tensor_group {
 /* Sums over units [0, i), so that a range costs two look-ups. */
 typedef struct sums {
     double *flops, *parameters, *kept, *kept_recompute, *reduced, *saved_input, *saved_weight, *frozen;
+    double *plain, *values, *bytes;     /* what travels between replicas: sync_volume */
     int *reductions;
 } sums;
 
 /* One way to plan. */
 typedef struct candidate {
-    int tensor, stages, micro_batch, recompute, distribution;
+    int tensor, stages, micro_batch, recompute, distribution, replicas;     /* replicas 0: one */
 } candidate;
 
 enum { DISTRIBUTE_IN_ORDER, DISTRIBUTE_BY_KIND, DISTRIBUTE_EVENLY, DISTRIBUTIONS };
 extern const char *const distribution_names[DISTRIBUTIONS];
+
+/* The mode of a job, and what travels of units [from, to). */
+const sync_mode *cluster_mode(const cluster_job *job);
+sync_volume range_volume(const sums *s, int from, int to);
 
 gt_status sums_make(sums *out, const cluster_job *job);
 void sums_release(sums *s);

@@ -23,10 +23,11 @@ static const int depths[] = { 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 4
 
 /* ---- gradient sums --------------------------------------------------------------------- */
 
-/* Seconds in which each node's wire carries its share of a ring over the replicas. */
+/* Seconds in which each node's wire carries its share of what replicas exchange, as far as ranks wait for it. */
 static gt_status reduce_times(cluster_layout *p, const cluster_devices *c, const cluster_job *job, const sums *s)
 {
-    const double factor = p->replicas > 1 ? 2.0 * (p->replicas - 1) / p->replicas : 0.0;
+    const sync_mode *mode = cluster_mode(job);
+    const sync_pace pace = sync_mode_pace(mode, job->settings);
     double *load = calloc((size_t)c->nodes, sizeof *load);
     if (!load)
         return gt_fail(GT_NO_MEMORY, "no memory to plan for %d nodes", c->nodes);
@@ -35,18 +36,50 @@ static gt_status reduce_times(cluster_layout *p, const cluster_devices *c, const
             for (int i = 0; i < p->replica[r].stages; i++) {
                 cluster_stage *stage = &p->replica[r].stage[i];
                 const int node = c->device[stage->first_device].node;
-                const double bytes = (s->parameters[stage->first_unit + stage->units]
-                                      - s->parameters[stage->first_unit])
-                                     * job->gradient_bytes;
+                const sync_volume v = range_volume(s, stage->first_unit, stage->first_unit + stage->units);
+                const sync_load one = sync_mode_load(mode, job->settings, job->compress, &v, p->replicas);
                 if (pass == 0)
-                    load[node] += factor * bytes;
-                else if (factor > 0)
-                    stage->cost.reduce = load[node] / c->uplink[node] + 2 * (p->replicas - 1) * c->latency;
+                    load[node] += one.busiest;
+                else if (p->replicas > 1)
+                    stage->cost.reduce = sync_pace_waits(&pace, load[node] / c->uplink[node], one.trips * c->latency,
+                                                         p->step)
+                                         + job->host * (v.plain + v.values) / p->tensor / pace.every;
                 if (stage->cost.reduce > p->reduce)
                     p->reduce = stage->cost.reduce;
             }
     free(load);
     return GT_OK;
+}
+
+static sync_volume whole_volume(const cluster_job *job)
+{
+    sync_volume all = { 0 };
+    for (int u = 0; u < job->units; u++) {
+        const sync_volume v = job->volume ? job->volume[u] : (sync_volume){ .plain = job->unit[u].parameters };
+        all = (sync_volume){ all.plain + v.plain, all.values + v.values, all.bytes + v.bytes };
+    }
+    return all;
+}
+
+double cluster_layout_sent(const cluster_job *job, const cluster_layout *p)
+{
+    const sync_volume all = whole_volume(job);
+    return sync_mode_load(cluster_mode(job), job->settings, job->compress, &all, p->replicas).sends
+           / sync_mode_pace(cluster_mode(job), job->settings).every;
+}
+
+double cluster_layout_host(const cluster_job *job, const cluster_layout *p)
+{
+    double most = 0;
+    for (int r = 0; r < p->replicas; r++)
+        for (int i = 0; i < p->replica[r].stages; i++) {
+            const cluster_stage *stage = &p->replica[r].stage[i];
+            double sum = 0;
+            for (int u = stage->first_unit; u < stage->first_unit + stage->units; u++)
+                sum += job->unit[u].parameters;
+            most = fmax(most, sum / p->tensor);
+        }
+    return most * sync_mode_host_bytes(cluster_mode(job), job->settings, job->slot_bytes, p->replicas, 1);
 }
 
 /* ---- candidates ------------------------------------------------------------------------ */
@@ -102,7 +135,10 @@ static gt_status try_width(search *q, int width)
         for (int b = 0; !st && b < COUNT(batches); b++)
             for (int recompute = 0; !st && recompute < 2; recompute++)
                 for (int distribution = 0; !st && distribution < DISTRIBUTIONS; distribution++) {
-                    const candidate how = { width, depths[d], batches[b], recompute, distribution };
+                    const int replicas = q->group_count / depths[d];
+                    const candidate how = { width, depths[d], batches[b], recompute, distribution, replicas };
+                    if (replicas < q->job->least_replicas)
+                        continue;
                     cluster_layout p;
                     int fits;
                     st = build(q, &how, &p, &fits);
@@ -421,7 +457,7 @@ gt_status cluster_uniform(const cluster_devices *c, const cluster_job *job, doub
         for (int d = 0; !st && d < COUNT(depths); d++)
             for (int b = 0; b < COUNT(batches); b++)
                 for (int recompute = 0; recompute < 2; recompute++) {
-                    const candidate how = { widths[w], depths[d], batches[b], recompute, 0 };
+                    const candidate how = { widths[w], depths[d], batches[b], recompute, 0, 0 };
                     const double t = uniform_step(c, job, &s, &how, groups, count);
                     if (t < *seconds) {
                         *seconds = t;

@@ -20,6 +20,7 @@
 
 #include "host/base/text.h"
 #include "host/pipeline/run_plan.h"
+#include "host/sync/traffic.h"
 
 typedef struct cluster_device {
     char name[32];
@@ -62,6 +63,14 @@ typedef struct cluster_job {
     double state_bytes;         /* a parameter: weight, gradient, optimizer's state, copies  */
     double gradient_bytes;      /* a parameter, on the wire                                  */
     int most_tensor;            /* ranks that can split a layer; 0: any number               */
+    /* How replicas stay together. All NULL and 0: as usual, every gradient as it is. */
+    const sync_mode *mode;
+    const sync_settings *settings;
+    const sync_compress *compress;
+    const sync_volume *volume;  /* [units] what travels of each; NULL: all of it as it is    */
+    double slot_bytes;          /* of state_bytes the optimizer's, which replicas may share out */
+    double host;                /* seconds of a host, a parameter that is exchanged          */
+    int least_replicas;         /* 0: any number                                             */
 } cluster_job;
 
 typedef struct cluster_stage {
@@ -82,7 +91,8 @@ typedef struct cluster_layout {
     cluster_replica *replica;
     char schedule[24], distribution[24];
     double step, idle;          /* simulated; idle: of all devices in use                    */
-    double reduce;              /* seconds of gradient sums, of which part is hidden         */
+    double reduce;              /* seconds of a step in which ranks wait to stay together: sums of gradients,
+                                   of which part is hidden                                   */
 } cluster_layout;
 
 enum { CLUSTER_RUNNERS_UP = 2 };
@@ -104,6 +114,11 @@ void cluster_choice_release(cluster_choice *c);
  * the order of the cluster file. GT_MISMATCH if the run's schedule would keep more than there is memory
  * for. */
 gt_status cluster_layout_plan(run_plan *out, const cluster_devices *c, const cluster_job *job, const cluster_layout *p);
+
+/* Bytes of a step that a replica sends to others, on average. */
+double cluster_layout_sent(const cluster_job *job, const cluster_layout *p);
+/* Bytes that staying together keeps in host memory for the device that holds the most parameters. */
+double cluster_layout_host(const cluster_job *job, const cluster_layout *p);
 
 /* A picture of one replica's step as it was simulated; see timeline.h. */
 gt_status cluster_layout_picture(gt_text *out, const cluster_devices *c, const cluster_layout *p, int replica);

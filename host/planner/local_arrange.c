@@ -104,7 +104,7 @@ static double span_seconds(const group_table *t, int group, int i, int from, int
 static int span_fits(const group_table *t, int group, int i, int from, int to, int kept)
 {
     const part_price p = group_price(t, group, i, from, to, 1, 0);
-    return group_bytes(t, &p, kept, 1) <= t->memory[group];
+    return group_bytes(t, group, &p, kept, 1) <= t->memory[group];
 }
 
 int group_reach(const group_table *t, int group, int i, int from, int place, int stages, int flight, double limit)
@@ -177,7 +177,7 @@ static void note_even_cut(const arranger *a, int set, int i)
         if (!(set >> group & 1))
             continue;
         const part_price p = group_price(a->t, group, i, units * s / stages, units * (s + 1) / stages, 1, 0);
-        const double need = group_bytes(a->t, &p, 1, 1);
+        const double need = group_bytes(a->t, group, &p, 1, 1);
         if (need / a->t->memory[group] > over) {
             over = need / a->t->memory[group];
             most = need;
@@ -268,7 +268,7 @@ static int holds(arranger *a, const arrangement *x, const part_price *all, const
 {
     int good = 1;
     for (int s = 0; s < x->stages; s++) {
-        const double need = group_bytes(a->t, &all[s], kept[s], replicas);
+        const double need = group_bytes(a->t, x->group[s], &all[s], kept[s], replicas);
         if (need <= a->t->memory[x->group[s]])
             continue;
         note_misfit(a->why, a->t, x->group[s], need);

@@ -96,6 +96,7 @@ gt_status group_table_make(group_table *out, const local_job *job, int tensor, i
     memcpy(t.rank, rank, ranks * sizeof *rank);
     memcpy(t.size, size, (size_t)sizes * sizeof *size);
     worst_link(&t);
+    t.mode = sync_mode_find(job->sync);
     for (int s = 0; s < groups; s++) {
         t.memory[s] = INFINITY;
         for (int k = 0; k < tensor; k++)
@@ -151,50 +152,117 @@ int local_shares_equally(const local_job *job)
     return sync_mode_shares_equally(sync_mode_find(job->sync), job->settings);
 }
 
-/* A ring over `holders` ranks, on the worst link (NCCL's cost: 2 (p-1)/p of the bytes). */
-/* Of what replicas exchange, in a step on average. */
-static double travels(const group_table *t)
+/* What of a unit's parameters travels, and how. */
+static sync_volume unit_volume(const local_job *job, const profile *p, profile_kind kind)
 {
-    return sync_mode_travels(sync_mode_find(t->job->sync), t->job->settings);
+    return job->volume ? job->volume[kind] : (sync_volume){ .plain = p->parameters[kind] };
 }
 
-static double ring(const group_table *t, double bytes, int holders)
+static void add_volume(sync_volume *sum, const sync_volume *v, double times)
 {
-    return holders < 2 ? 0.0 : 2.0 * (holders - 1) * (bytes / holders / t->bandwidth + t->latency);
+    sum->plain += times * v->plain;
+    sum->values += times * v->values;
+    sum->bytes += times * v->bytes;
 }
 
-double group_ring(const group_table *t, double parameters, int replicas)
+/* Takes out so many values of a unit: of what is encoded, if that has as many. */
+static void take_out(sync_volume *sum, const sync_volume *unit, double values)
+{
+    if (unit->values >= values && values > 0)
+        add_volume(sum, &(sync_volume){ .values = unit->values, .bytes = unit->bytes }, -values / unit->values);
+    else
+        sum->plain -= values;
+}
+
+/* A ring over two ranks, on the worst link: of what the model's ends share. */
+static double ring(const group_table *t, double bytes)
+{
+    return 2.0 * (bytes / 2 / t->bandwidth + t->latency);
+}
+
+/* Messages by which all ranks learn loss and norm, one after the other: each round twice as many know. */
+static double agreeing(int ranks)
+{
+    return ranks > 1 ? ceil(log2(ranks)) : 0.0;
+}
+
+/* Seconds of a step, on average, that ranks wait to stay together, if they compute for `step` seconds in it. */
+static double together(const group_table *t, int group, const sync_volume *v, int replicas, double step)
+{
+    const sync_load load = sync_mode_load(t->mode, t->job->settings, t->job->compress, v, replicas);
+    const sync_pace pace = sync_mode_pace(t->mode, t->job->settings);
+    double host = 0;
+    for (int k = 0; replicas > 1 && k < t->tensor; k++)
+        host = largest(host, t->job->rank[t->rank[group * t->tensor + k]].host);
+    const double trips = replicas > 1 ? load.trips + agreeing(t->job->ranks) : 0.0;
+    return sync_pace_waits(&pace, load.busiest / t->bandwidth, trips * t->latency, step)
+           + host * (v->plain + v->values) / pace.every;
+}
+
+static double widest_share(const group_table *t)
 {
     double share = 0;
     for (int k = 0; k < t->tensor; k++)
         share = largest(share, t->share[k]);
-    return travels(t) * ring(t, GRADIENT_BYTES * share * parameters, replicas);
+    return share;
+}
+
+double group_ring(const group_table *t, double parameters, int replicas)
+{
+    const profile *p = &t->job->rank[t->rank[0]].profile;
+    const sync_volume layer = unit_volume(t->job, p, PROFILE_LAYER);
+    const double all = layer.plain + layer.values;
+    sync_volume v = { .plain = parameters };
+    if (all > 0) {
+        v = (sync_volume){ 0 };
+        add_volume(&v, &layer, widest_share(t) * parameters / all);
+    }
+    return together(t, 0, &v, replicas, 0.0);
+}
+
+/* Seconds of a device in a step: its gradients encoded, and what comes decoded. */
+static double coding(const group_table *t, int group, const sync_volume *v, int replicas)
+{
+    double most = 0;
+    const sync_load load = sync_mode_load(t->mode, t->job->settings, t->job->compress, v, replicas);
+    for (int k = 0; replicas > 1 && k < t->tensor; k++) {
+        const local_rank *r = &t->job->rank[t->rank[group * t->tensor + k]];
+        most = largest(most, r->encode + load.decodes * r->decode);
+    }
+    return most * v->values;
 }
 
 part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split)
 {
     const int units = t->job->units;
     const profile *p = &t->job->rank[t->rank[group * t->tensor]].profile;
-    const int first = from == 0, last = to == units;
+    const int first = from == 0, last = to == units, layers = to - from - first - last;
+    const int count[PROFILE_KINDS] = { first, layers, last };
     part_price sum = { 0 };
-    add_units(&sum, group_unit(t, group, i, PROFILE_EMBEDDING), first, p, PROFILE_EMBEDDING);
-    add_units(&sum, group_unit(t, group, i, PROFILE_LAYER), to - from - first - last, p, PROFILE_LAYER);
-    add_units(&sum, group_unit(t, group, i, PROFILE_HEAD), last, p, PROFILE_HEAD);
-    const double tied = first && last ? p->tied : 0.0;
-    sum.parameters -= tied;
-    sum.frozen -= first && last ? p->tied_frozen : 0.0;
-    double share = 0, update = 0;
-    for (int k = 0; k < t->tensor; k++) {
-        share = largest(share, t->share[k]);
-        update = largest(update, t->share[k]
-                                     * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first,
-                                                 to - from - first - last, last));
+    for (int k = 0; k < PROFILE_KINDS; k++) {
+        const sync_volume unit = unit_volume(t->job, p, (profile_kind)k);
+        add_units(&sum, group_unit(t, group, i, (profile_kind)k), count[k], p, (profile_kind)k);
+        add_volume(&sum.volume, &unit, count[k]);
     }
-    const double part = sync_mode_state_share(sync_mode_find(t->job->sync), t->job->settings, replicas);
-    sum.cost.reduce = travels(t) * ring(t, GRADIENT_BYTES * share * sum.parameters, replicas);
+    if (first && last) {
+        const sync_volume head = unit_volume(t->job, p, PROFILE_HEAD);
+        sum.parameters -= p->tied;
+        sum.frozen -= p->tied_frozen;
+        take_out(&sum.volume, &head, p->tied);
+    }
+    const double share = widest_share(t);
+    sync_volume mine = { 0 };
+    add_volume(&mine, &sum.volume, share);
+    double update = 0;
+    for (int k = 0; k < t->tensor; k++)
+        update = largest(update,
+                         t->share[k]
+                             * update_of(&t->job->rank[t->rank[group * t->tensor + k]].profile, first, layers, last));
+    sum.cost.reduce = together(t, group, &mine, replicas, 0.0);
     if (split && (first || last))
-        sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied, 2);
-    sum.cost.update = update * part;
+        sum.cost.reduce += ring(t, GRADIENT_BYTES * share * p->tied);
+    sum.cost.update = update * sync_mode_state_share(t->mode, t->job->settings, replicas)
+                      + coding(t, group, &mine, replicas);
     return sum;
 }
 
@@ -213,17 +281,28 @@ double group_send(const group_table *t, int from, int to, int i)
 
 static double rank_bytes(const group_table *t, const part_price *all, int kept, int replicas, double share)
 {
-    const double part = sync_mode_state_share(sync_mode_find(t->job->sync), t->job->settings, replicas);
+    const double part = sync_mode_state_share(t->mode, t->job->settings, replicas);
     const double state = t->job->state_bytes + (part - 1.0) * t->job->slot_bytes;
     return (all->parameters * state + all->frozen) * share + all->cost.activation * kept + all->passing;
 }
 
-double group_bytes(const group_table *t, const part_price *all, int kept, int replicas)
+/* Of host memory. */
+static double host_bytes(const group_table *t, int rank, const part_price *all, int replicas, double share)
 {
-    double share = 0;
-    for (int k = 0; k < t->tensor; k++)
-        share = largest(share, t->share[k]);
-    return rank_bytes(t, all, kept, replicas, share);
+    return share * all->parameters
+           * sync_mode_host_bytes(t->mode, t->job->settings, t->job->slot_bytes, replicas, !t->job->rank[rank].on_host);
+}
+
+double group_bytes(const group_table *t, int group, const part_price *all, int kept, int replicas)
+{
+    const double share = widest_share(t);
+    double host = 0;
+    for (int k = 0; k < t->tensor; k++) {
+        const int rank = t->rank[group * t->tensor + k];
+        if (t->job->rank[rank].on_host)
+            host = largest(host, host_bytes(t, rank, all, replicas, share));
+    }
+    return rank_bytes(t, all, kept, replicas, share) + host;
 }
 
 /* ---- whole plans -------------------------------------------------------------------------- */
@@ -270,11 +349,36 @@ static part_price price_stage(const group_table *t, const run_plan *p, int i, in
         r->cost[v] = part.cost;
         r->cost[v].send = v + 1 < parts ? group_send(t, group, next, at) : 0.0;
         all.parameters += part.parameters;
+        add_volume(&all.volume, &part.volume, 1.0);
         all.frozen += part.frozen;
         all.passing = largest(all.passing, part.passing);
         all.cost.activation = largest(all.cost.activation, part.cost.activation);
     }
     return all;
+}
+
+/* What travels beside steps is waited for only as far as steps are shorter: known when the step is. */
+static gt_status hide_exchanges(run_plan *p, const group_table *t, int i, int group, const pipe_schedule *s)
+{
+    run_replica *r = &p->replica[i];
+    const int parts = r->stages * p->chunks, at = size_index(t, r->micro_batch);
+    const double share = widest_share(t);
+    pipe_simulation alone = { 0 };
+    if (sync_mode_pace(t->mode, t->job->settings).beside <= 0.0 || p->replicas < 2)
+        return GT_OK;
+    for (int v = 0; v < parts; v++)
+        r->cost[v].reduce = 0.0;
+    gt_status st = pipe_simulate(&alone, s, r->cost, 0);
+    for (int v = 0; !st && v < parts; v++) {
+        const int stage = v % r->stages;
+        const part_price part = group_price(t, group + stage, at, r->cut[v], r->cut[v + 1], p->replicas, r->stages > 1);
+        sync_volume mine = { 0 };
+        add_volume(&mine, &part.volume, share);
+        r->cost[v].reduce = part.cost.reduce - together(t, group + stage, &mine, p->replicas, 0.0)
+                            + together(t, group + stage, &mine, p->replicas, alone.step);
+    }
+    pipe_simulation_release(&alone);
+    return st;
 }
 
 /* Costs of replica i, whose first group is `group`; its schedule gives memory, step and work. */
@@ -295,11 +399,15 @@ static gt_status judge_replica(run_plan *p, const group_table *t, int i, int gro
     if (!st)
         st = pipe_schedule_check(&s, kept);
     if (!st)
+        st = hide_exchanges(p, t, i, group, &s);
+    if (!st)
         st = pipe_simulate(&sim, &s, r->cost, 0);
     for (int k = 0; !st && k < r->stages * p->tensor; k++) {
         const int stage = k / p->tensor;
-        p->memory[r->rank[k]] = rank_bytes(t, &all[stage], kept[stage], p->replicas, p->share[k % p->tensor]);
-        p->limit[r->rank[k]] = t->job->rank[r->rank[k]].memory;
+        const int rank = r->rank[k];
+        p->memory[rank] = rank_bytes(t, &all[stage], kept[stage], p->replicas, p->share[k % p->tensor]);
+        p->host_memory[rank] = host_bytes(t, rank, &all[stage], p->replicas, p->share[k % p->tensor]);
+        p->limit[rank] = t->job->rank[rank].memory - (t->job->rank[rank].on_host ? p->host_memory[rank] : 0.0);
     }
     for (int k = 0; !st && k < r->stages; k++)
         *busy += sim.busy[k] * p->tensor;
@@ -329,4 +437,19 @@ gt_status local_judge(run_plan *p, const local_job *job)
     p->step = step;
     p->idle = step > 0 ? fmax(0.0, 1.0 - busy / (step * p->ranks)) : 0.0;
     return st;
+}
+
+double local_sent(const run_plan *p, const local_job *job)
+{
+    const sync_mode *mode = sync_mode_find(job->sync);
+    const sync_pace pace = sync_mode_pace(mode, job->settings);
+    const profile *x = &job->rank[p->replica[0].rank[0]].profile;
+    sync_volume all = { 0 };
+    for (int k = 0; k < PROFILE_KINDS; k++) {
+        const sync_volume unit = unit_volume(job, x, (profile_kind)k);
+        add_volume(&all, &unit, k == PROFILE_LAYER ? p->units - 2 : 1);
+    }
+    const sync_volume head = unit_volume(job, x, PROFILE_HEAD);
+    take_out(&all, &head, x->tied);
+    return sync_mode_load(mode, job->settings, job->compress, &all, p->replicas).sends / pace.every;
 }

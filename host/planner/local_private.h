@@ -29,6 +29,7 @@ typedef struct group_table {
     profile_cost *unit;         /* [(group * sizes + i) * PROFILE_KINDS + kind]            */
     double *memory;             /* [group] the least of its ranks'                         */
     double latency, bandwidth;  /* of the worst link: sums over replicas take all          */
+    const sync_mode *mode;
 } group_table;
 
 /* 1: replicas get equal parts of the batch, however fast they are. */
@@ -46,14 +47,16 @@ const profile_cost *group_unit(const group_table *t, int group, int i, profile_k
 typedef struct part_price {
     pipe_cost cost;
     double parameters, frozen, passing;         /* trained ones; bytes of the others */
+    sync_volume volume;                         /* of the trained ones */
 } part_price;
 part_price group_price(const group_table *t, int group, int i, int from, int to, int replicas, int split);
 /* Seconds of the wire for one micro-batch of size i from one group to another. */
 double group_send(const group_table *t, int from, int to, int i);
 /* Seconds to sum the gradients of so many parameters over all replicas. */
 double group_ring(const group_table *t, double parameters, int replicas);
-/* Bytes of the fullest rank of a group, with `kept` micro-batches in flight. */
-double group_bytes(const group_table *t, const part_price *all, int kept, int replicas);
+/* Bytes of the fullest rank of a group, with `kept` micro-batches in flight; in host memory that is its device's as
+ * well, with what it keeps there. */
+double group_bytes(const group_table *t, int group, const part_price *all, int kept, int replicas);
 
 /* How far a group comes from unit `from` in `limit` seconds, with micro-batches of size i, as stage `place` of
  * `stages` with at most `flight` in flight; each later stage needs a unit, and the last takes all that

@@ -19,6 +19,7 @@
 
 #include "host/planner/profile.h"
 #include "host/pipeline/run_plan.h"
+#include "host/sync/traffic.h"
 
 enum { LOCAL_MOST_RANKS = 8, LOCAL_RUNNERS_UP = 2 };
 
@@ -26,6 +27,9 @@ typedef struct local_rank {
     char device[32];
     int node;
     double memory;              /* bytes that it may use                                    */
+    int on_host;                /* 1: its memory is the host's, which the network reaches   */
+    double encode, decode;      /* seconds of the job's compressor, a value (and encoding)  */
+    double host;                /* seconds of its processor, a parameter that is exchanged  */
     profile profile;
 } local_rank;
 
@@ -41,6 +45,8 @@ typedef struct local_job {
     const char *schedule;
     const char *sync;           /* never NULL                                               */
     const sync_settings *settings;      /* of that mode; NULL: its usual ones               */
+    const sync_compress *compress;      /* NULL: everything travels as it is                */
+    const sync_volume *volume;          /* [PROFILE_KINDS] of a unit; NULL: as it is        */
 } local_job;
 
 typedef struct local_choice {
@@ -61,5 +67,7 @@ void local_choice_release(local_choice *c);
  * idle share. The plan passes its check; whether it fits is memory[] against limit[]. The search
  * judges by the same numbers. */
 gt_status local_judge(run_plan *plan, const local_job *job);
+/* Bytes of a step that a replica of the plan sends to others, on average. */
+double local_sent(const run_plan *plan, const local_job *job);
 
 #endif

@@ -217,6 +217,36 @@ static gt_status check_settings(const run_plan *p, const plan_wish *w)
     return GT_OK;
 }
 
+/* Forms are the same if they are read as the same. */
+static int same_form(const char *a, const char *b)
+{
+    sync_compress x, y;
+    char first[SYNC_NAMES], other[SYNC_NAMES];
+    if (!strcmp(a, b))
+        return 1;
+    if (sync_compress_parse(&x, a) || sync_compress_parse(&y, b)) {     /* auto, of one of them */
+        gt_message_clear();
+        return 0;
+    }
+    sync_compress_text(&x, first);
+    sync_compress_text(&y, other);
+    return !strcmp(first, other);
+}
+
+static gt_status check_forms(const run_plan *p, const plan_wish *w)
+{
+    char given[32], its[32];
+    if (w->compress && *p->compress && !same_form(w->compress, p->compress))
+        return contradicts(w->file, "compress", w->compress, p->compress);
+    if (w->compress_stages && *p->compress_stages && strcmp(w->compress_stages, p->compress_stages))
+        return contradicts(w->file, "compress-stages", w->compress_stages, p->compress_stages);
+    if (!*p->compress || w->local.compress_after == UINT64_MAX || w->local.compress_after == p->compress_after)
+        return GT_OK;
+    snprintf(given, sizeof given, "%llu", (unsigned long long)w->local.compress_after);
+    snprintf(its, sizeof its, "%llu", (unsigned long long)p->compress_after);
+    return contradicts(w->file, "compress-after", given, its);
+}
+
 /* Options that fix a part of the plan may only repeat what the file says. */
 static gt_status check_file(const run_plan *p, const plan_wish *w)
 {
@@ -254,14 +284,10 @@ static gt_status check_file(const run_plan *p, const plan_wish *w)
         return contradicts(w->file, "sync", l->sync, p->sync);
     if (!same_settings(l, p))
         return check_settings(p, w);
-    if (w->compress && *p->compress && strcmp(w->compress, p->compress))
-        return contradicts(w->file, "compress", w->compress, p->compress);
-    if (w->compress_stages && *p->compress_stages && strcmp(w->compress_stages, p->compress_stages))
-        return contradicts(w->file, "compress-stages", w->compress_stages, p->compress_stages);
     if (l->recompute >= 0 && l->recompute != p->recompute)
         return contradicts(w->file, l->recompute ? "recompute" : "no-recompute", "",
                            p->recompute ? "--recompute" : "none");
-    return GT_OK;
+    return check_forms(p, w);
 }
 
 static int names_file(const plan_wish *w)
@@ -384,12 +410,30 @@ static gt_status settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d,
     return st;
 }
 
+/* What cannot be with the plan that came of it. */
+static gt_status check_plan(const run_plan *p)
+{
+    const sync_mode *m = sync_mode_find(p->sync);
+    int stages = 1;
+    for (int i = 0; i < p->replicas; i++)
+        stages = p->replica[i].stages > stages ? p->replica[i].stages : stages;
+    gt_status st = sync_settings_check_replicas(m, &p->settings, p->replicas);
+    if (!st && p->units > 2)
+        st = sync_settings_check_layers(m, &p->settings, p->units - 2);
+    return st ? st : plan_check_stages(stages, *p->compress_stages ? p->compress_stages : NULL);
+}
+
 gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const plan_wish *w)
 {
     const int ranks = c ? net_comm_size(c) : 1;
     char(*device)[32] = NULL;
     *out = (run_plan){ 0 };
     gt_status st = find_devices(&device, c, d);
+    int said = 0;                       /* what all ranks find, rank 0 says              */
+    if (!st && c && !names_file(w)) {
+        st = plan_local_check(&w->local, ranks);
+        said = st != GT_OK;
+    }
     if (!st)
         st = settle(out, why, c, d, w, device, ranks);
     if (!st && out->ranks != ranks)
@@ -397,8 +441,16 @@ gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_devic
     if (!st)
         run_plan_forms(out, w->compress ? w->compress : out->compress,
                        w->compress_stages ? w->compress_stages : out->compress_stages);
+    if (!st && (!names_file(w) || !*out->compress) && w->local.compress_after != UINT64_MAX)
+        out->compress_after = w->local.compress_after;
     if (!st)                            /* what runs, whatever a plan was made for           */
         memcpy(out->device, device, (size_t)ranks * sizeof *device);
+    if (!st && c && ranks > 1) {
+        st = check_plan(out);
+        said = st != GT_OK;
+    }
+    if (said && net_comm_rank(c))
+        gt_message_clear();
     free(device);
     return st;
 }

@@ -24,7 +24,8 @@ typedef struct plan_wish {
 
 /* What of a wish cannot be with so many ranks, before any is started: GT_MISUSE. */
 gt_status plan_choice_check(const plan_wish *w, int ranks);
-/* All ranks (c NULL: alone). *why (rank 0): lines about where it came from and what else there was. */
+/* All ranks (c NULL: alone). What cannot be with the options, or with the plan that comes of them, is told on rank 0;
+ * others fail without a sentence. *why (rank 0): lines about where it came from and what else there was. */
 gt_status plan_choice_settle(run_plan *out, gt_text *why, net_comm *c, dev_device *d, const plan_wish *w);
 
 #endif

@@ -12,7 +12,10 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
+#include "host/planner/rates.h"
 #include "host/planner/serving.h"
+#include "host/planner/wire.h"
+#include "host/sync/compress_choice.h"
 #include "host/sync/sync.h"
 #include "net/collective/cost.h"
 
@@ -40,6 +43,9 @@ typedef struct session {
     int ranks, rank, size[PROFILE_SIZES], sizes;
     char beside[512];           /* the devices of this host, which measure at once */
     report *reports;            /* [rank] */
+    compare_way *ways;          /* the one that is planned for, then others to compare */
+    int count;
+    plan_rate *rates;                /* [rank * count + way] */
 } session;
 
 gt_status plan_local_number(int *out, const char *option, const char *word)
@@ -54,10 +60,41 @@ gt_status plan_local_number(int *out, const char *option, const char *word)
     return GT_OK;
 }
 
+/* Replicas and stages, where the options say how many; else 0. */
+static int replicas_of(const plan_local_options *o, int ranks)
+{
+    const int width = (o->tensor ? o->tensor : 1) * o->stages;
+    return o->replicas ? o->replicas : o->stages && ranks % width == 0 ? ranks / width : 0;
+}
+
+static gt_status check_together(const plan_local_options *o, int ranks)
+{
+    const sync_mode *m = o->sync ? sync_mode_find(o->sync) : NULL;
+    const int replicas = replicas_of(o, ranks),
+              alone = o->stages == 1 || replicas * (o->tensor ? o->tensor : 1) == ranks;
+    gt_status st = GT_OK;
+    if (m && o->settings && replicas)
+        st = sync_settings_check_replicas(m, o->settings, replicas);
+    if (!st && m && o->settings && o->model.units > 2)
+        st = sync_settings_check_layers(m, o->settings, o->model.units - 2);
+    return st || !alone ? st : plan_check_stages(1, o->compress_stages);
+}
+
+gt_status plan_check_stages(int stages, const char *form)
+{
+    return stages > 1 || !form || !strcmp(form, "none")
+               ? GT_OK
+               : gt_fail(GT_MISUSE,
+                         "no replica of the plan has stages that could send to each other; leave out "
+                         "--compress-stages %s, or ask for --stages 2",
+                         form);
+}
+
 gt_status plan_local_check(const plan_local_options *o, int ranks)
 {
+    const int training = ranks - serving_count(o->sync, o->settings, ranks);
     const local_job job = {
-        .ranks = ranks - serving_count(o->sync, o->settings, ranks),
+        .ranks = training,
         .units = o->model.units,
         .batch = o->batch,
         .stages = o->stages,
@@ -68,6 +105,8 @@ gt_status plan_local_check(const plan_local_options *o, int ranks)
     };
     const sync_mode *m = o->sync ? sync_mode_find(o->sync) : NULL;
     gt_status st = m && o->settings ? sync_settings_check(m, o->settings, ranks) : GT_OK;
+    if (!st && training > 1)
+        st = check_together(o, training);
     if (!st)
         st = serving_check(o->sync, o->settings, ranks, o->tensor);
     return st ? st : local_search_check(&job);
@@ -264,15 +303,90 @@ static gt_status take_profiles(session *s, plan_local_result *out)
     return st;
 }
 
-/* ---- the plan ----------------------------------------------------------------------------------- */
+/* ---- ways of staying together --------------------------------------------------------------- */
 
-static void fill_job(local_job *job, const session *s, local_rank *ranks, const net_link_matrix *links)
+/* The one that is planned for; behind it, if they are to be compared, all others. */
+static gt_status list_ways(session *s)
 {
     const plan_local_options *o = s->o;
-    const char *sync = o->sync ? o->sync : sync_mode_name(sync_mode_at(0));
+    const optim_config usual = optim_defaults();
+    compare_way own = { .mode = o->sync ? sync_mode_find(o->sync) : sync_mode_at(0), .asked = 1 };
+    if (o->settings)
+        own.settings = *o->settings;
+    else
+        sync_settings_usual(own.mode, &own.settings);
+    /* What auto will choose is not known before ranks have measured it: planned for as if it were none. */
+    snprintf(own.compress, sizeof own.compress, "%s",
+             o->compress && !sync_compress_is_auto(o->compress) ? o->compress
+                                                                : sync_compressor_name(sync_compressor_at(0)));
+    gt_status st = sync_compress_parse(&own.form, own.compress);
+    own.form.after = o->compress_after;
+    s->ways = calloc(COMPARE_MOST, sizeof *s->ways);
+    if (!st && !s->ways)
+        st = gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of ways to stay together");
+    if (!st) {
+        s->ways[0] = own;
+        s->count = 1;
+        if (o->compare)
+            s->count = compare_ways(s->ways, &own, o->optim.rule ? &o->optim : &usual, o->storage);
+    }
+    s->rates = st ? NULL : calloc((size_t)s->count * (size_t)s->ranks, sizeof *s->rates);
+    return st || s->rates ? st : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the rates of %d ranks", s->ranks);
+}
+
+/* Of one way: looked up if every rank has it, else measured by all at the same time, as in a step. */
+static gt_status take_rate(session *s, const compare_way *w, plan_rate *out)
+{
+    const optim_config usual = optim_defaults(), *c = s->o->optim.rule ? &s->o->optim : &usual;
+    int found = 0;
+    gt_status st = s->o->again ? GT_OK : rate_load(out, &found, s->d, w, c, s->ranks, s->beside);
+    const int have = st ? 0 : all_found(s, found, &st);
+    if (st || have)
+        return st;
+    st = rate_measure(out, s->d, w, c, s->ranks);
+    if (!st && !s->o->in_passing && rate_keep(out, s->d, w, c, s->ranks, s->beside)) {
+        gt_log(GT_LOG_WARN, "plan", "%s; the next run measures again", gt_message());
+        gt_message_clear();
+    }
+    return st;
+}
+
+static gt_status take_rates(session *s)
+{
+    plan_rate *mine = calloc((size_t)s->count, sizeof *mine);
+    gt_status st = mine ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the rates of this rank");
+    if (!st && s->comm)
+        net_comm_busy(s->comm, "measuring what staying together takes");
+    for (int i = 0; !st && s->ranks > 1 && i < s->count; i++)
+        if (sync_compress_changes(&s->ways[i].form) || sync_mode_changes(s->ways[i].mode, &s->ways[i].settings))
+            st = take_rate(s, &s->ways[i], &mine[i]);
+    if (s->comm)
+        net_comm_busy(s->comm, NULL);
+    if (!st)
+        st = gather(s, "rates of ways to stay together", mine, (size_t)s->count * sizeof *mine, s->rates);
+    free(mine);
+    return st;
+}
+
+/* ---- the plan ----------------------------------------------------------------------------------- */
+
+static gt_status fill_job(local_job *job, const session *s, int way, local_rank *ranks, const net_link_matrix *links,
+                          sync_volume volume[PROFILE_KINDS])
+{
+    const plan_local_options *o = s->o;
+    const compare_way *w = &s->ways[way];
     for (int i = 0; i < s->ranks; i++) {
         const report *r = &s->reports[i];
-        ranks[i] = (local_rank){ .node = r->node, .memory = r->memory, .profile = r->profile };
+        const plan_rate *x = &s->rates[i * s->count + way];
+        ranks[i] = (local_rank){
+            .node = r->node,
+            .memory = r->memory,
+            .profile = r->profile,
+            .on_host = r->cpu,
+            .encode = x->encode,
+            .decode = x->decode,
+            .host = x->host
+        };
         memcpy(ranks[i].device, r->device, sizeof ranks[i].device);
     }
     *job = (local_job){
@@ -290,9 +404,12 @@ static void fill_job(local_job *job, const session *s, local_rank *ranks, const 
         .micro_batch = o->micro_batch,
         .recompute = o->recompute,
         .schedule = o->schedule,
-        .sync = sync,
-        .settings = o->settings
+        .sync = sync_mode_name(w->mode),
+        .settings = &w->settings,
+        .compress = &w->form,
+        .volume = volume
     };
+    return wire_volumes(volume, &s->model, &w->form);
 }
 
 static void describe(gt_text *out, const run_plan *p)
@@ -324,20 +441,93 @@ static void list_runners_up(gt_text *out, const local_choice *c)
     }
 }
 
+/* 1: a plan of one replica is none of this way. */
+static int wants_replicas(const session *s, int way)
+{
+    const compare_way *w = &s->ways[way];
+    return way > 0 ? w->settles : sync_mode_changes(w->mode, &w->settings) != NULL;
+}
+
+/* The best plan of a way; of several replicas if it is for those, and there is one. */
+static gt_status search_way(local_choice *c, const session *s, int way, local_rank *ranks, const net_link_matrix *links,
+                            double *sent)
+{
+    sync_volume volume[PROFILE_KINDS];
+    local_job job;
+    gt_status st = fill_job(&job, s, way, ranks, links, volume);
+    if (!st)
+        st = serving_search(c, &job, s->o->model.parameters, s->o->model.frozen);
+    const int several = !st && wants_replicas(s, way) && !job.replicas && c->best.replicas < 2;
+    local_choice found = { 0 };
+    for (int r = 2; several && r <= s->ranks; r++) {
+        local_choice other = { 0 };
+        local_job more = job;
+        more.replicas = r;
+        if (serving_search(&other, &more, s->o->model.parameters, s->o->model.frozen)) {
+            gt_message_clear();
+            continue;
+        }
+        if (found.best.ranks && found.best.step <= other.best.step) {
+            local_choice_release(&other);
+            continue;
+        }
+        local_choice_release(&found);
+        found = other;
+    }
+    if (found.best.ranks) {
+        local_choice_release(c);
+        *c = found;
+    }
+    if (!st && way > 0 && wants_replicas(s, way) && c->best.replicas < 2)
+        st = gt_fail(GT_MISMATCH, "no plan of several replicas, who would stay together so");
+    if (!st)
+        run_plan_forms(&c->best, way || !s->o->compress ? s->ways[way].compress : s->o->compress,
+                       s->o->compress_stages ? s->o->compress_stages : "");
+    if (!st)
+        c->best.compress_after = s->ways[way].form.after;
+    if (!st && sent)
+        *sent = local_sent(&c->best, &job);
+    return st;
+}
+
+static gt_status compare(session *s, const net_link_matrix *links, local_rank *ranks, plan_local_result *out)
+{
+    gt_status st = GT_OK;
+    out->compare = calloc(1, sizeof *out->compare);
+    if (!out->compare)
+        return gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the table of ways to stay together");
+    for (int i = 0; !st && i < s->count; i++) {
+        compare_row *row = &out->compare->row[out->compare->count++];
+        local_choice c = { 0 };
+        row->way = s->ways[i];
+        st = search_way(&c, s, i, ranks, links, &row->sent);
+        if (!st)
+            compare_take(row, &c.best);
+        else if (st == GT_MISMATCH || st == GT_MISUSE)
+            snprintf(row->why, sizeof row->why, "%s", gt_message());
+        if (st == GT_MISMATCH || st == GT_MISUSE) {
+            gt_message_clear();
+            st = GT_OK;
+        }
+        local_choice_release(&c);
+    }
+    compare_sort(out->compare);
+    return st;
+}
+
 /* Rank 0 alone. The text is the plan, or '!' and the sentence of a failure. */
 static gt_status search(session *s, const net_link_matrix *links, gt_text *text, plan_local_result *out)
 {
     local_rank *ranks = calloc((size_t)s->ranks, sizeof *ranks);
     local_choice c = { 0 };
-    local_job job;
     const uint64_t start = gt_now_ns();
     gt_status st = ranks ? GT_OK : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for a list of %d ranks", s->ranks);
-    if (!st) {
-        fill_job(&job, s, ranks, links);
-        st = serving_search(&c, &job, s->o->model.parameters, s->o->model.frozen);
-    }
+    if (!st)
+        st = search_way(&c, s, 0, ranks, links, NULL);
     if (!st)
         st = run_plan_text(&c.best, text);
+    if (!st && s->o->compare)
+        st = compare(s, links, ranks, out);
     if (!st)
         list_runners_up(&out->runners_up, &c);
     if (st) {
@@ -363,6 +553,8 @@ static gt_status agree(session *s, plan_local_result *out)
         st = gt_fail((gt_status)(text.data[1] - '0'), "%s", text.data + 2);
     else if (!st)
         st = run_plan_parse(&out->plan, text.data ? text.data : "", "rank 0's");
+    if (s->rank && text.data && text.data[0] == '!')
+        gt_message_clear();             /* rank 0 says it for all */
     gt_text_release(&text);
     return st;
 }
@@ -388,12 +580,20 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
                              : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the devices of %d ranks", s.ranks);
     if (!st)
         st = check_fit(&s);
+    if (st == GT_MISMATCH && s.rank)
+        gt_message_clear();             /* all find the same, and rank 0 says it */
     if (!st)
         st = take_profiles(&s, out);
+    if (!st)
+        st = list_ways(&s);
+    if (!st)
+        st = take_rates(&s);
     out->profile_seconds = (double)(gt_now_ns() - start) * 1e-9;
     if (!st)
         st = agree(&s, out);
     free(s.reports);
+    free(s.ways);
+    free(s.rates);
     if (st)
         plan_local_release(out);
     return st;
@@ -403,5 +603,6 @@ void plan_local_release(plan_local_result *r)
 {
     run_plan_release(&r->plan);
     gt_text_release(&r->runners_up);
+    free(r->compare);
     *r = (plan_local_result){ 0 };
 }

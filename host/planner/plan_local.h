@@ -15,6 +15,7 @@
 #include "host/graph/graph.h"
 #include "host/optim/optim.h"
 #include "host/pipeline/run_plan.h"
+#include "host/planner/compare.h"
 #include "net/comm/comm.h"
 
 /* A model as planning knows it. */
@@ -39,6 +40,9 @@ typedef struct plan_local_options {
     const char *sync;           /* NULL: the usual                                            */
     const sync_settings *settings;      /* of that mode; NULL: its usual ones                 */
     unsigned fixed;             /* bit i: a plan of before must have setting i as it is there  */
+    const char *compress, *compress_stages;     /* as options of these names take them; NULL: none */
+    uint64_t compress_after;    /* steps before the first of them; of a plan's file UINT64_MAX: any */
+    int compare;                /* 1: fill in the result's table                              */
     optim_config optim;         /* rule NULL: the usual one                                   */
     int again;                  /* measure even what the cache folder "profile" has           */
     int in_passing;             /* and do not keep it: what slows a device now may pass       */
@@ -48,18 +52,22 @@ typedef struct plan_local_options {
 typedef struct plan_local_result {
     run_plan plan;
     gt_text runners_up;         /* lines for people: the next best of other kinds, and why not */
+    compare_table *compare;     /* ways of staying together, if it was asked for              */
     int measured;               /* 0: everything was in the cache                             */
     double profile_seconds, search_seconds;
 } plan_local_result;
 
 /* All ranks of c together, or c NULL: alone. GT_MISMATCH when nothing fits, on all ranks: the sentence
- * says what came nearest. */
+ * says what came nearest, on rank 0; on others there is no sentence. */
 gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const plan_local_options *o);
 void plan_local_release(plan_local_result *r);
 
 /* What of the options cannot be with so many ranks, before any is started: GT_MISUSE. The model's units
  * may be unknown. */
 gt_status plan_local_check(const plan_local_options *o, int ranks);
+
+/* GT_MISUSE if what travels between stages has a form, and no replica has several of them. form NULL: none. */
+gt_status plan_check_stages(int stages, const char *form);
 
 /* Options' words: "auto" or a number from 1 up. GT_MISUSE names the option. */
 gt_status plan_local_number(int *out, const char *option, const char *word);

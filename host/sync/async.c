@@ -148,6 +148,60 @@ static double state_share(const sync_settings *s, int holders)
     return sync_servers_share(s->word[ASYNC_SERVERS], s->word[ASYNC_SERVERS_TRAIN], holders);
 }
 
+/* ---- for plans -------------------------------------------------------------------------------- */
+
+/* Pushes out and pulls in of a worker with share s, which as a server has the others' the other way round. */
+static double busiest_way(double share, double pushes, double pulls, int n)
+{
+    const double out = (1.0 - share) * pushes + (n - 1) * share * pulls;
+    const double in = (n - 1) * share * pushes + (1.0 - share) * pulls;
+    return fmax(out, in);
+}
+
+static sync_load load(const sync_settings *s, const sync_volume *v, int holders)
+{
+    if (is_lockstep(s)) {
+        sync_settings served;
+        sync_settings_usual(&sync_ps, &served);
+        memcpy(served.word[0], s->word[ASYNC_SERVERS], SYNC_WORD);
+        memcpy(served.word[1], s->word[ASYNC_SERVERS_TRAIN], SYNC_WORD);
+        return sync_mode_load(&sync_ps, &served, NULL, v, holders);
+    }
+    const double most = state_share(s, holders), least = fmax(0.0, 1.0 - (holders - 1) * most);
+    const double pushes = 1.0 / s->number[ASYNC_PUSH_EVERY], pulls = 1.0 / s->number[ASYNC_PULL_EVERY];
+    const double bytes = 4.0 * (v->plain + v->values), other = (holders - 1.0) / holders;
+    return (sync_load){
+        .busiest = bytes * fmax(busiest_way(most, pushes, pulls, holders), busiest_way(least, pushes, pulls, holders)),
+        .sends = bytes * other * (pushes + pulls),
+        .trips = 2.0 * pulls,
+        .decodes = 1.0
+    };
+}
+
+/* Arenas of pushes and pulls; of what a rank serves the weights, the optimizer's state there, a push of each replica,
+ * and the weights that each pulled where delays are made up for. */
+static double host_bytes(const sync_settings *s, double slots, int holders, int staged)
+{
+    float lambda;
+    int adaptive;
+    if (is_lockstep(s))
+        return staged ? 4.0 : 0.0;
+    read_compensation(s->word[ASYNC_COMPENSATION], &lambda, &adaptive);
+    const double share = state_share(s, holders), each = lambda > 0.0f ? 8.0 : 4.0;
+    return 8.0 + share * (4.0 + slots + (lambda > 0.0f && adaptive ? 4.0 : 0.0) + each * holders)
+           + (staged ? 4.0 : 0.0);
+}
+
+static gt_status host_seconds(const sync_settings *s, const optim_config *c, int holders, double *seconds)
+{
+    return is_lockstep(s) ? GT_OK : sync_async_host_seconds(s, c, holders, seconds);
+}
+
+static const char *changes(const sync_settings *s)
+{
+    return is_lockstep(s) ? NULL : "asynchronous";
+}
+
 static gt_status prepare(const sync_settings *s, sync_holders *h)
 {
     return sync_servers_settle(h, s->word[ASYNC_SERVERS]);
@@ -567,6 +621,10 @@ const sync_mode sync_async = {
     .check = check,
     .state_share = state_share,
     .serves_only = serves_only,
+    .load = load,
+    .host_bytes = host_bytes,
+    .host_seconds = host_seconds,
+    .changes = changes,
     .idle = idle,
     .check_replicas = check_replicas,
     .allows = allows,

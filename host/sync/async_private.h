@@ -71,6 +71,9 @@ typedef struct async {
     const optim_config *config;
 } async;
 
+/* As sync_mode.host_seconds (host_rate.c): what the busiest server applies of one step of each replica. */
+gt_status sync_async_host_seconds(const sync_settings *s, const optim_config *c, int holders, double *seconds);
+
 /* Does a replica push after this step, 1, 2, ...? */
 int async_pushes_after(const sync_run *run, uint64_t step);
 /* 1: that rank of the communicator only serves. It has new weights where ranks meet. */

@@ -82,6 +82,18 @@ static int shares_equally(const sync_settings *s)
     return !local_uneven_is_off(s->word[LOCAL_UNEVEN]);
 }
 
+/* A fragment without a layer would have outer steps of nothing. */
+static gt_status check_layers(const sync_settings *s, int layers)
+{
+    const uint64_t fragments = (uint64_t)s->number[LOCAL_FRAGMENTS];
+    return fragments <= 1 || fragments <= (uint64_t)layers
+               ? GT_OK
+               : gt_fail(GT_MISUSE,
+                         "--fragments %llu are more than the model's %d layers, which they divide up; take "
+                         "%d at most",
+                         (unsigned long long)fragments, layers, layers);
+}
+
 static const char *idle(const sync_settings *s, int i)
 {
     const char *outer = s->word[LOCAL_OUTER];
@@ -97,9 +109,40 @@ static const char *idle(const sync_settings *s, int i)
     return NULL;
 }
 
-static double travels(const sync_settings *s)
+/* ---- for plans -------------------------------------------------------------------------------- */
+
+static sync_pace pace(const sync_settings *s)
 {
-    return 1.0 / s->number[LOCAL_STEPS];
+    return (sync_pace){ s->number[LOCAL_STEPS], s->number[LOCAL_FRAGMENTS], s->number[LOCAL_OVERLAP] };
+}
+
+static sync_load load(const sync_settings *s, const sync_volume *v, int holders)
+{
+    const double values = v->plain + v->values, n = holders;
+    if (outer_rule_find(s->word[LOCAL_OUTER])->sparse) {
+        const double code = (double)sparse_bytes((int64_t)values, s->number[LOCAL_KEEP]);
+        return (sync_load){ (n - 1) * code, (n - 1) * code, n - 1, 1.0 };
+    }
+    const double ring = 2.0 * (n - 1) / n * 4.0 * values;
+    return (sync_load){ ring, ring, 2.0 * (n - 1), 1.0 };
+}
+
+/* What local_parts.c keeps; and the buckets of the first steps, where they are staged. */
+static double host_bytes(const sync_settings *s, double slots, int holders, int staged)
+{
+    const outer_rule *rule = outer_rule_find(s->word[LOCAL_OUTER]);
+    const double fragment = 1.0 / s->number[LOCAL_FRAGMENTS], keeps = 4.0 * (rule->starts + rule->moves + rule->sparse);
+    const double code = (double)sparse_bytes(1 << 20, s->number[LOCAL_KEEP]) / (1 << 20);
+    const int mixes = s->number[LOCAL_OVERLAP] > 0.0 && s->number[LOCAL_MIX] > 0.0;
+    (void)slots;
+    return keeps + fragment * (4.0 + 4.0 * mixes + (rule->sparse ? holders * code : 0.0))
+           + (staged && s->number[LOCAL_AFTER] > 0.0 ? 4.0 : 0.0);
+}
+
+static const char *changes(const sync_settings *s)
+{
+    (void)s;
+    return "local";
 }
 
 static optim_part part(const sync_settings *set, const sync_holders *h, const params *p, int segment)
@@ -288,10 +331,15 @@ const sync_mode sync_local = {
     .trains_apart = 1,
     .settings = settings,
     .setting_count = LOCAL_SETTINGS,
-    .travels = travels,
     .shares_equally = shares_equally,
+    .load = load,
+    .pace = pace,
+    .host_bytes = host_bytes,
+    .host_seconds = sync_local_host_seconds,
+    .changes = changes,
     .check = check,
     .check_replicas = check_replicas,
+    .check_layers = check_layers,
     .idle = idle,
     .part = part,
     .create = create,

@@ -89,6 +89,9 @@ typedef struct local {
     int loaded;                         /* starts came from a checkpoint                    */
 } local;
 
+/* As sync_mode.host_seconds (host_rate.c). */
+gt_status sync_local_host_seconds(const sync_settings *s, const optim_config *c, int holders, double *seconds);
+
 /* 1: replicas are never all at the same place, so each keeps its own parameters in checkpoints. */
 int local_streams(const local *l);
 

@@ -9,7 +9,7 @@
 #ifndef GT_SYNC_MODE_H
 #define GT_SYNC_MODE_H
 
-#include "host/sync/sync.h"
+#include "host/sync/traffic.h"
 
 struct sync_run {
     sync_options o;
@@ -31,11 +31,17 @@ struct sync_mode {
     const sync_setting *settings;       /* its options                                      */
     int setting_count;
     int (*shares_equally)(const sync_settings *s);      /* see sync_mode_shares_equally(); NULL: 0 */
-    double (*travels)(const sync_settings *s);  /* see sync_mode_travels(); NULL: 1         */
+    /* For plans, see traffic.h: what is not as with sums of gradients. All may be NULL. */
+    sync_load (*load)(const sync_settings *s, const sync_volume *v, int holders);
+    sync_pace (*pace)(const sync_settings *s);
+    double (*host_bytes)(const sync_settings *s, double slots, int holders, int staged);
+    gt_status (*host_seconds)(const sync_settings *s, const optim_config *c, int holders, double *seconds);
+    const char *(*changes)(const sync_settings *s);
     gt_status (*check)(const sync_settings *s, int ranks);     /* ranks 0: not known. NULL: nothing to check */
     /* What makes setting i of no effect, as "--outer average"; NULL: nothing. May be NULL. */
     const char *(*idle)(const sync_settings *s, int i);
     gt_status (*check_replicas)(const sync_settings *s, int replicas);  /* NULL: any number is right */
+    gt_status (*check_layers)(const sync_settings *s, int layers);      /* NULL: any number is right */
     /* See sync_mode_state_share(). NULL: equal parts if shares_state, else all. */
     double (*state_share)(const sync_settings *s, int holders);
     int (*serves_only)(const sync_settings *s, int rank);       /* see sync_mode_serves_only(); NULL: none does */

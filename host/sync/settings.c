@@ -121,6 +121,11 @@ gt_status sync_settings_check_replicas(const sync_mode *m, const sync_settings *
     return m->check_replicas ? m->check_replicas(s, replicas) : GT_OK;
 }
 
+gt_status sync_settings_check_layers(const sync_mode *m, const sync_settings *s, int layers)
+{
+    return m->check_layers ? m->check_layers(s, layers) : GT_OK;
+}
+
 int sync_settings_same(const sync_mode *m, const sync_settings *a, const sync_settings *b, unsigned which)
 {
     int same = 1;

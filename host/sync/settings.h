@@ -53,6 +53,8 @@ gt_status sync_settings_check(const sync_mode *m, const sync_settings *s, int ra
 const char *sync_setting_idle(const sync_mode *m, const sync_settings *s, int i);
 /* GT_MISUSE if ranks cannot stay together so in that many replicas. */
 gt_status sync_settings_check_replicas(const sync_mode *m, const sync_settings *s, int replicas);
+/* GT_MISUSE if that is not for a model of so many layers. */
+gt_status sync_settings_check_layers(const sync_mode *m, const sync_settings *s, int layers);
 /* 1 if they agree in all that `which` has a bit of. */
 int sync_settings_same(const sync_mode *m, const sync_settings *a, const sync_settings *b, unsigned which);
 

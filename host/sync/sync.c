@@ -47,10 +47,11 @@ int sync_mode_shares_state(const sync_mode *m)
 double sync_mode_state_share(const sync_mode *m, const sync_settings *settings, int holders)
 {
     sync_settings usual;
-    sync_settings_usual(m, &usual);
-    if (m->state_share)
-        return m->state_share(settings ? settings : &usual, holders);
-    return m->shares_state ? 1.0 / holders : 1.0;
+    if (!m->state_share)
+        return m->shares_state ? 1.0 / holders : 1.0;
+    if (!settings)
+        sync_settings_usual(m, &usual);
+    return m->state_share(settings ? settings : &usual, holders);
 }
 
 int sync_mode_serves_only(const sync_mode *m, const sync_settings *settings, int rank)
@@ -66,13 +67,6 @@ int sync_mode_trains_apart(const sync_mode *m)
 int sync_mode_holds_all(const sync_mode *m)
 {
     return m->holds_all;
-}
-
-double sync_mode_travels(const sync_mode *m, const sync_settings *settings)
-{
-    sync_settings usual;
-    sync_settings_usual(m, &usual);
-    return m->travels ? m->travels(settings ? settings : &usual) : 1.0;
 }
 
 int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings)

@@ -44,8 +44,6 @@ int sync_mode_trains_apart(const sync_mode *m);
 /* 1: between steps every rank has, of what it holds, all parameters and all of the optimizer's state, and the
  * same bits as others that hold it. */
 int sync_mode_holds_all(const sync_mode *m);
-/* How often a step, on average, what all replicas hold goes over their links: for plans. settings NULL: the usual. */
-double sync_mode_travels(const sync_mode *m, const sync_settings *settings);
 /* 1: replicas have equal parts of a step's batch, however fast they are. settings NULL: the usual ones. For planning. */
 int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */

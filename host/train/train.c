@@ -7,6 +7,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/sync/traffic.h"
 #include "host/train/checkpoint_private.h"
 #include "host/train/feed.h"
 #include "host/train/tensor_sum.h"
@@ -848,6 +849,13 @@ train_memory train_memory_of(const train *t)
     }
     m.parameters += params_frozen_bytes(t->params);
     m.state = optim_slot_bytes(t->optim);
+    if (t->o.comm) {
+        double least, most;
+        const int staged = m.gradients && !dev_buffer_host(params_segment_at(t->params, 0)->grad);
+        optim_state_bytes(&t->o.optim, &least, &most);
+        m.host = (uint64_t)((double)m.gradients / 4
+                            * sync_mode_host_bytes(t->mode, &t->plan.settings, most, t->plan.replicas, staged));
+    }
     m.activations = exec_arena_bytes(t->arena) + stage_bytes(t->stage);
     m.total = dev_memory_used(t->device);
     m.inputs = m.total - m.parameters - m.gradients - m.copies - m.state - m.activations;

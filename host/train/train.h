@@ -170,6 +170,7 @@ exec *train_exec(train *t); /* of the first chunk, first micro-batch */
 typedef struct train_memory {
     uint64_t parameters, copies, gradients, state, activations, inputs; /* state: the optimizer's */
     uint64_t total;
+    uint64_t host; /* beside it, of the host, for staying together: traffic.h */
 } train_memory;
 train_memory train_memory_of(const train *t);
 

@@ -59,7 +59,7 @@ refuses "a negative --top-k" 2 "option --top-k: '-1'" generate --from run --top-
 refuses "--val and --val-fraction" 2 'option --val-fraction would be ignored: --val names' \
     tokenize "$text" --val "$text" --val-fraction 0.2 -o new
 refuses "--ssh without hosts" 2 'option --ssh would be ignored: only --hosts' launch --ranks 2 --ssh rsh -- train
-for option in "--stages 2" "--replicas 2" "--tensor 2" "--schedule gpipe" "--micro-batch 1" --recompute "--sync sharded" \
+for option in "--stages 2" "--replicas 2" "--tensor 2" "--schedule gpipe" "--micro-batch 1" --recompute \
               --again "--ranks 2"; do
     refuses "plan --cluster $option" 2 "option ${option%% *} is for devices that are here; leave out --cluster" \
         plan --model gpt2-tiny --cluster none.json $option

@@ -93,12 +93,16 @@ static gt_status make_random(run_plan *p, gt_random *r, const char *schedule)
     p->recompute = (int)gt_random_below(r, 2);
     snprintf(p->schedule, sizeof p->schedule, "%s", schedule);
     run_plan_sync(p, gt_random_below(r, 2) ? "sharded" : "allreduce", NULL);
+    if (gt_random_below(r, 2))
+        run_plan_forms(p, "topk:0.01,momentum=0.9", "bf16");
+    p->compress_after = gt_random_below(r, 1000);
     p->step = awkward(r);
     p->idle = awkward(r);
     for (int i = 0; i < p->ranks; i++) {
         snprintf(p->device[i], sizeof p->device[i], "cpu:0.%d/\"8\"", i);
         p->memory[i] = 1e9 * awkward(r);
         p->limit[i] = 1e9 * awkward(r);
+        p->host_memory[i] = 1e7 * awkward(r);
     }
     return GT_OK;
 }
@@ -112,7 +116,6 @@ static void check_same(const run_plan *a, const run_plan *b)
         return;
     CHECK(a->recompute == b->recompute && a->step == b->step && a->idle == b->idle);
     CHECK(!strcmp(a->schedule, b->schedule) && !strcmp(a->sync, b->sync));
-    CHECK(!strcmp(a->compress, b->compress) && !strcmp(a->compress_stages, b->compress_stages));
     CHECK(a->links == b->links);
     for (int i = 0; i < a->links && i < b->links; i++) {
         const char *form = run_plan_form(b, a->link[i].rank, a->link[i].ranks);
@@ -121,6 +124,9 @@ static void check_same(const run_plan *a, const run_plan *b)
     CHECK(!memcmp(a->share, b->share, tensor * sizeof *a->share));
     CHECK(!memcmp(a->memory, b->memory, ranks * sizeof *a->memory));
     CHECK(!memcmp(a->limit, b->limit, ranks * sizeof *a->limit));
+    CHECK(!memcmp(a->host_memory, b->host_memory, ranks * sizeof *a->host_memory));
+    CHECK(!strcmp(a->compress, b->compress) && !strcmp(a->compress_stages, b->compress_stages));
+    CHECK(a->compress_after == b->compress_after);
     for (size_t r = 0; r < ranks; r++)
         CHECK(!strcmp(a->device[r], b->device[r]));
     for (int i = 0; i < a->replicas; i++) {
@@ -419,6 +425,8 @@ static void mistakes_in_files_are_named(void)
         { SIZES WORDS "\"ranks\":[{},{\"limit\":\"8GB\"}]," REPLICA("[[1],[0]]", "[0,2,6]"), "rank 1: 'limit'" },
         { SIZES "\"sync\":\"allreduce\"," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'schedule'" },
         { SIZES "\"schedule\":\"1f1b\"," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'sync'" },
+        { SIZES WORDS "\"compress\":8," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'compress' is not a word" },
+        { SIZES WORDS "\"compress_after\":-1," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'compress_after'" },
         { SIZES WORDS "\"recompute\":3," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'recompute'" },
         { SIZES WORDS "\"share\":[1,2]," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'share' is not" },
         { SIZES WORDS "\"share\":[\"1\"]," RANKS REPLICA("[[1],[0]]", "[0,2,6]"), "'share' has" },

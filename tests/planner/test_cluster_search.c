@@ -83,7 +83,7 @@ static void plans_of_random_clusters_hold(void)
         cluster_unit units[UNITS];
         make_units(units, 1e12);
         cluster_devices c = random_cluster(&r, 1 + (int)gt_random_below(&r, 12));
-        const cluster_job job = { UNITS, units, 256, 16, 4, 0 };
+        const cluster_job job = { .units = UNITS, .unit = units, .batch = 256, .state_bytes = 16, .gradient_bytes = 4 };
         cluster_choice choice;
         double uniform;
         int tensor, stages;
@@ -114,7 +114,7 @@ static void a_fast_and_a_slow_device_add_up(void)
                             { .name = "slow", .flops = 1e13, .memory = 6e10 } };
     double fast = 1e11;
     const cluster_devices c = { 2, 1, d, &fast, &fast, 1e-6, 1e-6 };
-    const cluster_job job = { UNITS, units, 64, 16, 4, 0 };
+    const cluster_job job = { .units = UNITS, .unit = units, .batch = 64, .state_bytes = 16, .gradient_bytes = 4 };
     cluster_choice choice;
     double flops = 0;
     if (!CHECK_OK(cluster_search(&choice, &c, &job)))
@@ -134,7 +134,7 @@ static void what_fits_nowhere_is_said(void)
                             { .name = "tiny", .flops = 1e13, .memory = 1e8 } };
     double rate = 1e10;
     const cluster_devices c = { 2, 1, d, &rate, &rate, 1e-6, 1e-6 };
-    const cluster_job job = { UNITS, units, 64, 16, 4, 0 };
+    const cluster_job job = { .units = UNITS, .unit = units, .batch = 64, .state_bytes = 16, .gradient_bytes = 4 };
     cluster_choice choice;
     CHECK_FAILS(cluster_search(&choice, &c, &job), GT_MISMATCH, "does not fit device 'tiny'");
 }

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/* host/sync/traffic.c - formulas of traffic.h: those of sums; what else a mode does it says itself (mode.h). */
+#include "host/sync/traffic.h"
+
+#include "host/sync/compressor.h"
+#include "host/sync/mode.h"
+
+#include <math.h>
+
+enum { PLAIN = 4, BUCKET = 4 << 20 };     /* bytes of a value as it is; of what travels at once (buckets_cut.c) */
+
+static const sync_settings *settled(const sync_mode *m, const sync_settings *settings, sync_settings *usual)
+{
+    if (!settings)
+        sync_settings_usual(m, usual);
+    return settings ? settings : usual;
+}
+
+void sync_volume_add(sync_volume *v, const sync_compress *c, const graph_param_info *info)
+{
+    const int64_t count = shape_count(&info->shape);
+    if (!sync_compress_takes(c, info)) {
+        v->plain += (double)count;
+        return;
+    }
+    const sync_range range = { .count = count, .info = info, .spec = c, .level = sync_compress_levels(c) - 1 };
+    v->values += (double)count;
+    for (int r = 0; r < c->how->rounds; r++)
+        v->bytes += (double)((c->how->elements ? c->how->elements(&range, r) : count)
+                             * (int64_t)dtype_size(c->how->type));
+}
+
+/* 1: ranks exchange the encodings of their parts alone. */
+static int scatters(const sync_compressor *how)
+{
+    return !how->elements && !how->gathers && how->rounds == 1;
+}
+
+/* Sums of gradients, and new weights where each rank updates a share, at most `most`. One bucket follows the other. */
+static sync_load sums(const sync_mode *m, const sync_compress *c, const sync_volume *v, int n, double most)
+{
+    const int changes = c && sync_compress_changes(c), gathers = changes && c->how->gathers;
+    const double buckets = fmax(1.0, PLAIN * (v->plain + v->values) / BUCKET);
+    if (m->shares_state)                /* parts lie side by side: of many buckets each is of one rank */
+        most = fmin(1.0, most * buckets);
+    const double least = fmax(0.0, 1.0 - (n - 1) * most), once = fmax(1.0 - least, (n - 1) * most);
+    const double ring = 2.0 * (n - 1) / n, whole = m->shares_state ? 2.0 * once : ring;
+    const double plain = PLAIN * v->plain, weights = m->shares_state ? PLAIN * v->values : 0.0;
+    const int parts = m->shares_state && changes && scatters(c->how);
+    const double encoded = v->bytes * (gathers ? n - 1 : parts ? once : ring);
+    return (sync_load){
+        .busiest = whole * plain + encoded + once * weights,
+        .sends = ring * plain
+                 + v->bytes
+                       * (gathers ? n - 1
+                          : parts ? ring / 2.0
+                                  : ring)
+                 + ring / 2.0 * weights,
+        .trips = ceil(buckets)
+                 * (gathers                     ? n - 1
+                    : least < most * (1 - 1e-9) ? 2.0
+                                                : 2.0 * (n - 1))
+                 * (changes ? c->how->rounds : 1),
+        .decodes = gathers ? n : 1.0
+    };
+}
+
+sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const sync_compress *c,
+                         const sync_volume *v, int holders)
+{
+    sync_settings usual;
+    if (holders < 2)
+        return (sync_load){ 0 };
+    const sync_settings *s = settled(m, settings, &usual);
+    if (m->load)
+        return m->load(s, v, holders);
+    const double most = m->state_share ? m->state_share(s, holders) : 1.0 / holders;
+    return sums(m, c, v, holders, most);
+}
+
+sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings)
+{
+    sync_settings usual;
+    const sync_settings *s = settled(m, settings, &usual);
+    return m->pace ? m->pace(s) : (sync_pace){ 1.0, 1.0, 0.0 };
+}
+
+double sync_pace_waits(const sync_pace *p, double wire, double trip, double step)
+{
+    const double piece = wire / p->pieces + trip;
+    return p->pieces * fmax(0.0, piece - p->beside * step) / p->every;
+}
+
+double sync_mode_host_bytes(const sync_mode *m, const sync_settings *settings, double slots, int holders, int staged)
+{
+    sync_settings usual;
+    if (holders < 2)
+        return 0.0;
+    const sync_settings *s = settled(m, settings, &usual);
+    if (m->host_bytes)
+        return m->host_bytes(s, slots, holders, staged);
+    return staged ? PLAIN : 0.0;        /* buckets; encodings take less */
+}
+
+gt_status sync_mode_host_seconds(const sync_mode *m, const sync_settings *settings, const optim_config *c, int holders,
+                                 double *seconds)
+{
+    sync_settings usual;
+    const sync_settings *s = settled(m, settings, &usual);
+    *seconds = 0.0;
+    return m->host_seconds && holders > 1 ? m->host_seconds(s, c, holders, seconds) : GT_OK;
+}
+
+const char *sync_mode_changes(const sync_mode *m, const sync_settings *settings)
+{
+    sync_settings usual;
+    const sync_settings *s = settled(m, settings, &usual);
+    return m->changes ? m->changes(s) : NULL;
+}
