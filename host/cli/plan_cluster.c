@@ -13,7 +13,7 @@
 #include "host/planner/cluster_search.h"
 #include "host/sync/compress_choice.h"
 #include "host/planner/unit_cost.h"
-#include "host/planner/wire.h"
+#include "host/planner/wire_volumes.h"
 
 #include <jansson.h>
 #include <math.h>

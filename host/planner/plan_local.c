@@ -14,7 +14,7 @@
 #include "host/base/log.h"
 #include "host/planner/rates.h"
 #include "host/planner/serving.h"
-#include "host/planner/wire.h"
+#include "host/planner/wire_volumes.h"
 #include "host/sync/compress_choice.h"
 #include "host/sync/sync.h"
 #include "net/collective/cost.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* host/planner/wire.c - see wire.h. */
-#include "host/planner/wire.h"
+/* host/planner/wire_volumes.c - see wire_volumes.h. */
+#include "host/planner/wire_volumes.h"
 
 static gt_status add_unit(sync_volume *v, const profile_model *m, int unit, const sync_compress *c)
 {
