@@ -172,7 +172,7 @@ gt_status sync_buckets_ready(sync_run *run, int chunk, int done, int last)
     s->ended[chunk] = (unsigned char)last;
     const int over = last && all_ended(s);
     if (!st && (s->clip || sync_buckets_hold(s)) && !s->plain) {
-        if (!over)                      /* the whole gradient decides */
+        if (!over) /* the whole gradient decides */
             return GT_OK;
         st = s->clip ? sync_buckets_clip(s) : sync_held_decide(run);
     }

@@ -180,6 +180,7 @@ static int run(job *j, int ranks, const char *mode, const sync_compress *c, uint
 {
     j->o = tiny_options();
     j->o.gemm = "native";
+    j->o.whole_tables = 1; /* rows of tables are added up in another order */
     j->o.steps = steps;
     j->o.compress = c ? *c : (sync_compress){ 0 };
     j->o.run = folder;
@@ -226,7 +227,7 @@ static void every_form_in_every_mode(void)
                   { "topk:1", NULL, 0.0, 1.46 },
                   { "randomk:1", NULL, 0.0, 1.0 },
                   { "powersgd:256,rate=0", NULL, 1e-4, 1.31 },
-                  { "demo:4096", NULL, 1e-4, 1.0 },
+                  { "demo:4096", NULL, 1e-4, 3.34 }, /* blocks are sent as if whole: here none is */
                   { NULL, &halves, 1e-6, 1.0 },
                   { NULL, &gathered, 1e-6, 1.0 } };
     for (int ranks = 2; ranks <= (getenv("GT_TEST_TINY") ? 2 : MOST_RANKS); ranks++)
