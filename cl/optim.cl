@@ -4,7 +4,7 @@
  * AdamW (Loshchilov and Hutter 2019), in the order PyTorch computes it:
  *   g = grad * CLIP;  p = p - lr decay p;  m = m + (1 - beta1)(g - m)
  *   v = beta2 v + (1 - beta2) g g;  p = p - (lr / BIAS1) m / (sqrt(v) / sqrt(BIAS2) + eps)
- *   or, where ranks put together the new m and not g (host/sync/compress_onebit.c): m = grad * CLIP, and v stays
+ *   or, where ranks put together the new m and not g (host/compress/onebit.c): m = grad * CLIP, and v stays
  * SGD:
  *   g = grad * CLIP + decay p;  m = momentum m + g;  p = p - lr m
  * Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023):

@@ -182,8 +182,8 @@ static compare_way way_asked(const plan_question *q)
 {
     compare_way w = { .mode = sync_mode_find(q->sync), .settings = *q->settings, .asked = 1 };
     snprintf(w.compress, sizeof w.compress, "%s",
-             sync_compress_is_auto(q->compress) ? sync_compressor_name(sync_compressor_at(0)) : q->compress);
-    if (sync_compress_parse(&w.form, w.compress))       /* said by verb_plan */
+             sync_compress_is_auto(q->compress) ? compressor_name(compressor_at(0)) : q->compress);
+    if (compress_parse(&w.form, w.compress))       /* said by verb_plan */
         gt_message_clear();
     w.form.after = q->compress_after;
     return w;

@@ -98,9 +98,9 @@ static const gt_option back[] = {
       &train_set.compress, 1, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &train_set.compress_after,
       1, NULL },
-    { "send-threshold", 0, GT_DOUBLE, "X", "tensors wait until they have changed by X of their norm, 0: none does",
+    { "send-threshold", 0, GT_DOUBLE, "X", "tensors wait until changed by X of their norm, 0: none do",
       &train_set.send_threshold, 1, NULL },
-    { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, where that is less",
+    { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, if few",
       &train_set.sparse_rows, 1, NULL },
     { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages",
       &train_set.compress_stages, 1, NULL },
@@ -257,7 +257,7 @@ void train_settings_default(void)
     *o = (train_settings){ 0 };
     make_table();
     snprintf(with_forms, sizeof with_forms, "%s", examples);
-    sync_compressors_describe(with_forms + strlen(with_forms), sizeof with_forms - strlen(with_forms));
+    compressors_describe(with_forms + strlen(with_forms), sizeof with_forms - strlen(with_forms));
     o->order = "shuffled";
     o->schedule = "cosine";
     o->precision = dtype_name(DTYPE_F32);
@@ -267,7 +267,7 @@ void train_settings_default(void)
     o->rows = "packed";
     o->plan = o->stages = o->replicas = o->tensor = o->pipe_schedule = "auto";
     o->sync = sync_mode_name(sync_mode_at(0));
-    o->compress = sync_compressor_name(sync_compressor_at(0));
+    o->compress = compressor_name(compressor_at(0));
     o->compress_stages = "none";
     o->sparse_rows = "auto";
     o->slow = 1.3;
@@ -331,20 +331,20 @@ static gt_status check_useless(void)
     return st ? st : check_rule();
 }
 
-static gt_status parse_compress(sync_compress *c, sync_candidates *all)
+static gt_status parse_compress(compress_spec *c, sync_candidates *all)
 {
-    *c = (sync_compress){ 0 };
+    *c = (compress_spec){ 0 };
     *all = (sync_candidates){ 0 };
     return sync_compress_is_auto(o->compress) ? sync_candidates_parse(all, o->compress)
-                                              : sync_compress_parse(c, o->compress);
+                                              : compress_parse(c, o->compress);
 }
 
 static gt_status check_compress(void)
 {
-    sync_compress c;
+    compress_spec c;
     sync_candidates all;
     gt_status st = parse_compress(&c, &all);
-    const int changes = all.count || sync_compress_changes(&c);
+    const int changes = all.count || compress_changes(&c);
     if (st)
         return gt_fail_in(st, "option --compress");
     if (!sync_mode_compresses(sync_mode_find(o->sync)) && changes)
@@ -358,7 +358,7 @@ static gt_status check_compress(void)
     const int planned = strcmp(o->plan, "auto") && !gt_option_given(train_table, "compress");     /* it says which */
     if (!planned && gt_option_given(train_table, "compress-after") && o->compress_after && !changes)
         return gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o->compress);
-    return sync_compress_threshold(&c, o->send_threshold);
+    return compress_threshold(&c, o->send_threshold);
 }
 
 /* It is written after the last step: too late to learn that there is no such folder. */
@@ -715,7 +715,7 @@ train_options train_settings_options(void)
         gt_message_clear();
     t.compress.after = o->compress_after;
     wire_kind_find(&t.between, o->compress_stages);     /* one of its choices */
-    if (sync_compress_threshold(&t.compress, o->send_threshold))
+    if (compress_threshold(&t.compress, o->send_threshold))
         gt_message_clear();
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;
     dtype_parse(&t.precision, o->precision);

@@ -59,8 +59,8 @@ static const gt_option front[] = {
       NULL },
     { "lora", 0, GT_INT, "R", "adapters of rank R, and nothing else; 0: the model itself", &o.tuning.rank, 0, NULL },
     { "lora-targets", 0, GT_STRING, "PATTERN,..", "matrices that have one; default: the family's usual ones",
-      &o.tuning.targets, 0, NULL },
-    { "dora", 0, GT_FLAG, NULL, "magnitudes of the adapted columns trained apart", &o.tuning.dora, 0, NULL },
+      &o.tuning.targets, 1, NULL },
+    { "dora", 0, GT_FLAG, NULL, "magnitudes of the adapted columns trained apart", &o.tuning.dora, 1, NULL },
     { "base-precision", 0, GT_CHOICE, "fp32|bf16|int8", "storage of frozen matrices; default: --precision",
       &o.tuning.base_precision, 0, NULL },
     { .group = "Devices that are here" },
@@ -75,12 +75,11 @@ static const gt_option front[] = {
     { .group = "Staying together" },
     { "compare", 0, GT_FLAG, NULL, "all ways side by side: time to equal tokens, bytes, memory", &o.compare, 0, NULL },
     { "sync", 0, GT_CHOICE, cli_syncs, "how ranks agree", &o.sync, 0, NULL },
-    { "compress", 0, GT_STRING, "SPEC", "gradients between ranks: none, auto or a form of train --help", &o.compress, 0,
-      NULL },
+    { "compress", 0, GT_STRING, "SPEC", "between ranks: none, auto or a form of train --help", &o.compress, 0, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &o.compress_after, 1,
       NULL },
-    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "form of what goes between pipeline stages",
-      &o.compress_stages, 1, NULL },
+    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages", &o.compress_stages,
+      1, NULL },
 };
 
 static const gt_option last[] = {
@@ -210,17 +209,16 @@ static gt_status take_tuning(void)
 /* How ranks stay together, and what travels: as train takes it. */
 static gt_status take_sync(void)
 {
-    sync_compress c = { 0 };
+    compress_spec c = { 0 };
     sync_candidates all = { 0 };
     const plan_question q = question();
     gt_status st = sync_rows_settle(&o.sync_text, table, o.sync, &o.sync_settings, &o.sync_fixed);
     if (st)
         return st;
-    st = sync_compress_is_auto(o.compress) ? sync_candidates_parse(&all, o.compress)
-                                           : sync_compress_parse(&c, o.compress);
+    st = sync_compress_is_auto(o.compress) ? sync_candidates_parse(&all, o.compress) : compress_parse(&c, o.compress);
     if (st)
         return gt_fail_in(st, "option --compress");
-    const int changes = all.count || sync_compress_changes(&c);
+    const int changes = all.count || compress_changes(&c);
     if (gt_option_given(table, "compress-after") && o.compress_after && !changes)
         st = gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o.compress);
     if (!st && changes && !sync_mode_compresses(sync_mode_find(o.sync)))
@@ -264,7 +262,7 @@ gt_status verb_plan(int argc, char **argv)
     char **words;
     int count, done;
     make_table();
-    o.compress = sync_compressor_name(sync_compressor_at(0));
+    o.compress = compressor_name(compressor_at(0));
     o.sync = sync_mode_name(sync_mode_at(0));
     o.precision = dtype_name(DTYPE_F32);
     o.optimizer = optim_rule_name(optim_rules[0]);

@@ -329,9 +329,9 @@ static void show_compression(const train *of)
     double encoded, summed;
     if (train_choice(of))
         show_choice(train_choice(of));
-    if (train_plan(of)->ranks < 2 || !sync_compress_changes(&t.compress))
+    if (train_plan(of)->ranks < 2 || !compress_changes(&t.compress))
         return;
-    sync_compress_text(&t.compress, text);
+    compress_text(&t.compress, text);
     train_compressed(of, &encoded, &summed);
     fprintf(stderr, "form    of gradients between ranks: %s; ", text);
     if (summed <= 0.0)
@@ -339,10 +339,10 @@ static void show_compression(const train *of)
     else if (encoded <= 0.0)
         fprintf(stderr, "it compresses nothing, for of what ranks share no tensor is large enough for it\n");
     else if (encoded < summed)
-        fprintf(stderr, "%s; %.3g %% of what they share, the rest as it is\n", sync_compressor_help(t.compress.how),
+        fprintf(stderr, "%s; %.3g %% of what they share, the rest as it is\n", compressor_help(t.compress.how),
                 100.0 * encoded / summed);
     else
-        fprintf(stderr, "%s\n", sync_compressor_help(t.compress.how));
+        fprintf(stderr, "%s\n", compressor_help(t.compress.how));
 }
 
 /* What rank 0 writes and says before the first step. */

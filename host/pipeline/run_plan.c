@@ -315,8 +315,8 @@ static gt_status check_replica(const run_plan *p, int i, unsigned char *seen, in
 
 static gt_status check_form(const char *form, const char *key)
 {
-    sync_compress c;
-    return sync_compress_parse(&c, form) ? gt_fail_in(GT_MISMATCH, "'%s'", key) : GT_OK;
+    compress_spec c;
+    return compress_parse(&c, form) ? gt_fail_in(GT_MISMATCH, "'%s'", key) : GT_OK;
 }
 
 static gt_status check_forms(const run_plan *p)

@@ -63,11 +63,11 @@ gt_status plan_waits(double *share, const run_plan *p)
 /* Bytes that are left of a matrix' gradients, as a share of those of fp32. */
 static double left_over(const sync_mode *m, const sync_settings *s, const char *form, int holders)
 {
-    sync_compress c, none = { 0 };
+    compress_spec c, none = { 0 };
     const shape matrix = { .rank = 2, .dim = { 1024, 1024 } };
     const graph_param_info info = { .shape = matrix, .full = matrix };
     sync_volume plain = { 0 }, encoded = { 0 };
-    if (sync_compress_parse(&c, form)) {
+    if (compress_parse(&c, form)) {
         gt_message_clear();
         return 1.0;
     }

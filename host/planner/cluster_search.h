@@ -66,7 +66,7 @@ typedef struct cluster_job {
     /* How replicas stay together. All NULL and 0: as usual, every gradient as it is. */
     const sync_mode *mode;
     const sync_settings *settings;
-    const sync_compress *compress;
+    const compress_spec *compress;
     const sync_volume *volume;  /* [units] what travels of each; NULL: all of it as it is    */
     double slot_bytes;          /* of state_bytes the optimizer's, which replicas may share out */
     double host;                /* seconds of a host, a parameter that is exchanged          */

@@ -39,7 +39,7 @@ static void add(compare_way *list, int *count, compare_way w, const optim_config
 {
     int good = *count < COMPARE_MOST && !sync_settings_check(w.mode, &w.settings, 0);
     const uint64_t after = w.form.after;
-    good = good && !sync_compress_parse(&w.form, w.compress);
+    good = good && !compress_parse(&w.form, w.compress);
     w.form.after = after;
     good = good && !sync_mode_allows(w.mode, &w.settings, c, storage, w.form.how);
     gt_message_clear();
@@ -48,7 +48,7 @@ static void add(compare_way *list, int *count, compare_way w, const optim_config
             list[i].asked |= w.asked;
             good = 0;
         }
-    w.settles = w.mode != sync_mode_at(0) || sync_compress_changes(&w.form);
+    w.settles = w.mode != sync_mode_at(0) || compress_changes(&w.form);
     if (good)
         list[(*count)++] = w;
 }
@@ -70,14 +70,14 @@ static int vary(compare_way *w, int i)
 }
 
 /* What stands for a compressor: its name, or with a number. NULL: it needs one, and none is known here. */
-static const char *form_of(const sync_compressor *c)
+static const char *form_of(const compressor *c)
 {
-    sync_compress any;
-    const char *name = sync_compressor_name(c);
+    compress_spec any;
+    const char *name = compressor_name(c);
     for (int i = 0; i < FORMS; i++)
         if (!strncmp(forms[i], name, strlen(name)) && forms[i][strlen(name)] == ':')
             return forms[i];
-    const int needs = sync_compress_parse(&any, name) != GT_OK;
+    const int needs = compress_parse(&any, name) != GT_OK;
     gt_message_clear();
     return needs ? NULL : name;
 }
@@ -89,15 +89,15 @@ int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const 
         add(out, &count, *asked, c, storage);
     for (int i = 0; sync_mode_at(i); i++) {
         const sync_mode *m = sync_mode_at(i);
-        add(out, &count, usual(m, sync_compressor_name(sync_compressor_at(0))), c, storage);
+        add(out, &count, usual(m, compressor_name(compressor_at(0))), c, storage);
         for (int v = 0; v < VARIANTS; v++) {
-            compare_way w = usual(m, sync_compressor_name(sync_compressor_at(0)));
+            compare_way w = usual(m, compressor_name(compressor_at(0)));
             if (!strcmp(variants[v].mode, sync_mode_name(m)) && vary(&w, v))
                 add(out, &count, w, c, storage);
         }
     }
-    for (int i = 1; sync_compressor_at(i); i++) {
-        const char *form = form_of(sync_compressor_at(i));
+    for (int i = 1; compressor_at(i); i++) {
+        const char *form = form_of(compressor_at(i));
         if (form)
             add(out, &count, usual(sync_mode_at(0), form), c, storage);
     }
@@ -114,7 +114,7 @@ void compare_name(char *out, size_t size, const compare_way *w)
         if (!sync_settings_same(w->mode, &w->settings, &usual_ones, 1u << i))
             n += (size_t)snprintf(out + n, size - n, " --%s %s", sync_setting_at(w->mode, i)->name,
                                   sync_setting_text(w->mode, &w->settings, i, text, sizeof text));
-    if (sync_compress_changes(&w->form) && n < size)
+    if (compress_changes(&w->form) && n < size)
         n += (size_t)snprintf(out + n, size - n, " --compress %s", w->compress);
     if (w->form.after && n < size)
         snprintf(out + n, size - n, " --compress-after %llu", (unsigned long long)w->form.after);
@@ -123,7 +123,7 @@ void compare_name(char *out, size_t size, const compare_way *w)
 void compare_changes(char *out, size_t size, const compare_way *w, int replicas)
 {
     const char *mode = replicas > 1 ? sync_mode_changes(w->mode, &w->settings) : NULL;
-    const int lossy = replicas > 1 && sync_compress_changes(&w->form);
+    const int lossy = replicas > 1 && compress_changes(&w->form);
     snprintf(out, size, "%s%s%s", mode ? mode : "", mode && lossy ? ", " : "", lossy ? "lossy" : "");
 }
 

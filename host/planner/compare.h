@@ -18,7 +18,7 @@ typedef struct compare_way {
     const sync_mode *mode;
     sync_settings settings;
     char compress[SYNC_WORD];           /* as --compress takes it; "none"                      */
-    sync_compress form;                 /* the same, read                                      */
+    compress_spec form;                 /* the same, read                                      */
     int asked;                          /* 1: what the options say                             */
     int settles;                        /* 1: it is a row for plans of two replicas at least   */
 } compare_way;

@@ -45,7 +45,7 @@ typedef struct local_job {
     const char *schedule;
     const char *sync;           /* never NULL                                               */
     const sync_settings *settings;      /* of that mode; NULL: its usual ones               */
-    const sync_compress *compress;      /* NULL: everything travels as it is                */
+    const compress_spec *compress;      /* NULL: everything travels as it is                */
     const sync_volume *volume;          /* [PROFILE_KINDS] of a unit; NULL: as it is        */
 } local_job;
 

@@ -220,16 +220,16 @@ static gt_status check_settings(const run_plan *p, const plan_wish *w)
 /* Forms are the same if they are read as the same. */
 static int same_form(const char *a, const char *b)
 {
-    sync_compress x, y;
+    compress_spec x, y;
     char first[SYNC_NAMES], other[SYNC_NAMES];
     if (!strcmp(a, b))
         return 1;
-    if (sync_compress_parse(&x, a) || sync_compress_parse(&y, b)) {     /* auto, of one of them */
+    if (compress_parse(&x, a) || compress_parse(&y, b)) {     /* auto, of one of them */
         gt_message_clear();
         return 0;
     }
-    sync_compress_text(&x, first);
-    sync_compress_text(&y, other);
+    compress_text(&x, first);
+    compress_text(&y, other);
     return !strcmp(first, other);
 }
 

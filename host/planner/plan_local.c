@@ -317,9 +317,8 @@ static gt_status list_ways(session *s)
         sync_settings_usual(own.mode, &own.settings);
     /* What auto will choose is not known before ranks have measured it: planned for as if it were none. */
     snprintf(own.compress, sizeof own.compress, "%s",
-             o->compress && !sync_compress_is_auto(o->compress) ? o->compress
-                                                                : sync_compressor_name(sync_compressor_at(0)));
-    gt_status st = sync_compress_parse(&own.form, own.compress);
+             o->compress && !sync_compress_is_auto(o->compress) ? o->compress : compressor_name(compressor_at(0)));
+    gt_status st = compress_parse(&own.form, own.compress);
     own.form.after = o->compress_after;
     s->ways = calloc(COMPARE_MOST, sizeof *s->ways);
     if (!st && !s->ways)
@@ -358,7 +357,7 @@ static gt_status take_rates(session *s)
     if (!st && s->comm)
         net_comm_busy(s->comm, "measuring what staying together takes");
     for (int i = 0; !st && s->ranks > 1 && i < s->count; i++)
-        if (sync_compress_changes(&s->ways[i].form) || sync_mode_changes(s->ways[i].mode, &s->ways[i].settings))
+        if (compress_changes(&s->ways[i].form) || sync_mode_changes(s->ways[i].mode, &s->ways[i].settings))
             st = take_rate(s, &s->ways[i], &mine[i]);
     if (s->comm)
         net_comm_busy(s->comm, NULL);

@@ -4,7 +4,7 @@
 
 #include "host/base/file.h"
 #include "host/base/text.h"
-#include "host/sync/compress_rate.h"
+#include "host/compress/rate.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -78,9 +78,9 @@ gt_status rate_keep(const plan_rate *r, dev_device *d, const compare_way *w, con
 
 gt_status rate_measure(plan_rate *out, dev_device *d, const compare_way *w, const optim_config *c, int ranks)
 {
-    sync_rate r = { 0 };
+    compress_rate r = { 0 };
     *out = (plan_rate){ 0 };
-    gt_status st = sync_compress_changes(&w->form) ? sync_rate_measure(&r, d, &w->form, VALUES) : GT_OK;
+    gt_status st = compress_changes(&w->form) ? compress_rate_measure(&r, d, &w->form, VALUES) : GT_OK;
     out->encode = r.encode;
     out->decode = r.decode;
     return st ? st : sync_mode_host_seconds(w->mode, &w->settings, c, ranks, &out->host);

@@ -2,7 +2,7 @@
 /* host/planner/wire_volumes.c - see wire_volumes.h. */
 #include "host/planner/wire_volumes.h"
 
-static gt_status add_unit(sync_volume *v, const profile_model *m, int unit, const sync_compress *c)
+static gt_status add_unit(sync_volume *v, const profile_model *m, int unit, const compress_spec *c)
 {
     graph *g = NULL;
     const graph_part part = { .first_unit = unit, .units = 1, .ranks = 1 };
@@ -16,7 +16,7 @@ static gt_status add_unit(sync_volume *v, const profile_model *m, int unit, cons
     return st;
 }
 
-gt_status wire_volumes(sync_volume out[PROFILE_KINDS], const profile_model *m, const sync_compress *c)
+gt_status wire_volumes(sync_volume out[PROFILE_KINDS], const profile_model *m, const compress_spec *c)
 {
     gt_status st = GT_OK;
     for (int k = 0; !st && k < PROFILE_KINDS; k++) {

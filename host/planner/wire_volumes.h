@@ -8,6 +8,6 @@
 #include "host/planner/profile.h"
 #include "host/sync/traffic.h"
 
-gt_status wire_volumes(sync_volume out[PROFILE_KINDS], const profile_model *m, const sync_compress *c);
+gt_status wire_volumes(sync_volume out[PROFILE_KINDS], const profile_model *m, const compress_spec *c);
 
 #endif

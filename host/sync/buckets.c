@@ -54,7 +54,7 @@ static gt_status read_start(buckets *s, bucket *b, int round)
     if (!st && b->packs)
         st = sync_table_pack(b, 0);
     if (!st && sync_bucket_how(b)->encode)
-        st = sync_coding_encode(b->coding, round);
+        st = compress_coding_encode(b->coding, round);
     if (st || t.in_place)
         return st ? st : dev_mark(s->o.device, &b->reading);
     return dev_read_start(s->o.device, t.buffer, t.at + t.own_at, t.host + t.own_at, t.own_bytes, &b->reading);
@@ -124,14 +124,14 @@ gt_status sync_buckets_settle(sync_run *run, uint64_t step)
         st = dev_run(s->begin, 0, -1);
     for (int i = 0; !st && i < s->count; i++)
         if (s->buckets[i].coding)
-            st = sync_coding_commit(s->buckets[i].coding);
+            st = compress_coding_commit(s->buckets[i].coding);
     return st;
 }
 
 /* What this step's gradients are to the optimizer, where ranks may put together first moments. */
 static void set_forms(buckets *s)
 {
-    const sync_compressor *how = s->o.compress.how;
+    const compressor *how = s->o.compress.how;
     for (int i = 0; !s->o.choice && how && how->moments && i < params_segments(s->o.params); i++) {
         const int summed = sync_buckets_net(s, params_segment_at(s->o.params, i)->group) != NULL;
         optim_form_set(s->o.optim, i, s->plain ? ADAMW_GRADIENTS : summed ? ADAMW_MOMENTS : ADAMW_HELD);
@@ -153,10 +153,10 @@ static gt_status begin_step(sync_run *run)
         st = sync_tables_step(s);
     if (st || !s->begin)
         return st;
-    s->plain = s->o.choice ? step < s->after : sync_compress_waits(&s->o.compress, step);
+    s->plain = s->o.choice ? step < s->after : compress_waits(&s->o.compress, step);
     for (int i = 0; i < s->count; i++)
         if (s->buckets[i].coding)
-            sync_coding_level(s->buckets[i].coding, sync_compress_level(&s->buckets[i].spec, step));
+            compress_coding_level(s->buckets[i].coding, compress_level(&s->buckets[i].spec, step));
     set_forms(s);
     st = s->plain && !s->left ? GT_OK : sync_buckets_settle(run, step);
     s->settled = 0;
@@ -243,7 +243,7 @@ static gt_status write_sum(buckets *s, bucket *b, int round)
         st = dev_write_start(s->o.device, t.buffer, t.at + from, t.host + from, bytes, &b->writing);
     if (!st && b->packs)
         st = sync_table_pack(b, 1);
-    return st || !sync_bucket_how(b)->encode ? st : sync_coding_decode(b->coding, round);
+    return st || !sync_bucket_how(b)->encode ? st : compress_coding_decode(b->coding, round);
 }
 
 /* When the first round of all buckets is over: rounds in the same order on all ranks. */

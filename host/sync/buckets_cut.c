@@ -68,9 +68,9 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 
 /* ---- what travels of a bucket ------------------------------------------------------------------ */
 
-const sync_compressor *sync_bucket_how(const bucket *b)
+const compressor *sync_bucket_how(const bucket *b)
 {
-    return b->coding && !b->of->plain && !b->spec.how->whole ? b->spec.how : &sync_compress_none;
+    return b->coding && !b->of->plain && !b->spec.how->whole ? b->spec.how : &compress_none;
 }
 
 travel sync_bucket_travel(const bucket *b, int round)
@@ -84,7 +84,7 @@ travel sync_bucket_travel(const bucket *b, int round)
                  .type = NET_F32 };
     char *here = dev_buffer_host(b->grad);
     if (sync_bucket_how(b)->encode) {
-        const sync_payload p = sync_coding_payload(b->coding, round);
+        const compress_payload p = compress_coding_payload(b->coding, round);
         t = (travel){ .buffer = p.code,
                       .host = b->memory,
                       .bytes = p.bytes,
@@ -102,14 +102,14 @@ travel sync_bucket_travel(const bucket *b, int round)
 
 int sync_bucket_scatters(const bucket *b)
 {
-    const sync_compressor *how = sync_bucket_how(b);
+    const compressor *how = sync_bucket_how(b);
     return b->counts && !how->elements && !how->tensors && !how->gathers && how->rounds == 1;
 }
 
-sync_compress sync_buckets_spec(const buckets *s, int group)
+compress_spec sync_buckets_spec(const buckets *s, int group)
 {
-    sync_compress spec = s->o.choice ? sync_choice_of(s->o.choice, group) : s->o.compress;
-    spec.how = spec.how ? spec.how : &sync_compress_none;
+    compress_spec spec = s->o.choice ? sync_choice_of(s->o.choice, group) : s->o.compress;
+    spec.how = spec.how ? spec.how : &compress_none;
     return spec;
 }
 
@@ -128,23 +128,23 @@ static gt_status kernels_of(buckets *s, dtype type, kernel_set **out)
 
 static gt_status add_coding(buckets *s, bucket *b, int segment, const int *tensors, int n)
 {
-    sync_range *range = calloc((size_t)n + 1, sizeof *range);
+    compress_range *range = calloc((size_t)n + 1, sizeof *range);
     const int64_t from = (int64_t)b->offset / 4;
     const int by_tensor = b->spec.how->tensors;
     int ranges = by_tensor ? n : 1;
     if (!range)
         return no_memory();
-    range[0] = (sync_range){ .count = (int64_t)b->count };
+    range[0] = (compress_range){ .count = (int64_t)b->count };
     for (int i = 0; by_tensor && i < n; i++) {
         int at;
         int64_t first;
         params_place(s->o.params, tensors[i], &at, &first);
         const graph_param_info *info = params_info(s->o.params, tensors[i]);
-        range[i] = (sync_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
+        range[i] = (compress_range){ .first = first - from, .count = shape_count(&info->shape), .info = info };
     }
     char name[80];
     snprintf(name, sizeof name, "%s", params_info(s->o.params, tensors[0])->name);
-    sync_coding_options o = {
+    compress_coding_options o = {
         .spec = b->spec,
         .device = s->o.device,
         .comm = s->o.comm,
@@ -179,7 +179,7 @@ static gt_status add_coding(buckets *s, bucket *b, int segment, const int *tenso
         st = dev_buffer_view(&range[i].grad, b->grad, b->offset + 4 * (uint64_t)range[i].first,
                              4 * (uint64_t)range[i].count);
     if (!st) {
-        st = sync_coding_create(&b->coding, &o);
+        st = compress_coding_create(&b->coding, &o);
     } else {
         for (int i = 0; i < ranges; i++)
             dev_buffer_release(range[i].grad);
@@ -197,9 +197,9 @@ static gt_status add_memory(buckets *s, bucket *b)
     uint64_t bytes = s->share ? 4 * b->count : 0;
     int far = 0;
     for (s->plain = s->after > 0 || b->spec.how->plain; s->plain >= 0; s->plain--)
-        for (int v = 0; v < (b->coding ? sync_compress_levels(&b->spec) : 1); v++) {
+        for (int v = 0; v < (b->coding ? compress_levels(&b->spec) : 1); v++) {
             if (b->coding)
-                sync_coding_level(b->coding, v);
+                compress_coding_level(b->coding, v);
             for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
                 const travel t = sync_bucket_travel(b, r);
                 bytes = t.bytes > bytes ? t.bytes : bytes;
@@ -240,7 +240,7 @@ static gt_status add_rows(buckets *s, int segment, int index)
     const bucket b = { .of = s,
                        .group = sync_buckets_net(s, seg->group),
                        .group_number = seg->group,
-                       .spec = { .how = &sync_compress_none },
+                       .spec = { .how = &compress_none },
                        .table = index };
     gt_status st = add_bucket(s, &b);
     if (st)
@@ -256,8 +256,8 @@ static gt_status add_rows(buckets *s, int segment, int index)
 
 static int takes(const buckets *s, int tensor)
 {
-    const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, tensor));
-    return sync_compress_takes(&spec, params_info(s->o.params, tensor));
+    const compress_spec spec = sync_buckets_spec(s, params_group(s->o.params, tensor));
+    return compress_takes(&spec, params_info(s->o.params, tensor));
 }
 
 int sync_buckets_hold(const buckets *s)
@@ -276,7 +276,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int encoded = takes(s, tensors[0]), index = sync_table_of(s, tensors[0]);
-    const sync_compress spec = sync_buckets_spec(s, seg->group);
+    const compress_spec spec = sync_buckets_spec(s, seg->group);
     const int64_t most = encoded && spec.how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
     while (!st && first < end) {
@@ -415,7 +415,7 @@ static void release(buckets *b)
         const gt_status read = dev_event_wait(k->reading), written = dev_event_wait(k->writing);
         if (summed || read || written)
             gt_message_clear();
-        sync_coding_release(k->coding);
+        compress_coding_release(k->coding);
         sync_held_release(k->held);
         if (k->memory)
             net_comm_memory_free(b->o.comm, k->memory);
@@ -483,8 +483,8 @@ static gt_status count_encoded(const buckets *s, sync_run *run)
 static void note_specs(buckets *s)
 {
     for (int i = 0; i < (s->o.choice ? s->o.choice->links : 1); i++) {
-        const sync_compress *c = s->o.choice ? &s->o.choice->link[i].spec : &s->o.compress;
-        const sync_compressor *how = c->how ? c->how : &sync_compress_none;
+        const compress_spec *c = s->o.choice ? &s->o.choice->link[i].spec : &s->o.compress;
+        const compressor *how = c->how ? c->how : &compress_none;
         s->after = c->after > s->after ? c->after : s->after;
         s->rounds = how->rounds > s->rounds ? how->rounds : s->rounds;
         s->encodes |= how->encode != NULL;

@@ -82,7 +82,7 @@ static gt_status move(const buckets *s, const bucket *b, int param, int velocity
     if (!b->coding || !overlap(s, b, param, &first, &from, &to))
         return GT_OK;
     const uint64_t at = 4 * (uint64_t)from - b->offset, bytes = 4 * (uint64_t)(to - from);
-    dev_buffer *kept = velocity ? sync_coding_velocity(b->coding) : sync_coding_error(b->coding);
+    dev_buffer *kept = velocity ? compress_coding_velocity(b->coding) : compress_coding_error(b->coding);
     if (!kept)                                  /* of a compressor that keeps none */
         return GT_OK;
     return write ? dev_write(s->o.device, kept, at, host + (from - first), bytes)
@@ -120,11 +120,11 @@ static void tell_lost(const buckets *s, int i, const float *from)
 {
     const int param = param_of(s, i % summed(s));
     const graph_param_info *info = params_info(s->o.params, param);
-    const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, param));
+    const compress_spec spec = sync_buckets_spec(s, params_group(s->o.params, param));
     int any = 0;
     for (int64_t k = 0; k < shape_count(&info->shape) && !any; k++)
         any = from[k] != 0.0f;
-    if (any && !sync_compress_takes(&spec, info))
+    if (any && !compress_takes(&spec, info))
         gt_log(GT_LOG_WARN, "sync", "what compression held back of '%s' is left out: it now travels as it is",
                info->name);
 }

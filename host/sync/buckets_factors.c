@@ -25,7 +25,7 @@ static int factor_at(const buckets *s, int i, factor *out)
     for (int k = 0; k < s->count; k++) {
         const bucket *b = &s->buckets[k];
         for (int r = 0; b->coding && r < b->tensors; r++) {
-            dev_buffer *at = sync_coding_state(b->coding, r);
+            dev_buffer *at = compress_coding_state(b->coding, r);
             if (!at || i--)
                 continue;
             const graph_param_info *info = params_info(s->o.params, b->tensor[r]);

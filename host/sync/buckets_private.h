@@ -14,7 +14,7 @@
 
 #include "host/base/trace.h"
 #include "host/sync/buckets.h"
-#include "host/sync/coding.h"
+#include "host/compress/coding.h"
 
 /* A parameter of which a step touches some rows alone. */
 typedef struct table {
@@ -41,12 +41,12 @@ typedef struct bucket {
     struct buckets *of;
     net_group *group;
     int group_number;
-    sync_compress spec;                 /* of its group                                     */
+    compress_spec spec;                 /* of its group                                     */
     dev_buffer *grad, *master;          /* of the segment                                   */
     uint64_t offset, count;             /* bytes into the segment; elements                 */
     uint64_t *counts;                   /* sharded: elements of each rank's part            */
     uint64_t own_offset, own_count;     /* of this rank's: elements into the bucket         */
-    sync_coding *coding;                /* NULL: gradients travel as they are, always       */
+    compress_coding *coding;                /* NULL: gradients travel as they are, always       */
     int *tensor, tensors;               /* parameters of the ranges of coding               */
     void *memory;                       /* what the network reads and writes, where the device's own
                                          * memory is out of its reach                       */
@@ -110,9 +110,9 @@ typedef struct travel {
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
 /* How a group's gradients travel, when compression has begun. */
-sync_compress sync_buckets_spec(const buckets *s, int group);
+compress_spec sync_buckets_spec(const buckets *s, int group);
 /* How its gradients travel in this step. */
-const sync_compressor *sync_bucket_how(const bucket *b);
+const compressor *sync_bucket_how(const bucket *b);
 /* When the backward pass is over, before anything is encoded; all ranks of a replica. */
 gt_status sync_buckets_clip(buckets *s);
 gt_status sync_buckets_clip_create(buckets *s);

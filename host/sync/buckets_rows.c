@@ -30,7 +30,7 @@ static gt_status no_memory(void)
 /* What all ranks must say alike of a parameter; 0: its gradient travels whole. */
 static int32_t says(const buckets *s, int param, table *t)
 {
-    const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, param));
+    const compress_spec spec = sync_buckets_spec(s, params_group(s->o.params, param));
     const graph_param_info *info = params_info(s->o.params, param);
     *t = (table){ .param = param, .touches = GRAPH_TOUCHES_ALL };
     if (!info->table || info->shape.rank != 2 || info->shape.dim[0] < 2)
@@ -40,7 +40,7 @@ static int32_t says(const buckets *s, int param, table *t)
     t->columns = info->shape.dim[1];
     t->full = info->full.dim[0];
     if (t->touches != GRAPH_TOUCHES_ROWS || (info->slice.parts && info->slice.dim) || t->columns > INT32_MAX
-        || t->rows > INT32_MAX || sync_compress_takes(&spec, info))
+        || t->rows > INT32_MAX || compress_takes(&spec, info))
         return 0;
     const uint64_t hash = t->touched.source ? gt_hash(t->touched.source, strlen(t->touched.source))
                                             : (uint64_t)(t->touched.first * 8191 + t->touched.count);
@@ -308,11 +308,11 @@ void sync_buckets_explain(const sync_run *run, gt_text *out)
     for (int i = 0; i < s->table_count; i++) {
         const table *t = &s->tables[i];
         const graph_param_info *info = params_info(s->o.params, t->param);
-        const sync_compress spec = sync_buckets_spec(s, params_group(s->o.params, t->param));
+        const compress_spec spec = sync_buckets_spec(s, params_group(s->o.params, t->param));
         const char *why = NULL;
         if (t->touches == GRAPH_TOUCHES_MORE)
             why = "whole: a head tied to it changes all of its rows";
-        else if (sync_compress_takes(&spec, info))
+        else if (compress_takes(&spec, info))
             why = spec.how->whole ? "whole, when they have changed enough" : "whole: they are compressed";
         else if (!t->agreed)
             why = "whole: another of the ranks that hold it changes all of its rows";

@@ -102,12 +102,12 @@ static gt_status act(sync_run *run, bucket *b, int send)
 {
     const buckets *s = run->state;
     if (send)
-        return sync_coding_sent(b->coding);
+        return compress_coding_sent(b->coding);
     b->idle = b->sent = 1;
     b->began = b->ended = 0;
     run->held += (uint64_t)sync_holders_first(s->o.holders, b->group_number);
     run->spared += sync_bucket_crossing(b);
-    return sync_coding_decode(b->coding, 0);
+    return compress_coding_decode(b->coding, 0);
 }
 
 gt_status sync_held_decide(sync_run *run)
@@ -122,7 +122,7 @@ gt_status sync_held_decide(sync_run *run)
         const bucket *b = &s->buckets[i];
         if (!b->held)
             continue;
-        st = sync_coding_encode(b->coding, 0);
+        st = compress_coding_encode(b->coding, 0);
         if (!st)
             st = dev_run(b->held->norms, 0, -1);
     }

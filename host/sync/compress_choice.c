@@ -3,7 +3,7 @@
 #include "host/sync/compress_choice.h"
 
 #include "host/base/text.h"
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -29,13 +29,13 @@ int sync_compress_is_auto(const char *spec)
 
 static gt_status add(sync_candidates *out, const char *text, size_t length)
 {
-    sync_compress c;
+    compress_spec c;
     if (out->count == SYNC_CANDIDATES || length >= SYNC_NAMES)
         return gt_fail(GT_MISUSE, "'auto' chooses among %d compressors at most", SYNC_CANDIDATES);
     char *word = out->text[out->count];
     snprintf(word, SYNC_NAMES, "%.*s", (int)length, text);
-    gt_status st = sync_compress_parse(&c, word);
-    if (!st && (sync_compress_changes(&c) || !out->count))
+    gt_status st = compress_parse(&c, word);
+    if (!st && (compress_changes(&c) || !out->count))
         out->of[out->count++] = c;
     return st;
 }
@@ -78,13 +78,13 @@ static double exchange(const net_link_matrix *m, net_kind kind, double bytes, do
     return bytes > 0.0 ? pieces * net_cost(kind, net_choose(kind, m, bytes / pieces), m, bytes / pieces) : 0.0;
 }
 
-sync_expected sync_compress_expect(const net_link_matrix *m, const sync_rate *rate, double taken, double rest,
+sync_expected sync_compress_expect(const net_link_matrix *m, const compress_rate *rate, double taken, double rest,
                                    int shares)
 {
     const net_kind sums = shares ? NET_OP_REDUCE_SCATTER : NET_OP_ALL_REDUCE;
     const net_kind kind = rate->gathers ? NET_OP_ALL_GATHER : rate->scatters ? sums : NET_OP_ALL_REDUCE;
     const double bytes = rate->bytes * taken * (rate->gathers ? m->size : 1) / rate->rounds;
-    sync_expected e = { .device = sync_rate_seconds(rate, taken, m->size) };
+    sync_expected e = { .device = compress_rate_seconds(rate, taken, m->size) };
     e.network = rate->rounds * exchange(m, kind, bytes, 4.0 * taken) + exchange(m, sums, 4.0 * rest, 4.0 * rest);
     if (shares)
         e.network += exchange(m, NET_OP_ALL_GATHER, 4.0 * (taken + rest), 4.0 * (taken + rest));
@@ -117,7 +117,7 @@ typedef struct verdict {
 } verdict;
 
 /* Values of a group on this rank that travel, and of those how many a compressor takes. */
-static double values_of(const params *p, int group, const sync_compress *s, double *taken)
+static double values_of(const params *p, int group, const compress_spec *s, double *taken)
 {
     double all = 0.0;
     *taken = 0.0;
@@ -130,7 +130,7 @@ static double values_of(const params *p, int group, const sync_compress *s, doub
         const graph_param_info *info = params_info(p, i);
         const double n = (double)shape_count(&info->shape);
         all += n;
-        *taken += sync_compress_takes(s, info) ? n : 0.0;
+        *taken += compress_takes(s, info) ? n : 0.0;
     }
     return all;
 }
@@ -142,17 +142,17 @@ static int is_link(const sync_choice_options *o, int group)
 }
 
 /* Everybody's rates of all candidates, measured at once: rates[rank * count + candidate]. */
-static gt_status measure_rates(const sync_choice_options *o, sync_rate *rates)
+static gt_status measure_rates(const sync_choice_options *o, compress_rate *rates)
 {
     const int count = o->candidates->count;
-    const size_t size = (size_t)count * sizeof(sync_rate);
-    sync_rate mine[SYNC_CANDIDATES];
+    const size_t size = (size_t)count * sizeof(compress_rate);
+    compress_rate mine[SYNC_CANDIDATES];
     net_blobs all;
     memset(mine, 0, sizeof mine);
     gt_status st = net_job_barrier(net_comm_job(o->comm), "measuring compressors");
     net_comm_busy(o->comm, "measuring compressors");
     for (int i = 0; !st && i < count; i++)
-        st = sync_rate_measure(&mine[i], o->device, &o->candidates->of[i], MEASURED);
+        st = compress_rate_measure(&mine[i], o->device, &o->candidates->of[i], MEASURED);
     net_comm_busy(o->comm, NULL);
     if (!st)
         st = net_job_exchange(net_comm_job(o->comm), "rates of compressors", mine, size, &all);
@@ -168,7 +168,7 @@ static gt_status measure_rates(const sync_choice_options *o, sync_rate *rates)
 }
 
 /* The group's measured links, and what each candidate would take on them. */
-static gt_status judge(const sync_choice_options *o, int group, const sync_rate *rates, verdict *v)
+static gt_status judge(const sync_choice_options *o, int group, const compress_rate *rates, verdict *v)
 {
     const int count = o->candidates->count;
     const net_link_matrix *m;
@@ -178,7 +178,7 @@ static gt_status judge(const sync_choice_options *o, int group, const sync_rate 
     *v = (verdict){ .group = group };
     for (int i = 0; !st && i < count; i++) {
         double taken;
-        sync_rate slowest = rates[rank[0] * count + i];
+        compress_rate slowest = rates[rank[0] * count + i];
         v->values = values_of(o->params, group, &o->candidates->of[i], &taken);
         for (int k = 1; k < ranks; k++) {
             slowest.encode = fmax(slowest.encode, rates[rank[k] * count + i].encode);
@@ -224,7 +224,7 @@ static gt_status hear(sync_choice *c, const sync_choice_options *o, const net_bl
 static gt_status choose(sync_choice *c, const sync_choice_options *o)
 {
     const int groups = sync_holders_groups(o->holders);
-    sync_rate *rates = calloc((size_t)(net_comm_size(o->comm) * c->candidates.count), sizeof *rates);
+    compress_rate *rates = calloc((size_t)(net_comm_size(o->comm) * c->candidates.count), sizeof *rates);
     verdict *mine = calloc((size_t)groups + 1, sizeof *mine), v;
     net_blobs all;
     size_t count = 0;
@@ -247,14 +247,14 @@ static gt_status choose(sync_choice *c, const sync_choice_options *o)
 }
 
 /* What a run before had of a group; 0: not known. */
-static int recall(const sync_choice_options *o, int group, sync_compress *spec, const char **form)
+static int recall(const sync_choice_options *o, int group, compress_spec *spec, const char **form)
 {
     int ranks;
     const int *rank = sync_holders_members(o->holders, group, &ranks);
     *form = o->known ? o->known(o->context, rank, ranks) : NULL;
     if (!*form)
         return 0;
-    if (!sync_compress_parse(spec, *form))
+    if (!compress_parse(spec, *form))
         return 1;
     gt_message_clear();
     return 0;
@@ -265,7 +265,7 @@ static gt_status recall_all(sync_choice *c, const sync_choice_options *o, int *f
 {
     unsigned char all_known = o->known != NULL;
     const char *form;
-    sync_compress spec;
+    compress_spec spec;
     net_blobs all;
     for (int g = 0; all_known && g < sync_holders_groups(o->holders); g++)
         all_known = !is_link(o, g) || recall(o, g, &spec, &form);
@@ -313,12 +313,12 @@ void sync_choice_release(sync_choice *c)
     free(c);
 }
 
-sync_compress sync_choice_of(const sync_choice *c, int group)
+compress_spec sync_choice_of(const sync_choice *c, int group)
 {
     for (int i = 0; i < c->links; i++)
         if (c->link[i].group == group)
             return c->link[i].spec;
-    return (sync_compress){ .how = &sync_compress_none };
+    return (compress_spec){ .how = &compress_none };
 }
 
 void sync_link_text(const sync_choice *c, int link, char *out, size_t size)

@@ -12,13 +12,14 @@
 #ifndef GT_SYNC_COMPRESS_CHOICE_H
 #define GT_SYNC_COMPRESS_CHOICE_H
 
-#include "host/sync/compress_rate.h"
+#include "host/compress/rate.h"
+#include "host/sync/sync.h"
 #include "net/collective/cost.h"
 
 enum { SYNC_CANDIDATES = 8 };
 typedef struct sync_candidates {
     int count;                          /* 0: not auto                                         */
-    sync_compress of[SYNC_CANDIDATES];  /* the first is none                                   */
+    compress_spec of[SYNC_CANDIDATES];  /* the first is none                                   */
     char text[SYNC_CANDIDATES][SYNC_NAMES];
 } sync_candidates;
 /* 1: "auto", with or without names behind it. */
@@ -31,7 +32,7 @@ typedef struct sync_expected {
 } sync_expected;
 /* Of a group whose links are m, for values that the compressor takes and values that it leaves as they are. shares 1:
  * ranks update parts, and hand the new ones round as well. rate: the slowest rank's. */
-sync_expected sync_compress_expect(const net_link_matrix *m, const sync_rate *rate, double taken, double rest,
+sync_expected sync_compress_expect(const net_link_matrix *m, const compress_rate *rate, double taken, double rest,
                                    int shares);
 /* Which of `count` is chosen. */
 int sync_compress_choose(const sync_expected *e, int count);
@@ -39,7 +40,7 @@ int sync_compress_choose(const sync_expected *e, int count);
 typedef struct sync_link {
     int group, ranks;                   /* of sync_holders; how many they are                  */
     const int *rank;                    /* [ranks], the holders'                               */
-    sync_compress spec;
+    compress_spec spec;
     char form[SYNC_NAMES];              /* the same as text                                    */
     int choice;                         /* of the candidates; -1: it was known before          */
     double values;
@@ -69,7 +70,7 @@ typedef struct sync_choice_options {
 gt_status sync_choice_make(sync_choice **out, const sync_choice_options *o);
 void sync_choice_release(sync_choice *c);      /* takes NULL */
 /* How a group's gradients travel; as they are if it has no link. */
-sync_compress sync_choice_of(const sync_choice *c, int group);
+compress_spec sync_choice_of(const sync_choice *c, int group);
 /* "ranks 0 1: int8, 12.1 ms a step instead of 41.8 (network 10.9, device 1.2); bf16 22.0" */
 void sync_link_text(const sync_choice *c, int link, char *out, size_t size);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/sync.c - the table of modes, a run of one of them, and what all ranks add up. */
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 #include "host/sync/mode.h"
 
 #include "host/base/clock.h"
@@ -94,16 +94,16 @@ void sync_mode_names(char *out)
 }
 
 gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
-                           const sync_compressor *compressor)
+                           const compressor *form)
 {
-    if (!m->compresses && compressor && sync_compressor_changes(compressor))
+    if (!m->compresses && form && compressor_changes(form))
         return gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", m->name,
-                       sync_compressor_name(compressor));
-    if (!m->holds_all && compressor && compressor->moments)
+                       compressor_name(form));
+    if (!m->holds_all && form && form->moments)
         return gt_fail(GT_UNSUPPORTED,
                        "--compress %s needs all of the momentum on every rank, and --sync %s leaves a part of it to "
                        "each; use --sync allreduce",
-                       sync_compressor_name(compressor), m->name);
+                       compressor_name(form), m->name);
     return m->allows ? m->allows(settings, c, storage) : GT_OK;
 }
 

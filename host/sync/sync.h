@@ -19,13 +19,12 @@
 #include "host/device/completion.h"
 #include "host/graph/touched.h"
 #include "host/optim/optim.h"
+#include "host/compress/compress.h"
 #include "host/sync/holders.h"
 #include "host/sync/settings.h"
 #include "host/tensor/checkpoint_state.h"
 
 /* ---- modes and compressors, by name ---------------------------------------------------------- */
-
-typedef struct sync_compressor sync_compressor;
 
 /* Those that can be chosen: the usual one first; NULL behind the last. */
 const sync_mode *sync_mode_at(int i);
@@ -51,48 +50,14 @@ const sync_mode *sync_mode_alone(void);
 /* 1: what it sends may be compressed (compressor.h). */
 int sync_mode_compresses(const sync_mode *m);
 
-const sync_compressor *sync_compressor_at(int i);
-const sync_compressor *sync_compressor_find(const char *name);
-const char *sync_compressor_name(const sync_compressor *c);
-const char *sync_compressor_help(const sync_compressor *c);
-int sync_compressor_changes(const sync_compressor *c); /* 0: fp32 as it is */
-
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
-enum { SYNC_NAMES = 256 };
+enum { SYNC_NAMES = COMPRESS_NAMES };
 void sync_mode_names(char *out);
-void sync_compressor_names(char *out);
-/* "none|bf16|topk:F": with the first letter of what stands behind their names. */
-void sync_compressor_forms(char *out);
-
-/* Lines of help: all of them, with their numbers. */
-void sync_compressors_describe(char *out, size_t size);
-
-/* A compressor and its numbers. All zeros: none. */
-typedef struct sync_compress {
-    const sync_compressor *how;
-    double parameter; /* behind ':'                                       */
-    double least; /* tensors of fewer values travel as they are       */
-    double momentum, ramp, rate, freeze, clip, sample;
-    double decay; /* of what is held back, from step to step; 0: none     */
-    uint64_t after; /* steps before it; everything travels as it is     */
-} sync_compress;
-/* "topk:0.01,momentum=0.9"; `after` is 0. GT_MISUSE with a sentence that names what is wrong. */
-gt_status sync_compress_parse(sync_compress *out, const char *spec);
-/* Tensors are sent as they are when they have changed by so much, relative to the weights, since they were sent last; 0:
- * always. GT_MISUSE if c compresses, or x is no such number. */
-gt_status sync_compress_threshold(sync_compress *c, double x);
-/* The same as text, less what is usual, for people. `out` has room for SYNC_NAMES. */
-void sync_compress_text(const sync_compress *s, char *out);
-int sync_compress_changes(const sync_compress *s); /* 0: fp32 as it is */
-/* GT_MISUSE, with a sentence that names the options, if it does not go with this optimizer. */
-gt_status sync_compress_check(const sync_compress *s, const optim_config *c);
-/* The same if it is one of several that links may have. */
-gt_status sync_compress_check_candidate(const sync_compress *s, const optim_config *c);
 
 /* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
- * compressor (NULL: none). sync_create() asks as well. */
+ * form (NULL: none). sync_create() asks as well. */
 gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
-                           const sync_compressor *compressor);
+                           const compressor *form);
 /* All ranks, once it is known who holds what, and before sync_mode_part(). */
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
 /* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
@@ -111,7 +76,7 @@ typedef struct sync_totals {
     /* What pipeline stages sent in fewer bits, activations and gradients: the largest error, of all ranks
      * afterwards, and sums of squares, of errors and of values. */
     double most[2], error[2], size[2];
-    double held, spared; /* tensors that were held back (sync_compress_threshold), and bytes not sent for it */
+    double held, spared; /* tensors that were held back (compress_threshold), and bytes not sent for it */
 } sync_totals;
 
 typedef struct sync_run sync_run;
@@ -119,7 +84,7 @@ typedef struct sync_run sync_run;
 typedef struct sync_options {
     const sync_mode *mode;
     const sync_settings *settings; /* of the mode; copied; NULL: its defaults          */
-    sync_compress compress;
+    compress_spec compress;
     const struct sync_choice *choice; /* in its place, of each group (compress_choice.h); NULL: the same for all */
     sync_holders *holders; /* NULL: alone                                      */
     net_comm *comm;

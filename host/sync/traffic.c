@@ -2,7 +2,7 @@
 /* host/sync/traffic.c - formulas of traffic.h: those of sums; what else a mode does it says itself (mode.h). */
 #include "host/sync/traffic.h"
 
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 #include "host/sync/mode.h"
 
 #include <math.h>
@@ -16,14 +16,14 @@ static const sync_settings *settled(const sync_mode *m, const sync_settings *set
     return settings ? settings : usual;
 }
 
-void sync_volume_add(sync_volume *v, const sync_compress *c, const graph_param_info *info)
+void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_info *info)
 {
     const int64_t count = shape_count(&info->shape);
-    if (!sync_compress_takes(c, info)) {
+    if (!compress_takes(c, info)) {
         v->plain += (double)count;
         return;
     }
-    const sync_range range = { .count = count, .info = info, .spec = c, .level = sync_compress_levels(c) - 1 };
+    const compress_range range = { .count = count, .info = info, .spec = c, .level = compress_levels(c) - 1 };
     v->values += (double)count;
     for (int r = 0; r < c->how->rounds; r++)
         v->bytes += (double)((c->how->elements ? c->how->elements(&range, r) : count)
@@ -31,15 +31,15 @@ void sync_volume_add(sync_volume *v, const sync_compress *c, const graph_param_i
 }
 
 /* 1: ranks exchange the encodings of their parts alone. */
-static int scatters(const sync_compressor *how)
+static int scatters(const compressor *how)
 {
     return !how->elements && !how->gathers && how->rounds == 1;
 }
 
 /* Sums of gradients, and new weights where each rank updates a share, at most `most`. One bucket follows the other. */
-static sync_load sums(const sync_mode *m, const sync_compress *c, const sync_volume *v, int n, double most)
+static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_volume *v, int n, double most)
 {
-    const int changes = c && sync_compress_changes(c), gathers = changes && c->how->gathers;
+    const int changes = c && compress_changes(c), gathers = changes && c->how->gathers;
     const double buckets = fmax(1.0, PLAIN * (v->plain + v->values) / BUCKET);
     if (m->shares_state)                /* parts lie side by side: of many buckets each is of one rank */
         most = fmin(1.0, most * buckets);
@@ -65,7 +65,7 @@ static sync_load sums(const sync_mode *m, const sync_compress *c, const sync_vol
     };
 }
 
-sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const sync_compress *c,
+sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const compress_spec *c,
                          const sync_volume *v, int holders)
 {
     sync_settings usual;

@@ -26,7 +26,7 @@ typedef struct sync_volume {
 } sync_volume;
 
 /* Adds a tensor; `c` with its last level, if it ramps up. */
-void sync_volume_add(sync_volume *v, const sync_compress *c, const graph_param_info *info);
+void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_info *info);
 
 /* Of one exchange of what n ranks hold. */
 typedef struct sync_load {
@@ -44,7 +44,7 @@ typedef struct sync_pace {
 } sync_pace;
 
 /* settings NULL: the usual ones. One holder sends nothing. */
-sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const sync_compress *c,
+sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const compress_spec *c,
                          const sync_volume *v, int holders);
 sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings);
 /* Seconds of a step, on average, that ranks wait for exchanges of `wire` seconds and `trip` for the latencies of one

@@ -48,9 +48,9 @@ gt_status train_options_check(const train_options *o)
             "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s, or take "
             "int8",
             dtype_name(o->precision), wire_kind_name(o->between));
-    gt_status st = sync_compress_check(&o->compress, &o->optim);
+    gt_status st = compress_check(&o->compress, &o->optim);
     for (int i = 0; !st && i < o->candidates.count; i++)
-        st = sync_compress_check_candidate(&o->candidates.of[i], &o->optim);
+        st = compress_check_candidate(&o->candidates.of[i], &o->optim);
     return st ? st : optim_config_check(&o->optim);
 }
 

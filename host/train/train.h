@@ -68,7 +68,7 @@ typedef struct train_options {
     uint32_t val_ids;
     double peak_flops;              /* of this rank's device, for mfu; 0: unknown         */
     net_comm *comm;                 /* NULL: the only rank                                */
-    sync_compress compress;         /* of gradients between ranks                         */
+    compress_spec compress;         /* of gradients between ranks                         */
     sync_candidates candidates;     /* or one of these for each link; count 0: `compress` for all. The plan's
                                        links are taken if there are any; compress.after counts for all */
     wire_kind between; /* of what pipeline stages send; if not as it is, it needs stages, and a precision that
@@ -144,7 +144,7 @@ typedef struct train_balance {
     double slowest_busy, mean_busy; /* seconds                                             */
     uint64_t sent; /* bytes of activations and gradients, of all ranks    */
     double rounding[2], rounding_most[2]; /* see metrics.h                                 */
-    uint64_t held, spared; /* tensors held back (sync_compress_threshold), and bytes not sent for it */
+    uint64_t held, spared; /* tensors held back (compress_threshold), and bytes not sent for it */
 } train_balance;
 /* 1: it began with an image, and not with a checkpoint or new parameters. */
 int train_is_from_memory(const train *t);

@@ -4,7 +4,7 @@
 #include "host/planner/advice.h"
 #include "host/planner/compare.h"
 #include "host/planner/local_search.h"
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 #include "tests/check.h"
 
 #include <math.h>
@@ -157,9 +157,9 @@ static void encodings_are_what_messages_take(void)
                   { "randomk:0.01", 4 * 5243.0, 0, 0 },
                   { "powersgd:4", 4.0 * 4 * (512 + 1024), 0, 0 } };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        sync_compress c;
+        compress_spec c;
         sync_volume v = { 0 };
-        if (!CHECK_OK(sync_compress_parse(&c, cases[i].form)))
+        if (!CHECK_OK(compress_parse(&c, cases[i].form)))
             continue;
         sync_volume_add(&v, &c, &two);
         CHECKF(fabs(v.bytes - cases[i].bytes) <= 0.01 * cases[i].bytes, "%s: %g bytes", cases[i].form, v.bytes);
@@ -313,9 +313,9 @@ static void encoding_takes_its_time(void)
     local_rank rank[2];
     double links[2][4];
     local_choice plain = { 0 }, coded = { 0 };
-    sync_compress int8;
+    compress_spec int8;
     const sync_volume volume[PROFILE_KINDS] = { { 0, 1e5, 1.03e5 }, { 0, 5e5, 5.15e5 }, { 0, 2e5, 2.06e5 } };
-    CHECK_OK(sync_compress_parse(&int8, "int8"));
+    CHECK_OK(compress_parse(&int8, "int8"));
     make_job(&job, rank, links, "allreduce", NULL);
     if (!CHECK_OK(local_search(&plain, &job)))
         return;

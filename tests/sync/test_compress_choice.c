@@ -34,23 +34,23 @@ static void every_compressor_is_measured(void)
     if (!CHECK_OK(dev_open(&d, getenv("GT_TEST_DEVICE"))))
         return;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        sync_compress c;
-        sync_rate r;
-        if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)) || !CHECK_OK(sync_rate_measure(&r, d, &c, VALUES)))
+        compress_spec c;
+        compress_rate r;
+        if (!CHECK_OK(compress_parse(&c, cases[i].spec)) || !CHECK_OK(compress_rate_measure(&r, d, &c, VALUES)))
             continue;
         CHECKF(fabs(r.bytes - cases[i].bytes) <= cases[i].error, "%s: %g bytes a value", cases[i].spec, r.bytes);
         CHECKF(r.gathers == cases[i].gathers && r.scatters == cases[i].scatters && r.rounds == cases[i].rounds,
                "%s: %d %d %d", cases[i].spec, r.gathers, r.scatters, r.rounds);
         CHECKF(i ? r.encode > 0.0 && r.decode > 0.0 && r.encode < 1e-4 : r.encode == 0.0 && r.decode == 0.0,
                "%s: %g and %g s a value", cases[i].spec, r.encode, r.decode);
-        CHECK(fabs(sync_rate_seconds(&r, 10.0, 3) - 10.0 * (r.encode + r.decode * (r.gathers ? 3 : 1))) < 1e-12);
+        CHECK(fabs(compress_rate_seconds(&r, 10.0, 3) - 10.0 * (r.encode + r.decode * (r.gathers ? 3 : 1))) < 1e-12);
     }
-    sync_compress few;
-    sync_rate r;
-    if (CHECK_OK(sync_compress_parse(&few, "int8,min=100000")))
-        CHECK_FAILS(sync_rate_measure(&r, d, &few, VALUES), GT_MISUSE, "leaves them as they are");
-    if (CHECK_OK(sync_compress_parse(&few, "bf16")))
-        CHECK_FAILS(sync_rate_measure(&r, d, &few, 1000), GT_MISUSE, "multiples of 4096");
+    compress_spec few;
+    compress_rate r;
+    if (CHECK_OK(compress_parse(&few, "int8,min=100000")))
+        CHECK_FAILS(compress_rate_measure(&r, d, &few, VALUES), GT_MISUSE, "leaves them as they are");
+    if (CHECK_OK(compress_parse(&few, "bf16")))
+        CHECK_FAILS(compress_rate_measure(&r, d, &few, 1000), GT_MISUSE, "multiples of 4096");
     dev_close(d);
 }
 
@@ -78,10 +78,10 @@ static int near(double x, double want)
  * 4 bytes a value in all; int8 sends its own encoding once. */
 static void seconds_are_bytes_over_bandwidth(void)
 {
-    const sync_rate none = { .bytes = 4.0, .scatters = 1, .rounds = 1 };
-    const sync_rate bf16 = { .encode = 1e-9, .decode = 2e-9, .bytes = 2.0, .scatters = 1, .rounds = 1 };
-    const sync_rate int8 = { .encode = 4e-9, .decode = 1e-9, .bytes = 1.03125, .gathers = 1, .rounds = 1 };
-    const sync_rate factors = { .encode = 5e-9, .decode = 5e-9, .bytes = 0.1, .rounds = 2 };
+    const compress_rate none = { .bytes = 4.0, .scatters = 1, .rounds = 1 };
+    const compress_rate bf16 = { .encode = 1e-9, .decode = 2e-9, .bytes = 2.0, .scatters = 1, .rounds = 1 };
+    const compress_rate int8 = { .encode = 4e-9, .decode = 1e-9, .bytes = 1.03125, .gathers = 1, .rounds = 1 };
+    const compress_rate factors = { .encode = 5e-9, .decode = 5e-9, .bytes = 0.1, .rounds = 2 };
     const double n = 1e6, slow = 12.5e6;
     net_link_matrix m;
     if (!CHECK_OK(links_of(&m, 2, slow)))
@@ -204,7 +204,7 @@ static gt_status meet(net_comm *c, void *context)
     RANK_OK(sync_choice_make(&choice, &o));
     RANK_CHECK(choice->links == 1 && choice->link[0].ranks == RANKS && choice->link[0].group == 0);
     RANK_CHECK(sync_choice_of(choice, 0).after == 5);
-    RANK_CHECK(!sync_compress_changes(&(sync_compress){ .how = sync_choice_of(choice, 7).how }));
+    RANK_CHECK(!compress_changes(&(compress_spec){ .how = sync_choice_of(choice, 7).how }));
     snprintf(w->form[me], sizeof w->form[me], "%s", choice->link[0].form);
     sync_link_text(choice, 0, w->text[me], sizeof w->text[me]);
     sync_choice_release(choice);

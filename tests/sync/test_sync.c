@@ -8,7 +8,7 @@
  * that sees tensors and gathers.                                                            */
 #include "host/base/file.h"
 #include "host/base/random.h"
-#include "host/sync/coding.h"
+#include "host/compress/coding.h"
 #include "host/train/train_private.h"
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
@@ -26,18 +26,18 @@ static model_config config;
 /* ---- compressors of this test's own -------------------------------------------------------- */
 
 /* The first half in round 0, the rest in round 1. */
-static int64_t half(const sync_range *r, int round)
+static int64_t half(const compress_range *r, int round)
 {
     return round ? r->count - r->count / 2 : r->count / 2;
 }
 
-static gt_status encode_half(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+static gt_status encode_half(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)k;
     return dev_list_copy(l, to, 0, r->grad, round ? 4 * (uint64_t)half(r, 0) : 0, 4 * (uint64_t)half(r, round));
 }
 
-static gt_status decode_half(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
+static gt_status decode_half(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
                              int count, dev_buffer *to)
 {
     (void)k;
@@ -45,7 +45,7 @@ static gt_status decode_half(dev_list *l, kernel_set *k, const sync_range *r, in
     return dev_list_copy(l, to, round ? 4 * (uint64_t)half(r, 0) : 0, from[0], 0, 4 * (uint64_t)half(r, round));
 }
 
-static const sync_compressor halves = {
+static const compressor halves = {
     .name = "halves",
     .type = DTYPE_F32,
     .rounds = 2,
@@ -56,13 +56,13 @@ static const sync_compressor halves = {
 };
 
 /* Whole tensors to everybody, who adds them up in the order of ranks. */
-static int64_t all_of(const sync_range *r, int round)
+static int64_t all_of(const compress_range *r, int round)
 {
     (void)round;
     return r->count;
 }
 
-static gt_status encode_tensor(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+static gt_status encode_tensor(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)k;
     (void)round;
@@ -70,7 +70,7 @@ static gt_status encode_tensor(dev_list *l, kernel_set *k, const sync_range *r, 
     return dev_list_copy(l, to, 0, r->grad, 0, 4 * (uint64_t)r->count);
 }
 
-static gt_status decode_tensors(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
+static gt_status decode_tensors(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
                                 int count, dev_buffer *to)
 {
     gt_status st = dev_list_copy(l, to, 0, from[0], 0, 4 * (uint64_t)r->count);
@@ -80,7 +80,7 @@ static gt_status decode_tensors(dev_list *l, kernel_set *k, const sync_range *r,
     return st;
 }
 
-static const sync_compressor gathered = {
+static const compressor gathered = {
     .name = "gathered",
     .type = DTYPE_F32,
     .rounds = 1,
@@ -176,13 +176,13 @@ static void release(job *j)
 }
 
 /* 1: it ran, and all ranks ended with the same bits. */
-static int run(job *j, int ranks, const char *mode, const sync_compress *c, uint64_t steps, const char *folder)
+static int run(job *j, int ranks, const char *mode, const compress_spec *c, uint64_t steps, const char *folder)
 {
     j->o = tiny_options();
     j->o.gemm = "native";
     j->o.whole_tables = 1; /* rows of tables are added up in another order */
     j->o.steps = steps;
-    j->o.compress = c ? *c : (sync_compress){ 0 };
+    j->o.compress = c ? *c : (compress_spec){ 0 };
     j->o.run = folder;
     j->o.save_every = folder ? STEPS / 2 : 0;
     j->o.resume = folder && gt_path_exists(folder);
@@ -218,7 +218,7 @@ static void every_form_in_every_mode(void)
 {
     const struct {
         const char *spec; /* NULL: how */
-        const sync_compressor *how;
+        const compressor *how;
         double bound, bytes;
     } cases[] = { { "none", NULL, 0.0, 1.0 },
                   { "bf16", NULL, 2e-4, 0.5 },
@@ -240,8 +240,8 @@ static void every_form_in_every_mode(void)
                 return;
             for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
                 job j = { 0 };
-                sync_compress c = { .how = cases[i].how };
-                if (cases[i].spec && !CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+                compress_spec c = { .how = cases[i].how };
+                if (cases[i].spec && !CHECK_OK(compress_parse(&c, cases[i].spec)))
                     return;
                 if (!run(&j, ranks, mode, &c, STEPS, NULL))
                     return;
@@ -270,8 +270,8 @@ static void told_is_what_crosses(void)
             const int ranks = getenv("GT_TEST_TINY") ? 2 : MOST_RANKS;
             double crossed = 0.0;
             job few = { 0 }, more = { 0 };
-            sync_compress c;
-            if (!CHECK_OK(sync_compress_parse(&c, specs[i])))
+            compress_spec c;
+            if (!CHECK_OK(compress_parse(&c, specs[i])))
                 return;
             if (c.how->moments && !sync_mode_holds_all(sync_mode_at(m)))
                 continue;
@@ -316,8 +316,8 @@ static void errors_outlive_a_stop(void)
         snprintf(name, sizeof name, "%s-%zu", cases[i].spec, i);
         char *folder = gt_path_join(check_folder(), name);
         job whole = { 0 }, part = { 0 }, rest = { 0 };
-        sync_compress c;
-        if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+        compress_spec c;
+        if (!CHECK_OK(compress_parse(&c, cases[i].spec)))
             return;
         c.after = cases[i].after;
         if (run(&whole, 2, mode, &c, STEPS, NULL) && run(&part, 2, mode, &c, STEPS / 2, folder)) {
@@ -349,8 +349,8 @@ static void a_warm_up_without_end_is_adamw(void)
         return;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         job j = { 0 };
-        sync_compress c;
-        if (!CHECK_OK(sync_compress_parse(&c, cases[i].spec)))
+        compress_spec c;
+        if (!CHECK_OK(compress_parse(&c, cases[i].spec)))
             return;
         c.after = cases[i].after;
         if (!run(&j, ranks, "allreduce", &c, STEPS, NULL))
@@ -371,8 +371,8 @@ typedef struct rig {
     dev_device *d;
     kernel_set *k;
     dev_buffer *all, *random;
-    sync_coding *coding;
-    const sync_compressor *how;
+    compress_coding *coding;
+    const compressor *how;
     int64_t n;
     uint32_t step;
 } rig;
@@ -382,10 +382,10 @@ static gt_status rig_open(rig *g, net_comm *c, const char *spec, int64_t n, cons
 {
     static const uint32_t zeros[4] = { 0 };
     dev_buffer *grad = NULL;
-    sync_coding_options o = { .comm = c, .count = n, .ranges = 1, .ranks = 1, .stream = 5 };
-    sync_range range = { .count = n, .info = info };
+    compress_coding_options o = { .comm = c, .count = n, .ranges = 1, .ranks = 1, .stream = 5 };
+    compress_range range = { .count = n, .info = info };
     *g = (rig){ .n = n };
-    RANK_OK(sync_compress_parse(&o.spec, spec));
+    RANK_OK(compress_parse(&o.spec, spec));
     g->how = o.spec.how;
     RANK_OK(dev_open(&g->d, getenv("GT_TEST_DEVICE")));
     RANK_OK(kernel_set_create(&g->k, g->d, o.spec.how->type));
@@ -399,7 +399,7 @@ static gt_status rig_open(rig *g, net_comm *c, const char *spec, int64_t n, cons
     o.range = &range;
     o.grad = grad;
     o.random = g->random;
-    RANK_OK(sync_coding_create(&g->coding, &o));
+    RANK_OK(compress_coding_create(&g->coding, &o));
     return GT_OK;
 }
 
@@ -411,9 +411,9 @@ static gt_status rig_step(rig *g, float *x)
     RANK_OK(dev_write(g->d, g->all, 0, x, 4 * (uint64_t)g->n));
     for (int r = 0; r < g->how->rounds; r++) {
         if (!r)
-            RANK_OK(sync_coding_commit(g->coding));
-        RANK_OK(sync_coding_encode(g->coding, r));
-        RANK_OK(sync_coding_decode(g->coding, r));
+            RANK_OK(compress_coding_commit(g->coding));
+        RANK_OK(compress_coding_encode(g->coding, r));
+        RANK_OK(compress_coding_decode(g->coding, r));
     }
     RANK_OK(dev_read(g->d, g->all, 0, x, 4 * (uint64_t)g->n));
     return GT_OK;
@@ -421,14 +421,14 @@ static gt_status rig_step(rig *g, float *x)
 
 static gt_status rig_kept(rig *g, float *to)
 {
-    RANK_OK(sync_coding_commit(g->coding));
-    RANK_OK(dev_read(g->d, sync_coding_error(g->coding), 0, to, 4 * (uint64_t)g->n));
+    RANK_OK(compress_coding_commit(g->coding));
+    RANK_OK(dev_read(g->d, compress_coding_error(g->coding), 0, to, 4 * (uint64_t)g->n));
     return GT_OK;
 }
 
 static void rig_close(rig *g)
 {
-    sync_coding_release(g->coding);
+    compress_coding_release(g->coding);
     dev_buffer_release(g->random);
     dev_buffer_release(g->all);
     kernel_set_release(g->k);
@@ -537,8 +537,8 @@ typedef struct ring {
     dev_list *begin, *update;
     dev_buffer *all[MOST_RANKS], *random, *frame, *state, *partial, *p, *m, *v;
     kernel_slot pending, step, weigh, weighs, held, lr, form;
-    sync_coding *coding[MOST_RANKS];
-    sync_compress spec;
+    compress_coding *coding[MOST_RANKS];
+    compress_spec spec;
     uint64_t at; /* steps done */
     int left;
 } ring;
@@ -573,7 +573,7 @@ static gt_status ring_open(ring *g, net_comm *c, const char *spec, uint64_t afte
     static const uint32_t zeros[4] = { 0 };
     static const float frame[COMPRESS_FRAME] = { 0 };
     *g = (ring){ 0 };
-    RANK_OK(sync_compress_parse(&g->spec, spec));
+    RANK_OK(compress_parse(&g->spec, spec));
     g->spec.after = after;
     RANK_OK(dev_open(&g->d, getenv("GT_TEST_DEVICE")));
     RANK_OK(kernel_set_create(&g->k, g->d, g->spec.how->type));
@@ -587,8 +587,8 @@ static gt_status ring_open(ring *g, net_comm *c, const char *spec, uint64_t afte
     RANK_OK(dev_list_create(&g->begin, g->d));
     RANK_OK(kernel_compress_begin(g->begin, g->k, g->state, g->random, g->frame, &g->pending, &g->step, &g->weigh));
     for (int r = 0; r < MOST_RANKS; r++) {
-        sync_range range = { .count = N };
-        sync_coding_options o = {
+        compress_range range = { .count = N };
+        compress_coding_options o = {
             .spec = g->spec,
             .device = g->d,
             .kernels = g->k,
@@ -607,7 +607,7 @@ static gt_status ring_open(ring *g, net_comm *c, const char *spec, uint64_t afte
         RANK_OK(dev_buffer_view(&range.grad, g->all[r], 0, 4 * N));
         if (g->spec.how->moments)
             RANK_OK(dev_buffer_view(&o.moment, g->m, 0, 4 * N));
-        RANK_OK(sync_coding_create(&g->coding[r], &o));
+        RANK_OK(compress_coding_create(&g->coding[r], &o));
     }
     return GT_OK;
 }
@@ -615,7 +615,7 @@ static gt_status ring_open(ring *g, net_comm *c, const char *spec, uint64_t afte
 static void ring_close(ring *g)
 {
     for (int r = 0; r < MOST_RANKS; r++) {
-        sync_coding_release(g->coding[r]);
+        compress_coding_release(g->coding[r]);
         dev_buffer_release(g->all[r]);
     }
     dev_list_release(g->begin);
@@ -635,12 +635,12 @@ static void ring_close(ring *g)
 static gt_status ring_exchange(ring *g)
 {
     for (int r = 0; r < MOST_RANKS; r++) {
-        const sync_payload mine = sync_coding_payload(g->coding[r], 0);
+        const compress_payload mine = compress_coding_payload(g->coding[r], 0);
         char *code = malloc(mine.own_bytes);
         RANK_CHECK(code);
         RANK_OK(dev_read(g->d, mine.code, mine.own_at, code, mine.own_bytes));
         for (int to = 0; to < MOST_RANKS; to++)
-            RANK_OK(dev_write(g->d, sync_coding_payload(g->coding[to], 0).code, mine.own_at, code, mine.own_bytes));
+            RANK_OK(dev_write(g->d, compress_coding_payload(g->coding[to], 0).code, mine.own_at, code, mine.own_bytes));
         free(code);
     }
     return GT_OK;
@@ -662,16 +662,16 @@ static gt_status ring_step(ring *g, float (*x)[N], double weigh, int plain, floa
             other[i] = x[r][i] * unit;
         RANK_OK(dev_write(g->d, g->all[r], 0, other, sizeof other));
         if (!plain || g->left)
-            RANK_OK(sync_coding_commit(g->coding[r]));
+            RANK_OK(compress_coding_commit(g->coding[r]));
         if (!plain)
-            RANK_OK(sync_coding_encode(g->coding[r], 0));
+            RANK_OK(compress_coding_encode(g->coding[r], 0));
         for (int i = 0; i < N; i++)
             sum[i] = (r ? sum[i] : 0.0f) + other[i];
     }
     if (!plain)
         RANK_OK(ring_exchange(g));
     for (int r = 0; !plain && r < MOST_RANKS; r++) {
-        RANK_OK(sync_coding_decode(g->coding[r], 0));
+        RANK_OK(compress_coding_decode(g->coding[r], 0));
         RANK_OK(dev_read(g->d, g->all[r], 0, r ? other : sum, sizeof other));
         RANK_CHECK(!r || !memcmp(sum, other, sizeof other));
     }
@@ -781,7 +781,7 @@ static gt_status adam(net_comm *c, void *context)
     for (uint64_t t = 0; a->plain[t]; t++) {
         const int plain = a->plain[t] == 'p';
         const double weigh = t % 3 ? 1.0 : 0.75;
-        RANK_CHECK(sync_compress_waits(&g.spec, t) == plain);
+        RANK_CHECK(compress_waits(&g.spec, t) == plain);
         draw_shares(t, x);
         RANK_OK(ring_step(&g, x, weigh, plain, got));
         RANK_OK(ring_update(&g, weigh, plain));
@@ -861,7 +861,7 @@ static gt_status powers(net_comm *c, void *context)
     draw(0, x, ROWS * COLUMNS);
     RANK_OK(rig_step(&g, x));
     RANK_OK(rig_kept(&g, x));
-    RANK_OK(dev_read(g.d, sync_coding_state(g.coding, 0), 0, state, sizeof state));
+    RANK_OK(dev_read(g.d, compress_coding_state(g.coding, 0), 0, state, sizeof state));
     for (int i = 0; i < ROWS * COLUMNS; i++)
         e[i] = (double)x[i];
     for (int i = 0; i < RANK * COLUMNS; i++)
@@ -1003,7 +1003,7 @@ static void fast_components_are_demo(void)
 
 static int alone; /* whose gradient the next compressor says */
 
-static gt_status decode_one(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from,
+static gt_status decode_one(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
                             int count, dev_buffer *to)
 {
     (void)k;
@@ -1011,7 +1011,7 @@ static gt_status decode_one(dev_list *l, kernel_set *k, const sync_range *r, int
     return dev_list_copy(l, to, 0, from[alone < count ? alone : 0], 0, 4 * (uint64_t)r->count);
 }
 
-static const sync_compressor one_of_them = {
+static const compressor one_of_them = {
     .name = "one",
     .type = DTYPE_F32,
     .rounds = 1,
@@ -1024,7 +1024,7 @@ static const sync_compressor one_of_them = {
 };
 
 /* One step of plain gradient descent at this rate. */
-static int descend(job *j, const sync_compress *c, double lr)
+static int descend(job *j, const compress_spec *c, double lr)
 {
     *j = (job){ .o = tiny_options() };
     j->o.gemm = "native";
@@ -1044,7 +1044,7 @@ static int descend(job *j, const sync_compress *c, double lr)
 static void replicas_clip_their_own_gradients(void)
 {
     static const double clips[] = { 0.4, 1.2, 1e9 };
-    sync_compress c = { .how = &one_of_them };
+    compress_spec c = { .how = &one_of_them };
     job start, own[MOST_RANKS], j;
     double norm[MOST_RANKS] = { 0.0 };
     if (getenv("GT_TEST_TINY") || !descend(&start, &c, 1e-30))
@@ -1061,7 +1061,7 @@ static void replicas_clip_their_own_gradients(void)
         char spec[64];
         double off = 0.0, size = 0.0;
         snprintf(spec, sizeof spec, "topk:1,min=1,clip=%g", clips[k]);
-        if (!CHECK_OK(sync_compress_parse(&c, spec)) || !descend(&j, &c, 1.0))
+        if (!CHECK_OK(compress_parse(&c, spec)) || !descend(&j, &c, 1.0))
             return;
         for (size_t i = 0; i < start.count; i++) {
             double want = 0.0;
@@ -1132,7 +1132,7 @@ static gt_status owing(net_comm *c, void *context)
     return st;
 }
 
-static int run_owing(owed *w, job *j, int ranks, const sync_compress *c, const char *folder, int resume)
+static int run_owing(owed *w, job *j, int ranks, const compress_spec *c, const char *folder, int resume)
 {
     *w = (owed){ .j = j };
     j->o = tiny_options();
@@ -1159,9 +1159,9 @@ static void another_plan_owes_the_same(void)
         char *folder = gt_path_join(check_folder(), name);
         job j = { 0 };
         owed two, three;
-        sync_compress c;
+        compress_spec c;
         double off = 0.0, size = 0.0;
-        if (!CHECK_OK(sync_compress_parse(&c, specs[k])))
+        if (!CHECK_OK(compress_parse(&c, specs[k])))
             return;
         c.after = (uint64_t)c.how->warms_up;
         if (!run_owing(&two, &j, 2, &c, folder, 0))
@@ -1200,15 +1200,15 @@ static void tables_agree_with_themselves(void)
     sync_mode_names(names);
     CHECK(!strcmp(names, all));
     *all = '\0';
-    for (int i = 0; sync_compressor_at(i); i++) {
-        const sync_compressor *c = sync_compressor_at(i);
-        CHECK(sync_compressor_find(sync_compressor_name(c)) == c && *sync_compressor_help(c) && c->rounds > 0);
-        CHECK(sync_compressor_changes(c) == (i > 0) && !c->encode == !c->decode);
-        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? "|" : "", sync_compressor_name(c));
+    for (int i = 0; compressor_at(i); i++) {
+        const compressor *c = compressor_at(i);
+        CHECK(compressor_find(compressor_name(c)) == c && *compressor_help(c) && c->rounds > 0);
+        CHECK(compressor_changes(c) == (i > 0) && !c->encode == !c->decode);
+        snprintf(all + strlen(all), sizeof all - strlen(all), "%s%s", i ? "|" : "", compressor_name(c));
     }
-    sync_compressor_names(names);
+    compressor_names(names);
     CHECK(!strcmp(names, all));
-    CHECK(!sync_mode_find("alone") && !sync_mode_find("") && !sync_compressor_find("fp4"));
+    CHECK(!sync_mode_find("alone") && !sync_mode_find("") && !compressor_find("fp4"));
     CHECK(!strcmp(sync_mode_name(sync_mode_alone()), "alone"));
 }
 

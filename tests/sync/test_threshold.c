@@ -257,7 +257,7 @@ static int run(job *j, const char *mode, double x, uint64_t steps, const char *f
         j->o.optim.momentum = j->o.optim.weight_decay = j->o.optim.clip = 0.0;
     }
     config = tiny_config();
-    if (!CHECK_OK(sync_compress_threshold(&j->o.compress, x))
+    if (!CHECK_OK(compress_threshold(&j->o.compress, x))
         || !tiny_plan(&j->plan, UNITS, TINY_B, "1f1b", mode, replicas, 2, 1))
         return 0;
     sync_settings_usual(sync_mode_find(mode), &s);
@@ -315,12 +315,12 @@ static void what_waits_outlives_a_stop(void)
 
 static void numbers_that_are_none_are_refused(void)
 {
-    sync_compress c = { 0 };
-    CHECK_FAILS(sync_compress_threshold(&c, -1.0), GT_MISUSE, "no number from 0 up");
-    CHECK_OK(sync_compress_threshold(&c, 0.0));
-    CHECK(!sync_compress_changes(&c));
-    CHECK_OK(sync_compress_parse(&c, "bf16"));
-    CHECK_FAILS(sync_compress_threshold(&c, 0.1), GT_MISUSE, "--compress bf16");
+    compress_spec c = { 0 };
+    CHECK_FAILS(compress_threshold(&c, -1.0), GT_MISUSE, "no number from 0 up");
+    CHECK_OK(compress_threshold(&c, 0.0));
+    CHECK(!compress_changes(&c));
+    CHECK_OK(compress_parse(&c, "bf16"));
+    CHECK_FAILS(compress_threshold(&c, 0.1), GT_MISUSE, "--compress bf16");
 }
 
 const check_case check_cases[] = {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/coding.c - see coding.h.
+/* host/compress/coding.c - see coding.h.
  *
  *   one rank's encoding   | range 0 | range 1 | ...      each from where a view may begin
  *
  * Error feedback is the same for all compressors, so it stands here: the first list adds what was kept to
  * the gradient before it encodes; the last one decodes what this rank alone said and keeps the difference. */
-#include "host/sync/coding.h"
+#include "host/compress/coding.h"
 
 #include <stdlib.h>
 
@@ -20,10 +20,10 @@ typedef struct pair {
     dev_buffer *kept, *next;
 } pair;
 
-struct sync_coding {
-    sync_coding_options o;
-    const sync_compressor *how;
-    sync_range *range;
+struct compress_coding {
+    compress_coding_options o;
+    const compressor *how;
+    compress_range *range;
     int encodings, mine;                /* in code; which one is this rank's                */
     int levels, level;
     round *round;                       /* [level * rounds + round]                         */
@@ -41,37 +41,37 @@ static gt_status no_memory(void)
     return gt_fail(GT_NO_MEMORY, "no memory for the list of encoded gradients");
 }
 
-static int64_t elements_of(const sync_coding *c, int i, int at)
+static int64_t elements_of(const compress_coding *c, int i, int at)
 {
     return c->how->elements ? c->how->elements(&c->range[i], at) : c->range[i].count;
 }
 
-static uint64_t aligned(const sync_coding *c, uint64_t bytes)
+static uint64_t aligned(const compress_coding *c, uint64_t bytes)
 {
     const uint64_t align = dev_info_of(c->o.device)->align;
     return (bytes + align - 1) / align * align;
 }
 
 /* Bytes of a range's encoding, with what comes before the next one. */
-static uint64_t room_of(const sync_coding *c, int i, int at)
+static uint64_t room_of(const compress_coding *c, int i, int at)
 {
     return aligned(c, (uint64_t)elements_of(c, i, at) * dtype_size(c->how->type));
 }
 
-static void set_level(sync_coding *c, int level)
+static void set_level(compress_coding *c, int level)
 {
     for (int i = 0; i < c->o.ranges; i++)
         c->range[i].level = level;
     c->level = level;
 }
 
-static round *round_at(const sync_coding *c, int at)
+static round *round_at(const compress_coding *c, int at)
 {
     return &c->round[c->level * c->how->rounds + at];
 }
 
 /* Of the current level. */
-static void measure(sync_coding *c)
+static void measure(compress_coding *c)
 {
     for (int r = 0; r < c->how->rounds; r++) {
         round *k = round_at(c, r);
@@ -82,7 +82,7 @@ static void measure(sync_coding *c)
     }
 }
 
-static gt_status make_code(sync_coding *c)
+static gt_status make_code(compress_coding *c)
 {
     const char *what = "encoded gradients";
     const uint64_t bytes = c->most ? c->most : 4;
@@ -93,7 +93,7 @@ static gt_status make_code(sync_coding *c)
 }
 
 /* Views of every rank's encoding of every range. */
-static gt_status make_parts(sync_coding *c, int at)
+static gt_status make_parts(compress_coding *c, int at)
 {
     round *k = round_at(c, at);
     gt_status st = GT_OK;
@@ -112,7 +112,7 @@ static gt_status make_parts(sync_coding *c, int at)
 }
 
 /* Zeros, and on the list of commits. */
-static gt_status make_pair(sync_coding *c, pair *p, int64_t count, const char *what)
+static gt_status make_pair(compress_coding *c, pair *p, int64_t count, const char *what)
 {
     dev_list *l = NULL;
     gt_status st = dev_buffer_create(&p->kept, c->o.device, 4 * (uint64_t)count, what);
@@ -130,7 +130,7 @@ static gt_status make_pair(sync_coding *c, pair *p, int64_t count, const char *w
     return st ? st : kernel_compress_commit(c->commit, c->o.kernels, count, c->o.frame, p->next, p->kept);
 }
 
-static gt_status make_error(sync_coding *c)
+static gt_status make_error(compress_coding *c)
 {
     if (!c->how->keeps_error)
         return GT_OK;
@@ -147,7 +147,7 @@ static gt_status make_error(sync_coding *c)
 }
 
 /* What the compressor itself wants of each range. */
-static gt_status make_state(sync_coding *c)
+static gt_status make_state(compress_coding *c)
 {
     uint64_t bytes = 0, most = 0;
     for (int i = 0; i < c->o.ranges; i++) {
@@ -161,7 +161,7 @@ static gt_status make_state(sync_coding *c)
         st = dev_buffer_create(&c->scratch, c->o.device, most, "working memory of compression");
     bytes = most = 0;
     for (int i = 0; !st && i < c->o.ranges; i++) {
-        sync_range *r = &c->range[i];
+        compress_range *r = &c->range[i];
         if (c->how->state) {
             const uint64_t own = 4 * (uint64_t)c->how->state(r);
             st = dev_buffer_view(&r->state, c->state.kept, bytes, own);
@@ -179,9 +179,9 @@ static gt_status make_state(sync_coding *c)
 }
 
 /* What was kept, added to the gradient. */
-static gt_status append_feed(sync_coding *c, dev_list *l)
+static gt_status append_feed(compress_coding *c, dev_list *l)
 {
-    const sync_coding_options *o = &c->o;
+    const compress_coding_options *o = &c->o;
     if (o->moment)
         return kernel_compress_moment(l, o->kernels, o->count, o->frame, o->beta1, o->ranks, c->error.kept, o->moment,
                                       o->grad);
@@ -191,7 +191,7 @@ static gt_status append_feed(sync_coding *c, dev_list *l)
                                     c->velocity.kept, c->velocity.next, o->grad);
 }
 
-static gt_status append_encode(sync_coding *c, int at)
+static gt_status append_encode(compress_coding *c, int at)
 {
     round *k = round_at(c, at);
     const int keeps = c->how->keeps_error, last = at == c->how->rounds - 1;
@@ -214,7 +214,7 @@ static gt_status append_encode(sync_coding *c, int at)
     return st;
 }
 
-static gt_status append_decode(sync_coding *c, int at)
+static gt_status append_decode(compress_coding *c, int at)
 {
     round *k = round_at(c, at);
     gt_status st = dev_list_create(&k->decode, c->o.device);
@@ -227,7 +227,7 @@ static gt_status append_decode(sync_coding *c, int at)
 }
 
 /* The lists of all sizes of encodings. */
-static gt_status make_lists(sync_coding *c)
+static gt_status make_lists(compress_coding *c)
 {
     gt_status st = GT_OK;
     for (int v = 0; !st && v < c->levels; v++) {
@@ -244,12 +244,12 @@ static gt_status make_lists(sync_coding *c)
     return st;
 }
 
-gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
+gt_status compress_coding_create(compress_coding **out, const compress_coding_options *o)
 {
     *out = NULL;
-    const int levels = sync_compress_levels(&o->spec);
-    sync_coding *c = calloc(1, sizeof *c);
-    sync_range *range = malloc(((size_t)o->ranges + 1) * sizeof *range);
+    const int levels = compress_levels(&o->spec);
+    compress_coding *c = calloc(1, sizeof *c);
+    compress_range *range = malloc(((size_t)o->ranges + 1) * sizeof *range);
     round *rounds = calloc((size_t)(o->spec.how->rounds * levels), sizeof *rounds);
     for (int i = 0; range && i < o->ranges; i++)
         range[i] = o->range[i];
@@ -263,13 +263,15 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
         free(rounds);
         return no_memory();
     }
-    *c = (sync_coding){ .o = *o,
-                        .how = o->spec.how,
-                        .range = range,
-                        .levels = levels,
-                        .round = rounds,
-                        .encodings = o->spec.how->gathers ? o->ranks : 1,
-                        .mine = o->spec.how->gathers ? o->rank : 0 };
+    *c = (compress_coding){
+        .o = *o,
+        .how = o->spec.how,
+        .range = range,
+        .levels = levels,
+        .round = rounds,
+        .encodings = o->spec.how->gathers ? o->ranks : 1,
+        .mine = o->spec.how->gathers ? o->rank : 0
+    };
     for (int i = 0; i < o->ranges; i++) {
         range[i].spec = &c->o.spec;
         range[i].ranks = o->ranks;
@@ -296,7 +298,7 @@ gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o)
     if (!st && c->how->whole)
         st = dev_list_fill(c->sent, c->error.next, 0, 0, 4 * (uint64_t)o->count);
     if (st) {
-        sync_coding_release(c);
+        compress_coding_release(c);
         return st;
     }
     *out = c;
@@ -309,7 +311,7 @@ static void release_pair(const pair *p)
     dev_buffer_release(p->next);
 }
 
-void sync_coding_release(sync_coding *c)
+void compress_coding_release(compress_coding *c)
 {
     if (!c)
         return;
@@ -350,54 +352,56 @@ static net_type type_of(dtype t)
     return t == DTYPE_BF16 ? NET_BF16 : t == DTYPE_F16 ? NET_F16 : NET_F32;
 }
 
-sync_payload sync_coding_payload(const sync_coding *c, int at)
+compress_payload compress_coding_payload(const compress_coding *c, int at)
 {
     const uint64_t stride = round_at(c, at)->stride;
-    return (sync_payload){ .code = c->code,
-                           .host = dev_buffer_host(c->code),
-                           .bytes = stride * (uint64_t)c->encodings,
-                           .elements = stride * (uint64_t)c->encodings / dtype_size(c->how->type),
-                           .own_at = stride * (uint64_t)c->mine,
-                           .own_bytes = stride,
-                           .type = type_of(c->how->type) };
+    return (compress_payload){
+        .code = c->code,
+        .host = dev_buffer_host(c->code),
+        .bytes = stride * (uint64_t)c->encodings,
+        .elements = stride * (uint64_t)c->encodings / dtype_size(c->how->type),
+        .own_at = stride * (uint64_t)c->mine,
+        .own_bytes = stride,
+        .type = type_of(c->how->type)
+    };
 }
 
-void sync_coding_level(sync_coding *c, int level)
+void compress_coding_level(compress_coding *c, int level)
 {
     set_level(c, level);
 }
 
-gt_status sync_coding_commit(sync_coding *c)
+gt_status compress_coding_commit(compress_coding *c)
 {
     return dev_run(c->commit, 0, -1);
 }
 
-gt_status sync_coding_encode(sync_coding *c, int at)
+gt_status compress_coding_encode(compress_coding *c, int at)
 {
     return dev_run(round_at(c, at)->encode, 0, -1);
 }
 
-gt_status sync_coding_decode(sync_coding *c, int at)
+gt_status compress_coding_decode(compress_coding *c, int at)
 {
     return dev_run(round_at(c, at)->decode, 0, -1);
 }
 
-gt_status sync_coding_sent(sync_coding *c)
+gt_status compress_coding_sent(compress_coding *c)
 {
     return dev_run(c->sent, 0, -1);
 }
 
-dev_buffer *sync_coding_error(const sync_coding *c)
+dev_buffer *compress_coding_error(const compress_coding *c)
 {
     return c->error.kept;
 }
 
-dev_buffer *sync_coding_velocity(const sync_coding *c)
+dev_buffer *compress_coding_velocity(const compress_coding *c)
 {
     return c->velocity.kept;
 }
 
-dev_buffer *sync_coding_state(const sync_coding *c, int range)
+dev_buffer *compress_coding_state(const compress_coding *c, int range)
 {
     return c->range[range].state;
 }

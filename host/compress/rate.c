@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compress_rate.c - times of the lists of launches that a step would run, without a network.
+/* host/compress/rate.c - times of the lists of launches that a step would run, without a network.
  *
  * Two encodings are there where each rank's is decoded, so that what one more takes is half of both. The values are
  * random and spread over some powers of two, as gradients are: what top-k takes depends on them. */
-#include "host/sync/compress_rate.h"
+#include "host/compress/rate.h"
 
 #include "host/base/clock.h"
 #include "host/base/random.h"
-#include "host/sync/coding.h"
+#include "host/compress/coding.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ typedef struct trial {
     dev_device *device;
     kernel_set *kernels;
     dev_buffer *grad, *random;
-    sync_coding *coding;
+    compress_coding *coding;
     graph_param_info info;              /* of the values, as a tensor                          */
 } trial;
 
@@ -41,12 +41,12 @@ static gt_status fill(const trial *t, int64_t values)
 }
 
 /* A tensor of `values` values, or a range of them. */
-static gt_status prepare(trial *t, const sync_compress *s, int64_t values)
+static gt_status prepare(trial *t, const compress_spec *s, int64_t values)
 {
     const shape matrix = { .rank = 2, .dim = { values / COLUMNS, COLUMNS } };
     t->info = (graph_param_info){ .name = "measured", .shape = matrix, .full = matrix };
-    sync_range range = { .count = values, .info = s->how->tensors ? &t->info : NULL };
-    sync_coding_options o = {
+    compress_range range = { .count = values, .info = s->how->tensors ? &t->info : NULL };
+    compress_coding_options o = {
         .spec = *s,
         .device = t->device,
         .kernels = t->kernels,
@@ -56,7 +56,7 @@ static gt_status prepare(trial *t, const sync_compress *s, int64_t values)
         .ranks = s->how->gathers ? ENCODINGS : 1,
         .random = t->random
     };
-    if (!sync_compress_takes(s, &t->info))
+    if (!compress_takes(s, &t->info))
         return gt_fail(GT_MISUSE, "cannot measure '%s' with %lld values: it leaves them as they are", s->how->name,
                        (long long)values);
     gt_status st = dev_buffer_view(&range.grad, t->grad, 0, 4 * (uint64_t)values);
@@ -66,14 +66,14 @@ static gt_status prepare(trial *t, const sync_compress *s, int64_t values)
         dev_buffer_release(range.grad);
         return st;
     }
-    st = sync_coding_create(&t->coding, &o);
+    st = compress_coding_create(&t->coding, &o);
     if (!st)
-        sync_coding_level(t->coding, sync_compress_levels(s) - 1);
+        compress_coding_level(t->coding, compress_levels(s) - 1);
     return st;
 }
 
 /* Seconds of one round. */
-static gt_status time_one(const trial *t, gt_status (*run)(sync_coding *c, int round), int round, double *seconds)
+static gt_status time_one(const trial *t, gt_status (*run)(compress_coding *c, int round), int round, double *seconds)
 {
     const uint64_t start = gt_now_ns();
     gt_status st = run(t->coding, round);
@@ -90,14 +90,14 @@ static gt_status time_rounds(const trial *t, int rounds, double *encode, double 
     *encode = *decode = INFINITY;
     for (int i = 0; !st && i <= RUNS; i++) {
         double coded = 0.0, read = 0.0, one;
-        st = sync_coding_commit(t->coding);
+        st = compress_coding_commit(t->coding);
         if (!st)
             st = dev_wait(t->device);
         for (int r = 0; !st && r < rounds; r++) {
-            st = time_one(t, sync_coding_encode, r, &one);
+            st = time_one(t, compress_coding_encode, r, &one);
             coded += one;
             if (!st)
-                st = time_one(t, sync_coding_decode, r, &one);
+                st = time_one(t, compress_coding_decode, r, &one);
             read += one;
         }
         if (i > 0) {
@@ -108,12 +108,12 @@ static gt_status time_rounds(const trial *t, int rounds, double *encode, double 
     return st;
 }
 
-gt_status sync_rate_measure(sync_rate *out, dev_device *d, const sync_compress *s, int64_t values)
+gt_status compress_rate_measure(compress_rate *out, dev_device *d, const compress_spec *s, int64_t values)
 {
     trial t = { .device = d };
     double encode = 0.0, decode = 0.0;
-    *out = (sync_rate){ .bytes = 4.0, .scatters = 1, .rounds = 1 };
-    if (!sync_compress_changes(s))
+    *out = (compress_rate){ .bytes = 4.0, .scatters = 1, .rounds = 1 };
+    if (!compress_changes(s))
         return GT_OK;
     if (values < COMPRESS_CHUNK || values % COMPRESS_CHUNK)
         return gt_fail(GT_MISUSE, "compression is measured with multiples of %d values, not %lld", COMPRESS_CHUNK,
@@ -137,16 +137,16 @@ gt_status sync_rate_measure(sync_rate *out, dev_device *d, const sync_compress *
         out->scatters = !s->how->elements && !s->how->tensors && !s->how->gathers && s->how->rounds == 1;
         out->rounds = s->how->rounds;
         for (int r = 0; r < s->how->rounds; r++)
-            out->bytes += (double)sync_coding_payload(t.coding, r).own_bytes / (double)values;
+            out->bytes += (double)compress_coding_payload(t.coding, r).own_bytes / (double)values;
     }
-    sync_coding_release(t.coding);
+    compress_coding_release(t.coding);
     dev_buffer_release(t.random);
     dev_buffer_release(t.grad);
     kernel_set_release(t.kernels);
     return st;
 }
 
-double sync_rate_seconds(const sync_rate *r, double n, int ranks)
+double compress_rate_seconds(const compress_rate *r, double n, int ranks)
 {
     return n * (r->encode + r->decode * (r->gathers ? ranks : 1));
 }

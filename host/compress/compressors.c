@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compressors.c - the table of compressors, and what is said of one on the command line.
+/* host/compress/compressors.c - the table of compressors, and what is said of one on the command line.
  *
  *   topk:0.01,momentum=0.9,min=4096
  *   name parameter numbers of its own, and of all                                           */
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 
 #include <assert.h>
 #include <math.h>
@@ -12,31 +12,31 @@
 #include <string.h>
 
 /* The first is the usual one. */
-static const sync_compressor *const compressors[] = {
-    &sync_compress_none,
-    &sync_compress_bf16,
-    &sync_compress_fp16,
-    &sync_compress_int8,
-    &sync_compress_topk,
-    &sync_compress_randomk,
-    &sync_compress_powersgd,
-    &sync_compress_demo,
-    &sync_compress_onebit,
-    &sync_compress_zeroone,
+static const compressor *const compressors[] = {
+    &compress_none,
+    &compress_bf16,
+    &compress_fp16,
+    &compress_int8,
+    &compress_topk,
+    &compress_randomk,
+    &compress_powersgd,
+    &compress_demo,
+    &compress_onebit,
+    &compress_zeroone,
     NULL
 };
 
 /* Of all that leave small tensors as they are. */
-static const sync_number least = {
-    "min", "values of the smallest tensor that is compressed", 1024.0, 1.0, 1e12, 1, offsetof(sync_compress, least)
+static const compress_number least = {
+    "min", "values of the smallest tensor that is compressed", 1024.0, 1.0, 1e12, 1, offsetof(compress_spec, least)
 };
 
-const sync_compressor *sync_compressor_at(int i)
+const compressor *compressor_at(int i)
 {
     return compressors[i];
 }
 
-static const sync_compressor *find(const char *name, size_t length)
+static const compressor *find(const char *name, size_t length)
 {
     for (int i = 0; compressors[i]; i++)
         if (strlen(compressors[i]->name) == length && !strncmp(compressors[i]->name, name, length))
@@ -44,62 +44,62 @@ static const sync_compressor *find(const char *name, size_t length)
     return NULL;
 }
 
-const sync_compressor *sync_compressor_find(const char *name)
+const compressor *compressor_find(const char *name)
 {
     return find(name, strlen(name));
 }
 
-const char *sync_compressor_name(const sync_compressor *c)
+const char *compressor_name(const compressor *c)
 {
     return c->name;
 }
 
-const char *sync_compressor_help(const sync_compressor *c)
+const char *compressor_help(const compressor *c)
 {
     return c->help;
 }
 
-int sync_compressor_changes(const sync_compressor *c)
+int compressor_changes(const compressor *c)
 {
     return c->encode != NULL;
 }
 
-void sync_compressor_names(char *out)
+void compressor_names(char *out)
 {
     size_t used = 0;
     for (int i = 0; compressors[i]; i++)
-        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", compressors[i]->name);
+        used += (size_t)snprintf(out + used, COMPRESS_NAMES - used, "%s%s", i ? "|" : "", compressors[i]->name);
 }
 
-void sync_compressor_forms(char *out)
+void compressor_forms(char *out)
 {
     size_t used = 0;
     for (int i = 0; compressors[i]; i++) {
-        const sync_number *p = compressors[i]->parameter;
-        used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s%s%.*s", i ? "|" : "", compressors[i]->name,
+        const compress_number *p = compressors[i]->parameter;
+        used += (size_t)snprintf(out + used, COMPRESS_NAMES - used, "%s%s%s%.*s", i ? "|" : "", compressors[i]->name,
                                  p ? ":" : "", p ? 1 : 0, p ? p->name : "");
     }
 }
 
 /* ---- what is said of one ---------------------------------------------------------------------- */
 
-static double *place(sync_compress *c, const sync_number *n)
+static double *place(compress_spec *c, const compress_number *n)
 {
     return (double *)((char *)c + n->place);
 }
 
 /* The numbers behind ',' of a compressor, 0, 1, ...: its own, then those of all. */
-static const sync_number *number_at(const sync_compressor *c, int i)
+static const compress_number *number_at(const compressor *c, int i)
 {
     int own = 0;
-    for (const sync_number *n = c->numbers; n && n->name; n++, own++)
+    for (const compress_number *n = c->numbers; n && n->name; n++, own++)
         if (own == i)
             return n;
     return i == own && !c->all && c->encode ? &least : NULL;
 }
 
 /* "  topk:FRACTION            share of ..." */
-static size_t describe_number(char *out, size_t size, const char *before, const sync_number *n, const char *behind)
+static size_t describe_number(char *out, size_t size, const char *before, const compress_number *n, const char *behind)
 {
     char head[48];
     snprintf(head, sizeof head, "%s%s%s", before, n->name, behind);
@@ -108,16 +108,16 @@ static size_t describe_number(char *out, size_t size, const char *before, const 
     return used < 0 ? 0 : (size_t)used < size ? (size_t)used : size - 1;
 }
 
-void sync_compressors_describe(char *out, size_t size)
+void compressors_describe(char *out, size_t size)
 {
     size_t used = 0;
     *out = '\0';
     for (int i = 1; compressors[i]; i++) {
-        const sync_compressor *c = compressors[i];
+        const compressor *c = compressors[i];
         used += (size_t)snprintf(out + used, size - used, "  %-26s %s\n", c->name, c->help);
         if (c->parameter)
             used += describe_number(out + used, size - used, ":", c->parameter, "");
-        for (const sync_number *n = c->numbers; n && n->name; n++)
+        for (const compress_number *n = c->numbers; n && n->name; n++)
             used += describe_number(out + used, size - used, ",", n, "=X");
     }
     used += (size_t)snprintf(out + used, size - used, "  of all that leave small tensors as they are\n");
@@ -125,7 +125,7 @@ void sync_compressors_describe(char *out, size_t size)
     assert(used < size - 1);
 }
 
-static gt_status take(sync_compress *out, const sync_number *n, const char *text, size_t length)
+static gt_status take(compress_spec *out, const compress_number *n, const char *text, size_t length)
 {
     char word[64], *end = word;
     snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : sizeof word - 1), text);
@@ -137,11 +137,11 @@ static gt_status take(sync_compress *out, const sync_number *n, const char *text
     return GT_OK;
 }
 
-static gt_status take_pair(sync_compress *out, const char *text, size_t length)
+static gt_status take_pair(compress_spec *out, const char *text, size_t length)
 {
     const char *equals = memchr(text, '=', length);
     const size_t name = equals ? (size_t)(equals - text) : length;
-    const sync_number *n;
+    const compress_number *n;
     char list[128] = "";
     for (int i = 0; (n = number_at(out->how, i)) != NULL; i++) {
         if (equals && strlen(n->name) == name && !strncmp(n->name, text, name))
@@ -154,19 +154,19 @@ static gt_status take_pair(sync_compress *out, const char *text, size_t length)
                    list);
 }
 
-gt_status sync_compress_parse(sync_compress *out, const char *spec)
+gt_status compress_parse(compress_spec *out, const char *spec)
 {
-    char names[SYNC_NAMES];
+    char names[COMPRESS_NAMES];
     const size_t name = strcspn(spec, ":,");
     const char *at = spec + name;
-    const sync_number *n;
-    *out = (sync_compress){ .how = find(spec, name) };
-    sync_compressor_forms(names);
+    const compress_number *n;
+    *out = (compress_spec){ .how = find(spec, name) };
+    compressor_forms(names);
     if (!out->how)
         return gt_fail(GT_MISUSE, "'%.*s' is not one of %s", (int)name, spec, names);
     for (int i = 0; (n = number_at(out->how, i)) != NULL; i++)
         *place(out, n) = n->usual;
-    const sync_number *p = out->how->parameter;
+    const compress_number *p = out->how->parameter;
     gt_status st = GT_OK;
     if (p && *at != ':' && isnan(p->usual))
         return gt_fail(GT_MISUSE, "'%s' needs its %s: %s:%s, %s", spec, p->name, out->how->name, p->name, p->help);
@@ -187,24 +187,24 @@ gt_status sync_compress_parse(sync_compress *out, const char *spec)
     return st;
 }
 
-void sync_compress_text(const sync_compress *s, char *out)
+void compress_text(const compress_spec *s, char *out)
 {
-    sync_compress c = *s;
-    const sync_compressor *how = c.how ? c.how : &sync_compress_none;
-    const sync_number *n;
-    size_t used = (size_t)snprintf(out, SYNC_NAMES, "%s", how->name);
+    compress_spec c = *s;
+    const compressor *how = c.how ? c.how : &compress_none;
+    const compress_number *n;
+    size_t used = (size_t)snprintf(out, COMPRESS_NAMES, "%s", how->name);
     if (how->parameter)
-        used += (size_t)snprintf(out + used, SYNC_NAMES - used, ":%.6g", *place(&c, how->parameter));
+        used += (size_t)snprintf(out + used, COMPRESS_NAMES - used, ":%.6g", *place(&c, how->parameter));
     for (int i = 0; (n = number_at(how, i)) != NULL; i++)
         if (*place(&c, n) != n->usual)
-            used += (size_t)snprintf(out + used, SYNC_NAMES - used, ",%s=%.6g", n->name, *place(&c, n));
+            used += (size_t)snprintf(out + used, COMPRESS_NAMES - used, ",%s=%.6g", n->name, *place(&c, n));
     if (c.after)
-        snprintf(out + used, SYNC_NAMES - used, " after step %llu", (unsigned long long)c.after);
+        snprintf(out + used, COMPRESS_NAMES - used, " after step %llu", (unsigned long long)c.after);
 }
 
-gt_status sync_compress_check(const sync_compress *s, const optim_config *c)
+gt_status compress_check(const compress_spec *s, const optim_config *c)
 {
-    const sync_compressor *how = s->how ? s->how : &sync_compress_none;
+    const compressor *how = s->how ? s->how : &compress_none;
     if (s->momentum > 0.0 && (strcmp(optim_rule_name(c->rule), "sgd") || c->momentum != 0.0))
         return gt_fail(GT_MISUSE, "momentum of compression takes the place of the optimizer's: it goes with "
                                   "--optimizer sgd --momentum 0 alone");
@@ -218,7 +218,7 @@ gt_status sync_compress_check(const sync_compress *s, const optim_config *c)
     return GT_OK;
 }
 
-gt_status sync_compress_check_candidate(const sync_compress *s, const optim_config *c)
+gt_status compress_check_candidate(const compress_spec *s, const optim_config *c)
 {
     if (s->how && s->how->moments)
         return gt_fail(GT_MISUSE, "--compress %s is for all links or none, and not one for --compress auto to choose",
@@ -226,17 +226,17 @@ gt_status sync_compress_check_candidate(const sync_compress *s, const optim_conf
     if (s->clip > 0.0)
         return gt_fail(GT_MISUSE, "clip of '%s' is for all links or none, and not for --compress auto to choose",
                        s->how->name);
-    return sync_compress_check(s, c);
+    return compress_check(s, c);
 }
 
-int sync_compress_changes(const sync_compress *s)
+int compress_changes(const compress_spec *s)
 {
     return s->how && s->how->encode;
 }
 
-int sync_compress_takes(const sync_compress *s, const graph_param_info *info)
+int compress_takes(const compress_spec *s, const graph_param_info *info)
 {
-    if (!sync_compress_changes(s))
+    if (!compress_changes(s))
         return 0;
     if (s->how->all)
         return 1;
@@ -244,21 +244,21 @@ int sync_compress_takes(const sync_compress *s, const graph_param_info *info)
            && (!s->how->worth || s->how->worth(s, info));
 }
 
-int sync_compress_levels(const sync_compress *s)
+int compress_levels(const compress_spec *s)
 {
     return s->how->levels ? s->how->levels(s) : 1;
 }
 
-int sync_compress_level(const sync_compress *s, uint64_t step)
+int compress_level(const compress_spec *s, uint64_t step)
 {
-    const int last = sync_compress_levels(s) - 1;
+    const int last = compress_levels(s) - 1;
     if (!last || step < s->after)
         return 0;
     const uint64_t level = (step - s->after) / (uint64_t)s->ramp;
     return level < (uint64_t)last ? (int)level : last;
 }
 
-int sync_compress_waits(const sync_compress *s, uint64_t step)
+int compress_waits(const compress_spec *s, uint64_t step)
 {
     return step < s->after || (s->how && s->how->plain && s->how->plain(s, step - s->after));
 }

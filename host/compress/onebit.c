@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compress_onebit.c - AdamW's momentum as signs: 1-bit Adam and 0/1 Adam.
+/* host/compress/onebit.c - AdamW's momentum as signs: 1-bit Adam and 0/1 Adam.
  *
  *   rank i    m_i = beta1 m / ranks + (1 - beta1) g_i + held back ─► signs, and mean |m_i| of each 4096 values
  *   all       m = sum of what the ranks say; v stays;  p = p - lr (m / (sqrt(v) + eps) + decay p)
@@ -14,35 +14,35 @@
  *   zeroone   v is held but in steps 0, 1, ... of which the j-th and the next are 2^(j / INTERVALS) apart: those are
  *             AdamW's, with gradients as they are. Source: Lu et al., "Maximizing communication efficiency for
  *             large-scale training via 0/1 Adam", ICLR 2023.                              */
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 
-static const sync_number intervals = {
+static const compress_number intervals = {
     "INTERVALS",
     "updates of variances at each distance of 1, 2, 4, ... steps",
     16.0,
     1.0,
     1e6,
     1,
-    offsetof(sync_compress, parameter)
+    offsetof(compress_spec, parameter)
 };
-static const sync_number numbers[] = { { "freeze", "steps after which variances stay; 0: they never do for good", 0.0,
-                                         0.0, 1e15, 1, offsetof(sync_compress, freeze) },
-                                       { 0 } };
+static const compress_number numbers[] = { { "freeze", "steps after which variances stay; 0: they never do for good",
+                                             0.0, 0.0, 1e15, 1, offsetof(compress_spec, freeze) },
+                                           { 0 } };
 
-static int64_t elements(const sync_range *r, int round)
+static int64_t elements(const compress_range *r, int round)
 {
     (void)round;
     return kernel_sign_words(r->count);
 }
 
-static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
     return kernel_sign_encode(l, k, r->count, r->grad, to);
 }
 
-static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
-                        dev_buffer *to)
+static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
+                        int count, dev_buffer *to)
 {
     gt_status st = GT_OK;
     (void)round;
@@ -52,7 +52,7 @@ static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int rou
 }
 
 /* Updates of variances are INTERVALS with each distance 1, 2, 4, ... */
-static int renews(const sync_compress *s, uint64_t step)
+static int renews(const compress_spec *s, uint64_t step)
 {
     uint64_t begin = 0, apart = 1;
     const uint64_t each = (uint64_t)s->parameter;
@@ -65,7 +65,7 @@ static int renews(const sync_compress *s, uint64_t step)
     return (step - begin) % apart == 0;
 }
 
-const sync_compressor sync_compress_onebit = {
+const compressor compress_onebit = {
     .name = "onebit",
     .help = "signs of AdamW's momentum (1-bit Adam)",
     .type = DTYPE_F32,
@@ -81,7 +81,7 @@ const sync_compressor sync_compress_onebit = {
     .decode = decode
 };
 
-const sync_compressor sync_compress_zeroone = {
+const compressor compress_zeroone = {
     .name = "zeroone",
     .help = "signs of AdamW's momentum, variances now and then (0/1 Adam)",
     .type = DTYPE_F32,

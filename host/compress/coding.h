@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/coding.h - a bucket's gradients in the form in which a compressor makes them travel.
+/* host/compress/coding.h - a bucket's gradients in the form in which a compressor makes them travel.
  *
  *   device   grad ─ encode ─► code [ mine ]          ─ exchanged ─► code [ sum ]          ─ decode ─► grad
  *                             code [ 0 | mine | 2 ]  ─ exchanged ─► code [ 0 | 1 | 2 ]      if it gathers
@@ -10,19 +10,20 @@
  * So a step that is given up or skipped (an overflow) leaves what is kept as it was.
  * Lists of launches, made once; and the memory of encodings, which on devices that compute in host memory
  * is the network's own.                                                                     */
-#ifndef GT_SYNC_CODING_H
-#define GT_SYNC_CODING_H
+#ifndef GT_COMPRESS_CODING_H
+#define GT_COMPRESS_CODING_H
 
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
+#include "net/collective/collective.h"
 
-typedef struct sync_coding sync_coding;
+typedef struct compress_coding compress_coding;
 
-typedef struct sync_coding_options {
-    sync_compress spec;
+typedef struct compress_coding_options {
+    compress_spec spec;
     dev_device *device;
     kernel_set *kernels;                /* of spec.how->type                                */
     net_comm *comm;                     /* NULL: nothing of it travels                      */
-    const sync_range *range;            /* of the bucket, one after the other; views are taken over */
+    const compress_range *range;            /* of the bucket, one after the other; views are taken over */
     int ranges;
     dev_buffer *grad;                   /* all of them, as one; taken over                  */
     int64_t count;
@@ -31,37 +32,37 @@ typedef struct sync_coding_options {
     dev_buffer *random, *frame;         /* kernel_compress_begin(); frame NULL: every step is taken */
     dev_buffer *moment;                 /* how->moments: the optimizer's, of all ranges; taken over */
     double beta1;
-} sync_coding_options;
+} compress_coding_options;
 
 /* Takes over the views, also if it fails. */
-gt_status sync_coding_create(sync_coding **out, const sync_coding_options *o);
-void sync_coding_release(sync_coding *c);      /* takes NULL */
+gt_status compress_coding_create(compress_coding **out, const compress_coding_options *o);
+void compress_coding_release(compress_coding *c);      /* takes NULL */
 
 /* One encoding that the network moves. */
-typedef struct sync_payload {
+typedef struct compress_payload {
     dev_buffer *code;                   /* from its begin                                   */
     void *host;                         /* the same, where it is host memory; else NULL     */
     uint64_t bytes, elements;           /* of all ranks' together if they are gathered      */
     uint64_t own_at, own_bytes;         /* this rank's within it                            */
     net_type type;
-} sync_payload;
-sync_payload sync_coding_payload(const sync_coding *c, int round);
+} compress_payload;
+compress_payload compress_coding_payload(const compress_coding *c, int round);
 /* From now on encodings have this size. */
-void sync_coding_level(sync_coding *c, int level);
+void compress_coding_level(compress_coding *c, int level);
 
 /* Queued before the first encoding of a step, and before what is kept is looked at. */
-gt_status sync_coding_commit(sync_coding *c);
+gt_status compress_coding_commit(compress_coding *c);
 /* Queue what stands before and after the exchange of a round. */
-gt_status sync_coding_encode(sync_coding *c, int round);
-gt_status sync_coding_decode(sync_coding *c, int round);
+gt_status compress_coding_encode(compress_coding *c, int round);
+gt_status compress_coding_decode(compress_coding *c, int round);
 
 /* Queues, behind encode(): it was sent as it was, so nothing is kept of it. */
-gt_status sync_coding_sent(sync_coding *c);
+gt_status compress_coding_sent(compress_coding *c);
 
 /* What is kept: fp32, count values each; NULL: nothing is. */
-dev_buffer *sync_coding_error(const sync_coding *c);
-dev_buffer *sync_coding_velocity(const sync_coding *c);
+dev_buffer *compress_coding_error(const compress_coding *c);
+dev_buffer *compress_coding_velocity(const compress_coding *c);
 /* What the compressor keeps of range i: fp32, how->state() values; NULL: nothing. */
-dev_buffer *sync_coding_state(const sync_coding *c, int range);
+dev_buffer *compress_coding_state(const compress_coding *c, int range);
 
 #endif

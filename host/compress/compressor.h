@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compressor.h - what a file of this room fills in to make gradients travel in fewer bytes.
+/* host/compress/compressor.h - what a file of this room fills in to make gradients travel in fewer bytes.
  *
  *   gradients (+ what was held back) ─► encode ─► summed, or gathered, over ranks ─► decode ─► sums
  *                    error ◄── less what the encoding says ─┘
@@ -14,34 +14,37 @@
  * is part of the run's state, and in its checkpoints; so is the momentum of those that collect it before they
  * encode (Lin et al., "Deep Gradient Compression", ICLR 2018), and what else a compressor keeps of a range. With
  * moments, what is encoded, held back and added up is not gradients but the optimizer's new first moments. */
-#ifndef GT_SYNC_COMPRESSOR_H
-#define GT_SYNC_COMPRESSOR_H
+#ifndef GT_COMPRESS_COMPRESSOR_H
+#define GT_COMPRESS_COMPRESSOR_H
 
-#include "host/sync/sync.h"
+#include "host/compress/compress.h"
+#include "host/device/device.h"
+#include "host/graph/graph.h"
+#include "host/kernel/kernel.h"
 
-typedef struct sync_range {
+typedef struct compress_range {
     int64_t first, count;               /* fp32 values of the bucket                        */
     const graph_param_info *info;       /* the tensor they are, whole; NULL: a range of any */
     dev_buffer *grad;                   /* to encode, and where the sum goes                */
     /* Filled in by coding.c: */
-    const sync_compress *spec;
+    const compress_spec *spec;
     int level;                          /* of how->levels                                   */
     int ranks;                          /* whose encodings are added up                     */
     uint32_t stream, own_stream;        /* of random words: the same on all ranks; of this one alone */
     dev_buffer *random;                 /* u32[4], of the step (kernel_compress_begin)      */
     dev_buffer *state, *next;           /* fp32, how->state() values: what the last step that was taken left, */
     dev_buffer *scratch;                /*   and what this one leaves; memory between the lists of a step */
-} sync_range;
+} compress_range;
 
 /* A number that may stand behind a compressor's name. */
-typedef struct sync_number {
+typedef struct compress_number {
     const char *name, *help;            /* name of the one behind ':': "FRACTION"           */
     double usual, least, most;          /* usual NAN: it must be given                      */
     int whole;                          /* 1: no fractions                                  */
-    size_t place;                       /* of the double in sync_compress                   */
-} sync_number;
+    size_t place;                       /* of the double in compress_spec                   */
+} compress_number;
 
-struct sync_compressor {
+struct compressor {
     const char *name, *help;
     dtype type;                         /* of an encoding's elements, and what the network adds in */
     int tensors;                        /* 1: every range is a tensor                       */
@@ -49,42 +52,41 @@ struct sync_compressor {
     int whole;                          /* 1: nothing is encoded; tensors go as they are or wait (--send-threshold) */
     int keeps_error;
     int moments;                        /* 1: see above; for modes in which each rank has them whole */
-    int warms_up;                       /* 1: there must be steps before it (sync_compress.after)  */
+    int warms_up;                       /* 1: there must be steps before it (compress_spec.after)  */
     int all;                            /* 1: vectors and small tensors as well; 0: they travel as they are */
     int rounds;                         /* exchanges of a step; a round may build on the ones before */
-    const sync_number *parameter;       /* behind ':'; NULL: there is none                  */
-    const sync_number *numbers;         /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
+    const compress_number *parameter;       /* behind ':'; NULL: there is none                  */
+    const compress_number *numbers;         /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
     /* NULL: any tensor of two or more dims that is large enough. */
-    int (*worth)(const sync_compress *s, const graph_param_info *info);
+    int (*worth)(const compress_spec *s, const graph_param_info *info);
     /* 1: in this step, counted from the first that compresses, gradients travel as they are all the same. NULL: in
      * none. */
-    int (*plain)(const sync_compress *s, uint64_t step);
+    int (*plain)(const compress_spec *s, uint64_t step);
     /* How many sizes of encodings a run goes through, one after the other. NULL: 1. */
-    int (*levels)(const sync_compress *s);
+    int (*levels)(const compress_spec *s);
     /* Elements of an encoding. NULL: as many as values, one for each, so that ranks may exchange those
      * of their parts alone; only for a flat, summed one of one round. */
-    int64_t (*elements)(const sync_range *r, int round);
+    int64_t (*elements)(const compress_range *r, int round);
     /* fp32 values of r->state and r->scratch. NULL: none. */
-    int64_t (*state)(const sync_range *r), (*scratch)(const sync_range *r);
+    int64_t (*state)(const compress_range *r), (*scratch)(const compress_range *r);
     /* k: kernels whose storage is `type`. NULL: gradients travel as they are. */
-    gt_status (*encode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to);
+    gt_status (*encode)(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to);
     /* from[0..count): encodings whose sum is the result; one of all ranks together, or one of each.
      * to: count values, r->grad or memory of the caller's; written in the last round at the latest. Of the last
      * round it is called twice: for what this rank alone said, and for the sum. */
-    gt_status (*decode)(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
-                        dev_buffer *to);
+    gt_status (*decode)(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
+                        int count, dev_buffer *to);
 };
 
-extern const sync_compressor sync_compress_none, sync_compress_bf16, sync_compress_fp16, sync_compress_int8,
-    sync_compress_topk, sync_compress_randomk, sync_compress_powersgd, sync_compress_demo, sync_compress_onebit,
-    sync_compress_zeroone;
+extern const compressor compress_none, compress_bf16, compress_fp16, compress_int8, compress_topk, compress_randomk,
+    compress_powersgd, compress_demo, compress_onebit, compress_zeroone;
 
 /* 1: gradients of this tensor are encoded, and do not travel as they are. */
-int sync_compress_takes(const sync_compress *s, const graph_param_info *info);
+int compress_takes(const compress_spec *s, const graph_param_info *info);
 /* Sizes of encodings, and which one step `step` has. */
-int sync_compress_levels(const sync_compress *s);
-int sync_compress_level(const sync_compress *s, uint64_t step);
+int compress_levels(const compress_spec *s);
+int compress_level(const compress_spec *s, uint64_t step);
 /* 1: nothing is encoded yet, or in this step. */
-int sync_compress_waits(const sync_compress *s, uint64_t step);
+int compress_waits(const compress_spec *s, uint64_t step);
 
 #endif

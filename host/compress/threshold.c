@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compress_threshold.c - tensors that have changed little are held back whole, and go when they have: --send-threshold.
+/* host/compress/threshold.c - tensors that have changed little are held back whole, and go when they have: --send-threshold.
  *
  *   accumulated = gradient + what was held back       ranks x |accumulated| > X |weights| on any rank: sent as it is
  *                                                     else, on all ranks: held back, and the sum of this step is 0
@@ -9,22 +9,22 @@
  * 3.2; that whole rounds of communication are skipped where little has changed: Chen et al., "LAG", NeurIPS 2018). The
  * number of ranks stands for the sum that nobody knows yet. X does not fall with the steps. Error feedback is that of
  * all compressors; buckets_threshold.c decides. */
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 
 #include <math.h>
 
-static const sync_number threshold = { "X", "share of the weights' norm",      NAN, 0.0, 1e30,
-                                       0,   offsetof(sync_compress, parameter) };
+static const compress_number threshold = { "X", "share of the weights' norm",      NAN, 0.0, 1e30,
+                                           0,   offsetof(compress_spec, parameter) };
 
 /* Nothing is encoded: what is sent goes from where it lies. */
-static int64_t elements(const sync_range *r, int round)
+static int64_t elements(const compress_range *r, int round)
 {
     (void)r;
     (void)round;
     return 1;
 }
 
-static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)l;
     (void)k;
@@ -35,8 +35,8 @@ static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int rou
 }
 
 /* What a tensor says that is held back. */
-static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
-                        dev_buffer *to)
+static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
+                        int count, dev_buffer *to)
 {
     (void)k;
     (void)round;
@@ -45,7 +45,7 @@ static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int rou
     return dev_list_fill(l, to, 0, 0, 4 * (uint64_t)r->count);
 }
 
-static const sync_compressor sync_compress_held = {
+static const compressor sync_compress_held = {
     .name = "threshold",
     .help = "tensors that have changed little wait until they have",
     .type = DTYPE_F32,
@@ -59,16 +59,16 @@ static const sync_compressor sync_compress_held = {
     .decode = decode
 };
 
-gt_status sync_compress_threshold(sync_compress *c, double x)
+gt_status compress_threshold(compress_spec *c, double x)
 {
     if (!(x >= 0.0) || isinf(x))
         return gt_fail(GT_MISUSE, "option --send-threshold: %g is no number from 0 up", x);
-    if (x > 0.0 && sync_compress_changes(c))
+    if (x > 0.0 && compress_changes(c))
         return gt_fail(
             GT_MISUSE,
             "--send-threshold sends tensors as they are or not at all; leave out --compress %s, or the threshold",
             c->how->name);
     if (x > 0.0)
-        *c = (sync_compress){ .how = &sync_compress_held, .parameter = x, .least = 1024.0 };
+        *c = (compress_spec){ .how = &sync_compress_held, .parameter = x, .least = 1024.0 };
     return GT_OK;
 }

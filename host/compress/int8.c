@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: MIT */
-/* host/sync/compress_int8.c - a quarter of the bytes: integers of 8 bits, and a scale for each 128 of them.
+/* host/compress/int8.c - a quarter of the bytes: integers of 8 bits, and a scale for each 128 of them.
  *
  * Rounding is stochastic, by a counter of (rank, step, place), so that its mean is the value and a run repeats bit
  * by bit; what it took is added to the next gradient. Every rank's integers go to every rank, which adds
  * them up in fp32: nothing is rounded twice. That is less than fp32's ring up to 7 ranks, and at 2 a
  * quarter of it.                                                                           */
-#include "host/sync/compressor.h"
+#include "host/compress/compressor.h"
 
-static int64_t elements(const sync_range *r, int round)
+static int64_t elements(const compress_range *r, int round)
 {
     (void)round;
     return kernel_int8_words(r->count);
 }
 
-static gt_status encode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *to)
+static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
     return kernel_int8_encode(l, k, r->count, r->own_stream, r->random, r->grad, to);
 }
 
-static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int round, dev_buffer *const *from, int count,
-                        dev_buffer *to)
+static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
+                        int count, dev_buffer *to)
 {
     gt_status st = GT_OK;
     (void)round;
@@ -29,7 +29,7 @@ static gt_status decode(dev_list *l, kernel_set *k, const sync_range *r, int rou
     return st;
 }
 
-const sync_compressor sync_compress_int8 = {
+const compressor compress_int8 = {
     .name = "int8",
     .help = "a quarter of the bytes between two ranks",
     .type = DTYPE_F32,
