@@ -153,8 +153,8 @@ static void error_with(trial *t, int own)
         const double was = sums->value[3 * s];
         expect(sums, 3 * s, fmax(was, most), U * 8.0 * fmax(fabs(was), most));
         for (int k = 1; k < 3; k++) {
-            const double sum = 0x1p24 * (k == 1 ? errors : values);
-            expect(sums, 3 * s + k, sum, U * ROUNDINGS(each) * 4.0 * (sum + 1.0));
+            const double sum = sums->value[3 * s + k] + 0x1p24 * (k == 1 ? errors : values);
+            expect(sums, 3 * s + k, sum, U * ROUNDINGS(each) * 4.0 * (fabs(sum) + 1.0));
         }
     }
 }

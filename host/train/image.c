@@ -190,7 +190,7 @@ static gt_status finish_half(train *t)
     f->end_ns = gt_now_ns();
     f->ticket = 0;
     t->queued = t->updated = f->step + 1;
-    t->samples = f->begin + t->o.batch;
+    t->samples = f->begin + f->rows;
     return st;
 }
 

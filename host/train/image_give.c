@@ -484,6 +484,8 @@ static void put_steps(train *t, const image_head *h)
         t->flights[s->step % FLIGHTS] = (flight){
             .step = s->step,
             .begin = s->begin,
+            .takes_part = 1,            /* ranks were together, so every replica did */
+            .rows = t->o.batch,
             .of = t,
             .start_ns = end - s->ns,
             .end_ns = end,

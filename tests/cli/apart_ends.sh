@@ -59,6 +59,6 @@ uneven --sync local --local-steps 10 --local-uneven 10:5
 sparse --sync local --local-steps 5 --outer sparse --outer-lr 1 --sparse-keep 0.5
 async --sync async --staleness 2
 ps --sync ps
-demo --compress demo:64
+demo --compress demo:2048,decay=0.5
 END
 close_checks

@@ -35,7 +35,7 @@ field Depends > depends
 for library in libc6 libjansson4 libpcre2-8-0 libutf8proc2 libsodium23 ocl-icd-libopencl1; do
     check "depends on $library" grep -q "$library" depends
 done
-check "recommends a driver" [ "$(field Recommends)" = pocl-opencl-icd ]
+check "recommends a driver" [ "$(field Recommends)" = "pocl-opencl-icd, libdnnl2" ]
 check "says what it is" like "$(field Description | head -n 1)" '.*OpenCL driver'
 dpkg-deb -x "$deb" root
 check "holds everything" whole root/usr

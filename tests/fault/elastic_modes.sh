@@ -53,8 +53,9 @@ loses "a stage without" "the newest checkpoint" 2 --ranks 3 --elastic 2:3 --repl
     --stages 3 --replicas 1
 loses "half of each layer with another holder" memory 2 $four -- --save-every 0 --tensor 2 --replicas 2
 loses "compression" memory 2 $three -- --save-every 0 --compress topk:0.05
+# A survivor that was a step further than the others goes back without what it held back.
 check "drops what the lost rank held back, and says so" \
-    grep -q 'what compression held back of gradients on 1 of 3 ranks is lost with them' stderr
+    grep -q 'what compression held back of gradients on [12] of 3 ranks is lost with them' stderr
 loses "fp16" memory 2 $three -- --save-every 0 --precision fp16
 loses "adapters" memory 2 $three -- --save-every 0 --from whole --lora 4
 
