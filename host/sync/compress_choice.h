@@ -5,7 +5,7 @@
  *   candidates   none, bf16, int8; or none and those that are named: auto:int8,topk:0.01
  *   expected     seconds of a step: the network moves what each candidate makes of the values, on the group's
  *                measured links (net/collective/cost.h), and the slowest of its devices encodes and decodes
- *                (compress_rate.h); as if nothing else went on meanwhile
+ *                (host/compress/rate.h); as if nothing else went on meanwhile
  *   chosen       the fastest; of those within 5 % of it the one that comes first, so that nothing is rounded for little
  *
  * The first rank of a group decides and tells all, so that no two differ.                        */

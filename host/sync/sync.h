@@ -8,7 +8,7 @@
  * A mode (mode.h) is one file and one row of the table; which one runs is a name in the plan. The
  * trainer knows none of them: it hands over the optimizer, and asks which part of it is this rank's.
  * With one rank the mode is `alone`, which sends nothing. What travels may be compressed
- * (compressor.h): that is a choice of its own, which the modes of sums share.
+ * (host/compress): that is a choice of its own, which the modes of sums share.
  *
  * Errors     GT_PEER, and the same on all ranks, when one of them is lost.
  * Threads    calls come from the thread that trains.                                       */
@@ -47,7 +47,7 @@ int sync_mode_holds_all(const sync_mode *m);
 int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
-/* 1: what it sends may be compressed (compressor.h). */
+/* 1: what it sends may be compressed (host/compress). */
 int sync_mode_compresses(const sync_mode *m);
 
 /* "allreduce|sharded": for options and sentences. `out` has room for SYNC_NAMES. */
