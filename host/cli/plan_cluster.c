@@ -226,7 +226,7 @@ static gt_status compare(compare_table *t, const plan_question *q, const cluster
     compare_way *list = calloc(COMPARE_MOST, sizeof *list);
     if (!list)
         return gt_fail(GT_NO_MEMORY, "no memory for a list of ways to stay together");
-    const int count = compare_ways(list, &own, &q->optim, q->storage);
+    const int count = compare_ways(list, &own, &q->optim, q->storage, q->model->layers);
     gt_status st = GT_OK;
     for (int i = 0; !st && i < count; i++) {
         compare_row *row = &t->row[t->count++];

@@ -2,6 +2,8 @@
 /* host/planner/compare.c - the list of what is compared, and rows of the table. */
 #include "host/planner/compare.h"
 
+#include "host/compress/compressor.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +28,7 @@ enum { VARIANTS = sizeof variants / sizeof *variants };
 
 /* Of compressors that must be told a number. */
 static const char *const forms[] = { "topk:0.01", "randomk:0.01", "powersgd:4" };
-enum { FORMS = sizeof forms / sizeof *forms };
+enum { FORMS = sizeof forms / sizeof *forms, WARM_UP = 100 };
 
 static int is_same(const compare_way *a, const compare_way *b)
 {
@@ -35,13 +37,14 @@ static int is_same(const compare_way *a, const compare_way *b)
 }
 
 /* Puts a way behind the others, unless it is there or cannot be. */
-static void add(compare_way *list, int *count, compare_way w, const optim_config *c, dtype storage)
+static void add(compare_way *list, int *count, compare_way w, const optim_config *c, dtype storage, int layers)
 {
-    int good = *count < COMPARE_MOST && !sync_settings_check(w.mode, &w.settings, 0);
+    int good = *count < COMPARE_MOST && !sync_settings_check(w.mode, &w.settings, 0)
+               && !sync_settings_check_layers(w.mode, &w.settings, layers);
     const uint64_t after = w.form.after;
     good = good && !compress_parse(&w.form, w.compress);
-    w.form.after = after;
-    good = good && !sync_mode_allows(w.mode, &w.settings, c, storage, w.form.how);
+    w.form.after = good && w.form.how->warms_up && !after ? WARM_UP : after;
+    good = good && !compress_check(&w.form, c) && !sync_mode_allows(w.mode, &w.settings, c, storage, w.form.how);
     gt_message_clear();
     for (int i = 0; good && i < *count; i++)
         if (is_same(&list[i], &w)) {
@@ -82,24 +85,25 @@ static const char *form_of(const compressor *c)
     return needs ? NULL : name;
 }
 
-int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const optim_config *c, dtype storage)
+int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const optim_config *c, dtype storage,
+                 int layers)
 {
     int count = 0;
     if (asked)
-        add(out, &count, *asked, c, storage);
+        add(out, &count, *asked, c, storage, layers);
     for (int i = 0; sync_mode_at(i); i++) {
         const sync_mode *m = sync_mode_at(i);
-        add(out, &count, usual(m, compressor_name(compressor_at(0))), c, storage);
+        add(out, &count, usual(m, compressor_name(compressor_at(0))), c, storage, layers);
         for (int v = 0; v < VARIANTS; v++) {
             compare_way w = usual(m, compressor_name(compressor_at(0)));
             if (!strcmp(variants[v].mode, sync_mode_name(m)) && vary(&w, v))
-                add(out, &count, w, c, storage);
+                add(out, &count, w, c, storage, layers);
         }
     }
     for (int i = 1; compressor_at(i); i++) {
         const char *form = form_of(compressor_at(i));
         if (form)
-            add(out, &count, usual(sync_mode_at(0), form), c, storage);
+            add(out, &count, usual(sync_mode_at(0), form), c, storage, layers);
     }
     return count;
 }

@@ -39,9 +39,10 @@ typedef struct compare_table {
     compare_row row[COMPARE_MOST];
 } compare_table;
 
-/* All that are compared, `asked` (NULL: none) among them; how many. c: those that this optimizer and storage do not go
- * with are left out. */
-int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const optim_config *c, dtype storage);
+/* All that are compared, `asked` (NULL: none) among them; how many. Those that do not go with this optimizer and storage,
+ * or a model of so many layers, are left out. */
+int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const optim_config *c, dtype storage,
+                 int layers);
 /* "--sync local --local-steps 100 --compress int8": the options that ask for it. */
 void compare_name(char *out, size_t size, const compare_way *w);
 /* "local, lossy"; "" if losses are those of one device. */

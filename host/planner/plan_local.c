@@ -327,7 +327,7 @@ static gt_status list_ways(session *s)
         s->ways[0] = own;
         s->count = 1;
         if (o->compare)
-            s->count = compare_ways(s->ways, &own, o->optim.rule ? &o->optim : &usual, o->storage);
+            s->count = compare_ways(s->ways, &own, o->optim.rule ? &o->optim : &usual, o->storage, s->model.units - 2);
     }
     s->rates = st ? NULL : calloc((size_t)s->count * (size_t)s->ranks, sizeof *s->rates);
     return st || s->rates ? st : gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the rates of %d ranks", s->ranks);
