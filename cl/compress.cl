@@ -32,8 +32,8 @@
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
 #include "random.clh"
+#include "block.clh"
 
-#define BLOCK 128
 #define CHUNK 4096
 #define NOTHING 0xffff
 
@@ -201,19 +201,6 @@ static charV int8_round(floatV x, float inverse, uintV word, uint shift)
 
 #define vstoreV_char PASTE(vstore, VW)
 
-/* The largest magnitude's bits. */
-static uint most_of(__global const float *x, size_t begin, int count)
-{
-    uintV most = 0;
-    uint lane[VW], all = 0;
-    for (int i = 0; i < count; i += VW)
-        most = max(most, as_uintV(load_some_f32(x, begin + i, count - i)) & 0x7fffffffu);
-    vstoreV(most, 0, lane);
-    for (int j = 0; j < VW; j++)
-        all = max(all, lane[j]);
-    return all;
-}
-
 KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global const uint *random,
                         __global const float *x, __global char *code)
 {
@@ -249,15 +236,7 @@ KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global con
     const uint me = get_local_id(0), lane = me % 32, b = get_group_id(0) * (WG / 32) + me / 32;
     const size_t at = (size_t)b * BLOCK + 4 * lane;
     const float4 v = b < blocks && at < n ? load_some_f32(x, at, (int)min((ulong)4, n - at)) : (float4)0.0f;
-    const uint4 size = as_uint4(v) & 0x7fffffffu;
-    tmp[me] = max(max(size.x, size.y), max(size.z, size.w));
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (uint half_ = 16; half_ > 0; half_ >>= 1) {
-        if (lane < half_)
-            tmp[me] = max(tmp[me], tmp[me + half_]);
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    const float scale = int8_scale(tmp[me - lane]);
+    const float scale = int8_scale(most_of(v, tmp));
     if (b >= blocks)
         return;
     if (lane == 0)

@@ -13,8 +13,8 @@
  * GPU: 32 work-items share one.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
+#include "block.clh"
 
-#define BLOCK 128
 #define LEAST 0x1p-118f         /* of a magnitude that errors are held against: bf16 ends a little lower */
 #define UNIT 0x1p12f
 
@@ -36,18 +36,6 @@ static floatV square(floatV x)
 }
 
 #ifdef STYLE_CPU
-
-static uint most_of(__global const float *x, size_t begin, int count)
-{
-    uintV most = 0;
-    uint lane[VW], all = 0;
-    for (int i = 0; i < count; i += VW)
-        most = max(most, as_uintV(load_some_f32(x, begin + i, count - i)) & 0x7fffffffu);
-    vstoreV(most, 0, lane);
-    for (int j = 0; j < VW; j++)
-        all = max(all, lane[j]);
-    return all;
-}
 
 KERNEL void scaled_store(int per, ulong n, uint blocks, __global const float *x, __global store_t *code)
 {
@@ -88,23 +76,6 @@ KERNEL void stage_error(int per, ulong n, uint blocks, int own, __global const f
 }
 
 #else
-
-/* The largest magnitude's bits among the 32 work-items that share a block. */
-static uint most_of(float4 v, __local uint *tmp)
-{
-    const uint me = get_local_id(0), lane = me % 32;
-    const uint4 size = as_uint4(v) & 0x7fffffffu;
-    tmp[me] = max(max(size.x, size.y), max(size.z, size.w));
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (uint half_ = 16; half_ > 0; half_ >>= 1) {
-        if (lane < half_)
-            tmp[me] = max(tmp[me], tmp[me + half_]);
-        barrier(CLK_LOCAL_MEM_FENCE);
-    }
-    const uint most = tmp[me - lane];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return most;
-}
 
 static float4 load_lane(__global const float *x, size_t at, ulong n, int inside)
 {
