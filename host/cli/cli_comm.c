@@ -144,6 +144,10 @@ static gt_status live_on(cli_comm *o, gt_status (*body)(net_comm *c))
         st = net_elastic_await(&o->net.who);
     while (!st) {
         st = live_once(o, body);
+        if (elastic && !st && o->elastic() && gt_stop_asked())          /* it left only for others to join */
+            return gt_fail(GT_INTERRUPTED,
+                           "stopped while ranks were put together anew; the run goes on from its newest "
+                           "checkpoint");
         if (!elastic || net_elastic_is_last() || gt_stop_asked() || (st != GT_PEER && !(st == GT_OK && o->elastic())))
             return st;
         gt_message_save(&why);

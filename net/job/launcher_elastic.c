@@ -247,6 +247,15 @@ static void end_all(launch *l)
 
 /* ---- a job after the other ----------------------------------------------------------------------- */
 
+/* Ranks that are stopped where they wait for others, or elsewhere, have no exit code of their own to say so. */
+static void note_stop(launch *l)
+{
+    if (!l->stops || l->own_code)
+        return;
+    l->own_code = 128 + l->stop_signal;
+    snprintf(l->outcome, sizeof l->outcome, "stopped by signal %d (%s)", l->stop_signal, strsignal(l->stop_signal));
+}
+
 /* A rank on another host whose line broke: it is gone, or will not be heard of again. */
 static void lose_line(launch *l, child *c)
 {
@@ -255,11 +264,8 @@ static void lose_line(launch *l, child *c)
     else if (c->guest)
         l->failed_joins++;
     elastic_hang_up(&c->words);
-    if (c->guest && l->stops && !l->own_code) {
-        l->own_code = 128 + l->stop_signal;
-        snprintf(l->outcome, sizeof l->outcome, "stopped by signal %d (%s)", l->stop_signal, strsignal(l->stop_signal));
-    }
     if (c->guest) {
+        note_stop(l);
         l->alive--;
         c->guest = c->member = c->ready = 0;
     }
@@ -514,6 +520,8 @@ void elastic_tick(launch *l, const sigset_t *mask)
         l->any_lost = 1;
     }
     if (!members || l->stops || l->term_at || l->over) {
+        if (ready)
+            note_stop(l);
         if (l->alive && (!l->over || ready || new_ones))
             end_all(l);
         return;

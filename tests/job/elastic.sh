@@ -114,6 +114,15 @@ check "a run of which $KILLS ranks were killed, one after the other, still runs,
 check "with each step once" each_once soak "$(rows soak)"
 check "and keeps the last" [ -e "soak/checkpoints/step-$(printf %06d "$(rows soak)")/manifest.json" ]
 
+# Ranks that are between two formations have no step to stop in.
+start between 1000000 --ranks 3 --elastic 1:3 -- --save-every 200 --sync local --local-steps 8
+until_rows between 5 $job
+kill -9 "$(place $job 2)"
+until grep -q dropped stderr || ! kill -0 $job 2> /dev/null; do sleep 0.01; done
+kill -TERM $job
+wait $outer
+check "a run that is stopped while ranks are put together ends as shells expect" [ $? -eq 143 ]
+
 # ---- refused -----------------------------------------------------------------------------------------
 
 refuses "a range that is none" 2 "option --elastic: '3' is not MIN:MAX" launch --elastic 3 -- $words --out no
