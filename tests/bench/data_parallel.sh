@@ -15,14 +15,8 @@ rounds=${1:-3}
 here=$PWD/tests/bench
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-dp-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
-i=0
-while [ $i -lt 20000 ]; do
-    echo "$i wheels turn $((i * 7919 % 10007)) teeth, then $((i * i % 9973)) more of them"
-    i=$((i + 1))
-done > "$work/text.txt"
-cat > "$work/model.json" <<'END'
-{ "model_type": "gpt2", "n_layer": 6, "n_head": 6, "n_embd": 384, "n_positions": 128, "n_ctx": 128 }
-END
+. "$here/small_model.sh"
+small_model "$work"
 export GEARTRAIN_CACHE="$work/cache"
 
 note() { [ -z "$2" ] || echo "$1 $2" >> "$work/raw"; }       # NAME MILLISECONDS

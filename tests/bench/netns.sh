@@ -7,7 +7,7 @@
 #   netns_star MBIT...              as many ranks as numbers, each behind a link of its own to one router
 #   netns_run RANKS PROGRAM...      on every rank at once; $work/out.RANK and err.RANK; "%r" in a word is the rank
 #
-# Rank r is at $address_prefix.r+1 (a pair) or 10.77.r.2 (a star). tc's token bucket limits a link: `tbf` is in
+# Rank r is at 10.78.0.(r + 1) (a pair) or 10.77.r.2 (a star). tc's token bucket limits a link: `tbf` is in
 # every kernel, unlike `netem`, so lateness is the transport's own (setting fault=delay).
 #
 # Needs root, ip and tc. The one that sources it has set $root and $program.

@@ -30,14 +30,8 @@ program=${GEARTRAIN:-$root/build/geartrain}
 . "$root/tests/bench/netns.sh"
 netns_pair "$mbit" || { echo "next_forward.sh: cannot make network namespaces with a slow link here; skipped"; exit 77; }
 
-i=0
-while [ $i -lt 5000 ]; do
-    echo "$i wheels turn $((i * 7919 % 10007)) teeth, then $((i * i % 9973)) more of them"
-    i=$((i + 1))
-done > "$work/text.txt"
-cat > "$work/model.json" <<'END'
-{ "model_type": "gpt2", "n_layer": 6, "n_head": 6, "n_embd": 384, "n_positions": 128, "n_ctx": 128 }
-END
+. "$root/tests/bench/small_model.sh"
+small_model "$work"
 export GEARTRAIN_CACHE="$work/cache"
 
 run()           # NAME OPTIONS...: its steps behind those of earlier rounds
