@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* net/job/launcher_private.h - what the launcher's files share.
  *
- *   launcher.c           processes, their output, signals and ends
+ *   launcher.c           all ranks: their output, signals and ends
+ *   launcher_start.c     one rank's process
+ *   launcher_hosts.c     which rank is where
  *   launcher_elastic.c   a job whose ranks change while it runs */
 #ifndef NET_JOB_LAUNCHER_PRIVATE_H
 #define NET_JOB_LAUNCHER_PRIVATE_H
@@ -15,6 +17,7 @@
 #include <sys/types.h>
 
 enum { LINE = 8192, HOST = 256, LOST = 3, SSH_FAILED = 255 };
+enum { LAUNCH_PORTS = 16 };             /* that are tried for rank 0 on another host         */
 
 typedef struct child {
     pid_t pid;                          /* 0: ended                                          */
@@ -74,12 +77,20 @@ typedef struct launch {
 } launch;
 
 /* ---- launcher.c ------------------------------------------------------------------------------- */
-gt_status launch_start(launch *l, int place, const sigset_t *mask);
-/* A socket that listens here, into l->listener, and its address into l->root; for_others: where the door is. */
-gt_status launch_listen(launch *l, int for_others);
 void launch_signal(child *c, int sig);
 /* 1: a child on this host that a signal stopped. */
 int launch_is_stopped(const child *c);
+
+/* ---- launcher_start.c ------------------------------------------------------------------------- */
+gt_status launch_start(launch *l, int place, const sigset_t *mask);
+
+/* ---- launcher_hosts.c ------------------------------------------------------------------------- */
+/* Gives the slots of a hosts file's text to the places, line by line, if there are any yet; *slots counts them all. */
+gt_status launch_read_hosts(launch *l, const char *text, int *slots);
+/* l->root, and on this host l->listener. */
+gt_status launch_place(launch *l);
+/* A socket that listens here, into l->listener, and its address into l->root; for_others: where the door is. */
+gt_status launch_listen(launch *l, int for_others);
 
 /* ---- launcher_elastic.c: nothing, where the job is not elastic ----------------------------------- */
 int elastic_is(const launch *l);
