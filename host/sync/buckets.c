@@ -3,7 +3,8 @@
  *
  * Which thread sums a bucket is each rank's own affair: a group's sums run in the order of its
  * buckets on every rank. What is left when the backward pass is over is summed by the thread that would wait
- * for it, if it is of one group, the last; other groups have threads, so that none waits for another. */
+ * for it, if it is of one group, the last; other groups have threads, so that none waits for another.
+ * Where ranks are far apart a group's buckets have several groups of the same ranks (buckets_lanes.c). */
 #include "host/sync/buckets_private.h"
 
 #include "host/base/clock.h"
@@ -60,17 +61,21 @@ static gt_status read_start(buckets *s, bucket *b, int round)
     return dev_read_start(s->o.device, t.buffer, t.at + t.own_at, t.host + t.own_at, t.own_bytes, &b->reading);
 }
 
-/* The first round's, on the group's thread. */
-static gt_status begin_sum(void *context, uint64_t now)
+/* Any round's, on the group's thread. */
+static gt_status start_exchange(bucket *b, int round)
 {
-    bucket *b = context;
-    const travel t = sync_bucket_travel(b, 0);
-    (void)now;
+    const travel t = sync_bucket_travel(b, round);
     if (sync_bucket_how(b)->gathers)
         return net_all_gather_start(b->group, t.host, t.elements, NULL, t.type, NULL, &b->sum);
     if (sync_bucket_scatters(b))
         return net_reduce_scatter_start(b->group, t.host, b->count, b->counts, t.type, NULL, &b->sum);
     return net_all_reduce_start(b->group, t.host, t.elements, t.type, NULL, &b->sum);
+}
+
+static gt_status begin_sum(void *context, uint64_t now)
+{
+    (void)now;
+    return start_exchange(context, 0);
 }
 
 /* Any round's, on this thread. */
@@ -259,7 +264,15 @@ static gt_status later_round(buckets *s, int round)
             continue;
         st = settle(&b->reading);
         if (!st)
-            st = exchange(b, round);
+            st = s->lanes[b->group_number].count > 1 ? start_exchange(b, round) : exchange(b, round);
+    }
+    for (int i = 0; !st && i < s->count; i++) {
+        bucket *b = &s->buckets[i];
+        net_collective *sum = b->sum;
+        if (round >= sync_bucket_how(b)->rounds)
+            continue;
+        b->sum = NULL;
+        st = sum ? net_collective_wait(sum) : GT_OK;
         b->ended = gt_now_ns();
         if (!st)
             st = write_sum(s, b, round);

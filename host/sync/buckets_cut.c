@@ -238,7 +238,7 @@ static gt_status add_rows(buckets *s, int segment, int index)
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int tensor = s->tables[index].param;
     const bucket b = { .of = s,
-                       .group = sync_buckets_net(s, seg->group),
+                       .group = sync_lanes_next(s, seg->group),
                        .group_number = seg->group,
                        .spec = { .how = &compress_none },
                        .table = index };
@@ -283,7 +283,7 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
         const int64_t size = end - first > most ? most / 2 : end - first;
         const bucket b = {
             .of = s,
-            .group = sync_buckets_net(s, seg->group),
+            .group = sync_lanes_next(s, seg->group),
             .group_number = seg->group,
             .spec = spec,
             .grad = seg->grad,
@@ -422,6 +422,7 @@ static void release(buckets *b)
         free(k->counts);
         free(k->tensor);
     }
+    sync_lanes_release(b);
     sync_tables_release(b);
     sync_gather_release(b);
     dev_list_release(b->begin);
@@ -511,6 +512,8 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
         st = make_frame(s);
     if (!st)
         st = compare(s);
+    if (!st)
+        st = sync_lanes_make(s);
     if (!st)
         st = sync_tables_find(s);
     for (int i = 0; !st && i < params_segments(o->params); i++)

@@ -3,6 +3,7 @@
  *
  *   buckets_cut.c     which tensors travel together, and in what memory
  *   buckets.c         a step
+ *   buckets_lanes.c   sums of several at once, where ranks are far apart
  *   buckets_clip.c    a replica's gradient, clipped before anything is encoded
  *   buckets_rows.c    rows of tables in place of all of them
  *   buckets_threshold.c  tensors that are held back until they have changed enough
@@ -67,6 +68,13 @@ typedef struct bucket {
     char name[GT_SPAN_DETAIL];          /* the parameters in it, for the trace              */
 } bucket;
 
+/* The groups whose sums run side by side between the same ranks. */
+enum { SYNC_LANES = 8 };
+typedef struct lanes {
+    net_group *net[SYNC_LANES];         /* the first is not the buckets' to release         */
+    int count, turn;
+} lanes;
+
 typedef struct buckets {
     sync_options o;
     sync_bucket_form form;
@@ -85,6 +93,8 @@ typedef struct buckets {
     dev_list *begin;
     struct bucket_clip *clip; /* NULL: nothing is clipped here                    */
     kernel_slot pending_at, step_at, weigh_at;
+    lanes *lanes; /* [lanes_count]: of each group that has ranks to sum with */
+    int lanes_count;
     bucket *buckets;
     int count, room;
     table *tables; /* also those that travel whole, to tell why        */
@@ -148,6 +158,13 @@ void sync_tables_release(buckets *s);
 gt_status sync_tables_step(buckets *s);
 /* Queues packing, or the way back. */
 gt_status sync_table_pack(const bucket *b, int back);
+
+/* How many sums are under way at once between ranks that are so many seconds apart. */
+int sync_lanes_for(double latency);
+/* The lanes of all groups. All ranks; the next bucket's of a group, which all its ranks cut alike. */
+gt_status sync_lanes_make(buckets *s);
+net_group *sync_lanes_next(buckets *s, int group);
+void sync_lanes_release(buckets *s);
 
 /* Who sums the gradients of a group of holders; NULL: this rank has all. */
 net_group *sync_buckets_net(const buckets *s, int group);
