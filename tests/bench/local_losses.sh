@@ -2,32 +2,35 @@
 # SPDX-License-Identifier: MIT
 # tests/bench/local_losses.sh - ways of training two replicas apart: validation loss after the same tokens, and bytes sent.
 #
-#   sh tests/bench/local_losses.sh DATA [--steps N] [--apart H] [--seeds N] [--model M]     [600 30 3 gpt2-tiny]
+#   sh tests/bench/local_losses.sh DATA [--steps N] [--apart H] [--seeds N] [--model M] [ROW...]
+#                                                                                          [600 30 3 gpt2-tiny]
 #
 # The same weights, samples and learning rates for all of a seed, 8 sequences of 64 tokens a step; a step of replicas
 # of which each makes fewer steps has fewer tokens, so such a run gets more steps until it has had as many. The loss is that of all
 # of the validation text, the mean over seeds with the lowest and the highest; bytes are what both ranks sent in all.
 # DiLoCo has its authors' outer rate and momentum (0.7, 0.9), SparseLoCo rate 1 and 1 value in 64 of two bits; DeMo
-# takes the sign of its sums, so its own rate.
+# takes the sign of its sums, so its own rate. ROW: some of the names it prints; all.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #
 # A measurement; it fails if a run does.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-[ $# -gt 0 ] && [ -r "$1" ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] && [ -r "$1" ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 steps=600 apart=30 seeds=3 model=gpt2-tiny
 shift
 while [ $# -gt 0 ]; do
     case $1 in
+    [!-]*) break ;;
     --steps) steps=$2 ;;
     --apart) apart=$2 ;;
     --seeds) seeds=$2 ;;
     --model) model=$2 ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
+rows=" $* "
 program=${GEARTRAIN:-$root/build/geartrain}
 [ -x "$program" ] || { echo "local_losses.sh: no program at $program; build it, or set GEARTRAIN"; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-losses-XXXXXX") || exit 1
@@ -36,6 +39,7 @@ trap 'exit 1' HUP INT TERM
 
 run()           # NAME STEPS OPTIONS...
 {
+    case $rows in "  " | *" $1 "*) ;; *) return 0 ;; esac
     name=$(echo "$1" | tr / _) count=$2
     shift 2
     : > "$work/$name"

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: MIT
 # tests/bench/slow_link.sh - two replicas over a slow link: sums of gradients each step, and local training.
 #
-#   sh tests/bench/slow_link.sh [--mbit N] [--ms N] [--seconds N] [--apart H] [ROW...]     [100 20 120 30]
+#   sh tests/bench/slow_link.sh [--mbit N] [--ms N] [--seconds N] [--apart H] [--curves FOLDER] [ROW...]
+#                                                                                       [100 20 120 30]
 #
 #      rank 0 ── a link of N Mbit/s, both ways, and so many milliseconds there and back ── rank 1
 #
 # Each rank in a network namespace of its own. 10.8 M parameters, 6 layers of 384 channels, 8 sequences of 128
 # tokens a step, one core a rank. Every row trains for --seconds, whole rounds of H where ranks train apart: as many
 # steps as a short run of it says. tokens/s is over all steps but the first, outer steps included; bytes are what both
-# ranks sent in all, a step on average; the loss is the validation's at the end. ROW: some of the names it prints; all.
+# ranks sent in all, a step on average; the loss is the validation's at the end. ROW: some of the names it prints; all. FOLDER gets NAME.tsv of each row, seconds and
+# training loss after each step, and where gnuplot is, curves.svg of them.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #   $GT_PYTHON   python3 with torch, for DistributedDataParallel over gloo on the same link, which has no delay of
@@ -18,7 +20,7 @@
 # Needs root, ip and tc. A measurement; it fails if a run does.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-mbit=100 ms=20 seconds=120 apart=30
+mbit=100 ms=20 seconds=120 apart=30 curves=''
 while [ $# -gt 0 ]; do
     case $1 in
     [!-]*) break ;;
@@ -26,7 +28,8 @@ while [ $# -gt 0 ]; do
     --ms) ms=$2 ;;
     --seconds) seconds=$2 ;;
     --apart) apart=$2 ;;
-    *) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --curves) curves=$2 && mkdir -p "$curves" ;;
+    *) sed -n '2,23s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
@@ -70,6 +73,8 @@ run()           # NAME ROUND OPTIONS...; steps are whole rounds
     sent=$(sed -n 's/.*  sent \([0-9.]*\) \([kMG]*\)B.*/\1 \2/p' "$work/out.0" |
         awk '{ x += $1 * ($2 == "G" ? 1e9 : $2 == "M" ? 1e6 : $2 == "k" ? 1e3 : 1) } END { print x }')
     val=$(sed -n 's/.*"val_loss": *\([0-9.]*\).*/\1/p' "$work/run/metrics.jsonl" | tail -n 1)
+    [ -z "$curves" ] || sed -n 's/.*"loss": *\([0-9.]*\).*"step_ms": *\([0-9.]*\).*/\2 \1/p' "$work/run/metrics.jsonl" |
+        awk 'NR > 1 { t += $1; print t / 1e3 "\t" $2 }' > "$curves/$name.tsv"
     milliseconds | awk -v n="$name" -v s="$count" -v b="$sent" -v v="$val" '{
         printf "%-12s %6d %8.0f %12.1f %14.0f %10.4f\n", n, s, $1 / 1e3, (s - 1) * 8 * 128 / $1 * 1e3, b / s, v }'
 }
@@ -80,7 +85,7 @@ ddp()           # NAME HOOK
     "${GT_PYTHON:-python3}" -c 'import torch' 2> /dev/null || { echo "$1: no torch in ${GT_PYTHON:-python3}"; return; }
     GLOO_SOCKET_IFNAME=gt netns_run 2 "${GT_PYTHON:-python3}" "$root/tests/bench/torch_step.py" --model 10m --batch 8 \
         --seq 128 --threads 1 --world 2 --rank %r --store env:// --hook "$2" --data "$work/text.txt" --lr 1e-3 \
-        --seconds "$seconds" || { echo "$1 fails:"; tail -n 3 "$work"/err.*; exit 1; }
+        --seconds "$seconds" ${curves:+--curve "$curves/$1.tsv"} || { echo "$1 fails:"; tail -n 3 "$work"/err.*; exit 1; }
     field() { sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p" "$work/out.0"; }
     printf '%-12s %6d %8.0f %12.1f %14s %10.4f\n' "$1" "$(field steps)" "$(field seconds)" "$(field tokens_per_s)" - \
         "$(field val_loss)"
@@ -90,6 +95,7 @@ echo "# two replicas of one core, $mbit Mbit/s, $ms ms there and back; H $apart;
 printf '%-12s %6s %8s %12s %14s %10s\n' sync steps seconds tokens/s bytes/step val_loss
 ddp torch-ddp none
 ddp ddp-bf16 bf16
+ddp ddp-powersgd powersgd
 run allreduce 1
 run bf16 1 --compress bf16
 run int8 1 --compress int8
@@ -101,3 +107,15 @@ run average "$apart" --sync local --local-steps "$apart"
 run diloco "$apart" --sync local --local-steps "$apart" --outer nesterov
 run streaming "$apart" --sync local --local-steps "$apart" --outer nesterov --fragments 3 --overlap $((apart / 6))
 run sparse "$apart" --sync local --local-steps "$apart" --outer sparse --outer-lr 1
+[ -z "$curves" ] || ! command -v gnuplot > /dev/null || (cd "$curves" && gnuplot << 'END'
+set terminal svg size 900,600 font "sans,13"
+set output "curves.svg"
+set xlabel "seconds"
+set ylabel "training loss, mean of 9 steps"
+set logscale y
+set grid
+rows = system("ls *.tsv")
+mean(n) = sprintf("awk '{ s += $2 - v[NR %% 9]; v[NR %% 9] = $2; if (NR >= 9) print $1, s / 9 }' %s", n)
+plot for [n in rows] "< " . mean(n) using 1:2 with lines title substr(n, 1, strlen(n) - 4)
+END
+)

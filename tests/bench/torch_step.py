@@ -11,7 +11,8 @@ torch.compile.
 Prints one JSON object: the median and least seconds of a step. Warm-up steps do not count.
 With --world N and --rank R it is one of N processes that train together through
 DistributedDataParallel over gloo, each with its part of the batch; --store names a new file, or is
-env:// for MASTER_ADDR and MASTER_PORT. --hook bf16 sends gradients in 16 bits.
+env:// for MASTER_ADDR and MASTER_PORT. --hook bf16 sends gradients in 16 bits, powersgd as
+factors of --rank-approx columns.
 
 With --data it is trained on a text's bytes for --seconds, its last tenth kept for validation, and the
 object has the steps, tokens a second and the validation loss (slow_link.sh).
@@ -106,9 +107,10 @@ def train_for(o, model, optimizer):
         return torch.stack([part[i:i + o.seq + 1] for i in at])
 
     step(model, optimizer, draw(text[:cut], o.batch // o.world))         # what the first one sets up
-    steps, start, more = 0, time.perf_counter(), torch.ones(1)
+    steps, start, more, curve = 0, time.perf_counter(), torch.ones(1), []
     while more.item() > 0:
-        step(model, optimizer, draw(text[:cut], o.batch // o.world))
+        loss = step(model, optimizer, draw(text[:cut], o.batch // o.world))
+        curve.append((time.perf_counter() - start, loss))
         steps += 1
         more.fill_(float(time.perf_counter() - start < o.seconds))
         if o.world > 1:
@@ -121,6 +123,9 @@ def train_for(o, model, optimizer):
     if o.rank == 0:
         print(json.dumps({"torch": torch.__version__, "steps": steps, "seconds": seconds,
                           "tokens_per_s": steps * o.batch * o.seq / seconds, "val_loss": loss}))
+        if o.curve:
+            with open(o.curve, "w") as out:
+                out.writelines(f"{t:.3f}\t{loss:.4f}\n" for t, loss in curve)
     if o.world > 1:
         dist.destroy_process_group()
 
@@ -138,8 +143,10 @@ def main():
     parser.add_argument("--world", type=int, default=1)
     parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--store")
-    parser.add_argument("--hook", choices=["none", "bf16"], default="none")
+    parser.add_argument("--hook", choices=["none", "bf16", "powersgd"], default="none")
+    parser.add_argument("--rank-approx", type=int, default=4, help="of powersgd")
     parser.add_argument("--data")
+    parser.add_argument("--curve", help="a file for seconds and rank 0's loss after each step, with --data")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--lr", type=float, default=3e-4)
     o = parser.parse_args()
@@ -152,10 +159,15 @@ def main():
     shape = PRESETS[o.model]
     model = GPT2(*shape)
     if o.world > 1:
-        model = nn.parallel.DistributedDataParallel(model)
+        # One bucket for factors: sums of several, begun as their turn comes, may meet in another order elsewhere.
+        model = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=1000 if o.hook == "powersgd" else 25)
         if o.hook == "bf16":
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
             model.register_comm_hook(None, bf16_compress_hook)
+        if o.hook == "powersgd":
+            from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook as psgd
+            state = psgd.PowerSGDState(None, matrix_approximation_rank=o.rank_approx, start_powerSGD_iter=2)
+            model.register_comm_hook(state, psgd.powerSGD_hook)
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1},
@@ -183,4 +195,5 @@ def main():
         dist.destroy_process_group()
 
 
-main()
+if __name__ == "__main__":
+    main()
