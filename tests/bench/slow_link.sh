@@ -111,11 +111,13 @@ run sparse "$apart" --sync local --local-steps "$apart" --outer sparse --outer-l
 set terminal svg size 900,600 font "sans,13"
 set output "curves.svg"
 set xlabel "seconds"
-set ylabel "training loss, mean of 9 steps"
+set ylabel "training loss, mean of the last 5 steps"
 set logscale y
 set grid
 rows = system("ls *.tsv")
-mean(n) = sprintf("awk '{ s += $2 - v[NR %% 9]; v[NR %% 9] = $2; if (NR >= 9) print $1, s / 9 }' %s", n)
-plot for [n in rows] "< " . mean(n) using 1:2 with lines title substr(n, 1, strlen(n) - 4)
+mean(n) = sprintf("awk '{ s += $2 - v[NR %% 5]; v[NR %% 5] = $2; print $1, s / (NR < 5 ? NR : 5) }' %s", n)
+set key outside
+plot for [i=1:words(rows)] "< " . mean(word(rows, i)) using 1:2 with lines lw 1.5 lc i dt (i > 8 ? 2 : 1) \
+    title substr(word(rows, i), 1, strlen(word(rows, i)) - 4)
 END
 )
