@@ -117,7 +117,7 @@ set grid
 rows = system("ls *.tsv")
 mean(n) = sprintf("awk '{ s += $2 - v[NR %% 5]; v[NR %% 5] = $2; print $1, s / (NR < 5 ? NR : 5) }' %s", n)
 set key outside
-plot for [i=1:words(rows)] "< " . mean(word(rows, i)) using 1:2 with lines lw 1.5 lc i dt (i > 8 ? 2 : 1) \
+plot for [i=1:words(rows)] "< " . mean(word(rows, i)) using 1:2 with lines lw 1.5 lc i dt 1+(i>8) \
     title substr(word(rows, i), 1, strlen(word(rows, i)) - 4)
 END
 )
