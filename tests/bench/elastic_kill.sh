@@ -50,7 +50,7 @@ ours()          # NAME OPTIONS...
     rm -rf run && : > times
     workers() { pgrep -P "$job"; }
     count() { rows run; }
-    highest() { sed -n 's/.*"step": \([0-9]*\),.*/\1/p' run/metrics.jsonl 2> /dev/null | sort -n | tail -n 1; }
+    highest() { sed -n 's/.*"step": \([0-9]*\),.*/\1/p' run/metrics.jsonl 2> /dev/null | sort -n | tail -n 1 | grep . || echo 0; }
     words="train --model ./model.json --data ./text.txt --tokenizer byte --seq 64 --batch 8 --micro-batch 1 --eval-every 0"
     start run 1000000 --ranks 4 --elastic 2:4 --replacements 1000 -- "$@"
     killed=0
@@ -74,7 +74,7 @@ torchrun()
     job=$!
     workers() { pgrep -P "$job"; }
     count() { wc -l < rows; }
-    highest() { sort -n rows | tail -n 1; }
+    highest() { sort -n rows | tail -n 1 | grep . || echo 0; }
     killed=0
     while [ $killed -lt "$KILLS" ]; do
         one $killed $job || { tail -n 3 stderr; exit 1; }
