@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* host/base/random.c - Philox4x32-10, and streams and permutations made from it. */
+/* host/base/random.c - Philox4x32-10, and streams and permutations made from it; normal numbers are in
+ * random_normal.c. */
 #include "host/base/random.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 void gt_philox(uint32_t out[4], uint64_t key, uint64_t counter_low, uint64_t counter_high)
@@ -67,61 +67,6 @@ void gt_random_seek(gt_random *r, uint64_t n)
     r->left = 0;
     for (uint64_t i = 0; i < n % 4; i++)
         gt_random_u32(r);
-}
-
-/* Cosine and sine of 2 pi k / 2^32, off by at most 1e-15: the quarter turn nearest to k, and the
- * series around it. */
-static void fast_cos_sin(uint32_t k, double *c, double *s)
-{
-    const uint32_t quarter = (k + (1u << 29)) >> 30;
-    const double t = (double)(int32_t)(k - (quarter << 30)) * (6.283185307179586 * 0x1p-32);
-    const double z = t * t;
-    double sine = -1.0 / 1307674368000.0;
-    sine = sine * z + 1.0 / 6227020800.0;
-    sine = sine * z - 1.0 / 39916800.0;
-    sine = sine * z + 1.0 / 362880.0;
-    sine = sine * z - 1.0 / 5040.0;
-    sine = sine * z + 1.0 / 120.0;
-    sine = sine * z - 1.0 / 6.0;
-    sine = t + t * z * sine;
-    double cosine = 1.0 / 20922789888000.0;
-    cosine = cosine * z - 1.0 / 87178291200.0;
-    cosine = cosine * z + 1.0 / 479001600.0;
-    cosine = cosine * z - 1.0 / 3628800.0;
-    cosine = cosine * z + 1.0 / 40320.0;
-    cosine = cosine * z - 1.0 / 720.0;
-    cosine = cosine * z + 1.0 / 24.0;
-    cosine = 1.0 - z * (0.5 - z * cosine);
-    const double x = quarter & 1 ? sine : cosine, y = quarter & 1 ? cosine : sine;
-    *c = (quarter + 1) & 2 ? -x : x;
-    *s = quarter & 2 ? -y : y;
-}
-
-/* Is the float next to x the same if x is off by `error`? */
-static int is_settled(double x, double error)
-{
-    return (float)(x - error) == (float)(x + error);
-}
-
-/* Box-Muller, a pair at a time. The C library's sine and cosine decide every bit; where the quick
- * ones cannot round to another float, as almost always, they stand in. */
-void gt_random_normal(gt_random *r, float *out, size_t n, float mean, float deviation)
-{
-    for (size_t i = 0; i < n; i += 2) {
-        const double u = ((double)gt_random_u32(r) + 1.0) * 0x1p-32;
-        const uint32_t k = gt_random_u32(r);
-        const double radius = sqrt(-2.0 * log(u)) * (double)deviation, error = 1e-14 * fabs(radius);
-        double c, s;
-        fast_cos_sin(k, &c, &s);
-        if (!is_settled(radius * c, error) || !is_settled(radius * s, error)) {
-            const double angle = (double)k * 0x1p-32 * 6.283185307179586;
-            c = cos(angle);
-            s = sin(angle);
-        }
-        out[i] = mean + (float)(radius * c);
-        if (i + 1 < n)
-            out[i + 1] = mean + (float)(radius * s);
-    }
 }
 
 uint64_t gt_random_permute(uint64_t seed, uint64_t round, uint64_t n, uint64_t i)

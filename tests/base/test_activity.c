@@ -128,6 +128,23 @@ static void normal_numbers_have_the_formulas_bits(void)
     gt_random_seek(&r, FROM);
     gt_random_normal(&r, part, SOME, 0.5f, deviation);
     CHECK(!memcmp(part, x + FROM, sizeof part));
+    for (size_t drawn = 0; drawn < 9; drawn++)      /* numbers go on where others were drawn, in and between blocks */
+        for (size_t n = 1; n < SOME; n += 193) {
+            gt_random a, b;
+            gt_random_init(&a, 5, 77);
+            for (size_t i = 0; i < 2 * drawn + 1; i++)
+                gt_random_u32(&a);
+            b = a;
+            gt_random_normal(&a, part, n, 0.0f, 1.0f);
+            wrong = 0;
+            for (size_t i = 0; i < n; i += 2) {
+                const double u = ((double)gt_random_u32(&b) + 1.0) * 0x1p-32;
+                const double angle = (double)gt_random_u32(&b) * 0x1p-32 * 6.283185307179586;
+                wrong += part[i] != (float)(sqrt(-2.0 * log(u)) * cos(angle));
+                wrong += i + 1 < n && part[i + 1] != (float)(sqrt(-2.0 * log(u)) * sin(angle));
+            }
+            CHECKF(wrong == 0 && gt_random_u32(&a) == gt_random_u32(&b), "%zu of %zu numbers differ", wrong, n);
+        }
     for (uint64_t n = 0; n < 9; n++) {
         gt_random a, b;
         gt_random_init(&a, 1, 2);
