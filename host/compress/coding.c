@@ -114,19 +114,9 @@ static gt_status make_parts(compress_coding *c, int at)
 /* Zeros, and on the list of commits. */
 static gt_status make_pair(compress_coding *c, pair *p, int64_t count, const char *what)
 {
-    dev_list *l = NULL;
-    gt_status st = dev_buffer_create(&p->kept, c->o.device, 4 * (uint64_t)count, what);
+    gt_status st = dev_buffer_create_zero(&p->kept, c->o.device, 4 * (uint64_t)count, what);
     if (!st)
-        st = dev_buffer_create(&p->next, c->o.device, 4 * (uint64_t)count, what);
-    if (!st)
-        st = dev_list_create(&l, c->o.device);
-    if (!st)
-        st = dev_list_fill(l, p->kept, 0, 0, 4 * (uint64_t)count);
-    if (!st)
-        st = dev_list_fill(l, p->next, 0, 0, 4 * (uint64_t)count);
-    if (!st)
-        st = dev_run(l, 0, -1);
-    dev_list_release(l);
+        st = dev_buffer_create_zero(&p->next, c->o.device, 4 * (uint64_t)count, what);
     return st ? st : kernel_compress_commit(c->commit, c->o.kernels, count, c->o.frame, p->next, p->kept);
 }
 

@@ -14,6 +14,7 @@
 
 #include "host/base/log.h"
 #include "host/base/text.h"
+#include "host/base/workers.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -98,6 +99,25 @@ gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, con
     }
     *out = b;
     return GT_OK;
+}
+
+gt_status dev_buffer_create_zero(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
+{
+    dev_list *l = NULL;
+    gt_status st = dev_buffer_create(out, d, (bytes + 3) / 4 * 4, what);
+    if (st || (*out)->host)             /* map_host() gave it: fresh pages are zero */
+        return st;
+    st = dev_list_create(&l, d);
+    if (!st)
+        st = dev_list_fill(l, *out, 0, 0, dev_buffer_bytes(*out));
+    if (!st)
+        st = dev_run(l, 0, -1);
+    dev_list_release(l);
+    if (st) {
+        dev_buffer_release(*out);
+        *out = NULL;
+    }
+    return st;
 }
 
 gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what)
@@ -226,13 +246,51 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
     return dev_event_note(d, event, asked, 0, &span);
 }
 
+/* ---- large copies within host memory ------------------------------------------------------------ */
+
+enum { SHARE = 1 << 20, SHARES_LEAST = 4 };
+
+typedef struct sharing {
+    char *to;
+    const char *from;
+    uint64_t bytes;
+} sharing;
+
+static void copy_share(void *context, size_t i)
+{
+    const sharing *s = context;
+    const uint64_t first = (uint64_t)i * SHARE, left = s->bytes - first;
+    memcpy(s->to + first, s->from + first, left < SHARE ? left : SHARE);
+}
+
+/* A driver copies with one thread, which is as slow as the page faults on both sides. */
+static int is_shared_out(const dev_buffer *b, uint64_t bytes)
+{
+    return b->root->host && bytes >= (uint64_t)SHARE * SHARES_LEAST && !gt_trace_on();
+}
+
+static gt_status share_out(dev_device *d, void *to, const void *from, uint64_t bytes)
+{
+    sharing s = { to, from, bytes };
+    gt_status st = dev_wait(d);
+    if (!st)
+        gt_workers_run((size_t)((bytes + SHARE - 1) / SHARE), copy_share, &s);
+    return st;
+}
+
 gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes)
 {
+    assert(offset + bytes <= b->bytes);
+    if (is_shared_out(b, bytes))
+        return share_out(d, (char *)dev_buffer_host(b) + offset, from, bytes);
     return move(d, b, offset, (void *)(uintptr_t)from, bytes, 1, 1, NULL);
 }
 
 gt_status dev_read(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes)
 {
+    assert(offset + bytes <= b->bytes);
+    if (is_shared_out(b, bytes))
+        return share_out(d, to, (const char *)dev_buffer_host(b) + offset, bytes);
     return move(d, b, offset, to, bytes, 0, 1, NULL);
 }
 

@@ -141,6 +141,9 @@ gt_status dev_usable(const dev_info *i);
 
 /* `what` names it in errors ("gradients"). Contents are undefined. */
 gt_status dev_buffer_create(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what);
+/* The same, all zero for whatever is queued afterwards: without a touch where memory comes from the system
+ * as zeros, else the device fills it. */
+gt_status dev_buffer_create_zero(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what);
 /* A buffer in memory of the caller, page-aligned and until the buffer is released: only where
  * dev_info.native_kernels, whose devices compute in host memory. */
 gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what);
@@ -153,6 +156,7 @@ gt_status dev_buffer_view(dev_buffer **out, dev_buffer *root, uint64_t offset, u
 void dev_buffer_release(dev_buffer *b);        /* takes NULL */
 uint64_t dev_buffer_bytes(const dev_buffer *b);
 
+/* Large ones are copied by all cores where the device computes in host memory. */
 gt_status dev_write(dev_device *d, dev_buffer *b, uint64_t offset, const void *from, uint64_t bytes);
 gt_status dev_read(dev_device *d, dev_buffer *b, uint64_t offset, void *to, uint64_t bytes);
 /* As dev_write/dev_read, but returns at once; the host memory must stay until the event.

@@ -165,20 +165,6 @@ void wire_release(wire *w)
 
 /* ---- in fewer bits --------------------------------------------------------------------------- */
 
-static gt_status make_zeros(dev_buffer **out, dev_device *d, uint64_t bytes, const char *what)
-{
-    dev_list *l = NULL;
-    gt_status st = dev_buffer_create(out, d, bytes, what);
-    if (!st)
-        st = dev_list_create(&l, d);
-    if (!st)
-        st = dev_list_fill(l, *out, 0, 0, bytes);
-    if (!st)
-        st = dev_run(l, 0, -1);
-    dev_list_release(l);
-    return st;
-}
-
 /* What this end needs on the device; at the first message, since some stages have no neighbour on one side. */
 static gt_status make_room(wire *w, dev_device *d, int outward)
 {
@@ -190,7 +176,8 @@ static gt_status make_room(wire *w, dev_device *d, int outward)
     if (!st && outward)
         st = dev_buffer_create(&w->back, d, values, "what arrives at another stage");
     if (!st && outward)
-        st = make_zeros(&w->sums, d, 12 * (uint64_t)kernel_error_slots(w->form.count), "errors of what travels");
+        st = dev_buffer_create_zero(&w->sums, d, 12 * (uint64_t)kernel_error_slots(w->form.count),
+                                    "errors of what travels");
     if (!st && outward && w->form.kind == WIRE_INT8)
         st = dev_buffer_create(&w->random, d, sizeof random, "random words of what travels");
     if (!st && w->random)

@@ -154,21 +154,11 @@ static dev_buffer *bound(const exec *e, const char *name)
 static gt_status own_buffer(exec *e, int v)
 {
     const graph_value *value = &e->g->values[v];
-    const uint64_t bytes = (exec_value_bytes(value) + 3) / 4 * 4;
-    gt_status st = dev_buffer_create(&e->buffer[v], e->o.device, bytes, value->name);
+    gt_status st = dev_buffer_create_zero(&e->buffer[v], e->o.device, exec_value_bytes(value), value->name);
     if (st)
         return st;
     e->owned[v] = 1;
-    if (value->numbers)
-        return dev_write(e->o.device, e->buffer[v], 0, value->numbers, exec_value_bytes(value));
-    dev_list *l;
-    st = dev_list_create(&l, e->o.device);
-    if (!st)
-        st = dev_list_fill(l, e->buffer[v], 0, 0, bytes);
-    if (!st)
-        st = dev_run(l, 0, -1);
-    dev_list_release(l);
-    return st;
+    return value->numbers ? dev_write(e->o.device, e->buffer[v], 0, value->numbers, exec_value_bytes(value)) : GT_OK;
 }
 
 /* The memory that an area lies in. */

@@ -135,28 +135,7 @@ static gt_status declare(params *p, const graph *g)
     return GT_OK;
 }
 
-static gt_status clear_segments(params *p)
-{
-    dev_list *l;
-    gt_status st = dev_list_create(&l, p->device);
-    for (int i = 0; !st && i < p->segments; i++) {
-        const params_segment *s = &p->segment[i];
-        st = dev_list_fill(l, s->master, 0, 0, 4 * (uint64_t)s->count);
-        if (!st && s->grad)
-            st = dev_list_fill(l, s->grad, 0, 0, 4 * (uint64_t)s->count);
-        if (!st && s->copy)
-            st = dev_list_fill(l, s->copy, 0, 0, dtype_size(p->storage) * (uint64_t)s->count);
-    }
-    for (int i = 0; !st && i < p->count; i++)
-        if (p->param[i].info.frozen)
-            st = dev_list_fill(l, p->param[i].copy, 0, 0, dev_buffer_bytes(p->param[i].copy));
-    if (!st)
-        st = dev_run(l, 0, -1);         /* not waited for: the host has enough to do meanwhile */
-    dev_list_release(l);
-    return st;
-}
-
-/* Masters or gradients of segment i. */
+/* Masters or gradients of segment i, all zero. */
 static gt_status hold(params *p, int i, int masters, dev_buffer **out)
 {
     const params_segment *s = &p->segment[i];
@@ -169,7 +148,7 @@ static gt_status hold(params *p, int i, int masters, dev_buffer **out)
     if (st)
         return st;
     return *lent ? dev_buffer_create_in(out, p->device, *lent, bytes, what)
-                 : dev_buffer_create(out, p->device, bytes, what);
+                 : dev_buffer_create_zero(out, p->device, bytes, what);
 }
 
 /* What a frozen tensor is computed with, and all there is of it. */
@@ -180,7 +159,7 @@ static gt_status hold_frozen(params *p, param *t)
         return gt_fail(GT_UNSUPPORTED,
                        "cannot hold '%s' in 8 bits: a rank has several runs of its columns; use --base-precision bf16",
                        info->name);
-    return dev_buffer_create(&t->copy, p->device, (graph_param_bytes(info) + 3) / 4 * 4, "the frozen parameters");
+    return dev_buffer_create_zero(&t->copy, p->device, graph_param_bytes(info), "the frozen parameters");
 }
 
 gt_status params_create(params **out, dev_device *d, const graph *g, int gradients)
@@ -226,7 +205,7 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
         if (!st && gradients)
             st = hold(p, i, 0, &s->grad);
         if (!st && s->decay && p->storage != DTYPE_F32)
-            st = dev_buffer_create(&s->copy, d, item * (uint64_t)s->count, "the parameters' 16-bit copies");
+            st = dev_buffer_create_zero(&s->copy, d, item * (uint64_t)s->count, "the parameters' 16-bit copies");
     }
     for (int i = 0; !st && i < p->count; i++) {
         param *t = &p->param[i];
@@ -242,8 +221,6 @@ gt_status params_create_grouped(params **out, dev_device *d, const graph *const 
         if (!st && s->copy)
             st = dev_buffer_view(&t->copy, s->copy, item * first, item * n);
     }
-    if (!st)
-        st = clear_segments(p);
     if (st)
         goto out;
     *out = p;
@@ -415,6 +392,12 @@ static void fill(float *x, const graph_param_info *info, size_t n, uint64_t seed
             x[j] = 1.0f;
 }
 
+/* Where the device computes in host memory and this rank has all of it: the tensor itself. */
+static float *in_place(const param *t)
+{
+    return t->info.frozen || t->info.slice.parts ? NULL : dev_buffer_host(t->master);
+}
+
 gt_status params_init(params *p, uint64_t seed)
 {
     return params_init_some(p, seed, NULL);
@@ -435,17 +418,36 @@ gt_status params_init_some(params *p, uint64_t seed, int (*wants)(const graph_pa
     gt_status st = GT_OK;
     gt_activity a;
     gt_activity_begin(&a, "initialising", "tensors", (uint64_t)p->count);
+    st = dev_wait(p->device);           /* fills in place overtake what is queued */
     for (int i = 0; !st && i < p->count; i++) {
         const graph_param_info *info = &p->param[i].info;
         st = gt_activity_at(&a, (uint64_t)i);
         if (st || info->init == GRAPH_INIT_ZERO || (wants && !wants(info)))
             continue;                               /* as created */
-        fill(x, info, (size_t)shape_count(&info->full), seed);
-        st = params_write_full(p, i, x);
+        float *place = in_place(&p->param[i]);
+        fill(place ? place : x, info, (size_t)shape_count(&info->full), seed);
+        if (!place)
+            st = params_write_full(p, i, x);
     }
     gt_activity_end(&a);
     free(x);
     return st;
+}
+
+/* Numbers of fp32 to those of a narrower type, in pieces. */
+typedef struct rounding {
+    dtype type;
+    void *to;
+    const float *from;
+    size_t count;
+} rounding;
+
+static void round_piece(void *context, size_t turn)
+{
+    const rounding *r = context;
+    const size_t first = turn * PIECE, end = first + PIECE < r->count ? first + PIECE : r->count;
+    for (size_t i = first; i < end; i++)
+        dtype_store(r->type, r->to, i, r->from[i]);
 }
 
 /* Numbers of a frozen tensor as they are stored, from all of it. */
@@ -454,6 +456,8 @@ static gt_status write_frozen(params *p, param *t, const float *full)
     const graph_param_info *info = &t->info;
     const int64_t n = shape_count(&info->shape);
     t->hashed = 0;
+    if (info->type == DTYPE_F32 && !info->slice.parts)
+        return dev_write(p->device, t->copy, 0, full, 4 * (uint64_t)n);
     void *stored = calloc(1, (size_t)dev_buffer_bytes(t->copy));
     float *held = info->slice.parts ? malloc((size_t)n * sizeof *held) : NULL;
     if (!stored || (info->slice.parts && !held)) {
@@ -466,8 +470,8 @@ static gt_status write_frozen(params *p, param *t, const float *full)
     } else {
         if (held)
             tensor_slice_take(held, full, &info->full, &info->slice);
-        for (int64_t i = 0; i < n; i++)
-            dtype_store(info->type, stored, (size_t)i, held ? held[i] : full[i]);
+        rounding r = { info->type, stored, held ? held : full, (size_t)n };
+        gt_workers_run(((size_t)n + PIECE - 1) / PIECE, round_piece, &r);
     }
     gt_status st = dev_write(p->device, t->copy, 0, stored, dev_buffer_bytes(t->copy));
     free(stored);

@@ -39,7 +39,7 @@ typedef struct params_grouping {
     /* Bytes: where tensors may begin, and how large a segment may be; 0: as this device needs. Ranks
      * that sum gradients need the same places, so they take the largest and the smallest of all. */
     uint64_t align, most;
-    /* Memory, whole pages, for a group's masters or gradients where the device computes in host memory, so
+    /* Memory, whole pages and all zero, for a group's masters or gradients where the device computes in host memory, so
      * that others can reach it there; *out NULL: it has its own. NULL: always. Given back on release. */
     gt_status (*memory)(void *context, int group, int masters, uint64_t bytes, void **out);
     void (*memory_free)(void *context, void *memory);

@@ -119,7 +119,7 @@ static gt_status fill_unit(optim *o, optim_unit *u)
     for (int k = 0; !st && k < rule->slot_count; k++) {
         const int64_t n = optim_slot_count(rule->slots[k].extent, u->count, u->rows, u->columns);
         if (kept >> k & 1)
-            st = dev_buffer_create(&u->slot[k], o->device, 4 * (uint64_t)n, "the optimizer's state");
+            st = dev_buffer_create_zero(&u->slot[k], o->device, 4 * (uint64_t)n, "the optimizer's state");
     }
     return st;
 }
@@ -197,7 +197,7 @@ static gt_status make_sums(optim *o)
         const int64_t all = all_sums(o, pass);
         int64_t at = 0;
         if (all)
-            st = dev_buffer_create(&o->pass[pass], o->device, 4 * (uint64_t)all, "sums over ranks");
+            st = dev_buffer_create_zero(&o->pass[pass], o->device, 4 * (uint64_t)all, "sums over ranks");
         for (int i = 0; !st && all && i < o->cuts; i++) {
             const int64_t n = sums_of(o, i, pass);
             if (n)
@@ -208,7 +208,7 @@ static gt_status make_sums(optim *o)
     for (int i = 0; !st && r->own && i < o->cuts; i++) {
         optim_unit *u = &o->unit[o->cut[i]];
         if (r->own(u))
-            st = dev_buffer_create(&u->own, o->device, 4 * (uint64_t)r->own(u), "the optimizer's scratch memory");
+            st = dev_buffer_create_zero(&u->own, o->device, 4 * (uint64_t)r->own(u), "the optimizer's scratch memory");
     }
     return st;
 }
@@ -243,6 +243,7 @@ static gt_status append_slices(optim *o)
 
 /* ---- buffers --------------------------------------------------------------------------------- */
 
+/* Zero: a skipped step computes with what is there. */
 static gt_status make_scratch(optim *o)
 {
     uint64_t bytes[OPTIM_SCRATCH] = { 0 };
@@ -251,7 +252,7 @@ static gt_status make_scratch(optim *o)
         st = o->config.rule->scratch(&o->with, &o->unit[i], bytes);
     for (int i = 0; !st && i < OPTIM_SCRATCH; i++)
         if (bytes[i])
-            st = dev_buffer_create(&o->with.scratch[i], o->device, bytes[i], "the optimizer's scratch memory");
+            st = dev_buffer_create_zero(&o->with.scratch[i], o->device, bytes[i], "the optimizer's scratch memory");
     return st;
 }
 
@@ -275,33 +276,8 @@ static gt_status make_buffers(optim *o)
         st = dev_buffer_create(&o->state, o->device, 4 * OPTIM_STATE_FLOATS, "optimizer state");
     if (!st)
         st = dev_buffer_create(&o->grad_scale, o->device, 4, "the gradient scale");
-    if (!st)
-        st = dev_buffer_create(&o->loss_sum, o->device, 4, "the loss sum");
-    return st;
-}
-
-static gt_status clear_buffers(optim *o)
-{
-    dev_list *l;
-    gt_status st = dev_list_create(&l, o->device);
-    for (int i = 0; !st && i < o->units; i++) {
-        for (int k = 0; !st && k < OPTIM_SLOTS; k++)
-            if (o->unit[i].slot[k])
-                st = dev_list_fill(l, o->unit[i].slot[k], 0, 0, dev_buffer_bytes(o->unit[i].slot[k]));
-        if (!st && o->unit[i].own)
-            st = dev_list_fill(l, o->unit[i].own, 0, 0, dev_buffer_bytes(o->unit[i].own));
-    }
-    for (int i = 0; !st && i < OPTIM_PASSES; i++)
-        if (o->pass[i])
-            st = dev_list_fill(l, o->pass[i], 0, 0, dev_buffer_bytes(o->pass[i]));
-    for (int i = 0; !st && i < OPTIM_SCRATCH; i++)
-        if (o->with.scratch[i])             /* a skipped step computes with what is there */
-            st = dev_list_fill(l, o->with.scratch[i], 0, 0, dev_buffer_bytes(o->with.scratch[i]));
     if (!st)                            /* a stage without the head never writes it */
-        st = dev_list_fill(l, o->loss_sum, 0, 0, 4);
-    if (!st)
-        st = dev_run(l, 0, -1);
-    dev_list_release(l);
+        st = dev_buffer_create_zero(&o->loss_sum, o->device, 4, "the loss sum");
     return st;
 }
 
@@ -445,8 +421,6 @@ gt_status optim_create(optim **out, dev_device *d, kernel_set *k, gemm_context *
     o->with = (optim_update){ .kernels = k, .gemm = g, .config = &o->config, .state = o->state, .of = o };
     if (!st)
         st = make_scratch(o);
-    if (!st)
-        st = clear_buffers(o);
     if (!st)
         st = build_lists(o);
     if (!st)

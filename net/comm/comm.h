@@ -42,7 +42,7 @@ net_job *net_comm_job(net_comm *c);
 gt_status net_comm_check(net_comm *c);
 gt_status net_comm_abort(net_comm *c, int culprit, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Arenas that every transport reaches without copying. NULL with a sentence when there is no
+/* Arenas that every transport reaches without copying, all zero. NULL with a sentence when there is no
  * memory or the memory lock limit is too small. Freed with the communicator at the latest. */
 gt_status net_comm_memory(net_comm *c, size_t size, void **out);
 void net_comm_memory_free(net_comm *c, void *data);

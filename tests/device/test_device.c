@@ -415,6 +415,46 @@ out:
     dev_close(d);
 }
 
+/* Pieces that all cores copy come after what is queued before them, and before what is queued after. */
+static void large_copies_keep_their_place_in_the_queue(void)
+{
+    enum { COUNT = (9 << 20) / 4 + 3, FROM = 5, SOME = COUNT - 11 };
+    dev_device *d = open_default();
+    dev_buffer *b = NULL, *c = NULL;
+    dev_list *l = NULL;
+    uint32_t *x = malloc(COUNT * sizeof *x), *y = malloc(COUNT * sizeof *y);
+    size_t wrong = 0;
+    if (!d || !x || !y || !CHECK_OK(dev_buffer_create_zero(&b, d, COUNT * 4, "test"))
+        || !CHECK_OK(dev_buffer_create(&c, d, COUNT * 4, "test")) || !CHECK_OK(dev_list_create(&l, d)))
+        goto out;
+    memset(x, 0xff, COUNT * sizeof *x);
+    CHECK_OK(dev_read(d, b, 0, x, COUNT * 4));
+    for (size_t i = 0; i < COUNT; i++)
+        wrong += x[i] != 0;
+    CHECKF(wrong == 0, "%zu words of fresh memory are not zero", wrong);
+    for (uint32_t i = 0; i < COUNT; i++)
+        x[i] = i * 2654435761u;
+    CHECK_OK(dev_list_fill(l, b, 0, 7, COUNT * 4));
+    CHECK_OK(dev_list_copy(l, c, 0, b, 0, COUNT * 4));
+    CHECK_OK(dev_run(l, 0, 1));
+    CHECK_OK(dev_write(d, b, FROM * 4, x, (uint64_t)SOME * 4));
+    CHECK_OK(dev_run(l, 1, 2));
+    CHECK_OK(dev_read(d, c, 0, y, COUNT * 4));
+    for (size_t i = 0; i < COUNT; i++)
+        wrong += y[i] != (i < FROM || i >= FROM + SOME ? 7 : x[i - FROM]);
+    CHECKF(wrong == 0, "%zu words differ", wrong);
+    memset(y, 0, COUNT * sizeof *y);
+    CHECK_OK(dev_read(d, c, FROM * 4, y, (uint64_t)SOME * 4));
+    CHECK(!memcmp(x, y, (size_t)SOME * 4));
+out:
+    dev_list_release(l);
+    dev_buffer_release(b);
+    dev_buffer_release(c);
+    dev_close(d);
+    free(x);
+    free(y);
+}
+
 const check_case check_cases[] = {
     CASE(every_device_has_an_id_and_can_be_found_by_it),
     CASE(lists_of_ids_are_split),
@@ -427,5 +467,6 @@ const check_case check_cases[] = {
     CASE(a_slowed_device_sleeps_in_proportion),
     CASE(sub_devices_open_and_run),
     CASE(traced_work_becomes_spans),
+    CASE(large_copies_keep_their_place_in_the_queue),
     { 0 }
 };

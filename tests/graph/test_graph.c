@@ -2,11 +2,14 @@
 /* tests/graph/test_graph.c - one model's gradients, made in every way that must not matter; and what a graph says it takes. */
 #include "tests/check.h"
 #include "tests/graph/graph_runner.h"
+#include "host/base/file.h"
+#include "host/base/random.h"
 #include "host/graph/graph_cost.h"
 #include "host/optim/optim.h"
 #include "models/gpt2.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -426,6 +429,65 @@ static void the_layout_of_a_device_keeps_what_the_graph_says(void)
     dev_close(d);
 }
 
+/* All initial weights, one after the other, from as many threads as this one may use cores. */
+static float *initial_weights(dev_device *d, const graph *g, size_t *count)
+{
+    params *p = NULL;
+    float *x = NULL;
+    *count = 0;
+    if (!CHECK_OK(params_create(&p, d, g, 0)) || !CHECK_OK(params_init(p, 5)))
+        goto out;
+    for (int i = 0; i < params_count(p); i++)
+        *count += (size_t)shape_count(&params_info(p, i)->shape);
+    x = calloc(*count + 1, sizeof *x);
+    for (int i = 0, at = 0; x && i < params_count(p); i++) {
+        CHECK_OK(params_read(p, i, x + at));
+        at += (int)shape_count(&params_info(p, i)->shape);
+    }
+out:
+    params_release(p);
+    return x;
+}
+
+static void initial_weights_are_the_same_on_any_number_of_cores(void)
+{
+    dev_device *d = tiny_device();
+    model_config c = tiny_config();
+    graph *g = NULL;
+    cpu_set_t before, one;
+    c.vocab = 9001; /* a tensor of several pieces and a rest */
+    if (!d)
+        return;
+    CHECK_OK(graph_create(&g, DTYPE_F32, 1, TINY_T));
+    CHECK_OK(model_build_loss(g, &c, 0, 0));
+    size_t n = 0, m = 1, at = 0;
+    float *all = initial_weights(d, g, &n);
+    CHECK(!sched_getaffinity(0, sizeof before, &before));
+    CPU_ZERO(&one);
+    CPU_SET((size_t)sched_getcpu(), &one);
+    CHECK(!sched_setaffinity(0, sizeof one, &one));
+    float *alone = initial_weights(d, g, &m);
+    CHECK(!sched_setaffinity(0, sizeof before, &before));
+    CHECK(all && alone && n == m && n > 9001 && !memcmp(all, alone, n * sizeof *all));
+    for (int i = 0; all && i < graph_param_count(g); i++) { /* and those of one stream a name */
+        const graph_param_info *info = graph_param_at(g, i);
+        const size_t count = (size_t)shape_count(&info->shape);
+        float *want = calloc(count + 1, sizeof *want);
+        gt_random r;
+        gt_random_init(&r, 5, gt_hash(info->name, strlen(info->name)));
+        if (want && info->init == GRAPH_INIT_NORMAL) {
+            gt_random_normal(&r, want, count, 0.0f, info->deviation);
+            CHECKF(!memcmp(want, all + at, count * sizeof *want), "%s", info->name);
+        }
+        at += count;
+        free(want);
+    }
+    free(all);
+    free(alone);
+    graph_release(g);
+    dev_close(d);
+}
+
 const check_case check_cases[] = {
     CASE(a_graph_says_what_it_takes_without_a_device),
     CASE(the_layout_of_a_device_keeps_what_the_graph_says),
@@ -436,5 +498,6 @@ const check_case check_cases[] = {
     CASE(attention_scales_as_described),
     CASE(a_head_of_its_own_takes_its_part_of_the_gradient),
     CASE(split_programs_change_no_bit),
+    CASE(initial_weights_are_the_same_on_any_number_of_cores),
     { 0 }
 };
