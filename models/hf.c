@@ -18,12 +18,15 @@
 #include "host/base/activity.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/base/workers.h"
 #include "host/tensor/safetensors.h"
 
 #include <ctype.h>
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -263,26 +266,64 @@ static gt_status check_theirs(const row *r, const matrix *x, int i, const shape 
                    dtype_name(t->type));
 }
 
+enum { OUTPUTS = 16 };                  /* a turn: of a transposed matrix as many floats as a cache line has */
+
+/* Outputs [from, to) of the matrix, n of which are in a file, to `values`, where `from` is the first. */
+typedef struct taking {
+    dtype type;
+    const void *raw;                    /* begins with output `begin` */
+    int transposed;
+    int64_t n, begin, from, to, cols;
+    float *values;
+    atomic_int bad;
+} taking;
+
+static void take_outputs(void *context, size_t turn)
+{
+    taking *x = context;
+    const int64_t first = x->from + (int64_t)turn * OUTPUTS, end = first + OUTPUTS < x->to ? first + OUTPUTS : x->to;
+    float *values = x->values + (first - x->from) * x->cols;
+    int bad = 0;
+    if (x->transposed)
+        for (int64_t k = 0; k < x->cols; k++)
+            for (int64_t o = first; o < end; o++)
+                values[(o - first) * x->cols + k] = dtype_load(x->type, x->raw, (size_t)(k * x->n + o - x->begin));
+    else
+        for (int64_t k = 0, at = (first - x->begin) * x->cols; k < (end - first) * x->cols; k++)
+            values[k] = dtype_load(x->type, x->raw, (size_t)(at + k));
+    for (int64_t k = 0; k < (end - first) * x->cols; k++)
+        bad |= !isfinite(values[k]);
+    if (bad)
+        atomic_store(&x->bad, 1);
+}
+
 /* Outputs [from, to) of the matrix, out of piece i, to `values`, which begins with output `first`. */
 static gt_status take(const row *r, const matrix *x, int i, const st_tensor *t, int64_t from, int64_t to, int64_t first,
                       float *values, const char *folder)
 {
-    const int64_t begin = x->begin_theirs[i], n = x->begin_theirs[i + 1] - begin;
-    unsigned char *raw = malloc(t->bytes + 1);      /* the data may lie unaligned in the file */
-    if (!raw)
-        return gt_fail(GT_NO_MEMORY, "cannot import '%s': no memory for its numbers", t->name);
-    memcpy(raw, t->data, t->bytes);
-    gt_status st = GT_OK;
-    for (int64_t o = from; !st && o < to; o++)
-        for (int64_t k = 0; !st && k < x->cols; k++) {
-            const int64_t at = is_transposed(r, x) ? k * n + o - begin : (o - begin) * x->cols + k;
-            const float value = dtype_load(t->type, raw, (size_t)at);
-            values[(o - first) * x->cols + k] = value;
-            if (!isfinite(value))
-                st = gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite", t->name, folder);
-        }
-    free(raw);
-    return st;
+    const int64_t begin = x->begin_theirs[i];
+    unsigned char *copy = NULL;
+    taking all = { .type = t->type,
+                   .raw = t->data,
+                   .transposed = is_transposed(r, x),
+                   .n = x->begin_theirs[i + 1] - begin,
+                   .begin = begin,
+                   .from = from,
+                   .to = to,
+                   .cols = x->cols,
+                   .values = values + (from - first) * x->cols };
+    if ((uintptr_t)t->data % dtype_size(t->type)) {     /* it lies unaligned in the file */
+        copy = malloc(t->bytes + 1);
+        if (!copy)
+            return gt_fail(GT_NO_MEMORY, "cannot import '%s': no memory for its numbers", t->name);
+        memcpy(copy, t->data, t->bytes);
+        all.raw = copy;
+    }
+    gt_workers_run((size_t)((to - from + OUTPUTS - 1) / OUTPUTS), take_outputs, &all);
+    free(copy);
+    return atomic_load(&all.bad)
+               ? gt_fail(GT_NUMERIC, "tensor '%s' of '%s' holds a value that is not finite", t->name, folder)
+               : GT_OK;
 }
 
 /* Does it come with an adapter, or is it to be written with one? */

@@ -10,6 +10,7 @@
  * The others make sure that they see the very same manifest.                             */
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/base/workers.h"
 #include "host/train/checkpoint_private.h"
 
 #include <dirent.h>
@@ -36,19 +37,48 @@ static gt_status check_there(const char *folder, const checkpoint_file *file)
     return st;
 }
 
+/* What lies there of the files of a manifest, looked at by several threads. */
+typedef struct looks {
+    const char *folder;
+    const checkpoint_file *files;
+    struct look {
+        checkpoint_file file;
+        gt_status st;
+        gt_saved_message why;
+    } *look;
+} looks;
+
+static void look_at(void *context, size_t i)
+{
+    const looks *l = context;
+    struct look *x = &l->look[i];
+    x->file = l->files[i];
+    x->st = check_there(l->folder, &x->file);
+    if (!x->st)
+        x->st = checkpoint_file_measure(l->folder, &x->file);
+    gt_message_save(&x->why);
+    gt_message_clear();
+}
+
 /* Every file of the manifest is there with its size and hash. */
 static gt_status verify(const char *folder, checkpoint_info *info)
 {
     checkpoint_file *files;
     char owner[CHECKPOINT_OWNER];
     int count, weights = 0;             /* files of them: a manifest without is no manifest */
+    looks l = { .folder = folder };
     gt_status st = checkpoint_manifest_read(folder, info, &files, &count);
+    l.files = files;
+    if (!st && !(l.look = calloc((size_t)count + 1, sizeof *l.look)))
+        st = checkpoint_no_memory(folder);
+    if (!st)
+        gt_workers_run((size_t)count, look_at, &l);
     for (int i = 0; !st && i < count; i++) {
-        checkpoint_file file = files[i];
+        const checkpoint_file file = l.look[i].file;
         weights += checkpoint_file_owner(file.name, owner) && !strcmp(owner, CHECKPOINT_PARAMS);
-        st = check_there(folder, &file);
-        if (!st)
-            st = checkpoint_file_measure(folder, &file);
+        st = l.look[i].st;
+        if (st)
+            gt_message_restore(&l.look[i].why);
         if (!st && (file.bytes != files[i].bytes || file.hash != files[i].hash))
             st = gt_fail(GT_FORMAT,
                          "'%s/%s' is damaged: %llu bytes, hash %016llx; the manifest "
@@ -58,6 +88,7 @@ static gt_status verify(const char *folder, checkpoint_info *info)
     }
     if (!st && !weights)
         st = gt_fail(GT_FORMAT, "manifest of '%s' lists no file of parameters", folder);
+    free(l.look);
     free(files);
     return st;
 }

@@ -10,10 +10,12 @@
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/base/trace.h"
+#include "host/base/workers.h"
 #include "host/tensor/q8.h"
 #include "host/train/checkpoint_private.h"
 
-#include <math.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,10 +102,37 @@ static gt_status source_room(source *s, int64_t most)
 /* What becomes of an element that another file has as well. */
 typedef enum meeting { MUST_AGREE, ADDS, FIRST_STAYS } meeting;
 
+/* Marks [at, at + n), if none of it was before: whole bytes at a time. */
+static int mark_fresh(source *s, int64_t at, int64_t n)
+{
+    const int64_t end = at + n, first = (at + 7) / 8, last = end / 8;
+    if (first >= last)                  /* within two bytes: one by one */
+        return 0;
+    for (int64_t i = at; i < 8 * first; i++)
+        if (s->filled[i / 8] >> (i % 8) & 1)
+            return 0;
+    for (int64_t i = first; i < last; i++)
+        if (s->filled[i])
+            return 0;
+    for (int64_t i = 8 * last; i < end; i++)
+        if (s->filled[i / 8] >> (i % 8) & 1)
+            return 0;
+    for (int64_t i = at; i < 8 * first; i++)
+        s->filled[i / 8] |= (unsigned char)(1u << (i % 8));
+    memset(s->filled + first, 0xff, (size_t)(last - first));
+    for (int64_t i = 8 * last; i < end; i++)
+        s->filled[i / 8] |= (unsigned char)(1u << (i % 8));
+    return 1;
+}
+
 /* Puts n elements at `at`; -1 if one was there with another value and must agree, else how many are new. */
 static int64_t fill(source *s, int64_t at, const unsigned char *from, int64_t n, meeting how)
 {
     int64_t fresh = 0;
+    if (mark_fresh(s, at, n)) {
+        memcpy(&s->room[at], from, 4 * (size_t)n);
+        return n;
+    }
     for (int64_t i = at; i < at + n; i++, from += 4) {
         const unsigned char bit = (unsigned char)(1u << (i % 8));
         if (!(s->filled[i / 8] & bit)) {
@@ -154,12 +183,36 @@ static int64_t fill_piece(source *s, const checkpoint_piece *p, const void *data
     return fresh;
 }
 
-/* The full tensor into s->room. */
-static gt_status gather(source *s, const char *name, const shape *full, meeting how)
+/* The full tensor where it lies in a file, if that is the only one to have any of it, whole and in fp32; else NULL. */
+static const float *lies_whole(const source *s, const char *name, const shape *full)
+{
+    const float *only = NULL;
+    for (int i = 0; i < s->count; i++) {
+        checkpoint_piece p;
+        const st_tensor *t = st_find(s->shards[i].file, name);
+        if (!t)
+            continue;
+        if (only || t->type != DTYPE_F32 || (uintptr_t)t->data % sizeof *only
+            || checkpoint_piece_read(&p, s->shards[i].pieces, t, full, s->shards[i].path)
+            || !checkpoint_piece_is_whole(&p)) {
+            gt_message_clear();         /* what is wrong with it says gather() */
+            return NULL;
+        }
+        only = (const float *)(const void *)t->data;
+    }
+    return only;
+}
+
+/* The full tensor into *out: s->room, or a file. */
+static gt_status gather(source *s, const char *name, const shape *full, meeting how, const float **out)
 {
     const int64_t count = shape_count(full);
     int64_t have = 0;
     int found = 0;
+    *out = lies_whole(s, name, full);
+    if (*out)
+        return GT_OK;
+    *out = s->room;
     memset(s->filled, 0, (size_t)count / 8 + 1);
     for (int i = 0; i < s->count; i++) {
         const shard *from = &s->shards[i];
@@ -189,14 +242,39 @@ static gt_status gather(source *s, const char *name, const shape *full, meeting 
                                    s->folder, name, (long long)(count - have), (long long)count);
 }
 
+enum { LOOK = 1 << 18 };                /* elements a turn */
+
+typedef struct look {
+    const float *x;
+    int64_t count;
+    atomic_int bad;
+} look;
+
+/* By the bits, which compilers turn into vector instructions. */
+static void look_at(void *context, size_t turn)
+{
+    look *l = context;
+    const int64_t first = (int64_t)turn * LOOK, end = first + LOOK < l->count ? first + LOOK : l->count;
+    uint32_t bad = 0;
+    for (int64_t i = first; i < end; i++) {
+        uint32_t bits;
+        memcpy(&bits, &l->x[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    if (bad)
+        atomic_store(&l->bad, 1);
+}
+
+/* On all cores, since most of it is to wait for the file's pages. */
 static gt_status check_finite(const source *s, const char *name, const float *x, int64_t count)
 {
-    for (int64_t i = 0; i < count; i++)
-        if (!isfinite(x[i]))
-            return gt_fail(GT_NUMERIC,
-                           "cannot load '%s': tensor '%s' holds a value that is not "
-                           "finite",
-                           s->folder, name);
+    look l = { .x = x, .count = count };
+    gt_workers_run((size_t)((count + LOOK - 1) / LOOK), look_at, &l);
+    if (atomic_load(&l.bad))
+        return gt_fail(GT_NUMERIC,
+                       "cannot load '%s': tensor '%s' holds a value that is not "
+                       "finite",
+                       s->folder, name);
     return GT_OK;
 }
 
@@ -220,12 +298,13 @@ gt_status checkpoint_load_some(const char *folder, params *p, int (*wants)(const
         if (wants && !wants(info))
             continue;
         st = gt_activity_at(&a, (uint64_t)i);
+        const float *full = NULL;
         if (!st)
-            st = gather(&s, info->name, &info->full, MUST_AGREE);
+            st = gather(&s, info->name, &info->full, MUST_AGREE, &full);
         if (!st)
-            st = check_finite(&s, info->name, s.room, shape_count(&info->full));
+            st = check_finite(&s, info->name, full, shape_count(&info->full));
         if (!st)
-            st = params_write_full(p, i, s.room);
+            st = params_write_full(p, i, full);
     }
     gt_activity_end(&a);
     source_close(&s);
@@ -313,20 +392,25 @@ static gt_status find_own(const shard **own, const source *s, const checkpoint_s
     return GT_OK;
 }
 
-/* This rank's part of an entry into s->held, beginning there with the slice's first element. */
+/* This rank's part of an entry into *out, beginning there with the slice's first element: s->held, or where all of
+ * it lies. */
 static gt_status take_entry(source *s, const checkpoint_state *state, const checkpoint_entry *e,
-                            const checkpoint_ranks *ranks)
+                            const checkpoint_ranks *ranks, const float **out)
 {
+    const float *full = NULL;
     const int64_t count = shape_count(&e->full);
     const int sums = state->each_rank && state->each_rank != CHECKPOINT_OWN && e->param >= 0;
-    gt_status st = gather(s, e->name, &e->full, sums ? ADDS : MUST_AGREE);
+    const int none = sums && ranks && ranks->mine && !ranks->mine[e->param];
+    gt_status st = gather(s, e->name, &e->full, sums ? ADDS : MUST_AGREE, &full);
     if (!st && !e->any_value)
-        st = check_finite(s, e->name, s->room, count);
+        st = check_finite(s, e->name, full, count);
     if (st)
         return st;
-    tensor_slice_take(s->held, s->room, &e->full, &e->slice);
-    if (sums && ranks && ranks->mine && !ranks->mine[e->param])
+    *out = none || e->slice.parts ? s->held : full;
+    if (none)
         memset(s->held, 0, 4 * (size_t)count);
+    else if (e->slice.parts)
+        tensor_slice_take(s->held, full, &e->full, &e->slice);
     return GT_OK;
 }
 
@@ -347,9 +431,10 @@ static gt_status load_entry(source *s, const checkpoint_state *state, int i, con
             st = check_finite(s, e.name, s->held, count);
         return st ? st : state->write(state->context, i, s->held);
     }
-    st = take_entry(s, state, &e, ranks);
+    const float *mine = NULL;
+    st = take_entry(s, state, &e, ranks, &mine);
     if (!st && e.begin < e.end)
-        st = state->write(state->context, i, s->held + e.begin);
+        st = state->write(state->context, i, mine + e.begin);
     return st;
 }
 
