@@ -68,6 +68,9 @@ static int load(verdict *v)
         v->is = DEV_NO_CLOCK;
     else
         whole = 0;
+    if (!whole)
+        gt_log(GT_LOG_INFO, "device", "the proof in '%s' is damaged or of another version; the device is asked again",
+               path);
     free(text);
     return whole;
 }

@@ -268,7 +268,7 @@ static gt_status choice_add(gemm_context *c, const char *class_name, const gemm_
     return GT_OK;
 }
 
-/* Takes over one line of the cache; 0 if it is not one this build can use. */
+/* Takes over one line of the cache, unless its class is known; 0 if it is not one this build can use. */
 static int cache_line(gemm_context *c, const char *line)
 {
     char ab[3], ta[8], tb[8], tc[8], e[2], engine[16];
@@ -283,23 +283,29 @@ static int cache_line(gemm_context *c, const char *line)
     char class_name[CLASS_CHARS];
     snprintf(class_name, sizeof class_name, "%s %s %s %s %d %d %d %d %s", ab, ta, tb, tc, M, N, K, batch, e);
     const gemm_engine *found = engine_named(engine);
-    if (!found || found->version != version || choice_find(c, class_name))
+    if (!found || found->version != version)
         return 0;
-    return choice_add(c, class_name, found, seconds) == GT_OK;
+    return choice_find(c, class_name) || choice_add(c, class_name, found, seconds) == GT_OK;
 }
 
 /* Takes over every line of a file of choices that is of use and not yet known. */
-static void take_choices(gemm_context *c, const char *path)
+static void take_choices(gemm_context *c, const char *path, gt_log_level level)
 {
     char *text = NULL;
-    if (gt_path_exists(path) && !gt_file_read(&text, NULL, path, CACHE_LIMIT)
-        && !strncmp(text, cache_head, sizeof cache_head - 1)) {
+    if (gt_path_exists(path)) {
+        size_t size = 0;
         int dropped = 0;
         char *rest = NULL;
-        for (char *line = strtok_r(text + sizeof cache_head - 1, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        const int whole = !gt_file_read(&text, &size, path, CACHE_LIMIT) && strlen(text) == size
+                          && !strncmp(text, cache_head, sizeof cache_head - 1) && text[size - 1] == '\n';
+        for (char *line = whole ? strtok_r(text + sizeof cache_head - 1, "\n", &rest) : NULL; line;
+             line = strtok_r(NULL, "\n", &rest))
             dropped += !cache_line(c, line);
-        if (dropped)
-            gt_log(GT_LOG_DEBUG, "gemm", "%d lines of '%s' are known or of no use", dropped, path);
+        if (!whole)
+            gt_log(level, "gemm", "'%s' is damaged or of another version; what it holds is measured again", path);
+        else if (dropped)
+            gt_log(level, "gemm", "%d choices in '%s' are of no use here; such products are measured again", dropped,
+                   path);
     }
     free(text);
     gt_message_clear();
@@ -330,7 +336,7 @@ static void cache_read(gemm_context *c)
         c->cache_path = gt_path_join(folder, name);
     free(folder);
     if (c->cache_path)
-        take_choices(c, c->cache_path);
+        take_choices(c, c->cache_path, GT_LOG_INFO);
     gt_message_clear();
 }
 
@@ -347,10 +353,14 @@ static gt_status write_choices(const gemm_context *c, const char *path)
     return st;
 }
 
-/* A cache that cannot be written costs a measurement next time, and nothing else. */
-static void cache_write(const gemm_context *c)
+/* A cache that cannot be written costs a measurement next time, and nothing else. What other processes have put
+ * there meanwhile, ranks with other layers, stays. */
+static void cache_write(gemm_context *c)
 {
-    if (c->cache_path && write_choices(c, c->cache_path)) {
+    if (!c->cache_path)
+        return;
+    take_choices(c, c->cache_path, GT_LOG_DEBUG);
+    if (write_choices(c, c->cache_path)) {
         gt_log(GT_LOG_INFO, "gemm", "measurements are not kept: %s", gt_message());
         gt_message_clear();
     }
@@ -368,7 +378,7 @@ void gemm_choices_load(gemm_context *c, const char *path)
     const int count = c->choice_count;
     c->choices = NULL;
     c->choice_count = 0;
-    take_choices(c, path);
+    take_choices(c, path, GT_LOG_WARN);         /* its sums may come out otherwise in the last bits */
     for (int i = 0; i < count; i++)
         if (!choice_find(c, known[i].class_name)
             && choice_add(c, known[i].class_name, known[i].engine, known[i].seconds))
@@ -452,55 +462,77 @@ static gt_status check_product(gemm_context *c, const gemm_engine *e, const gemm
     return st;
 }
 
-/* check: look at the result as well. */
-static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, int check, double *seconds)
+/* What all engines of a measurement share: its memory is made and filled once, which takes longer than many a
+ * product. Scratch memory is each engine's own. */
+typedef struct operands {
+    gemm_buffers b;
+    dev_list *fill;
+} operands;
+
+static void operands_release(operands *o)
 {
-    gemm_buffers b = { 0 };
+    dev_list_release(o->fill);
+    dev_buffer_release(o->b.a);
+    dev_buffer_release(o->b.b);
+    dev_buffer_release(o->b.c);
+    dev_buffer_release(o->b.bias);
+    dev_buffer_release(o->b.random);
+    dev_buffer_release(o->b.pre);
+}
+
+static gt_status operands_make(operands *o, gemm_context *c, const gemm_desc *g)
+{
+    gemm_buffers *b = &o->b;
+    *o = (operands){ 0 };
+    gt_status st = dev_list_create(&o->fill, c->device);
+    if (!st)
+        st = dev_buffer_create(&b->a, c->device, (a_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b->b, c->device, (b_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b->c, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b->bias, c->device, (uint64_t)g->N * 4, "GEMM measurement");
+    if (!st)
+        st = dev_buffer_create(&b->random, c->device, 16, "GEMM measurement");
+    if (!st && gemm_has_epilogue(g))
+        st = dev_buffer_create(&b->pre, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
+    b->aux = b->residual = b->pre;
+
+    dev_buffer *const filled[] = { b->a, b->b, b->c, b->bias, b->random, b->pre };
+    for (size_t i = 0; !st && i < sizeof filled / sizeof filled[0]; i++)
+        if (filled[i])
+            st = dev_list_fill(o->fill, filled[i], 0, pattern, dev_buffer_bytes(filled[i]) & ~3ull);
+    if (!st && g->b_type == DTYPE_Q8)
+        st = dev_list_fill(o->fill, b->b, 0, integers, q8_scales_at(gemm_q8(g)));
+    if (!st)
+        st = dev_run(o->fill, 0, -1);
+    if (st)
+        operands_release(o);
+    return st;
+}
+
+/* check: look at the result as well. */
+static gt_status measure(gemm_context *c, const gemm_engine *e, const gemm_desc *g, const operands *o, int check,
+                         double *seconds)
+{
+    gemm_buffers b = o->b;
     dev_list *l = NULL;
     uint64_t scratch = e->scratch(c, g);
     scratch = scratch < 64 ? 64 : scratch;
 
     gt_status st = dev_list_create(&l, c->device);
     if (!st)
-        st = dev_buffer_create(&b.a, c->device, (a_bytes(g) + 3) & ~3ull, "GEMM measurement");
-    if (!st)
-        st = dev_buffer_create(&b.b, c->device, (b_bytes(g) + 3) & ~3ull, "GEMM measurement");
-    if (!st)
-        st = dev_buffer_create(&b.c, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
-    if (!st)
-        st = dev_buffer_create(&b.bias, c->device, (uint64_t)g->N * 4, "GEMM measurement");
-    if (!st)
-        st = dev_buffer_create(&b.random, c->device, 16, "GEMM measurement");
-    if (!st)
         st = dev_buffer_create(&b.scratch, c->device, scratch, "GEMM measurement");
-    if (!st && gemm_has_epilogue(g))
-        st = dev_buffer_create(&b.pre, c->device, (c_bytes(g) + 3) & ~3ull, "GEMM measurement");
-    b.aux = b.residual = b.pre;
-
-    dev_buffer *const filled[] = { b.a, b.b, b.c, b.bias, b.random, b.pre };
-    for (size_t i = 0; !st && i < sizeof filled / sizeof filled[0]; i++)
-        if (filled[i])
-            st = dev_list_fill(l, filled[i], 0, pattern, dev_buffer_bytes(filled[i]) & ~3ull);
-    if (!st && g->b_type == DTYPE_Q8)
-        st = dev_list_fill(l, b.b, 0, integers, q8_scales_at(gemm_q8(g)));
-    const int first = st ? 0 : dev_list_count(l);
     if (!st)
         st = e->append(c, l, g, &b, NULL);
     if (!st)
-        st = dev_run(l, 0, first);
-    if (!st)
-        st = time_list(l, first, c->device, seconds);
+        st = time_list(l, 0, c->device, seconds);
     if (!st && check)
         st = check_product(c, e, g, &b);
 
     dev_list_release(l);
-    dev_buffer_release(b.a);
-    dev_buffer_release(b.b);
-    dev_buffer_release(b.c);
-    dev_buffer_release(b.bias);
-    dev_buffer_release(b.random);
     dev_buffer_release(b.scratch);
-    dev_buffer_release(b.pre);
     return st;
 }
 
@@ -512,16 +544,17 @@ static int is_small(const gemm_desc *g)
 
 /* Takes the fastest engine that can. One that fails to run, or computes wrongly, is left out; if
  * there is none left, so is the device, and its error is the caller's. Engines take turns; one that is far
- * behind after a round is not run again. */
-static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out, double *seconds)
+ * behind after a round is not run again, and when only one is left nothing can change any more. */
+static gt_status measure_on(gemm_context *c, const gemm_desc *g, const operands *o, const gemm_engine **out,
+                            double *seconds)
 {
     enum { ROUNDS = 3 };
     double best[ENGINES];
     gt_status st = GT_OK;
-    int winner = -1;
+    int winner = -1, left = ENGINES;
     for (int i = 0; i < ENGINES; i++)
         best[i] = INFINITY;
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < ROUNDS && left > 1; round++) {
         for (int i = 0; gemm_engine_row(i); i++) {
             const gemm_engine *e = gemm_engine_row(i);
             double took = INFINITY;
@@ -530,7 +563,7 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
                 continue;
             gt_status tried = gt_stop_check();
             if (!tried)
-                tried = measure(c, e, g, round == 0, &took);
+                tried = measure(c, e, g, o, round == 0, &took);
             if (tried == GT_INTERRUPTED)
                 return tried;
             if (tried) {
@@ -549,6 +582,9 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
                 winner = i;
         if (winner < 0)
             return gt_fail_in(st, "no GEMM engine can be used on device '%s'", dev_info_of(c->device)->id);
+        left = 0;
+        for (int i = 0; gemm_engine_row(i); i++)
+            left += best[i] <= 1.5 * best[winner];
     }
     for (int i = 0; gemm_engine_row(i); i++)
         if (isfinite(best[i]))
@@ -557,6 +593,17 @@ static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_eng
     *out = gemm_engine_row(winner);
     *seconds = best[winner];
     return GT_OK;
+}
+
+static gt_status measure_all(gemm_context *c, const gemm_desc *g, const gemm_engine **out, double *seconds)
+{
+    operands o;
+    gt_status st = operands_make(&o, c, g);
+    if (st)
+        return gt_fail_in(st, "no GEMM engine can be measured on device '%s'", dev_info_of(c->device)->id);
+    st = measure_on(c, g, &o, out, seconds);
+    operands_release(&o);
+    return st;
 }
 
 /* `g` is complete. */

@@ -5,9 +5,12 @@
 #include "host/base/activity.h"
 #include "host/base/clock.h"
 #include "host/base/file.h"
+#include "host/base/log.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CHAINS = 12, BLOCK = 4096 };
 
@@ -197,12 +200,15 @@ gt_status gemm_peak_cached(dev_device *d, gemm_peak *out)
     snprintf(path, sizeof path, "%s/%016llx.txt", folder, (unsigned long long)dev_fingerprint(d));
     free(folder);
     if (!gt_file_read(&text, NULL, path, 4096)) {
-        const int whole = sscanf(text, "%lf %lf", &flops, &copy) == 2 && flops > 0.0 && copy > 0.0;
+        int end = 0;
+        const int whole = sscanf(text, "%lf %lf%n", &flops, &copy, &end) == 2 && !strcmp(text + end, "\n")
+                          && flops > 0.0 && copy > 0.0 && isfinite(flops) && isfinite(copy);
         free(text);
         if (whole) {
             *out = (gemm_peak){ flops, copy };
             return GT_OK;
         }
+        gt_log(GT_LOG_INFO, "gemm", "the peaks in '%s' are damaged; they are measured again", path);
     }
     gt_message_clear();
     gt_status st = gemm_peak_measure(d, out);

@@ -13,6 +13,7 @@
 #include "host/planner/profile.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 #include "host/base/text.h"
 
 #include <inttypes.h>
@@ -265,6 +266,9 @@ gt_status profile_load(profile *out, int *found, dev_device *d, const profile_mo
     if (!gt_file_read(&text, NULL, path, MOST_BYTES)) {
         *found = read_text(out, text, size, count);
         free(text);
+        if (!*found)
+            gt_log(GT_LOG_INFO, "plan", "the profile in '%s' is damaged or of another version; it is measured again",
+                   path);
     } else {
         gt_message_clear();
     }
