@@ -11,6 +11,7 @@
 
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/data/file_hash.h"
 #include "host/data/labelled.h"
 #include "host/data/sources.h"
 #include "host/data/tokenize.h"
@@ -198,15 +199,14 @@ static gt_status open_token_file(data_set *d, const char *path, const data_reque
 /* Adds to a hash what a file holds. */
 static gt_status mix_file(uint64_t mixed[2], const char *path)
 {
-    gt_map map;
-    gt_status st = gt_map_open(&map, path);
+    uint64_t size, hash;
+    gt_status st = data_file_hash(path, &size, &hash);
     if (st)
         return st;
-    if (!map.size)
+    if (!size)
         st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", path);
-    mixed[1] = map.size ? gt_hash(map.data, map.size) ^ map.size : 0;
+    mixed[1] = hash ^ size;
     mixed[0] = gt_hash(mixed, 2 * sizeof *mixed);
-    gt_map_close(&map);
     return st;
 }
 
@@ -252,21 +252,17 @@ static int has_records(const data_source *src, const data_request *r)
 static gt_status cache_key(char key[32], const data_source *src, const char *spec, const tokenizer *t,
                            const chat_template *chat, const data_request *r)
 {
-    gt_map map;
     uint64_t parts[4] = { 0, 0, t ? tokenizer_hash(t) : gt_hash(spec, strlen(spec)), CACHE_FORMAT };
     gt_status st;
     if (src->file_count > 1 || src->val_count || has_records(src, r)) {
         st = hash_sources(&parts[1], src, r, chat);
         parts[0] = 1;
     } else {
-        st = gt_map_open(&map, src->files[0]);
+        st = data_file_hash(src->files[0], &parts[0], &parts[1]);
         if (st)
             return st;
-        if (!map.size)
+        if (!parts[0])
             st = gt_fail(GT_FORMAT, "cannot tokenize '%s': it is empty", src->files[0]);
-        parts[0] = map.size;
-        parts[1] = map.size ? gt_hash(map.data, map.size) : 0;
-        gt_map_close(&map);
     }
     snprintf(key, 32, "%016llx%s", (unsigned long long)gt_hash(parts, sizeof parts), r->whole ? "-whole" : "");
     return st;

@@ -3,14 +3,19 @@
 #include "tests/check.h"
 #include "tests/data/data_files.h"
 
+#include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
 #include "host/data/dataset.h"
+#include "host/data/file_hash.h"
 #include "host/data/tokenize.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,9 +232,79 @@ static void files_of_nanogpt_and_llmc_open(void)
     free(folder);
 }
 
+/* The only file of a folder. */
+static char *only_file(const char *folder)
+{
+    char *path = NULL;
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (e->d_name[0] != '.') {
+            CHECK(!path);
+            free(path);
+            path = gt_path_join(folder, e->d_name);
+        }
+    if (dir)
+        closedir(dir);
+    return path;
+}
+
+/* A kept hash stands for the file for as long as nothing was written to it, whatever its times are set to; one that
+ * is damaged is none. */
+static void a_large_file_is_read_again_when_it_was_written_to(void)
+{
+    enum { BYTES = (16 << 20) + 12345 };
+    char *bytes = malloc(BYTES), *cache = fresh("cache"), *hashes = gt_path_join(cache, "hashes"), *text = NULL,
+         other[64];
+    uint64_t size, first, again;
+    struct stat was;
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    for (uint32_t i = 0; bytes && i < BYTES; i++)
+        bytes[i] = (char)(i * 2654435761u >> 24);
+    char *path = file_of("large.txt", bytes, BYTES);
+    CHECK_OK(data_file_hash(path, &size, &first));
+    CHECK(size == BYTES && first == gt_hash(bytes, BYTES));
+    char *kept = only_file(hashes);
+    CHECK(!kept);                       /* it may be written to within the same tick of the clock */
+    gt_sleep_ns(3100000000u);
+    CHECK_OK(data_file_hash(path, &size, &again));
+    kept = only_file(hashes);
+    CHECK(kept && again == first);
+    if (!kept || !CHECK_OK(gt_file_read(&text, NULL, kept, 1024)))
+        return;
+    /* It is what is kept that answers: another number there, with its sum, is believed. */
+    char *sum = strrchr(text, '\n') - 16, *number = sum - 17;
+    memcpy(number, "0123456789abcdef", 16);
+    snprintf(other, sizeof other, "%016llx\n", (unsigned long long)gt_hash(text, (size_t)(sum - text)));
+    memcpy(sum, other, 17);
+    CHECK_OK(gt_file_write(kept, text, strlen(text)));
+    CHECK_OK(data_file_hash(path, &size, &again));
+    CHECKF(again == 0x0123456789abcdefu, "%llx", (unsigned long long)again);
+    number[3] = '7';
+    CHECK_OK(gt_file_write(kept, text, strlen(text)));
+    CHECK_OK(data_file_hash(path, &size, &again));
+    CHECK(again == first);
+    /* A byte more or less in the same place, and the time of before. */
+    CHECK(!stat(path, &was));
+    const int fd = open(path, O_WRONLY);
+    const struct timespec times[2] = { was.st_atim, was.st_mtim };
+    CHECK(fd >= 0 && pwrite(fd, "!", 1, 1000000) == 1 && !futimens(fd, times) && !close(fd));
+    bytes[1000000] = '!';
+    CHECK_OK(data_file_hash(path, &size, &again));
+    CHECK(again == gt_hash(bytes, BYTES) && again != first);
+    unsetenv("GEARTRAIN_CACHE");
+    unlink(path);
+    free(text);
+    free(kept);
+    free(hashes);
+    free(cache);
+    free(path);
+    free(bytes);
+}
+
 const check_case check_cases[] = {
     CASE(a_text_is_tokenized_once),
     CASE(a_damaged_cache_is_made_again),
+    CASE(a_large_file_is_read_again_when_it_was_written_to),
     CASE(everything_can_be_had_in_one_split),
     CASE(processes_that_open_one_text_together_agree),
     CASE(a_folder_of_tokens_is_checked),
