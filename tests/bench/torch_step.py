@@ -14,6 +14,9 @@ DistributedDataParallel over gloo, each with its part of the batch; --store name
 env:// for MASTER_ADDR and MASTER_PORT. --hook bf16 sends gradients in 16 bits, powersgd as
 factors of --rank-approx columns.
 
+With --since, seconds of the clock when this program was started, the object has the seconds from then to the first
+step (start.sh).
+
 With --data it is trained on a text's bytes for --seconds, its last tenth kept for validation, and the
 object has the steps, tokens a second and the validation loss (slow_link.sh).
 """
@@ -82,6 +85,7 @@ PRESETS = {     # layers, heads, channels, context, vocabulary
     "gpt2-124m": (12, 12, 768, 1024, 50257),
     "gpt2-355m": (24, 16, 1024, 1024, 50257),
     "10m": (6, 6, 384, 128, 256),           # data_parallel.sh
+    "1m": (5, 4, 128, 128, 256),            # start.sh
 }
 
 
@@ -145,6 +149,7 @@ def main():
     parser.add_argument("--store")
     parser.add_argument("--hook", choices=["none", "bf16", "powersgd"], default="none")
     parser.add_argument("--rank-approx", type=int, default=4, help="of powersgd")
+    parser.add_argument("--since", type=float, default=0)
     parser.add_argument("--data")
     parser.add_argument("--curve", help="a file for seconds and rank 0's loss after each step, with --data")
     parser.add_argument("--seconds", type=float, default=60)
@@ -178,6 +183,7 @@ def main():
     run = torch.compile(model) if o.compile else model
     tokens = torch.randint(shape[4], (o.warmup + o.runs, o.batch // o.world, o.seq + 1))
     seconds = []
+    begun = time.time() - o.since if o.since else None
     for batch in tokens:
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=o.precision == "bf16"):
@@ -190,7 +196,7 @@ def main():
     if o.rank == 0:
         print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads(),
                           "precision": o.precision, "compiled": o.compile,
-                          "median_s": statistics.median(timed), "min_s": min(timed)}))
+                          "start_s": begun, "median_s": statistics.median(timed), "min_s": min(timed)}))
     if o.world > 1:
         dist.destroy_process_group()
 
