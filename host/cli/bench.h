@@ -6,6 +6,7 @@
 #include "host/base/status.h"
 
 gt_status bench_device(int argc, char **argv);      /* gemm, kernels, step, generate             */
+gt_status bench_attention(int argc, char **argv);   /* each way there is                         */
 gt_status bench_link(int argc, char **argv);        /* two ranks                                 */
 gt_status bench_collective(int argc, char **argv);  /* allreduce and its like, all ranks         */
 

@@ -58,8 +58,8 @@ static const gt_option table[] = {
 
 static const cli_help help = {
     "bench gemm|kernels|step|generate [options]",
-    "Measure matrix products, kernels, training steps or generation; "
-    "between ranks: bench link,\nallreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
+    "Measure matrix products, kernels, training steps or generation; bench attention; between ranks: "
+    "bench\nlink, allreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
     "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
     "  geartrain bench generate --model gpt2-124m --precision bf16\n"
     "  geartrain bench gemm --shapes 1024x1024x1024 --engine tiled\n"
@@ -502,7 +502,7 @@ gt_status bench_device(int argc, char **argv)
         st = bench_generate(d, storage);
     else
         st = gt_fail(GT_MISUSE,
-                     "there is no bench '%s'; there are gemm, kernels, step, generate, link, "
+                     "there is no bench '%s'; there are gemm, kernels, step, generate, attention, link, "
                      "allreduce, reduce-scatter, all-gather and broadcast",
                      words[0]);
     dev_close(d);

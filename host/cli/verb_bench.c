@@ -8,15 +8,11 @@
 static const struct {
     const char *name;
     gt_status (*run)(int argc, char **argv);
-} kinds[] = { { "gemm", bench_device },
-              { "kernels", bench_device },
-              { "step", bench_device },
-              { "generate", bench_device },
-              { "link", bench_link },
-              { "allreduce", bench_collective },
-              { "reduce-scatter", bench_collective },
-              { "all-gather", bench_collective },
-              { "broadcast", bench_collective } };
+} kinds[] = { { "gemm", bench_device },           { "kernels", bench_device },
+              { "step", bench_device },           { "generate", bench_device },
+              { "attention", bench_attention },   { "link", bench_link },
+              { "allreduce", bench_collective },  { "reduce-scatter", bench_collective },
+              { "all-gather", bench_collective }, { "broadcast", bench_collective } };
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 const char *bench_kind(int i)

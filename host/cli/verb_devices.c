@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/cli/verb_devices.c - what there is to train on. */
+#include "host/cli/choices.h"
 #include "host/cli/cli.h"
 
 #include "host/base/text.h"
@@ -8,6 +9,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static struct {
     int measure, json;
@@ -30,6 +32,12 @@ typedef struct speed {
     double peak[DTYPE_STORAGES], gemm, copy;
     const char *engine;
 } speed;
+
+/* What only opening a device tells. engines: of each storage type; refusal: why it is refused, or "". */
+typedef struct look {
+    char refusal[1024];
+    char engines[DTYPE_STORAGES][CLI_CHOICES];
+} look;
 
 static void keep_best(void *context, const gemm_result *r)
 {
@@ -87,7 +95,7 @@ static void print_speed(const speed *s)
     printf("        copy %.1f GB/s\n", s->copy * 1e-9);
 }
 
-static void print_one(const dev_info *i, const speed *s, const char *refusal)
+static void print_one(const dev_info *i, const speed *s, const look *seen)
 {
     char a[32], b[32], c[32];
     printf("%-7s %-5s %s\n", i->id, i->path, i->name);
@@ -102,7 +110,10 @@ static void print_one(const dev_info *i, const speed *s, const char *refusal)
            i->native_kernels ? "yes" : "no", i->svm ? "yes" : "no", i->unified ? ", memory shared with the host" : "");
     if (i->sub_devices_max > 1)
         printf("        can be split: %s/2 is two sub-devices, %s.0 and %s.1\n", i->id, i->id, i->id);
-    if (*refusal)
+    for (int t = 0; *seen->engines[0] && t < DTYPE_STORAGES; t++)
+        printf("%s%s %s%s", t ? "; " : "        matrix engines: ", dtype_name((dtype)t), seen->engines[t],
+               t + 1 < DTYPE_STORAGES ? "" : "\n");
+    if (*seen->refusal)
         printf("        not used, for it computes wrongly; `geartrain doctor` says what it gets "
                "wrong\n");
     if (i->host_clock)
@@ -111,7 +122,19 @@ static void print_one(const dev_info *i, const speed *s, const char *refusal)
         print_speed(s);
 }
 
-static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
+/* Words with blanks between as an array. */
+static json_t *words_of(const char *text)
+{
+    json_t *array = json_array();
+    while (*text) {
+        const size_t n = strcspn(text, " ");
+        json_array_append_new(array, json_stringn(text, n));
+        text += n + (text[n] == ' ');
+    }
+    return array;
+}
+
+static json_t *json_of(const dev_info *i, const speed *s, const look *seen)
 {
     static const char *const kinds[] = { "cpu", "gpu", "accelerator" };
     json_t *j = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:i, s:b, s:b, s:s, s:b, "
@@ -122,7 +145,11 @@ static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
                           "max_alloc_bytes", (json_int_t)i->max_alloc_bytes, "local_bytes", (json_int_t)i->local_bytes,
                           "float_width", i->float_width, "fp16", i->fp16, "subgroups", i->subgroups, "matrix",
                           matrix_text(i->matrix), "native_kernels", i->native_kernels, "svm", i->svm != 0,
-                          "unified_memory", i->unified, "refused", *refusal != '\0', "host_clock", i->host_clock);
+                          "unified_memory", i->unified, "refused", *seen->refusal != '\0', "host_clock", i->host_clock);
+    json_t *engines = json_object();
+    for (int t = 0; t < DTYPE_STORAGES; t++)
+        json_object_set_new(engines, dtype_name((dtype)t), words_of(seen->engines[t]));
+    json_object_set_new(j, "engines", engines);
     if (j && s) {
         json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
         json_object_set_new(j, "fma_gflops", json_real(s->peak[0] * 1e-9));
@@ -137,16 +164,21 @@ static json_t *json_of(const dev_info *i, const speed *s, const char *refusal)
 }
 
 /* Adds what only opening a device tells; one that does not open is listed all the same, and the
- * doctor says what is wrong. `refusal` becomes why it is refused, or "". */
-static void look_at(dev_info *i, char *refusal, size_t size)
+ * doctor says what is wrong. */
+static void look_at(dev_info *i, look *seen)
 {
     dev_device *d;
-    *refusal = '\0';
+    gemm_context *g = NULL;
+    *seen = (look){ "", { "" } };
     if (dev_usable(i) == GT_UNSUPPORTED)
-        snprintf(refusal, size, "%s", gt_message());
+        snprintf(seen->refusal, sizeof seen->refusal, "%s", gt_message());
     else if (!dev_open(&d, i->path)) {
         i->matrix = dev_matrix_units(d);
         i->host_clock = dev_info_of(d)->host_clock;
+        if (!gemm_context_create(&g, d, NULL))
+            for (int t = 0; t < DTYPE_STORAGES; t++)
+                gemm_engines_for(g, (dtype)t, seen->engines[t], sizeof seen->engines[t], " ");
+        gemm_context_release(g);
         dev_close(d);
     }
     gt_message_clear();
@@ -166,17 +198,17 @@ gt_status verb_devices(int argc, char **argv)
     json_t *list = json_array();
     for (int i = 0; !st && i < count; i++) {
         speed s = { 0 };
-        char refusal[1024];
-        look_at(&all[i], refusal, sizeof refusal);
-        const int measured = o.measure && !*refusal;
+        look seen;
+        look_at(&all[i], &seen);
+        const int measured = o.measure && !*seen.refusal;
         if (measured)
             st = measure(all[i].path, &s);
         if (st)
             break;
         if (o.json)
-            json_array_append_new(list, json_of(&all[i], measured ? &s : NULL, refusal));
+            json_array_append_new(list, json_of(&all[i], measured ? &s : NULL, &seen));
         else
-            print_one(&all[i], measured ? &s : NULL, refusal);
+            print_one(&all[i], measured ? &s : NULL, &seen);
     }
     if (!st && o.json) {
         json_dumpf(list, stdout, JSON_INDENT(2));

@@ -22,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_NATIVE_BUFFERS 8
+#define MAX_NATIVE_BUFFERS 12
 #define MAX_PAYLOAD 256
 #define SLOW_STRETCH_NS 2000000u        /* how much work a slowed device does between naps */
 #define NAP_NS 100000000u      /* the longest nap: a wish to stop must be noticed */

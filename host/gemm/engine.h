@@ -8,7 +8,17 @@
 #define GT_GEMM_ENGINE_H
 
 #include "host/gemm/gemm.h"
+#include "host/gemm/gemm_pool.h"
+#include "host/gemm/gemm_tiles.h"
 #include "host/tensor/q8.h"
+
+/* How an engine multiplies tiles (gemm_tiles.h). */
+typedef struct gemm_tile_functions {
+    int (*can)(gemm_context *c, dtype type);    /* 1 if it multiplies numbers of this type here */
+    void (*begin)(gemm_context *c);             /* in front of many of them                    */
+    void (*multiply)(gemm_context *c, int thread, dtype type, const gemm_tile *t, const void *a, const void *b,
+                     float *to);
+} gemm_tile_functions;
 
 typedef struct gemm_engine {
     int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
@@ -20,6 +30,7 @@ typedef struct gemm_engine {
     gt_status (*append)(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
     void (*release)(void *state); /* what it keeps in a context; takes NULL; optional */
     const char *(*missing)(void); /* what is not installed and what to do, or NULL; optional */
+    const gemm_tile_functions *tiles; /* NULL: it multiplies none */
 } gemm_engine;
 
 extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_clblast;
@@ -27,10 +38,17 @@ extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_c
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
 
+/* By name, those of this build alone; NULL if there is none. */
+const gemm_engine *gemm_engine_named(const char *name);
+/* Where gemm_tiles.c keeps what it has made for this context. */
+gemm_tiles **gemm_tiles_list(gemm_context *c);
+void gemm_tiles_release(gemm_tiles *t);         /* and all behind it; takes NULL */
+
+/* The threads of a CPU device for what is cut into pieces, shared by all who cut; NULL: no memory. */
+gemm_pool *gemm_pool_of(gemm_context *c);
+
 /* 1 if the processor multiplies numbers of this storage as they are, and oneDNN knows how. */
 int gemm_onednn_has_own(dtype storage);
-
-dev_device *gemm_device(const gemm_context *c);
 
 /* Rows of the table that this build has, in order of preference; NULL after the last. */
 const gemm_engine *gemm_engine_row(int i);

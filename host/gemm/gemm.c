@@ -11,7 +11,7 @@
  *   nt fp32 fp32 fp32 1024 768 768 1 - native 1 0.0063
  *
  * (transposes, types of A B C, M N K, batch, epilogue: g with an activation, e another, - none;
- * engine, its version, seconds). A line that does not parse, or names an engine or version
+ * engine, its version, seconds; in place of transposes "a" and a letter where another room chose among engines). A line that does not parse, or names an engine or version
  * this build lacks, is dropped, and its class is measured again.
  *
  * What is measured is checked as well, since an engine that a runtime lets down is often the fastest.
@@ -83,6 +83,8 @@ struct gemm_context {
     built_program *programs;
     int program_count;
     void *states[ENGINES];          /* of the engines that keep something, NULL at first */
+    gemm_tiles *tiles;
+    gemm_pool *pool;                /* NULL until somebody cuts something into pieces     */
 };
 
 /* ---- descriptions --------------------------------------------------------------------- */
@@ -177,7 +179,7 @@ static uint64_t c_bytes(const gemm_desc *g)
 
 /* ---- the cache ------------------------------------------------------------------------ */
 
-static const gemm_engine *engine_named(const char *name)
+const gemm_engine *gemm_engine_named(const char *name)
 {
     for (int i = 0; i < ENGINES; i++)
         if (!strcmp(table[i].name, name))
@@ -206,6 +208,37 @@ char *gemm_engine_names(char *out, size_t size, const char *between)
     size_t at = 0;
     for (int i = 0; i < ENGINES; i++)
         at += (size_t)snprintf(out + at, size - at, "%s%s", i ? between : "", table[i].name);
+    assert(at < size);
+    return out;
+}
+
+char *gemm_engines_for(gemm_context *c, dtype storage, char *out, size_t size, const char *between)
+{
+    size_t at = 0;
+    *out = '\0';
+    for (int i = 0; gemm_engine_row(i); i++) {
+        const gemm_engine *e = gemm_engine_row(i);
+        int can = 0;
+        for (int rows = 1; rows <= 64; rows *= 64) {
+            const gemm_desc g = {
+                .M = rows,
+                .N = 64,
+                .K = 64,
+                .trans_b = 1,
+                .a_type = storage,
+                .b_type = storage,
+                .c_type = storage,
+                .lda = 64,
+                .ldb = 64,
+                .ldc = 64,
+                .batch = 1,
+                .alpha = 1
+            };
+            can |= e->can(c, &g);
+        }
+        if (can)
+            at += (size_t)snprintf(out + at, size - at, "%s%s", at ? between : "", gemm_name_of(e));
+    }
     assert(at < size);
     return out;
 }
@@ -282,7 +315,7 @@ static int cache_line(gemm_context *c, const char *line)
 
     char class_name[CLASS_CHARS];
     snprintf(class_name, sizeof class_name, "%s %s %s %s %d %d %d %d %s", ab, ta, tb, tc, M, N, K, batch, e);
-    const gemm_engine *found = engine_named(engine);
+    const gemm_engine *found = gemm_engine_named(engine);
     if (!found || found->version != version)
         return 0;
     return choice_find(c, class_name) || choice_add(c, class_name, found, seconds) == GT_OK;
@@ -311,6 +344,12 @@ static void take_choices(gemm_context *c, const char *path, gt_log_level level)
     gt_message_clear();
 }
 
+/* A choice that others make (gemm_other): no transpose is called so. */
+static int is_of_others(const choice *x)
+{
+    return x->class_name[0] == 'a';
+}
+
 double gemm_best_rate(const gemm_context *c, dtype storage)
 {
     double best = 0.0;
@@ -318,6 +357,8 @@ double gemm_best_rate(const gemm_context *c, dtype storage)
         const choice *x = &c->choices[i];
         char type[8];
         double M, N, K, batch;
+        if (is_of_others(x))
+            continue;
         if (sscanf(x->class_name, "%*s %7s %*s %*s %lf %lf %lf %lf", type, &M, &N, &K, &batch) != 5
             || strcmp(type, dtype_name(storage)) || x->seconds <= 0.0)
             continue;
@@ -384,6 +425,38 @@ void gemm_choices_load(gemm_context *c, const char *path)
             && choice_add(c, known[i].class_name, known[i].engine, known[i].seconds))
             gt_message_clear();
     free(known);
+}
+
+/* ---- choices of others ---------------------------------------------------------------- */
+
+static void class_of_others(char out[CLASS_CHARS], const gemm_other *o)
+{
+    const char *type = dtype_name(o->type);
+    snprintf(out, CLASS_CHARS, "a%c %s %s %s %d %d %d %d %c", o->what, type, type, type, o->size[0], o->size[1],
+             o->size[2], o->size[3], o->kind);
+}
+
+const char *gemm_other_known(const gemm_context *c, const gemm_other *o)
+{
+    char class_name[CLASS_CHARS];
+    class_of_others(class_name, o);
+    const choice *x = choice_find(c, class_name);
+    return x ? gemm_name_of(x->engine) : NULL;
+}
+
+gt_status gemm_other_keep(gemm_context *c, const gemm_other *o, const char *engine, double seconds)
+{
+    char class_name[CLASS_CHARS];
+    class_of_others(class_name, o);
+    gt_status st = choice_add(c, class_name, gemm_engine_named(engine), seconds);
+    if (!st)
+        cache_write(c);
+    return st;
+}
+
+const char *gemm_forced_name(const gemm_context *c)
+{
+    return c->forced ? gemm_name_of(c->forced) : NULL;
 }
 
 /* ---- measuring ------------------------------------------------------------------------ */
@@ -683,7 +756,7 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
         int known = 0;
         for (int i = 0; i < ENGINES; i++)
             known |= !strcmp(table[i].name, engine);
-        c->forced = engine_named(engine);
+        c->forced = gemm_engine_named(engine);
         gt_status st = GT_OK;
         if (!known)
             st = gt_fail(GT_MISUSE, "cannot use GEMM engine '%s': it is none of %s", engine,
@@ -723,6 +796,8 @@ void gemm_context_release(gemm_context *c)
     for (int i = 0; i < ENGINES; i++)
         if (table[i].engine && table[i].engine->release)
             table[i].engine->release(c->states[i]);
+    gemm_tiles_release(c->tiles);
+    gemm_pool_release(c->pool);
     free(c->choices);
     free(c->cache_path);
     free(c);
@@ -740,6 +815,18 @@ void **gemm_engine_state(gemm_context *c, const gemm_engine *e)
     while (table[i].engine != e)
         i++;
     return &c->states[i];
+}
+
+gemm_tiles **gemm_tiles_list(gemm_context *c)
+{
+    return &c->tiles;
+}
+
+gemm_pool *gemm_pool_of(gemm_context *c)
+{
+    if (!c->pool)
+        c->pool = gemm_pool_create(dev_info_of(c->device)->compute_units);
+    return c->pool;
 }
 
 dev_device *gemm_device(const gemm_context *c)

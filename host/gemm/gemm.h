@@ -38,6 +38,7 @@ void gemm_prepare_process(void);
  * lacks. The device must outlive the context, the context every list appended to. */
 gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *engine);
 void gemm_context_release(gemm_context *c);        /* takes NULL */
+dev_device *gemm_device(const gemm_context *c);
 
 /* The engines chosen so far, to a file and back. A run keeps them beside its checkpoints, so
  * that it resumes with the same sums whatever has been measured since. Loading a file that
@@ -105,6 +106,19 @@ gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const ge
  * engine it will be, so the first call for a shape may measure. */
 gt_status gemm_scratch(gemm_context *c, const gemm_desc *g, uint64_t *bytes);
 
+/* What another room chooses among engines for, by its own measurements, once a device and kind; kept along with
+ * the choices for products. Own kernels count as engine `tiled`. */
+typedef struct gemm_other {
+    char what, kind;                /* letters of the room's own */
+    dtype type;
+    int size[4];
+} gemm_other;
+/* The engine that was chosen; NULL if none has been. */
+const char *gemm_other_known(const gemm_context *c, const gemm_other *o);
+gt_status gemm_other_keep(gemm_context *c, const gemm_other *o, const char *engine, double seconds);
+/* The engine that the user asked for; NULL: it is measured. */
+const char *gemm_forced_name(const gemm_context *c);
+
 /* The engine gemm_append would use. */
 gt_status gemm_engine_name(gemm_context *c, const gemm_desc *g, const char **name);
 /* The most FLOPs a second that a product of matrices of this storage has been measured to reach on the
@@ -113,6 +127,9 @@ double gemm_best_rate(const gemm_context *c, dtype storage);
 /* The names of all engines, with `between` between them, those too that this build is without. Returns
  * out. */
 char *gemm_engine_names(char *out, size_t size, const char *between);
+
+/* Those that multiply matrices of this storage type on the context's device, of one row or of many. Returns out. */
+char *gemm_engines_for(gemm_context *c, dtype storage, char *out, size_t size, const char *between);
 
 /* ---- measurements ------------------------------------------------------------------- */
 

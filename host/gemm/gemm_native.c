@@ -86,8 +86,9 @@ static void multiply_part(const whole *x, int row, int rows, int column, int col
                 x->c + (int64_t)row * g->ldc + column, g->ldc);
 }
 
-static void multiply_piece(void *context, int i)
+static void multiply_piece(void *context, int i, int thread)
 {
+    (void)thread;
     const whole *x = context;
     const int row = i / x->across * x->h, column = i % x->across * x->w;
     const int rows = x->g.M - row, columns = x->columns - column;
@@ -219,14 +220,12 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
-    void **pool = gemm_engine_state(c, &gemm_native);
-    if (openblas_set_num_threads && !*pool)
-        *pool = gemm_pool_create(dev_info_of(gemm_device(c))->compute_units);
-    if (openblas_set_num_threads && !*pool)
+    gemm_pool *const pool = openblas_set_num_threads ? gemm_pool_of(c) : NULL;
+    if (openblas_set_num_threads && !pool)
         return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine native");
     const native_payload p = {
         .g = *g,
-        .pool = *pool,
+        .pool = pool,
         .flagged = add_at != NULL,
     };
     dev_buffer *const buffers[] = { b->a, b->b, b->c, b->scratch };
@@ -241,15 +240,35 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     return st;
 }
 
-static void release(void *pool)
+/* Of OpenBLAS alone, which can be told to stay on the calling thread. */
+static int can_tiles(gemm_context *c, dtype type)
 {
-    gemm_pool_release(pool);
+    const gemm_desc one = { .M = 1, .N = 1, .K = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1 };
+    return type == DTYPE_F32 && openblas_set_num_threads && can(c, &one);
 }
+
+static void begin_tiles(gemm_context *c)
+{
+    (void)c;
+    openblas_set_num_threads(1);
+}
+
+static void multiply_tile(gemm_context *c, int thread, dtype type, const gemm_tile *t, const void *a, const void *b,
+                          float *to)
+{
+    (void)c;
+    (void)thread;
+    (void)type;
+    cblas_sgemm(CblasRowMajor, t->trans_a ? CblasTrans : CblasNoTrans, t->trans_b ? CblasTrans : CblasNoTrans, t->M,
+                t->N, t->K, 1.0f, a, t->lda, b, t->ldb, t->add ? 1.0f : 0.0f, to, t->ldc);
+}
+
+static const gemm_tile_functions tiles = { can_tiles, begin_tiles, multiply_tile };
 
 const gemm_engine gemm_native = {
     .version = 1,
     .can = can,
     .scratch = scratch,
     .append = append,
-    .release = release,
+    .tiles = &tiles,
 };

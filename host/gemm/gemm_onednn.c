@@ -8,7 +8,10 @@
  *
  * A thread of its own calls oneDNN, and the driver's waits for it: OpenMP keeps a team for every thread that
  * has ever called it, and a driver calls from any of as many threads as there are cores. The team has as many
- * threads as the device has cores, which may be a part of the machine. */
+ * threads as the device has cores, which may be a part of the machine.
+ *
+ * Tiles (gemm_tiles.h) are multiplied by the threads that bring them, each by primitives made for one thread,
+ * with memory of its own. A primitive is made when a thread meets its sizes for the first time. */
 #include "host/gemm/engine.h"
 
 #include "host/base/log.h"
@@ -26,11 +29,25 @@ enum { OPERANDS = 5, ALIGN = 64, FLAG = 64 };       /* FLAG: in front of scratch
 typedef struct product {
     struct product *next;
     gemm_desc g;
-    int fused, able;
+    int fused, able, alone;             /* alone: of tiles, for one thread */
     dnnl_primitive_t primitive;
     dnnl_memory_desc_t layout[OPERANDS], scratch;   /* of A, B, C, bias, residual */
     uint64_t scratch_bytes;
 } product;
+
+/* A product as one thread multiplies tiles by it. */
+typedef struct tile {
+    struct tile *next;
+    const product *p;
+    dnnl_memory_t memory[OPERANDS];             /* of A, B, C and scratch */
+} tile;
+
+typedef struct worker {
+    tile *tiles;
+    dnnl_stream_t stream;
+    void *room;                                 /* its scratch */
+    uint64_t room_bytes;
+} worker;
 
 typedef struct job job;
 
@@ -43,6 +60,9 @@ typedef struct state {
     int able;                           /* 0: oneDNN does not start, which was said */
     pthread_t runner;
     int running, stop;
+    worker *workers;                    /* [threads] */
+    product *alone;                     /* products for one thread; the lock is for making them */
+    pthread_mutex_t making;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     const job *job;
@@ -97,6 +117,26 @@ static void layout_free(dnnl_memory_desc_t *layout)
 #endif
 }
 
+static void tile_free(tile *t)
+{
+    for (int i = 0; i < OPERANDS; i++)
+        if (t->memory[i])
+            onednn->memory_destroy(t->memory[i]);
+    free(t);
+}
+
+static void worker_release(worker *w)
+{
+    while (w->tiles) {
+        tile *t = w->tiles;
+        w->tiles = t->next;
+        tile_free(t);
+    }
+    if (w->stream)
+        onednn->stream_destroy(w->stream);
+    free(w->room);
+}
+
 static void product_free(product *p)
 {
     if (p->primitive)
@@ -105,6 +145,15 @@ static void product_free(product *p)
         layout_free(&p->layout[k]);
     layout_free(&p->scratch);
     free(p);
+}
+
+static void products_free(product *p)
+{
+    while (p) {
+        product *next = p->next;
+        product_free(p);
+        p = next;
+    }
 }
 
 static void release(void *kept)
@@ -119,16 +168,17 @@ static void release(void *kept)
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->runner, NULL);
     }
-    while (s->products) {
-        product *p = s->products;
-        s->products = p->next;
-        product_free(p);
-    }
+    for (int i = 0; s->workers && i < s->threads; i++)
+        worker_release(&s->workers[i]);
+    free(s->workers);
+    products_free(s->products);
+    products_free(s->alone);
     if (s->stream)
         onednn->stream_destroy(s->stream);
     if (s->engine)
         onednn->engine_destroy(s->engine);
     pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->making);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -146,6 +196,7 @@ static state *state_of(gemm_context *c)
     if (!s)
         return NULL;
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->making, NULL);
     pthread_cond_init(&s->changed, NULL);
     s->threads = dev_info_of(gemm_device(c))->compute_units;
     s->running = onednn->engine_create(&s->engine, dnnl_cpu, 0) == dnnl_success
@@ -237,12 +288,15 @@ static dnnl_primitive_desc_t describe(const state *s, const product *p, const_dn
 }
 
 /* Is it one of the implementations that are made for this processor, and, of 16 bits, for its arithmetic on
- * them? Their names end with what they need; others begin with "ref" or "gemm". */
-static int is_native(const_dnnl_primitive_desc_t d, dtype t)
+ * them? Their names end with what they need; others begin with "ref" or "gemm". On one thread oneDNN's older
+ * product, "gemm:jit", is as good: it takes the same dot products, and packs only what is worth it. */
+static int is_native(const_dnnl_primitive_desc_t d, dtype t, int alone)
 {
     const char *name = NULL;
     if (onednn->primitive_desc_query(d, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name)
         return 0;
+    if (alone && !strncmp(name, "gemm:jit", 8))
+        return t == DTYPE_F32 || gemm_onednn_has_own(t);
     if (strncmp(name, "brg", 3) != 0)
         return 0;
     return t == DTYPE_F32 || (t == DTYPE_BF16 && (strstr(name, "bf16") || strstr(name, "amx")))
@@ -259,7 +313,7 @@ static int make_primitive(const state *s, product *p)
                && onednn->post_ops_create(&ops) == dnnl_success && append_post_ops(ops, p)
                && onednn->primitive_attr_set_post_ops(attributes, ops) == dnnl_success;
     d = good ? describe(s, p, attributes) : NULL;
-    good = d && is_native(d, p->g.a_type) && onednn->primitive_create(&p->primitive, d) == dnnl_success;
+    good = d && is_native(d, p->g.a_type, p->alone) && onednn->primitive_create(&p->primitive, d) == dnnl_success;
     if (good) {
         onednn_layout scratch = onednn->primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
         p->scratch_bytes = scratch ? onednn->memory_desc_get_size(scratch) : 0;
@@ -299,27 +353,32 @@ static int same_product(const product *p, const gemm_desc *g, int fused)
            && (!(fused & ACT) || h->act == g->act);
 }
 
-/* NULL: oneDNN has nothing for it on this processor. */
-static const product *product_of(state *s, const gemm_desc *g, int fused)
+/* NULL: oneDNN has nothing for it on this processor. Made for as many threads as will run it: one, or the device's. */
+static const product *product_in(product **all, const state *s, const gemm_desc *g, int fused, int alone)
 {
-    for (const product *p = s->products; p; p = p->next)
+    for (const product *p = *all; p; p = p->next)
         if (same_product(p, g, fused))
             return p->able ? p : NULL;
     product *p = calloc(1, sizeof *p);
     if (!p)
         return NULL;
-    p->next = s->products;
-    s->products = p;
+    p->next = *all;
+    *all = p;
     p->g = *g;
     p->fused = fused;
-    /* Made for as many threads as will run it. */
+    p->alone = alone;
     const int before = onednn->most_threads ? onednn->most_threads() : 0;
     if (onednn->set_threads)
-        onednn->set_threads(s->threads);
+        onednn->set_threads(alone ? 1 : s->threads);
     p->able = make_product(s, p);
     if (onednn->set_threads && before > 0)
         onednn->set_threads(before);
     return p->able ? p : NULL;
+}
+
+static const product *product_of(state *s, const gemm_desc *g, int fused)
+{
+    return product_in(&s->products, s, g, fused, 0);
 }
 
 /* ---- running ---------------------------------------------------------------------------------- */
@@ -401,6 +460,127 @@ static void multiply(const void *kept, void *const *pointers)
     const job j = { .p = &p, .product = add ? p.adding : p.plain, .pointers = pointers };
     run_job(p.state, &j);
 }
+
+/* ---- tiles ------------------------------------------------------------------------------------ */
+
+static gemm_desc desc_of(const gemm_tile *t, dtype type)
+{
+    return (gemm_desc){
+        .M = t->M,
+        .N = t->N,
+        .K = t->K,
+        .trans_a = t->trans_a,
+        .trans_b = t->trans_b,
+        .a_type = type,
+        .b_type = type,
+        .c_type = DTYPE_F32,
+        .lda = t->lda,
+        .ldb = t->ldb,
+        .ldc = t->ldc,
+        .batch = 1,
+        .alpha = 1.0f
+    };
+}
+
+/* The memory that a thread uses a product with; 0: none was to be had. */
+static int take_memory(const state *s, worker *w, tile *t)
+{
+    const product *p = t->p;
+    int good = w->stream || onednn->stream_create(&w->stream, s->engine, dnnl_stream_default_flags) == dnnl_success;
+    for (int i = 0; good && i < 3; i++)
+        good = onednn->memory_create(&t->memory[i], ONEDNN_LAYOUT(p->layout[i]), s->engine, NULL) == dnnl_success;
+    if (good && p->scratch_bytes)
+        good = onednn->memory_create(&t->memory[3], ONEDNN_LAYOUT(p->scratch), s->engine, NULL) == dnnl_success;
+    if (good && p->scratch_bytes > w->room_bytes) {
+        free(w->room);
+        w->room = NULL;
+        w->room_bytes = 0;
+        good = posix_memalign(&w->room, ALIGN, p->scratch_bytes) == 0;
+        w->room_bytes = good ? p->scratch_bytes : 0;
+    }
+    return good;
+}
+
+/* NULL: it cannot be made. */
+static tile *tile_of(state *s, worker *w, const gemm_tile *g, dtype type)
+{
+    const gemm_desc d = desc_of(g, type);
+    const int fused = g->add ? SUM : 0;
+    for (tile *t = w->tiles; t; t = t->next)
+        if (same_product(t->p, &d, fused))
+            return t;
+    pthread_mutex_lock(&s->making);
+    const product *p = product_in(&s->alone, s, &d, fused, 1);
+    pthread_mutex_unlock(&s->making);
+    tile *t = p ? calloc(1, sizeof *t) : NULL;
+    if (!t)
+        return NULL;
+    t->p = p;
+    if (!take_memory(s, w, t)) {
+        tile_free(t);
+        return NULL;
+    }
+    t->next = w->tiles;
+    w->tiles = t;
+    return t;
+}
+
+static int execute_tile(const worker *w, const tile *t, const void *a, const void *b, float *c)
+{
+    union {
+        const void *from;
+        void *handle;                                   /* oneDNN writes to C and scratch alone */
+    } const at[] = { { a }, { b }, { c }, { w->room } };
+    static const int names[] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD };
+    dnnl_exec_arg_t args[4];
+    const int count = t->p->scratch_bytes ? 4 : 3;
+    int good = 1;
+    for (int i = 0; good && i < count; i++) {
+        args[i] = (dnnl_exec_arg_t){ names[i], t->memory[i] };
+        good = onednn->memory_set_data_handle(t->memory[i], at[i].handle) == dnnl_success;
+    }
+    return good && onednn->primitive_execute(t->p->primitive, w->stream, count, args) == dnnl_success
+           && onednn->stream_wait(w->stream) == dnnl_success;
+}
+
+static void multiply_tile(gemm_context *c, int thread, dtype type, const gemm_tile *g, const void *a, const void *b,
+                          float *to)
+{
+    state *s = *gemm_engine_state(c, &gemm_onednn);
+    worker *w = &s->workers[thread];
+    if (onednn->set_threads)
+        onednn->set_threads(1);
+    const tile *t = tile_of(s, w, g, type);
+    if (!t || !execute_tile(w, t, a, b, to)) {
+        const gemm_desc d = desc_of(g, type);
+        spoil(&d, (char *)to);
+    }
+}
+
+/* Is there something for this processor in each of the layouts that attention has? */
+static int can_tiles(gemm_context *c, dtype type)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    state *s = info->kind == DEV_CPU && info->native_kernels ? state_of(c) : NULL;
+    int good = s != NULL;
+    if (good && !s->workers)
+        s->workers = calloc((size_t)s->threads, sizeof *s->workers);
+    for (int i = 0; good && i < 3; i++) {
+        const gemm_tile t = {
+            .M = 64, .N = 64, .K = 64, .trans_a = i == 2, .trans_b = i == 1, .lda = 64, .ldb = 64, .ldc = 64
+        };
+        const gemm_desc d = desc_of(&t, type);
+        good = s->workers && product_in(&s->alone, s, &d, SUM, 1);
+    }
+    return good;
+}
+
+static void begin_tiles(gemm_context *c)
+{
+    (void)c;
+}
+
+static const gemm_tile_functions tiles = { can_tiles, begin_tiles, multiply_tile };
 
 /* ---- the engine ------------------------------------------------------------------------------- */
 
@@ -516,4 +696,5 @@ const gemm_engine gemm_onednn = {
     .append = append,
     .release = release,
     .missing = onednn_missing,
+    .tiles = &tiles,
 };

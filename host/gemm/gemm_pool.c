@@ -12,6 +12,7 @@ struct gemm_pool {
     pthread_cond_t work, done;
     pthread_t *threads;
     int count;                      /* threads beside the caller */
+    int standing;                   /* of them that have begun; each one's number */
     int stop;
     gemm_piece piece;
     void *context;
@@ -19,7 +20,7 @@ struct gemm_pool {
 };
 
 /* Computes pieces until none is left; the lock is held at the beginning and at the end. */
-static void take_pieces(gemm_pool *p)
+static void take_pieces(gemm_pool *p, int thread)
 {
     while (p->next < p->pieces) {
         const int i = p->next++;
@@ -27,7 +28,7 @@ static void take_pieces(gemm_pool *p)
         void *const context = p->context;
         p->running++;
         pthread_mutex_unlock(&p->lock);
-        piece(context, i);
+        piece(context, i, thread);
         pthread_mutex_lock(&p->lock);
         p->running--;
     }
@@ -37,8 +38,9 @@ static void *stand_by(void *argument)
 {
     gemm_pool *p = argument;
     pthread_mutex_lock(&p->lock);
+    const int thread = ++p->standing;
     while (!p->stop) {
-        take_pieces(p);
+        take_pieces(p, thread);
         if (!p->running)
             pthread_cond_signal(&p->done);
         pthread_cond_wait(&p->work, &p->lock);
@@ -96,7 +98,7 @@ void gemm_pool_run(gemm_pool *p, int pieces, gemm_piece piece, void *context)
     p->pieces = pieces;
     if (pieces > 1)
         pthread_cond_broadcast(&p->work);
-    take_pieces(p);
+    take_pieces(p, 0);
     while (p->running)
         pthread_cond_wait(&p->done, &p->lock);
     pthread_mutex_unlock(&p->lock);

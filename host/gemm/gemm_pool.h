@@ -15,9 +15,9 @@ gemm_pool *gemm_pool_create(int threads);
 void gemm_pool_release(gemm_pool *p);
 int gemm_pool_threads(const gemm_pool *p);
 
-/* Calls piece(context, i, thread) for every i in [0, pieces), in no order, and returns when all are done. One caller at a
- * time. */
-typedef void (*gemm_piece)(void *context, int i);
+/* Calls piece(context, i, thread) for every i in [0, pieces), taken in this order, and returns when all are done.
+ * thread, from 0 to gemm_pool_threads() - 1, says which of them computes it. One caller at a time. */
+typedef void (*gemm_piece)(void *context, int i, int thread);
 void gemm_pool_run(gemm_pool *p, int pieces, gemm_piece piece, void *context);
 
 #endif

@@ -23,7 +23,7 @@ typedef const dnnl_memory_desc_t *onednn_layout;
 /* clang-format off */
 #define ONEDNN_FUNCTIONS(F) \
     F(engine_create) F(engine_destroy) F(stream_create) F(stream_destroy) F(stream_wait) \
-    F(memory_create) F(memory_destroy) F(memory_desc_get_size) \
+    F(memory_create) F(memory_destroy) F(memory_set_data_handle) F(memory_desc_get_size) \
     F(primitive_attr_create) F(primitive_attr_destroy) F(primitive_attr_set_scratchpad_mode) \
     F(primitive_attr_set_post_ops) F(post_ops_create) F(post_ops_destroy) F(post_ops_append_eltwise) \
     F(post_ops_append_sum) F(post_ops_append_binary) F(primitive_desc_query) F(primitive_desc_query_md) \

@@ -128,6 +128,9 @@ static const char *engine_of(exec *e, const graph_node *n)
 {
     gemm_desc d;
     const char *name = "";
+    exec_context b = exec_context_of(e);
+    if (n->op->engine)
+        return n->op->engine(&b.c, n);
     if (n->op->gemm && n->op->gemm(e->g, n, &d) && gemm_engine_name(e->o.gemm, &d, &name))
         name = "?";
     return name;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* host/graph/op_attention.c - softmax attention, its gradient, and attention to a cache of earlier keys. */
+#include "host/attention/attention.h"
 #include "host/graph/ops_private.h"
 
 #include <math.h>
@@ -78,9 +79,9 @@ static gt_status attention_launch(launch_context *c, const graph_node *n)
 {
     kernel_dropout room;
     const kernel_attention_shape s = masked_shape_at(c, n, n->out[0]);
+    const attention_how how = { c->gemm, c->kernels, &s, drop_of(c, n, &room) };
     const kernel_attention_in in = heads_in(c, n, n->in);
-    return kernel_attention(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->out[0]),
-                            c->buffer(c, n->out[1]));
+    return attention_forward(c->list, &how, &in, c->buffer(c, n->out[0]), c->buffer(c, n->out[1]), c->scratch);
 }
 
 /* in: q, k, v, random, mask, out, log-sum-exp, dout; out: gradients of the values that q, k and v are in,
@@ -98,16 +99,48 @@ static gt_status attention_grad_launch(launch_context *c, const graph_node *n)
         to[i] = n->out[same];
     }
     const kernel_attention_shape s = masked_shape_at(c, n, n->in[OUT]);
+    const attention_how how = { c->gemm, c->kernels, &s, drop_of(c, n, &room) };
     const kernel_attention_in in = heads_in(c, n, n->in), d = heads_in(c, n, to);
-    return kernel_attention_grad(c->list, c->kernels, &s, drop_of(c, n, &room), &in, c->buffer(c, n->in[OUT]),
-                                 c->buffer(c, n->in[LSE]), c->buffer(c, n->in[DOUT]), &d, c->scratch);
+    return attention_grad(c->list, &how, &in, c->buffer(c, n->in[OUT]), c->buffer(c, n->in[LSE]),
+                          c->buffer(c, n->in[DOUT]), &d, c->scratch);
 }
 
-static gt_status attention_grad_scratch(launch_context *c, const graph_node *n, uint64_t *bytes)
+/* Buffers may not be there yet: of dropout it matters only whether there is any. out: as for shape_at(). */
+static gt_status scratch_of(launch_context *c, const graph_node *n, int out, int gradient, uint64_t *bytes)
 {
-    const kernel_attention_shape s = shape_at(c->g, n, n->in[OUT]);
-    *bytes = kernel_attention_scratch(c->kernels, &s);
-    return GT_OK;
+    kernel_dropout room;
+    const kernel_attention_shape s = shape_at(c->g, n, out);
+    const attention_how how = { c->gemm, c->kernels, &s, drop_of(c, n, &room) };
+    return attention_scratch(&how, gradient, bytes);
+}
+
+static const char *engine_of(launch_context *c, const graph_node *n, int out, int gradient)
+{
+    kernel_dropout room;
+    const char *name;
+    const kernel_attention_shape s = shape_at(c->g, n, out);
+    const attention_how how = { c->gemm, c->kernels, &s, drop_of(c, n, &room) };
+    return attention_engine(&how, gradient, &name) ? "?" : name;
+}
+
+static gt_status attention_scratch_bytes(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    return scratch_of(c, n, n->out[0], 0, bytes);
+}
+
+static const char *attention_engine_name(launch_context *c, const graph_node *n)
+{
+    return engine_of(c, n, n->out[0], 0);
+}
+
+static gt_status attention_grad_scratch_bytes(launch_context *c, const graph_node *n, uint64_t *bytes)
+{
+    return scratch_of(c, n, n->in[OUT], 1, bytes);
+}
+
+static const char *attention_grad_engine_name(launch_context *c, const graph_node *n)
+{
+    return engine_of(c, n, n->in[OUT], 1);
 }
 
 static double attention_flops(const graph *g, const graph_node *n)
@@ -137,7 +170,8 @@ static const graph_op op_attention_grad = {
     .name = "attention grad",
     .launch = attention_grad_launch,
     .flops = attention_grad_flops,
-    .scratch = attention_grad_scratch,
+    .scratch = attention_grad_scratch_bytes,
+    .engine = attention_grad_engine_name,
     .alike = attentions_alike,
 };
 
@@ -171,6 +205,8 @@ static const graph_op op_attention = {
     .launch = attention_launch,
     .backward = attention_backward,
     .flops = attention_flops,
+    .scratch = attention_scratch_bytes,
+    .engine = attention_engine_name,
     .alike = attentions_alike,
 };
 static const graph_op op_attention_cached = {

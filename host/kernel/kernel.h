@@ -180,9 +180,11 @@ typedef struct kernel_attention_in {
     kernel_heads q, k, v;
 } kernel_attention_in;
 
+/* GT_UNSUPPORTED for sizes that kernels cannot take, or views of q, k and v, or of their gradients. */
+gt_status kernel_attention_check(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in);
 /* softmax(scale q k') v per head, causal or of all T. out S (B,T,H*D); lse fp32 (B,H,T) = log-sum-exp
  * of each row, kept for backward. drop (or NULL) drops probabilities; its element index is
- * (((first+b)*H+h)*T + row)*T + column, first = random[3]. GT_UNSUPPORTED for sizes that kernels cannot take. */
+ * (((first+b)*H+h)*T + row)*T + column, first = random[3]. */
 gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_shape *s, const kernel_dropout *drop,
                            const kernel_attention_in *in, dev_buffer *out, dev_buffer *lse);
 /* d: where the gradients of q, k and v go, all of them written; it may lie as `in` does or otherwise.

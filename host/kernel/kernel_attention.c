@@ -64,8 +64,7 @@ static gt_status check_heads(const kernel_set *k, const kernel_attention_shape *
                    what, (long long)h->first, h->stride);
 }
 
-/* Sizes the kernels can take. */
-static gt_status check_shape(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
+gt_status kernel_attention_check(const kernel_set *k, const kernel_attention_shape *s, const kernel_attention_in *in)
 {
     assert(s->D > 0 && s->H > 0 && s->KV > 0 && s->window >= 0);
     if ((s->window || s->starts) && (!s->causal || s->lengths))
@@ -180,7 +179,7 @@ gt_status kernel_attention(dev_list *l, kernel_set *k, const kernel_attention_sh
     push(&a, dev_arg_buffer(out));
     push(&a, dev_arg_buffer(lse));
     push(&a, dev_arg_i32(rows));
-    gt_status st = check_shape(k, s, in);
+    gt_status st = kernel_attention_check(k, s, in);
     return st ? st : launch_blocks(l, k, s, some_heads(drop, s->H), "attention_forward", heads, rows, a.at, a.count);
 }
 
@@ -236,9 +235,9 @@ gt_status kernel_attention_grad(dev_list *l, kernel_set *k, const kernel_attenti
     push(&a, dev_arg_buffer(scratch));
     take_heads(&a, d);
     const int plain = a.count;
-    gt_status st = check_shape(k, s, in);
+    gt_status st = kernel_attention_check(k, s, in);
     if (!st)
-        st = check_shape(k, s, d);
+        st = kernel_attention_check(k, s, d);
     if (!st)
         st = launch_delta(l, k, s, some, out, dout, scratch);
     push(&a, dev_arg_i32(rows));
@@ -288,7 +287,7 @@ gt_status kernel_attention_cached(dev_list *l, kernel_set *k, const kernel_atten
     push(&attend, dev_arg_buffer(out));
     const kernel_attention_shape plain = { .D = s->D };         /* its kernels have no masks */
     dev_program *p;
-    gt_status st = check_shape(k, s, in);
+    gt_status st = kernel_attention_check(k, s, in);
     if (!st)
         st = kernel_program(&p, k, &kernel_attention_family, variant_of(k, &plain, 0));
     if (!st)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/planner/profile.c - profiles read off between sizes, and kept on disk.
  *
- *   geartrain profile 5
+ *   geartrain profile 6
  *   sizes 3  1 2 4
  *   0 1  f b w kept kept_recompute passing      a line a kind and size
  *   ...
@@ -173,7 +173,7 @@ enum { EXCHANGES = sizeof(((profile *)0)->exchanges) / sizeof(profile_exchange) 
 
 static void write_text(gt_text *out, const profile *p)
 {
-    gt_text_printf(out, "geartrain profile 5\nsizes %d ", p->sizes);
+    gt_text_printf(out, "geartrain profile 6\nsizes %d ", p->sizes);
     for (int i = 0; i < p->sizes; i++)
         gt_text_printf(out, " %d", p->size[i]);
     for (int kind = 0; kind < PROFILE_KINDS; kind++)
@@ -221,7 +221,7 @@ static int read_text(profile *p, char *text, const int *size, int count)
     if (!end)
         return 0;
     snprintf(sum, sizeof sum, "end  %016" PRIx64 "\n", gt_hash(text, (size_t)(end - text)));
-    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 5") || !take_word(&at, "sizes"))
+    if (strcmp(end, sum) || !take_word(&at, "geartrain profile 6") || !take_word(&at, "sizes"))
         return 0;
     const double sizes = take(&at);
     if (!(sizes >= 1 && sizes <= count))

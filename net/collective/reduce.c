@@ -6,13 +6,11 @@
  * kernel is compiled for several instruction sets and the right one is picked when the
  * program is loaded, where the platform has that (ifunc); the arithmetic has no fused or
  * reordered step, so all give the same bits.
- *
- * Half precision without a half type: the exponent is moved by an exact multiplication with a
- * power of two, which takes care of subnormals, and rounding is left to one float addition
- * of a power of two whose last mantissa bit weighs what the half's does (the method of
- * Maratyszcza's FP16 library, branches made into selects so that it vectorises).        */
+ * Elements are converted as host/base/half.h does. */
 #include "net/collective/reduce.h"
 #include "net/collective/reduce_f16c.h"
+
+#include "host/base/half.h"
 
 #include <assert.h>
 #include <string.h>
@@ -37,67 +35,8 @@
 #else
 #define MULTIVERSION
 #endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum { BLOCK = 32 };
-
-/* ---- one element ------------------------------------------------------------------------ */
-
-INLINE uint32_t bits(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-INLINE float real(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* yes where the condition holds, else no. With ?: compilers move a float operation into a branch,
- * and then cannot vectorise, because it might trap. */
-INLINE uint32_t pick(int condition, uint32_t yes, uint32_t no)
-{
-    const uint32_t mask = 0u - (uint32_t)condition;
-    return (yes & mask) | (no & ~mask);
-}
-
-INLINE float from_bf16(uint16_t h)
-{
-    return real((uint32_t)h << 16);
-}
-
-INLINE uint16_t to_bf16(float x)
-{
-    const uint32_t u = bits(x), rounded = u + 0x7fffu + (u >> 16 & 1u);
-    const uint32_t quiet = u | 0x400000u;                   /* a NaN stays one */
-    return (uint16_t)(pick((u & 0x7fffffffu) > 0x7f800000u, quiet, rounded) >> 16);
-}
-
-INLINE float from_f16(uint16_t h)
-{
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
-    const uint32_t finite = bits(real(rest) * 0x1p112f);
-    return real(sign | pick(rest >= 0x0f800000u, rest | 0x7f800000u, finite));
-}
-
-INLINE uint16_t to_f16(float x)
-{
-    const uint32_t u = bits(x), sign = u >> 16 & 0x8000u, rest = u & 0x7fffffffu;
-    /* A float of this power of two has its last bit where x as a half has its own. */
-    const uint32_t floor = pick(rest < 0x38800000u, 0x38800000u, rest & 0x7f800000u);
-    const uint32_t power = floor + (13u << 23);
-    /* Clamped: far above half's range the sum is not used, and must not become NaN. */
-    const float magic = real(pick(power < 0x7f000000u, power, 0x7f000000u));
-    const uint32_t sum = bits(real(rest) + magic) - bits(magic);    /* units of the last bit */
-    const uint32_t exponent = (floor - 0x38800000u) >> 13;
-    const uint32_t half = exponent + sum;
-    const uint32_t large = pick(rest > 0x7f800000u, 0x7e00u, 0x7c00u);
-    return (uint16_t)(sign | pick(rest >= 0x477ff000u, large, half));
-}
 
 /* ---- arrays ----------------------------------------------------------------------------- */
 
@@ -127,9 +66,9 @@ MULTIVERSION static void sum_bf16(uint16_t *restrict d, const uint16_t *restrict
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            d[i + k] = to_bf16(from_bf16(d[i + k]) + from_bf16(s[i + k]));
+            d[i + k] = gt_to_bf16(gt_from_bf16(d[i + k]) + gt_from_bf16(s[i + k]));
     for (; i < n; i++)
-        d[i] = to_bf16(from_bf16(d[i]) + from_bf16(s[i]));
+        d[i] = gt_to_bf16(gt_from_bf16(d[i]) + gt_from_bf16(s[i]));
 }
 
 MULTIVERSION static void sum_f16(uint16_t *restrict d, const uint16_t *restrict s, size_t n)
@@ -137,9 +76,9 @@ MULTIVERSION static void sum_f16(uint16_t *restrict d, const uint16_t *restrict 
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            d[i + k] = to_f16(from_f16(d[i + k]) + from_f16(s[i + k]));
+            d[i + k] = gt_to_f16(gt_from_f16(d[i + k]) + gt_from_f16(s[i + k]));
     for (; i < n; i++)
-        d[i] = to_f16(from_f16(d[i]) + from_f16(s[i]));
+        d[i] = gt_to_f16(gt_from_f16(d[i]) + gt_from_f16(s[i]));
 }
 
 MULTIVERSION static void widen_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
@@ -147,9 +86,9 @@ MULTIVERSION static void widen_bf16(float *restrict acc, const uint16_t *restric
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            acc[i + k] = from_bf16(s[i + k]);
+            acc[i + k] = gt_from_bf16(s[i + k]);
     for (; i < n; i++)
-        acc[i] = from_bf16(s[i]);
+        acc[i] = gt_from_bf16(s[i]);
 }
 
 MULTIVERSION static void widen_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
@@ -157,9 +96,9 @@ MULTIVERSION static void widen_f16(float *restrict acc, const uint16_t *restrict
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            acc[i + k] = from_f16(s[i + k]);
+            acc[i + k] = gt_from_f16(s[i + k]);
     for (; i < n; i++)
-        acc[i] = from_f16(s[i]);
+        acc[i] = gt_from_f16(s[i]);
 }
 
 MULTIVERSION static void widen_add_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
@@ -167,9 +106,9 @@ MULTIVERSION static void widen_add_bf16(float *restrict acc, const uint16_t *res
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            acc[i + k] += from_bf16(s[i + k]);
+            acc[i + k] += gt_from_bf16(s[i + k]);
     for (; i < n; i++)
-        acc[i] += from_bf16(s[i]);
+        acc[i] += gt_from_bf16(s[i]);
 }
 
 MULTIVERSION static void widen_add_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
@@ -177,9 +116,9 @@ MULTIVERSION static void widen_add_f16(float *restrict acc, const uint16_t *rest
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            acc[i + k] += from_f16(s[i + k]);
+            acc[i + k] += gt_from_f16(s[i + k]);
     for (; i < n; i++)
-        acc[i] += from_f16(s[i]);
+        acc[i] += gt_from_f16(s[i]);
 }
 
 MULTIVERSION static void narrow_bf16(uint16_t *restrict d, const float *restrict acc, size_t n)
@@ -187,9 +126,9 @@ MULTIVERSION static void narrow_bf16(uint16_t *restrict d, const float *restrict
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            d[i + k] = to_bf16(acc[i + k]);
+            d[i + k] = gt_to_bf16(acc[i + k]);
     for (; i < n; i++)
-        d[i] = to_bf16(acc[i]);
+        d[i] = gt_to_bf16(acc[i]);
 }
 
 MULTIVERSION static void narrow_f16(uint16_t *restrict d, const float *restrict acc, size_t n)
@@ -197,9 +136,9 @@ MULTIVERSION static void narrow_f16(uint16_t *restrict d, const float *restrict 
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (size_t k = 0; k < BLOCK; k++)
-            d[i + k] = to_f16(acc[i + k]);
+            d[i + k] = gt_to_f16(acc[i + k]);
     for (; i < n; i++)
-        d[i] = to_f16(acc[i]);
+        d[i] = gt_to_f16(acc[i]);
 }
 
 /* ---- by type ---------------------------------------------------------------------------- */

@@ -6,6 +6,8 @@
  * interpreter such as oclgrind gets through.                                            */
 #include "tests/check.h"
 
+#include "host/attention/attention.h"
+#include "host/attention/attention_rows.h"
 #include "host/base/random.h"
 #include "host/kernel/kernel.h"
 #include "host/kernel/reference.h"
@@ -14,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { GUARD = 256 };           /* elements before and after every array */
 
@@ -26,6 +29,7 @@ static int tiny(void)
 typedef struct place {
     dev_device *d;
     kernel_set *k;
+    gemm_context *g;            /* NULL: the kernel; else the engine whose tiles are meant */
     dtype type;
 } place;
 
@@ -50,8 +54,32 @@ static int place_open(place *p, const char *style, dtype type)
     return CHECK_OK(kernel_set_create(&p->k, p->d, type));
 }
 
+/* The tiles of an engine; 0 and a skip if this device or build is without. */
+static int place_open_tiles(place *p, const char *engine, dtype type)
+{
+    gemm_prepare_process();
+    if (!place_open(p, "cpu", type))
+        return 0;
+    const kernel_attention_shape s = { .B = 16, .T = 200, .H = 64, .KV = 64, .D = 64, .causal = 1, .scale = 1.0f };
+    const attention_how how = { NULL, p->k, &s, NULL };
+    const char *name = "";
+    gt_status st = gemm_context_create(&p->g, p->d, engine);
+    attention_how with = how;
+    with.gemm = p->g;
+    if (!st)
+        st = attention_engine(&with, 0, &name);
+    if (!st && !strcmp(name, engine))
+        return 1;
+    check_skip("'%s' has no tiles of engine %s in %s", dev_info_of(p->d)->id, engine, dtype_name(type));
+    gemm_context_release(p->g);
+    kernel_set_release(p->k);
+    dev_close(p->d);
+    return 0;
+}
+
 static void place_close(place *p)
 {
+    gemm_context_release(p->g);
     kernel_set_release(p->k);
     dev_close(p->d);
 }
@@ -130,6 +158,34 @@ static kernel_attention_in side_by_side(dev_buffer *qkv, int C)
     return (kernel_attention_in){ { qkv, 0, 3 * C }, { qkv, C, 3 * C }, { qkv, 2 * (int64_t)C, 3 * C } };
 }
 
+static gt_status forward(dev_list *l, const place *p, const attention_how *how, const kernel_attention_in *in,
+                         const array *out, const array *lse, const array *scratch)
+{
+    if (p->g)
+        return attention_forward(l, how, in, out->view, lse->view, scratch->view);
+    return kernel_attention(l, p->k, how->s, how->drop, in, out->view, lse->view);
+}
+
+static gt_status gradient(dev_list *l, const place *p, const attention_how *how, const kernel_attention_in *in,
+                          const array *out, const array *lse, const array *dout, const kernel_attention_in *d,
+                          const array *scratch)
+{
+    if (p->g)
+        return attention_grad(l, how, in, out->view, lse->view, dout->view, d, scratch->view);
+    return kernel_attention_grad(l, p->k, how->s, how->drop, in, out->view, lse->view, dout->view, d, scratch->view);
+}
+
+/* Floats that are enough for both. */
+static size_t scratch_floats(const place *p, const attention_how *how)
+{
+    uint64_t one = 0, other = 0;
+    if (!p->g)
+        one = kernel_attention_scratch(p->k, how->s);
+    else if (!CHECK_OK(attention_scratch(how, 0, &one)) || !CHECK_OK(attention_scratch(how, 1, &other)))
+        return 0;
+    return (size_t)(one > other ? one : other) / 4 + 1;
+}
+
 /* One shape, forward and backward, against the reference. Dropout counts `others` more heads, some
  * in front of these and some behind. mask: lengths (B), keys of each sequence; or a window, and starts (B,T). */
 static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int others, const reference_mask *mask)
@@ -161,13 +217,15 @@ static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int o
     double *want_lse = malloc(tokens * (size_t)H * sizeof *want_lse);
     double *want_dqkv = malloc(tokens * 3 * c * sizeof *want_dqkv);
 
+    const kernel_dropout planned_drop = { .p = drop_p };
+    const attention_how planned = { p->g, p->k, &sizes, drop_p > 0 ? &planned_drop : NULL };
     snprintf(what, sizeof what, "%s B%d T%d D%d H%d of %d %s%s%s window %d drop %.1f", dtype_name(p->type), B, T, D, H,
              H + others, causal ? "causal" : "full", lengths ? " padded" : "", mask->starts ? " documents" : "",
              mask->window, (double)drop_p);
     int good = array_make(&qkv, p, p->type, tokens * 3 * c, 1) && array_make(&out, p, p->type, tokens * c, 2)
                && array_make(&lse, p, DTYPE_F32, tokens * (size_t)H, 3) && array_make(&dout, p, p->type, tokens * c, 4)
                && array_make(&dqkv, p, p->type, tokens * 3 * c, 5)
-               && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 6)
+               && array_make(&scratch, p, DTYPE_F32, scratch_floats(p, &planned), 6)
                && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
                && CHECK_OK(dev_write(p->d, random, 0, words, 16)) && CHECK_OK(dev_list_create(&l, p->d));
     if (good && lengths)
@@ -183,13 +241,14 @@ static int masked_case(place *p, int B, int T, int D, int H, float drop_p, int o
     if (good) {
         const kernel_attention_in in = side_by_side(qkv.view, C), d = side_by_side(dqkv.view, C);
         const double error = p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3;
+        /* Tiles round probabilities to bf16 where they multiply that. */
+        const double rounding = p->g && p->type == DTYPE_BF16 ? 1.0 / 256 : 1e-5;
+        const attention_how how = { p->g, p->k, &sizes, on };
         reference_attention_masked(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, want_out, want_lse);
         reference_attention_masked_grad(B, T, C, H, mask, (double)scale, ref_drop, qkv.value, dout.value, want_dqkv);
-        good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
-               && CHECK_OK(
-                   kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d, scratch.view))
-               && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want_out, 1e-5, what)
-               && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
+        good = CHECK_OK(forward(l, p, &how, &in, &out, &lse, &scratch))
+               && CHECK_OK(gradient(l, p, &how, &in, &out, &lse, &dout, &d, &scratch)) && CHECK_OK(dev_run(l, 0, -1))
+               && array_is(&out, p, want_out, rounding, what) && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
                && array_is(&dqkv, p, want_dqkv, error * sqrt((double)D), what);
     }
     if (good) {                                         /* the scratch's guards */
@@ -499,6 +558,8 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
     dev_buffer *random = NULL;
     dev_list *l = NULL;
     char what[96];
+    const kernel_dropout planned_drop = { .p = drop_p };
+    const attention_how planned = { p->g, p->k, &sizes, drop_p > 0 ? &planned_drop : NULL };
     snprintf(what, sizeof what, "%s B%d T%d D%d %d heads to %d %s", dtype_name(p->type), B, T, D, H, KV,
              causal ? "causal" : "full");
     int good = array_make(&q, p, p->type, rows * (size_t)q_row, 1)
@@ -506,7 +567,7 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
                && array_make(&lse, p, DTYPE_F32, rows * (size_t)H, 4) && array_make(&dout, p, p->type, rows * c, 5)
                && array_make(&dq, p, p->type, rows * (size_t)q_row, 6)
                && array_make(&dk, p, p->type, rows * (size_t)kv_row, 7)
-               && array_make(&scratch, p, DTYPE_F32, (size_t)kernel_attention_scratch(p->k, &sizes) / 4, 8)
+               && array_make(&scratch, p, DTYPE_F32, scratch_floats(p, &planned), 8)
                && array_make(&keys, p, p->type, rows * (size_t)kv, 9)
                && array_make(&values, p, p->type, rows * (size_t)kv, 10)
                && CHECK_OK(dev_buffer_create(&random, p->d, 16, "random"))
@@ -541,12 +602,12 @@ static int grouped_case(place *p, int B, int T, int D, int KV, int G, int causal
             }
         }
         const double error = (p->type == DTYPE_F32 ? 2e-5 : p->type == DTYPE_BF16 ? 2e-2 : 3e-3) * G * sqrt((double)D);
-        good = CHECK_OK(kernel_attention(l, p->k, &sizes, on, &in, out.view, lse.view))
-               && CHECK_OK(
-                   kernel_attention_grad(l, p->k, &sizes, on, &in, out.view, lse.view, dout.view, &d, scratch.view))
-               && CHECK_OK(dev_run(l, 0, -1)) && array_is(&out, p, want, 1e-5, what)
-               && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what) && array_is(&dq, p, dq.value, error, what)
-               && array_is(&dk, p, dk.value, error, what);
+        const double rounding = p->g && p->type == DTYPE_BF16 ? 1.0 / 256 : 1e-5;
+        const attention_how how = { p->g, p->k, &sizes, on };
+        good = CHECK_OK(forward(l, p, &how, &in, &out, &lse, &scratch))
+               && CHECK_OK(gradient(l, p, &how, &in, &out, &lse, &dout, &d, &scratch)) && CHECK_OK(dev_run(l, 0, -1))
+               && array_is(&out, p, want, rounding, what) && array_is(&lse, p, want_lse, 1e-5 * (1 + D), what)
+               && array_is(&dq, p, dq.value, error, what) && array_is(&dk, p, dk.value, error, what);
         dev_list_release(l);
         l = NULL;
         if (good && causal && !on) {                    /* all tokens at once into a cache of T */
@@ -586,6 +647,232 @@ static void heads_of_keys_serve_several_of_queries(void)
         }
 }
 
+/* ---- tiles ------------------------------------------------------------------------------------- */
+
+/* Lengths around the steps, rows and panels that tiles are cut by; heads of one column and more than the
+ * kernel's panels; a head too few for the threads, which is the kernel's. */
+static void tiles_match(const char *engine, dtype type)
+{
+    static const int lengths[] = { 128, 129, 191, 256, 300, 517, 640 };
+    static const int heads[] = { 64, 33, 1, 128, 64, 20, 64 };
+    place p;
+    int good = 1;
+    if (tiny() || !place_open_tiles(&p, engine, type))
+        return;
+    for (int i = 0; good && i < 7; i++)
+        if (type == DTYPE_F32 || i % 2 == 0)            /* the arithmetic is the same */
+            good = attention_case(&p, i == 0 ? 16 : 2, lengths[i], heads[i], i == 0 ? 3 : 2, i % 3 != 1, 0.0f, 0, NULL);
+    good = good && grouped_case(&p, 2, 140, 40, 2, 3, 1, 0.0f);
+    CHECK(good);
+    place_close(&p);
+}
+
+static void tiles_hide_what_masks_hide(const char *engine, dtype type)
+{
+    static int32_t starts[2 * 300];
+    static const int windows[] = { 1, 63, 64, 65, 150, 0 };
+    const int32_t lengths[] = { 0, 200, 64, 1 };
+    place p;
+    if (tiny() || !place_open_tiles(&p, engine, type))
+        return;
+    int good = attention_case(&p, 4, 200, 32, 1, 0, 0.0f, 0, lengths)
+               && attention_case(&p, 2, 200, 64, 2, 1, 0.0f, 0, lengths + 1);
+    for (int w = 0; good && w < 6; w++) {
+        const reference_mask window = { .causal = 1, .window = windows[w] };
+        const reference_mask both = { .causal = 1, .window = windows[w], .starts = starts };
+        cut_documents(starts, 2, 300, 5 + 30 * w);
+        good = masked_case(&p, 2, 300, 24, 1, 0.0f, 0, &window) && masked_case(&p, 2, 300, 64, 1, 0.0f, 0, &both);
+    }
+    CHECK(good);
+    place_close(&p);
+}
+
+static void native_tiles_match_the_reference(void)
+{
+    for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+        tiles_match("native", t);
+        tiles_hide_what_masks_hide("native", t);
+    }
+}
+
+static void onednn_tiles_match_the_reference(void)
+{
+    for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+        tiles_match("onednn", t);
+        tiles_hide_what_masks_hide("onednn", t);
+    }
+}
+
+static void count_ways(void *context, const attention_result *r)
+{
+    CHECK(r->flops > 0.0 && r->min_s <= r->median_s && r->median_s <= r->p99_s);
+    ++*(int *)context;
+}
+
+/* The bench compares every way with the kernel, heads that share keys as well. */
+static void tiles_match_the_kernel_where_heads_share_keys(void)
+{
+    const kernel_attention_shape s = { .B = 2, .T = 330, .H = 6, .KV = 2, .D = 40, .causal = 1, .scale = 0.2f };
+    for (dtype t = DTYPE_F32; t <= DTYPE_F16; t++) {
+        place p;
+        int ways = 0;
+        if (tiny() || !place_open_tiles(&p, "native", t))
+            continue;
+        gemm_context_release(p.g);
+        p.g = NULL;
+        if (CHECK_OK(gemm_context_create(&p.g, p.d, NULL)))
+            CHECK_OK(attention_bench(p.g, p.k, &s, 1, count_ways, &ways));
+        CHECKF(ways >= 4, "%d ways", ways);
+        place_close(&p);
+    }
+}
+
+/* A head's numbers, wherever it stands: the first of 2 x 2 heads, and alone with another one. */
+static void a_head_is_the_same_in_every_plan(void)
+{
+    enum { T = 300, D = 64, C = 2 * D, N = T * C };
+    place p;
+    float *whole = malloc(3 * N * sizeof *whole), *part = malloc(3 * N * sizeof *part);
+    float *outs[2] = { malloc(N * sizeof(float)), malloc(N * sizeof(float)) };
+    dev_buffer *qkv = NULL, *out = NULL, *lse = NULL, *scratch = NULL;
+    if (!tiny() && place_open_tiles(&p, "native", DTYPE_F32)) {
+        gt_random r;
+        gt_random_init(&r, 3, 9);
+        for (int i = 0; i < 3 * N; i++)
+            whole[i] = 2.0f * gt_random_unit(&r) - 1.0f;
+        for (int t = 0; t < T; t++)             /* head 0 twice */
+            for (int i = 0; i < 3 * C; i++)
+                part[t * 3 * C + i] = whole[t * 3 * C + i / C * C + i % D];
+        for (int way = 0; way < 2; way++) {
+            const kernel_attention_shape s = { .B = 1, .T = T, .H = 2, .KV = 2, .D = D, .causal = 1, .scale = 0.125f };
+            const kernel_attention_in in = { { NULL, 0, 3 * C }, { NULL, C, 3 * C }, { NULL, 2 * C, 3 * C } };
+            const attention_how how = { p.g, p.k, &s, NULL };
+            kernel_attention_in from = in;
+            uint64_t bytes = 0;
+            dev_list *l = NULL;
+            CHECK_OK(attention_scratch(&how, 0, &bytes));
+            CHECK_OK(dev_buffer_create(&qkv, p.d, 3 * N * 4, "test"));
+            CHECK_OK(dev_buffer_create(&out, p.d, N * 4, "test"));
+            CHECK_OK(dev_buffer_create(&lse, p.d, 2 * T * 4, "test"));
+            CHECK_OK(dev_buffer_create(&scratch, p.d, bytes, "test"));
+            from.q.buffer = from.k.buffer = from.v.buffer = qkv;
+            CHECK_OK(dev_write(p.d, qkv, 0, way ? part : whole, 3 * N * 4));
+            CHECK_OK(dev_list_create(&l, p.d));
+            CHECK_OK(attention_forward(l, &how, &from, out, lse, scratch));
+            CHECK_OK(dev_run(l, 0, -1));
+            CHECK_OK(dev_read(p.d, out, 0, outs[way], N * 4));
+            dev_list_release(l);
+            dev_buffer_release(qkv);
+            dev_buffer_release(out);
+            dev_buffer_release(lse);
+            dev_buffer_release(scratch);
+        }
+        for (int t = 0; t < T; t++) {
+            CHECK(!memcmp(outs[0] + t * C, outs[1] + t * C, D * sizeof(float)));
+            CHECK(!memcmp(outs[1] + t * C, outs[1] + t * C + D, D * sizeof(float)));
+        }
+        place_close(&p);
+    }
+    free(whole);
+    free(part);
+    free(outs[0]);
+    free(outs[1]);
+}
+
+/* What is short, drops or has too few heads is the kernel's; what an engine has no tiles for, too. */
+static void the_kernel_keeps_what_tiles_are_not_for(void)
+{
+    const kernel_dropout drop = { .p = 0.1f };
+    place p;
+    if (!place_open_tiles(&p, "native", DTYPE_F32))
+        return;
+    kernel_attention_shape s = { .B = 64, .T = ATTENTION_LEAST, .H = 64, .KV = 64, .D = 8, .causal = 1, .scale = 1.0f };
+    attention_how how = { p.g, p.k, &s, NULL };
+    const char *name = "";
+    CHECK(!attention_engine(&how, 1, &name) && !strcmp(name, "native"));
+    how.drop = &drop;
+    CHECK(!attention_engine(&how, 1, &name) && !strcmp(name, "kernel"));
+    how.drop = NULL;
+    s.T = ATTENTION_LEAST - 1;
+    CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
+    s = (kernel_attention_shape){ .B = 1, .T = 512, .H = 64, .KV = 1, .D = 8, .causal = 1, .scale = 1.0f };
+    if (dev_info_of(p.d)->compute_units > 1)
+        CHECK(!attention_engine(&how, 1, &name) && !strcmp(name, "kernel"));
+    gemm_context_release(p.g);
+    p.g = NULL;
+    s = (kernel_attention_shape){ .B = 16, .T = 512, .H = 64, .KV = 64, .D = 8, .causal = 1, .scale = 1.0f };
+    if (CHECK_OK(gemm_context_create(&p.g, p.d, "tiled"))) {
+        how.gemm = p.g;
+        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
+    }
+    place_close(&p);
+}
+
+/* A choice is measured once, and read back from the file that a run keeps. */
+static void a_choice_stays(void)
+{
+    place p;
+    if (tiny() || !place_open_tiles(&p, "native", DTYPE_F32))
+        return;
+    gemm_context_release(p.g);
+    p.g = NULL;
+    char path[] = "/tmp/geartrain-attention-XXXXXX";
+    const int file = mkstemp(path);
+    const kernel_attention_shape s = { .B = 8, .T = 128, .H = 32, .KV = 32, .D = 16, .causal = 1, .scale = 0.25f };
+    const char *measured = "", *kept = "";
+    attention_how how = { NULL, p.k, &s, NULL };
+    if (CHECKF(file >= 0, "%s", path) && CHECK_OK(gemm_context_create(&p.g, p.d, "auto"))) {
+        how.gemm = p.g;
+        CHECK_OK(attention_engine(&how, 0, &measured));
+        CHECK_OK(gemm_choices_save(p.g, path));
+        gemm_context_release(p.g);
+        p.g = NULL;
+        const gemm_other kind = { 'f', 'c', DTYPE_F32, { 128, 1, 16, dev_info_of(p.d)->compute_units } };
+        CHECK_OK(gemm_context_create(&p.g, p.d, "tiled"));
+        CHECK(gemm_other_known(p.g, &kind) == NULL);
+        gemm_choices_load(p.g, path);
+        kept = gemm_other_known(p.g, &kind);
+        CHECKF(kept && !strcmp(kept, strcmp(measured, "kernel") ? measured : "tiled"), "%s became %s", measured,
+               kept ? kept : "nothing");
+    }
+    if (file >= 0) {
+        close(file);
+        unlink(path);
+    }
+    place_close(&p);
+}
+
+/* Every float from -87 to 0 in steps, and what lies below. */
+static void exponentials_are_within_three_units(void)
+{
+    enum { N = 4099 };
+    static float s[N], p[N];
+    static uint16_t half[N];
+    double worst = 0.0;
+    attention_rows_prepare();
+    for (int part = 0; part < 8; part++) {
+        double sum = 0.0;
+        for (int i = 0; i < N; i++)
+            s[i] = p[i] = -86.5f * ((float)(i * 8 + part) / (8.0f * N)) / 2.0f + 1.0f;
+        const float all = attention_exp(p, N, 2.0f, 2.0f, p, DTYPE_F32);
+        const float same = attention_exp(s, N, 2.0f, 2.0f, half, DTYPE_BF16);
+        for (int i = 0; i < N; i++) {
+            const double want = exp(2.0 * (double)s[i] - 2.0), unit = ldexp(1.0, ilogb(want) - 23);
+            worst = fmax(worst, fabs((double)p[i] - want) / unit);
+            sum += want;
+            CHECK(half[i] == dtype_bf16_from_f32(p[i]));
+        }
+        CHECKF(fabs((double)all - sum) < 1e-5 * sum && fabs((double)(all - same)) < 1e-6 * sum, "%g, %g and %g",
+               (double)all, (double)same, sum);
+    }
+    CHECKF(worst <= 3.0, "%g units", worst);
+    s[0] = -200.0f;
+    s[1] = -INFINITY;
+    s[2] = NAN;
+    attention_exp(s, 3, 1.0f, 0.0f, s, DTYPE_F32);
+    CHECK(s[0] >= 0.0f && s[0] < 1e-37f && s[1] >= 0.0f && s[1] < 1e-37f && isnan(s[2]));
+}
+
 static void heads_that_are_too_large_are_refused(void)
 {
     place p;
@@ -616,5 +903,12 @@ const check_case check_cases[] = {
     CASE(a_cache_gives_the_rows_of_the_whole),
     CASE(heads_of_keys_serve_several_of_queries),
     CASE(heads_that_are_too_large_are_refused),
+    CASE(native_tiles_match_the_reference),
+    CASE(onednn_tiles_match_the_reference),
+    CASE(tiles_match_the_kernel_where_heads_share_keys),
+    CASE(a_head_is_the_same_in_every_plan),
+    CASE(the_kernel_keeps_what_tiles_are_not_for),
+    CASE(a_choice_stays),
+    CASE(exponentials_are_within_three_units),
     { 0 }
 };

@@ -22,6 +22,7 @@ done
 # ---- looking at the machine --------------------------------------------------------------------
 
 does "devices" '^(cpu|gpu|acc)[^ ]*:0 ' devices
+does "devices says which engines multiply" 'matrix engines: fp32 .*tiled.*; bf16 .*tiled.*; fp16 ' devices
 does "devices --json" '"max_alloc_bytes": [0-9]+' devices --json
 "$geartrain" doctor > stdout 2> stderr
 check "doctor says ok of something" grep -q '^ok ' stdout

@@ -267,11 +267,13 @@ static void native_cuts_products_into_pieces(void)
     place_close(&p);
 }
 
-static atomic_int pieces_seen[100];
+static atomic_int pieces_seen[100], threads_at_work[8];
 
-static void see_piece(void *context, int i)
+static void see_piece(void *context, int i, int thread)
 {
-    atomic_fetch_add(&pieces_seen[i], *(int *)context);
+    if (atomic_fetch_add(&threads_at_work[thread], 1) == 0)     /* nobody else has this number now */
+        atomic_fetch_add(&pieces_seen[i], *(int *)context);
+    atomic_fetch_sub(&threads_at_work[thread], 1);
 }
 
 /* Every piece once, whatever the number of threads, of products that follow each other at once. */

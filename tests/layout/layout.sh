@@ -27,7 +27,8 @@ data    host/data    base tensor tokenizer
 device  host/device  base tensor cl
 kernel  host/kernel  base tensor cl device
 gemm    host/gemm    base tensor cl device
-graph   host/graph   base tensor device gemm kernel
+attention host/attention base tensor device gemm kernel
+graph   host/graph   base tensor device gemm kernel attention
 optim   host/optim   base tensor device gemm kernel graph
 trace   host/trace   base net_job net_transport net_comm
 exchange host/exchange base tensor device kernel graph net_job net_transport net_comm net_collective
@@ -37,7 +38,7 @@ pipeline host/pipeline base tensor device gemm kernel graph exchange compress sy
 planner host/planner base tensor tokenizer data device gemm kernel graph optim pipeline compress sync net_job net_transport net_comm net_collective
 train   host/train   base tensor device gemm kernel graph optim tokenizer data exchange pipeline compress sync net_job net_transport net_comm net_collective
 models  models       base tensor tokenizer data device gemm kernel graph
-cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps tokenizer data device gemm kernel graph exchange pipeline planner compress sync trace optim train models
+cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps tokenizer data device gemm kernel attention graph exchange pipeline planner compress sync trace optim train models
 END
 
 # rule TEXT: passes if standard input, the list of breaches, is empty.
