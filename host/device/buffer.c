@@ -74,7 +74,7 @@ static gt_status make_root(dev_buffer *b, dev_device *d, uint64_t bytes, void *h
     b->root = b;
     b->bytes = bytes;
     b->host = host;
-    d->used += bytes;
+    d->used += b->lent ? 0 : bytes;
     return GT_OK;
 }
 
@@ -120,16 +120,17 @@ gt_status dev_buffer_create_zero(dev_buffer **out, dev_device *d, uint64_t bytes
     return st;
 }
 
-gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what)
+static gt_status create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, int lent, const char *what)
 {
     *out = NULL;
     assert(d->info.native_kernels && host && bytes);
-    gt_status st = check_size(d, bytes, what);
+    gt_status st = lent ? GT_OK : check_size(d, bytes, what);
     if (st)
         return st;
     dev_buffer *b = calloc(1, sizeof *b);
     if (!b)
         return gt_fail(GT_NO_MEMORY, "no memory for the record of %s", what);
+    b->lent = lent;
     st = make_root(b, d, bytes, host, what);
     if (st) {
         free(b);
@@ -137,6 +138,16 @@ gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint
     }
     *out = b;
     return GT_OK;
+}
+
+gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what)
+{
+    return create_in(out, d, host, bytes, 0, what);
+}
+
+gt_status dev_buffer_create_lent(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what)
+{
+    return create_in(out, d, host, bytes, 1, what);
 }
 
 gt_status dev_buffer_view(dev_buffer **out, dev_buffer *from, uint64_t offset, uint64_t bytes)
@@ -158,20 +169,27 @@ gt_status dev_buffer_view(dev_buffer **out, dev_buffer *from, uint64_t offset, u
     b->root = from->root;
     b->offset = region.origin;
     b->bytes = bytes;
-    *out = b;
-    return GT_OK;
+    const gt_status st = from->window ? dev_window_view(b, from, offset) : GT_OK;
+    if (st)
+        dev_buffer_release(b);
+    else
+        *out = b;
+    return st;
 }
 
 void dev_buffer_release(dev_buffer *b)
 {
     if (!b)
         return;
-    clReleaseMemObject(b->mem);
+    if (b->window)
+        dev_window_release(b);
+    else
+        clReleaseMemObject(b->mem);
     if (b->host)
         clFinish(b->device->queue);             /* nothing may still use the memory */
     if (b->mapped_bytes)
         munmap(b->host, b->mapped_bytes);
-    if (b->root == b)
+    if (b->root == b && !b->lent)
         b->device->used -= b->bytes;
     free(b);
 }

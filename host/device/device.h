@@ -147,12 +147,19 @@ gt_status dev_buffer_create_zero(dev_buffer **out, dev_device *d, uint64_t bytes
 /* A buffer in memory of the caller, page-aligned and until the buffer is released: only where
  * dev_info.native_kernels, whose devices compute in host memory. */
 gt_status dev_buffer_create_in(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what);
+/* The same in memory that somebody else lends, which is not counted as the device's. */
+gt_status dev_buffer_create_lent(dev_buffer **out, dev_device *d, void *host, uint64_t bytes, const char *what);
 /* Where the device computes in host memory: its address, so that nothing need be copied. What an event
  * says is done stands there, and what is put there is seen by work queued afterwards. Else NULL. */
 void *dev_buffer_host(const dev_buffer *b);
 /* A part of a buffer, [offset, offset + bytes), as a buffer; offset a multiple of
  * dev_info.align. The root must outlive it. A view of a view is a view of the root. */
 gt_status dev_buffer_view(dev_buffer **out, dev_buffer *root, uint64_t offset, uint64_t bytes);
+/* A buffer that stands for others, as large as `first` and one at a time, beginning with `first`: lists that were made
+ * with it or with views of it, and copies, go to the one that it stands for when they are queued. Those must
+ * outlive it. Views of it are released before it. */
+gt_status dev_window_create(dev_buffer **out, dev_buffer *first);
+gt_status dev_window_set(dev_buffer *window, dev_buffer *of);
 void dev_buffer_release(dev_buffer *b);        /* takes NULL */
 uint64_t dev_buffer_bytes(const dev_buffer *b);
 

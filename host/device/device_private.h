@@ -40,7 +40,20 @@ struct dev_buffer {
     uint64_t offset, bytes;         /* offset within root                      */
     void *host;                     /* of a root: its memory, where native kernels run */
     uint64_t mapped_bytes;          /* of it, ours to unmap; 0: given                          */
+    int lent;                       /* not in device->used                     */
+    /* window.c */
+    dev_buffer *window;             /* itself, or the window it is a view of; NULL: neither    */
+    dev_buffer *views;              /* of a window: the first                  */
+    dev_buffer *next;               /* the window's next view                  */
+    uint64_t within;                /* offset of a view in its window          */
+    struct window_part *parts;      /* of such a view: mem for each that the window has stood for */
+    int part_count;
 };
+
+/* window.c */
+/* A view that was just made, of a window or of a view of one. */
+gt_status dev_window_view(dev_buffer *view, dev_buffer *from, uint64_t offset);
+void dev_window_release(dev_buffer *b);     /* what these fields hold */
 
 struct dev_program {
     dev_device *device;

@@ -50,10 +50,19 @@ typedef struct launch {
     dev_enqueue enqueue;
     void *context;
     void (*release)(void *);
+    struct moving *moving;              /* arguments that are windows                */
+    int moving_count;
     cl_mem to, from;
     uint64_t to_offset, from_offset, bytes;
     uint32_t pattern;
 } launch;
+
+/* An argument that is a window or a view of one, and what it stood for when it was set last. */
+typedef struct moving {
+    int arg;                            /* of a kernel or native call; of a copy or fill 0: to, 1: from */
+    dev_buffer *buffer;
+    cl_mem set;
+} moving;
 
 struct dev_list {
     dev_device *device;
@@ -85,6 +94,7 @@ void dev_list_release(dev_list *l)
         if (x->release)
             x->release(x->context);
         free(x->native);
+        free(x->moving);
     }
     for (int i = 0; i < l->label_count; i++)
         free(l->labels[i]);
@@ -145,6 +155,32 @@ static gt_status next_launch(dev_list *l, launch **out, const char *name)
     return GT_OK;
 }
 
+static gt_status note_window(launch *x, int arg, dev_buffer *b)
+{
+    if (!b || !b->window)
+        return GT_OK;
+    moving *more = realloc(x->moving, ((size_t)x->moving_count + 1) * sizeof *more);
+    if (!more)
+        return gt_fail(GT_NO_MEMORY, "no memory for the arguments of '%s'", x->name);
+    x->moving = more;
+    x->moving[x->moving_count++] = (moving){ arg, b, b->mem };
+    return GT_OK;
+}
+
+/* Of a launch that could not be appended. */
+static void drop_launch(launch *x)
+{
+    if (x->kernel)
+        clReleaseKernel(x->kernel);
+    free(x->native);
+    free(x->moving);
+}
+
+static void *address_of(const dev_buffer *b)
+{
+    return (char *)b->root->host + b->offset;
+}
+
 static cl_int set_arg(cl_kernel kernel, cl_uint index, const dev_arg *a)
 {
     switch (a->type) {
@@ -184,9 +220,13 @@ gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_g
     }
     for (int i = 0; i < count; i++) {
         err = set_arg(x->kernel, (cl_uint)i, &args[i]);
-        if (err != CL_SUCCESS) {
-            clReleaseKernel(x->kernel);
-            return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", i, kernel, cl_error_name(err));
+        if (err != CL_SUCCESS)
+            st = gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", i, kernel, cl_error_name(err));
+        else if (args[i].type == DEV_ARG_BUFFER)
+            st = note_window(x, i, args[i].buffer);
+        if (st) {
+            drop_launch(x);
+            return st;
         }
     }
     l->count++;
@@ -216,10 +256,14 @@ gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const v
     x->native->run = run;
     if (payload_bytes)
         memcpy(x->native->payload, payload, payload_bytes);
-    for (int i = 0; i < count; i++)
-        x->native->pointers[i] = (char *)buffers[i]->root->host + buffers[i]->offset;
-    l->count++;
-    return GT_OK;
+    for (int i = 0; !st && i < count; i++) {
+        x->native->pointers[i] = address_of(buffers[i]);
+        st = note_window(x, i, buffers[i]);
+    }
+    if (st)
+        drop_launch(x);
+    l->count += !st;
+    return st;
 }
 
 gt_status dev_list_call(dev_list *l, const char *name, dev_enqueue enqueue, void *context,
@@ -249,8 +293,9 @@ gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pa
     x->to_offset = offset;
     x->pattern = pattern;
     x->bytes = bytes;
-    l->count++;
-    return GT_OK;
+    st = note_window(x, 0, b);
+    l->count += !st;
+    return st;
 }
 
 gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from, uint64_t from_offset,
@@ -267,8 +312,13 @@ gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buf
     x->from = from->mem;
     x->from_offset = from_offset;
     x->bytes = bytes;
-    l->count++;
-    return GT_OK;
+    st = note_window(x, 0, to);
+    if (!st)
+        st = note_window(x, 1, from);
+    if (st)
+        drop_launch(x);
+    l->count += !st;
+    return st;
 }
 
 gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value)
@@ -281,10 +331,34 @@ gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value)
     return GT_OK;
 }
 
+/* Arguments whose window has moved on since they were set. */
+static cl_int follow_windows(launch *x)
+{
+    cl_int err = CL_SUCCESS;
+    for (int i = 0; err == CL_SUCCESS && i < x->moving_count; i++) {
+        moving *m = &x->moving[i];
+        if (m->set == m->buffer->mem)
+            continue;
+        if (x->type == KERNEL)
+            err = clSetKernelArg(x->kernel, (cl_uint)m->arg, sizeof m->buffer->mem, &m->buffer->mem);
+        else if (x->type == NATIVE)
+            x->native->pointers[m->arg] = address_of(m->buffer);
+        else if (m->arg)
+            x->from = m->buffer->mem;
+        else
+            x->to = m->buffer->mem;
+        m->set = m->buffer->mem;
+    }
+    return err;
+}
+
 static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
 {
     cl_command_queue queue = l->device->queue;
-    cl_int err = CL_SUCCESS;
+    cl_int err = x->moving_count ? follow_windows(x) : CL_SUCCESS;
+    if (err != CL_SUCCESS)
+        return gt_fail(GT_DEVICE, "cannot set the arguments of '%s' on device '%s': %s", x->name, l->device->info.id,
+                       cl_error_name(err));
     switch (x->type) {
     case NOTHING: return GT_OK;
     case KERNEL:

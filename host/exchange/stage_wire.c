@@ -4,26 +4,40 @@
  *   b ─ widened if it has 16 bits ─► encoded ─► read, sent
  *                                       └─ decoded, and held against b
  *
- * Receives are posted one slot less than there are, so that the slot whose write to the device
- * was queued last need not be waited for.                                                 */
+ *   in    free ── post ──► posted ── wire_receive ──► held ── device has read ──► free, posted again
+ *   out   free ── begin ─► made ── device has made, completion sends ──► sent ── peer has it ──► free
+ *
+ * Messages of one form go through the same states whether the device computes in the slot or copies to and from it;
+ * an encoding is computed in the slot as well. What the peer lends is bound as a buffer of the device
+ * once for each place that is met, which are the sender's few slots.                            */
 #include "host/exchange/stage_wire.h"
 
 #include "host/base/clock.h"
 #include "host/base/trace.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct wire_slot {
     void *data;                     /* an arena                                             */
+    dev_buffer *buffer;             /* the same, where the device computes in host memory   */
     net_request *request;
-    dev_event *writing;             /* in: until then the device reads it                   */
-    uint64_t ticket;                /* out: the completion thread's, who starts sending               */
+    net_loan loan;                  /* in: where the peer has it                            */
+    uint64_t ticket;                /* the completion thread's, who starts sending; in: who posts again */
     gt_span about;                  /* out: step, micro-batch and chunk, for the trace      */
+    int busy;                       /* in: posted or held                                   */
     wire *of;
 } wire_slot;
+
+/* Memory of a peer as a buffer. */
+typedef struct wire_lent {
+    void *data;
+    net_mapping *mapping;
+    dev_buffer *buffer;
+} wire_lent;
 
 /* The launches that encode a buffer of the stage's, or decode into it: one a copy of its graph. */
 typedef struct wire_code {
@@ -45,12 +59,15 @@ static const kind_row kinds[WIRE_KINDS] = {
 
 struct wire {
     net_comm *comm;
+    dev_device *device;
+    dev_completion *completion;
     int peer, depth;
     uint32_t channel;
     wire_form form;
-    uint64_t bytes, sent;
+    int in_host;                    /* the device computes in host memory                   */
+    uint64_t bytes, sent, copied;
     /* One of each is enough, as a device's work is in order. */
-    dev_buffer *code;               /* a message on the device                              */
+    dev_buffer *code;               /* a message on the device, in_host: a window on slots  */
     dev_buffer *wide;               /* in fp32, of what is held in 16 bits                  */
     dev_buffer *back, *sums;        /* out: decoded again; kernel_error()                   */
     dev_buffer *random;             /* out: what is drawn with                              */
@@ -58,7 +75,12 @@ struct wire {
     int code_count;
     char name[40];                  /* for the trace                                        */
     wire_slot *slots;
-    uint64_t total, posted, taken;  /* in: of this run; out: taken counts for ever          */
+    wire_lent *lent;
+    int lent_count;
+    uint64_t taken, begun;          /* messages received or sent, and begun, for ever       */
+    /* In; the completion thread posts as well. */
+    pthread_mutex_t lock;
+    uint64_t total, posted;
 };
 
 const char *wire_kind_name(wire_kind k)
@@ -108,7 +130,26 @@ uint64_t wire_message(const wire_form *f)
     return (uint64_t)f->count * dtype_size(f->type);
 }
 
-gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, const wire_form *form, int depth)
+int wire_places(const dev_device *d, const wire_form *f)
+{
+    return f->kind == WIRE_AS_IT_IS && dev_info_of(d)->native_kernels;
+}
+
+static gt_status make_slots(wire *w)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < w->depth; i++) {
+        wire_slot *p = &w->slots[i];
+        p->of = w;
+        st = net_comm_memory(w->comm, w->bytes, &p->data);
+        if (!st && w->in_host)
+            st = dev_buffer_create_in(&p->buffer, w->device, p->data, w->bytes, "what travels between stages");
+    }
+    return st;
+}
+
+gt_status wire_create(wire **out, net_comm *comm, int peer, uint32_t channel, dev_device *d, dev_completion *c,
+                      const wire_form *form, int depth)
 {
     *out = NULL;
     assert(form->kind == WIRE_AS_IT_IS || wire_kind_shortens(form->kind, form->type));
@@ -119,25 +160,24 @@ gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, const
         free(slots);
         return gt_fail(GT_NO_MEMORY, "cannot connect stages: no memory for a list of %d messages under way", depth);
     }
-    *w = (wire){ .comm = c,
+    *w = (wire){ .comm = comm,
+                 .device = d,
+                 .completion = c,
                  .peer = peer,
                  .depth = depth,
                  .channel = channel,
                  .form = *form,
+                 .in_host = dev_info_of(d)->native_kernels,
                  .bytes = wire_message(form),
                  .slots = slots };
+    pthread_mutex_init(&w->lock, NULL);
     snprintf(w->name, sizeof w->name, "%s, rank %d", channel % 2 ? "gradient" : "activation", peer);
-    gt_status st = GT_OK;
-    for (int i = 0; !st && i < depth; i++) {
-        slots[i].of = w;
-        st = net_comm_memory(c, w->bytes, &slots[i].data);
-    }
-    if (st) {
+    const gt_status st = make_slots(w);
+    if (st)
         wire_release(w);
-        return st;
-    }
-    *out = w;
-    return GT_OK;
+    else
+        *out = w;
+    return st;
 }
 
 void wire_release(wire *w)
@@ -146,10 +186,9 @@ void wire_release(wire *w)
         return;
     for (int i = 0; i < w->depth; i++) {
         wire_slot *p = &w->slots[i];
-        const gt_status arrived = net_wait(p->request), written = dev_event_wait(p->writing);
-        if (arrived || written)
+        if (!p->loan.data && net_borrow_wait(p->request, &p->loan))
             gt_message_clear();                 /* the job is over, and has said why */
-        net_comm_memory_free(w->comm, p->data);
+        net_borrow_end(w->comm, w->peer, &p->loan);
     }
     for (int i = 0; i < w->code_count; i++)
         dev_list_release(w->codes[i].list);
@@ -158,19 +197,36 @@ void wire_release(wire *w)
     dev_buffer_release(w->back);
     dev_buffer_release(w->sums);
     dev_buffer_release(w->random);
+    for (int i = 0; i < w->lent_count; i++) {
+        dev_buffer_release(w->lent[i].buffer);
+        net_mapping_drop(w->lent[i].mapping);
+    }
+    for (int i = 0; i < w->depth; i++) {
+        dev_buffer_release(w->slots[i].buffer);
+        net_comm_memory_free(w->comm, w->slots[i].data);
+    }
+    pthread_mutex_destroy(&w->lock);
     free(w->codes);
+    free(w->lent);
     free(w->slots);
     free(w);
+}
+
+dev_buffer *wire_first_place(wire *w)
+{
+    return wire_places(w->device, &w->form) ? w->slots[0].buffer : NULL;
 }
 
 /* ---- in fewer bits --------------------------------------------------------------------------- */
 
 /* What this end needs on the device; at the first message, since some stages have no neighbour on one side. */
-static gt_status make_room(wire *w, dev_device *d, int outward)
+static gt_status make_room(wire *w, int outward)
 {
+    dev_device *d = w->device;
     const uint32_t random[4] = { 0x73746167u, 0x65776972u, w->form.edge };
     const uint64_t values = 4 * (uint64_t)w->form.count;
-    gt_status st = dev_buffer_create(&w->code, d, w->bytes, "what travels between stages");
+    gt_status st = w->in_host ? dev_window_create(&w->code, w->slots[0].buffer)
+                              : dev_buffer_create(&w->code, d, w->bytes, "what travels between stages");
     if (!st && w->form.type != DTYPE_F32)
         st = dev_buffer_create(&w->wide, d, values, "what travels between stages, in fp32");
     if (!st && outward)
@@ -230,7 +286,7 @@ static gt_status append_in(const wire *w, wire_code *c, dev_buffer *b)
     return st || !w->wide ? st : kernel_store(c->list, w->form.kernels, w->form.count, w->wide, b);
 }
 
-static gt_status make_code(wire *w, dev_device *d, dev_buffer *b, int outward)
+static gt_status make_code(wire *w, dev_buffer *b, int outward)
 {
     wire_code *more = realloc(w->codes, ((size_t)w->code_count + 1) * sizeof *more);
     if (!more)
@@ -238,32 +294,32 @@ static gt_status make_code(wire *w, dev_device *d, dev_buffer *b, int outward)
     w->codes = more;
     wire_code *c = &more[w->code_count];
     *c = (wire_code){ .of = b };
-    gt_status st = dev_list_create(&c->list, d);
+    gt_status st = dev_list_create(&c->list, w->device);
     w->code_count += !st;
     return st ? st : outward ? append_out(w, c, b) : append_in(w, c, b);
 }
 
-static gt_status run_code(wire *w, dev_device *d, dev_buffer *b, int outward, uint32_t number)
+static gt_status run_code(wire *w, dev_buffer *b, int outward, uint32_t number)
 {
     int i = 0;
     gt_status st = GT_OK;
     while (i < w->code_count && w->codes[i].of != b)
         i++;
     if (i == w->code_count)
-        st = make_code(w, d, b, outward);
+        st = make_code(w, b, outward);
     if (!st && w->random)
         st = dev_list_set(w->codes[i].list, w->codes[i].number.launch, w->codes[i].number.arg, dev_arg_u32(number));
     return st ? st : dev_run(w->codes[i].list, 0, -1);
 }
 
-gt_status wire_rounding(wire *w, dev_device *d, kernel_rounding *sum)
+gt_status wire_rounding(wire *w, kernel_rounding *sum)
 {
     if (!w->sums)
         return GT_OK;
     const int slots = kernel_error_slots(w->form.count);
     const uint64_t bytes = 12 * (uint64_t)slots;
     float *sums = malloc(bytes);
-    gt_status st = sums ? dev_read(d, w->sums, 0, sums, bytes)
+    gt_status st = sums ? dev_read(w->device, w->sums, 0, sums, bytes)
                         : gt_fail(GT_NO_MEMORY, "no memory for the errors of what stages send");
     if (!st) {
         const kernel_rounding r = kernel_error_of(sums, slots);
@@ -271,24 +327,24 @@ gt_status wire_rounding(wire *w, dev_device *d, kernel_rounding *sum)
         sum->error += r.error;
         sum->size += r.size;
         memset(sums, 0, bytes);
-        st = dev_write(d, w->sums, 0, sums, bytes);
+        st = dev_write(w->device, w->sums, 0, sums, bytes);
     }
     free(sums);
     return st;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------- */
+/* ---- messages in -------------------------------------------------------------------------------- */
 
+/* Lock held. */
 static gt_status post(wire *w)
 {
     gt_status st = GT_OK;
-    while (!st && w->posted < w->total && w->posted - w->taken < (uint64_t)w->depth - 1) {
+    while (!st && w->posted < w->total) {
         wire_slot *p = &w->slots[w->posted % (uint64_t)w->depth];
-        dev_event *writing = p->writing;
-        p->writing = NULL;
-        st = dev_event_wait(writing);
-        if (!st)
-            st = net_recv_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+        if (p->busy)
+            break;
+        st = net_borrow_start(w->comm, w->peer, w->channel, p->data, w->bytes, &p->request);
+        p->busy = !st;
         w->posted += !st;
     }
     net_comm_signal(w->comm);
@@ -298,8 +354,45 @@ static gt_status post(wire *w)
 gt_status wire_expect(wire *w, int total)
 {
     assert(w->taken == w->total);
+    pthread_mutex_lock(&w->lock);
     w->total += (uint64_t)total;
-    return post(w);
+    const gt_status st = post(w);
+    pthread_mutex_unlock(&w->lock);
+    return st;
+}
+
+/* On the completion thread: the device has read the message. */
+static gt_status free_slot(void *context, uint64_t now)
+{
+    wire_slot *p = context;
+    wire *w = p->of;
+    (void)now;
+    net_borrow_end(w->comm, w->peer, &p->loan);
+    pthread_mutex_lock(&w->lock);
+    p->busy = 0;
+    const gt_status st = post(w);
+    pthread_mutex_unlock(&w->lock);
+    return st;
+}
+
+static int is_posted(wire *w)
+{
+    pthread_mutex_lock(&w->lock);
+    const int posted = w->posted > w->taken;
+    pthread_mutex_unlock(&w->lock);
+    return posted;
+}
+
+/* The next message's slot, posted: if all are held, when the device has read what was in it before. */
+static gt_status next_slot(wire *w, wire_slot **out)
+{
+    wire_slot *p = &w->slots[w->taken % (uint64_t)w->depth];
+    *out = p;
+    if (is_posted(w))
+        return GT_OK;
+    const gt_status st = dev_completion_wait(w->completion, p->ticket);
+    assert(st || is_posted(w));
+    return st;
 }
 
 static gt_status finish(wire_slot *p, uint64_t *waited)
@@ -309,25 +402,94 @@ static gt_status finish(wire_slot *p, uint64_t *waited)
     if (!r)
         return GT_OK;
     const uint64_t start = gt_now_ns(), traced = gt_trace_begin();
-    gt_status st = net_wait(r);
+    gt_status st = net_borrow_wait(r, &p->loan);
     gt_trace_end(GT_TRACE_WAIT, GT_TRACK_HOST, p->of->name, traced);
     *waited += gt_now_ns() - start;
     return st;
 }
 
-gt_status wire_receive(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited)
+/* What the peer lends as a buffer of the device. */
+static gt_status lent_buffer(wire *w, const net_loan *loan, dev_buffer **out)
 {
-    wire_slot *p = &w->slots[w->taken % (uint64_t)w->depth];
-    gt_status st = finish(p, waited);
-    if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
-        st = make_room(w, d, 0);
+    for (int i = 0; i < w->lent_count; i++)
+        if (w->lent[i].data == loan->data && w->lent[i].mapping == loan->mapping) {
+            *out = w->lent[i].buffer;
+            return GT_OK;
+        }
+    wire_lent *more = realloc(w->lent, ((size_t)w->lent_count + 1) * sizeof *more);
+    if (!more)
+        return gt_fail(GT_NO_MEMORY, "cannot receive from a stage: no memory for a list of its messages");
+    w->lent = more;
+    gt_status st = dev_buffer_create_lent(out, w->device, loan->data, w->bytes, "what another stage sends");
     if (!st)
-        st = dev_write_start(d, w->code ? w->code : b, 0, p->data, w->bytes, &p->writing);
+        more[w->lent_count++] = (wire_lent){ loan->data, loan->mapping ? net_mapping_hold(loan->mapping) : NULL, *out };
+    return st;
+}
+
+static gt_status buffer_of(wire *w, wire_slot *p, dev_buffer **out)
+{
+    *out = p->buffer;
+    return p->loan.data ? lent_buffer(w, &p->loan, out) : GT_OK;
+}
+
+static gt_status read_by_now(wire *w, wire_slot *p)
+{
+    dev_event *read;
+    const gt_status st = dev_mark(w->device, &read);
+    return st ? st : dev_completion_put(w->completion, read, free_slot, p, &p->ticket);
+}
+
+/* Into b, or into what b is decoded from. */
+static gt_status write_message(wire *w, wire_slot *p, dev_buffer *b)
+{
+    dev_event *written;
+    const void *from = p->loan.data ? p->loan.data : p->data;
+    const gt_status st = dev_write_start(w->device, w->code ? w->code : b, 0, from, w->bytes, &written);
+    return st ? st : dev_completion_put(w->completion, written, free_slot, p, &p->ticket);
+}
+
+/* What came through shared memory without being lent was copied. */
+static void count_copies(wire *w, const wire_slot *p)
+{
+    const char *by = net_comm_transport(w->comm, w->peer);
+    if (w->in_host && !p->loan.data && (!strcmp(by, "shm") || !strcmp(by, "self")))
+        w->copied += w->bytes;
+}
+
+gt_status wire_receive(wire *w, dev_buffer *b, int *place, uint64_t *waited)
+{
+    wire_slot *p;
+    dev_buffer *there = NULL;
+    *place = -1;
+    gt_status st = next_slot(w, &p);
+    if (!st)
+        st = finish(p, waited);
+    if (!st)
+        count_copies(w, p);
+    if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
+        st = make_room(w, 0);
+    if (!st && w->in_host)
+        st = buffer_of(w, p, &there);
+    if (!st && w->in_host)
+        st = dev_window_set(w->code ? w->code : b, there);
+    if (!st && !w->in_host)
+        st = write_message(w, p, b);
     w->taken += !st;
     if (!st && w->code)
-        st = run_code(w, d, b, 0, 0);
-    return st ? st : post(w);
+        st = run_code(w, b, 0, 0);
+    if (!st && w->in_host && w->code)
+        st = read_by_now(w, p);
+    if (!st && w->in_host && !w->code)
+        *place = (int)(p - w->slots);
+    return st;
 }
+
+gt_status wire_read(wire *w, int place)
+{
+    return place < 0 ? GT_OK : read_by_now(w, &w->slots[place]);
+}
+
+/* ---- messages out ------------------------------------------------------------------------------- */
 
 static gt_status send(void *context, uint64_t now)
 {
@@ -340,22 +502,53 @@ static gt_status send(void *context, uint64_t now)
     return st;
 }
 
-gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint32_t number, uint64_t *waited)
+/* The next slot, when what was sent from it has gone, and been read where it was lent. */
+static gt_status free_for_next(wire *w, wire_slot **out, uint64_t *waited)
 {
-    wire_slot *p = &w->slots[w->taken % (uint64_t)w->depth];
-    dev_event *read = NULL;
-    gt_status st = dev_completion_wait(c, p->ticket);
-    if (!st)
-        st = finish(p, waited);
-    if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
-        st = make_room(w, d, 1);
+    wire_slot *p = &w->slots[w->begun % (uint64_t)w->depth];
+    const gt_status st = dev_completion_wait(w->completion, p->ticket);
+    *out = p;
+    w->begun++;
+    return st ? st : finish(p, waited);
+}
+
+gt_status wire_begin(wire *w, dev_buffer *b, int *place, uint64_t *waited)
+{
+    wire_slot *p;
+    *place = -1;
+    if (!wire_places(w->device, &w->form))
+        return GT_OK;
+    const gt_status st = free_for_next(w, &p, waited);
+    *place = (int)(p - w->slots);
+    return st ? st : dev_window_set(b, p->buffer);
+}
+
+/* Queues making the message in slot p, out of b; *made: when that is done. */
+static gt_status make_message(wire *w, wire_slot *p, dev_buffer *b, uint32_t number, dev_event **made)
+{
+    gt_status st = GT_OK;
+    if (w->code && w->in_host)
+        st = dev_window_set(w->code, p->buffer);
     if (!st && w->code)
-        st = run_code(w, d, b, 1, number);
+        st = run_code(w, b, 1, number);
+    if (st)
+        return st;
+    return w->in_host ? dev_mark(w->device, made)
+                      : dev_read_start(w->device, w->code ? w->code : b, 0, p->data, w->bytes, made);
+}
+
+gt_status wire_send(wire *w, dev_buffer *b, int place, uint32_t number, uint64_t *waited)
+{
+    wire_slot *p = place < 0 ? NULL : &w->slots[place];
+    dev_event *made = NULL;
+    gt_status st = p ? GT_OK : free_for_next(w, &p, waited);
+    if (!st && w->form.kind != WIRE_AS_IT_IS && !w->code)
+        st = make_room(w, 1);
     if (!st)
-        st = dev_read_start(d, w->code ? w->code : b, 0, p->data, w->bytes, &read);
+        st = make_message(w, p, b, number, &made);
     gt_trace_stamp(&p->about);
     if (!st)
-        st = dev_completion_put(c, read, send, p, &p->ticket);
+        st = dev_completion_put(w->completion, made, send, p, &p->ticket);
     w->taken += !st;
     w->sent += st ? 0 : w->bytes;
     return st;
@@ -364,4 +557,9 @@ gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, ui
 uint64_t wire_sent(const wire *w)
 {
     return w->sent;
+}
+
+uint64_t wire_copied(const wire *w)
+{
+    return w->copied;
 }

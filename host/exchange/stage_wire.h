@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* host/exchange/stage_wire.h - one direction of one edge of a pipeline: messages in a ring of slots.
  *
- *   out   device ──read──► slot ──(completion) send──► peer       a slot is used again when sent
- *   in    peer ──► slot, received early ──write──► device         and when written, respectively
+ * On a device that computes in host memory slots are its buffers, and nothing is copied: kernels write into the slot
+ * that is sent, and read where it arrived, over shared memory the sender's slot itself:
+ *
+ *   out   kernels ──► slot ──(completion) send──► peer            a slot is used again when the peer has it,
+ *   in    peer ──► slot, received early ──► kernels               or, where it was lent, has read it
+ *
+ * On others a message is read from the device into its slot, and written there from where it arrived.
  *
  * What a stage holds may travel in fewer bits: then `read` is of an encoding on the device, and what was written
  * there is decoded.
@@ -44,18 +49,36 @@ typedef struct wire_form {
 } wire_form;
 uint64_t wire_message(const wire_form *f);     /* bytes */
 
-/* peer, channel: of net/comm/comm.h. depth: messages under way, each in a slot, an arena. */
-gt_status wire_create(wire **out, net_comm *c, int peer, uint32_t channel, const wire_form *form, int depth);
-void wire_release(wire *w);                    /* takes NULL; after the completion thread has drained */
+/* 1: the values themselves travel, and the device computes where they lie: messages have places, b of the calls
+ * below is a window (host/device/device.h), and how many slots there are is for the caller to know. */
+int wire_places(const dev_device *d, const wire_form *f);
+
+/* peer, channel: of net/comm/comm.h. depth: messages under way, each in a slot, an arena. d and c outlive the
+ * wire. */
+gt_status wire_create(wire **out, net_comm *comm, int peer, uint32_t channel, dev_device *d, dev_completion *c,
+                      const wire_form *form, int depth);
+/* Takes NULL; after the completion thread has drained, and after the windows on its slots. */
+void wire_release(wire *w);
+/* With places: a buffer to make windows of; else NULL. */
+dev_buffer *wire_first_place(wire *w);
 
 /* In: `total` messages will come; posts the first receives. */
 gt_status wire_expect(wire *w, int total);
-/* In: waits for the next message and queues writing it to b; *waited += nanoseconds. */
-gt_status wire_receive(wire *w, dev_device *d, dev_buffer *b, uint64_t *waited);
-/* Out: queues reading b; the completion thread sends it. number: of the message in the run, for what is drawn. */
-gt_status wire_send(wire *w, dev_device *d, dev_buffer *b, dev_completion *c, uint32_t number, uint64_t *waited);
+/* In: waits for the next message and queues writing it to b, or sets window b to it, and *place says
+ * where it is until wire_read(); *waited += nanoseconds. */
+gt_status wire_receive(wire *w, dev_buffer *b, int *place, uint64_t *waited);
+/* In, with places: what is queued by now reads the message last. */
+gt_status wire_read(wire *w, int place);
+/* Out, with places: window b is where the next message is to be made; waits until that is free. */
+gt_status wire_begin(wire *w, dev_buffer *b, int *place, uint64_t *waited);
+/* Out: queues reading b; the completion thread sends it. With places what was made at `place`, which is not to be
+ * written again. number: of the message in the run, for what is drawn. */
+gt_status wire_send(wire *w, dev_buffer *b, int place, uint32_t number, uint64_t *waited);
 uint64_t wire_sent(const wire *w);                 /* bytes given so far */
+/* In: bytes that were copied on this host on the way from the sender's slot to the device that computes in host
+ * memory; those of sockets and of devices with memory of their own do not count. */
+uint64_t wire_copied(const wire *w);
 /* Out, when all is over on the device: adds what rounding did since this was asked for last. */
-gt_status wire_rounding(wire *w, dev_device *d, kernel_rounding *sum);
+gt_status wire_rounding(wire *w, kernel_rounding *sum);
 
 #endif

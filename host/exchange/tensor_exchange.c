@@ -129,6 +129,7 @@ static gt_status finish(tensor_exchange *x, const exec_exchange *e, const layout
                     : net_reduce_scatter(x->group, x->arena, a->elements, x->counts, type, &direct);
     x->spent.ns += gt_now_ns() - began;
     x->spent.bytes += a->bytes;
+    x->spent.copied += dev_info_of(x->device)->native_kernels ? a->bytes + a->own_bytes : 0;
     x->spent.exchanges++;
     if (st)
         return st;

@@ -23,10 +23,11 @@ void tensor_exchange_release(tensor_exchange *x);      /* takes NULL; waits for 
  * arena. GT_MISUSE if the graph was split otherwise than the group. */
 gt_status tensor_exchange_make(void *context, const exec_exchange *e, exec_exchange_step step);
 
-/* Since it was created: exchanges, bytes of all ranks' rows, and nanoseconds from having read own
- * rows to having the others' (waiting for slower ranks is among them). */
+/* Since it was created: exchanges, bytes of all ranks' rows, nanoseconds from having read own
+ * rows to having the others' (waiting for slower ranks is among them), and bytes between the arena and a device that
+ * computes in host memory. */
 typedef struct tensor_exchange_spent {
-    uint64_t exchanges, bytes, ns;
+    uint64_t exchanges, bytes, ns, copied;
 } tensor_exchange_spent;
 tensor_exchange_spent tensor_exchange_spent_of(const tensor_exchange *x);
 

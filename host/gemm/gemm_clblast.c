@@ -13,9 +13,15 @@
 typedef struct clblast_call {
     gemm_desc g;
     float beta;
-    cl_mem a, b, c;
-    size_t a_offset, b_offset, c_offset;        /* elements */
+    gemm_buffers buffers;       /* where they lie is asked at each call: windows move */
 } clblast_call;
+
+static size_t element_offset(dev_buffer *b, cl_mem *root)
+{
+    uint64_t bytes;
+    *root = dev_cl_root(b, &bytes);
+    return (size_t)(bytes / sizeof(float));
+}
 
 static gt_status enqueue(void *context, void *queue, void *event)
 {
@@ -26,15 +32,18 @@ static gt_status enqueue(void *context, void *queue, void *event)
     const size_t M = (size_t)g->M, N = (size_t)g->N, K = (size_t)g->K;
     cl_command_queue q = queue;
     CLBlastStatusCode code;
+    cl_mem a, b, c;
+    const size_t a_offset = element_offset(x->buffers.a, &a), b_offset = element_offset(x->buffers.b, &b);
+    const size_t c_offset = element_offset(x->buffers.c, &c);
 
     if (g->batch == 1)
-        code = CLBlastSgemm(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a, x->a_offset, (size_t)g->lda, x->b,
-                            x->b_offset, (size_t)g->ldb, x->beta, x->c, x->c_offset, (size_t)g->ldc, &q, event);
+        code = CLBlastSgemm(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, a, a_offset, (size_t)g->lda, b, b_offset,
+                            (size_t)g->ldb, x->beta, c, c_offset, (size_t)g->ldc, &q, event);
     else
-        code = CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, x->a, x->a_offset,
-                                          (size_t)g->lda, (size_t)g->stride_a, x->b, x->b_offset, (size_t)g->ldb,
-                                          (size_t)g->stride_b, x->beta, x->c, x->c_offset, (size_t)g->ldc,
-                                          (size_t)g->stride_c, (size_t)g->batch, &q, event);
+        code = CLBlastSgemmStridedBatched(CLBlastLayoutRowMajor, ta, tb, M, N, K, g->alpha, a, a_offset, (size_t)g->lda,
+                                          (size_t)g->stride_a, b, b_offset, (size_t)g->ldb, (size_t)g->stride_b,
+                                          x->beta, c, c_offset, (size_t)g->ldc, (size_t)g->stride_c, (size_t)g->batch,
+                                          &q, event);
     if (code != CLBlastSuccess)
         return gt_fail(GT_DEVICE,
                        "cannot multiply %d x %d x %d with CLBlast: its status is %d;"
@@ -55,13 +64,6 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
     return 0;
 }
 
-static size_t element_offset(dev_buffer *b, cl_mem *root)
-{
-    uint64_t bytes;
-    *root = dev_cl_root(b, &bytes);
-    return (size_t)(bytes / sizeof(float));
-}
-
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
 {
     clblast_call *x = malloc(sizeof *x);
@@ -69,9 +71,7 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
         return gt_fail(GT_NO_MEMORY, "no memory for the arguments of a CLBlast call");
     x->g = *g;
     x->beta = add_at || g->add ? 1.0f : 0.0f;
-    x->a_offset = element_offset(b->a, &x->a);
-    x->b_offset = element_offset(b->b, &x->b);
-    x->c_offset = element_offset(b->c, &x->c);
+    x->buffers = *b;
 
     gt_status st = GT_OK;
     if (add_at)

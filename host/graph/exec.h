@@ -39,6 +39,11 @@ typedef struct exec_binding {
     dev_buffer *buffer;
 } exec_binding;
 
+/* Buffers for what travels between stages (graph_ends), in place of own ones and of a place in the arena; NULL: none. */
+typedef struct exec_ends {
+    dev_buffer *x, *dx, *y, *dy;
+} exec_ends;
+
 /* Where ranks of a tensor group hand rows to each other, the host acts: a list is queued up to there,
  * and the rest behind what it did. In two steps, so that launches which need not wait (weight
  * gradients, mostly) run beside it:
@@ -50,14 +55,14 @@ typedef struct exec_binding {
 typedef enum exec_exchange_step { EXEC_EXCHANGE_START, EXEC_EXCHANGE_FINISH } exec_exchange_step;
 
 typedef struct exec_exchange {
-    graph_exchange kind;        /* GATHER: `from` is own rows, `to` all ranks' one after another;
+    graph_exchange kind; /* GATHER: `from` is own rows, `to` all ranks' one after another;
                                    SCATTER_SUM: `from` is all rows, `to` own rows of the sum   */
-    const char *name;           /* of the node, for sentences                                  */
-    dev_buffer *from, *to;      /* they do not overlap                                         */
+    const char *name; /* of the node, for sentences                                  */
+    dev_buffer *from, *to; /* they do not overlap                                         */
     dtype type;
-    int64_t width;              /* elements of a row                                           */
+    int64_t width; /* elements of a row                                           */
     int ranks, rank;
-    const int64_t *rows;        /* [ranks]                                                     */
+    const int64_t *rows; /* [ranks]                                                     */
 } exec_exchange;
 
 /* START queues reading `from`, which launches queued later may overwrite. */
@@ -69,13 +74,14 @@ typedef struct exec_options {
     gemm_context *gemm;
     params *params;
     exec_arena *arena;
-    exec_arena *passing;                /* for values of one program only; NULL: `arena` too */
-    const exec_binding *bindings;       /* ends with { NULL, NULL }; may be NULL */
-    exec_exchanger exchange;            /* of a graph that is split over ranks (graph_split)   */
+    exec_arena *passing; /* for values of one program only; NULL: `arena` too */
+    const exec_binding *bindings; /* ends with { NULL, NULL }; may be NULL */
+    exec_ends ends;
+    exec_exchanger exchange; /* of a graph that is split over ranks (graph_split)   */
     void *exchange_context;
-    int together;   /* 1: other ranks go on with this one's results, so a program that is told to
+    int together; /* 1: other ranks go on with this one's results, so a program that is told to
                        stop still runs to its end, without computing: see exec_stopped() */
-    int split;      /* 1: input-gradient and weight-gradient programs may run apart; costs
+    int split; /* 1: input-gradient and weight-gradient programs may run apart; costs
                        memory, since weight gradients' inputs must live until then */
 } exec_options;
 
@@ -86,7 +92,7 @@ typedef enum exec_program { EXEC_FORWARD, EXEC_BACKWARD, EXEC_INPUT_GRAD, EXEC_W
 gt_status exec_create(exec **out, const graph *g, const exec_options *options);
 /* Takes its place in the arena; call once after all execs of the arena were created. */
 gt_status exec_ready(exec *e);
-void exec_release(exec *e);                    /* takes NULL */
+void exec_release(exec *e); /* takes NULL */
 
 /* The buffer of an input, state or activation; NULL if there is no such name. Activations
  * hold what they held last; good for tests and for finding a bad layer. */
@@ -122,8 +128,8 @@ gt_status exec_run_forward(exec *e, int from, int to);
 
 /* ---- memory ---------------------------------------------------------------------------- */
 typedef struct exec_memory {
-    uint64_t activations;       /* peak of packed activations and scratch: the arena part */
-    uint64_t unpacked;          /* what they would take without sharing                   */
+    uint64_t activations; /* peak of packed activations and scratch: the arena part */
+    uint64_t unpacked; /* what they would take without sharing                   */
     uint64_t inputs, states;
 } exec_memory;
 exec_memory exec_memory_of(const exec *e);

@@ -79,6 +79,13 @@ uint64_t exec_value_bytes(const graph_value *v)
     return (uint64_t)shape_count(&v->shape) * dtype_size(v->type);
 }
 
+dev_buffer *exec_end_of(const exec *e, int value)
+{
+    const graph_ends g = graph_ends_of(e->g);
+    const exec_ends *o = &e->o.ends;
+    return value == g.x ? o->x : value == g.dx ? o->dx : value == g.y ? o->y : value == g.dy ? o->dy : NULL;
+}
+
 /* Packs the areas of one arena, and lets the arena grow to what they take. */
 static gt_status pack(exec *e, int passing)
 {
@@ -120,10 +127,10 @@ static gt_status lay_memory_out(exec *e)
     for (int v = 0; v < g->value_count; v++) {
         packing_area *a = &e->areas[v];
         *a = (packing_area){ 0 };
-        if (g->values[v].role == GRAPH_ACTIVATION && e->first[v] >= 0)
+        if (g->values[v].role == GRAPH_ACTIVATION && e->first[v] >= 0 && !exec_end_of(e, v))
             *a = (packing_area){ .bytes = exec_value_bytes(&g->values[v]), .from = e->first[v], .to = e->last[v] };
         e->memory.unpacked += a->bytes;
-        if (g->values[v].role == GRAPH_INPUT)
+        if (g->values[v].role == GRAPH_INPUT && !exec_end_of(e, v))
             e->memory.inputs += exec_value_bytes(&g->values[v]);
         if (g->values[v].role == GRAPH_STATE)
             e->memory.states += exec_value_bytes(&g->values[v]);

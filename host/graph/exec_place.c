@@ -197,14 +197,17 @@ static gt_status place_values(exec *e)
                              value->name);
             break;
         case GRAPH_ACTIVATION:
-            if (e->first[v] < 0)
+            e->buffer[v] = exec_end_of(e, v);
+            if (e->first[v] < 0 || e->buffer[v])
                 break;
             st = dev_buffer_view(&e->buffer[v], chunk_of(e, v), e->areas[v].offset, exec_value_bytes(value));
             e->owned[v] = !st;
             break;
         case GRAPH_INPUT:
         case GRAPH_STATE:
-            e->buffer[v] = bound(e, value->name);
+            e->buffer[v] = exec_end_of(e, v);
+            if (!e->buffer[v])
+                e->buffer[v] = bound(e, value->name);
             if (!e->buffer[v])
                 st = own_buffer(e, v);
             break;

@@ -76,6 +76,9 @@ int exec_list_of(const exec *e, graph_phase phase);
 int exec_list_at(const exec *e, int at);
 uint64_t exec_value_bytes(const graph_value *v);
 
+/* The buffer that was given for an end of the graph; NULL: it is none, or has its own. */
+dev_buffer *exec_end_of(const exec *e, int value);
+
 /* exec_place.c */
 exec_context exec_context_of(exec *e);
 

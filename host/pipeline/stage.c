@@ -21,6 +21,11 @@
 
 enum { CHANNEL = 1 << 20 };             /* channels of net/comm: two a virtual stage from here */
 
+/* Where the messages of a micro-batch lie (wire_receive, wire_begin); -1: nowhere. */
+typedef struct stage_places {
+    int x, dx, y, dy;
+} stage_places;
+
 typedef struct chunk {
     graph *graph;
     graph_ends ends;
@@ -30,6 +35,8 @@ typedef struct chunk {
     int *of;                            /* of each micro-batch: its copy, -1: none          */
     unsigned char *taken;               /* of each copy                                     */
     wire *in_y, *out_y, *in_dy, *out_dy;
+    exec_ends *window;                  /* one a copy, where messages have places            */
+    stage_places *places;               /* of each micro-batch                              */
     int *stops, stop_count;
     int *wants, want_count;
     int forwards, inputs, weights;      /* programs run in this step                        */
@@ -70,7 +77,7 @@ struct stage {
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
     uint64_t traced_count;
     uint64_t traced_end;                /* on the completion thread: the newest program's     */
-    uint64_t start, last_end, waited, sent_before;
+    uint64_t start, last_end, waited, sent_before, copied_before;
     stage_report report;
 };
 
@@ -139,9 +146,12 @@ static gt_status allocate(stage *s)
         k->arena = calloc((size_t)k->copies, sizeof(exec_arena *));
         k->taken = calloc((size_t)k->copies, 1);
         k->of = malloc(micros * sizeof *k->of);
-        if (!k->copy || !k->arena || !k->taken || !k->of)
+        k->window = calloc((size_t)k->copies, sizeof *k->window);
+        k->places = malloc(micros * sizeof *k->places);
+        if (!k->copy || !k->arena || !k->taken || !k->of || !k->window || !k->places)
             return no_memory();
         memset(k->of, -1, micros * sizeof *k->of);
+        memset(k->places, -1, micros * sizeof *k->places);
     }
     return GT_OK;
 }
@@ -181,6 +191,14 @@ gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *com
     return GT_OK;
 }
 
+static void release_windows(exec_ends *w)
+{
+    dev_buffer_release(w->x);
+    dev_buffer_release(w->dx);
+    dev_buffer_release(w->y);
+    dev_buffer_release(w->dy);
+}
+
 void stage_release(stage *s)
 {
     if (!s)
@@ -189,16 +207,20 @@ void stage_release(stage *s)
         gt_message_clear();
     for (int c = 0; s->chunk && c < s->chunks; c++) {
         chunk *k = &s->chunk[c];
-        wire_release(k->in_y);
-        wire_release(k->out_y);
-        wire_release(k->in_dy);
-        wire_release(k->out_dy);
         for (int i = 0; i < k->copies; i++) {
             if (k->copy)
                 exec_release(k->copy[i]);
             if (k->arena)
                 exec_arena_release(k->arena[i]);
+            if (k->window)
+                release_windows(&k->window[i]);
         }
+        wire_release(k->in_y);
+        wire_release(k->out_y);
+        wire_release(k->in_dy);
+        wire_release(k->out_dy);
+        free(k->window);
+        free(k->places);
         graph_release(k->graph);
         free(k->copy);
         free(k->arena);
@@ -238,7 +260,99 @@ int stage_is_last(const stage *s)
 
 /* ---- placing ------------------------------------------------------------------------------- */
 
-/* An edge to or from virtual stage v, the end of this rank being `value`. */
+/* Where messages have places, nobody copies them: a slot is taken from when its message begins to be made until it has
+ * been read last, by the receiver's backward-weight. Slots are a ring: making message n waits until n - depth
+ * has been read. How many let nobody wait is seen where the whole schedule is played; then no circle of ranks can wait
+ * for each other either, since the play is an order in which everything goes. */
+typedef struct edge {
+    int from, to;                       /* virtual stages                                   */
+    pipe_kind makes, receives;
+} edge;
+
+/* When a message of an edge begins to be made, when both ends have done with it, and where among the receiver's
+ * instructions it is received and read last. */
+typedef struct message {
+    double begins, read;
+    int received, released;
+} message;
+enum { SPARE_SENT = 1, SPARE_RECEIVED = 2 };    /* slots that keep nobody waiting whose times are others */
+
+static void note_messages(const stage *s, const pipe_simulation *play, const edge *e, message *of)
+{
+    const int ranks = s->schedule.ranks;
+    for (int end = 0; end < 2; end++) {
+        const int v = end ? e->to : e->from, rank = v % ranks;
+        for (int i = 0; i < s->schedule.count[rank]; i++) {
+            const pipe_instruction *x = &s->schedule.list[rank][i];
+            message *m = &of[x->micro_batch];
+            if (x->chunk != v / ranks)
+                continue;
+            if (x->kind == PIPE_BACKWARD_WEIGHT && m->read < play->event[rank][i].end)
+                m->read = play->event[rank][i].end;
+            if (!end && x->kind == e->makes)
+                m->begins = play->event[rank][i].begin;
+            if (end && x->kind == e->receives)
+                m->received = i;
+            if (end && x->kind == PIPE_BACKWARD_WEIGHT)
+                m->released = i;
+        }
+    }
+}
+
+static int by_begin(const void *a, const void *b)
+{
+    const message *x = a, *y = b;
+    return x->begins < y->begins ? -1 : x->begins > y->begins;
+}
+
+static int suffices(const message *m, int count, int depth, int sends)
+{
+    int good = 1;
+    for (int n = depth; good && n < count; n++)
+        good = sends ? m[n - depth].read <= m[n].begins : m[n - depth].released < m[n].received;
+    return good;
+}
+
+/* The plan's own costs, or equal ones where it has none. */
+static void costs_of(const stage *s, pipe_cost *cost)
+{
+    const pipe_cost *planned = replica_of(s)->cost;
+    int known = 1;
+    for (int v = 0; v < s->virtual_stages; v++)
+        known &= planned[v].forward > 0 && planned[v].backward_input > 0 && planned[v].backward_weight > 0;
+    for (int v = 0; v < s->virtual_stages; v++)
+        cost[v] = known ? planned[v] : (pipe_cost){ .forward = 1, .backward_input = 1, .backward_weight = 1 };
+}
+
+/* Slots of the sender, or of the receiver, that suffice, and some to spare. */
+static gt_status slots_of(const stage *s, const edge *e, int sends, int *depth)
+{
+    const int count = s->micro_batches;
+    int spare = sends ? SPARE_SENT : SPARE_RECEIVED;
+    pipe_simulation play = { 0 };
+    message *m = calloc((size_t)count, sizeof *m);
+    pipe_cost *cost = calloc((size_t)s->virtual_stages, sizeof *cost);
+    gt_status st = m && cost ? GT_OK : no_memory();
+    if (!st)
+        costs_of(s, cost);
+    if (!st)
+        st = pipe_simulate(&play, &s->schedule, cost, 1);
+    if (!st) {
+        note_messages(s, &play, e, m);
+        qsort(m, (size_t)count, sizeof *m, by_begin);
+        *depth = 1;
+        while (!suffices(m, count, *depth, sends))
+            ++*depth;
+        for (; spare && *depth < count && suffices(m, count, *depth + 1, sends); spare--)
+            ++*depth;
+    }
+    pipe_simulation_release(&play);
+    free(m);
+    free(cost);
+    return st;
+}
+
+/* An edge to or from virtual stage v of the peer, the end of this rank being `value`. */
 static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, int value, const graph *g)
 {
     const run_replica *r = replica_of(s);
@@ -249,8 +363,16 @@ static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, 
     const wire_form form = { shape_count(&x->shape), x->type, s->between, s->narrow,
                              (uint32_t)gt_hash(words, sizeof words) };
     const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
-    const int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
-    return wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), &form, depth < 2 ? 2 : depth);
+    const edge e = { sender, gradient ? sender - 1 : sender + 1, gradient ? PIPE_BACKWARD_INPUT : PIPE_FORWARD,
+                     gradient ? PIPE_RECEIVE_GRADIENT : PIPE_RECEIVE_ACTIVATION };
+    int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
+    gt_status st = GT_OK;
+    depth = depth < 2 ? 2 : depth;
+    if (s->train && wire_places(s->device, &form))
+        st = slots_of(s, &e, v != sender, &depth);
+    return st ? st
+              : wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), s->device, s->completion,
+                            &form, depth);
 }
 
 static gt_status connect_chunk(stage *s, int c)
@@ -269,14 +391,39 @@ static gt_status connect_chunk(stage *s, int c)
     return st;
 }
 
+static gt_status make_window(dev_buffer **out, wire *w)
+{
+    dev_buffer *first = w ? wire_first_place(w) : NULL;
+    return first ? dev_window_create(out, first) : GT_OK;
+}
+
+/* Of one copy: its kernels read and write where messages lie. */
+static gt_status make_windows(const chunk *k, exec_ends *of)
+{
+    gt_status st = make_window(&of->x, k->in_y);
+    if (!st)
+        st = make_window(&of->y, k->out_y);
+    if (!st)
+        st = make_window(&of->dy, k->in_dy);
+    return st ? st : make_window(&of->dx, k->out_dy);
+}
+
 gt_status stage_place(stage *s, const stage_place_options *o)
 {
     gt_status st = GT_OK;
     s->device = o->exec.device;
     s->completion = o->completion;
+    if (s->virtual_stages > 1 && s->between != WIRE_AS_IT_IS)
+        st = kernel_set_create(&s->narrow, s->device, wire_kind_kernels(s->between, s->storage));
+    for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
+        st = connect_chunk(s, c);
     for (int c = 0; !st && c < s->chunks; c++)
         for (int i = 0; !st && i < s->chunk[c].copies; i++) {
             exec_options e = o->exec;
+            st = make_windows(&s->chunk[c], &s->chunk[c].window[i]);
+            if (st)
+                break;
+            e.ends = s->chunk[c].window[i];
             e.together = s->comm != NULL;
             st = exec_arena_create(&s->chunk[c].arena[i], s->device);
             e.arena = s->chunk[c].arena[i];
@@ -285,10 +432,6 @@ gt_status stage_place(stage *s, const stage_place_options *o)
             if (!st)
                 st = exec_create(&s->chunk[c].copy[i], s->chunk[c].graph, &e);
         }
-    if (!st && s->virtual_stages > 1 && s->between != WIRE_AS_IT_IS)
-        st = kernel_set_create(&s->narrow, s->device, wire_kind_kernels(s->between, s->storage));
-    for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
-        st = connect_chunk(s, c);
     return st;
 }
 
@@ -458,6 +601,8 @@ static gt_status forward(stage *s, const stage_calls *calls, int c, int m)
     exec *e = copy_for(k, m);
     const int first = !k->forwards;
     gt_status st = calls->inputs ? calls->inputs(calls->context, e, c, m) : GT_OK;
+    if (!st && k->out_y)
+        st = wire_begin(k->out_y, exec_value(e, k->ends.y), &k->places[m].y, &s->waited);
     if (!st)
         st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
     if (st)
@@ -471,7 +616,9 @@ static gt_status backward_input(stage *s, int c, int m)
     exec *e = copy_for(k, m);
     if (!s->split)
         return GT_OK;
-    gt_status st = exec_add_program(e, EXEC_INPUT_GRAD, k->inputs++ > 0);
+    gt_status st = k->out_dy ? wire_begin(k->out_dy, exec_value(e, k->ends.dx), &k->places[m].dx, &s->waited) : GT_OK;
+    if (!st)
+        st = exec_add_program(e, EXEC_INPUT_GRAD, k->inputs++ > 0);
     return st ? st : exec_run(e, EXEC_INPUT_GRAD);
 }
 
@@ -494,6 +641,10 @@ static gt_status backward_weight(stage *s, const stage_calls *calls, int c, int 
     }
     if (!st && last)
         st = exec_run_last(e, from, -1);
+    if (!st && k->in_y)
+        st = wire_read(k->in_y, k->places[m].x);
+    if (!st && k->in_dy)
+        st = wire_read(k->in_dy, k->places[m].dy);
     copy_free(k, m);
     return st;
 }
@@ -517,11 +668,11 @@ static gt_status expect(stage *s, int count)
     return st;
 }
 
-static gt_status receive(stage *s, int index, wire *from, dev_buffer *to)
+static gt_status receive(stage *s, int index, wire *from, dev_buffer *to, int *place)
 {
     const double begin = (double)(s->stamps[index].queued - s->start) * 1e-9;
     const uint64_t before = s->waited;
-    gt_status st = wire_receive(from, s->device, to, &s->waited);
+    gt_status st = wire_receive(from, to, place, &s->waited);
     s->events[index] = (pipe_event){ begin, begin + (double)(s->waited - before) * 1e-9 };
     return st;
 }
@@ -542,14 +693,16 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
     s->stamps[index].queued = gt_now_ns();
     gt_trace_of(s->step, m + 1, c + 1);
     switch ((pipe_kind)i->kind) {
-    case PIPE_RECEIVE_ACTIVATION: return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x));
+    case PIPE_RECEIVE_ACTIVATION:
+        return receive(s, index, k->in_y, exec_value(copy_for(k, m), k->ends.x), &k->places[m].x);
     case PIPE_SEND_ACTIVATION:
-        return wire_send(k->out_y, s->device, exec_value(copy_for(k, m), k->ends.y), s->completion,
-                         message_number(s, m), &s->waited);
-    case PIPE_RECEIVE_GRADIENT: return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy));
+        return wire_send(k->out_y, exec_value(copy_for(k, m), k->ends.y), k->places[m].y, message_number(s, m),
+                         &s->waited);
+    case PIPE_RECEIVE_GRADIENT:
+        return receive(s, index, k->in_dy, exec_value(copy_for(k, m), k->ends.dy), &k->places[m].dy);
     case PIPE_SEND_GRADIENT:
-        return wire_send(k->out_dy, s->device, exec_value(copy_for(k, m), k->ends.dx), s->completion,
-                         message_number(s, m), &s->waited);
+        return wire_send(k->out_dy, exec_value(copy_for(k, m), k->ends.dx), k->places[m].dx, message_number(s, m),
+                         &s->waited);
     case PIPE_FORWARD:
         st = forward(s, calls, c, m);
         computes = 1;
@@ -611,26 +764,38 @@ gt_status stage_run(stage *s, const stage_calls *calls)
     return st;
 }
 
+/* Forward of one micro-batch, from the stage before to the next one. */
+static gt_status pass_on(stage *s, const stage_calls *calls, int c, int m)
+{
+    chunk *k = &s->chunk[c];
+    exec *e = k->copy[0];
+    stage_places at = { -1, -1, -1, -1 };
+    gt_status st = GT_OK;
+    if (k->in_y)
+        st = wire_receive(k->in_y, exec_value(e, k->ends.x), &at.x, &s->waited);
+    if (!st && calls->inputs)
+        st = calls->inputs(calls->context, e, c, m);
+    if (!st && k->out_y)
+        st = wire_begin(k->out_y, exec_value(e, k->ends.y), &at.y, &s->waited);
+    if (!st)
+        st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
+    if (!st)
+        st = exec_run(e, EXEC_FORWARD);
+    if (!st && k->in_y)
+        st = wire_read(k->in_y, at.x);
+    if (!st && k->out_y)
+        st = wire_send(k->out_y, exec_value(e, k->ends.y), at.y, (uint32_t)m, &s->waited);
+    return st;
+}
+
 gt_status stage_forward(stage *s, const stage_calls *calls, int count)
 {
     assert(!s->train);
     begin(s);
     gt_status st = expect(s, count);
     for (int m = 0; !st && m < count; m++)
-        for (int c = 0; !st && c < s->chunks; c++) {
-            chunk *k = &s->chunk[c];
-            exec *e = k->copy[0];
-            if (k->in_y)
-                st = wire_receive(k->in_y, s->device, exec_value(e, k->ends.x), &s->waited);
-            if (!st && calls->inputs)
-                st = calls->inputs(calls->context, e, c, m);
-            if (!st)
-                st = exec_add_program(e, EXEC_FORWARD, k->forwards++ > 0);
-            if (!st)
-                st = exec_run(e, EXEC_FORWARD);
-            if (!st && k->out_y)
-                st = wire_send(k->out_y, s->device, exec_value(e, k->ends.y), s->completion, (uint32_t)m, &s->waited);
-        }
+        for (int c = 0; !st && c < s->chunks; c++)
+            st = pass_on(s, calls, c, m);
     return st || !s->completion ? st : dev_completion_drain(s->completion);
 }
 
@@ -640,6 +805,16 @@ static uint64_t sent(const stage *s)
     for (int c = 0; c < s->chunks; c++) {
         sum += s->chunk[c].out_y ? wire_sent(s->chunk[c].out_y) : 0;
         sum += s->chunk[c].out_dy ? wire_sent(s->chunk[c].out_dy) : 0;
+    }
+    return sum;
+}
+
+static uint64_t copied(const stage *s)
+{
+    uint64_t sum = 0;
+    for (int c = 0; c < s->chunks; c++) {
+        sum += s->chunk[c].in_y ? wire_copied(s->chunk[c].in_y) : 0;
+        sum += s->chunk[c].in_dy ? wire_copied(s->chunk[c].in_dy) : 0;
     }
     return sum;
 }
@@ -655,9 +830,9 @@ static gt_status take_rounding(stage *s)
     gt_status st = GT_OK;
     for (int c = 0; !st && s->narrow && c < s->chunks; c++) {
         if (s->chunk[c].out_y)
-            st = wire_rounding(s->chunk[c].out_y, s->device, &s->report.rounding[0]);
+            st = wire_rounding(s->chunk[c].out_y, &s->report.rounding[0]);
         if (!st && s->chunk[c].out_dy)
-            st = wire_rounding(s->chunk[c].out_dy, s->device, &s->report.rounding[1]);
+            st = wire_rounding(s->chunk[c].out_dy, &s->report.rounding[1]);
     }
     return st;
 }
@@ -665,11 +840,13 @@ static gt_status take_rounding(stage *s)
 gt_status stage_settle(stage *s)
 {
     gt_status st = dev_completion_drain(s->completion);
-    const uint64_t all = sent(s);
+    const uint64_t all = sent(s), all_copied = copied(s);
     s->report = (stage_report){ .seconds = (double)(s->last_end - s->start) * 1e-9,
                                 .waited = (double)s->waited * 1e-9,
-                                .sent = all - s->sent_before };
+                                .sent = all - s->sent_before,
+                                .copied = all_copied - s->copied_before };
     s->sent_before = all;
+    s->copied_before = all_copied;
     for (int i = 0; i < s->count; i++)
         if (computes(s->list[i].kind))
             s->report.busy += s->events[i].end - s->events[i].begin;

@@ -5,6 +5,9 @@
  *   device       write x │ forward 3 │ read y │ backward-input 1 │ read dx │ ...
  *   completion                                   └► send y                 └► send dx
  *
+ * A device that computes in host memory neither writes nor reads: x, y and their gradients are windows on the slots
+ * of the wires (host/exchange/stage_wire.h), moved from micro-batch to micro-batch.
+ *
  * One interpreter for every schedule: it queues programs as the array says, waits on the host only
  * where an instruction receives, and leaves sending to the completion thread, so that wires and
  * devices work at once. A stage without neighbours (data parallelism, one device) is the same
@@ -110,6 +113,7 @@ void stage_note(stage *s, pipe_kind kind, int chunk, uint64_t begin, uint64_t en
 typedef struct stage_report {
     double seconds, busy, waited; /* of the run; of programs; of the host, for others      */
     uint64_t sent; /* bytes of activations and gradients                    */
+    uint64_t copied; /* those received for which host memory was copied (wire_copied) */
     kernel_rounding rounding[2]; /* what their form did to those sent: activations, gradients; zeros: nothing */
 } stage_report;
 stage_report stage_last(const stage *s);

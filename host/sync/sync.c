@@ -300,6 +300,7 @@ gt_status sync_totals_sum(net_group *g, sync_totals *t, sync_totals *each)
         sum.busy += all[r].busy;
         sum.seconds += all[r].seconds;
         sum.sent += all[r].sent;
+        sum.copied += all[r].copied;
         for (int i = 0; i < 2; i++) {
             sum.most[i] = fmax(sum.most[i], all[r].most[i]);
             sum.error[i] += all[r].error[i];

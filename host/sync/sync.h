@@ -73,6 +73,7 @@ typedef struct sync_totals {
     double stopped; /* > 0: some rank did not compute all of its part       */
     double busy, seconds; /* of this rank; after: the sum over ranks                 */
     double sent; /* bytes of this rank; after: of all                    */
+    double copied; /* the same, copied in host memory on the way to devices that compute there */
     /* What pipeline stages sent in fewer bits, activations and gradients: the largest error, of all ranks
      * afterwards, and sums of squares, of errors and of values. */
     double most[2], error[2], size[2];

@@ -48,6 +48,8 @@ char *metrics_json(char *out, size_t size, const metrics_row *r)
     put_number(&t, "mfu", r->mfu, "%.4f");
     put_number(&t, "gemm_share", r->gemm_share, "%.4f");
     put_number(&t, "bubble", r->bubble, "%.4f");
+    if (!isnan(r->copied))
+        put_number(&t, "bytes_copied", r->copied, "%.0f");
     if (r->rounding_most[0] > 0.0 || r->rounding_most[1] > 0.0)
         for (int i = 0; i < 2; i++) {
             put_number(&t, i ? "gradient_error_rms" : "activation_error_rms", r->rounding[i], "%.4g");

@@ -32,6 +32,9 @@ typedef struct metrics_row {
     /* What rounding between pipeline stages did to activations and gradients: the root of the mean square of the errors
      * against that of the values; the largest error, as wire_kind_against() says. Zeros: nothing was rounded. */
     double rounding[2], rounding_most[2];
+    /* Bytes of activations, their gradients and rows of tensor ranks that were copied in host memory on their way between
+     * ranks whose devices compute there; NaN: there is one rank. */
+    double copied;
     const char *skipped; /* why nothing moved; NULL: it did */
 } metrics_row;
 

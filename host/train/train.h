@@ -143,6 +143,7 @@ typedef struct train_balance {
     int slowest; /* the rank that computed longest                      */
     double slowest_busy, mean_busy; /* seconds                                             */
     uint64_t sent; /* bytes of activations and gradients, of all ranks    */
+    uint64_t copied; /* see metrics.h                                       */
     double rounding[2], rounding_most[2]; /* see metrics.h                                 */
     uint64_t held, spared; /* tensors held back (compress_threshold), and bytes not sent for it */
 } train_balance;

@@ -21,7 +21,7 @@
 typedef struct told {
     double loss, norm;                  /* of the leading rank of a replica: weighted by its targets; else 0 */
     double skipped;                     /* > 0: its update moved nothing, though targets counted         */
-    double busy, sent, stop;            /* of this rank                                                  */
+    double busy, sent, copied, stop;    /* of this rank                                                  */
     double most[2], error[2], size[2];  /* as in sync_totals                                             */
 } told;
 
@@ -51,6 +51,7 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
                         .mine = { .skipped = row->skipped && f->weights > 0.0,
                                   .busy = f->mine.busy,
                                   .sent = f->mine.sent,
+                                  .copied = f->mine.copied,
                                   .stop = train_wants_stop(t) } };
     for (int i = 0; i < 2; i++) {
         h->mine.most[i] = f->mine.most[i];
@@ -67,7 +68,7 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
 /* Makes the row of all ranks from what each told of the step: all[rank * count + i]. */
 static void add_up(train *t, struct held *h, const told *all, int count, int i)
 {
-    double loss = 0.0, norm = 0.0, sent = 0.0, busy = 0.0;
+    double loss = 0.0, norm = 0.0, sent = 0.0, copied = 0.0, busy = 0.0;
     int skipped = 0;
     sync_totals rounded = { 0 };
     t->balance = (train_balance){ 0 };
@@ -77,6 +78,7 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
         norm += a->norm;
         busy += a->busy;
         sent += a->sent;
+        copied += a->copied;
         skipped |= a->skipped > 0.0;
         for (int k = 0; k < 2; k++) {
             rounded.most[k] = fmax(rounded.most[k], a->most[k]);
@@ -92,6 +94,8 @@ static void add_up(train *t, struct held *h, const told *all, int count, int i)
     }
     const double seconds = h->row.step_ms * 1e-3;
     t->balance.sent = (uint64_t)sent;
+    t->balance.copied = (uint64_t)copied;
+    h->row.copied = copied;
     t->balance.mean_busy = busy / t->ranks;
     t->balance.idle = seconds > 0.0 ? fmax(0.0, 1.0 - t->balance.mean_busy / seconds) : 0.0;
     h->row.bubble = t->balance.idle;

@@ -75,7 +75,7 @@ struct train {
     net_group *tensor_group;            /* the ranks that split this stage's layers; NULL: one */
     tensor_exchange *exchange;
     struct tensor_sum *sum;             /* what the optimizer adds up over them */
-    uint64_t exchanged;                 /* bytes, up to the newest step */
+    tensor_exchange_spent exchanged;    /* up to the newest step */
     sync_holders *holders;          /* of several ranks; NULL: alone */
     sync_choice *choice;            /* of compressors; NULL: one for all */
     const sync_mode *mode;

@@ -188,6 +188,7 @@ static train_balance balance_of(const train *t, double seconds)
     if (!each)
         return b;
     b.sent = (uint64_t)sync_totals_of(t->sync)->sent;
+    b.copied = (uint64_t)sync_totals_of(t->sync)->copied;
     b.held = (uint64_t)sync_totals_of(t->sync)->held;
     b.spared = (uint64_t)sync_totals_of(t->sync)->spared;
     b.mean_busy = sync_totals_of(t->sync)->busy / t->ranks;
@@ -221,8 +222,9 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
     gt_status st = stage_settle(t->stage);
     const stage_report report = stage_last(t->stage);
     if (t->exchange) {
-        const uint64_t all = tensor_exchange_spent_of(t->exchange).bytes;
-        sent += all - t->exchanged;
+        const tensor_exchange_spent all = tensor_exchange_spent_of(t->exchange);
+        sent += all.bytes - t->exchanged.bytes;
+        mine->copied += (double)(all.copied - t->exchanged.copied);
         t->exchanged = all;
     }
     f->seconds = (double)(gt_now_ns() - f->start_ns) * 1e-9;
@@ -231,6 +233,7 @@ gt_status train_tell(void *context, uint64_t sent, sync_totals *mine)
     mine->busy = report.busy;
     mine->seconds = f->seconds;
     mine->sent = (double)(report.sent + sent);
+    mine->copied += (double)report.copied;
     for (int i = 0; i < 2; i++) {
         mine->most[i] = report.rounding[i].most;
         mine->error[i] = report.rounding[i].error;
@@ -474,6 +477,7 @@ static gt_status finish_step(train *t, const train_hooks *hooks)
         .lr = f->lr,
         .grad_norm = (double)f->state[OPTIM_GRAD_NORM],
         .bubble = f->balance.idle,
+        .copied = t->ranks > 1 ? (double)f->balance.copied : NAN,
         .skipped = skipped ? "fp16 overflow"
                    : empty ? "no target counts"
                            : NULL,

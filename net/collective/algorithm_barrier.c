@@ -30,7 +30,7 @@ gt_status net_run_barrier(net_task *t)
     int steps = 0;
     for (int far = 1; !st && far < t->size && steps < 32; far *= 2, steps++)
         st = net_op_recv(t->op, (t->rank - far + t->size) % t->size, (uint32_t)steps,
-                         (net_sink){ &in[steps], 1, NULL, 1 }, &heard[steps]);
+                         (net_sink){ &in[steps], 1, NULL, 1, 0 }, &heard[steps]);
     for (int far = 1, k = 0; !st && k < steps; far *= 2, k++) {
         net_op_phase(t->op, "dissemination", k);
         st = net_op_send(t->op, (t->rank + far) % t->size, (uint32_t)k, &out, 1, &told[k]);

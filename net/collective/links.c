@@ -44,7 +44,7 @@ static gt_status pass(meter *w, int to, uint64_t out, int from, uint64_t in)
 {
     net_request *r = NULL, *s = NULL;
     const uint32_t step = w->t.step++;
-    gt_status st = net_op_recv(w->t.op, from, step, (net_sink){ w->in, in, NULL, 1 }, &r);
+    gt_status st = net_op_recv(w->t.op, from, step, (net_sink){ w->in, in, NULL, 1, 0 }, &r);
     if (!st)
         st = net_op_send(w->t.op, to, step, w->out, out, &s);
     if (!st)

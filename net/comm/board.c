@@ -113,7 +113,7 @@ static gt_status tell(net_op *o, int peer, uint32_t step, const void *data, size
 static gt_status hear(net_op *o, int peer, uint32_t step, void *data, size_t size)
 {
     net_request *r;
-    gt_status st = net_op_recv(o, peer, step, (net_sink){ data, size, NULL, 1 }, &r);
+    gt_status st = net_op_recv(o, peer, step, (net_sink){ data, size, NULL, 1, 0 }, &r);
     return st ? st : net_wait(r);
 }
 

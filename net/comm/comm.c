@@ -103,6 +103,11 @@ static void on_placed(void *up, uint32_t window)
         match_placed(p, window);
 }
 
+static void on_lent(void *up, uint32_t window, net_loan loan)
+{
+    match_lent(up, window, loan);
+}
+
 static void on_done(void *up, void *cookie)
 {
     pair *p = up;
@@ -122,7 +127,7 @@ static void on_failed(void *up, gt_status why)
     gt_log(GT_LOG_DEBUG, "comm", "%s", gt_message());
 }
 
-const net_events comm_events = { on_message, on_placed, on_done, on_failed };
+const net_events comm_events = { on_message, on_placed, on_lent, on_done, on_failed };
 
 /* ---- progress -------------------------------------------------------------------------- */
 
@@ -667,6 +672,45 @@ static void trace_wait(const net_request *r, uint64_t begin)
 
 gt_status net_wait(net_request *r)
 {
+    net_loan loan;
+    return net_borrow_wait(r, &loan);
+}
+
+gt_status net_borrow_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out)
+{
+    *out = NULL;
+    gt_status st = check_peer(c, peer);
+    const net_sink sink = { .data = data, .size = size, .grain = 1, .lend = 1 };
+    return st ? st : net_group_recv_start(c->world, peer, channel, sink, out);
+}
+
+/* Lock held. A job that is over has nobody to tell; its sends are given up by who waits for them. */
+static void give_back(net_comm *c, int peer, net_loan loan)
+{
+    pair *p = c->pairs[peer];
+    if (peer == c->rank && !net_job_check(c->job)) {
+        match_finish((net_request *)(uintptr_t)loan.cookie);
+        comm_wake(c);
+    } else if (p && p->link && p->state == PAIR_UP && p->ops->give_back) {
+        p->ops->give_back(p->link, loan);
+    } else {
+        net_mapping_drop(loan.mapping);
+    }
+}
+
+void net_borrow_end(net_comm *c, int peer, net_loan *loan)
+{
+    if (!loan->data)
+        return;
+    comm_lock(c);
+    give_back(c, peer, *loan);
+    comm_unlock(c);
+    *loan = (net_loan){ 0 };
+}
+
+gt_status net_borrow_wait(net_request *r, net_loan *loan)
+{
+    *loan = (net_loan){ 0 };
     if (!r)
         return GT_OK;
     net_comm *c = r->comm;
@@ -680,6 +724,10 @@ gt_status net_wait(net_request *r)
     }
     if (st)
         match_forget(r);
+    if (st && r->loan.data)
+        give_back(c, r->pair->peer, r->loan);
+    else
+        *loan = r->loan;
     release(r);
     comm_unlock(c);
     return st;

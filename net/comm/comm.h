@@ -50,6 +50,13 @@ void net_comm_memory_free(net_comm *c, void *data);
 /* Point to point. channel: any number up to 2^30, the users' own. size may be 0. */
 gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *data, size_t size, net_request **out);
 gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out);
+/* As net_recv_start, but where both ranks share memory the bytes may stay where the sender has them, in an
+ * arena: they are lent. net_borrow_wait() tells, as net_wait does: loan->data is where they are, and
+ * until net_borrow_end() the sender's net_wait goes on; NULL: they are in `data`, and there is nothing to
+ * give back. A loan ends before the communicator is closed; what it maps stays at least as long. */
+gt_status net_borrow_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out);
+gt_status net_borrow_wait(net_request *r, net_loan *loan);
+void net_borrow_end(net_comm *c, int peer, net_loan *loan);    /* *loan is empty then */
 /* Waits and frees the request, whatever the result. Takes NULL (GT_OK). */
 gt_status net_wait(net_request *r);
 /* 1 if net_wait would not wait; frees nothing. */

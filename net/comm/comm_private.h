@@ -77,6 +77,7 @@ struct net_request {
     int tabled, blocked;
     uint32_t window;                /* 0: none                                                 */
     net_sink sink;
+    net_loan loan;                  /* of a receive that was lent its bytes                     */
     const void *data;
     size_t size;
     uint64_t began;                 /* gt_trace_now() of one that is traced, else 0            */
@@ -254,6 +255,7 @@ gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int
 gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **out);
 void match_message(pair *p, const message *m, const void *body, size_t size);
 void match_placed(pair *p, uint32_t window);
+void match_lent(pair *p, uint32_t window, net_loan loan);
 void match_finish(net_request *r);
 void match_forget(net_request *r);          /* of a job that is over */
 void match_release(net_comm *c);

@@ -349,6 +349,12 @@ static gt_status send_to_self(net_request *r)
         disagree(r->pair, &r->node.key, r->size, other->size, 1);
         return net_job_check(c->job);
     }
+    if (other && other->sink.lend && r->size > c->config->eager) {
+        other->loan = (net_loan){ (void *)(uintptr_t)r->data, NULL, (uint64_t)(uintptr_t)r };
+        match_finish(other);
+        comm_wake(c);
+        return GT_OK;               /* done when it is given back */
+    }
     if (other) {
         fill(&other->sink, r->data, r->size);
         match_finish(other);
@@ -565,12 +571,19 @@ void match_message(pair *p, const message *m, const void *body, size_t size)
 
 void match_placed(pair *p, uint32_t window)
 {
+    match_lent(p, window, (net_loan){ 0 });
+}
+
+void match_lent(pair *p, uint32_t window, net_loan loan)
+{
     net_request *r = window_of(p->comm, window);
     if (!r || r->pair != p) {
+        net_mapping_drop(loan.mapping);
         net_comm_abort(p->comm, p->peer, "rank %d filled a window that is not open", p->peer);
         return;
     }
     p->bytes_received += r->size;
+    r->loan = loan;
     match_finish(r);
 }
 

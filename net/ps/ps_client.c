@@ -80,12 +80,12 @@ static gt_status ask(net_ps_request *r, asked *a, int server, const float *gradi
     if (!range->count)
         return GT_OK;
     l->request = (ps_request){ r->kind, a->block, a->slot, 0, r->version };
-    gt_status st = net_group_recv_start(ps->group, to, down, (net_sink){ &l->answer, sizeof l->answer, NULL, 1 },
+    gt_status st = net_group_recv_start(ps->group, to, down, (net_sink){ &l->answer, sizeof l->answer, NULL, 1, 0 },
                                         &l->answered);
     if (!st && value)
         st = net_group_recv_start(ps->group, to, down,
-                                  (net_sink){ value + range->offset, range->count * sizeof *value, NULL,
-                                              sizeof *value },
+                                  (net_sink){ value + range->offset, range->count * sizeof *value, NULL, sizeof *value,
+                                              0 },
                                   &l->data);
     if (!st)
         st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request, &l->asked);

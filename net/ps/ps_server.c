@@ -115,7 +115,7 @@ static gt_status receive(ps_server *s, int worker, uint32_t channel, void *data,
     net_request *r;
     gt_status st = make_room(s);
     if (!st)
-        st = net_group_recv_start(s->ps->group, rank_of(s, worker), channel, (net_sink){ data, size, NULL, 1 }, &r);
+        st = net_group_recv_start(s->ps->group, rank_of(s, worker), channel, (net_sink){ data, size, NULL, 1, 0 }, &r);
     if (!st)
         watch(s, r, e);
     return st;

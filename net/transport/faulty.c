@@ -35,7 +35,7 @@ typedef struct faulty_link {
     int failed;
 } faulty_link;
 
-typedef enum kind { MESSAGE, PLACED, DONE } kind;
+typedef enum kind { MESSAGE, PLACED, LENT, DONE } kind;
 
 typedef struct held {
     struct held *next;
@@ -44,6 +44,7 @@ typedef struct held {
     uint64_t due;
     uint32_t window;
     void *cookie;
+    net_loan loan;
     size_t head_size, body_size;
     unsigned char bytes[];
 } held;
@@ -110,14 +111,15 @@ static faulty *faulty_of(const faulty_link *l)
     return (faulty *)l->link.transport;
 }
 
-static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const void *head, size_t head_size,
-                 const void *body, size_t body_size)
+/* NULL: it got lost. */
+static held *hold(faulty_link *l, kind k, uint32_t window, void *cookie, const void *head, size_t head_size,
+                  const void *body, size_t body_size)
 {
     faulty *f = faulty_of(l);
     l->events++;
     if (f->plan.drop > 0 && gt_random_unit(&f->random) < f->plan.drop) {
         f->dropped++;
-        return;
+        return NULL;
     }
     if (k == MESSAGE && body_size > 1 && f->plan.truncate > 0 && gt_random_unit(&f->random) < f->plan.truncate) {
         f->cut++;
@@ -125,7 +127,7 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
     }
     held *h = malloc(sizeof *h + head_size + body_size);
     if (!h)
-        return;
+        return NULL;
     *h = (held){
         .to = l, .kind = k, .window = window, .cookie = cookie, .head_size = head_size, .body_size = body_size
     };
@@ -137,6 +139,7 @@ static void hold(faulty_link *l, kind k, uint32_t window, void *cookie, const vo
     *f->last = h;
     f->last = &h->next;
     f->count++;
+    return h;
 }
 
 static void on_message(void *up, const void *head, size_t head_size, const void *body, size_t body_size)
@@ -147,6 +150,15 @@ static void on_message(void *up, const void *head, size_t head_size, const void 
 static void on_placed(void *up, uint32_t window)
 {
     hold(up, PLACED, window, NULL, NULL, 0, NULL, 0);
+}
+
+static void on_lent(void *up, uint32_t window, net_loan loan)
+{
+    held *h = hold(up, LENT, window, NULL, NULL, 0, NULL, 0);
+    if (h)
+        h->loan = loan;
+    else
+        net_mapping_drop(loan.mapping);
 }
 
 static void on_done(void *up, void *cookie)
@@ -162,7 +174,7 @@ static void on_failed(void *up, gt_status why)
     l->failed = 1;
 }
 
-static const net_events faulty_events = { on_message, on_placed, on_done, on_failed };
+static const net_events faulty_events = { on_message, on_placed, on_lent, on_done, on_failed };
 
 /* ---- giving them on -------------------------------------------------------------------- */
 
@@ -196,15 +208,25 @@ static void deliver(held *h)
     switch (h->kind) {
     case MESSAGE: events->message(l->link.up, h->bytes, h->head_size, h->bytes + h->head_size, h->body_size); break;
     case PLACED: events->placed(l->link.up, h->window); break;
+    case LENT:
+        events->lent(l->link.up, h->window, h->loan);
+        h->loan = (net_loan){ 0 };
+        break;
     case DONE: events->done(l->link.up, h->cookie); break;
     }
+}
+
+static void drop(held *h)
+{
+    net_mapping_drop(h->loan.mapping);
+    free(h);
 }
 
 static void faulty_progress(net_transport *transport, int *did)
 {
     faulty *f = (faulty *)transport;
     f->inner->ops->progress(f->inner, did);
-    for (held *h; (h = pick(f)) != NULL; free(h)) {
+    for (held *h; (h = pick(f)) != NULL; drop(h)) {
         faulty_link *l = h->to;
         (*did)++;
         if (f->plan.fail && l->events >= f->plan.fail && !l->failed) {
@@ -228,7 +250,7 @@ static void faulty_close(net_transport *transport)
         f->inner->ops->close(f->inner);
     for (held *h = f->first, *next; h; h = next) {
         next = h->next;
-        free(h);
+        drop(h);
     }
     free(f);
 }
@@ -302,7 +324,7 @@ static void faulty_disconnect(net_link *link)
         }
         *at = h->next;
         f->count--;
-        free(h);
+        drop(h);
     }
     for (f->last = &f->first; *f->last; f->last = &(*f->last)->next) {
         /* To the end. */
@@ -324,6 +346,12 @@ static gt_status faulty_put(net_link *link, const void *data, size_t size, uint3
                             const unsigned char *descriptor, size_t descriptor_size, void *cookie)
 {
     return ops_of(link)->put(inner_of(link), data, size, window, descriptor, descriptor_size, cookie);
+}
+
+static void faulty_give_back(net_link *link, net_loan loan)
+{
+    if (ops_of(link)->give_back)
+        ops_of(link)->give_back(inner_of(link), loan);
 }
 
 static int faulty_arm(net_transport *transport)
@@ -387,6 +415,7 @@ static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *m
       .send = faulty_send, \
       .expose = faulty_expose, \
       .put = faulty_put, \
+      .give_back = faulty_give_back, \
       .progress = faulty_progress, \
       .arm = faulty_arm, \
       .disarm = faulty_disarm, \

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,4 +52,43 @@ unsigned char *net_shared_map(uint32_t pid, uint32_t number, size_t *size)
     }
     close(fd);
     return p == MAP_FAILED ? NULL : p;
+}
+
+struct net_mapping {
+    unsigned char *data;
+    size_t size;
+    atomic_int users;
+};
+
+net_mapping *net_mapping_make(uint32_t pid, uint32_t number)
+{
+    net_mapping *m = calloc(1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->data = net_shared_map(pid, number, &m->size);
+    atomic_init(&m->users, 1);
+    if (m->data)
+        return m;
+    free(m);
+    return NULL;
+}
+
+unsigned char *net_mapping_data(const net_mapping *m, size_t *size)
+{
+    *size = m->size;
+    return m->data;
+}
+
+net_mapping *net_mapping_hold(net_mapping *m)
+{
+    atomic_fetch_add_explicit(&m->users, 1, memory_order_relaxed);
+    return m;
+}
+
+void net_mapping_drop(net_mapping *m)
+{
+    if (!m || atomic_fetch_sub_explicit(&m->users, 1, memory_order_acq_rel) > 1)
+        return;
+    munmap(m->data, m->size);
+    free(m);
 }

@@ -16,4 +16,12 @@ void *net_shared_make(const char *name, size_t size, int *fd);
  * NULL, and errno. */
 unsigned char *net_shared_map(uint32_t pid, uint32_t number, size_t *size);
 
+/* Memory of another process that stays mapped until its last user drops it. Any thread. */
+typedef struct net_mapping net_mapping;
+/* As net_shared_map; NULL, and errno. One user. */
+net_mapping *net_mapping_make(uint32_t pid, uint32_t number);
+unsigned char *net_mapping_data(const net_mapping *m, size_t *size);
+net_mapping *net_mapping_hold(net_mapping *m);     /* one user more; returns it    */
+void net_mapping_drop(net_mapping *m);             /* one user less; takes NULL    */
+
 #endif

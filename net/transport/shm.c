@@ -121,7 +121,7 @@ void shm_take_record(shm_link *l, const shm_record *r, const unsigned char *payl
     case RECORD_PULL_MAP:
     case RECORD_PULL_CMA:
         (*did)++;
-        shm_pull_begin(l, r);
+        shm_pull_begin(l, r, did);
         break;
     case RECORD_GOT: shm_report_done(l, (void *)(uintptr_t)r->cookie); break;
     case RECORD_FREED: shm_pull_forget(l, r->arena); break;
@@ -292,6 +292,7 @@ static int shm_counter(net_transport *transport, int index, const char **name, u
         uint64_t value;
     } all[] = { { "bytes copied into rings", t->copied },
                 { "bytes read from arenas", t->mapped },
+                { "bytes lent in arenas", t->lent },
                 { "bytes read from processes", t->vm_read },
                 { "peers woken", t->doorbells } };
     if (index < 0 || (size_t)index >= sizeof all / sizeof *all)
@@ -311,6 +312,7 @@ const net_transport_ops net_shm = {
     .send = shm_send,
     .expose = shm_expose,
     .put = shm_put,
+    .give_back = shm_give_back,
     .progress = shm_progress,
     .arm = shm_arm,
     .disarm = shm_disarm,

@@ -14,7 +14,7 @@
  *
  * Small messages, and small puts, are copied into the peer's ring and out again. A large put is
  * pulled by the receiver: one copy, and none at all when the sink adds, which reads the
- * peer's arena while it sums. Descriptors of memory travel as numbers and are opened through
+ * peer's arena while it sums, or when it takes a loan: the arena stays mapped as long as somebody reads it. Descriptors of memory travel as numbers and are opened through
  * /proc/PID/fd, which asks the kernel for the same rights as a debugger's: the same user.
  *
  *   shm.c        the transport: what records mean, progress, sleep, opening
@@ -83,8 +83,7 @@ typedef struct shm_pull {       /* of a put that lies in the peer's memory      
 
 typedef struct shm_mapping {
     uint32_t arena;
-    unsigned char *data;
-    size_t size;
+    net_mapping *memory;
 } shm_mapping;
 
 typedef struct shm_link {
@@ -118,7 +117,7 @@ typedef struct shm_transport {
     shm_link *links;
     int epoll, allow_map, allow_cma;
     unsigned char *tile;
-    uint64_t copied, mapped, vm_read, doorbells;
+    uint64_t copied, mapped, lent, vm_read, doorbells;
 } shm_transport;
 
 static inline shm_transport *shm_of(const shm_link *l)
@@ -144,7 +143,8 @@ void shm_ring_read(shm_link *l, int *did);
 void shm_ring_clear(shm_link *l);           /* what is still to go out */
 
 /* shm_pull.c */
-void shm_pull_begin(shm_link *l, const shm_record *r);
+void shm_pull_begin(shm_link *l, const shm_record *r, int *did);
+void shm_give_back(net_link *link, net_loan loan);
 /* 1: a pull fills this window, so nothing else may. */
 int shm_pull_holds(const shm_link *l, uint32_t window);
 void shm_pull_progress(shm_link *l, int *did);

@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* net/transport/shm_pull.c - large puts, fetched by the receiver from where they are.
  *
- *   sender   PULL_MAP: arena 3, offset ──►  receiver   maps arena 3 once, reads it as its own
+ *   sender   PULL_MAP: arena 3, offset ──►  receiver   maps arena 3 once, reads it as its own; a sink
+ *                                                      that takes loans is given the place itself
  *            PULL_CMA: an address      ──►             process_vm_readv, by way of a tile to add
  *            data free again  ◄── GOT ───
  *
  * Pulls of a link are made one after another, a budget at a time. An arena stays mapped until its
  * owner says FREED, for training sends from the same few arenas again and again.         */
-#include "net/transport/shared.h"
 #include "net/transport/shm_private.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -27,9 +26,8 @@ static const shm_mapping *arena_of(shm_link *l, uint32_t id, uint32_t fd)
     if (!grown)
         return NULL;
     l->mappings = grown;
-    shm_mapping m = { .arena = id };
-    m.data = net_shared_map(l->pid, fd, &m.size);
-    if (!m.data)
+    const shm_mapping m = { .arena = id, .memory = net_mapping_make(l->pid, fd) };
+    if (!m.memory)
         return NULL;
     l->mappings[l->mapping_count++] = m;
     return &l->mappings[l->mapping_count - 1];
@@ -39,7 +37,7 @@ void shm_pull_forget(shm_link *l, uint32_t id)
 {
     for (size_t i = 0; i < l->mapping_count; i++)
         if (l->mappings[i].arena == id) {
-            munmap(l->mappings[i].data, l->mappings[i].size);
+            net_mapping_drop(l->mappings[i].memory);
             l->mappings[i] = l->mappings[--l->mapping_count];
             return;
         }
@@ -53,11 +51,44 @@ int shm_pull_holds(const shm_link *l, uint32_t window)
     return 0;
 }
 
-void shm_pull_begin(shm_link *l, const shm_record *r)
+/* The memory of a pull from an arena; NULL if that is not there. */
+static unsigned char *place_of(shm_link *l, const shm_record *r, net_mapping **memory)
 {
-    const net_window *w = net_windows_find(&l->windows, r->window);
+    const shm_mapping *m = arena_of(l, r->arena, r->fd);
+    if (!m)
+        return NULL;
+    size_t size;
+    unsigned char *data = net_mapping_data(m->memory, &size);
+    *memory = m->memory;
+    return r->address > size || r->size > size - r->address ? NULL : data + r->address;
+}
+
+void shm_give_back(net_link *link, net_loan loan)
+{
+    shm_link *l = (shm_link *)link;
+    const shm_record got = { .kind = RECORD_GOT, .cookie = loan.cookie };
+    if (!l->broken && shm_ring_write(l, &got, NULL, 0, NULL, 0))
+        shm_fail(l, "no memory for the word that a loan is over");
+    net_mapping_drop(loan.mapping);
+}
+
+void shm_pull_begin(shm_link *l, const shm_record *r, int *did)
+{
+    net_window *w = net_windows_find(&l->windows, r->window);
     if (!w || w->got || r->size != w->sink.size || shm_pull_holds(l, r->window)) {
         shm_fail(l, "it sent data that nobody asked for");
+        return;
+    }
+    net_mapping *memory = NULL;
+    unsigned char *place = r->kind == RECORD_PULL_MAP ? place_of(l, r, &memory) : NULL;
+    if (r->kind == RECORD_PULL_MAP && !place) {
+        shm_fail(l, "its arena cannot be mapped");
+        return;
+    }
+    if (place && w->sink.lend && r->address % (uint64_t)sysconf(_SC_PAGESIZE) == 0) {
+        const net_loan loan = { place, net_mapping_hold(memory), r->cookie };
+        shm_of(l)->lent += r->size;
+        net_windows_lend(&l->windows, w, loan, &l->link, did);
         return;
     }
     shm_pull *p = malloc(sizeof *p);
@@ -66,15 +97,7 @@ void shm_pull_begin(shm_link *l, const shm_record *r)
         return;
     }
     *p = (shm_pull){ .window = r->window, .kind = r->kind, .at = r->address, .left = r->size, .cookie = r->cookie };
-    if (r->kind == RECORD_PULL_MAP) {
-        const shm_mapping *m = arena_of(l, r->arena, r->fd);
-        if (!m || r->address > m->size || r->size > m->size - r->address) {
-            shm_fail(l, "its arena cannot be mapped");
-            free(p);
-            return;
-        }
-        p->mapped = m->data + r->address;
-    }
+    p->mapped = place;
     *l->last_pull = p;
     l->last_pull = &p->next;
 }
@@ -141,6 +164,6 @@ void shm_pull_clear(shm_link *l)
         free(p);
     }
     for (size_t i = 0; i < l->mapping_count; i++)
-        munmap(l->mappings[i].data, l->mappings[i].size);
+        net_mapping_drop(l->mappings[i].memory);
     free(l->mappings);
 }

@@ -13,7 +13,11 @@
  * tags, never by order.
  *
  * A sink either takes the bytes or adds them to what is there (`reduce`), so that a
- * reduction costs no pass over memory of its own.
+ * reduction costs no pass over memory of its own. A sink that need not have them (`lend`) may get
+ * them lent instead, where they lie, by a transport whose ends share memory:
+ *
+ *      put(data, window 7) ──────────────────────► lent(window 7, loan)    nothing was copied
+ *         └─ done(cookie) ◄─────────────────────── give_back(loan)
  *
  * One instance of a transport serves one communicator; one link serves one pair. All calls
  * are made with the communicator's lock held, none blocks, and events are delivered from
@@ -27,6 +31,7 @@
 
 #include "net/job/job.h"
 #include "net/transport/memory.h"
+#include "net/transport/shared.h"
 
 enum {
     NET_MESSAGE = 64,               /* head of a message, at most; its body: up to config->eager */
@@ -42,7 +47,15 @@ typedef struct net_sink {
     size_t size;
     net_reduce reduce;              /* NULL: the bytes replace what is there                  */
     size_t grain;                   /* bytes of an element: pieces given to reduce are multiples */
+    int lend;                       /* 1: `lent` may come instead of `placed`; not with reduce */
 } net_sink;
+
+/* Bytes of a put, where the sender has them; to be left as they are. data begins at a page. */
+typedef struct net_loan {
+    void *data;                     /* NULL: nothing is lent                                  */
+    net_mapping *mapping;           /* holds it; NULL: memory of this process                 */
+    uint64_t cookie;                /* the transport's                                        */
+} net_loan;
 
 typedef struct net_transport net_transport;
 typedef struct net_link net_link;
@@ -53,6 +66,9 @@ typedef struct net_events {
     void (*message)(void *up, const void *head, size_t head_size, const void *body, size_t body_size);
     /* All bytes of the put to this window are in its sink; the window is closed. */
     void (*placed)(void *up, uint32_t window);
+    /* Instead of `placed`: the bytes lie with the sender, and are the sink's until give_back(). The loan
+     * takes part in holding the mapping: whoever gets it drops that. */
+    void (*lent)(void *up, uint32_t window, net_loan loan);
     /* The data of a put may be used again. */
     void (*done)(void *up, void *cookie);
     /* This link is broken; gt_message() says why. */
@@ -91,6 +107,9 @@ typedef struct net_transport_ops {
      * here). `data` is left alone until done(cookie). */
     gt_status (*put)(net_link *link, const void *data, size_t size, uint32_t window, const unsigned char *descriptor,
                      size_t descriptor_size, void *cookie);
+
+    /* Optional, of a transport that lends: the sender may have its data back. Drops the mapping too. */
+    void (*give_back)(net_link *link, net_loan loan);
 
     /* Does what can be done now and delivers events; *did counts them. Bounded: about 1 MiB of
      * copying a link and call. */

@@ -48,3 +48,11 @@ void net_windows_close(net_windows *w, net_window *full, const net_link *link, i
     (*did)++;
     link->transport->events->placed(link->up, number);
 }
+
+void net_windows_lend(net_windows *w, net_window *full, net_loan loan, const net_link *link, int *did)
+{
+    const uint32_t number = full->number;
+    *full = w->open[--w->count];
+    (*did)++;
+    link->transport->events->lent(link->up, number, loan);
+}

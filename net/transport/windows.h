@@ -27,6 +27,8 @@ gt_status net_windows_expose(net_windows *w, uint32_t number, net_sink sink);
 net_window *net_windows_find(const net_windows *w, uint32_t number);    /* NULL: not open */
 /* The next n bytes into the sink, which has room for them; n is a multiple of its grain, if it adds. */
 void net_window_take(net_window *w, const void *from, size_t n);
+/* The bytes are lent: forgets the window and delivers `lent`. */
+void net_windows_lend(net_windows *w, net_window *full, net_loan loan, const net_link *link, int *did);
 /* All bytes are there: forgets the window and delivers `placed`, an event of `link`. */
 void net_windows_close(net_windows *w, net_window *full, const net_link *link, int *did);
 

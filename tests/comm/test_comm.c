@@ -291,7 +291,7 @@ static gt_status different_operations(net_comm *c, void *context)
     if (st)
         return st;
     /* All wait for data of the next rank that never come. */
-    st = net_op_recv(o, (net_comm_rank(c) + 1) % net_comm_size(c), 0, (net_sink){ &byte, 1, NULL, 1 }, &r);
+    st = net_op_recv(o, (net_comm_rank(c) + 1) % net_comm_size(c), 0, (net_sink){ &byte, 1, NULL, 1, 0 }, &r);
     if (!st)
         st = net_wait(r);
     return net_op_end(o, st);
@@ -365,8 +365,8 @@ static gt_status two_groups(net_comm *c, void *context)
     /* The same channel of two groups of the same ranks, in opposite orders. */
     RANK_OK(net_group_send_start(a, other, 1, &out[0], 1, &r[0]));
     RANK_OK(net_group_send_start(b, other, 1, &out[1], 1, &r[1]));
-    RANK_OK(net_group_recv_start(b, other, 1, (net_sink){ &in[1], 1, NULL, 1 }, &r[2]));
-    RANK_OK(net_group_recv_start(a, other, 1, (net_sink){ &in[0], 1, NULL, 1 }, &r[3]));
+    RANK_OK(net_group_recv_start(b, other, 1, (net_sink){ &in[1], 1, NULL, 1, 0 }, &r[2]));
+    RANK_OK(net_group_recv_start(a, other, 1, (net_sink){ &in[0], 1, NULL, 1, 0 }, &r[3]));
     for (int i = 0; i < 4; i++)
         RANK_OK(net_wait(r[i]));
     const int them = net_group_member(a, other);

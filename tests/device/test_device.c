@@ -171,6 +171,72 @@ static void native_kernels_see_views_at_their_place(void)
     dev_close(d);
 }
 
+/* A kernel, a native call, a copy, a fill and reads go where the window stands when they are queued. */
+static void windows_lead_to_what_they_stand_for(void)
+{
+    static const char *const sources[] = { source };
+    dev_device *d = open_default();
+    if (!d)
+        return;
+    const size_t align = dev_info_of(d)->align;
+    const int n = 4, native = dev_info_of(d)->native_kernels;
+    float x[4] = { 1, 2, 3, 4 }, zeros[4] = { 0 }, y[4];
+    dev_buffer *slot[2], *window, *view, *inner, *copy;
+    dev_program *p;
+    dev_list *l;
+    CHECK_OK(dev_program_build(&p, d, "windows", sources, 1, "-DFACTOR=1.0f"));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(dev_buffer_create(&slot[i], d, 4 * align, "slot"));
+        CHECK_OK(dev_write(d, slot[i], 2 * align, i ? zeros : x, sizeof x));
+        CHECK_OK(dev_write(d, slot[i], 3 * align, i ? zeros : x, sizeof x));
+    }
+    CHECK_OK(dev_buffer_create(&copy, d, sizeof x, "copy"));
+    CHECK_OK(dev_window_create(&window, slot[0]));
+    CHECK_OK(dev_buffer_view(&view, window, align, 3 * align));
+    CHECK_OK(dev_buffer_view(&inner, view, align, sizeof x));
+    dev_buffer *both[2] = { inner, inner };
+    const dev_arg args[] = { dev_arg_buffer(inner), dev_arg_f32(2.0f), dev_arg_i32(n) };
+    CHECK_OK(dev_list_create(&l, d));
+    CHECK_OK(dev_list_kernel(l, p, "scale", dev_grid_1d(4, 1), args, 3));
+    if (native)
+        CHECK_OK(dev_list_native(l, "add", add_native, &n, sizeof n, both, 2));
+    CHECK_OK(dev_list_copy(l, copy, 0, inner, 0, sizeof x));
+    CHECK_OK(dev_list_fill(l, view, 2 * align, 0x40000000u, 4));
+    for (int run = 0; run < 4; run++) {             /* 0, 1, 0, 1: queued before any is waited for */
+        CHECK_OK(dev_window_set(window, slot[run % 2]));
+        CHECK_OK(dev_run(l, 0, -1));
+        CHECK((char *)dev_buffer_host(inner) == (native ? (char *)dev_buffer_host(slot[run % 2]) + 2 * align : NULL));
+    }
+    const float by = native ? 2.0f : 1.0f;
+    float want = 0.0f;
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(dev_read(d, slot[i], 2 * align, y, sizeof y));
+        for (int k = 0; k < n; k++) {
+            want = i ? 0.0f : x[k];
+            want = by * (2.0f * want + 1.0f);
+            want = by * (2.0f * want + 1.0f);
+            CHECKF(y[k] == want, "%g, not %g", (double)y[k], (double)want);
+        }
+        CHECK_OK(dev_read(d, slot[i], 3 * align, y, sizeof y));
+        CHECK(y[0] == 2.0f && y[1] == (i ? 0.0f : x[1]));
+    }
+    CHECK_OK(dev_read(d, copy, 0, y, sizeof y));
+    CHECK(y[3] == want);
+    CHECK_OK(dev_window_set(window, slot[0]));
+    CHECK_OK(dev_read(d, inner, 0, y, sizeof y));
+    CHECK(y[0] != want);
+    dev_list_release(l);
+    dev_buffer_release(inner);
+    dev_buffer_release(view);
+    dev_buffer_release(window);
+    dev_buffer_release(copy);
+    dev_buffer_release(slot[0]);
+    dev_buffer_release(slot[1]);
+    dev_program_release(p);
+    CHECK(dev_memory_used(d) == 0);
+    dev_close(d);
+}
+
 static void a_kernel_that_does_not_compile_shows_the_log(void)
 {
     dev_device *d = open_default();
@@ -460,6 +526,7 @@ const check_case check_cases[] = {
     CASE(lists_of_ids_are_split),
     CASE(a_list_runs_in_order_and_again),
     CASE(native_kernels_see_views_at_their_place),
+    CASE(windows_lead_to_what_they_stand_for),
     CASE(a_kernel_that_does_not_compile_shows_the_log),
     CASE(too_much_memory_is_one_sentence),
     CASE(a_damaged_program_cache_is_rebuilt),

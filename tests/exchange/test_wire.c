@@ -2,7 +2,7 @@
 /* tests/exchange/test_wire.c - what stages hand to each other: as it lies, and rounded on the way.
  *
  * Rank 0 sends from two buffers in turn, as a stage does from the copies of its graph, rank 1 receives
- * into two. What must arrive is worked out in double from what was sent, for every form and for what is held in
+ * into two; where messages have places, these are windows. What must arrive is worked out in double from what was sent, for every form and for what is held in
  * fp32 and in 16 bits; so is what the sender says of the errors.                              */
 #include "tests/check.h"
 #include "tests/comm/ranks.h"
@@ -15,13 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COUNT = 1031, MESSAGES = 7, BUFFERS = 2, DEPTH = 3 };
+enum { COUNT = 8231, MESSAGES = 7, BUFFERS = 2, DEPTH = 3 };
 
 /* What travels, and what it is held in. */
 typedef struct trial {
     wire_kind kind;
     dtype type;
     uint32_t first;                     /* number of the first message                      */
+    const char *knobs;                  /* NULL: shared memory                              */
+    int copies;                         /* 1: what arrives must have been copied            */
     float got[MESSAGES][COUNT];         /* by rank 1                                        */
 } trial;
 
@@ -96,9 +98,9 @@ static void release(end *e)
 {
     if (e->completion && dev_completion_drain(e->completion))
         gt_message_clear();
-    wire_release(e->wire);
     for (int i = 0; i < BUFFERS; i++)
         dev_buffer_release(e->buffer[i]);
+    wire_release(e->wire);
     kernel_set_release(e->kernels);
     dev_completion_release(e->completion);
     dev_close(e->d);
@@ -120,11 +122,16 @@ static gt_status open_end(end *e, net_comm *c, const trial *t)
     RANK_OK(dev_completion_create(&e->completion));
     if (t->kind != WIRE_AS_IT_IS)
         RANK_OK(kernel_set_create(&e->kernels, e->d, wire_kind_kernels(t->kind, t->type)));
-    for (int i = 0; i < BUFFERS; i++)
-        RANK_OK(dev_buffer_create(&e->buffer[i], e->d, COUNT * dtype_size(t->type) + 4, "a test's values"));
     const wire_form form = { COUNT, t->type, t->kind, e->kernels, EDGE };
     RANK_CHECK(wire_message(&form) == bytes_of(t));
-    return wire_create(&e->wire, c, 1 - net_comm_rank(c), 77, &form, DEPTH);
+    RANK_OK(wire_create(&e->wire, c, 1 - net_comm_rank(c), 77, e->d, e->completion, &form, DEPTH));
+    RANK_CHECK((wire_first_place(e->wire) != NULL) == wire_places(e->d, &form));
+    for (int i = 0; i < BUFFERS; i++)
+        if (wire_first_place(e->wire))
+            RANK_OK(dev_window_create(&e->buffer[i], wire_first_place(e->wire)));
+        else
+            RANK_OK(dev_buffer_create(&e->buffer[i], e->d, COUNT * dtype_size(t->type) + 4, "a test's values"));
+    return GT_OK;
 }
 
 /* The errors that the sender measured are those of what must have arrived. */
@@ -132,8 +139,8 @@ static gt_status check_rounding(end *e, const trial *t)
 {
     kernel_rounding r = { 0 }, again = { 0 };
     double most = 0.0, doubt = 0.0, one, error = 0.0, size = 0.0;
-    RANK_OK(wire_rounding(e->wire, e->d, &r));
-    RANK_OK(wire_rounding(e->wire, e->d, &again));
+    RANK_OK(wire_rounding(e->wire, &r));
+    RANK_OK(wire_rounding(e->wire, &again));
     RANK_CHECK(again.most == 0.0 && again.error == 0.0 && again.size == 0.0);
     for (int m = 0; t->kind != WIRE_AS_IT_IS && m < MESSAGES; m++)
         for (int i = 0; i < COUNT; i++) {
@@ -154,11 +161,13 @@ static gt_status send_all(end *e, const trial *t)
 {
     static unsigned char stored[4 * COUNT];
     uint64_t waited = 0;
+    int place;
     for (int m = 0; m < MESSAGES; m++) {
         for (int i = 0; i < COUNT; i++)
             dtype_store(t->type, stored, (size_t)i, value(t, m, i));
+        RANK_OK(wire_begin(e->wire, e->buffer[m % BUFFERS], &place, &waited));
         RANK_OK(dev_write(e->d, e->buffer[m % BUFFERS], 0, stored, COUNT * dtype_size(t->type)));
-        RANK_OK(wire_send(e->wire, e->d, e->buffer[m % BUFFERS], e->completion, t->first + (uint32_t)m, &waited));
+        RANK_OK(wire_send(e->wire, e->buffer[m % BUFFERS], place, t->first + (uint32_t)m, &waited));
     }
     RANK_OK(dev_completion_drain(e->completion));
     RANK_CHECK(wire_sent(e->wire) == MESSAGES * bytes_of(t));
@@ -170,9 +179,11 @@ static gt_status receive_all(end *e, trial *t)
     static unsigned char stored[4 * COUNT];
     uint64_t waited = 0;
     double doubt;
+    int place[BUFFERS] = { -1, -1 };
     RANK_OK(wire_expect(e->wire, MESSAGES));
     for (int m = 0; m < MESSAGES; m++) {
-        RANK_OK(wire_receive(e->wire, e->d, e->buffer[m % BUFFERS], &waited));
+        RANK_OK(wire_read(e->wire, place[m % BUFFERS]));
+        RANK_OK(wire_receive(e->wire, e->buffer[m % BUFFERS], &place[m % BUFFERS], &waited));
         RANK_OK(dev_read(e->d, e->buffer[m % BUFFERS], 0, stored, COUNT * dtype_size(t->type)));
         for (int i = 0; i < COUNT; i++) {
             unsigned char want[4];
@@ -184,6 +195,8 @@ static gt_status receive_all(end *e, trial *t)
             RANK_CHECK(t->kind != WIRE_BF16 || fabs(sent - x) <= fabs(x) * wire_kind_bound(t->kind));
         }
     }
+    if (dev_info_of(e->d)->native_kernels && bytes_of(t) > 16384)
+        RANK_CHECK(wire_copied(e->wire) == (t->copies ? MESSAGES * bytes_of(t) : 0));
     return GT_OK;
 }
 
@@ -202,7 +215,7 @@ static void goes(trial *t, wire_kind kind, dtype type)
 {
     t->kind = kind;
     t->type = type;
-    CHECK_OK(ranks_run(2, "transport=shm", body, t));
+    CHECK_OK(ranks_run(2, t->knobs ? t->knobs : "transport=shm", body, t));
 }
 
 static void what_is_sent_arrives_as_it_is(void)
@@ -210,6 +223,25 @@ static void what_is_sent_arrives_as_it_is(void)
     static trial t;
     goes(&t, WIRE_AS_IT_IS, DTYPE_F32);
     goes(&t, WIRE_AS_IT_IS, DTYPE_BF16);
+}
+
+/* In every way in which bytes travel, in any order and late; only through rings are they copied. */
+static void what_is_lent_is_not_copied(void)
+{
+    static const struct {
+        const char *knobs;
+        int copies;
+    } ways[] = { { "transport=tcp", 0 },
+                 { "transport=shm shm-mode=copy", 1 },
+                 { "transport=shm fault=delay=1ms,reorder=1", 0 },
+                 { "transport=tcp fault=delay=1ms,reorder=1", 0 } };
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        static trial t;
+        t.knobs = ways[i].knobs;
+        t.copies = ways[i].copies;
+        goes(&t, WIRE_AS_IT_IS, DTYPE_F32);
+        goes(&t, WIRE_BF16, DTYPE_F32);
+    }
 }
 
 static void rounding_is_to_the_nearest_and_halves_the_bytes(void)
@@ -252,6 +284,7 @@ static void forms_have_names_and_take_fewer_bytes(void)
 
 const check_case check_cases[] = {
     CASE(what_is_sent_arrives_as_it_is),
+    CASE(what_is_lent_is_not_copied),
     CASE(rounding_is_to_the_nearest_and_halves_the_bytes),
     CASE(half_precision_neither_overflows_nor_loses_small_blocks),
     CASE(eight_bits_are_drawn_by_message),

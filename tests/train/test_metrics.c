@@ -146,6 +146,7 @@ static metrics_row row_of(uint64_t step)
         .step_ms = 6.4,
         .mfu = NAN,
         .gemm_share = NAN,
+        .copied = NAN,
         .loss_scale = 1.0,
         .val = { .loss = step % 5 ? NAN : 4.2, .tokens = 320, .targets = 300.0, .bytes = 1200.0, .hits = NAN }
     };

@@ -226,7 +226,7 @@ static void on_failed(void *up, gt_status why)
     snprintf(e->why, sizeof e->why, "%s", gt_message());
 }
 
-static const net_events events = { on_message, on_placed, on_done, on_failed };
+static const net_events events = { .message = on_message, .placed = on_placed, .done = on_done, .failed = on_failed };
 
 /* ---- opening and linking --------------------------------------------------------------------- */
 
@@ -348,7 +348,7 @@ gt_status end_window(end *e, size_t size, end_kind kind)
     }
     for (size_t i = 0; kind == END_REDUCE && i < size / sizeof(float); i++)
         ((float *)(void *)w->sink)[i] = (float)(i % 7);
-    const net_sink sink = { w->sink, size, kind == END_REDUCE ? add : NULL, kind == END_REDUCE ? 4 : 1 };
+    const net_sink sink = { w->sink, size, kind == END_REDUCE ? add : NULL, kind == END_REDUCE ? 4 : 1, 0 };
     gt_status st = e->ops->expose(e->link, number, sink, descriptor, &n);
     const head h = { OPEN, number, (uint32_t)kind, (uint32_t)n, size };
     e->opened++;
