@@ -10,6 +10,7 @@
 #include "host/gemm/gemm_pool.h"
 
 #include "host/base/file.h"
+#include "host/base/log.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -653,6 +654,55 @@ static void the_choice_is_kept_and_a_bad_file_is_measured_again(void)
     free(old);
 }
 
+/* Ranks with other layers measure other products, and write one file. What is known is chosen again without a
+ * measurement; of a run's own file it is told what cannot be chosen. */
+static void what_others_measured_meanwhile_stays(void)
+{
+    static const char lost[] = "geartrain gemm 2\nnn fp32 fp32 fp32 300 300 300 1 - native 99 1\n";
+    const gemm_desc g[2] = { { .M = 300, .N = 300, .K = 300 }, { .M = 310, .N = 300, .K = 300 } };
+    const char *fresh[2] = { NULL, NULL }, *kept = NULL;
+    gemm_context *other = NULL;
+    char *text[2] = { NULL, NULL }, *old = getenv("GEARTRAIN_CACHE") ? strdup(getenv("GEARTRAIN_CACHE")) : NULL;
+    char *cache = gt_path_join(check_folder(), "meanwhile");
+    place p;
+    setenv("GEARTRAIN_CACHE", cache, 1);
+    if (!place_open(&p, "cpu", "auto"))
+        return;
+    char *path = choice_file(p.d), *run = gt_path_join(check_folder(), "run.txt");
+    CHECK_OK(gemm_context_create(&other, p.d, "auto"));
+    CHECK_OK(gemm_engine_name(p.c, &g[0], &fresh[0]));
+    CHECK_OK(gemm_engine_name(other, &g[1], &fresh[1]));
+    gemm_context_release(other);
+    if (gemm_engine_row(1)) {
+        CHECK_OK(gt_file_read(&text[0], NULL, path, 1 << 20));
+        CHECK(text[0] && strstr(text[0], " 300 300 300 1 - ") && strstr(text[0], " 310 300 300 1 - "));
+        gemm_context_release(p.c);
+        CHECK_OK(gemm_context_create(&p.c, p.d, "auto"));
+        for (int i = 0; i < 2; i++) {
+            CHECK_OK(gemm_engine_name(p.c, &g[i], &kept));
+            CHECKF(kept && fresh[i] && !strcmp(kept, fresh[i]), "%d: %s, and %s before", i, kept, fresh[i]);
+        }
+        CHECK_OK(gt_file_read(&text[1], NULL, path, 1 << 20));
+        CHECK(text[0] && text[1] && !strcmp(text[0], text[1]));
+        const unsigned before = gt_log_warnings();
+        check_allow_warnings();
+        CHECK_OK(gt_file_write(run, lost, sizeof lost - 1));
+        gemm_choices_load(p.c, run);
+        CHECK(gt_log_warnings() == before + 1);
+    }
+    free(text[0]);
+    free(text[1]);
+    free(run);
+    free(path);
+    free(cache);
+    place_close(&p);
+    if (old)
+        setenv("GEARTRAIN_CACHE", old, 1);
+    else
+        unsetenv("GEARTRAIN_CACHE");
+    free(old);
+}
+
 static void what_makes_no_sense_is_refused(void)
 {
     place p;
@@ -749,6 +799,7 @@ const check_case check_cases[] = {
     CASE(engines_are_measured_with_narrow_weights),
     CASE(results_are_the_same_from_run_to_run),
     CASE(the_choice_is_kept_and_a_bad_file_is_measured_again),
+    CASE(what_others_measured_meanwhile_stays),
     CASE(what_makes_no_sense_is_refused),
     CASE(the_benchmark_and_the_peaks_give_plausible_numbers),
     CASE(the_best_rate_is_that_of_the_measured_products),
