@@ -8,33 +8,12 @@
  * of a second for each ten million numbers, so quick ones stand in, which compilers turn into
  * vector instructions: they are off by less than 1e-14 of the radius, and where a float could come out
  * otherwise for that, as in one of a million pairs, the library is asked after all.        */
+#include "host/base/multiversion.h"
 #include "host/base/random.h"
 
 #include <math.h>
 #include <string.h>
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#endif
-
-/* A sanitizer's run time is not up yet when ifuncs are resolved. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__linux__) && !defined(SANITIZED)
-#if defined(__clang__)
-#define WIDEST "avx512bw"
-#elif __GNUC__ >= 12
-#define WIDEST "arch=x86-64-v4"         /* GCC ranks whole architectures only, */
-#else
-#define WIDEST "arch=skylake-avx512"    /* of which this one is taken on Intel's processors alone */
-#endif
-#define MULTIVERSION __attribute__((target_clones(WIDEST, "avx2", "default")))
-#else
-#define MULTIVERSION
-#endif
 #define INLINE static inline __attribute__((always_inline))
 
 enum { BATCH = 256 };                   /* pairs */
@@ -111,7 +90,7 @@ INLINE void quick_cos_sin(uint64_t k, double *c, double *s)
 }
 
 /* The words of blocks [first, first + count) of a stream. */
-MULTIVERSION static void blocks(uint32_t *out, uint64_t seed, uint64_t stream, uint64_t first, size_t count)
+GT_MULTIVERSION static void blocks(uint32_t *out, uint64_t seed, uint64_t stream, uint64_t first, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -147,7 +126,7 @@ static void words(gt_random *r, uint32_t *out, size_t n)
 }
 
 /* Pairs without the mean. Returns 0 if all floats are as the C library gives them, 1 if one may not be. */
-MULTIVERSION static uint64_t quick_pairs(float *out, const uint32_t *word, size_t pairs, double deviation)
+GT_MULTIVERSION static uint64_t quick_pairs(float *out, const uint32_t *word, size_t pairs, double deviation)
 {
     uint64_t unsettled = 0;
     for (size_t i = 0; i < pairs; i++) {

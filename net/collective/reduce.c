@@ -11,36 +11,17 @@
 #include "net/collective/reduce_f16c.h"
 
 #include "host/base/half.h"
+#include "host/base/multiversion.h"
 
 #include <assert.h>
 #include <string.h>
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#endif
-
-/* A sanitizer's run time is not up yet when ifuncs are resolved. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__linux__) && !defined(SANITIZED)
-#if defined(__clang__)
-#define WIDEST "avx512bw"
-#else
-#define WIDEST "arch=skylake-avx512"        /* GCC ranks whole architectures only */
-#endif
-#define MULTIVERSION __attribute__((target_clones(WIDEST, "avx2", "default")))
-#else
-#define MULTIVERSION
-#endif
 
 enum { BLOCK = 32 };
 
 /* ---- arrays ----------------------------------------------------------------------------- */
 
-MULTIVERSION static void sum_f32(float *restrict d, const float *restrict s, size_t n)
+GT_MULTIVERSION static void sum_f32(float *restrict d, const float *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -51,7 +32,7 @@ MULTIVERSION static void sum_f32(float *restrict d, const float *restrict s, siz
 }
 
 /* Unsigned: a sum that wraps around is defined, and the same bits as the signed one. */
-MULTIVERSION static void sum_i32(uint32_t *restrict d, const uint32_t *restrict s, size_t n)
+GT_MULTIVERSION static void sum_i32(uint32_t *restrict d, const uint32_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -61,7 +42,7 @@ MULTIVERSION static void sum_i32(uint32_t *restrict d, const uint32_t *restrict 
         d[i] += s[i];
 }
 
-MULTIVERSION static void sum_bf16(uint16_t *restrict d, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void sum_bf16(uint16_t *restrict d, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -71,7 +52,7 @@ MULTIVERSION static void sum_bf16(uint16_t *restrict d, const uint16_t *restrict
         d[i] = gt_to_bf16(gt_from_bf16(d[i]) + gt_from_bf16(s[i]));
 }
 
-MULTIVERSION static void sum_f16(uint16_t *restrict d, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void sum_f16(uint16_t *restrict d, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -81,7 +62,7 @@ MULTIVERSION static void sum_f16(uint16_t *restrict d, const uint16_t *restrict 
         d[i] = gt_to_f16(gt_from_f16(d[i]) + gt_from_f16(s[i]));
 }
 
-MULTIVERSION static void widen_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void widen_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -91,7 +72,7 @@ MULTIVERSION static void widen_bf16(float *restrict acc, const uint16_t *restric
         acc[i] = gt_from_bf16(s[i]);
 }
 
-MULTIVERSION static void widen_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void widen_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -101,7 +82,7 @@ MULTIVERSION static void widen_f16(float *restrict acc, const uint16_t *restrict
         acc[i] = gt_from_f16(s[i]);
 }
 
-MULTIVERSION static void widen_add_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void widen_add_bf16(float *restrict acc, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -111,7 +92,7 @@ MULTIVERSION static void widen_add_bf16(float *restrict acc, const uint16_t *res
         acc[i] += gt_from_bf16(s[i]);
 }
 
-MULTIVERSION static void widen_add_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
+GT_MULTIVERSION static void widen_add_f16(float *restrict acc, const uint16_t *restrict s, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -121,7 +102,7 @@ MULTIVERSION static void widen_add_f16(float *restrict acc, const uint16_t *rest
         acc[i] += gt_from_f16(s[i]);
 }
 
-MULTIVERSION static void narrow_bf16(uint16_t *restrict d, const float *restrict acc, size_t n)
+GT_MULTIVERSION static void narrow_bf16(uint16_t *restrict d, const float *restrict acc, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
@@ -131,7 +112,7 @@ MULTIVERSION static void narrow_bf16(uint16_t *restrict d, const float *restrict
         d[i] = gt_to_bf16(acc[i]);
 }
 
-MULTIVERSION static void narrow_f16(uint16_t *restrict d, const float *restrict acc, size_t n)
+GT_MULTIVERSION static void narrow_f16(uint16_t *restrict d, const float *restrict acc, size_t n)
 {
     size_t i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
