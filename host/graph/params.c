@@ -321,35 +321,9 @@ void params_keep_whole(params *p, int (*whole)(const graph_param_info *info))
     p->whole = whole;
 }
 
-int params_keeps_whole(const params *p)
+int params_is_whole(const params *p, int i)
 {
-    return p->whole != NULL;
-}
-
-/* Where in the segment the tensors begin of which k of n parts of the group lie before; tensors are placed kind
- * after kind, in their order. */
-static int64_t part_begin(const params *p, int segment, int k, int n)
-{
-    const params_segment *s = &p->segment[segment];
-    int64_t all = 0, before = 0;
-    for (int i = 0; i < p->count; i++)
-        all += p->param[i].group == s->group && !p->param[i].info.frozen ? shape_count(&p->param[i].info.full) : 0;
-    for (int decay = 1; decay >= 0; decay--)
-        for (int i = 0; i < p->count; i++) {
-            const param *t = &p->param[i];
-            if (t->info.frozen || t->group != s->group || t->info.decay != decay)
-                continue;
-            if (t->segment == segment && before * n >= all * k)
-                return t->first;
-            before += shape_count(&t->info.full);
-        }
-    return s->count;
-}
-
-void params_part(const params *p, int segment, int k, int n, int64_t *first, int64_t *count)
-{
-    *first = part_begin(p, segment, k, n);
-    *count = part_begin(p, segment, k + 1, n) - *first;
+    return p->whole && p->whole(&p->param[i].info);
 }
 
 void params_place(const params *p, int i, int *segment, int64_t *first)

@@ -61,13 +61,10 @@ dev_buffer *params_used(params *p, int i);          /* what kernels read: copy o
 int64_t params_step(const params *p);
 int params_segments(const params *p);
 const params_segment *params_segment_at(const params *p, int i);
-/* For rules that work on whole tensors, those of which whole() says 1: parts are then cut between tensors.
- * NULL: anywhere. */
+/* For rules that work on whole tensors, those of which whole() says 1: where parameters are shared out, each of them
+ * stays in one piece. NULL: none must. */
 void params_keep_whole(params *p, int (*whole)(const graph_param_info *info));
-int params_keeps_whole(const params *p);
-/* Of a segment what belongs to part k of n of its group, cut between tensors: by the size of the whole ones, so
- * that tensor ranks, which hold slices, all have slices of the same tensors in their k-th parts. */
-void params_part(const params *p, int segment, int k, int n, int64_t *first, int64_t *count);
+int params_is_whole(const params *p, int i);
 /* The group (params_grouping) of tensor i. */
 int params_group(const params *p, int i);
 uint64_t params_frozen_bytes(const params *p);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* host/optim/optim.c - one launch list an update.
  *
- *   loss sum -> state | norm of each segment -> partial sums | prepare | update of each
+ *   loss sum -> state | norm of each part -> partial sums | prepare | update of each
  *   unit | state -> gradient scale
  *
  * State lies as the parameters do (params.h), one buffer a unit and slot, so the update of a range is one
  * launch over plain arrays, gaps included: zeros stay zeros.
  *
- * Of several ranks each updates its part of a segment, mostly all of it, and counts some of them; the
+ * Of several ranks each updates its parts of segments, mostly all of them, and counts some of them; the
  * list ends before "prepare" there, and what the host then adds up over the ranks takes the
  * place of the partial sums. Where ranks have slices of a tensor that the rule needs whole, the update pauses
  * at stops, at which the host adds up sums (rule.h).                                     */
@@ -42,17 +42,32 @@ static gt_status add_unit(optim *o, const optim_unit *u)
 /* Elements [first, end) of a segment that no tensor has to itself, as far as they are this rank's. */
 static gt_status add_range(optim *o, int segment, int64_t first, int64_t end)
 {
-    const optim_part *p = &o->part[segment];
-    first = first > p->first ? first : p->first;
-    end = end < p->first + p->count ? end : p->first + p->count;
-    const optim_unit u = { .count = end - first, .param = -1, .segment = segment, .first = first };
-    return end > first ? add_unit(o, &u) : GT_OK;
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < o->parts; i++) {
+        const optim_part *p = &o->part[i];
+        const int64_t from = first > p->first ? first : p->first;
+        const int64_t to = end < p->first + p->count ? end : p->first + p->count;
+        const optim_unit u = { .count = to - from, .param = -1, .segment = segment, .first = from };
+        if (p->segment == segment && to > from)
+            st = add_unit(o, &u);
+    }
+    return st;
+}
+
+/* The part that has some of the elements [first, first + count); NULL: none has. */
+static const optim_part *part_with(const optim *o, int segment, int64_t first, int64_t count)
+{
+    for (int i = 0; i < o->parts; i++) {
+        const optim_part *p = &o->part[i];
+        if (p->segment == segment && first < p->first + p->count && p->first < first + count)
+            return p;
+    }
+    return NULL;
 }
 
 static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
 {
     const graph_param_info *info = params_info(o->params, i);
-    const optim_part *p = &o->part[segment];
     const int64_t count = shape_count(&info->shape),
                   columns = info->shape.rank ? info->shape.dim[info->shape.rank - 1] : 1;
     const int64_t all = shape_count(&info->full),
@@ -68,7 +83,8 @@ static gt_status add_tensor(optim *o, int i, int segment, int64_t first)
         .segment = segment,
         .first = first
     };
-    if (first >= p->first + p->count || first + count <= p->first)
+    const optim_part *p = part_with(o, segment, first, count);
+    if (!p)
         return GT_OK;
     if ((u.cut && !o->ranks.sum) || first < p->first || first + count > p->first + p->count)
         return gt_fail(GT_UNSUPPORTED,
@@ -260,13 +276,11 @@ static gt_status make_buffers(optim *o)
 {
     gt_status st = GT_OK;
     int64_t blocks = 0;
-    for (int i = 0; !st && i < o->segments; i++) {
+    for (int i = 0; !st && i < o->parts; i++) {
         const optim_part *p = &o->part[i];
         const int64_t sums = kernel_norm_blocks(o->kernels, p->count);
-        if (!p->count)
-            continue;
         blocks += sums;
-        st = view(&o->grad[i], params_segment_at(o->params, i)->grad, 4, p->first, p->count);
+        st = view(&o->grad[i], params_segment_at(o->params, p->segment)->grad, 4, p->first, p->count);
         if (!st)
             st = dev_buffer_create(&o->partial[i], o->device, 4 * (uint64_t)sums, "partial norms");
     }
@@ -283,16 +297,16 @@ static gt_status make_buffers(optim *o)
 
 /* ---- launches -------------------------------------------------------------------------------- */
 
-/* The partial sums of all segments are gathered by small copies: a view into one array
+/* The partial sums of all parts are gathered by small copies: a view into one array
  * would need an alignment that the counts do not have. */
 static gt_status append_norms(optim *o, dev_list *l)
 {
     gt_status st = GT_OK;
     o->blocks = 0;
     dev_list_label(l, "gradient norm");
-    for (int i = 0; !st && i < o->segments; i++) {
+    for (int i = 0; !st && i < o->parts; i++) {
         const int64_t count = o->part[i].count, blocks = kernel_norm_blocks(o->kernels, count);
-        if (!o->part[i].counted || !count)
+        if (!o->part[i].counted)
             continue;
         st = kernel_norm_partial(l, o->kernels, count, o->grad[i], o->partial[i]);
         if (!st)
@@ -371,15 +385,19 @@ static gt_status make_parts(optim *o, const optim_ranks *ranks)
 {
     const optim_part *parts = ranks ? ranks->parts : NULL;
     o->segments = params_segments(o->params);
-    o->partial = calloc((size_t)o->segments + 1, sizeof *o->partial);
-    o->grad = calloc((size_t)o->segments + 1, sizeof *o->grad);
-    o->part = calloc((size_t)o->segments + 1, sizeof *o->part);
+    const int most = parts ? ranks->part_count : o->segments;
+    o->partial = calloc((size_t)most + 1, sizeof *o->partial);
+    o->grad = calloc((size_t)most + 1, sizeof *o->grad);
+    o->part = calloc((size_t)most + 1, sizeof *o->part);
     o->form = calloc((size_t)o->segments + 1, sizeof *o->form);
     o->shared = ranks != NULL;
     if (ranks)
         o->ranks = (optim_ranks){ .sum = ranks->sum, .context = ranks->context };
-    for (int i = 0; o->part && i < o->segments; i++)
-        o->part[i] = parts ? parts[i] : (optim_part){ 0, params_segment_at(o->params, i)->count, 1 };
+    for (int i = 0; o->part && i < most; i++) {
+        const optim_part all = { i, 0, parts ? 0 : params_segment_at(o->params, i)->count, 1 };
+        o->part[o->parts] = parts ? parts[i] : all;
+        o->parts += o->part[o->parts].count > 0;
+    }
     return o->partial && o->grad && o->part && o->form ? GT_OK : no_memory("its parts");
 }
 
@@ -453,9 +471,9 @@ void optim_release(optim *o)
     dev_list_release(o->update);
     for (int i = 0; i < o->units; i++)
         release_unit(&o->unit[i]);
-    for (int i = 0; o->grad && i < o->segments; i++)
+    for (int i = 0; o->grad && i < o->parts; i++)
         dev_buffer_release(o->grad[i]);
-    for (int i = 0; o->partial && i < o->segments; i++)
+    for (int i = 0; o->partial && i < o->parts; i++)
         dev_buffer_release(o->partial[i]);
     for (int i = 0; i < OPTIM_SCRATCH; i++)
         dev_buffer_release(o->with.scratch[i]);

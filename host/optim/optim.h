@@ -68,10 +68,11 @@ double *optim_setting_place(optim_config *c, const optim_setting *s);
 /* Bytes of state that the rule keeps of a parameter, of the tensors of which it keeps least and most. */
 void optim_state_bytes(const optim_config *c, double *least, double *most);
 
-/* What one of several ranks updates of a segment, and keeps state of: [first, first + count), where
+/* Some of what one of several ranks updates, and keeps state of: elements [first, first + count) of a segment, where
  * first is a multiple of params_step(). counted: it adds its squares to the norm, which each
  * parameter of the model does on one rank alone. */
 typedef struct optim_part {
+    int segment;
     int64_t first, count;
     int counted;
 } optim_part;
@@ -80,7 +81,8 @@ typedef struct optim_part {
  * as this one (a tensor group), the same bits on all; it may wait. NULL: there are none, so no tensor that
  * the rule needs whole may be cut. Each of them calls it as often, and with as much. */
 typedef struct optim_ranks {
-    const optim_part *parts;            /* one a segment */
+    const optim_part *parts;            /* of each segment any number, rising, of a tensor one at most; NULL: all */
+    int part_count;
     gt_status (*sum)(void *context, dev_buffer *x, int64_t count);
     void *context;
 } optim_ranks;
@@ -155,6 +157,8 @@ int optim_slots(const optim *o);
 uint64_t optim_slot_bytes(const optim *o); /* of all state slots on this device */
 gt_status optim_slot_read(optim *o, int i, int which, float *to);
 gt_status optim_slot_write(optim *o, int i, int which, const float *from);
+/* Which elements of parameter i this rank updates: [*begin, *end). */
+void optim_range(const optim *o, int i, int64_t *begin, int64_t *end);
 /* Which elements of it this rank keeps, and reads and writes above: [*begin, *end). */
 void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end);
 

@@ -34,7 +34,8 @@ struct optim {
     params *params;
     optim_config config;
     int segments;
-    optim_part *part;                   /* of each segment: what is updated here */
+    optim_part *part;                   /* what is updated here */
+    int parts;
     int shared;                         /* one of several ranks */
     optim_unit *unit;
     int units;
@@ -59,7 +60,7 @@ struct optim {
     int stops, stop_room;
     float *sums;                        /* shared: partial sums, read here; then the total */
     float total_loss;
-    int64_t blocks;                     /* of the segments counted */
+    int64_t blocks;                     /* of the parts counted */
 };
 
 unsigned optim_rule_keeps(const optim_config *c, const graph_param_info *info);

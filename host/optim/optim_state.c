@@ -48,23 +48,31 @@ static int keeps(const optim *o, int i, int which)
     return !info->frozen && optim_rule_keeps(&o->config, r->whole && r->whole(info) ? info : NULL) >> which & 1;
 }
 
-void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end)
+void optim_range(const optim *o, int i, int64_t *begin, int64_t *end)
 {
     const optim_unit *u = unit_of(o, i);
     const int64_t count = shape_count(&params_info(o->params, i)->shape);
     int segment;
     int64_t first;
     *begin = *end = 0;
-    if (!u || !keeps(o, i, which))
+    if (!u)
         return;
-    if (u->param == i) {
-        *end = optim_slot_count(o->config.rule->slots[which].extent, u->count, u->rows, u->columns);
-        return;
-    }
     params_place(o->params, i, &segment, &first);
     const int64_t from = u->first - first, to = from + u->count;
     *begin = from > 0 ? from : 0;
     *end = to < count ? to : count;
+}
+
+void optim_slot_range(const optim *o, int i, int which, int64_t *begin, int64_t *end)
+{
+    const optim_unit *u = unit_of(o, i);
+    *begin = *end = 0;
+    if (!u || !keeps(o, i, which))
+        return;
+    if (u->param == i)
+        *end = optim_slot_count(o->config.rule->slots[which].extent, u->count, u->rows, u->columns);
+    else
+        optim_range(o, i, begin, end);
 }
 
 /* Where slot `which` of parameter i lies. */

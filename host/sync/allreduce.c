@@ -4,13 +4,19 @@
  *   gradients  ═══ all-reduce, bucket by bucket, beside the backward pass ═══►  sums  ──► update of all
  *
  * Ranks that hold a parameter do the same arithmetic on the same bits, and so never part. */
+#include "host/sync/blocks.h"
 #include "host/sync/buckets.h"
 
-static optim_part part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
+static gt_status parts(const sync_settings *settings, const sync_holders *h, const params *p, optim_part **list,
+                       int *count)
 {
+    gt_status st = GT_OK;
     (void)settings;
-    const params_segment *s = params_segment_at(p, segment);
-    return (optim_part){ 0, s->count, sync_holders_first(h, s->group) };
+    for (int i = 0; !st && i < params_segments(p); i++) {
+        const params_segment *s = params_segment_at(p, i);
+        st = sync_part_add(list, count, (optim_part){ i, 0, s->count, sync_holders_first(h, s->group) });
+    }
+    return st;
 }
 
 static gt_status create(sync_run *s)
@@ -30,7 +36,7 @@ const sync_mode sync_allreduce = {
     .help = "sums of gradients",
     .compresses = 1,
     .holds_all = 1,
-    .part = part,
+    .parts = parts,
     .create = create,
     .release = sync_buckets_release,
     .stops = sync_buckets_stops,

@@ -16,8 +16,9 @@
  * and --lr-scale staleness divides the rate by how many updates came between (Zhang et al., "Staleness-aware
  * async-SGD", IJCAI 2016), batch by how much smaller a push is than the step's batch.
  *
- * What a replica of one rank pulls comes beside its next forward, layer by layer, what that reads first before the rest
- * (buckets_gather.c): a launch waits for its own weights. Where ranks meet, and in replicas of several ranks, all of it
+ * Buckets are pushed and pulled in the order in which the next forward reads them, each pull right behind its push, so
+ * that gradients go out while weights come in. What a replica of one rank pulls comes beside its next forward, layer by
+ * layer (buckets_gather.c): a launch waits for its own weights. Where ranks meet, and in replicas of several ranks, all of it
  * is waited for.
  *
  * Servers update on the host (optim_host_update), for their devices are busy with steps of their own. Each part has
@@ -207,9 +208,9 @@ static gt_status prepare(const sync_settings *s, sync_holders *h)
     return sync_servers_settle(h, s->word[ASYNC_SERVERS]);
 }
 
-static optim_part part(const sync_settings *s, const sync_holders *h, const params *p, int segment)
+static gt_status parts(const sync_settings *s, const sync_holders *h, const params *p, optim_part **list, int *count)
 {
-    return sync_ps.part(s, h, p, segment);
+    return sync_ps.parts(s, h, p, list, count);
 }
 
 /* ---- when ------------------------------------------------------------------------------------ */
@@ -369,6 +370,13 @@ static gt_status judge(async *a, double loss, float *factor)
     return st;
 }
 
+/* What a replica does after a step. */
+typedef struct exchange {
+    int pushes, pulls;
+    int all;                            /* every push so far must be in what is pulled, as where ranks meet */
+    uint64_t tag;
+} exchange;
+
 static gt_status wait_pushes(shelf *h)
 {
     gt_status st = GT_OK;
@@ -415,24 +423,22 @@ static uint64_t tag_of(float rate, float size)
     return (uint64_t)b << 32 | a;
 }
 
-static gt_status push(async *a, double lr, int empty)
+/* What all pushes of the step say of themselves; what they take becomes the mean of the steps it is of. */
+static uint64_t close_push(async *a, double lr)
 {
     const sync_run *run = a->run;
     const double size = run->all_weight > 0.0 ? a->held_weight / run->all_weight : 1.0;
-    const uint64_t tag = tag_of(empty ? NAN : (float)lr, (float)size);
+    const uint64_t tag = tag_of(a->held_weight > 0.0 ? (float)lr : NAN, (float)size);
     const float mean = 1.0f / (float)a->held;
-    gt_status st = GT_OK;
-    for (int i = 0; !st && i < a->count; i++) {
+    for (int i = 0; i < a->count; i++) {
         shelf *h = &a->shelves[i];
         for (uint64_t j = 0; h->leads && a->held > 1 && j < h->elements; j++)
             h->sum[j] *= mean;
-        for (int k = 0; !st && h->leads && k < h->count; k++)
-            st = net_ps_push_start(h->ps, (uint32_t)k, h->sum + h->keys[k].at, tag, &h->keys[k].push);
     }
     a->pushes++;
     a->held = 0;
     a->held_weight = 0.0;
-    return st;
+    return tag;
 }
 
 /* A piece's weights to the device, from the arena. */
@@ -462,18 +468,27 @@ static gt_status wait_pull(piece *key)
     return net_ps_wait(pull, NULL);
 }
 
-/* In the order in which the next forward reads them: servers answer in the order in which they are asked. */
-static gt_status start_pulls(async *a, int all)
+static gt_status start_key(shelf *h, int k, const exchange *x, uint64_t least)
+{
+    piece *key = &h->keys[k];
+    gt_status st = x->pushes ? net_ps_push_start(h->ps, (uint32_t)k, h->sum + key->at, x->tag, &key->push) : GT_OK;
+    return st || !x->pulls ? st : net_ps_pull_start(h->ps, (uint32_t)k, least, h->value + key->at, &key->pull);
+}
+
+/* In the order in which the next forward reads what comes back: of each bucket the push and then the pull, which a
+ * server answers when it has applied the push. So the first weights come while later gradients still go out, instead
+ * of waiting behind them. */
+static gt_status start(async *a, const exchange *x)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < a->buckets->gather_count; i++) {
         const bucket *b = &a->buckets->buckets[a->buckets->order[i]];
         for (int g = 0; !st && g < a->count; g++) {
             shelf *h = &a->shelves[g];
-            const uint64_t least = all ? a->pushes * (uint64_t)h->workers : 0;
+            const uint64_t least = x->all ? a->pushes * (uint64_t)h->workers : 0;
             for (int k = 0; !st && h->leads && k < h->count; k++)
                 if (h->keys[k].of == b)
-                    st = net_ps_pull_start(h->ps, (uint32_t)k, least, h->value + h->keys[k].at, &h->keys[k].pull);
+                    st = start_key(h, k, x, least);
         }
     }
     return st;
@@ -522,12 +537,12 @@ static gt_status take_until(async *a, int chunk, int until)
     return st;
 }
 
-/* all: every push so far must be in it, as where ranks meet. */
-static gt_status pull(async *a, int all)
+/* What is pulled is there and in place, or will be when the next forward asks for it. */
+static gt_status take_pulls(async *a, int all)
 {
     const int serves = async_serves(a, net_comm_rank(a->run->o.comm));
-    gt_status st = start_pulls(a, all);
-    if (!st && comes_beside(a, all))
+    gt_status st = GT_OK;
+    if (comes_beside(a, all))
         return GT_OK;
     const uint64_t traced = gt_trace_begin();
     for (int i = 0; i < a->count; i++) {
@@ -568,10 +583,13 @@ static gt_status update(sync_run *run, double lr)
         a->held++;
         a->held_weight += isnan(factor) ? 0.0 : run->own_weight;
     }
-    if (!st && async_pushes_after(run, run->step))
-        st = push(a, lr, a->held_weight <= 0.0);
-    if (!st && pulls_after(run, run->step))
-        st = pull(a, all);
+    exchange x = { .pushes = async_pushes_after(run, run->step), .pulls = pulls_after(run, run->step), .all = all };
+    if (!st && x.pushes)
+        x.tag = close_push(a, lr);
+    if (!st)
+        st = start(a, &x);
+    if (!st && x.pulls)
+        st = take_pulls(a, all);
     run->update_ns = gt_now_ns();
     return st;
 }
@@ -629,7 +647,7 @@ const sync_mode sync_async = {
     .check_replicas = check_replicas,
     .allows = allows,
     .prepare = prepare,
-    .part = part,
+    .parts = parts,
     .create = create,
     .release = release,
     .begin = begin,

@@ -22,8 +22,9 @@ enum {
     ASYNC_SERVERS_TRAIN
 };
 
-/* What one server keeps of the part of a segment that is its own. */
+/* What one server keeps of a part that is its own. */
 typedef struct owned {
+    int segment;
     int64_t first, count;
     float decay;
     float *slot[4], *mean_square;       /* NULL: not kept                                   */
@@ -32,7 +33,7 @@ typedef struct owned {
 /* A bucket's share of one server: a key of net/ps. */
 typedef struct piece {
     const bucket *of;
-    int segment;
+    const owned *own;                   /* NULL: another rank's                             */
     int64_t first;                      /* element of the segment                           */
     uint64_t at, count;                 /* in the arenas of its group                       */
     net_ps_request *push, *pull;
@@ -59,7 +60,8 @@ typedef struct async {
     buckets *buckets;
     shelf *shelves;
     int count;
-    owned *owned;                       /* [segment]                                        */
+    owned *owned;                       /* this rank's parts                                */
+    int owned_count;
     uint16_t *order;                    /* [updates] whose push each is; NULL: as they come */
     uint64_t ordered;
     uint64_t base;                      /* updates before this run                          */

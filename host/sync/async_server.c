@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/async_server.c - the servers of --sync async: what they keep, in which order they update, and how.
  *
- *   segment   | part of server 0        | part of server 1        |     weights: net/ps; state: owned, here
- *   buckets   |   bucket 1    |    bucket 0                       |
- *   keys      |   key 1       | key 0a  |  key 0b                 |     a key is a bucket's share of one server
+ *   buckets   |      bucket 1         |      bucket 0            |
+ *   keys      | server 0  | server 1  | server 0   |  server 1   |     a key is a bucket's share of one server
+ *
+ * Weights are net/ps's; state is here, of the parts that are this server's (owned).
  */
 #include "host/base/log.h"
 #include "host/base/random.h"
@@ -106,7 +107,7 @@ static void apply(void *context, const net_ps_update *u)
     shelf *h = context;
     async *a = h->of;
     const piece *k = &h->keys[u->key];
-    const owned *o = &a->owned[k->segment];
+    const owned *o = k->own;
     const int64_t at = k->first + (int64_t)u->offset - o->first;
     float rate, size;
     read_tag(u->tag, &rate, &size);
@@ -142,24 +143,35 @@ static gt_status make_owned(async *a)
 {
     const sync_options *o = &a->run->o;
     const unsigned keeps = optim_host_keeps(a->config);
-    const int segments = params_segments(o->params);
-    a->owned = calloc((size_t)segments + 1, sizeof *a->owned);
-    if (!a->owned)
-        return no_memory();
-    for (int i = 0; i < segments; i++) {
-        owned *w = &a->owned[i];
-        const params_segment *s = params_segment_at(o->params, i);
-        const optim_part mine = sync_ps.part(&a->run->settings, o->holders, o->params, i);
-        w->first = mine.first;
-        w->count = mine.count;
-        w->decay = s->decay ? (float)a->config->weight_decay : 0.0f;
+    optim_part *mine = NULL;
+    int count = 0;
+    gt_status st = sync_ps.parts(&a->run->settings, o->holders, o->params, &mine, &count);
+    a->owned = st ? NULL : calloc((size_t)count + 1, sizeof *a->owned);
+    if (!st && !a->owned)
+        st = no_memory();
+    for (int i = 0; !st && i < count; i++) {
+        owned *w = &a->owned[a->owned_count++];
+        *w = (owned){ .segment = mine[i].segment, .first = mine[i].first, .count = mine[i].count };
+        w->decay = params_segment_at(o->params, w->segment)->decay ? (float)a->config->weight_decay : 0.0f;
         for (int k = 0; k < 4; k++)
-            if (keeps >> k & 1 && !(w->slot[k] = calloc((size_t)w->count + 1, sizeof(float))))
-                return no_memory();
-        if (a->adaptive && !(w->mean_square = calloc((size_t)w->count + 1, sizeof(float))))
-            return no_memory();
+            if (keeps >> k & 1 && !(w->slot[k] = calloc((size_t)w->count, sizeof(float))))
+                st = no_memory();
+        if (a->adaptive && !(w->mean_square = calloc((size_t)w->count, sizeof(float))))
+            st = no_memory();
     }
-    return GT_OK;
+    free(mine);
+    return st;
+}
+
+/* What is kept here of elements [first, first + count): one part has all that is. NULL: none. */
+static const owned *owned_of(const async *a, int segment, int64_t first, int64_t count)
+{
+    for (int i = 0; i < a->owned_count; i++) {
+        const owned *w = &a->owned[i];
+        if (w->segment == segment && first < w->first + w->count && w->first < first + count)
+            return w;
+    }
+    return NULL;
 }
 
 static int segment_of(const async *a, const bucket *b)
@@ -186,10 +198,9 @@ static gt_status add_keys(async *a, shelf *h, const bucket *b)
     for (int r = 0; r < ranks; r++) {
         if (!b->counts[r])
             continue;
+        const owned *own = owned_of(a, segment_of(a, b), first, (int64_t)b->counts[r]);
         h->owner[h->count] = r;
-        h->keys[h->count++] = (piece){
-            .of = b, .segment = segment_of(a, b), .first = first, .at = h->elements, .count = b->counts[r]
-        };
+        h->keys[h->count++] = (piece){ .of = b, .own = own, .first = first, .at = h->elements, .count = b->counts[r] };
         first += (int64_t)b->counts[r];
         h->elements += b->counts[r];
     }
@@ -272,7 +283,7 @@ void async_release(async *a)
         free(h->keys);
         free(h->owner);
     }
-    for (int i = 0; a->owned && i < params_segments(a->run->o.params); i++) {
+    for (int i = 0; i < a->owned_count; i++) {
         for (int k = 0; k < 4; k++)
             free(a->owned[i].slot[k]);
         free(a->owned[i].mean_square);
@@ -300,7 +311,8 @@ static gt_status move_state(async *a, int keep)
             params_place(o->params, p, &segment, &first);
             if (begin >= end)
                 continue;
-            float *at = a->owned[segment].slot[k] + (first + begin - a->owned[segment].first);
+            const owned *w = owned_of(a, segment, first + begin, end - begin);
+            float *at = w->slot[k] + (first + begin - w->first);
             st = keep ? optim_slot_write(o->optim, p, k, at) : optim_slot_read(o->optim, p, k, at);
         }
     return st;
@@ -417,13 +429,13 @@ static float *mean_square_of(const async *a, int i, int64_t *begin, int64_t *end
     int64_t first;
     params_place(p, i, &segment, &first);
     *begin = *end = 0;
-    if (segment < 0)
+    const int64_t count = shape_count(&params_info(p, i)->shape);
+    const owned *o = segment < 0 ? NULL : owned_of(a, segment, first, count);
+    if (!o)
         return NULL;
-    const owned *o = &a->owned[segment];
-    const int64_t count = shape_count(&params_info(p, i)->shape), from = o->first - first, to = from + o->count;
+    const int64_t from = o->first - first, to = from + o->count;
     *begin = from > 0 ? from : 0;
     *end = to < count ? to : count;
-    *end = *end > *begin ? *end : *begin;
     return o->mean_square + (first + *begin - o->first);
 }
 

@@ -327,13 +327,11 @@ int sync_buckets_when(const sync_run *run, int chunk, uint64_t *began, uint64_t 
 
 /* ---- modes whose ranks update a part each --------------------------------------------------------- */
 
-optim_part sync_buckets_shared_part(const sync_settings *settings, const sync_holders *h, const params *p, int segment)
+gt_status sync_buckets_shared_parts(const sync_settings *settings, const sync_holders *h, const params *p,
+                                    optim_part **list, int *count)
 {
     (void)settings;
-    const net_group *g = sync_holders_net(h, params_segment_at(p, segment)->group);
-    optim_part mine = { .counted = 1 };
-    sync_holders_part(h, p, segment, g ? net_group_rank(g) : 0, &mine.first, &mine.count);
-    return mine;
+    return sync_blocks_parts(h, p, list, count);
 }
 
 gt_status sync_buckets_shared_create(sync_run *s)

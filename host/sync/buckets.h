@@ -24,7 +24,7 @@
 /* These fit the members of sync_mode; the buckets are the run's state. */
 typedef enum sync_bucket_form {
     SYNC_SUM_ALL,
-    SYNC_SUM_PART,                      /* a rank gets the sums of its part alone (sync_holders_part)    */
+    SYNC_SUM_PART,                      /* a rank gets the sums of its parts alone (blocks.h)            */
     SYNC_SUM_WITHIN                     /* over the holders in the rank's own replica                    */
 } sync_bucket_form;
 gt_status sync_buckets_create(sync_run *s, sync_bucket_form form);
@@ -48,8 +48,9 @@ gt_status sync_buckets_gathered(sync_run *s);
 /* Do the ranks of a group place the parameters that they share (group `number` of holders.h) alike? */
 gt_status sync_places_compare(const params *p, net_group *g, int number);
 
-/* The whole of a mode that gets the sums of its part, updates that and gathers the rest (sync_holders_part). */
-optim_part sync_buckets_shared_part(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
+/* The whole of a mode that gets the sums of its parts, updates those and gathers the rest. */
+gt_status sync_buckets_shared_parts(const sync_settings *settings, const sync_holders *h, const params *p,
+                                    optim_part **list, int *count);
 gt_status sync_buckets_shared_create(sync_run *s);
 gt_status sync_buckets_shared_update(sync_run *s, double lr);
 

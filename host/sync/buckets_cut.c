@@ -4,6 +4,8 @@
  *   segment   | wte | h.0 | h.1 | h.2 | h.3 | ln_f |
  *   buckets   |    2      |     1     |      0     |     from the end, where gradients are complete first
  *
+ * Where ranks own parts of each, buckets are the blocks of blocks.h, or lie in one.
+ *
  * A bucket has memory of its own (an arena of the network), unless what travels lies in such memory
  * anyway, so that ranks which wait for different groups never wait for each other's memory. Where a
  * group has one rank there is nothing to sum and no bucket.                                */
@@ -16,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKET = 4 << 20 };              /* bytes: more tensors than that start the next one */
+enum { BUCKET = SYNC_BLOCK_BYTES };     /* more tensors than that start the next one */
 
 static gt_status no_memory(void)
 {
@@ -48,15 +50,14 @@ static gt_status share_bucket(const buckets *s, bucket *b, int segment)
 {
     const int ranks = net_group_size(b->group), me = net_group_rank(b->group);
     const int64_t from = (int64_t)b->offset / 4, to = from + (int64_t)b->count;
+    const sync_block *of = sync_blocks_find(&s->blocks, segment, from);
     uint64_t before = 0;
     b->counts = calloc((size_t)ranks, sizeof *b->counts);
     if (!b->counts)
         return no_memory();
     for (int r = 0; r < ranks; r++) {
-        int64_t first, count;
-        sync_holders_part(s->o.holders, s->o.params, segment, r, &first, &count);
-        const int64_t begin = first > from ? first : from;
-        const int64_t end = first + count < to ? first + count : to;
+        const int64_t begin = of->at[r] > from ? of->at[r] : from;
+        const int64_t end = of->at[r + 1] < to ? of->at[r + 1] : to;
         b->counts[r] = end > begin ? (uint64_t)(end - begin) : 0;
         if (r == me)
             b->own_offset = before;
@@ -271,13 +272,14 @@ static int goes_alone(const buckets *s, int tensor)
     return sync_table_of(s, tensor) >= 0 || (sync_buckets_hold(s) && takes(s, tensor));
 }
 
-/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut. */
+/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut, unless each rank has a part of
+ * them: where those lie one behind the other, that would be a bucket of one rank's part and then of another's. */
 static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);
     const int encoded = takes(s, tensors[0]), index = sync_table_of(s, tensors[0]);
     const compress_spec spec = sync_buckets_spec(s, seg->group);
-    const int64_t most = encoded && spec.how->tensors ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
+    const int64_t most = s->share || (encoded && spec.how->tensors) ? INT64_MAX : 2 * (int64_t)BUCKET / 4;
     gt_status st = GT_OK;
     while (!st && first < end) {
         const int64_t size = end - first > most ? most / 2 : end - first;
@@ -310,6 +312,12 @@ static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, 
     return st || index < 0 ? st : add_rows(s, segment, index);
 }
 
+static int is_full(const buckets *s, int segment, int64_t first, int64_t end)
+{
+    return s->share ? sync_blocks_find(&s->blocks, segment, first)->at[0] == first
+                    : end - first >= BUCKET / 4 || first == 0;
+}
+
 /* The buckets of a segment, the last tensors first. Those that are encoded and those that are not have
  * buckets of their own, and so has a table that may travel by rows, and a tensor that may be held back. */
 static gt_status cut_segment(buckets *s, int segment)
@@ -333,7 +341,7 @@ static gt_status cut_segment(buckets *s, int segment)
             break;
         begin = first;
         tensors[n++] = i;
-        if (end - first >= BUCKET / 4 || first == 0) {
+        if (is_full(s, segment, first, end)) {
             st = add_range(s, segment, first, end, tensors, n);
             end = first;
             n = 0;
@@ -425,6 +433,7 @@ static void release(buckets *b)
     sync_lanes_release(b);
     sync_tables_release(b);
     sync_gather_release(b);
+    sync_blocks_release(&b->blocks);
     dev_list_release(b->begin);
     sync_buckets_clip_release(b->clip);
     dev_buffer_release(b->random);
@@ -512,6 +521,8 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
         st = make_frame(s);
     if (!st)
         st = compare(s);
+    if (!st && s->share)
+        st = sync_blocks_make(&s->blocks, o->holders, o->params);
     if (!st)
         st = sync_lanes_make(s);
     if (!st)
@@ -549,7 +560,7 @@ int sync_buckets_stops(const sync_run *run, int chunk, int stops[SYNC_STOPS])
             k++;
         if (at <= 0 || (k < count && stops[k] == at))
             continue;
-        if (count == SYNC_STOPS) {              /* enough: the latest goes, the end follows anyway */
+        if (count == SYNC_STOPS) { /* enough: the latest goes, the end follows anyway */
             if (k == count)
                 continue;
             count--;

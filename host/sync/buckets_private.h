@@ -14,6 +14,7 @@
 #define GT_SYNC_BUCKETS_PRIVATE_H
 
 #include "host/base/trace.h"
+#include "host/sync/blocks.h"
 #include "host/sync/buckets.h"
 #include "host/compress/coding.h"
 
@@ -79,6 +80,7 @@ typedef struct buckets {
     sync_options o;
     sync_bucket_form form;
     int share;                          /* form SYNC_SUM_PART                               */
+    sync_blocks blocks;                 /* of that; a bucket lies in one                    */
     /* Compressors of all groups of all ranks: steps before any of them, rounds at most, and whether one encodes, keeps
      * errors or momentum or a state of its own. */
     uint64_t after;

@@ -244,16 +244,15 @@ static int64_t inside(const table *t, int64_t element)
     return e < 0 ? 0 : e > end ? end : e;
 }
 
-/* How much of what is packed belongs to each rank's part of the segment. */
+/* How much of what is packed belongs to each rank's part of the table. */
 static void share_rows(const buckets *s, bucket *b)
 {
     const table *t = b->packs;
+    const sync_block *of = sync_blocks_find(&s->blocks, t->segment, t->begin);
     const int me = net_group_rank(b->group);
     uint64_t before = 0;
-    for (int r = 0; r < net_group_size(b->group); r++) {
-        int64_t first, count;
-        sync_holders_part(s->o.holders, s->o.params, t->segment, r, &first, &count);
-        b->counts[r] = packed_before(t, inside(t, first + count)) - packed_before(t, inside(t, first));
+    for (int r = 0; r < of->ranks; r++) {
+        b->counts[r] = packed_before(t, inside(t, of->at[r + 1])) - packed_before(t, inside(t, of->at[r]));
         if (r == me)
             b->own_offset = before;
         before += b->counts[r];

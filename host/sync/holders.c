@@ -416,53 +416,7 @@ gt_status sync_holders_serve(sync_holders *h, const double *share)
     return st;
 }
 
-/* Where part k of `pieces` begins with these shares. */
-static int64_t begin_of(const double *share, int ranks, int64_t pieces, int k)
+const double *sync_holders_shares(const sync_holders *h, int group)
 {
-    double before = 0.0;
-    int last = 0;
-    for (int i = 0; i < ranks; i++)
-        last = share[i] > 0.0 ? i : last;
-    for (int i = 0; i < k; i++)
-        before += share[i];
-    return k > last ? pieces : (int64_t)(before * (double)pieces + 0.5);
-}
-
-/* Parts between tensors, among the ranks that own any. */
-static void part_whole(const double *share, int ranks, const params *p, int segment, int k, int64_t *first,
-                       int64_t *count)
-{
-    int before = 0, all = 0;
-    for (int i = 0; i < ranks; i++) {
-        before += i < k && share[i] > 0.0;
-        all += share[i] > 0.0;
-    }
-    params_part(p, segment, before, all, first, count);
-    if (!(share[k] > 0.0))
-        *count = 0;
-}
-
-void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count)
-{
-    const params_segment *s = params_segment_at(p, segment);
-    const net_group *g = h->net[s->group];
-    const int64_t step = params_step(p), pieces = (s->count + step - 1) / step;
-    uint64_t begin = 0, size = (uint64_t)pieces;
-    const double *share = g && h->share ? h->share[s->group] : NULL;
-    if (share && params_keeps_whole(p)) {
-        part_whole(share, net_group_size(g), p, segment, k, first, count);
-        return;
-    }
-    if (g && params_keeps_whole(p)) {
-        params_part(p, segment, k, net_group_size(g), first, count);
-        return;
-    }
-    if (share) {
-        begin = (uint64_t)begin_of(share, net_group_size(g), pieces, k);
-        size = (uint64_t)begin_of(share, net_group_size(g), pieces, k + 1) - begin;
-    } else if (g)
-        net_part((uint64_t)pieces, net_group_size(g), k, &begin, &size);
-    const int64_t from = (int64_t)begin * step, to = (int64_t)(begin + size) * step;
-    *first = from < s->count ? from : s->count;
-    *count = (to < s->count ? to : s->count) - *first;
+    return h->share ? h->share[group] : NULL;
 }

@@ -52,14 +52,11 @@ const int *sync_holders_members(const sync_holders *h, int group, int *count);
 
 /* Of the communicator. */
 int sync_holders_ranks(const sync_holders *h);
-/* In what proportion the ranks of every group own its segments: share[rank of the communicator], 0: nothing, NaN:
- * as their links are, which is measured. All ranks, alike. GT_UNSUPPORTED, on all, if none of a group's ranks owns
- * anything. */
+/* In what proportion the ranks of every group own its parameters (blocks.h): share[rank of the communicator], 0:
+ * nothing, NaN: as their links are, which is measured. All ranks, alike. GT_UNSUPPORTED, on all, if none of a group's
+ * ranks owns anything. */
 gt_status sync_holders_serve(sync_holders *h, const double *share);
-
-/* What rank k of the segment's group owns when its state is shared out: as equal as can be, or as
- * sync_holders_serve() says, in multiples of params_step(); between tensors if params_keeps_whole(), then equal
- * among those that own any. All of it where the group is one rank. */
-void sync_holders_part(const sync_holders *h, const params *p, int segment, int k, int64_t *first, int64_t *count);
+/* Of a group, [its ranks], adding up to 1; NULL: equal. */
+const double *sync_holders_shares(const sync_holders *h, int group);
 
 #endif

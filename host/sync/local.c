@@ -23,6 +23,7 @@
 #include "host/sync/local_rounds.h"
 
 #include "host/base/trace.h"
+#include "host/sync/blocks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -145,11 +146,15 @@ static const char *changes(const sync_settings *s)
     return "local";
 }
 
-static optim_part part(const sync_settings *set, const sync_holders *h, const params *p, int segment)
+static gt_status parts(const sync_settings *set, const sync_holders *h, const params *p, optim_part **list, int *count)
 {
+    gt_status st = GT_OK;
     (void)set;
-    const params_segment *s = params_segment_at(p, segment);
-    return (optim_part){ 0, s->count, sync_holders_first_within(h, s->group) };
+    for (int i = 0; !st && i < params_segments(p); i++) {
+        const params_segment *s = params_segment_at(p, i);
+        st = sync_part_add(list, count, (optim_part){ i, 0, s->count, sync_holders_first_within(h, s->group) });
+    }
+    return st;
 }
 
 int local_streams(const local *l)
@@ -341,7 +346,7 @@ const sync_mode sync_local = {
     .check_replicas = check_replicas,
     .check_layers = check_layers,
     .idle = idle,
-    .part = part,
+    .parts = parts,
     .create = create,
     .release = release,
     .begin = begin,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* host/sync/mode.h - what a file of this room fills in to be a way of staying together.
  *
- *   part()                   which part of the optimizer is this rank's
+ *   parts()                  which parts of the optimizer are this rank's
  *   create() ── ready() ── ready() ── update() ── ready() ... ── release()
  *
  * A new mode is one file and one row of sync_modes[] (sync.c); options, help, plans and their checks read
@@ -47,9 +47,11 @@ struct sync_mode {
     int (*serves_only)(const sync_settings *s, int rank);       /* see sync_mode_serves_only(); NULL: none does */
     /* GT_UNSUPPORTED if the mode cannot update so. NULL: it can whatever there is. */
     gt_status (*allows)(const sync_settings *s, const optim_config *c, dtype storage);
-    /* Before part(), all ranks: what follows from who holds what. NULL: nothing to do. */
+    /* Before parts(), all ranks: what follows from who holds what. NULL: nothing to do. */
     gt_status (*prepare)(const sync_settings *settings, sync_holders *h);
-    optim_part (*part)(const sync_settings *settings, const sync_holders *h, const params *p, int segment);
+    /* Adds to a list, sync_part_add() (blocks.h). */
+    gt_status (*parts)(const sync_settings *settings, const sync_holders *h, const params *p, optim_part **list,
+                       int *count);
     /* Leave `state`; it is NULL in release() if create() did not come so far. NULL: nothing to do. */
     gt_status (*create)(sync_run *s);
     void (*release)(sync_run *s);

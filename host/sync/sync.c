@@ -112,10 +112,12 @@ gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, s
     return m->prepare ? m->prepare(settings, h) : GT_OK;
 }
 
-optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
-                          int segment)
+gt_status sync_mode_parts(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
+                          optim_part **list, int *count)
 {
-    return m->part(settings, h, p, segment);
+    *count = 0;
+    *list = malloc(sizeof **list);      /* an empty list is one, too: optim_create() takes none for all there is */
+    return *list ? m->parts(settings, h, p, list, count) : gt_fail(GT_NO_MEMORY, "no memory for what a rank updates");
 }
 
 /* ---- a run ----------------------------------------------------------------------------------- */
@@ -254,11 +256,6 @@ void sync_explain(const sync_run *s, gt_text *out)
 uint64_t sync_updates(const sync_run *s)
 {
     return s->updates;
-}
-
-optim_part sync_part(const sync_run *s, int segment)
-{
-    return sync_mode_part(s->o.mode, &s->settings, s->o.holders, s->o.params, segment);
 }
 
 void sync_compressed(const sync_run *s, double *encoded, double *summed)

@@ -58,11 +58,12 @@ void sync_mode_names(char *out);
  * form (NULL: none). sync_create() asks as well. */
 gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
                            const compressor *form);
-/* All ranks, once it is known who holds what, and before sync_mode_part(). */
+/* All ranks, once it is known who holds what, and before sync_mode_parts(). */
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
-/* What this rank updates of a segment, and whether it counts it in the norm. h NULL: alone. */
-optim_part sync_mode_part(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
-                          int segment);
+/* What this rank updates, and whether it counts it in the norm, for optim_create(); *list is the caller's to free,
+ * whatever the result. h NULL: alone. */
+gt_status sync_mode_parts(const sync_mode *m, const sync_settings *settings, const sync_holders *h, const params *p,
+                          optim_part **list, int *count);
 
 /* ---- a run ----------------------------------------------------------------------------------- */
 
@@ -169,8 +170,6 @@ gt_status sync_update(sync_run *s, double lr);
 /* Updates of all ranks together that were queued so far. More than before a sync_update() that failed: the update was
  * queued, and not all weights of others came after it; the rank's own part is whole. */
 uint64_t sync_updates(const sync_run *s);
-/* Of a segment what this rank updates. */
-optim_part sync_part(const sync_run *s, int segment);
 /* Values that ranks share, over all ranks, and those of them that do not travel as they are. */
 void sync_compressed(const sync_run *s, double *encoded, double *summed);
 

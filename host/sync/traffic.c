@@ -3,11 +3,12 @@
 #include "host/sync/traffic.h"
 
 #include "host/compress/compressor.h"
+#include "host/sync/blocks.h"
 #include "host/sync/mode.h"
 
 #include <math.h>
 
-enum { PLAIN = 4, BUCKET = 4 << 20 };     /* bytes of a value as it is; of what travels at once (buckets_cut.c) */
+enum { PLAIN = 4 };                     /* bytes of a value as it is */
 
 static const sync_settings *settled(const sync_mode *m, const sync_settings *settings, sync_settings *usual)
 {
@@ -40,9 +41,7 @@ static int scatters(const compressor *how)
 static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_volume *v, int n, double most)
 {
     const int changes = c && compress_changes(c), gathers = changes && c->how->gathers;
-    const double buckets = fmax(1.0, PLAIN * (v->plain + v->values) / BUCKET);
-    if (m->shares_state)                /* parts lie side by side: of many buckets each is of one rank */
-        most = fmin(1.0, most * buckets);
+    const double buckets = fmax(1.0, PLAIN * (v->plain + v->values) / SYNC_BLOCK_BYTES);
     const double least = fmax(0.0, 1.0 - (n - 1) * most), once = fmax(1.0 - least, (n - 1) * most);
     const double ring = 2.0 * (n - 1) / n, whole = m->shares_state ? 2.0 * once : ring;
     const double plain = PLAIN * v->plain, weights = m->shares_state ? PLAIN * v->values : 0.0;

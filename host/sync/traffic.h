@@ -4,7 +4,7 @@
  * n ranks hold S bytes of fp32, each link carries B bytes a second each way and is late by L:
  *
  *   sums                   2 (n-1)/n S / B + 2 (n-1) L                 a ring; Thakur et al. 2005
- *   sharded state          as served, bucket by bucket: of many buckets each is of one rank, and has its link alone
+ *   sharded state          the same: of each bucket every rank owns a part, so sums and new weights are half a ring each
  *   served in shares s_i   2 max_i max(1 - s_i, (n-1) s_i) S / B + 2 L         direct; with s_0 = 1 a server's link
  *                                                                      carries all; Jiang et al., OSDI 2020
  *   encodings of E bytes   (n-1) E gathered, 2 (n-1)/n E summed; where state is shared out, then (n-1)/n S of weights

@@ -37,15 +37,8 @@ static checkpoint_piece piece_of(const train *t, int i)
     checkpoint_piece p = {
         .full = info->full, .slice = info->slice, .end = shape_count(&info->shape), .type = DTYPE_F32
     };
-    int segment;
-    int64_t first;
-    params_place(t->params, i, &segment, &first);
-    if (!t->half || segment < 0)
-        return p;
-    const optim_part mine = sync_part(t->sync, segment);
-    const int64_t from = mine.first - first, to = from + mine.count;
-    p.begin = from > 0 ? from : 0;
-    p.end = to < p.end ? to : p.end;
+    if (t->half && !info->frozen)
+        optim_range(t->optim, i, &p.begin, &p.end);
     return p;
 }
 

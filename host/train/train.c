@@ -187,7 +187,7 @@ static gt_status make_stage(train *t)
  * of its holders; of moments, its own part where they are shared out. */
 static gt_status make_optimizer(train *t)
 {
-    const int segments = params_segments(t->params), count = params_count(t->params);
+    const int count = params_count(t->params);
     const double tokens = (double)(t->o.batch * t->o.seq);
     if (!t->holders)
         return optim_create(&t->optim, t->device, t->kernels, t->gemm, t->params, &t->o.optim, tokens, NULL);
@@ -197,19 +197,20 @@ static gt_status make_optimizer(train *t)
                                                           : GT_OK;
     if (st)
         return st;
-    optim_part *parts = calloc((size_t)segments + 1, sizeof *parts);
+    optim_part *parts = NULL;
+    int part_count = 0;
     t->mine = calloc((size_t)count + 1, 1);
     t->mine_state = calloc((size_t)count + 1, 1);
-    st = parts && t->mine && t->mine_state ? GT_OK : no_memory();
-    for (int i = 0; !st && i < segments; i++)
-        parts[i] = sync_mode_part(t->mode, &t->plan.settings, t->holders, t->params, i);
+    st = t->mine && t->mine_state ? GT_OK : no_memory();
+    if (!st)
+        st = sync_mode_parts(t->mode, &t->plan.settings, t->holders, t->params, &parts, &part_count);
     for (int i = 0; !st && i < count; i++) {
         t->mine[i] = (unsigned char)sync_holders_first(t->holders, params_group(t->params, i));
         t->mine_state[i] = sync_mode_shares_state(t->mode) || t->mine[i];
     }
     if (!st)
         st = optim_create(&t->optim, t->device, t->kernels, t->update_gemm, t->params, &t->o.optim, tokens,
-                          &(optim_ranks){ parts, t->sum ? tensor_sum_make : NULL, t->sum });
+                          &(optim_ranks){ parts, part_count, t->sum ? tensor_sum_make : NULL, t->sum });
     free(parts);
     return st;
 }

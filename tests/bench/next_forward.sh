@@ -6,6 +6,7 @@
 #
 #      allreduce   backward ═ sums ═══════│ update │ forward            as many bytes,
 #      sharded     backward ═ sums ═│ update │ ═ weights ═ forward      half of them beside the next forward
+#      async       backward │ ═ gradients, weights ═ forward            as many, both kinds at once, and nobody waits
 #
 # Two replicas, each in a network namespace of its own, on a core of its own, over a link of N Mbit/s both ways. 10.8 M
 # parameters, 6 layers of 384 channels, 8 sequences of 128 tokens a step. Modes take turns; the median of all steps but
@@ -51,11 +52,12 @@ while [ $round -lt "$rounds" ]; do
     run allreduce
     run sharded --sync sharded
     run ps --sync ps --servers 0:1,1:1
+    run async --sync async --barrier-every 0
     round=$((round + 1))
 done
 echo "# two replicas of one core, $mbit Mbit/s, $rounds rounds of $steps steps"
 printf '%-12s %10s %10s\n' sync 'ms/step' ratio
-for name in allreduce sharded ps; do
+for name in allreduce sharded ps async; do
     sort -n "$work/$name.ms" | awk '{ x[NR] = $1 } END { print x[int((NR + 1) / 2)] }' > "$work/$name.median"
     awk -v n="$name" -v a="$(cat "$work/allreduce.median")" '{ printf "%-12s %10.1f %10.2f\n", n, $1, a / $1 }' \
         "$work/$name.median"

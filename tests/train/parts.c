@@ -50,12 +50,13 @@ static gt_status make_optimizer(parts *p, const parts_plan *plan, int replica)
     for (int i = 0; i < params_segments(p->params) && i < PARTS_MAX; i++) {
         const int64_t steps = params_segment_at(p->params, i)->count / step;
         const int64_t from = steps * replica / plan->replicas;
-        part[i] = (optim_part){ from * step, (steps * (replica + 1) / plan->replicas - from) * step, 1 };
+        part[i] = (optim_part){ i, from * step, (steps * (replica + 1) / plan->replicas - from) * step, 1 };
     }
     for (int i = 0; i < PARTS_MAX; i++)
         p->mine_moments[i] = plan->sharded || p->mine[i];
     return optim_create(&p->optim, p->device, p->kernels, NULL, p->params, &c, 1.0,
-                        plan->sharded ? &(optim_ranks){ .parts = part } : NULL);
+                        plan->sharded ? &(optim_ranks){ .parts = part, .part_count = params_segments(p->params) }
+                                      : NULL);
 }
 
 gt_status parts_open(parts *p, const parts_plan *plan, int rank)
