@@ -9,6 +9,17 @@
 
 #include <stdlib.h>
 
+/* A part of a range that one rank owns, if sums are encoded again. */
+typedef struct piece {
+    compress_range range;               /* of these values alone; its views are the piece's        */
+    int owner;
+    int64_t at;                         /* values of this rank's part before it                    */
+    dev_buffer *code;                   /* in the owner's block                                    */
+    dev_buffer *error;                  /* view of error.next                                      */
+    dev_buffer **said;                  /* [ranks] its own: in the blocks of all                   */
+    dev_buffer *sum, *left;             /* its own: of `sum` and served.next                       */
+} piece;
+
 typedef struct round {
     dev_list *encode, *decode;
     dev_buffer **part;                  /* [encodings * ranges] views of code               */
@@ -32,6 +43,12 @@ struct compress_coding {
     pair error, velocity, state;        /* state: of the ranges, one after the other        */
     int64_t states;                     /* fp32 values of it                                */
     dev_buffer **error_of;              /* [range] views of error.next                      */
+    int rounds;
+    piece *piece;                       /* NULL: sums are not encoded again                 */
+    int pieces;
+    pair served;                        /* of this rank's part                              */
+    dev_buffer *sum;
+    int64_t values;                     /* in them, those between pieces included           */
     void *memory;                       /* of the network, that code lies in; NULL: its own */
     uint64_t most;                      /* bytes of the longest code                        */
 };
@@ -67,16 +84,34 @@ static void set_level(compress_coding *c, int level)
 
 static round *round_at(const compress_coding *c, int at)
 {
-    return &c->round[c->level * c->how->rounds + at];
+    return &c->round[c->level * c->rounds + at];
+}
+
+static uint64_t piece_room(const compress_coding *c, const piece *p)
+{
+    return aligned(c, (uint64_t)c->how->elements(&p->range, 0) * dtype_size(c->how->type));
+}
+
+/* Bytes of the largest part's encoding. */
+static uint64_t block_of(const compress_coding *c)
+{
+    uint64_t most = 0, part = 0;
+    for (int i = 0; i < c->pieces; i++) {
+        part = i && c->piece[i - 1].owner == c->piece[i].owner ? part : 0;
+        part += piece_room(c, &c->piece[i]);
+        most = part > most ? part : most;
+    }
+    return most;
 }
 
 /* Of the current level. */
 static void measure(compress_coding *c)
 {
-    for (int r = 0; r < c->how->rounds; r++) {
+    for (int r = 0; r < c->rounds; r++) {
         round *k = round_at(c, r);
-        for (int i = 0; i < c->o.ranges; i++)
+        for (int i = 0; !c->piece && i < c->o.ranges; i++)
             k->stride += room_of(c, i, r);
+        k->stride += c->piece ? block_of(c) : 0;
         const uint64_t all = k->stride * (uint64_t)c->encodings;
         c->most = all > c->most ? all : c->most;
     }
@@ -110,6 +145,153 @@ static gt_status make_parts(compress_coding *c, int at)
     }
     return st;
 }
+
+/* ---- sums that are encoded again ------------------------------------------------------------------ */
+
+/* Whole chunks, as many to each rank as to the others, in the order of the values. */
+static gt_status cut_pieces(compress_coding *c)
+{
+    const int ranks = c->o.ranks;
+    int64_t chunks = 0, before = 0;
+    if (!c->how->serves || c->o.spec.server == 0.0 || ranks < 3)
+        return GT_OK;
+    for (int i = 0; i < c->o.ranges; i++)
+        chunks += (c->range[i].count + COMPRESS_CHUNK - 1) / COMPRESS_CHUNK;
+    c->piece = calloc((size_t)(c->o.ranges + ranks), sizeof *c->piece);
+    if (!c->piece)
+        return no_memory();
+    for (int i = 0; i < c->o.ranges; i++) {
+        const compress_range *r = &c->range[i];
+        const int64_t own = (r->count + COMPRESS_CHUNK - 1) / COMPRESS_CHUNK;
+        for (int k = 0; k < ranks; k++) {
+            uint64_t begin, size;
+            net_part((uint64_t)chunks, ranks, k, &begin, &size);
+            int64_t from = (int64_t)begin - before, to = from + (int64_t)size;
+            from = from > 0 ? from * COMPRESS_CHUNK : 0;
+            to = to < own ? to * COMPRESS_CHUNK : r->count;
+            if (from >= to)
+                continue;
+            piece *p = &c->piece[c->pieces++];
+            p->owner = k;
+            p->range = *r;
+            p->range.grad = NULL;
+            p->range.first = r->first + from;
+            p->range.count = to - from;
+        }
+        before += own;
+    }
+    c->rounds = 2;
+    return GT_OK;
+}
+
+static gt_status view_piece(compress_coding *c, piece *p, uint64_t at)
+{
+    const compress_range *r = &p->range;
+    const uint64_t from = 4 * (uint64_t)r->first, bytes = 4 * (uint64_t)r->count, stride = round_at(c, 0)->stride;
+    const uint64_t coded = (uint64_t)c->how->elements(r, 0) * dtype_size(c->how->type);
+    gt_status st = dev_buffer_view(&p->range.grad, c->o.grad, from, bytes);
+    if (!st)
+        st = dev_buffer_view(&p->error, c->error.next, from, bytes);
+    if (!st)
+        st = dev_buffer_view(&p->code, c->code, (uint64_t)p->owner * stride + at, coded);
+    if (st || p->owner != c->mine)
+        return st;
+    p->said = calloc((size_t)c->o.ranks, sizeof *p->said);
+    if (!p->said)
+        return no_memory();
+    for (int k = 0; !st && k < c->o.ranks; k++)
+        st = dev_buffer_view(&p->said[k], c->code, (uint64_t)k * stride + at, coded);
+    if (!st)
+        st = dev_buffer_view(&p->sum, c->sum, 4 * (uint64_t)p->at, bytes);
+    return st ? st : dev_buffer_view(&p->left, c->served.next, 4 * (uint64_t)p->at, bytes);
+}
+
+static gt_status make_pair(compress_coding *c, pair *p, int64_t count, const char *what);
+
+static gt_status make_pieces(compress_coding *c)
+{
+    dev_list *l = NULL;
+    uint64_t at = 0;
+    for (int i = 0; i < c->pieces; i++)
+        if (c->piece[i].owner == c->mine) {
+            c->piece[i].at = c->values;
+            c->values += (int64_t)aligned(c, 4 * (uint64_t)c->piece[i].range.count) / 4;
+        }
+    c->values = c->values ? c->values : 1;      /* a buffer of nothing there cannot be */
+    gt_status st = make_pair(c, &c->served, c->values, "what is held back of sums of moments");
+    if (!st)
+        st = dev_buffer_create(&c->sum, c->o.device, 4 * (uint64_t)c->values, "sums of moments");
+    if (!st)
+        st = dev_list_create(&l, c->o.device);
+    if (!st)
+        st = dev_list_fill(l, c->sum, 0, 0, 4 * (uint64_t)c->values);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    dev_list_release(l);
+    for (int i = 0; !st && i < c->pieces; i++) {
+        at = i && c->piece[i - 1].owner == c->piece[i].owner ? at : 0;
+        st = view_piece(c, &c->piece[i], at);
+        at += piece_room(c, &c->piece[i]);
+    }
+    return st;
+}
+
+static void release_pieces(compress_coding *c)
+{
+    for (int i = 0; i < c->pieces; i++) {
+        piece *p = &c->piece[i];
+        for (int k = 0; p->said && k < c->o.ranks; k++)
+            dev_buffer_release(p->said[k]);
+        dev_buffer_release(p->range.grad);
+        dev_buffer_release(p->error);
+        dev_buffer_release(p->code);
+        dev_buffer_release(p->sum);
+        dev_buffer_release(p->left);
+        free(p->said);
+    }
+    dev_buffer_release(c->sum);
+    free(c->piece);
+}
+
+/* What this rank says of all parts; or of its own, of the sums and what was kept of them. */
+static gt_status append_pieces_in(compress_coding *c, int at)
+{
+    const compress_coding_options *o = &c->o;
+    dev_list *l = round_at(c, at)->encode;
+    gt_status st = at ? kernel_compress_moment(l, o->kernels, c->values, o->frame, 0.0, 1, c->served.kept,
+                                               c->served.kept, c->sum)
+                      : GT_OK;
+    for (int i = 0; !st && i < c->pieces; i++) {
+        const piece *p = &c->piece[i];
+        compress_range r = p->range;
+        if (at && p->owner != c->mine)
+            continue;
+        r.grad = at ? p->sum : r.grad;
+        st = c->how->encode(l, o->kernels, &r, 0, p->code);
+        if (!st)
+            st = c->how->decode(l, o->kernels, &r, 0, &p->code, 1, at ? p->left : p->error);
+    }
+    if (st)
+        return st;
+    return at ? kernel_compress_left(l, o->kernels, c->values, o->frame, c->sum, c->served.next, NULL)
+              : kernel_compress_left(l, o->kernels, o->count, o->frame, o->grad, c->error.next, NULL);
+}
+
+/* What all say of this rank's part, added up; or what the owners of all parts say. */
+static gt_status append_pieces_out(compress_coding *c, int at)
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < c->pieces; i++) {
+        const piece *p = &c->piece[i];
+        if (at)
+            st = c->how->decode(round_at(c, at)->decode, c->o.kernels, &p->range, 0, &p->code, 1, p->range.grad);
+        else if (p->owner == c->mine)
+            st = c->how->decode(round_at(c, at)->decode, c->o.kernels, &p->range, 0, p->said, c->o.ranks, p->sum);
+    }
+    return st;
+}
+
+/* ---- what is kept ----------------------------------------------------------------------------- */
 
 /* Zeros, and on the list of commits. */
 static gt_status make_pair(compress_coding *c, pair *p, int64_t count, const char *what)
@@ -184,12 +366,14 @@ static gt_status append_feed(compress_coding *c, dev_list *l)
 static gt_status append_encode(compress_coding *c, int at)
 {
     round *k = round_at(c, at);
-    const int keeps = c->how->keeps_error, last = at == c->how->rounds - 1;
+    const int keeps = c->how->keeps_error, last = at == c->rounds - 1;
     gt_status st = dev_list_create(&k->encode, c->o.device);
     if (!st)
         dev_list_label(k->encode, "encoding of gradients");
     if (!st && keeps && at == 0)
         st = append_feed(c, k->encode);
+    if (c->piece)
+        return st ? st : append_pieces_in(c, at);
     for (int i = 0; !st && i < c->o.ranges; i++)
         st = c->how->encode(k->encode, c->o.kernels, &c->range[i], at, k->part[i * c->encodings + c->mine]);
     for (int i = 0; !st && keeps && last && i < c->o.ranges; i++)
@@ -210,6 +394,8 @@ static gt_status append_decode(compress_coding *c, int at)
     gt_status st = dev_list_create(&k->decode, c->o.device);
     if (!st)
         dev_list_label(k->decode, "decoding of gradients");
+    if (c->piece)
+        return st ? st : append_pieces_out(c, at);
     for (int i = 0; !st && i < c->o.ranges; i++)
         st = c->how->decode(k->decode, c->o.kernels, &c->range[i], at, &k->part[i * c->encodings], c->encodings,
                             c->range[i].grad);
@@ -222,8 +408,8 @@ static gt_status make_lists(compress_coding *c)
     gt_status st = GT_OK;
     for (int v = 0; !st && v < c->levels; v++) {
         set_level(c, v);
-        for (int r = 0; !st && r < c->how->rounds; r++) {
-            st = make_parts(c, r);
+        for (int r = 0; !st && r < c->rounds; r++) {
+            st = c->piece ? GT_OK : make_parts(c, r);
             if (!st)
                 st = append_encode(c, r);
             if (!st)
@@ -240,7 +426,7 @@ gt_status compress_coding_create(compress_coding **out, const compress_coding_op
     const int levels = compress_levels(&o->spec);
     compress_coding *c = calloc(1, sizeof *c);
     compress_range *range = malloc(((size_t)o->ranges + 1) * sizeof *range);
-    round *rounds = calloc((size_t)(o->spec.how->rounds * levels), sizeof *rounds);
+    round *rounds = calloc((size_t)((o->spec.how->rounds + o->spec.how->serves) * levels), sizeof *rounds);
     for (int i = 0; range && i < o->ranges; i++)
         range[i] = o->range[i];
     if (!c || !range || !rounds) {
@@ -258,6 +444,7 @@ gt_status compress_coding_create(compress_coding **out, const compress_coding_op
         .how = o->spec.how,
         .range = range,
         .levels = levels,
+        .rounds = o->spec.how->rounds,
         .round = rounds,
         .encodings = o->spec.how->gathers ? o->ranks : 1,
         .mine = o->spec.how->gathers ? o->rank : 0
@@ -270,15 +457,19 @@ gt_status compress_coding_create(compress_coding **out, const compress_coding_op
         range[i].own_stream = range[i].stream + ((uint32_t)o->rank + 1) * 0x9e3779b9u;
         range[i].state = range[i].next = range[i].scratch = NULL;
     }
+    gt_status st = cut_pieces(c);
     for (int v = 0; v < levels; v++) {
         set_level(c, v);
         measure(c);
     }
-    gt_status st = dev_list_create(&c->commit, o->device);
+    if (!st)
+        st = dev_list_create(&c->commit, o->device);
     if (!st)
         st = make_code(c);
     if (!st)
         st = make_error(c);
+    if (!st && c->piece)
+        st = make_pieces(c);
     if (!st)
         st = make_state(c);
     if (!st)
@@ -305,7 +496,7 @@ void compress_coding_release(compress_coding *c)
 {
     if (!c)
         return;
-    for (int r = 0; r < c->how->rounds * c->levels; r++) {
+    for (int r = 0; r < c->rounds * c->levels; r++) {
         dev_list_release(c->round[r].encode);
         dev_list_release(c->round[r].decode);
         for (int i = 0; c->round[r].part && i < c->encodings * c->o.ranges; i++)
@@ -327,6 +518,8 @@ void compress_coding_release(compress_coding *c)
     release_pair(&c->error);
     release_pair(&c->velocity);
     release_pair(&c->state);
+    release_pair(&c->served);
+    release_pieces(c);
     dev_buffer_release(c->scratch);
     dev_buffer_release(c->code);
     if (c->memory)
@@ -342,16 +535,25 @@ static net_type type_of(dtype t)
     return t == DTYPE_BF16 ? NET_BF16 : t == DTYPE_F16 ? NET_F16 : NET_F32;
 }
 
+int compress_coding_rounds(const compress_coding *c)
+{
+    return c->rounds;
+}
+
 compress_payload compress_coding_payload(const compress_coding *c, int at)
 {
-    const uint64_t stride = round_at(c, at)->stride;
+    const uint64_t stride = round_at(c, at)->stride, all = stride * (uint64_t)c->encodings;
+    const int exchanged = c->piece && at == 0;
     return (compress_payload){
+        .way = exchanged         ? COMPRESS_EXCHANGED
+               : c->how->gathers ? COMPRESS_GATHERED
+                                 : COMPRESS_SUMMED,
         .code = c->code,
         .host = dev_buffer_host(c->code),
-        .bytes = stride * (uint64_t)c->encodings,
-        .elements = stride * (uint64_t)c->encodings / dtype_size(c->how->type),
-        .own_at = stride * (uint64_t)c->mine,
-        .own_bytes = stride,
+        .bytes = all,
+        .elements = all / dtype_size(c->how->type),
+        .own_at = exchanged ? 0 : stride * (uint64_t)c->mine,
+        .own_bytes = exchanged ? all : stride,
         .type = type_of(c->how->type)
     };
 }
@@ -389,6 +591,24 @@ dev_buffer *compress_coding_error(const compress_coding *c)
 dev_buffer *compress_coding_velocity(const compress_coding *c)
 {
     return c->velocity.kept;
+}
+
+dev_buffer *compress_coding_served(const compress_coding *c)
+{
+    return c->served.kept;
+}
+
+int compress_coding_piece(const compress_coding *c, int i, int64_t *first, int64_t *count, int64_t *at)
+{
+    int k = 0;
+    while (k < c->pieces && (c->piece[k].owner != c->mine || i-- > 0))
+        k++;
+    if (k == c->pieces)
+        return 0;
+    *first = c->piece[k].range.first;
+    *count = c->piece[k].range.count;
+    *at = c->piece[k].at;
+    return 1;
 }
 
 dev_buffer *compress_coding_state(const compress_coding *c, int range)

@@ -4,6 +4,11 @@
  *   device   grad ─ encode ─► code [ mine ]          ─ exchanged ─► code [ sum ]          ─ decode ─► grad
  *                             code [ 0 | mine | 2 ]  ─ exchanged ─► code [ 0 | 1 | 2 ]      if it gathers
  *
+ *   with how->serves, of three ranks or more: each owns a part of the values, and sums of parts are encoded again
+ *
+ *            rank 1   code [ for 0 | for 1 | for 2 ]  ─ exchanged ─► code [ of 0 | of 1 | of 2 ]  ─ decode ─► its part
+ *            its part + kept there ─ encode ─► code [ | part 1 | ]  ─ gathered ─► code [ part 0 | part 1 | part 2 ]
+ *
  *   step     commit    next of the step before becomes what is kept, if that step was taken
  *            encode    grad + kept, encoded; what that leaves out is next
  *
@@ -38,8 +43,18 @@ typedef struct compress_coding_options {
 gt_status compress_coding_create(compress_coding **out, const compress_coding_options *o);
 void compress_coding_release(compress_coding *c);      /* takes NULL */
 
+/* Exchanges of a step. */
+int compress_coding_rounds(const compress_coding *c);
+
+typedef enum compress_way {
+    COMPRESS_SUMMED,                    /* over ranks                                       */
+    COMPRESS_GATHERED,                  /* each rank's goes to all                          */
+    COMPRESS_EXCHANGED                  /* a block of each rank's goes to each              */
+} compress_way;
+
 /* One encoding that the network moves. */
 typedef struct compress_payload {
+    compress_way way;
     dev_buffer *code;                   /* from its begin                                   */
     void *host;                         /* the same, where it is host memory; else NULL     */
     uint64_t bytes, elements;           /* of all ranks' together if they are gathered      */
@@ -62,6 +77,10 @@ gt_status compress_coding_sent(compress_coding *c);
 /* What is kept: fp32, count values each; NULL: nothing is. */
 dev_buffer *compress_coding_error(const compress_coding *c);
 dev_buffer *compress_coding_velocity(const compress_coding *c);
+/* What this rank holds back of the sums of its part, in pieces; NULL: it owns none. */
+dev_buffer *compress_coding_served(const compress_coding *c);
+/* Piece i: values [*first, *first + *count) of the bucket lie from *at on, a value; 0: there is none. */
+int compress_coding_piece(const compress_coding *c, int i, int64_t *first, int64_t *count, int64_t *at);
 /* What the compressor keeps of range i: fp32, how->state() values; NULL: nothing. */
 dev_buffer *compress_coding_state(const compress_coding *c, int range);
 

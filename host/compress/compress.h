@@ -36,7 +36,7 @@ typedef struct compress_spec {
     const compressor *how;
     double parameter; /* behind ':'                                       */
     double least; /* tensors of fewer values travel as they are       */
-    double momentum, ramp, rate, freeze, clip, sample;
+    double momentum, ramp, rate, freeze, clip, sample, server;
     double decay; /* of what is held back, from step to step; 0: none     */
     uint64_t after; /* steps before it; everything travels as it is     */
 } compress_spec;

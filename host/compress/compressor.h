@@ -51,12 +51,13 @@ struct compressor {
     int gathers;                        /* 1: decode() gets every rank's encoding; 0: their sum */
     int whole;                          /* 1: nothing is encoded; tensors go as they are or wait (--send-threshold) */
     int keeps_error;
-    int moments;                        /* 1: see above; for modes in which each rank has them whole */
-    int warms_up;                       /* 1: there must be steps before it (compress_spec.after)  */
-    int all;                            /* 1: vectors and small tensors as well; 0: they travel as they are */
-    int rounds;                         /* exchanges of a step; a round may build on the ones before */
-    const compress_number *parameter;       /* behind ':'; NULL: there is none                  */
-    const compress_number *numbers;         /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
+    int serves; /* 1: with spec->server, sums of three ranks and more are encoded again (coding.h) */
+    int moments; /* 1: see above; for modes in which each rank has them whole */
+    int warms_up; /* 1: there must be steps before it (compress_spec.after)  */
+    int all; /* 1: vectors and small tensors as well; 0: they travel as they are */
+    int rounds; /* exchanges of a step; a round may build on the ones before */
+    const compress_number *parameter; /* behind ':'; NULL: there is none                  */
+    const compress_number *numbers; /* behind ',', as NAME=VALUE; a { 0 } behind the last; NULL: none */
     /* NULL: any tensor of two or more dims that is large enough. */
     int (*worth)(const compress_spec *s, const graph_param_info *info);
     /* 1: in this step, counted from the first that compresses, gradients travel as they are all the same. NULL: in

@@ -2,12 +2,14 @@
 /* host/compress/onebit.c - AdamW's momentum as signs: 1-bit Adam and 0/1 Adam.
  *
  *   rank i    m_i = beta1 m / ranks + (1 - beta1) g_i + held back ─► signs, and mean |m_i| of each 4096 values
- *   all       m = sum of what the ranks say; v stays;  p = p - lr (m / (sqrt(v) + eps) + decay p)
+ *   owner     of a part: what the ranks say, added up, + held back there ─► signs, and mean magnitudes
+ *   all       m = what the owners say; v stays;  p = p - lr (m / (sqrt(v) + eps) + decay p)
  *
  * Shares g_i add up to the gradient of the whole batch however unequal they are, and so do the m_i to the momentum.
- * Every rank gets what every other one says, and adds it up itself: nothing is encoded a second time on the way,
- * as a server's sum is in the papers. m is the optimizer's own, so nothing more is kept of it, and it needs to be
- * whole on every rank. Bias corrections go on: of m with the steps, of v with the updates that it has had.
+ * Each rank owns a part as large as the others' (coding.h), so the server of the papers is all of them. Between two
+ * ranks that saves nothing: there, and with server=0, every rank gets what every other one says, and m is the sum of
+ * that. m is the optimizer's own, so nothing more is kept of it, and it needs to be whole on every rank. Bias
+ * corrections go on: of m with the steps, of v with the updates that it has had.
  *
  *   onebit    the steps before --compress-after are AdamW's, with gradients as they are; then v is held for good.
  *             Source: Tang et al., "1-bit Adam", ICML 2021.
@@ -25,8 +27,18 @@ static const compress_number intervals = {
     1,
     offsetof(compress_spec, parameter)
 };
+#define SERVER \
+    { "server", \
+      "1: sums of 3 ranks and more come back as signs too; 0: all get what all say", \
+      1.0, \
+      0.0, \
+      1.0, \
+      1, \
+      offsetof(compress_spec, server) }
+static const compress_number onebit_numbers[] = { SERVER, { 0 } };
 static const compress_number numbers[] = { { "freeze", "steps after which variances stay; 0: they never do for good",
                                              0.0, 0.0, 1e15, 1, offsetof(compress_spec, freeze) },
+                                           SERVER,
                                            { 0 } };
 
 static int64_t elements(const compress_range *r, int round)
@@ -76,6 +88,8 @@ const compressor compress_onebit = {
     .keeps_error = 1,
     .moments = 1,
     .warms_up = 1,
+    .serves = 1,
+    .numbers = onebit_numbers,
     .elements = elements,
     .encode = encode,
     .decode = decode
@@ -91,6 +105,7 @@ const compressor compress_zeroone = {
     .all = 1,
     .keeps_error = 1,
     .moments = 1,
+    .serves = 1,
     .parameter = &intervals,
     .numbers = numbers,
     .plain = renews,

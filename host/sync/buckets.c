@@ -37,11 +37,12 @@ uint64_t sync_bucket_crossing(const bucket *b)
 {
     const uint64_t ranks = (uint64_t)net_group_size(b->group);
     uint64_t sum = 0;
-    for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
+    for (int r = 0; r < sync_bucket_rounds(b); r++) {
         const travel t = sync_bucket_travel(b, r);
-        sum += sync_bucket_how(b)->gathers ? (ranks - 1) * t.own_bytes
-               : sync_bucket_scatters(b)   ? net_type_size(t.type) * (b->count - b->own_count)
-                                           : 2 * (ranks - 1) * t.bytes / ranks;
+        sum += t.way == COMPRESS_EXCHANGED  ? (ranks - 1) * (t.bytes / ranks)
+               : t.way == COMPRESS_GATHERED ? (ranks - 1) * t.own_bytes
+               : sync_bucket_scatters(b)    ? net_type_size(t.type) * (b->count - b->own_count)
+                                            : 2 * (ranks - 1) * t.bytes / ranks;
     }
     return sum;
 }
@@ -65,7 +66,9 @@ static gt_status read_start(buckets *s, bucket *b, int round)
 static gt_status start_exchange(bucket *b, int round)
 {
     const travel t = sync_bucket_travel(b, round);
-    if (sync_bucket_how(b)->gathers)
+    if (t.way == COMPRESS_EXCHANGED)
+        return net_all_to_all_start(b->group, t.host, t.elements, t.type, &b->sum);
+    if (t.way == COMPRESS_GATHERED)
         return net_all_gather_start(b->group, t.host, t.elements, NULL, t.type, NULL, &b->sum);
     if (sync_bucket_scatters(b))
         return net_reduce_scatter_start(b->group, t.host, b->count, b->counts, t.type, NULL, &b->sum);
@@ -82,7 +85,9 @@ static gt_status begin_sum(void *context, uint64_t now)
 static gt_status exchange(bucket *b, int round)
 {
     const travel t = sync_bucket_travel(b, round);
-    if (sync_bucket_how(b)->gathers)
+    if (t.way == COMPRESS_EXCHANGED)
+        return net_all_to_all(b->group, t.host, t.elements, t.type);
+    if (t.way == COMPRESS_GATHERED)
         return net_all_gather(b->group, t.host, t.elements, NULL, t.type, NULL);
     if (sync_bucket_scatters(b))
         return net_reduce_scatter(b->group, t.host, b->count, b->counts, t.type, NULL);
@@ -256,11 +261,11 @@ static gt_status later_round(buckets *s, int round)
 {
     gt_status st = GT_OK;
     for (int i = 0; !st && i < s->count; i++)
-        if (round < sync_bucket_how(&s->buckets[i])->rounds)
+        if (round < sync_bucket_rounds(&s->buckets[i]))
             st = read_start(s, &s->buckets[i], round);
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
-        if (round >= sync_bucket_how(b)->rounds)
+        if (round >= sync_bucket_rounds(b))
             continue;
         st = settle(&b->reading);
         if (!st)

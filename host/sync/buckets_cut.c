@@ -86,7 +86,8 @@ travel sync_bucket_travel(const bucket *b, int round)
     char *here = dev_buffer_host(b->grad);
     if (sync_bucket_how(b)->encode) {
         const compress_payload p = compress_coding_payload(b->coding, round);
-        t = (travel){ .buffer = p.code,
+        t = (travel){ .way = p.way,
+                      .buffer = p.code,
                       .host = b->memory,
                       .bytes = p.bytes,
                       .elements = p.elements,
@@ -99,6 +100,11 @@ travel sync_bucket_travel(const bucket *b, int round)
     if (here)
         t.host = here + t.at;
     return t;
+}
+
+int sync_bucket_rounds(const bucket *b)
+{
+    return sync_bucket_how(b)->encode ? compress_coding_rounds(b->coding) : 1;
 }
 
 int sync_bucket_scatters(const bucket *b)
@@ -201,7 +207,7 @@ static gt_status add_memory(buckets *s, bucket *b)
         for (int v = 0; v < (b->coding ? compress_levels(&b->spec) : 1); v++) {
             if (b->coding)
                 compress_coding_level(b->coding, v);
-            for (int r = 0; r < sync_bucket_how(b)->rounds; r++) {
+            for (int r = 0; r < sync_bucket_rounds(b); r++) {
                 const travel t = sync_bucket_travel(b, r);
                 bytes = t.bytes > bytes ? t.bytes : bytes;
                 far |= !t.in_place;
@@ -496,7 +502,9 @@ static void note_specs(buckets *s)
         const compress_spec *c = s->o.choice ? &s->o.choice->link[i].spec : &s->o.compress;
         const compressor *how = c->how ? c->how : &compress_none;
         s->after = c->after > s->after ? c->after : s->after;
-        s->rounds = how->rounds > s->rounds ? how->rounds : s->rounds;
+        const int serves = how->serves && c->server != 0.0, rounds = how->rounds + serves;
+        s->rounds = rounds > s->rounds ? rounds : s->rounds;
+        s->keeps_served |= serves;
         s->encodes |= how->encode != NULL;
         s->keeps_error |= how->keeps_error;
         s->keeps_momentum |= c->momentum > 0.0;

@@ -82,9 +82,9 @@ typedef struct buckets {
     int share;                          /* form SYNC_SUM_PART                               */
     sync_blocks blocks;                 /* of that; a bucket lies in one                    */
     /* Compressors of all groups of all ranks: steps before any of them, rounds at most, and whether one encodes, keeps
-     * errors or momentum or a state of its own. */
+     * errors or momentum or a state of its own, or errors of sums. */
     uint64_t after;
-    int rounds, encodes, keeps_error, keeps_momentum, keeps_state;
+    int rounds, encodes, keeps_error, keeps_momentum, keeps_state, keeps_served;
     kernel_set *own_kernels[DTYPE_STORAGES]; /* of compressors' types, made for them     */
     int plain; /* in this step all gradients travel as they are    */
     int begun; /* a step's first bucket has left                   */
@@ -112,6 +112,7 @@ typedef struct buckets {
 
 /* What the network moves of a bucket in a round of exchange. */
 typedef struct travel {
+    compress_way way;
     dev_buffer *buffer;
     uint64_t at; /* where it begins in buffer                        */
     char *host; /* the same memory on the host, or a copy's         */
@@ -121,6 +122,7 @@ typedef struct travel {
     net_type type;
 } travel;
 travel sync_bucket_travel(const bucket *b, int round);
+int sync_bucket_rounds(const bucket *b); /* exchanges of this step */
 /* How a group's gradients travel, when compression has begun. */
 compress_spec sync_buckets_spec(const buckets *s, int group);
 /* How its gradients travel in this step. */

@@ -37,10 +37,17 @@ static int scatters(const compressor *how)
     return !how->elements && !how->gathers && how->rounds == 1;
 }
 
+/* 1: sums are encoded again, each part by its owner (compress/coding.h). */
+static int serves(const compress_spec *c, int n)
+{
+    return c->how->serves && c->server != 0.0 && n > 2;
+}
+
 /* Sums of gradients, and new weights where each rank updates a share, at most `most`. One bucket follows the other. */
 static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_volume *v, int n, double most)
 {
-    const int changes = c && compress_changes(c), gathers = changes && c->how->gathers;
+    const int changes = c && compress_changes(c), back = changes && serves(c, n),
+              gathers = changes && c->how->gathers && !back;
     const double buckets = fmax(1.0, PLAIN * (v->plain + v->values) / SYNC_BLOCK_BYTES);
     const double least = fmax(0.0, 1.0 - (n - 1) * most), once = fmax(1.0 - least, (n - 1) * most);
     const double ring = 2.0 * (n - 1) / n, whole = m->shares_state ? 2.0 * once : ring;
@@ -60,7 +67,9 @@ static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_vol
                     : least < most * (1 - 1e-9) ? 2.0
                                                 : 2.0 * (n - 1))
                  * (changes ? c->how->rounds : 1),
-        .decodes = gathers ? n : 1.0
+        .decodes = gathers ? n
+                   : back  ? 2.0
+                           : 1.0
     };
 }
 

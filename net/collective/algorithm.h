@@ -52,6 +52,7 @@ gt_status net_run_hierarchical(net_task *t);
 gt_status net_run_tree(net_task *t);
 gt_status net_run_exchange(net_task *t);
 gt_status net_run_chain(net_task *t);          /* what ring is for a broadcast */
+gt_status net_run_all_to_all(net_task *t);
 gt_status net_run_barrier(net_task *t);
 
 /* The table's row for an algorithm: what runs it, in which kinds it exists, why one takes it. */

@@ -64,6 +64,7 @@ const char *net_kind_name(net_kind kind)
     case NET_OP_BARRIER: return "barrier";
     case NET_OP_PS: return "parameter server";
     case NET_OP_LINKS: return "link measurement";
+    case NET_OP_ALL_TO_ALL: return "all-to-all";
     case NET_OP_BOARD: return "sharing of memory";
     }
     return "unknown";

@@ -194,6 +194,12 @@ static size_t piece_size(const net_state *s, const net_config *config, double by
     return piece > 64.0 ? (size_t)piece : 64;
 }
 
+/* There is more than one way to do it. */
+static int is_chosen(net_kind kind)
+{
+    return kind != NET_OP_BARRIER && kind != NET_OP_ALL_TO_ALL;
+}
+
 gt_status net_call_run(net_state *s, const net_call *c)
 {
     const int p = net_group_size(s->group);
@@ -203,7 +209,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
     gt_status st = net_comm_check(net_group_comm(s->group));
     if (st || p == 1)
         return st;
-    if (c->kind != NET_OP_BARRIER) {
+    if (is_chosen(c->kind)) {
         st = choose(s, c, &a);
         if (!st && (a != NET_EXCHANGE || c->kind != NET_OP_ALL_REDUCE))
             st = cut(s, c, a, grain);
@@ -240,6 +246,8 @@ gt_status net_call_run(net_state *s, const net_call *c)
     };
     if (c->kind == NET_OP_BARRIER)
         st = net_run_barrier(&t);
+    else if (c->kind == NET_OP_ALL_TO_ALL && c->count)
+        st = net_run_all_to_all(&t);
     else if (c->count)
         st = net_algorithm_runner(a)(&t);
     return net_op_end(op, st);
@@ -294,6 +302,11 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
         return gt_fail(GT_MISUSE, "cannot begin %s: no data", net_kind_name(c->kind));
     if (c->kind == NET_OP_BROADCAST && (c->root < 0 || c->root >= p))
         return gt_fail(GT_MISUSE, "cannot begin broadcast: root %d is not one of %d ranks", c->root, p);
+    if (c->kind == NET_OP_ALL_TO_ALL)
+        return c->count % (uint64_t)p
+                   ? gt_fail(GT_MISUSE, "cannot begin all-to-all: %llu elements are no blocks for %d ranks",
+                             (unsigned long long)c->count, p)
+                   : GT_OK;
     if (c->counts)
         st = check_counts(c, p);
     if (!st && options) {
@@ -382,6 +395,11 @@ gt_status net_broadcast(net_group *g, void *x, uint64_t count, net_type type, in
     return run(g, call_of(NET_OP_BROADCAST, x, count, NULL, type, root), options);
 }
 
+gt_status net_all_to_all(net_group *g, void *x, uint64_t count, net_type type)
+{
+    return run(g, call_of(NET_OP_ALL_TO_ALL, x, count, NULL, type, -1), NULL);
+}
+
 gt_status net_barrier(net_group *g)
 {
     return run(g, call_of(NET_OP_BARRIER, NULL, 0, NULL, NET_F32, -1), NULL);
@@ -403,4 +421,9 @@ gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint
                                const net_collective_options *options, net_collective **out)
 {
     return start(g, call_of(NET_OP_ALL_GATHER, x, count, counts, type, -1), options, out);
+}
+
+gt_status net_all_to_all_start(net_group *g, void *x, uint64_t count, net_type type, net_collective **out)
+{
+    return start(g, call_of(NET_OP_ALL_TO_ALL, x, count, NULL, type, -1), NULL, out);
 }

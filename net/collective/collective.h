@@ -45,6 +45,7 @@ typedef enum net_kind {                         /* net_agreement.kind; 0 is none
                         NET_OP_BARRIER,
                         NET_OP_PS,
                         NET_OP_LINKS,    /* measuring links */
+                        NET_OP_ALL_TO_ALL,
                         NET_OP_BOARD     /* the last: making a board */
 } net_kind;
 
@@ -66,6 +67,9 @@ gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *
                          const net_collective_options *options);
 gt_status net_broadcast(net_group *g, void *x, uint64_t count, net_type type, int root,
                         const net_collective_options *options);
+/* x has a block of count / ranks elements for each rank; afterwards block i is what rank i had for this one. GT_MISUSE if
+ * count is not a multiple of the ranks. Straight between all pairs, whatever the configured algorithm. */
+gt_status net_all_to_all(net_group *g, void *x, uint64_t count, net_type type);
 gt_status net_barrier(net_group *g);
 
 /* Part i of p of n elements, as equal as can be: [*begin, *begin + *size). */
@@ -79,7 +83,8 @@ gt_status net_reduce_scatter_start(net_group *g, void *x, uint64_t count, const 
                                    const net_collective_options *options, net_collective **out);
 gt_status net_all_gather_start(net_group *g, void *x, uint64_t count, const uint64_t *counts, net_type type,
                                const net_collective_options *options, net_collective **out);
-gt_status net_collective_wait(net_collective *c);           /* frees it */
+gt_status net_all_to_all_start(net_group *g, void *x, uint64_t count, net_type type, net_collective **out);
+gt_status net_collective_wait(net_collective *c); /* frees it */
 /* The same, and when it was carried out, gt_now_ns(); c NULL leaves both as they are. */
 gt_status net_collective_wait_when(net_collective *c, uint64_t *began, uint64_t *ended);
 int net_collective_test(const net_collective *c);

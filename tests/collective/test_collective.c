@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 65537, GUARD = 16 };
+enum { MOST = 65537, GUARD = 16, MANY = 5 };
 
 static const uint64_t counts[] = { 0, 1, 2, 3, 7, 31, 32, 33, 1000, 4097, MOST };
 enum { COUNTS = sizeof counts / sizeof *counts };
@@ -738,7 +738,52 @@ static void all_ranks_measure_the_same_matrix(void)
     }
 }
 
+/* ---- blocks for every rank ------------------------------------------------------------------ */
+
+static int block_value(int from, int to, uint64_t i)
+{
+    return from * 1000003 + to * 1009 + (int)i;
+}
+
+static gt_status change_places(net_comm *c, void *context)
+{
+    static const uint64_t blocks[] = { 0, 1, 33, 4097, 300001 };
+    net_group *g = net_group_world(c);
+    const int p = net_group_size(g), me = net_group_rank(g);
+    (void)context;
+    for (size_t b = 0; b < sizeof blocks / sizeof *blocks; b++)
+        for (int started = 0; started < 2; started++) {
+            const uint64_t n = blocks[b] * (uint64_t)p;
+            int32_t *x = malloc((size_t)n * sizeof *x + 1);
+            for (uint64_t i = 0; i < n; i++)
+                x[i] = block_value(me, (int)(i / blocks[b]), i % blocks[b]);
+            net_collective *r = NULL;
+            if (started) {
+                RANK_OK(net_all_to_all_start(g, x, n, NET_I32, &r));
+                RANK_OK(net_collective_wait(r));
+            } else {
+                RANK_OK(net_all_to_all(g, x, n, NET_I32));
+            }
+            for (uint64_t i = 0; i < n; i++)
+                RANK_CHECK(x[i] == block_value((int)(i / blocks[b]), me, i % blocks[b]));
+            free(x);
+        }
+    int32_t odd[MANY + 1] = { 0 };
+    RANK_CHECK(net_all_to_all(g, odd, (uint64_t)p + 1, NET_I32) == GT_MISUSE);
+    RANK_CHECK(strstr(gt_message(), "no blocks for") != NULL);
+    gt_message_clear();
+    return GT_OK;
+}
+
+static void blocks_go_to_whom_they_are_for(void)
+{
+    CHECK_OK(ranks_run(2, "transport=shm", change_places, NULL));
+    CHECK_OK(ranks_run(3, "transport=tcp", change_places, NULL));
+    CHECK_OK(ranks_run(MANY, "transport=shm", change_places, NULL));
+}
+
 const check_case check_cases[] = {
+    CASE(blocks_go_to_whom_they_are_for),
     CASE(every_collective_sums_over_shared_memory),
     CASE(every_collective_sums_over_tcp),
     CASE(every_collective_sums_on_many_ranks),
