@@ -27,18 +27,11 @@ list=$BUILD/tests/kernel/kernel_programs
 
 # ---- compilers --------------------------------------------------------------------------------
 
-# ROCm's device libraries in Debian end before gfx942 and gfx11; what a newer chip adds to
-# them is one number.
+. tests/kernel/amd_compiler.sh
+
 prepare_amd()
 {
-    local libraries=/usr/lib/x86_64-linux-gnu/amdgcn/bitcode pair
-    command -v clang-19 > /dev/null && [ -d $libraries ] || return 1
-    mkdir "$work/bitcode" && cp -s $libraries/*.bc "$work/bitcode/"
-    for pair in 942:9402 1100:11000 1201:12001; do
-        echo "__constant const int __oclc_ISA_version = ${pair#*:};" > "$work/isa.cl"
-        clang-19 -x cl -cl-std=CL2.0 -target amdgcn-amd-amdhsa -nogpulib -emit-llvm -c \
-            "$work/isa.cl" -o "$work/bitcode/oclc_isa_version_${pair%:*}.bc" || return 1
-    done
+    amd_bitcode "$work/bitcode"
 }
 
 compile_amd()       # chip source output options

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""repairs.py - what tinygrad's emulator of AMD's GPUs gets wrong, put right while it runs.
+
+Each row of REPAIRS names a fault, asks for it by one instruction whose result the instruction set's
+manual fixes, and repairs it by replacing functions of the loaded modules; nothing of the emulator is
+kept here or changed on the disk. emulator.py --check asks before and after: a repair that is no longer
+needed is said and left out, one that does not help fails.
+
+Left alone, since nothing here reads it: 32x32 and other matrix instructions of the emulator, which matrix.c does.
+"""
+import ctypes
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+ARCH = {"gfx90a": "cdna", "gfx942": "cdna", "gfx1100": "rdna3", "gfx1201": "rdna4"}
+
+
+def load_emulator():
+    """The emulator's module, from the checkout that $TINYGRAD names."""
+    os.environ.setdefault("DEV", "CPU")
+    os.environ.setdefault("CC", "clang-19")
+    sys.path.insert(0, os.environ["TINYGRAD"])
+    from test.mockgpu.amd import emu
+    return emu
+
+
+def assemble(chip, lines):
+    """Instructions as text -> the words of each"""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(folder + "/a.s", "w") as f:
+            for i, line in enumerate(lines):
+                f.write(f'.section .text.{i:04},"ax"\n{line}\n')
+        subprocess.run(["clang-19", "-target", "amdgcn-amd-amdhsa", "-mcpu=" + chip, "-c", folder + "/a.s", "-o",
+                        folder + "/a.o"], check=True)
+        with open(folder + "/a.o", "rb") as f:
+            data = f.read()
+    at, = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    sections = [struct.unpack_from("<IIQQQQ", data, at + i * size) for i in range(count)]
+    code = [s for s in sections if s[1] == 1 and s[2] & 4 and s[5]]
+    return [struct.unpack_from(f"<{s[5] // 4}I", data, s[4]) for s in code]
+
+
+class Wave:
+    """One wave of the emulator, for one instruction: vector registers by number, a value for every lane."""
+
+    def __init__(self, emu, chip, vectors):
+        self.emu, self.chip = emu, chip
+        self.lanes = emu._wave_size(ARCH[chip])
+        self.state = emu.WaveState(self.lanes, self.lanes)
+        for register, value in vectors.items():
+            for lane in range(self.lanes):
+                self.state._write_vgpr(register, lane, value)
+
+    def run(self, words):
+        code = (ctypes.c_uint32 * 8)(*words)
+        self.state.pc = ctypes.addressof(code)
+        (program, runtime), _ = self.emu._decode_at(ctypes.addressof(code), ARCH[self.chip])
+        st = self.state
+        files = [st.sgpr_buf._buf.va_addr, st.vgpr_buf._buf.va_addr, 0, 0, 0, st.accvgpr_buf._buf.va_addr]
+        runtime.fxn(*[ctypes.c_uint64(files[g]) for g in program.arg.globals])
+        return st._read_vgpr(0, 0)
+
+
+def bits(value):
+    return struct.unpack("<I", struct.pack("<f", value))[0]
+
+
+# ---- mantissa and exponent of zero; powers of two beyond the largest float: what divisions are made of ----
+
+def tell(emu, instruction, text):
+    """What an instruction does, in the manual's pseudo-code, which the emulator translates."""
+    others = emu.get_pcode
+    emu.get_pcode = lambda op: text if op.name.removesuffix("_E32").removesuffix("_E64") == instruction else others(op)
+
+
+def repair_mantissa(emu):
+    from test.mockgpu.amd import pcode
+    mantissa = pcode._frexp_mant
+
+    def mantissa_or_zero(v):
+        v = v.bitcast(emu.dtypes.float32) if v.dtype == emu.dtypes.uint32 else v
+        return v.eq(emu.UOp.const(0.0, v.dtype)).where(v, mantissa(v))
+
+    pcode._FUNCS.update(mantissa=mantissa_or_zero, frexp_mant=mantissa_or_zero)
+
+
+def repair_exponent(emu):
+    tell(emu, "V_FREXP_EXP_I32_F32", """if ((S0.f32 == 0.0F) || (exponent(S0.f32) == 255)) then
+D0.i32 = 0
+else
+D0.i32 = exponent(S0.f32) - 126
+endif""")
+
+
+def repair_powers(emu):
+    from test.mockgpu.amd import pcode
+    whole, dtypes, const = pcode._ldexp, emu.dtypes, emu.UOp.const
+
+    def in_steps(v, e):
+        if v.dtype not in (dtypes.float32, dtypes.uint32):
+            return whole(v, e)
+        v = v.bitcast(dtypes.float32) if v.dtype == dtypes.uint32 else v
+        e = e.bitcast(dtypes.int32) if e.dtype == dtypes.uint32 else e.cast(dtypes.int32)
+        e = e.maximum(const(-378, dtypes.int32)).minimum(const(378, dtypes.int32))
+        first = e // const(3, dtypes.int32)
+        second = (e - first) // const(2, dtypes.int32)
+        for step in (first, second, e - first - second):        # each within what a float's exponent holds
+            power = ((step + const(127, dtypes.int32)).cast(dtypes.uint32) << const(23, dtypes.uint32))
+            v = v * power.bitcast(dtypes.float32)
+        return v
+
+    pcode._FUNCS.update(ldexp=in_steps)
+    tell(emu, "V_LDEXP_F32", "D0.f32 = ldexp(S0.f32, S1.i32)")
+
+
+# ---- CDNA has no halves of registers as operands: v130 is v130, not the upper half of v2 ---------------
+
+class Half(int):
+    """16, but to the emulator's question whether an operand may be half a register."""
+
+    def __eq__(self, other):
+        return other is self
+
+    __hash__ = int.__hash__
+
+
+def repair_halves(emu):
+    half = Half(16)
+    read, modify = emu._Ctx.rsrc_dyn, emu._apply_src_mods
+
+    def widths(kind):
+        plain = kind.canonical_op_bits
+        get = plain.func if hasattr(plain, "func") else plain.fget
+        return property(lambda inst: {k: half if v == 16 else v for k, v in get(inst).items()})
+
+    for name in ("VOP1", "VOP2", "VOPC"):
+        kind = getattr(emu.irc, name)
+        kind.canonical_op_bits = widths(kind)
+    emu._Ctx.rsrc_dyn = lambda self, off, lane, bits=32, *more, **named: \
+        read(self, off, lane, 16 if bits is half else bits, *more, **named)
+    emu._apply_src_mods = lambda val, bit, absolute, negative, bits=32: \
+        modify(val, bit, absolute, negative, 16 if bits is half else bits)
+
+
+# ---- the table ------------------------------------------------------------------------------------------
+
+CDNA, ALL = ("gfx90a", "gfx942"), tuple(ARCH)
+
+# name, chips, instruction, vector registers before, v0 after, repair
+REPAIRS = [
+    ("mantissa-of-zero", ALL, "v_frexp_mant_f32_e32 v0, v1", {1: 0}, 0, repair_mantissa),
+    ("exponent-of-zero", ALL, "v_frexp_exp_i32_f32_e32 v0, v1", {1: 0}, 0, repair_exponent),
+    ("large-powers", ALL, "v_ldexp_f32 v0, v1, v2", {1: bits(2.0 ** -100), 2: 200}, bits(2.0 ** 100), repair_powers),
+    ("halves-of-registers", CDNA, "v_cvt_f32_f16_e32 v0, v130", {130: 0x3c00, 2: 0}, bits(1.0), repair_halves),
+]
+
+
+def forget(emu):
+    """Instructions translated before a repair."""
+    emu._get_runner.cache_clear()
+    emu._canonical_runner_cache.clear()
+
+
+def apply(emu, names):
+    for name, _, _, _, _, repair in REPAIRS:
+        if name in names:
+            repair(emu)
+    forget(emu)
+
+
+def wrong(emu, chip):
+    """The names of the faults that are there."""
+    rows = [r for r in REPAIRS if chip in r[1]]
+    words = assemble(chip, [r[2] for r in rows])
+    found = []
+    for row, code in zip(rows, words):
+        try:
+            got = Wave(emu, chip, row[3]).run(code)
+        except Exception as e:          # an instruction that the emulator does not know is wrong as well
+            got = f"{type(e).__name__}: {e}"
+        if got != row[4]:
+            found.append(row[0])
+    return found
