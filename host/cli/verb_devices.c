@@ -37,6 +37,7 @@ typedef struct speed {
 typedef struct look {
     char refusal[1024];
     char engines[DTYPE_STORAGES][CLI_CHOICES];
+    char unit[320];                     /* of products of 16-bit matrices; "" where none is looked for */
 } look;
 
 static void keep_best(void *context, const gemm_result *r)
@@ -113,6 +114,8 @@ static void print_one(const dev_info *i, const speed *s, const look *seen)
     for (int t = 0; *seen->engines[0] && t < DTYPE_STORAGES; t++)
         printf("%s%s %s%s", t ? "; " : "        matrix engines: ", dtype_name((dtype)t), seen->engines[t],
                t + 1 < DTYPE_STORAGES ? "" : "\n");
+    if (*seen->unit)
+        printf("        products of 16-bit matrices: %s\n", seen->unit);
     if (*seen->refusal)
         printf("        not used, for it computes wrongly; `geartrain doctor` says what it gets "
                "wrong\n");
@@ -150,6 +153,8 @@ static json_t *json_of(const dev_info *i, const speed *s, const look *seen)
     for (int t = 0; t < DTYPE_STORAGES; t++)
         json_object_set_new(engines, dtype_name((dtype)t), words_of(seen->engines[t]));
     json_object_set_new(j, "engines", engines);
+    if (j && *seen->unit)
+        json_object_set_new(j, "matrix_products", json_string(seen->unit));
     if (j && s) {
         json_object_set_new(j, "gemm_gflops", json_real(s->gemm * 1e-9));
         json_object_set_new(j, "fma_gflops", json_real(s->peak[0] * 1e-9));
@@ -163,13 +168,28 @@ static json_t *json_of(const dev_info *i, const speed *s, const look *seen)
     return j;
 }
 
+/* The unit that multiplies 16-bit matrices, where a device may have one. */
+static void look_for_unit(const dev_info *i, dev_device *d, look *seen)
+{
+    gemm_context *g;
+    const char *why, *unit;
+    if (i->kind == DEV_CPU || gemm_context_create(&g, d, "auto"))
+        return;
+    unit = gemm_matrix_unit(g, &why);
+    if (unit)
+        snprintf(seen->unit, sizeof seen->unit, "by its matrix unit, %s", unit);
+    else if (why)
+        snprintf(seen->unit, sizeof seen->unit, "by vector units, for no matrix unit is used: %s", why);
+    gemm_context_release(g);
+}
+
 /* Adds what only opening a device tells; one that does not open is listed all the same, and the
  * doctor says what is wrong. */
 static void look_at(dev_info *i, look *seen)
 {
     dev_device *d;
     gemm_context *g = NULL;
-    *seen = (look){ "", { "" } };
+    *seen = (look){ 0 };
     if (dev_usable(i) == GT_UNSUPPORTED)
         snprintf(seen->refusal, sizeof seen->refusal, "%s", gt_message());
     else if (!dev_open(&d, i->path)) {
@@ -179,6 +199,7 @@ static void look_at(dev_info *i, look *seen)
             for (int t = 0; t < DTYPE_STORAGES; t++)
                 gemm_engines_for(g, (dtype)t, seen->engines[t], sizeof seen->engines[t], " ");
         gemm_context_release(g);
+        look_for_unit(i, d, seen);
         dev_close(d);
     }
     gt_message_clear();

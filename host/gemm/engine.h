@@ -33,7 +33,7 @@ typedef struct gemm_engine {
     const gemm_tile_functions *tiles; /* NULL: it multiplies none */
 } gemm_engine;
 
-extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_tiled, gemm_clblast;
+extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_matrix, gemm_tiled, gemm_clblast;
 
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);
@@ -61,7 +61,7 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e);
 gt_status gemm_complete(gemm_desc *out, const gemm_desc *in);
 
 /* The kernel files of this room and how they are built. */
-extern const dev_family gemm_tiled_family, gemm_gemv_family, gemm_epilogue_family, gemm_peak_family;
+extern const dev_family gemm_tiled_family, gemm_matrix_family, gemm_gemv_family, gemm_epilogue_family, gemm_peak_family;
 /* These, 0, 1, ...; NULL after the last. */
 const dev_family *gemm_family_at(int i);
 

@@ -53,7 +53,8 @@ static const struct {
     const char *name;
     const gemm_engine *engine;
 } table[] = {
-    { "gemv", &gemm_gemv }, { "onednn", ONEDNN }, { "native", NATIVE }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST }
+    { "gemv", &gemm_gemv },     { "onednn", ONEDNN },     { "native", NATIVE },
+    { "matrix", &gemm_matrix }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST },
 };
 enum { ENGINES = sizeof table / sizeof *table };
 
@@ -753,6 +754,8 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
         const gemm_desc probe = {
             .M = 1, .N = 1, .K = 1, .trans_b = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1, .alpha = 1
         };
+        gemm_desc narrow = probe;
+        narrow.a_type = narrow.b_type = narrow.c_type = DTYPE_BF16;
         int known = 0;
         for (int i = 0; i < ENGINES; i++)
             known |= !strcmp(table[i].name, engine);
@@ -768,7 +771,7 @@ gt_status gemm_context_create(gemm_context **out, dev_device *d, const char *eng
                          engine);
         else if (c->forced->missing && c->forced->missing())
             st = gt_fail(GT_UNSUPPORTED, "cannot use GEMM engine '%s': %s", engine, c->forced->missing());
-        else if (!c->forced->can(c, &probe))
+        else if (!c->forced->can(c, &probe) && !c->forced->can(c, &narrow))
             st = gt_fail(GT_UNSUPPORTED,
                          "cannot use GEMM engine '%s': device '%s' does not offer"
                          " what it needs",
@@ -846,8 +849,8 @@ int gemm_may_use(const gemm_context *c, const gemm_engine *e)
 
 const dev_family *gemm_family_at(int i)
 {
-    static const dev_family *const all[] = { &gemm_tiled_family, &gemm_gemv_family, &gemm_epilogue_family,
-                                             &gemm_peak_family, NULL };
+    static const dev_family *const all[] = { &gemm_tiled_family,    &gemm_matrix_family, &gemm_gemv_family,
+                                             &gemm_epilogue_family, &gemm_peak_family,   NULL };
     return all[i];
 }
 

@@ -9,6 +9,8 @@
  *                   are widened panel by panel, within the cache)
  *          onednn   the oneDNN library on the device's host thread (CPU devices; fp32, and the 16-bit types that
  *                   the processor itself multiplies, with fp32 sums: AVX512-BF16, AMX)
+ *          matrix   Geartrain's own kernels, cl/gemm_matrix.cl, on the matrix unit of a GPU: 16-bit types, any
+ *                   epilogue; where there is such a unit, and a first small product has been right
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of
@@ -121,6 +123,9 @@ const char *gemm_forced_name(const gemm_context *c);
 
 /* The engine gemm_append would use. */
 gt_status gemm_engine_name(gemm_context *c, const gemm_desc *g, const char **name);
+/* The unit by which `matrix` multiplies on this device ("MFMA"), found now if it is not known; or NULL, and
+ * *why in words, which is the context's and NULL where nobody asks for one (CPUs). */
+const char *gemm_matrix_unit(gemm_context *c, const char **why);
 /* The most FLOPs a second that a product of matrices of this storage has been measured to reach on the
  * device, now or in an earlier run; 0 if none has been measured. */
 double gemm_best_rate(const gemm_context *c, dtype storage);

@@ -380,6 +380,61 @@ static void tiled_agrees_in_the_gpu_style(void)
     everything("gpu", "tiled", 3);
 }
 
+/* On a GPU with a matrix unit. */
+static void matrix_agrees_with_the_obvious_product(void)
+{
+    place p;
+    if (!place_open(&p, "gpu", "matrix"))
+        return;
+    for (int t = 1; t < 3; t++) {
+        all_sizes(&p, types[t], types[t], 1);
+        all_sizes(&p, types[t], DTYPE_F32, 1);
+        if (!tiny())
+            large_sizes(&p, types[t]);
+        padding_and_batches(&p, types[t]);
+        epilogues(&p, types[t]);
+    }
+    place_close(&p);
+}
+
+/* Each unit's layout, with a loop for its instruction: what a lane holds is what it needs. A work-group
+ * owns 64 x 64, and a slice has 64 k. */
+static void matrix_agrees_in_the_layout_of_every_unit(void)
+{
+    static const char *const units[] = { "mfma", "wmma11", "wmma12", "sync", "dpas8", "dpas16" };
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        place p;
+        char unit[32];
+        snprintf(unit, sizeof unit, "software:%s", units[i]);
+        setenv("GEARTRAIN_MATRIX", unit, 1);
+        if (!place_open(&p, "gpu", "matrix"))
+            break;
+        /* Both types and all transposes between them; the first unit stands for all in the rest. */
+        int good = 1;
+        for (int trans = 0; trans < 4 && good; trans++) {
+            const dtype type = types[1 + (trans + (int)i) % 2];
+            const gemm_desc g = {
+                .M = 70,
+                .N = 67,
+                .K = 81,
+                .trans_a = trans & 1,
+                .trans_b = trans >> 1,
+                .a_type = type,
+                .b_type = type,
+                .c_type = trans ? type : DTYPE_F32,
+                .bias = !trans,
+                .add = trans == 1,
+            };
+            if (trans < 2 || i == 0 || !tiny())
+                good = gemm_case(p.c, p.d, &g, trans == 1);
+        }
+        if (i == 0 && good)
+            padding_and_batches(&p, DTYPE_BF16);
+        place_close(&p);
+    }
+    unsetenv("GEARTRAIN_MATRIX");
+}
+
 /* What the engine is for: up to four rows, every size of B beside them, every epilogue, batches and
  * distances that allow no vectors. Activations and dropout, each a compilation, with one number of rows. */
 static void few_rows(place *p, dtype in, dtype out, int step)
@@ -789,6 +844,8 @@ const check_case check_cases[] = {
     CASE(onednn_takes_the_types_that_the_processor_multiplies),
     CASE(tiled_agrees_with_the_obvious_product),
     CASE(tiled_agrees_in_the_gpu_style),
+    CASE(matrix_agrees_with_the_obvious_product),
+    CASE(matrix_agrees_in_the_layout_of_every_unit),
     CASE(gemv_agrees_with_the_obvious_product),
     CASE(gemv_agrees_in_the_gpu_style),
     CASE(native_widens_weights_by_panels),

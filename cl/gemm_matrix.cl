@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/* cl/gemm_matrix.cl - the `matrix` engine: products by a device's matrix unit, with everything around
+ * them fused.
+ *
+ *   C (M,N) = epilogue(alpha * op(A) (M,K) * op(B) (K,N))      or C += alpha * op(A) * op(B)
+ *
+ * Operands and epilogue are as in gemm.cl; A and B are of type STORE, which is 16-bit here. Sums are
+ * fp32, in the unit's order.
+ *
+ * A work-group is four waves, 2 x 2 of them, and owns a BLOCK x BLOCK block of C, a wave MMA_TILES x
+ * MMA_TILES tiles of 16 x 16. Slices of some k of A and B go through local memory, k together
+ * whatever the transposes, the next one being fetched into registers while the present one is used:
+ *
+ *       SLICE k                wave 0 | wave 1        a wave, for each 16 k: loads MMA_TILES pieces of A and
+ *   A  [ rows ]   B [ columns ]  -----+-----          MMA_TILES of B, and multiplies each by each
+ *                              wave 2 | wave 3
+ *
+ * On the way out a wave's tiles pass through local memory, a row of tiles at a time, so that the epilogue
+ * sees neighbouring columns.
+ *
+ * The host sets with -D: STORE, TRANS_A, TRANS_B, C_F32, ACT, DROP as for gemm.cl;
+ *   MMA_TILES   4, or 2 for small products                                                [4]
+ *   MMA_UNIT, MMA_SOFTWARE   see mma.clh                                                */
+#include "common.clh"
+#include "random.clh"
+#include "activation.clh"
+#include "gemm_epilogue.clh"
+#include "mma.clh"
+
+#ifndef MMA_TILES
+#define MMA_TILES 4
+#endif
+
+/* out[0], out[1]: the unit this device's compiler reaches, and its lanes; 0: none. */
+__kernel void matrix_unit(__global int *out)
+{
+    out[0] = MMA_UNIT;
+#if MMA_UNIT != MMA_NONE
+    out[1] = MMA_LANES;
+#else
+    out[1] = 0;
+#endif
+}
+
+#if MMA_UNIT != MMA_NONE && STORE != 0
+
+#define ITEMS (4 * MMA_LANES)
+#define BLOCK (32 * MMA_TILES)
+#define SLICE (128 / MMA_TILES)
+#define LD MMA_LD(SLICE)
+/* fp32 rows of a wave's results, as wide as its tiles. */
+#define OUT_LD (16 * MMA_TILES + 4)
+
+/* Eight neighbours from p[i], of which those at or past `count` are 0; wide loads want alignment. */
+static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned)
+{
+    if (count >= 8 && aligned)
+        return *(__global const ushort8 *)(p + i);
+    ushort t[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        t[j] = j < count ? p[i + j] : (ushort)0;
+    return vload8(0, t);
+}
+
+/* A slice [k, k + SLICE) of BLOCK rows of a factor in registers: FETCHES times eight elements of an item.
+ * by_k: along k, SLICE / 8 items a row. Else along the rows, in pairs of neighbouring k. */
+#define FETCHES (BLOCK * SLICE / 8 / ITEMS)
+#define FETCH_SLICE(part, by_k, p, ld, row, rows, k, K, aligned)                           \
+    _Pragma("unroll")                                                                      \
+    for (int f_ = 0; f_ < FETCHES; f_++) {                                                 \
+        if (by_k) {                                                                        \
+            const int i_ = item + f_ * ITEMS, r_ = (row) + i_ / (SLICE / 8), k_ = (k) + i_ % (SLICE / 8) * 8;  \
+            part[f_] = r_ < (rows) ? fetch8(p, (size_t)r_ * (ld) + k_, (K) - k_, aligned)  \
+                                   : (ushort8)(ushort)0;                                   \
+        } else {                                                                           \
+            const int i_ = item + f_ / 2 * ITEMS, r_ = (row) + i_ % (BLOCK / 8) * 8;       \
+            const int k_ = (k) + i_ / (BLOCK / 8) * 2 + f_ % 2;                            \
+            part[f_] = k_ < (K) ? fetch8(p, (size_t)k_ * (ld) + r_, (rows) - r_, aligned)  \
+                                : (ushort8)(ushort)0;                                      \
+        }                                                                                  \
+    }
+
+/* Puts it into local memory, rows LD apart, k together. */
+#define KEEP_SLICE(to, by_k, part)                                                         \
+    if (by_k) {                                                                            \
+        _Pragma("unroll")                                                                  \
+        for (int f_ = 0; f_ < FETCHES; f_++) {                                             \
+            const int i_ = item + f_ * ITEMS;                                              \
+            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = part[f_];              \
+        }                                                                                  \
+    } else {                                                                               \
+        _Pragma("unroll")                                                                  \
+        for (int f_ = 0; f_ < FETCHES; f_ += 2) {                                          \
+            const int i_ = item + f_ / 2 * ITEMS;                                          \
+            __local uint *d_ = (__local uint *)((to) + i_ % (BLOCK / 8) * 8 * LD           \
+                                                + i_ / (BLOCK / 8) * 2);                   \
+            const uint8 pair_ = convert_uint8(part[f_]) | convert_uint8(part[f_ + 1]) << 16; \
+            d_[0] = pair_.s0;                                                              \
+            d_[LD / 2] = pair_.s1;                                                         \
+            d_[2 * (LD / 2)] = pair_.s2;                                                   \
+            d_[3 * (LD / 2)] = pair_.s3;                                                   \
+            d_[4 * (LD / 2)] = pair_.s4;                                                   \
+            d_[5 * (LD / 2)] = pair_.s5;                                                   \
+            d_[6 * (LD / 2)] = pair_.s6;                                                   \
+            d_[7 * (LD / 2)] = pair_.s7;                                                   \
+        }                                                                                  \
+    }
+
+#ifdef TRANS_A
+#define A_BY_K 0
+#else
+#define A_BY_K 1
+#endif
+#ifdef TRANS_B
+#define B_BY_K 1
+#else
+#define B_BY_K 0
+#endif
+
+/* Local memory in units of 16 bytes: two slices, or the waves' results, whichever is more. */
+#define SLICES_ROOM (2 * BLOCK * LD / 8)
+#define OUT_ROOM (4 * 16 * OUT_LD / 4)
+#define ROOM (SLICES_ROOM > OUT_ROOM ? SLICES_ROOM : OUT_ROOM)
+
+/* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
+void gemm_matrix(int M, int N, int K, __global const ushort *A, int lda, ulong stride_a,
+                 __global const ushort *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
+                 __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
+                 __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
+                 __global const uint *random, uint stream, uint limit, float factor, ulong sequence)
+{
+    __local uint4 room[ROOM];
+#ifdef MMA_SOFTWARE
+    __local float mma_scratch_of_all[4 * MMA_SCRATCH];
+    __local float *mma_scratch = mma_scratch_of_all + get_local_id(0) / MMA_LANES * MMA_SCRATCH;
+#endif
+    const epilogue e = { flags, bias, pre, aux, residual, random, sequence, stream, limit, factor };
+    const int item = get_local_id(0), lane = item % MMA_LANES, wave = item / MMA_LANES, which = get_group_id(2);
+    const int m0 = get_group_id(1) * BLOCK, n0 = get_group_id(0) * BLOCK;
+    const size_t c_start = which * stride_c;
+    const int a_aligned = ((lda | (int)stride_a) & 7) == 0, b_aligned = ((ldb | (int)stride_b) & 7) == 0;
+    const int c_aligned = ((ldc | (int)stride_c) & 3) == 0;
+    __local ushort *as = (__local ushort *)room, *bs = as + BLOCK * LD;
+    __local const ushort *my_a = as + wave / 2 * 16 * MMA_TILES * LD, *my_b = bs + wave % 2 * 16 * MMA_TILES * LD;
+    A += which * stride_a;
+    B += which * stride_b;
+
+    coop_mat_c c[MMA_TILES][MMA_TILES];
+    ushort8 next_a[FETCHES], next_b[FETCHES];
+    MMA_UNROLL
+    for (int i = 0; i < MMA_TILES; i++)
+        MMA_UNROLL
+        for (int j = 0; j < MMA_TILES; j++)
+            c[i][j] = coop_mat_zero();
+
+    FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
+    FETCH_SLICE(next_b, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
+    for (int k = 0; k < K; k += SLICE) {
+        KEEP_SLICE(as, A_BY_K, next_a)
+        KEEP_SLICE(bs, B_BY_K, next_b)
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (k + SLICE < K) {
+            FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
+            FETCH_SLICE(next_b, B_BY_K, B, ldb, n0, N, k + SLICE, K, b_aligned)
+        }
+        MMA_UNROLL
+        for (int h = 0; h < SLICE; h += 16) {
+            coop_mat_ab b[MMA_TILES];
+            MMA_UNROLL
+            for (int j = 0; j < MMA_TILES; j++)
+                b[j] = coop_mat_load_b(my_b + j * 16 * LD + h, LD, lane);
+            MMA_UNROLL
+            for (int i = 0; i < MMA_TILES; i++) {
+                const coop_mat_ab a = coop_mat_load_a(my_a + i * 16 * LD + h, LD, lane);
+                MMA_UNROLL
+                for (int j = 0; j < MMA_TILES; j++)
+                    c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);
+            }
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
+    }
+
+    __local float *out = (__local float *)room + wave * 16 * OUT_LD;
+    const int row0 = m0 + wave / 2 * 16 * MMA_TILES, column0 = n0 + wave % 2 * 16 * MMA_TILES;
+    MMA_UNROLL
+    for (int i = 0; i < MMA_TILES; i++) {
+        MMA_UNROLL
+        for (int j = 0; j < MMA_TILES; j++)
+            coop_mat_store(c[i][j], out + j * 16, OUT_LD, lane);
+        barrier(CLK_LOCAL_MEM_FENCE);
+        /* One copy of the epilogue, not one a turn. */
+#pragma nounroll
+        for (int x = lane; x < 16 * 4 * MMA_TILES; x += MMA_LANES) {
+            const int y = x / (4 * MMA_TILES), row = row0 + i * 16 + y, column = column0 + x % (4 * MMA_TILES) * 4;
+            const int count = min(4, N - column), wide = count == 4 && c_aligned;
+            if (row >= M || count <= 0)
+                continue;
+            const size_t at = c_start + (size_t)row * ldc + column;
+            float4 r = alpha * *(__local const float4 *)(out + y * OUT_LD + (column - column0));
+            if (add)
+                r += part_load(C, at, count, wide);
+            else if (flags)
+                r = epilogue_apply(r, e, at, ((ulong)which * M + row) * N + column, column, count, wide);
+            part_store(C, at, r, count, wide);
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next row of tiles is put there */
+    }
+}
+
+#endif

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/* host/gemm/gemm_matrix.c - products by a device's matrix unit, cl/gemm_matrix.cl.
+ *
+ * 16-bit factors, every epilogue fused. Whether there is a unit, and whether it counts, is found by use: the
+ * first question builds the kernels, asks them which unit the compiler reaches, and multiplies two small
+ * matrices, which are compared with the host's product. A device without one has none, which is said at
+ * log level info; one that cannot build it or computes wrongly is warned of, and its products go to the
+ * other engines.
+ *
+ * GEARTRAIN_MATRIX   off        no unit is asked for
+ *                    software:UNIT   the layout of a unit (mfma, wmma11, wmma12, sync, dpas8, dpas16) on any device, its
+ *                                    instruction replaced by a loop: for tests              */
+#include "host/gemm/engine.h"
+
+#include "host/base/log.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* As in cl/mma.clh. */
+static const struct {
+    const char *name, *what;
+    int lanes;
+} units[] = {
+    { "none", "no unit", 0 },
+    { "mfma", "MFMA", 64 },
+    { "wmma11", "WMMA (RDNA 3)", 32 },
+    { "wmma12", "WMMA (RDNA 4)", 32 },
+    { "sync", "mma.sync", 32 },
+    { "dpas8", "XMX, sub-groups of 8", 8 },
+    { "dpas16", "XMX, sub-groups of 16", 16 },
+};
+enum { UNITS = sizeof units / sizeof *units, TRIAL = 40 };
+
+typedef struct state {
+    int unit;                   /* of the table; 0: none */
+    int software;
+    char why[256];              /* 0: why there is none  */
+} state;
+
+#define TRANS_A "-DTRANS_A"
+#define TRANS_B "-DTRANS_B"
+#define TILES_4 "-DMMA_TILES=4"
+#define TILES_2 "-DMMA_TILES=2"
+static const dev_variant variants[] = {
+    { TILES_4, DEV_FOR_ALL | DEV_16BIT_ONLY },
+    { GEMM_DROP " " TRANS_A " " TILES_4, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
+    { TRANS_B " " TILES_4, DEV_16BIT_ONLY },
+    { GEMM_DROP " " TRANS_B " " TILES_2, DEV_16BIT_ONLY },
+#define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
+    ACTIVATIONS(SHOWN)
+#undef SHOWN
+        { 0 },
+};
+const dev_family gemm_matrix_family = { .file = "gemm_matrix.cl", .stored = 1, .variants = variants };
+
+static int ceil_div(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+/* ---- launching ------------------------------------------------------------------------------- */
+
+/* 128 x 128 blocks reuse most; smaller ones keep all units busy when there are few. */
+static int tiles_for(gemm_context *c, const gemm_desc *g)
+{
+    const int busy = dev_info_of(gemm_device(c))->compute_units;
+    const double blocks = (double)ceil_div(g->M, 128) * ceil_div(g->N, 128) * g->batch;
+    return blocks >= 2.0 * busy ? 4 : 2;
+}
+
+static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc *g, int tiles)
+{
+    char more[96], software[48] = "";
+    if (s->software)
+        snprintf(software, sizeof software, " -DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
+    snprintf(more, sizeof more, "%s%s%s%s", g->trans_a ? TRANS_A " " : "", g->trans_b ? TRANS_B " " : "",
+             tiles == 4 ? TILES_4 : TILES_2, software);
+    gemm_options(out, GEMM_OPTIONS, g, more);
+}
+
+static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
+                           gemm_slot *add_at)
+{
+    dev_arg args[GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS];
+    char options[GEMM_OPTIONS];
+    dev_program *p;
+    const int tiles = tiles_for(c, g), block = 32 * tiles;
+    const size_t items = 4 * (size_t)units[s->unit].lanes;
+    const dev_grid grid = {
+        .rank = 3,
+        .global = { (size_t)ceil_div(g->N, block) * items, (size_t)ceil_div(g->M, block), (size_t)g->batch },
+        .local = { items, 1, 1 },
+    };
+    gemm_product_args(args, g, b);
+    gemm_epilogue_args(args + GEMM_PRODUCT_ARGS, g, b);
+    if (add_at)
+        *add_at = (gemm_slot){ dev_list_count(l), GEMM_ADD_ARG };
+    make_options(options, s, g, tiles);
+    gt_status st = gemm_program(c, &gemm_matrix_family, g->a_type, options, &p);
+    if (!st)
+        st = dev_list_kernel(l, p, "gemm_matrix", grid, args, GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS);
+    return st;
+}
+
+/* ---- is there one ------------------------------------------------------------------------------ */
+
+/* Which unit the compiler reaches. */
+static gt_status ask_unit(gemm_context *c, const state *s, int *unit)
+{
+    const gemm_desc g = { .a_type = DTYPE_BF16, .b_type = DTYPE_BF16, .c_type = DTYPE_BF16 };
+    dev_device *d = gemm_device(c);
+    char options[GEMM_OPTIONS];
+    int32_t told[2] = { 0, 0 };
+    dev_program *p;
+    dev_buffer *out = NULL;
+    dev_list *l = NULL;
+    make_options(options, s, &g, 2);
+    gt_status st = gemm_program(c, &gemm_matrix_family, DTYPE_BF16, options, &p);
+    if (!st)
+        st = dev_buffer_create(&out, d, sizeof told, "the number of a matrix unit");
+    if (!st)
+        st = dev_list_create(&l, d);
+    const dev_arg arg = dev_arg_buffer(out);
+    if (!st)
+        st = dev_list_kernel(l, p, "matrix_unit", dev_grid_1d(1, 1), &arg, 1);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    if (!st)
+        st = dev_read(d, out, 0, told, sizeof told);
+    dev_list_release(l);
+    dev_buffer_release(out);
+    if (!st && (told[0] < 0 || told[0] >= UNITS || told[1] != units[told[0]].lanes))
+        st = gt_fail(GT_NUMERIC, "it calls itself %d, with %d lanes", told[0], told[1]);
+    *unit = st ? 0 : told[0];
+    return st;
+}
+
+/* Whole numbers of which bf16 and fp32 hold every product and sum. */
+static float trial_number(int i, int turn)
+{
+    return (float)((i * 7 + turn * 5) % 13 - 6);
+}
+
+/* One product that is wider than a tile on every side and a multiple of nothing. */
+static gt_status try_unit(gemm_context *c, const state *s)
+{
+    const gemm_desc plain = {
+        .M = TRIAL,
+        .N = TRIAL + 9,
+        .K = TRIAL - 3,
+        .trans_b = 1,
+        .a_type = DTYPE_BF16,
+        .b_type = DTYPE_BF16,
+        .c_type = DTYPE_F32
+    };
+    dev_device *d = gemm_device(c);
+    uint16_t a[TRIAL * TRIAL], b[(TRIAL + 9) * TRIAL];
+    float out[TRIAL * (TRIAL + 9)];
+    gemm_desc g;
+    gemm_buffers buffers = { 0 };
+    dev_list *l = NULL;
+    gt_status st = gemm_complete(&g, &plain);
+    for (int i = 0; i < g.M * g.K; i++)
+        a[i] = dtype_bf16_from_f32(trial_number(i, 1));
+    for (int i = 0; i < g.N * g.K; i++)
+        b[i] = dtype_bf16_from_f32(trial_number(i, 2));
+    if (!st)
+        st = dev_buffer_create(&buffers.a, d, sizeof a, "a trial of the matrix unit");
+    if (!st)
+        st = dev_buffer_create(&buffers.b, d, sizeof b, "a trial of the matrix unit");
+    if (!st)
+        st = dev_buffer_create(&buffers.c, d, sizeof out, "a trial of the matrix unit");
+    if (!st)
+        st = dev_write(d, buffers.a, 0, a, sizeof a);
+    if (!st)
+        st = dev_write(d, buffers.b, 0, b, sizeof b);
+    if (!st)
+        st = dev_list_create(&l, d);
+    if (!st)
+        st = append_by(c, s, l, &g, &buffers, NULL);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    if (!st)
+        st = dev_read(d, buffers.c, 0, out, (uint64_t)(g.M * g.N) * sizeof *out);
+    for (int m = 0; !st && m < g.M; m++)
+        for (int n = 0; !st && n < g.N; n++) {
+            float want = 0.0f;
+            for (int k = 0; k < g.K; k++)
+                want += trial_number(m * g.K + k, 1) * trial_number(n * g.K + k, 2);
+            if (!(out[m * g.N + n] == want))
+                st = gt_fail(GT_NUMERIC, "element %d, %d of a product is %g, not %g", m, n, (double)out[m * g.N + n],
+                             (double)want);
+        }
+    dev_list_release(l);
+    dev_buffer_release(buffers.a);
+    dev_buffer_release(buffers.b);
+    dev_buffer_release(buffers.c);
+    return st;
+}
+
+/* What GEARTRAIN_MATRIX asks for: the number of a software unit, 0 for the device's own, -1 for none. */
+static int wanted(void)
+{
+    const char *text = getenv("GEARTRAIN_MATRIX");
+    if (!text || !*text || !strcmp(text, "auto"))
+        return 0;
+    for (int i = 1; i < UNITS; i++)
+        if (!strncmp(text, "software:", 9) && !strcmp(text + 9, units[i].name))
+            return i;
+    return -1;
+}
+
+static void settle(gemm_context *c, state *s)
+{
+    const dev_info *info = dev_info_of(gemm_device(c));
+    const int asked = wanted();
+    gt_status st = GT_OK;
+    if (asked < 0) {
+        snprintf(s->why, sizeof s->why, "GEARTRAIN_MATRIX turns it off");
+        return;
+    }
+    s->software = asked > 0;
+    s->unit = asked;
+    if (!asked)
+        st = ask_unit(c, s, &s->unit);
+    if (!st && s->unit)
+        st = try_unit(c, s);
+    if (st) {
+        snprintf(s->why, sizeof s->why, "%.*s", (int)strcspn(gt_message(), "\n"), gt_message());
+        gt_message_clear();
+        gt_log(GT_LOG_WARN, "gemm", "the matrix unit of '%s' is not used: %s", info->id, s->why);
+        s->unit = 0;
+    } else if (!s->unit) {
+        snprintf(s->why, sizeof s->why, "its compiler reaches none");
+        gt_log(GT_LOG_INFO, "gemm", "'%s' has no matrix unit for us: %s", info->id, s->why);
+    }
+}
+
+static const state *state_of(gemm_context *c)
+{
+    void **kept = gemm_engine_state(c, &gemm_matrix);
+    const dev_info *info = dev_info_of(gemm_device(c));
+    state *s = *kept;
+    if (s || info->style == DEV_STYLE_CPU || info->max_group < 256 || (info->kind == DEV_CPU && wanted() <= 0))
+        return s;
+    s = calloc(1, sizeof *s);
+    *kept = s;
+    if (s)
+        settle(c, s);
+    return s;
+}
+
+const char *gemm_matrix_unit(gemm_context *c, const char **why)
+{
+    const state *s = state_of(c);
+    *why = s && !s->unit ? s->why : NULL;
+    return s && s->unit ? units[s->unit].what : NULL;
+}
+
+/* ---- the engine -------------------------------------------------------------------------------- */
+
+static int can(gemm_context *c, const gemm_desc *g)
+{
+    if (g->a_type == DTYPE_F32 || g->b_type != g->a_type)
+        return 0;
+    const state *s = state_of(c);
+    return s && s->unit;
+}
+
+static uint64_t scratch(gemm_context *c, const gemm_desc *g)
+{
+    (void)c, (void)g;
+    return 0;
+}
+
+static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
+{
+    return append_by(c, state_of(c), l, g, b, add_at);
+}
+
+const gemm_engine gemm_matrix = {
+    .version = 1,
+    .can = can,
+    .scratch = scratch,
+    .append = append,
+    .release = free,
+};
