@@ -27,6 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { WAKE = 1 };                  /* of the communicator's own descriptor; transports have 0 */
+
 /* ---- the lock -------------------------------------------------------------------------- */
 
 void comm_lock(net_comm *c)
@@ -151,7 +153,7 @@ int comm_progress(net_comm *c)
         if (c->transport[i])
             c->ops[i]->progress(c->transport[i], &did);
     if (did) {
-        c->active_ns = gt_now_ns();
+        c->rounds++;
         if (c->waiters > 1)
             pthread_cond_broadcast(&c->changed);
     }
@@ -199,12 +201,13 @@ static void sleep_until_news(net_comm *c)
     if (!arm(c)) {
         c->poller_sleeps = 1;
         comm_unlock(c);
-        epoll_wait(c->epoll, events, 8, 100);
+        const int n = epoll_wait(c->epoll, events, 8, 100);
         comm_lock(c);
         c->poller_sleeps = 0;
-        if (read(c->wake, &count, sizeof count) < 0) {
-            /* Nothing to take back. */
-        }
+        for (int i = 0; i < n; i++)
+            if (events[i].data.u32 == WAKE && read(c->wake, &count, sizeof count) < 0) {
+                /* Nothing to take back. */
+            }
     }
     disarm(c);
     check_broken(c);
@@ -244,6 +247,16 @@ static int relax(net_comm *c, uint64_t spins)
     return enough;
 }
 
+/* It has been quiet for `spin` ns, at least since this was first asked: *since is 0 then. What comes within a
+ * few polls costs no look at the clock. */
+static int is_long(uint64_t *since, uint64_t spin)
+{
+    const uint64_t now = gt_now_ns();
+    if (!*since)
+        *since = now;
+    return now - *since >= spin;
+}
+
 gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *what, size_t size)
 {
     gt_status st = GT_OK;
@@ -266,9 +279,7 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
         c->polling = 1;
         if (comm_progress(c)) {
             quiet = spins = 0;
-        } else if (!quiet && spin) {
-            quiet = gt_now_ns();
-        } else if (spin && (++spins % 16 || gt_now_ns() - quiet < spin)) {
+        } else if (spin && (++spins % 16 || !is_long(&quiet, spin))) {
             if (relax(c, spins))
                 spin = 0;
         } else {
@@ -290,13 +301,18 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
 static void *background(void *context)
 {
     net_comm *c = context;
+    uint64_t seen = 0, rounds = 0;  /* so many rounds were seen, then                          */
     comm_lock(c);
     while (!c->closing) {
         const int over = net_job_check(c->job) != GT_OK;
         if (over)
             comm_shut(c);
         if (!c->outstanding || c->waiters || c->polling || over) {
-            const int recent = c->outstanding || gt_now_ns() - c->active_ns < 50000000u;
+            const uint64_t now = gt_now_ns();
+            if (rounds != c->rounds)
+                seen = now;
+            rounds = c->rounds;
+            const int recent = c->outstanding || now - seen < 50000000u;
             sleep_on(c, &c->idle, recent && !over ? 1000000u : 100000000u);
             continue;
         }
@@ -402,7 +418,7 @@ static gt_status open_basics(net_comm *c)
         st = net_memory_set_create(&c->memory);
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    struct epoll_event e = { .events = EPOLLIN, .data.u32 = 1 };
+    struct epoll_event e = { .events = EPOLLIN, .data.u32 = WAKE };
     if (!st && (c->epoll < 0 || c->wake < 0 || epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->wake, &e) < 0))
         st = gt_fail(GT_IO, "cannot watch descriptors: %s", strerror(errno));
     return st;

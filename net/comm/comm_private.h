@@ -44,8 +44,8 @@ typedef enum node_kind {
     NODE_INTENT,                    /* the peer wants to send more than an eager message       */
     NODE_AGREED,                    /* what the previous rank of a group says about an operation */
     NODE_EXPECTED,                  /* what we said, until it has spoken                       */
-    NODE_COUNT_SEND,
-    NODE_COUNT_RECEIVE     /* messages of a channel so far                    */
+    NODE_CHANNEL_SEND,
+    NODE_CHANNEL_RECEIVE            /* one direction of a channel                              */
 } node_kind;
 
 typedef struct node {
@@ -68,13 +68,25 @@ void table_release(table *t, void (*drop)(node *n));
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
+/* One direction of a channel to one peer: its messages in their order. */
+typedef struct channel_end {
+    node node;
+    uint64_t n;                     /* messages so far                                         */
+    size_t last;                    /* bytes of the last one                                   */
+    /* Windows the peer was told of and has not filled; receives whose windows it will be told of. */
+    uint32_t told, held_count;
+    uint64_t told_bytes;
+    struct net_request *held, **held_last;
+} channel_end;
+
 struct net_request {
     node node;                      /* in the table while unfinished                           */
     net_comm *comm;
     pair *pair;
     net_op *op;
     atomic_int done;
-    int tabled, blocked;
+    int tabled, blocked, held, told;    /* held, told: of a channel's windows                 */
+    channel_end *channel;           /* NULL: of an operation                                   */
     uint32_t window;                /* 0: none                                                 */
     net_sink sink;
     net_loan loan;                  /* of a receive that was lent its bytes                     */
@@ -82,7 +94,8 @@ struct net_request {
     size_t size;
     uint64_t began;                 /* gt_trace_now() of one that is traced, else 0            */
     int32_t of_step, of_micro_batch, of_chunk;  /* of a traced send, as in gt_span             */
-    net_request *next;              /* of the pair's blocked sends, or the free list           */
+    net_request *next;              /* of the pair's blocked sends, the channel's held receives, or
+                                       the free list                                           */
     net_request *op_next, **op_link;
 };
 
@@ -165,6 +178,7 @@ struct pair {
     /* Eager messages may pile up at the other end; it says how much it has taken. */
     uint64_t eager_sent, eager_acknowledged, eager_taken, eager_reported;
     net_request *blocked, **blocked_last;
+    size_t kept;                    /* messages in the table that came before what they are for */
     uint64_t messages_sent, messages_received, fin;
     int fin_sent, fin_received;
     uint64_t broken_since;
@@ -208,7 +222,8 @@ struct net_comm {
     pthread_cond_t idle;            /* the background thread waits on it                       */
     int polling, waiters, closing, shut;
     int poller_sleeps;              /* the poller sleeps until there is news                   */
-    uint64_t outstanding, active_ns, spin;
+    uint64_t outstanding, spin;
+    uint64_t rounds;                /* of progress that did something                          */
     int crowded;                    /* more ranks on this host than processors                 */
     atomic_int sleep_next;          /* so many waits sleep without polling, see comm_yield()   */
     uint64_t traced_bytes;          /* sent while tracing                                      */
@@ -251,8 +266,9 @@ gt_status comm_wait(net_comm *c, const atomic_int *flag, int peer, const char *w
 extern const net_events comm_events;
 
 /* match.c: lock held */
-gt_status match_send(pair *p, const tag *key, const void *data, size_t size, int announce, net_request **out);
-gt_status match_receive(pair *p, const tag *key, net_sink sink, net_request **out);
+/* `of`: the channel of the message, NULL for one of an operation. */
+gt_status match_send(pair *p, const tag *key, channel_end *of, const void *data, size_t size, net_request **out);
+gt_status match_receive(pair *p, const tag *key, channel_end *of, net_sink sink, net_request **out);
 void match_message(pair *p, const message *m, const void *body, size_t size);
 void match_placed(pair *p, uint32_t window);
 void match_lent(pair *p, uint32_t window, net_loan loan);
@@ -260,8 +276,8 @@ void match_finish(net_request *r);
 void match_forget(net_request *r);          /* of a job that is over */
 void match_release(net_comm *c);
 gt_status match_post(pair *p, message *m, const void *body, size_t size);
-/* The n-th message of a channel in this direction. */
-gt_status match_count(net_comm *c, const tag *channel, node_kind kind, uint64_t *n);
+/* A channel in this direction, made when it is first asked for. */
+gt_status match_channel(net_comm *c, const tag *key, node_kind kind, channel_end **out);
 
 /* pair.c */
 /* The pair of a peer, its link up; takes and gives back the lock while it waits. Lock held. */

@@ -46,7 +46,7 @@ static gt_status check_ranks(const net_comm *c, const int *ranks, int count, int
 gt_status net_group_create(net_group **out, net_comm *c, const int *ranks, int count)
 {
     int mine;
-    uint64_t before;
+    channel_end *same;                  /* groups of just these members, counted                   */
     *out = NULL;
     gt_status st = check_ranks(c, ranks, count, &mine);
     if (st)
@@ -62,8 +62,9 @@ gt_status net_group_create(net_group **out, net_comm *c, const int *ranks, int c
     const uint64_t members = gt_hash(list, (size_t)count * sizeof *list);
     *g = (net_group){ .comm = c, .rank = mine, .size = count, .ranks = list };
     comm_lock(c);
-    st = match_count(c, &(tag){ .context = members, .step = UINT32_MAX - 1, .peer = -1 }, NODE_COUNT_SEND, &before);
-    g->id = members ^ (before + 1) * 0x9e3779b97f4a7c15u;
+    st = match_channel(c, &(tag){ .context = members, .step = UINT32_MAX - 1, .peer = -1 }, NODE_CHANNEL_SEND, &same);
+    if (!st)
+        g->id = members ^ ++same->n * 0x9e3779b97f4a7c15u;
     g->next = c->groups;
     g->link = &c->groups;
     if (g->next)
@@ -386,7 +387,7 @@ gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size
     if (!st)
         st = pair_get(g->comm, g->ranks[peer], &p);
     if (!st)
-        st = match_send(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, data, size, 0, out);
+        st = match_send(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, NULL, data, size, out);
     if (!st)
         adopt(o, *out);
     comm_unlock(g->comm);
@@ -406,7 +407,7 @@ gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_req
     if (!st)
         st = pair_get(g->comm, g->ranks[peer], &p);
     if (!st)
-        st = match_receive(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, sink, out);
+        st = match_receive(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, NULL, sink, out);
     if (!st)
         adopt(o, *out);
     comm_unlock(g->comm);
@@ -415,44 +416,46 @@ gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_req
 
 /* ---- channels -------------------------------------------------------------------------- */
 
-/* The pair and the tag of the next message of a channel. Lock held. */
-static gt_status next_message(net_group *g, int peer, uint32_t channel, node_kind direction, pair **p, tag *key)
+/* The pair, the channel and the tag of its next message. Lock held. */
+static gt_status next_message(net_group *g, int peer, uint32_t number, node_kind direction, pair **p, channel_end **of,
+                              tag *key)
 {
-    uint64_t n = 0;
     const int rank = g->ranks[peer];
     gt_status st = net_job_check(g->comm->job);
     if (!st)
         st = pair_get(g->comm, rank, p);
-    const tag counter = { g->id, channel, UINT32_MAX, rank };
     if (!st)
-        st = match_count(g->comm, &counter, direction, &n);
-    *key = (tag){ g->id, (uint64_t)channel << 32 | (n & UINT32_MAX), UINT32_MAX, rank };
+        st = match_channel(g->comm, &(tag){ g->id, number, UINT32_MAX, rank }, direction, of);
+    if (!st)
+        *key = (tag){ g->id, (uint64_t)number << 32 | ((*of)->n++ & UINT32_MAX), UINT32_MAX, rank };
     return st;
 }
 
-gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data, size_t size,
+gt_status net_group_send_start(net_group *g, int peer, uint32_t number, const void *data, size_t size,
                                net_request **out)
 {
     pair *p;
+    channel_end *of;
     tag key;
     *out = NULL;
     comm_lock(g->comm);
-    gt_status st = next_message(g, peer, channel, NODE_COUNT_SEND, &p, &key);
+    gt_status st = next_message(g, peer, number, NODE_CHANNEL_SEND, &p, &of, &key);
     if (!st)
-        st = match_send(p, &key, data, size, 1, out);
+        st = match_send(p, &key, of, data, size, out);
     comm_unlock(g->comm);
     return st;
 }
 
-gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink, net_request **out)
+gt_status net_group_recv_start(net_group *g, int peer, uint32_t number, net_sink sink, net_request **out)
 {
     pair *p;
+    channel_end *of;
     tag key;
     *out = NULL;
     comm_lock(g->comm);
-    gt_status st = next_message(g, peer, channel, NODE_COUNT_RECEIVE, &p, &key);
+    gt_status st = next_message(g, peer, number, NODE_CHANNEL_RECEIVE, &p, &of, &key);
     if (!st)
-        st = match_receive(p, &key, sink, out);
+        st = match_receive(p, &key, of, sink, out);
     comm_unlock(g->comm);
     return st;
 }

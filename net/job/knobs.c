@@ -93,7 +93,7 @@ static const knob knobs[] = {
     { "pkey-index", INT, AT(pkey_index), "0", 0, 65535, 0, NULL, "partition key table entry", "NCCL_IB_PKEY" },
     { "ib-mtu", INT, AT(ib_mtu), "0", 0, 4096, 0, NULL,
       "RDMA packet payload, 256 to 4096; 0: the smaller of both ends'", NULL },
-    { "inline", INT, AT(inline_bytes), "128", 0, 4096, 0, NULL,
+    { "inline", INT, AT(inline_bytes), "256", 0, 4096, 0, NULL,
       "bytes sent with the work request; devices may grant less", NULL },
     { "queue-pairs", INT, AT(queue_pairs), "1", 1, 16, BOTH, NULL, "RDMA connections of a pair and rail",
       "NCCL_IB_QPS_PER_CONNECTION" },

@@ -191,6 +191,7 @@ void net_verbs_progress(net_transport *base, int *did)
 static int arm_link(net_verbs_link *link)
 {
     const net_verbs_api *api = link->t->api;
+    net_verbs_message_flush(&link->base);
     if (link->failed || link->landing_first >= 0 || link->done_first)
         return 1;
     for (int r = 0; r < link->rails; r++) {
@@ -218,15 +219,30 @@ int net_verbs_arm(net_transport *base)
     return 0;
 }
 
+/* A completion queue of this device may have sent an event that is not taken yet. */
+static int is_armed(const net_verbs_transport *t, int device)
+{
+    for (const net_verbs_link *link = t->links; link; link = link->next)
+        for (int r = 0; r < link->rails; r++)
+            if (link->rail[r].armed && t->port[link->rail[r].port].device == device)
+                return 1;
+    return 0;
+}
+
+/* Each look is a system call: none where there can be no event, and the rare ones of devices only if no
+ * completion woke us; progress() looks for those as well. */
 void net_verbs_disarm(net_transport *base)
 {
     net_verbs_transport *t = (net_verbs_transport *)base;
     struct ibv_cq *cq;
     void *rail;
+    int woken = 0;
     for (int i = 0; i < t->devices; i++)
-        while (!t->api->get_cq_event(t->device[i].channel, &cq, &rail)) {
+        while (is_armed(t, i) && !t->api->get_cq_event(t->device[i].channel, &cq, &rail)) {
             ((net_verbs_rail *)rail)->armed = 0;
             t->api->ack_cq_events(cq, 1);
+            woken = 1;
         }
-    net_verbs_async(t);
+    if (!woken)
+        net_verbs_async(t);
 }

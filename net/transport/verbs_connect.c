@@ -188,7 +188,7 @@ static int probe(net_verbs_link *link, int r)
             .remote = rail->probe_address,
             .rkey = rail->probe_rkey
         };
-        if (net_verbs_post(&link->lane[i], &work))
+        if (net_verbs_post(&link->lane[i], &work) || net_verbs_ring(&link->lane[i]))
             return 0;
     }
     return 1;
@@ -372,6 +372,7 @@ static void drain(net_verbs_link *link)
 {
     const uint64_t since = gt_now_ns();
     net_verbs_message_pump(link);
+    net_verbs_message_flush(&link->base);
     net_verbs_put_pump(link);
     for (int i = 0; i < link->lanes; i++)
         net_verbs_lane_flush(&link->lane[i]);

@@ -11,7 +11,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum { MAGIC = 0x47545642, VERSION = 1, SLOTS = 4096 };
+enum { MAGIC = 0x47545642, VERSION = 2, SLOTS = 4096 };
 
 typedef struct writer {
     unsigned char *at;
@@ -316,8 +316,9 @@ gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size
     const size_t left = size - NET_VERBS_HEAD;
     const int good = h->kind == NET_VERBS_IS_NOTICE
                          ? h->head == 0 && left == 0
-                         : h->head <= head_limit && h->body <= body_limit && left == (size_t)h->head + h->body
-                               && (h->kind != NET_VERBS_IS_MESSAGE || h->head >= 1);
+                         : h->head <= head_limit && h->body <= body_limit
+                               && (h->kind == NET_VERBS_IS_MESSAGE ? h->head >= 1 && left >= (size_t)h->head + h->body
+                                                                   : left == (size_t)h->head + h->body);
     if (!good)
         return gt_fail(GT_FORMAT, "cannot read a message of %zu bytes: its head says %u + %u", size, h->head, h->body);
     return GT_OK;

@@ -101,7 +101,7 @@ typedef struct net_verbs_window {
 size_t net_verbs_window_write(const net_verbs_window *w, unsigned char *out);
 gt_status net_verbs_window_read(net_verbs_window *w, const unsigned char *data, size_t size);
 
-/* In front of each message: */
+/* In front of each message, of which several may come in one send: */
 enum { NET_VERBS_HEAD = 8 };
 typedef enum net_verbs_kind {
     NET_VERBS_IS_MESSAGE = 1,
@@ -111,12 +111,13 @@ typedef enum net_verbs_kind {
 typedef struct net_verbs_head {
     uint8_t kind;                   /* net_verbs_kind                                        */
     uint8_t head;                   /* bytes of the message's head                           */
-    uint16_t returned;              /* receives of lane 0 made ready again, modulo 2^16      */
+    uint16_t returned;              /* receives of lane 0 made ready again, modulo 2^16; of the first
+                                       message of a send                                     */
     uint32_t body;                  /* bytes behind the head; of a notice: its signal        */
 } net_verbs_head;
 
 void net_verbs_head_write(const net_verbs_head *h, unsigned char out[NET_VERBS_HEAD]);
-/* `size` is what the completion says has arrived, head included. */
+/* `size` is what has arrived from this head on, it included; behind a message there may be the next. */
 gt_status net_verbs_head_read(net_verbs_head *h, const unsigned char *data, size_t size, size_t head_limit,
                               size_t body_limit);
 

@@ -14,7 +14,20 @@
  * Credits. Everything that takes a receive at the other end (a message, a signal) costs one
  * credit of its lane; receives are made ready again at once and told to the sender with the next
  * message, or in one of its own when half of them are not yet told. So a receive is always
- * there before what it is for ("receiver not ready" cannot happen), whatever the sizes.   */
+ * there before what it is for ("receiver not ready" cannot happen), whatever the sizes.
+ *
+ * What is relied on (IB: InfiniBand Architecture Specification, volume 1; iWARP: RFC 5040). Reliable
+ * connections only.
+ *   - Requests of a queue pair are carried out in the order of their posting, and a completion ends
+ *     all that were posted before: so unsignalled ones need none of their own (IB 9.5, 11.4.1.1).
+ *   - The bytes of a write are there when a completion of the receiver is polled that a later request of
+ *     the same queue pair caused: the immediate of a write, or a send behind it (IB 9.5, o9-20;
+ *     iWARP, which has no immediate data: RFC 5040, 5.5).
+ *   - Nothing else tells of arrival: no memory is polled, for neither says in which order the bytes of a
+ *     write become visible. Between queue pairs there is no order.
+ * What a device may lack is asked for and done without: inline data (fewer, or none), long queues
+ * (max_qp_wr, max_cqe), immediate data, long messages (max_msg_sz). Shared receive queues, memory
+ * windows and atomics are not used.                                                       */
 #ifndef NET_TRANSPORT_VERBS_PRIVATE_H
 #define NET_TRANSPORT_VERBS_PRIVATE_H
 
@@ -28,6 +41,8 @@ enum {
     NET_VERBS_DEVICES = NET_VERBS_PORTS,
     NET_VERBS_RESERVE = 2,          /* credits of lane 0 that only credit messages may use   */
     NET_VERBS_SIGNAL_EVERY = 32,
+    NET_VERBS_SIGNAL_BYTES = 256 << 10, /* of puts that end untold, before one is told       */
+    NET_VERBS_CHAIN = 16,           /* requests given to a device at once, at most           */
     NET_VERBS_SLOTS = 4096,         /* windows open at a time                                */
     NET_VERBS_DATA_DEPTH = 128,     /* requests, and receives, of a data lane                */
     NET_VERBS_PROBE = 4096
@@ -135,6 +150,12 @@ typedef struct net_verbs_lane {
     /* sending: requests `done` .. `posted` are under way; both count for ever */
     uint32_t posted, done, depth, unsignalled;
     uint32_t inline_limit;
+    uint64_t untold;                /* bytes of puts that end in unsignalled requests        */
+    int ends;                       /* one of the unsignalled requests ends a put            */
+    /* requests that are made and not given to the device yet: see net_verbs_ring */
+    struct ibv_send_wr chain[NET_VERBS_CHAIN];
+    struct ibv_sge piece[NET_VERBS_CHAIN];
+    int chained;
     net_verbs_sent *sent;           /* [depth], request n at n % depth                       */
     net_verbs_share *first, *last;  /* data lanes: what waits to be posted                   */
     uint16_t used, returned, credits;   /* receives of the peer: used up, told back, in all  */
@@ -173,8 +194,11 @@ typedef struct net_verbs_work {
 /* Asks to be told the end of all that was posted so far, if nothing yet will. */
 void net_verbs_lane_flush(net_verbs_lane *lane);
 uint32_t net_verbs_lane_room(const net_verbs_lane *lane);
-/* Posts one; the caller has seen that there is room. An error is the link's failure. */
+/* Makes one; the caller has seen that there is room. It goes to the device with the next ring, or
+ * by itself when the chain is full. `data` must stay until then. An error is the link's failure. */
 gt_status net_verbs_post(net_verbs_lane *lane, const net_verbs_work *work);
+/* Gives the device all that was made, by one call; where a put ends with them, the last is signalled. */
+gt_status net_verbs_ring(net_verbs_lane *lane);
 /* The completion of request `number`, which ends all before it; returns how many those are. */
 void net_verbs_lane_finish(net_verbs_lane *lane, uint32_t number);
 /* Makes receive `slot` ready (again). */
@@ -235,6 +259,8 @@ struct net_verbs_link {
     size_t slot;                    /* bytes of one                                          */
     uint32_t send_slots, receive_slots;
     net_verbs_waiting *first, *last;
+    uint32_t filled;                /* bytes of messages in the next request's slot, that go together */
+    net_verbs_head opening;         /* of the first of them                                  */
     /* windows */
     net_verbs_open *slots;
     int slot_room, free_slot, landing_first, landing_last;
@@ -271,6 +297,8 @@ void net_verbs_describe(net_link *link, char *out, size_t size);
 /* ---- messages and puts ---------------------------------------------------------------------- */
 
 gt_status net_verbs_send(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size);
+/* Lets messages go that were kept together. */
+void net_verbs_message_flush(net_link *link);
 /* A receive of the peer is there for one more; `reserve` of them are for others. */
 int net_verbs_lane_has_credit(const net_verbs_lane *lane, int reserve);
 void net_verbs_message_pump(net_verbs_link *link);
@@ -312,7 +340,9 @@ int net_verbs_retries(const net_verbs_transport *t, const net_verbs_device *devi
 
 typedef enum net_verbs_count {
     NET_VERBS_WIRE_BYTES,
+    NET_VERBS_POSTS,
     NET_VERBS_MESSAGES,
+    NET_VERBS_MESSAGE_SENDS,
     NET_VERBS_CREDIT_MESSAGES,
     NET_VERBS_WRITES,
     NET_VERBS_INLINED,

@@ -230,7 +230,8 @@ gt_status net_verbs_put_start(net_link *base, const void *data, size_t size, uin
         p->data = p->lease.data;
     }
     share_out(link, p, size);
-    net_verbs_put_pump(link);
+    if (!link->busy)                /* else what is known by the end of this progress() is posted together */
+        net_verbs_put_pump(link);
     return GT_OK;
 }
 
@@ -288,7 +289,6 @@ static int post_next(net_verbs_link *link, net_verbs_lane *lane, gt_status *st)
         t->count[NET_VERBS_WRITES]++;
     }
     if (signals) {
-        work.signal = 1;
         work.ends = s;
         work.immediate = net_verbs_signal_pack(signal);
         work.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -317,9 +317,13 @@ static int post_next(net_verbs_link *link, net_verbs_lane *lane, gt_status *st)
 void net_verbs_put_pump(net_verbs_link *link)
 {
     gt_status st = GT_OK;
-    for (int i = 1; !st && i < link->lanes; i++)
-        while (link->lane[i].first && post_next(link, &link->lane[i], &st))
+    for (int i = 1; !st && i < link->lanes; i++) {
+        net_verbs_lane *lane = &link->lane[i];
+        while (lane->first && post_next(link, lane, &st))
             ;
+        if (!st)
+            st = net_verbs_ring(lane);
+    }
     if (st)
         net_verbs_link_fail_here(link, st);
 }

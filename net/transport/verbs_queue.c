@@ -6,9 +6,13 @@
  *                                └──── under way ───┘    room = depth - (posted - done)
  *
  * A device tells the end of signalled requests only, and one completion ends all before it. So
- * every request counts as under way until a later signalled one completes; one is signalled at
- * the end of each transfer, every 32, and before the queue is half full at the latest. The
- * queue therefore never overflows and never fills up with requests whose end nobody is told. */
+ * every request counts as under way until a later signalled one completes; one is signalled
+ * every 32, and before the queue is half full at the latest. The queue therefore never overflows and
+ * never fills up with requests whose end nobody is told.
+ *
+ * Requests are made one by one and given to the device together, which takes one call, and over
+ * Soft-RoCE one system call. Of transfers that end in such a chain the last one is signalled, and one
+ * every 256 KiB: so all are told of soon, and many small ones by one completion.          */
 #include "net/transport/verbs_private.h"
 
 #include "host/base/log.h"
@@ -43,41 +47,68 @@ uint32_t net_verbs_lane_room(const net_verbs_lane *lane)
     return lane->depth - (lane->posted - lane->done);
 }
 
+static void signal_last(net_verbs_lane *lane, struct ibv_send_wr *wr)
+{
+    wr->send_flags |= IBV_SEND_SIGNALED;
+    lane->unsignalled = 0;
+    lane->untold = 0;
+    lane->ends = 0;
+}
+
 gt_status net_verbs_post(net_verbs_lane *lane, const net_verbs_work *work)
 {
     net_verbs_transport *t = lane->link->t;
-    struct ibv_sge sge = { (uintptr_t)work->data, work->size, work->lkey };
-    struct ibv_send_wr wr = { .opcode = work->opcode, .sg_list = &sge, .num_sge = work->size > 0 };
-    struct ibv_send_wr *bad;
     const uint32_t every = lane->depth / 2 < NET_VERBS_SIGNAL_EVERY ? lane->depth / 2 : NET_VERBS_SIGNAL_EVERY;
+    struct ibv_sge *sge = &lane->piece[lane->chained];
+    struct ibv_send_wr *wr = &lane->chain[lane->chained];
     assert(net_verbs_lane_room(lane) > 0);
-    wr.wr_id = (uint64_t)lane->index << 32 | lane->posted;
-    wr.wr.rdma.remote_addr = work->remote;
-    wr.wr.rdma.rkey = work->rkey;
+    *sge = (struct ibv_sge){ (uintptr_t)work->data, work->size, work->lkey };
+    *wr = (struct ibv_send_wr){ .opcode = work->opcode, .sg_list = sge, .num_sge = work->size > 0 };
+    wr->wr_id = (uint64_t)lane->index << 32 | lane->posted;
+    wr->wr.rdma.remote_addr = work->remote;
+    wr->wr.rdma.rkey = work->rkey;
     if (work->opcode == IBV_WR_RDMA_WRITE_WITH_IMM)
-        wr.imm_data = htobe32(work->immediate);
+        wr->imm_data = htobe32(work->immediate);
     if (work->size && work->size <= lane->inline_limit) {
-        wr.send_flags |= IBV_SEND_INLINE;
+        wr->send_flags |= IBV_SEND_INLINE;
         t->count[NET_VERBS_INLINED]++;
     }
-    if (work->signal || ++lane->unsignalled >= every) {
-        wr.send_flags |= IBV_SEND_SIGNALED;
-        lane->unsignalled = 0;
+    if (work->ends) {
+        lane->ends = 1;
+        lane->untold += work->ends->size;
     }
+    if (work->signal || ++lane->unsignalled >= every || lane->untold >= NET_VERBS_SIGNAL_BYTES)
+        signal_last(lane, wr);
     lane->sent[lane->posted % lane->depth] = (net_verbs_sent){ work->ends, work->size, (uint8_t)work->opcode };
-    const int refused = t->api->post_send(lane->qp, &wr, &bad);
-    if (refused)
-        return gt_fail(GT_PEER, "cannot post a request of %u bytes to device %s: %s", work->size, device_of(lane)->name,
-                       strerror(refused));
     lane->posted++;
+    lane->chained++;
     t->count[NET_VERBS_WIRE_BYTES] += work->size;
-    return GT_OK;
+    return lane->chained < NET_VERBS_CHAIN ? GT_OK : net_verbs_ring(lane);
+}
+
+gt_status net_verbs_ring(net_verbs_lane *lane)
+{
+    net_verbs_transport *t = lane->link->t;
+    struct ibv_send_wr *bad;
+    const int n = lane->chained;
+    if (!n)
+        return GT_OK;
+    if (lane->ends)
+        signal_last(lane, &lane->chain[n - 1]);
+    for (int i = 0; i < n; i++)
+        lane->chain[i].next = i + 1 < n ? &lane->chain[i + 1] : NULL;
+    lane->chained = 0;
+    t->count[NET_VERBS_POSTS]++;
+    const int refused = t->api->post_send(lane->qp, lane->chain, &bad);
+    return refused ? gt_fail(GT_PEER, "cannot post %d requests, the first of %u bytes, to device %s: %s", n,
+                             lane->piece[0].length, device_of(lane)->name, strerror(refused))
+                   : GT_OK;
 }
 
 void net_verbs_lane_flush(net_verbs_lane *lane)
 {
     const net_verbs_work nothing = { .opcode = IBV_WR_RDMA_WRITE, .signal = 1 };
-    if (lane->unsignalled && net_verbs_lane_room(lane) && net_verbs_post(lane, &nothing))
+    if (lane->unsignalled && net_verbs_lane_room(lane) && (net_verbs_post(lane, &nothing) || net_verbs_ring(lane)))
         gt_message_clear();             /* it is being closed anyhow */
 }
 
@@ -284,6 +315,7 @@ void net_verbs_rail_destroy(net_verbs_link *link, int r)
         lane->qp = NULL;
         lane->sent = NULL;
         lane->posted = lane->done = 0;
+        lane->chained = 0;
     }
     if (rail->cq)
         t->api->destroy_cq(rail->cq);

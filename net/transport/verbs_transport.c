@@ -15,11 +15,18 @@ static const uint64_t staging_need = 32u << 20;
 /* ---- counters ------------------------------------------------------------------------------- */
 
 static const char *const names[NET_VERBS_COUNTS] = {
-    [NET_VERBS_WIRE_BYTES] = "wire bytes",           [NET_VERBS_MESSAGES] = "messages",
-    [NET_VERBS_CREDIT_MESSAGES] = "credit messages", [NET_VERBS_WRITES] = "writes",
-    [NET_VERBS_INLINED] = "inlined requests",        [NET_VERBS_SIGNALLED] = "signalled completions",
-    [NET_VERBS_CREDIT_STALLS] = "credit stalls",     [NET_VERBS_QUEUE_STALLS] = "send queue stalls",
-    [NET_VERBS_STAGED_BYTES] = "staged bytes",       [NET_VERBS_REGISTRATIONS] = "registrations",
+    [NET_VERBS_WIRE_BYTES] = "wire bytes",
+    [NET_VERBS_POSTS] = "posts",
+    [NET_VERBS_MESSAGES] = "messages",
+    [NET_VERBS_MESSAGE_SENDS] = "sends of messages",
+    [NET_VERBS_CREDIT_MESSAGES] = "credit messages",
+    [NET_VERBS_WRITES] = "writes",
+    [NET_VERBS_INLINED] = "inlined requests",
+    [NET_VERBS_SIGNALLED] = "signalled completions",
+    [NET_VERBS_CREDIT_STALLS] = "credit stalls",
+    [NET_VERBS_QUEUE_STALLS] = "send queue stalls",
+    [NET_VERBS_STAGED_BYTES] = "staged bytes",
+    [NET_VERBS_REGISTRATIONS] = "registrations",
 };
 
 static uint64_t read_number(const char *path)
@@ -136,6 +143,7 @@ const net_transport_ops net_verbs = {
     .progress = net_verbs_progress,
     .arm = net_verbs_arm,
     .disarm = net_verbs_disarm,
+    .flush = net_verbs_message_flush,
     .describe = net_verbs_describe,
     .counter = counter,
 };

@@ -280,6 +280,107 @@ static void a_difference_of_sizes_is_named_on_both_ends(void)
         }
 }
 
+/* Three messages of one size, and then one that ranks do not agree on. */
+typedef struct row_end {
+    size_t before, sent, expected;
+} row_end;
+
+static gt_status different_at_last(net_comm *c, void *context)
+{
+    const row_end *e = context;
+    const int sends = net_comm_rank(c) == 0;
+    unsigned char *p = calloc(1, 1 << 20);
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < 4; i++) {
+        net_request *r;
+        const size_t size = i < 3 ? e->before : sends ? e->sent : e->expected;
+        st = sends ? net_send_start(c, 1, 4, p, size, &r) : net_recv_start(c, 0, 4, p, size, &r);
+        if (!st)
+            st = net_wait(r);
+    }
+    if (!st && sends) {                     /* an eager send is over early: wait for the news */
+        net_request *r;
+        st = net_recv_start(c, 1, 5, p, 1, &r);
+        if (!st)
+            st = net_wait(r);
+    }
+    free(p);
+    return st;
+}
+
+static void a_row_that_ends_in_another_size_is_named_on_both_ends(void)
+{
+    static const row_end cases[] = {
+        { 100000, 100000, 10 }, { 100000, 10, 100000 }, { 100, 100000, 100 },
+        { 100, 100, 100000 },   { 100000, 100000, 0 },  { 100000, 90000, 100000 },
+    };
+    check_allow_warnings();
+    for (int w = 0; w < 2; w++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            ranks_result r[2];
+            char numbers[64];
+            ranks_run_each(2, ways[w], different_at_last, (void *)(uintptr_t)&cases[i], r);
+            snprintf(numbers, sizeof numbers, "sends %zu bytes", cases[i].sent);
+            for (int k = 0; k < 2; k++)
+                CHECKF(r[k].status == GT_PEER && strstr(r[k].sentence, numbers)
+                           && strstr(r[k].sentence, "message 3 on channel 4"),
+                       "%s, case %zu, rank %d: '%s'", ways[w], i, k, r[k].sentence);
+        }
+}
+
+/* A row of messages, `depth` in flight; of every eighth one `odd` bytes. Rank 0 sends. */
+typedef struct row {
+    size_t size, odd;
+    int count, depth, late;
+} row;
+
+static size_t size_in_row(const row *w, int i)
+{
+    return i % 8 == 7 ? w->odd : w->size;
+}
+
+static gt_status send_row(net_comm *c, void *context)
+{
+    const row *w = context;
+    const int sends = net_comm_rank(c) == 0;
+    net_request *flight[64] = { NULL };
+    void *memory;
+    RANK_OK(net_comm_memory(c, (size_t)w->depth * w->size, &memory));
+    for (int i = 0; i < w->count + w->depth; i++) {
+        unsigned char *p = (unsigned char *)memory + (size_t)(i % w->depth) * w->size;
+        net_request **r = &flight[i % w->depth];
+        if (i >= w->depth) {
+            const size_t size = size_in_row(w, i - w->depth);
+            RANK_OK(net_wait(*r));
+            RANK_CHECK(sends || holds(p, size, 0, 1, (size_t)(i - w->depth)));
+        }
+        if (i >= w->count)
+            continue;
+        const size_t size = size_in_row(w, i);
+        if (w->late == 1 + sends && i % 16 == 3)
+            pause_ms(2);
+        for (size_t k = 0; sends && k < size; k++)
+            p[k] = byte_of(0, 1, (size_t)i, k);
+        RANK_OK(sends ? net_send_start(c, 1, 9, p, size, r) : net_recv_start(c, 0, 9, p, size, r));
+    }
+    net_comm_memory_free(c, memory);
+    return GT_OK;
+}
+
+static void rows_of_windows_arrive_whole_and_in_order(void)
+{
+    static const row rows[] = {
+        { 65536, 65536, 70, 32, 0 }, { 65536, 65536, 70, 32, 1 }, { 65536, 65536, 70, 32, 2 },
+        { 65536, 100, 70, 32, 0 },   { 65536, 100, 70, 5, 2 },    { 300000, 8193, 40, 3, 1 },
+        { 65536, 0, 40, 1, 0 },      { 9000, 8000, 200, 64, 1 },
+    };
+    for (int w = 0; w < WAYS; w++)
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            CHECK_OK(ranks_run(2, ways[w], send_row, (void *)(uintptr_t)&rows[i]));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        CHECK_OK(ranks_run(2, "transport=tcp fault=delay=1ms,reorder=1,seed=5", send_row, (void *)(uintptr_t)&rows[i]));
+}
+
 static gt_status different_operations(net_comm *c, void *context)
 {
     (void)context;
@@ -408,6 +509,8 @@ const check_case check_cases[] = {
     CASE(pairs_with_nothing_in_common_say_so),
     CASE(calls_that_cross_are_one_link),
     CASE(a_difference_of_sizes_is_named_on_both_ends),
+    CASE(a_row_that_ends_in_another_size_is_named_on_both_ends),
+    CASE(rows_of_windows_arrive_whole_and_in_order),
     CASE(ranks_that_call_different_operations_are_named),
     CASE(lost_cut_and_broken_end_in_a_sentence),
     CASE(an_unknown_transport_or_fault_is_misuse),

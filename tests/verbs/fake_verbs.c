@@ -515,10 +515,9 @@ static int key_fits(const struct ibv_pd *pd, uint32_t key, uint64_t address, uin
 
 static void run(void);
 
-static int post_send(struct ibv_qp *base, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+/* One request of a chain. */
+static int take_request(qp *q, const struct ibv_send_wr *wr)
 {
-    qp *q = (qp *)base;
-    *bad = wr;
     if (q->last - q->freed >= q->max_send) {
         violation("a send queue of %u overflows", q->max_send);
         return ENOMEM;
@@ -537,6 +536,18 @@ static int post_send(struct ibv_qp *base, struct ibv_send_wr *wr, struct ibv_sen
         memcpy(r->inlined, (void *)(uintptr_t)r->sge.addr, r->sge.length);
         r->sge.addr = (uintptr_t)r->inlined;
         fake.inlined++;
+    }
+    return 0;
+}
+
+static int post_send(struct ibv_qp *base, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+    fake.posts++;
+    for (; wr; wr = wr->next) {
+        *bad = wr;
+        const int refused = take_request((qp *)base, wr);
+        if (refused)
+            return refused;
     }
     if (armed)
         run();

@@ -44,6 +44,7 @@ typedef struct fake_world {
     int refuse_mr;                  /* reg_mr fails with ENOMEM                         */
     int alive, violations;
     int writes, sends, immediates, inlined, signalled, notified;
+    int posts;                      /* calls that post requests                         */
     size_t longest;                 /* bytes of the longest request                     */
     char violation[160];
 } fake_world;

@@ -26,6 +26,12 @@ cp "$BUILD/tests/verbs/verbs_pair" "$BUILD/tests/comm/test_comm" \
 # What every guest's script begins with.
 cat > "$work/common" <<'END'
 PATH=$work/bin:$PATH
+until_holding()     # PID LOG: until that end says that both hold, or is gone
+{
+    while kill -0 $1 2> /dev/null && ! grep -q holding "$2"; do
+        sleep 0.1
+    done
+}
 try()       # NAME COMMAND...
 {
     what=$1 start=$(date +%s)
@@ -92,11 +98,8 @@ killed()
     victim=$!
     verbs_pair connect 127.0.0.1 7001 quick=1 hold=1 > /tmp/survivor 2>&1 &
     survivor=$!
-    for i in $(seq 300); do
-        grep -q holding /tmp/survivor && grep -q holding /tmp/killed && break
-        sleep 0.1
-    done
-    sleep 0.5
+    until_holding $survivor /tmp/survivor
+    until_holding $victim /tmp/killed
     kill -9 $victim
     wait $survivor
     status=$?
@@ -136,11 +139,7 @@ tc qdisc del dev eth0 root
 cut()
 {
     verbs_pair connect 10.77.0.1 7003 quick=1 hold=1 > /tmp/cut 2>&1 &
-    for i in $(seq 300); do
-        grep -q holding /tmp/cut && break
-        sleep 0.1
-    done
-    sleep 1
+    until_holding $! /tmp/cut
     ip link set eth0 down
     wait $!
     status=$?

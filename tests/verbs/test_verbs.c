@@ -198,6 +198,29 @@ static void completions_are_asked_for_rarely(void)
     close_ends();
 }
 
+static void many_small_transfers_take_few_posts_and_completions(void)
+{
+    net_config c = end_config();
+    one_device();
+    CHECK_OK(open_ends(&c, "", ""));
+    int sends = fake.sends;
+    for (int i = 0; i < 60; i++)
+        CHECK_OK(end_say(&a, 20));
+    CHECKF(fake.sends == sends, "%d messages went before they were let go", fake.sends - sends);
+    b.expected_messages = 60;
+    CHECK_OK(ends_run(&a, &b, 5));
+    CHECKF(b.messages == 60 && fake.sends == sends + 1, "%d sends", fake.sends - sends);
+    /* Each window is told of by itself; those that are heard of together are filled by one post. */
+    const int posts = fake.posts, signalled = fake.signalled;
+    for (int i = 0; i < 32; i++)
+        CHECK_OK(end_window(&b, 4096, END_ARENA));
+    CHECK_OK(ends_run(&a, &b, 5));
+    CHECKF(a.done == 32 && fake.posts - posts <= 32 + 4, "%d posts", fake.posts - posts);
+    CHECKF(fake.signalled - signalled <= 5, "%d signalled", fake.signalled - signalled);
+    CHECK(a.wrong + b.wrong == 0);
+    close_ends();
+}
+
 /* ---- choosing GIDs by proof ------------------------------------------------------------------ */
 
 static void two_addresses(void)
@@ -559,6 +582,7 @@ const check_case check_cases[] = {
     CASE(a_device_with_short_queues_is_never_overrun),
     CASE(rails_share_by_speed_and_may_reorder),
     CASE(completions_are_asked_for_rarely),
+    CASE(many_small_transfers_take_few_posts_and_completions),
     CASE(the_next_gids_are_tried_when_the_probe_is_lost),
     CASE(a_rail_that_carries_nothing_is_dropped),
     CASE(a_pair_that_cannot_reach_each_other_is_told_why),

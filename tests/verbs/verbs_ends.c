@@ -352,7 +352,11 @@ gt_status end_window(end *e, size_t size, end_kind kind)
     gt_status st = e->ops->expose(e->link, number, sink, descriptor, &n);
     const head h = { OPEN, number, (uint32_t)kind, (uint32_t)n, size };
     e->opened++;
-    return st ? st : e->ops->send(e->link, &h, sizeof h, descriptor, n);
+    if (!st)
+        st = e->ops->send(e->link, &h, sizeof h, descriptor, n);
+    if (!st)
+        e->ops->flush(e->link);
+    return st;
 }
 
 gt_status end_say(end *e, size_t body)
@@ -380,6 +384,8 @@ gt_status ends_run(end *a, end *b, int seconds)
 {
     end *ends[2] = { a, b };
     uint64_t last = gt_now_ns();
+    for (int i = 0; i < 2 && ends[i]; i++)
+        ends[i]->ops->flush(ends[i]->link);
     while (!is_idle(a) || !is_idle(b)) {
         int did = 0;
         for (int i = 0; i < 2 && ends[i]; i++)
