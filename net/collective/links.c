@@ -66,7 +66,7 @@ static gt_status ping(meter *w, int peer, double *latency)
         net_request *r = NULL, *s = NULL;
         const uint32_t step = w->t.step++;
         const uint64_t start = gt_now_ns();
-        const net_sink sink = { w->in, 8, NULL, 1 };
+        const net_sink sink = { w->in, 8, NULL, 1, 0 };
         st = net_op_recv(w->t.op, peer, step, sink, &r);
         if (!st && w->t.rank < peer)
             st = net_op_send(w->t.op, peer, step, w->out, 8, &s);
@@ -170,7 +170,7 @@ static gt_status radiate(meter *w, int turn, const uint64_t *bytes)
     const int most = p < 64 ? p : 64; /* more peers tell nothing new */
     for (int k = 1; !st && k < most; k++) {
         const int peer = (turn + k) % p;
-        const net_sink sink = { w->in + at, bytes[peer], NULL, 1 };
+        const net_sink sink = { w->in + at, bytes[peer], NULL, 1, 0 };
         st = net_op_recv(w->t.op, peer, step + 1, sink, &r[k]);
         if (!st)
             st = net_op_send(w->t.op, peer, step + 1, w->out + at, bytes[peer], &s[k]);

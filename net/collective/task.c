@@ -18,13 +18,13 @@ gt_status net_task_send(net_task *t, int to, uint32_t step, uint64_t from, uint6
 gt_status net_task_recv(net_task *t, int from, uint32_t step, uint64_t at, uint64_t count, int reduce,
                         net_request **out)
 {
-    const net_sink sink = { t->x + at * t->grain, count * t->grain, reduce ? t->reduce : NULL, t->grain };
+    const net_sink sink = { t->x + at * t->grain, count * t->grain, reduce ? t->reduce : NULL, t->grain, 0 };
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 
 gt_status net_task_recv_into(net_task *t, int from, uint32_t step, void *data, uint64_t count, net_request **out)
 {
-    const net_sink sink = { data, count * t->grain, NULL, t->grain };
+    const net_sink sink = { data, count * t->grain, NULL, t->grain, 0 };
     return net_op_recv(t->op, group_rank(t, from), step, sink, out);
 }
 

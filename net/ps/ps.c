@@ -31,7 +31,7 @@ static gt_status tell(net_ps *ps, int peer, const word *w)
 static gt_status hear(net_ps *ps, int peer, word *w)
 {
     net_request *r;
-    const net_sink sink = { w, sizeof *w, NULL, 1 };
+    const net_sink sink = { w, sizeof *w, NULL, 1, 0 };
     gt_status st = net_group_recv_start(ps->group, peer, PS_AGREE, sink, &r);
     st = st ? st : net_wait(r);
     w->text[sizeof w->text - 1] = '\0';
