@@ -274,7 +274,7 @@ static gt_status later_round(buckets *s, int round)
     for (int i = 0; !st && i < s->count; i++) {
         bucket *b = &s->buckets[i];
         net_collective *sum = b->sum;
-        if (round >= sync_bucket_how(b)->rounds)
+        if (round >= sync_bucket_rounds(b))
             continue;
         b->sum = NULL;
         st = sum ? net_collective_wait(sum) : GT_OK;
