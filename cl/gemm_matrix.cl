@@ -57,7 +57,7 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
     if (count >= 8 && aligned)
         return *(__global const ushort8 *)(p + i);
     ushort t[8];
-#pragma unroll
+    MMA_UNROLL
     for (int j = 0; j < 8; j++)
         t[j] = j < count ? p[i + j] : (ushort)0;
     return vload8(0, t);
@@ -67,7 +67,7 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
  * by_k: along k, SLICE / 8 items a row. Else along the rows, in pairs of neighbouring k. */
 #define FETCHES (BLOCK * SLICE / 8 / ITEMS)
 #define FETCH_SLICE(part, by_k, p, ld, row, rows, k, K, aligned)                           \
-    _Pragma("unroll")                                                                      \
+    MMA_UNROLL                                                                             \
     for (int f_ = 0; f_ < FETCHES; f_++) {                                                 \
         if (by_k) {                                                                        \
             const int i_ = item + f_ * ITEMS, r_ = (row) + i_ / (SLICE / 8), k_ = (k) + i_ % (SLICE / 8) * 8;  \
@@ -84,13 +84,13 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
 /* Puts it into local memory, rows LD apart, k together. */
 #define KEEP_SLICE(to, by_k, part)                                                         \
     if (by_k) {                                                                            \
-        _Pragma("unroll")                                                                  \
+        MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES; f_++) {                                             \
             const int i_ = item + f_ * ITEMS;                                              \
             *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = part[f_];              \
         }                                                                                  \
     } else {                                                                               \
-        _Pragma("unroll")                                                                  \
+        MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES; f_ += 2) {                                          \
             const int i_ = item + f_ / 2 * ITEMS;                                          \
             __local uint *d_ = (__local uint *)((to) + i_ % (BLOCK / 8) * 8 * LD           \

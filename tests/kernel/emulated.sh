@@ -11,7 +11,9 @@
 #
 #   the emulator's known faults   asked for, repaired while it runs, asked for again; matrix instructions twice
 #   every kernel case, attention, every product, in each storage type, against the reference
-#   planted mistakes              a barrier removed, a wrong element, a wrong lane: tests must fail
+#   two training steps of gpt2-tiny, in fp32, in bf16 by the matrix unit, and in two stages on two chips:
+#                                 PoCL's losses
+#   planted mistakes              barriers removed, a transposed tile, a wrong lane: must be noticed
 #
 # A pass says that arithmetic, indices, barriers and the compiler's code are right. It says nothing of time, of
 # hazards, or of the order in which memory is seen. GT_EMULATED_KEEP=FILE keeps the counts of instructions.
@@ -72,25 +74,111 @@ run()               # PROGRAM: a CUnit program's own cases are counted
     echo "${program##*/} on $chip: $((${good:-0} - skips)) cases"
 }
 
-planted()           # PROGRAM OLD=>NEW WHAT
+planted()           # PROGRAM CASE OLD=>NEW WHAT
 {
-    GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$2 "$BUILD/tests/$1" > "$work/out" 2>&1
-    [ "$(awk '$1 == "tests" { print $5 }' "$work/out")" != 0 ]
-    verdict $? "$chip: $3 is not noticed by ${1##*/}"
+    GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$3 "$BUILD/tests/$1" "$2" > "$work/out" 2>&1
+    grep -q 'FAILED' "$work/out"
+    verdict $? "$chip: $4 is not noticed by ${1##*/}"
 }
 
+# A wrong matrix unit is found at the start, said in one line, and not used.
+wrong_unit()        # OLD=>NEW WHAT
+{
+    GEARTRAIN_PROGRAM_CACHE=off GT_EMULATED_CHANGE=$1 "$BUILD/geartrain" devices > "$work/out" 2> "$work/err"
+    grep -q 'no matrix unit is used: element' "$work/out" && [ "$(grep -c 'matrix unit .*is not used' "$work/err")" = 1 ]
+    verdict $? "$chip: $2 is not noticed at the start"
+}
+
+choose()            # CHIPS: the devices from here on; what is compiled and found out is kept for them
+{
+    GT_EMULATED_CHIPS=$1 GEARTRAIN_CACHE=$work/cache-$1
+    GT_EMULATED_REPAIRS=$(cat "$work"/faults-* 2> /dev/null | tr '\n' ' ')
+}
+
+# Nobody wants to know how fast an emulated GPU is, and measuring it takes half an hour.
+without_measuring()
+{
+    local proof
+    "$BUILD/geartrain" devices > "$work/out" 2>&1
+    mkdir -p "$GEARTRAIN_CACHE/peak"
+    for proof in "$GEARTRAIN_CACHE"/proof/*.txt; do
+        echo "1e12 1e11" > "$GEARTRAIN_CACHE/peak/${proof##*/}"
+    done
+}
+
+train()             # RUN OPTIONS...
+{
+    local run=$work/$1
+    shift
+    "$BUILD/geartrain" train --model gpt2-tiny --data "$work/text.txt" --tokenizer char --seq 16 --batch 2 \
+        --micro-batch 1 --steps 2 --out "$run" "$@" > "$work/out" 2>&1 < /dev/null || tail -5 "$work/out"
+}
+
+losses()
+{
+    sed -n 's/.*"loss": \([0-9.]*\),.*/\1/p' "$work/$1/metrics.jsonl"
+}
+
+near()              # RUN RUN ALLOWED
+{
+    losses "$1" > "$work/a"
+    losses "$2" > "$work/b"
+    [ "$(wc -l < "$work/b")" = 2 ] && paste "$work/a" "$work/b" | awk -v allowed="$3" '
+        { d = $1 - $2; if (!($1 > 0) || d > allowed * $1 || d < -allowed * $1) bad = 1 } END { exit bad || NR != 2 }'
+}
+
+# The same two steps by PoCL, in both precisions.
+pocl=$(cat /etc/OpenCL/vendors/pocl.icd 2> /dev/null)
+if [ -n "$pocl" ]; then
+    mkdir "$work/pocl"
+    echo "$pocl" > "$work/pocl/pocl.icd"
+    awk 'BEGIN { for (i = 0; i < 300; i++) printf "the wheel turns a gear of the train, %d times.\n", i * i % 97 }' \
+        > "$work/text.txt"
+    for precision in fp32 bf16; do
+        OCL_ICD_VENDORS=$work/pocl GEARTRAIN_CACHE=$work/cache-pocl train "pocl-$precision" --devices cpu:0 \
+            --precision $precision
+    done
+else
+    echo "emulated: there is no PoCL, whose losses training is compared with; training is left out"
+fi
+
 for chip in ${*:-gfx1100 gfx1201 gfx942 gfx90a}; do
-    GT_EMULATED_CHIPS=$chip GEARTRAIN_CACHE=$work/cache-$chip GT_EMULATED_REPAIRS=
-    "$GT_EMULATED_PYTHON" "$GT_EMULATED_SERVER" --check "$chip" "$driver" > "$work/faults"
+    choose "$chip"
+    "$GT_EMULATED_PYTHON" "$GT_EMULATED_SERVER" --check "$chip" "$driver" > "$work/faults-$chip"
     verdict $? "$chip: the emulator's faults and their repairs"
-    GT_EMULATED_REPAIRS=$(tr '\n' ' ' < "$work/faults")
+    choose "$chip"
     run kernel/test_kernel
     run attention/test_attention
     run gemm/test_gemm
+    if [ -n "$pocl" ]; then
+        without_measuring
+        grep -q 'by its matrix unit' "$work/out"
+        verdict $? "$chip: its matrix unit is used"
+        train "$chip" --devices gpu:0 --precision fp32
+        near pocl-fp32 "$chip" 1e-5
+        verdict $? "$chip: a training step has PoCL's loss"
+        train "$chip-bf16" --devices gpu:0 --precision bf16
+        near pocl-bf16 "$chip-bf16" 2e-3
+        verdict $? "$chip: a training step in bf16, by the matrix unit, has PoCL's loss"
+    fi
 done
-# Instruction by instruction the chips differ; a mistake is one on each.
-planted kernel/test_kernel 'barrier(CLK_LOCAL_MEM_FENCE);=>' "a program without barriers"
-planted gemm/test_gemm 'y * 4 + i % 4=>y * 4 + (i + 1) % 4' "a product whose rows are swapped"
+
+# Two generations in one job, each with half of the layers.
+if [ -n "$pocl" ] && [ -e "$work/faults-gfx1100" ] && [ -e "$work/faults-gfx942" ]; then
+    choose gfx1100,gfx942
+    without_measuring
+    train two --devices gpu:0,gpu:1 --stages 2 --replicas 1
+    near pocl-fp32 two 1e-5
+    verdict $? "a pipeline of gfx1100 and gfx942 has PoCL's loss"
+fi
+
+choose "$chip"
+planted kernel/test_kernel every_case_matches_in_fp32 'barrier(CLK_LOCAL_MEM_FENCE);=>' "a program without barriers"
+planted gemm/test_gemm tiled_agrees_in_the_gpu_style 'y * 4 + i % 4=>y * 4 + (i + 1) % 4' "a product with rows in the wrong place"
+wrong_unit 'p[MMA_C_ROW(lane, r) * ld + MMA_C_COLUMN(lane, r)]=>p[MMA_C_COLUMN(lane, r) * ld + MMA_C_ROW(lane, r)]' \
+    "a transposed tile"
+wrong_unit 'lane = item % MMA_LANES=>lane = (item + 1) % MMA_LANES' "a wrong lane"
+wrong_unit 'MMA_A_ROW(lane, 0) * ld=>(MMA_A_ROW(lane, 0) ^ 1) * ld' "a wrong row of a factor"
 [ -z "${GT_EMULATED_KEEP:-}" ] || cp "$work/counts" "$GT_EMULATED_KEEP"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -45,7 +45,8 @@ def assemble(chip, lines):
 
 
 class Wave:
-    """One wave of the emulator, for one instruction: vector registers by number, a value for every lane."""
+    """One wave of the emulator, for a few instructions: vector registers by number (from 256 on those for sums), a
+    value for every lane."""
 
     def __init__(self, emu, chip, vectors):
         self.emu, self.chip = emu, chip
@@ -53,15 +54,22 @@ class Wave:
         self.state = emu.WaveState(self.lanes, self.lanes)
         for register, value in vectors.items():
             for lane in range(self.lanes):
-                self.state._write_vgpr(register, lane, value)
+                if register < 256:
+                    self.state._write_vgpr(register, lane, value)
+                else:
+                    at = 4 * ((register - 256) * self.lanes + lane)
+                    ctypes.c_uint32.from_address(self.state.accvgpr_buf._buf.va_addr + at).value = value
 
     def run(self, words):
-        code = (ctypes.c_uint32 * 8)(*words)
-        self.state.pc = ctypes.addressof(code)
-        (program, runtime), _ = self.emu._decode_at(ctypes.addressof(code), ARCH[self.chip])
+        """-> register 0 of the first lane"""
+        code, local = (ctypes.c_uint32 * (len(words) + 8))(*words), (ctypes.c_uint32 * 1024)()
         st = self.state
-        files = [st.sgpr_buf._buf.va_addr, st.vgpr_buf._buf.va_addr, 0, 0, 0, st.accvgpr_buf._buf.va_addr]
-        runtime.fxn(*[ctypes.c_uint64(files[g]) for g in program.arg.globals])
+        st.pc = ctypes.addressof(code)
+        files = [st.sgpr_buf._buf.va_addr, st.vgpr_buf._buf.va_addr, 0, ctypes.addressof(local), 0,
+                 st.accvgpr_buf._buf.va_addr]
+        while st.pc < ctypes.addressof(code) + 4 * len(words):
+            (program, runtime), _ = self.emu._decode_at(st.pc, ARCH[self.chip])
+            runtime.fxn(*[ctypes.c_uint64(files[g]) for g in program.arg.globals])
         return st._read_vgpr(0, 0)
 
 
@@ -146,16 +154,38 @@ def repair_halves(emu):
         modify(val, bit, absolute, negative, 16 if bits is half else bits)
 
 
+# ---- CDNA's local memory is written from the registers for sums as well ----------------------------------
+
+def repair_sums_to_local(emu):
+    plain = emu._INST_HANDLERS[emu.irc.DS]
+
+    class FromSums(emu._Ctx):
+        __slots__ = ()
+
+        def rvgpr_dyn(self, reg, lane, valid=None):
+            if reg is self.inst_field(emu.irc.DS.addr):
+                return super().rvgpr_dyn(reg, lane, valid)
+            return self.raccvgpr_dyn(reg, lane, valid)
+
+    def handler(inst, ctx):
+        if emu._iattr(inst, "acc"):
+            ctx.__class__ = FromSums
+        return plain(inst, ctx)
+
+    emu._INST_HANDLERS[emu.irc.DS] = handler
+
+
 # ---- the table ------------------------------------------------------------------------------------------
 
 CDNA, ALL = ("gfx90a", "gfx942"), tuple(ARCH)
 
-# name, chips, instruction, vector registers before, v0 after, repair
+# name, chips, instructions, vector registers before, v0 after, repair
 REPAIRS = [
     ("mantissa-of-zero", ALL, "v_frexp_mant_f32_e32 v0, v1", {1: 0}, 0, repair_mantissa),
     ("exponent-of-zero", ALL, "v_frexp_exp_i32_f32_e32 v0, v1", {1: 0}, 0, repair_exponent),
     ("large-powers", ALL, "v_ldexp_f32 v0, v1, v2", {1: bits(2.0 ** -100), 2: 200}, bits(2.0 ** 100), repair_powers),
     ("halves-of-registers", CDNA, "v_cvt_f32_f16_e32 v0, v130", {130: 0x3c00, 2: 0}, bits(1.0), repair_halves),
+    ("sums-to-local-memory", CDNA, "ds_write_b32 v1, a2\nds_read_b32 v0, v1", {1: 64, 2: 5, 258: 7}, 7, repair_sums_to_local),
 ]
 
 
