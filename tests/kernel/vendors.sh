@@ -96,8 +96,8 @@ compile_nvidia()
     shift 3
     clang-19 -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -target nvptx64-nvidia-nvcl \
         -Xclang -target-cpu -Xclang "$chip" -Xclang -mlink-builtin-bitcode \
-        -Xclang /usr/lib/clc/nvptx64--nvidiacl.bc -Wno-linker-warnings -D__NV_CL_C_VERSION=120 -fgnu-keywords -O3 -S "$@" "$source" \
-        -o "$out" || return 1
+        -Xclang /usr/lib/clc/nvptx64--nvidiacl.bc -Wno-linker-warnings -D__NV_CL_C_VERSION=120 -fgnu-keywords \
+        -O3 -S "$@" "$source" -o "$out" || return 1
     if grep -qE 'entry (matrix_probe|gemm_matrix)\(' "$out" && ! grep -q 'mma\.sync' "$out"; then
         echo "no mma.sync comes of it"
         return 1

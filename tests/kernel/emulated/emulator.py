@@ -28,6 +28,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import repairs
@@ -99,6 +100,7 @@ class Machine:
             self.files[name] = self.room(size)
         self.programs, self.kept = [], []
         self.counts = collections.defaultdict(lambda: [0] * (1 + len(COUNTS)))
+        self.spent = collections.Counter()      # seconds, by what for
 
     def room(self, size):
         reserve = getattr(mmap, "MAP_NORESERVE", 0x4000)
@@ -259,12 +261,16 @@ class Machine:
         run.groups[:] = groups
         self.place_groups(run, d)
         while True:
+            begun = time.monotonic()
             st = self.library.waves_run(ctypes.byref(run))
+            self.spent["running"] += time.monotonic() - begun
             if st == 0:
                 break
             if st == 2:
                 raise ValueError(f"a wave left its code, for {run.missing:#x}")
+            begun = time.monotonic()
             self.translate(program, run.missing)
+            self.spent["translating"] += time.monotonic() - begun
         tally = self.counts[name]
         tally[0] += 1
         for i in range(len(COUNTS)):
@@ -289,6 +295,8 @@ class Machine:
         if not path:
             return
         with open(path, "a") as f:
+            f.write(f"# {self.chip} {len(self.programs)} programs, seconds:")
+            f.write("".join(f" {what} {seconds:.1f}" for what, seconds in self.spent.items()) + "\n")
             for name, tally in sorted(self.counts.items()):
                 shown = " ".join(f"{kind} {n}" for kind, n in zip(COUNTS, tally[1:]))
                 f.write(f"{self.chip} {name} launches {tally[0]} {shown}\n")
@@ -304,6 +312,7 @@ def serve(chip, library):
     for line in iter(requests.readline, b""):
         word = line.decode().split()
         try:
+            begun = time.monotonic()
             if word[0] == "build":
                 options = requests.read(int(word[1])).decode()
                 binary = machine.compile(options, requests.read(int(word[2])).decode())
@@ -318,6 +327,7 @@ def serve(chip, library):
         except Exception as e:
             why = f"{type(e).__name__}: {e}".encode()
             answers.write(b"failed %d\n" % len(why) + why)
+        machine.spent[word[0]] += time.monotonic() - begun
         answers.flush()
     machine.write_counts()
 
