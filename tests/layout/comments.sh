@@ -14,9 +14,9 @@ cd "$(dirname "$0")/../.." || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-comments-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 
-# Files and functions of other programs that are spoken of: llm.c's, transformers' and GPT-2's.
+# Files and functions of other programs that are spoken of: llm.c's, transformers', GPT-2's and tinygrad's.
 foreign='llm.c llama2.c data_common.py train_gpt2.c train_gpt2.py train_llama3.py encoder.py bytes_to_unicode
-         modeling_utils.py configuration_utils.py configuration_gpt2.py activations.py'
+         modeling_utils.py configuration_utils.py configuration_gpt2.py activations.py emu.py'
 
 find . \( -name '.?*' -o -path './build*' -o -name __pycache__ \) -prune -o -type f -print \
     | sed 's,^\./,,' | sort > "$work/files"
