@@ -238,10 +238,13 @@ static int relax(net_comm *c, uint64_t spins)
 {
     enum { ALONE = 50 };
     int enough = 0;
+    const int yields = c->crowded || spins > ALONE;
+    if (!yields && !atomic_load_explicit(&c->wanted, memory_order_relaxed))
+        return 0;                   /* nobody would take it */
     comm_unlock(c);
-    if (c->crowded || spins > ALONE)
+    if (yields)
         enough = comm_yield(c);
-    else if (atomic_load_explicit(&c->wanted, memory_order_relaxed))
+    else
         sched_yield();
     comm_lock(c);
     return enough;

@@ -203,7 +203,8 @@ typedef struct recorder {
     uint64_t waiting_since;         /* of a wait that sleeps; 0: none                          */
     int waiting_for;
     const char *busy;               /* what it computes, NULL: nothing long                     */
-    char waiting[96];
+    const char *waiting;            /* "to receive", so many bytes                             */
+    size_t waiting_size;
 } recorder;
 
 struct net_comm {
@@ -307,8 +308,11 @@ void recorder_close(recorder *r);
 uint64_t recorder_begin(recorder *r, const record *what);   /* its number */
 void recorder_phase(recorder *r, uint64_t number, const char *phase, int step);
 void recorder_end(recorder *r, uint64_t number, gt_status st);
-/* "to receive", so many bytes; NULL: no more. The text is made here, not with every wait. */
+/* "to receive" (a literal), so many bytes; NULL: no more. Waits that sleep are many and short, so the
+ * text is made by who asks. */
 void recorder_waits(recorder *r, int peer, const char *what, size_t size);
+/* The text of a wait, with the recorder's lock held. */
+void recorder_waiting(const recorder *r, char *out, size_t size);
 void recorder_activity(void *comm, net_activity *out);
 
 /* dump.c: lock held or not */

@@ -44,11 +44,15 @@ static json_t *operations(recorder *r, uint64_t now)
 
 static json_t *waiting(recorder *r, uint64_t now)
 {
+    char what[96] = "";
     pthread_mutex_lock(&r->lock);
-    json_t *w = r->waiting_since ? json_pack("{s:i, s:s, s:f}", "rank", r->waiting_for, "what", r->waiting,
-                                             "since_s_ago", seconds_ago(r->waiting_since, now))
-                                 : json_null();
+    const uint64_t since = r->waiting_since;
+    const int peer = r->waiting_for;
+    if (since)
+        recorder_waiting(r, what, sizeof what);
     pthread_mutex_unlock(&r->lock);
+    json_t *w = since ? json_pack("{s:i, s:s, s:f}", "rank", peer, "what", what, "since_s_ago", seconds_ago(since, now))
+                      : json_null();
     return w;
 }
 

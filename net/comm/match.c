@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* net/comm/match.c - requests and messages find each other.
  *
- *   up to config->eager bytes                more
+ *   up to the transport's eager bytes        more
  *   send ── EAGER + bytes ──► receive        receive opens a window ── READY ──► send
  *           (kept if it is early)            window ◄──────── put ───────────── send
  *
@@ -272,9 +272,22 @@ static gt_status post_tagged(pair *p, message_type type, const tag *key, size_t 
     return match_post(p, &m, body, body_size);
 }
 
+/* A message of that many bytes goes at once, without a window. */
+static int is_eager(const pair *p, size_t size)
+{
+    return size <= p->link->transport->eager;
+}
+
+/* Bytes that may be early at the other end: some messages of any size that goes eagerly. */
+static uint64_t early_limit(const pair *p)
+{
+    const uint64_t some = 4 * ((uint64_t)p->link->transport->eager + EAGER_COST);
+    return some > EAGER_LIMIT ? some : EAGER_LIMIT;
+}
+
 static int has_credit(const pair *p, size_t size)
 {
-    return p->eager_sent - p->eager_acknowledged + size + EAGER_COST <= EAGER_LIMIT;
+    return p->eager_sent - p->eager_acknowledged + size + EAGER_COST <= early_limit(p);
 }
 
 static gt_status send_eager(net_request *r)
@@ -294,7 +307,7 @@ static void taken(pair *p, size_t size)
 {
     p->eager_taken += size + EAGER_COST;
     p->bytes_received += size;
-    if (p->state != PAIR_UP || p->eager_taken - p->eager_reported < EAGER_LIMIT / 4)
+    if (p->state != PAIR_UP || p->eager_taken - p->eager_reported < early_limit(p) / 4)
         return;
     message m = { .type = MESSAGE_CREDIT, .size = p->eager_taken };
     if (!match_post(p, &m, NULL, 0)) {
@@ -422,7 +435,7 @@ static gt_status start_send(net_request *r)
     if (of)
         of->last = r->size;
     kept *ready = find_kept(p, &r->node.key, NODE_READY);
-    if (r->size <= c->config->eager) {
+    if (is_eager(p, r->size)) {
         if (ready && !ready->window) {      /* that little is expected: so it is */
             take_kept(p, ready);
             free(ready);
@@ -542,17 +555,17 @@ static gt_status invite(net_request *r, size_t last)
 {
     pair *p = r->pair;
     channel_end *of = r->channel;
-    const uint64_t eager = r->comm->config->eager;
-    if (r->size > eager && of) {
+    const int waits = !is_eager(p, r->size);
+    if (waits && of) {
         *of->held_last = r;
         of->held_last = &r->next;
         of->held_count++;
         r->held = 1;
         return must_tell(of) ? tell_held(of) : GT_OK;
     }
-    if (r->size <= eager && last <= eager)
+    if (!waits && is_eager(p, last))
         return GT_OK;               /* nothing is sent: what is held back goes with the next message */
-    gt_status st = r->size > eager ? open_window(r) : post_tagged(p, MESSAGE_READY, &r->node.key, r->size, 0, NULL, 0);
+    gt_status st = waits ? open_window(r) : post_tagged(p, MESSAGE_READY, &r->node.key, r->size, 0, NULL, 0);
     if (!st)
         flush(p);
     return st;

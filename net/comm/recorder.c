@@ -85,10 +85,10 @@ void recorder_end(recorder *r, uint64_t number, gt_status st)
 void recorder_waits(recorder *r, int peer, const char *what, size_t size)
 {
     pthread_mutex_lock(&r->lock);
-    r->waiting_since = what ? gt_now_ns() : 0;
+    r->waiting_since = what ? about_now() : 0;
     r->waiting_for = what ? peer : -1;
-    if (what)
-        snprintf(r->waiting, sizeof r->waiting, "%s %zu bytes", what, size);
+    r->waiting = what;
+    r->waiting_size = size;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -119,6 +119,11 @@ static void say(const record *o, char *out, size_t size)
         snprintf(out + used, size - used, " step %d", o->step);
 }
 
+void recorder_waiting(const recorder *r, char *out, size_t size)
+{
+    snprintf(out, size, "%s %zu bytes", r->waiting, r->waiting_size);
+}
+
 /* Only waits that sleep are told of; a rank that computes is not late for anything. */
 void recorder_activity(void *context, net_activity *out)
 {
@@ -136,7 +141,7 @@ void recorder_activity(void *context, net_activity *out)
         if (o)
             say(o, out->text, sizeof out->text);
         else
-            snprintf(out->text, sizeof out->text, "%s", r->waiting);
+            recorder_waiting(r, out->text, sizeof out->text);
     }
     pthread_mutex_unlock(&r->lock);
 }

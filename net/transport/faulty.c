@@ -262,7 +262,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
     faulty *f = calloc(1, sizeof *f);
     if (!f)
         return gt_fail(GT_NO_MEMORY, "no memory for the transport that injects faults");
-    f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd };
+    f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd, 0 };
     f->last = &f->first;
     gt_status st = parse(&f->plan, f->transport.config->fault);
     gt_random_init(&f->random, f->plan.seed, (uint64_t)net_job_rank(job));
@@ -272,6 +272,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
         faulty_close(&f->transport);
         return st;
     }
+    f->transport.eager = f->inner->eager;
     *out = &f->transport;
     return GT_OK;
 }

@@ -106,7 +106,7 @@ void shm_take_record(shm_link *l, const shm_record *r, const unsigned char *payl
     switch (r->kind) {
     case RECORD_MESSAGE:
         if (!r->head_size || r->head_size > NET_MESSAGE || r->head_size > r->payload
-            || r->payload - r->head_size > t->config->eager) {
+            || r->payload - r->head_size > t->eager) {
             shm_fail(l, "it sent a message that makes no sense");
             return;
         }
@@ -252,7 +252,7 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
     if (!t)
         return gt_fail(GT_NO_MEMORY, "no memory for the shared-memory transport");
     const net_config *config = net_job_config(job);
-    t->transport = (net_transport){ &net_shm, job, config, memory, events, poll_fd };
+    t->transport = (net_transport){ &net_shm, job, config, memory, events, poll_fd, (size_t)config->eager };
     t->allow_map = strcmp(config->shm_mode, "cma") && strcmp(config->shm_mode, "copy");
     t->allow_cma = !strcmp(config->shm_mode, "cma");
     t->epoll = epoll_create1(EPOLL_CLOEXEC);

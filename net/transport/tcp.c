@@ -87,6 +87,14 @@ static void tcp_close(net_transport *t)
     free(self);
 }
 
+/* To wait for a window takes a whole way there and back through two kernels, and a copy little; where bytes are
+ * added up they come through the input buffer in any case. So up to 32 KiB go at once. */
+static size_t eager_for(const net_config *config)
+{
+    const uint64_t most = 32 << 10, eager = config->eager;
+    return (size_t)(eager >= most ? eager : 4 * eager < most ? 4 * eager : most);
+}
+
 static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *memory, const net_events *events,
                           int poll_fd)
 {
@@ -94,7 +102,9 @@ static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *mem
     tcp *t = calloc(1, sizeof *t);
     if (!t)
         return gt_fail(GT_NO_MEMORY, "no memory for the tcp transport");
-    t->transport = (net_transport){ &net_tcp, job, net_job_config(job), memory, events, poll_fd };
+    t->transport = (net_transport){
+        &net_tcp, job, net_job_config(job), memory, events, poll_fd, .eager = eager_for(net_job_config(job))
+    };
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 0 };
     if (t->epoll < 0 || epoll_ctl(poll_fd, EPOLL_CTL_ADD, t->epoll, &e) < 0) {
@@ -144,7 +154,7 @@ static gt_status tcp_offer(net_transport *t, int peer, int leads, void *up, net_
     *link = NULL;
     *size = 0;
     tcp_link *l = calloc(1, sizeof *l);
-    const size_t message = sizeof(frame) + NET_MESSAGE + (size_t)t->config->eager;
+    const size_t message = sizeof(frame) + NET_MESSAGE + t->eager;
     if (l) {
         l->input_size = message > INPUT ? message : INPUT;
         l->input = malloc(l->input_size);
@@ -431,7 +441,7 @@ static int take_frame(tcp_link *l, int *did)
         return 1;
     }
     if (f.kind != FRAME_MESSAGE || !f.head_size || f.head_size > NET_MESSAGE || f.size < f.head_size
-        || f.size - f.head_size > t->config->eager) {
+        || f.size - f.head_size > t->eager) {
         fail(l, GT_PEER, "understand", "it sent a frame that makes no sense");
         return 0;
     }

@@ -34,7 +34,7 @@
 #include "net/transport/shared.h"
 
 enum {
-    NET_MESSAGE = 64,               /* head of a message, at most; its body: up to config->eager */
+    NET_MESSAGE = 64,               /* head of a message, at most; its body: the transport's eager */
     NET_DESCRIPTOR = 128,           /* what expose() tells the sender, at most                */
     NET_OFFER = 4096                /* what two ends tell each other when a link is made      */
 };
@@ -97,7 +97,7 @@ typedef struct net_transport_ops {
                          size_t *size, int *again, int *stream);
     void (*disconnect)(net_link *link);      /* frees it in any state */
 
-    /* Small messages: head 1..NET_MESSAGE bytes and body 0..config->eager; copied before it
+    /* Small messages: head 1..NET_MESSAGE bytes and body 0..transport->eager; copied before it
      * returns. What the wire cannot take now is kept and goes out by progress(). */
     gt_status (*send)(net_link *link, const void *head, size_t head_size, const void *body, size_t body_size);
     /* Opens a window for one put of exactly sink.size > 0 bytes. Window numbers are the
@@ -141,6 +141,7 @@ struct net_transport {
     const net_events *events;
     int poll_fd;                    /* epoll set of the communicator; add your descriptors with
                                        data.u32 = 0, level-triggered                          */
+    size_t eager;                   /* bytes of a message's body, at most; the same on all ranks */
 };
 
 struct net_link {

@@ -107,7 +107,7 @@ static gt_status open_all(net_transport **out, net_job *job, net_memory_set *mem
     net_verbs_transport *t = calloc(1, sizeof *t);
     if (!t)
         return gt_fail(GT_NO_MEMORY, "no memory for the verbs transport");
-    t->base = (net_transport){ &net_verbs, job, config, memory, events, poll_fd };
+    t->base = (net_transport){ &net_verbs, job, config, memory, events, poll_fd, (size_t)config->eager };
     gt_status st = net_verbs_api_load(&t->api);
     if (!st)
         st = net_verbs_devices_open(t);

@@ -31,9 +31,11 @@ theirs()        # TOOL OPTIONS...: the line of figures
     "$@" -d $nic -x $gid -F 127.0.0.1 2> /dev/null | awk '/#bytes/ { getline; print }'
     wait $server
 }
-ours()          # OPTIONS...: one JSON object
+ours()          # SETTINGS OPTIONS...: one JSON object
 {
-    $geartrain bench link --ranks 2 --transport verbs --net "hca=$nic" --json "$@" 2>> "$work/ours.log"
+    settings=hca=$nic$1
+    shift
+    $geartrain bench link --ranks 2 --transport verbs --net "$settings" --json "$@" 2>> "$work/ours.log"
 }
 field()         # NAME, of a JSON object on standard input
 {
@@ -44,14 +46,14 @@ for round in $(seq $rounds); do
         count=$((volume / size))
         [ $count -gt 16 ] || count=16
         a=$(theirs ib_write_bw -s $size -n $count -t 32 | awk '{ print $4 }')
-        b=$(ours --test bw -s $size -n $count -t 32 $for_bandwidth | field average_bytes_per_s)
+        b=$(ours "$for_bandwidth" --test bw -s $size -n $count -t 32 | field average_bytes_per_s)
         # perftest's MB are of 2^20 bytes.
         echo "$size $a $b" | awk '{ printf "bandwidth %d B   ib_write_bw %.1f MB/s   geartrain %.1f MB/s   ratio %.3f\n",
             $1, $2 * 1.048576, $3 / 1e6, $3 / 1e6 / ($2 * 1.048576) }' | tee -a "$work/lines"
     done
     a=$(theirs ib_send_lat -s 8 -n $turns | awk '{ print $5 }')
     c=$(theirs ib_write_lat -s 8 -n $turns | awk '{ print $5 }')
-    b=$(ours --test lat -s 8 -n $turns $for_latency | field typical_us)
+    b=$(ours "$for_latency" --test lat -s 8 -n $turns | field typical_us)
     echo "$a $c $b" | awk '{ printf "latency 8 B   ib_send_lat %.2f us   ib_write_lat %.2f us   geartrain %.2f us   ratio to send %.2f, to write %.2f\n",
         $1, $2, $3, $3 / $1, $3 / $2 }' | tee -a "$work/lines"
 done
@@ -88,7 +90,7 @@ cp "$build/geartrain" "$work/geartrain" || exit 1
 cat - "$work/measure" > "$work/bench" <<END
 ip link add wire0 type dummy
 rxe_up wire0 10.77.0.1 4200 || exit 1
-for_bandwidth='--net spin=0' for_latency='--net spin=10ms'
+for_bandwidth=,spin=0 for_latency=,spin=10ms
 nic=rxe0 gid=1 geartrain=$work/geartrain sizes="65536 1048576" volume=20000000 turns=1000
 END
 guest_start bench "$work/bench"

@@ -16,7 +16,9 @@
 #                      tmpfs ► upper ┴─overlay──► guest /         $work ──9p──► $work
 #
 # Kernel and first file system are kept in the user's cache, about 12 MB. Emulated, a guest is
-# ten to twenty times slower than the host: fine for right and wrong, not for speed.
+# ten to twenty times slower than the host: fine for right and wrong, not for speed. Left to itself its kernel
+# would read the clock from an emulated HPET, by a system call that leaves the guest: on hosts with
+# RDMA nothing is like that, so it is told to take the processor's counter.
 #
 # What a script can use in the guest:   rxe_up DEVICE ADDRESS MTU    gives it a Soft-RoCE device
 
@@ -138,7 +140,7 @@ END
     qemu-system-x86_64 ${GUEST_ACCELERATOR:--accel tcg,thread=multi} -cpu "${GUEST_PROCESSOR:-max}" -smp "${GUEST_CPUS:-2}" -m "${GUEST_MEMORY:-2048}" -nographic \
         -no-reboot -nodefaults -serial "file:$work/$name.console" -kernel "$guest_kernel" \
         -initrd "$guest_first" \
-        -append "console=ttyS0 panic=-1 quiet guest_name=$name guest_work=$work" \
+        -append "console=ttyS0 panic=-1 quiet clocksource=tsc tsc=reliable guest_name=$name guest_work=$work" \
         -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
         -virtfs "local,path=$work,mount_tag=work,security_model=none" "$@" \
         > "$work/$name.qemu" 2>&1 < /dev/null &
