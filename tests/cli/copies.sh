@@ -41,6 +41,10 @@ weights() # RUN: and the optimizer's state
 {
     find "$1/checkpoints/step-000004" -name '*.safetensors' | sort | xargs cat | cksum | grep -v ' 0$'
 }
+batch()   # PLAN
+{
+    sed -n 's/.*"batch": \([0-9]*\).*/\1/p' "$1.json"
+}
 copied()  # RUN: bytes of each step
 {
     sed -n 's/.*"bytes_copied": \([0-9]*\).*/\1/p' "$1/metrics.jsonl" | tr '\n' ' '
@@ -51,27 +55,29 @@ same()    # RUN RUN
 }
 
 for name in 1f1b gpipe zero list woven one-each; do
-    does "$name over shared memory" '' $train --plan $name.json --devices cpu:0/2 --out $name $stop
+    does "$name over shared memory" '' $train --plan $name.json --batch $(batch $name) --devices cpu:0/2 --out $name $stop
     check "copies nothing" [ "$(copied $name)" = "0 0 0 0 " ]
 done
 for name in three uneven; do
-    does "$name over shared memory" '' $train --plan $name.json --devices cpu:0,cpu:0,cpu:0 --out $name $stop
+    does "$name over shared memory" '' $train --plan $name.json --batch $(batch $name) --ranks 3 --out $name $stop
     check "copies nothing" [ "$(copied $name)" = "0 0 0 0 " ]
 done
-does "1f1b over tcp" '' $train --plan 1f1b.json --devices cpu:0/2 --out tcp --transport tcp $stop
+does "1f1b over tcp" '' $train --plan 1f1b.json --batch 6 --devices cpu:0/2 --out tcp --transport tcp $stop
 check "copies nothing but what the sockets do" [ "$(copied tcp)" = "0 0 0 0 " ]
 check "and has the bits of shared memory" same tcp 1f1b
 # 6 micro-batches of 128 x 64 values in fp32, forward and back.
-does "1f1b through rings" '' $train --plan 1f1b.json --devices cpu:0/2 --out rings $stop,shm-mode=copy
+does "1f1b through rings" '' $train --plan 1f1b.json --batch 6 --devices cpu:0/2 --out rings $stop,shm-mode=copy
 check "copies each message" [ "$(copied rings)" = "393216 393216 393216 393216 " ]
 check "and has the bits of shared memory" same rings 1f1b
-does "late and in any order" '' $train --plan woven.json --devices cpu:0/2 --out late $stop,fault=delay=1ms,reorder=1
+export GEARTRAIN_NET_FAULT=delay=1ms,reorder=1
+does "late and in any order" '' $train --plan woven.json --batch 6 --devices cpu:0/2 --out late $stop
+unset GEARTRAIN_NET_FAULT
 check "copies nothing" [ "$(copied late)" = "0 0 0 0 " ]
 check "and has the bits of shared memory" same late woven
-does "stages that send bf16" '' $train --plan zero.json --devices cpu:0/2 --out bf16 --compress-stages bf16 $stop
+does "stages that send bf16" '' $train --plan zero.json --batch 6 --devices cpu:0/2 --out bf16 --compress-stages bf16 $stop
 cp -r gpipe again
 rm -r again/checkpoints/step-000004
-does "the second half of a run again" '' $train --plan gpipe.json --devices cpu:0/2 --out again --resume $stop
+does "the second half of a run again" '' $train --plan gpipe.json --batch 6 --devices cpu:0/2 --out again --resume $stop
 check "has the bits of a run without a break" same again gpipe
 does "alone" '' $train --devices cpu:0 --batch 6 --out alone
 check "nothing is said of copies" [ -z "$(copied alone)" ]
