@@ -266,7 +266,9 @@ static gt_status check_theirs(const row *r, const matrix *x, int i, const shape 
                    dtype_name(t->type));
 }
 
-enum { OUTPUTS = 16 };                  /* a turn: of a transposed matrix as many floats as a cache line has */
+/* A turn: so many outputs, and of a transposed matrix so many of each at a time, that what is read and what is
+ * written are whole cache lines. */
+enum { OUTPUTS = 64, COLUMNS = 16 };
 
 /* Outputs [from, to) of the matrix, n of which are in a file, to `values`, where `from` is the first. */
 typedef struct taking {
@@ -278,20 +280,36 @@ typedef struct taking {
     atomic_int bad;
 } taking;
 
+static float number_at(const taking *x, int64_t at)
+{
+    return x->type == DTYPE_F32 ? ((const float *)x->raw)[at] : dtype_load(x->type, x->raw, (size_t)at);
+}
+
+static void take_transposed(const taking *x, float *values, int64_t first, int64_t end)
+{
+    for (int64_t k = 0; k < x->cols; k += COLUMNS) {
+        const int64_t last = k + COLUMNS < x->cols ? k + COLUMNS : x->cols;
+        for (int64_t o = first; o < end; o++)
+            for (int64_t j = k; j < last; j++)
+                values[(o - first) * x->cols + j] = number_at(x, j * x->n + o - x->begin);
+    }
+}
+
 static void take_outputs(void *context, size_t turn)
 {
     taking *x = context;
     const int64_t first = x->from + (int64_t)turn * OUTPUTS, end = first + OUTPUTS < x->to ? first + OUTPUTS : x->to;
+    const int64_t count = (end - first) * x->cols, at = (first - x->begin) * x->cols;
     float *values = x->values + (first - x->from) * x->cols;
     int bad = 0;
     if (x->transposed)
-        for (int64_t k = 0; k < x->cols; k++)
-            for (int64_t o = first; o < end; o++)
-                values[(o - first) * x->cols + k] = dtype_load(x->type, x->raw, (size_t)(k * x->n + o - x->begin));
+        take_transposed(x, values, first, end);
+    else if (x->type == DTYPE_F32)
+        memcpy(values, (const float *)x->raw + at, (size_t)count * sizeof *values);
     else
-        for (int64_t k = 0, at = (first - x->begin) * x->cols; k < (end - first) * x->cols; k++)
-            values[k] = dtype_load(x->type, x->raw, (size_t)(at + k));
-    for (int64_t k = 0; k < (end - first) * x->cols; k++)
+        for (int64_t k = 0; k < count; k++)
+            values[k] = number_at(x, at + k);
+    for (int64_t k = 0; k < count; k++)
         bad |= !isfinite(values[k]);
     if (bad)
         atomic_store(&x->bad, 1);
@@ -343,7 +361,11 @@ static gt_status import_one(const map *m, const st_file *f, const row *r, int pi
     if (st)
         return st;
     const int64_t first = x.begin_ours[piece], last = x.begin_ours[piece + 1];
-    float *values = held < 0 ? NULL : calloc((size_t)((last - first) * x.cols) + 1, sizeof *values);
+    const size_t count = (size_t)((last - first) * x.cols);
+    if (held >= 0 && !shape_equal(&params_info(p, held)->full, &info->full))
+        return gt_fail(GT_MISMATCH, "tensor '%s' is not of the model's shape here", info->name);
+    float *place = held < 0 ? NULL : params_in_place(p, held);
+    float *values = held < 0 || place ? place : calloc(count + 1, sizeof *values);
     if (held >= 0 && !values)
         return gt_fail(GT_NO_MEMORY, "cannot import '%s': no memory for its numbers", info->name);
     for (int i = 0; !st && i < x.theirs; i++) {
@@ -366,14 +388,15 @@ static gt_status import_one(const map *m, const st_file *f, const row *r, int pi
     if (!st && missing && missing < x.theirs)
         st = gt_fail(GT_MISMATCH, "cannot import '%s': of what makes up '%s' %d of %d tensors are missing", folder,
                      info->name, missing, x.theirs);
-    if (!st && held >= 0 && !shape_equal(&params_info(p, held)->full, &info->full))
-        st = gt_fail(GT_MISMATCH, "tensor '%s' is not of the model's shape here", info->name);
     const int anew = missing && r->t->flags & MODEL_HEAD;
     if (!st && anew && m->c->new_heads)
         gt_log(GT_LOG_WARN, "models", "'%s' has no tensor '%s': it begins anew", folder, info->name);
-    else if (!st && !anew && values)
+    else if (!st && !anew && place && missing)
+        memset(place, 0, count * sizeof *place);
+    else if (!st && !anew && values && !place)
         st = params_write_full(p, held, values);
-    free(values);
+    if (!place)
+        free(values);
     return st;
 }
 

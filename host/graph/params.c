@@ -366,9 +366,9 @@ static void fill(float *x, const graph_param_info *info, size_t n, uint64_t seed
             x[j] = 1.0f;
 }
 
-/* Where the device computes in host memory and this rank has all of it: the tensor itself. */
-static float *in_place(const param *t)
+float *params_in_place(params *p, int i)
 {
+    const param *t = &p->param[i];
     return t->info.frozen || t->info.slice.parts ? NULL : dev_buffer_host(t->master);
 }
 
@@ -398,7 +398,7 @@ gt_status params_init_some(params *p, uint64_t seed, int (*wants)(const graph_pa
         st = gt_activity_at(&a, (uint64_t)i);
         if (st || info->init == GRAPH_INIT_ZERO || (wants && !wants(info)))
             continue;                               /* as created */
-        float *place = in_place(&p->param[i]);
+        float *place = params_in_place(p, i);
         fill(place ? place : x, info, (size_t)shape_count(&info->full), seed);
         if (!place)
             st = params_write_full(p, i, x);

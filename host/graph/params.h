@@ -86,6 +86,9 @@ gt_status params_read_grad(params *p, int i, float *to);
 /* A frozen tensor as it is stored, graph_param_bytes() of it, and their XXH3-64, which is reckoned once. */
 gt_status params_read_stored(params *p, int i, void *to);
 gt_status params_stored_hash(params *p, int i, uint64_t *hash);
+/* Where a trained tensor lies that the device keeps in host memory and this rank has all of: to be filled there before
+ * anything is queued that uses it. NULL: by params_write_full(). */
+float *params_in_place(params *p, int i);
 /* From the full tensor, of which this rank may hold a slice. */
 gt_status params_write_full(params *p, int i, const float *full);
 /* Makes all copies from the masters. */
