@@ -11,8 +11,8 @@
  * Panels lie on one grid, whatever else the batch holds, and each sum is one thread's: results
  * depend neither on the number of threads nor on which heads are here.
  *
- * Factors of the products are in the tiles' type: read where they lie if that is the storage type, else
- * widened to fp32 once a head. P and dS are rounded to it. Sums are fp32: of fp32 gradients in place. */
+ * Factors of the products are in the tiles' type: copied side by side once a head, and widened to fp32 if the
+ * tiles have no other. P and dS are rounded to it. Sums are fp32: of fp32 gradients in place. */
 #include "host/attention/attention_tiles.h"
 
 #include "host/attention/attention_rows.h"
@@ -40,7 +40,6 @@ typedef struct job {
     attention_task t;
     void *const *at;
     size_t type, storage;           /* bytes of a factor, of a stored element */
-    int widens;                     /* 1: factors are not as they are stored */
     uint64_t each;                  /* bytes of scratch a thread            */
 } job;
 
@@ -105,8 +104,8 @@ static void *take(room *r, size_t count, size_t size)
 }
 
 typedef struct forward_room {
-    float *s, *o, *wide[3];
-    void *p;
+    float *s, *o;
+    void *p, *factor[3];
     float most[ROWS], sum[ROWS];
 } forward_room;
 
@@ -117,13 +116,13 @@ static void take_forward(forward_room *f, room *r, const job *j)
     f->o = take(r, ROWS * D, sizeof *f->o);
     f->p = j->type == sizeof(float) ? f->s : take(r, ROWS * panel, j->type);
     for (int i = 0; i < 3; i++)
-        f->wide[i] = j->widens ? take(r, (i ? T : ROWS) * D, sizeof(float)) : NULL;
+        f->factor[i] = take(r, (i ? T : ROWS) * D, j->type);
 }
 
 typedef struct grad_room {
-    float *s, *dp, *delta, *sum[3], *wide[4];
+    float *s, *dp, *delta, *sum[3];
     int *end;
-    void *p, *ds;
+    void *p, *ds, *factor[4];
 } grad_room;
 
 static void take_grad(grad_room *g, room *r, const job *j)
@@ -138,17 +137,18 @@ static void take_grad(grad_room *g, room *r, const job *j)
     for (int i = 0; i < 3; i++)
         g->sum[i] = j->storage == sizeof(float) ? NULL : take(r, T * D, sizeof(float));
     for (int i = 0; i < 4; i++)
-        g->wide[i] = j->widens ? take(r, T * D, sizeof(float)) : NULL;
+        g->factor[i] = take(r, T * D, j->type);
 }
 
 static job job_of(const attention_task *t, void *const *pointers, int gradient)
 {
     const dtype type = gemm_tiles_type(t->tiles);
-    job j = { .t = *t,
-              .at = pointers,
-              .type = dtype_size(type),
-              .storage = dtype_size(t->storage),
-              .widens = type != t->storage };
+    job j = {
+        .t = *t,
+        .at = pointers,
+        .type = dtype_size(type),
+        .storage = dtype_size(t->storage),
+    };
     room count = { NULL, 0 };
     forward_room f;
     grad_room g;
@@ -194,16 +194,20 @@ static rows stored_out(const job *j, int which, int b, int h)
     return stored(j, which, &p, b, h);
 }
 
-/* `count` of them as factors: the same, or widened in `wide`. */
-static rows factors(const job *j, rows from, int count, float *wide)
+/* `count` of them as factors, side by side in `to`: rows far apart would miss the cache in every product. */
+static rows factors(const job *j, rows from, int count, void *to)
 {
     const int D = j->t.D;
-    if (!j->widens)
-        return from;
-    for (int i = 0; i < count; i++)
-        attention_widen(wide + (size_t)i * (size_t)D, element(from.at, (int64_t)i * from.ld, j->storage), D,
-                        j->t.storage);
-    return (rows){ wide, D };
+    const dtype type = gemm_tiles_type(j->t.tiles);
+    for (int i = 0; i < count; i++) {
+        void *row = element(to, (int64_t)i * D, j->type);
+        const void *stored_row = element(from.at, (int64_t)i * from.ld, j->storage);
+        if (type == j->t.storage)
+            memcpy(row, stored_row, (size_t)D * j->type);
+        else
+            attention_widen(row, stored_row, D, j->t.storage);
+    }
+    return (rows){ to, D };
 }
 
 static rows factor_at(const job *j, rows r, int row)
@@ -286,13 +290,13 @@ static void forward_head(void *context, int i, int thread)
     room space = room_of(j, thread);
     take_forward(&f, &space, j);
     const rows q = stored(j, Q, &t->in[0], b, h), out = stored_out(j, OUT, b, h);
-    const rows k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, f.wide[1]);
-    const rows v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, f.wide[2]);
+    const rows k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, f.factor[1]);
+    const rows v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, f.factor[2]);
     float *lse = (float *)j->at[LSE] + (size_t)i * (size_t)t->T;
     for (int i0 = 0; i0 < t->T; i0 += ROWS) {
         const int count = least(ROWS, t->T - i0);
         const rows at = { element(q.at, (int64_t)i0 * q.ld, j->storage), q.ld };
-        forward_rows(j, thread, &f, &s, factors(j, at, count, f.wide[0]), k, v, i0, count);
+        forward_rows(j, thread, &f, &s, factors(j, at, count, f.factor[0]), k, v, i0, count);
         for (int r = 0; r < count; r++) {
             const float all = s.keys ? f.sum[r] : 1.0f;
             lse[i0 + r] = s.keys ? f.most[r] + logf(all) : 0.0f;
@@ -398,8 +402,8 @@ static void grad_query_head(grad_head *x, int b, int h)
     const job *j = x->j;
     const attention_task *t = &j->t;
     const rows out = stored_out(j, OUT, b, h), dout = stored_out(j, DOUT, b, h), to = stored(j, DQ, &t->d[0], b, h);
-    x->q = factors(j, stored(j, Q, &t->in[0], b, h), t->T, x->g->wide[2]);
-    x->dout = factors(j, dout, t->T, x->g->wide[3]);
+    x->q = factors(j, stored(j, Q, &t->in[0], b, h), t->T, x->g->factor[2]);
+    x->dout = factors(j, dout, t->T, x->g->factor[3]);
     x->lse = (const float *)j->at[LSE] + ((size_t)b * (size_t)t->H + (size_t)h) * (size_t)t->T;
     x->dq = sums_of(j, to, x->g->sum[0]);
     for (int i = 0; i < t->T; i++)
@@ -422,8 +426,8 @@ static void grad_key_head(void *context, int i, int thread)
     take_grad(&g, &space, j);
     const rows dk = stored(j, DK, &t->d[1], b, kv), dv = stored(j, DV, &t->d[2], b, kv);
     grad_head x = { .j = j, .thread = thread, .g = &g, .s = &s };
-    x.k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, g.wide[0]);
-    x.v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, g.wide[1]);
+    x.k = factors(j, stored(j, K, &t->in[1], b, kv), t->T, g.factor[0]);
+    x.v = factors(j, stored(j, V, &t->in[2], b, kv), t->T, g.factor[1]);
     x.dk = sums_of(j, dk, g.sum[1]);
     x.dv = sums_of(j, dv, g.sum[2]);
     find_ends(&s, g.end);

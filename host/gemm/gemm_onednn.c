@@ -543,11 +543,32 @@ static int execute_tile(const worker *w, const tile *t, const void *a, const voi
            && onednn->stream_wait(w->stream) == dnnl_success;
 }
 
+/* What is one row, column or depth, which oneDNN has not in every layout. */
+static void multiply_thin(const gemm_tile *g, dtype type, const void *a, const void *b, float *c)
+{
+    for (int m = 0; m < g->M; m++)
+        for (int n = 0; n < g->N; n++) {
+            float *to = c + (size_t)m * (size_t)g->ldc + n, sum = g->add ? *to : 0.0f;
+            for (int k = 0; k < g->K; k++)
+                sum += dtype_load(type, a,
+                                  g->trans_a ? (size_t)k * (size_t)g->lda + (size_t)m
+                                             : (size_t)m * (size_t)g->lda + (size_t)k)
+                       * dtype_load(type, b,
+                                    g->trans_b ? (size_t)n * (size_t)g->ldb + (size_t)k
+                                               : (size_t)k * (size_t)g->ldb + (size_t)n);
+            *to = sum;
+        }
+}
+
 static void multiply_tile(gemm_context *c, int thread, dtype type, const gemm_tile *g, const void *a, const void *b,
                           float *to)
 {
     state *s = *gemm_engine_state(c, &gemm_onednn);
     worker *w = &s->workers[thread];
+    if (g->M == 1 || g->N == 1 || g->K == 1) {
+        multiply_thin(g, type, a, b, to);
+        return;
+    }
     if (onednn->set_threads)
         onednn->set_threads(1);
     const tile *t = tile_of(s, w, g, type);
