@@ -10,6 +10,7 @@
 #include "host/base/file.h"
 #include "host/base/text.h"
 #include "host/optim/optim.h"
+#include "host/pipeline/stage_choice.h"
 #include "host/planner/cluster_search.h"
 #include "host/sync/compress_choice.h"
 #include "host/planner/unit_cost.h"
@@ -50,12 +51,12 @@ static void print_replica(const cluster_devices *c, const cluster_job *job, cons
         printf(" and %d like it", alike - 1);
     printf(": %d micro-batches of %d, %.3f s\n", replica->micro_batches, p->micro_batch, replica->seconds);
     for (int s = 0; s < replica->stages; s++) {
-        const cluster_stage *stage = &replica->stage[s];
-        plan_unit_range(stage->first_unit, stage->first_unit + stage->units, job->units, what, sizeof what);
-        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s, device_name(c, stage, where, sizeof where), what,
-               gt_format_bytes(need, sizeof need, (uint64_t)stage->memory),
-               gt_format_bytes(limit, sizeof limit, (uint64_t)stage->limit),
-               1e3 * (stage->cost.forward + stage->cost.backward_input + stage->cost.backward_weight));
+        const cluster_stage *own = &replica->stage[s];
+        plan_unit_range(own->first_unit, own->first_unit + own->units, job->units, what, sizeof what);
+        printf("  stage %-3d %-28s %-32s %9s of %-9s %7.1f ms\n", s, device_name(c, own, where, sizeof where), what,
+               gt_format_bytes(need, sizeof need, (uint64_t)own->memory),
+               gt_format_bytes(limit, sizeof limit, (uint64_t)own->limit),
+               1e3 * (own->cost.forward + own->cost.backward_input + own->cost.backward_weight));
     }
 }
 
@@ -264,6 +265,11 @@ static gt_status plan(const plan_question *q, const cluster_devices *c)
     const plan_model model = plan_model_of(q->model);
     const profile_model m = { model.build, model.config, model.units, q->seq, q->storage, model.batch, q->optim };
     const compare_way own = way_asked(q);
+    stage_forms between;
+    if (stage_forms_parse(&between, q->compress_stages)) /* said by verb_plan */
+        gt_message_clear();
+    else if (between.count == 1) /* what auto would choose is not known: as if it were none */
+        job.sent = wire_kind_bytes(between.kind[0], q->storage) / (double)dtype_size(q->storage);
     cluster_unit *units = calloc((size_t)m.units, sizeof *units);
     sync_volume *volume = calloc((size_t)m.units, sizeof *volume);
     compare_table *ways = q->compare ? calloc(1, sizeof *ways) : NULL;

@@ -102,7 +102,7 @@ static const gt_option back[] = {
       &train_set.send_threshold, 1, NULL },
     { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, if few",
       &train_set.sparse_rows, 1, NULL },
-    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages",
+    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none, bf16, fp16, int8 or auto[:FORM,..,ERROR]",
       &train_set.compress_stages, 1, NULL },
 };
 
@@ -343,10 +343,13 @@ static gt_status check_compress(void)
 {
     compress_spec c;
     sync_candidates all;
+    stage_forms between;
     gt_status st = parse_compress(&c, &all);
     const int changes = all.count || compress_changes(&c);
     if (st)
         return gt_fail_in(st, "option --compress");
+    if (stage_forms_parse(&between, o->compress_stages))
+        return gt_fail_in(GT_MISUSE, "option --compress-stages");
     if (!sync_mode_compresses(sync_mode_find(o->sync)) && changes)
         return gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o->sync,
                        o->compress);
@@ -714,7 +717,8 @@ train_options train_settings_options(void)
     if (parse_compress(&t.compress, &t.candidates))         /* said by train_settings_check() */
         gt_message_clear();
     t.compress.after = o->compress_after;
-    wire_kind_find(&t.between, o->compress_stages);     /* one of its choices */
+    if (stage_forms_parse(&t.between, o->compress_stages))
+        gt_message_clear();
     if (compress_threshold(&t.compress, o->send_threshold))
         gt_message_clear();
     t.order = strcmp(o->order, "sequential") ? LOADER_SHUFFLED : LOADER_SEQUENTIAL;

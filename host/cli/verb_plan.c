@@ -13,6 +13,7 @@
 #include "host/cli/plan_show.h"
 #include "host/cli/rank_device.h"
 #include "host/cli/sync_rows.h"
+#include "host/pipeline/stage_choice.h"
 #include "host/sync/compress_choice.h"
 
 #include "host/base/text.h"
@@ -78,8 +79,8 @@ static const gt_option front[] = {
     { "compress", 0, GT_STRING, "SPEC", "between ranks: none, auto or a form of train --help", &o.compress, 0, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &o.compress_after, 1,
       NULL },
-    { "compress-stages", 0, GT_CHOICE, "none|bf16|fp16|int8", "what goes between pipeline stages", &o.compress_stages,
-      1, NULL },
+    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none, bf16, fp16, int8 or auto[:FORM,..,ERROR]",
+      &o.compress_stages, 1, NULL },
 };
 
 static const gt_option last[] = {
@@ -211,6 +212,7 @@ static gt_status take_sync(void)
 {
     compress_spec c = { 0 };
     sync_candidates all = { 0 };
+    stage_forms between;
     const plan_question q = question();
     gt_status st = sync_rows_settle(&o.sync_text, table, o.sync, &o.sync_settings, &o.sync_fixed);
     if (st)
@@ -218,6 +220,11 @@ static gt_status take_sync(void)
     st = sync_compress_is_auto(o.compress) ? sync_candidates_parse(&all, o.compress) : compress_parse(&c, o.compress);
     if (st)
         return gt_fail_in(st, "option --compress");
+    st = stage_forms_parse(&between, o.compress_stages);
+    if (!st && (between.count > 1 || between.kind[0] != WIRE_AS_IT_IS))
+        st = stage_forms_narrow(&between, o.compress_stages, q.storage);
+    if (st)
+        return gt_fail_in(st, "option --compress-stages");
     const int changes = all.count || compress_changes(&c);
     if (gt_option_given(table, "compress-after") && o.compress_after && !changes)
         st = gt_fail(GT_MISUSE, "option --compress-after: --compress %s compresses nothing", o.compress);

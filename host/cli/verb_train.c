@@ -169,27 +169,43 @@ static void show_validation(const data_set *data, const train *t)
 static void show_between(void)
 {
     const train_options t = train_settings_options();
-    if (t.between != WIRE_AS_IT_IS)
+    const wire_kind k = t.between.kind[0];
+    if (t.between.count == 1 && k != WIRE_AS_IT_IS)
         fprintf(stderr, "stages  send %s: %s the bytes, each value within 1/%.0f of %s%s\n", o->compress_stages,
-                t.between != WIRE_INT8     ? "half"
+                k != WIRE_INT8             ? "half"
                 : t.precision == DTYPE_F32 ? "a quarter of"
                                            : "half",
-                1.0 / wire_kind_bound(t.between), wire_kind_against(t.between),
-                t.between == WIRE_INT8 ? ", and right on average" : "");
+                1.0 / wire_kind_bound(k), wire_kind_against(k), k == WIRE_INT8 ? ", and right on average" : "");
+}
+
+/* Of all links' forms the one whose errors may be largest; WIRE_KINDS in *several if they have different ones. */
+static wire_kind coarsest(const run_plan *p, const train_options *t, int *several)
+{
+    wire_kind found = t->between.count == 1 ? t->between.kind[0] : WIRE_AS_IT_IS, k;
+    *several = 0;
+    for (int i = 0; i < p->stage_links; i++)
+        if (wire_kind_find(&k, p->stage_link[i].form) && k != WIRE_AS_IT_IS) {
+            *several |= found != WIRE_AS_IT_IS && found != k;
+            found = wire_kind_bound(k) > wire_kind_bound(found) ? k : found;
+        }
+    return found;
 }
 
 /* What it came to, in all steps of this process. */
-static void show_rounding(const train_view *v)
+static void show_rounding(const train_view *v, const train *of)
 {
     static const char *const what[] = { "activations", "gradients" };
     const train_options t = train_settings_options();
+    int several;
+    const wire_kind k = coarsest(train_plan(of), &t, &several);
     for (int i = 0; i < 2; i++)
         if (v->rounding_most[i] > 0.0)
             fprintf(
                 stderr,
                 "stages  sent %s in %s: error %.3g %% (root of mean square), at most %.3g %% of %s; bound %.3g %%\n",
-                what[i], o->compress_stages, 100.0 * v->rounding[i], 100.0 * v->rounding_most[i],
-                wire_kind_against(t.between), 100.0 * wire_kind_bound(t.between));
+                what[i], several ? "several forms" : wire_kind_name(k), 100.0 * v->rounding[i],
+                100.0 * v->rounding_most[i], several ? "what each is held against" : wire_kind_against(k),
+                100.0 * wire_kind_bound(k));
 }
 
 /* What is known when everything is in its place. */
@@ -307,18 +323,28 @@ static gt_status fill_from(const void *config, params *p, void *context)
     return st ? st : cli_source_fill(config, p, source);
 }
 
-/* What was chosen for each link, and what that is expected to gain. */
-static void show_choice(const sync_choice *c)
+/* What was chosen for each link, and what that is expected to gain. between: of pipeline stages. */
+static void show_links(const sync_link *link, int links, const char (*text)[SYNC_NAMES], int candidates, int between)
 {
     enum { SHOWN = 16 };
-    char text[512];
-    for (int i = 0; i < c->links && i < SHOWN; i++) {
-        sync_link_text(c, i, text, sizeof text);
-        fprintf(stderr, "link    %s\n", text);
+    char line[512];
+    for (int i = 0; i < links && i < SHOWN; i++) {
+        sync_link_text(&link[i], text, candidates, line, sizeof line);
+        fprintf(stderr, "link    %s%s\n", between ? "stages on " : "", line);
     }
-    if (c->links > SHOWN)
-        fprintf(stderr, "        and %d more: plan.json has them\n", c->links - SHOWN);
-    if (!c->links)
+    if (links > SHOWN)
+        fprintf(stderr, "        and %d more: plan.json has them\n", links - SHOWN);
+}
+
+static void show_choices(const train *of)
+{
+    const sync_choice *c = train_choice(of);
+    const stage_choice *s = train_stage_choice(of);
+    if (s)
+        show_links(s->link, s->links, s->text, s->candidates, 1);
+    if (c)
+        show_links(c->link, c->links, c->candidates.text, c->candidates.count, 0);
+    if (c && !c->links)
         fprintf(stderr, "link    no ranks hold the same parameters: --compress auto has nothing to choose\n");
 }
 
@@ -327,8 +353,7 @@ static void show_compression(const train *of)
     const train_options t = train_settings_options();
     char text[SYNC_NAMES];
     double encoded, summed;
-    if (train_choice(of))
-        show_choice(train_choice(of));
+    show_choices(of);
     if (train_plan(of)->ranks < 2 || !compress_changes(&t.compress))
         return;
     compress_text(&t.compress, text);
@@ -392,7 +417,7 @@ static void end_run(const train_view *v, train *t)
 {
     char text[32];
     train_view_compare(v, stderr);
-    show_rounding(v);
+    show_rounding(v, t);
     show_sources(train_loader(t), train_loader(t)->split, train_samples_done(t));
     tell_best(t);
     if (train_is_over_early(t) && v->first_step == train_steps_done(t))

@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,13 +49,13 @@ typedef struct wire_code {
 
 typedef struct kind_row {
     const char *name, *against;
-    double bound;
+    double bound, bytes;
 } kind_row;
 static const kind_row kinds[WIRE_KINDS] = {
-    [WIRE_AS_IT_IS] = { "none", "", 0.0 },
-    [WIRE_BF16] = { "bf16", "itself", 0x1p-8 },
-    [WIRE_FP16] = { "fp16", "the largest of 128", 0x1p-11 },
-    [WIRE_INT8] = { "int8", "the largest of 128", 1.0 / 127.0 },
+    [WIRE_AS_IT_IS] = { "none", "", 0.0, 0.0 },
+    [WIRE_BF16] = { "bf16", "itself", 0x1p-8, 2.0 },
+    [WIRE_FP16] = { "fp16", "the largest of 128", 0x1p-11, 2.0 + 1.0 / 32.0 },
+    [WIRE_INT8] = { "int8", "the largest of 128", 1.0 / 127.0, 1.0 + 1.0 / 32.0 },
 };
 
 struct wire {
@@ -101,6 +102,11 @@ int wire_kind_find(wire_kind *out, const char *name)
 int wire_kind_shortens(wire_kind k, dtype type)
 {
     return k == WIRE_INT8 || (k != WIRE_AS_IT_IS && type == DTYPE_F32);
+}
+
+double wire_kind_bytes(wire_kind k, dtype type)
+{
+    return k == WIRE_AS_IT_IS ? (double)dtype_size(type) : kinds[k].bytes;
 }
 
 dtype wire_kind_kernels(wire_kind k, dtype type)
@@ -180,6 +186,19 @@ gt_status wire_create(wire **out, net_comm *comm, int peer, uint32_t channel, de
     return st;
 }
 
+/* What is on the device. */
+static void release_code(wire *w)
+{
+    for (int i = 0; i < w->code_count; i++)
+        dev_list_release(w->codes[i].list);
+    dev_buffer_release(w->code);
+    dev_buffer_release(w->wide);
+    dev_buffer_release(w->back);
+    dev_buffer_release(w->sums);
+    dev_buffer_release(w->random);
+    free(w->codes);
+}
+
 void wire_release(wire *w)
 {
     if (!w)
@@ -190,13 +209,7 @@ void wire_release(wire *w)
             gt_message_clear();                 /* the job is over, and has said why */
         net_borrow_end(w->comm, w->peer, &p->loan);
     }
-    for (int i = 0; i < w->code_count; i++)
-        dev_list_release(w->codes[i].list);
-    dev_buffer_release(w->code);
-    dev_buffer_release(w->wide);
-    dev_buffer_release(w->back);
-    dev_buffer_release(w->sums);
-    dev_buffer_release(w->random);
+    release_code(w);
     for (int i = 0; i < w->lent_count; i++) {
         dev_buffer_release(w->lent[i].buffer);
         net_mapping_drop(w->lent[i].mapping);
@@ -206,7 +219,6 @@ void wire_release(wire *w)
         net_comm_memory_free(w->comm, w->slots[i].data);
     }
     pthread_mutex_destroy(&w->lock);
-    free(w->codes);
     free(w->lent);
     free(w->slots);
     free(w);
@@ -330,6 +342,62 @@ gt_status wire_rounding(wire *w, kernel_rounding *sum)
         st = dev_write(w->device, w->sums, 0, sums, bytes);
     }
     free(sums);
+    return st;
+}
+
+/* One message; the first of some, which only makes the lists, is not counted. */
+static gt_status time_one(wire *w, dev_buffer *b, int outward, double *least)
+{
+    gt_status st = dev_wait(w->device);
+    const uint64_t start = gt_now_ns();
+    if (!st)
+        st = run_code(w, b, outward, 0);
+    if (!st)
+        st = dev_wait(w->device);
+    const double seconds = (double)(gt_now_ns() - start) * 1e-9;
+    *least = seconds < *least ? seconds : *least;
+    return st;
+}
+
+gt_status wire_rate_measure(wire_rate *out, dev_device *d, wire_kind k, dtype type, int64_t count)
+{
+    enum { RUNS = 4 };
+    const uint64_t bytes = ((uint64_t)count * dtype_size(type) + 3) / 4 * 4;
+    wire out_end = { .device = d, .form = { count, type, k, NULL, 0 } }, in_end;
+    dev_buffer *x = NULL;
+    dev_list *l = NULL;
+    double encode = INFINITY, decode = INFINITY, warm_up = INFINITY;
+    *out = (wire_rate){ .bytes = (double)dtype_size(type) };
+    if (k == WIRE_AS_IT_IS)
+        return GT_OK;
+    gt_status st = kernel_set_create(&out_end.form.kernels, d, wire_kind_kernels(k, type));
+    if (!st)
+        st = dev_buffer_create(&x, d, bytes, "values to measure rounding with");
+    if (!st)
+        st = dev_list_create(&l, d);
+    if (!st)
+        st = dev_list_fill(l, x, 0, 0, bytes);
+    if (!st)
+        st = dev_run(l, 0, -1);
+    dev_list_release(l);
+    if (!st)
+        out_end.bytes = wire_message(&out_end.form);
+    in_end = out_end;
+    if (!st)
+        st = make_room(&out_end, 1);
+    if (!st)
+        st = make_room(&in_end, 0);
+    for (int i = 0; !st && i <= RUNS; i++) {
+        st = time_one(&out_end, x, 1, i ? &encode : &warm_up);
+        if (!st)
+            st = time_one(&in_end, x, 0, i ? &decode : &warm_up);
+    }
+    if (!st)
+        *out = (wire_rate){ encode / (double)count, decode / (double)count, (double)out_end.bytes / (double)count };
+    release_code(&out_end);
+    release_code(&in_end);
+    dev_buffer_release(x);
+    kernel_set_release(out_end.form.kernels);
     return st;
 }
 

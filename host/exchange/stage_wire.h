@@ -33,6 +33,8 @@ const char *wire_kind_name(wire_kind k);       /* "none", "bf16", ... */
 int wire_kind_find(wire_kind *out, const char *name);      /* 0: there is none */
 /* 1: a value of this type takes fewer bytes so. */
 int wire_kind_shortens(wire_kind k, dtype type);
+/* Bytes of a value of this type. */
+double wire_kind_bytes(wire_kind k, dtype type);
 /* The storage type of the kernels that make it of values of this type. */
 dtype wire_kind_kernels(wire_kind k, dtype type);
 /* What no error reaches, and of what; 0 and "" of what travels as it is. */
@@ -48,6 +50,14 @@ typedef struct wire_form {
     uint32_t edge;                             /* for what is drawn: another one for each edge and direction */
 } wire_form;
 uint64_t wire_message(const wire_form *f);     /* bytes */
+
+/* What a form takes of a device and of the network, for a value of type `type`: seconds to encode it, with what holds it
+ * against the original, and to decode it; bytes. Flat, to be handed to other ranks as it is. */
+typedef struct wire_rate {
+    double encode, decode, bytes;
+} wire_rate;
+/* The fastest of some messages of `count` values; of WIRE_AS_IT_IS nothing but bytes. */
+gt_status wire_rate_measure(wire_rate *out, dev_device *d, wire_kind k, dtype type, int64_t count);
 
 /* 1: the values themselves travel, and the device computes where they lie: messages have places, b of the calls
  * below is a window (host/device/device.h), and how many slots there are is for the caller to know. */

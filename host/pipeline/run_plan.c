@@ -11,8 +11,8 @@
  * files are in run_plan_file.c.                                                           */
 #include "host/pipeline/run_plan.h"
 
-#include "host/exchange/stage_wire.h"
 #include "host/pipeline/schedule_private.h"
+#include "host/pipeline/stage_choice.h"
 #include "host/sync/compress_choice.h"
 
 #include <assert.h>
@@ -66,46 +66,68 @@ void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings)
         sync_settings_usual(m, &p->settings);
 }
 
-static void release_links(run_plan *p)
+static void release_links(run_link **link, int *links)
 {
-    for (int i = 0; i < p->links; i++)
-        free(p->link[i].rank);
-    free(p->link);
-    p->link = NULL;
-    p->links = 0;
+    for (int i = 0; i < *links; i++)
+        free((*link)[i].rank);
+    free(*link);
+    *link = NULL;
+    *links = 0;
 }
 
 void run_plan_forms(run_plan *p, const char *compress, const char *compress_stages)
 {
     if (strcmp(compress, p->compress))
-        release_links(p);
+        release_links(&p->link, &p->links);
+    if (strcmp(compress_stages, p->compress_stages))
+        release_links(&p->stage_link, &p->stage_links);
     if (compress != p->compress)
         snprintf(p->compress, sizeof p->compress, "%s", compress);
     if (compress_stages != p->compress_stages)
         snprintf(p->compress_stages, sizeof p->compress_stages, "%s", compress_stages);
 }
 
-gt_status run_plan_link(run_plan *p, const int *rank, int ranks, const char *form)
+static gt_status add_link(run_link **link, int *links, const int *rank, int ranks, const char *form)
 {
-    run_link *more = realloc(p->link, ((size_t)p->links + 1) * sizeof *more);
-    p->link = more ? more : p->link;
+    run_link *more = realloc(*link, ((size_t)*links + 1) * sizeof *more);
+    *link = more ? more : *link;
     int *copy = malloc((size_t)ranks * sizeof *copy);
     if (!more || !copy) {
         free(copy);
         return gt_fail(GT_NO_MEMORY, "no memory for the links of a plan");
     }
     memcpy(copy, rank, (size_t)ranks * sizeof *copy);
-    more[p->links] = (run_link){ .ranks = ranks, .rank = copy };
-    snprintf(more[p->links++].form, sizeof more->form, "%s", form);
+    more[*links] = (run_link){ .ranks = ranks, .rank = copy };
+    snprintf(more[(*links)++].form, sizeof more->form, "%s", form);
     return GT_OK;
+}
+
+static const char *form_of(const run_link *link, int links, const int *rank, int ranks)
+{
+    for (int i = 0; i < links; i++)
+        if (link[i].ranks == ranks && !memcmp(link[i].rank, rank, (size_t)ranks * sizeof *rank))
+            return link[i].form;
+    return NULL;
+}
+
+gt_status run_plan_link(run_plan *p, const int *rank, int ranks, const char *form)
+{
+    return add_link(&p->link, &p->links, rank, ranks, form);
 }
 
 const char *run_plan_form(const run_plan *p, const int *rank, int ranks)
 {
-    for (int i = 0; i < p->links; i++)
-        if (p->link[i].ranks == ranks && !memcmp(p->link[i].rank, rank, (size_t)ranks * sizeof *rank))
-            return p->link[i].form;
-    return NULL;
+    return form_of(p->link, p->links, rank, ranks);
+}
+
+gt_status run_plan_stage_link(run_plan *p, int a, int b, const char *form)
+{
+    return add_link(&p->stage_link, &p->stage_links, (int[]){ a < b ? a : b, a < b ? b : a }, 2, form);
+}
+
+const char *run_plan_stage_form(const run_plan *p, int a, int b)
+{
+    return form_of(p->stage_link, p->stage_links, (int[]){ a < b ? a : b, a < b ? b : a }, 2);
 }
 
 gt_status run_plan_replica(run_plan *p, int replica, int stages)
@@ -172,6 +194,8 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
         run_plan_forms(out, p->compress, p->compress_stages);
     for (int i = 0; !st && i < p->links; i++)
         st = run_plan_link(out, p->link[i].rank, p->link[i].ranks, p->link[i].form);
+    for (int i = 0; !st && i < p->stage_links; i++)
+        st = run_plan_stage_link(out, p->stage_link[i].rank[0], p->stage_link[i].rank[1], p->stage_link[i].form);
     if (st) {
         run_plan_release(out);
         return st;
@@ -194,7 +218,8 @@ gt_status run_plan_copy(run_plan *out, const run_plan *p)
 
 void run_plan_release(run_plan *p)
 {
-    release_links(p);
+    release_links(&p->link, &p->links);
+    release_links(&p->stage_link, &p->stage_links);
     for (int i = 0; p->replica && i < p->replicas; i++) {
         free(p->replica[i].rank);
         free(p->replica[i].cut);
@@ -319,25 +344,45 @@ static gt_status check_form(const char *form, const char *key)
     return compress_parse(&c, form) ? gt_fail_in(GT_MISMATCH, "'%s'", key) : GT_OK;
 }
 
+static gt_status check_stage_form(const char *form, const char *key)
+{
+    wire_kind kind;
+    return wire_kind_find(&kind, form)
+               ? GT_OK
+               : gt_fail(GT_MISMATCH, "'%s': there is no form '%s' of --compress-stages", key, form);
+}
+
+static gt_status check_links(const run_plan *p, const run_link *link, int links, const char *key,
+                             gt_status (*check)(const char *form, const char *key))
+{
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < links; i++) {
+        st = check(link[i].form, key);
+        for (int k = 0; !st && k < link[i].ranks; k++)
+            if (link[i].rank[k] >= p->ranks || (k && link[i].rank[k] <= link[i].rank[k - 1]))
+                st = gt_fail(GT_MISMATCH, "'%s': ranks must rise, and be below %d", key, p->ranks);
+    }
+    return st;
+}
+
 static gt_status check_forms(const run_plan *p)
 {
     sync_candidates all;
-    wire_kind kind;
+    stage_forms between;
     gt_status st = GT_OK;
     if (sync_compress_is_auto(p->compress))
         st = sync_candidates_parse(&all, p->compress) ? gt_fail_in(GT_MISMATCH, "'compress'") : GT_OK;
     else if (*p->compress)
         st = check_form(p->compress, "compress");
-    if (!st && *p->compress_stages && !wire_kind_find(&kind, p->compress_stages))
-        st = gt_fail(GT_MISMATCH, "'compress_stages': there is no form '%s' of --compress-stages", p->compress_stages);
-    for (int i = 0; !st && i < p->links; i++) {
-        const run_link *l = &p->link[i];
-        st = check_form(l->form, "links");
-        for (int k = 0; !st && k < l->ranks; k++)
-            if (l->rank[k] >= p->ranks || (k && l->rank[k] <= l->rank[k - 1]))
-                st = gt_fail(GT_MISMATCH, "'links': ranks must rise, and be below %d", p->ranks);
-    }
-    return st;
+    if (!st && sync_compress_is_auto(p->compress_stages))
+        st = stage_forms_parse(&between, p->compress_stages) ? gt_fail_in(GT_MISMATCH, "'compress_stages'") : GT_OK;
+    else if (!st && *p->compress_stages)
+        st = check_stage_form(p->compress_stages, "compress_stages");
+    if (!st && p->stage_links && !sync_compress_is_auto(p->compress_stages))
+        st = gt_fail(GT_MISMATCH, "'stage_links' are of --compress-stages auto, which 'compress_stages' does not say");
+    if (!st)
+        st = check_links(p, p->link, p->links, "links", check_form);
+    return st ? st : check_links(p, p->stage_link, p->stage_links, "stage_links", check_stage_form);
 }
 
 gt_status run_plan_check(const run_plan *p)

@@ -21,7 +21,8 @@
 enum { RUN_PLAN_MOST = 65536 };        /* ranks, and units */
 enum { RUN_PLAN_FORM = 192 };          /* letters of a --compress, with the end               */
 
-/* Ranks that add up the same gradients, and the compressor that --compress auto chose for them. */
+/* Ranks that add up the same gradients, and the compressor that --compress auto chose for them; or two neighbours in a
+ * pipeline, and the form that --compress-stages auto did. */
 typedef struct run_link {
     int ranks, *rank;           /* rising                                                      */
     char form[RUN_PLAN_FORM];
@@ -42,10 +43,10 @@ typedef struct run_plan {
     char sync[16];              /* of sync_mode_at()                                           */
     sync_settings settings;     /* of that mode                                                */
     char compress[RUN_PLAN_FORM];       /* of gradients, as --compress says it; "": not said   */
-    char compress_stages[16];   /* the same of --compress-stages                               */
+    char compress_stages[RUN_PLAN_FORM];        /* the same of --compress-stages               */
     uint64_t compress_after;    /* steps before `compress`                                     */
-    int links;                  /* of --compress auto; 0: it has not chosen yet                */
-    run_link *link;
+    int links, stage_links;     /* of --compress auto, --compress-stages auto; 0: it has not chosen yet */
+    run_link *link, *stage_link;
     int replicas;
     run_replica *replica;
     char (*device)[32];         /* [rank] its id, for people and for noticing a change        */
@@ -67,12 +68,15 @@ void run_plan_release(run_plan *p);            /* leaves it empty */
 void run_plan_sync(run_plan *p, const char *mode, const sync_settings *settings);
 
 /* Takes other forms in which gradients and what stages send travel; "": not said. What was chosen is forgotten unless
- * `compress` is what it was chosen for. */
+ * it was chosen for the same. */
 void run_plan_forms(run_plan *p, const char *compress, const char *compress_stages);
 /* Adds what was chosen for a link. */
 gt_status run_plan_link(run_plan *p, const int *rank, int ranks, const char *form);
 /* What was chosen for these ranks; NULL: nothing. */
 const char *run_plan_form(const run_plan *p, const int *rank, int ranks);
+/* The same of two neighbours in a pipeline, in any order. */
+gt_status run_plan_stage_link(run_plan *p, int a, int b, const char *form);
+const char *run_plan_stage_form(const run_plan *p, int a, int b);
 
 /* Every rank has exactly one place; cuts rise from 0 to `units`; every virtual stage has a unit;
  * sequences add up to the batch; the schedule exists for that shape. GT_MISMATCH says what is

@@ -11,8 +11,9 @@
  * Numbers have 17 digits, so a plan that went through text is the same to the last bit: schedule
  * `list` is searched for with these costs on every rank, and all must find the same.
  * "sync_options" has the options of that mode, as texts: { "staleness": "4" }; what it leaves out is as usual.
- * "compress", "compress_after" (steps) and "compress_stages" are the options of these names; "links", of --compress auto, what was chosen for
- * ranks that add up the same: [ { "ranks": [0, 1], "form": "int8" }, ... ]. All may be left out.
+ * "compress", "compress_after" (steps) and "compress_stages" are the options of these names; "links", of --compress auto,
+ * what was chosen for ranks that add up the same: [ { "ranks": [0, 1], "form": "int8" }, ... ]; "stage_links", of
+ * --compress-stages auto, the same for two neighbours in a pipeline. All may be left out.
  * What was predicted may be left out by who writes a plan by hand: "share" (equal), "step_s",
  * "idle", "cost", and "device", "memory", "limit", "host_memory" of a rank.               */
 #include "host/pipeline/run_plan.h"
@@ -82,12 +83,12 @@ static json_t *settings_object(const run_plan *p)
 }
 
 /* NULL: there are none. */
-static json_t *links_object(const run_plan *p)
+static json_t *links_object(const run_link *link, int links)
 {
-    json_t *list = p->links ? json_array() : NULL;
-    for (int i = 0; list && i < p->links; i++)
-        json_array_append_new(list, json_pack("{s:o, s:s}", "ranks", integers(p->link[i].rank, p->link[i].ranks),
-                                              "form", p->link[i].form));
+    json_t *list = links ? json_array() : NULL;
+    for (int i = 0; list && i < links; i++)
+        json_array_append_new(list, json_pack("{s:o, s:s}", "ranks", integers(link[i].rank, link[i].ranks), "form",
+                                              link[i].form));
     return list;
 }
 
@@ -106,13 +107,14 @@ static json_t *plan_object(const run_plan *p)
                                                "limit", p->limit[r], "host_memory", p->host_memory[r]));
     for (int i = 0; i < p->replicas; i++)
         json_array_append_new(replicas, replica_object(p, &p->replica[i]));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o*, s:o*, s:o*, s:o*, s:o*, s:o, s:f, s:f, s:o, s:o}",
-                     "format", FORMAT, "batch", p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks,
-                     "recompute", p->recompute, "schedule", p->schedule, "sync", p->sync, "sync_options",
-                     settings_object(p), "compress", said(p->compress), "compress_after",
-                     p->compress_after ? json_integer((json_int_t)p->compress_after) : NULL, "compress_stages",
-                     said(p->compress_stages), "links", links_object(p), "share", share, "step_s", p->step, "idle",
-                     p->idle, "ranks", ranks, "replicas", replicas);
+    return json_pack(
+        "{s:s, s:i, s:i, s:i, s:i, s:b, s:s, s:s, s:o*, s:o*, s:o*, s:o*, s:o*, s:o*, s:o, s:f, s:f, s:o, s:o}",
+        "format", FORMAT, "batch", p->batch, "units", p->units, "tensor", p->tensor, "chunks", p->chunks, "recompute",
+        p->recompute, "schedule", p->schedule, "sync", p->sync, "sync_options", settings_object(p), "compress",
+        said(p->compress), "compress_after", p->compress_after ? json_integer((json_int_t)p->compress_after) : NULL,
+        "compress_stages", said(p->compress_stages), "links", links_object(p->link, p->links), "stage_links",
+        links_object(p->stage_link, p->stage_links), "share", share, "step_s", p->step, "idle", p->idle, "ranks", ranks,
+        "replicas", replicas);
 }
 
 static int put_text(const char *piece, size_t size, void *text)
@@ -293,27 +295,39 @@ static gt_status read_settings(run_plan *p, const json_t *of)
     return st;
 }
 
-static gt_status read_link(run_plan *p, const json_t *of)
+static gt_status read_link(run_plan *p, const json_t *of, const char *key, int stages)
 {
     const json_t *list = json_object_get(of, "ranks");
     const size_t ranks = json_array_size(list);
     char form[RUN_PLAN_FORM];
-    if (ranks < 2 || ranks > (size_t)p->ranks)
-        return gt_fail(GT_FORMAT, "'links' has an entry whose 'ranks' is not a list of 2 to %d ranks", p->ranks);
+    if (ranks < 2 || ranks > (stages ? 2 : (size_t)p->ranks))
+        return gt_fail(GT_FORMAT, "'%s' has an entry whose 'ranks' is not a list of 2 to %d ranks", key,
+                       stages ? 2 : p->ranks);
     int *rank = malloc(ranks * sizeof *rank);
     gt_status st = rank ? read_integers(rank, list, (int)ranks, "ranks")
                         : gt_fail(GT_NO_MEMORY, "no memory for the links of a plan");
     if (!st)
         st = read_word(form, sizeof form, of, "form");
     if (!st)
-        st = run_plan_link(p, rank, (int)ranks, form);
+        st = stages ? run_plan_stage_link(p, rank[0], rank[1], form) : run_plan_link(p, rank, (int)ranks, form);
     free(rank);
+    return st;
+}
+
+static gt_status read_links(run_plan *p, const json_t *root, const char *key, int stages)
+{
+    const json_t *list = json_object_get(root, key);
+    gt_status st = GT_OK;
+    if (list && !json_is_array(list))
+        st = gt_fail(GT_FORMAT, "'%s' is not a list", key);
+    for (size_t i = 0; !st && i < json_array_size(list); i++)
+        st = read_link(p, json_array_get(list, i), key, stages);
     return st;
 }
 
 static gt_status read_forms(run_plan *p, const json_t *root)
 {
-    const json_t *list = json_object_get(root, "links"), *after = json_object_get(root, "compress_after");
+    const json_t *after = json_object_get(root, "compress_after");
     gt_status st = GT_OK;
     if (json_object_get(root, "compress"))
         st = read_word(p->compress, sizeof p->compress, root, "compress");
@@ -322,11 +336,9 @@ static gt_status read_forms(run_plan *p, const json_t *root)
     if (!st && after && (!json_is_integer(after) || json_integer_value(after) < 0))
         st = gt_fail(GT_FORMAT, "'compress_after' is not a number of steps");
     p->compress_after = (uint64_t)json_integer_value(after);
-    if (!st && list && !json_is_array(list))
-        st = gt_fail(GT_FORMAT, "'links' is not a list");
-    for (size_t i = 0; !st && i < json_array_size(list); i++)
-        st = read_link(p, json_array_get(list, i));
-    return st;
+    if (!st)
+        st = read_links(p, root, "links", 0);
+    return st ? st : read_links(p, root, "stage_links", 1);
 }
 
 static gt_status read_plan(run_plan *p, const json_t *root)

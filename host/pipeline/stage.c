@@ -71,7 +71,7 @@ struct stage {
     dev_completion *completion;
     wire_kind between;                  /* of what travels                                  */
     dtype storage;
-    kernel_set *narrow;                 /* that make it; NULL: it travels as it is           */
+    kernel_set *narrow[WIRE_KINDS];     /* that make it; NULL: no link has it                */
     pipe_event *events;
     stamp *stamps;
     traced *traced;                     /* [STEPS_AHEAD * count], NULL: no trace so far      */
@@ -234,7 +234,8 @@ void stage_release(stage *s)
     free(s->stamps);
     free(s->traced);
     pipe_schedule_release(&s->schedule);
-    kernel_set_release(s->narrow);
+    for (int i = 0; i < WIRE_KINDS; i++)
+        kernel_set_release(s->narrow[i]);
     free(s);
 }
 
@@ -264,12 +265,12 @@ int stage_is_last(const stage *s)
  * been read last, by the receiver's backward-weight. Slots are a ring: making message n waits until n - depth
  * has been read. How many let nobody wait is seen where the whole schedule is played; then no circle of ranks can wait
  * for each other either, since the play is an order in which everything goes. */
-typedef struct edge {
+typedef struct crossing {
     int from, to;                       /* virtual stages                                   */
     pipe_kind makes, receives;
-} edge;
+} crossing;
 
-/* When a message of an edge begins to be made, when both ends have done with it, and where among the receiver's
+/* When a message of a crossing begins to be made, when both ends have done with it, and where among the receiver's
  * instructions it is received and read last. */
 typedef struct message {
     double begins, read;
@@ -277,7 +278,7 @@ typedef struct message {
 } message;
 enum { SPARE_SENT = 1, SPARE_RECEIVED = 2 };    /* slots that keep nobody waiting whose times are others */
 
-static void note_messages(const stage *s, const pipe_simulation *play, const edge *e, message *of)
+static void note_messages(const stage *s, const pipe_simulation *play, const crossing *e, message *of)
 {
     const int ranks = s->schedule.ranks;
     for (int end = 0; end < 2; end++) {
@@ -325,7 +326,7 @@ static void costs_of(const stage *s, pipe_cost *cost)
 }
 
 /* Slots of the sender, or of the receiver, that suffice, and some to spare. */
-static gt_status slots_of(const stage *s, const edge *e, int sends, int *depth)
+static gt_status slots_of(const stage *s, const crossing *e, int sends, int *depth)
 {
     const int count = s->micro_batches;
     int spare = sends ? SPARE_SENT : SPARE_RECEIVED;
@@ -352,42 +353,95 @@ static gt_status slots_of(const stage *s, const edge *e, int sends, int *depth)
     return st;
 }
 
-/* An edge to or from virtual stage v of the peer, the end of this rank being `value`. */
-static gt_status connect(stage *s, wire **out, int v, int gradient, int sender, int value, const graph *g)
+/* One direction of an edge: to or from virtual stage `to`, the end of this rank being `value`. */
+typedef struct edge {
+    wire **wire;
+    int to, gradient, sender, value, outward;
+} edge;
+enum { EDGES = 4 };
+
+static int edges_of(const stage *s, int c, edge out[EDGES])
+{
+    chunk *k = &s->chunk[c];
+    const int v = virtual_stage(s, c), last = s->virtual_stages - 1;
+    int n = 0;
+    if (v > 0)
+        out[n++] = (edge){ &k->in_y, v - 1, 0, v - 1, k->ends.x, 0 };
+    if (v < last)
+        out[n++] = (edge){ &k->out_y, v + 1, 0, v, k->ends.y, 1 };
+    if (s->train && v < last)
+        out[n++] = (edge){ &k->in_dy, v + 1, 1, v + 1, k->ends.dy, 0 };
+    if (s->train && v > 0)
+        out[n++] = (edge){ &k->out_dy, v - 1, 1, v, k->ends.dx, 1 };
+    return n;
+}
+
+static int peer_of(const stage *s, const edge *e)
 {
     const run_replica *r = replica_of(s);
-    const graph_value *x = graph_value_at(g, value);
-    const int peer = r->rank[v % r->stages * s->plan->tensor + s->place.tensor_rank];
-    const uint32_t words[] = { (uint32_t)s->place.replica, (uint32_t)s->place.tensor_rank, (uint32_t)sender,
-                               (uint32_t)gradient };
-    const wire_form form = { shape_count(&x->shape), x->type, s->between, s->narrow,
-                             (uint32_t)gt_hash(words, sizeof words) };
+    return r->rank[e->to % r->stages * s->plan->tensor + s->place.tensor_rank];
+}
+
+void stage_edges(const stage *s, void (*visit)(void *context, int peer, int outward, int messages, int64_t values),
+                 void *context)
+{
+    edge e[EDGES];
+    for (int c = 0; s->virtual_stages > 1 && c < s->chunks; c++)
+        for (int i = 0, n = edges_of(s, c, e); i < n; i++)
+            visit(context, peer_of(s, &e[i]), e[i].outward, s->micro_batches,
+                  shape_count(&graph_value_at(s->chunk[c].graph, e[i].value)->shape));
+}
+
+dtype stage_storage(const stage *s)
+{
+    return s->storage;
+}
+
+/* What travels between this rank and a neighbour. */
+static wire_kind form_to(const stage *s, int peer)
+{
+    const char *form = run_plan_stage_form(s->plan,
+                                           s->plan->replica[s->place.replica]
+                                               .rank[s->place.stage * s->plan->tensor + s->place.tensor_rank],
+                                           peer);
+    wire_kind k = s->between;
+    if (form)
+        wire_kind_find(&k, form);
+    return k;
+}
+
+static gt_status connect(stage *s, const edge *e, const graph *g)
+{
+    const graph_value *x = graph_value_at(g, e->value);
+    const int peer = peer_of(s, e);
+    const wire_kind kind = form_to(s, peer);
+    const uint32_t words[] = { (uint32_t)s->place.replica, (uint32_t)s->place.tensor_rank, (uint32_t)e->sender,
+                               (uint32_t)e->gradient };
     const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
-    const edge e = { sender, gradient ? sender - 1 : sender + 1, gradient ? PIPE_BACKWARD_INPUT : PIPE_FORWARD,
-                     gradient ? PIPE_RECEIVE_GRADIENT : PIPE_RECEIVE_ACTIVATION };
     int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
     gt_status st = GT_OK;
     depth = depth < 2 ? 2 : depth;
-    if (s->train && wire_places(s->device, &form))
-        st = slots_of(s, &e, v != sender, &depth);
+    if (kind != WIRE_AS_IT_IS && !s->narrow[kind])
+        st = kernel_set_create(&s->narrow[kind], s->device, wire_kind_kernels(kind, s->storage));
+    const wire_form form = { shape_count(&x->shape), x->type, kind, s->narrow[kind],
+                             (uint32_t)gt_hash(words, sizeof words) };
+    const crossing c = { e->sender, e->gradient ? e->sender - 1 : e->sender + 1,
+                         e->gradient ? PIPE_BACKWARD_INPUT : PIPE_FORWARD,
+                         e->gradient ? PIPE_RECEIVE_GRADIENT : PIPE_RECEIVE_ACTIVATION };
+    if (!st && s->train && wire_places(s->device, &form))
+        st = slots_of(s, &c, e->outward, &depth);
     return st ? st
-              : wire_create(out, s->comm, peer, (uint32_t)(CHANNEL + 2 * sender + gradient), s->device, s->completion,
-                            &form, depth);
+              : wire_create(e->wire, s->comm, peer, (uint32_t)(CHANNEL + 2 * e->sender + e->gradient), s->device,
+                            s->completion, &form, depth);
 }
 
 static gt_status connect_chunk(stage *s, int c)
 {
-    chunk *k = &s->chunk[c];
-    const int v = virtual_stage(s, c), last = s->virtual_stages - 1;
+    edge e[EDGES];
+    const int n = edges_of(s, c, e);
     gt_status st = GT_OK;
-    if (v > 0)
-        st = connect(s, &k->in_y, v - 1, 0, v - 1, k->ends.x, k->graph);
-    if (!st && v < last)
-        st = connect(s, &k->out_y, v + 1, 0, v, k->ends.y, k->graph);
-    if (!st && s->train && v < last)
-        st = connect(s, &k->in_dy, v + 1, 1, v + 1, k->ends.dy, k->graph);
-    if (!st && s->train && v > 0)
-        st = connect(s, &k->out_dy, v - 1, 1, v, k->ends.dx, k->graph);
+    for (int i = 0; !st && i < n; i++)
+        st = connect(s, &e[i], s->chunk[c].graph);
     return st;
 }
 
@@ -413,8 +467,6 @@ gt_status stage_place(stage *s, const stage_place_options *o)
     gt_status st = GT_OK;
     s->device = o->exec.device;
     s->completion = o->completion;
-    if (s->virtual_stages > 1 && s->between != WIRE_AS_IT_IS)
-        st = kernel_set_create(&s->narrow, s->device, wire_kind_kernels(s->between, s->storage));
     for (int c = 0; !st && s->virtual_stages > 1 && c < s->chunks; c++)
         st = connect_chunk(s, c);
     for (int c = 0; !st && c < s->chunks; c++)
@@ -828,7 +880,7 @@ static int computes(unsigned char kind)
 static gt_status take_rounding(stage *s)
 {
     gt_status st = GT_OK;
-    for (int c = 0; !st && s->narrow && c < s->chunks; c++) {
+    for (int c = 0; !st && c < s->chunks; c++) {
         if (s->chunk[c].out_y)
             st = wire_rounding(s->chunk[c].out_y, &s->report.rounding[0]);
         if (!st && s->chunk[c].out_dy)

@@ -41,28 +41,34 @@ typedef struct stage_model {
     stage_builder build;
     dtype storage;
     int seq;
-    wire_kind between;              /* of what travels: as it is, or wire_kind_shortens(between, storage) */
+    wire_kind between; /* of what travels: as it is, or wire_kind_shortens(between, storage); the plan's */
+    /*   stage_links come first                             */
 } stage_model;
 
 /* plan and comm must outlive the stage. comm NULL: the only rank. train 0: forward only, without
  * dropout, one micro-batch in flight (validation). */
 gt_status stage_build(stage **out, const run_plan *plan, int rank, net_comm *comm, const stage_model *m, int train);
-void stage_release(stage *s);                  /* takes NULL */
+void stage_release(stage *s); /* takes NULL */
 
 int stage_chunks(const stage *s);
 const graph *stage_graph(const stage *s, int chunk);
-int stage_is_first(const stage *s);        /* holds the embedding */
-int stage_is_last(const stage *s);         /* holds the head      */
+int stage_is_first(const stage *s); /* holds the embedding */
+int stage_is_last(const stage *s); /* holds the head      */
 
 typedef struct stage_place_options {
-    exec_options exec;              /* device, kernels, gemm, params, bindings, exchange       */
-    exec_arena *passing;            /* shared with others that never run at the same time      */
-    dev_completion *completion;     /* may be NULL without neighbours                          */
+    exec_options exec; /* device, kernels, gemm, params, bindings, exchange       */
+    exec_arena *passing; /* shared with others that never run at the same time      */
+    dev_completion *completion; /* may be NULL without neighbours                          */
 } stage_place_options;
 /* As exec_create() and exec_ready(): all that share `passing` are placed before one is ready. */
 gt_status stage_place(stage *s, const stage_place_options *o);
 gt_status stage_ready(stage *s);
-exec *stage_exec(stage *s, int chunk);          /* the first of its copies             */
+/* Calls visit for each direction of each edge of this rank's: how many messages of a step go to a rank (outward) or come
+ * from it, of so many values of stage_storage(). */
+void stage_edges(const stage *s, void (*visit)(void *context, int peer, int outward, int messages, int64_t values),
+                 void *context);
+dtype stage_storage(const stage *s);
+exec *stage_exec(stage *s, int chunk); /* the first of its copies             */
 /* Bytes of activations of all micro-batches in flight, without `passing`. */
 uint64_t stage_bytes(const stage *s);
 

@@ -240,6 +240,11 @@ double group_wire(const cluster_devices *c, const tensor_group *g)
     return c->uplink[g->node] * g->devices / devices;
 }
 
+double cluster_output(const cluster_job *job, int to)
+{
+    return job->unit[to - 1].output * (job->sent > 0.0 ? job->sent : 1.0);
+}
+
 static double send_time(const cluster_devices *c, const tensor_group *a, const tensor_group *b, double bytes)
 {
     if (a->node == b->node)
@@ -266,7 +271,7 @@ static gt_status write_stages(cluster_replica *r, const cutter *k, const int *fi
         stage->cost = range_cost(k->c, k->s, k->how, g, first[s], first[s + 1]);
         if (s + 1 < k->stages)
             stage->cost.send = send_time(k->c, g, k->group[s + 1],
-                                         k->job->unit[first[s + 1] - 1].output * k->how->micro_batch);
+                                         cluster_output(k->job, first[s + 1]) * k->how->micro_batch);
     }
     return GT_OK;
 }

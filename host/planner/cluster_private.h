@@ -52,6 +52,8 @@ void cluster_layout_release(cluster_layout *p);
 
 /* Seconds to all-reduce `bytes` among the devices of a group. */
 double group_reduce(const cluster_devices *c, const tensor_group *g, double bytes);
+/* Bytes of a sequence that units up to `to` send to the next stage. */
+double cluster_output(const cluster_job *job, int to);
 /* Bytes a second that the group has of its node's wire when the whole node sends. */
 double group_wire(const cluster_devices *c, const tensor_group *g);
 /* Cost of a range of units on a group for one micro-batch. */

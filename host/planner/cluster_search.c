@@ -434,7 +434,7 @@ static double uniform_step(const cluster_devices *c, const cluster_job *job, con
             if (range_memory(job, s, how, from, to, kept < micro_batches ? kept : micro_batches) > g->memory)
                 return INFINITY;
             once += k.forward + k.backward_input
-                    + 2.0 * (c->latency + job->unit[to - 1].output * how->micro_batch / group_wire(c, g));
+                    + 2.0 * (c->latency + cluster_output(job, to) * how->micro_batch / group_wire(c, g));
             each = fmax(each, k.forward + k.backward_input + k.backward_weight);
             load = fmax(load, (s->parameters[to] - s->parameters[from]) * job->gradient_bytes * 2.0 * (replicas - 1)
                                   / replicas / group_wire(c, g));

@@ -71,6 +71,7 @@ typedef struct cluster_job {
     double slot_bytes;          /* of state_bytes the optimizer's, which replicas may share out */
     double host;                /* seconds of a host, a parameter that is exchanged          */
     int least_replicas;         /* 0: any number                                             */
+    double sent;                /* bytes that stages send, in parts of what they hold; 0: all */
 } cluster_job;
 
 typedef struct cluster_stage {

@@ -266,6 +266,18 @@ part_price group_price(const group_table *t, int group, int i, int from, int to,
     return sum;
 }
 
+/* Over one link, in the form that is fastest there. Encoding and decoding count as the link's, though devices do them. */
+static double seconds_of(const local_job *job, int a, int b, double bytes)
+{
+    const double bandwidth = link_of(job->bandwidth, job, a, b, INFINITY);
+    double best = job->forms ? INFINITY : bytes / bandwidth;
+    for (int k = 0; k < job->forms; k++) {
+        const wire_rate *x = &job->rank[a].between[k], *y = &job->rank[b].between[k];
+        best = fmin(best, bytes / job->value_bytes * (x->bytes / bandwidth + x->encode + y->decode));
+    }
+    return best;
+}
+
 double group_send(const group_table *t, int from, int to, int i)
 {
     double seconds = 0;
@@ -273,8 +285,8 @@ double group_send(const group_table *t, int from, int to, int i)
         const int a = t->rank[from * t->tensor + k], b = t->rank[to * t->tensor + k];
         const double bytes = t->share[k] * t->job->rank[a].profile.output * t->size[i];
         const double ends = t->job->rank[a].profile.trip + t->job->rank[b].profile.trip;
-        seconds = largest(seconds, ends + link_of(t->job->latency, t->job, a, b, 0.0)
-                                       + bytes / link_of(t->job->bandwidth, t->job, a, b, INFINITY));
+        seconds = largest(seconds,
+                          ends + link_of(t->job->latency, t->job, a, b, 0.0) + seconds_of(t->job, a, b, bytes));
     }
     return seconds;
 }

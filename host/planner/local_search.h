@@ -17,6 +17,7 @@
 #ifndef GT_PLANNER_LOCAL_SEARCH_H
 #define GT_PLANNER_LOCAL_SEARCH_H
 
+#include "host/exchange/stage_wire.h"
 #include "host/planner/profile.h"
 #include "host/pipeline/run_plan.h"
 #include "host/sync/traffic.h"
@@ -30,6 +31,7 @@ typedef struct local_rank {
     int on_host;                /* 1: its memory is the host's, which the network reaches   */
     double encode, decode;      /* seconds of the job's compressor, a value (and encoding)  */
     double host;                /* seconds of its processor, a parameter that is exchanged  */
+    wire_rate between[WIRE_KINDS];      /* [the job's forms] of what it sends to the next stage */
     profile profile;
 } local_rank;
 
@@ -47,6 +49,8 @@ typedef struct local_job {
     const sync_settings *settings;      /* of that mode; NULL: its usual ones               */
     const compress_spec *compress;      /* NULL: everything travels as it is                */
     const sync_volume *volume;          /* [PROFILE_KINDS] of a unit; NULL: as it is        */
+    int forms;                          /* of what stages send, each link having the fastest; 0: as it is */
+    double value_bytes;                 /* of a value there as it is; of forms              */
 } local_job;
 
 typedef struct local_choice {

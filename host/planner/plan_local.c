@@ -12,6 +12,7 @@
 
 #include "host/base/clock.h"
 #include "host/base/log.h"
+#include "host/pipeline/stage_choice.h"
 #include "host/planner/rates.h"
 #include "host/planner/serving.h"
 #include "host/planner/wire_volumes.h"
@@ -46,6 +47,8 @@ typedef struct session {
     compare_way *ways;          /* the one that is planned for, then others to compare */
     int count;
     plan_rate *rates;                /* [rank * count + way] */
+    stage_forms between;             /* of what stages send; count 0: as it is */
+    wire_rate *wires;                /* [rank * WIRE_KINDS + form] */
 } session;
 
 gt_status plan_local_number(int *out, const char *option, const char *word)
@@ -367,6 +370,30 @@ static gt_status take_rates(session *s)
     return st;
 }
 
+/* What forms of what stages send take, of messages of one sequence. */
+static gt_status take_wires(session *s)
+{
+    const plan_local_options *o = s->o;
+    const profile *p = &s->reports[s->rank].profile;
+    wire_rate mine[WIRE_KINDS];
+    gt_status st = GT_OK;
+    memset(mine, 0, sizeof mine);
+    if (s->ranks < 2 || !o->compress_stages || !strcmp(o->compress_stages, "none"))
+        return GT_OK;
+    st = stage_forms_parse(&s->between, o->compress_stages);
+    if (!st)
+        st = stage_forms_narrow(&s->between, o->compress_stages, o->storage);
+    s->wires = st ? NULL : calloc((size_t)s->ranks * WIRE_KINDS, sizeof *s->wires);
+    if (!st && !s->wires)
+        st = gt_fail(GT_NO_MEMORY, "cannot plan: no memory for the rates of %d ranks", s->ranks);
+    net_comm_busy(s->comm, "measuring forms of what stages send");
+    for (int i = 0; !st && i < s->between.count; i++)
+        st = wire_rate_measure(&mine[i], s->d, s->between.kind[i], o->storage,
+                               (int64_t)(p->output / (double)dtype_size(o->storage)));
+    net_comm_busy(s->comm, NULL);
+    return st ? st : gather(s, "rates of what stages send", mine, sizeof mine, s->wires);
+}
+
 /* ---- the plan ----------------------------------------------------------------------------------- */
 
 static gt_status fill_job(local_job *job, const session *s, int way, local_rank *ranks, const net_link_matrix *links,
@@ -387,6 +414,8 @@ static gt_status fill_job(local_job *job, const session *s, int way, local_rank 
             .host = x->host
         };
         memcpy(ranks[i].device, r->device, sizeof ranks[i].device);
+        if (s->wires)
+            memcpy(ranks[i].between, &s->wires[i * WIRE_KINDS], sizeof ranks[i].between);
     }
     *job = (local_job){
         .ranks = s->ranks,
@@ -406,7 +435,9 @@ static gt_status fill_job(local_job *job, const session *s, int way, local_rank 
         .sync = sync_mode_name(w->mode),
         .settings = &w->settings,
         .compress = &w->form,
-        .volume = volume
+        .volume = volume,
+        .forms = s->between.count,
+        .value_bytes = (double)dtype_size(o->storage)
     };
     return wire_volumes(volume, &s->model, &w->form);
 }
@@ -587,12 +618,15 @@ gt_status plan_local(plan_local_result *out, net_comm *c, dev_device *d, const p
         st = list_ways(&s);
     if (!st)
         st = take_rates(&s);
+    if (!st)
+        st = take_wires(&s);
     out->profile_seconds = (double)(gt_now_ns() - start) * 1e-9;
     if (!st)
         st = agree(&s, out);
     free(s.reports);
     free(s.ways);
     free(s.rates);
+    free(s.wires);
     if (st)
         plan_local_release(out);
     return st;

@@ -499,7 +499,7 @@ static gt_status count_encoded(const buckets *s, sync_run *run)
 static void note_specs(buckets *s)
 {
     for (int i = 0; i < (s->o.choice ? s->o.choice->links : 1); i++) {
-        const compress_spec *c = s->o.choice ? &s->o.choice->link[i].spec : &s->o.compress;
+        const compress_spec *c = s->o.choice ? &s->o.choice->spec[i] : &s->o.compress;
         const compressor *how = c->how ? c->how : &compress_none;
         s->after = c->after > s->after ? c->after : s->after;
         const int serves = how->serves && c->server != 0.0, rounds = how->rounds + serves;

@@ -2,7 +2,6 @@
 /* host/sync/compress_choice.c - see compress_choice.h. */
 #include "host/sync/compress_choice.h"
 
-#include "host/base/text.h"
 #include "host/compress/compressor.h"
 
 #include <math.h>
@@ -11,7 +10,6 @@
 #include <string.h>
 
 enum { MEASURED = 1 << 20, PIECE = 4 << 20 };   /* values that rates are measured with; bytes of a bucket */
-static const double margin = 0.05;
 static const char automatic[] = "auto";
 
 static gt_status no_memory(void)
@@ -91,30 +89,7 @@ sync_expected sync_compress_expect(const net_link_matrix *m, const compress_rate
     return e;
 }
 
-static double seconds(const sync_expected *e)
-{
-    return e->network + e->device;
-}
-
-int sync_compress_choose(const sync_expected *e, int count)
-{
-    double least = seconds(&e[0]);
-    int best = 0;
-    for (int i = 1; i < count; i++)
-        least = fmin(least, seconds(&e[i]));
-    while (seconds(&e[best]) * (1.0 - margin) > least)
-        best++;
-    return best;
-}
-
 /* ---- all ranks ---------------------------------------------------------------------------------- */
-
-/* Of one link, said by its first rank. */
-typedef struct verdict {
-    int group, choice;
-    double values;
-    sync_expected expected[SYNC_CANDIDATES];
-} verdict;
 
 /* Values of a group on this rank that travel, and of those how many a compressor takes. */
 static double values_of(const params *p, int group, const compress_spec *s, double *taken)
@@ -135,168 +110,115 @@ static double values_of(const params *p, int group, const compress_spec *s, doub
     return all;
 }
 
-static int is_link(const sync_choice_options *o, int group)
+/* What a question is asked about. */
+typedef struct asked {
+    const sync_choice_options *o;
+    compress_rate *rates;               /* [rank * candidates + candidate]                      */
+} asked;
+
+static const int *members(void *context, int group, int *ranks)
 {
+    return sync_holders_members(((asked *)context)->o->holders, group, ranks);
+}
+
+static int travels(void *context, int group)
+{
+    const sync_choice_options *o = ((asked *)context)->o;
     double taken;
     return sync_holders_net(o->holders, group) && values_of(o->params, group, &o->candidates->of[0], &taken) > 0.0;
 }
 
-/* Everybody's rates of all candidates, measured at once: rates[rank * count + candidate]. */
-static gt_status measure_rates(const sync_choice_options *o, compress_rate *rates)
+/* Everybody's rates of all candidates, measured at once. */
+static gt_status measure_rates(void *context)
 {
+    const asked *a = context;
+    const sync_choice_options *o = a->o;
     const int count = o->candidates->count;
-    const size_t size = (size_t)count * sizeof(compress_rate);
     compress_rate mine[SYNC_CANDIDATES];
-    net_blobs all;
     memset(mine, 0, sizeof mine);
     gt_status st = net_job_barrier(net_comm_job(o->comm), "measuring compressors");
     net_comm_busy(o->comm, "measuring compressors");
     for (int i = 0; !st && i < count; i++)
         st = compress_rate_measure(&mine[i], o->device, &o->candidates->of[i], MEASURED);
     net_comm_busy(o->comm, NULL);
-    if (!st)
-        st = net_job_exchange(net_comm_job(o->comm), "rates of compressors", mine, size, &all);
-    if (st)
-        return st;
-    for (int r = 0; !st && r < net_comm_size(o->comm); r++)
-        if (all.size[r] == size)
-            memcpy(&rates[r * count], all.data[r], size);
-        else
-            st = gt_fail(GT_PEER, "rank %d measured other compressors; do all ranks have the same --compress?", r);
-    net_blobs_release(&all);
-    return st;
+    return st ? st : sync_link_rates(o->comm, "compressors", mine, (size_t)count * sizeof *mine, a->rates);
 }
 
 /* The group's measured links, and what each candidate would take on them. */
-static gt_status judge(const sync_choice_options *o, int group, const compress_rate *rates, verdict *v)
+static gt_status judge(void *context, int group, sync_expected *expected, double *values)
 {
+    const asked *a = context;
+    const sync_choice_options *o = a->o;
     const int count = o->candidates->count;
     const net_link_matrix *m;
     int ranks;
     const int *rank = sync_holders_members(o->holders, group, &ranks);
     gt_status st = net_group_links(sync_holders_net(o->holders, group), &m);
-    *v = (verdict){ .group = group };
     for (int i = 0; !st && i < count; i++) {
         double taken;
-        compress_rate slowest = rates[rank[0] * count + i];
-        v->values = values_of(o->params, group, &o->candidates->of[i], &taken);
+        compress_rate slowest = a->rates[rank[0] * count + i];
+        *values = values_of(o->params, group, &o->candidates->of[i], &taken);
         for (int k = 1; k < ranks; k++) {
-            slowest.encode = fmax(slowest.encode, rates[rank[k] * count + i].encode);
-            slowest.decode = fmax(slowest.decode, rates[rank[k] * count + i].decode);
+            slowest.encode = fmax(slowest.encode, a->rates[rank[k] * count + i].encode);
+            slowest.decode = fmax(slowest.decode, a->rates[rank[k] * count + i].decode);
         }
-        v->expected[i] = sync_compress_expect(m, &slowest, taken, v->values - taken, sync_mode_shares_state(o->mode));
+        expected[i] = sync_compress_expect(m, &slowest, taken, *values - taken, sync_mode_shares_state(o->mode));
     }
-    v->choice = sync_compress_choose(v->expected, count);
     return st;
 }
 
-static sync_link *add_link(sync_choice *c, const sync_choice_options *o, int group)
+static const char *known(void *context, int group)
 {
-    sync_link *l = &c->link[c->links++];
-    *l = (sync_link){ .group = group, .choice = -1 };
-    l->rank = sync_holders_members(o->holders, group, &l->ranks);
-    return l;
-}
-
-/* What the first ranks of all groups say, in the order of groups. */
-static gt_status hear(sync_choice *c, const sync_choice_options *o, const net_blobs *all)
-{
-    for (int g = 0; g < sync_holders_groups(o->holders); g++)
-        for (int r = 0; r < net_comm_size(o->comm); r++)
-            for (size_t i = 0; i + 1 <= all->size[r] / sizeof(verdict); i++) {
-                verdict v;
-                memcpy(&v, (const char *)all->data[r] + i * sizeof v, sizeof v);
-                if (v.group != g)
-                    continue;
-                if (v.choice < 0 || v.choice >= c->candidates.count)
-                    return gt_fail(GT_PEER, "rank %d chose a compressor that is not there", r);
-                sync_link *l = add_link(c, o, g);
-                l->choice = v.choice;
-                l->values = v.values;
-                l->spec = c->candidates.of[v.choice];
-                l->spec.after = o->after;
-                memcpy(l->expected, v.expected, sizeof l->expected);
-                snprintf(l->form, sizeof l->form, "%s", c->candidates.text[v.choice]);
-            }
-    return GT_OK;
-}
-
-static gt_status choose(sync_choice *c, const sync_choice_options *o)
-{
-    const int groups = sync_holders_groups(o->holders);
-    compress_rate *rates = calloc((size_t)(net_comm_size(o->comm) * c->candidates.count), sizeof *rates);
-    verdict *mine = calloc((size_t)groups + 1, sizeof *mine), v;
-    net_blobs all;
-    size_t count = 0;
-    gt_status st = rates && mine ? measure_rates(o, rates) : no_memory();
-    for (int g = 0; !st && g < groups; g++)         /* in the same order on all ranks */
-        if (is_link(o, g)) {
-            st = judge(o, g, rates, &v);
-            if (!st && sync_holders_first(o->holders, g))
-                mine[count++] = v;
-        }
-    if (!st)
-        st = net_job_exchange(net_comm_job(o->comm), "the choice of compressors", mine, count * sizeof *mine, &all);
-    if (!st) {
-        st = hear(c, o, &all);
-        net_blobs_release(&all);
-    }
-    free(rates);
-    free(mine);
-    return st;
-}
-
-/* What a run before had of a group; 0: not known. */
-static int recall(const sync_choice_options *o, int group, compress_spec *spec, const char **form)
-{
+    const sync_choice_options *o = ((asked *)context)->o;
+    compress_spec spec;
     int ranks;
     const int *rank = sync_holders_members(o->holders, group, &ranks);
-    *form = o->known ? o->known(o->context, rank, ranks) : NULL;
-    if (!*form)
-        return 0;
-    if (!compress_parse(spec, *form))
-        return 1;
+    const char *form = o->known(o->context, rank, ranks);
+    if (!form || !compress_parse(&spec, form))
+        return form;
     gt_message_clear();
-    return 0;
+    return NULL;
 }
 
-/* 1 in *found, on all ranks, if every link is known. */
-static gt_status recall_all(sync_choice *c, const sync_choice_options *o, int *found)
+/* From their texts, which were candidates' or have been parsed before. */
+static gt_status take_specs(sync_choice *c, uint64_t after)
 {
-    unsigned char all_known = o->known != NULL;
-    const char *form;
-    compress_spec spec;
-    net_blobs all;
-    for (int g = 0; all_known && g < sync_holders_groups(o->holders); g++)
-        all_known = !is_link(o, g) || recall(o, g, &spec, &form);
-    gt_status st = net_job_exchange(net_comm_job(o->comm), "compressors of before", &all_known, 1, &all);
-    *found = !st;
-    for (int r = 0; !st && r < net_comm_size(o->comm); r++)
-        *found &= all.size[r] == 1 && all.data[r][0];
-    if (!st)
-        net_blobs_release(&all);
-    for (int g = 0; *found && g < sync_holders_groups(o->holders); g++)
-        if (recall(o, g, &spec, &form)) {
-            sync_link *l = add_link(c, o, g);
-            l->spec = spec;
-            l->spec.after = o->after;
-            snprintf(l->form, sizeof l->form, "%s", form);
-        }
+    gt_status st = GT_OK;
+    for (int i = 0; !st && i < c->links; i++) {
+        st = compress_parse(&c->spec[i], c->link[i].form);
+        c->spec[i].after = after;
+    }
     return st;
 }
 
 gt_status sync_choice_make(sync_choice **out, const sync_choice_options *o)
 {
-    int found = 0;
+    const size_t groups = (size_t)sync_holders_groups(o->holders), count = (size_t)o->candidates->count;
+    asked a = { o, calloc((size_t)net_comm_size(o->comm) * count, sizeof(compress_rate)) };
+    const sync_link_question q = {
+        .what = "compressors",
+        .comm = o->comm,
+        .groups = (int)groups,
+        .candidates = o->candidates->count,
+        .text = o->candidates->text,
+        .context = &a,
+        .members = members,
+        .travels = travels,
+        .measure = measure_rates,
+        .judge = judge,
+        .known = o->known ? known : NULL
+    };
     *out = NULL;
     sync_choice *c = calloc(1, sizeof *c);
     if (c) {
         c->candidates = *o->candidates;
-        c->link = calloc((size_t)sync_holders_groups(o->holders) + 1, sizeof *c->link);
+        c->link = calloc(groups + 1, sizeof *c->link);
+        c->spec = calloc(groups + 1, sizeof *c->spec);
     }
-    gt_status st = c && c->link ? recall_all(c, o, &found) : no_memory();
-    if (!st && !found)
-        st = choose(c, o);
+    gt_status st = a.rates && c && c->link && c->spec ? sync_links_settle(c->link, &c->links, &q) : no_memory();
+    if (!st)
+        st = take_specs(c, o->after);
+    free(a.rates);
     if (st) {
         sync_choice_release(c);
         return st;
@@ -310,6 +232,7 @@ void sync_choice_release(sync_choice *c)
     if (!c)
         return;
     free(c->link);
+    free(c->spec);
     free(c);
 }
 
@@ -317,31 +240,6 @@ compress_spec sync_choice_of(const sync_choice *c, int group)
 {
     for (int i = 0; i < c->links; i++)
         if (c->link[i].group == group)
-            return c->link[i].spec;
+            return c->spec[i];
     return (compress_spec){ .how = &compress_none };
-}
-
-void sync_link_text(const sync_choice *c, int link, char *out, size_t size)
-{
-    const sync_link *l = &c->link[link];
-    gt_text t = { 0 };
-    gt_text_printf(&t, "ranks");
-    for (int r = 0; r < l->ranks; r++)
-        gt_text_printf(&t, " %d", l->rank[r]);
-    gt_text_printf(&t, ": %s", l->form);
-    if (l->choice < 0) {
-        gt_text_printf(&t, ", as the run began");
-    } else {
-        const sync_expected *e = &l->expected[l->choice];
-        gt_text_printf(&t, ", %.3g ms a step", 1e3 * seconds(e));
-        if (l->choice)
-            gt_text_printf(&t, " instead of %.3g (network %.3g, device %.3g)", 1e3 * seconds(&l->expected[0]),
-                           1e3 * e->network, 1e3 * e->device);
-        for (int i = 1, others = 0; i < c->candidates.count; i++)
-            if (i != l->choice)
-                gt_text_printf(&t, "%s%s %.3g", others++ ? ", " : "; ", c->candidates.text[i],
-                               1e3 * seconds(&l->expected[i]));
-    }
-    snprintf(out, size, "%s", t.data ? t.data : "");
-    gt_text_release(&t);
 }

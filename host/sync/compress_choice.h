@@ -6,17 +6,15 @@
  *   expected     seconds of a step: the network moves what each candidate makes of the values, on the group's
  *                measured links (net/collective/cost.h), and the slowest of its devices encodes and decodes
  *                (host/compress/rate.h); as if nothing else went on meanwhile
- *   chosen       the fastest; of those within 5 % of it the one that comes first, so that nothing is rounded for little
- *
- * The first rank of a group decides and tells all, so that no two differ.                        */
+ *   chosen       as link_choice.h says                                                               */
 #ifndef GT_SYNC_COMPRESS_CHOICE_H
 #define GT_SYNC_COMPRESS_CHOICE_H
 
 #include "host/compress/rate.h"
+#include "host/sync/link_choice.h"
 #include "host/sync/sync.h"
 #include "net/collective/cost.h"
 
-enum { SYNC_CANDIDATES = 8 };
 typedef struct sync_candidates {
     int count;                          /* 0: not auto                                         */
     compress_spec of[SYNC_CANDIDATES];  /* the first is none                                   */
@@ -27,30 +25,15 @@ int sync_compress_is_auto(const char *spec);
 /* GT_MISUSE with a sentence that names what is wrong. */
 gt_status sync_candidates_parse(sync_candidates *out, const char *spec);
 
-typedef struct sync_expected {
-    double network, device;             /* seconds a step                                      */
-} sync_expected;
 /* Of a group whose links are m, for values that the compressor takes and values that it leaves as they are. shares 1:
  * ranks update parts, and hand the new ones round as well. rate: the slowest rank's. */
 sync_expected sync_compress_expect(const net_link_matrix *m, const compress_rate *rate, double taken, double rest,
                                    int shares);
-/* Which of `count` is chosen. */
-int sync_compress_choose(const sync_expected *e, int count);
-
-typedef struct sync_link {
-    int group, ranks;                   /* of sync_holders; how many they are                  */
-    const int *rank;                    /* [ranks], the holders'                               */
-    compress_spec spec;
-    char form[SYNC_NAMES];              /* the same as text                                    */
-    int choice;                         /* of the candidates; -1: it was known before          */
-    double values;
-    sync_expected expected[SYNC_CANDIDATES];
-} sync_link;
-
 typedef struct sync_choice {
     sync_candidates candidates;
     int links;
-    sync_link *link;                    /* alike on all ranks                                  */
+    sync_link *link;                    /* [links], alike on all ranks; their ranks are the holders' */
+    compress_spec *spec;                /* [links]                                             */
 } sync_choice;
 
 typedef struct sync_choice_options {
@@ -71,7 +54,5 @@ gt_status sync_choice_make(sync_choice **out, const sync_choice_options *o);
 void sync_choice_release(sync_choice *c);      /* takes NULL */
 /* How a group's gradients travel; as they are if it has no link. */
 compress_spec sync_choice_of(const sync_choice *c, int group);
-/* "ranks 0 1: int8, 12.1 ms a step instead of 41.8 (network 10.9, device 1.2); bf16 22.0" */
-void sync_link_text(const sync_choice *c, int link, char *out, size_t size);
 
 #endif

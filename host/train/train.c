@@ -27,6 +27,11 @@ static gt_status no_memory(void)
     return gt_fail(GT_NO_MEMORY, "cannot train: no memory for the lists of parameters and steps");
 }
 
+static int changes_between(const stage_forms *f)
+{
+    return f->count > 1 || (f->count && f->kind[0] != WIRE_AS_IT_IS);
+}
+
 gt_status train_options_check(const train_options *o)
 {
     if (!o->batch || !o->seq)
@@ -42,13 +47,13 @@ gt_status train_options_check(const train_options *o)
                        "a warm-up of %llu steps is longer than the run of %llu; lower --warmup or "
                        "raise --steps",
                        (unsigned long long)o->optim.warmup, (unsigned long long)o->steps);
-    if (o->between != WIRE_AS_IT_IS && !wire_kind_shortens(o->between, o->precision))
-        return gt_fail(
-            GT_MISUSE,
-            "with --precision %s stages send 16 bits a value as it is; leave out --compress-stages %s, or take "
-            "int8",
-            dtype_name(o->precision), wire_kind_name(o->between));
-    gt_status st = compress_check(&o->compress, &o->optim);
+    stage_forms between = o->between;
+    gt_status st = changes_between(&between)
+                       ? stage_forms_narrow(&between, between.count > 1 ? "auto" : wire_kind_name(between.kind[0]),
+                                            o->precision)
+                       : GT_OK;
+    if (!st)
+        st = compress_check(&o->compress, &o->optim);
     for (int i = 0; !st && i < o->candidates.count; i++)
         st = compress_check_candidate(&o->candidates.of[i], &o->optim);
     return st ? st : optim_config_check(&o->optim);
@@ -128,11 +133,11 @@ static gt_status settle_plan(train *t)
     int most = 1;
     for (int i = 0; !st && i < t->plan.replicas; i++)
         most = t->plan.replica[i].stages > most ? t->plan.replica[i].stages : most;
-    if (!st && t->ranks > 1 && most == 1 && t->o.between != WIRE_AS_IT_IS)
+    if (!st && t->ranks > 1 && most == 1 && changes_between(&t->o.between))
         st = gt_fail(GT_MISUSE,
                      "no replica of the plan has stages that could send to each other; leave out "
                      "--compress-stages %s, or ask for --stages 2",
-                     wire_kind_name(t->o.between));
+                     t->o.between.count > 1 ? "auto" : wire_kind_name(t->o.between.kind[0]));
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
@@ -156,7 +161,8 @@ static gt_status join_tensor_group(train *t)
 
 static stage_model train_stage_model(const train *t)
 {
-    return (stage_model){ t->model.config, t->model.build, t->o.precision, (int)t->o.seq, t->o.between };
+    const wire_kind all = t->o.between.count == 1 ? t->o.between.kind[0] : WIRE_AS_IT_IS;
+    return (stage_model){ t->model.config, t->model.build, t->o.precision, (int)t->o.seq, all };
 }
 
 /* Graphs, and from them who holds what. */
@@ -263,6 +269,16 @@ static gt_status choose_compressors(train *t)
             st = run_plan_link(&t->plan, l->rank, l->ranks, l->form);
     }
     return st;
+}
+
+/* A form for each link between stages, of which the plan keeps a record. */
+static gt_status choose_between(train *t)
+{
+    stage_forms f = t->o.between;
+    if (!t->o.comm || f.count < 2)
+        return GT_OK;
+    gt_status st = stage_forms_narrow(&f, "auto", t->o.precision);
+    return st ? st : stage_choice_make(&t->stage_choice, &f, &t->plan, t->stage, t->device, t->o.comm);
 }
 
 /* A gradient that several chunks add to may be touched by one of them in all rows. */
@@ -655,6 +671,8 @@ gt_status train_create(train **out, dev_device *d, const train_model *m, const t
     if (!st)
         st = exec_arena_create(&t->arena, d);
     if (!st)
+        st = choose_between(t);
+    if (!st)
         st = place_stages(t);
     if (!st)
         st = choose_compressors(t);
@@ -704,6 +722,7 @@ static void release(train *t)
     optim_release(t->optim);
     params_release(t->params);
     sync_choice_release(t->choice);
+    stage_choice_release(t->stage_choice);
     sync_holders_release(t->holders);
     tensor_exchange_release(t->exchange);
     tensor_sum_release(t->sum);
@@ -832,6 +851,11 @@ int train_is_from_memory(const train *t)
 const sync_choice *train_choice(const train *t)
 {
     return t->choice;
+}
+
+const stage_choice *train_stage_choice(const train *t)
+{
+    return t->stage_choice;
 }
 
 const train_balance *train_balance_of(const train *t)

@@ -20,7 +20,7 @@
 #include "host/device/device.h"
 #include "host/graph/exec.h"
 #include "host/optim/optim.h"
-#include "host/pipeline/stage.h"
+#include "host/pipeline/stage_choice.h"
 #include "host/sync/compress_choice.h"
 #include "host/sync/sync.h"
 #include "host/train/checkpoint.h"
@@ -71,8 +71,9 @@ typedef struct train_options {
     compress_spec compress;         /* of gradients between ranks                         */
     sync_candidates candidates;     /* or one of these for each link; count 0: `compress` for all. The plan's
                                        links are taken if there are any; compress.after counts for all */
-    wire_kind between; /* of what pipeline stages send; if not as it is, it needs stages, and a precision that
-                                       wire_kind_shortens()                                 */
+    stage_forms between;            /* of what pipeline stages send; count 0: as it is. Any other needs stages, and a
+                                       precision that wire_kind_shortens(); of several the plan's stage_links are taken
+                                       if there are any                                     */
     int whole_tables;               /* 1: gradients of tables go between ranks whole, never as the rows of a step */
     /* Ranks may be put together anew (image.h): what this process kept of the job before, not owned, NULL: nothing. */
     int elastic;
@@ -154,6 +155,7 @@ const train_balance *train_balance_of(const train *t);
 double train_busy_of(const train *t, int rank);
 const run_plan *train_plan(const train *t); /* with what was chosen for each link           */
 const sync_choice *train_choice(const train *t); /* of compressors; NULL: there was none  */
+const stage_choice *train_stage_choice(const train *t); /* of what stages send; NULL: there was none */
 /* sync_compressed(). */
 void train_compressed(const train *t, double *encoded, double *summed);
 stage *train_stage(train *t);

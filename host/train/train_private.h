@@ -78,6 +78,7 @@ struct train {
     tensor_exchange_spent exchanged;    /* up to the newest step */
     sync_holders *holders;          /* of several ranks; NULL: alone */
     sync_choice *choice;            /* of compressors; NULL: one for all */
+    stage_choice *stage_choice;     /* of what stages send; NULL: one form for all */
     const sync_mode *mode;
     sync_run *sync;
     unsigned char *mine, *mine_state;   /* [parameter] this rank writes it, or its state */

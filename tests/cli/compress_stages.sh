@@ -128,6 +128,57 @@ cp -r half again && rm -r again/checkpoints/step-000004
 does "a run goes on with it" 'step 4 ' train --out again --resume
 check "to the bit" [ "$(weights again)" = "$(weights half)" ]
 
+# ---- auto: a form for each link ----
+does "a link of stages is chosen for" 'step 4 ' train $tiny --devices cpu:0/2 --plan 1f1b.json --out auto \
+    --compress-stages auto
+cp stderr auto.err
+check "what and why is said in a line" grep -Eq \
+    '^link    stages on ranks 0 1: (none|fp16|bf16|int8), [0-9.e+-]+ ms a step( instead of [0-9.e+-]+ \(network .*, device .*\))?; ' auto.err
+chosen=$(sed -n 's/^link    stages on ranks 0 1: \([a-z0-9]*\),.*/\1/p' auto.err)
+check "the plan has it" sh -c "tr -d '\n ' < auto/plan.json | grep -q '\"stage_links\":\[{\"ranks\":\[0,1\],\"form\":\"$chosen\"}\]'"
+does "the named form" 'step 4 ' train $tiny --devices cpu:0/2 --plan 1f1b.json --out named --compress-stages "$chosen"
+check "does the same to the bit" [ -n "$(weights auto)" -a "$(weights auto)" = "$(weights named)" ]
+cp -r auto auto-again && rm -r auto-again/checkpoints/step-000004
+does "the run goes on" 'step 4 ' train --out auto-again --resume
+check "with the same" grep -q "^link    stages on ranks 0 1: $chosen, as the run began" stderr
+check "to the bit" [ "$(weights auto-again)" = "$(weights auto)" ]
+does "errors of at most 0.002" 'step 4 ' train $tiny --devices cpu:0/2 --plan 1f1b.json --out bound \
+    --compress-stages auto:0.002
+check "leave fp16" sh -c "grep '^link    stages' stderr | grep -q 'fp16' && ! grep '^link    stages' stderr | grep -Eq 'bf16|int8'"
+# What a plan says: three stages beside one, links that differ.
+three="--devices cpu:0.0/2,cpu:0.1/2,cpu:0.0/2,cpu:0.1/2"
+cat > links.json << END
+{ "format": "geartrain plan 1", "batch": 4, "units": 5, "tensor": 1, "chunks": 1, "recompute": false,
+  "schedule": "1f1b", "sync": "allreduce", "compress_stages": "auto",
+  "stage_links": [ { "ranks": [0, 1], "form": "int8" }, { "ranks": [1, 2], "form": "bf16" } ],
+  "ranks": [ {}, {}, {}, {} ],
+  "replicas": [ { "micro_batches": 3, "micro_batch": 1, "cut": [0, 2, 3, 5], "stages": [[0], [1], [2]] },
+                { "micro_batches": 1, "micro_batch": 1, "cut": [0, 5], "stages": [[3]] } ] }
+END
+does "links that differ" 'step 4 ' train $tiny $three --plan links.json --out links
+check "are as the plan says" [ "$(grep -c '^link    stages on ranks .*, as the run began' stderr)" -eq 2 ]
+check "their errors are those of several forms" grep -q '^stages  sent activations in several forms: .* bound 0.787 %' stderr
+cp -r links links-again && rm -r links-again/checkpoints/step-000004
+does "that run goes on" 'step 4 ' train --out links-again --resume
+check "to the bit as well" [ -n "$(weights links)" -a "$(weights links-again)" = "$(weights links)" ]
+# Tensor ranks: each has a link of its own.
+cat > wide.json << END
+{ "format": "geartrain plan 1", "batch": 4, "units": 5, "tensor": 2, "chunks": 1, "recompute": false,
+  "schedule": "1f1b", "sync": "allreduce", "ranks": [ {}, {}, {}, {} ],
+  "replicas": [ { "micro_batches": 4, "micro_batch": 1, "cut": [0, 2, 5], "stages": [[0, 1], [2, 3]] } ] }
+END
+does "tensor ranks over tcp" 'step 4 ' train $tiny $three --plan wide.json --out wide --compress-stages auto:int8 --transport tcp
+check "have links of their own" [ "$(grep -Ec '^link    stages on ranks (0 2|1 3): ' stderr)" -eq 2 ]
+
+refuses "errors that nothing keeps to" 2 "option --compress-stages: 'auto:0.0001' leaves nothing to choose among" train $tiny \
+    --out other --compress-stages auto:0.0001
+refuses "what is no form" 2 "option --compress-stages: 'fp4' is not one of" train $tiny --out other --compress-stages auto:fp4
+refuses "nothing that is shorter" 2 "leave out --compress-stages auto" train $tiny --devices cpu:0/2 --plan 1f1b.json \
+    --out other --compress-stages auto:bf16 --precision bf16
+does "plan knows it" 'replica' plan --model gpt2-tiny --devices cpu:0/2 --stages 2 --batch 4 --seq 32 --compress-stages auto:0.005 \
+    --out planned.json
+check "and says so in the file" grep -q '"compress_stages": "auto:0.005"' planned.json
+
 refuses "one that has it already" 2 "with --precision bf16 stages send 16 bits a value as it is" train $tiny \
     --devices cpu:0/2 --plan 1f1b.json --out other --compress-stages bf16 --precision bf16
 "$geartrain" train $tiny --devices cpu:0/2 --replicas 2 --stages 1 --out other --compress-stages bf16 > stdout 2> stderr

@@ -34,8 +34,8 @@ trace   host/trace   base net_job net_transport net_comm
 exchange host/exchange base tensor device kernel graph net_job net_transport net_comm net_collective
 compress host/compress base tensor device kernel graph optim net_job net_transport net_comm net_collective
 sync    host/sync    base tensor device kernel graph optim compress net_job net_transport net_comm net_collective net_ps
-pipeline host/pipeline base tensor device gemm kernel graph exchange compress sync net_job net_transport net_comm
-planner host/planner base tensor tokenizer data device gemm kernel graph optim pipeline compress sync net_job net_transport net_comm net_collective
+pipeline host/pipeline base tensor device gemm kernel graph exchange compress sync net_job net_transport net_comm net_collective
+planner host/planner base tensor tokenizer data device gemm kernel graph optim exchange pipeline compress sync net_job net_transport net_comm net_collective
 train   host/train   base tensor device gemm kernel graph optim tokenizer data exchange pipeline compress sync net_job net_transport net_comm net_collective
 models  models       base tensor tokenizer data device gemm kernel graph
 cli     host/cli     base tensor cl net_job net_transport net_comm net_collective net_ps tokenizer data device gemm kernel attention graph exchange pipeline planner compress sync trace optim train models

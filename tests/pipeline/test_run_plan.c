@@ -121,6 +121,11 @@ static void check_same(const run_plan *a, const run_plan *b)
         const char *form = run_plan_form(b, a->link[i].rank, a->link[i].ranks);
         CHECK(form && !strcmp(form, a->link[i].form));
     }
+    CHECK(a->stage_links == b->stage_links);
+    for (int i = 0; i < a->stage_links && i < b->stage_links; i++) {
+        const char *form = run_plan_stage_form(b, a->stage_link[i].rank[0], a->stage_link[i].rank[1]);
+        CHECK(form && !strcmp(form, a->stage_link[i].form));
+    }
     CHECK(!memcmp(a->share, b->share, tensor * sizeof *a->share));
     CHECK(!memcmp(a->memory, b->memory, ranks * sizeof *a->memory));
     CHECK(!memcmp(a->limit, b->limit, ranks * sizeof *a->limit));
@@ -156,9 +161,11 @@ static void text_and_copies_hold_the_same_plan(void)
             return;
         if (n % 3) {
             static const int first[] = { 0, 1 };
-            run_plan_forms(&p, n % 2 ? "auto:int8,topk:0.1" : "bf16", "fp16");
+            run_plan_forms(&p, n % 2 ? "auto:int8,topk:0.1" : "bf16", n % 4 ? "auto:fp16,0.01" : "fp16");
             if (n % 2 && p.ranks > 1)
                 CHECK_OK(run_plan_link(&p, first, 2, "topk:0.1"));
+            if (n % 4 && p.ranks > 1)
+                CHECK_OK(run_plan_stage_link(&p, 1, 0, n % 5 ? "fp16" : "none"));
         }
         CHECK_OK(run_plan_text(&p, &text));
         if (CHECK_OK(run_plan_parse(&again, text.data, "text")))
@@ -261,7 +268,10 @@ static void wrong_plans_are_refused(void)
         { 19, "cannot be" },                    { 20, "cannot be" },
         { 21, "replica 1 has no stages" },      { 22, "'compress': 'zip' is not one of" },
         { 23, "no form 'fp4' of --compress-stages" }, { 24, "'links': 'zip' is not one of" },
-        { 25, "'links': ranks must rise" },     { 26, "memory of rank 0" } };
+        { 25, "'links': ranks must rise" },     { 26, "memory of rank 0" },
+        { 27, "'stage_links': there is no form 'zip'" }, { 28, "'stage_links': ranks must rise" },
+        { 29, "'stage_links' are of --compress-stages auto" },
+        { 30, "'compress_stages': 'auto:0.0001' leaves nothing" } };
     /* clang-format on */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         run_plan p;
@@ -297,6 +307,16 @@ static void wrong_plans_are_refused(void)
         case 23: run_plan_forms(&p, "auto:int8", "fp4"); break;
         case 24: CHECK_OK(run_plan_link(&p, (int[]){ 0, 2 }, 2, "zip")); break;
         case 25: CHECK_OK(run_plan_link(&p, (int[]){ 2, 0 }, 2, "bf16")); break;
+        case 27:
+        case 28:
+            run_plan_forms(&p, "", "auto");
+            CHECK_OK(run_plan_stage_link(&p, 0, cases[i].way == 27 ? 1 : 0, cases[i].way == 27 ? "zip" : "bf16"));
+            break;
+        case 29:
+            run_plan_forms(&p, "", "bf16");
+            CHECK_OK(run_plan_stage_link(&p, 0, 1, "bf16"));
+            break;
+        case 30: run_plan_forms(&p, "", "auto:0.0001"); break;
         default: p.memory[0] = -1; break;
         }
         CHECK_FAILS(run_plan_check(&p), GT_MISMATCH, cases[i].says);
@@ -463,6 +483,12 @@ static void links_go_with_their_option(void)
     CHECK(p.links == 1 && !strcmp(p.compress_stages, "int8"));
     run_plan_forms(&p, "auto:bf16", "int8");
     CHECK(p.links == 0 && !run_plan_form(&p, pair, 2));
+    run_plan_forms(&p, "bf16", "auto");
+    CHECK_OK(run_plan_stage_link(&p, 3, 1, "fp16"));
+    run_plan_forms(&p, "int8", "auto");
+    CHECK(p.stage_links == 1 && !strcmp(run_plan_stage_form(&p, 1, 3), "fp16") && !run_plan_stage_form(&p, 1, 2));
+    run_plan_forms(&p, "int8", "auto:0.1");
+    CHECK(p.stage_links == 0 && !run_plan_stage_form(&p, 1, 3));
     run_plan_release(&p);
 }
 

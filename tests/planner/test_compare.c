@@ -201,7 +201,7 @@ static void encodings_are_what_messages_take(void)
 /* ---- steps apart ----------------------------------------------------------------------------- */
 
 /* Seconds of a step on average: each step, and what its end waits for, one after the other. */
-static double stepped(int every, int pieces, int beside, double wire, double trip, double compute)
+static double stepped(int every, int pieces, int beside, double on_wire, double trip, double compute)
 {
     enum { ROUNDS = 50 };
     double now = 0, over[64] = { 0 };
@@ -209,7 +209,7 @@ static double stepped(int every, int pieces, int beside, double wire, double tri
         now += compute;
         for (int p = 0; p < pieces; p++)        /* due after (p + 1) H / P steps of a round, begun so much before */
             if ((step + beside) % every == (p + 1) * every / pieces % every)
-                over[p] = now + wire / pieces + trip;
+                over[p] = now + on_wire / pieces + trip;
         for (int p = 0; p < pieces; p++)
             if (step % every == (p + 1) * every / pieces % every)
                 now = fmax(now, over[p]);
@@ -220,7 +220,7 @@ static double stepped(int every, int pieces, int beside, double wire, double tri
 static void steps_apart_wait_as_a_clock_says(void)
 {
     const int every[] = { 1, 6, 30, 60 }, pieces[] = { 1, 3, 6 }, beside[] = { 0, 1, 4 };
-    const double wire[] = { 0.05, 0.9, 40.0 };
+    const double on_wire[] = { 0.05, 0.9, 40.0 };
     int compared = 0;
     for (int e = 0; e < 4; e++)
         for (int p = 0; p < 3; p++)
@@ -229,8 +229,8 @@ static void steps_apart_wait_as_a_clock_says(void)
                     if (every[e] % pieces[p] || (beside[b] && beside[b] >= every[e] / pieces[p]))
                         continue;
                     const sync_pace pace = { every[e], pieces[p], beside[b] };
-                    const double said = 0.1 + sync_pace_waits(&pace, wire[k], 0.02, 0.1);
-                    const double clock = stepped(every[e], pieces[p], beside[b], wire[k], 0.02, 0.1);
+                    const double said = 0.1 + sync_pace_waits(&pace, on_wire[k], 0.02, 0.1);
+                    const double clock = stepped(every[e], pieces[p], beside[b], on_wire[k], 0.02, 0.1);
                     CHECKF(fabs(said - clock) <= 0.02 * clock, "H %d, P %d, T %d: %g s, by the clock %g s", every[e],
                            pieces[p], beside[b], said, clock);
                     compared++;

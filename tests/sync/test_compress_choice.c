@@ -91,7 +91,7 @@ static void seconds_are_bytes_over_bandwidth(void)
     CHECKF(near(e[0].network, 4.0 * n / slow) && e[0].device == 0.0, "%g", e[0].network);
     CHECKF(near(e[1].network, 2.0 * n / slow) && near(e[1].device, 3e-3), "%g %g", e[1].network, e[1].device);
     CHECKF(near(e[2].network, 1.03125 * n / slow) && near(e[2].device, 6e-3), "%g %g", e[2].network, e[2].device);
-    CHECK(sync_compress_choose(e, 3) == 2);
+    CHECK(sync_link_choose(e, 3) == 2);
     /* What is left as it is goes as it is. */
     const sync_expected part = sync_compress_expect(&m, &int8, 0.75 * n, 0.25 * n, 0);
     CHECKF(near(part.network, (0.75 * 1.03125 + 0.25 * 4.0) * n / slow) && near(part.device, 4.5e-3), "%g",
@@ -110,7 +110,7 @@ static void seconds_are_bytes_over_bandwidth(void)
     const sync_expected fast[] = { sync_compress_expect(&m, &none, n, 0.0, 0),
                                    sync_compress_expect(&m, &bf16, n, 0.0, 0),
                                    sync_compress_expect(&m, &int8, n, 0.0, 0) };
-    CHECK(near(fast[0].network, 4e-4) && sync_compress_choose(fast, 3) == 0);
+    CHECK(near(fast[0].network, 4e-4) && sync_link_choose(fast, 3) == 0);
     net_links_release(&m);
     /* 16 ranks: every rank gets 15 encodings, which is more than bf16's sums. */
     if (!CHECK_OK(links_of(&m, 16, slow)))
@@ -119,7 +119,7 @@ static void seconds_are_bytes_over_bandwidth(void)
                                    sync_compress_expect(&m, &bf16, n, 0.0, 0),
                                    sync_compress_expect(&m, &int8, n, 0.0, 0) };
     CHECK(near(many[2].network, 15.0 * 1.03125 * n / slow) && near(many[2].device, 20e-3));
-    CHECK(sync_compress_choose(many, 3) == 1);
+    CHECK(sync_link_choose(many, 3) == 1);
     net_links_release(&m);
 }
 
@@ -128,9 +128,9 @@ static void little_is_not_worth_rounding(void)
     static const sync_expected close[] = { { 1.0, 0.0 }, { 0.5, 0.46 } }, less[] = { { 1.0, 0.0 }, { 0.5, 0.44 } };
     static const sync_expected three[] = { { 1.0, 0.0 }, { 0.6, 0.2 }, { 0.5, 0.27 } };
     static const sync_expected last[] = { { 1.0, 0.0 }, { 0.6, 0.2 }, { 0.5, 0.25 } };
-    CHECK(sync_compress_choose(close, 2) == 0 && sync_compress_choose(less, 2) == 1);
-    CHECK(sync_compress_choose(three, 3) == 1 && sync_compress_choose(last, 3) == 2);
-    CHECK(sync_compress_choose(close, 1) == 0);
+    CHECK(sync_link_choose(close, 2) == 0 && sync_link_choose(less, 2) == 1);
+    CHECK(sync_link_choose(three, 3) == 1 && sync_link_choose(last, 3) == 2);
+    CHECK(sync_link_choose(close, 1) == 0);
 }
 
 static void candidates_are_named(void)
@@ -206,7 +206,8 @@ static gt_status meet(net_comm *c, void *context)
     RANK_CHECK(sync_choice_of(choice, 0).after == 5);
     RANK_CHECK(!compress_changes(&(compress_spec){ .how = sync_choice_of(choice, 7).how }));
     snprintf(w->form[me], sizeof w->form[me], "%s", choice->link[0].form);
-    sync_link_text(choice, 0, w->text[me], sizeof w->text[me]);
+    sync_link_text(&choice->link[0], (const char(*)[SYNC_NAMES])candidates.text, candidates.count, w->text[me],
+                   sizeof w->text[me]);
     sync_choice_release(choice);
     net_links_release(&m);
     params_release(p);
