@@ -276,7 +276,7 @@ typedef struct message {
     double begins, read;
     int received, released;
 } message;
-enum { SPARE_SENT = 1, SPARE_RECEIVED = 2 };    /* slots that keep nobody waiting whose times are others */
+enum { SPARE_RECEIVED = 2 };            /* slots for what comes early                        */
 
 static void note_messages(const stage *s, const pipe_simulation *play, const crossing *e, message *of)
 {
@@ -325,11 +325,11 @@ static void costs_of(const stage *s, pipe_cost *cost)
         cost[v] = known ? planned[v] : (pipe_cost){ .forward = 1, .backward_input = 1, .backward_weight = 1 };
 }
 
-/* Slots of the sender, or of the receiver, that suffice, and some to spare. */
-static gt_status slots_of(const stage *s, const crossing *e, int sends, int *depth)
+/* Slots of the sender, or of the receiver, that suffice, and some to spare: the play has other times than the run, so a
+ * sender has `useful` ones, if that many suffice. */
+static gt_status slots_of(const stage *s, const crossing *e, int sends, int useful, int *depth)
 {
     const int count = s->micro_batches;
-    int spare = sends ? SPARE_SENT : SPARE_RECEIVED;
     pipe_simulation play = { 0 };
     message *m = calloc((size_t)count, sizeof *m);
     pipe_cost *cost = calloc((size_t)s->virtual_stages, sizeof *cost);
@@ -344,7 +344,8 @@ static gt_status slots_of(const stage *s, const crossing *e, int sends, int *dep
         *depth = 1;
         while (!suffices(m, count, *depth, sends))
             ++*depth;
-        for (; spare && *depth < count && suffices(m, count, *depth + 1, sends); spare--)
+        int more = sends ? useful - *depth : SPARE_RECEIVED;
+        for (; more > 0 && *depth < count && suffices(m, count, *depth + 1, sends); more--)
             ++*depth;
     }
     pipe_simulation_release(&play);
@@ -429,7 +430,7 @@ static gt_status connect(stage *s, const edge *e, const graph *g)
                          e->gradient ? PIPE_BACKWARD_INPUT : PIPE_FORWARD,
                          e->gradient ? PIPE_RECEIVE_GRADIENT : PIPE_RECEIVE_ACTIVATION };
     if (!st && s->train && wire_places(s->device, &form))
-        st = slots_of(s, &c, e->outward, &depth);
+        st = slots_of(s, &c, e->outward, useful, &depth);
     return st ? st
               : wire_create(e->wire, s->comm, peer, (uint32_t)(CHANNEL + 2 * e->sender + e->gradient), s->device,
                             s->completion, &form, depth);
@@ -625,7 +626,7 @@ static gt_status stamp_end(stage *s, int index)
         if (st)
             return st;
     }
-    if (!s->comm)                       /* nobody asks, and the host may be a step ahead */
+    if (!s->comm) /* nobody asks, and the host may be a step ahead */
         return GT_OK;
     gt_status st = dev_mark(s->device, &done);
     return st ? st : dev_completion_put(s->completion, done, note_end, &s->stamps[index], NULL);
@@ -767,7 +768,7 @@ static gt_status follow(stage *s, const stage_calls *calls, int index)
         st = backward_weight(s, calls, c, m);
         computes = 1;
         break;
-    case PIPE_REDUCE:                   /* what is complete earlier was told within the backward-weight */
+    case PIPE_REDUCE: /* what is complete earlier was told within the backward-weight */
         gt_trace_of(s->step, 0, c + 1);
         return calls->gradients ? calls->gradients(calls->context, c, launches_of_last(k), 1) : GT_OK;
     case PIPE_UPDATE: gt_trace_of(s->step, 0, 0); return calls->update ? calls->update(calls->context) : GT_OK;
