@@ -41,8 +41,8 @@ static gt_status reduce_times(cluster_layout *p, const cluster_devices *c, const
                 if (pass == 0)
                     load[node] += one.busiest;
                 else if (p->replicas > 1)
-                    stage->cost.reduce = sync_pace_waits(&pace, load[node] / c->uplink[node], one.trips * c->latency,
-                                                         p->step)
+                    stage->cost.reduce = sync_pace_waits(&pace, load[node] / c->uplink[node],
+                                                         sync_load_trips(&one, c->latency), p->step)
                                          + job->host * (v.plain + v.values) / p->tensor / pace.every;
                 if (stage->cost.reduce > p->reduce)
                     p->reduce = stage->cost.reduce;

@@ -194,8 +194,8 @@ static double together(const group_table *t, int group, const sync_volume *v, in
     double host = 0;
     for (int k = 0; replicas > 1 && k < t->tensor; k++)
         host = largest(host, t->job->rank[t->rank[group * t->tensor + k]].host);
-    const double trips = replicas > 1 ? load.trips + agreeing(t->job->ranks) : 0.0;
-    return sync_pace_waits(&pace, load.busiest / t->bandwidth, trips * t->latency, step)
+    const double trips = sync_load_trips(&load, t->latency) + agreeing(t->job->ranks) * t->latency;
+    return sync_pace_waits(&pace, load.busiest / t->bandwidth, replicas > 1 ? trips : 0.0, step)
            + host * (v->plain + v->values) / pace.every;
 }
 

@@ -13,8 +13,6 @@
  * than they gain. */
 #include "host/sync/buckets_private.h"
 
-#include "net/collective/cost.h"
-
 #include <stdlib.h>
 
 int sync_lanes_for(double latency)
@@ -22,19 +20,19 @@ int sync_lanes_for(double latency)
     return latency >= 3e-3 ? SYNC_LANES : latency >= 3e-4 ? SYNC_LANES / 2 : 1;
 }
 
-static double latency_of(const net_link_matrix *m)
+int sync_lanes_of(const net_link_matrix *m)
 {
     double most = 0.0;
     for (int i = 0; i < m->size * m->size && !m->board; i++)
         most = i / m->size != i % m->size && m->latency[i] > most ? m->latency[i] : most;
-    return most;
+    return sync_lanes_for(most);
 }
 
 static gt_status make(lanes *l, net_group *net)
 {
     const net_link_matrix *m;
     gt_status st = net_group_links(net, &m);
-    const int ranks = net_group_size(net), count = st ? 1 : sync_lanes_for(latency_of(m));
+    const int ranks = net_group_size(net), count = st ? 1 : sync_lanes_of(m);
     int *rank = malloc((size_t)ranks * sizeof *rank);
     l->net[0] = net;
     l->count = 1;

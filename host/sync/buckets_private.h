@@ -16,6 +16,7 @@
 #include "host/base/trace.h"
 #include "host/sync/blocks.h"
 #include "host/sync/buckets.h"
+#include "host/sync/lanes.h"
 #include "host/compress/coding.h"
 
 /* A parameter of which a step touches some rows alone. */
@@ -163,8 +164,6 @@ gt_status sync_tables_step(buckets *s);
 /* Queues packing, or the way back. */
 gt_status sync_table_pack(const bucket *b, int back);
 
-/* How many sums are under way at once between ranks that are so many seconds apart. */
-int sync_lanes_for(double latency);
 /* The lanes of all groups. All ranks; the next bucket's of a group, which all its ranks cut alike. */
 gt_status sync_lanes_make(buckets *s);
 net_group *sync_lanes_next(buckets *s, int group);

@@ -3,6 +3,7 @@
 #include "host/sync/compress_choice.h"
 
 #include "host/compress/compressor.h"
+#include "host/sync/lanes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -69,11 +70,14 @@ gt_status sync_candidates_parse(sync_candidates *out, const char *spec)
 
 /* ---- arithmetic ------------------------------------------------------------------------------- */
 
-/* Of the fastest algorithm, in buckets one after the other; `gradients`: bytes of them in fp32. */
+/* Of the fastest algorithm, in buckets one after the other, of which some wait at once; `gradients`: bytes of them in
+ * fp32. */
 static double exchange(const net_link_matrix *m, net_kind kind, double bytes, double gradients)
 {
-    const double pieces = fmax(1.0, ceil(gradients / (double)PIECE));
-    return bytes > 0.0 ? pieces * net_cost(kind, net_choose(kind, m, bytes / pieces), m, bytes / pieces) : 0.0;
+    const double pieces = fmax(1.0, ceil(gradients / (double)PIECE)), each = bytes / pieces;
+    const net_algorithm a = net_choose(kind, m, each);
+    const double least = net_cost(kind, a, m, 0.0), turns = ceil(pieces / fmin(pieces, sync_lanes_of(m)));
+    return bytes > 0.0 ? pieces * (net_cost(kind, a, m, each) - least) + turns * least : 0.0;
 }
 
 sync_expected sync_compress_expect(const net_link_matrix *m, const compress_rate *rate, double taken, double rest,

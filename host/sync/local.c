@@ -122,10 +122,10 @@ static sync_load load(const sync_settings *s, const sync_volume *v, int holders)
     const double values = v->plain + v->values, n = holders;
     if (outer_rule_find(s->word[LOCAL_OUTER])->sparse) {
         const double code = (double)sparse_bytes((int64_t)values, s->number[LOCAL_KEEP]);
-        return (sync_load){ (n - 1) * code, (n - 1) * code, n - 1, 1.0 };
+        return (sync_load){ (n - 1) * code, (n - 1) * code, n - 1, 1.0, 1.0 };
     }
     const double ring = 2.0 * (n - 1) / n * 4.0 * values;
-    return (sync_load){ ring, ring, 2.0 * (n - 1), 1.0 };
+    return (sync_load){ ring, ring, 2.0 * (n - 1), 1.0, 1.0 };
 }
 
 /* What local_parts.c keeps; and the buckets of the first steps, where they are staged. */

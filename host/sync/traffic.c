@@ -4,6 +4,7 @@
 
 #include "host/compress/compressor.h"
 #include "host/sync/blocks.h"
+#include "host/sync/lanes.h"
 #include "host/sync/mode.h"
 
 #include <math.h>
@@ -67,10 +68,17 @@ static sync_load sums(const sync_mode *m, const compress_spec *c, const sync_vol
                     : least < most * (1 - 1e-9) ? 2.0
                                                 : 2.0 * (n - 1))
                  * (changes ? c->how->rounds : 1),
+        .buckets = ceil(buckets),
         .decodes = gathers ? n
                    : back  ? 2.0
                            : 1.0
     };
+}
+
+double sync_load_trips(const sync_load *l, double latency)
+{
+    const double buckets = fmax(1.0, l->buckets), lanes = fmin(buckets, sync_lanes_for(latency));
+    return latency * l->trips / buckets * ceil(buckets / lanes);
 }
 
 sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const compress_spec *c,

@@ -32,9 +32,13 @@ void sync_volume_add(sync_volume *v, const compress_spec *c, const graph_param_i
 typedef struct sync_load {
     double busiest;             /* bytes that the busiest of them sends, or receives if that is more */
     double sends;               /* bytes that one of them sends, on average                 */
-    double trips;               /* latencies, one after the other                           */
+    double trips;               /* latencies, of one bucket after the other                 */
+    double buckets;             /* of which some are under way at once where ranks are far apart; 0: 1 */
     double decodes;             /* encodings of each value that a rank decodes              */
 } sync_load;
+
+/* Seconds of latencies. */
+double sync_load_trips(const sync_load *l, double latency);
 
 /* How exchanges lie among steps. */
 typedef struct sync_pace {
