@@ -9,7 +9,8 @@
  * gradient; not how many heads or sequences there are, so that plans which share them out differently compute alike),
  * and kept along with the choices of engines for products. GEARTRAIN_GEMM=NAME, or an engine that is asked for,
  * decides by hand: that engine's tiles, or the kernel where it has none. The kernel it is for sequences of less than
- * ATTENTION_LEAST tokens, for dropout, and where there are so few heads that threads would wait.
+ * ATTENTION_LEAST tokens, for dropout, and where there are so few heads that threads would wait; unless an engine is
+ * asked for, also for heads so small that there is nothing to measure.
  *
  * Errors   as in host/kernel/kernel.h and host/gemm/gemm.h                                 */
 #ifndef GT_ATTENTION_ATTENTION_H

@@ -802,6 +802,13 @@ static void the_kernel_keeps_what_tiles_are_not_for(void)
         CHECK(!attention_engine(&how, 1, &name) && !strcmp(name, "kernel"));
     gemm_context_release(p.g);
     p.g = NULL;
+    s = (kernel_attention_shape){ .B = 16, .T = 128, .H = 64, .KV = 64, .D = 8, .causal = 1, .scale = 1.0f };
+    if (CHECK_OK(gemm_context_create(&p.g, p.d, NULL))) {
+        how.gemm = p.g;
+        CHECK(!attention_engine(&how, 0, &name) && !strcmp(name, "kernel"));
+    }
+    gemm_context_release(p.g);
+    p.g = NULL;
     s = (kernel_attention_shape){ .B = 16, .T = 512, .H = 64, .KV = 64, .D = 8, .causal = 1, .scale = 1.0f };
     if (CHECK_OK(gemm_context_create(&p.g, p.d, "tiled"))) {
         how.gemm = p.g;
@@ -820,7 +827,7 @@ static void a_choice_stays(void)
     p.g = NULL;
     char path[] = "/tmp/geartrain-attention-XXXXXX";
     const int file = mkstemp(path);
-    const kernel_attention_shape s = { .B = 8, .T = 128, .H = 32, .KV = 32, .D = 16, .causal = 1, .scale = 0.25f };
+    const kernel_attention_shape s = { .B = 8, .T = 128, .H = 32, .KV = 32, .D = 64, .causal = 1, .scale = 0.25f };
     const char *measured = "", *kept = "";
     attention_how how = { NULL, p.k, &s, NULL };
     if (CHECKF(file >= 0, "%s", path) && CHECK_OK(gemm_context_create(&p.g, p.d, "auto"))) {
@@ -829,7 +836,7 @@ static void a_choice_stays(void)
         CHECK_OK(gemm_choices_save(p.g, path));
         gemm_context_release(p.g);
         p.g = NULL;
-        const gemm_other kind = { 'f', 'c', DTYPE_F32, { 128, 1, 16, dev_info_of(p.d)->compute_units } };
+        const gemm_other kind = { 'f', 'c', DTYPE_F32, { 128, 1, 64, dev_info_of(p.d)->compute_units } };
         CHECK_OK(gemm_context_create(&p.g, p.d, "tiled"));
         CHECK(gemm_other_known(p.g, &kind) == NULL);
         gemm_choices_load(p.g, path);

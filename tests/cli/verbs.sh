@@ -92,6 +92,8 @@ check "takes half the room" [ "$(wc -c < half/model.safetensors)" -lt "$(($(wc -
 does "train a Hugging Face folder further" '^step 2 ' train --from exported --data "$text" --seq 32 \
     --batch 4 --steps 2 --out fine
 does "bench gemm" '64 +64 +64  NN' bench gemm --shapes 64x64x64 --runs 2
+does "bench attention" 'forward +kernel +' bench attention --seq 160 --heads 4 --kv-heads 2 --head-size 32 --runs 1
+refuses "heads that cannot share keys" 2 '4 heads of queries cannot share 3' bench attention --heads 4 --kv-heads 3
 does "bench step" . bench step --model gpt2-tiny --batch 2 --seq 32 --runs 2 --json
 
 close_checks
