@@ -8,7 +8,8 @@
 # The same weights, samples and learning rates for all of a seed, 8 sequences of 64 tokens a step; a step of replicas
 # of which each makes fewer steps has fewer tokens, so such a run gets more steps until it has had as many. The loss is that of all
 # of the validation text, the mean over seeds with the lowest and the highest; bytes are what both ranks sent in all.
-# DiLoCo has its authors' outer rate and momentum (0.7, 0.9), SparseLoCo rate 1 and 1 value in 64 of two bits; DeMo
+# DiLoCo has its authors' outer rate and momentum (0.7, 0.9), SparseLoCo rate 1 and 1 value in 64 of two bits; sparse-kept
+# keeps all of what is not sent for later rounds, at rate 2; DeMo
 # takes the sign of its sums, so its own rate. ROW: some of the names it prints; all.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
@@ -16,7 +17,7 @@
 # A measurement; it fails if a run does.
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd) || exit 1
-[ $# -gt 0 ] && [ -r "$1" ] || { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -gt 0 ] && [ -r "$1" ] || { sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 steps=600 apart=30 seeds=3 model=gpt2-tiny
 shift
 while [ $# -gt 0 ]; do
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
     --apart) apart=$2 ;;
     --seeds) seeds=$2 ;;
     --model) model=$2 ;;
-    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
     esac
     shift 2 || exit 2
 done
@@ -68,6 +69,7 @@ run allreduce "$steps"
 run average "$steps" --sync local --local-steps "$apart"
 run diloco "$steps" --sync local --local-steps "$apart" --outer nesterov
 run sparseloco "$steps" --sync local --local-steps "$apart" --outer sparse --outer-lr 1
+run sparse-kept "$steps" --sync local --local-steps "$apart" --outer sparse --outer-lr 2 --error-decay 1
 run sparse-1/8 "$steps" --sync local --local-steps "$apart" --outer sparse --outer-lr 1 --sparse-keep 0.125
 run uneven $((steps * 4 / 3)) --sync local --local-steps "$apart" --local-uneven "$apart:$((apart / 2))" --outer nesterov
 rate=3e-4

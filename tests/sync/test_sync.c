@@ -281,7 +281,9 @@ static void told_is_what_crosses(void)
                 return;
             for (int r = 0; r < ranks; r++)
                 crossed += ((double)more.crossed[r] - (double)few.crossed[r]) / 4.0;
-            CHECKF(fabs(more.sent / crossed - 1.0) < 0.02, "%s, %s: %.0f bytes told, %.0f crossed", specs[i],
+            /* Heads of messages count more where these are short and many. */
+            const double heads = c.how->serves ? 0.03 : 0.02;
+            CHECKF(fabs(more.sent / crossed - 1.0) < heads, "%s, %s: %.0f bytes told, %.0f crossed", specs[i],
                    sync_mode_name(sync_mode_at(m)), more.sent, crossed);
             release(&few);
             release(&more);
