@@ -84,7 +84,7 @@ gt_status wire_begin(wire *w, dev_buffer *b, int *place, uint64_t *waited);
 /* Out: queues reading b; the completion thread sends it. With places what was made at `place`, which is not to be
  * written again. number: of the message in the run, for what is drawn. */
 gt_status wire_send(wire *w, dev_buffer *b, int place, uint32_t number, uint64_t *waited);
-uint64_t wire_sent(const wire *w);                 /* bytes given so far */
+uint64_t wire_sent(const wire *w); /* bytes given so far */
 /* In: bytes that were copied on this host on the way from the sender's slot to the device that computes in host
  * memory; those of sockets and of devices with memory of their own do not count. */
 uint64_t wire_copied(const wire *w);

@@ -46,17 +46,17 @@ typedef struct params_grouping {
 } params_grouping;
 gt_status params_create_grouped(params **out, dev_device *d, const graph *const *g, int graphs,
                                 const params_grouping *how, int gradients);
-void params_release(params *p);                /* takes NULL */
+void params_release(params *p); /* takes NULL */
 /* Bytes that params_create would take of trained parameters, without a device; the plan prints them. Of
  * frozen ones: graph_frozen_bytes(). */
 void params_bytes(const graph *g, uint64_t *masters, uint64_t *copies);
 
 int params_count(const params *p);
 const graph_param_info *params_info(const params *p, int i);
-int params_find(const params *p, const char *name);        /* -1 if absent */
-dev_buffer *params_master(params *p, int i);        /* NULL: frozen */
-dev_buffer *params_grad(params *p, int i);          /* NULL: frozen, or made without gradients */
-dev_buffer *params_used(params *p, int i);          /* what kernels read: copy or master */
+int params_find(const params *p, const char *name); /* -1 if absent */
+dev_buffer *params_master(params *p, int i); /* NULL: frozen */
+dev_buffer *params_grad(params *p, int i); /* NULL: frozen, or made without gradients */
+dev_buffer *params_used(params *p, int i); /* what kernels read: copy or master */
 /* Elements between which tensors may begin: parts of a segment that begin at a multiple can be views. */
 int64_t params_step(const params *p);
 int params_segments(const params *p);

@@ -418,7 +418,7 @@ static gt_status connect(stage *s, const edge *e, const graph *g)
     const wire_kind kind = form_to(s, peer);
     const uint32_t words[] = { (uint32_t)s->place.replica, (uint32_t)s->place.tensor_rank, (uint32_t)e->sender,
                                (uint32_t)e->gradient };
-    const int useful = 2 * s->virtual_stages + 2;   /* more are never under way */
+    const int useful = 2 * s->virtual_stages + 2; /* more are never under way */
     int depth = s->micro_batches + 1 < useful ? s->micro_batches + 1 : useful;
     gt_status st = GT_OK;
     depth = depth < 2 ? 2 : depth;

@@ -44,15 +44,17 @@ gt_status train_hold(train *t, const flight *f, const metrics_row *row)
     }
     const int leads = sync_holders_leads(t->holders);
     struct held *h = &t->held[t->held_count++];
-    *h = (struct held){ .row = *row,
-                        .weights = f->all.weights,
-                        .tokens = f->all.tokens,
-                        .rows = f->rows,
-                        .mine = { .skipped = row->skipped && f->weights > 0.0,
-                                  .busy = f->mine.busy,
-                                  .sent = f->mine.sent,
-                                  .copied = f->mine.copied,
-                                  .stop = train_wants_stop(t) } };
+    *h = (struct held){
+        .row = *row,
+        .weights = f->all.weights,
+        .tokens = f->all.tokens,
+        .rows = f->rows,
+        .mine = { .skipped = row->skipped && f->weights > 0.0,
+                  .busy = f->mine.busy,
+                  .sent = f->mine.sent,
+                  .copied = f->mine.copied,
+                  .stop = train_wants_stop(t) }
+    };
     for (int i = 0; i < 2; i++) {
         h->mine.most[i] = f->mine.most[i];
         h->mine.error[i] = f->mine.error[i];
