@@ -496,7 +496,43 @@ static void many_ranks_are_planned(void)
     }
 }
 
+/* Of two forms each link has the faster: here 1.25 bytes of 4, and a ns a value and end. */
+static void stages_send_in_the_faster_form(void)
+{
+    const double speed[] = { 1.0, 1.0 };
+    bench b;
+    local_choice c;
+    make_bench(&b, 2, 6, 4, speed);
+    b.job.stages = 2;
+    b.job.micro_batch = 1;
+    for (int i = 0; i < 4; i++)
+        b.bandwidth[i] = 1e7;
+    if (!CHECK_OK(local_search(&c, job_of(&b))))
+        return;
+    const double values = b.rank[0].profile.output / 4.0, ends = 2 * b.rank[0].profile.trip + b.latency[1];
+    CHECKF(fabs(c.best.replica[0].cost[0].send / (ends + 4.0 * values / 1e7) - 1.0) < 1e-9, "%g s",
+           c.best.replica[0].cost[0].send);
+    b.job.forms = 2;
+    b.job.value_bytes = 4.0;
+    for (int r = 0; r < 2; r++) {
+        b.rank[r].between[0] = (wire_rate){ 0.0, 0.0, 4.0 };
+        b.rank[r].between[1] = (wire_rate){ 1e-9, 1e-9, 1.25 };
+    }
+    const double plain = c.best.step;
+    if (CHECK_OK(local_judge(&c.best, job_of(&b)))) {
+        CHECKF(fabs(c.best.replica[0].cost[0].send / (ends + values * (1.25 / 1e7 + 2e-9)) - 1.0) < 1e-9, "%g s",
+               c.best.replica[0].cost[0].send);
+        CHECK(c.best.step < plain);
+    }
+    for (int i = 0; i < 4; i++)
+        b.bandwidth[i] = 1e12;
+    if (CHECK_OK(local_judge(&c.best, job_of(&b))))
+        CHECK(fabs(c.best.replica[0].cost[0].send / (ends + 4.0 * values / 1e12) - 1.0) < 1e-9);
+    local_choice_release(&c);
+}
+
 const check_case check_cases[] = {
+    CASE(stages_send_in_the_faster_form),
     CASE(no_plan_that_can_be_listed_is_faster),
     CASE(memory_limits_are_kept),
     CASE(recomputing_comes_when_memory_is_short),
