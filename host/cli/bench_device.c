@@ -38,7 +38,7 @@ static const gt_option table[] = {
     { "json", 0, GT_FLAG, NULL, "one object a line", &o.json, 0, NULL },
     { .group = "gemm" },
     { "shapes", 0, GT_STRING, "MxNxK,...", "products; default: GPT-2's", &o.shapes, 0, NULL },
-    { "engine", 0, GT_CHOICE, cli_engines, "engine to measure", &o.engine, 0, NULL },
+    { "engine", 0, GT_CHOICE, cli_engines, "engine", &o.engine, 0, NULL },
     { .group = "kernels" },
     { "kernel", 0, GT_STRING, "TEXT", "part of the names of kernels to measure", &o.pick, 0, NULL },
     { .group = "step, generate" },
@@ -57,8 +57,8 @@ static const gt_option table[] = {
 };
 
 static const cli_help help = {
-    "bench gemm|kernels|step|generate [options]",
-    "Measure matrix products, kernels, training steps or generation; bench attention; between ranks: "
+    "bench gemm|kernels|step|generate|attention [options]",
+    "Measure matrix products, kernels, training steps, generation, attention; between ranks: "
     "bench\nlink, allreduce, reduce-scatter, all-gather, broadcast, each with its own -h.",
     "  geartrain bench step --model gpt2-124m --batch 4 --seq 64\n"
     "  geartrain bench generate --model gpt2-124m --precision bf16\n"

@@ -102,7 +102,7 @@ static const gt_option back[] = {
       &train_set.send_threshold, 1, NULL },
     { "sparse-rows", 0, GT_CHOICE, "auto|off", "gradients of tables: as the rows a step touches, if few",
       &train_set.sparse_rows, 1, NULL },
-    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none, bf16, fp16, int8 or auto[:FORM,..,ERROR]",
+    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none|bf16|fp16|int8|auto[:FORM,..,ERROR]",
       &train_set.compress_stages, 1, NULL },
 };
 

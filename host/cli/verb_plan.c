@@ -79,7 +79,7 @@ static const gt_option front[] = {
     { "compress", 0, GT_STRING, "SPEC", "between ranks: none, auto or a form of train --help", &o.compress, 0, NULL },
     { "compress-after", 0, GT_U64, "N", "steps before it, in which they travel as they are", &o.compress_after, 1,
       NULL },
-    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none, bf16, fp16, int8 or auto[:FORM,..,ERROR]",
+    { "compress-stages", 0, GT_STRING, "FORM", "between stages: none|bf16|fp16|int8|auto[:FORM,..,ERROR]",
       &o.compress_stages, 1, NULL },
 };
 

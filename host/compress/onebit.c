@@ -29,7 +29,7 @@ static const compress_number intervals = {
 };
 #define SERVER \
     { "server", \
-      "1: sums of 3 ranks and more come back as signs too; 0: all get what all say", \
+      "1: sums of 3 and more ranks come back as signs; 0: all get all", \
       1.0, \
       0.0, \
       1.0, \
