@@ -39,8 +39,8 @@ typedef struct params_grouping {
     /* Bytes: where tensors may begin, and how large a segment may be; 0: as this device needs. Ranks
      * that sum gradients need the same places, so they take the largest and the smallest of all. */
     uint64_t align, most;
-    /* Memory, whole pages and all zero, for a group's masters or gradients where the device computes in host memory, so
-     * that others can reach it there; *out NULL: it has its own. NULL: always. Given back on release. */
+    /* Memory, whole pages and all zero, for a group's masters or gradients where the device computes in host
+     * memory, so that others can reach it there; *out NULL: it has its own. NULL: always. Given back on release. */
     gt_status (*memory)(void *context, int group, int masters, uint64_t bytes, void **out);
     void (*memory_free)(void *context, void *memory);
 } params_grouping;
@@ -86,8 +86,8 @@ gt_status params_read_grad(params *p, int i, float *to);
 /* A frozen tensor as it is stored, graph_param_bytes() of it, and their XXH3-64, which is reckoned once. */
 gt_status params_read_stored(params *p, int i, void *to);
 gt_status params_stored_hash(params *p, int i, uint64_t *hash);
-/* Where a trained tensor lies that the device keeps in host memory and this rank has all of: to be filled there before
- * anything is queued that uses it. NULL: by params_write_full(). */
+/* Where a trained tensor lies that the device keeps in host memory and this rank has all of: to be filled there
+ * before anything is queued that uses it. NULL: by params_write_full(). */
 float *params_in_place(params *p, int i);
 /* From the full tensor, of which this rank may hold a slice. */
 gt_status params_write_full(params *p, int i, const float *full);
