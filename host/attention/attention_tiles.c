@@ -20,7 +20,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STEP = 64, ROWS = 128, PANEL = 512, KEYS = 128, QUERIES = 256, ALIGN = 64 };
+enum { STEP = 64, ROWS = 64, PANEL = 256, KEYS = 64, QUERIES = 512, ALIGN = 64 };
 #define HIDDEN -1e30f
 
 /* Rows of D, `ld` elements apart. */
