@@ -26,7 +26,7 @@ static const gt_option table[] = {
     { "kv-heads", 0, GT_U64, "N", "heads of keys and values, 0: as many", &o.kv_heads, 0, NULL },
     { "head-size", 0, GT_U64, "N", "columns of a head", &o.head_size, 0, NULL },
     { "all-keys", 0, GT_FLAG, NULL, "queries see later keys as well", &o.all, 0, NULL },
-    { "engine", 0, GT_CHOICE, cli_engines, "whose tiles; tiled: the kernel", &o.engine, 0, NULL },
+    { "engine", 0, GT_CHOICE, cli_engines, "engine", &o.engine, 0, NULL },
     { .group = "All" },
     { "devices", 0, GT_STRING, "ID", "id from `geartrain devices`", &o.devices, 0, NULL },
     { "precision", 0, GT_CHOICE, cli_precisions, "storage", &o.precision, 0, NULL },
@@ -36,7 +36,7 @@ static const gt_option table[] = {
 };
 
 static const cli_help help = { "bench attention [options]",
-                               "Measure attention, forward and gradient, by each way that the device has.",
+                               "Measure attention, forward and gradient, by each way that the device has; engine tiled: the kernel.",
                                "  geartrain bench attention --batch 1 --seq 4096 --precision bf16\n" };
 
 typedef struct bench {
