@@ -36,8 +36,16 @@ static int owner_at(const double *share, int ranks, int k, int *all)
     return found;
 }
 
+/* What a tensor counts where its group is dealt out. Of tensor ranks one may hold more than the others do, as a bias that
+ * one of them adds for all; what each has a slice of must go to ranks of the same place, so that alone counts. */
+static int64_t weight_of(const cutting *c, int i, int sliced)
+{
+    const graph_param_info *info = params_info(c->p, i);
+    return sliced && !info->slice.parts ? 0 : shape_count(&info->full);
+}
+
 /* Tensors list[from, to) are a block: each belongs to the owner in whose equal part its middle lies. */
-static void own_whole(cutting *c, const int *list, int from, int to, int number)
+static void own_whole(cutting *c, const int *list, int from, int to, int number, int sliced)
 {
     const int group = params_group(c->p, list[from]);
     const double *share = sync_holders_shares(c->h, group);
@@ -46,11 +54,11 @@ static void own_whole(cutting *c, const int *list, int from, int to, int number)
     int owners;
     owner_at(share, ranks, 0, &owners);
     for (int i = from; i < to; i++)
-        all += shape_count(&params_info(c->p, list[i])->full);
-    for (int i = to; i-- > from;) {     /* the list goes backwards, parts forwards */
-        const int64_t size = shape_count(&params_info(c->p, list[i])->full);
+        all += weight_of(c, list[i], sliced);
+    for (int i = to; i-- > from;) { /* the list goes backwards, parts forwards */
+        const int64_t size = weight_of(c, list[i], sliced);
         const double middle = (double)before + 0.5 * (double)size;
-        const int k = (int)(middle * owners / (double)all);
+        const int k = all ? (int)(middle * owners / (double)all) : 0;
         c->run[list[i]] = number;
         c->owner[list[i]] = owner_at(share, ranks, k < owners ? k : owners - 1, &owners);
         before += size;
@@ -62,22 +70,24 @@ static void own_whole(cutting *c, const int *list, int from, int to, int number)
 static void cut_whole(cutting *c, int group, int *list, int *number)
 {
     const int ranks = net_group_size(sync_holders_net(c->h, group));
-    int count = 0, from = 0, owners;
+    int count = 0, from = 0, sliced = 0, owners;
     int64_t sum = 0, largest = BLOCK;
     owner_at(sync_holders_shares(c->h, group), ranks, 0, &owners);
-    for (int decay = 0; decay < 2; decay++)     /* the other way round than they are placed */
+    for (int decay = 0; decay < 2; decay++) /* the other way round than they are placed */
         for (int i = params_count(c->p); i-- > 0;) {
             const graph_param_info *info = params_info(c->p, i);
             if (!info->frozen && params_group(c->p, i) == group && info->decay == decay && params_is_whole(c->p, i))
                 list[count++] = i;
         }
+    for (int i = 0; i < count; i++)
+        sliced |= params_info(c->p, list[i])->slice.parts > 0;
     for (int i = 0; i < count; i++) {
-        const int64_t size = shape_count(&params_info(c->p, list[i])->full);
+        const int64_t size = weight_of(c, list[i], sliced);
         largest = size > largest ? size : largest;
         sum += size;
         if (i + 1 < count && sum < owners * largest)
             continue;
-        own_whole(c, list, from, i + 1, (*number)++);
+        own_whole(c, list, from, i + 1, (*number)++, sliced);
         from = i + 1;
         sum = 0;
         largest = BLOCK;
@@ -265,7 +275,7 @@ gt_status sync_blocks_parts(const sync_holders *h, const params *p, optim_part *
 {
     sync_blocks all;
     gt_status st = sync_blocks_make(&all, h, p);
-    for (int i = 0, next; !st && i < all.count; i = next) {     /* of a segment from its beginning */
+    for (int i = 0, next; !st && i < all.count; i = next) { /* of a segment from its beginning */
         for (next = i; next < all.count && all.block[next].segment == all.block[i].segment; next++)
             continue;
         for (int k = next; !st && k-- > i;) {
