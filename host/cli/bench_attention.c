@@ -35,9 +35,11 @@ static const gt_option table[] = {
     { 0 }
 };
 
-static const cli_help help = { "bench attention [options]",
-                               "Measure attention, forward and gradient, by each way that the device has; engine tiled: the kernel.",
-                               "  geartrain bench attention --batch 1 --seq 4096 --precision bf16\n" };
+static const cli_help help = {
+    "bench attention [options]",
+    "Measure attention, forward and gradient, by each way that the device has; engine tiled: the kernel.",
+    "  geartrain bench attention --batch 1 --seq 4096 --precision bf16\n"
+};
 
 typedef struct bench {
     gemm_context *gemm;
