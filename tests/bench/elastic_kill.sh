@@ -13,13 +13,14 @@
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #   $GT_PYTHON   python3 with torch [python3]; without, torchrun is left out
+#   $LONGEST     seconds after which it waits no longer for a next step [180]
 #
 # A measurement; it fails if a run does.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/cli/cli_checks.sh"
 . "$tests/job/elastic_checks.sh"
 . "$tests/bench/small_model.sh"
-: "${KILLS:=5}" "${GT_PYTHON:=python3}"
+: "${KILLS:=5}" "${GT_PYTHON:=python3}" "${LONGEST:=180}"
 small_model .
 
 # report NAME: of the file "times" (ms and steps done again, a kill a line)
@@ -39,7 +40,11 @@ one()
     [ -n "$victim" ] || return 1
     top=$(highest) lines=$(count) at=$(now)
     kill -9 "$victim"
-    until [ "$(highest)" -gt "$((top + 1))" ]; do kill -0 "$2" 2> /dev/null || return 1; sleep 0.01; done
+    until [ "$(highest)" -gt "$((top + 1))" ]; do
+        kill -0 "$2" 2> /dev/null || return 1
+        [ $((($(now) - at) / 1000000000)) -lt "$LONGEST" ] || { echo "no next step after $LONGEST s"; return 1; }
+        sleep 0.01
+    done
     echo "$((($(now) - at) / 1000000)) $(($(count) - lines - $(highest) + top))" >> times
 }
 
