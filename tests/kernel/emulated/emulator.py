@@ -92,7 +92,7 @@ class Machine:
         self.emu = repairs.load_emulator()
         self.faults = os.environ.get("GT_EMULATED_REPAIRS", "").split()
         repairs.apply(self.emu, self.faults)
-        self.library = ctypes.CDLL(library)
+        self.waves_of = ctypes.CDLL(library)
         self.lanes = self.emu._wave_size(self.arch)
         self.files, self.rooms, self.private = {}, [], (0, 0)
         for name, size in (("scalars", MOST_WAVES * SGPRS * 4), ("vectors", MOST_WAVES * VGPRS * 64 * 4),
@@ -262,7 +262,7 @@ class Machine:
         self.place_groups(run, d)
         while True:
             begun = time.monotonic()
-            st = self.library.waves_run(ctypes.byref(run))
+            st = self.waves_of.waves_run(ctypes.byref(run))
             self.spent["running"] += time.monotonic() - begun
             if st == 0:
                 break
@@ -369,7 +369,7 @@ def compare_products(machine):
         size = VGPRS * wave.lanes
         ours = (ctypes.c_uint32 * size).from_buffer_copy(wave.state._vgpr_mv)
         site = Site(**read_matrix(chip, words[0], words[1]))
-        machine.library.matrix_run(ctypes.byref(site), ctypes.c_void_p(wave.state.sgpr_buf._buf.va_addr), ours,
+        machine.waves_of.matrix_run(ctypes.byref(site), ctypes.c_void_p(wave.state.sgpr_buf._buf.va_addr), ours,
                                    (ctypes.c_uint32 * size)())
         wave.run(words)
         if bytes(ours) != bytes(wave.state._vgpr_mv):
