@@ -133,7 +133,8 @@ stall stall_find(const stall_rank *ranks, int count, uint64_t limit, gt_text *ou
     const size_t begin = out->size;
     s.found = 1;
     s.age = ranks[oldest].age;
-    s.key = 1 + most * 4096 + (uint64_t)oldest;
+    /* Not of who waited longest: of two that began together that changes with every heartbeat. */
+    s.key = 1 + most;
     gt_text_printf(out, "\"%s\" is stuck: ", ranks[oldest].text);
     s.culprit = find_behind(ranks, count, most, out);
     if (s.culprit < 0)

@@ -755,6 +755,15 @@ static void one_stall_is_one_stall(void)
     CHECK(look(r, 2, text, sizeof text).key == key);
     r[0].started = 6;
     CHECK(look(r, 2, text, sizeof text).key != key);
+
+    /* Two began together: which of them waited longest differs from heartbeat to heartbeat. */
+    stall_rank both[3] = { { "rank 0", 5, 4, 11 * SECOND, 1, "x", 0, 0 },
+                           { "rank 1", 4, 4, 0, -1, "", 0, 0 },
+                           { "rank 2", 5, 4, 11 * SECOND + 1, 1, "x", 0, 0 } };
+    const stall first = look(both, 3, text, sizeof text);
+    both[0].age += 2;
+    const stall again = look(both, 3, text, sizeof text);
+    CHECK(first.found && again.found && first.key == again.key && first.culprit == 1 && again.culprit == 1);
 }
 
 const check_case check_cases[] = {
