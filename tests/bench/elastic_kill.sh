@@ -60,7 +60,7 @@ ours()          # NAME OPTIONS...
     start run 1000000 --ranks 4 --elastic 2:4 --replacements 1000 -- "$@"
     killed=0
     while [ $killed -lt "$KILLS" ]; do
-        one $killed $job || { tail -n 3 stderr; exit 1; }
+        one $killed $job || { kill -TERM $job; tail -n 3 stderr; exit 1; }
         killed=$((killed + 1))
         until [ "$(workers | wc -l)" -eq 4 ]; do sleep 0.05; done
         sleep 3                         # the one in its place joins
@@ -74,7 +74,7 @@ torchrun()
 {
     "$GT_PYTHON" -c 'import torch' 2> /dev/null || { echo "torchrun: no torch in $GT_PYTHON; left out"; return; }
     rm -f rows snapshot && : > times && : > rows
-    "$GT_PYTHON" -m torch.distributed.run --nproc-per-node 4 --max-restarts 1000 --master-port 29533 \
+    "$GT_PYTHON" -m torch.distributed.run --nproc-per-node 4 --max-restarts 1000 --standalone \
         "$tests/bench/torch_elastic.py" --rows "$PWD/rows" --snapshot "$PWD/snapshot" > stdout 2> stderr < /dev/null &
     job=$!
     workers() { pgrep -P "$job"; }
@@ -82,7 +82,7 @@ torchrun()
     highest() { sort -n rows | tail -n 1 | grep . || echo 0; }
     killed=0
     while [ $killed -lt "$KILLS" ]; do
-        one $killed $job || { tail -n 3 stderr; exit 1; }
+        one $killed $job || { kill -TERM $job; tail -n 3 stderr; exit 1; }
         killed=$((killed + 1))
     done
     kill -TERM $job

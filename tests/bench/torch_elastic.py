@@ -5,6 +5,9 @@
 The GPT-2 of torch_step.py under DistributedDataParallel over gloo. Rank 0 appends a line with the
 step's number to --rows after each step and keeps a snapshot (parameters, AdamW, step) every
 --save-every steps; all workers begin from the newest one.
+
+The workers meet in the store of torchrun's agent, which it keeps from one start of them to the next; the
+addresses that gloo left there belong to workers that are gone, so each start has a name of its own in it.
 """
 import argparse
 import os
@@ -24,8 +27,10 @@ def main():
     parser.add_argument("--rows", required=True)
     parser.add_argument("--snapshot", required=True)
     o = parser.parse_args()
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world, is_master=False)
+    start = "start " + os.environ["TORCHELASTIC_RESTART_COUNT"]
+    dist.init_process_group("gloo", store=dist.PrefixStore(start, store), rank=rank, world_size=world)
     torch.set_num_threads(1)
     torch.manual_seed(1)
     shape = PRESETS[o.model]
