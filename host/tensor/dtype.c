@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* host/tensor/dtype.c - conversions between storage types, bit by bit.
+/* host/tensor/dtype.c - storage types: names, sizes, one number in and out.
  *
- * No hardware half type is used: the same bits come out on every host, and they are what
+ * No hardware half type is used (host/base/half.h): the same bits come out on every host, and they are what
  * vstore_half and the bf16 shifts of cl/common.clh give on every device.                */
 #include "host/tensor/dtype.h"
+
+#include "host/base/half.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -58,63 +60,24 @@ char *dtype_storage_names(char *out, size_t size, const char *between, const cha
     return out;
 }
 
-static uint32_t bits_of(float x)
-{
-    uint32_t u;
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
-
-static float float_of(uint32_t u)
-{
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
 uint16_t dtype_bf16_from_f32(float x)
 {
-    uint32_t u = bits_of(x);
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(u >> 16 | 0x40u);             /* NaN: keep it quiet */
-    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+    return gt_to_bf16(x);
 }
 
 float dtype_f32_from_bf16(uint16_t x)
 {
-    return float_of((uint32_t)x << 16);
+    return gt_from_bf16(x);
 }
 
 uint16_t dtype_f16_from_f32(float x)
 {
-    uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, rest = u & 0x7fffffffu;
-    if (rest > 0x7f800000u)
-        return (uint16_t)(sign | 0x7e00u);
-    if (rest >= 0x477ff000u)                            /* rounds to 65536 or more */
-        return (uint16_t)(sign | 0x7c00u);
-    if (rest < 0x38800000u) {                           /* subnormal: units of 2^-24 */
-        if (rest < 0x33000000u)
-            return (uint16_t)sign;
-        uint32_t exponent = rest >> 23, mantissa = (rest & 0x7fffffu) | 0x800000u;
-        uint32_t shift = 126u - exponent;               /* 14 .. 24 */
-        uint32_t half = mantissa >> shift, left = mantissa & ((1u << shift) - 1u);
-        uint32_t middle = 1u << (shift - 1u);
-        half += left > middle || (left == middle && (half & 1u));
-        return (uint16_t)(sign | half);
-    }
-    rest += 0xfffu + (rest >> 13 & 1u);
-    return (uint16_t)(sign | (rest - 0x38000000u) >> 13);
+    return gt_to_f16(x);
 }
 
 float dtype_f32_from_f16(uint16_t x)
 {
-    uint32_t sign = (uint32_t)(x & 0x8000u) << 16, exponent = x >> 10 & 31u, mantissa = x & 0x3ffu;
-    if (exponent == 31u)
-        return float_of(sign | 0x7f800000u | mantissa << 13);
-    if (exponent)
-        return float_of(sign | (exponent + 112u) << 23 | mantissa << 13);
-    float small = (float)mantissa * 0x1p-24f;
-    return sign ? -small : small;
+    return gt_from_f16(x);
 }
 
 float dtype_load(dtype t, const void *data, size_t i)
