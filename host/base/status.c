@@ -73,6 +73,7 @@ const char *gt_status_name(gt_status code)
         [GT_INTERRUPTED] = "interrupted",
         [GT_BUILD] = "build",
         [GT_DEVICE] = "device",
+        [GT_LOST] = "lost device",
         [GT_TIMEOUT] = "timeout",
         [GT_PEER] = "peer",
     };

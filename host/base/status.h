@@ -32,6 +32,7 @@ typedef enum gt_status {
     /* the device and everything on it */
     GT_BUILD,         /* a kernel does not compile; the message holds the log      */
     GT_DEVICE,        /* an OpenCL call failed                                     */
+    GT_LOST,          /* the driver gave the device up; another process may have it again */
     /* the job */
     GT_TIMEOUT,
     GT_PEER,          /* another rank is gone                                      */

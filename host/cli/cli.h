@@ -4,7 +4,7 @@
  * A verb is one file, verb_NAME.c, with one function and one row in main.c's table. It
  * parses its option table, does its work through the rooms below, and returns a status;
  * main prints the sentence and chooses the exit code:
- *   0 done · 1 failed · 2 misuse · 3 lost a peer (restartable) · 128 + N stopped by signal N  */
+ *   0 done · 1 failed · 2 misuse · 3 lost a peer or the device (restartable) · 128 + N stopped by signal N  */
 #ifndef GT_CLI_CLI_H
 #define GT_CLI_CLI_H
 

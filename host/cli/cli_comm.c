@@ -116,6 +116,8 @@ static gt_status live(cli_comm *o, gt_status (*body)(net_comm *c))
     }
     gt_saved_message why;
     gt_message_save(&why);
+    if (st == GT_LOST && net_elastic())
+        return st;                      /* the process ends, and the others go on as when it is killed */
     if (st && !net_comm_check(c))
         net_comm_abort(c, net_comm_rank(c), "%s", why.text);
     net_comm_close(c);

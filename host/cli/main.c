@@ -189,7 +189,7 @@ static int exit_code(gt_status st)
 {
     if (st == GT_INTERRUPTED && gt_stop_asked())
         return 128 + gt_stop_asked();
-    return st == GT_OK ? 0 : st == GT_MISUSE ? 2 : st == GT_PEER || st == GT_TIMEOUT ? 3 : 1;
+    return st == GT_OK ? 0 : st == GT_MISUSE ? 2 : st == GT_PEER || st == GT_TIMEOUT || st == GT_LOST ? 3 : 1;
 }
 
 /* Offers the nearest name after a typo. */

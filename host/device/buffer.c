@@ -181,11 +181,13 @@ void dev_buffer_release(dev_buffer *b)
 {
     if (!b)
         return;
+    if (b->root == b && b->device->flying_count)
+        dev_transfers_forget(b->device, b);
     if (b->window)
         dev_window_release(b);
     else
         clReleaseMemObject(b->mem);
-    if (b->host)
+    if (b->host && !b->device->lost)
         clFinish(b->device->queue);             /* nothing may still use the memory */
     if (b->mapped_bytes)
         munmap(b->host, b->mapped_bytes);
@@ -217,7 +219,7 @@ void *dev_cl_mem(dev_buffer *b)
 
 struct dev_event {
     cl_event event;
-    const char *device;
+    dev_device *device;
 };
 
 static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host, uint64_t bytes, int write, int wait,
@@ -239,7 +241,13 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
     cl_event *ask = e || traced ? &event : NULL;
     const uint64_t asked = traced ? dev_event_asked(d) : 0;
     cl_int err = CL_SUCCESS;
-    if (bytes)
+    const dev_use use = { b->root, b->offset + offset, b->offset + offset + bytes };
+    const int beside = e && !wait && bytes && d->transfers && !d->info.host_clock;
+    if (!beside && d->flying_count)
+        err = dev_transfers_before(d, &use, 1);
+    if (beside)
+        err = dev_transfer_start(d, b, offset, host, bytes, write, &event);
+    else if (bytes && err == CL_SUCCESS)
         err = write
                   ? clEnqueueWriteBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes, host, 0, NULL, ask)
                   : clEnqueueReadBuffer(d->queue, b->mem, wait ? CL_TRUE : CL_FALSE, offset, bytes, host, 0, NULL, ask);
@@ -247,14 +255,14 @@ static gt_status move(dev_device *d, dev_buffer *b, uint64_t offset, void *host,
         err = clRetainEvent(event);
     if (err != CL_SUCCESS) {
         free(e);
-        return gt_fail(GT_DEVICE, "cannot copy %s device '%s': %s", write ? "to" : "from", d->info.id,
-                       cl_error_name(err));
+        return dev_failed(d, err, "cannot copy %s device '%s'", write ? "to" : "from", d->info.id);
     }
     if (e) {
         e->event = event;
-        e->device = d->info.id;
+        e->device = d;
         *out = e;
-        clFlush(d->queue);
+        if (!beside)
+            clFlush(d->queue);
     }
     if (!traced)
         return GT_OK;
@@ -332,9 +340,9 @@ gt_status dev_mark(dev_device *d, dev_event **event)
     const cl_int err = clEnqueueMarkerWithWaitList(d->queue, 0, NULL, &e->event);
     if (err != CL_SUCCESS) {
         free(e);
-        return gt_fail(GT_DEVICE, "cannot mark the queue of device '%s': %s", d->info.id, cl_error_name(err));
+        return dev_failed(d, err, "cannot mark the queue of device '%s'", d->info.id);
     }
-    e->device = d->info.id;
+    e->device = d;
     clFlush(d->queue);
     *event = e;
     return GT_OK;
@@ -350,8 +358,7 @@ gt_status dev_event_wait(dev_event *e)
         cl_int status = CL_COMPLETE;
         clGetEventInfo(e->event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, NULL);
         if (err != CL_SUCCESS || status < 0)
-            st = gt_fail(GT_DEVICE, "a copy on device '%s' failed: %s", e->device,
-                         cl_error_name(err != CL_SUCCESS ? err : status));
+            st = dev_failed(e->device, status < 0 ? status : err, "a copy on device '%s' failed", e->device->info.id);
         clReleaseEvent(e->event);
     }
     free(e);

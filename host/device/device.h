@@ -15,9 +15,12 @@
  *          ...@0.25            any of these, slowed to a quarter of its speed
  *          ...@0.25+20s        so from 20 seconds after it was opened
  * Errors   GT_NOT_FOUND no such device · GT_NO_MEMORY it does not fit · GT_BUILD a kernel
- *          does not compile (the sentence holds the log) · GT_DEVICE an OpenCL call failed
- * Order    work on one device is done in the order it was asked for (one in-order queue);
- *          nothing but dev_wait, dev_read and dev_event_wait waits for it.
+ *          does not compile (the sentence holds the log) · GT_DEVICE an OpenCL call failed · GT_LOST the
+ *          driver gave the device up
+ * Order    work on one device is done in the order it was asked for, or as if it were: transfers that
+ *          are started may run beside kernels that do not touch their bytes (transfer.c);
+ *          nothing but dev_wait, dev_read and dev_event_wait waits for it. dev_mark tells of kernels, and
+ *          not of such transfers, which have events of their own.
  * Tracing  while gt_trace_on() (host/base/trace.h) launches and copies of the device become spans,
  *          at the latest when dev_wait or dev_close returns.
  * Threads  one device, one thread at a time. Two devices never share state.

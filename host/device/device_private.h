@@ -17,6 +17,10 @@ struct dev_device {
     int probed;                     /* matrix units were looked for            */
     cl_context context;
     cl_command_queue queue;         /* in order, with profiling                */
+    cl_command_queue transfers;     /* beside it; NULL: there is none          */
+    struct flying *flying;          /* transfers that launches may have to wait for (transfer.c) */
+    int flying_count, flying_room;
+    int lost;                       /* the driver gave it up: nothing more is asked of it  */
     double speed;                   /* 1.0, or what stood behind '@'           */
     uint64_t slow_from;             /* it counts from here on, gt_now_ns()     */
     int full_speed;                 /* above 0: it does not count now          */
@@ -63,6 +67,24 @@ struct dev_program {
 
 /* "CL_OUT_OF_RESOURCES" and the like. */
 const char *cl_error_name(cl_int error);
+
+/* failure.c: "DOING: CL_OUT_OF_RESOURCES; ..." as GT_NO_MEMORY, GT_LOST or GT_DEVICE, DOING by a format. */
+gt_status dev_failed(dev_device *d, cl_int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* transfer.c; bytes [begin, end) of a root. */
+typedef struct dev_use {
+    const dev_buffer *root;
+    uint64_t begin, end;
+} dev_use;
+gt_status dev_transfers_open(dev_device *d);
+void dev_transfers_close(dev_device *d);
+/* What is queued next waits for the transfers of these bytes; count below 0: for all. */
+cl_int dev_transfers_before(dev_device *d, const dev_use *uses, int count);
+/* On the queue of transfers, which there must be; *event is the caller's. */
+cl_int dev_transfer_start(dev_device *d, const dev_buffer *b, uint64_t offset, void *host, uint64_t bytes, int write,
+                          cl_event *event);
+/* Of a root that goes, or (NULL) of all, which are over. */
+void dev_transfers_forget(dev_device *d, const dev_buffer *root);
 
 /* One device of one platform, as found. */
 typedef struct found {

@@ -52,6 +52,8 @@ typedef struct launch {
     void (*release)(void *);
     struct moving *moving;              /* arguments that are windows                */
     int moving_count;
+    dev_use *uses;                      /* bytes it takes, where transfers run beside launches */
+    int use_count;                      /* -1: not known, it may be any              */
     cl_mem to, from;
     uint64_t to_offset, from_offset, bytes;
     uint32_t pattern;
@@ -95,6 +97,7 @@ void dev_list_release(dev_list *l)
             x->release(x->context);
         free(x->native);
         free(x->moving);
+        free(x->uses);
     }
     for (int i = 0; i < l->label_count; i++)
         free(l->labels[i]);
@@ -155,10 +158,24 @@ static gt_status next_launch(dev_list *l, launch **out, const char *name)
     return GT_OK;
 }
 
-static gt_status note_window(launch *x, int arg, dev_buffer *b)
+static gt_status note_use(launch *x, const dev_buffer *b)
 {
-    if (!b || !b->window)
+    if (!b || !b->device->transfers || x->use_count < 0)
         return GT_OK;
+    dev_use *more = realloc(x->uses, ((size_t)x->use_count + 1) * sizeof *more);
+    if (!more)
+        return gt_fail(GT_NO_MEMORY, "no memory for the arguments of '%s'", x->name);
+    x->uses = more;
+    x->uses[x->use_count++] = (dev_use){ b->root, b->offset, b->offset + b->bytes };
+    return GT_OK;
+}
+
+/* What stands behind an argument: the bytes, and whether they may move. */
+static gt_status note_buffer(launch *x, int arg, dev_buffer *b)
+{
+    const gt_status st = note_use(x, b);
+    if (st || !b || !b->window)
+        return st;
     moving *more = realloc(x->moving, ((size_t)x->moving_count + 1) * sizeof *more);
     if (!more)
         return gt_fail(GT_NO_MEMORY, "no memory for the arguments of '%s'", x->name);
@@ -174,6 +191,7 @@ static void drop_launch(launch *x)
         clReleaseKernel(x->kernel);
     free(x->native);
     free(x->moving);
+    free(x->uses);
 }
 
 static void *address_of(const dev_buffer *b)
@@ -223,7 +241,7 @@ gt_status dev_list_kernel(dev_list *l, dev_program *p, const char *kernel, dev_g
         if (err != CL_SUCCESS)
             st = gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", i, kernel, cl_error_name(err));
         else if (args[i].type == DEV_ARG_BUFFER)
-            st = note_window(x, i, args[i].buffer);
+            st = note_buffer(x, i, args[i].buffer);
         if (st) {
             drop_launch(x);
             return st;
@@ -258,7 +276,7 @@ gt_status dev_list_native(dev_list *l, const char *name, dev_native run, const v
         memcpy(x->native->payload, payload, payload_bytes);
     for (int i = 0; !st && i < count; i++) {
         x->native->pointers[i] = address_of(buffers[i]);
-        st = note_window(x, i, buffers[i]);
+        st = note_buffer(x, i, buffers[i]);
     }
     if (st)
         drop_launch(x);
@@ -274,6 +292,7 @@ gt_status dev_list_call(dev_list *l, const char *name, dev_enqueue enqueue, void
     if (st)
         return st;
     x->type = CALL;
+    x->use_count = -1;
     x->enqueue = enqueue;
     x->context = context;
     x->release = release;
@@ -293,7 +312,7 @@ gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pa
     x->to_offset = offset;
     x->pattern = pattern;
     x->bytes = bytes;
-    st = note_window(x, 0, b);
+    st = note_buffer(x, 0, b);
     l->count += !st;
     return st;
 }
@@ -312,9 +331,9 @@ gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buf
     x->from = from->mem;
     x->from_offset = from_offset;
     x->bytes = bytes;
-    st = note_window(x, 0, to);
+    st = note_buffer(x, 0, to);
     if (!st)
-        st = note_window(x, 1, from);
+        st = note_buffer(x, 1, from);
     if (st)
         drop_launch(x);
     l->count += !st;
@@ -325,6 +344,8 @@ gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value)
 {
     assert(0 <= index && index < l->count && l->launches[index].kernel);
     launch *x = &l->launches[index];
+    if (value.type == DEV_ARG_BUFFER)
+        x->use_count = -1;
     cl_int err = set_arg(x->kernel, (cl_uint)arg, &value);
     if (err != CL_SUCCESS)
         return gt_fail(GT_DEVICE, "cannot set argument %d of kernel '%s': %s", arg, x->name, cl_error_name(err));
@@ -359,6 +380,12 @@ static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
     if (err != CL_SUCCESS)
         return gt_fail(GT_DEVICE, "cannot set the arguments of '%s' on device '%s': %s", x->name, l->device->info.id,
                        cl_error_name(err));
+    if (l->device->flying_count) {
+        err = dev_transfers_before(l->device, x->uses, x->use_count);
+        if (err != CL_SUCCESS)
+            return dev_failed(l->device, err, "cannot order '%s' on device '%s' behind a transfer", x->name,
+                              l->device->info.id);
+    }
     switch (x->type) {
     case NOTHING: return GT_OK;
     case KERNEL:
@@ -376,8 +403,7 @@ static gt_status enqueue(dev_list *l, launch *x, cl_event *event)
         break;
     }
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "cannot launch '%s' on device '%s': %s", x->name, l->device->info.id,
-                       cl_error_name(err));
+        return dev_failed(l->device, err, "cannot launch '%s' on device '%s'", x->name, l->device->info.id);
     return GT_OK;
 }
 
@@ -443,7 +469,7 @@ static gt_status end_stretch(dev_device *d, cl_event event, int adapt)
     else if (adapt && took > STRETCH_MOST_NS && d->stretch > 1)
         d->stretch /= 2;
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "work on device '%s' failed: %s", d->info.id, cl_error_name(err));
+        return dev_failed(d, err, "work on device '%s' failed", d->info.id);
     return GT_OK;
 }
 
@@ -517,8 +543,7 @@ static gt_status run_alone(dev_list *l, int i, cl_event *event)
     if (err == CL_SUCCESS)
         return GT_OK;
     clReleaseEvent(*event);
-    return gt_fail(GT_DEVICE, "launch '%s' on device '%s' failed: %s", l->launches[i].name, l->device->info.id,
-                   cl_error_name(err));
+    return dev_failed(l->device, err, "launch '%s' on device '%s' failed", l->launches[i].name, l->device->info.id);
 }
 
 gt_status dev_run_timed(dev_list *l, int from, int to, double *seconds)

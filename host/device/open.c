@@ -277,6 +277,8 @@ gt_status dev_open_unproven(dev_device **out, const char *text)
         st = gt_fail(GT_DEVICE, "cannot make a queue on device '%s': %s", text, cl_error_name(err));
         goto out;
     }
+    if ((st = dev_transfers_open(d)))
+        goto out;
     gt_log(GT_LOG_DEBUG, "device", "opened %s: %s, %s, driver %s", d->info.id, d->info.name, d->info.version,
            d->info.driver);
     *out = d;
@@ -309,8 +311,11 @@ void dev_close(dev_device *d)
 {
     if (!d)
         return;
-    if (d->queue)
+    if (d->queue && !d->lost)
         clFinish(d->queue);
+    if (d->transfers && !d->lost)
+        clFinish(d->transfers);
+    dev_transfers_close(d);
     dev_events_reap(d);
     for (size_t i = 0; i < sizeof d->ahead / sizeof *d->ahead; i++)
         if (d->ahead[i])
@@ -361,8 +366,11 @@ uint64_t dev_fingerprint(const dev_device *d)
 gt_status dev_wait(dev_device *d)
 {
     cl_int err = clFinish(d->queue);
+    if (err == CL_SUCCESS && d->transfers)
+        err = clFinish(d->transfers);
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "work on device '%s' failed: %s", d->info.id, cl_error_name(err));
+        return dev_failed(d, err, "work on device '%s' failed", d->info.id);
+    dev_transfers_forget(d, NULL);
     if (d->pending_count)
         return dev_events_collect(d, NULL);
     return GT_OK;

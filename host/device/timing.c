@@ -130,7 +130,7 @@ gt_status dev_events_collect(dev_device *d, double *seconds)
     if (seconds)
         *seconds = sum;
     if (err != CL_SUCCESS)
-        return gt_fail(GT_DEVICE, "work on device '%s' failed: %s", d->info.id, cl_error_name(err));
+        return dev_failed(d, err, "work on device '%s' failed", d->info.id);
     return GT_OK;
 }
 

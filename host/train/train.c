@@ -12,6 +12,7 @@
 #include "host/train/feed.h"
 #include "host/train/tensor_sum.h"
 #include "host/train/train_private.h"
+#include "net/job/elastic.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -607,8 +608,8 @@ static gt_status add_rates(train *t)
 gt_status train_end_together(train *t, gt_status st)
 {
     gt_saved_message why;
-    if (!st || st == GT_INTERRUPTED || !t || !t->o.comm)
-        return st;
+    if (!st || st == GT_INTERRUPTED || !t || !t->o.comm || (st == GT_LOST && net_elastic()))
+        return st;                      /* an elastic job goes on without a rank whose device is gone */
     gt_message_save(&why);
     if (!net_comm_check(t->o.comm))
         net_comm_abort(t->o.comm, t->rank, "%s", why.text);

@@ -6,8 +6,8 @@
  *                                                                   who end their step and say READY ──► GO
  *
  * Members keep their order; new ones come behind them. So the lowest member that is left becomes rank 0.
- * A member that fails by itself (neither by a signal nor for the loss of others) ends the job: it would
- * fail again. What ranks and launcher say to each other is in elastic.h.
+ * A member that fails by itself (neither by a signal nor for the loss of others or of its device) ends the job: it
+ * would fail again. What ranks and launcher say to each other is in elastic.h.
  *
  * Ranks on other hosts, started over ssh or guests that joined by themselves, come by the door (door.h). A guest has
  * no process here: when its line breaks it is gone, and whether others lost it shows by what they say. */
@@ -221,7 +221,7 @@ int elastic_ended(launch *l, int place, int sig, int code)
     else if (sig)
         snprintf(how, sizeof how, "killed by signal %d (%s)", sig, strsignal(sig));
     else
-        snprintf(how, sizeof how, "it lost all others");
+        snprintf(how, sizeof how, "it lost its device, or all others");
     note_dropped(l, c, how);
     c->member = 0;
     l->lost = 1;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* tests/device/faulty_layer.c - an OpenCL runtime that answers wrongly without an error, for tests.
+/* tests/device/faulty_layer.c - an OpenCL runtime that answers wrongly without an error, is slow or gives up, for tests.
  *
  * A layer between the loader and the driver (OPENCL_LAYERS, libOpenCL(7)). $GT_FAULT names what
  * goes wrong, separated by commas; without it everything passes through:
@@ -7,12 +7,20 @@
  *   stamps   every event was queued at 0, submitted at 1, began at 2 and ended at 3 ns
  *   late     an event lasted ten times as long as it did
  *   fills    filling a buffer does nothing
- *   tiles    the tiled GEMM engine forgets all but the first 7 rows of a panel of B      */
+ *   tiles    the tiled GEMM engine forgets all but the first 7 rows of a panel of B
+ *   slow     a copy that nobody waits for at once begins 20 ms late
+ * and, in rank $GT_FAULT_RANK if that is set, at the $GT_FAULT_AT-th launch of a kernel [1] or after it:
+ *   lost     the device is gone: what is queued fails, from then on and for ever
+ *   fault    a kernel runs into a fault: the launch is taken, what waits for anything is told
+ *   memory   the driver finds no memory for the launch                                    */
 #include <CL/cl.h>
 #include <CL/cl_layer.h>
 
+#include <stdatomic.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const cl_icd_dispatch *below;
 static cl_icd_dispatch ours;
@@ -76,6 +84,111 @@ static CL_API_ENTRY cl_int CL_API_CALL fill(cl_command_queue queue, cl_mem memor
                : below->clEnqueueFillBuffer(queue, memory, pattern, pattern_size, offset, size, count, events, event);
 }
 
+/* ---- a device that gives up ------------------------------------------------------------------------- */
+
+static atomic_long launches;
+
+static int given_up(const char *name)
+{
+    const char *at = getenv("GT_FAULT_AT"), *whose = getenv("GT_FAULT_RANK"), *mine = getenv("GEARTRAIN_RANK");
+    if (whose && (!mine || strcmp(whose, mine)))
+        return 0;
+    return fault(name) && atomic_load(&launches) >= (at ? atol(at) : 1);
+}
+
+static cl_int told(void)
+{
+    return given_up("lost") ? CL_DEVICE_NOT_AVAILABLE : given_up("fault") ? CL_OUT_OF_RESOURCES : CL_SUCCESS;
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL launch(cl_command_queue queue, cl_kernel kernel, cl_uint rank,
+                                              const size_t *offset, const size_t *global, const size_t *local,
+                                              cl_uint count, const cl_event *events, cl_event *event)
+{
+    atomic_fetch_add(&launches, 1);
+    if (given_up("lost"))
+        return CL_DEVICE_NOT_AVAILABLE;
+    if (given_up("memory"))
+        return CL_MEM_OBJECT_ALLOCATION_FAILURE;
+    return below->clEnqueueNDRangeKernel(queue, kernel, rank, offset, global, local, count, events, event);
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL finish(cl_command_queue queue)
+{
+    const cl_int err = below->clFinish(queue);
+    return told() ? told() : err;
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL wait_for(cl_uint count, const cl_event *events)
+{
+    const cl_int err = below->clWaitForEvents(count, events);
+    return told() ? CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST : err;
+}
+
+/* ---- slow copies -------------------------------------------------------------------------------------- */
+
+static void *let_go(void *gate)
+{
+    usleep(20000);
+    below->clSetUserEventStatus(gate, CL_COMPLETE);
+    below->clReleaseEvent(gate);
+    return NULL;
+}
+
+/* An event that is over in 20 ms; NULL if it cannot be made. */
+static cl_event gate_of(cl_command_queue queue)
+{
+    cl_context context;
+    cl_int err;
+    pthread_t thread;
+    below->clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof context, &context, NULL);
+    cl_event gate = below->clCreateUserEvent(context, &err);
+    if (err != CL_SUCCESS)
+        return NULL;
+    below->clRetainEvent(gate);
+    if (pthread_create(&thread, NULL, let_go, gate)) {
+        below->clSetUserEventStatus(gate, CL_COMPLETE);
+        below->clReleaseEvent(gate);
+    } else {
+        pthread_detach(thread);
+    }
+    return gate;
+}
+
+/* Waits for the events, and for the gate. */
+static cl_int hold_back(cl_command_queue queue, cl_uint count, const cl_event *events)
+{
+    cl_event all[8], gate = gate_of(queue);
+    if (!gate || count >= 8)
+        return CL_OUT_OF_HOST_MEMORY;
+    if (count)
+        memcpy(all, events, count * sizeof *all);
+    all[count] = gate;
+    const cl_int err = below->clEnqueueBarrierWithWaitList(queue, count + 1, all, NULL);
+    below->clReleaseEvent(gate);
+    return err;
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL read_buffer(cl_command_queue queue, cl_mem memory, cl_bool blocking,
+                                                   size_t offset, size_t size, void *to, cl_uint count,
+                                                   const cl_event *events, cl_event *event)
+{
+    if (told())
+        return told();
+    const cl_int err = fault("slow") && !blocking ? hold_back(queue, count, events) : CL_SUCCESS;
+    return err ? err : below->clEnqueueReadBuffer(queue, memory, blocking, offset, size, to, count, events, event);
+}
+
+static CL_API_ENTRY cl_int CL_API_CALL write_buffer(cl_command_queue queue, cl_mem memory, cl_bool blocking,
+                                                    size_t offset, size_t size, const void *from, cl_uint count,
+                                                    const cl_event *events, cl_event *event)
+{
+    if (told())
+        return told();
+    const cl_int err = fault("slow") && !blocking ? hold_back(queue, count, events) : CL_SUCCESS;
+    return err ? err : below->clEnqueueWriteBuffer(queue, memory, blocking, offset, size, from, count, events, event);
+}
+
 CL_API_ENTRY cl_int CL_API_CALL clGetLayerInfo(cl_layer_info what, size_t size, void *value, size_t *size_out)
 {
     const cl_layer_api_version version = CL_LAYER_API_VERSION_100;
@@ -98,6 +211,11 @@ CL_API_ENTRY cl_int CL_API_CALL clInitLayer(cl_uint entries, const cl_icd_dispat
     ours.clCreateProgramWithSource = create_program;
     ours.clGetEventProfilingInfo = profiling;
     ours.clEnqueueFillBuffer = fill;
+    ours.clEnqueueNDRangeKernel = launch;
+    ours.clFinish = finish;
+    ours.clWaitForEvents = wait_for;
+    ours.clEnqueueReadBuffer = read_buffer;
+    ours.clEnqueueWriteBuffer = write_buffer;
     *entries_out = sizeof ours / sizeof ours.clGetPlatformIDs;
     *out = &ours;
     return CL_SUCCESS;

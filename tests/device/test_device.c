@@ -521,6 +521,79 @@ out:
     free(y);
 }
 
+static size_t count_other(const uint32_t *x, size_t from, size_t to, uint32_t value)
+{
+    size_t wrong = 0;
+    for (size_t i = from; i < to; i++)
+        wrong += x[i] != value;
+    return wrong;
+}
+
+/* Transfers with a queue of their own see what was queued before them and nothing of what comes after, as on one queue.
+ * faulty.sh runs this with copies that begin late. */
+static void transfers_beside_launches_keep_the_order_of_one_queue(void)
+{
+    enum { COUNT = 1 << 16, HALF = COUNT / 2, TURNS = 12 };
+    dev_device *d = NULL;
+    dev_buffer *a = NULL, *b = NULL, *low = NULL, *high = NULL;
+    uint32_t *x = malloc(COUNT * sizeof *x), *y = malloc(HALF * sizeof *y), *z = malloc(COUNT * sizeof *z);
+    setenv("GEARTRAIN_TRANSFER_QUEUE", "perhaps", 1);
+    CHECK_FAILS(dev_open(&d, NULL), GT_MISUSE, "GEARTRAIN_TRANSFER_QUEUE is 'perhaps'");
+    setenv("GEARTRAIN_TRANSFER_QUEUE", "on", 1);
+    d = open_default();
+    unsetenv("GEARTRAIN_TRANSFER_QUEUE");
+    if (!d || !x || !y || !z || !CHECK_OK(dev_buffer_create(&a, d, COUNT * 4, "test"))
+        || !CHECK_OK(dev_buffer_create(&b, d, COUNT * 4, "test")) || !CHECK_OK(dev_buffer_view(&low, a, 0, HALF * 4))
+        || !CHECK_OK(dev_buffer_view(&high, a, HALF * 4, HALF * 4)))
+        goto out;
+    for (uint32_t k = 1; k <= TURNS; k++) {
+        dev_list *l = NULL;
+        dev_event *first = NULL, *second = NULL, *third = NULL;
+        for (size_t i = 0; i < HALF; i++)
+            y[i] = 3000 + k;
+        CHECK_OK(dev_list_create(&l, d));
+        CHECK_OK(dev_list_fill(l, a, 0, k, COUNT * 4));
+        CHECK_OK(dev_list_fill(l, low, 0, 1000 + k, HALF * 4));
+        CHECK_OK(dev_list_fill(l, high, 0, 2000 + k, HALF * 4));
+        CHECK_OK(dev_list_copy(l, b, 0, a, 0, COUNT * 4));
+        CHECK_OK(dev_run(l, 0, 1));
+        CHECK_OK(dev_read_start(d, a, 0, x, COUNT * 4, &first));
+        CHECK_OK(dev_run(l, 1, 3)); /* after what is read */
+        CHECK_OK(dev_write_start(d, a, HALF * 4, y, HALF * 4, &second));
+        CHECK_OK(dev_run(l, 3, 4)); /* after what is written */
+        CHECK_OK(dev_read_start(d, b, 0, z, COUNT * 4, &third));
+        if (k % 2) {
+            CHECK_OK(dev_event_wait(first));
+            CHECK_OK(dev_event_wait(second));
+            CHECK_OK(dev_event_wait(third));
+        } else {
+            CHECK_OK(dev_wait(d));
+        }
+        CHECKF(count_other(x, 0, COUNT, k) == 0, "%zu words were written before they were read",
+               count_other(x, 0, COUNT, k));
+        CHECKF(count_other(z, 0, HALF, 1000 + k) == 0 && count_other(z, HALF, COUNT, 3000 + k) == 0,
+               "%zu and %zu words were copied before they were written", count_other(z, 0, HALF, 1000 + k),
+               count_other(z, HALF, COUNT, 3000 + k));
+        CHECK_OK(dev_read(d, a, HALF * 4, z, HALF * 4));
+        CHECK(count_other(z, 0, HALF, 3000 + k) == 0);
+        if (k % 2 == 0) {
+            CHECK_OK(dev_event_wait(first));
+            CHECK_OK(dev_event_wait(second));
+            CHECK_OK(dev_event_wait(third));
+        }
+        dev_list_release(l);
+    }
+out:
+    dev_buffer_release(low);
+    dev_buffer_release(high);
+    dev_buffer_release(a);
+    dev_buffer_release(b);
+    dev_close(d);
+    free(x);
+    free(y);
+    free(z);
+}
+
 const check_case check_cases[] = {
     CASE(every_device_has_an_id_and_can_be_found_by_it),
     CASE(lists_of_ids_are_split),
@@ -535,5 +608,6 @@ const check_case check_cases[] = {
     CASE(sub_devices_open_and_run),
     CASE(traced_work_becomes_spans),
     CASE(large_copies_keep_their_place_in_the_queue),
+    CASE(transfers_beside_launches_keep_the_order_of_one_queue),
     { 0 }
 };
