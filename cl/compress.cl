@@ -31,6 +31,10 @@
  * 32 work-items share a block, a work-group a chunk.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
+
+/* No device may join a product and a sum where another rounds twice. */
+#pragma OPENCL FP_CONTRACT OFF
+
 #include "random.clh"
 #include "block.clh"
 
@@ -48,9 +52,9 @@
 #define STATE_LOSS_SCALE 2
 #define STATE_SKIP 6
 
-#define charV PASTE(char, VW)
 #define convert_floatV PASTE(convert_float, VW)
-#define convert_charV PASTE(convert_char, VW)
+
+__constant uint lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
 static uint magnitude(float x)
 {
@@ -181,92 +185,223 @@ KERNEL void compress_cut(ulong n, uint block, float most, __global const float *
     }
 }
 
+/* code = x + kept in storage type, cut as above; next = what that leaves out. */
+KERNEL void compress_store(ulong n, uint block, float most, __global const float *frame, __global const float *kept,
+                           __global const float *from, __global store_t *code, __global float *next)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float ratio = frame ? frame[RATIO] : 1.0f;
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const floatV x = load_some_f32(kept, i, count) * ratio + load_some_f32(from, i, count), size = fabs(x);
+        const intV over = (size > most) & (size <= MAXFLOAT);
+        store_some(code, i, select(x, copysign((floatV)most, x), over), count);
+        store_some_f32(next, i, x - load_some(code, i, count), count);
+    }
+}
+
 /* ---- int8 ------------------------------------------------------------------------------- */
 
-/* Of the largest magnitude's bits. */
+/* Of the largest magnitude's bits. A block below 2^-100 is zeros: so 256 / scale is finite. */
 static float int8_scale(uint most)
 {
-    return most >= 0x7f800000u ? NAN : as_float(most) / 127.0f;
+    return most >= 0x7f800000u ? NAN : most < 0x0d800000u ? 0.0f : as_float(most) / 127.0f;
 }
 
-/* shift: 0 for the low half of each word, 16 for the high one. */
-static charV int8_round(floatV x, float inverse, uintV word, uint shift)
-{
-    const floatV u = convert_floatV(as_intV(word >> shift & 0xffffu)) * 0x1p-16f + 0x1p-17f;
-    const floatV q = floor(x * inverse + u);
-    return convert_charV(clamp(q, -127.0f, 127.0f));
-}
+/* Added to a float of at most 2^22 it leaves the nearest integer in the low bits. */
+#define NEAREST 12582912.0f
+
+/* The integers of the VW values from i on; blocks are whole, so they are there. In words: CPU drivers take bytes one by
+ * one. */
+#if VW == 16
+#define int8_said(code, i) convert_float16(as_char16(vload4(0, (__global const uint *)((code) + (i)))))
+#elif VW == 8
+#define int8_said(code, i) convert_float8(as_char8(vload2(0, (__global const uint *)((code) + (i)))))
+#else
+#define int8_said(code, i) convert_float4(as_char4(*(__global const uint *)((code) + (i))))
+#endif
 
 #ifdef STYLE_CPU
 
-#define vstoreV_char PASTE(vstore, VW)
+/* Values i .. i + 15 of a block of which `count` are there; the others are 0, and not written. */
+static float16 int8_load(__global const float *x, int i, int count)
+{
+    float some[16];
+    if (i + 16 <= count)
+        return vload16(0, x + i);
+    for (int j = 0; j < 16; j++)
+        some[j] = i + j < count ? x[i + j] : 0.0f;
+    return vload16(0, some);
+}
+
+static void int8_keep(__global float *x, int i, int count, float16 v)
+{
+    float some[16];
+    if (i + 16 <= count) {
+        vstore16(v, 0, x + i);
+        return;
+    }
+    vstore16(v, 0, some);
+    for (int j = 0; i + j < count; j++)
+        x[i + j] = some[j];
+}
+
+#define LOW 0xffffffffUL
+#define ROUNDS 10
+
+/* The keys of Philox's rounds. */
+static void int8_keys(ulong8 *key, __global const uint *random)
+{
+    for (int r = 0; r < ROUNDS; r++) {
+        key[2 * r] = random[0] + 0x9E3779B9u * (uint)r;
+        key[2 * r + 1] = random[1] + 0xBB67AE85u * (uint)r;
+    }
+}
+
+/* The random bytes of block b, in the order of its values: cl/random.clh's Philox with a word a 64-bit lane, whose
+ * product has both halves that are wanted. The high half of a lane is dropped where it is used. */
+static void int8_bytes(uint *bytes, const ulong8 *key, uint step, uint stream, uint b)
+{
+    const ulong quad = (ulong)b * (BLOCK / 16);
+    ulong8 c0 = (quad & LOW) + (ulong8)(0, 1, 2, 3, 4, 5, 6, 7), c1 = stream, c2 = step, c3 = quad >> 32;
+    _Pragma("unroll")
+    for (int r = 0; r < ROUNDS; r++) {
+        const ulong8 p0 = (c0 & LOW) * 0xD2511F53UL, p1 = (c2 & LOW) * 0xCD9E8D57UL;
+        c0 = p1 >> 32 ^ c1 ^ key[2 * r];
+        c1 = p1;
+        c2 = p0 >> 32 ^ c3 ^ key[2 * r + 1];
+        c3 = p0;
+    }
+    vstore8(convert_uint8(c0), 0, bytes);
+    vstore8(convert_uint8(c1), 1, bytes);
+    vstore8(convert_uint8(c2), 2, bytes);
+    vstore8(convert_uint8(c3), 3, bytes);
+}
 
 KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global const uint *random,
-                        __global const float *x, __global char *code)
+                        __global const float *frame, __global const float *kept, __global const float *x,
+                        __global char *code, __global float *next)
 {
     __global float *scales = (__global float *)(code + (size_t)blocks * BLOCK);
     const uint first = get_global_id(0) * per, last = min(blocks, first + per);
-    uint words[RANDOM_BATCH];
+    const float ratio = kept && frame ? frame[RATIO] : 1.0f;
+    const uint step = random[2];
+    float fed[BLOCK];
+    uint bytes[BLOCK / 4];
+    ulong8 key[2 * ROUNDS];
+    int8_keys(key, random);
     for (uint b = first; b < last; b++) {
         const size_t begin = (size_t)b * BLOCK;
         const int count = (int)min((ulong)BLOCK, n - begin);
-        const float scale = int8_scale(most_of(x, begin, count));
-        const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+        uint16 most = 0;
+        for (int i = 0; i < BLOCK; i += 16) {
+            float16 v = int8_load(x + begin, i, count);
+            if (kept)
+                v += int8_load(kept + begin, i, count) * ratio;
+            most = max(most, as_uint16(v) & 0x7fffffffu);
+            vstore16(v, 0, fed + i);
+        }
+        const uint8 most8 = max(most.lo, most.hi);
+        const uint4 most4 = max(most8.lo, most8.hi);
+        const uint2 most2 = max(most4.lo, most4.hi);
+        const float scale = int8_scale(max(most2.x, most2.y)), inverse = scale > 0.0f ? 256.0f / scale : 0.0f;
         scales[b] = scale;
-        for (int w = 0; w < BLOCK / 2; w += RANDOM_BATCH) {
-            random_batch(words, random, stream, (begin / 2 + w) >> 2);
-            for (int i = w; i < BLOCK; i += BLOCK / 2)
-                for (int j = 0; j < RANDOM_BATCH; j += VW) {
-                    const int left = count - i - j;
-                    const floatV v = left > 0 ? load_some_f32(x, begin + i + j, left) : (floatV)0.0f;
-                    vstoreV_char(int8_round(v, inverse, vloadV(0, words + j), i < BLOCK / 2 ? 0 : 16), 0,
-                                 code + begin + i + j);
-                }
+        int8_bytes(bytes, key, step, stream, b);
+        for (int i = 0; i < BLOCK; i += 16) {
+            const float16 v = vload16(0, fed + i);
+            const short16 at = convert_short16(as_int16(v * inverse + NEAREST));
+            const short16 q = (at + convert_short16(vload16(0, (uchar *)bytes + i))) >> (short)8;
+            vstore4(as_uint4(convert_char16(q)), 0, (__global uint *)(code + begin + i));   /* in words: bytes one by one else */
+            if (next)
+                int8_keep(next + begin, i, count, v - convert_float16(q) * scale);
         }
     }
 }
 
 #else
 
+#define SHARERS 8               /* work-items of a block: four times four values each */
+
 KERNEL void int8_encode(int per, ulong n, uint blocks, uint stream, __global const uint *random,
-                        __global const float *x, __global char *code)
+                        __global const float *frame, __global const float *kept, __global const float *x,
+                        __global char *code, __global float *next)
 {
     __local uint tmp[WG];
     __global float *scales = (__global float *)(code + (size_t)blocks * BLOCK);
-    const uint me = get_local_id(0), lane = me % 32, b = get_group_id(0) * (WG / 32) + me / 32;
+    const uint me = get_local_id(0), lane = me % SHARERS, b = get_group_id(0) * (WG / SHARERS) + me / SHARERS;
     const size_t at = (size_t)b * BLOCK + 4 * lane;
-    const float4 v = b < blocks && at < n ? load_some_f32(x, at, (int)min((ulong)4, n - at)) : (float4)0.0f;
-    const float scale = int8_scale(most_of(v, tmp));
+    const float ratio = kept && frame ? frame[RATIO] : 1.0f;
+    float4 v[4];
+    uint4 most = 0;
+    for (int j = 0; j < 4; j++) {
+        const size_t i = at + 4 * SHARERS * j;
+        const int count = b < blocks && i < n ? (int)min((ulong)4, n - i) : 0;
+        v[j] = count ? load_some_f32(x, i, count) : (float4)0.0f;
+        if (kept && count)
+            v[j] += load_some_f32(kept, i, count) * ratio;
+        most = max(most, as_uint4(v[j]) & 0x7fffffffu);
+    }
+    tmp[me] = max(max(most.x, most.y), max(most.z, most.w));
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (uint half_ = SHARERS / 2; half_ > 0; half_ >>= 1) {
+        if (lane < half_)
+            tmp[me] = max(tmp[me], tmp[me + half_]);
+        barrier(CLK_LOCAL_MEM_FENCE);
+    }
     if (b >= blocks)
         return;
+    const float scale = int8_scale(tmp[me - lane]), inverse = scale > 0.0f ? 256.0f / scale : 0.0f;
     if (lane == 0)
         scales[b] = scale;
-    const uint4 words = random_quad(random, stream, (ulong)b * (BLOCK / 8) + lane % 16);
-    const char4 q = int8_round(v, scale > 0.0f ? 1.0f / scale : 0.0f, words, lane < 16 ? 0 : 16);
-    *(__global char4 *)(code + at) = q;
+    const uint4 words = random_quad(random, stream, (ulong)b * SHARERS + lane);
+    const uint word[4] = { words.x, words.y, words.z, words.w };
+    for (int j = 0; j < 4; j++) {
+        const size_t i = at + 4 * SHARERS * j;
+        const int4 near = convert_int4(convert_short4(as_int4(v[j] * inverse + NEAREST)));
+        const int4 q = (near + convert_int4(as_uchar4(word[j]))) >> 8;
+        *(__global char4 *)(code + i) = convert_char4(q);
+        if (next && i < n)
+            store_some_f32(next, i, v[j] - convert_float4(q) * scale, (int)min((ulong)4, n - i));
+    }
 }
 
 #endif
 
-/* to (+)= what code says. */
+/* to (+)= what code says, and other, which may be null. */
 KERNEL void int8_decode(ulong n, uint block, uint blocks, int add, __global const char *code,
-                        __global float *to)
+                        __global const char *other, __global float *to)
 {
     __global const float *scales = (__global const float *)(code + (size_t)blocks * BLOCK);
+    __global const float *others = (__global const float *)(other + (other ? (size_t)blocks * BLOCK : 0));
     const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
     for (ulong i = begin; i < end; i += VW) {
         const int count = (int)min((ulong)VW, end - i);
-#ifdef STYLE_CPU
-        const charV q = vloadV(0, code + i);            /* blocks are whole, so it is there */
-#else
-        const char4 q = *(__global const char4 *)(code + i);
-#endif
-        const floatV x = convert_floatV(q) * scales[i / BLOCK];
-        store_some_f32(to, i, add ? load_some_f32(to, i, count) + x : x, count);
+        floatV x = int8_said(code, i) * scales[i / BLOCK];
+        x = add ? load_some_f32(to, i, count) + x : x;
+        if (other)
+            x += int8_said(other, i) * others[i / BLOCK];
+        store_some_f32(to, i, x, count);
     }
 }
 
 /* ---- topk ------------------------------------------------------------------------------- */
+
+/* A chunk as it is encoded: x, or what next gets where something was kept. */
+static __global const float *fed_chunk(__global const float *x, __global const float *kept, __global float *next,
+                                       int len, float ratio)
+{
+    if (!kept)
+        return x;
+#ifdef STYLE_CPU
+    for (int i = 0; i < len; i += VW)
+        store_some_f32(next, i, load_some_f32(kept, i, len - i) * ratio + load_some_f32(x, i, len - i), len - i);
+#else
+    for (int i = get_local_id(0); i < len; i += WG)
+        next[i] = kept[i] * ratio + x[i];
+    barrier(CLK_GLOBAL_MEM_FENCE);
+#endif
+    return next;
+}
 
 /* As many of `count` looked at as `want` are of `len`, at least one. */
 static int sample_rank(int want, int count, int len)
@@ -280,7 +415,7 @@ static int sample_rank(int want, int count, int len)
  * that is added up. */
 static intV at_least(floatV x, uint bits)
 {
-    return ((intV)((int)bits - 1) - (as_intV(x) & 0x7fffffff)) >> 31;
+    return ((intV)(int)(bits - 1u) - (as_intV(x) & 0x7fffffff)) >> 31;
 }
 
 /* How many of x[0..len) have a magnitude of at least `bits`. */
@@ -325,90 +460,218 @@ static uint threshold(__global const float *x, int len, int k)
     return low;
 }
 
-KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *all, __global float *code)
+#define GROUPS (CHUNK / 2)
+
+static uintV sizes(__global const float *x, int i)
 {
-    __global ushort *indices = (__global ushort *)(code + (size_t)chunks * k);
-    const uint first = get_global_id(0) * per, last = min(chunks, first + per);
-    for (uint c = first; c < last; c++) {
-        __global const float *x = all + (size_t)c * CHUNK;
-        __global float *value = code + (size_t)c * k;
-        __global ushort *index = indices + (size_t)c * k;
-        const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len);
-        const uint least = threshold(x, len, want);
-        int equals = want - (least < 0x7fffffffu ? count_from(x, len, least + 1) : 0), at = 0;
-        for (int i = 0; i < len && at < want; i += VW) {
-            const int count = min(VW, len - i);
-            if (count == VW && !any(at_least(loadV_f32(x, i), least)))
-                continue;
-            for (int j = 0; j < count && at < want; j++) {
-                const uint m = magnitude(x[i + j]);
-                if (m < least || (m == least && equals-- <= 0))
-                    continue;
-                value[at] = x[i + j];
-                index[at++] = (ushort)(i + j);
-            }
-        }
-        for (; at < k; at++) {
-            value[at] = 0.0f;
-            index[at] = NOTHING;
-        }
-    }
+    return as_uintV(loadV_f32(x, i)) & 0x7fffffffu;
 }
 
-/* The k-th largest of some magnitudes, bit by bit from the top. */
+static int sum_lanes(intV v)
+{
+    int lane[VW], sum = 0;
+    vstoreV(v, 0, lane);
+    for (int j = 0; j < VW; j++)
+        sum += lane[j];
+    return sum;
+}
+
+static uint most_lane(uintV v)
+{
+    uint lane[VW], most = 0;
+    vstoreV(v, 0, lane);
+    for (int j = 0; j < VW; j++)
+        most = max(most, lane[j]);
+    return most;
+}
+
+/* How many of size[0..count) are at least `bits`, and none has bit 31; count: a multiple of VW. */
+static int many_from(const uint *size, int count, uint bits)
+{
+    intV many = 0;
+    for (int i = 0; i < count; i += VW)
+        many -= ((intV)(int)(bits - 1u) - as_intV(vloadV(0, size + i))) >> 31;
+    return sum_lanes(many);
+}
+
+/* A magnitude that at least k of a whole chunk reach, k <= GROUPS / 4, and few more: so many of the largest of groups
+ * reach it, which are fewer to count. At least four groups for each of k, so that few hold two of the largest. */
+static uint reached_by_groups(__global const float *x, int k)
+{
+    uint most[GROUPS];
+    uintV all = 0;
+    int groups = k > GROUPS / 16 ? GROUPS : GROUPS / 4;
+    for (int g = 0; g < groups; g += VW) {
+        uintV of = 0;
+        if (groups == GROUPS)
+            of = max(sizes(x, 2 * g), sizes(x, 2 * g + VW));
+        else
+            for (int j = 0; j < 8 * VW; j += 2 * VW)
+                of = max(of, max(sizes(x, 8 * g + j), sizes(x, 8 * g + j + VW)));
+        vstoreV(of, 0, most + g);
+        all = max(all, of);
+    }
+    while (groups >= 8 * k && groups > 4 * VW) {
+        groups /= 2;
+        for (int g = 0; g < groups; g += VW)
+            vstoreV(max(vloadV(0, most + g), vloadV(0, most + groups + g)), 0, most + g);
+    }
+    uint high = most_lane(all) + 1, low = 0;
+    for (uint down = 1u << 21; high - low > 1; down = min(2 * down, 1u << 30)) {
+        const uint mid = low || down >= high ? low + (high - low) / 2 : high - down;
+        const int many = many_from(most, groups, mid);
+        if (many < k)
+            high = mid;
+        else
+            low = mid;
+        if (many >= k && many <= k + k / 4 + 2)
+            break;
+    }
+    return low;
+}
+
+#define SURPLUS 24
+
+/* The k-th largest of size[0..count); behind them are zeros, to a multiple of 16. */
 static uint kth_of(const uint *size, int count, int k)
 {
+    const int padded = (count + 15) & ~15, surplus = count - k;
     uint least = 0;
-    for (uint bit = 1u << 30; bit; bit >>= 1) {
-        int many = 0;
-        for (int i = 0; i < count; i++)
-            many += size[i] >= (least | bit);
-        least |= many >= k ? bit : 0;
+    if (many_from(size, padded, 1) < k)
+        return 0;
+    if (surplus > SURPLUS) {                    /* bit by bit from the top */
+        for (uint bit = 1u << 30; bit; bit >>= 1)
+            least |= many_from(size, padded, least | bit) >= k ? bit : 0;
+        return least;
     }
+    do {                                        /* from the smallest up */
+        uintV next = 0x7fffffffu;
+        for (int i = 0; i < padded; i += VW) {
+            const intV v = as_intV(vloadV(0, size + i)), above = ((intV)(int)least - v) >> 31;
+            next = min(next, as_uintV((v & above) | (0x7fffffff & ~above)));
+        }
+        uint lane[VW];
+        vstoreV(next, 0, lane);
+        least = 0x7fffffffu;
+        for (int j = 0; j < VW; j++)
+            least = min(least, lane[j]);
+    } while (least < 0x7fffffffu && count - many_from(size, padded, least + 1) <= surplus);
     return least;
 }
 
-KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride, __global const uint *random,
-                                __global const float *all, __global float *code)
+/* Bit i: x[i] has a magnitude of at least `least`; of 32 values. */
+static uint reaching(__global const float *x, uint least)
+{
+    uintV bits = 0;
+    _Pragma("unroll")
+    for (int j = 0; j < 32; j += VW)
+        bits |= as_uintV(at_least(loadV_f32(x, j), least)) & (1u << j);
+    bits <<= vloadV(0, lanes);
+#if VW == 16
+    const uint8 half_ = bits.lo | bits.hi;
+    const uint4 a = half_.lo | half_.hi;
+#elif VW == 8
+    const uint4 a = bits.lo | bits.hi;
+#else
+    const uint4 a = bits;
+#endif
+    const uint2 b = a.lo | a.hi;
+    return b.x | b.y;
+}
+
+static uint reaching_some(__global const float *x, int count, uint least)
+{
+    uint bits = 0;
+    for (int j = 0; j < count; j++)
+        bits |= (uint)(magnitude(x[j]) >= least) << j;
+    return bits;
+}
+
+static void pad(uint *size, int count)
+{
+    for (int i = count; i < ((count + 15) & ~15); i++)
+        size[i] = 0;
+}
+
+/* Of the values that reach `reach`, which is not 0, the `want` largest, or all if those are fewer: zeros need not be
+ * sent. next, null or x, loses them. size and where: room for a chunk. */
+static void choose(__global const float *x, int len, uint reach, int want, int k, uint *size, ushort *where,
+                   __global float *value, __global ushort *index, __global float *next)
+{
+    ushort found[CHUNK / 32];
+    uint bits[CHUNK / 32];
+    int words = 0, count = 0, at = 0;
+    for (int i = 0; i < len; i += 32) {
+        const uint word = i + 32 <= len ? reaching(x + i, reach) : reaching_some(x + i, len - i, reach);
+        found[words] = (ushort)i;
+        bits[words] = word;
+        words += word != 0;                     /* without a branch: nobody could guess it */
+    }
+    for (int w = 0; w < words; w++)
+        for (uint word = bits[w]; word; word &= word - 1) {
+            const int i = found[w] + 31 - (int)clz(word & (0u - word));
+            size[count] = magnitude(x[i]);
+            where[count++] = (ushort)i;
+        }
+    pad(size, count);
+    const int padded = (count + 15) & ~15;
+    uint least = reach;                         /* as it is where many are equal */
+    int equals = want - many_from(size, padded, least + 1);
+    if (equals <= 0 && count > want) {
+        least = kth_of(size, count, want);
+        equals = want - many_from(size, padded, least + 1);
+    }
+    for (int j = 0; j < count && at < want; j++) {
+        if (size[j] < least || (size[j] == least && equals-- <= 0))
+            continue;
+        value[at] = x[where[j]];
+        index[at++] = where[j];
+    }
+    for (int j = 0; next && j < at; j++)
+        next[index[j]] -= value[j];
+    for (; at < k; at++) {
+        value[at] = 0.0f;
+        index[at] = NOTHING;
+    }
+}
+
+KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *frame, __global const float *kept,
+                        __global const float *all, __global float *code, __global float *next)
 {
     __global ushort *indices = (__global ushort *)(code + (size_t)chunks * k);
     const uint first = get_global_id(0) * per, last = min(chunks, first + per);
-    uint size[CHUNK];
+    const float ratio = kept && frame ? frame[RATIO] : 1.0f;
+    uint size[CHUNK + 16];
     ushort where[CHUNK];
     for (uint c = first; c < last; c++) {
-        __global const float *x = all + (size_t)c * CHUNK;
-        __global float *value = code + (size_t)c * k;
-        __global ushort *index = indices + (size_t)c * k;
-        const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len);
-        int count = 0, at = 0;
+        const size_t at = (size_t)c * CHUNK;
+        const int len = (int)min((ulong)CHUNK, n - at), want = min(k, len);
+        __global const float *x = fed_chunk(all + at, kept ? kept + at : 0, next + (next ? at : 0), len, ratio);
+        const uint reach = max(1u, len == CHUNK && want <= GROUPS / 4 ? reached_by_groups(x, want)
+                                                                : threshold(x, len, want));
+        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k, next ? next + at : 0);
+    }
+}
+
+KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride, __global const uint *random,
+                                __global const float *frame, __global const float *kept, __global const float *all,
+                                __global float *code, __global float *next)
+{
+    __global ushort *indices = (__global ushort *)(code + (size_t)chunks * k);
+    const uint first = get_global_id(0) * per, last = min(chunks, first + per);
+    const float ratio = kept && frame ? frame[RATIO] : 1.0f;
+    uint size[CHUNK + 16];
+    ushort where[CHUNK];
+    for (uint c = first; c < last; c++) {
+        const size_t at = (size_t)c * CHUNK;
+        const int len = (int)min((ulong)CHUNK, n - at), want = min(k, len);
+        __global const float *x = fed_chunk(all + at, kept ? kept + at : 0, next + (next ? at : 0), len, ratio);
+        int count = 0;
         for (int i = (int)((random[2] + c) % (uint)min(stride, len)); i < len; i += stride)
             size[count++] = magnitude(x[i]);
-        const uint reach = kth_of(size, count, sample_rank(want, count, len));
-        count = 0;
-        for (int i = 0; i < len; i += VW) {
-            const int some = min(VW, len - i);
-            if (some == VW && !any(at_least(loadV_f32(x, i), reach)))
-                continue;
-            for (int j = 0; j < some; j++)
-                if (magnitude(x[i + j]) >= reach) {
-                    size[count] = magnitude(x[i + j]);
-                    where[count++] = (ushort)(i + j);
-                }
-        }
-        const uint least = count > want ? kth_of(size, count, want) : reach;
-        int equals = want;
-        for (int j = 0; j < count; j++)
-            equals -= size[j] > least;
-        for (int j = 0; j < count && at < want; j++) {
-            if (size[j] < least || (size[j] == least && equals-- <= 0))
-                continue;
-            value[at] = x[where[j]];
-            index[at++] = where[j];
-        }
-        for (; at < k; at++) {
-            value[at] = 0.0f;
-            index[at] = NOTHING;
-        }
+        pad(size, count);
+        const uint reach = max(1u, kth_of(size, count, sample_rank(want, count, len)));
+        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k, next ? next + at : 0);
     }
 }
 
@@ -521,6 +784,16 @@ static __attribute__((always_inline)) void largest(__global const float *x, int 
     }
 }
 
+/* next, which may be null, loses the `count` values that were chosen. */
+static void take_out(__global float *next, __global const float *value, __global const ushort *index, int count)
+{
+    if (!next)
+        return;
+    barrier(CLK_GLOBAL_MEM_FENCE);
+    for (int j = get_local_id(0); j < count; j += WG)
+        next[index[j]] -= value[j];
+}
+
 static void fill_up(__global float *value, __global ushort *index, int from, int k)
 {
     for (int at = from + get_local_id(0); at < k; at += WG) {
@@ -529,16 +802,20 @@ static void fill_up(__global float *value, __global ushort *index, int from, int
     }
 }
 
-KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *all, __global float *code)
+KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const float *frame, __global const float *kept,
+                        __global const float *all, __global float *code, __global float *next)
 {
     __local int bins[256], found[18];
     __local int2 tmp[WG];
     const uint c = get_group_id(0);
-    __global float *value = code + (size_t)c * k;
+    const size_t at = (size_t)c * CHUNK;
+    __global float *value = code + (size_t)c * k, *rest = next ? next + at : 0;
     __global ushort *index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
-    const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len);
-    largest(all + (size_t)c * CHUNK, len, want, value, index, bins, found, tmp);
+    const int len = (int)min((ulong)CHUNK, n - at), want = min(k, len);
+    __global const float *x = fed_chunk(all + at, kept ? kept + at : 0, rest, len, kept && frame ? frame[RATIO] : 1.0f);
+    largest(x, len, want, value, index, bins, found, tmp);
     fill_up(value, index, want, k);
+    take_out(rest, value, index, want);
 }
 
 #define POOL 1024               /* values of a sample, or that reach its threshold, which local memory holds */
@@ -554,7 +831,8 @@ static int rank_in(__local const uint *pool, int count, int j)
 }
 
 KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride, __global const uint *random,
-                                __global const float *all, __global float *code)
+                                __global const float *frame, __global const float *kept, __global const float *all,
+                                __global float *code, __global float *next)
 {
     __local int bins[256], found[18];
     __local int2 tmp[WG];
@@ -562,13 +840,15 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
     __local ushort where[POOL];
     __local uchar chosen[POOL];
     const uint c = get_group_id(0);
-    __global const float *x = all + (size_t)c * CHUNK;
-    __global float *value = code + (size_t)c * k;
+    const size_t from = (size_t)c * CHUNK;
+    __global float *value = code + (size_t)c * k, *rest = next ? next + from : 0;
     __global ushort *index = (__global ushort *)(code + (size_t)chunks * k) + (size_t)c * k;
-    const int len = (int)min((ulong)CHUNK, n - (ulong)c * CHUNK), want = min(k, len), me = get_local_id(0);
+    const int len = (int)min((ulong)CHUNK, n - from), want = min(k, len), me = get_local_id(0);
     const int begin = min(len, me * (CHUNK / WG)), end = min(len, begin + CHUNK / WG);
     const int start = (int)((random[2] + c) % (uint)min(stride, len));
     const int looked = (len - start + stride - 1) / stride, rank = sample_rank(want, looked, len) - 1;
+    __global const float *x = fed_chunk(all + from, kept ? kept + from : 0, rest, len,
+                                        kept && frame ? frame[RATIO] : 1.0f);
     for (int j = me; j < looked; j += WG)
         pool[j] = magnitude(x[start + j * stride]);
     barrier(CLK_LOCAL_MEM_FENCE);
@@ -589,12 +869,14 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
                 index[at++] = (ushort)i;
             }
         fill_up(value, index, count, k);
+        take_out(rest, value, index, count);
         return;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     if (count > POOL) {
         largest(x, len, want, value, index, bins, found, tmp);
         fill_up(value, index, want, k);
+        take_out(rest, value, index, want);
         return;
     }
     for (int i = begin; i < end; i++)
@@ -616,6 +898,7 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
         }
     }
     fill_up(value, index, want, k);
+    take_out(rest, value, index, want);
 }
 
 KERNEL void topk_decode(int per, ulong n, uint chunks, int k, int add, __global const float *code,
@@ -642,8 +925,6 @@ KERNEL void topk_decode(int per, ulong n, uint chunks, int k, int add, __global 
 /* ---- sign ------------------------------------------------------------------------------- */
 
 #define WORD 32
-
-__constant uint lanes[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
 static float sign_scale(float sum, int len)
 {

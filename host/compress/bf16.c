@@ -5,10 +5,18 @@
  * the next one, so that small parts are late and not lost.                                 */
 #include "host/compress/compressor.h"
 
+#include <math.h>
+
 static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
     return kernel_store(l, k, r->count, r->grad, to);
+}
+
+static gt_status encode_held(dev_list *l, kernel_set *k, const compress_range *r, const kernel_holding *h,
+                             dev_buffer *to)
+{
+    return kernel_compress_store(l, k, r->count, INFINITY, h->frame, h->kept, r->grad, to, h->next);
 }
 
 static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
@@ -27,5 +35,6 @@ const compressor compress_bf16 = {
     .all = 1,
     .keeps_error = 1,
     .encode = encode,
+    .encode_held = encode_held,
     .decode = decode
 };

@@ -4,7 +4,8 @@
  *   one rank's encoding   | range 0 | range 1 | ...      each from where a view may begin
  *
  * Error feedback is the same for all compressors, so it stands here: the first list adds what was kept to
- * the gradient before it encodes; the last one decodes what this rank alone said and keeps the difference. */
+ * the gradient before it encodes; the last one decodes what this rank alone said and keeps the difference. Compressors
+ * that do all of that in one pass over the values (encode_held) move a third of the bytes. */
 #include "host/compress/coding.h"
 
 #include <stdlib.h>
@@ -42,7 +43,7 @@ struct compress_coding {
     dev_buffer *code, *scratch;
     pair error, velocity, state;        /* state: of the ranges, one after the other        */
     int64_t states;                     /* fp32 values of it                                */
-    dev_buffer **error_of;              /* [range] views of error.next                      */
+    pair *error_of;                     /* [range] views of error                           */
     int rounds;
     piece *piece;                       /* NULL: sums are not encoded again                 */
     int pieces;
@@ -302,6 +303,12 @@ static gt_status make_pair(compress_coding *c, pair *p, int64_t count, const cha
     return st ? st : kernel_compress_commit(c->commit, c->o.kernels, count, c->o.frame, p->next, p->kept);
 }
 
+static gt_status view_pair(pair *view, const pair *of, uint64_t offset, uint64_t bytes)
+{
+    gt_status st = dev_buffer_view(&view->kept, of->kept, offset, bytes);
+    return st ? st : dev_buffer_view(&view->next, of->next, offset, bytes);
+}
+
 static gt_status make_error(compress_coding *c)
 {
     if (!c->how->keeps_error)
@@ -311,8 +318,7 @@ static gt_status make_error(compress_coding *c)
         return no_memory();
     gt_status st = make_pair(c, &c->error, c->o.count, "what compression holds back of gradients");
     for (int i = 0; !st && i < c->o.ranges; i++)
-        st = dev_buffer_view(&c->error_of[i], c->error.next, 4 * (uint64_t)c->range[i].first,
-                             4 * (uint64_t)c->range[i].count);
+        st = view_pair(&c->error_of[i], &c->error, 4 * (uint64_t)c->range[i].first, 4 * (uint64_t)c->range[i].count);
     if (!st && c->o.spec.momentum > 0.0)
         st = make_pair(c, &c->velocity, c->o.count, "momentum of gradients that are compressed");
     return st;
@@ -367,19 +373,24 @@ static gt_status append_encode(compress_coding *c, int at)
 {
     round *k = round_at(c, at);
     const int keeps = c->how->keeps_error, last = at == c->rounds - 1;
+    const int held = keeps && c->how->encode_held && !c->o.moment && !c->velocity.kept && !c->piece;
     gt_status st = dev_list_create(&k->encode, c->o.device);
     if (!st)
         dev_list_label(k->encode, "encoding of gradients");
-    if (!st && keeps && at == 0)
+    if (!st && keeps && at == 0 && !held)
         st = append_feed(c, k->encode);
     if (c->piece)
         return st ? st : append_pieces_in(c, at);
-    for (int i = 0; !st && i < c->o.ranges; i++)
-        st = c->how->encode(k->encode, c->o.kernels, &c->range[i], at, k->part[i * c->encodings + c->mine]);
-    for (int i = 0; !st && keeps && last && i < c->o.ranges; i++)
+    for (int i = 0; !st && i < c->o.ranges; i++) {
+        dev_buffer *code = k->part[i * c->encodings + c->mine];
+        const kernel_holding h = { c->o.frame, keeps ? c->error_of[i].kept : NULL, keeps ? c->error_of[i].next : NULL };
+        st = held ? c->how->encode_held(k->encode, c->o.kernels, &c->range[i], &h, code)
+                  : c->how->encode(k->encode, c->o.kernels, &c->range[i], at, code);
+    }
+    for (int i = 0; !st && keeps && last && !held && i < c->o.ranges; i++)
         st = c->how->decode(k->encode, c->o.kernels, &c->range[i], at, &k->part[i * c->encodings + c->mine], 1,
-                            c->error_of[i]);
-    if (!st && keeps && last)
+                            c->error_of[i].next);
+    if (!st && keeps && last && !held)
         st = kernel_compress_left(k->encode, c->o.kernels, c->o.count, c->o.moment ? c->o.frame : NULL, c->o.grad,
                                   c->error.next, c->velocity.next);
     if (!st && keeps && last && c->o.spec.decay > 0.0 && c->o.spec.decay < 1.0)
@@ -511,7 +522,7 @@ void compress_coding_release(compress_coding *c)
         dev_buffer_release(c->range[i].next);
         dev_buffer_release(c->range[i].scratch);
         if (c->error_of)
-            dev_buffer_release(c->error_of[i]);
+            release_pair(&c->error_of[i]);
     }
     dev_buffer_release(c->o.grad);
     dev_buffer_release(c->o.moment);

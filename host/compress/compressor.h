@@ -72,6 +72,10 @@ struct compressor {
     int64_t (*state)(const compress_range *r), (*scratch)(const compress_range *r);
     /* k: kernels whose storage is `type`. NULL: gradients travel as they are. */
     gt_status (*encode)(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to);
+    /* encode() of r->grad and what was held back, which also leaves what it leaves out (h->next), in one pass; for one of
+     * one round that keeps errors. r->grad may stay as it was. NULL: coding.c adds, encodes, decodes and subtracts. */
+    gt_status (*encode_held)(dev_list *l, kernel_set *k, const compress_range *r, const kernel_holding *h,
+                             dev_buffer *to);
     /* from[0..count): encodings whose sum is the result; one of all ranks together, or one of each.
      * to: count values, r->grad or memory of the caller's; written in the last round at the latest. Of the last
      * round it is called twice: for what this rank alone said, and for the sum. */

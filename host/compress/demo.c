@@ -57,7 +57,7 @@ static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int
     const extent e = extent_of(r);
     (void)round;
     gt_status st = kernel_dct_forward(l, k, e.n, e.m, r->grad, r->scratch);
-    return st ? st : kernel_topk_encode(l, k, scratch(r), (int)r->spec->parameter, r->scratch, to);
+    return st ? st : kernel_topk_encode(l, k, scratch(r), (int)r->spec->parameter, NULL, r->scratch, to);
 }
 
 static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,

@@ -6,10 +6,21 @@
  * added to the next gradient.                                                              */
 #include "host/compress/compressor.h"
 
+static float most_of(const compress_range *r)
+{
+    return 65504.0f / (float)r->ranks;
+}
+
 static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
-    return kernel_compress_cut(l, k, r->count, 65504.0f / (float)r->ranks, r->grad, to);
+    return kernel_compress_cut(l, k, r->count, most_of(r), r->grad, to);
+}
+
+static gt_status encode_held(dev_list *l, kernel_set *k, const compress_range *r, const kernel_holding *h,
+                             dev_buffer *to)
+{
+    return kernel_compress_store(l, k, r->count, most_of(r), h->frame, h->kept, r->grad, to, h->next);
 }
 
 static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
@@ -28,5 +39,6 @@ const compressor compress_fp16 = {
     .all = 1,
     .keeps_error = 1,
     .encode = encode,
+    .encode_held = encode_held,
     .decode = decode
 };

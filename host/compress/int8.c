@@ -13,10 +13,16 @@ static int64_t elements(const compress_range *r, int round)
     return kernel_int8_words(r->count);
 }
 
+static gt_status encode_held(dev_list *l, kernel_set *k, const compress_range *r, const kernel_holding *h,
+                             dev_buffer *to)
+{
+    return kernel_int8_encode(l, k, r->count, r->own_stream, r->random, h, r->grad, to);
+}
+
 static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
-    return kernel_int8_encode(l, k, r->count, r->own_stream, r->random, r->grad, to);
+    return encode_held(l, k, r, NULL, to);
 }
 
 static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
@@ -24,8 +30,8 @@ static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int
 {
     gt_status st = GT_OK;
     (void)round;
-    for (int i = 0; !st && i < count; i++)
-        st = kernel_int8_decode(l, k, r->count, i > 0, from[i], to);
+    for (int i = 0; !st && i < count; i += 2)
+        st = kernel_int8_decode(l, k, r->count, i > 0, from[i], i + 1 < count ? from[i + 1] : NULL, to);
     return st;
 }
 
@@ -38,5 +44,6 @@ const compressor compress_int8 = {
     .keeps_error = 1,
     .elements = elements,
     .encode = encode,
+    .encode_held = encode_held,
     .decode = decode
 };

@@ -59,14 +59,20 @@ static int64_t elements(const compress_range *r, int round)
     return kernel_topk_words(r->count, keep_of(r));
 }
 
+static gt_status encode_held(dev_list *l, kernel_set *k, const compress_range *r, const kernel_holding *h,
+                             dev_buffer *to)
+{
+    if (r->spec->sample > 0.0) {
+        const double stride = fmin(rint(1.0 / r->spec->sample), COMPRESS_CHUNK);
+        return kernel_topk_encode_sampled(l, k, r->count, keep_of(r), (int)stride, r->random, h, r->grad, to);
+    }
+    return kernel_topk_encode(l, k, r->count, keep_of(r), h, r->grad, to);
+}
+
 static gt_status encode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *to)
 {
     (void)round;
-    if (r->spec->sample > 0.0) {
-        const double stride = fmin(rint(1.0 / r->spec->sample), COMPRESS_CHUNK);
-        return kernel_topk_encode_sampled(l, k, r->count, keep_of(r), (int)stride, r->random, r->grad, to);
-    }
-    return kernel_topk_encode(l, k, r->count, keep_of(r), r->grad, to);
+    return encode_held(l, k, r, NULL, to);
 }
 
 static gt_status decode(dev_list *l, kernel_set *k, const compress_range *r, int round, dev_buffer *const *from,
@@ -91,5 +97,6 @@ const compressor compress_topk = {
     .levels = levels,
     .elements = elements,
     .encode = encode,
+    .encode_held = encode_held,
     .decode = decode
 };

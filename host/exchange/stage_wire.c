@@ -271,7 +271,7 @@ static gt_status append_decode(const wire *w, dev_list *l, dev_buffer *to)
     switch (w->form.kind) {
     case WIRE_BF16: return kernel_load(l, w->form.kernels, w->form.count, w->code, to);
     case WIRE_FP16: return kernel_scaled_load(l, w->form.kernels, w->form.count, w->code, to);
-    case WIRE_INT8: return kernel_int8_decode(l, w->form.kernels, w->form.count, 0, w->code, to);
+    case WIRE_INT8: return kernel_int8_decode(l, w->form.kernels, w->form.count, 0, w->code, NULL, to);
     case WIRE_AS_IT_IS:
     case WIRE_KINDS: break;
     }

@@ -277,18 +277,29 @@ gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer
                                dev_buffer *said, dev_buffer *moved);
 /* to S = from fp32, cut to [-most, most]; inf and NaN stay. */
 gt_status kernel_compress_cut(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *from, dev_buffer *to);
+/* The same of from + kept; next = what `to` leaves out of that. */
+gt_status kernel_compress_store(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *frame, dev_buffer *kept,
+                                dev_buffer *from, dev_buffer *to, dev_buffer *next);
+/* What is held back of x fp32 (n), in one pass with encoding it: x + kept is encoded, next is that less what the code
+ * says; both fp32 (n). NULL for it: neither is there. */
+typedef struct kernel_holding {
+    dev_buffer *frame, *kept, *next;
+} kernel_holding;
 /* Encodings of x fp32 (n), in words of 4 bytes; decoding overwrites `to` fp32 (n), or adds to it. */
 enum { COMPRESS_BLOCK = 128, COMPRESS_CHUNK = 4096 };
 int64_t kernel_int8_words(int64_t n);
-gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random, dev_buffer *x,
-                             dev_buffer *code);
-gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to);
+gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random,
+                             const kernel_holding *h, dev_buffer *x, dev_buffer *code);
+/* other: a second encoding, whose values are added; NULL: none. */
+gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *other,
+                             dev_buffer *to);
 /* keep: values of each COMPRESS_CHUNK. */
 int64_t kernel_topk_words(int64_t n, int keep);
-gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, dev_buffer *x, dev_buffer *code);
+gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, const kernel_holding *h, dev_buffer *x,
+                             dev_buffer *code);
 /* The same by a threshold that every `stride`-th value gives, from 10 on; random: of kernel_compress_begin(). */
 gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
-                                     dev_buffer *x, dev_buffer *code);
+                                     const kernel_holding *h, dev_buffer *x, dev_buffer *code);
 gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code,
                              dev_buffer *to);
 /* Signs, and of each COMPRESS_CHUNK the mean magnitude. */

@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SHARERS = 32 };          /* work-items of a GPU that share a block, as in cl/compress.cl */
+static const kernel_holding nothing;
+
+enum { SHARERS = 8 };           /* work-items of a GPU that share a block, as in cl/compress.cl */
 
 static int64_t pieces(int64_t n, int64_t each)
 {
@@ -97,13 +99,21 @@ gt_status kernel_compress_cut(dev_list *l, kernel_set *k, int64_t n, float most,
     return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_cut", n, args, KERNEL_ARGS(args));
 }
 
+gt_status kernel_compress_store(dev_list *l, kernel_set *k, int64_t n, float most, dev_buffer *frame, dev_buffer *kept,
+                                dev_buffer *from, dev_buffer *to, dev_buffer *next)
+{
+    dev_arg args[] = { [2] = dev_arg_f32(most), dev_arg_buffer(frame), dev_arg_buffer(kept),
+                       dev_arg_buffer(from),    dev_arg_buffer(to),    dev_arg_buffer(next) };
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_store", n, args, KERNEL_ARGS(args));
+}
+
 int64_t kernel_int8_words(int64_t n)
 {
     return pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4 + 1);
 }
 
-gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random, dev_buffer *x,
-                             dev_buffer *code)
+gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random,
+                             const kernel_holding *h, dev_buffer *x, dev_buffer *code)
 {
     const int64_t blocks = pieces(n, COMPRESS_BLOCK);
     gt_status st = kernel_fits("blocks of gradients", blocks);
@@ -114,9 +124,11 @@ gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t str
                      k->info->name, k->group, SHARERS);
     if (st)
         return st;
-    dev_arg args[] = { dev_arg_i32(1),      dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)blocks),
-                       dev_arg_u32(stream), dev_arg_buffer(random),   dev_arg_buffer(x),
-                       dev_arg_buffer(code) };
+    h = h ? h : &nothing;
+    dev_arg args[] = { dev_arg_i32(1),          dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)blocks),
+                       dev_arg_u32(stream),     dev_arg_buffer(random),   dev_arg_buffer(h->frame),
+                       dev_arg_buffer(h->kept), dev_arg_buffer(x),        dev_arg_buffer(code),
+                       dev_arg_buffer(h->next) };
     if (k->cpu)
         return kernel_launch_rows(l, k, &kernel_compress_family, "int8_encode", (int)blocks, COMPRESS_BLOCK, args,
                                   KERNEL_ARGS(args));
@@ -124,11 +136,13 @@ gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t str
                                 (size_t)pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
 }
 
-gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to)
+gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *other,
+                             dev_buffer *to)
 {
     dev_arg args[] = { [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_BLOCK)),
                        dev_arg_i32(add),
                        dev_arg_buffer(code),
+                       dev_arg_buffer(other),
                        dev_arg_buffer(to) };
     return kernel_launch_flat(l, k, &kernel_compress_family, 0, "int8_decode", n, args, KERNEL_ARGS(args));
 }
@@ -139,27 +153,32 @@ int64_t kernel_topk_words(int64_t n, int keep)
     return values + (values + 1) / 2;
 }
 
-gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, dev_buffer *x, dev_buffer *code)
+gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, const kernel_holding *h, dev_buffer *x,
+                             dev_buffer *code)
 {
     assert(keep > 0 && keep <= COMPRESS_CHUNK);
     const int64_t chunks = pieces(n, COMPRESS_CHUNK);
     gt_status st = kernel_fits("chunks of gradients", chunks);
+    h = h ? h : &nothing;
     dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
-                       dev_arg_i32(keep), dev_arg_buffer(x),        dev_arg_buffer(code) };
+                       dev_arg_i32(keep), dev_arg_buffer(h->frame), dev_arg_buffer(h->kept),
+                       dev_arg_buffer(x), dev_arg_buffer(code),     dev_arg_buffer(h->next) };
     return st ? st
               : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode", (int)chunks, COMPRESS_CHUNK, args,
                                    KERNEL_ARGS(args));
 }
 
 gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
-                                     dev_buffer *x, dev_buffer *code)
+                                     const kernel_holding *h, dev_buffer *x, dev_buffer *code)
 {
     assert(keep > 0 && keep <= COMPRESS_CHUNK && stride >= 10);
     const int64_t chunks = pieces(n, COMPRESS_CHUNK);
     gt_status st = kernel_fits("chunks of gradients", chunks);
-    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
-                       dev_arg_i32(keep), dev_arg_i32(stride),      dev_arg_buffer(random),
-                       dev_arg_buffer(x), dev_arg_buffer(code) };
+    h = h ? h : &nothing;
+    dev_arg args[] = { dev_arg_i32(1),           dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
+                       dev_arg_i32(keep),        dev_arg_i32(stride),      dev_arg_buffer(random),
+                       dev_arg_buffer(h->frame), dev_arg_buffer(h->kept),  dev_arg_buffer(x),
+                       dev_arg_buffer(code),     dev_arg_buffer(h->next) };
     return st ? st
               : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode_sampled", (int)chunks, COMPRESS_CHUNK,
                                    args, KERNEL_ARGS(args));
@@ -228,6 +247,11 @@ gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
 /* ---- cases ------------------------------------------------------------------------------------- */
 
 enum { STEP = 7, STREAM = 3 };
+
+static dev_buffer *buffer_of(const operand *o)          /* NULL of NULL */
+{
+    return o ? o->buffer : NULL;
+}
 
 static operand *give_random(trial *t)
 {
@@ -420,50 +444,142 @@ static void cut_case(trial *t)
         expect(to, i, fmin(fmax(from->value[i], -0.75), 0.75), 0.0);
 }
 
-/* add: to what is there, as the encodings of other ranks are. */
-static void int8_with(trial *t, int add)
+static void store_case(trial *t)
 {
     const int64_t n = elements(t);
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0);
+    const double most = 1.25;
+    operand *frame = give_frame(t, 1.0f, 2.0f), *kept = give(t, "kept", FLOAT, n, 1.0);
+    operand *from = give(t, "from", FLOAT, n, 1.0), *to = take(t, "to", STORED, n), *next = take(t, "next", FLOAT, n);
+    append(t, kernel_compress_store(t->list, t->k, n, (float)most, frame->buffer, kept->buffer, from->buffer,
+                                    to->buffer, next->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const float x = (float)from->value[i] + 2.0f * (float)kept->value[i], cut = fminf(fmaxf(x, -1.25f), 1.25f);
+        unsigned char stored[4];
+        dtype_store(kernel_set_storage(t->k), stored, 0, cut);
+        const double said = (double)dtype_load(kernel_set_storage(t->k), stored, 0);
+        expect(to, i, said, 0.0);
+        expect(next, i, (double)x - said, 0.0);
+    }
+}
+
+/* What stochastic rounding draws for value i, of 256 of an integer's steps: a block has eight quads, which give words
+ * 32 values apart to its values, four to a word. */
+static uint32_t byte_of(const operand *random, uint32_t stream, int64_t i)
+{
+    const int64_t in = i % COMPRESS_BLOCK, quad = i / COMPRESS_BLOCK * (COMPRESS_BLOCK / 16) + in % 32 / 4;
+    return word_of(random, stream, (uint64_t)(4 * quad + in / 32)) >> 8 * (in % 4) & 0xffu;
+}
+
+/* What value i of a block with this scale becomes; *doubtful where the device's last bit decides. */
+static double int8_of(const operand *random, double fed, double scale, int64_t i, int *doubtful)
+{
+    const double in = scale > 0.0 ? 256.0 * fed / scale : 0.0;
+    *doubtful = scale > 0.0 && fabs(in - floor(in) - 0.5) < 0.01;
+    return scale * floor((rint(in) + (double)byte_of(random, STREAM, i)) / 256.0);
+}
+
+/* x, and what was kept where `keeps`, encoded; decoded with another encoding, of z, where there is one; add: to what is
+ * there, as the encodings of other ranks are. */
+static void int8_with(trial *t, int keeps, int others, int add)
+{
+    const int64_t n = elements(t);
+    const double ratio = 0.5;
+    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0),
+            *z = others ? give(t, "z", FLOAT, n, 1.0) : NULL;
+    operand *frame = keeps ? give_frame(t, 1.0f, (float)ratio) : NULL;
+    operand *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL, *next = keeps ? take(t, "next", FLOAT, n) : NULL;
     operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(n));
+    operand *other = others ? scratch(t, 4 * (uint64_t)kernel_int8_words(n)) : NULL;
     operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
-    append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, x->buffer, code->buffer));
-    append(t, kernel_int8_decode(t->list, t->k, n, add, code->buffer, y->buffer));
+    const kernel_holding h = { buffer_of(frame), buffer_of(kept), buffer_of(next) };
+    append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, &h, x->buffer, code->buffer));
+    if (others)
+        append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, NULL, z->buffer, other->buffer));
+    append(t, kernel_int8_decode(t->list, t->k, n, add, code->buffer, others ? other->buffer : NULL, y->buffer));
     for (int64_t b = 0; !t->status && b < n; b += COMPRESS_BLOCK) {
         const int64_t end = b + COMPRESS_BLOCK < n ? b + COMPRESS_BLOCK : n;
-        double most = 0.0;
-        if (b / COMPRESS_BLOCK % 5 == 4)        /* a block of zeros */
-            for (int64_t i = b; i < end; i++)
-                x->value[i] = x->want[i] = 0.0;
-        for (int64_t i = b; i < end; i++)
-            most = fmax(most, fabs(x->value[i]));
-        const double scale = most / 127.0;
+        const int empty = b / COMPRESS_BLOCK % 5 == 4;
+        double most = 0.0, most_z = 0.0;
         for (int64_t i = b; i < end; i++) {
-            const int64_t half = COMPRESS_BLOCK / 2, in = i - b;
-            const uint32_t word = word_of(random, STREAM, (uint64_t)(b / 2 + in % half));
-            const double u = (word >> (in < half ? 0 : 16) & 0xffffu) * 0x1p-16 + 0x1p-17;
-            const double at = scale > 0.0 ? x->value[i] / scale + u : 0.0, q = fmin(fmax(floor(at), -127.0), 127.0);
-            const int doubtful = scale > 0.0 && fabs(at - rint(at)) < 1e-4;
-            const double was = add ? y->value[i] : 0.0;
-            expect(y, i, was + q * scale, U * 8.0 * (most + fabs(was)) + (doubtful ? scale : 0.0));
+            if (empty)
+                x->value[i] = x->want[i] = 0.0;
+            if (empty && keeps)
+                kept->value[i] = kept->want[i] = 0.0;
+            most = fmax(most, fabs(x->value[i] + (keeps ? ratio * kept->value[i] : 0.0)));
+            most_z = fmax(most_z, others ? fabs(z->value[i]) : 0.0);
+        }
+        for (int64_t i = b; i < end; i++) {
+            int doubtful, doubtful_z = 0;
+            const double fed = x->value[i] + (keeps ? ratio * kept->value[i] : 0.0), was = add ? y->value[i] : 0.0;
+            const double q = int8_of(random, fed, most / 127.0, i, &doubtful);
+            const double q_z = others ? int8_of(random, z->value[i], most_z / 127.0, i, &doubtful_z) : 0.0;
+            const double doubt = (doubtful ? most : 0.0) / 127.0, doubt_z = (doubtful_z ? most_z : 0.0) / 127.0;
+            expect(y, i, was + q + q_z, U * 8.0 * (most + most_z + fabs(was)) + doubt + doubt_z);
+            if (keeps)
+                expect(next, i, fed - q, U * 8.0 * most + doubt);
         }
     }
 }
 
 static void int8_case(trial *t)
 {
-    int8_with(t, 0);
+    int8_with(t, 0, 0, 0);
 }
 static void int8_add_case(trial *t)
 {
-    int8_with(t, 1);
+    int8_with(t, 0, 0, 1);
+}
+static void int8_kept_case(trial *t)
+{
+    int8_with(t, 1, 0, 0);
+}
+static void int8_two_case(trial *t)
+{
+    int8_with(t, 0, 1, 0);
+}
+static void int8_two_add_case(trial *t)
+{
+    int8_with(t, 0, 1, 1);
 }
 
 static void int8_encode_case(trial *t)
 {
     operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(elements(t)));
-    append(t, kernel_int8_encode(t->list, t->k, elements(t), STREAM, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_int8_encode(t->list, t->k, elements(t), STREAM, random->buffer, NULL, x->buffer, code->buffer));
+}
+
+static void int8_encode_held_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *random = give_random(t), *kept = give(t, "kept", FLOAT, n, 1.0), *next = take(t, "next", FLOAT, n);
+    operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_int8_words(n));
+    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
+    append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, &h, x->buffer, code->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) /* a step of integers; more is said by other cases */
+        expect(next, i, 0.0, 10.0 / 127.0);
+}
+
+/* What the words of an encoding say of value i. */
+static double said_of(const operand *code, int64_t n, int64_t i)
+{
+    const float word = (float)code->value[i / 4];
+    int8_t bytes[4];
+    memcpy(bytes, &word, sizeof bytes);
+    return bytes[i % 4] * code->value[pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4) + i / COMPRESS_BLOCK];
+}
+
+/* Of any words. */
+static void int8_decode_case(trial *t)
+{
+    const int64_t n = elements(t), words = kernel_int8_words(n);
+    operand *code = give(t, "code", FLOAT, words, 1.0), *other = give(t, "other", FLOAT, words, 1.0);
+    operand *y = take(t, "y", FLOAT, n);
+    append(t, kernel_int8_decode(t->list, t->k, n, 0, code->buffer, other->buffer, y->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const double a = said_of(code, n, i), b = said_of(other, n, i);
+        expect(y, i, a + b, 4.0 * U * (fabs(a) + fabs(b)));
+    }
 }
 
 typedef struct ranked {
@@ -477,17 +593,29 @@ static int larger_first(const void *a, const void *b)
     return x->size != y->size ? (x->size < y->size ? 1 : -1) : (x->at > y->at) - (x->at < y->at);
 }
 
-/* Values of few different magnitudes, so that there are equal ones. */
-static void topk_with(trial *t, int keep, int add)
+/* Values of few different magnitudes, so that there are equal ones, and chunks of few that are not 0. keeps: with what
+ * was left out, so that the sum is x of the others and what is chosen is 0. */
+static void topk_with(trial *t, int keep, int keeps, int add)
 {
     const int64_t n = elements(t);
     operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep));
     operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
-    append(t, kernel_topk_encode(t->list, t->k, n, keep, x->buffer, code->buffer));
+    operand *frame = keeps ? give_frame(t, 1.0f, 2.0f) : NULL;
+    operand *grad = keeps ? give(t, "grad", FLOAT, n, 1.0) : x, *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL;
+    operand *next = keeps ? take(t, "next", FLOAT, n) : NULL;
+    const kernel_holding h = { buffer_of(frame), buffer_of(kept), buffer_of(next) };
+    append(t, kernel_topk_encode(t->list, t->k, n, keep, &h, grad->buffer, code->buffer));
     append(t, kernel_topk_decode(t->list, t->k, n, keep, add, code->buffer, y->buffer));
-    for (int64_t i = 0; !t->status && i < n; i++)
-        if (i / COMPRESS_CHUNK % 2)
-            x->value[i] = x->want[i] = rint(8.0 * x->value[i]) / 8.0;
+    for (int64_t i = 0; !t->status && i < n; i++) {
+        const int64_t chunk = i / COMPRESS_CHUNK;
+        if (chunk % 2)
+            x->value[i] = x->want[i] = chunk % 4 == 3 && i % 997 ? 0.0 : rint(8.0 * x->value[i]) / 8.0;
+        if (keeps) {
+            kept->value[i] = kept->want[i] = rint(64.0 * kept->value[i]) / 64.0;
+            grad->value[i] = grad->want[i] = (double)(float)(x->value[i] - 2.0 * kept->value[i]);
+            x->value[i] = x->want[i] = (double)((float)grad->value[i] + 2.0f * (float)kept->value[i]);
+        }
+    }
     ranked all[COMPRESS_CHUNK];
     for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
         const int64_t len = n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK;
@@ -497,39 +625,53 @@ static void topk_with(trial *t, int keep, int add)
         for (int64_t i = 0; i < len; i++) {
             const double was = add ? y->value[all[i].at] : 0.0, say = i < keep ? x->value[all[i].at] : 0.0;
             expect(y, all[i].at, was + say, add ? U * (fabs(was) + fabs(say)) : 0.0);
+            if (keeps)
+                expect(next, all[i].at, x->value[all[i].at] - say, 0.0);
         }
     }
 }
 
 static void topk_case(trial *t)
 {
-    topk_with(t, 41, 0);
+    topk_with(t, 41, 0, 0);
+}
+static void topk_kept_case(trial *t)
+{
+    topk_with(t, 100, 1, 0);
+}
+static void topk_most_kept_case(trial *t)
+{
+    topk_with(t, 3000, 1, 0);
 }
 static void topk_one_case(trial *t)
 {
-    topk_with(t, 1, 1);
+    topk_with(t, 1, 0, 1);
 }
 static void topk_most_case(trial *t)
 {
-    topk_with(t, 3000, 0);
+    topk_with(t, 3000, 0, 0);
 }
 static void topk_all_case(trial *t)
 {
-    topk_with(t, COMPRESS_CHUNK, 0);
+    topk_with(t, COMPRESS_CHUNK, 0, 0);
 }
 
 /* What the exact choice gives, of those that reach the threshold of a sample. In every third chunk all are equal but
  * one, so that far more than asked for reach it. */
-static void sampled_with(trial *t, int keep, int stride)
+static void sampled_with(trial *t, int keep, int stride, int keeps)
 {
     const int64_t n = elements(t);
+    operand *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL, *next = keeps ? take(t, "next", FLOAT, n) : NULL;
+    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
     operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep)), *y = take(t, "y", FLOAT, n);
-    append(t, kernel_topk_encode_sampled(t->list, t->k, n, keep, stride, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_topk_encode_sampled(t->list, t->k, n, keep, stride, random->buffer, &h, x->buffer, code->buffer));
     append(t, kernel_topk_decode(t->list, t->k, n, keep, 0, code->buffer, y->buffer));
     for (int64_t i = 0; !t->status && i < n; i++)
         if (i / COMPRESS_CHUNK % 3 == 1)
             x->value[i] = x->want[i] = i % COMPRESS_CHUNK == 5 ? 2.0 : i % 2 ? 0.5 : -0.5;
+    for (int64_t i = 0; !t->status && keeps && i < n; i++)
+        kept->value[i] = kept->want[i] = 0.0; /* what is fed is looked at in other cases */
     ranked all[COMPRESS_CHUNK], sample[COMPRESS_CHUNK];
     for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
         const int len = (int)(n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK), want = keep < len ? keep : len;
@@ -542,36 +684,52 @@ static void sampled_with(trial *t, int keep, int stride)
         for (int i = 0; i < len; i++)
             all[i] = (ranked){ fabs(x->value[c + i]), c + i };
         qsort(all, (size_t)len, sizeof *all, larger_first);
-        for (int i = 0; i < len; i++)
-            expect(y, all[i].at, i < want && all[i].size >= reach ? x->value[all[i].at] : 0.0, 0.0);
+        for (int i = 0; i < len; i++) {
+            const double value = x->value[all[i].at], say = i < want && all[i].size >= reach ? value : 0.0;
+            expect(y, all[i].at, say, 0.0);
+            if (keeps)
+                expect(next, all[i].at, value - say, 0.0);
+        }
     }
 }
 
 static void sampled_case(trial *t)
 {
-    sampled_with(t, 41, 10);
+    sampled_with(t, 41, 10, 0);
 }
 static void sampled_one_case(trial *t)
 {
-    sampled_with(t, 1, 100);
+    sampled_with(t, 1, 100, 1);
 }
 static void sampled_most_case(trial *t)
 {
-    sampled_with(t, 3000, 33);
+    sampled_with(t, 3000, 33, 1);
 }
 
 static void sampled_encode_case(trial *t)
 {
     operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
-    append(t, kernel_topk_encode_sampled(t->list, t->k, elements(t), 41, 20, random->buffer, x->buffer, code->buffer));
+    append(t, kernel_topk_encode_sampled(t->list, t->k, elements(t), 41, 20, random->buffer, NULL, x->buffer,
+                                         code->buffer));
 }
 
 static void topk_encode_case(trial *t)
 {
     operand *x = give(t, "x", FLOAT, elements(t), 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
-    append(t, kernel_topk_encode(t->list, t->k, elements(t), 41, x->buffer, code->buffer));
+    append(t, kernel_topk_encode(t->list, t->k, elements(t), 41, NULL, x->buffer, code->buffer));
+}
+
+static void topk_encode_held_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *kept = give(t, "kept", FLOAT, n, 1.0), *next = take(t, "next", FLOAT, n), *x = give(t, "x", FLOAT, n, 1.0);
+    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, 41));
+    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
+    append(t, kernel_topk_encode(t->list, t->k, n, 41, &h, x->buffer, code->buffer));
+    for (int64_t i = 0; !t->status && i < n; i++) /* all of it or none, which other cases say */
+        expect(next, i, 0.5 * (x->value[i] + kept->value[i]), 0.51 * fabs(x->value[i] + kept->value[i]) + U);
 }
 
 static void sign_with(trial *t, int add)
@@ -647,14 +805,23 @@ static const kernel_case cases[] = {
     { "what is left out", left_case, 8192, 4096 },
     { "what is left out of moments", left_moment_case, 0, 0 },
     { "values cut and stored", cut_case, 8192, 4096 },
+    { "values cut, stored and held back", store_case, 8192, 4096 },
     { "int8 and back", int8_case, 0, 0 },
     { "int8 and back, added", int8_add_case, 0, 0 },
+    { "int8 and back, with what was left out", int8_kept_case, 0, 0 },
+    { "two of int8 and back", int8_two_case, 0, 0 },
+    { "two of int8 and back, added", int8_two_add_case, 0, 0 },
     { "int8 encoded", int8_encode_case, 8192, 4096 },
+    { "int8 encoded and held back", int8_encode_held_case, 8192, 4096 },
+    { "two of int8 decoded", int8_decode_case, 8192, 4096 },
     { "top-k and back", topk_case, 0, 0 },
     { "top-1 and back, added", topk_one_case, 0, 0 },
     { "top-k of most and back", topk_most_case, 0, 0 },
     { "top-k of all and back", topk_all_case, 0, 0 },
+    { "top-k and back, with what was left out", topk_kept_case, 0, 0 },
+    { "top-k of most and back, with what was left out", topk_most_kept_case, 0, 0 },
     { "top-k encoded", topk_encode_case, 8192, 4096 },
+    { "top-k encoded and held back", topk_encode_held_case, 8192, 4096 },
     { "top-k by a sample", sampled_case, 0, 0 },
     { "top-1 by a sample", sampled_one_case, 0, 0 },
     { "top-k of most by a sample", sampled_most_case, 0, 0 },

@@ -54,7 +54,7 @@ gt_status kernel_int8_encode_numbered(dev_list *l, kernel_set *k, int64_t n, dev
                                       dev_buffer *code, kernel_slot *number_at)
 {
     enum { STREAM = 3 };                /* of kernel_int8_encode's arguments */
-    gt_status st = kernel_int8_encode(l, k, n, 0, random, x, code);
+    gt_status st = kernel_int8_encode(l, k, n, 0, random, NULL, x, code);
     if (!st)
         kernel_slot_last(number_at, l, STREAM);
     return st;

@@ -65,14 +65,14 @@ static double largest_of(const trial *t, int message, int i)
     return most;
 }
 
-/* What stochastic rounding draws for value i of a message, in (0, 1): the low halves of a block's words, then the
- * high ones. */
+/* What stochastic rounding draws for value i of a message, of 256: byte i % 4 of a word, of which each quad of a block
+ * has four, 32 values apart. */
 static double drawn(const uint32_t random[4], uint32_t number, int i)
 {
     uint32_t four[4];
-    const int in = i % 128, word = i / 128 * 64 + in % 64;
-    gt_philox(four, (uint64_t)random[1] << 32 | random[0], (uint64_t)(word / 4) | (uint64_t)number << 32, random[2]);
-    return (double)(four[word % 4] >> (in < 64 ? 0 : 16) & 0xffffu) * 0x1p-16 + 0x1p-17;
+    const int in = i % 128, quad = i / 128 * 8 + in % 32 / 4;
+    gt_philox(four, (uint64_t)random[1] << 32 | random[0], (uint64_t)quad | (uint64_t)number << 32, random[2]);
+    return (double)(four[in / 32] >> 8 * (in % 4) & 0xffu);
 }
 
 enum { EDGE = 9 };
@@ -89,9 +89,9 @@ static double arrives(const trial *t, int message, int i, double *doubt)
         return rounded(x, 8);
     if (t->kind == WIRE_FP16)
         return rounded(x, 11);          /* no value is 2^28 times smaller than its block's largest */
-    const double scale = most / 127.0, at = x / scale + drawn(random, t->first + (uint32_t)message, i);
-    *doubt = most * 0x1p-21 + (fabs(at - rint(at)) < 1e-4 ? scale : 0.0);
-    return floor(at) * scale;
+    const double scale = most / 127.0, at = 256.0 * x / scale;
+    *doubt = most * 0x1p-21 + (fabs(at - floor(at) - 0.5) < 0.01 ? scale : 0.0);
+    return floor((rint(at) + drawn(random, t->first + (uint32_t)message, i)) / 256.0) * scale;
 }
 
 static void release(end *e)

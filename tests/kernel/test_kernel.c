@@ -497,6 +497,59 @@ static void results_are_the_same_bits_every_time(void)
     dev_close(d);
 }
 
+/* Over many streams of random numbers: every value, and all of them together, to 1/512 of an integer's step and what
+ * chance leaves (five standard deviations; of one rounding it is half a step at most). */
+static void int8_is_the_value_in_the_mean(void)
+{
+    enum { N = 5 * COMPRESS_BLOCK - 3, MOST = 512 };
+    static float x[N], y[N];
+    static double mean[N];
+    const uint32_t random[4] = { 1, 2, 3 };
+    const int streams = tiny() ? 16 : MOST;
+    double all = 0.0;
+    gt_random r;
+    gt_random_init(&r, 3, 5);
+    gt_random_normal(&r, x, N, 0.0f, 1.0f);
+    memset(mean, 0, sizeof mean);
+    dev_device *d = open_device();
+    kernel_set *k = NULL;
+    dev_list *l = NULL;
+    if (d && CHECK_OK(kernel_set_create(&k, d, DTYPE_F32)) && CHECK_OK(dev_list_create(&l, d))) {
+        dev_buffer *bx = buffer_of(d, x, sizeof x), *by = buffer_of(d, NULL, sizeof y);
+        dev_buffer *br = buffer_of(d, random, sizeof random);
+        dev_buffer *code = buffer_of(d, NULL, 4 * (size_t)kernel_int8_words(N));
+        kernel_slot number;
+        CHECK_OK(kernel_int8_encode_numbered(l, k, N, br, bx, code, &number));
+        CHECK_OK(kernel_int8_decode(l, k, N, 0, code, NULL, by));
+        for (int s = 0; s < streams; s++) {
+            CHECK_OK(dev_list_set(l, number.launch, number.arg, dev_arg_u32((uint32_t)s)));
+            CHECK_OK(dev_run(l, 0, -1));
+            CHECK_OK(dev_read(d, by, 0, y, sizeof y));
+            for (int i = 0; i < N; i++)
+                mean[i] += (double)y[i] / streams;
+        }
+        dev_buffer_release(bx);
+        dev_buffer_release(by);
+        dev_buffer_release(br);
+        dev_buffer_release(code);
+    }
+    for (int b = 0; b < N; b += COMPRESS_BLOCK) {
+        const int end = b + COMPRESS_BLOCK < N ? b + COMPRESS_BLOCK : N;
+        float most = 0.0f;
+        for (int i = b; i < end; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        for (int i = b; i < end; i++) {
+            const double off = (mean[i] - (double)x[i]) / ((double)most / 127.0);
+            all += off / N;
+            CHECKF(fabs(off) < 1.0 / 512 + 2.5 / sqrt(streams), "value %d is off by %.3g steps in the mean", i, off);
+        }
+    }
+    CHECKF(fabs(all) < 1.0 / 512 + 2.5 / sqrt((double)N * streams), "all are off by %.3g steps in the mean", all);
+    dev_list_release(l);
+    kernel_set_release(k);
+    dev_close(d);
+}
+
 static void too_many_elements_are_refused(void)
 {
     dev_device *d = open_device();
@@ -527,6 +580,7 @@ const check_case check_cases[] = {
     CASE(overflow_halves_the_scale_and_good_steps_double_it),
     CASE(without_a_loss_scale_one_bad_step_halts),
     CASE(results_are_the_same_bits_every_time),
+    CASE(int8_is_the_value_in_the_mean),
     CASE(too_many_elements_are_refused),
     { 0 }
 };
