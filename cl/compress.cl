@@ -7,15 +7,15 @@
  *   or of AdamW's first moments m instead of gradients (1-bit Adam: Tang et al., 2021): fed = gradient of the mean
  *   times 1 - beta1, + beta1 m / ranks + kept
  *
- * int8      blocks of BLOCK values: scale = max |x| / 127, q = floor(x / scale + u), u in (0, 1) of 16 bits
- *           from Philox (cl/random.clh): block b has words BLOCK / 2 b .. of `stream`, their low halves for its
- *           first values and their high halves for the others; so the mean of many roundings is x.
- *           A value that is not finite makes its block NaN.
+ * int8      blocks of BLOCK values: scale = max |x| / 127, q = floor((rint(256 x / scale) + r) / 256), r a byte of
+ *           Philox (cl/random.clh): value i of block b has byte i % 4 of word i / 32 of quad 8 b + i % 32 / 4 of
+ *           `stream`, so that a block's bytes are whole vectors of words. The mean of many roundings is x to
+ *           scale / 512; what is held back has that rest as well. A value that is not finite makes its block NaN.
  *           code: chars [blocks * BLOCK] | fp32 scales [blocks]
  * topk      chunks of CHUNK values: the k of largest magnitude, those of lower index first among equals;
  *           NaN is the largest. In the order of their index.
  *           code: fp32 values [chunks * k] | ushort index within the chunk [chunks * k], NOTHING where there are
- *           fewer than k
+ *           fewer than k, or fewer that are not 0
  *           sampled: every `stride`-th value, from one that moves with step and chunk, is looked at; as large a share
  *           of them as k is of the chunk gives a threshold; of what reaches it the k largest, or all if those are fewer
  * randomk   one value of every `group`, at an index that is drawn from (stream, group's number, step).
@@ -24,11 +24,13 @@
  *           code: fp32 scales [chunks] | uint [ceil(n / 32)], bit i % 32 of word i / 32: x[i] is negative
  * fp16      rounded to the storage type after it was cut to [-most, most]; inf and NaN stay.
  *
+ * An encoding with `kept` is of x + kept, and leaves `next`: a pass over the values in place of four.
+ *
  * All ranges: fp32, n values. frame: fp32, the places below; null: no scale, always taken.
  * state: the optimizer's scalars (cl/optim.cl), of which two are read here by their numbers.
  *
  * Flat kernels own `block` values a work-item. Blocks and chunks: CPU: a work-item owns `per` of them; GPU:
- * 32 work-items share a block, a work-group a chunk.
+ * 8 work-items share a block, a work-group a chunk.
  * Nothing but the macros of cl/common.clh is set by the host.                             */
 #include "common.clh"
 
@@ -524,7 +526,7 @@ static uint reached_by_groups(__global const float *x, int k)
             high = mid;
         else
             low = mid;
-        if (many >= k && many <= k + k / 4 + 2)
+        if (many >= k && many <= k + k / 16 + 2)
             break;
     }
     return low;
@@ -621,11 +623,11 @@ static void choose(__global const float *x, int len, uint reach, int want, int k
         least = kth_of(size, count, want);
         equals = want - many_from(size, padded, least + 1);
     }
-    for (int j = 0; j < count && at < want; j++) {
-        if (size[j] < least || (size[j] == least && equals-- <= 0))
-            continue;
+    for (int j = 0; j < count && at < want; j++) {          /* here neither */
         value[at] = x[where[j]];
-        index[at++] = where[j];
+        index[at] = where[j];
+        at += (size[j] > least) | ((size[j] == least) & (equals > 0));
+        equals -= size[j] == least;
     }
     for (int j = 0; next && j < at; j++)
         next[index[j]] -= value[j];
@@ -649,7 +651,8 @@ KERNEL void topk_encode(int per, ulong n, uint chunks, int k, __global const flo
         __global const float *x = fed_chunk(all + at, kept ? kept + at : 0, next + (next ? at : 0), len, ratio);
         const uint reach = max(1u, len == CHUNK && want <= GROUPS / 4 ? reached_by_groups(x, want)
                                                                 : threshold(x, len, want));
-        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k, next ? next + at : 0);
+        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k,
+               next ? next + at : 0);
     }
 }
 
@@ -671,7 +674,8 @@ KERNEL void topk_encode_sampled(int per, ulong n, uint chunks, int k, int stride
             size[count++] = magnitude(x[i]);
         pad(size, count);
         const uint reach = max(1u, kth_of(size, count, sample_rank(want, count, len)));
-        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k, next ? next + at : 0);
+        choose(x, len, reach, want, k, size, where, code + (size_t)c * k, indices + (size_t)c * k,
+               next ? next + at : 0);
     }
 }
 

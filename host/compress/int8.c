@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* host/compress/int8.c - a quarter of the bytes: integers of 8 bits, and a scale for each 128 of them.
  *
- * Rounding is stochastic, by a counter of (rank, step, place), so that its mean is the value and a run repeats bit
- * by bit; what it took is added to the next gradient. Every rank's integers go to every rank, which adds
+ * Rounding is stochastic, by a counter of (rank, step, place), so that its mean is the value, to 1/512 of an integer's
+ * step, and a run repeats bit by bit; what it took is added to the next gradient. Every rank's integers go to every rank, which adds
  * them up in fp32: nothing is rounded twice. That is less than fp32's ring up to 7 ranks, and at 2 a
  * quarter of it.                                                                           */
 #include "host/compress/compressor.h"

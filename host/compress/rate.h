@@ -6,7 +6,7 @@
  *   seconds of a step on this device, for n values of a group of p ranks:   compress_rate_seconds(&r, n, p)
  *   what one rank gives to the network then:                                r.bytes * n
  *
- * Measured is what a step runs (coding.h): remainders fed in, encoded, decoded, and what is left out kept. Devices that
+ * Measured is what a step runs (coding.h): what was left out is kept, fed in, encoded and decoded. Devices that
  * compute at the same time on the same memory should measure at the same time; meeting for that is the caller's.
  *
  * Units: seconds and bytes a value of fp32 gradients.                                            */
