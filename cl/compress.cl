@@ -187,6 +187,29 @@ KERNEL void compress_cut(ulong n, uint block, float most, __global const float *
     }
 }
 
+/* Stores x and gives what was stored. On CPUs in words: their drivers store vectors of 16 bits one by one, and a vector
+ * that is read behind those waits for them. */
+static floatV stored(__global store_t *p, ulong i, floatV x, int count)
+{
+#if STORE == 0 || defined(STYLE_GPU)
+    store_some(p, i, x, count);
+    return load_some(p, i, count);
+#else
+    const ushortV narrow = store_narrowV(x);
+    if (count < VW)
+        store_part(p, i, x, count);
+    else
+#if VW == 16
+        vstore8(as_uint8(narrow), 0, (__global uint *)(p + i));
+#elif VW == 8
+        vstore4(as_uint4(narrow), 0, (__global uint *)(p + i));
+#else
+        vstore2(as_uint2(narrow), 0, (__global uint *)(p + i));
+#endif
+    return store_widenV(narrow);
+#endif
+}
+
 /* code = x + kept in storage type, cut as above; next = what that leaves out. */
 KERNEL void compress_store(ulong n, uint block, float most, __global const float *frame, __global const float *kept,
                            __global const float *from, __global store_t *code, __global float *next)
@@ -197,8 +220,8 @@ KERNEL void compress_store(ulong n, uint block, float most, __global const float
         const int count = (int)min((ulong)VW, end - i);
         const floatV x = load_some_f32(kept, i, count) * ratio + load_some_f32(from, i, count), size = fabs(x);
         const intV over = (size > most) & (size <= MAXFLOAT);
-        store_some(code, i, select(x, copysign((floatV)most, x), over), count);
-        store_some_f32(next, i, x - load_some(code, i, count), count);
+        const floatV said = stored(code, i, select(x, copysign((floatV)most, x), over), count);
+        store_some_f32(next, i, x - said, count);
     }
 }
 
