@@ -2,7 +2,6 @@
 /* cl/gemm_epilogue.cl - what an engine that only multiplies needs around its product.
  *
  *   gemm_epilogue   C = epilogue(C) in place; the formula is in gemm_epilogue.clh
- *   gemm_flag       flag[0] = add, for engines that read it when they run
  *   gemm_clear      C = 0 unless `add`, for engines that can only add
  *
  * C: `batch` matrices (M,N), rows ldc apart, matrices stride_c apart. CPU: a work-item owns
@@ -45,12 +44,6 @@ KERNEL void gemm_epilogue(int M, int N, int rows, __global c_t *C, int ldc, ulon
         part_store(C, start + n,
                    epilogue_apply(x, e, start + n, (ulong)row * N + n, n, count, wide), count, wide);
     }
-}
-
-__kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void gemm_flag(__global int *flag, int add)
-{
-    flag[0] = add;
 }
 
 KERNEL void gemm_clear(int M, int N, int rows, __global c_t *C, int ldc, ulong stride_c, int add)

@@ -9,7 +9,7 @@
 #ifndef GT_ATTENTION_ATTENTION_LOOPS_H
 #define GT_ATTENTION_ATTENTION_LOOPS_H
 
-#include "host/base/half.h"
+#include "host/base/exponential.h"
 #include "host/tensor/dtype.h"
 
 /* What attention_rows.h says, for one instruction set; of storage types one after the other. */
@@ -33,25 +33,6 @@ extern const attention_loops attention_loops_plain, attention_loops_avx2, attent
 #ifdef LOOPS_OF
 
 enum { BLOCK = 32 };
-
-/* As expV in cl/common.clh: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r (coefficients of Cephes' expf),
- * and n put into the exponent. Adding and subtracting 1.5 * 2^23 rounds to a whole number and leaves it in
- * the low bits as well. x is at most a rounding above 0. NaN stays. */
-GT_INLINE float exponential(float x)
-{
-    const float clamped = gt_real(gt_pick(x < -87.0f, gt_bits(-87.0f), gt_bits(x)));
-    const float t = clamped * 1.44269504f + 12582912.0f;
-    const float n = t - 12582912.0f;
-    const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + (r + 1.0f);
-    return p * gt_real((gt_bits(t) + 126u) << 23) * 2.0f;
-}
 
 #ifndef LOOPS_BF16
 #define LOOPS_BF16(to, x) \
@@ -97,12 +78,12 @@ static float exp_f32(float *restrict s, int n, float scale, float largest)
     int i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (int k = 0; k < BLOCK; k++) {
-            const float p = exponential(scale * s[i + k] - largest);
+            const float p = gt_exponential(scale * s[i + k] - largest);
             part[k] += p;
             s[i + k] = p;
         }
     for (; i < n; i++)
-        part[0] += s[i] = exponential(scale * s[i] - largest);
+        part[0] += s[i] = gt_exponential(scale * s[i] - largest);
     return sum_of(part);
 }
 
@@ -113,13 +94,13 @@ static float exp_bf16(const float *restrict s, int n, float scale, float largest
     for (; i + BLOCK <= n; i += BLOCK) {
         float p[BLOCK];
         for (int k = 0; k < BLOCK; k++) {
-            p[k] = exponential(scale * s[i + k] - largest);
+            p[k] = gt_exponential(scale * s[i + k] - largest);
             part[k] += p[k];
         }
         LOOPS_BF16(to + i, p)
     }
     for (; i < n; i++) {
-        const float p = exponential(scale * s[i] - largest);
+        const float p = gt_exponential(scale * s[i] - largest);
         part[0] += p;
         to[i] = gt_to_bf16(p);
     }
@@ -132,12 +113,12 @@ static void slopes_f32(float *restrict s, float *restrict dp, int n, const float
     int i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (int k = 0; k < BLOCK; k++) {
-            const float p = exponential(scale * s[i + k] - lse[i + k]);
+            const float p = gt_exponential(scale * s[i + k] - lse[i + k]);
             s[i + k] = p;
             dp[i + k] = scale * p * (dp[i + k] - delta[i + k]);
         }
     for (; i < n; i++) {
-        const float p = exponential(scale * s[i] - lse[i]);
+        const float p = gt_exponential(scale * s[i] - lse[i]);
         s[i] = p;
         dp[i] = scale * p * (dp[i] - delta[i]);
     }
@@ -150,14 +131,14 @@ static void slopes_bf16(const float *restrict s, const float *restrict dp, int n
     for (; i + BLOCK <= n; i += BLOCK) {
         float p[BLOCK], ds[BLOCK];
         for (int k = 0; k < BLOCK; k++) {
-            p[k] = exponential(scale * s[i + k] - lse[i + k]);
+            p[k] = gt_exponential(scale * s[i + k] - lse[i + k]);
             ds[k] = scale * p[k] * (dp[i + k] - delta[i + k]);
         }
         LOOPS_BF16(p_to + i, p)
         LOOPS_BF16(ds_to + i, ds)
     }
     for (; i < n; i++) {
-        const float p = exponential(scale * s[i] - lse[i]);
+        const float p = gt_exponential(scale * s[i] - lse[i]);
         p_to[i] = gt_to_bf16(p);
         ds_to[i] = gt_to_bf16(scale * p * (dp[i] - delta[i]));
     }

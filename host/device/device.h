@@ -300,7 +300,8 @@ gt_status dev_list_fill(dev_list *l, dev_buffer *b, uint64_t offset, uint32_t pa
 gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buffer *from, uint64_t from_offset,
                         uint64_t bytes);
 
-/* Changes one value argument of launch `index` for all later runs. */
+/* Changes one value argument of launch `index` for all later runs; of a native call, what lies `arg` bytes into
+ * its payload. */
 gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value);
 
 /* Enqueues launches [from, to); to < 0 means all. Returns as soon as they are queued, and the device

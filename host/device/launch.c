@@ -342,8 +342,14 @@ gt_status dev_list_copy(dev_list *l, dev_buffer *to, uint64_t to_offset, dev_buf
 
 gt_status dev_list_set(dev_list *l, int index, int arg, dev_arg value)
 {
-    assert(0 <= index && index < l->count && l->launches[index].kernel);
+    assert(0 <= index && index < l->count);
     launch *x = &l->launches[index];
+    if (x->type == NATIVE) {                /* the driver has copied the payload of what is queued */
+        assert(value.type == DEV_ARG_VALUE && arg >= 0 && (size_t)arg + value.size <= MAX_PAYLOAD);
+        memcpy(x->native->payload + arg, value.value.bytes, value.size);
+        return GT_OK;
+    }
+    assert(x->kernel);
     if (value.type == DEV_ARG_BUFFER)
         x->use_count = -1;
     cl_int err = set_arg(x->kernel, (cl_uint)arg, &value);

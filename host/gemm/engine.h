@@ -78,9 +78,6 @@ int gemm_has_epilogue(const gemm_desc *g);
 /* Appends the epilogue, in place on C, for engines that only multiply. */
 gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b);
 
-/* Appends a launch that stores `add` as an int32 at the front of scratch, for engines
- * that read it there when they run. */
-gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch, gemm_slot *add_at);
 /* Appends a launch that clears C unless `add`, for engines that can only add. */
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf, gemm_slot *add_at);
 

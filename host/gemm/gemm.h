@@ -99,9 +99,7 @@ typedef struct gemm_slot {
 /* Appends the product to `l`. If add_at is not NULL, `add` can be changed later with
  *     dev_list_set(l, add_at->launch, add_at->arg, dev_arg_i32(add))
  * whatever the engine: it takes effect for every dev_run after that, and not for those
- * already queued, because the value travels with the launch. (Engines that have no such
- * argument of their own read it from scratch memory, where a one-item kernel ahead of
- * them in the list puts it.) */
+ * already queued, because the value travels with the launch. */
 gt_status gemm_append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at);
 
 /* Bytes of scratch a product needs, at least 64; part of the memory layout. Settles which

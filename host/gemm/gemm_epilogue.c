@@ -108,17 +108,6 @@ gt_status gemm_epilogue_append(gemm_context *c, dev_list *l, const gemm_desc *g,
     return st;
 }
 
-gt_status gemm_flag_append(gemm_context *c, dev_list *l, int add, dev_buffer *scratch, gemm_slot *add_at)
-{
-    const dev_arg args[] = { dev_arg_buffer(scratch), dev_arg_i32(add) };
-    dev_program *p;
-    gt_status st = gemm_program(c, &gemm_epilogue_family, DTYPE_F32, "", &p);
-    *add_at = (gemm_slot){ dev_list_count(l), 1 };
-    if (!st)
-        st = dev_list_kernel(l, p, "gemm_flag", dev_grid_1d(1, 1), args, 2);
-    return st;
-}
-
 gt_status gemm_clear_append(gemm_context *c, dev_list *l, const gemm_desc *g, dev_buffer *cbuf, gemm_slot *add_at)
 {
     const dev_arg args[] = {

@@ -3,7 +3,8 @@
  *
  * A CPU device's memory is the host's, and OpenCL can call a host function in queue order
  * (clEnqueueNativeKernel). So a BLAS written for exactly this processor costs no copy and
- * no more overhead than a kernel. It multiplies fp32 only; the epilogue is a kernel.
+ * no more overhead than a kernel. It multiplies fp32 only; the epilogue is done to each piece of C by the thread
+ * that has computed it (gemm_finish.h), or, what that does not know, by a kernel.
  *
  * A right factor in fewer bits is widened in panels of columns of C, a few at a time, which the BLAS reads from
  * the cache that they were written to:
@@ -15,10 +16,12 @@
 #include "host/gemm/engine.h"
 
 #include "host/base/log.h"
+#include "host/gemm/gemm_finish.h"
 #include "host/gemm/gemm_pool.h"
 
 #include <cblas.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -30,16 +33,20 @@ extern int openblas_get_num_threads(void) __attribute__((weak));
 
 typedef struct native_payload {
     gemm_desc g;
-    gemm_pool *pool;        /* NULL: the BLAS has its own threads    */
-    int flagged;            /* 1: the fourth pointer holds `add` */
+    gemm_pool *pool;        /* NULL: the BLAS has its own threads */
+    int finishes;           /* 1: the epilogue too */
+    int keeps_argument;     /* of its activation */
 } native_payload;
+
+/* What a call is given. */
+enum { A, B, C, SCRATCH, BIAS, PRE, AUX, RESIDUAL, POINTERS };
 
 /* Pieces a thread; the least side of one, what it is a multiple of, and what is worth one. */
 enum { PIECES = 2, PIECE_LEAST = 64, PIECE_STEP = 16 };
 #define PIECE_FLOPS 1e6
 
 /* Bytes of a panel: it should stay in a core's cache, but the BLAS packs all of A for each. */
-enum { PANEL = 2 << 20, PANEL_STEP = 64, FLAG = 64 };    /* FLAG: in front of it, where `add` may be */
+enum { PANEL = 2 << 20, PANEL_STEP = 64 };
 
 /* Columns of C that a panel is for; 0: B is read as it is. */
 static int panel_width(const gemm_desc *g)
@@ -72,6 +79,8 @@ typedef struct whole {
     int columns;
     const float *a, *b;
     float *c;
+    const gemm_tail *tail;      /* NULL: no epilogue */
+    int first;                  /* column of C, where a panel begins: c is the product's */
     int ldb, add;
     int down, across, h, w;     /* pieces, and how large they are but for the last ones */
 } whole;
@@ -83,7 +92,9 @@ static void multiply_part(const whole *x, int row, int rows, int column, int col
     const float *b = x->b + (int64_t)column * (g->trans_b ? x->ldb : 1);
     cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans, g->trans_b ? CblasTrans : CblasNoTrans, rows,
                 columns, g->K, g->alpha, a, g->lda, b, x->ldb, x->add ? 1.0f : 0.0f,
-                x->c + (int64_t)row * g->ldc + column, g->ldc);
+                x->c + (int64_t)row * g->ldc + x->first + column, g->ldc);
+    if (x->tail)
+        gemm_finish(g, x->tail, x->c, row, rows, x->first + column, columns);
 }
 
 static void multiply_piece(void *context, int i, int thread)
@@ -126,22 +137,20 @@ static void cut_into_pieces(whole *x, int threads)
     x->across = (x->columns + x->w - 1) / x->w;
 }
 
-static void multiply_one(const native_payload *p, int columns, const float *a, const float *b, int ldb, int add,
-                         float *c)
+static void multiply_one(gemm_pool *pool, whole *x)
 {
-    whole x = { .g = p->g, .columns = columns, .a = a, .b = b, .c = c, .ldb = ldb, .add = add };
-    if (!p->pool) {
-        multiply_part(&x, 0, x.g.M, 0, columns);
+    if (!pool) {
+        multiply_part(x, 0, x->g.M, 0, x->columns);
         return;
     }
     openblas_set_num_threads(1);
-    cut_into_pieces(&x, gemm_pool_threads(p->pool));
-    gemm_pool_run(p->pool, x.down * x.across, multiply_piece, &x);
+    cut_into_pieces(x, gemm_pool_threads(pool));
+    gemm_pool_run(pool, x->down * x->across, multiply_piece, x);
 }
 
-static void multiply_panels(const native_payload *p, const float *a, const void *b, int add, float *c, float *panel)
+static void multiply_panels(gemm_pool *pool, whole *x, const void *b, float *panel)
 {
-    const gemm_desc *g = &p->g;
+    const gemm_desc *g = &x->g;
     const int width = panel_width(g);
     for (int n = 0; n < g->N; n += width) {
         const int w = width < g->N - n ? width : g->N - n, ld = g->trans_b ? g->K : w;
@@ -149,8 +158,17 @@ static void multiply_panels(const native_payload *p, const float *a, const void 
             widen(panel, ld, g, b, n, w, 0, g->K);
         else
             widen(panel, ld, g, b, 0, g->K, n, w);
-        multiply_one(p, w, a, panel, ld, add, c + n);
+        x->first = n;
+        x->columns = w;
+        x->b = panel;
+        x->ldb = ld;
+        multiply_one(pool, x);
     }
+}
+
+static const float *at(const void *p, int64_t offset)
+{
+    return p ? (const float *)p + offset : NULL;
 }
 
 static void multiply(const void *payload, void *const *pointers)
@@ -158,20 +176,28 @@ static void multiply(const void *payload, void *const *pointers)
     native_payload p;
     memcpy(&p, payload, sizeof p);
     const gemm_desc *g = &p.g;
-    const float *a = pointers[0], *b = pointers[1];
-    float *c = pointers[2];
-    int add = g->add;
-    if (p.flagged) {
-        int32_t flag;
-        memcpy(&flag, pointers[3], sizeof flag);
-        add = flag;
+    for (int i = 0; i < g->batch; i++) {
+        const int64_t here = i * g->stride_c;
+        float *const pre = pointers[PRE];
+        const gemm_tail tail = { .bias = g->bias ? pointers[BIAS] : NULL,
+                                 .pre = p.keeps_argument ? pre + here : NULL,
+                                 .aux = at(g->act_grad ? pointers[AUX] : NULL, here),
+                                 .residual = at(g->residual ? pointers[RESIDUAL] : NULL, here) };
+        whole x = {
+            .g = *g,
+            .columns = g->N,
+            .a = at(pointers[A], i * g->stride_a),
+            .b = at(pointers[B], i * g->stride_b),
+            .c = (float *)pointers[C] + here,
+            .tail = p.finishes ? &tail : NULL,
+            .ldb = g->ldb,
+            .add = g->add,
+        };
+        if (panel_width(g))
+            multiply_panels(p.pool, &x, pointers[B], pointers[SCRATCH]);
+        else
+            multiply_one(p.pool, &x);
     }
-    if (panel_width(g)) {
-        multiply_panels(&p, a, b, add, c, (float *)((char *)pointers[3] + FLAG));
-        return;
-    }
-    for (int i = 0; i < g->batch; i++)
-        multiply_one(&p, g->N, a + i * g->stride_a, b + i * g->stride_b, g->ldb, add, c + i * g->stride_c);
 }
 
 /* OpenBLAS takes a buffer for each thread that multiplies, keeps it, and where the address space is
@@ -215,7 +241,25 @@ static int can(gemm_context *c, const gemm_desc *g)
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 {
     (void)c;
-    return FLAG + sizeof(float) * (uint64_t)panel_width(g) * (uint64_t)g->K;
+    return sizeof(float) * (uint64_t)panel_width(g) * (uint64_t)g->K;
+}
+
+static int is_c(const dev_buffer *x, const gemm_buffers *b)
+{
+    return x && dev_buffer_host(x) == dev_buffer_host(b->c);
+}
+
+/* A residual that is C itself is what the BLAS adds to; behind an activation it would be lost, as an aux is. */
+static gt_status without_c(gemm_desc *g, const gemm_buffers *b)
+{
+    const int residual = g->residual && is_c(b->residual, b);
+    if ((g->act_grad && is_c(b->aux, b)) || (residual && (g->act || g->act_grad || g->drop_p > 0)))
+        return gt_fail(GT_UNSUPPORTED, "engine native cannot multiply into a matrix that its epilogue reads");
+    if (residual) {
+        g->residual = 0;
+        g->add = 1;
+    }
+    return GT_OK;
 }
 
 static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const gemm_buffers *b, gemm_slot *add_at)
@@ -223,20 +267,25 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
     gemm_pool *const pool = openblas_set_num_threads ? gemm_pool_of(c) : NULL;
     if (openblas_set_num_threads && !pool)
         return gt_fail(GT_NO_MEMORY, "no memory for the threads of engine native");
+    gemm_desc d = *g;
+    gt_status st = without_c(&d, b);
+    if (st)
+        return st;
     const native_payload p = {
-        .g = *g,
+        .g = d,
         .pool = pool,
-        .flagged = add_at != NULL,
+        .finishes = pool && gemm_has_epilogue(&d) && gemm_can_finish(&d),
+        .keeps_argument = d.act && b->pre,
     };
-    dev_buffer *const buffers[] = { b->a, b->b, b->c, b->scratch };
-    gt_status st = GT_OK;
-
+    dev_buffer *const given[POINTERS] = { b->a, b->b, b->c, b->scratch, b->bias, b->pre, b->aux, b->residual };
+    dev_buffer *buffers[POINTERS];
+    for (int i = 0; i < POINTERS; i++)
+        buffers[i] = given[i] ? given[i] : b->a;        /* not looked at */
     if (add_at)
-        st = gemm_flag_append(c, l, g->add, b->scratch, add_at);
-    if (!st)
-        st = dev_list_native(l, "sgemm", multiply, &p, sizeof p, buffers, p.flagged || panel_width(g) ? 4 : 3);
-    if (!st && gemm_has_epilogue(g))
-        st = gemm_epilogue_append(c, l, g, b);
+        *add_at = (gemm_slot){ dev_list_count(l), offsetof(native_payload, g.add) };
+    st = dev_list_native(l, "sgemm", multiply, &p, sizeof p, buffers, POINTERS);
+    if (!st && gemm_has_epilogue(&d) && !p.finishes)
+        st = gemm_epilogue_append(c, l, &d, b);
     return st;
 }
 

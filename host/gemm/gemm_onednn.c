@@ -18,12 +18,13 @@
 #include "host/gemm/onednn_api.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* What a primitive does besides alpha * A * B. SUM: adds what is in C. */
 enum { BIAS = 1, ACT = 2, SUM = 4, RESIDUAL = 8 };
-enum { OPERANDS = 5, ALIGN = 64, FLAG = 64 };       /* FLAG: in front of scratch, where `add` may be */
+enum { OPERANDS = 5, ALIGN = 64 };
 
 /* A product with one combination of what else it does. */
 typedef struct product {
@@ -387,7 +388,8 @@ typedef struct payload {
     state *state;
     const product *plain, *adding;      /* what runs where `add` is 0, and 1 */
     int64_t stride_a, stride_b, stride_c;
-    int batch, flagged;                 /* 1: scratch begins with `add`      */
+    int32_t add;                        /* set before each run, if it changes */
+    int batch;
 } payload;
 
 struct job {
@@ -438,7 +440,7 @@ static void compute(const state *s, const job *j)
 {
     const gemm_desc *g = &j->product->g;
     const int64_t in = (int64_t)dtype_size(g->a_type), out = (int64_t)dtype_size(g->c_type);
-    void *const scratch = (char *)j->pointers[3] + FLAG + (ALIGN - (uintptr_t)j->pointers[3] % ALIGN) % ALIGN;
+    void *const scratch = (char *)j->pointers[3] + (ALIGN - (uintptr_t)j->pointers[3] % ALIGN) % ALIGN;
     for (int i = 0; i < j->p->batch; i++) {
         void *const at[OPERANDS] = {
             (char *)j->pointers[0] + i * j->p->stride_a * in, (char *)j->pointers[1] + i * j->p->stride_b * in,
@@ -454,10 +456,7 @@ static void multiply(const void *kept, void *const *pointers)
 {
     payload p;
     memcpy(&p, kept, sizeof p);
-    int32_t add = 0;
-    if (p.flagged)
-        memcpy(&add, pointers[3], sizeof add);
-    const job j = { .p = &p, .product = add ? p.adding : p.plain, .pointers = pointers };
+    const job j = { .p = &p, .product = p.add ? p.adding : p.plain, .pointers = pointers };
     run_job(p.state, &j);
 }
 
@@ -655,7 +654,7 @@ static uint64_t scratch(gemm_context *c, const gemm_desc *g)
         const product *p = gemm_has_epilogue(g) ? best_of(s, g, i & 1, i >> 1) : product_of(s, g, i & 1 ? SUM : 0);
         most = p && p->scratch_bytes > most ? p->scratch_bytes : most;
     }
-    return FLAG + ALIGN + most;
+    return ALIGN + most;
 }
 
 /* What primitives have not done of g's epilogue. */
@@ -684,9 +683,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
         .stride_b = g->stride_b,
         .stride_c = g->stride_c,
         .batch = g->batch,
-        .flagged = add_at != NULL,
+        .add = add_at && g->add,
     };
-    gt_status st = GT_OK;
     if (!p.plain || (add_at && !p.adding))
         return gt_fail(GT_NO_MEMORY, "no memory for a product of %d x %d x %d by oneDNN", g->M, g->N, g->K);
     const int fused = p.plain->fused;
@@ -694,9 +692,8 @@ static gt_status append(gemm_context *c, dev_list *l, const gemm_desc *g, const 
         b->a, b->b, b->c, b->scratch, fused & BIAS ? b->bias : b->a, fused & RESIDUAL ? b->residual : b->a
     };
     if (add_at)
-        st = gemm_flag_append(c, l, g->add, b->scratch, add_at);
-    if (!st)
-        st = dev_list_native(l, "onednn", multiply, &p, sizeof p, buffers, 6);
+        *add_at = (gemm_slot){ dev_list_count(l), offsetof(payload, add) };
+    gt_status st = dev_list_native(l, "onednn", multiply, &p, sizeof p, buffers, 6);
     const gemm_desc rest = rest_of(g, fused);
     return !st && gemm_has_epilogue(&rest) ? gemm_epilogue_append(c, l, &rest, b) : st;
 }

@@ -164,6 +164,13 @@ static void native_kernels_see_views_at_their_place(void)
     CHECK_OK(dev_run(l, 0, -1));
     CHECK_OK(dev_read(d, views[1], 0, z, sizeof z));
     CHECK(z[0] == 12.0f && z[3] == 48.0f);
+    /* What is queued keeps the payload that it was queued with. */
+    CHECK_OK(dev_list_set(l, 0, 0, dev_arg_i32(2)));
+    CHECK_OK(dev_run(l, 0, -1));
+    CHECK_OK(dev_list_set(l, 0, 0, dev_arg_i32(1)));
+    CHECK_OK(dev_run(l, 0, -1));
+    CHECK_OK(dev_read(d, views[1], 0, z, sizeof z));
+    CHECK(z[0] == 14.0f && z[1] == 26.0f && z[2] == 36.0f && z[3] == 48.0f);
     dev_list_release(l);
     for (int i = 0; i < 2; i++)
         dev_buffer_release(views[i]);

@@ -322,6 +322,52 @@ static int launches_of(place *p, const gemm_desc *g, int how)
     return count;
 }
 
+/* Bias, activation, slope and residual are done to each piece of C where it is computed; erf, tanh and dropout are
+ * a kernel's. */
+static void native_finishes_the_pieces_that_it_multiplies(void)
+{
+    place p;
+    if (tiny() || !place_open(&p, "cpu", "native"))
+        return;
+    for (activation a = ACT_NONE; a < ACT_COUNT; a++)
+        for (int e = 0; e < 8; e++) {
+            const int M = a == ACT_GELU_TANH ? 65 : 5;
+            const gemm_desc g = {
+                .M = M,
+                .N = 1100,                      /* pieces, and more than is activated at once */
+                .K = 33,
+                .trans_b = 1,
+                .ldc = 1103,
+                .batch = 2,
+                .stride_a = M * 33,
+                .stride_c = M * 1103,
+                .bias = e & 1,
+                .act = e & 2 ? a : ACT_NONE,
+                .act_grad = e & 4 ? a : ACT_NONE,
+                .residual = !(e & 3),
+            };
+            CHECK(gemm_case_with(p.c, p.d, &g, 0, e & 1 ? GEMM_NO_PRE : 0));
+        }
+    for (activation a = ACT_NONE; a < ACT_COUNT; a++) {
+        const gemm_desc g = { .M = 40, .N = 70, .K = 50, .trans_b = 1, .bias = 1, .act = a, .residual = 1 };
+        const int own = a != ACT_GELU_ERF && a != ACT_TANH;
+        CHECKF(launches_of(&p, &g, 0) == (own ? 1 : 2), "%s", activation_name(a));
+    }
+    const gemm_desc plain = { .M = 40, .N = 70, .K = 50, .bias = 1, .residual = 1, .alpha = 0.5f };
+    CHECK(gemm_case_with(p.c, p.d, &plain, 0, GEMM_IN_PLACE) && launches_of(&p, &plain, GEMM_IN_PLACE) == 1);
+    gemm_desc lost = plain;
+    lost.act = ACT_SILU;
+    dev_buffer *some = NULL;
+    dev_list *l = NULL;
+    CHECK_OK(dev_buffer_create(&some, p.d, 1 << 20, "test"));
+    CHECK_OK(dev_list_create(&l, p.d));
+    const gemm_buffers all = { .a = some, .b = some, .c = some, .bias = some, .residual = some, .scratch = some };
+    CHECK_FAILS(gemm_append(p.c, l, &lost, &all, NULL), GT_UNSUPPORTED, "that its epilogue reads");
+    dev_list_release(l);
+    dev_buffer_release(some);
+    place_close(&p);
+}
+
 /* Without a place for the argument of an activation, all of the epilogue is the primitive's. */
 static void onednn_fuses_what_it_can(void)
 {
@@ -826,6 +872,7 @@ static void a_peak_that_is_not_measured_is_not_known(void)
 const check_case check_cases[] = {
     CASE(native_agrees_with_the_obvious_product),
     CASE(native_cuts_products_into_pieces),
+    CASE(native_finishes_the_pieces_that_it_multiplies),
     CASE(a_pool_computes_each_piece_once),
     CASE(onednn_agrees_with_the_obvious_product),
     CASE(onednn_fuses_what_it_can),
