@@ -375,7 +375,8 @@ static gt_status open_shelf(async *a, shelf *h)
     int *workers = NULL;
     uint64_t *lengths = calloc((size_t)h->count + 1, sizeof *lengths);
     const float **initial = calloc((size_t)h->count + 1, sizeof *initial);
-    gt_status st = lengths && initial ? find_workers(a, h, &workers) : no_memory();
+    uint32_t *priority = calloc((size_t)h->count + 1, sizeof *priority);
+    gt_status st = lengths && initial && priority ? find_workers(a, h, &workers) : no_memory();
     if (!st)
         st = read_weights(a, h);
     if (!st && !a->order)
@@ -383,21 +384,25 @@ static gt_status open_shelf(async *a, shelf *h)
     for (int k = 0; !st && k < h->count; k++) {
         lengths[k] = h->keys[k].count;
         initial[k] = h->value + h->keys[k].at;
+        priority[k] = 2 * h->keys[k].of->gather_priority;
     }
     if (!st)
         st = net_ps_open(&h->ps, h->net,
-                         &(net_ps_options){ .workers = workers,
-                                            .worker_count = h->workers,
-                                            .owner = h->owner,
-                                            .staleness = (int64_t)s->number[ASYNC_STALENESS] - 1,
-                                            .keep_pulled = a->lambda > 0.0f,
-                                            .turn = a->order ? turn : NULL,
-                                            .apply = apply,
-                                            .context = h },
+                         &(net_ps_options){
+                             .workers = workers,
+                             .worker_count = h->workers,
+                             .owner = h->owner,
+                             .priority = priority,
+                             .staleness = (int64_t)s->number[ASYNC_STALENESS] - 1,
+                             .keep_pulled = a->lambda > 0.0f,
+                             .turn = a->order ? turn : NULL,
+                             .apply = apply,
+                             .context = h },
                          lengths, (uint32_t)h->count, initial);
     free(lengths);
     free(initial);
     free(workers);
+    free(priority);
     return st;
 }
 

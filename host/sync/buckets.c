@@ -65,14 +65,15 @@ static gt_status read_start(buckets *s, bucket *b, int round)
 /* Any round's, on the group's thread. */
 static gt_status start_exchange(bucket *b, int round)
 {
+    static const net_collective_options options = { .priority = SYNC_SUM_PRIORITY };
     const travel t = sync_bucket_travel(b, round);
     if (t.way == COMPRESS_EXCHANGED)
         return net_all_to_all_start(b->group, t.host, t.elements, t.type, &b->sum);
     if (t.way == COMPRESS_GATHERED)
-        return net_all_gather_start(b->group, t.host, t.elements, NULL, t.type, NULL, &b->sum);
+        return net_all_gather_start(b->group, t.host, t.elements, NULL, t.type, &options, &b->sum);
     if (sync_bucket_scatters(b))
-        return net_reduce_scatter_start(b->group, t.host, b->count, b->counts, t.type, NULL, &b->sum);
-    return net_all_reduce_start(b->group, t.host, t.elements, t.type, NULL, &b->sum);
+        return net_reduce_scatter_start(b->group, t.host, b->count, b->counts, t.type, &options, &b->sum);
+    return net_all_reduce_start(b->group, t.host, t.elements, t.type, &options, &b->sum);
 }
 
 static gt_status begin_sum(void *context, uint64_t now)
@@ -84,14 +85,15 @@ static gt_status begin_sum(void *context, uint64_t now)
 /* Any round's, on this thread. */
 static gt_status exchange(bucket *b, int round)
 {
+    static const net_collective_options options = { .priority = SYNC_SUM_PRIORITY };
     const travel t = sync_bucket_travel(b, round);
     if (t.way == COMPRESS_EXCHANGED)
         return net_all_to_all(b->group, t.host, t.elements, t.type);
     if (t.way == COMPRESS_GATHERED)
-        return net_all_gather(b->group, t.host, t.elements, NULL, t.type, NULL);
+        return net_all_gather(b->group, t.host, t.elements, NULL, t.type, &options);
     if (sync_bucket_scatters(b))
-        return net_reduce_scatter(b->group, t.host, b->count, b->counts, t.type, NULL);
-    return net_all_reduce(b->group, t.host, t.elements, t.type, NULL);
+        return net_reduce_scatter(b->group, t.host, b->count, b->counts, t.type, &options);
+    return net_all_reduce(b->group, t.host, t.elements, t.type, &options);
 }
 
 static gt_status hand_on(buckets *s, bucket *b)

@@ -7,9 +7,11 @@
  * Gradients leave from the last layer to the first, since that is how they come up; weights come from the first to
  * the last, since that is how they are read (Peng et al., "A generic communication scheduler for distributed DNN
  * training acceleration", SOSP 2019; Jayarajan et al., "Priority-based parameter propagation", MLSys 2019). All sums
- * must be there before anything is updated, for the norm is of all of them: nothing later can be put before them, and
- * order is all the priority there is. The first rank of a group says it, so that all its ranks gather alike; with the
- * same bits as in any other order.                                                         */
+ * must be there before anything is updated, for the norm is of all of them, and a gradient that is not finite
+ * anywhere stops the update everywhere: sums are not told apart, and the next forward waits for gathers alone. Their order
+ * is the order in which they begin, and where several are under way (buckets_lanes.c) the link's (net/comm/queue.c): what
+ * is read first has all of it, and the others what that leaves. The first rank of a group says the order, so that all its
+ * ranks gather alike; with the same bits as in any other.                                   */
 #include "host/sync/buckets_private.h"
 
 #include "host/base/clock.h"
@@ -128,6 +130,8 @@ gt_status sync_gather_make(buckets *s)
             if (params_segment_at(s->o.params, g)->master == s->buckets[i].master)
                 st = make_renewal(s, &s->buckets[i], g);
     }
+    for (int i = 0; i < s->gather_count; i++)
+        s->buckets[s->order[i]].gather_priority = 1 + (uint32_t)i;
     free(key);
     return st;
 }
@@ -159,8 +163,9 @@ static void *weights_of(const bucket *b)
 static gt_status begin_gather(void *context, uint64_t now)
 {
     bucket *b = context;
+    const net_collective_options options = { .priority = b->gather_priority };
     (void)now;
-    return net_all_gather_start(b->group, weights_of(b), b->count, b->counts, NET_F32, NULL, &b->gather);
+    return net_all_gather_start(b->group, weights_of(b), b->count, b->counts, NET_F32, &options, &b->gather);
 }
 
 /* Leaves an event of when the network may read this rank's part. */

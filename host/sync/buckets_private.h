@@ -64,6 +64,7 @@ typedef struct bucket {
     uint64_t began, ended;              /* of the newest sum                                */
     int gathers;                        /* new weights are on their way                     */
     uint64_t gather_ticket;
+    uint32_t gather_priority;           /* 1: of what the next forward reads first              */
     net_collective *gather;
     dev_list *renew;                    /* its 16-bit copy; NULL: there is none             */
     dev_buffer *renew_from, *renew_to;
@@ -110,6 +111,9 @@ typedef struct buckets {
     int gather_count;
     uint64_t step_bytes;
 } buckets;
+
+/* Of sums: they let new weights go first, and whatever stages send each other. */
+enum { SYNC_SUM_PRIORITY = INT32_MAX };
 
 /* What the network moves of a bucket in a round of exchange. */
 typedef struct travel {

@@ -226,6 +226,7 @@ gt_status net_call_run(net_state *s, const net_call *c)
     st = (on_board ? net_op_begin_on_board : net_op_begin)(s->group, net_kind_name(c->kind), &what, &op);
     if (st)
         return st;
+    net_op_priority(op, c->priority);
     const net_config *config = net_job_config(net_comm_job(net_group_comm(s->group)));
     net_task t = {
         .group = s->group,
@@ -311,6 +312,7 @@ static gt_status check(net_group *g, net_call *c, const net_collective_options *
         st = check_counts(c, p);
     if (!st && options) {
         c->weights = options->weights;
+        c->priority = options->priority;
         if (options->algorithm) {
             st = net_algorithm_parse(&c->wish, options->algorithm, c->kind);
             if (!st && c->wish == NET_AUTO && strcmp(options->algorithm, "auto")

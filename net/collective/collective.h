@@ -5,7 +5,10 @@
  *   net_all_reduce_start(group, x, n, NET_F32, NULL, &r); net_collective_wait(r);
  *
  * Started ones run one after the other, in the order started, on a thread of the group, while
- * the caller computes. All ranks of a group call the same operations in the same order.
+ * the caller computes. All ranks of a group call the same operations in the same order. Operations of several groups,
+ * also of groups of the same ranks, run side by side; which of them has the links is a matter of options->priority:
+ * what becomes ready later and is more urgent overtakes the rest between two pieces. Sums are the same bits in any
+ * order, and ranks may give other priorities, or start in another order.
  *
  * All ranks get the same bits of a sum, and a given algorithm (with given shares, for `direct`)
  * adds in a fixed order, so another run gives them again. What is chosen by measurement may
@@ -53,6 +56,8 @@ typedef struct net_collective_options {
     const char *algorithm;          /* NULL or "auto": chosen                              */
     const double *weights;          /* direct: shares in proportion to these (one a rank),
                                        NULL: from the measured links                        */
+    uint32_t priority;              /* smaller goes first between pieces, 0 waits for nobody:
+                                       net_op_priority()                                    */
 } net_collective_options;
 
 /* x[i] = sum over ranks of x[i]. */

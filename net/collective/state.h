@@ -19,6 +19,7 @@ typedef struct net_call {
     int root;                       /* -1: none                                           */
     net_algorithm wish;             /* NET_AUTO: chosen                                   */
     const double *weights;          /* NULL: from the links                               */
+    uint32_t priority;              /* of what it sends                                   */
 } net_call;
 
 struct net_collective {

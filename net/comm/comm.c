@@ -152,6 +152,8 @@ int comm_progress(net_comm *c)
     for (int i = 0; i < c->transports; i++)
         if (c->transport[i])
             c->ops[i]->progress(c->transport[i], &did);
+    if (c->waiting)
+        did += queue_release(c);
     if (did) {
         c->rounds++;
         if (c->waiters > 1)
@@ -638,6 +640,8 @@ void net_comm_counters(net_comm *c,
         for (int n = 0; c->transport[i] && c->ops[i]->counter && c->ops[i]->counter(c->transport[i], n, &name, &value);
              n++)
             visit(context, c->ops[i]->name, name, value);
+    visit(context, "queue", "sends that waited", c->waited);
+    visit(context, "queue", "sends overtaken", c->overtaken);
     comm_unlock(c);
 }
 
@@ -653,7 +657,7 @@ gt_status net_send_start(net_comm *c, int peer, uint32_t channel, const void *da
 {
     *out = NULL;
     gt_status st = check_peer(c, peer);
-    return st ? st : net_group_send_start(c->world, peer, channel, data, size, out);
+    return st ? st : net_group_send_start(c->world, peer, channel, data, size, 0, out);
 }
 
 gt_status net_recv_start(net_comm *c, int peer, uint32_t channel, void *data, size_t size, net_request **out)

@@ -3,6 +3,7 @@
  *
  *   comm.c      opening, the one lock, progress, waiting
  *   match.c     requests and messages find each other by tag
+ *   queue.c     sends that let more urgent ones go first
  *   pair.c      two ranks agree on a transport and prove it
  *   group.c     groups, operations, agreement
  *   board.c     memory that the ranks of a group share
@@ -92,10 +93,16 @@ struct net_request {
     net_loan loan;                  /* of a receive that was lent its bytes                     */
     const void *data;
     size_t size;
+    uint32_t priority;              /* of a send, 0: waits for nobody                           */
+    int waits, flies;               /* in the pair's queue; given to the link from there        */
+    uint32_t window_there;          /* 0: it goes eagerly                                       */
+    const unsigned char *descriptor;
+    unsigned char *descriptor_kept; /* while it waits                                           */
+    size_t descriptor_size;
     uint64_t began;                 /* gt_trace_now() of one that is traced, else 0            */
     int32_t of_step, of_micro_batch, of_chunk;  /* of a traced send, as in gt_span             */
-    net_request *next;              /* of the pair's blocked sends, the channel's held receives, or
-                                       the free list                                           */
+    net_request *next;              /* of the pair's blocked or waiting sends, the channel's held
+                                       receives, or the free list                              */
     net_request *op_next, **op_link;
 };
 
@@ -130,6 +137,7 @@ struct net_op {
     uint64_t sequence, record;
     const char *name;
     net_agreement what;
+    uint32_t priority;              /* of its sends                                            */
     size_t posted;                  /* bytes of the last post on the board                     */
     net_request *requests;
     pair *told;                     /* what the operation is; NULL: nobody                     */
@@ -162,6 +170,11 @@ typedef struct group_claim {
 
 typedef enum pair_state { PAIR_NONE, PAIR_LEADING, PAIR_FOLLOWING, PAIR_UP, PAIR_BROKEN } pair_state;
 
+/* Sends of a pair, most urgent first, of equals the first that came. */
+typedef struct line {
+    net_request *first, *last;
+} line;
+
 typedef struct probe {
     int active, heard, opened, placed, sent;
     uint64_t nonce;
@@ -177,7 +190,9 @@ struct pair {
     probe *probe;
     /* Eager messages may pile up at the other end; it says how much it has taken. */
     uint64_t eager_sent, eager_acknowledged, eager_taken, eager_reported;
-    net_request *blocked, **blocked_last;
+    line blocked;
+    line waiting;                   /* sends with a priority, see queue.c                      */
+    uint64_t flying;                /* bytes of puts with a priority that the link has         */
     size_t kept;                    /* messages in the table that came before what they are for */
     uint64_t messages_sent, messages_received, fin;
     int fin_sent, fin_received;
@@ -228,6 +243,8 @@ struct net_comm {
     int crowded;                    /* more ranks on this host than processors                 */
     atomic_int sleep_next;          /* so many waits sleep without polling, see comm_yield()   */
     uint64_t traced_bytes;          /* sent while tracing                                      */
+    int waiting;                    /* sends that wait for more urgent ones, of all pairs      */
+    uint64_t waited, overtaken;     /* how many did so far, and by how many each was passed    */
     int epoll, wake;
 
     pair **pairs;
@@ -268,7 +285,8 @@ extern const net_events comm_events;
 
 /* match.c: lock held */
 /* `of`: the channel of the message, NULL for one of an operation. */
-gt_status match_send(pair *p, const tag *key, channel_end *of, const void *data, size_t size, net_request **out);
+gt_status match_send(pair *p, const tag *key, channel_end *of, const void *data, size_t size, uint32_t priority,
+                     net_request **out);
 gt_status match_receive(pair *p, const tag *key, channel_end *of, net_sink sink, net_request **out);
 void match_message(pair *p, const message *m, const void *body, size_t size);
 void match_placed(pair *p, uint32_t window);
@@ -279,6 +297,21 @@ void match_release(net_comm *c);
 gt_status match_post(pair *p, message *m, const void *body, size_t size);
 /* A channel in this direction, made when it is first asked for. */
 gt_status match_channel(net_comm *c, const tag *key, node_kind kind, channel_end **out);
+
+/* Bytes that can go now: to a window, or eagerly as soon as the other end has room for early messages. */
+gt_status match_put(net_request *r, uint32_t window, const unsigned char *descriptor, size_t size);
+gt_status match_eager(net_request *r);
+
+/* queue.c: lock held */
+/* Returns how many it went in front of. */
+uint64_t line_enter(line *l, net_request *r);
+void line_leave(line *l, net_request *r);
+/* A send that could go: now, or in its turn. window 0: eagerly. */
+gt_status queue_send(net_request *r, uint32_t window, const unsigned char *descriptor, size_t size);
+/* Gives links that would run dry the most urgent that waits; 1: some did. */
+int queue_release(net_comm *c);
+void queue_landed(net_request *r);          /* the link is done with it */
+void queue_forget(net_request *r);          /* of a job that is over */
 
 /* pair.c */
 /* The pair of a peer, its link up; takes and gives back the lock while it waits. Lock held. */

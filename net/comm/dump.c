@@ -71,8 +71,8 @@ static json_t *links(const net_comm *c)
                                              states[p->state], "transport", how, "bytes_sent",
                                              (json_int_t)p->bytes_sent, "bytes_received", (json_int_t)p->bytes_received,
                                              "messages_sent", (json_int_t)p->messages_sent, "messages_received",
-                                             (json_int_t)p->messages_received, "waits_for_credit", p->blocked != NULL,
-                                             "broken", p->broken_why ? p->broken_why : ""));
+                                             (json_int_t)p->messages_received, "waits_for_credit",
+                                             p->blocked.first != NULL, "broken", p->broken_why ? p->broken_why : ""));
     }
     return all;
 }

@@ -333,6 +333,11 @@ gt_status net_op_begin_on_board(net_group *g, const char *name, const net_agreem
     return begin(g, name, what, out);
 }
 
+void net_op_priority(net_op *o, uint32_t priority)
+{
+    o->priority = priority;
+}
+
 void net_op_phase(net_op *o, const char *phase, int step)
 {
     recorder_phase(&o->group->comm->recorder, o->record, phase, step);
@@ -387,7 +392,7 @@ gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size
     if (!st)
         st = pair_get(g->comm, g->ranks[peer], &p);
     if (!st)
-        st = match_send(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, NULL, data, size, out);
+        st = match_send(p, &(tag){ g->id, o->sequence, step, g->ranks[peer] }, NULL, data, size, o->priority, out);
     if (!st)
         adopt(o, *out);
     comm_unlock(g->comm);
@@ -432,7 +437,7 @@ static gt_status next_message(net_group *g, int peer, uint32_t number, node_kind
 }
 
 gt_status net_group_send_start(net_group *g, int peer, uint32_t number, const void *data, size_t size,
-                               net_request **out)
+                               uint32_t priority, net_request **out)
 {
     pair *p;
     channel_end *of;
@@ -441,7 +446,7 @@ gt_status net_group_send_start(net_group *g, int peer, uint32_t number, const vo
     comm_lock(g->comm);
     gt_status st = next_message(g, peer, number, NODE_CHANNEL_SEND, &p, &of, &key);
     if (!st)
-        st = match_send(p, &key, of, data, size, out);
+        st = match_send(p, &key, of, data, size, priority, out);
     comm_unlock(g->comm);
     return st;
 }

@@ -47,6 +47,10 @@ typedef struct net_agreement {
  * open; the flight recorder keeps the last 256 of the communicator. */
 typedef struct net_op net_op;
 gt_status net_op_begin(net_group *g, const char *name, const net_agreement *what, net_op **out);
+/* How urgent the operation's sends are from here on, 0 at first. Between two ranks, of those that could go at once the
+ * smaller goes first, and of equals the first started; 0 waits for nobody. Each rank's own affair: it changes
+ * when bytes travel, never which. */
+void net_op_priority(net_op *o, uint32_t priority);
 /* For the flight recorder: "ring, step 3 of 6". The text is a literal. */
 void net_op_phase(net_op *o, const char *phase, int step);
 /* Ends it with the status of the work; returns that. Unfinished requests are waited for or, after
@@ -59,9 +63,9 @@ gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size
 gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_request **out);
 
 /* Messages of a group outside of operations, matched by channel and order like comm.h's, and
- * kept apart from those of any other group (also one of the same ranks). size 0 is sent. */
+ * kept apart from those of any other group (also one of the same ranks). size 0 is sent. priority: as net_op_priority(). */
 gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data, size_t size,
-                               net_request **out);
+                               uint32_t priority, net_request **out);
 gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink, net_request **out);
 
 /* Scratch memory of the group, an arena, grown on demand: valid until the next call of it. */

@@ -187,6 +187,7 @@ void match_finish(net_request *r)
     if (r->began)
         trace_message(r);
     leave_table(r);
+    queue_landed(r);
     r->comm->outstanding--;
     atomic_store_explicit(&r->done, 1, memory_order_release);
 }
@@ -195,16 +196,10 @@ void match_forget(net_request *r)
 {
     leave_table(r);
     if (r->blocked) {
-        pair *p = r->pair;
-        for (net_request **at = &p->blocked; *at; at = &(*at)->next)
-            if (*at == r) {
-                *at = r->next;
-                if (p->blocked_last == &r->next)
-                    p->blocked_last = at;
-                break;
-            }
+        line_leave(&r->pair->blocked, r);
         r->blocked = 0;
     }
+    queue_forget(r);
     if (r->held) {
         channel_end *of = r->channel;
         for (net_request **at = &of->held; *at; at = &(*at)->next)
@@ -318,13 +313,11 @@ static void taken(pair *p, size_t size)
 
 static void unblock(pair *p)
 {
-    while (p->blocked) {
-        net_request *r = p->blocked;
+    while (p->blocked.first) {
+        net_request *r = p->blocked.first;
         if (!has_credit(p, r->size))
             break;
-        p->blocked = r->next;
-        if (!p->blocked)
-            p->blocked_last = &p->blocked;
+        line_leave(&p->blocked, r);
         r->blocked = 0;
         if (send_eager(r))
             net_comm_abort(p->comm, p->comm->rank, "%s", gt_message());
@@ -332,7 +325,17 @@ static void unblock(pair *p)
     flush(p);
 }
 
-static gt_status put(net_request *r, uint32_t window, const unsigned char *descriptor, size_t size)
+gt_status match_eager(net_request *r)
+{
+    pair *p = r->pair;
+    if (!p->blocked.first && has_credit(p, r->size))
+        return send_eager(r);
+    p->comm->overtaken += line_enter(&p->blocked, r);
+    r->blocked = 1;
+    return GT_OK;
+}
+
+gt_status match_put(net_request *r, uint32_t window, const unsigned char *descriptor, size_t size)
 {
     r->pair->bytes_sent += r->size;
     return r->pair->ops->put(r->pair->link, r->data, r->size, window, descriptor, size, r);
@@ -440,12 +443,7 @@ static gt_status start_send(net_request *r)
             take_kept(p, ready);
             free(ready);
         }
-        if (!p->blocked && has_credit(p, r->size))
-            return send_eager(r);
-        *p->blocked_last = r;
-        p->blocked_last = &r->next;
-        r->blocked = 1;
-        return GT_OK;
+        return queue_send(r, 0, NULL, 0);
     }
     if (!ready) {
         enter(r);
@@ -454,7 +452,7 @@ static gt_status start_send(net_request *r)
     take_kept(p, ready);
     gt_status st = GT_OK;
     if (ready->size == r->size) {
-        st = put(r, ready->window, ready->body, ready->body_size);
+        st = queue_send(r, ready->window, ready->body, ready->body_size);
     } else {
         disagree(p, &r->node.key, r->size, ready->size, 1);
         st = net_job_check(c->job);
@@ -463,13 +461,15 @@ static gt_status start_send(net_request *r)
     return st;
 }
 
-gt_status match_send(pair *p, const tag *key, channel_end *of, const void *data, size_t size, net_request **out)
+gt_status match_send(pair *p, const tag *key, channel_end *of, const void *data, size_t size, uint32_t priority,
+                     net_request **out)
 {
     *out = NULL;
     net_request *r = new_request(p, key, NODE_SEND, size);
     if (!r)
         return GT_NO_MEMORY;
     r->data = data;
+    r->priority = p->comm->config->priorities ? priority : 0;
     r->channel = of;
     gt_status st = start_send(r);
     if (!st && p->ops)
@@ -655,7 +655,7 @@ static void came_ready(pair *p, const tag *key, const message *m, const void *bo
     } else {
         table_remove(&p->comm->tags, &r->node);
         r->tabled = 0;
-        give_up(p->comm, put(r, m->window, body, size));
+        give_up(p->comm, queue_send(r, m->window, body, size));
     }
 }
 

@@ -432,7 +432,6 @@ static pair *pair_of(net_comm *c, int peer)
         return NULL;
     p->comm = c;
     p->peer = peer;
-    p->blocked_last = &p->blocked;
     p->state = peer == c->rank ? PAIR_UP : PAIR_NONE;
     c->pairs[peer] = p;
     return p;

@@ -62,6 +62,7 @@ typedef struct net_config {
     /* collectives */
     const char *algorithm;      /* auto, a name, or NCCL's "ring;allreduce:direct"     */
     uint64_t pipeline;          /* bytes of one pipelined piece of a collective        */
+    int priorities;             /* 0: sends go in the order in which they are started  */
 } net_config;
 
 /* Reads environment and file; *out is complete. GT_MISUSE names the knob, the value, where

@@ -107,6 +107,8 @@ static const knob knobs[] = {
     { "algorithm", STRING, AT(algorithm), "auto", 0, 0, BOTH, NULL,
       "of collectives: auto, a name, or ring;allreduce:direct", "NCCL_ALGO" },
     { "pipeline", BYTES, AT(pipeline), "512KiB", 64, GiB, BOTH, NULL, "one piece of a pipelined collective", NULL },
+    { "priorities", INT, AT(priorities), "1", 0, 1, 0, NULL, "0: what is needed first does not overtake what is not",
+      NULL },
 };
 enum { KNOBS = sizeof knobs / sizeof *knobs, ORIGIN = 64 };
 

@@ -24,7 +24,7 @@ typedef struct word {
 static gt_status tell(net_ps *ps, int peer, const word *w)
 {
     net_request *r;
-    gt_status st = net_group_send_start(ps->group, peer, PS_AGREE, w, sizeof *w, &r);
+    gt_status st = net_group_send_start(ps->group, peer, PS_AGREE, w, sizeof *w, 0, &r);
     return st ? st : net_wait(r);
 }
 
@@ -230,6 +230,17 @@ static int place_of(const int *list, int count, int rank)
     return -1;
 }
 
+static gt_status take_priorities(net_ps *ps, const uint32_t *priority)
+{
+    if (!priority)
+        return GT_OK;
+    ps->priority = malloc((ps->key_count + (size_t)1) * sizeof *priority);
+    if (!ps->priority)
+        return gt_fail(GT_NO_MEMORY, "cannot open a parameter server: no memory for a list of %u keys", ps->key_count);
+    memcpy(ps->priority, priority, ps->key_count * sizeof *priority);
+    return GT_OK;
+}
+
 static gt_status take_options(net_ps *ps, const net_ps_options *options, const uint64_t *keys)
 {
     ps->options = *options;
@@ -250,11 +261,14 @@ static gt_status take_options(net_ps *ps, const net_ps_options *options, const u
     if (!st)
         st = take_owners(ps, options->owner);
     if (!st)
+        st = take_priorities(ps, options->priority);
+    if (!st)
         st = cut_keys(ps);
     ps->options.servers = ps->servers;
     ps->options.workers = ps->workers;
     ps->options.shares = ps->shares;
     ps->options.owner = ps->owner;
+    ps->options.priority = ps->priority;
     if (!st)
         ps->works = place_of(ps->workers, ps->options.worker_count, ps->rank) >= 0;
     return st;
@@ -272,6 +286,7 @@ static void release(net_ps *ps)
     free(ps->workers);
     free(ps->shares);
     free(ps->owner);
+    free(ps->priority);
     free(ps->keys);
     free(ps->ranges);
     free(ps->first);

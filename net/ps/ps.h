@@ -47,13 +47,16 @@ typedef struct net_ps_options {
     int worker_count;
     const double *shares;       /* one a server; NULL: equal. From net_shares()            */
     const int *owner;           /* [key] which of the servers has all of it; NULL: split by shares */
+    /* [key] how urgent its values are to who pulls (net_op_priority()); its gradients come next, with that + 1. Each rank's
+     * own affair. NULL: nothing waits for anything. */
+    const uint32_t *priority;
     int synchronous;
-    int64_t staleness;          /* stale mode; -1: unbounded                               */
+    int64_t staleness; /* stale mode; -1: unbounded                               */
     int keep_pulled;
     /* Stale: whose push update `version` of any part is; the same on all ranks. NULL: as they come. Each server
      * calls it on its thread. */
     int (*turn)(void *context, uint64_t version);
-    net_ps_apply apply;         /* NULL: value += gradient                                 */
+    net_ps_apply apply; /* NULL: value += gradient                                 */
     void *context;
 } net_ps_options;
 

@@ -88,10 +88,10 @@ static gt_status ask(net_ps_request *r, asked *a, int server, const float *gradi
                                               0 },
                                   &l->data);
     if (!st)
-        st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request, &l->asked);
+        st = net_group_send_start(ps->group, to, PS_REQUESTS, &l->request, sizeof l->request, 0, &l->asked);
     if (!st && gradient)
         st = net_group_send_start(ps->group, to, up, gradient + range->offset, range->count * sizeof *gradient,
-                                  &l->data);
+                                  ps_priority(ps, a->block, 1), &l->data);
     return st;
 }
 
@@ -197,7 +197,7 @@ gt_status ps_client_close(net_ps *ps)
     gt_status st = GT_OK;
     for (int i = 0; !st && i < ps->options.server_count; i++) {
         net_request *r;
-        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &closing, sizeof closing, &r);
+        st = net_group_send_start(ps->group, ps->servers[i], PS_REQUESTS, &closing, sizeof closing, 0, &r);
         if (!st)
             st = net_wait(r);
     }

@@ -59,6 +59,7 @@ struct net_ps {
     ps_range *blocks;                   /* [block_count] where in its key                 */
     uint32_t *key_of;                   /* [block_count]                                  */
     int *owner;                         /* [key_count]; NULL: by shares                   */
+    uint32_t *priority;                 /* [key_count]; NULL: 0                           */
     ps_range *ranges;                   /* [block_count][server_count] where in its key   */
     int works;                          /* this rank is a worker                          */
     struct ps_server *server;           /* NULL: this rank is none                        */
@@ -71,6 +72,12 @@ struct net_ps {
 static inline const ps_range *ps_range_of(const net_ps *ps, uint32_t block, int server)
 {
     return &ps->ranges[(size_t)block * (size_t)ps->options.server_count + (size_t)server];
+}
+
+/* Of a block's values, or of its gradients. */
+static inline uint32_t ps_priority(const net_ps *ps, uint32_t block, int is_gradient)
+{
+    return ps->priority ? ps->priority[ps->key_of[block]] + (is_gradient != 0) : 0;
 }
 
 /* ps_server.c: `index` is this rank's place among the servers. */

@@ -121,12 +121,13 @@ static gt_status receive(ps_server *s, int worker, uint32_t channel, void *data,
     return st;
 }
 
-static gt_status send(ps_server *s, int worker, uint32_t channel, const void *data, size_t size, event e)
+static gt_status send(ps_server *s, int worker, uint32_t channel, const void *data, size_t size, uint32_t priority,
+                      event e)
 {
     net_request *r;
     gt_status st = make_room(s);
     if (!st)
-        st = net_group_send_start(s->ps->group, rank_of(s, worker), channel, data, size, &r);
+        st = net_group_send_start(s->ps->group, rank_of(s, worker), channel, data, size, priority, &r);
     if (!st)
         watch(s, r, e);
     return st;
@@ -144,7 +145,7 @@ static gt_status answer(ps_server *s, const part *p, int worker, uint32_t slot, 
     if (!a)
         return gt_fail(GT_NO_MEMORY, "cannot serve parameters: no memory for an answer");
     *a = (ps_answer){ .status = status, .version = p->version };
-    gt_status st = send(s, worker, ps_down(slot), a, sizeof *a, (event){ .kind = ANSWER_SENT, .answer = a });
+    gt_status st = send(s, worker, ps_down(slot), a, sizeof *a, 0, (event){ .kind = ANSWER_SENT, .answer = a });
     if (st)
         free(a);
     return st;
@@ -277,7 +278,7 @@ static gt_status send_value(ps_server *s, part *p, int worker, uint32_t slot, ui
         memcpy(p->pulled[worker], value, p->range.count * sizeof *value);
     if (!st)
         st = send(s, worker, ps_down(slot), value, p->range.count * sizeof *p->value,
-                  (event){ .kind = VALUE_SENT, .part = p });
+                  ps_priority(s->ps, (uint32_t)(p - s->parts), 0), (event){ .kind = VALUE_SENT, .part = p });
     if (!st)
         p->readers++;
     return st;

@@ -262,7 +262,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
     faulty *f = calloc(1, sizeof *f);
     if (!f)
         return gt_fail(GT_NO_MEMORY, "no memory for the transport that injects faults");
-    f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd, 0 };
+    f->transport = (net_transport){ outer, job, net_job_config(job), memory, events, poll_fd, 0, 1 };
     f->last = &f->first;
     gt_status st = parse(&f->plan, f->transport.config->fault);
     gt_random_init(&f->random, f->plan.seed, (uint64_t)net_job_rank(job));
@@ -273,6 +273,7 @@ static gt_status open_around(const net_transport_ops *inner, const net_transport
         return st;
     }
     f->transport.eager = f->inner->eager;
+    f->transport.ahead = f->inner->ahead;
     *out = &f->transport;
     return GT_OK;
 }
@@ -379,6 +380,12 @@ static void faulty_flush(net_link *link)
         ops_of(link)->flush(inner_of(link));
 }
 
+static size_t faulty_backlog(const net_link *link)
+{
+    const faulty *f = (const faulty *)link->transport;
+    return f->inner->ops->backlog(((const faulty_link *)link)->inner);
+}
+
 static void faulty_describe(net_link *link, char *out, size_t size)
 {
     ops_of(link)->describe(inner_of(link), out, size);
@@ -406,7 +413,7 @@ static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *m
                             int poll_fd);
 #endif
 
-#define AROUND(NAME, OPEN) \
+#define AROUND(NAME, OPEN, BACKLOG) \
     { .name = NAME, \
       .open = OPEN, \
       .close = faulty_close, \
@@ -422,16 +429,17 @@ static gt_status open_verbs(net_transport **out, net_job *job, net_memory_set *m
       .disarm = faulty_disarm, \
       .start = faulty_start, \
       .flush = faulty_flush, \
+      .backlog = BACKLOG, \
       .describe = faulty_describe, \
       .counter = faulty_counter }
 static const struct {
     const net_transport_ops *inner;
     net_transport_ops outer;
 } wrapped[] = {
-    { &net_shm, AROUND("shm", open_shm) },
-    { &net_tcp, AROUND("tcp", open_tcp) },
+    { &net_shm, AROUND("shm", open_shm, NULL) },
+    { &net_tcp, AROUND("tcp", open_tcp, faulty_backlog) },
 #ifdef GT_VERBS
-    { &net_verbs, AROUND("verbs", open_verbs) },
+    { &net_verbs, AROUND("verbs", open_verbs, NULL) },
 #endif
 };
 enum { WRAPPED = sizeof wrapped / sizeof *wrapped };

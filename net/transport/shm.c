@@ -252,7 +252,8 @@ static gt_status shm_open_(net_transport **out, net_job *job, net_memory_set *me
     if (!t)
         return gt_fail(GT_NO_MEMORY, "no memory for the shared-memory transport");
     const net_config *config = net_job_config(job);
-    t->transport = (net_transport){ &net_shm, job, config, memory, events, poll_fd, (size_t)config->eager };
+    t->transport = (net_transport){ &net_shm,           job, config, memory, events, poll_fd, (size_t)config->eager,
+                                    .ahead = SHM_BUDGET };
     t->allow_map = strcmp(config->shm_mode, "cma") && strcmp(config->shm_mode, "copy");
     t->allow_cma = !strcmp(config->shm_mode, "cma");
     t->epoll = epoll_create1(EPOLL_CLOEXEC);

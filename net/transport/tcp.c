@@ -9,8 +9,14 @@
  * to the socket, and from the socket to the sink, by one system call each and no copy between
  * (a reducing sink adds them up from the receive buffer, while they are in the cache).
  *
+ * The kernel would take megabytes that have yet to be sent, and those cannot be overtaken any more (net/comm/queue.c). So
+ * a socket that is always full is told to take no more than the wire carries in AHEAD_NS: enough that it does not
+ * run dry while this process computes.
+ *
  * Frames are in the host's byte order: the hello has made sure that both ends have the same. */
 #include "net/transport/windows.h"
+
+#include "host/base/clock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,6 +30,7 @@
 #include <unistd.h>
 
 enum { FRAME_MESSAGE = 0x6d, FRAME_PIECE = 0x70, INPUT = 256 * 1024, BUDGET = 1 << 20 };
+enum { AHEAD_NS = 10000000, LEAST_AHEAD = 128 << 10, PERIOD_NS = 20000000 };
 
 typedef struct frame {
     uint8_t kind, head_size;
@@ -57,6 +64,8 @@ typedef struct tcp_link {
     bytes small, later;             /* later: messages while a piece is under way       */
     put *first, **last, *sent;      /* sent: done, to be reported                       */
     size_t piece;                   /* bytes of the first put that belong to its frame  */
+    uint64_t full_since, full_bytes; /* of the time in which the socket is full; what it took in it */
+    int unsent;                     /* bytes that it takes without having sent them, 0: the kernel decides */
     /* in */
     unsigned char *input;
     size_t input_size, have, at;
@@ -103,7 +112,7 @@ static gt_status tcp_open(net_transport **out, net_job *job, net_memory_set *mem
     if (!t)
         return gt_fail(GT_NO_MEMORY, "no memory for the tcp transport");
     t->transport = (net_transport){
-        &net_tcp, job, net_job_config(job), memory, events, poll_fd, .eager = eager_for(net_job_config(job))
+        &net_tcp, job, net_job_config(job), memory, events, poll_fd, .eager = eager_for(net_job_config(job)), .ahead = 1
     };
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event e = { .events = EPOLLIN, .data.u32 = 0 };
@@ -307,10 +316,33 @@ static ssize_t transmit(const tcp_link *l)
     return sendmsg(l->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* The socket took n bytes, and is full or not. As long as it is, it takes what the wire carries. */
+static void watch_rate(tcp_link *l, size_t n, int full)
+{
+    if (!l->full_since && !full)
+        return;
+    const uint64_t now = gt_now_ns();
+    l->full_bytes += l->full_since ? n : 0;
+    if (!l->full_since || !full) {
+        l->full_since = full ? now : 0;
+        l->full_bytes = 0;
+    } else if (now - l->full_since >= PERIOD_NS && l->full_bytes) {
+        const double ahead = (double)l->full_bytes / (double)(now - l->full_since) * AHEAD_NS;
+        const int unsent = ahead < LEAST_AHEAD ? LEAST_AHEAD : ahead > 1 << 30 ? 1 << 30 : (int)ahead;
+        if (unsent < l->unsent / 4 * 3 || unsent / 4 * 3 > l->unsent)
+            if (!setsockopt(l->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent))
+                l->unsent = unsent;
+        l->full_since = now;
+        l->full_bytes = 0;
+    }
+}
+
 static void push(tcp_link *l)
 {
     tcp *t = tcp_of(l);
-    for (size_t done = 0; !l->broken && has_output(l) && done < BUDGET;) {
+    size_t done = 0;
+    int full = 0;
+    while (!l->broken && has_output(l) && done < BUDGET) {
         if (!l->piece && l->first)
             begin_piece(l);
         if (l->broken)
@@ -322,12 +354,14 @@ static void push(tcp_link *l)
                 continue;
             if (errno != EAGAIN && errno != EWOULDBLOCK)
                 fail(l, GT_PEER, "send to", strerror(errno));
+            full = !l->broken;
             break;
         }
         t->sent_bytes += (uint64_t)n;
         done += (size_t)n;
         sent(l, (size_t)n);
     }
+    watch_rate(l, done, full);
     const int wants = !l->broken && has_output(l);
     if (!l->broken && wants != l->wants_out) {
         struct epoll_event e = { .events = wants ? EPOLLIN | EPOLLOUT : EPOLLIN, .data.ptr = l };
@@ -578,6 +612,15 @@ static int tcp_arm(net_transport *transport)
     return news;
 }
 
+static size_t tcp_backlog(const net_link *link)
+{
+    const tcp_link *l = (const tcp_link *)link;
+    size_t n = l->small.size - l->small.at + l->later.size - l->later.at;
+    for (const put *p = l->first; p; p = p->next)
+        n += p->left;
+    return is_due(l) ? n : 0;
+}
+
 static void tcp_disarm(net_transport *t)
 {
     (void)t;
@@ -620,6 +663,7 @@ const net_transport_ops net_tcp = {
     .arm = tcp_arm,
     .disarm = tcp_disarm,
     .flush = tcp_flush,
+    .backlog = tcp_backlog,
     .describe = tcp_describe,
     .counter = tcp_counter
 };

@@ -125,6 +125,9 @@ typedef struct net_transport_ops {
     void (*start)(net_link *link, int *stream);
     /* Optional: send() may hold small messages back until this, or until arm(). */
     void (*flush)(net_link *link);
+    /* Optional: bytes that the link was given and that the wire has not taken. Without it, what puts have not been
+     * reported done is reckoned as such. */
+    size_t (*backlog)(const net_link *link);
 
     /* One line for people: "verbs mlx5_0:1 <-> mlx5_1:1, RoCE v2, GID 3, MTU 4096". */
     void (*describe)(net_link *link, char *out, size_t size);
@@ -142,6 +145,7 @@ struct net_transport {
     int poll_fd;                    /* epoll set of the communicator; add your descriptors with
                                        data.u32 = 0, level-triggered                          */
     size_t eager;                   /* bytes of a message's body, at most; the same on all ranks */
+    size_t ahead;                   /* a link with a smaller backlog may run dry; at least 1   */
 };
 
 struct net_link {

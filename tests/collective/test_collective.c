@@ -117,7 +117,7 @@ static gt_status check_one(net_group *g, const probe *p, void *x)
 {
     const int rank = net_group_rank(g), size = net_group_size(g);
     const size_t grain = net_type_size(p->type);
-    const net_collective_options options = { p->algorithm, p->weights };
+    const net_collective_options options = { .algorithm = p->algorithm, .weights = p->weights };
     unsigned char *guard = (unsigned char *)x + p->count * grain;
     uint64_t from = 0, n = p->count;
     for (uint64_t i = 0; i < p->count; i++)
@@ -346,7 +346,7 @@ static gt_status reals_body(net_comm *c, void *context)
     net_group *g = net_group_world(c);
     const int rank = net_group_rank(g), size = net_group_size(g);
     const double equal[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };     /* measured shares might differ */
-    const net_collective_options options = { r->algorithm, equal };
+    const net_collective_options options = { .algorithm = r->algorithm, .weights = equal };
     float *x = malloc(N * sizeof *x), *mine = malloc(N * sizeof *mine);
     double *want = calloc(N, sizeof *want);
     RANK_CHECK(x && mine && want);
@@ -567,7 +567,8 @@ typedef struct disagreement {
 static gt_status disagree_over(net_group *g, int what)
 {
     const int odd = net_group_rank(g) == 1;
-    const net_collective_options ring = { "ring", NULL }, tree = { "tree", NULL }, exchange = { "exchange", NULL };
+    const net_collective_options ring = { .algorithm = "ring" }, tree = { .algorithm = "tree" },
+                                 exchange = { .algorithm = "exchange" };
     float x[100] = { 0 };
     switch (what) {
     case 0: return net_all_reduce(g, x, odd ? 99 : 100, NET_F32, &ring);
@@ -636,7 +637,7 @@ static gt_status giving_up_body(net_comm *c, void *context)
 {
     net_group *g = net_group_world(c);
     const char *algorithm = context;
-    const net_collective_options options = { algorithm, NULL };
+    const net_collective_options options = { .algorithm = algorithm };
     net_collective *started[3];
     float *x = calloc(MOST, sizeof *x);
     RANK_CHECK(x);
@@ -676,8 +677,8 @@ static gt_status misuse_body(net_comm *c, void *context)
     float x[10] = { 0 };
     const uint64_t short_parts[2] = { 4, 5 }, long_parts[2] = { 4, 7 };
     const double bad[2] = { 1.0, -1.0 };
-    const net_collective_options unknown = { "rings", NULL }, absent = { "recursive-doubling", NULL },
-                                 negative = { "direct", bad };
+    const net_collective_options unknown = { .algorithm = "rings" }, absent = { .algorithm = "recursive-doubling" },
+                                 negative = { .algorithm = "direct", .weights = bad };
     (void)context;
     RANK_CHECK(net_all_reduce(g, x, 10, (net_type)9, NULL) == GT_MISUSE);
     RANK_CHECK(net_all_reduce(g, NULL, 10, NET_F32, NULL) == GT_MISUSE);

@@ -111,7 +111,7 @@ static gt_status groups_body(net_comm *c, void *context)
     for (int i = 0; i < m->operations; i++) {
         net_group *g;
         float x[33] = { 1.0f };
-        const net_collective_options ring = { "ring", NULL };
+        const net_collective_options ring = { .algorithm = "ring" };
         net_collective *started;
         RANK_OK(net_group_create(&g, c, all, net_comm_size(c)));
         RANK_OK(net_all_reduce_start(g, x, 33, NET_F32, &ring, &started));

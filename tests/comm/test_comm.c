@@ -464,8 +464,8 @@ static gt_status two_groups(net_comm *c, void *context)
     const int other = 1 - net_group_rank(a);
     net_request *r[4];
     /* The same channel of two groups of the same ranks, in opposite orders. */
-    RANK_OK(net_group_send_start(a, other, 1, &out[0], 1, &r[0]));
-    RANK_OK(net_group_send_start(b, other, 1, &out[1], 1, &r[1]));
+    RANK_OK(net_group_send_start(a, other, 1, &out[0], 1, 0, &r[0]));
+    RANK_OK(net_group_send_start(b, other, 1, &out[1], 1, 0, &r[1]));
     RANK_OK(net_group_recv_start(b, other, 1, (net_sink){ &in[1], 1, NULL, 1, 0 }, &r[2]));
     RANK_OK(net_group_recv_start(a, other, 1, (net_sink){ &in[0], 1, NULL, 1, 0 }, &r[3]));
     for (int i = 0; i < 4; i++)
