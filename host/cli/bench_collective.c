@@ -95,7 +95,7 @@ typedef struct row {
 
 static gt_status operate(const run *r, uint64_t count)
 {
-    const net_collective_options options = { .algorithm = o.algorithm };
+    const net_collective_options options = { .algorithm = o.algorithm, .priority = 1 };   /* as in training */
     switch (verbs[verb].kind) {
     case NET_OP_ALL_REDUCE: return net_all_reduce(r->g, r->x, count, r->type, &options);
     case NET_OP_REDUCE_SCATTER: return net_reduce_scatter(r->g, r->x, count, NULL, r->type, &options);
@@ -281,7 +281,7 @@ static double bus_factor(int p)
 
 static gt_status one_size(const run *r, row *w)
 {
-    const net_collective_options options = { .algorithm = o.algorithm };
+    const net_collective_options options = { .algorithm = o.algorithm, .priority = 1 };   /* as in training */
     double rate;
     gt_status st = net_group_choice(r->g, verbs[verb].kind, w->count, r->type, &options, &w->algorithm);
     if (!st && o.check)

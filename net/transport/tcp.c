@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 enum { FRAME_MESSAGE = 0x6d, FRAME_PIECE = 0x70, INPUT = 256 * 1024, BUDGET = 1 << 20 };
-enum { AHEAD_NS = 10000000, LEAST_AHEAD = 128 << 10, PERIOD_NS = 20000000 };
+enum { AHEAD_NS = 20000000, LEAST_AHEAD = 256 << 10, PERIOD_NS = 20000000 };
 
 typedef struct frame {
     uint8_t kind, head_size;
@@ -65,6 +65,7 @@ typedef struct tcp_link {
     put *first, **last, *sent;      /* sent: done, to be reported                       */
     size_t piece;                   /* bytes of the first put that belong to its frame  */
     uint64_t full_since, full_bytes; /* of the time in which the socket is full; what it took in it */
+    double ahead;                   /* bytes that the wire carries in AHEAD_NS               */
     int unsent;                     /* bytes that it takes without having sent them, 0: the kernel decides */
     /* in */
     unsigned char *input;
@@ -328,7 +329,8 @@ static void watch_rate(tcp_link *l, size_t n, int full)
         l->full_bytes = 0;
     } else if (now - l->full_since >= PERIOD_NS && l->full_bytes) {
         const double ahead = (double)l->full_bytes / (double)(now - l->full_since) * AHEAD_NS;
-        const int unsent = ahead < LEAST_AHEAD ? LEAST_AHEAD : ahead > 1 << 30 ? 1 << 30 : (int)ahead;
+        l->ahead = ahead > 0.98 * l->ahead ? ahead : 0.98 * l->ahead;   /* little may have come late from here */
+        const int unsent = l->ahead < LEAST_AHEAD ? LEAST_AHEAD : l->ahead > 1 << 30 ? 1 << 30 : (int)l->ahead;
         if (unsent < l->unsent / 4 * 3 || unsent / 4 * 3 > l->unsent)
             if (!setsockopt(l->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent))
                 l->unsent = unsent;

@@ -208,6 +208,53 @@ static void without_priorities_nothing_overtakes(void)
     CHECK_OK(ranks_run(2, "transport=shm priorities=0", order_body, &(plan){ .large = 256 << 10, .urgent = 64 << 10 }));
 }
 
+/* Rank 0 gives up with most of its sends still waiting: everybody is told, and nothing of them is lost or left. */
+static gt_status give_up_body(net_comm *c, void *context)
+{
+    const plan *p = context;
+    const size_t size = LARGE * p->large;
+    net_group *group[2];
+    net_op *op[2];
+    net_request *r[LARGE], *posted;
+    char word = 'p';
+    unsigned char *data = calloc(1, size);
+    RANK_CHECK(data);
+    RANK_OK(two_operations(c, group, op));
+    net_op_priority(op[0], 7);
+    gt_status st = GT_OK;
+    for (int i = 0; !st && net_comm_rank(c) && i < LARGE; i++)
+        st = net_op_recv(op[0], 0, (uint32_t)i, (net_sink){ data + (size_t)i * p->large, p->large, note, 1, 0 }, &r[i]);
+    RANK_OK(st);
+    RANK_OK(net_comm_rank(c) ? net_send_start(c, 0, 1, &word, 1, &posted) : net_recv_start(c, 1, 1, &word, 1, &posted));
+    RANK_OK(net_wait(posted));
+    for (int i = 0; !st && !net_comm_rank(c) && i < LARGE; i++)
+        st = net_op_send(op[0], 1, (uint32_t)i, data + (size_t)i * p->large, p->large, &r[i]);
+    if (!net_comm_rank(c))
+        st = net_comm_abort(c, 0, "had enough");
+    atomic_store(&arrivals.open, 1);
+    for (int i = 1; i >= 0; i--) {
+        const gt_status ended = net_op_end(op[i], i ? GT_OK : st);  /* waits for all, or gives them up */
+        st = st ? st : ended;
+        net_group_release(group[i]);
+    }
+    free(data);
+    return st;
+}
+
+static void a_job_that_ends_gives_up_what_waits(void)
+{
+    static const char *const knobs[] = { "transport=tcp tcp-buffer=128KiB", "transport=shm" };
+    for (int k = 0; k < 2; k++) {
+        ranks_result results[2];
+        arrivals.count = 0;
+        atomic_store(&arrivals.open, 0);
+        ranks_run_each(2, knobs[k], give_up_body, &(plan){ .large = 256 << 10 }, results);
+        for (int r = 0; r < 2; r++)
+            CHECKF(results[r].status == GT_PEER && strstr(results[r].sentence, "had enough"), "rank %d over %s: '%s'",
+                   r, knobs[k], results[r].sentence);
+    }
+}
+
 /* ---- collectives, in any order -------------------------------------------------------------------------- */
 
 enum { GROUPS = 4, EACH = 6, MOST = 60000 };
@@ -301,7 +348,11 @@ static void any_order_gives_the_same_bits_and_ends(void)
 }
 
 const check_case check_cases[] = {
-    CASE(urgent_windows_overtake_over_tcp),           CASE(urgent_small_messages_overtake_over_tcp),
-    CASE(urgent_windows_overtake_over_shared_memory), CASE(without_priorities_nothing_overtakes),
-    CASE(any_order_gives_the_same_bits_and_ends),     { 0 }
+    CASE(urgent_windows_overtake_over_tcp),
+    CASE(urgent_small_messages_overtake_over_tcp),
+    CASE(urgent_windows_overtake_over_shared_memory),
+    CASE(without_priorities_nothing_overtakes),
+    CASE(a_job_that_ends_gives_up_what_waits),
+    CASE(any_order_gives_the_same_bits_and_ends),
+    { 0 }
 };
