@@ -4,7 +4,10 @@
  * AdamW (Loshchilov and Hutter 2019), in the order PyTorch computes it:
  *   g = grad * CLIP;  p = p - lr decay p;  m = m + (1 - beta1)(g - m)
  *   v = beta2 v + (1 - beta2) g g;  p = p - (lr / BIAS1) m / (sqrt(v) / sqrt(BIAS2) + eps)
- *   or, where ranks put together the new m and not g (host/compress/onebit.c): m = grad * CLIP, and v stays
+ *   or, where ranks put together the new m and not g (host/compress/onebit.c): m = grad * CLIP, and v stays; a
+ *   value whose v is 0, of which nobody has found one, stays where it is
+ *   or, where replicas make steps apart (host/optim/optim_apart.c), u: fp32, n elements, start: where p was:
+ *   gather: u = u + (lr / BIAS1) m     give: g = factor u     take: p = keep start - rate (sqrt(v) ... as above) of m = g
  * SGD:
  *   g = grad * CLIP + decay p;  m = momentum m + g;  p = p - lr m
  * Lion (Chen et al., "Symbolic discovery of optimization algorithms", 2023):
@@ -176,7 +179,52 @@ KERNEL void adamw(ulong n, uint block, __global float *p, __global const float *
             second = second * beta2 + rest2 * (grad * grad);
             store_some_f32(v, i, second, count);
         }
-        weight -= step * (first / (sqrt(second) / root2 + eps));
+        floatV move = first / (sqrt(second) / root2 + eps);
+        if (form != 0)
+            move = select(move, (floatV)0.0f, second == 0.0f);
+        weight -= step * move;
+        store_some_f32(m, i, first, count);
+        store_some_f32(p, i, weight, count);
+        if (copy)
+            store_some(copy, i, weight, count);
+    }
+}
+
+KERNEL void adamw_gather(ulong n, uint block, __global const float *m, __global float *u,
+                         __global const float *state, float lr)
+{
+    if (state[SKIP] != 0.0f || state[HALTED] != 0.0f)
+        return;
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float step = lr / state[BIAS1];
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some_f32(u, i, load_some_f32(u, i, count) + step * load_some_f32(m, i, count), count);
+    }
+}
+
+KERNEL void adamw_give(ulong n, uint block, __global const float *u, __global float *g, float factor)
+{
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        store_some_f32(g, i, factor * load_some_f32(u, i, count), count);
+    }
+}
+
+KERNEL void adamw_take(ulong n, uint block, __global float *p, __global const float *start,
+                       __global const float *g, __global float *m, __global const float *v,
+                       __global store_t *copy, __global const float *state, float rate, float keep, float eps)
+{
+    if (state[HALTED] != 0.0f)
+        return;
+    const ulong begin = get_global_id(0) * (ulong)block, end = min(n, begin + block);
+    const float root2 = sqrt(state[BIAS2]);
+    for (ulong i = begin; i < end; i += VW) {
+        const int count = (int)min((ulong)VW, end - i);
+        const floatV first = load_some_f32(g, i, count), second = load_some_f32(v, i, count);
+        const floatV move = select(first / (sqrt(second) / root2 + eps), (floatV)0.0f, second == 0.0f);
+        const floatV weight = load_some_f32(start, i, count) * keep - rate * move;
         store_some_f32(m, i, first, count);
         store_some_f32(p, i, weight, count);
         if (copy)

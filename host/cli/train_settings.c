@@ -402,8 +402,9 @@ static gt_status check_numbers(void)
     train_options t = train_settings_options();
     t.seq = t.seq ? t.seq : 1;              /* the model's context, which is not known yet */
     gt_status st = train_options_check(&t);
-    if (!st && gt_option_given(train_table, "sync"))        /* one rank has no use for it, and says so */
-        st = sync_mode_allows(sync_mode_find(o->sync), &o->sync_settings, &t.optim, t.precision, t.compress.how);
+    /* One rank has no use for it, and says so. */
+    if (!st && (gt_option_given(train_table, "sync") || compress_goes_apart(&t.compress)))
+        st = sync_mode_allows(sync_mode_find(o->sync), &o->sync_settings, &t.optim, t.precision, &t.compress);
     return st == GT_UNSUPPORTED ? gt_fail(GT_MISUSE, "%s", gt_message()) : st;
 }
 

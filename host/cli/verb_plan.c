@@ -231,7 +231,7 @@ static gt_status take_sync(void)
     if (!st && changes && !sync_mode_compresses(sync_mode_find(o.sync)))
         st = gt_fail(GT_MISUSE, "--sync %s sends what it sends as it is; leave out --compress %s", o.sync, o.compress);
     if (!st)
-        st = sync_mode_allows(sync_mode_find(o.sync), &o.sync_settings, &q.optim, q.storage, c.how);
+        st = sync_mode_allows(sync_mode_find(o.sync), &o.sync_settings, &q.optim, q.storage, &c);
     return st == GT_UNSUPPORTED ? gt_fail(GT_MISUSE, "%s", gt_message()) : st;
 }
 

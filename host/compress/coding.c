@@ -38,6 +38,7 @@ struct compress_coding {
     compress_range *range;
     int encodings, mine;                /* in code; which one is this rank's                */
     int levels, level;
+    kernel_slot share_at, rest_at;      /* of what adds the optimizer's moments, in the first list of level 0 */
     round *round;                       /* [level * rounds + round]                         */
     dev_list *commit, *sent;
     dev_buffer *code, *scratch;
@@ -260,7 +261,7 @@ static gt_status append_pieces_in(compress_coding *c, int at)
     const compress_coding_options *o = &c->o;
     dev_list *l = round_at(c, at)->encode;
     gt_status st = at ? kernel_compress_moment(l, o->kernels, c->values, o->frame, 0.0, 1, c->served.kept,
-                                               c->served.kept, c->sum)
+                                               c->served.kept, c->sum, NULL, NULL)
                       : GT_OK;
     for (int i = 0; !st && i < c->pieces; i++) {
         const piece *p = &c->piece[i];
@@ -362,7 +363,7 @@ static gt_status append_feed(compress_coding *c, dev_list *l)
     const compress_coding_options *o = &c->o;
     if (o->moment)
         return kernel_compress_moment(l, o->kernels, o->count, o->frame, o->beta1, o->ranks, c->error.kept, o->moment,
-                                      o->grad);
+                                      o->grad, &c->share_at, &c->rest_at);
     if (!c->velocity.kept)
         return kernel_compress_feed(l, o->kernels, o->count, o->frame, c->error.kept, o->grad);
     return kernel_compress_velocity(l, o->kernels, o->count, o->frame, (float)o->spec.momentum, c->error.kept,
@@ -572,6 +573,14 @@ compress_payload compress_coding_payload(const compress_coding *c, int at)
 void compress_coding_level(compress_coding *c, int level)
 {
     set_level(c, level);
+}
+
+gt_status compress_coding_whole(compress_coding *c, int whole)
+{
+    const double share = whole ? 0.0 : c->o.beta1 / c->o.ranks, rest = whole ? 1.0 : 1.0 - c->o.beta1;
+    dev_list *l = c->round[0].encode;
+    gt_status st = dev_list_set(l, c->share_at.launch, c->share_at.arg, dev_arg_f32((float)share));
+    return st ? st : dev_list_set(l, c->rest_at.launch, c->rest_at.arg, dev_arg_f32((float)rest));
 }
 
 gt_status compress_coding_commit(compress_coding *c)

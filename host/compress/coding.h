@@ -65,6 +65,10 @@ compress_payload compress_coding_payload(const compress_coding *c, int round);
 /* From now on encodings have this size. */
 void compress_coding_level(compress_coding *c, int level);
 
+/* Of those with how->moments and one level. whole 1: from now on what is in `grad` is the rank's share of the new first
+ * moments, and none of the optimizer's is added to it; 0, as at first: it is gradients. */
+gt_status compress_coding_whole(compress_coding *c, int whole);
+
 /* Queued before the first encoding of a step, and before what is kept is looked at. */
 gt_status compress_coding_commit(compress_coding *c);
 /* Queue what stands before and after the exchange of a round. */

@@ -37,6 +37,7 @@ typedef struct compress_spec {
     double parameter; /* behind ':'                                       */
     double least; /* tensors of fewer values travel as they are       */
     double momentum, ramp, rate, freeze, clip, sample, server;
+    double local, doubles; /* steps of a round at most, and from one length to twice that */
     double decay; /* of what is held back, from step to step; 0: none     */
     uint64_t after; /* steps before it; everything travels as it is     */
 } compress_spec;
@@ -48,6 +49,11 @@ gt_status compress_threshold(compress_spec *c, double x);
 /* The same as text, less what is usual, for people. `out` has room for COMPRESS_NAMES. */
 void compress_text(const compress_spec *s, char *out);
 int compress_changes(const compress_spec *s); /* 0: fp32 as it is */
+/* 1: replicas make some steps by themselves, and put together afterwards what those were (0/1 Adam's local steps). */
+int compress_goes_apart(const compress_spec *s);
+/* The round of steps in which step 0, 1, ... of a run lies: how many they are, the first of which is *first. A round of
+ * one is a step of all ranks together. */
+uint64_t compress_round(const compress_spec *s, uint64_t step, uint64_t *first);
 /* GT_MISUSE, with a sentence that names the options, if it does not go with this optimizer. */
 gt_status compress_check(const compress_spec *s, const optim_config *c);
 /* The same if it is one of several that links may have. */

@@ -63,6 +63,8 @@ struct compressor {
     /* 1: in this step, counted from the first that compresses, gradients travel as they are all the same. NULL: in
      * none. */
     int (*plain)(const compress_spec *s, uint64_t step);
+    /* See compress_round(), of steps counted from the first that compresses. NULL: all rounds have one step. */
+    uint64_t (*round)(const compress_spec *s, uint64_t step, uint64_t *first);
     /* How many sizes of encodings a run goes through, one after the other. NULL: 1. */
     int (*levels)(const compress_spec *s);
     /* Elements of an encoding. NULL: as many as values, one for each, so that ranks may exchange those

@@ -215,6 +215,17 @@ gt_status compress_check(const compress_spec *s, const optim_config *c)
         return gt_fail(GT_MISUSE,
                        "--compress %s needs --compress-after N: it holds the variances that AdamW has found in N steps",
                        how->name);
+    if (how->plain && s->freeze == 1.0)
+        return gt_fail(GT_MISUSE,
+                       "freeze=1 of --compress %s holds the variances of one gradient, many of them by chance next to "
+                       "nothing, and what divides by them goes anywhere; give freeze=2 or more",
+                       how->name);
+    if (compress_goes_apart(s) && s->freeze < ceil(1.0 / (1.0 - c->beta2) - 1e-9))
+        return gt_fail(
+            GT_MISUSE,
+            "local=%g of --compress %s needs freeze=N of %g or more: replicas apart divide by variances that "
+            "stay as they are, and those of fewer than 1 / (1 - beta2) steps have not settled",
+            s->local, how->name, ceil(1.0 / (1.0 - c->beta2) - 1e-9));
     return GT_OK;
 }
 
@@ -256,6 +267,21 @@ int compress_level(const compress_spec *s, uint64_t step)
         return 0;
     const uint64_t level = (step - s->after) / (uint64_t)s->ramp;
     return level < (uint64_t)last ? (int)level : last;
+}
+
+int compress_goes_apart(const compress_spec *s)
+{
+    return s->how && s->how->round && s->local > 1.0;
+}
+
+uint64_t compress_round(const compress_spec *s, uint64_t step, uint64_t *first)
+{
+    *first = step;
+    if (!compress_goes_apart(s) || step < s->after)
+        return 1;
+    const uint64_t length = s->how->round(s, step - s->after, first);
+    *first += s->after;
+    return length;
 }
 
 int compress_waits(const compress_spec *s, uint64_t step)

@@ -36,10 +36,16 @@ static const compress_number intervals = {
       1, \
       offsetof(compress_spec, server) }
 static const compress_number onebit_numbers[] = { SERVER, { 0 } };
-static const compress_number numbers[] = { { "freeze", "steps after which variances stay; 0: they never do for good",
-                                             0.0, 0.0, 1e15, 1, offsetof(compress_spec, freeze) },
-                                           SERVER,
-                                           { 0 } };
+static const compress_number numbers[] = {
+    { "freeze", "steps after which variances stay; 0: they never do for good", 0.0, 0.0, 1e15, 1,
+      offsetof(compress_spec, freeze) },
+    { "local", "steps that replicas make apart, from freeze on; 1: none", 1.0, 1.0, 1e6, 1,
+      offsetof(compress_spec, local) },
+    { "double", "steps apart are 1, 2, 4, ... for so many steps each; 0: all at once", 0.0, 0.0, 1e15, 1,
+      offsetof(compress_spec, doubles) },
+    SERVER,
+    { 0 }
+};
 
 static int64_t elements(const compress_range *r, int round)
 {
@@ -77,6 +83,26 @@ static int renews(const compress_spec *s, uint64_t step)
     return (step - begin) % apart == 0;
 }
 
+/* From freeze on rounds are 1, 2, 4, ... steps long, of each length as many as make up `double` steps; or at once as
+ * long as they become. */
+static uint64_t round_of(const compress_spec *s, uint64_t step, uint64_t *first)
+{
+    const uint64_t most = (uint64_t)s->local, each = (uint64_t)s->doubles;
+    uint64_t begin = (uint64_t)s->freeze, length = each ? 1 : most;
+    *first = step;
+    if (step < begin)
+        return 1;
+    while (length < most) {
+        const uint64_t end = begin + (each + length - 1) / length * length;
+        if (step < end)
+            break;
+        begin = end;
+        length = 2 * length < most ? 2 * length : most;
+    }
+    *first = begin + (step - begin) / length * length;
+    return length;
+}
+
 const compressor compress_onebit = {
     .name = "onebit",
     .help = "signs of AdamW's momentum (1-bit Adam)",
@@ -109,6 +135,7 @@ const compressor compress_zeroone = {
     .parameter = &intervals,
     .numbers = numbers,
     .plain = renews,
+    .round = round_of,
     .elements = elements,
     .encode = encode,
     .decode = decode

@@ -269,9 +269,10 @@ gt_status kernel_compress_feed(dev_list *l, kernel_set *k, int64_t n, dev_buffer
 gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, float momentum,
                                    dev_buffer *kept, dev_buffer *velocity, dev_buffer *moved, dev_buffer *grad);
 /* grad = (kept + beta1 moment / ranks) / weigh + (1 - beta1) grad: a share of Adam's new first moment, at the loss
- * scale. */
+ * scale. beta1 / ranks and 1 - beta1 are the launch arguments at *share_at and *rest_at (may be NULL). */
 gt_status kernel_compress_moment(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, double beta1, int ranks,
-                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad);
+                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad, kernel_slot *share_at,
+                                 kernel_slot *rest_at);
 /* said = grad - said, with a frame times weigh; moved (NULL: none) = 0 where said was not. */
 gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad,
                                dev_buffer *said, dev_buffer *moved);
@@ -394,11 +395,21 @@ gt_status kernel_optim_prepare(dev_list *l, kernel_set *k, int64_t count, dev_bu
 typedef enum adamw_form {
     ADAMW_GRADIENTS,
     ADAMW_MOMENTS,          /* g * CLIP is the new m itself, and v stays as it is          */
-    ADAMW_HELD              /* gradients, and v stays as it is                             */
+    ADAMW_HELD              /* gradients, and v stays as it is; p too, here and above, where v is 0 */
 } adamw_form;
 gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                        dev_buffer *v, dev_buffer *copy, dev_buffer *state, float lr, double beta1, double beta2,
                        float eps, float decay, kernel_slot *lr_at, kernel_slot *form_at);
+/* Steps apart (host/optim/optim_apart.c), n fp32 each: u += (lr / bias1) m, unless SKIP or HALTED; g = factor u; and, with
+ * g the new first moments of all, m = g and p = keep start - rate g / (sqrt(v/bias2) + eps), unless HALTED.
+ * What has an `at` is a launch argument. Where v is 0, p does not move. */
+gt_status kernel_adamw_gather(dev_list *l, kernel_set *k, int64_t n, dev_buffer *m, dev_buffer *u, dev_buffer *state,
+                              kernel_slot *lr_at);
+gt_status kernel_adamw_give(dev_list *l, kernel_set *k, int64_t n, dev_buffer *u, dev_buffer *g,
+                            kernel_slot *factor_at);
+gt_status kernel_adamw_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *start, dev_buffer *g,
+                            dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float eps,
+                            kernel_slot *rate_at, kernel_slot *keep_at);
 /* SGD with momentum as PyTorch: m = momentum*m + g + decay*p; p -= lr*m. m NULL: plain. */
 gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                      dev_buffer *copy, dev_buffer *state, float lr, float momentum, float decay, kernel_slot *lr_at);

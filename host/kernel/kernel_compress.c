@@ -75,7 +75,8 @@ gt_status kernel_compress_velocity(dev_list *l, kernel_set *k, int64_t n, dev_bu
 }
 
 gt_status kernel_compress_moment(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, double beta1, int ranks,
-                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad)
+                                 dev_buffer *kept, dev_buffer *moment, dev_buffer *grad, kernel_slot *share_at,
+                                 kernel_slot *rest_at)
 {
     dev_arg args[] = { [2] = dev_arg_buffer(frame),
                        dev_arg_f32((float)(beta1 / ranks)),
@@ -83,7 +84,13 @@ gt_status kernel_compress_moment(dev_list *l, kernel_set *k, int64_t n, dev_buff
                        dev_arg_buffer(kept),
                        dev_arg_buffer(moment),
                        dev_arg_buffer(grad) };
-    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed_moment", n, args, KERNEL_ARGS(args));
+    gt_status st = kernel_launch_flat(l, k, &kernel_compress_family, 0, "compress_feed_moment", n, args,
+                                      KERNEL_ARGS(args));
+    if (!st) {
+        kernel_slot_last(share_at, l, 3);
+        kernel_slot_last(rest_at, l, 4);
+    }
+    return st;
 }
 
 gt_status kernel_compress_left(dev_list *l, kernel_set *k, int64_t n, dev_buffer *frame, dev_buffer *grad,
@@ -395,7 +402,7 @@ static void moment_case(trial *t)
     operand *frame = give_frame(t, 1.0f, 2.0f), *kept = give(t, "kept", FLOAT, n, 1.0);
     operand *moment = give(t, "moment", FLOAT, n, 1.0), *grad = give(t, "grad", FLOAT, n, 1.0);
     append(t, kernel_compress_moment(t->list, t->k, n, frame->buffer, 0.75, 3, kept->buffer, moment->buffer,
-                                     grad->buffer));
+                                     grad->buffer, NULL, NULL));
     if (t->status)
         return;
     frame->value[COMPRESS_TRIED] = frame->want[COMPRESS_TRIED] = 8.0;

@@ -71,6 +71,41 @@ gt_status kernel_adamw(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev
     return st;
 }
 
+gt_status kernel_adamw_gather(dev_list *l, kernel_set *k, int64_t n, dev_buffer *m, dev_buffer *u, dev_buffer *state,
+                              kernel_slot *lr_at)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(m), dev_arg_buffer(u), dev_arg_buffer(state), dev_arg_f32(0.0f) };
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw_gather", n, args, KERNEL_ARGS(args));
+    if (!st)
+        kernel_slot_last(lr_at, l, 5);
+    return st;
+}
+
+gt_status kernel_adamw_give(dev_list *l, kernel_set *k, int64_t n, dev_buffer *u, dev_buffer *g, kernel_slot *factor_at)
+{
+    dev_arg args[] = { [2] = dev_arg_buffer(u), dev_arg_buffer(g), dev_arg_f32(0.0f) };
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw_give", n, args, KERNEL_ARGS(args));
+    if (!st)
+        kernel_slot_last(factor_at, l, 4);
+    return st;
+}
+
+gt_status kernel_adamw_take(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *start, dev_buffer *g,
+                            dev_buffer *m, dev_buffer *v, dev_buffer *copy, dev_buffer *state, float eps,
+                            kernel_slot *rate_at, kernel_slot *keep_at)
+{
+    dev_arg args[] = {
+        [2] = dev_arg_buffer(p), dev_arg_buffer(start), dev_arg_buffer(g), dev_arg_buffer(m), dev_arg_buffer(v),
+        dev_arg_buffer(copy),    dev_arg_buffer(state), dev_arg_f32(0.0f), dev_arg_f32(1.0f), dev_arg_f32(eps),
+    };
+    gt_status st = kernel_launch_flat(l, k, &kernel_optim_family, 0, "adamw_take", n, args, KERNEL_ARGS(args));
+    if (!st) {
+        kernel_slot_last(rate_at, l, 9);
+        kernel_slot_last(keep_at, l, 10);
+    }
+    return st;
+}
+
 gt_status kernel_sgd(dev_list *l, kernel_set *k, int64_t n, dev_buffer *p, dev_buffer *g, dev_buffer *m,
                      dev_buffer *copy, dev_buffer *state, float lr, float momentum, float decay, kernel_slot *lr_at)
 {
@@ -169,6 +204,78 @@ static void adamw_with(trial *t, int with_copy, adamw_form form, int skip)
         p->slack[i] = (float)(U * (4.0 * fabs(p->value[i]) + 20.0 * move));
         if (copy)
             expect(copy, i, p->want[i], (double)p->slack[i]);
+    }
+}
+
+static void adamw_gather_with(trial *t, int skip)
+{
+    const int64_t n = elements(t);
+    const double lr = (double)3e-3f;
+    operand *m = give(t, "m", FLOAT, n, 0.01), *u = give(t, "u", FLOAT, n, 1e-4);
+    operand *state = give_state(t, 3, 0.25, 0.9, 0.999);
+    kernel_slot lr_at;
+    if (t->status)
+        return;
+    append(t, kernel_adamw_gather(t->list, t->k, n, m->buffer, u->buffer, state->buffer, &lr_at));
+    set_slot(t, lr_at, dev_arg_f32((float)lr));
+    t->flops = 2.0 * (double)n;
+    u->checked = 1;
+    if (skip)
+        state->value[skip] = state->want[skip] = 1.0;
+    for (int64_t i = 0; !skip && i < n; i++) {
+        const double move = lr / state->value[OPTIM_BIAS1] * m->value[i];
+        expect(u, i, u->value[i] + move, U * (2.0 * fabs(u->value[i]) + 4.0 * fabs(move)));
+    }
+}
+
+static void adamw_gather_case(trial *t)
+{
+    adamw_gather_with(t, 0);
+}
+static void adamw_gather_skip_case(trial *t)
+{
+    adamw_gather_with(t, OPTIM_SKIP);
+}
+
+static void adamw_give_case(trial *t)
+{
+    const int64_t n = elements(t);
+    operand *u = give(t, "u", FLOAT, n, 1e-4), *g = take(t, "g", FLOAT, n);
+    kernel_slot factor_at;
+    if (t->status)
+        return;
+    append(t, kernel_adamw_give(t->list, t->k, n, u->buffer, g->buffer, &factor_at));
+    set_slot(t, factor_at, dev_arg_f32(0.375f));
+    t->flops = (double)n;
+    for (int64_t i = 0; i < n; i++)
+        expect(g, i, 0.375 * u->value[i], U * fabs(u->value[i]));
+}
+
+/* Of every third value nobody has found a variance. */
+static void adamw_take_case(trial *t)
+{
+    const int64_t n = elements(t);
+    const double rate = (double)7e-3f, keep = (double)0.998f, eps = (double)1e-8f;
+    operand *p = give(t, "p", FLOAT, n, 1.0), *start = give(t, "start", FLOAT, n, 1.0);
+    operand *g = give(t, "g", FLOAT, n, 0.01), *m = give(t, "m", FLOAT, n, 0.01), *v = give(t, "v", FLOAT, n, 0.01);
+    operand *copy = give(t, "copy", STORED, n, 1.0), *state = give_state(t, 3, 0.25, 0.9, 0.999);
+    kernel_slot rate_at, keep_at;
+    if (t->status)
+        return;
+    for (int64_t i = 0; i < n; i++)
+        v->value[i] = v->want[i] = i % 3 ? (double)(float)(v->value[i] * v->value[i]) : 0.0;
+    append(t, kernel_adamw_take(t->list, t->k, n, p->buffer, start->buffer, g->buffer, m->buffer, v->buffer,
+                                copy->buffer, state->buffer, (float)eps, &rate_at, &keep_at));
+    set_slot(t, rate_at, dev_arg_f32((float)rate));
+    set_slot(t, keep_at, dev_arg_f32((float)keep));
+    t->flops = 8.0 * (double)n;
+    p->checked = m->checked = 1;
+    for (int64_t i = 0; i < n; i++) {
+        const double den = sqrt(v->value[i]) / sqrt(state->value[OPTIM_BIAS2]) + eps;
+        const double move = v->value[i] > 0.0 ? rate * g->value[i] / den : 0.0;
+        expect(m, i, g->value[i], 0.0);
+        expect(p, i, keep * start->value[i] - move, U * (4.0 * fabs(start->value[i]) + 20.0 * fabs(move)));
+        expect(copy, i, p->want[i], (double)p->slack[i]);
     }
 }
 
@@ -287,6 +394,10 @@ static const kernel_case cases[] = {
     { "adamw of held second moments", adamw_held_case, 0, 0 },
     { "adamw, skipped", adamw_skip_case, 0, 0 },
     { "adamw, halted", adamw_halt_case, 0, 0 },
+    { "adamw, first moments gathered", adamw_gather_case, 8192, 512 },
+    { "adamw, gathered, skipped", adamw_gather_skip_case, 0, 0 },
+    { "adamw, what was gathered given", adamw_give_case, 8192, 512 },
+    { "adamw, what all gathered taken", adamw_take_case, 8192, 512 },
     { "sgd", sgd_case, 8192, 512 },
     { "sgd without momentum", sgd_plain_case, 0, 0 },
     { "sgd, skipped", sgd_skip_case, 0, 0 },

@@ -129,6 +129,21 @@ gt_status optim_step_with(optim *o, double lr, double squares, double loss);
  * reads. For who updates elsewhere. */
 gt_status optim_judge_with(optim *o, double squares, double loss);
 
+/* AdamW in steps that one of several replicas makes by itself, with second moments held (ADAMW_HELD), and what becomes of
+ * them when replicas are put together (optim_apart.c). All queue. o outlives it. */
+typedef struct optim_apart optim_apart;
+gt_status optim_apart_create(optim_apart **out, optim *o);
+void optim_apart_release(optim_apart *a); /* takes NULL */
+/* Where the parameters are becomes where they set out, and nothing has been gathered. */
+gt_status optim_apart_begin(optim_apart *a);
+/* Behind an update at rate lr: its first moments, times lr over their bias correction, are gathered. */
+gt_status optim_apart_gather(optim_apart *a, double lr);
+/* Gradients become factor[segment] times what was gathered. */
+gt_status optim_apart_give(optim_apart *a, const double *factor);
+/* Gradients are taken for the first moments of all replicas, and parameters go from where they set out by `rate`; keep:
+ * what decay has left of those that decay. */
+gt_status optim_apart_take(optim_apart *a, double rate, double keep);
+
 /* The rule's update of elements in host memory, by the calling thread: what the kernels compute, up to rounding. */
 typedef struct optim_host {
     int64_t count;

@@ -27,7 +27,7 @@ static const int depths[] = { 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 4
 static gt_status reduce_times(cluster_layout *p, const cluster_devices *c, const cluster_job *job, const sums *s)
 {
     const sync_mode *mode = cluster_mode(job);
-    const sync_pace pace = sync_mode_pace(mode, job->settings);
+    const sync_pace pace = sync_mode_pace(mode, job->settings, job->compress);
     double *load = calloc((size_t)c->nodes, sizeof *load);
     if (!load)
         return gt_fail(GT_NO_MEMORY, "no memory to plan for %d nodes", c->nodes);
@@ -65,7 +65,7 @@ double cluster_layout_sent(const cluster_job *job, const cluster_layout *p)
 {
     const sync_volume all = whole_volume(job);
     return sync_mode_load(cluster_mode(job), job->settings, job->compress, &all, p->replicas).sends
-           / sync_mode_pace(cluster_mode(job), job->settings).every;
+           / sync_mode_pace(cluster_mode(job), job->settings, job->compress).every;
 }
 
 double cluster_layout_host(const cluster_job *job, const cluster_layout *p)

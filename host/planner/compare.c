@@ -44,7 +44,7 @@ static void add(compare_way *list, int *count, compare_way w, const optim_config
     const uint64_t after = w.form.after;
     good = good && !compress_parse(&w.form, w.compress);
     w.form.after = good && w.form.how->warms_up && !after ? WARM_UP : after;
-    good = good && !compress_check(&w.form, c) && !sync_mode_allows(w.mode, &w.settings, c, storage, w.form.how);
+    good = good && !compress_check(&w.form, c) && !sync_mode_allows(w.mode, &w.settings, c, storage, &w.form);
     gt_message_clear();
     for (int i = 0; good && i < *count; i++)
         if (is_same(&list[i], &w)) {

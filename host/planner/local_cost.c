@@ -190,7 +190,7 @@ static double agreeing(int ranks)
 static double together(const group_table *t, int group, const sync_volume *v, int replicas, double step)
 {
     const sync_load load = sync_mode_load(t->mode, t->job->settings, t->job->compress, v, replicas);
-    const sync_pace pace = sync_mode_pace(t->mode, t->job->settings);
+    const sync_pace pace = sync_mode_pace(t->mode, t->job->settings, t->job->compress);
     double host = 0;
     for (int k = 0; replicas > 1 && k < t->tensor; k++)
         host = largest(host, t->job->rank[t->rank[group * t->tensor + k]].host);
@@ -376,7 +376,7 @@ static gt_status hide_exchanges(run_plan *p, const group_table *t, int i, int gr
     const int parts = r->stages * p->chunks, at = size_index(t, r->micro_batch);
     const double share = widest_share(t);
     pipe_simulation alone = { 0 };
-    if (sync_mode_pace(t->mode, t->job->settings).beside <= 0.0 || p->replicas < 2)
+    if (sync_mode_pace(t->mode, t->job->settings, t->job->compress).beside <= 0.0 || p->replicas < 2)
         return GT_OK;
     for (int v = 0; v < parts; v++)
         r->cost[v].reduce = 0.0;
@@ -454,7 +454,7 @@ gt_status local_judge(run_plan *p, const local_job *job)
 double local_sent(const run_plan *p, const local_job *job)
 {
     const sync_mode *mode = sync_mode_find(job->sync);
-    const sync_pace pace = sync_mode_pace(mode, job->settings);
+    const sync_pace pace = sync_mode_pace(mode, job->settings, job->compress);
     const profile *x = &job->rank[p->replica[0].rank[0]].profile;
     sync_volume all = { 0 };
     for (int k = 0; k < PROFILE_KINDS; k++) {

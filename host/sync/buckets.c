@@ -159,8 +159,12 @@ static gt_status begin_step(sync_run *run)
     if (s->begun)
         return GT_OK;
     s->begun = 1;
+    if (s->given)
+        return GT_OK;
     s->step_bytes += gathered(s);
     gt_status st = sync_buckets_gathered(run); /* what no forward reads is there as well */
+    if (!st)
+        st = sync_buckets_clear(run);
     if (!st)
         st = sync_tables_step(s);
     if (st || !s->begin)

@@ -38,6 +38,17 @@ void sync_buckets_explain(const sync_run *s, gt_text *out);
 /* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
  * *bytes: that were summed. */
 gt_status sync_buckets_finish(sync_run *s, uint64_t *bytes);
+/* Compressors with how->moments: in place of a step's gradients, which then is none of ready() and finish(), each rank's
+ * share of new first moments lies in the gradients' memory, and their sum afterwards does. kept: by how much what was
+ * held back counts more than it did. What this leaves is kept whatever comes of the step. */
+gt_status sync_buckets_put_together(sync_run *s, double kept);
+/* Queues that gradients which no step touches are zeros again, before those of a step are used. */
+gt_status sync_buckets_clear(sync_run *s);
+/* Bytes that put_together() sends. */
+uint64_t sync_buckets_given_bytes(const sync_run *s);
+/* What the newest step left is kept, if that was taken, before another update makes that unknown. */
+gt_status sync_buckets_keep_left(sync_run *s);
+
 /* Form SYNC_SUM_PART: after the update is queued, begins to gather what the other ranks updated, what the next forward
  * reads first before the rest; and what of it is to be there by a launch, or at all: written, 16-bit copies too. */
 gt_status sync_buckets_gather(sync_run *s);

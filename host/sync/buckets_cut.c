@@ -441,6 +441,7 @@ static void release(buckets *b)
     sync_gather_release(b);
     sync_blocks_release(&b->blocks);
     dev_list_release(b->begin);
+    dev_list_release(b->clear);
     sync_buckets_clip_release(b->clip);
     dev_buffer_release(b->random);
     dev_buffer_release(b->frame);
@@ -535,6 +536,8 @@ gt_status sync_buckets_create(sync_run *run, sync_bucket_form form)
         st = sync_lanes_make(s);
     if (!st)
         st = sync_tables_find(s);
+    if (!st && s->encodes)
+        st = sync_tables_clear_make(s);
     for (int i = 0; !st && i < params_segments(o->params); i++)
         if (sync_buckets_net(s, params_segment_at(o->params, i)->group))
             st = cut_segment(s, i);

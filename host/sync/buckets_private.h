@@ -9,6 +9,7 @@
  *   buckets_threshold.c  tensors that are held back until they have changed enough
  *   buckets_gather.c  new weights of the other ranks, layer by layer beside the next forward
  *   buckets_factors.c what compressors keep of whole tensors, in checkpoints
+ *   buckets_given.c   what replicas have made of steps apart, in place of a step's gradients
  *   buckets_error.c   what compression holds back, in checkpoints                            */
 #ifndef GT_SYNC_BUCKETS_PRIVATE_H
 #define GT_SYNC_BUCKETS_PRIVATE_H
@@ -90,11 +91,12 @@ typedef struct buckets {
     kernel_set *own_kernels[DTYPE_STORAGES]; /* of compressors' types, made for them     */
     int plain; /* in this step all gradients travel as they are    */
     int begun; /* a step's first bucket has left                   */
+    int given; /* see sync_buckets_put_together()                  */
     int left; /* the newest step encoded, and so left something   */
     uint64_t seen; /* of run->updates, when that was asked for last    */
     int settled; /* nothing has happened since what is kept was settled */
     dev_buffer *random, *frame; /* kernel_compress_begin(); NULL: nothing is compressed */
-    dev_list *begin;
+    dev_list *begin, *clear;
     struct bucket_clip *clip; /* NULL: nothing is clipped here                    */
     kernel_slot pending_at, step_at, weigh_at;
     lanes *lanes; /* [lanes_count]: of each group that has ranks to sum with */
@@ -165,6 +167,9 @@ gt_status sync_table_make(buckets *s, int index, bucket *b);
 void sync_tables_release(buckets *s);
 /* In front of a step's first bucket: which rows, and whether they or all of the table go. */
 gt_status sync_tables_step(buckets *s);
+/* A list that makes zeros of rows outside the range that every step touches: what encodings say of those lies there
+ * afterwards, and nothing else writes to them. */
+gt_status sync_tables_clear_make(buckets *s);
 /* Queues packing, or the way back. */
 gt_status sync_table_pack(const bucket *b, int back);
 

@@ -98,7 +98,7 @@ gt_status sync_tables_find(buckets *s)
 {
     const int all = params_count(s->o.params);
     int most = 1, before = -1;
-    if (!s->o.touched || s->form == SYNC_SUM_WITHIN)
+    if (!s->o.touched || s->o.whole_tables || s->form == SYNC_SUM_WITHIN)
         return GT_OK;
     for (int i = 0; i < params_segments(s->o.params); i++) {
         net_group *net = sync_buckets_net(s, params_segment_at(s->o.params, i)->group);
@@ -297,6 +297,41 @@ gt_status sync_tables_step(buckets *s)
 gt_status sync_table_pack(const bucket *b, int back)
 {
     return dev_run(back ? b->packs->back : b->packs->pack, 0, -1);
+}
+
+/* ---- rows that no step touches ----------------------------------------------------------------------- */
+
+static gt_status clear_rows(buckets *s, int param, int64_t from, int64_t to)
+{
+    const graph_param_info *info = params_info(s->o.params, param);
+    const uint64_t row = 4 * (uint64_t)(shape_count(&info->shape) / info->shape.dim[0]);
+    return from < to ? dev_list_fill(s->clear, params_grad(s->o.params, param), row * (uint64_t)from, 0,
+                                     row * (uint64_t)(to - from))
+                     : GT_OK;
+}
+
+gt_status sync_tables_clear_make(buckets *s)
+{
+    gt_status st = s->o.touched ? dev_list_create(&s->clear, s->o.device) : GT_OK;
+    for (int i = 0; !st && s->clear && i < params_count(s->o.params); i++) {
+        const graph_param_info *info = params_info(s->o.params, i);
+        graph_touched t;
+        if (!info->table || info->shape.rank != 2 || !params_grad(s->o.params, i)
+            || s->o.touched(s->o.context, i, &t) != GRAPH_TOUCHES_ROWS || t.source)
+            continue;
+        const int64_t rows = info->shape.dim[0], first = t.first > t.held ? t.first - t.held : 0;
+        const int64_t end = t.first + t.count > t.held ? t.first + t.count - t.held : 0;
+        st = clear_rows(s, i, 0, first < rows ? first : rows);
+        if (!st)
+            st = clear_rows(s, i, end, rows);
+    }
+    return st;
+}
+
+gt_status sync_buckets_clear(sync_run *run)
+{
+    const buckets *s = run->state;
+    return s->clear && dev_list_count(s->clear) ? dev_run(s->clear, 0, -1) : GT_OK;
 }
 
 /* ---- for people -------------------------------------------------------------------------------------- */

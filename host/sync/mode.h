@@ -76,6 +76,7 @@ struct sync_mode {
 double sync_replica_seconds(const sync_run *s);
 
 extern const sync_mode sync_alone, sync_allreduce, sync_sharded, sync_ps, sync_async, sync_local;
+extern const sync_mode sync_signs_apart; /* has no row of its own: see sync_mode_with() */
 
 /* The end of a step whose gradients are summed: norm and loss of all ranks, and the update queued.
  * sent: bytes of gradients. */

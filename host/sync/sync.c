@@ -93,9 +93,15 @@ void sync_mode_names(char *out)
         used += (size_t)snprintf(out + used, SYNC_NAMES - used, "%s%s", i ? "|" : "", sync_modes[i]->name);
 }
 
-gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
-                           const compressor *form)
+const sync_mode *sync_mode_with(const sync_mode *m, const compress_spec *c, int replicas)
 {
+    return m->holds_all && replicas > 1 && compress_goes_apart(c) ? &sync_signs_apart : m;
+}
+
+gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
+                           const compress_spec *spec)
+{
+    const compressor *form = spec ? spec->how : NULL;
     if (!m->compresses && form && compressor_changes(form))
         return gt_fail(GT_UNSUPPORTED, "--sync %s sends what it sends as it is; leave out --compress %s", m->name,
                        compressor_name(form));
@@ -104,6 +110,12 @@ gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, co
                        "--compress %s needs all of the momentum on every rank, and --sync %s leaves a part of it to "
                        "each; use --sync allreduce",
                        compressor_name(form), m->name);
+    if (form && compress_goes_apart(spec) && storage == DTYPE_F16)
+        return gt_fail(
+            GT_UNSUPPORTED,
+            "local=%g of --compress %s has replicas make steps apart, and with --precision fp16 each would skip "
+            "and scale its own; use bf16 or fp32",
+            spec->local, compressor_name(form));
     return m->allows ? m->allows(settings, c, storage) : GT_OK;
 }
 
@@ -140,7 +152,7 @@ gt_status sync_create(sync_run **out, const sync_options *o)
                        : GT_OK;
     if (!st && o->comm)
         st = sync_mode_allows(o->mode, &s->settings, optim_config_of(o->optim), kernel_set_storage(o->kernels),
-                              o->compress.how);
+                              &o->compress);
     if (!st && o->mode->create)
         st = o->mode->create(s);
     if (st) {

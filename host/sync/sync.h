@@ -57,7 +57,9 @@ void sync_mode_names(char *out);
 /* GT_UNSUPPORTED, with a sentence that names the options, if the mode does not go with this optimizer, storage or
  * form (NULL: none). sync_create() asks as well. */
 gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
-                           const compressor *form);
+                           const compress_spec *form);
+/* What runs as mode m with this form between so many replicas: m itself, but where the form has them make steps apart. */
+const sync_mode *sync_mode_with(const sync_mode *m, const compress_spec *c, int replicas);
 /* All ranks, once it is known who holds what, and before sync_mode_parts(). */
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
 /* What this rank updates, and whether it counts it in the norm, for optim_create(); *list is the caller's to free,
@@ -109,9 +111,10 @@ typedef struct sync_options {
     /* Once a step, when this rank has its part of the loss and of the norm: adds what else the totals
      * ask of it. sent: bytes of gradients. */
     gt_status (*tell)(void *context, uint64_t sent, sync_totals *mine);
-    /* Which rows of parameter i's gradient steps touch; NULL: gradients of tables travel whole. And mark[row] = 1
+    /* 1: gradients of tables travel whole. Which rows of parameter i's gradient steps touch; NULL: any. And mark[row] = 1
      * for the rows of a table of so many that the input `source` names anywhere in the step under way, on this rank or
      * another: every rank finds the same. */
+    int whole_tables;
     graph_touches (*touched)(void *context, int i, graph_touched *out);
     gt_status (*mark)(void *context, const char *source, unsigned char *mark, int64_t rows);
     void *context;

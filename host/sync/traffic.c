@@ -94,11 +94,12 @@ sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, cons
     return sums(m, c, v, holders, most);
 }
 
-sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings)
+sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings, const compress_spec *c)
 {
     sync_settings usual;
     const sync_settings *s = settled(m, settings, &usual);
-    return m->pace ? m->pace(s) : (sync_pace){ 1.0, 1.0, 0.0 };
+    const double round = c && m->holds_all && compress_goes_apart(c) ? c->local : 1.0;
+    return m->pace ? m->pace(s) : (sync_pace){ round, 1.0, 0.0 };
 }
 
 double sync_pace_waits(const sync_pace *p, double wire, double trip, double step)

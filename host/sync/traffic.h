@@ -50,7 +50,8 @@ typedef struct sync_pace {
 /* settings NULL: the usual ones. One holder sends nothing. */
 sync_load sync_mode_load(const sync_mode *m, const sync_settings *settings, const compress_spec *c,
                          const sync_volume *v, int holders);
-sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings);
+/* c: as in sync_mode_load(); where its rounds of steps apart grow, the longest count. */
+sync_pace sync_mode_pace(const sync_mode *m, const sync_settings *settings, const compress_spec *c);
 /* Seconds of a step, on average, that ranks wait for exchanges of `wire` seconds and `trip` for the latencies of one
  * piece, if a step computes for `step` seconds. */
 double sync_pace_waits(const sync_pace *p, double wire, double trip, double step);

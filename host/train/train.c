@@ -142,7 +142,8 @@ static gt_status settle_plan(train *t)
     if (st)
         return st;
     t->place = run_plan_place(&t->plan, t->rank);
-    t->mode = t->o.comm ? sync_mode_find(t->plan.sync) : sync_mode_alone();
+    t->mode = t->o.comm ? sync_mode_with(sync_mode_find(t->plan.sync), &t->o.compress, t->plan.replicas)
+                        : sync_mode_alone();
     t->micros = (uint64_t)t->plan.replica[t->place.replica].micro_batches;
     t->micro_batch = (uint64_t)t->plan.replica[t->place.replica].micro_batch;
     return GT_OK;
@@ -333,7 +334,8 @@ static gt_status make_sync(train *t)
         .done = gradient_done,
         .read = parameter_read,
         .tell = train_tell,
-        .touched = t->o.whole_tables ? NULL : gradient_touched,
+        .touched = gradient_touched,
+        .whole_tables = t->o.whole_tables,
         .mark = train_mark_rows,
         .context = t
     };

@@ -238,7 +238,7 @@ static void steps_apart_wait_as_a_clock_says(void)
     CHECK(compared > 40);
     const sync_mode *local = sync_mode_find("local");
     const sync_settings s = settings_of(local, "local-steps", "100");
-    CHECK(sync_mode_pace(local, &s).every == 100 && sync_mode_pace(sync_mode_find("allreduce"), NULL).every == 1);
+    CHECK(sync_mode_pace(local, &s, NULL).every == 100 && sync_mode_pace(sync_mode_find("allreduce"), NULL, NULL).every == 1);
 }
 
 /* ---- plans ------------------------------------------------------------------------------------- */
