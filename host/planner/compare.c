@@ -30,6 +30,10 @@ enum { VARIANTS = sizeof variants / sizeof *variants };
 static const char *const forms[] = { "topk:0.01", "randomk:0.01", "powersgd:4" };
 enum { FORMS = sizeof forms / sizeof *forms, WARM_UP = 100 };
 
+/* A compressor's usual numbers, and others with which it sends much less. */
+static const char *const more_forms[] = { "zeroone:16,freeze=1000,local=8" };
+enum { MORE_FORMS = sizeof more_forms / sizeof *more_forms };
+
 static int is_same(const compare_way *a, const compare_way *b)
 {
     return a->mode == b->mode && !strcmp(a->compress, b->compress) && a->form.after == b->form.after
@@ -105,6 +109,8 @@ int compare_ways(compare_way out[COMPARE_MOST], const compare_way *asked, const 
         if (form)
             add(out, &count, usual(sync_mode_at(0), form), c, storage, layers);
     }
+    for (int i = 0; i < MORE_FORMS; i++)
+        add(out, &count, usual(sync_mode_at(0), more_forms[i]), c, storage, layers);
     return count;
 }
 
@@ -126,7 +132,9 @@ void compare_name(char *out, size_t size, const compare_way *w)
 
 void compare_changes(char *out, size_t size, const compare_way *w, int replicas)
 {
-    const char *mode = replicas > 1 ? sync_mode_changes(w->mode, &w->settings) : NULL;
+    const char *mode = replicas < 2                    ? NULL
+                       : compress_goes_apart(&w->form) ? "local"
+                                                       : sync_mode_changes(w->mode, &w->settings);
     const int lossy = replicas > 1 && compress_changes(&w->form);
     snprintf(out, size, "%s%s%s", mode ? mode : "", mode && lossy ? ", " : "", lossy ? "lossy" : "");
 }

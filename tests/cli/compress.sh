@@ -69,6 +69,9 @@ onebit|$three --compress-after 2
 onebit|$two --precision fp16 --compress-after 3
 zeroone:1|$four
 zeroone:1,freeze=3|$two --precision bf16
+zeroone:1,freeze=2,local=2|$three --beta2 0.5
+zeroone:1,freeze=2,local=2|$four --beta2 0.5
+zeroone:1,freeze=2,local=2|$two --precision bf16 --beta2 0.5
 END
 check "factors are kept, of rows that a tensor rank holds apart" sh -c \
     "cat form6/checkpoints/step-000004/factors-*.safetensors | grep -q 'factor2.*weight\\.[0-9]*-[0-9]*'"
@@ -102,6 +105,40 @@ does "a run goes on without" 'step 6 ' train --out signs --resume --steps 6 --co
 does "one rank goes on with them" 'step 8 ' train --out signs --resume --steps 8 --devices cpu:0 --compress onebit
 check "and is told that nothing travels" grep -q 'there is one rank, so --compress does nothing' stderr
 
+# Steps apart: what they put together is sent once a round, and where they meet the run saves; whatever the replicas
+# are made of, going on changes no bit.
+apart="--model gpt2-tiny --data $text --tokenizer byte --seq 32 --batch 4 --steps 14 --eval-every 0 --save-every 5 \
+    --beta2 0.5 --keep 9 --gemm tiled $three"
+does "steps apart" 'step 14 ' train $apart --out apart --compress zeroone:1,freeze=2,local=4
+check "send nothing between replicas until they meet" sh -c 'grep "^step" stdout | awk "{ x[NR] = \$(NF - 1) * (\$NF == \"MB\" ? 1000 : \$NF == \"kB\" ? 1 : 0.001) }
+    END { exit !(x[2] > 20 * (x[6] - x[5]) && x[6] > x[5] && x[5] == x[3] && x[6] == x[10] && x[10] == x[14]) }"'
+check "and save there" test -d apart/checkpoints/step-000006 -a -d apart/checkpoints/step-000010
+cp -R apart again
+rm -rf again/checkpoints/step-000014 again/checkpoints/step-000010
+does "a run goes on after a round" 'step 14 ' train --out again --resume
+same_weights()  # RUN RUN STEP
+{
+    for shard in "$1/checkpoints/step-$3"/*.safetensors; do
+        cmp -s "$shard" "$2/checkpoints/step-$3/${shard##*/}" || return 1
+    done
+}
+check "with the bits of one that never stopped" same_weights apart again 000014
+does "longer rounds by and by" 'step 14 ' train $apart --out longer --compress zeroone:1,freeze=2,local=4,double=4
+check "begin as single steps" test -d longer/checkpoints/step-000005
+does "without steps apart" 'step 14 ' train $apart --out single --compress zeroone:1,freeze=2
+does "rounds of one step" 'step 14 ' train $apart --out one --compress zeroone:1,freeze=2,local=1,double=3
+check "are those, to the bit" same_weights single one 000014
+
+refuses "replicas apart that scale losses each by itself" 2 'each would skip and scale its own; use bf16 or fp32' \
+    train $tiny $two --out other --compress zeroone:1,freeze=20,local=2 --precision fp16
+refuses "variances that have not settled" 2 'needs freeze=N of 20 or more' \
+    train $tiny $two --out other --compress zeroone:1,freeze=19,local=2
+refuses "variances of one gradient" 2 'freeze=1 of --compress zeroone holds the variances of one gradient' \
+    train $tiny $two --out other --compress zeroone:1,freeze=1
+refuses "steps apart of momentum that no rank has all of" 2 'leaves a part of it to each; use --sync allreduce' \
+    train $tiny $two --out other --compress zeroone:1,freeze=20,local=2 --sync sharded
+refuses "steps apart of replicas apart" 2 '--sync local sends what it sends as it is; leave out --compress zeroone' \
+    train $tiny $two --out other --compress zeroone:1,freeze=20,local=2 --sync local
 refuses "signs of variances that nobody has found" 2 '--compress onebit needs --compress-after N' \
     train $tiny $two --out other --compress onebit
 refuses "momentum that is another rule's" 2 \

@@ -238,6 +238,9 @@ static void steps_apart_wait_as_a_clock_says(void)
     CHECK(compared > 40);
     const sync_mode *local = sync_mode_find("local");
     const sync_settings s = settings_of(local, "local-steps", "100");
+    compress_spec apart;
+    CHECK_OK(compress_parse(&apart, "zeroone:16,freeze=100,local=8"));
+    CHECK(sync_mode_pace(sync_mode_find("allreduce"), NULL, &apart).every == 8);
     CHECK(sync_mode_pace(local, &s, NULL).every == 100 && sync_mode_pace(sync_mode_find("allreduce"), NULL, NULL).every == 1);
 }
 
@@ -388,9 +391,11 @@ static void every_way_is_listed_once(void)
     }
     for (int i = 0; i < count; i++) {
         compare_changes(changes, sizeof changes, &list[i], 2);
+        const int apart = strstr(list[i].compress, ",local=") != NULL;
         const int local = !strcmp(sync_mode_name(list[i].mode), "local"), lossy = strcmp(list[i].compress, "none") != 0;
         const int late = !strcmp(sync_mode_name(list[i].mode), "async");
-        CHECKF(!strcmp(changes, local   ? "local"
+        CHECKF(!strcmp(changes, apart   ? "local, lossy"
+                                : local ? "local"
                                 : late  ? "asynchronous"
                                 : lossy ? "lossy"
                                         : ""),
