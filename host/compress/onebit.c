@@ -41,7 +41,7 @@ static const compress_number numbers[] = {
       offsetof(compress_spec, freeze) },
     { "local", "steps that replicas make apart, from freeze on; 1: none", 1.0, 1.0, 1e6, 1,
       offsetof(compress_spec, local) },
-    { "double", "steps apart are 1, 2, 4, ... for so many steps each; 0: all at once", 0.0, 0.0, 1e15, 1,
+    { "double", "of them 1, 2, 4, ... for so many steps each; 0: all at once", 0.0, 0.0, 1e15, 1,
       offsetof(compress_spec, doubles) },
     SERVER,
     { 0 }

@@ -312,8 +312,10 @@ static gt_status clear_rows(buckets *s, int param, int64_t from, int64_t to)
 
 gt_status sync_tables_clear_make(buckets *s)
 {
-    gt_status st = s->o.touched ? dev_list_create(&s->clear, s->o.device) : GT_OK;
-    for (int i = 0; !st && s->clear && i < params_count(s->o.params); i++) {
+    if (!s->o.touched)
+        return GT_OK;
+    gt_status st = dev_list_create(&s->clear, s->o.device);
+    for (int i = 0; !st && i < params_count(s->o.params); i++) {
         const graph_param_info *info = params_info(s->o.params, i);
         graph_touched t;
         if (!info->table || info->shape.rank != 2 || !params_grad(s->o.params, i)

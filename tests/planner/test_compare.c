@@ -241,7 +241,8 @@ static void steps_apart_wait_as_a_clock_says(void)
     compress_spec apart;
     CHECK_OK(compress_parse(&apart, "zeroone:16,freeze=100,local=8"));
     CHECK(sync_mode_pace(sync_mode_find("allreduce"), NULL, &apart).every == 8);
-    CHECK(sync_mode_pace(local, &s, NULL).every == 100 && sync_mode_pace(sync_mode_find("allreduce"), NULL, NULL).every == 1);
+    CHECK(sync_mode_pace(local, &s, NULL).every == 100
+          && sync_mode_pace(sync_mode_find("allreduce"), NULL, NULL).every == 1);
 }
 
 /* ---- plans ------------------------------------------------------------------------------------- */
