@@ -168,8 +168,8 @@ static void adamw_with(trial *t, int with_copy, adamw_form form, int skip)
     operand *state = give_state(t, STEP, 0.25, 0.9, 0.999);
     if (t->status)
         return;
-    for (int64_t i = 0; i < n; i++)
-        v->value[i] = v->want[i] = (double)(float)(v->value[i] * v->value[i]);
+    for (int64_t i = 0; i < n; i++)     /* of some values nobody has found a variance */
+        v->value[i] = v->want[i] = form && i % 7 == 0 ? 0.0 : (double)(float)(v->value[i] * v->value[i]);
     kernel_slot slot, form_at;
     append(t, kernel_adamw(t->list, t->k, n, p->buffer, g->buffer, m->buffer, v->buffer, copy ? copy->buffer : NULL,
                            state->buffer, 1.0f, 0.9, 0.999, eps, decay, &slot, &form_at));
@@ -183,11 +183,12 @@ static void adamw_with(trial *t, int with_copy, adamw_form form, int skip)
     }
     for (int64_t i = 0; form && i < n; i++) {
         const double grad = g->value[i] * 0.25, held = 0.9 * m->value[i] + 0.1 * grad;
-        const double move = (form == ADAMW_MOMENTS ? grad : held) / 0.271 / (sqrt(v->value[i] / 0.002997001) + 1e-8);
+        const double root = v->value[i] > 0.0 ? sqrt(v->value[i] / 0.002997001) + 1e-8 : INFINITY;
+        const double move = (form == ADAMW_MOMENTS ? grad : held) / 0.271 / root;
         const double size = fabs(m->value[i]) + fabs(grad);
         expect(m, i, form == ADAMW_MOMENTS ? grad : held, 4.0 * U * size);
         expect(p, i, p->value[i] * (1.0 - (double)lr * (double)decay) - (double)lr * move,
-               U * (4.0 * fabs(p->value[i]) + 20.0 * (double)lr * size / 0.271 / (sqrt(v->value[i] / 0.003) + 1e-8)));
+               U * (4.0 * fabs(p->value[i]) + 20.0 * (double)lr * size / 0.271 / root));
         if (copy)
             expect(copy, i, p->want[i], (double)p->slack[i]);
     }
