@@ -135,7 +135,7 @@ done < "$work/rooms" | rule "CMake's USES name the rooms that are included"
 
 code=$(grep '^\(host\|cl\|net\|models\|tests\)/.*\.[ch]$' "$work/files")
 grep -nE '^ *# *include *<(CL/|clblast)' $code \
-    | grep -vE '^(host/device/|host/gemm/gemm_clblast\.c:|tests/device/faulty_layer\.c:|tests/kernel/emulated/driver\.c:)' \
+    | grep -vE '^(host/device/|host/gemm/gemm_clblast\.c:|tests/device/faulty_layer\.c:|tests/kernel/emulated/driver\.h:)' \
     | rule "OpenCL's headers are seen by host/device, the CLBlast engine and the tests' own runtimes alone"
 grep -nE '^ *# *include *<oneapi/' $code | grep -v '^host/gemm/onednn_api\.h:' \
     | rule "oneDNN's header is seen by the engine that uses it alone"
