@@ -4,61 +4,9 @@
 # watches every access: out of bounds, races between work-items, barriers that not all reach,
 # use of what was never written.
 #
-# oclgrind exits 0 whatever it finds, so its log is read: one line in it is a failure. It
-# misreads optimized code when it tracks uninitialized values, so that pass compiles without
-# optimization. Work-groups of 32 make every loop over a group's tile go round at these sizes;
-# attention and products have fixed groups of 256.
-#
-# $BUILD is the build folder [build]. Exit 77 if there is no oclgrind.
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-: "${BUILD:=build}"
-if ! command -v oclgrind > /dev/null; then
-    echo "oclgrind is not installed; skipped"
-    echo "0 passed, 0 failed"
-    exit 77
-fi
-work=$(mktemp -d "${TMPDIR:-/tmp}/geartrain-oclgrind-XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
-
-# watch STYLE PROGRAM [CASE...] -- oclgrind options: counts the CUnit cases, and one more for
-# the log.
-watch()
-{
-    local style=$1 program=$2 log=$work/log out=$work/out good bad skips
-    shift 2
-    local cases=()
-    while [ "$1" != -- ]; do
-        cases+=("$1")
-        shift
-    done
-    shift
-    if [ ! -x "$BUILD/$program" ]; then
-        echo "FAILED $program is not built in '$BUILD'"
-        failed=$((failed + 1))
-        return
-    fi
-    rm -f "$log"
-    GT_TEST_TINY=1 GEARTRAIN_STYLE=$style GEARTRAIN_PROGRAM_CACHE=off GEARTRAIN_CACHE=$work/cache \
-        oclgrind "$@" --log "$log" "$BUILD/$program" "${cases[@]}" > "$out" 2>&1
-    good=$(awk '$1 == "tests" { print $4 }' "$out") bad=$(awk '$1 == "tests" { print $5 }' "$out")
-    skips=$(grep -c 'skipped: ' "$out")
-    if [ -z "$good" ] || [ "$bad" != 0 ]; then
-        echo "FAILED ${program##*/} as $style, $*:"
-        grep -A3 -E 'FAILED|error' "$out" | head -30
-        failed=$((failed + ${bad:-0} + (${bad:-0} == 0)))
-    fi
-    passed=$((passed + ${good:-0} - skips))
-    if [ -s "$log" ]; then
-        echo "FAILED oclgrind found in ${program##*/} as $style, $*:"
-        head -40 "$log"
-        failed=$((failed + 1))
-    else
-        passed=$((passed + 1))
-    fi
-    echo "${program##*/} as $style, $*: $((${good:-0} - skips)) cases"
-}
+# It misreads optimized code when it tracks uninitialized values, so that pass compiles without
+# optimization. Work-groups of 32 make every loop over a group's tile go round at these sizes.
+. "$(dirname "$0")/oclgrind_checks.sh"
 
 kernels=tests/kernel/test_kernel
 watch cpu $kernels -- --data-races
@@ -66,8 +14,4 @@ watch gpu $kernels -- --data-races --max-wgsize 32
 watch cpu $kernels -- --uninitialized --build-options -cl-opt-disable
 watch gpu $kernels every_case_matches_in_fp32 -- \
     --uninitialized --build-options -cl-opt-disable --max-wgsize 32
-# these choose the style themselves; oclgrind calls itself a GPU
-watch gpu tests/attention/test_attention -- --data-races
-watch gpu tests/gemm/test_gemm -- --data-races
-echo "$passed passed, $failed failed"
-[ $failed = 0 ]
+close_watch
