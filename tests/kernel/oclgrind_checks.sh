@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# tests/kernel/oclgrind_checks.sh - what oclgrind.sh and oclgrind_products.sh share; sourced, not run.
+# tests/kernel/oclgrind_checks.sh - what the scripts that run kernels inside oclgrind share; sourced, not run.
 #
 # oclgrind exits 0 whatever it finds, so its log is read: one line in it is a failure. $BUILD is the build folder
 # [build]. Exit 77 if there is no oclgrind.

@@ -1,0 +1,9 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# tests/kernel/oclgrind_attention.sh - attention inside oclgrind, as oclgrind.sh has the other kernels.
+#
+# It has fixed groups of work-items, and its kernels choose their style themselves; oclgrind calls itself a GPU.
+. "$(dirname "$0")/oclgrind_checks.sh"
+
+watch gpu tests/attention/test_attention -- --data-races
+close_watch
