@@ -4,7 +4,7 @@
 # they are kept, who refuses them, and runs that go on under another.
 . "$(dirname "$0")/../cli/cli_checks.sh"
 
-# Runs are compared to the bit, so none may measure its way to another engine.
+# Runs on halves of the device and on all of it are compared to the bit; each kind would measure its way to an engine.
 GEARTRAIN_GEMM=tiled
 export GEARTRAIN_GEMM
 
