@@ -7,6 +7,15 @@
  * Operands and epilogue are as in gemm.cl; A and B are of type STORE, which is 16-bit here. Sums are
  * fp32, in the unit's order.
  *
+ * With BF16X3, STORE being bf16, A, B and C are fp32, and a number is multiplied as the sum of two of bf16, which
+ * have 16 of its 24 bits (the engine `bf16x3`):
+ *
+ *   a = a0 + a1   b = b0 + b1         a b = a0 b1 + a1 b0 + a0 b0    (+ a1 b1, left out)
+ *
+ * They are split on their way into local memory, which has a slice of each; memory beyond is read as often as for
+ * fp32. Infinity, and what bf16 would round to it, become not a number. The method is that of Henry, Tang and
+ * Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations" (2019).
+ *
  * A work-group is four waves, 2 x 2 of them, and owns a BLOCK x BLOCK block of C, a wave MMA_TILES x
  * MMA_TILES tiles of 16 x 16. Slices of some k of A and B go through local memory, k together
  * whatever the transposes, the next one being fetched into registers while the present one is used:
@@ -20,7 +29,8 @@
  *
  * The host sets with -D: STORE, TRANS_A, TRANS_B, C_F32, ACT, DROP as for gemm.cl;
  *   MMA_TILES   4, or 2 for small products                                                [4]
- *   MMA_UNIT, MMA_SOFTWARE   see mma.clh                                                */
+ *   MMA_UNIT, MMA_SOFTWARE   see mma.clh
+ *   BF16X3      as said above, with C_F32                                               */
 #include "common.clh"
 #include "random.clh"
 #include "activation.clh"
@@ -42,26 +52,55 @@ __kernel void matrix_unit(__global int *out)
 #endif
 }
 
-#if MMA_UNIT != MMA_NONE && STORE != 0
+#if MMA_UNIT != MMA_NONE && (STORE == 1 || (STORE == 2 && !defined(BF16X3)))
 
 #define ITEMS (4 * MMA_LANES)
 #define BLOCK (32 * MMA_TILES)
-#define SLICE (128 / MMA_TILES)
 #define LD MMA_LD(SLICE)
+/* Parts of a factor's slices; where a work-group has items enough for it, slices of two are half as long. */
+#ifdef BF16X3
+#define PARTS 2
+#define SLICE (MMA_LANES > 32 ? 128 / MMA_TILES : 64 / MMA_TILES)
+typedef float ab_t;
+typedef float8 part_t;
+#else
+#define PARTS 1
+#define SLICE (128 / MMA_TILES)
+typedef ushort ab_t;
+typedef ushort8 part_t;
+#endif
 /* fp32 rows of a wave's results, as wide as its tiles. */
 #define OUT_LD (16 * MMA_TILES + 4)
 
 /* Eight neighbours from p[i], of which those at or past `count` are 0; wide loads want alignment. */
-static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned)
+static part_t fetch8(__global const ab_t *p, size_t i, int count, int aligned)
 {
     if (count >= 8 && aligned)
-        return *(__global const ushort8 *)(p + i);
-    ushort t[8];
+        return *(__global const part_t *)(p + i);
+    ab_t t[8];
     MMA_UNROLL
     for (int j = 0; j < 8; j++)
-        t[j] = j < count ? p[i + j] : (ushort)0;
+        t[j] = j < count ? p[i + j] : (ab_t)0;
     return vload8(0, t);
 }
+
+/* What eight elements are multiplied as: HIGH, and LOW of two. */
+#ifdef BF16X3
+static ushort8 narrow8(float8 x)
+{
+    return (ushort8)(store_narrowV(x.lo), store_narrowV(x.hi));
+}
+
+static ushort8 rest8(float8 x)
+{
+    return (ushort8)(store_narrowV(x.lo - store_widenV(store_narrowV(x.lo))),
+                     store_narrowV(x.hi - store_widenV(store_narrowV(x.hi))));
+}
+#define HIGH(x) narrow8(x)
+#define LOW(x) rest8(x)
+#else
+#define HIGH(x) (x)
+#endif
 
 /* A slice [k, k + SLICE) of BLOCK rows of a factor in registers: FETCHES times eight elements of an item.
  * by_k: along k, SLICE / 8 items a row. Else along the rows, in pairs of neighbouring k. */
@@ -72,22 +111,22 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
         if (by_k) {                                                                        \
             const int i_ = item + f_ * ITEMS, r_ = (row) + i_ / (SLICE / 8), k_ = (k) + i_ % (SLICE / 8) * 8;  \
             part[f_] = r_ < (rows) ? fetch8(p, (size_t)r_ * (ld) + k_, (K) - k_, aligned)  \
-                                   : (ushort8)(ushort)0;                                   \
+                                   : (part_t)(ab_t)0;                                      \
         } else {                                                                           \
             const int i_ = item + f_ / 2 * ITEMS, r_ = (row) + i_ % (BLOCK / 8) * 8;       \
             const int k_ = (k) + i_ / (BLOCK / 8) * 2 + f_ % 2;                            \
             part[f_] = k_ < (K) ? fetch8(p, (size_t)k_ * (ld) + r_, (rows) - r_, aligned)  \
-                                : (ushort8)(ushort)0;                                      \
+                                : (part_t)(ab_t)0;                                         \
         }                                                                                  \
     }
 
-/* Puts it into local memory, rows LD apart, k together. */
-#define KEEP_SLICE(to, by_k, part)                                                         \
+/* Puts HIGH or LOW of it into local memory, rows LD apart, k together. */
+#define KEEP_SLICE(to, by_k, part, OF)                                                     \
     if (by_k) {                                                                            \
         MMA_UNROLL                                                                         \
         for (int f_ = 0; f_ < FETCHES; f_++) {                                             \
             const int i_ = item + f_ * ITEMS;                                              \
-            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = part[f_];              \
+            *(__local ushort8 *)((to) + i_ / (SLICE / 8) * LD + i_ % (SLICE / 8) * 8) = OF(part[f_]);          \
         }                                                                                  \
     } else {                                                                               \
         MMA_UNROLL                                                                         \
@@ -95,7 +134,7 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
             const int i_ = item + f_ / 2 * ITEMS;                                          \
             __local uint *d_ = (__local uint *)((to) + i_ % (BLOCK / 8) * 8 * LD           \
                                                 + i_ / (BLOCK / 8) * 2);                   \
-            const uint8 pair_ = convert_uint8(part[f_]) | convert_uint8(part[f_ + 1]) << 16; \
+            const uint8 pair_ = convert_uint8(OF(part[f_])) | convert_uint8(OF(part[f_ + 1])) << 16;           \
             d_[0] = pair_.s0;                                                              \
             d_[LD / 2] = pair_.s1;                                                         \
             d_[2 * (LD / 2)] = pair_.s2;                                                   \
@@ -118,15 +157,32 @@ static ushort8 fetch8(__global const ushort *p, size_t i, int count, int aligned
 #define B_BY_K 0
 #endif
 
-/* Local memory in units of 16 bytes: two slices, or the waves' results, whichever is more. */
-#define SLICES_ROOM (2 * BLOCK * LD / 8)
+/* Local memory in units of 16 bytes: slices of both factors, or the waves' results, whichever is more. */
+#define SLICES_ROOM (2 * PARTS * BLOCK * LD / 8)
 #define OUT_ROOM (4 * 16 * OUT_LD / 4)
 #define ROOM (SLICES_ROOM > OUT_ROOM ? SLICES_ROOM : OUT_ROOM)
 
+/* From a part's slice to that of what it left over. */
+#define REST (2 * BLOCK * LD)
+
+/* A wave's pieces of B for 16 k, and what its pieces of A add to C by them. */
+#define LOAD_B(from)                                                                       \
+    MMA_UNROLL                                                                             \
+    for (int j = 0; j < MMA_TILES; j++)                                                    \
+        b[j] = coop_mat_load_b((from) + j * 16 * LD, LD, lane);
+#define ADD_PRODUCTS(from)                                                                 \
+    MMA_UNROLL                                                                             \
+    for (int i = 0; i < MMA_TILES; i++) {                                                  \
+        const coop_mat_ab a = coop_mat_load_a((from) + i * 16 * LD, LD, lane);             \
+        MMA_UNROLL                                                                         \
+        for (int j = 0; j < MMA_TILES; j++)                                                \
+            c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);                                   \
+    }
+
 /* Dimension 0: blocks of columns; 1: blocks of rows; 2: batch. */
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1)))
-void gemm_matrix(int M, int N, int K, __global const ushort *A, int lda, ulong stride_a,
-                 __global const ushort *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
+void gemm_matrix(int M, int N, int K, __global const ab_t *A, int lda, ulong stride_a,
+                 __global const ab_t *B, int ldb, ulong stride_b, ulong scales_at, int each, int first,
                  __global c_t *C, int ldc, ulong stride_c, float alpha, int add, int flags, __global const float *bias,
                  __global c_t *pre, __global const c_t *aux, __global const c_t *residual,
                  __global const uint *random, uint stream, uint limit, float factor, ulong sequence)
@@ -148,7 +204,7 @@ void gemm_matrix(int M, int N, int K, __global const ushort *A, int lda, ulong s
     B += which * stride_b;
 
     coop_mat_c c[MMA_TILES][MMA_TILES];
-    ushort8 next_a[FETCHES], next_b[FETCHES];
+    part_t next_a[FETCHES], next_b[FETCHES];
     MMA_UNROLL
     for (int i = 0; i < MMA_TILES; i++)
         MMA_UNROLL
@@ -158,8 +214,12 @@ void gemm_matrix(int M, int N, int K, __global const ushort *A, int lda, ulong s
     FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, 0, K, a_aligned)
     FETCH_SLICE(next_b, B_BY_K, B, ldb, n0, N, 0, K, b_aligned)
     for (int k = 0; k < K; k += SLICE) {
-        KEEP_SLICE(as, A_BY_K, next_a)
-        KEEP_SLICE(bs, B_BY_K, next_b)
+        KEEP_SLICE(as, A_BY_K, next_a, HIGH)
+        KEEP_SLICE(bs, B_BY_K, next_b, HIGH)
+#ifdef BF16X3
+        KEEP_SLICE(as + REST, A_BY_K, next_a, LOW)
+        KEEP_SLICE(bs + REST, B_BY_K, next_b, LOW)
+#endif
         barrier(CLK_LOCAL_MEM_FENCE);
         if (k + SLICE < K) {
             FETCH_SLICE(next_a, A_BY_K, A, lda, m0, M, k + SLICE, K, a_aligned)
@@ -168,16 +228,15 @@ void gemm_matrix(int M, int N, int K, __global const ushort *A, int lda, ulong s
         MMA_UNROLL
         for (int h = 0; h < SLICE; h += 16) {
             coop_mat_ab b[MMA_TILES];
-            MMA_UNROLL
-            for (int j = 0; j < MMA_TILES; j++)
-                b[j] = coop_mat_load_b(my_b + j * 16 * LD + h, LD, lane);
-            MMA_UNROLL
-            for (int i = 0; i < MMA_TILES; i++) {
-                const coop_mat_ab a = coop_mat_load_a(my_a + i * 16 * LD + h, LD, lane);
-                MMA_UNROLL
-                for (int j = 0; j < MMA_TILES; j++)
-                    c[i][j] = coop_mat_muladd(a, b[j], c[i][j]);
-            }
+#ifdef BF16X3
+            LOAD_B(my_b + REST + h)
+            ADD_PRODUCTS(my_a + h)
+            LOAD_B(my_b + h)
+            ADD_PRODUCTS(my_a + REST + h)
+#else
+            LOAD_B(my_b + h)
+#endif
+            ADD_PRODUCTS(my_a + h)
         }
         barrier(CLK_LOCAL_MEM_FENCE);   /* all have read before the next slice is kept */
     }

@@ -23,6 +23,7 @@ typedef struct gemm_tile_functions {
 typedef struct gemm_engine {
     int always;         /* 1: where it can, nothing is faster: it is taken without a measurement */
     int measured_only;  /* 1: never taken without a measurement: calling it takes as long as a small product */
+    int less_precise;   /* 1: only where it is asked for by name; and what gemv can do stays with that */
     int version;        /* raised when its speed changes: old measurements are forgotten */
     /* 1 if it can do this product on this device. */
     int (*can)(gemm_context *c, const gemm_desc *g);
@@ -33,7 +34,7 @@ typedef struct gemm_engine {
     const gemm_tile_functions *tiles; /* NULL: it multiplies none */
 } gemm_engine;
 
-extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_matrix, gemm_tiled, gemm_clblast;
+extern const gemm_engine gemm_gemv, gemm_native, gemm_onednn, gemm_matrix, gemm_bf16x3, gemm_tiled, gemm_clblast;
 
 /* Where an engine keeps what it has in this context, NULL at first; its release() is given it at the end. */
 void **gemm_engine_state(gemm_context *c, const gemm_engine *e);

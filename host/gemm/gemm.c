@@ -53,8 +53,8 @@ static const struct {
     const char *name;
     const gemm_engine *engine;
 } table[] = {
-    { "gemv", &gemm_gemv },     { "onednn", ONEDNN },     { "native", NATIVE },
-    { "matrix", &gemm_matrix }, { "tiled", &gemm_tiled }, { "clblast", CLBLAST },
+    { "gemv", &gemm_gemv },   { "onednn", ONEDNN },   { "native", NATIVE },       { "matrix", &gemm_matrix },
+    { "tiled", &gemm_tiled }, { "clblast", CLBLAST }, { "bf16x3", &gemm_bf16x3 },
 };
 enum { ENGINES = sizeof table / sizeof *table };
 
@@ -686,7 +686,7 @@ static gt_status choose(gemm_context *c, const gemm_desc *g, const gemm_engine *
     const gemm_engine *usual = NULL;
     int able = 0;
 
-    if (c->forced && c->forced->can(c, g)) {
+    if (c->forced && c->forced->can(c, g) && !(c->forced->less_precise && gemm_gemv.can(c, g))) {
         *out = c->forced;
         return GT_OK;
     }

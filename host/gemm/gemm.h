@@ -13,6 +13,8 @@
  *                   epilogue; where there is such a unit, and a first small product has been right
  *          tiled    Geartrain's own kernels, cl/gemm.cl: any device, type and epilogue
  *          clblast  the CLBlast library (fp32)
+ *          bf16x3   fp32 on the matrix unit of a GPU, each number as the sum of two of bf16: 16 bits of 24, so it
+ *                   never runs but by name
  * Which one runs is measured once per device and shape (for a large product: on a smaller one of
  * its kind), at the first use, and kept in the cache folder "gemm"; a later run reads it there, so
  * the choice, and with it every bit of the result, stays the same. GEARTRAIN_GEMM=NAME

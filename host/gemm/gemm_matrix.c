@@ -7,6 +7,9 @@
  * log level info; one that cannot build it or computes wrongly is warned of, and its products go to the
  * other engines.
  *
+ * Two engines: `matrix`, and `bf16x3`, which multiplies fp32 as sums of two bf16 (three products, 16 bits of 24) and
+ * has a trial of its own. Less precise than what it stands for, that one is for those who name it.
+ *
  * GEARTRAIN_MATRIX   off        no unit is asked for
  *                    software:UNIT   the layout of a unit (mfma, wmma11, wmma12, sync, dpas8, dpas16) on any device, its
  *                                    instruction replaced by a loop: for tests              */
@@ -37,6 +40,7 @@ enum { UNITS = sizeof units / sizeof *units, TRIAL = 40 };
 typedef struct state {
     int unit;                   /* of the table; 0: none */
     int software;
+    int parts_tried, parts_right;       /* of numbers as sums of two */
     char why[256];              /* 0: why there is none  */
 } state;
 
@@ -44,12 +48,15 @@ typedef struct state {
 #define TRANS_B "-DTRANS_B"
 #define TILES_4 "-DMMA_TILES=4"
 #define TILES_2 "-DMMA_TILES=2"
+#define BF16X3 "-DBF16X3"
 static const dev_variant variants[] = {
     { TILES_4, DEV_FOR_ALL | DEV_16BIT_ONLY },
     { GEMM_DROP " " TRANS_A " " TILES_4, DEV_16BIT_ONLY },
     { GEMM_C_F32 " " TRANS_A " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
     { TRANS_B " " TILES_4, DEV_16BIT_ONLY },
     { GEMM_DROP " " TRANS_B " " TILES_2, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_B " " TILES_4 " " BF16X3, DEV_16BIT_ONLY },
+    { GEMM_C_F32 " " TRANS_A " " TILES_2 " " BF16X3, DEV_16BIT_ONLY },
 #define SHOWN(constant, name, option) { GEMM_DROP " " option " " TRANS_B " " TILES_4, DEV_16BIT_ONLY },
     ACTIVATIONS(SHOWN)
 #undef SHOWN
@@ -74,12 +81,15 @@ static int tiles_for(gemm_context *c, const gemm_desc *g)
 
 static void make_options(char out[GEMM_OPTIONS], const state *s, const gemm_desc *g, int tiles)
 {
-    char more[96], software[48] = "";
+    char more[112], software[48] = "";
+    gemm_desc parts = *g;                   /* fp32 is multiplied in bf16 */
+    if (g->a_type == DTYPE_F32)
+        parts.a_type = parts.b_type = DTYPE_BF16;
     if (s->software)
         snprintf(software, sizeof software, " -DMMA_SOFTWARE -DMMA_UNIT=%d", s->unit);
-    snprintf(more, sizeof more, "%s%s%s%s", g->trans_a ? TRANS_A " " : "", g->trans_b ? TRANS_B " " : "",
-             tiles == 4 ? TILES_4 : TILES_2, software);
-    gemm_options(out, GEMM_OPTIONS, g, more);
+    snprintf(more, sizeof more, "%s%s%s%s%s", g->trans_a ? TRANS_A " " : "", g->trans_b ? TRANS_B " " : "",
+             tiles == 4 ? TILES_4 : TILES_2, g->a_type == DTYPE_F32 ? " " BF16X3 : "", software);
+    gemm_options(out, GEMM_OPTIONS, &parts, more);
 }
 
 static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const gemm_desc *g, const gemm_buffers *b,
@@ -100,7 +110,7 @@ static gt_status append_by(gemm_context *c, const state *s, dev_list *l, const g
     if (add_at)
         *add_at = (gemm_slot){ dev_list_count(l), GEMM_ADD_ARG };
     make_options(options, s, g, tiles);
-    gt_status st = gemm_program(c, &gemm_matrix_family, g->a_type, options, &p);
+    gt_status st = gemm_program(c, &gemm_matrix_family, g->a_type == DTYPE_F32 ? DTYPE_BF16 : g->a_type, options, &p);
     if (!st)
         st = dev_list_kernel(l, p, "gemm_matrix", grid, args, GEMM_PRODUCT_ARGS + GEMM_EPILOGUE_ARGS);
     return st;
@@ -139,35 +149,37 @@ static gt_status ask_unit(gemm_context *c, const state *s, int *unit)
     return st;
 }
 
-/* Whole numbers of which bf16 and fp32 hold every product and sum. */
-static float trial_number(int i, int turn)
+/* Whole numbers of which bf16 and fp32 hold every product and sum. Of fp32, every other one in turn along k has more
+ * bits than bf16, and meets one that has not: of two parts as well, nothing is left out. */
+static float trial_number(dtype type, int row, int k, int K, int turn)
 {
-    return (float)((i * 7 + turn * 5) % 13 - 6);
+    const float x = (float)(((row * K + k) * 7 + turn * 5) % 13 - 6);
+    return type == DTYPE_F32 && (k + turn) % 2 ? 523.0f * x : x;
+}
+
+static void trial_matrix(dtype type, void *out, int rows, int K, int turn)
+{
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < K; k++)
+            dtype_store(type, out, (size_t)r * (size_t)K + (size_t)k, trial_number(type, r, k, K, turn));
 }
 
 /* One product that is wider than a tile on every side and a multiple of nothing. */
-static gt_status try_unit(gemm_context *c, const state *s)
+static gt_status try_unit(gemm_context *c, const state *s, dtype type)
 {
     const gemm_desc plain = {
-        .M = TRIAL,
-        .N = TRIAL + 9,
-        .K = TRIAL - 3,
-        .trans_b = 1,
-        .a_type = DTYPE_BF16,
-        .b_type = DTYPE_BF16,
-        .c_type = DTYPE_F32
+        .M = TRIAL, .N = TRIAL + 9, .K = TRIAL - 3, .trans_b = 1, .a_type = type, .b_type = type, .c_type = DTYPE_F32
     };
     dev_device *d = gemm_device(c);
-    uint16_t a[TRIAL * TRIAL], b[(TRIAL + 9) * TRIAL];
-    float out[TRIAL * (TRIAL + 9)];
+    float a[TRIAL * TRIAL], b[(TRIAL + 9) * TRIAL], out[TRIAL * (TRIAL + 9)];
     gemm_desc g;
     gemm_buffers buffers = { 0 };
     dev_list *l = NULL;
     gt_status st = gemm_complete(&g, &plain);
-    for (int i = 0; i < g.M * g.K; i++)
-        a[i] = dtype_bf16_from_f32(trial_number(i, 1));
-    for (int i = 0; i < g.N * g.K; i++)
-        b[i] = dtype_bf16_from_f32(trial_number(i, 2));
+    trial_matrix(type, a, g.M, g.K, 1);
+    trial_matrix(type, b, g.N, g.K, 2);
+    const uint64_t a_bytes = (uint64_t)(g.M * g.K) * dtype_size(type),
+                   b_bytes = (uint64_t)(g.N * g.K) * dtype_size(type);
     if (!st)
         st = dev_buffer_create(&buffers.a, d, sizeof a, "a trial of the matrix unit");
     if (!st)
@@ -175,9 +187,9 @@ static gt_status try_unit(gemm_context *c, const state *s)
     if (!st)
         st = dev_buffer_create(&buffers.c, d, sizeof out, "a trial of the matrix unit");
     if (!st)
-        st = dev_write(d, buffers.a, 0, a, sizeof a);
+        st = dev_write(d, buffers.a, 0, a, a_bytes);
     if (!st)
-        st = dev_write(d, buffers.b, 0, b, sizeof b);
+        st = dev_write(d, buffers.b, 0, b, b_bytes);
     if (!st)
         st = dev_list_create(&l, d);
     if (!st)
@@ -190,7 +202,7 @@ static gt_status try_unit(gemm_context *c, const state *s)
         for (int n = 0; !st && n < g.N; n++) {
             float want = 0.0f;
             for (int k = 0; k < g.K; k++)
-                want += trial_number(m * g.K + k, 1) * trial_number(n * g.K + k, 2);
+                want += trial_number(type, m, k, g.K, 1) * trial_number(type, n, k, g.K, 2);
             if (!(out[m * g.N + n] == want))
                 st = gt_fail(GT_NUMERIC, "element %d, %d of a product is %g, not %g", m, n, (double)out[m * g.N + n],
                              (double)want);
@@ -228,7 +240,7 @@ static void settle(gemm_context *c, state *s)
     if (!asked)
         st = ask_unit(c, s, &s->unit);
     if (!st && s->unit)
-        st = try_unit(c, s);
+        st = try_unit(c, s, DTYPE_BF16);
     if (st) {
         snprintf(s->why, sizeof s->why, "%.*s", (int)strcspn(gt_message(), "\n"), gt_message());
         gt_message_clear();
@@ -240,7 +252,7 @@ static void settle(gemm_context *c, state *s)
     }
 }
 
-static const state *state_of(gemm_context *c)
+static state *state_of(gemm_context *c)
 {
     void **kept = gemm_engine_state(c, &gemm_matrix);
     const dev_info *info = dev_info_of(gemm_device(c));
@@ -271,6 +283,22 @@ static int can(gemm_context *c, const gemm_desc *g)
     return s && s->unit;
 }
 
+/* fp32, as sums of two. */
+static int can_parts(gemm_context *c, const gemm_desc *g)
+{
+    state *s = gemm_is_forced(c, &gemm_bf16x3) && g->a_type == DTYPE_F32 && g->b_type == DTYPE_F32 ? state_of(c) : NULL;
+    if (!s || !s->unit || s->parts_tried)
+        return s && s->parts_right;
+    s->parts_tried = 1;
+    s->parts_right = !try_unit(c, s, DTYPE_F32);
+    if (!s->parts_right) {
+        gt_log(GT_LOG_WARN, "gemm", "the matrix unit of '%s' is not used for fp32: %.*s",
+               dev_info_of(gemm_device(c))->id, (int)strcspn(gt_message(), "\n"), gt_message());
+        gt_message_clear();
+    }
+    return s->parts_right;
+}
+
 static uint64_t scratch(gemm_context *c, const gemm_desc *g)
 {
     (void)c, (void)g;
@@ -288,4 +316,13 @@ const gemm_engine gemm_matrix = {
     .scratch = scratch,
     .append = append,
     .release = free,
+};
+
+/* What there is to release is the other's. */
+const gemm_engine gemm_bf16x3 = {
+    .less_precise = 1,
+    .version = 1,
+    .can = can_parts,
+    .scratch = scratch,
+    .append = append,
 };

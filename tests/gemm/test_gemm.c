@@ -468,6 +468,64 @@ static void matrix_agrees_in_the_layout_of_every_unit(void)
     unsetenv("GEARTRAIN_MATRIX");
 }
 
+/* fp32 as sums of two bf16: right within 16 bits in every layout, or the trial had failed; and by the first one whole
+ * products, of other transposes, with an epilogue, added to what is there. */
+static void bf16x3_agrees_within_sixteen_bits(void)
+{
+    static const char *const units[] = { "wmma11", "mfma", "wmma12", "sync", "dpas8", "dpas16" };
+    for (size_t i = 0; i < (tiny() ? 1 : sizeof units / sizeof *units); i++) {
+        gemm_desc g = { .M = 70, .N = 67, .K = 81, .trans_a = 1, .ldb = 72 };
+        place p;
+        char unit[32];
+        const char *name = NULL;
+        snprintf(unit, sizeof unit, "software:%s", units[i]);
+        setenv("GEARTRAIN_MATRIX", unit, 1);
+        if (!place_open(&p, "gpu", "bf16x3"))
+            break;
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        CHECKF(name && !strcmp(name, "bf16x3"), "%s: by %s", units[i], name);
+        if (i == 0) {
+            gemm_case(p.c, p.d, &g, 1);
+            g.trans_a = 0;
+            g.bias = g.residual = 1;
+            gemm_case(p.c, p.d, &g, 0);
+        }
+        place_close(&p);
+    }
+    unsetenv("GEARTRAIN_MATRIX");
+}
+
+/* Nobody gets it who has not asked; few rows stay with gemv, other types with what is exact; and a device without a
+ * unit has none. */
+static void bf16x3_is_for_those_who_ask(void)
+{
+    gemm_desc g = { .M = 256, .N = 64, .K = 64, .trans_b = 1 };
+    const char *name = NULL;
+    char names[128];
+    place p;
+    setenv("GEARTRAIN_MATRIX", "software:mfma", 1);
+    if (place_open(&p, "gpu", "bf16x3")) {
+        g.M = 2;
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        CHECKF(!strcmp(name, "gemv"), "two rows by %s", name);
+        g.M = 256;
+        g.a_type = g.b_type = g.c_type = DTYPE_BF16;
+        CHECK_OK(gemm_engine_name(p.c, &g, &name));
+        CHECKF(strcmp(name, "bf16x3"), "bf16 by %s", name);
+        place_close(&p);
+    }
+    if (place_open(&p, "gpu", NULL)) {
+        CHECK(!strstr(gemm_engines_for(p.c, DTYPE_F32, names, sizeof names, " "), "bf16x3"));
+        place_close(&p);
+    }
+    unsetenv("GEARTRAIN_MATRIX");
+    if (place_open(&p, "cpu", NULL)) {
+        gemm_context *c = NULL;
+        CHECK_FAILS(gemm_context_create(&c, p.d, "bf16x3"), GT_UNSUPPORTED, "does not offer what it needs");
+        place_close(&p);
+    }
+}
+
 /* What the engine is for: up to four rows, every size of B beside them, every epilogue, batches and
  * distances that allow no vectors. Activations and dropout, each a compilation, with one number of rows. */
 static void few_rows(place *p, dtype in, dtype out, int step)
@@ -881,6 +939,8 @@ const check_case check_cases[] = {
     CASE(tiled_agrees_in_the_gpu_style),
     CASE(matrix_agrees_with_the_obvious_product),
     CASE(matrix_agrees_in_the_layout_of_every_unit),
+    CASE(bf16x3_agrees_within_sixteen_bits),
+    CASE(bf16x3_is_for_those_who_ask),
     CASE(gemv_agrees_with_the_obvious_product),
     CASE(gemv_agrees_in_the_gpu_style),
     CASE(native_widens_weights_by_panels),
