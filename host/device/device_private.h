@@ -7,6 +7,7 @@
 #include "host/device/device.h"
 
 #include <CL/cl.h>
+#include <stdatomic.h>
 
 #define NV_COMPUTE_CAPABILITY_MAJOR 0x4000      /* cl_nv_device_attribute_query */
 
@@ -20,11 +21,12 @@ struct dev_device {
     cl_command_queue transfers;     /* beside it; NULL: there is none          */
     struct flying *flying;          /* transfers that launches may have to wait for (transfer.c) */
     int flying_count, flying_room;
-    int lost;                       /* the driver gave it up: nothing more is asked of it  */
+    /* The completion thread finds copies that failed, and tells how much memory is in use. */
+    atomic_int lost;                /* the driver gave it up: nothing more is asked of it  */
+    _Atomic uint64_t used;          /* bytes in live buffers                   */
     double speed;                   /* 1.0, or what stood behind '@'           */
     uint64_t slow_from;             /* it counts from here on, gt_now_ns()     */
     int full_speed;                 /* above 0: it does not count now          */
-    uint64_t used;                  /* bytes in live buffers                   */
     int counting;                   /* launches carry events for busy seconds  */
     struct pending *pending;        /* events noted, in the queue's order      */
     int pending_count, pending_room;
