@@ -294,15 +294,6 @@ gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t str
 /* other: a second encoding, whose values are added; NULL: none. */
 gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *other,
                              dev_buffer *to);
-/* keep: values of each COMPRESS_CHUNK. */
-int64_t kernel_topk_words(int64_t n, int keep);
-gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, const kernel_holding *h, dev_buffer *x,
-                             dev_buffer *code);
-/* The same by a threshold that every `stride`-th value gives, from 10 on; random: of kernel_compress_begin(). */
-gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
-                                     const kernel_holding *h, dev_buffer *x, dev_buffer *code);
-gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code,
-                             dev_buffer *to);
 /* Signs, and of each COMPRESS_CHUNK the mean magnitude. */
 int64_t kernel_sign_words(int64_t n);
 gt_status kernel_sign_encode(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code);
@@ -313,6 +304,17 @@ gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
                                 dev_buffer *random, dev_buffer *x, dev_buffer *code);
 gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
                                 dev_buffer *random, dev_buffer *code, dev_buffer *to);
+
+/* ---- cl/topk.cl ---------------------------------------------------------------------- */
+/* Encodings as those above; keep: values of each COMPRESS_CHUNK. */
+int64_t kernel_topk_words(int64_t n, int keep);
+gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, const kernel_holding *h, dev_buffer *x,
+                             dev_buffer *code);
+/* The same by a threshold that every `stride`-th value gives, from 10 on; random: of kernel_compress_begin(). */
+gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
+                                     const kernel_holding *h, dev_buffer *x, dev_buffer *code);
+gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code,
+                             dev_buffer *to);
 
 /* ---- cl/stages.cl -------------------------------------------------------------------- */
 /* x fp32 (n) in storage type, blocks of COMPRESS_BLOCK over a power of two each; code: kernel_scaled_bytes(). Storage

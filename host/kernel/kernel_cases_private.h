@@ -141,6 +141,31 @@ static inline operand *give_state(trial *t, int step, double clip, double beta1,
     return o;
 }
 
+/* What encodings draw with in a step. */
+static inline operand *give_random(trial *t, int step)
+{
+    operand *r = give_below(t, "random", 4, 1 << 30);
+    if (!t->status)
+        r->whole[2] = step;
+    return r;
+}
+
+/* What kernel_compress_begin() leaves, of which two places are not random. */
+static inline operand *give_frame(trial *t, float take, float ratio)
+{
+    operand *f = give(t, "frame", FLOAT, COMPRESS_FRAME, 1.0);
+    if (t->status)
+        return f;
+    f->value[COMPRESS_TAKE] = f->want[COMPRESS_TAKE] = (double)take;
+    f->value[COMPRESS_RATIO] = f->want[COMPRESS_RATIO] = (double)ratio;
+    return f;
+}
+
+static inline dev_buffer *operand_buffer(const operand *o)       /* NULL of NULL */
+{
+    return o ? o->buffer : NULL;
+}
+
 static inline int64_t elements(const trial *t)
 {
     return (int64_t)t->R * t->C;

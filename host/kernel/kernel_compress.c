@@ -8,18 +8,11 @@
 #include "host/kernel/kernel_cases_private.h"
 #include "host/kernel/kernel_private.h"
 
-#include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const kernel_holding nothing;
 
 enum { SHARERS = 8 };           /* work-items of a GPU that share a block, as in cl/compress.cl */
-
-static int64_t pieces(int64_t n, int64_t each)
-{
-    return (n + each - 1) / each;
-}
 
 gt_status kernel_compress_begin(dev_list *l, kernel_set *k, dev_buffer *state, dev_buffer *random, dev_buffer *frame,
                                 kernel_slot *pending_at, kernel_slot *step_at, kernel_slot *weigh_at)
@@ -116,13 +109,13 @@ gt_status kernel_compress_store(dev_list *l, kernel_set *k, int64_t n, float mos
 
 int64_t kernel_int8_words(int64_t n)
 {
-    return pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4 + 1);
+    return kernel_pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4 + 1);
 }
 
 gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t stream, dev_buffer *random,
                              const kernel_holding *h, dev_buffer *x, dev_buffer *code)
 {
-    const int64_t blocks = pieces(n, COMPRESS_BLOCK);
+    const int64_t blocks = kernel_pieces(n, COMPRESS_BLOCK);
     gt_status st = kernel_fits("blocks of gradients", blocks);
     if (!st && !k->cpu && k->group < SHARERS)
         st = gt_fail(GT_UNSUPPORTED,
@@ -140,13 +133,13 @@ gt_status kernel_int8_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t str
         return kernel_launch_rows(l, k, &kernel_compress_family, "int8_encode", (int)blocks, COMPRESS_BLOCK, args,
                                   KERNEL_ARGS(args));
     return kernel_launch_groups(l, k, &kernel_compress_family, "int8_encode",
-                                (size_t)pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
+                                (size_t)kernel_pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *other,
                              dev_buffer *to)
 {
-    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_BLOCK)),
+    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)kernel_pieces(n, COMPRESS_BLOCK)),
                        dev_arg_i32(add),
                        dev_arg_buffer(code),
                        dev_arg_buffer(other),
@@ -154,61 +147,14 @@ gt_status kernel_int8_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev
     return kernel_launch_flat(l, k, &kernel_compress_family, 0, "int8_decode", n, args, KERNEL_ARGS(args));
 }
 
-int64_t kernel_topk_words(int64_t n, int keep)
-{
-    const int64_t values = pieces(n, COMPRESS_CHUNK) * keep;
-    return values + (values + 1) / 2;
-}
-
-gt_status kernel_topk_encode(dev_list *l, kernel_set *k, int64_t n, int keep, const kernel_holding *h, dev_buffer *x,
-                             dev_buffer *code)
-{
-    assert(keep > 0 && keep <= COMPRESS_CHUNK);
-    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
-    gt_status st = kernel_fits("chunks of gradients", chunks);
-    h = h ? h : &nothing;
-    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
-                       dev_arg_i32(keep), dev_arg_buffer(h->frame), dev_arg_buffer(h->kept),
-                       dev_arg_buffer(x), dev_arg_buffer(code),     dev_arg_buffer(h->next) };
-    return st ? st
-              : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode", (int)chunks, COMPRESS_CHUNK, args,
-                                   KERNEL_ARGS(args));
-}
-
-gt_status kernel_topk_encode_sampled(dev_list *l, kernel_set *k, int64_t n, int keep, int stride, dev_buffer *random,
-                                     const kernel_holding *h, dev_buffer *x, dev_buffer *code)
-{
-    assert(keep > 0 && keep <= COMPRESS_CHUNK && stride >= 10);
-    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
-    gt_status st = kernel_fits("chunks of gradients", chunks);
-    h = h ? h : &nothing;
-    dev_arg args[] = { dev_arg_i32(1),           dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
-                       dev_arg_i32(keep),        dev_arg_i32(stride),      dev_arg_buffer(random),
-                       dev_arg_buffer(h->frame), dev_arg_buffer(h->kept),  dev_arg_buffer(x),
-                       dev_arg_buffer(code),     dev_arg_buffer(h->next) };
-    return st ? st
-              : kernel_launch_rows(l, k, &kernel_compress_family, "topk_encode_sampled", (int)chunks, COMPRESS_CHUNK,
-                                   args, KERNEL_ARGS(args));
-}
-
-gt_status kernel_topk_decode(dev_list *l, kernel_set *k, int64_t n, int keep, int add, dev_buffer *code, dev_buffer *to)
-{
-    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
-    dev_arg args[] = { dev_arg_i32(1),    dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks),
-                       dev_arg_i32(keep), dev_arg_i32(add),         dev_arg_buffer(code),
-                       dev_arg_buffer(to) };
-    return kernel_launch_rows(l, k, &kernel_compress_family, "topk_decode", (int)chunks, COMPRESS_CHUNK, args,
-                              KERNEL_ARGS(args));
-}
-
 int64_t kernel_sign_words(int64_t n)
 {
-    return pieces(n, COMPRESS_CHUNK) + pieces(n, 32);
+    return kernel_pieces(n, COMPRESS_CHUNK) + kernel_pieces(n, 32);
 }
 
 gt_status kernel_sign_encode(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code)
 {
-    const int64_t chunks = pieces(n, COMPRESS_CHUNK);
+    const int64_t chunks = kernel_pieces(n, COMPRESS_CHUNK);
     gt_status st = kernel_fits("chunks of gradients", chunks);
     dev_arg args[] = { dev_arg_i32(1), dev_arg_u64((uint64_t)n), dev_arg_u32((uint32_t)chunks), dev_arg_buffer(x),
                        dev_arg_buffer(code) };
@@ -219,7 +165,7 @@ gt_status kernel_sign_encode(dev_list *l, kernel_set *k, int64_t n, dev_buffer *
 
 gt_status kernel_sign_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev_buffer *code, dev_buffer *to)
 {
-    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_CHUNK)),
+    dev_arg args[] = { [2] = dev_arg_u32((uint32_t)kernel_pieces(n, COMPRESS_CHUNK)),
                        dev_arg_i32(add),
                        dev_arg_buffer(code),
                        dev_arg_buffer(to) };
@@ -228,7 +174,7 @@ gt_status kernel_sign_decode(dev_list *l, kernel_set *k, int64_t n, int add, dev
 
 int64_t kernel_randomk_words(int64_t n, uint32_t group)
 {
-    return pieces(n, group);
+    return kernel_pieces(n, group);
 }
 
 gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t group, uint32_t stream,
@@ -236,7 +182,7 @@ gt_status kernel_randomk_encode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
 {
     dev_arg args[] = { [2] = dev_arg_u64((uint64_t)n), dev_arg_u32(group), dev_arg_u32(stream),
                        dev_arg_buffer(random),         dev_arg_buffer(x),  dev_arg_buffer(code) };
-    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_encode", pieces(n, group), args,
+    return kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_encode", kernel_pieces(n, group), args,
                               KERNEL_ARGS(args));
 }
 
@@ -247,26 +193,13 @@ gt_status kernel_randomk_decode(dev_list *l, kernel_set *k, int64_t n, uint32_t 
                        dev_arg_buffer(random),         dev_arg_buffer(code), dev_arg_buffer(to) };
     gt_status st = dev_list_fill(l, to, 0, 0, 4 * (uint64_t)n);
     return st ? st
-              : kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_decode", pieces(n, group), args,
+              : kernel_launch_flat(l, k, &kernel_compress_family, 0, "randomk_decode", kernel_pieces(n, group), args,
                                    KERNEL_ARGS(args));
 }
 
 /* ---- cases ------------------------------------------------------------------------------------- */
 
 enum { STEP = 7, STREAM = 3 };
-
-static dev_buffer *buffer_of(const operand *o)          /* NULL of NULL */
-{
-    return o ? o->buffer : NULL;
-}
-
-static operand *give_random(trial *t)
-{
-    operand *r = give_below(t, "random", 4, 1 << 30);
-    if (!t->status)
-        r->whole[2] = STEP;
-    return r;
-}
 
 /* Word i of the stream. */
 static uint32_t word_of(const operand *random, uint32_t stream, uint64_t i)
@@ -278,19 +211,10 @@ static uint32_t word_of(const operand *random, uint32_t stream, uint64_t i)
     return four[i % 4];
 }
 
-static operand *give_frame(trial *t, float take, float ratio)
-{
-    operand *f = give(t, "frame", FLOAT, COMPRESS_FRAME, 1.0);
-    if (t->status)
-        return f;
-    f->value[COMPRESS_TAKE] = f->want[COMPRESS_TAKE] = (double)take;
-    f->value[COMPRESS_RATIO] = f->want[COMPRESS_RATIO] = (double)ratio;
-    return f;
-}
-
 static void begin_with(trial *t, int pending, int skip)
 {
-    operand *state = give_state(t, 3, 1.0, 0.9, 0.99), *frame = give_frame(t, 0.0f, 0.0f), *random = give_random(t);
+    operand *state = give_state(t, 3, 1.0, 0.9, 0.99), *frame = give_frame(t, 0.0f, 0.0f),
+            *random = give_random(t, STEP);
     kernel_slot pending_at, step_at, weigh_at;
     append(t, kernel_compress_begin(t->list, t->k, state->buffer, random->buffer, frame->buffer, &pending_at, &step_at,
                                     &weigh_at));
@@ -491,14 +415,14 @@ static void int8_with(trial *t, int keeps, int others, int add)
 {
     const int64_t n = elements(t);
     const double ratio = 0.5;
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0),
+    operand *random = give_random(t, STEP), *x = give(t, "x", FLOAT, n, 1.0),
             *z = others ? give(t, "z", FLOAT, n, 1.0) : NULL;
     operand *frame = keeps ? give_frame(t, 1.0f, (float)ratio) : NULL;
     operand *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL, *next = keeps ? take(t, "next", FLOAT, n) : NULL;
     operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(n));
     operand *other = others ? scratch(t, 4 * (uint64_t)kernel_int8_words(n)) : NULL;
     operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
-    const kernel_holding h = { buffer_of(frame), buffer_of(kept), buffer_of(next) };
+    const kernel_holding h = { operand_buffer(frame), operand_buffer(kept), operand_buffer(next) };
     append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, &h, x->buffer, code->buffer));
     if (others)
         append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, NULL, z->buffer, other->buffer));
@@ -551,7 +475,7 @@ static void int8_two_add_case(trial *t)
 
 static void int8_encode_case(trial *t)
 {
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
+    operand *random = give_random(t, STEP), *x = give(t, "x", FLOAT, elements(t), 1.0);
     operand *code = scratch(t, 4 * (uint64_t)kernel_int8_words(elements(t)));
     append(t, kernel_int8_encode(t->list, t->k, elements(t), STREAM, random->buffer, NULL, x->buffer, code->buffer));
 }
@@ -559,9 +483,9 @@ static void int8_encode_case(trial *t)
 static void int8_encode_held_case(trial *t)
 {
     const int64_t n = elements(t);
-    operand *random = give_random(t), *kept = give(t, "kept", FLOAT, n, 1.0), *next = take(t, "next", FLOAT, n);
+    operand *random = give_random(t, STEP), *kept = give(t, "kept", FLOAT, n, 1.0), *next = take(t, "next", FLOAT, n);
     operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_int8_words(n));
-    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
+    const kernel_holding h = { NULL, operand_buffer(kept), operand_buffer(next) };
     append(t, kernel_int8_encode(t->list, t->k, n, STREAM, random->buffer, &h, x->buffer, code->buffer));
     for (int64_t i = 0; !t->status && i < n; i++) /* a step of integers; more is said by other cases */
         expect(next, i, 0.0, 10.0 / 127.0);
@@ -573,7 +497,7 @@ static double said_of(const operand *code, int64_t n, int64_t i)
     const float word = (float)code->value[i / 4];
     int8_t bytes[4];
     memcpy(bytes, &word, sizeof bytes);
-    return bytes[i % 4] * code->value[pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4) + i / COMPRESS_BLOCK];
+    return bytes[i % 4] * code->value[kernel_pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK / 4) + i / COMPRESS_BLOCK];
 }
 
 /* Of any words. */
@@ -587,156 +511,6 @@ static void int8_decode_case(trial *t)
         const double a = said_of(code, n, i), b = said_of(other, n, i);
         expect(y, i, a + b, 4.0 * U * (fabs(a) + fabs(b)));
     }
-}
-
-typedef struct ranked {
-    double size;
-    int64_t at;
-} ranked;
-
-static int larger_first(const void *a, const void *b)
-{
-    const ranked *x = a, *y = b;
-    return x->size != y->size ? (x->size < y->size ? 1 : -1) : (x->at > y->at) - (x->at < y->at);
-}
-
-/* Values of few different magnitudes, so that there are equal ones, and chunks of few that are not 0. keeps: with what
- * was left out, so that the sum is x of the others and what is chosen is 0. */
-static void topk_with(trial *t, int keep, int keeps, int add)
-{
-    const int64_t n = elements(t);
-    operand *x = give(t, "x", FLOAT, n, 1.0), *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep));
-    operand *y = add ? give(t, "y", FLOAT, n, 1.0) : take(t, "y", FLOAT, n);
-    operand *frame = keeps ? give_frame(t, 1.0f, 2.0f) : NULL;
-    operand *grad = keeps ? give(t, "grad", FLOAT, n, 1.0) : x, *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL;
-    operand *next = keeps ? take(t, "next", FLOAT, n) : NULL;
-    const kernel_holding h = { buffer_of(frame), buffer_of(kept), buffer_of(next) };
-    append(t, kernel_topk_encode(t->list, t->k, n, keep, &h, grad->buffer, code->buffer));
-    append(t, kernel_topk_decode(t->list, t->k, n, keep, add, code->buffer, y->buffer));
-    for (int64_t i = 0; !t->status && i < n; i++) {
-        const int64_t chunk = i / COMPRESS_CHUNK;
-        if (chunk % 2)
-            x->value[i] = x->want[i] = chunk % 4 == 3 && i % 997 ? 0.0 : rint(8.0 * x->value[i]) / 8.0;
-        if (keeps) {
-            kept->value[i] = kept->want[i] = rint(64.0 * kept->value[i]) / 64.0;
-            grad->value[i] = grad->want[i] = (double)(float)(x->value[i] - 2.0 * kept->value[i]);
-            x->value[i] = x->want[i] = (double)((float)grad->value[i] + 2.0f * (float)kept->value[i]);
-        }
-    }
-    ranked all[COMPRESS_CHUNK];
-    for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
-        const int64_t len = n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK;
-        for (int64_t i = 0; i < len; i++)
-            all[i] = (ranked){ fabs(x->value[c + i]), c + i };
-        qsort(all, (size_t)len, sizeof *all, larger_first);
-        for (int64_t i = 0; i < len; i++) {
-            const double was = add ? y->value[all[i].at] : 0.0, say = i < keep ? x->value[all[i].at] : 0.0;
-            expect(y, all[i].at, was + say, add ? U * (fabs(was) + fabs(say)) : 0.0);
-            if (keeps)
-                expect(next, all[i].at, x->value[all[i].at] - say, 0.0);
-        }
-    }
-}
-
-static void topk_case(trial *t)
-{
-    topk_with(t, 41, 0, 0);
-}
-static void topk_kept_case(trial *t)
-{
-    topk_with(t, 100, 1, 0);
-}
-static void topk_most_kept_case(trial *t)
-{
-    topk_with(t, 3000, 1, 0);
-}
-static void topk_one_case(trial *t)
-{
-    topk_with(t, 1, 0, 1);
-}
-static void topk_most_case(trial *t)
-{
-    topk_with(t, 3000, 0, 0);
-}
-static void topk_all_case(trial *t)
-{
-    topk_with(t, COMPRESS_CHUNK, 0, 0);
-}
-
-/* What the exact choice gives, of those that reach the threshold of a sample. In every third chunk all are equal but
- * one, so that far more than asked for reach it. */
-static void sampled_with(trial *t, int keep, int stride, int keeps)
-{
-    const int64_t n = elements(t);
-    operand *kept = keeps ? give(t, "kept", FLOAT, n, 1.0) : NULL, *next = keeps ? take(t, "next", FLOAT, n) : NULL;
-    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0);
-    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, keep)), *y = take(t, "y", FLOAT, n);
-    append(t, kernel_topk_encode_sampled(t->list, t->k, n, keep, stride, random->buffer, &h, x->buffer, code->buffer));
-    append(t, kernel_topk_decode(t->list, t->k, n, keep, 0, code->buffer, y->buffer));
-    for (int64_t i = 0; !t->status && i < n; i++)
-        if (i / COMPRESS_CHUNK % 3 == 1)
-            x->value[i] = x->want[i] = i % COMPRESS_CHUNK == 5 ? 2.0 : i % 2 ? 0.5 : -0.5;
-    for (int64_t i = 0; !t->status && keeps && i < n; i++)
-        kept->value[i] = kept->want[i] = 0.0; /* what is fed is looked at in other cases */
-    ranked all[COMPRESS_CHUNK], sample[COMPRESS_CHUNK];
-    for (int64_t c = 0; !t->status && c < n; c += COMPRESS_CHUNK) {
-        const int len = (int)(n - c < COMPRESS_CHUNK ? n - c : COMPRESS_CHUNK), want = keep < len ? keep : len;
-        int looked = 0;
-        for (int i = (int)((STEP + c / COMPRESS_CHUNK) % (stride < len ? stride : len)); i < len; i += stride)
-            sample[looked++] = (ranked){ fabs(x->value[c + i]), i };
-        qsort(sample, (size_t)looked, sizeof *sample, larger_first);
-        const int rank = (want * looked + len / 2) / len;
-        const double reach = sample[rank ? rank - 1 : 0].size;
-        for (int i = 0; i < len; i++)
-            all[i] = (ranked){ fabs(x->value[c + i]), c + i };
-        qsort(all, (size_t)len, sizeof *all, larger_first);
-        for (int i = 0; i < len; i++) {
-            const double value = x->value[all[i].at], say = i < want && all[i].size >= reach ? value : 0.0;
-            expect(y, all[i].at, say, 0.0);
-            if (keeps)
-                expect(next, all[i].at, value - say, 0.0);
-        }
-    }
-}
-
-static void sampled_case(trial *t)
-{
-    sampled_with(t, 41, 10, 0);
-}
-static void sampled_one_case(trial *t)
-{
-    sampled_with(t, 1, 100, 1);
-}
-static void sampled_most_case(trial *t)
-{
-    sampled_with(t, 3000, 33, 1);
-}
-
-static void sampled_encode_case(trial *t)
-{
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, elements(t), 1.0);
-    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
-    append(t, kernel_topk_encode_sampled(t->list, t->k, elements(t), 41, 20, random->buffer, NULL, x->buffer,
-                                         code->buffer));
-}
-
-static void topk_encode_case(trial *t)
-{
-    operand *x = give(t, "x", FLOAT, elements(t), 1.0);
-    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(elements(t), 41));
-    append(t, kernel_topk_encode(t->list, t->k, elements(t), 41, NULL, x->buffer, code->buffer));
-}
-
-static void topk_encode_held_case(trial *t)
-{
-    const int64_t n = elements(t);
-    operand *kept = give(t, "kept", FLOAT, n, 1.0), *next = take(t, "next", FLOAT, n), *x = give(t, "x", FLOAT, n, 1.0);
-    operand *code = scratch(t, 4 * (uint64_t)kernel_topk_words(n, 41));
-    const kernel_holding h = { NULL, buffer_of(kept), buffer_of(next) };
-    append(t, kernel_topk_encode(t->list, t->k, n, 41, &h, x->buffer, code->buffer));
-    for (int64_t i = 0; !t->status && i < n; i++) /* all of it or none, which other cases say */
-        expect(next, i, 0.5 * (x->value[i] + kept->value[i]), 0.51 * fabs(x->value[i] + kept->value[i]) + U);
 }
 
 static void sign_with(trial *t, int add)
@@ -778,7 +552,7 @@ static void sign_encode_case(trial *t)
 static void randomk_with(trial *t, uint32_t group)
 {
     const int64_t n = elements(t);
-    operand *random = give_random(t), *x = give(t, "x", FLOAT, n, 1.0), *y = take(t, "y", FLOAT, n);
+    operand *random = give_random(t, STEP), *x = give(t, "x", FLOAT, n, 1.0), *y = take(t, "y", FLOAT, n);
     operand *code = scratch(t, 4 * (uint64_t)kernel_randomk_words(n, group));
     append(t, kernel_randomk_encode(t->list, t->k, n, group, STREAM, random->buffer, x->buffer, code->buffer));
     append(t, kernel_randomk_decode(t->list, t->k, n, group, STREAM, random->buffer, code->buffer, y->buffer));
@@ -821,18 +595,6 @@ static const kernel_case cases[] = {
     { "int8 encoded", int8_encode_case, 8192, 4096 },
     { "int8 encoded and held back", int8_encode_held_case, 8192, 4096 },
     { "two of int8 decoded", int8_decode_case, 8192, 4096 },
-    { "top-k and back", topk_case, 0, 0 },
-    { "top-1 and back, added", topk_one_case, 0, 0 },
-    { "top-k of most and back", topk_most_case, 0, 0 },
-    { "top-k of all and back", topk_all_case, 0, 0 },
-    { "top-k and back, with what was left out", topk_kept_case, 0, 0 },
-    { "top-k of most and back, with what was left out", topk_most_kept_case, 0, 0 },
-    { "top-k encoded", topk_encode_case, 8192, 4096 },
-    { "top-k encoded and held back", topk_encode_held_case, 8192, 4096 },
-    { "top-k by a sample", sampled_case, 0, 0 },
-    { "top-1 by a sample", sampled_one_case, 0, 0 },
-    { "top-k of most by a sample", sampled_most_case, 0, 0 },
-    { "top-k by a sample, encoded", sampled_encode_case, 8192, 4096 },
     { "signs and back", sign_case, 0, 0 },
     { "signs and back, added", sign_add_case, 0, 0 },
     { "signs encoded", sign_encode_case, 8192, 4096 },

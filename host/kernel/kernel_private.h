@@ -16,7 +16,8 @@
     F(embed) \
     F(norm) \
     F(elementwise) \
-    F(xent) F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(lowrank) F(stages) F(dct)
+    F(xent) \
+    F(optim) F(optim_tensor) F(rope) F(attention) F(adapter) F(rows) F(compress) F(topk) F(lowrank) F(stages) F(dct)
 
 struct kernel_case;             /* kernel_cases_private.h */
 typedef struct kernel_family {
@@ -74,6 +75,12 @@ gt_status kernel_launch_groups(dev_list *l, kernel_set *k, const kernel_family *
 
 /* Argument `arg` of the launch just appended; slot may be NULL. */
 void kernel_slot_last(kernel_slot *slot, const dev_list *l, int arg);
+
+/* Of n, `each` at a time, the last one maybe smaller. */
+static inline int64_t kernel_pieces(int64_t n, int64_t each)
+{
+    return (n + each - 1) / each;
+}
 
 /* A count that a kernel indexes with 32 bits; GT_UNSUPPORTED above. */
 gt_status kernel_fits(const char *what, int64_t n);

@@ -6,11 +6,6 @@
 
 enum { SHARERS = 32, SLOTS = 256 };     /* SHARERS: work-items of a GPU that share a block, as in cl/stages.cl */
 
-static int64_t pieces(int64_t n, int64_t each)
-{
-    return (n + each - 1) / each;
-}
-
 static gt_status check_blocks(const kernel_set *k, int64_t blocks)
 {
     gt_status st = kernel_fits("blocks of what stages send", blocks);
@@ -24,12 +19,13 @@ static gt_status check_blocks(const kernel_set *k, int64_t blocks)
 
 uint64_t kernel_scaled_bytes(const kernel_set *k, int64_t n)
 {
-    return (uint64_t)pieces(n, COMPRESS_BLOCK) * (COMPRESS_BLOCK * dtype_size(kernel_set_storage(k)) + sizeof(float));
+    return (uint64_t)kernel_pieces(n, COMPRESS_BLOCK)
+           * (COMPRESS_BLOCK * dtype_size(kernel_set_storage(k)) + sizeof(float));
 }
 
 gt_status kernel_scaled_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer *x, dev_buffer *code)
 {
-    const int64_t blocks = pieces(n, COMPRESS_BLOCK);
+    const int64_t blocks = kernel_pieces(n, COMPRESS_BLOCK);
     gt_status st = check_blocks(k, blocks);
     if (st)
         return st;
@@ -39,13 +35,13 @@ gt_status kernel_scaled_store(dev_list *l, kernel_set *k, int64_t n, dev_buffer 
         return kernel_launch_rows(l, k, &kernel_stages_family, "scaled_store", (int)blocks, COMPRESS_BLOCK, args,
                                   KERNEL_ARGS(args));
     return kernel_launch_groups(l, k, &kernel_stages_family, "scaled_store",
-                                (size_t)pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
+                                (size_t)kernel_pieces(blocks, (int64_t)k->group / SHARERS), args, KERNEL_ARGS(args));
 }
 
 gt_status kernel_scaled_load(dev_list *l, kernel_set *k, int64_t n, dev_buffer *code, dev_buffer *to)
 {
     dev_arg args[] = {
-        [2] = dev_arg_u32((uint32_t)pieces(n, COMPRESS_BLOCK)), dev_arg_buffer(code), dev_arg_buffer(to)
+        [2] = dev_arg_u32((uint32_t)kernel_pieces(n, COMPRESS_BLOCK)), dev_arg_buffer(code), dev_arg_buffer(to)
     };
     return kernel_launch_flat(l, k, &kernel_stages_family, 0, "scaled_load", n, args, KERNEL_ARGS(args));
 }
@@ -63,17 +59,17 @@ gt_status kernel_int8_encode_numbered(dev_list *l, kernel_set *k, int64_t n, dev
 /* Blocks of a slot; so that there are not more slots than that. */
 static int64_t per_slot(int64_t n)
 {
-    return pieces(pieces(n, COMPRESS_BLOCK), SLOTS);
+    return kernel_pieces(kernel_pieces(n, COMPRESS_BLOCK), SLOTS);
 }
 
 int kernel_error_slots(int64_t n)
 {
-    return (int)pieces(pieces(n, COMPRESS_BLOCK), per_slot(n));
+    return (int)kernel_pieces(kernel_pieces(n, COMPRESS_BLOCK), per_slot(n));
 }
 
 gt_status kernel_error(dev_list *l, kernel_set *k, int64_t n, int own, dev_buffer *x, dev_buffer *y, dev_buffer *sums)
 {
-    const int64_t blocks = pieces(n, COMPRESS_BLOCK);
+    const int64_t blocks = kernel_pieces(n, COMPRESS_BLOCK);
     gt_status st = check_blocks(k, blocks);
     if (st)
         return st;

@@ -116,11 +116,6 @@ static double weight_of(const operand *weight, int64_t r)
     return weight ? weight->value[r] : 1.0;
 }
 
-static dev_buffer *buffer_of(const operand *o)
-{
-    return o ? o->buffer : NULL;
-}
-
 /* loss->want[r] is set; x: row r of V logits. */
 static void xent_expect_loss(operand *loss, int r, int V, const double *x, int target, double weight)
 {
@@ -158,8 +153,8 @@ static void xent_with(trial *t, int gradient, double deviation, int weighted)
     }
     for (int r = 4; r < t->R; r += 5)
         target->whole[r] = -1;
-    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer, buffer_of(weight), scale->buffer,
-                          loss->buffer, buffer_of(dlogits)));
+    append(t, kernel_xent(t->list, t->k, t->R, V, logits->buffer, target->buffer, operand_buffer(weight), scale->buffer,
+                          loss->buffer, operand_buffer(dlogits)));
     t->flops = 12.0 * (double)elements(t);
     reference_xent(t->R, V, logits->value, target->whole, weight ? weight->value : NULL, scale->value[0], loss->want,
                    slope);
@@ -245,8 +240,8 @@ static void xent_combine_with(trial *t, int weighted)
     operand *given = give(t, "statistics", FLOAT, RANKS * 3 * R, 3.0), *target = give_targets(t, RANKS);
     operand *weight = weighted ? give_weights(t) : NULL;
     operand *loss = take(t, "loss", FLOAT, R), *top = take(t, "top", FLOAT, 2 * R);
-    append(t, kernel_xent_combine(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer, buffer_of(weight),
-                                  loss->buffer, top->buffer));
+    append(t, kernel_xent_combine(t->list, t->k, t->R, RANKS, RANKS, given->buffer, target->buffer,
+                                  operand_buffer(weight), loss->buffer, top->buffer));
     for (int64_t r = 0; !t->status && r < R; r++) {
         double most = -INFINITY, sum = 0.0, chosen = 0.0, error = 0.0;
         for (int k = 0; k < RANKS; k++) {
@@ -317,7 +312,7 @@ static void xent_gradient_with(trial *t, int weighted)
     operand *scale = give(t, "scale", FLOAT, 1, 1.0), *top = give(t, "top", FLOAT, 2 * (int64_t)t->R, 1.0);
     operand *weight = weighted ? give_weights(t) : NULL;
     operand *out = in_place ? logits : take(t, "dlogits", STORED, elements(t));
-    append(t, kernel_xent_gradient(t->list, t->k, t->R, held, logits->buffer, target->buffer, buffer_of(weight),
+    append(t, kernel_xent_gradient(t->list, t->k, t->R, held, logits->buffer, target->buffer, operand_buffer(weight),
                                    scale->buffer, top->buffer, out->buffer));
     t->flops = 4.0 * (double)elements(t);
     for (int r = 0; !t->status && r < t->R; r++) {
