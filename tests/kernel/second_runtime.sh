@@ -51,5 +51,7 @@ run gpu kernel/test_kernel
 run '' attention/test_attention
 run '' gemm/test_gemm
 run '' sync/test_sync
+run '' sync/test_residuals
+run '' sync/test_encodings
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
