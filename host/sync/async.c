@@ -18,13 +18,14 @@
  *
  * Buckets are pushed and pulled in the order in which the next forward reads them, each pull right behind its push, so
  * that gradients go out while weights come in. What a replica of one rank pulls comes beside its next forward, layer by
- * layer (buckets_gather.c): a launch waits for its own weights. Where ranks meet, and in replicas of several ranks, all of it
- * is waited for.
+ * layer (buckets_gather.c): a launch waits for its own weights. Where ranks meet, and in replicas of several ranks, all
+ * of it is waited for.
  *
  * Servers update on the host (optim_host_update), for their devices are busy with steps of their own. Each part has
  * one server, who keeps its state there; before a checkpoint it goes where `ps` has it (keep()). Where ranks meet,
- * all have pushed, all pushes are applied, and all pull the same. Which updates a pull sees between meetings is a matter of time,
- * unless --simulate-delay draws the order of updates from a seed: then the same run has the same bits. */
+ * all have pushed, all pushes are applied, and all pull the same. Which updates a pull sees between meetings is a
+ * matter of time, unless --simulate-delay draws the order of updates from a seed: then the same run has the same
+ * bits. */
 #include "host/base/clock.h"
 #include "host/sync/async_private.h"
 #include "host/sync/servers.h"

@@ -36,8 +36,8 @@ static int owner_at(const double *share, int ranks, int k, int *all)
     return found;
 }
 
-/* What a tensor counts where its group is dealt out. Of tensor ranks one may hold more than the others do, as a bias that
- * one of them adds for all; what each has a slice of must go to ranks of the same place, so that alone counts. */
+/* What a tensor counts where its group is dealt out. Of tensor ranks one may hold more than the others do, as a bias
+ * that one of them adds for all; what each has a slice of must go to ranks of the same place, so that alone counts. */
 static int64_t weight_of(const cutting *c, int i, int sliced)
 {
     const graph_param_info *info = params_info(c->p, i);

@@ -24,7 +24,8 @@ enum { SYNC_BLOCK_BYTES = 4 << 20 };
 
 typedef struct sync_block {
     int segment, ranks;
-    /* Elements of the segment: rank k of its group owns [at[k], at[k + 1]), maybe none; the block is [at[0], at[ranks]). */
+    /* Elements of the segment: rank k of its group owns [at[k], at[k + 1]), maybe none; the block is
+     * [at[0], at[ranks]). */
     int64_t *at;
 } sync_block;
 

@@ -31,8 +31,8 @@ static uint64_t gathered(const buckets *s)
     return sum;
 }
 
-/* Bytes of gradients that leave this rank for a bucket in a step; as those of all ranks together, whatever the network's
- * algorithm is: sums in parts, which then go to everybody, or encodings that do. */
+/* Bytes of gradients that leave this rank for a bucket in a step; as those of all ranks together, whatever the
+ * network's algorithm is: sums in parts, which then go to everybody, or encodings that do. */
 uint64_t sync_bucket_crossing(const bucket *b)
 {
     const uint64_t ranks = (uint64_t)net_group_size(b->group);

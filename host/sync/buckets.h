@@ -38,9 +38,9 @@ void sync_buckets_explain(const sync_run *s, gt_text *out);
 /* After the last ready() of all chunks: waits for the sums, and queues writing back what is not in place.
  * *bytes: that were summed. */
 gt_status sync_buckets_finish(sync_run *s, uint64_t *bytes);
-/* Compressors with how->moments: in place of a step's gradients, which then is none of ready() and finish(), each rank's
- * share of new first moments lies in the gradients' memory, and their sum afterwards does. kept: by how much what was
- * held back counts more than it did. What this leaves is kept whatever comes of the step. */
+/* Compressors with how->moments: in place of a step's gradients, which then is none of ready() and finish(), each
+ * rank's share of new first moments lies in the gradients' memory, and their sum afterwards does. kept: by how much
+ * what was held back counts more than it did. What this leaves is kept whatever comes of the step. */
 gt_status sync_buckets_put_together(sync_run *s, double kept);
 /* Queues that gradients which no step touches are zeros again, before those of a step are used. */
 gt_status sync_buckets_clear(sync_run *s);

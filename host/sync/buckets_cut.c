@@ -278,8 +278,8 @@ static int goes_alone(const buckets *s, int tensor)
     return sync_table_of(s, tensor) >= 0 || (sync_buckets_hold(s) && takes(s, tensor));
 }
 
-/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut, unless each rank has a part of
- * them: where those lie one behind the other, that would be a bucket of one rank's part and then of another's. */
+/* A range of a segment in which the tensors of params [from, to) lie; large ones are cut, unless each rank has a part
+ * of them: where those lie one behind the other, that would be a bucket of one rank's part and then of another's. */
 static gt_status add_range(buckets *s, int segment, int64_t first, int64_t end, const int *tensors, int n)
 {
     const params_segment *seg = params_segment_at(s->o.params, segment);

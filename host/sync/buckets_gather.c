@@ -8,10 +8,10 @@
  * the last, since that is how they are read (Peng et al., "A generic communication scheduler for distributed DNN
  * training acceleration", SOSP 2019; Jayarajan et al., "Priority-based parameter propagation", MLSys 2019). All sums
  * must be there before anything is updated, for the norm is of all of them, and a gradient that is not finite
- * anywhere stops the update everywhere: sums are not told apart, and the next forward waits for gathers alone. Their order
- * is the order in which they begin, and where several are under way (buckets_lanes.c) the link's (net/comm/queue.c): what
- * is read first has all of it, and the others what that leaves. The first rank of a group says the order, so that all its
- * ranks gather alike; with the same bits as in any other.                                   */
+ * anywhere stops the update everywhere: sums are not told apart, and the next forward waits for gathers alone. Their
+ * order is the order in which they begin, and where several are under way (buckets_lanes.c) the link's
+ * (net/comm/queue.c): what is read first has all of it, and the others what that leaves. The first rank of a group says
+ * the order, so that all its ranks gather alike; with the same bits as in any other. */
 #include "host/sync/buckets_private.h"
 
 #include "host/base/clock.h"

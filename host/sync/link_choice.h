@@ -6,9 +6,9 @@
  *   expected     seconds of a step, of the link and of its devices; as if nothing else went on meanwhile
  *   chosen       the fastest; of those within 5 % of it the one that comes first, so that nothing is rounded for little
  *
- * The first rank of a link decides and tells all, so that no two differ. What a run before had is taken if that is known
- * of every link. What links and forms are is the caller's concern: groups that add up gradients (compress_choice.h), or
- * neighbours in a pipeline (host/pipeline/stage_choice.h). */
+ * The first rank of a link decides and tells all, so that no two differ. What a run before had is taken if that is
+ * known of every link. What links and forms are is the caller's concern: groups that add up gradients
+ * (compress_choice.h), or neighbours in a pipeline (host/pipeline/stage_choice.h). */
 #ifndef GT_SYNC_LINK_CHOICE_H
 #define GT_SYNC_LINK_CHOICE_H
 

@@ -5,7 +5,8 @@
  *   create() ── ready() ── ready() ── update() ── ready() ... ── release()
  *
  * A new mode is one file and one row of sync_modes[] (sync.c); options, help, plans and their checks read
- * the table, and the table of settings that each mode brings (settings.h). Modes that add up gradients share buckets.h. */
+ * the table, and the table of settings that each mode brings (settings.h). Modes that add up gradients share
+ * buckets.h. */
 #ifndef GT_SYNC_MODE_H
 #define GT_SYNC_MODE_H
 

@@ -5,10 +5,10 @@
  *   server    adds in a fixed order ──► norm and loss of all ──► update of its part with its own state ──► sends it
  *
  * A server is a rank that holds the parameter, and computes as well, unless --servers-train says no: all of them, in
- * proportion to their links, or those that --servers names; one alone makes a central storage. The norm of the whole gradient must be
- * known before anything is updated, so nobody is updated before the last push: what net/ps applies push by push
- * is no use here, and pushes and pulls are the collectives of unequal parts (Jiang et al., "A unified architecture
- * for accelerating distributed DNN training", OSDI 2020: all-reduce and parameter server are one
+ * proportion to their links, or those that --servers names; one alone makes a central storage. The norm of the whole
+ * gradient must be known before anything is updated, so nobody is updated before the last push: what net/ps applies
+ * push by push is no use here, and pushes and pulls are the collectives of unequal parts (Jiang et al., "A unified
+ * architecture for accelerating distributed DNN training", OSDI 2020: all-reduce and parameter server are one
  * scheme with other shares). With equal shares the bits are those of `sharded`.            */
 #include "host/sync/buckets.h"
 #include "host/sync/servers.h"

@@ -6,17 +6,18 @@
  *   replica 1   x ──► m, x of its own gradients, u += lr m ──► ... ──► u ──┴─ signs ─► m = mean u / sum lr
  *                                                                                  x = x - mean u / (sqrt(v) + eps)
  *
- * Algorithm 1 of Lu et al., "Maximizing communication efficiency for large-scale training via 0/1 Adam", ICLR 2023. Which
- * steps are rounds is the compressor's to say (compress_round()); v is held in them. lr is that of the step over the bias
- * correction of m, and of x decay has its share, as in AdamW. What is encoded is u / sum lr, a mean momentum, so what is
- * held back of it is as in steps of all together; when rounds get longer or lr falls it counts less or more, so that it
- * is the same way of x. That is the paper's error of u. Replicas count by the targets that they had.
+ * Algorithm 1 of Lu et al., "Maximizing communication efficiency for large-scale training via 0/1 Adam", ICLR 2023.
+ * Which steps are rounds is the compressor's to say (compress_round()); v is held in them. lr is that of the step over
+ * the bias correction of m, and of x decay has its share, as in AdamW. What is encoded is u / sum lr, a mean momentum,
+ * so what is held back of it is as in steps of all together; when rounds get longer or lr falls it counts less or more,
+ * so that it is the same way of x. That is the paper's error of u. Replicas count by the targets that they had.
  *
- * Within a replica gradients are summed in every step. Ranks of one replica that hold the same parameter have the same u,
- * and each gives an equal share of it.
+ * Within a replica gradients are summed in every step. Ranks of one replica that hold the same parameter have the same
+ * u, and each gives an equal share of it.
  *
- * After a round all ranks have the same x, m and v, and u is nothing: there they meet, and there the run validates, saves
- * and stops, so a checkpoint holds nothing but what is held back, of each rank. The run's last round ends with it. */
+ * After a round all ranks have the same x, m and v, and u is nothing: there they meet, and there the run validates,
+ * saves and stops, so a checkpoint holds nothing but what is held back, of each rank. The run's last round ends with
+ * it. */
 #include "host/sync/blocks.h"
 #include "host/sync/buckets.h"
 

@@ -43,7 +43,8 @@ int sync_mode_trains_apart(const sync_mode *m);
 /* 1: between steps every rank has, of what it holds, all parameters and all of the optimizer's state, and the
  * same bits as others that hold it. */
 int sync_mode_holds_all(const sync_mode *m);
-/* 1: replicas have equal parts of a step's batch, however fast they are. settings NULL: the usual ones. For planning. */
+/* 1: replicas have equal parts of a step's batch, however fast they are. settings NULL: the usual ones. For
+ * planning. */
 int sync_mode_shares_equally(const sync_mode *m, const sync_settings *settings);
 /* Of one rank. */
 const sync_mode *sync_mode_alone(void);
@@ -58,7 +59,8 @@ void sync_mode_names(char *out);
  * form (NULL: none). sync_create() asks as well. */
 gt_status sync_mode_allows(const sync_mode *m, const sync_settings *settings, const optim_config *c, dtype storage,
                            const compress_spec *form);
-/* What runs as mode m with this form between so many replicas: m itself, but where the form has them make steps apart. */
+/* What runs as mode m with this form between so many replicas: m itself, but where the form has them make steps
+ * apart. */
 const sync_mode *sync_mode_with(const sync_mode *m, const compress_spec *c, int replicas);
 /* All ranks, once it is known who holds what, and before sync_mode_parts(). */
 gt_status sync_mode_prepare(const sync_mode *m, const sync_settings *settings, sync_holders *h);
@@ -111,9 +113,9 @@ typedef struct sync_options {
     /* Once a step, when this rank has its part of the loss and of the norm: adds what else the totals
      * ask of it. sent: bytes of gradients. */
     gt_status (*tell)(void *context, uint64_t sent, sync_totals *mine);
-    /* 1: gradients of tables travel whole. Which rows of parameter i's gradient steps touch; NULL: any. And mark[row] = 1
-     * for the rows of a table of so many that the input `source` names anywhere in the step under way, on this rank or
-     * another: every rank finds the same. */
+    /* 1: gradients of tables travel whole. Which rows of parameter i's gradient steps touch; NULL: any. And
+     * mark[row] = 1 for the rows of a table of so many that the input `source` names anywhere in the step under way, on
+     * this rank or another: every rank finds the same. */
     int whole_tables;
     graph_touches (*touched)(void *context, int i, graph_touched *out);
     gt_status (*mark)(void *context, const char *source, unsigned char *mark, int64_t rows);

@@ -12,7 +12,8 @@
  *                          of --push-every and --pull-every steps, beside no computation of the rank itself
  *   apart                  a ring of S, or (n-1) E, once in H steps; in P pieces, of which each travels beside T steps
  *
- * Latencies of sums count for each bucket, which follow one another. The simplest formulas that hold: links alike, nobody else on them. Units: bytes and seconds of a step, on average.  */
+ * Latencies of sums count for each bucket, which follow one another. The simplest formulas that hold: links alike,
+ * nobody else on them. Units: bytes and seconds of a step, on average. */
 #ifndef GT_SYNC_TRAFFIC_H
 #define GT_SYNC_TRAFFIC_H
 

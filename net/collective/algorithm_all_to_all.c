@@ -5,8 +5,8 @@
  *        00 01 02     10 11 12     20 21 22     ──►      00 10 20     01 11 21     02 12 22
  *
  * One step, each message straight to where it belongs: n (p-1)/p bytes a rank, the least there can be. What comes in
- * waits in scratch memory until what it replaces has gone. Blocks are cut into pieces, of which a few are under way, and
- * rank r starts with rank r + 1, so that nobody is everyone's first.                        */
+ * waits in scratch memory until what it replaces has gone. Blocks are cut into pieces, of which a few are under way,
+ * and rank r starts with rank r + 1, so that nobody is everyone's first.                        */
 #include "net/collective/algorithm.h"
 
 #include <stdlib.h>

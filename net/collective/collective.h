@@ -72,8 +72,8 @@ gt_status net_all_gather(net_group *g, void *x, uint64_t count, const uint64_t *
                          const net_collective_options *options);
 gt_status net_broadcast(net_group *g, void *x, uint64_t count, net_type type, int root,
                         const net_collective_options *options);
-/* x has a block of count / ranks elements for each rank; afterwards block i is what rank i had for this one. GT_MISUSE if
- * count is not a multiple of the ranks. Straight between all pairs, whatever the configured algorithm. */
+/* x has a block of count / ranks elements for each rank; afterwards block i is what rank i had for this one. GT_MISUSE
+ * if count is not a multiple of the ranks. Straight between all pairs, whatever the configured algorithm. */
 gt_status net_all_to_all(net_group *g, void *x, uint64_t count, net_type type);
 gt_status net_barrier(net_group *g);
 

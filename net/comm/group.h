@@ -63,7 +63,8 @@ gt_status net_op_send(net_op *o, int peer, uint32_t step, const void *data, size
 gt_status net_op_recv(net_op *o, int peer, uint32_t step, net_sink sink, net_request **out);
 
 /* Messages of a group outside of operations, matched by channel and order like comm.h's, and
- * kept apart from those of any other group (also one of the same ranks). size 0 is sent. priority: as net_op_priority(). */
+ * kept apart from those of any other group (also one of the same ranks). size 0 is sent. priority: as
+ * net_op_priority(). */
 gt_status net_group_send_start(net_group *g, int peer, uint32_t channel, const void *data, size_t size,
                                uint32_t priority, net_request **out);
 gt_status net_group_recv_start(net_group *g, int peer, uint32_t channel, net_sink sink, net_request **out);

@@ -8,8 +8,8 @@
  * A link carries what it was given in that order, so urgency is a matter of giving it little at a time: the rest waits
  * here, where it can still be overtaken. Priorities are each rank's own affair: they hold back only sends that could go
  * at once, whose receiver has a place for them, and every such send goes in the end; what a receive waits
- * for never depends on who went first, so no order can lead to a deadlock, or to other bits. Priority 0, the usual one, waits for
- * nobody: activations between stages overtake sums of gradients.
+ * for never depends on who went first, so no order can lead to a deadlock, or to other bits. Priority 0, the usual one,
+ * waits for nobody: activations between stages overtake sums of gradients.
  *
  * Sources: Jayarajan et al., "Priority-based parameter propagation for distributed DNN training", MLSys 2019; credits:
  * Peng et al., "A generic communication scheduler for distributed DNN training acceleration", SOSP 2019. */

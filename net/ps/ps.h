@@ -47,8 +47,8 @@ typedef struct net_ps_options {
     int worker_count;
     const double *shares;       /* one a server; NULL: equal. From net_shares()            */
     const int *owner;           /* [key] which of the servers has all of it; NULL: split by shares */
-    /* [key] how urgent its values are to who pulls (net_op_priority()); its gradients come next, with that + 1. Each rank's
-     * own affair. NULL: nothing waits for anything. */
+    /* [key] how urgent its values are to who pulls (net_op_priority()); its gradients come next, with that + 1. Each
+     * rank's own affair. NULL: nothing waits for anything. */
     const uint32_t *priority;
     int synchronous;
     int64_t staleness; /* stale mode; -1: unbounded                               */

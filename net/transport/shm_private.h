@@ -14,8 +14,9 @@
  *
  * Small messages, and small puts, are copied into the peer's ring and out again. A large put is
  * pulled by the receiver: one copy, and none at all when the sink adds, which reads the
- * peer's arena while it sums, or when it takes a loan: the arena stays mapped as long as somebody reads it. Descriptors of memory travel as numbers and are opened through
- * /proc/PID/fd, which asks the kernel for the same rights as a debugger's: the same user.
+ * peer's arena while it sums, or when it takes a loan: the arena stays mapped as long as somebody reads it. Descriptors
+ * of memory travel as numbers and are opened through /proc/PID/fd, which asks the kernel for the same rights as a
+ * debugger's: the same user.
  *
  *   shm.c        the transport: what records mean, progress, sleep, opening
  *   shm_ring.c   records into the peer's ring and out of one's own

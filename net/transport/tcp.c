@@ -9,8 +9,8 @@
  * to the socket, and from the socket to the sink, by one system call each and no copy between
  * (a reducing sink adds them up from the receive buffer, while they are in the cache).
  *
- * The kernel would take megabytes that have yet to be sent, and those cannot be overtaken any more (net/comm/queue.c). So
- * a socket that is always full is told to take no more than the wire carries in AHEAD_NS: enough that it does not
+ * The kernel would take megabytes that have yet to be sent, and those cannot be overtaken any more (net/comm/queue.c).
+ * So a socket that is always full is told to take no more than the wire carries in AHEAD_NS: enough that it does not
  * run dry while this process computes.
  *
  * Frames are in the host's byte order: the hello has made sure that both ends have the same. */

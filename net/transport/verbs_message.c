@@ -12,8 +12,8 @@
  * that takes one receive and one credit.
  *
  * Request n of lane 0 owns send slot n % depth, so a slot is free exactly when its request is
- * done and no list of free ones is needed. `returned`, of a slot's first message, counts receives that this end has made
- * ready again since the link came up, modulo 2^16: a count instead of a difference, so that
+ * done and no list of free ones is needed. `returned`, of a slot's first message, counts receives that this end has
+ * made ready again since the link came up, modulo 2^16: a count instead of a difference, so that
  * nothing is lost by telling it twice.
  *
  * The last two credits of lane 0 are kept for credit messages. Each such message answers at

@@ -5,9 +5,10 @@
 #
 #   compensation.sh [LAMBDA...]        [2 20 1,adaptive]
 #
-# Four replicas, plain gradient descent, 200 steps; a push moves the weights by its share of the step's batch, so that without
-# delays both are the same to first order. The loss is the mean of the last 40 steps. $GEARTRAIN [build/geartrain],
-# $DATA a text [README.md], $LR [0.08]. The orders are drawn from seeds: a second run prints the same.
+# Four replicas, plain gradient descent, 200 steps; a push moves the weights by its share of the step's batch, so that
+# without delays both are the same to first order. The loss is the mean of the last 40 steps. The orders are
+# drawn from seeds: a second run prints the same.
+# $GEARTRAIN [build/geartrain], $DATA a text [README.md], $LR [0.08].
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${GEARTRAIN:=$PWD/build/geartrain}" "${DATA:=README.md}" "${LR:=0.08}"

@@ -8,8 +8,8 @@
 #   kill -9 ── noticed ── put together ── next step          geartrain: from memory, with three; a fourth joins after
 #   kill -9 ── noticed ── all started again ── snapshot ── steps since the snapshot again ── next step     torchrun
 #
-# 10.8 M parameters, 8 sequences of 64 tokens a step; snapshots every 10 steps where there are some. "next step" is the next
-# that had not been done before the kill.
+# 10.8 M parameters, 8 sequences of 64 tokens a step; snapshots every 10 steps where there are some. "next step" is the
+# next that had not been done before the kill.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #   $GT_PYTHON   python3 with torch [python3]; without, torchrun is left out
@@ -31,7 +31,8 @@ report()
               n, ms[int((NR + 1) / 2)], ms[NR], sum / NR * 512, more * 512 }'
 }
 
-# one COUNT JOB: kills the second worker when three more steps are there; a line of "times". count() prints the steps done.
+# one COUNT JOB: kills the second worker when three more steps are there; a line of "times". count() prints the steps
+# done.
 one()
 {
     had=$(count)

@@ -6,8 +6,8 @@
 #   KILLS=200 SEED=1 MODES="allreduce ps async local pipeline" sh tests/bench/elastic_soak.sh
 #
 # KILLS in all, shared out over MODES; SEED draws whom, when, and whether by SIGKILL or SIGSTOP; MINUTES is the
-# longest it may take, shared out likewise [60]. Prints a line a mode: kills, the median and the longest time to the next finished step,
-# and how many steps were done again.
+# longest it may take, shared out likewise [60]. Prints a line a mode: kills, the median and the longest time to the
+# next finished step, and how many steps were done again.
 tests=$(cd "$(dirname "$0")/.." && pwd)
 . "$tests/cli/cli_checks.sh"
 . "$tests/job/elastic_checks.sh"

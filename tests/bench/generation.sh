@@ -5,8 +5,8 @@
 #   sh tests/bench/generation.sh [--tokens N] [--prompt N] [--rounds N] [--threads N]    [64 32 3, all cores]
 #
 # Random weights, batch 1, greedy, with a cache, on this machine's CPU, in fp32, bf16 and fp16. The programs take
-# turns, round by round; of each the median token (and of that the median round) and the fastest token, which other work on
-# the machine disturbs least. Beside Geartrain's stands how many times as long it takes as a plain copy that moves as
+# turns, round by round; of each the median token (and of that the median round) and the fastest token, which other work
+# on the machine disturbs least. Beside Geartrain's stands how many times as long it takes as a plain copy that moves as
 # many bytes as there are weights; beside the others', how many times as many tokens a second Geartrain writes.
 #
 #   $GEARTRAIN   the program                                     [build/geartrain]

@@ -1,15 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/local_losses.sh - ways of training two replicas apart: validation loss after the same tokens, and bytes sent.
+# tests/bench/local_losses.sh - ways of training two replicas apart: validation loss after the same tokens, and bytes
+# sent.
 #
 #   sh tests/bench/local_losses.sh DATA [--steps N] [--apart H] [--seeds N] [--model M] [ROW...]
 #                                                                                          [600 30 3 gpt2-tiny]
 #
 # The same weights, samples and learning rates for all of a seed, 8 sequences of 64 tokens a step; a step of replicas
-# of which each makes fewer steps has fewer tokens, so such a run gets more steps until it has had as many. The loss is that of all
-# of the validation text, the mean over seeds with the lowest and the highest; bytes are what both ranks sent in all.
-# DiLoCo has its authors' outer rate and momentum (0.7, 0.9), SparseLoCo rate 1 and 1 value in 64 of two bits; sparse-kept
-# keeps all of what is not sent for later rounds, at rate 2; DeMo
+# of which each makes fewer steps has fewer tokens, so such a run gets more steps until it has had as many. The loss is
+# that of all of the validation text, the mean over seeds with the lowest and the highest; bytes are what both ranks
+# sent in all. DiLoCo has its authors' outer rate and momentum (0.7, 0.9), SparseLoCo rate 1 and 1 value in 64 of two
+# bits; sparse-kept keeps all of what is not sent for later rounds, at rate 2; DeMo
 # takes the sign of its sums, so its own rate. ROW: some of the names it prints; all.
 #
 #   $GEARTRAIN   the program      [build/geartrain]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# tests/bench/lora_step.sh - a step of a 124M GPT-2 that trains all of it, and one that trains adapters: time and memory.
+# tests/bench/lora_step.sh - a step of a 124M GPT-2 that trains all of it, and one that trains adapters: time and
+# memory.
 #
 #   tests/bench/lora_step.sh [BUILD]        BATCH=4 SEQ=64 STEPS=6 ROUNDS=2
 #

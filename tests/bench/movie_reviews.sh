@@ -6,9 +6,9 @@
 #
 # ENCODER is a Hugging Face folder with a BERT, such as all-MiniLM-L6-v2. The archive is Pang and Lee's polarity
 # dataset 2.0: 1,000 reviews of either label. Of each label those numbered 900 to 999 validate; of the
-# others a tenth is what train would validate on by itself, and 1,620 train. Of a review its last 600 characters are read,
-# where the verdict stands: some 128 tokens. Prints the split, the command of train, the accuracy of the last step on all
-# 200, and the time.
+# others a tenth is what train would validate on by itself, and 1,620 train. Of a review its last 600 characters are
+# read, where the verdict stands: some 128 tokens. Prints the split, the command of train, the accuracy of the last step
+# on all 200, and the time.
 #
 #   $STEPS   steps of 16 reviews: 120 are 1.2 epochs, and five minutes of two cores      [120]
 #   $SEED    of the order and the new head                                               [1]

@@ -12,9 +12,9 @@
 # Two replicas, each in a network namespace of its own, on a core of its own, over a link of N Mbit/s both ways. 10.8 M
 # parameters, 6 layers of 384 channels, 8 sequences of 128 tokens a step. Modes take turns, each with what the next
 # forward needs first going first, and ("as started") with --net priorities=0; --delay makes every message late by so
-# much, so that several operations are under way at once. Medians of all steps but each run's first two: a step; how many times
-# as fast as the first row; from the end of a step's backward pass until the weights of layer 0 are there (all that its forward
-# pauses for before layer 1), and all that the forward waits for weights.
+# much, so that several operations are under way at once. Medians of all steps but each run's first two: a step; how
+# many times as fast as the first row; from the end of a step's backward pass until the weights of layer 0 are there
+# (all that its forward pauses for before layer 1), and all that the forward waits for weights.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #

@@ -8,9 +8,9 @@
 #      rank 0 ── a link of N Mbit/s, both ways, and so many milliseconds there and back ── rank 1
 #
 # Each rank in a network namespace of its own, one core a rank; 10.8 M parameters, 6 layers of 384 channels, 2 sequences
-# of 64 tokens a step, so that links matter. One table is predicted from devices and links as they are measured there; then each way
-# trains for --steps steps (steps apart: two rounds of 10), and the mean of all but the first is beside it. off: measured
-# against predicted.
+# of 64 tokens a step, so that links matter. One table is predicted from devices and links as they are measured there;
+# then each way trains for --steps steps (steps apart: two rounds of 10), and the mean of all but the first is beside
+# it. off: measured against predicted.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #

@@ -5,8 +5,8 @@
 #   powersgd.sh [RANK] [STEPS]        [2] [150]
 #
 # The same GPT-2 (0.6 M parameters), weights, batches, AdamW and clipping on two ranks each; the first two steps
-# uncompressed on both sides, as the hook's error feedback asks. Only the first factor's random columns differ. Prints both
-# curves as means of ten steps; fails where they are more than 1 % apart, or where without
+# uncompressed on both sides, as the hook's error feedback asks. Only the first factor's random columns differ. Prints
+# both curves as means of ten steps; fails where they are more than 1 % apart, or where without
 # compression they are not the same to 0.1 %. Needs $GT_PYTHON [python3] with torch and transformers.
 set -u
 cd "$(dirname "$0")/../.." || exit 1

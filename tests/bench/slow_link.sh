@@ -10,8 +10,8 @@
 # Each rank in a network namespace of its own. 10.8 M parameters, 6 layers of 384 channels, 8 sequences of 128
 # tokens a step, one core a rank. Every row trains for --seconds, whole rounds of H where ranks train apart: as many
 # steps as a short run of it says. tokens/s is over all steps but the first, outer steps included; bytes are what both
-# ranks sent in all, a step on average; the loss is the validation's at the end. ROW: some of the names it prints; all. FOLDER gets NAME.tsv of each row, seconds and
-# training loss after each step, and where gnuplot is, curves.svg of them.
+# ranks sent in all, a step on average; the loss is the validation's at the end. ROW: some of the names it prints; all.
+# FOLDER gets NAME.tsv of each row, seconds and training loss after each step, and where gnuplot is, curves.svg of them.
 #
 #   $GEARTRAIN   the program      [build/geartrain]
 #   $GT_PYTHON   python3 with torch, for DistributedDataParallel over gloo on the same link, which has no delay of

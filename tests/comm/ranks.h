@@ -12,8 +12,8 @@
 
 #include "net/comm/comm.h"
 
-/* Knobs are separated by blanks; "2:transport=tcp" is for rank 2 alone. Returns the first rank's failure, in rank order, with its
- * sentence; GT_OK if all bodies ended well and all communicators closed. */
+/* Knobs are separated by blanks; "2:transport=tcp" is for rank 2 alone. Returns the first rank's failure, in rank
+ * order, with its sentence; GT_OK if all bodies ended well and all communicators closed. */
 gt_status ranks_run(int size, const char *knobs, gt_status (*body)(net_comm *c, void *context), void *context);
 
 /* Like it, and gives every rank's status and sentence (arrays of `size`, may be NULL). */
